@@ -1,0 +1,79 @@
+// Package drop names the reasons for which a packet is not carried.
+//
+// A packet that is not carried is counted under exactly one reason, and the
+// reason's text is the same word in the status output, the metrics and the log.
+package drop
+
+// Reason says why a packet is not carried. The zero value, None, means that it
+// is. A Reason is a value of one byte, so that a refusal costs no allocation.
+type Reason uint8
+
+// The reasons. Those of the first group are found in the packet's own bytes,
+// those of the second come from what stands around the daemon.
+const (
+	None               Reason = iota
+	Truncated                 // a length field promises more bytes than are there
+	WrongVersion              // the version nibble is not that of the protocol number
+	LyingLength               // a length field contradicts the header it stands in
+	BadChecksum               // IPv4 header checksum
+	UnknownProtocol           // no layer of the tunnel carries this protocol
+	ForeignSource             // outer source is not the configured peer
+	ForeignDestination        // outer destination is not ours
+	BadExtension              // IPv6 extension headers: malformed, too many, or asking for discard
+	SourceRouting             // IPv6 routing header type 0 (RFC 5095)
+	Fragment                  // fragment of a tunnel packet that would need reassembly
+	Congestion                // outer CE over an inner packet that is not ECN capable (RFC 6040 4.2)
+	Martian                   // inner source address that must not be on a wire
+	OwnSource                 // inner source is an address of ours
+	Nested                    // a tunnel packet to this tunnel's own endpoint inside the tunnel
+	TTLExpired                // inner TTL or hop limit 0
+	WrongFamily               // the tunnel's mode does not carry this IP version
+	Loop                      // would be routed back into the tunnel it came from
+	TooBig                    // larger than the path allows, and may not be fragmented
+
+	NoRoute       // no route, or no local address, towards the peer
+	Filtered      // the host's own packet filter refused it
+	NoBuffer      // the kernel had no room in a queue
+	SendFailed    // any other error of the outer socket
+	InterfaceDown // the TUN interface is down or gone
+	TunFailed     // any other error of the TUN device
+
+	Count // number of reasons, None included
+)
+
+var texts = [Count]string{
+	None:               "none",
+	Truncated:          "truncated",
+	WrongVersion:       "wrong_version",
+	LyingLength:        "lying_length",
+	BadChecksum:        "bad_checksum",
+	UnknownProtocol:    "unknown_protocol",
+	ForeignSource:      "foreign_source",
+	ForeignDestination: "foreign_destination",
+	BadExtension:       "bad_extension",
+	SourceRouting:      "source_routing",
+	Fragment:           "fragment",
+	Congestion:         "congestion",
+	Martian:            "martian",
+	OwnSource:          "own_source",
+	Nested:             "nested",
+	TTLExpired:         "ttl_expired",
+	WrongFamily:        "wrong_family",
+	Loop:               "loop",
+	TooBig:             "too_big",
+	NoRoute:            "no_route",
+	Filtered:           "filtered",
+	NoBuffer:           "no_buffer",
+	SendFailed:         "send_failed",
+	InterfaceDown:      "interface_down",
+	TunFailed:          "tun_failed",
+}
+
+// String is the reason's one word, as the status output, the metrics and the
+// log show it.
+func (r Reason) String() string {
+	if r < Count {
+		return texts[r]
+	}
+	return "invalid"
+}

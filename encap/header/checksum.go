@@ -1,0 +1,55 @@
+package header
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// Sum is the one's complement sum of b's 16-bit words added to initial, folded
+// to 16 bits (RFC 1071); an odd last byte counts as the high half of a word.
+// What goes into a header's checksum field is its complement; over a header
+// that holds its checksum the sum is 0xffff.
+func Sum(b []byte, initial uint32) uint16 {
+	// Eight bytes at a time: the sum may be formed in words of any size, as
+	// long as carries come back in at the low end (RFC 1071 section 2 B).
+	sum := uint64(initial)
+	var carry uint64
+	for len(b) >= 8 {
+		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+		b = b[8:]
+	}
+	if len(b) >= 4 {
+		sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint32(b)), carry)
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint16(b)), carry)
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		sum, carry = bits.Add64(sum, uint64(b[0])<<8, carry)
+	}
+	sum, carry = bits.Add64(sum, 0, carry)
+	return Fold(sum + carry)
+}
+
+// Fold brings a sum of 16-bit words down to 16 bits.
+func Fold(sum uint64) uint16 {
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum>>16 + sum&0xffff)
+}
+
+// Update is the checksum sum after one 16-bit word of what it covers changed
+// from before to after: HC' = ~(~HC + ~m + m') (RFC 1624 section 3).
+func Update(sum, before, after uint16) uint16 {
+	return ^Fold(uint64(^sum) + uint64(^before) + uint64(after))
+}
+
+// PseudoSum is the sum of the pseudo-header that TCP, UDP and ICMPv6 checksums
+// cover (RFC 9293 section 3.1, RFC 8200 section 8.1): source and destination
+// address, both of 4 or both of 16 bytes, upper-layer length and protocol.
+func PseudoSum(src, dst []byte, length int, protocol byte) uint32 {
+	return uint32(Sum(src, 0)) + uint32(Sum(dst, 0)) + uint32(length>>16) + uint32(length&0xffff) + uint32(protocol)
+}

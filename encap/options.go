@@ -1,0 +1,38 @@
+package encap
+
+// Values of Options that say "as the inner packet has it" or "none".
+const (
+	InheritDSCP  = -1 // Options.DSCP: copy the inner packet's
+	InheritTTL   = 0  // Options.TTL, Options.HopLimit: copy the inner packet's
+	NoEncapLimit = -1 // Options.EncapLimit: add no option
+)
+
+// Options say what a tunnel's delivery headers ask for beyond their addresses.
+// They hold for every layer of a stack.
+type Options struct {
+	TTL        int  // outer IPv4 TTL, 1 to 255, or InheritTTL
+	HopLimit   int  // outer IPv6 hop limit, 1 to 255, or InheritTTL
+	DSCP       int  // 0 to 63, or InheritDSCP
+	ECNCompat  bool // RFC 6040 4.3: compatibility mode, the outer ECN field is always 00
+	StaticMTU  bool // RFC 4213 3.2.1: outer DF is never set
+	EncapLimit int  // RFC 2473 4.1.1: 0 to 255, or NoEncapLimit
+	FlowLabel  FlowLabel
+}
+
+// FlowLabel says where an outer IPv6 header's flow label comes from.
+type FlowLabel struct {
+	Source FlowLabelSource
+	Fixed  uint32 // with FlowLabelFixed: the label, 20 bits
+}
+
+// FlowLabelSource is the way to find a flow label.
+type FlowLabelSource uint8
+
+const (
+	FlowLabelHash  FlowLabelSource = iota // a keyed hash of the inner flow (RFC 6438)
+	FlowLabelInner                        // the inner IPv6 packet's own; 0 for IPv4
+	FlowLabelFixed                        // Fixed
+)
+
+// DefaultOptions are the options of a tunnel whose configuration names none.
+var DefaultOptions = Options{TTL: 64, HopLimit: 64, DSCP: InheritDSCP, EncapLimit: NoEncapLimit}
