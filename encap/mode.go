@@ -27,6 +27,9 @@ func (k Kind) String() string { return kinds[k].name }
 // the local and remote address that the layer needs.
 func (k Kind) Over() int { return kinds[k].over }
 
+// Carries is the IP version of the packets that the layer carries.
+func (k Kind) Carries() int { return kinds[k].carries }
+
 // overhead is what the layer adds to a packet, in bytes.
 func (k Kind) overhead(o Options) int {
 	if k.Over() == 4 {
@@ -77,6 +80,16 @@ func (m Mode) Overhead(o Options) int {
 func (m Mode) Needs6() bool {
 	for _, k := range m.Layers {
 		if k.Over() == 6 {
+			return true
+		}
+	}
+	return false
+}
+
+// Carries reports whether a layer of the stack carries the IP version.
+func (m Mode) Carries(version int) bool {
+	for _, k := range m.Layers {
+		if k.Carries() == version {
 			return true
 		}
 	}
