@@ -1,0 +1,96 @@
+package encap
+
+import (
+	"encoding/binary"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+)
+
+// over6 is a layer whose delivery header is IPv6 (RFC 2473), with or without a
+// destination options header that holds the tunnel encapsulation limit.
+type over6 struct {
+	tmpl     [header.IPv6Len + header.EncapLimitLen]byte // first word and payload length are 0
+	size     int                                         // bytes of it in use
+	resolver resolve.Fixed
+	carries  int // inner IP version
+	field    fields
+	label    FlowLabel
+}
+
+func newOver6(pair resolve.Fixed, carries int, o Options) *over6 {
+	l := &over6{
+		size:     header.IPv6Len,
+		resolver: pair,
+		carries:  carries,
+		field:    newFields(carries, o.HopLimit, o),
+		label:    o.FlowLabel,
+	}
+	l.tmpl[6] = protocolOf(carries)
+	src, dst := pair.Local.As16(), pair.Remote.As16()
+	copy(l.tmpl[8:], src[:])
+	copy(l.tmpl[24:], dst[:])
+	if o.EncapLimit != NoEncapLimit {
+		limit := header.EncapLimit(protocolOf(carries), byte(o.EncapLimit))
+		l.tmpl[6] = header.DestOptions
+		l.size += copy(l.tmpl[header.IPv6Len:], limit[:])
+	}
+	return l
+}
+
+func (l *over6) Encapsulate(b []byte, off int) (int, drop.Reason) {
+	inner := b[off:]
+	payload := l.size - header.IPv6Len + len(inner)
+	if payload > 65535 {
+		return 0, drop.TooBig
+	}
+	tc, hop := l.field.of(inner)
+	h := b[off-l.size : off]
+	copy(h, l.tmpl[:l.size])
+	binary.BigEndian.PutUint32(h, 6<<28|uint32(tc)<<20|l.label.of(inner, l.carries))
+	binary.BigEndian.PutUint16(h[4:], uint16(payload))
+	h[7] = hop
+	return off - l.size, drop.None
+}
+
+func (l *over6) Decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
+	ip := header.IPv6(pkt)
+	off := header.IPv6Len
+	switch ip.NextHeader() {
+	case protocolOf(l.carries):
+		switch r := l.resolver.Accepts(ip.Source(), ip.Dest()); r {
+		case drop.None:
+		case drop.ForeignDestination: // a tunnel of others passes through ours
+			return nil, false, drop.None
+		default:
+			return nil, false, r
+		}
+	case header.DestOptions, header.HopByHop, header.Routing, header.FragmentHdr:
+		return l.decapsulateExtended(ip)
+	default: // not a tunnel packet of this layer
+		return nil, false, drop.None
+	}
+	return strip(ip[off:], l.carries, ip.TrafficClass())
+}
+
+// decapsulateExtended is Decapsulate for packets with extension headers
+// (RFC 2473 section 3.3): they are walked only in packets to our own end.
+func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) {
+	from := l.resolver.Accepts(ip.Source(), ip.Dest())
+	if from == drop.ForeignDestination {
+		return nil, false, drop.None
+	}
+	up, r := header.WalkExtensions(ip)
+	switch {
+	case r != drop.None:
+		return nil, false, r
+	case up.Protocol != protocolOf(l.carries):
+		return nil, false, drop.None
+	case from != drop.None:
+		return nil, false, from
+	case up.Fragment:
+		return nil, false, drop.Fragment
+	}
+	return strip(ip[up.Offset:], l.carries, ip.TrafficClass())
+}

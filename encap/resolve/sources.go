@@ -1,0 +1,147 @@
+package resolve
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// Sources is what a tunnel asks of the packets that come out of it, whatever
+// their peer: no source address that cannot be on a wire, none of our own, and
+// no tunnel packet to the tunnel's own endpoint (mechanisms 1.8, 1.10, 1.11).
+// It is immutable and may be used by any number of goroutines.
+type Sources struct {
+	own4, end4 []uint32
+	own6, end6 []word6
+	strict     bool
+}
+
+// NewSources makes the checks of one tunnel. Own are the addresses that this
+// host has on the tunnel, endpoints its outer ones; neither may come back as an
+// inner source. Strict widens the list of IPv4 addresses that may not be
+// embedded in an IPv6 source by those of documentation and benchmarks.
+func NewSources(own, endpoints []netip.Addr, strict bool) *Sources {
+	s := &Sources{strict: strict}
+	s.own4, s.own6 = split(slices.Concat(own, endpoints))
+	s.end4, s.end6 = split(endpoints)
+	return s
+}
+
+func split(addrs []netip.Addr) (v4 []uint32, v6 []word6) {
+	for _, a := range addrs {
+		if a.Is4() {
+			b := a.As4()
+			v4 = append(v4, binary.BigEndian.Uint32(b[:]))
+		} else if a.Is6() {
+			b := a.As16()
+			v6 = append(v6, readWord6(b[:]))
+		}
+	}
+	return v4, v6
+}
+
+// Check judges a packet that was checked by header.Parse and is about to leave
+// the tunnel towards the interface.
+func (s *Sources) Check(inner []byte) drop.Reason {
+	if header.Version(inner) == 4 {
+		return s.check4(header.IPv4(inner))
+	}
+	return s.check6(header.IPv6(inner))
+}
+
+func (s *Sources) check4(ip header.IPv4) drop.Reason {
+	src, dst := binary.BigEndian.Uint32(ip.Source()), binary.BigEndian.Uint32(ip.Dest())
+	switch {
+	case src>>24 == 0 && (src != 0 || dst != 0xffffffff), // 0/8, but for a DHCP client's
+		src>>24 == 127, src>>28 == 0xe, src == 0xffffffff:
+		return drop.Martian
+	case slices.Contains(s.own4, src):
+		return drop.OwnSource
+	case isTunnel(ip.Protocol()) && slices.Contains(s.end4, dst):
+		return drop.Nested
+	case ip.TTL() == 0:
+		return drop.TTLExpired
+	}
+	return drop.None
+}
+
+func (s *Sources) check6(ip header.IPv6) drop.Reason {
+	src := readWord6(ip.Source())
+	switch {
+	case martian6(src, ip, s.strict):
+		return drop.Martian
+	case slices.Contains(s.own6, src):
+		return drop.OwnSource
+	case header.SourceRouted(ip):
+		return drop.SourceRouting
+	case ip.HopLimit() == 0:
+		return drop.TTLExpired
+	}
+	if len(s.end6) > 0 && slices.Contains(s.end6, readWord6(ip.Dest())) {
+		if up, r := header.WalkExtensions(ip); r != drop.None {
+			return r
+		} else if isTunnel(up.Protocol) {
+			return drop.Nested
+		}
+	}
+	return drop.None
+}
+
+// isTunnel reports whether the protocol number announces another tunnel.
+func isTunnel(protocol byte) bool {
+	return protocol == header.ProtoIPv4 || protocol == header.ProtoIPv6 || protocol == header.GRE
+}
+
+// martian6 is the list of mechanisms 1.8 for inner IPv6 sources.
+func martian6(src word6, ip header.IPv6, strict bool) bool {
+	switch {
+	case src.hi == 0: // ::/64 holds ::, ::1, ::/96 and ::ffff:0:0/96
+		if src.lo == 0 { // duplicate address detection and router solicitation
+			dst := ip.Dest()
+			return dst[0] != 0xff || dst[1] != 0x02
+		}
+		return src.lo>>32 == 0 || src.lo>>32 == 0xffff
+	case src.hi>>56 == 0xff: // multicast
+		return true
+	case src.hi>>48 == 0x2002: // 6to4: the IPv4 address that it embeds
+		return Martian4(uint32(src.hi>>16), strict)
+	}
+	return false
+}
+
+// prefix4 is an IPv4 prefix as a comparison: a>>shift == value.
+type prefix4 struct {
+	value uint32
+	shift uint8
+}
+
+func mustPrefix4(s string) prefix4 {
+	p := netip.MustParsePrefix(s)
+	a := p.Addr().As4()
+	shift := uint8(32 - p.Bits())
+	return prefix4{binary.BigEndian.Uint32(a[:]) >> shift, shift}
+}
+
+var (
+	// martians4 are the IPv4 addresses that RFC 3964 5.3.1 and RFC 4380 5.2.4
+	// refuse inside IPv6 ones, and that of RFC 6598.
+	martians4 = []prefix4{
+		mustPrefix4("0.0.0.0/8"), mustPrefix4("10.0.0.0/8"), mustPrefix4("127.0.0.0/8"),
+		mustPrefix4("169.254.0.0/16"), mustPrefix4("172.16.0.0/12"), mustPrefix4("192.168.0.0/16"),
+		mustPrefix4("224.0.0.0/4"), mustPrefix4("240.0.0.0/4"), mustPrefix4("100.64.0.0/10"),
+	}
+	// strictMartians4 are further ones that are not globally routable (RFC 6890).
+	strictMartians4 = []prefix4{
+		mustPrefix4("192.0.0.0/24"), mustPrefix4("192.0.2.0/24"), mustPrefix4("198.18.0.0/15"),
+		mustPrefix4("198.51.100.0/24"), mustPrefix4("203.0.113.0/24"),
+	}
+)
+
+// Martian4 reports whether an IPv4 address may not be embedded in an IPv6 one.
+func Martian4(a uint32, strict bool) bool {
+	in := func(p prefix4) bool { return a>>p.shift == p.value }
+	return slices.ContainsFunc(martians4, in) || strict && slices.ContainsFunc(strictMartians4, in)
+}

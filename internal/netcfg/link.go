@@ -1,0 +1,214 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/tun"
+)
+
+// alias marks an interface as made by us; "ip link" shows it. It is how a later
+// run tells its own leftovers from what others made.
+const alias = "sixfour tunnel"
+
+// Settings are what an interface is given when it is made.
+type Settings struct {
+	Name      string
+	Namespace string // name or path; "": the process's own
+	MTU       int
+	Addresses []netip.Prefix
+	Routes    []netip.Prefix
+}
+
+// Link is a TUN interface in the kernel, with its addresses and routes, and the
+// device it belongs to. All of it is gone once the device is closed.
+type Link struct {
+	Device *tun.Device
+	name   string
+	index  int
+	handle *netlink.Handle // of the interface's namespace
+}
+
+// CheckName reports why a new interface cannot have the name: because one that
+// is not ours has it. One of ours is no hindrance: a process that runs holds
+// it, which Open then says, or it is a leftover, which Open takes over.
+func CheckName(namespace, name string) error {
+	return In(namespace, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink: %w", err)
+		}
+		defer h.Close()
+		_, err = find(h, name)
+		return err
+	})
+}
+
+// find looks an interface of ours up; nil means that the name is free.
+func find(h *netlink.Handle, name string) (netlink.Link, error) {
+	link, err := h.LinkByName(name)
+	var missing netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &missing):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look up interface %s: %w", name, err)
+	case link.Type() != "tun" && link.Type() != "tuntap", !strings.HasPrefix(link.Attrs().Alias, alias):
+		return nil, fmt.Errorf("an interface %s exists (type %s) and was not made by sixfour: choose another name, or delete it (ip link delete %s)", name, link.Type(), name)
+	}
+	return link, nil
+}
+
+// busyWait is how long Open waits for a process that is about to die to let go
+// of its interface: the kernel tears a TUN device down after the process is
+// already gone.
+const busyWait = 2 * time.Second
+
+// Open makes the interface, gives it what s says, and brings it up. An interface
+// of the same name that we made and that nobody holds is replaced. On failure
+// nothing stays behind.
+func Open(s Settings) (*Link, error) {
+	var l *Link
+	err := In(s.Namespace, func() (err error) {
+		l, err = open(s)
+		return err
+	})
+	return l, err
+}
+
+func open(s Settings) (*Link, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	l := &Link{name: s.Name, handle: h}
+	if err := l.make(s); err != nil {
+		l.Close()
+		return nil, err
+	}
+	if err := l.configure(s); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// make creates the device.
+func (l *Link) make(s Settings) error {
+	for deadline := time.Now().Add(busyWait); ; time.Sleep(50 * time.Millisecond) {
+		stale, err := find(l.handle, s.Name)
+		if err != nil {
+			return err
+		}
+		l.Device, err = tun.Open(s.Name, s.MTU)
+		switch {
+		case errors.Is(err, tun.ErrBusy) && time.Now().Before(deadline):
+			continue
+		case errors.Is(err, tun.ErrBusy):
+			return fmt.Errorf("interface %w: is another sixfourd running with the same tunnel? (fuser -v /dev/net/tun)", err)
+		case err != nil:
+			return err
+		case stale == nil:
+			return nil
+		}
+		// Nobody held the leftover, but it may have addresses and routes of
+		// another configuration: closing it removes it with all of them.
+		if err := l.Device.Close(); err != nil {
+			return fmt.Errorf("remove the stale interface %s: %w", s.Name, err)
+		}
+		l.Device = nil
+	}
+}
+
+// configure gives the new interface its mark, addresses and routes.
+func (l *Link) configure(s Settings) error {
+	link, err := l.handle.LinkByName(s.Name)
+	if err != nil {
+		return fmt.Errorf("look up interface %s: %w", s.Name, err)
+	}
+	l.index = link.Attrs().Index
+	if err := l.handle.LinkSetAlias(link, alias); err != nil {
+		return fmt.Errorf("mark interface %s: %w", s.Name, err)
+	}
+	if !has6(s.Addresses) {
+		// No link-local address either: an IPv4 tunnel should not send router
+		// solicitations and multicast listener reports to its peer. The
+		// setting does not exist where IPv6 is off, which is as good.
+		_ = l.handle.LinkSetIP6AddrGenMode(link, unix.IN6_ADDR_GEN_MODE_NONE)
+	}
+	for _, p := range s.Addresses {
+		addr := &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}
+		if err := l.handle.AddrAdd(link, addr); err != nil {
+			return explainAddress(s.Name, p, err)
+		}
+	}
+	if err := l.handle.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring interface %s up: %w", s.Name, err)
+	}
+	for _, p := range s.Routes {
+		route := &netlink.Route{LinkIndex: l.index, Dst: ipNet(p.Masked())}
+		if p.Addr().Is4() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+		if err := l.handle.RouteAdd(route); err != nil {
+			return explainRoute(s.Name, p, err)
+		}
+	}
+	return nil
+}
+
+func has6(ps []netip.Prefix) bool {
+	for _, p := range ps {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func explainAddress(name string, p netip.Prefix, err error) error {
+	if p.Addr().Is6() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)) {
+		return fmt.Errorf("add address %v to %s: %w: IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6, kernel option ipv6.disable): switch it on, or take the address out of the configuration", p, name, err)
+	}
+	return fmt.Errorf("add address %v to %s: %w", p, name, err)
+}
+
+func explainRoute(name string, p netip.Prefix, err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("add route %v through %s: there is such a route already: remove it (ip route del %v), or take it out of the configuration", p, name, p)
+	}
+	return fmt.Errorf("add route %v through %s: %w", p, name, err)
+}
+
+// SetMTU changes the interface's MTU.
+func (l *Link) SetMTU(mtu int) error {
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
+	if err := l.handle.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("set MTU of %s to %d: %w", l.name, mtu, err)
+	}
+	return nil
+}
+
+// Index is the interface's number in its namespace.
+func (l *Link) Index() int { return l.index }
+
+// Close removes the interface, and with it its addresses and routes.
+func (l *Link) Close() error {
+	l.handle.Close()
+	if l.Device == nil {
+		return nil
+	}
+	return l.Device.Close()
+}

@@ -1,0 +1,103 @@
+package netcfg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Route is how the kernel would send to an address.
+type Route struct {
+	Source    netip.Addr // the address it would send from
+	Interface string
+	Index     int // of the interface
+	MTU       int // of the route, or of its interface if the route has none
+}
+
+// Router asks the kernel of the process's own namespace for routes.
+type Router struct{ handle *netlink.Handle }
+
+// NewRouter opens the connection to the kernel.
+func NewRouter() (*Router, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return &Router{h}, nil
+}
+
+// Close ends it.
+func (r *Router) Close() { r.handle.Close() }
+
+// ErrNotLocal means that no interface has the address that should be ours.
+var ErrNotLocal = errors.New("no interface of this host has the address")
+
+// To is the route to remote for packets from local, or, if that is the zero
+// address, from whichever address the kernel chooses, with the mark. The error
+// is ErrNotLocal if local is not an address of this host.
+func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
+	if local.IsValid() {
+		own, err := r.handle.RouteGet(local.AsSlice())
+		if err != nil || len(own) == 0 || own[0].Type != unix.RTN_LOCAL {
+			return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
+		}
+	}
+	found, err := r.handle.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), Mark: mark})
+	if err != nil {
+		return Route{}, fmt.Errorf("no route to %v: %w", remote, err)
+	}
+	if len(found) == 0 {
+		return Route{}, fmt.Errorf("no route to %v", remote)
+	}
+	route := found[0]
+	link, err := r.handle.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return Route{}, fmt.Errorf("interface %d of the route to %v: %w", route.LinkIndex, remote, err)
+	}
+	src, ok := netip.AddrFromSlice(route.Src)
+	if !ok {
+		src = local
+	}
+	mtu := link.Attrs().MTU
+	if route.MTU > 0 {
+		mtu = min(mtu, route.MTU)
+	}
+	return Route{Source: src.Unmap(), Interface: link.Attrs().Name, Index: route.LinkIndex, MTU: mtu}, nil
+}
+
+// settle is how long Watch waits for further changes before it tells of them:
+// one command of an administrator is a burst of messages.
+const settle = 50 * time.Millisecond
+
+// Watch calls changed, from one goroutine, whenever links, IPv4 addresses or
+// IPv4 routes of the process's own namespace have changed, until ctx ends.
+func Watch(ctx context.Context, changed func()) error {
+	sock, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+	if err != nil {
+		return fmt.Errorf("watch routes: %w", err)
+	}
+	stop := context.AfterFunc(ctx, sock.Close)
+	defer stop()
+	for {
+		_, _, err := sock.Receive()
+		if ctx.Err() != nil {
+			return nil
+		}
+		// ENOBUFS says that messages were lost: then something changed, too.
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("watch routes: %w", err)
+		}
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+			return nil
+		}
+		changed()
+	}
+}

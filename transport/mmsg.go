@@ -1,0 +1,75 @@
+package transport
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batch is the argument of recvmmsg and sendmmsg, made once. x/net's batches
+// allocate an address for each packet that they receive; we need none, because
+// a raw IPv4 packet begins with its IP header.
+type batch struct {
+	msgs []mmsghdr
+	iovs []unix.Iovec
+	used int
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32 // bytes received or sent
+}
+
+func newBatch(size int) *batch {
+	b := &batch{msgs: make([]mmsghdr, size), iovs: make([]unix.Iovec, size)}
+	for i := range b.msgs {
+		b.msgs[i].hdr.Iov = &b.iovs[i]
+		b.msgs[i].hdr.SetIovlen(1)
+	}
+	return b
+}
+
+// fill points the batch at as many of the buffers as it has room for. They must
+// stay where they are until the batch is used.
+func (b *batch) fill(bufs [][]byte) {
+	b.used = min(len(bufs), len(b.msgs))
+	for i, buf := range bufs[:b.used] {
+		b.iovs[i].Base = unsafe.SliceData(buf)
+		b.iovs[i].SetLen(len(buf))
+	}
+}
+
+// receive does not wait: without a packet the error is EAGAIN.
+func (b *batch) receive(fd int) (int, error) {
+	return b.call(unix.SYS_RECVMMSG, fd, 0)
+}
+
+// sizes reads the lengths of the received packets; 0 stands for one that did
+// not fit, because what is left of it cannot be trusted.
+func (b *batch) sizes(sizes []int) {
+	for i := range sizes {
+		sizes[i] = int(b.msgs[i].n)
+		if b.msgs[i].hdr.Flags&unix.MSG_TRUNC != 0 {
+			sizes[i] = 0
+		}
+	}
+}
+
+// send sends packets from index from on, and returns how many of them went.
+func (b *batch) send(fd, from int) (int, error) {
+	return b.call(unix.SYS_SENDMMSG, fd, from)
+}
+
+func (b *batch) call(nr uintptr, fd, from int) (int, error) {
+	for {
+		n, _, errno := unix.Syscall6(nr, uintptr(fd), uintptr(unsafe.Pointer(&b.msgs[from])), uintptr(b.used-from), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}

@@ -1,0 +1,46 @@
+// Package transport carries outer packets: a batch of packets in, a batch of
+// packets out.
+package transport
+
+// BatchSize is the number of packets that callers should offer at a time.
+const BatchSize = 128
+
+// MaxPacket is the largest packet that IPv4 knows. Receive buffers of this size
+// cannot truncate: a network card that aggregates (GRO) hands over packets far
+// above the MTU.
+const MaxPacket = 65535
+
+// Receiver is the inward half of a transport.
+type Receiver interface {
+	// Receive waits for packets and puts each into a buffer of bufs, from its
+	// first byte on, and its length into sizes at the same index. It returns
+	// how many there are, at least one. A packet that was larger than its
+	// buffer has size 0. The buffers are the caller's again at once. One
+	// goroutine at a time may call it. After Close the error is net.ErrClosed;
+	// after other errors it may be called again.
+	Receive(bufs [][]byte, sizes []int) (int, error)
+
+	// Close may be called at any time and ends a Receive that waits.
+	Close() error
+}
+
+// Sender is the outward half of a transport, towards one remote address.
+type Sender interface {
+	// Send sends packets in their order and returns how many were handed over.
+	// If that is less than all of them, the error is about pkts[n]: the caller
+	// deals with that packet and goes on with pkts[n+1:]. The buffers are the
+	// caller's again at once. One goroutine at a time may call it.
+	Send(pkts [][]byte) (n int, err error)
+
+	// SendOne sends a single packet that belongs to no batch. Any goroutine may
+	// call it, at any time.
+	SendOne(pkt []byte) error
+
+	// Close may be called at any time.
+	Close() error
+}
+
+// Options are what all sockets of a transport have in common.
+type Options struct {
+	Mark uint32 // SO_MARK, for policy routing; 0: none
+}
