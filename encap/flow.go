@@ -35,7 +35,7 @@ func flowHash(inner []byte, version int) uint64 {
 		if !ip.IsFragment() {
 			rest |= ports(ip.Protocol(), ip.Payload())
 		}
-		return mix(mix(binary.BigEndian.Uint64(ip.Source())^flowKey[0], flowKey[1])^rest, flowKey[2])
+		return mix(mix(binary.BigEndian.Uint64(ip[12:20])^flowKey[0], flowKey[1])^rest, flowKey[2])
 	}
 	ip := header.IPv6(inner)
 	rest := uint64(ip.FlowLabel())

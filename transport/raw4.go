@@ -35,10 +35,6 @@ type RawReceiver struct {
 // CAP_NET_RAW the error says so.
 func ListenRaw4(local netip.Addr, protocol int, o Options) (*RawReceiver, error) {
 	lc := net.ListenConfig{Control: o.control(func(fd int) error {
-		// The address may come later, or leave for a while.
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err != nil {
-			return os.NewSyscallError("setsockopt IP_FREEBIND", err)
-		}
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 			// Without CAP_NET_ADMIN: as much as net.core.rmem_max allows.
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
@@ -93,11 +89,11 @@ type RawSender struct {
 	err   error
 }
 
-// DialRaw4 opens a sender. It is connected, so that the kernel looks the route
-// up once. Without CAP_NET_RAW the error says so.
-func DialRaw4(remote netip.Addr, o Options) (*RawSender, error) {
-	op := fmt.Sprintf("open raw socket to %v", remote)
-	d := net.Dialer{Control: o.control(nil)}
+// DialRaw4 opens a sender. It is bound to the local address, so that routing
+// rules by source hold for it. Without CAP_NET_RAW the error says so.
+func DialRaw4(local, remote netip.Addr, o Options) (*RawSender, error) {
+	op := fmt.Sprintf("open raw socket from %v to %v", local, remote)
+	d := net.Dialer{LocalAddr: &net.IPAddr{IP: local.AsSlice()}, Control: o.control(nil)}
 	c, err := d.Dial("ip4:"+strconv.Itoa(unix.IPPROTO_RAW), remote.String())
 	if err != nil {
 		return nil, explain(op, err)
@@ -168,6 +164,11 @@ func (o Options) control(more func(fd int) error) func(network, address string, 
 	return func(_, _ string, c syscall.RawConn) error {
 		var err error
 		cerr := c.Control(func(fd uintptr) {
+			// The local address may come later, or leave for a while.
+			if err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err != nil {
+				err = os.NewSyscallError("setsockopt IP_FREEBIND", err)
+				return
+			}
 			if o.Mark != 0 {
 				if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)); err != nil {
 					err = os.NewSyscallError("setsockopt SO_MARK", err)

@@ -19,6 +19,9 @@ import (
 // run tells its own leftovers from what others made.
 const alias = "sixfour tunnel"
 
+// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const addrGenModeNone = 1
+
 // Settings are what an interface is given when it is made.
 type Settings struct {
 	Name      string
@@ -142,7 +145,7 @@ func (l *Link) configure(s Settings) error {
 		// No link-local address either: an IPv4 tunnel should not send router
 		// solicitations and multicast listener reports to its peer. The
 		// setting does not exist where IPv6 is off, which is as good.
-		_ = l.handle.LinkSetIP6AddrGenMode(link, unix.IN6_ADDR_GEN_MODE_NONE)
+		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 	}
 	for _, p := range s.Addresses {
 		addr := &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}

@@ -47,14 +47,26 @@ func In(namespace string, f func() error) error {
 	return <-done
 }
 
+// NamespaceError says that a namespace cannot be entered, and the way out.
+type NamespaceError struct {
+	Namespace string
+	Hint      string
+	Err       error
+}
+
+func (e *NamespaceError) Error() string {
+	return fmt.Sprintf("network namespace %s: %v: %s", e.Namespace, e.Err, e.Hint)
+}
+
+func (e *NamespaceError) Unwrap() error { return e.Err }
+
 func explainNamespace(namespace, path string, err error) error {
+	hint := "check that " + path + " is a network namespace"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("network namespace %s: %s: %w: create it first (ip netns add %s)", namespace, path, err, filepath.Base(namespace))
+		hint = "create it first (ip netns add " + filepath.Base(namespace) + ")"
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("network namespace %s: %w: entering another namespace needs CAP_SYS_ADMIN: run as root, or start the daemon inside it", namespace, err)
-	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("network namespace %s: %s is not a network namespace", namespace, path)
+		hint = "entering another namespace needs CAP_SYS_ADMIN: run as root, or start the daemon inside it"
 	}
-	return fmt.Errorf("network namespace %s: %w", namespace, err)
+	return &NamespaceError{namespace, hint, err}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -71,17 +70,16 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 	return Route{Source: src.Unmap(), Interface: link.Attrs().Name, Index: route.LinkIndex, MTU: mtu}, nil
 }
 
-// settle is how long Watch waits for further changes before it tells of them:
-// one command of an administrator is a burst of messages.
-const settle = 50 * time.Millisecond
-
-// Watch calls changed, from one goroutine, whenever links, IPv4 addresses or
-// IPv4 routes of the process's own namespace have changed, until ctx ends.
+// Watch calls changed, from one goroutine, for each message by which the kernel
+// tells that links, IPv4 addresses or IPv4 routes of the process's own
+// namespace have changed, until ctx ends. One command of an administrator is a
+// burst of messages: changed must only take note.
 func Watch(ctx context.Context, changed func()) error {
 	sock, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
 	if err != nil {
 		return fmt.Errorf("watch routes: %w", err)
 	}
+	defer sock.Close()
 	stop := context.AfterFunc(ctx, sock.Close)
 	defer stop()
 	for {
@@ -92,11 +90,6 @@ func Watch(ctx context.Context, changed func()) error {
 		// ENOBUFS says that messages were lost: then something changed, too.
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch routes: %w", err)
-		}
-		select {
-		case <-time.After(settle):
-		case <-ctx.Done():
-			return nil
 		}
 		changed()
 	}

@@ -1,0 +1,220 @@
+// Package engine lives the tunnels' lives: it makes their interfaces and
+// sockets, runs a goroutine for each direction, and follows what changes around
+// them.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+)
+
+// Engine runs the tunnels of one configuration. One goroutine, in Run, decides
+// everything that changes; the data goroutines read what it publishes.
+type Engine struct {
+	log     *zap.Logger
+	router  *netcfg.Router
+	tunnels []*tunnel
+	notify  chan struct{}   // something around us changed
+	lost    chan *tunnel    // its interface is gone
+	names   chan resolution // a peer's name has an address
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex // for inbounds, which Status reads
+	inbounds map[netip.Addr]*inbound
+}
+
+type resolution struct {
+	t    *tunnel
+	addr netip.Addr
+}
+
+// New prepares the tunnels of a configuration; nothing is changed on the system
+// before Run.
+func New(cfg *config.Config, log *zap.Logger) *Engine {
+	e := &Engine{
+		log:      log,
+		notify:   make(chan struct{}, 1),
+		lost:     make(chan *tunnel, len(cfg.Tunnels)),
+		names:    make(chan resolution),
+		inbounds: make(map[netip.Addr]*inbound),
+	}
+	for _, t := range cfg.Tunnels {
+		e.tunnels = append(e.tunnels, newTunnel(t, log))
+	}
+	return e
+}
+
+const (
+	// settle is how long changes are gathered before they are acted on.
+	settle = 50 * time.Millisecond
+	// lookAgain is how often everything is looked at though nobody said that
+	// it changed.
+	lookAgain = 30 * time.Second
+	// retry is how often that is while something is missing.
+	retry = time.Second
+)
+
+// Run makes the interfaces, carries packets until ctx ends, and takes away what
+// it made. Ready is called once, when every tunnel can carry packets. An error
+// is what keeps the daemon from starting, or from going on.
+func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		e.close()
+	}()
+	if e.router, err = netcfg.NewRouter(); err != nil {
+		return err
+	}
+	e.wg.Go(func() {
+		if err := netcfg.Watch(ctx, e.changed); err != nil {
+			e.log.Warn("changes of routes are noticed late", zap.Error(err))
+		}
+	})
+	for _, t := range e.tunnels {
+		if err := e.open(ctx, t); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
+		}
+		if name := t.cfg.Remote.Name; name != "" {
+			e.wg.Go(func() {
+				follow(ctx, name, func(a netip.Addr) {
+					select {
+					case e.names <- resolution{t, a}:
+					case <-ctx.Done():
+					}
+				})
+			})
+		}
+	}
+	return e.control(ctx, ready)
+}
+
+// control is the loop in which everything is decided.
+func (e *Engine) control(ctx context.Context, ready func()) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		complete, err := e.evaluateAll(ctx)
+		if err != nil {
+			return err
+		}
+		if complete && ready != nil {
+			ready()
+			ready = nil
+		}
+		wait := lookAgain
+		if !complete {
+			wait = retry
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-e.notify:
+			select { // one command of an administrator is a burst of changes
+			case <-time.After(settle):
+			case <-ctx.Done():
+				return nil
+			}
+		case t := <-e.lost:
+			e.interfaceLost(t)
+		case r := <-e.names:
+			r.t.resolved = r.addr
+			r.t.log.Info("resolved", zap.String("name", r.t.cfg.Remote.Name), zap.Stringer("address", r.addr))
+		}
+	}
+}
+
+// evaluateAll brings every tunnel in line with what is around it, and reports
+// whether all can carry packets.
+func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
+	complete = true
+	for _, t := range e.tunnels {
+		if t.link == nil && !time.Now().Before(t.reopen) {
+			e.reopen(ctx, t)
+		}
+		if err := e.evaluate(t); err != nil {
+			return false, fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
+		}
+		complete = complete && t.link != nil && t.path.Load() != nil
+	}
+	return complete, nil
+}
+
+// changed notes that something around us changed.
+func (e *Engine) changed() {
+	select {
+	case e.notify <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) open(ctx context.Context, t *tunnel) error {
+	return t.open(func() {
+		select {
+		case e.lost <- t:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// interfaceLost is what happens when somebody deletes a tunnel's interface.
+func (e *Engine) interfaceLost(t *tunnel) {
+	t.close()
+	t.reopen = time.Now().Add(retry)
+	t.setState(Waiting, "its interface, which was deleted")
+	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and restart")
+}
+
+// reopen makes a lost interface again.
+func (e *Engine) reopen(ctx context.Context, t *tunnel) {
+	if err := e.open(ctx, t); err != nil {
+		t.reopen = time.Now().Add(retry)
+		t.log.Error("interface cannot be made again", zap.Error(err))
+		return
+	}
+	t.log.Info("interface is back")
+	if p := t.path.Load(); p != nil {
+		t.setUp(p)
+	}
+}
+
+// close takes everything away again.
+func (e *Engine) close() {
+	for _, t := range e.tunnels {
+		t.close()
+		t.replacePath(nil)
+	}
+	for _, in := range e.inbounds {
+		in.rx.Close()
+	}
+	e.wg.Wait()
+	if e.router != nil {
+		e.router.Close()
+	}
+}
+
+// Status is what every tunnel is doing now. Any goroutine may call it.
+func (e *Engine) Status() Status {
+	s := Status{Stray: Traffic{Drops: make(map[string]uint64)}}
+	for _, t := range e.tunnels {
+		s.Tunnels = append(s.Tunnels, t.status())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, in := range e.inbounds {
+		for reason, n := range in.stray.traffic().Drops {
+			s.Stray.Drops[reason] += n
+		}
+	}
+	return s
+}

@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/transport"
+	"sixfour/tun"
+)
+
+// inbound carries packets from one outer address of ours to the TUN devices of
+// the tunnels that end there, on one goroutine.
+type inbound struct {
+	local netip.Addr
+	rx    transport.Receiver
+	ends  atomic.Pointer[ends]
+	stray counters // packets that belong to no tunnel
+	drops drops
+
+	bufs    [][]byte
+	sizes   []int
+	touched []*end // have packets of the current batch
+	reply   []byte // for an answer of our own
+}
+
+// ends are the tunnels that end at an address, by the peer's. They are
+// immutable: a change replaces them all.
+type ends map[[4]byte]*end
+
+// end is one tunnel's side of an inbound: it belongs to the inbound's goroutine.
+type end struct {
+	t     *tunnel
+	stack *encap.Stack
+	drops drops
+	batch [][]byte // packets for the device, each with WriteRoom in front
+	bytes int
+}
+
+func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbound {
+	in := &inbound{
+		local: local,
+		rx:    rx,
+		bufs:  buffers(transport.BatchSize, transport.MaxPacket),
+		sizes: make([]int, transport.BatchSize),
+		reply: make([]byte, encap.Headroom+transport.MaxPacket),
+	}
+	in.drops = drops{counters: &in.stray, log: log.Named("in").With(zap.Stringer("local", local))}
+	in.ends.Store(&ends{})
+	return in
+}
+
+// newEnd is made anew with each table; its counters are the tunnel's.
+func newEnd(t *tunnel, stack *encap.Stack) *end {
+	return &end{
+		t:     t,
+		stack: stack,
+		drops: drops{counters: &t.in, log: t.log.Named("in")},
+		batch: make([][]byte, 0, transport.BatchSize),
+	}
+}
+
+// run works until the receiver is closed.
+func (in *inbound) run() {
+	for {
+		n, err := in.rx.Receive(in.bufs, in.sizes)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // about one packet, or about an ICMP error that came back: the next may pass
+			in.drops.log.Debug("receive", zap.Error(err))
+			continue
+		}
+		in.carry(n)
+	}
+}
+
+// carry decapsulates the n packets that were received and writes them to their
+// devices.
+func (in *inbound) carry(n int) {
+	ends := *in.ends.Load()
+	for i, size := range in.sizes[:n] {
+		buf := in.bufs[i]
+		pkt := buf[:size]
+		if size < header.IPv4Len { // an IPv4 packet too large for its buffer has size 0
+			in.drops.count(drop.Truncated, pkt)
+			continue
+		}
+		e := ends[[4]byte(header.IPv4(pkt).Source())]
+		if e == nil {
+			in.drops.count(drop.ForeignSource, pkt)
+			continue
+		}
+		inner, r := e.stack.Decapsulate(pkt)
+		if r != drop.None {
+			e.drops.count(r, pkt)
+			continue
+		}
+		if e.t.isOurs(inner) {
+			e.bytes += len(inner)
+			in.answer(e, inner)
+			continue
+		}
+		if len(e.batch) == 0 {
+			in.touched = append(in.touched, e)
+		}
+		// The device's header goes over the end of the outer ones.
+		start := cap(buf) - cap(inner)
+		e.batch = append(e.batch, buf[start-tun.WriteRoom:start+len(inner)])
+		e.bytes += len(inner)
+	}
+	for _, e := range in.touched {
+		e.flush()
+	}
+	in.touched = in.touched[:0]
+}
+
+// flush writes the batch to the tunnel's device.
+func (e *end) flush() {
+	n := len(e.batch)
+	if dev := e.t.device.Load(); dev == nil {
+		e.drops.countN(drop.InterfaceDown, n, nil, nil)
+		n = 0
+	} else if refused, err := dev.Write(e.batch, tun.WriteRoom); err != nil {
+		reason := drop.TunFailed
+		if errors.Is(err, tun.ErrDown) || errors.Is(err, tun.ErrGone) {
+			reason = drop.InterfaceDown
+		}
+		e.drops.countN(reason, refused, nil, err)
+		n = max(n-refused, 0)
+	}
+	if n > 0 {
+		e.t.in.carried(n, e.bytes)
+	}
+	e.batch, e.bytes = e.batch[:0], 0
+}
+
+// answer is the door for packets to the IPv6 layer's own address when the
+// interface does not carry it: the daemon is the host then, and answers echo
+// requests, so that the layer can be tested (seed: ping fc00::2 before ping
+// 10.0.0.2).
+func (in *inbound) answer(e *end, inner []byte) {
+	size := len(inner)
+	if !echoReply(in.reply[encap.Headroom:], inner) {
+		e.drops.count(drop.UnknownProtocol, inner)
+		return
+	}
+	p := e.t.path.Load()
+	if p == nil {
+		e.drops.count(drop.NoRoute, inner)
+		return
+	}
+	pkt, r := p.stack.Encapsulate(in.reply[:encap.Headroom+size], encap.Headroom)
+	if r != drop.None {
+		e.drops.count(r, inner)
+		return
+	}
+	if err := p.sender.SendOne(pkt); err != nil {
+		e.drops.countN(sendReason(err), 1, inner, err)
+		return
+	}
+	e.t.answered.Add(1)
+}
+
+// ICMPv6 echo (RFC 4443 section 4).
+const (
+	echoRequest6   = 128
+	echoReply6     = 129
+	echoHeaderLen  = 8
+	answerHopLimit = 64
+)
+
+// echoReply writes the reply to an ICMPv6 echo request into reply, which must
+// have room for as many bytes, and reports whether req is one: whole, without
+// extension headers, from a unicast address, with a good checksum.
+func echoReply(reply, req []byte) bool {
+	ip := header.IPv6(req)
+	msg := ip.Payload()
+	if ip.NextHeader() != header.ICMPv6 || len(msg) < echoHeaderLen || msg[0] != echoRequest6 || msg[1] != 0 ||
+		ip.Source()[0] == 0xff || header.Sum(msg, header.PseudoSum(ip.Source(), ip.Dest(), len(msg), header.ICMPv6)) != 0xffff {
+		return false
+	}
+	r := header.IPv6(reply[:len(req)])
+	copy(r, req)
+	r[7] = answerHopLimit
+	copy(r.Source(), ip.Dest())
+	copy(r.Dest(), ip.Source())
+	m := r.Payload()
+	m[0] = echoReply6
+	before, after := binary.BigEndian.Uint16(msg), binary.BigEndian.Uint16(m)
+	binary.BigEndian.PutUint16(m[2:], header.Update(binary.BigEndian.Uint16(msg[2:]), before, after))
+	return true
+}

@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/internal/netcfg"
+	"sixfour/transport"
+)
+
+// evaluate brings a tunnel's path in line with the kernel's routes. What is
+// lacking and may come is a state (waiting), not an error; an error is what no
+// waiting cures.
+func (e *Engine) evaluate(t *tunnel) error {
+	p, waiting, err := e.findPath(t)
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		t.replacePath(nil)
+		t.setState(Waiting, waiting)
+		return nil
+	}
+	if p == t.path.Load() {
+		return nil
+	}
+	if err := e.register(t, p); err != nil {
+		return err
+	}
+	if mtu := t.wantMTU(p.mtu); t.link != nil && mtu != t.mtu {
+		if err := t.link.SetMTU(int(mtu)); err != nil {
+			t.log.Warn(err.Error())
+		} else {
+			t.mtu = mtu
+		}
+	}
+	t.replacePath(p)
+	t.setUp(p)
+	return nil
+}
+
+// replacePath publishes a path, or that there is none, and closes the socket of
+// the one before, if the new one does not use it.
+func (t *tunnel) replacePath(p *path) {
+	old := t.path.Swap(p)
+	if old != nil && (p == nil || p.sender != old.sender) {
+		old.sender.Close()
+	}
+}
+
+// findPath is the path that the tunnel should have now: the present one if
+// nothing has changed, or nil and what it waits for.
+func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
+	remote := t.cfg.Remote.Addr
+	if !remote.IsValid() {
+		if remote = t.resolved; !remote.IsValid() {
+			return nil, fmt.Sprintf("an IPv4 address of %s: the name does not resolve", t.cfg.Remote.Name), nil
+		}
+	}
+	route, err := e.router.To(remote, t.cfg.Local, t.cfg.FwMark)
+	switch {
+	case errors.Is(err, netcfg.ErrNotLocal):
+		return nil, fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev DEV), or set local = \"auto\"", t.cfg.Local, t.cfg.Local), nil
+	case err != nil:
+		return nil, fmt.Sprintf("a route to %v (%v): bring the uplink up, or add a route", remote, err), nil
+	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
+		return nil, fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name), nil
+	}
+	ep := encap.Endpoints{Local: t.cfg.Local, Remote: remote, Local6: t.cfg.Local6, Remote6: t.cfg.Remote6}
+	if !ep.Local.IsValid() {
+		ep.Local = route.Source
+	}
+	if !ep.Local.Is4() {
+		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote), nil
+	}
+	mtu := encap.PathMTU(min(route.MTU, transport.MaxPacket))
+	old := t.path.Load()
+	if old != nil && old.endpoints == ep && old.mtu == mtu {
+		return old, "", nil
+	}
+	p = &path{endpoints: ep, mtu: mtu}
+	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local)); err != nil {
+		return nil, "", err
+	}
+	if old != nil && old.endpoints == ep {
+		p.sender = old.sender
+		return p, "", nil
+	}
+	sender, err := transport.DialRaw4(ep.Local, ep.Remote, e.options(t))
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return nil, "", err
+	case err != nil:
+		return nil, err.Error(), nil
+	}
+	p.sender = sender
+	return p, "", nil
+}
+
+func (e *Engine) options(t *tunnel) transport.Options { return transport.Options{Mark: t.cfg.FwMark} }
+
+// register lets the tunnel's end be found by packets to its local address: it
+// opens a receiver there if there is none yet, and closes one that no tunnel
+// uses any more.
+func (e *Engine) register(t *tunnel, p *path) error {
+	local := p.endpoints.Local
+	in := e.inbounds[local]
+	if in == nil {
+		rx, err := transport.ListenRaw4(local, header.ProtoIPv6, transport.Options{})
+		if err != nil {
+			return err
+		}
+		in = newInbound(local, rx, e.log)
+		e.mu.Lock()
+		e.inbounds[local] = in
+		e.mu.Unlock()
+		e.wg.Go(in.run)
+	}
+	if old := t.path.Load(); old != nil && old.endpoints.Local != local {
+		e.unregister(t, e.inbounds[old.endpoints.Local])
+	}
+	table := maps.Clone(*in.ends.Load())
+	remove(table, t)
+	table[p.endpoints.Remote.As4()] = newEnd(t, p.stack)
+	in.ends.Store(&table)
+	return nil
+}
+
+func (e *Engine) unregister(t *tunnel, in *inbound) {
+	if in == nil {
+		return
+	}
+	table := maps.Clone(*in.ends.Load())
+	remove(table, t)
+	in.ends.Store(&table)
+	if len(table) == 0 {
+		in.rx.Close()
+		e.mu.Lock()
+		delete(e.inbounds, in.local)
+		e.mu.Unlock()
+	}
+}
+
+func remove(table ends, t *tunnel) {
+	maps.DeleteFunc(table, func(_ [4]byte, e *end) bool { return e.t == t })
+}
+
+// resolveInterval is how often a peer's name is looked up again: names of hosts
+// with changing addresses have short lives, and the resolver does not tell us
+// how short.
+const resolveInterval = 5 * time.Minute
+
+// resolveRetry is how soon after a failure.
+const resolveRetry = 5 * time.Second
+
+// follow resolves a peer's name again and again, and reports each address that
+// is new, until ctx ends.
+func follow(ctx context.Context, name string, found func(netip.Addr)) {
+	var last netip.Addr
+	for {
+		wait := resolveRetry
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+		if err == nil && len(addrs) > 0 {
+			wait = resolveInterval
+			if a := addrs[0].Unmap(); a != last {
+				last = a
+				found(a)
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

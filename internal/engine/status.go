@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Status is what the daemon is doing.
+type Status struct {
+	Tunnels []TunnelStatus `json:"tunnels"`
+	// Stray are packets that arrived at an outer address and belong to no
+	// tunnel there.
+	Stray Traffic `json:"stray"`
+}
+
+// TunnelStatus is what one tunnel is doing.
+type TunnelStatus struct {
+	Name      string  `json:"name"`
+	Mode      string  `json:"mode"`
+	State     State   `json:"state"`
+	In        Traffic `json:"in"`
+	Out       Traffic `json:"out"`
+	Answered  uint64  `json:"echo_answered"` // ICMPv6 echo requests to local6, by the daemon itself
+	Interface string  `json:"interface"`
+	Namespace string  `json:"netns,omitempty"`
+}
+
+// State is where a tunnel stands.
+type State struct {
+	Phase  Phase     `json:"phase"`
+	Since  time.Time `json:"since"`
+	Detail string    `json:"detail,omitempty"` // why it waits, and the way out
+
+	Local     string `json:"local,omitempty"` // outer addresses in use
+	Remote    string `json:"remote,omitempty"`
+	Local6    string `json:"local6,omitempty"`
+	Remote6   string `json:"remote6,omitempty"`
+	PathMTU   int    `json:"path_mtu,omitempty"`
+	TunnelMTU int    `json:"mtu,omitempty"`
+}
+
+// Phase is a tunnel's state in one word.
+type Phase string
+
+// A tunnel starts, waits for what it lacks, and is up when it can carry.
+const (
+	Starting Phase = "starting"
+	Waiting  Phase = "waiting"
+	Up       Phase = "up"
+)
+
+func (t *tunnel) status() TunnelStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return TunnelStatus{
+		Name:      t.cfg.Name,
+		Mode:      t.cfg.Mode.Name,
+		State:     t.state,
+		In:        t.in.traffic(),
+		Out:       t.out.traffic(),
+		Answered:  t.answered.Load(),
+		Interface: t.cfg.Name,
+		Namespace: t.cfg.Netns,
+	}
+}
+
+// setState notes a phase without a path, and logs it if it is news.
+func (t *tunnel) setState(phase Phase, detail string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state.Phase == phase && t.state.Detail == detail {
+		return
+	}
+	t.state = State{Phase: phase, Since: time.Now(), Detail: detail}
+	if phase == Waiting {
+		t.log.Warn("waiting", zap.String("for", detail))
+	}
+}
+
+// setUp notes the path that is in use, and logs it.
+func (t *tunnel) setUp(p *path) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := func(valid bool, s string) string {
+		if valid {
+			return s
+		}
+		return ""
+	}
+	since := time.Now()
+	if t.state.Phase == Up {
+		since = t.state.Since
+	}
+	e := p.endpoints
+	t.state = State{
+		Phase: Up, Since: since,
+		Local: e.Local.String(), Remote: e.Remote.String(),
+		Local6: text(e.Local6.IsValid(), e.Local6.String()), Remote6: text(e.Remote6.IsValid(), e.Remote6.String()),
+		PathMTU: int(p.mtu), TunnelMTU: int(t.mtu),
+	}
+	t.log.Info("up", zap.Stringer("local", e.Local), zap.Stringer("remote", e.Remote),
+		zap.Int("path_mtu", int(p.mtu)), zap.Int("mtu", int(t.mtu)))
+}

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	wgtun "golang.zx2c4.com/wireguard/tun"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+	"sixfour/transport"
+	"sixfour/tun"
+)
+
+// tunnel is one TUN interface with its peer. The control loop owns it; what its
+// two data goroutines read is behind atomic pointers.
+type tunnel struct {
+	cfg  config.Tunnel
+	log  *zap.Logger
+	path atomic.Pointer[path] // nil: there is no way to the peer now
+	in   counters
+	out  counters
+
+	device   atomic.Pointer[tun.Device] // nil: the interface is gone
+	answered atomic.Uint64              // echo requests, by the daemon itself
+
+	sources *resolve.Sources
+	ours6   [16]byte // local6, where the interface does not carry it
+	answers bool     // ours6 is set
+
+	// Of the control loop only.
+	link     *netcfg.Link
+	mtu      encap.TunnelMTU // that the interface has
+	resolved netip.Addr      // of a remote that is a name
+	reopen   time.Time       // not before: after the interface was lost
+	wg       sync.WaitGroup  // of the goroutines that use the device
+
+	mu    sync.Mutex
+	state State
+}
+
+// path is how packets reach the peer. It is immutable: a change replaces it.
+type path struct {
+	endpoints encap.Endpoints
+	mtu       encap.PathMTU
+	stack     *encap.Stack
+	sender    transport.Sender
+}
+
+func newTunnel(cfg config.Tunnel, log *zap.Logger) *tunnel {
+	t := &tunnel{cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name))}
+	if cfg.Mode.Needs6() {
+		t.answers = true
+		t.ours6 = cfg.Local6.As16()
+	}
+	for _, p := range cfg.Address {
+		if p.Addr() == cfg.Local6 {
+			t.answers = false
+		}
+	}
+	t.setState(Starting, "")
+	return t
+}
+
+// newSources are the checks for what comes out of the tunnel, with the outer
+// address that is ours now.
+func (t *tunnel) newSources(local netip.Addr) *resolve.Sources {
+	own := make([]netip.Addr, 0, len(t.cfg.Address))
+	for _, p := range t.cfg.Address {
+		own = append(own, p.Addr())
+	}
+	ends := []netip.Addr{local}
+	if t.cfg.Local6.IsValid() {
+		ends = append(ends, t.cfg.Local6)
+	}
+	return resolve.NewSources(own, ends, t.cfg.Strict)
+}
+
+// isOurs reports whether a packet is to the IPv6 layer's address and the
+// interface does not carry that, so that nobody but the daemon can answer.
+func (t *tunnel) isOurs(inner []byte) bool {
+	return t.answers && header.Version(inner) == 6 && [16]byte(header.IPv6(inner).Dest()) == t.ours6
+}
+
+// has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
+func (t *tunnel) has6() bool {
+	for _, p := range t.cfg.Address {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	for _, p := range t.cfg.Routes {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// wantMTU is what the interface's MTU should be over a path.
+func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
+	if t.cfg.MTU != 0 {
+		return t.cfg.MTU
+	}
+	return t.cfg.Mode.TunnelMTU(p, t.cfg.Options, t.has6())
+}
+
+// assumedMTU is the path MTU before there is a path: Ethernet's.
+const assumedMTU encap.PathMTU = 1500
+
+// open makes the interface and starts the outbound goroutine. Lost is called,
+// once and from another goroutine, when the interface is gone.
+func (t *tunnel) open(lost func()) error {
+	mtu := t.wantMTU(assumedMTU)
+	if p := t.path.Load(); p != nil {
+		mtu = t.wantMTU(p.mtu)
+	}
+	link, err := netcfg.Open(netcfg.Settings{
+		Name:      t.cfg.Name,
+		Namespace: t.cfg.Netns,
+		MTU:       int(mtu),
+		Addresses: t.cfg.Address,
+		Routes:    t.cfg.Routes,
+	})
+	if err != nil {
+		return err
+	}
+	t.link, t.mtu = link, mtu
+	t.device.Store(link.Device)
+	out := newOutbound(t, link.Device.BatchSize())
+	t.wg.Go(func() {
+		out.run(link.Device)
+		lost()
+	})
+	t.wg.Go(func() { t.watch(link.Device) })
+	return nil
+}
+
+// watch follows the interface's events. Their channel has to be emptied.
+func (t *tunnel) watch(dev *tun.Device) {
+	up := true
+	for ev := range dev.Events() {
+		switch {
+		case ev&wgtun.EventDown != 0 && up:
+			up = false
+			t.log.Warn("interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
+		case ev&wgtun.EventUp != 0 && !up:
+			up = true
+			t.log.Info("interface is up again")
+		}
+	}
+}
+
+// close removes the interface and waits for the goroutines that used it.
+func (t *tunnel) close() {
+	if t.link == nil {
+		return
+	}
+	t.device.Store(nil)
+	if err := t.link.Close(); err != nil {
+		t.log.Warn("close interface", zap.Error(err))
+	}
+	t.wg.Wait()
+	t.link = nil
+}
