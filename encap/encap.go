@@ -46,16 +46,17 @@ type Endpoints struct {
 // over is the pair for a layer delivered over the IP version.
 func (e Endpoints) over(version int) resolve.Fixed {
 	if version == 4 {
-		return resolve.Fixed{Local: e.Local, Remote: e.Remote}
+		return resolve.NewFixed(e.Local, e.Remote)
 	}
-	return resolve.Fixed{Local: e.Local6, Remote: e.Remote6}
+	return resolve.NewFixed(e.Local6, e.Remote6)
 }
 
 // Stack encapsulates for one peer, and decapsulates what comes from it. Its
 // methods may be called by several goroutines at once, on different buffers.
 type Stack struct {
 	layers  []Layer // innermost first
-	enter   [7]int8 // by IP version: the first layer that carries it; -1: none
+	enter4  int8    // the first layer that carries IPv4; -1: none
+	enter6  int8    // the first layer that carries IPv6
 	outer   int     // IP version of the outermost header
 	loop4   uint32  // the outermost IPv4 destination; an inner packet to it would come back
 	sources *resolve.Sources
@@ -69,11 +70,13 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*
 	if len(m.Layers) == 0 {
 		return nil, errors.New("encap: a stack needs a layer")
 	}
-	s := &Stack{sources: sources, outer: m.Layers[len(m.Layers)-1].Over()}
-	for v := range s.enter {
-		s.enter[v] = -1
+	s := &Stack{
+		sources: sources,
+		outer:   m.Layers[len(m.Layers)-1].Over(),
+		enter4:  m.entry(4),
+		enter6:  m.entry(6),
 	}
-	for i, k := range m.Layers {
+	for _, k := range m.Layers {
 		pair := e.over(k.Over())
 		var layer Layer
 		switch {
@@ -85,9 +88,6 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*
 			return nil, fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", k, k.Over(), pair.Local, pair.Remote)
 		}
 		s.layers = append(s.layers, layer)
-		if v := k.Carries(); s.enter[v] < 0 {
-			s.enter[v] = int8(i)
-		}
 	}
 	if s.outer == 4 {
 		remote := e.Remote.As4()
@@ -101,24 +101,31 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*
 // the outer packet, a part of b. The inner packet itself is not changed, but
 // for padding behind it, which is cut off.
 func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
-	version := header.Version(b[off:])
-	if version != 4 && version != 6 {
-		return nil, drop.WrongVersion
+	var inner []byte
+	var r drop.Reason
+	var enter int8
+	switch header.Version(b[off:]) {
+	case 4:
+		inner, r = header.CutIPv4(b[off:])
+		enter = s.enter4
+		if r == drop.None && s.outer == 4 && binary.BigEndian.Uint32(inner[16:]) == s.loop4 {
+			r = drop.Loop
+		}
+	case 6:
+		inner, r = header.ParseIPv6(b[off:])
+		enter = s.enter6
+	default:
+		r = drop.WrongVersion
 	}
-	i := int(s.enter[version])
-	if i < 0 {
-		return nil, drop.WrongFamily
-	}
-	inner, r := header.Parse(b[off:], version)
 	if r != drop.None {
 		return nil, r
 	}
-	if version == 4 && s.outer == 4 && binary.BigEndian.Uint32(inner[16:]) == s.loop4 {
-		return nil, drop.Loop
+	if enter < 0 {
+		return nil, drop.WrongFamily
 	}
 	b = b[:off+len(inner)]
-	for ; i < len(s.layers); i++ {
-		if off, r = s.layers[i].Encapsulate(b, off); r != drop.None {
+	for _, l := range s.layers[enter:] {
+		if off, r = l.Encapsulate(b, off); r != drop.None {
 			return nil, r
 		}
 	}

@@ -87,13 +87,16 @@ func (m Mode) Needs6() bool {
 }
 
 // Carries reports whether a layer of the stack carries the IP version.
-func (m Mode) Carries(version int) bool {
-	for _, k := range m.Layers {
+func (m Mode) Carries(version int) bool { return m.entry(version) >= 0 }
+
+// entry is the first layer that carries the IP version; -1: none does.
+func (m Mode) entry(version int) int8 {
+	for i, k := range m.Layers {
 		if k.Carries() == version {
-			return true
+			return int8(i)
 		}
 	}
-	return false
+	return -1
 }
 
 // PathMTU is the largest outer packet that the path to the peer carries whole,

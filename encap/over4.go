@@ -59,8 +59,8 @@ func (l *over4) Encapsulate(b []byte, off int) (int, drop.Reason) {
 		return 0, drop.TooBig
 	}
 	tos, ttl := l.field.of(inner)
-	h := b[off-header.IPv4Len : off]
-	copy(h, l.tmpl[:])
+	h := (*[header.IPv4Len]byte)(b[off-header.IPv4Len : off])
+	*h = l.tmpl
 	h[1] = tos
 	binary.BigEndian.PutUint16(h[2:], uint16(total))
 	h[8] = ttl
@@ -87,7 +87,7 @@ func (l *over4) nextID() uint16 {
 
 func (l *over4) Decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	ip := header.IPv4(pkt)
-	if r := l.resolver.Accepts(ip.Source(), ip.Dest()); r != drop.None {
+	if r := l.resolver.Accepts4(ip); r != drop.None {
 		return nil, false, r
 	}
 	switch {

@@ -11,8 +11,8 @@ import (
 // over6 is a layer whose delivery header is IPv6 (RFC 2473), with or without a
 // destination options header that holds the tunnel encapsulation limit.
 type over6 struct {
-	tmpl     [header.IPv6Len + header.EncapLimitLen]byte // first word and payload length are 0
-	size     int                                         // bytes of it in use
+	tmpl     [header.IPv6Len]byte // first word and payload length are 0
+	limit    uint64               // the destination options header; 0: none
 	resolver resolve.Fixed
 	carries  int // inner IP version
 	field    fields
@@ -21,7 +21,6 @@ type over6 struct {
 
 func newOver6(pair resolve.Fixed, carries int, o Options) *over6 {
 	l := &over6{
-		size:     header.IPv6Len,
 		resolver: pair,
 		carries:  carries,
 		field:    newFields(carries, o.HopLimit, o),
@@ -32,26 +31,31 @@ func newOver6(pair resolve.Fixed, carries int, o Options) *over6 {
 	copy(l.tmpl[8:], src[:])
 	copy(l.tmpl[24:], dst[:])
 	if o.EncapLimit != NoEncapLimit {
-		limit := header.EncapLimit(protocolOf(carries), byte(o.EncapLimit))
+		h := header.EncapLimit(protocolOf(carries), byte(o.EncapLimit))
+		l.limit = binary.BigEndian.Uint64(h[:])
 		l.tmpl[6] = header.DestOptions
-		l.size += copy(l.tmpl[header.IPv6Len:], limit[:])
 	}
 	return l
 }
 
 func (l *over6) Encapsulate(b []byte, off int) (int, drop.Reason) {
 	inner := b[off:]
-	payload := l.size - header.IPv6Len + len(inner)
+	tc, hop := l.field.of(inner)
+	word := 6<<28 | uint32(tc)<<20 | l.label.of(inner, l.carries)
+	if l.limit != 0 {
+		off -= header.EncapLimitLen
+		binary.BigEndian.PutUint64(b[off:], l.limit)
+	}
+	payload := len(b) - off
 	if payload > 65535 {
 		return 0, drop.TooBig
 	}
-	tc, hop := l.field.of(inner)
-	h := b[off-l.size : off]
-	copy(h, l.tmpl[:l.size])
-	binary.BigEndian.PutUint32(h, 6<<28|uint32(tc)<<20|l.label.of(inner, l.carries))
+	h := (*[header.IPv6Len]byte)(b[off-header.IPv6Len : off])
+	*h = l.tmpl
+	binary.BigEndian.PutUint32(h[:], word)
 	binary.BigEndian.PutUint16(h[4:], uint16(payload))
 	h[7] = hop
-	return off - l.size, drop.None
+	return off - header.IPv6Len, drop.None
 }
 
 func (l *over6) Decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
@@ -59,7 +63,7 @@ func (l *over6) Decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	off := header.IPv6Len
 	switch ip.NextHeader() {
 	case protocolOf(l.carries):
-		switch r := l.resolver.Accepts(ip.Source(), ip.Dest()); r {
+		switch r := l.resolver.Accepts6(ip); r {
 		case drop.None:
 		case drop.ForeignDestination: // a tunnel of others passes through ours
 			return nil, false, drop.None
@@ -77,7 +81,7 @@ func (l *over6) Decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 // decapsulateExtended is Decapsulate for packets with extension headers
 // (RFC 2473 section 3.3): they are walked only in packets to our own end.
 func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) {
-	from := l.resolver.Accepts(ip.Source(), ip.Dest())
+	from := l.resolver.Accepts6(ip)
 	if from == drop.ForeignDestination {
 		return nil, false, drop.None
 	}

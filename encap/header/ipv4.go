@@ -2,6 +2,7 @@ package header
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 
 	"sixfour/encap/drop"
@@ -41,27 +42,49 @@ const (
 // included, and returns it without what follows it (mechanisms 1.1). The view
 // shares b's memory.
 func ParseIPv4(b []byte) (IPv4, drop.Reason) {
-	if len(b) < 1 {
-		return nil, drop.Truncated
+	ip, r := CutIPv4(b)
+	if r == drop.None && ip.headerSum() != 0xffff {
+		return nil, drop.BadChecksum
 	}
-	if b[0]>>4 != 4 {
-		return nil, drop.WrongVersion
-	}
+	return ip, r
+}
+
+// CutIPv4 is ParseIPv4 without the checksum: for packets that the kernel of
+// this host has just made.
+func CutIPv4(b []byte) (IPv4, drop.Reason) {
 	if len(b) < IPv4Len {
-		return nil, drop.Truncated
+		return nil, shortReason(b, 4)
 	}
 	ip := IPv4(b)
 	hl, total := ip.HeaderLen(), ip.TotalLen()
-	if hl < IPv4Len || total < hl {
+	switch {
+	case b[0]>>4 != 4:
+		return nil, drop.WrongVersion
+	case hl < IPv4Len, total < hl:
 		return nil, drop.LyingLength
-	}
-	if total > len(b) {
+	case total > len(b):
 		return nil, drop.Truncated
 	}
-	if Sum(ip[:hl], 0) != 0xffff {
-		return nil, drop.BadChecksum
-	}
 	return ip[:total], drop.None
+}
+
+// shortReason is what is wrong with bytes that are too few for a header.
+func shortReason(b []byte, version int) drop.Reason {
+	if len(b) > 0 && Version(b) != version {
+		return drop.WrongVersion
+	}
+	return drop.Truncated
+}
+
+// headerSum is the sum over the header, nearly always of 20 bytes.
+func (ip IPv4) headerSum() uint16 {
+	if ip[0] != 0x45 {
+		return Sum(ip[:ip.HeaderLen()], 0)
+	}
+	h := (*[IPv4Len]byte)(ip)
+	sum, carry := bits.Add64(binary.BigEndian.Uint64(h[0:]), binary.BigEndian.Uint64(h[8:]), 0)
+	sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint32(h[16:])), carry)
+	return Fold(sum + carry) // no carry is left: it would need a third large term
 }
 
 func (ip IPv4) HeaderLen() int    { return int(ip[0]&0x0f) * 4 }

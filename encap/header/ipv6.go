@@ -33,21 +33,17 @@ const IPv6Len = 40
 // their payload length is 0, which leaves no room for the hop-by-hop header
 // that they need. The view shares b's memory.
 func ParseIPv6(b []byte) (IPv6, drop.Reason) {
-	if len(b) < 1 {
-		return nil, drop.Truncated
-	}
-	if b[0]>>4 != 6 {
-		return nil, drop.WrongVersion
-	}
 	if len(b) < IPv6Len {
-		return nil, drop.Truncated
+		return nil, shortReason(b, 6)
 	}
 	ip := IPv6(b)
 	n := IPv6Len + ip.PayloadLen()
-	if n > len(b) {
+	switch {
+	case b[0]>>4 != 6:
+		return nil, drop.WrongVersion
+	case n > len(b):
 		return nil, drop.Truncated
-	}
-	if n == IPv6Len && ip.NextHeader() != NoNextHeader {
+	case n == IPv6Len && ip.NextHeader() != NoNextHeader:
 		return nil, drop.LyingLength
 	}
 	return ip[:n], drop.None

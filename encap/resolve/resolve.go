@@ -7,32 +7,54 @@ import (
 	"net/netip"
 
 	"sixfour/encap/drop"
+	"sixfour/encap/header"
 )
 
 // Fixed is the resolver of a configured tunnel: everything goes to one peer,
-// and only from there anything is taken. Both addresses are of one family.
+// and only from there anything is taken.
 type Fixed struct {
-	Local, Remote netip.Addr
+	Local, Remote netip.Addr // of one family
+
+	// The same addresses as they stand in a header.
+	local6, remote6 word6
+	local4, remote4 uint32
 }
 
-// Accepts says whether a packet with these outer addresses (each of 4 or each
-// of 16 bytes) comes from the peer to us (RFC 4213 3.6, RFC 2473 3.2).
-func (f Fixed) Accepts(src, dst []byte) drop.Reason {
+// NewFixed is the resolver between two addresses of one family.
+func NewFixed(local, remote netip.Addr) Fixed {
+	f := Fixed{Local: local, Remote: remote}
+	if local.Is4() && remote.Is4() {
+		l, r := local.As4(), remote.As4()
+		f.local4, f.remote4 = binary.BigEndian.Uint32(l[:]), binary.BigEndian.Uint32(r[:])
+	} else {
+		l, r := local.As16(), remote.As16()
+		f.local6, f.remote6 = readWord6(l[:]), readWord6(r[:])
+	}
+	return f
+}
+
+// Accepts4 says whether an IPv4 packet comes from the peer to us (RFC 4213
+// section 3.6).
+func (f *Fixed) Accepts4(ip header.IPv4) drop.Reason {
 	switch {
-	case !equal(f.Local, dst):
+	case binary.BigEndian.Uint32(ip.Dest()) != f.local4:
 		return drop.ForeignDestination
-	case !equal(f.Remote, src):
+	case binary.BigEndian.Uint32(ip.Source()) != f.remote4:
 		return drop.ForeignSource
 	}
 	return drop.None
 }
 
-// equal compares without allocating.
-func equal(a netip.Addr, b []byte) bool {
-	if len(b) == 4 {
-		return a.Is4() && a.As4() == [4]byte(b)
+// Accepts6 says whether an IPv6 packet comes from the peer to us (RFC 2473
+// section 3.2).
+func (f *Fixed) Accepts6(ip header.IPv6) drop.Reason {
+	switch {
+	case readWord6(ip.Dest()) != f.local6:
+		return drop.ForeignDestination
+	case readWord6(ip.Source()) != f.remote6:
+		return drop.ForeignSource
 	}
-	return a.Is6() && a.As16() == [16]byte(b)
+	return drop.None
 }
 
 // word6 is an IPv6 address as two numbers, so that a comparison is two
@@ -40,5 +62,5 @@ func equal(a netip.Addr, b []byte) bool {
 type word6 struct{ hi, lo uint64 }
 
 func readWord6(b []byte) word6 {
-	return word6{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+	return word6{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:16])}
 }

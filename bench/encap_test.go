@@ -1,0 +1,193 @@
+package bench
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+)
+
+var (
+	left = encap.Endpoints{
+		Local: netip.MustParseAddr("203.0.113.10"), Remote: netip.MustParseAddr("203.0.113.20"),
+		Local6: netip.MustParseAddr("fc00::1"), Remote6: netip.MustParseAddr("fc00::2"),
+	}
+	right = encap.Endpoints{Local: left.Remote, Remote: left.Local, Local6: left.Remote6, Remote6: left.Local6}
+	sizes = []int{64, 576, 1440}
+)
+
+func stack(tb testing.TB, mode string, e encap.Endpoints, o encap.Options) *encap.Stack {
+	tb.Helper()
+	m, ok := encap.ModeByName(mode)
+	if !ok {
+		tb.Fatalf("no mode %s", mode)
+	}
+	s, err := encap.New(m, e, 1500, o, resolve.NewSources(nil, []netip.Addr{e.Local, e.Local6}, false))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// packet is a UDP packet of size bytes behind the headroom, in the IP version
+// that the mode carries innermost.
+func packet(mode string, size int) []byte {
+	b := make([]byte, encap.Headroom+size)
+	p := b[encap.Headroom:]
+	if mode == "6in4" {
+		p[0] = 0x60
+		binary.BigEndian.PutUint16(p[4:], uint16(size-header.IPv6Len))
+		p[6], p[7] = header.UDP, 64
+		copy(p[8:], netip.MustParseAddr("2001:db8::1").AsSlice())
+		copy(p[24:], netip.MustParseAddr("2001:db8::2").AsSlice())
+		return b
+	}
+	p[0] = 0x45
+	binary.BigEndian.PutUint16(p[2:], uint16(size))
+	p[8], p[9] = 64, header.UDP
+	copy(p[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2, 0x30, 0x39, 0, 80})
+	header.IPv4(p).SetChecksum()
+	return b
+}
+
+func BenchmarkEncapsulate(b *testing.B) {
+	for _, mode := range []string{"4in6in4", "6in4"} {
+		for _, size := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", mode, size), func(b *testing.B) {
+				s, p := stack(b, mode, left, encap.DefaultOptions), packet(mode, size)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, r := s.Encapsulate(p, encap.Headroom); r != drop.None {
+						b.Fatal(r)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkDecapsulate(b *testing.B) {
+	for _, mode := range []string{"4in6in4", "6in4"} {
+		for _, size := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", mode, size), func(b *testing.B) {
+				outer, r := stack(b, mode, left, encap.DefaultOptions).Encapsulate(packet(mode, size), encap.Headroom)
+				if r != drop.None {
+					b.Fatal(r)
+				}
+				s := stack(b, mode, right, encap.DefaultOptions)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, r := s.Decapsulate(outer); r != drop.None {
+						b.Fatal(r)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkComposition is what it costs that the double encapsulation is two
+// layers and not one function: the stack beside the same bytes written by hand.
+func BenchmarkComposition(b *testing.B) {
+	o := encap.DefaultOptions
+	o.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 0xabcde}
+	p := packet("4in6in4", 64)
+	s := stack(b, "4in6in4", left, o)
+	b.Run("layers", func(b *testing.B) {
+		for b.Loop() {
+			if _, r := s.Encapsulate(p, encap.Headroom); r != drop.None {
+				b.Fatal(r)
+			}
+		}
+	})
+	f := newFused(left, 0xabcde)
+	b.Run("fused", func(b *testing.B) {
+		for b.Loop() {
+			if _, r := f.encapsulate(p, encap.Headroom); r != drop.None {
+				b.Fatal(r)
+			}
+		}
+	})
+}
+
+// fused is the double encapsulation written as one function, for comparison.
+type fused struct {
+	tmpl [60]byte
+	sum  uint64
+}
+
+func newFused(e encap.Endpoints, label uint32) *fused {
+	f := new(fused)
+	f.tmpl[0], f.tmpl[6], f.tmpl[8], f.tmpl[9] = 0x45, 0x40, 64, header.ProtoIPv6
+	copy(f.tmpl[12:], e.Local.AsSlice())
+	copy(f.tmpl[16:], e.Remote.AsSlice())
+	f.sum = uint64(header.Sum(f.tmpl[:20], 0))
+	binary.BigEndian.PutUint32(f.tmpl[20:], 6<<28|label)
+	f.tmpl[26], f.tmpl[27] = header.ProtoIPv4, 64
+	copy(f.tmpl[28:], e.Local6.AsSlice())
+	copy(f.tmpl[44:], e.Remote6.AsSlice())
+	return f
+}
+
+func (f *fused) encapsulate(b []byte, off int) ([]byte, drop.Reason) {
+	if header.Version(b[off:]) != 4 {
+		return nil, drop.WrongVersion
+	}
+	inner, r := header.CutIPv4(b[off:])
+	if r != drop.None {
+		return nil, r
+	}
+	total := 60 + len(inner)
+	if total > 65535 {
+		return nil, drop.TooBig
+	}
+	h := b[off-60 : off+len(inner)]
+	copy(h, f.tmpl[:])
+	tos := inner.TOS()
+	h[1] = tos
+	binary.BigEndian.PutUint16(h[2:], uint16(total))
+	binary.BigEndian.PutUint16(h[10:], ^header.Fold(f.sum+uint64(tos)+uint64(total)))
+	h[20] |= tos >> 4
+	h[21] |= tos << 4
+	binary.BigEndian.PutUint16(h[24:], uint16(total-60))
+	return h, drop.None
+}
+
+// The comparison is one of equals only if both write the same bytes.
+func TestFusedWritesTheSame(t *testing.T) {
+	o := encap.DefaultOptions
+	o.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 0xabcde}
+	for _, size := range sizes {
+		got, _ := stack(t, "4in6in4", left, o).Encapsulate(packet("4in6in4", size), encap.Headroom)
+		want, _ := newFused(left, 0xabcde).encapsulate(packet("4in6in4", size), encap.Headroom)
+		if string(got) != string(want) {
+			t.Errorf("%d bytes\n got %x\nwant %x", size, got, want)
+		}
+	}
+}
+
+// Zero allocations is a promise, not a figure to print.
+func TestNoAllocs(t *testing.T) {
+	for _, mode := range []string{"4in6in4", "6in4"} {
+		out, in := stack(t, mode, left, encap.DefaultOptions), stack(t, mode, right, encap.DefaultOptions)
+		for _, size := range sizes {
+			p := packet(mode, size)
+			if n := testing.AllocsPerRun(1000, func() {
+				outer, r := out.Encapsulate(p, encap.Headroom)
+				if r != drop.None {
+					t.Fatal(r)
+				}
+				if _, r := in.Decapsulate(outer); r != drop.None {
+					t.Fatal(r)
+				}
+			}); n != 0 {
+				t.Errorf("%s, %d bytes: %v allocations", mode, size, n)
+			}
+		}
+	}
+}

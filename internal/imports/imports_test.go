@@ -1,0 +1,104 @@
+// Package imports holds the test that keeps the rules of who may import whom.
+package imports
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// rules are the packages of this module that a package, or everything below it
+// (/...), may import; a package without a rule may import any.
+var rules = map[string][]string{
+	"sixfour/encap/drop":         {},
+	"sixfour/encap/header":       {"sixfour/encap/drop"},
+	"sixfour/encap/resolve":      {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/encap":              {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
+	"sixfour/tun":                {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/transport":          {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/internal/config":    {"sixfour/encap"},
+	"sixfour/internal/netcfg":    {"sixfour/tun"},
+	"sixfour/internal/engine":    {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/transport", "sixfour/tun"},
+	"sixfour/internal/control":   {"sixfour/internal/engine"},
+	"sixfour/internal/logging":   {},
+	"sixfour/internal/rig":       {},
+	"sixfour/internal/version":   {},
+	"sixfour/internal/interop":   {"sixfour/internal/rig"},
+	"sixfour/internal/imports":   {},
+	"sixfour/internal/e2e":       {"sixfour/internal/rig"},
+	"sixfour/internal/demo":      {"sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
+	"sixfour/internal/interop/*": {"sixfour/internal/rig"},
+}
+
+// libraries must be usable by others: whatever they import, and what that
+// imports, knows no configuration, no logger and no metrics library.
+var (
+	libraries = []string{"sixfour/encap", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/tun", "sixfour/transport"}
+	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
+)
+
+// gopacket is for tests, captures and decoding, never for the daemon.
+const gopacket = "github.com/google/gopacket"
+
+func goList(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func TestWhoImportsWhom(t *testing.T) {
+	found := 0
+	for _, line := range goList(t, "-deps", "-f", `{{if not .Standard}}{{.ImportPath}} {{join .Imports " "}}{{end}}`, "./...") {
+		pkg, imports, _ := strings.Cut(line, " ")
+		if !strings.HasPrefix(pkg, "sixfour/") {
+			continue
+		}
+		allowed, ok := rules[pkg]
+		if !ok {
+			if strings.HasPrefix(pkg, "sixfour/internal/interop/") {
+				allowed, ok = rules["sixfour/internal/interop/*"], true
+			} else if strings.HasPrefix(pkg, "sixfour/cmd/") || pkg == "sixfour/bench" {
+				continue
+			}
+		}
+		if !ok {
+			t.Errorf("%s has no rule: add one that says what it may import", pkg)
+			continue
+		}
+		found++
+		for _, i := range strings.Fields(imports) {
+			if strings.HasPrefix(i, "sixfour/") && !slices.Contains(allowed, i) {
+				t.Errorf("%s imports %s", pkg, i)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d packages seen", found)
+	}
+}
+
+func TestLibrariesStandAlone(t *testing.T) {
+	for _, lib := range libraries {
+		for _, dep := range goList(t, "-deps", lib) {
+			for _, f := range forbidden {
+				if strings.HasPrefix(dep, f) {
+					t.Errorf("%s depends on %s", lib, dep)
+				}
+			}
+		}
+	}
+}
+
+func TestDaemonWithoutGopacket(t *testing.T) {
+	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
+		if strings.HasPrefix(dep, gopacket) {
+			t.Errorf("cmd/sixfourd depends on %s", dep)
+		}
+	}
+}
