@@ -118,7 +118,7 @@ func BenchmarkComposition(b *testing.B) {
 // fused is the double encapsulation written as one function, for comparison.
 type fused struct {
 	tmpl [60]byte
-	sum  uint64
+	sum  uint32
 }
 
 func newFused(e encap.Endpoints, label uint32) *fused {
@@ -126,7 +126,7 @@ func newFused(e encap.Endpoints, label uint32) *fused {
 	f.tmpl[0], f.tmpl[6], f.tmpl[8], f.tmpl[9] = 0x45, 0x40, 64, header.ProtoIPv6
 	copy(f.tmpl[12:], e.Local.AsSlice())
 	copy(f.tmpl[16:], e.Remote.AsSlice())
-	f.sum = uint64(header.Sum(f.tmpl[:20], 0))
+	f.sum = uint32(header.Sum(f.tmpl[:20], 0))
 	binary.BigEndian.PutUint32(f.tmpl[20:], 6<<28|label)
 	f.tmpl[26], f.tmpl[27] = header.ProtoIPv4, 64
 	copy(f.tmpl[28:], e.Local6.AsSlice())
@@ -151,7 +151,7 @@ func (f *fused) encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 	tos := inner.TOS()
 	h[1] = tos
 	binary.BigEndian.PutUint16(h[2:], uint16(total))
-	binary.BigEndian.PutUint16(h[10:], ^header.Fold(f.sum+uint64(tos)+uint64(total)))
+	binary.BigEndian.PutUint16(h[10:], ^header.Fold(f.sum+uint32(tos)+uint32(total)))
 	h[20] |= tos >> 4
 	h[21] |= tos << 4
 	binary.BigEndian.PutUint16(h[24:], uint16(total-60))

@@ -1,10 +1,11 @@
 // Package encap encapsulates and decapsulates packets: what is on the wire, and
 // nothing else.
 //
-// A mechanism is a Stack of layers. A layer knows the bytes of one delivery
-// header: it writes it in front of an inner packet, and checks and strips it
-// again. Its resolver knows the addresses. What every packet of a layer has in
-// common is prepared once as a template and patched per packet.
+// A mechanism is a Stack of layers. Each layer knows the bytes of one delivery
+// header, and its resolver knows the addresses. To encapsulate, the headers of
+// all layers are prepared once as a template, which is copied in front of each
+// packet and patched, layer by layer. To decapsulate, each layer in turn checks
+// its header and takes it off.
 package encap
 
 import (
@@ -18,18 +19,13 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// Layer is one encapsulation between two endpoints.
-type Layer interface {
-	// Encapsulate puts the layer's header in front of b[off:], which is a
-	// whole packet of the version that the layer carries, and returns the
-	// offset of the header. There must be room for it below off.
-	Encapsulate(b []byte, off int) (int, drop.Reason)
-
-	// Decapsulate checks pkt, which header.Parse has passed, and returns the
+// layer is one delivery header as it comes in.
+type layer interface {
+	// decapsulate checks pkt, which header.Parse has passed, and returns the
 	// packet inside it, which then header.Parse has passed too. It shares
 	// pkt's memory, and its ECN field is written to. If pkt is not for this
 	// layer, taken is false and pkt is somebody else's inner packet.
-	Decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
+	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
 }
 
 // Headroom is how much room Encapsulate may need in front of an inner packet:
@@ -43,22 +39,14 @@ type Endpoints struct {
 	Local6, Remote6 netip.Addr
 }
 
-// over is the pair for a layer delivered over the IP version.
-func (e Endpoints) over(version int) resolve.Fixed {
-	if version == 4 {
-		return resolve.NewFixed(e.Local, e.Remote)
-	}
-	return resolve.NewFixed(e.Local6, e.Remote6)
-}
-
 // Stack encapsulates for one peer, and decapsulates what comes from it. Its
 // methods may be called by several goroutines at once, on different buffers.
 type Stack struct {
-	layers  []Layer // innermost first
-	enter4  int8    // the first layer that carries IPv4; -1: none
-	enter6  int8    // the first layer that carries IPv6
-	outer   int     // IP version of the outermost header
-	loop4   uint32  // the outermost IPv4 destination; an inner packet to it would come back
+	enter4  *template // the headers in front of an IPv4 packet; nil: not carried
+	enter6  *template // the same for IPv6
+	layers  []layer   // innermost first
+	outer   int       // IP version of the outermost header
+	loop4   uint32    // the outermost IPv4 destination; an inner packet to it would come back
 	sources *resolve.Sources
 }
 
@@ -70,24 +58,29 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*
 	if len(m.Layers) == 0 {
 		return nil, errors.New("encap: a stack needs a layer")
 	}
-	s := &Stack{
-		sources: sources,
-		outer:   m.Layers[len(m.Layers)-1].Over(),
-		enter4:  m.entry(4),
-		enter6:  m.entry(6),
-	}
+	s := &Stack{sources: sources, outer: m.Layers[len(m.Layers)-1].Over()}
 	for _, k := range m.Layers {
-		pair := e.over(k.Over())
-		var layer Layer
-		switch {
-		case k.Over() == 4 && pair.Local.Is4() && pair.Remote.Is4():
-			layer = newOver4(pair, k.Carries(), p, o)
-		case k.Over() == 6 && pair.Local.Is6() && pair.Remote.Is6():
-			layer = newOver6(pair, k.Carries(), o)
-		default:
-			return nil, fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", k, k.Over(), pair.Local, pair.Remote)
+		pair, err := e.over(k)
+		if err != nil {
+			return nil, err
 		}
-		s.layers = append(s.layers, layer)
+		// A packet passes every layer from the first that carries its version on.
+		if k.Carries() == 4 && s.enter4 == nil {
+			s.enter4 = new(template)
+		}
+		if k.Carries() == 6 && s.enter6 == nil {
+			s.enter6 = new(template)
+		}
+		for _, t := range []*template{s.enter4, s.enter6} {
+			if t != nil {
+				t.add(k, pair, p, o)
+			}
+		}
+		if k.Over() == 4 {
+			s.layers = append(s.layers, &over4{pair, k.Carries()})
+		} else {
+			s.layers = append(s.layers, &over6{pair, k.Carries()})
+		}
 	}
 	if s.outer == 4 {
 		remote := e.Remote.As4()
@@ -96,40 +89,56 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*
 	return s, nil
 }
 
+// over is the pair of addresses for a layer.
+func (e Endpoints) over(k Kind) (resolve.Fixed, error) {
+	local, remote := e.Local, e.Remote
+	ok := local.Is4() && remote.Is4()
+	if k.Over() == 6 {
+		local, remote = e.Local6, e.Remote6
+		ok = local.Is6() && remote.Is6()
+	}
+	if !ok {
+		return resolve.Fixed{}, fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", k, k.Over(), local, remote)
+	}
+	return resolve.NewFixed(local, remote), nil
+}
+
 // Encapsulate wraps the inner packet b[off:] for the peer: headers are written
 // in front of it, so that there must be Headroom bytes below off. It returns
 // the outer packet, a part of b. The inner packet itself is not changed, but
 // for padding behind it, which is cut off.
 func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
-	var inner []byte
-	var r drop.Reason
-	var enter int8
+	var t *template
+	var size int
+	var tos, ttl byte
 	switch header.Version(b[off:]) {
 	case 4:
-		inner, r = header.CutIPv4(b[off:])
-		enter = s.enter4
-		if r == drop.None && s.outer == 4 && binary.BigEndian.Uint32(inner[16:]) == s.loop4 {
-			r = drop.Loop
+		ip, r := header.CutIPv4(b[off:])
+		if r != drop.None {
+			return nil, r
 		}
+		if s.outer == 4 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
+			return nil, drop.Loop
+		}
+		t, size, tos, ttl = s.enter4, len(ip), ip.TOS(), ip.TTL()
 	case 6:
-		inner, r = header.ParseIPv6(b[off:])
-		enter = s.enter6
+		ip, r := header.ParseIPv6(b[off:])
+		if r != drop.None {
+			return nil, r
+		}
+		t, size, tos, ttl = s.enter6, len(ip), ip.TrafficClass(), ip.HopLimit()
 	default:
-		r = drop.WrongVersion
+		return nil, drop.WrongVersion
 	}
+	if t == nil {
+		return nil, drop.WrongFamily
+	}
+	b = b[:off+size]
+	start, r := t.put(b, off, tos, ttl)
 	if r != drop.None {
 		return nil, r
 	}
-	if enter < 0 {
-		return nil, drop.WrongFamily
-	}
-	b = b[:off+len(inner)]
-	for _, l := range s.layers[enter:] {
-		if off, r = l.Encapsulate(b, off); r != drop.None {
-			return nil, r
-		}
-	}
-	return b[off:], drop.None
+	return b[start:], drop.None
 }
 
 // Decapsulate checks and strips every header of an outer packet and returns the
@@ -141,7 +150,7 @@ func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 		return nil, r
 	}
 	for i := len(s.layers) - 1; i >= 0; i-- {
-		inner, taken, r := s.layers[i].Decapsulate(pkt)
+		inner, taken, r := s.layers[i].decapsulate(pkt)
 		if r != drop.None {
 			return nil, r
 		}

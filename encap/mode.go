@@ -1,6 +1,10 @@
 package encap
 
-import "sixfour/encap/header"
+import (
+	"slices"
+
+	"sixfour/encap/header"
+)
 
 // Kind names a layer: which IP version it carries over which.
 type Kind uint8
@@ -78,25 +82,12 @@ func (m Mode) Overhead(o Options) int {
 // Needs6 reports whether a layer of the stack is delivered over IPv6, so that
 // the tunnel needs the IPv6 layer's addresses (local6, remote6).
 func (m Mode) Needs6() bool {
-	for _, k := range m.Layers {
-		if k.Over() == 6 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Over() == 6 })
 }
 
 // Carries reports whether a layer of the stack carries the IP version.
-func (m Mode) Carries(version int) bool { return m.entry(version) >= 0 }
-
-// entry is the first layer that carries the IP version; -1: none does.
-func (m Mode) entry(version int) int8 {
-	for i, k := range m.Layers {
-		if k.Carries() == version {
-			return int8(i)
-		}
-	}
-	return -1
+func (m Mode) Carries(version int) bool {
+	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Carries() == version })
 }
 
 // PathMTU is the largest outer packet that the path to the peer carries whole,

@@ -30,21 +30,25 @@ func Sum(b []byte, initial uint32) uint16 {
 		sum, carry = bits.Add64(sum, uint64(b[0])<<8, carry)
 	}
 	sum, carry = bits.Add64(sum, 0, carry)
-	return Fold(sum + carry)
+	return fold64(sum + carry)
 }
 
 // Fold brings a sum of 16-bit words down to 16 bits.
-func Fold(sum uint64) uint16 {
+func Fold(sum uint32) uint16 {
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum>>16 + sum)
+}
+
+// fold64 is Fold for a sum of 64-bit words.
+func fold64(sum uint64) uint16 {
 	sum = sum>>32 + sum&0xffffffff
-	sum = sum>>16 + sum&0xffff
-	sum = sum>>16 + sum&0xffff
-	return uint16(sum>>16 + sum&0xffff)
+	return Fold(uint32(sum>>32 + sum))
 }
 
 // Update is the checksum sum after one 16-bit word of what it covers changed
 // from before to after: HC' = ~(~HC + ~m + m') (RFC 1624 section 3).
 func Update(sum, before, after uint16) uint16 {
-	return ^Fold(uint64(^sum) + uint64(^before) + uint64(after))
+	return ^Fold(uint32(^sum) + uint32(^before) + uint32(after))
 }
 
 // PseudoSum is the sum of the pseudo-header that TCP, UDP and ICMPv6 checksums

@@ -84,7 +84,7 @@ func (ip IPv4) headerSum() uint16 {
 	h := (*[IPv4Len]byte)(ip)
 	sum, carry := bits.Add64(binary.BigEndian.Uint64(h[0:]), binary.BigEndian.Uint64(h[8:]), 0)
 	sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint32(h[16:])), carry)
-	return Fold(sum + carry) // no carry is left: it would need a third large term
+	return fold64(sum + carry) // no carry is left: it would need a third large term
 }
 
 func (ip IPv4) HeaderLen() int    { return int(ip[0]&0x0f) * 4 }

@@ -80,6 +80,11 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 		}
 	})
 	for _, t := range e.tunnels {
+		// The path first: the interface then comes up with the right MTU, and
+		// its first packets find their way.
+		if err := e.evaluate(t); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
+		}
 		if err := e.open(ctx, t); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}

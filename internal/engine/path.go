@@ -30,22 +30,26 @@ func (e *Engine) evaluate(t *tunnel) error {
 		t.setState(Waiting, waiting)
 		return nil
 	}
-	if p == t.path.Load() {
-		return nil
+	if p != t.path.Load() {
+		t.setMTU(t.wantMTU(p.mtu))
+		t.replacePath(p)
+		t.setUp(p)
 	}
-	if err := e.register(t, p); err != nil {
-		return err
+	if t.link == nil || p == t.registered {
+		return nil // what arrives before there is an interface stays with the kernel
 	}
-	if mtu := t.wantMTU(p.mtu); t.link != nil && mtu != t.mtu {
+	return e.register(t, p)
+}
+
+// setMTU gives the interface, if there is one, a new MTU.
+func (t *tunnel) setMTU(mtu encap.TunnelMTU) {
+	if t.link != nil && mtu != t.mtu {
 		if err := t.link.SetMTU(int(mtu)); err != nil {
 			t.log.Warn(err.Error())
-		} else {
-			t.mtu = mtu
+			return
 		}
 	}
-	t.replacePath(p)
-	t.setUp(p)
-	return nil
+	t.mtu = mtu
 }
 
 // replacePath publishes a path, or that there is none, and closes the socket of
@@ -125,9 +129,10 @@ func (e *Engine) register(t *tunnel, p *path) error {
 		e.mu.Unlock()
 		e.wg.Go(in.run)
 	}
-	if old := t.path.Load(); old != nil && old.endpoints.Local != local {
+	if old := t.registered; old != nil && old.endpoints.Local != local {
 		e.unregister(t, e.inbounds[old.endpoints.Local])
 	}
+	t.registered = p
 	table := maps.Clone(*in.ends.Load())
 	remove(table, t)
 	table[p.endpoints.Remote.As4()] = newEnd(t, p.stack)

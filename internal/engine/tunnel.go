@@ -35,11 +35,12 @@ type tunnel struct {
 	answers bool     // ours6 is set
 
 	// Of the control loop only.
-	link     *netcfg.Link
-	mtu      encap.TunnelMTU // that the interface has
-	resolved netip.Addr      // of a remote that is a name
-	reopen   time.Time       // not before: after the interface was lost
-	wg       sync.WaitGroup  // of the goroutines that use the device
+	link       *netcfg.Link
+	mtu        encap.TunnelMTU // that the interface has
+	resolved   netip.Addr      // of a remote that is a name
+	registered *path           // by which packets from the peer find us
+	reopen     time.Time       // not before: after the interface was lost
+	wg         sync.WaitGroup  // of the goroutines that use the device
 
 	mu    sync.Mutex
 	state State
@@ -117,21 +118,20 @@ const assumedMTU encap.PathMTU = 1500
 // open makes the interface and starts the outbound goroutine. Lost is called,
 // once and from another goroutine, when the interface is gone.
 func (t *tunnel) open(lost func()) error {
-	mtu := t.wantMTU(assumedMTU)
-	if p := t.path.Load(); p != nil {
-		mtu = t.wantMTU(p.mtu)
+	if t.mtu == 0 {
+		t.mtu = t.wantMTU(assumedMTU)
 	}
 	link, err := netcfg.Open(netcfg.Settings{
 		Name:      t.cfg.Name,
 		Namespace: t.cfg.Netns,
-		MTU:       int(mtu),
+		MTU:       int(t.mtu),
 		Addresses: t.cfg.Address,
 		Routes:    t.cfg.Routes,
 	})
 	if err != nil {
 		return err
 	}
-	t.link, t.mtu = link, mtu
+	t.link = link
 	t.device.Store(link.Device)
 	out := newOutbound(t, link.Device.BatchSize())
 	t.wg.Go(func() {
