@@ -30,7 +30,8 @@ var (
 // Device is an open TUN interface. It vanishes with its last descriptor, and so
 // also when the process is killed.
 type Device struct {
-	dev wgtun.Device
+	dev  wgtun.Device
+	file *os.File // the same descriptor
 }
 
 // Open makes the interface, or attaches to one that is there and that no
@@ -47,7 +48,7 @@ func Open(name string, mtu int) (*Device, error) {
 		file.Close()
 		return nil, fmt.Errorf("set up %s: %w", name, err)
 	}
-	return &Device{dev}, nil
+	return &Device{dev, file}, nil
 }
 
 // openQueue is a descriptor for the interface, of packets without link header
@@ -138,13 +139,19 @@ func (d *Device) Write(bufs [][]byte, offset int) (refused int, err error) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		refused, err = count(joined.Unwrap())
 	}
+	return refused, writeError(err)
+}
+
+func writeError(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADFD):
-		err = ErrGone
+		return ErrGone
 	case errors.Is(err, syscall.EIO):
-		err = ErrDown
+		return ErrDown
 	}
-	return refused, err
+	return err
 }
 
 // count adds up errors that were joined one by one, and returns the last.

@@ -39,6 +39,7 @@ type ends map[[4]byte]*end
 type end struct {
 	t     *tunnel
 	stack *encap.Stack
+	mtu   encap.PathMTU
 	drops drops
 	batch [][]byte // packets for the device, each with WriteRoom in front
 	bytes int
@@ -58,10 +59,11 @@ func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbou
 }
 
 // newEnd is made anew with each table; its counters are the tunnel's.
-func newEnd(t *tunnel, stack *encap.Stack) *end {
+func newEnd(t *tunnel, p *path) *end {
 	return &end{
 		t:     t,
-		stack: stack,
+		stack: p.stack,
+		mtu:   p.mtu,
 		drops: drops{counters: &t.in, log: t.log.Named("in")},
 		batch: make([][]byte, 0, transport.BatchSize),
 	}
@@ -112,8 +114,16 @@ func (in *inbound) carry(n int) {
 			in.touched = append(in.touched, e)
 		}
 		// The device's header goes over the end of the outer ones.
-		start := cap(buf) - cap(inner)
-		e.batch = append(e.batch, buf[start-tun.WriteRoom:start+len(inner)])
+		start := cap(buf) - cap(inner) - tun.WriteRoom
+		framed := buf[start : start+tun.WriteRoom+len(inner)]
+		if size > int(e.mtu) {
+			if a, ok := tun.FindAggregate(inner); ok {
+				e.flush() // what came before it goes before it
+				e.writeAggregate(framed, a)
+				continue
+			}
+		}
+		e.batch = append(e.batch, framed)
 		e.bytes += len(inner)
 	}
 	for _, e := range in.touched {
@@ -129,17 +139,38 @@ func (e *end) flush() {
 		e.drops.countN(drop.InterfaceDown, n, nil, nil)
 		n = 0
 	} else if refused, err := dev.Write(e.batch, tun.WriteRoom); err != nil {
-		reason := drop.TunFailed
-		if errors.Is(err, tun.ErrDown) || errors.Is(err, tun.ErrGone) {
-			reason = drop.InterfaceDown
-		}
-		e.drops.countN(reason, refused, nil, err)
+		e.drops.countN(writeReason(err), refused, nil, err)
 		n = max(n-refused, 0)
 	}
 	if n > 0 {
 		e.t.in.carried(n, e.bytes)
 	}
 	e.batch, e.bytes = e.batch[:0], 0
+}
+
+// writeReason says under which reason a packet goes that the device refused.
+func writeReason(err error) drop.Reason {
+	if errors.Is(err, tun.ErrDown) || errors.Is(err, tun.ErrGone) {
+		return drop.InterfaceDown
+	}
+	return drop.TunFailed
+}
+
+// writeAggregate is the door for packets that are larger than the path, because
+// a network card's GRO put them together.
+func (e *end) writeAggregate(framed []byte, a tun.Aggregate) {
+	dev := e.t.device.Load()
+	if dev == nil {
+		e.drops.count(drop.InterfaceDown, framed[tun.WriteRoom:])
+		return
+	}
+	size := len(framed) - tun.WriteRoom
+	overhead := e.t.cfg.Mode.Overhead(e.t.cfg.Options)
+	if err := dev.WriteAggregate(framed, tun.WriteRoom, a, int(e.mtu)-overhead); err != nil {
+		e.drops.countN(writeReason(err), 1, framed[tun.WriteRoom:], err)
+		return
+	}
+	e.t.in.carried(1, size)
 }
 
 // answer is the door for packets to the IPv6 layer's own address when the

@@ -75,7 +75,7 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	case errors.Is(err, netcfg.ErrNotLocal):
 		return nil, fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev DEV), or set local = \"auto\"", t.cfg.Local, t.cfg.Local), nil
 	case err != nil:
-		return nil, fmt.Sprintf("a route to %v (%v): bring the uplink up, or add a route", remote, err), nil
+		return nil, fmt.Sprintf("a %v: bring the uplink up, or add a route", err), nil
 	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
 		return nil, fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name), nil
 	}
@@ -135,7 +135,7 @@ func (e *Engine) register(t *tunnel, p *path) error {
 	t.registered = p
 	table := maps.Clone(*in.ends.Load())
 	remove(table, t)
-	table[p.endpoints.Remote.As4()] = newEnd(t, p.stack)
+	table[p.endpoints.Remote.As4()] = newEnd(t, p)
 	in.ends.Store(&table)
 	return nil
 }

@@ -49,10 +49,10 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 	}
 	found, err := r.handle.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), Mark: mark})
 	if err != nil {
-		return Route{}, fmt.Errorf("no route to %v: %w", remote, err)
+		return Route{}, fmt.Errorf("route to %v: %w", remote, err)
 	}
 	if len(found) == 0 {
-		return Route{}, fmt.Errorf("no route to %v", remote)
+		return Route{}, fmt.Errorf("route to %v: %w", remote, unix.ENETUNREACH)
 	}
 	route := found[0]
 	link, err := r.handle.LinkByIndex(route.LinkIndex)
