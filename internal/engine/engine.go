@@ -147,6 +147,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 		if t.link == nil && !time.Now().Before(t.reopen) {
 			e.reopen(ctx, t)
 		}
+		t.look()
 		if err := e.evaluate(t); err != nil {
 			return false, fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
@@ -169,7 +170,7 @@ func (e *Engine) open(ctx context.Context, t *tunnel) error {
 		case e.lost <- t:
 		case <-ctx.Done():
 		}
-	})
+	}, e.changed)
 }
 
 // interfaceLost is what happens when somebody deletes a tunnel's interface.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	wgtun "golang.zx2c4.com/wireguard/tun"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
@@ -29,6 +28,7 @@ type tunnel struct {
 
 	device   atomic.Pointer[tun.Device] // nil: the interface is gone
 	answered atomic.Uint64              // echo requests, by the daemon itself
+	touched  atomic.Bool                // somebody changed the interface
 
 	sources *resolve.Sources
 	ours6   [16]byte // local6, where the interface does not carry it
@@ -37,6 +37,7 @@ type tunnel struct {
 	// Of the control loop only.
 	link       *netcfg.Link
 	mtu        encap.TunnelMTU // that the interface has
+	down       bool            // the interface is
 	resolved   netip.Addr      // of a remote that is a name
 	registered *path           // by which packets from the peer find us
 	reopen     time.Time       // not before: after the interface was lost
@@ -115,9 +116,10 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 // assumedMTU is the path MTU before there is a path: Ethernet's.
 const assumedMTU encap.PathMTU = 1500
 
-// open makes the interface and starts the outbound goroutine. Lost is called,
-// once and from another goroutine, when the interface is gone.
-func (t *tunnel) open(lost func()) error {
+// open makes the interface and starts the goroutines that use it. Lost is called,
+// once, when the interface is gone, and changed when something about it changed;
+// both from other goroutines.
+func (t *tunnel) open(lost, changed func()) error {
 	if t.mtu == 0 {
 		t.mtu = t.wantMTU(assumedMTU)
 	}
@@ -131,30 +133,45 @@ func (t *tunnel) open(lost func()) error {
 	if err != nil {
 		return err
 	}
-	t.link = link
+	t.link, t.down = link, false
 	t.device.Store(link.Device)
 	out := newOutbound(t, link.Device.BatchSize())
 	t.wg.Go(func() {
 		out.run(link.Device)
 		lost()
 	})
-	t.wg.Go(func() { t.watch(link.Device) })
+	t.wg.Go(func() { t.watch(link.Device, changed) })
 	return nil
 }
 
-// watch follows the interface's events. Their channel has to be emptied.
-func (t *tunnel) watch(dev *tun.Device) {
-	up := true
-	for ev := range dev.Events() {
-		switch {
-		case ev&wgtun.EventDown != 0 && up:
-			up = false
-			t.log.Warn("interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
-		case ev&wgtun.EventUp != 0 && !up:
-			up = true
-			t.log.Info("interface is up again")
-		}
+// watch follows the interface's events, whose channel has to be emptied. They
+// say that something happened; what it was, the kernel is asked.
+func (t *tunnel) watch(dev *tun.Device, changed func()) {
+	for range dev.Events() {
+		t.touched.Store(true)
+		changed()
 	}
+}
+
+// look sees how the interface is after somebody changed it, and puts back what
+// the kernel took away when it was down.
+func (t *tunnel) look() {
+	if t.link == nil || !t.touched.Swap(false) {
+		return
+	}
+	up, err := t.link.IsUp()
+	if err == nil && up {
+		err = t.link.Restore()
+	}
+	switch {
+	case err != nil:
+		t.log.Warn("look at the interface", zap.Error(err))
+	case !up && !t.down:
+		t.log.Warn("interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
+	case up && t.down:
+		t.log.Info("interface is up again")
+	}
+	t.down = err == nil && !up
 }
 
 // close removes the interface and waits for the goroutines that used it.

@@ -35,7 +35,7 @@ type Settings struct {
 // device it belongs to. All of it is gone once the device is closed.
 type Link struct {
 	Device *tun.Device
-	name   string
+	set    Settings
 	index  int
 	handle *netlink.Handle // of the interface's namespace
 }
@@ -92,12 +92,12 @@ func open(s Settings) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	l := &Link{name: s.Name, handle: h}
-	if err := l.make(s); err != nil {
-		l.Close()
-		return nil, err
+	l := &Link{set: s, handle: h}
+	err = l.make()
+	if err == nil {
+		err = l.configure()
 	}
-	if err := l.configure(s); err != nil {
+	if err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -105,7 +105,8 @@ func open(s Settings) (*Link, error) {
 }
 
 // make creates the device.
-func (l *Link) make(s Settings) error {
+func (l *Link) make() error {
+	s := l.set
 	for deadline := time.Now().Add(busyWait); ; time.Sleep(50 * time.Millisecond) {
 		stale, err := find(l.handle, s.Name)
 		if err != nil {
@@ -132,7 +133,8 @@ func (l *Link) make(s Settings) error {
 }
 
 // configure gives the new interface its mark, addresses and routes.
-func (l *Link) configure(s Settings) error {
+func (l *Link) configure() error {
+	s := l.set
 	link, err := l.handle.LinkByName(s.Name)
 	if err != nil {
 		return fmt.Errorf("look up interface %s: %w", s.Name, err)
@@ -147,23 +149,51 @@ func (l *Link) configure(s Settings) error {
 		// setting does not exist where IPv6 is off, which is as good.
 		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 	}
-	for _, p := range s.Addresses {
-		addr := &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}
-		if err := l.handle.AddrAdd(link, addr); err != nil {
-			return explainAddress(s.Name, p, err)
-		}
+	if err := l.addAddresses(); err != nil {
+		return err
 	}
 	if err := l.handle.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring interface %s up: %w", s.Name, err)
 	}
-	for _, p := range s.Routes {
+	return l.addRoutes()
+}
+
+// addAddresses adds those that the interface does not have yet.
+func (l *Link) addAddresses() error {
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
+	for _, p := range l.set.Addresses {
+		addr := &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}
+		if err := l.handle.AddrReplace(link, addr); err != nil {
+			return explainAddress(l.set.Name, p, err)
+		}
+	}
+	return nil
+}
+
+// addRoutes adds the routes; one that is there already, whoever made it, is an
+// error.
+func (l *Link) addRoutes() error {
+	for _, p := range l.set.Routes {
 		route := &netlink.Route{LinkIndex: l.index, Dst: ipNet(p.Masked())}
 		if p.Addr().Is4() {
 			route.Scope = netlink.SCOPE_LINK
 		}
 		if err := l.handle.RouteAdd(route); err != nil {
-			return explainRoute(s.Name, p, err)
+			return explainRoute(l.set.Name, p, err)
 		}
+	}
+	return nil
+}
+
+// Restore gives the interface its addresses and routes again: the kernel takes
+// the routes and the IPv6 addresses away when an interface goes down, and does
+// not bring them back.
+func (l *Link) Restore() error {
+	if err := l.addAddresses(); err != nil {
+		return err
+	}
+	if err := l.addRoutes(); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	return nil
 }
@@ -190,7 +220,7 @@ func explainAddress(name string, p netip.Prefix, err error) error {
 
 func explainRoute(name string, p netip.Prefix, err error) error {
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("add route %v through %s: there is such a route already: remove it (ip route del %v), or take it out of the configuration", p, name, p)
+		return fmt.Errorf("add route %v through %s: %w: another interface has that route: remove it (ip route del %v), or take it out of the configuration", p, name, err, p)
 	}
 	return fmt.Errorf("add route %v through %s: %w", p, name, err)
 }
@@ -199,9 +229,18 @@ func explainRoute(name string, p netip.Prefix, err error) error {
 func (l *Link) SetMTU(mtu int) error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	if err := l.handle.LinkSetMTU(link, mtu); err != nil {
-		return fmt.Errorf("set MTU of %s to %d: %w", l.name, mtu, err)
+		return fmt.Errorf("set MTU of %s to %d: %w", l.set.Name, mtu, err)
 	}
 	return nil
+}
+
+// IsUp reports whether the interface is administratively up.
+func (l *Link) IsUp() (bool, error) {
+	link, err := l.handle.LinkByIndex(l.index)
+	if err != nil {
+		return false, fmt.Errorf("look up interface %s: %w", l.set.Name, err)
+	}
+	return link.Attrs().Flags&net.FlagUp != 0, nil
 }
 
 // Index is the interface's number in its namespace.
