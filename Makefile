@@ -33,6 +33,8 @@ test: ## every test but the interop ones; needs root for namespaces and TUN devi
 	$(GO) vet ./...
 	$(GO) test -count=1 ./...
 
+check: test race cross interop ## all tests, as CI runs them
+
 race: ## the same tests with the race detector; needs a C compiler
 	CGO_ENABLED=1 $(GO) test -count=1 -race ./...
 
@@ -66,4 +68,4 @@ install: build ## install programs, unit and sample configuration (DESTDIR, PREF
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help build cross demo test race interop bench fuzz lint install clean
+.PHONY: help build cross demo test check race interop bench fuzz lint install clean

@@ -47,9 +47,7 @@ func encoder(format string) (zapcore.Encoder, error) {
 		return zapcore.NewJSONEncoder(c), nil
 	case "journal": // sd-daemon(3): "<priority>" in front; the journal has the time
 		c.TimeKey = ""
-		c.ConsoleSeparator = ""
 		c.EncodeLevel = encodePriority
-		c.EncodeName = func(name string, enc zapcore.PrimitiveArrayEncoder) { enc.AppendString(name + ": ") }
 		return zapcore.NewConsoleEncoder(c), nil
 	case "console":
 		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")

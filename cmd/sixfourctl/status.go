@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
+)
+
+const defaultSocket = "/run/sixfour/control.sock"
+
+func statusCommand() *cobra.Command {
+	var socket string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [TUNNEL]",
+		Short: "Each tunnel: state, endpoints, traffic, drops by reason",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := control.Status(cmd.Context(), socket)
+			if err != nil {
+				return failure{err}
+			}
+			if len(args) == 1 {
+				s.Tunnels = slices.DeleteFunc(s.Tunnels, func(t engine.TunnelStatus) bool { return t.Name != args[0] })
+				if len(s.Tunnels) == 0 {
+					return failure{fmt.Errorf("the daemon at %s has no tunnel %s", socket, args[0])}
+				}
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(s)
+			}
+			printStatus(cmd.OutOrStdout(), s, time.Now())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", defaultSocket, "control socket of the daemon")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printStatus(w io.Writer, s engine.Status, now time.Time) {
+	for _, t := range s.Tunnels {
+		fmt.Fprintf(w, "%s  %s  %s for %v\n", t.Name, t.Mode, t.State.Phase, now.Sub(t.State.Since).Round(time.Second))
+		if t.State.Detail != "" {
+			fmt.Fprintf(w, "  waits for  %s\n", t.State.Detail)
+		}
+		if t.State.Local != "" {
+			fmt.Fprintf(w, "  outer      %s > %s, path MTU %d\n", t.State.Local, t.State.Remote, t.State.PathMTU)
+		}
+		if t.State.Local6 != "" {
+			fmt.Fprintf(w, "  IPv6 layer %s > %s\n", t.State.Local6, t.State.Remote6)
+		}
+		if t.State.TunnelMTU != 0 {
+			fmt.Fprintf(w, "  interface  MTU %d\n", t.State.TunnelMTU)
+		}
+		printTraffic(w, "out", t.Out)
+		printTraffic(w, "in", t.In)
+		if t.Answered > 0 {
+			fmt.Fprintf(w, "  answered   %d echo requests to %s\n", t.Answered, t.State.Local6)
+		}
+	}
+	if len(s.Stray.Drops) > 0 {
+		fmt.Fprintf(w, "of no tunnel\n")
+		printDrops(w, "in", s.Stray)
+	}
+}
+
+func printTraffic(w io.Writer, direction string, t engine.Traffic) {
+	fmt.Fprintf(w, "  %-10s %d packets, %d bytes\n", direction, t.Packets, t.Bytes)
+	printDrops(w, direction, t)
+}
+
+func printDrops(w io.Writer, direction string, t engine.Traffic) {
+	var drops []string
+	for _, reason := range slices.Sorted(maps.Keys(t.Drops)) {
+		drops = append(drops, fmt.Sprintf("%s %d", reason, t.Drops[reason]))
+	}
+	if len(drops) > 0 {
+		fmt.Fprintf(w, "  %-10s %s\n", "dropped "+direction, strings.Join(drops, ", "))
+	}
+}

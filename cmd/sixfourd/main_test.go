@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func runMain(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestFlags(t *testing.T) {
+	for _, c := range []struct {
+		args   []string
+		code   int
+		stdout string // begins with
+		stderr string
+	}{
+		{[]string{"--version"}, 0, "sixfourd ", ""},
+		{[]string{"-version"}, 0, "sixfourd ", ""},
+		{[]string{"--help"}, 0, "sixfourd carries", ""},
+		{[]string{"-h"}, 0, "sixfourd carries", ""},
+		{[]string{"-frobnicate"}, 2, "", "sixfourd: flag provided but not defined: -frobnicate"},
+		{[]string{"start"}, 2, "", `sixfourd: unexpected argument "start"`},
+		{[]string{"-config", "no/such/file", "-check"}, 2, "", "no/such/file:1:1: "},
+		{[]string{"-check", "-config", "dist/sixfour.toml", "-log-level", "loud"}, 2, "", `sixfourd: log level "loud"`},
+		{[]string{"-check", "-config", "dist/sixfour.toml", "-log-format", "xml"}, 2, "", `sixfourd: log format "xml"`},
+		{[]string{"-check", "-config", "dist/sixfour.toml"}, 0, "", ""},
+	} {
+		code, stdout, stderr := runMain(c.args...)
+		if code != c.code || !strings.HasPrefix(stdout, c.stdout) || !strings.HasPrefix(stderr, c.stderr) || c.stdout == "" && stdout != "" || c.stderr == "" && stderr != "" {
+			t.Errorf("%v: %d, %q, %q", c.args, code, stdout, stderr)
+		}
+	}
+	if _, help, _ := runMain("-help"); strings.Count(help, "\n") > 24 {
+		t.Error("the help does not fit one screen")
+	}
+}
+
+// The sample must be right on both servers.
+func TestSampleOfTheOtherServer(t *testing.T) {
+	b, err := os.ReadFile("dist/sixfour.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, ok := strings.Cut(string(b), "# Server B:\n")
+	if !ok {
+		t.Fatal("no server B")
+	}
+	path := filepath.Join(t.TempDir(), "b.toml")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(other, "# ", "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := runMain("-check", "-config", path); code != 0 {
+		t.Errorf("%d: %s", code, stderr)
+	}
+}
+
+// What the commented keys of the sample say must be what holds without them.
+func TestSampleKeysAreKnown(t *testing.T) {
+	b, err := os.ReadFile("dist/sixfour.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _, _ := strings.Cut(string(b), "# Server B:\n")
+	all = regexp.MustCompile(`(?m)^# (\[?[a-z_0-9]+\]? *=|\[)`).ReplaceAllString(all, "$1")
+	path := filepath.Join(t.TempDir(), "all.toml")
+	if err := os.WriteFile(path, []byte(all), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := runMain("-check", "-config", path); code != 0 {
+		t.Errorf("%d: %s\n%s", code, stderr, all)
+	}
+}
+
+// systemd itself must like the unit, and give it an exposure of 2.5 at most.
+func TestUnit(t *testing.T) {
+	dir := t.TempDir()
+	unit := filepath.Join(dir, "sixfourd.service")
+	b, err := os.ReadFile("dist/sixfourd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The program need not be installed for the unit to be right.
+	b = bytes.ReplaceAll(b, []byte("/usr/local/sbin/sixfourd"), []byte("/bin/true"))
+	if err := os.WriteFile(unit, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	out, err := exec.Command("systemd-analyze", "security", "--offline=true", unit).CombinedOutput()
+	if err != nil {
+		t.Fatalf("systemd-analyze security: %v\n%s", err, out)
+	}
+	m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("no exposure level in\n%s", out)
+	}
+	level, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil || level > 2.5 {
+		t.Errorf("exposure %s", m[1])
+	}
+}
