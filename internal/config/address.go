@@ -1,0 +1,231 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"sixfour/encap"
+)
+
+// errNoAddress is of a text that is not even meant as an address.
+var errNoAddress = errors.New("it is no IP address")
+
+// parseAddr reads an address that can stand in an IP header. With an error that
+// ends in what would be right, it returns that.
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return netip.Addr{}, errNoAddress
+	case a.Zone() != "":
+		return a.WithZone("").Unmap(), fmt.Errorf("an address here has no zone: write %v", a.WithZone("").Unmap())
+	case a.Is4In6():
+		return a.Unmap(), fmt.Errorf("it is an IPv4-mapped IPv6 address: write %v", a.Unmap())
+	}
+	return a, nil
+}
+
+func version(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}
+
+// addressOf names an address of a version; 0 is either.
+func addressOf(version int) string {
+	if version == 0 {
+		return "an IP address"
+	}
+	return fmt.Sprintf("an IPv%d address", version)
+}
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	reserved    = netip.MustParsePrefix("240.0.0.0/4")
+	broadcast   = netip.MustParseAddr("255.255.255.255")
+)
+
+// notUnicast is what an address is that cannot be one end of a tunnel, or "".
+func notUnicast(a netip.Addr) string {
+	switch {
+	case a == broadcast:
+		return "the broadcast address"
+	case thisNetwork.Contains(a):
+		return "an address of 0.0.0.0/8, which means this network"
+	case reserved.Contains(a):
+		return "a reserved address, of 240.0.0.0/4"
+	case a.IsMulticast():
+		return "a multicast address"
+	case a.Is4(): // 127.0.0.0/8 and 169.254.0.0/16 do for tunnels on one host and one link
+		return ""
+	case a.IsUnspecified():
+		return "the unspecified address"
+	case a.IsLoopback():
+		return "the loopback address"
+	case a.IsLinkLocalUnicast():
+		return "a link-local address"
+	}
+	return ""
+}
+
+// endpoint reads one end's address. Version is the IP version it must have, 0
+// if that is not known; or is what else the value could have been.
+func endpoint(r *report, e entry, version4or6 int, or string) (netip.Addr, bool) {
+	want := addressOf(version4or6) + or
+	s, ok := stringOf(r, e, want)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	a, err := parseAddr(s)
+	switch {
+	case errors.Is(err, errNoAddress):
+		refuse(r, e, want)
+	case version4or6 != 0 && version(a) != version4or6:
+		refuse(r, e, want)
+	case notUnicast(a) != "":
+		unicast := "a unicast address"
+		if a.Is6() {
+			unicast = "a global or unique local unicast address"
+		}
+		r.add(e.at, "%s is %s, %s: it must be %s", e.name, quote(s), notUnicast(a), unicast)
+	case err != nil:
+		r.add(e.at, "%s is %s: %v", e.name, quote(s), err)
+	default:
+		return a, true
+	}
+	return netip.Addr{}, false
+}
+
+func readLocal(r *report, e entry, d *draft) {
+	if e.kind == unstable.String && e.text == "auto" {
+		return
+	}
+	if a, ok := endpoint(r, e, d.outer(), ` or "auto"`); ok {
+		d.Local = a
+	}
+}
+
+func readRemote(r *report, e entry, d *draft) {
+	// A host called "auto" is less likely than the belief that remote, as local
+	// does, finds itself.
+	if e.kind == unstable.String && e.text != "auto" && isDNSName(e.text) {
+		d.Remote.Name = e.text
+		return
+	}
+	if a, ok := endpoint(r, e, d.outer(), " or a DNS name"); ok {
+		d.Remote.Addr = a
+	}
+}
+
+// isDNSName reports whether a text is a host name (RFC 1123 section 2.1) and
+// no failed attempt at an IPv4 address.
+func isDNSName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if len(s) > 253 {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, nameCharacters) != "" {
+			return false
+		}
+	}
+	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
+// nameCharacters are those of host names, and the underscore that some use.
+const nameCharacters = "-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+func readEndpoint6(r *report, e entry, d *draft) {
+	a, ok := endpoint(r, e, 6, "")
+	switch {
+	case !ok:
+	case e.name == "local6":
+		d.Local6 = a
+	default:
+		d.Remote6 = a
+	}
+}
+
+// parsePrefix reads a prefix; host bits may be set.
+func parsePrefix(s string) (netip.Prefix, error) {
+	addr, length, found := strings.Cut(s, "/")
+	a, err := parseAddr(addr)
+	switch {
+	case errors.Is(err, errNoAddress):
+		return netip.Prefix{}, errors.New("it must be an IP address and its prefix length, such as \"192.0.2.0/24\" or \"2001:db8::/64\"")
+	case err != nil:
+		return netip.Prefix{}, fmt.Errorf("%w/LENGTH", err)
+	case !found:
+		return netip.Prefix{}, fmt.Errorf("it has no prefix length: write %v/LENGTH, with a length from 0 to %d", a, a.BitLen())
+	}
+	n, err := strconv.ParseUint(length, 10, 8)
+	if err != nil || int(n) > a.BitLen() || length != strconv.Itoa(int(n)) {
+		return netip.Prefix{}, fmt.Errorf("its prefix length must be a number from 0 to %d", a.BitLen())
+	}
+	return netip.PrefixFrom(a, int(n)), nil
+}
+
+// readPrefixes reads a list of prefixes. It calls add for each that the mode
+// carries; what add returns is wrong with it.
+func readPrefixes(r *report, e entry, d *draft, add func(p netip.Prefix, at pos) error) {
+	const want = "an array of strings, such as [\"192.0.2.0/24\", \"2001:db8::/64\"]"
+	if e.kind != unstable.Array {
+		refuseType(r, e, want)
+		return
+	}
+	for _, item := range e.items {
+		if item.kind != unstable.String {
+			r.add(item.at, "%s has %s in it: it must be %s", e.name, kindNames[item.kind], want)
+			continue
+		}
+		p, err := parsePrefix(item.text)
+		if err == nil && d.outer() != 0 && !d.Mode.Carries(version(p.Addr())) {
+			err = fmt.Errorf("mode %q does not carry IPv%d: leave it out, or choose mode %s", d.Mode.Name, version(p.Addr()),
+				list(quoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(version(p.Addr())) }))))
+		}
+		if err == nil {
+			err = add(p, item.at)
+		}
+		if err != nil {
+			r.add(item.at, "%s has %s: %v", e.name, quote(item.text), err)
+		}
+	}
+}
+
+func readAddress(r *report, e entry, d *draft) {
+	lines := map[netip.Addr]int{}
+	readPrefixes(r, e, d, func(p netip.Prefix, at pos) error {
+		a := p.Addr()
+		if a.IsUnspecified() || a.IsMulticast() || a == broadcast || a == netip.IPv6Loopback() {
+			return errors.New("an interface's address must be a unicast address, and not ::1")
+		}
+		if line, ok := lines[a]; ok {
+			return fmt.Errorf("the address is already in line %d: leave one out", line)
+		}
+		lines[a] = at.line
+		d.Address, d.addressAt = append(d.Address, p), append(d.addressAt, at)
+		return nil
+	})
+}
+
+func readRoutes(r *report, e entry, d *draft) {
+	lines := map[netip.Prefix]int{}
+	readPrefixes(r, e, d, func(p netip.Prefix, at pos) error {
+		if p != p.Masked() {
+			return fmt.Errorf("it has bits set beyond its prefix length: write %v", p.Masked())
+		}
+		if line, ok := lines[p]; ok {
+			return fmt.Errorf("the route is already in line %d: leave one out", line)
+		}
+		lines[p] = at.line
+		d.Routes, d.routesAt = append(d.Routes, p), append(d.routesAt, at)
+		return nil
+	})
+}

@@ -1,0 +1,103 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// fileKeys are the tables of a file.
+var fileKeys = []key[*Config]{
+	{"log", func(r *report, e entry, c *Config) {
+		if isTable(r, e) {
+			readTable(r, "[log]", e.value, logKeys, &c.Log)
+		}
+	}},
+	{"control", func(r *report, e entry, c *Config) {
+		if isTable(r, e) {
+			readTable(r, "[control]", e.value, controlKeys, &c.Control)
+		}
+	}},
+	{"tunnel", readTunnels},
+}
+
+var logKeys = []key[*Log]{
+	{"level", func(r *report, e entry, l *Log) {
+		if w, ok := wordOf(r, e, "debug", "info", "warn", "error"); ok {
+			l.Level = w
+		}
+	}},
+	{"format", func(r *report, e entry, l *Log) {
+		if w, ok := wordOf(r, e, "auto", "console", "json", "journal"); ok {
+			l.Format = w
+		}
+	}},
+}
+
+var controlKeys = []key[*Control]{
+	{"socket", readSocket},
+}
+
+// readFile reads the whole file's table.
+func readFile(r *report, root *value) *Config {
+	c := &Config{
+		Log:     Log{Level: defaultLevel, Format: defaultFormat},
+		Control: Control{Socket: defaultSocket},
+	}
+	s := readTable(r, "", root, fileKeys, c)
+	if !s.set["tunnel"] {
+		r.add(root.at, "there is no tunnel: add one, which begins with [[tunnel]]")
+	}
+	return c
+}
+
+func isTable(r *report, e entry) bool {
+	if e.kind != unstable.InlineTable {
+		refuseType(r, e, fmt.Sprintf("a table, which begins with [%s]", e.name))
+		return false
+	}
+	return true
+}
+
+// maxSocket is what fits sun_path of unix(7) with the NUL that ends it.
+const maxSocket = 107
+
+func readSocket(r *report, e entry, c *Control) {
+	const want = "an absolute path"
+	path, ok := stringOf(r, e, want)
+	switch {
+	case !ok:
+	case !filepath.IsAbs(path):
+		refuse(r, e, want+", such as "+quote(defaultSocket))
+	case strings.ContainsRune(path, 0):
+		refuse(r, e, want+" without NUL")
+	case len(path) > maxSocket:
+		r.add(e.at, "%s has %d bytes: a socket's path has at most %d", e.name, len(path), maxSocket)
+	default:
+		c.Socket, c.Explicit = path, true
+	}
+}
+
+// readTunnels reads all [[tunnel]] tables, and holds them against each other.
+func readTunnels(r *report, e entry, c *Config) {
+	const want = "an array of tables, each of which begins with [[tunnel]]"
+	if e.kind != unstable.Array {
+		refuseType(r, e, want)
+		return
+	}
+	if len(e.items) == 0 {
+		r.add(e.at, "there is no tunnel: add one, which begins with [[tunnel]]")
+	}
+	var all neighbours
+	for _, item := range e.items {
+		if item.kind != unstable.InlineTable {
+			r.add(item.at, "tunnel has %s in it: it must be %s", kindNames[item.kind], want)
+			continue
+		}
+		d := readTunnel(r, item)
+		all.check(r, d)
+		c.Tunnels = append(c.Tunnels, d.Tunnel)
+	}
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"sixfour/encap"
+)
+
+// FuzzParse holds any file against what Parse promises: problems that can be
+// shown and found in the file, or a configuration in which all is as it must be.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		sample, single, double, "", "\xef\xbb\xbf", "\x00", "a = \"\xff\"", "[", "[[tunnel]]", "[[tunnel]]\r\n",
+		single + "mtu = 1\nmtu = 2\nmtu.a = 3\n[tunnel.mtu]\n",
+		"tunnel = [{name = 'a', mode = '6in4', local = 'auto', remote = 'a.example', routes = ['::/0', ['x'], [], {}]}, 1]",
+		"log.level = 'info'\nlog . \"format\" = '''\nx'''\ncontrol = {socket = \"/\\u0000\"}\n[tunnel.a.b]\n[[tunnel]]\n",
+		double + "address = ['10.0.0.1/30', 'fc00::1/64', '::ffff:1.2.3.4/100', 'fe80::1%a/64']\nroutes = [\n'0.0.0.0/0', # all\n'192.0.2.2/31']\n",
+		double + "ttl = 'inherit'\nhop_limit = 0x10\ndscp = 1_0\nencap_limit = 0b11\nflow_label = +7\nmtu = 65467\nfwmark = 0o17\nnetns = '/x'\n",
+		double + "ecn = 'compat'\npmtu = 'static'\nmartians = 'strict'\nflow_label = inf\nttl = 1.5e3\nmtu = 2020-01-01T00:00:00Z\ndscp = nan\n",
+		"[[tunnel]]\nname = 'a'\n[[tunnel.peer]]\nx = 1\n[[tunnel]]\nnmae = 'a'\nTTL = 64\n",
+		single + strings.Replace(double, "'a'", "'b'", 1),
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("f", data)
+		if err != nil {
+			fuzzProblems(t, data, err)
+			return
+		}
+		if len(c.Tunnels) == 0 {
+			t.Error("no tunnels")
+		}
+		names := map[string]bool{}
+		for i := range c.Tunnels {
+			fuzzTunnel(t, &c.Tunnels[i])
+			names[c.Tunnels[i].Name] = true
+		}
+		if len(names) != len(c.Tunnels) {
+			t.Error("two tunnels with one name")
+		}
+	})
+}
+
+func fuzzProblems(t *testing.T, data []byte, err error) {
+	var problems Problems
+	if !errors.As(err, &problems) || len(problems) == 0 {
+		t.Fatalf("no problems in %v", err)
+	}
+	fileLines := strings.Split(string(data), "\n")
+	for i, p := range problems {
+		switch {
+		case p.File != "f":
+			t.Errorf("%v: the file has another name", p)
+		case p.Line < 1 || p.Line > len(fileLines):
+			t.Errorf("%v: the file has %d lines", p, len(fileLines))
+		case p.Column < 1 || p.Column > len(fileLines[p.Line-1])+1:
+			t.Errorf("%v: the line has %d bytes", p, len(fileLines[p.Line-1]))
+		case strings.ContainsAny(p.Text, "\n\r\x00\x1b") || !utf8.ValidString(p.Text):
+			t.Errorf("%q is not one line of text", p.Text)
+		case slices.Contains(problems[:i], p):
+			t.Errorf("%v: said twice", p)
+		case i > 0 && cmp.Or(cmp.Compare(problems[i-1].Line, p.Line), cmp.Compare(problems[i-1].Column, p.Column)) > 0:
+			t.Errorf("%v: out of order", p)
+		}
+	}
+}
+
+func fuzzTunnel(t *testing.T, c *Tunnel) {
+	expect := func(holds bool, what string) {
+		if !holds {
+			t.Errorf("%s: %+v", what, c)
+		}
+	}
+	expect(c.Name != "" && len(c.Name) <= 15 && validName(c.Name), "name")
+	expect(len(c.Mode.Layers) > 0, "mode")
+	expect(c.Local == netip.Addr{} || c.Local.Is4() && notUnicast(c.Local) == "", "local")
+	expect(c.Remote.Addr.IsValid() == (c.Remote.Name == ""), "remote: address or name")
+	expect(c.Remote.Name != "" || c.Remote.Addr.Is4() && notUnicast(c.Remote.Addr) == "", "remote")
+	expect(!c.Local.IsValid() || c.Local != c.Remote.Addr, "remote is local")
+	for _, a := range []netip.Addr{c.Local6, c.Remote6} {
+		expect(a.IsValid() == c.Mode.Needs6(), "the IPv6 layer")
+		expect(!a.IsValid() || a.Is6() && !a.Is4In6() && a.Zone() == "" && notUnicast(a) == "", "an address of the IPv6 layer")
+	}
+	expect(!c.Local6.IsValid() || c.Local6 != c.Remote6, "remote6 is local6")
+
+	least := encap.MinTunnelMTU4
+	for _, p := range slices.Concat(c.Address, c.Routes) {
+		expect(p.IsValid() && c.Mode.Carries(version(p.Addr())) && !p.Addr().Is4In6(), "a prefix")
+		expect(c.Netns != "" || c.FwMark != 0 || !p.Contains(c.Remote.Addr), "a loop")
+		if p.Addr().Is6() {
+			least = encap.MinTunnelMTU6
+		}
+	}
+	for _, p := range c.Routes {
+		expect(p == p.Masked(), "a route")
+	}
+	expect(c.MTU == 0 || least <= c.MTU && c.MTU <= c.Mode.MaxTunnelMTU(c.Options), "mtu")
+
+	o := c.Options
+	expect(0 <= o.TTL && o.TTL <= 255 && 0 <= o.HopLimit && o.HopLimit <= 255, "ttl, hop_limit")
+	expect(-1 <= o.DSCP && o.DSCP <= 63 && -1 <= o.EncapLimit && o.EncapLimit <= 255, "dscp, encap_limit")
+	expect(o.FlowLabel.Fixed < 1<<20 && o.FlowLabel.Source <= encap.FlowLabelFixed, "flow_label")
+	expect(o.FlowLabel.Source == encap.FlowLabelFixed || o.FlowLabel.Fixed == 0, "flow_label is not fixed")
+}

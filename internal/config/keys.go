@@ -1,0 +1,124 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// key is one row of what a table may hold: a name, and how its value gets into
+// a T. Read reports what is wrong with the value and then leaves T as it is.
+type key[T any] struct {
+	name string
+	read func(r *report, e entry, into T)
+}
+
+// tableState is what readTable found out about a table's known keys.
+type tableState struct {
+	set map[string]bool // in the file, or meant by a key that is misspelt there
+	bad map[string]bool // set, but to nothing that can be used
+}
+
+// good reports whether each of the keys is set, and set well.
+func (s tableState) good(names ...string) bool {
+	for _, name := range names {
+		if !s.set[name] || s.bad[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// readTable reads a table's values in the order of the rows, so that a row may
+// rely on those above it. Where is the table's header, "" for the whole file.
+func readTable[T any](r *report, where string, t *value, rows []key[T], into T) tableState {
+	s := tableState{set: map[string]bool{}, bad: map[string]bool{}}
+	known := make([]string, len(rows))
+	for i, row := range rows {
+		known[i] = row.name
+		e, ok := t.table[row.name]
+		if !ok {
+			continue
+		}
+		before := len(r.problems)
+		row.read(r, e, into)
+		s.set[row.name] = true
+		s.bad[row.name] = len(r.problems) > before
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.table)) {
+		if slices.Contains(known, name) {
+			continue
+		}
+		text := "unknown key " + quote(name)
+		if where != "" {
+			text += " in " + where
+		}
+		free := slices.DeleteFunc(slices.Clone(known), func(k string) bool {
+			_, set := t.table[k]
+			return set
+		})
+		if meant := nearest(name, free); meant != "" {
+			text += ": did you mean " + quote(meant) + "?"
+			s.set[meant], s.bad[meant] = true, true
+		}
+		r.add(t.table[name].keyAt, "%s", text)
+	}
+	return s
+}
+
+// nearest is the word that is close enough to a misspelt one, or "".
+func nearest(name string, words []string) string {
+	best, word := 3, ""
+	for _, w := range words {
+		limit := max(1, min(2, len(w)/3))
+		if diff := len(name) - len(w); diff > limit || -diff > limit {
+			continue
+		}
+		if d := distance(strings.ToLower(name), w); d <= limit && d < best {
+			best, word = d, w
+		}
+	}
+	return word
+}
+
+// distance is the number of insertions, deletions, replacements and swaps of
+// neighbours that turn one text into the other (optimal string alignment).
+func distance(a, b string) int {
+	var before []int // row i-2
+	last := make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+// kindNames are what a value is called that has the wrong type.
+var kindNames = map[unstable.Kind]string{
+	unstable.String:        "a string",
+	unstable.Bool:          "a boolean",
+	unstable.Float:         "a float",
+	unstable.Integer:       "an integer",
+	unstable.LocalDate:     "a date",
+	unstable.LocalTime:     "a time",
+	unstable.LocalDateTime: "a date and time",
+	unstable.DateTime:      "a date and time",
+	unstable.Array:         "an array",
+	unstable.InlineTable:   "a table",
+}

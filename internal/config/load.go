@@ -1,0 +1,71 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// maxSize is the largest file that is read, in bytes: more is not a
+// configuration but a mistake in the path, such as a device without an end.
+const maxSize = 1 << 20
+
+// Load reads a file and validates it. An error is always of type Problems.
+func Load(path string) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, Problems{{path, 1, 1, err.Error()}}
+	}
+	return Parse(path, data)
+}
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, explain(err)
+	}
+	if len(data) > maxSize {
+		return nil, errors.New("the file is larger than 1 MiB, too large for a configuration: name the right one with -config")
+	}
+	return data, nil
+}
+
+// explain is the system's reason, without the path that stands in front of
+// every problem anyhow, and the way out.
+func explain(err error) error {
+	var reason *fs.PathError
+	if errors.As(err, &reason) {
+		err = reason.Err
+	}
+	way := "name a readable file with -config"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		way = "write it, or name another with -config"
+	case errors.Is(err, fs.ErrPermission):
+		way = "run as a user who may read it, or change its permissions"
+	case errors.Is(err, syscall.EISDIR):
+		way = "name a file in it with -config"
+	}
+	return errors.New("cannot read the file: " + err.Error() + ": " + way)
+}
+
+// Parse is Load of bytes; name is what stands in front of each problem's line
+// and column.
+func Parse(name string, data []byte) (*Config, error) {
+	r := &report{file: name}
+	var c *Config
+	if root := parseTree(r, data); root != nil {
+		c = readFile(r, root)
+	}
+	if len(r.problems) > 0 {
+		return nil, r.sorted()
+	}
+	return c, nil
+}

@@ -1,0 +1,28 @@
+package config
+
+import "slices"
+
+// pos is a place in the file.
+type pos struct{ line, column int }
+
+// lineStarts are the offsets at which the lines of a file begin.
+type lineStarts []int
+
+func newLineStarts(data []byte) lineStarts {
+	starts := lineStarts{0}
+	for i, c := range data {
+		if c == '\n' {
+			starts = append(starts, i+1)
+		}
+	}
+	return starts
+}
+
+// at is the place of an offset.
+func (s lineStarts) at(offset int) pos {
+	line, found := slices.BinarySearch(s, offset)
+	if !found {
+		line-- // offset lies within the line that begins before it
+	}
+	return pos{line + 1, offset - s[line] + 1}
+}

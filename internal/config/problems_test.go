@@ -1,0 +1,68 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// Tunnels without a problem, to which rows add lines: from line 6, and from 8.
+const (
+	single = "[[tunnel]]\nname = 'a'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"
+	double = "[[tunnel]]\nname = 'a'\nmode = '4in6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n"
+)
+
+// without is a text less the lines of some keys.
+func without(text string, keys ...string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		keep := true
+		for _, k := range keys {
+			keep = keep && !strings.HasPrefix(line, k+" =")
+		}
+		if keep {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// named is single with another value of name.
+func named(value string) string { return strings.Replace(single, "'a'", value, 1) }
+
+// between is single between other endpoints, between6 double in another layer.
+func between(local, remote string) string {
+	return strings.NewReplacer("192.0.2.1", local, "192.0.2.2", remote).Replace(single)
+}
+
+func between6(local6, remote6 string) string {
+	return strings.NewReplacer("fc00::1", local6, "fc00::2", remote6).Replace(double)
+}
+
+// inMode is single in another mode.
+func inMode(mode string) string { return strings.Replace(single, "6in4", mode, 1) }
+
+// problemRow is a file and its problems, one line each, without the file name.
+type problemRow struct{ file, want string }
+
+func checkProblems(t *testing.T, rows []problemRow) {
+	t.Helper()
+	for _, row := range rows {
+		c, err := Parse("f", []byte(row.file))
+		got := ""
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) == 0 || c != nil {
+				t.Errorf("%s\ngot %v and %#v", row.file, c, err)
+				continue
+			}
+			got = strings.ReplaceAll("\n"+err.Error(), "\nf:", "\n")[1:]
+		}
+		if got != row.want {
+			t.Errorf("%s\ngot\n%s\nwant\n%s\n", row.file, got, row.want)
+		}
+	}
+}
+
+// lines are several problems.
+func lines(l ...string) string { return strings.Join(l, "\n") }

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// value is one TOML value and where it stands.
+type value struct {
+	kind  unstable.Kind // every sort of table is an InlineTable
+	at    pos
+	text  string           // strings: the content; other scalars: as written
+	items []*value         // arrays
+	table map[string]entry // tables
+}
+
+// entry is a key of a table and its value.
+type entry struct {
+	name  string
+	keyAt pos
+	*value
+}
+
+func newTable(at pos) *value {
+	return &value{kind: unstable.InlineTable, at: at, table: map[string]entry{}}
+}
+
+// parseTree is the file as a tree. It is nil if the file is no TOML, which the
+// report then says: nothing can be said about what it was meant to be.
+func parseTree(r *report, data []byte) *value {
+	data = slices.Clip(data) // the parser finds offsets by capacity
+	b := newBuilder(r, data)
+	err := toml.Unmarshal(data, new(map[string]any))
+	root, broken := b.build()
+	if err == nil {
+		return root
+	}
+
+	// Unmarshal knows every rule of TOML, but stops at the first violation.
+	// The builder goes on after the most frequent one, a key that is set twice.
+	at, message := pos{1, 1}, err.Error()
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		at.line, at.column = decode.Position()
+		message = strings.TrimPrefix(message, "toml: ")
+	}
+	if len(b.repeats) == 0 || b.repeats[0] != at {
+		r.problems = nil
+		r.add(at, "not valid TOML: %s", oneLine(message))
+		return nil
+	}
+	if broken != nil {
+		return nil
+	}
+	return root
+}
+
+// builder makes the tree of a file in which every value knows its place.
+type builder struct {
+	report     *report
+	parser     unstable.Parser
+	data       []byte
+	lines      lineStarts
+	expression pos   // of the expression that is being read
+	repeats    []pos // of the expressions that set a key for the second time
+}
+
+func newBuilder(r *report, data []byte) *builder {
+	b := &builder{report: r, data: data, lines: newLineStarts(data)}
+	b.parser.Reset(data)
+	return b
+}
+
+// build reads the whole file. It takes for granted what Unmarshal has checked:
+// where the file breaks another rule than that of repeated keys, the tree is
+// without meaning.
+func (b *builder) build() (*value, error) {
+	root := newTable(pos{1, 1})
+	current := root
+	for b.parser.NextExpression() {
+		e := b.parser.Expression()
+		parts := keyParts(e)
+		b.expression = b.at(parts[0])
+		switch e.Kind {
+		case unstable.KeyValue:
+			b.assign(current, e)
+		case unstable.Table:
+			current = b.descend(root, parts)
+		case unstable.ArrayTable:
+			current = b.appendTable(root, parts)
+		}
+	}
+	err := b.parser.Error()
+	var broken *unstable.ParserError
+	if errors.As(err, &broken) {
+		at := b.lines.at(int(b.parser.Range(broken.Highlight).Offset))
+		b.report.add(at, "not valid TOML: %s", oneLine(broken.Message))
+	}
+	return root, err
+}
+
+func keyParts(e *unstable.Node) []*unstable.Node {
+	var parts []*unstable.Node
+	for it := e.Key(); it.Next(); {
+		parts = append(parts, it.Node())
+	}
+	return parts
+}
+
+// at is where a node begins; arrays do not know it.
+func (b *builder) at(n *unstable.Node) pos {
+	return b.lines.at(int(n.Raw.Offset))
+}
+
+// descend follows a dotted key through tables, and through the last table of
+// each array of tables, and makes those that are missing.
+func (b *builder) descend(t *value, parts []*unstable.Node) *value {
+	for _, part := range parts {
+		name := string(part.Data)
+		e, ok := t.table[name]
+		if !ok {
+			e = entry{name, b.at(part), newTable(b.at(part))}
+			t.table[name] = e
+		}
+		t = e.value
+		if t.kind == unstable.Array && len(t.items) > 0 {
+			t = t.items[len(t.items)-1]
+		}
+		if t.kind != unstable.InlineTable {
+			return newTable(b.at(part)) // a conflict, which Unmarshal reports
+		}
+	}
+	return t
+}
+
+// appendTable makes the table of an [[a.b]] header.
+func (b *builder) appendTable(root *value, parts []*unstable.Node) *value {
+	last := parts[len(parts)-1]
+	parent := b.descend(root, parts[:len(parts)-1])
+	name := string(last.Data)
+	t := newTable(b.at(last))
+	e, ok := parent.table[name]
+	if !ok {
+		e = entry{name, b.at(last), &value{kind: unstable.Array, at: b.at(last)}}
+		parent.table[name] = e
+	}
+	if e.kind == unstable.Array {
+		e.items = append(e.items, t)
+	}
+	return t
+}
+
+// assign sets a key of a table; the first of two that are the same wins.
+func (b *builder) assign(t *value, keyValue *unstable.Node) {
+	parts := keyParts(keyValue)
+	last := parts[len(parts)-1]
+	t = b.descend(t, parts[:len(parts)-1])
+	name := string(last.Data)
+	if first, ok := t.table[name]; ok {
+		b.repeats = append(b.repeats, b.expression)
+		b.report.add(b.at(last), "key %s is already set in line %d: keep one of the two", quote(name), first.keyAt.line)
+		return
+	}
+	start := int(last.Raw.Offset + last.Raw.Length)
+	for c := b.data[start]; c == ' ' || c == '\t' || c == '='; c = b.data[start] {
+		start++
+	}
+	t.table[name] = entry{name, b.at(last), b.value(keyValue.Value(), b.lines.at(start))}
+}
+
+// value is a node that begins at a place.
+func (b *builder) value(n *unstable.Node, at pos) *value {
+	v := &value{kind: n.Kind, at: at}
+	switch n.Kind {
+	case unstable.Array:
+		for it := n.Children(); it.Next(); {
+			item := it.Node()
+			itemAt := at
+			if item.Kind != unstable.Array {
+				itemAt = b.at(item)
+			}
+			v.items = append(v.items, b.value(item, itemAt))
+		}
+	case unstable.InlineTable:
+		v.table = map[string]entry{}
+		for it := n.Children(); it.Next(); {
+			b.assign(v, it.Node())
+		}
+	default:
+		v.text = string(n.Data)
+	}
+	return v
+}

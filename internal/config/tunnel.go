@@ -1,0 +1,222 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"sixfour/encap"
+)
+
+// draft is a tunnel that is being read.
+type draft struct {
+	Tunnel
+	state               tableState
+	addressAt, routesAt []pos // of each element
+}
+
+// tunnelKeys are the keys of a [[tunnel]]. What a value must be depends on the
+// mode, and the MTU on addresses and options.
+var tunnelKeys = []key[*draft]{
+	{"mode", readMode},
+	{"name", readName},
+	{"local", readLocal},
+	{"remote", readRemote},
+	{"local6", over6(readEndpoint6)},
+	{"remote6", over6(readEndpoint6)},
+	{"address", readAddress},
+	{"routes", readRoutes},
+	{"ttl", numberOr(1, 255, "inherit", encap.InheritTTL, func(o *encap.Options) *int { return &o.TTL })},
+	{"hop_limit", over6(numberOr(1, 255, "inherit", encap.InheritTTL, func(o *encap.Options) *int { return &o.HopLimit }))},
+	{"dscp", numberOr(0, 63, "inherit", encap.InheritDSCP, func(o *encap.Options) *int { return &o.DSCP })},
+	{"ecn", either("normal", "compat", func(d *draft) *bool { return &d.Options.ECNCompat })},
+	{"pmtu", either("dynamic", "static", func(d *draft) *bool { return &d.Options.StaticMTU })},
+	{"encap_limit", over6(numberOr(0, 255, "none", encap.NoEncapLimit, func(o *encap.Options) *int { return &o.EncapLimit }))},
+	{"flow_label", over6(readFlowLabel)},
+	{"martians", either("rfc", "strict", func(d *draft) *bool { return &d.Strict })},
+	{"fwmark", readFwMark},
+	{"netns", readNetns},
+	{"mtu", readMTU},
+}
+
+// readTunnel reads one [[tunnel]], and holds its values against each other.
+func readTunnel(r *report, t *value) *draft {
+	d := &draft{Tunnel: Tunnel{
+		Options: encap.DefaultOptions,
+		file:    r.file,
+		header:  t.at,
+		values:  make(map[string]pos, len(t.table)),
+	}}
+	for name, e := range t.table {
+		d.values[name] = e.at
+	}
+	d.state = readTable(r, "[[tunnel]]", t, tunnelKeys, d)
+	d.checkMissing(r)
+	d.checkEnds(r)
+	d.checkLoop(r)
+	return d
+}
+
+// outer is the IP version of the outermost header, 0 if the mode is not known.
+func (d *draft) outer() int {
+	if len(d.Mode.Layers) == 0 {
+		return 0
+	}
+	return d.Mode.Layers[len(d.Mode.Layers)-1].Over()
+}
+
+// over6 is for keys of the IPv6 delivery header, in modes that have one. What
+// is wrong with the value of another one does not matter.
+func over6(read func(*report, entry, *draft)) func(*report, entry, *draft) {
+	return func(r *report, e entry, d *draft) {
+		if d.outer() != 0 && !d.Mode.Needs6() {
+			r.add(e.keyAt, "%s contradicts mode %s, which has no IPv6 delivery header: leave it out, or choose mode %s",
+				e.name, quote(d.Mode.Name), list(quoteAll(modeNames(encap.Mode.Needs6))))
+			return
+		}
+		read(r, e, d)
+	}
+}
+
+// numberOr is for options that are a number or one word, which has a value.
+func numberOr(least, most int64, word string, meaning int, option func(*encap.Options) *int) func(*report, entry, *draft) {
+	return func(r *report, e entry, d *draft) {
+		n, w, ok := numberOf(r, e, least, most, word)
+		switch {
+		case !ok:
+		case w != "":
+			*option(&d.Options) = meaning
+		default:
+			*option(&d.Options) = int(n)
+		}
+	}
+}
+
+// either is for options that are on or off, and have a word for each.
+func either(off, on string, option func(*draft) *bool) func(*report, entry, *draft) {
+	return func(r *report, e entry, d *draft) {
+		if w, ok := wordOf(r, e, off, on); ok {
+			*option(d) = w == on
+		}
+	}
+}
+
+// modeNames are the modes of which something holds.
+func modeNames(holds func(encap.Mode) bool) []string {
+	var names []string
+	for _, m := range encap.Modes {
+		if holds(m) {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+func anyMode(encap.Mode) bool { return true }
+
+func readMode(r *report, e entry, d *draft) {
+	if w, ok := wordOf(r, e, modeNames(anyMode)...); ok {
+		d.Mode, _ = encap.ModeByName(w)
+	}
+}
+
+// maxName is IFNAMSIZ less the NUL that ends a name.
+const maxName = 15
+
+func readName(r *report, e entry, d *draft) {
+	name, ok := stringOf(r, e, "the interface's name")
+	if !ok {
+		return
+	}
+	want := fmt.Sprintf("the interface's name, of 1 to %d bytes", maxName)
+	switch {
+	case name == "":
+		refuse(r, e, want)
+	case name == ".", name == "..":
+		refuse(r, e, want+`, and not "." or ".."`)
+	case len(name) > maxName:
+		r.add(e.at, "%s is %s, of %d bytes: it must be %s", e.name, quote(name), len(name), want)
+	case strings.IndexByte(name, 0xA0) >= 0: // of no-break spaces, and within "à" and others in UTF-8
+		r.add(e.at, "%s is %s, which has the byte A0 in it, which the kernel takes for a space: use other characters", e.name, quote(name))
+	case !validName(name):
+		refuse(r, e, want+`, without white space, control characters, "/", ":" and "%"`)
+	default:
+		d.Name = name
+	}
+}
+
+// validName reports whether the kernel takes a name literally: it refuses some
+// characters, and "%" makes it a pattern.
+func validName(name string) bool {
+	return !strings.ContainsAny(name, "/:%") &&
+		!strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
+}
+
+func readFlowLabel(r *report, e entry, d *draft) {
+	const most = 1<<20 - 1 // 20 bits
+	n, w, ok := numberOf(r, e, 0, most, "hash", "inner")
+	switch {
+	case !ok:
+	case w == "hash":
+		d.Options.FlowLabel.Source = encap.FlowLabelHash
+	case w == "inner":
+		d.Options.FlowLabel.Source = encap.FlowLabelInner
+	default:
+		d.Options.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: uint32(n)}
+	}
+}
+
+func readFwMark(r *report, e entry, d *draft) {
+	const most = 1<<32 - 1
+	if n, _, ok := numberOf(r, e, 0, most); ok {
+		d.FwMark = uint32(n)
+	}
+}
+
+func readNetns(r *report, e entry, d *draft) {
+	const want = "the name or the absolute path of a network namespace"
+	name, ok := stringOf(r, e, want)
+	switch {
+	case !ok:
+	case name == ".", name == "..", strings.ContainsRune(name, 0),
+		strings.Contains(name, "/") && name[0] != '/':
+		refuse(r, e, want)
+	default:
+		d.Netns = name
+	}
+}
+
+// readMTU reads the tunnel MTU; 0, which is not bounded, is taken from the path.
+func readMTU(r *report, e entry, d *draft) {
+	const most = 1<<16 - 1 // of any mode
+	n, _, ok := numberOf(r, e, 0, most)
+	mtu := encap.TunnelMTU(n)
+	switch {
+	case !ok:
+	case mtu == 0:
+	case mtu < encap.MinTunnelMTU4:
+		r.add(e.at, "mtu is %d: it must be at least %d, the least of IPv4, or 0 to take it from the path", mtu, encap.MinTunnelMTU4)
+	case mtu < encap.MinTunnelMTU6 && d.has6():
+		r.add(e.at, "mtu is %d: it must be at least %d, the least of IPv6, which address or routes have, or 0 to take it from the path", mtu, encap.MinTunnelMTU6)
+	case d.outer() != 0 && mtu > d.Mode.MaxTunnelMTU(d.Options):
+		r.add(e.at, "mtu is %d: it must be at most %d, which is what the outer packet's length leaves in mode %s, or 0 to take it from the path",
+			mtu, d.Mode.MaxTunnelMTU(d.Options), quote(d.Mode.Name))
+	default:
+		d.MTU = mtu
+	}
+}
+
+// has6 reports whether the interface carries IPv6.
+func (d *draft) has6() bool {
+	for _, p := range d.Address {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	for _, p := range d.Routes {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
