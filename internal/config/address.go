@@ -74,10 +74,10 @@ func notUnicast(a netip.Addr) string {
 	return ""
 }
 
-// endpoint reads one end's address. Version is the IP version it must have, 0
-// if that is not known; or is what else the value could have been.
-func endpoint(r *report, e entry, version4or6 int, or string) (netip.Addr, bool) {
-	want := addressOf(version4or6) + or
+// endpoint reads one end's address, which must be of a family, an IP version; 0
+// is either. Or is what else the value could have been.
+func endpoint(r *report, e entry, family int, or string) (netip.Addr, bool) {
+	want := addressOf(family) + or
 	s, ok := stringOf(r, e, want)
 	if !ok {
 		return netip.Addr{}, false
@@ -86,7 +86,7 @@ func endpoint(r *report, e entry, version4or6 int, or string) (netip.Addr, bool)
 	switch {
 	case errors.Is(err, errNoAddress):
 		refuse(r, e, want)
-	case version4or6 != 0 && version(a) != version4or6:
+	case family != 0 && version(a) != family:
 		refuse(r, e, want)
 	case notUnicast(a) != "":
 		unicast := "a unicast address"
