@@ -1,0 +1,325 @@
+package rig
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+)
+
+// LoadOptions say what to send, and for how long.
+type LoadOptions struct {
+	UDP      bool
+	Duration time.Duration // default 1 s
+	Streams  int           // TCP connections, or UDP sockets with a port each; default 1
+	Size     int           // UDP: bytes of a datagram's content; default 1000
+	Rate     int           // UDP: datagrams a second of each stream; default: as many as the kernel takes
+}
+
+// LoadResult is what a load moved; bytes are content, counted at the receiver.
+type LoadResult struct {
+	Bytes     int64
+	Elapsed   time.Duration // from the first byte to the last one, at the receiver
+	Sent      int64         // UDP: datagrams that the kernel took
+	Received  int64         // UDP: datagrams that arrived
+	Reordered int64         // UDP: those of them that came after a later one of their stream
+}
+
+// BytesPerSecond is the throughput.
+func (r LoadResult) BytesPerSecond() float64 { return rate(r.Bytes, r.Elapsed) }
+
+// PacketsPerSecond is the rate at which datagrams arrived.
+func (r LoadResult) PacketsPerSecond() float64 { return rate(r.Received, r.Elapsed) }
+
+// Lost is how many datagrams did not arrive.
+func (r LoadResult) Lost() int64 { return r.Sent - r.Received }
+
+func rate(n int64, elapsed time.Duration) float64 {
+	if elapsed <= 0 {
+		return 0
+	}
+	return float64(n) / elapsed.Seconds()
+}
+
+const (
+	loadBatch  = 64      // datagrams for one system call
+	loadBuffer = 4 << 20 // bytes: what a receiver's socket asks for
+	// loadDrain is how long a receiver goes on after the last datagram was
+	// sent, and a TCP sender has for what is still under way.
+	loadDrain = 300 * time.Millisecond
+	loadGrace = 10 * time.Second
+)
+
+// Load sends as much as it can, or at a rate, from one namespace to an address
+// of another for a while, and counts what arrives. The content means nothing:
+// TCPTransfer and UDPExchange check theirs.
+func Load(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadOptions) (LoadResult, error) {
+	if o.Duration == 0 {
+		o.Duration = time.Second
+	}
+	if o.Size == 0 {
+		o.Size = 1000
+	}
+	o.Streams = max(o.Streams, 1)
+	if o.UDP && (o.Size < loadHeaderLen || o.Size > 0xffff) {
+		return LoadResult{}, fmt.Errorf("load of datagrams of %d bytes: sizes go from %d to %d", o.Size, loadHeaderLen, 0xffff)
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Duration+loadGrace)
+	defer cancel()
+	stream := tcpStream
+	if o.UDP {
+		stream = udpStream
+	}
+	m := &meter{}
+	errs := make([]error, o.Streams)
+	var wg sync.WaitGroup
+	for i := range o.Streams {
+		a := addr
+		if addr.Port() != 0 {
+			a = netip.AddrPortFrom(addr.Addr(), addr.Port()+uint16(i))
+		}
+		wg.Go(func() {
+			if errs[i] = stream(ctx, from, to, a, o, m); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return m.result(), errors.Join(errs...)
+}
+
+// meter adds up what the receivers of a load see.
+type meter struct {
+	bytes, sent, received, reordered atomic.Int64
+
+	mu          sync.Mutex
+	first, last time.Time
+}
+
+// seen widens the time in which something arrived.
+func (m *meter) seen(first, last time.Time) {
+	if first.IsZero() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.first.IsZero() || first.Before(m.first) {
+		m.first = first
+	}
+	if last.After(m.last) {
+		m.last = last
+	}
+}
+
+func (m *meter) result() LoadResult {
+	return LoadResult{m.bytes.Load(), m.last.Sub(m.first), m.sent.Load(), m.received.Load(), m.reordered.Load()}
+}
+
+// tcpStream is one connection: for the duration it is written to, then closed.
+func tcpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadOptions, m *meter) error {
+	l, err := to.ListenTCP(addr)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	defer until(ctx, l)()
+	received := make(chan error, 1)
+	go func() { received <- tcpSink(ctx, l, m) }()
+	err = tcpSource(ctx, from, l.Addr().(*net.TCPAddr).AddrPort(), o.Duration)
+	if err != nil {
+		l.Close() // the sink may wait for a connection that never comes
+	}
+	return errors.Join(err, <-received)
+}
+
+func tcpSource(ctx context.Context, from *Namespace, addr netip.AddrPort, d time.Duration) error {
+	c, err := from.DialTCP(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer until(ctx, c)()
+	buf := make([]byte, 128<<10)
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		if _, err := c.Write(buf); err != nil {
+			return from.explain("load "+addr.String(), because(ctx, err))
+		}
+	}
+	// What is still in the buffers arrives before the end of the connection.
+	if err := c.CloseWrite(); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, c)
+	return because(ctx, err)
+}
+
+func tcpSink(ctx context.Context, l *net.TCPListener, m *meter) error {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return because(ctx, err)
+	}
+	defer c.Close()
+	defer until(ctx, c)()
+	var first, last time.Time
+	defer func() { m.seen(first, last) }()
+	for buf := make([]byte, 256<<10); ; {
+		n, err := c.Read(buf)
+		if n > 0 {
+			last = time.Now()
+			if first.IsZero() {
+				first = last
+			}
+			m.bytes.Add(int64(n))
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return because(ctx, err)
+		}
+	}
+}
+
+// loadHeaderLen is the length of a datagram's number within its stream.
+const loadHeaderLen = 8
+
+// batcher is what ipv4.PacketConn and ipv6.PacketConn have in common.
+type batcher interface {
+	ReadBatch(ms []ipv4.Message, flags int) (int, error)
+	WriteBatch(ms []ipv4.Message, flags int) (int, error)
+}
+
+func batches(c *net.UDPConn, v6 bool) batcher {
+	if v6 {
+		return ipv6.NewPacketConn(c)
+	}
+	return ipv4.NewPacketConn(c)
+}
+
+func messages(size int) []ipv4.Message {
+	ms := make([]ipv4.Message, loadBatch)
+	for i := range ms {
+		ms[i].Buffers = [][]byte{make([]byte, size)}
+	}
+	return ms
+}
+
+// udpStream is one socket at each end.
+func udpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadOptions, m *meter) error {
+	sink, err := to.ListenUDP(addr)
+	if err != nil {
+		return err
+	}
+	defer sink.Close()
+	_ = sink.SetReadBuffer(loadBuffer) // as much as net.core.rmem_max allows
+	dst := sink.LocalAddr().(*net.UDPAddr)
+	v6 := dst.IP.To4() == nil
+
+	drain, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer until(drain, sink)()
+	received := make(chan error, 1)
+	go func() { received <- udpSink(drain, batches(sink, v6), o.Size, m) }()
+	err = udpSource(ctx, from, dst, v6, o, m)
+	if err == nil {
+		select {
+		case <-time.After(loadDrain):
+		case <-ctx.Done():
+		}
+	}
+	cancel()
+	return errors.Join(err, <-received)
+}
+
+func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, o LoadOptions, m *meter) error {
+	var c *net.UDPConn
+	err := from.Do(func() (err error) {
+		c, err = net.DialUDP("udp", nil, dst)
+		return err
+	})
+	if err != nil {
+		return from.explain("load "+dst.String(), err)
+	}
+	defer c.Close()
+	defer until(ctx, c)()
+	conn, ms := batches(c, v6), messages(o.Size)
+	start, n := time.Now(), uint64(0)
+	for {
+		now := time.Since(start)
+		if now >= o.Duration {
+			return nil
+		}
+		count := loadBatch
+		if o.Rate > 0 {
+			due := uint64(now.Seconds()*float64(o.Rate)) + 1
+			if n >= due {
+				time.Sleep(time.Second / time.Duration(max(o.Rate, 1)))
+				continue
+			}
+			count = int(min(due-n, loadBatch))
+		}
+		for i := range count {
+			binary.BigEndian.PutUint64(ms[i].Buffers[0], n+uint64(i))
+		}
+		sent, err := conn.WriteBatch(ms[:count], 0)
+		n += uint64(max(sent, 0))
+		m.sent.Add(int64(max(sent, 0)))
+		if err != nil && !transient(err) {
+			return from.explain("load "+dst.String(), because(ctx, err))
+		}
+	}
+}
+
+// transient errors cost a datagram: a full queue, or an ICMP error about one
+// that was sent before.
+func transient(err error) bool {
+	for _, e := range []error{unix.ENOBUFS, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func udpSink(ctx context.Context, conn batcher, size int, m *meter) error {
+	var first, last time.Time
+	defer func() { m.seen(first, last) }()
+	ms := messages(size)
+	for next := uint64(0); ; {
+		n, err := conn.ReadBatch(ms, 0)
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		last = time.Now()
+		if first.IsZero() {
+			first = last
+		}
+		for i := range ms[:n] {
+			if ms[i].N != size {
+				continue
+			}
+			m.received.Add(1)
+			m.bytes.Add(int64(size))
+			number := binary.BigEndian.Uint64(ms[i].Buffers[0])
+			if number < next {
+				m.reordered.Add(1)
+			} else {
+				next = number + 1
+			}
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package rig
+
+import (
+	"context"
+	crand "crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Transfer is what was moved, in bytes of content, and how long it took.
+type Transfer struct {
+	Bytes   int64
+	Elapsed time.Duration
+}
+
+// BytesPerSecond is the throughput.
+func (t Transfer) BytesPerSecond() float64 { return float64(t.Bytes) / t.Elapsed.Seconds() }
+
+// TCPTransfer moves pseudo-random bytes over a TCP connection from one
+// namespace to an address of another, and fails unless the same bytes arrived.
+// Port 0 is one that is free.
+func TCPTransfer(ctx context.Context, from, to *Namespace, addr netip.AddrPort, bytes int64) (Transfer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	l, err := to.ListenTCP(addr)
+	if err != nil {
+		return Transfer{}, err
+	}
+	serveCtx, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- ServeTCP(serveCtx, l) }()
+	t, err := SendTCP(ctx, from, l.Addr().(*net.TCPAddr).AddrPort(), bytes)
+	stop()
+	// Why the receiver gave up tells more than that the sender was cut off.
+	return t, errors.Join(<-served, err)
+}
+
+// SendTCP is the sending end of a TCPTransfer: its content goes to a ServeTCP.
+// On the connection go the length, 8 bytes, and the content; back comes its
+// SHA-256.
+func SendTCP(ctx context.Context, from *Namespace, addr netip.AddrPort, bytes int64) (Transfer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	start := time.Now()
+	c, err := from.DialTCP(ctx, addr)
+	if err != nil {
+		return Transfer{}, err
+	}
+	defer c.Close()
+	defer until(ctx, c)()
+	if err := sendContent(c, bytes); err != nil {
+		return Transfer{}, from.explain(fmt.Sprintf("send %d bytes to %v by TCP", bytes, addr), because(ctx, err))
+	}
+	return Transfer{bytes, time.Since(start)}, nil
+}
+
+var errChanged = errors.New("the receiver's checksum differs: the content changed on the way")
+
+func sendContent(c io.ReadWriter, bytes int64) error {
+	var seed [32]byte
+	if _, err := crand.Read(seed[:]); err != nil {
+		return err
+	}
+	if _, err := c.Write(binary.BigEndian.AppendUint64(nil, uint64(bytes))); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	content := io.TeeReader(io.LimitReader(rand.NewChaCha8(seed), bytes), sum)
+	// Only Read and Write: splicing would leave the buffer's size to chance.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, content, make([]byte, 64<<10)); err != nil {
+		return err
+	}
+	var got [sha256.Size]byte
+	if _, err := io.ReadFull(c, got[:]); err != nil {
+		return fmt.Errorf("read the receiver's checksum: %w", err)
+	}
+	if [sha256.Size]byte(sum.Sum(nil)) != got {
+		return errChanged
+	}
+	return nil
+}
+
+// ServeTCP is the receiving end: it takes transfers on l until ctx ends, which
+// is no error, or one of them breaks. It closes l.
+func ServeTCP(parent context.Context, l *net.TCPListener) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	defer l.Close()
+	defer until(ctx, l)()
+	var transfers sync.WaitGroup
+	defer transfers.Wait()
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			if parent.Err() != nil {
+				return nil
+			}
+			return because(ctx, err)
+		}
+		transfers.Go(func() {
+			defer c.Close()
+			defer until(ctx, c)()
+			if err := receiveContent(c); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("receive from %v by TCP: %w", c.RemoteAddr(), err))
+			}
+		})
+	}
+}
+
+func receiveContent(c io.ReadWriter) error {
+	var length [8]byte
+	if _, err := io.ReadFull(c, length[:]); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	content := io.LimitReader(c, int64(binary.BigEndian.Uint64(length[:])))
+	if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, content, make([]byte, 64<<10)); err != nil {
+		return err
+	}
+	_, err := c.Write(sum.Sum(nil))
+	return err
+}
