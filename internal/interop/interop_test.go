@@ -1,0 +1,192 @@
+//go:build interop
+
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// way is a pair of addresses inside a tunnel, and what carries them.
+type way struct {
+	layers       string
+	ours, theirs string
+	device       string // in the machine: what packets to us leave by
+}
+
+// sit is the kernel's side of IPv6 in IPv4; double adds the IPv4 in IPv6 over
+// it.
+const (
+	sit = `
+		ip tunnel add sit6to4 mode sit local ` + theirs + ` remote ` + ours + `
+		ip link set sit6to4 mtu 1480 up
+		ip addr add %s dev sit6to4 nodad`
+	double = `
+		ip -6 tunnel add ipip6 mode ipip6 local fc00::1 remote fc00::2 encaplimit %s
+		ip link set ipip6 up
+		ip addr add 10.0.0.1/30 dev ipip6`
+	tearDown = `
+		for d in ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
+		ip route flush cache; ip -6 route flush cache`
+)
+
+// The daemon's double encapsulation against the kernel's: an ip6tnl device over
+// a sit device. The tunnel encapsulation limit (RFC 2473), which the kernel
+// sends unless told otherwise, may be there or not, in either direction.
+func TestDouble(t *testing.T) {
+	for _, c := range []struct{ kernel, daemon string }{
+		{"4", `"none"`}, // both with what they do by default
+		{"none", `"none"`},
+		{"4", `4`},
+	} {
+		t.Run(fmt.Sprintf("encap limit of kernel %s, of sixfourd %s", c.kernel, strings.Trim(c.daemon, `"`)), func(t *testing.T) {
+			kernel(t, fmt.Sprintf(sit, "fc00::1/64")+fmt.Sprintf(double, c.kernel))
+			w := watch(t)
+			daemon(t, `
+				mode = "4in6in4"
+				local = "`+ours+`"
+				remote = "`+theirs+`"
+				local6 = "fc00::2"
+				remote6 = "fc00::1"
+				address = ["10.0.0.2/30", "fc00::2/64"]
+				encap_limit = `+c.daemon)
+			if strings.Trim(c.daemon, `"`) == c.kernel {
+				sameMTU(t, "six0", "ipip6")
+			}
+			both(t, way{"IPv4 in IPv6 in IPv4", "10.0.0.2", "10.0.0.1", "ipip6"})
+			both(t, way{"IPv6 in IPv4", "fc00::2", "fc00::1", "sit6to4"})
+			w.report(t, c.daemon != `"none"`, c.kernel != "none")
+		})
+	}
+}
+
+// The daemon's 6in4 against a sit device.
+func Test6in4(t *testing.T) {
+	kernel(t, fmt.Sprintf(sit, "2001:db8:6::1/64"))
+	w := watch(t)
+	daemon(t, `
+		mode = "6in4"
+		local = "`+ours+`"
+		remote = "`+theirs+`"
+		address = ["2001:db8:6::2/64"]`)
+	sameMTU(t, "six0", "sit6to4")
+	both(t, way{"IPv6 in IPv4", "2001:db8:6::2", "2001:db8:6::1", "sit6to4"})
+	w.report(t, false, false)
+}
+
+// sameMTU: what adds the same headers leaves the same room.
+func sameMTU(t *testing.T, ours, theirs string) {
+	t.Helper()
+	a, err := daemonEnd{}.mtu(t.Context(), ours)
+	b, kerr := kernelEnd{}.mtu(t.Context(), theirs)
+	if a != b || err != nil || kerr != nil {
+		t.Errorf("MTU of %s is %d, of the kernel's %s %d (%v, %v)", ours, a, theirs, b, err, kerr)
+	}
+	report(t, "MTU  %d on both sides", a)
+}
+
+// both exchanges traffic in both directions.
+func both(t *testing.T, w way) {
+	t.Run(w.layers, func(t *testing.T) {
+		exchange(t, daemonEnd{}, kernelEnd{}, netip.MustParseAddr(w.theirs), "six0")
+		exchange(t, kernelEnd{}, daemonEnd{}, netip.MustParseAddr(w.ours), w.device)
+	})
+}
+
+// kernel makes the tunnel devices in the machine, for the time of the test.
+func kernel(t *testing.T, commands string) {
+	t.Helper()
+	if _, err := lab.vm.Run(t.Context(), "set -e"+tearDown+commands); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if _, err := lab.vm.Run(ctx, "set -e"+tearDown); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// daemon runs sixfourd with one tunnel, six0, for the time of the test; it must
+// say that it is ready, and end well. A failed test shows its log.
+func daemon(t *testing.T, section string) {
+	t.Helper()
+	dir := t.TempDir()
+	section = strings.ReplaceAll(section, "\t", "")
+	config := fmt.Sprintf("[log]\nlevel = \"debug\"\n[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\n%s\n", filepath.Join(dir, "control.sock"), section)
+	file := filepath.Join(dir, "sixfour.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := &logBuffer{ready: make(chan struct{})}
+	cmd := exec.Command(lab.daemon, "-config", file, "-log-format", "json")
+	cmd.Stderr = log
+	if err := lab.ns.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		defer func() {
+			if t.Failed() {
+				t.Logf("configuration:\n%s\nlog of sixfourd:\n%s", config, log)
+			}
+		}()
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("sixfourd after SIGTERM: %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			_ = cmd.Process.Kill()
+			t.Errorf("sixfourd did not end within 30 s of SIGTERM: %v", <-ended)
+		}
+		if _, err := lab.ns.MTU("six0"); err == nil {
+			t.Error("sixfourd left its interface behind")
+		}
+	})
+	select {
+	case <-log.ready:
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("sixfourd ended: %v", err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("sixfourd was not ready within 30 s")
+	}
+}
+
+// logBuffer keeps a log, and closes ready once the log says so.
+type logBuffer struct {
+	mu    sync.Mutex
+	text  strings.Builder
+	ready chan struct{}
+	said  bool
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(p)
+	if !l.said && strings.Contains(l.text.String(), `"ready"`) {
+		l.said = true
+		close(l.ready)
+	}
+	return len(p), nil
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
