@@ -157,7 +157,10 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
-	defer notify(log, daemon.SdNotifyStopping)
+	defer context.AfterFunc(ctx, func() {
+		log.Info("stopping")
+		notify(log, daemon.SdNotifyStopping)
+	})()
 	return eng.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
 		notify(log, daemon.SdNotifyReady)

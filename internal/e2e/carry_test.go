@@ -23,7 +23,7 @@ func TestPing(t *testing.T) {
 		{}, {Size: 1}, {Size: 1412, DF: true}, {TTL: 1}, {TOS: 0xb8}, {Count: 300, Interval: time.Millisecond},
 		{IPv4Options: []byte{7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0}}, // record route
 		{IPv4Options: []byte{0x94, 4, 0, 0}},                       // router alert
-		{Size: 1413}, {Size: 4000}, {Size: 20000}, // fragmented inside
+		{Size: 1413}, {Size: 4000}, {Size: 20000},                  // fragmented inside
 	} {
 		pings(t, h.a, inB, o)
 		pings(t, h.b, inA, o)

@@ -1,0 +1,208 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/rig"
+)
+
+// forge is an outer packet from b to a, as b's daemon would make it, and its
+// sender may spoil: with an inner packet of 100 bytes from 10.0.0.2 to 10.0.0.1.
+func forge(t *testing.T) []byte {
+	t.Helper()
+	inner := make([]byte, encap.Headroom+100)
+	ip := inner[encap.Headroom:]
+	ip[0], ip[8], ip[9] = 0x45, 64, header.UDP
+	binary.BigEndian.PutUint16(ip[2:], 100)
+	copy(ip[12:], inB.AsSlice())
+	copy(ip[16:], inA.AsSlice())
+	header.IPv4(ip).SetChecksum()
+	m, _ := encap.ModeByName("4in6in4")
+	s, err := encap.New(m, encap.Endpoints{Local: outerB, Remote: outerA, Local6: in6B, Remote6: in6A}, 1500,
+		encap.DefaultOptions, resolve.NewSources(nil, nil, false))
+	must(t, err)
+	pkt, r := s.Encapsulate(inner, encap.Headroom)
+	if r != drop.None {
+		t.Fatal(r)
+	}
+	return pkt
+}
+
+const (
+	mid    = header.IPv4Len       // offset of the IPv6 header
+	inside = mid + header.IPv6Len // of the inner IPv4 header
+)
+
+// A hostile sender on the path: each packet is dropped under one reason, and
+// the tunnel goes on.
+func TestHostileSender(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	raw, err := h.b.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	sum := func(b []byte, off int) { header.IPv4(b[off:]).SetChecksum() }
+	cases := []struct {
+		name  string
+		spoil func(b []byte) []byte
+		want  drop.Reason
+		stray bool // belongs to no tunnel
+	}{
+		{"foreign source", func(b []byte) []byte { copy(b[12:], []byte{203, 0, 113, 99}); return b }, drop.ForeignSource, true},
+		{"nothing inside", func(b []byte) []byte { return b[:20] }, drop.Truncated, false},
+		{"half an IPv6 header", func(b []byte) []byte { return b[:40] }, drop.Truncated, false},
+		{"inner packet cut", func(b []byte) []byte { return b[:len(b)-1] }, drop.Truncated, false},
+		{"IPv4 where IPv6 should be", func(b []byte) []byte { return append(b[:20:20], b[inside:]...) }, drop.WrongVersion, false},
+		{"inner IHL of 4", func(b []byte) []byte { b[inside] = 0x44; return b }, drop.LyingLength, false},
+		{"inner length below its header", func(b []byte) []byte { b[inside+3] = 10; sum(b, inside); return b }, drop.LyingLength, false},
+		{"inner checksum", func(b []byte) []byte { b[inside+10] ^= 0x10; return b }, drop.BadChecksum, false},
+		{"foreign IPv6 source", func(b []byte) []byte { b[mid+8+15] = 9; return b }, drop.ForeignSource, false},
+		{"our own inner source", func(b []byte) []byte { copy(b[inside+12:], inA.AsSlice()); sum(b, inside); return b }, drop.OwnSource, false},
+		{"loopback inside", func(b []byte) []byte { copy(b[inside+12:], []byte{127, 0, 0, 1}); sum(b, inside); return b }, drop.Martian, false},
+		{"a tunnel in the tunnel", func(b []byte) []byte {
+			b[inside+9] = header.ProtoIPv6
+			copy(b[inside+16:], outerA.AsSlice())
+			sum(b, inside)
+			return b
+		}, drop.Nested, false},
+		{"the same, in IPv6", func(b []byte) []byte { b[mid+6] = header.ProtoIPv6; return b }, drop.Nested, false},
+		{"congestion mark on what cannot have one", func(b []byte) []byte { b[1] |= header.CE; return b }, drop.Congestion, false},
+		{"endless options", func(b []byte) []byte {
+			b[mid+6] = header.DestOptions
+			b[inside], b[inside+1] = header.DestOptions, 255
+			return b
+		}, drop.BadExtension, false},
+		{"inner TTL 0", func(b []byte) []byte { b[inside+8] = 0; sum(b, inside); return b }, drop.TTLExpired, false},
+		{"fragment of the IPv6 layer", func(b []byte) []byte {
+			frag := []byte{header.ProtoIPv4, 0, 0, 1, 0, 0, 0, 7}
+			b = slices.Insert(b, inside, frag...)
+			b[mid+6] = header.FragmentHdr
+			binary.BigEndian.PutUint16(b[mid+4:], uint16(len(b)-inside))
+			return b
+		}, drop.Fragment, false},
+	}
+	want := map[string]uint64{}
+	strays := map[string]uint64{}
+	for _, c := range cases {
+		must(t, raw.Send(c.spoil(forge(t))))
+		if c.stray {
+			strays[c.want.String()]++
+		} else {
+			want[c.want.String()]++
+		}
+	}
+	eventually(t, "every packet counted", func() error {
+		s, tun := a.status(t)
+		if fmt.Sprint(tun.In.Drops) != fmt.Sprint(want) || fmt.Sprint(s.Stray.Drops) != fmt.Sprint(strays) {
+			return fmt.Errorf("drops %v and %v, want %v and %v", tun.In.Drops, s.Stray.Drops, want, strays)
+		}
+		return nil
+	})
+	pings(t, h.a, inB, rig.PingOptions{})
+
+	// A flood of them does not fill the log: one line a second and goroutine.
+	before := strings.Count(a.log.String(), "dropped")
+	bad := cases[0].spoil(forge(t))
+	for range 20000 {
+		if err := raw.Send(bad); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the flood counted", func() error {
+		s, _ := a.status(t)
+		if s.Stray.Drops["foreign_source"] < 10000 { // the socket's queue may lose some
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if lines := strings.Count(a.log.String(), "dropped") - before; lines > 20 {
+		t.Errorf("%d log lines about 20000 packets", lines)
+	}
+	pings(t, h.a, inB, rig.PingOptions{})
+	if !strings.Contains(a.log.String(), `"reason": "foreign_source"`) {
+		t.Errorf("no word of it in the log:\n%s", a.log.String())
+	}
+}
+
+// Echo requests to the layer's address that the daemon answers itself: only
+// good ones, and never more than it was asked.
+func TestHostileEcho(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA(`address = ["10.0.0.1/30"]`))
+	start(t, h.b, configB())
+	raw, err := h.b.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	echo := func() []byte {
+		b := make([]byte, mid+header.IPv6Len+12)
+		b[0], b[8], b[9] = 0x45, 64, header.ProtoIPv6
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		copy(b[12:], outerB.AsSlice())
+		copy(b[16:], outerA.AsSlice())
+		b[mid], b[mid+5], b[mid+6], b[mid+7] = 0x60, 12, header.ICMPv6, 64
+		copy(b[mid+8:], in6B.AsSlice())
+		copy(b[mid+24:], in6A.AsSlice())
+		b[inside] = 128
+		return b
+	}
+	check := func(b []byte) []byte {
+		ip, msg := header.IPv6(b[mid:]), b[inside:]
+		binary.BigEndian.PutUint16(msg[2:], 0)
+		binary.BigEndian.PutUint16(msg[2:], ^header.Sum(msg, header.PseudoSum(ip.Source(), ip.Dest(), len(msg), header.ICMPv6)))
+		return b
+	}
+	refused := [][]byte{
+		echo(), // no checksum
+		func() []byte { b := echo(); b[inside] = 129; return check(b) }(),  // a reply
+		func() []byte { b := echo(); b[inside+1] = 1; return check(b) }(),  // code 1
+		func() []byte { b := echo(); b[mid+6] = header.UDP; return b }(),   // not ICMPv6
+		func() []byte { b := echo(); b[mid+5] = 4; return b[:inside+4] }(), // too short
+	}
+	for _, b := range refused {
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		must(t, raw.Send(b))
+	}
+	must(t, raw.Send(check(echo())))
+	eventually(t, "one answer, and five refusals", func() error {
+		_, s := a.status(t)
+		if s.Answered != 1 || s.In.Drops["unknown_protocol"] != uint64(len(refused)) {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+}
+
+// An outbound packet to the peer's outer address would come back for ever.
+func TestLoop(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	// Policy routing may send what is meant for the peer into the tunnel, even
+	// if the main table does not.
+	c, err := h.a.Capture("six0")
+	must(t, err)
+	defer c.Close()
+	pkt := forge(t)[inside:]
+	copy(pkt[12:], inA.AsSlice())
+	copy(pkt[16:], outerB.AsSlice())
+	header.IPv4(pkt).SetChecksum()
+	must(t, c.Inject(pkt))
+	eventually(t, "counted as a loop", func() error {
+		if _, s := a.status(t); s.Out.Drops["loop"] != 1 {
+			return fmt.Errorf("%+v", s.Out)
+		}
+		return nil
+	})
+	pings(t, h.a, inB, rig.PingOptions{})
+}
