@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/demo"
+)
+
+func demoCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Two namespaces, two daemons, traffic, and what was measured",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := findDaemon()
+			if err != nil {
+				return failure{err}
+			}
+			run, status, err := demo.Prepare()
+			if err != nil {
+				return failure{fmt.Errorf("demo: %w", err)}
+			}
+			if !run {
+				os.Exit(status)
+			}
+			var w io.Writer = os.Stdout
+			if asJSON {
+				w = os.Stderr // the story beside the facts
+			}
+			res, err := demo.Run(cmd.Context(), w, program)
+			if err != nil {
+				return failure{fmt.Errorf("demo: %w", err)}
+			}
+			if asJSON {
+				enc := json.NewEncoder(os.Stdout)
+				enc.SetIndent("", "  ")
+				return enc.Encode(res)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was measured as JSON; the story goes to standard error")
+	return cmd
+}
+
+// findDaemon looks for sixfourd where it is built and installed: beside this
+// program, in the sbin directory beside its own, or in the PATH.
+func findDaemon() (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		dir := filepath.Dir(self)
+		for _, path := range []string{filepath.Join(dir, "sixfourd"), filepath.Join(dir, "..", "sbin", "sixfourd")} {
+			if _, err := os.Stat(path); err == nil {
+				return path, nil
+			}
+		}
+	}
+	path, err := exec.LookPath("sixfourd")
+	if err != nil {
+		return "", fmt.Errorf("find sixfourd: %w: build it (make build), or put it beside sixfourctl", err)
+	}
+	return path, nil
+}
