@@ -27,7 +27,7 @@ var rules = map[string][]string{
 	"sixfour/internal/interop":   {"sixfour/internal/rig"},
 	"sixfour/internal/imports":   {},
 	"sixfour/internal/e2e":       {"sixfour/internal/rig"},
-	"sixfour/internal/demo":      {"sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
+	"sixfour/internal/demo":      {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
 	"sixfour/internal/interop/*": {"sixfour/internal/rig"},
 }
 
