@@ -2,9 +2,11 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -52,6 +54,9 @@ func (n *Namespace) DialTCP(ctx context.Context, addr netip.AddrPort) (c *net.TC
 	err = n.Do(func() error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
 		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				<-ctx.Done() // the deadline was ctx's own, whose timer may be a moment late
+			}
 			return n.explain("connect", because(ctx, err))
 		}
 		c = conn.(*net.TCPConn)
