@@ -341,3 +341,21 @@ func TestTakenRoute(t *testing.T) {
 		t.Errorf("left: %v, want the route that was there", got)
 	}
 }
+
+// A peer may be a name. The hosts file knows localhost; the other one nobody.
+func TestRemoteName(t *testing.T) {
+	ns := newNamespace(t, "a")
+	name := func(remote string) string {
+		return strings.NewReplacer(`remote = "203.0.113.20"`, `remote = "`+remote+`"`, `local = "203.0.113.10"`, `local = "127.0.64.9"`).Replace(configA())
+	}
+	d := start(t, ns, name("localhost"))
+	if _, s := d.status(t); s.State.Remote != "127.0.0.1" || s.State.Phase != engine.Up {
+		t.Errorf("%+v", s.State)
+	}
+	d.end(t, syscall.SIGTERM)
+	d = launch(t, ns, name("no-such-host.invalid"))
+	d.wait(t, "no-such-host.invalid: the name does not resolve")
+	if code := d.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}
