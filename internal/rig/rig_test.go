@@ -51,7 +51,22 @@ func pair(t testing.TB) (left, right *Namespace) {
 	check(t, right.AddAddr("eth0", right4))
 	check(t, left.AddAddr("eth0", left6))
 	check(t, right.AddAddr("eth0", right6))
+	settle(t, left, right6.Addr())
 	return left, right
+}
+
+// settle waits until an address answers. On a busy machine the first neighbour
+// solicitation of a new device may be lost; the next one is sent a second later.
+func settle(t testing.TB, from *Namespace, to netip.Addr) {
+	t.Helper()
+	ctx := soon(t)
+	for {
+		r, err := Ping(ctx, from, to, PingOptions{})
+		check(t, err)
+		if r.Received > 0 {
+			return
+		}
+	}
 }
 
 // line is
@@ -85,6 +100,7 @@ func line(t testing.TB) (left, router, right *Namespace) {
 	} {
 		check(t, r.n.AddRoute(netip.MustParsePrefix(r.dst), netip.MustParseAddr(r.via), ""))
 	}
+	settle(t, left, netip.MustParseAddr("2001:db8:1::2"))
 	return left, router, right
 }
 
