@@ -41,7 +41,7 @@ func (b *batch) fill(bufs [][]byte) {
 }
 
 // receive does not wait: without a packet the error is EAGAIN.
-func (b *batch) receive(fd int) (int, error) {
+func (b *batch) receive(fd int) (int, unix.Errno) {
 	return b.call(unix.SYS_RECVMMSG, fd, 0)
 }
 
@@ -57,16 +57,16 @@ func (b *batch) sizes(sizes []int) {
 }
 
 // send sends packets from index from on, and returns how many of them went.
-func (b *batch) send(fd, from int) (int, error) {
+func (b *batch) send(fd, from int) (int, unix.Errno) {
 	return b.call(unix.SYS_SENDMMSG, fd, from)
 }
 
-func (b *batch) call(nr uintptr, fd, from int) (int, error) {
+func (b *batch) call(nr uintptr, fd, from int) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.Syscall6(nr, uintptr(fd), uintptr(unsafe.Pointer(&b.msgs[from])), uintptr(b.used-from), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			return int(n), nil
+			return int(n), 0
 		case unix.EINTR:
 		default:
 			return 0, errno

@@ -28,7 +28,7 @@ type RawReceiver struct {
 	batch *batch
 	read  func(fd uintptr) bool // made once: a closure per call would allocate
 	n     int
-	err   error
+	errno unix.Errno
 }
 
 // ListenRaw4 opens a receiver. The local address need not be there yet. Without
@@ -60,8 +60,8 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 	if err := r.raw.Read(r.read); err != nil {
 		return 0, closed(err)
 	}
-	if r.err != nil {
-		return 0, os.NewSyscallError("recvmmsg", r.err)
+	if r.errno != 0 {
+		return 0, os.NewSyscallError("recvmmsg", r.errno)
 	}
 	r.batch.sizes(sizes[:r.n])
 	return r.n, nil
@@ -69,8 +69,8 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 
 // readBatch is one attempt; false asks the poller to wait until there is more.
 func (r *RawReceiver) readBatch(fd uintptr) bool {
-	r.n, r.err = r.batch.receive(int(fd))
-	return r.err != unix.EAGAIN
+	r.n, r.errno = r.batch.receive(int(fd))
+	return r.errno != unix.EAGAIN
 }
 
 // Close is described at the interface Receiver.
@@ -86,7 +86,7 @@ type RawSender struct {
 	write func(fd uintptr) bool
 	from  int // the next packet of the batch
 	n     int
-	err   error
+	errno unix.Errno
 }
 
 // DialRaw4 opens a sender. It is bound to the local address, so that routing
@@ -134,8 +134,8 @@ func (s *RawSender) Send(pkts [][]byte) (int, error) {
 			if err := s.raw.Write(s.write); err != nil {
 				return sent + s.from, closed(err)
 			}
-			if s.err != nil {
-				return sent + s.from, os.NewSyscallError("sendmmsg", s.err)
+			if s.errno != 0 {
+				return sent + s.from, os.NewSyscallError("sendmmsg", s.errno)
 			}
 			s.from += s.n
 		}
@@ -145,8 +145,8 @@ func (s *RawSender) Send(pkts [][]byte) (int, error) {
 }
 
 func (s *RawSender) writeBatch(fd uintptr) bool {
-	s.n, s.err = s.batch.send(int(fd), s.from)
-	return s.err != unix.EAGAIN
+	s.n, s.errno = s.batch.send(int(fd), s.from)
+	return s.errno != unix.EAGAIN
 }
 
 // SendOne is described at the interface Sender.

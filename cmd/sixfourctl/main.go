@@ -18,6 +18,7 @@ import (
 
 // Exit statuses.
 const (
+	exitOK      = 0
 	exitFailure = 1
 	exitMisuse  = 2
 )
@@ -27,19 +28,21 @@ type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)
 	if err == nil {
-		return
+		return exitOK
 	}
 	fmt.Fprintf(os.Stderr, "sixfourctl: %v\n", err)
 	if errors.As(err, new(failure)) {
-		os.Exit(exitFailure)
+		return exitFailure
 	}
 	fmt.Fprintln(os.Stderr, "see sixfourctl --help")
-	os.Exit(exitMisuse)
+	return exitMisuse
 }
 
 func root() *cobra.Command {

@@ -104,7 +104,7 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	case errors.Is(err, unix.EPERM):
 		return nil, "", err
 	case err != nil:
-		return nil, err.Error(), nil
+		return nil, err.Error(), nil //nolint:nilerr // what may heal is a state to wait in, not an error
 	}
 	p.sender = sender
 	return p, "", nil

@@ -30,7 +30,6 @@ type tunnel struct {
 	answered atomic.Uint64              // echo requests, by the daemon itself
 	touched  atomic.Bool                // somebody changed the interface
 
-	sources *resolve.Sources
 	ours6   [16]byte // local6, where the interface does not carry it
 	answers bool     // ours6 is set
 

@@ -82,5 +82,5 @@ func toJournal() bool {
 	if unix.Fstat(int(os.Stderr.Fd()), &st) != nil {
 		return false
 	}
-	return dev == strconv.FormatUint(uint64(st.Dev), 10) && ino == strconv.FormatUint(st.Ino, 10)
+	return dev == strconv.FormatUint(st.Dev, 10) && ino == strconv.FormatUint(st.Ino, 10)
 }
