@@ -115,10 +115,26 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	switch {
 	case err == nil, errors.Is(err, wgtun.ErrTooManySegments):
 		return n, err
-	case errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADFD):
+	case d.gone():
 		return 0, ErrGone
 	}
 	return 0, err
+}
+
+// gone asks the kernel whether the descriptor still has an interface. The error
+// of a Read does not say so reliably: if the poller hears of the deletion first,
+// it is one that the runtime keeps to itself.
+func (d *Device) gone() bool {
+	conn, err := d.file.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var gone bool
+	err = conn.Control(func(fd uintptr) {
+		var ifr unix.Ifreq
+		gone = errors.Is(unix.IoctlIfreq(int(fd), unix.TUNGETIFF, &ifr), unix.EBADFD)
+	})
+	return gone || err != nil // the error is that it was closed
 }
 
 // Write hands packets to the kernel: bufs[i][offset:] each. The WriteRoom bytes

@@ -1,12 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
@@ -41,6 +45,40 @@ const (
 	mid    = header.IPv4Len       // offset of the IPv6 header
 	inside = mid + header.IPv6Len // of the inner IPv4 header
 )
+
+// A peer whose network card computes checksums, where there is none between us
+// (virtio, veth), sends them half done.
+func TestPartialChecksum(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	conn, err := h.a.ListenUDP(netip.AddrPortFrom(inA, 0))
+	must(t, err)
+	defer conn.Close()
+	pkt := forge(t)
+	ip := header.IPv4(pkt[inside:])
+	udp := ip.Payload()
+	binary.BigEndian.PutUint16(udp[0:], 4000)
+	binary.BigEndian.PutUint16(udp[2:], conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	binary.BigEndian.PutUint16(udp[6:], header.Fold(header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)))
+	copy(udp[8:], "half done")
+	raw, err := h.b.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	must(t, raw.Send(pkt))
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	got := make([]byte, 100)
+	n, err := conn.Read(got)
+	must(t, err)
+	if want := udp[8:]; !bytes.Equal(got[:n], want) {
+		t.Errorf("got %x, want %x", got[:n], want)
+	}
+	if _, s := a.status(t); len(s.In.Drops) > 0 {
+		t.Errorf("drops: %+v", s.In)
+	}
+}
 
 // A hostile sender on the path: each packet is dropped under one reason, and
 // the tunnel goes on.

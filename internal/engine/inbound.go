@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -76,8 +77,9 @@ func (in *inbound) run() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // about one packet, or about an ICMP error that came back: the next may pass
-			in.drops.log.Debug("receive", zap.Error(err))
+		if err != nil {
+			in.drops.log.Warn("receive", zap.Error(err))
+			time.Sleep(readPause)
 			continue
 		}
 		in.carry(n)
@@ -106,7 +108,6 @@ func (in *inbound) carry(n int) {
 			continue
 		}
 		if e.t.isOurs(inner) {
-			e.bytes += len(inner)
 			in.answer(e, inner)
 			continue
 		}
@@ -116,12 +117,10 @@ func (in *inbound) carry(n int) {
 		// The device's header goes over the end of the outer ones.
 		start := cap(buf) - cap(inner) - tun.WriteRoom
 		framed := buf[start : start+tun.WriteRoom+len(inner)]
-		if size > int(e.mtu) {
-			if a, ok := tun.FindAggregate(inner); ok {
-				e.flush() // what came before it goes before it
-				e.writeAggregate(framed, a)
-				continue
-			}
+		if p, ok := tun.FindPartial(inner); ok {
+			e.flush() // what came before it goes before it
+			e.writePartial(framed, p)
+			continue
 		}
 		e.batch = append(e.batch, framed)
 		e.bytes += len(inner)
@@ -135,6 +134,9 @@ func (in *inbound) carry(n int) {
 // flush writes the batch to the tunnel's device.
 func (e *end) flush() {
 	n := len(e.batch)
+	if n == 0 {
+		return
+	}
 	if dev := e.t.device.Load(); dev == nil {
 		e.drops.countN(drop.InterfaceDown, n, nil, nil)
 		n = 0
@@ -142,9 +144,7 @@ func (e *end) flush() {
 		e.drops.countN(writeReason(err), refused, nil, err)
 		n = max(n-refused, 0)
 	}
-	if n > 0 {
-		e.t.in.carried(n, e.bytes)
-	}
+	e.t.in.carried(n, e.bytes)
 	e.batch, e.bytes = e.batch[:0], 0
 }
 
@@ -156,9 +156,10 @@ func writeReason(err error) drop.Reason {
 	return drop.TunFailed
 }
 
-// writeAggregate is the door for packets that are larger than the path, because
-// a network card's GRO put them together.
-func (e *end) writeAggregate(framed []byte, a tun.Aggregate) {
+// writePartial is the door for packets whose checksum was left to a network
+// card, among them those that are larger than the path because a card's GRO put
+// them together.
+func (e *end) writePartial(framed []byte, p tun.Partial) {
 	dev := e.t.device.Load()
 	if dev == nil {
 		e.drops.count(drop.InterfaceDown, framed[tun.WriteRoom:])
@@ -166,7 +167,7 @@ func (e *end) writeAggregate(framed []byte, a tun.Aggregate) {
 	}
 	size := len(framed) - tun.WriteRoom
 	overhead := e.t.cfg.Mode.Overhead(e.t.cfg.Options)
-	if err := dev.WriteAggregate(framed, tun.WriteRoom, a, int(e.mtu)-overhead); err != nil {
+	if err := dev.WritePartial(framed, tun.WriteRoom, p, int(e.mtu)-overhead); err != nil {
 		e.drops.countN(writeReason(err), 1, framed[tun.WriteRoom:], err)
 		return
 	}
@@ -197,6 +198,7 @@ func (in *inbound) answer(e *end, inner []byte) {
 		e.drops.countN(sendReason(err), 1, inner, err)
 		return
 	}
+	e.t.in.carried(1, size)
 	e.t.answered.Add(1)
 }
 

@@ -49,7 +49,8 @@ func buffers(n, size int) [][]byte {
 	return bufs
 }
 
-// readPause keeps a device that does nothing but fail from burning a processor.
+// readPause keeps a device or a socket that does nothing but fail from burning a
+// processor.
 const readPause = 10 * time.Millisecond
 
 // run works until the device is closed or deleted.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -176,9 +177,10 @@ func follow(ctx context.Context, name string, found func(netip.Addr)) {
 		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
 		if err == nil && len(addrs) > 0 {
 			wait = resolveInterval
-			if a := addrs[0].Unmap(); a != last {
-				last = a
-				found(a)
+			// A name may have several addresses, in any order: we stay with ours.
+			if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == last }) {
+				last = addrs[0].Unmap()
+				found(last)
 			}
 		}
 		select {

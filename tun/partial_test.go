@@ -42,7 +42,17 @@ func segment(ipv6, whole bool, size int) []byte {
 	return b
 }
 
-func TestFindAggregate(t *testing.T) {
+// datagram is a UDP packet over IPv4 whose checksum is partial.
+func datagram(size int) []byte {
+	b := segment(false, false, size)
+	b[9] = header.UDP
+	header.IPv4(b).SetChecksum()
+	ip := header.IPv4(b)
+	binary.BigEndian.PutUint16(ip.Payload()[6:], header.Fold(header.PseudoSum(ip.Source(), ip.Dest(), len(ip.Payload()), header.UDP)))
+	return b
+}
+
+func TestFindPartial(t *testing.T) {
 	edit := func(b []byte, off int, v byte) []byte { b[off] = v; return b }
 	for _, c := range []struct {
 		name string
@@ -51,16 +61,19 @@ func TestFindAggregate(t *testing.T) {
 	}{
 		{"IPv4", segment(false, false, 30000), true},
 		{"IPv6", segment(true, false, 64000), true},
+		{"a single segment", segment(false, false, 100), true},
+		{"no data", segment(true, false, 60), true},
+		{"UDP", datagram(500), true},
+		{"UDP without a checksum", edit(edit(datagram(500), 26, 0), 27, 0), false},
 		{"IPv4 with its checksum", segment(false, true, 30000), false},
 		{"IPv6 with its checksum", segment(true, true, 30001), false},
-		{"UDP", edit(segment(true, false, 3000), 6, header.UDP), false},
+		{"TCP as UDP", edit(segment(true, false, 3000), 6, header.UDP), false},
 		{"an IPv4 fragment", edit(segment(false, false, 3000), 6, 0x20), false},
-		{"TCP header longer than the packet", edit(segment(true, false, 62), 40+12, 0xf0), false},
-		{"TCP header of 16 bytes", edit(segment(true, false, 3000), 40+12, 0x40), false},
 		{"half a TCP header", segment(false, false, 3000)[:30], false},
-		{"no data", segment(true, false, 60), false},
+		{"half a UDP header", datagram(500)[:24], false},
+		{"ICMP", edit(segment(false, false, 3000), 9, 1), false},
 	} {
-		if _, got := tun.FindAggregate(c.pkt); got != c.want {
+		if _, got := tun.FindPartial(c.pkt); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
