@@ -249,6 +249,24 @@ func pings(t *testing.T, from *rig.Namespace, to netip.Addr, o rig.PingOptions) 
 	res, err := rig.Ping(t.Context(), from, to, o)
 	if err != nil || res.Received != o.Count || res.Corrupt != 0 || res.Duplicates != 0 {
 		t.Errorf("ping %v %+v: %+v, %v", to, o, res, err)
+		logCounters(t, from)
+	}
+}
+
+// logCounters says where the kernel may have lost a packet.
+func logCounters(t *testing.T, n *rig.Namespace) {
+	t.Helper()
+	if err := n.Do(func() error {
+		for _, file := range []string{"dev", "snmp", "snmp6", "netstat", "raw", "raw6"} {
+			b, err := os.ReadFile("/proc/thread-self/net/" + file)
+			if err != nil {
+				return err
+			}
+			t.Logf("%s in %s:\n%s", file, n.Name(), b)
+		}
+		return nil
+	}); err != nil {
+		t.Log(err)
 	}
 }
 
