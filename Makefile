@@ -48,6 +48,8 @@ bench: ## benchmarks: layers, and packets through a real pair of namespaces
 fuzz: ## run each fuzz target for FUZZTIME (60s)
 	$(GO) test -run '^$$' -fuzz FuzzDecapsulate -fuzztime $(FUZZTIME) ./encap
 	$(GO) test -run '^$$' -fuzz FuzzHeaders -fuzztime $(FUZZTIME) ./encap/header
+	$(GO) test -run '^$$' -fuzz FuzzSuper -fuzztime $(FUZZTIME) ./tun
+	$(GO) test -run '^$$' -fuzz FuzzGather -fuzztime $(FUZZTIME) ./tun
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./internal/config
 
 lint: ## gofmt, go vet and golangci-lint

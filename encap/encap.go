@@ -108,33 +108,46 @@ func (e Endpoints) over(k Kind) (resolve.Fixed, error) {
 // the outer packet, a part of b. The inner packet itself is not changed, but
 // for padding behind it, which is cut off.
 func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
-	var t *template
 	var size int
-	var tos, ttl byte
 	switch header.Version(b[off:]) {
 	case 4:
 		ip, r := header.CutIPv4(b[off:])
 		if r != drop.None {
 			return nil, r
 		}
-		if s.outer == 4 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
-			return nil, drop.Loop
-		}
-		t, size, tos, ttl = s.enter4, len(ip), ip.TOS(), ip.TTL()
+		size = len(ip)
 	case 6:
 		ip, r := header.ParseIPv6(b[off:])
 		if r != drop.None {
 			return nil, r
 		}
-		t, size, tos, ttl = s.enter6, len(ip), ip.TrafficClass(), ip.HopLimit()
+		size = len(ip)
 	default:
 		return nil, drop.WrongVersion
+	}
+	return s.EncapsulateSegment(b[:off+size], off, 0)
+}
+
+// EncapsulateSegment is Encapsulate for a packet of which only the headers stand
+// in b[off:], while tail bytes of payload follow elsewhere. What the headers say
+// is not checked: it is for packets that this process has made.
+func (s *Stack) EncapsulateSegment(b []byte, off, tail int) ([]byte, drop.Reason) {
+	var t *template
+	var tos, ttl byte
+	if header.Version(b[off:]) == 4 {
+		ip := header.IPv4(b[off:])
+		if s.outer == 4 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
+			return nil, drop.Loop
+		}
+		t, tos, ttl = s.enter4, ip.TOS(), ip.TTL()
+	} else {
+		ip := header.IPv6(b[off:])
+		t, tos, ttl = s.enter6, ip.TrafficClass(), ip.HopLimit()
 	}
 	if t == nil {
 		return nil, drop.WrongFamily
 	}
-	b = b[:off+size]
-	start, r := t.put(b, off, tos, ttl)
+	start, r := t.put(b, off, tail, tos, ttl)
 	if r != drop.None {
 		return nil, r
 	}

@@ -86,9 +86,10 @@ func protocolOf(version int) byte {
 	return header.ProtoIPv6
 }
 
-// put writes the headers in front of the inner packet b[off:], whose TOS and
-// TTL are given, and returns where they begin.
-func (t *template) put(b []byte, off int, tos, ttl byte) (int, drop.Reason) {
+// put writes the headers in front of the inner packet b[off:], which goes on for
+// tail bytes elsewhere and whose TOS and TTL are given, and returns where they
+// begin.
+func (t *template) put(b []byte, off, tail int, tos, ttl byte) (int, drop.Reason) {
 	start := off - t.size
 	if t.size <= short { // a copy of known length is a few instructions, not a call
 		*(*[short]byte)(b[off-short:]) = *(*[short]byte)(t.bytes[Headroom-short:])
@@ -102,7 +103,7 @@ func (t *template) put(b []byte, off int, tos, ttl byte) (int, drop.Reason) {
 		if p.ttl != InheritTTL {
 			ttl = p.ttl
 		}
-		n := len(b) - end + p.size // from this header on
+		n := len(b) - end + tail + p.size // from this header on
 		if p.over == 6 {
 			h := (*[header.IPv6Len]byte)(b[end-p.size:])
 			word := 6<<28 | uint32(tos)<<20

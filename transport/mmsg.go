@@ -11,7 +11,7 @@ import (
 // a raw IPv4 packet begins with its IP header.
 type batch struct {
 	msgs []mmsghdr
-	iovs []unix.Iovec
+	iovs [][2]unix.Iovec
 	used int
 }
 
@@ -22,9 +22,9 @@ type mmsghdr struct {
 }
 
 func newBatch(size int) *batch {
-	b := &batch{msgs: make([]mmsghdr, size), iovs: make([]unix.Iovec, size)}
+	b := &batch{msgs: make([]mmsghdr, size), iovs: make([][2]unix.Iovec, size)}
 	for i := range b.msgs {
-		b.msgs[i].hdr.Iov = &b.iovs[i]
+		b.msgs[i].hdr.Iov = &b.iovs[i][0]
 		b.msgs[i].hdr.SetIovlen(1)
 	}
 	return b
@@ -35,9 +35,28 @@ func newBatch(size int) *batch {
 func (b *batch) fill(bufs [][]byte) {
 	b.used = min(len(bufs), len(b.msgs))
 	for i, buf := range bufs[:b.used] {
-		b.iovs[i].Base = unsafe.SliceData(buf)
-		b.iovs[i].SetLen(len(buf))
+		point(&b.iovs[i][0], buf)
 	}
+}
+
+// fillPackets is fill for packets to send.
+func (b *batch) fillPackets(pkts []Packet) {
+	b.used = min(len(pkts), len(b.msgs))
+	for i := range pkts[:b.used] {
+		p := &pkts[i]
+		pieces := 1
+		point(&b.iovs[i][0], p.Head)
+		if len(p.Body) > 0 {
+			pieces = 2
+			point(&b.iovs[i][1], p.Body)
+		}
+		b.msgs[i].hdr.SetIovlen(pieces)
+	}
+}
+
+func point(v *unix.Iovec, b []byte) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
 }
 
 // receive does not wait: without a packet the error is EAGAIN.

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"sixfour/transport/wait"
 )
 
 // receiveBuffer is what a receive socket asks the kernel for, in bytes. With
@@ -23,12 +25,8 @@ const receiveBuffer = 8 << 20
 // RawReceiver receives the packets of one IP protocol that arrive at one local
 // IPv4 address, with their IP header and after the kernel has reassembled them.
 type RawReceiver struct {
-	conn  *net.IPConn
-	raw   syscall.RawConn
+	fd    *wait.FD
 	batch *batch
-	read  func(fd uintptr) bool // made once: a closure per call would allocate
-	n     int
-	errno unix.Errno
 }
 
 // ListenRaw4 opens a receiver. The local address need not be there yet. Without
@@ -45,48 +43,65 @@ func ListenRaw4(local netip.Addr, protocol int, o Options) (*RawReceiver, error)
 	if err != nil {
 		return nil, explain(fmt.Sprintf("open raw socket for protocol %d at %v", protocol, local), err)
 	}
-	r := &RawReceiver{conn: pc.(*net.IPConn), batch: newBatch(BatchSize)}
-	if r.raw, err = r.conn.SyscallConn(); err != nil {
-		pc.Close()
+	fd, err := detach(pc.(*net.IPConn))
+	if err != nil {
 		return nil, err
 	}
-	r.read = r.readBatch
-	return r, nil
+	return &RawReceiver{fd, newBatch(BatchSize)}, nil
+}
+
+// detach takes a socket out of the runtime's poller. It ends the connection.
+func detach(c *net.IPConn) (*wait.FD, error) {
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var own int
+	cerr := raw.Control(func(fd uintptr) { own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := errors.Join(cerr, err); err != nil {
+		return nil, fmt.Errorf("fcntl F_DUPFD_CLOEXEC: %w", err)
+	}
+	fd, err := wait.New(own)
+	if err != nil {
+		unix.Close(own)
+	}
+	return fd, err
 }
 
 // Receive is described at the interface Receiver.
 func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
+	fd, err := r.fd.Acquire()
+	if err != nil {
+		return 0, net.ErrClosed
+	}
+	defer r.fd.Release()
 	r.batch.fill(bufs)
-	if err := r.raw.Read(r.read); err != nil {
-		return 0, closed(err)
+	for {
+		n, errno := r.batch.receive(fd)
+		switch errno {
+		case 0:
+			r.batch.sizes(sizes[:n])
+			return n, nil
+		case unix.EAGAIN:
+			if err := r.fd.Wait(unix.POLLIN); err != nil {
+				return 0, closed(err)
+			}
+		default:
+			return 0, os.NewSyscallError("recvmmsg", errno)
+		}
 	}
-	if r.errno != 0 {
-		return 0, os.NewSyscallError("recvmmsg", r.errno)
-	}
-	r.batch.sizes(sizes[:r.n])
-	return r.n, nil
-}
-
-// readBatch is one attempt; false asks the poller to wait until there is more.
-func (r *RawReceiver) readBatch(fd uintptr) bool {
-	r.n, r.errno = r.batch.receive(int(fd))
-	return r.errno != unix.EAGAIN
 }
 
 // Close is described at the interface Receiver.
-func (r *RawReceiver) Close() error { return r.conn.Close() }
+func (r *RawReceiver) Close() error { return r.fd.Close() }
 
 // RawSender sends whole IPv4 packets, headers included, to one remote address.
 // The kernel completes nothing that matters to us: it computes the header
 // checksum again, and replaces an identification of 0 only if DF is clear.
 type RawSender struct {
-	conn  *net.IPConn
-	raw   syscall.RawConn
+	fd    *wait.FD
 	batch *batch
-	write func(fd uintptr) bool
-	from  int // the next packet of the batch
-	n     int
-	errno unix.Errno
 }
 
 // DialRaw4 opens a sender. It is bound to the local address, so that routing
@@ -98,16 +113,20 @@ func DialRaw4(local, remote netip.Addr, o Options) (*RawSender, error) {
 	if err != nil {
 		return nil, explain(op, err)
 	}
-	s := &RawSender{conn: c.(*net.IPConn), batch: newBatch(BatchSize)}
-	if err := s.setUp(); err != nil {
+	conn := c.(*net.IPConn)
+	if err := setUpSender(conn); err != nil {
 		c.Close()
 		return nil, explain(op, err)
 	}
-	return s, nil
+	fd, err := detach(conn)
+	if err != nil {
+		return nil, explain(op, err)
+	}
+	return &RawSender{fd, newBatch(BatchSize)}, nil
 }
 
-func (s *RawSender) setUp() error {
-	if _, err := ipv4.NewRawConn(s.conn); err != nil { // sets IP_HDRINCL
+func setUpSender(c *net.IPConn) error {
+	if _, err := ipv4.NewRawConn(c); err != nil { // sets IP_HDRINCL
 		return err
 	}
 	// It only sends: whatever arrives would fill its queue for nothing.
@@ -115,48 +134,60 @@ func (s *RawSender) setUp() error {
 	if err != nil {
 		return err
 	}
-	if err := ipv4.NewPacketConn(s.conn).SetBPF(nothing); err != nil {
-		return err
-	}
-	s.raw, err = s.conn.SyscallConn()
-	s.write = s.writeBatch
-	return err
+	return ipv4.NewPacketConn(c).SetBPF(nothing)
 }
 
 // Send is described at the interface Sender.
-func (s *RawSender) Send(pkts [][]byte) (int, error) {
+func (s *RawSender) Send(pkts []Packet) (int, error) {
+	fd, err := s.fd.Acquire()
+	if err != nil {
+		return 0, net.ErrClosed
+	}
+	defer s.fd.Release()
 	sent := 0
 	for sent < len(pkts) {
-		part := pkts[sent:min(sent+BatchSize, len(pkts))]
-		s.batch.fill(part)
-		s.from = 0
-		for s.from < len(part) {
-			if err := s.raw.Write(s.write); err != nil {
-				return sent + s.from, closed(err)
+		s.batch.fillPackets(pkts[sent:])
+		for from := 0; from < s.batch.used; {
+			n, errno := s.batch.send(fd, from)
+			from += n
+			sent += n
+			switch errno {
+			case 0:
+			case unix.EAGAIN:
+				if err := s.fd.Wait(unix.POLLOUT); err != nil {
+					return sent, closed(err)
+				}
+			default:
+				return sent, os.NewSyscallError("sendmmsg", errno)
 			}
-			if s.errno != 0 {
-				return sent + s.from, os.NewSyscallError("sendmmsg", s.errno)
-			}
-			s.from += s.n
 		}
-		sent += len(part)
 	}
 	return sent, nil
 }
 
-func (s *RawSender) writeBatch(fd uintptr) bool {
-	s.n, s.errno = s.batch.send(int(fd), s.from)
-	return s.errno != unix.EAGAIN
-}
-
 // SendOne is described at the interface Sender.
 func (s *RawSender) SendOne(pkt []byte) error {
-	_, err := s.conn.Write(pkt)
-	return err
+	fd, err := s.fd.Acquire()
+	if err != nil {
+		return net.ErrClosed
+	}
+	defer s.fd.Release()
+	for {
+		_, err := unix.Write(fd, pkt)
+		switch err { //nolint:errorlint // a system call's error is not wrapped
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if err := s.fd.Wait(unix.POLLOUT); err != nil {
+				return closed(err)
+			}
+		default:
+			return os.NewSyscallError("write", err)
+		}
+	}
 }
 
 // Close is described at the interface Sender.
-func (s *RawSender) Close() error { return s.conn.Close() }
+func (s *RawSender) Close() error { return s.fd.Close() }
 
 // control sets the common socket options, then those of more, before the
 // socket is bound or connected.
@@ -191,9 +222,9 @@ func explain(op string, err error) error {
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// closed turns the runtime's error for a closed file into net.ErrClosed.
+// closed turns the error for a closed descriptor into net.ErrClosed.
 func closed(err error) error {
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, os.ErrClosed) {
 		return net.ErrClosed
 	}
 	return err

@@ -54,6 +54,19 @@ func packet(size, n int) []byte {
 	return p
 }
 
+// pieces cuts every other packet in two.
+func pieces(pkts [][]byte) []transport.Packet {
+	var out []transport.Packet
+	for i, p := range pkts {
+		cut := len(p)
+		if i%2 == 1 {
+			cut = len(p) / 2
+		}
+		out = append(out, transport.Packet{Head: p[:cut], Body: p[cut:]})
+	}
+	return out
+}
+
 func buffers(n, size int) [][]byte {
 	b := make([][]byte, n)
 	for i := range b {
@@ -87,7 +100,7 @@ func TestBatches(t *testing.T) {
 			for i := range n {
 				pkts = append(pkts, packet(24+i%1400, i))
 			}
-			if sent, err := tx.Send(pkts); err != nil || sent != n {
+			if sent, err := tx.Send(pieces(pkts)); err != nil || sent != n {
 				t.Fatalf("sent %d: %v", sent, err)
 			}
 			for i, got := range receive(t, rx, n) {
@@ -103,11 +116,11 @@ func TestBatches(t *testing.T) {
 func TestBadPacketInBatch(t *testing.T) {
 	tx, rx := pair(t)
 	pkts := [][]byte{packet(100, 0), packet(100, 1), {0x45, 0}, packet(100, 3)}
-	n, err := tx.Send(pkts)
+	n, err := tx.Send(pieces(pkts))
 	if n != 2 || !errors.Is(err, unix.EINVAL) {
 		t.Fatalf("sent %d: %v", n, err)
 	}
-	if n, err := tx.Send(pkts[3:]); n != 1 || err != nil {
+	if n, err := tx.Send(pieces(pkts[3:])); n != 1 || err != nil {
 		t.Fatalf("the rest: %d, %v", n, err)
 	}
 	for i, got := range receive(t, rx, 3) {
@@ -120,7 +133,7 @@ func TestBadPacketInBatch(t *testing.T) {
 // A packet larger than its buffer is not passed on as a shorter one.
 func TestTruncatedPacketHasSizeZero(t *testing.T) {
 	tx, rx := pair(t)
-	if _, err := tx.Send([][]byte{packet(1000, 0), packet(100, 1)}); err != nil {
+	if _, err := tx.Send(pieces([][]byte{packet(1000, 0), packet(100, 1)})); err != nil {
 		t.Fatal(err)
 	}
 	bufs, sizes := buffers(transport.BatchSize, 500), make([]int, transport.BatchSize)
@@ -167,7 +180,7 @@ func TestCloseEndsReceive(t *testing.T) {
 func TestSendAfterClose(t *testing.T) {
 	tx, _ := pair(t)
 	tx.Close()
-	if _, err := tx.Send([][]byte{packet(100, 0)}); !errors.Is(err, net.ErrClosed) {
+	if _, err := tx.Send(pieces([][]byte{packet(100, 0)})); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v, want %v", err, net.ErrClosed)
 	}
 }
@@ -192,7 +205,7 @@ func TestReceiverHearsItsAddress(t *testing.T) {
 
 func TestNoAllocs(t *testing.T) {
 	tx, rx := pair(t)
-	pkts := [][]byte{packet(100, 0), packet(200, 1)}
+	pkts := pieces([][]byte{packet(100, 0), packet(200, 1)})
 	bufs, sizes := buffers(transport.BatchSize, 2048), make([]int, transport.BatchSize)
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := tx.Send(pkts); err != nil {

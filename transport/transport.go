@@ -24,14 +24,20 @@ type Receiver interface {
 	Close() error
 }
 
+// Packet is an outer packet in two pieces, so that a segment's payload can stay
+// where it is: what begins it, and what follows, which may be empty.
+type Packet struct{ Head, Body []byte }
+
+// Len is the packet's length in bytes.
+func (p *Packet) Len() int { return len(p.Head) + len(p.Body) }
+
 // Sender is the outward half of a transport, towards one remote address.
 type Sender interface {
 	// Send sends packets in their order and returns how many were handed over.
 	// If that is less than all of them, the error is about pkts[n]: the caller
 	// deals with that packet and goes on with pkts[n+1:]. The buffers are the
 	// caller's again at once. One goroutine at a time may call it.
-	Send(pkts [][]byte) (n int, err error)
-
+	Send(pkts []Packet) (n int, err error)
 	// SendOne sends a single packet that belongs to no batch. Any goroutine may
 	// call it, at any time.
 	SendOne(pkt []byte) error

@@ -2,6 +2,7 @@ package tun_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 
 	"sixfour/internal/rig"
@@ -19,7 +20,7 @@ func TestDeletedInterfaceEndsRead(t *testing.T) {
 	for range 50 {
 		var dev *tun.Device
 		if err := ns.Do(func() (err error) {
-			dev, err = tun.Open("six0", 1400)
+			dev, err = tun.Open(tun.Settings{Name: "six0", MTU: 1400, Queues: 2, Offload: tun.OffloadUDP})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -28,23 +29,21 @@ func TestDeletedInterfaceEndsRead(t *testing.T) {
 			for range dev.Events() { // have to be read
 			}
 		}()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			bufs := make([][]byte, dev.BatchSize())
-			for i := range bufs {
-				bufs[i] = make([]byte, 2048)
-			}
-			for {
-				if _, err := dev.Read(bufs, make([]int, len(bufs)), 0); errors.Is(err, tun.ErrGone) {
-					return
+		var wg sync.WaitGroup
+		for _, q := range dev.Queues() {
+			wg.Go(func() {
+				buf := make([]byte, tun.MaxRead)
+				for {
+					if _, err := q.Read(buf, true); errors.Is(err, tun.ErrGone) {
+						return
+					}
 				}
-			}
-		}()
+			})
+		}
 		if err := ns.DelLink("six0"); err != nil {
 			t.Error(err)
 		}
-		<-done
+		wg.Wait()
 		dev.Close()
 	}
 }

@@ -36,6 +36,7 @@ const (
 	NoBuffer      // the kernel had no room in a queue
 	SendFailed    // any other error of the outer socket
 	InterfaceDown // the TUN interface is down or gone
+	BadOffload    // what the TUN device says of a packet contradicts the packet
 	TunFailed     // any other error of the TUN device
 
 	Count // number of reasons, None included
@@ -66,6 +67,7 @@ var texts = [Count]string{
 	NoBuffer:           "no_buffer",
 	SendFailed:         "send_failed",
 	InterfaceDown:      "interface_down",
+	BadOffload:         "bad_offload",
 	TunFailed:          "tun_failed",
 }
 

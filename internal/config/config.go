@@ -42,6 +42,8 @@ type Tunnel struct {
 	Options         encap.Options
 	Strict          bool // martians = "strict"
 	FwMark          uint32
+	Queues          int    // of the interface; 0: as many as there are processors, within reason
+	NoOffload       bool   // offload = "off"
 	Netns           string // name or absolute path; "": the daemon's own
 
 	file   string

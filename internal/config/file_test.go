@@ -60,8 +60,6 @@ func TestUnknownKeys(t *testing.T) {
 		{single + "mss_clamp = true\n" +
 			"keepalive = '25s'\n" +
 			"dead_after = 5\n" +
-			"queues = 0\n" +
-			"offload = 'auto'\n" +
 			"io = 'socket'\n" +
 			"[[tunnel.peer]]\n" +
 			"name = 'b'\n" +
@@ -71,10 +69,8 @@ func TestUnknownKeys(t *testing.T) {
 				`6:1: unknown key "mss_clamp" in [[tunnel]]`,
 				`7:1: unknown key "keepalive" in [[tunnel]]`,
 				`8:1: unknown key "dead_after" in [[tunnel]]`,
-				`9:1: unknown key "queues" in [[tunnel]]`,
-				`10:1: unknown key "offload" in [[tunnel]]`,
-				`11:1: unknown key "io" in [[tunnel]]`,
-				`12:10: unknown key "peer" in [[tunnel]]`,
+				`9:1: unknown key "io" in [[tunnel]]`,
+				`10:10: unknown key "peer" in [[tunnel]]`,
 			)},
 		{double + "tl = 3\nMTU = 3\nhop-limit = 3\nroute = []\nadress = []\nflowlabel = 3\n",
 			lines(

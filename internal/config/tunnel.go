@@ -35,6 +35,8 @@ var tunnelKeys = []key[*draft]{
 	{"flow_label", over6(readFlowLabel)},
 	{"martians", either("rfc", "strict", func(d *draft) *bool { return &d.Strict })},
 	{"fwmark", readFwMark},
+	{"queues", readQueues},
+	{"offload", either("auto", "off", func(d *draft) *bool { return &d.NoOffload })},
 	{"netns", readNetns},
 	{"mtu", readMTU},
 }
@@ -170,6 +172,15 @@ func readFwMark(r *report, e entry, d *draft) {
 	const most = 1<<32 - 1
 	if n, _, ok := numberOf(r, e, 0, most); ok {
 		d.FwMark = uint32(n)
+	}
+}
+
+// maxQueues is far above what helps, and below what the kernel gives.
+const maxQueues = 64
+
+func readQueues(r *report, e entry, d *draft) {
+	if n, _, ok := numberOf(r, e, 0, maxQueues); ok {
+		d.Queues = int(n)
 	}
 }
 

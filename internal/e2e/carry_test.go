@@ -137,6 +137,8 @@ func TestOptions(t *testing.T) {
 		{`encap_limit = 4`},
 		{`pmtu = "static"`, `mtu = 1400`},
 		{`ttl = "inherit"`, `hop_limit = "inherit"`, `dscp = 10`, `ecn = "compat"`, `flow_label = 74565`},
+		{`offload = "off"`, `queues = 1`},
+		{`queues = 5`},
 		{`flow_label = "inner"`, `fwmark = 77`, `martians = "strict"`},
 	} {
 		h := newHosts(t, 1500)
@@ -244,8 +246,8 @@ func TestAggregatedByGRO(t *testing.T) {
 	h := newHosts(t, 1500)
 	// veth does so if its peer cannot segment, its NAPI is a thread, and there
 	// is time to gather packets.
-	must(t, ethtool(h.a, "va", unix.ETHTOOL_STSO, 0))
-	must(t, ethtool(h.b, "vb", unix.ETHTOOL_SGRO, 1))
+	must(t, h.a.Ethtool("va", unix.ETHTOOL_STSO, 0))
+	must(t, h.b.Ethtool("vb", unix.ETHTOOL_SGRO, 1))
 	must(t, h.b.Do(func() error {
 		must(t, unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS))
 		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))

@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/transport"
+	"sixfour/transport/wait"
 	"sixfour/tun"
 )
 
@@ -38,12 +39,23 @@ type ends map[[4]byte]*end
 
 // end is one tunnel's side of an inbound: it belongs to the inbound's goroutine.
 type end struct {
-	t     *tunnel
-	stack *encap.Stack
-	mtu   encap.PathMTU
-	drops drops
-	batch [][]byte // packets for the device, each with WriteRoom in front
-	bytes int
+	t      *tunnel
+	stack  *encap.Stack
+	drops  drops
+	queue  int // of the device
+	gather *tun.Gatherer
+	bytes  int // of the packets in it
+}
+
+// buffers makes n buffers of size bytes each. Memory is only taken where
+// packets really are: the kernel maps a page when it is first written to.
+func buffers(n, size int) [][]byte {
+	arena := make([]byte, n*size)
+	bufs := make([][]byte, n)
+	for i := range bufs {
+		bufs[i] = arena[i*size : (i+1)*size : (i+1)*size]
+	}
+	return bufs
 }
 
 func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbound {
@@ -62,16 +74,16 @@ func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbou
 // newEnd is made anew with each table; its counters are the tunnel's.
 func newEnd(t *tunnel, p *path) *end {
 	return &end{
-		t:     t,
-		stack: p.stack,
-		mtu:   p.mtu,
-		drops: drops{counters: &t.in, log: t.log.Named("in")},
-		batch: make([][]byte, 0, transport.BatchSize),
+		t:      t,
+		stack:  p.stack,
+		drops:  drops{counters: &t.in, log: t.log.Named("in")},
+		gather: tun.NewGatherer(transport.BatchSize, int(t.mtu)),
 	}
 }
 
 // run works until the receiver is closed.
 func (in *inbound) run() {
+	wait.Thread()
 	for {
 		n, err := in.rx.Receive(in.bufs, in.sizes)
 		if errors.Is(err, net.ErrClosed) {
@@ -83,6 +95,7 @@ func (in *inbound) run() {
 			continue
 		}
 		in.carry(n)
+		nap(n)
 	}
 }
 
@@ -111,18 +124,10 @@ func (in *inbound) carry(n int) {
 			in.answer(e, inner)
 			continue
 		}
-		if len(e.batch) == 0 {
+		if e.gather.Len() == 0 {
 			in.touched = append(in.touched, e)
 		}
-		// The device's header goes over the end of the outer ones.
-		start := cap(buf) - cap(inner) - tun.WriteRoom
-		framed := buf[start : start+tun.WriteRoom+len(inner)]
-		if p, ok := tun.FindPartial(inner); ok {
-			e.flush() // what came before it goes before it
-			e.writePartial(framed, p)
-			continue
-		}
-		e.batch = append(e.batch, framed)
+		e.gather.Add(inner)
 		e.bytes += len(inner)
 	}
 	for _, e := range in.touched {
@@ -131,21 +136,22 @@ func (in *inbound) carry(n int) {
 	in.touched = in.touched[:0]
 }
 
-// flush writes the batch to the tunnel's device.
+// flush writes the packets to the tunnel's device.
 func (e *end) flush() {
-	n := len(e.batch)
-	if n == 0 {
-		return
-	}
+	n := e.gather.Len()
 	if dev := e.t.device.Load(); dev == nil {
+		e.gather.Discard()
 		e.drops.countN(drop.InterfaceDown, n, nil, nil)
-		n = 0
-	} else if refused, err := dev.Write(e.batch, tun.WriteRoom); err != nil {
-		e.drops.countN(writeReason(err), refused, nil, err)
-		n = max(n-refused, 0)
+	} else {
+		refused := e.gather.Write(dev.Queues()[e.queue])
+		if refused.Packets > 0 {
+			e.drops.countN(writeReason(refused.Err), refused.Packets, nil, refused.Err)
+		}
+		if n > refused.Packets {
+			e.t.in.carried(n-refused.Packets, e.bytes-refused.Bytes)
+		}
 	}
-	e.t.in.carried(n, e.bytes)
-	e.batch, e.bytes = e.batch[:0], 0
+	e.bytes = 0
 }
 
 // writeReason says under which reason a packet goes that the device refused.
@@ -154,24 +160,6 @@ func writeReason(err error) drop.Reason {
 		return drop.InterfaceDown
 	}
 	return drop.TunFailed
-}
-
-// writePartial is the door for packets whose checksum was left to a network
-// card, among them those that are larger than the path because a card's GRO put
-// them together.
-func (e *end) writePartial(framed []byte, p tun.Partial) {
-	dev := e.t.device.Load()
-	if dev == nil {
-		e.drops.count(drop.InterfaceDown, framed[tun.WriteRoom:])
-		return
-	}
-	size := len(framed) - tun.WriteRoom
-	overhead := e.t.cfg.Mode.Overhead(e.t.cfg.Options)
-	if err := dev.WritePartial(framed, tun.WriteRoom, p, int(e.mtu)-overhead); err != nil {
-		e.drops.countN(writeReason(err), 1, framed[tun.WriteRoom:], err)
-		return
-	}
-	e.t.in.carried(1, size)
 }
 
 // answer is the door for packets to the IPv6 layer's own address when the
@@ -194,7 +182,7 @@ func (in *inbound) answer(e *end, inner []byte) {
 		e.drops.count(r, inner)
 		return
 	}
-	if err := p.sender.SendOne(pkt); err != nil {
+	if err := p.senders[0].SendOne(pkt); err != nil {
 		e.drops.countN(sendReason(err), 1, inner, err)
 		return
 	}

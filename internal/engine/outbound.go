@@ -11,124 +11,186 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/transport"
+	"sixfour/transport/wait"
 	"sixfour/tun"
 )
 
-// outbound carries packets from a TUN device to the peer, on one goroutine.
+// outbound carries packets from one queue of a TUN device to the peer, on one
+// goroutine.
 type outbound struct {
 	t     *tunnel
+	queue *tun.Queue
+	index int // of the queue, and of the sender
 	drops drops
 
-	bufs    [][]byte
-	sizes   []int
-	batch   [][]byte // outer packets
-	inner   []int    // the sizes of the inner packets in them
-	scratch []byte   // for a fragment
+	path  *path  // of the packets that are being carried; nil: there is none
+	arena []byte // packets as they are read, each behind Headroom
+	heads []byte // headers of segments, each behind Headroom
+	used  int    // of heads
+	batch []transport.Packet
+	inner []int // sizes of the inner packets in the batch
+
+	scratch [2][]byte // for a packet to be fragmented, and a fragment
 }
 
-func newOutbound(t *tunnel, batch int) *outbound {
+// arenaPackets is how many packets of the largest size can be read before they
+// must be sent. Small ones share their room.
+const arenaPackets = 4
+
+func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
 	return &outbound{
-		t:       t,
-		drops:   drops{counters: &t.out, log: t.log.Named("out")},
-		bufs:    buffers(batch, encap.Headroom+transport.MaxPacket),
-		sizes:   make([]int, batch),
-		batch:   make([][]byte, 0, batch),
-		inner:   make([]int, 0, batch),
-		scratch: make([]byte, transport.MaxPacket),
+		t:     t,
+		queue: q,
+		index: index,
+		drops: drops{counters: &t.out, log: t.log.Named("out")},
+		arena: make([]byte, arenaPackets*(encap.Headroom+tun.MaxRead)),
+		heads: make([]byte, transport.BatchSize*2*encap.Headroom),
+		batch: make([]transport.Packet, 0, transport.BatchSize),
+		inner: make([]int, 0, transport.BatchSize),
 	}
-}
-
-// buffers makes n buffers of size bytes each. Memory is only taken where
-// packets really are: the kernel maps a page when it is first written to.
-func buffers(n, size int) [][]byte {
-	arena := make([]byte, n*size)
-	bufs := make([][]byte, n)
-	for i := range bufs {
-		bufs[i] = arena[i*size : (i+1)*size : (i+1)*size]
-	}
-	return bufs
 }
 
 // readPause keeps a device or a socket that does nothing but fail from burning a
 // processor.
 const readPause = 10 * time.Millisecond
 
+// napFrom is the smallest batch after which it pays to let packets gather.
+const napFrom = 8
+
+// nap does so after a batch that shows traffic, but not that it is too much.
+func nap(batch int) {
+	if batch >= napFrom && batch < transport.BatchSize/2 {
+		wait.Nap()
+	}
+}
+
 // run works until the device is closed or deleted.
-func (o *outbound) run(dev *tun.Device) {
+func (o *outbound) run() {
+	wait.Thread()
 	for {
-		n, err := dev.Read(o.bufs, o.sizes, encap.Headroom)
+		n, err := o.read()
 		if errors.Is(err, tun.ErrGone) {
 			return
 		}
-		if n > 0 {
-			o.carry(n)
-		}
+		o.send()
 		if err != nil {
 			o.drops.countN(drop.TunFailed, 1, nil, err)
 			time.Sleep(readPause)
 		}
+		nap(n)
 	}
 }
 
-// carry encapsulates and sends the n packets that were read.
-func (o *outbound) carry(n int) {
-	p := o.t.path.Load()
-	if p == nil {
-		o.drops.countN(drop.NoRoute, n, o.bufs[0][encap.Headroom:encap.Headroom+o.sizes[0]], nil)
-		return
-	}
-	o.batch, o.inner = o.batch[:0], o.inner[:0]
-	for i, size := range o.sizes[:n] {
-		buf := o.bufs[i][:encap.Headroom+size]
-		pkt, r := p.stack.Encapsulate(buf, encap.Headroom)
-		switch {
-		case r != drop.None:
-			o.drops.count(r, buf[encap.Headroom:])
-		case len(pkt) > int(p.mtu):
-			o.oversize(p, pkt, size)
-		default:
-			o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
+// read waits for packets, and encapsulates all that are there, or that there is
+// room for. It returns how many there were.
+func (o *outbound) read() (packets int, err error) {
+	for at := 0; len(o.batch) < transport.BatchSize && at+encap.Headroom+tun.MaxRead <= len(o.arena); {
+		// The virtio header comes to lie where the outer headers will.
+		start := at + encap.Headroom - tun.VirtioLen
+		n, err := o.queue.Read(o.arena[start:], packets == 0)
+		if errors.Is(err, tun.ErrEmpty) {
+			return packets, nil
+		} else if err != nil {
+			return packets, err
 		}
+		if packets == 0 {
+			o.path = o.t.path.Load()
+		}
+		packets += o.add(o.arena[at : start+n])
+		at = start + n
 	}
-	o.send(p)
+	return packets, nil
+}
+
+// add encapsulates what one read gave, b[Headroom-VirtioLen:], and returns how
+// many packets it is.
+func (o *outbound) add(b []byte) int {
+	inner := b[encap.Headroom:]
+	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
+	n := super.Segments()
+	switch {
+	case r != drop.None:
+		o.drops.count(r, inner)
+		return 1
+	case o.path == nil:
+		o.drops.countN(drop.NoRoute, n, inner, nil)
+		return n
+	}
+	if super.Headers() == 0 {
+		head, r := o.path.stack.Encapsulate(b, encap.Headroom)
+		o.push(transport.Packet{Head: head}, len(inner), r, inner)
+		return 1
+	}
+	for i := range n {
+		size := encap.Headroom + super.Headers()
+		if len(o.batch) == cap(o.batch) || o.used+size > len(o.heads) {
+			o.send()
+		}
+		h := o.heads[o.used : o.used+size]
+		o.used += size
+		payload := super.Segment(i, h[encap.Headroom:])
+		head, r := o.path.stack.EncapsulateSegment(h, encap.Headroom, len(payload))
+		o.push(transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload), r, h[encap.Headroom:])
+	}
+	return n
+}
+
+// push appends an outer packet to the batch, if there is one.
+func (o *outbound) push(pkt transport.Packet, size int, r drop.Reason, inner []byte) {
+	switch {
+	case r != drop.None:
+		o.drops.count(r, inner)
+	case pkt.Len() > int(o.path.mtu):
+		o.oversize(pkt, size)
+	default:
+		o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
+	}
 }
 
 // send sends the batch. A packet that the kernel refuses costs itself only; if
 // the path is replaced meanwhile, the rest goes the new way.
-func (o *outbound) send(p *path) {
+func (o *outbound) send() {
 	packets, bytes := 0, 0
 	for done := 0; done < len(o.batch); {
-		n, err := p.sender.Send(o.batch[done:])
+		n, err := o.path.senders[o.index].Send(o.batch[done:])
 		packets += n
 		for _, size := range o.inner[done : done+n] {
 			bytes += size
 		}
 		done += n
 		if errors.Is(err, net.ErrClosed) {
-			if p = o.t.path.Load(); p == nil {
-				o.drops.countN(drop.NoRoute, len(o.batch)-done, o.batch[done], nil)
+			if o.path = o.t.path.Load(); o.path == nil {
+				o.drops.countN(drop.NoRoute, len(o.batch)-done, o.batch[done].Head, nil)
 				break
 			}
 		} else if err != nil {
-			o.drops.countN(sendReason(err), 1, o.batch[done], err)
+			o.drops.countN(sendReason(err), 1, o.batch[done].Head, err)
 			done++
 		}
 	}
-	o.t.out.carried(packets, bytes)
+	if packets > 0 {
+		o.t.out.carried(packets, bytes)
+	}
+	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
 }
 
 // oversize is the door for packets larger than the path's MTU: a raw socket
 // that writes its own headers does not fragment. It happens when the interface
 // keeps the 1280 bytes that IPv6 needs over a path of less (RFC 4213 3.2.2), or
 // when the MTU was configured that way.
-func (o *outbound) oversize(p *path, pkt []byte, size int) {
-	if !header.IPv4(pkt).MayFragment() {
-		o.drops.count(drop.TooBig, pkt)
+func (o *outbound) oversize(pkt transport.Packet, size int) {
+	if !header.IPv4(pkt.Head).MayFragment() {
+		o.drops.count(drop.TooBig, pkt.Head)
 		return
 	}
-	for frag := range encap.Fragments4(pkt, int(p.mtu), o.scratch) {
-		if err := p.sender.SendOne(frag); err != nil {
-			o.drops.countN(sendReason(err), 1, pkt, err)
+	if o.scratch[0] == nil {
+		o.scratch[0], o.scratch[1] = make([]byte, transport.MaxPacket), make([]byte, transport.MaxPacket)
+	}
+	o.send() // what came before it goes before it
+	whole := append(append(o.scratch[0][:0], pkt.Head...), pkt.Body...)
+	for frag := range encap.Fragments4(whole, int(o.path.mtu), o.scratch[1]) {
+		if err := o.path.senders[o.index].SendOne(frag); err != nil {
+			o.drops.countN(sendReason(err), 1, pkt.Head, err)
 			return
 		}
 	}

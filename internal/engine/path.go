@@ -57,8 +57,8 @@ func (t *tunnel) setMTU(mtu encap.TunnelMTU) {
 // the one before, if the new one does not use it.
 func (t *tunnel) replacePath(p *path) {
 	old := t.path.Swap(p)
-	if old != nil && (p == nil || p.sender != old.sender) {
-		old.sender.Close()
+	if old != nil && (p == nil || p.senders[0] != old.senders[0]) {
+		old.close()
 	}
 }
 
@@ -97,18 +97,29 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 		return nil, "", err
 	}
 	if old != nil && old.endpoints == ep {
-		p.sender = old.sender
+		p.senders = old.senders
 		return p, "", nil
 	}
-	sender, err := transport.DialRaw4(ep.Local, ep.Remote, e.options(t))
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return nil, "", err
-	case err != nil:
+	for range t.queues {
+		sender, err := transport.DialRaw4(ep.Local, ep.Remote, e.options(t))
+		if err == nil {
+			p.senders = append(p.senders, sender)
+			continue
+		}
+		p.close()
+		if errors.Is(err, unix.EPERM) {
+			return nil, "", err
+		}
 		return nil, err.Error(), nil //nolint:nilerr // what may heal is a state to wait in, not an error
 	}
-	p.sender = sender
 	return p, "", nil
+}
+
+// close closes the path's sockets.
+func (p *path) close() {
+	for _, s := range p.senders {
+		s.Close()
+	}
 }
 
 func (e *Engine) options(t *tunnel) transport.Options { return transport.Options{Mark: t.cfg.FwMark} }

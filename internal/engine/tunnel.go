@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type tunnel struct {
 	answered atomic.Uint64              // echo requests, by the daemon itself
 	touched  atomic.Bool                // somebody changed the interface
 
+	queues  int
 	ours6   [16]byte // local6, where the interface does not carry it
 	answers bool     // ours6 is set
 
@@ -51,11 +53,11 @@ type path struct {
 	endpoints encap.Endpoints
 	mtu       encap.PathMTU
 	stack     *encap.Stack
-	sender    transport.Sender
+	senders   []transport.Sender // one for each queue
 }
 
 func newTunnel(cfg config.Tunnel, log *zap.Logger) *tunnel {
-	t := &tunnel{cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name))}
+	t := &tunnel{cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues(cfg.Queues)}
 	if cfg.Mode.Needs6() {
 		t.answers = true
 		t.ours6 = cfg.Local6.As16()
@@ -67,6 +69,25 @@ func newTunnel(cfg config.Tunnel, log *zap.Logger) *tunnel {
 	}
 	t.setState(Starting, "")
 	return t
+}
+
+// maxQueues is how many queues a tunnel has at most if the configuration does not
+// say.
+const maxQueues = 4
+
+func queues(configured int) int {
+	if configured != 0 {
+		return configured
+	}
+	return min(runtime.NumCPU(), maxQueues)
+}
+
+// offload is the most that the kernel is asked to leave to us.
+func (t *tunnel) offload() tun.Offload {
+	if t.cfg.NoOffload {
+		return tun.OffloadNone
+	}
+	return tun.OffloadUDP
 }
 
 // newSources are the checks for what comes out of the tunnel, with the outer
@@ -128,17 +149,25 @@ func (t *tunnel) open(lost, changed func()) error {
 		MTU:       int(t.mtu),
 		Addresses: t.cfg.Address,
 		Routes:    t.cfg.Routes,
+		Queues:    t.queues,
+		Offload:   t.offload(),
 	})
 	if err != nil {
 		return err
 	}
 	t.link, t.down = link, false
 	t.device.Store(link.Device)
-	out := newOutbound(t, link.Device.BatchSize())
-	t.wg.Go(func() {
-		out.run(link.Device)
-		lost()
-	})
+	if got, want := link.Device.Offload(), t.offload(); got < want {
+		t.log.Info("the kernel leaves less to us than it could: packets cost more", zap.Stringer("offload", got), zap.Stringer("wanted", want))
+	}
+	var once sync.Once
+	for i, q := range link.Device.Queues() {
+		out := newOutbound(t, q, i)
+		t.wg.Go(func() {
+			out.run()
+			once.Do(lost)
+		})
+	}
 	t.wg.Go(func() { t.watch(link.Device, changed) })
 	return nil
 }

@@ -29,6 +29,8 @@ type Settings struct {
 	MTU       int
 	Addresses []netip.Prefix
 	Routes    []netip.Prefix
+	Queues    int // at least 1
+	Offload   tun.Offload
 }
 
 // Link is a TUN interface in the kernel, with its addresses and routes, and the
@@ -106,30 +108,45 @@ func open(s Settings) (*Link, error) {
 
 // make creates the device.
 func (l *Link) make() error {
-	s := l.set
 	for deadline := time.Now().Add(busyWait); ; time.Sleep(50 * time.Millisecond) {
-		stale, err := find(l.handle, s.Name)
-		if err != nil {
-			return err
+		stale, err := find(l.handle, l.set.Name)
+		if err == nil && stale != nil {
+			err = removeStale(stale)
 		}
-		l.Device, err = tun.Open(s.Name, s.MTU)
+		if err == nil {
+			l.Device, err = tun.Open(tun.Settings{Name: l.set.Name, MTU: l.set.MTU, Queues: l.set.Queues, Offload: l.set.Offload})
+		}
 		switch {
 		case errors.Is(err, tun.ErrBusy) && time.Now().Before(deadline):
-			continue
 		case errors.Is(err, tun.ErrBusy):
 			return fmt.Errorf("interface %w: is another sixfourd running with the same tunnel? (fuser -v /dev/net/tun)", err)
-		case err != nil:
+		default:
 			return err
-		case stale == nil:
-			return nil
 		}
-		// Nobody held the leftover, but it may have addresses and routes of
-		// another configuration: closing it removes it with all of them.
-		if err := l.Device.Close(); err != nil {
-			return fmt.Errorf("remove the stale interface %s: %w", s.Name, err)
-		}
-		l.Device = nil
 	}
+}
+
+// removeStale removes an interface of ours that nobody holds, with its addresses
+// and routes, which may be those of another configuration. The error is
+// tun.ErrBusy if somebody holds it.
+func removeStale(stale netlink.Link) error {
+	name, queues := stale.Attrs().Name, 1
+	// It can be opened only as what it was made. One queue nobody can attach to
+	// twice, but to several others can be added.
+	if t, ok := stale.(*netlink.Tuntap); ok && t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 {
+		if t.Queues+t.DisabledQueues > 0 {
+			return fmt.Errorf("%s: %w", name, tun.ErrBusy)
+		}
+		queues = 2
+	}
+	dev, err := tun.Open(tun.Settings{Name: name, MTU: stale.Attrs().MTU, Queues: queues})
+	if err != nil {
+		return err
+	}
+	if err := dev.Close(); err != nil {
+		return fmt.Errorf("remove the stale interface %s: %w", name, err)
+	}
+	return nil
 }
 
 // configure gives the new interface its mark, addresses and routes.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -166,4 +167,28 @@ func (n *Namespace) route(f func(*netlink.Route) error, verb string, dst netip.P
 		return n.explain(fmt.Sprintf("%s route %v via %v dev %q", verb, dst, via, dev), err)
 	}
 	return nil
+}
+
+// Ethtool switches a feature of a device: cmd is one of unix.ETHTOOL_S… that take
+// a number (ethtool.h: struct ethtool_value).
+func (n *Namespace) Ethtool(dev string, cmd, value uint32) error {
+	return n.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		arg := [2]uint32{cmd, value}
+		var ifr struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}
+		copy(ifr.name[:], dev)
+		ifr.data = unsafe.Pointer(&arg)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr))); errno != 0 {
+			return n.explain(fmt.Sprintf("ethtool command %#x on %s", cmd, dev), errno)
+		}
+		return nil
+	})
 }
