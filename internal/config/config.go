@@ -42,14 +42,26 @@ type Tunnel struct {
 	Options         encap.Options
 	Strict          bool // martians = "strict"
 	FwMark          uint32
-	Queues          int    // of the interface; 0: as many as there are processors, within reason
-	NoOffload       bool   // offload = "off"
+	Queues          int  // of the interface; 0: as many as there are processors, within reason
+	NoOffload       bool // offload = "off"
+	IO              IO
 	Netns           string // name or absolute path; "": the daemon's own
 
 	file   string
 	header pos            // of the [[tunnel]] that begins the table
 	values map[string]pos // of the keys that the table has
 }
+
+// IO is how outer packets leave.
+type IO string
+
+// The ways: through a raw socket, through AF_XDP (and through the socket what
+// that does not take, which is worth a warning), or through whichever works.
+const (
+	IOSocket IO = "socket"
+	IOXDP    IO = "xdp"
+	IOAuto   IO = "auto"
+)
 
 // Host is a remote endpoint: either its address or its DNS name is set.
 type Host struct {

@@ -77,6 +77,7 @@ func TestSample(t *testing.T) {
 			Address: prefixes("10.0.0.1/30", "fc00::1/64"),
 			Routes:  prefixes("192.168.2.0/24"),
 			Options: encap.DefaultOptions,
+			IO:      IOSocket,
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -101,7 +102,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Log:     Log{"info", "auto"},
 		Control: Control{"/run/sixfour/control.sock", false},
-		Tunnels: []Tunnel{{Name: "a", Mode: mode("6in4"), Remote: Host{Name: "tunnel.example."}, Options: encap.DefaultOptions}},
+		Tunnels: []Tunnel{{Name: "a", Mode: mode("6in4"), Remote: Host{Name: "tunnel.example."}, Options: encap.DefaultOptions, IO: IOSocket}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -132,6 +133,9 @@ encap_limit = 4
 flow_label = 1048575
 martians = "strict"
 fwmark = 4294967295
+queues = 64
+offload = "off"
+io = "auto"
 netns = "/run/netns/inner"
 [[tunnel]]
 name = "b"
@@ -163,11 +167,11 @@ mtu = 65467
 					TTL: encap.InheritTTL, HopLimit: 255, DSCP: 46, ECNCompat: true, StaticMTU: true, EncapLimit: 4,
 					FlowLabel: encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 1048575},
 				},
-				Strict: true, FwMark: 4294967295, Netns: "/run/netns/inner",
+				Strict: true, FwMark: 4294967295, Queues: 64, NoOffload: true, IO: IOAuto, Netns: "/run/netns/inner",
 			},
 			{
 				Name: "b", Mode: mode("4in6in4"), Local: netip.MustParseAddr("127.0.0.1"), Remote: Host{Addr: netip.MustParseAddr("127.0.0.2")},
-				Local6: local6, Remote6: remote6, MTU: 65467,
+				Local6: local6, Remote6: remote6, MTU: 65467, IO: IOSocket,
 				Options: encap.Options{
 					TTL: 64, HopLimit: encap.InheritTTL, FlowLabel: encap.FlowLabel{Source: encap.FlowLabelInner},
 				},

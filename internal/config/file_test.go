@@ -60,7 +60,6 @@ func TestUnknownKeys(t *testing.T) {
 		{single + "mss_clamp = true\n" +
 			"keepalive = '25s'\n" +
 			"dead_after = 5\n" +
-			"io = 'socket'\n" +
 			"[[tunnel.peer]]\n" +
 			"name = 'b'\n" +
 			"[[tunnel.peer]]\n" +
@@ -69,8 +68,7 @@ func TestUnknownKeys(t *testing.T) {
 				`6:1: unknown key "mss_clamp" in [[tunnel]]`,
 				`7:1: unknown key "keepalive" in [[tunnel]]`,
 				`8:1: unknown key "dead_after" in [[tunnel]]`,
-				`9:1: unknown key "io" in [[tunnel]]`,
-				`10:10: unknown key "peer" in [[tunnel]]`,
+				`9:10: unknown key "peer" in [[tunnel]]`,
 			)},
 		{double + "tl = 3\nMTU = 3\nhop-limit = 3\nroute = []\nadress = []\nflowlabel = 3\n",
 			lines(

@@ -37,6 +37,7 @@ var tunnelKeys = []key[*draft]{
 	{"fwmark", readFwMark},
 	{"queues", readQueues},
 	{"offload", either("auto", "off", func(d *draft) *bool { return &d.NoOffload })},
+	{"io", readIO},
 	{"netns", readNetns},
 	{"mtu", readMTU},
 }
@@ -45,6 +46,7 @@ var tunnelKeys = []key[*draft]{
 func readTunnel(r *report, t *value) *draft {
 	d := &draft{Tunnel: Tunnel{
 		Options: encap.DefaultOptions,
+		IO:      IOSocket,
 		file:    r.file,
 		header:  t.at,
 		values:  make(map[string]pos, len(t.table)),
@@ -181,6 +183,12 @@ const maxQueues = 64
 func readQueues(r *report, e entry, d *draft) {
 	if n, _, ok := numberOf(r, e, 0, maxQueues); ok {
 		d.Queues = int(n)
+	}
+}
+
+func readIO(r *report, e entry, d *draft) {
+	if w, ok := wordOf(r, e, string(IOSocket), string(IOXDP), string(IOAuto)); ok {
+		d.IO = IO(w)
 	}
 }
 

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"syscall"
@@ -119,6 +121,49 @@ func TestUDP(t *testing.T) {
 	}
 }
 
+// Packets leave through AF_XDP, through the socket while they cannot, and
+// through AF_XDP again.
+func TestXDP(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA(`io = "xdp"`))
+	b := start(t, h.b, configB(`io = "auto"`))
+	leaves := func(d *daemon, by string) {
+		t.Helper()
+		eventually(t, "packets leave by "+by, func() error {
+			if _, s := d.status(t); s.State.IO != by {
+				return fmt.Errorf("by %s", s.State.IO)
+			}
+			return nil
+		})
+	}
+	reachable(t, h.a, inB)
+	leaves(a, "xdp")
+	leaves(b, "xdp")
+	pings(t, h.a, inB, rig.PingOptions{Size: 1412, DF: true})
+	pings(t, h.b, in6A, rig.PingOptions{Size: 4000})
+	transfer(t, h.a, h.b, inB, 50<<20)
+	transfer(t, h.b, h.a, inA, 50<<20)
+
+	// Somebody else takes the peer's address: another neighbour.
+	must(t, h.b.LinkDown("vb"))
+	leaves(a, "socket")
+	must(t, h.b.SetMAC("vb", net.HardwareAddr{2, 0, 0, 0, 0, 0x77}))
+	must(t, h.b.LinkUp("vb"))
+	reachable(t, h.a, inB)
+	leaves(a, "xdp")
+	transfer(t, h.a, h.b, inB, 10<<20)
+
+	must(t, h.a.SetMTU("va", 3000)) // frames of another size
+	must(t, h.b.SetMTU("vb", 3000))
+	leaves(a, "xdp")
+	transfer(t, h.a, h.b, inB, 10<<20)
+	for _, d := range []*daemon{a, b} {
+		if _, s := d.status(t); len(s.In.Drops) > 0 {
+			t.Errorf("drops: %+v", s.In)
+		}
+	}
+}
+
 func Test6in4(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.a, plainA())
@@ -220,6 +265,7 @@ remote = "%r"
 local6 = "fc01::%s6"
 remote6 = "fc01::%r6"
 address = ["10.0.1.%s4/30"]
+io = "xdp"
 `
 	fill := func(pairs ...string) string {
 		s := other
@@ -228,9 +274,9 @@ address = ["10.0.1.%s4/30"]
 		}
 		return s
 	}
-	start(t, h.a, configA())
+	start(t, h.a, configA(`io = "xdp"`)) // a device serves one process so
 	start(t, h.a, fill("%l", "203.0.113.11", "%r6", "2", "%r", "203.0.113.20", "%s6", "1", "%s4", "1", "%s", "six1"))
-	b := start(t, h.b, configB()+fill("%l", "203.0.113.20", "%r6", "1", "%r", "203.0.113.11", "%s6", "2", "%s4", "2", "%s", "six1"))
+	b := start(t, h.b, configB(`io = "xdp"`)+fill("%l", "203.0.113.20", "%r6", "1", "%r", "203.0.113.11", "%s6", "2", "%s4", "2", "%s", "six1"))
 	pings(t, h.a, inB, rig.PingOptions{Count: 20})
 	pings(t, h.a, netip.MustParseAddr("10.0.1.2"), rig.PingOptions{Count: 20})
 	transfer(t, h.b, h.a, netip.MustParseAddr("10.0.1.1"), 1<<20)

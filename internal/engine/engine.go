@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type Engine struct {
 	notify  chan struct{}   // something around us changed
 	lost    chan *tunnel    // its interface is gone
 	names   chan resolution // a peer's name has an address
+	ports   map[int]*port   // by the device
 	wg      sync.WaitGroup
 
 	mu       sync.Mutex // for inbounds, which Status reads
@@ -44,6 +46,7 @@ func New(cfg *config.Config, log *zap.Logger) *Engine {
 		notify:   make(chan struct{}, 1),
 		lost:     make(chan *tunnel, len(cfg.Tunnels)),
 		names:    make(chan resolution),
+		ports:    make(map[int]*port),
 		inbounds: make(map[netip.Addr]*inbound),
 	}
 	for _, t := range cfg.Tunnels {
@@ -75,7 +78,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	e.wg.Go(func() {
-		if err := netcfg.Watch(ctx, e.changed); err != nil {
+		if err := netcfg.Watch(ctx, slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP), e.changed); err != nil {
 			e.log.Warn("changes of routes are noticed late", zap.Error(err))
 		}
 	})
@@ -153,6 +156,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 		}
 		complete = complete && t.link != nil && t.path.Load() != nil
 	}
+	e.closePorts()
 	return complete, nil
 }
 
@@ -200,6 +204,7 @@ func (e *Engine) close() {
 		t.close()
 		t.replacePath(nil)
 	}
+	e.closePorts()
 	for _, in := range e.inbounds {
 		in.rx.Close()
 	}

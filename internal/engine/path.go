@@ -88,31 +88,39 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote), nil
 	}
 	mtu := encap.PathMTU(min(route.MTU, transport.MaxPacket))
+	hop := e.findHop(t, route)
 	old := t.path.Load()
-	if old != nil && old.endpoints == ep && old.mtu == mtu {
+	if old != nil && old.endpoints == ep && old.mtu == mtu && old.hop == hop {
 		return old, "", nil
 	}
-	p = &path{endpoints: ep, mtu: mtu}
+	p = &path{endpoints: ep, mtu: mtu, hop: hop}
 	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local)); err != nil {
 		return nil, "", err
 	}
-	if old != nil && old.endpoints == ep {
+	if old != nil && old.endpoints == ep && old.hop == hop {
 		p.senders = old.senders
 		return p, "", nil
 	}
 	for range t.queues {
-		sender, err := transport.DialRaw4(ep.Local, ep.Remote, e.options(t))
-		if err == nil {
-			p.senders = append(p.senders, sender)
-			continue
+		raw, err := transport.DialRaw4(ep.Local, ep.Remote, e.options(t))
+		if err != nil {
+			p.close()
+			if errors.Is(err, unix.EPERM) {
+				return nil, "", err
+			}
+			return nil, err.Error(), nil // what may heal is a state to wait in, not an error
 		}
-		p.close()
-		if errors.Is(err, unix.EPERM) {
-			return nil, "", err
-		}
-		return nil, err.Error(), nil //nolint:nilerr // what may heal is a state to wait in, not an error
+		p.senders = append(p.senders, p.hop.sender(raw))
 	}
 	return p, "", nil
+}
+
+// sender sends the way of the hop, if there is one.
+func (h hop) sender(raw transport.Sender) transport.Sender {
+	if h.port == nil {
+		return raw
+	}
+	return transport.NewXDPSender(h.port, h.from, h.to, raw)
 }
 
 // close closes the path's sockets.

@@ -36,6 +36,7 @@ type State struct {
 	Remote    string `json:"remote,omitempty"`
 	Local6    string `json:"local6,omitempty"`
 	Remote6   string `json:"remote6,omitempty"`
+	IO        string `json:"io,omitempty"` // how packets leave: socket or xdp
 	PathMTU   int    `json:"path_mtu,omitempty"`
 	TunnelMTU int    `json:"mtu,omitempty"`
 }
@@ -97,8 +98,8 @@ func (t *tunnel) setUp(p *path) {
 		Phase: Up, Since: since,
 		Local: e.Local.String(), Remote: e.Remote.String(),
 		Local6: text(e.Local6.IsValid(), e.Local6.String()), Remote6: text(e.Remote6.IsValid(), e.Remote6.String()),
-		PathMTU: int(p.mtu), TunnelMTU: int(t.mtu),
+		IO: string(p.io()), PathMTU: int(p.mtu), TunnelMTU: int(t.mtu),
 	}
-	t.log.Info("up", zap.Stringer("local", e.Local), zap.Stringer("remote", e.Remote),
+	t.log.Info("up", zap.Stringer("local", e.Local), zap.Stringer("remote", e.Remote), zap.String("io", string(p.io())),
 		zap.Int("path_mtu", int(p.mtu)), zap.Int("mtu", int(t.mtu)))
 }

@@ -40,6 +40,7 @@ type tunnel struct {
 	mtu        encap.TunnelMTU // that the interface has
 	down       bool            // the interface is
 	resolved   netip.Addr      // of a remote that is a name
+	noXDP      string          // why packets do not leave through AF_XDP though they should
 	registered *path           // by which packets from the peer find us
 	reopen     time.Time       // not before: after the interface was lost
 	wg         sync.WaitGroup  // of the goroutines that use the device
@@ -52,6 +53,7 @@ type tunnel struct {
 type path struct {
 	endpoints encap.Endpoints
 	mtu       encap.PathMTU
+	hop       hop
 	stack     *encap.Stack
 	senders   []transport.Sender // one for each queue
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -15,8 +16,11 @@ import (
 type Route struct {
 	Source    netip.Addr // the address it would send from
 	Interface string
-	Index     int // of the interface
-	MTU       int // of the route, or of its interface if the route has none
+	Index     int        // of the interface
+	MTU       int        // of the route, or of its interface if the route has none
+	Hop       netip.Addr // the gateway, or the destination itself
+	Ethernet  bool       // the interface has Ethernet's frames
+	Hardware  [6]byte    // its own address, if so
 }
 
 // Router asks the kernel of the process's own namespace for routes.
@@ -67,15 +71,49 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 	if route.MTU > 0 {
 		mtu = min(mtu, route.MTU)
 	}
-	return Route{Source: src.Unmap(), Interface: link.Attrs().Name, Index: route.LinkIndex, MTU: mtu}, nil
+	attrs := link.Attrs()
+	to := Route{Source: src.Unmap(), Interface: attrs.Name, Index: route.LinkIndex, MTU: mtu, Hop: remote}
+	if gw, ok := netip.AddrFromSlice(route.Gw); ok {
+		to.Hop = gw.Unmap()
+	}
+	if attrs.EncapType == "ether" && len(attrs.HardwareAddr) == len(to.Hardware) && attrs.Flags&net.FlagLoopback == 0 {
+		to.Ethernet, to.Hardware = true, [6]byte(attrs.HardwareAddr)
+	}
+	return to, nil
+}
+
+// Neighbour is the hardware address of a route's next hop. It makes the kernel
+// find that out, or verify it, as the kernel does for its own packets: false
+// means that it is not known yet. A change is told to a Watch with neighbours.
+func (r *Router) Neighbour(to Route) (hardware [6]byte, ok bool) {
+	list, err := r.handle.NeighList(to.Index, netlink.FAMILY_V4)
+	if err != nil {
+		return hardware, false
+	}
+	const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+	for _, n := range list {
+		if a, isAddr := netip.AddrFromSlice(n.IP); isAddr && a.Unmap() == to.Hop && len(n.HardwareAddr) == len(hardware) {
+			hardware, ok = [6]byte(n.HardwareAddr), n.State&usable != 0
+			if n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP|netlink.NUD_REACHABLE) != 0 {
+				return hardware, true
+			}
+		}
+	}
+	// An error here shows as a neighbour that remains unknown.
+	_ = r.handle.NeighSet(&netlink.Neigh{LinkIndex: to.Index, Family: netlink.FAMILY_V4, IP: to.Hop.AsSlice(), Flags: netlink.NTF_USE})
+	return hardware, ok
 }
 
 // Watch calls changed, from one goroutine, for each message by which the kernel
-// tells that links, IPv4 addresses or IPv4 routes of the process's own
-// namespace have changed, until ctx ends. One command of an administrator is a
+// tells that links, IPv4 addresses, IPv4 routes or, if asked for, neighbours of
+// the process's own namespace have changed, until ctx ends. One command of an administrator is a
 // burst of messages: changed must only take note.
-func Watch(ctx context.Context, changed func()) error {
-	sock, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+func Watch(ctx context.Context, neighbours bool, changed func()) error {
+	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE}
+	if neighbours {
+		groups = append(groups, unix.RTNLGRP_NEIGH)
+	}
+	sock, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
 		return fmt.Errorf("watch routes: %w", err)
 	}

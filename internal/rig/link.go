@@ -95,6 +95,11 @@ func (n *Namespace) SetMTU(dev string, mtu int) error {
 	return n.onLink(dev, fmt.Sprintf("set MTU %d", mtu), func(l netlink.Link) error { return n.handle.LinkSetMTU(l, mtu) })
 }
 
+// SetMAC sets a device's Ethernet address.
+func (n *Namespace) SetMAC(dev string, mac net.HardwareAddr) error {
+	return n.onLink(dev, "set address "+mac.String(), func(l netlink.Link) error { return n.handle.LinkSetHardwareAddr(l, mac) })
+}
+
 // MTU is a device's MTU, in bytes of IP packet.
 func (n *Namespace) MTU(dev string) (mtu int, err error) {
 	err = n.onLink(dev, "read MTU", func(l netlink.Link) error { mtu = l.Attrs().MTU; return nil })
