@@ -53,10 +53,6 @@ func newLine(t *testing.T) *line {
 		return err
 	}))
 	t.Cleanup(func() { l.dev.Close() })
-	go func() {
-		for range l.dev.Events() { // have to be read
-		}
-	}()
 	must(t, router.LinkUp("six0"))
 	must(t, router.Forward())
 	for _, a := range []string{"10.1.0.1/24", "fc01::1/64"} {

@@ -25,7 +25,6 @@ var (
 // Device is an open TUN interface. It vanishes with its last descriptor, and so
 // also when the process is killed.
 type Device struct {
-	dev     wgtun.Device // tells of changes; packets do not pass through it
 	queues  []*Queue
 	offload Offload
 }
@@ -65,7 +64,8 @@ func Open(s Settings) (*Device, error) {
 	return d, nil
 }
 
-// open makes the device of its first descriptor.
+// open makes the device of its first descriptor, which is closed then: the
+// queues have their own.
 func (d *Device) open(fd int, s Settings) error {
 	// In blocking mode, so that the runtime's poller does not hear of each packet.
 	file := os.NewFile(uintptr(fd), clonePath)
@@ -80,7 +80,9 @@ func (d *Device) open(fd int, s Settings) error {
 		file.Close()
 		return err
 	}
-	d.dev = dev
+	// It has done its work: to notice changes of the interface it would go on to
+	// write to it every second, where netlink tells of them.
+	defer dev.Close()
 	if d.offload, err = setOffload(fd, s.Offload); err != nil {
 		return err
 	}
@@ -135,18 +137,11 @@ func explainAttach(name string, err error) error {
 	return fmt.Errorf("make interface %s: %w", name, err)
 }
 
-// Events tells of changes of the interface; it must be read, and is closed by
-// Close.
-func (d *Device) Events() <-chan wgtun.Event { return d.dev.Events() }
-
 // Close removes the interface and ends every Read that waits.
 func (d *Device) Close() error {
 	var err error
 	for _, q := range d.queues {
 		err = errors.Join(err, q.fd.Close())
-	}
-	if d.dev != nil {
-		err = errors.Join(err, d.dev.Close())
 	}
 	return err
 }

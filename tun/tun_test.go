@@ -25,10 +25,6 @@ func TestDeletedInterfaceEndsRead(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		go func() {
-			for range dev.Events() { // have to be read
-			}
-		}()
 		var wg sync.WaitGroup
 		for _, q := range dev.Queues() {
 			wg.Go(func() {

@@ -15,6 +15,7 @@ import (
 
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
+	"sixfour/transport/wait"
 )
 
 // Engine runs the tunnels of one configuration. One goroutine, in Run, decides
@@ -65,6 +66,10 @@ const (
 	retry = time.Second
 )
 
+// spareProcessors is for how many goroutines that carry packets the runtime gets
+// a processor of their own, for as long as there is traffic.
+const spareProcessors = 2 * maxQueues
+
 // Run makes the interfaces, carries packets until ctx ends, and takes away what
 // it made. Ready is called once, when every tunnel can carry packets. An error
 // is what keeps the daemon from starting, or from going on.
@@ -77,12 +82,14 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
-	e.wg.Go(func() {
-		if err := netcfg.Watch(ctx, slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP), e.changed); err != nil {
-			e.log.Warn("changes of routes are noticed late", zap.Error(err))
-		}
-	})
+	wait.Spare(spareProcessors)
+	e.watch(ctx, "", slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP))
+	watched := map[string]bool{"": true}
 	for _, t := range e.tunnels {
+		if ns := t.cfg.Netns; !watched[ns] {
+			watched[ns] = true
+			e.watch(ctx, ns, false)
+		}
 		// The path first: the interface then comes up with the right MTU, and
 		// its first packets find their way.
 		if err := e.evaluate(t); err != nil {
@@ -160,8 +167,24 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	return complete, nil
 }
 
-// changed notes that something around us changed.
-func (e *Engine) changed() {
+// watch follows what changes in a namespace.
+func (e *Engine) watch(ctx context.Context, namespace string, neighbours bool) {
+	e.wg.Go(func() {
+		err := netcfg.Watch(ctx, namespace, neighbours, func(link int) { e.changed(namespace, link) })
+		if err != nil {
+			e.log.Warn("changes of interfaces and routes are noticed late", zap.String("netns", namespace), zap.Error(err))
+		}
+	})
+}
+
+// changed notes that something around us changed: a link of a namespace, or, if
+// its index is 0, something else.
+func (e *Engine) changed(namespace string, link int) {
+	for _, t := range e.tunnels {
+		if link != 0 && t.cfg.Netns == namespace && t.index.Load() == int64(link) {
+			t.touched.Store(true)
+		}
+	}
 	select {
 	case e.notify <- struct{}{}:
 	default:
@@ -174,7 +197,7 @@ func (e *Engine) open(ctx context.Context, t *tunnel) error {
 		case e.lost <- t:
 		case <-ctx.Done():
 		}
-	}, e.changed)
+	})
 }
 
 // interfaceLost is what happens when somebody deletes a tunnel's interface.

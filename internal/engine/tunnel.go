@@ -29,6 +29,7 @@ type tunnel struct {
 
 	device   atomic.Pointer[tun.Device] // nil: the interface is gone
 	answered atomic.Uint64              // echo requests, by the daemon itself
+	index    atomic.Int64               // of the interface, in its namespace
 	touched  atomic.Bool                // somebody changed the interface
 
 	queues  int
@@ -139,9 +140,8 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 const assumedMTU encap.PathMTU = 1500
 
 // open makes the interface and starts the goroutines that use it. Lost is called,
-// once, when the interface is gone, and changed when something about it changed;
-// both from other goroutines.
-func (t *tunnel) open(lost, changed func()) error {
+// once, when the interface is gone, from another goroutine.
+func (t *tunnel) open(lost func()) error {
 	if t.mtu == 0 {
 		t.mtu = t.wantMTU(assumedMTU)
 	}
@@ -158,6 +158,7 @@ func (t *tunnel) open(lost, changed func()) error {
 		return err
 	}
 	t.link, t.down = link, false
+	t.index.Store(int64(link.Index()))
 	t.device.Store(link.Device)
 	if got, want := link.Device.Offload(), t.offload(); got < want {
 		t.log.Info("the kernel leaves less to us than it could: packets cost more", zap.Stringer("offload", got), zap.Stringer("wanted", want))
@@ -170,17 +171,7 @@ func (t *tunnel) open(lost, changed func()) error {
 			once.Do(lost)
 		})
 	}
-	t.wg.Go(func() { t.watch(link.Device, changed) })
 	return nil
-}
-
-// watch follows the interface's events, whose channel has to be emptied. They
-// say that something happened; what it was, the kernel is asked.
-func (t *tunnel) watch(dev *tun.Device, changed func()) {
-	for range dev.Events() {
-		t.touched.Store(true)
-		changed()
-	}
 }
 
 // look sees how the interface is after somebody changed it, and puts back what

@@ -105,23 +105,27 @@ func (r *Router) Neighbour(to Route) (hardware [6]byte, ok bool) {
 }
 
 // Watch calls changed, from one goroutine, for each message by which the kernel
-// tells that links, IPv4 addresses, IPv4 routes or, if asked for, neighbours of
-// the process's own namespace have changed, until ctx ends. One command of an administrator is a
-// burst of messages: changed must only take note.
-func Watch(ctx context.Context, neighbours bool, changed func()) error {
+// tells that something has changed in a namespace, until ctx ends: links, IPv4
+// addresses, IPv4 routes or, if asked for, neighbours. If it is about a link,
+// changed gets its index, else 0. One command of an administrator is a burst of
+// messages: changed must only take note.
+func Watch(ctx context.Context, namespace string, neighbours bool, changed func(link int)) error {
 	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE}
 	if neighbours {
 		groups = append(groups, unix.RTNLGRP_NEIGH)
 	}
-	sock, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
-	if err != nil {
+	var sock *nl.NetlinkSocket
+	if err := In(namespace, func() (err error) {
+		sock, err = nl.Subscribe(unix.NETLINK_ROUTE, groups...)
+		return err
+	}); err != nil {
 		return fmt.Errorf("watch routes: %w", err)
 	}
 	defer sock.Close()
 	stop := context.AfterFunc(ctx, sock.Close)
 	defer stop()
 	for {
-		_, _, err := sock.Receive()
+		messages, _, err := sock.Receive()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -129,6 +133,15 @@ func Watch(ctx context.Context, neighbours bool, changed func()) error {
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch routes: %w", err)
 		}
-		changed()
+		if len(messages) == 0 {
+			changed(0)
+		}
+		for _, m := range messages {
+			link := 0
+			if m.Header.Type == unix.RTM_NEWLINK && len(m.Data) >= unix.SizeofIfInfomsg {
+				link = int(nl.DeserializeIfInfomsg(m.Data).Index)
+			}
+			changed(link)
+		}
 	}
 }

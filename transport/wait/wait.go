@@ -8,7 +8,9 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,8 +20,9 @@ import (
 type FD struct {
 	use    sync.RWMutex // held for reading while the descriptor is in use
 	fd     int
-	wake   int  // an eventfd, readable once the descriptor is to be closed
-	closed bool // under use
+	wake   int         // an eventfd, readable once the descriptor is to be closed
+	closed bool        // under use
+	busy   atomic.Bool // the last wait was brief
 	once   sync.Once
 }
 
@@ -56,18 +59,57 @@ func (f *FD) Release() { f.use.RUnlock() }
 // Release.
 func (f *FD) Wait(events int16) error {
 	fds := [2]unix.PollFd{{Fd: int32(f.fd), Events: events}, {Fd: int32(f.wake), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Ppoll(fds[:], nil, nil)
-		switch {
-		case err == unix.EINTR: //nolint:errorlint // a system call's error is not wrapped
-		case err != nil:
-			return os.NewSyscallError("ppoll", err)
-		case fds[1].Revents != 0:
-			return os.ErrClosed
+	n, errno := 0, unix.Errno(0)
+	if f.busy.Load() {
+		if spare.Add(-1) >= 0 {
+			n, errno = poll(&fds, brief)
+		}
+		spare.Add(1)
+	}
+	start := time.Now()
+	for n == 0 {
+		switch errno {
+		case 0, unix.EINTR:
 		default:
-			return nil
+			return os.NewSyscallError("ppoll", errno)
+		}
+		var err error
+		if n, err = unix.Ppoll(fds[:], nil, nil); err != nil {
+			errno, _ = err.(unix.Errno) //nolint:errorlint // a system call's error is not wrapped
 		}
 	}
+	f.busy.Store(time.Since(start) < brief)
+	if fds[1].Revents != 0 {
+		return os.ErrClosed
+	}
+	return nil
+}
+
+// brief is how long Wait keeps its processor, in the runtime's sense of the word,
+// if there was traffic within that time: the next packet of a conversation comes
+// before, and finds a goroutine that is still running. Otherwise the runtime
+// takes the processor away, and has to be asked for one again; but it also
+// watches those that run, which an idle daemon does not have it do.
+const brief = time.Millisecond
+
+// spare is how many goroutines may do so at a time.
+var spare atomic.Int32
+
+// Spare lets n goroutines wait without giving up their processor, and gives the
+// runtime as many more of them, so that nothing else is kept from running. Call
+// it once, before there are packets.
+func Spare(n int) {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+	spare.Store(int32(n))
+}
+
+// poll waits for at most a while, and the runtime does not know of it. Its
+// garbage collector does not wait for us: it sends a signal to a goroutine that
+// is to stop, as often as it takes, and a signal ends the call.
+func poll(fds *[2]unix.PollFd, atMost time.Duration) (int, unix.Errno) {
+	ts := unix.NsecToTimespec(int64(atMost))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(fds)), uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	return int(n), errno
 }
 
 // Close ends every Wait, waits until nobody uses the descriptor any more, and
@@ -104,5 +146,6 @@ const napTime = 50 * time.Microsecond
 // with a Thread.
 func Nap() {
 	ts := unix.NsecToTimespec(int64(napTime))
-	_ = unix.Nanosleep(&ts, nil) // a signal ends it early
+	// Too short to tell the runtime; a signal ends it.
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
