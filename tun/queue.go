@@ -22,11 +22,24 @@ type Queue struct {
 // MaxRead is how much room Read needs: the largest packet, and the virtio header.
 const MaxRead = VirtioLen + maxSuper
 
+// Wait waits until there is a packet to read, or Read has an error to tell. After
+// Close the error is ErrGone.
+func (q *Queue) Wait() error {
+	if _, err := q.fd.Acquire(); err != nil {
+		return ErrGone
+	}
+	defer q.fd.Release()
+	if q.fd.Wait(unix.POLLIN) != nil {
+		return ErrGone
+	}
+	return nil
+}
+
 // Read reads one packet into b, which should have room for MaxRead bytes, and
-// returns its length; ParseSuper says what it is. If there is none, and block is
-// false, the error is ErrEmpty; else Read waits for one. After Close, or when the interface is deleted, the error is
-// ErrGone; after other errors it may be called again.
-func (q *Queue) Read(b []byte, block bool) (int, error) {
+// returns its length; ParseSuper says what it is. If there is none now, the error
+// is ErrEmpty. After Close, or when the interface is deleted, it is ErrGone;
+// after other errors it may be called again.
+func (q *Queue) Read(b []byte) (int, error) {
 	fd, err := q.fd.Acquire()
 	if err != nil {
 		return 0, ErrGone
@@ -39,12 +52,7 @@ func (q *Queue) Read(b []byte, block bool) (int, error) {
 			return int(n), nil
 		case unix.EINTR:
 		case unix.EAGAIN:
-			if !block {
-				return 0, ErrEmpty
-			}
-			if err := q.fd.Wait(unix.POLLIN); err != nil {
-				return 0, ErrGone
-			}
+			return 0, ErrEmpty
 		case unix.EBADFD:
 			return 0, ErrGone
 		default:

@@ -30,7 +30,11 @@ func TestDeletedInterfaceEndsRead(t *testing.T) {
 			wg.Go(func() {
 				buf := make([]byte, tun.MaxRead)
 				for {
-					if _, err := q.Read(buf, true); errors.Is(err, tun.ErrGone) {
+					err := q.Wait()
+					if err == nil {
+						_, err = q.Read(buf)
+					}
+					if errors.Is(err, tun.ErrGone) {
 						return
 					}
 				}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -253,6 +254,34 @@ func TestNetns(t *testing.T) {
 
 // Two daemons on one host, each with tunnels of its own; between them a host
 // with one daemon and two tunnels at one address.
+// Many tunnels in one daemon: each carries, memory is bounded, and nothing stays
+// behind.
+func TestManyTunnels(t *testing.T) {
+	const n, mostKiB = 500, 200 << 10
+	h := newHosts(t, 1500)
+	var a, b strings.Builder
+	for i := range n {
+		remote := netip.AddrFrom4([4]byte{203, 0, 113, 20})
+		if i > 0 {
+			remote = netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) // nobody is there
+		}
+		fmt.Fprintf(&a, "[[tunnel]]\nname = \"t%d\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\nremote = \"%v\"\naddress = [\"fd00:%x::1/64\"]\n", i, remote, i)
+	}
+	b.WriteString("[[tunnel]]\nname = \"t0\"\nmode = \"6in4\"\nlocal = \"203.0.113.20\"\nremote = \"203.0.113.10\"\naddress = [\"fd00:0::2/64\"]\n")
+	must(t, h.a.AddRoute(netip.MustParsePrefix("198.18.0.0/15"), outerB, ""))
+	start(t, h.b, b.String())
+	d := start(t, h.a, a.String())
+	reachable(t, h.a, netip.MustParseAddr("fd00:0::2"))
+	transfer(t, h.a, h.b, netip.MustParseAddr("fd00:0::2"), 20<<20)
+	if kib := resident(t, d.cmd.Process.Pid); kib > mostKiB {
+		t.Errorf("%d KiB resident with %d tunnels, more than %d", kib, n, mostKiB)
+	}
+	d.end(t, syscall.SIGTERM)
+	if left := remains(t, h.a); len(left) > 0 {
+		t.Errorf("%d things stayed behind: %v", len(left), left[:1])
+	}
+}
+
 func TestTwoDaemonsOnOneHost(t *testing.T) {
 	h := newHosts(t, 1500)
 	second := netip.MustParseAddr("203.0.113.11")

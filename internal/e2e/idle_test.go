@@ -31,13 +31,25 @@ func wakeups(t *testing.T, pid int) (n int) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	must(t, err)
 	for _, task := range tasks {
-		b, err := os.ReadFile(task)
-		must(t, err)
-		_, rest, _ := strings.Cut(string(b), "\nvoluntary_ctxt_switches:")
-		count, _, _ := strings.Cut(rest, "\n")
-		v, err := strconv.Atoi(strings.TrimSpace(count))
-		must(t, err)
-		n += v
+		n += field(t, task, "voluntary_ctxt_switches")
 	}
 	return n
+}
+
+// resident is a process's memory in KiB.
+func resident(t *testing.T, pid int) int {
+	t.Helper()
+	return field(t, fmt.Sprintf("/proc/%d/status", pid), "VmRSS")
+}
+
+// field is a number in a status file of /proc.
+func field(t *testing.T, file, name string) int {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	must(t, err)
+	_, rest, _ := strings.Cut(string(b), "\n"+name+":")
+	line, _, _ := strings.Cut(rest, "\n")
+	v, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(line, "kB")))
+	must(t, err)
+	return v
 }

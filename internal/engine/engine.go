@@ -51,7 +51,7 @@ func New(cfg *config.Config, log *zap.Logger) *Engine {
 		inbounds: make(map[netip.Addr]*inbound),
 	}
 	for _, t := range cfg.Tunnels {
-		e.tunnels = append(e.tunnels, newTunnel(t, log))
+		e.tunnels = append(e.tunnels, newTunnel(t, queues(t.Queues, len(cfg.Tunnels)), log))
 	}
 	return e
 }
@@ -223,10 +223,15 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
+	// The kernel takes long to remove an interface, but not longer to remove many.
+	var all sync.WaitGroup
 	for _, t := range e.tunnels {
-		t.close()
-		t.replacePath(nil)
+		all.Go(func() {
+			t.close()
+			t.replacePath(nil)
+		})
 	}
+	all.Wait()
 	e.closePorts()
 	for _, in := range e.inbounds {
 		in.rx.Close()

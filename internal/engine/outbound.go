@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,13 @@ type outbound struct {
 	index int // of the queue, and of the sender
 	drops drops
 
-	path  *path  // of the packets that are being carried; nil: there is none
+	*workspace
+	path *path // of the packets that are being carried; nil: there is none
+}
+
+// workspace is what packets need on their way. Goroutines have one only while
+// they carry: of a thousand tunnels few do at a time.
+type workspace struct {
 	arena []byte // packets as they are read, each behind Headroom
 	heads []byte // headers of segments, each behind Headroom
 	used  int    // of heads
@@ -37,17 +44,17 @@ type outbound struct {
 // must be sent. Small ones share their room.
 const arenaPackets = 4
 
-func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
-	return &outbound{
-		t:     t,
-		queue: q,
-		index: index,
-		drops: drops{counters: &t.out, log: t.log.Named("out")},
+var workspaces = sync.Pool{New: func() any {
+	return &workspace{
 		arena: make([]byte, arenaPackets*(encap.Headroom+tun.MaxRead)),
 		heads: make([]byte, transport.BatchSize*2*encap.Headroom),
 		batch: make([]transport.Packet, 0, transport.BatchSize),
 		inner: make([]int, 0, transport.BatchSize),
 	}
+}}
+
+func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
+	return &outbound{t: t, queue: q, index: index, drops: drops{counters: &t.out, log: t.log.Named("out")}}
 }
 
 // readPause keeps a device or a socket that does nothing but fail from burning a
@@ -57,49 +64,62 @@ const readPause = 10 * time.Millisecond
 // napFrom is the smallest batch after which it pays to let packets gather.
 const napFrom = 8
 
-// nap does so after a batch that shows traffic, but not that it is too much.
-func nap(batch int) {
-	if batch >= napFrom && batch < transport.BatchSize/2 {
-		wait.Nap()
+// nap does so after a batch that shows traffic, but not that it is too much, and
+// reports whether it did.
+func nap(batch int) bool {
+	if batch < napFrom || batch >= transport.BatchSize/2 {
+		return false
 	}
+	wait.Nap()
+	return true
 }
 
 // run works until the device is closed or deleted.
 func (o *outbound) run() {
 	wait.Thread()
-	for {
-		n, err := o.read()
+	for o.queue.Wait() == nil {
+		o.workspace = workspaces.Get().(*workspace)
+		err := o.carry()
+		workspaces.Put(o.workspace)
+		o.workspace = nil
 		if errors.Is(err, tun.ErrGone) {
 			return
 		}
-		o.send()
 		if err != nil {
 			o.drops.countN(drop.TunFailed, 1, nil, err)
 			time.Sleep(readPause)
 		}
-		nap(n)
 	}
 }
 
-// read waits for packets, and encapsulates all that are there, or that there is
-// room for. It returns how many there were.
-func (o *outbound) read() (packets int, err error) {
+// carry carries packets until there are none.
+func (o *outbound) carry() error {
+	for {
+		n, empty, err := o.read()
+		o.send()
+		if err != nil || !nap(n) && empty {
+			return err
+		}
+	}
+}
+
+// read encapsulates the packets that are there, as far as there is room, and
+// returns how many there were, and whether that is all.
+func (o *outbound) read() (packets int, empty bool, err error) {
+	o.path = o.t.path.Load()
 	for at := 0; len(o.batch) < transport.BatchSize && at+encap.Headroom+tun.MaxRead <= len(o.arena); {
 		// The virtio header comes to lie where the outer headers will.
 		start := at + encap.Headroom - tun.VirtioLen
-		n, err := o.queue.Read(o.arena[start:], packets == 0)
+		n, err := o.queue.Read(o.arena[start:])
 		if errors.Is(err, tun.ErrEmpty) {
-			return packets, nil
+			return packets, true, nil
 		} else if err != nil {
-			return packets, err
-		}
-		if packets == 0 {
-			o.path = o.t.path.Load()
+			return packets, false, err
 		}
 		packets += o.add(o.arena[at : start+n])
 		at = start + n
 	}
-	return packets, nil
+	return packets, false, nil
 }
 
 // add encapsulates what one read gave, b[Headroom-VirtioLen:], and returns how

@@ -59,8 +59,8 @@ type path struct {
 	senders   []transport.Sender // one for each queue
 }
 
-func newTunnel(cfg config.Tunnel, log *zap.Logger) *tunnel {
-	t := &tunnel{cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues(cfg.Queues)}
+func newTunnel(cfg config.Tunnel, queues int, log *zap.Logger) *tunnel {
+	t := &tunnel{cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues}
 	if cfg.Mode.Needs6() {
 		t.answers = true
 		t.ours6 = cfg.Local6.As16()
@@ -78,11 +78,13 @@ func newTunnel(cfg config.Tunnel, log *zap.Logger) *tunnel {
 // say.
 const maxQueues = 4
 
-func queues(configured int) int {
+// queues is how many queues a tunnel has of n tunnels: one for each processor,
+// which many tunnels keep busy without. A second one costs the kernel megabytes.
+func queues(configured, n int) int {
 	if configured != 0 {
 		return configured
 	}
-	return min(runtime.NumCPU(), maxQueues)
+	return max(1, min(runtime.NumCPU()/n, maxQueues))
 }
 
 // offload is the most that the kernel is asked to leave to us.
