@@ -254,6 +254,51 @@ func TestNetns(t *testing.T) {
 
 // Two daemons on one host, each with tunnels of its own; between them a host
 // with one daemon and two tunnels at one address.
+// The path and its tables are replaced under traffic, again and again, and no
+// packet is lost or overtaken for it.
+func TestReplacedUnderTraffic(t *testing.T) {
+	for _, io := range []string{"socket", "xdp"} {
+		h := newHosts(t, 1500)
+		a := start(t, h.a, configA(`io = "`+io+`"`, `queues = 1`))
+		b := start(t, h.b, configB(`queues = 1`))
+		reachable(t, h.a, inB)
+		eventually(t, "packets leave by "+io, func() error {
+			if _, s := a.status(t); s.State.IO != io {
+				return fmt.Errorf("by %s", s.State.IO)
+			}
+			return nil
+		})
+		done := make(chan rig.LoadResult)
+		go func() {
+			r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000),
+				rig.LoadOptions{UDP: true, Duration: 3 * time.Second, Size: 200, Rate: 20000})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- r
+		}()
+		for i := range 25 {
+			mtu := 1400 + i%2*100
+			must(t, h.a.SetMTU("va", mtu))
+			must(t, h.b.SetMTU("vb", mtu))
+			eventually(t, "path MTU", func() error {
+				if _, s := a.status(t); s.State.PathMTU != mtu {
+					return fmt.Errorf("%d", s.State.PathMTU)
+				}
+				return nil
+			})
+		}
+		if r := <-done; r.Lost() != 0 || r.Reordered != 0 || r.Received < 1000 {
+			t.Errorf("%s: %+v", io, r)
+		}
+		for _, d := range []*daemon{a, b} {
+			if _, s := d.status(t); len(s.In.Drops)+len(s.Out.Drops) > 0 {
+				t.Errorf("drops: %+v %+v", s.In, s.Out)
+			}
+		}
+	}
+}
+
 // Many tunnels in one daemon: each carries, memory is bounded, and nothing stays
 // behind.
 func TestManyTunnels(t *testing.T) {

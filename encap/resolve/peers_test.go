@@ -1,0 +1,118 @@
+package resolve
+
+import (
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"sixfour/encap/header"
+)
+
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, t := range texts {
+		out = append(out, netip.MustParsePrefix(t))
+	}
+	return out
+}
+
+// inner is a packet's header between two addresses.
+func inner(src, dst string) []byte {
+	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
+	b := make([]byte, header.IPv6Len)
+	if s.Is4() {
+		b = b[:header.IPv4Len]
+		b[0] = 0x45
+		copy(b[12:], s.AsSlice())
+		copy(b[16:], d.AsSlice())
+		return b
+	}
+	b[0] = 0x60
+	copy(b[8:], s.AsSlice())
+	copy(b[24:], d.AsSlice())
+	return b
+}
+
+func TestPeers(t *testing.T) {
+	p, err := NewPeers([]Peer[string]{
+		{"all", netip.MustParseAddr("192.0.2.1"), prefixes("0.0.0.0/0", "2001:db8::/32")},
+		{"net", netip.MustParseAddr("192.0.2.2"), prefixes("10.1.0.0/16")},
+		{"host", netip.MustParseAddr("192.0.2.3"), prefixes("10.1.2.3/32", "2001:db8:1::7/48")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ src, dst, to string }{
+		{"10.9.9.9", "8.8.8.8", "all"},
+		{"8.8.8.8", "10.1.9.9", "net"},
+		{"10.1.9.9", "10.1.2.3", "host"},
+		{"2001:db8::1", "2001:db8:1:2::3", "host"},
+		{"2001:db8:1::1", "2001:db8:2::3", "all"},
+		{"2001:db8::1", "2001:db9::", ""},
+	} {
+		if got, ok := p.To(inner(c.src, c.dst)); got != c.to || ok != (c.to != "") {
+			t.Errorf("to %s: %q, want %q", c.dst, got, c.to)
+		}
+		for _, peer := range []string{"all", "net", "host"} { // what came from where the answer goes
+			if got := p.Allows(peer, inner(c.dst, c.src)); got != (peer == c.to) {
+				t.Errorf("from %s by %s: %v", c.dst, peer, got)
+			}
+		}
+	}
+	if got, ok := p.From(netip.MustParseAddr("192.0.2.2")); got != "net" || !ok {
+		t.Errorf("%q, %v", got, ok)
+	}
+	if got, ok := p.From(netip.MustParseAddr("192.0.2.9")); ok {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestPeersThatContradict(t *testing.T) {
+	_, err := NewPeers([]Peer[int]{
+		{1, netip.MustParseAddr("192.0.2.1"), prefixes("10.0.0.0/8", "10.0.0.1/8")},
+		{2, netip.MustParseAddr("192.0.2.1"), prefixes("10.0.0.0/8", "10.0.0.0/16")},
+	})
+	for _, want := range []string{"two peers have the remote address 192.0.2.1", "10.0.0.0/8 is behind two peers"} {
+		if err == nil || strings.Count(err.Error(), want) != 1 {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// A table is replaced while others look things up in it: each finds what one of
+// the two says.
+func TestPeersReplaced(t *testing.T) {
+	var table atomic.Pointer[Peers[int]]
+	make := func(n int) *Peers[int] {
+		p, err := NewPeers([]Peer[int]{
+			{n, netip.MustParseAddr("192.0.2.1"), prefixes("10.0.0.0/8")},
+			{-n, netip.MustParseAddr("192.0.2.2"), prefixes("10.0.0.0/16")},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return p
+	}
+	table.Store(make(1))
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for !stop.Load() {
+				p := table.Load()
+				wide, _ := p.To(inner("10.9.9.9", "10.1.0.0"))
+				narrow, _ := p.To(inner("10.9.9.9", "10.0.0.1"))
+				if wide <= 0 || narrow != -wide || !p.Allows(wide, inner("10.1.0.0", "10.9.9.9")) {
+					t.Errorf("%d, %d", wide, narrow)
+					return
+				}
+			}
+		})
+	}
+	for n := range 2000 {
+		table.Store(make(n + 1))
+	}
+	stop.Store(true)
+	wg.Wait()
+}
