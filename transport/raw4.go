@@ -29,9 +29,9 @@ type RawReceiver struct {
 	batch *batch
 }
 
-// ListenRaw4 opens a receiver. The local address need not be there yet. Without
-// CAP_NET_RAW the error says so.
-func ListenRaw4(local netip.Addr, protocol int, o Options) (*RawReceiver, error) {
+// ListenRaw4 opens a receiver of a shard. The local address need not be there
+// yet. Without CAP_NET_RAW the error says so.
+func ListenRaw4(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver, error) {
 	lc := net.ListenConfig{Control: o.control(func(fd int) error {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 			// Without CAP_NET_ADMIN: as much as net.core.rmem_max allows.
@@ -43,7 +43,14 @@ func ListenRaw4(local netip.Addr, protocol int, o Options) (*RawReceiver, error)
 	if err != nil {
 		return nil, explain(fmt.Sprintf("open raw socket for protocol %d at %v", protocol, local), err)
 	}
-	fd, err := detach(pc.(*net.IPConn))
+	conn := pc.(*net.IPConn)
+	if s.Count > 1 {
+		if err := setFilter(conn, s.filter()); err != nil {
+			pc.Close()
+			return nil, fmt.Errorf("filter for shard %d of %d: %w", s.Index, s.Count, err)
+		}
+	}
+	fd, err := detach(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +137,15 @@ func setUpSender(c *net.IPConn) error {
 		return err
 	}
 	// It only sends: whatever arrives would fill its queue for nothing.
-	nothing, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
+	return setFilter(c, []bpf.Instruction{bpf.RetConstant{Val: 0}})
+}
+
+func setFilter(c *net.IPConn, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return err
 	}
-	return ipv4.NewPacketConn(c).SetBPF(nothing)
+	return ipv4.NewPacketConn(c).SetBPF(raw)
 }
 
 // Send is described at the interface Sender.

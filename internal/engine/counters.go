@@ -10,8 +10,9 @@ import (
 	"sixfour/encap/header"
 )
 
-// counters are what one goroutine has done. Only it adds, once per batch or for
-// a drop; anybody may read. They stand on cache lines of their own.
+// counters are what the goroutines of one tunnel and direction have done. They
+// add once per batch, or for a drop; anybody may read. They stand on cache lines
+// of their own.
 type counters struct {
 	_       [64]byte
 	packets atomic.Uint64

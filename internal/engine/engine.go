@@ -28,10 +28,11 @@ type Engine struct {
 	lost    chan *tunnel    // its interface is gone
 	names   chan resolution // a peer's name has an address
 	ports   map[int]*port   // by the device
+	shards  int             // receivers at each local address
 	wg      sync.WaitGroup
 
-	mu       sync.Mutex // for inbounds, which Status reads
-	inbounds map[netip.Addr]*inbound
+	mu       sync.Mutex                // for inbounds, which Status reads
+	inbounds map[netip.Addr][]*inbound // by local address; a shard each
 }
 
 type resolution struct {
@@ -48,10 +49,12 @@ func New(cfg *config.Config, log *zap.Logger) *Engine {
 		lost:     make(chan *tunnel, len(cfg.Tunnels)),
 		names:    make(chan resolution),
 		ports:    make(map[int]*port),
-		inbounds: make(map[netip.Addr]*inbound),
+		inbounds: make(map[netip.Addr][]*inbound),
 	}
 	for _, t := range cfg.Tunnels {
-		e.tunnels = append(e.tunnels, newTunnel(t, queues(t.Queues, len(cfg.Tunnels)), log))
+		n := queues(t.Queues, len(cfg.Tunnels))
+		e.tunnels = append(e.tunnels, newTunnel(t, n, log))
+		e.shards = max(e.shards, n)
 	}
 	return e
 }
@@ -233,8 +236,10 @@ func (e *Engine) close() {
 	}
 	all.Wait()
 	e.closePorts()
-	for _, in := range e.inbounds {
-		in.rx.Close()
+	for _, shards := range e.inbounds {
+		for _, in := range shards {
+			in.rx.Close()
+		}
 	}
 	e.wg.Wait()
 	if e.router != nil {
@@ -250,9 +255,11 @@ func (e *Engine) Status() Status {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, in := range e.inbounds {
-		for reason, n := range in.stray.traffic().Drops {
-			s.Stray.Drops[reason] += n
+	for _, shards := range e.inbounds {
+		for _, in := range shards {
+			for reason, n := range in.stray.traffic().Drops {
+				s.Stray.Drops[reason] += n
+			}
 		}
 	}
 	return s

@@ -18,8 +18,8 @@ import (
 	"sixfour/tun"
 )
 
-// inbound carries packets from one outer address of ours to the TUN devices of
-// the tunnels that end there, on one goroutine.
+// inbound carries one shard of the packets to an outer address of ours to the
+// TUN devices of the tunnels that end there, on one goroutine.
 type inbound struct {
 	local netip.Addr
 	rx    transport.Receiver
@@ -72,9 +72,10 @@ func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbou
 }
 
 // newEnd is made anew with each table; its counters are the tunnel's.
-func newEnd(t *tunnel, p *path) *end {
+func newEnd(t *tunnel, p *path, queue int) *end {
 	return &end{
 		t:      t,
+		queue:  queue,
 		stack:  p.stack,
 		drops:  drops{counters: &t.in, log: t.log.Named("in")},
 		gather: tun.NewGatherer(transport.BatchSize, int(t.mtu)),

@@ -133,45 +133,62 @@ func (p *path) close() {
 func (e *Engine) options(t *tunnel) transport.Options { return transport.Options{Mark: t.cfg.FwMark} }
 
 // register lets the tunnel's end be found by packets to its local address: it
-// opens a receiver there if there is none yet, and closes one that no tunnel
+// opens receivers there if there are none yet, and closes those that no tunnel
 // uses any more.
 func (e *Engine) register(t *tunnel, p *path) error {
 	local := p.endpoints.Local
-	in := e.inbounds[local]
-	if in == nil {
-		rx, err := transport.ListenRaw4(local, header.ProtoIPv6, transport.Options{})
-		if err != nil {
+	shards := e.inbounds[local]
+	if shards == nil {
+		var err error
+		if shards, err = e.listen(local); err != nil {
 			return err
 		}
-		in = newInbound(local, rx, e.log)
-		e.mu.Lock()
-		e.inbounds[local] = in
-		e.mu.Unlock()
-		e.wg.Go(in.run)
 	}
 	if old := t.registered; old != nil && old.endpoints.Local != local {
-		e.unregister(t, e.inbounds[old.endpoints.Local])
+		e.unregister(t, old.endpoints.Local)
 	}
 	t.registered = p
-	table := maps.Clone(*in.ends.Load())
-	remove(table, t)
-	table[p.endpoints.Remote.As4()] = newEnd(t, p)
-	in.ends.Store(&table)
+	for i, in := range shards {
+		table := maps.Clone(*in.ends.Load())
+		remove(table, t)
+		table[p.endpoints.Remote.As4()] = newEnd(t, p, i%t.queues)
+		in.ends.Store(&table)
+	}
 	return nil
 }
 
-func (e *Engine) unregister(t *tunnel, in *inbound) {
-	if in == nil {
-		return
+// listen opens the receivers of a local address.
+func (e *Engine) listen(local netip.Addr) (shards []*inbound, err error) {
+	for i := range e.shards {
+		rx, err := transport.ListenRaw4(local, header.ProtoIPv6, transport.Shard{Index: i, Count: e.shards}, transport.Options{})
+		if err != nil {
+			for _, in := range shards {
+				in.rx.Close()
+			}
+			return nil, err
+		}
+		shards = append(shards, newInbound(local, rx, e.log))
 	}
-	table := maps.Clone(*in.ends.Load())
-	remove(table, t)
-	in.ends.Store(&table)
-	if len(table) == 0 {
-		in.rx.Close()
-		e.mu.Lock()
-		delete(e.inbounds, in.local)
-		e.mu.Unlock()
+	e.mu.Lock()
+	e.inbounds[local] = shards
+	e.mu.Unlock()
+	for _, in := range shards {
+		e.wg.Go(in.run)
+	}
+	return shards, nil
+}
+
+func (e *Engine) unregister(t *tunnel, local netip.Addr) {
+	for _, in := range e.inbounds[local] {
+		table := maps.Clone(*in.ends.Load())
+		remove(table, t)
+		in.ends.Store(&table)
+		if len(table) == 0 {
+			in.rx.Close()
+			e.mu.Lock()
+			delete(e.inbounds, local)
+			e.mu.Unlock()
+		}
 	}
 }
 
