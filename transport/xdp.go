@@ -2,11 +2,14 @@ package transport
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/transport/wait"
 )
 
 // An AF_XDP socket hands Ethernet frames to a device's driver, past routing, the
@@ -17,13 +20,14 @@ import (
 // Sizes of an XDPPort.
 const (
 	xdpFrames    = 1024 // packets on their way to the device; a power of two
-	xdpFrameSize = 2048 // bytes
-	xdpLarge     = 4096 // bytes, for devices of larger MTU
+	xdpArrivals  = 4096 // packets that may wait for us; a power of two
+	xdpFrameSize = 2048 // bytes; for devices of larger MTU twice that
+	xdpHeadroom  = 256  // bytes of a frame that the kernel keeps in front of a packet that arrives
 	ethernetLen  = 14
 )
 
-// XDPPort sends through one queue of one Ethernet device. A device's queue has
-// one port in the whole system, which all Senders share.
+// XDPPort sends and receives through one queue of one Ethernet device. A device's
+// queue has one port in the whole system, which all Senders share.
 type XDPPort struct {
 	mu     sync.Mutex
 	fd     int // -1 after Close
@@ -32,42 +36,51 @@ type XDPPort struct {
 	free   []uint64
 	tx     *xdpRing[unix.XDPDesc]
 	done   *xdpRing[uint64] // frames that the kernel gives back
-	fill   *xdpRing[uint64] // of the receive side: the kernel wants there to be one
 	broken bool
+
+	// Of the receiver.
+	arrivals *wait.FD
+	rx       *xdpRing[unix.XDPDesc]
+	fill     *xdpRing[uint64] // frames that the kernel may fill
+	descs    []unix.XDPDesc
 }
 
-// OpenXDP opens queue 0 of a device, for packets of up to mtu bytes.
-func OpenXDP(device, mtu int) (*XDPPort, error) {
+// OpenXDP opens a queue of a device, for packets of up to mtu bytes.
+func OpenXDP(device, queue, mtu int) (*XDPPort, error) {
 	p := &XDPPort{size: xdpFrameSize}
-	if ethernetLen+mtu > p.size {
-		p.size = xdpLarge
+	if mtu > p.MTU() {
+		p.size *= 2 // a page, which is the most there is
 	}
-	if ethernetLen+mtu > p.size {
-		return nil, fmt.Errorf("open AF_XDP socket: an MTU of %d is more than a frame of %d bytes takes", mtu, p.size)
+	if mtu > p.MTU() {
+		return nil, fmt.Errorf("open AF_XDP socket: an MTU of %d is more than the %d bytes that a frame takes", mtu, p.MTU())
 	}
 	var err error
 	if p.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open AF_XDP socket: %w", err)
 	}
-	if err := p.setUp(device); err != nil {
+	if err := p.setUp(device, queue); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("open AF_XDP socket: %w", err)
 	}
 	return p, nil
 }
 
-func (p *XDPPort) setUp(device int) error {
+func (p *XDPPort) setUp(device, queue int) error {
 	// What waits in the device counts against the send buffer.
-	if unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*xdpFrames*p.size) != nil {
-		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 2*xdpFrames*p.size)
+	buffer := 2 * xdpFrames * p.size
+	if unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer) != nil {
+		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, buffer)
 	}
 	_ = unix.SetsockoptInt(p.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, BatchSize) // since Linux 6.18
 	var err error
-	if p.mem, err = newFrames(p.fd, xdpFrames, p.size); err != nil {
+	if p.mem, err = newFrames(p.fd, xdpFrames+xdpArrivals, p.size); err != nil {
 		return err
 	}
-	for _, ring := range []int{unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_TX_RING} {
-		if err := unix.SetsockoptInt(p.fd, unix.SOL_XDP, ring, xdpFrames); err != nil {
+	for ring, size := range map[int]int{
+		unix.XDP_UMEM_FILL_RING: xdpArrivals, unix.XDP_RX_RING: xdpArrivals,
+		unix.XDP_UMEM_COMPLETION_RING: xdpFrames, unix.XDP_TX_RING: xdpFrames,
+	} {
+		if err := unix.SetsockoptInt(p.fd, unix.SOL_XDP, ring, size); err != nil {
 			return os.NewSyscallError("setsockopt XDP ring", err)
 		}
 	}
@@ -75,7 +88,10 @@ func (p *XDPPort) setUp(device int) error {
 	if err != nil {
 		return err
 	}
-	if p.fill, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_FILL_RING, o.Fr, xdpFrames); err != nil {
+	if p.fill, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_FILL_RING, o.Fr, xdpArrivals); err != nil {
+		return err
+	}
+	if p.rx, err = mapRing[unix.XDPDesc](p.fd, unix.XDP_PGOFF_RX_RING, o.Rx, xdpArrivals); err != nil {
 		return err
 	}
 	if p.done, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, o.Cr, xdpFrames); err != nil {
@@ -88,14 +104,31 @@ func (p *XDPPort) setUp(device int) error {
 	for i := range xdpFrames {
 		p.free = append(p.free, uint64(i*p.size))
 	}
-	return os.NewSyscallError("bind", unix.Bind(p.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(device)}))
+	for i := range xdpArrivals {
+		p.fill.put(uint64((xdpFrames + i) * p.size))
+	}
+	p.fill.publish()
+	if err := unix.Bind(p.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(device), QueueID: uint32(queue)}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	own, err := unix.FcntlInt(uintptr(p.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	if p.arrivals, err = wait.New(own); err != nil {
+		unix.Close(own)
+	}
+	return err
 }
 
 // MTU is the largest packet that fits, in bytes.
-func (p *XDPPort) MTU() int { return p.size - ethernetLen }
+func (p *XDPPort) MTU() int { return p.size - xdpHeadroom - ethernetLen }
 
-// Close ends the port; its Senders go on with their other socket.
+// Close ends the port and its Receive; its Senders go on with their other socket.
 func (p *XDPPort) Close() error {
+	if p.arrivals != nil {
+		p.arrivals.Close()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fd < 0 {
@@ -106,6 +139,7 @@ func (p *XDPPort) Close() error {
 	p.tx.unmap()
 	p.done.unmap()
 	p.fill.unmap()
+	p.rx.unmap()
 	if p.mem != nil {
 		_ = unix.Munmap(p.mem)
 	}
@@ -117,6 +151,30 @@ func (p *XDPPort) Broken() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.broken
+}
+
+// Receive is described at the interface Receiver. What arrives is what an
+// XDPFilter takes.
+func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
+	if _, err := p.arrivals.Acquire(); err != nil {
+		return 0, net.ErrClosed
+	}
+	defer p.arrivals.Release()
+	for p.rx.ready() == 0 {
+		if err := p.arrivals.Wait(unix.POLLIN); err != nil {
+			return 0, closed(err)
+		}
+	}
+	p.descs = p.rx.takeSome(p.descs[:0], min(len(bufs), len(sizes)))
+	for i, d := range p.descs {
+		pkt := p.mem[d.Addr+ethernetLen : d.Addr+uint64(d.Len)]
+		if sizes[i] = len(pkt); copy(bufs[i], pkt) < len(pkt) {
+			sizes[i] = 0
+		}
+		p.fill.put(d.Addr &^ uint64(p.size-1))
+	}
+	p.fill.publish()
+	return len(p.descs), nil
 }
 
 // XDPSender sends to one next hop through an XDPPort, and, what that does not

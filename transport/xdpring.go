@@ -56,14 +56,22 @@ func (r *xdpRing[E]) publish() { atomic.StoreUint32(r.producer, r.count) }
 // pending is how many of the published entries the kernel has not taken yet.
 func (r *xdpRing[E]) pending() int { return int(r.count - atomic.LoadUint32(r.consumer)) }
 
-// take empties a ring of which we are the consumer.
-func (r *xdpRing[E]) take(to []E) []E {
-	for last := atomic.LoadUint32(r.producer); r.count != last; r.count++ {
+// ready is how many entries there are to take from a ring of which we are the
+// consumer.
+func (r *xdpRing[E]) ready() int { return int(atomic.LoadUint32(r.producer) - r.count) }
+
+// takeSome takes up to n entries from a ring of which we are the consumer.
+func (r *xdpRing[E]) takeSome(to []E, n int) []E {
+	for n = min(n, r.ready()); n > 0; n-- {
 		to = append(to, r.entries[r.count&r.mask])
+		r.count++
 	}
 	atomic.StoreUint32(r.consumer, r.count)
 	return to
 }
+
+// take empties a ring of which we are the consumer.
+func (r *xdpRing[E]) take(to []E) []E { return r.takeSome(to, r.ready()) }
 
 // xdpOffsets says where in the rings the counts and entries are.
 func xdpOffsets(fd int) (o unix.XDPMmapOffsets, err error) {

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -33,12 +34,13 @@ type inbound struct {
 	reply   []byte // for an answer of our own
 }
 
-// ends are the tunnels that end at an address, by the peer's. They are
-// immutable: a change replaces them all.
-type ends map[[4]byte]*end
+// ends are tunnels by the pair of addresses as it stands in a packet: the peer's
+// and ours. They are immutable: a change replaces them all.
+type ends map[[8]byte]*end
 
 // end is one tunnel's side of an inbound: it belongs to the inbound's goroutine.
 type end struct {
+	pair   [8]byte // the peer's address and ours, as they stand in a packet
 	t      *tunnel
 	stack  *encap.Stack
 	drops  drops
@@ -73,13 +75,35 @@ func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbou
 
 // newEnd is made anew with each table; its counters are the tunnel's.
 func newEnd(t *tunnel, p *path, queue int) *end {
+	remote, local := p.endpoints.Remote.As4(), p.endpoints.Local.As4()
 	return &end{
 		t:      t,
+		pair:   [8]byte(append(remote[:], local[:]...)),
 		queue:  queue,
 		stack:  p.stack,
 		drops:  drops{counters: &t.in, log: t.log.Named("in")},
 		gather: tun.NewGatherer(transport.BatchSize, int(t.mtu)),
 	}
+}
+
+// replace lets packets for a tunnel come to an end, and to no other of it.
+func (in *inbound) replace(e *end) {
+	table := in.without(e.t)
+	table[e.pair] = e
+	in.ends.Store(&table)
+}
+
+// remove forgets a tunnel, and returns how many are left.
+func (in *inbound) remove(t *tunnel) int {
+	table := in.without(t)
+	in.ends.Store(&table)
+	return len(table)
+}
+
+func (in *inbound) without(t *tunnel) ends {
+	table := maps.Clone(*in.ends.Load())
+	maps.DeleteFunc(table, func(_ [8]byte, e *end) bool { return e.t == t })
+	return table
 }
 
 // run works until the receiver is closed.
@@ -111,7 +135,7 @@ func (in *inbound) carry(n int) {
 			in.drops.count(drop.Truncated, pkt)
 			continue
 		}
-		e := ends[[4]byte(header.IPv4(pkt).Source())]
+		e := ends[[8]byte(pkt[12:])]
 		if e == nil {
 			in.drops.count(drop.ForeignSource, pkt)
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -144,15 +143,25 @@ func (e *Engine) register(t *tunnel, p *path) error {
 			return err
 		}
 	}
-	if old := t.registered; old != nil && old.endpoints.Local != local {
+	old := t.registered
+	if old != nil && old.endpoints.Local != local {
 		e.unregister(t, old.endpoints.Local)
 	}
+	port, arrivals := e.arrivals(p)
+	if oldPort, inbounds := e.arrivals(old); oldPort != nil {
+		oldPort.filter.Pass(old.endpoints.Remote, old.endpoints.Local)
+		if oldPort != port {
+			for _, in := range inbounds {
+				in.remove(t)
+			}
+		}
+	}
 	t.registered = p
-	for i, in := range shards {
-		table := maps.Clone(*in.ends.Load())
-		remove(table, t)
-		table[p.endpoints.Remote.As4()] = newEnd(t, p, i%t.queues)
-		in.ends.Store(&table)
+	for i, in := range slices.Concat(shards, arrivals) {
+		in.replace(newEnd(t, p, i%t.queues))
+	}
+	if port != nil {
+		return port.filter.Take(p.endpoints.Remote, local)
 	}
 	return nil
 }
@@ -180,20 +189,13 @@ func (e *Engine) listen(local netip.Addr) (shards []*inbound, err error) {
 
 func (e *Engine) unregister(t *tunnel, local netip.Addr) {
 	for _, in := range e.inbounds[local] {
-		table := maps.Clone(*in.ends.Load())
-		remove(table, t)
-		in.ends.Store(&table)
-		if len(table) == 0 {
+		if in.remove(t) == 0 {
 			in.rx.Close()
 			e.mu.Lock()
 			delete(e.inbounds, local)
 			e.mu.Unlock()
 		}
 	}
-}
-
-func remove(table ends, t *tunnel) {
-	maps.DeleteFunc(table, func(_ [4]byte, e *end) bool { return e.t == t })
 }
 
 // resolveInterval is how often a peer's name is looked up again: names of hosts

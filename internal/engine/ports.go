@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
 	"sixfour/transport"
@@ -19,11 +20,14 @@ type hop struct {
 	from, to [6]byte
 }
 
-// port is a device that packets leave by directly, or why they cannot.
+// port is a device whose packets leave and arrive directly, or why they cannot.
 type port struct {
 	*transport.XDPPort
 	err   error
 	retry time.Time // after err
+
+	filter   *transport.XDPFilter // nil: what arrives comes through sockets
+	inbounds []*inbound           // one for each receive queue of the device
 }
 
 // wantsXDP reports whether a tunnel may send past the socket.
@@ -71,17 +75,66 @@ func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 		if !p.Broken() && p.MTU() >= route.MTU {
 			return p.XDPPort, nil
 		}
-		p.Close()
+		e.closePort(p)
 	}
 	if p != nil && p.err != nil && time.Now().Before(p.retry) {
 		return nil, p.err
 	}
 	p = new(port)
-	if p.XDPPort, p.err = transport.OpenXDP(route.Index, route.MTU); p.err != nil {
+	if p.XDPPort, p.err = transport.OpenXDP(route.Index, 0, route.MTU); p.err != nil {
 		p.retry = time.Now().Add(lookAgain)
+	} else if err := e.receive(p, route); err != nil {
+		e.log.Info("packets arrive through sockets, not through AF_XDP", zap.String("device", route.Interface), zap.Error(err))
 	}
 	e.ports[route.Index] = p
 	return p.XDPPort, p.err
+}
+
+// receive lets packets arrive at a port, and at ports of the device's other
+// receive queues.
+func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
+	if p.filter, err = transport.AttachXDP(route.Index, p.MTU(), header.ProtoIPv6); err != nil {
+		return err
+	}
+	for queue := range route.Queues {
+		rx := p.XDPPort
+		if queue > 0 {
+			if rx, err = transport.OpenXDP(route.Index, queue, route.MTU); err != nil {
+				break // its packets go to the socket
+			}
+		}
+		if err := p.filter.Serve(queue, rx); err != nil {
+			rx.Close()
+			return err
+		}
+		in := newInbound(route.Source, rx, e.log)
+		p.inbounds = append(p.inbounds, in)
+		e.wg.Go(in.run)
+	}
+	return nil
+}
+
+// closePort takes the device back to what it was.
+func (e *Engine) closePort(p *port) {
+	if p.filter != nil {
+		if err := p.filter.Close(); err != nil {
+			e.log.Warn("take the XDP program away", zap.Error(err))
+		}
+	}
+	for _, in := range p.inbounds {
+		in.rx.Close()
+	}
+	p.Close()
+}
+
+// arrivals are the inbounds at which packets arrive that a path's port takes.
+func (e *Engine) arrivals(p *path) (*port, []*inbound) {
+	for _, port := range e.ports {
+		if p != nil && port.err == nil && port.XDPPort == p.hop.port && port.filter != nil {
+			return port, port.inbounds
+		}
+	}
+	return nil, nil
 }
 
 // closePorts closes those that no path uses any more.
@@ -94,7 +147,7 @@ func (e *Engine) closePorts() {
 	}
 	for device, p := range e.ports {
 		if p.err == nil && !used[p.XDPPort] {
-			p.Close()
+			e.closePort(p)
 			delete(e.ports, device)
 		}
 	}

@@ -21,6 +21,7 @@ type Route struct {
 	Hop       netip.Addr // the gateway, or the destination itself
 	Ethernet  bool       // the interface has Ethernet's frames
 	Hardware  [6]byte    // its own address, if so
+	Queues    int        // of its receive side, at most
 }
 
 // Router asks the kernel of the process's own namespace for routes.
@@ -72,7 +73,7 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 		mtu = min(mtu, route.MTU)
 	}
 	attrs := link.Attrs()
-	to := Route{Source: src.Unmap(), Interface: attrs.Name, Index: route.LinkIndex, MTU: mtu, Hop: remote}
+	to := Route{Source: src.Unmap(), Interface: attrs.Name, Index: route.LinkIndex, MTU: mtu, Hop: remote, Queues: max(1, attrs.NumRxQueues)}
 	if gw, ok := netip.AddrFromSlice(route.Gw); ok {
 		to.Hop = gw.Unmap()
 	}
