@@ -185,7 +185,7 @@ func (s *RawSender) SendOne(pkt []byte) error {
 	defer s.fd.Release()
 	for {
 		_, err := unix.Write(fd, pkt)
-		switch err { //nolint:errorlint // a system call's error is not wrapped
+		switch err {
 		case unix.EINTR:
 		case unix.EAGAIN:
 			if err := s.fd.Wait(unix.POLLOUT); err != nil {

@@ -10,27 +10,43 @@ import (
 // What goes into a header's checksum field is its complement; over a header
 // that holds its checksum the sum is 0xffff.
 func Sum(b []byte, initial uint32) uint16 {
-	// Eight bytes at a time: the sum may be formed in words of any size, as
-	// long as carries come back in at the low end (RFC 1071 section 2 B).
-	sum := uint64(initial)
-	var carry uint64
+	// Eight bytes at a time, in the machine's byte order: the sum may be formed in
+	// words of any size, as long as carries come back in at the low end, and in
+	// any byte order, as long as that of the result is changed (RFC 1071 section
+	// 2 B). A chain of additions keeps its carry in the processor.
+	var sum, carry uint64
+	for len(b) >= 64 {
+		w := (*[64]byte)(b)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[0:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[24:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[32:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[40:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[48:]), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[56:]), carry)
+		b = b[64:]
+	}
 	for len(b) >= 8 {
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b), carry)
 		b = b[8:]
 	}
 	if len(b) >= 4 {
-		sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint32(b)), carry)
+		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint32(b)), carry)
 		b = b[4:]
 	}
 	if len(b) >= 2 {
-		sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint16(b)), carry)
+		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint16(b)), carry)
 		b = b[2:]
 	}
 	if len(b) == 1 {
-		sum, carry = bits.Add64(sum, uint64(b[0])<<8, carry)
+		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint16([]byte{b[0], 0})), carry)
 	}
 	sum, carry = bits.Add64(sum, 0, carry)
-	return fold64(sum + carry)
+	sum += carry
+	var swapped [2]byte
+	binary.NativeEndian.PutUint16(swapped[:], fold64(sum))
+	return Fold(uint32(binary.BigEndian.Uint16(swapped[:])) + uint32(Fold(initial)))
 }
 
 // Fold brings a sum of 16-bit words down to 16 bits.

@@ -99,8 +99,8 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 	for queue := range route.Queues {
 		rx := p.XDPPort
 		if queue > 0 {
-			if rx, err = transport.OpenXDP(route.Index, queue, route.MTU); err != nil {
-				break // its packets go to the socket
+			if rx = e.openQueue(route, queue); rx == nil {
+				break
 			}
 		}
 		if err := p.filter.Serve(queue, rx); err != nil {
@@ -112,6 +112,17 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 		e.wg.Go(in.run)
 	}
 	return nil
+}
+
+// openQueue opens a port for one more receive queue; nil means that the queue's
+// packets go to the socket, as they do if there is no such queue after all.
+func (e *Engine) openQueue(route netcfg.Route, queue int) *transport.XDPPort {
+	p, err := transport.OpenXDP(route.Index, queue, route.MTU)
+	if err != nil {
+		e.log.Debug("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
+		return nil
+	}
+	return p
 }
 
 // closePort takes the device back to what it was.
