@@ -45,6 +45,10 @@ interop: ## against the Linux kernel's own tunnels, in an emulated machine; fetc
 bench: ## benchmarks: layers, and packets through a real pair of namespaces
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./bench/
 
+bench-peers: ## sixfourd beside other tunnels, in turns: a table, and bench/peers.svg; installs them; takes ten minutes
+	bench/peers/fetch
+	$(GO) run ./bench/peers
+
 fuzz: ## run each fuzz target for FUZZTIME (60s)
 	$(GO) test -run '^$$' -fuzz FuzzDecapsulate -fuzztime $(FUZZTIME) ./encap
 	$(GO) test -run '^$$' -fuzz FuzzHeaders -fuzztime $(FUZZTIME) ./encap/header
@@ -70,4 +74,4 @@ install: build ## install programs, unit and sample configuration (DESTDIR, PREF
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help build cross demo test check race interop bench fuzz lint install clean
+.PHONY: help build cross demo test check race interop bench bench-peers fuzz lint install clean

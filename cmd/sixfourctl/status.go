@@ -56,7 +56,7 @@ func printStatus(w io.Writer, s engine.Status, now time.Time) {
 			fmt.Fprintf(w, "  waits for  %s\n", t.State.Detail)
 		}
 		if t.State.Local != "" {
-			fmt.Fprintf(w, "  outer      %s > %s, path MTU %d\n", t.State.Local, t.State.Remote, t.State.PathMTU)
+			fmt.Fprintf(w, "  outer      %s > %s, path MTU %d, through %s\n", t.State.Local, t.State.Remote, t.State.PathMTU, way(t.State.IO))
 		}
 		if t.State.Local6 != "" {
 			fmt.Fprintf(w, "  IPv6 layer %s > %s\n", t.State.Local6, t.State.Remote6)
@@ -89,4 +89,12 @@ func printDrops(w io.Writer, direction string, t engine.Traffic) {
 	if len(drops) > 0 {
 		fmt.Fprintf(w, "  %-10s %s\n", "dropped "+direction, strings.Join(drops, ", "))
 	}
+}
+
+// way is how packets leave.
+func way(io string) string {
+	if io == "xdp" {
+		return "AF_XDP"
+	}
+	return "a socket"
 }

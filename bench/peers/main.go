@@ -1,0 +1,195 @@
+// Peers measures sixfourd beside other tunnels on this machine, through two
+// network namespaces that it makes: make bench-peers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	peers    string
+	rounds   int
+	duration time.Duration
+	out      string
+}
+
+func main() {
+	var o options
+	seconds := 0.0
+	flag.StringVar(&o.peers, "peers", "", "measure these only, a comma-separated list of "+strings.Join(peerNames(peers()), ", ")+"; then bench/results.md stays as it is")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often each peer has its turn")
+	flag.Float64Var(&seconds, "seconds", 3, "how long each load runs")
+	flag.StringVar(&o.out, "out", "dist/peers", "directory for the figures of each turn, as JSON lines")
+	flag.Parse()
+	o.duration = time.Duration(seconds * float64(time.Second))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := compare(ctx, o)
+	stop()
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+func compare(ctx context.Context, o options) error {
+	switch {
+	case flag.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q: see -help", flag.Arg(0))
+	case o.rounds < 1 || o.duration <= 0:
+		return errors.New("-rounds and -seconds must be positive")
+	case os.Getuid() != 0:
+		return errors.New("namespaces and raw sockets need root: run as root")
+	}
+	chosen, err := choose(peers(), o.peers)
+	if err != nil {
+		return err
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	// Threads of the loads wait in system calls: there must be more than the
+	// processors, so that none waits for the scheduler when it comes back.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 16)
+	programs, err := os.MkdirTemp("", "sixfour-peers-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(programs) }()
+
+	r, err := rounds(ctx, o, chosen, programs)
+	if err != nil {
+		return err
+	}
+	text := r.markdown()
+	fmt.Print(text)
+	if o.peers != "" {
+		say("not all peers were measured: bench/results.md and bench/peers.svg stay as they are")
+		return nil
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(root, "bench", "results.md"), []byte(text), 0o644),
+		os.WriteFile(filepath.Join(root, "bench", "peers.svg"), []byte(r.svg()), 0o644))
+}
+
+// rounds gives each peer its turn in each round.
+func rounds(ctx context.Context, o options, chosen []peer, programs string) (*report, error) {
+	m, err := thisMachine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &report{machine: m, date: time.Now(), rounds: o.rounds, seconds: o.duration.Seconds()}
+	for _, p := range chosen {
+		res := &result{peer: p}
+		r.results = append(r.results, res)
+		if res.version, err = p.prepare(ctx, programs); err != nil {
+			res.failed = append(res.failed, err.Error())
+			say("%s is left out: %v", p.name, err)
+		}
+	}
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return nil, err
+	}
+	raw, err := os.Create(filepath.Join(o.out, r.date.Format("20060102-150405")+".jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	for round := 1; round <= o.rounds; round++ {
+		for _, res := range r.results {
+			if res.version == "" {
+				continue
+			}
+			rec, err := undisturbed(ctx, res.peer, programs, o.duration)
+			if err != nil {
+				return nil, err
+			}
+			rec.Round = round
+			if rec.Error != "" {
+				res.failed = append(res.failed, fmt.Sprintf("round %d: %s", round, rec.Error))
+			}
+			if rec.disturbed() {
+				r.noisy++
+			}
+			if len(rec.Figures) > 0 {
+				res.turns = append(res.turns, rec.Figures)
+			}
+			say("round %d, %s: %s", round, res.name, rec.summary())
+			if err := rec.writeTo(raw); err != nil {
+				return nil, err
+			}
+		}
+	}
+	say("the figures of each turn: %s", raw.Name())
+	return r, nil
+}
+
+// undisturbed is a turn during which the machine did little else, or the least
+// disturbed one of several attempts. An error means that ctx ended.
+func undisturbed(ctx context.Context, p peer, programs string, d time.Duration) (best record, err error) {
+	for attempt := 1; attempt <= attempts; attempt++ {
+		rec := record{Peer: p.name}
+		if rec.Busy, err = quiet(ctx); err != nil {
+			return rec, err
+		}
+		rec.Time = time.Now()
+		rec.Figures, err = turn(ctx, p, programs, d)
+		if ctx.Err() != nil {
+			return rec, ctx.Err()
+		}
+		if err != nil {
+			rec.Error = err.Error()
+		}
+		if attempt == 1 || rec.Figures["others"] < best.Figures["others"] {
+			best = rec
+		}
+		if !rec.disturbed() {
+			break
+		}
+		say("%s: other programs took %.0f %% of the machine's time meanwhile (attempt %d of %d)", p.name, 100*rec.Figures["others"], attempt, attempts)
+	}
+	return best, nil
+}
+
+// disturbed reports whether the figures owe something to other programs.
+func (r record) disturbed() bool { return r.Figures["others"] > quietShare/2 }
+
+// summary is a turn in one line.
+func (r record) summary() string {
+	var parts []string
+	for _, m := range metrics {
+		if v, ok := r.Figures[m.key]; ok && (v != 0 || !m.worst) {
+			parts = append(parts, fmt.Sprintf("%s %s %s", m.title, r.Figures.number(m), m.unit))
+		}
+	}
+	if r.Error != "" {
+		parts = append(parts, r.Error)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// moduleRoot is the directory of this module's go.mod.
+func moduleRoot() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sixfour").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m sixfour: %w: run it inside the repository, with go run ./bench/peers", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "peers: "+format+"\n", args...) }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// kind is what has to be said of a peer wherever its figures are.
+type kind string
+
+const (
+	plain    kind = "plain"    // no tunnel
+	kernel   kind = "kernel"   // a tunnel inside the kernel
+	ours     kind = "ours"     // sixfourd
+	open     kind = "open"     // user space, does not encrypt here
+	encrypts kind = "encrypts" // user space, encrypts
+)
+
+// peer is something that carries packets from one namespace to the other.
+type peer struct {
+	name string
+	kind kind
+	// prepare is called once: it finds or builds the program, in the directory
+	// if it is built, and says which version that is.
+	prepare func(ctx context.Context, programs string) (version string, err error)
+	// up makes the tunnel. Nil: there is none, and the wire itself is measured.
+	up func(ctx context.Context, l *lab) error
+}
+
+// base is the peer to which ratios are made.
+const base = "wireguard-go"
+
+// peers are all peers, in the order of their turns.
+func peers() []peer {
+	return slices.Concat([]peer{
+		{"veth", plain, kernelVersion, nil},
+		{"vxlan", kernel, kernelVersion, vxlanUp},
+	}, sixfourPeers(), []peer{
+		{base, encrypts, wireguardPrepare, wireguardUp},
+		{"nebula", encrypts, nebulaPrepare, nebulaUp},
+		{"openvpn", open, openvpnPrepare, openvpnUp},
+		{"tinc", open, tincPrepare, tincUp},
+		{"socat", open, socatPrepare, socatUp},
+	})
+}
+
+// choose returns the peers that are named, in the order of the table.
+func choose(all []peer, names string) ([]peer, error) {
+	if names == "" {
+		return all, nil
+	}
+	var chosen []peer
+	wanted := strings.Split(names, ",")
+	for _, p := range all {
+		if slices.Contains(wanted, p.name) {
+			chosen = append(chosen, p)
+		}
+	}
+	for _, name := range wanted {
+		if !slices.ContainsFunc(all, func(p peer) bool { return p.name == name }) {
+			return nil, fmt.Errorf("-peers: no peer %q: there are %s", name, strings.Join(peerNames(all), ", "))
+		}
+	}
+	return chosen, nil
+}
+
+func peerNames(ps []peer) []string {
+	var names []string
+	for _, p := range ps {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// installed finds a program that a package brings, and its version, by running
+// it with an argument; exit statuses differ, what is printed counts.
+func installed(ctx context.Context, pkg, program, arg, pattern string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return "", fmt.Errorf("%w: run bench/peers/fetch, or apt-get install %s", err, pkg)
+	}
+	out, err := run(ctx, nil, path, arg)
+	if m := regexp.MustCompile(pattern).FindStringSubmatch(out); m != nil {
+		return m[1], nil
+	}
+	if err == nil {
+		err = fmt.Errorf("%s %s: no version in %q", program, arg, out)
+	}
+	return "", err
+}
