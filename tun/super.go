@@ -65,7 +65,8 @@ func ParseSuper(b []byte) (Super, drop.Reason) {
 			return Super{}, drop.BadOffload
 		}
 		s.transport, s.size = start, size
-		return s, s.findHeaders(kind, offset)
+		r := s.findHeaders(kind, offset)
+		return s, r
 	}
 	if flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
 		if start+offset+2 > len(s.pkt) {

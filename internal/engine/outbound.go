@@ -125,12 +125,11 @@ func (o *outbound) read() (packets int, empty bool, err error) {
 // add encapsulates what one read gave, b[Headroom-VirtioLen:], and returns how
 // many packets it is.
 func (o *outbound) add(b []byte) int {
-	inner := b[encap.Headroom:]
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
-	n := super.Segments()
+	inner, n := super.Packet(), super.Segments()
 	switch {
 	case r != drop.None:
-		o.drops.count(r, inner)
+		o.drops.count(r, nil)
 		return 1
 	case o.path == nil:
 		o.drops.countN(drop.NoRoute, n, inner, nil)
@@ -170,16 +169,16 @@ func (o *outbound) push(pkt transport.Packet, size int, r drop.Reason, inner []b
 // send sends the batch. A packet that the kernel refuses costs itself only; if
 // the path is replaced meanwhile, the rest goes the new way.
 func (o *outbound) send() {
-	packets, bytes := 0, 0
+	p, packets, bytes := o.path, 0, 0
 	for done := 0; done < len(o.batch); {
-		n, err := o.path.senders[o.index].Send(o.batch[done:])
+		n, err := p.senders[o.index].Send(o.batch[done:])
 		packets += n
 		for _, size := range o.inner[done : done+n] {
 			bytes += size
 		}
 		done += n
 		if errors.Is(err, net.ErrClosed) {
-			if o.path = o.t.path.Load(); o.path == nil {
+			if p = o.t.path.Load(); p == nil {
 				o.drops.countN(drop.NoRoute, len(o.batch)-done, o.batch[done].Head, nil)
 				break
 			}
