@@ -136,6 +136,16 @@ func setUpSender(c *net.IPConn) error {
 	if _, err := ipv4.NewRawConn(c); err != nil { // sets IP_HDRINCL
 		return err
 	}
+	// Without this the kernel does not tell that a queue was full and the packet is
+	// lost. ICMP errors do not come to this socket, which has another protocol.
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1) })
+	if err := errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("setsockopt IP_RECVERR: %w", err)
+	}
 	// It only sends: whatever arrives would fill its queue for nothing.
 	return setFilter(c, []bpf.Instruction{bpf.RetConstant{Val: 0}})
 }
@@ -169,11 +179,25 @@ func (s *RawSender) Send(pkts []Packet) (int, error) {
 					return sent, closed(err)
 				}
 			default:
+				forget(fd, errno)
 				return sent, os.NewSyscallError("sendmmsg", errno)
 			}
 		}
 	}
 	return sent, nil
+}
+
+// forget empties the error queue, in which the kernel explains that a packet was
+// too large: while there is something in it, the socket always seems ready.
+func forget(fd int, why error) {
+	if !errors.Is(why, unix.EMSGSIZE) {
+		return
+	}
+	for {
+		if _, _, _, _, err := unix.Recvmsg(fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
 }
 
 // SendOne is described at the interface Sender.
@@ -192,6 +216,7 @@ func (s *RawSender) SendOne(pkt []byte) error {
 				return closed(err)
 			}
 		default:
+			forget(fd, err)
 			return os.NewSyscallError("write", err)
 		}
 	}

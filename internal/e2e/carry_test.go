@@ -299,6 +299,57 @@ func TestReplacedUnderTraffic(t *testing.T) {
 	}
 }
 
+// An interface that loses its offloads under traffic, and gets them back, goes on
+// carrying.
+func TestOffloadsComeAndGo(t *testing.T) {
+	h := newHosts(t, 1500)
+	a, b := start(t, h.a, configA()), start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for i := range 20 {
+			for _, ns := range []*rig.Namespace{h.a, h.b} {
+				for _, feature := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_STXCSUM} {
+					if err := ns.Ethtool("six0", feature, uint32(i%2)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	for range 3 {
+		transfer(t, h.a, h.b, inB, 50<<20)
+	}
+	<-done
+	for _, d := range []*daemon{a, b} {
+		if _, s := d.status(t); len(s.In.Drops)+len(s.Out.Drops) > 0 {
+			t.Errorf("drops: %+v %+v", s.In, s.Out)
+		}
+	}
+}
+
+// An uplink that takes less than is sent loses packets under one reason, and not
+// those of others.
+func TestUplinkFull(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	must(t, h.a.Throttle("va", 1<<20, 5000))
+	r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000), rig.LoadOptions{UDP: true, Duration: time.Second, Size: 200})
+	must(t, err)
+	if r.Received == 0 {
+		t.Error("nothing arrived")
+	}
+	_, s := a.status(t)
+	if s.Out.Drops["no_buffer"] == 0 || len(s.Out.Drops) != 1 {
+		t.Errorf("drops: %v, want no_buffer alone", s.Out.Drops)
+	}
+	reachable(t, h.a, inB) // as soon as the queue has room
+}
+
 // Many tunnels in one daemon: each carries, memory is bounded, and nothing stays
 // behind.
 func TestManyTunnels(t *testing.T) {

@@ -174,6 +174,17 @@ func (n *Namespace) route(f func(*netlink.Route) error, verb string, dst netip.P
 	return nil
 }
 
+// Throttle makes a device send no more than a rate, in bytes a second, after a
+// burst of as many bytes, without a queue to speak of.
+func (n *Namespace) Throttle(dev string, rate uint64, burst uint32) error {
+	return n.onLink(dev, "throttle", func(l netlink.Link) error {
+		return n.handle.QdiscReplace(&netlink.Tbf{
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+			Rate:       rate, Buffer: burst, Limit: burst,
+		})
+	})
+}
+
 // Ethtool switches a feature of a device: cmd is one of unix.ETHTOOL_S… that take
 // a number (ethtool.h: struct ethtool_value).
 func (n *Namespace) Ethtool(dev string, cmd, value uint32) error {
