@@ -1,0 +1,115 @@
+package tun
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// What a virtio header says is not believed.
+func TestLyingSuperPackets(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	put := func(at int, v uint16) func([]byte) []byte {
+		return func(b []byte) []byte { binary.NativeEndian.PutUint16(b[at:], v); return b }
+	}
+	tcp := sample{size: 1000, payload: 5000, flags: tcpACK}
+	for _, c := range []struct {
+		name  string
+		of    sample
+		spoil func([]byte) []byte
+	}{
+		{"no virtio header", tcp, func(b []byte) []byte { return b[:9] }},
+		{"segments of 0 bytes", tcp, put(4, 0)},
+		{"no checksum wanted", tcp, func(b []byte) []byte { b[0] = 0; return b }},
+		{"transport inside the IP header", tcp, put(6, 19)},
+		{"transport beyond the packet", tcp, put(6, 6000)},
+		{"transport header beyond the packet", tcp, put(6, 5039)},
+		{"checksum at another place", tcp, put(8, 6)},
+		{"UDP for TCP", tcp, func(b []byte) []byte { b[1] = unix.VIRTIO_NET_HDR_GSO_UDP_L4; return b }},
+		{"UDP fragments", tcp, func(b []byte) []byte { b[1] = unix.VIRTIO_NET_HDR_GSO_UDP; return b }},
+		{"IPv6 for IPv4", tcp, func(b []byte) []byte { b[1] = unix.VIRTIO_NET_HDR_GSO_TCPV6; return b }},
+		{"an unknown kind", tcp, func(b []byte) []byte { b[1] = 77; return b }},
+		{"TCP header too short", tcp, func(b []byte) []byte { b[VirtioLen+20+12] = 0x40; return b }},
+		{"no payload", tcp, func(b []byte) []byte { return b[:VirtioLen+40] }},
+		{"empty", tcp, func(b []byte) []byte { return b[:VirtioLen] }},
+		{"IP header longer than said", tcp, func(b []byte) []byte { b[VirtioLen] = 0x4f; return b }},
+		{"version 5", tcp, func(b []byte) []byte { b[VirtioLen] = 0x55; return b }},
+		{"checksum of a single packet beyond it", tcp, func(b []byte) []byte { b[1] = 0; return put(8, 5030)(b) }},
+		{"headers of 600 bytes", sample{ipv6: true, options: 600, size: 100, payload: 200}, func(b []byte) []byte { return b }},
+	} {
+		if _, got := ParseSuper(c.spoil(c.of.build(r))); got != drop.BadOffload {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// No bytes, whatever they are, make the parser or the segmentation fail.
+func FuzzSuper(f *testing.F) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 20 {
+		s := randomSample(r)
+		s.payload = min(s.payload, 3000)
+		f.Add(s.build(r))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, reason := ParseSuper(b[:min(len(b), 4096)])
+		if reason != drop.None || s.Headers() == 0 {
+			return
+		}
+		h := make([]byte, s.Headers())
+		total := 0
+		for i := range s.Segments() {
+			total += len(s.Segment(i, h))
+		}
+		if total != len(s.Packet())-s.Headers() {
+			t.Errorf("%d bytes of payload, want %d", total, len(s.Packet())-s.Headers())
+		}
+	})
+}
+
+// No packets make the gatherer lose or invent bytes.
+func FuzzGather(f *testing.F) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for range 20 {
+		s := randomSample(r)
+		s.payload = min(s.payload, 3000)
+		var all []byte
+		b := s.build(r)
+		sup, _ := ParseSuper(b)
+		for i := range sup.Segments() {
+			h := make([]byte, sup.Headers())
+			all = append(append(all, h...), sup.Segment(i, h)...)
+		}
+		f.Add(all)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		g := NewGatherer(128, 1500)
+		total := 0
+		for g.Len() < 128 && len(b) > 0 {
+			pkt, r := header.Parse(b, header.Version(b))
+			if r != drop.None {
+				break
+			}
+			g.Add(pkt)
+			total += len(pkt)
+			b = b[len(pkt):]
+		}
+		sum, n := 0, 0
+		for i := range g.groups {
+			to := &g.groups[i]
+			sum += to.size + (to.count-1)*to.flow.headers
+			n += to.count
+			if to.count > 1 {
+				g.head(g.items[to.first].pkt, to)
+			}
+		}
+		if sum != total || n != g.Len() {
+			t.Errorf("%d packets of %d bytes, of %d of %d", n, sum, g.Len(), total)
+		}
+	})
+}
