@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -109,6 +110,9 @@ func (p *XDPPort) setUp(device, queue int) error {
 	}
 	p.fill.publish()
 	if err := unix.Bind(p.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(device), QueueID: uint32(queue)}); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("bind: %w: another program, perhaps a sixfourd, has the device's queue %d", err, queue)
+		}
 		return os.NewSyscallError("bind", err)
 	}
 	own, err := unix.FcntlInt(uintptr(p.fd), unix.F_DUPFD_CLOEXEC, 0)

@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
 )
@@ -35,6 +36,12 @@ func AttachXDP(device, mtu int, protocol byte) (*XDPFilter, error) {
 	f := new(XDPFilter)
 	if err := f.attach(device, mtu, protocol); err != nil {
 		f.Close()
+		switch {
+		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+			err = fmt.Errorf("%w: run as root, or give the program CAP_BPF", err)
+		case errors.Is(err, unix.EBUSY):
+			err = fmt.Errorf("%w: the device has an XDP program of somebody else (ip link shows it)", err)
+		}
 		return nil, fmt.Errorf("attach XDP program: %w", err)
 	}
 	return f, nil

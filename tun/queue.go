@@ -53,7 +53,7 @@ func (q *Queue) Read(b []byte) (int, error) {
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return 0, ErrEmpty
-		case unix.EBADFD:
+		case unix.EBADFD, unix.EBADF: // the latter if somebody closed our descriptor
 			return 0, ErrGone
 		default:
 			return 0, os.NewSyscallError("read", errno)
@@ -82,7 +82,7 @@ func (q *Queue) writev(iovs []unix.Iovec) error {
 		case 0:
 			return nil
 		case unix.EINTR:
-		case unix.EBADFD:
+		case unix.EBADFD, unix.EBADF:
 			return ErrGone
 		case unix.EIO:
 			return ErrDown

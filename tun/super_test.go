@@ -2,6 +2,7 @@ package tun
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -112,4 +113,24 @@ func FuzzGather(f *testing.F) {
 			t.Errorf("%d packets of %d bytes, of %d of %d", n, sum, g.Len(), total)
 		}
 	})
+}
+
+// A descriptor that was closed by force is as good as a deleted interface, which
+// is made again.
+func TestQueueClosedByForce(t *testing.T) {
+	l := newLine(t)
+	q := l.dev.Queues()[0]
+	fd, err := q.fd.Acquire()
+	must(t, err)
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(null)
+	defer func() { must(t, unix.Dup3(null, fd, unix.O_CLOEXEC)); q.fd.Release() }()
+	must(t, unix.Close(fd))
+	if _, err := q.Read(make([]byte, MaxRead)); !errors.Is(err, ErrGone) {
+		t.Errorf("read: %v, want %v", err, ErrGone)
+	}
+	if err := q.writev(nil); !errors.Is(err, ErrGone) {
+		t.Errorf("write: %v, want %v", err, ErrGone)
+	}
 }

@@ -31,7 +31,7 @@ type Engine struct {
 	shards  int             // receivers at each local address
 	wg      sync.WaitGroup
 
-	mu       sync.Mutex                // for inbounds, which Status reads
+	stray    counters                  // packets that arrived and belong to no tunnel
 	inbounds map[netip.Addr][]*inbound // by local address; a shard each
 }
 
@@ -249,18 +249,9 @@ func (e *Engine) close() {
 
 // Status is what every tunnel is doing now. Any goroutine may call it.
 func (e *Engine) Status() Status {
-	s := Status{Stray: Traffic{Drops: make(map[string]uint64)}}
+	s := Status{Stray: e.stray.traffic()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, shards := range e.inbounds {
-		for _, in := range shards {
-			for reason, n := range in.stray.traffic().Drops {
-				s.Stray.Drops[reason] += n
-			}
-		}
 	}
 	return s
 }

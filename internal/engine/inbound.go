@@ -25,8 +25,7 @@ type inbound struct {
 	local netip.Addr
 	rx    transport.Receiver
 	ends  atomic.Pointer[ends]
-	stray counters // packets that belong to no tunnel
-	drops drops
+	drops drops // of packets that belong to no tunnel
 
 	bufs    [][]byte
 	sizes   []int
@@ -60,7 +59,7 @@ func buffers(n, size int) [][]byte {
 	return bufs
 }
 
-func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbound {
+func (e *Engine) newInbound(local netip.Addr, rx transport.Receiver) *inbound {
 	in := &inbound{
 		local: local,
 		rx:    rx,
@@ -68,7 +67,7 @@ func newInbound(local netip.Addr, rx transport.Receiver, log *zap.Logger) *inbou
 		sizes: make([]int, transport.BatchSize),
 		reply: make([]byte, encap.Headroom+transport.MaxPacket),
 	}
-	in.drops = drops{counters: &in.stray, log: log.Named("in").With(zap.Stringer("local", local))}
+	in.drops = drops{counters: &e.stray, log: e.log.Named("in").With(zap.Stringer("local", local))}
 	in.ends.Store(&ends{})
 	return in
 }

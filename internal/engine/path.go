@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap"
@@ -161,7 +162,9 @@ func (e *Engine) register(t *tunnel, p *path) error {
 		in.replace(newEnd(t, p, i%t.queues))
 	}
 	if port != nil {
-		return port.filter.Take(p.endpoints.Remote, local)
+		if err := port.filter.Take(p.endpoints.Remote, local); err != nil {
+			t.log.Warn("packets arrive through sockets, not through AF_XDP", zap.Error(err))
+		}
 	}
 	return nil
 }
@@ -176,11 +179,9 @@ func (e *Engine) listen(local netip.Addr) (shards []*inbound, err error) {
 			}
 			return nil, err
 		}
-		shards = append(shards, newInbound(local, rx, e.log))
+		shards = append(shards, e.newInbound(local, rx))
 	}
-	e.mu.Lock()
 	e.inbounds[local] = shards
-	e.mu.Unlock()
 	for _, in := range shards {
 		e.wg.Go(in.run)
 	}
@@ -191,9 +192,7 @@ func (e *Engine) unregister(t *tunnel, local netip.Addr) {
 	for _, in := range e.inbounds[local] {
 		if in.remove(t) == 0 {
 			in.rx.Close()
-			e.mu.Lock()
 			delete(e.inbounds, local)
-			e.mu.Unlock()
 		}
 	}
 }

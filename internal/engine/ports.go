@@ -103,13 +103,12 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 				break
 			}
 		}
-		if err := p.filter.Serve(queue, rx); err != nil {
-			rx.Close()
-			return err
-		}
-		in := newInbound(route.Source, rx, e.log)
+		in := e.newInbound(route.Source, rx)
 		p.inbounds = append(p.inbounds, in)
 		e.wg.Go(in.run)
+		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets on
+			e.log.Warn("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
+		}
 	}
 	return nil
 }
