@@ -337,7 +337,7 @@ func TestUplinkFull(t *testing.T) {
 	a := start(t, h.a, configA())
 	start(t, h.b, configB())
 	reachable(t, h.a, inB)
-	must(t, h.a.Throttle("va", 1<<20, 5000))
+	must(t, h.a.Throttle("va", 1<<20, 5000, 5000))
 	r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000), rig.LoadOptions{UDP: true, Duration: time.Second, Size: 200})
 	must(t, err)
 	if r.Received == 0 {
@@ -348,6 +348,25 @@ func TestUplinkFull(t *testing.T) {
 		t.Errorf("drops: %v, want no_buffer alone", s.Out.Drops)
 	}
 	reachable(t, h.a, inB) // as soon as the queue has room
+}
+
+// An uplink that takes its time holds the daemon back: the socket's buffer is full
+// again and again, and what the daemon has read is sent when there is room.
+func TestUplinkSlow(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	must(t, h.a.Throttle("va", 1<<20, 5000, 100<<20))
+	r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000), rig.LoadOptions{UDP: true, Duration: time.Second, Size: 200})
+	must(t, err)
+	if r.Received < 1000 || r.Reordered > 0 {
+		t.Errorf("%+v", r)
+	}
+	if _, s := a.status(t); len(s.Out.Drops) > 0 {
+		t.Errorf("drops: %v", s.Out.Drops)
+	}
+	reachable(t, h.a, inB)
 }
 
 // Many tunnels in one daemon: each carries, memory is bounded, and nothing stays

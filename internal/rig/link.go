@@ -175,12 +175,12 @@ func (n *Namespace) route(f func(*netlink.Route) error, verb string, dst netip.P
 }
 
 // Throttle makes a device send no more than a rate, in bytes a second, after a
-// burst of as many bytes, without a queue to speak of.
-func (n *Namespace) Throttle(dev string, rate uint64, burst uint32) error {
+// burst, and keep what is more in a queue, both in bytes.
+func (n *Namespace) Throttle(dev string, rate uint64, burst, queue uint32) error {
 	return n.onLink(dev, "throttle", func(l netlink.Link) error {
 		return n.handle.QdiscReplace(&netlink.Tbf{
 			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-			Rate:       rate, Buffer: burst, Limit: burst,
+			Rate:       rate, Buffer: burst, Limit: queue,
 		})
 	})
 }
