@@ -21,13 +21,17 @@ const (
 	ForeignDestination        // outer destination is not ours
 	BadExtension              // IPv6 extension headers: malformed, too many, or asking for discard
 	SourceRouting             // IPv6 routing header type 0 (RFC 5095)
-	Fragment                  // fragment of a tunnel packet that would need reassembly
+	Fragment                  // fragment of a tunnel packet that cannot be part of one
+	FragmentOverlap           // fragments of a tunnel packet overlap (RFC 5722)
+	FragmentTimeout           // the rest of a fragmented tunnel packet did not come in time
+	FragmentLimit             // fragmented tunnel packets take more memory than they may
 	Congestion                // outer CE over an inner packet that is not ECN capable (RFC 6040 4.2)
 	Martian                   // inner source address that must not be on a wire
 	OwnSource                 // inner source is an address of ours
 	Nested                    // a tunnel packet to this tunnel's own endpoint inside the tunnel
 	TTLExpired                // inner TTL or hop limit 0
 	WrongFamily               // the tunnel's mode does not carry this IP version
+	EncapLimit                // the packet says that it must not enter a tunnel (RFC 2473 4.1.1)
 	Loop                      // would be routed back into the tunnel it came from
 	TooBig                    // larger than the path allows, and may not be fragmented
 
@@ -54,12 +58,16 @@ var texts = [Count]string{
 	BadExtension:       "bad_extension",
 	SourceRouting:      "source_routing",
 	Fragment:           "fragment",
+	FragmentOverlap:    "fragment_overlap",
+	FragmentTimeout:    "fragment_timeout",
+	FragmentLimit:      "fragment_limit",
 	Congestion:         "congestion",
 	Martian:            "martian",
 	OwnSource:          "own_source",
 	Nested:             "nested",
 	TTLExpired:         "ttl_expired",
 	WrongFamily:        "wrong_family",
+	EncapLimit:         "encap_limit",
 	Loop:               "loop",
 	TooBig:             "too_big",
 	NoRoute:            "no_route",
