@@ -40,6 +40,7 @@ type Tunnel struct {
 	Routes          []netip.Prefix  // masked
 	MTU             encap.TunnelMTU // 0: from the path
 	Options         encap.Options
+	NoMSSClamp      bool // mss_clamp = false
 	Strict          bool // martians = "strict"
 	FwMark          uint32
 	Queues          int  // of the interface; 0: as many as there are processors, within reason

@@ -131,6 +131,7 @@ ecn = "compat"
 pmtu = "static"
 encap_limit = 4
 flow_label = 1048575
+mss_clamp = false
 martians = "strict"
 fwmark = 4294967295
 queues = 64
@@ -167,7 +168,7 @@ mtu = 65467
 					TTL: encap.InheritTTL, HopLimit: 255, DSCP: 46, ECNCompat: true, StaticMTU: true, EncapLimit: 4,
 					FlowLabel: encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 1048575},
 				},
-				Strict: true, FwMark: 4294967295, Queues: 64, NoOffload: true, IO: IOAuto, Netns: "/run/netns/inner",
+				NoMSSClamp: true, Strict: true, FwMark: 4294967295, Queues: 64, NoOffload: true, IO: IOAuto, Netns: "/run/netns/inner",
 			},
 			{
 				Name: "b", Mode: mode("4in6in4"), Local: netip.MustParseAddr("127.0.0.1"), Remote: Host{Addr: netip.MustParseAddr("127.0.0.2")},

@@ -57,18 +57,16 @@ func TestUnknownKeys(t *testing.T) {
 		{"tunnels = 1\n", `1:1: unknown key "tunnels": did you mean "tunnel"?`},
 		{"[lgo]\n" + single, `1:2: unknown key "lgo": did you mean "log"?`},
 		{"[metrics]\nlisten = '127.0.0.1:9640'\n" + single, `1:2: unknown key "metrics"`},
-		{single + "mss_clamp = true\n" +
-			"keepalive = '25s'\n" +
+		{single + "keepalive = '25s'\n" +
 			"dead_after = 5\n" +
 			"[[tunnel.peer]]\n" +
 			"name = 'b'\n" +
 			"[[tunnel.peer]]\n" +
 			"name = 'c'\n",
 			lines(
-				`6:1: unknown key "mss_clamp" in [[tunnel]]`,
-				`7:1: unknown key "keepalive" in [[tunnel]]`,
-				`8:1: unknown key "dead_after" in [[tunnel]]`,
-				`9:10: unknown key "peer" in [[tunnel]]`,
+				`6:1: unknown key "keepalive" in [[tunnel]]`,
+				`7:1: unknown key "dead_after" in [[tunnel]]`,
+				`8:10: unknown key "peer" in [[tunnel]]`,
 			)},
 		{double + "tl = 3\nMTU = 3\nhop-limit = 3\nroute = []\nadress = []\nflowlabel = 3\n",
 			lines(

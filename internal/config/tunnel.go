@@ -33,6 +33,7 @@ var tunnelKeys = []key[*draft]{
 	{"pmtu", either("dynamic", "static", func(d *draft) *bool { return &d.Options.StaticMTU })},
 	{"encap_limit", over6(numberOr(0, 255, "none", encap.NoEncapLimit, func(o *encap.Options) *int { return &o.EncapLimit }))},
 	{"flow_label", over6(readFlowLabel)},
+	{"mss_clamp", readMSSClamp},
 	{"martians", either("rfc", "strict", func(d *draft) *bool { return &d.Strict })},
 	{"fwmark", readFwMark},
 	{"queues", readQueues},
@@ -167,6 +168,12 @@ func readFlowLabel(r *report, e entry, d *draft) {
 		d.Options.FlowLabel.Source = encap.FlowLabelInner
 	default:
 		d.Options.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: uint32(n)}
+	}
+}
+
+func readMSSClamp(r *report, e entry, d *draft) {
+	if on, ok := boolOf(r, e); ok {
+		d.NoMSSClamp = !on
 	}
 }
 

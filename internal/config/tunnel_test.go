@@ -320,6 +320,8 @@ func TestOptions(t *testing.T) {
 				`15:12: martians is "lax": it must be "rfc" or "strict"`,
 				"16:10: fwmark is 4294967296: it must be an integer from 0 to 4294967295",
 			)},
+		{double + "mss_clamp = 'on'\n", `8:13: mss_clamp is "on": it must be true or false`},
+		{double + "mss_clamp = 1\n", `8:13: mss_clamp is 1: it must be true or false`},
 		{double + "ttl = -1\nhop_limit = 'none'\ndscp = -1\nencap_limit = 'inherit'\nflow_label = -1\nfwmark = -1\n",
 			lines(
 				`8:7: ttl is -1: it must be an integer from 1 to 255 or "inherit"`,

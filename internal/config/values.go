@@ -50,6 +50,15 @@ func wordOf(r *report, e entry, words ...string) (string, bool) {
 	return e.text, true
 }
 
+// boolOf is the value of an entry that must be true or false.
+func boolOf(r *report, e entry) (on, ok bool) {
+	if e.kind != unstable.Bool {
+		refuse(r, e, "true or false")
+		return false, false
+	}
+	return e.text == "true", true
+}
+
 // numberOf is the value of an entry that must be an integer within bounds, or
 // one of a few words, which is then returned instead.
 func numberOf(r *report, e entry, least, most int64, words ...string) (n int64, word string, ok bool) {
