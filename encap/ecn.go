@@ -5,42 +5,46 @@ import (
 	"sixfour/encap/header"
 )
 
-// refuse stands in ecnTable for the one combination that must be dropped.
-const refuse = 0xff
+// Marks in ecnTable beside the two bits.
+const (
+	refuse = 0x80 // the packet must be dropped
+	odd    = 0x40 // no sound path makes this combination: count it
+)
 
 // ecnTable is RFC 6040 figure 4: the ECN field of the packet that leaves a
 // tunnel, by the one it arrived with inside (row) and outside (column).
 var ecnTable = [4][4]byte{
-	//             Not-ECT        ECT(1)         ECT(0)         CE
-	header.NotECT: {header.NotECT, header.NotECT, header.NotECT, refuse},
-	header.ECT1:   {header.ECT1, header.ECT1, header.ECT1, header.CE},
+	//             Not-ECT        ECT(1)               ECT(0)               CE
+	header.NotECT: {header.NotECT, header.NotECT | odd, header.NotECT | odd, refuse},
+	header.ECT1:   {header.ECT1, header.ECT1, header.ECT1 | odd, header.CE},
 	header.ECT0:   {header.ECT0, header.ECT1, header.ECT0, header.CE},
-	header.CE:     {header.CE, header.CE, header.CE, header.CE},
+	header.CE:     {header.CE, header.CE | odd, header.CE, header.CE},
 }
 
 // decapsulateECN brings the outer ECN field into an inner packet.
 // Not-ECT outside leaves every inner field as it is, and needs no call.
-func decapsulateECN(inner []byte, version int, outer byte) drop.Reason {
+func decapsulateECN(inner []byte, version int, outer byte, rec *Record) drop.Reason {
+	var before byte
 	if version == 4 {
-		ip := header.IPv4(inner)
-		before := ip.TOS() & header.ECNMask
-		switch after := ecnTable[before][outer]; after {
-		case refuse:
-			return drop.Congestion
-		case before:
-		default:
-			ip.SetECN(after)
-		}
+		before = header.IPv4(inner).TOS() & header.ECNMask
+	} else {
+		before = header.IPv6(inner).TrafficClass() & header.ECNMask
+	}
+	after := ecnTable[before][outer]
+	if after == before {
 		return drop.None
 	}
-	ip := header.IPv6(inner)
-	before := ip.TrafficClass() & header.ECNMask
-	switch after := ecnTable[before][outer]; after {
-	case refuse:
+	switch {
+	case after == refuse:
 		return drop.Congestion
-	case before:
-	default:
-		ip.SetECN(after)
+	case after&odd != 0:
+		rec.oddECN.Add(1)
+		after &^= odd
+	}
+	if version == 4 {
+		header.IPv4(inner).SetECN(after)
+	} else {
+		header.IPv6(inner).SetECN(after)
 	}
 	return drop.None
 }

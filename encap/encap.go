@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -24,8 +25,15 @@ type layer interface {
 	// decapsulate checks pkt, which header.Parse has passed, and returns the
 	// packet inside it, which then header.Parse has passed too. It shares
 	// pkt's memory, and its ECN field is written to. If pkt is not for this
-	// layer, taken is false and pkt is somebody else's inner packet.
+	// layer, taken is false and pkt is somebody else's inner packet. If it is a
+	// fragment of a packet for this layer, the reason is drop.Fragment.
 	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
+
+	// unquote is decapsulate for a packet that went out and is quoted in an ICMP
+	// error: size is its length, of which the beginning is in pkt. Inner is
+	// shorter than a header if that is not quoted; ok is false if it is not a
+	// packet that this layer sends.
+	unquote(pkt []byte, size int) (inner []byte, innerSize int, taken, ok bool)
 }
 
 // Headroom is how much room Encapsulate may need in front of an inner packet:
@@ -42,44 +50,54 @@ type Endpoints struct {
 // Stack encapsulates for one peer, and decapsulates what comes from it. Its
 // methods may be called by several goroutines at once, on different buffers.
 type Stack struct {
-	enter4  *template // the headers in front of an IPv4 packet; nil: not carried
-	enter6  *template // the same for IPv6
-	layers  []layer   // innermost first
-	outer   int       // IP version of the outermost header
-	loop4   uint32    // the outermost IPv4 destination; an inner packet to it would come back
+	from    []*template // the headers of a layer and all outside it; innermost first
+	enter4  *template   // that of the layer at which IPv4 packets enter; nil: not carried
+	enter6  *template   // the same for IPv6
+	layers  []layer     // innermost first
+	outer   int         // IP version of the outermost header
+	loop4   uint32      // the outermost IPv4 destination; an inner packet to it would come back
 	sources *resolve.Sources
+	record  *Record
+
+	// Where IPv6 packets enter a layer over IPv6: enter6 for those that carry an
+	// encapsulation limit, and the layer's ends.
+	limited6 *template
+	ends6    resolve.Fixed
 }
 
 // New prepares the stack of a mode between two endpoints. The path MTU decides
-// whether IPv4 headers forbid fragmentation (RFC 4213 3.2.2); sources judges
-// what Decapsulate returns. An endpoint that is missing or of the wrong family
-// is an error.
-func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*Stack, error) {
+// whether IPv4 headers forbid fragmentation (RFC 4213 3.2.2), and which packets
+// are too large; sources judges what Decapsulate returns; the record is that of
+// the peer's stack before. An endpoint that is missing or of the wrong family is
+// an error.
+func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources, rec *Record) (*Stack, error) {
 	if len(m.Layers) == 0 {
 		return nil, errors.New("encap: a stack needs a layer")
 	}
-	s := &Stack{sources: sources, outer: m.Layers[len(m.Layers)-1].Over()}
+	s := &Stack{sources: sources, outer: m.Layers[len(m.Layers)-1].Over(), record: rec}
 	for _, k := range m.Layers {
 		pair, err := e.over(k)
 		if err != nil {
 			return nil, err
 		}
-		// A packet passes every layer from the first that carries its version on.
-		if k.Carries() == 4 && s.enter4 == nil {
-			s.enter4 = new(template)
-		}
-		if k.Carries() == 6 && s.enter6 == nil {
-			s.enter6 = new(template)
-		}
-		for _, t := range []*template{s.enter4, s.enter6} {
-			if t != nil {
-				t.add(k, pair, p, o)
-			}
-		}
 		if k.Over() == 4 {
-			s.layers = append(s.layers, &over4{pair, k.Carries()})
+			s.layers = append(s.layers, &over4{pair, k.Carries(), o.forbidsFragments(p), rec})
 		} else {
-			s.layers = append(s.layers, &over6{pair, k.Carries()})
+			s.layers = append(s.layers, &over6{pair, k.Carries(), rec})
+		}
+	}
+	s.from = templates(m, e, p, o, rec)
+	// A packet enters at the innermost layer that carries its version.
+	for i, k := range slices.Backward(m.Layers) {
+		if k.Carries() == 4 {
+			s.enter4 = s.from[i]
+			continue
+		}
+		s.enter6, s.limited6 = s.from[i], nil
+		if k.Over() == 6 {
+			o.EncapLimit = 0 // the value is the packet's
+			s.limited6 = templates(m, e, p, o, rec)[i]
+			s.ends6, _ = e.over(k)
 		}
 	}
 	if s.outer == 4 {
@@ -87,6 +105,28 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources) (*
 		s.loop4 = binary.BigEndian.Uint32(remote[:])
 	}
 	return s, nil
+}
+
+// Limit is the largest packet of an IP version that goes whole, and which
+// senders of larger ones are told: at least 1280 for IPv6 (RFC 8200 section 5),
+// 0 if the stack does not carry it.
+func (s *Stack) Limit(version int) TunnelMTU {
+	switch t4, t6 := s.enter4, s.enter6; {
+	case version == 4 && t4 != nil:
+		return TunnelMTU(t4.limit)
+	case version == 6 && t6 != nil:
+		return max(TunnelMTU(t6.limit), MinTunnelMTU6)
+	}
+	return 0
+}
+
+// Overhead is what the stack adds to a packet of an IP version that it carries,
+// in bytes.
+func (s *Stack) Overhead(version int) int {
+	if version == 4 {
+		return s.enter4.size
+	}
+	return s.enter6.size
 }
 
 // over is the pair of addresses for a layer.
@@ -143,9 +183,20 @@ func (s *Stack) EncapsulateSegment(b []byte, off, tail int) ([]byte, drop.Reason
 	} else {
 		ip := header.IPv6(b[off:])
 		t, tos, ttl = s.enter6, ip.TrafficClass(), ip.HopLimit()
+		if s.limited6 != nil {
+			if s.ends6.Sends6(ip) { // RFC 2473 4.1.2
+				return nil, drop.Loop
+			}
+			if at, found := header.FindEncapLimit(ip); found {
+				return s.encapsulateLimited(b, off, tail, ip[at])
+			}
+		}
 	}
-	if t == nil {
+	switch {
+	case t == nil:
 		return nil, drop.WrongFamily
+	case len(b)-off+tail > t.limit:
+		return nil, drop.TooBig
 	}
 	start, r := t.put(b, off, tail, tos, ttl)
 	if r != drop.None {
@@ -156,21 +207,45 @@ func (s *Stack) EncapsulateSegment(b []byte, off, tail int) ([]byte, drop.Reason
 
 // Decapsulate checks and strips every header of an outer packet and returns the
 // inner one, which shares its memory: for the interface, or, where it is
-// addressed to this host's end of a layer, for whoever answers there.
+// addressed to this host's end of a layer, for whoever answers there. If the
+// reason is drop.Fragment, what it returns is a fragment of the IPv6 packet of a
+// layer, for reassembly, after which DecapsulateReassembled goes on.
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	pkt, r := header.Parse(outer, s.outer)
 	if r != drop.None {
 		return nil, r
 	}
-	for i := len(s.layers) - 1; i >= 0; i-- {
+	return s.strip(pkt, len(s.layers))
+}
+
+// DecapsulateReassembled is Decapsulate for the packet that its fragments made.
+func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
+	pkt, r := header.Parse(whole, 6)
+	if r != drop.None {
+		return nil, r
+	}
+	for i := len(s.layers); i > 0; i-- {
+		if _, ok := s.layers[i-1].(*over6); ok {
+			return s.strip(pkt, i)
+		}
+	}
+	return nil, drop.UnknownProtocol
+}
+
+// strip takes off the headers of the n innermost layers.
+func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
+	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.layers[i].decapsulate(pkt)
-		if r != drop.None {
+		switch {
+		case r == drop.Fragment && header.Version(pkt) == 6:
+			return pkt, r
+		case r != drop.None:
 			return nil, r
+		case !taken:
+			i = 0
+		default:
+			pkt = inner
 		}
-		if !taken {
-			break
-		}
-		pkt = inner
 	}
 	if r := s.sources.Check(pkt); r != drop.None {
 		return nil, r

@@ -66,7 +66,7 @@ func TestHeaderFields(t *testing.T) {
 		o := encap.DefaultOptions
 		o.FlowLabel.Source = encap.FlowLabelFixed
 		c.set(&o)
-		s, err := encap.New(m, router, c.mtu, o, resolve.NewSources(nil, nil, false))
+		s, err := encap.New(m, router, c.mtu, o, resolve.NewSources(nil, nil, false), encap.NewRecord())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestFlowLabelHash(t *testing.T) {
 }
 
 func TestFragments4(t *testing.T) {
-	inner := make([]byte, 1280)
+	inner := make([]byte, 1240)
 	copy(inner, readVectors(t)["DBL-1"][60:])
 	binary.BigEndian.PutUint16(inner[2:], uint16(len(inner)))
 	header.IPv4(inner).SetChecksum()
@@ -131,7 +131,7 @@ func TestFragments4(t *testing.T) {
 		inner[i] = byte(i * 7)
 	}
 	m, _ := encap.ModeByName("4in6in4")
-	s, err := encap.New(m, router, 1280, encap.DefaultOptions, resolve.NewSources(nil, nil, false))
+	s, err := encap.New(m, router, 1280, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestFragments4(t *testing.T) {
 	if r != drop.None || !header.IPv4(pkt).MayFragment() {
 		t.Fatalf("%v %x", r, pkt[:20])
 	}
-	for _, mtu := range []int{1280, 576, 68, 28} {
+	for _, mtu := range []int{1276, 576, 68, 28} {
 		var payload []byte
 		more := true
 		for f := range encap.Fragments4(pkt, mtu, make([]byte, mtu)) {
@@ -191,11 +191,11 @@ func TestNewRefuses(t *testing.T) {
 		{Local: router.Local6, Remote: router.Remote, Local6: router.Local6, Remote6: router.Remote6},
 		{Local: router.Local, Remote: router.Remote, Local6: router.Local, Remote6: router.Remote6},
 	} {
-		if _, err := encap.New(m, e, 1500, encap.DefaultOptions, nil); err == nil {
+		if _, err := encap.New(m, e, 1500, encap.DefaultOptions, nil, nil); err == nil {
 			t.Errorf("%+v is taken", e)
 		}
 	}
-	if _, err := encap.New(encap.Mode{}, router, 1500, encap.DefaultOptions, nil); err == nil {
+	if _, err := encap.New(encap.Mode{}, router, 1500, encap.DefaultOptions, nil, nil); err == nil {
 		t.Error("a stack without layers is taken")
 	}
 }

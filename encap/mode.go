@@ -12,6 +12,7 @@ type Kind uint8
 const (
 	SixInFour Kind = iota // RFC 4213: IPv6 in IPv4, protocol 41
 	FourInSix             // RFC 2473: IPv4 in IPv6, next header 4
+	SixInSix              // RFC 2473: IPv6 in IPv6, next header 41
 )
 
 // kinds is what is fixed about each layer, whatever its addresses.
@@ -22,6 +23,7 @@ var kinds = [...]struct {
 }{
 	SixInFour: {"6in4", 6, 4},
 	FourInSix: {"4in6", 4, 6},
+	SixInSix:  {"6in6", 6, 6},
 }
 
 // String is the layer's name in the configuration's words.

@@ -1,5 +1,7 @@
 package encap
 
+import "sixfour/encap/header"
+
 // Values of Options that say "as the inner packet has it" or "none".
 const (
 	InheritDSCP  = -1 // Options.DSCP: copy the inner packet's
@@ -17,6 +19,13 @@ type Options struct {
 	StaticMTU  bool // RFC 4213 3.2.1: outer DF is never set
 	EncapLimit int  // RFC 2473 4.1.1: 0 to 255, or NoEncapLimit
 	FlowLabel  FlowLabel
+}
+
+// forbidsFragments reports whether outer IPv4 headers have DF set: whenever the
+// path carries 1280 bytes of IPv6, so that fragmentation is left to those who
+// must have it (RFC 4213 section 3.2.2).
+func (o Options) forbidsFragments(p PathMTU) bool {
+	return !o.StaticMTU && TunnelMTU(int(p)-header.IPv4Len) >= MinTunnelMTU6
 }
 
 // FlowLabel says where an outer IPv6 header's flow label comes from.

@@ -9,7 +9,9 @@ import (
 // over4 takes off an IPv4 delivery header (RFC 4213, RFC 2003).
 type over4 struct {
 	resolver resolve.Fixed
-	carries  int // inner IP version
+	carries  int  // inner IP version
+	df       bool // what we send has DF set
+	record   *Record
 }
 
 func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
@@ -23,15 +25,32 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	case ip.IsFragment(): // a raw socket reassembles; so nobody else may send us one
 		return nil, false, drop.Fragment
 	}
-	return strip(ip.Payload(), l.carries, ip.TOS())
+	return strip(ip.Payload(), l.carries, ip.TOS(), l.record)
 }
 
 // strip checks the packet inside a delivery header, and brings the congestion
 // mark of the delivery header into it.
-func strip(payload []byte, version int, outerTOS byte) ([]byte, bool, drop.Reason) {
+func strip(payload []byte, version int, outerTOS byte, rec *Record) ([]byte, bool, drop.Reason) {
 	inner, r := header.Parse(payload, version)
 	if outer := outerTOS & header.ECNMask; r == drop.None && outer != header.NotECT {
-		r = decapsulateECN(inner, version, outer)
+		r = decapsulateECN(inner, version, outer, rec)
 	}
 	return inner, true, r
+}
+
+// unquote holds a quoted header against what we send (RFC 5927 section 4): the
+// addresses and the protocol, and the identification, which is 0 if DF is set.
+func (l *over4) unquote(pkt []byte, size int) (inner []byte, innerSize int, taken, ok bool) {
+	if len(pkt) < header.IPv4Len {
+		return nil, 0, false, false
+	}
+	ip := header.IPv4(pkt)
+	idOK := ip.Fragment() == 0 && l.record.recentID4(ip.ID())
+	if l.df {
+		idOK = ip.Fragment() == header.DF && ip.ID() == 0
+	}
+	if pkt[0] != 0x45 || ip.Protocol() != protocolOf(l.carries) || !l.resolver.Sends4(ip) || !idOK {
+		return nil, 0, false, false
+	}
+	return pkt[header.IPv4Len:], size - header.IPv4Len, true, true
 }

@@ -11,6 +11,7 @@ import (
 type over6 struct {
 	resolver resolve.Fixed
 	carries  int // inner IP version
+	record   *Record
 }
 
 func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
@@ -29,7 +30,7 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	default: // not a tunnel packet of this layer
 		return nil, false, drop.None
 	}
-	return strip(ip.Payload(), l.carries, ip.TrafficClass())
+	return strip(ip.Payload(), l.carries, ip.TrafficClass(), l.record)
 }
 
 // decapsulateExtended is decapsulate for packets with extension headers
@@ -43,12 +44,43 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 	switch {
 	case r != drop.None:
 		return nil, false, r
+	case up.Fragment && (up.Protocol == protocolOf(l.carries) || up.Protocol == header.DestOptions):
+		// With the latter the encapsulation limit is in what was fragmented.
+		if from != drop.None {
+			return nil, false, from
+		}
+		return nil, false, drop.Fragment
 	case up.Protocol != protocolOf(l.carries):
 		return nil, false, drop.None
 	case from != drop.None:
 		return nil, false, from
-	case up.Fragment:
-		return nil, false, drop.Fragment
 	}
-	return strip(ip[up.Offset:], l.carries, ip.TrafficClass())
+	return strip(ip[up.Offset:], l.carries, ip.TrafficClass(), l.record)
+}
+
+// unquote holds a quoted header against what we send: the addresses, and what
+// follows, which is the inner packet, perhaps behind an encapsulation limit or
+// in fragments.
+func (l *over6) unquote(pkt []byte, size int) (inner []byte, innerSize int, taken, ok bool) {
+	if len(pkt) < header.IPv6Len {
+		return nil, 0, false, true // cut off: whose it is remains unknown
+	}
+	ip := header.IPv6(pkt)
+	if !l.resolver.Sends6(ip) {
+		return nil, 0, false, true
+	}
+	next, off := ip.NextHeader(), header.IPv6Len
+	if next == header.FragmentHdr {
+		return nil, 0, true, true // its length is not that of the inner packet
+	}
+	if next == header.DestOptions {
+		if off += header.EncapLimitLen; len(pkt) < off {
+			return nil, 0, true, true
+		}
+		next = pkt[header.IPv6Len]
+	}
+	if next != protocolOf(l.carries) {
+		return nil, 0, false, true // between the ends of the layer, but not in it
+	}
+	return pkt[off:], size - off, true, true
 }

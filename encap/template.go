@@ -2,8 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
-	"sync/atomic"
+	"slices"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -17,6 +16,7 @@ type template struct {
 	parts []part // innermost first
 	bytes [Headroom]byte
 	size  int // bytes in use, the last ones: the innermost header ends the array
+	limit int // the largest packet that fits, in bytes
 }
 
 // short covers the headers of most stacks: two layers and an option.
@@ -32,16 +32,14 @@ type part struct {
 	set     byte
 	ttl     byte // InheritTTL: the inner one
 
-	sum uint32         // IPv4: over the header's words, without those that are patched
-	id  *atomic.Uint32 // IPv4: of the last packet without DF; nil: DF is set
+	sum uint32  // IPv4: over the header's words, without those that are patched
+	ids *Record // IPv4: gives the identifications; nil: DF is set
 
 	label FlowLabel // IPv6
 }
 
-// add puts a layer's header in front of those that are there. DF is set as
-// RFC 4213 section 3.2.2 asks: whenever the path carries 1280 bytes of IPv6, so
-// that fragmentation is left to those who must have it.
-func (t *template) add(k Kind, pair resolve.Fixed, p PathMTU, o Options) {
+// add puts a layer's header in front of those that are there.
+func (t *template) add(k Kind, pair resolve.Fixed, p PathMTU, o Options, rec *Record) {
 	pt := part{over: k.Over(), carries: k.Carries(), size: k.overhead(o), end: t.size, keep: 0xff, label: o.FlowLabel}
 	if o.DSCP != InheritDSCP {
 		pt.keep, pt.set = header.ECNMask, byte(o.DSCP)<<2
@@ -57,11 +55,10 @@ func (t *template) add(k Kind, pair resolve.Fixed, p PathMTU, o Options) {
 		h[9] = protocolOf(pt.carries)
 		copy(h[12:], pair.Local.AsSlice())
 		copy(h[16:], pair.Remote.AsSlice())
-		if !o.StaticMTU && TunnelMTU(int(p)-header.IPv4Len) >= MinTunnelMTU6 {
+		if o.forbidsFragments(p) {
 			binary.BigEndian.PutUint16(h[6:], header.DF)
 		} else {
-			pt.id = new(atomic.Uint32)
-			pt.id.Store(rand.Uint32())
+			pt.ids = rec
 		}
 		pt.sum = uint32(header.Sum(h[:header.IPv4Len], 0))
 	} else {
@@ -76,6 +73,31 @@ func (t *template) add(k Kind, pair resolve.Fixed, p PathMTU, o Options) {
 		}
 	}
 	t.parts = append(t.parts, pt)
+}
+
+// templates are the headers of each layer of a mode and of all outside it, with
+// the largest packets that they fit. All endpoints are there.
+func templates(m Mode, e Endpoints, p PathMTU, o Options, rec *Record) []*template {
+	all := make([]*template, 0, len(m.Layers))
+	for _, k := range m.Layers {
+		pair, _ := e.over(k)
+		all = append(all, new(template))
+		for _, t := range all {
+			t.add(k, pair, p, o, rec)
+		}
+	}
+	room := maxIPv4
+	if !o.StaticMTU {
+		room = min(int(p), maxIPv4)
+	}
+	for i, k := range slices.Backward(m.Layers) {
+		room -= k.overhead(o)
+		if k == SixInFour { // RFC 4213 3.2.2: it is the outer packet that is fragmented
+			room = max(room, int(MinTunnelMTU6))
+		}
+		all[i].limit = room
+	}
+	return all
 }
 
 // protocolOf is the protocol number that announces an IP version inside.
@@ -124,8 +146,8 @@ func (t *template) put(b []byte, off, tail int, tos, ttl byte) (int, drop.Reason
 				return 0, drop.TooBig
 			}
 			sum := p.sum + uint32(tos) + uint32(n) + uint32(ttl)<<8
-			if p.id != nil {
-				id := nextID(p.id)
+			if p.ids != nil {
+				id := p.ids.nextID4()
 				binary.BigEndian.PutUint16(h[4:], id)
 				sum += uint32(id)
 			}
@@ -137,15 +159,4 @@ func (t *template) put(b []byte, off, tail int, tos, ttl byte) (int, drop.Reason
 		end -= p.size
 	}
 	return start, drop.None
-}
-
-// nextID is the identification of a packet that may be fragmented: never twice
-// the same for as long as a 16-bit counter allows (RFC 6864 section 4.2), and
-// never 0, which the kernel would replace. Atomic packets, with DF, have 0.
-func nextID(last *atomic.Uint32) uint16 {
-	for {
-		if id := uint16(last.Add(1)); id != 0 {
-			return id
-		}
-	}
 }

@@ -33,6 +33,17 @@ type RawReceiver struct {
 // yet. Without CAP_NET_RAW the error says so.
 func ListenRaw4(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver, error) {
 	lc := net.ListenConfig{Control: o.control(func(fd int) error {
+		// The kernel would believe every ICMP error about a packet of this
+		// protocol, and lower the path MTU that routes have: what we believe is
+		// for the owner of the tunnel to decide (RFC 5927).
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE); err != nil {
+			return os.NewSyscallError("setsockopt IP_MTU_DISCOVER", err)
+		}
+		if o.ICMP != nil {
+			if err := filterICMP(fd, o.ICMP); err != nil {
+				return err
+			}
+		}
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 			// Without CAP_NET_ADMIN: as much as net.core.rmem_max allows.
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
@@ -115,7 +126,12 @@ type RawSender struct {
 // rules by source hold for it. Without CAP_NET_RAW the error says so.
 func DialRaw4(local, remote netip.Addr, o Options) (*RawSender, error) {
 	op := fmt.Sprintf("open raw socket from %v to %v", local, remote)
-	d := net.Dialer{LocalAddr: &net.IPAddr{IP: local.AsSlice()}, Control: o.control(nil)}
+	d := net.Dialer{LocalAddr: &net.IPAddr{IP: local.AsSlice()}, Control: o.control(func(fd int) error {
+		// What the kernel remembers of the path's MTU it has from anybody: it must
+		// not hold our packets against that, nor cut them.
+		return os.NewSyscallError("setsockopt IP_MTU_DISCOVER",
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE))
+	})}
 	c, err := d.Dial("ip4:"+strconv.Itoa(unix.IPPROTO_RAW), remote.String())
 	if err != nil {
 		return nil, explain(op, err)

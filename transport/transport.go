@@ -49,4 +49,5 @@ type Sender interface {
 // Options are what all sockets of a transport have in common.
 type Options struct {
 	Mark uint32 // SO_MARK, for policy routing; 0: none
+	ICMP []int  // of a receiver for ICMP: the types that it wants; nil: all
 }

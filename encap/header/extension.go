@@ -93,6 +93,62 @@ func walk(ip IPv6, options bool) (Upper, drop.Reason) {
 	return Upper{}, drop.BadExtension
 }
 
+// FindUpper follows the extension headers of a packet that is not for us, and may
+// be there only in part, as far as they can be followed: which protocol comes
+// then and where, and whether the packet is a fragment but the first.
+func FindUpper(ip IPv6) (protocol byte, offset int, later bool) {
+	next, off := ip.NextHeader(), IPv6Len
+	for range maxExtensions {
+		n := 8
+		switch {
+		case next != HopByHop && next != DestOptions && next != Routing && next != FragmentHdr, len(ip) < off+n:
+			return next, off, false
+		case next == FragmentHdr:
+			if binary.BigEndian.Uint16(ip[off+2:])>>3 != 0 {
+				return ip[off], off + n, true
+			}
+		default:
+			n = (int(ip[off+1]) + 1) * 8
+		}
+		next, off = ip[off], off+n
+	}
+	return next, off, false
+}
+
+// FindEncapLimit finds the tunnel encapsulation limit in a packet that is about
+// to enter a tunnel (RFC 2473 section 4.1.1): the offset of its value, if there is
+// one. The headers up to the first that is no extension header may be there only
+// in part.
+func FindEncapLimit(ip IPv6) (offset int, found bool) {
+	next, off := ip.NextHeader(), IPv6Len
+	for range maxExtensions {
+		if next != HopByHop && next != DestOptions && next != Routing || len(ip) < off+8 {
+			return 0, false
+		}
+		end := off + (int(ip[off+1])+1)*8
+		if len(ip) < end {
+			return 0, false
+		}
+		if next == DestOptions {
+			for at := off + 2; at < end; {
+				if ip[at] == optPad1 {
+					at++
+					continue
+				}
+				if at+2 > end || at+2+int(ip[at+1]) > end {
+					return 0, false
+				}
+				if ip[at] == optEncapLimit && ip[at+1] == 1 {
+					return at + 2, true
+				}
+				at += 2 + int(ip[at+1])
+			}
+		}
+		next, off = ip[off], end
+	}
+	return 0, false
+}
+
 // optionsPass reports whether a node that knows only padding and the tunnel
 // encapsulation limit may process a packet with these options.
 func optionsPass(opts []byte) bool {

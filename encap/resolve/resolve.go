@@ -57,6 +57,16 @@ func (f *Fixed) Accepts6(ip header.IPv6) drop.Reason {
 	return drop.None
 }
 
+// Sends4 reports whether an IPv4 packet goes from us to the peer.
+func (f *Fixed) Sends4(ip header.IPv4) bool {
+	return binary.BigEndian.Uint32(ip.Source()) == f.local4 && binary.BigEndian.Uint32(ip.Dest()) == f.remote4
+}
+
+// Sends6 reports whether an IPv6 packet goes from us to the peer.
+func (f *Fixed) Sends6(ip header.IPv6) bool {
+	return readWord6(ip.Source()) == f.local6 && readWord6(ip.Dest()) == f.remote6
+}
+
 // word6 is an IPv6 address as two numbers, so that a comparison is two
 // instructions.
 type word6 struct{ hi, lo uint64 }

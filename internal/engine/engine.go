@@ -15,6 +15,7 @@ import (
 
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
+	"sixfour/transport"
 	"sixfour/transport/wait"
 )
 
@@ -27,12 +28,14 @@ type Engine struct {
 	notify  chan struct{}   // something around us changed
 	lost    chan *tunnel    // its interface is gone
 	names   chan resolution // a peer's name has an address
-	ports   map[int]*port   // by the device
-	shards  int             // receivers at each local address
+	prober  *prober
+	ports   map[int]*port // by the device
+	shards  int           // receivers at each local address
 	wg      sync.WaitGroup
 
 	stray    counters                  // packets that arrived and belong to no tunnel
 	inbounds map[netip.Addr][]*inbound // by local address; a shard each
+	errors   map[netip.Addr]transport.Receiver
 }
 
 type resolution struct {
@@ -50,10 +53,12 @@ func New(cfg *config.Config, log *zap.Logger) *Engine {
 		names:    make(chan resolution),
 		ports:    make(map[int]*port),
 		inbounds: make(map[netip.Addr][]*inbound),
+		errors:   make(map[netip.Addr]transport.Receiver),
+		prober:   newProber(),
 	}
 	for _, t := range cfg.Tunnels {
 		n := queues(t.Queues, len(cfg.Tunnels))
-		e.tunnels = append(e.tunnels, newTunnel(t, n, log))
+		e.tunnels = append(e.tunnels, newTunnel(t, n, e.prober, log))
 		e.shards = max(e.shards, n)
 	}
 	return e
@@ -112,6 +117,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 			})
 		}
 	}
+	e.wg.Go(func() { e.prober.run(ctx, e.tunnels) })
 	return e.control(ctx, ready)
 }
 
@@ -148,6 +154,12 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 		case r := <-e.names:
 			r.t.resolved = r.addr
 			r.t.log.Info("resolved", zap.String("name", r.t.cfg.Remote.Name), zap.Stringer("address", r.addr))
+		case l := <-e.prober.lessons:
+			l.t.lesson = l
+			if err := e.evaluate(l.t); err != nil {
+				return fmt.Errorf("tunnel %s: %w", l.t.cfg.Name, err)
+			}
+			close(l.applied)
 		}
 	}
 }
@@ -240,6 +252,9 @@ func (e *Engine) close() {
 		for _, in := range shards {
 			in.rx.Close()
 		}
+	}
+	for _, rx := range e.errors {
+		rx.Close()
 	}
 	e.wg.Wait()
 	if e.router != nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/icmp"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -41,6 +43,8 @@ type ends map[[8]byte]*end
 type end struct {
 	pair   [8]byte // the peer's address and ours, as they stand in a packet
 	t      *tunnel
+	local  [16]byte // our end of the layer that probes test
+	host   bool     // and the interface does not carry it, so that we must answer there
 	stack  *encap.Stack
 	drops  drops
 	queue  int // of the device
@@ -75,8 +79,11 @@ func (e *Engine) newInbound(local netip.Addr, rx transport.Receiver) *inbound {
 // newEnd is made anew with each table; its counters are the tunnel's.
 func newEnd(t *tunnel, p *path, queue int) *end {
 	remote, local := p.endpoints.Remote.As4(), p.endpoints.Local.As4()
+	ours, _ := probeEnds(p.endpoints)
 	return &end{
 		t:      t,
+		local:  ours.As16(),
+		host:   !slices.ContainsFunc(t.cfg.Address, func(p netip.Prefix) bool { return p.Addr() == ours }),
 		pair:   [8]byte(append(remote[:], local[:]...)),
 		queue:  queue,
 		stack:  p.stack,
@@ -144,8 +151,7 @@ func (in *inbound) carry(n int) {
 			e.drops.count(r, pkt)
 			continue
 		}
-		if e.t.isOurs(inner) {
-			in.answer(e, inner)
+		if header.Version(inner) == 6 && [16]byte(header.IPv6(inner).Dest()) == e.local && in.take(e, inner) {
 			continue
 		}
 		if e.gather.Len() == 0 {
@@ -184,6 +190,28 @@ func writeReason(err error) drop.Reason {
 		return drop.InterfaceDown
 	}
 	return drop.TunFailed
+}
+
+// take is the door for packets to our end of the layer under the inner packets:
+// answers to probes, ICMPv6 errors about packets of the layer, and, where the
+// interface does not carry the address, everything else. It reports whether the
+// packet is done with.
+func (in *inbound) take(e *end, inner []byte) bool {
+	ip := header.IPv6(inner)
+	if next, off, later := header.FindUpper(ip); next == header.ICMPv6 && !later && off < len(ip) {
+		if e.t.answer(ip[off:]) {
+			e.t.in.carried(1, len(inner))
+			return true
+		}
+		if err, ok := icmp.Parse(inner); ok && e.t.hear(err) {
+			e.t.in.carried(1, len(inner))
+			return true
+		}
+	}
+	if e.host {
+		in.answer(e, inner)
+	}
+	return e.host
 }
 
 // answer is the door for packets to the IPv6 layer's own address when the

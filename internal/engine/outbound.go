@@ -25,7 +25,8 @@ type outbound struct {
 	drops drops
 
 	*workspace
-	path *path // of the packets that are being carried; nil: there is none
+	path  *path  // of the packets that are being carried; nil: there is none
+	large uint64 // packets since the last send that not every path carries
 }
 
 // workspace is what packets need on their way. Goroutines have one only while
@@ -135,9 +136,18 @@ func (o *outbound) add(b []byte) int {
 		o.drops.countN(drop.NoRoute, n, inner, nil)
 		return n
 	}
+	if o.t.soft.pending.Load() != 0 {
+		if m, ok := o.t.soft.take(inner); ok {
+			o.t.reply.unreachable(m, inner)
+		}
+	}
 	if super.Headers() == 0 {
 		head, r := o.path.stack.Encapsulate(b, encap.Headroom)
-		o.push(transport.Packet{Head: head}, len(inner), r, inner)
+		if r != drop.None {
+			o.refuse(r, inner, nil)
+			return 1
+		}
+		o.push(transport.Packet{Head: head}, len(inner))
 		return 1
 	}
 	for i := range n {
@@ -149,22 +159,30 @@ func (o *outbound) add(b []byte) int {
 		o.used += size
 		payload := super.Segment(i, h[encap.Headroom:])
 		head, r := o.path.stack.EncapsulateSegment(h, encap.Headroom, len(payload))
-		o.push(transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload), r, h[encap.Headroom:])
+		if r != drop.None {
+			o.refuse(r, h[encap.Headroom:], payload)
+			continue
+		}
+		o.push(transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
 	}
 	return n
 }
 
-// push appends an outer packet to the batch, if there is one.
-func (o *outbound) push(pkt transport.Packet, size int, r drop.Reason, inner []byte) {
-	switch {
-	case r != drop.None:
-		o.drops.count(r, inner)
-	case pkt.Len() > int(o.path.mtu):
-		o.oversize(pkt, size)
-	default:
-		o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
+// push appends an outer packet to the batch. Size is that of the inner one.
+func (o *outbound) push(pkt transport.Packet, size int) {
+	if pkt.Len() > everyPath {
+		o.large++
 	}
+	if pkt.Len() > int(o.path.mtu) {
+		o.oversize(pkt, size)
+		return
+	}
+	o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
 }
+
+// everyPath is the size of outer packets that are cut where a path does not carry
+// them whole: those of IPv6's least MTU.
+const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 
 // send sends the batch. A packet that the kernel refuses costs itself only; if
 // the path is replaced meanwhile, the rest goes the new way.
@@ -189,6 +207,10 @@ func (o *outbound) send() {
 	}
 	if packets > 0 {
 		o.t.out.carried(packets, bytes)
+	}
+	if o.large > 0 {
+		o.t.sentLarge(o.large)
+		o.large = 0
 	}
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
 }

@@ -15,6 +15,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/pathmtu"
 	"sixfour/transport"
 )
 
@@ -32,7 +33,7 @@ func (e *Engine) evaluate(t *tunnel) error {
 		return nil
 	}
 	if p != t.path.Load() {
-		t.setMTU(t.wantMTU(p.mtu))
+		t.setMTU(t.wantMTU(p.link))
 		t.replacePath(p)
 		t.setUp(p)
 	}
@@ -87,14 +88,15 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	if !ep.Local.Is4() {
 		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote), nil
 	}
-	mtu := encap.PathMTU(min(route.MTU, transport.MaxPacket))
+	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
+	mtu, by := t.learnt(ep, link)
 	hop := e.findHop(t, route)
 	old := t.path.Load()
-	if old != nil && old.endpoints == ep && old.mtu == mtu && old.hop == hop {
+	if old != nil && old.endpoints == ep && old.link == link && old.mtu == mtu && old.by == by && old.hop == hop {
 		return old, "", nil
 	}
-	p = &path{endpoints: ep, mtu: mtu, hop: hop}
-	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local)); err != nil {
+	p = &path{endpoints: ep, link: link, mtu: mtu, by: by, hop: hop}
+	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local), t.record); err != nil {
 		return nil, "", err
 	}
 	if old != nil && old.endpoints == ep && old.hop == hop {
@@ -113,6 +115,15 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 		p.senders = append(p.senders, p.hop.sender(raw))
 	}
 	return p, "", nil
+}
+
+// learnt is the path MTU as far as it is known, between endpoints and over a
+// first hop with an MTU of its own.
+func (t *tunnel) learnt(ep encap.Endpoints, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
+	if l := t.lesson; l.endpoints == ep && l.link == link && l.mtu < link {
+		return l.mtu, l.by
+	}
+	return link, pathmtu.Route
 }
 
 // sender sends the way of the hop, if there is one.
@@ -181,6 +192,12 @@ func (e *Engine) listen(local netip.Addr) (shards []*inbound, err error) {
 		}
 		shards = append(shards, e.newInbound(local, rx))
 	}
+	if err := e.listenErrors(local, shards[0]); err != nil {
+		for _, in := range shards {
+			in.rx.Close()
+		}
+		return nil, err
+	}
 	e.inbounds[local] = shards
 	for _, in := range shards {
 		e.wg.Go(in.run)
@@ -194,6 +211,10 @@ func (e *Engine) unregister(t *tunnel, local netip.Addr) {
 			in.rx.Close()
 			delete(e.inbounds, local)
 		}
+	}
+	if rx := e.errors[local]; rx != nil && e.inbounds[local] == nil {
+		rx.Close()
+		delete(e.errors, local)
 	}
 }
 

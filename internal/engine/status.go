@@ -21,9 +21,27 @@ type TunnelStatus struct {
 	State     State   `json:"state"`
 	In        Traffic `json:"in"`
 	Out       Traffic `json:"out"`
-	Answered  uint64  `json:"echo_answered"` // ICMPv6 echo requests to local6, by the daemon itself
+	Answered  uint64  `json:"echo_answered"` // ICMPv6 echo requests to our end of the layer, by the daemon itself
+	ICMP      ICMP    `json:"icmp"`
+	Probes    Probes  `json:"probes"`
+	OddECN    uint64  `json:"ecn_odd"`    // packets with ECN fields that no sound path makes (RFC 6040 4.2)
+	IDWraps   uint64  `json:"ipid_wraps"` // IPv4 identifications came round too soon (RFC 6864 4.3)
 	Interface string  `json:"interface"`
 	Namespace string  `json:"netns,omitempty"`
+}
+
+// ICMP counts errors.
+type ICMP struct {
+	Heard   uint64 `json:"heard"`   // about our outer packets
+	Ignored uint64 `json:"ignored"` // about packets that we have not sent, or not to be believed
+	Sent    uint64 `json:"sent"`    // to inner senders
+	Limited uint64 `json:"limited"` // not sent: too many
+}
+
+// Probes counts those by which the path MTU is found.
+type Probes struct {
+	Sent     uint64 `json:"sent"`
+	Answered uint64 `json:"answered"`
 }
 
 // State is where a tunnel stands.
@@ -38,6 +56,7 @@ type State struct {
 	Remote6   string `json:"remote6,omitempty"`
 	IO        string `json:"io,omitempty"` // how packets leave: socket or xdp
 	PathMTU   int    `json:"path_mtu,omitempty"`
+	PathMTUBy string `json:"path_mtu_by,omitempty"` // from where it is known: route, icmp or probe
 	TunnelMTU int    `json:"mtu,omitempty"`
 }
 
@@ -61,6 +80,10 @@ func (t *tunnel) status() TunnelStatus {
 		In:        t.in.traffic(),
 		Out:       t.out.traffic(),
 		Answered:  t.answered.Load(),
+		ICMP:      ICMP{t.heard.errors.Load(), t.heard.ignored.Load(), t.reply.sent.Load(), t.reply.limited.Load()},
+		Probes:    Probes{t.echo.probes.Load(), t.echo.answered.Load()},
+		OddECN:    t.record.OddECN(),
+		IDWraps:   t.record.Wraps(),
 		Interface: t.cfg.Name,
 		Namespace: t.cfg.Netns,
 	}
@@ -98,8 +121,8 @@ func (t *tunnel) setUp(p *path) {
 		Phase: Up, Since: since,
 		Local: e.Local.String(), Remote: e.Remote.String(),
 		Local6: text(e.Local6.IsValid(), e.Local6.String()), Remote6: text(e.Remote6.IsValid(), e.Remote6.String()),
-		IO: string(p.io()), PathMTU: int(p.mtu), TunnelMTU: int(t.mtu),
+		IO: string(p.io()), PathMTU: int(p.mtu), PathMTUBy: string(p.by), TunnelMTU: int(t.mtu),
 	}
 	t.log.Info("up", zap.Stringer("local", e.Local), zap.Stringer("remote", e.Remote), zap.String("io", string(p.io())),
-		zap.Int("path_mtu", int(p.mtu)), zap.Int("mtu", int(t.mtu)))
+		zap.Int("path_mtu", int(p.mtu)), zap.String("path_mtu_by", string(p.by)), zap.Int("mtu", int(t.mtu)))
 }

@@ -10,10 +10,10 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/pathmtu"
 	"sixfour/transport"
 	"sixfour/tun"
 )
@@ -32,9 +32,15 @@ type tunnel struct {
 	index    atomic.Int64               // of the interface, in its namespace
 	touched  atomic.Bool                // somebody changed the interface
 
-	queues  int
-	ours6   [16]byte // local6, where the interface does not carry it
-	answers bool     // ours6 is set
+	queues int
+	record *encap.Record
+
+	reply  *replier
+	soft   softState
+	heard  heard
+	prober *prober
+	echo   *echo
+	large  atomic.Uint64 // packets sent that not every path carries
 
 	// Of the control loop only.
 	link       *netcfg.Link
@@ -43,6 +49,7 @@ type tunnel struct {
 	resolved   netip.Addr      // of a remote that is a name
 	noXDP      string          // why packets do not leave through AF_XDP though they should
 	registered *path           // by which packets from the peer find us
+	lesson     lesson          // what was learnt of the path last
 	reopen     time.Time       // not before: after the interface was lost
 	wg         sync.WaitGroup  // of the goroutines that use the device
 
@@ -53,23 +60,20 @@ type tunnel struct {
 // path is how packets reach the peer. It is immutable: a change replaces it.
 type path struct {
 	endpoints encap.Endpoints
-	mtu       encap.PathMTU
+	link      encap.PathMTU // of the first hop
+	mtu       encap.PathMTU // of all that is known; not larger
+	by        pathmtu.Source
 	hop       hop
 	stack     *encap.Stack
 	senders   []transport.Sender // one for each queue
 }
 
-func newTunnel(cfg config.Tunnel, queues int, log *zap.Logger) *tunnel {
-	t := &tunnel{cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues}
-	if cfg.Mode.Needs6() {
-		t.answers = true
-		t.ours6 = cfg.Local6.As16()
+func newTunnel(cfg config.Tunnel, queues int, p *prober, log *zap.Logger) *tunnel {
+	t := &tunnel{
+		cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
+		record: encap.NewRecord(), prober: p, echo: newEcho(),
 	}
-	for _, p := range cfg.Address {
-		if p.Addr() == cfg.Local6 {
-			t.answers = false
-		}
-	}
+	t.reply = newReplier(t)
 	t.setState(Starting, "")
 	return t
 }
@@ -109,12 +113,6 @@ func (t *tunnel) newSources(local netip.Addr) *resolve.Sources {
 		ends = append(ends, t.cfg.Local6)
 	}
 	return resolve.NewSources(own, ends, t.cfg.Strict)
-}
-
-// isOurs reports whether a packet is to the IPv6 layer's address and the
-// interface does not carry that, so that nobody but the daemon can answer.
-func (t *tunnel) isOurs(inner []byte) bool {
-	return t.answers && header.Version(inner) == 6 && [16]byte(header.IPv6(inner).Dest()) == t.ours6
 }
 
 // has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
@@ -209,5 +207,6 @@ func (t *tunnel) close() {
 		t.log.Warn("close interface", zap.Error(err))
 	}
 	t.wg.Wait()
+	t.reply.close()
 	t.link = nil
 }

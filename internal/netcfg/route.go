@@ -69,8 +69,14 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 		src = local
 	}
 	mtu := link.Attrs().MTU
-	if route.MTU > 0 {
-		mtu = min(mtu, route.MTU)
+	// What the kernel has learnt of the path by ICMP it has from anybody: what
+	// counts is the route as it stands in the table.
+	configured, err := r.handle.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), Mark: mark, FIBMatch: true})
+	if err != nil {
+		return Route{}, fmt.Errorf("route to %v: %w", remote, err)
+	}
+	if len(configured) > 0 && configured[0].MTU > 0 {
+		mtu = min(mtu, configured[0].MTU)
 	}
 	attrs := link.Attrs()
 	to := Route{Source: src.Unmap(), Interface: attrs.Name, Index: route.LinkIndex, MTU: mtu, Hop: remote, Queues: max(1, attrs.NumRxQueues)}

@@ -1,0 +1,95 @@
+package icmp
+
+import (
+	"encoding/binary"
+
+	"sixfour/encap/header"
+)
+
+// Most bytes of a packet that an error quotes, so that the whole error has the
+// 576 bytes of RFC 1812 section 4.3.2.3, or the 1280 of RFC 4443 section 2.4 c.
+const (
+	maxQuote4 = 576 - header.IPv4Len - HeaderLen
+	maxQuote6 = 1280 - header.IPv6Len - HeaderLen
+)
+
+// MaxLen is room for every message that Append makes.
+const MaxLen = HeaderLen + maxQuote6
+
+// Append appends to b an error about the packet that head begins and body
+// continues, of which the version decides which ICMP it is, without an IP
+// header. The checksum of ICMPv6 is left to the socket, which knows the source.
+func Append(b []byte, typ, code byte, arg uint32, head, body []byte) []byte {
+	quote := maxQuote4
+	if header.Version(head) == 6 {
+		quote = maxQuote6
+	}
+	start := len(b)
+	b = append(b, typ, code, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, arg)
+	b = append(b, head[:min(quote, len(head))]...)
+	b = append(b, body[:min(quote-min(quote, len(head)), len(body))]...)
+	if header.Version(head) == 4 {
+		binary.BigEndian.PutUint16(b[start+2:], ^header.Sum(b[start:], 0))
+	}
+	return b
+}
+
+// AppendTooBig is Append for a packet that is larger than the tunnel's MTU.
+func AppendTooBig(b []byte, mtu int, head, body []byte) []byte {
+	if header.Version(head) == 4 {
+		return Append(b, Unreachable4, FragNeeded, uint32(mtu), head, body)
+	}
+	return Append(b, TooBig6, 0, uint32(mtu), head, body)
+}
+
+// MayAnswer reports whether an error may be sent about an inner packet, of which
+// there is at least the IP header, as it enters the tunnel: not about an error,
+// nor a fragment but the first, nor to a sender that is none, nor about what went
+// to many (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). "Too big" is told
+// about IPv6 multicast, too, so that its path MTU can be found.
+func MayAnswer(pkt []byte, tooBig bool) bool {
+	if header.Version(pkt) == 4 {
+		return mayAnswer4(header.IPv4(pkt))
+	}
+	return mayAnswer6(header.IPv6(pkt), tooBig)
+}
+
+func mayAnswer4(ip header.IPv4) bool {
+	src, dst := ip.Source(), ip.Dest()
+	switch {
+	case !ip.FirstBytes(),
+		src[0] == 0, src[0] == 127, src[0] >= 224, // 240/4 holds limited broadcast
+		dst[0] >= 224:
+		return false
+	}
+	if ip.Protocol() != header.ICMP {
+		return true
+	}
+	if len(ip) <= ip.HeaderLen() {
+		return false // what it is cannot be seen
+	}
+	switch ip[ip.HeaderLen()] {
+	case Unreachable4, sourceQuench4, redirect4, TimeExceeded4, Parameter4:
+		return false
+	}
+	return true
+}
+
+func mayAnswer6(ip header.IPv6, tooBig bool) bool {
+	src := ip.Source()
+	loopback := [16]byte{15: 1}
+	switch {
+	case src[0] == 0xff, [16]byte(src) == [16]byte{}, [16]byte(src) == loopback,
+		ip.Dest()[0] == 0xff && !tooBig:
+		return false
+	}
+	next, off, later := header.FindUpper(ip)
+	if later {
+		return false
+	}
+	if next != header.ICMPv6 {
+		return true
+	}
+	return len(ip) > off && ip[off] >= information6 && ip[off] != redirect6
+}

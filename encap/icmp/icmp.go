@@ -1,0 +1,204 @@
+// Package icmp reads the ICMP errors that come back about outer packets, says
+// what they mean to the inner sender, and makes errors for it (mechanisms 1.6).
+package icmp
+
+import (
+	"encoding/binary"
+
+	"sixfour/encap/header"
+)
+
+// Types of ICMP for IPv4 (RFC 792), and codes of type 3.
+const (
+	echoReply4     = 0
+	Unreachable4   = 3
+	sourceQuench4  = 4
+	redirect4      = 5
+	TimeExceeded4  = 11
+	Parameter4     = 12
+	netUnreachable = 0
+	host           = 1
+	protocol       = 2
+	port           = 3
+	FragNeeded     = 4 // RFC 1191
+	netUnknown     = 6
+	hostUnknown    = 7
+	netProhibited  = 9
+	hostProhibited = 10
+	netTOS         = 11
+	hostTOS        = 12
+	prohibited     = 13 // RFC 1812 5.2.7.1
+)
+
+// Types of ICMPv6 (RFC 4443 section 2.1); errors are those below 128.
+const (
+	Unreachable6  = 1
+	TooBig6       = 2
+	TimeExceeded6 = 3
+	Parameter6    = 4
+	information6  = 128
+	EchoRequest6  = 128
+	EchoReply6    = 129
+	redirect6     = 137 // RFC 4861
+	prohibited6   = 1   // code of type 1
+	address6      = 3   // code of type 1
+)
+
+// HeaderLen is the length of every error's header: type, code, checksum, and 4
+// bytes that depend on the type; the packet that it is about follows.
+const HeaderLen = 8
+
+// Error is an ICMP error as it came in.
+type Error struct {
+	Version    int // 4: ICMP, 6: ICMPv6
+	Type, Code byte
+	Arg        uint32 // MTU or pointer
+	Quote      []byte // shares the message's memory
+}
+
+// Parse reads an error out of an IP packet of the version, which header.Parse
+// has passed. False means that it is another message, or a damaged one.
+func Parse(pkt []byte) (Error, bool) {
+	e := Error{Version: header.Version(pkt)}
+	var msg []byte
+	var sum uint32
+	if e.Version == 4 {
+		ip := header.IPv4(pkt)
+		msg = ip.Payload()
+		if ip.Protocol() != header.ICMP || ip.IsFragment() {
+			return e, false
+		}
+	} else {
+		ip := header.IPv6(pkt)
+		msg = ip.Payload()
+		if ip.NextHeader() != header.ICMPv6 {
+			return e, false
+		}
+		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(msg), header.ICMPv6)
+	}
+	if len(msg) < HeaderLen || header.Sum(msg, sum) != 0xffff {
+		return e, false
+	}
+	e.Type, e.Code = msg[0], msg[1]
+	e.Arg = binary.BigEndian.Uint32(msg[4:])
+	if e.Version == 4 && e.Type == Unreachable4 {
+		e.Arg &= 0xffff // RFC 1191 section 4; the rest is for the length of the quote (RFC 4884)
+	}
+	if e.Version == 4 && e.Type == Parameter4 {
+		e.Arg >>= 24
+	}
+	e.Quote = msg[HeaderLen:]
+	if e.Version == 4 {
+		return e, e.Type == Unreachable4 || e.Type == TimeExceeded4 || e.Type == Parameter4 || e.Type == sourceQuench4
+	}
+	return e, e.Type < information6
+}
+
+// Meaning is what an error about an outer packet says of the tunnel.
+type Meaning uint8
+
+// The meanings. Those after TooBig are told to the inner sender.
+const (
+	Nothing     Meaning = iota // not relayed, and nothing to learn from
+	TooBig                     // the path has a smaller MTU
+	NoNetwork                  // no route to the peer
+	Unreachable                // the peer cannot be reached, or does not know the tunnel
+	Prohibited                 // somebody on the way forbids it
+)
+
+// Meaning is the table of mechanisms 1.6. To the inner sender the tunnel is one
+// hop: that the outer TTL ran out inside it says that its end is out of reach
+// (RFC 2003 section 4.4, RFC 2473 section 8.3).
+func (e Error) Meaning() Meaning {
+	if e.Version == 6 {
+		return e.meaning6()
+	}
+	switch e.Type {
+	case Unreachable4:
+		switch e.Code {
+		case netUnreachable, netUnknown, netTOS:
+			return NoNetwork
+		case host, hostUnknown, hostTOS, protocol:
+			return Unreachable
+		case port: // what Linux says where protocol is meant
+			return Unreachable
+		case FragNeeded:
+			return TooBig
+		case netProhibited, hostProhibited, prohibited:
+			return Prohibited
+		}
+	case TimeExceeded4:
+		if e.Code == 0 { // 1 is about reassembly
+			return Unreachable
+		}
+	}
+	return Nothing
+}
+
+func (e Error) meaning6() Meaning {
+	switch e.Type {
+	case Unreachable6:
+		return Unreachable
+	case TooBig6:
+		return TooBig
+	case TimeExceeded6:
+		if e.Code == 0 {
+			return Unreachable
+		}
+	case Parameter6:
+		// The packet carried an encapsulation limit of 0 into a further tunnel
+		// (RFC 2473 section 6.7); other complaints are about what we made.
+		if e.Code == 0 && e.Arg < uint32(len(e.Quote)) && e.Quote[e.Arg] == 0 {
+			at, found := header.FindEncapLimit(header.IPv6(e.Quote))
+			if found && uint32(at) == e.Arg {
+				return Unreachable
+			}
+		}
+	}
+	return Nothing
+}
+
+// Type and code that an inner sender of the IP version is told; only for those
+// after TooBig.
+func (m Meaning) For(version int) (typ, code byte) {
+	if version == 4 {
+		return Unreachable4, map[Meaning]byte{NoNetwork: netUnreachable, Unreachable: host, Prohibited: prohibited}[m]
+	}
+	if m == Prohibited {
+		return Unreachable6, prohibited6
+	}
+	return Unreachable6, address6
+}
+
+// plateaus are the MTUs that are common in the Internet (RFC 1191 section 7.1).
+var plateaus = [...]int{65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68}
+
+// Least path MTUs: that of IPv4 (RFC 791), and that of IPv6, below which nobody
+// has to go (RFC 8201 section 4).
+const (
+	leastMTU4 = 68
+	leastMTU6 = 1280
+)
+
+// MTU is the path MTU that a TooBig error speaks of, about a packet of size
+// bytes. Old routers do not say: then it is the next plateau below the size. 0
+// means that it cannot be believed: it is no less than the size, or less than
+// IP allows.
+func (e Error) MTU(size int) int {
+	mtu := int(min(e.Arg, 1<<16))
+	switch {
+	case e.Version == 6:
+		mtu = max(mtu, leastMTU6)
+	case mtu == 0:
+		for _, p := range plateaus {
+			if p < size {
+				mtu = p
+				break
+			}
+		}
+	}
+	if mtu < leastMTU4 || mtu >= size {
+		return 0
+	}
+	return mtu
+}

@@ -1,0 +1,63 @@
+package encap
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// Record is what outlives a Stack. When the path to a peer changes, its stack is
+// replaced, but identifications must go on, lest one is used twice while packets
+// with it are still on their way (RFC 6864 section 4.3), and counts must not
+// begin anew. The stacks that share a Record may be used by any number of
+// goroutines.
+type Record struct {
+	id6    atomic.Uint32
+	id4    atomic.Uint32
+	epoch  atomic.Int64 // when id4 was last at a multiple of 65536, in Unix seconds
+	wraps  atomic.Uint64
+	oddECN atomic.Uint64
+}
+
+// NewRecord begins at random identifications.
+func NewRecord() *Record {
+	r := new(Record)
+	r.id4.Store(rand.Uint32())
+	r.id6.Store(rand.Uint32())
+	return r
+}
+
+// Wraps is how often IPv4 identifications have come round within the time in
+// which a fragment may live: then fragments of different packets can be mixed up.
+func (r *Record) Wraps() uint64 { return r.wraps.Load() }
+
+// OddECN is how many packets came with a combination of inner and outer ECN
+// field that no sound path makes (RFC 6040 section 4.2).
+func (r *Record) OddECN() uint64 { return r.oddECN.Load() }
+
+// fragmentLife is how long a fragment may live in the network (RFC 6864 section
+// 3: the maximum datagram lifetime).
+const fragmentLife = 120 // seconds
+
+// nextID4 is the identification of a packet that may be fragmented: never twice
+// the same for as long as a 16-bit counter allows (RFC 6864 section 4.3), and
+// never 0, which the kernel would replace. Atomic packets, with DF, have 0.
+func (r *Record) nextID4() uint16 {
+	for {
+		id := uint16(r.id4.Add(1))
+		if id != 0 {
+			return id
+		}
+		now := time.Now().Unix()
+		if last := r.epoch.Swap(now); last != 0 && now-last < fragmentLife {
+			r.wraps.Add(1)
+		}
+	}
+}
+
+// recentID4 reports whether a packet with the identification may still be on
+// its way.
+func (r *Record) recentID4(id uint16) bool {
+	const window = 1 << 13 // packets back
+	return id != 0 && uint16(r.id4.Load())-id < window
+}

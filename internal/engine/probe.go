@@ -1,0 +1,369 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/pathmtu"
+)
+
+// prober finds the path MTUs of all tunnels, on one goroutine, which sleeps while
+// there is no traffic of large packets. What it finds out it tells the control
+// loop.
+//
+// A path's MTU does not become that of the interface, which keeps what the first
+// hop leaves: ICMP tells senders of what is less. One interface may have many
+// peers, each with a path of its own, and an interface below 1280 bytes would
+// lose IPv6. It is also what the kernel's tunnels do.
+type prober struct {
+	wake    chan struct{}
+	asleep  atomic.Bool
+	reports chan tooBig
+	answers chan answer
+	lessons chan lesson
+	paths   map[*tunnel]*probing // of the goroutine
+}
+
+// tooBig is what a router said of a tunnel's path.
+type tooBig struct {
+	t     *tunnel
+	mtu   encap.PathMTU
+	inner []byte // the packet that it was about, as far as quoted
+}
+
+// answer is an answered probe.
+type answer struct {
+	t   *tunnel
+	seq uint16
+}
+
+// lesson is what the prober learnt of a path.
+type lesson struct {
+	t         *tunnel
+	endpoints encap.Endpoints
+	link, mtu encap.PathMTU
+	by        pathmtu.Source
+	applied   chan struct{} // closed when the path has it
+}
+
+// probing is what the prober knows of one tunnel.
+type probing struct {
+	*pathmtu.Path
+	endpoints encap.Endpoints // of the path that this is about
+	link      encap.PathMTU
+	stack     *encap.Stack  // that cuts nothing
+	seen      uint64        // of the tunnel's large packets
+	again     time.Time     // when to look; zero: when there is traffic
+	told      encap.PathMTU // 0: the link's, of which nobody needs to be told
+}
+
+func newProber() *prober {
+	return &prober{
+		wake:    make(chan struct{}, 1),
+		reports: make(chan tooBig, 64),
+		answers: make(chan answer, 256),
+		lessons: make(chan lesson),
+		paths:   make(map[*tunnel]*probing),
+	}
+}
+
+// sentLarge counts packets that only some paths carry, and wakes the prober if it
+// sleeps.
+func (t *tunnel) sentLarge(n uint64) {
+	t.large.Add(n)
+	if t.prober.asleep.Load() && t.prober.asleep.Swap(false) {
+		select {
+		case t.prober.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tooBig reports what a router said. When there are many such reports, some are
+// lost: routers repeat them.
+func (p *prober) tooBig(r tooBig) {
+	select {
+	case p.reports <- r:
+	default:
+		r.t.heard.ignored.Add(1)
+	}
+}
+
+// trafficPoll is how often traffic is looked at while there is some.
+const trafficPoll = 500 * time.Millisecond
+
+// run works until ctx ends.
+func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-p.wake:
+		case r := <-p.reports:
+			p.believe(ctx, r)
+		case a := <-p.answers:
+			if pr := p.paths[a.t]; pr != nil {
+				pr.Answer(a.seq, time.Now())
+				pr.again = time.Now()
+			}
+		}
+		if next := p.step(ctx, tunnels); !next.IsZero() {
+			timer.Reset(time.Until(next))
+			continue
+		}
+		p.asleep.Store(true)
+		if traffic(tunnels, p.paths) { // in between
+			p.asleep.Store(false)
+			timer.Reset(0)
+		}
+	}
+}
+
+// traffic reports whether a tunnel has sent large packets that were not seen.
+func traffic(tunnels []*tunnel, paths map[*tunnel]*probing) bool {
+	for _, t := range tunnels {
+		var seen uint64
+		if pr := paths[t]; pr != nil {
+			seen = pr.seen
+		}
+		if t.large.Load() != seen {
+			return true
+		}
+	}
+	return false
+}
+
+// step does what is due, and returns when there is more; zero: when there is
+// traffic.
+func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
+	now := time.Now()
+	sooner := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	for _, t := range tunnels {
+		pr := p.paths[t]
+		large := t.large.Load()
+		busy := pr == nil && large > 0 || pr != nil && large != pr.seen
+		if !busy && (pr == nil || pr.again.IsZero()) {
+			continue
+		}
+		if pr = p.probing(t); pr == nil {
+			if pr := p.paths[t]; pr != nil {
+				pr.seen = large
+			}
+			continue
+		}
+		if busy {
+			pr.Sent(int(large-pr.seen), now)
+			pr.seen = large
+			sooner(now.Add(trafficPoll))
+		} else if now.Before(pr.again) {
+			sooner(pr.again)
+			continue
+		}
+		var probes []pathmtu.Packet
+		probes, pr.again = pr.Next(now)
+		for _, q := range probes {
+			t.probe(pr, q)
+		}
+		p.tell(ctx, t, pr)
+		if !pr.again.IsZero() {
+			sooner(pr.again)
+		}
+	}
+	return next
+}
+
+// probing is what is known of a tunnel's present path; nil if it has none, or if
+// its MTU is not to be learnt.
+func (p *prober) probing(t *tunnel) *probing {
+	path, pr := t.path.Load(), p.paths[t]
+	if path == nil || t.cfg.Options.StaticMTU {
+		if pr == nil {
+			p.paths[t] = &probing{Path: pathmtu.New(0)}
+		}
+		return nil
+	}
+	if pr != nil && pr.endpoints == path.endpoints && pr.link == path.link {
+		return pr
+	}
+	whole := t.cfg.Options // a probe is sent whole, or not at all
+	stack, err := encap.New(t.cfg.Mode, path.endpoints, path.link+encap.PathMTU(encap.MinTunnelMTU6)+header.IPv4Len, whole, nil, t.record)
+	if err != nil { // there is one for the path: cannot be
+		t.log.Error("path MTU", zap.Error(err))
+		return nil
+	}
+	seen := uint64(0)
+	if pr != nil {
+		seen = pr.seen
+	}
+	pr = &probing{Path: pathmtu.New(int(path.link)), endpoints: path.endpoints, link: path.link, stack: stack, seen: seen}
+	p.paths[t] = pr
+	return pr
+}
+
+// believe takes what a router said, unless probes can tell whether it is true.
+func (p *prober) believe(ctx context.Context, r tooBig) {
+	pr := p.probing(r.t)
+	if pr == nil {
+		return
+	}
+	now := time.Now()
+	believed := pr.TooBig(int(r.mtu), now)
+	pr.again = now
+	p.tell(ctx, r.t, pr)
+	// The sender is told at once if it can be: otherwise when it sends again.
+	if !believed || r.inner == nil || r.t.echo.sent(r.inner) {
+		return
+	}
+	version, size := header.Version(r.inner), 0
+	if version == 4 {
+		if header.IPv4(r.inner).MayFragment() {
+			return
+		}
+		size = header.IPv4(r.inner).TotalLen()
+	} else {
+		size = header.IPv6Len + header.IPv6(r.inner).PayloadLen()
+	}
+	if path := r.t.path.Load(); path != nil && path.mtu == r.mtu {
+		if limit := path.stack.Limit(version); size > int(limit) {
+			r.t.reply.tooBig(int(limit), r.inner, nil)
+		}
+	}
+}
+
+// tell lets the control loop know what is new, and waits until the path has it.
+func (p *prober) tell(ctx context.Context, t *tunnel, pr *probing) {
+	mtu, by := pr.MTU()
+	if encap.PathMTU(mtu) == pr.told || pr.told == 0 && by == pathmtu.Route {
+		return
+	}
+	pr.told = encap.PathMTU(mtu)
+	l := lesson{t, pr.endpoints, pr.link, pr.told, by, make(chan struct{})}
+	select {
+	case p.lessons <- l:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-l.applied:
+	case <-ctx.Done():
+	}
+}
+
+// echo is how a tunnel's probes are told from other echo requests.
+type echo struct {
+	id       uint16
+	cookie   [8]byte
+	probes   atomic.Uint64
+	answered atomic.Uint64
+}
+
+func newEcho() *echo {
+	e := &echo{id: uint16(rand.Uint32())}
+	binary.BigEndian.PutUint64(e.cookie[:], rand.Uint64())
+	return e
+}
+
+// probeEnds are the addresses between which a tunnel's probes go: those of its
+// IPv6 layer, or else the link-local ones that the ends of a protocol-41 tunnel
+// have by RFC 4213 section 3.7, which a kernel has given itself.
+func probeEnds(e encap.Endpoints) (local, remote netip.Addr) {
+	if e.Local6.IsValid() {
+		return e.Local6, e.Remote6
+	}
+	return linkLocal(e.Local), linkLocal(e.Remote)
+}
+
+func linkLocal(a netip.Addr) netip.Addr {
+	v4 := a.As4()
+	b := [16]byte{0: 0xfe, 1: 0x80}
+	copy(b[12:], v4[:])
+	return netip.AddrFrom16(b)
+}
+
+// Layout of a probe: an ICMPv6 echo request (RFC 4443 section 4.1) whose data
+// begin with a cookie.
+const (
+	echoID     = 4
+	echoSeq    = 6
+	echoCookie = 8
+	echoData   = echoCookie + 8
+)
+
+// probe sends a probe. What does not leave is a probe that is not answered.
+func (t *tunnel) probe(pr *probing, q pathmtu.Packet) {
+	path := t.path.Load()
+	if path == nil || path.endpoints != pr.endpoints {
+		return
+	}
+	size := q.Size - pr.stack.Overhead(6) // of the IPv6 packet
+	if size < header.IPv6Len+echoData {
+		return
+	}
+	buf := make([]byte, encap.Headroom+size)
+	local, remote := probeEnds(pr.endpoints)
+	ip := header.IPv6(buf[encap.Headroom:])
+	ip[0] = 0x60
+	binary.BigEndian.PutUint16(ip[4:], uint16(size-header.IPv6Len))
+	ip[6], ip[7] = header.ICMPv6, probeHopLimit
+	copy(ip.Source(), local.AsSlice())
+	copy(ip.Dest(), remote.AsSlice())
+	m := ip.Payload()
+	m[0] = icmp.EchoRequest6
+	binary.BigEndian.PutUint16(m[echoID:], t.echo.id)
+	binary.BigEndian.PutUint16(m[echoSeq:], q.Seq)
+	copy(m[echoCookie:], t.echo.cookie[:])
+	sum := header.Sum(m, header.PseudoSum(ip.Source(), ip.Dest(), len(m), header.ICMPv6))
+	binary.BigEndian.PutUint16(m[2:], ^sum)
+	pkt, r := pr.stack.Encapsulate(buf, encap.Headroom)
+	if r != drop.None {
+		return
+	}
+	if err := path.senders[0].SendOne(pkt); err == nil {
+		t.echo.probes.Add(1)
+	}
+}
+
+// probeHopLimit is that of neighbours, who need no router (RFC 4861 section 7.1).
+const probeHopLimit = 255
+
+// sent reports whether a quoted inner packet is a probe.
+func (e *echo) sent(inner []byte) bool {
+	if header.Version(inner) != 6 || len(inner) < header.IPv6Len+echoSeq {
+		return false
+	}
+	ip := header.IPv6(inner)
+	m := ip.Payload()
+	return ip.NextHeader() == header.ICMPv6 && m[0] == icmp.EchoRequest6 && binary.BigEndian.Uint16(m[echoID:]) == e.id
+}
+
+// answer takes an ICMPv6 message to our end, and reports whether it answers a
+// probe. It may be cut off: a far end that cannot answer whole sends fragments,
+// and the first one says enough.
+func (t *tunnel) answer(m []byte) bool {
+	if len(m) < echoData || m[0] != icmp.EchoReply6 || binary.BigEndian.Uint16(m[echoID:]) != t.echo.id || [8]byte(m[echoCookie:]) != t.echo.cookie {
+		return false
+	}
+	t.echo.answered.Add(1)
+	select {
+	case t.prober.answers <- answer{t, binary.BigEndian.Uint16(m[echoSeq:])}:
+	default: // so many at once nobody asked for
+	}
+	return true
+}

@@ -1,0 +1,184 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/netcfg"
+	"sixfour/transport"
+)
+
+// Errors to inner senders: RFC 4443 section 2.4 f wants a limit, and so does
+// RFC 1812 section 4.3.2.8.
+const (
+	repliesPerSecond = 10
+	repliesAtOnce    = 10
+)
+
+// replier tells inner senders why their packets do not pass. It sends from the
+// network namespace of the tunnel's interface, as the kernel would if it were the
+// tunnel: the kernel chooses the source, and finds the way to the sender, who may
+// be this host. Any goroutine may use it.
+type replier struct {
+	namespace string
+	iface     *atomic.Int64 // index of the interface
+	log       *zap.Logger
+	limit     *rate.Limiter
+
+	sent, limited, failed atomic.Uint64
+
+	mu      sync.Mutex
+	senders map[int]*transport.ICMPSender // by IP version; opened when first needed
+	msg     []byte
+}
+
+func newReplier(t *tunnel) *replier {
+	return &replier{
+		namespace: t.cfg.Netns,
+		iface:     &t.index,
+		log:       t.log.Named("icmp"),
+		limit:     rate.NewLimiter(repliesPerSecond, repliesAtOnce),
+	}
+}
+
+// tooBig is for packets, of which head is the beginning and body the rest, that
+// are larger than mtu.
+func (r *replier) tooBig(mtu int, head, body []byte) {
+	r.reply(true, head, func(b []byte) []byte { return icmp.AppendTooBig(b, mtu, head, body) })
+}
+
+// unreachable is for what an error about an outer packet means to the sender of
+// the inner one.
+func (r *replier) unreachable(m icmp.Meaning, inner []byte) {
+	typ, code := m.For(header.Version(inner))
+	r.reply(false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
+}
+
+// limitReached is for packets whose encapsulation limit is 0 (RFC 2473 section
+// 4.1.1 a): the pointer shows where.
+func (r *replier) limitReached(inner []byte) {
+	if at, found := header.FindEncapLimit(header.IPv6(inner)); found {
+		r.reply(false, inner, func(b []byte) []byte { return icmp.Append(b, icmp.Parameter6, 0, uint32(at), inner, nil) })
+	}
+}
+
+// reply sends an error about an inner packet, if one may be sent.
+func (r *replier) reply(tooBig bool, inner []byte, message func([]byte) []byte) {
+	if !icmp.MayAnswer(inner, tooBig) {
+		return
+	}
+	if !r.limit.Allow() {
+		r.limited.Add(1)
+		return
+	}
+	version, to := 4, header.IPv4(inner).Src()
+	if header.Version(inner) == 6 {
+		version, to = 6, header.IPv6(inner).Src()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, err := r.sender(version)
+	if err == nil {
+		r.msg = message(r.msg[:0])
+		err = s.Send(to, int(r.iface.Load()), r.msg)
+	}
+	if err != nil {
+		r.failed.Add(1)
+		r.log.Debug("tell the inner sender", zap.Stringer("sender", to), zap.Error(err))
+		return
+	}
+	r.sent.Add(1)
+}
+
+func (r *replier) sender(version int) (*transport.ICMPSender, error) {
+	if s := r.senders[version]; s != nil {
+		return s, nil
+	}
+	var s *transport.ICMPSender
+	if err := netcfg.In(r.namespace, func() (err error) {
+		s, err = transport.OpenICMP(version)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if r.senders == nil {
+		r.senders = make(map[int]*transport.ICMPSender)
+	}
+	r.senders[version] = s
+	return s, nil
+}
+
+// close closes the sockets; they are opened again when needed, perhaps in a new
+// namespace of the same name.
+func (r *replier) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.senders {
+		s.Close()
+	}
+	r.senders = nil
+}
+
+// softState remembers errors about outer packets that quoted too little to tell
+// whom they concern: each is told to the sender of a packet that follows, which
+// is sent nevertheless (RFC 2003 section 5).
+type softState struct {
+	pending atomic.Int32 // errors that nobody was told of yet
+	mu      sync.Mutex
+	meaning icmp.Meaning // of the last one
+	until   time.Time
+}
+
+const (
+	softLife = 60 * time.Second
+	softMax  = 10 // errors remembered
+)
+
+// note remembers an error.
+func (s *softState) note(m icmp.Meaning) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.After(s.until) {
+		s.pending.Store(0)
+	}
+	s.meaning, s.until = m, now.Add(softLife)
+	s.pending.Store(min(s.pending.Load()+1, softMax))
+}
+
+// take is the error that the sender of a packet is to be told, if there is one
+// and the sender may be told.
+func (s *softState) take(inner []byte) (icmp.Meaning, bool) {
+	if !icmp.MayAnswer(inner, false) {
+		return icmp.Nothing, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Now().After(s.until) {
+		s.pending.Store(0)
+	}
+	if s.pending.Load() == 0 {
+		return icmp.Nothing, false
+	}
+	s.pending.Add(-1)
+	return s.meaning, true
+}
+
+// refuse counts an inner packet that is not carried, and tells its sender where
+// there is something to tell. Head is the packet's beginning, body the rest.
+func (o *outbound) refuse(r drop.Reason, head, body []byte) {
+	o.drops.count(r, head)
+	switch r {
+	case drop.TooBig:
+		o.t.reply.tooBig(int(o.path.stack.Limit(header.Version(head))), head, body)
+	case drop.EncapLimit:
+		o.t.reply.limitReached(head)
+	}
+}

@@ -1,0 +1,347 @@
+// Package pathmtu finds out how large a packet may be to pass a path whole: from
+// ICMP, and, because ICMP is often filtered, from probes (RFC 8899), which are
+// echo requests that the far end of the tunnel answers.
+//
+// It decides and remembers, and does nothing else: its user sends the probes,
+// tells of answers, and brings the time.
+package pathmtu
+
+import "time"
+
+// Source is from where the path MTU is known.
+type Source string
+
+// The sources: the route's interface, which is the first hop; a router on the
+// way; an answered probe.
+const (
+	Route Source = "route"
+	ICMP  Source = "icmp"
+	Probe Source = "probe"
+)
+
+// Times and counts. RFC 8899 section 5.1 has names for most of them.
+const (
+	// A path with large packets on it is confirmed this often, by one probe of
+	// their size and a small one. If the small one is answered and the large one
+	// is not, three times in a row, the path is a black hole for large packets.
+	confirmEvery = 2 * time.Second
+	missesMax    = 3 // MAX_PROBES
+	missPause    = 500 * time.Millisecond
+	// Traffic is so many large packets within so long. One packet alone is no
+	// reason to send three.
+	busyCount  = 3
+	busyWindow = 3 * time.Second
+	// A round is over so long after its last probe was answered: the others were
+	// sent before. Without an answer to that one it says nothing.
+	slack        = 100 * time.Millisecond
+	roundTimeout = 2 * time.Second
+	// After a decrease a larger size is tried again (PMTU_RAISE_TIMER). RFC 8899
+	// proposes ten minutes; a probe that is lost costs nobody a packet.
+	raiseEvery = time.Minute
+	// What a router said is forgotten after so long where probes cannot tell
+	// (RFC 1191 section 6.3).
+	forget = 10 * time.Minute
+	// How long an answer shows that probes are answered.
+	fresh = time.Minute
+)
+
+// sentinel is the size of a probe that passes every path, and with which each
+// round ends.
+const sentinel = 128
+
+// usual are path MTUs that paths have for a reason: Ethernet, PPPoE, tunnels over
+// them, IPv6's least, and some of RFC 1191 section 7.1.
+var usual = []int{9000, 4352, 1500, 1492, 1480, 1472, 1460, 1440, 1420, 1400, 1380, 1300, 1280, 1006, 576, 296}
+
+// Path is what is known of one path. It is not safe for concurrent use.
+type Path struct {
+	link, mtu int
+	by        Source
+	learnt    time.Time // when the MTU became less than the link's
+	raise     time.Time // not before: try a larger one
+	confirm   time.Time // not before: see whether the present one still passes
+	misses    int       // confirmations in a row that failed
+
+	answered time.Time // the last time that a probe was
+	silent   int       // rounds in a row without an answer
+	pause    time.Time // no round before
+
+	large     int // packets since window
+	window    time.Time
+	busyUntil time.Time
+
+	search
+	round
+	seq    uint16
+	forged uint64
+}
+
+// search is for the largest size that passes, between two bounds.
+type search struct {
+	on      bool
+	ok, bad int // the largest size known to pass, the smallest known not to
+	hint    int // what a router said, to be tried first; 0: nothing
+}
+
+// round is a handful of probes that are on their way.
+type round struct {
+	sizes  map[uint16]int // not yet answered
+	last   uint16         // the sentinel's
+	sent   time.Time      // zero: there is no round
+	heard  time.Time      // the sentinel's answer
+	passed int            // the largest size that was answered
+}
+
+// Packet is a probe to be sent: an echo request with a sequence number, in an
+// outer packet of Size bytes, whole.
+type Packet struct {
+	Seq  uint16
+	Size int
+}
+
+// New is a path of which only the MTU of its first hop is known.
+func New(link int) *Path { return &Path{link: link, mtu: link, by: Route} }
+
+// MTU is the path MTU to be used, and from where it is known.
+func (p *Path) MTU() (int, Source) { return p.mtu, p.by }
+
+// Answering reports whether the far end answers probes.
+func (p *Path) Answering(now time.Time) bool {
+	return !p.answered.IsZero() && now.Sub(p.answered) < fresh
+}
+
+// Forged is how many times probes have shown a router's word to be false.
+func (p *Path) Forged() uint64 { return p.forged }
+
+// Sent tells that n packets larger than IPv6's least MTU have been sent.
+func (p *Path) Sent(n int, now time.Time) {
+	if now.Sub(p.window) > busyWindow {
+		p.window, p.large = now, 0
+	}
+	if p.large += n; p.large >= busyCount {
+		p.busyUntil = now.Add(busyWindow)
+	}
+}
+
+// TooBig tells that a router on the way said that it carries packets of mtu
+// bytes. Where probes are answered they have the last word (RFC 8899 section
+// 4.6.2), and the MTU remains until then: believed is false.
+func (p *Path) TooBig(mtu int, now time.Time) (believed bool) {
+	if mtu >= p.mtu {
+		return false
+	}
+	if !p.Answering(now) {
+		p.decrease(mtu, ICMP, now)
+		p.search = search{}
+		return true
+	}
+	if !p.on {
+		p.search = search{on: true, ok: sentinel, bad: p.mtu + 1, hint: mtu}
+		p.round, p.pause = round{}, now
+	}
+	return false
+}
+
+// Answer tells that the answer to a probe came.
+func (p *Path) Answer(seq uint16, now time.Time) {
+	size, ok := p.sizes[seq]
+	if !ok {
+		return
+	}
+	delete(p.sizes, seq)
+	p.answered, p.silent = now, 0
+	p.passed = max(p.passed, size)
+	if seq == p.last {
+		p.heard = now
+	}
+}
+
+// Next is what is to be sent now, and when to ask again; a zero time means: not
+// before there is traffic, or a router's word.
+func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
+	if !p.sent.IsZero() {
+		if until := p.roundEnd(); len(p.sizes) > 0 && now.Before(until) {
+			return nil, until
+		}
+		p.conclude(now)
+	}
+	busy := now.Before(p.busyUntil)
+	if p.mtu < p.link && p.by == ICMP && !p.Answering(now) && now.Sub(p.learnt) >= forget {
+		p.mtu, p.by = p.link, Route
+	}
+	if !p.on && busy && p.mtu < p.link && !now.Before(p.raise) && p.Answering(now) {
+		p.search = search{on: true, ok: p.mtu, bad: p.link + 1, hint: p.link}
+	}
+	switch {
+	case !p.on && !busy:
+		if p.mtu < p.link && p.by == ICMP {
+			return nil, p.learnt.Add(forget)
+		}
+		return nil, time.Time{}
+	case now.Before(p.pause):
+		return nil, p.pause
+	case p.on:
+		probes = p.probe(now, p.candidates()...)
+	case now.Before(p.confirm):
+		return nil, p.confirm
+	default:
+		probes = p.probe(now, p.mtu)
+	}
+	return probes, p.roundEnd()
+}
+
+// probe begins a round.
+func (p *Path) probe(now time.Time, sizes ...int) []Packet {
+	p.round = round{sizes: make(map[uint16]int), sent: now}
+	var all []Packet
+	for _, size := range append(sizes, sentinel) {
+		p.seq++
+		all = append(all, Packet{p.seq, size})
+		p.sizes[p.seq] = size
+	}
+	p.last = p.seq
+	return all
+}
+
+// roundEnd is when the round is over if no more answers come.
+func (r *round) roundEnd() time.Time {
+	if r.heard.IsZero() {
+		return r.sent.Add(roundTimeout)
+	}
+	return r.heard.Add(slack)
+}
+
+// conclude ends a round.
+func (p *Path) conclude(now time.Time) {
+	r := p.round
+	p.round = round{}
+	if r.heard.IsZero() && r.passed == 0 {
+		p.unheard(now)
+		return
+	}
+	if r.heard.IsZero() { // the sentinel was lost: once more
+		return
+	}
+	if !p.on {
+		p.confirmed(r.passed >= p.mtu, now)
+		return
+	}
+	p.ok = max(p.ok, r.passed)
+	for _, size := range r.sizes {
+		if size > p.ok {
+			p.bad = min(p.bad, size)
+		}
+	}
+	if p.mtu >= p.bad && p.ok > sentinel { // do not wait for the exact size
+		p.decrease(p.ok, Probe, now)
+	}
+	switch {
+	case p.ok == p.hint:
+		if p.ok < p.link {
+			p.decrease(p.ok, ICMP, now)
+			break
+		}
+		fallthrough
+	case p.bad-p.ok <= 1:
+		if p.hint != 0 && p.ok == p.mtu && p.hint < p.mtu {
+			p.forged++
+		}
+		p.settle(now)
+	default:
+		p.hint = 0
+		return
+	}
+	p.search = search{}
+}
+
+// settle ends a search with the largest size that passes.
+func (p *Path) settle(now time.Time) {
+	if p.ok == p.link {
+		p.mtu, p.by = p.link, Route
+	} else if p.ok != p.mtu {
+		p.mtu, p.by, p.learnt = p.ok, Probe, now
+	}
+	p.raise, p.confirm, p.misses = now.Add(raiseEvery), now.Add(confirmEvery), 0
+}
+
+// decrease takes a smaller MTU.
+func (p *Path) decrease(mtu int, by Source, now time.Time) {
+	p.mtu, p.by, p.learnt = mtu, by, now
+	p.raise, p.confirm, p.misses = now.Add(raiseEvery), now.Add(confirmEvery), 0
+}
+
+// confirmed is the outcome of a round that was to show that the present size
+// passes.
+func (p *Path) confirmed(yes bool, now time.Time) {
+	if yes {
+		p.misses, p.confirm = 0, now.Add(confirmEvery)
+		return
+	}
+	if p.misses++; p.misses < missesMax {
+		p.pause = now.Add(missPause)
+		return
+	}
+	p.misses = 0
+	p.search = search{on: true, ok: sentinel, bad: p.mtu}
+}
+
+// unheard is the outcome of a round of which nothing came back: nothing can be
+// said. A peer that never answers is asked less and less.
+func (p *Path) unheard(now time.Time) {
+	p.silent++
+	switch {
+	case p.silent < missesMax:
+		p.pause = now.Add(missPause)
+		return
+	case p.silent < 2*missesMax:
+		p.pause = now.Add(30 * time.Second)
+	default:
+		p.pause = now.Add(5 * time.Minute)
+	}
+	p.answered = time.Time{}
+	if p.on && p.hint != 0 && p.hint < p.mtu { // only the router is left to believe
+		p.decrease(p.hint, ICMP, now)
+	}
+	p.search = search{}
+}
+
+// perRound is how many sizes a round tries between two bounds: with 8 the
+// distance becomes a ninth in one round trip.
+const perRound = 8
+
+// candidates are the sizes to be tried next.
+func (p *Path) candidates() []int {
+	var sizes []int
+	switch {
+	case p.hint != 0 && p.ok < p.hint && p.hint < p.bad:
+		if p.hint < p.bad-1 {
+			sizes = append(sizes, p.bad-1) // the one that the router says is too large
+		}
+		sizes = append(sizes, p.hint)
+		if p.bad > p.link { // and on the way up, some between
+			sizes = append(sizes, between(p.ok, p.hint)...)
+		}
+		return sizes
+	case p.ok <= sentinel:
+		for _, size := range usual {
+			if p.ok < size && size < p.bad {
+				sizes = append(sizes, size)
+			}
+		}
+		if len(sizes) > 0 {
+			return sizes
+		}
+	}
+	return between(p.ok, p.bad)
+}
+
+// between are up to perRound sizes that cut the space between two bounds into
+// equal parts.
+func between(ok, bad int) []int {
+	var sizes []int
+	n := min(perRound, bad-ok-1)
+	for i := range n {
+		sizes = append(sizes, ok+(bad-ok)*(i+1)/(n+1))
+	}
+	return sizes
+}

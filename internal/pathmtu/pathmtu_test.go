@@ -1,0 +1,228 @@
+package pathmtu
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// network is a path in simulated time.
+type network struct {
+	mtu     int // of its narrowest link
+	rtt     time.Duration
+	deaf    bool // the far end does not answer
+	loss    float64
+	random  *rand.Rand
+	traffic bool
+	now     time.Time
+	flight  []flight
+	probes  int
+}
+
+type flight struct {
+	seq uint16
+	at  time.Time
+}
+
+func newNetwork(mtu int) *network {
+	return &network{mtu: mtu, rtt: 20 * time.Millisecond, traffic: true, now: time.Unix(1e9, 0), random: rand.New(rand.NewPCG(1, 2))}
+}
+
+// run lets time pass, in steps as the engine takes them.
+func (n *network) run(p *Path, d time.Duration) {
+	const step = 10 * time.Millisecond
+	for end := n.now.Add(d); n.now.Before(end); n.now = n.now.Add(step) {
+		if n.traffic {
+			p.Sent(1, n.now)
+		}
+		rest := n.flight[:0]
+		for _, f := range n.flight {
+			if f.at.After(n.now) {
+				rest = append(rest, f)
+			} else {
+				p.Answer(f.seq, n.now)
+			}
+		}
+		n.flight = rest
+		probes, _ := p.Next(n.now)
+		n.probes += len(probes)
+		for _, q := range probes {
+			if q.Size <= n.mtu && !n.deaf && n.random.Float64() >= n.loss {
+				n.flight = append(n.flight, flight{q.Seq, n.now.Add(n.rtt)})
+			}
+		}
+	}
+}
+
+// until is how long it takes to find an MTU, at most a minute.
+func (n *network) until(p *Path, mtu int) time.Duration {
+	start := n.now
+	for n.now.Sub(start) < time.Minute {
+		if got, _ := p.MTU(); got == mtu {
+			break
+		}
+		n.run(p, 10*time.Millisecond)
+	}
+	return n.now.Sub(start)
+}
+
+func want(t *testing.T, p *Path, mtu int, by Source) {
+	t.Helper()
+	if got, from := p.MTU(); got != mtu || from != by {
+		t.Errorf("path MTU %d by %s, want %d by %s", got, from, mtu, by)
+	}
+}
+
+// A black hole is found exactly and, in simulated time, within ten seconds, from
+// whatever size and at any round-trip time; and a path that widens is noticed.
+func TestBlackHole(t *testing.T) {
+	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond} {
+		for _, mtu := range []int{1499, 1492, 1400, 1399, 1337, 1281, 1280, 1279, 600, 577, 300, 200, 129} {
+			n := newNetwork(1500)
+			n.rtt = rtt
+			p := New(1500)
+			n.run(p, 10*time.Second)
+			want(t, p, 1500, Route)
+			n.mtu = mtu
+			limit := 10 * time.Second
+			if rtt > 500*time.Millisecond || mtu < 1280 {
+				limit = 15 * time.Second // still finite
+			}
+			if took := n.until(p, mtu); took > limit {
+				t.Errorf("MTU %d at a round trip of %v: %v", mtu, rtt, took)
+			}
+			want(t, p, mtu, Probe)
+			n.run(p, 5*time.Second)
+			want(t, p, mtu, Probe)
+			n.mtu = 1500
+			if took := n.until(p, 1500); took > 65*time.Second {
+				t.Errorf("back to 1500 from %d: %v", mtu, took)
+			}
+			want(t, p, 1500, Route)
+		}
+	}
+}
+
+// The path widens, but not to what the link has.
+func TestWidens(t *testing.T) {
+	n := newNetwork(1300)
+	p := New(1500)
+	n.run(p, 10*time.Second)
+	want(t, p, 1300, Probe)
+	n.mtu = 1433
+	n.run(p, 65*time.Second)
+	want(t, p, 1433, Probe)
+}
+
+// Loss that spares no size does not make the path narrow.
+func TestLoss(t *testing.T) {
+	n := newNetwork(1500)
+	n.loss = 0.1
+	p := New(1500)
+	for range 600 {
+		n.run(p, time.Second)
+		if mtu, _ := p.MTU(); mtu != 1500 {
+			t.Fatalf("path MTU %d after %v", mtu, n.now.Sub(time.Unix(1e9, 0)))
+		}
+	}
+}
+
+// Where probes are answered, a router is believed if they agree.
+func TestTooBigVerified(t *testing.T) {
+	n := newNetwork(1500)
+	p := New(1500)
+	n.run(p, 5*time.Second)
+	for _, lie := range []int{68, 576, 1280, 1499} {
+		if p.TooBig(lie, n.now) {
+			t.Errorf("%d is believed at once", lie)
+		}
+		want(t, p, 1500, Route)
+		n.run(p, 2*time.Second)
+		want(t, p, 1500, Route)
+	}
+	if p.Forged() != 4 {
+		t.Errorf("%d forged", p.Forged())
+	}
+	n.mtu = 1400
+	p.TooBig(1400, n.now)
+	n.run(p, time.Second)
+	want(t, p, 1400, ICMP)
+	// True, but not the whole truth: there is a narrower link behind it.
+	n.mtu = 1310
+	p.TooBig(1350, n.now)
+	n.run(p, 3*time.Second)
+	want(t, p, 1310, Probe)
+	// Without traffic, too.
+	n.traffic = false
+	n.run(p, 10*time.Second)
+	n.mtu = 1290
+	p.TooBig(1290, n.now)
+	n.run(p, time.Second)
+	want(t, p, 1290, ICMP)
+}
+
+// Where nobody answers, a router is believed, and forgotten after ten minutes.
+func TestTooBigAlone(t *testing.T) {
+	n := newNetwork(1500)
+	n.deaf = true
+	p := New(1500)
+	n.run(p, 20*time.Second)
+	want(t, p, 1500, Route)
+	if !p.TooBig(1400, n.now) {
+		t.Error("not believed")
+	}
+	want(t, p, 1400, ICMP)
+	if p.TooBig(1400, n.now) || p.TooBig(1450, n.now) {
+		t.Error("no less than before")
+	}
+	n.run(p, 9*time.Minute)
+	want(t, p, 1400, ICMP)
+	n.run(p, 2*time.Minute)
+	want(t, p, 1500, Route)
+}
+
+// A peer that does not answer is left in peace, and so is everybody on a path
+// without large packets.
+func TestQuiet(t *testing.T) {
+	n := newNetwork(1500)
+	n.deaf = true
+	p := New(1500)
+	n.run(p, time.Hour)
+	if n.probes > 60 {
+		t.Errorf("%d probes in an hour to a peer that does not answer", n.probes)
+	}
+	n = newNetwork(1500)
+	n.traffic = false
+	p = New(1500)
+	n.run(p, time.Minute)
+	p.Sent(2, n.now)
+	n.run(p, time.Minute)
+	if n.probes > 0 {
+		t.Errorf("%d probes without traffic", n.probes)
+	}
+	if _, again := p.Next(n.now); !again.IsZero() {
+		t.Errorf("asks to be called at %v", again)
+	}
+}
+
+// The peer dies in the middle of a search: what the router said is what is left.
+func TestPeerDiesInSearch(t *testing.T) {
+	n := newNetwork(1500)
+	p := New(1500)
+	n.run(p, 5*time.Second)
+	p.TooBig(1400, n.now)
+	n.deaf = true
+	n.run(p, 10*time.Second)
+	want(t, p, 1400, ICMP)
+}
+
+// Answers to probes that were never sent, or twice, do nothing.
+func TestForgedAnswers(t *testing.T) {
+	n := newNetwork(1300)
+	p := New(1500)
+	for range 1000 {
+		p.Answer(uint16(n.random.Uint32()), n.now)
+		n.run(p, 20*time.Millisecond)
+	}
+	want(t, p, 1300, Probe)
+}

@@ -1,0 +1,94 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ICMPSender sends ICMP messages as a host or router does of its own: from the
+// address that the kernel chooses for the destination.
+type ICMPSender struct {
+	fd      int
+	version int
+}
+
+// errorTOS is the precedence with which routers send errors about IPv4 packets
+// (RFC 1812 section 4.3.2.5: internetwork control).
+const errorTOS = 0xc0
+
+// hopLimit is what messages start with.
+const hopLimit = 64
+
+// OpenICMP opens a sender for an IP version, in the network namespace of the
+// calling thread. Any goroutine may use it, in any namespace.
+func OpenICMP(version int) (*ICMPSender, error) {
+	s := &ICMPSender{version: version}
+	var err error
+	if version == 4 {
+		s.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	} else {
+		s.fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMPV6)
+	}
+	op := fmt.Sprintf("open raw socket for ICMP over IPv%d", version)
+	if err != nil {
+		return nil, explain(op, err)
+	}
+	if err := s.setUp(); err != nil {
+		unix.Close(s.fd)
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	return s, nil
+}
+
+// setUp makes messages leave as those of the kernel do, and lets none arrive.
+func (s *ICMPSender) setUp() error {
+	if s.version == 6 {
+		var none unix.ICMPv6Filter
+		for i := range none.Data {
+			none.Data[i] = 1<<32 - 1
+		}
+		return errors.Join(
+			os.NewSyscallError("setsockopt ICMP6_FILTER", unix.SetsockoptICMPv6Filter(s.fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &none)),
+			os.NewSyscallError("setsockopt IPV6_UNICAST_HOPS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hopLimit)))
+	}
+	return errors.Join(
+		filterICMP(s.fd, []int{}),
+		os.NewSyscallError("setsockopt IP_TOS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TOS, errorTOS)),
+		os.NewSyscallError("setsockopt IP_TTL", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TTL, hopLimit)),
+		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)))
+}
+
+// filterICMP lets only some types of ICMP for IPv4 arrive at a raw socket. Types
+// from 32 on are not filtered by the kernel.
+func filterICMP(fd int, types []int) error {
+	const icmpFilter = 1 // ICMP_FILTER of linux/icmp.h, at the level SOL_RAW
+	refused := ^uint32(0)
+	for _, t := range types {
+		refused &^= 1 << t
+	}
+	return os.NewSyscallError("setsockopt ICMP_FILTER", unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, int(int32(refused))))
+}
+
+// Send sends a message, of which the kernel computes the checksum if it is one
+// of ICMPv6. For a link-local destination the interface decides whose it is; it
+// is ignored otherwise.
+func (s *ICMPSender) Send(to netip.Addr, iface int, msg []byte) error {
+	var sa unix.Sockaddr
+	if s.version == 4 {
+		sa = &unix.SockaddrInet4{Addr: to.As4()}
+	} else {
+		a := &unix.SockaddrInet6{Addr: to.As16()}
+		if to.IsLinkLocalUnicast() {
+			a.ZoneId = uint32(iface)
+		}
+		sa = a
+	}
+	return os.NewSyscallError("sendto", unix.Sendto(s.fd, msg, unix.MSG_DONTWAIT, sa))
+}
+
+// Close must not be called while somebody sends.
+func (s *ICMPSender) Close() error { return os.NewSyscallError("close", unix.Close(s.fd)) }
