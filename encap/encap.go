@@ -81,7 +81,7 @@ func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources, re
 			return nil, err
 		}
 		if k.Over() == 4 {
-			s.layers = append(s.layers, &over4{pair, k.Carries(), o.forbidsFragments(p), rec})
+			s.layers = append(s.layers, &over4{pair, k.Carries(), o.StaticMTU, rec})
 		} else {
 			s.layers = append(s.layers, &over6{pair, k.Carries(), rec})
 		}

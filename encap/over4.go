@@ -10,7 +10,7 @@ import (
 type over4 struct {
 	resolver resolve.Fixed
 	carries  int  // inner IP version
-	df       bool // what we send has DF set
+	static   bool // what we send never has DF set
 	record   *Record
 }
 
@@ -45,9 +45,12 @@ func (l *over4) unquote(pkt []byte, size int) (inner []byte, innerSize int, take
 		return nil, 0, false, false
 	}
 	ip := header.IPv4(pkt)
-	idOK := ip.Fragment() == 0 && l.record.recentID4(ip.ID())
-	if l.df {
-		idOK = ip.Fragment() == header.DF && ip.ID() == 0
+	var idOK bool
+	switch ip.Fragment() {
+	case 0:
+		idOK = l.record.recentID4(ip.ID())
+	case header.DF: // also over a path that has become narrow: it may be a probe
+		idOK = ip.ID() == 0 && !l.static
 	}
 	if pkt[0] != 0x45 || ip.Protocol() != protocolOf(l.carries) || !l.resolver.Sends4(ip) || !idOK {
 		return nil, 0, false, false

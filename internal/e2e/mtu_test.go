@@ -1,0 +1,288 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/rig"
+)
+
+// routed is a network with a link between two routers that can be narrow:
+//
+//	namespace a                        r             s                       namespace b
+//	203.0.113.10/28 va ─── ra .1/28    rs ─────── sr     sb .17/28 ─── vb 203.0.113.20/28
+//	six0 10.0.0.1/30, fc00::1/64     .33/30       .34/30         six0 10.0.0.2/30, fc00::2/64
+type routed struct {
+	hosts
+	r, s *rig.Namespace
+}
+
+func newRouted(t *testing.T) routed {
+	t.Helper()
+	n := routed{hosts{newNamespace(t, "a"), newNamespace(t, "b")}, newNamespace(t, "r"), newNamespace(t, "s")}
+	must(t, rig.Veth(n.a, "va", n.r, "ra", 1500))
+	must(t, rig.Veth(n.r, "rs", n.s, "sr", 1500))
+	must(t, rig.Veth(n.s, "sb", n.b, "vb", 1500))
+	for _, l := range []struct {
+		ns   *rig.Namespace
+		dev  string
+		addr string
+	}{
+		{n.a, "va", "203.0.113.10/28"}, {n.r, "ra", "203.0.113.1/28"},
+		{n.r, "rs", "203.0.113.33/30"}, {n.s, "sr", "203.0.113.34/30"},
+		{n.s, "sb", "203.0.113.17/28"}, {n.b, "vb", "203.0.113.20/28"},
+	} {
+		must(t, l.ns.AddAddr(l.dev, netip.MustParsePrefix(l.addr)))
+		must(t, l.ns.LinkUp(l.dev))
+	}
+	for _, l := range []struct {
+		ns       *rig.Namespace
+		via, dev string
+	}{{n.a, "203.0.113.1", "va"}, {n.r, "203.0.113.34", "rs"}, {n.s, "203.0.113.33", "sr"}, {n.b, "203.0.113.17", "vb"}} {
+		must(t, l.ns.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr(l.via), l.dev))
+	}
+	must(t, n.r.Forward())
+	must(t, n.s.Forward())
+	return n
+}
+
+// narrow gives the link between the routers an MTU, of which they tell by ICMP.
+func (n routed) narrow(t *testing.T, mtu int) {
+	t.Helper()
+	must(t, n.r.SetMTU("rs", mtu))
+	must(t, n.s.SetMTU("sr", mtu))
+}
+
+// swallow makes the far end of that link drop what is larger, and nobody tells a.
+// (The kernel lets four bytes more through than the MTU.)
+func (n routed) swallow(t *testing.T, mtu int) {
+	t.Helper()
+	must(t, n.r.SetMTU("rs", 1500))
+	must(t, n.s.SetMTU("sr", mtu-4))
+}
+
+// pathMTU waits until a daemon knows its path's MTU, and from where.
+func (d *daemon) pathMTU(t *testing.T, want int, by string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("path MTU %d by %s", want, by), func() error {
+		if _, s := d.status(t); s.State.PathMTU != want || s.State.PathMTUBy != by {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+}
+
+// ends are the tunnel of one mode between a and b.
+type ends struct {
+	mode   string
+	a, b   func(...string) string
+	toA    netip.Addr
+	toB    netip.Addr
+	over   int // what the mode adds to an inner packet
+	header int // of an echo request
+}
+
+var modes = []ends{
+	{"4in6in4", configA, configB, inA, inB, 60, 28},
+	{"6in4", plainA, plainB, in6A, in6B, 20, 48},
+}
+
+// told sends large packets until the sender is told of an MTU, by ICMP, or,
+// because it has been told before, by its own kernel.
+func told(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("the sender is told of an MTU of %d", mtu), func() error {
+		res, err := rig.Ping(t.Context(), from, to, rig.PingOptions{Size: size, DF: true, Timeout: 300 * time.Millisecond})
+		must(t, err)
+		for _, e := range res.ICMP {
+			if e.MTU == mtu {
+				return nil
+			}
+		}
+		for _, e := range res.Errors {
+			if errors.Is(e, unix.EMSGSIZE) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", res)
+	})
+}
+
+// A router on the way tells of its narrow link: the sender of a large packet that
+// may not be cut is told what fits; then everything passes.
+func TestPathMTULearnt(t *testing.T) {
+	for _, m := range modes {
+		t.Run(m.mode, func(t *testing.T) {
+			n := newRouted(t)
+			n.narrow(t, 1400)
+			a := start(t, n.a, m.a())
+			b := start(t, n.b, m.b())
+			reachable(t, n.a, m.toB)
+			told(t, n.a, m.toB, 1500-m.over-m.header, 1400-m.over)
+			a.pathMTU(t, 1400, "icmp")
+			pings(t, n.a, m.toB, rig.PingOptions{Size: 1400 - m.over - m.header, DF: true})
+			pings(t, n.a, m.toB, rig.PingOptions{Size: 4000})
+			transfer(t, n.a, n.b, m.toB, 20<<20)
+			transfer(t, n.b, n.a, m.toA, 20<<20)
+			b.pathMTU(t, 1400, "icmp")
+			_, s := a.status(t)
+			if s.State.TunnelMTU != 1500-m.over {
+				t.Errorf("the interface's MTU is %d", s.State.TunnelMTU)
+			}
+			if s.ICMP.Heard == 0 || s.ICMP.Ignored != 0 || s.ICMP.Sent == 0 {
+				t.Errorf("%+v", s.ICMP)
+			}
+		})
+	}
+}
+
+// Nobody tells of the narrow link. It appears under a running transfer, which
+// goes on; by then the path MTU is known exactly.
+func TestBlackHole(t *testing.T) {
+	for _, m := range modes {
+		t.Run(m.mode, func(t *testing.T) {
+			n := newRouted(t)
+			a := start(t, n.a, m.a())
+			start(t, n.b, m.b())
+			reachable(t, n.a, m.toB)
+			transfer(t, n.a, n.b, m.toB, 5<<20)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				transfer(t, n.a, n.b, m.toB, 400<<20)
+			}()
+			time.Sleep(300 * time.Millisecond)
+			n.swallow(t, 1404)
+			a.pathMTU(t, 1404, "probe")
+			<-done
+			pings(t, n.a, m.toB, rig.PingOptions{Size: 1404 - m.over - m.header, DF: true})
+			if _, s := a.status(t); s.Probes.Answered == 0 {
+				t.Errorf("%+v", s.Probes)
+			}
+		})
+	}
+}
+
+// Errors that are not about packets of ours, or that lie, change nothing.
+func TestForgedErrors(t *testing.T) {
+	n := newRouted(t)
+	a := start(t, n.a, configA())
+	b := start(t, n.b, configB())
+	reachable(t, n.a, inB)
+	capture, err := n.r.Capture("ra")
+	must(t, err)
+	defer capture.Close()
+	pings(t, n.a, inB, rig.PingOptions{Size: 1400, DF: true})
+	frame, err := capture.Find(t.Context(), func(f rig.Frame) bool {
+		p := f.Packet()
+		return len(p) == 1488 && p[9] == header.ProtoIPv6 && netip.AddrFrom4([4]byte(p[12:16])) == outerA
+	})
+	must(t, err)
+	real := frame.Packet()
+	raw, err := n.r.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	// say sends an error about a packet from somewhere on the way.
+	say := func(typ, code byte, mtu uint32, quote []byte) {
+		msg := icmp.Append(nil, typ, code, mtu, quote, nil)
+		pkt := make([]byte, header.IPv4Len, header.IPv4Len+len(msg))
+		pkt[0], pkt[8], pkt[9] = 0x45, 60, header.ICMP
+		binary.BigEndian.PutUint16(pkt[2:], uint16(header.IPv4Len+len(msg)))
+		copy(pkt[12:], []byte{198, 51, 100, 7})
+		copy(pkt[16:], outerA.AsSlice())
+		header.IPv4(pkt).SetChecksum()
+		must(t, raw.Send(append(pkt, msg...)))
+	}
+	edit := func(change func(b []byte)) []byte {
+		b := append([]byte(nil), real...)
+		change(b)
+		header.IPv4(b).SetChecksum()
+		return b
+	}
+	lies := []struct {
+		name  string
+		mtu   uint32
+		quote []byte
+	}{
+		{"identification", 1300, edit(func(b []byte) { b[5] = 1 })},
+		{"DF clear", 1300, edit(func(b []byte) { b[6] = 0 })},
+		{"source", 1300, edit(func(b []byte) { b[15] = 11 })},
+		{"destination", 1300, edit(func(b []byte) { b[19] = 99 })},
+		{"protocol", 1300, edit(func(b []byte) { b[9] = 4 })},
+		{"length", 1300, edit(func(b []byte) { b[3]-- })},
+		{"inner length", 1300, edit(func(b []byte) { b[25]-- })},
+		{"inner version", 1300, edit(func(b []byte) { b[60] = 0x65 })},
+		{"options", 1300, edit(func(b []byte) { b[0] = 0x46 })},
+		{"MTU not less than the packet", 1488, real},
+		{"MTU of 67", 67, real},
+		{"MTU of 65535", 65535, real},
+		{"truncated quote", 1300, real[:27]},
+		{"no quote", 1300, nil},
+		{"a true quote", 1300, real}, // which the probes show to be false
+		{"a short true quote", 1300, real[:28]},
+	}
+	for _, l := range lies {
+		say(icmp.Unreachable4, icmp.FragNeeded, l.mtu, l.quote)
+		pings(t, n.a, inB, rig.PingOptions{Size: 1440 - 28, DF: true, Count: 1})
+		if _, s := a.status(t); s.State.PathMTU != 1500 {
+			t.Errorf("%s: path MTU %d", l.name, s.State.PathMTU)
+		}
+	}
+	// Unreachable: the inner sender is told only if the quote is true.
+	for _, l := range lies[:9] {
+		say(icmp.Unreachable4, 1, 0, l.quote)
+	}
+	pings(t, n.a, inB, rig.PingOptions{Count: 5})
+	if _, s := a.status(t); s.ICMP.Sent != 0 || s.ICMP.Ignored == 0 {
+		t.Errorf("%+v", s.ICMP)
+	}
+	say(icmp.Unreachable4, 1, 0, real)
+	eventually(t, "one error to the inner sender", func() error {
+		if _, s := a.status(t); s.ICMP.Sent != 1 {
+			return fmt.Errorf("%+v", s.ICMP)
+		}
+		return nil
+	})
+	// Where nobody answers probes a true quote is believed.
+	b.end(t, syscall.SIGKILL)
+	eventually(t, "an error that cannot be verified is believed", func() error {
+		say(icmp.Unreachable4, icmp.FragNeeded, 1300, real)
+		if _, s := a.status(t); s.State.PathMTU != 1300 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+}
+
+// The peer's host is gone: the inner sender hears it from the router before the
+// peer, once for each error.
+func TestUnreachable(t *testing.T) {
+	for _, m := range modes {
+		t.Run(m.mode, func(t *testing.T) {
+			n := newRouted(t)
+			start(t, n.a, m.a())
+			start(t, n.b, m.b())
+			reachable(t, n.a, m.toB)
+			must(t, n.b.LinkDown("vb"))
+			eventually(t, "the inner sender is told", func() error {
+				res, err := rig.Ping(t.Context(), n.a, m.toB, rig.PingOptions{Size: 500, Count: 3, Timeout: 2 * time.Second})
+				must(t, err)
+				for _, e := range res.ICMP {
+					if m.toB.Is4() && e.Type == 3 && e.Code == 1 || m.toB.Is6() && e.Type == 1 && e.Code == 3 {
+						return nil
+					}
+				}
+				return fmt.Errorf("%+v", res)
+			})
+		})
+	}
+}
