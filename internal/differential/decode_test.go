@@ -3,6 +3,7 @@ package differential
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 )
@@ -34,11 +35,15 @@ func init() {
 	}
 }
 
-// decode makes one line of an IP packet that names every field but checksums,
-// fragment identifications of IPv6, and bytes of payload. A checksum that is
-// wrong is named: "sum=bad". The code shares nothing with the daemon's.
-func decode(packet []byte) string {
-	return decodeIP(packet, false)
+// decode makes one line of an Ethernet frame that names every field but
+// checksums, fragment identifications of IPv6, and bytes of payload. A checksum
+// that is wrong is named: "sum=bad". The code shares nothing with the daemon's.
+func decode(frame []byte) string {
+	to := ""
+	if _, usual := marks[string(frame[:6])]; !usual {
+		to = fmt.Sprintf("[to %v] ", net.HardwareAddr(frame[:6]))
+	}
+	return to + decodeIP(frame[ethernetLen:], false)
 }
 
 // decodeIP decodes a packet, or one that an ICMP error quotes: that may be cut,
@@ -131,6 +136,8 @@ func decodeUpper(proto byte, b []byte, pseudo uint32, all bool, quoted bool) str
 	switch {
 	case proto == protoIPv4 || proto == protoIPv6:
 		return decodeIP(b, quoted)
+	case proto == protoGRE && len(b) >= 4:
+		return decodeGRE(b, all, quoted)
 	case proto == protoUDP && len(b) >= 8:
 		length := int(binary.BigEndian.Uint16(b[4:]))
 		s := fmt.Sprintf("UDP %d>%d len=%d%s", binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), length, have(len(b), length))
@@ -165,6 +172,37 @@ func decodeICMP(name string, b []byte, isError, all bool, pseudo uint32) string 
 		return s + fmt.Sprintf(" quote[%d] {%s}", len(b)-8, decodeIP(b[8:], true))
 	}
 	return s + fmt.Sprintf(" data[%d]", len(b)-8)
+}
+
+// decodeGRE decodes RFC 2784 with RFC 2890's fields.
+func decodeGRE(b []byte, all, quoted bool) string {
+	flags, proto := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+	s, rest := fmt.Sprintf("GRE flags=%04x proto=%04x", flags, proto), b[4:]
+	for _, f := range []struct {
+		flag uint16
+		text func(word uint32) string
+	}{
+		{0x8000, func(uint32) string {
+			if all && sum(0, b) != 0xffff {
+				return " csum=bad"
+			}
+			return " csum=ok"
+		}},
+		{0x2000, func(key uint32) string { return fmt.Sprintf(" key=%08x", key) }},
+		{0x1000, func(seq uint32) string { return fmt.Sprintf(" seq=%d", seq) }},
+	} {
+		if flags&f.flag == 0 {
+			continue
+		}
+		if len(rest) < 4 {
+			return s + fmt.Sprintf(" | RAW[%d] %x", len(rest), rest)
+		}
+		s, rest = s+f.text(binary.BigEndian.Uint32(rest)), rest[4:]
+	}
+	if proto == 0x0800 || proto == 0x86dd {
+		return s + " | " + decodeIP(rest, quoted)
+	}
+	return s + fmt.Sprintf(" | RAW[%d] %x", len(rest), rest)
 }
 
 // have says how much of something is there, if not all is.

@@ -82,8 +82,11 @@ func lengthen(b []byte, by int) {
 	}
 	for {
 		switch {
-		case proto == protoIPv6 && len(b) >= 40:
+		case proto == protoIPv6 && len(b) >= 6:
 			add(b[4:])
+			if len(b) < 40 {
+				return
+			}
 			proto, b = b[6], b[40:]
 		case proto == protoDestOpts && len(b) >= 8:
 			proto, b = b[0], b[8+8*int(b[1]):]

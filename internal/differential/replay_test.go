@@ -32,14 +32,14 @@ func (r *router) replay(t *testing.T, s step, want answers) {
 	if err := r.ports[s.link].Inject(makeTrue(s.frame)); err != nil {
 		t.Fatal(err)
 	}
-	packets := r.collect(want)
-	if err := checkIDs(packets[wan]); err != nil {
+	frames := r.collect(want)
+	if err := checkIDs(frames[wan]); err != nil {
 		t.Errorf("%v: %v", s, err)
 	}
 	for l := range links {
-		got := make([]string, len(packets[l]))
-		for i, p := range packets[l] {
-			got[i] = decode(p)
+		got := make([]string, len(frames[l]))
+		for i, f := range frames[l] {
+			got[i] = decode(f)
 		}
 		switch {
 		case slices.Equal(got, want[l]):
@@ -54,14 +54,14 @@ func (r *router) replay(t *testing.T, s step, want answers) {
 // silence lets come what comes late.
 func (r *router) silence(t *testing.T) {
 	t.Helper()
-	for l, packets := range r.collect(answers{}) {
-		for _, p := range packets {
-			t.Errorf("%v, after the last frame: %s", link(l), decode(p))
+	for l, frames := range r.collect(answers{}) {
+		for _, f := range frames {
+			t.Errorf("%v, after the last frame: %s", link(l), decode(f))
 		}
 	}
 }
 
-// collect waits for as many packets as are wanted, and then for quiet.
+// collect waits for as many frames as are wanted, and then for quiet.
 func (r *router) collect(want answers) (got [links][][]byte) {
 	missing := func() bool { return len(got[lan]) < len(want[lan]) || len(got[wan]) < len(want[wan]) }
 	pause := quiet
@@ -74,8 +74,8 @@ func (r *router) collect(want answers) (got [links][][]byte) {
 			wait = time.Until(deadline)
 		}
 		select {
-		case p := <-r.seen:
-			got[p.link] = append(got[p.link], p.ip)
+		case f := <-r.seen:
+			got[f.link] = append(got[f.link], f.data)
 		case <-time.After(wait):
 			if missing() {
 				r.patience = unwilling
@@ -92,26 +92,33 @@ func list(lines []string) string {
 	return strings.Join(lines, "\n       ")
 }
 
-// checkIDs holds the identifications of the outer packets that one frame drew
-// against RFC 6864, which the kernel's do not follow: an atomic packet has none,
-// 0 (section 4.1); any other has one, and the fragments of a packet share it.
-func checkIDs(packets [][]byte) error {
-	shared := -1
-	for _, p := range packets {
-		if p[0]>>4 != 4 || !slices.Contains([]byte{protoIPv4, protoIPv6, protoGRE}, p[9]) {
+// checkIDs holds the identifications of the outer packets that one injected frame
+// drew against RFC 6864, which the kernel's do not follow: an atomic packet has
+// none, 0 (section 4.1); any other has one. The fragments of a packet share it,
+// in IPv4 and in the IPv6 layer (RFC 8200 section 4.5).
+func checkIDs(frames [][]byte) error {
+	ids := map[string][]uint32{} // of fragments
+	for _, f := range frames {
+		ip := f[ethernetLen:]
+		if ip[0]>>4 != 4 || !slices.Contains([]byte{protoIPv4, protoIPv6, protoGRE}, ip[9]) {
 			continue
 		}
-		id, flags := int(binary.BigEndian.Uint16(p[4:])), binary.BigEndian.Uint16(p[6:])
-		df, fragment := flags&0x4000 != 0, flags&0x3fff != 0
-		switch {
+		id, flags := binary.BigEndian.Uint16(ip[4:]), binary.BigEndian.Uint16(ip[6:])
+		switch df := flags&0x4000 != 0; {
 		case df && id != 0:
 			return fmt.Errorf("identification %#x with DF, want 0", id)
 		case !df && id == 0:
 			return fmt.Errorf("identification 0 without DF")
-		case fragment && shared >= 0 && shared != id:
-			return fmt.Errorf("fragments with identifications %#x and %#x", shared, id)
-		case fragment:
-			shared = id
+		}
+		if fragment := flags&0x3fff != 0; fragment {
+			ids["IPv4"] = append(ids["IPv4"], uint32(id))
+		} else if ip[9] == protoIPv6 && len(ip) >= 68 && ip[26] == protoFragment {
+			ids["IPv6"] = append(ids["IPv6"], binary.BigEndian.Uint32(ip[64:]))
+		}
+	}
+	for version, ids := range ids {
+		if len(slices.Compact(ids)) > 1 {
+			return fmt.Errorf("%s fragments with identifications %#x", version, ids)
 		}
 	}
 	return nil
@@ -120,6 +127,6 @@ func checkIDs(packets [][]byte) error {
 // noise is what a router sends of its own accord: multicast listener reports,
 // neighbour and router discovery, through the tunnel or beside it; and the echo
 // requests by which sixfourd asks whether the peer lives.
-var noise = regexp.MustCompile(`^[^{]*\| ICMP6 (13[0-6]|143)/|^IP4 [^{]*\| IP6 (fc00::1|fe80::cb00:7101)>[^{|]*\| ICMP6 128/`)
+var noise = regexp.MustCompile(`^[^{]*\| ICMP6 (13[0-6]|143)/|^IP4 [^{]*\| IP6 (fc00::1|fe80::cb00:7101)>[^{]*\| ICMP6 128/`)
 
-func isNoise(ip []byte) bool { return noise.MatchString(decode(ip)) }
+func isNoise(frame []byte) bool { return noise.MatchString(decode(frame)) }

@@ -28,15 +28,15 @@ import (
 // The tester's kernel has no address, and so answers nothing.
 type router struct {
 	ports    [links]*rig.Capture // the tester's, on each link
-	seen     chan packet         // what the router sent
+	seen     chan frame          // what the router sent
 	log      buffer              // the daemon's
 	patience time.Duration       // how long to wait for an answer
 }
 
-// packet is one that the router sent.
-type packet struct {
+// frame is one that the router sent.
+type frame struct {
 	link link
-	ip   []byte
+	data []byte
 }
 
 // neighbours are the tester's machines that the router knows. No others answer:
@@ -52,13 +52,9 @@ const gateway = "203.0.113.254"
 
 func newRouter(t *testing.T, tunnel string) *router {
 	t.Helper()
-	r := &router{seen: make(chan packet, 1024), patience: 10 * time.Second}
+	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
 	tester, ns := newNamespace(t, "tester"), newNamespace(t, "router")
 	must(t, ns.Forward())
-	ctx, cancel := context.WithCancel(context.Background())
-	var readers sync.WaitGroup
-	t.Cleanup(readers.Wait)
-	t.Cleanup(cancel)
 	for l, addrs := range map[link][]string{
 		lan: {"192.168.1.1/24", "2001:db8:1::1/64"},
 		wan: {"203.0.113.1/24", "2001:db8:ffff::1/64"},
@@ -78,8 +74,13 @@ func newRouter(t *testing.T, tunnel string) *router {
 		must(t, err)
 		t.Cleanup(func() { c.Close() })
 		r.ports[l] = c
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var readers sync.WaitGroup
+	for l := range links {
 		readers.Go(func() { r.listen(ctx, t, l) })
 	}
+	t.Cleanup(func() { cancel(); readers.Wait() })
 	must(t, ns.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr(gateway), "wan"))
 	r.startDaemon(t, ns, tunnel)
 	return r
@@ -96,8 +97,8 @@ func (r *router) listen(ctx context.Context, t *testing.T, l link) {
 			t.Errorf("%v: %v", l, err)
 			return
 		}
-		if p := f.Packet(); !f.Outgoing && (f.Type == 0x0800 || f.Type == 0x86dd) && !isNoise(p) {
-			r.seen <- packet{l, p}
+		if !f.Outgoing && (f.Type == 0x0800 || f.Type == 0x86dd) && !isNoise(f.Data) {
+			r.seen <- frame{l, f.Data}
 		}
 	}
 }

@@ -1,0 +1,82 @@
+package differential
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// The texts were made by another program: where it reads a frame as we do, both
+// are right.
+func TestDecode(t *testing.T) {
+	for _, row := range rows {
+		x := readText(t, row.capture)
+		for i, f := range readFrames(t, row.capture) {
+			want := ""
+			if i < len(x.lines) {
+				want = x.lines[i]
+			}
+			got := fmt.Sprintf("%3d %s %s", i+1, marks[string(f[6:12])].text, decode(f))
+			if got != want {
+				t.Errorf("%s\n got %s\nwant %s", row.capture, got, want)
+			}
+		}
+	}
+}
+
+// A frame of gre-all, whose tunnel has "key 7 csum seq"; and one to a neighbour
+// with another address.
+func TestDecodeOthers(t *testing.T) {
+	for _, c := range []struct{ frame, want string }{
+		{
+			"020000000bfe 020000000b01 0800" + // Ethernet
+				"4500006000004000 3f2f0000 cb007101 cb007102" + // IPv4, without its checksum
+				"b0000800 cc960000 00000007 00000000" + // GRE
+				"4500003c10010000 3f11e74b c0a8010a c0a8020a" + // IPv4
+				"03e907d000287e7f 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", // UDP
+			"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=96 sum=bad | GRE flags=b000 proto=0800 csum=ok key=00000007 seq=0 | IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=1001 len=60 | UDP 1001>2000 len=40",
+		},
+		{
+			"020000000bf9 020000000b01 0800" +
+				"4500001600004000 3ffd0000 c0a80101 cb007109" + // IPv4, without its checksum
+				"abcd",
+			"[to 02:00:00:00:0b:f9] IP4 192.168.1.1>203.0.113.9 tos=00 ttl=63 id=rnd DF len=22 sum=bad | proto 253 [2] abcd",
+		},
+	} {
+		frame, err := hex.DecodeString(strings.ReplaceAll(c.frame, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decode(frame); got != c.want {
+			t.Errorf("\n got %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+// What makeTrue makes of recorded errors; decode would name a checksum that is
+// wrong.
+func TestMakeTrue(t *testing.T) {
+	for _, c := range []struct {
+		capture string
+		n       int
+		oldnew  []string // words of the text that change; none: not a byte changes
+	}{
+		{"sit-errors", 1, []string{"id=1077", "id=0"}},
+		{"sit-errors", 31, []string{"id=1077", "id=0"}}, // 28 bytes quoted
+		{"sit-errors", 52, nil},                         // to 203.0.113.99
+		{"sit-pmtu", 1, nil},                            // the same
+		{"sit-pmtu", 4, []string{"id=1077 DF len=100", "id=0 DF len=1500 (have 100)", "plen=40", "plen=1440 (have 40)", "UDP 1030>2000 len=40", "UDP 1030>2000 len=1440 (have 40)"}},
+		{"sit-pmtu", 11, []string{"id=1077 DF len=100", "id=0 DF len=1500", "600000000028113f", "6000000005a0113f"}},
+		{"sit-pmtu", 2, nil}, // no error
+		{"double-errors4", 1, []string{"id=1077", "id=0"}},
+		{"double-errors6", 1, nil},
+		{"double-errors6", 33, []string{"plen=68", "plen=1440 (have 68)", "id=101e len=60", "id=101e len=1432 (have 60)", "UDP 1030>2000 len=40", "UDP 1030>2000 len=1412 (have 40)"}},
+	} {
+		f := readFrames(t, c.capture)[c.n-1]
+		want := strings.NewReplacer(c.oldnew...).Replace(decode(f))
+		if got := decode(makeTrue(f)); got != want || (want == decode(f)) != (c.oldnew == nil) {
+			t.Errorf("%s, frame %d\n got %s\nwant %s", c.capture, c.n, got, want)
+		}
+	}
+}
