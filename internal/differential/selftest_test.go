@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -77,6 +78,46 @@ func TestMakeTrue(t *testing.T) {
 		want := strings.NewReplacer(c.oldnew...).Replace(decode(f))
 		if got := decode(makeTrue(f)); got != want || (want == decode(f)) != (c.oldnew == nil) {
 			t.Errorf("%s, frame %d\n got %s\nwant %s", c.capture, c.n, got, want)
+		}
+	}
+}
+
+// The kernel's identifications, beside what RFC 6864 wants.
+func TestCheckIDs(t *testing.T) {
+	atomic := readFrames(t, "sit-encap")[1]       // DF, with an identification
+	fragments := readFrames(t, "sit-nopmtu")[3:5] // of one packet
+	change := func(f []byte, at int, to byte) []byte {
+		f = bytes.Clone(f)
+		f[ethernetLen+at] = to
+		return f
+	}
+	for name, c := range map[string]struct {
+		frames [][]byte
+		wrong  bool
+	}{
+		"one with DF":               {[][]byte{atomic}, true},
+		"none with DF":              {[][]byte{change(change(atomic, 4, 0), 5, 0)}, false},
+		"none without DF":           {[][]byte{change(change(fragments[0], 4, 0), 5, 0)}, true},
+		"fragments":                 {fragments, false},
+		"fragments that differ":     {[][]byte{fragments[0], change(fragments[1], 5, ^fragments[1][ethernetLen+5])}, true},
+		"what is not from a tunnel": {[][]byte{readFrames(t, "double-decap")[38]}, false},
+	} {
+		if err := checkIDs(c.frames); (err != nil) != c.wrong {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestNoise(t *testing.T) {
+	for line, want := range map[string]bool{
+		"IP6 fe80::1>ff02::16 tc=00 fl=0 hl=1 plen=36 | HBH 050200000100 | ICMP6 143/0 arg=0x1 data[20]":                                true,
+		"IP6 fe80::1>ff02::2 tc=00 fl=0 hl=255 plen=16 | ICMP6 133/0 arg=0x0 data[8]":                                                   true,
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=64 id=rnd DF len=88 | IP6 fc00::1>fc00::2 tc=00 fl=rnd hl=64 plen=28 | ICMP6 128/0 arg": true,
+		"IP6 2001:db8:1::1>2001:db8:1::10 tc=00 fl=rnd hl=64 plen=60 | ICMP6 3/0 arg=0x0 quote[52] {IP6 fc00::1>fc00::2 | ICMP6 143/0":  false,
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=64 id=rnd DF len=88 | IP6 fc00::1>fc00::2 tc=00 fl=rnd hl=64 plen=28 | ICMP6 129/0 arg": false,
+	} {
+		if noise.MatchString(line) != want {
+			t.Errorf("noise %v, want %v: %s", !want, want, line)
 		}
 	}
 }
