@@ -17,8 +17,9 @@ const fullSize = 1500
 // because anybody may send such errors (RFC 5927 section 4). So the
 // identification of a packet with DF becomes 0 (RFC 6864 section 4.1), and a
 // packet that was too big becomes as long as the longest that the path carried.
-// Only headers are changed, not how much is quoted. Errors about packets that
-// were never ours, to 203.0.113.99, stay as false as they are.
+// Only headers are changed, not how much is quoted. What cannot be true stays
+// false: errors about packets that were never ours, to 203.0.113.99, and that a
+// packet must be fragmented at a time when none of ours has DF.
 func makeTrue(frame []byte) []byte {
 	frame = bytes.Clone(frame)
 	ip := frame[ethernetLen:]
