@@ -133,6 +133,14 @@ func (n *Namespace) DelAddr(dev string, p netip.Prefix) error {
 	})
 }
 
+// AddNeighbour tells a device the Ethernet address of an address on its link, so
+// that nobody need be asked.
+func (n *Namespace) AddNeighbour(dev string, addr netip.Addr, mac net.HardwareAddr) error {
+	return n.onLink(dev, "add neighbour "+addr.String(), func(l netlink.Link) error {
+		return n.handle.NeighSet(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: addr.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
+	})
+}
+
 func address(p netip.Prefix) *netlink.Addr {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {

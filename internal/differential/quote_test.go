@@ -1,0 +1,112 @@
+package differential
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// fullSize is the size of the largest outer packet that the path carried before
+// it shrank, in bytes of IPv4.
+const fullSize = 1500
+
+// makeTrue makes what a recorded ICMP error says of our own outer packet true.
+//
+// The recordings' errors were made up: they quote a packet of 100 bytes with the
+// identification 0x1077, also where they say that it was too big for 1400. A
+// kernel believes them; sixfourd compares a quote with what it can have sent,
+// because anybody may send such errors (RFC 5927 section 4). So the
+// identification of a packet with DF becomes 0 (RFC 6864 section 4.1), and a
+// packet that was too big becomes as long as the longest that the path carried.
+// Only headers are changed, not how much is quoted. What cannot be true stays
+// false: errors about packets that were never ours, to 203.0.113.99, and that a
+// packet must be fragmented at a time when none of ours has DF.
+func makeTrue(frame []byte) []byte {
+	frame = bytes.Clone(frame)
+	ip := frame[ethernetLen:]
+	if ip[0]>>4 != 4 {
+		return frame
+	}
+	hl := int(ip[0]&15) * 4
+	switch inside := ip[hl:]; {
+	case ip[9] == protoICMP && isError4(inside):
+		makeTrue4(inside)
+	case ip[9] == protoIPv6 && len(inside) > 48 && inside[6] == protoICMPv6 && inside[40] < 128:
+		makeTrue6(inside)
+	}
+	return frame
+}
+
+func isError4(icmp []byte) bool {
+	return len(icmp) >= 28 && (icmp[0] == 3 || icmp[0] == 4 || icmp[0] == 11 || icmp[0] == 12)
+}
+
+// makeTrue4 corrects an ICMP message about an outer packet.
+func makeTrue4(icmp []byte) {
+	q := icmp[8:]
+	if !bytes.Equal(q[12:20], []byte{203, 0, 113, 1, 203, 0, 113, 2}) {
+		return
+	}
+	if q[6]&0x40 != 0 { // DF
+		q[4], q[5] = 0, 0
+	}
+	total, mtu := int(binary.BigEndian.Uint16(q[2:])), int(binary.BigEndian.Uint16(icmp[6:]))
+	tooBig := icmp[0] == 3 && icmp[1] == 4
+	if tooBig && (total <= mtu || mtu == 0) { // 0: from a router older than RFC 1191
+		lengthen(q, fullSize-total)
+	}
+	setSum(q[:20], 10, 0)
+	setSum(icmp, 2, 0)
+}
+
+// makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about the IPv6
+// layer of an outer packet.
+func makeTrue6(ip []byte) {
+	icmp := ip[40 : 40+int(binary.BigEndian.Uint16(ip[4:]))]
+	q := icmp[8:]
+	if len(q) < 40 || !bytes.Equal(q[8:24], ip[24:40]) || !bytes.Equal(q[24:40], ip[8:24]) {
+		return
+	}
+	total, mtu := 40+int(binary.BigEndian.Uint16(q[4:])), int(binary.BigEndian.Uint32(icmp[4:]))
+	if tooBig := icmp[0] == 2; tooBig && total <= mtu {
+		lengthen(q, fullSize-20-total)
+	}
+	setSum(icmp, 2, sum(uint32(protoICMPv6)+uint32(len(icmp)), ip[8:40]))
+}
+
+// lengthen adds to the length fields of a packet, as many of its headers as
+// there are, and of those inside it.
+func lengthen(b []byte, by int) {
+	add := func(field []byte) { binary.BigEndian.PutUint16(field, binary.BigEndian.Uint16(field)+uint16(by)) }
+	proto := byte(protoIPv4)
+	if b[0]>>4 == 6 {
+		proto = protoIPv6
+	}
+	for {
+		switch {
+		case proto == protoIPv6 && len(b) >= 6:
+			add(b[4:])
+			if len(b) < 40 {
+				return
+			}
+			proto, b = b[6], b[40:]
+		case proto == protoDestOpts && len(b) >= 8:
+			proto, b = b[0], b[8+8*int(b[1]):]
+		case proto == protoIPv4 && len(b) >= 20:
+			add(b[2:])
+			setSum(b[:20], 10, 0)
+			proto, b = b[9], b[20:]
+		case proto == protoUDP && len(b) >= 8:
+			add(b[4:])
+			return
+		default:
+			return
+		}
+	}
+}
+
+// setSum puts the checksum of b, with that of a pseudo-header, into b at an
+// offset.
+func setSum(b []byte, at int, pseudo uint32) {
+	b[at], b[at+1] = 0, 0
+	binary.BigEndian.PutUint16(b[at:], ^uint16(sum(pseudo, b)))
+}

@@ -1,0 +1,132 @@
+package differential
+
+import (
+	"encoding/binary"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	// quiet is how long nothing more may come once all answers are there. It
+	// also keeps the injections below the ten ICMP errors a second that
+	// sixfourd allows itself.
+	quiet = 110 * time.Millisecond
+
+	// silent is the same where there is no answer that would show that the
+	// router has seen the frame.
+	silent = 300 * time.Millisecond
+
+	// unwilling is how long an answer is waited for after one failed to come: a
+	// neighbour is given up after three seconds, and that answer must not be
+	// taken for a later one's.
+	unwilling = 4 * time.Second
+)
+
+// replay injects a recorded frame and compares what the router sends then.
+func (r *router) replay(t *testing.T, s step, want answers) {
+	t.Helper()
+	if err := r.ports[s.link].Inject(makeTrue(s.frame)); err != nil {
+		t.Fatal(err)
+	}
+	frames := r.collect(want)
+	if err := checkIDs(frames[wan]); err != nil {
+		t.Errorf("%v: %v", s, err)
+	}
+	for l := range links {
+		got := make([]string, len(frames[l]))
+		for i, f := range frames[l] {
+			got[i] = decode(f)
+		}
+		switch {
+		case slices.Equal(got, want[l]):
+		case slices.Equal(got, s.answers[l]):
+			t.Errorf("%v, %v: as the kernel, though differences_test.go says otherwise\n got %s\nwant %s", s, l, list(got), list(want[l]))
+		default:
+			t.Errorf("%v, %v\n   got %s\n  want %s\nkernel %s", s, l, list(got), list(want[l]), list(s.answers[l]))
+		}
+	}
+}
+
+// silence lets come what comes late.
+func (r *router) silence(t *testing.T) {
+	t.Helper()
+	for l, frames := range r.collect(answers{}) {
+		for _, f := range frames {
+			t.Errorf("%v, after the last frame: %s", link(l), decode(f))
+		}
+	}
+}
+
+// collect waits for as many frames as are wanted, and then for quiet.
+func (r *router) collect(want answers) (got [links][][]byte) {
+	missing := func() bool { return len(got[lan]) < len(want[lan]) || len(got[wan]) < len(want[wan]) }
+	pause := quiet
+	if !missing() {
+		pause = silent
+	}
+	for deadline := time.Now().Add(r.patience); ; {
+		wait := pause
+		if missing() {
+			wait = time.Until(deadline)
+		}
+		select {
+		case f := <-r.seen:
+			got[f.link] = append(got[f.link], f.data)
+		case <-time.After(wait):
+			if missing() {
+				r.patience = unwilling
+			}
+			return got
+		}
+	}
+}
+
+func list(lines []string) string {
+	if len(lines) == 0 {
+		return "nothing"
+	}
+	return strings.Join(lines, "\n       ")
+}
+
+// checkIDs holds the identifications of the outer packets that one injected frame
+// drew against RFC 6864, which the kernel's do not follow: an atomic packet has
+// none, 0 (section 4.1); any other has one. The fragments of a packet share it,
+// in IPv4 and in the IPv6 layer (RFC 8200 section 4.5).
+func checkIDs(frames [][]byte) error {
+	ids := map[string][]uint32{} // of fragments
+	for _, f := range frames {
+		ip := f[ethernetLen:]
+		if ip[0]>>4 != 4 || !slices.Contains([]byte{protoIPv4, protoIPv6, protoGRE}, ip[9]) {
+			continue
+		}
+		id, flags := binary.BigEndian.Uint16(ip[4:]), binary.BigEndian.Uint16(ip[6:])
+		switch df := flags&0x4000 != 0; {
+		case df && id != 0:
+			return fmt.Errorf("identification %#x with DF, want 0", id)
+		case !df && id == 0:
+			return fmt.Errorf("identification 0 without DF")
+		}
+		if fragment := flags&0x3fff != 0; fragment {
+			ids["IPv4"] = append(ids["IPv4"], uint32(id))
+		} else if ip[9] == protoIPv6 && len(ip) >= 68 && ip[26] == protoFragment {
+			ids["IPv6"] = append(ids["IPv6"], binary.BigEndian.Uint32(ip[64:]))
+		}
+	}
+	for version, ids := range ids {
+		if len(slices.Compact(ids)) > 1 {
+			return fmt.Errorf("%s fragments with identifications %#x", version, ids)
+		}
+	}
+	return nil
+}
+
+// noise is what a router sends of its own accord: multicast listener reports,
+// neighbour and router discovery, through the tunnel or beside it; and the echo
+// requests by which sixfourd asks whether the peer lives.
+var noise = regexp.MustCompile(`^[^{]*\| ICMP6 (13[0-6]|143)/|^IP4 [^{]*\| IP6 (fc00::1|fe80::cb00:7101)>[^{]*\| ICMP6 128/`)
+
+func isNoise(frame []byte) bool { return noise.MatchString(decode(frame)) }

@@ -1,0 +1,166 @@
+package differential
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sixfour/internal/rig"
+)
+
+// router is the router of the recordings, with sixfourd for its tunnel, and the
+// tester that is everybody else:
+//
+//	namespace tester          namespace router                 namespace tester
+//	                          192.168.1.1/24   203.0.113.1/24
+//	lan ───────────────── lan 2001:db8:1::1/64 2001:db8:ffff::1/64 wan ──── wan
+//	02:00:00:00:0a:fe         02:…:0a:01 six0  02:…:0b:01      02:00:00:00:0b:fe
+//
+// The tester's kernel has no address, and so answers nothing.
+type router struct {
+	ports    [links]*rig.Capture // the tester's, on each link
+	seen     chan frame          // what the router sent
+	log      buffer              // the daemon's
+	patience time.Duration       // how long to wait for an answer
+}
+
+// frame is one that the router sent.
+type frame struct {
+	link link
+	data []byte
+}
+
+// neighbours are the tester's machines that the router knows. No others answer:
+// there is nobody at 192.168.1.77.
+var neighbours = map[link][]string{
+	lan: {"192.168.1.10", "2001:db8:1::10"},
+	wan: {"203.0.113.2", gateway, "2001:db8:ffff::2"},
+}
+
+// gateway is the way to everywhere else in IPv4, as in the recordings. IPv6 had
+// no default route.
+const gateway = "203.0.113.254"
+
+func newRouter(t *testing.T, tunnel string) *router {
+	t.Helper()
+	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
+	tester, ns := newNamespace(t, "tester"), newNamespace(t, "router")
+	must(t, ns.Forward())
+	for l, addrs := range map[link][]string{
+		lan: {"192.168.1.1/24", "2001:db8:1::1/64"},
+		wan: {"203.0.113.1/24", "2001:db8:ffff::1/64"},
+	} {
+		dev := strings.ToLower(l.String())
+		theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
+		must(t, rig.Veth(tester, dev, ns, dev, 1500))
+		must(t, tester.SetMAC(dev, theirs))
+		must(t, ns.SetMAC(dev, ours))
+		for _, a := range addrs {
+			must(t, ns.AddAddr(dev, netip.MustParsePrefix(a)))
+		}
+		for _, a := range neighbours[l] {
+			must(t, ns.AddNeighbour(dev, netip.MustParseAddr(a), theirs))
+		}
+		c, err := tester.Capture(dev)
+		must(t, err)
+		t.Cleanup(func() { c.Close() })
+		r.ports[l] = c
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var readers sync.WaitGroup
+	for l := range links {
+		readers.Go(func() { r.listen(ctx, t, l) })
+	}
+	t.Cleanup(func() { cancel(); readers.Wait() })
+	must(t, ns.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr(gateway), "wan"))
+	r.startDaemon(t, ns, tunnel)
+	return r
+}
+
+// listen reads what comes out of the router on one link.
+func (r *router) listen(ctx context.Context, t *testing.T, l link) {
+	for {
+		f, err := r.ports[l].Next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			t.Errorf("%v: %v", l, err)
+			return
+		}
+		if !f.Outgoing && (f.Type == 0x0800 || f.Type == 0x86dd) && !isNoise(f.Data) {
+			r.seen <- frame{l, f.Data}
+		}
+	}
+}
+
+func (r *router) startDaemon(t *testing.T, ns *rig.Namespace, tunnel string) {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "sixfour.toml")
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"%s\n", filepath.Join(dir, "control.sock"), tunnel), 0o600))
+	cmd := exec.Command(program, "-config", config)
+	cmd.Stdout, cmd.Stderr = &r.log, &r.log
+	must(t, ns.Start(cmd))
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // may have ended by itself
+		<-ended
+		for _, bad := range []string{"panic", "DATA RACE", "fatal error"} {
+			if strings.Contains(r.log.String(), bad) {
+				t.Errorf("%s in the daemon's log", bad)
+			}
+		}
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", r.log.String())
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(r.log.String(), "ready"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the daemon does not become ready")
+		}
+	}
+}
+
+// buffer is a bytes.Buffer for a writer and a reader.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func newNamespace(t *testing.T, name string) *rig.Namespace {
+	t.Helper()
+	n, err := rig.New(name)
+	must(t, err)
+	t.Cleanup(n.Close)
+	return n
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,123 @@
+package differential
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// The texts were made by another program: where it reads a frame as we do, both
+// are right.
+func TestDecode(t *testing.T) {
+	for _, row := range rows {
+		x := readText(t, row.capture)
+		for i, f := range readFrames(t, row.capture) {
+			want := ""
+			if i < len(x.lines) {
+				want = x.lines[i]
+			}
+			got := fmt.Sprintf("%3d %s %s", i+1, marks[string(f[6:12])].text, decode(f))
+			if got != want {
+				t.Errorf("%s\n got %s\nwant %s", row.capture, got, want)
+			}
+		}
+	}
+}
+
+// A frame of gre-all, whose tunnel has "key 7 csum seq"; and one to a neighbour
+// with another address.
+func TestDecodeOthers(t *testing.T) {
+	for _, c := range []struct{ frame, want string }{
+		{
+			"020000000bfe 020000000b01 0800" + // Ethernet
+				"4500006000004000 3f2f0000 cb007101 cb007102" + // IPv4, without its checksum
+				"b0000800 cc960000 00000007 00000000" + // GRE
+				"4500003c10010000 3f11e74b c0a8010a c0a8020a" + // IPv4
+				"03e907d000287e7f 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", // UDP
+			"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=96 sum=bad | GRE flags=b000 proto=0800 csum=ok key=00000007 seq=0 | IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=1001 len=60 | UDP 1001>2000 len=40",
+		},
+		{
+			"020000000bf9 020000000b01 0800" +
+				"4500001600004000 3ffd0000 c0a80101 cb007109" + // IPv4, without its checksum
+				"abcd",
+			"[to 02:00:00:00:0b:f9] IP4 192.168.1.1>203.0.113.9 tos=00 ttl=63 id=rnd DF len=22 sum=bad | proto 253 [2] abcd",
+		},
+	} {
+		frame, err := hex.DecodeString(strings.ReplaceAll(c.frame, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decode(frame); got != c.want {
+			t.Errorf("\n got %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+// What makeTrue makes of recorded errors; decode would name a checksum that is
+// wrong.
+func TestMakeTrue(t *testing.T) {
+	for _, c := range []struct {
+		capture string
+		n       int
+		oldnew  []string // words of the text that change; none: not a byte changes
+	}{
+		{"sit-errors", 1, []string{"id=1077", "id=0"}},
+		{"sit-errors", 31, []string{"id=1077", "id=0"}}, // 28 bytes quoted
+		{"sit-errors", 52, nil},                         // to 203.0.113.99
+		{"sit-pmtu", 1, nil},                            // the same
+		{"sit-pmtu", 4, []string{"id=1077 DF len=100", "id=0 DF len=1500 (have 100)", "plen=40", "plen=1440 (have 40)", "UDP 1030>2000 len=40", "UDP 1030>2000 len=1440 (have 40)"}},
+		{"sit-pmtu", 11, []string{"id=1077 DF len=100", "id=0 DF len=1500", "600000000028113f", "6000000005a0113f"}},
+		{"sit-pmtu", 2, nil}, // no error
+		{"double-errors4", 1, []string{"id=1077", "id=0"}},
+		{"double-errors6", 1, nil},
+		{"double-errors6", 33, []string{"plen=68", "plen=1440 (have 68)", "id=101e len=60", "id=101e len=1432 (have 60)", "UDP 1030>2000 len=40", "UDP 1030>2000 len=1412 (have 40)"}},
+	} {
+		f := readFrames(t, c.capture)[c.n-1]
+		want := strings.NewReplacer(c.oldnew...).Replace(decode(f))
+		if got := decode(makeTrue(f)); got != want || (want == decode(f)) != (c.oldnew == nil) {
+			t.Errorf("%s, frame %d\n got %s\nwant %s", c.capture, c.n, got, want)
+		}
+	}
+}
+
+// The kernel's identifications, beside what RFC 6864 wants.
+func TestCheckIDs(t *testing.T) {
+	atomic := readFrames(t, "sit-encap")[1]       // DF, with an identification
+	fragments := readFrames(t, "sit-nopmtu")[3:5] // of one packet
+	change := func(f []byte, at int, to byte) []byte {
+		f = bytes.Clone(f)
+		f[ethernetLen+at] = to
+		return f
+	}
+	for name, c := range map[string]struct {
+		frames [][]byte
+		wrong  bool
+	}{
+		"one with DF":               {[][]byte{atomic}, true},
+		"none with DF":              {[][]byte{change(change(atomic, 4, 0), 5, 0)}, false},
+		"none without DF":           {[][]byte{change(change(fragments[0], 4, 0), 5, 0)}, true},
+		"fragments":                 {fragments, false},
+		"fragments that differ":     {[][]byte{fragments[0], change(fragments[1], 5, ^fragments[1][ethernetLen+5])}, true},
+		"what is not from a tunnel": {[][]byte{readFrames(t, "double-decap")[38]}, false},
+	} {
+		if err := checkIDs(c.frames); (err != nil) != c.wrong {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestNoise(t *testing.T) {
+	for line, want := range map[string]bool{
+		"IP6 fe80::1>ff02::16 tc=00 fl=0 hl=1 plen=36 | HBH 050200000100 | ICMP6 143/0 arg=0x1 data[20]":                                true,
+		"IP6 fe80::1>ff02::2 tc=00 fl=0 hl=255 plen=16 | ICMP6 133/0 arg=0x0 data[8]":                                                   true,
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=64 id=rnd DF len=88 | IP6 fc00::1>fc00::2 tc=00 fl=rnd hl=64 plen=28 | ICMP6 128/0 arg": true,
+		"IP6 2001:db8:1::1>2001:db8:1::10 tc=00 fl=rnd hl=64 plen=60 | ICMP6 3/0 arg=0x0 quote[52] {IP6 fc00::1>fc00::2 | ICMP6 143/0":  false,
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=64 id=rnd DF len=88 | IP6 fc00::1>fc00::2 tc=00 fl=rnd hl=64 plen=28 | ICMP6 129/0 arg": false,
+	} {
+		if noise.MatchString(line) != want {
+			t.Errorf("noise %v, want %v: %s", !want, want, line)
+		}
+	}
+}
