@@ -10,6 +10,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/transport"
 	"sixfour/transport/wait"
@@ -207,7 +208,7 @@ func (o *outbound) oversize(pkt transport.Packet, size int) {
 	}
 	o.send() // what came before it goes before it
 	whole := append(append(o.scratch[0][:0], pkt.Head...), pkt.Body...)
-	for frag := range encap.Fragments4(whole, int(o.path.mtu), o.scratch[1]) {
+	for frag := range fragment.IPv4(whole, int(o.path.mtu), o.scratch[1]) {
 		if err := o.path.senders[o.index].SendOne(frag); err != nil {
 			o.drops.countN(sendReason(err), 1, pkt.Head, err)
 			return
