@@ -2,7 +2,6 @@ package encap_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"testing"
 
 	"sixfour/encap"
@@ -119,46 +118,6 @@ func TestFlowLabelHash(t *testing.T) {
 	later := label(func(ip header.IPv4) { ip[7], ip[20] = 100, 0x77 })
 	if first != later {
 		t.Error("two fragments have two labels")
-	}
-}
-
-func TestFragments4(t *testing.T) {
-	inner := make([]byte, 1240)
-	copy(inner, readVectors(t)["DBL-1"][60:])
-	binary.BigEndian.PutUint16(inner[2:], uint16(len(inner)))
-	header.IPv4(inner).SetChecksum()
-	for i := 20; i < len(inner); i++ {
-		inner[i] = byte(i * 7)
-	}
-	m, _ := encap.ModeByName("4in6in4")
-	s, err := encap.New(m, router, 1280, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkt, r := encapsulate(s, inner)
-	if r != drop.None || !header.IPv4(pkt).MayFragment() {
-		t.Fatalf("%v %x", r, pkt[:20])
-	}
-	for _, mtu := range []int{1276, 576, 68, 28} {
-		var payload []byte
-		more := true
-		for f := range encap.Fragments4(pkt, mtu, make([]byte, mtu)) {
-			ip, r := header.ParseIPv4(f)
-			if r != drop.None || len(ip) != len(f) || len(f) > mtu || ip.ID() != header.IPv4(pkt).ID() || !more {
-				t.Fatalf("MTU %d: %v %x", mtu, r, f[:20])
-			}
-			if got := int(ip.Fragment()&header.OffsetMask) * 8; got != len(payload) {
-				t.Fatalf("MTU %d: offset %d, want %d", mtu, got, len(payload))
-			}
-			more = ip.Fragment()&header.MF != 0
-			payload = append(payload, ip.Payload()...)
-		}
-		if more || !bytes.Equal(payload, pkt[20:]) {
-			t.Errorf("MTU %d: what comes out is not what went in", mtu)
-		}
-	}
-	for range encap.Fragments4(pkt, 27, make([]byte, 27)) {
-		t.Error("a fragment without payload")
 	}
 }
 

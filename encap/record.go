@@ -55,6 +55,10 @@ func (r *Record) nextID4() uint16 {
 	}
 }
 
+// nextID6 is the identification of the next IPv6 packet that is fragmented, which
+// has 32 bits for it (RFC 8200 section 4.5).
+func (r *Record) nextID6() uint32 { return r.id6.Add(1) }
+
 // recentID4 reports whether a packet with the identification may still be on
 // its way.
 func (r *Record) recentID4(id uint16) bool {

@@ -65,14 +65,15 @@ var differences = []difference{
 	// Path MTU.
 	{[]string{"sit-pmtu"}, []int{4}, lan, answer(tooBig6("0x564")),
 		"RFC 4213 section 3.4: fragmentation needed, with the inner packet quoted, is told to its sender at once"},
-	{[]string{"sit-pmtu"}, []int{20}, lan, answer(tooBig6("0x500")),
+	{[]string{"sit-pmtu"}, []int{20, 26}, lan, answer(tooBig6("0x500")),
 		"the same; IPv6 needs no less than 1280 (RFC 4213 section 3.2.2)"},
 	{[]string{"sit-pmtu"}, []int{12}, lan, replace("arg=0x564", "arg=0x500"),
 		"the kernel's route remembers 1380 and hides that the path MTU is 1300 now"},
-	{[]string{"sit-pmtu"}, []int{27, 34}, wan, answer(
-		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd MF len=1284 | IP6 2001:db8:1::10>2001:db8:2::10 tc=00 fl=0 hl=63 plen=1240 (have 1224) | UDP 1019>2000 len=1240 (have 1224)",
-		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd off=1264 len=36 | proto 41 fragment[16]"),
-		"RFC 5927 section 4: since the path MTU is 1290 we send nothing with DF, so nobody can need to fragment it; 600 and 552 are not believed, and routers fragment"},
+	{[]string{"sit-pmtu"}, []int{34}, wan, answer(
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd MF len=596 | IP6 2001:db8:1::10>2001:db8:2::10 tc=00 fl=0 hl=63 plen=1240 (have 536) | UDP 1019>2000 len=1240 (have 536)",
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd MF off=576 len=596 | proto 41 fragment[576]",
+		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd off=1152 len=148 | proto 41 fragment[128]"),
+		"RFC 1191 section 5: an old router's 0 stands for the next plateau below the packet's 1500 bytes, 1492, and not for 552; and an MTU never increases by ICMP, so that it remains 600"},
 	{[]string{"double-errors6"}, []int{38}, lan, answer(),
 		"RFC 2473 section 7.2 (b): DF is clear, so the sender is told nothing"},
 	{[]string{"double-errors6"}, []int{38}, wan, answer(

@@ -173,6 +173,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 			e.reopen(ctx, t)
 		}
 		t.look()
+		t.fragments.expire()
 		if err := e.evaluate(t); err != nil {
 			return false, fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}

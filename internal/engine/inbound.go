@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/transport"
@@ -33,6 +35,7 @@ type inbound struct {
 	sizes   []int
 	touched []*end // have packets of the current batch
 	reply   []byte // for an answer of our own
+	scratch []byte // and its fragments
 }
 
 // ends are tunnels by the pair of addresses as it stands in a packet: the peer's
@@ -65,11 +68,12 @@ func buffers(n, size int) [][]byte {
 
 func (e *Engine) newInbound(local netip.Addr, rx transport.Receiver) *inbound {
 	in := &inbound{
-		local: local,
-		rx:    rx,
-		bufs:  buffers(transport.BatchSize, transport.MaxPacket),
-		sizes: make([]int, transport.BatchSize),
-		reply: make([]byte, encap.Headroom+transport.MaxPacket),
+		local:   local,
+		rx:      rx,
+		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
+		sizes:   make([]int, transport.BatchSize),
+		reply:   make([]byte, encap.Headroom+transport.MaxPacket),
+		scratch: make([]byte, encap.Headroom+transport.MaxPacket),
 	}
 	in.drops = drops{counters: &e.stray, log: e.log.Named("in").With(zap.Stringer("local", local))}
 	in.ends.Store(&ends{})
@@ -147,6 +151,11 @@ func (in *inbound) carry(n int) {
 			continue
 		}
 		inner, r := e.stack.Decapsulate(pkt)
+		if r == drop.Fragment && inner != nil {
+			if inner, r = e.reassemble(inner); inner == nil && r == drop.None {
+				continue
+			}
+		}
 		if r != drop.None {
 			e.drops.count(r, pkt)
 			continue
@@ -229,14 +238,18 @@ func (in *inbound) answer(e *end, inner []byte) {
 		e.drops.count(drop.NoRoute, inner)
 		return
 	}
-	pkt, r := p.stack.Encapsulate(in.reply[:encap.Headroom+size], encap.Headroom)
-	if r != drop.None {
-		e.drops.count(r, inner)
-		return
-	}
-	if err := p.senders[0].SendOne(pkt); err != nil {
-		e.drops.countN(sendReason(err), 1, inner, err)
-		return
+	// A reply is as large as its request, and the way back may be narrower.
+	whole := in.reply[encap.Headroom : encap.Headroom+size]
+	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
+		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
+		if r != drop.None {
+			e.drops.count(r, inner)
+			return
+		}
+		if err := p.senders[0].SendOne(pkt); err != nil {
+			e.drops.countN(sendReason(err), 1, inner, err)
+			return
+		}
 	}
 	e.t.in.carried(1, size)
 	e.t.answered.Add(1)

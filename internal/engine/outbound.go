@@ -38,7 +38,7 @@ type workspace struct {
 	batch []transport.Packet
 	inner []int // sizes of the inner packets in the batch
 
-	scratch [2][]byte // for a packet to be fragmented, and a fragment
+	scratch [3][]byte // for what is cut into fragments
 }
 
 // arenaPackets is how many packets of the largest size can be read before they
@@ -213,29 +213,6 @@ func (o *outbound) send() {
 		o.large = 0
 	}
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
-}
-
-// oversize is the door for packets larger than the path's MTU: a raw socket
-// that writes its own headers does not fragment. It happens when the interface
-// keeps the 1280 bytes that IPv6 needs over a path of less (RFC 4213 3.2.2), or
-// when the MTU was configured that way.
-func (o *outbound) oversize(pkt transport.Packet, size int) {
-	if !header.IPv4(pkt.Head).MayFragment() {
-		o.drops.count(drop.TooBig, pkt.Head)
-		return
-	}
-	if o.scratch[0] == nil {
-		o.scratch[0], o.scratch[1] = make([]byte, transport.MaxPacket), make([]byte, transport.MaxPacket)
-	}
-	o.send() // what came before it goes before it
-	whole := append(append(o.scratch[0][:0], pkt.Head...), pkt.Body...)
-	for frag := range encap.Fragments4(whole, int(o.path.mtu), o.scratch[1]) {
-		if err := o.path.senders[o.index].SendOne(frag); err != nil {
-			o.drops.countN(sendReason(err), 1, pkt.Head, err)
-			return
-		}
-	}
-	o.t.out.carried(1, size)
 }
 
 // sendReason says under which reason a packet goes that the kernel refused.

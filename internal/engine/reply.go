@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
-	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/netcfg"
@@ -169,16 +168,4 @@ func (s *softState) take(inner []byte) (icmp.Meaning, bool) {
 	}
 	s.pending.Add(-1)
 	return s.meaning, true
-}
-
-// refuse counts an inner packet that is not carried, and tells its sender where
-// there is something to tell. Head is the packet's beginning, body the rest.
-func (o *outbound) refuse(r drop.Reason, head, body []byte) {
-	o.drops.count(r, head)
-	switch r {
-	case drop.TooBig:
-		o.t.reply.tooBig(int(o.path.stack.Limit(header.Version(head))), head, body)
-	case drop.EncapLimit:
-		o.t.reply.limitReached(head)
-	}
 }

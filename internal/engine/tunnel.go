@@ -35,6 +35,8 @@ type tunnel struct {
 	queues int
 	record *encap.Record
 
+	fragments reassembly
+
 	reply  *replier
 	soft   softState
 	heard  heard

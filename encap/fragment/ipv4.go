@@ -1,0 +1,77 @@
+package fragment
+
+import (
+	"encoding/binary"
+	"iter"
+
+	"sixfour/encap/header"
+)
+
+// IPv4 cuts a packet, as header.ParseIPv4 returns it, into fragments of at most
+// mtu bytes (RFC 791 section 3.2). A raw socket that writes its own headers
+// leaves this to us. Whether the packet allows it (DF) is for the caller to ask.
+// Each fragment is built in scratch, which should have room for mtu bytes and
+// must not overlap the packet, and is valid until the next one. A packet that
+// fits is copied as it is; if there is no room for 8 bytes of payload, nothing
+// comes.
+func IPv4(pkt []byte, mtu int, scratch []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		ip := header.IPv4(pkt)
+		payload := ip.Payload()
+		mtu := min(mtu, len(scratch))
+		// A packet that is a fragment itself may be cut again, if it is one.
+		if int(ip.Fragment()&header.OffsetMask)*8+len(payload) > 65535 {
+			return
+		}
+		var later [60]byte
+		head := []byte(ip[:ip.HeaderLen()])
+		for off := 0; ; {
+			n := len(payload) - off
+			last := n <= mtu-len(head)
+			frag := ip.Fragment() + uint16(off/8)
+			if !last {
+				n = (mtu - len(head)) &^ 7 // offsets count units of 8 bytes
+				frag |= header.MF
+			}
+			if n < 0 || n == 0 && !last {
+				return
+			}
+			f := header.IPv4(scratch[:len(head)+n])
+			copy(f, head)
+			copy(f[len(head):], payload[off:off+n])
+			binary.BigEndian.PutUint16(f[2:], uint16(len(f)))
+			binary.BigEndian.PutUint16(f[6:], frag)
+			f.SetChecksum()
+			if !yield(f) || last {
+				return
+			}
+			if off == 0 && len(head) > header.IPv4Len {
+				head = later[:copiedHeader(&later, head)]
+			}
+			off += n
+		}
+	}
+}
+
+// copiedHeader writes the header that later fragments have: with those options
+// of the first one's that have the copied flag (RFC 791 section 3.1), padded to
+// 32 bits. It returns its length.
+func copiedHeader(to *[60]byte, head []byte) int {
+	n := copy(to[:], head[:header.IPv4Len])
+	for opts := head[header.IPv4Len:]; len(opts) > 0 && opts[0] != 0; { // 0: end of options
+		size := 1 // of type 1, no operation
+		if opts[0] != 1 {
+			if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
+				break
+			}
+			size = int(opts[1])
+		}
+		if opts[0]&0x80 != 0 {
+			n += copy(to[n:], opts[:size])
+		}
+		opts = opts[size:]
+	}
+	n = (n + 3) &^ 3 // zeros pad
+	to[0] = 4<<4 | byte(n/4)
+	return n
+}
