@@ -32,7 +32,8 @@ var DefaultLimits = Limits{Bytes: 1 << 20, Packets: 1024, Pieces: 64}
 // incomplete packet is given up. It is not safe for concurrent use.
 //
 // It takes fragments of tunnel packets between known endpoints: addresses are
-// for the caller to check, first. It sends no ICMP errors.
+// for the caller to check, first. With one for each peer, none can take another's
+// room. It sends no ICMP errors.
 type Reassembler struct {
 	limits Limits
 	lost   func(drop.Reason, int)
