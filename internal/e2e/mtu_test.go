@@ -130,9 +130,9 @@ func TestPathMTULearnt(t *testing.T) {
 			told(t, n.a, m.toB, 1500-m.over-m.header, 1400-m.over)
 			a.pathMTU(t, 1400, "icmp")
 			pings(t, n.a, m.toB, rig.PingOptions{Size: 1400 - m.over - m.header, DF: true})
-			pings(t, n.a, m.toB, rig.PingOptions{Size: 4000})
 			transfer(t, n.a, n.b, m.toB, 20<<20)
 			transfer(t, n.b, n.a, m.toA, 20<<20)
+			pings(t, n.a, m.toB, rig.PingOptions{Size: 4000})
 			b.pathMTU(t, 1400, "icmp")
 			_, s := a.status(t)
 			if s.State.TunnelMTU != 1500-m.over {

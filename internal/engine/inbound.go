@@ -49,6 +49,7 @@ type end struct {
 	local  [16]byte // our end of the layer that probes test
 	host   bool     // and the interface does not carry it, so that we must answer there
 	stack  *encap.Stack
+	clamp  clamp
 	drops  drops
 	queue  int // of the device
 	gather *tun.Gatherer
@@ -91,6 +92,7 @@ func newEnd(t *tunnel, p *path, queue int) *end {
 		pair:   [8]byte(append(remote[:], local[:]...)),
 		queue:  queue,
 		stack:  p.stack,
+		clamp:  p.clamp,
 		drops:  drops{counters: &t.in, log: t.log.Named("in")},
 		gather: tun.NewGatherer(transport.BatchSize, int(t.mtu)),
 	}
@@ -163,6 +165,7 @@ func (in *inbound) carry(n int) {
 		if header.Version(inner) == 6 && [16]byte(header.IPv6(inner).Dest()) == e.local && in.take(e, inner) {
 			continue
 		}
+		e.clamp.apply(inner)
 		if e.gather.Len() == 0 {
 			in.touched = append(in.touched, e)
 		}

@@ -142,6 +142,7 @@ func (o *outbound) add(b []byte) int {
 		}
 	}
 	if super.Headers() == 0 {
+		o.path.clamp.apply(inner)
 		head, r := o.path.stack.Encapsulate(b, encap.Headroom)
 		if r != drop.None {
 			o.refuse(r, inner, nil)

@@ -99,6 +99,7 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local), t.record); err != nil {
 		return nil, "", err
 	}
+	p.clamp = t.newClamp(p)
 	if old != nil && old.endpoints == ep && old.hop == hop {
 		p.senders = old.senders
 		return p, "", nil

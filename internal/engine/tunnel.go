@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
@@ -67,6 +68,7 @@ type path struct {
 	by        pathmtu.Source
 	hop       hop
 	stack     *encap.Stack
+	clamp     clamp
 	senders   []transport.Sender // one for each queue
 }
 
@@ -138,6 +140,29 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 		return t.cfg.MTU
 	}
 	return t.cfg.Mode.TunnelMTU(p, t.cfg.Options, t.has6())
+}
+
+// clamp is what TCP segments inside may add up to, by IP version; 0: anything.
+// It goes with the path, so that connections that begin fit it.
+type clamp struct{ ipv4, ipv6 encap.TunnelMTU }
+
+func (t *tunnel) newClamp(p *path) clamp {
+	if t.cfg.NoMSSClamp {
+		return clamp{}
+	}
+	iface := t.wantMTU(p.link)
+	return clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
+}
+
+// apply lowers the MSS that a TCP SYN offers.
+func (c *clamp) apply(inner []byte) {
+	mtu := c.ipv4
+	if header.Version(inner) == 6 {
+		mtu = c.ipv6
+	}
+	if mtu != 0 {
+		encap.ClampMSS(inner, mtu)
+	}
 }
 
 // assumedMTU is the path MTU before there is a path: Ethernet's.
