@@ -124,22 +124,25 @@ func (p *Path) Sent(n int, now time.Time) {
 }
 
 // TooBig tells that a router on the way said that it carries packets of mtu
-// bytes. Where probes are answered they have the last word (RFC 8899 section
-// 4.6.2), and the MTU remains until then: believed is false.
+// bytes. Probes have the last word (RFC 8899 section 4.6.2): where they are
+// answered the MTU remains until then, and believed is false; where it is not
+// known whether they are, the router is believed meanwhile.
 func (p *Path) TooBig(mtu int, now time.Time) (believed bool) {
 	if mtu >= p.mtu {
 		return false
 	}
-	if !p.Answering(now) {
+	before, was := p.mtu, p.on
+	believed = !p.Answering(now)
+	if believed {
 		p.decrease(mtu, ICMP, now)
-		p.search = search{}
-		return true
+	} else if was {
+		return false
 	}
-	if !p.on {
-		p.search = search{on: true, ok: sentinel, bad: p.mtu + 1, hint: mtu}
-		p.round, p.pause = round{}, now
+	p.search, p.round = search{on: true, ok: sentinel, bad: before + 1, hint: mtu}, round{}
+	if p.silent < missesMax { // otherwise it is known that nobody answers, and when to ask again
+		p.pause = now
 	}
-	return false
+	return believed
 }
 
 // Answer tells that the answer to a probe came.
@@ -243,7 +246,7 @@ func (p *Path) conclude(now time.Time) {
 		}
 		fallthrough
 	case p.bad-p.ok <= 1:
-		if p.hint != 0 && p.ok == p.mtu && p.hint < p.mtu {
+		if p.hint != 0 && p.hint < p.ok && p.hint != p.link {
 			p.forged++
 		}
 		p.settle(now)

@@ -161,6 +161,24 @@ func TestTooBigVerified(t *testing.T) {
 	want(t, p, 1290, ICMP)
 }
 
+// A router lies before it is known whether the peer answers: not for long.
+func TestTooBigFirst(t *testing.T) {
+	n := newNetwork(1500)
+	n.traffic = false
+	p := New(1500)
+	if !p.TooBig(1300, n.now) {
+		t.Error("not believed")
+	}
+	want(t, p, 1300, ICMP)
+	n.run(p, time.Second)
+	want(t, p, 1500, Route)
+	n.mtu = 1300
+	n.now = n.now.Add(time.Hour)
+	p.TooBig(1300, n.now)
+	n.run(p, 10*time.Second)
+	want(t, p, 1300, ICMP)
+}
+
 // Where nobody answers, a router is believed, and forgotten after ten minutes.
 func TestTooBigAlone(t *testing.T) {
 	n := newNetwork(1500)
