@@ -92,6 +92,10 @@ func (m Mode) Carries(version int) bool {
 	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Carries() == version })
 }
 
+// MaxDepth is how many layers a host may put around a packet, in all the tunnels
+// that it passes: what RFC 2473 section 4.1.1 recommends as a limit.
+const MaxDepth = 4
+
 // PathMTU is the largest outer packet that the path to the peer carries whole,
 // in bytes and with every header.
 type PathMTU int

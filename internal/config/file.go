@@ -90,14 +90,17 @@ func readTunnels(r *report, e entry, c *Config) {
 	if len(e.items) == 0 {
 		r.add(e.at, "there is no tunnel: add one, which begins with [[tunnel]]")
 	}
-	var all neighbours
+	var near neighbours
+	var all []*draft
 	for _, item := range e.items {
 		if item.kind != unstable.InlineTable {
 			r.add(item.at, "tunnel has %s in it: it must be %s", kindNames[item.kind], want)
 			continue
 		}
 		d := readTunnel(r, item)
-		all.check(r, d)
+		near.check(r, d)
+		all = append(all, d)
 		c.Tunnels = append(c.Tunnels, d.Tunnel)
 	}
+	checkNesting(r, all)
 }

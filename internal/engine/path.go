@@ -81,6 +81,10 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
 		return nil, fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name), nil
 	}
+	depth, through := e.depth(t, route)
+	if depth > encap.MaxDepth {
+		return nil, fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated %d times (at most %d), or in a circle", remote, through, depth, encap.MaxDepth), nil
+	}
 	ep := encap.Endpoints{Local: t.cfg.Local, Remote: remote, Local6: t.cfg.Local6, Remote6: t.cfg.Remote6}
 	if !ep.Local.IsValid() {
 		ep.Local = route.Source
@@ -92,10 +96,10 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	mtu, by := t.learnt(ep, link)
 	hop := e.findHop(t, route)
 	old := t.path.Load()
-	if old != nil && old.endpoints == ep && old.link == link && old.mtu == mtu && old.by == by && old.hop == hop {
+	if old != nil && old.endpoints == ep && old.link == link && old.mtu == mtu && old.by == by && old.hop == hop && old.depth == depth {
 		return old, "", nil
 	}
-	p = &path{endpoints: ep, link: link, mtu: mtu, by: by, hop: hop}
+	p = &path{endpoints: ep, link: link, mtu: mtu, by: by, hop: hop, depth: depth}
 	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local), t.record); err != nil {
 		return nil, "", err
 	}
@@ -116,6 +120,21 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 		p.senders = append(p.senders, p.hop.sender(raw))
 	}
 	return p, "", nil
+}
+
+// depth is how many layers a tunnel's packets have when they leave the host: its
+// own, and those of the tunnel of ours through which the route leads, if it does.
+func (e *Engine) depth(t *tunnel, route netcfg.Route) (depth int, through string) {
+	depth = len(t.cfg.Mode.Layers)
+	for _, u := range e.tunnels {
+		if u.cfg.Netns == "" && u.index.Load() == int64(route.Index) {
+			if p := u.path.Load(); p != nil {
+				return depth + p.depth, u.cfg.Name
+			}
+			return depth + len(u.cfg.Mode.Layers), u.cfg.Name
+		}
+	}
+	return depth, ""
 }
 
 // learnt is the path MTU as far as it is known, between endpoints and over a

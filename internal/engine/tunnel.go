@@ -67,6 +67,7 @@ type path struct {
 	mtu       encap.PathMTU // of all that is known; not larger
 	by        pathmtu.Source
 	hop       hop
+	depth     int // layers in all
 	stack     *encap.Stack
 	clamp     clamp
 	senders   []transport.Sender // one for each queue
