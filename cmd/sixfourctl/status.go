@@ -56,7 +56,7 @@ func printStatus(w io.Writer, s engine.Status, now time.Time) {
 			fmt.Fprintf(w, "  waits for  %s\n", t.State.Detail)
 		}
 		if t.State.Local != "" {
-			fmt.Fprintf(w, "  outer      %s > %s, path MTU %d, through %s\n", t.State.Local, t.State.Remote, t.State.PathMTU, way(t.State.IO))
+			fmt.Fprintf(w, "  outer      %s > %s, path MTU %d (%s), through %s\n", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(t.State.IO))
 		}
 		if t.State.Local6 != "" {
 			fmt.Fprintf(w, "  IPv6 layer %s > %s\n", t.State.Local6, t.State.Remote6)
@@ -66,6 +66,15 @@ func printStatus(w io.Writer, s engine.Status, now time.Time) {
 		}
 		printTraffic(w, "out", t.Out)
 		printTraffic(w, "in", t.In)
+		if i := t.ICMP; i != (engine.ICMP{}) {
+			fmt.Fprintf(w, "  %-10s %d about our packets, %d not believed, %d sent to inner senders, %d too many to send\n", "errors", i.Heard, i.Ignored, i.Sent, i.Limited)
+		}
+		if t.OddECN > 0 {
+			fmt.Fprintf(w, "  %-10s %d packets with marks that no sound path makes\n", "ECN", t.OddECN)
+		}
+		if t.IDWraps > 0 {
+			fmt.Fprintf(w, "  %-10s identifications came round %d times too soon\n", "fragments", t.IDWraps)
+		}
 		if t.Answered > 0 {
 			fmt.Fprintf(w, "  answered   %d echo requests to %s\n", t.Answered, t.State.Local6)
 		}
@@ -89,6 +98,17 @@ func printDrops(w io.Writer, direction string, t engine.Traffic) {
 	if len(drops) > 0 {
 		fmt.Fprintf(w, "  %-10s %s\n", "dropped "+direction, strings.Join(drops, ", "))
 	}
+}
+
+// known is from where a path MTU is known.
+func known(by string) string {
+	switch by {
+	case "icmp":
+		return "a router said so"
+	case "probe":
+		return "found by probes"
+	}
+	return "of the first hop"
 }
 
 // way is how packets leave.

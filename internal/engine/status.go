@@ -112,9 +112,9 @@ func (t *tunnel) setUp(p *path) {
 		}
 		return ""
 	}
-	since := time.Now()
-	if t.state.Phase == Up {
-		since = t.state.Since
+	since, before := time.Now(), t.state
+	if before.Phase == Up {
+		since = before.Since
 	}
 	e := p.endpoints
 	t.state = State{
@@ -122,6 +122,13 @@ func (t *tunnel) setUp(p *path) {
 		Local: e.Local.String(), Remote: e.Remote.String(),
 		Local6: text(e.Local6.IsValid(), e.Local6.String()), Remote6: text(e.Remote6.IsValid(), e.Remote6.String()),
 		IO: string(p.io()), PathMTU: int(p.mtu), PathMTUBy: string(p.by), TunnelMTU: int(t.mtu),
+	}
+	if was := before; was.Phase == Up {
+		was.PathMTU, was.PathMTUBy = t.state.PathMTU, t.state.PathMTUBy
+		if was == t.state { // nothing else is new
+			t.log.Info("path MTU", zap.Int("path_mtu", int(p.mtu)), zap.String("by", string(p.by)), zap.Int("before", before.PathMTU))
+			return
+		}
 	}
 	t.log.Info("up", zap.Stringer("local", e.Local), zap.Stringer("remote", e.Remote), zap.String("io", string(p.io())),
 		zap.Int("path_mtu", int(p.mtu)), zap.String("path_mtu_by", string(p.by)), zap.Int("mtu", int(t.mtu)))
