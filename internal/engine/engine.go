@@ -174,6 +174,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 		}
 		t.look()
 		t.fragments.expire()
+		t.complain()
 		if err := e.evaluate(t); err != nil {
 			return false, fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}

@@ -53,6 +53,7 @@ type tunnel struct {
 	noXDP      string          // why packets do not leave through AF_XDP though they should
 	registered *path           // by which packets from the peer find us
 	lesson     lesson          // what was learnt of the path last
+	odd, wraps uint64          // of the record, when they were logged
 	reopen     time.Time       // not before: after the interface was lost
 	wg         sync.WaitGroup  // of the goroutines that use the device
 
@@ -223,6 +224,18 @@ func (t *tunnel) look() {
 		t.log.Info("interface is up again")
 	}
 	t.down = err == nil && !up
+}
+
+// complain logs what has become odd since the last time.
+func (t *tunnel) complain() {
+	if n := t.record.OddECN(); n > t.odd {
+		t.log.Warn("packets came with ECN fields that no sound path makes (RFC 6040 section 4.2): something on the way, or the peer, writes them wrongly", zap.Uint64("packets", n-t.odd))
+		t.odd = n
+	}
+	if n := t.record.Wraps(); n > t.wraps {
+		t.log.Warn("fragments are sent so fast that identifications come round while others may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that nothing is cut", zap.Uint64("times", n-t.wraps))
+		t.wraps = n
+	}
 }
 
 // close removes the interface and waits for the goroutines that used it.
