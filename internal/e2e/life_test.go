@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -244,6 +245,35 @@ func TestLocalAuto(t *testing.T) {
 }
 
 // A route to the peer that leads into the tunnel itself is not taken.
+// With a mark a rule keeps outer packets out of the tunnel into which everything
+// is routed, the peer's address too.
+func TestMark(t *testing.T) {
+	h := newHosts(t, 1500)
+	const mark, table = 7, 100
+	must(t, h.a.Do(func() error {
+		link, err := h.a.Handle().LinkByName("va")
+		if err != nil {
+			return err
+		}
+		rule := netlink.NewRule()
+		rule.Mark, rule.Table = mark, table
+		if err := h.a.Handle().RuleAdd(rule); err != nil {
+			return err
+		}
+		return h.a.Handle().RouteAdd(&netlink.Route{
+			Table: table, LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK,
+			Dst: &net.IPNet{IP: outerB.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		})
+	}))
+	a := start(t, h.a, configA(fmt.Sprintf("fwmark = %d", mark), fmt.Sprintf(`routes = ["%v/32"]`, outerB)))
+	start(t, h.b, configB())
+	pings(t, h.a, inB, rig.PingOptions{})
+	transfer(t, h.a, h.b, inB, 5<<20)
+	if _, s := a.status(t); len(s.Out.Drops) > 0 {
+		t.Errorf("%+v", s.Out)
+	}
+}
+
 func TestRouteIntoItself(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
