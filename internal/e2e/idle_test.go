@@ -14,9 +14,11 @@ import (
 // the interface is not idle: the kernel solicits routers there.)
 func TestIdle(t *testing.T) {
 	h := newHosts(t, 1500)
-	start(t, h.b, configB(`address = ["10.0.0.2/30"]`))
+	b := start(t, h.b, configB(`address = ["10.0.0.2/30"]`))
 	a := start(t, h.a, configA(`address = ["10.0.0.1/30"]`))
 	reachable(t, h.a, inB)
+	a.answered(t) // each greets its path
+	b.answered(t)
 	time.Sleep(2 * time.Second) // what the start has set off comes to rest
 	const seconds, most = 5, 5
 	before := wakeups(t, a.cmd.Process.Pid)

@@ -117,6 +117,18 @@ func told(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
 	})
 }
 
+// answered waits until the peer has answered a probe: from then on routers have
+// not the last word.
+func (d *daemon) answered(t *testing.T) {
+	t.Helper()
+	eventually(t, "the peer answers probes", func() error {
+		if _, s := d.status(t); s.Probes.Answered == 0 {
+			return fmt.Errorf("%+v", s.Probes)
+		}
+		return nil
+	})
+}
+
 // A router on the way tells of its narrow link: the sender of a large packet that
 // may not be cut is told what fits; then everything passes.
 func TestPathMTULearnt(t *testing.T) {
@@ -132,7 +144,6 @@ func TestPathMTULearnt(t *testing.T) {
 			pings(t, n.a, m.toB, rig.PingOptions{Size: 1400 - m.over - m.header, DF: true})
 			transfer(t, n.a, n.b, m.toB, 20<<20)
 			transfer(t, n.b, n.a, m.toA, 20<<20)
-			b.pathMTU(t, 1500, "route") // a has clamped the segments of b, so that b did not have to learn
 			told(t, n.b, m.toA, 1500-m.over-m.header, 1400-m.over)
 			pings(t, n.a, m.toB, rig.PingOptions{Size: 4000})
 			b.pathMTU(t, 1400, "icmp")
@@ -177,12 +188,10 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// Errors that are not about packets of ours, or that lie, change nothing.
-func TestForgedErrors(t *testing.T) {
-	n := newRouted(t)
-	a := start(t, n.a, configA())
-	b := start(t, n.b, configB())
-	reachable(t, n.a, inB)
+// router is somebody on the way, who has seen a packet of a, of 1488 bytes, and
+// can send a errors about it.
+func (n routed) router(t *testing.T) (seen []byte, say func(typ, code byte, mtu uint32, quote []byte)) {
+	t.Helper()
 	capture, err := n.r.Capture("ra")
 	must(t, err)
 	defer capture.Close()
@@ -192,12 +201,10 @@ func TestForgedErrors(t *testing.T) {
 		return len(p) == 1488 && p[9] == header.ProtoIPv6 && netip.AddrFrom4([4]byte(p[12:16])) == outerA
 	})
 	must(t, err)
-	real := frame.Packet()
 	raw, err := n.r.OpenRaw()
 	must(t, err)
-	defer raw.Close()
-	// say sends an error about a packet from somewhere on the way.
-	say := func(typ, code byte, mtu uint32, quote []byte) {
+	t.Cleanup(func() { raw.Close() })
+	return frame.Packet(), func(typ, code byte, mtu uint32, quote []byte) {
 		msg := icmp.Append(nil, typ, code, mtu, quote, nil)
 		pkt := make([]byte, header.IPv4Len, header.IPv4Len+len(msg))
 		pkt[0], pkt[8], pkt[9] = 0x45, 60, header.ICMP
@@ -207,6 +214,57 @@ func TestForgedErrors(t *testing.T) {
 		header.IPv4(pkt).SetChecksum()
 		must(t, raw.Send(append(pkt, msg...)))
 	}
+}
+
+// A flood of errors, about packets that a has sent: the tunnel goes on, memory
+// does not grow, and inner senders hear ten a second.
+func TestErrorFlood(t *testing.T) {
+	n := newRouted(t)
+	a := start(t, n.a, configA())
+	start(t, n.b, configB())
+	reachable(t, n.a, inB)
+	a.answered(t)
+	seen, say := n.router(t)
+	before, began := resident(t, a.cmd.Process.Pid), time.Now()
+	lost := 0
+	for round := range 20 {
+		for i := range 5000 {
+			switch i % 4 {
+			case 0:
+				say(icmp.Unreachable4, 1, 0, seen)
+			case 1:
+				say(icmp.Unreachable4, 1, 0, seen[:28])
+			case 2:
+				say(icmp.Unreachable4, icmp.FragNeeded, uint32(68+i%1400), seen)
+			case 3:
+				say(icmp.Unreachable4, icmp.FragNeeded, uint32(i), seen[:60])
+			}
+		}
+		res, err := rig.Ping(t.Context(), n.a, inB, rig.PingOptions{Size: 100 + round})
+		must(t, err)
+		lost += 1 - res.Received
+	}
+	after := resident(t, a.cmd.Process.Pid)
+	_, s := a.status(t)
+	t.Logf("%+v, %+v, %d of 20 pings lost, memory %d kB before and %d kB after", s.ICMP, s.State, lost, before, after)
+	if most := 10 + 10*uint64(time.Since(began)/time.Second+1); s.ICMP.Sent > most || s.ICMP.Limited == 0 {
+		t.Errorf("%d errors sent, at most %d may be", s.ICMP.Sent, most)
+	}
+	if after > before+24<<10 { // the garbage between two collections
+		t.Errorf("memory grew from %d kB to %d kB", before, after)
+	}
+	pings(t, n.a, inB, rig.PingOptions{Size: 4000})
+	a.pathMTU(t, 1500, "route") // once the probes have shown that all of it was false
+}
+
+// Errors that are not about packets of ours, or that lie, change nothing.
+func TestForgedErrors(t *testing.T) {
+	n := newRouted(t)
+	a := start(t, n.a, configA())
+	b := start(t, n.b, configB())
+	reachable(t, n.a, inB)
+	a.answered(t)
+	real, say := n.router(t)
 	edit := func(change func(b []byte)) []byte {
 		b := append([]byte(nil), real...)
 		change(b)

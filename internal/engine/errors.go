@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -106,7 +105,7 @@ func (t *tunnel) hear(err icmp.Error) bool {
 			t.heard.ignored.Add(1)
 			return true
 		}
-		t.prober.tooBig(tooBig{t, encap.PathMTU(mtu + q.Outside), bytes.Clone(q.Inner)})
+		t.prober.tooBig(t, encap.PathMTU(mtu+q.Outside), q.Inner)
 	default:
 		switch {
 		case q.Inner == nil:

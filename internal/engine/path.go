@@ -58,6 +58,7 @@ func (t *tunnel) setMTU(mtu encap.TunnelMTU) {
 // the one before, if the new one does not use it.
 func (t *tunnel) replacePath(p *path) {
 	old := t.path.Swap(p)
+	t.prober.rouse()
 	if old != nil && (p == nil || p.senders[0] != old.senders[0]) {
 		old.close()
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
@@ -31,7 +32,10 @@ type prober struct {
 	reports chan tooBig
 	answers chan answer
 	lessons chan lesson
-	paths   map[*tunnel]*probing // of the goroutine
+
+	// Of the goroutine.
+	paths map[*tunnel]*probing
+	seen  map[*tunnel]uint64 // large packets
 }
 
 // tooBig is what a router said of a tunnel's path.
@@ -74,6 +78,7 @@ func newProber() *prober {
 		answers: make(chan answer, 256),
 		lessons: make(chan lesson),
 		paths:   make(map[*tunnel]*probing),
+		seen:    make(map[*tunnel]uint64),
 	}
 }
 
@@ -81,21 +86,28 @@ func newProber() *prober {
 // sleeps.
 func (t *tunnel) sentLarge(n uint64) {
 	t.large.Add(n)
-	if t.prober.asleep.Load() && t.prober.asleep.Swap(false) {
+	t.prober.rouse()
+}
+
+// rouse wakes the prober if it sleeps.
+func (p *prober) rouse() {
+	if p.asleep.Load() && p.asleep.Swap(false) {
 		select {
-		case t.prober.wake <- struct{}{}:
+		case p.wake <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// tooBig reports what a router said. When there are many such reports, some are
-// lost: routers repeat them.
-func (p *prober) tooBig(r tooBig) {
+// tooBig reports what a router said about an inner packet. When there are many
+// such reports, some are lost: routers repeat them.
+func (p *prober) tooBig(t *tunnel, mtu encap.PathMTU, inner []byte) {
+	if len(p.reports) == cap(p.reports) {
+		return
+	}
 	select {
-	case p.reports <- r:
+	case p.reports <- tooBig{t, mtu, bytes.Clone(inner)}:
 	default:
-		r.t.heard.ignored.Add(1)
 	}
 }
 
@@ -125,25 +137,28 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 			continue
 		}
 		p.asleep.Store(true)
-		if traffic(tunnels, p.paths) { // in between
+		if p.news(tunnels) { // in between
 			p.asleep.Store(false)
 			timer.Reset(0)
 		}
 	}
 }
 
-// traffic reports whether a tunnel has sent large packets that were not seen.
-func traffic(tunnels []*tunnel, paths map[*tunnel]*probing) bool {
+// news reports whether a tunnel has sent large packets that were not seen, or has
+// a new path.
+func (p *prober) news(tunnels []*tunnel) bool {
 	for _, t := range tunnels {
-		var seen uint64
-		if pr := paths[t]; pr != nil {
-			seen = pr.seen
-		}
-		if t.large.Load() != seen {
+		path, pr := t.path.Load(), p.paths[t]
+		if t.large.Load() != p.seen[t] || path != nil && !t.cfg.Options.StaticMTU && !pr.isAbout(path) {
 			return true
 		}
 	}
 	return false
+}
+
+// isAbout reports whether a path has the ends and the first hop that are known.
+func (pr *probing) isAbout(p *path) bool {
+	return pr != nil && pr.endpoints == p.endpoints && pr.link == p.link
 }
 
 // step does what is due, and returns when there is more; zero: when there is
@@ -156,22 +171,18 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 		}
 	}
 	for _, t := range tunnels {
-		pr := p.paths[t]
 		large := t.large.Load()
-		busy := pr == nil && large > 0 || pr != nil && large != pr.seen
-		if !busy && (pr == nil || pr.again.IsZero()) {
+		pr := p.probing(t, now)
+		if pr == nil {
+			p.seen[t] = large
 			continue
 		}
-		if pr = p.probing(t); pr == nil {
-			if pr := p.paths[t]; pr != nil {
-				pr.seen = large
-			}
-			continue
-		}
-		if busy {
-			pr.Sent(int(large-pr.seen), now)
-			pr.seen = large
+		if n := large - p.seen[t]; n > 0 {
+			pr.Sent(int(n), now)
+			p.seen[t] = large
 			sooner(now.Add(trafficPoll))
+		} else if pr.again.IsZero() {
+			continue
 		} else if now.Before(pr.again) {
 			sooner(pr.again)
 			continue
@@ -191,15 +202,12 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 
 // probing is what is known of a tunnel's present path; nil if it has none, or if
 // its MTU is not to be learnt.
-func (p *prober) probing(t *tunnel) *probing {
+func (p *prober) probing(t *tunnel, now time.Time) *probing {
 	path, pr := t.path.Load(), p.paths[t]
 	if path == nil || t.cfg.Options.StaticMTU {
-		if pr == nil {
-			p.paths[t] = &probing{Path: pathmtu.New(0)}
-		}
 		return nil
 	}
-	if pr != nil && pr.endpoints == path.endpoints && pr.link == path.link {
+	if pr.isAbout(path) {
 		return pr
 	}
 	whole := t.cfg.Options // a probe is sent whole, or not at all
@@ -208,22 +216,18 @@ func (p *prober) probing(t *tunnel) *probing {
 		t.log.Error("path MTU", zap.Error(err))
 		return nil
 	}
-	seen := uint64(0)
-	if pr != nil {
-		seen = pr.seen
-	}
-	pr = &probing{Path: pathmtu.New(int(path.link)), endpoints: path.endpoints, link: path.link, stack: stack, seen: seen}
+	pr = &probing{Path: pathmtu.New(int(path.link)), endpoints: path.endpoints, link: path.link, stack: stack, again: now}
 	p.paths[t] = pr
 	return pr
 }
 
 // believe takes what a router said, unless probes can tell whether it is true.
 func (p *prober) believe(ctx context.Context, r tooBig) {
-	pr := p.probing(r.t)
+	now := time.Now()
+	pr := p.probing(r.t, now)
 	if pr == nil {
 		return
 	}
-	now := time.Now()
 	believed := pr.TooBig(int(r.mtu), now)
 	pr.again = now
 	p.tell(ctx, r.t, pr)

@@ -41,8 +41,9 @@ const (
 	// What a router said is forgotten after so long where probes cannot tell
 	// (RFC 1191 section 6.3).
 	forget = 10 * time.Minute
-	// How long an answer shows that probes are answered.
-	fresh = time.Minute
+	// A new path is greeted with so many small probes, until one is answered, so
+	// that it is known who has the last word before a router speaks.
+	greetings = 3
 )
 
 // sentinel is the size of a probe that passes every path, and with which each
@@ -62,9 +63,10 @@ type Path struct {
 	confirm   time.Time // not before: see whether the present one still passes
 	misses    int       // confirmations in a row that failed
 
-	answered time.Time // the last time that a probe was
-	silent   int       // rounds in a row without an answer
-	pause    time.Time // no round before
+	answers bool      // probes are answered
+	silent  int       // rounds in a row without an answer
+	pause   time.Time // no round before
+	greet   int       // greetings left
 
 	large     int // packets since window
 	window    time.Time
@@ -90,6 +92,7 @@ type round struct {
 	sent   time.Time      // zero: there is no round
 	heard  time.Time      // the sentinel's answer
 	passed int            // the largest size that was answered
+	tried  int            // the largest size of all
 }
 
 // Packet is a probe to be sent: an echo request with a sequence number, in an
@@ -100,15 +103,13 @@ type Packet struct {
 }
 
 // New is a path of which only the MTU of its first hop is known.
-func New(link int) *Path { return &Path{link: link, mtu: link, by: Route} }
+func New(link int) *Path { return &Path{link: link, mtu: link, by: Route, greet: greetings} }
 
 // MTU is the path MTU to be used, and from where it is known.
 func (p *Path) MTU() (int, Source) { return p.mtu, p.by }
 
-// Answering reports whether the far end answers probes.
-func (p *Path) Answering(now time.Time) bool {
-	return !p.answered.IsZero() && now.Sub(p.answered) < fresh
-}
+// Answering reports whether the far end answers probes, as far as is known.
+func (p *Path) Answering() bool { return p.answers }
 
 // Forged is how many times probes have shown a router's word to be false.
 func (p *Path) Forged() uint64 { return p.forged }
@@ -132,7 +133,7 @@ func (p *Path) TooBig(mtu int, now time.Time) (believed bool) {
 		return false
 	}
 	before, was := p.mtu, p.on
-	believed = !p.Answering(now)
+	believed = !p.answers
 	if believed {
 		p.decrease(mtu, ICMP, now)
 	} else if was {
@@ -152,7 +153,7 @@ func (p *Path) Answer(seq uint16, now time.Time) {
 		return
 	}
 	delete(p.sizes, seq)
-	p.answered, p.silent = now, 0
+	p.answers, p.silent, p.greet = true, 0, 0
 	p.passed = max(p.passed, size)
 	if seq == p.last {
 		p.heard = now
@@ -169,13 +170,19 @@ func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 		p.conclude(now)
 	}
 	busy := now.Before(p.busyUntil)
-	if p.mtu < p.link && p.by == ICMP && !p.Answering(now) && now.Sub(p.learnt) >= forget {
+	if p.mtu < p.link && p.by == ICMP && !p.answers && now.Sub(p.learnt) >= forget {
 		p.mtu, p.by = p.link, Route
 	}
-	if !p.on && busy && p.mtu < p.link && !now.Before(p.raise) && p.Answering(now) {
+	if !p.on && busy && p.mtu < p.link && !now.Before(p.raise) && p.answers {
 		p.search = search{on: true, ok: p.mtu, bad: p.link + 1, hint: p.link}
 	}
 	switch {
+	case !p.on && !busy && p.greet > 0:
+		if now.Before(p.pause) {
+			return nil, p.pause
+		}
+		p.greet--
+		return p.probe(now), p.roundEnd()
 	case !p.on && !busy:
 		if p.mtu < p.link && p.by == ICMP {
 			return nil, p.learnt.Add(forget)
@@ -200,7 +207,7 @@ func (p *Path) probe(now time.Time, sizes ...int) []Packet {
 	for _, size := range append(sizes, sentinel) {
 		p.seq++
 		all = append(all, Packet{p.seq, size})
-		p.sizes[p.seq] = size
+		p.sizes[p.seq], p.tried = size, max(p.tried, size)
 	}
 	p.last = p.seq
 	return all
@@ -226,7 +233,9 @@ func (p *Path) conclude(now time.Time) {
 		return
 	}
 	if !p.on {
-		p.confirmed(r.passed >= p.mtu, now)
+		if r.tried >= p.mtu {
+			p.confirmed(r.passed >= p.mtu, now)
+		}
 		return
 	}
 	p.ok = max(p.ok, r.passed)
@@ -301,7 +310,7 @@ func (p *Path) unheard(now time.Time) {
 	default:
 		p.pause = now.Add(5 * time.Minute)
 	}
-	p.answered = time.Time{}
+	p.answers = false
 	if p.on && p.hint != 0 && p.hint < p.mtu { // only the router is left to believe
 		p.decrease(p.hint, ICMP, now)
 	}
