@@ -1,0 +1,267 @@
+package netcfg
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rig"
+)
+
+var (
+	one = netip.MustParseAddr("127.0.0.1")
+	two = netip.MustParseAddr("127.0.0.2")
+)
+
+// portUnreachable is an ICMP port unreachable that quotes a packet of a
+// protocol.
+func portUnreachable(from, to netip.Addr, code, quoted byte) []byte {
+	p := make([]byte, 20+8+28)
+	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_ICMP
+	s, d := from.As4(), to.As4()
+	copy(p[12:], s[:])
+	copy(p[16:], d[:])
+	p[20], p[21] = 3, code
+	q := p[28:]
+	q[0], q[3], q[8], q[9] = 0x45, 28, 64, quoted
+	copy(q[12:], d[:])
+	copy(q[16:], s[:])
+	return p
+}
+
+// passes tells whether a packet that the namespace sends to itself arrives.
+func passes(t *testing.T, ns *rig.Namespace, packet []byte) bool {
+	t.Helper()
+	c, err := ns.Capture("lo")
+	must(t, err)
+	defer c.Close()
+	raw, err := ns.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	err = raw.Send(packet)
+	if err != nil && !errors.Is(err, unix.EPERM) { // EPERM: a filter dropped it
+		t.Fatal(err)
+	}
+	// What a process sends to its own host is there when it has been sent.
+	frames, werr := c.Waiting()
+	must(t, werr)
+	if (len(frames) > 0) != (err == nil) {
+		t.Fatalf("%d frames, %v", len(frames), err)
+	}
+	return len(frames) > 0
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// namespace is one of our own, in which the calling goroutine, the test's, is
+// from now on.
+func namespace(t *testing.T) *rig.Namespace {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	ns, err := rig.New("shield")
+	must(t, err)
+	t.Cleanup(ns.Close)
+	fd, err := unix.Open(ns.Path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	must(t, unix.Setns(fd, unix.CLONE_NEWNET))
+	return ns
+}
+
+// tables are the names of the nftables tables of the namespace that we are in.
+func tables(t *testing.T) (names []string) {
+	t.Helper()
+	c, err := nftables.New()
+	must(t, err)
+	list, err := c.ListTables()
+	must(t, err)
+	for _, table := range list {
+		names = append(names, table.Name)
+	}
+	return names
+}
+
+// ways are the two kinds of table: one that the kernel removes with us, and what
+// older kernels can do.
+var ways = []struct {
+	name  string
+	flags uint32
+}{{"owned", tableOwner}, {"not owned", 0}}
+
+func TestShieldDropsWhatItShould(t *testing.T) {
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			ns := namespace(t)
+			s, err := openShield(way.flags)
+			must(t, err)
+			defer s.Close()
+			want := func(when string, from netip.Addr, code, quoted byte, dropped bool) {
+				t.Helper()
+				if got := !passes(t, ns, portUnreachable(from, one, code, quoted)); got != dropped {
+					t.Errorf("%s: from %v, code %d, quoting protocol %d: dropped is %v", when, from, code, quoted, got)
+				}
+			}
+			want("nothing protected", one, 3, unix.IPPROTO_IPV6, false)
+
+			must(t, s.Protect([]End{{one, unix.IPPROTO_IPV6}}))
+			want("one protected", one, 3, unix.IPPROTO_IPV6, true)
+			want("one protected", two, 3, unix.IPPROTO_IPV6, false)
+			want("one protected", one, 3, unix.IPPROTO_UDP, false)
+			want("one protected", one, 3, unix.IPPROTO_GRE, false)
+			want("one protected", one, 1, unix.IPPROTO_IPV6, false)
+
+			must(t, s.Protect([]End{{two, unix.IPPROTO_IPV6}, {two, unix.IPPROTO_GRE}, {two, unix.IPPROTO_GRE}}))
+			want("two protected", one, 3, unix.IPPROTO_IPV6, false)
+			want("two protected", two, 3, unix.IPPROTO_IPV6, true)
+			want("two protected", two, 3, unix.IPPROTO_GRE, true)
+			want("two protected", two, 3, unix.IPPROTO_IPIP, false)
+			if n := dropped(t, s); n != 3 {
+				t.Errorf("the rule's counter is %d, want 3", n)
+			}
+
+			must(t, s.Protect(nil))
+			want("nothing protected", two, 3, unix.IPPROTO_IPV6, false)
+		})
+	}
+}
+
+// dropped is the counter of the shield's rule.
+func dropped(t *testing.T, s *Shield) uint64 {
+	t.Helper()
+	rules, err := s.conn.GetRules(s.table, &nftables.Chain{Table: s.table, Name: "output"})
+	must(t, err)
+	for _, e := range rules[0].Exprs {
+		if c, ok := e.(*expr.Counter); ok {
+			return c.Packets
+		}
+	}
+	t.Fatal("no counter")
+	return 0
+}
+
+func TestShieldGoesWithClose(t *testing.T) {
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			namespace(t)
+			a, err := openShield(way.flags)
+			must(t, err)
+			b, err := openShield(way.flags)
+			must(t, err)
+			must(t, b.Protect([]End{{one, unix.IPPROTO_IPV6}}))
+			if got := tables(t); len(got) != 2 || got[0] == got[1] {
+				t.Errorf("tables of two: %v", got)
+			}
+			must(t, a.Close())
+			if got := tables(t); len(got) != 1 || got[0] != b.Name() {
+				t.Errorf("tables after one is closed: %v, want %s", got, b.Name())
+			}
+			must(t, b.Close())
+			if got := tables(t); len(got) != 0 {
+				t.Errorf("left: %v", got)
+			}
+		})
+	}
+}
+
+// What a process that was killed has left behind, and what somebody removed.
+func TestShieldWithoutOwner(t *testing.T) {
+	ns := namespace(t)
+	dead, err := openShield(0)
+	must(t, err)
+	dead.release()
+	must(t, dead.conn.CloseLasting())
+	c, err := nftables.New()
+	must(t, err)
+	c.AddTable(&nftables.Table{Name: "sixfour", Family: nftables.TableFamilyIPv4}) // made by hand
+	must(t, c.Flush())
+
+	s, err := openShield(0)
+	must(t, err)
+	defer s.Close()
+	if got := strings.Join(tables(t), " "); got != "sixfour "+s.Name() {
+		t.Errorf("tables: %s, want sixfour and %s", got, s.Name())
+	}
+	ends := []End{{one, unix.IPPROTO_IPV6}}
+	must(t, s.Protect(ends))
+	c.FlushRuleset()
+	must(t, c.Flush())
+	if !passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
+		t.Error("dropped by a table that is gone")
+	}
+	must(t, s.Protect(ends))
+	if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
+		t.Error("the table was not made again")
+	}
+}
+
+// Nobody else can remove a table that is owned.
+func TestShieldOwned(t *testing.T) {
+	ns := namespace(t)
+	s, err := OpenShield()
+	must(t, err)
+	if !s.owned() {
+		t.Skip("this kernel knows no owners of tables")
+	}
+	must(t, s.Protect([]End{{one, unix.IPPROTO_IPV6}}))
+	c, err := nftables.New()
+	must(t, err)
+	c.FlushRuleset()
+	must(t, c.Flush())
+	if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
+		t.Error("somebody else removed the table")
+	}
+	// As if the process died.
+	must(t, s.conn.CloseLasting())
+	for deadline := time.Now().Add(10 * time.Second); len(tables(t)) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the table outlives its owner: %v", tables(t))
+		}
+	}
+}
+
+func TestKernelAnswers(t *testing.T) {
+	ns := namespace(t)
+	for _, c := range []struct {
+		modules  string
+		protocol uint8
+		want     string
+	}{
+		{"", unix.IPPROTO_IPV6, ""},
+		{"ip_gre gre", unix.IPPROTO_IPV6, ""},
+		{"gre", unix.IPPROTO_GRE, ""},
+		{"ip_gre", unix.IPPROTO_GRE, "module ip_gre"},
+		{"tunnel4", unix.IPPROTO_IPV6, "module tunnel4"},
+		{"tunnel4 sit", unix.IPPROTO_IPV6, "module sit"},
+		{"tunnel4 sit", unix.IPPROTO_IPIP, "module sit"},
+		{"tunnel4 sit", unix.IPPROTO_UDP, ""},
+	} {
+		modules := fstest.MapFS{}
+		for _, m := range strings.Fields(c.modules) {
+			modules[m+"/refcnt"] = &fstest.MapFile{}
+		}
+		if got := KernelAnswers(modules, c.protocol); got != c.want {
+			t.Errorf("modules %q, protocol %d: %q, want %q", c.modules, c.protocol, got, c.want)
+		}
+	}
+	must(t, rig.Veth(ns, "sit0", ns, "peer", 1500)) // what kind of device it is does not matter
+	if got := KernelAnswers(fstest.MapFS{}, unix.IPPROTO_IPV6); got != "device sit0" {
+		t.Errorf("with the device: %q", got)
+	}
+}
