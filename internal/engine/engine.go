@@ -31,6 +31,7 @@ type Engine struct {
 	prober  *prober
 	ports   map[int]*port // by the device
 	shards  int           // receivers at each local address
+	shield  shield        // against the kernel's own answers
 	wg      sync.WaitGroup
 
 	stray    counters                  // packets that arrived and belong to no tunnel
@@ -181,6 +182,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 		complete = complete && t.link != nil && t.path.Load() != nil
 	}
 	e.closePorts()
+	e.shieldUs()
 	return complete, nil
 }
 
@@ -250,6 +252,7 @@ func (e *Engine) close() {
 	}
 	all.Wait()
 	e.closePorts()
+	e.dropShield()
 	for _, shards := range e.inbounds {
 		for _, in := range shards {
 			in.rx.Close()

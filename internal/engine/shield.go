@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"os"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/netcfg"
+)
+
+// modules is where the kernel shows its modules.
+var modules = os.DirFS("/sys/module")
+
+// shield keeps the kernel from answering our peers where it would. The control
+// loop owns it.
+type shield struct {
+	up       *netcfg.Shield // nil: there is none
+	complain string         // why not, or what is wrong with it
+}
+
+// shieldUs brings the shield in line with where packets are received, and with
+// whether the kernel would answer them: that changes with its modules, and is
+// looked at again and again like everything else.
+func (e *Engine) shieldUs() {
+	why := netcfg.KernelAnswers(modules, unix.IPPROTO_IPV6)
+	if why == "" || len(e.inbounds) == 0 {
+		if e.shield.up != nil {
+			e.log.Info("the kernel's answers are no longer kept back: there is no need", zap.String("nftables_table", e.shield.up.Name()))
+		}
+		e.dropShield()
+		return
+	}
+	var err error
+	fresh := e.shield.up == nil
+	if fresh {
+		e.shield.up, err = netcfg.OpenShield()
+	}
+	if err == nil {
+		ends := make([]netcfg.End, 0, len(e.inbounds))
+		for local := range e.inbounds {
+			ends = append(ends, netcfg.End{Local: local, Protocol: unix.IPPROTO_IPV6})
+		}
+		err = e.shield.up.Protect(ends)
+	}
+	switch {
+	case err != nil && err.Error() != e.shield.complain:
+		e.shield.complain = err.Error()
+		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+
+			"unload the modules (rmmod sit ipip tunnel4), or run: "+netcfg.ByHand(unix.IPPROTO_IPV6),
+			zap.String("because_of", why), zap.Error(err))
+	case err == nil && fresh:
+		e.shield.complain = ""
+		e.log.Info("the kernel would answer our peers' packets with ICMP errors (port unreachable): they are kept back",
+			zap.String("because_of", why), zap.String("nftables_table", e.shield.up.Name()))
+	}
+	if err != nil {
+		e.dropShield()
+	}
+}
+
+// dropShield takes the shield away.
+func (e *Engine) dropShield() {
+	if e.shield.up == nil {
+		return
+	}
+	if err := e.shield.up.Close(); err != nil {
+		e.log.Warn("take the shield away", zap.Error(err))
+	}
+	e.shield.up = nil
+}
