@@ -77,11 +77,14 @@ func setUp(m *testing.M) (code int, err error) {
 	if err := lab.ns.AddAddr(tap, netip.MustParsePrefix(ours+"/24")); err != nil {
 		return 1, err
 	}
-	if err := lab.vm.Put(ctx, filepath.Join(tmp, "guest"), "/bin/guest"); err != nil {
-		return 1, err
+	for _, program := range []string{"guest", "sixfourd"} {
+		if err := lab.vm.Put(ctx, filepath.Join(tmp, program), "/bin/"+program); err != nil {
+			return 1, err
+		}
 	}
 	out, err := lab.vm.Run(ctx, fmt.Sprintf(`set -e
 		echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6 # it would ask for routers
+		echo 0 >/proc/sys/net/ipv4/icmp_ratelimit         # no error is held back
 		ip addr add %s/24 dev eth0; ip link set eth0 up
 		guest serve %d >/run/serve 2>&1 &
 		until [ -s /run/serve ]; do sleep 0.1; done

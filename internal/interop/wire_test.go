@@ -93,6 +93,15 @@ func (w *wire) count(f rig.Frame) {
 	}
 }
 
+// unreachable ends the count, and is how many ICMP port unreachables came from
+// the kernel because of packets of the tunnel.
+func (w *wire) unreachable() (n int) {
+	w.end()
+	return count(w.strange, func(p []byte) bool {
+		return len(p) > 37 && p[9] == unix.IPPROTO_ICMP && p[20] == 3 && p[21] == 3 && p[37] == unix.IPPROTO_IPV6
+	})
+}
+
 // report ends the count, and checks what must hold of any exchange: protocol 41
 // and nothing else, never more than the link carries, and an encapsulation
 // limit where it was asked for, and nowhere else.
