@@ -98,6 +98,26 @@ func TestPingHearsOfErrors(t *testing.T) {
 	}
 }
 
+func TestDropUnreachable(t *testing.T) {
+	a, router, _ := line(t)
+	check(t, router.DropUnreachable())
+	for _, c := range []struct {
+		o              PingOptions
+		received, icmp int
+	}{
+		{PingOptions{}, 1, 0},
+		{PingOptions{Size: 1300, DF: true}, 0, 0},
+		{PingOptions{TTL: 1}, 0, 1},
+	} {
+		c.o.Timeout = 300 * time.Millisecond
+		r, err := Ping(soon(t), a, netip.MustParseAddr("198.51.100.2"), c.o)
+		check(t, err)
+		if r.Received != c.received || len(r.ICMP) != c.icmp {
+			t.Errorf("%+v: %+v", c.o, r)
+		}
+	}
+}
+
 func TestTCPTransfer(t *testing.T) {
 	both(t, func(t *testing.T, right netip.Prefix) {
 		a, b := pair(t)

@@ -1,0 +1,58 @@
+package rig
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// filterTable is the nftables table of a namespace's filters.
+var filterTable = &nftables.Table{Name: "rig", Family: nftables.TableFamilyIPv4}
+
+// DropUnreachable makes the namespace, a router, swallow the ICMP messages of
+// type 3 (destination unreachable, and so "fragmentation needed") that it would
+// send or forward, as careless firewalls do: what is too big for one of its
+// links disappears without a word. PassUnreachable ends that.
+func (n *Namespace) DropUnreachable() error {
+	err := n.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(filterTable)
+		for name, hook := range map[string]*nftables.ChainHook{"output": nftables.ChainHookOutput, "forward": nftables.ChainHookForward} {
+			chain := c.AddChain(&nftables.Chain{
+				Table: table, Name: name,
+				Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter,
+			})
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
+				&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{unix.IPPROTO_ICMP}},
+				&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Len: 1},
+				&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{3}},
+				&expr.Verdict{Kind: expr.VerdictDrop},
+			}})
+		}
+		return c.Flush()
+	})
+	if err != nil {
+		return n.explain("drop ICMP errors", err)
+	}
+	return nil
+}
+
+// PassUnreachable takes DropUnreachable back.
+func (n *Namespace) PassUnreachable() error {
+	err := n.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.DelTable(filterTable)
+		return c.Flush()
+	})
+	if err != nil {
+		return n.explain("pass ICMP errors", err)
+	}
+	return nil
+}
