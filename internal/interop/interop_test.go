@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sixfour/internal/rig"
 )
 
 // way is a pair of addresses inside a tunnel, and what carries them.
@@ -23,11 +25,11 @@ type way struct {
 	device       string // in the machine: what packets to us leave by
 }
 
-// sit is the kernel's side of IPv6 in IPv4; double adds the IPv4 in IPv6 over
-// it.
+// sit is the kernel's side of IPv6 in IPv4, of a peer and with an address;
+// double adds the IPv4 in IPv6 over it.
 const (
 	sit = `
-		ip tunnel add sit6to4 mode sit local ` + theirs + ` remote ` + ours + `
+		ip tunnel add sit6to4 mode sit local ` + theirs + ` remote %s
 		ip link set sit6to4 mtu 1480 up
 		ip addr add %s dev sit6to4 nodad`
 	double = `
@@ -49,9 +51,9 @@ func TestDouble(t *testing.T) {
 		{"4", `4`},
 	} {
 		t.Run(fmt.Sprintf("encap limit of kernel %s, of sixfourd %s", c.kernel, strings.Trim(c.daemon, `"`)), func(t *testing.T) {
-			kernel(t, fmt.Sprintf(sit, "fc00::1/64")+fmt.Sprintf(double, c.kernel))
+			kernel(t, fmt.Sprintf(sit, ours, "fc00::1/64")+fmt.Sprintf(double, c.kernel))
 			w := watch(t)
-			daemon(t, `
+			daemon(t, lab.ns, `
 				mode = "4in6in4"
 				local = "`+ours+`"
 				remote = "`+theirs+`"
@@ -71,9 +73,9 @@ func TestDouble(t *testing.T) {
 
 // The daemon's 6in4 against a sit device.
 func Test6in4(t *testing.T) {
-	kernel(t, fmt.Sprintf(sit, "2001:db8:6::1/64"))
+	kernel(t, fmt.Sprintf(sit, ours, "2001:db8:6::1/64"))
 	w := watch(t)
-	daemon(t, `
+	daemon(t, lab.ns, `
 		mode = "6in4"
 		local = "`+ours+`"
 		remote = "`+theirs+`"
@@ -86,8 +88,8 @@ func Test6in4(t *testing.T) {
 // sameMTU: what adds the same headers leaves the same room.
 func sameMTU(t *testing.T, ours, theirs string) {
 	t.Helper()
-	a, err := daemonEnd{}.mtu(t.Context(), ours)
-	b, kerr := kernelEnd{}.mtu(t.Context(), theirs)
+	a, err := daemonEnd{lab.ns}.mtu(t.Context(), ours)
+	b, kerr := kernelEnd{lab.ns}.mtu(t.Context(), theirs)
 	if a != b || err != nil || kerr != nil {
 		t.Errorf("MTU of %s is %d, of the kernel's %s %d (%v, %v)", ours, a, theirs, b, err, kerr)
 	}
@@ -97,8 +99,8 @@ func sameMTU(t *testing.T, ours, theirs string) {
 // both exchanges traffic in both directions.
 func both(t *testing.T, w way) {
 	t.Run(w.layers, func(t *testing.T) {
-		exchange(t, daemonEnd{}, kernelEnd{}, netip.MustParseAddr(w.theirs), "six0")
-		exchange(t, kernelEnd{}, daemonEnd{}, netip.MustParseAddr(w.ours), w.device)
+		exchange(t, daemonEnd{lab.ns}, kernelEnd{lab.ns}, netip.MustParseAddr(w.theirs), "six0")
+		exchange(t, kernelEnd{lab.ns}, daemonEnd{lab.ns}, netip.MustParseAddr(w.ours), w.device)
 	})
 }
 
@@ -118,12 +120,14 @@ func kernel(t *testing.T, commands string) {
 }
 
 // daemon runs sixfourd with one tunnel, six0, for the time of the test; it must
-// say that it is ready, and end well. A failed test shows its log.
-func daemon(t *testing.T, section string) {
+// say that it is ready, and end well. A failed test shows its log. What it
+// returns is the path of the control socket.
+func daemon(t *testing.T, ns *rig.Namespace, section string) (socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	section = strings.ReplaceAll(section, "\t", "")
-	config := fmt.Sprintf("[log]\nlevel = \"debug\"\n[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\n%s\n", filepath.Join(dir, "control.sock"), section)
+	socket = filepath.Join(dir, "control.sock")
+	config := fmt.Sprintf("[log]\nlevel = \"debug\"\n[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\n%s\n", socket, section)
 	file := filepath.Join(dir, "sixfour.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -131,7 +135,7 @@ func daemon(t *testing.T, section string) {
 	log := &logBuffer{ready: make(chan struct{})}
 	cmd := exec.Command(lab.daemon, "-config", file, "-log-format", "json")
 	cmd.Stderr = log
-	if err := lab.ns.Start(cmd); err != nil {
+	if err := ns.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
@@ -152,7 +156,7 @@ func daemon(t *testing.T, section string) {
 			_ = cmd.Process.Kill()
 			t.Errorf("sixfourd did not end within 30 s of SIGTERM: %v", <-ended)
 		}
-		if _, err := lab.ns.MTU("six0"); err == nil {
+		if _, err := ns.MTU("six0"); err == nil {
 			t.Error("sixfourd left its interface behind")
 		}
 	})
@@ -164,6 +168,7 @@ func daemon(t *testing.T, section string) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("sixfourd was not ready within 30 s")
 	}
+	return socket
 }
 
 // logBuffer keeps a log, and closes ready once the log says so.

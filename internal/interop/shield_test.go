@@ -45,7 +45,7 @@ func TestKernelBesideUs(t *testing.T) {
 			t.Logf("log of the sixfourd in the machine:\n%s", log)
 		}
 	})
-	daemon(t, `
+	daemon(t, lab.ns, `
 		mode = "6in4"
 		local = "`+ours+`"
 		remote = "`+theirs+`"
@@ -88,7 +88,7 @@ func TestKernelBesideUs(t *testing.T) {
 	for _, way := range []struct {
 		from end
 		to   netip.Addr
-	}{{daemonEnd{}, there}, {kernelEnd{}, here}} {
+	}{{daemonEnd{lab.ns}, there}, {kernelEnd{lab.ns}, here}} {
 		tr, err := way.from.tcp(t.Context(), way.to, tcpBytes)
 		if err != nil {
 			t.Errorf("TCP to %v: %v", way.to, err)

@@ -25,28 +25,29 @@ type end interface {
 	udp(ctx context.Context, to netip.Addr, sizes []int, o rig.UDPOptions) ([]rig.Datagram, error)
 }
 
-// daemonEnd is this machine's namespace, with the daemon's interface.
-type daemonEnd struct{}
+// daemonEnd is the namespace with the daemon's interface.
+type daemonEnd struct{ ns *rig.Namespace }
 
 func (daemonEnd) name() string { return "sixfourd" }
 
-func (daemonEnd) mtu(_ context.Context, dev string) (int, error) { return lab.ns.MTU(dev) }
+func (e daemonEnd) mtu(_ context.Context, dev string) (int, error) { return e.ns.MTU(dev) }
 
-func (daemonEnd) ping(ctx context.Context, to netip.Addr, o rig.PingOptions) (rig.PingResult, error) {
-	return rig.Ping(ctx, lab.ns, to, o)
+func (e daemonEnd) ping(ctx context.Context, to netip.Addr, o rig.PingOptions) (rig.PingResult, error) {
+	return rig.Ping(ctx, e.ns, to, o)
 }
 
-func (daemonEnd) tcp(ctx context.Context, to netip.Addr, bytes int64) (rig.Transfer, error) {
-	return rig.SendTCP(ctx, lab.ns, netip.AddrPortFrom(to, guestPort), bytes)
+func (e daemonEnd) tcp(ctx context.Context, to netip.Addr, bytes int64) (rig.Transfer, error) {
+	return rig.SendTCP(ctx, e.ns, netip.AddrPortFrom(to, guestPort), bytes)
 }
 
-func (daemonEnd) udp(ctx context.Context, to netip.Addr, sizes []int, o rig.UDPOptions) ([]rig.Datagram, error) {
-	return rig.SendUDP(ctx, lab.ns, netip.AddrPortFrom(to, guestPort), sizes, o)
+func (e daemonEnd) udp(ctx context.Context, to netip.Addr, sizes []int, o rig.UDPOptions) ([]rig.Datagram, error) {
+	return rig.SendUDP(ctx, e.ns, netip.AddrPortFrom(to, guestPort), sizes, o)
 }
 
 // kernelEnd is the emulated machine, with the kernel's tunnel devices. What it
-// sends is received here, by servers that live as long as the call.
-type kernelEnd struct{}
+// sends is received in a namespace here, by servers that live as long as the
+// call.
+type kernelEnd struct{ ns *rig.Namespace }
 
 func (kernelEnd) name() string { return "kernel" }
 
@@ -76,8 +77,8 @@ func (kernelEnd) ping(ctx context.Context, to netip.Addr, o rig.PingOptions) (r 
 	return r, err
 }
 
-func (kernelEnd) tcp(ctx context.Context, to netip.Addr, bytes int64) (r rig.Transfer, err error) {
-	l, err := lab.ns.ListenTCP(netip.AddrPortFrom(to, 0))
+func (e kernelEnd) tcp(ctx context.Context, to netip.Addr, bytes int64) (r rig.Transfer, err error) {
+	l, err := e.ns.ListenTCP(netip.AddrPortFrom(to, 0))
 	if err != nil {
 		return r, err
 	}
@@ -87,8 +88,8 @@ func (kernelEnd) tcp(ctx context.Context, to netip.Addr, bytes int64) (r rig.Tra
 	return r, err
 }
 
-func (kernelEnd) udp(ctx context.Context, to netip.Addr, sizes []int, o rig.UDPOptions) (r []rig.Datagram, err error) {
-	c, err := lab.ns.ListenUDP(netip.AddrPortFrom(to, 0))
+func (e kernelEnd) udp(ctx context.Context, to netip.Addr, sizes []int, o rig.UDPOptions) (r []rig.Datagram, err error) {
+	c, err := e.ns.ListenUDP(netip.AddrPortFrom(to, 0))
 	if err != nil {
 		return r, err
 	}

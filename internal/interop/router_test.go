@@ -1,0 +1,143 @@
+//go:build interop
+
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
+	"sixfour/internal/rig"
+)
+
+const (
+	behind    = "198.51.100.2" // where the daemon is, behind the routers
+	narrow    = 1400           // the MTU between them
+	wide      = 1500           // on either side
+	muchBytes = 50_000_000
+)
+
+// routers puts a narrow link between the daemon and the machine, at whose ends
+// only routers see that it is narrow:
+//
+//	daemon's namespace           near                              lab.ns                machine
+//	six0 ── sixfourd ── eth0 ─── eth0 198.51.100.1
+//	           198.51.100.2      eth1 192.0.2.1 ── MTU 1400 ── 192.0.2.2 narrow
+//	                                                        203.0.113.2 tap0 ─── eth0 203.0.113.1
+//
+// What is too big for the link gets an ICMP error, or, if they are mute, nothing.
+func routers(t *testing.T, mute bool) (daemons *rig.Namespace) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	namespace := func(name string) *rig.Namespace {
+		n, err := rig.New(name)
+		must(err)
+		t.Cleanup(n.Close)
+		return n
+	}
+	far := lab.ns
+	daemons, near := namespace("daemon"), namespace("near")
+	must(rig.Veth(daemons, "eth0", near, "eth0", wide))
+	must(rig.Veth(near, "eth1", far, "narrow", narrow))
+	t.Cleanup(func() { must(far.DelLink("narrow")) })
+	for _, a := range []struct {
+		n         *rig.Namespace
+		dev, addr string
+	}{{daemons, "eth0", behind + "/24"}, {near, "eth0", "198.51.100.1/24"}, {near, "eth1", "192.0.2.1/24"}, {far, "narrow", "192.0.2.2/24"}} {
+		must(a.n.AddAddr(a.dev, netip.MustParsePrefix(a.addr)))
+	}
+	for _, r := range []struct {
+		n        *rig.Namespace
+		dst, via string
+	}{{daemons, "203.0.113.0/24", "198.51.100.1"}, {near, "203.0.113.0/24", "192.0.2.2"}, {far, "198.51.100.0/24", "192.0.2.1"}} {
+		must(r.n.AddRoute(netip.MustParsePrefix(r.dst), netip.MustParseAddr(r.via), ""))
+	}
+	for _, n := range []*rig.Namespace{near, far} {
+		must(n.Sysctl("net/ipv4/ip_forward", "1"))
+		if mute {
+			must(n.DropUnreachable())
+		}
+	}
+	t.Cleanup(func() { must(far.Sysctl("net/ipv4/ip_forward", "0")) })
+	if mute {
+		t.Cleanup(func() { must(far.PassUnreachable()) })
+	}
+	run(t, "ip route replace 198.51.100.0/24 via "+ours)
+	t.Cleanup(func() { run(t, "ip route del 198.51.100.0/24; ip route flush cache") })
+	return daemons
+}
+
+// A path that is narrower than the links at its ends, as the routers say or do
+// not say: TCP gets through, in both directions.
+func TestNarrowPath(t *testing.T) {
+	for _, mode := range []struct {
+		name, devices, section, to, back string
+	}{
+		{"4in6in4", fmt.Sprintf(sit, behind, "fc00::1/64") + fmt.Sprintf(double, "none"), `
+			mode = "4in6in4"
+			local6 = "fc00::2"
+			remote6 = "fc00::1"
+			address = ["10.0.0.2/30", "fc00::2/64"]`, "10.0.0.1", "10.0.0.2"},
+		{"6in4", fmt.Sprintf(sit, behind, "2001:db8:6::1/64"), `
+			mode = "6in4"
+			address = ["2001:db8:6::2/64"]`, "2001:db8:6::1", "2001:db8:6::2"},
+	} {
+		for _, routing := range []struct {
+			name string
+			mute bool
+		}{{"routers report", false}} {
+			t.Run(mode.name+", "+routing.name, func(t *testing.T) {
+				ns := routers(t, routing.mute)
+				kernel(t, mode.devices)
+				socket := daemon(t, ns, mode.section+`
+					local = "`+behind+`"
+					remote = "`+theirs+`"`)
+				much(t, daemonEnd{ns}, mode.to)
+				s := learnt(t, socket)
+				report(t, "path MTU %d, tunnel MTU %d", s.PathMTU, s.TunnelMTU)
+				much(t, kernelEnd{ns}, mode.back)
+			})
+		}
+	}
+}
+
+// much moves much over TCP.
+func much(t *testing.T, from end, to string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	tr, err := from.tcp(ctx, netip.MustParseAddr(to), muchBytes)
+	if err != nil {
+		t.Errorf("TCP from %s to %s: %v", from.name(), to, err)
+		return
+	}
+	report(t, "TCP  from %s to %s: %d bytes, SHA-256 the same at both ends, in %v", from.name(), to, tr.Bytes, tr.Elapsed.Round(10*time.Millisecond))
+}
+
+// learnt waits until the daemon knows the narrow link's MTU.
+func learnt(t *testing.T, socket string) engine.State {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		s, err := control.Status(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := s.Tunnels[0].State
+		if state.PathMTU == narrow {
+			return state
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("path MTU is %d, want %d", state.PathMTU, narrow)
+			return state
+		}
+	}
+}
