@@ -4,7 +4,10 @@
 //	namespace of this machine               | machine under qemu
 //	 six0 ── sixfourd ── tap0 203.0.113.2 ──┼── eth0 203.0.113.1 ── sit, ip6tnl
 //
-// They have the build tag interop, because they need programs and a kernel of
+// Two tests have it otherwise: one puts routers with a narrow link between the
+// two, the other runs a second sixfourd inside the machine.
+//
+// The tests have the build tag interop, because they need programs and a kernel of
 // Debian's, which the script fetch gets ("make interop" does it all). With
 // go test -v their output reads as a report. The emulated machine is slow: what
 // is measured says that it works, and nothing about speed.

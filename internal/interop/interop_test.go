@@ -146,6 +146,9 @@ func daemon(t *testing.T, ns *rig.Namespace, section string) (socket string) {
 				t.Logf("configuration:\n%s\nlog of sixfourd:\n%s", config, log)
 			}
 		}()
+		if len(ended) > 0 {
+			t.Error("sixfourd ended before its time")
+		}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case err := <-ended:

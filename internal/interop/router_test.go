@@ -11,6 +11,7 @@ import (
 
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/pathmtu"
 	"sixfour/internal/rig"
 )
 
@@ -127,7 +128,10 @@ func TestNarrowPath(t *testing.T) {
 					remote = "`+theirs+`"`)
 				much(t, daemonEnd{net.daemon}, mode.to)
 				s := learnt(t, socket)
-				report(t, "path MTU %d, tunnel MTU %d", s.PathMTU, s.TunnelMTU)
+				report(t, "path MTU %d, by %s, tunnel MTU %d", s.PathMTU, s.PathMTUBy, s.TunnelMTU)
+				if routing.mute && s.PathMTUBy != string(pathmtu.Probe) {
+					t.Errorf("the path MTU is known by %s, and nothing but a probe can tell", s.PathMTUBy)
+				}
 				// With mute routers the kernel, which has no such discovery,
 				// sends packets that fit because it is told a segment size
 				// that fits: to the daemon by the interface's MTU, to a host
