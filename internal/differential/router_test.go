@@ -115,7 +115,9 @@ func (r *router) startDaemon(t *testing.T, ns *rig.Namespace, tunnel string) {
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // may have ended by itself
-		<-ended
+		if err := <-ended; err == nil {
+			t.Error("the daemon ended before it was told to")
+		}
 		for _, bad := range []string{"panic", "DATA RACE", "fatal error"} {
 			if strings.Contains(r.log.String(), bad) {
 				t.Errorf("%s in the daemon's log", bad)

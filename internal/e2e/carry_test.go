@@ -43,13 +43,15 @@ func TestPing(t *testing.T) {
 func TestPingAnsweredByDaemon(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`address = ["10.0.0.1/30"]`))
-	start(t, h.b, configB())
+	b := start(t, h.b, configB())
+	b.answered(t)
+	_, before := a.status(t)
 	pings(t, h.b, in6A, rig.PingOptions{})
 	pings(t, h.b, in6A, rig.PingOptions{Size: 1392, TOS: 0xb8})
 	pings(t, h.b, inA, rig.PingOptions{})
 	pings(t, h.a, inB, rig.PingOptions{})
-	if _, s := a.status(t); s.Answered != 6 {
-		t.Errorf("%d requests answered, want 6", s.Answered)
+	if _, s := a.status(t); s.Answered < before.Answered+6 { // and perhaps probes
+		t.Errorf("%d requests answered, want 6", s.Answered-before.Answered)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -30,7 +31,7 @@ func TestFragmentFlood(t *testing.T) {
 	raw, err := n.b.OpenRaw()
 	must(t, err)
 	defer raw.Close()
-	pkt := append(forge(t)[:inside], make([]byte, 8+1024)...)
+	pkt := slices.Concat(forge(t)[:inside], make([]byte, 8+1024))
 	pkt[mid+6] = header.FragmentHdr
 	var stop atomic.Bool
 	flood := make(chan int)

@@ -66,7 +66,6 @@ type probing struct {
 	endpoints encap.Endpoints // of the path that this is about
 	link      encap.PathMTU
 	stack     *encap.Stack  // that cuts nothing
-	seen      uint64        // of the tunnel's large packets
 	again     time.Time     // when to look; zero: when there is traffic
 	told      encap.PathMTU // 0: the link's, of which nobody needs to be told
 }
@@ -235,14 +234,13 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	if !believed || r.inner == nil || r.t.echo.sent(r.inner) {
 		return
 	}
-	version, size := header.Version(r.inner), 0
+	version := header.Version(r.inner)
+	size := header.IPv6Len + header.IPv6(r.inner).PayloadLen()
 	if version == 4 {
 		if header.IPv4(r.inner).MayFragment() {
 			return
 		}
 		size = header.IPv4(r.inner).TotalLen()
-	} else {
-		size = header.IPv6Len + header.IPv6(r.inner).PayloadLen()
 	}
 	if path := r.t.path.Load(); path != nil && path.mtu == r.mtu {
 		if limit := path.stack.Limit(version); size > int(limit) {

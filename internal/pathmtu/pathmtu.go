@@ -41,8 +41,9 @@ const (
 	// What a router said is forgotten after so long where probes cannot tell
 	// (RFC 1191 section 6.3).
 	forget = 10 * time.Minute
-	// A new path is greeted with so many small probes, until one is answered, so
-	// that it is known who has the last word before a router speaks.
+	// A new path is confirmed, too, in so many rounds until something is answered:
+	// then it is known who has the last word before a router speaks, and how large
+	// the far end's packets may be before it sends any.
 	greetings = 3
 )
 
@@ -66,7 +67,7 @@ type Path struct {
 	answers bool      // probes are answered
 	silent  int       // rounds in a row without an answer
 	pause   time.Time // no round before
-	greet   int       // greetings left
+	greet   int       // rounds left that need no traffic
 
 	large     int // packets since window
 	window    time.Time
@@ -92,7 +93,6 @@ type round struct {
 	sent   time.Time      // zero: there is no round
 	heard  time.Time      // the sentinel's answer
 	passed int            // the largest size that was answered
-	tried  int            // the largest size of all
 }
 
 // Packet is a probe to be sent: an echo request with a sequence number, in an
@@ -177,13 +177,7 @@ func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 		p.search = search{on: true, ok: p.mtu, bad: p.link + 1, hint: p.link}
 	}
 	switch {
-	case !p.on && !busy && p.greet > 0:
-		if now.Before(p.pause) {
-			return nil, p.pause
-		}
-		p.greet--
-		return p.probe(now), p.roundEnd()
-	case !p.on && !busy:
+	case !p.on && !busy && p.greet == 0 && p.misses == 0:
 		if p.mtu < p.link && p.by == ICMP {
 			return nil, p.learnt.Add(forget)
 		}
@@ -195,6 +189,7 @@ func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 	case now.Before(p.confirm):
 		return nil, p.confirm
 	default:
+		p.greet = max(p.greet-1, 0)
 		probes = p.probe(now, p.mtu)
 	}
 	return probes, p.roundEnd()
@@ -207,7 +202,7 @@ func (p *Path) probe(now time.Time, sizes ...int) []Packet {
 	for _, size := range append(sizes, sentinel) {
 		p.seq++
 		all = append(all, Packet{p.seq, size})
-		p.sizes[p.seq], p.tried = size, max(p.tried, size)
+		p.sizes[p.seq] = size
 	}
 	p.last = p.seq
 	return all
@@ -233,9 +228,7 @@ func (p *Path) conclude(now time.Time) {
 		return
 	}
 	if !p.on {
-		if r.tried >= p.mtu {
-			p.confirmed(r.passed >= p.mtu, now)
-		}
+		p.confirmed(r.passed >= p.mtu, now)
 		return
 	}
 	p.ok = max(p.ok, r.passed)

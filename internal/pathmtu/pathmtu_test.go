@@ -103,6 +103,29 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
+// The path is narrow, and nobody says so, from the beginning: that is known
+// before there is traffic.
+func TestNarrowFromTheStart(t *testing.T) {
+	n := newNetwork(1400)
+	n.traffic = false
+	p := New(1500)
+	n.run(p, 5*time.Second)
+	want(t, p, 1400, Probe)
+	sent := n.probes
+	n.run(p, time.Hour)
+	if n.probes > sent {
+		t.Errorf("%d probes without traffic", n.probes-sent)
+	}
+	// The peer comes late.
+	n = newNetwork(1400)
+	n.traffic, n.deaf = false, true
+	p = New(1500)
+	n.run(p, 3*time.Second)
+	n.deaf = false
+	n.run(p, 10*time.Second)
+	want(t, p, 1400, Probe)
+}
+
 // The path widens, but not to what the link has.
 func TestWidens(t *testing.T) {
 	n := newNetwork(1300)
@@ -216,7 +239,7 @@ func TestQuiet(t *testing.T) {
 	n.run(p, time.Minute)
 	p.Sent(2, n.now)
 	n.run(p, time.Minute)
-	if n.probes > 1 {
+	if n.probes > 2 { // the first round
 		t.Errorf("%d probes without traffic", n.probes)
 	}
 	if _, again := p.Next(n.now); !again.IsZero() {
