@@ -117,12 +117,12 @@ func told(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
 	})
 }
 
-// answered waits until the peer has answered a probe: from then on routers have
-// not the last word.
+// answered waits until the peer has answered the two probes of a round: from then
+// on routers have not the last word.
 func (d *daemon) answered(t *testing.T) {
 	t.Helper()
 	eventually(t, "the peer answers probes", func() error {
-		if _, s := d.status(t); s.Probes.Answered == 0 {
+		if _, s := d.status(t); s.Probes.Answered < 2 {
 			return fmt.Errorf("%+v", s.Probes)
 		}
 		return nil
