@@ -209,16 +209,14 @@ func writeReason(err error) drop.Reason {
 // interface does not carry the address, everything else. It reports whether the
 // packet is done with.
 func (in *inbound) take(e *end, inner []byte) bool {
-	ip := header.IPv6(inner)
-	if next, off, later := header.FindUpper(ip); next == header.ICMPv6 && !later && off < len(ip) {
-		if e.t.answer(ip[off:]) {
-			e.t.in.carried(1, len(inner))
-			return true
-		}
-		if err, ok := icmp.Parse(inner); ok && e.t.hear(err) {
-			e.t.in.carried(1, len(inner))
-			return true
-		}
+	ours := e.t.answer(header.IPv6(inner))
+	if !ours {
+		err, ok := icmp.Parse(inner)
+		ours = ok && e.t.hear(err)
+	}
+	if ours {
+		e.t.in.carried(1, len(inner))
+		return true
 	}
 	if e.host {
 		in.answer(e, inner)

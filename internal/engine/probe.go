@@ -13,6 +13,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/pathmtu"
@@ -274,6 +275,7 @@ type echo struct {
 	cookie   [8]byte
 	probes   atomic.Uint64
 	answered atomic.Uint64
+	pieces   atomic.Uint64 // identification of the last answer in fragments, and fragmentSeen
 }
 
 func newEcho() *echo {
@@ -355,12 +357,24 @@ func (e *echo) sent(inner []byte) bool {
 	return ip.NextHeader() == header.ICMPv6 && m[0] == icmp.EchoRequest6 && binary.BigEndian.Uint16(m[echoID:]) == e.id
 }
 
-// answer takes an ICMPv6 message to our end, and reports whether it answers a
-// probe. It may be cut off: a far end that cannot answer whole sends fragments,
-// and the first one says enough.
-func (t *tunnel) answer(m []byte) bool {
+// answer takes a packet to our end, and reports whether it is, or belongs to, the
+// answer to a probe. A far end whose interface is too narrow to answer whole sends
+// fragments, of which the first says enough.
+func (t *tunnel) answer(ip header.IPv6) bool {
+	next, off, later := header.FindUpper(ip)
+	if next != header.ICMPv6 || off > len(ip) {
+		return false
+	}
+	fragmented := ip.NextHeader() == header.FragmentHdr && len(ip) >= header.IPv6Len+fragment.HeaderLen
+	if later {
+		return fragmented && uint64(fragmentID(ip))|fragmentSeen == t.echo.pieces.Load()
+	}
+	m := ip[off:]
 	if len(m) < echoData || m[0] != icmp.EchoReply6 || binary.BigEndian.Uint16(m[echoID:]) != t.echo.id || [8]byte(m[echoCookie:]) != t.echo.cookie {
 		return false
+	}
+	if fragmented {
+		t.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
 	t.echo.answered.Add(1)
 	select {
@@ -369,3 +383,10 @@ func (t *tunnel) answer(m []byte) bool {
 	}
 	return true
 }
+
+// fragmentSeen tells an identification that was seen from none.
+const fragmentSeen = 1 << 32
+
+// fragmentID is the identification in the fragment header with which a packet
+// begins (RFC 8200 section 4.5).
+func fragmentID(ip header.IPv6) uint32 { return binary.BigEndian.Uint32(ip[header.IPv6Len+4:]) }
