@@ -51,6 +51,10 @@ func (l *over4) unquote(pkt []byte, size int) (inner []byte, innerSize int, take
 		idOK = l.record.recentID4(ip.ID())
 	case header.DF: // also over a path that has become narrow: it may be a probe
 		idOK = ip.ID() == 0 && !l.static
+	case header.MF: // the first fragment: its length is not that of the inner packet
+		if idOK = l.record.recentID4(ip.ID()); idOK && pkt[0] == 0x45 && ip.Protocol() == protocolOf(l.carries) && l.resolver.Sends4(ip) {
+			return nil, 0, true, true
+		}
 	}
 	if pkt[0] != 0x45 || ip.Protocol() != protocolOf(l.carries) || !l.resolver.Sends4(ip) || !idOK {
 		return nil, 0, false, false

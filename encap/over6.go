@@ -70,8 +70,9 @@ func (l *over6) unquote(pkt []byte, size int) (inner []byte, innerSize int, take
 		return nil, 0, false, true
 	}
 	next, off := ip.NextHeader(), header.IPv6Len
-	if next == header.FragmentHdr {
-		return nil, 0, true, true // its length is not that of the inner packet
+	if next == header.FragmentHdr { // its length is not that of the inner packet
+		ours := len(pkt) <= off || pkt[off] == protocolOf(l.carries) || pkt[off] == header.DestOptions
+		return nil, 0, ours, true
 	}
 	if next == header.DestOptions {
 		if off += header.EncapLimitLen; len(pkt) < off {

@@ -42,6 +42,9 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 		if !taken {
 			break
 		}
+		if first && version == 4 && innerSize > 0 && len(inner) < min(minQuote, innerSize) {
+			return q, false
+		}
 		first = false
 		if len(inner) < minQuote {
 			return q, true
@@ -52,7 +55,8 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 		}
 		pkt, size = inner, innerSize
 	}
-	if len(pkt) >= header.IPv6Len || header.Version(pkt) == 4 && len(pkt) >= header.IPv4Len && len(pkt) >= header.IPv4(pkt).HeaderLen() {
+	if header.Version(pkt) == 6 && len(pkt) >= header.IPv6Len ||
+		header.Version(pkt) == 4 && len(pkt) >= header.IPv4Len && len(pkt) >= header.IPv4(pkt).HeaderLen() {
 		q.Inner = pkt
 	}
 	return q, true

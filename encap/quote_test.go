@@ -65,7 +65,7 @@ func TestUnquote(t *testing.T) {
 		at := len(pkt) - len(inner)
 		for n := range len(pkt) + 1 {
 			q, ok := s.Unquote(pkt[:n])
-			if want := n >= 20; ok != want || ok && q.Size != len(pkt) {
+			if want := n >= 28; ok != want || ok && q.Size != len(pkt) {
 				t.Errorf("%d bytes quoted: %v %+v", n, ok, q)
 			}
 			if want := n >= at+20; (q.Inner != nil) != want || want && !bytes.Equal(q.Inner, pkt[at:n]) {
@@ -104,6 +104,15 @@ func TestUnquote(t *testing.T) {
 			c.edit(b)
 			if q, ok := s.Unquote(b); ok {
 				t.Errorf("a wrong %s is believed: %+v", c.name, q)
+			}
+		}
+		// Between the ends of the layer, but not of it: of fragments the first header
+		// tells.
+		for next, ours := range map[byte]bool{header.ICMPv6: false, header.ProtoIPv4: true, header.DestOptions: true} {
+			b := bytes.Clone(pkt)
+			b[26], b[60] = header.FragmentHdr, next
+			if q, ok := s.Unquote(b); !ok || (q.Inner == nil) != ours {
+				t.Errorf("fragment of %d: %v %+v", next, ok, q)
 			}
 		}
 		// Between other ends, it is IPv6 that somebody sent through the tunnel.

@@ -43,16 +43,20 @@ func AppendTooBig(b []byte, mtu int, head, body []byte) []byte {
 	return Append(b, TooBig6, 0, uint32(mtu), head, body)
 }
 
-// MayAnswer reports whether an error may be sent about an inner packet, of which
-// there is at least the IP header, as it enters the tunnel: not about an error,
+// MayAnswer reports whether an error may be sent about an inner packet as it
+// enters the tunnel, of which there may be less than the whole: not without an IP
+// header, not about an error,
 // nor a fragment but the first, nor to a sender that is none, nor about what went
 // to many (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). "Too big" is told
 // about IPv6 multicast, too, so that its path MTU can be found.
 func MayAnswer(pkt []byte, tooBig bool) bool {
-	if header.Version(pkt) == 4 {
-		return mayAnswer4(header.IPv4(pkt))
+	switch header.Version(pkt) {
+	case 4:
+		return len(pkt) >= header.IPv4Len && mayAnswer4(header.IPv4(pkt))
+	case 6:
+		return len(pkt) >= header.IPv6Len && mayAnswer6(header.IPv6(pkt), tooBig)
 	}
-	return mayAnswer6(header.IPv6(pkt), tooBig)
+	return false
 }
 
 func mayAnswer4(ip header.IPv4) bool {

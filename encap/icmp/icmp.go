@@ -88,10 +88,25 @@ func Parse(pkt []byte) (Error, bool) {
 		e.Arg >>= 24
 	}
 	e.Quote = msg[HeaderLen:]
+	if n := e.quoteLen(msg); n > 0 && n < len(e.Quote) {
+		e.Quote = e.Quote[:n]
+	}
 	if e.Version == 4 {
 		return e, e.Type == Unreachable4 || e.Type == TimeExceeded4 || e.Type == Parameter4 || e.Type == sourceQuench4
 	}
 	return e, e.Type < information6
+}
+
+// quoteLen is how long the quote is if extensions follow it (RFC 4884 section
+// 4.1), 0 if the message does not say.
+func (e *Error) quoteLen(msg []byte) int {
+	switch {
+	case e.Version == 4 && (e.Type == Unreachable4 || e.Type == TimeExceeded4 || e.Type == Parameter4):
+		return int(msg[5]) * 4
+	case e.Version == 6 && (e.Type == Unreachable6 || e.Type == TimeExceeded6):
+		return int(msg[4]) * 8
+	}
+	return 0
 }
 
 // Meaning is what an error about an outer packet says of the tunnel.

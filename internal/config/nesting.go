@@ -35,7 +35,7 @@ func checkNesting(r *report, all []*draft) {
 		depth := len(d.Mode.Layers)
 		for next := through(d); next != nil && next != d; next = through(next) {
 			// A circle that d only leads into ends here, too.
-			if depth += len(next.Mode.Layers); depth > encap.MaxDepth {
+			if depth += max(1, len(next.Mode.Layers)); depth > encap.MaxDepth { // none if the mode is wrong
 				r.add(d.values["remote"], "remote %v is reached through tunnel %s (line %d), and packets would be encapsulated more than %d times, or in a circle: "+
 					"give it another remote, or route that elsewhere", d.Remote.Addr, quote(through(d).Name), through(d).header.line, encap.MaxDepth)
 				break

@@ -156,7 +156,7 @@ address = ["2001:db8::1/64"]
 	pings(t, h.a, netip.MustParseAddr("10.1.0.2"), rig.PingOptions{Size: 1380 - 28, DF: true})
 	transfer(t, h.a, h.b, netip.MustParseAddr("10.1.0.2"), 1<<20)
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.9.0.0/24"), netip.Addr{}, "six1"))
-	a.wait(t, "packets would be encapsulated 5 times (at most 4)")
+	a.wait(t, "packets would be encapsulated more than 4 times")
 	must(t, h.a.DelRoute(netip.MustParsePrefix("10.9.0.0/24"), netip.Addr{}, "six1"))
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.9.0.0/24"), netip.Addr{}, "six0"))
 	a.wait(t, "ready")

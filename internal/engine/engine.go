@@ -140,21 +140,34 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 			wait = retry
 		}
 		timer.Reset(wait)
+		if err := e.wait(ctx, timer.C); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// wait returns when it is time to look at everything again. What is learnt of one
+// tunnel's path concerns no other.
+func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-timer.C:
+		case <-timer:
+			return nil
 		case <-e.notify:
 			select { // one command of an administrator is a burst of changes
 			case <-time.After(settle):
 			case <-ctx.Done():
-				return nil
 			}
+			return nil
 		case t := <-e.lost:
 			e.interfaceLost(t)
+			return nil
 		case r := <-e.names:
 			r.t.resolved = r.addr
 			r.t.log.Info("resolved", zap.String("name", r.t.cfg.Remote.Name), zap.Stringer("address", r.addr))
+			return nil
 		case l := <-e.prober.lessons:
 			l.t.lesson = l
 			if err := e.evaluate(l.t); err != nil {

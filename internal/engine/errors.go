@@ -85,6 +85,11 @@ func (o *outerErrors) hear(b []byte) {
 	}
 }
 
+// leastByICMP is the least path MTU that a router's word can bring about, as the
+// kernel's net.ipv4.route.min_pmtu: with less, whoever forges one could have every
+// packet cut into dozens. DF is clear then, so that routers cut what they must.
+const leastByICMP = 552
+
 // hear takes an ICMP error about a packet between the ends of the tunnel, or of
 // its IPv6 layer, and reports whether it is about one that we sent.
 func (t *tunnel) hear(err icmp.Error) bool {
@@ -105,7 +110,7 @@ func (t *tunnel) hear(err icmp.Error) bool {
 			t.heard.ignored.Add(1)
 			return true
 		}
-		t.prober.tooBig(t, encap.PathMTU(mtu+q.Outside), q.Inner)
+		t.prober.tooBig(t, encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q.Inner)
 	default:
 		switch {
 		case q.Inner == nil:

@@ -35,7 +35,8 @@ type inbound struct {
 	sizes   []int
 	touched []*end // have packets of the current batch
 	reply   []byte // for an answer of our own
-	scratch []byte // and its fragments
+	scratch []byte // its IPv6 fragments
+	pieces  []byte // and those of IPv4
 }
 
 // ends are tunnels by the pair of addresses as it stands in a packet: the peer's
@@ -75,6 +76,7 @@ func (e *Engine) newInbound(local netip.Addr, rx transport.Receiver) *inbound {
 		sizes:   make([]int, transport.BatchSize),
 		reply:   make([]byte, encap.Headroom+transport.MaxPacket),
 		scratch: make([]byte, encap.Headroom+transport.MaxPacket),
+		pieces:  make([]byte, transport.MaxPacket),
 	}
 	in.drops = drops{counters: &e.stray, log: e.log.Named("in").With(zap.Stringer("local", local))}
 	in.ends.Store(&ends{})
@@ -247,9 +249,11 @@ func (in *inbound) answer(e *end, inner []byte) {
 			e.drops.count(r, inner)
 			return
 		}
-		if err := p.senders[0].SendOne(pkt); err != nil {
-			e.drops.countN(sendReason(err), 1, inner, err)
-			return
+		for f := range fragment.IPv4(pkt, int(p.mtu), in.pieces) {
+			if err := p.senders[0].SendOne(f); err != nil {
+				e.drops.countN(sendReason(err), 1, inner, err)
+				return
+			}
 		}
 	}
 	e.t.in.carried(1, size)

@@ -26,7 +26,7 @@ type outbound struct {
 
 	*workspace
 	path  *path  // of the packets that are being carried; nil: there is none
-	large uint64 // packets since the last send that not every path carries
+	large uint64 // packets since the last send that not every path carries whole
 }
 
 // workspace is what packets need on their way. Goroutines have one only while
@@ -171,7 +171,7 @@ func (o *outbound) add(b []byte) int {
 
 // push appends an outer packet to the batch. Size is that of the inner one.
 func (o *outbound) push(pkt transport.Packet, size int) {
-	if pkt.Len() > everyPath {
+	if pkt.Len() > min(everyPath, int(o.path.mtu)-1) {
 		o.large++
 	}
 	if pkt.Len() > int(o.path.mtu) {
@@ -181,8 +181,8 @@ func (o *outbound) push(pkt transport.Packet, size int) {
 	o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
 }
 
-// everyPath is the size of outer packets that are cut where a path does not carry
-// them whole: those of IPv6's least MTU.
+// everyPath is the size of outer packets of which nothing can be learnt over a
+// wider path: those of IPv6's least MTU pass every path, whole or cut.
 const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 
 // send sends the batch. A packet that the kernel refuses costs itself only; if
@@ -210,7 +210,9 @@ func (o *outbound) send() {
 		o.t.out.carried(packets, bytes)
 	}
 	if o.large > 0 {
-		o.t.sentLarge(o.large)
+		if !o.t.cfg.Options.StaticMTU {
+			o.t.sentLarge(o.large)
+		}
 		o.large = 0
 	}
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0

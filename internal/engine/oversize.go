@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"errors"
+	"net"
+
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/fragment"
@@ -28,6 +31,7 @@ func (o *outbound) refuse(r drop.Reason, head, body []byte) {
 
 // pieces carries an inner packet in fragments of a layer's IPv6 packet.
 func (o *outbound) pieces(head, body []byte) {
+	o.large++
 	o.send() // what came before it goes before it
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	for pkt, r := range o.path.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
@@ -58,12 +62,14 @@ func (o *outbound) oversize(pkt transport.Packet, size int) {
 // sendOne sends an outer packet, in fragments if it must be: a raw socket that
 // writes its own headers leaves that to us.
 func (o *outbound) sendOne(pkt []byte) error {
-	s := o.path.senders[o.index]
-	if len(pkt) <= int(o.path.mtu) {
-		return s.SendOne(pkt)
-	}
 	for f := range fragment.IPv4(pkt, int(o.path.mtu), o.spare(2)) {
-		if err := s.SendOne(f); err != nil {
+		err := o.path.senders[o.index].SendOne(f)
+		if errors.Is(err, net.ErrClosed) { // the path was replaced
+			if p := o.t.path.Load(); p != nil {
+				err = p.senders[o.index].SendOne(f)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -82,9 +82,8 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
 		return nil, fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name), nil
 	}
-	depth, through := e.depth(t, route)
-	if depth > encap.MaxDepth {
-		return nil, fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated %d times (at most %d), or in a circle", remote, through, depth, encap.MaxDepth), nil
+	if e.depth(t, route) > encap.MaxDepth {
+		return nil, fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or in a circle", remote, t.through.cfg.Name, encap.MaxDepth), nil
 	}
 	ep := encap.Endpoints{Local: t.cfg.Local, Remote: remote, Local6: t.cfg.Local6, Remote6: t.cfg.Remote6}
 	if !ep.Local.IsValid() {
@@ -97,10 +96,10 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 	mtu, by := t.learnt(ep, link)
 	hop := e.findHop(t, route)
 	old := t.path.Load()
-	if old != nil && old.endpoints == ep && old.link == link && old.mtu == mtu && old.by == by && old.hop == hop && old.depth == depth {
+	if old != nil && old.endpoints == ep && old.link == link && old.mtu == mtu && old.by == by && old.hop == hop {
 		return old, "", nil
 	}
-	p = &path{endpoints: ep, link: link, mtu: mtu, by: by, hop: hop, depth: depth}
+	p = &path{endpoints: ep, link: link, mtu: mtu, by: by, hop: hop}
 	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local), t.record); err != nil {
 		return nil, "", err
 	}
@@ -124,18 +123,20 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 }
 
 // depth is how many layers a tunnel's packets have when they leave the host: its
-// own, and those of the tunnel of ours through which the route leads, if it does.
-func (e *Engine) depth(t *tunnel, route netcfg.Route) (depth int, through string) {
-	depth = len(t.cfg.Mode.Layers)
+// own, and those of the tunnels of ours through which the route leads. In a circle
+// it is more than there may be.
+func (e *Engine) depth(t *tunnel, route netcfg.Route) int {
+	t.through = nil
 	for _, u := range e.tunnels {
 		if u.cfg.Netns == "" && u.index.Load() == int64(route.Index) {
-			if p := u.path.Load(); p != nil {
-				return depth + p.depth, u.cfg.Name
-			}
-			return depth + len(u.cfg.Mode.Layers), u.cfg.Name
+			t.through = u
 		}
 	}
-	return depth, ""
+	depth := len(t.cfg.Mode.Layers)
+	for u := t.through; u != nil && depth <= encap.MaxDepth; u = u.through {
+		depth += len(u.cfg.Mode.Layers)
+	}
+	return depth
 }
 
 // learnt is the path MTU as far as it is known, between endpoints and over a
@@ -192,6 +193,9 @@ func (e *Engine) register(t *tunnel, p *path) error {
 	t.registered = p
 	for i, in := range slices.Concat(shards, arrivals) {
 		in.replace(newEnd(t, p, i%t.queues))
+	}
+	if !t.listening.Swap(true) {
+		t.prober.rouse()
 	}
 	if port != nil {
 		if err := port.filter.Take(p.endpoints.Remote, local); err != nil {

@@ -44,6 +44,7 @@ type tooBig struct {
 	t     *tunnel
 	mtu   encap.PathMTU
 	inner []byte // the packet that it was about, as far as quoted
+	proof bool   // that was a probe, of which nobody else can know
 }
 
 // answer is an answered probe.
@@ -66,9 +67,8 @@ type probing struct {
 	*pathmtu.Path
 	endpoints encap.Endpoints // of the path that this is about
 	link      encap.PathMTU
-	stack     *encap.Stack  // that cuts nothing
-	again     time.Time     // when to look; zero: when there is traffic
-	told      encap.PathMTU // 0: the link's, of which nobody needs to be told
+	stack     *encap.Stack // that cuts nothing
+	again     time.Time    // when to look; zero: when there is traffic
 }
 
 func newProber() *prober {
@@ -102,14 +102,17 @@ func (p *prober) rouse() {
 // tooBig reports what a router said about an inner packet. When there are many
 // such reports, some are lost: routers repeat them.
 func (p *prober) tooBig(t *tunnel, mtu encap.PathMTU, inner []byte) {
-	if len(p.reports) == cap(p.reports) {
+	if !t.reports.Allow() {
 		return
 	}
 	select {
-	case p.reports <- tooBig{t, mtu, bytes.Clone(inner)}:
+	case p.reports <- tooBig{t, mtu, bytes.Clone(inner), t.echo.proves(inner)}:
 	default:
 	}
 }
+
+// reportsPerSecond is how many reports of a tunnel are looked at.
+const reportsPerSecond = 100
 
 // trafficPoll is how often traffic is looked at while there is some.
 const trafficPoll = 500 * time.Millisecond
@@ -149,12 +152,16 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 func (p *prober) news(tunnels []*tunnel) bool {
 	for _, t := range tunnels {
 		path, pr := t.path.Load(), p.paths[t]
-		if t.large.Load() != p.seen[t] || path != nil && !t.cfg.Options.StaticMTU && !pr.isAbout(path) {
+		if t.large.Load() != p.seen[t] || path != nil && t.learns() && !pr.isAbout(path) {
 			return true
 		}
 	}
 	return false
 }
+
+// learns reports whether the tunnel's path MTU is to be learnt, and answers to
+// probes can be heard.
+func (t *tunnel) learns() bool { return !t.cfg.Options.StaticMTU && t.listening.Load() }
 
 // isAbout reports whether a path has the ends and the first hop that are known.
 func (pr *probing) isAbout(p *path) bool {
@@ -204,7 +211,7 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 // its MTU is not to be learnt.
 func (p *prober) probing(t *tunnel, now time.Time) *probing {
 	path, pr := t.path.Load(), p.paths[t]
-	if path == nil || t.cfg.Options.StaticMTU {
+	if path == nil || !t.learns() {
 		return nil
 	}
 	if pr.isAbout(path) {
@@ -228,7 +235,7 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	if pr == nil {
 		return
 	}
-	believed := pr.TooBig(int(r.mtu), now)
+	believed := pr.TooBig(int(r.mtu), r.proof, now)
 	pr.again = now
 	p.tell(ctx, r.t, pr)
 	// The sender is told at once if it can be: otherwise when it sends again.
@@ -250,14 +257,15 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	}
 }
 
-// tell lets the control loop know what is new, and waits until the path has it.
+// tell lets the control loop know what the path does not have yet, and waits until
+// it has it.
 func (p *prober) tell(ctx context.Context, t *tunnel, pr *probing) {
 	mtu, by := pr.MTU()
-	if encap.PathMTU(mtu) == pr.told || pr.told == 0 && by == pathmtu.Route {
+	path := t.path.Load()
+	if path == nil || !pr.isAbout(path) || int(path.mtu) == mtu && path.by == by {
 		return
 	}
-	pr.told = encap.PathMTU(mtu)
-	l := lesson{t, pr.endpoints, pr.link, pr.told, by, make(chan struct{})}
+	l := lesson{t, pr.endpoints, pr.link, encap.PathMTU(mtu), by, make(chan struct{})}
 	select {
 	case p.lessons <- l:
 	case <-ctx.Done():
@@ -339,9 +347,8 @@ func (t *tunnel) probe(pr *probing, q pathmtu.Packet) {
 	if r != drop.None {
 		return
 	}
-	if err := path.senders[0].SendOne(pkt); err == nil {
-		t.echo.probes.Add(1)
-	}
+	t.echo.probes.Add(1) // before the answer can be there
+	_ = path.senders[0].SendOne(pkt)
 }
 
 // probeHopLimit is that of neighbours, who need no router (RFC 4861 section 7.1).
@@ -355,6 +362,12 @@ func (e *echo) sent(inner []byte) bool {
 	ip := header.IPv6(inner)
 	m := ip.Payload()
 	return ip.NextHeader() == header.ICMPv6 && m[0] == icmp.EchoRequest6 && binary.BigEndian.Uint16(m[echoID:]) == e.id
+}
+
+// proves reports whether a quoted inner packet is a probe beyond doubt: its cookie
+// is quoted, too.
+func (e *echo) proves(inner []byte) bool {
+	return e.sent(inner) && len(inner) >= header.IPv6Len+echoData && [8]byte(inner[header.IPv6Len+echoCookie:]) == e.cookie
 }
 
 // answer takes a packet to our end, and reports whether it is, or belongs to, the
@@ -375,6 +388,9 @@ func (t *tunnel) answer(ip header.IPv6) bool {
 	}
 	if fragmented {
 		t.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
+	}
+	if t.echo.answered.Load() >= t.echo.probes.Load() {
+		return true // more than anybody was asked for
 	}
 	t.echo.answered.Add(1)
 	select {

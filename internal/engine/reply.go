@@ -29,7 +29,9 @@ type replier struct {
 	namespace string
 	iface     *atomic.Int64 // index of the interface
 	log       *zap.Logger
-	limit     *rate.Limiter
+	// Errors of our own, and those that others have told us: who forges these must
+	// not keep those back.
+	own, relayed *rate.Limiter
 
 	sent, limited, failed atomic.Uint64
 
@@ -43,37 +45,38 @@ func newReplier(t *tunnel) *replier {
 		namespace: t.cfg.Netns,
 		iface:     &t.index,
 		log:       t.log.Named("icmp"),
-		limit:     rate.NewLimiter(repliesPerSecond, repliesAtOnce),
+		own:       rate.NewLimiter(repliesPerSecond, repliesAtOnce),
+		relayed:   rate.NewLimiter(repliesPerSecond, repliesAtOnce),
 	}
 }
 
 // tooBig is for packets, of which head is the beginning and body the rest, that
 // are larger than mtu.
 func (r *replier) tooBig(mtu int, head, body []byte) {
-	r.reply(true, head, func(b []byte) []byte { return icmp.AppendTooBig(b, mtu, head, body) })
+	r.reply(r.own, true, head, func(b []byte) []byte { return icmp.AppendTooBig(b, mtu, head, body) })
 }
 
 // unreachable is for what an error about an outer packet means to the sender of
 // the inner one.
 func (r *replier) unreachable(m icmp.Meaning, inner []byte) {
 	typ, code := m.For(header.Version(inner))
-	r.reply(false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
+	r.reply(r.relayed, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
 // limitReached is for packets whose encapsulation limit is 0 (RFC 2473 section
 // 4.1.1 a): the pointer shows where.
 func (r *replier) limitReached(inner []byte) {
 	if at, found := header.FindEncapLimit(header.IPv6(inner)); found {
-		r.reply(false, inner, func(b []byte) []byte { return icmp.Append(b, icmp.Parameter6, 0, uint32(at), inner, nil) })
+		r.reply(r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, icmp.Parameter6, 0, uint32(at), inner, nil) })
 	}
 }
 
 // reply sends an error about an inner packet, if one may be sent.
-func (r *replier) reply(tooBig bool, inner []byte, message func([]byte) []byte) {
+func (r *replier) reply(limit *rate.Limiter, tooBig bool, inner []byte, message func([]byte) []byte) {
 	if !icmp.MayAnswer(inner, tooBig) {
 		return
 	}
-	if !r.limit.Allow() {
+	if !limit.Allow() {
 		r.limited.Add(1)
 		return
 	}

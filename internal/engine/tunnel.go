@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
@@ -28,10 +29,11 @@ type tunnel struct {
 	in   counters
 	out  counters
 
-	device   atomic.Pointer[tun.Device] // nil: the interface is gone
-	answered atomic.Uint64              // echo requests, by the daemon itself
-	index    atomic.Int64               // of the interface, in its namespace
-	touched  atomic.Bool                // somebody changed the interface
+	device    atomic.Pointer[tun.Device] // nil: the interface is gone
+	listening atomic.Bool                // packets from the peer find us
+	answered  atomic.Uint64              // echo requests, by the daemon itself
+	index     atomic.Int64               // of the interface, in its namespace
+	touched   atomic.Bool                // somebody changed the interface
 
 	queues int
 	record *encap.Record
@@ -43,7 +45,9 @@ type tunnel struct {
 	heard  heard
 	prober *prober
 	echo   *echo
-	large  atomic.Uint64 // packets sent that not every path carries
+	// Limits what routers say of the path MTU, true or not.
+	reports *rate.Limiter
+	large   atomic.Uint64 // packets sent that not every path carries
 
 	// Of the control loop only.
 	link       *netcfg.Link
@@ -52,6 +56,7 @@ type tunnel struct {
 	resolved   netip.Addr      // of a remote that is a name
 	noXDP      string          // why packets do not leave through AF_XDP though they should
 	registered *path           // by which packets from the peer find us
+	through    *tunnel         // into which outer packets are routed
 	lesson     lesson          // what was learnt of the path last
 	odd, wraps uint64          // of the record, when they were logged
 	reopen     time.Time       // not before: after the interface was lost
@@ -68,7 +73,6 @@ type path struct {
 	mtu       encap.PathMTU // of all that is known; not larger
 	by        pathmtu.Source
 	hop       hop
-	depth     int // layers in all
 	stack     *encap.Stack
 	clamp     clamp
 	senders   []transport.Sender // one for each queue
@@ -77,7 +81,7 @@ type path struct {
 func newTunnel(cfg config.Tunnel, queues int, p *prober, log *zap.Logger) *tunnel {
 	t := &tunnel{
 		cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
-		record: encap.NewRecord(), prober: p, echo: newEcho(),
+		record: encap.NewRecord(), prober: p, echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond),
 	}
 	t.reply = newReplier(t)
 	t.setState(Starting, "")

@@ -38,8 +38,8 @@ const (
 	// After a decrease a larger size is tried again (PMTU_RAISE_TIMER). RFC 8899
 	// proposes ten minutes; a probe that is lost costs nobody a packet.
 	raiseEvery = time.Minute
-	// What a router said is forgotten after so long where probes cannot tell
-	// (RFC 1191 section 6.3).
+	// A decrease is forgotten after so long where probes cannot tell (RFC 1191
+	// section 6.3).
 	forget = 10 * time.Minute
 	// A new path is confirmed, too, in so many rounds until something is answered:
 	// then it is known who has the last word before a router speaks, and how large
@@ -125,21 +125,30 @@ func (p *Path) Sent(n int, now time.Time) {
 }
 
 // TooBig tells that a router on the way said that it carries packets of mtu
-// bytes. Probes have the last word (RFC 8899 section 4.6.2): where they are
-// answered the MTU remains until then, and believed is false; where it is not
-// known whether they are, the router is believed meanwhile.
-func (p *Path) TooBig(mtu int, now time.Time) (believed bool) {
-	if mtu >= p.mtu {
+// bytes. With proof, because it was about a probe, it is believed. Otherwise
+// probes have the last word (RFC 8899 section 4.6.2): where they are answered the
+// MTU remains until then, and believed is false; where that is not known, the
+// router is believed meanwhile.
+func (p *Path) TooBig(mtu int, proof bool, now time.Time) (believed bool) {
+	switch {
+	case proof && mtu <= p.mtu:
+		p.decrease(mtu, ICMP, now)
+		p.search, p.round = search{}, round{}
+		return true
+	case mtu >= p.mtu:
 		return false
 	}
-	before, was := p.mtu, p.on
+	bad := p.mtu + 1
+	if p.on { // a word that is not verified yet must not hide the size before it
+		bad = max(bad, p.bad)
+	}
 	believed = !p.answers
 	if believed {
 		p.decrease(mtu, ICMP, now)
-	} else if was {
+	} else if p.on {
 		return false
 	}
-	p.search, p.round = search{on: true, ok: sentinel, bad: before + 1, hint: mtu}, round{}
+	p.search, p.round, p.misses = search{on: true, ok: sentinel, bad: bad, hint: mtu}, round{}, 0
 	if p.silent < missesMax { // otherwise it is known that nobody answers, and when to ask again
 		p.pause = now
 	}
@@ -170,7 +179,7 @@ func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 		p.conclude(now)
 	}
 	busy := now.Before(p.busyUntil)
-	if p.mtu < p.link && p.by == ICMP && !p.answers && now.Sub(p.learnt) >= forget {
+	if p.mtu < p.link && !p.answers && now.Sub(p.learnt) >= forget {
 		p.mtu, p.by = p.link, Route
 	}
 	if !p.on && busy && p.mtu < p.link && !now.Before(p.raise) && p.answers {
@@ -178,7 +187,7 @@ func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 	}
 	switch {
 	case !p.on && !busy && p.greet == 0 && p.misses == 0:
-		if p.mtu < p.link && p.by == ICMP {
+		if p.mtu < p.link && !p.answers {
 			return nil, p.learnt.Add(forget)
 		}
 		return nil, time.Time{}
@@ -231,6 +240,10 @@ func (p *Path) conclude(now time.Time) {
 		p.confirmed(r.passed >= p.mtu, now)
 		return
 	}
+	if p.hint != 0 && p.hint < p.bad-1 {
+		p.verified(r.passed, now)
+		return
+	}
 	p.ok = max(p.ok, r.passed)
 	for _, size := range r.sizes {
 		if size > p.ok {
@@ -240,23 +253,32 @@ func (p *Path) conclude(now time.Time) {
 	if p.mtu >= p.bad && p.ok > sentinel { // do not wait for the exact size
 		p.decrease(p.ok, Probe, now)
 	}
-	switch {
-	case p.ok == p.hint:
-		if p.ok < p.link {
-			p.decrease(p.ok, ICMP, now)
-			break
-		}
-		fallthrough
-	case p.bad-p.ok <= 1:
-		if p.hint != 0 && p.hint < p.ok && p.hint != p.link {
-			p.forged++
-		}
+	p.hint = 0
+	if p.bad-p.ok <= 1 {
 		p.settle(now)
-	default:
-		p.hint = 0
+	}
+}
+
+// verified is the outcome of a round that was to show whether a router is right:
+// of two sizes, that of before and the one that it said, the larger must be lost,
+// and not by chance.
+func (p *Path) verified(passed int, now time.Time) {
+	if passed >= p.bad-1 {
+		p.forged++
+		p.ok = passed
+		p.settle(now)
 		return
 	}
-	p.search = search{}
+	if p.misses++; p.misses < missesMax {
+		return
+	}
+	p.misses = 0
+	if passed >= p.hint {
+		p.decrease(p.hint, ICMP, now)
+		p.search = search{}
+		return
+	}
+	p.bad, p.hint = p.hint, 0 // right, but there is a narrower link behind
 }
 
 // settle ends a search with the largest size that passes.
@@ -267,6 +289,7 @@ func (p *Path) settle(now time.Time) {
 		p.mtu, p.by, p.learnt = p.ok, Probe, now
 	}
 	p.raise, p.confirm, p.misses = now.Add(raiseEvery), now.Add(confirmEvery), 0
+	p.search = search{}
 }
 
 // decrease takes a smaller MTU.

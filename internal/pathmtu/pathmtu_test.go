@@ -156,7 +156,7 @@ func TestTooBigVerified(t *testing.T) {
 	p := New(1500)
 	n.run(p, 5*time.Second)
 	for _, lie := range []int{68, 576, 1280, 1499} {
-		if p.TooBig(lie, n.now) {
+		if p.TooBig(lie, false, n.now) {
 			t.Errorf("%d is believed at once", lie)
 		}
 		want(t, p, 1500, Route)
@@ -167,19 +167,23 @@ func TestTooBigVerified(t *testing.T) {
 		t.Errorf("%d forged", p.Forged())
 	}
 	n.mtu = 1400
-	p.TooBig(1400, n.now)
+	p.TooBig(1400, false, n.now)
 	n.run(p, time.Second)
 	want(t, p, 1400, ICMP)
+	n.mtu = 1390
+	p.TooBig(1390, false, n.now)
+	p.TooBig(1390, true, n.now) // said of a probe
+	want(t, p, 1390, ICMP)
 	// True, but not the whole truth: there is a narrower link behind it.
 	n.mtu = 1310
-	p.TooBig(1350, n.now)
+	p.TooBig(1350, false, n.now)
 	n.run(p, 3*time.Second)
 	want(t, p, 1310, Probe)
 	// Without traffic, too.
 	n.traffic = false
 	n.run(p, 10*time.Second)
 	n.mtu = 1290
-	p.TooBig(1290, n.now)
+	p.TooBig(1290, false, n.now)
 	n.run(p, time.Second)
 	want(t, p, 1290, ICMP)
 }
@@ -190,7 +194,7 @@ func TestTooBigFirst(t *testing.T) {
 	n.traffic = false
 	p := New(1500)
 	n.run(p, 10*time.Millisecond) // the greeting is on its way
-	if !p.TooBig(1300, n.now) {
+	if !p.TooBig(1300, false, n.now) {
 		t.Error("not believed")
 	}
 	want(t, p, 1300, ICMP)
@@ -198,9 +202,59 @@ func TestTooBigFirst(t *testing.T) {
 	want(t, p, 1500, Route)
 	n.mtu = 1300
 	n.now = n.now.Add(time.Hour)
-	p.TooBig(1300, n.now)
+	p.TooBig(1300, false, n.now)
 	n.run(p, 10*time.Second)
 	want(t, p, 1300, ICMP)
+}
+
+// Two lies on the heels of each other, before it is known whether the peer
+// answers, and after; and lies over a path with some loss.
+func TestLies(t *testing.T) {
+	n := newNetwork(1500)
+	n.traffic = false
+	p := New(1500)
+	p.TooBig(1000, false, n.now)
+	p.TooBig(999, false, n.now)
+	n.run(p, time.Second)
+	want(t, p, 1500, Route)
+	p.TooBig(1000, false, n.now)
+	p.TooBig(999, false, n.now)
+	n.run(p, 10*time.Second)
+	want(t, p, 1500, Route)
+	n.loss = 0.01
+	for range 3000 {
+		p.TooBig(600, false, n.now)
+		n.run(p, 200*time.Millisecond)
+		if mtu, _ := p.MTU(); mtu != 1500 {
+			t.Fatalf("%d after %d lies", mtu, p.Forged())
+		}
+	}
+}
+
+// Next never asks to be called again at once: its user would do nothing else.
+func TestNextRests(t *testing.T) {
+	n := newNetwork(1400)
+	p := New(1500)
+	n.run(p, 10*time.Second)
+	p.TooBig(1390, true, n.now)
+	n.traffic = false
+	for range 100 {
+		n.run(p, 20*time.Second)
+		if probes, again := p.Next(n.now); len(probes) == 0 && !again.IsZero() && !again.After(n.now) {
+			t.Fatalf("at %v: again at %v", n.now, again)
+		}
+	}
+}
+
+// A peer that answered once and never again: what was found is forgotten.
+func TestFallsSilent(t *testing.T) {
+	n := newNetwork(1400)
+	p := New(1500)
+	n.run(p, 10*time.Second)
+	want(t, p, 1400, Probe)
+	n.deaf = true
+	n.run(p, 15*time.Minute)
+	want(t, p, 1500, Route)
 }
 
 // Where nobody answers, a router is believed, and forgotten after ten minutes.
@@ -210,11 +264,11 @@ func TestTooBigAlone(t *testing.T) {
 	p := New(1500)
 	n.run(p, 20*time.Second)
 	want(t, p, 1500, Route)
-	if !p.TooBig(1400, n.now) {
+	if !p.TooBig(1400, false, n.now) {
 		t.Error("not believed")
 	}
 	want(t, p, 1400, ICMP)
-	if p.TooBig(1400, n.now) || p.TooBig(1450, n.now) {
+	if p.TooBig(1400, false, n.now) || p.TooBig(1450, false, n.now) {
 		t.Error("no less than before")
 	}
 	n.run(p, 9*time.Minute)
@@ -252,7 +306,7 @@ func TestPeerDiesInSearch(t *testing.T) {
 	n := newNetwork(1500)
 	p := New(1500)
 	n.run(p, 5*time.Second)
-	p.TooBig(1400, n.now)
+	p.TooBig(1400, false, n.now)
 	n.deaf = true
 	n.run(p, 10*time.Second)
 	want(t, p, 1400, ICMP)
