@@ -51,6 +51,7 @@ bench-peers: ## sixfourd beside other tunnels, in turns: a table, and bench/peer
 
 fuzz: ## run each fuzz target for FUZZTIME (60s)
 	$(GO) test -run '^$$' -fuzz FuzzDecapsulate -fuzztime $(FUZZTIME) ./encap
+	$(GO) test -run '^$$' -fuzz FuzzUnquote -fuzztime $(FUZZTIME) ./encap
 	$(GO) test -run '^$$' -fuzz FuzzClampMSS -fuzztime $(FUZZTIME) ./encap
 	$(GO) test -run '^$$' -fuzz FuzzHeaders -fuzztime $(FUZZTIME) ./encap/header
 	$(GO) test -run '^$$' -fuzz FuzzFragments -fuzztime $(FUZZTIME) ./encap/fragment
