@@ -11,9 +11,9 @@ package differential
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"sixfour/internal/rig"
 )
 
 // program is the daemon that the tests run.
@@ -31,10 +31,8 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		program = filepath.Join(dir, "sixfourd")
-		args := append([]string{"build", "-o", program}, buildFlags...)
-		if out, err := exec.Command("go", append(args, "sixfour/cmd/sixfourd")...).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build the daemon: %v\n%s", err, out)
+		if program, err = rig.Build(dir, "sixfour/cmd/sixfourd"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()

@@ -1,7 +1,6 @@
 package differential
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -29,7 +28,7 @@ import (
 type router struct {
 	ports    [links]*rig.Capture // the tester's, on each link
 	seen     chan frame          // what the router sent
-	log      buffer              // the daemon's
+	log      rig.Log             // the daemon's
 	patience time.Duration       // how long to wait for an answer
 }
 
@@ -132,24 +131,6 @@ func (r *router) startDaemon(t *testing.T, ns *rig.Namespace, tunnel string) {
 			t.Fatal("the daemon does not become ready")
 		}
 	}
-}
-
-// buffer is a bytes.Buffer for a writer and a reader.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func newNamespace(t *testing.T, name string) *rig.Namespace {

@@ -392,8 +392,7 @@ func TestManyTunnels(t *testing.T) {
 	d := start(t, h.a, a.String())
 	reachable(t, h.a, netip.MustParseAddr("fd00:0::2"))
 	transfer(t, h.a, h.b, netip.MustParseAddr("fd00:0::2"), 20<<20)
-	// (The race detector takes memory of its own.)
-	if kib := resident(t, d.cmd.Process.Pid); kib > mostKiB && len(buildFlags) == 0 {
+	if kib := resident(t, d.cmd.Process.Pid); kib > mostKiB && !rig.Race {
 		t.Errorf("%d KiB resident with %d tunnels, more than %d", kib, n, mostKiB)
 	}
 	d.end(t, syscall.SIGTERM)

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,10 +39,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		program = filepath.Join(dir, "sixfourd")
-		args := append([]string{"build", "-o", program}, buildFlags...)
-		if out, err := exec.Command("go", append(args, "sixfour/cmd/sixfourd")...).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build the daemon: %v\n%s", err, out)
+		if program, err = rig.Build(dir, "sixfour/cmd/sixfourd"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
@@ -124,27 +120,9 @@ func config(mode string, self, other int, lines []string) string {
 // daemon is a running sixfourd.
 type daemon struct {
 	cmd    *exec.Cmd
-	log    buffer
+	log    rig.Log
 	socket string
 	done   chan error
-}
-
-// buffer is a bytes.Buffer for a writer and a reader.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // launch starts a daemon in a namespace and does not wait for anything.

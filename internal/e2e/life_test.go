@@ -295,7 +295,7 @@ func TestUnprivileged(t *testing.T) {
 	must(t, os.WriteFile(path, []byte(configA()), 0o644))
 	cmd := exec.Command(program, "-config", path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	var log buffer
+	var log rig.Log
 	cmd.Stderr = &log
 	must(t, h.a.Start(cmd))
 	_ = cmd.Wait()

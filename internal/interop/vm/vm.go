@@ -5,7 +5,6 @@ package vm
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +34,7 @@ type Options struct {
 // goroutines may use it.
 type VM struct {
 	cmd     *exec.Cmd
-	console console
+	console rig.Log
 	free    chan *channel
 	all     []*channel
 }
@@ -239,22 +237,4 @@ func (v *VM) Close() {
 	for _, c := range v.all {
 		c.conn.Close()
 	}
-}
-
-// console is a buffer that can be read while it is written.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
 }

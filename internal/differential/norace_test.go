@@ -1,6 +1,0 @@
-//go:build !race
-
-package differential
-
-// buildFlags are for the daemon.
-var buildFlags []string
