@@ -94,6 +94,12 @@ type ends struct {
 var modes = []ends{
 	{"4in6in4", configA, configB, inA, inB, 60, 28},
 	{"6in4", plainA, plainB, in6A, in6B, 20, 48},
+	{"4in6in4 through AF_XDP", xdp(configA), xdp(configB), inA, inB, 60, 28},
+}
+
+// xdp is a configuration whose packets leave and arrive through AF_XDP.
+func xdp(config func(...string) string) func(...string) string {
+	return func(lines ...string) string { return config(append(lines, `io = "xdp"`)...) }
 }
 
 // told sends large packets until the sender is told of an MTU, by ICMP, or,

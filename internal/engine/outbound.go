@@ -210,6 +210,7 @@ func (o *outbound) send() {
 		o.t.out.carried(packets, bytes)
 	}
 	if o.large > 0 {
+		o.witness()
 		if !o.t.cfg.Options.StaticMTU {
 			o.t.sentLarge(o.large)
 		}

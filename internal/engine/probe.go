@@ -236,17 +236,10 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	if !believed || r.inner == nil || r.t.echo.sent(r.inner) {
 		return
 	}
-	version := header.Version(r.inner)
-	size := header.IPv6Len + header.IPv6(r.inner).PayloadLen()
-	if version == 4 {
-		if header.IPv4(r.inner).MayFragment() {
-			return
-		}
-		size = header.IPv4(r.inner).TotalLen()
-	}
 	if path := r.t.path.Load(); path != nil && path.mtu == r.mtu {
-		if limit := path.stack.Limit(version); size > int(limit) {
-			r.t.reply.tooBig(int(limit), r.inner, nil)
+		limit := int(path.stack.Limit(header.Version(r.inner)))
+		if size(r.inner) > limit && !path.stack.InPieces(r.inner, size(r.inner)) {
+			r.t.reply.tooBig(limit, r.inner, nil)
 		}
 	}
 }
@@ -268,5 +261,9 @@ func (p *prober) tell(ctx context.Context, t *tunnel, pr *probing) {
 	select {
 	case <-l.applied:
 	case <-ctx.Done():
+		return
+	}
+	if now := t.path.Load(); now != nil && now.mtu < path.mtu && by == pathmtu.Probe {
+		t.witness.tell(t, now)
 	}
 }

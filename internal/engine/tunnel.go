@@ -47,6 +47,7 @@ type tunnel struct {
 	echo   *echo
 	// Limits what routers say of the path MTU, true or not.
 	reports *rate.Limiter
+	witness witness
 	large   atomic.Uint64 // packets sent that not every path carries
 
 	// Of the control loop only.

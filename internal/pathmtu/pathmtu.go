@@ -24,9 +24,9 @@ const (
 	// A path with large packets on it is confirmed this often, by one probe of
 	// their size and a small one. If the small one is answered and the large one
 	// is not, three times in a row, the path is a black hole for large packets.
-	confirmEvery = 2 * time.Second
+	confirmEvery = time.Second
 	missesMax    = 3 // MAX_PROBES
-	missPause    = 500 * time.Millisecond
+	missPause    = 200 * time.Millisecond
 	// Traffic is so many large packets within so long. One packet alone is no
 	// reason to send three.
 	busyCount  = 3
@@ -310,7 +310,7 @@ func (p *Path) confirmed(yes bool, now time.Time) {
 		return
 	}
 	p.misses = 0
-	p.search = search{on: true, ok: sentinel, bad: p.mtu}
+	p.search = search{on: true, ok: sentinel, bad: p.mtu + 1} // which is tried once more
 }
 
 // unheard is the outcome of a round of which nothing came back: nothing can be
@@ -352,9 +352,12 @@ func (p *Path) candidates() []int {
 		return sizes
 	case p.ok <= sentinel:
 		for _, size := range usual {
-			if p.ok < size && size < p.bad {
+			if p.ok < size && size < p.bad-1 {
 				sizes = append(sizes, size)
 			}
+		}
+		if p.bad == p.mtu+1 {
+			sizes = append(sizes, p.mtu)
 		}
 		if len(sizes) > 0 {
 			return sizes
