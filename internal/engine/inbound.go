@@ -194,6 +194,11 @@ func (e *end) flush() {
 		if n > refused.Packets {
 			e.t.in.carried(n-refused.Packets, e.bytes-refused.Bytes)
 		}
+		if e.t.unknown.Load() {
+			e.t.unknown.Store(false)
+			e.t.arrived.Store(true)
+			e.t.prober.rouse()
+		}
 	}
 	e.bytes = 0
 }

@@ -129,14 +129,16 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 				pr.again = time.Now()
 			}
 		}
-		if next := p.step(ctx, tunnels); !next.IsZero() {
+		p.asleep.Store(false)
+		next := p.step(ctx, tunnels)
+		if !next.IsZero() {
 			timer.Reset(time.Until(next))
-			continue
 		}
-		p.asleep.Store(true)
-		if p.news(tunnels) { // in between
-			p.asleep.Store(false)
-			timer.Reset(0)
+		if next.IsZero() || time.Until(next) > trafficPoll { // traffic shall wake us
+			p.asleep.Store(true)
+			if p.news(tunnels) { // in between
+				timer.Reset(0)
+			}
 		}
 	}
 }
@@ -146,7 +148,7 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 func (p *prober) news(tunnels []*tunnel) bool {
 	for _, t := range tunnels {
 		path, pr := t.path.Load(), p.paths[t]
-		if t.large.Load() != p.seen[t] || path != nil && t.learns() && !pr.isAbout(path) {
+		if t.large.Load() != p.seen[t] || t.arrived.Load() || path != nil && t.learns() && !pr.isAbout(path) {
 			return true
 		}
 	}
@@ -178,6 +180,11 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 			p.seen[t] = large
 			continue
 		}
+		if t.arrived.Load() {
+			t.arrived.Store(false)
+			pr.Heard(now)
+			pr.again = now
+		}
 		if n := large - p.seen[t]; n > 0 {
 			pr.Sent(int(n), now)
 			p.seen[t] = large
@@ -194,6 +201,7 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 			t.probe(pr, q)
 		}
 		p.tell(ctx, t, pr)
+		t.unknown.Store(pr.Unknown())
 		if !pr.again.IsZero() {
 			sooner(pr.again)
 		}

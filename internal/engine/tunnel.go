@@ -48,6 +48,8 @@ type tunnel struct {
 	// Limits what routers say of the path MTU, true or not.
 	reports *rate.Limiter
 	witness witness
+	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
+	arrived atomic.Bool   // there was one
 	large   atomic.Uint64 // packets sent that not every path carries
 
 	// Of the control loop only.

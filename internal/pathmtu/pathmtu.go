@@ -111,6 +111,21 @@ func (p *Path) MTU() (int, Source) { return p.mtu, p.by }
 // Answering reports whether the far end answers probes, as far as is known.
 func (p *Path) Answering() bool { return p.answers }
 
+// Unknown reports whether nobody has answered yet, and nobody is being asked.
+func (p *Path) Unknown() bool { return !p.answers && p.greet == 0 && p.sent.IsZero() }
+
+// Heard tells that the far end has sent something: if it was silent so far, it is
+// asked once more: at once if it came late, otherwise when it is time.
+func (p *Path) Heard(now time.Time) {
+	if !p.Unknown() {
+		return
+	}
+	p.greet = 1
+	if p.silent <= greetings {
+		p.pause = now
+	}
+}
+
 // Forged is how many times probes have shown a router's word to be false.
 func (p *Path) Forged() uint64 { return p.forged }
 

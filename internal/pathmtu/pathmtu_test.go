@@ -126,6 +126,35 @@ func TestNarrowFromTheStart(t *testing.T) {
 	want(t, p, 1400, Probe)
 }
 
+// The peer comes late, and is the first to send: then it is asked. One that sends
+// and never answers is asked less and less.
+func TestHeard(t *testing.T) {
+	n := newNetwork(1400)
+	n.traffic, n.deaf = false, true
+	p := New(1500)
+	n.run(p, 10*time.Minute)
+	if !p.Unknown() {
+		t.Error("known")
+	}
+	n.deaf = false
+	p.Heard(n.now)
+	n.run(p, 5*time.Second)
+	want(t, p, 1400, Probe)
+	if p.Unknown() {
+		t.Error("unknown")
+	}
+	n = newNetwork(1500)
+	n.traffic, n.deaf = false, true
+	p = New(1500)
+	for range 3600 {
+		p.Heard(n.now)
+		n.run(p, time.Second)
+	}
+	if n.probes > 60 {
+		t.Errorf("%d probes in an hour", n.probes)
+	}
+}
+
 // The path widens, but not to what the link has.
 func TestWidens(t *testing.T) {
 	n := newNetwork(1300)

@@ -1,0 +1,30 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	"sixfour/internal/rig"
+)
+
+// The path is narrow, routers are silent, and the peer comes when nobody asks any
+// more: its first packet is reason enough to find out.
+func TestLatePeer(t *testing.T) {
+	n := newRouted(t)
+	n.swallow(t, 1404)
+	a := start(t, n.a, configA())
+	eventually(t, "three rounds without an answer", func() error {
+		if _, s := a.status(t); s.Probes.Sent < 6 {
+			return fmt.Errorf("%+v", s.Probes)
+		}
+		return nil
+	})
+	start(t, n.b, configB())
+	pings(t, n.b, inA, rig.PingOptions{})
+	eventually(t, "the path MTU is found", func() error {
+		if _, s := a.status(t); s.State.PathMTU < 1400 || s.State.PathMTU > 1404 {
+			return fmt.Errorf("%+v", s.State)
+		}
+		return nil
+	})
+}
