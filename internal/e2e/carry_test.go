@@ -296,7 +296,9 @@ func TestReplacedUnderTraffic(t *testing.T) {
 			t.Errorf("%s: %+v", io, r)
 		}
 		for _, d := range []*daemon{a, b} {
-			if _, s := d.status(t); len(s.In.Drops)+len(s.Out.Drops) > 0 {
+			_, s := d.status(t)
+			delete(s.Out.Drops, "too_big") // answers to probes, when the path has just become narrower
+			if len(s.In.Drops)+len(s.Out.Drops) > 0 {
 				t.Errorf("drops: %+v %+v", s.In, s.Out)
 			}
 		}
