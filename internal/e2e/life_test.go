@@ -244,7 +244,6 @@ func TestLocalAuto(t *testing.T) {
 	reachable(t, h.a, inB)
 }
 
-// A route to the peer that leads into the tunnel itself is not taken.
 // With a mark a rule keeps outer packets out of the tunnel into which everything
 // is routed, the peer's address too.
 func TestMark(t *testing.T) {
@@ -274,6 +273,7 @@ func TestMark(t *testing.T) {
 	}
 }
 
+// A route to the peer that leads into the tunnel itself is not taken.
 func TestRouteIntoItself(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())

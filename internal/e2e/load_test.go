@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rig"
+)
+
+// The path and its tables are replaced under traffic, again and again, and no
+// packet is lost or overtaken for it.
+func TestReplacedUnderTraffic(t *testing.T) {
+	rate := 20000
+	if rig.Race { // the tester itself is slow then, and would lose some
+		rate = 5000
+	}
+	for _, io := range []string{"socket", "xdp"} {
+		h := newHosts(t, 1500)
+		a := start(t, h.a, configA(`io = "`+io+`"`, `queues = 1`))
+		b := start(t, h.b, configB(`queues = 1`))
+		reachable(t, h.a, inB)
+		eventually(t, "packets leave by "+io, func() error {
+			if _, s := a.status(t); s.State.IO != io {
+				return fmt.Errorf("by %s", s.State.IO)
+			}
+			return nil
+		})
+		done := make(chan rig.LoadResult)
+		go func() {
+			r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000),
+				rig.LoadOptions{UDP: true, Duration: 3 * time.Second, Size: 200, Rate: rate})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- r
+		}()
+		for i := range 25 {
+			mtu := 1400 + i%2*100
+			must(t, h.a.SetMTU("va", mtu))
+			must(t, h.b.SetMTU("vb", mtu))
+			eventually(t, "path MTU", func() error {
+				if _, s := a.status(t); s.State.PathMTU != mtu {
+					return fmt.Errorf("%d", s.State.PathMTU)
+				}
+				return nil
+			})
+		}
+		if r := <-done; r.Lost() != 0 || r.Reordered != 0 || r.Received < 1000 {
+			t.Errorf("%s: %+v", io, r)
+		}
+		for _, d := range []*daemon{a, b} {
+			_, s := d.status(t)
+			delete(s.Out.Drops, "too_big") // answers to probes, when the path has just become narrower
+			if len(s.In.Drops)+len(s.Out.Drops) > 0 {
+				t.Errorf("drops: %+v %+v", s.In, s.Out)
+			}
+		}
+	}
+}
+
+// An interface that loses its offloads under traffic, and gets them back, goes on
+// carrying.
+func TestOffloadsComeAndGo(t *testing.T) {
+	h := newHosts(t, 1500)
+	a, b := start(t, h.a, configA()), start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for i := range 20 {
+			for _, ns := range []*rig.Namespace{h.a, h.b} {
+				for _, feature := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_STXCSUM} {
+					if err := ns.Ethtool("six0", feature, uint32(i%2)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	for range 3 {
+		transfer(t, h.a, h.b, inB, 50<<20)
+	}
+	<-done
+	for _, d := range []*daemon{a, b} {
+		if _, s := d.status(t); len(s.In.Drops)+len(s.Out.Drops) > 0 {
+			t.Errorf("drops: %+v %+v", s.In, s.Out)
+		}
+	}
+}
+
+// An uplink that takes less than is sent loses packets under one reason, and not
+// those of others.
+func TestUplinkFull(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	must(t, h.a.Throttle("va", 1<<20, 5000, 5000))
+	r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000), rig.LoadOptions{UDP: true, Duration: time.Second, Size: 200})
+	must(t, err)
+	if r.Received == 0 {
+		t.Error("nothing arrived")
+	}
+	_, s := a.status(t)
+	if s.Out.Drops["no_buffer"] == 0 || len(s.Out.Drops) != 1 {
+		t.Errorf("drops: %v, want no_buffer alone", s.Out.Drops)
+	}
+	reachable(t, h.a, inB) // as soon as the queue has room
+}
+
+// An uplink that takes its time holds the daemon back: the socket's buffer is full
+// again and again, and what the daemon has read is sent when there is room.
+func TestUplinkSlow(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	must(t, h.a.Throttle("va", 1<<20, 5000, 100<<20))
+	r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000), rig.LoadOptions{UDP: true, Duration: time.Second, Size: 200})
+	must(t, err)
+	if r.Received < 1000 || r.Reordered > 0 {
+		t.Errorf("%+v", r)
+	}
+	if _, s := a.status(t); len(s.Out.Drops) > 0 {
+		t.Errorf("drops: %v", s.Out.Drops)
+	}
+	reachable(t, h.a, inB)
+}
+
+// Many tunnels in one daemon: each carries, memory is bounded, and nothing stays
+// behind.
+func TestManyTunnels(t *testing.T) {
+	const n, mostKiB = 500, 200 << 10
+	h := newHosts(t, 1500)
+	var a, b strings.Builder
+	for i := range n {
+		remote := netip.AddrFrom4([4]byte{203, 0, 113, 20})
+		if i > 0 {
+			remote = netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) // nobody is there
+		}
+		fmt.Fprintf(&a, "[[tunnel]]\nname = \"t%d\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\nremote = \"%v\"\naddress = [\"fd00:%x::1/64\"]\n", i, remote, i)
+	}
+	b.WriteString("[[tunnel]]\nname = \"t0\"\nmode = \"6in4\"\nlocal = \"203.0.113.20\"\nremote = \"203.0.113.10\"\naddress = [\"fd00:0::2/64\"]\n")
+	must(t, h.a.AddRoute(netip.MustParsePrefix("198.18.0.0/15"), outerB, ""))
+	start(t, h.b, b.String())
+	d := start(t, h.a, a.String())
+	reachable(t, h.a, netip.MustParseAddr("fd00:0::2"))
+	transfer(t, h.a, h.b, netip.MustParseAddr("fd00:0::2"), 20<<20)
+	if kib := resident(t, d.cmd.Process.Pid); kib > mostKiB && !rig.Race {
+		t.Errorf("%d KiB resident with %d tunnels, more than %d", kib, n, mostKiB)
+	}
+	d.end(t, syscall.SIGTERM)
+	if left := remains(t, h.a); len(left) > 0 {
+		t.Errorf("%d things stayed behind: %v", len(left), left[:1])
+	}
+}
+
+// Two daemons on one host, each with tunnels of its own; between them a host
+// with one daemon and two tunnels at one address.
+func TestTwoDaemonsOnOneHost(t *testing.T) {
+	h := newHosts(t, 1500)
+	second := netip.MustParseAddr("203.0.113.11")
+	must(t, h.a.AddAddr("va", netip.PrefixFrom(second, 24)))
+	other := `[[tunnel]]
+name = "%s"
+mode = "4in6in4"
+local = "%l"
+remote = "%r"
+local6 = "fc01::%s6"
+remote6 = "fc01::%r6"
+address = ["10.0.1.%s4/30"]
+io = "xdp"
+`
+	fill := func(pairs ...string) string {
+		s := other
+		for i := 0; i < len(pairs); i += 2 {
+			s = replaceAll(s, pairs[i], pairs[i+1])
+		}
+		return s
+	}
+	start(t, h.a, configA(`io = "xdp"`)) // a device serves one process so
+	start(t, h.a, fill("%l", "203.0.113.11", "%r6", "2", "%r", "203.0.113.20", "%s6", "1", "%s4", "1", "%s", "six1"))
+	b := start(t, h.b, configB(`io = "xdp"`)+fill("%l", "203.0.113.20", "%r6", "1", "%r", "203.0.113.11", "%s6", "2", "%s4", "2", "%s", "six1"))
+	pings(t, h.a, inB, rig.PingOptions{Count: 20})
+	pings(t, h.a, netip.MustParseAddr("10.0.1.2"), rig.PingOptions{Count: 20})
+	transfer(t, h.b, h.a, netip.MustParseAddr("10.0.1.1"), 1<<20)
+	s, _ := b.status(t) // one of a's probes may have been too early for it
+	if len(s.Tunnels) != 2 || s.Stray.Drops["foreign_source"] > 6 || s.Tunnels[1].In.Packets < 20 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A card that aggregates TCP segments hands a raw socket packets of up to 64 KB
+// without a checksum (GRO). They must get through, not be lost or cut.
+func TestAggregatedByGRO(t *testing.T) {
+	h := newHosts(t, 1500)
+	// veth does so if its peer cannot segment, its NAPI is a thread, and there
+	// is time to gather packets.
+	must(t, h.a.Ethtool("va", unix.ETHTOOL_STSO, 0))
+	must(t, h.b.Ethtool("vb", unix.ETHTOOL_SGRO, 1))
+	must(t, h.b.Do(func() error {
+		must(t, unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS))
+		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		must(t, unix.Mount("sysfs", "/sys", "sysfs", 0, "")) // of this namespace
+		must(t, os.WriteFile("/sys/class/net/vb/threaded", []byte("1"), 0o644))
+		return os.WriteFile("/sys/class/net/vb/gro_flush_timeout", []byte("2000000"), 0o644)
+	}))
+	start(t, h.a, plainA())
+	b := start(t, h.b, plainB())
+	wire, err := h.b.Capture("vb")
+	must(t, err)
+	defer wire.Close()
+	transfer(t, h.a, h.b, in6B, 20<<20)
+	frames, err := wire.Waiting()
+	must(t, err)
+	large := 0
+	for _, f := range frames {
+		if len(f.Packet()) > 1500 {
+			large++
+		}
+	}
+	if large == 0 {
+		t.Errorf("none of %d frames was aggregated: the test tests nothing", len(frames))
+	}
+	if _, s := b.status(t); len(s.In.Drops) > 0 {
+		t.Errorf("drops: %+v", s.In)
+	}
+}
