@@ -236,16 +236,16 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.layers[i].decapsulate(pkt)
-		switch {
-		case r == drop.Fragment && header.Version(pkt) == 6:
+		if r == drop.Fragment && header.Version(pkt) == 6 {
 			return pkt, r
-		case r != drop.None:
-			return nil, r
-		case !taken:
-			i = 0
-		default:
-			pkt = inner
 		}
+		if r != drop.None {
+			return nil, r
+		}
+		if !taken {
+			break
+		}
+		pkt = inner
 	}
 	if r := s.sources.Check(pkt); r != drop.None {
 		return nil, r

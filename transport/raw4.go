@@ -33,11 +33,8 @@ type RawReceiver struct {
 // yet. Without CAP_NET_RAW the error says so.
 func ListenRaw4(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver, error) {
 	lc := net.ListenConfig{Control: o.control(func(fd int) error {
-		// The kernel would believe every ICMP error about a packet of this
-		// protocol, and lower the path MTU that routes have: what we believe is
-		// for the owner of the tunnel to decide (RFC 5927).
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE); err != nil {
-			return os.NewSyscallError("setsockopt IP_MTU_DISCOVER", err)
+		if err := leavePathMTU(fd); err != nil {
+			return err
 		}
 		if o.ICMP != nil {
 			if err := filterICMP(fd, o.ICMP); err != nil {
@@ -126,12 +123,7 @@ type RawSender struct {
 // rules by source hold for it. Without CAP_NET_RAW the error says so.
 func DialRaw4(local, remote netip.Addr, o Options) (*RawSender, error) {
 	op := fmt.Sprintf("open raw socket from %v to %v", local, remote)
-	d := net.Dialer{LocalAddr: &net.IPAddr{IP: local.AsSlice()}, Control: o.control(func(fd int) error {
-		// What the kernel remembers of the path's MTU it has from anybody: it must
-		// not hold our packets against that, nor cut them.
-		return os.NewSyscallError("setsockopt IP_MTU_DISCOVER",
-			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE))
-	})}
+	d := net.Dialer{LocalAddr: &net.IPAddr{IP: local.AsSlice()}, Control: o.control(leavePathMTU)}
 	c, err := d.Dial("ip4:"+strconv.Itoa(unix.IPPROTO_RAW), remote.String())
 	if err != nil {
 		return nil, explain(op, err)
@@ -264,6 +256,15 @@ func (o Options) control(more func(fd int) error) func(network, address string, 
 		})
 		return errors.Join(cerr, err)
 	}
+}
+
+// leavePathMTU leaves the path MTU to the owner of the tunnel. The kernel would
+// believe every ICMP error about a packet of a receiver's protocol, and hold what
+// is sent against that, or cut it; but not every error is to be believed (RFC
+// 5927).
+func leavePathMTU(fd int) error {
+	return os.NewSyscallError("setsockopt IP_MTU_DISCOVER",
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE))
 }
 
 // explain adds the way out to an error of opening a socket.

@@ -43,13 +43,19 @@ func TestPingAnsweredByDaemon(t *testing.T) {
 	b := start(t, h.b, configB())
 	b.answered(t)
 	_, before := a.status(t)
+	_, probed := b.status(t)
 	pings(t, h.b, in6A, rig.PingOptions{})
 	pings(t, h.b, in6A, rig.PingOptions{Size: 1392, TOS: 0xb8})
 	pings(t, h.b, inA, rig.PingOptions{})
 	pings(t, h.a, inB, rig.PingOptions{})
-	if _, s := a.status(t); s.Answered < before.Answered+6 { // and perhaps probes
-		t.Errorf("%d requests answered, want 6", s.Answered-before.Answered)
-	}
+	eventually(t, "6 requests answered, and b's probes", func() error {
+		_, s := a.status(t)
+		_, o := b.status(t)
+		if got, probes := s.Answered-before.Answered, o.Probes.Answered-probed.Probes.Answered; got != 6+probes {
+			return fmt.Errorf("%d, of which %d to probes", got, probes)
+		}
+		return nil
+	})
 }
 
 // What is on the wire, read by a decoder that is not ours.

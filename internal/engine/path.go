@@ -83,7 +83,7 @@ func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
 		return nil, fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name), nil
 	}
 	if e.depth(t, route) > encap.MaxDepth {
-		return nil, fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or in a circle", remote, t.through.cfg.Name, encap.MaxDepth), nil
+		return nil, fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or in a circle: add a route for it through the uplink", remote, t.through.cfg.Name, encap.MaxDepth), nil
 	}
 	ep := encap.Endpoints{Local: t.cfg.Local, Remote: remote, Local6: t.cfg.Local6, Remote6: t.cfg.Remote6}
 	if !ep.Local.IsValid() {
