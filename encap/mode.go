@@ -6,24 +6,30 @@ import (
 	"sixfour/encap/header"
 )
 
-// Kind names a layer: which IP version it carries over which.
+// Kind names a layer: which packets it carries over which IP version, and how.
 type Kind uint8
 
 const (
-	SixInFour Kind = iota // RFC 4213: IPv6 in IPv4, protocol 41
-	FourInSix             // RFC 2473: IPv4 in IPv6, next header 4
-	SixInSix              // RFC 2473: IPv6 in IPv6, next header 41
+	SixInFour  Kind = iota // RFC 4213: IPv6 in IPv4, protocol 41
+	FourInFour             // RFC 2003: IPv4 in IPv4, protocol 4
+	FourInSix              // RFC 2473: IPv4 in IPv6, next header 4
+	SixInSix               // RFC 2473: IPv6 in IPv6, next header 41
+	GREInFour              // RFC 2784: either in GRE in IPv4, protocol 47
+	GREInSix               // RFC 7676: either in GRE in IPv6, next header 47
 )
 
 // kinds is what is fixed about each layer, whatever its addresses.
 var kinds = [...]struct {
 	name    string
-	carries int // IP version inside
+	carries int // IP version inside; 0: either, and GRE says which
 	over    int // IP version of the delivery header
 }{
-	SixInFour: {"6in4", 6, 4},
-	FourInSix: {"4in6", 4, 6},
-	SixInSix:  {"6in6", 6, 6},
+	SixInFour:  {"6in4", 6, 4},
+	FourInFour: {"4in4", 4, 4},
+	FourInSix:  {"4in6", 4, 6},
+	SixInSix:   {"6in6", 6, 6},
+	GREInFour:  {"gre", 0, 4},
+	GREInSix:   {"gre6", 0, 6},
 }
 
 // String is the layer's name in the configuration's words.
@@ -33,18 +39,19 @@ func (k Kind) String() string { return kinds[k].name }
 // the local and remote address that the layer needs.
 func (k Kind) Over() int { return kinds[k].over }
 
-// Carries is the IP version of the packets that the layer carries.
-func (k Kind) Carries() int { return kinds[k].carries }
+// Carries reports whether the layer carries packets of an IP version.
+func (k Kind) Carries(version int) bool { return kinds[k].carries == version || k.IsGRE() }
 
-// overhead is what the layer adds to a packet, in bytes.
-func (k Kind) overhead(o Options) int {
-	if k.Over() == 4 {
-		return header.IPv4Len
+// IsGRE reports whether there is a GRE header behind the delivery header.
+func (k Kind) IsGRE() bool { return kinds[k].carries == 0 }
+
+// Protocol is the number in the layer's delivery header that announces what
+// follows it.
+func (k Kind) Protocol() byte {
+	if k.IsGRE() {
+		return header.GRE
 	}
-	if o.EncapLimit != NoEncapLimit {
-		return header.IPv6Len + header.EncapLimitLen
-	}
-	return header.IPv6Len
+	return protocolOf(kinds[k].carries)
 }
 
 // Mode is a named stack of layers, innermost first. Inner packets enter it at
@@ -53,12 +60,26 @@ func (k Kind) overhead(o Options) int {
 type Mode struct {
 	Name   string
 	Layers []Kind
+	// Automatic means that the outer destination follows from the inner packet,
+	// by a resolve.Mechanism, and is not configured.
+	Automatic bool
 }
 
-// Modes is the table of what can be configured as a tunnel's mode.
+// Modes is the table of what can be configured as a tunnel's mode, or, if it is
+// one layer or more of a stack, as an item of that.
 var Modes = []Mode{
-	{"4in6in4", []Kind{FourInSix, SixInFour}},
-	{"6in4", []Kind{SixInFour}},
+	{Name: "4in6in4", Layers: []Kind{FourInSix, SixInFour}},
+	{Name: "6in4", Layers: []Kind{SixInFour}},
+	{Name: "6to4", Layers: []Kind{SixInFour}, Automatic: true},
+	{Name: "6rd", Layers: []Kind{SixInFour}, Automatic: true},
+	{Name: "isatap", Layers: []Kind{SixInFour}, Automatic: true},
+	{Name: "v4compat", Layers: []Kind{SixInFour}, Automatic: true},
+	{Name: "6over4", Layers: []Kind{SixInFour}, Automatic: true},
+	{Name: "4in4", Layers: []Kind{FourInFour}},
+	{Name: "4in6", Layers: []Kind{FourInSix}},
+	{Name: "6in6", Layers: []Kind{SixInSix}},
+	{Name: "gre", Layers: []Kind{GREInFour}},
+	{Name: "gre6", Layers: []Kind{GREInSix}},
 }
 
 // ModeByName finds a mode by its name in the configuration.
@@ -71,25 +92,14 @@ func ModeByName(name string) (Mode, bool) {
 	return Mode{}, false
 }
 
-// Overhead is the number of bytes that the whole stack adds to a packet that
-// enters at its innermost layer (mechanisms 1.5).
-func (m Mode) Overhead(o Options) int {
-	n := 0
-	for _, k := range m.Layers {
-		n += k.overhead(o)
-	}
-	return n
-}
-
-// Needs6 reports whether a layer of the stack is delivered over IPv6, so that
-// the tunnel needs the IPv6 layer's addresses (local6, remote6).
+// Needs6 reports whether a layer of the stack is delivered over IPv6.
 func (m Mode) Needs6() bool {
 	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Over() == 6 })
 }
 
 // Carries reports whether a layer of the stack carries the IP version.
 func (m Mode) Carries(version int) bool {
-	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Carries() == version })
+	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Carries(version) })
 }
 
 // MaxDepth is how many layers a host may put around a packet, in all the tunnels
@@ -108,24 +118,3 @@ const (
 	MinTunnelMTU4 TunnelMTU = 68
 	MinTunnelMTU6 TunnelMTU = 1280
 )
-
-// maxIPv4 is what the total length field of an IPv4 header can say.
-const maxIPv4 = 65535
-
-// MaxTunnelMTU is the largest inner packet that the length field of the
-// outermost header leaves room for.
-func (m Mode) MaxTunnelMTU(o Options) TunnelMTU {
-	return TunnelMTU(maxIPv4 - m.Overhead(o))
-}
-
-// TunnelMTU is the MTU that the stack leaves of a path's: the path MTU less the
-// overhead of all layers (1440 of 1500 in 4in6in4). The interface's MTU is at
-// least 1280 if it has IPv6 (ipv6), at least 68 otherwise: what then does not
-// fit the path is carried in fragments of the outer packet (RFC 4213 3.2.2).
-func (m Mode) TunnelMTU(p PathMTU, o Options, ipv6 bool) TunnelMTU {
-	least := MinTunnelMTU4
-	if ipv6 {
-		least = MinTunnelMTU6
-	}
-	return max(least, min(TunnelMTU(int(p)-m.Overhead(o)), m.MaxTunnelMTU(o)))
-}

@@ -15,7 +15,7 @@ const (
 	Truncated                 // a length field promises more bytes than are there
 	WrongVersion              // the version nibble is not that of the protocol number
 	LyingLength               // a length field contradicts the header it stands in
-	BadChecksum               // IPv4 header checksum
+	BadChecksum               // of an IPv4 or GRE header
 	UnknownProtocol           // no layer of the tunnel carries this protocol
 	ForeignSource             // outer source is not the configured peer
 	ForeignDestination        // outer destination is not ours
@@ -29,8 +29,14 @@ const (
 	Martian                   // inner source address that must not be on a wire
 	OwnSource                 // inner source is an address of ours
 	Nested                    // a tunnel packet to this tunnel's own endpoint inside the tunnel
+	Spoof                     // inner source that the peer may not have, or that contradicts the outer one
+	Key                       // GRE key is missing, unexpected or another
+	Sequence                  // GRE sequence number is missing, or not after those before
+	BadGRE                    // GRE header with bits that nobody sends today
 	TTLExpired                // inner TTL or hop limit 0
 	WrongFamily               // the tunnel's mode does not carry this IP version
+	NoPeer                    // no peer has the destination among its prefixes, nor does it embed an address
+	Unresolved                // the neighbour's outer address did not become known
 	EncapLimit                // the packet says that it must not enter a tunnel (RFC 2473 4.1.1)
 	Loop                      // would be routed back into the tunnel it came from
 	TooBig                    // larger than the path allows, and may not be fragmented
@@ -65,8 +71,14 @@ var texts = [Count]string{
 	Martian:            "martian",
 	OwnSource:          "own_source",
 	Nested:             "nested",
+	Spoof:              "spoof",
+	Key:                "key",
+	Sequence:           "sequence",
+	BadGRE:             "bad_gre",
 	TTLExpired:         "ttl_expired",
 	WrongFamily:        "wrong_family",
+	NoPeer:             "no_peer",
+	Unresolved:         "unresolved",
 	EncapLimit:         "encap_limit",
 	Loop:               "loop",
 	TooBig:             "too_big",

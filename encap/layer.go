@@ -1,0 +1,122 @@
+package encap
+
+import (
+	"fmt"
+	"net/netip"
+
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+)
+
+// Layer is one layer of a stack, with its addresses.
+type Layer struct {
+	Kind Kind
+	// The outer addresses, of the version that Kind.Over says. There is no
+	// Remote if there is a Resolver.
+	Local, Remote netip.Addr
+	// Resolver finds the outer address of each packet, in a layer that carries
+	// IPv6 over IPv4; nil: it is Remote.
+	Resolver resolve.Resolver
+	GRE      GRE // of layers with a GRE header
+}
+
+// GRE is what a GRE header has beyond its first four bytes (RFC 2784, RFC 2890).
+// Both ends must agree on it.
+type GRE struct {
+	Keyed    bool
+	Key      uint32
+	Checksum bool
+	Sequence bool
+}
+
+// overhead is the length of the header, in bytes.
+func (g GRE) overhead() int {
+	n := header.GRELen
+	for _, there := range []bool{g.Keyed, g.Checksum, g.Sequence} {
+		if there {
+			n += 4
+		}
+	}
+	return n
+}
+
+// overhead is what the layer adds to a packet, in bytes.
+func (l Layer) overhead(o Options) int {
+	n := header.IPv4Len
+	if l.Kind.Over() == 6 {
+		n = header.IPv6Len
+		if o.EncapLimit != NoEncapLimit {
+			n += header.EncapLimitLen
+		}
+	}
+	if l.Kind.IsGRE() {
+		n += l.GRE.overhead()
+	}
+	return n
+}
+
+// check reports an address that is missing or of the wrong family.
+func (l Layer) check() error {
+	is := netip.Addr.Is4
+	if l.Kind.Over() == 6 {
+		is = netip.Addr.Is6
+	}
+	if !is(l.Local) || l.Resolver == nil && !is(l.Remote) {
+		return fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", l.Kind, l.Kind.Over(), l.Local, l.Remote)
+	}
+	if l.Resolver != nil && l.Kind != SixInFour {
+		return fmt.Errorf("encap: layer %v cannot find its addresses itself", l.Kind)
+	}
+	return nil
+}
+
+// Endpoints are a tunnel's outer addresses: Local6 and Remote6 are those of the
+// layers over IPv6.
+type Endpoints struct {
+	Local, Remote   netip.Addr
+	Local6, Remote6 netip.Addr
+}
+
+// Between are the layers of the mode between two endpoints.
+func (m Mode) Between(e Endpoints) []Layer {
+	layers := make([]Layer, len(m.Layers))
+	for i, k := range m.Layers {
+		layers[i] = Layer{Kind: k, Local: e.Local, Remote: e.Remote}
+		if k.Over() == 6 {
+			layers[i].Local, layers[i].Remote = e.Local6, e.Remote6
+		}
+	}
+	return layers
+}
+
+// Overhead is the number of bytes that all layers add to a packet that enters at
+// the innermost one (mechanisms 1.5).
+func Overhead(layers []Layer, o Options) int {
+	n := 0
+	for _, l := range layers {
+		n += l.overhead(o)
+	}
+	return n
+}
+
+// maxIPv4 is what the total length field of an IPv4 header can say. IPv6 packets
+// are not made larger either.
+const maxIPv4 = 65535
+
+// MaxMTU is the largest inner packet that the length field of the outermost
+// header leaves room for.
+func MaxMTU(layers []Layer, o Options) TunnelMTU {
+	return TunnelMTU(maxIPv4 - Overhead(layers, o))
+}
+
+// MTU is the MTU that the layers leave of a path's: the path MTU less what all of
+// them add (1440 of 1500 in 4in6in4). The interface's MTU is at least 1280 if it
+// has IPv6 (ipv6), at least 68 otherwise: what then does not fit the path is
+// carried in fragments of the outer packet (RFC 4213 3.2.2).
+func MTU(layers []Layer, p PathMTU, o Options, ipv6 bool) TunnelMTU {
+	least := MinTunnelMTU4
+	if ipv6 {
+		least = MinTunnelMTU6
+	}
+	return max(least, min(TunnelMTU(int(p)-Overhead(layers, o)), MaxMTU(layers, o)))
+}

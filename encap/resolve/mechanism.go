@@ -1,0 +1,87 @@
+package resolve
+
+import (
+	"net/netip"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// Resolver finds the outer IPv4 addresses of IPv6 packets in the packets
+// themselves, and judges by them what comes in: it is the address side of an
+// automatic mechanism. Any number of goroutines may use it at once. Its methods
+// allocate nothing.
+type Resolver interface {
+	// To is the outer destination of an IPv6 packet that is about to leave, of
+	// which the IPv6 header is there. It may rewrite the packet's addresses. The
+	// reason drop.Unresolved means that the address is not known yet: then the
+	// resolver is a Speaker, which may Hold the packet.
+	To(ip header.IPv6) (dst uint32, r drop.Reason)
+	// From says whether an IPv6 packet may have come in the packet outer, whose
+	// destination is ours. Both were checked by header.Parse. It may rewrite the
+	// inner packet's addresses.
+	From(outer header.IPv4, inner header.IPv6) drop.Reason
+}
+
+// Mechanism is what a configuration says of an automatic tunnel, and makes the
+// resolver where it runs. It is immutable.
+type Mechanism interface {
+	// Hosts are the outer hosts that it needs: relays and routers, the most
+	// important first.
+	Hosts() []Host
+	// Resolver is the one for a place. An error says why the mechanism cannot
+	// work there.
+	Resolver(at Site) (Resolver, error)
+}
+
+// Site is where a mechanism runs.
+type Site struct {
+	Local  netip.Addr     // outer IPv4 address
+	Own    []netip.Prefix // the interface's addresses
+	Hosts  [][]netip.Addr // the addresses of each of Mechanism.Hosts; none while a name does not resolve
+	Strict bool           // as Martian4 has it
+}
+
+// Host is an outer host: either its address or its DNS name is set.
+type Host struct {
+	Addr netip.Addr
+	Name string
+}
+
+// Speaker is a Resolver that talks to others itself, by neighbour discovery. The
+// methods of this interface are called by one goroutine at a time.
+type Speaker interface {
+	Resolver
+	// Hear takes an inner packet that From let pass, and reports whether that was
+	// all: otherwise it is also for the interface.
+	Hear(from uint32, ip header.IPv6, now time.Time) (done bool)
+	// Hold keeps a copy of a packet of which To said drop.Unresolved, and reports
+	// whether there was room.
+	Hold(pkt []byte, now time.Time) bool
+	// Next is what is to be sent now, and when to call again at the latest; zero:
+	// not before something is heard or held. The packets are the caller's until
+	// the next call. Lost is how many held packets were given up.
+	Next(now time.Time) (send []Message, lost int, again time.Time)
+	// Learnt is what the interface should have.
+	Learnt() Learnt
+}
+
+// Message is an inner packet and the outer address that it goes to.
+type Message struct {
+	To     uint32
+	Packet []byte
+}
+
+// Learnt is what routers have told: it replaces what was learnt before.
+type Learnt struct {
+	Addresses []Lease
+	Default   time.Time // until when there is a default route; zero: none
+	MTU       int       // 0: nobody said
+}
+
+// Lease is an address that a router's prefix gives us, for a time.
+type Lease struct {
+	Prefix           netip.Prefix // the address and its length
+	Preferred, Valid time.Time
+}
