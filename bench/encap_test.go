@@ -27,7 +27,7 @@ func stack(tb testing.TB, mode string, e encap.Endpoints, o encap.Options) *enca
 	if !ok {
 		tb.Fatalf("no mode %s", mode)
 	}
-	s, err := encap.New(m, e, 1500, o, resolve.NewSources(nil, []netip.Addr{e.Local, e.Local6}, false), encap.NewRecord())
+	s, err := encap.New(m.Between(e), 1500, o, resolve.NewSources(nil, []netip.Addr{e.Local, e.Local6}, false), encap.NewRecord())
 	if err != nil {
 		tb.Fatal(err)
 	}

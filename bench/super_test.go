@@ -53,7 +53,7 @@ func cut(tb testing.TB, s *encap.Stack, b, h []byte) int {
 	for i := range super.Segments() {
 		h := h[:encap.Headroom+super.Headers()]
 		payload := super.Segment(i, h[encap.Headroom:])
-		if _, r := s.EncapsulateSegment(h, encap.Headroom, len(payload)); r != drop.None {
+		if _, r := s.EncapsulateSegment(h, encap.Headroom, payload); r != drop.None {
 			tb.Fatal(r)
 		}
 	}

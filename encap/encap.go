@@ -10,9 +10,7 @@ package encap
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"sixfour/encap/drop"
@@ -20,8 +18,8 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// layer is one delivery header as it comes in.
-type layer interface {
+// arriving is one delivery header as it comes in.
+type arriving interface {
 	// decapsulate checks pkt, which header.Parse has passed, and returns the
 	// packet inside it, which then header.Parse has passed too. It shares
 	// pkt's memory, and its ECN field is written to. If pkt is not for this
@@ -30,34 +28,30 @@ type layer interface {
 	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
 
 	// unquote is decapsulate for a packet that went out and is quoted in an ICMP
-	// error: size is its length, of which the beginning is in pkt. Inner is
-	// shorter than a header if that is not quoted; ok is false if it is not a
-	// packet that this layer sends.
-	unquote(pkt []byte, size int) (inner []byte, innerSize int, taken, ok bool)
+	// error: size is its length, of which the beginning is in pkt. Not ok means
+	// that it is no packet that this layer sends.
+	unquote(pkt []byte, size int) (q unquoted, ok bool)
 }
 
 // Headroom is how much room Encapsulate may need in front of an inner packet:
 // the sum of the longest headers of all layers that a stack can have.
-const Headroom = 128
-
-// Endpoints are a tunnel's outer addresses. Local6 and Remote6 are those of the
-// layer over IPv6, if the mode has one.
-type Endpoints struct {
-	Local, Remote   netip.Addr
-	Local6, Remote6 netip.Addr
-}
+const Headroom = MaxDepth * (header.IPv6Len + header.EncapLimitLen + header.GREMaxLen)
 
 // Stack encapsulates for one peer, and decapsulates what comes from it. Its
 // methods may be called by several goroutines at once, on different buffers.
 type Stack struct {
-	from    []*template // the headers of a layer and all outside it; innermost first
-	enter4  *template   // that of the layer at which IPv4 packets enter; nil: not carried
-	enter6  *template   // the same for IPv6
-	layers  []layer     // innermost first
-	outer   int         // IP version of the outermost header
-	loop4   uint32      // the outermost IPv4 destination; an inner packet to it would come back
+	layers  []Layer // innermost first
+	in      []arriving
+	outer   int // IP version of the outermost header
+	options Options
 	sources *resolve.Sources
 	record  *Record
+
+	enter4 *template // for IPv4 packets; nil: not carried
+	enter6 *template // the same for IPv6
+	at4    int       // the layer at which they enter
+	at6    int
+	loop4  uint32 // the outermost IPv4 destination; an inner packet to it would come back
 
 	// Where IPv6 packets enter a layer over IPv6: enter6 for those that carry an
 	// encapsulation limit, and the layer's ends.
@@ -65,46 +59,58 @@ type Stack struct {
 	ends6    resolve.Fixed
 }
 
-// New prepares the stack of a mode between two endpoints. The path MTU decides
-// whether IPv4 headers forbid fragmentation (RFC 4213 3.2.2), and which packets
-// are too large; sources judges what Decapsulate returns; the record is that of
-// the peer's stack before. An endpoint that is missing or of the wrong family is
-// an error.
-func New(m Mode, e Endpoints, p PathMTU, o Options, sources *resolve.Sources, rec *Record) (*Stack, error) {
-	if len(m.Layers) == 0 {
-		return nil, errors.New("encap: a stack needs a layer")
+// New prepares the stack of layers, innermost first. The path MTU decides whether
+// IPv4 headers forbid fragmentation (RFC 4213 3.2.2), and which packets are too
+// large; sources judges what Decapsulate returns; the record is that of the peer's
+// stack before. An endpoint that is missing or of the wrong family is an error, and
+// so is a layer that does not carry what the one inside it makes.
+func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Record) (*Stack, error) {
+	if len(layers) == 0 || len(layers) > MaxDepth {
+		return nil, fmt.Errorf("encap: a stack has 1 to %d layers, not %d", MaxDepth, len(layers))
 	}
-	s := &Stack{sources: sources, outer: m.Layers[len(m.Layers)-1].Over(), record: rec}
-	for _, k := range m.Layers {
-		pair, err := e.over(k)
-		if err != nil {
+	s := &Stack{layers: layers, options: o, sources: sources, record: rec, outer: layers[len(layers)-1].Kind.Over()}
+	for i, l := range layers {
+		if err := l.check(); err != nil {
 			return nil, err
 		}
-		if k.Over() == 4 {
-			s.layers = append(s.layers, &over4{pair, k.Carries(), o.StaticMTU, rec})
+		if i > 0 && !l.Kind.Carries(layers[i-1].Kind.Over()) {
+			return nil, fmt.Errorf("encap: layer %v does not carry IPv%d, which layer %v makes", l.Kind, layers[i-1].Kind.Over(), layers[i-1].Kind)
+		}
+		pair, c := resolve.NewFixed(l.Local, l.Remote), newContent(l, rec)
+		if l.Kind.Over() == 4 {
+			s.in = append(s.in, &over4{c, pair, l.Resolver, o.StaticMTU})
 		} else {
-			s.layers = append(s.layers, &over6{pair, k.Carries(), rec})
+			s.in = append(s.in, &over6{c, pair})
 		}
 	}
-	s.from = templates(m, e, p, o, rec)
+	b := builder{layers, p, o, rec}
 	// A packet enters at the innermost layer that carries its version.
-	for i, k := range slices.Backward(m.Layers) {
-		if k.Carries() == 4 {
-			s.enter4 = s.from[i]
-			continue
-		}
-		s.enter6, s.limited6 = s.from[i], nil
-		if k.Over() == 6 {
-			o.EncapLimit = 0 // the value is the packet's
-			s.limited6 = templates(m, e, p, o, rec)[i]
-			s.ends6, _ = e.over(k)
+	if s.at4 = entry(layers, 4); s.at4 < len(layers) {
+		s.enter4 = b.template(s.at4, 4)
+	}
+	if s.at6 = entry(layers, 6); s.at6 < len(layers) {
+		s.enter6 = b.template(s.at6, 6)
+		if l := layers[s.at6]; l.Kind.Over() == 6 {
+			b.EncapLimit = 0 // the value is the packet's
+			s.limited6, s.ends6 = b.template(s.at6, 6), resolve.NewFixed(l.Local, l.Remote)
 		}
 	}
-	if s.outer == 4 {
-		remote := e.Remote.As4()
+	if outer := layers[len(layers)-1]; outer.Kind.Over() == 4 && outer.Resolver == nil {
+		remote := outer.Remote.As4()
 		s.loop4 = binary.BigEndian.Uint32(remote[:])
 	}
 	return s, nil
+}
+
+// entry is the layer at which packets of an IP version enter: the innermost that
+// carries them; none is len(layers).
+func entry(layers []Layer, version int) int {
+	for i, l := range layers {
+		if l.Kind.Carries(version) {
+			return i
+		}
+	}
+	return len(layers)
 }
 
 // Limit is the largest packet of an IP version that goes whole, and which
@@ -120,6 +126,21 @@ func (s *Stack) Limit(version int) TunnelMTU {
 	return 0
 }
 
+// LimitTo is Limit for the destination of a packet of which the header is there.
+func (s *Stack) LimitTo(inner []byte) TunnelMTU {
+	version := header.Version(inner)
+	limit := s.Limit(version)
+	outer := s.layers[len(s.layers)-1]
+	if outer.Resolver == nil || version != 6 || s.at6 != len(s.layers)-1 {
+		return limit
+	}
+	dst, r := outer.Resolver.To(append([]byte(nil), inner...)) // which may write to it
+	if mtu := s.record.mtuTo(dst); r == drop.None && mtu != 0 {
+		return max(min(limit, TunnelMTU(int(mtu)-outer.overhead(s.options))), MinTunnelMTU6)
+	}
+	return limit
+}
+
 // Overhead is what the stack adds to a packet of an IP version that it carries,
 // in bytes.
 func (s *Stack) Overhead(version int) int {
@@ -127,20 +148,6 @@ func (s *Stack) Overhead(version int) int {
 		return s.enter4.size
 	}
 	return s.enter6.size
-}
-
-// over is the pair of addresses for a layer.
-func (e Endpoints) over(k Kind) (resolve.Fixed, error) {
-	local, remote := e.Local, e.Remote
-	ok := local.Is4() && remote.Is4()
-	if k.Over() == 6 {
-		local, remote = e.Local6, e.Remote6
-		ok = local.Is6() && remote.Is6()
-	}
-	if !ok {
-		return resolve.Fixed{}, fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", k, k.Over(), local, remote)
-	}
-	return resolve.NewFixed(local, remote), nil
 }
 
 // Encapsulate wraps the inner packet b[off:] for the peer: headers are written
@@ -165,24 +172,24 @@ func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 	default:
 		return nil, drop.WrongVersion
 	}
-	return s.EncapsulateSegment(b[:off+size], off, 0)
+	return s.EncapsulateSegment(b[:off+size], off, nil)
 }
 
 // EncapsulateSegment is Encapsulate for a packet of which only the headers stand
-// in b[off:], while tail bytes of payload follow elsewhere. What the headers say
-// is not checked: it is for packets that this process has made.
-func (s *Stack) EncapsulateSegment(b []byte, off, tail int) ([]byte, drop.Reason) {
+// in b[off:], while the payload, tail, lies elsewhere. What the headers say is not
+// checked: it is for packets that this process has made.
+func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop.Reason) {
 	var t *template
-	var tos, ttl byte
+	var f fields
 	if header.Version(b[off:]) == 4 {
 		ip := header.IPv4(b[off:])
-		if s.outer == 4 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
+		if s.loop4 != 0 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
 			return nil, drop.Loop
 		}
-		t, tos, ttl = s.enter4, ip.TOS(), ip.TTL()
+		t, f = s.enter4, fields{ip.TOS(), ip.TTL(), !ip.MayFragment()}
 	} else {
 		ip := header.IPv6(b[off:])
-		t, tos, ttl = s.enter6, ip.TrafficClass(), ip.HopLimit()
+		t, f = s.enter6, fields{ip.TrafficClass(), ip.HopLimit(), false}
 		if s.limited6 != nil {
 			if s.ends6.Sends6(ip) { // RFC 2473 4.1.2
 				return nil, drop.Loop
@@ -195,10 +202,10 @@ func (s *Stack) EncapsulateSegment(b []byte, off, tail int) ([]byte, drop.Reason
 	switch {
 	case t == nil:
 		return nil, drop.WrongFamily
-	case len(b)-off+tail > t.limit:
+	case len(b)-off+len(tail) > t.limit:
 		return nil, drop.TooBig
 	}
-	start, r := t.put(b, off, tail, tos, ttl)
+	start, r := t.put(b, off, tail, f)
 	if r != drop.None {
 		return nil, r
 	}
@@ -207,9 +214,12 @@ func (s *Stack) EncapsulateSegment(b []byte, off, tail int) ([]byte, drop.Reason
 
 // Decapsulate checks and strips every header of an outer packet and returns the
 // inner one, which shares its memory: for the interface, or, where it is
-// addressed to this host's end of a layer, for whoever answers there. If the
-// reason is drop.Fragment, what it returns is a fragment of the IPv6 packet of a
-// layer, for reassembly, after which DecapsulateReassembled goes on.
+// addressed to this host's end of a layer, for whoever answers there.
+//
+// With two reasons it returns something nevertheless. If that is drop.Fragment, it
+// is a fragment of the IPv6 packet of a layer, for reassembly, after which
+// DecapsulateReassembled goes on. If it is drop.OwnSource, it is the inner packet,
+// for Keepalive to look at.
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	pkt, r := header.Parse(outer, s.outer)
 	if r != drop.None {
@@ -224,9 +234,9 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 	if r != drop.None {
 		return nil, r
 	}
-	for i := len(s.layers); i > 0; i-- {
-		if _, ok := s.layers[i-1].(*over6); ok {
-			return s.strip(pkt, i)
+	for i, l := range slices.Backward(s.in) {
+		if l, ok := l.(*over6); ok && l.pair.Accepts6(header.IPv6(pkt)) == drop.None {
+			return s.strip(pkt, i+1)
 		}
 	}
 	return nil, drop.UnknownProtocol
@@ -235,7 +245,7 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 // strip takes off the headers of the n innermost layers.
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
-		inner, taken, r := s.layers[i].decapsulate(pkt)
+		inner, taken, r := s.in[i].decapsulate(pkt)
 		if r == drop.Fragment && header.Version(pkt) == 6 {
 			return pkt, r
 		}
@@ -243,12 +253,23 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 			return nil, r
 		}
 		if !taken {
+			if i == len(s.in)-1 || i+1 != s.at6 && !s.isEnd(i, pkt) {
+				return nil, drop.UnknownProtocol
+			}
 			break
 		}
 		pkt = inner
 	}
-	if r := s.sources.Check(pkt); r != drop.None {
+	r := s.sources.Check(pkt)
+	if r != drop.None && r != drop.OwnSource {
 		return nil, r
 	}
-	return pkt, drop.None
+	return pkt, r
+}
+
+// isEnd reports whether a packet that a layer did not take, and which is not of
+// those that enter the tunnel outside it either, is for this host's end of the
+// layer all the same: an answer to its probes, or an ICMPv6 error.
+func (s *Stack) isEnd(layer int, pkt []byte) bool {
+	return header.IPv6(pkt).Dst() == s.layers[layer].Local
 }

@@ -28,9 +28,14 @@ func TestTunnelMTU(t *testing.T) {
 		{"4in6in4", 65536, encap.DefaultOptions, true, 65475},
 		{"4in6in4", 100, encap.DefaultOptions, false, 68},
 		{"6in4", 1500, encap.DefaultOptions, true, 1480},
+		{"4in4", 1500, encap.DefaultOptions, false, 1480},
+		{"4in6", 1500, encap.DefaultOptions, false, 1460},
+		{"6in6", 1500, limited, true, 1452},
+		{"gre", 1500, encap.DefaultOptions, true, 1476},
+		{"gre6", 1500, limited, true, 1448},
 	} {
 		m, _ := encap.ModeByName(c.mode)
-		if got := m.TunnelMTU(c.path, c.o, c.ipv6); got != c.want {
+		if got := encap.MTU(m.Between(router), c.path, c.o, c.ipv6); got != c.want {
 			t.Errorf("%s over %d: %d, want %d", c.mode, c.path, got, c.want)
 		}
 	}
@@ -65,7 +70,7 @@ func TestHeaderFields(t *testing.T) {
 		o := encap.DefaultOptions
 		o.FlowLabel.Source = encap.FlowLabelFixed
 		c.set(&o)
-		s, err := encap.New(m, router, c.mtu, o, resolve.NewSources(nil, nil, false), encap.NewRecord())
+		s, err := encap.New(m.Between(router), c.mtu, o, resolve.NewSources(nil, nil, false), encap.NewRecord())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,11 +155,11 @@ func TestNewRefuses(t *testing.T) {
 		{Local: router.Local6, Remote: router.Remote, Local6: router.Local6, Remote6: router.Remote6},
 		{Local: router.Local, Remote: router.Remote, Local6: router.Local, Remote6: router.Remote6},
 	} {
-		if _, err := encap.New(m, e, 1500, encap.DefaultOptions, nil, nil); err == nil {
+		if _, err := encap.New(m.Between(e), 1500, encap.DefaultOptions, nil, nil); err == nil {
 			t.Errorf("%+v is taken", e)
 		}
 	}
-	if _, err := encap.New(encap.Mode{}, router, 1500, encap.DefaultOptions, nil, nil); err == nil {
+	if _, err := encap.New(nil, 1500, encap.DefaultOptions, nil, nil); err == nil {
 		t.Error("a stack without layers is taken")
 	}
 }

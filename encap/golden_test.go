@@ -85,7 +85,7 @@ func newStack(t testing.TB, mode string, e encap.Endpoints, o encap.Options) *en
 			ends = append(ends, a)
 		}
 	}
-	s, err := encap.New(m, e, 1500, o, resolve.NewSources(nil, ends, false), encap.NewRecord())
+	s, err := encap.New(m.Between(e), 1500, o, resolve.NewSources(nil, ends, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}

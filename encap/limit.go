@@ -12,13 +12,12 @@ const limitOffset = header.IPv6Len + 4
 // encapsulateLimited is EncapsulateSegment for an IPv6 packet that carries a
 // tunnel encapsulation limit: what is left of it goes into our own option, which
 // it then has even if none is configured (RFC 2473 section 4.1.1).
-func (s *Stack) encapsulateLimited(b []byte, off, tail int, limit byte) ([]byte, drop.Reason) {
+func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, limit byte) ([]byte, drop.Reason) {
 	t := s.limited6
-	if len(b)-off+tail > t.limit {
+	if len(b)-off+len(tail) > t.limit {
 		return nil, drop.TooBig
 	}
-	ip := header.IPv6(b[off:])
-	start, r := t.put(b, off, tail, ip.TrafficClass(), ip.HopLimit())
+	start, r := t.put(b, off, tail, fieldsOf(b[off:]))
 	if r != drop.None {
 		return nil, r
 	}

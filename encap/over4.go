@@ -1,63 +1,78 @@
 package encap
 
 import (
+	"encoding/binary"
+
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 )
 
-// over4 takes off an IPv4 delivery header (RFC 4213, RFC 2003).
+// over4 takes off an IPv4 delivery header (RFC 4213, RFC 2003, RFC 2784).
 type over4 struct {
-	resolver resolve.Fixed
-	carries  int  // inner IP version
-	static   bool // what we send never has DF set
-	record   *Record
+	content
+	pair     resolve.Fixed
+	resolver resolve.Resolver // nil: the pair decides
+	static   bool             // what we send never has DF set of our own will
 }
 
 func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	ip := header.IPv4(pkt)
-	if r := l.resolver.Accepts4(ip); r != drop.None {
-		return nil, false, r
+	r := l.pair.Accepts4(ip)
+	if r == drop.ForeignSource && l.resolver != nil {
+		r = drop.None
 	}
 	switch {
-	case ip.Protocol() != protocolOf(l.carries):
+	case r != drop.None:
+		return nil, false, r
+	case ip.Protocol() != l.protocol:
 		return nil, false, drop.UnknownProtocol
 	case ip.IsFragment(): // a raw socket reassembles; so nobody else may send us one
 		return nil, false, drop.Fragment
 	}
-	return strip(ip.Payload(), l.carries, ip.TOS(), l.record)
-}
-
-// strip checks the packet inside a delivery header, and brings the congestion
-// mark of the delivery header into it.
-func strip(payload []byte, version int, outerTOS byte, rec *Record) ([]byte, bool, drop.Reason) {
-	inner, r := header.Parse(payload, version)
-	if outer := outerTOS & header.ECNMask; r == drop.None && outer != header.NotECT {
-		r = decapsulateECN(inner, version, outer, rec)
+	inner, r := l.open(ip.Payload(), ip.TOS())
+	if r == drop.None && l.resolver != nil {
+		r = l.resolver.From(ip, header.IPv6(inner))
 	}
 	return inner, true, r
 }
 
 // unquote holds a quoted header against what we send (RFC 5927 section 4): the
 // addresses and the protocol, and the identification, which is 0 if DF is set.
-func (l *over4) unquote(pkt []byte, size int) (inner []byte, innerSize int, taken, ok bool) {
+func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	if len(pkt) < header.IPv4Len {
-		return nil, 0, false, false
+		return q, false
 	}
 	ip := header.IPv4(pkt)
-	var idOK bool
+	if pkt[0] != 0x45 || ip.Protocol() != l.protocol || !l.sends(ip) {
+		return q, false
+	}
 	switch ip.Fragment() {
 	case 0:
-		idOK = l.record.recentID4(ip.ID())
+		ok = l.record.recentID4(ip.ID())
 	case header.DF: // also over a path that has become narrow: it may be a probe
-		idOK = ip.ID() == 0 && !l.static
+		ok = ip.ID() == 0 && (!l.static || l.carries != 6)
 	case header.MF: // the first fragment: its length is not that of the inner packet
-		if idOK = l.record.recentID4(ip.ID()); idOK && pkt[0] == 0x45 && ip.Protocol() == protocolOf(l.carries) && l.resolver.Sends4(ip) {
-			return nil, 0, true, true
-		}
+		return unquoted{taken: true}, l.record.recentID4(ip.ID())
 	}
-	if pkt[0] != 0x45 || ip.Protocol() != protocolOf(l.carries) || !l.resolver.Sends4(ip) || !idOK {
-		return nil, 0, false, false
+	if !ok {
+		return q, false
 	}
-	return pkt[header.IPv4Len:], size - header.IPv4Len, true, true
+	q.taken = true
+	q.inner, q.size, q.version, ok = l.content.unquote(pkt[header.IPv4Len:], size-header.IPv4Len)
+	if ok && l.resolver != nil && len(q.inner) >= header.IPv6Len && q.inner[0]>>4 == 6 {
+		// What it was sent to must be where we would send it.
+		inner := append([]byte(nil), q.inner...) // the resolver may write to it
+		dst, r := l.resolver.To(inner)
+		ok = r == drop.None && dst == binary.BigEndian.Uint32(ip.Dest())
+	}
+	return q, ok
+}
+
+// sends reports whether a header has the addresses of ours.
+func (l *over4) sends(ip header.IPv4) bool {
+	if l.resolver != nil {
+		return ip.Src() == l.pair.Local
+	}
+	return l.pair.Sends4(ip)
 }

@@ -6,19 +6,18 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// over6 takes off an IPv6 delivery header (RFC 2473), with the extension
+// over6 takes off an IPv6 delivery header (RFC 2473, RFC 7676), with the extension
 // headers behind it.
 type over6 struct {
-	resolver resolve.Fixed
-	carries  int // inner IP version
-	record   *Record
+	content
+	pair resolve.Fixed
 }
 
 func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	ip := header.IPv6(pkt)
 	switch ip.NextHeader() {
-	case protocolOf(l.carries):
-		switch r := l.resolver.Accepts6(ip); r {
+	case l.protocol:
+		switch r := l.pair.Accepts6(ip); r {
 		case drop.None:
 		case drop.ForeignDestination: // a tunnel of others passes through ours
 			return nil, false, drop.None
@@ -30,13 +29,14 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	default: // not a tunnel packet of this layer
 		return nil, false, drop.None
 	}
-	return strip(ip.Payload(), l.carries, ip.TrafficClass(), l.record)
+	inner, r := l.open(ip.Payload(), ip.TrafficClass())
+	return inner, true, r
 }
 
 // decapsulateExtended is decapsulate for packets with extension headers
 // (RFC 2473 section 3.3): they are walked only in packets to our own end.
 func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) {
-	from := l.resolver.Accepts6(ip)
+	from := l.pair.Accepts6(ip)
 	if from == drop.ForeignDestination {
 		return nil, false, drop.None
 	}
@@ -44,44 +44,47 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 	switch {
 	case r != drop.None:
 		return nil, false, r
-	case up.Fragment && (up.Protocol == protocolOf(l.carries) || up.Protocol == header.DestOptions):
+	case up.Fragment && (up.Protocol == l.protocol || up.Protocol == header.DestOptions):
 		// With the latter the encapsulation limit is in what was fragmented.
 		if from != drop.None {
 			return nil, false, from
 		}
 		return nil, false, drop.Fragment
-	case up.Protocol != protocolOf(l.carries):
+	case up.Protocol != l.protocol:
 		return nil, false, drop.None
 	case from != drop.None:
 		return nil, false, from
 	}
-	return strip(ip[up.Offset:], l.carries, ip.TrafficClass(), l.record)
+	inner, r := l.open(ip[up.Offset:], ip.TrafficClass())
+	return inner, true, r
 }
 
 // unquote holds a quoted header against what we send: the addresses, and what
 // follows, which is the inner packet, perhaps behind an encapsulation limit or
 // in fragments.
-func (l *over6) unquote(pkt []byte, size int) (inner []byte, innerSize int, taken, ok bool) {
+func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	if len(pkt) < header.IPv6Len {
-		return nil, 0, false, true // cut off: whose it is remains unknown
+		return q, true // cut off: whose it is remains unknown
 	}
 	ip := header.IPv6(pkt)
-	if !l.resolver.Sends6(ip) {
-		return nil, 0, false, true
+	if !l.pair.Sends6(ip) {
+		return q, true
 	}
 	next, off := ip.NextHeader(), header.IPv6Len
 	if next == header.FragmentHdr { // its length is not that of the inner packet
-		ours := len(pkt) <= off || pkt[off] == protocolOf(l.carries) || pkt[off] == header.DestOptions
-		return nil, 0, ours, true
+		q.taken = len(pkt) <= off || pkt[off] == l.protocol || pkt[off] == header.DestOptions
+		return q, true
 	}
 	if next == header.DestOptions {
 		if off += header.EncapLimitLen; len(pkt) < off {
-			return nil, 0, true, true
+			return unquoted{taken: true}, true
 		}
 		next = pkt[header.IPv6Len]
 	}
-	if next != protocolOf(l.carries) {
-		return nil, 0, false, true // between the ends of the layer, but not in it
+	if next != l.protocol {
+		return q, true // between the ends of the layer, but not in it
 	}
-	return pkt[off:], size - off, true, true
+	q.taken = true
+	q.inner, q.size, q.version, ok = l.content.unquote(pkt[off:], size-off)
+	return q, ok
 }

@@ -9,19 +9,20 @@ import (
 )
 
 // InPieces reports whether a packet that is larger than Limit may be carried
-// nevertheless, in fragments of the IPv6 packet of the layer at which it enters:
-// an IPv4 packet if its sender lets it be fragmented, an IPv6 packet if it is no
-// larger than every path must carry (RFC 2473 sections 7.1 and 7.2). Of the
-// packet, of size bytes, the IP header is enough.
+// nevertheless, in pieces. An IPv4 packet that its sender lets be fragmented goes
+// in fragments of its own into IPv4 (RFC 2003 section 5.1, RFC 7588 section 3.3),
+// and in fragments of the packet of the layer at which it enters into IPv6 (RFC
+// 2473 section 7.2). So does an IPv6 packet that is no larger than every path must
+// carry (7.1). Of the packet, of size bytes, the IP header is enough.
 func (s *Stack) InPieces(inner []byte, size int) bool {
 	t := s.enter(inner)
-	if t == nil || t.parts[0].over != 6 {
+	switch {
+	case t == nil:
 		return false
-	}
-	if t.parts[0].carries == 4 {
+	case header.Version(inner) == 4:
 		return header.IPv4(inner).MayFragment()
 	}
-	return size <= int(MinTunnelMTU6)
+	return t.parts[0].over == 6 && size <= int(MinTunnelMTU6)
 }
 
 // EncapsulatePieces is Encapsulate for a packet of which InPieces says so. Every
@@ -29,50 +30,41 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 // the path MTU, and is valid until the next one. B is written to as Encapsulate
 // does.
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
+	t := s.enter(b[off:])
+	if t.parts[0].over == 4 {
+		return t.each(fragment.IPv4(b[off:], t.limit, scratch, Headroom), scratch)
+	}
+	// The header of the layer alone: those outside stand in front of each piece.
+	own := *t
+	own.parts, own.size, own.outside = t.parts[:1], t.parts[0].size, nil
+	own.bytes = append(make([]byte, max(0, short-own.size)), t.bytes[len(t.bytes)-own.size:]...)
+	_, r := own.put(b, off, nil, fieldsOf(b[off:]))
+	if r != drop.None {
+		return func(yield func([]byte, drop.Reason) bool) { yield(nil, r) }
+	}
+	whole, id := b[off-own.size:], s.record.nextID6()
+	if t.outside == nil {
+		pieces := fragment.IPv6(whole, t.limit+own.size, id, scratch, 0)
+		return func(yield func([]byte, drop.Reason) bool) {
+			pieces(func(p []byte) bool { return yield(p, drop.None) })
+		}
+	}
+	return t.outside.each(fragment.IPv6(whole, t.outside.limit, id, scratch, Headroom), scratch)
+}
+
+// each puts the headers in front of pieces, which lie in scratch behind Headroom.
+func (t *template) each(pieces iter.Seq[[]byte], scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) {
-		entry, whole, r := s.enclose(b, off)
-		if r != drop.None {
-			yield(nil, r)
-			return
-		}
-		if entry == len(s.from)-1 { // nothing outside
-			for piece := range fragment.IPv6(whole, s.from[entry].limit+s.from[entry].size, s.record.nextID6(), scratch, 0) {
-				if !yield(piece, drop.None) {
-					return
-				}
-			}
-			return
-		}
-		outside := s.from[entry+1]
-		for piece := range fragment.IPv6(whole, outside.limit, s.record.nextID6(), scratch, Headroom) {
-			end := Headroom + len(piece)
-			ip := header.IPv6(piece)
-			start, r := outside.put(scratch[:end], Headroom, 0, ip.TrafficClass(), ip.HopLimit())
-			if !yield(scratch[start:end], r) {
+		for piece := range pieces {
+			start, r := t.put(scratch[:Headroom+len(piece)], Headroom, nil, fieldsOf(piece))
+			if !yield(scratch[start:Headroom+len(piece)], r) {
 				return
 			}
 		}
 	}
 }
 
-// enclose puts the header of the layer at which an inner packet enters in front
-// of it, and returns which layer that is, and the layer's packet.
-func (s *Stack) enclose(b []byte, off int) (entry int, whole []byte, r drop.Reason) {
-	t := s.enter(b[off:])
-	for entry < len(s.from)-1 && s.from[entry] != t {
-		entry++
-	}
-	tos, ttl := header.IPv4(b[off:]).TOS(), header.IPv4(b[off:]).TTL()
-	if header.Version(b[off:]) == 6 {
-		tos, ttl = header.IPv6(b[off:]).TrafficClass(), header.IPv6(b[off:]).HopLimit()
-	}
-	if _, r = t.put(b, off, 0, tos, ttl); r != drop.None {
-		return entry, nil, r
-	}
-	return entry, b[off-t.parts[0].size:], drop.None
-}
-
-// enter is the template of the layer at which a packet enters.
+// enter is the template for a packet; nil: no layer carries it.
 func (s *Stack) enter(inner []byte) *template {
 	if header.Version(inner) == 4 {
 		return s.enter4

@@ -1,12 +1,25 @@
 package encap
 
-import "sixfour/encap/header"
+import (
+	"encoding/binary"
+
+	"sixfour/encap/header"
+)
 
 // Quote is what an ICMP error says of a packet that we sent.
 type Quote struct {
 	Size    int    // of the packet that the error is about, in bytes
 	Outside int    // what the layers outside that packet add to it
+	To      uint32 // outer destination, if a resolver found it
 	Inner   []byte // the inner packet as far as it is quoted; nil if its header is not
+}
+
+// unquoted is what a layer's unquote finds.
+type unquoted struct {
+	taken   bool   // the packet is one of the layer's
+	inner   []byte // as far as it is quoted; shorter than a header if that is not
+	size    int    // of the whole inner packet, if there is some
+	version int    // its IP version, if there is some
 }
 
 // minQuote is what every ICMP error quotes: the header and 8 bytes (RFC 792).
@@ -21,39 +34,40 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 	var q Quote
 	version := header.Version(quote)
 	i := len(s.layers) - 1
-	for ; i >= 0; i-- { // a layer that an error can be about
-		_, over4 := s.layers[i].(*over4)
-		if over4 == (version == 4) {
-			break
-		}
-		q.Outside += s.from[i].parts[0].size
+	for ; i >= 0 && s.layers[i].Kind.Over() != version; i-- { // to one that an error can be about
+		q.Outside += s.layers[i].overhead(s.options)
 	}
 	size, ok := quotedSize(quote, version)
 	if i < 0 || !ok {
 		return q, false
 	}
 	q.Size = size
-	pkt, first := quote[:min(len(quote), size)], true
-	for ; i >= 0; i-- {
-		inner, innerSize, taken, ok := s.layers[i].unquote(pkt, size)
-		if !ok || first && !taken {
+	pkt := quote[:min(len(quote), size)]
+	for first := true; i >= 0; i-- {
+		u, ok := s.in[i].unquote(pkt, size)
+		if !ok || first && !u.taken {
 			return q, false
 		}
-		if !taken {
+		if !u.taken {
 			break
 		}
-		if first && version == 4 && innerSize > 0 && len(inner) < min(minQuote, innerSize) {
-			return q, false
+		if first && version == 4 {
+			if u.size > 0 && len(pkt) < min(header.IPv4Len+minQuote, size) {
+				return q, false
+			}
+			if s.layers[i].Resolver != nil {
+				q.To = binary.BigEndian.Uint32(header.IPv4(pkt).Dest())
+			}
 		}
 		first = false
-		if len(inner) < minQuote {
+		if len(u.inner) < minQuote {
 			return q, true
 		}
 		// What follows must be a packet of the length that is left.
-		if n, ok := quotedSize(inner, s.from[i].parts[0].carries); !ok || n != innerSize {
+		if n, ok := quotedSize(u.inner, u.version); !ok || n != u.size {
 			return q, false
 		}
-		pkt, size = inner, innerSize
+		pkt, size = u.inner, u.size
 	}
 	if header.Version(pkt) == 6 && len(pkt) >= header.IPv6Len ||
 		header.Version(pkt) == 4 && len(pkt) >= header.IPv4Len && len(pkt) >= header.IPv4(pkt).HeaderLen() {

@@ -37,7 +37,7 @@ func TestVectorTooBig(t *testing.T) {
 		t.Fatalf("%+v %v %v %d", q, ok, e.Meaning(), e.MTU(q.Size))
 	}
 	m, _ := encap.ModeByName("6in4")
-	narrow, err := encap.New(m, addrs("192.0.2.1", "198.51.100.2", "", ""), 1400, encap.DefaultOptions, nil, encap.NewRecord())
+	narrow, err := encap.New(m.Between(addrs("192.0.2.1", "198.51.100.2", "", "")), 1400, encap.DefaultOptions, nil, encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestUnquote(t *testing.T) {
 func TestUnquoteIdentification(t *testing.T) {
 	m, _ := encap.ModeByName("4in6in4")
 	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
-	s, err := encap.New(m, ends, 1280, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
+	s, err := encap.New(m.Between(ends), 1280, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}

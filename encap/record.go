@@ -2,6 +2,7 @@ package encap
 
 import (
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +18,11 @@ type Record struct {
 	epoch  atomic.Int64 // when id4 was last at a multiple of 65536, in Unix seconds
 	wraps  atomic.Uint64
 	oddECN atomic.Uint64
+
+	sent     atomic.Uint32 // GRE packets with a sequence number
+	sequence sequence      // of those that come
+
+	narrow narrow
 }
 
 // NewRecord begins at random identifications.
@@ -64,4 +70,37 @@ func (r *Record) nextID6() uint32 { return r.id6.Add(1) }
 func (r *Record) recentID4(id uint16) bool {
 	const window = 1 << 13 // packets back
 	return id != 0 && uint16(r.id4.Load())-id < window
+}
+
+// nextSequence is the number of the next GRE packet; the first has 0 (RFC 2890
+// section 2.2).
+func (r *Record) nextSequence() uint32 { return r.sent.Add(1) - 1 }
+
+// sequence is what is known of the GRE packets that came.
+type sequence struct {
+	mu   sync.Mutex // of one goroutine, unless the configuration changes
+	next uint32     // the least number that is not old
+	at   time.Time  // of the last packet; zero: there was none
+}
+
+// A peer that starts anew counts from 0 again. Without this its packets would be
+// old until it has sent as many as before.
+const (
+	restartSilence = 10 * time.Second
+	restartNumbers = 16
+)
+
+// inSequence reports whether a GRE packet is not older than one that came before
+// (RFC 2890 section 2.2). Nothing waits for numbers that are missing.
+func (r *Record) inSequence(n uint32) bool {
+	s := &r.sequence
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	restarted := n < restartNumbers && now.Sub(s.at) >= restartSilence
+	if int32(n-s.next) < 0 && !s.at.IsZero() && !restarted {
+		return false
+	}
+	s.next, s.at = n+1, now
+	return true
 }

@@ -2,21 +2,21 @@ package encap
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 )
 
-// template is the headers of all layers that a packet passes, prepared once
-// with everything that does not depend on the packet. Encapsulating is one copy
-// of them, and then a patch for each layer.
+// template is the headers of a layer and of all outside it, for packets of one IP
+// version, prepared once with everything that does not depend on the packet.
+// Encapsulating is one copy of them, and then a patch for each layer.
 type template struct {
-	parts []part // innermost first
-	bytes [Headroom]byte
-	size  int // bytes in use, the last ones: the innermost header ends the array
-	limit int // the largest packet that fits, in bytes
+	parts   []part    // innermost first
+	bytes   []byte    // ends with the innermost header
+	size    int       // bytes in use, the last ones
+	limit   int       // the largest packet that fits, in bytes
+	outside *template // for the packets that the innermost layer makes; nil: they leave the host
 }
 
 // short covers the headers of most stacks: two layers and an option.
@@ -25,79 +25,156 @@ const short = 72
 // part is what a packet changes in one layer's header.
 type part struct {
 	over    int  // IP version of the header
-	carries int  // IP version of what follows it
-	size    int  // with extension headers
-	end     int  // where it ends in the template, counted from the template's end
+	carries int  // IP version of the packet inside
+	size    int  // with extension headers and GRE header
+	gre     int  // of that the GRE header, which ends it
 	keep    byte // TOS = inner & keep | set
 	set     byte
 	ttl     byte // InheritTTL: the inner one
 
-	sum uint32  // IPv4: over the header's words, without those that are patched
-	ids *Record // IPv4: gives the identifications; nil: DF is set
+	// IPv4.
+	sum      uint32           // over the header's words, without those that are patched
+	df       fragmentation    // whether the packet may be fragmented
+	record   *Record          // gives identifications
+	resolver resolve.Resolver // gives the destination; nil: it is there
 
-	label FlowLabel // IPv6
+	// IPv6.
+	label FlowLabel
+
+	options GRE
+	finish  bool // the GRE header has fields that each packet has of its own
 }
 
-// add puts a layer's header in front of those that are there.
-func (t *template) add(k Kind, pair resolve.Fixed, p PathMTU, o Options, rec *Record) {
-	pt := part{over: k.Over(), carries: k.Carries(), size: k.overhead(o), end: t.size, keep: 0xff, label: o.FlowLabel}
-	if o.DSCP != InheritDSCP {
-		pt.keep, pt.set = header.ECNMask, byte(o.DSCP)<<2
+// fragmentation says whether an IPv4 delivery header has DF set.
+type fragmentation uint8
+
+const (
+	dfSet   fragmentation = iota // always
+	dfClear                      // never
+	dfInner                      // if the inner IPv4 packet has
+)
+
+// template makes the headers for packets of an IP version that enter the stack at
+// a layer.
+func (b *builder) template(entry, version int) *template {
+	t := new(template)
+	var reversed []byte // the innermost header last, when turned around
+	carries := version
+	for i := entry; i < len(b.layers); i++ {
+		p, bytes := b.part(i, carries)
+		t.parts = append(t.parts, p)
+		reversed = append(bytes, reversed...)
+		carries = p.over
 	}
-	if o.ECNCompat { // RFC 6040 section 4.3; otherwise normal mode (4.1): the field is copied
-		pt.keep &^= header.ECNMask
+	t.size = len(reversed)
+	t.bytes = append(make([]byte, max(0, short-t.size)), reversed...)
+	t.limit = b.room(entry, version)
+	if entry+1 < len(b.layers) {
+		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
 	}
-	t.size += pt.size
-	h := t.bytes[len(t.bytes)-t.size:]
-	if pt.over == 4 {
-		pt.ttl = byte(o.TTL)
-		h[0] = 0x45
-		h[9] = protocolOf(pt.carries)
-		copy(h[12:], pair.Local.AsSlice())
-		copy(h[16:], pair.Remote.AsSlice())
-		if o.forbidsFragments(p) {
-			binary.BigEndian.PutUint16(h[6:], header.DF)
-		} else {
-			pt.ids = rec
-		}
-		pt.sum = uint32(header.Sum(h[:header.IPv4Len], 0))
+	return t
+}
+
+// builder is what the headers of a stack follow from.
+type builder struct {
+	layers []Layer
+	path   PathMTU
+	Options
+	record *Record
+}
+
+// room is the largest packet of an IP version that fits into a layer. IPv6 has at
+// least its 1280 bytes in IPv4, which is fragmented then (RFC 4213 3.2.2, RFC 7588
+// section 3.2).
+func (b *builder) room(layer, version int) int {
+	n := b.delivery(layer) - b.layers[layer].overhead(b.Options)
+	if version == 6 && b.layers[layer].Kind.Over() == 4 {
+		n = max(n, int(MinTunnelMTU6))
+	}
+	return n
+}
+
+// delivery is the largest packet that a layer may make.
+func (b *builder) delivery(layer int) int {
+	switch {
+	case layer+1 < len(b.layers):
+		return b.room(layer+1, b.layers[layer].Kind.Over())
+	case b.StaticMTU:
+		return maxIPv4
+	}
+	return min(int(b.path), maxIPv4)
+}
+
+// fragmentation is the rule for a layer's header, over packets of an IP version.
+// IPv6 is never cut, so that it must be told of what is too large for the path,
+// but for the 1280 bytes that every path must carry (RFC 4213 section 3.2.2). An
+// IPv4 packet that forbids fragmentation forbids it outside, too (RFC 2003
+// section 3.1).
+func (b *builder) fragmentation(layer, carries int) fragmentation {
+	switch {
+	case b.StaticMTU && carries == 4:
+		return dfInner
+	case b.StaticMTU:
+		return dfClear
+	case carries == 6 && b.delivery(layer)-b.layers[layer].overhead(b.Options) < int(MinTunnelMTU6):
+		return dfClear
+	}
+	return dfSet
+}
+
+// part prepares the header of a layer over packets of an IP version.
+func (b *builder) part(layer, carries int) (part, []byte) {
+	l := b.layers[layer]
+	p := part{over: l.Kind.Over(), carries: carries, keep: 0xff, record: b.record, label: b.FlowLabel, resolver: l.Resolver, options: l.GRE}
+	if b.DSCP != InheritDSCP {
+		p.keep, p.set = header.ECNMask, byte(b.DSCP)<<2
+	}
+	if b.ECNCompat { // RFC 6040 section 4.3; otherwise normal mode (4.1): the field is copied
+		p.keep &^= header.ECNMask
+	}
+	var h []byte
+	if p.over == 4 {
+		h = b.header4(&p, layer, l)
 	} else {
-		pt.ttl = byte(o.HopLimit)
-		h[6] = protocolOf(pt.carries)
-		copy(h[8:], pair.Local.AsSlice())
-		copy(h[24:], pair.Remote.AsSlice())
-		if o.EncapLimit != NoEncapLimit {
-			limit := header.EncapLimit(h[6], byte(o.EncapLimit))
-			copy(h[header.IPv6Len:], limit[:])
-			h[6] = header.DestOptions
-		}
+		h = b.header6(&p, l)
 	}
-	t.parts = append(t.parts, pt)
+	if l.Kind.IsGRE() {
+		p.gre = l.GRE.overhead()
+		p.finish = l.GRE.Checksum || l.GRE.Sequence
+		h = l.GRE.append(h, carries)
+	}
+	p.size = len(h)
+	return p, h
 }
 
-// templates are the headers of each layer of a mode and of all outside it, with
-// the largest packets that they fit. All endpoints are there.
-func templates(m Mode, e Endpoints, p PathMTU, o Options, rec *Record) []*template {
-	all := make([]*template, 0, len(m.Layers))
-	for _, k := range m.Layers {
-		pair, _ := e.over(k)
-		all = append(all, new(template))
-		for _, t := range all {
-			t.add(k, pair, p, o, rec)
-		}
+func (b *builder) header4(p *part, layer int, l Layer) []byte {
+	p.ttl, p.df = byte(b.TTL), b.fragmentation(layer, p.carries)
+	h := make([]byte, header.IPv4Len)
+	h[0] = 0x45
+	h[9] = l.Kind.Protocol()
+	copy(h[12:], l.Local.AsSlice())
+	if l.Resolver == nil {
+		copy(h[16:], l.Remote.AsSlice())
 	}
-	room := maxIPv4
-	if !o.StaticMTU {
-		room = min(int(p), maxIPv4)
+	if p.df == dfSet {
+		binary.BigEndian.PutUint16(h[6:], header.DF)
 	}
-	for i, k := range slices.Backward(m.Layers) {
-		room -= k.overhead(o)
-		if k == SixInFour { // RFC 4213 3.2.2: it is the outer packet that is fragmented
-			room = max(room, int(MinTunnelMTU6))
-		}
-		all[i].limit = room
+	p.sum = uint32(header.Sum(h, 0))
+	return h
+}
+
+func (b *builder) header6(p *part, l Layer) []byte {
+	p.ttl = byte(b.HopLimit)
+	h := make([]byte, header.IPv6Len)
+	h[6] = l.Kind.Protocol()
+	copy(h[8:], l.Local.AsSlice())
+	copy(h[24:], l.Remote.AsSlice())
+	if b.EncapLimit != NoEncapLimit {
+		limit := header.EncapLimit(h[6], byte(b.EncapLimit))
+		h = append(h, limit[:]...)
+		h[6] = header.DestOptions
 	}
-	return all
+	return h
 }
 
 // protocolOf is the protocol number that announces an IP version inside.
@@ -108,55 +185,118 @@ func protocolOf(version int) byte {
 	return header.ProtoIPv6
 }
 
-// put writes the headers in front of the inner packet b[off:], which goes on for
-// tail bytes elsewhere and whose TOS and TTL are given, and returns where they
-// begin.
-func (t *template) put(b []byte, off, tail int, tos, ttl byte) (int, drop.Reason) {
+// fields are what a delivery header takes over from the packet inside.
+type fields struct {
+	tos, ttl byte
+	df       bool // of IPv4
+}
+
+// fieldsOf reads them from a header.
+func fieldsOf(pkt []byte) fields {
+	if header.Version(pkt) == 4 {
+		ip := header.IPv4(pkt)
+		return fields{ip.TOS(), ip.TTL(), !ip.MayFragment()}
+	}
+	ip := header.IPv6(pkt)
+	return fields{ip.TrafficClass(), ip.HopLimit(), false}
+}
+
+// put writes the headers in front of the inner packet b[off:], which goes on with
+// tail, and returns where they begin.
+func (t *template) put(b []byte, off int, tail []byte, f fields) (int, drop.Reason) {
 	start := off - t.size
 	if t.size <= short { // a copy of known length is a few instructions, not a call
-		*(*[short]byte)(b[off-short:]) = *(*[short]byte)(t.bytes[Headroom-short:])
+		*(*[short]byte)(b[off-short:]) = *(*[short]byte)(t.bytes)
 	} else {
-		copy(b[start:off], t.bytes[Headroom-t.size:])
+		copy(b[start:off], t.bytes)
 	}
 	end := off // of the header in turn
 	for i := range t.parts {
 		p := &t.parts[i]
-		tos = tos&p.keep | p.set
+		f.tos = f.tos&p.keep | p.set
 		if p.ttl != InheritTTL {
-			ttl = p.ttl
+			f.ttl = p.ttl
 		}
-		n := len(b) - end + tail + p.size // from this header on
+		if p.finish {
+			p.options.finish(b[end-p.gre:end], b[end:], tail, p.record)
+		}
+		n := len(b) - end + len(tail) + p.size // from this header on
 		if p.over == 6 {
-			h := (*[header.IPv6Len]byte)(b[end-p.size:])
-			word := 6<<28 | uint32(tos)<<20
-			if p.label.Source == FlowLabelFixed {
-				word |= p.label.Fixed
-			} else {
-				word |= p.label.of(b[end:], p.carries)
-			}
 			if n > header.IPv6Len+65535 {
 				return 0, drop.TooBig
 			}
-			binary.BigEndian.PutUint32(h[0:], word)
-			binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
-			h[7] = ttl
+			p.put6((*[header.IPv6Len]byte)(b[end-p.size:]), b[end:], n, f)
 		} else {
-			h := (*[header.IPv4Len]byte)(b[end-p.size:])
 			if n > maxIPv4 {
 				return 0, drop.TooBig
 			}
-			sum := p.sum + uint32(tos) + uint32(n) + uint32(ttl)<<8
-			if p.ids != nil {
-				id := p.ids.nextID4()
-				binary.BigEndian.PutUint16(h[4:], id)
-				sum += uint32(id)
+			h := (*[header.IPv4Len]byte)(b[end-p.size:])
+			if p.resolver == nil {
+				f.df = p.put4(h, n, f, p.sum, p.df)
+			} else if r := p.resolve(h, b[end:], n, &f); r != drop.None {
+				return 0, r
 			}
-			h[1] = tos
-			binary.BigEndian.PutUint16(h[2:], uint16(n))
-			h[8] = ttl
-			binary.BigEndian.PutUint16(h[10:], ^header.Fold(sum))
 		}
 		end -= p.size
 	}
 	return start, drop.None
+}
+
+// put6 writes what a packet changes in an IPv6 header; n is the length of the
+// whole packet.
+func (p *part) put6(h *[header.IPv6Len]byte, inner []byte, n int, f fields) {
+	word := 6<<28 | uint32(f.tos)<<20
+	if p.label.Source == FlowLabelFixed {
+		word |= p.label.Fixed
+	} else {
+		word |= p.label.of(inner, p.carries)
+	}
+	binary.BigEndian.PutUint32(h[0:], word)
+	binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
+	h[7] = f.ttl
+}
+
+// put4 is put6 for an IPv4 header of which the rest adds up to sum. It reports
+// whether DF is set.
+func (p *part) put4(h *[header.IPv4Len]byte, n int, f fields, sum uint32, rule fragmentation) (df bool) {
+	sum += uint32(f.tos) + uint32(n) + uint32(f.ttl)<<8
+	switch {
+	case rule == dfSet: // the template has it
+		df = true
+	case rule == dfInner && f.df:
+		binary.BigEndian.PutUint16(h[6:], header.DF)
+		sum += header.DF
+		df = true
+	default:
+		id := p.record.nextID4()
+		binary.BigEndian.PutUint16(h[4:], id)
+		sum += uint32(id)
+	}
+	h[1] = f.tos
+	binary.BigEndian.PutUint16(h[2:], uint16(n))
+	h[8] = f.ttl
+	binary.BigEndian.PutUint16(h[10:], ^header.Fold(sum))
+	return df
+}
+
+// resolve is put4 for a layer that finds the destination in the packet inside.
+func (p *part) resolve(h *[header.IPv4Len]byte, inner []byte, n int, f *fields) drop.Reason {
+	dst, r := p.resolver.To(header.IPv6(inner))
+	if r != drop.None {
+		return r
+	}
+	binary.BigEndian.PutUint32(h[16:], dst)
+	sum, rule := p.sum+dst>>16+dst&0xffff, p.df
+	if mtu := p.record.mtuTo(dst); mtu != 0 && rule == dfSet {
+		least := int(MinTunnelMTU6) + header.IPv4Len
+		switch {
+		case n > max(int(mtu), least):
+			return drop.TooBig
+		case int(mtu) < least: // RFC 4213 section 3.2.2
+			binary.BigEndian.PutUint16(h[6:], 0)
+			sum, rule = sum+(0xffff-header.DF), dfClear
+		}
+	}
+	f.df = p.put4(h, n, *f, sum, rule)
+	return drop.None
 }

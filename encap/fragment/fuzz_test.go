@@ -25,7 +25,7 @@ func FuzzFragments(f *testing.F) {
 		buf := make([]byte, off+max(mtu, 0))
 		if ip, r := header.ParseIPv4(b); r == drop.None {
 			var payload []byte
-			for f := range fragment.IPv4(ip, mtu, buf) {
+			for f := range fragment.IPv4(ip, mtu, buf, 0) {
 				got, r := header.ParseIPv4(f)
 				if r != drop.None || len(f) > mtu || len(got) != len(f) {
 					t.Fatalf("%v, %d bytes, MTU %d", r, len(f), mtu)

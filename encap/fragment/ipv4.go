@@ -10,13 +10,13 @@ import (
 // IPv4 cuts a packet, as header.ParseIPv4 returns it, into fragments of at most
 // mtu bytes (RFC 791 section 3.2). A raw socket that writes its own headers
 // leaves this to us. Whether the packet allows it (DF) is for the caller to ask.
-// Each fragment is built in scratch, which should have room for mtu bytes and
+// Each fragment is built in b[off:], which should have room for mtu bytes and
 // must not overlap the packet, and is valid until the next one. A packet that
 // fits is copied as it is; if there is no room for 8 bytes of payload, nothing
 // comes.
-func IPv4(pkt []byte, mtu int, scratch []byte) iter.Seq[[]byte] {
+func IPv4(pkt []byte, mtu int, b []byte, off int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		ip := header.IPv4(pkt)
+		ip, scratch := header.IPv4(pkt), b[off:]
 		payload := ip.Payload()
 		mtu := min(mtu, len(scratch))
 		// A packet that is a fragment itself may be cut again, if it is one.

@@ -69,7 +69,7 @@ func TestIPv4(t *testing.T) {
 			before := bytes.Clone(pkt)
 			var payload []byte
 			count, more := 0, true
-			for f := range fragment.IPv4(pkt, c.mtu, make([]byte, max(c.mtu, 0))) {
+			for f := range fragment.IPv4(pkt, c.mtu, make([]byte, max(c.mtu, 0)), 0) {
 				ip, r := header.ParseIPv4(f)
 				if r != drop.None || len(ip) != len(f) || len(f) > c.mtu || ip.ID() != pkt.ID() || !more {
 					t.Fatalf("%v %x", r, f[:20])
@@ -103,7 +103,7 @@ func TestIPv4(t *testing.T) {
 
 // A caller may stop, and a short scratch makes short fragments.
 func TestIPv4Stop(t *testing.T) {
-	for f := range fragment.IPv4(packet4(nil, 1280), 1280, make([]byte, 100)) {
+	for f := range fragment.IPv4(packet4(nil, 1280), 1280, make([]byte, 100), 0) {
 		if len(f) != 100 {
 			t.Errorf("%d bytes", len(f))
 		}

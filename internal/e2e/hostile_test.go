@@ -31,7 +31,7 @@ func forge(t *testing.T) []byte {
 	copy(ip[16:], inA.AsSlice())
 	header.IPv4(ip).SetChecksum()
 	m, _ := encap.ModeByName("4in6in4")
-	s, err := encap.New(m, encap.Endpoints{Local: outerB, Remote: outerA, Local6: in6B, Remote6: in6A}, 1500,
+	s, err := encap.New(m.Between(encap.Endpoints{Local: outerB, Remote: outerA, Local6: in6B, Remote6: in6A}), 1500,
 		encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
 	must(t, err)
 	pkt, r := s.Encapsulate(inner, encap.Headroom)

@@ -254,7 +254,7 @@ func (in *inbound) answer(e *end, inner []byte) {
 			e.drops.count(r, inner)
 			return
 		}
-		for f := range fragment.IPv4(pkt, int(p.mtu), in.pieces) {
+		for f := range fragment.IPv4(pkt, int(p.mtu), in.pieces, 0) {
 			if err := p.senders[0].SendOne(f); err != nil {
 				e.drops.countN(sendReason(err), 1, inner, err)
 				return

@@ -62,7 +62,7 @@ func (o *outbound) oversize(pkt transport.Packet, size int) {
 // sendOne sends an outer packet, in fragments if it must be: a raw socket that
 // writes its own headers leaves that to us.
 func (o *outbound) sendOne(pkt []byte) error {
-	for f := range fragment.IPv4(pkt, int(o.path.mtu), o.spare(2)) {
+	for f := range fragment.IPv4(pkt, int(o.path.mtu), o.spare(2), 0) {
 		err := o.path.senders[o.index].SendOne(f)
 		if errors.Is(err, net.ErrClosed) { // the path was replaced
 			if p := o.t.path.Load(); p != nil {
