@@ -71,3 +71,13 @@ func (s *Stack) enter(inner []byte) *template {
 	}
 	return s.enter6
 }
+
+// Cut cuts an outer packet of the stack into what a path of an MTU carries, where
+// the packet has not forbidden it. Every piece is built in scratch, which must have
+// room for the MTU, and is valid until the next one.
+func (s *Stack) Cut(outer []byte, mtu PathMTU, scratch []byte) iter.Seq[[]byte] {
+	if s.outer == 4 {
+		return fragment.IPv4(outer, int(mtu), scratch, 0)
+	}
+	return fragment.IPv6(outer, int(mtu), s.record.nextID6(), scratch, 0)
+}

@@ -10,7 +10,8 @@ import (
 
 // Types of ICMP for IPv4 (RFC 792), and codes of type 3.
 const (
-	echoReply4     = 0
+	EchoReply4     = 0
+	EchoRequest4   = 8
 	Unreachable4   = 3
 	sourceQuench4  = 4
 	redirect4      = 5

@@ -10,21 +10,33 @@ import (
 	"sixfour/encap/header"
 )
 
-// counters are what the goroutines of one tunnel and direction have done. They
-// add once per batch, or for a drop; anybody may read. They stand on cache lines
-// of their own.
+// counters are what the goroutines of one peer, or of a tunnel for all of them,
+// have done in one direction. They add once per batch, or for a drop; anybody may
+// read. They stand on cache lines of their own.
 type counters struct {
 	_       [64]byte
 	packets atomic.Uint64
 	bytes   atomic.Uint64
-	drops   [drop.Count]atomic.Uint64
+	drops   atomic.Pointer[dropCounts] // nil: there were none
 	_       [64]byte
 }
+
+type dropCounts [drop.Count]atomic.Uint64
 
 // carried adds a batch of packets and their bytes.
 func (c *counters) carried(packets, bytes int) {
 	c.packets.Add(uint64(packets))
 	c.bytes.Add(uint64(bytes))
+}
+
+// dropped adds packets under one reason.
+func (c *counters) dropped(r drop.Reason, n int) {
+	d := c.drops.Load()
+	if d == nil {
+		c.drops.CompareAndSwap(nil, new(dropCounts))
+		d = c.drops.Load()
+	}
+	d[r].Add(uint64(n))
 }
 
 // Traffic is what went one way, and what did not.
@@ -35,36 +47,55 @@ type Traffic struct {
 }
 
 func (c *counters) traffic() Traffic {
-	t := Traffic{c.packets.Load(), c.bytes.Load(), make(map[string]uint64)}
-	for r := range c.drops {
-		if n := c.drops[r].Load(); n > 0 {
-			t.Drops[drop.Reason(r).String()] = n
+	t := Traffic{Drops: make(map[string]uint64)}
+	t.add(c)
+	return t
+}
+
+// merge adds other traffic.
+func (t *Traffic) merge(o Traffic) {
+	t.Packets += o.Packets
+	t.Bytes += o.Bytes
+	for r, n := range o.Drops {
+		t.Drops[r] += n
+	}
+}
+
+// add adds what was counted elsewhere.
+func (t *Traffic) add(c *counters) {
+	t.Packets += c.packets.Load()
+	t.Bytes += c.bytes.Load()
+	d := c.drops.Load()
+	if d == nil {
+		return
+	}
+	for r := range d {
+		if n := d[r].Load(); n > 0 {
+			t.Drops[drop.Reason(r).String()] += n
 		}
 	}
-	return t
 }
 
 // dropLogInterval is the least time between two log lines about drops of one
 // goroutine: whoever sends us rubbish must not be able to fill the disk.
 const dropLogInterval = time.Second
 
-// drops counts the packets that one goroutine does not carry, and logs some.
+// drops logs packets that one goroutine does not carry, now and then one of many.
 type drops struct {
-	*counters
 	log    *zap.Logger
 	last   time.Time
 	silent uint64 // not logged since last
 }
 
 // count counts one packet under its reason.
-func (d *drops) count(r drop.Reason, pkt []byte) {
-	d.countN(r, 1, pkt, nil)
+func (d *drops) count(c *counters, r drop.Reason, pkt []byte) {
+	d.countN(c, r, 1, pkt, nil)
 }
 
 // countN counts n packets under one reason. Pkt is one of them, or nil; err is
 // what the kernel said, or nil.
-func (d *drops) countN(r drop.Reason, n int, pkt []byte, err error) {
-	d.drops[r].Add(uint64(n))
+func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error) {
+	c.dropped(r, n)
 	d.silent += uint64(n)
 	now := time.Now()
 	if now.Sub(d.last) < dropLogInterval {

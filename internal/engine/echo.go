@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"sixfour/encap"
@@ -14,7 +15,7 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// echo is how a tunnel's probes are told from other echo requests.
+// echo is how a peer's probes are told from other echo requests.
 type echo struct {
 	id       uint16
 	cookie   [8]byte
@@ -29,14 +30,23 @@ func newEcho() *echo {
 	return e
 }
 
-// probeEnds are the addresses between which a tunnel's probes go: those of its
-// IPv6 layer, or else the link-local ones that the ends of a protocol-41 tunnel
-// have by RFC 4213 section 3.7, which a kernel has given itself.
-func probeEnds(e encap.Endpoints) (local, remote netip.Addr) {
-	if e.Local6.IsValid() {
-		return e.Local6, e.Remote6
+// probeEnds are the addresses between which probes go through a tunnel: those of
+// its innermost IPv6 layer that IPv6 packets do not enter, or else the link-local
+// ones that the ends of a protocol-41 tunnel have by RFC 4213 section 3.7, which a
+// kernel has given itself. Not ok means that nobody need be there.
+func probeEnds(layers []encap.Layer) (local, remote netip.Addr, ok bool) {
+	for i, l := range layers {
+		switch {
+		case !l.Kind.Carries(6):
+			continue
+		case i > 0 && layers[i-1].Kind.Over() == 6:
+			return layers[i-1].Local, layers[i-1].Remote, true
+		case l.Kind == encap.SixInFour && l.Resolver == nil:
+			return linkLocal(l.Local), linkLocal(l.Remote), true
+		}
+		break
 	}
-	return linkLocal(e.Local), linkLocal(e.Remote)
+	return local, remote, false
 }
 
 func linkLocal(a netip.Addr) netip.Addr {
@@ -55,37 +65,65 @@ const (
 	echoData   = echoCookie + 8
 )
 
-// probe sends a probe. What does not leave is a probe that is not answered.
-func (t *tunnel) probe(pr *probing, q pathmtu.Packet) {
-	path := t.path.Load()
-	if path == nil || path.endpoints != pr.endpoints {
+// probe sends a probe: through the tunnel, or, where nobody need answer there, to
+// the peer's outer address. What does not leave is a probe that is not answered.
+func (p *peer) probe(pr *probing, q pathmtu.Packet) {
+	path := p.path.Load()
+	if !path.is(pr.layers, pr.link) {
 		return
 	}
-	size := q.Size - pr.stack.Overhead(6) // of the IPv6 packet
+	l := path.outer()
+	local, remote, inside := probeEnds(path.layers)
+	size := q.Size
+	if inside {
+		size -= pr.stack.Overhead(6) // of the IPv6 packet
+	} else {
+		local, remote = l.Local, l.Remote
+	}
 	if size < header.IPv6Len+echoData {
 		return
 	}
 	buf := make([]byte, encap.Headroom+size)
-	local, remote := probeEnds(pr.endpoints)
-	ip := header.IPv6(buf[encap.Headroom:])
-	ip[0] = 0x60
-	binary.BigEndian.PutUint16(ip[4:], uint16(size-header.IPv6Len))
-	ip[6], ip[7] = header.ICMPv6, probeHopLimit
-	copy(ip.Source(), local.AsSlice())
-	copy(ip.Dest(), remote.AsSlice())
-	m := ip.Payload()
-	m[0] = icmp.EchoRequest6
-	binary.BigEndian.PutUint16(m[echoID:], t.echo.id)
-	binary.BigEndian.PutUint16(m[echoSeq:], q.Seq)
-	copy(m[echoCookie:], t.echo.cookie[:])
-	sum := header.Sum(m, header.PseudoSum(ip.Source(), ip.Dest(), len(m), header.ICMPv6))
-	binary.BigEndian.PutUint16(m[2:], ^sum)
-	pkt, r := pr.stack.Encapsulate(buf, encap.Headroom)
-	if r != drop.None {
-		return
+	pkt := buf[encap.Headroom:]
+	p.echo.request(pkt, local, remote, q.Seq)
+	if inside {
+		var r drop.Reason
+		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
+			return
+		}
 	}
-	t.echo.probes.Add(1) // before the answer can be there
+	p.echo.probes.Add(1) // before the answer can be there
 	_ = path.senders[0].SendOne(pkt)
+}
+
+// request fills a packet with an echo request.
+func (e *echo) request(pkt []byte, local, remote netip.Addr, seq uint16) {
+	var m []byte
+	var sum uint32
+	typ := byte(icmp.EchoRequest6)
+	if local.Is4() {
+		ip := header.IPv4(pkt)
+		ip[0], ip[8], ip[9] = 0x45, probeHopLimit, header.ICMP
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(pkt)))
+		binary.BigEndian.PutUint16(ip[6:], header.DF)
+		copy(ip.Source(), local.AsSlice())
+		copy(ip.Dest(), remote.AsSlice())
+		ip.SetChecksum()
+		m, typ = ip.Payload(), icmp.EchoRequest4
+	} else {
+		ip := header.IPv6(pkt)
+		ip[0], ip[6], ip[7] = 0x60, header.ICMPv6, probeHopLimit
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(pkt)-header.IPv6Len))
+		copy(ip.Source(), local.AsSlice())
+		copy(ip.Dest(), remote.AsSlice())
+		m = ip.Payload()
+		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(m), header.ICMPv6)
+	}
+	m[0] = typ
+	binary.BigEndian.PutUint16(m[echoID:], e.id)
+	binary.BigEndian.PutUint16(m[echoSeq:], seq)
+	copy(m[echoCookie:], e.cookie[:])
+	binary.BigEndian.PutUint16(m[2:], ^header.Sum(m, sum))
 }
 
 // probeHopLimit is that of neighbours, who need no router (RFC 4861 section 7.1).
@@ -110,29 +148,62 @@ func (e *echo) proves(inner []byte) bool {
 // answer takes a packet to our end, and reports whether it is, or belongs to, the
 // answer to a probe. A far end whose interface is too narrow to answer whole sends
 // fragments, of which the first says enough.
-func (t *tunnel) answer(ip header.IPv6) bool {
+func (p *peer) answer(ip header.IPv6) bool {
 	next, off, later := header.FindUpper(ip)
 	if next != header.ICMPv6 || off > len(ip) {
 		return false
 	}
 	fragmented := ip.NextHeader() == header.FragmentHdr && len(ip) >= header.IPv6Len+fragment.HeaderLen
 	if later {
-		return fragmented && uint64(fragmentID(ip))|fragmentSeen == t.echo.pieces.Load()
+		return fragmented && uint64(fragmentID(ip))|fragmentSeen == p.echo.pieces.Load()
 	}
 	m := ip[off:]
-	if len(m) < echoData || m[0] != icmp.EchoReply6 || binary.BigEndian.Uint16(m[echoID:]) != t.echo.id || [8]byte(m[echoCookie:]) != t.echo.cookie {
+	if !p.echo.isReply(m, icmp.EchoReply6) {
 		return false
 	}
 	if fragmented {
-		t.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
+		p.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
-	if t.echo.answered.Load() >= t.echo.probes.Load() {
-		return true // more than anybody was asked for
+	p.heardAnswer(m)
+	return true
+}
+
+// isReply reports whether a message is the reply to a probe.
+func (e *echo) isReply(m []byte, typ byte) bool {
+	return len(m) >= echoData && m[0] == typ && binary.BigEndian.Uint16(m[echoID:]) == e.id && [8]byte(m[echoCookie:]) == e.cookie
+}
+
+// heardAnswer tells the prober of a reply.
+func (p *peer) heardAnswer(m []byte) {
+	if p.echo.answered.Load() >= p.echo.probes.Load() {
+		return // more than anybody was asked for
 	}
-	t.echo.answered.Add(1)
+	p.echo.answered.Add(1)
 	select {
-	case t.prober.answers <- answer{t, binary.BigEndian.Uint16(m[echoSeq:])}:
+	case p.t.prober.answers <- answer{p, binary.BigEndian.Uint16(m[echoSeq:])}:
 	default: // so many at once nobody asked for
+	}
+}
+
+// answersOuter takes an ICMP packet to an outer address of ours, and reports whether
+// it answers the probe of a peer's outer address.
+func answersOuter(pkt []byte, t *table) bool {
+	reply, m := byte(icmp.EchoReply4), []byte(nil)
+	var sent []byte // the beginning of what it answers
+	if header.Version(pkt) == 6 {
+		ip := header.IPv6(pkt)
+		reply, m = icmp.EchoReply6, ip.Payload()
+		sent = slices.Concat(ip[:8], ip.Dest(), ip.Source())
+	} else {
+		ip := header.IPv4(pkt)
+		m = ip.Payload()
+		sent = slices.Concat(ip[:12], ip.Dest(), ip.Source())
+	}
+	if len(m) == 0 || m[0] != reply {
+		return false
+	}
+	if e := t.about(sent, func(e *end) bool { return e.peer.echo.isReply(m, reply) }); e != nil {
+		e.peer.heardAnswer(m)
 	}
 	return true
 }

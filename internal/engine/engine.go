@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,42 +28,53 @@ type Engine struct {
 	tunnels []*tunnel
 	notify  chan struct{}   // something around us changed
 	lost    chan *tunnel    // its interface is gone
-	names   chan resolution // a peer's name has an address
+	names   chan resolution // a name has other addresses
+	learnt  chan *tunnel    // its neighbours have told something for its interface
+	looking chan struct{}   // names that are being looked up
 	prober  *prober
 	ports   map[int]*port // by the device
 	shards  int           // receivers at each local address
 	shield  shield        // against the kernel's own answers
 	wg      sync.WaitGroup
+	ctx     context.Context // ends with Run
 
-	stray    counters                  // packets that arrived and belong to no tunnel
-	inbounds map[netip.Addr][]*inbound // by local address; a shard each
+	table    atomic.Pointer[table]
+	stale    bool                    // the table is
+	byIndex  map[int]*tunnel         // those with an interface in our own namespace
+	stray    counters                // packets that arrived and belong to no tunnel
+	inbounds map[listener][]*inbound // a shard each
 	errors   map[netip.Addr]transport.Receiver
-}
-
-type resolution struct {
-	t    *tunnel
-	addr netip.Addr
 }
 
 // New prepares the tunnels of a configuration; nothing is changed on the system
 // before Run.
-func New(cfg *config.Config, log *zap.Logger) *Engine {
+func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e := &Engine{
 		log:      log,
 		notify:   make(chan struct{}, 1),
 		lost:     make(chan *tunnel, len(cfg.Tunnels)),
 		names:    make(chan resolution),
+		learnt:   make(chan *tunnel),
+		looking:  make(chan struct{}, lookups),
 		ports:    make(map[int]*port),
-		inbounds: make(map[netip.Addr][]*inbound),
+		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
 		prober:   newProber(),
 	}
-	for _, t := range cfg.Tunnels {
+	e.table.Store(new(table))
+	for i, t := range cfg.Tunnels {
 		n := queues(t.Queues, len(cfg.Tunnels))
-		e.tunnels = append(e.tunnels, newTunnel(t, n, e.prober, log))
+		if slices.ContainsFunc(t.Layers, func(l config.Layer) bool { return l.GRE.Sequence }) {
+			n = 1 // the order counts
+		}
+		tun, err := newTunnel(i, t, n, e.prober, log)
+		if err != nil {
+			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
+		}
+		e.tunnels = append(e.tunnels, tun)
 		e.shards = max(e.shards, n)
 	}
-	return e
+	return e, nil
 }
 
 const (
@@ -88,6 +100,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 		cancel()
 		e.close()
 	}()
+	e.ctx = ctx
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
@@ -99,24 +112,17 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 			watched[ns] = true
 			e.watch(ctx, ns, false)
 		}
-		// The path first: the interface then comes up with the right MTU, and
-		// its first packets find their way.
-		if err := e.evaluate(t); err != nil {
-			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
-		}
+	}
+	// The paths first: the interfaces then come up with the right MTU, and their
+	// first packets find their way.
+	if err := e.evaluatePeers(); err != nil {
+		return err
+	}
+	for _, t := range e.tunnels {
 		if err := e.open(ctx, t); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
-		if name := t.cfg.Remote.Name; name != "" {
-			e.wg.Go(func() {
-				follow(ctx, name, func(a netip.Addr) {
-					select {
-					case e.names <- resolution{t, a}:
-					case <-ctx.Done():
-					}
-				})
-			})
-		}
+		e.followNames(ctx, t)
 	}
 	e.wg.Go(func() { e.prober.run(ctx, e.tunnels) })
 	return e.control(ctx, ready)
@@ -165,13 +171,17 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			e.interfaceLost(t)
 			return nil
 		case r := <-e.names:
-			r.t.resolved = r.addr
-			r.t.log.Info("resolved", zap.String("name", r.t.cfg.Remote.Name), zap.Stringer("address", r.addr))
+			if !r.apply() {
+				continue
+			}
+			r.t.log.Info("resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
 			return nil
+		case t := <-e.learnt:
+			t.learn()
 		case l := <-e.prober.lessons:
-			l.t.lesson = l
-			if err := e.evaluate(l.t); err != nil {
-				return fmt.Errorf("tunnel %s: %w", l.t.cfg.Name, err)
+			l.p.lesson = l
+			if err := e.evaluateOne(l.p); err != nil {
+				return err
 			}
 			close(l.applied)
 		}
@@ -181,22 +191,53 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 // evaluateAll brings every tunnel in line with what is around it, and reports
 // whether all can carry packets.
 func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
-	complete = true
 	for _, t := range e.tunnels {
 		if t.link == nil && !time.Now().Before(t.reopen) {
 			e.reopen(ctx, t)
 		}
 		t.look()
 		t.fragments.expire()
-		t.complain()
-		if err := e.evaluate(t); err != nil {
-			return false, fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
-		}
-		complete = complete && t.link != nil && t.path.Load() != nil
+	}
+	if err := e.evaluatePeers(); err != nil {
+		return false, err
+	}
+	complete = true
+	for _, t := range e.tunnels {
+		t.setMTU()
+		t.closeUnused()
+		complete = complete && t.link != nil && slices.ContainsFunc(t.peers, func(p *peer) bool { return p.path.Load() != nil })
+	}
+	if err := e.arrange(); err != nil {
+		return false, err
 	}
 	e.closePorts()
 	e.shieldUs()
 	return complete, nil
+}
+
+// evaluatePeers does so for the paths of all peers.
+func (e *Engine) evaluatePeers() error {
+	e.byIndex = make(map[int]*tunnel)
+	var peers []*peer
+	for _, t := range e.tunnels {
+		if index := int(t.index.Load()); t.cfg.Netns == "" && index != 0 {
+			e.byIndex[index] = t
+		}
+		peers = append(peers, t.peers...)
+	}
+	now := time.Now()
+	routes := e.routesTo(peers)
+	for i, p := range peers {
+		p.complain()
+		p.record.Widen(now)
+		if p.former != nil && !now.Before(p.until) {
+			e.stale = true
+		}
+		if err := e.evaluate(p, routes[i]); err != nil {
+			return fmt.Errorf("tunnel %s: %w", p.t.cfg.Name, err)
+		}
+	}
+	return nil
 }
 
 // watch follows what changes in a namespace.
@@ -236,7 +277,9 @@ func (e *Engine) open(ctx context.Context, t *tunnel) error {
 func (e *Engine) interfaceLost(t *tunnel) {
 	t.close()
 	t.reopen = time.Now().Add(retry)
-	t.setState(Waiting, "its interface, which was deleted")
+	for _, p := range t.peers {
+		p.setState(Waiting, "its interface, which was deleted")
+	}
 	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and restart")
 }
 
@@ -248,8 +291,11 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 		return
 	}
 	t.log.Info("interface is back")
-	if p := t.path.Load(); p != nil {
-		t.setUp(p)
+	t.learn()
+	for _, p := range t.peers {
+		if path := p.path.Load(); path != nil {
+			p.setUp(path)
+		}
 	}
 }
 
@@ -260,7 +306,12 @@ func (e *Engine) close() {
 	for _, t := range e.tunnels {
 		all.Go(func() {
 			t.close()
-			t.replacePath(nil)
+			for _, p := range t.peers {
+				p.path.Store(nil)
+			}
+			for _, s := range t.sockets {
+				s.close()
+			}
 		})
 	}
 	all.Wait()

@@ -19,9 +19,9 @@ import (
 // outerErrors receives the ICMP errors to an outer address of ours, on one
 // goroutine: what routers on the way say of outer packets.
 type outerErrors struct {
-	rx  transport.Receiver
-	in  *inbound // whose table says which tunnel an error is about
-	log *zap.Logger
+	rx    transport.Receiver
+	table *atomic.Pointer[table] // that says which peer an error is about
+	log   *zap.Logger
 }
 
 // heard counts what came back about a tunnel's outer packets.
@@ -31,14 +31,16 @@ type heard struct {
 }
 
 // listenErrors opens the receiver of an address.
-func (e *Engine) listenErrors(local netip.Addr, in *inbound) error {
-	rx, err := transport.ListenRaw4(local, header.ICMP, transport.Shard{}, transport.Options{
-		ICMP: []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4},
-	})
+func (e *Engine) listenErrors(local netip.Addr) error {
+	protocol, types := header.ICMP, []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
+	if local.Is6() {
+		protocol, types = header.ICMPv6, []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
+	}
+	rx, err := transport.ListenRaw(local, protocol, transport.Shard{}, transport.Options{ICMP: types})
 	if err != nil {
 		return err
 	}
-	o := &outerErrors{rx, in, e.log.Named("icmp").With(zap.Stringer("local", local))}
+	o := &outerErrors{rx, &e.table, e.log.Named("icmp").With(zap.Stringer("local", local))}
 	e.errors[local] = rx
 	e.wg.Go(o.run)
 	return nil
@@ -68,20 +70,27 @@ func (o *outerErrors) run() {
 
 // hear takes one packet.
 func (o *outerErrors) hear(b []byte) {
-	pkt, r := header.ParseIPv4(b)
+	pkt, r := header.Parse(b, header.Version(b))
 	if r != drop.None {
 		return
 	}
-	err, ok := icmp.Parse(pkt)
-	if !ok || len(err.Quote) < header.IPv4Len {
+	if answersOuter(pkt, o.table.Load()) {
 		return
 	}
-	quoted := header.IPv4(err.Quote)
-	var pair [8]byte // as it stands in packets that come in
-	copy(pair[:], quoted.Dest())
-	copy(pair[4:], quoted.Source())
-	if end := (*o.in.ends.Load())[pair]; end != nil {
-		end.t.hear(err)
+	err, ok := icmp.Parse(pkt)
+	if !ok || len(err.Quote) < header.IPv4Len || header.Version(err.Quote) != err.Version || err.Version == 6 && len(err.Quote) < header.IPv6Len {
+		return
+	}
+	var about *peer
+	if e := o.table.Load().about(err.Quote, func(e *end) bool {
+		about = e.peer
+		path := e.path()
+		_, ours := path.stack.Unquote(err.Quote)
+		return ours
+	}); e != nil {
+		e.peer.hear(err)
+	} else if about != nil {
+		about.heard.ignored.Add(1)
 	}
 }
 
@@ -90,35 +99,49 @@ func (o *outerErrors) hear(b []byte) {
 // packet cut into dozens. DF is clear then, so that routers cut what they must.
 const leastByICMP = 552
 
-// hear takes an ICMP error about a packet between the ends of the tunnel, or of
-// its IPv6 layer, and reports whether it is about one that we sent.
-func (t *tunnel) hear(err icmp.Error) bool {
-	p := t.path.Load()
-	if p == nil {
+// hear takes an ICMP error about a packet between the ends of the peer, or of its
+// IPv6 layer, and reports whether it is about one that we sent.
+func (p *peer) hear(err icmp.Error) bool {
+	path := p.path.Load()
+	if path == nil {
 		return false
 	}
-	q, ok := p.stack.Unquote(err.Quote)
+	q, ok := path.stack.Unquote(err.Quote)
 	if !ok {
-		t.heard.ignored.Add(1)
+		p.heard.ignored.Add(1)
 		return false
 	}
 	switch m := err.Meaning(); m {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || t.cfg.Options.StaticMTU {
-			t.heard.ignored.Add(1)
+		if mtu == 0 || p.t.cfg.Options.StaticMTU {
+			p.heard.ignored.Add(1)
 			return true
 		}
-		t.prober.tooBig(t, encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q.Inner)
+		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q)
 	default:
 		switch {
 		case q.Inner == nil:
-			t.soft.note(m)
-		case !t.echo.sent(q.Inner): // not to ourselves
-			t.reply.unreachable(m, q.Inner)
+			p.soft.note(m)
+		case !p.echo.sent(q.Inner): // not to ourselves
+			p.t.reply.unreachable(m, q.Inner)
 		}
 	}
-	t.heard.errors.Add(1)
+	p.heard.errors.Add(1)
 	return true
+}
+
+// tooBig takes what a router said of the path MTU. Of an automatic tunnel each
+// destination has its own.
+func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote) {
+	if q.To == 0 {
+		p.t.prober.tooBig(p, mtu, q.Inner)
+		return
+	}
+	if p.reports.Allow() {
+		p.narrow.Lock()
+		p.record.Narrow(q.To, mtu, time.Now())
+		p.narrow.Unlock()
+	}
 }

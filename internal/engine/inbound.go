@@ -3,11 +3,8 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
-	"maps"
 	"math/rand/v2"
 	"net"
-	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,38 +20,37 @@ import (
 	"sixfour/tun"
 )
 
-// inbound carries one shard of the packets to an outer address of ours to the
-// TUN devices of the tunnels that end there, on one goroutine.
+// inbound carries packets to an outer address of ours to the TUN devices of the
+// tunnels that end there, on one goroutine: those of one shard and one protocol, or
+// what arrives at a port.
 type inbound struct {
-	local netip.Addr
 	rx    transport.Receiver
-	ends  atomic.Pointer[ends]
-	drops drops // of packets that belong to no tunnel
+	queue int // of the devices, as far as they have so many
+	table *atomic.Pointer[table]
+	stray *counters // of packets that belong to no tunnel
+	drops drops
 
 	bufs    [][]byte
 	sizes   []int
-	touched []*end // have packets of the current batch
-	reply   []byte // for an answer of our own
-	scratch []byte // its IPv6 fragments
-	pieces  []byte // and those of IPv4
+	sinks   []*sink // by tunnel
+	touched []*sink // have packets of the current batch
+	reply   []byte  // for an answer of our own
+	scratch []byte  // its IPv6 fragments
+	pieces  []byte  // and those of what goes out
 }
 
-// ends are tunnels by the pair of addresses as it stands in a packet: the peer's
-// and ours. They are immutable: a change replaces them all.
-type ends map[[8]byte]*end
-
-// end is one tunnel's side of an inbound: it belongs to the inbound's goroutine.
-type end struct {
-	pair   [8]byte // the peer's address and ours, as they stand in a packet
+// sink is where one tunnel's packets of a batch are gathered.
+type sink struct {
 	t      *tunnel
-	local  [16]byte // our end of the layer that probes test
-	host   bool     // and the interface does not carry it, so that we must answer there
-	stack  *encap.Stack
-	clamp  clamp
-	drops  drops
 	queue  int // of the device
+	mtu    int64
 	gather *tun.Gatherer
-	bytes  int // of the packets in it
+	drops  drops
+
+	// Packets in the gatherer that come from one peer, and were not counted yet.
+	peer           *peer
+	packets, bytes int
+	all            int // bytes of all packets in it
 }
 
 // buffers makes n buffers of size bytes each. Memory is only taken where
@@ -68,56 +64,33 @@ func buffers(n, size int) [][]byte {
 	return bufs
 }
 
-func (e *Engine) newInbound(local netip.Addr, rx transport.Receiver) *inbound {
-	in := &inbound{
-		local:   local,
+func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
+	return &inbound{
 		rx:      rx,
+		queue:   queue,
+		table:   &e.table,
+		stray:   &e.stray,
+		drops:   drops{log: log},
 		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
 		sizes:   make([]int, transport.BatchSize),
+		sinks:   make([]*sink, len(e.tunnels)),
 		reply:   make([]byte, encap.Headroom+transport.MaxPacket),
 		scratch: make([]byte, encap.Headroom+transport.MaxPacket),
 		pieces:  make([]byte, transport.MaxPacket),
 	}
-	in.drops = drops{counters: &e.stray, log: e.log.Named("in").With(zap.Stringer("local", local))}
-	in.ends.Store(&ends{})
-	return in
 }
 
-// newEnd is made anew with each table; its counters are the tunnel's.
-func newEnd(t *tunnel, p *path, queue int) *end {
-	remote, local := p.endpoints.Remote.As4(), p.endpoints.Local.As4()
-	ours, _ := probeEnds(p.endpoints)
-	return &end{
-		t:      t,
-		local:  ours.As16(),
-		host:   !slices.ContainsFunc(t.cfg.Address, func(p netip.Prefix) bool { return p.Addr() == ours }),
-		pair:   [8]byte(append(remote[:], local[:]...)),
-		queue:  queue,
-		stack:  p.stack,
-		clamp:  p.clamp,
-		drops:  drops{counters: &t.in, log: t.log.Named("in")},
-		gather: tun.NewGatherer(transport.BatchSize, int(t.mtu)),
+// sink is the one for a tunnel.
+func (in *inbound) sink(t *tunnel) *sink {
+	s := in.sinks[t.id]
+	if s == nil {
+		s = &sink{t: t, queue: in.queue % t.queues, drops: drops{log: t.log.Named("in")}}
+		in.sinks[t.id] = s
 	}
-}
-
-// replace lets packets for a tunnel come to an end, and to no other of it.
-func (in *inbound) replace(e *end) {
-	table := in.without(e.t)
-	table[e.pair] = e
-	in.ends.Store(&table)
-}
-
-// remove forgets a tunnel, and returns how many are left.
-func (in *inbound) remove(t *tunnel) int {
-	table := in.without(t)
-	in.ends.Store(&table)
-	return len(table)
-}
-
-func (in *inbound) without(t *tunnel) ends {
-	table := maps.Clone(*in.ends.Load())
-	maps.DeleteFunc(table, func(_ [8]byte, e *end) bool { return e.t == t })
-	return table
+	if mtu := t.mtu.Load(); s.mtu != mtu && (s.gather == nil || s.gather.Len() == 0) {
+		s.mtu, s.gather = mtu, tun.NewGatherer(transport.BatchSize, int(mtu))
+	}
+	return s
 }
 
 // run works until the receiver is closed.
@@ -141,66 +114,170 @@ func (in *inbound) run() {
 // carry decapsulates the n packets that were received and writes them to their
 // devices.
 func (in *inbound) carry(n int) {
-	ends := *in.ends.Load()
+	t := in.table.Load()
 	for i, size := range in.sizes[:n] {
 		buf := in.bufs[i]
 		pkt := buf[:size]
-		if size < header.IPv4Len { // an IPv4 packet too large for its buffer has size 0
-			in.drops.count(drop.Truncated, pkt)
+		if size < header.IPv4Len || header.Version(pkt) == 6 && size < header.IPv6Len { // one too large for its buffer has size 0
+			in.drops.count(in.stray, drop.Truncated, pkt)
 			continue
 		}
-		e := ends[[8]byte(pkt[12:])]
-		if e == nil {
-			in.drops.count(drop.ForeignSource, pkt)
-			continue
+		if e := t.find(pkt); e != nil {
+			inner, r := e.decapsulate(pkt)
+			in.deliver(e, pkt, inner, r)
+		} else {
+			in.fromAnywhere(t, pkt)
 		}
-		inner, r := e.stack.Decapsulate(pkt)
-		if r == drop.Fragment && inner != nil {
-			if inner, r = e.reassemble(inner); inner == nil && r == drop.None {
-				continue
-			}
-		}
-		if r != drop.None {
-			e.drops.count(r, pkt)
-			continue
-		}
-		if header.Version(inner) == 6 && [16]byte(header.IPv6(inner).Dest()) == e.local && in.take(e, inner) {
-			continue
-		}
-		e.clamp.apply(inner)
-		if e.gather.Len() == 0 {
-			in.touched = append(in.touched, e)
-		}
-		e.gather.Add(inner)
-		e.bytes += len(inner)
 	}
-	for _, e := range in.touched {
-		e.flush()
+	for _, s := range in.touched {
+		s.flush()
 	}
 	in.touched = in.touched[:0]
 }
 
-// flush writes the packets to the tunnel's device.
-func (e *end) flush() {
-	n := e.gather.Len()
-	if dev := e.t.device.Load(); dev == nil {
-		e.gather.Discard()
-		e.drops.countN(drop.InterfaceDown, n, nil, nil)
-	} else {
-		refused := e.gather.Write(dev.Queues()[e.queue])
-		if refused.Packets > 0 {
-			e.drops.countN(writeReason(refused.Err), refused.Packets, nil, refused.Err)
-		}
-		if n > refused.Packets {
-			e.t.in.carried(n-refused.Packets, e.bytes-refused.Bytes)
-		}
-		if e.t.unknown.Load() {
-			e.t.unknown.Store(false)
-			e.t.arrived.Store(true)
-			e.t.prober.rouse()
+// fromAnywhere is for packets from nobody's remote address: one of the automatic
+// tunnels at their destination may take them. If none does, the first one's reason
+// counts.
+func (in *inbound) fromAnywhere(t *table, pkt []byte) {
+	var first *end
+	var why drop.Reason
+	if header.Version(pkt) == 4 {
+		ip := header.IPv4(pkt)
+		for _, e := range t.any[ip.Dst()] {
+			if e.protocol != ip.Protocol() {
+				continue
+			}
+			inner, r := e.decapsulate(pkt)
+			if r == drop.None || r == drop.Fragment && inner != nil {
+				in.deliver(e, pkt, inner, r)
+				return
+			}
+			if first == nil {
+				first, why = e, r
+			}
 		}
 	}
-	e.bytes = 0
+	if first == nil {
+		in.drops.count(in.stray, drop.ForeignSource, pkt)
+		return
+	}
+	in.sink(first.peer.t).drops.count(&first.peer.in, why, pkt)
+}
+
+// decapsulate is Stack.Decapsulate, and whether the peer may send what came out.
+func (e *end) decapsulate(pkt []byte) ([]byte, drop.Reason) {
+	inner, r := e.path().stack.Decapsulate(pkt)
+	if r != drop.None {
+		return inner, r
+	}
+	return inner, e.allows(inner)
+}
+
+// allows says whether an inner packet may come from the peer: its prefixes decide,
+// where there are many peers (RFC 3704), but for what the two ends say to each
+// other.
+func (e *end) allows(inner []byte) drop.Reason {
+	t := e.peer.t
+	if t.table == nil || t.table.Allows(e.peer, inner) || e.isOurs(inner) {
+		return drop.None
+	}
+	return drop.Spoof
+}
+
+// isOurs reports whether an inner packet is to our end of the layer.
+func (e *end) isOurs(inner []byte) bool {
+	return header.Version(inner) == 6 && e.local != [16]byte{} && [16]byte(header.IPv6(inner).Dest()) == e.local
+}
+
+// deliver takes what Decapsulate has returned for pkt.
+func (in *inbound) deliver(e *end, pkt, inner []byte, r drop.Reason) {
+	s := in.sink(e.peer.t)
+	path := e.path()
+	if r == drop.Fragment && inner != nil {
+		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
+			return
+		}
+		if r == drop.None {
+			r = e.allows(inner)
+		}
+	}
+	if r == drop.OwnSource && inner != nil && path.stack.Keepalive(inner) {
+		in.sendBack(s, e, inner)
+		return
+	}
+	if r != drop.None {
+		s.drops.count(&e.peer.in, r, pkt)
+		return
+	}
+	if e.isOurs(inner) && in.take(s, e, path, inner) {
+		return
+	}
+	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && sp.hear(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner) {
+		e.peer.in.carried(1, len(inner))
+		return
+	}
+	path.clamp.apply(inner)
+	if s.gather.Len() == 0 {
+		in.touched = append(in.touched, s)
+	}
+	s.add(e.peer, inner)
+}
+
+// sendBack sends a router's keepalive on to where it wants to go, which is back.
+func (in *inbound) sendBack(s *sink, e *end, inner []byte) {
+	path := e.peer.path.Load()
+	if path == nil {
+		s.drops.count(&e.peer.in, drop.NoRoute, inner)
+		return
+	}
+	if err := path.send(inner, in.pieces); err != nil {
+		s.drops.countN(&e.peer.in, sendReason(err), 1, inner, err)
+		return
+	}
+	e.peer.in.carried(1, len(inner))
+	e.peer.answered.Add(1)
+}
+
+// add gathers a peer's packet.
+func (s *sink) add(p *peer, inner []byte) {
+	if s.peer != p {
+		s.count()
+		s.peer = p
+	}
+	s.gather.Add(inner)
+	s.packets++
+	s.bytes += len(inner)
+}
+
+// count counts the packets of one peer.
+func (s *sink) count() {
+	if s.packets > 0 {
+		s.peer.in.carried(s.packets, s.bytes)
+		if s.peer.unknown.Load() {
+			s.peer.unknown.Store(false)
+			s.peer.arrived.Store(true)
+			s.t.prober.watch(s.peer)
+		}
+	}
+	s.all += s.bytes
+	s.peer, s.packets, s.bytes = nil, 0, 0
+}
+
+// flush writes the packets to the tunnel's device.
+func (s *sink) flush() {
+	n := s.gather.Len()
+	s.count()
+	refused := tun.Refused{Packets: n, Bytes: s.all}
+	if dev := s.t.device.Load(); dev == nil {
+		s.gather.Discard()
+		s.drops.countN(&s.t.in, drop.InterfaceDown, n, nil, nil)
+	} else if refused = s.gather.Write(dev.Queues()[s.queue]); refused.Packets > 0 {
+		s.drops.countN(&s.t.in, writeReason(refused.Err), refused.Packets, nil, refused.Err)
+	}
+	if refused.Packets > 0 { // whose they were is not known: the tunnel's sum is right
+		s.t.in.carried(-refused.Packets, -refused.Bytes)
+	}
+	s.all = 0
 }
 
 // writeReason says under which reason a packet goes that the device refused.
@@ -215,18 +292,18 @@ func writeReason(err error) drop.Reason {
 // answers to probes, ICMPv6 errors about packets of the layer, and, where the
 // interface does not carry the address, everything else. It reports whether the
 // packet is done with.
-func (in *inbound) take(e *end, inner []byte) bool {
-	ours := e.t.answer(header.IPv6(inner))
+func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
+	ours := e.peer.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
-		ours = ok && e.t.hear(err)
+		ours = ok && e.peer.hear(err)
 	}
 	if ours {
-		e.t.in.carried(1, len(inner))
+		e.peer.in.carried(1, len(inner))
 		return true
 	}
 	if e.host {
-		in.answer(e, inner)
+		in.answer(s, e, inner)
 	}
 	return e.host
 }
@@ -235,15 +312,15 @@ func (in *inbound) take(e *end, inner []byte) bool {
 // interface does not carry it: the daemon is the host then, and answers echo
 // requests, so that the layer can be tested (seed: ping fc00::2 before ping
 // 10.0.0.2).
-func (in *inbound) answer(e *end, inner []byte) {
+func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	size := len(inner)
 	if !echoReply(in.reply[encap.Headroom:], inner) {
-		e.drops.count(drop.UnknownProtocol, inner)
+		s.drops.count(&e.peer.in, drop.UnknownProtocol, inner)
 		return
 	}
-	p := e.t.path.Load()
+	p := e.peer.path.Load()
 	if p == nil {
-		e.drops.count(drop.NoRoute, inner)
+		s.drops.count(&e.peer.in, drop.NoRoute, inner)
 		return
 	}
 	// A reply is as large as its request, and the way back may be narrower.
@@ -251,18 +328,16 @@ func (in *inbound) answer(e *end, inner []byte) {
 	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
 		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
 		if r != drop.None {
-			e.drops.count(r, inner)
+			s.drops.count(&e.peer.in, r, inner)
 			return
 		}
-		for f := range fragment.IPv4(pkt, int(p.mtu), in.pieces, 0) {
-			if err := p.senders[0].SendOne(f); err != nil {
-				e.drops.countN(sendReason(err), 1, inner, err)
-				return
-			}
+		if err := p.send(pkt, in.pieces); err != nil {
+			s.drops.countN(&e.peer.in, sendReason(err), 1, inner, err)
+			return
 		}
 	}
-	e.t.in.carried(1, size)
-	e.t.answered.Add(1)
+	e.peer.in.carried(1, size)
+	e.peer.answered.Add(1)
 }
 
 // ICMPv6 echo (RFC 4443 section 4).

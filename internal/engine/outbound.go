@@ -11,6 +11,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/icmp"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -25,8 +26,7 @@ type outbound struct {
 	drops drops
 
 	*workspace
-	path  *path  // of the packets that are being carried; nil: there is none
-	large uint64 // packets since the last send that not every path carries whole
+	large int // packets in the batch that not every path carries whole
 }
 
 // workspace is what packets need on their way. Goroutines have one only while
@@ -36,7 +36,9 @@ type workspace struct {
 	heads []byte // headers of segments, each behind Headroom
 	used  int    // of heads
 	batch []transport.Packet
-	inner []int // sizes of the inner packets in the batch
+	inner []int   // sizes of the inner packets in the batch
+	peers []*peer // that they go to
+	paths []*path // and by which path
 
 	scratch [3][]byte // for what is cut into fragments
 }
@@ -51,11 +53,13 @@ var workspaces = sync.Pool{New: func() any {
 		heads: make([]byte, transport.BatchSize*2*encap.Headroom),
 		batch: make([]transport.Packet, 0, transport.BatchSize),
 		inner: make([]int, 0, transport.BatchSize),
+		peers: make([]*peer, 0, transport.BatchSize),
+		paths: make([]*path, 0, transport.BatchSize),
 	}
 }}
 
 func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
-	return &outbound{t: t, queue: q, index: index, drops: drops{counters: &t.out, log: t.log.Named("out")}}
+	return &outbound{t: t, queue: q, index: index, drops: drops{log: t.log.Named("out")}}
 }
 
 // readPause keeps a device or a socket that does nothing but fail from burning a
@@ -87,7 +91,7 @@ func (o *outbound) run() {
 			return
 		}
 		if err != nil {
-			o.drops.countN(drop.TunFailed, 1, nil, err)
+			o.drops.countN(&o.t.out, drop.TunFailed, 1, nil, err)
 			time.Sleep(readPause)
 		}
 	}
@@ -107,7 +111,6 @@ func (o *outbound) carry() error {
 // read encapsulates the packets that are there, as far as there is room, and
 // returns how many there were, and whether that is all.
 func (o *outbound) read() (packets int, empty bool, err error) {
-	o.path = o.t.path.Load()
 	for at := 0; len(o.batch) < transport.BatchSize && at+encap.Headroom+tun.MaxRead <= len(o.arena); {
 		// The virtio header comes to lie where the outer headers will.
 		start := at + encap.Headroom - tun.VirtioLen
@@ -128,27 +131,34 @@ func (o *outbound) read() (packets int, empty bool, err error) {
 func (o *outbound) add(b []byte) int {
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
 	inner, n := super.Packet(), super.Segments()
-	switch {
-	case r != drop.None:
-		o.drops.count(r, nil)
+	if r != drop.None {
+		o.drops.count(&o.t.out, r, nil)
 		return 1
-	case o.path == nil:
-		o.drops.countN(drop.NoRoute, n, inner, nil)
+	}
+	p := o.t.to(inner)
+	if p == nil {
+		o.drops.countN(&o.t.out, drop.NoPeer, n, inner, nil)
+		o.t.reply.noWay(icmp.Unreachable, inner)
 		return n
 	}
-	if o.t.soft.pending.Load() != 0 {
-		if m, ok := o.t.soft.take(inner); ok {
+	path := p.path.Load()
+	if path == nil {
+		o.drops.countN(&p.out, drop.NoRoute, n, inner, nil)
+		return n
+	}
+	if p.soft.pending.Load() != 0 {
+		if m, ok := p.soft.take(inner); ok {
 			o.t.reply.unreachable(m, inner)
 		}
 	}
 	if super.Headers() == 0 {
-		o.path.clamp.apply(inner)
-		head, r := o.path.stack.Encapsulate(b, encap.Headroom)
+		path.clamp.apply(inner)
+		head, r := path.stack.Encapsulate(b, encap.Headroom)
 		if r != drop.None {
-			o.refuse(r, inner, nil)
+			o.refuse(p, path, r, inner, nil)
 			return 1
 		}
-		o.push(transport.Packet{Head: head}, len(inner))
+		o.push(p, path, transport.Packet{Head: head}, len(inner))
 		return 1
 	}
 	for i := range n {
@@ -159,26 +169,28 @@ func (o *outbound) add(b []byte) int {
 		h := o.heads[o.used : o.used+size]
 		o.used += size
 		payload := super.Segment(i, h[encap.Headroom:])
-		head, r := o.path.stack.EncapsulateSegment(h, encap.Headroom, len(payload))
+		head, r := path.stack.EncapsulateSegment(h, encap.Headroom, payload)
 		if r != drop.None {
-			o.refuse(r, h[encap.Headroom:], payload)
+			o.refuse(p, path, r, h[encap.Headroom:], payload)
 			continue
 		}
-		o.push(transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
+		o.push(p, path, transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
 	}
 	return n
 }
 
 // push appends an outer packet to the batch. Size is that of the inner one.
-func (o *outbound) push(pkt transport.Packet, size int) {
-	if pkt.Len() > min(everyPath, int(o.path.mtu)-1) {
+func (o *outbound) push(p *peer, path *path, pkt transport.Packet, size int) {
+	if pkt.Len() > min(everyPath, int(path.mtu)-1) {
 		o.large++
 	}
-	if pkt.Len() > int(o.path.mtu) {
-		o.oversize(pkt, size)
+	if pkt.Len() > int(path.mtu) {
+		o.sentLarge(p, 1)
+		o.oversize(p, path, pkt, size)
 		return
 	}
 	o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
+	o.peers, o.paths = append(o.peers, p), append(o.paths, path)
 }
 
 // everyPath is the size of outer packets of which nothing can be learnt over a
@@ -188,35 +200,68 @@ const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 // send sends the batch. A packet that the kernel refuses costs itself only; if
 // the path is replaced meanwhile, the rest goes the new way.
 func (o *outbound) send() {
-	p, packets, bytes := o.path, 0, 0
 	for done := 0; done < len(o.batch); {
-		n, err := p.senders[o.index].Send(o.batch[done:])
-		packets += n
-		for _, size := range o.inner[done : done+n] {
-			bytes += size
+		s := o.paths[done].senders[o.index]
+		run := 1 // packets that leave through the same sender
+		for done+run < len(o.batch) && (o.paths[done+run] == o.paths[done] || o.paths[done+run].senders[o.index] == s) {
+			run++
 		}
+		n, err := s.Send(o.batch[done : done+run])
+		o.carried(done, n)
 		done += n
 		if errors.Is(err, net.ErrClosed) {
-			if p = o.t.path.Load(); p == nil {
-				o.drops.countN(drop.NoRoute, len(o.batch)-done, o.batch[done].Head, nil)
-				break
+			if p := o.peers[done].path.Load(); p == nil || p == o.paths[done] {
+				o.drops.countN(&o.peers[done].out, drop.NoRoute, 1, o.batch[done].Head, nil)
+				done++
+			} else {
+				o.paths[done] = p
 			}
 		} else if err != nil {
-			o.drops.countN(sendReason(err), 1, o.batch[done].Head, err)
+			o.drops.countN(&o.peers[done].out, sendReason(err), 1, o.batch[done].Head, err)
 			done++
 		}
 	}
-	if packets > 0 {
-		o.t.out.carried(packets, bytes)
-	}
 	if o.large > 0 {
 		o.witness()
-		if !o.t.cfg.Options.StaticMTU {
-			o.t.sentLarge(o.large)
-		}
+		o.tellLarge()
 		o.large = 0
 	}
+	clear(o.peers) // a workspace must not keep them
+	clear(o.paths)
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
+	o.peers, o.paths = o.peers[:0], o.paths[:0]
+}
+
+// carried counts n packets of the batch, from one on, for their peers.
+func (o *outbound) carried(from, n int) {
+	for end := from + n; from < end; {
+		p, packets, bytes := o.peers[from], 0, 0
+		for ; from < end && o.peers[from] == p; from++ {
+			packets++
+			bytes += o.inner[from]
+		}
+		p.out.carried(packets, bytes)
+	}
+}
+
+// tellLarge lets the prober know of the batch's packets that only some paths carry.
+func (o *outbound) tellLarge() {
+	for i := 0; i < len(o.batch); {
+		p, large := o.peers[i], 0
+		for ; i < len(o.batch) && o.peers[i] == p; i++ {
+			if o.batch[i].Len() > min(everyPath, int(o.paths[i].mtu)-1) {
+				large++
+			}
+		}
+		o.sentLarge(p, large)
+	}
+}
+
+// sentLarge does so for packets to one peer.
+func (o *outbound) sentLarge(p *peer, n int) {
+	if n > 0 && !o.t.cfg.Options.StaticMTU {
+		p.sentLarge(uint64(n))
+	}
 }
 
 // sendReason says under which reason a packet goes that the kernel refused.

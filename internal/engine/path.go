@@ -1,275 +1,249 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap"
-	"sixfour/encap/header"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
 	"sixfour/transport"
 )
 
-// evaluate brings a tunnel's path in line with the kernel's routes. What is
-// lacking and may come is a state (waiting), not an error; an error is what no
-// waiting cures.
-func (e *Engine) evaluate(t *tunnel) error {
-	p, waiting, err := e.findPath(t)
+// evaluate brings a peer's path in line with the route to it. What is lacking and
+// may come is a state (waiting), not an error; an error is what no waiting cures.
+func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
+	path, waiting, err := e.findPath(p, route)
 	if err != nil {
 		return err
 	}
-	if p == nil {
-		t.replacePath(nil)
-		t.setState(Waiting, waiting)
+	if path == nil {
+		p.replacePath(nil)
+		p.setState(Waiting, waiting)
 		return nil
 	}
-	if p != t.path.Load() {
-		t.setMTU(t.wantMTU(p.link))
-		t.replacePath(p)
-		t.setUp(p)
+	if path != p.path.Load() {
+		p.replacePath(path)
+		if p.t.only != nil {
+			p.t.setMTU()
+		}
+		p.setUp(path)
 	}
-	if t.link == nil || p == t.registered {
-		return nil // what arrives before there is an interface stays with the kernel
+	// What arrives before there is an interface stays with the kernel.
+	if p.t.link != nil && path != p.registered {
+		e.register(p, path)
 	}
-	return e.register(t, p)
+	return nil
 }
 
-// setMTU gives the interface, if there is one, a new MTU.
-func (t *tunnel) setMTU(mtu encap.TunnelMTU) {
-	if t.link != nil && mtu != t.mtu {
-		if err := t.link.SetMTU(int(mtu)); err != nil {
-			t.log.Warn(err.Error())
-			return
+// evaluateOne does so for a peer by which nothing else has changed.
+func (e *Engine) evaluateOne(p *peer) error {
+	if err := e.evaluate(p, e.routesTo([]*peer{p})[0]); err != nil {
+		return fmt.Errorf("tunnel %s: %w", p.t.cfg.Name, err)
+	}
+	p.t.setMTU()
+	return e.arrange()
+}
+
+// routesTo are the routes to peers. Of those that have no address yet there is no
+// answer.
+func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
+	answers := make([]netcfg.Answer, len(peers))
+	var queries []netcfg.Query
+	var of []int
+	for i, p := range peers {
+		local, remote := p.t.local(), p.outerRemote()
+		switch {
+		case remote.IsValid():
+			queries, of = append(queries, netcfg.Query{Remote: remote, Local: local, Mark: p.t.cfg.FwMark}), append(of, i)
+		case p.t.automatic() && local.IsValid():
+			answers[i].Route, answers[i].Err = e.router.Holder(local)
 		}
 	}
-	t.mtu = mtu
+	for i, a := range e.router.ToAll(queries) {
+		answers[of[i]] = a
+	}
+	return answers
 }
 
-// replacePath publishes a path, or that there is none, and closes the socket of
-// the one before, if the new one does not use it.
-func (t *tunnel) replacePath(p *path) {
-	old := t.path.Swap(p)
-	t.prober.rouse()
-	if old != nil && (p == nil || p.senders[0] != old.senders[0]) {
-		old.close()
+// local is the configured outer address of ours; invalid: what the route says.
+func (t *tunnel) local() netip.Addr { return t.cfg.Layers[len(t.cfg.Layers)-1].Local }
+
+// outerRemote is the address that packets go to, as far as it is known: of an
+// automatic tunnel one of those.
+func (p *peer) outerRemote() netip.Addr {
+	switch r := p.remote(); {
+	case r.Addr.IsValid():
+		return r.Addr
+	case r.Name != "":
+		return p.resolved
+	case p.t.mech != nil && p.t.mech.layer == len(p.t.cfg.Layers)-1:
+		return p.t.mech.towards()
 	}
+	return netip.Addr{}
 }
 
-// findPath is the path that the tunnel should have now: the present one if
-// nothing has changed, or nil and what it waits for.
-func (e *Engine) findPath(t *tunnel) (p *path, waiting string, err error) {
-	remote := t.cfg.Remote.Addr
-	if !remote.IsValid() {
-		if remote = t.resolved; !remote.IsValid() {
-			return nil, fmt.Sprintf("an IPv4 address of %s: the name does not resolve", t.cfg.Remote.Name), nil
-		}
+// replacePath publishes a path, or that there is none.
+func (p *peer) replacePath(path *path) {
+	p.path.Store(path)
+	if path != nil && p.registered != nil {
+		p.arrivals.Store(path)
 	}
-	route, err := e.router.To(remote, t.cfg.Local, t.cfg.FwMark)
-	switch {
-	case errors.Is(err, netcfg.ErrNotLocal):
-		return nil, fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev DEV), or set local = \"auto\"", t.cfg.Local, t.cfg.Local), nil
-	case err != nil:
-		return nil, fmt.Sprintf("a %v: bring the uplink up, or add a route", err), nil
-	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
-		return nil, fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name), nil
+	p.t.prober.rouse()
+}
+
+// findPath is the path that the peer should have now: the present one if nothing
+// has changed, or nil and what it waits for.
+func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string, err error) {
+	t, route := p.t, answer.Route
+	remote := p.outerRemote()
+	if waiting = e.wayOut(p, remote, answer); waiting != "" {
+		return nil, waiting, nil
 	}
-	if e.depth(t, route) > encap.MaxDepth {
-		return nil, fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or in a circle: add a route for it through the uplink", remote, t.through.cfg.Name, encap.MaxDepth), nil
+	local := t.local()
+	if !local.IsValid() {
+		local = route.Source
 	}
-	ep := encap.Endpoints{Local: t.cfg.Local, Remote: remote, Local6: t.cfg.Local6, Remote6: t.cfg.Remote6}
-	if !ep.Local.IsValid() {
-		ep.Local = route.Source
-	}
-	if !ep.Local.Is4() {
+	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
 		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote), nil
 	}
+	layers := t.cfg.Stack(p.cfg, local, remote)
+	if t.automatic() {
+		if waiting = e.resolve(p, layers); waiting != "" {
+			return nil, waiting, nil
+		}
+	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
-	mtu, by := t.learnt(ep, link)
-	hop := e.findHop(t, route)
-	old := t.path.Load()
-	if old != nil && old.endpoints == ep && old.link == link && old.mtu == mtu && old.by == by && old.hop == hop {
+	mtu, by := p.learnt(layers, link)
+	hop := e.findHop(p, route)
+	old := p.path.Load()
+	if old.is(layers, link) && old.mtu == mtu && old.by == by && old.hop == hop {
 		return old, "", nil
 	}
-	p = &path{endpoints: ep, link: link, mtu: mtu, by: by, hop: hop}
-	if p.stack, err = encap.New(t.cfg.Mode, ep, mtu, t.cfg.Options, t.newSources(ep.Local), t.record); err != nil {
+	next = &path{layers: layers, link: link, mtu: mtu, by: by, hop: hop}
+	if old != nil && slices.Equal(old.layers, layers) {
+		next.layers = old.layers // not twice in memory
+	}
+	if next.stack, err = encap.New(next.layers, mtu, t.cfg.Options, t.newSources(layers), p.record); err != nil {
 		return nil, "", err
 	}
-	p.clamp = t.newClamp(p)
-	if old != nil && old.endpoints == ep && old.hop == hop {
-		p.senders = old.senders
-		return p, "", nil
+	next.clamp = t.newClamp(next)
+	out, err := t.openSockets(local)
+	if errors.Is(err, unix.EPERM) {
+		return nil, "", err
+	} else if err != nil {
+		return nil, err.Error(), nil // what may heal is a state to wait in, not an error
 	}
-	for range t.queues {
-		raw, err := transport.DialRaw4(ep.Local, ep.Remote, e.options(t))
-		if err != nil {
-			p.close()
-			if errors.Is(err, unix.EPERM) {
-				return nil, "", err
-			}
-			return nil, err.Error(), nil // what may heal is a state to wait in, not an error
+	next.senders = out
+	if hop.port != nil {
+		next.senders = nil
+		for _, raw := range out {
+			next.senders = append(next.senders, transport.NewXDPSender(hop.port, hop.from, hop.to, raw))
 		}
-		p.senders = append(p.senders, p.hop.sender(raw))
 	}
-	return p, "", nil
+	return next, "", nil
 }
 
-// depth is how many layers a tunnel's packets have when they leave the host: its
-// own, and those of the tunnels of ours through which the route leads. In a circle
-// it is more than there may be.
-func (e *Engine) depth(t *tunnel, route netcfg.Route) int {
-	t.through = nil
-	for _, u := range e.tunnels {
-		if u.cfg.Netns == "" && u.index.Load() == int64(route.Index) {
-			t.through = u
-		}
+// wayOut is what is missing for packets to leave towards a peer, or "".
+func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string {
+	t, route := p.t, answer.Route
+	switch {
+	case !remote.IsValid() && !t.automatic():
+		return fmt.Sprintf("an IPv%d address of %s: the name does not resolve", t.outerVersion(), p.remote().Name)
+	case !remote.IsValid() && !t.local().IsValid():
+		return fmt.Sprintf("an address of %s: the name does not resolve", t.mech.cfg.Hosts()[0].Name)
+	case errors.Is(answer.Err, netcfg.ErrNotLocal):
+		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev DEV), or set local = \"auto\"", t.local(), t.local())
+	case answer.Err != nil:
+		return fmt.Sprintf("a %v: bring the uplink up, or add a route", answer.Err)
+	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
+		return fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name)
+	case e.depth(p, route) > encap.MaxDepth:
+		return fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or in a circle: add a route for it through the uplink", remote, p.through.cfg.Name, encap.MaxDepth)
 	}
-	depth := len(t.cfg.Mode.Layers)
-	for u := t.through; u != nil && depth <= encap.MaxDepth; u = u.through {
-		depth += len(u.cfg.Mode.Layers)
+	return ""
+}
+
+// resolve gives the automatic layer its resolver, or says what that waits for.
+func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
+	m := p.t.mech
+	l := &layers[m.layer]
+	before := m.resolver
+	r, err := m.at(p.t, l.Local)
+	if err != nil {
+		return "what its mode needs: " + err.Error()
+	}
+	l.Remote, l.Resolver = netip.Addr{}, r
+	if r != before {
+		e.letSpeak(p, r)
+	}
+	return ""
+}
+
+// depth is how many layers a peer's packets have when they leave the host: its
+// tunnel's own, and those of the tunnels of ours through which the route leads. In
+// a circle it is more than there may be.
+func (e *Engine) depth(p *peer, route netcfg.Route) int {
+	p.through = e.byIndex[route.Index]
+	depth := len(p.t.cfg.Layers)
+	for u := p.through; u != nil && depth <= encap.MaxDepth; u = u.peers[0].through {
+		depth += len(u.cfg.Layers)
 	}
 	return depth
 }
 
-// learnt is the path MTU as far as it is known, between endpoints and over a
-// first hop with an MTU of its own.
-func (t *tunnel) learnt(ep encap.Endpoints, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
-	if l := t.lesson; l.endpoints == ep && l.link == link && l.mtu < link {
+// learnt is the path MTU as far as it is known, of a stack and over a first hop
+// with an MTU of its own.
+func (p *peer) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
+	if l := p.lesson; l.link == link && l.mtu < link && slices.Equal(l.layers, layers) {
 		return l.mtu, l.by
 	}
 	return link, pathmtu.Route
 }
 
-// sender sends the way of the hop, if there is one.
-func (h hop) sender(raw transport.Sender) transport.Sender {
-	if h.port == nil {
-		return raw
+// openSockets are the sockets that send from an address.
+func (t *tunnel) openSockets(local netip.Addr) (sockets, error) {
+	if s := t.sockets[local]; s != nil {
+		return s, nil
 	}
-	return transport.NewXDPSender(h.port, h.from, h.to, raw)
-}
-
-// close closes the path's sockets.
-func (p *path) close() {
-	for _, s := range p.senders {
-		s.Close()
-	}
-}
-
-func (e *Engine) options(t *tunnel) transport.Options { return transport.Options{Mark: t.cfg.FwMark} }
-
-// register lets the tunnel's end be found by packets to its local address: it
-// opens receivers there if there are none yet, and closes those that no tunnel
-// uses any more.
-func (e *Engine) register(t *tunnel, p *path) error {
-	local := p.endpoints.Local
-	shards := e.inbounds[local]
-	if shards == nil {
-		var err error
-		if shards, err = e.listen(local); err != nil {
-			return err
-		}
-	}
-	old := t.registered
-	if old != nil && old.endpoints.Local != local {
-		e.unregister(t, old.endpoints.Local)
-	}
-	port, arrivals := e.arrivals(p)
-	if oldPort, inbounds := e.arrivals(old); oldPort != nil {
-		oldPort.filter.Pass(old.endpoints.Remote, old.endpoints.Local)
-		if oldPort != port {
-			for _, in := range inbounds {
-				in.remove(t)
-			}
-		}
-	}
-	t.registered = p
-	for i, in := range slices.Concat(shards, arrivals) {
-		in.replace(newEnd(t, p, i%t.queues))
-	}
-	if !t.listening.Swap(true) {
-		t.prober.rouse()
-	}
-	if port != nil {
-		if err := port.filter.Take(p.endpoints.Remote, local); err != nil {
-			t.log.Warn("packets arrive through sockets, not through AF_XDP", zap.Error(err))
-		}
-	}
-	return nil
-}
-
-// listen opens the receivers of a local address.
-func (e *Engine) listen(local netip.Addr) (shards []*inbound, err error) {
-	for i := range e.shards {
-		rx, err := transport.ListenRaw4(local, header.ProtoIPv6, transport.Shard{Index: i, Count: e.shards}, transport.Options{})
+	var s sockets
+	for range t.queues {
+		raw, err := transport.DialRaw(local, transport.Options{Mark: t.cfg.FwMark})
 		if err != nil {
-			for _, in := range shards {
-				in.rx.Close()
-			}
+			s.close()
 			return nil, err
 		}
-		shards = append(shards, e.newInbound(local, rx))
+		s = append(s, raw)
 	}
-	if err := e.listenErrors(local, shards[0]); err != nil {
-		for _, in := range shards {
-			in.rx.Close()
-		}
-		return nil, err
-	}
-	e.inbounds[local] = shards
-	for _, in := range shards {
-		e.wg.Go(in.run)
-	}
-	return shards, nil
+	t.sockets[local] = s
+	return s, nil
 }
 
-func (e *Engine) unregister(t *tunnel, local netip.Addr) {
-	for _, in := range e.inbounds[local] {
-		if in.remove(t) == 0 {
-			in.rx.Close()
-			delete(e.inbounds, local)
+// closeUnused closes the sockets that no path of the tunnel uses.
+func (t *tunnel) closeUnused() {
+	if len(t.sockets) < 2 {
+		return
+	}
+	used := make(map[netip.Addr]bool)
+	for _, p := range t.peers {
+		if path := p.path.Load(); path != nil {
+			used[path.outer().Local] = true
 		}
 	}
-	if rx := e.errors[local]; rx != nil && e.inbounds[local] == nil {
-		rx.Close()
-		delete(e.errors, local)
+	for local, s := range t.sockets {
+		if !used[local] {
+			s.close()
+			delete(t.sockets, local)
+		}
 	}
 }
 
-// resolveInterval is how often a peer's name is looked up again: names of hosts
-// with changing addresses have short lives, and the resolver does not tell us
-// how short.
-const resolveInterval = 5 * time.Minute
-
-// resolveRetry is how soon after a failure.
-const resolveRetry = 5 * time.Second
-
-// follow resolves a peer's name again and again, and reports each address that
-// is new, until ctx ends.
-func follow(ctx context.Context, name string, found func(netip.Addr)) {
-	var last netip.Addr
-	for {
-		wait := resolveRetry
-		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
-		if err == nil && len(addrs) > 0 {
-			wait = resolveInterval
-			// A name may have several addresses, in any order: we stay with ours.
-			if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == last }) {
-				last = addrs[0].Unmap()
-				found(last)
-			}
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
+func (s sockets) close() {
+	for _, one := range s {
+		one.Close()
 	}
 }

@@ -2,11 +2,11 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
 
-	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
 	"sixfour/transport"
@@ -28,6 +28,13 @@ type port struct {
 
 	filter   *transport.XDPFilter // nil: what arrives comes through sockets
 	inbounds []*inbound           // one for each receive queue of the device
+	taken    map[arrival]bool     // by the filter
+}
+
+// arrival is what a filter tells packets by.
+type arrival struct {
+	remote, local netip.Addr
+	protocol      byte
 }
 
 // wantsXDP reports whether a tunnel may send past the socket.
@@ -35,8 +42,9 @@ func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 
 // findHop is the way through the route's device, if the tunnel is to send past
 // the socket and the device can do it.
-func (e *Engine) findHop(t *tunnel, route netcfg.Route) hop {
-	if !t.wantsXDP() {
+func (e *Engine) findHop(p *peer, route netcfg.Route) hop {
+	t := p.t
+	if !t.wantsXDP() || t.automatic() {
 		return hop{}
 	}
 	h, err := e.tryHop(route)
@@ -80,7 +88,7 @@ func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 	if p != nil && p.err != nil && time.Now().Before(p.retry) {
 		return nil, p.err
 	}
-	p = new(port)
+	p = &port{taken: make(map[arrival]bool)}
 	if p.XDPPort, p.err = transport.OpenXDP(route.Index, 0, route.MTU); p.err != nil {
 		p.retry = time.Now().Add(lookAgain)
 	} else if err := e.receive(p, route); err != nil {
@@ -93,7 +101,7 @@ func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 // receive lets packets arrive at a port, and at ports of the device's other
 // receive queues.
 func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
-	if p.filter, err = transport.AttachXDP(route.Index, p.MTU(), header.ProtoIPv6); err != nil {
+	if p.filter, err = transport.AttachXDP(route.Index, p.MTU()); err != nil {
 		return err
 	}
 	for queue := range route.Queues {
@@ -103,7 +111,7 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 				break
 			}
 		}
-		in := e.newInbound(route.Source, rx)
+		in := e.newInbound(queue, e.log.Named("in").With(zap.String("device", route.Interface)), rx)
 		p.inbounds = append(p.inbounds, in)
 		e.wg.Go(in.run)
 		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets on
@@ -137,22 +145,55 @@ func (e *Engine) closePort(p *port) {
 	p.Close()
 }
 
-// arrivals are the inbounds at which packets arrive that a path's port takes.
-func (e *Engine) arrivals(p *path) (*port, []*inbound) {
-	for _, port := range e.ports {
-		if p != nil && port.err == nil && port.XDPPort == p.hop.port && port.filter != nil {
-			return port, port.inbounds
+// takeXDP lets the ports take what arrives for the peers whose packets leave through
+// them, and nothing else.
+func (e *Engine) takeXDP() {
+	wanted := make(map[*transport.XDPPort]map[arrival]*tunnel)
+	for _, t := range e.tunnels {
+		if !t.wantsXDP() {
+			continue
+		}
+		for _, p := range t.peers {
+			if r := p.registered; r != nil && r.hop.port != nil {
+				if wanted[r.hop.port] == nil {
+					wanted[r.hop.port] = make(map[arrival]*tunnel)
+				}
+				l := r.outer()
+				wanted[r.hop.port][arrival{l.Remote, l.Local, l.Kind.Protocol()}] = t
+			}
 		}
 	}
-	return nil, nil
+	for _, port := range e.ports {
+		if port.filter == nil {
+			continue
+		}
+		for a := range port.taken {
+			if wanted[port.XDPPort][a] == nil {
+				port.filter.Pass(a.remote, a.local, a.protocol)
+				delete(port.taken, a)
+			}
+		}
+		for a, t := range wanted[port.XDPPort] {
+			if port.taken[a] {
+				continue
+			}
+			if err := port.filter.Take(a.remote, a.local, a.protocol); err != nil {
+				t.log.Warn("packets arrive through sockets, not through AF_XDP", zap.Error(err))
+				continue
+			}
+			port.taken[a] = true
+		}
+	}
 }
 
 // closePorts closes those that no path uses any more.
 func (e *Engine) closePorts() {
 	used := make(map[*transport.XDPPort]bool)
 	for _, t := range e.tunnels {
-		if p := t.path.Load(); p != nil {
-			used[p.hop.port] = true
+		for _, p := range t.peers {
+			if path := p.path.Load(); path != nil {
+				used[path.hop.port] = true
+			}
 		}
 	}
 	for device, p := range e.ports {

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// prober finds the path MTUs of all tunnels, on one goroutine, which sleeps while
+// prober finds the path MTUs of all peers, on one goroutine, which sleeps while
 // there is no traffic of large packets. What it finds out it tells the control
 // loop.
 //
@@ -28,14 +29,18 @@ type prober struct {
 	answers chan answer
 	lessons chan lesson
 
+	mu    sync.Mutex
+	fresh []*peer // to be watched from now on
+
 	// Of the goroutine.
-	paths map[*tunnel]*probing
-	seen  map[*tunnel]uint64 // large packets
+	peers []*peer // that are watched
+	paths map[*peer]*probing
+	seen  map[*peer]uint64 // large packets
 }
 
 // tooBig is what a router said of a tunnel's path.
 type tooBig struct {
-	t     *tunnel
+	p     *peer
 	mtu   encap.PathMTU
 	inner []byte // the packet that it was about, as far as quoted
 	proof bool   // that was a probe, of which nobody else can know
@@ -43,26 +48,26 @@ type tooBig struct {
 
 // answer is an answered probe.
 type answer struct {
-	t   *tunnel
+	p   *peer
 	seq uint16
 }
 
 // lesson is what the prober learnt of a path.
 type lesson struct {
-	t         *tunnel
-	endpoints encap.Endpoints
+	p         *peer
+	layers    []encap.Layer
 	link, mtu encap.PathMTU
 	by        pathmtu.Source
 	applied   chan struct{} // closed when the path has it
 }
 
-// probing is what the prober knows of one tunnel.
+// probing is what the prober knows of one peer.
 type probing struct {
 	*pathmtu.Path
-	endpoints encap.Endpoints // of the path that this is about
-	link      encap.PathMTU
-	stack     *encap.Stack // for probes
-	again     time.Time    // when to look; zero: when there is traffic
+	layers []encap.Layer // of the path that this is about
+	link   encap.PathMTU
+	stack  *encap.Stack // for probes
+	again  time.Time    // when to look; zero: when there is traffic
 }
 
 func newProber() *prober {
@@ -71,16 +76,27 @@ func newProber() *prober {
 		reports: make(chan tooBig, 64),
 		answers: make(chan answer, 256),
 		lessons: make(chan lesson),
-		paths:   make(map[*tunnel]*probing),
-		seen:    make(map[*tunnel]uint64),
+		paths:   make(map[*peer]*probing),
+		seen:    make(map[*peer]uint64),
 	}
 }
 
 // sentLarge counts packets that only some paths carry, and wakes the prober if it
 // sleeps.
-func (t *tunnel) sentLarge(n uint64) {
-	t.large.Add(n)
-	t.prober.rouse()
+func (p *peer) sentLarge(n uint64) {
+	p.large.Add(n)
+	p.t.prober.watch(p)
+}
+
+// watch makes the prober look at a peer from now on. Of the many peers of a hub it
+// knows only those to which there is traffic.
+func (p *prober) watch(peer *peer) {
+	if !peer.watched.Load() && !peer.watched.Swap(true) {
+		p.mu.Lock()
+		p.fresh = append(p.fresh, peer)
+		p.mu.Unlock()
+	}
+	p.rouse()
 }
 
 // rouse wakes the prober if it sleeps.
@@ -95,24 +111,30 @@ func (p *prober) rouse() {
 
 // tooBig reports what a router said about an inner packet. When there are many
 // such reports, some are lost: routers repeat them.
-func (p *prober) tooBig(t *tunnel, mtu encap.PathMTU, inner []byte) {
-	if !t.reports.Allow() {
+func (p *prober) tooBig(of *peer, mtu encap.PathMTU, inner []byte) {
+	if !of.reports.Allow() {
 		return
 	}
+	p.watch(of)
 	select {
-	case p.reports <- tooBig{t, mtu, bytes.Clone(inner), t.echo.proves(inner)}:
+	case p.reports <- tooBig{of, mtu, bytes.Clone(inner), of.echo.proves(inner)}:
 	default:
 	}
 }
 
-// reportsPerSecond is how many reports of a tunnel are looked at.
+// reportsPerSecond is how many reports of a peer are looked at.
 const reportsPerSecond = 100
 
 // trafficPoll is how often traffic is looked at while there is some.
 const trafficPoll = 500 * time.Millisecond
 
-// run works until ctx ends.
+// run works until ctx ends. It greets the paths of tunnels that have one.
 func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
+	for _, t := range tunnels {
+		if t.only != nil {
+			p.watch(t.only)
+		}
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -124,70 +146,80 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 		case r := <-p.reports:
 			p.believe(ctx, r)
 		case a := <-p.answers:
-			if pr := p.paths[a.t]; pr != nil {
+			if pr := p.paths[a.p]; pr != nil {
 				pr.Answer(a.seq, time.Now())
 				pr.again = time.Now()
 			}
 		}
 		p.asleep.Store(false)
-		next := p.step(ctx, tunnels)
+		next := p.step(ctx)
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
 		if next.IsZero() || time.Until(next) > trafficPoll { // traffic shall wake us
 			p.asleep.Store(true)
-			if p.news(tunnels) { // in between
+			if p.news() { // in between
 				timer.Reset(0)
 			}
 		}
 	}
 }
 
-// news reports whether a tunnel has sent large packets that were not seen, or has
-// a new path.
-func (p *prober) news(tunnels []*tunnel) bool {
-	for _, t := range tunnels {
-		path, pr := t.path.Load(), p.paths[t]
-		if t.large.Load() != p.seen[t] || t.arrived.Load() || path != nil && t.learns() && !pr.isAbout(path) {
+// news reports whether a peer was sent large packets that were not seen, or has a
+// new path.
+func (p *prober) news() bool {
+	p.mu.Lock()
+	fresh := len(p.fresh)
+	p.mu.Unlock()
+	if fresh > 0 {
+		return true
+	}
+	for _, peer := range p.peers {
+		path, pr := peer.path.Load(), p.paths[peer]
+		if peer.large.Load() != p.seen[peer] || peer.arrived.Load() || path != nil && peer.learns() && !pr.isAbout(path) {
 			return true
 		}
 	}
 	return false
 }
 
-// learns reports whether the tunnel's path MTU is to be learnt, and answers to
-// probes can be heard.
-func (t *tunnel) learns() bool { return !t.cfg.Options.StaticMTU && t.listening.Load() }
+// learns reports whether the peer's path MTU is to be learnt, and answers to
+// probes can be heard. An automatic tunnel has too many paths.
+func (p *peer) learns() bool {
+	return !p.t.cfg.Options.StaticMTU && !p.t.automatic() && p.listening.Load()
+}
 
 // isAbout reports whether a path has the ends and the first hop that are known.
-func (pr *probing) isAbout(p *path) bool {
-	return pr != nil && pr.endpoints == p.endpoints && pr.link == p.link
-}
+func (pr *probing) isAbout(p *path) bool { return pr != nil && p.is(pr.layers, pr.link) }
 
 // step does what is due, and returns when there is more; zero: when there is
 // traffic.
-func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
+func (p *prober) step(ctx context.Context) (next time.Time) {
 	now := time.Now()
 	sooner := func(at time.Time) {
 		if next.IsZero() || at.Before(next) {
 			next = at
 		}
 	}
-	for _, t := range tunnels {
-		large := t.large.Load()
-		pr := p.probing(t, now)
+	p.mu.Lock()
+	p.peers = append(p.peers, p.fresh...)
+	p.fresh = nil
+	p.mu.Unlock()
+	for _, peer := range p.peers {
+		large := peer.large.Load()
+		pr := p.probing(peer, now)
 		if pr == nil {
-			p.seen[t] = large
+			p.seen[peer] = large
 			continue
 		}
-		if t.arrived.Load() {
-			t.arrived.Store(false)
+		if peer.arrived.Load() {
+			peer.arrived.Store(false)
 			pr.Heard(now)
 			pr.again = now
 		}
-		if n := large - p.seen[t]; n > 0 {
+		if n := large - p.seen[peer]; n > 0 {
 			pr.Sent(int(n), now)
-			p.seen[t] = large
+			p.seen[peer] = large
 			sooner(now.Add(trafficPoll))
 		} else if pr.again.IsZero() {
 			continue
@@ -198,10 +230,10 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 		var probes []pathmtu.Packet
 		probes, pr.again = pr.Next(now)
 		for _, q := range probes {
-			t.probe(pr, q)
+			peer.probe(pr, q)
 		}
-		p.tell(ctx, t, pr)
-		t.unknown.Store(pr.Unknown())
+		p.tell(ctx, peer, pr)
+		peer.unknown.Store(pr.Unknown())
 		if !pr.again.IsZero() {
 			sooner(pr.again)
 		}
@@ -209,58 +241,59 @@ func (p *prober) step(ctx context.Context, tunnels []*tunnel) (next time.Time) {
 	return next
 }
 
-// probing is what is known of a tunnel's present path; nil if it has none, or if
-// its MTU is not to be learnt.
-func (p *prober) probing(t *tunnel, now time.Time) *probing {
-	path, pr := t.path.Load(), p.paths[t]
-	if path == nil || !t.learns() {
+// probing is what is known of a peer's present path; nil if it has none, or if its
+// MTU is not to be learnt.
+func (p *prober) probing(peer *peer, now time.Time) *probing {
+	path, pr := peer.path.Load(), p.paths[peer]
+	if path == nil || !peer.learns() {
 		return nil
 	}
 	if pr.isAbout(path) {
 		return pr
 	}
 	// Over a path of more than any probe has, so that it is sent with DF.
-	stack, err := encap.New(t.cfg.Mode, path.endpoints, path.link+encap.PathMTU(encap.MinTunnelMTU6)+header.IPv4Len, t.cfg.Options, nil, t.record)
+	wide := path.link + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
+	stack, err := encap.New(path.layers, wide, peer.t.cfg.Options, nil, peer.record)
 	if err != nil { // there is one for the path: cannot be
-		t.log.Error("path MTU", zap.Error(err))
+		peer.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(path.link)), endpoints: path.endpoints, link: path.link, stack: stack, again: now}
-	p.paths[t] = pr
+	pr = &probing{Path: pathmtu.New(int(path.link)), layers: path.layers, link: path.link, stack: stack, again: now}
+	p.paths[peer] = pr
 	return pr
 }
 
 // believe takes what a router said, unless probes can tell whether it is true.
 func (p *prober) believe(ctx context.Context, r tooBig) {
 	now := time.Now()
-	pr := p.probing(r.t, now)
+	pr := p.probing(r.p, now)
 	if pr == nil {
 		return
 	}
 	believed := pr.TooBig(int(r.mtu), r.proof, now)
 	pr.again = now
-	p.tell(ctx, r.t, pr)
+	p.tell(ctx, r.p, pr)
 	// The sender is told at once if it can be: otherwise when it sends again.
-	if !believed || r.inner == nil || r.t.echo.sent(r.inner) {
+	if !believed || r.inner == nil || r.p.echo.sent(r.inner) {
 		return
 	}
-	if path := r.t.path.Load(); path != nil && path.mtu == r.mtu {
+	if path := r.p.path.Load(); path != nil && path.mtu == r.mtu {
 		limit := int(path.stack.Limit(header.Version(r.inner)))
 		if size(r.inner) > limit && !path.stack.InPieces(r.inner, size(r.inner)) {
-			r.t.reply.tooBig(limit, r.inner, nil)
+			r.p.t.reply.tooBig(limit, r.inner, nil)
 		}
 	}
 }
 
 // tell lets the control loop know what the path does not have yet, and waits until
 // it has it.
-func (p *prober) tell(ctx context.Context, t *tunnel, pr *probing) {
+func (p *prober) tell(ctx context.Context, peer *peer, pr *probing) {
 	mtu, by := pr.MTU()
-	path := t.path.Load()
+	path := peer.path.Load()
 	if path == nil || !pr.isAbout(path) || int(path.mtu) == mtu && path.by == by {
 		return
 	}
-	l := lesson{t, pr.endpoints, pr.link, encap.PathMTU(mtu), by, make(chan struct{})}
+	l := lesson{peer, pr.layers, pr.link, encap.PathMTU(mtu), by, make(chan struct{})}
 	select {
 	case p.lessons <- l:
 	case <-ctx.Done():
@@ -271,7 +304,7 @@ func (p *prober) tell(ctx context.Context, t *tunnel, pr *probing) {
 	case <-ctx.Done():
 		return
 	}
-	if now := t.path.Load(); now != nil && now.mtu < path.mtu && by == pathmtu.Probe {
-		t.witness.tell(t, now)
+	if now := peer.path.Load(); now != nil && now.mtu < path.mtu && by == pathmtu.Probe {
+		peer.witness.tell(peer.t, now)
 	}
 }

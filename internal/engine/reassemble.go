@@ -19,19 +19,19 @@ type reassembly struct {
 
 // reassemble takes a fragment and returns the inner packet, if that is complete:
 // nil and drop.None mean that the fragment is held.
-func (e *end) reassemble(pkt []byte) ([]byte, drop.Reason) {
-	whole, r := e.t.fragments.add(e.t, header.IPv6(pkt))
+func (p *path) reassemble(t *tunnel, pkt []byte) ([]byte, drop.Reason) {
+	whole, r := t.fragments.add(t, header.IPv6(pkt))
 	if whole == nil {
 		return nil, r
 	}
-	return e.stack.DecapsulateReassembled(whole)
+	return p.stack.DecapsulateReassembled(whole)
 }
 
 func (f *reassembly) add(t *tunnel, pkt header.IPv6) ([]byte, drop.Reason) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.r == nil {
-		f.r = fragment.NewReassembler(fragment.DefaultLimits, func(r drop.Reason, n int) { t.in.drops[r].Add(uint64(n)) })
+		f.r = fragment.NewReassembler(fragment.DefaultLimits, func(r drop.Reason, n int) { t.in.dropped(r, n) })
 	}
 	whole, r := f.r.Add(pkt, time.Now())
 	return bytes.Clone(whole), r

@@ -63,6 +63,12 @@ func (r *replier) unreachable(m icmp.Meaning, inner []byte) {
 	r.reply(r.relayed, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
+// noWay is for packets for which there is no destination.
+func (r *replier) noWay(m icmp.Meaning, inner []byte) {
+	typ, code := m.For(header.Version(inner))
+	r.reply(r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
+}
+
 // limitReached is for packets whose encapsulation limit is 0 (RFC 2473 section
 // 4.1.1 a): the pointer shows where.
 func (r *replier) limitReached(inner []byte) {

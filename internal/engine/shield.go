@@ -23,7 +23,8 @@ type shield struct {
 // whether the kernel would answer them: that changes with its modules, and is
 // looked at again and again like everything else.
 func (e *Engine) shieldUs() {
-	why := netcfg.KernelAnswers(modules, unix.IPPROTO_IPV6)
+	ends := e.shieldedEnds()
+	why := netcfg.KernelAnswers(modules, ends)
 	if why == "" || len(e.inbounds) == 0 {
 		if e.shield.up != nil {
 			e.log.Info("the kernel's answers are no longer kept back: there is no need", zap.String("nftables_table", e.shield.up.Name()))
@@ -37,17 +38,13 @@ func (e *Engine) shieldUs() {
 		e.shield.up, err = netcfg.OpenShield()
 	}
 	if err == nil {
-		ends := make([]netcfg.End, 0, len(e.inbounds))
-		for local := range e.inbounds {
-			ends = append(ends, netcfg.End{Local: local, Protocol: unix.IPPROTO_IPV6})
-		}
 		err = e.shield.up.Protect(ends)
 	}
 	switch {
 	case err != nil && err.Error() != e.shield.complain:
 		e.shield.complain = err.Error()
 		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+
-			"unload the modules (rmmod sit ipip tunnel4), or run: "+netcfg.ByHand(unix.IPPROTO_IPV6),
+			"unload the modules (rmmod sit ipip tunnel4), or run: "+netcfg.ByHand(ends),
 			zap.String("because_of", why), zap.Error(err))
 	case err == nil && fresh:
 		e.shield.complain = ""
@@ -57,6 +54,17 @@ func (e *Engine) shieldUs() {
 	if err != nil {
 		e.dropShield()
 	}
+}
+
+// shieldedEnds are where packets are received that nobody else shall answer.
+func (e *Engine) shieldedEnds() []netcfg.End {
+	ends := make([]netcfg.End, 0, len(e.inbounds))
+	for l := range e.inbounds {
+		if !l.local.IsMulticast() {
+			ends = append(ends, netcfg.End{Local: l.local, Protocol: l.protocol})
+		}
+	}
+	return ends
 }
 
 // dropShield takes the shield away.

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"sixfour/encap"
 )
 
 // Status is what the daemon is doing.
@@ -14,20 +16,28 @@ type Status struct {
 	Stray Traffic `json:"stray"`
 }
 
-// TunnelStatus is what one tunnel is doing.
+// TunnelStatus is what one tunnel is doing. What is of one peer only is that of a
+// tunnel's only peer, or, of a hub, in Peers.
 type TunnelStatus struct {
-	Name      string  `json:"name"`
-	Mode      string  `json:"mode"`
-	State     State   `json:"state"`
-	In        Traffic `json:"in"`
-	Out       Traffic `json:"out"`
-	Answered  uint64  `json:"echo_answered"` // ICMPv6 echo requests to our end of the layer, by the daemon itself
-	ICMP      ICMP    `json:"icmp"`
-	Probes    Probes  `json:"probes"`
-	OddECN    uint64  `json:"ecn_odd"`    // packets with ECN fields that no sound path makes (RFC 6040 4.2)
-	IDWraps   uint64  `json:"ipid_wraps"` // IPv4 identifications came round too soon (RFC 6864 4.3)
-	Interface string  `json:"interface"`
-	Namespace string  `json:"netns,omitempty"`
+	Name string `json:"name"`
+	Mode string `json:"mode"`
+	PeerStatus
+	Interface string       `json:"interface"`
+	Namespace string       `json:"netns,omitempty"`
+	Peers     []PeerStatus `json:"peers,omitempty"`
+}
+
+// PeerStatus is what goes between us and one peer.
+type PeerStatus struct {
+	Peer     string  `json:"peer,omitempty"` // its name
+	State    State   `json:"state"`
+	In       Traffic `json:"in"`
+	Out      Traffic `json:"out"`
+	Answered uint64  `json:"echo_answered"` // echo requests to our end of the layer, and keepalives, by the daemon itself
+	ICMP     ICMP    `json:"icmp"`
+	Probes   Probes  `json:"probes"`
+	OddECN   uint64  `json:"ecn_odd"`    // packets with ECN fields that no sound path makes (RFC 6040 4.2)
+	IDWraps  uint64  `json:"ipid_wraps"` // IPv4 identifications came round too soon (RFC 6864 4.3)
 }
 
 // ICMP counts errors.
@@ -71,65 +81,113 @@ const (
 )
 
 func (t *tunnel) status() TunnelStatus {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return TunnelStatus{
-		Name:      t.cfg.Name,
-		Mode:      t.cfg.Mode.Name,
-		State:     t.state,
-		In:        t.in.traffic(),
-		Out:       t.out.traffic(),
-		Answered:  t.answered.Load(),
-		ICMP:      ICMP{t.heard.errors.Load(), t.heard.ignored.Load(), t.reply.sent.Load(), t.reply.limited.Load()},
-		Probes:    Probes{t.echo.probes.Load(), t.echo.answered.Load()},
-		OddECN:    t.record.OddECN(),
-		IDWraps:   t.record.Wraps(),
-		Interface: t.cfg.Name,
-		Namespace: t.cfg.Netns,
+	s := TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
+	s.In, s.Out = t.in.traffic(), t.out.traffic()
+	for _, p := range t.peers {
+		one := p.status()
+		if t.only == nil {
+			s.Peers = append(s.Peers, one)
+		}
+		s.merge(one)
+	}
+	s.ICMP.Sent, s.ICMP.Limited = t.reply.sent.Load(), t.reply.limited.Load()
+	return s
+}
+
+// merge adds a peer's status to that of its tunnel, whose state is that of the
+// first peer that is up. Of many, no addresses are the tunnel's.
+func (s *TunnelStatus) merge(p PeerStatus) {
+	s.In.merge(p.In)
+	s.Out.merge(p.Out)
+	s.Answered += p.Answered
+	s.ICMP.Heard += p.ICMP.Heard
+	s.ICMP.Ignored += p.ICMP.Ignored
+	s.Probes.Sent += p.Probes.Sent
+	s.Probes.Answered += p.Probes.Answered
+	s.OddECN += p.OddECN
+	s.IDWraps += p.IDWraps
+	if s.State.Phase == Up || s.State.Phase != "" && p.State.Phase != Up {
+		return
+	}
+	s.State = p.State
+	if len(s.Peers) > 0 {
+		s.State.Remote, s.State.Remote6, s.State.PathMTU, s.State.PathMTUBy = "", "", 0, ""
 	}
 }
 
+func (p *peer) status() PeerStatus {
+	s := PeerStatus{
+		Peer:     p.cfg.Name,
+		In:       p.in.traffic(),
+		Out:      p.out.traffic(),
+		Answered: p.answered.Load(),
+		ICMP:     ICMP{Heard: p.heard.errors.Load(), Ignored: p.heard.ignored.Load()},
+		Probes:   Probes{p.echo.probes.Load(), p.echo.answered.Load()},
+		OddECN:   p.record.OddECN(),
+		IDWraps:  p.record.Wraps(),
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.State = p.state
+	if s.State.Phase == Up {
+		s.State.TunnelMTU = int(p.t.mtu.Load())
+	}
+	return s
+}
+
 // setState notes a phase without a path, and logs it if it is news.
-func (t *tunnel) setState(phase Phase, detail string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.state.Phase == phase && t.state.Detail == detail {
+func (p *peer) setState(phase Phase, detail string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Phase == phase && p.state.Detail == detail {
 		return
 	}
-	t.state = State{Phase: phase, Since: time.Now(), Detail: detail}
+	p.state = State{Phase: phase, Since: time.Now(), Detail: detail}
 	if phase == Waiting {
-		t.log.Warn("waiting", zap.String("for", detail))
+		p.log().Warn("waiting", zap.String("for", detail))
 	}
 }
 
 // setUp notes the path that is in use, and logs it.
-func (t *tunnel) setUp(p *path) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := func(valid bool, s string) string {
-		if valid {
-			return s
-		}
-		return ""
-	}
-	since, before := time.Now(), t.state
+func (p *peer) setUp(path *path) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since, before := time.Now(), p.state
 	if before.Phase == Up {
 		since = before.Since
 	}
-	e := p.endpoints
-	t.state = State{
+	p.state = State{
 		Phase: Up, Since: since,
-		Local: e.Local.String(), Remote: e.Remote.String(),
-		Local6: text(e.Local6.IsValid(), e.Local6.String()), Remote6: text(e.Remote6.IsValid(), e.Remote6.String()),
-		IO: string(p.io()), PathMTU: int(p.mtu), PathMTUBy: string(p.by), TunnelMTU: int(t.mtu),
+		IO: string(path.io()), PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
+	p.state.setEnds(path.layers)
 	if was := before; was.Phase == Up {
-		was.PathMTU, was.PathMTUBy = t.state.PathMTU, t.state.PathMTUBy
-		if was == t.state { // nothing else is new
-			t.log.Info("path MTU", zap.Int("path_mtu", int(p.mtu)), zap.String("by", string(p.by)), zap.Int("before", before.PathMTU))
+		was.PathMTU, was.PathMTUBy = p.state.PathMTU, p.state.PathMTUBy
+		if was == p.state { // nothing else is new
+			p.log().Info("path MTU", zap.Int("path_mtu", int(path.mtu)), zap.String("by", string(path.by)), zap.Int("before", before.PathMTU))
 			return
 		}
 	}
-	t.log.Info("up", zap.Stringer("local", e.Local), zap.Stringer("remote", e.Remote), zap.String("io", string(p.io())),
-		zap.Int("path_mtu", int(p.mtu)), zap.String("path_mtu_by", string(p.by)), zap.Int("mtu", int(t.mtu)))
+	level := zap.InfoLevel
+	if p.t.only == nil { // of a hub there may be thousands
+		level = zap.DebugLevel
+	}
+	p.log().Log(level, "up", zap.String("local", p.state.Local), zap.String("remote", p.state.Remote), zap.String("io", p.state.IO),
+		zap.Int("path_mtu", int(path.mtu)), zap.String("path_mtu_by", string(path.by)), zap.Int64("mtu", p.t.mtu.Load()))
+}
+
+// setEnds notes the addresses of the outermost layer, and of the innermost one over
+// IPv6 inside it.
+func (s *State) setEnds(layers []encap.Layer) {
+	outer := layers[len(layers)-1]
+	s.Local, s.Remote = outer.Local.String(), "any"
+	if outer.Resolver == nil {
+		s.Remote = outer.Remote.String()
+	}
+	for _, l := range layers[:len(layers)-1] {
+		if l.Kind.Over() == 6 {
+			s.Local6, s.Remote6 = l.Local.String(), l.Remote.String()
+			return
+		}
+	}
 }

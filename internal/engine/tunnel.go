@@ -20,75 +20,77 @@ import (
 	"sixfour/tun"
 )
 
-// tunnel is one TUN interface with its peer. The control loop owns it; what its
-// two data goroutines read is behind atomic pointers.
+// tunnel is one TUN interface with its peers. The control loop owns it; what its
+// data goroutines read is behind atomic pointers, or never changes.
 type tunnel struct {
-	cfg  config.Tunnel
-	log  *zap.Logger
-	path atomic.Pointer[path] // nil: there is no way to the peer now
-	in   counters
-	out  counters
+	id    int // its place in the engine's list
+	cfg   config.Tunnel
+	log   *zap.Logger
+	peers []*peer
+	only  *peer                 // that everything goes to; nil: the table says
+	table *resolve.Peers[*peer] // by inner destination
+	in    counters              // what no peer is to blame for
+	out   counters
 
-	device    atomic.Pointer[tun.Device] // nil: the interface is gone
-	listening atomic.Bool                // packets from the peer find us
-	answered  atomic.Uint64              // echo requests, by the daemon itself
-	index     atomic.Int64               // of the interface, in its namespace
-	touched   atomic.Bool                // somebody changed the interface
+	device  atomic.Pointer[tun.Device] // nil: the interface is gone
+	index   atomic.Int64               // of the interface, in its namespace
+	touched atomic.Bool                // somebody changed the interface
+	mtu     atomic.Int64               // that the interface has
 
-	queues int
-	record *encap.Record
-
+	queues    int
 	fragments reassembly
-
-	reply  *replier
-	soft   softState
-	heard  heard
-	prober *prober
-	echo   *echo
-	// Limits what routers say of the path MTU, true or not.
-	reports *rate.Limiter
-	witness witness
-	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
-	arrived atomic.Bool   // there was one
-	large   atomic.Uint64 // packets sent that not every path carries
+	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
+	reply     *replier
+	prober    *prober
 
 	// Of the control loop only.
-	link       *netcfg.Link
-	mtu        encap.TunnelMTU // that the interface has
-	down       bool            // the interface is
-	resolved   netip.Addr      // of a remote that is a name
-	noXDP      string          // why packets do not leave through AF_XDP though they should
-	registered *path           // by which packets from the peer find us
-	through    *tunnel         // into which outer packets are routed
-	lesson     lesson          // what was learnt of the path last
-	odd, wraps uint64          // of the record, when they were logged
-	reopen     time.Time       // not before: after the interface was lost
-	wg         sync.WaitGroup  // of the goroutines that use the device
-
-	mu    sync.Mutex
-	state State
+	link    *netcfg.Link
+	down    bool                   // the interface is
+	mech    *mechanism             // of an automatic tunnel
+	sockets map[netip.Addr]sockets // through which packets leave, by their source
+	noXDP   string                 // why packets do not leave through AF_XDP though they should
+	reopen  time.Time              // not before: after the interface was lost
+	wg      sync.WaitGroup         // of the goroutines that use the device
 }
 
-// path is how packets reach the peer. It is immutable: a change replaces it.
-type path struct {
-	endpoints encap.Endpoints
-	link      encap.PathMTU // of the first hop
-	mtu       encap.PathMTU // of all that is known; not larger
-	by        pathmtu.Source
-	hop       hop
-	stack     *encap.Stack
-	clamp     clamp
-	senders   []transport.Sender // one for each queue
-}
+// sockets send, one for each queue.
+type sockets []transport.Sender
 
-func newTunnel(cfg config.Tunnel, queues int, p *prober, log *zap.Logger) *tunnel {
+func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
-		cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
-		record: encap.NewRecord(), prober: p, echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond),
+		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
+		prober: p, sockets: make(map[netip.Addr]sockets),
 	}
 	t.reply = newReplier(t)
-	t.setState(Starting, "")
-	return t
+	var list []resolve.Peer[*peer]
+	for i := range cfg.Peers {
+		p := newPeer(t, &cfg.Peers[i])
+		t.peers = append(t.peers, p)
+		list = append(list, resolve.Peer[*peer]{Peer: p, Allowed: p.cfg.Allowed})
+	}
+	if !cfg.Hub {
+		t.only = t.peers[0]
+	} else {
+		var err error
+		if t.table, err = resolve.NewPeers(list); err != nil {
+			return nil, err
+		}
+	}
+	for i, l := range cfg.Layers {
+		if l.Mechanism != nil {
+			t.mech = newMechanism(i, l.Mechanism)
+		}
+	}
+	return t, nil
+}
+
+// to is the peer for an inner packet; nil: there is none.
+func (t *tunnel) to(inner []byte) *peer {
+	if t.only != nil {
+		return t.only
+	}
+	p, _ := t.table.To(inner)
+	return p
 }
 
 // maxQueues is how many queues a tunnel has at most if the configuration does not
@@ -115,15 +117,15 @@ func (t *tunnel) offload() tun.Offload {
 }
 
 // newSources are the checks for what comes out of the tunnel, with the outer
-// address that is ours now.
-func (t *tunnel) newSources(local netip.Addr) *resolve.Sources {
+// addresses that are ours now.
+func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	own := make([]netip.Addr, 0, len(t.cfg.Address))
 	for _, p := range t.cfg.Address {
 		own = append(own, p.Addr())
 	}
-	ends := []netip.Addr{local}
-	if t.cfg.Local6.IsValid() {
-		ends = append(ends, t.cfg.Local6)
+	ends := make([]netip.Addr, 0, len(layers))
+	for _, l := range layers {
+		ends = append(ends, l.Local)
 	}
 	return resolve.NewSources(own, ends, t.cfg.Strict)
 }
@@ -148,7 +150,22 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 	if t.cfg.MTU != 0 {
 		return t.cfg.MTU
 	}
-	return t.cfg.Mode.TunnelMTU(p, t.cfg.Options, t.has6())
+	return encap.MTU(t.cfg.Stack(&t.cfg.Peers[0], netip.Addr{}, netip.Addr{}), p, t.cfg.Options, t.has6())
+}
+
+// widest is the widest first hop of the tunnel's paths, or what is assumed while
+// there is none: what does not fit the narrower ones is answered with ICMP.
+func (t *tunnel) widest() encap.PathMTU {
+	var widest encap.PathMTU
+	for _, p := range t.peers {
+		if path := p.path.Load(); path != nil {
+			widest = max(widest, path.link)
+		}
+	}
+	if widest == 0 {
+		return assumedMTU
+	}
+	return widest
 }
 
 // clamp is what TCP segments inside may add up to, by IP version; 0: anything.
@@ -180,13 +197,11 @@ const assumedMTU encap.PathMTU = 1500
 // open makes the interface and starts the goroutines that use it. Lost is called,
 // once, when the interface is gone, from another goroutine.
 func (t *tunnel) open(lost func()) error {
-	if t.mtu == 0 {
-		t.mtu = t.wantMTU(assumedMTU)
-	}
+	t.mtu.Store(int64(t.wantMTU(t.widest())))
 	link, err := netcfg.Open(netcfg.Settings{
 		Name:      t.cfg.Name,
 		Namespace: t.cfg.Netns,
-		MTU:       int(t.mtu),
+		MTU:       int(t.mtu.Load()),
 		Addresses: t.cfg.Address,
 		Routes:    t.cfg.Routes,
 		Queues:    t.queues,
@@ -233,18 +248,6 @@ func (t *tunnel) look() {
 	t.down = err == nil && !up
 }
 
-// complain logs what has become odd since the last time.
-func (t *tunnel) complain() {
-	if n := t.record.OddECN(); n > t.odd {
-		t.log.Warn("packets came with ECN fields that no sound path makes (RFC 6040 section 4.2): something on the way, or the peer, writes them wrongly", zap.Uint64("packets", n-t.odd))
-		t.odd = n
-	}
-	if n := t.record.Wraps(); n > t.wraps {
-		t.log.Warn("fragments are sent so fast that identifications come round while others may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that nothing is cut", zap.Uint64("times", n-t.wraps))
-		t.wraps = n
-	}
-}
-
 // close removes the interface and waits for the goroutines that used it.
 func (t *tunnel) close() {
 	if t.link == nil {
@@ -257,4 +260,16 @@ func (t *tunnel) close() {
 	t.wg.Wait()
 	t.reply.close()
 	t.link = nil
+}
+
+// setMTU gives the interface, if there is one, the MTU for its paths.
+func (t *tunnel) setMTU() {
+	mtu := t.wantMTU(t.widest())
+	if t.link != nil && int64(mtu) != t.mtu.Load() {
+		if err := t.link.SetMTU(int(mtu)); err != nil {
+			t.log.Warn(err.Error())
+			return
+		}
+	}
+	t.mtu.Store(int64(mtu))
 }

@@ -26,7 +26,7 @@ func (o *outbound) witness() {
 		if pkt.Len() <= everyPath {
 			continue
 		}
-		if w := &o.t.witness; w.mu.TryLock() { // another queue's is as good
+		if w := &o.peers[i].witness; w.mu.TryLock() { // another queue's is as good
 			w.size = size
 			n := copy(w.head[:], pkt.Head[pkt.Len()-size:])
 			copy(w.head[n:], pkt.Body)

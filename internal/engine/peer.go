@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"sixfour/encap"
+	"sixfour/internal/config"
+	"sixfour/internal/pathmtu"
+	"sixfour/transport"
+)
+
+// peer is one remote endpoint of a tunnel. Of an automatic tunnel it stands for
+// all of them.
+type peer struct {
+	t    *tunnel
+	cfg  *config.Peer
+	in   counters
+	out  counters
+	path atomic.Pointer[path] // nil: there is no way to the peer now
+	// arrivals is the path by which what comes from the peer is decapsulated: the
+	// last that there was.
+	arrivals atomic.Pointer[path]
+
+	listening atomic.Bool   // packets from the peer find us
+	answered  atomic.Uint64 // echo requests, by the daemon itself
+	record    *encap.Record
+	soft      softState
+	heard     heard
+	echo      *echo
+	// Limits what routers say of the path MTU, true or not.
+	reports *rate.Limiter
+	narrow  sync.Mutex // of those who note narrow destinations
+	witness witness
+	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
+	arrived atomic.Bool   // there was one
+	large   atomic.Uint64 // packets sent that not every path carries
+	watched atomic.Bool   // the prober knows of it
+
+	// Of the control loop only.
+	resolved   netip.Addr // of a remote that is a name
+	registered *path      // by which packets from the peer find us
+	former     *path      // by which they also find us, until then: the name had another address
+	until      time.Time
+	through    *tunnel // into which outer packets are routed
+	lesson     lesson  // what was learnt of the path last
+	odd, wraps uint64  // of the record, when they were logged
+
+	mu    sync.Mutex
+	state State
+}
+
+// path is how packets reach a peer. It is immutable: a change replaces it.
+type path struct {
+	layers  []encap.Layer // innermost first
+	link    encap.PathMTU // of the first hop
+	mtu     encap.PathMTU // of all that is known; not larger
+	by      pathmtu.Source
+	hop     hop
+	stack   *encap.Stack
+	clamp   clamp
+	senders sockets // one for each queue
+}
+
+// outer is the outermost layer, whose addresses are those of the packets that
+// leave the host.
+func (p *path) outer() *encap.Layer { return &p.layers[len(p.layers)-1] }
+
+// is reports whether a path has the addresses and the first hop.
+func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
+	return p != nil && p.link == link && slices.Equal(p.layers, layers)
+}
+
+func newPeer(t *tunnel, cfg *config.Peer) *peer {
+	p := &peer{t: t, cfg: cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+	p.state = State{Phase: Starting, Since: time.Now()}
+	return p
+}
+
+// log is the tunnel's, with the peer's name if it has one.
+func (p *peer) log() *zap.Logger {
+	if p.cfg.Name == "" {
+		return p.t.log
+	}
+	return p.t.log.With(zap.String("peer", p.cfg.Name))
+}
+
+// remote is what the configuration says of the peer's outer end.
+func (p *peer) remote() config.Host { return p.cfg.Remotes[len(p.cfg.Remotes)-1] }
+
+// outerVersion is the IP version of the outermost header.
+func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }
+
+// automatic reports whether the outer destinations follow from the packets.
+func (t *tunnel) automatic() bool { return t.mech != nil }
+
+// complain logs what has become odd since the last time.
+func (p *peer) complain() {
+	if n := p.record.OddECN(); n > p.odd {
+		p.log().Warn("packets came with ECN fields that no sound path makes (RFC 6040 section 4.2): something on the way, or the peer, writes them wrongly", zap.Uint64("packets", n-p.odd))
+		p.odd = n
+	}
+	if n := p.record.Wraps(); n > p.wraps {
+		p.log().Warn("fragments are sent so fast that identifications come round while others may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that nothing is cut", zap.Uint64("times", n-p.wraps))
+		p.wraps = n
+	}
+}
+
+// send sends one packet that belongs to no batch, in fragments if it must be.
+func (p *path) send(pkt, scratch []byte) error {
+	for f := range p.stack.Cut(pkt, p.mtu, scratch) {
+		if err := p.senders[0].SendOne(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}

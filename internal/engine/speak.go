@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/netcfg"
+	"sixfour/transport"
+)
+
+// speaker lets a resolver talk to its neighbours, on a goroutine of its own.
+type speaker struct {
+	p      *peer
+	wake   chan struct{}
+	learnt func() // called when there is something for the interface
+	cancel context.CancelFunc
+
+	mu sync.Mutex // of the resolver
+	s  resolve.Speaker
+
+	drops drops
+}
+
+// told is a resolver for what is sent to an outer address that is known already.
+type told struct{ to uint32 }
+
+func (t *told) To(header.IPv6) (uint32, drop.Reason)      { return t.to, drop.None }
+func (t *told) From(header.IPv4, header.IPv6) drop.Reason { return drop.ForeignSource }
+
+// letSpeak ends what a peer's former resolver said, and lets the new one speak, if
+// it is one that does.
+func (e *Engine) letSpeak(p *peer, r resolve.Resolver) {
+	if old := p.t.speaker.Load(); old != nil {
+		old.cancel()
+	}
+	s, ok := r.(resolve.Speaker)
+	if !ok {
+		p.t.speaker.Store(nil)
+		return
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, drops: drops{log: p.t.log.Named("out")}}
+	sp.learnt = func() {
+		select {
+		case e.learnt <- p.t:
+		case <-ctx.Done():
+		}
+	}
+	p.t.speaker.Store(sp)
+	e.wg.Go(func() { sp.run(ctx) })
+}
+
+// run works until ctx ends.
+func (s *speaker) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	scratch := make([]byte, encap.Headroom+transport.MaxPacket)
+	var before resolve.Learnt
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-s.wake:
+		}
+		again := s.next(scratch)
+		if now := s.Learnt(); !sameLearnt(now, before) {
+			before = now
+			s.learnt()
+		}
+		if !again.IsZero() {
+			timer.Reset(time.Until(again))
+		}
+	}
+}
+
+// next sends what is due, and returns when there is more.
+func (s *speaker) next(scratch []byte) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	send, lost, again := s.s.Next(time.Now())
+	if lost > 0 {
+		s.drops.countN(&s.p.out, drop.Unresolved, lost, nil, nil)
+	}
+	path := s.p.path.Load()
+	if path == nil || len(send) == 0 {
+		return again
+	}
+	to := new(told)
+	layers := append([]encap.Layer(nil), path.layers...)
+	layers[s.p.t.mech.layer].Resolver = to
+	stack, err := encap.New(layers, path.mtu, s.p.t.cfg.Options, nil, s.p.record)
+	if err != nil { // there is one for the path: cannot be
+		s.p.t.log.Error("neighbour discovery", zap.Error(err))
+		return again
+	}
+	for _, m := range send {
+		to.to = m.To
+		n := copy(scratch[encap.Headroom:], m.Packet)
+		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
+		if r != drop.None {
+			s.drops.count(&s.p.out, r, m.Packet)
+		} else if err := path.senders[0].SendOne(pkt); err != nil {
+			s.drops.countN(&s.p.out, sendReason(err), 1, m.Packet, err)
+		} else {
+			s.p.out.carried(1, n)
+		}
+	}
+	return again
+}
+
+// Learnt is what the interface should have.
+func (s *speaker) Learnt() resolve.Learnt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.s.Learnt()
+}
+
+// hear takes a packet that came, and reports whether it is done with.
+func (s *speaker) hear(from uint32, ip header.IPv6) bool {
+	s.mu.Lock()
+	done := s.s.Hear(from, ip, time.Now())
+	s.mu.Unlock()
+	s.rouse()
+	return done
+}
+
+// hold keeps a packet whose neighbour is not known yet, and reports whether there
+// was room.
+func (s *speaker) hold(pkt []byte) bool {
+	s.mu.Lock()
+	ok := s.s.Hold(pkt, time.Now())
+	s.mu.Unlock()
+	s.rouse()
+	return ok
+}
+
+func (s *speaker) rouse() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func sameLearnt(a, b resolve.Learnt) bool {
+	if len(a.Addresses) != len(b.Addresses) || !a.Default.Equal(b.Default) || a.MTU != b.MTU {
+		return false
+	}
+	for i := range a.Addresses {
+		x, y := a.Addresses[i], b.Addresses[i]
+		if x.Prefix != y.Prefix || !x.Valid.Equal(y.Valid) || !x.Preferred.Equal(y.Preferred) {
+			return false
+		}
+	}
+	return true
+}
+
+// learn gives the interface what a tunnel's routers have told.
+func (t *tunnel) learn() {
+	s := t.speaker.Load()
+	if s == nil || t.link == nil {
+		return
+	}
+	l, now := s.Learnt(), time.Now()
+	var leases []netcfg.Lease
+	for _, a := range l.Addresses {
+		leases = append(leases, netcfg.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
+	}
+	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
+		t.log.Warn("give the interface what a router has told", zap.Error(err))
+	}
+}

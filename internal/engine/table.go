@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+)
+
+// table is where packets that arrive find the peer that they come from. It is
+// immutable, and read by all inbounds: a change replaces it.
+type table struct {
+	pairs4 map[[8]byte]*end  // by the peer's address and ours, as they stand in a packet
+	pairs6 map[[32]byte]*end // the same for IPv6
+	any    map[netip.Addr][]*end
+}
+
+// end is one peer's in a table.
+type end struct {
+	peer     *peer
+	pinned   *path // by which packets are decapsulated; nil: the peer's own
+	protocol byte
+	gre      encap.GRE
+	local    [16]byte // our end of the layer that probes test; zero: there is none
+	host     bool     // the interface does not carry it, so that we must answer there
+	next     *end     // with the same addresses, but another protocol or key
+}
+
+// newEnd is a peer's by a path.
+func newEnd(p *peer, path, pinned *path) *end {
+	l := path.outer()
+	e := &end{peer: p, pinned: pinned, protocol: l.Kind.Protocol(), gre: l.GRE}
+	if ours, _, ok := probeEnds(path.layers); ok {
+		e.local = ours.As16()
+		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
+	}
+	return e
+}
+
+// path is by which the end's packets are decapsulated.
+func (e *end) path() *path {
+	if e.pinned != nil {
+		return e.pinned
+	}
+	return e.peer.arrivals.Load()
+}
+
+// add lets packets between a path's addresses come to an end.
+func (t *table) add(e *end, l *encap.Layer) {
+	switch {
+	case l.Resolver != nil:
+		t.any[l.Local] = append(t.any[l.Local], e)
+	case l.Kind.Over() == 4:
+		remote, local := l.Remote.As4(), l.Local.As4()
+		pair := [8]byte(append(remote[:], local[:]...))
+		e.next = t.pairs4[pair]
+		t.pairs4[pair] = e
+	default:
+		remote, local := l.Remote.As16(), l.Local.As16()
+		pair := [32]byte(append(remote[:], local[:]...))
+		e.next = t.pairs6[pair]
+		t.pairs6[pair] = e
+	}
+}
+
+// find is the end for a packet with a whole IP header; nil: there is none, but
+// perhaps one of those that take packets from everywhere.
+func (t *table) find(pkt []byte) *end {
+	if header.Version(pkt) == 6 {
+		ip := header.IPv6(pkt)
+		return t.pairs6[[32]byte(pkt[8:])].match(ip.NextHeader(), ip.Payload())
+	}
+	ip := header.IPv4(pkt)
+	e := t.pairs4[[8]byte(pkt[12:])]
+	if e == nil {
+		return nil
+	}
+	return e.match(ip.Protocol(), pkt[min(len(pkt), max(ip.HeaderLen(), header.IPv4Len)):])
+}
+
+// match is the end among those with the same addresses that a packet is for, of
+// which payload follows the delivery header. Where there is a choice of keys, GRE
+// packets with none of them go to the first, which refuses them.
+func (e *end) match(protocol byte, payload []byte) *end {
+	var first *end
+	for ; e != nil; e = e.next {
+		if e.protocol != protocol {
+			continue
+		}
+		if protocol != header.GRE {
+			return e
+		}
+		if h, _ := header.PeekGRE(payload); h.Key == e.gre.Key && (h.Flags&header.GREKey != 0) == e.gre.Keyed {
+			return e
+		}
+		if first == nil {
+			first = e
+		}
+	}
+	return first
+}
+
+// about is the end whose packet an ICMP error quotes, or that a message from the
+// peer's outer address concerns: source and destination are those of what we sent.
+// Is says which of those between the addresses it is.
+func (t *table) about(quote []byte, is func(*end) bool) *end {
+	var e *end
+	if header.Version(quote) == 6 {
+		ip := header.IPv6(quote)
+		e = t.pairs6[[32]byte(append(slices.Clone(ip.Dest()), ip.Source()...))]
+	} else {
+		ip := header.IPv4(quote)
+		e = t.pairs4[[8]byte(append(slices.Clone(ip.Dest()), ip.Source()...))]
+	}
+	for ; e != nil; e = e.next {
+		if is(e) {
+			return e
+		}
+	}
+	if header.Version(quote) == 4 {
+		for _, e := range t.any[header.IPv4(quote).Src()] {
+			if is(e) {
+				return e
+			}
+		}
+	}
+	return nil
+}
