@@ -74,85 +74,6 @@ func notUnicast(a netip.Addr) string {
 	return ""
 }
 
-// endpoint reads one end's address, which must be of a family, an IP version; 0
-// is either. Or is what else the value could have been.
-func endpoint(r *report, e entry, family int, or string) (netip.Addr, bool) {
-	want := addressOf(family) + or
-	s, ok := stringOf(r, e, want)
-	if !ok {
-		return netip.Addr{}, false
-	}
-	a, err := parseAddr(s)
-	switch {
-	case errors.Is(err, errNoAddress):
-		refuse(r, e, want)
-	case family != 0 && version(a) != family:
-		refuse(r, e, want)
-	case notUnicast(a) != "":
-		unicast := "a unicast address"
-		if a.Is6() {
-			unicast = "a global or unique local unicast address"
-		}
-		r.add(e.at, "%s is %s, %s: it must be %s", e.name, quote(s), notUnicast(a), unicast)
-	case err != nil:
-		r.add(e.at, "%s is %s: %v", e.name, quote(s), err)
-	default:
-		return a, true
-	}
-	return netip.Addr{}, false
-}
-
-func readLocal(r *report, e entry, d *draft) {
-	if e.kind == unstable.String && e.text == "auto" {
-		return
-	}
-	if a, ok := endpoint(r, e, d.outer(), ` or "auto"`); ok {
-		d.Local = a
-	}
-}
-
-func readRemote(r *report, e entry, d *draft) {
-	// A host called "auto" is less likely than the belief that remote, as local
-	// does, finds itself.
-	if e.kind == unstable.String && e.text != "auto" && isDNSName(e.text) {
-		d.Remote.Name = e.text
-		return
-	}
-	if a, ok := endpoint(r, e, d.outer(), " or a DNS name"); ok {
-		d.Remote.Addr = a
-	}
-}
-
-// isDNSName reports whether a text is a host name (RFC 1123 section 2.1) and
-// no failed attempt at an IPv4 address.
-func isDNSName(s string) bool {
-	s = strings.TrimSuffix(s, ".")
-	if len(s) > 253 {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, l := range labels {
-		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, nameCharacters) != "" {
-			return false
-		}
-	}
-	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
-}
-
-// nameCharacters are those of host names, and the underscore that some use.
-const nameCharacters = "-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-func readEndpoint6(r *report, e entry, d *draft) {
-	a, ok := endpoint(r, e, 6, "")
-	switch {
-	case !ok:
-	case e.name == "local6":
-		d.Local6 = a
-	default:
-		d.Remote6 = a
-	}
-}
-
 // parsePrefix reads a prefix; host bits may be set.
 func parsePrefix(s string) (netip.Prefix, error) {
 	addr, length, found := strings.Cut(s, "/")
@@ -186,7 +107,7 @@ func readPrefixes(r *report, e entry, d *draft, add func(p netip.Prefix, at pos)
 			continue
 		}
 		p, err := parsePrefix(item.text)
-		if err == nil && d.outer() != 0 && !d.Mode.Carries(version(p.Addr())) {
+		if err == nil && d.known() && !d.Mode.Carries(version(p.Addr())) {
 			err = fmt.Errorf("mode %q does not carry IPv%d: leave it out, or choose mode %s", d.Mode.Name, version(p.Addr()),
 				list(quoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(version(p.Addr())) }))))
 		}

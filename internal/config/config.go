@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
+	"sixfour/encap/resolve"
 )
 
 // Config is a whole configuration file.
@@ -31,27 +32,50 @@ type Control struct {
 
 // Tunnel is one [[tunnel]] table.
 type Tunnel struct {
-	Name            string
-	Mode            encap.Mode
-	Local           netip.Addr // zero: "auto"
-	Remote          Host
-	Local6, Remote6 netip.Addr // zero, unless the mode has an IPv6 layer
-	Address         []netip.Prefix
-	Routes          []netip.Prefix  // masked
-	MTU             encap.TunnelMTU // 0: from the path
-	Options         encap.Options
-	NoMSSClamp      bool // mss_clamp = false
-	Strict          bool // martians = "strict"
-	FwMark          uint32
-	Queues          int  // of the interface; 0: as many as there are processors, within reason
-	NoOffload       bool // offload = "off"
-	IO              IO
-	Netns           string // name or absolute path; "": the daemon's own
+	Name string
+	// Mode is named by the file's word. That of a stack has the layers of all its
+	// items, and is automatic if one of them is.
+	Mode       encap.Mode
+	Layers     []Layer // innermost first, one for each of Mode.Layers
+	Peers      []Peer  // at least one; of an automatic tunnel exactly one
+	Hub        bool    // the peers are those of [[tunnel.peer]]
+	Address    []netip.Prefix
+	Routes     []netip.Prefix  // masked
+	MTU        encap.TunnelMTU // 0: from the path
+	Options    encap.Options
+	NoMSSClamp bool // mss_clamp = false
+	Strict     bool // martians = "strict"
+	FwMark     uint32
+	Queues     int  // of the interface; 0: as many as there are processors, within reason
+	NoOffload  bool // offload = "off"
+	IO         IO
+	Netns      string // name or absolute path; "": the daemon's own
 
 	file   string
 	header pos            // of the [[tunnel]] that begins the table
 	values map[string]pos // of the keys that the table has
 }
+
+// Layer is what a layer of a tunnel has, whoever the peer is.
+type Layer struct {
+	Local     netip.Addr // zero: "auto", which only the outermost layer's may be
+	GRE       encap.GRE
+	Mechanism resolve.Mechanism // finds the outer addresses; nil: they are configured
+}
+
+// Peer is one remote end of a tunnel.
+type Peer struct {
+	Name string // "" in the short form
+	// Remotes are the remote ends, one for each layer: the zero Host of a layer
+	// with a Mechanism, and a name only of the outermost one.
+	Remotes []Host
+	Allowed []netip.Prefix // masked; nil, in the short form: everything
+
+	at pos // of the outermost remote, or of the table if that has none
+}
+
+// Host is a remote endpoint: either its address or its DNS name is set.
+type Host = resolve.Host
 
 // IO is how outer packets leave.
 type IO string
@@ -64,18 +88,25 @@ const (
 	IOAuto   IO = "auto"
 )
 
-// Host is a remote endpoint: either its address or its DNS name is set.
-type Host struct {
-	Addr netip.Addr
-	Name string
-}
-
 // Defaults of what a file need not say.
 const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
 )
+
+// Stack are the layers towards a peer, innermost first. Local and remote are the
+// addresses of the outermost one, which the file need not have as such. Layers
+// with a Mechanism still lack its resolver.
+func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
+	layers := make([]encap.Layer, len(t.Layers))
+	for i, l := range t.Layers {
+		layers[i] = encap.Layer{Kind: t.Mode.Layers[i], Local: l.Local, Remote: p.Remotes[i].Addr, GRE: l.GRE}
+	}
+	outermost := &layers[len(layers)-1]
+	outermost.Local, outermost.Remote = local, remote
+	return layers
+}
 
 // Problem makes a problem at the place of a key's value, or of the tunnel's
 // header if the table does not have the key. It is for checks that need the
@@ -85,5 +116,14 @@ func (t *Tunnel) Problem(key, format string, args ...any) Problem {
 	if !ok {
 		at = t.header
 	}
+	return t.problem(at, format, args)
+}
+
+// PeerProblem is Problem at the place of a peer's outermost remote end.
+func (t *Tunnel) PeerProblem(p *Peer, format string, args ...any) Problem {
+	return t.problem(p.at, format, args)
+}
+
+func (t *Tunnel) problem(at pos, format string, args []any) Problem {
 	return Problem{t.file, at.line, at.column, fmt.Sprintf(format, args...)}
 }

@@ -50,6 +50,31 @@ func mode(name string) encap.Mode {
 	return m
 }
 
+// layers are a tunnel's, innermost first, between local ends and without options.
+func layers(locals ...string) []Layer {
+	var list []Layer
+	for _, s := range locals {
+		a, _ := netip.ParseAddr(s) // else "auto"
+		list = append(list, Layer{Local: a})
+	}
+	return list
+}
+
+// onePeer is the peer of the short form, with a remote end for each layer.
+func onePeer(remotes ...string) []Peer { return []Peer{{Remotes: hosts(remotes...)}} }
+
+func hosts(texts ...string) []Host {
+	var list []Host
+	for _, s := range texts {
+		if a, err := netip.ParseAddr(s); err == nil {
+			list = append(list, Host{Addr: a})
+		} else {
+			list = append(list, Host{Name: s})
+		}
+	}
+	return list
+}
+
 func prefixes(texts ...string) []netip.Prefix {
 	var list []netip.Prefix
 	for _, s := range texts {
@@ -70,10 +95,8 @@ func TestSample(t *testing.T) {
 		Tunnels: []Tunnel{{
 			Name:    "six0",
 			Mode:    mode("4in6in4"),
-			Local:   netip.MustParseAddr("203.0.113.10"),
-			Remote:  Host{Addr: netip.MustParseAddr("203.0.113.20")},
-			Local6:  netip.MustParseAddr("fc00::1"),
-			Remote6: netip.MustParseAddr("fc00::2"),
+			Layers:  layers("fc00::1", "203.0.113.10"),
+			Peers:   onePeer("fc00::2", "203.0.113.20"),
 			Address: prefixes("10.0.0.1/30", "fc00::1/64"),
 			Routes:  prefixes("192.168.2.0/24"),
 			Options: encap.DefaultOptions,
@@ -90,6 +113,9 @@ func forget(c *Config) {
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
 		t.file, t.header, t.values = "", pos{}, nil
+		for j := range t.Peers {
+			t.Peers[j].at = pos{}
+		}
 	}
 }
 
@@ -102,7 +128,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Log:     Log{"info", "auto"},
 		Control: Control{"/run/sixfour/control.sock", false},
-		Tunnels: []Tunnel{{Name: "a", Mode: mode("6in4"), Remote: Host{Name: "tunnel.example."}, Options: encap.DefaultOptions, IO: IOSocket}},
+		Tunnels: []Tunnel{{Name: "a", Mode: mode("6in4"), Layers: layers("auto"), Peers: onePeer("tunnel.example."), Options: encap.DefaultOptions, IO: IOSocket}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -155,14 +181,12 @@ mtu = 65467
 		t.Fatal(err)
 	}
 	forget(got)
-	local6, remote6 := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 	want := &Config{
 		Log:     Log{"debug", "json"},
 		Control: Control{"/tmp/s", true},
 		Tunnels: []Tunnel{
 			{
-				Name: "a", Mode: mode("4in6in4"), Remote: Host{Addr: netip.MustParseAddr("192.0.2.1")},
-				Local6: local6, Remote6: remote6,
+				Name: "a", Mode: mode("4in6in4"), Layers: layers("2001:db8::1", "auto"), Peers: onePeer("2001:db8::2", "192.0.2.1"),
 				Address: prefixes("192.0.2.2/24"), Routes: prefixes("0.0.0.0/0", "::/0"), MTU: 1280,
 				Options: encap.Options{
 					TTL: encap.InheritTTL, HopLimit: 255, DSCP: 46, ECNCompat: true, StaticMTU: true, EncapLimit: 4,
@@ -171,8 +195,8 @@ mtu = 65467
 				NoMSSClamp: true, Strict: true, FwMark: 4294967295, Queues: 64, NoOffload: true, IO: IOAuto, Netns: "/run/netns/inner",
 			},
 			{
-				Name: "b", Mode: mode("4in6in4"), Local: netip.MustParseAddr("127.0.0.1"), Remote: Host{Addr: netip.MustParseAddr("127.0.0.2")},
-				Local6: local6, Remote6: remote6, MTU: 65467, IO: IOSocket,
+				Name: "b", Mode: mode("4in6in4"), Layers: layers("2001:db8::1", "127.0.0.1"), Peers: onePeer("2001:db8::2", "127.0.0.2"),
+				MTU: 65467, IO: IOSocket,
 				Options: encap.Options{
 					TTL: 64, HopLimit: encap.InheritTTL, FlowLabel: encap.FlowLabel{Source: encap.FlowLabelInner},
 				},

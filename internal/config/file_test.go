@@ -59,14 +59,12 @@ func TestUnknownKeys(t *testing.T) {
 		{"[metrics]\nlisten = '127.0.0.1:9640'\n" + single, `1:2: unknown key "metrics"`},
 		{single + "keepalive = '25s'\n" +
 			"dead_after = 5\n" +
-			"[[tunnel.peer]]\n" +
-			"name = 'b'\n" +
-			"[[tunnel.peer]]\n" +
-			"name = 'c'\n",
+			"[[tunnel.peers]]\n" +
+			"name = 'b'\n",
 			lines(
 				`6:1: unknown key "keepalive" in [[tunnel]]`,
 				`7:1: unknown key "dead_after" in [[tunnel]]`,
-				`8:10: unknown key "peer" in [[tunnel]]`,
+				`8:10: unknown key "peers" in [[tunnel]]: did you mean "peer"?`,
 			)},
 		{double + "tl = 3\nMTU = 3\nhop-limit = 3\nroute = []\nadress = []\nflowlabel = 3\n",
 			lines(
@@ -125,7 +123,7 @@ func TestTypes(t *testing.T) {
 			"remote6 = 6\n",
 			lines(
 				"2:8: name is an integer: it must be a string, the interface's name",
-				`3:8: mode is an integer: it must be a string, "4in6in4" or "6in4"`,
+				`3:8: mode is an integer: it must be a string, `+allModes,
 				`4:9: local is an integer: it must be a string, an IP address or "auto"`,
 				"5:10: remote is an integer: it must be a string, an IP address or a DNS name",
 				"6:10: local6 is an integer: it must be a string, an IPv6 address",
@@ -171,7 +169,7 @@ func TestTypes(t *testing.T) {
 				"1:10: tunnel has an array in it: it must be an array of tables, each of which begins with [[tunnel]]",
 				"1:11: tunnel has an integer in it: it must be an array of tables, each of which begins with [[tunnel]]",
 				"1:18: name is missing: set it to the interface's name",
-				`1:18: mode is missing: set it to "4in6in4" or "6in4"`,
+				`1:18: mode is missing: set it to `+allModes,
 				`1:18: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
 				"1:18: remote is missing: set it to the other end's outer address or its DNS name",
 			)},
@@ -227,7 +225,7 @@ func TestPositions(t *testing.T) {
 				`2:74: routes has an array in it: it must be an array of strings, such as ["192.0.2.0/24", "2001:db8::/64"]`,
 				`2:76: routes has "x": it must be an IP address and its prefix length, such as "192.0.2.0/24" or "2001:db8::/64"`,
 				"3:3: name is missing: set it to the interface's name",
-				`3:3: mode is missing: set it to "4in6in4" or "6in4"`,
+				`3:3: mode is missing: set it to `+allModes,
 				`3:3: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
 				"3:3: remote is missing: set it to the other end's outer address or its DNS name",
 			)},
@@ -235,7 +233,7 @@ func TestPositions(t *testing.T) {
 			"7:4: not valid TOML: invalid character at start of key: U+005B '['"},
 		{"  [[  tunnel  ]]\nname = '''\na\n'''\nmtu = [\n]\n\"tt\\u006c\" = 0\n",
 			lines(
-				`1:7: mode is missing: set it to "4in6in4" or "6in4"`,
+				`1:7: mode is missing: set it to `+allModes,
 				`1:7: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
 				"1:7: remote is missing: set it to the other end's outer address or its DNS name",
 				`2:8: name is "a\n": it must be the interface's name, of 1 to 15 bytes, without white space, control characters, "/", ":" and "%"`,
@@ -278,7 +276,7 @@ func TestOrder(t *testing.T) {
 				"6:7: mtu is 1: it must be at least 68, the least of IPv4, or 0 to take it from the path",
 				`7:8: name is "": it must be the interface's name, of 1 to 15 bytes`,
 				"9:10: fwmark is -1: it must be an integer from 0 to 4294967295",
-				`10:11: routes has "10.0.0.0/8": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4"`,
+				`10:11: routes has "10.0.0.0/8": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
 				`10:25: routes has "x": it must be an IP address and its prefix length, such as "192.0.2.0/24" or "2001:db8::/64"`,
 				`11:1: unknown key "foo" in [[tunnel]]`,
 				`19:8: name is "b", which the tunnel of line 13 has: give each tunnel its own`,

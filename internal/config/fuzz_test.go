@@ -80,20 +80,15 @@ func fuzzTunnel(t *testing.T, c *Tunnel) {
 	}
 	expect(c.Name != "" && len(c.Name) <= 15 && validName(c.Name), "name")
 	expect(len(c.Mode.Layers) > 0, "mode")
-	expect(c.Local == netip.Addr{} || c.Local.Is4() && notUnicast(c.Local) == "", "local")
-	expect(c.Remote.Addr.IsValid() == (c.Remote.Name == ""), "remote: address or name")
-	expect(c.Remote.Name != "" || c.Remote.Addr.Is4() && notUnicast(c.Remote.Addr) == "", "remote")
-	expect(!c.Local.IsValid() || c.Local != c.Remote.Addr, "remote is local")
-	for _, a := range []netip.Addr{c.Local6, c.Remote6} {
-		expect(a.IsValid() == c.Mode.Needs6(), "the IPv6 layer")
-		expect(!a.IsValid() || a.Is6() && !a.Is4In6() && a.Zone() == "" && notUnicast(a) == "", "an address of the IPv6 layer")
+	expect(len(c.Layers) == len(c.Mode.Layers), "layers")
+	expect(c.Mode.Automatic || len(c.Peers) > 0, "peers")
+	for i := range c.Peers {
+		fuzzPeer(t, c, &c.Peers[i])
 	}
-	expect(!c.Local6.IsValid() || c.Local6 != c.Remote6, "remote6 is local6")
 
 	least := encap.MinTunnelMTU4
 	for _, p := range slices.Concat(c.Address, c.Routes) {
 		expect(p.IsValid() && c.Mode.Carries(version(p.Addr())) && !p.Addr().Is4In6(), "a prefix")
-		expect(c.Netns != "" || c.FwMark != 0 || !p.Contains(c.Remote.Addr), "a loop")
 		if p.Addr().Is6() {
 			least = encap.MinTunnelMTU6
 		}
@@ -101,11 +96,37 @@ func fuzzTunnel(t *testing.T, c *Tunnel) {
 	for _, p := range c.Routes {
 		expect(p == p.Masked(), "a route")
 	}
-	expect(c.MTU == 0 || least <= c.MTU && c.MTU <= c.Mode.MaxTunnelMTU(c.Options), "mtu")
+	expect(c.MTU == 0 || least <= c.MTU && c.MTU <= encap.MaxMTU(c.Stack(&c.Peers[0], netip.Addr{}, netip.Addr{}), c.Options), "mtu")
 
 	o := c.Options
 	expect(0 <= o.TTL && o.TTL <= 255 && 0 <= o.HopLimit && o.HopLimit <= 255, "ttl, hop_limit")
 	expect(-1 <= o.DSCP && o.DSCP <= 63 && -1 <= o.EncapLimit && o.EncapLimit <= 255, "dscp, encap_limit")
 	expect(o.FlowLabel.Fixed < 1<<20 && o.FlowLabel.Source <= encap.FlowLabelFixed, "flow_label")
 	expect(o.FlowLabel.Source == encap.FlowLabelFixed || o.FlowLabel.Fixed == 0, "flow_label is not fixed")
+}
+
+func fuzzPeer(t *testing.T, c *Tunnel, p *Peer) {
+	expect := func(holds bool, what string) {
+		if !holds {
+			t.Errorf("%s: %+v of %+v", what, p, c)
+		}
+	}
+	expect(c.Hub == (p.Name != "") && c.Hub == (p.Allowed != nil), "a hub's peer")
+	for i, k := range c.Mode.Layers {
+		l, remote, outermost := c.Layers[i], p.Remotes[i], i == len(c.Layers)-1
+		for _, a := range []netip.Addr{l.Local, remote.Addr} {
+			expect(!a.IsValid() || version(a) == k.Over() && !a.Is4In6() && a.Zone() == "" && notUnicast(a) == "", "an end")
+			expect(!a.IsValid() || c.Netns != "" || c.FwMark != 0 || a != p.outermost().Addr || !slices.ContainsFunc(slices.Concat(c.Address, c.Routes, p.Allowed),
+				func(r netip.Prefix) bool { return r.Contains(a) }), "a loop")
+		}
+		expect(l.Local.IsValid() || outermost, "local is auto")
+		expect(remote.Name == "" || outermost, "remote is a name")
+		expect((remote == Host{}) == (l.Mechanism != nil), "no remote")
+		expect(!remote.Addr.IsValid() || l.Local != remote.Addr, "remote is local")
+		expect(l.GRE == encap.GRE{} || k.IsGRE(), "GRE")
+		expect(!l.GRE.Sequence || c.Queues == 1, "an order that is lost")
+	}
+	for _, a := range p.Allowed {
+		expect(a == a.Masked() && c.Mode.Carries(version(a.Addr())), "allowed")
+	}
 }

@@ -33,7 +33,7 @@ func TestNesting(t *testing.T) {
 		{nested("a", double, "10.2.0.2", "10.1.0.0/16") + "fwmark = 1\n" + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""},
 		{nested("a", plain, "10.2.0.2", "") + nested("b", "6on4", "10.2.0.3", "10.2.0.0/16"), lines(
 			`5:10: remote 10.2.0.2 is reached through tunnel "b" (line 6), and packets would be encapsulated more than 4 times, or in a circle: give it another remote, or route that elsewhere`,
-			`8:8: mode is "6on4": it must be "4in6in4" or "6in4"`,
+			`8:8: mode is "6on4": it must be `+allModes,
 			`11:11: routes has 10.2.0.0/16, which holds remote 10.2.0.3, so that outer packets would go into the tunnel again: choose a prefix without it, set netns to move the interface into a namespace of its own, or set fwmark and add a rule that routes marked packets elsewhere`,
 		)},
 		{nested("a", double, "10.2.0.2", "10.1.0.0/16") + "netns = 'x'\n" + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""},

@@ -12,6 +12,9 @@ const (
 	double = "[[tunnel]]\nname = 'a'\nmode = '4in6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n"
 )
 
+// allModes is what a problem says that mode can be.
+const allModes = `"4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "4in4", "4in6", "6in6", "gre", "gre6" or "stack"`
+
 // without is a text less the lines of some keys.
 func without(text string, keys ...string) string {
 	var b strings.Builder

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -13,17 +14,25 @@ type draft struct {
 	Tunnel
 	state               tableState
 	addressAt, routesAt []pos // of each element
+	layers              []layerDraft
+	over4, over6        ends
+	gre                 encap.GRE
+	peers               []*peerDraft
+	dsLite              bool
+	mechanism           reading // of an automatic tunnel
 }
 
 // tunnelKeys are the keys of a [[tunnel]]. What a value must be depends on the
 // mode, and the MTU on addresses and options.
-var tunnelKeys = []key[*draft]{
+var tunnelKeys = slices.Concat([]key[*draft]{
 	{"mode", readMode},
+	{"stack", readStack},
 	{"name", readName},
-	{"local", readLocal},
-	{"remote", readRemote},
-	{"local6", over6(readEndpoint6)},
-	{"remote6", over6(readEndpoint6)},
+	{"local", readLocal(false)},
+	{"remote", readRemote(false)},
+	{"local6", over6(readLocal(true))},
+	{"remote6", over6(readRemote(true))},
+	{"ds_lite", readDSLite},
 	{"address", readAddress},
 	{"routes", readRoutes},
 	{"ttl", numberOr(1, 255, "inherit", encap.InheritTTL, func(o *encap.Options) *int { return &o.TTL })},
@@ -40,8 +49,14 @@ var tunnelKeys = []key[*draft]{
 	{"offload", either("auto", "off", func(d *draft) *bool { return &d.NoOffload })},
 	{"io", readIO},
 	{"netns", readNetns},
+}, greKeys(
+	func(d *draft) bool { return !d.known() || d.has(func(l layerDraft) bool { return l.kind.IsGRE() }) },
+	(*draft).what,
+	func(d *draft) *encap.GRE { return &d.gre },
+), mechanismKeys(), []key[*draft]{
 	{"mtu", readMTU},
-}
+	{"peer", readPeers},
+})
 
 // readTunnel reads one [[tunnel]], and holds its values against each other.
 func readTunnel(r *report, t *value) *draft {
@@ -55,28 +70,53 @@ func readTunnel(r *report, t *value) *draft {
 	for name, e := range t.table {
 		d.values[name] = e.at
 	}
+	_, d.Hub = t.table["peer"]
 	d.state = readTable(r, "[[tunnel]]", t, tunnelKeys, d)
+	d.finish()
 	d.checkMissing(r)
+	d.checkPairs(r)
 	d.checkEnds(r)
+	d.checkGRE(r)
+	d.checkMechanism(r)
+	d.checkPeers(r)
 	d.checkLoop(r)
 	return d
 }
 
-// outer is the IP version of the outermost header, 0 if the mode is not known.
-func (d *draft) outer() int {
-	if len(d.Mode.Layers) == 0 {
-		return 0
+// finish makes the layers and, in the short form, the one peer.
+func (d *draft) finish() {
+	one := Peer{at: d.header}
+	if remote := d.over4.remote; !d.known() && remote.key != "" { // to check routes by
+		one = Peer{Remotes: []Host{remote.Host}, at: remote.at}
 	}
-	return d.Mode.Layers[len(d.Mode.Layers)-1].Over()
+	for i := range d.layers {
+		l := &d.layers[i]
+		if l.kind.IsGRE() && !l.ownGRE {
+			l.gre = d.gre
+		}
+		remote := Host{}
+		if l.mechanism == nil {
+			e := d.remoteOf(*l)
+			remote, one.at = e.Host, e.at
+		}
+		d.Layers = append(d.Layers, Layer{Local: d.localOf(*l).Addr, GRE: l.gre})
+		one.Remotes = append(one.Remotes, remote)
+	}
+	if !d.Hub {
+		d.Peers = []Peer{one}
+	}
+	if d.dsLite {
+		d.presetDSLite()
+	}
 }
 
 // over6 is for keys of the IPv6 delivery header, in modes that have one. What
 // is wrong with the value of another one does not matter.
 func over6(read func(*report, entry, *draft)) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
-		if d.outer() != 0 && !d.Mode.Needs6() {
-			r.add(e.keyAt, "%s contradicts mode %s, which has no IPv6 delivery header: leave it out, or choose mode %s",
-				e.name, quote(d.Mode.Name), list(quoteAll(modeNames(encap.Mode.Needs6))))
+		if d.known() && !d.over(6) {
+			r.add(e.keyAt, "%s contradicts %s, which has no IPv6 delivery header: leave it out, or choose mode %s",
+				e.name, d.what(), list(quoteAll(modeNames(encap.Mode.Needs6))))
 			return
 		}
 		read(r, e, d)
@@ -118,12 +158,6 @@ func modeNames(holds func(encap.Mode) bool) []string {
 }
 
 func anyMode(encap.Mode) bool { return true }
-
-func readMode(r *report, e entry, d *draft) {
-	if w, ok := wordOf(r, e, modeNames(anyMode)...); ok {
-		d.Mode, _ = encap.ModeByName(w)
-	}
-}
 
 // maxName is IFNAMSIZ less the NUL that ends a name.
 const maxName = 15
@@ -224,9 +258,9 @@ func readMTU(r *report, e entry, d *draft) {
 		r.add(e.at, "mtu is %d: it must be at least %d, the least of IPv4, or 0 to take it from the path", mtu, encap.MinTunnelMTU4)
 	case mtu < encap.MinTunnelMTU6 && d.has6():
 		r.add(e.at, "mtu is %d: it must be at least %d, the least of IPv6, which address or routes have, or 0 to take it from the path", mtu, encap.MinTunnelMTU6)
-	case d.outer() != 0 && mtu > d.Mode.MaxTunnelMTU(d.Options):
-		r.add(e.at, "mtu is %d: it must be at most %d, which is what the outer packet's length leaves in mode %s, or 0 to take it from the path",
-			mtu, d.Mode.MaxTunnelMTU(d.Options), quote(d.Mode.Name))
+	case d.known() && mtu > encap.MaxMTU(d.bare(), d.Options):
+		r.add(e.at, "mtu is %d: it must be at most %d, which is what the outer packet's length leaves in %s, or 0 to take it from the path",
+			mtu, encap.MaxMTU(d.bare(), d.Options), d.what())
 	default:
 		d.MTU = mtu
 	}

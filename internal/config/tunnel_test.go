@@ -45,21 +45,21 @@ func TestMissing(t *testing.T) {
 		{"[[tunnel]]\n",
 			lines(
 				"1:3: name is missing: set it to the interface's name",
-				`1:3: mode is missing: set it to "4in6in4" or "6in4"`,
+				`1:3: mode is missing: set it to `+allModes,
 				`1:3: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
 				"1:3: remote is missing: set it to the other end's outer address or its DNS name",
 			)},
 		{"tunnel = [{}, {name = 'a'}]\n",
 			lines(
 				"1:11: name is missing: set it to the interface's name",
-				`1:11: mode is missing: set it to "4in6in4" or "6in4"`,
+				`1:11: mode is missing: set it to `+allModes,
 				`1:11: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
 				"1:11: remote is missing: set it to the other end's outer address or its DNS name",
-				`1:15: mode is missing: set it to "4in6in4" or "6in4"`,
+				`1:15: mode is missing: set it to `+allModes,
 				`1:15: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
 				"1:15: remote is missing: set it to the other end's outer address or its DNS name",
 			)},
-		{without(single, "mode"), `1:3: mode is missing: set it to "4in6in4" or "6in4"`},
+		{without(single, "mode"), `1:3: mode is missing: set it to ` + allModes},
 		{without(single, "local"),
 			`1:3: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`},
 		{without(single, "remote"),
@@ -71,10 +71,10 @@ func TestMissing(t *testing.T) {
 			)},
 		{without(double, "remote6"),
 			`1:3: remote6 is missing: set it to the other end's address in the IPv6 layer that mode "4in6in4" has`},
-		{inMode("gre"), `3:8: mode is "gre": it must be "4in6in4" or "6in4"`},
-		{inMode("gre") + "local6 = 'fc00::1'\nhop_limit = 300\n",
+		{inMode("gre4"), `3:8: mode is "gre4": it must be ` + allModes},
+		{inMode("gre4") + "local6 = 'fc00::1'\nhop_limit = 300\n",
 			lines(
-				`3:8: mode is "gre": it must be "4in6in4" or "6in4"`,
+				`3:8: mode is "gre4": it must be `+allModes,
 				`7:13: hop_limit is 300: it must be an integer from 1 to 255 or "inherit"`,
 			)},
 	})
@@ -140,8 +140,8 @@ func TestEndpoints(t *testing.T) {
 		{between("auto", strings.Repeat("a.", 126)+"aa"),
 			`5:10: remote is "` + strings.Repeat("a.", 40) + `"…: it must be an IPv4 address or a DNS name`},
 		{between("127.0.0.1", "169.254.1.1"), ""},
-		{strings.Replace(between("2001:db8::1", "192.0.2.1"), "6in4", "4in4", 1),
-			`3:8: mode is "4in4": it must be "4in6in4" or "6in4"`},
+		{strings.Replace(between("2001:db8::1", "192.0.2.1"), "6in4", "5in4", 1),
+			`3:8: mode is "5in4": it must be ` + allModes},
 	})
 }
 
@@ -181,11 +181,11 @@ func TestEndpoints6(t *testing.T) {
 			)},
 		{single + "local6 = 'fc00::1'\nremote6 = ''\nhop_limit = 64\nencap_limit = 300\nflow_label = 'hash'\n",
 			lines(
-				`6:1: local6 contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4"`,
-				`7:1: remote6 contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4"`,
-				`8:1: hop_limit contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4"`,
-				`9:1: encap_limit contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4"`,
-				`10:1: flow_label contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4"`,
+				`6:1: local6 contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4", "4in6", "6in6" or "gre6"`,
+				`7:1: remote6 contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4", "4in6", "6in6" or "gre6"`,
+				`8:1: hop_limit contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4", "4in6", "6in6" or "gre6"`,
+				`9:1: encap_limit contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4", "4in6", "6in6" or "gre6"`,
+				`10:1: flow_label contradicts mode "6in4", which has no IPv6 delivery header: leave it out, or choose mode "4in6in4", "4in6", "6in6" or "gre6"`,
 			)},
 		{single + "tunnel6 = 1\n[[tunnel]]\nname = 'b'\nmode = '6in4'\nlocal = 'auto'\nremote = '192.0.2.2'\n",
 			`6:1: unknown key "tunnel6" in [[tunnel]]`},
@@ -256,12 +256,12 @@ func TestPrefixes(t *testing.T) {
 			)},
 		{single + "address = ['10.0.0.0/24', 'fc00::/64']\nroutes = ['10.0.0.0/24', 'fc00::/64']\n",
 			lines(
-				`6:12: address has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4"`,
-				`7:11: routes has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4"`,
+				`6:12: address has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
+				`7:11: routes has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
 			)},
 		{single + "address = [\n  'fc00::1/64', # one\n\n  '10.0.0.1/30', 'fc00::2',\n]\n",
 			lines(
-				`9:3: address has "10.0.0.1/30": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4"`,
+				`9:3: address has "10.0.0.1/30": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
 				`9:18: address has "fc00::2": it has no prefix length: write fc00::2/LENGTH, with a length from 0 to 128`,
 			)},
 	})
@@ -294,7 +294,7 @@ func TestMTU(t *testing.T) {
 			`9:7: mtu is 65468: it must be at most 65467, which is what the outer packet's length leaves in mode "4in6in4", or 0 to take it from the path`},
 		{double + "mtu = 65468\nencap_limit = 0\n",
 			`8:7: mtu is 65468: it must be at most 65467, which is what the outer packet's length leaves in mode "4in6in4", or 0 to take it from the path`},
-		{inMode("gre") + "mtu = 65535\n", `3:8: mode is "gre": it must be "4in6in4" or "6in4"`},
+		{inMode("gre4") + "mtu = 65535\n", `3:8: mode is "gre4": it must be ` + allModes},
 	})
 }
 

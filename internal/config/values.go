@@ -68,7 +68,7 @@ func numberOf(r *report, e entry, least, most int64, words ...string) (n int64, 
 			return 0, e.text, true
 		}
 	case unstable.Integer:
-		n, err := strconv.ParseInt(e.text, 0, 64) // Go reads all of TOML's notations
+		n, err := parseInt(e.text)
 		if err == nil && least <= n && n <= most {
 			return n, "", true
 		}
@@ -77,3 +77,6 @@ func numberOf(r *report, e entry, least, most int64, words ...string) (n int64, 
 	refuse(r, e, list(want))
 	return 0, "", false
 }
+
+// parseInt reads an integer: Go knows all of TOML's notations.
+func parseInt(text string) (int64, error) { return strconv.ParseInt(text, 0, 64) }

@@ -21,7 +21,7 @@ var rules = map[string][]string{
 	"sixfour/transport":             {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/encap/icmp":            {"sixfour/encap/header"},
 	"sixfour/internal/pathmtu":      {},
-	"sixfour/internal/config":       {"sixfour/encap"},
+	"sixfour/internal/config":       {"sixfour/encap", "sixfour/encap/resolve"},
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
 	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/pathmtu", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/engine"},

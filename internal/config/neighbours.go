@@ -1,0 +1,94 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// neighbours are the tunnels of a file that were read so far.
+type neighbours struct {
+	names     map[string]int    // the line of the tunnel that has it
+	wires     map[wire]int      // the line of the tunnel or peer that has it
+	automatic map[automatic]int // the line of the tunnel that is it
+}
+
+// wire is what tells the outer packets of one peer from those of another.
+type wire struct {
+	version  int // of the outermost header
+	protocol byte
+	local    netip.Addr
+	remote   Host
+	keyed    bool
+	key      uint32
+}
+
+// automatic is what one tunnel can be, whose outer packets go anywhere.
+type automatic struct {
+	mode  string
+	local netip.Addr
+}
+
+// check reports what two tunnels cannot both have.
+func (n *neighbours) check(r *report, d *draft) {
+	if n.names == nil {
+		n.names, n.wires, n.automatic = map[string]int{}, map[wire]int{}, map[automatic]int{}
+	}
+	if d.state.good("name") {
+		if line, taken := n.names[d.Name]; taken {
+			r.add(d.values["name"], "name is %s, which the tunnel of line %d has: give each tunnel its own", quote(d.Name), line)
+		} else {
+			n.names[d.Name] = d.header.line
+		}
+	}
+	if !d.known() {
+		return
+	}
+	l := d.layers[len(d.layers)-1]
+	local := d.localOf(l)
+	switch {
+	case !local.readable:
+	case l.mechanism != nil:
+		a := automatic{l.mode, local.Addr}
+		if line, taken := n.automatic[a]; taken {
+			r.add(local.at, "%s is that of the tunnel of line %d, which is of mode %s, too, so that nobody could tell their packets apart: give one of them another address", local.key, line, quote(l.mode))
+		} else {
+			n.automatic[a] = d.header.line
+		}
+	default:
+		n.checkPeers(r, d, l, local)
+	}
+}
+
+// checkPeers reports a peer, or the one of the short form, whose packets are
+// those of another, of this tunnel or of one before.
+func (n *neighbours) checkPeers(r *report, d *draft, l layerDraft, local end) {
+	wayOut := "give one of them another address"
+	if l.kind.IsGRE() {
+		wayOut += " or another key"
+	}
+	for i := range d.Peers {
+		p := &d.Peers[i]
+		w := wire{l.kind.Over(), l.kind.Protocol(), local.Addr, p.outermost(), l.gre.Keyed, l.gre.Key}
+		if w.remote == (Host{}) {
+			continue
+		}
+		w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))
+		line, taken := n.wires[w]
+		switch {
+		case !taken:
+			n.wires[w] = p.line(d)
+		case line > d.header.line: // a peer of this tunnel
+			r.add(p.at, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", line)
+		default:
+			r.add(p.at, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, line, wayOut)
+		}
+	}
+}
+
+// line is where a problem shows the peer.
+func (p *Peer) line(d *draft) int {
+	if d.Hub {
+		return p.at.line
+	}
+	return d.header.line
+}

@@ -1,0 +1,238 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"sixfour/encap"
+)
+
+// layerDraft is a layer that is being read.
+type layerDraft struct {
+	kind      encap.Kind
+	mode      string     // the word of the file that it comes from
+	at        pos        // of that word
+	mechanism *mechanism // of an automatic layer
+	own       ends       // in a stack, those of the item
+	gre       encap.GRE
+	ownGRE    bool // in a stack, the item has GRE options: the tunnel's are not for it
+}
+
+// stackMode is the mode of a tunnel whose layers the key stack gives.
+const stackMode = "stack"
+
+func readMode(r *report, e entry, d *draft) {
+	w, ok := wordOf(r, e, append(modeNames(anyMode), stackMode)...)
+	if !ok {
+		return
+	}
+	if w == stackMode {
+		d.Mode.Name = w
+		return
+	}
+	d.Mode, _ = encap.ModeByName(w)
+	d.addLayers(d.Mode, e.at)
+}
+
+func (d *draft) addLayers(m encap.Mode, at pos) {
+	for _, k := range m.Layers {
+		d.layers = append(d.layers, layerDraft{kind: k, mode: m.Name, at: at})
+		if m.Automatic {
+			d.layers[len(d.layers)-1].mechanism = mechanismOf(m.Name)
+		}
+	}
+}
+
+// item is one of a stack.
+type item struct {
+	mode          encap.Mode
+	local, remote entry // they are read when all layers are known
+	gre           encap.GRE
+}
+
+var itemKeys = append([]key[*item]{
+	{"mode", func(r *report, e entry, i *item) {
+		if w, ok := wordOf(r, e, modeNames(anyMode)...); ok {
+			i.mode, _ = encap.ModeByName(w)
+		}
+	}},
+	{"local", func(_ *report, e entry, i *item) { i.local = e }},
+	{"remote", func(_ *report, e entry, i *item) { i.remote = e }},
+}, greKeys(
+	func(i *item) bool { return i.mode.Name == "" || i.mode.Layers[0].IsGRE() },
+	func(i *item) string { return "mode " + quote(i.mode.Name) },
+	func(i *item) *encap.GRE { return &i.gre },
+)...)
+
+// stackOf says what a stack is.
+const stackOf = `an array of modes, innermost first, such as ["gre6", "6in4"]`
+
+// readStack reads the layers of a stack.
+func readStack(r *report, e entry, d *draft) {
+	switch {
+	case d.Mode.Name != "" && d.Mode.Name != stackMode:
+		r.add(e.keyAt, "stack contradicts mode %s: leave one of them out, or set mode to %q", quote(d.Mode.Name), stackMode)
+		return
+	case e.kind != unstable.Array:
+		refuseType(r, e, stackOf)
+		return
+	case len(e.items) == 0:
+		r.add(e.at, "stack is empty: it must be %s", stackOf)
+		return
+	}
+	before := len(r.problems)
+	var items []item // one for each layer
+	for _, v := range e.items {
+		it := readItem(r, v)
+		for range it.mode.Layers {
+			items = append(items, it)
+		}
+		d.addLayers(it.mode, v.at)
+		if v.kind == unstable.InlineTable && len(it.mode.Layers) == 1 {
+			l := &d.layers[len(d.layers)-1]
+			l.gre, l.ownGRE = it.gre, it.gre != encap.GRE{}
+		}
+	}
+	if len(r.problems) == before {
+		checkStack(r, e, d)
+	}
+	if len(r.problems) > before {
+		d.layers = nil
+		return
+	}
+	d.Mode = encap.Mode{Name: stackMode}
+	for i := range d.layers {
+		d.Mode.Layers = append(d.Mode.Layers, d.layers[i].kind)
+		d.Mode.Automatic = d.Mode.Automatic || d.layers[i].mechanism != nil
+		d.readOwn(r, i, items[i])
+	}
+}
+
+// readItem reads an item of a stack: a mode's name, or a table.
+func readItem(r *report, v *value) item {
+	var it item
+	switch v.kind {
+	case unstable.String:
+		itemKeys[0].read(r, entry{"stack", v.at, v}, &it)
+	case unstable.InlineTable:
+		s := readTable(r, "a table of stack", v, itemKeys, &it)
+		if !s.set["mode"] {
+			r.add(v.at, "mode is missing in a table of stack: set it to %s", list(quoteAll(modeNames(anyMode))))
+		}
+		if len(it.mode.Layers) > 1 {
+			r.add(v.at, "stack has mode %s in a table, which is %d layers: write a table for each of them", quote(it.mode.Name), len(it.mode.Layers))
+		}
+	default:
+		r.add(v.at, "stack has %s in it: it must be %s", kindNames[v.kind], stackOf)
+	}
+	return it
+}
+
+// readOwn reads the ends that a layer has in its item.
+func (d *draft) readOwn(r *report, i int, it item) {
+	l := &d.layers[i]
+	p := place{l.kind.Over(), i == len(d.layers)-1}
+	if it.local.value != nil {
+		l.own.local = p.readLocal(r, it.local)
+	}
+	switch {
+	case it.remote.value == nil:
+	case l.mechanism != nil:
+		d.refuseRemote(r, it.remote, l.mode)
+	case p.outermost && d.Hub:
+		d.refuseOwnRemote(r, it.remote)
+	default:
+		l.own.remote = p.readRemote(r, it.remote)
+	}
+}
+
+// checkStack reports layers that cannot be put into each other.
+func checkStack(r *report, e entry, d *draft) {
+	if len(d.layers) > encap.MaxDepth {
+		r.add(e.at, "stack has %d layers: it must have at most %d (RFC 2473 section 4.1.1)", len(d.layers), encap.MaxDepth)
+	}
+	automatic := -1
+	for i, l := range d.layers {
+		if l.mechanism != nil {
+			if automatic >= 0 {
+				r.add(l.at, "stack: %s and %s both find their outer addresses themselves, which one layer at most can: put a configured mode, such as %q, in the place of one",
+					quote(d.layers[automatic].mode), quote(l.mode), encap.SixInFour)
+			}
+			automatic = i
+		}
+		if i+1 == len(d.layers) {
+			break
+		}
+		next := d.layers[i+1]
+		if l.mechanism != nil && l.mechanism.outermost {
+			r.add(l.at, "stack: %s must be the outermost layer, because it sends to IPv4 multicast groups: put it last", quote(l.mode))
+		}
+		if makes := l.kind.Over(); !next.kind.Carries(makes) {
+			r.add(next.at, "stack: %s carries IPv%d, but %s makes IPv%d packets: put %s there", quote(next.mode), 10-makes, quote(l.mode), makes,
+				list(quoteAll(modeNames(func(m encap.Mode) bool { return !m.Automatic && m.Layers[0].Carries(makes) }))))
+		}
+	}
+}
+
+// checkPairs reports layers that nobody could tell apart, because they are over
+// the same IP version and between the same ends.
+func (d *draft) checkPairs(r *report) {
+	for i, a := range d.layers {
+		for _, b := range d.layers[i+1:] {
+			if a.kind.Over() != b.kind.Over() || a.mechanism != nil || b.mechanism != nil {
+				continue
+			}
+			la, ra, lb, rb := d.localOf(a), d.remoteOf(a), d.localOf(b), d.remoteOf(b)
+			// In a hub the remote end of both is the peer's.
+			if la.Host == lb.Host && ra.Host == rb.Host && la.readable == lb.readable && ra.readable == rb.readable {
+				r.add(b.at, "stack: %s and %s would have the same ends: give one of them its own, as in { mode = %q, local = %q, remote = %q }",
+					quote(a.mode), quote(b.mode), a.mode, exampleEnds[a.kind.Over()][0], exampleEnds[a.kind.Over()][1])
+				return
+			}
+		}
+	}
+}
+
+var exampleEnds = map[int][2]string{4: {"10.1.1.1", "10.1.1.2"}, 6: {"fc00::1", "fc00::2"}}
+
+// what names the mode in a problem.
+func (d *draft) what() string {
+	if d.Mode.Name == stackMode {
+		return "this stack"
+	}
+	return "mode " + quote(d.Mode.Name)
+}
+
+// known reports whether there are layers to hold other values against.
+func (d *draft) known() bool { return len(d.layers) > 0 }
+
+// has reports whether something holds for a layer.
+func (d *draft) has(holds func(l layerDraft) bool) bool { return slices.ContainsFunc(d.layers, holds) }
+
+// over reports whether a layer is over an IP version.
+func (d *draft) over(version int) bool {
+	return d.has(func(l layerDraft) bool { return l.kind.Over() == version })
+}
+
+// outer is the IP version of the outermost header.
+func (d *draft) outer() int { return d.layers[len(d.layers)-1].kind.Over() }
+
+// automatic is the layer that finds its addresses itself, or nil.
+func (d *draft) automatic() *layerDraft {
+	for i := range d.layers {
+		if d.layers[i].mechanism != nil {
+			return &d.layers[i]
+		}
+	}
+	return nil
+}
+
+func (d *draft) refuseRemote(r *report, e entry, mode string) {
+	r.add(e.keyAt, "%s contradicts mode %s, which finds the other ends' outer addresses itself: leave it out, or choose a configured mode, such as %q",
+		e.name, quote(mode), encap.SixInFour)
+}
+
+func (d *draft) refuseOwnRemote(r *report, e entry) {
+	r.add(e.keyAt, "%s contradicts [[tunnel.peer]], where each peer has its own: leave it out, or leave the peers out", e.name)
+}
