@@ -22,7 +22,7 @@ func FuzzAnswers(f *testing.F) {
 		case 1:
 			b.begin(unix.RTM_GETLINK, 0, append(make([]byte, 4), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
 		default:
-			b.begin(unix.RTM_GETROUTE, 0, nil)
+			b.begin(unix.RTM_GETROUTE, 0, []byte{unix.AF_INET, 32, 0, 0})
 		}
 	}, func(_ int, message []byte, _ error) {
 		var b builder
