@@ -40,9 +40,26 @@ func uplinks(t testing.TB) (ns, isp *rig.Namespace) {
 		for i := range l.ours {
 			must(t, ns.AddAddr(l.dev, netip.MustParsePrefix(l.ours[i])))
 			must(t, isp.AddAddr(l.dev, netip.MustParsePrefix(l.isp[i])))
+			// An IPv6 address becomes ours a little later.
+			settled(t, ns, l.ours[i])
+			settled(t, isp, l.isp[i])
 		}
 	}
 	return ns, isp
+}
+
+// settled waits until an address is one of the namespace.
+func settled(t testing.TB, ns *rig.Namespace, p string) {
+	t.Helper()
+	ip := netip.MustParsePrefix(p).Addr().AsSlice()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if r, err := ns.Handle().RouteGet(ip); err == nil && r[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not there", p)
+		}
+	}
 }
 
 func router(t testing.TB) *Router {
