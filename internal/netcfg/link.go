@@ -3,9 +3,9 @@ package netcfg
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,19 +27,22 @@ type Settings struct {
 	Name      string
 	Namespace string // name or path; "": the process's own
 	MTU       int
-	Addresses []netip.Prefix
+	Addresses []netip.Prefix // with an IPv6 link-local one, the kernel makes none itself
 	Routes    []netip.Prefix
 	Queues    int // at least 1
 	Offload   tun.Offload
 }
 
 // Link is a TUN interface in the kernel, with its addresses and routes, and the
-// device it belongs to. All of it is gone once the device is closed.
+// device it belongs to. All of it is gone once the device is closed. One goroutine
+// may use it at a time.
 type Link struct {
 	Device *tun.Device
 	set    Settings
 	index  int
 	handle *netlink.Handle // of the interface's namespace
+	conn   *conn           // as well
+	learnt learnt
 }
 
 // CheckName reports why a new interface cannot have the name: because one that
@@ -94,7 +97,12 @@ func open(s Settings) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	l := &Link{set: s, handle: h}
+	c, err := dial()
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	l := &Link{set: s, handle: h, conn: c}
 	err = l.make()
 	if err == nil {
 		err = l.configure()
@@ -160,10 +168,8 @@ func (l *Link) configure() error {
 	if err := l.handle.LinkSetAlias(link, alias); err != nil {
 		return fmt.Errorf("mark interface %s: %w", s.Name, err)
 	}
-	if !has6(s.Addresses) {
-		// No link-local address either: an IPv4 tunnel should not send router
-		// solicitations and multicast listener reports to its peer. The
-		// setting does not exist where IPv6 is off, which is as good.
+	if !automatic(s.Addresses) {
+		// The setting does not exist where IPv6 is off, which is as good.
 		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 	}
 	if err := l.addAddresses(); err != nil {
@@ -187,21 +193,6 @@ func (l *Link) addAddresses() error {
 	return nil
 }
 
-// addRoutes adds the routes; one that is there already, whoever made it, is an
-// error.
-func (l *Link) addRoutes() error {
-	for _, p := range l.set.Routes {
-		route := &netlink.Route{LinkIndex: l.index, Dst: ipNet(p.Masked())}
-		if p.Addr().Is4() {
-			route.Scope = netlink.SCOPE_LINK
-		}
-		if err := l.handle.RouteAdd(route); err != nil {
-			return explainRoute(l.set.Name, p, err)
-		}
-	}
-	return nil
-}
-
 // Restore gives the interface its addresses and routes again: the kernel takes
 // the routes and the IPv6 addresses away when an interface goes down, and does
 // not bring them back.
@@ -209,19 +200,20 @@ func (l *Link) Restore() error {
 	if err := l.addAddresses(); err != nil {
 		return err
 	}
-	if err := l.addRoutes(); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := l.restoreRoutes(); err != nil {
 		return err
 	}
-	return nil
+	return l.relearn()
 }
 
-func has6(ps []netip.Prefix) bool {
-	for _, p := range ps {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
+// automatic reports whether the kernel may give the interface a link-local
+// address of its own making. An IPv4 tunnel should not send router solicitations
+// and multicast listener reports to its peer; and who gives a link-local address
+// means that one: what is sent from another, a peer that expects it to embed an
+// IPv4 address (RFC 5214 section 6.1) drops.
+func automatic(given []netip.Prefix) bool {
+	return slices.ContainsFunc(given, func(p netip.Prefix) bool { return p.Addr().Is6() }) &&
+		!slices.ContainsFunc(given, func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() })
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -233,13 +225,6 @@ func explainAddress(name string, p netip.Prefix, err error) error {
 		return fmt.Errorf("add address %v to %s: %w: IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6, kernel option ipv6.disable): switch it on, or take the address out of the configuration", p, name, err)
 	}
 	return fmt.Errorf("add address %v to %s: %w", p, name, err)
-}
-
-func explainRoute(name string, p netip.Prefix, err error) error {
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("add route %v through %s: %w: another interface has that route: remove it (ip route del %v), or take it out of the configuration", p, name, err, p)
-	}
-	return fmt.Errorf("add route %v through %s: %w", p, name, err)
 }
 
 // SetMTU changes the interface's MTU.
@@ -266,6 +251,7 @@ func (l *Link) Index() int { return l.index }
 // Close removes the interface, and with it its addresses and routes.
 func (l *Link) Close() error {
 	l.handle.Close()
+	l.conn.close()
 	if l.Device == nil {
 		return nil
 	}

@@ -1,154 +1,248 @@
 package netcfg
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
+	nfnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // Route is how the kernel would send to an address.
 type Route struct {
-	Source    netip.Addr // the address it would send from
+	Source    netip.Addr // the address it would send from; zero if it has none
 	Interface string
 	Index     int        // of the interface
 	MTU       int        // of the route, or of its interface if the route has none
-	Hop       netip.Addr // the gateway, or the destination itself
+	Hop       netip.Addr // the gateway, or the destination itself; without a zone: that is Index
 	Ethernet  bool       // the interface has Ethernet's frames
 	Hardware  [6]byte    // its own address, if so
 	Queues    int        // of its receive side, at most
 }
 
-// Router asks the kernel of the process's own namespace for routes.
-type Router struct{ handle *netlink.Handle }
+// Router asks the kernel of the process's own namespace for routes. Any number
+// of goroutines may use it.
+type Router struct {
+	conn   *conn
+	handle *netlink.Handle // for neighbours
+}
 
 // NewRouter opens the connection to the kernel.
 func NewRouter() (*Router, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
+		c.close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Router{h}, nil
+	return &Router{conn: c, handle: h}, nil
 }
 
 // Close ends it.
-func (r *Router) Close() { r.handle.Close() }
+func (r *Router) Close() {
+	r.conn.close()
+	r.handle.Close()
+}
 
 // ErrNotLocal means that no interface has the address that should be ours.
 var ErrNotLocal = errors.New("no interface of this host has the address")
 
-// To is the route to remote for packets from local, or, if that is the zero
-// address, from whichever address the kernel chooses, with the mark. The error
-// is ErrNotLocal if local is not an address of this host.
+// Query asks for the route to Remote, for packets from Local, or, if that is the
+// zero address, from whichever address the kernel chooses, with the mark.
+type Query struct {
+	Remote netip.Addr
+	Local  netip.Addr
+	Mark   uint32
+}
+
+// Answer is a Query's: the route, or why there is none, which is ErrNotLocal if
+// Local is not an address of this host.
+type Answer struct {
+	Route
+	Err error
+}
+
+// To is the answer to one Query.
 func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
-	if local.IsValid() {
-		own, err := r.handle.RouteGet(local.AsSlice())
-		if err != nil || len(own) == 0 || own[0].Type != unix.RTN_LOCAL {
-			return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
-		}
-	}
-	found, err := r.handle.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), Mark: mark})
-	if err != nil {
-		return Route{}, fmt.Errorf("route to %v: %w", remote, err)
-	}
-	if len(found) == 0 {
-		return Route{}, fmt.Errorf("route to %v: %w", remote, unix.ENETUNREACH)
-	}
-	route := found[0]
-	link, err := r.handle.LinkByIndex(route.LinkIndex)
-	if err != nil {
-		return Route{}, fmt.Errorf("interface %d of the route to %v: %w", route.LinkIndex, remote, err)
-	}
-	src, ok := netip.AddrFromSlice(route.Src)
-	if !ok {
-		src = local
-	}
-	mtu := link.Attrs().MTU
-	// What the kernel has learnt of the path by ICMP it has from anybody: what
-	// counts is the route as it stands in the table.
-	configured, err := r.handle.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), Mark: mark, FIBMatch: true})
-	if err != nil {
-		return Route{}, fmt.Errorf("route to %v: %w", remote, err)
-	}
-	if len(configured) > 0 && configured[0].MTU > 0 {
-		mtu = min(mtu, configured[0].MTU)
-	}
-	attrs := link.Attrs()
-	to := Route{Source: src.Unmap(), Interface: attrs.Name, Index: route.LinkIndex, MTU: mtu, Hop: remote, Queues: max(1, attrs.NumRxQueues)}
-	if gw, ok := netip.AddrFromSlice(route.Gw); ok {
-		to.Hop = gw.Unmap()
-	}
-	if attrs.EncapType == "ether" && len(attrs.HardwareAddr) == len(to.Hardware) && attrs.Flags&net.FlagLoopback == 0 {
-		to.Ethernet, to.Hardware = true, [6]byte(attrs.HardwareAddr)
-	}
-	return to, nil
+	a := r.ToAll([]Query{{remote, local, mark}})[0]
+	return a.Route, a.Err
 }
 
-// Neighbour is the hardware address of a route's next hop. It makes the kernel
-// find that out, or verify it, as the kernel does for its own packets: false
-// means that it is not known yet. A change is told to a Watch with neighbours.
-func (r *Router) Neighbour(to Route) (hardware [6]byte, ok bool) {
-	list, err := r.handle.NeighList(to.Index, netlink.FAMILY_V4)
-	if err != nil {
-		return hardware, false
-	}
-	const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
-	for _, n := range list {
-		if a, isAddr := netip.AddrFromSlice(n.IP); isAddr && a.Unmap() == to.Hop && len(n.HardwareAddr) == len(hardware) {
-			hardware, ok = [6]byte(n.HardwareAddr), n.State&usable != 0
-			if n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP|netlink.NUD_REACHABLE) != 0 {
-				return hardware, true
-			}
+// ToAll answers each of the queries; one without an answer does not hinder the
+// others. It is meant for a great many: the kernel is asked for many routes at
+// once, and only once for each local address and each interface.
+func (r *Router) ToAll(queries []Query) []Answer {
+	answers := make([]Answer, len(queries))
+	owned := r.owned(queries)
+	var asked []int // which queries the kernel is asked
+	for i, q := range queries {
+		switch {
+		case !q.Remote.IsValid() || q.Local.IsValid() && q.Local.Is4() != q.Remote.Is4():
+			answers[i].Err = fmt.Errorf("route to %v from %v: %w", q.Remote, q.Local, unix.EAFNOSUPPORT)
+		case q.Local.IsValid() && owned[q.Local] != nil:
+			answers[i].Err = owned[q.Local]
+		default:
+			asked = append(asked, i)
 		}
 	}
-	// An error here shows as a neighbour that remains unknown.
-	_ = r.handle.NeighSet(&netlink.Neigh{LinkIndex: to.Index, Family: netlink.FAMILY_V4, IP: to.Hop.AsSlice(), Flags: netlink.NTF_USE})
-	return hardware, ok
+	// Two requests for each. What the kernel has learnt of the path by ICMP it has
+	// from anybody: what counts for the MTU is the route as it stands in the table.
+	used, table := make([]found, len(asked)), make([]found, len(asked))
+	r.conn.exchange(2*len(asked), func(b *builder, i int) {
+		b.getRoute(queries[asked[i/2]], i%2 != 0)
+	}, func(i int, message []byte, err error) {
+		into := used
+		if i%2 != 0 {
+			into = table
+		}
+		into[i/2] = parseRoute(message, err)
+	})
+	interfaces := r.interfaces(used)
+	for i, at := range asked {
+		answers[at] = used[i].answer(queries[at], table[i], interfaces)
+	}
+	return answers
 }
 
-// Watch calls changed, from one goroutine, for each message by which the kernel
-// tells that something has changed in a namespace, until ctx ends: links, IPv4
-// addresses, IPv4 routes or, if asked for, neighbours. If it is about a link,
-// changed gets its index, else 0. One command of an administrator is a burst of
-// messages: changed must only take note.
-func Watch(ctx context.Context, namespace string, neighbours bool, changed func(link int)) error {
-	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE}
-	if neighbours {
-		groups = append(groups, unix.RTNLGRP_NEIGH)
+// Holder is the interface that has an address of ours, for tunnels that have no
+// fixed remote: a Route without Hop. The error is ErrNotLocal if none has it, or
+// the one that has it is down.
+func (r *Router) Holder(local netip.Addr) (Route, error) {
+	if !local.IsValid() {
+		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
-	var sock *nl.NetlinkSocket
-	if err := In(namespace, func() (err error) {
-		sock, err = nl.Subscribe(unix.NETLINK_ROUTE, groups...)
-		return err
-	}); err != nil {
-		return fmt.Errorf("watch routes: %w", err)
+	own := make([]found, 1)
+	// Only the table says which interface it is: the route that is used is the
+	// one through the loopback device.
+	r.conn.exchange(1, func(b *builder, _ int) { b.getRoute(Query{Remote: local}, true) },
+		func(_ int, message []byte, err error) { own[0] = parseRoute(message, err) })
+	if own[0].err != nil || own[0].kind != unix.RTN_LOCAL {
+		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
-	defer sock.Close()
-	stop := context.AfterFunc(ctx, sock.Close)
-	defer stop()
-	for {
-		messages, _, err := sock.Receive()
-		if ctx.Err() != nil {
-			return nil
+	link := r.interfaces(own)[own[0].index]
+	if link.err != nil {
+		return Route{}, fmt.Errorf("interface %d, which has %v: %w", own[0].index, local, link.err)
+	}
+	return link.route(local, local.Is6()), nil
+}
+
+// owned tells for each distinct local address whether it is ours: nil, or
+// ErrNotLocal.
+func (r *Router) owned(queries []Query) map[netip.Addr]error {
+	owned := make(map[netip.Addr]error)
+	var distinct []netip.Addr
+	for _, q := range queries {
+		if _, known := owned[q.Local]; q.Local.IsValid() && !known {
+			owned[q.Local] = nil
+			distinct = append(distinct, q.Local)
 		}
-		// ENOBUFS says that messages were lost: then something changed, too.
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return fmt.Errorf("watch routes: %w", err)
-		}
-		if len(messages) == 0 {
-			changed(0)
-		}
-		for _, m := range messages {
-			link := 0
-			if m.Header.Type == unix.RTM_NEWLINK && len(m.Data) >= unix.SizeofIfInfomsg {
-				link = int(nl.DeserializeIfInfomsg(m.Data).Index)
+	}
+	r.conn.exchange(len(distinct), func(b *builder, i int) { b.getRoute(Query{Remote: distinct[i]}, false) },
+		func(i int, message []byte, err error) {
+			if f := parseRoute(message, err); f.err != nil || f.kind != unix.RTN_LOCAL {
+				owned[distinct[i]] = fmt.Errorf("%v: %w", distinct[i], ErrNotLocal)
 			}
-			changed(link)
-		}
+		})
+	return owned
+}
+
+// getRoute asks for a route: for the one that is used, or, with table, for the
+// entry of the table that it comes from (ip route get fibmatch).
+func (b *builder) getRoute(q Query, table bool) {
+	h := [unix.SizeofRtMsg]byte{family(q.Remote), uint8(q.Remote.BitLen())}
+	flags := uint32(unix.RTM_F_LOOKUP_TABLE)
+	if q.Local.IsValid() {
+		h[2] = uint8(q.Local.BitLen())
 	}
+	if table {
+		flags |= unix.RTM_F_FIB_MATCH
+	}
+	binary.NativeEndian.PutUint32(h[8:], flags)
+	b.begin(unix.RTM_GETROUTE, 0, h[:])
+	b.address(unix.RTA_DST, q.Remote)
+	if q.Local.IsValid() {
+		b.address(unix.RTA_SRC, q.Local)
+	}
+	if q.Mark != 0 {
+		b.number(unix.RTA_MARK, q.Mark)
+	}
+}
+
+// found is what the kernel says of a route.
+type found struct {
+	kind    uint8 // RTN_UNICAST, RTN_LOCAL…
+	index   int   // of the interface
+	source  netip.Addr
+	gateway netip.Addr
+	mtu     int // 0: none of its own
+	err     error
+}
+
+// parseRoute reads the answer to getRoute (linux/rtnetlink.h: struct rtmsg).
+func parseRoute(message []byte, err error) (f found) {
+	if err != nil {
+		return found{err: err}
+	}
+	f.err = attributes(message, unix.SizeofRtMsg, func(a *nfnetlink.AttributeDecoder) {
+		switch a.Type() {
+		case unix.RTA_OIF:
+			f.index = int(a.Uint32())
+		case unix.RTA_PREFSRC:
+			f.source, _ = netip.AddrFromSlice(a.Bytes())
+		case unix.RTA_GATEWAY:
+			f.gateway, _ = netip.AddrFromSlice(a.Bytes())
+		case unix.RTA_VIA: // a gateway of the other family, behind two bytes that name it
+			if via := a.Bytes(); len(via) > 2 {
+				f.gateway, _ = netip.AddrFromSlice(via[2:])
+			}
+		case unix.RTA_METRICS:
+			a.Nested(func(m *nfnetlink.AttributeDecoder) error {
+				for m.Next() {
+					if m.Type() == unix.RTAX_MTU {
+						f.mtu = int(m.Uint32())
+					}
+				}
+				return nil
+			})
+		}
+	})
+	if f.err == nil {
+		f.kind = message[7]
+	}
+	return f
+}
+
+// answer makes the answer to a query out of the route that is used, the entry of
+// the table that it comes from, and the interfaces.
+func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
+	fail := func(err error) Answer { return Answer{Err: fmt.Errorf("route to %v: %w", q.Remote, err)} }
+	if f.err != nil {
+		return fail(f.err)
+	}
+	if table.err != nil {
+		return fail(table.err)
+	}
+	link := interfaces[f.index]
+	if link.err != nil {
+		return Answer{Err: fmt.Errorf("interface %d of the route to %v: %w", f.index, q.Remote, link.err)}
+	}
+	// The kernel names the source that it would choose also if it need not choose.
+	source := q.Local
+	if !source.IsValid() {
+		source = f.source
+	}
+	route := link.route(source, q.Remote.Is6())
+	if table.mtu > 0 {
+		route.MTU = min(route.MTU, table.mtu)
+	}
+	if route.Hop = q.Remote.WithZone(""); f.gateway.IsValid() {
+		route.Hop = f.gateway
+	}
+	return Answer{Route: route}
 }

@@ -60,7 +60,7 @@ func passes(t *testing.T, ns *rig.Namespace, packet []byte) bool {
 	return len(frames) > 0
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func must(t *testing.T, err error) {
 
 // namespace is one of our own, in which the calling goroutine, the test's, is
 // from now on.
-func namespace(t *testing.T) *rig.Namespace {
+func namespace(t testing.TB) *rig.Namespace {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("network namespaces need root: run the tests as root")

@@ -1,0 +1,176 @@
+package netcfg
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lease is an IPv6 address that a router has let us have, with the length of the
+// prefix that it is from, which is on the link. From the day it is learnt it is
+// good for new connections for the time Preferred, and for any for the time Valid
+// (RFC 4862 section 5.5.4). What is 1<<32-1 seconds or more is for ever.
+type Lease struct {
+	Prefix    netip.Prefix
+	Preferred time.Duration
+	Valid     time.Duration
+}
+
+// learnt is what Learn has put on an interface.
+type learnt struct {
+	leases       []Lease
+	since        time.Time
+	defaultRoute bool
+	mtu          int
+}
+
+// learntMetric is the metric of a default route that is learnt: one without a
+// tunnel, whatever put it there, is better, and those have 2048 at most.
+const learntMetric = 4096
+
+// minLinkMTU is the least that a router may announce (RFC 4861 section 6.3.4).
+const minLinkMTU = 1280
+
+// everything is ::/0.
+var everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+
+// Learn puts what routers have announced on the interface: these addresses, none
+// of those that it was given before and that are not among them, and a default
+// route ::/0 if there is to be one, with the MTU that the routers want, if that
+// is 1280 at least. An address that the Settings have, too, stays as it is there. The kernel takes an address
+// away once it is no longer valid, and everything with the interface. On an error
+// the rest is done all the same.
+func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
+	var leases []Lease
+	wanted := make(map[netip.Prefix]bool)
+	for _, a := range addresses {
+		if !a.Prefix.Addr().Is6() {
+			return fmt.Errorf("interface %s: learn address %v: not IPv6", l.set.Name, a.Prefix)
+		}
+		if a.Valid > 0 && !wanted[a.Prefix] && !l.given(a.Prefix.Addr()) {
+			wanted[a.Prefix] = true
+			leases = append(leases, a)
+		}
+	}
+	var gone []netip.Prefix
+	for _, a := range l.learnt.leases {
+		if !wanted[a.Prefix] {
+			gone = append(gone, a.Prefix)
+		}
+	}
+	if mtu < minLinkMTU {
+		mtu = 0
+	}
+	err := l.removeAddresses(gone)
+	if l.learnt.defaultRoute && (!defaultRoute || mtu != l.learnt.mtu) {
+		err = errors.Join(err, l.removeDefault())
+	}
+	l.learnt = learnt{leases: leases, since: time.Now(), defaultRoute: defaultRoute, mtu: mtu}
+	return errors.Join(err, l.relearn())
+}
+
+// given reports whether an address is one of the Settings.
+func (l *Link) given(a netip.Addr) bool {
+	for _, p := range l.set.Addresses {
+		if p.Addr() == a {
+			return true
+		}
+	}
+	return false
+}
+
+// relearn puts what is learnt on the interface, if it is not there yet.
+func (l *Link) relearn() error {
+	if len(l.learnt.leases) == 0 && !l.learnt.defaultRoute {
+		return nil
+	}
+	var leases []Lease
+	age := time.Since(l.learnt.since)
+	for _, a := range l.learnt.leases {
+		if a.Valid > age {
+			leases = append(leases, a)
+		}
+	}
+	err := l.each(len(leases), func(b *builder, i int) { b.newAddress(l.index, leases[i], age) },
+		func(i int, err error) error { return explainAddress(l.set.Name, leases[i].Prefix, err) })
+	if !l.learnt.defaultRoute {
+		return err
+	}
+	// Neither instead of another one of that metric, which may be another
+	// tunnel's, nor refused because of it.
+	return errors.Join(err, l.each(1, func(b *builder, _ int) { b.newRoute(l.defaultRoute(), unix.NLM_F_CREATE|unix.NLM_F_APPEND) },
+		func(_ int, err error) error {
+			if errors.Is(err, unix.EEXIST) {
+				return nil
+			}
+			return explainRoute(l.set.Name, everything, err)
+		}))
+}
+
+func (l *Link) removeAddresses(gone []netip.Prefix) error {
+	return l.each(len(gone), func(b *builder, i int) { b.delAddress(l.index, gone[i]) }, func(i int, err error) error {
+		if errors.Is(err, unix.EADDRNOTAVAIL) { // no longer valid, or the interface was down
+			return nil
+		}
+		return fmt.Errorf("remove address %v from %s: %w", gone[i], l.set.Name, err)
+	})
+}
+
+func (l *Link) removeDefault() error {
+	return l.each(1, func(b *builder, _ int) { b.delRoute(l.defaultRoute()) }, func(_ int, err error) error {
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("remove route %v through %s: %w", everything, l.set.Name, err)
+	})
+}
+
+func (l *Link) defaultRoute() linkRoute {
+	return linkRoute{dst: everything, index: l.index, protocol: unix.RTPROT_RA, metric: learntMetric, mtu: l.learnt.mtu}
+}
+
+// each makes n changes, and joins what explain makes of their errors.
+func (l *Link) each(n int, build func(b *builder, i int), explain func(i int, err error) error) (all error) {
+	l.conn.exchange(n, build, func(i int, _ []byte, err error) {
+		if err != nil {
+			all = errors.Join(all, explain(i, err))
+		}
+	})
+	return all
+}
+
+// newAddress puts an address on an interface, or changes how long it is good
+// for, which is counted from a time of this age. Nobody is asked whether somebody
+// else has it: there are no multicasts to ask by.
+func (b *builder) newAddress(index int, a Lease, age time.Duration) {
+	b.addressOf(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, a.Prefix)
+	valid := seconds(a.Valid, age)
+	var times []byte // linux/if_addr.h: struct ifa_cacheinfo
+	times = binary.NativeEndian.AppendUint32(times, min(seconds(a.Preferred, age), valid))
+	times = binary.NativeEndian.AppendUint32(times, valid)
+	b.attribute(unix.IFA_CACHEINFO, append(times, make([]byte, 8)...))
+}
+
+func (b *builder) delAddress(index int, p netip.Prefix) { b.addressOf(unix.RTM_DELADDR, 0, index, p) }
+
+// addressOf is what both have in common (linux/if_addr.h: struct ifaddrmsg).
+func (b *builder) addressOf(kind, flags uint16, index int, p netip.Prefix) {
+	h := [unix.SizeofIfAddrmsg]byte{unix.AF_INET6, uint8(p.Bits()), unix.IFA_F_NODAD}
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	b.begin(kind, flags|unix.NLM_F_ACK, h[:])
+	b.address(unix.IFA_LOCAL, p.Addr())
+}
+
+// seconds is what is left of a time, rounded up: what is not over yet has a
+// second.
+func seconds(d, age time.Duration) uint32 {
+	if d >= math.MaxUint32*time.Second {
+		return math.MaxUint32
+	}
+	return uint32((max(0, d-age) + time.Second - 1) / time.Second)
+}

@@ -1,0 +1,92 @@
+package netcfg
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// addRoutes adds the routes, many at once. One that is there already, whoever
+// made it, is an error. The error is that of the first route that has one; those
+// behind it are added all the same.
+func (l *Link) addRoutes() error {
+	_, err := l.tryRoutes(l.set.Routes, func(error) bool { return false })
+	return err
+}
+
+// restoreRoutes adds those that are missing. The kernel takes all of them away
+// at once: if none of the first ones is missing, then none is, and a hundred
+// thousand need not be tried whenever somebody touches the interface.
+func (l *Link) restoreRoutes() error {
+	exists := func(err error) bool { return errors.Is(err, fs.ErrExist) }
+	first := min(len(l.set.Routes), inFlight)
+	there, err := l.tryRoutes(l.set.Routes[:first], exists)
+	if there == first {
+		return nil
+	}
+	_, rest := l.tryRoutes(l.set.Routes[first:], exists)
+	return cmp.Or(err, rest)
+}
+
+// tryRoutes adds routes, and counts those whose error is no matter.
+func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerated int, first error) {
+	at := len(routes)
+	l.conn.exchange(len(routes), func(b *builder, i int) {
+		b.newRoute(linkRoute{dst: routes[i].Masked(), index: l.index, protocol: unix.RTPROT_BOOT}, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	}, func(i int, _ []byte, err error) {
+		switch {
+		case err == nil:
+		case fine(err):
+			tolerated++
+		case i < at:
+			at, first = i, explainRoute(l.set.Name, routes[i], err)
+		}
+	})
+	return tolerated, first
+}
+
+func explainRoute(name string, p netip.Prefix, err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("add route %v through %s: %w: another interface has that route: remove it (ip route del %v), or take it out of the configuration", p, name, err, p)
+	}
+	return fmt.Errorf("add route %v through %s: %w", p, name, err)
+}
+
+// linkRoute is a route through an interface, without a gateway.
+type linkRoute struct {
+	dst      netip.Prefix // masked
+	index    int
+	protocol uint8  // who put it there: RTPROT_BOOT, RTPROT_RA…
+	metric   uint32 // 0: the kernel's default
+	mtu      int    // 0: the interface's
+}
+
+// newRoute puts a route into the main table.
+func (b *builder) newRoute(r linkRoute, flags uint16) {
+	b.route(unix.RTM_NEWROUTE, flags, r)
+	if r.mtu > 0 {
+		b.nested(unix.RTA_METRICS, unix.RTAX_MTU, uint32(r.mtu))
+	}
+}
+
+// delRoute takes it out again.
+func (b *builder) delRoute(r linkRoute) { b.route(unix.RTM_DELROUTE, 0, r) }
+
+// route is what adding and removing have in common (linux/rtnetlink.h: struct
+// rtmsg).
+func (b *builder) route(kind, flags uint16, r linkRoute) {
+	h := [unix.SizeofRtMsg]byte{family(r.dst.Addr()), uint8(r.dst.Bits()), 4: unix.RT_TABLE_MAIN, 5: r.protocol, 6: unix.RT_SCOPE_UNIVERSE, 7: unix.RTN_UNICAST}
+	if r.dst.Addr().Is4() {
+		h[6] = unix.RT_SCOPE_LINK
+	}
+	b.begin(kind, flags|unix.NLM_F_ACK, h[:])
+	b.address(unix.RTA_DST, r.dst.Addr())
+	b.number(unix.RTA_OIF, uint32(r.index))
+	if r.metric > 0 {
+		b.number(unix.RTA_PRIORITY, r.metric)
+	}
+}

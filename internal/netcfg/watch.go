@@ -1,0 +1,56 @@
+package netcfg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls changed, from one goroutine, for each message by which the kernel
+// tells that something has changed in a namespace, until ctx ends: links,
+// addresses and routes of both families or, if asked for, neighbours. If it is
+// about a link, changed gets its index, else 0. One command of an administrator
+// is a burst of messages: changed must only take note.
+func Watch(ctx context.Context, namespace string, neighbours bool, changed func(link int)) error {
+	groups := []uint{
+		unix.RTNLGRP_LINK,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE,
+	}
+	if neighbours {
+		groups = append(groups, unix.RTNLGRP_NEIGH)
+	}
+	var sock *nl.NetlinkSocket
+	if err := In(namespace, func() (err error) {
+		sock, err = nl.Subscribe(unix.NETLINK_ROUTE, groups...)
+		return err
+	}); err != nil {
+		return fmt.Errorf("watch routes: %w", err)
+	}
+	defer sock.Close()
+	stop := context.AfterFunc(ctx, sock.Close)
+	defer stop()
+	for {
+		messages, _, err := sock.Receive()
+		if ctx.Err() != nil {
+			return nil
+		}
+		// ENOBUFS says that messages were lost: then something changed, too.
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("watch routes: %w", err)
+		}
+		if len(messages) == 0 {
+			changed(0)
+		}
+		for _, m := range messages {
+			link := 0
+			if m.Header.Type == unix.RTM_NEWLINK && len(m.Data) >= unix.SizeofIfInfomsg {
+				link = int(nl.DeserializeIfInfomsg(m.Data).Index)
+			}
+			changed(link)
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package netcfg
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sixfour/internal/rig"
+)
+
+// Each kind of change is told, and a link's with its index.
+func TestWatch(t *testing.T) {
+	ns, _ := uplinks(t)
+	index, err := ns.Handle().LinkByName("eth0")
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var others, links atomic.Int64
+	done := make(chan error, 1)
+	go func() {
+		done <- Watch(ctx, ns.Path(), false, func(link int) {
+			if link == 0 {
+				others.Add(1)
+			} else if link == index.Attrs().Index {
+				links.Add(1)
+			}
+		})
+	}()
+	told := func(what string, count *atomic.Int64, change func(i int)) {
+		t.Helper()
+		before := count.Load()
+		for i, deadline := 0, time.Now().Add(10*time.Second); count.Load() == before; i++ {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: not told", what)
+			}
+			change(i) // again, as the watch may not have begun
+			time.Sleep(time.Millisecond)
+		}
+	}
+	told("MTU", &links, func(i int) { must(t, ns.SetMTU("eth0", 1400+i%2)) })
+	// From here on the watch has begun, and what comes is about links or not.
+	settle := func() {
+		for before := int64(-1); before != others.Load(); time.Sleep(20 * time.Millisecond) {
+			before = others.Load()
+		}
+	}
+	once := func(f func() error) func(int) {
+		return func(i int) {
+			if i == 0 {
+				must(t, f())
+			}
+		}
+	}
+	for _, c := range []struct{ address, route, via string }{
+		{"192.0.2.9/32", "203.0.113.0/24", "192.0.2.2"},
+		{"2001:db8::9/128", "2001:db8:2::/64", "2001:db8::2"},
+	} {
+		settle()
+		told("address "+c.address, &others, once(func() error { return ns.AddAddr("eth0", netip.MustParsePrefix(c.address)) }))
+		settle()
+		told("route "+c.route, &others, once(func() error { return ns.AddRoute(netip.MustParsePrefix(c.route), addr(c.via), "eth0") }))
+	}
+	cancel()
+	must(t, <-done)
+
+	missing, err := rig.New("missing")
+	must(t, err)
+	path := missing.Path()
+	missing.Close()
+	if err := Watch(t.Context(), path, false, func(int) {}); err == nil {
+		t.Error("watches a namespace that does not exist")
+	}
+}
