@@ -23,8 +23,9 @@ type arriving interface {
 	// decapsulate checks pkt, which header.Parse has passed, and returns the
 	// packet inside it, which then header.Parse has passed too. It shares
 	// pkt's memory, and its ECN field is written to. If pkt is not for this
-	// layer, taken is false and pkt is somebody else's inner packet. If it is a
-	// fragment of a packet for this layer, the reason is drop.Fragment.
+	// layer, taken is false and pkt is somebody else's inner packet: behind GRE
+	// it may be of the other IP version. If it is a fragment of a packet for this
+	// layer, the reason is drop.Fragment.
 	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
 
 	// unquote is decapsulate for a packet that went out and is quoted in an ICMP
@@ -246,17 +247,16 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.in[i].decapsulate(pkt)
-		if r == drop.Fragment && header.Version(pkt) == 6 {
-			return pkt, r
-		}
-		if r != drop.None {
-			return nil, r
-		}
-		if !taken {
-			if i == len(s.in)-1 || i+1 != s.at6 && !s.isEnd(i, pkt) {
-				return nil, drop.UnknownProtocol
-			}
+		if !taken && i < len(s.in)-1 && s.passes(i, pkt, r) {
 			break
+		}
+		switch {
+		case r == drop.Fragment && header.Version(pkt) == 6:
+			return pkt, r
+		case r != drop.None:
+			return nil, r
+		case !taken:
+			return nil, drop.UnknownProtocol
 		}
 		pkt = inner
 	}
@@ -267,9 +267,27 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	return pkt, r
 }
 
+// passes reports whether a packet that a layer did not take, for a reason, is an
+// inner packet: one that enters the stack outside the layer, or is for our end.
+func (s *Stack) passes(layer int, pkt []byte, r drop.Reason) bool {
+	switch r {
+	case drop.None, drop.ForeignDestination, drop.UnknownProtocol:
+		return s.enters(layer+1, pkt) || s.isEnd(layer, pkt)
+	}
+	return false
+}
+
+// enters reports whether packets of an IP version enter the stack at a layer.
+func (s *Stack) enters(layer int, pkt []byte) bool {
+	if header.Version(pkt) == 4 {
+		return layer == s.at4
+	}
+	return layer == s.at6
+}
+
 // isEnd reports whether a packet that a layer did not take, and which is not of
 // those that enter the tunnel outside it either, is for this host's end of the
 // layer all the same: an answer to its probes, or an ICMPv6 error.
 func (s *Stack) isEnd(layer int, pkt []byte) bool {
-	return header.IPv6(pkt).Dst() == s.layers[layer].Local
+	return header.Version(pkt) == 6 && header.IPv6(pkt).Dst() == s.layers[layer].Local
 }
