@@ -84,15 +84,20 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 			s.in = append(s.in, &over6{c, pair})
 		}
 	}
-	b := builder{layers, p, o, rec}
+	b := builder{layers: layers, path: p, Options: o, record: rec}
+	if err := b.checkLimit(); err != nil {
+		return nil, err
+	}
 	// A packet enters at the innermost layer that carries its version.
 	if s.at4 = entry(layers, 4); s.at4 < len(layers) {
+		b.entry = s.at4
 		s.enter4 = b.template(s.at4, 4)
 	}
 	if s.at6 = entry(layers, 6); s.at6 < len(layers) {
+		b.entry = s.at6
 		s.enter6 = b.template(s.at6, 6)
 		if l := layers[s.at6]; l.Kind.Over() == 6 {
-			b.EncapLimit = 0 // the value is the packet's
+			b.limited = true
 			s.limited6, s.ends6 = b.template(s.at6, 6), resolve.NewFixed(l.Local, l.Remote)
 		}
 	}
@@ -127,10 +132,16 @@ func (s *Stack) Limit(version int) TunnelMTU {
 	return 0
 }
 
-// LimitTo is Limit for the destination of a packet of which the header is there.
+// LimitTo is Limit for the destination of a packet of which the header is there,
+// and for the encapsulation limit that it carries.
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	version := header.Version(inner)
 	limit := s.Limit(version)
+	if version == 6 {
+		if t, _, found := s.limited(header.IPv6(inner)); found {
+			limit = max(TunnelMTU(t.limit), MinTunnelMTU6)
+		}
+	}
 	outer := s.layers[len(s.layers)-1]
 	if outer.Resolver == nil || version != 6 || s.at6 != len(s.layers)-1 {
 		return limit
@@ -187,16 +198,16 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 		if s.loop4 != 0 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
 			return nil, drop.Loop
 		}
-		t, f = s.enter4, fields{ip.TOS(), ip.TTL(), !ip.MayFragment()}
+		t, f = s.enter4, fields{tos: ip.TOS(), ttl: ip.TTL(), df: !ip.MayFragment()}
 	} else {
 		ip := header.IPv6(b[off:])
-		t, f = s.enter6, fields{ip.TrafficClass(), ip.HopLimit(), false}
+		t, f = s.enter6, fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
 		if s.limited6 != nil {
 			if s.ends6.Sends6(ip) { // RFC 2473 4.1.2
 				return nil, drop.Loop
 			}
-			if at, found := header.FindEncapLimit(ip); found {
-				return s.encapsulateLimited(b, off, tail, ip[at])
+			if t, limit, found := s.limited(ip); found {
+				return s.encapsulateLimited(b, off, tail, t, limit)
 			}
 		}
 	}
