@@ -23,8 +23,9 @@ type arriving interface {
 	// decapsulate checks pkt, which header.Parse has passed, and returns the
 	// packet inside it, which then header.Parse has passed too. It shares
 	// pkt's memory, and its ECN field is written to. If pkt is not for this
-	// layer, taken is false and pkt is somebody else's inner packet. If it is a
-	// fragment of a packet for this layer, the reason is drop.Fragment.
+	// layer, taken is false and pkt is somebody else's inner packet: behind GRE
+	// it may be of the other IP version. If it is a fragment of a packet for this
+	// layer, the reason is drop.Fragment.
 	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
 
 	// unquote is decapsulate for a packet that went out and is quoted in an ICMP
@@ -83,15 +84,20 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 			s.in = append(s.in, &over6{c, pair})
 		}
 	}
-	b := builder{layers, p, o, rec}
+	b := builder{layers: layers, path: p, Options: o, record: rec}
+	if err := b.checkLimit(); err != nil {
+		return nil, err
+	}
 	// A packet enters at the innermost layer that carries its version.
 	if s.at4 = entry(layers, 4); s.at4 < len(layers) {
+		b.entry = s.at4
 		s.enter4 = b.template(s.at4, 4)
 	}
 	if s.at6 = entry(layers, 6); s.at6 < len(layers) {
+		b.entry = s.at6
 		s.enter6 = b.template(s.at6, 6)
 		if l := layers[s.at6]; l.Kind.Over() == 6 {
-			b.EncapLimit = 0 // the value is the packet's
+			b.limited = true
 			s.limited6, s.ends6 = b.template(s.at6, 6), resolve.NewFixed(l.Local, l.Remote)
 		}
 	}
@@ -126,10 +132,16 @@ func (s *Stack) Limit(version int) TunnelMTU {
 	return 0
 }
 
-// LimitTo is Limit for the destination of a packet of which the header is there.
+// LimitTo is Limit for the destination of a packet of which the header is there,
+// and for the encapsulation limit that it carries.
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	version := header.Version(inner)
 	limit := s.Limit(version)
+	if version == 6 {
+		if t, _, found := s.limited(header.IPv6(inner)); found {
+			limit = max(TunnelMTU(t.limit), MinTunnelMTU6)
+		}
+	}
 	outer := s.layers[len(s.layers)-1]
 	if outer.Resolver == nil || version != 6 || s.at6 != len(s.layers)-1 {
 		return limit
@@ -186,16 +198,16 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 		if s.loop4 != 0 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
 			return nil, drop.Loop
 		}
-		t, f = s.enter4, fields{ip.TOS(), ip.TTL(), !ip.MayFragment()}
+		t, f = s.enter4, fields{tos: ip.TOS(), ttl: ip.TTL(), df: !ip.MayFragment()}
 	} else {
 		ip := header.IPv6(b[off:])
-		t, f = s.enter6, fields{ip.TrafficClass(), ip.HopLimit(), false}
+		t, f = s.enter6, fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
 		if s.limited6 != nil {
 			if s.ends6.Sends6(ip) { // RFC 2473 4.1.2
 				return nil, drop.Loop
 			}
-			if at, found := header.FindEncapLimit(ip); found {
-				return s.encapsulateLimited(b, off, tail, ip[at])
+			if t, limit, found := s.limited(ip); found {
+				return s.encapsulateLimited(b, off, tail, t, limit)
 			}
 		}
 	}
@@ -246,17 +258,16 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.in[i].decapsulate(pkt)
-		if r == drop.Fragment && header.Version(pkt) == 6 {
-			return pkt, r
-		}
-		if r != drop.None {
-			return nil, r
-		}
-		if !taken {
-			if i == len(s.in)-1 || i+1 != s.at6 && !s.isEnd(i, pkt) {
-				return nil, drop.UnknownProtocol
-			}
+		if !taken && i < len(s.in)-1 && s.passes(i, pkt, r) {
 			break
+		}
+		switch {
+		case r == drop.Fragment && header.Version(pkt) == 6:
+			return pkt, r
+		case r != drop.None:
+			return nil, r
+		case !taken:
+			return nil, drop.UnknownProtocol
 		}
 		pkt = inner
 	}
@@ -267,9 +278,27 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	return pkt, r
 }
 
+// passes reports whether a packet that a layer did not take, for a reason, is an
+// inner packet: one that enters the stack outside the layer, or is for our end.
+func (s *Stack) passes(layer int, pkt []byte, r drop.Reason) bool {
+	switch r {
+	case drop.None, drop.ForeignDestination, drop.UnknownProtocol:
+		return s.enters(layer+1, pkt) || s.isEnd(layer, pkt)
+	}
+	return false
+}
+
+// enters reports whether packets of an IP version enter the stack at a layer.
+func (s *Stack) enters(layer int, pkt []byte) bool {
+	if header.Version(pkt) == 4 {
+		return layer == s.at4
+	}
+	return layer == s.at6
+}
+
 // isEnd reports whether a packet that a layer did not take, and which is not of
 // those that enter the tunnel outside it either, is for this host's end of the
 // layer all the same: an answer to its probes, or an ICMPv6 error.
 func (s *Stack) isEnd(layer int, pkt []byte) bool {
-	return header.IPv6(pkt).Dst() == s.layers[layer].Local
+	return header.Version(pkt) == 6 && header.IPv6(pkt).Dst() == s.layers[layer].Local
 }

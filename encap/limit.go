@@ -1,6 +1,8 @@
 package encap
 
 import (
+	"fmt"
+
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 )
@@ -9,30 +11,71 @@ import (
 // the option.
 const limitOffset = header.IPv6Len + 4
 
-// encapsulateLimited is EncapsulateSegment for an IPv6 packet that carries a
-// tunnel encapsulation limit: what is left of it goes into our own option, which
-// it then has even if none is configured (RFC 2473 section 4.1.1).
-func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, limit byte) ([]byte, drop.Reason) {
-	t := s.limited6
-	if len(b)-off+len(tail) > t.limit {
-		return nil, drop.TooBig
+// limited is the template for an IPv6 packet that carries a tunnel encapsulation
+// limit, and the limit: what is left of it goes into our own options, which it then
+// has even if none is configured (RFC 2473 section 4.1.1). Found is false if it
+// carries none.
+func (s *Stack) limited(ip header.IPv6) (t *template, limit byte, found bool) {
+	if s.limited6 == nil {
+		return nil, 0, false
 	}
-	start, r := t.put(b, off, tail, fieldsOf(b[off:]))
+	at, found := header.FindEncapLimit(ip)
+	if !found {
+		return nil, 0, false
+	}
+	return s.limited6, ip[at], true
+}
+
+// encapsulateLimited is EncapsulateSegment for such a packet.
+func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, limit byte) ([]byte, drop.Reason) {
+	switch {
+	case len(b)-off+len(tail) > t.limit:
+		return nil, drop.TooBig
+	case int(limit) < t.limited:
+		return nil, drop.EncapLimit
+	}
+	f := fieldsOf(b[off:])
+	f.limit = limit
+	start, r := t.put(b, off, tail, f)
 	if r != drop.None {
 		return nil, r
 	}
-	end := off
-	for i := range t.parts {
-		p := &t.parts[i]
-		if p.over != 6 || p.carries != 6 {
-			break
-		}
-		if limit == 0 {
-			return nil, drop.EncapLimit
-		}
-		limit--
-		b[end-p.size+limitOffset] = limit
-		end -= p.size
-	}
 	return b[start:], drop.None
+}
+
+// nested6 is how many of the stack's IPv6 headers stand directly inside that of a
+// layer over IPv6.
+func (b *builder) nested6(layer int) int {
+	n := 0
+	for i := layer; i > b.entry && b.layers[i-1].Kind.Over() == 6; i-- {
+		n++
+	}
+	return n
+}
+
+// encapLimit is the limit in a layer's header over IPv6: each that enters another
+// has one less (RFC 2473 section 4.1.1). If the packet carries one, 0 stands for
+// what is left of that.
+func (b *builder) encapLimit(layer int) int {
+	n := b.nested6(layer)
+	switch {
+	case b.limited && layer-n == b.entry && b.layers[layer].Kind.Over() == 6:
+		return 0
+	case b.EncapLimit == NoEncapLimit:
+		return NoEncapLimit
+	}
+	return b.EncapLimit - n
+}
+
+// checkLimit reports a configured limit that the stack's own layers exceed.
+func (b *builder) checkLimit() error {
+	if b.EncapLimit == NoEncapLimit {
+		return nil
+	}
+	for i, l := range b.layers {
+		if n := b.nested6(i); l.Kind.Over() == 6 && n > b.EncapLimit {
+			return fmt.Errorf("encap: with an encapsulation limit of %d, layer %v cannot carry the %d IPv6 layers inside it: it must be %d at least", b.EncapLimit, l.Kind, n, n)
+		}
+	}
+	return nil
 }

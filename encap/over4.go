@@ -17,6 +17,9 @@ type over4 struct {
 }
 
 func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
+	if header.Version(pkt) != 4 {
+		return nil, false, drop.None
+	}
 	ip := header.IPv4(pkt)
 	r := l.pair.Accepts4(ip)
 	if r == drop.ForeignSource && l.resolver != nil {
@@ -40,12 +43,12 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 // unquote holds a quoted header against what we send (RFC 5927 section 4): the
 // addresses and the protocol, and the identification, which is 0 if DF is set.
 func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
-	if len(pkt) < header.IPv4Len {
-		return q, false
+	if header.Version(pkt) != 4 || len(pkt) < header.IPv4Len {
+		return q, true
 	}
 	ip := header.IPv4(pkt)
 	if pkt[0] != 0x45 || ip.Protocol() != l.protocol || !l.sends(ip) {
-		return q, false
+		return q, true
 	}
 	switch ip.Fragment() {
 	case 0:

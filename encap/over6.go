@@ -14,6 +14,9 @@ type over6 struct {
 }
 
 func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
+	if header.Version(pkt) != 6 {
+		return nil, false, drop.None
+	}
 	ip := header.IPv6(pkt)
 	switch ip.NextHeader() {
 	case l.protocol:
@@ -63,8 +66,8 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 // follows, which is the inner packet, perhaps behind an encapsulation limit or
 // in fragments.
 func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
-	if len(pkt) < header.IPv6Len {
-		return q, true // cut off: whose it is remains unknown
+	if header.Version(pkt) != 6 || len(pkt) < header.IPv6Len {
+		return q, true // of the other version, or cut off: whose it is remains unknown
 	}
 	ip := header.IPv6(pkt)
 	if !l.pair.Sends6(ip) {

@@ -2,6 +2,7 @@ package encap
 
 import (
 	"iter"
+	"slices"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/fragment"
@@ -13,16 +14,17 @@ import (
 // in fragments of its own into IPv4 (RFC 2003 section 5.1, RFC 7588 section 3.3),
 // and in fragments of the packet of the layer at which it enters into IPv6 (RFC
 // 2473 section 7.2). So does an IPv6 packet that is no larger than every path must
-// carry (7.1). Of the packet, of size bytes, the IP header is enough.
+// carry (7.1), if there is a layer over IPv6 on its way. Of the packet, of size
+// bytes, the IP header is enough.
 func (s *Stack) InPieces(inner []byte, size int) bool {
-	t := s.enter(inner)
+	t, _ := s.enter(inner)
 	switch {
 	case t == nil:
 		return false
 	case header.Version(inner) == 4:
 		return header.IPv4(inner).MayFragment()
 	}
-	return t.parts[0].over == 6 && size <= int(MinTunnelMTU6)
+	return t.first6() >= 0 && size <= int(MinTunnelMTU6)
 }
 
 // EncapsulatePieces is Encapsulate for a packet of which InPieces says so. Every
@@ -30,33 +32,64 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 // the path MTU, and is valid until the next one. B is written to as Encapsulate
 // does.
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
-	t := s.enter(b[off:])
-	if t.parts[0].over == 4 {
-		return t.each(fragment.IPv4(b[off:], t.limit, scratch, Headroom), scratch)
+	t, limit := s.enter(b[off:])
+	if header.Version(b[off:]) == 4 && t.parts[0].over == 4 {
+		return t.each(fragment.IPv4(b[off:], t.limit, scratch, Headroom), scratch, 0)
 	}
-	// The header of the layer alone: those outside stand in front of each piece.
-	own := *t
-	own.parts, own.size, own.outside = t.parts[:1], t.parts[0].size, nil
-	own.bytes = append(make([]byte, max(0, short-own.size)), t.bytes[len(t.bytes)-own.size:]...)
-	_, r := own.put(b, off, nil, fieldsOf(b[off:]))
+	if int(limit) < t.limited {
+		return refused(drop.EncapLimit)
+	}
+	f := fieldsOf(b[off:])
+	f.limit = limit
+	// The headers up to that which is cut: those outside stand in front of each
+	// piece.
+	own, outside := t.upTo(t.first6())
+	start, r := own.put(b, off, nil, f)
 	if r != drop.None {
-		return func(yield func([]byte, drop.Reason) bool) { yield(nil, r) }
+		return refused(r)
 	}
-	whole, id := b[off-own.size:], s.record.nextID6()
-	if t.outside == nil {
+	whole, id := b[start:], s.record.nextID6()
+	if outside == nil {
 		pieces := fragment.IPv6(whole, t.limit+own.size, id, scratch, 0)
 		return func(yield func([]byte, drop.Reason) bool) {
 			pieces(func(p []byte) bool { return yield(p, drop.None) })
 		}
 	}
-	return t.outside.each(fragment.IPv6(whole, t.outside.limit, id, scratch, Headroom), scratch)
+	return outside.each(fragment.IPv6(whole, outside.limit, id, scratch, Headroom), scratch, limit-byte(own.limited))
 }
 
-// each puts the headers in front of pieces, which lie in scratch behind Headroom.
-func (t *template) each(pieces iter.Seq[[]byte], scratch []byte) iter.Seq2[[]byte, drop.Reason] {
+// refused is what becomes of a packet of which there are no pieces.
+func refused(r drop.Reason) iter.Seq2[[]byte, drop.Reason] {
+	return func(yield func([]byte, drop.Reason) bool) { yield(nil, r) }
+}
+
+// first6 is the innermost layer over IPv6; less than 0: there is none.
+func (t *template) first6() int {
+	return slices.IndexFunc(t.parts, func(p part) bool { return p.over == 6 })
+}
+
+// upTo cuts the template behind its nth part.
+func (t *template) upTo(n int) (own *template, outside *template) {
+	own, outside = &template{parts: t.parts[:n+1], limit: t.limit}, t
+	for i := range own.parts {
+		own.size += own.parts[i].size
+		if own.parts[i].limited {
+			own.limited++
+		}
+		outside = outside.outside
+	}
+	own.bytes = append(make([]byte, max(0, short-own.size)), t.bytes[len(t.bytes)-own.size:]...)
+	return own, outside
+}
+
+// each puts the headers in front of pieces, which lie in scratch behind Headroom,
+// of a packet with what is left of an encapsulation limit.
+func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) {
 		for piece := range pieces {
-			start, r := t.put(scratch[:Headroom+len(piece)], Headroom, nil, fieldsOf(piece))
+			f := fieldsOf(piece)
+			f.limit = limit
+			start, r := t.put(scratch[:Headroom+len(piece)], Headroom, nil, f)
 			if !yield(scratch[start:Headroom+len(piece)], r) {
 				return
 			}
@@ -64,12 +97,16 @@ func (t *template) each(pieces iter.Seq[[]byte], scratch []byte) iter.Seq2[[]byt
 	}
 }
 
-// enter is the template for a packet; nil: no layer carries it.
-func (s *Stack) enter(inner []byte) *template {
+// enter is the template for a packet, nil if no layer carries it, and the
+// encapsulation limit that the packet carries, if that is for limited templates.
+func (s *Stack) enter(inner []byte) (*template, byte) {
 	if header.Version(inner) == 4 {
-		return s.enter4
+		return s.enter4, 0
 	}
-	return s.enter6
+	if t, limit, found := s.limited(header.IPv6(inner)); found {
+		return t, limit
+	}
+	return s.enter6, 0
 }
 
 // Cut cuts an outer packet of the stack into what a path of an MTU carries, where

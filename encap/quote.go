@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"sixfour/encap/header"
 )
@@ -33,33 +34,23 @@ const minQuote = 8
 func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 	var q Quote
 	version := header.Version(quote)
-	i := len(s.layers) - 1
-	for ; i >= 0 && s.layers[i].Kind.Over() != version; i-- { // to one that an error can be about
-		q.Outside += s.layers[i].overhead(s.options)
-	}
 	size, ok := quotedSize(quote, version)
-	if i < 0 || !ok {
+	if !ok || version == 4 && len(quote) < min(header.IPv4Len+minQuote, size) {
 		return q, false
 	}
 	q.Size = size
 	pkt := quote[:min(len(quote), size)]
-	for first := true; i >= 0; i-- {
-		u, ok := s.in[i].unquote(pkt, size)
-		if !ok || first && !u.taken {
-			return q, false
-		}
-		if !u.taken {
-			break
-		}
-		if first && version == 4 {
-			if u.size > 0 && len(pkt) < min(header.IPv4Len+minQuote, size) {
-				return q, false
-			}
-			if s.layers[i].Resolver != nil {
-				q.To = binary.BigEndian.Uint32(header.IPv4(pkt).Dest())
-			}
-		}
-		first = false
+	i, u := s.quotedLayer(pkt, size)
+	if i < 0 {
+		return q, false
+	}
+	for _, l := range s.layers[i+1:] {
+		q.Outside += l.overhead(s.options)
+	}
+	if s.layers[i].Resolver != nil {
+		q.To = binary.BigEndian.Uint32(header.IPv4(pkt).Dest())
+	}
+	for u.taken {
 		if len(u.inner) < minQuote {
 			return q, true
 		}
@@ -68,12 +59,42 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 			return q, false
 		}
 		pkt, size = u.inner, u.size
+		if i--; i < 0 {
+			break
+		}
+		if u, ok = s.in[i].unquote(pkt, size); !ok || !u.taken && !s.sentBeside(i, pkt) {
+			return q, false
+		}
 	}
 	if header.Version(pkt) == 6 && len(pkt) >= header.IPv6Len ||
 		header.Version(pkt) == 4 && len(pkt) >= header.IPv4Len && len(pkt) >= header.IPv4(pkt).HeaderLen() {
 		q.Inner = pkt
 	}
 	return q, true
+}
+
+// quotedLayer is the outermost layer that sends packets like the quoted one, and
+// what it found in it; less than 0: none does.
+func (s *Stack) quotedLayer(pkt []byte, size int) (int, unquoted) {
+	for i, l := range slices.Backward(s.in) {
+		if s.layers[i].Kind.Over() != header.Version(pkt) {
+			continue
+		}
+		if u, ok := l.unquote(pkt, size); ok && u.taken {
+			return i, u
+		}
+	}
+	return -1, unquoted{}
+}
+
+// sentBeside reports whether a quoted packet that is not a layer's can have been
+// sent through the layer outside it all the same: it enters the stack there, or
+// comes from our own end. Of one that is cut off this remains unknown.
+func (s *Stack) sentBeside(layer int, pkt []byte) bool {
+	if s.enters(layer+1, pkt) {
+		return true
+	}
+	return header.Version(pkt) == 6 && (len(pkt) < header.IPv6Len || header.IPv6(pkt).Src() == s.layers[layer].Local)
 }
 
 // quotedSize is the length that a quoted header of an IP version says.

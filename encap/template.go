@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -16,6 +17,7 @@ type template struct {
 	bytes   []byte    // ends with the innermost header
 	size    int       // bytes in use, the last ones
 	limit   int       // the largest packet that fits, in bytes
+	limited int       // how many layers take one off the encapsulation limit that a packet carries
 	outside *template // for the packets that the innermost layer makes; nil: they leave the host
 }
 
@@ -39,7 +41,8 @@ type part struct {
 	resolver resolve.Resolver // gives the destination; nil: it is there
 
 	// IPv6.
-	label FlowLabel
+	label   FlowLabel
+	limited bool // the encapsulation limit is what is left of the packet's
 
 	options GRE
 	finish  bool // the GRE header has fields that each packet has of its own
@@ -63,6 +66,9 @@ func (b *builder) template(entry, version int) *template {
 	for i := entry; i < len(b.layers); i++ {
 		p, bytes := b.part(i, carries)
 		t.parts = append(t.parts, p)
+		if p.limited {
+			t.limited++
+		}
 		reversed = append(bytes, reversed...)
 		carries = p.over
 	}
@@ -80,18 +86,27 @@ type builder struct {
 	layers []Layer
 	path   PathMTU
 	Options
-	record *Record
+	record  *Record
+	entry   int  // the layer at which the packets enter
+	limited bool // they carry an encapsulation limit
 }
 
 // room is the largest packet of an IP version that fits into a layer. IPv6 has at
 // least its 1280 bytes in IPv4, which is fragmented then (RFC 4213 3.2.2, RFC 7588
-// section 3.2).
+// section 3.2), unless that must enter IPv6 in turn.
 func (b *builder) room(layer, version int) int {
-	n := b.delivery(layer) - b.layers[layer].overhead(b.Options)
-	if version == 6 && b.layers[layer].Kind.Over() == 4 {
+	n := b.delivery(layer) - b.overhead(layer)
+	if version == 6 && !slices.ContainsFunc(b.layers[layer:], func(l Layer) bool { return l.Kind.Over() == 6 }) {
 		n = max(n, int(MinTunnelMTU6))
 	}
 	return n
+}
+
+// overhead is what a layer adds to the packets.
+func (b *builder) overhead(layer int) int {
+	o := b.Options
+	o.EncapLimit = b.encapLimit(layer)
+	return b.layers[layer].overhead(o)
 }
 
 // delivery is the largest packet that a layer may make.
@@ -109,14 +124,14 @@ func (b *builder) delivery(layer int) int {
 // IPv6 is never cut, so that it must be told of what is too large for the path,
 // but for the 1280 bytes that every path must carry (RFC 4213 section 3.2.2). An
 // IPv4 packet that forbids fragmentation forbids it outside, too (RFC 2003
-// section 3.1).
+// section 3.1); one of ours that does not was made for a narrow path.
 func (b *builder) fragmentation(layer, carries int) fragmentation {
 	switch {
-	case b.StaticMTU && carries == 4:
+	case carries == 4 && (b.StaticMTU || layer > b.entry):
 		return dfInner
 	case b.StaticMTU:
 		return dfClear
-	case carries == 6 && b.delivery(layer)-b.layers[layer].overhead(b.Options) < int(MinTunnelMTU6):
+	case carries == 6 && b.delivery(layer)-b.overhead(layer) < int(MinTunnelMTU6):
 		return dfClear
 	}
 	return dfSet
@@ -136,7 +151,7 @@ func (b *builder) part(layer, carries int) (part, []byte) {
 	if p.over == 4 {
 		h = b.header4(&p, layer, l)
 	} else {
-		h = b.header6(&p, l)
+		h = b.header6(&p, layer, l)
 	}
 	if l.Kind.IsGRE() {
 		p.gre = l.GRE.overhead()
@@ -163,16 +178,17 @@ func (b *builder) header4(p *part, layer int, l Layer) []byte {
 	return h
 }
 
-func (b *builder) header6(p *part, l Layer) []byte {
+func (b *builder) header6(p *part, layer int, l Layer) []byte {
 	p.ttl = byte(b.HopLimit)
 	h := make([]byte, header.IPv6Len)
 	h[6] = l.Kind.Protocol()
 	copy(h[8:], l.Local.AsSlice())
 	copy(h[24:], l.Remote.AsSlice())
-	if b.EncapLimit != NoEncapLimit {
-		limit := header.EncapLimit(h[6], byte(b.EncapLimit))
+	if value := b.encapLimit(layer); value != NoEncapLimit {
+		limit := header.EncapLimit(h[6], byte(value))
 		h = append(h, limit[:]...)
 		h[6] = header.DestOptions
+		p.limited = b.limited && b.nested6(layer) == layer-b.entry
 	}
 	return h
 }
@@ -189,20 +205,22 @@ func protocolOf(version int) byte {
 type fields struct {
 	tos, ttl byte
 	df       bool // of IPv4
+	limit    byte // the encapsulation limit that it carries, if it does
 }
 
 // fieldsOf reads them from a header.
 func fieldsOf(pkt []byte) fields {
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
-		return fields{ip.TOS(), ip.TTL(), !ip.MayFragment()}
+		return fields{tos: ip.TOS(), ttl: ip.TTL(), df: !ip.MayFragment()}
 	}
 	ip := header.IPv6(pkt)
-	return fields{ip.TrafficClass(), ip.HopLimit(), false}
+	return fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
 }
 
 // put writes the headers in front of the inner packet b[off:], which goes on with
-// tail, and returns where they begin.
+// tail, and returns where they begin. An encapsulation limit must be enough for the
+// template.
 func (t *template) put(b []byte, off int, tail []byte, f fields) (int, drop.Reason) {
 	start := off - t.size
 	if t.size <= short { // a copy of known length is a few instructions, not a call
@@ -226,6 +244,10 @@ func (t *template) put(b []byte, off int, tail []byte, f fields) (int, drop.Reas
 				return 0, drop.TooBig
 			}
 			p.put6((*[header.IPv6Len]byte)(b[end-p.size:]), b[end:], n, f)
+			if p.limited {
+				f.limit--
+				b[end-p.size+limitOffset] = f.limit
+			}
 		} else {
 			if n > maxIPv4 {
 				return 0, drop.TooBig

@@ -20,12 +20,17 @@ type Fixed struct {
 	local4, remote4 uint32
 }
 
-// NewFixed is the resolver between two addresses of one family.
+// NewFixed is the resolver between two addresses of one family. Without remote,
+// of a layer that finds it in each packet, it knows our own side alone.
 func NewFixed(local, remote netip.Addr) Fixed {
 	f := Fixed{Local: local, Remote: remote}
-	if local.Is4() && remote.Is4() {
-		l, r := local.As4(), remote.As4()
-		f.local4, f.remote4 = binary.BigEndian.Uint32(l[:]), binary.BigEndian.Uint32(r[:])
+	if local.Is4() {
+		l := local.As4()
+		f.local4 = binary.BigEndian.Uint32(l[:])
+		if remote.Is4() {
+			r := remote.As4()
+			f.remote4 = binary.BigEndian.Uint32(r[:])
+		}
 	} else {
 		l, r := local.As16(), remote.As16()
 		f.local6, f.remote6 = readWord6(l[:]), readWord6(r[:])
