@@ -47,31 +47,36 @@ func OpenICMP(version int) (*ICMPSender, error) {
 // setUp makes messages leave as those of the kernel do, and lets none arrive.
 func (s *ICMPSender) setUp() error {
 	if s.version == 6 {
-		var none unix.ICMPv6Filter
-		for i := range none.Data {
-			none.Data[i] = 1<<32 - 1
-		}
 		return errors.Join(
-			os.NewSyscallError("setsockopt ICMP6_FILTER", unix.SetsockoptICMPv6Filter(s.fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &none)),
+			filterICMP(s.fd, 6, []int{}),
 			os.NewSyscallError("setsockopt IPV6_UNICAST_HOPS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hopLimit)))
 	}
 	return errors.Join(
-		filterICMP(s.fd, []int{}),
+		filterICMP(s.fd, 4, []int{}),
 		os.NewSyscallError("setsockopt IP_TOS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TOS, errorTOS)),
 		os.NewSyscallError("setsockopt IP_TTL", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TTL, hopLimit)),
 		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)))
 }
 
-// filterICMP lets only some types of ICMP for IPv4 arrive at a raw socket. Types
-// from 32 on are not filtered by the kernel.
-func filterICMP(fd int, types []int) error {
+// filterICMP lets only some types of ICMP for an IP version arrive at a raw
+// socket. Types of ICMP for IPv4 from 32 on are not filtered by the kernel.
+func filterICMP(fd int, version byte, types []int) error {
+	if version == 6 {
+		refused := unix.ICMPv6Filter{Data: [8]uint32{allOnes, allOnes, allOnes, allOnes, allOnes, allOnes, allOnes, allOnes}}
+		for _, t := range types {
+			refused.Data[t/32%8] &^= 1 << (t % 32)
+		}
+		return os.NewSyscallError("setsockopt ICMP6_FILTER", unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &refused))
+	}
 	const icmpFilter = 1 // ICMP_FILTER of linux/icmp.h, at the level SOL_RAW
-	refused := ^uint32(0)
+	refused := uint32(allOnes)
 	for _, t := range types {
 		refused &^= 1 << t
 	}
 	return os.NewSyscallError("setsockopt ICMP_FILTER", unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, int(int32(refused))))
 }
+
+const allOnes = 1<<32 - 1
 
 // Send sends a message, of which the kernel computes the checksum if it is one
 // of ICMPv6. For a link-local destination the interface decides whose it is; it

@@ -7,8 +7,7 @@ import (
 )
 
 // batch is the argument of recvmmsg and sendmmsg, made once. x/net's batches
-// allocate an address for each packet that they receive; we need none, because
-// a raw IPv4 packet begins with its IP header.
+// allocate an address for each packet that they receive.
 type batch struct {
 	msgs []mmsghdr
 	iovs [][2]unix.Iovec
@@ -30,28 +29,26 @@ func newBatch(size int) *batch {
 	return b
 }
 
-// fill points the batch at as many of the buffers as it has room for. They must
-// stay where they are until the batch is used.
-func (b *batch) fill(bufs [][]byte) {
+// fill points the batch at as many of the buffers as it has room for, behind
+// their first bytes, as many as front. They must stay where they are until the
+// batch is used.
+func (b *batch) fill(bufs [][]byte, front int) {
 	b.used = min(len(bufs), len(b.msgs))
 	for i, buf := range bufs[:b.used] {
-		point(&b.iovs[i][0], buf)
+		point(&b.iovs[i][0], buf[min(front, len(buf)):])
 	}
 }
 
-// fillPackets is fill for packets to send.
-func (b *batch) fillPackets(pkts []Packet) {
-	b.used = min(len(pkts), len(b.msgs))
-	for i := range pkts[:b.used] {
-		p := &pkts[i]
-		pieces := 1
-		point(&b.iovs[i][0], p.Head)
-		if len(p.Body) > 0 {
-			pieces = 2
-			point(&b.iovs[i][1], p.Body)
-		}
-		b.msgs[i].hdr.SetIovlen(pieces)
+// add adds a packet to send to the batch, which has room for it.
+func (b *batch) add(p *Packet) {
+	i, pieces := b.used, 1
+	point(&b.iovs[i][0], p.Head)
+	if len(p.Body) > 0 {
+		pieces = 2
+		point(&b.iovs[i][1], p.Body)
 	}
+	b.msgs[i].hdr.SetIovlen(pieces)
+	b.used++
 }
 
 func point(v *unix.Iovec, b []byte) {

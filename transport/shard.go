@@ -8,73 +8,156 @@ import (
 
 // Shard is one receiver's part of the packets to an address. Flows stay whole:
 // which part a packet belongs to follows from the addresses and ports of the
-// innermost flow, as far as they are at their usual place.
+// innermost flow, as far as they are at their usual place. What has none there
+// belongs to the first.
 type Shard struct {
 	Index int // from 0
 	Count int // 0 or 1: there is one receiver, which gets everything
 }
 
-// Offsets in a packet of protocol 41 without IPv4 options: the IPv6 header, and
-// behind it what it carries.
+// Words of a filter's memory. What is not there is 0.
 const (
-	shardIPv6   = header.IPv4Len
-	shardInner  = shardIPv6 + header.IPv6Len
-	shardPorts6 = shardInner                  // of TCP and UDP in IPv6
-	shardPorts4 = shardInner + header.IPv4Len // of TCP and UDP in IPv4 in IPv6
-	shardLen    = shardPorts4 + 4             // shorter packets all go to the first shard
+	shardAt    = 0 // where the header lies that is being looked at
+	shardPorts = 1
+	shardFrom  = 2 // the source address, or the low word of it
+)
+
+// Labels of a filter. All jumps lead onwards, as the kernel requires.
+const (
+	shardIPv6 = iota
+	shardPorts6
+	shardAddresses6
+	shardIn6
+	shardIPv4
+	shardPorts4
+	shardAddresses4
+	shardSum
+	shardNone
+	shardChoose
+	shardGRE // and one label for each of its optional fields
 )
 
 // filter is the program by which the kernel keeps from a receiver what belongs
-// to others: it returns how many bytes of a packet are wanted. A load beyond a
-// packet's end would drop it, so that short ones are told apart first.
-func (s Shard) filter() []bpf.Instruction {
+// to others. It runs on a whole IPv4 packet, but only on what lies behind the
+// headers of an IPv6 packet. A load beyond a packet's end would drop it, so that
+// each header's length is checked first.
+func (s Shard) filter(version byte, protocol int) []bpf.Instruction {
 	const everything = 1 << 18
-	const ipv4, addresses, sum, choose = 16, 25, 29, 32 // labels
-	return []bpf.Instruction{
-		// X is what the packet's shard follows from.
-		0: bpf.LoadConstant{Dst: bpf.RegX, Val: 0},
-		1: bpf.LoadExtension{Num: bpf.ExtLen},
-		2: bpf.JumpIf{Cond: bpf.JumpLessThan, Val: shardLen, SkipTrue: choose - 3},
-		3: bpf.LoadAbsolute{Off: 0, Size: 1},
-		4: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x45, SkipTrue: choose - 5},
-		5: bpf.LoadAbsolute{Off: shardIPv6 + 6, Size: 1},
-		6: bpf.JumpIf{Cond: bpf.JumpEqual, Val: header.ProtoIPv4, SkipTrue: ipv4 - 7},
-		// IPv6: the low words of the addresses, and the ports.
-		7:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: header.TCP, SkipTrue: 1},
-		8:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: header.UDP, SkipTrue: 2},
-		9:  bpf.LoadAbsolute{Off: shardPorts6, Size: 4},
-		10: bpf.TAX{},
-		11: bpf.LoadAbsolute{Off: shardIPv6 + 20, Size: 4},
-		12: bpf.ALUOpX{Op: bpf.ALUOpAdd},
-		13: bpf.TAX{},
-		14: bpf.LoadAbsolute{Off: shardIPv6 + 36, Size: 4},
-		15: bpf.Jump{Skip: sum - 16},
-		// IPv4 in IPv6: the addresses, and the ports where there are no options
-		// and no fragments.
-		ipv4: bpf.LoadAbsolute{Off: shardInner, Size: 1},
-		17:   bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x45, SkipTrue: addresses - 18},
-		18:   bpf.LoadAbsolute{Off: shardInner + 6, Size: 2},
-		19:   bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: header.MF | header.OffsetMask, SkipTrue: addresses - 20},
-		20:   bpf.LoadAbsolute{Off: shardInner + 9, Size: 1},
-		21:   bpf.JumpIf{Cond: bpf.JumpEqual, Val: header.TCP, SkipTrue: 1},
-		22:   bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: header.UDP, SkipTrue: addresses - 23},
-		23:   bpf.LoadAbsolute{Off: shardPorts4, Size: 4},
-		24:   bpf.TAX{},
-
-		addresses: bpf.LoadAbsolute{Off: shardInner + 12, Size: 4},
-		26:        bpf.ALUOpX{Op: bpf.ALUOpAdd},
-		27:        bpf.TAX{},
-		28:        bpf.LoadAbsolute{Off: shardInner + 16, Size: 4},
-
-		sum: bpf.ALUOpX{Op: bpf.ALUOpAdd},
-		30:  bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x9e3779b1},
-		31:  bpf.TAX{},
-
-		choose: bpf.TXA{},
-		33:     bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 16},
-		34:     bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(s.Count)},
-		35:     bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(s.Index), SkipTrue: 1},
-		36:     bpf.RetConstant{Val: 0},
-		37:     bpf.RetConstant{Val: everything},
+	b := new(program)
+	b.add(bpf.LoadConstant{Dst: bpf.RegA, Val: 0},
+		bpf.StoreScratch{Src: bpf.RegA, N: shardPorts})
+	carried := uint32(0)
+	if version == 4 {
+		carried = header.IPv4Len
+		b.add(bpf.LoadExtension{Num: bpf.ExtLen})
+		b.jump(bpf.JumpLessThan, carried, shardNone)
+		b.add(bpf.LoadAbsolute{Off: 0, Size: 1})
+		b.jump(bpf.JumpNotEqual, 0x45, shardNone) // with options
 	}
+	b.add(bpf.LoadConstant{Dst: bpf.RegX, Val: carried})
+	switch protocol {
+	case header.ProtoIPv6:
+	case header.ProtoIPv4:
+		b.always(shardIPv4)
+	case header.GRE:
+		b.gre(carried)
+	default:
+		b.always(shardNone)
+	}
+	b.ipv6()
+	b.ipv4()
+	b.label(shardSum) // of A and what is in memory
+	for _, n := range []int{shardPorts, shardFrom} {
+		b.add(bpf.LoadScratch{Dst: bpf.RegX, N: n}, bpf.ALUOpX{Op: bpf.ALUOpAdd})
+	}
+	b.add(bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x9e3779b1},
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 16},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(s.Count)})
+	b.always(shardChoose)
+	b.label(shardNone)
+	b.add(bpf.LoadConstant{Dst: bpf.RegA, Val: 0})
+	b.label(shardChoose)
+	b.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(s.Index), SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: everything})
+	return b.code
+}
+
+// gre goes on with what a GRE header carries (RFC 2784, 2890). Of version 1, and
+// with routing (RFC 1701), it is none of ours.
+func (b *program) gre(at uint32) {
+	const (
+		checksum, key, sequence = 0x8000, 0x2000, 0x1000
+		foreign                 = 0x4000 | 7
+	)
+	b.need(4, shardNone)
+	b.add(bpf.LoadAbsolute{Off: at, Size: 2})
+	b.jump(bpf.JumpBitsSet, foreign, shardNone)
+	b.add(bpf.LoadConstant{Dst: bpf.RegX, Val: at + 4})
+	for i, field := range []uint32{checksum, key, sequence} {
+		b.add(bpf.LoadAbsolute{Off: at, Size: 2})
+		b.jump(bpf.JumpBitsNotSet, field, shardGRE+i)
+		b.advance(4)
+		b.label(shardGRE + i)
+	}
+	b.add(bpf.LoadAbsolute{Off: at + 2, Size: 2})
+	b.jump(bpf.JumpEqual, 0x0800, shardIPv4)
+	b.jump(bpf.JumpNotEqual, 0x86dd, shardNone)
+}
+
+// ipv6 is for a packet at X: the low words of the addresses, and the ports. IPv4
+// in it is the innermost flow.
+func (b *program) ipv6() {
+	b.label(shardIPv6)
+	b.need(header.IPv6Len, shardNone)
+	b.add(bpf.LoadIndirect{Off: 6, Size: 1})
+	b.jump(bpf.JumpEqual, header.ProtoIPv4, shardIn6)
+	b.jump(bpf.JumpEqual, header.TCP, shardPorts6)
+	b.jump(bpf.JumpNotEqual, header.UDP, shardAddresses6)
+	b.label(shardPorts6)
+	b.need(header.IPv6Len+4, shardAddresses6)
+	b.add(bpf.LoadIndirect{Off: header.IPv6Len, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardPorts})
+	b.label(shardAddresses6)
+	b.add(bpf.LoadIndirect{Off: 20, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardFrom},
+		bpf.LoadIndirect{Off: 36, Size: 4})
+	b.always(shardSum)
+	b.label(shardIn6)
+	b.advance(header.IPv6Len)
+}
+
+// ipv4 is for a packet at X: the addresses, and the ports where there are no
+// options and no fragments.
+func (b *program) ipv4() {
+	b.label(shardIPv4)
+	b.need(header.IPv4Len, shardNone)
+	b.add(bpf.LoadIndirect{Off: 0, Size: 1})
+	b.jump(bpf.JumpNotEqual, 0x45, shardAddresses4)
+	b.add(bpf.LoadIndirect{Off: 6, Size: 2})
+	b.jump(bpf.JumpBitsSet, header.MF|header.OffsetMask, shardAddresses4)
+	b.add(bpf.LoadIndirect{Off: 9, Size: 1})
+	b.jump(bpf.JumpEqual, header.TCP, shardPorts4)
+	b.jump(bpf.JumpNotEqual, header.UDP, shardAddresses4)
+	b.label(shardPorts4)
+	b.need(header.IPv4Len+4, shardAddresses4)
+	b.add(bpf.LoadIndirect{Off: header.IPv4Len, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardPorts})
+	b.label(shardAddresses4)
+	b.add(bpf.LoadIndirect{Off: 12, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardFrom},
+		bpf.LoadIndirect{Off: 16, Size: 4})
+}
+
+// need jumps if the packet has less than n bytes from X on. It uses A.
+func (b *program) need(n uint32, otherwise int) {
+	b.add(bpf.StoreScratch{Src: bpf.RegX, N: shardAt},
+		bpf.TXA{},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: n},
+		bpf.TAX{},
+		bpf.LoadExtension{Num: bpf.ExtLen},
+		bpf.ALUOpX{Op: bpf.ALUOpSub}, // of what is missing the highest bit is set
+		bpf.LoadScratch{Dst: bpf.RegX, N: shardAt})
+	b.jump(bpf.JumpBitsSet, 1<<31, otherwise)
+}
+
+// advance moves X. It uses A.
+func (b *program) advance(n uint32) {
+	b.add(bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: n}, bpf.TAX{})
 }

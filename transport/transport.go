@@ -2,22 +2,25 @@
 // packets out.
 package transport
 
+import "net/netip"
+
 // BatchSize is the number of packets that callers should offer at a time.
 const BatchSize = 128
 
-// MaxPacket is the largest packet that IPv4 knows. Receive buffers of this size
-// cannot truncate: a network card that aggregates (GRO) hands over packets far
-// above the MTU.
+// MaxPacket is the largest packet that IPv4 knows, and the largest of IPv6 that a
+// network card that aggregates (GRO) makes of smaller ones, if nobody tells it to
+// make jumbograms. Receive buffers of this size do not truncate those, which are
+// far above the MTU.
 const MaxPacket = 65535
 
 // Receiver is the inward half of a transport.
 type Receiver interface {
 	// Receive waits for packets and puts each into a buffer of bufs, from its
-	// first byte on, and its length into sizes at the same index. It returns
-	// how many there are, at least one. A packet that was larger than its
-	// buffer has size 0. The buffers are the caller's again at once. One
-	// goroutine at a time may call it. After Close the error is net.ErrClosed;
-	// after other errors it may be called again.
+	// first byte on, and its length into sizes at the same index. Each packet
+	// begins with its IP header. It returns how many there are, at least one. A
+	// packet that was larger than its buffer has size 0. The buffers are the
+	// caller's again at once. One goroutine at a time may call it. After Close the
+	// error is net.ErrClosed; after other errors it may be called again.
 	Receive(bufs [][]byte, sizes []int) (int, error)
 
 	// Close may be called at any time and ends a Receive that waits.
@@ -25,13 +28,15 @@ type Receiver interface {
 }
 
 // Packet is an outer packet in two pieces, so that a segment's payload can stay
-// where it is: what begins it, and what follows, which may be empty.
+// where it is: what begins it, with all of its IP header, and what follows, which
+// may be empty.
 type Packet struct{ Head, Body []byte }
 
 // Len is the packet's length in bytes.
 func (p *Packet) Len() int { return len(p.Head) + len(p.Body) }
 
-// Sender is the outward half of a transport, towards one remote address.
+// Sender is the outward half of a transport: of whole packets, towards the
+// destinations that stand in them.
 type Sender interface {
 	// Send sends packets in their order and returns how many were handed over.
 	// If that is less than all of them, the error is about pkts[n]: the caller
@@ -49,5 +54,9 @@ type Sender interface {
 // Options are what all sockets of a transport have in common.
 type Options struct {
 	Mark uint32 // SO_MARK, for policy routing; 0: none
-	ICMP []int  // of a receiver for ICMP: the types that it wants; nil: all
+	ICMP []int  // of a receiver for ICMP or ICMPv6: the types that it wants; nil: all
+
+	// Of a receiver at an IPv4 multicast address: that group, and an address of
+	// ours on the interface where it joins it. Nothing comes from other interfaces.
+	Join, JoinAt netip.Addr
 }

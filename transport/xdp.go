@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/encap/header"
 	"sixfour/transport/wait"
 )
 
@@ -185,16 +187,16 @@ func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
 // take, through another Sender, with which it is closed.
 type XDPSender struct {
 	port *XDPPort
-	eth  [ethernetLen]byte
+	eth  [ethernetLen]byte // without its type
 	Sender
 }
 
-// NewXDPSender sends from the device's hardware address to the next hop's.
+// NewXDPSender sends from the device's hardware address to the next hop's, IPv4
+// and IPv6 as the packets are.
 func NewXDPSender(p *XDPPort, from, to [6]byte, other Sender) *XDPSender {
 	s := &XDPSender{port: p, Sender: other}
 	copy(s.eth[0:], to[:])
 	copy(s.eth[6:], from[:])
-	s.eth[12], s.eth[13] = 0x08, 0x00
 	return s
 }
 
@@ -222,14 +224,15 @@ func (p *XDPPort) send(eth *[ethernetLen]byte, pkts []Packet) (n int) {
 	}
 	for i := range pkts {
 		pkt := &pkts[i]
-		size := ethernetLen + pkt.Len()
-		if size > p.size {
-			break // the device's MTU has grown
+		size, etherType := ethernetLen+pkt.Len(), etherTypeOf(pkt.Head)
+		if size > p.size || etherType == 0 {
+			break // the device's MTU has grown, or the other Sender says what is wrong
 		}
 		at := p.free[len(p.free)-1]
 		p.free = p.free[:len(p.free)-1]
 		f := p.mem[at : at+uint64(size)]
 		copy(f, eth[:])
+		binary.BigEndian.PutUint16(f[12:], etherType)
 		copy(f[ethernetLen:], pkt.Head)
 		copy(f[ethernetLen+len(pkt.Head):], pkt.Body)
 		p.tx.put(unix.XDPDesc{Addr: at, Len: uint32(size)})
@@ -241,6 +244,17 @@ func (p *XDPPort) send(eth *[ethernetLen]byte, pkts []Packet) (n int) {
 	p.tx.publish()
 	p.broken = !p.kick()
 	return n - p.tx.pending() // they leave in order, so that those of the end are still there
+}
+
+// etherTypeOf is the one of a packet's IP version; 0 if it is none.
+func etherTypeOf(pkt []byte) uint16 {
+	switch header.Version(pkt) {
+	case 4:
+		return unix.ETH_P_IP
+	case 6:
+		return unix.ETH_P_IPV6
+	}
+	return 0
 }
 
 // Patience with a device whose queue is full.

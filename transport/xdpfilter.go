@@ -7,21 +7,20 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-
-	"sixfour/encap/header"
 )
 
 // XDPFilter is a program at a device that takes the packets of given pairs of
-// addresses out of what the device receives, and hands them to ports. Everything
-// else it passes on untouched: fragments and options, too, are for the kernel.
+// addresses and IP protocols out of what the device receives, and hands them to
+// ports. Everything else it passes on untouched: fragments, IPv4 options and IPv6
+// extension headers, too, are for the kernel.
 type XDPFilter struct {
-	pairs *ebpf.Map // source and destination address
-	ports *ebpf.Map // by the device's receive queue
-	prog  *ebpf.Program
-	link  link.Link
+	pairs4 *ebpf.Map // by xdpKey
+	pairs6 *ebpf.Map
+	ports  *ebpf.Map // by the device's receive queue
+	prog   *ebpf.Program
+	link   link.Link
 }
 
 // Limits of an XDPFilter.
@@ -30,11 +29,11 @@ const (
 	maxXDPQueues = 64
 )
 
-// AttachXDP puts a filter at a device, for packets of one IP protocol and up to
-// mtu bytes. It goes when it is closed, or with the process.
-func AttachXDP(device, mtu int, protocol byte) (*XDPFilter, error) {
+// AttachXDP puts a filter at a device, for packets of up to mtu bytes. It goes
+// when it is closed, or with the process.
+func AttachXDP(device, mtu int) (*XDPFilter, error) {
 	f := new(XDPFilter)
-	if err := f.attach(device, mtu, protocol); err != nil {
+	if err := f.attach(device, mtu); err != nil {
 		f.Close()
 		switch {
 		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
@@ -47,11 +46,11 @@ func AttachXDP(device, mtu int, protocol byte) (*XDPFilter, error) {
 	return f, nil
 }
 
-func (f *XDPFilter) attach(device, mtu int, protocol byte) (err error) {
-	if f.pairs, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "sixfour_pairs", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: maxXDPPairs,
-		Flags: 1, // BPF_F_NO_PREALLOC: memory only for pairs that there are
-	}); err != nil {
+func (f *XDPFilter) attach(device, mtu int) (err error) {
+	if f.pairs4, err = newXDPPairs("sixfour_pairs4", xdpKey4Len); err != nil {
+		return err
+	}
+	if f.pairs6, err = newXDPPairs("sixfour_pairs6", xdpKey6Len); err != nil {
 		return err
 	}
 	if f.ports, err = ebpf.NewMap(&ebpf.MapSpec{
@@ -60,7 +59,7 @@ func (f *XDPFilter) attach(device, mtu int, protocol byte) (err error) {
 		return err
 	}
 	if f.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "sixfour", Type: ebpf.XDP, License: "MIT", Instructions: xdpProgram(f.pairs.FD(), f.ports.FD(), mtu, protocol),
+		Name: "sixfour", Type: ebpf.XDP, License: "MIT", Instructions: xdpProgram(f.pairs4.FD(), f.pairs6.FD(), f.ports.FD(), mtu),
 	}); err != nil {
 		return err
 	}
@@ -72,81 +71,55 @@ func (f *XDPFilter) attach(device, mtu int, protocol byte) (err error) {
 	return err
 }
 
-// xdpProgram is the filter. What it hands over has an IPv4 header without
-// options, is no fragment, and is not larger than a frame takes.
-func xdpProgram(pairs, ports, mtu int, protocol byte) asm.Instructions {
-	const (
-		ip      = ethernetLen
-		pass    = 2 // XDP_PASS
-		fixed   = ethernetLen + header.IPv4Len
-		dataEnd = 4  // in struct xdp_md
-		queue   = 16 // rx_queue_index
-	)
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
-		asm.LoadMem(asm.R3, asm.R1, dataEnd, asm.Word),
-		asm.Mov.Reg(asm.R4, asm.R2),
-		asm.Add.Imm(asm.R4, fixed),
-		asm.JGT.Reg(asm.R4, asm.R3, "pass"),
+func newXDPPairs(name string, keySize uint32) (*ebpf.Map, error) {
+	return ebpf.NewMap(&ebpf.MapSpec{
+		Name: name, Type: ebpf.Hash, KeySize: keySize, ValueSize: 4, MaxEntries: maxXDPPairs,
+		Flags: 1, // BPF_F_NO_PREALLOC: memory only for pairs that there are
+	})
+}
 
-		asm.LoadMem(asm.R5, asm.R2, 12, asm.Half),
-		asm.HostTo(asm.BE, asm.R5, asm.Half),
-		asm.JNE.Imm(asm.R5, 0x0800, "pass"),
-		asm.LoadMem(asm.R5, asm.R2, ip, asm.Byte),
-		asm.JNE.Imm(asm.R5, 0x45, "pass"),
-		asm.LoadMem(asm.R5, asm.R2, ip+9, asm.Byte),
-		asm.JNE.Imm(asm.R5, int32(protocol), "pass"),
-		asm.LoadMem(asm.R5, asm.R2, ip+6, asm.Half),
-		asm.HostTo(asm.BE, asm.R5, asm.Half),
-		asm.And.Imm(asm.R5, header.MF|header.OffsetMask),
-		asm.JNE.Imm(asm.R5, 0, "pass"),
-		asm.Sub.Reg(asm.R3, asm.R2),
-		asm.JGT.Imm(asm.R3, int32(ethernetLen+mtu), "pass"),
+// Lengths of the keys of pairs.
+const (
+	xdpKey4Len = 2*4 + 4
+	xdpKey6Len = 2*16 + 4
+)
 
-		// The pair is the map's key.
-		asm.LoadMem(asm.R5, asm.R2, ip+12, asm.Word),
-		asm.StoreMem(asm.R10, -8, asm.R5, asm.Word),
-		asm.LoadMem(asm.R5, asm.R2, ip+16, asm.Word),
-		asm.StoreMem(asm.R10, -4, asm.R5, asm.Word),
-		asm.LoadMapPtr(asm.R1, pairs),
-		asm.Mov.Reg(asm.R2, asm.R10),
-		asm.Add.Imm(asm.R2, -8),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "pass"),
+// xdpKey is both addresses, as they stand in a packet, and the protocol, in a
+// word of its own.
+func xdpKey(source, dest netip.Addr, protocol byte) []byte {
+	key := append(source.AsSlice(), dest.AsSlice()...)
+	return binary.NativeEndian.AppendUint32(key, uint32(protocol))
+}
 
-		// A queue without a port passes its packets on, too.
-		asm.LoadMapPtr(asm.R1, ports),
-		asm.LoadMem(asm.R2, asm.R6, queue, asm.Word),
-		asm.Mov.Imm(asm.R3, pass),
-		asm.FnRedirectMap.Call(),
-		asm.Return(),
-
-		asm.Mov.Imm(asm.R0, pass).WithSymbol("pass"),
-		asm.Return(),
+// pairs is the map for the IP version of two addresses.
+func (f *XDPFilter) pairs(source, dest netip.Addr) (*ebpf.Map, error) {
+	switch {
+	case source.Is4() && dest.Is4():
+		return f.pairs4, nil
+	case source.Is6() && dest.Is6():
+		return f.pairs6, nil
 	}
+	return nil, fmt.Errorf("%v and %v are not of one IP version", source, dest)
 }
 
-func pairKey(source, dest netip.Addr) (key [8]byte) {
-	s, d := source.As4(), dest.As4()
-	copy(key[:], s[:])
-	copy(key[4:], d[:])
-	return key
-}
-
-// Take makes the filter take the packets between two addresses.
-func (f *XDPFilter) Take(source, dest netip.Addr) error {
-	key := pairKey(source, dest)
-	if err := f.pairs.Put(key[:], uint32(1)); err != nil {
-		return fmt.Errorf("XDP filter for packets from %v: %w", source, err)
+// Take makes the filter take the packets of an IP protocol from a remote address
+// to a local one.
+func (f *XDPFilter) Take(remote, local netip.Addr, protocol byte) error {
+	pairs, err := f.pairs(remote, local)
+	if err == nil {
+		err = pairs.Put(xdpKey(remote, local, protocol), uint32(1))
+	}
+	if err != nil {
+		return fmt.Errorf("XDP filter for packets from %v: %w", remote, err)
 	}
 	return nil
 }
 
 // Pass undoes Take.
-func (f *XDPFilter) Pass(source, dest netip.Addr) {
-	key := pairKey(source, dest)
-	_ = f.pairs.Delete(key[:]) // that it is not there is as good
+func (f *XDPFilter) Pass(remote, local netip.Addr, protocol byte) {
+	if pairs, err := f.pairs(remote, local); err == nil {
+		_ = pairs.Delete(xdpKey(remote, local, protocol)) // that it is not there is as good
+	}
 }
 
 // Serve hands what one receive queue takes to a port.
@@ -168,7 +141,7 @@ func (f *XDPFilter) Close() error {
 	if f.link != nil {
 		err = f.link.Close()
 	}
-	for _, m := range []*ebpf.Map{f.pairs, f.ports} {
+	for _, m := range []*ebpf.Map{f.pairs4, f.pairs6, f.ports} {
 		if m != nil {
 			err = errors.Join(err, m.Close())
 		}

@@ -1,0 +1,115 @@
+package transport
+
+import (
+	"encoding/binary"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+)
+
+// arrivals write the IPv6 headers that a raw socket keeps to itself in front of
+// the payloads that a batch receives (RFC 3542 section 4: the fields come as
+// ancillary data).
+type arrivals struct {
+	batch    *batch
+	protocol byte
+	each     []arrival
+}
+
+// arrival is where the kernel puts what it knows of a packet.
+type arrival struct {
+	_       [0]uint64 // the alignment of control
+	control [controlLen]byte
+	source  name
+}
+
+// controlLen has room for a struct in6_pktinfo and two ints, with the header that
+// each has, on every platform.
+const controlLen = 128
+
+// tellArrivals makes the kernel tell the fields.
+func tellArrivals(fd int) error {
+	for _, option := range []int{unix.IPV6_RECVPKTINFO, unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVTCLASS} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, option, 1); err != nil {
+			return os.NewSyscallError("setsockopt for ancillary data of IPv6", err)
+		}
+	}
+	return nil
+}
+
+func newArrivals(b *batch, protocol byte) *arrivals {
+	a := &arrivals{batch: b, protocol: protocol, each: make([]arrival, len(b.msgs))}
+	for i := range a.each {
+		b.msgs[i].hdr.Name = (*byte)(unsafe.Pointer(&a.each[i].source))
+		b.msgs[i].hdr.Control = &a.each[i].control[0]
+	}
+	return a
+}
+
+// expect makes room for n packets; the kernel has written there how much of it
+// it used.
+func (a *arrivals) expect(n int) {
+	for i := range n {
+		hdr := &a.batch.msgs[i].hdr
+		hdr.Namelen = unix.SizeofSockaddrInet6
+		hdr.SetControllen(controlLen)
+	}
+}
+
+// complete writes the headers, and adds them to the sizes. A packet of which not
+// everything is known has size 0.
+func (a *arrivals) complete(bufs [][]byte, sizes []int) {
+	for i, buf := range bufs {
+		hdr := &a.batch.msgs[i].hdr
+		payload := int(a.batch.msgs[i].n)
+		sizes[i] = 0
+		if hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || hdr.Namelen != unix.SizeofSockaddrInet6 || len(buf) < header.IPv6Len+payload {
+			continue
+		}
+		e := &a.each[i]
+		if writeHeader(buf, payload, a.protocol, &e.source.Addr, e.control[:hdr.Controllen]) {
+			sizes[i] = header.IPv6Len + payload
+		}
+	}
+}
+
+// writeHeader writes an IPv6 header, with what ancillary data say; false means
+// that they do not say everything, or that there is too much behind it.
+func writeHeader(b []byte, payload int, protocol byte, source *[16]byte, control []byte) bool {
+	const dest, hops, class = 1, 2, 4
+	if payload > MaxPacket {
+		return false // a jumbogram, which no tunnel carries
+	}
+	ip := header.IPv6(b)
+	binary.BigEndian.PutUint32(ip, 6<<28)
+	binary.BigEndian.PutUint16(ip[4:], uint16(payload))
+	ip[6] = protocol
+	copy(ip.Source(), source[:])
+	known := 0
+	for len(control) >= unix.SizeofCmsghdr {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			return false
+		}
+		control = rest
+		if h.Level != unix.IPPROTO_IPV6 {
+			continue
+		}
+		switch {
+		case h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			copy(ip.Dest(), data)
+			known |= dest
+		case h.Type == unix.IPV6_HOPLIMIT && len(data) >= 4:
+			ip[7] = byte(binary.NativeEndian.Uint32(data))
+			known |= hops
+		case h.Type == unix.IPV6_TCLASS && len(data) >= 4:
+			tc := byte(binary.NativeEndian.Uint32(data))
+			ip[0], ip[1] = 6<<4|tc>>4, tc<<4
+			known |= class
+		}
+	}
+	return known == dest|hops|class
+}

@@ -1,0 +1,178 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+)
+
+// family is an IP version as sockets see it.
+type family struct {
+	version   byte
+	domain    int // of socket(2)
+	level     int // of the options below
+	headerLen int // bytes of a packet's header, options apart
+
+	freebind, mtuDiscover, recvErr int // names of options
+}
+
+var (
+	inet4 = family{
+		version: 4, domain: unix.AF_INET, level: unix.IPPROTO_IP, headerLen: header.IPv4Len,
+		freebind: unix.IP_FREEBIND, mtuDiscover: unix.IP_MTU_DISCOVER, recvErr: unix.IP_RECVERR,
+	}
+	inet6 = family{
+		version: 6, domain: unix.AF_INET6, level: unix.IPPROTO_IPV6, headerLen: header.IPv6Len,
+		freebind: unix.IPV6_FREEBIND, mtuDiscover: unix.IPV6_MTU_DISCOVER, recvErr: unix.IPV6_RECVERR,
+	}
+)
+
+func familyOf(a netip.Addr) (*family, error) {
+	switch {
+	case a.Is4():
+		return &inet4, nil
+	case a.Is6() && !a.Is4In6():
+		return &inet6, nil
+	}
+	return nil, fmt.Errorf("%v is neither an IPv4 nor an IPv6 address to send from", a)
+}
+
+// open opens a raw socket with the common options, then those of more, and binds
+// it to the local address.
+func (f *family) open(protocol int, local netip.Addr, o Options, more func(fd int) error) (int, error) {
+	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	err = f.setCommon(fd, o)
+	if err == nil {
+		err = more(fd)
+	}
+	if err == nil {
+		err = bind(fd, local)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (f *family) setCommon(fd int, o Options) error {
+	// The local address may come later, or leave for a while.
+	if err := unix.SetsockoptInt(fd, f.level, f.freebind, 1); err != nil {
+		return os.NewSyscallError("setsockopt FREEBIND", err)
+	}
+	// The path MTU is left to the owner of the tunnel. The kernel would believe every
+	// ICMP error about a packet of a receiver's protocol, and hold what is sent
+	// against that, or cut it; but not every error is to be believed (RFC 5927).
+	const byInterface = unix.IP_PMTUDISC_INTERFACE // for IPv6 the same number
+	if err := unix.SetsockoptInt(fd, f.level, f.mtuDiscover, byInterface); err != nil {
+		return os.NewSyscallError("setsockopt MTU_DISCOVER", err)
+	}
+	if o.Mark == 0 {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt SO_MARK", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)))
+}
+
+func bind(fd int, local netip.Addr) error {
+	if local.Is4() {
+		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: local.As4()}))
+	}
+	sa := &unix.SockaddrInet6{Addr: local.As16()}
+	if local.IsLinkLocalUnicast() {
+		var err error
+		if sa.ZoneId, err = zone(fd, local); err != nil {
+			return err
+		}
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, sa))
+}
+
+// zone is the interface of a link-local address, in the socket's namespace.
+func zone(fd int, a netip.Addr) (uint32, error) {
+	if a.Zone() == "" {
+		return 0, fmt.Errorf("the link-local address %v exists once on each interface: write %v%%DEV", a, a)
+	}
+	if n, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	ifr, err := unix.NewIfreq(a.Zone())
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("the interface of %v: %w", a, err)
+	}
+	return ifr.Uint32(), nil
+}
+
+// begins reports whether b begins with the header of a packet of this version.
+func (f *family) begins(b []byte) bool {
+	return len(b) >= f.headerLen && b[0]>>4 == f.version
+}
+
+// name is a struct sockaddr_in or sockaddr_in6, as msghdr wants it.
+type name struct{ unix.RawSockaddrInet6 }
+
+// newName has everything but the address. Port 0 stands for the socket's protocol.
+func (f *family) newName() (n name) {
+	n.Family = uint16(f.domain) // at the same place in both
+	return n
+}
+
+func (f *family) nameLen() uint32 {
+	if f.version == 4 {
+		return unix.SizeofSockaddrInet4
+	}
+	return unix.SizeofSockaddrInet6
+}
+
+// setDest makes it the destination of a packet, of which f.begins is true.
+func (f *family) setDest(n *name, pkt []byte) {
+	if f.version == 4 {
+		copy((*unix.RawSockaddrInet4)(unsafe.Pointer(n)).Addr[:], header.IPv4(pkt).Dest())
+	} else {
+		copy(n.Addr[:], header.IPv6(pkt).Dest())
+	}
+}
+
+// setFilter attaches a program that says how many bytes of a packet are wanted.
+func setFilter(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return err
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER",
+		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}))
+}
+
+// explain adds the way out to an error of opening a socket.
+func explain(op string, err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%s: %w: run as root, or give the program CAP_NET_RAW and CAP_NET_ADMIN (setcap cap_net_raw,cap_net_admin+ep)", op, err)
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// closed turns the error for a closed descriptor into net.ErrClosed.
+func closed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return net.ErrClosed
+	}
+	return err
+}

@@ -1,0 +1,43 @@
+package transport
+
+import "golang.org/x/net/bpf"
+
+// program is a classic BPF program in the making, whose jumps lead to labels
+// further on.
+type program struct {
+	code  []bpf.Instruction
+	jumps map[int][]int // by label, which instructions jump there
+}
+
+func (p *program) add(ins ...bpf.Instruction) { p.code = append(p.code, ins...) }
+
+// jump goes to a label if A fulfils the condition.
+func (p *program) jump(cond bpf.JumpTest, val uint32, label int) {
+	p.jumpBy(bpf.JumpIf{Cond: cond, Val: val}, label)
+}
+
+// always goes to a label.
+func (p *program) always(label int) { p.jumpBy(bpf.Jump{}, label) }
+
+func (p *program) jumpBy(ins bpf.Instruction, label int) {
+	if p.jumps == nil {
+		p.jumps = make(map[int][]int)
+	}
+	p.jumps[label] = append(p.jumps[label], len(p.code))
+	p.add(ins)
+}
+
+// label says that a label is here.
+func (p *program) label(label int) {
+	for _, at := range p.jumps[label] {
+		skip := len(p.code) - at - 1
+		switch ins := p.code[at].(type) {
+		case bpf.Jump:
+			ins.Skip = uint32(skip)
+			p.code[at] = ins
+		case bpf.JumpIf:
+			ins.SkipTrue = uint8(skip) // no program of ours is longer
+			p.code[at] = ins
+		}
+	}
+}

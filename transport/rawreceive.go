@@ -1,0 +1,137 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+	"sixfour/transport/wait"
+)
+
+// receiveBuffer is what a receive socket asks the kernel for, in bytes. With
+// the default of some hundred packets, a burst that arrives while the receiver
+// writes to the TUN device would be lost.
+const receiveBuffer = 8 << 20
+
+// RawReceiver receives the packets of one IP protocol that arrive at one local
+// address, with their IP header and after the kernel has reassembled them.
+//
+// Of IPv6 the kernel hands over what lies behind the IPv6 header and all
+// extension headers, which it has dealt with. The header in front of it is made
+// from what the kernel tells: it has no extensions, and a flow label of 0.
+type RawReceiver struct {
+	fd       *wait.FD
+	batch    *batch
+	arrivals *arrivals // of IPv6
+}
+
+// ListenRaw opens a receiver of a shard, in the network namespace of the calling
+// thread. The local address need not be there yet; a link-local one needs a
+// zone. For ICMPv6 the kernel lets only messages pass whose checksum is right.
+// Without CAP_NET_RAW the error says so.
+func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver, error) {
+	op := fmt.Sprintf("open raw socket for protocol %d at %v", protocol, local)
+	f, err := familyOf(local)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	own, err := f.open(protocol, local, o, func(fd int) error { return f.setUpReceiver(fd, protocol, s, o) })
+	if err != nil {
+		return nil, explain(op, err)
+	}
+	fd, err := wait.New(own)
+	if err != nil {
+		unix.Close(own)
+		return nil, explain(op, err)
+	}
+	r := &RawReceiver{fd: fd, batch: newBatch(BatchSize)}
+	if f.version == 6 {
+		r.arrivals = newArrivals(r.batch, byte(protocol))
+	}
+	return r, nil
+}
+
+func (f *family) setUpReceiver(fd, protocol int, s Shard, o Options) error {
+	if s.Count > 1 {
+		if err := setFilter(fd, s.filter(f.version, protocol)); err != nil {
+			return fmt.Errorf("filter for shard %d of %d: %w", s.Index, s.Count, err)
+		}
+	}
+	if o.ICMP != nil {
+		if err := filterICMP(fd, f.version, o.ICMP); err != nil {
+			return err
+		}
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		// Without CAP_NET_ADMIN: as much as net.core.rmem_max allows.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	if f.version == 6 {
+		return tellArrivals(fd)
+	}
+	if o.Join.IsValid() {
+		return join(fd, o.Join, o.JoinAt)
+	}
+	return nil
+}
+
+// join lets packets to an IPv4 group arrive that come to the interface with an
+// address, and only those.
+func join(fd int, group, at netip.Addr) error {
+	if !group.Is4() || !group.IsMulticast() || !at.Is4() {
+		return fmt.Errorf("join %v at %v: a group is an IPv4 multicast address, and joined where an IPv4 address is", group, at)
+	}
+	err := unix.SetsockoptIPMreq(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreq{Multiaddr: group.As4(), Interface: at.As4()})
+	if errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("join %v: no interface has the address %v: add it first (ip addr add %v/PREFIX dev DEV)", group, at, at)
+	}
+	if err != nil {
+		return fmt.Errorf("join %v at %v: %w", group, at, err)
+	}
+	return os.NewSyscallError("setsockopt IP_MULTICAST_ALL", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0))
+}
+
+// Receive is described at the interface Receiver.
+func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
+	fd, err := r.fd.Acquire()
+	if err != nil {
+		return 0, net.ErrClosed
+	}
+	defer r.fd.Release()
+	r.fill(bufs)
+	for {
+		n, errno := r.batch.receive(fd)
+		switch errno {
+		case 0:
+			r.batch.sizes(sizes[:n])
+			if r.arrivals != nil {
+				r.arrivals.complete(bufs[:n], sizes[:n])
+			}
+			return n, nil
+		case unix.EAGAIN:
+			if err := r.fd.Wait(unix.POLLIN); err != nil {
+				return 0, closed(err)
+			}
+		default:
+			return 0, os.NewSyscallError("recvmmsg", errno)
+		}
+	}
+}
+
+// fill leaves room for the header that the kernel does not hand over.
+func (r *RawReceiver) fill(bufs [][]byte) {
+	if r.arrivals == nil {
+		r.batch.fill(bufs, 0)
+		return
+	}
+	r.batch.fill(bufs, header.IPv6Len)
+	r.arrivals.expect(r.batch.used)
+}
+
+// Close is described at the interface Receiver.
+func (r *RawReceiver) Close() error { return r.fd.Close() }

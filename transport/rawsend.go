@@ -1,0 +1,170 @@
+package transport
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"sixfour/transport/wait"
+)
+
+// RawSender sends whole packets of one IP version, headers included. The kernel
+// completes nothing that matters to us: of IPv4 it computes the total length and
+// the header checksum again, and replaces an identification of 0 only if DF is
+// clear; IPv6 it leaves as it is.
+type RawSender struct {
+	fd      *wait.FD
+	family  *family
+	batch   *batch
+	names   []name // where each packet of the batch goes
+	refused error  // what is said of a packet that is none of this version
+}
+
+// DialRaw opens a sender of the local address's IP version, in the network
+// namespace of the calling thread. It is bound to that address, so that routing
+// rules by source hold for it, and multicast leaves where the address is. A
+// link-local address needs a zone. Without CAP_NET_RAW the error says so.
+//
+// Send refuses a packet of the other IP version, or whose Head is no whole IP
+// header, with an error that wraps EINVAL; one larger than the device's MTU with
+// EMSGSIZE.
+func DialRaw(local netip.Addr, o Options) (*RawSender, error) {
+	op := fmt.Sprintf("open raw socket from %v", local)
+	f, err := familyOf(local)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	own, err := f.open(unix.IPPROTO_RAW, local, o, f.setUpSender)
+	if err != nil {
+		return nil, explain(op, err)
+	}
+	fd, err := wait.New(own)
+	if err != nil {
+		unix.Close(own)
+		return nil, explain(op, err)
+	}
+	s := &RawSender{
+		fd: fd, family: f, batch: newBatch(BatchSize), names: make([]name, BatchSize),
+		refused: fmt.Errorf("send from %v: the bytes do not begin with an IPv%d header: %w", local, f.version, unix.EINVAL),
+	}
+	for i := range s.names {
+		s.names[i] = f.newName()
+		s.batch.msgs[i].hdr.Name = (*byte)(unsafe.Pointer(&s.names[i]))
+		s.batch.msgs[i].hdr.Namelen = f.nameLen()
+	}
+	return s, nil
+}
+
+// setUpSender makes a socket of IPPROTO_RAW, which takes packets with their
+// header as it is, one that only sends.
+func (f *family) setUpSender(fd int) error {
+	// Without this the kernel does not tell that a queue was full and the packet is
+	// lost. ICMP errors do not come to this socket, which has another protocol.
+	if err := unix.SetsockoptInt(fd, f.level, f.recvErr, 1); err != nil {
+		return os.NewSyscallError("setsockopt RECVERR", err)
+	}
+	if f.version == 4 {
+		// What we send to a group is not for us: a neighbour that heard its own
+		// solicitation would believe that its address is another's, too (RFC 4862
+		// section 5.4.3).
+		if err := unix.SetsockoptInt(fd, f.level, unix.IP_MULTICAST_LOOP, 0); err != nil {
+			return os.NewSyscallError("setsockopt IP_MULTICAST_LOOP", err)
+		}
+	}
+	// Whatever arrives would fill its queue for nothing.
+	return setFilter(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}})
+}
+
+// Send is described at the interface Sender.
+func (s *RawSender) Send(pkts []Packet) (int, error) {
+	fd, err := s.fd.Acquire()
+	if err != nil {
+		return 0, net.ErrClosed
+	}
+	defer s.fd.Release()
+	sent := 0
+	for sent < len(pkts) {
+		if s.fill(pkts[sent:]); s.batch.used == 0 {
+			return sent, s.refused
+		}
+		for from := 0; from < s.batch.used; {
+			n, errno := s.batch.send(fd, from)
+			from += n
+			sent += n
+			switch errno {
+			case 0:
+			case unix.EAGAIN:
+				if err := s.fd.Wait(unix.POLLOUT); err != nil {
+					return sent, closed(err)
+				}
+			default:
+				forget(fd, errno)
+				return sent, os.NewSyscallError("sendmmsg", errno)
+			}
+		}
+	}
+	return sent, nil
+}
+
+// fill points the batch at packets, up to the first that is to be refused.
+func (s *RawSender) fill(pkts []Packet) {
+	s.batch.used = 0
+	for i := range min(len(pkts), len(s.names)) {
+		if !s.family.begins(pkts[i].Head) {
+			return
+		}
+		s.family.setDest(&s.names[i], pkts[i].Head)
+		s.batch.add(&pkts[i])
+	}
+}
+
+// forget empties the error queue, in which the kernel explains that a packet was
+// too large: while there is something in it, the socket always seems ready.
+func forget(fd int, why unix.Errno) {
+	if why != unix.EMSGSIZE {
+		return
+	}
+	for {
+		if _, _, _, _, err := unix.Recvmsg(fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
+}
+
+// SendOne is described at the interface Sender.
+func (s *RawSender) SendOne(pkt []byte) error {
+	fd, err := s.fd.Acquire()
+	if err != nil {
+		return net.ErrClosed
+	}
+	defer s.fd.Release()
+	if !s.family.begins(pkt) {
+		return s.refused
+	}
+	to := s.family.newName()
+	s.family.setDest(&to, pkt)
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&pkt[0])), uintptr(len(pkt)),
+			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&to)), uintptr(s.family.nameLen()))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if err := s.fd.Wait(unix.POLLOUT); err != nil {
+				return closed(err)
+			}
+		default:
+			forget(fd, errno)
+			return os.NewSyscallError("sendto", errno)
+		}
+	}
+}
+
+// Close is described at the interface Sender.
+func (s *RawSender) Close() error { return s.fd.Close() }

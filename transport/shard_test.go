@@ -1,0 +1,208 @@
+package transport_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"sixfour/encap/header"
+	"sixfour/transport"
+)
+
+// shardCase is one way to carry packets: what stands in front of them.
+type shardCase struct {
+	protocol byte
+	gre      []byte
+	inner    []func(flow byte) []byte
+}
+
+var shardCases = map[string]shardCase{
+	"6":                      {header.ProtoIPv6, nil, flows6},
+	"4":                      {header.ProtoIPv4, nil, flows4},
+	"GRE 6":                  {header.GRE, []byte{0, 0, 0x86, 0xdd}, flows6},
+	"GRE 4":                  {header.GRE, []byte{0, 0, 8, 0}, flows4},
+	"GRE with key 6":         {header.GRE, []byte{0x20, 0, 0x86, 0xdd, 0, 0, 0, 7}, flows6},
+	"GRE with checksum 4":    {header.GRE, []byte{0x80, 0, 8, 0, 1, 2, 0, 0}, flows4},
+	"GRE with sequence 4":    {header.GRE, []byte{0x10, 0, 8, 0, 1, 2, 0, 0}, flows4},
+	"GRE with two fields 6":  {header.GRE, []byte{0x30, 0, 0x86, 0xdd, 0, 0, 0, 7, 0, 0, 0, 8}, flows6},
+	"GRE with all fields 4":  {header.GRE, []byte{0xb0, 0, 8, 0, 1, 2, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8}, flows4},
+	"GRE with all fields 6":  {header.GRE, []byte{0xb0, 0, 0x86, 0xdd, 1, 2, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8}, flows6},
+	"GRE with key and sum 6": {header.GRE, []byte{0xa0, 0, 0x86, 0xdd, 1, 2, 0, 0, 0, 0, 0, 7}, flows6},
+}
+
+// What differs between packets of one flow is random.
+var flows6 = []func(byte) []byte{
+	func(flow byte) []byte { return six(header.TCP, 0, port(flow)) },
+	func(flow byte) []byte { return six(header.UDP, 0, port(flow)) },
+	func(flow byte) []byte { return six(header.ICMPv6, flow, port(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return six(header.FragmentHdr, flow, port(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return six(header.ProtoIPv4, 0, four(header.UDP, 0, 0, port(flow))) },
+	func(flow byte) []byte {
+		return six(header.ProtoIPv4, 0, four(header.ICMP, 0, flow, port(byte(rand.Uint32()))))
+	},
+	func(flow byte) []byte {
+		return six(header.ProtoIPv4, 0, four(header.UDP, 0x20, flow, port(byte(rand.Uint32()))))
+	},
+}
+
+var flows4 = []func(byte) []byte{
+	func(flow byte) []byte { return four(header.TCP, 0, 0, port(flow)) },
+	func(flow byte) []byte { return four(header.UDP, 0x40, 0, port(flow)) },
+	func(flow byte) []byte { return four(header.ICMP, 0, flow, port(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return four(header.TCP, 0x20, flow, port(byte(rand.Uint32()))) }, // a fragment
+	func(flow byte) []byte { return four(header.UDP, 1, flow, port(byte(rand.Uint32()))) },
+}
+
+func port(n byte) []byte { return append([]byte{n, 1, 0, 53}, make([]byte, 20)...) }
+
+// six is an IPv6 packet of which a part of the destination is given.
+func six(next, dest byte, payload []byte) []byte {
+	p := make([]byte, header.IPv6Len)
+	p[0], p[1], p[6], p[7] = 0x60, byte(rand.Uint32()&15), next, byte(rand.Uint32())
+	p[8], p[23], p[24], p[39] = 0xfc, 1, 0xfc, dest
+	return append(p, payload...)
+}
+
+// four is an IPv4 packet of which the flags and a part of the destination are
+// given.
+func four(protocol, flags, dest byte, payload []byte) []byte {
+	p := make([]byte, header.IPv4Len)
+	p[0], p[5], p[6], p[8], p[9] = 0x45, byte(rand.Uint32()), flags, byte(rand.Uint32()), protocol
+	p[12], p[15], p[16], p[19] = 10, 1, 10, dest
+	return append(p, payload...)
+}
+
+// Each packet comes to one shard, all packets of a flow to the same, and flows to
+// all of them.
+func TestShards(t *testing.T) {
+	both(t, func(t *testing.T, e ends) {
+		for name, c := range shardCases {
+			t.Run(name, func(t *testing.T) { testShards(t, e, c) })
+		}
+	})
+}
+
+func testShards(t *testing.T, e ends, c shardCase) {
+	const flows, each = 30, 3
+	shards := newShards(t, e, int(c.protocol))
+	for kind, inner := range c.inner {
+		var pkts []transport.Packet
+		for n := range flows * each {
+			flow := byte(n % flows)
+			// The last four bytes are the packet's number.
+			p := append(append([]byte(nil), c.gre...), inner(flow)...)
+			pkts = append(pkts, transport.Packet{Head: e.outer(c.protocol, binary.BigEndian.AppendUint32(p, uint32(n)))})
+		}
+		shardOf := shards.carry(t, pkts, func(pkt []byte) int { return int(binary.BigEndian.Uint32(pkt[len(pkt)-4:])) })
+		used := make(map[int]bool)
+		for n := range flows * each {
+			used[shardOf[n]] = true
+			if first := shardOf[n%flows]; shardOf[n] != first {
+				t.Errorf("kind %d: flow %d at shards %d and %d", kind, n%flows, first, shardOf[n])
+			}
+		}
+		if len(used) != shardCount {
+			t.Errorf("kind %d: all %d flows came to %d of %d shards", kind, flows, len(used), shardCount)
+		}
+	}
+}
+
+// Packets that end anywhere come to one shard, too; and so do those that are none
+// of ours.
+func TestShardsGetEverything(t *testing.T) {
+	both(t, func(t *testing.T, e ends) {
+		for name, c := range shardCases {
+			t.Run(name, func(t *testing.T) {
+				shards := newShards(t, e, int(c.protocol))
+				for _, inner := range c.inner {
+					whole := append(append([]byte(nil), c.gre...), inner(1)...)
+					var pkts []transport.Packet
+					for n := range whole {
+						pkts = append(pkts, transport.Packet{Head: e.outer(c.protocol, whole[:n])})
+					}
+					none := len(e.outer(c.protocol, nil))
+					shards.carry(t, pkts, func(pkt []byte) int { return len(pkt) - none })
+				}
+			})
+		}
+		for name, c := range map[string]struct {
+			protocol byte
+			payload  []byte
+		}{
+			"version 1 of GRE":    {header.GRE, []byte{0x30, 1, 0x88, 0x0b}},
+			"GRE with routing":    {header.GRE, []byte{0x40, 0, 8, 0}},
+			"GRE with Ethernet":   {header.GRE, []byte{0, 0, 0x65, 0x58}},
+			"IPv4 with options":   {header.ProtoIPv4, []byte{0x46}},
+			"an unknown protocol": {protocol, nil},
+		} {
+			t.Run(name, func(t *testing.T) {
+				pkt := e.outer(c.protocol, append(c.payload, make([]byte, 100)...))
+				newShards(t, e, int(c.protocol)).carry(t, []transport.Packet{{Head: pkt}}, func([]byte) int { return 0 })
+			})
+		}
+	})
+}
+
+const shardCount = 3
+
+// shards are receivers that share what comes to the right end.
+type shards struct {
+	tx  *transport.RawSender
+	got chan shardPacket
+}
+
+type shardPacket struct {
+	shard int
+	data  []byte
+}
+
+func newShards(t *testing.T, e ends, protocol int) *shards {
+	n := alone(t)
+	s := &shards{dial(t, n, e.left, transport.Options{}), make(chan shardPacket, 1<<12)}
+	for i := range shardCount {
+		rx := listen(t, n, e.right, protocol, transport.Shard{Index: i, Count: shardCount}, transport.Options{})
+		go func() {
+			bufs, sizes := buffers(transport.BatchSize, 2000), make([]int, transport.BatchSize)
+			for {
+				n, err := rx.Receive(bufs, sizes)
+				if err != nil {
+					return
+				}
+				for k := range n {
+					s.got <- shardPacket{i, bytes.Clone(bufs[k][:sizes[k]])}
+				}
+			}
+		}()
+	}
+	return s
+}
+
+// carry sends packets twice, and returns at which shard each arrived. It says
+// where one comes to two, or none. number tells which of them a packet is.
+func (s *shards) carry(t *testing.T, pkts []transport.Packet, number func(pkt []byte) int) []int {
+	t.Helper()
+	shardOf, times := make([]int, len(pkts)), make([]int, len(pkts))
+	for round := range 2 {
+		if n, err := s.tx.Send(pkts); err != nil {
+			t.Fatalf("packet %d: %v", n, err)
+		}
+		for range pkts {
+			select {
+			case p := <-s.got:
+				n := number(p.data)
+				if times[n]++; times[n] > 1 && (shardOf[n] != p.shard || times[n] > round+1) {
+					t.Fatalf("packet %d came to shards %d and %d", n, shardOf[n], p.shard)
+				}
+				shardOf[n] = p.shard
+				if sent := arrived(pkts[n].Head); !bytes.Equal(p.data, sent) {
+					t.Fatalf("packet %d\n got %x\nsent %x", n, p.data, sent)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("packets are missing: %v", times)
+			}
+		}
+	}
+	return shardOf
+}

@@ -1,0 +1,101 @@
+package transport
+
+import (
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+)
+
+// Offsets in struct xdp_md.
+const (
+	xdpDataEnd = 4
+	xdpQueue   = 16 // rx_queue_index
+)
+
+// xdpPass is XDP_PASS.
+const xdpPass = 2
+
+// xdpProgram is the filter. What it hands over is not larger than a frame takes;
+// IPv4 has a header without options and is no fragment, and IPv6 has the protocol
+// right behind its header.
+func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
+	begin := asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
+		asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
+		asm.Mov.Reg(asm.R4, asm.R2),
+		asm.Add.Imm(asm.R4, ethernetLen+header.IPv4Len),
+		asm.JGT.Reg(asm.R4, asm.R3, "pass"),
+		asm.Mov.Reg(asm.R7, asm.R3),
+		asm.Sub.Reg(asm.R7, asm.R2),
+		asm.JGT.Imm(asm.R7, int32(ethernetLen+mtu), "pass"),
+
+		asm.LoadMem(asm.R5, asm.R2, 12, asm.Half),
+		asm.HostTo(asm.BE, asm.R5, asm.Half),
+		asm.JEq.Imm(asm.R5, unix.ETH_P_IPV6, "ipv6"),
+		asm.JNE.Imm(asm.R5, unix.ETH_P_IP, "pass"),
+	}
+	end := asm.Instructions{
+		// A queue without a port passes its packets on, too.
+		asm.LoadMapPtr(asm.R1, ports).WithSymbol("take"),
+		asm.LoadMem(asm.R2, asm.R6, xdpQueue, asm.Word),
+		asm.Mov.Imm(asm.R3, xdpPass),
+		asm.FnRedirectMap.Call(),
+		asm.Return(),
+
+		asm.Mov.Imm(asm.R0, xdpPass).WithSymbol("pass"),
+		asm.Return(),
+	}
+	p := append(begin, xdpIPv4(pairs4)...)
+	p = append(p, xdpIPv6(pairs6)...)
+	return append(p, end...)
+}
+
+// xdpIPv4 looks at a packet whose header is there.
+func xdpIPv4(pairs int) asm.Instructions {
+	const ip = ethernetLen
+	check := asm.Instructions{
+		asm.LoadMem(asm.R5, asm.R2, ip, asm.Byte),
+		asm.JNE.Imm(asm.R5, 0x45, "pass"),
+		asm.LoadMem(asm.R5, asm.R2, ip+6, asm.Half),
+		asm.HostTo(asm.BE, asm.R5, asm.Half),
+		asm.And.Imm(asm.R5, header.MF|header.OffsetMask),
+		asm.JNE.Imm(asm.R5, 0, "pass"),
+	}
+	return append(check, xdpLookUp(pairs, xdpKey4Len, ip+12, ip+9)...)
+}
+
+// xdpIPv6 looks at a packet that has as many bytes as an IPv4 header.
+func xdpIPv6(pairs int) asm.Instructions {
+	const ip = ethernetLen
+	check := asm.Instructions{
+		asm.Mov.Reg(asm.R4, asm.R2).WithSymbol("ipv6"),
+		asm.Add.Imm(asm.R4, ip+header.IPv6Len),
+		asm.JGT.Reg(asm.R4, asm.R3, "pass"),
+		asm.LoadMem(asm.R5, asm.R2, ip, asm.Byte),
+		asm.And.Imm(asm.R5, 0xf0),
+		asm.JNE.Imm(asm.R5, 0x60, "pass"),
+	}
+	return append(check, xdpLookUp(pairs, xdpKey6Len, ip+8, ip+6)...)
+}
+
+// xdpLookUp passes on what is not in a map. The key's addresses and its protocol
+// lie at offsets in the packet.
+func xdpLookUp(pairs int, keyLen, addresses, protocol int16) asm.Instructions {
+	var p asm.Instructions
+	for i := int16(0); i < keyLen-4; i += 4 {
+		p = append(p,
+			asm.LoadMem(asm.R5, asm.R2, addresses+i, asm.Word),
+			asm.StoreMem(asm.R10, i-keyLen, asm.R5, asm.Word))
+	}
+	return append(p,
+		asm.LoadMem(asm.R5, asm.R2, protocol, asm.Byte),
+		asm.StoreMem(asm.R10, -4, asm.R5, asm.Word),
+		asm.LoadMapPtr(asm.R1, pairs),
+		asm.Mov.Reg(asm.R2, asm.R10),
+		asm.Add.Imm(asm.R2, int32(-keyLen)),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+		asm.Ja.Label("take"))
+}
