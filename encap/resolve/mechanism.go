@@ -19,8 +19,8 @@ type Resolver interface {
 	// resolver is a Speaker, which may Hold the packet.
 	To(ip header.IPv6) (dst uint32, r drop.Reason)
 	// From says whether an IPv6 packet may have come in the packet outer, whose
-	// destination is ours. Both were checked by header.Parse. It may rewrite the
-	// inner packet's addresses.
+	// destination is ours, or a group that we joined. Both were checked by
+	// header.Parse. It may rewrite the inner packet's addresses.
 	From(outer header.IPv4, inner header.IPv6) drop.Reason
 }
 
@@ -41,6 +41,14 @@ type Site struct {
 	Own    []netip.Prefix // the interface's addresses
 	Hosts  [][]netip.Addr // the addresses of each of Mechanism.Hosts; none while a name does not resolve
 	Strict bool           // as Martian4 has it
+
+	// Links are this host's IPv4 addresses, each with the length of its subnet:
+	// neither they nor the subnets' broadcast addresses are far ends (RFC 3964
+	// sections 4.1.4 and 5.1). Delegated are the 6rd prefixes delegated to this
+	// host, by whatever tunnel: packets of one mechanism do not enter another
+	// (RFC 6324). Both may be empty.
+	Links     []netip.Prefix
+	Delegated []netip.Prefix
 }
 
 // Host is an outer host: either its address or its DNS name is set.
@@ -84,4 +92,11 @@ type Learnt struct {
 type Lease struct {
 	Prefix           netip.Prefix // the address and its length
 	Preferred, Valid time.Time
+}
+
+// Joiner is a Speaker that must hear IPv4 multicast: Groups are the groups that
+// are to be joined on the local address's interface. They may change when
+// something was learnt.
+type Joiner interface {
+	Groups() []netip.Addr
 }

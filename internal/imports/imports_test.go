@@ -13,7 +13,8 @@ import (
 var rules = map[string][]string{
 	"sixfour/encap/drop":            {},
 	"sixfour/encap/header":          {"sixfour/encap/drop"},
-	"sixfour/encap/resolve":         {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/encap/nd":              {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/encap/resolve":         {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/encap/fragment":        {"sixfour/encap/drop", "sixfour/encap/header"},
 	"sixfour/encap":                 {"sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/transport/wait":        {},
@@ -21,6 +22,7 @@ var rules = map[string][]string{
 	"sixfour/transport":             {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/encap/icmp":            {"sixfour/encap/header"},
 	"sixfour/internal/pathmtu":      {},
+	"sixfour/internal/address":      {"sixfour/encap/resolve"},
 	"sixfour/internal/config":       {"sixfour/encap", "sixfour/encap/resolve"},
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
 	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/pathmtu", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
@@ -39,7 +41,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 

@@ -1,0 +1,182 @@
+package resolve
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// Role is the part that a node plays in a mechanism whose nodes differ.
+type Role string
+
+// The roles of 6to4, and of 6rd.
+const (
+	RoleHost   Role = "host"   // 6to4 for its own addresses only
+	RoleRouter Role = "router" // 6to4 for a site
+	RoleRelay  Role = "relay"  // between 6to4 and native IPv6
+	RoleReturn Role = "return" // a server that sends its answers to 6to4 clients itself
+	RoleCE     Role = "ce"     // 6rd customer edge
+	RoleBR     Role = "br"     // 6rd border relay
+)
+
+// SixToFour is 6to4 (RFC 3056): a public IPv4 address V4ADDR is the IPv6 prefix
+// 2002:V4ADDR::/48, so that each site finds every other in the addresses. What is
+// not 6to4 goes through a relay, if there is one. Because anybody may send a
+// packet with any inner source, each packet's inner and outer addresses must
+// agree as RFC 3964 says; a native source cannot be verified, and is taken from
+// any relay unless those are listed. Link-local and multicast packets are
+// drop.Martian both ways. An inner address, source or destination, that
+// contradicts an outer one is drop.Spoof.
+type SixToFour struct {
+	Role    Role
+	Relay   Host           // of a host or router: where native destinations are sent; zero: nowhere
+	Relays  []netip.Prefix // IPv4: from whom native sources are taken; nil: from anybody
+	Clients []netip.Prefix // of a relay: IPv4 addresses whose packets it carries (RFC 3964 section 4.2.5)
+	Sources []netip.Prefix // of a return path: inner sources that it carries
+}
+
+// Hosts is the relay.
+func (m SixToFour) Hosts() []Host {
+	if m.Relay == (Host{}) {
+		return nil
+	}
+	return []Host{m.Relay}
+}
+
+// Resolver is the one for a place whose local address is globally unique (RFC
+// 6343 section 4.1: one that is not makes a site that nobody can answer).
+func (m SixToFour) Resolver(at Site) (Resolver, error) {
+	p, err := newPlace(at, "6to4")
+	if err != nil {
+		return nil, err
+	}
+	if Martian4(p.local, at.Strict) {
+		return nil, fmt.Errorf("6to4: local address %v is not globally unique, so that no answer could reach it: set local to a public address, or use mode 6in4 through a tunnel broker", at.Local)
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	own := prefix6{prefix6to4(p.local), word6{hi: 0xffffffffffff0000}}
+	p.home = []prefix6{own}
+	r := &sixToFour{place: p, role: m.Role, anySource: m.Relays == nil,
+		relays: prefixes4(m.Relays), clients: prefixes4(m.Clients), sources: prefixes6(m.Sources)}
+	for _, o := range prefixes6(at.Own) {
+		if !is6to4(o.value) {
+			r.native = append(r.native, o)
+		}
+	}
+	if relay := outer4(m.Hosts(), at); len(relay) > 0 {
+		r.relay = relay[0]
+	}
+	return r, nil
+}
+
+func (m SixToFour) check() error {
+	switch {
+	case !slices.Contains([]Role{RoleHost, RoleRouter, RoleRelay, RoleReturn}, m.Role):
+		return fmt.Errorf("6to4: role %q: use host, router, relay or return", m.Role)
+	case m.Relay != (Host{}) && m.Role != RoleHost && m.Role != RoleRouter:
+		return fmt.Errorf("6to4: a %s reaches native IPv6 itself: leave out the relay, or use role router", m.Role)
+	case m.Role == RoleRelay && m.Clients == nil:
+		return errors.New("6to4: a relay must know whom it serves: set clients, to 0.0.0.0/0 for an open relay")
+	case m.Role == RoleReturn && m.Sources == nil:
+		return errors.New("6to4: a return path must know whose answers it sends: set sources to this server's native prefixes")
+	}
+	return nil
+}
+
+type sixToFour struct {
+	place
+	role      Role
+	relay     uint32 // 0: none
+	anySource bool
+	relays    []prefix4
+	clients   []prefix4
+	sources   []prefix6
+	native    []prefix6 // the interface's prefixes that are not 6to4
+}
+
+// sane is the IPv6 sanity check of RFC 3964 section 5.3.2, of a source or a
+// destination.
+func (r *sixToFour) sane(a word6) bool {
+	return a.hi>>48 != 0 && !noLink(a) && (!is6to4(a) || r.global4(v4of6to4(a)))
+}
+
+// To is RFC 3964 section 5.1.
+func (r *sixToFour) To(ip header.IPv6) (uint32, drop.Reason) {
+	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	if !r.sane(src) || !r.sane(to) {
+		return 0, drop.Martian
+	}
+	dst := r.relay
+	if is6to4(to) {
+		dst = v4of6to4(to)
+	}
+	if dst == 0 {
+		return 0, drop.NoPeer
+	}
+	if !r.mayLeave(src, to) {
+		return 0, drop.Spoof
+	}
+	if why := r.leads(ip, dst); why != drop.None {
+		return 0, why
+	}
+	return dst, drop.None
+}
+
+func (r *sixToFour) mayLeave(src, to word6) bool {
+	switch {
+	case r.role == RoleReturn: // mechanisms 9.5
+		return !is6to4(src) && within(r.sources, src)
+	case is6to4(src):
+		return v4of6to4(src) == r.local && (r.role != RoleHost || slices.Contains(r.own6, src))
+	}
+	return is6to4(to) // else native to native
+}
+
+// From is RFC 3964 section 5.2.
+func (r *sixToFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+	if r.role == RoleReturn {
+		return drop.ForeignSource
+	}
+	src4 := source4(outer)
+	src, to := readWord6(inner.Source()), readWord6(inner.Dest())
+	switch {
+	case !r.global4(src4), !r.sane(src), !r.sane(to):
+		return drop.Martian
+	case r.home[0].contains(src), within(r.native, src), slices.Contains(r.own6, src):
+		return drop.OwnSource
+	case r.mine(src4), is6to4(src) && v4of6to4(src) != src4:
+		return drop.Spoof
+	case is6to4(to):
+		return r.arrives(dest4(outer), src4, src, to, inner)
+	case !is6to4(src):
+		return drop.Spoof // native to native
+	case r.role != RoleRelay:
+		return drop.NoPeer
+	case !within4(r.clients, src4):
+		return drop.ForeignSource
+	case r.returns(src), r.returns(to):
+		return drop.Loop
+	}
+	return drop.None
+}
+
+// arrives judges a packet to a 6to4 address.
+func (r *sixToFour) arrives(dst4, src4 uint32, src, to word6, inner header.IPv6) drop.Reason {
+	switch {
+	case v4of6to4(to) != dst4:
+		return drop.Spoof
+	case r.role == RoleHost && !slices.Contains(r.own6, to):
+		return drop.NoPeer
+	case !is6to4(src) && !r.anySource && !within4(r.relays, src4):
+		return drop.ForeignSource
+	case r.returns(src), r.returns(to):
+		return drop.Loop
+	}
+	return drop.None
+}

@@ -1,0 +1,59 @@
+package resolve
+
+import (
+	"net/netip"
+)
+
+// Scheme is a way to put an IPv4 address into an IPv6 address.
+type Scheme string
+
+// The schemes that can be told from an address alone; 6rd needs its domain.
+const (
+	Scheme6to4   Scheme = "6to4"     // 2002:V4ADDR::/48 (RFC 3056 section 2)
+	SchemeISATAP Scheme = "isatap"   // interface identifier [02]00:5efe:V4ADDR (RFC 5214 section 6.1)
+	SchemeTeredo Scheme = "teredo"   // 2001:0:SERVER:flags:^port:^V4ADDR (RFC 4380 section 4)
+	SchemeCompat Scheme = "v4compat" // ::V4ADDR (RFC 4291 section 2.5.5.1)
+)
+
+// Embedding is an IPv4 address in an IPv6 address: the one to which a tunnel of
+// the scheme would send.
+type Embedding struct {
+	Scheme Scheme
+	Addr   netip.Addr
+}
+
+// Embedded is every IPv4 address that an IPv6 address has in it by some scheme:
+// an ISATAP address may lie in a 6to4 prefix. None is a possible answer.
+func Embedded(a netip.Addr) (out []Embedding) {
+	if !a.Is6() || a.Is4In6() {
+		return nil
+	}
+	b := a.As16()
+	w := readWord6(b[:])
+	add := func(s Scheme, v4 uint32) { out = append(out, Embedding{s, addr4(v4)}) }
+	if is6to4(w) {
+		add(Scheme6to4, v4of6to4(w))
+	}
+	if isTeredo(w) {
+		add(SchemeTeredo, ^uint32(w.lo))
+	}
+	if isISATAP(w) {
+		add(SchemeISATAP, uint32(w.lo))
+	}
+	if isCompat(w) && w.lo > 1 { // :: and ::1 are other things
+		add(SchemeCompat, uint32(w.lo))
+	}
+	return out
+}
+
+func is6to4(a word6) bool       { return a.hi>>48 == 0x2002 }
+func v4of6to4(a word6) uint32   { return uint32(a.hi >> 16) }
+func isTeredo(a word6) bool     { return a.hi>>32 == 0x20010000 }
+func isCompat(a word6) bool     { return a.hi == 0 && a.lo>>32 == 0 }
+func isISATAP(a word6) bool     { return a.lo>>32&^universal == 0x5efe }
+func embeds(a word6) bool       { return is6to4(a) || isISATAP(a) || isTeredo(a) }
+func prefix6to4(v uint32) word6 { return word6{hi: 0x2002<<48 | uint64(v)<<16} }
+
+// universal is the u bit of the upper half of an interface identifier: whoever
+// compares ISATAP's leaves it out.
+const universal = 0x02000000

@@ -1,0 +1,217 @@
+package resolve
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+var vectorPattern = regexp.MustCompile(`\*\*([^*]+)\*\* \((\d+) bytes\):[^\n]*\n\n` + "```hex\n([0-9a-f\n]+)```")
+
+func readVectors(t testing.TB) map[string][]byte {
+	t.Helper()
+	text, err := os.ReadFile("../../testdata/vectors/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vectors := make(map[string][]byte)
+	for _, m := range vectorPattern.FindAllStringSubmatch(string(text), -1) {
+		b, err := hex.DecodeString(strings.ReplaceAll(m[3], "\n", ""))
+		if err != nil {
+			t.Fatalf("%s: %v", m[1], err)
+		}
+		vectors[m[1]] = b
+	}
+	return vectors
+}
+
+// vector is one of them, with its outer and inner packet.
+func vector(t testing.TB, name string) (header.IPv4, header.IPv6) {
+	t.Helper()
+	outer, r := header.ParseIPv4(readVectors(t)[name])
+	if r != drop.None {
+		t.Fatalf("%s: %v", name, r)
+	}
+	inner, r := header.ParseIPv6(outer.Payload())
+	if r != drop.None {
+		t.Fatalf("%s: %v", name, r)
+	}
+	return outer, inner
+}
+
+func at(local string, own ...string) Site {
+	return Site{Local: netip.MustParseAddr(local), Own: prefixes(own...)}
+}
+
+func resolver(t testing.TB, m Mechanism, s Site) Resolver {
+	t.Helper()
+	r, err := m.Resolver(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// v4 is an IPv4 address as resolvers give it.
+func v4(s string) uint32 {
+	if s == "" {
+		return 0
+	}
+	w, _ := word4(netip.MustParseAddr(s))
+	return w
+}
+
+func host(s string) Host { return Host{Addr: netip.MustParseAddr(s)} }
+
+// flow is what a resolver makes of a packet between two inner addresses: out, to
+// where it goes or why not; in, when it comes from one outer address to another,
+// whether it may.
+type flow struct {
+	out, in  string // the outer destination expected of To; the outer source given to From
+	to       string // the outer destination given to From
+	src, dst string
+	why      drop.Reason
+}
+
+func (f flow) check(t *testing.T, r Resolver) {
+	t.Helper()
+	ip := header.IPv6(inner(f.src, f.dst))
+	if f.in == "" {
+		if dst, why := r.To(ip); why != f.why || why == drop.None && dst != v4(f.out) {
+			t.Errorf("%s > %s goes to %v, %v; want %s, %v", f.src, f.dst, addr4(dst), why, f.out, f.why)
+		}
+		return
+	}
+	if why := r.From(header.IPv4(inner(f.in, f.to)), ip); why != f.why {
+		t.Errorf("%s > %s from %s to %s: %v, want %v", f.src, f.dst, f.in, f.to, why, f.why)
+	}
+}
+
+func TestVectorsOfMechanisms(t *testing.T) {
+	router := SixToFour{Role: RoleRouter, Relay: host("192.88.99.1")}
+	sixrd := SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), MaskLen: 8, Role: RoleCE, Relays: []Host{host("10.0.0.1")}}
+	br := sixrd
+	br.Role, br.Relays = RoleBR, nil
+	server := SixToFour{Role: RoleReturn, Sources: prefixes("2001:db8:5::/48")}
+	for _, c := range []struct {
+		name string
+		from Mechanism // who sends it; nil: nobody does
+		to   Mechanism // who receives it
+		why  drop.Reason
+	}{
+		{"AUTO-1", V4Compat{}, V4Compat{}, drop.None},
+		{"6TO4-1", router, router, drop.None},
+		{"6TO4-2", router, nil, drop.None},
+		{"6TO4-3", server, router, drop.None},
+		{"6TO4-D1", nil, router, drop.Spoof},
+		{"6TO4-D2", nil, router, drop.Martian},
+		{"6TO4-D3", nil, router, drop.Spoof},
+		{"6RD-1", sixrd, sixrd, drop.None},
+		{"6RD-2", sixrd, br, drop.None},
+		{"6RD-3", br, sixrd, drop.None},
+		{"6RD-D1", nil, br, drop.Spoof},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			outer, in := vector(t, c.name)
+			if c.from != nil {
+				dst, why := resolver(t, c.from, Site{Local: outer.Src()}).To(in)
+				if why != drop.None || addr4(dst) != outer.Dst() {
+					t.Errorf("goes to %v, %v; want %v", addr4(dst), why, outer.Dst())
+				}
+			}
+			if c.to != nil {
+				if why := resolver(t, c.to, Site{Local: outer.Dst()}).From(outer, in); why != c.why {
+					t.Errorf("arrives: %v, want %v", why, c.why)
+				}
+			}
+		})
+	}
+}
+
+// Neither way of any mechanism allocates.
+func TestResolversNoAllocs(t *testing.T) {
+	for _, c := range []struct {
+		m             Mechanism
+		s             Site
+		src, dst      string
+		theirs, outer string
+	}{
+		{SixToFour{Role: RoleRouter, Relay: host("192.88.99.1")}, at("192.0.2.1", "2002:c000:201::1/16"), "2002:c000:201::1", "2001:db8::1", "198.51.100.2", "192.0.2.1"},
+		{SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), MaskLen: 8, Role: RoleCE, Relays: []Host{host("10.0.0.1")}}, at("10.1.1.1"), "2001:db8:101:100::1", "3fff::1", "10.0.0.1", "10.1.1.1"},
+		{V4Compat{}, at("192.0.2.1"), "::192.0.2.1", "::198.51.100.2", "198.51.100.2", "192.0.2.1"},
+	} {
+		r := resolver(t, c.m, c.s)
+		out, in, outer := header.IPv6(inner(c.src, c.dst)), header.IPv6(inner(c.dst, c.src)), header.IPv4(inner(c.theirs, c.outer))
+		if _, why := r.To(out); why != drop.None {
+			t.Errorf("%T: %v", r, why)
+		}
+		if why := r.From(outer, in); why != drop.None {
+			t.Errorf("%T: %v", r, why)
+		}
+		if n := testing.AllocsPerRun(100, func() { r.To(out); r.From(outer, in) }); n != 0 {
+			t.Errorf("%T: %v allocations", r, n)
+		}
+	}
+}
+
+// A packet never goes to an address of ours, nor where another mechanism would
+// bring it back (RFC 6324 section 2, RFC 6169 section 5).
+func TestLoops(t *testing.T) {
+	s := at("192.0.2.1")
+	s.Links = prefixes("192.0.2.1/24", "203.0.113.5/28")
+	s.Delegated = prefixes("2001:db8:6464:100::/56")
+	r := resolver(t, SixToFour{Role: RoleRouter, Relay: host("192.88.99.1")}, s)
+	const site = "2002:c000:201:1::1"
+	for _, f := range []flow{
+		{src: site, dst: "2002:c000:201:2::1", why: drop.Loop},                        // our own site
+		{src: site, dst: "2002:cb00:7105::1", why: drop.Loop},                         // our other address
+		{src: site, dst: "2001:db8:1::5efe:c000:201", why: drop.Loop},                 // ISATAP, private form
+		{src: site, dst: "2001:db8:1::200:5efe:203.0.113.5", why: drop.Loop},          // and the other
+		{src: site, dst: "2002:c633:6402::200:5efe:192.0.2.1", why: drop.Loop},        // in another's 6to4 prefix
+		{src: site, dst: "2001:0:4136:e378:0:63bf:3fff:fdfe", why: drop.Loop},         // Teredo client 192.0.2.1
+		{src: site, dst: "2001:db8:6464:1ff::1", why: drop.Loop},                      // our 6rd prefix
+		{src: "2001:db8:6464:1ff::1", dst: "2002:c633:6402::1", why: drop.Loop},       // what 6rd brought
+		{src: "2001:db8:2::5efe:192.0.2.1", dst: "2002:c633:6402::1", why: drop.Loop}, // what ISATAP brought
+		{src: site, dst: "2002:c000:2ff::1", why: drop.Martian},                       // our subnets' broadcast addresses
+		{src: site, dst: "2002:cb00:710f::1", why: drop.Martian},
+		{src: site, dst: "2002:cb00:710e::1", out: "203.0.113.14"},
+		{src: "2002:c000:201::200:5efe:192.0.2.1", dst: "2002:c633:6402::1", out: "198.51.100.2"}, // ISATAP within the site
+		{src: site, dst: "2001:0:4136:e378:0:63bf:3fff:fdfd", out: "192.88.99.1"},
+		{in: "198.51.100.9", to: "192.0.2.1", src: "2001:0:4136:e378:0:63bf:3fff:fdfe", dst: site, why: drop.Loop},
+		{in: "198.51.100.9", to: "192.0.2.1", src: "2001:db8:6464:100::1", dst: site, why: drop.Loop},
+	} {
+		f.check(t, r)
+	}
+}
+
+func TestEmbedded(t *testing.T) {
+	for _, c := range []struct {
+		addr string
+		want []Embedding
+	}{
+		{"2002:c000:201::1", []Embedding{{Scheme6to4, netip.MustParseAddr("192.0.2.1")}}},
+		{"2001:0:4136:e378:0:63bf:3fff:fdd2", []Embedding{{SchemeTeredo, netip.MustParseAddr("192.0.2.45")}}},
+		{"fe80::200:5efe:192.0.2.1", []Embedding{{SchemeISATAP, netip.MustParseAddr("192.0.2.1")}}},
+		{"2002:c000:201::5efe:10.0.0.1", []Embedding{{Scheme6to4, netip.MustParseAddr("192.0.2.1")}, {SchemeISATAP, netip.MustParseAddr("10.0.0.1")}}},
+		{"::192.0.2.1", []Embedding{{SchemeCompat, netip.MustParseAddr("192.0.2.1")}}},
+		{"::1", nil}, {"::", nil}, {"::ffff:192.0.2.1", nil}, {"192.0.2.1", nil}, {"2001:db8::1", nil},
+		{"2001:1::1", nil}, {"fe80::100:5efe:192.0.2.1", nil},
+	} {
+		got := Embedded(netip.MustParseAddr(c.addr))
+		if len(got) != len(c.want) {
+			t.Errorf("%s: %v", c.addr, got)
+			continue
+		}
+		for i := range got {
+			if got[i] != c.want[i] {
+				t.Errorf("%s: %v, want %v", c.addr, got[i], c.want[i])
+			}
+		}
+	}
+}

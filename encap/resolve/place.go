@@ -1,0 +1,205 @@
+package resolve
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// place is a Site as the resolvers of automatic mechanisms read it, and what all
+// of them ask of a packet.
+type place struct {
+	local     uint32
+	own4      []uint32 // addresses of this host, Local among them
+	broadcast []uint32 // those of its subnets
+	own6      []word6  // the interface's addresses
+	strict    bool
+	home      []prefix6 // where an address of ours may be embedded, because it is this mechanism's work
+	delegated []prefix6
+}
+
+func newPlace(at Site, mechanism string) (place, error) {
+	local, ok := word4(at.Local)
+	if !ok || !unicast4(local) {
+		return place{}, fmt.Errorf("%s: local address %v: the mechanism needs an IPv4 address of this host: set local to one", mechanism, at.Local)
+	}
+	p := place{local: local, own4: []uint32{local}, strict: at.Strict}
+	for _, l := range at.Links {
+		if a, ok := word4(l.Addr()); ok {
+			p.own4 = append(p.own4, a)
+			if l.Bits() < 31 { // RFC 3021: a link of two addresses has no broadcast
+				p.broadcast = append(p.broadcast, a|(1<<(32-l.Bits())-1))
+			}
+		}
+	}
+	for _, o := range at.Own {
+		if o.Addr().Is6() {
+			b := o.Addr().As16()
+			p.own6 = append(p.own6, readWord6(b[:]))
+		}
+	}
+	p.delegated = prefixes6(at.Delegated)
+	return p, nil
+}
+
+// mine reports whether an IPv4 address is one of this host.
+func (p *place) mine(a uint32) bool { return a == p.local || slices.Contains(p.own4, a) }
+
+// reachable4 reports whether an address can be a far end on any network: unicast,
+// and nobody's broadcast.
+func (p *place) reachable4(a uint32) bool {
+	return unicast4(a) && !slices.Contains(p.broadcast, a)
+}
+
+// global4 is reachable4 in the Internet.
+func (p *place) global4(a uint32) bool {
+	return !Martian4(a, p.strict) && !slices.Contains(p.broadcast, a)
+}
+
+// leads says whether an inner packet may go to an outer address without coming
+// back to us (RFC 6324 section 3.1, RFC 6169 section 5).
+func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
+	if p.mine(dst) || p.returns(readWord6(ip.Source())) || p.returns(readWord6(ip.Dest())) {
+		return drop.Loop
+	}
+	return drop.None
+}
+
+// returns reports whether an inner address embeds an IPv4 address of ours by
+// another mechanism: a packet to it, or an answer to it, would be tunnelled to
+// ourselves.
+func (p *place) returns(a word6) bool {
+	if !embeds(a) && len(p.delegated) == 0 || within(p.home, a) {
+		return false
+	}
+	switch {
+	case is6to4(a) && p.mine(v4of6to4(a)),
+		isISATAP(a) && p.mine(uint32(a.lo)),
+		isTeredo(a) && p.mine(^uint32(a.lo)):
+		return true
+	}
+	return within(p.delegated, a)
+}
+
+// noLink are the inner addresses that have no place on a link without neighbours,
+// as that of 6to4, 6rd and automatic tunnels is: link-local ones, because nothing
+// says whose they are, and multicast, because there is nobody to send it to all
+// (RFC 3964 section 5.3.2, RFC 5969 section 10).
+func noLink(a word6) bool {
+	return a.hi>>56 == 0xff || isLinkLocal(a) || a.hi>>54 == 0xfec0>>6
+}
+
+func isLinkLocal(a word6) bool { return a.hi>>54 == 0xfe80>>6 }
+func isMulticast(a word6) bool { return a.hi>>56 == 0xff }
+
+// unicast4 reports whether an IPv4 address can be that of a host.
+func unicast4(a uint32) bool { return a>>24 != 0 && a>>24 != 127 && a < 224<<24 }
+
+// private4 are the addresses of RFC 1918.
+func private4(a uint32) bool { return a>>24 == 10 || a>>20 == 0xac1 || a>>16 == 0xc0a8 }
+
+func source4(ip header.IPv4) uint32 { return binary.BigEndian.Uint32(ip.Source()) }
+func dest4(ip header.IPv4) uint32   { return binary.BigEndian.Uint32(ip.Dest()) }
+
+// word4 is an IPv4 address as a number.
+func word4(a netip.Addr) (uint32, bool) {
+	a = a.Unmap()
+	if !a.Is4() {
+		return 0, false
+	}
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:]), true
+}
+
+func addr4(a uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], a)
+	return netip.AddrFrom4(b)
+}
+
+func (w word6) addr() netip.Addr {
+	var b [16]byte
+	w.put(b[:])
+	return netip.AddrFrom16(b)
+}
+
+func (w word6) put(b []byte) {
+	binary.BigEndian.PutUint64(b, w.hi)
+	binary.BigEndian.PutUint64(b[8:], w.lo)
+}
+
+// prefix6 is an IPv6 prefix as a comparison.
+type prefix6 struct{ value, mask word6 }
+
+func newPrefix6(p netip.Prefix) prefix6 {
+	var m word6
+	if p.Bits() > 64 {
+		m = word6{^uint64(0), ^uint64(0) << (128 - p.Bits())}
+	} else {
+		m.hi = ^uint64(0) << (64 - p.Bits())
+	}
+	b := p.Masked().Addr().As16()
+	return prefix6{readWord6(b[:]), m}
+}
+
+func prefixes6(list []netip.Prefix) (out []prefix6) {
+	for _, p := range list {
+		if p.IsValid() && p.Addr().Is6() {
+			out = append(out, newPrefix6(p))
+		}
+	}
+	return out
+}
+
+func (p prefix6) contains(a word6) bool {
+	return a.hi&p.mask.hi == p.value.hi && a.lo&p.mask.lo == p.value.lo
+}
+
+func within(list []prefix6, a word6) bool {
+	for i := range list {
+		if list[i].contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// prefixes4 are IPv4 prefixes as comparisons.
+func prefixes4(list []netip.Prefix) (out []prefix4) {
+	for _, p := range list {
+		if a, ok := word4(p.Addr()); ok && p.IsValid() && p.Addr().Is4() {
+			shift := uint8(32 - p.Bits())
+			out = append(out, prefix4{a >> shift, shift})
+		}
+	}
+	return out
+}
+
+func within4(list []prefix4, a uint32) bool {
+	for _, p := range list {
+		if a>>p.shift == p.value {
+			return true
+		}
+	}
+	return false
+}
+
+// outer4 are the IPv4 addresses of hosts, in their order.
+func outer4(hosts []Host, at Site) (out []uint32) {
+	for i, h := range hosts {
+		addrs := []netip.Addr{h.Addr}
+		if !h.Addr.IsValid() && i < len(at.Hosts) {
+			addrs = at.Hosts[i]
+		}
+		for _, a := range addrs {
+			if w, ok := word4(a); ok && unicast4(w) && !slices.Contains(out, w) {
+				out = append(out, w)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,60 @@
+package resolve
+
+import (
+	"slices"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// V4Compat is automatic tunnelling (RFC 2893 section 5, which RFC 4213 withdrew):
+// hosts with addresses ::V4ADDR/96 reach each other directly, and nobody else.
+// Both inner addresses must be the outer ones; what is not, is drop.Spoof if it
+// embeds an address, and drop.ForeignSource or drop.NoPeer if it does not.
+// Link-local and multicast packets embed none.
+type V4Compat struct{}
+
+// Hosts is empty: there are no relays.
+func (V4Compat) Hosts() []Host { return nil }
+
+// Resolver is the one for a place with any IPv4 address.
+func (V4Compat) Resolver(at Site) (Resolver, error) {
+	p, err := newPlace(at, "v4compat")
+	if err != nil {
+		return nil, err
+	}
+	return &v4compat{p}, nil
+}
+
+type v4compat struct{ place }
+
+func (r *v4compat) To(ip header.IPv6) (uint32, drop.Reason) {
+	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	dst := uint32(to.lo)
+	switch {
+	case !isCompat(to):
+		return 0, drop.NoPeer
+	case !r.reachable4(dst): // also :: and ::1
+		return 0, drop.Martian
+	case r.mine(dst):
+		return 0, drop.Loop
+	case src != word6{lo: uint64(r.local)}:
+		return 0, drop.Spoof
+	}
+	return dst, drop.None
+}
+
+func (r *v4compat) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+	switch {
+	case !r.reachable4(src4):
+		return drop.Martian
+	case !isCompat(src):
+		return drop.ForeignSource
+	case r.mine(uint32(src.lo)), slices.Contains(r.own6, src):
+		return drop.OwnSource
+	case uint32(src.lo) != src4, !isCompat(to), uint32(to.lo) != dest4(outer):
+		return drop.Spoof
+	}
+	return drop.None
+}
