@@ -85,7 +85,7 @@ var floorSenders = []struct {
 	open func(va netlink.Link, to netip.Addr, mac net.HardwareAddr) (floorSender, error)
 }{
 	{"raw", func(_ netlink.Link, to netip.Addr, _ net.HardwareAddr) (floorSender, error) {
-		return transport.DialRaw4(left.Local, to, transport.Options{})
+		return transport.DialRaw(left.Local, transport.Options{})
 	}},
 	{"packet", func(va netlink.Link, _ netip.Addr, mac net.HardwareAddr) (floorSender, error) {
 		return newPacketSender(va, mac)
@@ -95,7 +95,7 @@ var floorSenders = []struct {
 		if err != nil {
 			return nil, err
 		}
-		other, err := transport.DialRaw4(left.Local, to, transport.Options{})
+		other, err := transport.DialRaw(left.Local, transport.Options{})
 		if err != nil {
 			port.Close()
 			return nil, err
@@ -133,7 +133,7 @@ func BenchmarkFloorSendReceive(b *testing.B) {
 	eachSender(b, ns, left.Remote, mac, func(b *testing.B, send func(n int)) {
 		var r *transport.RawReceiver
 		err := ns[1].Do(func() (err error) {
-			r, err = transport.ListenRaw4(left.Remote, header.ProtoIPv6, transport.Shard{}, transport.Options{})
+			r, err = transport.ListenRaw(left.Remote, header.ProtoIPv6, transport.Shard{}, transport.Options{})
 			return err
 		})
 		if err != nil {

@@ -147,7 +147,10 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 		}
 	}()
 
-	eng := engine.New(cfg, log)
+	eng, err := engine.New(cfg, log)
+	if err != nil {
+		return err
+	}
 	ctl, err := control.Listen(cfg.Control.Socket, eng.Status)
 	switch {
 	case err == nil:

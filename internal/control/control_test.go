@@ -17,8 +17,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func status() engine.Status {
-	return engine.Status{Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", State: engine.State{Phase: engine.Up},
-		In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}}}
+	return engine.Status{Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
+		State: engine.State{Phase: engine.Up}, In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}}}}
 }
 
 func TestStatus(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/pathmtu"
-	"sixfour/transport"
 )
 
 // peer is one remote endpoint of a tunnel. Of an automatic tunnel it stands for

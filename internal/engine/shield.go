@@ -4,7 +4,6 @@ import (
 	"os"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
 )
@@ -24,7 +23,7 @@ type shield struct {
 // looked at again and again like everything else.
 func (e *Engine) shieldUs() {
 	ends := e.shieldedEnds()
-	why := netcfg.KernelAnswers(modules, ends)
+	why := netcfg.KernelAnswers(modules, 41)
 	if why == "" || len(e.inbounds) == 0 {
 		if e.shield.up != nil {
 			e.log.Info("the kernel's answers are no longer kept back: there is no need", zap.String("nftables_table", e.shield.up.Name()))
@@ -44,7 +43,7 @@ func (e *Engine) shieldUs() {
 	case err != nil && err.Error() != e.shield.complain:
 		e.shield.complain = err.Error()
 		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+
-			"unload the modules (rmmod sit ipip tunnel4), or run: "+netcfg.ByHand(ends),
+			"unload the modules (rmmod sit ipip tunnel4), or run: "+netcfg.ByHand(41),
 			zap.String("because_of", why), zap.Error(err))
 	case err == nil && fresh:
 		e.shield.complain = ""

@@ -8,14 +8,12 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
-	"sixfour/internal/pathmtu"
 	"sixfour/transport"
 	"sixfour/tun"
 )
