@@ -40,11 +40,11 @@ const minLinkMTU = 1280
 var everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 
 // Learn puts what routers have announced on the interface: these addresses, none
-// of those that it was given before and that are not among them, and a default
-// route ::/0 if there is to be one, with the MTU that the routers want, if that
-// is 1280 at least. An address that the Settings have, too, stays as it is there. The kernel takes an address
-// away once it is no longer valid, and everything with the interface. On an error
-// the rest is done all the same.
+// of those that it put there before and that are not among them, and a default
+// route ::/0 if there is to be one, with the MTU that the routers want, if that is
+// 1280 at least. An address that the Settings have, too, stays as it is there. The
+// kernel takes an address away once it is no longer valid, and everything with the
+// interface. On an error the rest is done all the same.
 func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 	var leases []Lease
 	wanted := make(map[netip.Prefix]bool)

@@ -1,13 +1,13 @@
 package netcfg
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/google/nftables"
@@ -20,6 +20,9 @@ import (
 var (
 	one = netip.MustParseAddr("127.0.0.1")
 	two = netip.MustParseAddr("127.0.0.2")
+
+	one6 = netip.MustParseAddr("::1")
+	two6 = netip.MustParseAddr("2001:db8::2") // which nobody has
 )
 
 // portUnreachable is an ICMP port unreachable that quotes a packet of a
@@ -132,7 +135,7 @@ func TestShieldDropsWhatItShould(t *testing.T) {
 			want("two protected", two, 3, unix.IPPROTO_IPV6, true)
 			want("two protected", two, 3, unix.IPPROTO_GRE, true)
 			want("two protected", two, 3, unix.IPPROTO_IPIP, false)
-			if n := dropped(t, s); n != 3 {
+			if n := dropped(t, s, &s.v4); n != 3 {
 				t.Errorf("the rule's counter is %d, want 3", n)
 			}
 
@@ -142,18 +145,127 @@ func TestShieldDropsWhatItShould(t *testing.T) {
 	}
 }
 
-// dropped is the counter of the shield's rule.
-func dropped(t *testing.T, s *Shield) uint64 {
+// dropped is the counters of a family's rules, added up.
+func dropped(t *testing.T, s *Shield, g *guard) (n uint64) {
 	t.Helper()
-	rules, err := s.conn.GetRules(s.table, &nftables.Chain{Table: s.table, Name: "output"})
+	rules, err := s.conn.GetRules(g.table, &nftables.Chain{Table: g.table, Name: "output"})
 	must(t, err)
-	for _, e := range rules[0].Exprs {
-		if c, ok := e.(*expr.Counter); ok {
-			return c.Packets
+	counters := 0
+	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if c, ok := e.(*expr.Counter); ok {
+				n += c.Packets
+				counters++
+			}
 		}
 	}
-	t.Fatal("no counter")
-	return 0
+	if counters == 0 {
+		t.Fatal("no counter")
+	}
+	return n
+}
+
+// portUnreachable6 is an ICMPv6 error that quotes a packet of next headers, the
+// last of which is the protocol and the others of which are options.
+func portUnreachable6(to netip.Addr, kind, code byte, quoted ...byte) []byte {
+	p := make([]byte, 40+8+40+8*len(quoted))
+	header := func(b []byte, next byte, from, to netip.Addr) {
+		b[0], b[6], b[7] = 0x60, next, 64
+		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
+		copy(b[8:], from.AsSlice())
+		copy(b[24:], to.AsSlice())
+	}
+	header(p, unix.IPPROTO_ICMPV6, one6, one6)
+	p[40], p[41] = kind, code
+	q := p[48:]
+	header(q, quoted[0], one6, to)
+	for i, next := range quoted[1:] {
+		copy(q[40+8*i:], []byte{next, 0, 4, 1, 4, 1, 1, 0}) // RFC 2473 section 4.1.1: a limit of 4; PadN
+	}
+	return p
+}
+
+// passes6 is passes for IPv6.
+func passes6(t *testing.T, ns *rig.Namespace, packet []byte) bool {
+	t.Helper()
+	c, err := ns.Capture("lo")
+	must(t, err)
+	defer c.Close()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	must(t, err)
+	defer unix.Close(fd)
+	err = unix.Sendto(fd, packet, 0, &unix.SockaddrInet6{Addr: one6.As16()})
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		t.Fatal(err)
+	}
+	frames, werr := c.Waiting()
+	must(t, werr)
+	if (len(frames) > 0) != (err == nil) {
+		t.Fatalf("%d frames, %v", len(frames), err)
+	}
+	return len(frames) > 0
+}
+
+func TestShieldIPv6DropsWhatItShould(t *testing.T) {
+	const limited = unix.IPPROTO_DSTOPTS
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			ns := namespace(t)
+			s, err := openShield(way.flags)
+			must(t, err)
+			defer s.Close()
+			want := func(when string, to netip.Addr, kind, code byte, drop bool, quoted ...byte) {
+				t.Helper()
+				if got := !passes6(t, ns, portUnreachable6(to, kind, code, quoted...)); got != drop {
+					t.Errorf("%s: type %d, code %d, quoting next headers %d to %v: dropped is %v", when, kind, code, quoted, to, got)
+				}
+			}
+			// An error quotes what it can: a packet without anything behind its
+			// header has no options to look into.
+			cut := portUnreachable6(two6, 1, 4, limited)[:40+8+40]
+			binary.BigEndian.PutUint16(cut[4:], 8+40)
+
+			want("nothing protected", two6, 1, 4, false, unix.IPPROTO_IPV6)
+			must(t, s.Protect([]End{{two6, unix.IPPROTO_IPV6}, {one, unix.IPPROTO_IPIP}}))
+			want("one protected", two6, 1, 4, true, unix.IPPROTO_IPV6)
+			want("one protected", two6, 1, 4, true, limited, unix.IPPROTO_IPV6)
+			want("one protected", one6, 1, 4, false, unix.IPPROTO_IPV6)
+			want("one protected", one6, 1, 4, false, limited, unix.IPPROTO_IPV6)
+			want("one protected", two6, 1, 4, false, unix.IPPROTO_UDP)
+			want("one protected", two6, 1, 4, false, limited, unix.IPPROTO_UDP)
+			want("one protected", two6, 1, 4, false, unix.IPPROTO_IPIP)
+			want("one protected", two6, 1, 3, false, unix.IPPROTO_IPV6)
+			want("one protected", two6, 3, 0, false, unix.IPPROTO_IPV6)
+			want("options of another kind", two6, 1, 4, false, unix.IPPROTO_HOPOPTS, unix.IPPROTO_IPV6)
+			if !passes6(t, ns, cut) {
+				t.Error("a quote that is cut short is dropped")
+			}
+			if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPIP)) {
+				t.Error("the end for IPv4 is not protected")
+			}
+
+			must(t, s.Protect([]End{{one6, unix.IPPROTO_IPIP}, {one6, unix.IPPROTO_GRE}}))
+			want("others protected", two6, 1, 4, false, unix.IPPROTO_IPV6)
+			want("others protected", one6, 1, 4, true, unix.IPPROTO_IPIP)
+			want("others protected", one6, 1, 4, true, limited, unix.IPPROTO_GRE)
+			if !passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPIP)) {
+				t.Error("the end for IPv4 is still protected")
+			}
+			if n := dropped(t, s, &s.v6); n != 4 {
+				t.Errorf("the counters are %d, want 4", n)
+			}
+			if got := tables(t); len(got) != 2 || got[0] != s.Name() || got[1] != s.Name() {
+				t.Errorf("tables: %v, want %s for each family", got, s.Name())
+			}
+
+			must(t, s.Protect(nil))
+			want("nothing protected", one6, 1, 4, false, unix.IPPROTO_GRE)
+			must(t, s.Close())
+			if got := tables(t); len(got) != 0 {
+				t.Errorf("left: %v", got)
+			}
+		})
+	}
 }
 
 func TestShieldGoesWithClose(t *testing.T) {
@@ -185,6 +297,7 @@ func TestShieldWithoutOwner(t *testing.T) {
 	ns := namespace(t)
 	dead, err := openShield(0)
 	must(t, err)
+	must(t, dead.Protect([]End{{one6, unix.IPPROTO_IPV6}}))
 	dead.release()
 	must(t, dead.conn.CloseLasting())
 	c, err := nftables.New()
@@ -198,7 +311,7 @@ func TestShieldWithoutOwner(t *testing.T) {
 	if got := strings.Join(tables(t), " "); got != "sixfour "+s.Name() {
 		t.Errorf("tables: %s, want sixfour and %s", got, s.Name())
 	}
-	ends := []End{{one, unix.IPPROTO_IPV6}}
+	ends := []End{{one, unix.IPPROTO_IPV6}, {one6, unix.IPPROTO_IPV6}}
 	must(t, s.Protect(ends))
 	c.FlushRuleset()
 	must(t, c.Flush())
@@ -208,6 +321,9 @@ func TestShieldWithoutOwner(t *testing.T) {
 	must(t, s.Protect(ends))
 	if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
 		t.Error("the table was not made again")
+	}
+	if passes6(t, ns, portUnreachable6(one6, 1, 4, unix.IPPROTO_IPV6)) {
+		t.Error("the table for IPv6 was not made again")
 	}
 }
 
@@ -233,35 +349,5 @@ func TestShieldOwned(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the table outlives its owner: %v", tables(t))
 		}
-	}
-}
-
-func TestKernelAnswers(t *testing.T) {
-	ns := namespace(t)
-	for _, c := range []struct {
-		modules  string
-		protocol uint8
-		want     string
-	}{
-		{"", unix.IPPROTO_IPV6, ""},
-		{"ip_gre gre", unix.IPPROTO_IPV6, ""},
-		{"gre", unix.IPPROTO_GRE, ""},
-		{"ip_gre", unix.IPPROTO_GRE, "module ip_gre"},
-		{"tunnel4", unix.IPPROTO_IPV6, "module tunnel4"},
-		{"tunnel4 sit", unix.IPPROTO_IPV6, "module sit"},
-		{"tunnel4 sit", unix.IPPROTO_IPIP, "module sit"},
-		{"tunnel4 sit", unix.IPPROTO_UDP, ""},
-	} {
-		modules := fstest.MapFS{}
-		for _, m := range strings.Fields(c.modules) {
-			modules[m+"/refcnt"] = &fstest.MapFile{}
-		}
-		if got := KernelAnswers(modules, c.protocol); got != c.want {
-			t.Errorf("modules %q, protocol %d: %q, want %q", c.modules, c.protocol, got, c.want)
-		}
-	}
-	must(t, rig.Veth(ns, "sit0", ns, "peer", 1500)) // what kind of device it is does not matter
-	if got := KernelAnswers(fstest.MapFS{}, unix.IPPROTO_IPV6); got != "device sit0" {
-		t.Errorf("with the device: %q", got)
 	}
 }

@@ -1,0 +1,101 @@
+package netcfg
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// End is where tunnels end: packets of a protocol (in IPv6, the next header) to
+// one of our addresses.
+type End struct {
+	Local    netip.Addr
+	Protocol uint8
+}
+
+// kind is what is the same for all ends of a protocol.
+type kind struct {
+	v6       bool
+	protocol uint8
+}
+
+func (e End) kind() kind { return kind{e.Local.Is6(), e.Protocol} }
+
+// answering are what makes the kernel answer packets of a kind that match none
+// of its own tunnels: modules, which are below /sys/module even if they are built
+// in (but for tunnel4, which sit and ipip need, and tunnel6, which ip6_tunnel
+// needs), and the devices that each of them makes, for where there is no /sys. A
+// GRE tunnel's key is part of what has to match.
+var answering = map[kind]struct{ modules, devices []string }{
+	{false, unix.IPPROTO_IPIP}: {[]string{"ipip", "sit", "tunnel4"}, []string{"tunl0", "sit0"}},
+	{false, unix.IPPROTO_IPV6}: {[]string{"sit", "ipip", "tunnel4"}, []string{"sit0", "tunl0"}},
+	{false, unix.IPPROTO_GRE}:  {[]string{"ip_gre"}, []string{"gre0"}},
+	{true, unix.IPPROTO_IPIP}:  {[]string{"ip6_tunnel", "tunnel6"}, []string{"ip6tnl0"}},
+	{true, unix.IPPROTO_IPV6}:  {[]string{"ip6_tunnel", "tunnel6"}, []string{"ip6tnl0"}},
+	{true, unix.IPPROTO_GRE}:   {[]string{"ip6_gre"}, []string{"ip6gre0"}},
+}
+
+// KernelAnswers names the kernel module, or the device, because of which the
+// kernel answers packets to the first of these ends for which it does. It answers
+// those that match none of its own tunnels with an ICMP error (port unreachable:
+// type 3, code 3; in ICMPv6 type 1, code 4), though it delivers them to our raw
+// sockets as well. The empty string is that it answers none. A module may be
+// loaded, and unloaded, at any time. modules is /sys/module.
+func KernelAnswers(modules fs.FS, ends []End) string {
+	asked := make(map[kind]bool)
+	for _, e := range ends {
+		k := e.kind()
+		if asked[k] {
+			continue
+		}
+		asked[k] = true
+		for _, m := range answering[k].modules {
+			if _, err := fs.Stat(modules, m); err == nil {
+				return "module " + m
+			}
+		}
+		for _, d := range answering[k].devices {
+			if _, err := netlink.LinkByName(d); err == nil {
+				return "device " + d
+			}
+		}
+	}
+	return ""
+}
+
+// ByHand is the command that does what a Shield does for the ends' protocols, for
+// all addresses.
+func ByHand(ends []End) string {
+	var commands []string
+	for _, f := range []struct {
+		name   string
+		v6     bool
+		icmp   string
+		quotes []string // how a rule finds the quoted protocol
+	}{
+		{"ip", false, "icmp", []string{"@th,136,8"}},
+		{"ip6", true, "icmpv6", []string{"@th,112,8", "@th,112,8 60 @th,384,8"}},
+	} {
+		var protocols []string
+		for _, p := range []uint8{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE} {
+			if slices.ContainsFunc(ends, func(e End) bool { return e.kind() == kind{f.v6, p} }) {
+				protocols = append(protocols, fmt.Sprint(p))
+			}
+		}
+		if len(protocols) == 0 {
+			continue
+		}
+		commands = append(commands, "add table "+f.name+" sixfour",
+			"add chain "+f.name+" sixfour output { type filter hook output priority 0; }")
+		for _, q := range f.quotes {
+			commands = append(commands, fmt.Sprintf("add rule %s sixfour output %s type destination-unreachable %s code port-unreachable %s { %s } drop",
+				f.name, f.icmp, f.icmp, q, strings.Join(protocols, ", ")))
+		}
+	}
+	return "nft '" + strings.Join(commands, "; ") + "'"
+}

@@ -1,0 +1,79 @@
+package netcfg
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rig"
+)
+
+func TestKernelAnswers(t *testing.T) {
+	ns := namespace(t)
+	const gre, ipip, ipv6, udp = unix.IPPROTO_GRE, unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_UDP
+	for _, c := range []struct {
+		modules string
+		ends    []End
+		want    string
+	}{
+		{"", []End{{one, ipv6}, {one6, ipv6}}, ""},
+		{"sit ip6_tunnel", nil, ""},
+		{"ip_gre gre", []End{{one, ipv6}}, ""},
+		{"gre", []End{{one, gre}, {one6, gre}}, ""},
+		{"ip_gre", []End{{one, gre}}, "module ip_gre"},
+		{"ip_gre", []End{{one6, gre}}, ""},
+		{"tunnel4", []End{{one, ipv6}}, "module tunnel4"},
+		{"tunnel4 sit", []End{{one, ipv6}}, "module sit"},
+		{"tunnel4 sit", []End{{one, ipip}}, "module sit"},
+		{"tunnel4 sit", []End{{one, udp}}, ""},
+		{"tunnel4 sit ipip", []End{{one6, ipv6}, {one6, ipip}}, ""},
+		{"tunnel6 ip6_tunnel", []End{{one6, ipv6}}, "module ip6_tunnel"},
+		{"tunnel6", []End{{one6, ipip}}, "module tunnel6"},
+		{"tunnel6 ip6_tunnel", []End{{one6, gre}, {one6, udp}, {one, ipv6}, {one, ipip}}, ""},
+		{"tunnel6 ip6_tunnel ip6_gre", []End{{one6, gre}}, "module ip6_gre"},
+		{"ip_gre tunnel6", []End{{one, ipv6}, {two, ipv6}, {one6, ipip}, {one, gre}}, "module tunnel6"},
+	} {
+		modules := fstest.MapFS{}
+		for _, m := range strings.Fields(c.modules) {
+			modules[m+"/refcnt"] = &fstest.MapFile{}
+		}
+		if got := KernelAnswers(modules, c.ends); got != c.want {
+			t.Errorf("modules %q, ends %v: %q, want %q", c.modules, c.ends, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		device string
+		end    End
+	}{{"sit0", End{one, ipv6}}, {"ip6tnl0", End{one6, ipip}}, {"ip6gre0", End{one6, gre}}} {
+		must(t, rig.Veth(ns, c.device, ns, "peer", 1500)) // what kind of device it is does not matter
+		if got := KernelAnswers(fstest.MapFS{}, []End{c.end}); got != "device "+c.device {
+			t.Errorf("with the device %s: %q", c.device, got)
+		}
+		must(t, ns.DelLink(c.device))
+	}
+}
+
+func TestByHand(t *testing.T) {
+	const (
+		table4 = "add table ip sixfour; add chain ip sixfour output { type filter hook output priority 0; }; " +
+			"add rule ip sixfour output icmp type destination-unreachable icmp code port-unreachable @th,136,8 "
+		table6 = "add table ip6 sixfour; add chain ip6 sixfour output { type filter hook output priority 0; }; "
+		rule6  = "add rule ip6 sixfour output icmpv6 type destination-unreachable icmpv6 code port-unreachable @th,112,8 "
+	)
+	for _, c := range []struct {
+		ends []End
+		want string
+	}{
+		{[]End{{one, unix.IPPROTO_IPV6}, {two, unix.IPPROTO_IPV6}}, "nft '" + table4 + "{ 41 } drop'"},
+		{[]End{{one, unix.IPPROTO_GRE}, {two, unix.IPPROTO_IPIP}}, "nft '" + table4 + "{ 4, 47 } drop'"},
+		{[]End{{one6, unix.IPPROTO_IPV6}}, "nft '" + table6 + rule6 + "{ 41 } drop; " + rule6 + "60 @th,384,8 { 41 } drop'"},
+		{[]End{{one6, unix.IPPROTO_GRE}, {one, unix.IPPROTO_IPIP}},
+			"nft '" + table4 + "{ 4 } drop; " + table6 + rule6 + "{ 47 } drop; " + rule6 + "60 @th,384,8 { 47 } drop'"},
+	} {
+		if got := ByHand(c.ends); got != c.want {
+			t.Errorf("%v:\n%s, want\n%s", c.ends, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package netcfg
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// guard is the part of a Shield that is for one family.
+type guard struct {
+	family  nftables.TableFamily
+	key     nftables.SetDatatype
+	rules   func(ends *nftables.Set) [][]expr.Any
+	table   *nftables.Table
+	ends    *nftables.Set
+	present map[End]bool // in the set; nil: there is no table
+}
+
+// fill puts the set, the chain and its rules into the table.
+func (s *Shield) fill(g *guard) error {
+	s.limit()
+	g.ends = &nftables.Set{
+		Table: g.table, Name: "ends", Concatenation: true,
+		KeyType: nftables.MustConcatSetType(g.key, nftables.TypeInetProto),
+	}
+	if err := s.conn.AddSet(g.ends, nil); err != nil {
+		return err
+	}
+	chain := s.conn.AddChain(&nftables.Chain{
+		Table: g.table, Name: "output",
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter,
+	})
+	for _, r := range g.rules(g.ends) {
+		s.conn.AddRule(&nftables.Rule{Table: g.table, Chain: chain, Exprs: r})
+	}
+	return s.conn.Flush()
+}
+
+// element is the end as a key of the set: each part takes a multiple of 4 bytes.
+func (e End) element() nftables.SetElement {
+	return nftables.SetElement{Key: append(e.Local.AsSlice(), e.Protocol, 0, 0, 0)}
+}
+
+// What rules compare and look up is in registers of 4 bytes; the key of a look-up
+// is in those that follow one another.
+const (
+	register0 = unix.NFT_REG32_00
+	register1 = unix.NFT_REG32_01
+	register4 = unix.NFT_REG32_04
+)
+
+// rules4 is the rule for IPv4.
+func rules4(ends *nftables.Set) [][]expr.Any {
+	return [][]expr.Any{append(
+		// meta l4proto icmp icmp type destination-unreachable icmp code port-unreachable
+		portUnreachableOf(unix.IPPROTO_ICMP, 3, 3),
+		// ip saddr . @th,136,8 @ends: byte 17 of the message is byte 9 of the
+		// quoted header.
+		&expr.Payload{DestRegister: register0, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		&expr.Payload{DestRegister: register1, Base: expr.PayloadBaseTransportHeader, Offset: 17, Len: 1},
+		&expr.Lookup{SourceRegister: register0, SetName: ends.Name, SetID: ends.ID},
+		&expr.Counter{},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	)}
+}
+
+// The parts of an ICMPv6 error that rules6 looks at: the quoted header begins at
+// byte 8 (RFC 4443 section 3.1, RFC 8200 section 3).
+const (
+	quotedNext        = 8 + 6
+	quotedDestination = 8 + 24
+	quotedBehind      = 8 + 40 // the next header of what follows the header
+)
+
+// rules6 are the rules for IPv6: the protocol is the next header of the quoted
+// header, or, if that names destination options, where an encapsulation limit is
+// (RFC 2473 section 4.1.1), theirs. Unlike in IPv4 the address is the quoted
+// destination, as what the kernel answers from need not be that one (RFC 4443
+// section 2.2).
+func rules6(ends *nftables.Set) (rules [][]expr.Any) {
+	for _, protocolAt := range []uint32{quotedNext, quotedBehind} {
+		// meta l4proto ipv6-icmp icmpv6 type destination-unreachable icmpv6 code port-unreachable
+		r := portUnreachableOf(unix.IPPROTO_ICMPV6, 1, 4)
+		if protocolAt == quotedBehind {
+			r = append(r, // @th,112,8 60
+				&expr.Payload{DestRegister: register0, Base: expr.PayloadBaseTransportHeader, Offset: quotedNext, Len: 1},
+				&expr.Cmp{Register: register0, Data: []byte{unix.IPPROTO_DSTOPTS}})
+		}
+		rules = append(rules, append(r,
+			// @th,256,128 . @th,112,8 @ends, or @th,256,128 . @th,384,8 @ends
+			&expr.Payload{DestRegister: register0, Base: expr.PayloadBaseTransportHeader, Offset: quotedDestination, Len: 16},
+			&expr.Payload{DestRegister: register4, Base: expr.PayloadBaseTransportHeader, Offset: protocolAt, Len: 1},
+			&expr.Lookup{SourceRegister: register0, SetName: ends.Name, SetID: ends.ID},
+			&expr.Counter{},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		))
+	}
+	return rules
+}
+
+// portUnreachableOf begins a rule: what is not an ICMP message of this type and
+// code passes.
+func portUnreachableOf(protocol, kind, code byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register0},
+		&expr.Cmp{Register: register0, Data: []byte{protocol}},
+		&expr.Payload{DestRegister: register0, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Cmp{Register: register0, Data: []byte{kind, code}},
+	}
+}
