@@ -23,7 +23,7 @@ type shield struct {
 // looked at again and again like everything else.
 func (e *Engine) shieldUs() {
 	ends := e.shieldedEnds()
-	why := netcfg.KernelAnswers(modules, 41)
+	why := netcfg.KernelAnswers(modules, ends)
 	if why == "" || len(e.inbounds) == 0 {
 		if e.shield.up != nil {
 			e.log.Info("the kernel's answers are no longer kept back: there is no need", zap.String("nftables_table", e.shield.up.Name()))
@@ -43,7 +43,7 @@ func (e *Engine) shieldUs() {
 	case err != nil && err.Error() != e.shield.complain:
 		e.shield.complain = err.Error()
 		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+
-			"unload the modules (rmmod sit ipip tunnel4), or run: "+netcfg.ByHand(41),
+			"unload them, or run: "+netcfg.ByHand(ends),
 			zap.String("because_of", why), zap.Error(err))
 	case err == nil && fresh:
 		e.shield.complain = ""
