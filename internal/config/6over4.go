@@ -6,7 +6,7 @@ import "sixfour/encap/resolve"
 type sixOverFour struct{ sixOverFourType }
 
 func readScope(r *report, e entry, m *sixOverFour) {
-	if n, _, ok := numberOf(r, e, 0, 255); ok {
+	if n, _, ok := numberOf(r, e, 1, 255); ok {
 		m.Scope = byte(n)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"github.com/pelletier/go-toml/v2/unstable"
+
 	"sixfour/encap/resolve"
 )
 
@@ -11,12 +13,11 @@ import (
 type sixRD struct{ resolve.SixRD }
 
 func readMaskLen(r *report, e entry, m *sixRD) {
-	n, _, ok := numberOf(r, e, 0, 32)
-	switch {
-	case !ok:
-	case n == 32:
+	if n, err := parseInt(e.text); e.kind == unstable.Integer && err == nil && n == 32 {
 		r.add(e.at, "mask_len is 32, which leaves no bits of the IPv4 address to tell customers apart: it must be from 0 to 31")
-	default:
+		return
+	}
+	if n, _, ok := numberOf(r, e, 0, 31); ok {
 		m.MaskLen = int(n)
 	}
 }
@@ -76,7 +77,7 @@ func (m *sixRD) finish(r *report, d *draft) resolve.Mechanism {
 	case bits == 0:
 		r.add(d.values[from], "%s has an IPv4MaskLen of 32, which leaves no bits of the IPv4 address to tell customers apart: it must be from 0 to 31", from)
 	case n > 64:
-		r.add(d.values[from], "%s is %v, and with %d bits of IPv4 addresses a customer's prefix would be /%d, longer than /64: choose a shorter prefix, or a larger mask_len",
+		r.add(d.values[from], "%s has %v, and with %d bits of IPv4 addresses a customer's prefix would be /%d, longer than /64: choose a shorter prefix, or a larger mask length",
 			from, m.Prefix, bits, n)
 	}
 	return m.SixRD

@@ -43,7 +43,7 @@ func readRelay(r *report, e entry, m *sixToFour) {
 		m.Relay = Host{}
 		return
 	}
-	if h, ok := host(r, e, 4, ` or "none"`); ok {
+	if h, ok := host(r, e, 4, `, a DNS name or "none"`); ok {
 		m.Relay = h
 	}
 }
@@ -81,7 +81,7 @@ func (m *sixToFour) finish(r *report, d *draft) resolve.Mechanism {
 	}
 	for _, name := range slices.Sorted(maps.Keys(rolesWith)) {
 		at, given := d.values[name]
-		if roles := rolesWith[name]; given && !slices.Contains(roles, m.Role) {
+		if roles := rolesWith[name]; given && !d.state.bad[name] && !slices.Contains(roles, m.Role) {
 			var words []string
 			for _, role := range roles {
 				words = append(words, string(role))

@@ -107,6 +107,9 @@ func (d *draft) checkMissing(r *report) {
 	} else if !d.state.set["stack"] {
 		d.need(r, "mode", list(quoteAll(append(modeNames(anyMode), stackMode))))
 	}
+	if d.state.set["stack"] && !d.known() {
+		return // whatever is wrong with it, it may need other keys
+	}
 	if !d.known() {
 		d.needEnd(r, "local", true, false)
 		if !d.Hub {

@@ -46,7 +46,7 @@ func prefixesOf[T any](version int, field func(T) *[]netip.Prefix) func(*report,
 func hostsOf[T any](field func(T) *[]Host) func(*report, entry, T) {
 	return func(r *report, e entry, into T) {
 		for _, s := range stringsOf(r, e, "an IPv4 address or a DNS name") {
-			if h, ok := host(r, s, 4); ok {
+			if h, ok := host(r, s, 4, orName); ok {
 				*field(into) = append(*field(into), h)
 			}
 		}

@@ -129,11 +129,11 @@ func (d *draft) finishMechanism(r *report) {
 	if d.mechanism.finish == nil {
 		d.mechanism = a.mechanism.begin()
 	}
-	before := len(r.problems)
 	m := d.mechanism.finish(r, d)
 	i := slices.IndexFunc(d.layers, func(l layerDraft) bool { return l.mechanism != nil })
 	d.Layers[i].Mechanism = m
-	if local := d.localOf(*a); local.auto() && len(m.Hosts()) == 0 && len(r.problems) == before {
+	unsure := slices.ContainsFunc(a.mechanism.keys, func(name string) bool { return d.state.bad[name] })
+	if local := d.localOf(*a); local.auto() && len(m.Hosts()) == 0 && !unsure {
 		r.add(local.at, `local is "auto", but mode %s has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`, quote(a.mode))
 	}
 }
