@@ -72,8 +72,10 @@ func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
 // returns reports whether an inner address embeds an IPv4 address of ours by
 // another mechanism: a packet to it, or an answer to it, would be tunnelled to
 // ourselves.
-func (p *place) returns(a word6) bool {
-	if !embeds(a) && len(p.delegated) == 0 || within(p.home, a) {
+func (p *place) returns(a word6) bool { return p.returnsTo(p.home, a) }
+
+func (p *place) returnsTo(home []prefix6, a word6) bool {
+	if !embeds(a) && len(p.delegated) == 0 || within(home, a) {
 		return false
 	}
 	switch {
