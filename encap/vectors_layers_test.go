@@ -10,7 +10,6 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
 )
 
 // The vectors of layers other than 6in4 and 4in6, and of stacks of them, in both
@@ -203,5 +202,3 @@ func header4(src, dst string, protocol byte, payload []byte) []byte {
 	header.IPv4(b).SetChecksum()
 	return append(b, payload...)
 }
-
-var noSources = resolve.NewSources(nil, nil, false)
