@@ -208,6 +208,8 @@ func (t *tunnel) open(lost func()) error {
 		Routes:    t.cfg.Routes,
 		Queues:    t.queues,
 		Offload:   t.offload(),
+
+		NoLinkLocal: t.automatic(),
 	})
 	if err != nil {
 		return err
