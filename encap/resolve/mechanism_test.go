@@ -108,7 +108,7 @@ func TestVectorsOfMechanisms(t *testing.T) {
 	}{
 		{"AUTO-1", V4Compat{}, V4Compat{}, drop.None},
 		{"6TO4-1", router, router, drop.None},
-		{"6TO4-2", router, nil, drop.None},
+		{"6TO4-2", router, SixToFour{Role: RoleRelay, Clients: prefixes("192.0.2.0/24")}, drop.None},
 		{"6TO4-3", server, router, drop.None},
 		{"6TO4-D1", nil, router, drop.Spoof},
 		{"6TO4-D2", nil, router, drop.Martian},
