@@ -48,7 +48,7 @@ func (m ISATAP) Resolver(at Site) (Resolver, error) {
 			return nil, errors.New("isatap: prefix " + q.String() + ": hosts make addresses only from IPv6 prefixes of 64 bits (RFC 4862 section 5.5.3)")
 		}
 	}
-	i := &isatap{place: p, prl: outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
+	i := &isatap{place: p, prl: p.outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
 		static: slices.Concat([]prefix6{linkLocal}, prefixes6(at.Own), prefixes6(m.Prefixes))}
 	i.learner.iid = isatapID(p.local)
 	i.update()
