@@ -182,6 +182,13 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
+// A layer that does not carry IPv4 has no limit for it.
+func TestLimitToOfNothing(t *testing.T) {
+	if limit := build(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions).LimitTo(header4("10.0.0.1", "10.0.0.2", header.ICMP, nil)); limit != 0 {
+		t.Errorf("%d", limit)
+	}
+}
+
 // Whoever poses as many routers cannot make us remember without bound.
 func TestNarrowIsBounded(t *testing.T) {
 	rec, now := encap.NewRecord(), time.Unix(1e9, 0)
@@ -254,5 +261,15 @@ func TestAutomaticStack(t *testing.T) {
 	got, r := build(t, []encap.Layer{layer(encap.FourInSix, there, here), other}, 1500, encap.DefaultOptions).Decapsulate(pkt)
 	if r != drop.None || !bytes.Equal(got, inner) {
 		t.Errorf("%v %x", r, got)
+	}
+	// The narrow path counts for what is inside, too.
+	rec := encap.NewRecord()
+	s := buildWith(t, layers, 1500, encap.DefaultOptions, rec)
+	rec.Narrow(binary.BigEndian.Uint32(addr("198.51.100.2")), 1400, time.Unix(1e9, 0))
+	for _, size := range []int{1340, 1341} {
+		_, r := encapsulate(s, header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, size-20)))
+		if limit := s.LimitTo(inner); limit != 1340 || (r == drop.None) != (size <= 1340) {
+			t.Errorf("%d bytes: %v, limit %d", size, r, limit)
+		}
 	}
 }
