@@ -242,9 +242,12 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	case len(b)-off+len(tail) > t.limit:
 		return nil, drop.TooBig
 	}
-	start, r := t.put(b, off, tail, f)
+	start, r := t.put(b, off, len(tail), f)
 	if r != drop.None {
 		return nil, r
+	}
+	if t.unfinished {
+		t.finish(b, off, tail, 0)
 	}
 	return b[start:], drop.None
 }
