@@ -35,28 +35,28 @@ var shardCases = map[string]shardCase{
 
 // What differs between packets of one flow is random.
 var flows6 = []func(byte) []byte{
-	func(flow byte) []byte { return six(header.TCP, 0, port(flow)) },
-	func(flow byte) []byte { return six(header.UDP, 0, port(flow)) },
-	func(flow byte) []byte { return six(header.ICMPv6, flow, port(byte(rand.Uint32()))) },
-	func(flow byte) []byte { return six(header.FragmentHdr, flow, port(byte(rand.Uint32()))) },
-	func(flow byte) []byte { return six(header.ProtoIPv4, 0, four(header.UDP, 0, 0, port(flow))) },
+	func(flow byte) []byte { return six(header.TCP, 0, ports(flow)) },
+	func(flow byte) []byte { return six(header.UDP, 0, ports(flow)) },
+	func(flow byte) []byte { return six(header.ICMPv6, flow, ports(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return six(header.FragmentHdr, flow, ports(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return six(header.ProtoIPv4, 0, four(header.UDP, 0, 0, ports(flow))) },
 	func(flow byte) []byte {
-		return six(header.ProtoIPv4, 0, four(header.ICMP, 0, flow, port(byte(rand.Uint32()))))
+		return six(header.ProtoIPv4, 0, four(header.ICMP, 0, flow, ports(byte(rand.Uint32()))))
 	},
 	func(flow byte) []byte {
-		return six(header.ProtoIPv4, 0, four(header.UDP, 0x20, flow, port(byte(rand.Uint32()))))
+		return six(header.ProtoIPv4, 0, four(header.UDP, 0x20, flow, ports(byte(rand.Uint32()))))
 	},
 }
 
 var flows4 = []func(byte) []byte{
-	func(flow byte) []byte { return four(header.TCP, 0, 0, port(flow)) },
-	func(flow byte) []byte { return four(header.UDP, 0x40, 0, port(flow)) },
-	func(flow byte) []byte { return four(header.ICMP, 0, flow, port(byte(rand.Uint32()))) },
-	func(flow byte) []byte { return four(header.TCP, 0x20, flow, port(byte(rand.Uint32()))) }, // a fragment
-	func(flow byte) []byte { return four(header.UDP, 1, flow, port(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return four(header.TCP, 0, 0, ports(flow)) },
+	func(flow byte) []byte { return four(header.UDP, 0x40, 0, ports(flow)) },
+	func(flow byte) []byte { return four(header.ICMP, 0, flow, ports(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return four(header.TCP, 0x20, flow, ports(byte(rand.Uint32()))) }, // a fragment
+	func(flow byte) []byte { return four(header.UDP, 1, flow, ports(byte(rand.Uint32()))) },
 }
 
-func port(n byte) []byte { return append([]byte{n, 1, 0, 53}, make([]byte, 20)...) }
+func ports(n byte) []byte { return append([]byte{n, 1, 0, 53}, make([]byte, 20)...) }
 
 // six is an IPv6 packet of which a part of the destination is given.
 func six(next, dest byte, payload []byte) []byte {
