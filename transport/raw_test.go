@@ -239,6 +239,37 @@ func TestDestinations(t *testing.T) {
 	})
 }
 
+// That is so from the first packet on: what arrives while a receiver is opened,
+// for whatever address, is not for it.
+func TestReceiverStartsEmpty(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		stop, done := make(chan struct{}), make(chan struct{})
+		flood, tx := dial(t, host, e.left, transport.Options{}), dial(t, host, e.left, transport.Options{})
+		go func() {
+			defer close(done)
+			pkts := pieces([][]byte{e.packet(100, 0), e.packet(100, 1), e.packet(100, 2), e.packet(100, 3)})
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = flood.Send(pkts)
+				}
+			}
+		}()
+		toLeft := ends{e.left, e.left}.packet(100, 0)
+		for range 40 {
+			rx := listen(t, host, e.left, protocol, transport.Shard{}, transport.Options{})
+			check(t, tx.SendOne(toLeft))
+			expect(t, rx, toLeft)
+			check(t, rx.Close())
+		}
+		close(stop)
+		<-done
+	})
+}
+
 // The local address may come after its sockets.
 func TestAddressComesLater(t *testing.T) {
 	both(t, func(t *testing.T, e ends) {
