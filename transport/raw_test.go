@@ -258,15 +258,17 @@ func TestReceiverStartsEmpty(t *testing.T) {
 				}
 			}
 		}()
+		t.Cleanup(func() {
+			close(stop)
+			<-done
+		})
 		toLeft := ends{e.left, e.left}.packet(100, 0)
-		for range 40 {
+		for range 20 {
 			rx := listen(t, host, e.left, protocol, transport.Shard{}, transport.Options{})
 			check(t, tx.SendOne(toLeft))
 			expect(t, rx, toLeft)
 			check(t, rx.Close())
 		}
-		close(stop)
-		<-done
 	})
 }
 
