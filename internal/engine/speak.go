@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -150,7 +151,7 @@ func (s *speaker) rouse() {
 }
 
 func sameLearnt(a, b resolve.Learnt) bool {
-	if len(a.Addresses) != len(b.Addresses) || !a.Default.Equal(b.Default) || a.MTU != b.MTU {
+	if len(a.Addresses) != len(b.Addresses) || !a.Default.Equal(b.Default) || a.MTU != b.MTU || a.Link != b.Link {
 		return false
 	}
 	for i := range a.Addresses {
@@ -170,6 +171,9 @@ func (t *tunnel) learn() {
 	}
 	l, now := s.Learnt(), time.Now()
 	var leases []netcfg.Lease
+	if l.Link.IsValid() {
+		leases = append(leases, netcfg.Lease{Prefix: l.Link, Preferred: math.MaxInt64, Valid: math.MaxInt64})
+	}
 	for _, a := range l.Addresses {
 		leases = append(leases, netcfg.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
 	}
