@@ -84,14 +84,17 @@ func (s *speaker) run(ctx context.Context) {
 
 // next sends what is due, and returns when there is more.
 func (s *speaker) next(scratch []byte) time.Time {
+	path := s.p.path.Load()
+	if path == nil || !s.p.listening.Load() { // nobody would hear us, or we the answer
+		return time.Now().Add(settle)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	send, lost, again := s.s.Next(time.Now())
 	if lost > 0 {
 		s.drops.countN(&s.p.out, drop.Unresolved, lost, nil, nil)
 	}
-	path := s.p.path.Load()
-	if path == nil || len(send) == 0 {
+	if len(send) == 0 {
 		return again
 	}
 	to := new(told)
