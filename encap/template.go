@@ -13,13 +13,14 @@ import (
 // version, prepared once with everything that does not depend on the packet.
 // Encapsulating is one copy of them, and then a patch for each layer.
 type template struct {
-	parts      []part    // innermost first
-	bytes      []byte    // ends with the innermost header
-	size       int       // bytes in use, the last ones
-	limit      int       // the largest packet that fits, in bytes
-	limited    int       // how many layers take one off the encapsulation limit that a packet carries
-	unfinished bool      // headers have fields beside those that put writes
-	outside    *template // for the packets that the innermost layer makes; nil: they leave the host
+	parts      []part       // innermost first
+	bytes      []byte       // ends with the innermost header
+	head       *[short]byte // the same, if they are short
+	size       int          // bytes in use, the last ones
+	limit      int          // the largest packet that fits, in bytes, and the length fields
+	limited    int          // how many layers take one off the encapsulation limit that a packet carries
+	unfinished bool         // headers have fields beside those that put writes
+	outside    *template    // for the packets that the innermost layer makes; nil: they leave the host
 }
 
 // short covers the headers of most stacks: two layers and an option.
@@ -74,13 +75,21 @@ func (b *builder) template(entry, version int) *template {
 		reversed = append(bytes, reversed...)
 		carries = p.over
 	}
-	t.size = len(reversed)
-	t.bytes = append(make([]byte, max(0, short-t.size)), reversed...)
+	t.write(reversed)
 	t.limit = b.room(entry, version)
 	if entry+1 < len(b.layers) {
 		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
 	}
 	return t
+}
+
+// write makes headers the template's bytes.
+func (t *template) write(headers []byte) {
+	t.size = len(headers)
+	t.bytes = append(make([]byte, max(0, short-t.size)), headers...)
+	if t.size <= short {
+		t.head = (*[short]byte)(t.bytes)
+	}
 }
 
 // builder is what the headers of a stack follow from.
@@ -220,12 +229,12 @@ func fieldsOf(pkt []byte) fields {
 }
 
 // put writes the headers in front of the inner packet b[off:], which goes on for
-// tail bytes elsewhere, and returns where they begin. If the template is unfinished,
+// tail bytes elsewhere and is within the limit, and returns where they begin. If the template is unfinished,
 // finish must follow.
 func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	start := off - t.size
-	if t.size <= short { // a copy of known length is a few instructions, not a call
-		to, from := (*[short]byte)(b[off-short:]), (*[short]byte)(t.bytes)
+	if from := t.head; from != nil { // in registers: assigning the array would call memmove
+		to := (*[short]byte)(b[off-short:])
 		binary.NativeEndian.PutUint64(to[0:], binary.NativeEndian.Uint64(from[0:]))
 		binary.NativeEndian.PutUint64(to[8:], binary.NativeEndian.Uint64(from[8:]))
 		binary.NativeEndian.PutUint64(to[16:], binary.NativeEndian.Uint64(from[16:]))
@@ -247,9 +256,6 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 		}
 		n := len(b) - end + tail + p.size // from this header on
 		if p.over == 6 {
-			if n > header.IPv6Len+65535 {
-				return 0, drop.TooBig
-			}
 			h := (*[header.IPv6Len]byte)(b[end-p.size:])
 			word := 6<<28 | uint32(f.tos)<<20
 			if p.label.Source == FlowLabelFixed {
@@ -261,9 +267,6 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 			binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
 			h[7] = f.ttl
 		} else {
-			if n > maxIPv4 {
-				return 0, drop.TooBig
-			}
 			h := (*[header.IPv4Len]byte)(b[end-p.size:])
 			sum := p.sum
 			if p.plain {
