@@ -135,8 +135,8 @@ func TestFragmentationRules(t *testing.T) {
 
 // What packets fit, with every header counted.
 func TestStackLimits(t *testing.T) {
-	limited := encap.DefaultOptions
-	limited.EncapLimit = 4
+	limited, static := encap.DefaultOptions, encap.DefaultOptions
+	limited.EncapLimit, static.StaticMTU = 4, true
 	all := encap.GRE{Keyed: true, Checksum: true, Sequence: true}
 	four := []encap.Layer{gre6, sit, layer(encap.GREInFour, "203.0.113.1", "203.0.113.2"), layer(encap.FourInSix, "fc00::1", "fc00::2")}
 	for _, c := range []struct {
@@ -161,6 +161,9 @@ func TestStackLimits(t *testing.T) {
 		{"gre6 in 6in4 over 1280", []encap.Layer{gre6, sit}, 1280, encap.DefaultOptions, 1236, 1280, 64, 64}, // 6in4 carries 1280
 		{"6in4 in gre", []encap.Layer{sit, gre4}, 1500, encap.DefaultOptions, 1476, 1456, 24, 44},
 		{"6in4 in 4in6", []encap.Layer{sit, dslite}, 1280, encap.DefaultOptions, 1240, 1280, 40, 60},
+		{"4in4, static", []encap.Layer{ipip}, 1500, static, 65515, 0, 20, 0},
+		{"4in6, static", []encap.Layer{dslite}, 1500, static, 1460, 0, 40, 0},
+		{"4in6 in 6in4, static", []encap.Layer{dslite, sit}, 1500, static, 65475, 65515, 60, 20},
 		{"four layers", four, 1500, encap.DefaultOptions, 1372, 1372, 128, 128},
 		{"four layers, limited", four, 1500, limited, 1356, 1356, 144, 144},
 	} {

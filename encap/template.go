@@ -119,12 +119,13 @@ func (b *builder) overhead(layer int) int {
 	return b.layers[layer].overhead(o)
 }
 
-// delivery is the largest packet that a layer may make.
+// delivery is the largest packet that a layer may make. With a static MTU routers cut
+// what is too large for the path, but never IPv6.
 func (b *builder) delivery(layer int) int {
 	switch {
 	case layer+1 < len(b.layers):
 		return b.room(layer+1, b.layers[layer].Kind.Over())
-	case b.StaticMTU:
+	case b.StaticMTU && b.layers[layer].Kind.Over() == 4:
 		return maxIPv4
 	}
 	return min(int(b.path), maxIPv4)
