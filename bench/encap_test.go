@@ -112,7 +112,9 @@ func BenchmarkDecapsulate(b *testing.B) {
 				next := numbered(mode, outer)
 				b.ReportAllocs()
 				for b.Loop() {
-					next()
+					if next != nil {
+						next()
+					}
 					if _, r := s.Decapsulate(outer); r != drop.None {
 						b.Fatal(r)
 					}
@@ -123,11 +125,11 @@ func BenchmarkDecapsulate(b *testing.B) {
 }
 
 // numbered returns what makes of a packet with a sequence number the next one, with
-// its checksum: the number's change is taken off that (RFC 1624). Of others it makes
-// nothing.
+// its checksum: the number's change is taken off that (RFC 1624). For others it
+// returns nil.
 func numbered(mode string, outer []byte) func() {
 	if !strings.HasSuffix(mode, "seq") {
-		return func() {}
+		return nil
 	}
 	gre := outer[header.IPv4Len:]
 	return func() {
