@@ -286,24 +286,28 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.in[i].decapsulate(pkt)
+		if taken && r == drop.None {
+			pkt = inner
+			continue
+		}
 		if !taken && i < len(s.in)-1 && s.passes(i, pkt, r) {
 			break
 		}
 		switch {
 		case r == drop.Fragment && header.Version(pkt) == 6:
 			return pkt, r
-		case r != drop.None:
-			return nil, r
-		case !taken:
-			return nil, drop.UnknownProtocol
+		case r == drop.None:
+			r = drop.UnknownProtocol
 		}
-		pkt = inner
-	}
-	r := s.sources.Check(pkt)
-	if r != drop.None && r != drop.OwnSource {
 		return nil, r
 	}
-	return pkt, r
+	if r := s.sources.Check(pkt); r != drop.None {
+		if r == drop.OwnSource {
+			return pkt, r
+		}
+		return nil, r
+	}
+	return pkt, drop.None
 }
 
 // passes reports whether a packet that a layer did not take, for a reason, is an
