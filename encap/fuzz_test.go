@@ -2,62 +2,221 @@ package encap_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/icmp"
 )
+
+// fuzzed are the stacks of the fuzz tests: each kind, with and without what is
+// optional, and stacks in which a layer may be handed the other IP version.
+func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
+	t.Helper()
+	options := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
+	key := encap.GRE{Keyed: true, Key: 0x2a}
+	all = [][]encap.Layer{
+		{layer(encap.FourInSix, "fc00::1", "fc00::2"), layer(encap.SixInFour, "203.0.113.10", "203.0.113.20")},
+		{sit}, {ipip}, {dslite}, {sixes}, {gre4}, {gre6},
+		{greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", options)},
+		{greLayer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1", key)},
+		{dslite, sixes}, {gre6, sit}, {gre6, gre4}, {ipip, gre6}, {layer(encap.FourInFour, "10.9.0.1", "10.9.0.2"), gre4},
+		{dslite, gre4, layer(encap.FourInSix, "fc00::1", "fc00::2"), layer(encap.SixInFour, "203.0.113.10", "203.0.113.20")},
+		{encap.Layer{Kind: encap.SixInFour, Local: sit.Local, Resolver: embedded{}}},
+	}
+	for _, l := range all {
+		// A path in which nothing is too large, so that what comes in may go out.
+		stacks = append(stacks, build(t, l, 1<<16, encap.DefaultOptions))
+		if l[len(l)-1].Resolver != nil {
+			ends = append(ends, nil)
+			continue
+		}
+		ends = append(ends, build(t, flip(l), 1<<16, encap.DefaultOptions))
+	}
+	return stacks, ends, all
+}
 
 // Whatever arrives: no panic, and what is let through is a whole packet that
 // lies inside what arrived, with a source that may be, and unchanged but for
 // its ECN field; encapsulated again, it comes out the same.
 func FuzzDecapsulate(f *testing.F) {
+	stacks, ends, all := fuzzed(f)
 	for _, v := range readVectors(f) {
-		f.Add(v)
+		for i := range stacks {
+			f.Add(byte(i), v)
+		}
 	}
-	double := newStack(f, "4in6in4", swap(addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")), encap.DefaultOptions)
-	back := newStack(f, "4in6in4", addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2"), encap.DefaultOptions)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for i, s := range stacks {
+		for _, inner := range [][]byte{header4("10.0.0.1", "10.0.0.2", 1, nil), header6("2001:db8::1", "2001:db8::2", 59, nil)} {
+			if pkt, r := encapsulate(s, inner); r == drop.None {
+				f.Add(byte(i), pkt)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, which byte, b []byte) {
+		i := int(which) % len(stacks)
+		in, back := ends[i], stacks[i]
+		outer := all[i][len(all[i])-1]
+		if in == nil {
+			in = stacks[i] // the resolver lets it pass at the same end
+		}
 		// Let the fuzzer past the checks that random bytes would hardly pass.
-		if len(b) >= 20 && b[0] == 0x45 {
-			copy(b[12:20], []byte{203, 0, 113, 10, 203, 0, 113, 20})
+		if len(b) >= 20 && b[0] == 0x45 && outer.Kind.Over() == 4 {
+			from, to := outer.Local, outer.Remote
+			if !to.IsValid() {
+				from, to = to, from
+			}
+			if from.IsValid() {
+				copy(b[12:16], from.AsSlice())
+			}
+			copy(b[16:20], to.AsSlice())
 			header.IPv4(b[:20]).SetChecksum()
 		}
+		if len(b) >= 40 && b[0]>>4 == 6 && outer.Kind.Over() == 6 {
+			copy(b[8:24], outer.Local.AsSlice())
+			copy(b[24:40], outer.Remote.AsSlice())
+		}
 		before := bytes.Clone(b)
-		inner, r := double.Decapsulate(b)
+		inner, r := in.Decapsulate(b)
+		if r == drop.OwnSource && inner != nil {
+			checkKeepalive(t, in, inner)
+			return
+		}
 		if r != drop.None {
 			if inner != nil && r != drop.Fragment { // which is for reassembly
 				t.Fatalf("refused (%v), but returned %x", r, inner)
 			}
+			if r == drop.Fragment && inner != nil {
+				in.DecapsulateReassembled(inner)
+			}
 			return
 		}
-		off := cap(b) - cap(inner)
-		if off < 20 || off+len(inner) > len(b) {
-			t.Fatalf("inner packet at %d, %d bytes, of %d", off, len(inner), len(b))
-		}
-		if _, r := header.Parse(inner, header.Version(inner)); r != drop.None {
-			t.Fatalf("let through: %v", r)
-		}
-		was := before[off : off+len(inner)]
-		if header.Version(inner) == 4 {
-			was[1], was[10], was[11] = inner[1], inner[10], inner[11]
-		} else {
-			was[1] = was[1]&0xcf | inner[1]&0x30
-		}
-		if !bytes.Equal(was, inner) {
-			t.Fatalf("changed\n got %x\nwant %x", inner, was)
-		}
-		outer, r := encapsulate(back, inner)
+		checkInside(t, before, b, inner)
+		again, r := encapsulate(back, inner)
 		if r != drop.None {
-			if r != drop.Loop && r != drop.TooBig {
+			if r != drop.Loop && r != drop.TooBig && r != drop.EncapLimit && r != drop.NoPeer && r != drop.WrongFamily {
 				t.Fatalf("encapsulate again: %v", r)
 			}
 			return
 		}
-		again, r := double.Decapsulate(outer)
-		if r == drop.None && !bytes.Equal(again, inner) {
-			t.Fatalf("again\n got %x\nwant %x", again, inner)
+		if twice, r := in.Decapsulate(again); r == drop.None && !bytes.Equal(twice, inner) {
+			t.Fatalf("again\n got %x\nwant %x", twice, inner)
 		}
 	})
+}
+
+// checkInside checks what was let through.
+func checkInside(t *testing.T, before, b, inner []byte) {
+	t.Helper()
+	off := cap(b) - cap(inner)
+	if off < 20 || off+len(inner) > len(b) {
+		t.Fatalf("inner packet at %d, %d bytes, of %d", off, len(inner), len(b))
+	}
+	if _, r := header.Parse(inner, header.Version(inner)); r != drop.None {
+		t.Fatalf("let through: %v", r)
+	}
+	was := before[off : off+len(inner)]
+	if header.Version(inner) == 4 {
+		was[1], was[10], was[11] = inner[1], inner[10], inner[11]
+	} else {
+		was[1] = was[1]&0xcf | inner[1]&0x30
+	}
+	if !bytes.Equal(was, inner) {
+		t.Fatalf("changed\n got %x\nwant %x", inner, was)
+	}
+}
+
+// checkKeepalive checks that what is sent on is a sound packet.
+func checkKeepalive(t *testing.T, s *encap.Stack, inner []byte) {
+	t.Helper()
+	if !s.Keepalive(inner) {
+		return
+	}
+	if _, r := header.Parse(inner, header.Version(inner)); r != drop.None {
+		t.Fatalf("sent on: %v", r)
+	}
+}
+
+// FuzzUnquote: whatever an error quotes, what is made of it is a part of the
+// quote, and an answer can be made from it.
+func FuzzUnquote(f *testing.F) {
+	stacks, _, all := fuzzed(f)
+	for i, s := range stacks {
+		for _, inner := range [][]byte{readVectors(f)["DBL-1"][60:], readVectors(f)["6IN4-1"][20:]} {
+			pkt, r := encapsulate(s, inner)
+			if r != drop.None {
+				continue
+			}
+			f.Add(byte(i), byte(3), byte(4), uint32(1400), pkt)
+			f.Add(byte(i), byte(3), byte(1), uint32(0), pkt[:28])
+			f.Add(byte(i), byte(2), byte(0), uint32(1280), pkt[20:])
+		}
+	}
+	f.Add(byte(0), byte(4), byte(0), uint32(44), readVectors(f)["6IN6-3a"])
+	f.Fuzz(func(t *testing.T, which, typ, code byte, arg uint32, quote []byte) {
+		s := stacks[int(which)%len(stacks)]
+		e := icmp.Error{Version: header.Version(quote), Type: typ, Code: code, Arg: arg, Quote: quote}
+		m := e.Meaning()
+		q, ok := s.Unquote(quote)
+		if !ok {
+			return
+		}
+		if len(q.Inner) > len(quote) || q.Outside < 0 || q.Outside > encap.Overhead(all[int(which)%len(all)], encap.DefaultOptions) {
+			t.Fatalf("%+v of %d bytes", q, len(quote))
+		}
+		if mtu := e.MTU(q.Size); mtu != 0 && (mtu < 68 || mtu >= q.Size) {
+			t.Fatalf("MTU %d of a packet of %d", mtu, q.Size)
+		}
+		if q.Inner != nil && icmp.MayAnswer(q.Inner, m == icmp.TooBig) {
+			msg := icmp.AppendTooBig(nil, 1280, q.Inner, nil)
+			if len(msg) > icmp.MaxLen {
+				t.Fatalf("%d bytes", len(msg))
+			}
+		}
+	})
+}
+
+// FuzzGRE: a header that is accepted lies in the packet, says what its flags say,
+// and has a checksum that is right.
+func FuzzGRE(f *testing.F) {
+	for _, h := range []string{"00000800", "200086dd0000002a", "b0000800aaaa00000000000100000002", "80000000ffff0000", "40000800", "00018000"} {
+		f.Add(unhex(f, h))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		peek, whole := header.PeekGRE(b)
+		h, r := header.ParseGRE(b)
+		if r != drop.None {
+			return
+		}
+		n := 4
+		for _, flag := range []uint16{header.GREChecksum, header.GREKey, header.GRESequence} {
+			if binary.BigEndian.Uint16(b)&flag != 0 {
+				n += 4
+			}
+		}
+		if !whole || peek != h || h.Len != n || n > len(b) || h.Flags&0x4c07 != 0 {
+			t.Fatalf("%+v, %+v of %d bytes", h, peek, len(b))
+		}
+		if h.Flags&header.GREChecksum != 0 && slowSum(b) != 0xffff {
+			t.Fatalf("checksum %#x", slowSum(b))
+		}
+	})
+}
+
+// slowSum is the sum that a checksum complements, word by word (RFC 1071).
+func slowSum(b []byte) uint16 {
+	var sum uint32
+	for i, c := range b {
+		if i%2 == 0 {
+			sum += uint32(c) << 8
+		} else {
+			sum += uint32(c)
+		}
+		for sum > 0xffff {
+			sum = sum>>16 + sum&0xffff
+		}
+	}
+	return uint16(sum)
 }

@@ -160,35 +160,3 @@ func TestUnquoteIdentification(t *testing.T) {
 		t.Error("a packet with DF, which is never set")
 	}
 }
-
-// FuzzUnquote: whatever an error quotes, what is made of it is a part of the
-// quote, and an answer can be made from it.
-func FuzzUnquote(f *testing.F) {
-	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
-	s := newStack(f, "4in6in4", ends, encap.DefaultOptions)
-	pkt, _ := encapsulate(s, readVectors(f)["DBL-1"][60:])
-	f.Add(byte(3), byte(4), uint32(1400), pkt)
-	f.Add(byte(3), byte(1), uint32(0), pkt[:28])
-	f.Add(byte(2), byte(0), uint32(1280), pkt[20:])
-	f.Add(byte(4), byte(0), uint32(44), readVectors(f)["6IN6-3a"])
-	f.Fuzz(func(t *testing.T, typ, code byte, arg uint32, quote []byte) {
-		e := icmp.Error{Version: header.Version(quote), Type: typ, Code: code, Arg: arg, Quote: quote}
-		m := e.Meaning()
-		q, ok := s.Unquote(quote)
-		if !ok {
-			return
-		}
-		if len(q.Inner) > len(quote) {
-			t.Fatalf("%d bytes of %d", len(q.Inner), len(quote))
-		}
-		if mtu := e.MTU(q.Size); mtu != 0 && (mtu < 68 || mtu >= q.Size) {
-			t.Fatalf("MTU %d of a packet of %d", mtu, q.Size)
-		}
-		if q.Inner != nil && icmp.MayAnswer(q.Inner, m == icmp.TooBig) {
-			msg := icmp.AppendTooBig(nil, 1280, q.Inner, nil)
-			if len(msg) > icmp.MaxLen {
-				t.Fatalf("%d bytes", len(msg))
-			}
-		}
-	})
-}

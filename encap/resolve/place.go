@@ -72,8 +72,10 @@ func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
 // returns reports whether an inner address embeds an IPv4 address of ours by
 // another mechanism: a packet to it, or an answer to it, would be tunnelled to
 // ourselves.
-func (p *place) returns(a word6) bool {
-	if !embeds(a) && len(p.delegated) == 0 || within(p.home, a) {
+func (p *place) returns(a word6) bool { return p.returnsTo(p.home, a) }
+
+func (p *place) returnsTo(home []prefix6, a word6) bool {
+	if !embeds(a) && len(p.delegated) == 0 || within(home, a) {
 		return false
 	}
 	switch {
@@ -188,15 +190,16 @@ func within4(list []prefix4, a uint32) bool {
 	return false
 }
 
-// outer4 are the IPv4 addresses of hosts, in their order.
-func outer4(hosts []Host, at Site) (out []uint32) {
+// outer4 are the IPv4 addresses of hosts, in their order, without our own: a list
+// may be the same for all who are on it.
+func (p *place) outer4(hosts []Host, at Site) (out []uint32) {
 	for i, h := range hosts {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() && i < len(at.Hosts) {
 			addrs = at.Hosts[i]
 		}
 		for _, a := range addrs {
-			if w, ok := word4(a); ok && unicast4(w) && !slices.Contains(out, w) {
+			if w, ok := word4(a); ok && unicast4(w) && !p.mine(w) && !slices.Contains(out, w) {
 				out = append(out, w)
 			}
 		}

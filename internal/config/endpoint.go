@@ -50,19 +50,23 @@ func (p place) readRemote(r *report, e entry) end {
 	case !p.outermost:
 		got.Addr, got.readable = endpoint(r, e, p.family, "")
 	default:
-		got.Host, got.readable = host(r, e, p.family)
+		got.Host, got.readable = host(r, e, p.family, orName)
 	}
 	return got
 }
 
-// host reads an address of a family, or a DNS name.
-func host(r *report, e entry, family int, or ...string) (Host, bool) {
+// orName is what else a host can be.
+const orName = " or a DNS name"
+
+// host reads an address of a family, or a DNS name. Or is what else the value
+// could have been.
+func host(r *report, e entry, family int, or string) (Host, bool) {
 	// A host called "auto" is less likely than the belief that remote, as local
 	// does, finds itself.
 	if e.kind == unstable.String && e.text != "auto" && isDNSName(e.text) {
 		return Host{Name: e.text}, true
 	}
-	a, ok := endpoint(r, e, family, strings.Join(append([]string{" or a DNS name"}, or...), ""))
+	a, ok := endpoint(r, e, family, or)
 	return Host{Addr: a}, ok
 }
 

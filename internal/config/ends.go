@@ -107,6 +107,9 @@ func (d *draft) checkMissing(r *report) {
 	} else if !d.state.set["stack"] {
 		d.need(r, "mode", list(quoteAll(append(modeNames(anyMode), stackMode))))
 	}
+	if d.state.set["stack"] && !d.known() {
+		return // whatever is wrong with it, it may need other keys
+	}
 	if !d.known() {
 		d.needEnd(r, "local", true, false)
 		if !d.Hub {
@@ -145,10 +148,8 @@ func (d *draft) needEnd(r *report, name string, local, inner bool) {
 	case inner:
 		layer := 10 - d.outer()
 		d.need(r, name, fmt.Sprintf("%s address in the IPv%d layer that %s has", whose, layer, d.what()))
-	case local && (d.automatic() == nil || d.automatic().mechanism.routes):
-		d.need(r, name, `this end's outer address, or to "auto" for the one that the kernel's routing would choose`)
 	case local:
-		d.need(r, name, "this end's outer address")
+		d.need(r, name, `this end's outer address, or to "auto" for the one that the kernel's routing would choose`)
 	default:
 		d.need(r, name, "the other end's outer address or its DNS name")
 	}

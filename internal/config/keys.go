@@ -35,18 +35,34 @@ func (s tableState) good(names ...string) bool {
 // rely on those above it. Where is the table's header, "" for the whole file.
 func readTable[T any](r *report, where string, t *value, rows []key[T], into T) tableState {
 	s := tableState{set: map[string]bool{}, bad: map[string]bool{}}
-	known := make([]string, len(rows))
-	for i, row := range rows {
-		known[i] = row.name
+	found := 0
+	for _, row := range rows {
 		e, ok := t.table[row.name]
 		if !ok {
 			continue
 		}
+		found++
 		before := len(r.problems)
 		row.read(r, e, into)
 		s.set[row.name] = true
 		s.bad[row.name] = len(r.problems) > before
 	}
+	if found < len(t.table) {
+		s.guess(r, where, t, rowNames(rows))
+	}
+	return s
+}
+
+func rowNames[T any](rows []key[T]) []string {
+	names := make([]string, len(rows))
+	for i, row := range rows {
+		names[i] = row.name
+	}
+	return names
+}
+
+// guess reports a table's unknown keys, and what they were perhaps meant to be.
+func (s tableState) guess(r *report, where string, t *value, known []string) {
 	for _, name := range slices.Sorted(maps.Keys(t.table)) {
 		if slices.Contains(known, name) {
 			continue
@@ -65,7 +81,6 @@ func readTable[T any](r *report, where string, t *value, rows []key[T], into T) 
 		}
 		r.add(t.table[name].keyAt, "%s", text)
 	}
-	return s
 }
 
 // nearest is the word that is close enough to a misspelt one, or "".

@@ -8,9 +8,10 @@ import (
 	"syscall"
 )
 
-// maxSize is the largest file that is read, in bytes: more is not a
-// configuration but a mistake in the path, such as a device without an end.
-const maxSize = 1 << 20
+// maxSize is the largest file that is read, in bytes, of some hundred thousand
+// peers: more is not a configuration but a mistake in the path, such as a device
+// without an end.
+const maxSize = 64 << 20
 
 // Load reads a file and validates it. An error is always of type Problems.
 func Load(path string) (*Config, error) {
@@ -32,7 +33,7 @@ func read(path string) ([]byte, error) {
 		return nil, explain(err)
 	}
 	if len(data) > maxSize {
-		return nil, errors.New("the file is larger than 1 MiB, too large for a configuration: name the right one with -config")
+		return nil, errors.New("the file is larger than 64 MiB, too large for a configuration: name the right one with -config")
 	}
 	return data, nil
 }

@@ -1,40 +1,142 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 
 	"sixfour/encap/resolve"
 )
 
-// mechanism is an automatic mode: which keys it has of its own, and what they
-// make.
+// mechanism is an automatic mode: what its own keys are, and what they make.
 type mechanism struct {
 	mode      string
 	keys      []string
-	routes    bool // it may have an outer host, towards which local can be found
 	outermost bool // of a stack it can only be the outermost layer
 	begin     func() reading
 }
 
-// reading is the keys of one tunnel's mechanism, while they are read.
-type reading interface {
-	read(name string, r *report, e entry, d *draft)
+// reading are the keys of one tunnel's mechanism, while they are read.
+type reading struct {
+	read func(name string, r *report, e entry)
 	// finish holds the values against each other and the rest of the tunnel.
-	finish(r *report, d *draft) resolve.Mechanism
+	finish func(r *report, d *draft) resolve.Mechanism
 }
 
-// mechanisms are the automatic modes. A new one is a row here and in encap.Modes.
-var mechanisms = []mechanism{}
+// mechanisms are the automatic modes. A new one is a row here, beside that of
+// encap.Modes: its keys, which set the fields of what the row begins with, and
+// what is made of that in the end.
+var mechanisms = []mechanism{
+	row("6to4", sixToFour{resolve.SixToFour{Relay: anycastRelay}, resolve.PMT{Mode: resolve.PMTRewrite}}, []key[*sixToFour]{
+		{"role", readRole6to4},
+		{"relay", readRelay},
+		{"relays", prefixesOf(4, func(m *sixToFour) *[]netip.Prefix { return &m.Relays })},
+		{"clients", prefixesOf(4, func(m *sixToFour) *[]netip.Prefix { return &m.Clients })},
+		{"sources", prefixesOf(6, func(m *sixToFour) *[]netip.Prefix { return &m.Sources })},
+		{"provider_prefix", prefixOf(6, func(m *sixToFour) *netip.Prefix { return &m.pmt.ProviderPrefix })},
+		{"v4_common", prefixOf(4, func(m *sixToFour) *netip.Prefix { return &m.pmt.Common })},
+		{"customers", prefixesOf(4, func(m *sixToFour) *[]netip.Prefix { return &m.pmt.Customers })},
+		{"subnet", readSubnet},
+		{"mapping", readMapping},
+	}, (*sixToFour).finish),
+	row("6rd", sixRD{}, []key[*sixRD]{
+		{"prefix", prefixOf(6, func(m *sixRD) *netip.Prefix { return &m.Prefix })},
+		{"mask_len", readMaskLen},
+		{"border_relay", hostsOf(func(m *sixRD) *[]Host { return &m.Relays })},
+		{"option212", readOption212},
+		{"role", readRole6rd},
+	}, (*sixRD).finish),
+	row("isatap", isatap{}, []key[*isatap]{
+		{"routers", hostsOf(func(m *isatap) *[]Host { return &m.Routers })},
+		{"router", func(r *report, e entry, m *isatap) { m.Router, _ = boolOf(r, e) }},
+		{"prefix", prefixesOf(6, func(m *isatap) *[]netip.Prefix { return &m.Prefixes })},
+	}, (*isatap).finish),
+	row("v4compat", resolve.V4Compat{}, nil, plain[resolve.V4Compat]),
+	outermost(row("6over4", resolve.SixOverFour{Scope: 192}, []key[*resolve.SixOverFour]{
+		{"scope", readScope},
+	}, plain[resolve.SixOverFour])),
+}
 
-func mechanismOf(mode string) *mechanism {
-	i := slices.IndexFunc(mechanisms, func(m mechanism) bool { return m.mode == mode })
-	if i < 0 {
-		return &mechanism{mode: mode}
+// row is a mechanism whose keys are read into a P.
+func row[P any](mode string, preset P, keys []key[*P], finish func(*P, *report, *draft) resolve.Mechanism) mechanism {
+	m := mechanism{mode: mode}
+	for _, k := range keys {
+		m.keys = append(m.keys, k.name)
 	}
-	return &mechanisms[i]
+	m.begin = func() reading {
+		p := preset
+		return reading{
+			read: func(name string, r *report, e entry) {
+				keys[slices.Index(m.keys, name)].read(r, e, &p)
+			},
+			finish: func(r *report, d *draft) resolve.Mechanism { return finish(&p, r, d) },
+		}
+	}
+	return m
 }
 
-func mechanismKeys() []key[*draft] { return nil }
+func outermost(m mechanism) mechanism {
+	m.outermost = true
+	return m
+}
 
-func (d *draft) checkMechanism(r *report) {}
-func (d *draft) checkPeers(r *report)     {}
+// plain is the end of a mechanism whose values need not fit each other.
+func plain[P resolve.Mechanism](p *P, _ *report, _ *draft) resolve.Mechanism { return *p }
+
+// mechanismOf is the row of an automatic mode.
+func mechanismOf(mode string) *mechanism {
+	return &mechanisms[slices.IndexFunc(mechanisms, func(m mechanism) bool { return m.mode == mode })]
+}
+
+// mechanismKeys are the keys that any of the mechanisms has.
+func mechanismKeys() (rows []key[*draft]) {
+	var names []string
+	for _, m := range mechanisms {
+		names = append(names, m.keys...)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		rows = append(rows, key[*draft]{name, readMechanismKey})
+	}
+	return rows
+}
+
+// readMechanismKey reads a key that only some of the automatic modes have.
+func readMechanismKey(r *report, e entry, d *draft) {
+	a := d.automatic()
+	switch {
+	case a != nil && slices.Contains(a.mechanism.keys, e.name):
+		if d.mechanism.read == nil {
+			d.mechanism = a.mechanism.begin()
+		}
+		d.mechanism.read(e.name, r, e)
+	case d.known():
+		var with []string
+		for _, m := range mechanisms {
+			if slices.Contains(m.keys, e.name) {
+				with = append(with, m.mode)
+			}
+		}
+		r.add(e.keyAt, "%s contradicts %s, which has no such key: leave it out, or choose mode %s", e.name, d.what(), list(quoteAll(with)))
+	}
+}
+
+// finishMechanism makes the mechanism of the tunnel's automatic layer.
+func (d *draft) finishMechanism(r *report) {
+	a := d.automatic()
+	if a == nil {
+		return
+	}
+	if d.mechanism.finish == nil {
+		d.mechanism = a.mechanism.begin()
+	}
+	m := d.mechanism.finish(r, d)
+	i := slices.IndexFunc(d.layers, func(l layerDraft) bool { return l.mechanism != nil })
+	d.Layers[i].Mechanism = m
+	if local := d.localOf(*a); local.Addr.IsLoopback() {
+		r.add(local.at, "%s is %v, which no other host can reach, and mode %s works with any of them: set it to an address that they can reach", local.key, local.Addr, quote(a.mode))
+	}
+	unsure := slices.ContainsFunc(a.mechanism.keys, func(name string) bool { return d.state.bad[name] })
+	if local := d.localOf(*a); local.auto() && len(m.Hosts()) == 0 && !unsure {
+		r.add(local.at, `local is "auto", but mode %s has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`, quote(a.mode))
+	}
+}

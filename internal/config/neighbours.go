@@ -7,9 +7,15 @@ import (
 
 // neighbours are the tunnels of a file that were read so far.
 type neighbours struct {
-	names     map[string]int    // the line of the tunnel that has it
-	wires     map[wire]int      // the line of the tunnel or peer that has it
+	names     map[string]int // the line of the tunnel that has it
+	wires     map[wire]owner
 	automatic map[automatic]int // the line of the tunnel that is it
+}
+
+// owner is the tunnel that has a wire, and its line, or in a hub that of the peer.
+type owner struct {
+	*draft
+	line int
 }
 
 // wire is what tells the outer packets of one peer from those of another.
@@ -31,7 +37,7 @@ type automatic struct {
 // check reports what two tunnels cannot both have.
 func (n *neighbours) check(r *report, d *draft) {
 	if n.names == nil {
-		n.names, n.wires, n.automatic = map[string]int{}, map[wire]int{}, map[automatic]int{}
+		n.names, n.wires, n.automatic = map[string]int{}, map[wire]owner{}, map[automatic]int{}
 	}
 	if d.state.good("name") {
 		if line, taken := n.names[d.Name]; taken {
@@ -73,22 +79,18 @@ func (n *neighbours) checkPeers(r *report, d *draft, l layerDraft, local end) {
 			continue
 		}
 		w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))
-		line, taken := n.wires[w]
+		other, taken := n.wires[w]
 		switch {
+		case !taken && d.Hub:
+			n.wires[w] = owner{d, d.peers[i].header.line}
 		case !taken:
-			n.wires[w] = p.line(d)
-		case line > d.header.line: // a peer of this tunnel
-			r.add(p.at, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", line)
+			n.wires[w] = owner{d, d.header.line}
+		case other.draft == d:
+			r.add(p.at, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", other.line)
+		case other.Hub:
+			r.add(p.at, "%s and remote are those of the peer of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
 		default:
-			r.add(p.at, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, line, wayOut)
+			r.add(p.at, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
 		}
 	}
-}
-
-// line is where a problem shows the peer.
-func (p *Peer) line(d *draft) int {
-	if d.Hub {
-		return p.at.line
-	}
-	return d.header.line
 }

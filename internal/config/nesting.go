@@ -37,7 +37,7 @@ func checkNesting(r *report, drafts []*draft) {
 	}
 	for _, n := range all {
 		for _, w := range n.through {
-			if n.own()+w.to.depth <= encap.MaxDepth {
+			if w.to == n || n.own()+w.to.depth <= encap.MaxDepth { // what comes back at once, checkLoop reports
 				continue
 			}
 			if last := w.to.cameFrom(n, encap.MaxDepth-n.own()); last != nil {
@@ -71,7 +71,7 @@ func ways(drafts []*draft) []*node {
 		if n.FwMark != 0 || n.state.bad["fwmark"] {
 			continue
 		}
-		seen := map[*node]bool{n: true} // what comes back at once, checkLoop reports
+		seen := map[*node]bool{}
 		for i := range n.Peers {
 			p := &n.Peers[i]
 			a := p.outermost().Addr

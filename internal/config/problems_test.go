@@ -15,6 +15,9 @@ const (
 // allModes is what a problem says that mode can be.
 const allModes = `"4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "4in4", "4in6", "6in6", "gre", "gre6" or "stack"`
 
+// itemModes is what a problem says that an item of a stack can be.
+const itemModes = `"4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "4in4", "4in6", "6in6", "gre" or "gre6"`
+
 // without is a text less the lines of some keys.
 func without(text string, keys ...string) string {
 	var b strings.Builder
@@ -44,6 +47,35 @@ func between6(local6, remote6 string) string {
 
 // inMode is single in another mode.
 func inMode(mode string) string { return strings.Replace(single, "6in4", mode, 1) }
+
+// tunnel begins a tunnel of a mode between two ends; "" leaves a key out.
+func tunnel(mode, local, remote string) string {
+	var b strings.Builder
+	b.WriteString("[[tunnel]]\nname = 'a'\n")
+	for _, line := range [][2]string{{"mode", mode}, {"local", local}, {"remote", remote}} {
+		if line[1] != "" {
+			b.WriteString(line[0] + " = '" + line[1] + "'\n")
+		}
+	}
+	return b.String()
+}
+
+// Tunnels of other modes, without a problem but for what they lack.
+var (
+	greTunnel   = tunnel("gre", "192.0.2.1", "192.0.2.2")
+	over6Tunnel = tunnel("4in6", "2001:db8::1", "2001:db8::2")
+	stackTunnel = tunnel("stack", "192.0.2.1", "192.0.2.2") // lacks stack
+	hubTunnel   = tunnel("4in4", "192.0.2.1", "")           // lacks peers
+)
+
+// second and third are a tunnel by other names.
+func second(tunnel string) string { return strings.Replace(tunnel, "'a'", "'b'", 1) }
+func third(tunnel string) string  { return strings.Replace(tunnel, "'a'", "'c'", 1) }
+
+// peer is one of a hub.
+func peer(name, remote, allowed string) string {
+	return "[[tunnel.peer]]\nname = '" + name + "'\nremote = '" + remote + "'\nallowed = ['" + allowed + "']\n"
+}
 
 // problemRow is a file and its problems, one line each, without the file name.
 type problemRow struct{ file, want string }

@@ -114,7 +114,10 @@ func readItem(r *report, v *value) item {
 	var it item
 	switch v.kind {
 	case unstable.String:
-		itemKeys[0].read(r, entry{"stack", v.at, v}, &it)
+		var ok bool
+		if it.mode, ok = encap.ModeByName(v.text); !ok {
+			r.add(v.at, "stack has %s: it must have %s", quote(v.text), list(quoteAll(modeNames(anyMode))))
+		}
 	case unstable.InlineTable:
 		s := readTable(r, "a table of stack", v, itemKeys, &it)
 		if !s.set["mode"] {

@@ -77,8 +77,7 @@ func readTunnel(r *report, t *value) *draft {
 	d.checkPairs(r)
 	d.checkEnds(r)
 	d.checkGRE(r)
-	d.checkMechanism(r)
-	d.checkPeers(r)
+	d.finishMechanism(r)
 	d.checkLoop(r)
 	return d
 }

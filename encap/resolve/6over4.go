@@ -1,0 +1,169 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// SixOverFour is 6over4 (RFC 2529): a site's IPv4 network with multicast is an
+// Ethernet to IPv6, whose link-layer addresses are IPv4 addresses. Neighbours are
+// found by neighbour discovery; an IPv6 group is an IPv4 group of the
+// organisation-local scope, 239.192.0.0/16, by the last two bytes of its address.
+// The TUN interface has no link layer, so all of that happens here. Link-local
+// packets are those of neighbour discovery; others are drop.Martian. Anybody who
+// can send IPv4 packets to a node can pretend to be its neighbour: the site's
+// border must drop protocol 41 and the scope's groups (RFC 2529 section 9).
+type SixOverFour struct {
+	Scope byte // second byte of the IPv4 groups; 0: 192
+}
+
+// defaultScope is the organisation-local scope's first (RFC 2529 section 6, RFC
+// 2365 section 6.2).
+const defaultScope = 192
+
+// Hosts is empty: whoever is there is found.
+func (SixOverFour) Hosts() []Host { return nil }
+
+// Resolver is the one for a place with any IPv4 address; it is a Speaker and a
+// Joiner.
+func (m SixOverFour) Resolver(at Site) (Resolver, error) {
+	p, err := newPlace(at, "6over4")
+	if err != nil {
+		return nil, err
+	}
+	if m.Scope == 0 {
+		m.Scope = defaultScope
+	}
+	if m.Scope < defaultScope || m.Scope > 195 {
+		return nil, fmt.Errorf("6over4: groups 239.%d.0.0/16 are not of the organisation-local scope: use 192 to 195 (RFC 2365 section 6.2)", m.Scope)
+	}
+	r := &sixOverFour{place: p, groups: 239<<24 | uint32(m.Scope)<<16, cache: newNeighbours(),
+		link: word6{linkLocal.value.hi, uint64(p.local)}, onLinkAlways: []prefix6{linkLocal}}
+	for _, o := range at.Own {
+		if o.Bits() == 64 && o.Addr().Is6() {
+			r.onLinkAlways = append(r.onLinkAlways, newPrefix6(o))
+		}
+	}
+	r.learner.iid = uint64(p.local)
+	r.update()
+	return r, nil
+}
+
+type sixOverFour struct {
+	place
+	groups       uint32 // the IPv4 groups' first
+	link         word6  // our link-local address
+	onLinkAlways []prefix6
+	cache        *neighbours
+	view         atomic.Pointer[linkView]
+
+	// The Speaker's.
+	learner
+	outbox
+	held      int // bytes in queues
+	leaving   int // of these, in the outbox
+	lost      int
+	solicited int
+	solicit   time.Time // not before: ask for routers
+}
+
+// linkView is what packets ask of that which routers say; it is replaced whole.
+type linkView struct {
+	onLink, home []prefix6
+	router       word6 // zero: none
+}
+
+func (r *sixOverFour) update() {
+	v := &linkView{
+		onLink: slices.Concat(r.onLinkAlways, r.onLink()),
+		home:   slices.Concat(r.onLinkAlways, r.all()),
+	}
+	if len(r.routers) > 0 {
+		v.router = r.routers[0].addr
+	}
+	r.view.Store(v)
+}
+
+// group is the IPv4 group of an IPv6 group (RFC 2529 section 6).
+func (r *sixOverFour) group(to word6) uint32 { return r.groups | uint32(to.lo&0xffff) }
+
+// linkScope reports whether a packet is for this link only.
+func linkScope(src, to word6) bool {
+	return isLinkLocal(src) || isLinkLocal(to) || to.hi>>48&0xff0f == 0xff02
+}
+
+func (r *sixOverFour) To(ip header.IPv6) (uint32, drop.Reason) {
+	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	v := r.view.Load()
+	switch {
+	case isMulticast(src), linkScope(src, to) && !nd.Is(ip):
+		return 0, drop.Martian
+	case isLinkLocal(src) && src != r.link: // nobody would find it
+		return 0, drop.Spoof
+	case to == r.link, slices.Contains(r.own6, to), r.returnsTo(v.home, src), r.returnsTo(v.home, to):
+		return 0, drop.Loop
+	case isMulticast(to):
+		return r.group(to), drop.None
+	}
+	next, ok := v.next(to)
+	if !ok {
+		return 0, drop.NoPeer
+	}
+	if n := r.cache.find(next); n != nil {
+		if hop := n.hop.Load(); hop&mayPass != 0 {
+			return uint32(hop), drop.None
+		}
+	}
+	return 0, drop.Unresolved
+}
+
+// next is the neighbour that a packet to an address is for.
+func (v *linkView) next(to word6) (word6, bool) {
+	if within(v.onLink, to) {
+		return to, true
+	}
+	return v.router, v.router != word6{} && !isLinkLocal(to)
+}
+
+// From takes what can be from a node of this link. A group's packets come to its
+// IPv4 group, so that a unicast packet from far away cannot speak to all.
+func (r *sixOverFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+	src, to, src4, dst4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer), dest4(outer)
+	home := r.view.Load().home
+	switch {
+	case r.mine(src4), src == r.link, slices.Contains(r.own6, src): // also our own, from a group
+		return drop.OwnSource
+	case !r.reachable4(src4), isMulticast(src), (linkScope(src, to) || src == word6{}) && !nd.Is(inner):
+		return drop.Martian
+	case (isMulticast(to) || dst4>>28 == 0xe) && (!isMulticast(to) || dst4 != r.group(to)),
+		nd.Is(inner) && inner.HopLimit() != nd.HopLimit: // it came through a router
+		return drop.Spoof
+	case r.returnsTo(home, src), r.returnsTo(home, to):
+		return drop.Loop
+	}
+	return drop.None
+}
+
+// Groups are those of all nodes, and of each of our addresses' solicitations.
+func (r *sixOverFour) Groups() []netip.Addr {
+	list := []uint32{r.group(allNodes), r.group(r.link)}
+	for _, o := range r.own6 {
+		list = append(list, r.group(o))
+	}
+	slices.Sort(list) // learnt addresses end as our link-local one does
+	var out []netip.Addr
+	for _, g := range slices.Compact(list) {
+		out = append(out, addr4(g))
+	}
+	return out
+}
+
+// Learnt is the routers' prefixes with our identifier, the way out and the MTU.
+func (r *sixOverFour) Learnt() Learnt { return r.learnt() }

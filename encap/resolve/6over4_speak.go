@@ -1,0 +1,277 @@
+package resolve
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// maxHeld bounds the bytes that wait for neighbours, of all together.
+const maxHeld = 1 << 20
+
+// linkOption is an IPv4 address as the link-layer address of an option: two zero
+// bytes in front (RFC 2529 section 5).
+func linkOption(v4 uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0, 0}, v4) }
+
+// linkAddr reads that of a message: 0 if there is none, or none that a node can
+// have.
+func (r *sixOverFour) linkAddr(m *nd.Message) uint32 {
+	if len(m.Link) != 6 || m.Link[0] != 0 || m.Link[1] != 0 {
+		return 0
+	}
+	v4 := binary.BigEndian.Uint32(m.Link[2:])
+	if !r.reachable4(v4) || r.mine(v4) {
+		return 0
+	}
+	return v4
+}
+
+// Hear takes all messages of neighbour discovery but router solicitations, which
+// are for a router behind the interface.
+func (r *sixOverFour) Hear(from uint32, ip header.IPv6, now time.Time) bool {
+	if !nd.Is(ip) {
+		return false
+	}
+	m, ok := nd.Parse(ip)
+	if !ok {
+		return true
+	}
+	src := readWord6(ip.Source())
+	switch m.Type {
+	case nd.RouterSolicitation:
+		r.noticed(src, r.linkAddr(&m), now)
+		return false
+	case nd.RouterAdvertisement:
+		link := r.linkAddr(&m)
+		if link == 0 { // from a system that does not know that this link has addresses
+			link = from
+		}
+		r.noticed(src, link, now)
+		r.hear(&m, src, now)
+		r.solicited = solicitations
+		r.update()
+	case nd.NeighborSolicitation:
+		r.noticed(src, r.linkAddr(&m), now)
+		r.answer(from, src, ip, &m)
+	case nd.NeighborAdvertisement:
+		r.confirmed(&m, now)
+	}
+	return true
+}
+
+// noticed takes the link-layer address that a neighbour said of itself (RFC 4861
+// section 7.2.3): it is believed, but not that it can be reached.
+func (r *sixOverFour) noticed(a word6, link uint32, now time.Time) {
+	if link == 0 || a == (word6{}) || isMulticast(a) {
+		return
+	}
+	n := r.entry(a, now)
+	n.touched = now
+	if n.link == link {
+		return
+	}
+	n.enter(stale, link, time.Time{})
+	if len(n.queue) > 0 {
+		n.enter(delay, link, now.Add(delayFirstProbe))
+		r.flush(n)
+	}
+}
+
+func (r *sixOverFour) ours(a word6) bool {
+	return a == r.link || slices.Contains(r.own6, a) || r.has(a)
+}
+
+// answer says our link-layer address to who asks for it (RFC 4861 section
+// 7.2.4), and to all who checks whether an address is free.
+func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Message) {
+	t := m.Target.As16()
+	if !r.ours(readWord6(t[:])) {
+		return
+	}
+	a := &nd.Message{Type: nd.NeighborAdvertisement, Target: m.Target, Solicited: true, Override: true, Link: linkOption(r.local)}
+	if src == (word6{}) {
+		a.Solicited = false
+		r.put(r.group(allNodes), nd.Append(nil, m.Target, allNodes.addr(), a))
+		return
+	}
+	if n := r.cache.find(src); n != nil && n.link != 0 {
+		from = n.link
+	}
+	r.put(from, nd.Append(nil, m.Target, ip.Src(), a))
+}
+
+// confirmed is RFC 4861 section 7.2.5.
+func (r *sixOverFour) confirmed(m *nd.Message, now time.Time) {
+	t := m.Target.As16()
+	n := r.cache.find(readWord6(t[:]))
+	if n == nil {
+		return // nobody asked
+	}
+	link := r.linkAddr(m)
+	if !m.Router && slices.ContainsFunc(r.routers, func(q router) bool { return q.addr == n.addr }) {
+		r.routers = slices.DeleteFunc(r.routers, func(q router) bool { return q.addr == n.addr })
+		r.update()
+	}
+	switch changed := link != 0 && link != n.link; {
+	case n.state == incomplete && link == 0:
+		return
+	case n.state != incomplete && changed && !m.Override:
+		if n.state == reachable {
+			n.enter(stale, n.link, time.Time{})
+		}
+		return
+	case link == 0:
+		link = n.link
+		fallthrough
+	default:
+		if m.Solicited {
+			n.enter(reachable, link, now.Add(reachableTime))
+		} else if changed {
+			n.enter(stale, link, time.Time{})
+		}
+	}
+	n.touched = now
+	if len(n.queue) > 0 && n.link != 0 {
+		if n.state == stale {
+			n.enter(delay, n.link, now.Add(delayFirstProbe))
+		}
+		r.flush(n)
+	}
+}
+
+// entry is a neighbour's, made if there is none.
+func (r *sixOverFour) entry(a word6, now time.Time) *neighbour {
+	n := r.cache.find(a)
+	if n == nil {
+		var gone *neighbour
+		if n, gone = r.cache.add(a, now); gone != nil {
+			r.giveUp(gone)
+		}
+	}
+	return n
+}
+
+// giveUp drops what waits for a neighbour.
+func (r *sixOverFour) giveUp(n *neighbour) {
+	r.lost += len(n.queue)
+	for _, p := range n.queue {
+		r.held -= len(p)
+	}
+	n.queue = nil
+}
+
+// flush sends what waits for a neighbour; until Next it still counts as held,
+// which bounds it.
+func (r *sixOverFour) flush(n *neighbour) {
+	for _, p := range n.queue {
+		r.leaving += len(p)
+		r.list = append(r.list, Message{n.link, p})
+	}
+	n.queue = nil
+}
+
+// Hold is RFC 4861 section 7.2.2 and, for a neighbour whose address is known but
+// old, section 7.3.3: the packet goes there with the next messages. Of those that
+// wait for one neighbour the oldest makes room.
+func (r *sixOverFour) Hold(pkt []byte, now time.Time) bool {
+	if len(pkt) < header.IPv6Len || r.held+len(pkt) > maxHeld {
+		return false
+	}
+	next, ok := r.view.Load().next(readWord6(header.IPv6(pkt).Dest()))
+	if !ok {
+		return false
+	}
+	n := r.entry(next, now)
+	n.touched = now
+	if len(n.queue) == queueLen {
+		r.held -= len(n.queue[0])
+		n.queue = slices.Delete(n.queue, 0, 1)
+		r.lost++
+	}
+	n.queue = append(n.queue, bytes.Clone(pkt))
+	r.held += len(pkt)
+	switch {
+	case n.link == 0 && n.deadline.IsZero():
+		n.enter(incomplete, 0, now)
+	case n.state == stale:
+		n.enter(delay, n.link, now.Add(delayFirstProbe))
+		r.flush(n)
+	case n.state != incomplete: // the answer came between To and Hold
+		r.flush(n)
+	}
+	return true
+}
+
+// Next asks for neighbours and routers where it is time.
+func (r *sixOverFour) Next(now time.Time) (send []Message, lost int, again time.Time) {
+	changed, again := r.expire(now)
+	if changed && len(r.routers) == 0 {
+		r.solicited = 0
+	}
+	again = earlier(again, r.askRouters(now))
+	r.cache.all(func(n *neighbour) {
+		for !n.deadline.IsZero() && !n.deadline.After(now) {
+			if !r.due(n, now) {
+				changed = true
+				return
+			}
+		}
+		again = earlier(again, n.deadline)
+	})
+	if changed {
+		r.update()
+	}
+	r.held, r.leaving = r.held-r.leaving, 0
+	lost, r.lost = r.lost, 0
+	return r.take(), lost, again
+}
+
+// askRouters asks all of them, as often as a host may that nobody answers (RFC
+// 4861 section 6.3.7).
+func (r *sixOverFour) askRouters(now time.Time) time.Time {
+	if r.solicited >= solicitations {
+		return time.Time{}
+	}
+	if !r.solicit.After(now) {
+		r.put(r.group(allRouters), nd.Append(nil, r.link.addr(), allRouters.addr(), &nd.Message{Type: nd.RouterSolicitation, Link: linkOption(r.local)}))
+		r.solicited++
+		r.solicit = now.Add(solicitInterval)
+		if r.solicited == solicitations {
+			return time.Time{}
+		}
+	}
+	return r.solicit
+}
+
+// due does what a neighbour's deadline was for, and reports whether it is still
+// one.
+func (r *sixOverFour) due(n *neighbour, now time.Time) bool {
+	switch n.state {
+	case reachable:
+		n.enter(stale, n.link, time.Time{})
+		return true
+	case delay:
+		n.enter(probe, n.link, now)
+	}
+	if n.tries == solicitTries {
+		r.giveUp(n)
+		r.cache.remove(n)
+		r.failed(n.addr)
+		return false
+	}
+	n.tries++
+	n.deadline = now.Add(retransTimer)
+	target, m := n.addr.addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.addr.addr(), Link: linkOption(r.local)}
+	if n.state == probe {
+		r.put(n.link, nd.Append(nil, r.link.addr(), target, m))
+	} else {
+		all := nd.SolicitedNode(target)
+		b := all.As16()
+		r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))
+	}
+	return true
+}

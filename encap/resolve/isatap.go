@@ -1,0 +1,182 @@
+package resolve
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// ISATAP makes a site's IPv4 network one link of IPv6 (RFC 5214): the interface
+// identifier of a node is [02]00:5efe:V4ADDR, so that nodes with a common prefix
+// reach each other directly. The prefix, and the way out, are a router's, whom
+// hosts ask by unicast because there is no multicast: those on their list of
+// potential routers, and nobody else, are believed. Link-local packets are those
+// of neighbour discovery; others, and multicast, are drop.Martian, on the way out
+// of multicast drop.NoPeer. Anybody inside the site can forge packets: its border
+// must drop protocol 41.
+type ISATAP struct {
+	Routers  []Host         // of a host: the potential router list
+	Router   bool           // advertises Prefixes to those who ask
+	Prefixes []netip.Prefix // of a router: /64 each
+}
+
+// Hosts is the potential router list.
+func (m ISATAP) Hosts() []Host { return m.Routers }
+
+// Resolver is the one for a place with any IPv4 address; it is a Speaker.
+func (m ISATAP) Resolver(at Site) (Resolver, error) {
+	p, err := newPlace(at, "isatap")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case m.Router && len(m.Prefixes) == 0:
+		return nil, errors.New("isatap: a router must advertise something: set prefix to a /64")
+	case m.Router && len(m.Routers) > 0:
+		return nil, errors.New("isatap: either this is a router or it asks routers: leave out routers, or router = true")
+	case !m.Router && len(m.Prefixes) > 0:
+		return nil, errors.New("isatap: only a router advertises prefixes: set router = true, or put an address on the interface")
+	}
+	for _, q := range m.Prefixes {
+		if q.Bits() != 64 || !q.Addr().Is6() {
+			return nil, errors.New("isatap: prefix " + q.String() + ": hosts make addresses only from IPv6 prefixes of 64 bits (RFC 4862 section 5.5.3)")
+		}
+	}
+	i := &isatap{place: p, prl: p.outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
+		static: slices.Concat([]prefix6{linkLocal}, prefixes6(at.Own), prefixes6(m.Prefixes))}
+	i.learner.iid = isatapID(p.local)
+	i.update()
+	if m.Router {
+		return &isatapRouter{isatap: i, prefixes: m.Prefixes}, nil
+	}
+	h := &isatapHost{isatap: i}
+	for _, r := range h.prl {
+		h.ask = append(h.ask, inquiry{router: r})
+	}
+	return h, nil
+}
+
+// isatapID is the interface identifier of a node (RFC 5214 section 6.1).
+func isatapID(v4 uint32) uint64 {
+	id := uint64(0x5efe)<<32 | uint64(v4)
+	if !Martian4(v4, false) {
+		id |= universal << 32
+	}
+	return id
+}
+
+func isatapLocal(v4 uint32) word6 { return word6{linkLocal.value.hi, isatapID(v4)} }
+
+// isatap is what hosts and routers have in common.
+type isatap struct {
+	place
+	prl        []uint32
+	advertised []prefix6 // of a router: the sources it takes
+	static     []prefix6 // on-link whatever a router says
+	view       atomic.Pointer[isatapView]
+
+	// The Speaker's.
+	learner
+	outbox
+}
+
+// isatapView is what packets ask of that which routers say; it is replaced whole.
+type isatapView struct {
+	onLink, home []prefix6
+	router       uint32 // 0: none
+}
+
+// update makes a new view.
+func (r *isatap) update() {
+	v := &isatapView{
+		onLink: slices.Concat(r.static, r.onLink()),
+		home:   slices.Concat(r.static, r.all()),
+	}
+	if len(r.prl) > 0 {
+		v.router = r.prl[0]
+	}
+	for _, a := range r.prl {
+		if slices.ContainsFunc(r.routers, func(q router) bool { return uint32(q.addr.lo) == a }) {
+			v.router = a
+			break
+		}
+	}
+	r.view.Store(v)
+}
+
+// site4 reports whether an address can be that of a node of the site: private
+// ones can.
+func (r *isatap) site4(a uint32) bool {
+	return r.reachable4(a) && (private4(a) || !Martian4(a, r.strict))
+}
+
+func (r *isatap) To(ip header.IPv6) (uint32, drop.Reason) {
+	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	v := r.view.Load()
+	switch {
+	case isMulticast(to):
+		return 0, drop.NoPeer
+	case (isLinkLocal(src) || isLinkLocal(to)) && !nd.Is(ip):
+		return 0, drop.Martian
+	}
+	dst := v.router
+	if isISATAP(to) && within(v.onLink, to) {
+		dst = uint32(to.lo)
+	} else if isLinkLocal(to) {
+		dst = 0
+	}
+	switch {
+	case dst == 0:
+		return 0, drop.NoPeer
+	case !r.site4(dst):
+		return 0, drop.Martian
+	case r.mine(dst), r.returnsTo(v.home, src), r.returnsTo(v.home, to):
+		return 0, drop.Loop
+	}
+	return dst, drop.None
+}
+
+// arrives is what hosts and routers ask alike, and ends with RFC 6324 section 3.1.
+func (r *isatap) arrives(outer header.IPv4, inner header.IPv6) drop.Reason {
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+	home := r.view.Load().home
+	switch {
+	case !r.site4(src4), isMulticast(src), isMulticast(to) && to != allRouters,
+		(isLinkLocal(src) || isLinkLocal(to) || to == allRouters) && !nd.Is(inner):
+		return drop.Martian
+	case isISATAP(src) && r.mine(uint32(src.lo)) && within(home, src), slices.Contains(r.own6, src):
+		return drop.OwnSource
+	case r.mine(src4):
+		return drop.Spoof
+	case r.returnsTo(home, src), r.returnsTo(home, to):
+		return drop.Loop
+	}
+	return drop.None
+}
+
+// Hold keeps nothing: every address is known at once.
+func (r *isatap) Hold([]byte, time.Time) bool { return false }
+
+// ours reports whether an address is one of this node; ISATAP's own may have
+// either u bit.
+func (r *isatap) ours(a word6) bool {
+	return slices.Contains(r.own6, a) || r.has(a) ||
+		a.hi == linkLocal.value.hi && isISATAP(a) && uint32(a.lo) == r.local
+}
+
+// answerNeighbor confirms that we are reachable to somebody who asks for it (RFC
+// 5214 section 8.3.3); nobody needs our link-layer address, which is in the
+// address.
+func (r *isatap) answerNeighbor(from uint32, ip header.IPv6, m *nd.Message, isRouter bool) {
+	t := m.Target.As16()
+	if r.ours(readWord6(t[:])) && !ip.Src().IsUnspecified() {
+		r.put(from, nd.Append(nil, m.Target, ip.Src(), &nd.Message{
+			Type: nd.NeighborAdvertisement, Target: m.Target, Router: isRouter, Solicited: true}))
+	}
+}

@@ -1,0 +1,116 @@
+package resolve
+
+import (
+	"slices"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// How routers are asked.
+const (
+	solicitations   = 3                 // MAX_RTR_SOLICITATIONS (RFC 4861 section 10)
+	solicitInterval = 4 * time.Second   // RTR_SOLICITATION_INTERVAL
+	minRefresh      = 120 * time.Second // MinRouterSolicitInterval (RFC 5214 section 9)
+	maxRefresh      = time.Hour
+)
+
+// isatapHost is a node that asks the routers on its list.
+type isatapHost struct {
+	*isatap
+	ask []inquiry
+}
+
+// inquiry is where we stand with a router: when it is asked next, and how often
+// it was since it answered.
+type inquiry struct {
+	router uint32
+	next   time.Time
+	tries  int
+}
+
+// From is RFC 5214 section 7.3: the outer source is in the inner one, or it is a
+// router on the list.
+func (h *isatapHost) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+	if why := h.arrives(outer, inner); why != drop.None {
+		return why
+	}
+	src, src4 := readWord6(inner.Source()), source4(outer)
+	switch {
+	case isISATAP(src) && uint32(src.lo) == src4, slices.Contains(h.prl, src4):
+		return drop.None
+	case isISATAP(src):
+		return drop.Spoof
+	}
+	return drop.ForeignSource
+}
+
+// Hear learns from advertisements of routers on the list, by their link-local
+// ISATAP address (RFC 5214 section 8.3.2), and answers neighbours.
+func (h *isatapHost) Hear(from uint32, ip header.IPv6, now time.Time) bool {
+	if !nd.Is(ip) {
+		return false
+	}
+	m, ok := nd.Parse(ip)
+	if !ok {
+		return true
+	}
+	switch m.Type {
+	case nd.NeighborSolicitation:
+		h.answerNeighbor(from, ip, &m, false)
+	case nd.RouterAdvertisement:
+		src := readWord6(ip.Source())
+		at := slices.IndexFunc(h.ask, func(q inquiry) bool { return q.router == from })
+		if at >= 0 && linkLocal.contains(src) && isISATAP(src) && uint32(src.lo) == from {
+			h.hear(&m, word6{src.hi, src.lo &^ (universal << 32)}, now)
+			h.ask[at] = inquiry{router: from, next: now.Add(refreshIn(&m))}
+			h.update()
+		}
+	}
+	return true
+}
+
+// refreshIn is after how long a router is asked again: in good time before the
+// first of its lifetimes ends.
+func refreshIn(m *nd.Message) time.Duration {
+	least := 4 * maxRefresh / 3
+	if m.Lifetime > 0 {
+		least = min(least, m.Lifetime)
+	}
+	for _, p := range m.Prefixes {
+		if p.Valid > 0 {
+			least = min(least, p.Valid)
+		}
+		if p.Preferred > 0 {
+			least = min(least, p.Preferred)
+		}
+	}
+	return max(least*3/4, minRefresh)
+}
+
+// Next asks each router, three times four seconds apart if it does not answer,
+// and again after a while.
+func (h *isatapHost) Next(now time.Time) (send []Message, lost int, again time.Time) {
+	changed, again := h.expire(now)
+	if changed {
+		h.update()
+	}
+	for i := range h.ask {
+		q := &h.ask[i]
+		if !q.next.After(now) {
+			h.put(q.router, nd.Append(nil, isatapLocal(h.local).addr(), isatapLocal(q.router).addr(), &nd.Message{Type: nd.RouterSolicitation}))
+			q.tries++
+			q.next = now.Add(solicitInterval)
+			if q.tries == solicitations {
+				q.tries, q.next = 0, now.Add(minRefresh)
+			}
+		}
+		again = earlier(again, q.next)
+	}
+	return h.take(), 0, again
+}
+
+// Learnt is the routers' prefixes with our identifier, the way out and the MTU.
+func (h *isatapHost) Learnt() Learnt { return h.learnt() }

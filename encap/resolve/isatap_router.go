@@ -1,0 +1,78 @@
+package resolve
+
+import (
+	"net/netip"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// What a router advertises.
+const (
+	routerLifetime     = 30 * time.Minute // AdvDefaultLifetime (RFC 4861 section 6.2.1)
+	prefixValid        = 2 * time.Hour
+	prefixPreferred    = time.Hour
+	advertisedMTU      = 1280
+	advertisedHopLimit = 64
+)
+
+// isatapRouter is a router. It speaks only when it is asked, to the one who asks.
+type isatapRouter struct {
+	*isatap
+	prefixes []netip.Prefix
+}
+
+// From asks that the outer source is in the inner one, and that its prefix is
+// one that we advertise (RFC 6324 section 3.1).
+func (r *isatapRouter) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+	if why := r.arrives(outer, inner); why != drop.None {
+		return why
+	}
+	switch src := readWord6(inner.Source()); {
+	case !isISATAP(src):
+		return drop.ForeignSource
+	case uint32(src.lo) != source4(outer), !within(r.advertised, src):
+		return drop.Spoof
+	}
+	return drop.None
+}
+
+// Hear answers solicitations.
+func (r *isatapRouter) Hear(from uint32, ip header.IPv6, _ time.Time) bool {
+	if !nd.Is(ip) {
+		return false
+	}
+	m, ok := nd.Parse(ip)
+	if !ok {
+		return true
+	}
+	switch to := readWord6(ip.Dest()); m.Type {
+	case nd.NeighborSolicitation:
+		r.answerNeighbor(from, ip, &m, true)
+	case nd.RouterSolicitation:
+		if (r.ours(to) || to == allRouters) && linkLocal.contains(readWord6(ip.Source())) {
+			r.put(from, nd.Append(nil, isatapLocal(r.local).addr(), ip.Src(), r.advertisement()))
+		}
+	}
+	return true
+}
+
+// advertisement says A=1, L=0: hosts make addresses from the prefixes, and what
+// is in them is found by its identifier or through us.
+func (r *isatapRouter) advertisement() *nd.Message {
+	m := &nd.Message{Type: nd.RouterAdvertisement, HopLimit: advertisedHopLimit, Lifetime: routerLifetime, MTU: advertisedMTU}
+	for _, p := range r.prefixes {
+		m.Prefixes = append(m.Prefixes, nd.Prefix{Prefix: p.Masked(), Auto: true, Valid: prefixValid, Preferred: prefixPreferred})
+	}
+	return m
+}
+
+// Next is the answers.
+func (r *isatapRouter) Next(time.Time) ([]Message, int, time.Time) {
+	return r.take(), 0, time.Time{}
+}
+
+// Learnt is nothing: a router is configured.
+func (r *isatapRouter) Learnt() Learnt { return Learnt{} }

@@ -1,0 +1,365 @@
+package resolve
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+var (
+	isatapClient = ISATAP{Routers: []Host{host("198.51.100.2"), host("198.51.100.3")}}
+	isatapServer = ISATAP{Router: true, Prefixes: prefixes("2001:db8:5efe:1::/64")}
+	start        = time.Unix(1e9, 0)
+)
+
+// carry brings messages from one speaker to another, as the wire and the engine
+// do, and returns those that were for somebody else.
+func carry(t *testing.T, list []Message, from string, to Speaker, address string, now time.Time) (rest []Message) {
+	t.Helper()
+	for _, m := range list {
+		if m.To != v4(address) && addr4(m.To).IsMulticast() == false {
+			rest = append(rest, m)
+			continue
+		}
+		ip, r := header.ParseIPv6(m.Packet)
+		if r != drop.None {
+			t.Fatalf("%v: %x", r, m.Packet)
+		}
+		if why := to.From(header.IPv4(inner(from, addr4(m.To).String())), ip); why != drop.None {
+			t.Errorf("%v > %v by %s: %v", ip.Src(), ip.Dst(), from, why)
+			continue
+		}
+		to.Hear(v4(from), ip, now)
+	}
+	return rest
+}
+
+func TestISATAPVectors(t *testing.T) {
+	client := resolver(t, ISATAP{Routers: []Host{host("198.51.100.2")}}, at("192.0.2.1")).(Speaker)
+	router := resolver(t, isatapServer, at("198.51.100.2")).(Speaker)
+
+	outer, rs := vector(t, "ISATAP-1")
+	send, lost, again := client.Next(start)
+	if len(send) != 1 || send[0].To != dest4(outer) || !bytes.Equal(send[0].Packet, rs) || lost != 0 || again != start.Add(4*time.Second) {
+		t.Errorf("%v, %d, %v; want %x", send, lost, again, []byte(rs))
+	}
+	if why := router.From(outer, rs); why != drop.None || !router.Hear(source4(outer), rs, start) {
+		t.Errorf("the router: %v", why)
+	}
+
+	outer, ra := vector(t, "ISATAP-2")
+	send, _, again = router.Next(start)
+	if len(send) != 1 || send[0].To != dest4(outer) || !bytes.Equal(send[0].Packet, ra) || !again.IsZero() {
+		t.Errorf("%x, %v; want %x", send, again, []byte(ra))
+	}
+	if why := client.From(outer, ra); why != drop.None || !client.Hear(source4(outer), ra, start) {
+		t.Errorf("the host: %v", why)
+	}
+	l := client.Learnt()
+	if l.MTU != 1280 || l.Default != start.Add(1800*time.Second) || len(l.Addresses) != 1 ||
+		l.Addresses[0] != (Lease{netip.MustParsePrefix("2001:db8:5efe:1:200:5efe:c000:201/64"), start.Add(time.Hour), start.Add(2 * time.Hour)}) {
+		t.Errorf("learnt %+v", l)
+	}
+
+	outer, in := vector(t, "ISATAP-3")
+	one := resolver(t, ISATAP{}, at("10.1.1.1", "2001:db8:5efe:1:0:5efe:10.1.1.1/64"))
+	two := resolver(t, ISATAP{}, at("10.1.1.2", "2001:db8:5efe:1:0:5efe:10.1.1.2/64"))
+	if dst, why := one.To(in); dst != dest4(outer) || why != drop.None {
+		t.Errorf("%v, %v", addr4(dst), why)
+	}
+	if why := two.From(outer, in); why != drop.None {
+		t.Error(why)
+	}
+	outer, in = vector(t, "ISATAP-D1")
+	if why := two.From(outer, in); why != drop.Spoof {
+		t.Error(why)
+	}
+}
+
+func TestISATAPHost(t *testing.T) {
+	s := at("10.1.1.1", "2001:db8:1::5efe:10.1.1.1/64", "2001:db8:2::1/64")
+	s.Links = prefixes("10.1.1.1/24")
+	r := resolver(t, isatapClient, s)
+	const own, router = "2001:db8:1::5efe:10.1.1.1", "198.51.100.2"
+	for _, f := range []flow{
+		{src: own, dst: "2001:db8:1::5efe:10.2.2.2", out: "10.2.2.2"},
+		{src: own, dst: "2001:db8:1::200:5efe:198.51.100.9", out: "198.51.100.9"},
+		{src: own, dst: "2001:db8:1::300:5efe:198.51.100.9", out: router}, // another identifier
+		{src: own, dst: "2001:db8:9::5efe:10.2.2.2", out: router},         // not on-link
+		{src: own, dst: "2001:db8:1::77", out: router},                    // no ISATAP address
+		{src: own, dst: "3fff::1", out: router},
+		{src: own, dst: "2001:db8:1::5efe:10.1.1.1", why: drop.Loop},
+		{src: own, dst: "2001:db8:9::5efe:10.1.1.1", why: drop.Loop}, // RFC 6324
+		{src: own, dst: "2002:0a01:0101::1", why: drop.Loop},
+		{src: "2001:db8:9::5efe:10.1.1.1", dst: "3fff::1", why: drop.Loop},
+		{src: own, dst: "2001:db8:1::5efe:127.0.0.1", why: drop.Martian},
+		{src: own, dst: "2001:db8:1::5efe:224.0.0.1", why: drop.Martian},
+		{src: own, dst: "2001:db8:1::5efe:169.254.0.1", why: drop.Martian},
+		{src: own, dst: "2001:db8:1::5efe:10.1.1.255", why: drop.Martian}, // our subnet's broadcast
+		{src: own, dst: "ff02::1", why: drop.NoPeer},
+		{src: own, dst: "ff0e::1", why: drop.NoPeer},
+		{src: "fe80::5efe:10.1.1.1", dst: "fe80::5efe:10.2.2.2", why: drop.Martian}, // no neighbour discovery
+		{in: "10.2.2.2", to: "10.1.1.1", src: "2001:db8:1::5efe:10.2.2.2", dst: own},
+		{in: "10.2.2.3", to: "10.1.1.1", src: "2001:db8:1::5efe:10.2.2.2", dst: own, why: drop.Spoof},
+		{in: router, to: "10.1.1.1", src: "3fff::1", dst: own},
+		{in: "198.51.100.3", to: "10.1.1.1", src: "3fff::1", dst: own},
+		{in: "198.51.100.4", to: "10.1.1.1", src: "3fff::1", dst: own, why: drop.ForeignSource},
+		{in: router, to: "10.1.1.1", src: own, dst: own, why: drop.OwnSource},
+		{in: router, to: "10.1.1.1", src: "2001:db8:2::1", dst: own, why: drop.OwnSource},
+		{in: router, to: "10.1.1.1", src: "2001:db8:1::200:5efe:10.1.1.1", dst: own, why: drop.OwnSource},
+		{in: "10.1.1.1", to: "10.1.1.1", src: "2001:db8:9::1", dst: own, why: drop.Spoof},
+		{in: router, to: "10.1.1.1", src: "2001:db8:9::5efe:10.1.1.1", dst: own, why: drop.Loop},
+		{in: router, to: "10.1.1.1", src: "3fff::1", dst: "2002:0a01:0101::1", why: drop.Loop},
+		{in: router, to: "10.1.1.1", src: "fe80::200:5efe:198.51.100.2", dst: "fe80::5efe:10.1.1.1", why: drop.Martian},
+		{in: router, to: "10.1.1.1", src: "ff02::1", dst: own, why: drop.Martian},
+		{in: router, to: "10.1.1.1", src: "3fff::1", dst: "ff0e::1", why: drop.Martian},
+		{in: "127.0.0.1", to: "10.1.1.1", src: "2001:db8:1::5efe:127.0.0.1", dst: own, why: drop.Martian},
+	} {
+		f.check(t, r)
+	}
+	alone := resolver(t, ISATAP{}, s)
+	flow{src: own, dst: "3fff::1", why: drop.NoPeer}.check(t, alone)
+	flow{src: own, dst: "2001:db8:1::5efe:10.2.2.2", out: "10.2.2.2"}.check(t, alone)
+}
+
+func TestISATAPRouter(t *testing.T) {
+	r := resolver(t, isatapServer, at("10.0.0.1"))
+	const p = "2001:db8:5efe:1::"
+	for _, f := range []flow{
+		{src: "3fff::1", dst: p + "5efe:10.2.2.2", out: "10.2.2.2"},
+		{src: "3fff::1", dst: "2001:db8:5efe:2::5efe:10.2.2.2", why: drop.NoPeer},
+		{src: "3fff::1", dst: p + "1", why: drop.NoPeer},
+		{src: "3fff::1", dst: p + "5efe:10.0.0.1", why: drop.Loop},
+		{src: "2002:0a00:0001::1", dst: p + "5efe:10.2.2.2", why: drop.Loop}, // RFC 6324: our 6to4's
+		{in: "10.2.2.2", to: "10.0.0.1", src: p + "5efe:10.2.2.2", dst: "3fff::1"},
+		{in: "10.2.2.3", to: "10.0.0.1", src: p + "5efe:10.2.2.2", dst: "3fff::1", why: drop.Spoof},
+		{in: "10.2.2.2", to: "10.0.0.1", src: "2001:db8:5efe:2::5efe:10.2.2.2", dst: "3fff::1", why: drop.Spoof}, // not advertised
+		{in: "10.2.2.2", to: "10.0.0.1", src: "3fff::2", dst: "3fff::1", why: drop.ForeignSource},
+		{in: "10.2.2.2", to: "10.0.0.1", src: p + "5efe:10.2.2.2", dst: "2002:0a00:0001::1", why: drop.Loop},
+		{in: "10.2.2.2", to: "10.0.0.1", src: p + "5efe:10.2.2.2", dst: "2001:db8:9::5efe:10.0.0.1", why: drop.Loop},
+		{in: "10.0.0.1", to: "10.0.0.1", src: p + "5efe:10.0.0.1", dst: "3fff::1", why: drop.OwnSource},
+	} {
+		f.check(t, r)
+	}
+}
+
+// asked are the routers that a speaker asks until a time, and when.
+func asked(s Speaker, from, to time.Time) (out []string) {
+	for now := from; now.Before(to); {
+		send, _, again := s.Next(now)
+		for _, m := range send {
+			if m.Packet[40] == nd.RouterSolicitation {
+				out = append(out, now.Sub(from).String()+" "+addr4(m.To).String())
+			}
+		}
+		if again.IsZero() {
+			break
+		}
+		now = again
+	}
+	return out
+}
+
+func TestISATAPAsksRouters(t *testing.T) {
+	silent := resolver(t, ISATAP{Routers: []Host{host("10.0.0.9")}}, at("10.1.1.1")).(Speaker)
+	if got := strings.Join(asked(silent, start, start.Add(130*time.Second)), ","); got != "0s 10.0.0.9,4s 10.0.0.9,8s 10.0.0.9,2m8s 10.0.0.9" {
+		t.Error(got)
+	}
+	client := resolver(t, ISATAP{Routers: []Host{host("10.0.0.9"), host("10.0.0.1")}}, at("10.1.1.1", "2001:db8:7::5efe:10.1.1.1/64")).(Speaker)
+	router := resolver(t, isatapServer, at("10.0.0.1")).(Speaker)
+	send, _, _ := client.Next(start)
+	flow{src: "2001:db8:7::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.9"}.check(t, client) // the first known
+	carry(t, send, "10.1.1.1", router, "10.0.0.1", start)
+	answer, _, _ := router.Next(start)
+	if rest := carry(t, answer, "10.0.0.1", client, "10.1.1.1", start); len(rest) > 0 || len(answer) != 1 {
+		t.Errorf("the router said %v", answer)
+	}
+	flow{src: "2001:db8:7::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.1"}.check(t, client) // the first that answered
+	flow{src: "2001:db8:5efe:1::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.1"}.check(t, client)
+	flow{src: "2001:db8:5efe:1::5efe:10.1.1.1", dst: "2001:db8:5efe:1::5efe:10.2.2.2", out: "10.0.0.1"}.check(t, client) // L=0
+	// It is asked again in good time: at three quarters of 1800 s.
+	var again []string
+	for _, a := range asked(client, start, start.Add(1500*time.Second)) {
+		if strings.HasSuffix(a, "10.0.0.1") {
+			again = append(again, a)
+		}
+	}
+	if got := strings.Join(again, ","); !strings.HasPrefix(got, "22m30s 10.0.0.1,22m34s") {
+		t.Error(got)
+	}
+	// And its silence ends what it said.
+	client.Next(start.Add(1801 * time.Second))
+	if l := client.Learnt(); !l.Default.IsZero() || len(l.Addresses) != 1 {
+		t.Errorf("after the router's lifetime: %+v", l)
+	}
+	flow{src: "2001:db8:7::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.9"}.check(t, client)
+	client.Next(start.Add(2*time.Hour + time.Second))
+	if l := client.Learnt(); len(l.Addresses) != 0 {
+		t.Errorf("after the prefix's lifetime: %+v", l)
+	}
+}
+
+func TestISATAPNeverAsksTooOften(t *testing.T) {
+	for _, c := range []struct {
+		m    nd.Message
+		want time.Duration
+	}{
+		{nd.Message{}, time.Hour},
+		{nd.Message{Lifetime: time.Second}, 2 * time.Minute},
+		{nd.Message{Lifetime: 30 * time.Minute}, 1350 * time.Second},
+		{nd.Message{Lifetime: 30 * time.Minute, Prefixes: []nd.Prefix{{Valid: time.Hour, Preferred: 400 * time.Second}}}, 300 * time.Second},
+		{nd.Message{Lifetime: 65535 * time.Second, Prefixes: []nd.Prefix{{Valid: nd.Infinite, Preferred: nd.Infinite}}}, time.Hour},
+	} {
+		if got := refreshIn(&c.m); got != c.want {
+			t.Errorf("%+v: %v, want %v", c.m, got, c.want)
+		}
+	}
+}
+
+// Only a router of the list is believed, under its own link-local address.
+func TestISATAPBelieves(t *testing.T) {
+	own, router := isatapLocal(v4("10.1.1.1")).addr(), isatapLocal(v4("10.0.0.1")).addr()
+	ra := nd.Message{Type: nd.RouterAdvertisement, Lifetime: time.Hour}
+	far := nd.Append(nil, router, own, &ra)
+	far[7] = 254
+	for _, c := range []struct {
+		name    string
+		from    string
+		packet  []byte
+		believe bool
+	}{
+		{"the router", "10.0.0.1", nd.Append(nil, router, own, &ra), true},
+		{"with the other u bit", "10.0.0.1", nd.Append(nil, netip.MustParseAddr("fe80::200:5efe:10.0.0.1"), own, &ra), true},
+		{"hop limit 254", "10.0.0.1", far, false},
+		{"not on the list", "10.0.0.2", nd.Append(nil, isatapLocal(v4("10.0.0.2")).addr(), own, &ra), false},
+		{"another's address", "10.0.0.1", nd.Append(nil, isatapLocal(v4("10.0.0.2")).addr(), own, &ra), false},
+		{"no ISATAP address", "10.0.0.1", nd.Append(nil, netip.MustParseAddr("fe80::1"), own, &ra), false},
+	} {
+		h := resolver(t, ISATAP{Routers: []Host{host("10.0.0.1")}}, at("10.1.1.1")).(Speaker)
+		if !h.Hear(v4(c.from), c.packet, start) {
+			t.Errorf("%s: is for the interface", c.name)
+		}
+		if got := !h.Learnt().Default.IsZero(); got != c.believe {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestISATAPRouterAnswers(t *testing.T) {
+	r := resolver(t, isatapServer, at("10.0.0.1")).(Speaker)
+	own, asker := isatapLocal(v4("10.0.0.1")).addr(), isatapLocal(v4("10.1.1.1")).addr()
+	rs := nd.Message{Type: nd.RouterSolicitation}
+	for _, c := range []struct {
+		name    string
+		packet  []byte
+		answers int
+	}{
+		{"to us", nd.Append(nil, asker, own, &rs), 1},
+		{"to us with the other u bit", nd.Append(nil, asker, netip.MustParseAddr("fe80::200:5efe:10.0.0.1"), &rs), 1},
+		{"to all routers", nd.Append(nil, asker, allRouters.addr(), &rs), 1},
+		{"to another", nd.Append(nil, asker, isatapLocal(v4("10.0.0.2")).addr(), &rs), 0},
+		{"from nobody", nd.Append(nil, netip.IPv6Unspecified(), own, &rs), 0},
+		{"an advertisement", nd.Append(nil, asker, own, &nd.Message{Type: nd.RouterAdvertisement, Lifetime: time.Hour}), 0},
+		{"are you there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own}), 1},
+		{"is another there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: asker}), 0},
+	} {
+		if !r.Hear(v4("10.1.1.1"), c.packet, start) {
+			t.Errorf("%s: is for the interface", c.name)
+		}
+		if send, _, _ := r.Next(start); len(send) != c.answers || len(send) == 1 && send[0].To != v4("10.1.1.1") {
+			t.Errorf("%s: %v", c.name, send)
+		}
+	}
+	if r.Hear(v4("10.1.1.1"), header.IPv6(inner("2001:db8::1", "2001:db8::2")), start) {
+		t.Error("a packet that is no neighbour discovery is not for the interface")
+	}
+	for range 10000 {
+		r.Hear(v4("10.1.1.1"), nd.Append(nil, asker, own, &rs), start)
+	}
+	if send, _, _ := r.Next(start); len(send) != maxOutbox {
+		t.Errorf("%d answers", len(send))
+	}
+	if r.Hold(nil, start) || len(r.Learnt().Addresses) > 0 {
+		t.Error("a router holds or learns")
+	}
+}
+
+func TestISATAPWhereItCannotWork(t *testing.T) {
+	for _, c := range []struct {
+		m    ISATAP
+		s    Site
+		want string
+	}{
+		{isatapClient, at("::1"), "needs an IPv4 address"},
+		{ISATAP{Router: true}, at(here), "set prefix to a /64"},
+		{ISATAP{Router: true, Prefixes: prefixes("2001:db8::/56")}, at(here), "2001:db8::/56: hosts make addresses"},
+		{ISATAP{Prefixes: prefixes("2001:db8::/64")}, at(here), "set router = true"},
+		{ISATAP{Router: true, Prefixes: prefixes("2001:db8::/64"), Routers: []Host{host(there)}}, at(here), "leave out routers"},
+	} {
+		if _, err := c.m.Resolver(c.s); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.m, err, c.want)
+		}
+	}
+}
+
+// RFC 4862 section 5.5.3 e: lifetimes.
+func TestLearner(t *testing.T) {
+	p := netip.MustParsePrefix("2001:db8:1::/64")
+	tell := func(l *learner, prefix string, valid, preferred time.Duration, now time.Time) {
+		l.hear(&nd.Message{Prefixes: []nd.Prefix{{Prefix: netip.MustParsePrefix(prefix), Auto: true, OnLink: true, Valid: valid, Preferred: preferred}}}, allNodes, now)
+	}
+	for _, c := range []struct {
+		left, said, want time.Duration
+	}{
+		{time.Hour, 3 * time.Hour, 3 * time.Hour},
+		{time.Hour, 90 * time.Minute, 90 * time.Minute},
+		{time.Hour, time.Minute, time.Hour},
+		{10 * time.Hour, time.Minute, 2 * time.Hour},
+		{10 * time.Hour, 0, 2 * time.Hour},
+	} {
+		l := &learner{iid: 7}
+		tell(l, p.String(), c.left, 0, start)
+		tell(l, p.String(), c.said, 0, start)
+		if got := l.learnt().Addresses; len(got) != 1 || got[0].Valid != start.Add(c.want) || got[0].Prefix.String() != "2001:db8:1::7/64" {
+			t.Errorf("%v left, %v said: %v", c.left, c.said, got)
+		}
+	}
+	l := &learner{iid: 7}
+	for _, prefix := range []string{"fe80::/64", "ff02::/64", "::/0"} {
+		tell(l, prefix, time.Hour, time.Hour, start)
+	}
+	tell(l, p.String(), time.Hour, 2*time.Hour, start) // preferred longer than valid
+	tell(l, p.String(), 0, 0, start)
+	if len(l.prefixes) > 0 {
+		t.Errorf("%v", l.prefixes)
+	}
+	tell(l, "2001:db8::/48", time.Hour, time.Hour, start) // on-link, but no addresses
+	if got := l.learnt().Addresses; len(got) > 0 || !within(l.onLink(), word6{0x20010db800000005, 1}) {
+		t.Errorf("%v, %v", got, l.prefixes)
+	}
+	for i := range 100 {
+		l.hear(&nd.Message{Lifetime: time.Hour, MTU: 100}, word6{1, uint64(i)}, start)
+		tell(l, netip.PrefixFrom(word6{uint64(0x2001<<48 + i), 0}.addr(), 64).String(), time.Hour, time.Hour, start)
+	}
+	if len(l.routers) != maxRouters || len(l.prefixes) != maxPrefixes || l.learnt().MTU != 0 {
+		t.Errorf("%d routers, %d prefixes, MTU %d", len(l.routers), len(l.prefixes), l.mtu)
+	}
+	changed, next := l.expire(start.Add(time.Minute))
+	if changed || next != start.Add(time.Hour) {
+		t.Errorf("%v, %v", changed, next)
+	}
+	if changed, next = l.expire(start.Add(time.Hour)); !changed || !next.IsZero() || len(l.routers)+len(l.prefixes) > 0 {
+		t.Errorf("%v, %v, %v", changed, next, l)
+	}
+	l.hear(&nd.Message{Lifetime: time.Hour, MTU: 1400}, allNodes, start)
+	l.hear(&nd.Message{MTU: 9000000}, allNodes, start)
+	if got := l.learnt(); !got.Default.IsZero() || got.MTU != 1400 {
+		t.Errorf("a router that is none any more: %+v", got)
+	}
+}

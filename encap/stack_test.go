@@ -1,0 +1,60 @@
+package encap_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/encap/resolve"
+)
+
+// layer is a layer between two addresses.
+func layer(k encap.Kind, local, remote string) encap.Layer {
+	return encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
+}
+
+// greLayer is one with GRE options.
+func greLayer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
+	l := layer(k, local, remote)
+	l.GRE = g
+	return l
+}
+
+// flip are the layers as the other end has them.
+func flip(layers []encap.Layer) []encap.Layer {
+	layers = slices.Clone(layers)
+	for i := range layers {
+		layers[i].Local, layers[i].Remote = layers[i].Remote, layers[i].Local
+	}
+	return layers
+}
+
+// build makes a stack that knows its own ends.
+func build(t testing.TB, layers []encap.Layer, p encap.PathMTU, o encap.Options) *encap.Stack {
+	t.Helper()
+	return buildWith(t, layers, p, o, encap.NewRecord())
+}
+
+func buildWith(t testing.TB, layers []encap.Layer, p encap.PathMTU, o encap.Options, rec *encap.Record) *encap.Stack {
+	t.Helper()
+	var ends []netip.Addr
+	for _, l := range layers {
+		ends = append(ends, l.Local)
+	}
+	s, err := encap.New(layers, p, o, resolve.NewSources(nil, ends, false), rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Layers between addresses of documentation, that stacks are made of.
+var (
+	gre4   = layer(encap.GREInFour, "192.0.2.1", "198.51.100.2")
+	gre6   = layer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1")
+	sit    = layer(encap.SixInFour, "192.0.2.1", "198.51.100.2")
+	ipip   = layer(encap.FourInFour, "192.0.2.1", "198.51.100.2")
+	dslite = layer(encap.FourInSix, "2001:db8:a::1", "2001:db8:b::1")
+	sixes  = layer(encap.SixInSix, "2001:db8:c::1", "2001:db8:d::1")
+)

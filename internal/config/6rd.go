@@ -1,0 +1,84 @@
+package config
+
+import (
+	"encoding/hex"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"sixfour/encap/resolve"
+)
+
+// sixRD is the keys of mode 6rd.
+type sixRD struct{ resolve.SixRD }
+
+func readMaskLen(r *report, e entry, m *sixRD) {
+	if n, err := parseInt(e.text); e.kind == unstable.Integer && err == nil && n == 32 {
+		r.add(e.at, "mask_len is 32, which leaves no bits of the IPv4 address to tell customers apart: it must be from 0 to 31")
+		return
+	}
+	if n, _, ok := numberOf(r, e, 0, 31); ok {
+		m.MaskLen = int(n)
+	}
+}
+
+func readRole6rd(r *report, e entry, m *sixRD) {
+	m.Role = roleOf(r, e, []resolve.Role{resolve.RoleCE, resolve.RoleBR})
+}
+
+// readOption212 reads what DHCPv4 says of a 6rd domain. Colons and spaces, as
+// some programs show, do not matter.
+func readOption212(r *report, e entry, m *sixRD) {
+	const want = `option 212 of DHCPv4 as hexadecimal digits, such as "082020010db80000000000000000000000000a000001"`
+	text, ok := stringOf(r, e, want)
+	if !ok {
+		return
+	}
+	b, err := hex.DecodeString(strings.NewReplacer(":", "", " ", "").Replace(text))
+	if err != nil || len(b) == 0 {
+		refuse(r, e, want)
+		return
+	}
+	role := m.Role
+	if m.SixRD, err = resolve.ParseOption212(b); err != nil {
+		r.add(e.at, "option212 is %s: %s: ask for what the DHCP server sent", quote(text), oneLine(strings.TrimPrefix(err.Error(), "6rd option: ")))
+	}
+	if role != "" {
+		m.Role = role
+	}
+}
+
+func (m *sixRD) finish(r *report, d *draft) resolve.Mechanism {
+	from := "prefix"
+	if d.state.set["option212"] {
+		from = "option212"
+		for _, name := range []string{"prefix", "mask_len", "border_relay"} {
+			if at, given := d.values[name]; given {
+				r.add(at, "%s contradicts option212, which says it, too: leave one of them out", name)
+				from = ""
+			}
+		}
+	} else {
+		d.need(r, "prefix", `the IPv6 prefix of the 6rd domain, such as "2001:db8::/32"`)
+	}
+	switch {
+	case m.Role == "" && len(m.Relays) > 0:
+		m.Role = resolve.RoleCE
+	case m.Role == "":
+		m.Role = resolve.RoleBR
+	case m.Role == resolve.RoleCE && !d.state.set["option212"]:
+		d.need(r, "border_relay", `the border relay's IPv4 address or its DNS name, or set role to "br"`)
+	}
+	if from == "" || !d.state.good(from) || d.state.bad["mask_len"] {
+		return m.SixRD
+	}
+	bits := 32 - m.MaskLen
+	switch n := m.Prefix.Bits() + bits; {
+	case bits == 0:
+		r.add(d.values[from], "%s has an IPv4MaskLen of 32, which leaves no bits of the IPv4 address to tell customers apart: it must be from 0 to 31", from)
+	case n > 64:
+		r.add(d.values[from], "%s has %v, and with %d bits of IPv4 addresses a customer's prefix would be /%d, longer than /64: choose a shorter prefix, or a larger mask length",
+			from, m.Prefix, bits, n)
+	}
+	return m.SixRD
+}

@@ -1,0 +1,54 @@
+package config
+
+import "testing"
+
+func TestModesOver6AndGRE(t *testing.T) {
+	checkProblems(t, []problemRow{
+		{greTunnel + "key = 4294967295\nchecksum = true\nsequence = true\n", ""},
+		{greTunnel + "key = 4294967296\nchecksum = 'on'\nsequence = 1\n",
+			lines(
+				`6:7: key is 4294967296: it must be a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`,
+				`7:12: checksum is "on": it must be true or false`,
+				"8:12: sequence is 1: it must be true or false",
+			)},
+		{greTunnel + "key = '1.2.3'\nqueues = 4\nsequence = true\n",
+			lines(
+				`6:7: key is "1.2.3": it must be a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`,
+				"7:10: queues is 4, but the packets of different queues overtake each other, and sequence numbers are for packets in order: set it to 1, or leave sequence out",
+			)},
+		{greTunnel + "key = -1\n",
+			`6:7: key is -1: it must be a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`},
+		{greTunnel + "key = '256.0.0.1'\n",
+			`6:7: key is "256.0.0.1": it must be a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`},
+		{over6Tunnel + "key = 1\nchecksum = 2\nsequence = true\n",
+			lines(
+				`6:1: key contradicts mode "4in6", which has no GRE header: leave it out, or choose mode "gre" or "gre6"`,
+				`7:1: checksum contradicts mode "4in6", which has no GRE header: leave it out, or choose mode "gre" or "gre6"`,
+				`8:1: sequence contradicts mode "4in6", which has no GRE header: leave it out, or choose mode "gre" or "gre6"`,
+			)},
+		{over6Tunnel, ""},
+		{over6Tunnel + "local6 = '2001:db8::3'\nremote6 = '2001:db8::4'\n",
+			lines(
+				`6:1: local6 is the same end as local in mode "4in6", which has no layer over IPv4: leave one out`,
+				`7:1: remote6 is the same end as remote in mode "4in6", which has no layer over IPv4: leave one out`,
+			)},
+		{tunnel("6in6", "192.0.2.1", "192.0.2.2"),
+			lines(
+				`4:9: local is "192.0.2.1": it must be an IPv6 address or "auto"`,
+				`5:10: remote is "192.0.2.2": it must be an IPv6 address or a DNS name`,
+			)},
+		{tunnel("gre6", "fe80::1", "2001:db8::2"),
+			`4:9: local is "fe80::1", a link-local address: it must be a global or unique local unicast address`},
+		{tunnel("gre6", "", ""),
+			lines(
+				`1:3: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`,
+				"1:3: remote is missing: set it to the other end's outer address or its DNS name",
+			)},
+		{over6Tunnel + "routes = ['2001:db8::/32']\n",
+			`6:11: routes has "2001:db8::/32": mode "4in6" does not carry IPv6: leave it out, or choose mode "4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "6in6", "gre" or "gre6"`},
+		{tunnel("4in6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\nds_lite = true\n", ""},
+		{greTunnel + "ds_lite = true\n",
+			`6:1: ds_lite contradicts mode "gre": leave it out, or choose mode "4in6"`},
+		{over6Tunnel + "ds_lite = true\nroutes = []\n", ""},
+	})
+}
