@@ -66,22 +66,99 @@ mss_clamp = false
 `
 )
 
+const (
+	gre = `
+mode      = "gre"
+local     = "203.0.113.1"
+remote    = "203.0.113.2"
+address   = ["10.0.0.1/30", "fc00:1::1/64"]
+routes    = ["192.168.2.0/24", "2001:db8:2::/64"]
+ttl       = "inherit"
+dscp      = 0
+mss_clamp = false
+`
+	ipip = `
+mode      = "4in4"
+local     = "203.0.113.1"
+remote    = "203.0.113.2"
+address   = ["10.0.0.1/30"]
+routes    = ["192.168.2.0/24"]
+ttl       = "inherit"
+dscp      = 0
+mss_clamp = false
+`
+	ip6tnl = `
+local     = "2001:db8:ffff::1"
+remote    = "2001:db8:ffff::2"
+hop_limit = 64
+dscp      = 0
+mss_clamp = false
+`
+	ipip6 = ip6tnl + `
+mode      = "4in6"
+address   = ["10.0.0.1/30"]
+routes    = ["192.168.2.0/24"]
+`
+	ip6ip6 = ip6tnl + `
+mode      = "6in6"
+address   = ["fc00:1::1/64"]
+routes    = ["2001:db8:2::/64"]
+`
+	ip6gre = ip6tnl + `
+mode      = "gre6"
+address   = ["10.0.0.1/30", "fc00:1::1/64"]
+routes    = ["192.168.2.0/24", "2001:db8:2::/64"]
+`
+)
+
 // rows are the recordings, in testdata/golden, and the tunnels that they show.
-var rows = []struct{ capture, tunnel string }{
-	{"sit-encap", sit + `dscp = 0`},
-	{"sit-decap", sit + `dscp = 0`},
-	{"sit-big", sit + `dscp = 0`},
-	{"sit-errors", sit + `dscp = 0`},
-	{"sit-pmtu", sit + `dscp = 0`},
-	{"sit-tos-fixed", sit + `dscp = 10`}, // TOS 0x28
-	{"sit-nopmtu", sit + "dscp = 0\npmtu = \"static\"\nmtu = 1500"},
-	{"double-encap", double + `encap_limit = 4`},
-	{"double-decap", double + `encap_limit = 4`},
-	{"double-big", double + `encap_limit = 4`},
-	{"double-errors4", double + `encap_limit = 4`},
-	{"double-errors6", double + `encap_limit = 4`},
-	{"double-none-encap", double + `encap_limit = "none"`},
-	{"double-none-big", double + `encap_limit = "none"`},
+var rows = []struct {
+	capture, tunnel string
+	wanMTU          int
+}{
+	{"sit-encap", sit + `dscp = 0`, wideLink},
+	{"sit-decap", sit + `dscp = 0`, wideLink},
+	{"sit-big", sit + `dscp = 0`, wideLink},
+	{"sit-errors", sit + `dscp = 0`, wideLink},
+	{"sit-pmtu", sit + `dscp = 0`, wideLink},
+	{"sit-tos-fixed", sit + `dscp = 10`, wideLink}, // TOS 0x28
+	{"sit-nopmtu", sit + "dscp = 0\npmtu = \"static\"\nmtu = 1500", wideLink},
+	{"double-encap", double + `encap_limit = 4`, wideLink},
+	{"double-decap", double + `encap_limit = 4`, wideLink},
+	{"double-big", double + `encap_limit = 4`, wideLink},
+	{"double-errors4", double + `encap_limit = 4`, wideLink},
+	{"double-errors6", double + `encap_limit = 4`, wideLink},
+	{"double-none-encap", double + `encap_limit = "none"`, wideLink},
+	{"double-none-big", double + `encap_limit = "none"`, wideLink},
+	{"ipip-encap", ipip, wideLink},
+	{"ipip-decap", ipip, wideLink},
+	{"ipip-big", ipip, wideLink},
+	{"ipip-bad", ipip, wideLink},
+	{"ipip-errors", ipip, wideLink},
+	{"ipip-pmtu", ipip, wideLink},
+	{"ipip-nopmtu", ipip + "pmtu = \"static\"\nmtu = 1500", wideLink},
+	{"gre-v4-encap", gre, wideLink},
+	{"gre-v4-decap", gre, wideLink},
+	{"gre-v4-big", gre, wideLink},
+	{"gre-v4-bad", gre, wideLink},
+	{"gre-v4-errors", gre, wideLink},
+	{"gre-v4-pmtu", gre, wideLink},
+	{"gre-key", gre + `key = "1.2.3.4"`, wideLink},
+	{"gre-csum", gre + `checksum = true`, wideLink},
+	{"gre-seq", gre + `sequence = true`, wideLink},
+	{"gre-all", gre + "key = 7\nchecksum = true\nsequence = true", wideLink},
+	{"ipip6-encap", ipip6 + `encap_limit = 4`, wideLink},
+	{"ipip6-decap", ipip6 + `encap_limit = 4`, wideLink},
+	{"ipip6-big", ipip6 + `encap_limit = 4`, wideLink},
+	{"ipip6-errors", ipip6 + `encap_limit = 4`, wideLink},
+	{"ipip6-none", ipip6 + `encap_limit = "none"`, wideLink},
+	{"ip6ip6-encap", ip6ip6 + `encap_limit = 4`, wideLink},
+	{"ip6ip6-decap", ip6ip6 + `encap_limit = 4`, wideLink},
+	{"ip6ip6-big", ip6ip6 + `encap_limit = 4`, wideLink},
+	{"ip6ip6-errors", ip6ip6 + `encap_limit = 4`, wideLink},
+	{"ip6ip6-lowmtu", ip6ip6 + `encap_limit = 4`, 1280},
+	{"ip6ip6-none", ip6ip6 + `encap_limit = "none"`, wideLink},
+	{"ip6gre", ip6gre + `encap_limit = 4`, wideLink},
 }
 
 func TestAgainstKernel(t *testing.T) {
@@ -90,7 +167,7 @@ func TestAgainstKernel(t *testing.T) {
 			t.Parallel()
 			steps := readSteps(t, row.capture)
 			expected := expect(t, row.capture, steps)
-			r := newRouter(t, row.tunnel)
+			r := newRouter(t, row.tunnel, row.wanMTU)
 			for i, s := range steps {
 				r.replay(t, s, expected[i])
 			}

@@ -49,7 +49,10 @@ var neighbours = map[link][]string{
 // no default route.
 const gateway = "203.0.113.254"
 
-func newRouter(t *testing.T, tunnel string) *router {
+// wideLink is the MTU of a link of the recordings, unless a row says otherwise.
+const wideLink = 1500
+
+func newRouter(t *testing.T, tunnel string, wanMTU int) *router {
 	t.Helper()
 	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
 	tester, ns := newNamespace(t, "tester"), newNamespace(t, "router")
@@ -60,7 +63,8 @@ func newRouter(t *testing.T, tunnel string) *router {
 	} {
 		dev := strings.ToLower(l.String())
 		theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
-		must(t, rig.Veth(tester, dev, ns, dev, 1500))
+		mtu := map[link]int{lan: wideLink, wan: wanMTU}[l]
+		must(t, rig.Veth(tester, dev, ns, dev, mtu))
 		must(t, tester.SetMAC(dev, theirs))
 		must(t, ns.SetMAC(dev, ours))
 		for _, a := range addrs {
@@ -87,6 +91,7 @@ func newRouter(t *testing.T, tunnel string) *router {
 
 // listen reads what comes out of the router on one link.
 func (r *router) listen(ctx context.Context, t *testing.T, l link) {
+	var noisy uint32 // packets of GRE that have a number, and are noise
 	for {
 		f, err := r.ports[l].Next(ctx)
 		if ctx.Err() != nil {
@@ -96,9 +101,15 @@ func (r *router) listen(ctx context.Context, t *testing.T, l link) {
 			t.Errorf("%v: %v", l, err)
 			return
 		}
-		if !f.Outgoing && (f.Type == 0x0800 || f.Type == 0x86dd) && !isNoise(f.Data) {
-			r.seen <- frame{l, f.Data}
+		if f.Outgoing || f.Type != 0x0800 && f.Type != 0x86dd {
+			continue
 		}
+		if isNoise(f.Data) {
+			noisy += sequenced(f.Data, 0)
+			continue
+		}
+		sequenced(f.Data, noisy)
+		r.seen <- frame{l, f.Data}
 	}
 }
 
