@@ -42,6 +42,9 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	// The headers up to that which is cut: those outside stand in front of each
 	// piece.
 	own, outside := t.upTo(t.first6())
+	if len(b)-off+own.size > header.IPv6Len+65535 {
+		return refused(drop.TooBig)
+	}
 	start, r := own.encapsulate(b, off, nil, fieldsOf(b[off:]), limit)
 	if r != drop.None {
 		return refused(r)
@@ -68,15 +71,16 @@ func (t *template) first6() int {
 
 // upTo cuts the template behind its nth part.
 func (t *template) upTo(n int) (own *template, outside *template) {
+	size := 0
 	own, outside = &template{parts: t.parts[:n+1], limit: t.limit, unfinished: t.unfinished}, t
 	for i := range own.parts {
-		own.size += own.parts[i].size
+		size += own.parts[i].size
 		if own.parts[i].limited {
 			own.limited++
 		}
 		outside = outside.outside
 	}
-	own.bytes = append(make([]byte, max(0, short-own.size)), t.bytes[len(t.bytes)-own.size:]...)
+	own.write(t.bytes[len(t.bytes)-size:])
 	return own, outside
 }
 

@@ -293,6 +293,37 @@ func testPieces(t *testing.T, layers []encap.Layer, path encap.PathMTU, o encap.
 	}
 }
 
+// A packet that with our headers is longer than a length field can say is refused.
+func TestPiecesOfTheLargest(t *testing.T) {
+	limited := encap.DefaultOptions
+	limited.EncapLimit = 4
+	for _, c := range []struct {
+		layer  encap.Layer
+		o      encap.Options
+		size   int
+		refuse bool
+	}{
+		{dslite, encap.DefaultOptions, 65535, false},
+		{dslite, limited, 65527, false},
+		{dslite, limited, 65528, true},
+		{gre6, encap.DefaultOptions, 65531, false},
+		{gre6, encap.DefaultOptions, 65532, true},
+		{ipip, encap.DefaultOptions, 65535, false},
+	} {
+		inner := header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, c.size-20))
+		s := build(t, []encap.Layer{c.layer}, 1500, c.o)
+		n, refused := 0, 0
+		for _, r := range s.EncapsulatePieces(append(make([]byte, encap.Headroom), inner...), encap.Headroom, make([]byte, 2000)) {
+			if n++; r == drop.TooBig {
+				refused++
+			}
+		}
+		if c.refuse && (n != 1 || refused != 1) || !c.refuse && (n < 44 || refused != 0) {
+			t.Errorf("%v, %d bytes: %d pieces, %d refused", c.layer.Kind, c.size, n, refused)
+		}
+	}
+}
+
 // entering is the kind of layer at which packets of an IP version enter.
 func entering(layers []encap.Layer, version int) encap.Kind {
 	for _, l := range layers {

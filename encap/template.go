@@ -13,14 +13,15 @@ import (
 // version, prepared once with everything that does not depend on the packet.
 // Encapsulating is one copy of them, and then a patch for each layer.
 type template struct {
-	parts      []part    // innermost first
-	bytes      []byte    // ends with the innermost header
-	size       int       // bytes in use, the last ones
-	limit      int       // the largest packet that fits, in bytes
-	whole      int       // the same of IPv4 packets with DF, which no header outside may take away
-	limited    int       // how many layers take one off the encapsulation limit that a packet carries
-	unfinished bool      // headers have fields beside those that put writes
-	outside    *template // for the packets that the innermost layer makes; nil: they leave the host
+	parts      []part       // innermost first
+	bytes      []byte       // ends with the innermost header
+	head       *[short]byte // the same, if they are short
+	size       int          // bytes in use, the last ones
+	limit      int          // the largest packet that fits, in bytes, and the length fields
+	whole      int          // the same of IPv4 packets with DF, which no header outside may take away
+	limited    int          // how many layers take one off the encapsulation limit that a packet carries
+	unfinished bool         // headers have fields beside those that put writes
+	outside    *template    // for the packets that the innermost layer makes; nil: they leave the host
 }
 
 // short covers the headers of most stacks: two layers and an option.
@@ -41,6 +42,7 @@ type part struct {
 	df       fragmentation    // whether the packet may be fragmented
 	record   *Record          // gives identifications
 	resolver resolve.Resolver // gives the destination; nil: it is there
+	plain    bool             // destination, DF and identification are there
 
 	// IPv6.
 	label   FlowLabel
@@ -74,8 +76,7 @@ func (b *builder) template(entry, version int) *template {
 		reversed = append(bytes, reversed...)
 		carries = p.over
 	}
-	t.size = len(reversed)
-	t.bytes = append(make([]byte, max(0, short-t.size)), reversed...)
+	t.write(reversed)
 	t.limit = b.room(entry, version)
 	t.whole = t.limit
 	if b.StaticMTU && !slices.ContainsFunc(t.parts, func(p part) bool { return p.over == 6 }) {
@@ -85,6 +86,15 @@ func (b *builder) template(entry, version int) *template {
 		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
 	}
 	return t
+}
+
+// write makes headers the template's bytes.
+func (t *template) write(headers []byte) {
+	t.size = len(headers)
+	t.bytes = append(make([]byte, max(0, short-t.size)), headers...)
+	if t.size <= short {
+		t.head = (*[short]byte)(t.bytes)
+	}
 }
 
 // builder is what the headers of a stack follow from.
@@ -180,6 +190,7 @@ func (b *builder) header4(p *part, layer int, l Layer) []byte {
 		binary.BigEndian.PutUint16(h[6:], header.DF)
 	}
 	p.sum = uint32(header.Sum(h, 0))
+	p.plain = p.df == dfSet && p.resolver == nil
 	return h
 }
 
@@ -223,12 +234,21 @@ func fieldsOf(pkt []byte) fields {
 }
 
 // put writes the headers in front of the inner packet b[off:], which goes on for
-// tail bytes elsewhere, and returns where they begin. If the template is unfinished,
+// tail bytes elsewhere and is within the limit, and returns where they begin. If the template is unfinished,
 // finish must follow.
 func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	start := off - t.size
-	if t.size <= short { // a copy of known length is a few instructions, not a call
-		*(*[short]byte)(b[off-short:]) = *(*[short]byte)(t.bytes)
+	if from := t.head; from != nil { // in registers: assigning the array would call memmove
+		to := (*[short]byte)(b[off-short:])
+		binary.NativeEndian.PutUint64(to[0:], binary.NativeEndian.Uint64(from[0:]))
+		binary.NativeEndian.PutUint64(to[8:], binary.NativeEndian.Uint64(from[8:]))
+		binary.NativeEndian.PutUint64(to[16:], binary.NativeEndian.Uint64(from[16:]))
+		binary.NativeEndian.PutUint64(to[24:], binary.NativeEndian.Uint64(from[24:]))
+		binary.NativeEndian.PutUint64(to[32:], binary.NativeEndian.Uint64(from[32:]))
+		binary.NativeEndian.PutUint64(to[40:], binary.NativeEndian.Uint64(from[40:]))
+		binary.NativeEndian.PutUint64(to[48:], binary.NativeEndian.Uint64(from[48:]))
+		binary.NativeEndian.PutUint64(to[56:], binary.NativeEndian.Uint64(from[56:]))
+		binary.NativeEndian.PutUint64(to[64:], binary.NativeEndian.Uint64(from[64:]))
 	} else {
 		copy(b[start:off], t.bytes)
 	}
@@ -241,9 +261,6 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 		}
 		n := len(b) - end + tail + p.size // from this header on
 		if p.over == 6 {
-			if n > header.IPv6Len+65535 {
-				return 0, drop.TooBig
-			}
 			h := (*[header.IPv6Len]byte)(b[end-p.size:])
 			word := 6<<28 | uint32(f.tos)<<20
 			if p.label.Source == FlowLabelFixed {
@@ -255,26 +272,17 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 			binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
 			h[7] = f.ttl
 		} else {
-			if n > maxIPv4 {
-				return 0, drop.TooBig
-			}
 			h := (*[header.IPv4Len]byte)(b[end-p.size:])
-			sum, rule := p.sum, p.df
-			if p.resolver != nil {
+			sum := p.sum
+			if p.plain {
+				f.df = true
+			} else {
 				var r drop.Reason
-				if sum, rule, r = p.resolve(h, b[end:], n); r != drop.None {
+				if sum, f.df, r = p.vary(h, b[end:], n, f.df); r != drop.None {
 					return 0, r
 				}
 			}
 			sum += uint32(f.tos) + uint32(n) + uint32(f.ttl)<<8
-			if rule == dfInner && f.df {
-				binary.BigEndian.PutUint16(h[6:], header.DF)
-				sum += header.DF
-			} else if f.df = rule == dfSet; !f.df { // the template has it, if so
-				id := p.record.nextID4()
-				binary.BigEndian.PutUint16(h[4:], id)
-				sum += uint32(id)
-			}
 			h[1] = f.tos
 			binary.BigEndian.PutUint16(h[2:], uint16(n))
 			h[8] = f.ttl
@@ -314,6 +322,28 @@ func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 
 // sealed reports whether the GRE header has fields that each packet has of its own.
 func (p *part) sealed() bool { return p.gre != 0 && (p.options.Checksum || p.options.Sequence) }
+
+// vary writes into an IPv4 header of a packet of n bytes what only some have of their
+// own: destination, DF and identification. It returns what the rest of the header
+// adds up to, and whether DF is set; inner is the packet inside, and df its DF.
+func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
+	sum, rule := p.sum, p.df
+	if p.resolver != nil {
+		if sum, rule, r = p.resolve(h, inner, n); r != drop.None {
+			return 0, false, r
+		}
+	}
+	switch {
+	case rule == dfSet: // the template has it
+		return sum, true, drop.None
+	case rule == dfInner && df:
+		binary.BigEndian.PutUint16(h[6:], header.DF)
+		return sum + header.DF, true, drop.None
+	}
+	id := p.record.nextID4()
+	binary.BigEndian.PutUint16(h[4:], id)
+	return sum + uint32(id), false, drop.None
+}
 
 // resolve writes the destination that the layer finds in the packet inside into an
 // IPv4 header of a packet of n bytes. It returns what the rest of the header adds up

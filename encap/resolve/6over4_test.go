@@ -47,7 +47,7 @@ func TestSixOverFourVectors(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() {
 		a.From(outer, na)
-		if dst, why := a.To(pkt[:header.IPv6Len]); why != drop.Martian { // link-local, but not as neighbour discovery
+		if dst, why := a.To(pkt[:header.IPv6Len]); why != drop.None {
 			t.Errorf("%v, %v", addr4(dst), why)
 		}
 	}); n != 0 {
@@ -82,8 +82,9 @@ func TestSixOverFourRules(t *testing.T) {
 		{src: own, dst: own, why: drop.Loop},
 		{src: own, dst: "ff0e::1:2:3", out: "239.192.0.3"},
 		{src: own, dst: "ff05::1234:5678", out: "239.192.86.120"},
-		{src: own, dst: "ff02::fb", why: drop.Martian}, // no neighbour discovery
-		{src: own6, dst: "fe80::198.51.100.2", why: drop.Martian},
+		{src: own, dst: "ff02::fb", out: "239.192.0.251"},
+		{src: own6, dst: "fe80::198.51.100.2", why: drop.Unresolved},
+		{src: "fe80::7", dst: "fe80::198.51.100.2", why: drop.Spoof}, // nobody would find it
 		{src: own, dst: "2002:c000:201::1", why: drop.Loop},
 		{src: "ff02::1", dst: two6, why: drop.Martian},
 		{in: two, to: one, src: two6, dst: own},
@@ -100,7 +101,7 @@ func TestSixOverFourRules(t *testing.T) {
 		{in: "0.0.0.0", to: one, src: two6, dst: own, why: drop.Martian},
 		{in: two, to: one, src: "ff02::1", dst: own, why: drop.Martian},
 		{in: two, to: one, src: "::", dst: own, why: drop.Martian},
-		{in: two, to: one, src: "fe80::198.51.100.2", dst: own6, why: drop.Martian},
+		{in: two, to: one, src: "fe80::198.51.100.2", dst: own6},
 		{in: two, to: one, src: two6, dst: "2002:c000:201::1", why: drop.Loop},
 	} {
 		f.check(t, r)

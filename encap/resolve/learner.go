@@ -146,7 +146,7 @@ func (l *learner) has(a word6) bool {
 }
 
 func (l *learner) learnt() Learnt {
-	out := Learnt{MTU: l.mtu}
+	out := Learnt{MTU: l.mtu, Link: netip.PrefixFrom(word6{linkLocal.value.hi, l.iid}.addr(), 64)}
 	for _, r := range l.routers {
 		if r.until.After(out.Default) {
 			out.Default = r.until

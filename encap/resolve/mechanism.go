@@ -90,6 +90,9 @@ type Learnt struct {
 	Addresses []Lease
 	Default   time.Time // until when there is a default route; zero: none
 	MTU       int       // 0: nobody said
+	// Link is the mechanism's own link-local address, which nobody has told, and
+	// which is for ever; invalid: it has none.
+	Link netip.Prefix
 }
 
 // Lease is an address that a router's prefix gives us, for a time.
