@@ -55,7 +55,10 @@ func printStatus(w io.Writer, s engine.Status, now time.Time) {
 		if t.State.Detail != "" {
 			fmt.Fprintf(w, "  waits for  %s\n", t.State.Detail)
 		}
-		if t.State.Local != "" {
+		switch {
+		case len(t.Peers) > 0:
+			fmt.Fprintf(w, "  outer      %s > %d peers, through %s\n", t.State.Local, len(t.Peers), way(t.State.IO))
+		case t.State.Local != "":
 			fmt.Fprintf(w, "  outer      %s > %s, path MTU %d (%s), through %s\n", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(t.State.IO))
 		}
 		if t.State.Local6 != "" {
