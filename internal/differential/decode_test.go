@@ -30,7 +30,8 @@ const (
 var routers = map[netip.Addr]bool{}
 
 func init() {
-	for _, a := range []string{"192.168.1.1", "203.0.113.1", "10.0.0.1", "2001:db8:1::1", "2001:db8:ffff::1", "fc00::1", "fc00:1::1"} {
+	for _, a := range []string{"192.168.1.1", "203.0.113.1", "10.0.0.1", "2001:db8:1::1", "2001:db8:ffff::1", "fc00::1", "fc00:1::1",
+		"2002:cb00:7101:1::1", "2002:cb00:7101::1", "2001:db8:cb00:7101::2", "2001:db8:100::2", "fe80::200:5efe:cb00:7101"} {
 		routers[netip.MustParseAddr(a)] = true
 	}
 }

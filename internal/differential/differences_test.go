@@ -40,6 +40,26 @@ var differences = []difference{
 		"RFC 4213 section 3.6 and RFC 2003 section 6.2: who we are is not told to a source that is no peer"},
 	{[]string{"gre-key"}, []int{7, 9}, wan, answer(),
 		"RFC 2890 section 2.1: another key is another tunnel, of which we know nothing; no RFC asks for an answer"},
+	{[]string{"6rd", "6rd-relay"}, []int{10}, lan, answer(),
+		"RFC 5969 section 12: what comes from outside the domain must come from the border relay, which the kernel does not ask"},
+	{[]string{"6to4-decap"}, []int{10}, lan, answer(),
+		"RFC 3964 section 5.3.2: the source ::203.0.113.2 is no address of 6to4's"},
+	{[]string{"6to4-decap"}, []int{12}, wan, answer(),
+		"the same of link-local addresses; the kernel sends an error to one, through the relay"},
+	{[]string{"isatap"}, []int{16}, lan, answer("IP6 2001:db7:9::5efe:cb00:7109>2001:db8:1::10 tc=00 fl=0 hl=63 plen=40 | UDP 1010>2000 len=40"),
+		"RFC 5214 section 7.3: an ISATAP address that embeds the outer source is correct; only routers ask for its prefix as well"},
+	{[]string{"isatap"}, []int{16}, wan, answer(), "the recording's user tried a ping there"},
+
+	// Where packets go.
+	{[]string{"6to4-stale-onlink"}, []int{3}, wan, prepend("[to 02:00:00:00:0b:f9] "),
+		"each packet goes its own way: the kernel's sit device sends everything where its first packet went"},
+	{[]string{"6to4-stale-gw"}, []int{5}, wan, prepend("[to 02:00:00:00:0b:f9] "), "the same"},
+	{[]string{"6to4-stale-gw"}, []int{7}, wan, answer(), "RFC 3964 section 5.3.1: 127.0.0.1 is nobody else's"},
+	{[]string{"6to4-stale-gw"}, []int{7}, lan, answer("IP6 2002:cb00:7101:1::1>2002:cb00:7101:1::10 tc=00 fl=rnd hl=64 plen=88 | ICMP6 1/1 arg=0x0 quote[80] {IP6 2002:cb00:7101:1::10>2002:7f00:1::1 tc=00 fl=0 hl=63 plen=40 | UDP 1001>2000 len=40}"),
+		"RFC 4443 section 3.1: the sender is told that we do not let it pass"},
+	{[]string{"6rd"}, []int{12}, lan, replace("ICMP6 1/3", "ICMP6 1/1"), "the same of the embedded 224.0.0.1"},
+	{[]string{"isatap"}, []int{7}, wan, answer("IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=100 | IP6 2001:db8:1::10>2001:db8:9::1234 tc=00 fl=0 hl=63 plen=40 | UDP 1004>2000 len=40"),
+		"mechanisms 12: what is no ISATAP address goes to the router, also with a prefix of the link, where the kernel sees nobody who could have it"},
 
 	// ICMP errors that quote the inner packet. The kernel's sit wants to relay
 	// them from an address that it may not send from, and says nothing.

@@ -9,6 +9,7 @@
 package differential
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -23,6 +24,10 @@ func TestMain(m *testing.M) {
 	if os.Getuid() != 0 {
 		fmt.Fprintln(os.Stderr, "the differential test makes namespaces and TUN devices: run it as root")
 		os.Exit(1)
+	}
+	// The rows wait more than they work.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "sixfour-differential")
@@ -111,54 +116,94 @@ routes    = ["192.168.2.0/24", "2001:db8:2::/64"]
 `
 )
 
+const (
+	sixToFour = `
+mode      = "6to4"
+local     = "203.0.113.1"
+relay     = "192.88.99.1"
+address   = ["2002:cb00:7101::1/16"]
+routes    = ["2001:db9::/32"]
+ttl       = "inherit"
+dscp      = 0
+mss_clamp = false
+`
+	sixRD = `
+mode         = "6rd"
+local        = "203.0.113.1"
+prefix       = "2001:db8::/32"
+border_relay = "203.0.113.2"
+routes       = ["2001:db9::/32"]
+ttl          = "inherit"
+dscp         = 0
+mss_clamp    = false
+`
+	isatap = `
+mode      = "isatap"
+local     = "203.0.113.1"
+routers   = ["203.0.113.2"]
+address   = ["2001:db8:9:0:200:5efe:cb00:7101/64"]
+routes    = ["2001:db9::/32"]
+ttl       = "inherit"
+dscp      = 0
+mss_clamp = false
+`
+)
+
 // rows are the recordings, in testdata/golden, and the tunnels that they show.
 var rows = []struct {
 	capture, tunnel string
-	wanMTU          int
+	site            site
 }{
-	{"sit-encap", sit + `dscp = 0`, wideLink},
-	{"sit-decap", sit + `dscp = 0`, wideLink},
-	{"sit-big", sit + `dscp = 0`, wideLink},
-	{"sit-errors", sit + `dscp = 0`, wideLink},
-	{"sit-pmtu", sit + `dscp = 0`, wideLink},
-	{"sit-tos-fixed", sit + `dscp = 10`, wideLink}, // TOS 0x28
-	{"sit-nopmtu", sit + "dscp = 0\npmtu = \"static\"\nmtu = 1500", wideLink},
-	{"double-encap", double + `encap_limit = 4`, wideLink},
-	{"double-decap", double + `encap_limit = 4`, wideLink},
-	{"double-big", double + `encap_limit = 4`, wideLink},
-	{"double-errors4", double + `encap_limit = 4`, wideLink},
-	{"double-errors6", double + `encap_limit = 4`, wideLink},
-	{"double-none-encap", double + `encap_limit = "none"`, wideLink},
-	{"double-none-big", double + `encap_limit = "none"`, wideLink},
-	{"ipip-encap", ipip, wideLink},
-	{"ipip-decap", ipip, wideLink},
-	{"ipip-big", ipip, wideLink},
-	{"ipip-bad", ipip, wideLink},
-	{"ipip-errors", ipip, wideLink},
-	{"ipip-pmtu", ipip, wideLink},
-	{"ipip-nopmtu", ipip + "pmtu = \"static\"\nmtu = 1500", wideLink},
-	{"gre-v4-encap", gre, wideLink},
-	{"gre-v4-decap", gre, wideLink},
-	{"gre-v4-big", gre, wideLink},
-	{"gre-v4-bad", gre, wideLink},
-	{"gre-v4-errors", gre, wideLink},
-	{"gre-v4-pmtu", gre, wideLink},
-	{"gre-key", gre + `key = "1.2.3.4"`, wideLink},
-	{"gre-csum", gre + `checksum = true`, wideLink},
-	{"gre-seq", gre + `sequence = true`, wideLink},
-	{"gre-all", gre + "key = 7\nchecksum = true\nsequence = true", wideLink},
-	{"ipip6-encap", ipip6 + `encap_limit = 4`, wideLink},
-	{"ipip6-decap", ipip6 + `encap_limit = 4`, wideLink},
-	{"ipip6-big", ipip6 + `encap_limit = 4`, wideLink},
-	{"ipip6-errors", ipip6 + `encap_limit = 4`, wideLink},
-	{"ipip6-none", ipip6 + `encap_limit = "none"`, wideLink},
-	{"ip6ip6-encap", ip6ip6 + `encap_limit = 4`, wideLink},
-	{"ip6ip6-decap", ip6ip6 + `encap_limit = 4`, wideLink},
-	{"ip6ip6-big", ip6ip6 + `encap_limit = 4`, wideLink},
-	{"ip6ip6-errors", ip6ip6 + `encap_limit = 4`, wideLink},
-	{"ip6ip6-lowmtu", ip6ip6 + `encap_limit = 4`, 1280},
-	{"ip6ip6-none", ip6ip6 + `encap_limit = "none"`, wideLink},
-	{"ip6gre", ip6gre + `encap_limit = 4`, wideLink},
+	{"sit-encap", sit + `dscp = 0`, site{}},
+	{"sit-decap", sit + `dscp = 0`, site{}},
+	{"sit-big", sit + `dscp = 0`, site{}},
+	{"sit-errors", sit + `dscp = 0`, site{}},
+	{"sit-pmtu", sit + `dscp = 0`, site{}},
+	{"sit-tos-fixed", sit + `dscp = 10`, site{}}, // TOS 0x28
+	{"sit-nopmtu", sit + "dscp = 0\npmtu = \"static\"\nmtu = 1500", site{}},
+	{"double-encap", double + `encap_limit = 4`, site{}},
+	{"double-decap", double + `encap_limit = 4`, site{}},
+	{"double-big", double + `encap_limit = 4`, site{}},
+	{"double-errors4", double + `encap_limit = 4`, site{}},
+	{"double-errors6", double + `encap_limit = 4`, site{}},
+	{"double-none-encap", double + `encap_limit = "none"`, site{}},
+	{"double-none-big", double + `encap_limit = "none"`, site{}},
+	{"ipip-encap", ipip, site{}},
+	{"ipip-decap", ipip, site{}},
+	{"ipip-big", ipip, site{}},
+	{"ipip-bad", ipip, site{}},
+	{"ipip-errors", ipip, site{}},
+	{"ipip-pmtu", ipip, site{}},
+	{"ipip-nopmtu", ipip + "pmtu = \"static\"\nmtu = 1500", site{}},
+	{"gre-v4-encap", gre, site{}},
+	{"gre-v4-decap", gre, site{}},
+	{"gre-v4-big", gre, site{}},
+	{"gre-v4-bad", gre, site{}},
+	{"gre-v4-errors", gre, site{}},
+	{"gre-v4-pmtu", gre, site{}},
+	{"gre-key", gre + `key = "1.2.3.4"`, site{}},
+	{"gre-csum", gre + `checksum = true`, site{}},
+	{"gre-seq", gre + `sequence = true`, site{}},
+	{"gre-all", gre + "key = 7\nchecksum = true\nsequence = true", site{}},
+	{"ipip6-encap", ipip6 + `encap_limit = 4`, site{}},
+	{"ipip6-decap", ipip6 + `encap_limit = 4`, site{}},
+	{"ipip6-big", ipip6 + `encap_limit = 4`, site{}},
+	{"ipip6-errors", ipip6 + `encap_limit = 4`, site{}},
+	{"ipip6-none", ipip6 + `encap_limit = "none"`, site{}},
+	{"ip6ip6-encap", ip6ip6 + `encap_limit = 4`, site{}},
+	{"ip6ip6-decap", ip6ip6 + `encap_limit = 4`, site{}},
+	{"ip6ip6-big", ip6ip6 + `encap_limit = 4`, site{}},
+	{"ip6ip6-errors", ip6ip6 + `encap_limit = 4`, site{}},
+	{"ip6ip6-lowmtu", ip6ip6 + `encap_limit = 4`, site{wanMTU: 1280}},
+	{"ip6ip6-none", ip6ip6 + `encap_limit = "none"`, site{}},
+	{"6to4-encap", sixToFour, siteOf("2002:cb00:7101:1::1")},
+	{"6to4-decap", sixToFour, siteOf("2002:cb00:7101:1::1")},
+	{"6to4-stale-gw", sixToFour, siteOf("2002:cb00:7101:1::1")},
+	{"6to4-stale-onlink", sixToFour, siteOf("2002:cb00:7101:1::1")},
+	{"6rd", sixRD + `address = ["2001:db8:cb00:7101::1/32"]`, siteOf("2001:db8:cb00:7101::2")},
+	{"6rd-relay", sixRD + "address = [\"2001:db8:100::1/32\"]\nmask_len = 24", siteOf("2001:db8:100::2")},
+	{"isatap", isatap, site{}},
+	{"ip6gre", ip6gre + `encap_limit = 4`, site{}},
 }
 
 func TestAgainstKernel(t *testing.T) {
@@ -167,7 +212,7 @@ func TestAgainstKernel(t *testing.T) {
 			t.Parallel()
 			steps := readSteps(t, row.capture)
 			expected := expect(t, row.capture, steps)
-			r := newRouter(t, row.tunnel, row.wanMTU)
+			r := newRouter(t, row.tunnel, row.site)
 			for i, s := range steps {
 				r.replay(t, s, expected[i])
 			}

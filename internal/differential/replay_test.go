@@ -95,11 +95,14 @@ func list(lines []string) string {
 // checkIDs holds the identifications of the outer packets that one injected frame
 // drew against RFC 6864, which the kernel's do not follow: an atomic packet has
 // none, 0 (section 4.1); any other has one. The fragments of a packet share it,
-// in IPv4 and in the IPv6 layer (RFC 8200 section 4.5).
+// in IPv4, in IPv6 and in the IPv6 layer (RFC 8200 section 4.5).
 func checkIDs(frames [][]byte) error {
 	ids := map[string][]uint32{} // of fragments
 	for _, f := range frames {
 		ip := f[ethernetLen:]
+		if ip[0]>>4 == 6 && ip[6] == protoFragment {
+			ids["IPv6"] = append(ids["IPv6"], binary.BigEndian.Uint32(ip[44:]))
+		}
 		if ip[0]>>4 != 4 || !slices.Contains([]byte{protoIPv4, protoIPv6, protoGRE}, ip[9]) {
 			continue
 		}

@@ -17,6 +17,17 @@ const (
 	prohibited4  = "IP4 192.168.1.1>192.168.1.10 tos=c0 ttl=64 id=rnd len=88 | ICMP 3/13 arg=0x0 quote[60] {IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=101e len=60 | UDP 1030>2000 len=40}"
 )
 
+// prepend is what the kernel sent, with a text in front of each line.
+func prepend(text string) rewrite {
+	return func(kernel []string) []string {
+		ours := make([]string, len(kernel))
+		for i, line := range kernel {
+			ours[i] = text + line
+		}
+		return ours
+	}
+}
+
 // next is a text for the packet after the one that it is about.
 func next(text string) string {
 	return strings.NewReplacer("101e", "101f", "1030", "1031").Replace(text)

@@ -49,10 +49,24 @@ var neighbours = map[link][]string{
 // no default route.
 const gateway = "203.0.113.254"
 
-// wideLink is the MTU of a link of the recordings, unless a row says otherwise.
-const wideLink = 1500
+// other is a neighbour on the WAN with an Ethernet address of its own.
+const other = "203.0.113.9"
 
-func newRouter(t *testing.T, tunnel string, wanMTU int) *router {
+// site is in what the router of a recording differs from the others.
+type site struct {
+	wanMTU       int        // 0: 1500
+	router, host netip.Addr // more addresses, on the LAN
+}
+
+// siteOf is one with addresses in a prefix of 64 bits, of which the host has ::10.
+func siteOf(router string) site {
+	r := netip.MustParseAddr(router)
+	host := r.As16()
+	host[15] = 0x10
+	return site{router: r, host: netip.AddrFrom16(host)}
+}
+
+func newRouter(t *testing.T, tunnel string, s site) *router {
 	t.Helper()
 	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
 	tester, ns := newNamespace(t, "tester"), newNamespace(t, "router")
@@ -63,7 +77,10 @@ func newRouter(t *testing.T, tunnel string, wanMTU int) *router {
 	} {
 		dev := strings.ToLower(l.String())
 		theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
-		mtu := map[link]int{lan: wideLink, wan: wanMTU}[l]
+		mtu := 1500
+		if l == wan && s.wanMTU != 0 {
+			mtu = s.wanMTU
+		}
 		must(t, rig.Veth(tester, dev, ns, dev, mtu))
 		must(t, tester.SetMAC(dev, theirs))
 		must(t, ns.SetMAC(dev, ours))
@@ -72,6 +89,13 @@ func newRouter(t *testing.T, tunnel string, wanMTU int) *router {
 		}
 		for _, a := range neighbours[l] {
 			must(t, ns.AddNeighbour(dev, netip.MustParseAddr(a), theirs))
+		}
+		switch {
+		case l == wan:
+			must(t, ns.AddNeighbour(dev, netip.MustParseAddr(other), net.HardwareAddr{2, 0, 0, 0, 0x0b, 0xf9}))
+		case s.router.IsValid():
+			must(t, ns.AddAddr(dev, netip.PrefixFrom(s.router, 64)))
+			must(t, ns.AddNeighbour(dev, s.host, theirs))
 		}
 		c, err := tester.Capture(dev)
 		must(t, err)
