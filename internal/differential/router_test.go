@@ -52,20 +52,6 @@ const gateway = "203.0.113.254"
 // other is a neighbour on the WAN with an Ethernet address of its own.
 const other = "203.0.113.9"
 
-// site is in what the router of a recording differs from the others.
-type site struct {
-	wanMTU       int        // 0: 1500
-	router, host netip.Addr // more addresses, on the LAN
-}
-
-// siteOf is one with addresses in a prefix of 64 bits, of which the host has ::10.
-func siteOf(router string) site {
-	r := netip.MustParseAddr(router)
-	host := r.As16()
-	host[15] = 0x10
-	return site{router: r, host: netip.AddrFrom16(host)}
-}
-
 func newRouter(t *testing.T, tunnel string, s site) *router {
 	t.Helper()
 	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
@@ -75,32 +61,7 @@ func newRouter(t *testing.T, tunnel string, s site) *router {
 		lan: {"192.168.1.1/24", "2001:db8:1::1/64"},
 		wan: {"203.0.113.1/24", "2001:db8:ffff::1/64"},
 	} {
-		dev := strings.ToLower(l.String())
-		theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
-		mtu := 1500
-		if l == wan && s.wanMTU != 0 {
-			mtu = s.wanMTU
-		}
-		must(t, rig.Veth(tester, dev, ns, dev, mtu))
-		must(t, tester.SetMAC(dev, theirs))
-		must(t, ns.SetMAC(dev, ours))
-		for _, a := range addrs {
-			must(t, ns.AddAddr(dev, netip.MustParsePrefix(a)))
-		}
-		for _, a := range neighbours[l] {
-			must(t, ns.AddNeighbour(dev, netip.MustParseAddr(a), theirs))
-		}
-		switch {
-		case l == wan:
-			must(t, ns.AddNeighbour(dev, netip.MustParseAddr(other), net.HardwareAddr{2, 0, 0, 0, 0x0b, 0xf9}))
-		case s.router.IsValid():
-			must(t, ns.AddAddr(dev, netip.PrefixFrom(s.router, 64)))
-			must(t, ns.AddNeighbour(dev, s.host, theirs))
-		}
-		c, err := tester.Capture(dev)
-		must(t, err)
-		t.Cleanup(func() { c.Close() })
-		r.ports[l] = c
+		r.connect(t, l, tester, ns, addrs, s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var readers sync.WaitGroup
@@ -111,6 +72,36 @@ func newRouter(t *testing.T, tunnel string, s site) *router {
 	must(t, ns.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr(gateway), "wan"))
 	r.startDaemon(t, ns, tunnel)
 	return r
+}
+
+// connect joins the two by a link.
+func (r *router) connect(t *testing.T, l link, tester, ns *rig.Namespace, addrs []string, s site) {
+	t.Helper()
+	dev, mtu := strings.ToLower(l.String()), 1500
+	if l == wan && s.wanMTU != 0 {
+		mtu = s.wanMTU
+	}
+	theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
+	must(t, rig.Veth(tester, dev, ns, dev, mtu))
+	must(t, tester.SetMAC(dev, theirs))
+	must(t, ns.SetMAC(dev, ours))
+	for _, a := range addrs {
+		must(t, ns.AddAddr(dev, netip.MustParsePrefix(a)))
+	}
+	for _, a := range neighbours[l] {
+		must(t, ns.AddNeighbour(dev, netip.MustParseAddr(a), theirs))
+	}
+	switch {
+	case l == wan:
+		must(t, ns.AddNeighbour(dev, netip.MustParseAddr(other), net.HardwareAddr{2, 0, 0, 0, 0x0b, 0xf9}))
+	case s.router.IsValid():
+		must(t, ns.AddAddr(dev, netip.PrefixFrom(s.router, 64)))
+		must(t, ns.AddNeighbour(dev, s.host, theirs))
+	}
+	c, err := tester.Capture(dev)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	r.ports[l] = c
 }
 
 // listen reads what comes out of the router on one link.
