@@ -133,12 +133,15 @@ func (s *Stack) Limit(version int) TunnelMTU {
 }
 
 // LimitTo is Limit for the destination of a packet of which the header is there,
-// and for the encapsulation limit that it carries.
+// for the encapsulation limit that it carries, and for its DF.
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	version := header.Version(inner)
 	limit := s.Limit(version)
 	if limit == 0 {
 		return 0
+	}
+	if version == 4 && !header.IPv4(inner).MayFragment() {
+		limit = TunnelMTU(s.enter4.whole)
 	}
 	if version == 6 {
 		if t, _, found := s.limited(header.IPv6(inner)); found {
@@ -239,7 +242,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	switch {
 	case t == nil:
 		return nil, drop.WrongFamily
-	case len(b)-off+len(tail) > t.limit:
+	case len(b)-off+len(tail) > t.limit, f.df && len(b)-off+len(tail) > t.whole:
 		return nil, drop.TooBig
 	}
 	start, r := t.put(b, off, len(tail), f)

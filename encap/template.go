@@ -17,6 +17,7 @@ type template struct {
 	head       *[short]byte // the same, if they are short
 	size       int          // bytes in use, the last ones
 	limit      int          // the largest packet that fits, in bytes, and the length fields
+	whole      int          // the same of IPv4 packets with DF, which no header outside may take away
 	limited    int          // how many layers take one off the encapsulation limit that a packet carries
 	unfinished bool         // headers have fields beside those that put writes
 	outside    *template    // for the packets that the innermost layer makes; nil: they leave the host
@@ -76,6 +77,10 @@ func (b *builder) template(entry, version int) *template {
 	}
 	t.write(reversed)
 	t.limit = b.room(entry, version)
+	t.whole = t.limit
+	if b.StaticMTU && !slices.ContainsFunc(t.parts, func(p part) bool { return p.over == 6 }) {
+		t.whole = min(t.limit, int(b.path)-t.size)
+	}
 	if entry+1 < len(b.layers) {
 		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
 	}
