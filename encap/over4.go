@@ -8,6 +8,9 @@ import (
 	"sixfour/encap/resolve"
 )
 
+// multicast4 is what multicast addresses begin with, in 4 bits (224.0.0.0/4).
+const multicast4 = 0xe
+
 // over4 takes off an IPv4 delivery header (RFC 4213, RFC 2003, RFC 2784).
 type over4 struct {
 	content
@@ -22,8 +25,8 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	}
 	ip := header.IPv4(pkt)
 	r := l.pair.Accepts4(ip)
-	if r == drop.ForeignSource && l.resolver != nil {
-		r = drop.None
+	if l.resolver != nil && (r == drop.ForeignSource || ip.Dest()[0]>>4 == multicast4) {
+		r = drop.None // the resolver decides, when it sees what is inside
 	}
 	switch {
 	case r != drop.None:

@@ -219,7 +219,7 @@ func (r *sixRDBR) To(ip header.IPv6) (uint32, drop.Reason) {
 // From takes from CEs what has their prefix as source (RFC 5969 section 12), but
 // for those addresses that are relays' and no CE's. A destination in the domain
 // is forwarded, because CEs test the BR by sending to themselves (section 8);
-// that of our own delegated prefix is nobody's.
+// that of our own delegated prefix is nobody's but the interface's.
 func (r *sixRDBR) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
 	switch {
@@ -231,7 +231,7 @@ func (r *sixRDBR) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 		return drop.OwnSource
 	case r.mine(src4), !r.prefix.contains(src), r.v4(src) != src4:
 		return drop.Spoof
-	case r.inside && r.delegated6.contains(to), !r.prefix.contains(to) && r.returns(to):
+	case r.inside && r.delegated6.contains(to) && !slices.Contains(r.own6, to), !r.prefix.contains(to) && r.returns(to):
 		return drop.Loop
 	}
 	return drop.None

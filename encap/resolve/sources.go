@@ -17,6 +17,7 @@ type Sources struct {
 	own4, end4 []uint32
 	own6, end6 []word6
 	strict     bool
+	compatible bool // ::/96 is for a resolver to judge
 }
 
 // NewSources makes the checks of one tunnel. Own are the addresses that this
@@ -28,6 +29,23 @@ func NewSources(own, endpoints []netip.Addr, strict bool) *Sources {
 	s.own4, s.own6 = split(slices.Concat(own, endpoints))
 	s.end4, s.end6 = split(endpoints)
 	return s
+}
+
+// CompatibleResolver is a Resolver that takes IPv4-compatible addresses, ::/96, as
+// inner sources.
+type CompatibleResolver interface {
+	Resolver
+	Compatible()
+}
+
+// For is s for the packets that a resolver lets pass.
+func (s *Sources) For(r Resolver) *Sources {
+	if _, ok := r.(CompatibleResolver); !ok {
+		return s
+	}
+	t := *s
+	t.compatible = true
+	return &t
 }
 
 func split(addrs []netip.Addr) (v4 []uint32, v6 []word6) {
@@ -71,7 +89,7 @@ func (s *Sources) check4(ip header.IPv4) drop.Reason {
 func (s *Sources) check6(ip header.IPv6) drop.Reason {
 	src := readWord6(ip.Source())
 	switch {
-	case martian6(src, ip, s.strict):
+	case martian6(src, ip, s.strict) && !(s.compatible && isCompat(src)):
 		return drop.Martian
 	case slices.Contains(s.own6, src):
 		return drop.OwnSource

@@ -28,6 +28,9 @@ func (V4Compat) Resolver(at Site) (Resolver, error) {
 
 type v4compat struct{ place }
 
+// Compatible makes v4compat a CompatibleResolver.
+func (*v4compat) Compatible() {}
+
 func (r *v4compat) To(ip header.IPv6) (uint32, drop.Reason) {
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	dst := uint32(to.lo)

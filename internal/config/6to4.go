@@ -20,7 +20,7 @@ const rolePMT resolve.Role = "pmt"
 // sixToFour is the keys of mode 6to4.
 type sixToFour struct {
 	resolve.SixToFour
-	pmt pmtType
+	pmt resolve.PMT
 }
 
 func readRole6to4(r *report, e entry, m *sixToFour) {
@@ -55,8 +55,9 @@ func readSubnet(r *report, e entry, m *sixToFour) {
 }
 
 func readMapping(r *report, e entry, m *sixToFour) {
-	w, _ := wordOf(r, e, "rewrite", "npt")
-	m.pmt.NPT = w == "npt"
+	if w, ok := wordOf(r, e, string(resolve.PMTRewrite), string(resolve.PMTNPT)); ok {
+		m.pmt.Mode = resolve.PMTMode(w)
+	}
 }
 
 // rolesWith are the roles of 6to4 that a key is for.
@@ -98,9 +99,7 @@ func (m *sixToFour) finish(r *report, d *draft) resolve.Mechanism {
 	case resolve.RoleReturn:
 		d.need(r, "sources", "this server's native IPv6 prefixes, whose answers it sends")
 	case rolePMT:
-		d.need(r, "provider_prefix", "the provider's IPv6 prefix, which takes the place of 2002::/16")
-		d.need(r, "customers", "the IPv4 prefixes of the customers that are served")
-		m.checkPMT(r, d)
+		m.finishPMT(r, d)
 		return m.pmt
 	}
 	m.checkLocal(r, d)
@@ -111,31 +110,12 @@ func (m *sixToFour) finish(r *report, d *draft) resolve.Mechanism {
 // 4.1).
 func (m *sixToFour) checkLocal(r *report, d *draft) {
 	local := d.localOf(*d.automatic())
-	if !local.Addr.Is4() {
+	if !local.Addr.Is4() || local.Addr.IsLoopback() { // no mechanism takes that
 		return
 	}
 	b := local.Addr.As4()
 	if resolve.Martian4(binary.BigEndian.Uint32(b[:]), d.Strict) {
 		r.add(local.at, "%s is %v, which is not global, so that no answer could reach it: mode %q needs a public IPv4 address; behind others choose mode %q through a broker's server",
 			local.key, local.Addr, "6to4", "6in4")
-	}
-}
-
-// checkPMT reports a mapping into the provider's prefix that does not fit.
-func (m *sixToFour) checkPMT(r *report, d *draft) {
-	if !d.state.good("provider_prefix") || d.state.bad["v4_common"] {
-		return
-	}
-	common := 0
-	if m.pmt.Common.IsValid() {
-		common = m.pmt.Common.Bits()
-	}
-	at := d.values["provider_prefix"]
-	switch bits := 32 - common; {
-	case bits == 0:
-		r.add(d.values["v4_common"], "v4_common is %v, which leaves no bits of the IPv4 address to tell customers apart: it must be shorter than /32", m.pmt.Common)
-	case m.pmt.Provider.Bits()+bits > 64:
-		r.add(at, "provider_prefix is %v, and with %d bits of IPv4 addresses a customer's prefix would be /%d, longer than /64: choose a shorter prefix, or a longer v4_common",
-			m.pmt.Provider, bits, m.pmt.Provider.Bits()+bits)
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"sixfour/encap"
+	"sixfour/encap/resolve"
 )
 
 // FuzzParse holds any file against what Parse promises: problems that can be
@@ -24,7 +26,19 @@ func FuzzParse(f *testing.F) {
 		double + "ttl = 'inherit'\nhop_limit = 0x10\ndscp = 1_0\nencap_limit = 0b11\nflow_label = +7\nmtu = 65467\nfwmark = 0o17\nnetns = '/x'\n",
 		double + "ecn = 'compat'\npmtu = 'static'\nmartians = 'strict'\nflow_label = inf\nttl = 1.5e3\nmtu = 2020-01-01T00:00:00Z\ndscp = nan\n",
 		"[[tunnel]]\nname = 'a'\n[[tunnel.peer]]\nx = 1\n[[tunnel]]\nnmae = 'a'\nTTL = 64\n",
-		single + strings.Replace(double, "'a'", "'b'", 1),
+		single + second(double), greTunnel + "key = '1.2.3.4'\nchecksum = true\nsequence = true\nqueues = 1\n",
+		over6Tunnel + "ds_lite = true\n", tunnel("gre6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\nkey = 7\n",
+		stackTunnel + "stack = ['gre6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n",
+		stackTunnel + "stack = [{ mode = 'gre', local = '10.1.1.1', remote = '10.1.1.2', key = 1, sequence = true }, '4in4', {mode = '6in4'}]\n",
+		tunnel("", "192.0.2.1", "") + "stack = ['6to4', '4in6']\nlocal6 = 'auto'\nremote6 = 'x'\nrelay = 'none'\n",
+		tunnel("6to4", "192.0.2.1", "") + "role = 'relay'\nrelays = ['192.88.99.1']\nclients = '0.0.0.0/0'\n",
+		tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:db8::/40'\ncustomers = ['100.64.0.0/10']\nv4_common = '100.64.0.0/10'\nmapping = 'npt'\nsubnet = 7\n",
+		tunnel("6rd", "auto", "") + "prefix = '2001:db8::/32'\nmask_len = 8\nborder_relay = ['10.0.0.1', 'a.example']\n",
+		tunnel("6rd", "10.0.0.2", "") + "option212 = '082020010db80000000000000000000000000a000001'\nrole = 'br'\n",
+		tunnel("isatap", "auto", "") + "routers = ['isatap.example']\n" + second(tunnel("isatap", "10.0.0.1", "")) + "router = true\nprefix = '2001:db8::/64'\n",
+		tunnel("6over4", "10.0.0.1", "") + "scope = 192\n" + second(tunnel("v4compat", "10.0.0.1", "")),
+		hubTunnel + peer("x", "192.0.2.2", "10.0.0.0/8") + peer("y", "y.example", "10.0.0.1/32"),
+		tunnel("4in6in4", "auto", "") + "local6 = 'fc00::1'\n" + peer("x", "192.0.2.2", "10.0.0.0/8', 'fd00::/8") + "remote6 = 'fc00::2'\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -123,6 +137,10 @@ func fuzzPeer(t *testing.T, c *Tunnel, p *Peer) {
 		expect(remote.Name == "" || outermost, "remote is a name")
 		expect((remote == Host{}) == (l.Mechanism != nil), "no remote")
 		expect(!remote.Addr.IsValid() || l.Local != remote.Addr, "remote is local")
+		if l.Mechanism != nil && l.Local.IsValid() {
+			_, err := l.Mechanism.Resolver(resolve.Site{Local: l.Local, Own: c.Address, Strict: c.Strict})
+			expect(err == nil, fmt.Sprintf("a mechanism that does not work: %v", err))
+		}
 		expect(l.GRE == encap.GRE{} || k.IsGRE(), "GRE")
 		expect(!l.GRE.Sequence || c.Queues == 1, "an order that is lost")
 	}

@@ -3,7 +3,7 @@ package config
 import "sixfour/encap/resolve"
 
 // isatap is the keys of mode isatap.
-type isatap struct{ isatapType }
+type isatap struct{ resolve.ISATAP }
 
 func (m *isatap) finish(r *report, d *draft) resolve.Mechanism {
 	switch {
@@ -23,5 +23,5 @@ func (m *isatap) finish(r *report, d *draft) resolve.Mechanism {
 		}
 		d.need(r, "routers", `the addresses or DNS names of the routers, such as ["isatap.example.com"], or set router to true`)
 	}
-	return m.isatapType
+	return m.ISATAP
 }

@@ -26,13 +26,13 @@ type reading struct {
 // encap.Modes: its keys, which set the fields of what the row begins with, and
 // what is made of that in the end.
 var mechanisms = []mechanism{
-	row("6to4", sixToFour{SixToFour: resolve.SixToFour{Relay: anycastRelay}}, []key[*sixToFour]{
+	row("6to4", sixToFour{resolve.SixToFour{Relay: anycastRelay}, resolve.PMT{Mode: resolve.PMTRewrite}}, []key[*sixToFour]{
 		{"role", readRole6to4},
 		{"relay", readRelay},
 		{"relays", prefixesOf(4, func(m *sixToFour) *[]netip.Prefix { return &m.Relays })},
 		{"clients", prefixesOf(4, func(m *sixToFour) *[]netip.Prefix { return &m.Clients })},
 		{"sources", prefixesOf(6, func(m *sixToFour) *[]netip.Prefix { return &m.Sources })},
-		{"provider_prefix", prefixOf(6, func(m *sixToFour) *netip.Prefix { return &m.pmt.Provider })},
+		{"provider_prefix", prefixOf(6, func(m *sixToFour) *netip.Prefix { return &m.pmt.ProviderPrefix })},
 		{"v4_common", prefixOf(4, func(m *sixToFour) *netip.Prefix { return &m.pmt.Common })},
 		{"customers", prefixesOf(4, func(m *sixToFour) *[]netip.Prefix { return &m.pmt.Customers })},
 		{"subnet", readSubnet},
@@ -51,9 +51,9 @@ var mechanisms = []mechanism{
 		{"prefix", prefixesOf(6, func(m *isatap) *[]netip.Prefix { return &m.Prefixes })},
 	}, (*isatap).finish),
 	row("v4compat", resolve.V4Compat{}, nil, plain[resolve.V4Compat]),
-	outermost(row("6over4", sixOverFour{sixOverFourType{Scope: 192}}, []key[*sixOverFour]{
+	outermost(row("6over4", resolve.SixOverFour{Scope: 192}, []key[*resolve.SixOverFour]{
 		{"scope", readScope},
-	}, (*sixOverFour).finish)),
+	}, plain[resolve.SixOverFour])),
 }
 
 // row is a mechanism whose keys are read into a P.
@@ -132,6 +132,9 @@ func (d *draft) finishMechanism(r *report) {
 	m := d.mechanism.finish(r, d)
 	i := slices.IndexFunc(d.layers, func(l layerDraft) bool { return l.mechanism != nil })
 	d.Layers[i].Mechanism = m
+	if local := d.localOf(*a); local.Addr.IsLoopback() {
+		r.add(local.at, "%s is %v, which no other host can reach, and mode %s works with any of them: set it to an address that they can reach", local.key, local.Addr, quote(a.mode))
+	}
 	unsure := slices.ContainsFunc(a.mechanism.keys, func(name string) bool { return d.state.bad[name] })
 	if local := d.localOf(*a); local.auto() && len(m.Hosts()) == 0 && !unsure {
 		r.add(local.at, `local is "auto", but mode %s has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`, quote(a.mode))

@@ -4,6 +4,20 @@ import "testing"
 
 func TestMechanisms(t *testing.T) {
 	checkProblems(t, []problemRow{
+		{tunnel("v4compat", "127.0.0.1", ""),
+			`4:9: local is 127.0.0.1, which no other host can reach, and mode "v4compat" works with any of them: set it to an address that they can reach`},
+		{tunnel("6to4", "127.0.0.1", ""),
+			`4:9: local is 127.0.0.1, which no other host can reach, and mode "6to4" works with any of them: set it to an address that they can reach`},
+		{tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2002::/16'\nv4_common = '100.64.0.0/10'\ncustomers = ['100.64.0.0/10', '10.0.0.0/8', '100.0.0.0/8']\n",
+			lines(
+				`6:19: provider_prefix is 2002::/16, which is 6to4's own: it must be a prefix that is routed to the provider`,
+				`8:13: customers has 10.0.0.0/8, which is not inside v4_common, 100.64.0.0/10: leave it out, or choose a shorter v4_common`,
+				`8:13: customers has 100.0.0.0/8, which is not inside v4_common, 100.64.0.0/10: leave it out, or choose a shorter v4_common`,
+			)},
+		{tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:db8::/48'\nv4_common = '100.64.0.1/32'\ncustomers = ['100.64.0.1']\n",
+			"7:13: v4_common is 100.64.0.1/32, which leaves no bits of the IPv4 address to tell customers apart: it must be shorter than /32"},
+		{tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:d80::/26'\nv4_common = '100.64.0.0/10'\ncustomers = ['100.64.0.0/10']\nsubnet = 1\n",
+			"9:10: subnet is 1, but a customer's prefix is /48, in which there is room for all of his subnets: leave it out"},
 		{tunnel("6to4", "192.0.2.1", ""), ""},
 		{tunnel("6to4", "10.0.0.1", ""),
 			`4:9: local is 10.0.0.1, which is not global, so that no answer could reach it: mode "6to4" needs a public IPv4 address; behind others choose mode "6in4" through a broker's server`},

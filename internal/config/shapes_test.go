@@ -108,16 +108,20 @@ func TestAutomatic(t *testing.T) {
 		{"6to4", "relay = 'none'\n", resolve.SixToFour{Role: resolve.RoleRouter}},
 		{"6to4", "role = 'relay'\nclients = ['0.0.0.0/0']\n", resolve.SixToFour{Role: resolve.RoleRelay, Clients: prefixes("0.0.0.0/0")}},
 		{"6to4", "role = 'return'\nsources = '2001:db8::/32'\n", resolve.SixToFour{Role: resolve.RoleReturn, Sources: prefixes("2001:db8::/32")}},
+		{"6to4", "role = 'pmt'\nprovider_prefix = '2001:db8::/32'\ncustomers = ['100.64.0.0/10']\n",
+			resolve.PMT{ProviderPrefix: domain.Prefix, Customers: prefixes("100.64.0.0/10"), Mode: resolve.PMTRewrite}},
+		{"6to4", "role = 'pmt'\nprovider_prefix = '2001:db8::/40'\ncustomers = ['100.64.0.0/10']\nv4_common = '100.64.0.0/10'\nmapping = 'npt'\nsubnet = 7\n",
+			resolve.PMT{ProviderPrefix: netip.MustParsePrefix("2001:db8::/40"), Common: netip.MustParsePrefix("100.64.0.0/10"), Customers: prefixes("100.64.0.0/10"), Subnet: 7, Mode: resolve.PMTNPT}},
 		{"6rd", "prefix = '2001:db8::/32'\nmask_len = 8\nborder_relay = '10.0.0.1'\n", domain},
 		{"6rd", "option212 = 'd4 16 08 20 20010db8000000000000000000000000 0a000001'\n", domain},
 		{"6rd", "option212 = '082020010db80000000000000000000000000a000001'\nrole = 'br'\n",
 			resolve.SixRD{Prefix: domain.Prefix, MaskLen: 8, Relays: domain.Relays, Role: resolve.RoleBR}},
 		{"6rd", "prefix = '2001:db8::/32'\n", resolve.SixRD{Prefix: domain.Prefix, Role: resolve.RoleBR}},
-		{"isatap", "routers = ['isatap.example', '192.0.2.9']\n", isatapType{Routers: hosts("isatap.example", "192.0.2.9")}},
-		{"isatap", "router = true\nprefix = ['2001:db8::/64', '2001:db8:1::/64']\n", isatapType{Router: true, Prefixes: prefixes("2001:db8::/64", "2001:db8:1::/64")}},
+		{"isatap", "routers = ['isatap.example', '192.0.2.9']\n", resolve.ISATAP{Routers: hosts("isatap.example", "192.0.2.9")}},
+		{"isatap", "router = true\nprefix = ['2001:db8::/64', '2001:db8:1::/64']\n", resolve.ISATAP{Router: true, Prefixes: prefixes("2001:db8::/64", "2001:db8:1::/64")}},
 		{"v4compat", "", resolve.V4Compat{}},
-		{"6over4", "", sixOverFourType{Scope: 192}},
-		{"6over4", "scope = 193\n", sixOverFourType{Scope: 193}},
+		{"6over4", "", resolve.SixOverFour{Scope: 192}},
+		{"6over4", "scope = 193\n", resolve.SixOverFour{Scope: 193}},
 	} {
 		got := one(t, tunnel(row.mode, local, "")+row.keys)
 		if want := []Layer{{Local: addr(local), Mechanism: row.want}}; !reflect.DeepEqual(got.Layers, want) || !got.Mode.Automatic {
@@ -125,6 +129,9 @@ func TestAutomatic(t *testing.T) {
 		}
 		if want := []Peer{{Remotes: []Host{{}}}}; !reflect.DeepEqual(got.Peers, want) {
 			t.Errorf("%s: peers %+v", row.mode, got.Peers)
+		}
+		if _, err := got.Layers[0].Mechanism.Resolver(resolve.Site{Local: addr(local)}); err != nil {
+			t.Errorf("%s %s\n%v", row.mode, row.keys, err)
 		}
 	}
 }

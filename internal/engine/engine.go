@@ -40,6 +40,7 @@ type Engine struct {
 
 	table    atomic.Pointer[table]
 	stale    bool                    // the table is
+	links    []netip.Prefix          // this host's IPv4 addresses
 	byIndex  map[int]*tunnel         // those with an interface in our own namespace
 	stray    counters                // packets that arrived and belong to no tunnel
 	inbounds map[listener][]*inbound // a shard each
@@ -217,6 +218,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 
 // evaluatePeers does so for the paths of all peers.
 func (e *Engine) evaluatePeers() error {
+	e.lookAtHost()
 	e.byIndex = make(map[int]*tunnel)
 	var peers []*peer
 	for _, t := range e.tunnels {

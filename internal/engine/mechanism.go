@@ -3,6 +3,9 @@ package engine
 import (
 	"net/netip"
 	"reflect"
+	"slices"
+
+	"go.uber.org/zap"
 
 	"sixfour/encap/resolve"
 )
@@ -41,14 +44,48 @@ func (m *mechanism) towards() netip.Addr {
 	return netip.Addr{}
 }
 
-// at is the resolver for an outer address of ours: the one that there is, as long
-// as nothing has changed.
-func (m *mechanism) at(t *tunnel, local netip.Addr) (resolve.Resolver, error) {
-	site := resolve.Site{Local: local, Own: t.cfg.Address, Hosts: append([][]netip.Addr(nil), m.hosts...), Strict: t.cfg.Strict}
+// at is the resolver for a place: the one that there is, as long as nothing has
+// changed.
+func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
 	if (m.resolver != nil || m.err != nil) && reflect.DeepEqual(site, m.site) {
 		return m.resolver, m.err
 	}
 	m.site = site
 	m.resolver, m.err = m.cfg.Resolver(site)
 	return m.resolver, m.err
+}
+
+// site is where a tunnel's mechanism runs, with an outer address of ours.
+func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
+	s := resolve.Site{Local: local, Own: t.cfg.Address, Hosts: slices.Clone(t.mech.hosts), Links: e.links, Strict: t.cfg.Strict}
+	for _, other := range e.tunnels {
+		if other.mech == nil {
+			continue
+		}
+		if d, ok := other.mech.cfg.(delegator); ok {
+			if p, err := d.Delegated(other.cfg.Layers[other.mech.layer].Local); err == nil {
+				s.Delegated = append(s.Delegated, p)
+			}
+		}
+	}
+	return s
+}
+
+// delegator is a mechanism that gives each outer address a prefix.
+type delegator interface {
+	Delegated(local netip.Addr) (netip.Prefix, error)
+}
+
+// lookAtHost brings what all mechanisms ask of the host up to date.
+func (e *Engine) lookAtHost() {
+	if !slices.ContainsFunc(e.tunnels, (*tunnel).automatic) {
+		return
+	}
+	links, err := e.router.Addresses()
+	if err != nil {
+		e.log.Warn("changes of this host's addresses are not seen", zap.Error(err))
+		return
+	}
+	slices.SortFunc(links, netip.Prefix.Compare)
+	e.links = links
 }

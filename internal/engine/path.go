@@ -65,6 +65,10 @@ func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
 		}
 	}
 	for i, a := range e.router.ToAll(queries) {
+		// Without its relay an automatic tunnel still reaches all others.
+		if p := peers[of[i]]; a.Err != nil && p.t.automatic() && p.t.local().IsValid() {
+			a.Route, a.Err = e.router.Holder(p.t.local())
+		}
 		answers[of[i]] = a
 	}
 	return answers
@@ -173,7 +177,7 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 	m := p.t.mech
 	l := &layers[m.layer]
 	before := m.resolver
-	r, err := m.at(p.t, l.Local)
+	r, err := m.at(e.site(p.t, l.Local))
 	if err != nil {
 		return "what its mode needs: " + err.Error()
 	}

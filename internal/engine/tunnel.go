@@ -125,7 +125,11 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	return resolve.NewSources(own, ends, t.cfg.Strict)
+	s := resolve.NewSources(own, ends, t.cfg.Strict)
+	for _, l := range layers {
+		s = s.For(l.Resolver)
+	}
+	return s
 }
 
 // has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
@@ -204,6 +208,8 @@ func (t *tunnel) open(lost func()) error {
 		Routes:    t.cfg.Routes,
 		Queues:    t.queues,
 		Offload:   t.offload(),
+
+		NoLinkLocal: t.automatic(),
 	})
 	if err != nil {
 		return err

@@ -30,7 +30,10 @@ type Settings struct {
 	Addresses []netip.Prefix // with an IPv6 link-local one, the kernel makes none itself
 	Routes    []netip.Prefix
 	Queues    int // at least 1
-	Offload   tun.Offload
+	// NoLinkLocal keeps the kernel from making an IPv6 link-local address, which
+	// says nothing to the neighbours of an automatic tunnel.
+	NoLinkLocal bool
+	Offload     tun.Offload
 }
 
 // Link is a TUN interface in the kernel, with its addresses and routes, and the
@@ -168,7 +171,7 @@ func (l *Link) configure() error {
 	if err := l.handle.LinkSetAlias(link, alias); err != nil {
 		return fmt.Errorf("mark interface %s: %w", s.Name, err)
 	}
-	if !automatic(s.Addresses) {
+	if s.NoLinkLocal || !automatic(s.Addresses) {
 		// The setting does not exist where IPv6 is off, which is as good.
 		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 	}

@@ -1,0 +1,317 @@
+package resolve
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// PMTMode is how the transport checksums survive a change of addresses.
+type PMTMode string
+
+// The modes.
+const (
+	PMTRewrite PMTMode = "rewrite" // they are mended
+	PMTNPT     PMTMode = "npt"     // a word of the address makes good for the others (RFC 6296 section 3)
+)
+
+// PMT is the relay of 6to4 provider managed tunnels (RFC 6732). Customers behind a
+// carrier's translator have no public IPv4 address, but their routers do 6to4
+// with the one that they have. The relay, at the anycast address that those
+// routers send to, changes the prefix 2002:V4ADDR::/48 of what they send into one
+// of the provider's, which embeds as much of V4ADDR as differs from customer to
+// customer, and back. It keeps no state. Unlike 6to4's relay it has the answers
+// come back to itself. Where the provider's prefix is longer than /48 there is no
+// room for the customer's subnet: then he has only one.
+//
+// Addresses in what ICMPv6 errors quote are changed, too. A transport checksum
+// must be whole when it is mended, not half, as one is that a device shall
+// complete. Link-local and multicast packets are drop.Martian.
+type PMT struct {
+	ProviderPrefix netip.Prefix
+	Common         netip.Prefix // IPv4: the bits that all customers have in common, and that are left out
+	Customers      []netip.Prefix
+	Subnet         uint16 // the one that customers have, where only one is possible
+	Mode           PMTMode
+}
+
+// Hosts is empty: the customers send to us.
+func (m PMT) Hosts() []Host { return nil }
+
+// external is the length of a customer's prefix outside.
+func (m PMT) external() int { return m.ProviderPrefix.Bits() + 32 - m.Common.Bits() }
+
+// Resolver is the one for a place; its local address is what customers send to.
+func (m PMT) Resolver(at Site) (Resolver, error) {
+	p, err := newPlace(at, "6to4-pmt")
+	if err != nil {
+		return nil, err
+	}
+	if !m.Common.IsValid() {
+		m.Common = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	d := SixRD{Prefix: m.ProviderPrefix, MaskLen: m.Common.Bits(), Common: m.Common.Addr()}.domain(0)
+	r := &pmt{place: p, domain: d, customers: prefixes4(m.Customers), subnet: uint64(m.Subnet), npt: m.Mode == PMTNPT, wide: m.external() <= 48}
+	if r.wide { // the subnet keeps its place
+		r.rest &^= 0xffff
+	}
+	return r, nil
+}
+
+func (m PMT) check() error {
+	switch {
+	case !m.ProviderPrefix.IsValid() || !m.ProviderPrefix.Addr().Is6() || m.ProviderPrefix.Addr().Is4In6():
+		return fmt.Errorf("6to4-pmt: provider prefix %v: use an IPv6 prefix such as 2001:db8::/32", m.ProviderPrefix)
+	case m.ProviderPrefix.Overlaps(netip.MustParsePrefix("2002::/16")):
+		return fmt.Errorf("6to4-pmt: provider prefix %v is 6to4's: use one that is routed to you", m.ProviderPrefix)
+	case !m.Common.Addr().Is4():
+		return fmt.Errorf("6to4-pmt: common bits %v: use an IPv4 prefix that holds all customers, such as 100.64.0.0/10", m.Common)
+	case m.external() > 64:
+		return fmt.Errorf("6to4-pmt: prefix /%d and %d IPv4 bits are %d, more than the 64 in front of an interface identifier: use a shorter provider prefix or a longer common one", m.ProviderPrefix.Bits(), 32-m.Common.Bits(), m.external())
+	case len(m.Customers) == 0:
+		return errors.New("6to4-pmt: no customers: set customers to the IPv4 prefixes that are theirs")
+	case m.Mode != PMTRewrite && m.Mode != PMTNPT:
+		return fmt.Errorf("6to4-pmt: mode %q: use rewrite or npt", m.Mode)
+	case m.external() <= 48 && m.Subnet != 0:
+		return fmt.Errorf("6to4-pmt: subnet %d: the provider prefix has room for all subnets, leave it out", m.Subnet)
+	}
+	for _, c := range m.Customers {
+		if !c.Addr().Is4() || c.Bits() < m.Common.Bits() || !m.Common.Contains(c.Addr()) {
+			return fmt.Errorf("6to4-pmt: customers %v are not all inside the common bits %v", c, m.Common)
+		}
+	}
+	return nil
+}
+
+type pmt struct {
+	place
+	domain
+	customers []prefix4
+	subnet    uint64
+	npt       bool
+	wide      bool // there is room for the customer's subnets
+}
+
+// From takes a customer's packet and gives it the provider's source.
+func (r *pmt) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+	switch {
+	case noLink(src), noLink(to), to.hi>>48 == 0, !r.reachable4(src4):
+		return drop.Martian
+	case !within4(r.customers, src4):
+		return drop.ForeignSource
+	case !is6to4(src), v4of6to4(src) != src4:
+		return drop.Spoof
+	case is6to4(to), r.customer(to): // customers are no way to each other
+		return drop.NoPeer
+	case r.mine(src4), r.returns(to):
+		return drop.Loop
+	}
+	outside, ok := r.outward(src)
+	if !ok {
+		return drop.Spoof // a subnet that the customer does not have
+	}
+	r.change(inner, inner.Source(), src, outside)
+	r.changeQuote(inner, true)
+	return drop.None
+}
+
+// To gives an answer the customer's destination.
+func (r *pmt) To(ip header.IPv6) (uint32, drop.Reason) {
+	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	if noLink(src) || noLink(to) {
+		return 0, drop.Martian
+	}
+	inside, ok := r.inward(to)
+	dst := v4of6to4(inside)
+	switch {
+	case !ok, !within4(r.customers, dst):
+		return 0, drop.NoPeer
+	case is6to4(src), r.customer(src): // not from outside
+		return 0, drop.Spoof
+	case !r.reachable4(dst):
+		return 0, drop.Martian
+	case r.mine(dst), r.returns(src):
+		return 0, drop.Loop
+	}
+	r.change(ip, ip.Dest(), to, inside)
+	r.changeQuote(ip, false)
+	return dst, drop.None
+}
+
+// customer reports whether an address is that of a customer, as it is outside.
+func (r *pmt) customer(a word6) bool {
+	inside, ok := r.inward(a)
+	return ok && within4(r.customers, v4of6to4(inside))
+}
+
+// outward is the provider's address for a customer's.
+func (r *pmt) outward(a word6) (word6, bool) {
+	out := word6{r.of(v4of6to4(a)).hi, a.lo}
+	switch {
+	case r.wide:
+		out.hi |= a.hi & 0xffff
+	case a.hi&0xffff != r.subnet:
+		return a, false
+	}
+	return r.neutral(a, out)
+}
+
+// inward is the customer's address for a provider's.
+func (r *pmt) inward(a word6) (word6, bool) {
+	if !r.prefix.contains(a) || a.hi&r.rest != 0 {
+		return a, false
+	}
+	out := word6{prefix6to4(r.v4(a)).hi, a.lo}
+	if r.wide {
+		out.hi |= a.hi & 0xffff
+	} else {
+		out.hi |= r.subnet
+	}
+	return r.neutral(a, out)
+}
+
+// neutral lets the sum of the new address be that of the old one (RFC 6296
+// sections 3.1 to 3.7): in the subnet, or, if the prefix leaves none, in the first
+// word of the interface identifier that is not 0xffff, which is the same one on
+// the way back, because the result is never 0xffff.
+func (r *pmt) neutral(old, changed word6) (word6, bool) {
+	if !r.npt {
+		return changed, true
+	}
+	diff := difference(changed, old)
+	if r.wide {
+		word := uint16(changed.hi)
+		if word == 0xffff {
+			return old, false
+		}
+		changed.hi = changed.hi&^0xffff | uint64(notOnes(header.Fold(uint32(word)+uint32(diff))))
+		return changed, true
+	}
+	for shift := 48; shift >= 0; shift -= 16 {
+		if word := uint16(changed.lo >> shift); word != 0xffff {
+			sum := notOnes(header.Fold(uint32(word) + uint32(diff)))
+			changed.lo = changed.lo&^(0xffff<<shift) | uint64(sum)<<shift
+			return changed, true
+		}
+	}
+	return old, false
+}
+
+// notOnes is a sum in which zero is written as 0.
+func notOnes(sum uint16) uint16 {
+	if sum == 0xffff {
+		return 0
+	}
+	return sum
+}
+
+// difference is what is added to the one's complement sum of an address to get
+// that of another.
+func difference(from, to word6) uint16 {
+	return header.Fold(uint32(^sum6(from)) + uint32(sum6(to)))
+}
+
+func sum6(a word6) uint16 {
+	var b [16]byte
+	a.put(b[:])
+	return header.Sum(b[:], 0)
+}
+
+// change writes an address of a packet, and mends its transport's checksum, of
+// which the pseudo-header is part.
+func (r *pmt) change(ip header.IPv6, at []byte, before, after word6) {
+	after.put(at)
+	if r.npt {
+		return
+	}
+	if sum, udp := checksumOf(ip); sum != nil {
+		mend(sum, difference(before, after), udp)
+	}
+}
+
+// mend brings a checksum up to date with a difference in what it covers (RFC
+// 1624). A UDP checksum of zero says that there is none.
+func mend(sum []byte, diff uint16, udp bool) {
+	old := binary.BigEndian.Uint16(sum)
+	if udp && old == 0 {
+		return
+	}
+	mended := header.Update(old, 0, diff)
+	if udp && mended == 0 {
+		mended = 0xffff
+	}
+	binary.BigEndian.PutUint16(sum, mended)
+}
+
+// checksumOf is where the transport's checksum lies, if it is there.
+func checksumOf(ip header.IPv6) (sum []byte, udp bool) {
+	protocol, off, later := header.FindUpper(ip)
+	if later {
+		return nil, false
+	}
+	switch protocol {
+	case header.TCP:
+		off += 16
+	case header.UDP:
+		off += 6
+	case header.ICMPv6:
+		off += 2
+	default:
+		return nil, false
+	}
+	if len(ip) < off+2 {
+		return nil, false
+	}
+	return ip[off : off+2], protocol == header.UDP
+}
+
+// changeQuote changes the address in the packet that an ICMPv6 error is about:
+// one that went the other way, so that the customer is its destination if he
+// sends the error (outbound), and its source if he receives it. The error's own
+// checksum covers all that changes.
+func (r *pmt) changeQuote(ip header.IPv6, outbound bool) {
+	protocol, off, later := header.FindUpper(ip)
+	if protocol != header.ICMPv6 || later || len(ip) < off+icmpHeader+header.IPv6Len || ip[off] >= icmpInformation {
+		return
+	}
+	quote := header.IPv6(ip[off+icmpHeader:])
+	at, translate := quote.Source(), r.inward
+	if outbound {
+		at, translate = quote.Dest(), r.outward
+	}
+	before := readWord6(at)
+	if outbound && !is6to4(before) || header.Version(quote) != 6 {
+		return
+	}
+	after, ok := translate(before)
+	if !ok {
+		return
+	}
+	diff := difference(before, after)
+	field, _ := checksumOf(quote)
+	if field != nil {
+		diff = header.Fold(uint32(diff) + uint32(^binary.BigEndian.Uint16(field)))
+	}
+	r.change(quote, at, before, after)
+	if r.npt {
+		return
+	}
+	if field != nil {
+		diff = header.Fold(uint32(diff) + uint32(binary.BigEndian.Uint16(field)))
+	}
+	mend(ip[off+2:off+4], diff, false)
+}
+
+// An ICMPv6 error's header, and the first type that is none (RFC 4443 section 2.1).
+const (
+	icmpHeader      = 8
+	icmpInformation = 128
+)
