@@ -163,19 +163,21 @@ func TestModes(t *testing.T) {
 // exchange, with its large packets, has given reason for.
 func probed(t *testing.T, socket string) {
 	t.Helper()
+	s := counted(t, socket)
+	report(t, "path MTU %d, by %s; %d probes, %d answered", s.State.PathMTU, s.State.PathMTUBy, s.Probes.Sent, s.Probes.Answered)
+	if s.Probes.Answered == 0 || s.State.PathMTU != wide {
+		t.Errorf("probes: %+v; state: %+v", s.Probes, s.State)
+	}
+}
+
+// counted reports what the daemon has counted.
+func counted(t *testing.T, socket string) engine.TunnelStatus {
+	t.Helper()
 	s, err := control.Status(t.Context(), socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	one := s.Tunnels[0]
-	report(t, "path MTU %d, by %s; %d probes, %d answered; in %d packets, out %d", one.State.PathMTU, one.State.PathMTUBy,
-		one.Probes.Sent, one.Probes.Answered, one.In.Packets, one.Out.Packets)
-	if one.Probes.Answered == 0 || one.State.PathMTU != wide {
-		t.Errorf("probes: %+v; state: %+v", one.Probes, one.State)
-	}
-	for way, traffic := range map[string]engine.Traffic{"in": one.In, "out": one.Out} {
-		for reason, n := range traffic.Drops {
-			report(t, "dropped %s: %d, %s", way, n, reason)
-		}
-	}
+	report(t, "sixfourd carried %d packets in, %d out; dropped %v in, %v out", one.In.Packets, one.Out.Packets, one.In.Drops, one.Out.Drops)
+	return one
 }
