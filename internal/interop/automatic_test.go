@@ -15,6 +15,10 @@ const native, nativePrefix = "3fff::1", "3fff::/20"
 var automatics = []struct {
 	counterpart
 	native bool // we are who reaches the others, not the kernel
+	// configured is what the machine does once the daemon is there; solicits is
+	// whether it asks for routers before.
+	solicits   bool
+	configured string
 }{
 	{counterpart: counterpart{
 		name: "6to4, and the kernel as relay",
@@ -62,12 +66,12 @@ var automatics = []struct {
 			{"inside the domain", "2001:db8:6d:200::1", "2001:db8:6d:100::1", "far"},
 			{"through the border relay", native, "2001:db8:6d:100::1", "far"},
 		},
-	}}, {native: true, counterpart: counterpart{
+	}}, {native: true, solicits: true, configured: `
+		until ip -6 addr show dev far | grep -q '2001:db8:5efe:1:200:5efe:cb00:7101/64 .*dynamic'; do sleep 0.1; done
+		until ip -6 route show default | grep -q 'via fe80::200:5efe:cb00:7102 dev far proto ra'; do sleep 0.1; done`, counterpart: counterpart{
 		name: "isatap, the kernel as host",
 		devices: `ip tunnel add far mode isatap local ` + theirs + ` ttl 64
-			ip tunnel prl dev far prl-default ` + ours + `
-			ip link set far up; ip addr add 2001:db8:5efe:1:200:5efe:203.0.113.1/64 dev far nodad
-			ip route add ` + nativePrefix + ` via fe80::200:5efe:` + ours + ` dev far`,
+			ip tunnel prl dev far prl-default ` + ours + `; ip link set far up`,
 		section: `mode = "isatap"
 			router = true
 			prefix = ["2001:db8:5efe:1::/64"]
@@ -118,6 +122,12 @@ func TestAutomatic(t *testing.T) {
 			}
 			kernel(t, "\n"+c.devices)
 			socket := daemon(t, lab.ns, c.section)
+			if c.solicits {
+				raw(t, solicitation)
+			}
+			if c.configured != "" {
+				run(t, c.configured)
+			}
 			w := watch(t, protocol41)
 			for _, way := range c.ways {
 				both(t, way, brief)
@@ -125,5 +135,23 @@ func TestAutomatic(t *testing.T) {
 			w.report(t, false, false)
 			counted(t, socket)
 		})
+	}
+}
+
+// solicitation is what an ISATAP host sends to a router of its list (RFC 5214
+// section 8.3.4); the kernel leaves that to a daemon, but takes the answer.
+var solicitation = []byte{
+	0x45, 0, 0, 68, 0, 1, 0, 0, 64, 41, 0x02, 0x8c, 203, 0, 113, 1, 203, 0, 113, 2, // IPv4
+	0x60, 0, 0, 0, 0, 8, 58, 255, // IPv6
+	0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x02, 0, 0x5e, 0xfe, 203, 0, 113, 1,
+	0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x02, 0, 0x5e, 0xfe, 203, 0, 113, 2,
+	133, 0, 0x43, 0xb9, 0, 0, 0, 0, // router solicitation
+}
+
+// raw sends a packet from the machine.
+func raw(t *testing.T, packet []byte) {
+	t.Helper()
+	if err := guest(t.Context(), "raw", map[string]any{"Raw": packet}, new(any)); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -51,12 +49,15 @@ type kernelEnd struct{ ns *rig.Namespace }
 
 func (kernelEnd) name() string { return "kernel" }
 
+// mtu is the device's, or what a router has announced, if that is less.
 func (kernelEnd) mtu(ctx context.Context, dev string) (int, error) {
-	out, err := lab.vm.Run(ctx, "cat /sys/class/net/"+dev+"/mtu")
+	out, err := lab.vm.Run(ctx, "cat /sys/class/net/"+dev+"/mtu /proc/sys/net/ipv6/conf/"+dev+"/mtu")
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.TrimSpace(out))
+	var link, announced int
+	_, err = fmt.Sscan(out, &link, &announced)
+	return min(link, announced), err
 }
 
 // guest runs the traffic program in the machine; request is its Request.
