@@ -137,20 +137,45 @@ func (s *Stack) Limit(version int) TunnelMTU {
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	version := header.Version(inner)
 	limit := s.Limit(version)
+	if limit == 0 {
+		return 0
+	}
 	if version == 6 {
 		if t, _, found := s.limited(header.IPv6(inner)); found {
 			limit = max(TunnelMTU(t.limit), MinTunnelMTU6)
 		}
 	}
-	outer := s.layers[len(s.layers)-1]
-	if outer.Resolver == nil || version != 6 || s.at6 != len(s.layers)-1 {
-		return limit
-	}
-	dst, r := outer.Resolver.To(append([]byte(nil), inner...)) // which may write to it
-	if mtu := s.record.mtuTo(dst); r == drop.None && mtu != 0 {
-		return max(min(limit, TunnelMTU(int(mtu)-outer.overhead(s.options))), MinTunnelMTU6)
+	if mtu := s.narrowFor(inner); mtu != 0 {
+		// The outermost layer carries 1280 bytes even so.
+		limit = min(limit, max(TunnelMTU(mtu), MinTunnelMTU6+header.IPv4Len)-TunnelMTU(s.Overhead(version)))
+		if version == 6 {
+			limit = max(limit, MinTunnelMTU6)
+		}
 	}
 	return limit
+}
+
+// narrowFor is the path MTU to the outer destination that a resolver finds for a
+// packet, if it is a narrow one; 0 otherwise.
+func (s *Stack) narrowFor(inner []byte) PathMTU {
+	last := len(s.layers) - 1
+	outer := s.layers[last]
+	if outer.Resolver == nil {
+		return 0
+	}
+	ip := make(header.IPv6, header.IPv6Len) // the resolver may write to it
+	if s.enters(last, inner) {
+		copy(ip, inner)
+	} else { // what arrives there is the packet of the layer inside
+		ip[0] = 6 << 4
+		copy(ip[8:], s.layers[last-1].Local.AsSlice())
+		copy(ip[24:], s.layers[last-1].Remote.AsSlice())
+	}
+	dst, r := outer.Resolver.To(ip)
+	if r != drop.None {
+		return 0
+	}
+	return s.record.mtuTo(dst)
 }
 
 // Overhead is what the stack adds to a packet of an IP version that it carries,
@@ -217,9 +242,12 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	case len(b)-off+len(tail) > t.limit:
 		return nil, drop.TooBig
 	}
-	start, r := t.put(b, off, tail, f)
+	start, r := t.put(b, off, len(tail), f)
 	if r != drop.None {
 		return nil, r
+	}
+	if t.unfinished {
+		t.finish(b, off, tail, 0)
 	}
 	return b[start:], drop.None
 }

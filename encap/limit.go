@@ -34,9 +34,7 @@ func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, 
 	case int(limit) < t.limited:
 		return nil, drop.EncapLimit
 	}
-	f := fieldsOf(b[off:])
-	f.limit = limit
-	start, r := t.put(b, off, tail, f)
+	start, r := t.encapsulate(b, off, tail, fieldsOf(b[off:]), limit)
 	if r != drop.None {
 		return nil, r
 	}

@@ -39,12 +39,13 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	if int(limit) < t.limited {
 		return refused(drop.EncapLimit)
 	}
-	f := fieldsOf(b[off:])
-	f.limit = limit
 	// The headers up to that which is cut: those outside stand in front of each
 	// piece.
 	own, outside := t.upTo(t.first6())
-	start, r := own.put(b, off, nil, f)
+	if len(b)-off+own.size > header.IPv6Len+65535 {
+		return refused(drop.TooBig)
+	}
+	start, r := own.encapsulate(b, off, nil, fieldsOf(b[off:]), limit)
 	if r != drop.None {
 		return refused(r)
 	}
@@ -70,15 +71,16 @@ func (t *template) first6() int {
 
 // upTo cuts the template behind its nth part.
 func (t *template) upTo(n int) (own *template, outside *template) {
-	own, outside = &template{parts: t.parts[:n+1], limit: t.limit}, t
+	size := 0
+	own, outside = &template{parts: t.parts[:n+1], limit: t.limit, unfinished: t.unfinished}, t
 	for i := range own.parts {
-		own.size += own.parts[i].size
+		size += own.parts[i].size
 		if own.parts[i].limited {
 			own.limited++
 		}
 		outside = outside.outside
 	}
-	own.bytes = append(make([]byte, max(0, short-own.size)), t.bytes[len(t.bytes)-own.size:]...)
+	own.write(t.bytes[len(t.bytes)-size:])
 	return own, outside
 }
 
@@ -87,9 +89,7 @@ func (t *template) upTo(n int) (own *template, outside *template) {
 func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) {
 		for piece := range pieces {
-			f := fieldsOf(piece)
-			f.limit = limit
-			start, r := t.put(scratch[:Headroom+len(piece)], Headroom, nil, f)
+			start, r := t.encapsulate(scratch[:Headroom+len(piece)], Headroom, nil, fieldsOf(piece), limit)
 			if !yield(scratch[start:Headroom+len(piece)], r) {
 				return
 			}

@@ -94,7 +94,10 @@ func (s *Stack) sentBeside(layer int, pkt []byte) bool {
 	if s.enters(layer+1, pkt) {
 		return true
 	}
-	return header.Version(pkt) == 6 && (len(pkt) < header.IPv6Len || header.IPv6(pkt).Src() == s.layers[layer].Local)
+	if header.Version(pkt) == 4 {
+		return len(pkt) < header.IPv4Len
+	}
+	return len(pkt) < header.IPv6Len || header.IPv6(pkt).Src() == s.layers[layer].Local
 }
 
 // quotedSize is the length that a quoted header of an IP version says.

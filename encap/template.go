@@ -13,12 +13,14 @@ import (
 // version, prepared once with everything that does not depend on the packet.
 // Encapsulating is one copy of them, and then a patch for each layer.
 type template struct {
-	parts   []part    // innermost first
-	bytes   []byte    // ends with the innermost header
-	size    int       // bytes in use, the last ones
-	limit   int       // the largest packet that fits, in bytes
-	limited int       // how many layers take one off the encapsulation limit that a packet carries
-	outside *template // for the packets that the innermost layer makes; nil: they leave the host
+	parts      []part       // innermost first
+	bytes      []byte       // ends with the innermost header
+	head       *[short]byte // the same, if they are short
+	size       int          // bytes in use, the last ones
+	limit      int          // the largest packet that fits, in bytes, and the length fields
+	limited    int          // how many layers take one off the encapsulation limit that a packet carries
+	unfinished bool         // headers have fields beside those that put writes
+	outside    *template    // for the packets that the innermost layer makes; nil: they leave the host
 }
 
 // short covers the headers of most stacks: two layers and an option.
@@ -39,13 +41,13 @@ type part struct {
 	df       fragmentation    // whether the packet may be fragmented
 	record   *Record          // gives identifications
 	resolver resolve.Resolver // gives the destination; nil: it is there
+	plain    bool             // destination, DF and identification are there
 
 	// IPv6.
 	label   FlowLabel
 	limited bool // the encapsulation limit is what is left of the packet's
 
 	options GRE
-	finish  bool // the GRE header has fields that each packet has of its own
 }
 
 // fragmentation says whether an IPv4 delivery header has DF set.
@@ -69,16 +71,25 @@ func (b *builder) template(entry, version int) *template {
 		if p.limited {
 			t.limited++
 		}
+		t.unfinished = t.unfinished || p.limited || p.sealed()
 		reversed = append(bytes, reversed...)
 		carries = p.over
 	}
-	t.size = len(reversed)
-	t.bytes = append(make([]byte, max(0, short-t.size)), reversed...)
+	t.write(reversed)
 	t.limit = b.room(entry, version)
 	if entry+1 < len(b.layers) {
 		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
 	}
 	return t
+}
+
+// write makes headers the template's bytes.
+func (t *template) write(headers []byte) {
+	t.size = len(headers)
+	t.bytes = append(make([]byte, max(0, short-t.size)), headers...)
+	if t.size <= short {
+		t.head = (*[short]byte)(t.bytes)
+	}
 }
 
 // builder is what the headers of a stack follow from.
@@ -155,7 +166,6 @@ func (b *builder) part(layer, carries int) (part, []byte) {
 	}
 	if l.Kind.IsGRE() {
 		p.gre = l.GRE.overhead()
-		p.finish = l.GRE.Checksum || l.GRE.Sequence
 		h = l.GRE.append(h, carries)
 	}
 	p.size = len(h)
@@ -175,6 +185,7 @@ func (b *builder) header4(p *part, layer int, l Layer) []byte {
 		binary.BigEndian.PutUint16(h[6:], header.DF)
 	}
 	p.sum = uint32(header.Sum(h, 0))
+	p.plain = p.df == dfSet && p.resolver == nil
 	return h
 }
 
@@ -205,7 +216,6 @@ func protocolOf(version int) byte {
 type fields struct {
 	tos, ttl byte
 	df       bool // of IPv4
-	limit    byte // the encapsulation limit that it carries, if it does
 }
 
 // fieldsOf reads them from a header.
@@ -218,13 +228,22 @@ func fieldsOf(pkt []byte) fields {
 	return fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
 }
 
-// put writes the headers in front of the inner packet b[off:], which goes on with
-// tail, and returns where they begin. An encapsulation limit must be enough for the
-// template.
-func (t *template) put(b []byte, off int, tail []byte, f fields) (int, drop.Reason) {
+// put writes the headers in front of the inner packet b[off:], which goes on for
+// tail bytes elsewhere and is within the limit, and returns where they begin. If the template is unfinished,
+// finish must follow.
+func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	start := off - t.size
-	if t.size <= short { // a copy of known length is a few instructions, not a call
-		*(*[short]byte)(b[off-short:]) = *(*[short]byte)(t.bytes)
+	if from := t.head; from != nil { // in registers: assigning the array would call memmove
+		to := (*[short]byte)(b[off-short:])
+		binary.NativeEndian.PutUint64(to[0:], binary.NativeEndian.Uint64(from[0:]))
+		binary.NativeEndian.PutUint64(to[8:], binary.NativeEndian.Uint64(from[8:]))
+		binary.NativeEndian.PutUint64(to[16:], binary.NativeEndian.Uint64(from[16:]))
+		binary.NativeEndian.PutUint64(to[24:], binary.NativeEndian.Uint64(from[24:]))
+		binary.NativeEndian.PutUint64(to[32:], binary.NativeEndian.Uint64(from[32:]))
+		binary.NativeEndian.PutUint64(to[40:], binary.NativeEndian.Uint64(from[40:]))
+		binary.NativeEndian.PutUint64(to[48:], binary.NativeEndian.Uint64(from[48:]))
+		binary.NativeEndian.PutUint64(to[56:], binary.NativeEndian.Uint64(from[56:]))
+		binary.NativeEndian.PutUint64(to[64:], binary.NativeEndian.Uint64(from[64:]))
 	} else {
 		copy(b[start:off], t.bytes)
 	}
@@ -235,90 +254,111 @@ func (t *template) put(b []byte, off int, tail []byte, f fields) (int, drop.Reas
 		if p.ttl != InheritTTL {
 			f.ttl = p.ttl
 		}
-		if p.finish {
-			p.options.finish(b[end-p.gre:end], b[end:], tail, p.record)
-		}
-		n := len(b) - end + len(tail) + p.size // from this header on
+		n := len(b) - end + tail + p.size // from this header on
 		if p.over == 6 {
-			if n > header.IPv6Len+65535 {
-				return 0, drop.TooBig
+			h := (*[header.IPv6Len]byte)(b[end-p.size:])
+			word := 6<<28 | uint32(f.tos)<<20
+			if p.label.Source == FlowLabelFixed {
+				word |= p.label.Fixed
+			} else {
+				word |= p.label.of(b[end:], p.carries)
 			}
-			p.put6((*[header.IPv6Len]byte)(b[end-p.size:]), b[end:], n, f)
-			if p.limited {
-				f.limit--
-				b[end-p.size+limitOffset] = f.limit
-			}
+			binary.BigEndian.PutUint32(h[0:], word)
+			binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
+			h[7] = f.ttl
 		} else {
-			if n > maxIPv4 {
-				return 0, drop.TooBig
-			}
 			h := (*[header.IPv4Len]byte)(b[end-p.size:])
-			if p.resolver == nil {
-				f.df = p.put4(h, n, f, p.sum, p.df)
-			} else if r := p.resolve(h, b[end:], n, &f); r != drop.None {
-				return 0, r
+			sum := p.sum
+			if p.plain {
+				f.df = true
+			} else {
+				var r drop.Reason
+				if sum, f.df, r = p.vary(h, b[end:], n, f.df); r != drop.None {
+					return 0, r
+				}
 			}
+			sum += uint32(f.tos) + uint32(n) + uint32(f.ttl)<<8
+			h[1] = f.tos
+			binary.BigEndian.PutUint16(h[2:], uint16(n))
+			h[8] = f.ttl
+			binary.BigEndian.PutUint16(h[10:], ^header.Fold(sum))
 		}
 		end -= p.size
 	}
 	return start, drop.None
 }
 
-// put6 writes what a packet changes in an IPv6 header; n is the length of the
-// whole packet.
-func (p *part) put6(h *[header.IPv6Len]byte, inner []byte, n int, f fields) {
-	word := 6<<28 | uint32(f.tos)<<20
-	if p.label.Source == FlowLabelFixed {
-		word |= p.label.Fixed
-	} else {
-		word |= p.label.of(inner, p.carries)
+// encapsulate is put and finish, for a packet that goes on with tail and carries an
+// encapsulation limit, if the template is for those that do.
+func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit byte) (int, drop.Reason) {
+	start, r := t.put(b, off, len(tail), f)
+	if r == drop.None && t.unfinished {
+		t.finish(b, off, tail, limit)
 	}
-	binary.BigEndian.PutUint32(h[0:], word)
-	binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
-	h[7] = f.ttl
+	return start, r
 }
 
-// put4 is put6 for an IPv4 header of which the rest adds up to sum. It reports
-// whether DF is set.
-func (p *part) put4(h *[header.IPv4Len]byte, n int, f fields, sum uint32, rule fragmentation) (df bool) {
-	sum += uint32(f.tos) + uint32(n) + uint32(f.ttl)<<8
+// finish writes what put has left out, from the innermost header on: the checksum
+// of a GRE header covers all that is inside.
+func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
+	end := off
+	for i := range t.parts {
+		p := &t.parts[i]
+		if p.limited {
+			limit--
+			b[end-p.size+limitOffset] = limit
+		}
+		if p.sealed() {
+			p.options.finish(b[end-p.gre:end], b[end:], tail, p.record)
+		}
+		end -= p.size
+	}
+}
+
+// sealed reports whether the GRE header has fields that each packet has of its own.
+func (p *part) sealed() bool { return p.gre != 0 && (p.options.Checksum || p.options.Sequence) }
+
+// vary writes into an IPv4 header of a packet of n bytes what only some have of their
+// own: destination, DF and identification. It returns what the rest of the header
+// adds up to, and whether DF is set; inner is the packet inside, and df its DF.
+func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
+	sum, rule := p.sum, p.df
+	if p.resolver != nil {
+		if sum, rule, r = p.resolve(h, inner, n); r != drop.None {
+			return 0, false, r
+		}
+	}
 	switch {
 	case rule == dfSet: // the template has it
-		df = true
-	case rule == dfInner && f.df:
+		return sum, true, drop.None
+	case rule == dfInner && df:
 		binary.BigEndian.PutUint16(h[6:], header.DF)
-		sum += header.DF
-		df = true
-	default:
-		id := p.record.nextID4()
-		binary.BigEndian.PutUint16(h[4:], id)
-		sum += uint32(id)
+		return sum + header.DF, true, drop.None
 	}
-	h[1] = f.tos
-	binary.BigEndian.PutUint16(h[2:], uint16(n))
-	h[8] = f.ttl
-	binary.BigEndian.PutUint16(h[10:], ^header.Fold(sum))
-	return df
+	id := p.record.nextID4()
+	binary.BigEndian.PutUint16(h[4:], id)
+	return sum + uint32(id), false, drop.None
 }
 
-// resolve is put4 for a layer that finds the destination in the packet inside.
-func (p *part) resolve(h *[header.IPv4Len]byte, inner []byte, n int, f *fields) drop.Reason {
+// resolve writes the destination that the layer finds in the packet inside into an
+// IPv4 header of a packet of n bytes. It returns what the rest of the header adds up
+// to, and whether it may have DF.
+func (p *part) resolve(h *[header.IPv4Len]byte, inner []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
 	dst, r := p.resolver.To(header.IPv6(inner))
 	if r != drop.None {
-		return r
+		return 0, 0, r
 	}
 	binary.BigEndian.PutUint32(h[16:], dst)
-	sum, rule := p.sum+dst>>16+dst&0xffff, p.df
+	sum, rule = p.sum+dst>>16+dst&0xffff, p.df
 	if mtu := p.record.mtuTo(dst); mtu != 0 && rule == dfSet {
 		least := int(MinTunnelMTU6) + header.IPv4Len
 		switch {
 		case n > max(int(mtu), least):
-			return drop.TooBig
+			return 0, 0, drop.TooBig
 		case int(mtu) < least: // RFC 4213 section 3.2.2
 			binary.BigEndian.PutUint16(h[6:], 0)
 			sum, rule = sum+(0xffff-header.DF), dfClear
 		}
 	}
-	f.df = p.put4(h, n, *f, sum, rule)
-	return drop.None
+	return sum, rule, drop.None
 }

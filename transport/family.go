@@ -147,6 +147,9 @@ func (f *family) setDest(n *name, pkt []byte) {
 	}
 }
 
+// refuseAll is a filter that wants nothing.
+var refuseAll = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+
 // setFilter attaches a program that says how many bytes of a packet are wanted.
 func setFilter(fd int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)

@@ -13,45 +13,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
+	"sixfour/internal/rig"
 	"sixfour/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The tests send packets of protocol 253 (RFC 3692) over loopback. They need
-// CAP_NET_RAW.
+// protocol is one for experiments (RFC 3692).
 const protocol = 253
 
-var (
-	here  = netip.MustParseAddr("127.0.64.1")
-	there = netip.MustParseAddr("127.0.64.2")
-)
-
-func pair(t *testing.T) (*transport.RawSender, *transport.RawReceiver) {
+// pair is a sender at the left end and a receiver at the right.
+func pair(t *testing.T, host *rig.Namespace, e ends) (*transport.RawSender, *transport.RawReceiver) {
 	t.Helper()
-	rx, err := transport.ListenRaw(there, protocol, transport.Shard{}, transport.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { rx.Close() })
-	tx, err := transport.DialRaw(here, transport.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tx.Close() })
-	return tx, rx
+	return dial(t, host, e.left, transport.Options{}), listen(t, host, e.right, protocol, transport.Shard{}, transport.Options{})
 }
 
-// packet is an IPv4 packet of size bytes that holds n.
-func packet(size, n int) []byte {
-	p := make([]byte, size)
-	p[0], p[6], p[8], p[9] = 0x45, 0x40, 64, protocol
-	binary.BigEndian.PutUint16(p[2:], uint16(size))
-	copy(p[12:], here.AsSlice())
-	copy(p[16:], there.AsSlice())
-	binary.BigEndian.PutUint32(p[20:], uint32(n))
-	header.IPv4(p).SetChecksum()
-	return p
+// packet is one of size bytes that holds n.
+func (e ends) packet(size, n int) []byte {
+	payload := make([]byte, size-len(e.outer(protocol, nil)))
+	binary.BigEndian.PutUint32(payload, uint32(n))
+	return e.outer(protocol, payload)
 }
 
 // pieces cuts every other packet in two, behind the IP header.
@@ -60,7 +41,7 @@ func pieces(pkts [][]byte) []transport.Packet {
 	for i, p := range pkts {
 		cut := len(p)
 		if i%2 == 1 {
-			cut = max(len(p)/2, min(len(p), 40))
+			cut = max(len(p)/2, min(len(p), header.IPv6Len))
 		}
 		out = append(out, transport.Packet{Head: p[:cut], Body: p[cut:]})
 	}
@@ -82,9 +63,7 @@ func receive(t *testing.T, rx transport.Receiver, n int) [][]byte {
 	var got [][]byte
 	for len(got) < n {
 		k, err := rx.Receive(bufs, sizes)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		for i := range k {
 			got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
 		}
@@ -92,133 +71,243 @@ func receive(t *testing.T, rx transport.Receiver, n int) [][]byte {
 	return got
 }
 
-func TestBatches(t *testing.T) {
-	for _, n := range []int{1, 2, transport.BatchSize, transport.BatchSize + 1, 3 * transport.BatchSize} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			tx, rx := pair(t)
-			var pkts [][]byte
-			for i := range n {
-				pkts = append(pkts, packet(24+i%1400, i))
-			}
-			if sent, err := tx.Send(pieces(pkts)); err != nil || sent != n {
-				t.Fatalf("sent %d: %v", sent, err)
-			}
-			for i, got := range receive(t, rx, n) {
-				if !bytes.Equal(got, pkts[i]) {
-					t.Fatalf("packet %d\n got %x\nwant %x", i, got, pkts[i])
-				}
-			}
-		})
-	}
-}
-
-// A packet that the kernel refuses costs itself, and the error is about it.
-func TestBadPacketInBatch(t *testing.T) {
-	tx, rx := pair(t)
-	pkts := [][]byte{packet(100, 0), packet(100, 1), {0x45, 0}, packet(100, 3)}
-	n, err := tx.Send(pieces(pkts))
-	if n != 2 || !errors.Is(err, unix.EINVAL) {
-		t.Fatalf("sent %d: %v", n, err)
-	}
-	if n, err := tx.Send(pieces(pkts[3:])); n != 1 || err != nil {
-		t.Fatalf("the rest: %d, %v", n, err)
-	}
-	for i, got := range receive(t, rx, 3) {
-		if want := pkts[[]int{0, 1, 3}[i]]; !bytes.Equal(got, want) {
+// expect waits for packets that were sent: they are the next to arrive.
+func expect(t *testing.T, rx transport.Receiver, sent ...[]byte) {
+	t.Helper()
+	for i, got := range receive(t, rx, len(sent)) {
+		if i >= len(sent) {
+			t.Errorf("one more packet: %x", got)
+		} else if want := arrived(sent[i]); !bytes.Equal(got, want) {
 			t.Errorf("packet %d\n got %x\nwant %x", i, got, want)
 		}
 	}
 }
 
-// A packet larger than its buffer is not passed on as a shorter one.
-func TestTruncatedPacketHasSizeZero(t *testing.T) {
-	tx, rx := pair(t)
-	if _, err := tx.Send(pieces([][]byte{packet(1000, 0), packet(100, 1)})); err != nil {
-		t.Fatal(err)
-	}
-	bufs, sizes := buffers(transport.BatchSize, 500), make([]int, transport.BatchSize)
-	var got []int
-	for len(got) < 2 {
-		n, err := rx.Receive(bufs, sizes)
-		if err != nil {
-			t.Fatal(err)
+func TestBatches(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		for _, n := range []int{1, 2, transport.BatchSize, transport.BatchSize + 1, 3 * transport.BatchSize} {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				tx, rx := pair(t, host, e)
+				var pkts [][]byte
+				for i := range n {
+					pkts = append(pkts, e.packet(44+i%1400, i))
+				}
+				if sent, err := tx.Send(pieces(pkts)); err != nil || sent != n {
+					t.Fatalf("sent %d: %v", sent, err)
+				}
+				expect(t, rx, pkts...)
+			})
 		}
-		got = append(got, sizes[:n]...)
-	}
-	if got[0] != 0 || got[1] != 100 {
-		t.Errorf("sizes %v", got)
-	}
+	})
 }
 
-func TestSendOne(t *testing.T) {
-	tx, rx := pair(t)
-	want := packet(60000, 7) // loopback's MTU lets it pass
-	if err := tx.SendOne(want); err != nil {
-		t.Fatal(err)
-	}
-	if got := receive(t, rx, 1)[0]; !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, want %d", len(got), len(want))
-	}
+// A packet that is refused costs itself, and the error is about it.
+func TestBadPacketInBatch(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		other := ends6
+		if e == ends6 {
+			other = ends4
+		}
+		good := e.packet(100, 0)
+		for name, bad := range map[string]transport.Packet{
+			"nothing":                {},
+			"two bytes":              {Head: good[:2]},
+			"a header in two pieces": {Head: good[:19], Body: good[19:]},
+			"of the other version":   {Head: other.packet(100, 0)},
+			"of no version":          {Head: make([]byte, 100)},
+		} {
+			t.Run(name, func(t *testing.T) {
+				tx, rx := pair(t, host, e)
+				sent := [][]byte{e.packet(100, 0), e.packet(100, 1), e.packet(100, 2)}
+				pkts := pieces(sent)
+				pkts = append(pkts[:2:2], bad, pkts[2])
+				n, err := tx.Send(pkts)
+				if n != 2 || !errors.Is(err, unix.EINVAL) {
+					t.Fatalf("sent %d: %v", n, err)
+				}
+				if n, err := tx.Send(pkts[2:]); n != 0 || !errors.Is(err, unix.EINVAL) {
+					t.Fatalf("sent %d: %v", n, err)
+				}
+				if n, err := tx.Send(pkts[3:]); n != 1 || err != nil {
+					t.Fatalf("the rest: %d, %v", n, err)
+				}
+				if bad.Body == nil {
+					if err := tx.SendOne(bad.Head); !errors.Is(err, unix.EINVAL) {
+						t.Errorf("alone: %v", err)
+					}
+				}
+				expect(t, rx, sent...)
+			})
+		}
+	})
+}
+
+// A packet larger than its buffer is not passed on as a shorter one.
+func TestTruncatedPacketHasSizeZero(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		for _, room := range []int{500, 999, 100, 99, 40, 39, 1, 0} {
+			tx, rx := pair(t, host, e)
+			pkts := [][]byte{e.packet(1000, 0), e.packet(100, 1)}
+			if _, err := tx.Send(pieces(pkts)); err != nil {
+				t.Fatal(err)
+			}
+			bufs, sizes := buffers(transport.BatchSize, room), make([]int, transport.BatchSize)
+			var got []int
+			for len(got) < len(pkts) {
+				n, err := rx.Receive(bufs, sizes)
+				check(t, err)
+				got = append(got, sizes[:n]...)
+			}
+			for i, p := range pkts {
+				if want := map[bool]int{true: len(p)}[len(p) <= room]; got[i] != want {
+					t.Errorf("%d bytes into %d: size %d, want %d", len(p), room, got[i], want)
+				}
+			}
+		}
+	})
+}
+
+// The largest packets there are, and the smallest.
+func TestSizes(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		tx, rx := pair(t, host, e)
+		for _, size := range []int{len(e.outer(protocol, nil)), len(e.outer(protocol, nil)) + 1, 60000, transport.MaxPacket} {
+			pkt := e.outer(protocol, make([]byte, size-len(e.outer(protocol, nil))))
+			check(t, tx.SendOne(pkt)) // loopback's MTU lets it pass
+			expect(t, rx, pkt)
+		}
+	})
 }
 
 func TestCloseEndsReceive(t *testing.T) {
-	rx, err := transport.ListenRaw(there, protocol, transport.Shard{}, transport.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error)
-	go func() {
-		_, err := rx.Receive(buffers(1, 100), make([]int, 1))
-		done <- err
-	}()
-	rx.Close()
-	if err := <-done; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("%v, want %v", err, net.ErrClosed)
-	}
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		_, rx := pair(t, host, e)
+		done := make(chan error)
+		go func() {
+			_, err := rx.Receive(buffers(1, 100), make([]int, 1))
+			done <- err
+		}()
+		rx.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v, want %v", err, net.ErrClosed)
+		}
+	})
 }
 
 func TestSendAfterClose(t *testing.T) {
-	tx, _ := pair(t)
-	tx.Close()
-	if _, err := tx.Send(pieces([][]byte{packet(100, 0)})); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("%v, want %v", err, net.ErrClosed)
-	}
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		tx, _ := pair(t, host, e)
+		tx.Close()
+		if _, err := tx.Send(pieces([][]byte{e.packet(100, 0)})); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v, want %v", err, net.ErrClosed)
+		}
+		if err := tx.SendOne(e.packet(100, 0)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v, want %v", err, net.ErrClosed)
+		}
+	})
 }
 
-// The receiver hears only its own address.
-func TestReceiverHearsItsAddress(t *testing.T) {
-	tx, rx := pair(t)
-	stray := packet(100, 9)
-	copy(stray[16:], []byte{127, 0, 64, 3})
-	header.IPv4(stray).SetChecksum()
-	if err := tx.SendOne(stray); err != nil {
-		t.Fatal(err)
-	}
-	want := packet(100, 10)
-	if err := tx.SendOne(want); err != nil {
-		t.Fatal(err)
-	}
-	if got := receive(t, rx, 1)[0]; !bytes.Equal(got, want) {
-		t.Errorf("got %x", got)
-	}
+// Packets go where they say, and a receiver hears only its own address.
+func TestDestinations(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		tx := dial(t, host, e.left, transport.Options{})
+		back := ends{e.left, e.left}
+		right := listen(t, host, e.right, protocol, transport.Shard{}, transport.Options{})
+		left := listen(t, host, e.left, protocol, transport.Shard{}, transport.Options{})
+		var pkts [][]byte
+		for i := range 2 * transport.BatchSize {
+			pkts = append(pkts, e.packet(100, i), back.packet(100, i))
+		}
+		if sent, err := tx.Send(pieces(pkts)); err != nil {
+			t.Fatalf("sent %d: %v", sent, err)
+		}
+		check(t, tx.SendOne(back.packet(200, 0)))
+		check(t, tx.SendOne(e.packet(200, 0)))
+		var toRight, toLeft [][]byte
+		for i := 0; i < len(pkts); i += 2 {
+			toRight, toLeft = append(toRight, pkts[i]), append(toLeft, pkts[i+1])
+		}
+		expect(t, right, append(toRight, e.packet(200, 0))...)
+		expect(t, left, append(toLeft, back.packet(200, 0))...)
+	})
+}
+
+// That is so from the first packet on: what arrives while a receiver is opened,
+// for whatever address, is not for it.
+func TestReceiverStartsEmpty(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		stop, done := make(chan struct{}), make(chan struct{})
+		flood, tx := dial(t, host, e.left, transport.Options{}), dial(t, host, e.left, transport.Options{})
+		go func() {
+			defer close(done)
+			pkts := pieces([][]byte{e.packet(100, 0), e.packet(100, 1), e.packet(100, 2), e.packet(100, 3)})
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = flood.Send(pkts)
+				}
+			}
+		}()
+		t.Cleanup(func() {
+			close(stop)
+			<-done
+		})
+		toLeft := ends{e.left, e.left}.packet(100, 0)
+		for range 20 {
+			rx := listen(t, host, e.left, protocol, transport.Shard{}, transport.Options{})
+			check(t, tx.SendOne(toLeft))
+			expect(t, rx, toLeft)
+			check(t, rx.Close())
+		}
+	})
+}
+
+// The local address may come after its sockets.
+func TestAddressComesLater(t *testing.T) {
+	both(t, func(t *testing.T, e ends) {
+		n := namespace(t, "alone")
+		check(t, n.AddAddr("lo", netip.PrefixFrom(e.left, e.left.BitLen())))
+		tx := dial(t, n, e.left, transport.Options{})
+		rx := listen(t, n, e.right, protocol, transport.Shard{}, transport.Options{})
+		check(t, n.AddAddr("lo", netip.PrefixFrom(e.right, e.right.BitLen())))
+		settle(t, n, e.right)
+		check(t, tx.SendOne(e.packet(100, 0)))
+		expect(t, rx, e.packet(100, 0))
+	})
 }
 
 func TestNoAllocs(t *testing.T) {
-	tx, rx := pair(t)
-	pkts := pieces([][]byte{packet(100, 0), packet(200, 1)})
-	bufs, sizes := buffers(transport.BatchSize, 2048), make([]int, transport.BatchSize)
-	if n := testing.AllocsPerRun(100, func() {
-		if _, err := tx.Send(pkts); err != nil {
-			t.Fatal(err)
-		}
-		for got := 0; got < len(pkts); {
-			n, err := rx.Receive(bufs, sizes)
-			if err != nil {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		tx, rx := pair(t, host, e)
+		pkts, one := pieces([][]byte{e.packet(100, 0), e.packet(200, 1)}), e.packet(100, 2)
+		bufs, sizes := buffers(transport.BatchSize, 2048), make([]int, transport.BatchSize)
+		if n := testing.AllocsPerRun(100, func() {
+			if _, err := tx.Send(pkts); err != nil {
 				t.Fatal(err)
 			}
-			got += n
+			if err := tx.SendOne(one); err != nil {
+				t.Fatal(err)
+			}
+			for got := 0; got < len(pkts)+1; {
+				n, err := rx.Receive(bufs, sizes)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += n
+			}
+		}); n != 0 {
+			t.Errorf("%v allocations a batch", n)
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations a batch", n)
-	}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
@@ -40,9 +41,13 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	own, err := f.open(protocol, local, o, func(fd int) error { return f.setUpReceiver(fd, protocol, s, o) })
+	own, err := f.open(protocol, local, o, func(fd int) error { return f.setUpReceiver(fd, o) })
 	if err != nil {
 		return nil, explain(op, err)
+	}
+	if err := begin(own, s.filter(f.version, protocol)); err != nil {
+		unix.Close(own)
+		return nil, fmt.Errorf("%s: filter for shard %d of %d: %w", op, s.Index, s.Count, err)
 	}
 	fd, err := wait.New(own)
 	if err != nil {
@@ -56,11 +61,9 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver
 	return r, nil
 }
 
-func (f *family) setUpReceiver(fd, protocol int, s Shard, o Options) error {
-	if s.Count > 1 {
-		if err := setFilter(fd, s.filter(f.version, protocol)); err != nil {
-			return fmt.Errorf("filter for shard %d of %d: %w", s.Index, s.Count, err)
-		}
+func (f *family) setUpReceiver(fd int, o Options) error {
+	if err := setFilter(fd, refuseAll); err != nil { // until begin
+		return err
 	}
 	if o.ICMP != nil {
 		if err := filterICMP(fd, f.version, o.ICMP); err != nil {
@@ -78,6 +81,18 @@ func (f *family) setUpReceiver(fd, protocol int, s Shard, o Options) error {
 		return join(fd, o.Join, o.JoinAt)
 	}
 	return nil
+}
+
+// begin lets packets arrive that a filter wants, at a socket that refuses all. A
+// socket that is not bound yet gets packets to every address, and one without a
+// filter those of all shards: what came so is thrown away.
+func begin(fd int, filter []bpf.Instruction) error {
+	for {
+		_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return setFilter(fd, filter)
+		}
+	}
 }
 
 // join lets packets to an IPv4 group arrive that come to the interface with an

@@ -7,7 +7,6 @@ import (
 	"os"
 	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"sixfour/transport/wait"
@@ -77,7 +76,7 @@ func (f *family) setUpSender(fd int) error {
 		}
 	}
 	// Whatever arrives would fill its queue for nothing.
-	return setFilter(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}})
+	return setFilter(fd, refuseAll)
 }
 
 // Send is described at the interface Sender.

@@ -47,8 +47,22 @@ func alone(t testing.TB) *rig.Namespace {
 	n := namespace(t, "alone")
 	for _, a := range []netip.Addr{ends4.left, ends4.right, ends6.left, ends6.right} {
 		check(t, n.AddAddr("lo", netip.PrefixFrom(a, a.BitLen())))
+		settle(t, n, a)
 	}
 	return n
+}
+
+// settle waits until an address answers. A new IPv6 address is not there at once,
+// and the first neighbour solicitation of a new device may be lost.
+func settle(t testing.TB, from *rig.Namespace, to netip.Addr) {
+	t.Helper()
+	for {
+		r, err := rig.Ping(soon(t), from, to, rig.PingOptions{})
+		check(t, err)
+		if r.Received > 0 {
+			return
+		}
+	}
 }
 
 // two is
@@ -64,13 +78,7 @@ func two(t testing.TB) (left, right *rig.Namespace) {
 		check(t, right.AddAddr("eth0", netip.PrefixFrom(e.right, bits)))
 	}
 	for _, e := range []ends{ends4, ends6} {
-		for { // the first neighbour solicitation of a new device may be lost
-			r, err := rig.Ping(soon(t), left, e.right, rig.PingOptions{})
-			check(t, err)
-			if r.Received > 0 {
-				break
-			}
-		}
+		settle(t, left, e.right)
 	}
 	return left, right
 }

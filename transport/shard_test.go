@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sixfour/encap/header"
+	"sixfour/internal/rig"
 	"sixfour/transport"
 )
 
@@ -34,28 +35,28 @@ var shardCases = map[string]shardCase{
 
 // What differs between packets of one flow is random.
 var flows6 = []func(byte) []byte{
-	func(flow byte) []byte { return six(header.TCP, 0, port(flow)) },
-	func(flow byte) []byte { return six(header.UDP, 0, port(flow)) },
-	func(flow byte) []byte { return six(header.ICMPv6, flow, port(byte(rand.Uint32()))) },
-	func(flow byte) []byte { return six(header.FragmentHdr, flow, port(byte(rand.Uint32()))) },
-	func(flow byte) []byte { return six(header.ProtoIPv4, 0, four(header.UDP, 0, 0, port(flow))) },
+	func(flow byte) []byte { return six(header.TCP, 0, ports(flow)) },
+	func(flow byte) []byte { return six(header.UDP, 0, ports(flow)) },
+	func(flow byte) []byte { return six(header.ICMPv6, flow, ports(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return six(header.FragmentHdr, flow, ports(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return six(header.ProtoIPv4, 0, four(header.UDP, 0, 0, ports(flow))) },
 	func(flow byte) []byte {
-		return six(header.ProtoIPv4, 0, four(header.ICMP, 0, flow, port(byte(rand.Uint32()))))
+		return six(header.ProtoIPv4, 0, four(header.ICMP, 0, flow, ports(byte(rand.Uint32()))))
 	},
 	func(flow byte) []byte {
-		return six(header.ProtoIPv4, 0, four(header.UDP, 0x20, flow, port(byte(rand.Uint32()))))
+		return six(header.ProtoIPv4, 0, four(header.UDP, 0x20, flow, ports(byte(rand.Uint32()))))
 	},
 }
 
 var flows4 = []func(byte) []byte{
-	func(flow byte) []byte { return four(header.TCP, 0, 0, port(flow)) },
-	func(flow byte) []byte { return four(header.UDP, 0x40, 0, port(flow)) },
-	func(flow byte) []byte { return four(header.ICMP, 0, flow, port(byte(rand.Uint32()))) },
-	func(flow byte) []byte { return four(header.TCP, 0x20, flow, port(byte(rand.Uint32()))) }, // a fragment
-	func(flow byte) []byte { return four(header.UDP, 1, flow, port(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return four(header.TCP, 0, 0, ports(flow)) },
+	func(flow byte) []byte { return four(header.UDP, 0x40, 0, ports(flow)) },
+	func(flow byte) []byte { return four(header.ICMP, 0, flow, ports(byte(rand.Uint32()))) },
+	func(flow byte) []byte { return four(header.TCP, 0x20, flow, ports(byte(rand.Uint32()))) }, // a fragment
+	func(flow byte) []byte { return four(header.UDP, 1, flow, ports(byte(rand.Uint32()))) },
 }
 
-func port(n byte) []byte { return append([]byte{n, 1, 0, 53}, make([]byte, 20)...) }
+func ports(n byte) []byte { return append([]byte{n, 1, 0, 53}, make([]byte, 20)...) }
 
 // six is an IPv6 packet of which a part of the destination is given.
 func six(next, dest byte, payload []byte) []byte {
@@ -77,16 +78,16 @@ func four(protocol, flags, dest byte, payload []byte) []byte {
 // Each packet comes to one shard, all packets of a flow to the same, and flows to
 // all of them.
 func TestShards(t *testing.T) {
+	n := alone(t)
 	both(t, func(t *testing.T, e ends) {
 		for name, c := range shardCases {
-			t.Run(name, func(t *testing.T) { testShards(t, e, c) })
+			t.Run(name, func(t *testing.T) { testShards(t, newShards(t, n, e, c.protocol), e, c) })
 		}
 	})
 }
 
-func testShards(t *testing.T, e ends, c shardCase) {
+func testShards(t *testing.T, shards *shards, e ends, c shardCase) {
 	const flows, each = 30, 3
-	shards := newShards(t, e, int(c.protocol))
 	for kind, inner := range c.inner {
 		var pkts []transport.Packet
 		for n := range flows * each {
@@ -112,10 +113,11 @@ func testShards(t *testing.T, e ends, c shardCase) {
 // Packets that end anywhere come to one shard, too; and so do those that are none
 // of ours.
 func TestShardsGetEverything(t *testing.T) {
+	n := alone(t)
 	both(t, func(t *testing.T, e ends) {
 		for name, c := range shardCases {
 			t.Run(name, func(t *testing.T) {
-				shards := newShards(t, e, int(c.protocol))
+				shards := newShards(t, n, e, c.protocol)
 				for _, inner := range c.inner {
 					whole := append(append([]byte(nil), c.gre...), inner(1)...)
 					var pkts []transport.Packet
@@ -139,7 +141,7 @@ func TestShardsGetEverything(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				pkt := e.outer(c.protocol, append(c.payload, make([]byte, 100)...))
-				newShards(t, e, int(c.protocol)).carry(t, []transport.Packet{{Head: pkt}}, func([]byte) int { return 0 })
+				newShards(t, n, e, c.protocol).carry(t, []transport.Packet{{Head: pkt}}, func([]byte) int { return 0 })
 			})
 		}
 	})
@@ -158,11 +160,10 @@ type shardPacket struct {
 	data  []byte
 }
 
-func newShards(t *testing.T, e ends, protocol int) *shards {
-	n := alone(t)
+func newShards(t *testing.T, n *rig.Namespace, e ends, protocol byte) *shards {
 	s := &shards{dial(t, n, e.left, transport.Options{}), make(chan shardPacket, 1<<12)}
 	for i := range shardCount {
-		rx := listen(t, n, e.right, protocol, transport.Shard{Index: i, Count: shardCount}, transport.Options{})
+		rx := listen(t, n, e.right, int(protocol), transport.Shard{Index: i, Count: shardCount}, transport.Options{})
 		go func() {
 			bufs, sizes := buffers(transport.BatchSize, 2000), make([]int, transport.BatchSize)
 			for {

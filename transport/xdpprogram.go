@@ -20,7 +20,7 @@ const xdpPass = 2
 // IPv4 has a header without options and is no fragment, and IPv6 has the protocol
 // right behind its header.
 func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
-	begin := asm.Instructions{
+	p := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
 		asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
@@ -47,7 +47,7 @@ func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
 		asm.Mov.Imm(asm.R0, xdpPass).WithSymbol("pass"),
 		asm.Return(),
 	}
-	p := append(begin, xdpIPv4(pairs4)...)
+	p = append(p, xdpIPv4(pairs4)...)
 	p = append(p, xdpIPv6(pairs6)...)
 	return append(p, end...)
 }

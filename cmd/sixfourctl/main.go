@@ -55,7 +55,7 @@ func root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	cmd.SetVersionTemplate("sixfourctl {{.Version}}\n")
-	cmd.AddCommand(statusCommand(), demoCommand())
+	cmd.AddCommand(statusCommand(), demoCommand(), addressCommand())
 	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {

@@ -94,16 +94,11 @@ func (r *sixOverFour) update() {
 // group is the IPv4 group of an IPv6 group (RFC 2529 section 6).
 func (r *sixOverFour) group(to word6) uint32 { return r.groups | uint32(to.lo&0xffff) }
 
-// linkScope reports whether a packet is for this link only.
-func linkScope(src, to word6) bool {
-	return isLinkLocal(src) || isLinkLocal(to) || to.hi>>48&0xff0f == 0xff02
-}
-
 func (r *sixOverFour) To(ip header.IPv6) (uint32, drop.Reason) {
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	v := r.view.Load()
 	switch {
-	case isMulticast(src), linkScope(src, to) && !nd.Is(ip):
+	case isMulticast(src):
 		return 0, drop.Martian
 	case isLinkLocal(src) && src != r.link: // nobody would find it
 		return 0, drop.Spoof
@@ -140,7 +135,7 @@ func (r *sixOverFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	switch {
 	case r.mine(src4), src == r.link, slices.Contains(r.own6, src): // also our own, from a group
 		return drop.OwnSource
-	case !r.reachable4(src4), isMulticast(src), (linkScope(src, to) || src == word6{}) && !nd.Is(inner):
+	case !r.reachable4(src4), isMulticast(src), src == word6{} && !nd.Is(inner):
 		return drop.Martian
 	case (isMulticast(to) || dst4>>28 == 0xe) && (!isMulticast(to) || dst4 != r.group(to)),
 		nd.Is(inner) && inner.HopLimit() != nd.HopLimit: // it came through a router

@@ -113,7 +113,7 @@ func (m SixRD) Resolver(at Site) (Resolver, error) {
 	if err := m.fault(); err != nil {
 		return nil, err
 	}
-	r := &sixRD{place: p, domain: m.domain(p.local), relays: outer4(m.Relays, at)}
+	r := &sixRD{place: p, domain: m.domain(p.local), relays: p.outer4(m.Relays, at)}
 	inside := r.has(p.local)
 	if inside {
 		r.delegated6 = r.own(p.local)

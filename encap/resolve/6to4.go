@@ -69,7 +69,7 @@ func (m SixToFour) Resolver(at Site) (Resolver, error) {
 			r.native = append(r.native, o)
 		}
 	}
-	if relay := outer4(m.Hosts(), at); len(relay) > 0 {
+	if relay := p.outer4(m.Hosts(), at); len(relay) > 0 {
 		r.relay = relay[0]
 	}
 	return r, nil

@@ -57,3 +57,51 @@ func prefix6to4(v uint32) word6 { return word6{hi: 0x2002<<48 | uint64(v)<<16} }
 // universal is the u bit of the upper half of an interface identifier: whoever
 // compares ISATAP's leaves it out.
 const universal = 0x02000000
+
+// Prefix6to4 is the prefix of the 6to4 site at an IPv4 address.
+func Prefix6to4(v4 netip.Addr) netip.Prefix {
+	a, _ := word4(v4)
+	return netip.PrefixFrom(prefix6to4(a).addr(), 48)
+}
+
+// AddressISATAP is the address of the node at an IPv4 address in a prefix of 64
+// bits.
+func AddressISATAP(prefix netip.Prefix, v4 netip.Addr) netip.Addr {
+	a, _ := word4(v4)
+	return word6{newPrefix6(prefix).value.hi, isatapID(a)}.addr()
+}
+
+// AddressCompat is the address of the host at an IPv4 address under automatic
+// tunnelling.
+func AddressCompat(v4 netip.Addr) netip.Addr {
+	a, _ := word4(v4)
+	return word6{lo: uint64(a)}.addr()
+}
+
+// Teredo is what a Teredo address says of its owner (RFC 4380 section 4).
+type Teredo struct {
+	Server netip.Addr
+	Client netip.AddrPort // as the server sees it: outside its NAT
+	Flags  uint16
+}
+
+// Cone is the flag by which old clients say that anybody can reach them (RFC
+// 5991 section 3.1 has it no longer set).
+func (t Teredo) Cone() bool { return t.Flags&0x8000 != 0 }
+
+// ParseTeredo takes a Teredo address apart.
+func ParseTeredo(a netip.Addr) (Teredo, bool) {
+	b := a.As16()
+	w := readWord6(b[:])
+	if !a.Is6() || !isTeredo(w) {
+		return Teredo{}, false
+	}
+	return Teredo{addr4(uint32(w.hi)), netip.AddrPortFrom(addr4(^uint32(w.lo)), ^uint16(w.lo>>32)), uint16(w.lo >> 48)}, true
+}
+
+// Addr is the Teredo address.
+func (t Teredo) Addr() netip.Addr {
+	server, _ := word4(t.Server)
+	client, _ := word4(t.Client.Addr())
+	return word6{0x20010000<<32 | uint64(server), uint64(t.Flags)<<48 | uint64(^t.Client.Port())<<32 | uint64(^client)}.addr()
+}

@@ -48,7 +48,7 @@ func (m ISATAP) Resolver(at Site) (Resolver, error) {
 			return nil, errors.New("isatap: prefix " + q.String() + ": hosts make addresses only from IPv6 prefixes of 64 bits (RFC 4862 section 5.5.3)")
 		}
 	}
-	i := &isatap{place: p, prl: outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
+	i := &isatap{place: p, prl: p.outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
 		static: slices.Concat([]prefix6{linkLocal}, prefixes6(at.Own), prefixes6(m.Prefixes))}
 	i.learner.iid = isatapID(p.local)
 	i.update()
@@ -122,7 +122,7 @@ func (r *isatap) To(ip header.IPv6) (uint32, drop.Reason) {
 	switch {
 	case isMulticast(to):
 		return 0, drop.NoPeer
-	case (isLinkLocal(src) || isLinkLocal(to)) && !nd.Is(ip):
+	case isLinkLocal(src) != isLinkLocal(to) && !nd.Is(ip): // an answer would not come
 		return 0, drop.Martian
 	}
 	dst := v.router
@@ -148,7 +148,7 @@ func (r *isatap) arrives(outer header.IPv4, inner header.IPv6) drop.Reason {
 	home := r.view.Load().home
 	switch {
 	case !r.site4(src4), isMulticast(src), isMulticast(to) && to != allRouters,
-		(isLinkLocal(src) || isLinkLocal(to) || to == allRouters) && !nd.Is(inner):
+		(isLinkLocal(src) != isLinkLocal(to) || to == allRouters) && !nd.Is(inner):
 		return drop.Martian
 	case isISATAP(src) && r.mine(uint32(src.lo)) && within(home, src), slices.Contains(r.own6, src):
 		return drop.OwnSource

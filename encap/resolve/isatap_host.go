@@ -39,9 +39,9 @@ func (h *isatapHost) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	}
 	src, src4 := readWord6(inner.Source()), source4(outer)
 	switch {
-	case isISATAP(src) && uint32(src.lo) == src4, slices.Contains(h.prl, src4):
+	case isISATAP(src) && uint32(src.lo) == src4, slices.Contains(h.prl, src4) && !isLinkLocal(src):
 		return drop.None
-	case isISATAP(src):
+	case isISATAP(src), isLinkLocal(src): // also from a router, which forwards no link-local ones
 		return drop.Spoof
 	}
 	return drop.ForeignSource

@@ -74,5 +74,5 @@ func (r *isatapRouter) Next(time.Time) ([]Message, int, time.Time) {
 	return r.take(), 0, time.Time{}
 }
 
-// Learnt is nothing: a router is configured.
-func (r *isatapRouter) Learnt() Learnt { return Learnt{} }
+// Learnt is the link-local address alone: a router is configured.
+func (r *isatapRouter) Learnt() Learnt { return Learnt{Link: r.learnt().Link} }

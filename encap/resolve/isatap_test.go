@@ -104,7 +104,8 @@ func TestISATAPHost(t *testing.T) {
 		{src: own, dst: "2001:db8:1::5efe:10.1.1.255", why: drop.Martian}, // our subnet's broadcast
 		{src: own, dst: "ff02::1", why: drop.NoPeer},
 		{src: own, dst: "ff0e::1", why: drop.NoPeer},
-		{src: "fe80::5efe:10.1.1.1", dst: "fe80::5efe:10.2.2.2", why: drop.Martian}, // no neighbour discovery
+		{src: "fe80::5efe:10.1.1.1", dst: "fe80::5efe:10.2.2.2", out: "10.2.2.2"},
+		{src: own, dst: "fe80::5efe:10.2.2.2", why: drop.Martian}, // no answer would come
 		{in: "10.2.2.2", to: "10.1.1.1", src: "2001:db8:1::5efe:10.2.2.2", dst: own},
 		{in: "10.2.2.3", to: "10.1.1.1", src: "2001:db8:1::5efe:10.2.2.2", dst: own, why: drop.Spoof},
 		{in: router, to: "10.1.1.1", src: "3fff::1", dst: own},
@@ -116,7 +117,9 @@ func TestISATAPHost(t *testing.T) {
 		{in: "10.1.1.1", to: "10.1.1.1", src: "2001:db8:9::1", dst: own, why: drop.Spoof},
 		{in: router, to: "10.1.1.1", src: "2001:db8:9::5efe:10.1.1.1", dst: own, why: drop.Loop},
 		{in: router, to: "10.1.1.1", src: "3fff::1", dst: "2002:0a01:0101::1", why: drop.Loop},
-		{in: router, to: "10.1.1.1", src: "fe80::200:5efe:198.51.100.2", dst: "fe80::5efe:10.1.1.1", why: drop.Martian},
+		{in: router, to: "10.1.1.1", src: "fe80::200:5efe:198.51.100.2", dst: "fe80::5efe:10.1.1.1"},
+		{in: router, to: "10.1.1.1", src: "fe80::5efe:10.2.2.2", dst: "fe80::5efe:10.1.1.1", why: drop.Spoof},
+		{in: router, to: "10.1.1.1", src: "fe80::200:5efe:198.51.100.2", dst: own, why: drop.Martian},
 		{in: router, to: "10.1.1.1", src: "ff02::1", dst: own, why: drop.Martian},
 		{in: router, to: "10.1.1.1", src: "3fff::1", dst: "ff0e::1", why: drop.Martian},
 		{in: "127.0.0.1", to: "10.1.1.1", src: "2001:db8:1::5efe:127.0.0.1", dst: own, why: drop.Martian},

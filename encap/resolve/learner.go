@@ -94,19 +94,20 @@ func (l *learner) expire(now time.Time) (changed bool, next time.Time) {
 	routers, prefixes := len(l.routers), len(l.prefixes)
 	l.routers = slices.DeleteFunc(l.routers, func(r router) bool { return !r.until.After(now) })
 	for i := range l.prefixes {
-		if q := &l.prefixes[i]; !q.onLink.IsZero() && !q.onLink.After(now) {
+		q := &l.prefixes[i]
+		if !q.onLink.IsZero() && !q.onLink.After(now) {
 			q.onLink, changed = time.Time{}, true
 		}
+		if !q.valid.IsZero() && !q.valid.After(now) {
+			q.valid, changed = time.Time{}, true
+		}
 	}
-	l.prefixes = slices.DeleteFunc(l.prefixes, func(q learntPrefix) bool { return q.onLink.IsZero() && !q.valid.After(now) })
+	l.prefixes = slices.DeleteFunc(l.prefixes, func(q learntPrefix) bool { return q.onLink.IsZero() && q.valid.IsZero() })
 	for _, r := range l.routers {
 		next = earlier(next, r.until)
 	}
 	for _, q := range l.prefixes {
-		if q.valid.After(now) {
-			next = earlier(next, q.valid)
-		}
-		next = earlier(next, q.onLink)
+		next = earlier(earlier(next, q.valid), q.onLink)
 	}
 	return changed || len(l.routers) != routers || len(l.prefixes) != prefixes, next
 }
@@ -145,7 +146,7 @@ func (l *learner) has(a word6) bool {
 }
 
 func (l *learner) learnt() Learnt {
-	out := Learnt{MTU: l.mtu}
+	out := Learnt{MTU: l.mtu, Link: netip.PrefixFrom(word6{linkLocal.value.hi, l.iid}.addr(), 64)}
 	for _, r := range l.routers {
 		if r.until.After(out.Default) {
 			out.Default = r.until

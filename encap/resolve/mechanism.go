@@ -58,20 +58,24 @@ type Host struct {
 }
 
 // Speaker is a Resolver that talks to others itself, by neighbour discovery. The
-// methods of this interface are called by one goroutine at a time.
+// methods of this interface are called by one goroutine at a time, while any
+// number of others use To and From.
 type Speaker interface {
 	Resolver
 	// Hear takes an inner packet that From let pass, and reports whether that was
-	// all: otherwise it is also for the interface.
+	// all: otherwise it is also for the interface. It keeps nothing of the packet.
 	Hear(from uint32, ip header.IPv6, now time.Time) (done bool)
 	// Hold keeps a copy of a packet of which To said drop.Unresolved, and reports
-	// whether there was room.
+	// whether there was room. It comes back as one of Next's messages, at once if
+	// the neighbour's address is known and only has to be confirmed, or is lost.
 	Hold(pkt []byte, now time.Time) bool
 	// Next is what is to be sent now, and when to call again at the latest; zero:
-	// not before something is heard or held. The packets are the caller's until
-	// the next call. Lost is how many held packets were given up.
+	// not before something is heard or held. It is called when a tunnel starts,
+	// and after each Hear and Hold. The packets do not go through To; they are
+	// the caller's. Lost is how many held packets were given up since the last
+	// call.
 	Next(now time.Time) (send []Message, lost int, again time.Time)
-	// Learnt is what the interface should have.
+	// Learnt is what the interface should have. It changes in Hear and Next only.
 	Learnt() Learnt
 }
 
@@ -86,6 +90,9 @@ type Learnt struct {
 	Addresses []Lease
 	Default   time.Time // until when there is a default route; zero: none
 	MTU       int       // 0: nobody said
+	// Link is the mechanism's own link-local address, which nobody has told, and
+	// which is for ever; invalid: it has none.
+	Link netip.Prefix
 }
 
 // Lease is an address that a router's prefix gives us, for a time.

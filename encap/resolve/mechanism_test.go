@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,7 +108,7 @@ func TestVectorsOfMechanisms(t *testing.T) {
 	}{
 		{"AUTO-1", V4Compat{}, V4Compat{}, drop.None},
 		{"6TO4-1", router, router, drop.None},
-		{"6TO4-2", router, nil, drop.None},
+		{"6TO4-2", router, SixToFour{Role: RoleRelay, Clients: prefixes("192.0.2.0/24")}, drop.None},
 		{"6TO4-3", server, router, drop.None},
 		{"6TO4-D1", nil, router, drop.Spoof},
 		{"6TO4-D2", nil, router, drop.Martian},
@@ -145,6 +146,10 @@ func TestResolversNoAllocs(t *testing.T) {
 		{SixToFour{Role: RoleRouter, Relay: host("192.88.99.1")}, at("192.0.2.1", "2002:c000:201::1/16"), "2002:c000:201::1", "2001:db8::1", "198.51.100.2", "192.0.2.1"},
 		{SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), MaskLen: 8, Role: RoleCE, Relays: []Host{host("10.0.0.1")}}, at("10.1.1.1"), "2001:db8:101:100::1", "3fff::1", "10.0.0.1", "10.1.1.1"},
 		{V4Compat{}, at("192.0.2.1"), "::192.0.2.1", "::198.51.100.2", "198.51.100.2", "192.0.2.1"},
+		{SixToFour{Role: RoleRelay, Clients: prefixes("198.51.100.0/24")}, at("192.0.2.1"), "2001:db8::1", "2002:c633:6402::1", "198.51.100.2", "192.0.2.1"},
+		{SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), MaskLen: 8, Role: RoleBR}, at("10.0.0.1"), "3fff::1", "2001:db8:101:100::1", "10.1.1.1", "10.0.0.1"},
+		{ISATAP{Routers: []Host{host("10.0.0.1")}}, at("10.1.1.1", "2001:db8:1::5efe:10.1.1.1/64"), "2001:db8:1::5efe:10.1.1.1", "3fff::1", "10.0.0.1", "10.1.1.1"},
+		{isatapServer, at("10.0.0.1"), "3fff::1", "2001:db8:5efe:1::5efe:10.1.1.1", "10.1.1.1", "10.0.0.1"},
 	} {
 		r := resolver(t, c.m, c.s)
 		out, in, outer := header.IPv6(inner(c.src, c.dst)), header.IPv6(inner(c.dst, c.src)), header.IPv4(inner(c.theirs, c.outer))
@@ -214,4 +219,56 @@ func TestEmbedded(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestTeredo(t *testing.T) {
+	want := Teredo{netip.MustParseAddr("65.54.227.120"), netip.MustParseAddrPort("192.0.2.45:40000"), 0x8000}
+	a := netip.MustParseAddr("2001:0:4136:e378:8000:63bf:3fff:fdd2")
+	if got, ok := ParseTeredo(a); !ok || got != want || !got.Cone() || want.Addr() != a {
+		t.Errorf("%+v, %v; %v", got, ok, want.Addr())
+	}
+	for _, s := range []string{"192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"} {
+		if got, ok := ParseTeredo(netip.MustParseAddr(s)); ok {
+			t.Errorf("%s: %+v", s, got)
+		}
+	}
+}
+
+// What a mechanism makes of an address, Embedded finds again.
+func TestAddressesOfMechanisms(t *testing.T) {
+	for _, s := range []string{"192.0.2.1", "10.0.0.1", "255.255.255.255"} {
+		a := netip.MustParseAddr(s)
+		for _, c := range []struct {
+			made   netip.Addr
+			scheme Scheme
+		}{
+			{Prefix6to4(a).Addr(), Scheme6to4},
+			{AddressISATAP(netip.MustParsePrefix("2001:db8::7/64"), a), SchemeISATAP},
+			{AddressCompat(a), SchemeCompat},
+			{Teredo{Server: a, Client: netip.AddrPortFrom(a, 1)}.Addr(), SchemeTeredo},
+		} {
+			if got := Embedded(c.made); len(got) != 1 || got[0] != (Embedding{c.scheme, a}) {
+				t.Errorf("%v: %v, want %v by %s", c.made, got, a, c.scheme)
+			}
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	relay, name := host("192.88.99.1"), Host{Name: "isatap.example"}
+	for _, c := range []struct {
+		m    Mechanism
+		want []Host
+	}{
+		{SixToFour{Relay: relay}, []Host{relay}}, {SixToFour{}, nil}, {SixRD{Relays: []Host{relay, name}}, []Host{relay, name}},
+		{V4Compat{}, nil}, {ISATAP{Routers: []Host{name}}, []Host{name}}, {SixOverFour{}, nil}, {PMT{}, nil},
+	} {
+		if got := c.m.Hosts(); !slices.Equal(got, c.want) {
+			t.Errorf("%T: %v, want %v", c.m, got, c.want)
+		}
+	}
+	// We may be on the list ourselves, and a name may have addresses of both kinds.
+	s := at("10.0.0.1", "2001:db8::5efe:10.0.0.1/64")
+	s.Hosts = [][]netip.Addr{{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.2")}}
+	flow{src: "2001:db8::5efe:10.0.0.1", dst: "3fff::1", out: "10.0.0.2"}.check(t, resolver(t, ISATAP{Routers: []Host{name}}, s))
 }

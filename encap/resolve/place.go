@@ -190,15 +190,16 @@ func within4(list []prefix4, a uint32) bool {
 	return false
 }
 
-// outer4 are the IPv4 addresses of hosts, in their order.
-func outer4(hosts []Host, at Site) (out []uint32) {
+// outer4 are the IPv4 addresses of hosts, in their order, without our own: a list
+// may be the same for all who are on it.
+func (p *place) outer4(hosts []Host, at Site) (out []uint32) {
 	for i, h := range hosts {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() && i < len(at.Hosts) {
 			addrs = at.Hosts[i]
 		}
 		for _, a := range addrs {
-			if w, ok := word4(a); ok && unicast4(w) && !slices.Contains(out, w) {
+			if w, ok := word4(a); ok && unicast4(w) && !p.mine(w) && !slices.Contains(out, w) {
 				out = append(out, w)
 			}
 		}

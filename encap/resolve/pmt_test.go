@@ -184,8 +184,24 @@ func TestPMTRules(t *testing.T) {
 		{src: "2001:db8:6440:103::1", dst: "2001:db8:6440:102::1", why: drop.Spoof},
 		{src: "2001:db8:ff::80", dst: "2001:db8:6440:102::1", out: customer}, // the provider's own server
 		{src: "fe80::1", dst: "2001:db8:6440:102::1", why: drop.Martian},
+		{src: "2001:4860::5efe:192.88.99.1", dst: "2001:db8:6440:102::1", why: drop.Loop},
 	} {
 		f.check(t, r)
+	}
+	// RFC 6296 sections 3.4 and 3.5: where there is no word to make good in.
+	outer := header.IPv4(inner(customer, anycast))
+	for name, src := range map[string]string{"/64, one, npt": "2002:6440:102:1:ffff:ffff:ffff:ffff", "/48, subnets, npt": "2002:6440:102:ffff::1"} {
+		ip := header.IPv6(inner(src, native))
+		if why := resolver(t, pmts[name], at(anycast)).From(outer, ip); why != drop.Spoof || ip.Src().String() != src {
+			t.Errorf("%s: %v, %v", src, why, ip.Src())
+		}
+	}
+	// A quote that is none of ours stays.
+	for _, quote := range [][]byte{inner("2001:4860::8", "2001:4860::9"), inner("2001:4860::8", "2002:6440:102:9::1"), make([]byte, 40)} {
+		e := errorAbout("2002:6440:102:1::1", native, quote, 40)
+		if why := r.From(outer, e); why != drop.None || !whole(e) || !bytes.Equal(e[48:], quote) {
+			t.Errorf("%v: %x", why, []byte(e))
+		}
 	}
 	narrow := resolver(t, pmts["/54, one subnet"], at(anycast))
 	flow{src: native, dst: "2001:db8:4:800::1", out: "100.64.1.2"}.check(t, narrow)

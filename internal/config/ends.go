@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"sixfour/encap"
 )
@@ -9,16 +11,42 @@ import (
 // pairOf is what a pair of keys, local and remote or local6 and remote6, is for:
 // each is for the layers over one IP version. Where no layer is over IPv4, both
 // are for those over IPv6.
-func (d *draft) pairOf(six bool) (*ends, place) {
+func (d *draft) pairOf(six bool) (pair *ends, version int) {
 	switch {
 	case !d.known() && six:
-		return &d.over6, place{family: 6}
+		return &d.over6, 6
 	case !d.known():
-		return &d.over4, place{outermost: true}
+		return &d.over4, 0
 	case six || !d.over(4):
-		return &d.over6, place{6, d.outer() == 6}
+		return &d.over6, 6
 	}
-	return &d.over4, place{4, d.outer() == 4}
+	return &d.over4, 4
+}
+
+// lacks reports whether a layer is over an IP version and has no end of its own.
+type lacks func(l layerDraft, version int) bool
+
+func lacksLocal(l layerDraft, version int) bool {
+	return l.kind.Over() == version && l.own.local.key == ""
+}
+
+func lacksRemote(l layerDraft, version int) bool {
+	return l.kind.Over() == version && l.own.remote.key == "" && l.mechanism == nil
+}
+
+// needs reports whether there is a layer that lacks an end.
+func (d *draft) needs(what lacks, version int) bool {
+	return d.has(func(l layerDraft) bool { return what(l, version) })
+}
+
+// placeOf is what the shared end of all layers that lack it is for.
+func (d *draft) placeOf(what lacks, version int) place {
+	if !d.known() {
+		return place{version, version == 0}
+	}
+	last := len(d.layers) - 1
+	inner := slices.ContainsFunc(d.layers[:last], func(l layerDraft) bool { return what(l, version) })
+	return place{version, what(d.layers[last], version) && !inner}
 }
 
 // pair are the ends that all layers over an IP version share.
@@ -48,13 +76,13 @@ func (d *draft) remoteOf(l layerDraft) end {
 // readLocal is of local and, if six is true, of local6.
 func readLocal(six bool) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
-		pair, p := d.pairOf(six)
+		pair, version := d.pairOf(six)
 		switch {
 		case d.twice(r, e, pair.local):
-		case d.known() && !d.needsLocal(p.family):
+		case d.known() && !d.needs(lacksLocal, version):
 			r.add(e.keyAt, "%s is of no layer, because each item of stack has its own local: leave it out", e.name)
 		default:
-			pair.local = p.readLocal(r, e)
+			pair.local = d.placeOf(lacksLocal, version).readLocal(r, e)
 		}
 	}
 }
@@ -62,32 +90,20 @@ func readLocal(six bool) func(*report, entry, *draft) {
 // readRemote is of remote and, if six is true, of remote6.
 func readRemote(six bool) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
-		pair, p := d.pairOf(six)
+		pair, version := d.pairOf(six)
 		automatic := d.automatic()
 		switch {
 		case d.twice(r, e, pair.remote):
 		case d.Hub:
 			d.refuseOwnRemote(r, e)
-		case d.known() && !d.needsRemote(p.family) && automatic != nil && automatic.kind.Over() == p.family:
+		case d.known() && !d.needs(lacksRemote, version) && automatic != nil && automatic.kind.Over() == version:
 			d.refuseRemote(r, e, automatic.mode)
-		case d.known() && !d.needsRemote(p.family):
+		case d.known() && !d.needs(lacksRemote, version):
 			r.add(e.keyAt, "%s is of no layer, because each item of stack has its own remote: leave it out", e.name)
 		default:
-			pair.remote = p.readRemote(r, e)
+			pair.remote = d.placeOf(lacksRemote, version).readRemote(r, e)
 		}
 	}
-}
-
-// needsLocal reports whether a layer over an IP version has no end of its own here.
-func (d *draft) needsLocal(version int) bool {
-	return d.has(func(l layerDraft) bool { return l.kind.Over() == version && l.own.local.key == "" })
-}
-
-// needsRemote reports whether a layer over an IP version has no other end yet.
-func (d *draft) needsRemote(version int) bool {
-	return d.has(func(l layerDraft) bool {
-		return l.kind.Over() == version && l.mechanism == nil && l.own.remote.key == ""
-	})
 }
 
 // twice reports the second name of an end that was given already.
@@ -111,19 +127,19 @@ func (d *draft) checkMissing(r *report) {
 		return // whatever is wrong with it, it may need other keys
 	}
 	if !d.known() {
-		d.needEnd(r, "local", true, false)
+		d.needEnd(r, "local", "this end's", place{0, true})
 		if !d.Hub {
-			d.needEnd(r, "remote", false, false)
+			d.needEnd(r, "remote", "the other end's", place{0, true})
 		}
 		return
 	}
 	for _, version := range versions {
-		pair, inner, suffix := d.pair(version), version != d.outer(), d.suffix(version)
-		if d.needsLocal(version) && pair.local.key == "" {
-			d.needEnd(r, "local"+suffix, true, inner)
+		pair, suffix := d.pair(version), d.suffix(version)
+		if d.needs(lacksLocal, version) && pair.local.key == "" {
+			d.needEnd(r, "local"+suffix, "this end's", d.placeOf(lacksLocal, version))
 		}
-		if !d.Hub && d.needsRemote(version) && pair.remote.key == "" {
-			d.needEnd(r, "remote"+suffix, false, inner)
+		if !d.Hub && d.needs(lacksRemote, version) && pair.remote.key == "" {
+			d.needEnd(r, "remote"+suffix, "the other end's", d.placeOf(lacksRemote, version))
 		}
 	}
 }
@@ -139,19 +155,14 @@ func (d *draft) suffix(version int) string {
 	return ""
 }
 
-func (d *draft) needEnd(r *report, name string, local, inner bool) {
-	whose := "the other end's"
-	if local {
-		whose = "this end's"
-	}
+func (d *draft) needEnd(r *report, name, whose string, p place) {
 	switch {
-	case inner:
-		layer := 10 - d.outer()
-		d.need(r, name, fmt.Sprintf("%s address in the IPv%d layer that %s has", whose, layer, d.what()))
-	case local:
-		d.need(r, name, `this end's outer address, or to "auto" for the one that the kernel's routing would choose`)
+	case !p.outermost:
+		d.need(r, name, fmt.Sprintf("%s address in the IPv%d layer that %s has", whose, p.family, d.what()))
+	case strings.HasPrefix(name, "local"):
+		d.need(r, name, whose+` outer address, or to "auto" for the one that the kernel's routing would choose`)
 	default:
-		d.need(r, name, "the other end's outer address or its DNS name")
+		d.need(r, name, whose+" outer address or its DNS name")
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -20,6 +21,22 @@ func TestSyntax(t *testing.T) {
 		{"[tunnel]\n[[tunnel]]\n",
 			"2:3: not valid TOML: key tunnel already exists as a table, but should be an array table"},
 		{"\"a\\nb\" = 1\n[\"a\\nb\".c]\n", "2:2: not valid TOML: key a�b already exists as a value"},
+	})
+}
+
+// A file of another sort, however large, is refused at once.
+func TestCrowdedTables(t *testing.T) {
+	const want = "a table has more than 1000 keys here: no configuration is like that: name the right file with -config"
+	var keys, inline, tables strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&keys, "k%d = 1\n", i)
+		fmt.Fprintf(&inline, "k%d = 1, ", i)
+		fmt.Fprintf(&tables, "[t%d]\n", i)
+	}
+	checkProblems(t, []problemRow{
+		{single + keys.String(), "1002:1: " + want},
+		{"x = {" + strings.TrimSuffix(inline.String(), ", ") + "}\n", "1:9896: " + want},
+		{tables.String(), "1001:2: " + want},
 	})
 }
 

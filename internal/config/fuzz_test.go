@@ -31,6 +31,8 @@ func FuzzParse(f *testing.F) {
 		stackTunnel + "stack = ['gre6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n",
 		stackTunnel + "stack = [{ mode = 'gre', local = '10.1.1.1', remote = '10.1.1.2', key = 1, sequence = true }, '4in4', {mode = '6in4'}]\n",
 		tunnel("", "192.0.2.1", "") + "stack = ['6to4', '4in6']\nlocal6 = 'auto'\nremote6 = 'x'\nrelay = 'none'\n",
+		tunnel("stack", "auto", "x.example") + "stack = [{ mode = '4in4', local = '10.1.1.1', remote = '10.1.1.2' }, '4in4']\n",
+		tunnel("stack", "10.1.1.1", "10.1.1.2") + "stack = ['4in4', { mode = '4in4', local = 'auto', remote = 'x.example' }]\n",
 		tunnel("6to4", "192.0.2.1", "") + "role = 'relay'\nrelays = ['192.88.99.1']\nclients = '0.0.0.0/0'\n",
 		tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:db8::/40'\ncustomers = ['100.64.0.0/10']\nv4_common = '100.64.0.0/10'\nmapping = 'npt'\nsubnet = 7\n",
 		tunnel("6rd", "auto", "") + "prefix = '2001:db8::/32'\nmask_len = 8\nborder_relay = ['10.0.0.1', 'a.example']\n",

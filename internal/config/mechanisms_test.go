@@ -153,7 +153,7 @@ func TestMechanisms(t *testing.T) {
 		{tunnel("v4compat", "", ""),
 			`1:3: local is missing: set it to this end's outer address, or to "auto" for the one that the kernel's routing would choose`},
 		{tunnel("6over4", "192.0.2.1", "") + "scope = 256\n",
-			"5:9: scope is 256: it must be an integer from 1 to 255"},
+			"5:9: scope is 256: it must be an integer from 192 to 195"},
 		{tunnel("6over4", "auto", ""),
 			`4:9: local is "auto", but mode "6over4" has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`},
 		{tunnel("6over4", "192.0.2.1", "") + "address = ['10.0.0.1/8']\n",

@@ -89,19 +89,19 @@ func readPeerName(r *report, e entry, p *peerDraft) {
 func readPeerRemote(six bool) func(*report, entry, *peerDraft) {
 	return func(r *report, e entry, p *peerDraft) {
 		d := p.hub.draft
-		_, where := d.pairOf(six)
+		_, version := d.pairOf(six)
 		to := &p.over4
-		if where.family == 6 {
+		if version == 6 {
 			to = &p.over6
 		}
 		switch {
 		case six && d.known() && !d.over(6):
 			over6(nil)(r, e, d)
-		case d.known() && !d.needsRemote(where.family):
+		case d.known() && !d.needs(lacksRemote, version):
 			r.add(e.keyAt, "%s is of no layer, because each item of stack has its own remote: leave it out", e.name)
 		case d.twice(r, e, *to):
 		default:
-			*to = where.readRemote(r, e)
+			*to = d.placeOf(lacksRemote, version).readRemote(r, e)
 		}
 	}
 }
@@ -138,11 +138,11 @@ func (p *peerDraft) checkMissing(r *report, s tableState) {
 		return
 	}
 	for _, version := range versions {
-		if !d.needsRemote(version) || p.remoteOver(version).key != "" {
+		if !d.needs(lacksRemote, version) || p.remoteOver(version).key != "" {
 			continue
 		}
 		set := "the peer's outer address or its DNS name"
-		if version != d.outer() {
+		if !d.placeOf(lacksRemote, version).outermost {
 			set = fmt.Sprintf("the peer's address in the IPv%d layer that %s has", version, d.what())
 		}
 		need("remote"+d.suffix(version), set)

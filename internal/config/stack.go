@@ -218,9 +218,6 @@ func (d *draft) over(version int) bool {
 	return d.has(func(l layerDraft) bool { return l.kind.Over() == version })
 }
 
-// outer is the IP version of the outermost header.
-func (d *draft) outer() int { return d.layers[len(d.layers)-1].kind.Over() }
-
 // automatic is the layer that finds its addresses itself, or nil.
 func (d *draft) automatic() *layerDraft {
 	for i := range d.layers {

@@ -4,6 +4,21 @@ import "testing"
 
 func TestStacks(t *testing.T) {
 	checkProblems(t, []problemRow{
+		// What an inner layer has, too, must be an address.
+		{tunnel("stack", "auto", "x.example") + "stack = [{ mode = '4in4', remote = '10.1.1.2' }, '4in4']\n",
+			lines(
+				`4:9: local is "auto": it must be an IPv4 address`,
+			)},
+		{tunnel("stack", "auto", "x.example") + "stack = ['4in4', { mode = '4in4', local = 'auto', remote = 'x.example' }]\n",
+			lines(
+				`4:9: local is "auto": it must be an IPv4 address`,
+				`5:10: remote is "x.example": it must be an IPv4 address`,
+			)},
+		{tunnel("stack", "", "") + "stack = ['4in4', { mode = '4in4', local = 'auto', remote = 'x.example' }]\n",
+			lines(
+				`1:3: local is missing: set it to this end's address in the IPv4 layer that this stack has`,
+				`1:3: remote is missing: set it to the other end's address in the IPv4 layer that this stack has`,
+			)},
 		{stackTunnel,
 			`1:3: stack is missing: set it to the layers' modes, innermost first, such as ["gre6", "6in4"]`},
 		{stackTunnel + "stack = []\n",

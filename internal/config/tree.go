@@ -34,8 +34,13 @@ func newTable(at pos) *value {
 func parseTree(r *report, data []byte) *value {
 	data = slices.Clip(data) // the parser finds offsets by capacity
 	b := newBuilder(r, data)
-	err := toml.Unmarshal(data, new(map[string]any))
 	root, broken := b.build()
+	if b.crowded != (pos{}) {
+		r.problems = nil
+		r.add(b.crowded, "a table has more than %d keys here: no configuration is like that: name the right file with -config", maxKeys)
+		return nil
+	}
+	err := toml.Unmarshal(data, new(map[string]any))
 	if err == nil {
 		return root
 	}
@@ -67,7 +72,12 @@ type builder struct {
 	lines      lineStarts
 	expression pos   // of the expression that is being read
 	repeats    []pos // of the expressions that set a key for the second time
+	crowded    pos   // of the key that is too many for its table
 }
+
+// maxKeys is how many keys a table may have; arrays may have any number of
+// tables. Unmarshal takes a time that grows with the square of it.
+const maxKeys = 1000
 
 func newBuilder(r *report, data []byte) *builder {
 	b := &builder{report: r, data: data, lines: newLineStarts(data)}
@@ -75,13 +85,13 @@ func newBuilder(r *report, data []byte) *builder {
 	return b
 }
 
-// build reads the whole file. It takes for granted what Unmarshal has checked:
+// build reads the whole file. It takes for granted what Unmarshal checks:
 // where the file breaks another rule than that of repeated keys, the tree is
 // without meaning.
 func (b *builder) build() (*value, error) {
 	root := newTable(pos{1, 1})
 	current := root
-	for b.parser.NextExpression() {
+	for b.crowded == (pos{}) && b.parser.NextExpression() {
 		e := b.parser.Expression()
 		parts := keyParts(e)
 		b.expression = b.at(parts[0])
@@ -124,7 +134,7 @@ func (b *builder) descend(t *value, parts []*unstable.Node) *value {
 		e, ok := t.table[name]
 		if !ok {
 			e = entry{name, b.at(part), newTable(b.at(part))}
-			t.table[name] = e
+			b.set(t, e)
 		}
 		t = e.value
 		if t.kind == unstable.Array && len(t.items) > 0 {
@@ -146,7 +156,7 @@ func (b *builder) appendTable(root *value, parts []*unstable.Node) *value {
 	e, ok := parent.table[name]
 	if !ok {
 		e = entry{name, b.at(last), &value{kind: unstable.Array, at: b.at(last)}}
-		parent.table[name] = e
+		b.set(parent, e)
 	}
 	if e.kind == unstable.Array {
 		e.items = append(e.items, t)
@@ -169,7 +179,14 @@ func (b *builder) assign(t *value, keyValue *unstable.Node) {
 	for c := b.data[start]; c == ' ' || c == '\t' || c == '='; c = b.data[start] {
 		start++
 	}
-	t.table[name] = entry{name, b.at(last), b.value(keyValue.Value(), b.lines.at(start))}
+	b.set(t, entry{name, b.at(last), b.value(keyValue.Value(), b.lines.at(start))})
+}
+
+func (b *builder) set(t *value, e entry) {
+	if len(t.table) == maxKeys {
+		b.crowded = e.keyAt
+	}
+	t.table[e.name] = e
 }
 
 // value is a node that begins at a place.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -83,14 +84,17 @@ func (s *speaker) run(ctx context.Context) {
 
 // next sends what is due, and returns when there is more.
 func (s *speaker) next(scratch []byte) time.Time {
+	path := s.p.path.Load()
+	if path == nil || !s.p.listening.Load() { // nobody would hear us, or we the answer
+		return time.Now().Add(settle)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	send, lost, again := s.s.Next(time.Now())
 	if lost > 0 {
 		s.drops.countN(&s.p.out, drop.Unresolved, lost, nil, nil)
 	}
-	path := s.p.path.Load()
-	if path == nil || len(send) == 0 {
+	if len(send) == 0 {
 		return again
 	}
 	to := new(told)
@@ -150,7 +154,7 @@ func (s *speaker) rouse() {
 }
 
 func sameLearnt(a, b resolve.Learnt) bool {
-	if len(a.Addresses) != len(b.Addresses) || !a.Default.Equal(b.Default) || a.MTU != b.MTU {
+	if len(a.Addresses) != len(b.Addresses) || !a.Default.Equal(b.Default) || a.MTU != b.MTU || a.Link != b.Link {
 		return false
 	}
 	for i := range a.Addresses {
@@ -170,6 +174,9 @@ func (t *tunnel) learn() {
 	}
 	l, now := s.Learnt(), time.Now()
 	var leases []netcfg.Lease
+	if l.Link.IsValid() {
+		leases = append(leases, netcfg.Lease{Prefix: l.Link, Preferred: math.MaxInt64, Valid: math.MaxInt64})
+	}
 	for _, a := range l.Addresses {
 		leases = append(leases, netcfg.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
 	}

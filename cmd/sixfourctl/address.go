@@ -1,0 +1,67 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/address"
+)
+
+// addressCommand explains addresses; it needs no daemon.
+func addressCommand() *cobra.Command {
+	var prefix, relay, common, server string
+	var o address.Options
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "address [" + strings.Join(address.Mechanisms, "|") + "] ADDRESS",
+		Short: "Which IPv6 address an IPv4 address has in a tunnel, and which IPv4 address hides in an IPv6 one",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if prefix != "" {
+				if o.Prefix, err = netip.ParsePrefix(prefix); err != nil {
+					return fmt.Errorf("--prefix %q is not a prefix: give one such as 2001:db8::/32", prefix)
+				}
+			}
+			for _, f := range []struct {
+				name, text string
+				to         *netip.Addr
+			}{{"border-relay", relay, &o.BorderRelay}, {"common", common, &o.Common}, {"server", server, &o.Server}} {
+				if f.text == "" {
+					continue
+				}
+				if *f.to, err = netip.ParseAddr(f.text); err != nil || !f.to.Is4() {
+					return fmt.Errorf("--%s %q is not an IPv4 address", f.name, f.text)
+				}
+			}
+			mechanism := ""
+			if len(args) == 2 {
+				mechanism = args[0]
+			}
+			answers, err := address.Explain(mechanism, args[len(args)-1], o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(answers)
+			}
+			for _, a := range answers {
+				fmt.Fprint(cmd.OutOrStdout(), a)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "6rd: prefix of the domain; isatap: /64 of the link")
+	cmd.Flags().IntVar(&o.MaskLen, "mask-len", 0, "6rd: leading IPv4 bits that are left out")
+	cmd.Flags().StringVar(&relay, "border-relay", "", "6rd: the border relay's IPv4 address")
+	cmd.Flags().StringVar(&common, "common", "", "6rd: an IPv4 address with the bits that are left out (default: the border relay)")
+	cmd.Flags().StringVar(&server, "server", "", "teredo: IPv4 address of a client's server")
+	cmd.Flags().Uint16Var(&o.Port, "port", 0, "teredo: UDP port of a client, as its server sees it")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}

@@ -1,0 +1,390 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// segment is an IPv4 network with nodes that speak 6over4, in simulated time.
+type segment struct {
+	t     *testing.T
+	now   time.Time
+	nodes map[string]Speaker
+	deaf  map[string]bool
+	lost  map[string]int
+	log   []string // neighbour discovery, by its time and type
+	heard []string // what came out for an interface
+}
+
+func newSegment(t *testing.T, nodes ...string) *segment {
+	s := &segment{t: t, now: start, nodes: make(map[string]Speaker), deaf: make(map[string]bool), lost: make(map[string]int)}
+	for _, n := range nodes {
+		s.nodes[n] = resolver(t, SixOverFour{}, at(n, "2001:db8::"+n+"/64")).(Speaker)
+	}
+	return s
+}
+
+// names of the messages, in the log.
+var names = map[byte]string{nd.RouterSolicitation: "RS", nd.RouterAdvertisement: "RA", nd.NeighborSolicitation: "NS", nd.NeighborAdvertisement: "NA"}
+
+// run lets time pass, and messages arrive at once.
+func (s *segment) run(d time.Duration) {
+	for end := s.now.Add(d); ; {
+		next := end
+		for busy := true; busy; {
+			busy = false
+			for from, n := range s.nodes {
+				send, lost, again := n.Next(s.now)
+				s.lost[from] += lost
+				if !again.IsZero() && again.Before(next) {
+					next = again
+				}
+				for _, m := range send {
+					busy = true
+					s.deliver(from, m)
+				}
+			}
+		}
+		if !next.After(s.now) {
+			next = s.now.Add(time.Millisecond)
+		}
+		if !next.Before(end) {
+			s.now = end
+			return
+		}
+		s.now = next
+	}
+}
+
+func (s *segment) deliver(from string, m Message) {
+	ip := header.IPv6(m.Packet)
+	if nd.Is(ip) {
+		if name := names[ip[40]]; name != "RS" {
+			s.log = append(s.log, fmt.Sprintf("%v %s %s>%v", s.now.Sub(start), name, from, addr4(m.To)))
+		}
+	} else {
+		s.heard = append(s.heard, fmt.Sprintf("%s>%v", from, addr4(m.To)))
+	}
+	for to, n := range s.nodes {
+		group := slices.Contains(n.(Joiner).Groups(), addr4(m.To))
+		if to == from || s.deaf[to] || m.To != v4(to) && !group {
+			continue
+		}
+		if why := n.From(header.IPv4(inner(from, addr4(m.To).String())), ip); why != drop.None {
+			s.t.Errorf("%v > %v by %s at %s: %v", ip.Src(), ip.Dst(), from, to, why)
+			continue
+		}
+		n.Hear(v4(from), ip, s.now)
+	}
+}
+
+// send is what the engine does with a packet; it reports whether it went at once.
+func (s *segment) send(from, dst string) bool {
+	pkt := inner("2001:db8::"+from, dst)
+	pkt[6] = header.NoNextHeader
+	n := s.nodes[from]
+	to, why := n.To(header.IPv6(pkt))
+	switch why {
+	case drop.None:
+		s.deliver(from, Message{to, pkt})
+		return true
+	case drop.Unresolved:
+		if !n.Hold(pkt, s.now) {
+			s.t.Errorf("no room for a packet to %s", dst)
+		}
+	default:
+		s.t.Errorf("to %s: %v", dst, why)
+	}
+	return false
+}
+
+func (s *segment) want(what string, log ...string) {
+	s.t.Helper()
+	if got := strings.Join(s.log, ", "); got != strings.Join(log, ", ") {
+		s.t.Errorf("%s:\n got %s\nwant %s", what, got, strings.Join(log, ", "))
+	}
+	s.log = nil
+}
+
+const (
+	one, two  = "192.0.2.1", "198.51.100.2"
+	two6      = "2001:db8::198.51.100.2"
+	groupTwo6 = "239.192.100.2"
+)
+
+func TestNeighbourFoundAndKept(t *testing.T) {
+	s := newSegment(t, one, two)
+	s.run(10 * time.Second) // the routers that are not there
+	s.now = start
+	if s.send(one, two6) {
+		t.Error("sent to an unknown neighbour")
+	}
+	s.run(0)
+	s.want("resolution", "0s NS 192.0.2.1>"+groupTwo6, "0s NA 198.51.100.2>192.0.2.1")
+	if got := strings.Join(s.heard, ","); got != "192.0.2.1>198.51.100.2" {
+		t.Errorf("delivered %s", got)
+	}
+	// Reachable for 30 s: sent at once, and nobody asks.
+	s.run(29 * time.Second)
+	if !s.send(one, two6) {
+		t.Error("a reachable neighbour is not sent to")
+	}
+	// Then stale: the packet goes, by way of the speaker, and after 5 s a probe.
+	s.run(2 * time.Second)
+	if s.send(one, two6) {
+		t.Error("nobody notices that a neighbour is stale")
+	}
+	s.run(0)
+	if len(s.heard) != 3 {
+		t.Errorf("delivered %v", s.heard)
+	}
+	if !s.send(one, two6) {
+		t.Error("no sending in state DELAY")
+	}
+	s.want("until now")
+	s.run(6 * time.Second)
+	s.want("the probe", "36s NS 192.0.2.1>198.51.100.2", "36s NA 198.51.100.2>192.0.2.1")
+	if !s.send(one, two6) {
+		t.Error("not reachable after a probe")
+	}
+	// What it heard from us makes us stale to it, not unknown.
+	s.heard = nil
+	s.send(two, "2001:db8::192.0.2.1")
+	s.run(0)
+	if len(s.log) != 2 || s.heard == nil { // an entry for our link-local address is another
+		t.Errorf("%v, %v", s.log, s.heard)
+	}
+	if s.lost[one]+s.lost[two] != 0 {
+		t.Errorf("lost %v", s.lost)
+	}
+}
+
+func TestNeighbourThatIsNotThere(t *testing.T) {
+	s := newSegment(t, one, two)
+	s.run(10 * time.Second)
+	s.now = start
+	s.deaf[two] = true
+	for range 5 {
+		s.send(one, two6)
+	}
+	s.run(2500 * time.Millisecond)
+	s.want("asked for", "0s NS 192.0.2.1>"+groupTwo6, "1s NS 192.0.2.1>"+groupTwo6, "2s NS 192.0.2.1>"+groupTwo6)
+	if s.lost[one] != 2 { // of five, three wait
+		t.Errorf("lost %d before it is given up", s.lost[one])
+	}
+	s.run(time.Second)
+	if s.lost[one] != 5 || len(s.heard) > 0 {
+		t.Errorf("lost %d, delivered %v", s.lost[one], s.heard)
+	}
+	// It is asked for anew.
+	s.deaf[two] = false
+	s.send(one, two6)
+	s.run(0)
+	if len(s.heard) != 1 {
+		t.Errorf("delivered %v", s.heard)
+	}
+	// It goes away: sent to while there is hope, and forgotten then.
+	s.run(31 * time.Second)
+	s.deaf[two] = true
+	s.log = nil
+	s.now = start.Add(100 * time.Second)
+	s.send(one, two6)
+	s.run(7500 * time.Millisecond)
+	if !s.send(one, two6) {
+		t.Error("no sending in state PROBE")
+	}
+	s.want("probes", "1m45s NS 192.0.2.1>198.51.100.2", "1m46s NS 192.0.2.1>198.51.100.2", "1m47s NS 192.0.2.1>198.51.100.2")
+	s.run(time.Second)
+	if s.send(one, two6) {
+		t.Error("a neighbour that is gone is sent to")
+	}
+	// At rest there is nothing to wake up for.
+	s.run(time.Minute)
+	if _, _, again := s.nodes[one].Next(s.now); !again.IsZero() {
+		t.Errorf("at rest, again at %v", again.Sub(start))
+	}
+}
+
+// What an advertisement does to an entry (RFC 4861 section 7.2.5).
+func TestNeighbourAdvertised(t *testing.T) {
+	two6 := word6{linkLocal.value.hi, uint64(v4(two))}
+	other := linkOption(v4("198.51.100.77"))
+	for _, c := range []struct {
+		name                string
+		before              state
+		solicited, override bool
+		link                []byte
+		after               state
+		to                  string
+	}{
+		{"incomplete, no address", incomplete, true, true, nil, incomplete, ""},
+		{"incomplete, another's nonsense", incomplete, true, true, linkOption(v4("224.0.0.1")), incomplete, ""},
+		{"incomplete, ours", incomplete, true, true, linkOption(v4(one)), incomplete, ""},
+		{"incomplete, 14 bytes", incomplete, true, true, make([]byte, 14), incomplete, ""},
+		{"incomplete, solicited", incomplete, true, false, other, reachable, "198.51.100.77"},
+		{"incomplete, unsolicited", incomplete, false, false, other, delay, "198.51.100.77"}, // a packet waits
+		{"reachable, another address", reachable, true, false, other, stale, two},
+		{"reachable, override", reachable, true, true, other, reachable, "198.51.100.77"},
+		{"reachable, unsolicited override", reachable, false, true, other, stale, "198.51.100.77"},
+		{"stale, another address", stale, true, false, other, stale, two},
+		{"stale, no address", stale, true, false, nil, reachable, two},
+		{"stale, unsolicited", stale, false, false, nil, stale, two},
+		{"probe, solicited", probe, true, false, linkOption(v4(two)), reachable, two},
+		{"probe, another address", probe, true, false, other, probe, two},
+	} {
+		r := resolver(t, SixOverFour{}, at(one)).(*sixOverFour)
+		n := r.entry(two6, start)
+		if c.before == incomplete {
+			n.enter(incomplete, 0, start.Add(time.Second))
+			r.Hold(inner("fe80::192.0.2.1", two6.addr().String()), start)
+		} else {
+			n.enter(c.before, v4(two), start.Add(time.Second))
+		}
+		to := word6{linkLocal.value.hi, uint64(v4(one))}.addr()
+		r.Hear(v4(two), nd.Append(nil, two6.addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(),
+			Solicited: c.solicited, Override: c.override, Link: c.link}), start)
+		if n.state != c.after || n.link != v4(c.to) {
+			t.Errorf("%s: state %d at %v, want %d at %s", c.name, n.state, addr4(n.link), c.after, c.to)
+		}
+	}
+	r := resolver(t, SixOverFour{}, at(one)).(*sixOverFour)
+	r.Hear(v4(two), nd.Append(nil, two6.addr(), allNodes.addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(), Link: other}), start)
+	if r.cache.find(two6) != nil {
+		t.Error("an advertisement that nobody asked for makes an entry")
+	}
+}
+
+func TestNeighbourChecksWhetherFree(t *testing.T) {
+	r := resolver(t, SixOverFour{}, at(one)).(Speaker)
+	r.Next(start)
+	own := word6{linkLocal.value.hi, uint64(v4(one))}.addr()
+	r.Hear(v4(two), nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own}), start)
+	send, _, _ := r.Next(start)
+	if len(send) != 1 || send[0].To != v4("239.192.0.1") {
+		t.Fatalf("%v", send)
+	}
+	m, ok := nd.Parse(send[0].Packet)
+	if !ok || m.Solicited || !m.Override || m.Target != own {
+		t.Errorf("%+v", m)
+	}
+}
+
+// No flood takes more than its share, nor pushes out who is being spoken to.
+func TestNeighboursAreBounded(t *testing.T) {
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::1/64")).(*sixOverFour)
+	friend := word6{0x20010db8 << 32, 77}
+	r.entry(friend, start).enter(reachable, v4(two), start.Add(reachableTime))
+	pkt := make([]byte, 1400)
+	lost, held := 0, 0
+	for i := range 20000 {
+		copy(pkt, inner("2001:db8::1", word6{0x20010db8 << 32, uint64(i) + 1<<32}.addr().String()))
+		if r.Hold(pkt, start.Add(time.Duration(i))) {
+			held++
+		} else {
+			lost++
+		}
+		from := word6{linkLocal.value.hi, uint64(i) + 1<<33}.addr()
+		r.Hear(v4(two), nd.Append(nil, from, nd.SolicitedNode(from), &nd.Message{Type: nd.NeighborSolicitation, Target: from, Link: linkOption(v4(two))}), start.Add(time.Duration(i)))
+	}
+	entries := 0
+	r.cache.all(func(*neighbour) { entries++ })
+	if entries > 4096 || entries < 4000 || r.held > maxHeld {
+		t.Errorf("%d entries, %d bytes", entries, r.held)
+	}
+	if r.cache.find(friend) == nil {
+		t.Error("a neighbour in use had to go")
+	}
+	for now := start; now.Before(start.Add(5 * time.Second)); now = now.Add(time.Second) {
+		send, n, _ := r.Next(now)
+		lost += n
+		if len(send) > maxOutbox {
+			t.Errorf("%d messages at once", len(send))
+		}
+	}
+	if held+lost < 20000 || r.held != 0 {
+		t.Errorf("%d held, %d lost, %d bytes left", held, lost, r.held)
+	}
+}
+
+// Packets look neighbours up while the speaker changes them.
+func TestNeighboursConcurrently(t *testing.T) {
+	s := newSegment(t, one, two)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	out, in, outer := header.IPv6(inner("2001:db8::192.0.2.1", two6)), header.IPv6(inner(two6, "2001:db8::192.0.2.1")), header.IPv4(inner(two, one))
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if dst, why := s.nodes[one].To(out); why == drop.None && dst != v4(two) || why != drop.None && why != drop.Unresolved {
+					t.Errorf("%v, %v", addr4(dst), why)
+				}
+				if why := s.nodes[one].From(outer, in); why != drop.None {
+					t.Error(why)
+				}
+			}
+		})
+	}
+	for range 200 {
+		s.send(one, two6)
+		advertise(s.nodes[one], two, linkOption(v4(two)), time.Minute, s.now)
+		s.run(20 * time.Second)
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// What is learnt in passing lets go what waited, and what came too late to Hold
+// goes at once.
+func TestNeighbourKnownMeanwhile(t *testing.T) {
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
+	r.Next(start)
+	pkt := inner("2001:db8::192.0.2.1", two6)
+	r.Hold(pkt, start)
+	r.Next(start)
+	target := netip.MustParseAddr(two6)
+	own := netip.MustParseAddr("2001:db8::192.0.2.1")
+	r.Hear(v4(two), nd.Append(nil, target, nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own, Link: linkOption(v4(two))}), start)
+	r.Hold(pkt, start)
+	send, lost, _ := r.Next(start)
+	var types []string
+	for _, m := range send {
+		if m.To != v4(two) {
+			t.Errorf("sent to %v", addr4(m.To))
+		}
+		types = append(types, fmt.Sprint(len(m.Packet)))
+	}
+	if got := strings.Join(types, " "); got != "40 72 40" || lost != 0 { // what waited, the answer, what came late
+		t.Errorf("%s, %d lost", got, lost)
+	}
+	if r.Hear(v4(two), pkt, start) {
+		t.Error("data are kept from the interface")
+	}
+	bad := nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own})
+	bad[7] = 1
+	if !r.Hear(v4(two), bad, start) {
+		t.Error("bad neighbour discovery is for the interface")
+	}
+	if r.Hold(pkt[:39], start) || r.Hold(inner("2001:db8::192.0.2.1", "3fff::1"), start) {
+		t.Error("what goes nowhere is held")
+	}
+	advertise(r, two, nil, time.Hour, start)
+	learnt := r.Learnt().Addresses[0].Prefix.Addr()
+	r.Hear(v4(two), nd.Append(nil, target, learnt, &nd.Message{Type: nd.NeighborSolicitation, Target: learnt}), start)
+	if send, _, _ := r.Next(start); len(send) != 1 || send[0].To != v4(two) {
+		t.Errorf("a learnt address is not defended: %v", send)
+	}
+}
