@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/hex"
+	"net/netip"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -10,7 +11,10 @@ import (
 )
 
 // sixRD is the keys of mode 6rd.
-type sixRD struct{ resolve.SixRD }
+type sixRD struct {
+	resolve.SixRD
+	common netip.Prefix // the IPv4 bits that all customers have in common
+}
 
 func readMaskLen(r *report, e entry, m *sixRD) {
 	if n, err := parseInt(e.text); e.kind == unstable.Integer && err == nil && n == 32 {
@@ -69,6 +73,7 @@ func (m *sixRD) finish(r *report, d *draft) resolve.Mechanism {
 	case m.Role == resolve.RoleCE && !d.state.set["option212"]:
 		d.need(r, "border_relay", `the border relay's IPv4 address or its DNS name, or set role to "br"`)
 	}
+	m.finishCommon(r, d)
 	if from == "" || !d.state.good(from) || d.state.bad["mask_len"] {
 		return m.SixRD
 	}
@@ -81,4 +86,19 @@ func (m *sixRD) finish(r *report, d *draft) resolve.Mechanism {
 			from, m.Prefix, bits, n)
 	}
 	return m.SixRD
+}
+
+// finishCommon takes the common bits, which say how many they are, from v4_common:
+// that of a border relay's address are not those of its customers.
+func (m *sixRD) finishCommon(r *report, d *draft) {
+	if !m.common.IsValid() {
+		return
+	}
+	if _, given := d.values["mask_len"]; !given && !d.state.set["option212"] {
+		m.MaskLen = m.common.Bits()
+	}
+	if m.MaskLen != m.common.Bits() && !d.state.bad["mask_len"] && !d.state.bad["option212"] {
+		r.add(d.values["v4_common"], "v4_common is %v, but %d bits of the IPv4 address are left out: give it that prefix length", m.common, m.MaskLen)
+	}
+	m.Common = m.common.Addr()
 }

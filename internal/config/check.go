@@ -25,6 +25,9 @@ func (d *draft) checkLoop(r *report) {
 	}
 	loop := func(key string, prefixes []netip.Prefix, at []pos) {
 		for i, prefix := range prefixes {
+			if key == "allowed" && prefix.Bits() == 0 {
+				continue // everything else is behind the peer; no route follows from it
+			}
 			for remote, p := range remotes.Subnets(prefix.Masked()) { // one example is enough
 				r.add(at[i], "%s has %v, which holds remote %v%s, so that outer packets would go into the tunnel again: %s",
 					key, prefix, remote.Addr(), p.whose(), wayOut)

@@ -21,7 +21,9 @@ func (m *isatap) finish(r *report, d *draft) resolve.Mechanism {
 		if at, given := d.values["prefix"]; given {
 			r.add(at, "prefix is what a router advertises: leave it out, or set router to true")
 		}
-		d.need(r, "routers", `the addresses or DNS names of the routers, such as ["isatap.example.com"], or set router to true`)
+		if len(d.Address) == 0 { // with an address of its own a host reaches the others on the link
+			d.need(r, "routers", `the addresses or DNS names of the routers, such as ["isatap.example.com"], or set router to true`)
+		}
 	}
 	return m.ISATAP
 }

@@ -43,6 +43,7 @@ var mechanisms = []mechanism{
 		{"mask_len", readMaskLen},
 		{"border_relay", hostsOf(func(m *sixRD) *[]Host { return &m.Relays })},
 		{"option212", readOption212},
+		{"v4_common", prefixOf(4, func(m *sixRD) *netip.Prefix { return &m.common })},
 		{"role", readRole6rd},
 	}, (*sixRD).finish),
 	row("isatap", isatap{}, []key[*isatap]{

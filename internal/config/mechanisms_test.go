@@ -82,6 +82,9 @@ func TestMechanisms(t *testing.T) {
 			`4:9: local is "auto", but mode "6rd" has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`},
 		{tunnel("6rd", "auto", "") + "prefix = '2001:db8::/32'\nborder_relay = '192.0.2.9'\n", ""},
 		{tunnel("6rd", "auto", "") + "prefix = '2001:db8::/32'\nborder_relay = ['192.0.2.9', 'br.example']\nmask_len = 8\n", ""},
+		{tunnel("6rd", "192.0.2.1", "") + "prefix = '2001:db8::/40'\nv4_common = '10.0.0.0/8'\n", ""},
+		{tunnel("6rd", "192.0.2.1", "") + "prefix = '2001:db8::/40'\nv4_common = '10.0.0.0/8'\nmask_len = 10\n",
+			"6:13: v4_common is 10.0.0.0/8, but 10 bits of the IPv4 address are left out: give it that prefix length"},
 		{tunnel("6rd", "auto", "") + "prefix = '2001:db8::/40'\nborder_relay = ['192.0.2.9', 'a..b', '2001:db8::1', 1]\nmask_len = 7\n",
 			lines(
 				"5:10: prefix has 2001:db8::/40, and with 25 bits of IPv4 addresses a customer's prefix would be /65, longer than /64: choose a shorter prefix, or a larger mask length",

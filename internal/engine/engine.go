@@ -179,6 +179,10 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			return nil
 		case t := <-e.learnt:
 			t.learn()
+			e.stale = true // the groups to join may have changed
+			if err := e.arrange(); err != nil {
+				return err
+			}
 		case l := <-e.prober.lessons:
 			l.p.lesson = l
 			if err := e.evaluateOne(l.p); err != nil {

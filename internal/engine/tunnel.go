@@ -209,7 +209,7 @@ func (t *tunnel) open(lost func()) error {
 		Queues:    t.queues,
 		Offload:   t.offload(),
 
-		NoLinkLocal: t.automatic(),
+		NoLinkLocal: t.automatic() || t.cfg.Hub,
 	})
 	if err != nil {
 		return err

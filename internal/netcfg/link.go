@@ -31,7 +31,7 @@ type Settings struct {
 	Routes    []netip.Prefix
 	Queues    int // at least 1
 	// NoLinkLocal keeps the kernel from making an IPv6 link-local address, which
-	// says nothing to the neighbours of an automatic tunnel.
+	// says nothing to the neighbours of an automatic tunnel, and is none of a hub's.
 	NoLinkLocal bool
 	Offload     tun.Offload
 }
