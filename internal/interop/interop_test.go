@@ -37,7 +37,8 @@ const (
 		ip link set ipip6 up
 		ip addr add 10.0.0.1/30 dev ipip6`
 	tearDown = `
-		for d in ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
+		for d in far ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
+		ip link set sit0 down; ip -6 addr flush dev lo scope global
 		ip route flush cache; ip -6 route flush cache`
 )
 
@@ -52,7 +53,7 @@ func TestDouble(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("encap limit of kernel %s, of sixfourd %s", c.kernel, strings.Trim(c.daemon, `"`)), func(t *testing.T) {
 			kernel(t, fmt.Sprintf(sit, ours, "fc00::1/64")+fmt.Sprintf(double, c.kernel))
-			w := watch(t)
+			w := watch(t, protocol41)
 			daemon(t, lab.ns, `
 				mode = "4in6in4"
 				local = "`+ours+`"
@@ -64,8 +65,8 @@ func TestDouble(t *testing.T) {
 			if strings.Trim(c.daemon, `"`) == c.kernel {
 				sameMTU(t, "six0", "ipip6")
 			}
-			both(t, way{"IPv4 in IPv6 in IPv4", "10.0.0.2", "10.0.0.1", "ipip6"})
-			both(t, way{"IPv6 in IPv4", "fc00::2", "fc00::1", "sit6to4"})
+			both(t, way{"IPv4 in IPv6 in IPv4", "10.0.0.2", "10.0.0.1", "ipip6"}, full)
+			both(t, way{"IPv6 in IPv4", "fc00::2", "fc00::1", "sit6to4"}, full)
 			w.report(t, c.daemon != `"none"`, c.kernel != "none")
 		})
 	}
@@ -74,14 +75,14 @@ func TestDouble(t *testing.T) {
 // The daemon's 6in4 against a sit device.
 func Test6in4(t *testing.T) {
 	kernel(t, fmt.Sprintf(sit, ours, "2001:db8:6::1/64"))
-	w := watch(t)
+	w := watch(t, protocol41)
 	daemon(t, lab.ns, `
 		mode = "6in4"
 		local = "`+ours+`"
 		remote = "`+theirs+`"
 		address = ["2001:db8:6::2/64"]`)
 	sameMTU(t, "six0", "sit6to4")
-	both(t, way{"IPv6 in IPv4", "2001:db8:6::2", "2001:db8:6::1", "sit6to4"})
+	both(t, way{"IPv6 in IPv4", "2001:db8:6::2", "2001:db8:6::1", "sit6to4"}, full)
 	w.report(t, false, false)
 }
 
@@ -97,10 +98,10 @@ func sameMTU(t *testing.T, ours, theirs string) {
 }
 
 // both exchanges traffic in both directions.
-func both(t *testing.T, w way) {
+func both(t *testing.T, w way, l load) {
 	t.Run(w.layers, func(t *testing.T) {
-		exchange(t, daemonEnd{lab.ns}, kernelEnd{lab.ns}, netip.MustParseAddr(w.theirs), "six0")
-		exchange(t, kernelEnd{lab.ns}, daemonEnd{lab.ns}, netip.MustParseAddr(w.ours), w.device)
+		exchange(t, daemonEnd{lab.ns}, kernelEnd{lab.ns}, netip.MustParseAddr(w.theirs), "six0", l)
+		exchange(t, kernelEnd{lab.ns}, daemonEnd{lab.ns}, netip.MustParseAddr(w.ours), w.device, l)
 	})
 }
 

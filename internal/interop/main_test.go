@@ -22,7 +22,9 @@ const (
 	tap       = "tap0"
 	ours      = "203.0.113.2" // on the tap
 	theirs    = "203.0.113.1" // on the machine's eth0
-	guestPort = 7000          // of the traffic server in the machine
+	ours6     = "fd00::2"     // the same over IPv6
+	theirs6   = "fd00::1"
+	guestPort = 7000 // of the traffic server in the machine
 )
 
 // lab is what all tests share; making it takes longer than most of them.
@@ -74,8 +76,15 @@ func setUp(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer lab.vm.Close()
-	if err := lab.ns.AddAddr(tap, netip.MustParsePrefix(ours+"/24")); err != nil {
-		return 1, err
+	for _, s := range []string{"accept_ra", "router_solicitations"} {
+		if err := lab.ns.Sysctl("net/ipv6/conf/"+tap+"/"+s, "0"); err != nil {
+			return 1, err
+		}
+	}
+	for _, a := range []string{ours + "/24", ours6 + "/64"} {
+		if err := lab.ns.AddAddr(tap, netip.MustParsePrefix(a)); err != nil {
+			return 1, err
+		}
 	}
 	for _, program := range []string{"guest", "sixfourd"} {
 		if err := lab.vm.Put(ctx, filepath.Join(tmp, program), "/bin/"+program); err != nil {
@@ -83,13 +92,13 @@ func setUp(m *testing.M) (code int, err error) {
 		}
 	}
 	out, err := lab.vm.Run(ctx, fmt.Sprintf(`set -e
-		echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6 # it would ask for routers
-		echo 0 >/proc/sys/net/ipv4/icmp_ratelimit         # no error is held back
-		ip addr add %s/24 dev eth0; ip link set eth0 up
+		cd /proc/sys/net; for s in accept_ra router_solicitations accept_dad; do echo 0 >ipv6/conf/eth0/$s; done
+		for s in ipv4/icmp_ratelimit ipv6/icmp/ratelimit; do echo 0 >$s; done # no error is held back
+		ip addr add %s/24 dev eth0; ip addr add %s/64 dev eth0; ip link set eth0 up
 		guest serve %d >/run/serve 2>&1 &
 		until [ -s /run/serve ]; do sleep 0.1; done
 		grep -q '^ready' /run/serve || { cat /run/serve >&2; exit 1; }
-		uname -r`, theirs, guestPort))
+		uname -r`, theirs, theirs6, guestPort))
 	if err != nil {
 		return 1, err
 	}

@@ -56,7 +56,7 @@ func TestKernelBesideUs(t *testing.T) {
 	// and how many errors the kernel sent.
 	pinged := func(when string) (answers, errors int) {
 		t.Helper()
-		w := watch(t)
+		w := watch(t, protocol41)
 		r, err := rig.Ping(t.Context(), lab.ns, there, rig.PingOptions{Count: 5, Timeout: 2 * time.Second, Interval: 100 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
@@ -84,12 +84,12 @@ func TestKernelBesideUs(t *testing.T) {
 	if answers, errors := pinged("sixfourd, with its shield"); answers != 5 || errors > 0 {
 		t.Error("the kernel should not answer any more")
 	}
-	w := watch(t)
+	w := watch(t, protocol41)
 	for _, way := range []struct {
 		from end
 		to   netip.Addr
 	}{{daemonEnd{lab.ns}, there}, {kernelEnd{lab.ns}, here}} {
-		tr, err := way.from.tcp(t.Context(), way.to, tcpBytes)
+		tr, err := way.from.tcp(t.Context(), way.to, full.tcpBytes)
 		if err != nil {
 			t.Errorf("TCP to %v: %v", way.to, err)
 			continue

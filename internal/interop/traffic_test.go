@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -51,12 +49,15 @@ type kernelEnd struct{ ns *rig.Namespace }
 
 func (kernelEnd) name() string { return "kernel" }
 
+// mtu is the device's, or what a router has announced, if that is less.
 func (kernelEnd) mtu(ctx context.Context, dev string) (int, error) {
-	out, err := lab.vm.Run(ctx, "cat /sys/class/net/"+dev+"/mtu")
+	out, err := lab.vm.Run(ctx, "cat /sys/class/net/"+dev+"/mtu /proc/sys/net/ipv6/conf/"+dev+"/mtu")
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.TrimSpace(out))
+	var link, announced int
+	_, err = fmt.Sscan(out, &link, &announced)
+	return min(link, announced), err
 }
 
 // guest runs the traffic program in the machine; request is its Request.
@@ -117,18 +118,29 @@ func report(t *testing.T, format string, args ...any) {
 	fmt.Fprintf(t.Output(), format+"\n", args...)
 }
 
-// What each exchange sends. The machine is slow: datagrams come at a pace that
-// it can follow, and nobody is in a hurry.
+// load is how much an exchange sends.
+type load struct {
+	pings    int // small ones, and as many large ones
+	tcpBytes int64
+	copies   int // datagrams of each size
+}
+
+// Where there are many modes to try, little must do for each.
+var (
+	full  = load{20, 5_000_000, 3}
+	brief = load{8, 1_000_000, 1}
+)
+
+// The machine is slow: datagrams come at a pace that it can follow, and nobody is
+// in a hurry.
 const (
-	pings    = 20
-	tcpBytes = 5_000_000
 	pace     = 20 * time.Millisecond
 	patience = 15 * time.Second // for the last answer
 )
 
 // exchange sends everything from one end to the other. The interface that it
 // leaves by says how large a packet can be.
-func exchange(t *testing.T, from, to end, dst netip.Addr, dev string) {
+func exchange(t *testing.T, from, to end, dst netip.Addr, dev string, l load) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	mtu, err := from.mtu(ctx, dev)
@@ -142,9 +154,9 @@ func exchange(t *testing.T, from, to end, dst netip.Addr, dev string) {
 	way := fmt.Sprintf("%s to %s at %v", from.name(), to.name(), dst)
 
 	for _, o := range []rig.PingOptions{
-		{Count: pings, Size: 56, Timeout: patience},
-		{Count: pings, Size: mtu - overhead, DF: true, Timeout: patience},
-		{Count: pings / 4, Size: 3 * mtu, Timeout: patience},
+		{Count: l.pings, Size: 56, Timeout: patience},
+		{Count: l.pings, Size: mtu - overhead, DF: true, Timeout: patience},
+		{Count: l.pings / 4, Size: 3 * mtu, Timeout: patience},
 	} {
 		r, err := from.ping(ctx, dst, o)
 		what := fmt.Sprintf("ping %s: %d packets of %d bytes", way, r.Sent, o.Size+overhead)
@@ -159,7 +171,7 @@ func exchange(t *testing.T, from, to end, dst netip.Addr, dev string) {
 		report(t, "%s, %d lost, median RTT %v", what, r.Sent-r.Received, r.RTTs[len(r.RTTs)/2].Round(10*time.Microsecond))
 	}
 
-	tr, err := from.tcp(ctx, dst, tcpBytes)
+	tr, err := from.tcp(ctx, dst, l.tcpBytes)
 	if err != nil {
 		t.Errorf("TCP %s: %v", way, err)
 	} else {
@@ -169,7 +181,7 @@ func exchange(t *testing.T, from, to end, dst netip.Addr, dev string) {
 	// Around the MTU, and far above it.
 	var sizes []int
 	for _, s := range []int{rig.MinDatagram, 100, 576, 1000, 1200, mtu - overhead - 1, mtu - overhead, mtu - overhead + 1, 2 * mtu, 4000, 8000, 16000} {
-		sizes = append(sizes, s, s, s)
+		sizes = append(sizes, slices.Repeat([]int{s}, l.copies)...)
 	}
 	ds, err := from.udp(ctx, dst, sizes, rig.UDPOptions{Interval: pace, Timeout: patience})
 	what := fmt.Sprintf("UDP  %s: %d datagrams of %d to %d bytes", way, len(ds), sizes[0], sizes[len(sizes)-1])

@@ -14,8 +14,20 @@ import (
 	"sixfour/internal/rig"
 )
 
+// outside is what the packets of a tunnel look like from outside.
+type outside struct {
+	version  int
+	protocol byte
+	// echoes means that probes of the path MTU go to the kernel's outer address,
+	// because nobody need answer inside.
+	echoes bool
+}
+
+var protocol41 = outside{version: 4, protocol: unix.IPPROTO_IPV6}
+
 // wire counts what goes over the tap, while a test sends through the tunnel.
 type wire struct {
+	outside
 	capture *rig.Capture
 	stop    context.CancelFunc
 	ended   sync.WaitGroup
@@ -28,19 +40,20 @@ type wire struct {
 // side is one direction.
 type side struct {
 	packets, bytes int
-	largest        int // bytes of IPv4 packet
+	largest        int // bytes of IP packet
 	fragments      int // of the outer packet
 	limits         int // packets with a tunnel encapsulation limit
+	echoes         int
 }
 
-func watch(t *testing.T) *wire {
+func watch(t *testing.T, o outside) *wire {
 	t.Helper()
 	c, err := lab.ns.Capture(tap)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	w := &wire{capture: c, stop: stop}
+	w := &wire{outside: o, capture: c, stop: stop}
 	w.ended.Go(func() {
 		for w.err == nil {
 			w.err = w.next(ctx)
@@ -67,30 +80,95 @@ func (w *wire) next(ctx context.Context) error {
 }
 
 func (w *wire) count(f rig.Frame) {
-	p := f.Packet()
-	if f.Type == unix.ETH_P_ARP {
-		return
-	}
-	if f.Type != unix.ETH_P_IP || len(p) < 20 || p[9] != unix.IPPROTO_IPV6 {
-		w.strange = append(w.strange, p)
+	p, ok := dissect(f.Packet())
+	if f.Type == unix.ETH_P_ARP || ok && p.isLinks() {
 		return
 	}
 	s := &w.got
 	if f.Outgoing {
 		s = &w.sent
 	}
-	length := int(binary.BigEndian.Uint16(p[2:]))
+	switch {
+	case ok && p.version == w.version && p.protocol == w.protocol:
+	case ok && p.version == w.version && p.isEcho() && w.echoes:
+		s.echoes++
+		return
+	default:
+		w.strange = append(w.strange, f.Packet())
+		return
+	}
 	s.packets++
-	s.bytes += length
-	s.largest = max(s.largest, length)
-	if binary.BigEndian.Uint16(p[6:])&0x3fff != 0 { // MF, or an offset
+	s.bytes += p.length
+	s.largest = max(s.largest, p.length)
+	if p.fragment {
 		s.fragments++
 	}
-	// The option stands in a destination options header, right behind the IPv6
-	// header of the second layer.
-	if inner := p[int(p[0]&0x0f)*4:]; len(inner) > 43 && inner[0]>>4 == 6 && inner[6] == unix.IPPROTO_DSTOPTS && inner[42] == 4 {
+	if p.limited {
 		s.limits++
 	}
+}
+
+// dissected is an outer packet.
+type dissected struct {
+	version  int
+	protocol byte // behind the extension headers
+	length   int
+	fragment bool
+	limited  bool // it, or IPv6 right inside IPv4, has an encapsulation limit
+	dst      []byte
+	payload  []byte
+}
+
+func dissect(b []byte) (p dissected, ok bool) {
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		p = dissected{
+			version: 4, protocol: b[9], length: int(binary.BigEndian.Uint16(b[2:])), dst: b[16:20],
+			fragment: binary.BigEndian.Uint16(b[6:])&0x3fff != 0, // MF, or an offset
+			payload:  b[min(len(b), int(b[0]&0x0f)*4):],
+		}
+		p.limited = p.protocol == unix.IPPROTO_IPV6 && hasLimit(p.payload)
+		return p, true
+	case len(b) >= 40 && b[0]>>4 == 6:
+		p = dissected{version: 6, protocol: b[6], length: 40 + int(binary.BigEndian.Uint16(b[4:])), dst: b[24:40], limited: hasLimit(b), payload: b[40:]}
+	default:
+		return p, false
+	}
+	for len(p.payload) >= 8 && (p.protocol == unix.IPPROTO_FRAGMENT || p.protocol == unix.IPPROTO_DSTOPTS || p.protocol == unix.IPPROTO_HOPOPTS) {
+		p.fragment = p.fragment || p.protocol == unix.IPPROTO_FRAGMENT
+		n := 8 + 8*int(p.payload[1])
+		if p.protocol == unix.IPPROTO_FRAGMENT {
+			n = 8
+		}
+		p.protocol, p.payload = p.payload[0], p.payload[min(n, len(p.payload)):]
+	}
+	return p, true
+}
+
+// hasLimit: the option stands in a destination options header, right behind the
+// IPv6 header.
+func hasLimit(b []byte) bool {
+	return len(b) > 43 && b[0]>>4 == 6 && b[6] == unix.IPPROTO_DSTOPTS && b[42] == 4
+}
+
+// isLinks reports whether a packet is one by which IPv6 neighbours find each other
+// (RFC 4861, RFC 3810), as ARP is for IPv4.
+func (p dissected) isLinks() bool {
+	return p.version == 6 && p.protocol == unix.IPPROTO_ICMPV6 && len(p.payload) > 0 && (p.dst[0] == 0xff || 133 <= p.payload[0] && p.payload[0] <= 137)
+}
+
+// isEcho reports whether a packet is an ICMP echo request or reply.
+func (p dissected) isEcho() bool {
+	if len(p.payload) == 0 {
+		return false
+	}
+	switch typ := p.payload[0]; p.protocol {
+	case unix.IPPROTO_ICMP:
+		return typ == 8 || typ == 0
+	case unix.IPPROTO_ICMPV6:
+		return typ == 128 || typ == 129
+	}
+	return false
 }
 
 // unreachable ends the count, and is how many ICMP port unreachables came from
@@ -102,8 +180,8 @@ func (w *wire) unreachable() (n int) {
 	})
 }
 
-// report ends the count, and checks what must hold of any exchange: protocol 41
-// and nothing else, never more than the link carries, and an encapsulation
+// report ends the count, and checks what must hold of any exchange: packets of the
+// tunnel and nothing else, never more than the link carries, and an encapsulation
 // limit where it was asked for, and nowhere else.
 func (w *wire) report(t *testing.T, oursLimited, theirsLimited bool) {
 	t.Helper()

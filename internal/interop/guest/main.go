@@ -5,6 +5,7 @@
 //	guest ping REQUEST    send, and print the result
 //	guest tcp REQUEST
 //	guest udp REQUEST
+//	guest raw REQUEST
 //
 // Requests and results are JSON: see Request, and rig's results. Whatever was not
 // even sent makes it fail.
@@ -30,6 +31,7 @@ type Request struct {
 	Bytes int64 // tcp
 	Sizes []int // udp
 	UDP   rig.UDPOptions
+	Raw   []byte // raw: a whole IPv4 packet
 }
 
 // patience ends what hangs.
@@ -44,7 +46,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) != 2 {
-		return errors.New("usage: guest serve PORT | ping REQUEST | tcp REQUEST | udp REQUEST")
+		return errors.New("usage: guest serve PORT | ping REQUEST | tcp REQUEST | udp REQUEST | raw REQUEST")
 	}
 	if args[0] == "serve" {
 		return serve(args[1])
@@ -75,6 +77,13 @@ func send(op string, r Request) (any, error) {
 			err = errors.Join(err, d.Err)
 		}
 		return ds, err
+	case "raw":
+		out, err := (*rig.Namespace)(nil).OpenRaw()
+		if err != nil {
+			return nil, err
+		}
+		defer out.Close()
+		return nil, out.Send(r.Raw)
 	}
 	return nil, fmt.Errorf("what is %s?", op)
 }

@@ -1,0 +1,183 @@
+//go:build interop
+
+package interop
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
+)
+
+// counterpart is a mode of ours and the kernel's device for it, far.
+type counterpart struct {
+	name    string
+	devices string // commands in the machine
+	section string // of the configuration, without the outer addresses
+	outside
+	limits int // both add an encapsulation limit of as much; 0: none
+	ways   []way
+}
+
+// What the kernel's devices are made with, and where the daemon's ends are.
+const (
+	over4, ends4 = ` local ` + theirs + ` remote ` + ours + ` ttl 64 `, `
+		local = "` + ours + `"
+		remote = "` + theirs + `"`
+	over6, ends6 = ` local ` + theirs6 + ` remote ` + ours6 + ` hoplimit 64 `, `
+		local = "` + ours6 + `"
+		remote = "` + theirs6 + `"`
+)
+
+// Addresses inside, of the device and in the configuration.
+const (
+	inside4 = `
+		ip addr add 10.0.0.1/30 dev far; ip link set far up`
+	inside6 = `
+		ip addr add 2001:db8:6::1/64 dev far nodad; ip link set far up`
+	insideBoth = inside4 + inside6
+	own4       = `
+		address = ["10.0.0.2/30"]`
+	own6 = `
+		address = ["2001:db8:6::2/64"]`
+	ownBoth = `
+		address = ["10.0.0.2/30", "2001:db8:6::2/64"]`
+)
+
+var (
+	gre4 = outside{4, unix.IPPROTO_GRE, true}
+	gre6 = outside{6, unix.IPPROTO_GRE, true}
+
+	ipv4 = way{"IPv4", "10.0.0.2", "10.0.0.1", "far"}
+	ipv6 = way{"IPv6", "2001:db8:6::2", "2001:db8:6::1", "far"}
+)
+
+var counterparts = []counterpart{
+	{
+		name:    "4in4, ipip",
+		devices: `ip link add far type ipip` + over4 + inside4,
+		section: `mode = "4in4"` + ends4 + own4,
+		outside: outside{4, unix.IPPROTO_IPIP, true},
+		ways:    []way{ipv4},
+	}, {
+		name:    "gre",
+		devices: `ip link add far type gre` + over4 + insideBoth,
+		section: `mode = "gre"` + ends4 + ownBoth,
+		outside: gre4,
+		ways:    []way{ipv4, ipv6},
+	}, {
+		name:    "gre, key",
+		devices: `ip link add far type gre` + over4 + `key 42` + insideBoth,
+		section: `mode = "gre"
+			key = 42` + ends4 + ownBoth,
+		outside: gre4,
+		ways:    []way{ipv4, ipv6},
+	}, {
+		name:    "gre, key, checksum and sequence",
+		devices: `ip link add far type gre` + over4 + `key 10.20.30.40 csum seq` + insideBoth,
+		section: `mode = "gre"
+			key = "10.20.30.40"
+			checksum = true
+			sequence = true` + ends4 + ownBoth,
+		outside: gre4,
+		ways:    []way{ipv4, ipv6},
+	}, {
+		name:    "4in6, ip6tnl",
+		devices: `ip link add far type ip6tnl mode ipip6` + over6 + `encaplimit none` + inside4,
+		section: `mode = "4in6"` + ends6 + own4,
+		outside: outside{6, unix.IPPROTO_IPIP, true},
+		ways:    []way{ipv4},
+	}, {
+		name:    "4in6, ip6tnl, encap limit",
+		devices: `ip link add far type ip6tnl mode ipip6` + over6 + inside4,
+		section: `mode = "4in6"
+			encap_limit = 4` + ends6 + own4,
+		outside: outside{6, unix.IPPROTO_IPIP, true},
+		limits:  4,
+		ways:    []way{ipv4},
+	}, {
+		name:    "6in6, ip6tnl",
+		devices: `ip link add far type ip6tnl mode ip6ip6` + over6 + `encaplimit none` + inside6,
+		section: `mode = "6in6"` + ends6 + own6,
+		outside: outside{6, unix.IPPROTO_IPV6, true},
+		ways:    []way{ipv6},
+	}, {
+		name:    "6in6, ip6tnl, encap limit",
+		devices: `ip link add far type ip6tnl mode ip6ip6` + over6 + inside6,
+		section: `mode = "6in6"
+			encap_limit = 4` + ends6 + own6,
+		outside: outside{6, unix.IPPROTO_IPV6, true},
+		limits:  4,
+		ways:    []way{ipv6},
+	}, {
+		name:    "gre6, ip6gre",
+		devices: `ip link add far type ip6gre` + over6 + `encaplimit none` + insideBoth,
+		section: `mode = "gre6"` + ends6 + ownBoth,
+		outside: gre6,
+		ways:    []way{ipv4, ipv6},
+	}, {
+		name:    "gre6, ip6gre, encap limit, key, checksum and sequence",
+		devices: `ip link add far type ip6gre` + over6 + `key 42 csum seq` + insideBoth,
+		section: `mode = "gre6"
+			key = 42
+			checksum = true
+			sequence = true
+			encap_limit = 4` + ends6 + ownBoth,
+		outside: gre6,
+		limits:  4,
+		ways:    []way{ipv4, ipv6},
+	}, {
+		name: "gre6 over 6in4, ip6gre over sit",
+		devices: `ip link add sit6to4 type sit` + over4 + `
+			ip addr add fc00::1/64 dev sit6to4 nodad; ip link set sit6to4 up
+			ip link add far type ip6gre local fc00::1 remote fc00::2 encaplimit none` + insideBoth,
+		section: `
+			stack = ["gre6", "6in4"]
+			local6 = "fc00::2"
+			remote6 = "fc00::1"` + ends4 + ownBoth,
+		outside: outside{4, unix.IPPROTO_IPV6, true},
+		ways:    []way{ipv4, ipv6},
+	},
+}
+
+// The configured modes against the kernel's devices for them.
+func TestModes(t *testing.T) {
+	for _, c := range counterparts {
+		t.Run(c.name, func(t *testing.T) {
+			kernel(t, "\n"+c.devices)
+			socket := daemon(t, lab.ns, c.section)
+			w := watch(t, c.outside)
+			sameMTU(t, "six0", "far")
+			for _, way := range c.ways {
+				both(t, way, brief)
+			}
+			w.report(t, c.limits > 0, c.limits > 0)
+			probed(t, socket)
+		})
+	}
+}
+
+// probed checks that the kernel has answered probes of the path MTU, which the
+// exchange, with its large packets, has given reason for.
+func probed(t *testing.T, socket string) {
+	t.Helper()
+	s := counted(t, socket)
+	report(t, "path MTU %d, by %s; %d probes, %d answered", s.State.PathMTU, s.State.PathMTUBy, s.Probes.Sent, s.Probes.Answered)
+	if s.Probes.Answered == 0 || s.State.PathMTU != wide {
+		t.Errorf("probes: %+v; state: %+v", s.Probes, s.State)
+	}
+}
+
+// counted reports what the daemon has counted.
+func counted(t *testing.T, socket string) engine.TunnelStatus {
+	t.Helper()
+	s, err := control.Status(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := s.Tunnels[0]
+	report(t, "sixfourd carried %d packets in, %d out; dropped %v in, %v out", one.In.Packets, one.Out.Packets, one.In.Drops, one.Out.Drops)
+	return one
+}
