@@ -40,9 +40,9 @@ const (
 	mid6    = "local6 = \"fd00:6::%[1]d\"\nremote6 = \"fd00:6::%[2]d\"\n"
 )
 
-// tunnelOf is the [[tunnel]] of one end, 1 or 2.
+// tunnelOf is the [[tunnel]] of one end, 1 or 2; 5 is a third one.
 func tunnelOf(text string, self int) string {
-	hex := [...]string{1: "0a", 2: "14"}
+	hex := [...]string{1: "0a", 2: "14", 5: "32"}
 	return "[[tunnel]]\nname = \"six0\"\n" + fmt.Sprintf(text, self, 3-self, hex[self])
 }
 
