@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/encap/header"
 	"sixfour/internal/pathmtu"
 )
 
