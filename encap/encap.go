@@ -151,12 +151,15 @@ func (s *Stack) LimitBack(version int) TunnelMTU {
 }
 
 // LimitTo is Limit for the destination of a packet of which the header is there,
-// and for the encapsulation limit that it carries.
+// for the encapsulation limit that it carries, and for its DF.
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	version := header.Version(inner)
 	limit := s.Limit(version)
 	if limit == 0 {
 		return 0
+	}
+	if version == 4 && !header.IPv4(inner).MayFragment() {
+		limit = TunnelMTU(s.enter4.whole)
 	}
 	if version == 6 {
 		if t, _, found := s.limited(header.IPv6(inner)); found {
@@ -257,7 +260,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	switch {
 	case t == nil:
 		return nil, drop.WrongFamily
-	case len(b)-off+len(tail) > t.limit:
+	case len(b)-off+len(tail) > t.limit, f.df && len(b)-off+len(tail) > t.whole:
 		return nil, drop.TooBig
 	}
 	start, r := t.put(b, off, len(tail), f)
@@ -304,24 +307,28 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.in[i].decapsulate(pkt)
+		if taken && r == drop.None {
+			pkt = inner
+			continue
+		}
 		if !taken && i < len(s.in)-1 && s.passes(i, pkt, r) {
 			break
 		}
 		switch {
 		case r == drop.Fragment && header.Version(pkt) == 6:
 			return pkt, r
-		case r != drop.None:
-			return nil, r
-		case !taken:
-			return nil, drop.UnknownProtocol
+		case r == drop.None:
+			r = drop.UnknownProtocol
 		}
-		pkt = inner
-	}
-	r := s.sources.Check(pkt)
-	if r != drop.None && r != drop.OwnSource {
 		return nil, r
 	}
-	return pkt, r
+	if r := s.sources.Check(pkt); r != drop.None {
+		if r == drop.OwnSource {
+			return pkt, r
+		}
+		return nil, r
+	}
+	return pkt, drop.None
 }
 
 // passes reports whether a packet that a layer did not take, for a reason, is an

@@ -83,7 +83,7 @@ func (g golden) stack(t *testing.T, o encap.Options, rec *encap.Record) *encap.S
 // carried splits an outer packet of the captures into its delivery header and the
 // inner packet, with gopacket and not with our own code. Not ok: it is none.
 func carried(outer []byte) (delivery gopacket.NetworkLayer, inner []byte, ok bool) {
-	first := gopacket.LayerType(layers.LayerTypeIPv4)
+	first := layers.LayerTypeIPv4
 	if outer[0]>>4 == 6 {
 		first = layers.LayerTypeIPv6
 	}

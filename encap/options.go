@@ -1,7 +1,5 @@
 package encap
 
-import "sixfour/encap/header"
-
 // Values of Options that say "as the inner packet has it" or "none".
 const (
 	InheritDSCP  = -1 // Options.DSCP: copy the inner packet's
@@ -16,16 +14,9 @@ type Options struct {
 	HopLimit   int  // outer IPv6 hop limit, 1 to 255, or InheritTTL
 	DSCP       int  // 0 to 63, or InheritDSCP
 	ECNCompat  bool // RFC 6040 4.3: compatibility mode, the outer ECN field is always 00
-	StaticMTU  bool // RFC 4213 3.2.1: outer DF is never set
+	StaticMTU  bool // RFC 4213 3.2.1: outer DF is set only over an IPv4 packet that has it (RFC 2003 3.1)
 	EncapLimit int  // RFC 2473 4.1.1: 0 to 255, or NoEncapLimit
 	FlowLabel  FlowLabel
-}
-
-// forbidsFragments reports whether outer IPv4 headers have DF set: whenever the
-// path carries 1280 bytes of IPv6, so that fragmentation is left to those who
-// must have it (RFC 4213 section 3.2.2).
-func (o Options) forbidsFragments(p PathMTU) bool {
-	return !o.StaticMTU && TunnelMTU(int(p)-header.IPv4Len) >= MinTunnelMTU6
 }
 
 // FlowLabel says where an outer IPv6 header's flow label comes from.

@@ -20,7 +20,7 @@ type over4 struct {
 }
 
 func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
-	if header.Version(pkt) != 4 {
+	if pkt[0]>>4 != 4 {
 		return nil, false, drop.None
 	}
 	ip := header.IPv4(pkt)
@@ -28,16 +28,17 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	if l.resolver != nil && (r == drop.ForeignSource || ip.Dest()[0]>>4 == multicast4) {
 		r = drop.None // the resolver decides, when it sees what is inside
 	}
-	switch {
-	case r != drop.None:
+	if r != drop.None {
 		return nil, false, r
+	}
+	switch {
 	case ip.Protocol() != l.protocol:
 		return nil, false, drop.UnknownProtocol
 	case ip.IsFragment(): // a raw socket reassembles; so nobody else may send us one
 		return nil, false, drop.Fragment
 	}
 	inner, r := l.open(ip.Payload(), ip.TOS())
-	if r == drop.None && l.resolver != nil {
+	if l.resolver != nil && r == drop.None {
 		r = l.resolver.From(ip, header.IPv6(inner))
 	}
 	return inner, true, r

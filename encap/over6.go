@@ -14,7 +14,7 @@ type over6 struct {
 }
 
 func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
-	if header.Version(pkt) != 6 {
+	if pkt[0]>>4 != 6 {
 		return nil, false, drop.None
 	}
 	ip := header.IPv6(pkt)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 )
@@ -18,6 +17,7 @@ type template struct {
 	head       *[short]byte // the same, if they are short
 	size       int          // bytes in use, the last ones
 	limit      int          // the largest packet that fits, in bytes, and the length fields
+	whole      int          // the same of IPv4 packets with DF, which no header outside may take away
 	limited    int          // how many layers take one off the encapsulation limit that a packet carries
 	unfinished bool         // headers have fields beside those that put writes
 	outside    *template    // for the packets that the innermost layer makes; nil: they leave the host
@@ -77,6 +77,10 @@ func (b *builder) template(entry, version int) *template {
 	}
 	t.write(reversed)
 	t.limit = b.room(entry, version)
+	t.whole = t.limit
+	if b.StaticMTU && !slices.ContainsFunc(t.parts, func(p part) bool { return p.over == 6 }) {
+		t.whole = min(t.limit, int(b.path)-t.size)
+	}
 	if entry+1 < len(b.layers) {
 		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
 	}
@@ -120,12 +124,13 @@ func (b *builder) overhead(layer int) int {
 	return b.layers[layer].overhead(o)
 }
 
-// delivery is the largest packet that a layer may make.
+// delivery is the largest packet that a layer may make. With a static MTU routers cut
+// what is too large for the path, but never IPv6.
 func (b *builder) delivery(layer int) int {
 	switch {
 	case layer+1 < len(b.layers):
 		return b.room(layer+1, b.layers[layer].Kind.Over())
-	case b.StaticMTU:
+	case b.StaticMTU && b.layers[layer].Kind.Over() == 4:
 		return maxIPv4
 	}
 	return min(int(b.path), maxIPv4)
@@ -210,155 +215,4 @@ func protocolOf(version int) byte {
 		return header.ProtoIPv4
 	}
 	return header.ProtoIPv6
-}
-
-// fields are what a delivery header takes over from the packet inside.
-type fields struct {
-	tos, ttl byte
-	df       bool // of IPv4
-}
-
-// fieldsOf reads them from a header.
-func fieldsOf(pkt []byte) fields {
-	if header.Version(pkt) == 4 {
-		ip := header.IPv4(pkt)
-		return fields{tos: ip.TOS(), ttl: ip.TTL(), df: !ip.MayFragment()}
-	}
-	ip := header.IPv6(pkt)
-	return fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
-}
-
-// put writes the headers in front of the inner packet b[off:], which goes on for
-// tail bytes elsewhere and is within the limit, and returns where they begin. If the template is unfinished,
-// finish must follow.
-func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
-	start := off - t.size
-	if from := t.head; from != nil { // in registers: assigning the array would call memmove
-		to := (*[short]byte)(b[off-short:])
-		binary.NativeEndian.PutUint64(to[0:], binary.NativeEndian.Uint64(from[0:]))
-		binary.NativeEndian.PutUint64(to[8:], binary.NativeEndian.Uint64(from[8:]))
-		binary.NativeEndian.PutUint64(to[16:], binary.NativeEndian.Uint64(from[16:]))
-		binary.NativeEndian.PutUint64(to[24:], binary.NativeEndian.Uint64(from[24:]))
-		binary.NativeEndian.PutUint64(to[32:], binary.NativeEndian.Uint64(from[32:]))
-		binary.NativeEndian.PutUint64(to[40:], binary.NativeEndian.Uint64(from[40:]))
-		binary.NativeEndian.PutUint64(to[48:], binary.NativeEndian.Uint64(from[48:]))
-		binary.NativeEndian.PutUint64(to[56:], binary.NativeEndian.Uint64(from[56:]))
-		binary.NativeEndian.PutUint64(to[64:], binary.NativeEndian.Uint64(from[64:]))
-	} else {
-		copy(b[start:off], t.bytes)
-	}
-	end := off // of the header in turn
-	for i := range t.parts {
-		p := &t.parts[i]
-		f.tos = f.tos&p.keep | p.set
-		if p.ttl != InheritTTL {
-			f.ttl = p.ttl
-		}
-		n := len(b) - end + tail + p.size // from this header on
-		if p.over == 6 {
-			h := (*[header.IPv6Len]byte)(b[end-p.size:])
-			word := 6<<28 | uint32(f.tos)<<20
-			if p.label.Source == FlowLabelFixed {
-				word |= p.label.Fixed
-			} else {
-				word |= p.label.of(b[end:], p.carries)
-			}
-			binary.BigEndian.PutUint32(h[0:], word)
-			binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
-			h[7] = f.ttl
-		} else {
-			h := (*[header.IPv4Len]byte)(b[end-p.size:])
-			sum := p.sum
-			if p.plain {
-				f.df = true
-			} else {
-				var r drop.Reason
-				if sum, f.df, r = p.vary(h, b[end:], n, f.df); r != drop.None {
-					return 0, r
-				}
-			}
-			sum += uint32(f.tos) + uint32(n) + uint32(f.ttl)<<8
-			h[1] = f.tos
-			binary.BigEndian.PutUint16(h[2:], uint16(n))
-			h[8] = f.ttl
-			binary.BigEndian.PutUint16(h[10:], ^header.Fold(sum))
-		}
-		end -= p.size
-	}
-	return start, drop.None
-}
-
-// encapsulate is put and finish, for a packet that goes on with tail and carries an
-// encapsulation limit, if the template is for those that do.
-func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit byte) (int, drop.Reason) {
-	start, r := t.put(b, off, len(tail), f)
-	if r == drop.None && t.unfinished {
-		t.finish(b, off, tail, limit)
-	}
-	return start, r
-}
-
-// finish writes what put has left out, from the innermost header on: the checksum
-// of a GRE header covers all that is inside.
-func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
-	end := off
-	for i := range t.parts {
-		p := &t.parts[i]
-		if p.limited {
-			limit--
-			b[end-p.size+limitOffset] = limit
-		}
-		if p.sealed() {
-			p.options.finish(b[end-p.gre:end], b[end:], tail, p.record)
-		}
-		end -= p.size
-	}
-}
-
-// sealed reports whether the GRE header has fields that each packet has of its own.
-func (p *part) sealed() bool { return p.gre != 0 && (p.options.Checksum || p.options.Sequence) }
-
-// vary writes into an IPv4 header of a packet of n bytes what only some have of their
-// own: destination, DF and identification. It returns what the rest of the header
-// adds up to, and whether DF is set; inner is the packet inside, and df its DF.
-func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
-	sum, rule := p.sum, p.df
-	if p.resolver != nil {
-		if sum, rule, r = p.resolve(h, inner, n); r != drop.None {
-			return 0, false, r
-		}
-	}
-	switch {
-	case rule == dfSet: // the template has it
-		return sum, true, drop.None
-	case rule == dfInner && df:
-		binary.BigEndian.PutUint16(h[6:], header.DF)
-		return sum + header.DF, true, drop.None
-	}
-	id := p.record.nextID4()
-	binary.BigEndian.PutUint16(h[4:], id)
-	return sum + uint32(id), false, drop.None
-}
-
-// resolve writes the destination that the layer finds in the packet inside into an
-// IPv4 header of a packet of n bytes. It returns what the rest of the header adds up
-// to, and whether it may have DF.
-func (p *part) resolve(h *[header.IPv4Len]byte, inner []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
-	dst, r := p.resolver.To(header.IPv6(inner))
-	if r != drop.None {
-		return 0, 0, r
-	}
-	binary.BigEndian.PutUint32(h[16:], dst)
-	sum, rule = p.sum+dst>>16+dst&0xffff, p.df
-	if mtu := p.record.mtuTo(dst); mtu != 0 && rule == dfSet {
-		least := int(MinTunnelMTU6) + header.IPv4Len
-		switch {
-		case n > max(int(mtu), least):
-			return 0, 0, drop.TooBig
-		case int(mtu) < least: // RFC 4213 section 3.2.2
-			binary.BigEndian.PutUint16(h[6:], 0)
-			sum, rule = sum+(0xffff-header.DF), dfClear
-		}
-	}
-	return sum, rule, drop.None
 }

@@ -30,20 +30,21 @@ const (
 var routers = map[netip.Addr]bool{}
 
 func init() {
-	for _, a := range []string{"192.168.1.1", "203.0.113.1", "10.0.0.1", "2001:db8:1::1", "2001:db8:ffff::1", "fc00::1", "fc00:1::1"} {
+	for _, a := range []string{"192.168.1.1", "203.0.113.1", "10.0.0.1", "2001:db8:1::1", "2001:db8:ffff::1", "fc00::1", "fc00:1::1",
+		"2002:cb00:7101:1::1", "2002:cb00:7101::1", "2001:db8:cb00:7101::2", "2001:db8:100::2", "fe80::200:5efe:cb00:7101"} {
 		routers[netip.MustParseAddr(a)] = true
 	}
 }
 
 // decode makes one line of an Ethernet frame that names every field but
 // checksums, fragment identifications of IPv6, and bytes of payload. A checksum
-// that is wrong is named: "sum=bad". The code shares nothing with the daemon's.
+// that is wrong is named: "BADSUM". The code shares nothing with the daemon's.
 func decode(frame []byte) string {
-	to := ""
+	to, ours := "", marks[string(frame[6:12])].injected
 	if _, usual := marks[string(frame[:6])]; !usual {
 		to = fmt.Sprintf("[to %v] ", net.HardwareAddr(frame[:6]))
 	}
-	return to + decodeIP(frame[ethernetLen:], false)
+	return to + decodeIP(frame[ethernetLen:], ours)
 }
 
 // decodeIP decodes a packet, or one that an ICMP error quotes: that may be cut,
@@ -62,6 +63,7 @@ func decodeIP(b []byte, quoted bool) string {
 
 func decode4(b []byte, quoted bool) string {
 	hl, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	there := len(b)
 	b = b[:max(min(len(b), total), hl)] // what follows is padding
 	src, dst := netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
 	var s strings.Builder
@@ -82,7 +84,7 @@ func decode4(b []byte, quoted bool) string {
 	if offset > 0 {
 		fmt.Fprintf(&s, " off=%d", offset)
 	}
-	fmt.Fprintf(&s, " len=%d%s", total, have(len(b), total))
+	fmt.Fprintf(&s, " len=%d%s", total, have(there, total))
 	if hl > 20 {
 		fmt.Fprintf(&s, " opt=%x", b[20:hl])
 	}
@@ -96,6 +98,7 @@ func decode4(b []byte, quoted bool) string {
 
 func decode6(b []byte, quoted bool) string {
 	plen := int(binary.BigEndian.Uint16(b[4:]))
+	there := len(b) - 40
 	b = b[:min(len(b), 40+plen)] // what follows is padding
 	src, dst := netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
 	word := binary.BigEndian.Uint32(b)
@@ -104,7 +107,7 @@ func decode6(b []byte, quoted bool) string {
 		label = "rnd"
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "IP6 %v>%v tc=%02x fl=%s hl=%d plen=%d%s", src, dst, word>>20&0xff, label, b[7], plen, have(len(b)-40, plen))
+	fmt.Fprintf(&s, "IP6 %v>%v tc=%02x fl=%s hl=%d plen=%d%s", src, dst, word>>20&0xff, label, b[7], plen, have(there, plen))
 	proto, rest, all := b[6], b[40:], len(b) == 40+plen
 	for {
 		name := map[byte]string{protoHopByHop: "HBH", protoDestOpts: "DSTOPT", protoFragment: "FRAG"}[proto]
@@ -160,7 +163,7 @@ func decodeUpper(proto byte, b []byte, pseudo uint32, all bool, quoted bool) str
 	case len(b) == 0:
 		return "EMPTY"
 	}
-	return fmt.Sprintf("proto %d [%d] %x", proto, len(b), b)
+	return fmt.Sprintf("proto %d [%d] %x", proto, len(b), b[:min(len(b), 12)])
 }
 
 func decodeICMP(name string, b []byte, isError, all bool, pseudo uint32) string {
@@ -184,7 +187,7 @@ func decodeGRE(b []byte, all, quoted bool) string {
 	}{
 		{0x8000, func(uint32) string {
 			if all && sum(0, b) != 0xffff {
-				return " csum=bad"
+				return " csum=BAD"
 			}
 			return " csum=ok"
 		}},
@@ -232,5 +235,5 @@ func bad(sum uint32) string {
 	if sum == 0xffff {
 		return ""
 	}
-	return " sum=bad"
+	return " BADSUM"
 }

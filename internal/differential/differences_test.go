@@ -2,7 +2,6 @@ package differential
 
 import (
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -16,18 +15,6 @@ type difference struct {
 	why      string
 }
 
-// rewrite makes our answers of the kernel's.
-type rewrite func(kernel []string) []string
-
-// The errors that become of errors which quote the packet of 60 or 80 bytes.
-const (
-	unreachable6 = "IP6 2001:db8:1::1>2001:db8:1::10 tc=00 fl=rnd hl=64 plen=88 | ICMP6 1/3 arg=0x0 quote[80] {IP6 2001:db8:1::10>2001:db8:2::10 tc=00 fl=0 hl=63 plen=40 | UDP 1030>2000 len=40}"
-	prohibited6  = "IP6 2001:db8:1::1>2001:db8:1::10 tc=00 fl=rnd hl=64 plen=88 | ICMP6 1/1 arg=0x0 quote[80] {IP6 2001:db8:1::10>2001:db8:2::10 tc=00 fl=0 hl=63 plen=40 | UDP 1030>2000 len=40}"
-	unreachable4 = "IP4 192.168.1.1>192.168.1.10 tos=c0 ttl=64 id=rnd len=88 | ICMP 3/1 arg=0x0 quote[60] {IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=101e len=60 | UDP 1030>2000 len=40}"
-	noNetwork4   = "IP4 192.168.1.1>192.168.1.10 tos=c0 ttl=64 id=rnd len=88 | ICMP 3/0 arg=0x0 quote[60] {IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=101e len=60 | UDP 1030>2000 len=40}"
-	prohibited4  = "IP4 192.168.1.1>192.168.1.10 tos=c0 ttl=64 id=rnd len=88 | ICMP 3/13 arg=0x0 quote[60] {IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=101e len=60 | UDP 1030>2000 len=40}"
-)
-
 // differences are all that there are, but for one that is in every frame: what
 // identification outer headers have, which decode hides and checkIDs looks after.
 // Each is reviewed, and struck when it is no longer true: one that changes
@@ -39,6 +26,40 @@ var differences = []difference{
 		"RFC 6040 section 4.1: CE is copied"},
 	{[]string{"double-encap", "double-none-encap"}, []int{11, 13}, wan, replace("tos=02", "tos=03", "tc=02", "tc=03"),
 		"RFC 6040 section 4.1: CE is copied, by each layer"},
+	{[]string{"ipip-encap", "gre-v4-encap"}, []int{11, 13}, wan, replace("203.0.113.2 tos=02", "203.0.113.2 tos=03"),
+		"RFC 6040 section 4.1: CE is copied"},
+	{[]string{"ipip6-encap", "ipip6-none", "ip6ip6-encap", "ip6ip6-none"}, []int{11, 13}, wan, replace("ffff::2 tc=02", "ffff::2 tc=03"),
+		"RFC 6040 section 4.1: CE is copied"},
+	{[]string{"ip6gre"}, []int{7, 31}, wan, replace("ffff::2 tc=00", "ffff::2 tc=01"),
+		"RFC 6040 section 4.1: ECN is copied, which the kernel's ip6gre never does"},
+	{[]string{"ip6gre"}, []int{9, 33}, wan, replace("ffff::2 tc=00", "ffff::2 tc=02"), "the same"},
+	{[]string{"ip6gre"}, []int{11, 13, 35, 37}, wan, replace("ffff::2 tc=00", "ffff::2 tc=03"), "the same"},
+
+	// Packets from nobody. The kernel's tunnels answer 3/3.
+	{[]string{"ipip-bad", "gre-v4-bad"}, []int{1}, wan, answer(),
+		"RFC 4213 section 3.6 and RFC 2003 section 6.2: who we are is not told to a source that is no peer"},
+	{[]string{"gre-key"}, []int{7, 9}, wan, answer(),
+		"RFC 2890 section 2.1: another key is another tunnel, of which we know nothing; no RFC asks for an answer"},
+	{[]string{"6rd", "6rd-relay"}, []int{10}, lan, answer(),
+		"RFC 5969 section 12: what comes from outside the domain must come from the border relay, which the kernel does not ask"},
+	{[]string{"6to4-decap"}, []int{10}, lan, answer(),
+		"RFC 3964 section 5.3.2: the source ::203.0.113.2 is no address of 6to4's"},
+	{[]string{"6to4-decap"}, []int{12}, wan, answer(),
+		"the same of link-local addresses; the kernel sends an error to one, through the relay"},
+	{[]string{"isatap"}, []int{16}, lan, answer("IP6 2001:db7:9::5efe:cb00:7109>2001:db8:1::10 tc=00 fl=0 hl=63 plen=40 | UDP 1010>2000 len=40"),
+		"RFC 5214 section 7.3: an ISATAP address that embeds the outer source is correct; only routers ask for its prefix as well"},
+	{[]string{"isatap"}, []int{16}, wan, answer(), "the recording's user tried a ping there"},
+
+	// Where packets go.
+	{[]string{"6to4-stale-onlink"}, []int{3}, wan, prepend("[to 02:00:00:00:0b:f9] "),
+		"each packet goes its own way: the kernel's sit device sends everything where its first packet went"},
+	{[]string{"6to4-stale-gw"}, []int{5}, wan, prepend("[to 02:00:00:00:0b:f9] "), "the same"},
+	{[]string{"6to4-stale-gw"}, []int{7}, wan, answer(), "RFC 3964 section 5.3.1: 127.0.0.1 is nobody else's"},
+	{[]string{"6to4-stale-gw"}, []int{7}, lan, answer("IP6 2002:cb00:7101:1::1>2002:cb00:7101:1::10 tc=00 fl=rnd hl=64 plen=88 | ICMP6 1/1 arg=0x0 quote[80] {IP6 2002:cb00:7101:1::10>2002:7f00:1::1 tc=00 fl=0 hl=63 plen=40 | UDP 1001>2000 len=40}"),
+		"RFC 4443 section 3.1: the sender is told that we do not let it pass"},
+	{[]string{"6rd"}, []int{12}, lan, replace("ICMP6 1/3", "ICMP6 1/1"), "the same of the embedded 224.0.0.1"},
+	{[]string{"isatap"}, []int{7}, wan, answer("IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=100 | IP6 2001:db8:1::10>2001:db8:9::1234 tc=00 fl=0 hl=63 plen=40 | UDP 1004>2000 len=40"),
+		"mechanisms 12: what is no ISATAP address goes to the router, also with a prefix of the link, where the kernel sees nobody who could have it"},
 
 	// ICMP errors that quote the inner packet. The kernel's sit wants to relay
 	// them from an address that it may not send from, and says nothing.
@@ -53,19 +74,34 @@ var differences = []difference{
 	{[]string{"double-errors4"}, []int{16}, lan, answer(prohibited4),
 		"RFC 1812 section 5.2.7.1: 3/13 is 3/13"},
 
+	{[]string{"ipip-errors", "gre-v4-errors"}, []int{1}, lan, answer(noNetwork4),
+		"RFC 2003 section 5: what quotes enough is told to its sender at once, not to that of the next packet; section 4.1: 3/0 is 3/0"},
+	{[]string{"ipip-errors"}, []int{5, 9, 13, 24}, lan, answer(unreachable4),
+		"the same; sections 4.1 and 4.4: 3/1, 3/2 (which Linux calls 3/3) and 11/0 become 3/1"},
+	{[]string{"gre-v4-errors"}, []int{5, 9, 13, 23}, lan, answer(unreachable4),
+		"the same, also for GRE (RFC 7588 says nothing else)"},
+	{[]string{"ipip-errors"}, []int{20}, lan, answer(prohibited4), "RFC 1812 section 5.2.7.1: 3/13 is 3/13"},
+	{[]string{"gre-v4-errors"}, []int{19}, lan, answer(prohibited4), "RFC 1812 section 5.2.7.1: 3/13 is 3/13"},
+	{[]string{"ipip-errors"}, []int{2, 6, 10, 14, 21}, lan, answer(), "their senders know already"},
+	{[]string{"gre-v4-errors"}, []int{2, 6, 10, 20}, lan, answer(), "their senders know already"},
+
 	// ICMP errors that quote too little: the next packet draws one. The kernel
 	// forgets Time Exceeded.
 	{[]string{"sit-errors"}, []int{40}, lan, answer(unreachable6),
 		"RFC 2003 section 4.4, for 6in4 as well: our packets do not arrive, so their sender is told"},
 	{[]string{"double-errors4"}, []int{40}, lan, answer(unreachable4),
 		"RFC 2003 section 4.4: Time Exceeded in the tunnel is Host Unreachable"},
-	{[]string{"double-errors6"}, []int{31}, lan, answer(strings.NewReplacer("101e", "101f", "1030", "1031").Replace(unreachable4)),
-		"RFC 2003 section 5: what holds for too short a quote from IPv4 routers holds for the IPv6 layer; the kernel's ip6tnl forgets it"},
+	{[]string{"ipip-errors"}, []int{45}, lan, answer(unreachable4), "RFC 2003 section 4.4: Time Exceeded in the tunnel is Host Unreachable"},
+	{[]string{"gre-v4-errors"}, []int{40, 43}, lan, answer(unreachable4),
+		"RFC 2003 section 4.4, for GRE as well; the kernel's gre forgets 3/3, too"},
+	{[]string{"double-errors6", "ipip6-errors"}, []int{31}, lan, answer(next(unreachable4)),
+		"RFC 2003 section 5: what holds for too short a quote from IPv4 routers holds for IPv6; the kernel's ip6tnl forgets it"},
+	{[]string{"ip6ip6-errors"}, []int{31}, lan, answer(next(unreachable6)), "the same"},
 
 	// Path MTU.
-	{[]string{"sit-pmtu"}, []int{4}, lan, answer(tooBig6("0x564")),
+	{[]string{"sit-pmtu"}, []int{4}, lan, answer(tooBig6("0x564", 1480)),
 		"RFC 4213 section 3.4: fragmentation needed, with the inner packet quoted, is told to its sender at once"},
-	{[]string{"sit-pmtu"}, []int{20, 26}, lan, answer(tooBig6("0x500")),
+	{[]string{"sit-pmtu"}, []int{20, 26}, lan, answer(tooBig6("0x500", 1480)),
 		"the same; IPv6 needs no less than 1280 (RFC 4213 section 3.2.2)"},
 	{[]string{"sit-pmtu"}, []int{12}, lan, replace("arg=0x564", "arg=0x500"),
 		"the kernel's route remembers 1380 and hides that the path MTU is 1300 now"},
@@ -74,33 +110,53 @@ var differences = []difference{
 		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd MF off=576 len=596 | proto 41 fragment[576]",
 		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd off=1152 len=148 | proto 41 fragment[128]"),
 		"RFC 1191 section 5: an old router's 0 stands for the next plateau below the packet's 1500 bytes, 1492, and not for 552; and an MTU never increases by ICMP, so that it remains 600"},
+	{[]string{"ip6ip6-errors"}, []int{33}, lan, answer(tooBig6("0x548", 1452)),
+		"RFC 2473 section 7.1: too big, with the inner packet quoted, is told to its sender at once"},
+	{[]string{"ip6ip6-errors"}, []int{38}, lan, answer(tooBig6("0x500", 1452)), "the same; IPv6 needs no less than 1280"},
+	{[]string{"ip6ip6-errors"}, []int{39}, lan, replace("arg=0x548", "arg=0x500"),
+		"the kernel's route remembers 1352 and hides that the path MTU is 1280 now"},
+	{[]string{"ip6ip6-errors"}, []int{41}, lan, answer(), "RFC 2473 section 7.1 (b): what is no larger than 1280 is carried, not answered"},
+	{[]string{"ip6ip6-errors"}, []int{41}, wan, pieces6(5, 1280), "RFC 2473 section 7.1 (b): in fragments of the tunnel's packet"},
+	{[]string{"ip6ip6-lowmtu"}, []int{3, 5}, lan, answer(), "RFC 2473 section 7.1 (b): what is no larger than 1280 is carried, not answered"},
+	{[]string{"ip6ip6-lowmtu"}, []int{3}, wan, pieces6(1233, 1233), "RFC 2473 section 7.1 (b): in fragments of the tunnel's packet"},
+	{[]string{"ip6ip6-lowmtu"}, []int{5}, wan, pieces6(1280, 1280), "the same"},
+	{[]string{"ip6ip6-lowmtu"}, []int{7}, lan, replace("hl=63", "hl=64"),
+		"our interface has the MTU 1280, so that the router answers before the packet is forwarded into the tunnel"},
 	{[]string{"double-errors6"}, []int{38}, lan, answer(),
 		"RFC 2473 section 7.2 (b): DF is clear, so the sender is told nothing"},
 	{[]string{"double-errors6"}, []int{38}, wan, answer(
 		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=64 id=rnd DF len=1420 | IP6 fc00::1>fc00::2 tc=00 fl=rnd hl=64 plen=1360 | FRAG off=0 mf=1 | DSTOPT 040104010100 | IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=101e len=1432 (have 1344) | UDP 1030>2000 len=1412 (have 1324)",
 		"IP4 203.0.113.1>203.0.113.2 tos=00 ttl=64 id=rnd DF len=156 | IP6 fc00::1>fc00::2 tc=00 fl=rnd hl=64 plen=96 | FRAG off=1352 mf=0 | proto 60 fragment[88]"),
 		"RFC 2473 section 7.2 (b): DF is clear, so the tunnel's IPv6 packet is fragmented to the path MTU of 1400"},
-}
+	{[]string{"ipip6-errors"}, []int{38}, lan, answer(),
+		"RFC 2473 section 7.2 (b): DF is clear, so the sender is told nothing"},
+	{[]string{"ipip6-errors"}, []int{38}, wan, answer(
+		"IP6 2001:db8:ffff::1>2001:db8:ffff::2 tc=00 fl=rnd hl=64 plen=1360 | FRAG off=0 mf=1 | DSTOPT 040104010100 | IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=101e len=1452 (have 1344) | UDP 1030>2000 len=1432 (have 1324)",
+		"IP6 2001:db8:ffff::1>2001:db8:ffff::2 tc=00 fl=rnd hl=64 plen=116 | FRAG off=1352 mf=0 | proto 60 fragment[108]"),
+		"RFC 2473 section 7.2 (b): DF is clear, so the tunnel's packet is fragmented to the path MTU of 1400"},
 
-// tooBig6 is the packet too big that an error about a full-size packet becomes,
-// of which the error quoted 80 bytes.
-func tooBig6(mtu string) string {
-	return "IP6 2001:db8:1::1>2001:db8:1::10 tc=00 fl=rnd hl=64 plen=88 | ICMP6 2/0 arg=" + mtu +
-		" quote[80] {IP6 2001:db8:1::10>2001:db8:2::10 tc=00 fl=0 hl=63 plen=1440 (have 40) | UDP 1030>2000 len=1440 (have 40)}"
-}
-
-// answer is what we send, whatever the kernel sent.
-func answer(lines ...string) rewrite { return func([]string) []string { return lines } }
-
-// replace is what the kernel sent, with pairs of old and new words.
-func replace(oldnew ...string) rewrite {
-	return func(kernel []string) []string {
-		ours := make([]string, len(kernel))
-		for i, line := range kernel {
-			ours[i] = strings.NewReplacer(oldnew...).Replace(line)
-		}
-		return ours
-	}
+	// IPv4 that may be fragmented and exceeds a path MTU of 1400, 1300, 1290 or
+	// 600. The kernel drops it in silence.
+	{[]string{"ipip-pmtu"}, []int{9}, wan, pieces4(ipipHeader, 1400, 25, 1480), "RFC 2003 section 5.1: DF is clear, so the packet is fragmented before it is encapsulated"},
+	{[]string{"ipip-pmtu"}, []int{16}, wan, pieces4(ipipHeader, 1400, 23, 1381), "the same"},
+	{[]string{"ipip-pmtu"}, []int{20}, wan, pieces4(ipipHeader, 1300, 25, 1480), "the same"},
+	{[]string{"ipip-pmtu"}, []int{27}, wan, pieces4(ipipHeader, 1300, 20, 1281), "the same"},
+	{[]string{"ipip-pmtu"}, []int{35}, wan, pieces4(ipipHeader, 1290, 19, 1280), "the same"},
+	{[]string{"ipip-pmtu"}, []int{38}, wan, pieces4(ipipHeader, 1290, 20, 1281), "the same"},
+	{[]string{"ipip-pmtu"}, []int{42, 50}, wan, pieces4(ipipHeader, 600, 19, 1280), "the same; 50 follows the old router's 0"},
+	{[]string{"gre-v4-pmtu"}, []int{9}, wan, pieces4(greHeader, 1400, 21, 1476), "RFC 7588 section 3.3: DF is clear, so the packet is fragmented before it is encapsulated"},
+	{[]string{"gre-v4-pmtu"}, []int{16}, wan, pieces4(greHeader, 1400, 19, 1377), "the same"},
+	{[]string{"gre-v4-pmtu"}, []int{20}, wan, pieces4(greHeader, 1300, 21, 1476), "the same"},
+	{[]string{"gre-v4-pmtu"}, []int{27}, wan, pieces4(greHeader, 1300, 16, 1277), "the same"},
+	{[]string{"gre-v4-pmtu"}, []int{30}, wan, pieces4(greHeader, 1300, 19, 1280), "the same"},
+	{[]string{"gre-v4-pmtu"}, []int{34}, wan, pieces4(greHeader, 1290, 19, 1280), "the same"},
+	{[]string{"gre-v4-pmtu"}, []int{37}, wan, pieces4(greHeader, 1290, 20, 1281), "the same"},
+	{[]string{"gre-v4-pmtu"}, []int{41, 49}, wan, pieces4(greHeader, 600, 19, 1280), "the same; 49 follows the old router's 0"},
+	{[]string{"ipip-pmtu"}, []int{48}, lan, replace("arg=0x214", "arg=0x244"),
+		"RFC 1191 section 5: an old router's 0 stands for the next plateau below 1500, not for 552; and an MTU never increases by ICMP, so that it remains 600"},
+	{[]string{"gre-v4-pmtu"}, []int{47}, lan, replace("arg=0x210", "arg=0x240"), "the same"},
+	{[]string{"ipip-pmtu"}, []int{56, 58}, wan, replace("id=rnd len=520", "id=rnd DF len=520"), "the same: 500 bytes fit, with DF"},
+	{[]string{"gre-v4-pmtu"}, []int{55, 57}, wan, replace("id=rnd len=524", "id=rnd DF len=524"), "the same"},
 }
 
 // expect returns what we should answer to each step of a recording.

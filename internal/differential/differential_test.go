@@ -4,11 +4,12 @@
 // with what the kernel sent. Where we differ on purpose, differences_test.go
 // says so and why; any other difference is a failure.
 //
-// Another tunnel's recording joins by a row in the table of TestAgainstKernel.
+// Another tunnel's recording joins by a row in rows.
 // The test needs root.
 package differential
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -23,6 +24,10 @@ func TestMain(m *testing.M) {
 	if os.Getuid() != 0 {
 		fmt.Fprintln(os.Stderr, "the differential test makes namespaces and TUN devices: run it as root")
 		os.Exit(1)
+	}
+	// The rows wait more than they work.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "sixfour-differential")
@@ -39,58 +44,13 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// Configurations that do what the kernel's devices do by default. A row adds
-// what its device was given.
-const (
-	sit = `
-mode      = "6in4"
-local     = "203.0.113.1"
-remote    = "203.0.113.2"
-address   = ["fc00:1::1/64"]
-routes    = ["2001:db8:2::/64"]
-ttl       = "inherit"
-mss_clamp = false
-`
-	double = `
-mode      = "4in6in4"
-local     = "203.0.113.1"
-remote    = "203.0.113.2"
-local6    = "fc00::1"
-remote6   = "fc00::2"
-address   = ["10.0.0.1/30", "fc00::1/64"]
-routes    = ["192.168.2.0/24"]
-ttl       = 64
-hop_limit = 64
-dscp      = 0
-mss_clamp = false
-`
-)
-
-// rows are the recordings, in testdata/golden, and the tunnels that they show.
-var rows = []struct{ capture, tunnel string }{
-	{"sit-encap", sit + `dscp = 0`},
-	{"sit-decap", sit + `dscp = 0`},
-	{"sit-big", sit + `dscp = 0`},
-	{"sit-errors", sit + `dscp = 0`},
-	{"sit-pmtu", sit + `dscp = 0`},
-	{"sit-tos-fixed", sit + `dscp = 10`}, // TOS 0x28
-	{"sit-nopmtu", sit + "dscp = 0\npmtu = \"static\"\nmtu = 1500"},
-	{"double-encap", double + `encap_limit = 4`},
-	{"double-decap", double + `encap_limit = 4`},
-	{"double-big", double + `encap_limit = 4`},
-	{"double-errors4", double + `encap_limit = 4`},
-	{"double-errors6", double + `encap_limit = 4`},
-	{"double-none-encap", double + `encap_limit = "none"`},
-	{"double-none-big", double + `encap_limit = "none"`},
-}
-
 func TestAgainstKernel(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.capture, func(t *testing.T) {
 			t.Parallel()
 			steps := readSteps(t, row.capture)
 			expected := expect(t, row.capture, steps)
-			r := newRouter(t, row.tunnel)
+			r := newRouter(t, row.tunnel, sites[row.capture])
 			for i, s := range steps {
 				r.replay(t, s, expected[i])
 			}
@@ -99,7 +59,7 @@ func TestAgainstKernel(t *testing.T) {
 	}
 }
 
-func TestDifferencesAreOfRows(t *testing.T) {
+func TestRowsAreKnown(t *testing.T) {
 	known := map[string]bool{}
 	for _, row := range rows {
 		known[row.capture] = true
@@ -109,6 +69,11 @@ func TestDifferencesAreOfRows(t *testing.T) {
 			if !known[name] {
 				t.Errorf("%q is no capture of a row (%s)", name, d.why)
 			}
+		}
+	}
+	for name := range sites {
+		if !known[name] {
+			t.Errorf("%q, which has a site of its own, is no capture of a row", name)
 		}
 	}
 }

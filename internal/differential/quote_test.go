@@ -23,7 +23,10 @@ const fullSize = 1500
 func makeTrue(frame []byte) []byte {
 	frame = bytes.Clone(frame)
 	ip := frame[ethernetLen:]
-	if ip[0]>>4 != 4 {
+	if ip[0]>>4 == 6 {
+		if ip[6] == protoICMPv6 && ip[40] < 128 {
+			makeTrue6(ip, fullSize)
+		}
 		return frame
 	}
 	hl := int(ip[0]&15) * 4
@@ -31,7 +34,7 @@ func makeTrue(frame []byte) []byte {
 	case ip[9] == protoICMP && isError4(inside):
 		makeTrue4(inside)
 	case ip[9] == protoIPv6 && len(inside) > 48 && inside[6] == protoICMPv6 && inside[40] < 128:
-		makeTrue6(inside)
+		makeTrue6(inside, fullSize-20)
 	}
 	return frame
 }
@@ -58,19 +61,25 @@ func makeTrue4(icmp []byte) {
 	setSum(icmp, 2, 0)
 }
 
-// makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about the IPv6
-// layer of an outer packet.
-func makeTrue6(ip []byte) {
+// makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about an outer
+// packet, or about the IPv6 layer of one, of which the longest had so many bytes.
+func makeTrue6(ip []byte, longest int) {
 	icmp := ip[40 : 40+int(binary.BigEndian.Uint16(ip[4:]))]
 	q := icmp[8:]
-	if len(q) < 40 || !bytes.Equal(q[8:24], ip[24:40]) || !bytes.Equal(q[24:40], ip[8:24]) {
+	if len(q) < 40 || !isOurs6(q) {
 		return
 	}
 	total, mtu := 40+int(binary.BigEndian.Uint16(q[4:])), int(binary.BigEndian.Uint32(icmp[4:]))
 	if tooBig := icmp[0] == 2; tooBig && total <= mtu {
-		lengthen(q, fullSize-20-total)
+		lengthen(q, longest-total)
 	}
 	setSum(icmp, 2, sum(uint32(protoICMPv6)+uint32(len(icmp)), ip[8:40]))
+}
+
+// isOurs6 reports whether a quoted IPv6 header is of a packet to our peer.
+func isOurs6(q []byte) bool {
+	src, dst := q[8:24], q[24:40]
+	return src[15] == 1 && dst[15] == 2 && bytes.Equal(src[:15], dst[:15])
 }
 
 // lengthen adds to the length fields of a packet, as many of its headers as
@@ -91,10 +100,15 @@ func lengthen(b []byte, by int) {
 			proto, b = b[6], b[40:]
 		case proto == protoDestOpts && len(b) >= 8:
 			proto, b = b[0], b[8+8*int(b[1]):]
-		case proto == protoIPv4 && len(b) >= 20:
+		case proto == protoIPv4 && len(b) >= 4:
 			add(b[2:])
+			if len(b) < 20 {
+				return
+			}
 			setSum(b[:20], 10, 0)
 			proto, b = b[9], b[20:]
+		case proto == protoGRE && len(b) >= 4:
+			proto, b = protoIPv4, b[4:]
 		case proto == protoUDP && len(b) >= 8:
 			add(b[4:])
 			return

@@ -95,11 +95,14 @@ func list(lines []string) string {
 // checkIDs holds the identifications of the outer packets that one injected frame
 // drew against RFC 6864, which the kernel's do not follow: an atomic packet has
 // none, 0 (section 4.1); any other has one. The fragments of a packet share it,
-// in IPv4 and in the IPv6 layer (RFC 8200 section 4.5).
+// in IPv4, in IPv6 and in the IPv6 layer (RFC 8200 section 4.5).
 func checkIDs(frames [][]byte) error {
 	ids := map[string][]uint32{} // of fragments
 	for _, f := range frames {
 		ip := f[ethernetLen:]
+		if ip[0]>>4 == 6 && ip[6] == protoFragment {
+			ids["IPv6"] = append(ids["IPv6"], binary.BigEndian.Uint32(ip[44:]))
+		}
 		if ip[0]>>4 != 4 || !slices.Contains([]byte{protoIPv4, protoIPv6, protoGRE}, ip[9]) {
 			continue
 		}
@@ -126,7 +129,30 @@ func checkIDs(frames [][]byte) error {
 
 // noise is what a router sends of its own accord: multicast listener reports,
 // neighbour and router discovery, through the tunnel or beside it; and the echo
-// requests by which sixfourd asks whether the peer lives.
-var noise = regexp.MustCompile(`^[^{]*\| ICMP6 (13[0-6]|143)/|^IP4 [^{]*\| IP6 (fc00::1|fe80::cb00:7101)>[^{]*\| ICMP6 128/`)
+// requests by which sixfourd asks whether the peer lives, through the tunnel or,
+// where that has no IPv6 layer, beside it.
+var noise = regexp.MustCompile(`^[^{]*\| ICMP6 (13[0-6]|143)/|^IP4 [^{]*\| IP6 (fc00::1|fe80::cb00:7101)>[^{]*\| ICMP6 128/|^IP4 203\.0\.113\.1>[^|]*\| ICMP 8/|^IP6 2001:db8:ffff::1>[^|]*\| ICMP6 128/`)
 
 func isNoise(frame []byte) bool { return noise.MatchString(decode(frame)) }
+
+// sequenced takes the numbers that noise has used out of a frame's GRE sequence
+// number (RFC 2890 section 2.2), and returns how many such numbers it has.
+func sequenced(frame []byte, noisy uint32) uint32 {
+	ip := frame[ethernetLen:]
+	if ip[0]>>4 != 4 || ip[9] != protoGRE || ip[20]&0x10 == 0 {
+		return 0
+	}
+	gre := ip[20:]
+	at := 4 // behind the checksum and the key, if they are there
+	for _, flag := range []byte{0x80, 0x20} {
+		if gre[0]&flag != 0 {
+			at += 4
+		}
+	}
+	sound := sum(0, gre) == 0xffff
+	binary.BigEndian.PutUint32(gre[at:], binary.BigEndian.Uint32(gre[at:])-noisy)
+	if gre[0]&0x80 != 0 && sound {
+		setSum(gre, 4, 0)
+	}
+	return 1
+}

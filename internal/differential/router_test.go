@@ -49,7 +49,10 @@ var neighbours = map[link][]string{
 // no default route.
 const gateway = "203.0.113.254"
 
-func newRouter(t *testing.T, tunnel string) *router {
+// other is a neighbour on the WAN with an Ethernet address of its own.
+const other = "203.0.113.9"
+
+func newRouter(t *testing.T, tunnel string, s site) *router {
 	t.Helper()
 	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
 	tester, ns := newNamespace(t, "tester"), newNamespace(t, "router")
@@ -58,21 +61,7 @@ func newRouter(t *testing.T, tunnel string) *router {
 		lan: {"192.168.1.1/24", "2001:db8:1::1/64"},
 		wan: {"203.0.113.1/24", "2001:db8:ffff::1/64"},
 	} {
-		dev := strings.ToLower(l.String())
-		theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
-		must(t, rig.Veth(tester, dev, ns, dev, 1500))
-		must(t, tester.SetMAC(dev, theirs))
-		must(t, ns.SetMAC(dev, ours))
-		for _, a := range addrs {
-			must(t, ns.AddAddr(dev, netip.MustParsePrefix(a)))
-		}
-		for _, a := range neighbours[l] {
-			must(t, ns.AddNeighbour(dev, netip.MustParseAddr(a), theirs))
-		}
-		c, err := tester.Capture(dev)
-		must(t, err)
-		t.Cleanup(func() { c.Close() })
-		r.ports[l] = c
+		r.connect(t, l, tester, ns, addrs, s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var readers sync.WaitGroup
@@ -85,8 +74,39 @@ func newRouter(t *testing.T, tunnel string) *router {
 	return r
 }
 
+// connect joins the two by a link.
+func (r *router) connect(t *testing.T, l link, tester, ns *rig.Namespace, addrs []string, s site) {
+	t.Helper()
+	dev, mtu := strings.ToLower(l.String()), 1500
+	if l == wan && s.wanMTU != 0 {
+		mtu = s.wanMTU
+	}
+	theirs, ours := net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0xfe}, net.HardwareAddr{2, 0, 0, 0, 0x0a + byte(l), 0x01}
+	must(t, rig.Veth(tester, dev, ns, dev, mtu))
+	must(t, tester.SetMAC(dev, theirs))
+	must(t, ns.SetMAC(dev, ours))
+	for _, a := range addrs {
+		must(t, ns.AddAddr(dev, netip.MustParsePrefix(a)))
+	}
+	for _, a := range neighbours[l] {
+		must(t, ns.AddNeighbour(dev, netip.MustParseAddr(a), theirs))
+	}
+	switch {
+	case l == wan:
+		must(t, ns.AddNeighbour(dev, netip.MustParseAddr(other), net.HardwareAddr{2, 0, 0, 0, 0x0b, 0xf9}))
+	case s.router.IsValid():
+		must(t, ns.AddAddr(dev, netip.PrefixFrom(s.router, 64)))
+		must(t, ns.AddNeighbour(dev, s.host, theirs))
+	}
+	c, err := tester.Capture(dev)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	r.ports[l] = c
+}
+
 // listen reads what comes out of the router on one link.
 func (r *router) listen(ctx context.Context, t *testing.T, l link) {
+	var noisy uint32 // packets of GRE that have a number, and are noise
 	for {
 		f, err := r.ports[l].Next(ctx)
 		if ctx.Err() != nil {
@@ -96,9 +116,15 @@ func (r *router) listen(ctx context.Context, t *testing.T, l link) {
 			t.Errorf("%v: %v", l, err)
 			return
 		}
-		if !f.Outgoing && (f.Type == 0x0800 || f.Type == 0x86dd) && !isNoise(f.Data) {
-			r.seen <- frame{l, f.Data}
+		if f.Outgoing || f.Type != 0x0800 && f.Type != 0x86dd {
+			continue
 		}
+		if isNoise(f.Data) {
+			noisy += sequenced(f.Data, 0)
+			continue
+		}
+		sequenced(f.Data, noisy)
+		r.seen <- frame{l, f.Data}
 	}
 }
 

@@ -79,9 +79,13 @@ func (e *Engine) arrange() error {
 	e.takeXDP()
 	for _, tun := range e.tunnels {
 		for _, p := range tun.peers {
-			if p.registered != nil && !p.listening.Swap(true) {
+			if p.registered == nil {
+				continue
+			}
+			if !p.listening.Swap(true) {
 				tun.prober.rouse()
 			}
+			e.letSpeak(p)
 		}
 	}
 	return nil

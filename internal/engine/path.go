@@ -176,15 +176,11 @@ func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string
 func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 	m := p.t.mech
 	l := &layers[m.layer]
-	before := m.resolver
 	r, err := m.at(e.site(p.t, l.Local))
 	if err != nil {
 		return "what its mode needs: " + err.Error()
 	}
 	l.Remote, l.Resolver = netip.Addr{}, r
-	if r != before {
-		e.letSpeak(p, r)
-	}
 	return ""
 }
 

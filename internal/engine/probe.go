@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/encap/header"
 	"sixfour/internal/pathmtu"
 )
 
@@ -278,7 +277,7 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 		return
 	}
 	if path := r.p.path.Load(); path != nil && path.mtu == r.mtu {
-		limit := int(path.stack.Limit(header.Version(r.inner)))
+		limit := int(path.stack.LimitTo(r.inner))
 		if size(r.inner) > limit && !path.stack.InPieces(r.inner, size(r.inner)) {
 			r.p.t.reply.tooBig(limit, r.inner, nil)
 		}

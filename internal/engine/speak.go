@@ -35,9 +35,18 @@ type told struct{ to uint32 }
 func (t *told) To(header.IPv6) (uint32, drop.Reason)      { return t.to, drop.None }
 func (t *told) From(header.IPv4, header.IPv6) drop.Reason { return drop.ForeignSource }
 
-// letSpeak ends what a peer's former resolver said, and lets the new one speak, if
-// it is one that does.
-func (e *Engine) letSpeak(p *peer, r resolve.Resolver) {
+// letSpeak ends what a peer's former resolver said, and lets the one of the path by
+// which it now hears speak, if it is one that does: what it asks would otherwise be
+// answered before somebody listens, and not be asked again for seconds.
+func (e *Engine) letSpeak(p *peer) {
+	if p.t.mech == nil {
+		return
+	}
+	r := p.registered.layers[p.t.mech.layer].Resolver
+	if r == p.t.speaks {
+		return
+	}
+	p.t.speaks = r
 	if old := p.t.speaker.Load(); old != nil {
 		old.cancel()
 	}

@@ -45,6 +45,7 @@ type tunnel struct {
 	link    *netcfg.Link
 	down    bool                   // the interface is
 	mech    *mechanism             // of an automatic tunnel
+	speaks  resolve.Resolver       // that the speaker, if there is one, is
 	sockets map[netip.Addr]sockets // through which packets leave, by their source
 	noXDP   string                 // why packets do not leave through AF_XDP though they should
 	reopen  time.Time              // not before: after the interface was lost

@@ -43,7 +43,7 @@ func (w *witness) tell(t *tunnel, p *path) {
 	defer w.mu.Unlock()
 	head := w.head[:min(w.size, len(w.head))]
 	w.size = 0
-	limit := int(p.stack.Limit(header.Version(head)))
+	limit := int(p.stack.LimitTo(head))
 	if size(head) > limit && !p.stack.InPieces(head, size(head)) {
 		t.reply.tooBig(limit, head, nil)
 	}

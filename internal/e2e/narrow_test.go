@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"sixfour/internal/rig"
+)
+
+// newRouted6 is newRouted with addresses of both IP versions, and a host whose path
+// from a is wide:
+//
+//	a ─── r ──────── s ─── b
+//	      │ narrow
+//	      c 203.0.113.50/28
+//
+// In IPv6 a and b have 2001:db8:ff::10 and ::20, and 2001:db8:1::/64, :2::/64 and
+// :3::/64 are the links.
+func newRouted6(t *testing.T) (n routed, c *rig.Namespace) {
+	t.Helper()
+	n, c = newRouted(t), newNamespace(t, "c")
+	must(t, rig.Veth(c, "vc", n.r, "rc", 1500))
+	all4, all6 := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
+	for _, l := range []struct {
+		ns        *rig.Namespace
+		dev, addr string
+	}{
+		{c, "vc", "203.0.113.50/28"}, {n.r, "rc", "203.0.113.49/28"},
+		{n.a, "va", "2001:db8:1::2/64"}, {n.r, "ra", "2001:db8:1::1/64"},
+		{n.r, "rs", "2001:db8:2::1/64"}, {n.s, "sr", "2001:db8:2::2/64"},
+		{n.s, "sb", "2001:db8:3::1/64"}, {n.b, "vb", "2001:db8:3::2/64"},
+		{n.a, "va", "2001:db8:ff::10/128"}, {n.b, "vb", "2001:db8:ff::20/128"},
+	} {
+		must(t, l.ns.AddAddr(l.dev, netip.MustParsePrefix(l.addr)))
+	}
+	must(t, c.AddRoute(all4, netip.MustParseAddr("203.0.113.49"), "vc"))
+	for _, l := range []struct {
+		ns  *rig.Namespace
+		dst netip.Prefix
+		via string
+	}{
+		{n.a, all6, "2001:db8:1::1"}, {n.b, all6, "2001:db8:3::1"}, {n.r, all6, "2001:db8:2::2"}, {n.s, all6, "2001:db8:2::1"},
+		{n.r, netip.PrefixFrom(outer6A, 128), "2001:db8:1::2"}, {n.s, netip.PrefixFrom(outer6B, 128), "2001:db8:3::2"},
+	} {
+		must(t, l.ns.AddRoute(l.dst, netip.MustParseAddr(l.via), ""))
+	}
+	return n, c
+}
+
+// largest is the most that an echo request may carry over a path to an address.
+func (k kind) largest(path int, to netip.Addr) int {
+	if to.Is6() {
+		return path - k.over - 48
+	}
+	return path - k.over - 28
+}
+
+// knows waits until a daemon knows a path MTU between two values, from a source.
+func (d *daemon) knows(t *testing.T, least, most int, by ...string) {
+	t.Helper()
+	if len(by) == 0 { // a probe of the peer's host may be faster than a router's word
+		by = []string{"icmp", "probe"}
+	}
+	eventually(t, fmt.Sprintf("path MTU %d to %d by %v", least, most, by), func() error {
+		if _, s := d.status(t); s.State.PathMTU < least || s.State.PathMTU > most || !slices.Contains(by, s.State.PathMTUBy) {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+}
+
+// Path MTU as in TestPathMTULearnt and TestBlackHole, in the other modes.
+func TestNarrowKinds(t *testing.T) {
+	for _, k := range []kind{kind4in4, kind4in6, kind6in6, kindGRE, kindGRE6, kindStack} {
+		t.Run(k.name+" by ICMP", func(t *testing.T) {
+			t.Parallel()
+			n, _ := newRouted6(t)
+			n.narrow(t, 1400)
+			a, b := k.pair(t, n.a, n.b)
+			for i, to := range k.toB {
+				told(t, n.a, to, k.largest(1500, to), 1400-k.over)
+				pings(t, n.a, to, rig.PingOptions{Size: k.largest(1400, to), DF: true})
+				transfer(t, n.a, n.b, to, 5<<20)
+				transfer(t, n.b, n.a, k.toA[i], 5<<20)
+				told(t, n.b, k.toA[i], k.largest(1500, to), 1400-k.over)
+				pings(t, n.a, to, rig.PingOptions{Size: 4000})
+			}
+			a.knows(t, 1400, 1400)
+			b.knows(t, 1400, 1400)
+		})
+		t.Run(k.name+" in silence", func(t *testing.T) {
+			t.Parallel()
+			n, _ := newRouted6(t)
+			a, _ := k.pair(t, n.a, n.b)
+			n.swallow(t, 1404)
+			for _, to := range k.toB {
+				transfer(t, n.a, n.b, to, 5<<20)
+				a.knows(t, 1400, 1404, "probe")
+				pings(t, n.a, to, rig.PingOptions{Size: k.largest(1400, to), DF: true})
+			}
+		})
+	}
+}
+
+// Each destination of an automatic tunnel has a path of its own: what a router tells
+// of one does not concern another.
+func TestNarrowDestination(t *testing.T) {
+	for _, c := range []struct {
+		kind
+		toC netip.Addr
+	}{
+		{kind6to4, netip.MustParseAddr("2002:cb00:7132::1")},
+		{kind6rd, netip.MustParseAddr("2001:db8:cb00:7132::1")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n, third := newRouted6(t)
+			n.narrow(t, 1400)
+			a, _ := c.pair(t, n.a, n.b)
+			start(t, third, tunnelOf(c.a, 5))
+			reachable(t, n.a, c.toC)
+			told(t, n.a, c.toB[0], c.largest(1500, c.toB[0]), 1400-c.over)
+			pings(t, n.a, c.toB[0], rig.PingOptions{Size: c.largest(1400, c.toB[0]), DF: true})
+			transfer(t, n.a, n.b, c.toB[0], 5<<20)
+			transfer(t, n.b, n.a, c.toA[0], 5<<20)
+			res, err := rig.Ping(t.Context(), n.a, c.toC, rig.PingOptions{Size: c.largest(1500, c.toC), DF: true, Count: 3})
+			if err != nil || res.Received != 3 || len(res.ICMP) > 0 {
+				t.Errorf("the wide path: %+v, %v", res, err)
+			}
+			transfer(t, n.a, third, c.toC, 5<<20)
+			if _, s := a.status(t); s.State.PathMTU != 1500 || s.State.TunnelMTU != 1480 || s.ICMP.Heard == 0 {
+				t.Errorf("%+v, %+v", s.State, s.ICMP)
+			}
+		})
+	}
+}
