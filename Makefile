@@ -50,15 +50,10 @@ bench-peers: ## sixfourd beside other tunnels, in turns: a table, and bench/peer
 	$(GO) run ./bench/peers
 
 fuzz: ## run each fuzz target for FUZZTIME (60s)
-	$(GO) test -run '^$$' -fuzz FuzzDecapsulate -fuzztime $(FUZZTIME) ./encap
-	$(GO) test -run '^$$' -fuzz FuzzUnquote -fuzztime $(FUZZTIME) ./encap
-	$(GO) test -run '^$$' -fuzz FuzzClampMSS -fuzztime $(FUZZTIME) ./encap
-	$(GO) test -run '^$$' -fuzz FuzzHeaders -fuzztime $(FUZZTIME) ./encap/header
-	$(GO) test -run '^$$' -fuzz FuzzFragments -fuzztime $(FUZZTIME) ./encap/fragment
-	$(GO) test -run '^$$' -fuzz FuzzReassemble -fuzztime $(FUZZTIME) ./encap/fragment
-	$(GO) test -run '^$$' -fuzz FuzzSuper -fuzztime $(FUZZTIME) ./tun
-	$(GO) test -run '^$$' -fuzz FuzzGather -fuzztime $(FUZZTIME) ./tun
-	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./internal/config
+	@grep -r --include=*_test.go -o '^func Fuzz[A-Za-z0-9]*' . | sed 's|/[^/]*:func | |' | sort | while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; \
+	done
 
 lint: ## gofmt, go vet and golangci-lint
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "not formatted: run gofmt -w ."; exit 1; }

@@ -74,6 +74,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitMisuse
 	}
 	if f.check {
+		if problems := unresolved(cfg); len(problems) > 0 {
+			fmt.Fprintln(stderr, problems)
+			return exitMisuse
+		}
 		return exitOK
 	}
 	if err := serve(cfg, log); err != nil {

@@ -51,7 +51,7 @@ func (m SixOverFour) Resolver(at Site) (Resolver, error) {
 			r.onLinkAlways = append(r.onLinkAlways, newPrefix6(o))
 		}
 	}
-	r.learner.iid = uint64(p.local)
+	r.iid = uint64(p.local)
 	r.update()
 	return r, nil
 }

@@ -282,7 +282,7 @@ func (r *pmt) changeQuote(ip header.IPv6, outbound bool) {
 	if protocol != header.ICMPv6 || later || len(ip) < off+icmpHeader+header.IPv6Len || ip[off] >= icmpInformation {
 		return
 	}
-	quote := header.IPv6(ip[off+icmpHeader:])
+	quote := ip[off+icmpHeader:]
 	at, translate := quote.Source(), r.inward
 	if outbound {
 		at, translate = quote.Dest(), r.outward

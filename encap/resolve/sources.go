@@ -89,7 +89,7 @@ func (s *Sources) check4(ip header.IPv4) drop.Reason {
 func (s *Sources) check6(ip header.IPv6) drop.Reason {
 	src := readWord6(ip.Source())
 	switch {
-	case martian6(src, ip, s.strict) && !(s.compatible && isCompat(src)):
+	case martian6(src, ip, s.strict) && (!s.compatible || !isCompat(src)):
 		return drop.Martian
 	case slices.Contains(s.own6, src):
 		return drop.OwnSource

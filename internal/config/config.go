@@ -119,6 +119,19 @@ func (t *Tunnel) Problem(key, format string, args ...any) Problem {
 	return t.problem(at, format, args)
 }
 
+// hostKeys are the keys that name the outer hosts of a mechanism.
+var hostKeys = []string{"routers", "border_relay", "relay"}
+
+// HostProblem is Problem at the place of the outer hosts of a mechanism.
+func (t *Tunnel) HostProblem(format string, args ...any) Problem {
+	for _, key := range hostKeys {
+		if at, ok := t.values[key]; ok {
+			return t.problem(at, key+": "+format, args)
+		}
+	}
+	return t.problem(t.header, format, args)
+}
+
 // PeerProblem is Problem at the place of a peer's outermost remote end.
 func (t *Tunnel) PeerProblem(p *Peer, format string, args ...any) Problem {
 	return t.problem(p.at, format, args)

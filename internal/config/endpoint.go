@@ -31,11 +31,12 @@ type place struct {
 // readLocal reads this end of a layer.
 func (p place) readLocal(r *report, e entry) end {
 	got := end{key: e.name, at: e.at}
-	if !p.outermost {
+	switch {
+	case !p.outermost:
 		got.Addr, got.readable = endpoint(r, e, p.family, "")
-	} else if e.kind == unstable.String && e.text == "auto" {
+	case e.kind == unstable.String && e.text == "auto":
 		got.readable = true
-	} else {
+	default:
 		got.Addr, got.readable = endpoint(r, e, p.family, ` or "auto"`)
 	}
 	return got

@@ -127,7 +127,8 @@ func fuzzPeer(t *testing.T, c *Tunnel, p *Peer) {
 			t.Errorf("%s: %+v of %+v", what, p, c)
 		}
 	}
-	expect(c.Hub == (p.Name != "") && c.Hub == (p.Allowed != nil), "a hub's peer")
+	named, bounded := p.Name != "", p.Allowed != nil
+	expect(named == c.Hub && bounded == c.Hub, "a hub's peer")
 	for i, k := range c.Mode.Layers {
 		l, remote, outermost := c.Layers[i], p.Remotes[i], i == len(c.Layers)-1
 		for _, a := range []netip.Addr{l.Local, remote.Addr} {

@@ -66,7 +66,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		c = readFile(r, root)
 	}
 	if len(r.problems) > 0 {
-		return nil, r.sorted()
+		return nil, r.problems.Sorted()
 	}
 	return c, nil
 }

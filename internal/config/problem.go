@@ -41,13 +41,13 @@ func (r *report) add(at pos, format string, args ...any) {
 	r.problems = append(r.problems, Problem{r.file, at.line, at.column, fmt.Sprintf(format, args...)})
 }
 
-// sorted is the report in the file's order. What is said twice, such as of two
+// Sorted are the problems in the file's order. What is said twice, such as of two
 // array elements that share a position, is said once.
-func (r *report) sorted() Problems {
-	slices.SortStableFunc(r.problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+func (p Problems) Sorted() Problems {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Text, b.Text))
 	})
-	return slices.Compact(r.problems)
+	return slices.Compact(p)
 }
 
 // maxShown is how many bytes of a file's text a problem repeats.

@@ -56,14 +56,13 @@ func pieces4(overhead, path, n, size int) rewrite {
 	most := (path - overhead - 20) &^ 7
 	var lines []string
 	for off := 0; off < size-20; off += most {
-		length, mf, upper := min(most, size-20-off), "", ""
+		length, mf := min(most, size-20-off), ""
 		if off+length < size-20 {
 			mf = " MF"
 		}
+		upper := fmt.Sprintf("off=%d len=%d | proto 17 fragment[%d]", off, 20+length, length)
 		if off == 0 {
 			upper = fmt.Sprintf("len=%d | UDP %d>2000 len=%d (have %d)", 20+length, 1000+n, size-20, length)
-		} else {
-			upper = fmt.Sprintf("off=%d len=%d | proto 17 fragment[%d]", off, 20+length, length)
 		}
 		lines = append(lines, fmt.Sprintf("IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=%d |%s IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=%x%s %s",
 			overhead+20+length, gre, 0x1000+n, mf, upper))

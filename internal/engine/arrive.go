@@ -7,7 +7,6 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/transport"
 )
@@ -166,12 +165,4 @@ func (e *Engine) stopListening(l listener) {
 		in.rx.Close()
 	}
 	delete(e.inbounds, l)
-}
-
-// icmpProtocol is that of the errors about packets of an IP version.
-func icmpProtocol(local netip.Addr) int {
-	if local.Is4() {
-		return header.ICMP
-	}
-	return header.ICMPv6
 }

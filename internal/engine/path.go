@@ -137,10 +137,11 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	}
 	next.clamp = t.newClamp(next)
 	out, err := t.openSockets(local)
-	if errors.Is(err, unix.EPERM) {
-		return nil, "", err
-	} else if err != nil {
-		return nil, err.Error(), nil // what may heal is a state to wait in, not an error
+	if err != nil && !errors.Is(err, unix.EPERM) { // what may heal is a state to wait in, not an error
+		waiting, err = err.Error(), nil
+	}
+	if err != nil || waiting != "" {
+		return nil, waiting, err
 	}
 	next.senders = out
 	if hop.port != nil {

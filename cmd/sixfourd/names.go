@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"sixfour/internal/config"
+)
+
+// patience is how long the names of a configuration may take to resolve.
+const patience = 10 * time.Second
+
+// unresolved are the routers and relays of automatic tunnels that have names which
+// do not resolve. A daemon that runs asks again and again; who checks a
+// configuration wants to know now.
+func unresolved(cfg *config.Config) config.Problems {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	var problems config.Problems
+	for i := range cfg.Tunnels {
+		t := &cfg.Tunnels[i]
+		for _, l := range t.Layers {
+			if l.Mechanism == nil {
+				continue
+			}
+			for _, h := range l.Mechanism.Hosts() {
+				if h.Name == "" {
+					continue
+				}
+				all.Go(func() {
+					if _, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", h.Name); err != nil {
+						mu.Lock()
+						defer mu.Unlock()
+						problems = append(problems, t.HostProblem("%q has no IPv4 address: %v: correct it, or see that the DNS knows it", h.Name, err))
+					}
+				})
+			}
+		}
+	}
+	all.Wait()
+	return problems.Sorted()
+}
