@@ -172,11 +172,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			e.interfaceLost(t)
 			return nil
 		case r := <-e.names:
-			if !r.apply() {
-				continue
+			if e.takeNames(ctx, r) {
+				return nil
 			}
-			r.t.log.Info("resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
-			return nil
 		case t := <-e.learnt:
 			t.learn()
 			e.stale = true // the groups to join may have changed

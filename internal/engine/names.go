@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // resolution is what a DNS name has become.
@@ -110,8 +112,35 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	return slices.Compact(addrs)
 }
 
-// learnName takes a resolution in. A peer's name may have several addresses, in
-// any order: we stay with the one that we have.
+// takeNames takes in a resolution and those that follow at once, and reports
+// whether any of them changes something: of a hub's many names each would
+// otherwise have all peers looked at.
+func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
+	settled := time.After(settle)
+	for {
+		if r.apply() {
+			changed = true
+			r.log().Log(r.t.level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
+		}
+		select {
+		case r = <-e.names:
+		case <-settled:
+			return changed
+		case <-ctx.Done():
+			return changed
+		}
+	}
+}
+
+func (r *resolution) log() *zap.Logger {
+	if r.p == nil {
+		return r.t.log
+	}
+	return r.p.log()
+}
+
+// apply takes a resolution in. A peer's name may have several addresses, in any
+// order: we stay with the one that we have.
 func (r *resolution) apply() (changed bool) {
 	if r.p == nil {
 		r.t.mech.hosts[r.host] = r.addrs

@@ -94,8 +94,8 @@ func (p *peer) outerRemote() netip.Addr {
 // replacePath publishes a path, or that there is none.
 func (p *peer) replacePath(path *path) {
 	p.path.Store(path)
-	if path != nil && p.registered != nil {
-		p.arrivals.Store(path)
+	if path != nil && p.registered != nil && *path.outer() == *p.registered.outer() {
+		p.arrives.Store(path)
 	}
 	p.t.prober.rouse()
 }
