@@ -133,8 +133,12 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	return s
 }
 
-// has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
+// has6 reports whether the interface carries IPv6, and so needs 1280 bytes. Where it
+// can carry nothing else it need not have an address yet: it may learn one.
 func (t *tunnel) has6() bool {
+	if !t.cfg.Mode.Carries(4) {
+		return true
+	}
 	for _, p := range t.cfg.Address {
 		if p.Addr().Is6() {
 			return true
