@@ -115,35 +115,6 @@ func TestKeysTellApart(t *testing.T) {
 	})
 }
 
-// The path to one peer of a hub is narrow: that is not the other's.
-func TestNarrowPeer(t *testing.T) {
-	t.Parallel()
-	n, c := newRouted6(t)
-	hub := "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n" +
-		"[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\"]\n" +
-		"[[tunnel.peer]]\nname = \"c\"\nremote = \"203.0.113.50\"\nallowed = [\"10.0.0.5/32\"]\n"
-	spoke := func(last, inner int) string {
-		return fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.%d\"\nremote = \"203.0.113.10\"\naddress = [\"10.0.0.%d/24\"]\n", last, inner)
-	}
-	toC := netip.MustParseAddr("10.0.0.5")
-	n.narrow(t, 1400)
-	a := start(t, n.a, hub)
-	start(t, n.b, spoke(20, 2))
-	start(t, c, spoke(50, 5))
-	reachable(t, n.a, inB)
-	reachable(t, n.a, toC)
-	told(t, n.a, inB, 1476-28, 1376)
-	transfer(t, n.a, n.b, inB, 5<<20)
-	transfer(t, n.a, c, toC, 5<<20)
-	res, err := rig.Ping(t.Context(), n.a, toC, rig.PingOptions{Size: 1476 - 28, DF: true, Count: 3})
-	if err != nil || res.Received != 3 {
-		t.Errorf("the wide path: %+v, %v", res, err)
-	}
-	if b, c := a.peer(t, "b").State, a.peer(t, "c").State; b.PathMTU != 1400 || c.PathMTU != 1500 || b.TunnelMTU != 1476 {
-		t.Errorf("%+v, %+v", b, c)
-	}
-}
-
 // With a fixed MTU, and over a path of 1280 bytes, outer packets are cut.
 func TestCutOutside(t *testing.T) {
 	static := "pmtu = \"static\"\nmtu = 1500\n"
