@@ -40,6 +40,7 @@ type tunnel struct {
 	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply     *replier
 	prober    *prober
+	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
 	link    *netcfg.Link
