@@ -38,6 +38,7 @@ type peer struct {
 	arrived atomic.Bool   // there was one
 	large   atomic.Uint64 // packets sent that not every path carries
 	watched atomic.Bool   // the prober knows of it
+	doubt   chan struct{} // whether its name still has the address; nil: it has no name
 
 	// Of the control loop only.
 	resolved   netip.Addr // of a remote that is a name
