@@ -132,6 +132,24 @@ func (s *Stack) Limit(version int) TunnelMTU {
 	return 0
 }
 
+// LimitBack is Limit for what the peer sends, who may add encapsulation limits
+// where we add none (RFC 2473 section 6.6: the default of Linux).
+func (s *Stack) LimitBack(version int) TunnelMTU {
+	t := s.enter4
+	if version == 6 {
+		t = s.enter6
+	}
+	limit := s.Limit(version)
+	if t != nil {
+		for _, p := range t.parts {
+			if p.over == 6 && p.size-p.gre == header.IPv6Len {
+				limit -= header.EncapLimitLen
+			}
+		}
+	}
+	return limit
+}
+
 // LimitTo is Limit for the destination of a packet of which the header is there,
 // for the encapsulation limit that it carries, and for its DF.
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {

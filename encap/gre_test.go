@@ -192,7 +192,8 @@ func TestGRESequence(t *testing.T) {
 		"more than half of it": {{0, 0, true}, {0, 1<<31 + 1, false}, {0, 1, true}},
 		"restart":              {{0, 1000, true}, {10 * time.Second, 0, true}, {0, 1, true}, {0, 1001, true}},
 		"restart, some lost":   {{0, 1000, true}, {11 * time.Second, 15, true}, {0, 16, true}},
-		"restart, many lost":   {{0, 1000, true}, {time.Hour, 16, false}, {0, 15, true}},
+		"restart, many lost":   {{0, 1000, true}, {11 * time.Second, 500, true}, {0, 499, false}, {0, 501, true}},
+		"restart under load":   {{0, 1000, true}, {time.Second, 0, false}, {8 * time.Second, 300, false}, {time.Second, 333, true}, {0, 334, true}},
 		"restart, too soon":    {{0, 1000, true}, {10*time.Second - 1, 0, false}, {1, 0, true}},
 		"no silence":           {{0, 1000, true}, {6 * time.Second, 1001, true}, {6 * time.Second, 0, false}},
 	} {

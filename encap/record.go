@@ -83,12 +83,12 @@ type sequence struct {
 	at   time.Time  // of the last packet; zero: there was none
 }
 
-// A peer that starts anew counts from 0 again. Without this its packets would be
-// old until it has sent as many as before.
-const (
-	restartSilence = 10 * time.Second
-	restartNumbers = 16
-)
+// A peer that starts anew counts from 0 again, and its packets would be old until it
+// has sent as many as before. Once none was taken for so long, nothing that arrives
+// can be an old one on its way: whatever its number, it is the first after a restart.
+// (If it had to be a small one, a peer that speaks all the time would have used those
+// up before it is believed.)
+const restartSilence = 10 * time.Second
 
 // inSequence reports whether a GRE packet is not older than one that came before
 // (RFC 2890 section 2.2). Nothing waits for numbers that are missing.
@@ -97,7 +97,7 @@ func (r *Record) inSequence(n uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	restarted := n < restartNumbers && now.Sub(s.at) >= restartSilence
+	restarted := now.Sub(s.at) >= restartSilence
 	if int32(n-s.next) < 0 && !s.at.IsZero() && !restarted {
 		return false
 	}

@@ -133,6 +133,30 @@ func TestFragmentationRules(t *testing.T) {
 	}
 }
 
+// What the peer sends fits also if it adds encapsulation limits, and we do not.
+func TestLimitBack(t *testing.T) {
+	limited := encap.DefaultOptions
+	limited.EncapLimit = 4
+	for _, c := range []struct {
+		name      string
+		layers    []encap.Layer
+		o         encap.Options
+		four, six encap.TunnelMTU
+	}{
+		{"4in4", []encap.Layer{ipip}, encap.DefaultOptions, 1380, 0},
+		{"4in6", []encap.Layer{dslite}, encap.DefaultOptions, 1352, 0},
+		{"4in6, limited", []encap.Layer{dslite}, limited, 1352, 0},
+		{"gre6", []encap.Layer{gre6}, encap.DefaultOptions, 1348, 1348},
+		{"4in6in4", []encap.Layer{dslite, sit}, encap.DefaultOptions, 1332, 1380},
+		{"6in4 in 4in6", []encap.Layer{sit, dslite}, encap.DefaultOptions, 1352, 1332},
+	} {
+		s := build(t, c.layers, 1400, c.o)
+		if s.LimitBack(4) != c.four || s.LimitBack(6) != c.six {
+			t.Errorf("%s: %d and %d, want %d and %d", c.name, s.LimitBack(4), s.LimitBack(6), c.four, c.six)
+		}
+	}
+}
+
 // What packets fit, with every header counted.
 func TestStackLimits(t *testing.T) {
 	limited, static := encap.DefaultOptions, encap.DefaultOptions

@@ -35,6 +35,12 @@ type Mechanism interface {
 	Resolver(at Site) (Resolver, error)
 }
 
+// Warner is a Mechanism of which its user should know something.
+type Warner interface {
+	Mechanism
+	Warnings() []string
+}
+
 // Site is where a mechanism runs.
 type Site struct {
 	Local  netip.Addr     // outer IPv4 address

@@ -80,6 +80,18 @@ func (t *tunnel) mechanismAt() netip.Addr {
 	return t.mech.site.Local
 }
 
+// warn tells the user what there is to know of a tunnel's mechanism.
+func (t *tunnel) warn() {
+	if t.mech == nil {
+		return
+	}
+	if w, ok := t.mech.cfg.(resolve.Warner); ok {
+		for _, text := range w.Warnings() {
+			t.log.Warn(text)
+		}
+	}
+}
+
 // delegator is a mechanism that gives each outer address a prefix.
 type delegator interface {
 	Delegated(local netip.Addr) (netip.Prefix, error)

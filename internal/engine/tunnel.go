@@ -40,6 +40,7 @@ type tunnel struct {
 	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply     *replier
 	prober    *prober
+	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
 	link    *netcfg.Link
@@ -188,8 +189,13 @@ func (t *tunnel) newClamp(p *path) clamp {
 	if t.cfg.NoMSSClamp {
 		return clamp{}
 	}
-	iface := t.wantMTU(p.link)
-	return clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
+	iface, limit := t.wantMTU(p.link), p.stack.Limit
+	// Where the path is narrower than the peer's own link may be, the peer finds
+	// out what fits only by the MSS.
+	if p.mtu < max(p.link, assumedMTU) {
+		limit = p.stack.LimitBack
+	}
+	return clamp{min(iface, limit(4)), min(iface, limit(6))}
 }
 
 // apply lowers the MSS that a TCP SYN offers.

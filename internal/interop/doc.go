@@ -2,10 +2,14 @@
 // kernel, which runs in an emulated machine:
 //
 //	namespace of this machine               | machine under qemu
-//	 six0 ── sixfourd ── tap0 203.0.113.2 ──┼── eth0 203.0.113.1 ── sit, ip6tnl
+//	 six0 ── sixfourd ── tap0 203.0.113.2 ──┼── eth0 203.0.113.1 ── sit, ipip, gre, ip6tnl, ip6gre
+//	                          fd00::2     ──┼──      fd00::1
 //
-// Two tests have it otherwise: one puts routers with a narrow link between the
-// two, the other runs a second sixfourd inside the machine.
+// Some tests have it otherwise: they put routers with a narrow link between the
+// two, or run a second sixfourd inside the machine.
+//
+// The machine boots once. Devices are made and removed in it for each case, by
+// one batch of commands, so that a case costs a few seconds: there are many.
 //
 // The tests have the build tag interop, because they need programs and a kernel of
 // Debian's, which the script fetch gets ("make interop" does it all). With

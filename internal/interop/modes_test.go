@@ -3,12 +3,14 @@
 package interop
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/rig"
 )
 
 // counterpart is a mode of ours and the kernel's device for it, far.
@@ -17,9 +19,13 @@ type counterpart struct {
 	devices string // commands in the machine
 	section string // of the configuration, without the outer addresses
 	outside
-	limits int // both add an encapsulation limit of as much; 0: none
+	limits who  // adds an encapsulation limit
+	cut    bool // what is too big for the path is sent in outer fragments
 	ways   []way
 }
+
+// who says of which side something holds.
+type who struct{ ours, theirs bool }
 
 // What the kernel's devices are made with, and where the daemon's ends are.
 const (
@@ -95,7 +101,7 @@ var counterparts = []counterpart{
 		section: `mode = "4in6"
 			encap_limit = 4` + ends6 + own4,
 		outside: outside{6, unix.IPPROTO_IPIP, true},
-		limits:  4,
+		limits:  who{true, true},
 		ways:    []way{ipv4},
 	}, {
 		name:    "6in6, ip6tnl",
@@ -109,7 +115,7 @@ var counterparts = []counterpart{
 		section: `mode = "6in6"
 			encap_limit = 4` + ends6 + own6,
 		outside: outside{6, unix.IPPROTO_IPV6, true},
-		limits:  4,
+		limits:  who{true, true},
 		ways:    []way{ipv6},
 	}, {
 		name:    "gre6, ip6gre",
@@ -126,8 +132,34 @@ var counterparts = []counterpart{
 			sequence = true
 			encap_limit = 4` + ends6 + ownBoth,
 		outside: gre6,
-		limits:  4,
+		limits:  who{true, true},
 		ways:    []way{ipv4, ipv6},
+	}, {
+		name:    "gre6, ip6gre, each as it is by default",
+		devices: `ip link add far type ip6gre` + over6 + insideBoth,
+		section: `mode = "gre6"` + ends6 + ownBoth,
+		outside: gre6,
+		limits:  who{theirs: true},
+		ways:    []way{ipv4, ipv6},
+	}, {
+		name:    "6in4, sit, outer fragments",
+		devices: `ip link add far type sit local ` + theirs + ` remote ` + ours + ` nopmtudisc; ip link set far mtu 2000` + inside6,
+		section: `mode = "6in4"
+			pmtu = "static"
+			mtu = 2000` + ends4 + own6,
+		outside: protocol41,
+		cut:     true,
+		ways:    []way{ipv6},
+	}, {
+		name:    "gre, checksum, outer fragments",
+		devices: `ip link add far type gre local ` + theirs + ` remote ` + ours + ` csum nopmtudisc; ip link set far mtu 2000` + inside6,
+		section: `mode = "gre"
+			checksum = true
+			pmtu = "static"
+			mtu = 2000` + ends4 + own6,
+		outside: gre4,
+		cut:     true,
+		ways:    []way{ipv6},
 	}, {
 		name: "gre6 over 6in4, ip6gre over sit",
 		devices: `ip link add sit6to4 type sit` + over4 + `
@@ -149,13 +181,50 @@ func TestModes(t *testing.T) {
 			kernel(t, "\n"+c.devices)
 			socket := daemon(t, lab.ns, c.section)
 			w := watch(t, c.outside)
-			sameMTU(t, "six0", "far")
+			if c.limits.ours == c.limits.theirs {
+				sameMTU(t, "six0", "far")
+			}
 			for _, way := range c.ways {
 				both(t, way, brief)
 			}
-			w.report(t, c.limits > 0, c.limits > 0)
-			probed(t, socket)
+			w.report(t, c.limits.ours, c.limits.theirs)
+			if (w.sent.fragments > 0) != c.cut || (w.got.fragments > 0) != c.cut {
+				t.Errorf("fragments expected: %v", c.cut)
+			}
+			if c.cut { // with pmtu = "static" there are no probes
+				counted(t, socket)
+			} else {
+				probed(t, socket)
+			}
 		})
+	}
+}
+
+// IPv4 that may be cut, in IPv6: we cut the packets of the tunnel, which the other
+// end puts together again (RFC 2473 section 7.2); the kernel cuts what is inside.
+func TestOuterFragments6(t *testing.T) {
+	kernel(t, `
+		ip link add far type ip6tnl mode ipip6`+over6+inside4)
+	daemon(t, lab.ns, `
+		mode = "4in6"
+		encap_limit = 4
+		pmtu = "static"
+		mtu = 4000`+ends6+own4)
+	w := watch(t, outside{6, unix.IPPROTO_IPIP, false})
+	for _, way := range []struct {
+		from end
+		to   string
+	}{{daemonEnd{lab.ns}, ipv4.theirs}, {kernelEnd{lab.ns}, ipv4.ours}} {
+		for _, size := range []int{1432, 1472, 3900, 8000} {
+			r, err := way.from.ping(t.Context(), netip.MustParseAddr(way.to), rig.PingOptions{Count: 3, Size: size, Timeout: patience})
+			if err != nil || r.Received != 3 || r.Corrupt+r.Duplicates+len(r.ICMP) > 0 {
+				t.Errorf("ping of %d bytes from %s: %+v, %v", size, way.from.name(), r, err)
+			}
+		}
+	}
+	w.report(t, true, true)
+	if w.sent.fragments == 0 || w.got.fragments > 0 {
+		t.Errorf("%d and %d fragments", w.sent.fragments, w.got.fragments)
 	}
 }
 

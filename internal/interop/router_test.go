@@ -17,9 +17,11 @@ import (
 
 const (
 	behind    = "198.51.100.2" // where the daemon is, behind the routers
-	narrow    = 1400           // the MTU between them
-	wide      = 1500           // on either side
+	behind6   = "fd00:198::2"
+	narrow    = 1400 // the MTU between them
+	wide      = 1500 // on either side
 	muchBytes = 50_000_000
+	someBytes = 5_000_000
 
 	// The network behind the daemon, and its host there.
 	lan4, host4 = "10.9.0.1/24", "10.9.0.2/24"
@@ -39,6 +41,7 @@ type network struct{ daemon, host *rig.Namespace }
 //	                         192.0.2.1 eth1 ─ MTU 1400 ─ narrow 192.0.2.2
 //	                                                       tap0 203.0.113.2 ─── eth0 203.0.113.1
 //
+// The outer addresses of IPv6 are fd00:198::, fd00:192:: and fd00:: in the same places.
 // What is too big for the link gets an ICMP error, or, if they are mute, nothing.
 func routers(t *testing.T, mute bool) network {
 	t.Helper()
@@ -66,6 +69,8 @@ func routers(t *testing.T, mute bool) network {
 		{host, "eth0", host4}, {daemons, "lan", lan4}, {host, "eth0", host6}, {daemons, "lan", lan6},
 		{daemons, "eth0", behind + "/24"}, {near, "eth0", "198.51.100.1/24"},
 		{near, "eth1", "192.0.2.1/24"}, {far, "narrow", "192.0.2.2/24"},
+		{daemons, "eth0", behind6 + "/64"}, {near, "eth0", "fd00:198::1/64"},
+		{near, "eth1", "fd00:192::1/64"}, {far, "narrow", "fd00:192::2/64"},
 	} {
 		must(a.n.AddAddr(a.dev, netip.MustParsePrefix(a.addr)))
 	}
@@ -76,22 +81,28 @@ func routers(t *testing.T, mute bool) network {
 		{host, "10.0.0.0/8", addr(lan4)}, {host, "2001:db8::/32", addr(lan6)},
 		{daemons, "203.0.113.0/24", "198.51.100.1"}, {near, "203.0.113.0/24", "192.0.2.2"},
 		{far, "198.51.100.0/24", "192.0.2.1"},
+		{daemons, "fd00::/64", "fd00:198::1"}, {near, "fd00::/64", "fd00:192::2"}, {far, "fd00:198::/64", "fd00:192::1"},
 	} {
 		must(r.n.AddRoute(netip.MustParsePrefix(r.dst), netip.MustParseAddr(r.via), ""))
 	}
 	must(daemons.Forward())
 	for _, n := range []*rig.Namespace{near, far} {
-		must(n.Sysctl("net/ipv4/ip_forward", "1"))
+		must(n.Forward())
 		if mute {
 			must(n.DropUnreachable())
 		}
 	}
-	t.Cleanup(func() { must(far.Sysctl("net/ipv4/ip_forward", "0")) })
+	t.Cleanup(func() {
+		must(far.Sysctl("net/ipv4/ip_forward", "0"))
+		must(far.Sysctl("net/ipv6/conf/all/forwarding", "0"))
+	})
 	if mute {
 		t.Cleanup(func() { must(far.PassUnreachable()) })
 	}
-	run(t, "ip route replace 198.51.100.0/24 via "+ours)
-	t.Cleanup(func() { run(t, "ip route del 198.51.100.0/24; ip route flush cache") })
+	run(t, "ip route replace 198.51.100.0/24 via "+ours+"; ip route replace fd00:198::/64 via "+ours6)
+	t.Cleanup(func() {
+		run(t, "ip route del 198.51.100.0/24; ip route del fd00:198::/64; ip route flush cache; ip -6 route flush cache")
+	})
 	return network{daemons, host}
 }
 
@@ -101,20 +112,39 @@ func addr(prefix string) string { return netip.MustParsePrefix(prefix).Addr().St
 // A path that is narrower than the links at its ends, as the routers say or do
 // not say: TCP gets through, in both directions.
 func TestNarrowPath(t *testing.T) {
+	const outer4 = `
+			local = "` + behind + `"
+			remote = "` + theirs + `"`
+	const outer6 = `
+			local = "` + behind6 + `"
+			remote = "` + theirs6 + `"`
 	for _, mode := range []struct {
 		name, devices, section string
 		to, back, behind       string // of the kernel, the daemon, and the host behind that
+		bytes                  int64
 	}{
-		{"4in6in4", fmt.Sprintf(sit, behind, "fc00::1/64") + fmt.Sprintf(double, "none") + `
+		{"4in6in4", fmt.Sprintf(sit, behind, "fc00::1/64") + fmt.Sprintf(double, "4") + `
 			ip route add 10.9.0.0/24 dev ipip6`, `
-			mode = "4in6in4"
+			mode = "4in6in4"` + outer4 + `
 			local6 = "fc00::2"
 			remote6 = "fc00::1"
-			address = ["10.0.0.2/30", "fc00::2/64"]`, "10.0.0.1", "10.0.0.2", addr(host4)},
+			address = ["10.0.0.2/30", "fc00::2/64"]`, "10.0.0.1", "10.0.0.2", addr(host4), muchBytes},
 		{"6in4", fmt.Sprintf(sit, behind, "2001:db8:6::1/64") + `
 			ip route add 2001:db8:9::/64 dev sit6to4`, `
-			mode = "6in4"
-			address = ["2001:db8:6::2/64"]`, "2001:db8:6::1", "2001:db8:6::2", addr(host6)},
+			mode = "6in4"` + outer4 + `
+			address = ["2001:db8:6::2/64"]`, "2001:db8:6::1", "2001:db8:6::2", addr(host6), muchBytes},
+		{"gre", `
+			ip link add far type gre local ` + theirs + ` remote ` + behind + ` ttl 64` + inside4 + `
+			ip route add 10.9.0.0/24 dev far`, `
+			mode = "gre"` + outer4 + own4, "10.0.0.1", "10.0.0.2", addr(host4), someBytes},
+		{"4in6", `
+			ip link add far type ip6tnl mode ipip6 local ` + theirs6 + ` remote ` + behind6 + ` hoplimit 64` + inside4 + `
+			ip route add 10.9.0.0/24 dev far`, `
+			mode = "4in6"` + outer6 + own4, "10.0.0.1", "10.0.0.2", addr(host4), someBytes},
+		{"gre6", `
+			ip link add far type ip6gre local ` + theirs6 + ` remote ` + behind6 + ` hoplimit 64` + inside6 + `
+			ip route add 2001:db8:9::/64 dev far`, `
+			mode = "gre6"` + outer6 + own6, "2001:db8:6::1", "2001:db8:6::2", addr(host6), someBytes},
 	} {
 		for _, routing := range []struct {
 			name string
@@ -123,10 +153,8 @@ func TestNarrowPath(t *testing.T) {
 			t.Run(mode.name+", "+routing.name, func(t *testing.T) {
 				net := routers(t, routing.mute)
 				kernel(t, mode.devices)
-				socket := daemon(t, net.daemon, mode.section+`
-					local = "`+behind+`"
-					remote = "`+theirs+`"`)
-				much(t, daemonEnd{net.daemon}, mode.to)
+				socket := daemon(t, net.daemon, mode.section)
+				much(t, daemonEnd{net.daemon}, mode.to, mode.bytes)
 				s := learnt(t, socket)
 				report(t, "path MTU %d, by %s, tunnel MTU %d", s.PathMTU, s.PathMTUBy, s.TunnelMTU)
 				if routing.mute && s.PathMTUBy != string(pathmtu.Probe) {
@@ -136,19 +164,19 @@ func TestNarrowPath(t *testing.T) {
 				// sends packets that fit because it is told a segment size
 				// that fits: to the daemon by the interface's MTU, to a host
 				// that knows no better by the daemon, which rewrites it.
-				much(t, kernelEnd{net.daemon}, mode.back)
-				much(t, kernelEnd{net.host}, mode.behind)
+				much(t, kernelEnd{net.daemon}, mode.back, mode.bytes)
+				much(t, kernelEnd{net.host}, mode.behind, mode.bytes)
 			})
 		}
 	}
 }
 
 // much moves much over TCP.
-func much(t *testing.T, from end, to string) {
+func much(t *testing.T, from end, to string, bytes int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	tr, err := from.tcp(ctx, netip.MustParseAddr(to), muchBytes)
+	tr, err := from.tcp(ctx, netip.MustParseAddr(to), bytes)
 	if err != nil {
 		t.Fatalf("TCP from %s to %s: %v", from.name(), to, err)
 	}

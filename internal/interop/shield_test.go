@@ -12,30 +12,18 @@ import (
 	"sixfour/internal/rig"
 )
 
-// inside starts sixfourd in the machine. Its log goes to /run/inside.log, its
-// process's number to /run/inside.pid.
-const inside = `set -e
-	cat >/run/inside.toml <<-end
-		[control]
-		socket = "/run/inside.sock"
-		[[tunnel]]
-		name = "six0"
-		mode = "6in4"
-		local = "` + theirs + `"
-		remote = "` + ours + `"
-		address = ["2001:db8:6::1/64"]
-	end
-	sixfourd -config /run/inside.toml >/run/inside.log 2>&1 &
-	echo $! >/run/inside.pid`
+// inside is the beginning of a tunnel of the sixfourd in the machine.
+const inside = `mode = "6in4"
+local = "` + theirs + `"
+remote = "` + ours + `"
+address = ["2001:db8:6::1/64"]
+`
 
-// Beside the kernel's tunnels: sixfourd runs in the machine, whose kernel has
-// sit loaded and so answers every packet that we take, unless nftables keeps the
-// answers back. The peer, outside, is a sixfourd as well.
-//
-// In Debian's kernel nftables is a module, which is loaded when it is wanted; as
-// long as the kernel cannot find the program that does it, there is none.
-func TestKernelBesideUs(t *testing.T) {
-	kernel(t, "")
+// insideTheMachine starts sixfourd in the machine, with the tunnels of a
+// configuration that begins within that of six0, for the time of the test. Its log
+// goes to /run/inside.log, its process's number to /run/inside.pid.
+func insideTheMachine(t *testing.T, tunnels string) {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -45,6 +33,26 @@ func TestKernelBesideUs(t *testing.T) {
 			t.Logf("log of the sixfourd in the machine:\n%s", log)
 		}
 	})
+	run(t, `set -e
+		cat >/run/inside.toml <<-end
+			[control]
+			socket = "/run/inside.sock"
+			[[tunnel]]
+			name = "six0"
+			`+strings.ReplaceAll(tunnels, "\n", "\n\t\t\t")+`
+		end
+		sixfourd -config /run/inside.toml >/run/inside.log 2>&1 &
+		echo $! >/run/inside.pid`)
+}
+
+// Beside the kernel's tunnels: sixfourd runs in the machine, whose kernel has
+// sit loaded and so answers every packet that we take, unless nftables keeps the
+// answers back. The peer, outside, is a sixfourd as well.
+//
+// In Debian's kernel nftables is a module, which is loaded when it is wanted; as
+// long as the kernel cannot find the program that does it, there is none.
+func TestKernelBesideUs(t *testing.T) {
+	kernel(t, "")
 	daemon(t, lab.ns, `
 		mode = "6in4"
 		local = "`+ours+`"
@@ -65,13 +73,13 @@ func TestKernelBesideUs(t *testing.T) {
 		report(t, "%s: %d pings, %d answered; the kernel sent %d port unreachables", when, r.Sent, r.Received, errors)
 		return r.Received, errors
 	}
-	run(t, `rmmod nf_tables 2>/dev/null || :; echo /nowhere >/proc/sys/kernel/modprobe`)
+	run(t, `rmmod nf_tables nfnetlink 2>/dev/null || :; echo /nowhere >/proc/sys/kernel/modprobe`)
 	t.Cleanup(func() { run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe`) })
 
 	if answers, errors := pinged("nobody there"); answers > 0 || errors == 0 {
 		t.Error("the kernel should answer for a tunnel that nobody has")
 	}
-	run(t, inside)
+	insideTheMachine(t, inside)
 	said(t, "nftables cannot keep them back")
 	said(t, "ready")
 	if answers, errors := pinged("sixfourd, without nftables"); answers == 0 || errors == 0 {

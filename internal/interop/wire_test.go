@@ -89,7 +89,7 @@ func (w *wire) count(f rig.Frame) {
 		s = &w.sent
 	}
 	switch {
-	case ok && p.version == w.version && p.protocol == w.protocol:
+	case ok && p.version == w.version && (p.protocol == w.protocol || p.later):
 	case ok && p.version == w.version && p.isEcho() && w.echoes:
 		s.echoes++
 		return
@@ -114,6 +114,7 @@ type dissected struct {
 	protocol byte // behind the extension headers
 	length   int
 	fragment bool
+	later    bool // fragment of IPv6, of which the first one says what it is
 	limited  bool // it, or IPv6 right inside IPv4, has an encapsulation limit
 	dst      []byte
 	payload  []byte
@@ -138,6 +139,9 @@ func dissect(b []byte) (p dissected, ok bool) {
 		p.fragment = p.fragment || p.protocol == unix.IPPROTO_FRAGMENT
 		n := 8 + 8*int(p.payload[1])
 		if p.protocol == unix.IPPROTO_FRAGMENT {
+			if p.later = binary.BigEndian.Uint16(p.payload[2:])>>3 != 0; p.later {
+				return p, true
+			}
 			n = 8
 		}
 		p.protocol, p.payload = p.payload[0], p.payload[min(n, len(p.payload)):]

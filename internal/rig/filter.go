@@ -7,12 +7,18 @@ import (
 )
 
 // filterTable is the nftables table of a namespace's filters.
-var filterTable = &nftables.Table{Name: "rig", Family: nftables.TableFamilyIPv4}
+var filterTable = &nftables.Table{Name: "rig", Family: nftables.TableFamilyINet}
 
-// DropUnreachable makes the namespace, a router, swallow the ICMP messages of
-// type 3 (destination unreachable, and so "fragmentation needed") that it would
-// send or forward, as careless firewalls do: what is too big for one of its
-// links disappears without a word. PassUnreachable ends that.
+// swallowed are the ICMP messages that a careless firewall drops: "destination
+// unreachable", and so "fragmentation needed", and in IPv6 "packet too big".
+var swallowed = []struct{ protocol, typ byte }{
+	{unix.IPPROTO_ICMP, 3}, {unix.IPPROTO_ICMPV6, 1}, {unix.IPPROTO_ICMPV6, 2},
+}
+
+// DropUnreachable makes the namespace, a router, swallow the ICMP messages
+// "destination unreachable" and "packet too big" that it would send or forward, as
+// careless firewalls do: what is too big for one of its links disappears without a
+// word. PassUnreachable ends that.
 func (n *Namespace) DropUnreachable() error {
 	err := n.Do(func() error {
 		c, err := nftables.New()
@@ -25,13 +31,15 @@ func (n *Namespace) DropUnreachable() error {
 				Table: table, Name: name,
 				Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter,
 			})
-			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
-				&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{unix.IPPROTO_ICMP}},
-				&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Len: 1},
-				&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{3}},
-				&expr.Verdict{Kind: expr.VerdictDrop},
-			}})
+			for _, m := range swallowed {
+				c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
+					&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{m.protocol}},
+					&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Len: 1},
+					&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{m.typ}},
+					&expr.Verdict{Kind: expr.VerdictDrop},
+				}})
+			}
 		}
 		return c.Flush()
 	})
