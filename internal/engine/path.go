@@ -218,8 +218,11 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 func (e *Engine) depth(p *peer, route netcfg.Route) int {
 	p.through = e.byIndex[route.Index]
 	depth := len(p.t.cfg.Layers)
-	for u := p.through; u != nil && depth <= encap.MaxDepth; u = u.peers[0].through {
-		depth += len(u.cfg.Layers)
+	for t := p.through; t != nil && depth <= encap.MaxDepth; t = p.through {
+		depth += len(t.cfg.Layers)
+		if p = t.toward(p.outerRemote()); p == nil {
+			break
+		}
 	}
 	return depth
 }

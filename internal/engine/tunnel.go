@@ -93,6 +93,15 @@ func (t *tunnel) to(inner []byte) *peer {
 	return p
 }
 
+// toward is the peer to which packets for an address go; nil: there is none.
+func (t *tunnel) toward(a netip.Addr) *peer {
+	if t.only != nil {
+		return t.only
+	}
+	p, _ := t.table.Toward(a)
+	return p
+}
+
 // maxQueues is how many queues a tunnel has at most if the configuration does not
 // say.
 const maxQueues = 4
