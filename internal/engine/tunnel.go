@@ -48,7 +48,7 @@ type tunnel struct {
 	mech    *mechanism             // of an automatic tunnel
 	speaks  resolve.Resolver       // that the speaker, if there is one, is
 	sockets map[netip.Addr]sockets // through which packets leave, by their source
-	noXDP   string                 // why packets do not leave through AF_XDP though they should
+	noXDP   string                 // what was said last of why packets do not leave through AF_XDP
 	reopen  time.Time              // not before: after the interface was lost
 	wg      sync.WaitGroup         // of the goroutines that use the device
 }
