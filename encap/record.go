@@ -81,10 +81,15 @@ type sequence struct {
 	mu   sync.Mutex // of one goroutine, unless the configuration changes
 	next uint32     // the least number that is not old
 	at   time.Time  // of the last packet; zero: there was none
+
+	old  int    // packets in a row that were old, each newer than the one before
+	then uint32 // what may follow the last of those
 }
 
 // A peer that starts anew counts from 0 again. Without this its packets would be
-// old until it has sent as many as before.
+// old until it has sent as many as before. It is believed after a silence, or when
+// so many packets in a row are old and in order: what was only delayed on the way
+// has newer ones in between.
 const (
 	restartSilence = 10 * time.Second
 	restartNumbers = 16
@@ -99,8 +104,14 @@ func (r *Record) inSequence(n uint32) bool {
 	now := time.Now()
 	restarted := n < restartNumbers && now.Sub(s.at) >= restartSilence
 	if int32(n-s.next) < 0 && !s.at.IsZero() && !restarted {
-		return false
+		if n-s.then >= restartNumbers { // it may be lost packets later
+			s.old = 0
+		}
+		s.old, s.then = s.old+1, n+1
+		if s.old < restartNumbers {
+			return false
+		}
 	}
-	s.next, s.at = n+1, now
+	s.next, s.at, s.old = n+1, now, 0
 	return true
 }
