@@ -3,7 +3,6 @@ package encap_test
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,7 +168,7 @@ func TestGRECut(t *testing.T) {
 }
 
 // Sequence numbers (RFC 2890 section 2.2): what is old is refused, nothing waits for
-// what is missing, and a peer that begins anew is believed after a silence, or when only old ones come.
+// what is missing, and a peer that begins anew is believed after a silence.
 func TestGRESequence(t *testing.T) {
 	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Sequence: true})
 	pkt, r := encapsulate(build(t, []encap.Layer{l}, 1500, encap.DefaultOptions), header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 8)))
@@ -180,12 +179,6 @@ func TestGRESequence(t *testing.T) {
 		after  time.Duration
 		number uint32
 		taken  bool
-	}
-	refused := func(from, to uint32) (steps []step) {
-		for n := from; n < to; n++ {
-			steps = append(steps, step{0, n, false})
-		}
-		return steps
 	}
 	for name, steps := range map[string][]step{
 		"in order":             {{0, 0, true}, {0, 1, true}, {0, 2, true}},
@@ -199,12 +192,9 @@ func TestGRESequence(t *testing.T) {
 		"more than half of it": {{0, 0, true}, {0, 1<<31 + 1, false}, {0, 1, true}},
 		"restart":              {{0, 1000, true}, {10 * time.Second, 0, true}, {0, 1, true}, {0, 1001, true}},
 		"restart, some lost":   {{0, 1000, true}, {11 * time.Second, 15, true}, {0, 16, true}},
-		"restart, many lost":   {{0, 1000, true}, {time.Hour, 16, false}, {0, 15, true}},
+		"restart, many lost":   {{0, 1000, true}, {11 * time.Second, 500, true}, {0, 499, false}, {0, 501, true}},
+		"restart under load":   {{0, 1000, true}, {time.Second, 0, false}, {8 * time.Second, 300, false}, {time.Second, 333, true}, {0, 334, true}},
 		"restart, too soon":    {{0, 1000, true}, {10*time.Second - 1, 0, false}, {1, 0, true}},
-		"restart in traffic":   append(append([]step{{0, 1000, true}}, refused(0, 15)...), step{0, 15, true}, step{0, 16, true}, step{0, 15, false}),
-		"restart with a loss":  append(append([]step{{0, 1000, true}, {0, 3, false}}, refused(19, 33)...), step{0, 40, true}, step{0, 41, true}),
-		"delayed in traffic":   append(append(append([]step{{0, 1000, true}}, refused(0, 15)...), step{0, 1001, true}), refused(15, 30)...),
-		"one old one repeated": append([]step{{0, 1000, true}}, slices.Repeat([]step{{0, 7, false}}, 40)...),
 		"no silence":           {{0, 1000, true}, {6 * time.Second, 1001, true}, {6 * time.Second, 0, false}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -81,19 +81,14 @@ type sequence struct {
 	mu   sync.Mutex // of one goroutine, unless the configuration changes
 	next uint32     // the least number that is not old
 	at   time.Time  // of the last packet; zero: there was none
-
-	old  int    // packets in a row that were old, each newer than the one before
-	then uint32 // what may follow the last of those
 }
 
-// A peer that starts anew counts from 0 again. Without this its packets would be
-// old until it has sent as many as before. It is believed after a silence, or when
-// so many packets in a row are old and in order: what was only delayed on the way
-// has newer ones in between.
-const (
-	restartSilence = 10 * time.Second
-	restartNumbers = 16
-)
+// A peer that starts anew counts from 0 again, and its packets would be old until it
+// has sent as many as before. Once none was taken for so long, nothing that arrives
+// can be an old one on its way: whatever its number, it is the first after a restart.
+// (If it had to be a small one, a peer that speaks all the time would have used those
+// up before it is believed.)
+const restartSilence = 10 * time.Second
 
 // inSequence reports whether a GRE packet is not older than one that came before
 // (RFC 2890 section 2.2). Nothing waits for numbers that are missing.
@@ -102,16 +97,10 @@ func (r *Record) inSequence(n uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	restarted := n < restartNumbers && now.Sub(s.at) >= restartSilence
+	restarted := now.Sub(s.at) >= restartSilence
 	if int32(n-s.next) < 0 && !s.at.IsZero() && !restarted {
-		if n-s.then >= restartNumbers { // it may be lost packets later
-			s.old = 0
-		}
-		s.old, s.then = s.old+1, n+1
-		if s.old < restartNumbers {
-			return false
-		}
+		return false
 	}
-	s.next, s.at, s.old = n+1, now, 0
+	s.next, s.at = n+1, now
 	return true
 }

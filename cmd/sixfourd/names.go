@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,5 +44,6 @@ func unresolved(cfg *config.Config) config.Problems {
 		}
 	}
 	all.Wait()
+	slices.SortFunc(problems, func(a, b config.Problem) int { return strings.Compare(a.Text, b.Text) })
 	return problems.Sorted()
 }

@@ -37,6 +37,7 @@ const (
 	WrongFamily               // the tunnel's mode does not carry this IP version
 	NoPeer                    // no peer has the destination among its prefixes, nor does it embed an address
 	Unresolved                // the neighbour's outer address did not become known
+	Limited                   // more messages of neighbours came than are looked at
 	EncapLimit                // the packet says that it must not enter a tunnel (RFC 2473 4.1.1)
 	Loop                      // would be routed back into the tunnel it came from
 	TooBig                    // larger than the path allows, and may not be fragmented
@@ -79,6 +80,7 @@ var texts = [Count]string{
 	WrongFamily:        "wrong_family",
 	NoPeer:             "no_peer",
 	Unresolved:         "unresolved",
+	Limited:            "rate_limited",
 	EncapLimit:         "encap_limit",
 	Loop:               "loop",
 	TooBig:             "too_big",

@@ -180,3 +180,11 @@ func (r *sixToFour) arrives(dst4, src4 uint32, src, to word6, inner header.IPv6)
 	}
 	return drop.None
 }
+
+// Warnings is that the anycast relay is not to be relied on any more.
+func (m SixToFour) Warnings() []string {
+	if m.Relay.Addr != netip.AddrFrom4([4]byte{192, 88, 99, 1}) {
+		return nil
+	}
+	return []string{`the relay 192.88.99.1 was given up (RFC 7526), and nobody may answer there: set relay to one that you know, or to "none"`}
+}

@@ -35,6 +35,12 @@ type Mechanism interface {
 	Resolver(at Site) (Resolver, error)
 }
 
+// Warner is a Mechanism of which its user should know something.
+type Warner interface {
+	Mechanism
+	Warnings() []string
+}
+
 // Site is where a mechanism runs.
 type Site struct {
 	Local  netip.Addr     // outer IPv4 address
@@ -62,8 +68,9 @@ type Host struct {
 // number of others use To and From.
 type Speaker interface {
 	Resolver
-	// Hear takes an inner packet that From let pass, and reports whether that was
-	// all: otherwise it is also for the interface. It keeps nothing of the packet.
+	// Hear takes a packet of neighbour discovery (nd.Is) that From let pass, and
+	// reports whether that was all: otherwise it is also for the interface. It keeps
+	// nothing of the packet.
 	Hear(from uint32, ip header.IPv6, now time.Time) (done bool)
 	// Hold keeps a copy of a packet of which To said drop.Unresolved, and reports
 	// whether there was room. It comes back as one of Next's messages, at once if

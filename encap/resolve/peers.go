@@ -40,6 +40,9 @@ func NewPeers[P comparable](list []Peer[P]) (*Peers[P], error) {
 	return t, errors.Join(errs...)
 }
 
+// Toward is the peer for an inner address.
+func (t *Peers[P]) Toward(a netip.Addr) (P, bool) { return t.allowed.Lookup(a.WithZone("")) }
+
 // To is the peer for an inner packet, by the longest prefix that holds its
 // destination. The packet was checked by header.Parse.
 func (t *Peers[P]) To(inner []byte) (P, bool) {

@@ -315,3 +315,8 @@ const (
 	icmpHeader      = 8
 	icmpInformation = 128
 )
+
+// Warnings is what a customer cannot find out.
+func (m PMT) Warnings() []string {
+	return []string{"6to4 provider managed tunnels are historic (RFC 7526), and their customers do not know the address that they are seen with: protocols that pass it on break"}
+}

@@ -61,3 +61,8 @@ func (r *v4compat) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	}
 	return drop.None
 }
+
+// Warnings is that nothing new should use this.
+func (V4Compat) Warnings() []string {
+	return []string{"automatic tunnels with ::/96 were withdrawn (RFC 4213): only old hosts still speak it"}
+}

@@ -45,7 +45,7 @@ func TestModesOver6AndGRE(t *testing.T) {
 				"1:3: remote is missing: set it to the other end's outer address or its DNS name",
 			)},
 		{over6Tunnel + "routes = ['2001:db8::/32']\n",
-			`6:11: routes has "2001:db8::/32": mode "4in6" does not carry IPv6: leave it out, or choose mode "4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "6in6", "gre" or "gre6"`},
+			`6:11: routes has "2001:db8::/32": mode "4in6" does not carry IPv6: leave it out, or choose mode ` + carrying6},
 		{tunnel("4in6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\nds_lite = true\n", ""},
 		{greTunnel + "ds_lite = true\n",
 			`6:1: ds_lite contradicts mode "gre": leave it out, or choose mode "4in6"`},

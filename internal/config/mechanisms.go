@@ -11,7 +11,7 @@ import (
 type mechanism struct {
 	mode      string
 	keys      []string
-	outermost bool // of a stack it can only be the outermost layer
+	outermost string // why it can only be the outermost layer of a stack; "": it can be any
 	begin     func() reading
 }
 
@@ -46,13 +46,13 @@ var mechanisms = []mechanism{
 		{"v4_common", prefixOf(4, func(m *sixRD) *netip.Prefix { return &m.common })},
 		{"role", readRole6rd},
 	}, (*sixRD).finish),
-	row("isatap", isatap{}, []key[*isatap]{
+	outermost("it knows its routers and neighbours by the outer addresses of their packets", row("isatap", isatap{}, []key[*isatap]{
 		{"routers", hostsOf(func(m *isatap) *[]Host { return &m.Routers })},
 		{"router", func(r *report, e entry, m *isatap) { m.Router, _ = boolOf(r, e) }},
 		{"prefix", prefixesOf(6, func(m *isatap) *[]netip.Prefix { return &m.Prefixes })},
-	}, (*isatap).finish),
+	}, (*isatap).finish)),
 	row("v4compat", resolve.V4Compat{}, nil, plain[resolve.V4Compat]),
-	outermost(row("6over4", resolve.SixOverFour{Scope: 192}, []key[*resolve.SixOverFour]{
+	outermost("it sends to IPv4 multicast groups", row("6over4", resolve.SixOverFour{Scope: 192}, []key[*resolve.SixOverFour]{
 		{"scope", readScope},
 	}, plain[resolve.SixOverFour])),
 }
@@ -75,8 +75,8 @@ func row[P any](mode string, preset P, keys []key[*P], finish func(*P, *report, 
 	return m
 }
 
-func outermost(m mechanism) mechanism {
-	m.outermost = true
+func outermost(why string, m mechanism) mechanism {
+	m.outermost = why
 	return m
 }
 

@@ -19,7 +19,7 @@ func TestPeers(t *testing.T) {
 				`8:12: allowed has "10.0.0.1/8": it has bits set beyond its prefix length: write 10.0.0.0/8`,
 				`10:8: name is "": it must be the peer's name, of 1 to 63 bytes, all printable and without white space`,
 				`11:10: remote is "learn": a remote end may be learnt from authenticated packets only, and no mode here has them: set it to an address or a DNS name`,
-				`12:12: allowed has "fc00::/7": mode "4in4" does not carry IPv6: leave it out, or choose mode "4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "6in6", "gre" or "gre6"`,
+				`12:12: allowed has "fc00::/7": mode "4in4" does not carry IPv6: leave it out, or choose mode `+carrying6,
 				`14:8: name is "a b": it must be the peer's name, of 1 to 63 bytes, all printable and without white space`,
 				`15:10: remote is "auto": it must be an IPv4 address or a DNS name`,
 				`16:12: allowed has "x": it must be an IP address and its prefix length, such as "192.0.2.0/24" or "2001:db8::/64"`,
@@ -64,7 +64,7 @@ func TestPeers(t *testing.T) {
 			lines(
 				`9:1: remote6 is the same end as remote in mode "4in6", which has no layer over IPv4: leave one out`,
 				"12:10: remote is the same as local: it must be the other end's outer address",
-				`13:12: allowed has "fc00::/7": mode "4in6" does not carry IPv6: leave it out, or choose mode "4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "6in6", "gre" or "gre6"`,
+				`13:12: allowed has "fc00::/7": mode "4in6" does not carry IPv6: leave it out, or choose mode `+carrying6,
 			)},
 		{tunnel("stack", "192.0.2.1", "") + "stack = [{mode = '4in4', local = '10.1.1.1', remote = '10.1.1.2'}, '4in4']\n" + peer("x", "192.0.2.2", "10.0.0.0/8"), ""},
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['4in4', '4in4']\n" + peer("x", "192.0.2.2", "10.0.0.0/8"),

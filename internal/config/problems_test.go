@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"sixfour/encap"
 )
 
 // Tunnels without a problem, to which rows add lines: from line 6, and from 8.
@@ -12,11 +14,25 @@ const (
 	double = "[[tunnel]]\nname = 'a'\nmode = '4in6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n"
 )
 
-// allModes is what a problem says that mode can be.
-const allModes = `"4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "4in4", "4in6", "6in6", "gre", "gre6" or "stack"`
+// What a problem says that a mode can be, or an item of a stack, or the mode of
+// who has IPv6 to carry. A new mode is in all that it belongs to.
+var (
+	allModes  = list(quoteAll(append(modeNames(anyMode), "stack")))
+	itemModes = list(quoteAll(modeNames(anyMode)))
+	carrying6 = list(quoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(6) })))
+)
 
-// itemModes is what a problem says that an item of a stack can be.
-const itemModes = `"4in6in4", "6in4", "6to4", "6rd", "isatap", "v4compat", "6over4", "4in4", "4in6", "6in6", "gre" or "gre6"`
+func TestListsOfModes(t *testing.T) {
+	for _, c := range []struct{ list, begins, ends string }{
+		{allModes, `"4in6in4", "6in4", "6to4", `, `"gre", "gre6" or "stack"`},
+		{itemModes, `"4in6in4", "6in4", "6to4", `, `"gre" or "gre6"`},
+		{carrying6, `"4in6in4", "6in4", "6to4", `, `"6in6", "gre" or "gre6"`},
+	} {
+		if !strings.HasPrefix(c.list, c.begins) || !strings.HasSuffix(c.list, c.ends) {
+			t.Error(c.list)
+		}
+	}
+}
 
 // without is a text less the lines of some keys.
 func without(text string, keys ...string) string {

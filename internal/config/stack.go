@@ -168,8 +168,8 @@ func checkStack(r *report, e entry, d *draft) {
 			break
 		}
 		next := d.layers[i+1]
-		if l.mechanism != nil && l.mechanism.outermost {
-			r.add(l.at, "stack: %s must be the outermost layer, because it sends to IPv4 multicast groups: put it last", quote(l.mode))
+		if l.mechanism != nil && l.mechanism.outermost != "" {
+			r.add(l.at, "stack: %s must be the outermost layer, because %s: put it last", quote(l.mode), l.mechanism.outermost)
 		}
 		if makes := l.kind.Over(); !next.kind.Carries(makes) {
 			r.add(next.at, "stack: %s carries IPv%d, but %s makes IPv%d packets: put %s there", quote(next.mode), 10-makes, quote(l.mode), makes,

@@ -91,6 +91,8 @@ func TestStacks(t *testing.T) {
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['6to4', '4in6']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n", ""},
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['6over4', '4in4']\n",
 			`5:10: stack: "6over4" must be the outermost layer, because it sends to IPv4 multicast groups: put it last`},
+		{tunnel("stack", "192.0.2.1", "") + "stack = ['isatap', '4in4']\nrouters = '192.0.2.3'\n",
+			`5:10: stack: "isatap" must be the outermost layer, because it knows its routers and neighbours by the outer addresses of their packets: put it last`},
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['6to4', '4in6', '6rd']\n",
 			`5:26: stack: "6to4" and "6rd" both find their outer addresses themselves, which one layer at most can: put a configured mode, such as "6in4", in the place of one`},
 		{tunnel("stack", "192.0.2.1", "") + "stack = [{mode='6to4', remote = '192.0.2.3'}]\n",

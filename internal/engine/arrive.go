@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"iter"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,17 +25,20 @@ type listener struct {
 const formerLife = 30 * time.Second
 
 // register notes that a peer's packets arrive by a path from now on.
-func (e *Engine) register(p *peer, path *path) {
-	old := p.registered
-	p.arrivals.Store(path)
-	p.registered = path
-	if old != nil && *old.outer() == *path.outer() && p.listening.Load() {
-		if old.hop.port == path.hop.port {
+func (e *Engine) register(p *peer, now *path) {
+	old, arrives := p.registered, p.arrives
+	p.registered = now
+	if old != nil && *old.outer() == *now.outer() {
+		arrives.Store(now)
+		if p.listening.Load() && old.hop.port == now.hop.port {
 			return
 		}
+	} else { // until the table is replaced, packets come by the old one
+		p.arrives = new(atomic.Pointer[path])
+		p.arrives.Store(now)
 	}
-	if old != nil && p.remote().Name != "" && old.outer().Remote != path.outer().Remote {
-		p.former, p.until = old, time.Now().Add(formerLife)
+	if old != nil && p.remote().Name != "" && old.outer().Remote != now.outer().Remote {
+		p.former, p.until = arrives, time.Now().Add(formerLife)
 	}
 	e.stale = true
 }
@@ -45,47 +50,74 @@ func (e *Engine) arrange() error {
 		return nil
 	}
 	e.stale = false
-	now := time.Now()
-	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), any: make(map[netip.Addr][]*end)}
-	needed := make(map[listener]int) // and how many shards
-	for _, tun := range e.tunnels {
-		for _, p := range tun.peers {
-			if p.registered == nil {
-				continue
-			}
-			l := p.registered.outer()
-			en := newEnd(p, p.registered, nil)
-			t.add(en, l)
-			if p.former != nil && now.Before(p.until) {
-				t.add(newEnd(p, p.former, p.former), p.former.outer())
-			} else {
-				p.former = nil
-			}
-			key := listener{local: l.Local, protocol: l.Kind.Protocol()}
-			needed[key] = e.shardsFor(needed[key], l)
-			if j, ok := l.Resolver.(resolve.Joiner); ok {
-				for _, group := range j.Groups() {
-					needed[listener{group, l.Kind.Protocol(), l.Local}] = 1
-					t.any[group] = append(t.any[group], en)
+	e.table.Store(e.newTable(time.Now()))
+	if err := e.listen(e.needed()); err != nil {
+		return err
+	}
+	e.takeXDP()
+	for p := range e.registered() {
+		if !p.listening.Swap(true) {
+			p.t.prober.rouse()
+		}
+		e.letSpeak(p)
+	}
+	return nil
+}
+
+// registered are the peers whose packets find us.
+func (e *Engine) registered() iter.Seq[*peer] {
+	return func(yield func(*peer) bool) {
+		for _, t := range e.tunnels {
+			for _, p := range t.peers {
+				if p.registered != nil && !yield(p) {
+					return
 				}
 			}
 		}
 	}
-	e.table.Store(t)
-	if err := e.listen(needed); err != nil {
-		return err
-	}
-	e.takeXDP()
-	for _, tun := range e.tunnels {
-		for _, p := range tun.peers {
-			if p.registered == nil {
-				continue
-			}
-			if !p.listening.Swap(true) {
-				tun.prober.rouse()
-			}
-			e.letSpeak(p)
+}
+
+// newTable is the table for the peers as they are. An address that one of them had
+// may be another's now, who comes first then.
+func (e *Engine) newTable(now time.Time) *table {
+	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), any: make(map[netip.Addr][]*end)}
+	for p := range e.registered() {
+		if p.former != nil && now.Before(p.until) {
+			t.add(newEnd(p, p.former), p.former.Load().outer())
+		} else {
+			p.former = nil
 		}
+	}
+	for p := range e.registered() {
+		l := p.registered.outer()
+		en := newEnd(p, p.arrives)
+		t.add(en, l)
+		for _, group := range groups(l) {
+			t.any[group] = append(t.any[group], en)
+		}
+	}
+	return t
+}
+
+// needed are the places where packets must be received, and how many receivers
+// there are.
+func (e *Engine) needed() map[listener]int {
+	needed := make(map[listener]int)
+	for p := range e.registered() {
+		l := p.registered.outer()
+		key := listener{local: l.Local, protocol: l.Kind.Protocol()}
+		needed[key] = e.shardsFor(needed[key], l)
+		for _, group := range groups(l) {
+			needed[listener{group, l.Kind.Protocol(), l.Local}] = 1
+		}
+	}
+	return needed
+}
+
+// groups are the multicast groups to which packets for a layer come.
+func groups(l *encap.Layer) []netip.Addr {
+	if j, ok := l.Resolver.(resolve.Joiner); ok {
+		return j.Groups()
 	}
 	return nil
 }

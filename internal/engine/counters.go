@@ -96,6 +96,9 @@ func (d *drops) count(c *counters, r drop.Reason, pkt []byte) {
 // what the kernel said, or nil.
 func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error) {
 	c.dropped(r, n)
+	if isLinkChatter(pkt) {
+		return
+	}
 	d.silent += uint64(n)
 	now := time.Now()
 	if now.Sub(d.last) < dropLogInterval {
@@ -113,4 +116,11 @@ func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error)
 	}
 	d.log.Warn("dropped", fields...)
 	d.last, d.silent = now, 0
+}
+
+// isLinkChatter reports whether a packet is for all on its link (RFC 4291 section
+// 2.7): the kernel says by itself who it is, or asks for routers, also on tunnels
+// where nobody hears that.
+func isLinkChatter(pkt []byte) bool {
+	return header.Version(pkt) == 6 && len(pkt) >= header.IPv6Len && pkt[24] == 0xff && pkt[25]&0x0f == 2
 }

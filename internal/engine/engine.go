@@ -30,6 +30,7 @@ type Engine struct {
 	lost    chan *tunnel    // its interface is gone
 	names   chan resolution // a name has other addresses
 	learnt  chan *tunnel    // its neighbours have told something for its interface
+	tooLong chan tooLong    // a destination that is narrower than others
 	looking chan struct{}   // names that are being looked up
 	prober  *prober
 	ports   map[int]*port // by the device
@@ -56,6 +57,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		lost:     make(chan *tunnel, len(cfg.Tunnels)),
 		names:    make(chan resolution),
 		learnt:   make(chan *tunnel),
+		tooLong:  make(chan tooLong, 16),
 		looking:  make(chan struct{}, lookups),
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
@@ -72,6 +74,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
+		tun.tooLong = e.tooLong
 		e.tunnels = append(e.tunnels, tun)
 		e.shards = max(e.shards, n)
 	}
@@ -124,6 +127,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
 		e.followNames(ctx, t)
+		t.warn()
 	}
 	e.wg.Go(func() { e.prober.run(ctx, e.tunnels) })
 	return e.control(ctx, ready)
@@ -172,17 +176,17 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			e.interfaceLost(t)
 			return nil
 		case r := <-e.names:
-			if !r.apply() {
-				continue
+			if e.takeNames(ctx, r) {
+				return nil
 			}
-			r.t.log.Info("resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
-			return nil
 		case t := <-e.learnt:
 			t.learn()
 			e.stale = true // the groups to join may have changed
 			if err := e.arrange(); err != nil {
 				return err
 			}
+		case l := <-e.tooLong:
+			e.narrowHop(l)
 		case l := <-e.prober.lessons:
 			l.p.lesson = l
 			if err := e.evaluateOne(l.p); err != nil {

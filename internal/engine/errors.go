@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -121,6 +122,7 @@ func (p *peer) hear(err icmp.Error) bool {
 		}
 		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q)
 	default:
+		p.isDoubtful()
 		switch {
 		case q.Inner == nil:
 			p.soft.note(m)
@@ -140,8 +142,15 @@ func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote) {
 		return
 	}
 	if p.reports.Allow() {
-		p.narrow.Lock()
-		p.record.Narrow(q.To, mtu, time.Now())
-		p.narrow.Unlock()
+		var dst [4]byte
+		binary.BigEndian.PutUint32(dst[:], q.To)
+		p.narrowTo(dst, mtu)
 	}
+}
+
+// narrowTo notes the path MTU to one destination of an automatic tunnel.
+func (p *peer) narrowTo(dst [4]byte, mtu encap.PathMTU) {
+	p.narrow.Lock()
+	defer p.narrow.Unlock()
+	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
 }

@@ -15,6 +15,7 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/encap/nd"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -212,9 +213,15 @@ func (in *inbound) deliver(e *end, pkt, inner []byte, r drop.Reason) {
 	if e.isOurs(inner) && in.take(s, e, path, inner) {
 		return
 	}
-	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && sp.hear(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner) {
-		e.peer.in.carried(1, len(inner))
-		return
+	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && nd.Is(inner) {
+		switch done, r := sp.hear(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
+		case r != drop.None:
+			s.drops.count(&e.peer.in, r, pkt)
+			return
+		case done:
+			e.peer.in.carried(1, len(inner))
+			return
+		}
 	}
 	path.clamp.apply(inner)
 	if s.gather.Len() == 0 {

@@ -63,12 +63,33 @@ func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 			continue
 		}
 		if d, ok := other.mech.cfg.(delegator); ok {
-			if p, err := d.Delegated(other.cfg.Layers[other.mech.layer].Local); err == nil {
+			if p, err := d.Delegated(other.mechanismAt()); err == nil {
 				s.Delegated = append(s.Delegated, p)
 			}
 		}
 	}
 	return s
+}
+
+// mechanismAt is the outer address of ours at which the mechanism runs, or ran last
+// if that is not configured; invalid: it never did.
+func (t *tunnel) mechanismAt() netip.Addr {
+	if local := t.cfg.Layers[t.mech.layer].Local; local.IsValid() {
+		return local
+	}
+	return t.mech.site.Local
+}
+
+// warn tells the user what there is to know of a tunnel's mechanism.
+func (t *tunnel) warn() {
+	if t.mech == nil {
+		return
+	}
+	if w, ok := t.mech.cfg.(resolve.Warner); ok {
+		for _, text := range w.Warnings() {
+			t.log.Warn(text)
+		}
+	}
 }
 
 // delegator is a mechanism that gives each outer address a prefix.

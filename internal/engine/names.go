@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // resolution is what a DNS name has become.
@@ -35,6 +37,7 @@ func (e *Engine) followNames(ctx context.Context, t *tunnel) {
 	}
 	for _, p := range t.peers {
 		if name := p.remote().Name; name != "" {
+			p.doubt = make(chan struct{}, 1)
 			e.wg.Go(func() { e.follow(ctx, network, resolution{t: t, p: p, name: name}) })
 		}
 	}
@@ -51,8 +54,12 @@ func (e *Engine) followNames(ctx context.Context, t *tunnel) {
 // follow tells the control loop each time that a name has other addresses, until
 // ctx ends.
 func (e *Engine) follow(ctx context.Context, network string, r resolution) {
+	var doubt chan struct{}
+	if r.p != nil {
+		doubt = r.p.doubt
+	}
 	for {
-		wait := resolveRetry
+		wait, looked := resolveRetry, time.Now()
 		if addrs := e.lookUp(ctx, network, r.name); len(addrs) > 0 {
 			wait = resolveInterval
 			if !slices.Equal(addrs, r.addrs) {
@@ -65,9 +72,24 @@ func (e *Engine) follow(ctx context.Context, network string, r resolution) {
 		}
 		select {
 		case <-time.After(wait):
+		case <-doubt:
+			select {
+			case <-time.After(time.Until(looked.Add(resolveRetry))):
+			case <-ctx.Done():
+				return
+			}
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// isDoubtful is called when somebody says that nobody is at the peer's address: if
+// that is a name's, it may have moved, and is looked up at once (mechanisms 2.7).
+func (p *peer) isDoubtful() {
+	select {
+	case p.doubt <- struct{}{}:
+	default: // not a name, or known already
 	}
 }
 
@@ -90,8 +112,35 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	return slices.Compact(addrs)
 }
 
-// learnName takes a resolution in. A peer's name may have several addresses, in
-// any order: we stay with the one that we have.
+// takeNames takes in a resolution and those that follow at once, and reports
+// whether any of them changes something: of a hub's many names each would
+// otherwise have all peers looked at.
+func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
+	settled := time.After(settle)
+	for {
+		if r.apply() {
+			changed = true
+			r.log().Log(r.t.level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
+		}
+		select {
+		case r = <-e.names:
+		case <-settled:
+			return changed
+		case <-ctx.Done():
+			return changed
+		}
+	}
+}
+
+func (r *resolution) log() *zap.Logger {
+	if r.p == nil {
+		return r.t.log
+	}
+	return r.p.log()
+}
+
+// apply takes a resolution in. A peer's name may have several addresses, in any
+// order: we stay with the one that we have.
 func (r *resolution) apply() (changed bool) {
 	if r.p == nil {
 		r.t.mech.hosts[r.host] = r.addrs

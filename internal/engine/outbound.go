@@ -217,6 +217,7 @@ func (o *outbound) send() {
 				o.paths[done] = p
 			}
 		} else if err != nil {
+			o.tellTooLong(o.peers[done], o.batch[done].Head, err)
 			o.drops.countN(&o.peers[done].out, sendReason(err), 1, o.batch[done].Head, err)
 			done++
 		}
@@ -230,6 +231,17 @@ func (o *outbound) send() {
 	clear(o.paths)
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
 	o.peers, o.paths = o.peers[:0], o.paths[:0]
+}
+
+// tellTooLong lets the control loop know of a destination of an automatic tunnel
+// that is behind another device than the rest, with a smaller MTU.
+func (o *outbound) tellTooLong(p *peer, outer []byte, err error) {
+	if o.t.automatic() && header.Version(outer) == 4 && errors.Is(err, unix.EMSGSIZE) {
+		select {
+		case o.t.tooLong <- tooLong{p, header.IPv4(outer).Dst()}:
+		default: // its sender tries again
+		}
+	}
 }
 
 // carried counts n packets of the batch, from one on, for their peers.

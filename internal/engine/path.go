@@ -61,17 +61,44 @@ func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
 		case remote.IsValid():
 			queries, of = append(queries, netcfg.Query{Remote: remote, Local: local, Mark: p.t.cfg.FwMark}), append(of, i)
 		case p.t.automatic() && local.IsValid():
-			answers[i].Route, answers[i].Err = e.router.Holder(local)
+			answers[i] = e.holder(local)
 		}
 	}
 	for i, a := range e.router.ToAll(queries) {
 		// Without its relay an automatic tunnel still reaches all others.
 		if p := peers[of[i]]; a.Err != nil && p.t.automatic() && p.t.local().IsValid() {
-			a.Route, a.Err = e.router.Holder(p.t.local())
+			a = e.holder(p.t.local())
 		}
 		answers[of[i]] = a
 	}
 	return answers
+}
+
+// holder is the way out of an automatic tunnel without a relay: the interface that
+// has its address. If that is the loopback device, as for an anycast address, what
+// is behind the others is not known; what is wider than they are, is found out.
+func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
+	const loopbackMTU = 65535
+	a.Route, a.Err = e.router.Holder(local)
+	if a.Route.MTU >= loopbackMTU {
+		a.Route.MTU = int(assumedMTU)
+	}
+	return a
+}
+
+// tooLong is a destination of an automatic tunnel whose first hop does not take
+// what it was sent.
+type tooLong struct {
+	p   *peer
+	dst netip.Addr
+}
+
+// narrowHop learns the MTU of such a first hop.
+func (e *Engine) narrowHop(l tooLong) {
+	route, err := e.router.To(l.dst, l.p.t.local(), l.p.t.cfg.FwMark)
+	if err == nil {
+		l.p.narrowTo(l.dst.As4(), encap.PathMTU(route.MTU))
+	}
 }
 
 // local is the configured outer address of ours; invalid: what the route says.
@@ -94,8 +121,8 @@ func (p *peer) outerRemote() netip.Addr {
 // replacePath publishes a path, or that there is none.
 func (p *peer) replacePath(path *path) {
 	p.path.Store(path)
-	if path != nil && p.registered != nil {
-		p.arrivals.Store(path)
+	if path != nil && p.registered != nil && *path.outer() == *p.registered.outer() {
+		p.arrives.Store(path)
 	}
 	p.t.prober.rouse()
 }
@@ -191,8 +218,11 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 func (e *Engine) depth(p *peer, route netcfg.Route) int {
 	p.through = e.byIndex[route.Index]
 	depth := len(p.t.cfg.Layers)
-	for u := p.through; u != nil && depth <= encap.MaxDepth; u = u.peers[0].through {
-		depth += len(u.cfg.Layers)
+	for t := p.through; t != nil && depth <= encap.MaxDepth; t = p.through {
+		depth += len(t.cfg.Layers)
+		if p = t.toward(p.outerRemote()); p == nil {
+			break
+		}
 	}
 	return depth
 }

@@ -23,9 +23,6 @@ type peer struct {
 	in   counters
 	out  counters
 	path atomic.Pointer[path] // nil: there is no way to the peer now
-	// arrivals is the path by which what comes from the peer is decapsulated: the
-	// last that there was.
-	arrivals atomic.Pointer[path]
 
 	listening atomic.Bool   // packets from the peer find us
 	answered  atomic.Uint64 // echo requests, by the daemon itself
@@ -41,11 +38,15 @@ type peer struct {
 	arrived atomic.Bool   // there was one
 	large   atomic.Uint64 // packets sent that not every path carries
 	watched atomic.Bool   // the prober knows of it
+	doubt   chan struct{} // whether its name still has the address; nil: it has no name
 
 	// Of the control loop only.
 	resolved   netip.Addr // of a remote that is a name
 	registered *path      // by which packets from the peer find us
-	former     *path      // by which they also find us, until then: the name had another address
+	// arrives is the path by which these are decapsulated: the last that there was
+	// between the ends of registered. With other ends there is another.
+	arrives    *atomic.Pointer[path]
+	former     *atomic.Pointer[path] // by which they also find us, until then: the name had another address
 	until      time.Time
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last

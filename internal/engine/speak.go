@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
@@ -22,6 +23,7 @@ type speaker struct {
 	wake   chan struct{}
 	learnt func() // called when there is something for the interface
 	cancel context.CancelFunc
+	limit  *rate.Limiter // of what it hears
 
 	mu sync.Mutex // of the resolver
 	s  resolve.Speaker
@@ -56,7 +58,7 @@ func (e *Engine) letSpeak(p *peer) {
 		return
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, drops: drops{log: p.t.log.Named("out")}}
+	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, limit: rate.NewLimiter(hearPerSecond, hearPerSecond), drops: drops{log: p.t.log.Named("out")}}
 	sp.learnt = func() {
 		select {
 		case e.learnt <- p.t:
@@ -67,12 +69,17 @@ func (e *Engine) letSpeak(p *peer) {
 	e.wg.Go(func() { sp.run(ctx) })
 }
 
+// learnPause is the least time between two changes of the interface by what is
+// learnt: whoever floods the link with advertisements must not keep us busy.
+const learnPause = 100 * time.Millisecond
+
 // run works until ctx ends.
 func (s *speaker) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	scratch := make([]byte, encap.Headroom+transport.MaxPacket)
 	var before resolve.Learnt
+	var told time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,8 +89,12 @@ func (s *speaker) run(ctx context.Context) {
 		}
 		again := s.next(scratch)
 		if now := s.Learnt(); !sameLearnt(now, before) {
-			before = now
-			s.learnt()
+			if next := told.Add(learnPause); time.Now().Before(next) {
+				again = next
+			} else {
+				before, told = now, time.Now()
+				s.learnt()
+			}
 		}
 		if !again.IsZero() {
 			timer.Reset(time.Until(again))
@@ -136,13 +147,21 @@ func (s *speaker) Learnt() resolve.Learnt {
 	return s.s.Learnt()
 }
 
-// hear takes a packet that came, and reports whether it is done with.
-func (s *speaker) hear(from uint32, ip header.IPv6) bool {
+// hearPerSecond is how many messages of neighbours are looked at: each may be
+// answered, and anybody on their network can send them, in anybody's name.
+const hearPerSecond = 1000
+
+// hear takes a message of neighbour discovery that came, and reports whether it is
+// done with, or why it is not looked at.
+func (s *speaker) hear(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
+	if !s.limit.Allow() {
+		return true, drop.Limited
+	}
 	s.mu.Lock()
-	done := s.s.Hear(from, ip, time.Now())
+	done = s.s.Hear(from, ip, time.Now())
 	s.mu.Unlock()
 	s.rouse()
-	return done
+	return done, drop.None
 }
 
 // hold keeps a packet whose neighbour is not known yet, and reports whether there

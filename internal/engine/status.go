@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"sixfour/encap"
 )
@@ -168,12 +169,17 @@ func (p *peer) setUp(path *path) {
 			return
 		}
 	}
-	level := zap.InfoLevel
-	if p.t.only == nil { // of a hub there may be thousands
-		level = zap.DebugLevel
-	}
-	p.log().Log(level, "up", zap.String("local", p.state.Local), zap.String("remote", p.state.Remote), zap.String("io", p.state.IO),
+	p.log().Log(p.t.level(), "up", zap.String("local", p.state.Local), zap.String("remote", p.state.Remote), zap.String("io", p.state.IO),
 		zap.Int("path_mtu", int(path.mtu)), zap.String("path_mtu_by", string(path.by)), zap.Int64("mtu", p.t.mtu.Load()))
+}
+
+// level is that of what each peer's life has anyhow: of a hub there may be
+// thousands.
+func (t *tunnel) level() zapcore.Level {
+	if t.only == nil {
+		return zap.DebugLevel
+	}
+	return zap.InfoLevel
 }
 
 // setEnds notes the addresses of the outermost layer, and of the innermost one over

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
@@ -19,7 +20,7 @@ type table struct {
 // end is one peer's in a table.
 type end struct {
 	peer     *peer
-	pinned   *path // by which packets are decapsulated; nil: the peer's own
+	arrives  *atomic.Pointer[path] // by which packets are decapsulated
 	protocol byte
 	gre      encap.GRE
 	local    [16]byte // our end of the layer that probes test; zero: there is none
@@ -27,10 +28,11 @@ type end struct {
 	next     *end     // with the same addresses, but another protocol or key
 }
 
-// newEnd is a peer's by a path.
-func newEnd(p *peer, path, pinned *path) *end {
+// newEnd is a peer's by a path, and by those that replace it between the same ends.
+func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
+	path := arrives.Load()
 	l := path.outer()
-	e := &end{peer: p, pinned: pinned, protocol: l.Kind.Protocol(), gre: l.GRE}
+	e := &end{peer: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
 	if ours, _, ok := probeEnds(path.layers); ok {
 		e.local = ours.As16()
 		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
@@ -39,12 +41,7 @@ func newEnd(p *peer, path, pinned *path) *end {
 }
 
 // path is by which the end's packets are decapsulated.
-func (e *end) path() *path {
-	if e.pinned != nil {
-		return e.pinned
-	}
-	return e.peer.arrivals.Load()
-}
+func (e *end) path() *path { return e.arrives.Load() }
 
 // add lets packets between a path's addresses come to an end.
 func (t *table) add(e *end, l *encap.Layer) {

@@ -40,6 +40,7 @@ type tunnel struct {
 	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply     *replier
 	prober    *prober
+	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
 	link    *netcfg.Link
@@ -89,6 +90,15 @@ func (t *tunnel) to(inner []byte) *peer {
 		return t.only
 	}
 	p, _ := t.table.To(inner)
+	return p
+}
+
+// toward is the peer to which packets for an address go; nil: there is none.
+func (t *tunnel) toward(a netip.Addr) *peer {
+	if t.only != nil {
+		return t.only
+	}
+	p, _ := t.table.Toward(a)
 	return p
 }
 

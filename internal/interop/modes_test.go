@@ -5,7 +5,6 @@ package interop
 import (
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -252,26 +251,6 @@ func TestOuterFragments6(t *testing.T) {
 	w.report(t, true, true)
 	if w.sent.fragments == 0 || w.got.fragments > 0 {
 		t.Errorf("%d and %d fragments", w.sent.fragments, w.got.fragments)
-	}
-}
-
-// A kernel whose device is made anew counts its GRE packets from 0 again. (The
-// other way round it is the kernel that is stubborn: it refuses whoever begins anew
-// until he has sent as many packets as before.)
-func TestSequenceAnew(t *testing.T) {
-	const device = `
-		ip link add far type gre` + over4 + `seq` + inside4
-	kernel(t, device)
-	daemon(t, lab.ns, `
-		mode = "gre"
-		sequence = true`+ends4+own4)
-	for _, least := range []int{50, 50 - 16} {
-		r, err := kernelEnd{lab.ns}.ping(t.Context(), netip.MustParseAddr(ipv4.ours), rig.PingOptions{Count: 50, Interval: 10 * time.Millisecond, Timeout: 2 * time.Second})
-		report(t, "%d pings, %d answered", r.Sent, r.Received)
-		if err != nil || r.Received < least {
-			t.Errorf("%d of %d pings were answered, %d should have been (%v)", r.Received, r.Sent, least, err)
-		}
-		run(t, "ip link del far"+device)
 	}
 }
 

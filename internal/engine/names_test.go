@@ -1,0 +1,51 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/config"
+)
+
+// A hub's names resolve one after the other: all peers are looked at for many of
+// them at once, not for each.
+func TestManyNamesAreOneChange(t *testing.T) {
+	const names = 2000
+	e := &Engine{names: make(chan resolution), prober: newProber()}
+	tun := &tunnel{log: zap.NewNop()}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var peers []*peer
+	for range names {
+		peers = append(peers, newPeer(tun, new(config.Peer)))
+	}
+	go func() {
+		for i, p := range peers {
+			addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+			select {
+			case e.names <- resolution{t: tun, p: p, name: fmt.Sprint(i), addrs: []netip.Addr{addr}}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	rounds := 0
+	for !peers[names-1].resolved.IsValid() {
+		if err := e.wait(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		rounds++
+	}
+	if rounds > names/10 {
+		t.Errorf("%d names are %d changes", names, rounds)
+	}
+	for i, p := range peers {
+		if !p.resolved.IsValid() {
+			t.Fatalf("peer %d has no address", i)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/encap/resolve"
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+)
+
+// Outer packets of a hub's second peer go into a tunnel whose own go to that peer:
+// a circle, though those of the first peer leave the host at once.
+func TestDepthThroughHub(t *testing.T) {
+	remote := func(a string) *config.Peer {
+		return &config.Peer{Remotes: []config.Host{{Addr: netip.MustParseAddr(a)}}}
+	}
+	const uplink, ofHub, ofOther = 2, 3, 4 // indexes of devices
+	hub, other := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}, &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	near, far := newPeer(hub, remote("198.51.100.1")), newPeer(hub, remote("203.0.113.1"))
+	hub.peers = []*peer{near, far}
+	var err error
+	if hub.table, err = resolve.NewPeers([]resolve.Peer[*peer]{
+		{Peer: near, Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		{Peer: far, Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, to string // of the other tunnel
+		want     int    // layers of packets to the far peer
+	}{
+		{"in a circle", "192.0.2.9", encap.MaxDepth + 1},
+		{"through the hub's first peer", "10.0.0.9", 3},
+		{"to nobody behind the hub", "172.16.0.9", 3},
+	} {
+		p := newPeer(other, remote(c.to))
+		other.only, other.peers = p, []*peer{p}
+		e := &Engine{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}
+		for range 2 { // until all know where they go through
+			e.depth(near, netcfg.Route{Index: uplink})
+			e.depth(p, netcfg.Route{Index: ofHub})
+			if got := min(e.depth(far, netcfg.Route{Index: ofOther}), encap.MaxDepth+1); got < 2 {
+				t.Errorf("%s: %d layers", c.name, got)
+			}
+		}
+		if got := min(e.depth(far, netcfg.Route{Index: ofOther}), encap.MaxDepth+1); got != c.want {
+			t.Errorf("%s: %d layers, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// What 6rd delegates to this host by its address of the moment no other mechanism
+// may send to (RFC 6324).
+func TestDelegatedToAddressOfTheMoment(t *testing.T) {
+	ce := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	ce.mech = newMechanism(0, resolve.SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), Role: resolve.RoleCE,
+		Relays: []resolve.Host{{Addr: netip.MustParseAddr("198.51.100.1")}}})
+	other := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	other.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
+	e := &Engine{tunnels: []*tunnel{ce, other}}
+	local := netip.MustParseAddr("192.0.2.1")
+	if got := e.site(other, local).Delegated; len(got) > 0 {
+		t.Errorf("before there is an address: %v", got)
+	}
+	if _, err := ce.mech.at(e.site(ce, local)); err != nil {
+		t.Fatal(err)
+	}
+	want := []netip.Prefix{netip.MustParsePrefix("2001:db8:c000:201::/64")}
+	if got := e.site(other, local).Delegated; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

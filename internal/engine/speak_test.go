@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+	"sixfour/encap/resolve"
+	"sixfour/internal/config"
+
+	"golang.org/x/time/rate"
+)
+
+// gossip is a resolver that hears something new each time.
+type gossip struct {
+	told
+	heard int
+}
+
+func (g *gossip) Hear(uint32, header.IPv6, time.Time) bool { g.heard++; return true }
+func (*gossip) Hold([]byte, time.Time) bool                { return false }
+func (*gossip) Next(time.Time) ([]resolve.Message, int, time.Time) {
+	return nil, 0, time.Time{}
+}
+func (g *gossip) Learnt() resolve.Learnt { return resolve.Learnt{MTU: 1280 + g.heard} }
+
+func newGossip(learnt func()) (*speaker, *gossip) {
+	g := new(gossip)
+	p := newPeer(&tunnel{log: zap.NewNop(), prober: newProber()}, new(config.Peer))
+	p.path.Store(pathTo("198.51.100.1"))
+	p.listening.Store(true)
+	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
+}
+
+var advertisement = header.IPv6(nd.Append(nil, netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"), &nd.Message{Type: nd.RouterAdvertisement}))
+
+// A flood of neighbours' messages is not all looked at, and what is not is counted.
+func TestFloodOfNeighbours(t *testing.T) {
+	s, g := newGossip(nil)
+	const flood = 100 * hearPerSecond
+	refused := 0
+	for range flood {
+		if _, r := s.hear(1, advertisement); r == drop.Limited {
+			refused++
+		}
+	}
+	if g.heard < hearPerSecond || g.heard > flood/2 || g.heard+refused != flood {
+		t.Errorf("%d heard, %d refused", g.heard, refused)
+	}
+}
+
+// What is learnt of a flood of advertisements reaches the interface now and then,
+// and the last of it in the end.
+func TestFloodOfAdvertisements(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	times := make(chan time.Time, hearPerSecond)
+	s, g := newGossip(func() { times <- time.Now() })
+	done := make(chan struct{})
+	go func() { s.run(ctx); close(done) }()
+	for range hearPerSecond {
+		s.hear(1, advertisement)
+		time.Sleep(100 * time.Microsecond)
+	}
+	last := g.Learnt()
+	var learnt []time.Time
+	for deadline := time.After(10 * time.Second); ; {
+		select {
+		case at := <-times:
+			learnt = append(learnt, at)
+			continue
+		case <-time.After(5 * learnPause): // the last that there was
+		case <-deadline:
+			t.Fatal("there is no end to it")
+		}
+		break
+	}
+	cancel()
+	<-done
+	if len(learnt) < 2 || !slices.IsSortedFunc(learnt, time.Time.Compare) || last.MTU != 1280+hearPerSecond {
+		t.Fatalf("%d times, %+v", len(learnt), last)
+	}
+	for i := range learnt[1:] {
+		if between := learnt[i+1].Sub(learnt[i]); between < learnPause/2 {
+			t.Errorf("again after %v", between)
+		}
+	}
+}
