@@ -189,13 +189,14 @@ func (t *tunnel) newClamp(p *path) clamp {
 	if t.cfg.NoMSSClamp {
 		return clamp{}
 	}
-	iface, limit := t.wantMTU(p.link), p.stack.Limit
+	iface := t.wantMTU(p.link)
+	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
 	// Where the path is narrower than the peer's own link may be, the peer finds
 	// out what fits only by the MSS.
-	if p.mtu < max(p.link, assumedMTU) {
-		limit = p.stack.LimitBack
+	if !t.cfg.Options.StaticMTU && p.mtu < max(p.link, assumedMTU) {
+		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
 	}
-	return clamp{min(iface, limit(4)), min(iface, limit(6))}
+	return c
 }
 
 // apply lowers the MSS that a TCP SYN offers.
