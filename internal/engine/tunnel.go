@@ -48,7 +48,7 @@ type tunnel struct {
 	mech    *mechanism             // of an automatic tunnel
 	speaks  resolve.Resolver       // that the speaker, if there is one, is
 	sockets map[netip.Addr]sockets // through which packets leave, by their source
-	noXDP   string                 // why packets do not leave through AF_XDP though they should
+	noXDP   string                 // what was said last of why packets do not leave through AF_XDP
 	reopen  time.Time              // not before: after the interface was lost
 	wg      sync.WaitGroup         // of the goroutines that use the device
 }
@@ -143,8 +143,12 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	return s
 }
 
-// has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
+// has6 reports whether the interface carries IPv6, and so needs 1280 bytes. Where it
+// can carry nothing else it need not have an address yet: it may learn one.
 func (t *tunnel) has6() bool {
+	if !t.cfg.Mode.Carries(4) {
+		return true
+	}
 	for _, p := range t.cfg.Address {
 		if p.Addr().Is6() {
 			return true
