@@ -221,7 +221,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	}
 	e.closePorts()
 	e.shieldUs()
-	return complete, nil
+	return complete && !e.stale, nil
 }
 
 // evaluatePeers does so for the paths of all peers.

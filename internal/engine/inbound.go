@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,8 @@ type inbound struct {
 	rx    transport.Receiver
 	queue int // of the devices, as far as they have so many
 	table *atomic.Pointer[table]
-	stray *counters // of packets that belong to no tunnel
+	at    netip.Addr // of a multicast group: our address where its packets arrive
+	stray *counters  // of packets that belong to no tunnel
 	drops drops
 
 	bufs    [][]byte
@@ -145,7 +147,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
 		for _, e := range t.any[ip.Dst()] {
-			if e.protocol != ip.Protocol() {
+			if e.protocol != ip.Protocol() || in.at.IsValid() && e.path().outer().Local != in.at {
 				continue
 			}
 			inner, r := e.decapsulate(pkt)

@@ -58,6 +58,7 @@ type peer struct {
 // path is how packets reach a peer. It is immutable: a change replaces it.
 type path struct {
 	layers  []encap.Layer // innermost first
+	device  int           // of the first hop, by its index
 	link    encap.PathMTU // of the first hop
 	mtu     encap.PathMTU // of all that is known; not larger
 	by      pathmtu.Source
