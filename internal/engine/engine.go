@@ -239,7 +239,7 @@ func (e *Engine) evaluatePeers() error {
 	routes := e.routesTo(peers)
 	for i, p := range peers {
 		p.complain()
-		p.record.Widen(now)
+		p.widen(now)
 		if p.former != nil && !now.Before(p.until) {
 			e.stale = true
 		}

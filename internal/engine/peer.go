@@ -32,7 +32,7 @@ type peer struct {
 	echo      *echo
 	// Limits what routers say of the path MTU, true or not.
 	reports *rate.Limiter
-	narrow  sync.Mutex // of those who note narrow destinations
+	narrow  sync.Mutex // of those who note and forget narrow destinations
 	witness witness
 	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
 	arrived atomic.Bool   // there was one
