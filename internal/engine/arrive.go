@@ -100,12 +100,28 @@ func (e *Engine) newTable(now time.Time) *table {
 	for p := range e.registered() {
 		l := p.registered.outer()
 		en := newEnd(p, p.arrives)
+		p.meet(t.twin(en, l))
 		t.add(en, l)
 		for _, group := range groups(l) {
 			t.any[group] = append(t.any[group], en)
 		}
 	}
 	return t
+}
+
+// meet notes a peer whose packets cannot be told from this one's, which the addresses
+// in the configuration did not show: names have become one address, or "auto" is
+// what another tunnel has. Nil, and one that was there before, is none.
+func (p *peer) meet(e *end) {
+	var other *peer
+	if e != nil && e.arrives == e.peer.arrives {
+		other = e.peer
+	}
+	if other != nil && other != p.twin {
+		p.log().Error("the packets of this peer cannot be told from those of another, which gets none: give one of them another address",
+			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.cfg.Name))
+	}
+	p.twin = other
 }
 
 // needed are the places where packets must be received, and how many receivers

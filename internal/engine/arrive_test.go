@@ -23,7 +23,7 @@ func pathTo(remote string) *path {
 
 // hubOf is an engine with one hub, whose peers have names.
 func hubOf(names ...string) (*Engine, []*peer) {
-	tun := &tunnel{cfg: config.Tunnel{Hub: true}, prober: newProber()}
+	tun := &tunnel{cfg: config.Tunnel{Hub: true}, log: zap.NewNop(), prober: newProber()}
 	for _, n := range names {
 		tun.peers = append(tun.peers, newPeer(tun, &config.Peer{Name: n, Remotes: []config.Host{{Name: n}}}))
 	}
@@ -83,6 +83,31 @@ func TestFormerAddressOfAnother(t *testing.T) {
 		e.moves(come, pathTo("198.51.100.1"))
 		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6)); got.peer != come {
 			t.Errorf("%v: of the peer that was there before", order)
+		}
+	}
+}
+
+// Two names become one address: that is said once, and again when it is new.
+func TestTwins(t *testing.T) {
+	e, peers := hubOf("a", "b")
+	core, seen := observer.New(zap.ErrorLevel)
+	e.tunnels[0].log = zap.New(core)
+	for i, c := range []struct {
+		a, b string
+		said int
+	}{
+		{"198.51.100.1", "198.51.100.2", 0},
+		{"198.51.100.2", "198.51.100.1", 0}, // each other's former one
+		{"198.51.100.2", "198.51.100.2", 1},
+		{"198.51.100.2", "198.51.100.2", 1},
+		{"198.51.100.2", "198.51.100.3", 1},
+		{"198.51.100.3", "198.51.100.3", 2},
+	} {
+		e.moves(peers[0], pathTo(c.a))
+		e.moves(peers[1], pathTo(c.b))
+		e.newTable(time.Now())
+		if n := seen.Len(); n != c.said {
+			t.Errorf("step %d: said %d times", i, n)
 		}
 	}
 }

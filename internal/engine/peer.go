@@ -47,6 +47,7 @@ type peer struct {
 	arrives    *atomic.Pointer[path]
 	former     *atomic.Pointer[path] // by which they also find us, until then: the name had another address
 	until      time.Time
+	twin       *peer   // whose packets cannot be told from its own
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last
 	odd, wraps uint64  // of the record, when they were logged

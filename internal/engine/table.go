@@ -61,6 +61,26 @@ func (t *table) add(e *end, l *encap.Layer) {
 	}
 }
 
+// twin is an end with the same packets as one that is to be added; nil: there is
+// none. It gets none of them then.
+func (t *table) twin(e *end, l *encap.Layer) *end {
+	var twin *end
+	switch {
+	case l.Resolver != nil:
+		return nil
+	case l.Kind.Over() == 4:
+		remote, local := l.Remote.As4(), l.Local.As4()
+		twin = t.pairs4[[8]byte(append(remote[:], local[:]...))]
+	default:
+		remote, local := l.Remote.As16(), l.Local.As16()
+		twin = t.pairs6[[32]byte(append(remote[:], local[:]...))]
+	}
+	for twin != nil && (twin.protocol != e.protocol || twin.gre.Keyed != e.gre.Keyed || twin.gre.Key != e.gre.Key) {
+		twin = twin.next
+	}
+	return twin
+}
+
 // find is the end for a packet with a whole IP header; nil: there is none, but
 // perhaps one of those that take packets from everywhere.
 func (t *table) find(pkt []byte) *end {
