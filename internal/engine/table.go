@@ -24,6 +24,7 @@ type end struct {
 	protocol byte
 	gre      encap.GRE
 	local    [16]byte // our end of the layer that probes test; zero: there is none
+	remote   [16]byte // the peer's
 	host     bool     // the interface does not carry it, so that we must answer there
 	next     *end     // with the same addresses, but another protocol or key
 }
@@ -33,8 +34,8 @@ func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
 	path := arrives.Load()
 	l := path.outer()
 	e := &end{peer: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
-	if ours, _, ok := probeEnds(path.layers); ok {
-		e.local = ours.As16()
+	if ours, theirs, ok := probeEnds(path.layers); ok {
+		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
 	}
 	return e
