@@ -31,7 +31,9 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 		if p.t.only != nil {
 			p.t.setMTU()
 		}
-		p.setUp(path)
+		if p.t.link != nil { // or when there is an interface
+			p.setUp(path)
+		}
 	}
 	// What arrives before there is an interface stays with the kernel.
 	if p.t.link != nil && path != p.registered {
