@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -193,13 +194,14 @@ func (t *tunnel) newClamp(p *path) clamp {
 	if t.cfg.NoMSSClamp {
 		return clamp{}
 	}
-	iface, limit := t.wantMTU(p.link), p.stack.Limit
+	iface := t.wantMTU(p.link)
+	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
 	// Where the path is narrower than the peer's own link may be, the peer finds
 	// out what fits only by the MSS.
-	if p.mtu < max(p.link, assumedMTU) {
-		limit = p.stack.LimitBack
+	if !t.cfg.Options.StaticMTU && p.mtu < max(p.link, assumedMTU) {
+		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
 	}
-	return clamp{min(iface, limit(4)), min(iface, limit(6))}
+	return c
 }
 
 // apply lowers the MSS that a TCP SYN offers.
@@ -218,7 +220,7 @@ const assumedMTU encap.PathMTU = 1500
 
 // open makes the interface and starts the goroutines that use it. Lost is called,
 // once, when the interface is gone, from another goroutine.
-func (t *tunnel) open(lost func()) error {
+func (t *tunnel) open(lost func(*netcfg.Link)) error {
 	t.mtu.Store(int64(t.wantMTU(t.widest())))
 	link, err := netcfg.Open(netcfg.Settings{
 		Name:      t.cfg.Name,
@@ -245,7 +247,7 @@ func (t *tunnel) open(lost func()) error {
 		out := newOutbound(t, q, i)
 		t.wg.Go(func() {
 			out.run()
-			once.Do(lost)
+			once.Do(func() { lost(link) })
 		})
 	}
 	return nil
@@ -253,11 +255,17 @@ func (t *tunnel) open(lost func()) error {
 
 // look sees how the interface is after somebody changed it, and puts back what
 // the kernel took away when it was down.
-func (t *tunnel) look() {
+//
+// That the interface is gone its goroutines see, too, but not while they wait for
+// room in a socket.
+func (t *tunnel) look() (gone bool) {
 	if t.link == nil || !t.touched.Swap(false) {
-		return
+		return false
 	}
 	up, err := t.link.IsUp()
+	if errors.Is(err, netcfg.ErrGone) {
+		return true
+	}
 	if err == nil && up {
 		err = t.link.Restore()
 	}
@@ -270,9 +278,11 @@ func (t *tunnel) look() {
 		t.log.Info("interface is up again")
 	}
 	t.down = err == nil && !up
+	return false
 }
 
-// close removes the interface and waits for the goroutines that used it.
+// close removes the interface and waits for the goroutines that used it. There must
+// be no path any more.
 func (t *tunnel) close() {
 	if t.link == nil {
 		return
@@ -281,9 +291,18 @@ func (t *tunnel) close() {
 	if err := t.link.Close(); err != nil {
 		t.log.Warn("close interface", zap.Error(err))
 	}
+	t.closeSockets() // who uses the device may wait for one
 	t.wg.Wait()
 	t.reply.close()
 	t.link = nil
+}
+
+// closeSockets closes all sockets of the tunnel, of which no path may be left.
+func (t *tunnel) closeSockets() {
+	for local, s := range t.sockets {
+		s.close()
+		delete(t.sockets, local)
+	}
 }
 
 // setMTU gives the interface, if there is one, the MTU for its paths.
