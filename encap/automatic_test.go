@@ -189,7 +189,8 @@ func TestLimitToOfNothing(t *testing.T) {
 	}
 }
 
-// Whoever poses as many routers cannot make us remember without bound.
+// Whoever poses as many routers cannot make us remember without bound, nor keep
+// others from telling us.
 func TestNarrowIsBounded(t *testing.T) {
 	rec, now := encap.NewRecord(), time.Unix(1e9, 0)
 	s := buildWith(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions, rec)
@@ -198,23 +199,25 @@ func TestNarrowIsBounded(t *testing.T) {
 		binary.BigEndian.PutUint32(ip[28:], dst)
 		return s.LimitTo(ip)
 	}
-	known := 0
-	for dst := range uint32(2000) {
-		rec.Narrow(dst+1, 1400, now)
-		if limit(dst+1) == 1380 {
-			known++
+	const told, room = 2000, 1024
+	for dst := range uint32(told) {
+		now = now.Add(time.Millisecond)
+		if rec.Narrow(dst+1, 1400, now); limit(dst+1) != 1380 {
+			t.Fatalf("no room for number %d", dst)
 		}
 	}
-	if known != 1024 {
-		t.Errorf("%d remembered", known)
+	for dst := range uint32(told) {
+		if known, want := limit(dst+1) == 1380, dst >= told-room; known != want {
+			t.Fatalf("number %d: remembered %v, want %v", dst, known, want)
+		}
 	}
-	rec.Narrow(1, 1350, now) // one that is known may still become narrower
-	if limit(1) != 1330 {
-		t.Errorf("limit %d", limit(1))
+	rec.Narrow(told, 1350, now) // one that is known may still become narrower
+	if limit(told) != 1330 {
+		t.Errorf("limit %d", limit(told))
 	}
 	rec.Widen(now.Add(time.Hour))
-	if rec.Narrow(2000, 1400, now); limit(2000) != 1380 {
-		t.Error("no room after all was forgotten")
+	if limit(told) != 1480 {
+		t.Errorf("limit %d after a long time", limit(told))
 	}
 }
 

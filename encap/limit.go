@@ -67,13 +67,21 @@ func (b *builder) encapLimit(layer int) int {
 
 // checkLimit reports a configured limit that the stack's own layers exceed.
 func (b *builder) checkLimit() error {
-	if b.EncapLimit == NoEncapLimit {
-		return nil
-	}
-	for i, l := range b.layers {
-		if n := b.nested6(i); l.Kind.Over() == 6 && n > b.EncapLimit {
-			return fmt.Errorf("encap: with an encapsulation limit of %d, layer %v cannot carry the %d IPv6 layers inside it: it must be %d at least", b.EncapLimit, l.Kind, n, n)
-		}
+	if n := LeastEncapLimit(b.layers); b.EncapLimit != NoEncapLimit && n > b.EncapLimit {
+		return fmt.Errorf("encap: an encapsulation limit of %d is too small for the stack's own IPv6 layers: it must be %d at least", b.EncapLimit, n)
 	}
 	return nil
+}
+
+// LeastEncapLimit is the least encapsulation limit with which layers, whose
+// addresses do not matter, can carry each other: as many as stand over IPv6
+// directly inside one of them.
+func LeastEncapLimit(layers []Layer) int {
+	b, least := builder{layers: layers}, 0
+	for i, l := range layers {
+		if l.Kind.Over() == 6 {
+			least = max(least, b.nested6(i))
+		}
+	}
+	return least
 }

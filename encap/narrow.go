@@ -33,11 +33,25 @@ func (r *Record) Narrow(dst uint32, mtu PathMTU, now time.Time) {
 	if old := r.narrow.paths.Load(); old != nil {
 		maps.Copy(paths, *old)
 	}
-	if before, ok := paths[dst]; ok && before.mtu < mtu || !ok && len(paths) >= maxNarrow {
+	if before, ok := paths[dst]; ok && before.mtu < mtu {
 		return
+	} else if !ok && len(paths) >= maxNarrow {
+		delete(paths, oldest(paths))
 	}
 	paths[dst] = narrowPath{mtu, now.Add(narrowLife)}
 	r.narrow.paths.Store(&paths)
+}
+
+// oldest is the destination that was told of longest ago: were those that there are
+// to stay, whoever fills the table with forgeries could keep all others out.
+func oldest(paths map[uint32]narrowPath) (dst uint32) {
+	var until time.Time
+	for d, p := range paths {
+		if until.IsZero() || p.until.Before(until) {
+			dst, until = d, p.until
+		}
+	}
+	return dst
 }
 
 // Widen forgets what was noted too long ago.

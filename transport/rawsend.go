@@ -155,9 +155,7 @@ func (s *RawSender) SendOne(pkt []byte) error {
 			return nil
 		case unix.EINTR:
 		case unix.EAGAIN:
-			if err := s.fd.Wait(unix.POLLOUT); err != nil {
-				return closed(err)
-			}
+			return os.NewSyscallError("sendto", unix.ENOBUFS)
 		default:
 			forget(fd, errno)
 			return os.NewSyscallError("sendto", errno)

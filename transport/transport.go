@@ -41,13 +41,15 @@ type Sender interface {
 	// Send sends packets in their order and returns how many were handed over.
 	// If that is less than all of them, the error is about pkts[n]: the caller
 	// deals with that packet and goes on with pkts[n+1:]. The buffers are the
-	// caller's again at once. One goroutine at a time may call it.
+	// caller's again at once. It waits where the kernel has no room for as long as
+	// its queues are full. One goroutine at a time may call it.
 	Send(pkts []Packet) (n int, err error)
 	// SendOne sends a single packet that belongs to no batch. Any goroutine may
-	// call it, at any time.
+	// call it, at any time. It does not wait: the error is ENOBUFS where the kernel
+	// has no room.
 	SendOne(pkt []byte) error
 
-	// Close may be called at any time.
+	// Close may be called at any time and ends a Send that waits.
 	Close() error
 }
 

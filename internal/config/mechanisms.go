@@ -141,3 +141,28 @@ func (d *draft) finishMechanism(r *report) {
 		r.add(local.at, `local is "auto", but mode %s has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`, quote(a.mode))
 	}
 }
+
+// checkSite reports what the mechanism finds wrong with the place where it is to
+// run, as far as the file says which that is.
+func (d *draft) checkSite(r *report) {
+	a := d.automatic()
+	if a == nil {
+		return
+	}
+	local := d.localOf(*a)
+	i := slices.IndexFunc(d.layers, func(l layerDraft) bool { return l.mechanism != nil })
+	m := d.Layers[i].Mechanism
+	if local.Addr.IsValid() {
+		if _, err := m.Resolver(resolve.Site{Local: local.Addr, Own: d.Address, Strict: d.Strict}); err != nil {
+			r.add(local.at, "%v", err)
+		}
+	}
+	hosts := m.Hosts()
+	isOurs := func(h Host) bool { return h.Addr.IsValid() && h.Addr == local.Addr }
+	if rd, ok := m.(resolve.SixRD); ok && rd.Role == resolve.RoleBR { // of whose colleagues it may be the only one
+		return
+	}
+	if len(hosts) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return !isOurs(h) }) {
+		r.add(local.at, "%s is %v, and so is the only relay or router that mode %s has here: one of them must be another host's", local.key, local.Addr, quote(a.mode))
+	}
+}

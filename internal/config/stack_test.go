@@ -91,6 +91,8 @@ func TestStacks(t *testing.T) {
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['6to4', '4in6']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n", ""},
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['6over4', '4in4']\n",
 			`5:10: stack: "6over4" must be the outermost layer, because it sends to IPv4 multicast groups: put it last`},
+		{stackTunnel + "stack = [{mode='6in6', local='fc01::1', remote='fc01::2'}, '6in6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\nencap_limit = 0\n",
+			`9:15: encap_limit is 0, but this stack carries IPv6 in IPv6, so that it must be at least 1, or "none"`},
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['isatap', '4in4']\nrouters = '192.0.2.3'\n",
 			`5:10: stack: "isatap" must be the outermost layer, because it knows its routers and neighbours by the outer addresses of their packets: put it last`},
 		{tunnel("stack", "192.0.2.1", "") + "stack = ['6to4', '4in6', '6rd']\n",

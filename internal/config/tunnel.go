@@ -71,14 +71,19 @@ func readTunnel(r *report, t *value) *draft {
 		d.values[name] = e.at
 	}
 	_, d.Hub = t.table["peer"]
+	before := len(r.problems)
 	d.state = readTable(r, "[[tunnel]]", t, tunnelKeys, d)
 	d.finish()
 	d.checkMissing(r)
 	d.checkPairs(r)
 	d.checkEnds(r)
 	d.checkGRE(r)
+	d.checkEncapLimit(r)
 	d.finishMechanism(r)
 	d.checkLoop(r)
+	if len(r.problems) == before {
+		d.checkSite(r)
+	}
 	return d
 }
 
@@ -119,6 +124,15 @@ func over6(read func(*report, entry, *draft)) func(*report, entry, *draft) {
 			return
 		}
 		read(r, e, d)
+	}
+}
+
+// checkEncapLimit reports a limit with which the tunnel's own layers cannot carry
+// each other.
+func (d *draft) checkEncapLimit(r *report) {
+	if least := encap.LeastEncapLimit(d.bare()); d.Options.EncapLimit != encap.NoEncapLimit && d.Options.EncapLimit < least {
+		r.add(d.values["encap_limit"], `encap_limit is %d, but %s carries IPv6 in IPv6, so that it must be at least %d, or "none"`,
+			d.Options.EncapLimit, d.what(), least)
 	}
 }
 

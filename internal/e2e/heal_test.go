@@ -61,6 +61,19 @@ func groups(t *testing.T, ns *rig.Namespace) int {
 	return strings.Count(string(b), "C0EF ") // 239.192.0.0/16, the other way round
 }
 
+// xdpPrograms is how many devices have one.
+func xdpPrograms(t *testing.T, ns *rig.Namespace) (n int) {
+	t.Helper()
+	links, err := ns.Handle().LinkList()
+	must(t, err)
+	for _, l := range links {
+		if x := l.Attrs().Xdp; x != nil && x.Attached {
+			n++
+		}
+	}
+	return n
+}
+
 // However they end, a hub and an automatic tunnel leave nothing, and a successor
 // finds its place free.
 func TestKindsLeaveNothing(t *testing.T) {
@@ -69,6 +82,7 @@ func TestKindsLeaveNothing(t *testing.T) {
 		"[[tunnel.peer]]\nname = \"c\"\nremote = \"203.0.113.30\"\nallowed = [\"10.0.0.3/32\"]\n"
 	for _, c := range []struct{ name, config string }{
 		{"hub", hub},
+		{"hub through AF_XDP", strings.Replace(hub, "mode =", "io = \"xdp\"\nmode =", 1)},
 		{"automatic", automatics(10)},
 		{"6over4", kind6over4.atA()},
 	} {
@@ -86,6 +100,15 @@ func TestKindsLeaveNothing(t *testing.T) {
 				if c.name == "6over4" && groups(t, h.a) == 0 {
 					t.Error("no group was joined")
 				}
+				if strings.Contains(c.config, "xdp") {
+					pings(t, h.a, outerB, rig.PingOptions{}) // the neighbour is known
+					eventually(t, "packets arrive through AF_XDP", func() error {
+						if xdpPrograms(t, h.a) == 0 {
+							return errors.New("there is no program")
+						}
+						return nil
+					})
+				}
 				if code := a.end(t, sig); sig == syscall.SIGTERM && code != 0 {
 					t.Errorf("exit status %d", code)
 				}
@@ -93,6 +116,9 @@ func TestKindsLeaveNothing(t *testing.T) {
 					t.Errorf("%v leaves %v", sig, got)
 				}
 				shielded(t, h.a, 0)
+				if n := xdpPrograms(t, h.a); n > 0 {
+					t.Errorf("%v leaves %d XDP programs", sig, n)
+				}
 				if n := groups(t, h.a); n > 0 {
 					t.Errorf("%v leaves %d groups", sig, n)
 				}

@@ -30,12 +30,18 @@ func newResolving(t *testing.T) resolving {
 	t.Cleanup(func() { names.Close() })
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(file, []byte(rig.Resolv), 0o644))
-	for _, family := range []string{"ipv4", "ipv6"} { // a neighbour that is gone is soon known to be
+	forgetful(t, h.a, "va")
+	return resolving{h, names, map[string]string{"/etc/resolv.conf": file}}
+}
+
+// forgetful makes a device notice soon that a neighbour is gone.
+func forgetful(t *testing.T, ns *rig.Namespace, dev string) {
+	t.Helper()
+	for _, family := range []string{"ipv4", "ipv6"} {
 		for key, value := range map[string]string{"base_reachable_time_ms": "500", "delay_first_probe_time": "1", "retrans_time_ms": "100"} {
-			must(t, h.a.Sysctl("net/"+family+"/neigh/va/"+key, value))
+			must(t, ns.Sysctl("net/"+family+"/neigh/"+dev+"/"+key, value))
 		}
 	}
-	return resolving{h, names, map[string]string{"/etc/resolv.conf": file}}
 }
 
 // A peer that is a name moves to another address: packets follow it once there is

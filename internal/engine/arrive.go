@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"errors"
 	"iter"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
@@ -17,7 +19,11 @@ import (
 type listener struct {
 	local    netip.Addr
 	protocol byte
-	at       netip.Addr // our own address, if local is a multicast group
+
+	// If local is a multicast group, our own address, and the device that has it:
+	// one that is made anew is in no group.
+	at     netip.Addr
+	device int
 }
 
 // formerLife is how long a peer's packets are taken from the address that its name
@@ -30,7 +36,7 @@ func (e *Engine) register(p *peer, now *path) {
 	p.registered = now
 	if old != nil && *old.outer() == *now.outer() {
 		arrives.Store(now)
-		if p.listening.Load() && old.hop.port == now.hop.port {
+		if p.listening.Load() && old.hop.port == now.hop.port && (old.device == now.device || groups(now.outer()) == nil) {
 			return
 		}
 	} else { // until the table is replaced, packets come by the old one
@@ -56,6 +62,9 @@ func (e *Engine) arrange() error {
 	}
 	e.takeXDP()
 	for p := range e.registered() {
+		if len(e.inbounds[p.registered.listener()]) == 0 {
+			continue
+		}
 		if !p.listening.Swap(true) {
 			p.t.prober.rouse()
 		}
@@ -91,6 +100,7 @@ func (e *Engine) newTable(now time.Time) *table {
 	for p := range e.registered() {
 		l := p.registered.outer()
 		en := newEnd(p, p.arrives)
+		p.meet(t.twin(en, l))
 		t.add(en, l)
 		for _, group := range groups(l) {
 			t.any[group] = append(t.any[group], en)
@@ -99,19 +109,40 @@ func (e *Engine) newTable(now time.Time) *table {
 	return t
 }
 
+// meet notes a peer whose packets cannot be told from this one's, which the addresses
+// in the configuration did not show: names have become one address, or "auto" is
+// what another tunnel has. Nil, and one that was there before, is none.
+func (p *peer) meet(e *end) {
+	var other *peer
+	if e != nil && e.arrives == e.peer.arrives {
+		other = e.peer
+	}
+	if other != nil && other != p.twin {
+		p.log().Error("the packets of this peer cannot be told from those of another, which gets none: give one of them another address",
+			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.cfg.Name))
+	}
+	p.twin = other
+}
+
 // needed are the places where packets must be received, and how many receivers
 // there are.
 func (e *Engine) needed() map[listener]int {
 	needed := make(map[listener]int)
 	for p := range e.registered() {
 		l := p.registered.outer()
-		key := listener{local: l.Local, protocol: l.Kind.Protocol()}
+		key := p.registered.listener()
 		needed[key] = e.shardsFor(needed[key], l)
 		for _, group := range groups(l) {
-			needed[listener{group, l.Kind.Protocol(), l.Local}] = 1
+			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.device}] = 1
 		}
 	}
 	return needed
+}
+
+// listener is where the path's packets arrive.
+func (p *path) listener() listener {
+	l := p.outer()
+	return listener{local: l.Local, protocol: l.Kind.Protocol()}
 }
 
 // groups are the multicast groups to which packets for a layer come.
@@ -132,7 +163,7 @@ func (e *Engine) shardsFor(others int, l *encap.Layer) int {
 }
 
 // listen opens receivers where there are none, and closes those that nobody needs
-// any more.
+// any more. What may heal is tried again, and is no error.
 func (e *Engine) listen(needed map[listener]int) error {
 	locals := make(map[netip.Addr]bool)
 	for l, shards := range needed {
@@ -143,7 +174,7 @@ func (e *Engine) listen(needed map[listener]int) error {
 			continue
 		}
 		e.stopListening(l)
-		if err := e.openReceivers(l, shards); err != nil {
+		if err := e.notHeard(e.openReceivers(l, shards)); err != nil {
 			return err
 		}
 	}
@@ -154,7 +185,7 @@ func (e *Engine) listen(needed map[listener]int) error {
 	}
 	for local := range locals {
 		if e.errors[local] == nil {
-			if err := e.listenErrors(local); err != nil {
+			if err := e.notHeard(e.listenErrors(local)); err != nil {
 				return err
 			}
 		}
@@ -165,6 +196,17 @@ func (e *Engine) listen(needed map[listener]int) error {
 			delete(e.errors, local)
 		}
 	}
+	return nil
+}
+
+// notHeard takes the error of opening a receiver, and returns it if no waiting
+// cures it.
+func (e *Engine) notHeard(err error) error {
+	if err == nil || errors.Is(err, unix.EPERM) {
+		return err
+	}
+	e.log.Warn("packets do not arrive, trying again", zap.Error(err))
+	e.stale = true
 	return nil
 }
 
@@ -183,7 +225,9 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 			}
 			return err
 		}
-		opened = append(opened, e.newInbound(i, e.log.Named("in").With(zap.Stringer("local", l.local)), rx))
+		in := e.newInbound(i, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
+		in.at = l.at
+		opened = append(opened, in)
 	}
 	e.inbounds[l] = opened
 	for _, in := range opened {

@@ -1,12 +1,20 @@
 package engine
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"sixfour/encap"
 	"sixfour/encap/header"
+	"sixfour/encap/nd"
+	"sixfour/encap/resolve"
 	"sixfour/internal/config"
+	"sixfour/transport"
 )
 
 func pathTo(remote string) *path {
@@ -15,7 +23,7 @@ func pathTo(remote string) *path {
 
 // hubOf is an engine with one hub, whose peers have names.
 func hubOf(names ...string) (*Engine, []*peer) {
-	tun := &tunnel{cfg: config.Tunnel{Hub: true}, prober: newProber()}
+	tun := &tunnel{cfg: config.Tunnel{Hub: true}, log: zap.NewNop(), prober: newProber()}
 	for _, n := range names {
 		tun.peers = append(tun.peers, newPeer(tun, &config.Peer{Name: n, Remotes: []config.Host{{Name: n}}}))
 	}
@@ -76,5 +84,114 @@ func TestFormerAddressOfAnother(t *testing.T) {
 		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6)); got.peer != come {
 			t.Errorf("%v: of the peer that was there before", order)
 		}
+	}
+}
+
+// Two names become one address: that is said once, and again when it is new.
+func TestTwins(t *testing.T) {
+	e, peers := hubOf("a", "b")
+	core, seen := observer.New(zap.ErrorLevel)
+	e.tunnels[0].log = zap.New(core)
+	for i, c := range []struct {
+		a, b string
+		said int
+	}{
+		{"198.51.100.1", "198.51.100.2", 0},
+		{"198.51.100.2", "198.51.100.1", 0}, // each other's former one
+		{"198.51.100.2", "198.51.100.2", 1},
+		{"198.51.100.2", "198.51.100.2", 1},
+		{"198.51.100.2", "198.51.100.3", 1},
+		{"198.51.100.3", "198.51.100.3", 2},
+	} {
+		e.moves(peers[0], pathTo(c.a))
+		e.moves(peers[1], pathTo(c.b))
+		e.newTable(time.Now())
+		if n := seen.Len(); n != c.said {
+			t.Errorf("step %d: said %d times", i, n)
+		}
+	}
+}
+
+// overLink is an engine's tunnel of 6over4 at a local address, registered by a path
+// through a device.
+func overLink(t *testing.T, local string, device int) (*peer, *path) {
+	t.Helper()
+	l := layer(encap.SixInFour, local, local, encap.GRE{})
+	l.Remote = netip.Addr{}
+	var err error
+	if l.Resolver, err = (resolve.SixOverFour{}).Resolver(resolve.Site{Local: l.Local}); err != nil {
+		t.Fatal(err)
+	}
+	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	tun.mtu.Store(1480)
+	p := newPeer(tun, &config.Peer{Remotes: make([]config.Host, 1)})
+	tun.only, tun.peers = p, []*peer{p}
+	to := &path{layers: []encap.Layer{l}, device: device}
+	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
+		t.Fatal(err)
+	}
+	return p, to
+}
+
+// Two links of 6over4 have the same groups: what comes to one over a link is for
+// the tunnel of that link alone.
+func TestGroupsOfTwoLinks(t *testing.T) {
+	a, pathA := overLink(t, "192.0.2.1", 2)
+	b, pathB := overLink(t, "198.51.100.1", 3)
+	b.t.id = 1
+	e := &Engine{tunnels: []*tunnel{a.t, b.t}}
+	e.moves(a, pathA)
+	e.moves(b, pathB)
+	table := e.newTable(time.Now())
+	inner := nd.Append(nil, netip.MustParseAddr("fe80::c633:6402"), netip.MustParseAddr("ff02::1"), &nd.Message{Type: nd.RouterAdvertisement})
+	pkt := arriving("198.51.100.2", "239.192.0.1", header.ProtoIPv6, inner...)
+	binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+	header.IPv4(pkt).SetChecksum()
+	for _, p := range []*peer{a, b} {
+		in := e.newInbound(0, zap.NewNop(), nil)
+		in.at = p.registered.outer().Local
+		in.fromAnywhere(table, pkt)
+		if len(in.touched) != 1 || in.touched[0].t != p.t {
+			t.Errorf("at %v it is for %+v", in.at, in.touched)
+		}
+	}
+}
+
+// A device that is made anew, and has the address again, is in no group.
+func TestDeviceMadeAnew(t *testing.T) {
+	p, before := overLink(t, "192.0.2.1", 2)
+	e := &Engine{tunnels: []*tunnel{p.t}}
+	e.moves(p, before)
+	p.listening.Store(true)
+	again := *before
+	e.stale = false
+	e.moves(p, &again)
+	if e.stale {
+		t.Error("the same path is another")
+	}
+	groupsBefore := e.needed()
+	anew := *before
+	anew.device = 7
+	e.moves(p, &anew)
+	for l := range e.needed() {
+		if l.local.IsMulticast() && groupsBefore[l] != 0 {
+			t.Errorf("%v is not joined again", l.local)
+		}
+	}
+	if !e.stale {
+		t.Error("nothing is joined again")
+	}
+}
+
+// A place where nothing can be received now is no reason to end.
+func TestNotHeard(t *testing.T) {
+	core, seen := observer.New(zap.WarnLevel)
+	e := &Engine{log: zap.New(core), inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver)}
+	l := listener{netip.MustParseAddr("239.192.0.1"), header.ProtoIPv6, netip.MustParseAddr("192.0.2.77"), 1}
+	if err := e.listen(map[listener]int{l: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if !e.stale || seen.FilterMessageSnippet("trying again").Len() != 1 || len(e.inbounds[l]) != 0 {
+		t.Errorf("stale %v, said %v, receivers %v", e.stale, seen.All(), e.inbounds)
 	}
 }

@@ -27,7 +27,7 @@ type Engine struct {
 	router  *netcfg.Router
 	tunnels []*tunnel
 	notify  chan struct{}   // something around us changed
-	lost    chan *tunnel    // its interface is gone
+	lost    chan lost       // an interface is gone
 	names   chan resolution // a name has other addresses
 	learnt  chan *tunnel    // its neighbours have told something for its interface
 	tooLong chan tooLong    // a destination that is narrower than others
@@ -54,7 +54,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e := &Engine{
 		log:      log,
 		notify:   make(chan struct{}, 1),
-		lost:     make(chan *tunnel, len(cfg.Tunnels)),
+		lost:     make(chan lost, 2*len(cfg.Tunnels)), // one may be of an interface before
 		names:    make(chan resolution),
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
@@ -146,7 +146,7 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 			ready()
 			ready = nil
 		}
-		wait := lookAgain
+		wait := e.awaited(lookAgain)
 		if !complete {
 			wait = retry
 		}
@@ -172,8 +172,11 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			case <-ctx.Done():
 			}
 			return nil
-		case t := <-e.lost:
-			e.interfaceLost(t)
+		case l := <-e.lost:
+			if l.t.link != l.link { // that is known already
+				continue
+			}
+			e.interfaceLost(l.t)
 			return nil
 		case r := <-e.names:
 			if e.takeNames(ctx, r) {
@@ -204,7 +207,9 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 		if t.link == nil && !time.Now().Before(t.reopen) {
 			e.reopen(ctx, t)
 		}
-		t.look()
+		if t.look() {
+			e.interfaceLost(t)
+		}
 		t.fragments.expire()
 	}
 	if err := e.evaluatePeers(); err != nil {
@@ -221,7 +226,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	}
 	e.closePorts()
 	e.shieldUs()
-	return complete, nil
+	return complete && !e.stale, nil
 }
 
 // evaluatePeers does so for the paths of all peers.
@@ -239,7 +244,7 @@ func (e *Engine) evaluatePeers() error {
 	routes := e.routesTo(peers)
 	for i, p := range peers {
 		p.complain()
-		p.record.Widen(now)
+		p.widen(now)
 		if p.former != nil && !now.Before(p.until) {
 			e.stale = true
 		}
@@ -274,17 +279,35 @@ func (e *Engine) changed(namespace string, link int) {
 	}
 }
 
+// open makes a tunnel's interface. What has a path is up then.
 func (e *Engine) open(ctx context.Context, t *tunnel) error {
-	return t.open(func() {
+	if err := t.open(func(link *netcfg.Link) {
 		select {
-		case e.lost <- t:
+		case e.lost <- lost{t, link}:
 		case <-ctx.Done():
 		}
-	})
+	}); err != nil {
+		return err
+	}
+	for _, p := range t.peers {
+		if path := p.path.Load(); path != nil {
+			p.setUp(path)
+		}
+	}
+	return nil
+}
+
+// lost is an interface that a tunnel had.
+type lost struct {
+	t    *tunnel
+	link *netcfg.Link
 }
 
 // interfaceLost is what happens when somebody deletes a tunnel's interface.
 func (e *Engine) interfaceLost(t *tunnel) {
+	for _, p := range t.peers {
+		p.replacePath(nil)
+	}
 	t.close()
 	t.reopen = time.Now().Add(retry)
 	for _, p := range t.peers {
@@ -302,11 +325,6 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 	}
 	t.log.Info("interface is back")
 	t.learn()
-	for _, p := range t.peers {
-		if path := p.path.Load(); path != nil {
-			p.setUp(path)
-		}
-	}
 }
 
 // close takes everything away again.
@@ -315,13 +333,11 @@ func (e *Engine) close() {
 	var all sync.WaitGroup
 	for _, t := range e.tunnels {
 		all.Go(func() {
-			t.close()
 			for _, p := range t.peers {
 				p.path.Store(nil)
 			}
-			for _, s := range t.sockets {
-				s.close()
-			}
+			t.close()
+			t.closeSockets()
 		})
 	}
 	all.Wait()

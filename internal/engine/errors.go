@@ -154,3 +154,11 @@ func (p *peer) narrowTo(dst [4]byte, mtu encap.PathMTU) {
 	defer p.narrow.Unlock()
 	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
 }
+
+// widen forgets which destinations had a smaller path MTU, where it is time to try
+// whether they still have.
+func (p *peer) widen(now time.Time) {
+	p.narrow.Lock()
+	defer p.narrow.Unlock()
+	p.record.Widen(now)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,8 @@ type inbound struct {
 	rx    transport.Receiver
 	queue int // of the devices, as far as they have so many
 	table *atomic.Pointer[table]
-	stray *counters // of packets that belong to no tunnel
+	at    netip.Addr // of a multicast group: our address where its packets arrive
+	stray *counters  // of packets that belong to no tunnel
 	drops drops
 
 	bufs    [][]byte
@@ -145,7 +147,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
 		for _, e := range t.any[ip.Dst()] {
-			if e.protocol != ip.Protocol() {
+			if e.protocol != ip.Protocol() || in.at.IsValid() && e.path().outer().Local != in.at {
 				continue
 			}
 			inner, r := e.decapsulate(pkt)
@@ -174,15 +176,22 @@ func (e *end) decapsulate(pkt []byte) ([]byte, drop.Reason) {
 	return inner, e.allows(inner)
 }
 
-// allows says whether an inner packet may come from the peer: its prefixes decide,
-// where there are many peers (RFC 3704), but for what the two ends say to each
-// other.
+// allows says whether an inner packet may come from the peer, or is for our end of
+// the layer: the daemon itself looks at that first.
 func (e *end) allows(inner []byte) drop.Reason {
-	t := e.peer.t
-	if t.table == nil || t.table.Allows(e.peer, inner) || e.isOurs(inner) {
+	if e.sends(inner) || e.isOurs(inner) {
 		return drop.None
 	}
 	return drop.Spoof
+}
+
+// sends reports whether an inner packet may come from the peer: its prefixes decide,
+// where there are many peers (RFC 3704), but for what its end of the layer says to
+// ours.
+func (e *end) sends(inner []byte) bool {
+	t := e.peer.t
+	return t.table == nil || t.table.Allows(e.peer, inner) ||
+		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
 }
 
 // isOurs reports whether an inner packet is to our end of the layer.
@@ -210,8 +219,14 @@ func (in *inbound) deliver(e *end, pkt, inner []byte, r drop.Reason) {
 		s.drops.count(&e.peer.in, r, pkt)
 		return
 	}
-	if e.isOurs(inner) && in.take(s, e, path, inner) {
-		return
+	if e.isOurs(inner) {
+		if in.take(s, e, path, inner) {
+			return
+		}
+		if !e.sends(inner) { // to the interface it goes like any other
+			s.drops.count(&e.peer.in, drop.Spoof, pkt)
+			return
+		}
 	}
 	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && nd.Is(inner) {
 		switch done, r := sp.hear(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {

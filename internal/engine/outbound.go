@@ -40,7 +40,8 @@ type workspace struct {
 	peers []*peer // that they go to
 	paths []*path // and by which path
 
-	scratch [3][]byte // for what is cut into fragments
+	scratch [3][]byte           // for what is cut into fragments
+	one     [1]transport.Packet // of these
 }
 
 // arenaPackets is how many packets of the largest size can be read before they

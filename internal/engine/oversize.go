@@ -69,13 +69,14 @@ func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int)
 }
 
 // sendOne sends an outer packet, in fragments if it must be: a raw socket that
-// writes its own headers leaves that to us.
+// writes its own headers leaves that to us. It waits for room, as a batch does.
 func (o *outbound) sendOne(p *peer, path *path, pkt []byte) error {
 	for f := range path.stack.Cut(pkt, path.mtu, o.spare(2)) {
-		err := path.senders[o.index].SendOne(f)
+		o.one[0] = transport.Packet{Head: f}
+		_, err := path.senders[o.index].Send(o.one[:])
 		if errors.Is(err, net.ErrClosed) { // the path was replaced
 			if now := p.path.Load(); now != nil {
-				err = now.senders[o.index].SendOne(f)
+				_, err = now.senders[o.index].Send(o.one[:])
 			}
 		}
 		if err != nil {

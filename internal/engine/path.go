@@ -31,7 +31,9 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 		if p.t.only != nil {
 			p.t.setMTU()
 		}
-		p.setUp(path)
+		if p.t.link != nil { // or when there is an interface
+			p.setUp(path)
+		}
 	}
 	// What arrives before there is an interface stays with the kernel.
 	if p.t.link != nil && path != p.registered {
@@ -152,10 +154,10 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, route)
 	old := p.path.Load()
-	if old.is(layers, link) && old.mtu == mtu && old.by == by && old.hop == hop {
+	if old.is(layers, link) && old.mtu == mtu && old.by == by && old.hop == hop && old.device == route.Index {
 		return old, "", nil
 	}
-	next = &path{layers: layers, link: link, mtu: mtu, by: by, hop: hop}
+	next = &path{layers: layers, device: route.Index, link: link, mtu: mtu, by: by, hop: hop}
 	if old != nil && slices.Equal(old.layers, layers) {
 		next.layers = old.layers // not twice in memory
 	}

@@ -32,7 +32,7 @@ type peer struct {
 	echo      *echo
 	// Limits what routers say of the path MTU, true or not.
 	reports *rate.Limiter
-	narrow  sync.Mutex // of those who note narrow destinations
+	narrow  sync.Mutex // of those who note and forget narrow destinations
 	witness witness
 	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
 	arrived atomic.Bool   // there was one
@@ -48,6 +48,8 @@ type peer struct {
 	arrives    *atomic.Pointer[path]
 	former     *atomic.Pointer[path] // by which they also find us, until then: the name had another address
 	until      time.Time
+	noXDP      string  // why packets do not leave through AF_XDP though they should
+	twin       *peer   // whose packets cannot be told from its own
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last
 	odd, wraps uint64  // of the record, when they were logged
@@ -59,6 +61,7 @@ type peer struct {
 // path is how packets reach a peer. It is immutable: a change replaces it.
 type path struct {
 	layers  []encap.Layer // innermost first
+	device  int           // of the first hop, by its index
 	link    encap.PathMTU // of the first hop
 	mtu     encap.PathMTU // of all that is known; not larger
 	by      pathmtu.Source

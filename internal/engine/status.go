@@ -165,7 +165,10 @@ func (p *peer) setUp(path *path) {
 	if was := before; was.Phase == Up {
 		was.PathMTU, was.PathMTUBy = p.state.PathMTU, p.state.PathMTUBy
 		if was == p.state { // nothing else is new
-			p.log().Info("path MTU", zap.Int("path_mtu", int(path.mtu)), zap.String("by", string(path.by)), zap.Int("before", before.PathMTU))
+			if before == p.state {
+				return
+			}
+			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(path.mtu)), zap.String("by", string(path.by)), zap.Int("before", before.PathMTU))
 			return
 		}
 	}

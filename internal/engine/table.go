@@ -24,7 +24,9 @@ type end struct {
 	protocol byte
 	gre      encap.GRE
 	local    [16]byte // our end of the layer that probes test; zero: there is none
+	remote   [16]byte // the peer's
 	host     bool     // the interface does not carry it, so that we must answer there
+	link     bool     // of those that take packets from everywhere, one to be asked last
 	next     *end     // with the same addresses, but another protocol or key
 }
 
@@ -33,8 +35,8 @@ func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
 	path := arrives.Load()
 	l := path.outer()
 	e := &end{peer: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
-	if ours, _, ok := probeEnds(path.layers); ok {
-		e.local = ours.As16()
+	if ours, theirs, ok := probeEnds(path.layers); ok {
+		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
 	}
 	return e
@@ -47,7 +49,15 @@ func (e *end) path() *path { return e.arrives.Load() }
 func (t *table) add(e *end, l *encap.Layer) {
 	switch {
 	case l.Resolver != nil:
-		t.any[l.Local] = append(t.any[l.Local], e)
+		// A mechanism that joins groups is a link, on which anybody may be: what
+		// another one takes is that one's.
+		e.link = len(groups(l)) > 0
+		list := t.any[l.Local]
+		at := slices.IndexFunc(list, func(other *end) bool { return other.link && !e.link })
+		if at < 0 {
+			at = len(list)
+		}
+		t.any[l.Local] = slices.Insert(list, at, e)
 	case l.Kind.Over() == 4:
 		remote, local := l.Remote.As4(), l.Local.As4()
 		pair := [8]byte(append(remote[:], local[:]...))
@@ -59,6 +69,26 @@ func (t *table) add(e *end, l *encap.Layer) {
 		e.next = t.pairs6[pair]
 		t.pairs6[pair] = e
 	}
+}
+
+// twin is an end with the same packets as one that is to be added; nil: there is
+// none. It gets none of them then.
+func (t *table) twin(e *end, l *encap.Layer) *end {
+	var twin *end
+	switch {
+	case l.Resolver != nil:
+		return nil
+	case l.Kind.Over() == 4:
+		remote, local := l.Remote.As4(), l.Local.As4()
+		twin = t.pairs4[[8]byte(append(remote[:], local[:]...))]
+	default:
+		remote, local := l.Remote.As16(), l.Local.As16()
+		twin = t.pairs6[[32]byte(append(remote[:], local[:]...))]
+	}
+	for twin != nil && (twin.protocol != e.protocol || twin.gre.Keyed != e.gre.Keyed || twin.gre.Key != e.gre.Key) {
+		twin = twin.next
+	}
+	return twin
 }
 
 // find is the end for a packet with a whole IP header; nil: there is none, but

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -48,7 +49,7 @@ type tunnel struct {
 	mech    *mechanism             // of an automatic tunnel
 	speaks  resolve.Resolver       // that the speaker, if there is one, is
 	sockets map[netip.Addr]sockets // through which packets leave, by their source
-	noXDP   string                 // why packets do not leave through AF_XDP though they should
+	noXDP   string                 // what was said last of why packets do not leave through AF_XDP
 	reopen  time.Time              // not before: after the interface was lost
 	wg      sync.WaitGroup         // of the goroutines that use the device
 }
@@ -143,8 +144,12 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	return s
 }
 
-// has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
+// has6 reports whether the interface carries IPv6, and so needs 1280 bytes. Where it
+// can carry nothing else it need not have an address yet: it may learn one.
 func (t *tunnel) has6() bool {
+	if !t.cfg.Mode.Carries(4) {
+		return true
+	}
 	for _, p := range t.cfg.Address {
 		if p.Addr().Is6() {
 			return true
@@ -215,7 +220,7 @@ const assumedMTU encap.PathMTU = 1500
 
 // open makes the interface and starts the goroutines that use it. Lost is called,
 // once, when the interface is gone, from another goroutine.
-func (t *tunnel) open(lost func()) error {
+func (t *tunnel) open(lost func(*netcfg.Link)) error {
 	t.mtu.Store(int64(t.wantMTU(t.widest())))
 	link, err := netcfg.Open(netcfg.Settings{
 		Name:      t.cfg.Name,
@@ -242,7 +247,7 @@ func (t *tunnel) open(lost func()) error {
 		out := newOutbound(t, q, i)
 		t.wg.Go(func() {
 			out.run()
-			once.Do(lost)
+			once.Do(func() { lost(link) })
 		})
 	}
 	return nil
@@ -250,11 +255,17 @@ func (t *tunnel) open(lost func()) error {
 
 // look sees how the interface is after somebody changed it, and puts back what
 // the kernel took away when it was down.
-func (t *tunnel) look() {
+//
+// That the interface is gone its goroutines see, too, but not while they wait for
+// room in a socket.
+func (t *tunnel) look() (gone bool) {
 	if t.link == nil || !t.touched.Swap(false) {
-		return
+		return false
 	}
 	up, err := t.link.IsUp()
+	if errors.Is(err, netcfg.ErrGone) {
+		return true
+	}
 	if err == nil && up {
 		err = t.link.Restore()
 	}
@@ -267,9 +278,11 @@ func (t *tunnel) look() {
 		t.log.Info("interface is up again")
 	}
 	t.down = err == nil && !up
+	return false
 }
 
-// close removes the interface and waits for the goroutines that used it.
+// close removes the interface and waits for the goroutines that used it. There must
+// be no path any more.
 func (t *tunnel) close() {
 	if t.link == nil {
 		return
@@ -278,9 +291,18 @@ func (t *tunnel) close() {
 	if err := t.link.Close(); err != nil {
 		t.log.Warn("close interface", zap.Error(err))
 	}
+	t.closeSockets() // who uses the device may wait for one
 	t.wg.Wait()
 	t.reply.close()
 	t.link = nil
+}
+
+// closeSockets closes all sockets of the tunnel, of which no path may be left.
+func (t *tunnel) closeSockets() {
+	for local, s := range t.sockets {
+		s.close()
+		delete(t.sockets, local)
+	}
 }
 
 // setMTU gives the interface, if there is one, the MTU for its paths.

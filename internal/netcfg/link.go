@@ -239,9 +239,16 @@ func (l *Link) SetMTU(mtu int) error {
 	return nil
 }
 
-// IsUp reports whether the interface is administratively up.
+// ErrGone means that somebody has deleted the interface.
+var ErrGone = errors.New("it was deleted")
+
+// IsUp reports whether the interface is administratively up. The error is ErrGone if
+// there is none any more.
 func (l *Link) IsUp() (bool, error) {
 	link, err := l.handle.LinkByIndex(l.index)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		err = ErrGone
+	}
 	if err != nil {
 		return false, fmt.Errorf("look up interface %s: %w", l.set.Name, err)
 	}

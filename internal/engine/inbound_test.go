@@ -1,0 +1,65 @@
+package engine
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/config"
+)
+
+// To our end of the IPv6 layer, which the interface carries, a peer of a hub sends
+// from its own end, or from its prefixes, and from nobody else's.
+func TestSourcesToOurEnd(t *testing.T) {
+	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
+	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{
+		Hub: true, Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}, Layers: make([]config.Layer, 2)}}
+	tun.mtu.Store(1440)
+	p := newPeer(tun, &config.Peer{Remotes: make([]config.Host, 2)})
+	tun.peers = []*peer{p}
+	var err error
+	if tun.table, err = resolve.NewPeers([]resolve.Peer[*peer]{{Peer: p, Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}}); err != nil {
+		t.Fatal(err)
+	}
+	to := &path{layers: []encap.Layer{
+		layer(encap.FourInSix, ours, theirs, encap.GRE{}),
+		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
+	}}
+	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
+		t.Fatal(err)
+	}
+	e := &Engine{tunnels: []*tunnel{tun}}
+	e.moves(p, to)
+	table := e.newTable(time.Now())
+	for _, c := range []struct {
+		src, dst string
+		passes   bool
+	}{
+		{theirs, ours, true},
+		{"fd00:a::1", ours, true},
+		{others, ours, false},
+		{"2001:db8::1", ours, false},
+		{theirs, "fd00:b::1", false},
+		{"fd00:a::1", "fd00:b::1", true},
+	} {
+		pkt := arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6, arriving(c.src, c.dst, header.NoNextHeader)...)
+		pkt[20+7] = 64 // hop limit
+		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+		header.IPv4(pkt).SetChecksum()
+		in := e.newInbound(0, zap.NewNop(), nil)
+		inner, r := table.find(pkt).decapsulate(pkt)
+		in.deliver(table.find(pkt), pkt, inner, r)
+		if got := len(in.touched) == 1; got != c.passes {
+			t.Errorf("from %s to %s: passes %v (%v)", c.src, c.dst, got, p.in.traffic().Drops)
+		}
+	}
+	if n := p.in.traffic().Drops["spoof"]; n != 3 {
+		t.Errorf("%d are spoofs", n)
+	}
+}

@@ -1,0 +1,41 @@
+package transport_test
+
+import (
+	"errors"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/transport"
+)
+
+// Where the uplink takes nothing more, a batch waits until it is closed, and a
+// single packet does not wait.
+func TestFullQueue(t *testing.T) {
+	host := alone(t)
+	check(t, host.Throttle("lo", 1<<16, 5000, 1<<28))
+	both(t, func(t *testing.T, e ends) {
+		tx, _ := pair(t, host, e)
+		done, pkt := make(chan error), e.packet(1400, 0)
+		go func() {
+			for {
+				if _, err := tx.Send([]transport.Packet{{Head: pkt}}); err != nil && !errors.Is(err, unix.ENOBUFS) {
+					done <- err
+					return
+				}
+			}
+		}()
+		for {
+			err := tx.SendOne(pkt)
+			if errors.Is(err, unix.ENOBUFS) {
+				break
+			}
+			check(t, err)
+		}
+		tx.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v, want %v", err, net.ErrClosed)
+		}
+	})
+}
