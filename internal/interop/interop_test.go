@@ -38,7 +38,7 @@ const (
 		ip addr add 10.0.0.1/30 dev ipip6`
 	tearDown = `
 		for d in far far2 ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
-		ip link set sit0 down; ip addr flush dev lo scope global
+		ip link set sit0 down; ip addr flush dev lo scope global; ip addr flush dev eth0 to ` + theirs2 + `
 		ip route flush cache; ip -6 route flush cache`
 )
 

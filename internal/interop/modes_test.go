@@ -32,6 +32,7 @@ const (
 	over4, ends4 = ` local ` + theirs + ` remote ` + ours + ` ttl 64 `, `
 		local = "` + ours + `"
 		remote = "` + theirs + `"`
+	theirs2      = "203.0.113.11" // of a second device
 	over6, ends6 = ` local ` + theirs6 + ` remote ` + ours6 + ` hoplimit 64 `, `
 		local = "` + ours6 + `"
 		remote = "` + theirs6 + `"`
@@ -92,7 +93,7 @@ var counterparts = []counterpart{
 	}, {
 		name: "gre, one tunnel with two peers",
 		devices: `ip link add far type gre` + over4 + insideBoth + `
-			ip link add far2 type gre local ` + theirs2 + ` remote ` + ours + ` ttl 64
+			ip addr add ` + theirs2 + `/32 dev eth0; ip link add far2 type gre local ` + theirs2 + ` remote ` + ours + ` ttl 64
 			ip addr add 10.0.0.5/30 dev far2; ip addr add 2001:db8:7::1/64 dev far2 nodad; ip link set far2 up`,
 		section: `mode = "gre"
 			local = "` + ours + `"
