@@ -51,12 +51,7 @@ func (c *content) openGRE(b []byte) (inner []byte, version int, r drop.Reason) {
 	case c.gre.Sequence && (h.Flags&header.GRESequence == 0 || !c.record.inSequence(h.Sequence)):
 		return nil, 0, drop.Sequence
 	}
-	switch h.Protocol {
-	case header.EtherTypeIPv4:
-		version = 4
-	case header.EtherTypeIPv6:
-		version = 6
-	default:
+	if version = h.Version(); version == 0 {
 		return nil, 0, drop.UnknownProtocol
 	}
 	return b[h.Len:], version, drop.None
@@ -76,12 +71,7 @@ func (c *content) unquote(b []byte, size int) (inner []byte, innerSize, version 
 	if h.Flags != c.gre.flags() || whole && h.Key != c.gre.Key {
 		return nil, 0, 0, false
 	}
-	switch h.Protocol {
-	case header.EtherTypeIPv4:
-		version = 4
-	case header.EtherTypeIPv6:
-		version = 6
-	default:
+	if version = h.Version(); version == 0 {
 		return nil, 0, 0, false
 	}
 	if !whole {

@@ -132,22 +132,25 @@ func (s *Stack) Limit(version int) TunnelMTU {
 	return 0
 }
 
-// LimitBack is Limit for what the peer sends, who may add encapsulation limits
-// where we add none (RFC 2473 section 6.6: the default of Linux).
-func (s *Stack) LimitBack(version int) TunnelMTU {
+// LimitBack is the largest packet that a peer which does as Linux does can send
+// back whole over a path, at most Limit: it may add encapsulation limits where we
+// add none (RFC 2473 section 6.6), and 1280 bytes of IPv6 that need fragments
+// outside it does not send at all.
+func (s *Stack) LimitBack(version int, p PathMTU) TunnelMTU {
 	t := s.enter4
 	if version == 6 {
 		t = s.enter6
 	}
-	limit := s.Limit(version)
-	if t != nil {
-		for _, p := range t.parts {
-			if p.over == 6 && p.size-p.gre == header.IPv6Len {
-				limit -= header.EncapLimitLen
-			}
+	if t == nil {
+		return 0
+	}
+	room := int(p) - t.size
+	for _, part := range t.parts {
+		if part.over == 6 && part.size-part.gre == header.IPv6Len {
+			room -= header.EncapLimitLen
 		}
 	}
-	return limit
+	return max(MinTunnelMTU4, min(s.Limit(version), TunnelMTU(room)))
 }
 
 // LimitTo is Limit for the destination of a packet of which the header is there,

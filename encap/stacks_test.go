@@ -133,26 +133,31 @@ func TestFragmentationRules(t *testing.T) {
 	}
 }
 
-// What the peer sends fits also if it adds encapsulation limits, and we do not.
+// What the peer sends fits also if it adds encapsulation limits, and we do not, and
+// if it cuts nothing.
 func TestLimitBack(t *testing.T) {
 	limited := encap.DefaultOptions
 	limited.EncapLimit = 4
 	for _, c := range []struct {
 		name      string
 		layers    []encap.Layer
+		path      encap.PathMTU
 		o         encap.Options
 		four, six encap.TunnelMTU
 	}{
-		{"4in4", []encap.Layer{ipip}, encap.DefaultOptions, 1380, 0},
-		{"4in6", []encap.Layer{dslite}, encap.DefaultOptions, 1352, 0},
-		{"4in6, limited", []encap.Layer{dslite}, limited, 1352, 0},
-		{"gre6", []encap.Layer{gre6}, encap.DefaultOptions, 1348, 1348},
-		{"4in6in4", []encap.Layer{dslite, sit}, encap.DefaultOptions, 1332, 1380},
-		{"6in4 in 4in6", []encap.Layer{sit, dslite}, encap.DefaultOptions, 1352, 1332},
+		{"4in4", []encap.Layer{ipip}, 1400, encap.DefaultOptions, 1380, 0},
+		{"4in4 over 80", []encap.Layer{ipip}, 80, encap.DefaultOptions, 68, 0},
+		{"gre over 1280", []encap.Layer{gre4}, 1280, encap.DefaultOptions, 1256, 1256},
+		{"4in6", []encap.Layer{dslite}, 1400, encap.DefaultOptions, 1352, 0},
+		{"4in6, limited", []encap.Layer{dslite}, 1400, limited, 1352, 0},
+		{"6in6 over 1280", []encap.Layer{sixes}, 1280, encap.DefaultOptions, 0, 1232},
+		{"gre6", []encap.Layer{gre6}, 1400, encap.DefaultOptions, 1348, 1348},
+		{"4in6in4", []encap.Layer{dslite, sit}, 1400, encap.DefaultOptions, 1332, 1380},
+		{"6in4 in 4in6", []encap.Layer{sit, dslite}, 1400, encap.DefaultOptions, 1352, 1332},
 	} {
-		s := build(t, c.layers, 1400, c.o)
-		if s.LimitBack(4) != c.four || s.LimitBack(6) != c.six {
-			t.Errorf("%s: %d and %d, want %d and %d", c.name, s.LimitBack(4), s.LimitBack(6), c.four, c.six)
+		s := build(t, c.layers, c.path, c.o)
+		if four, six := s.LimitBack(4, c.path), s.LimitBack(6, c.path); four != c.four || six != c.six {
+			t.Errorf("%s: %d and %d, want %d and %d", c.name, four, six, c.four, c.six)
 		}
 	}
 }

@@ -63,6 +63,17 @@ type GREHeader struct {
 	Len      int    // of the header, in bytes
 }
 
+// Version is the IP version of what follows; 0: it is no IP packet.
+func (h *GREHeader) Version() int {
+	switch h.Protocol {
+	case EtherTypeIPv4:
+		return 4
+	case EtherTypeIPv6:
+		return 6
+	}
+	return 0
+}
+
 // ParseGRE reads the header with which b begins, and verifies its checksum, if
 // there is one, which covers all of b.
 func ParseGRE(b []byte) (GREHeader, drop.Reason) {

@@ -128,6 +128,12 @@ type daemon struct {
 // launch starts a daemon in a namespace and does not wait for anything.
 func launch(t *testing.T, ns *rig.Namespace, config string, env ...string) *daemon {
 	t.Helper()
+	return launchWith(t, ns, config, nil, env...)
+}
+
+// launchWith is launch for a daemon that sees other files in the places of some.
+func launchWith(t *testing.T, ns *rig.Namespace, config string, files map[string]string, env ...string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{socket: filepath.Join(dir, "control.sock"), done: make(chan error, 1)}
 	path := filepath.Join(dir, "sixfour.toml")
@@ -135,7 +141,7 @@ func launch(t *testing.T, ns *rig.Namespace, config string, env ...string) *daem
 	d.cmd = exec.Command(program, "-config", path)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.Env = append(os.Environ(), env...)
-	must(t, ns.Start(d.cmd))
+	must(t, ns.StartWith(d.cmd, files))
 	go func() { d.done <- d.cmd.Wait() }()
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -58,6 +58,9 @@ var starKinds = []starKind{
 	{"gre", "mode = \"gre\"\n", "", "mode = \"gre\"\n", func(self int, inner []byte) []byte {
 		return ip4(spokeOuter(self), outerA, header.GRE, greOf(inner))
 	}},
+	{"gre through AF_XDP", "mode = \"gre\"\nio = \"xdp\"\n", "", "mode = \"gre\"\n", func(self int, inner []byte) []byte {
+		return ip4(spokeOuter(self), outerA, header.GRE, greOf(inner))
+	}},
 	{"4in4", "mode = \"4in4\"\n", "", "mode = \"4in4\"\n", func(self int, inner []byte) []byte {
 		return ip4(spokeOuter(self), outerA, header.ProtoIPv4, inner)
 	}},

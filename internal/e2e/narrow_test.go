@@ -136,3 +136,69 @@ func TestNarrowDestination(t *testing.T) {
 		})
 	}
 }
+
+// The path to one destination does not carry the 1280 bytes of IPv6 and a header
+// more: packets to it are cut outside, and others are not.
+func TestNarrowerThanIPv6(t *testing.T) {
+	for _, k := range []kind{kind6to4, kindGRE, kindStack, kind6in6} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			n, third := newRouted6(t)
+			n.narrow(t, 1280)
+			k.pair(t, n.a, n.b)
+			to, back := k.toB[len(k.toB)-1], k.toA[len(k.toA)-1]
+			told(t, n.a, to, 1500-k.over-48, 1280)
+			told(t, n.b, back, 1500-k.over-48, 1280)
+			pings(t, n.a, to, rig.PingOptions{Size: 1280 - 48, DF: true})
+			transfer(t, n.a, n.b, to, 2<<20)
+			transfer(t, n.b, n.a, back, 2<<20)
+			if k.name != "6to4" {
+				return
+			}
+			start(t, third, tunnelOf(k.a, 5))
+			wide := netip.MustParseAddr("2002:cb00:7132::1")
+			reachable(t, n.a, wide)
+			pings(t, n.a, wide, rig.PingOptions{Size: 1480 - 48, DF: true})
+		})
+	}
+}
+
+// The path to one peer of a hub is narrow: that is not the other's.
+func TestNarrowPeer(t *testing.T) {
+	const hub = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n" +
+		"[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\"]\n" +
+		"[[tunnel.peer]]\nname = \"c\"\nremote = \"203.0.113.50\"\nallowed = [\"10.0.0.5/32\"]\n"
+	spoke := func(last, inner int) string {
+		return fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.%d\"\nremote = \"203.0.113.10\"\naddress = [\"10.0.0.%d/24\"]\n", last, inner)
+	}
+	toC := netip.MustParseAddr("10.0.0.5")
+	for _, silent := range []bool{false, true} {
+		t.Run(fmt.Sprintf("silent %v", silent), func(t *testing.T) {
+			t.Parallel()
+			n, c := newRouted6(t)
+			a := start(t, n.a, hub)
+			start(t, n.b, spoke(20, 2))
+			start(t, c, spoke(50, 5))
+			reachable(t, n.a, inB)
+			reachable(t, n.a, toC)
+			if silent {
+				n.swallow(t, 1404)
+			} else {
+				n.narrow(t, 1400)
+				told(t, n.a, inB, 1476-28, 1376)
+			}
+			transfer(t, n.a, n.b, inB, 5<<20)
+			transfer(t, n.a, c, toC, 5<<20)
+			res, err := rig.Ping(t.Context(), n.a, toC, rig.PingOptions{Size: 1476 - 28, DF: true, Count: 3})
+			if err != nil || res.Received != 3 {
+				t.Errorf("the wide path: %+v, %v", res, err)
+			}
+			eventually(t, "the path MTU of b alone", func() error {
+				if b, c := a.peer(t, "b").State, a.peer(t, "c").State; b.PathMTU < 1400 || b.PathMTU > 1404 || c.PathMTU != 1500 || b.TunnelMTU != 1476 {
+					return fmt.Errorf("%+v, %+v", b, c)
+				}
+				return nil
+			})
+		})
+	}
+}

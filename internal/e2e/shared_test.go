@@ -46,11 +46,15 @@ func TestOneAddress(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	must(t, h.b.AddAddr("vb", netip.MustParsePrefix("203.0.113.30/24")))
-	a := start(t, h.a, plainA()+automatics(10))
+	// 6over4 would take nearly everything, and so must be asked last.
+	greedy := func(last int) string {
+		return fmt.Sprintf("[[tunnel]]\nname = \"over\"\nmode = \"6over4\"\nlocal = \"203.0.113.%[1]d\"\naddress = [\"3fff:64::%[1]d/64\"]\n", last)
+	}
+	a := start(t, h.a, greedy(10)+plainA()+automatics(10))
 	start(t, h.b, plainB())
-	start(t, h.b, automatics(30))
+	start(t, h.b, greedy(30)+automatics(30))
 	for _, c := range []struct{ name, to string }{
-		{"six0", "fc00::2"}, {"to4", "2002:cb00:711e::1"}, {"rd", "2001:db8:cb00:711e::1"}, {"isatap", "3fff:1::200:5efe:203.0.113.30"},
+		{"six0", "fc00::2"}, {"to4", "2002:cb00:711e::1"}, {"rd", "2001:db8:cb00:711e::1"}, {"isatap", "3fff:1::200:5efe:203.0.113.30"}, {"over", "3fff:64::30"},
 	} {
 		to := netip.MustParseAddr(c.to)
 		reachable(t, h.a, to)
@@ -72,6 +76,34 @@ func TestOneAddress(t *testing.T) {
 	if len(s.Stray.Drops) > 0 {
 		t.Errorf("strays: %v", s.Stray.Drops)
 	}
+}
+
+// What another mechanism takes is not 6over4's, which would take it as well.
+func TestLinkIsAskedLast(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, 1500)
+	a := start(t, h.a, `
+[[tunnel]]
+name = "over"
+mode = "6over4"
+local = "203.0.113.10"
+address = ["3fff:64::10/64"]
+
+[[tunnel]]
+name = "rd"
+mode = "6rd"
+role = "br"
+prefix = "2001:db8::/32"
+local = "203.0.113.10"
+address = ["2001:db8:cb00:710a::1/32"]
+`)
+	send(t, h.b, forgery{"", mallory, "2001:db8:cb00:7142::1", "3fff:c::2", "", nil}.packet(outerA))
+	eventually(t, "it comes out of the 6rd tunnel", func() error {
+		if in := packetsIn(t, a); in["rd"] != 1 || in["over"] > 0 {
+			return fmt.Errorf("%v", in)
+		}
+		return nil
+	})
 }
 
 // packetsIn are the packets that came through each tunnel.

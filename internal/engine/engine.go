@@ -146,7 +146,7 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 			ready()
 			ready = nil
 		}
-		wait := lookAgain
+		wait := e.awaited(lookAgain)
 		if !complete {
 			wait = retry
 		}

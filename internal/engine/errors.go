@@ -122,6 +122,7 @@ func (p *peer) hear(err icmp.Error) bool {
 		}
 		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q)
 	default:
+		p.isDoubtful()
 		switch {
 		case q.Inner == nil:
 			p.soft.note(m)

@@ -37,6 +37,7 @@ func (e *Engine) followNames(ctx context.Context, t *tunnel) {
 	}
 	for _, p := range t.peers {
 		if name := p.remote().Name; name != "" {
+			p.doubt = make(chan struct{}, 1)
 			e.wg.Go(func() { e.follow(ctx, network, resolution{t: t, p: p, name: name}) })
 		}
 	}
@@ -53,8 +54,12 @@ func (e *Engine) followNames(ctx context.Context, t *tunnel) {
 // follow tells the control loop each time that a name has other addresses, until
 // ctx ends.
 func (e *Engine) follow(ctx context.Context, network string, r resolution) {
+	var doubt chan struct{}
+	if r.p != nil {
+		doubt = r.p.doubt
+	}
 	for {
-		wait := resolveRetry
+		wait, looked := resolveRetry, time.Now()
 		if addrs := e.lookUp(ctx, network, r.name); len(addrs) > 0 {
 			wait = resolveInterval
 			if !slices.Equal(addrs, r.addrs) {
@@ -67,9 +72,24 @@ func (e *Engine) follow(ctx context.Context, network string, r resolution) {
 		}
 		select {
 		case <-time.After(wait):
+		case <-doubt:
+			select {
+			case <-time.After(time.Until(looked.Add(resolveRetry))):
+			case <-ctx.Done():
+				return
+			}
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// isDoubtful is called when somebody says that nobody is at the peer's address: if
+// that is a name's, it may have moved, and is looked up at once (mechanisms 2.7).
+func (p *peer) isDoubtful() {
+	select {
+	case p.doubt <- struct{}{}:
+	default: // not a name, or known already
 	}
 }
 

@@ -38,6 +38,7 @@ type peer struct {
 	arrived atomic.Bool   // there was one
 	large   atomic.Uint64 // packets sent that not every path carries
 	watched atomic.Bool   // the prober knows of it
+	doubt   chan struct{} // whether its name still has the address; nil: it has no name
 
 	// Of the control loop only.
 	resolved   netip.Addr // of a remote that is a name
@@ -47,6 +48,7 @@ type peer struct {
 	arrives    *atomic.Pointer[path]
 	former     *atomic.Pointer[path] // by which they also find us, until then: the name had another address
 	until      time.Time
+	noXDP      string  // why packets do not leave through AF_XDP though they should
 	twin       *peer   // whose packets cannot be told from its own
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
@@ -25,6 +27,7 @@ type port struct {
 	*transport.XDPPort
 	err   error
 	retry time.Time // after err
+	busy  int       // how often somebody else had the device
 
 	filter   *transport.XDPFilter // nil: what arrives comes through sockets
 	inbounds []*inbound           // one for each receive queue of the device
@@ -48,18 +51,36 @@ func (e *Engine) findHop(p *peer, route netcfg.Route) hop {
 		return hop{}
 	}
 	h, err := e.tryHop(route)
-	if why := fmt.Sprint(err); err != nil && why != t.noXDP {
-		t.noXDP = why
-		level := zap.InfoLevel
-		if t.cfg.IO == config.IOXDP {
-			level = zap.WarnLevel
-		}
-		t.log.Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
-	} else if err == nil {
-		t.noXDP = ""
+	if err != nil {
+		p.complainOfXDP(err)
+	} else {
+		p.noXDP, t.noXDP = "", ""
 	}
 	return h
 }
+
+// complainOfXDP says why packets leave through a socket, if that is news. Of a hub's
+// peers, of which there may be thousands, the neighbours that are not known yet are
+// no news, and what is wrong with the device is told once.
+func (p *peer) complainOfXDP(err error) {
+	t, why := p.t, err.Error()
+	if why == p.noXDP {
+		return
+	}
+	level := zap.InfoLevel
+	if t.cfg.IO == config.IOXDP {
+		level = zap.WarnLevel
+	}
+	if t.only == nil && (errors.Is(err, errNoNeighbour) || why == t.noXDP) {
+		level = zap.DebugLevel
+	} else {
+		t.noXDP = why
+	}
+	p.noXDP = why
+	p.log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
+}
+
+var errNoNeighbour = errors.New("is not known yet")
 
 func (e *Engine) tryHop(route netcfg.Route) (hop, error) {
 	if !route.Ethernet {
@@ -67,7 +88,7 @@ func (e *Engine) tryHop(route netcfg.Route) (hop, error) {
 	}
 	to, ok := e.router.Neighbour(route)
 	if !ok {
-		return hop{}, fmt.Errorf("the hardware address of %v at %s is not known yet", route.Hop, route.Interface)
+		return hop{}, fmt.Errorf("the hardware address of %v at %s %w", route.Hop, route.Interface, errNoNeighbour)
 	}
 	p, err := e.port(route)
 	if err != nil {
@@ -88,14 +109,43 @@ func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 	if p != nil && p.err != nil && time.Now().Before(p.retry) {
 		return nil, p.err
 	}
-	p = &port{taken: make(map[arrival]bool)}
+	busy := 0
+	if p != nil {
+		busy = p.busy
+	}
+	p = &port{taken: make(map[arrival]bool), busy: busy}
 	if p.XDPPort, p.err = transport.OpenXDP(route.Index, 0, route.MTU); p.err != nil {
-		p.retry = time.Now().Add(lookAgain)
+		p.again()
 	} else if err := e.receive(p, route); err != nil {
 		e.log.Info("packets arrive through sockets, not through AF_XDP", zap.String("device", route.Interface), zap.Error(err))
 	}
 	e.ports[route.Index] = p
 	return p.XDPPort, p.err
+}
+
+// busyTries is how often a device that somebody has is tried again soon: the kernel
+// takes a moment to give back that of a daemon that has just ended.
+const busyTries = 10
+
+// again says when to try once more after an error.
+func (p *port) again() {
+	wait := lookAgain
+	if p.busy < busyTries && errors.Is(p.err, unix.EBUSY) {
+		wait = retry
+		p.busy++
+	}
+	p.retry = time.Now().Add(wait)
+}
+
+// awaited is after how long a port is to be tried again, if there is one, at most
+// the given time. One whose time is over nobody wants any more.
+func (e *Engine) awaited(most time.Duration) time.Duration {
+	for _, p := range e.ports {
+		if wait := time.Until(p.retry); p.err != nil && wait > 0 {
+			most = min(most, wait+settle)
+		}
+	}
+	return most
 }
 
 // receive lets packets arrive at a port, and at ports of the device's other

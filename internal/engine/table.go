@@ -26,6 +26,7 @@ type end struct {
 	local    [16]byte // our end of the layer that probes test; zero: there is none
 	remote   [16]byte // the peer's
 	host     bool     // the interface does not carry it, so that we must answer there
+	link     bool     // of those that take packets from everywhere, one to be asked last
 	next     *end     // with the same addresses, but another protocol or key
 }
 
@@ -48,7 +49,15 @@ func (e *end) path() *path { return e.arrives.Load() }
 func (t *table) add(e *end, l *encap.Layer) {
 	switch {
 	case l.Resolver != nil:
-		t.any[l.Local] = append(t.any[l.Local], e)
+		// A mechanism that joins groups is a link, on which anybody may be: what
+		// another one takes is that one's.
+		e.link = len(groups(l)) > 0
+		list := t.any[l.Local]
+		at := slices.IndexFunc(list, func(other *end) bool { return other.link && !e.link })
+		if at < 0 {
+			at = len(list)
+		}
+		t.any[l.Local] = slices.Insert(list, at, e)
 	case l.Kind.Over() == 4:
 		remote, local := l.Remote.As4(), l.Local.As4()
 		pair := [8]byte(append(remote[:], local[:]...))

@@ -49,7 +49,7 @@ type tunnel struct {
 	mech    *mechanism             // of an automatic tunnel
 	speaks  resolve.Resolver       // that the speaker, if there is one, is
 	sockets map[netip.Addr]sockets // through which packets leave, by their source
-	noXDP   string                 // why packets do not leave through AF_XDP though they should
+	noXDP   string                 // what was said last of why packets do not leave through AF_XDP
 	reopen  time.Time              // not before: after the interface was lost
 	wg      sync.WaitGroup         // of the goroutines that use the device
 }
@@ -144,8 +144,12 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	return s
 }
 
-// has6 reports whether the interface carries IPv6, and so needs 1280 bytes.
+// has6 reports whether the interface carries IPv6, and so needs 1280 bytes. Where it
+// can carry nothing else it need not have an address yet: it may learn one.
 func (t *tunnel) has6() bool {
+	if !t.cfg.Mode.Carries(4) {
+		return true
+	}
 	for _, p := range t.cfg.Address {
 		if p.Addr().Is6() {
 			return true
@@ -190,13 +194,14 @@ func (t *tunnel) newClamp(p *path) clamp {
 	if t.cfg.NoMSSClamp {
 		return clamp{}
 	}
-	iface, limit := t.wantMTU(p.link), p.stack.Limit
+	iface := t.wantMTU(p.link)
+	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
 	// Where the path is narrower than the peer's own link may be, the peer finds
 	// out what fits only by the MSS.
-	if p.mtu < max(p.link, assumedMTU) {
-		limit = p.stack.LimitBack
+	if !t.cfg.Options.StaticMTU && p.mtu < max(p.link, assumedMTU) {
+		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
 	}
-	return clamp{min(iface, limit(4)), min(iface, limit(6))}
+	return c
 }
 
 // apply lowers the MSS that a TCP SYN offers.

@@ -37,8 +37,8 @@ const (
 		ip link set ipip6 up
 		ip addr add 10.0.0.1/30 dev ipip6`
 	tearDown = `
-		for d in far ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
-		ip link set sit0 down; ip -6 addr flush dev lo scope global
+		for d in far far2 ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
+		ip link set sit0 down; ip addr flush dev lo scope global
 		ip route flush cache; ip -6 route flush cache`
 )
 

@@ -22,7 +22,8 @@ const (
 	tap       = "tap0"
 	ours      = "203.0.113.2" // on the tap
 	theirs    = "203.0.113.1" // on the machine's eth0
-	ours6     = "fd00::2"     // the same over IPv6
+	theirs2   = "203.0.113.11"
+	ours6     = "fd00::2" // the same over IPv6
 	theirs6   = "fd00::1"
 	guestPort = 7000 // of the traffic server in the machine
 )
@@ -94,11 +95,11 @@ func setUp(m *testing.M) (code int, err error) {
 	out, err := lab.vm.Run(ctx, fmt.Sprintf(`set -e
 		cd /proc/sys/net; for s in accept_ra router_solicitations accept_dad; do echo 0 >ipv6/conf/eth0/$s; done
 		for s in ipv4/icmp_ratelimit ipv6/icmp/ratelimit; do echo 0 >$s; done # no error is held back
-		ip addr add %s/24 dev eth0; ip addr add %s/64 dev eth0; ip link set eth0 up
+		for a in %s/24 %s/24 %s/64; do ip addr add $a dev eth0; done; ip link set eth0 up
 		guest serve %d >/run/serve 2>&1 &
 		until [ -s /run/serve ]; do sleep 0.1; done
 		grep -q '^ready' /run/serve || { cat /run/serve >&2; exit 1; }
-		uname -r`, theirs, theirs6, guestPort))
+		uname -r`, theirs, theirs2, theirs6, guestPort))
 	if err != nil {
 		return 1, err
 	}

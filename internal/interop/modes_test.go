@@ -90,6 +90,24 @@ var counterparts = []counterpart{
 		outside: gre4,
 		ways:    []way{ipv4, ipv6},
 	}, {
+		name: "gre, one tunnel with two peers",
+		devices: `ip link add far type gre` + over4 + insideBoth + `
+			ip link add far2 type gre local ` + theirs2 + ` remote ` + ours + ` ttl 64
+			ip addr add 10.0.0.5/30 dev far2; ip addr add 2001:db8:7::1/64 dev far2 nodad; ip link set far2 up`,
+		section: `mode = "gre"
+			local = "` + ours + `"
+			address = ["10.0.0.2/30", "2001:db8:6::2/64", "10.0.0.6/30", "2001:db8:7::2/64"]
+			[[tunnel.peer]]
+			name = "one"
+			remote = "` + theirs + `"
+			allowed = ["10.0.0.1/32", "2001:db8:6::1/128"]
+			[[tunnel.peer]]
+			name = "two"
+			remote = "` + theirs2 + `"
+			allowed = ["10.0.0.5/32", "2001:db8:7::1/128"]`,
+		outside: gre4,
+		ways:    []way{ipv4, {"IPv6, the other peer", "2001:db8:7::2", "2001:db8:7::1", "far2"}},
+	}, {
 		name:    "4in6, ip6tnl",
 		devices: `ip link add far type ip6tnl mode ipip6` + over6 + `encaplimit none` + inside4,
 		section: `mode = "4in6"` + ends6 + own4,
@@ -103,6 +121,14 @@ var counterparts = []counterpart{
 		outside: outside{6, unix.IPPROTO_IPIP, true},
 		limits:  who{true, true},
 		ways:    []way{ipv4},
+	}, {
+		name: "4in6 as the B4 of DS-Lite, ip6tnl as its AFTR",
+		devices: `ip link add far type ip6tnl mode ipip6` + over6 + `encaplimit none; ip link set far up
+			ip addr add 192.0.0.1/29 dev far; ip addr add 198.18.0.1/32 dev lo`,
+		section: `mode = "4in6"
+			ds_lite = true` + ends6,
+		outside: outside{6, unix.IPPROTO_IPIP, true},
+		ways:    []way{{"IPv4", "192.0.0.2", "198.18.0.1", "far"}},
 	}, {
 		name:    "6in6, ip6tnl",
 		devices: `ip link add far type ip6tnl mode ip6ip6` + over6 + `encaplimit none` + inside6,
@@ -233,9 +259,15 @@ func TestOuterFragments6(t *testing.T) {
 func probed(t *testing.T, socket string) {
 	t.Helper()
 	s := counted(t, socket)
-	report(t, "path MTU %d, by %s; %d probes, %d answered", s.State.PathMTU, s.State.PathMTUBy, s.Probes.Sent, s.Probes.Answered)
-	if s.Probes.Answered == 0 || s.State.PathMTU != wide {
-		t.Errorf("probes: %+v; state: %+v", s.Probes, s.State)
+	peers := s.Peers
+	if len(peers) == 0 {
+		peers = []engine.PeerStatus{s.PeerStatus}
+	}
+	for _, p := range peers {
+		report(t, "path MTU %d, by %s; %d probes, %d answered", p.State.PathMTU, p.State.PathMTUBy, p.Probes.Sent, p.Probes.Answered)
+		if p.Probes.Answered == 0 || p.State.PathMTU != wide {
+			t.Errorf("probes: %+v; state: %+v", p.Probes, p.State)
+		}
 	}
 }
 

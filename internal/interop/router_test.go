@@ -18,7 +18,8 @@ import (
 const (
 	behind    = "198.51.100.2" // where the daemon is, behind the routers
 	behind6   = "fd00:198::2"
-	narrow    = 1400 // the MTU between them
+	narrow    = 1400 // the MTU between them,
+	least     = 1280 // or IPv6's least
 	wide      = 1500 // on either side
 	muchBytes = 50_000_000
 	someBytes = 5_000_000
@@ -43,7 +44,7 @@ type network struct{ daemon, host *rig.Namespace }
 //
 // The outer addresses of IPv6 are fd00:198::, fd00:192:: and fd00:: in the same places.
 // What is too big for the link gets an ICMP error, or, if they are mute, nothing.
-func routers(t *testing.T, mute bool) network {
+func routers(t *testing.T, mtu int, mute bool) network {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -60,7 +61,7 @@ func routers(t *testing.T, mute bool) network {
 	host, daemons, near, far := namespace("host"), namespace("daemon"), namespace("near"), lab.ns
 	must(rig.Veth(host, "eth0", daemons, "lan", wide))
 	must(rig.Veth(daemons, "eth0", near, "eth0", wide))
-	must(rig.Veth(near, "eth1", far, "narrow", narrow))
+	must(rig.Veth(near, "eth1", far, "narrow", mtu))
 	t.Cleanup(func() { must(far.DelLink("narrow")) })
 	for _, a := range []struct {
 		n         *rig.Namespace
@@ -122,40 +123,49 @@ func TestNarrowPath(t *testing.T) {
 		name, devices, section string
 		to, back, behind       string // of the kernel, the daemon, and the host behind that
 		bytes                  int64
+		mtu                    int // between the routers
 	}{
 		{"4in6in4", fmt.Sprintf(sit, behind, "fc00::1/64") + fmt.Sprintf(double, "4") + `
 			ip route add 10.9.0.0/24 dev ipip6`, `
 			mode = "4in6in4"` + outer4 + `
 			local6 = "fc00::2"
 			remote6 = "fc00::1"
-			address = ["10.0.0.2/30", "fc00::2/64"]`, "10.0.0.1", "10.0.0.2", addr(host4), muchBytes},
+			address = ["10.0.0.2/30", "fc00::2/64"]`, "10.0.0.1", "10.0.0.2", addr(host4), muchBytes, narrow},
 		{"6in4", fmt.Sprintf(sit, behind, "2001:db8:6::1/64") + `
 			ip route add 2001:db8:9::/64 dev sit6to4`, `
 			mode = "6in4"` + outer4 + `
-			address = ["2001:db8:6::2/64"]`, "2001:db8:6::1", "2001:db8:6::2", addr(host6), muchBytes},
+			address = ["2001:db8:6::2/64"]`, "2001:db8:6::1", "2001:db8:6::2", addr(host6), muchBytes, narrow},
 		{"gre", `
 			ip link add far type gre local ` + theirs + ` remote ` + behind + ` ttl 64` + inside4 + `
 			ip route add 10.9.0.0/24 dev far`, `
-			mode = "gre"` + outer4 + own4, "10.0.0.1", "10.0.0.2", addr(host4), someBytes},
+			mode = "gre"` + outer4 + own4, "10.0.0.1", "10.0.0.2", addr(host4), someBytes, narrow},
 		{"4in6", `
 			ip link add far type ip6tnl mode ipip6 local ` + theirs6 + ` remote ` + behind6 + ` hoplimit 64` + inside4 + `
 			ip route add 10.9.0.0/24 dev far`, `
-			mode = "4in6"` + outer6 + own4, "10.0.0.1", "10.0.0.2", addr(host4), someBytes},
+			mode = "4in6"` + outer6 + own4, "10.0.0.1", "10.0.0.2", addr(host4), someBytes, narrow},
 		{"gre6", `
 			ip link add far type ip6gre local ` + theirs6 + ` remote ` + behind6 + ` hoplimit 64` + inside6 + `
 			ip route add 2001:db8:9::/64 dev far`, `
-			mode = "gre6"` + outer6 + own6, "2001:db8:6::1", "2001:db8:6::2", addr(host6), someBytes},
+			mode = "gre6"` + outer6 + own6, "2001:db8:6::1", "2001:db8:6::2", addr(host6), someBytes, narrow},
+		{"gre, IPv6 over 1280", `
+			ip link add far type gre local ` + theirs + ` remote ` + behind + ` ttl 64` + inside6 + `
+			ip route add 2001:db8:9::/64 dev far`, `
+			mode = "gre"` + outer4 + own6, "2001:db8:6::1", "2001:db8:6::2", addr(host6), someBytes, least},
+		{"6in6 over 1280", `
+			ip link add far type ip6tnl mode ip6ip6 local ` + theirs6 + ` remote ` + behind6 + ` hoplimit 64` + inside6 + `
+			ip route add 2001:db8:9::/64 dev far`, `
+			mode = "6in6"` + outer6 + own6, "2001:db8:6::1", "2001:db8:6::2", addr(host6), someBytes, least},
 	} {
 		for _, routing := range []struct {
 			name string
 			mute bool
 		}{{"routers report", false}, {"routers are mute", true}} {
 			t.Run(mode.name+", "+routing.name, func(t *testing.T) {
-				net := routers(t, routing.mute)
+				net := routers(t, mode.mtu, routing.mute)
 				kernel(t, mode.devices)
 				socket := daemon(t, net.daemon, mode.section)
 				much(t, daemonEnd{net.daemon}, mode.to, mode.bytes)
-				s := learnt(t, socket)
+				s := learnt(t, socket, mode.mtu)
 				report(t, "path MTU %d, by %s, tunnel MTU %d", s.PathMTU, s.PathMTUBy, s.TunnelMTU)
 				if routing.mute && s.PathMTUBy != string(pathmtu.Probe) {
 					t.Errorf("the path MTU is known by %s, and nothing but a probe can tell", s.PathMTUBy)
@@ -184,7 +194,7 @@ func much(t *testing.T, from end, to string, bytes int64) {
 }
 
 // learnt waits until the daemon knows the narrow link's MTU.
-func learnt(t *testing.T, socket string) engine.State {
+func learnt(t *testing.T, socket string, mtu int) engine.State {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		s, err := control.Status(t.Context(), socket)
@@ -192,11 +202,11 @@ func learnt(t *testing.T, socket string) engine.State {
 			t.Fatal(err)
 		}
 		state := s.Tunnels[0].State
-		if state.PathMTU == narrow {
+		if state.PathMTU == mtu {
 			return state
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("path MTU is %d, want %d", state.PathMTU, narrow)
+			t.Fatalf("path MTU is %d, want %d", state.PathMTU, mtu)
 		}
 	}
 }

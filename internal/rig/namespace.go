@@ -136,7 +136,12 @@ func (n *Namespace) Do(f func() error) error {
 // Start starts a process inside the namespace, as cmd.Start does; the caller
 // waits for it. If this program dies, or closes the namespace, before the
 // process has ended, the process gets SIGTERM (or cmd.SysProcAttr.Pdeathsig).
-func (n *Namespace) Start(cmd *exec.Cmd) error {
+func (n *Namespace) Start(cmd *exec.Cmd) error { return n.StartWith(cmd, nil) }
+
+// StartWith is Start for a process that sees other files in the places of some, such
+// as /etc/resolv.conf: files has the one to be seen by the one that it hides, which
+// must exist. That takes root.
+func (n *Namespace) StartWith(cmd *exec.Cmd, files map[string]string) error {
 	if n == nil {
 		return cmd.Start()
 	}
@@ -151,6 +156,9 @@ func (n *Namespace) Start(cmd *exec.Cmd) error {
 		runtime.LockOSThread()
 		err := n.enter()
 		if err == nil {
+			err = hide(files)
+		}
+		if err == nil {
 			err = cmd.Start()
 		}
 		started <- err
@@ -160,6 +168,26 @@ func (n *Namespace) Start(cmd *exec.Cmd) error {
 	})
 	if err := <-started; err != nil {
 		return n.explain("start "+cmd.Path, err)
+	}
+	return nil
+}
+
+// hide lets the calling thread, which must be locked, see other files in the places
+// of some.
+func hide(files map[string]string) error {
+	if len(files) == 0 {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	for hidden, seen := range files {
+		if err := unix.Mount(seen, hidden, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("put %s in the place of %s: %w", seen, hidden, err)
+		}
 	}
 	return nil
 }
