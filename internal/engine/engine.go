@@ -41,6 +41,7 @@ type Engine struct {
 
 	table    atomic.Pointer[table]
 	stale    bool                    // the table is
+	rest     time.Time               // not before: look at everything again because of a change
 	links    []netip.Prefix          // this host's IPv4 addresses
 	byIndex  map[int]*tunnel         // those with an interface in our own namespace
 	stray    counters                // packets that arrived and belong to no tunnel
@@ -84,6 +85,11 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 const (
 	// settle is how long changes are gathered before they are acted on.
 	settle = 50 * time.Millisecond
+	// rests is how many times as long as a look at everything took, there is none
+	// again, however much changes: with a hundred thousand peers, and routes that
+	// flap, we would do nothing else.
+	rests   = 4
+	maxRest = 2 * time.Second
 	// lookAgain is how often everything is looked at though nobody said that
 	// it changed.
 	lookAgain = 30 * time.Second
@@ -138,10 +144,12 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		begun := time.Now()
 		complete, err := e.evaluateAll(ctx)
 		if err != nil {
 			return err
 		}
+		e.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
 		if complete && ready != nil {
 			ready()
 			ready = nil
@@ -168,7 +176,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			return nil
 		case <-e.notify:
 			select { // one command of an administrator is a burst of changes
-			case <-time.After(settle):
+			case <-time.After(max(settle, time.Until(e.rest))):
 			case <-ctx.Done():
 			}
 			return nil

@@ -145,10 +145,7 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 		case r := <-p.reports:
 			p.believe(ctx, r)
 		case a := <-p.answers:
-			if pr := p.paths[a.p]; pr != nil {
-				pr.Answer(a.seq, time.Now())
-				pr.again = time.Now()
-			}
+			p.take(a)
 		}
 		p.asleep.Store(false)
 		next := p.step(ctx)
@@ -160,6 +157,23 @@ func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
 			if p.news() { // in between
 				timer.Reset(0)
 			}
+		}
+	}
+}
+
+// take takes an answer and all that have come meanwhile: of many peers each would
+// otherwise have all of them looked at.
+func (p *prober) take(a answer) {
+	now := time.Now()
+	for {
+		if pr := p.paths[a.p]; pr != nil {
+			pr.Answer(a.seq, now)
+			pr.again = now
+		}
+		select {
+		case a = <-p.answers:
+		default:
+			return
 		}
 	}
 }
