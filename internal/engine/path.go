@@ -82,8 +82,8 @@ func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
 func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
 	const loopbackMTU = 65535
 	a.Route, a.Err = e.router.Holder(local)
-	if a.Route.MTU >= loopbackMTU {
-		a.Route.MTU = int(assumedMTU)
+	if a.MTU >= loopbackMTU {
+		a.MTU = int(assumedMTU)
 	}
 	return a
 }
