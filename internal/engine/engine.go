@@ -251,6 +251,9 @@ func (e *Engine) evaluatePeers() error {
 	now := time.Now()
 	routes := e.routesTo(peers)
 	for i, p := range peers {
+		if p == p.t.peers[0] {
+			p.t.waiting = 0
+		}
 		p.complain()
 		p.widen(now)
 		if p.former != nil && !now.Before(p.until) {

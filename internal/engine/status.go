@@ -145,8 +145,21 @@ func (p *peer) setState(phase Phase, detail string) {
 	}
 	p.state = State{Phase: phase, Since: time.Now(), Detail: detail}
 	if phase == Waiting {
-		p.log().Warn("waiting", zap.String("for", detail))
+		p.log().Log(p.t.waitingLevel(), "waiting", zap.String("for", detail))
 	}
+}
+
+// waitingLogs is how many of a hub's peers are told of that begin to wait at the same
+// time: when the uplink goes, there may be thousands.
+const waitingLogs = 10
+
+// waitingLevel is how important it is that another peer waits.
+func (t *tunnel) waitingLevel() zapcore.Level {
+	t.waiting++
+	if t.waiting > waitingLogs {
+		return zap.DebugLevel
+	}
+	return zap.WarnLevel
 }
 
 // setUp notes the path that is in use, and logs it.

@@ -44,6 +44,7 @@ type tunnel struct {
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
+	waiting int // peers that began to wait since the last look at all
 	link    *netcfg.Link
 	down    bool                   // the interface is
 	mech    *mechanism             // of an automatic tunnel
