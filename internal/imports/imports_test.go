@@ -25,7 +25,7 @@ var rules = map[string][]string{
 	"sixfour/internal/address":      {"sixfour/encap/resolve"},
 	"sixfour/internal/config":       {"sixfour/encap", "sixfour/encap/resolve"},
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
-	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/pathmtu", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
+	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/pathmtu", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/engine"},
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/rig":          {},
