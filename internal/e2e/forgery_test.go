@@ -103,7 +103,7 @@ func TestRogueRouter(t *testing.T) {
 
 // A flood of forged packets costs a neighbour nothing.
 func TestForgeryFlood(t *testing.T) {
-	packets, perSecond := 100000, 50000
+	packets, perSecond := 100000, 20000
 	if rig.Race { // the daemon itself is slow then
 		packets, perSecond = 20000, 5000
 	}

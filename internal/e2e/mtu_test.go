@@ -50,6 +50,19 @@ func newRouted(t *testing.T) routed {
 	}{{n.a, "203.0.113.1", "va"}, {n.r, "203.0.113.34", "rs"}, {n.s, "203.0.113.33", "sr"}, {n.b, "203.0.113.17", "vb"}} {
 		must(t, l.ns.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr(l.via), l.dev))
 	}
+	// A flood must not be able to drown ARP: whom it concerns, each knows.
+	for _, l := range []struct {
+		ns, other       *rig.Namespace
+		dev, peer, addr string
+	}{
+		{n.a, n.r, "va", "ra", "203.0.113.1"}, {n.r, n.a, "ra", "va", "203.0.113.10"},
+		{n.r, n.s, "rs", "sr", "203.0.113.34"}, {n.s, n.r, "sr", "rs", "203.0.113.33"},
+		{n.s, n.b, "sb", "vb", "203.0.113.20"}, {n.b, n.s, "vb", "sb", "203.0.113.17"},
+	} {
+		mac, err := l.other.MAC(l.peer)
+		must(t, err)
+		must(t, l.ns.AddNeighbour(l.dev, netip.MustParseAddr(l.addr), mac))
+	}
 	must(t, n.r.Forward())
 	must(t, n.s.Forward())
 	return n
