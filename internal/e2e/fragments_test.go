@@ -18,6 +18,7 @@ import (
 // through.
 func TestFragmentFlood(t *testing.T) {
 	n := newRouted(t)
+	n.introduce(t)
 	a := start(t, n.a, configA())
 	start(t, n.b, configB())
 	reachable(t, n.a, inB)

@@ -50,7 +50,14 @@ func newRouted(t *testing.T) routed {
 	}{{n.a, "203.0.113.1", "va"}, {n.r, "203.0.113.34", "rs"}, {n.s, "203.0.113.33", "sr"}, {n.b, "203.0.113.17", "vb"}} {
 		must(t, l.ns.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr(l.via), l.dev))
 	}
-	// A flood must not be able to drown ARP: whom it concerns, each knows.
+	must(t, n.r.Forward())
+	must(t, n.s.Forward())
+	return n
+}
+
+// introduce lets all know their neighbours, so that a flood does not drown ARP.
+func (n routed) introduce(t *testing.T) {
+	t.Helper()
 	for _, l := range []struct {
 		ns, other       *rig.Namespace
 		dev, peer, addr string
@@ -63,9 +70,6 @@ func newRouted(t *testing.T) routed {
 		must(t, err)
 		must(t, l.ns.AddNeighbour(l.dev, netip.MustParseAddr(l.addr), mac))
 	}
-	must(t, n.r.Forward())
-	must(t, n.s.Forward())
-	return n
 }
 
 // narrow gives the link between the routers an MTU, of which they tell by ICMP.
@@ -239,6 +243,7 @@ func (n routed) router(t *testing.T) (seen []byte, say func(typ, code byte, mtu 
 // does not grow, and inner senders hear ten a second.
 func TestErrorFlood(t *testing.T) {
 	n := newRouted(t)
+	n.introduce(t)
 	a := start(t, n.a, configA())
 	start(t, n.b, configB())
 	reachable(t, n.a, inB)
