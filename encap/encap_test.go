@@ -8,6 +8,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/vectors"
 )
 
 func TestTunnelMTU(t *testing.T) {
@@ -43,7 +44,7 @@ func TestTunnelMTU(t *testing.T) {
 
 // DF, identification, TOS and TTL by the options (mechanisms 1.2 to 1.4, 2.4).
 func TestHeaderFields(t *testing.T) {
-	inner := bytes.Clone(readVectors(t)["DBL-1"][60:])
+	inner := bytes.Clone(vectors.Read(t)["DBL-1"][60:])
 	inner[1] = 46<<2 | header.ECT1
 	header.IPv4(inner).SetChecksum()
 	m, _ := encap.ModeByName("4in6in4")
@@ -98,7 +99,7 @@ func TestHeaderFields(t *testing.T) {
 func TestFlowLabelHash(t *testing.T) {
 	s := newStack(t, "4in6in4", router, encap.DefaultOptions)
 	label := func(edit func(header.IPv4)) uint32 {
-		inner := bytes.Clone(readVectors(t)["DBL-1"][60:])
+		inner := bytes.Clone(vectors.Read(t)["DBL-1"][60:])
 		inner[9] = header.UDP
 		edit(inner)
 		header.IPv4(inner).SetChecksum()
@@ -127,7 +128,7 @@ func TestFlowLabelHash(t *testing.T) {
 }
 
 func TestStackNoAllocs(t *testing.T) {
-	inner := readVectors(t)["DBL-1"][60:]
+	inner := vectors.Read(t)["DBL-1"][60:]
 	s := newStack(t, "4in6in4", router, encap.DefaultOptions)
 	back := newStack(t, "4in6in4", peer, encap.DefaultOptions)
 	buf := append(make([]byte, encap.Headroom), inner...)

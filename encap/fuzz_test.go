@@ -9,6 +9,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/vectors"
 )
 
 // fuzzed are the stacks of the fuzz tests: each kind, with and without what is
@@ -43,7 +44,7 @@ func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
 // its ECN field; encapsulated again, it comes out the same.
 func FuzzDecapsulate(f *testing.F) {
 	stacks, ends, all := fuzzed(f)
-	for _, v := range readVectors(f) {
+	for _, v := range vectors.Read(f) {
 		for i := range stacks {
 			f.Add(byte(i), v)
 		}
@@ -144,7 +145,7 @@ func checkKeepalive(t *testing.T, s *encap.Stack, inner []byte) {
 func FuzzUnquote(f *testing.F) {
 	stacks, _, all := fuzzed(f)
 	for i, s := range stacks {
-		for _, inner := range [][]byte{readVectors(f)["DBL-1"][60:], readVectors(f)["6IN4-1"][20:]} {
+		for _, inner := range [][]byte{vectors.Read(f)["DBL-1"][60:], vectors.Read(f)["6IN4-1"][20:]} {
 			pkt, r := encapsulate(s, inner)
 			if r != drop.None {
 				continue
@@ -154,7 +155,7 @@ func FuzzUnquote(f *testing.F) {
 			f.Add(byte(i), byte(2), byte(0), uint32(1280), pkt[20:])
 		}
 	}
-	f.Add(byte(0), byte(4), byte(0), uint32(44), readVectors(f)["6IN6-3a"])
+	f.Add(byte(0), byte(4), byte(0), uint32(44), vectors.Read(f)["6IN6-3a"])
 	f.Fuzz(func(t *testing.T, which, typ, code byte, arg uint32, quote []byte) {
 		s := stacks[int(which)%len(stacks)]
 		e := icmp.Error{Version: header.Version(quote), Type: typ, Code: code, Arg: arg, Quote: quote}

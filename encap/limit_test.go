@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/encap/resolve"
+	"sixfour/internal/vectors"
 )
 
 func sixInSix(t *testing.T, local, remote string, o encap.Options) *encap.Stack {
@@ -25,7 +26,7 @@ func sixInSix(t *testing.T, local, remote string, o encap.Options) *encap.Stack 
 // The tunnel encapsulation limit (RFC 2473 section 4.1.1): what a packet brings
 // counts, with or without a limit of our own.
 func TestEncapLimit(t *testing.T) {
-	v := readVectors(t)
+	v := vectors.Read(t)
 	// 6IN6-1 carries the limit 4; 6IN6-2 is it, forwarded into a further tunnel.
 	outer := sixInSix(t, "2001:db8:c::1", "2001:db8:d::1", vectorOptions(encap.NoEncapLimit))
 	forwarded := bytes.Clone(v["6IN6-1"])
@@ -116,7 +117,7 @@ func TestOddECN(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := bytes.Clone(readVectors(t)["6IN4-3a"])
+			b := bytes.Clone(vectors.Read(t)["6IN4-3a"])
 			header.IPv4(b).SetECN(out)
 			header.IPv6(b[20:]).SetECN(in)
 			s.Decapsulate(b)

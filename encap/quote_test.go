@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/encap/resolve"
+	"sixfour/internal/vectors"
 )
 
 // quotedIn is what the error in a packet quotes.
@@ -29,7 +30,7 @@ func quotedIn(t *testing.T, pkt []byte) icmp.Error {
 // 6IN4-2a is an error about a packet of ours; 6IN4-2b is what the inner sender
 // must be told.
 func TestVectorTooBig(t *testing.T) {
-	v := readVectors(t)
+	v := vectors.Read(t)
 	s := newStack(t, "6in4", addrs("192.0.2.1", "198.51.100.2", "", ""), encap.DefaultOptions)
 	e := quotedIn(t, v["6IN4-2a"])
 	q, ok := s.Unquote(e.Quote)
@@ -53,7 +54,7 @@ func TestVectorTooBig(t *testing.T) {
 // What a quote may say, and what it may not.
 func TestUnquote(t *testing.T) {
 	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
-	inner := readVectors(t)["DBL-1"][60:]
+	inner := vectors.Read(t)["DBL-1"][60:]
 	for _, limit := range []int{encap.NoEncapLimit, 4} {
 		o := encap.DefaultOptions
 		o.EncapLimit = limit
@@ -133,7 +134,7 @@ func TestUnquoteIdentification(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inner := readVectors(t)["DBL-1"][60:]
+	inner := vectors.Read(t)["DBL-1"][60:]
 	first, _ := encapsulate(s, inner)
 	if _, ok := s.Unquote(first); !ok {
 		t.Error("the last packet")

@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/vectors"
 )
 
 // Offsets in the vectors DBL-1 (double) and 6IN4-1 (6in4).
@@ -136,7 +137,7 @@ func TestDecapsulateDouble(t *testing.T) {
 		}, drop.ForeignSource},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			inner, r := s.Decapsulate(c.edit(bytes.Clone(readVectors(t)["DBL-1"])))
+			inner, r := s.Decapsulate(c.edit(bytes.Clone(vectors.Read(t)["DBL-1"])))
 			if r != c.want {
 				t.Fatalf("%v, want %v", r, c.want)
 			}
@@ -179,7 +180,7 @@ func TestDecapsulateIPv6(t *testing.T) {
 		{"4in6 to our end from others", 6, append([]byte{4, 64}, append(addr("2001:db8:1::1"), addr("2001:db8:2::1")...)...), drop.ForeignSource},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := put(bytes.Clone(readVectors(t)["6IN4-1"]), 20+c.offset, c.put...)
+			b := put(bytes.Clone(vectors.Read(t)["6IN4-1"]), 20+c.offset, c.put...)
 			inner, r := s.Decapsulate(b)
 			if r != c.want || r == drop.None && header.Version(inner) != 6 {
 				t.Errorf("%v %x, want %v", r, inner, c.want)
@@ -205,7 +206,7 @@ func TestStrictMartians(t *testing.T) {
 }
 
 func TestEncapsulateRefuses(t *testing.T) {
-	v := readVectors(t)
+	v := vectors.Read(t)
 	in4, in6 := v["DBL-1"][60:], v["6IN4-1"][20:]
 	toPeer := sum(put(bytes.Clone(in4), 16, 203, 0, 113, 2), 0)
 	for _, c := range []struct {

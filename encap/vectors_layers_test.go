@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/vectors"
 )
 
 // The vectors of layers other than 6in4 and 4in6, and of stacks of them, in both
@@ -18,7 +19,7 @@ func TestVectorsOfLayers(t *testing.T) {
 	static := vectorOptions(encap.NoEncapLimit)
 	static.StaticMTU = true
 	all := encap.GRE{Keyed: true, Key: 0xdeadbeef, Checksum: true, Sequence: true}
-	v := readVectors(t)
+	v := vectors.Read(t)
 	for _, c := range []struct {
 		name    string
 		layers  []encap.Layer
@@ -68,7 +69,7 @@ func TestVectorsOfLayers(t *testing.T) {
 // 6IN6-2 is two layers around 6IN6-1's inner packet, but for the hop limit between
 // them: one stack makes it, with the limit of the outer layer one less.
 func TestVectorStack(t *testing.T) {
-	want := bytes.Clone(readVectors(t)["6IN6-2"])
+	want := bytes.Clone(vectors.Read(t)["6IN6-2"])
 	want[48+7] = 64
 	layers := []encap.Layer{layer(encap.SixInSix, "2001:db8:a::1", "2001:db8:b::1"), sixes}
 	got, r := encapsulate(build(t, layers, 1500, vectorOptions(4)), want[96:])
@@ -84,7 +85,7 @@ func TestVectorStack(t *testing.T) {
 // IPIP-3a is about a packet of ours; IPIP-3b is what its sender must be told: never
 // that its TTL has expired (RFC 2003 section 4.4).
 func TestVectorTimeExceeded(t *testing.T) {
-	v := readVectors(t)
+	v := vectors.Read(t)
 	e := quotedIn(t, v["IPIP-3a"])
 	q, ok := build(t, []encap.Layer{ipip}, 1500, encap.DefaultOptions).Unquote(e.Quote)
 	if !ok || q.Size != 56 || q.Outside != 0 || !bytes.Equal(q.Inner, v["IPIP-3a"][48:]) {
@@ -101,7 +102,7 @@ func TestVectorTimeExceeded(t *testing.T) {
 
 // The keepalive of a router is sent on; what only looks like one is not.
 func TestKeepalive(t *testing.T) {
-	four := readVectors(t)["GRE-4"]
+	four := vectors.Read(t)["GRE-4"]
 	// The same over IPv6: fixed header, GRE of IPv6; inside it the way back, GRE of
 	// nothing.
 	six := header6("2001:db8:a::1", "2001:db8:b::1", header.GRE,

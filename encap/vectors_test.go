@@ -2,36 +2,14 @@ package encap_test
 
 import (
 	"bytes"
-	"encoding/hex"
 	"net/netip"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/vectors"
 )
-
-var vectorPattern = regexp.MustCompile(`\*\*([^*]+)\*\* \((\d+) bytes\):[^\n]*\n\n` + "```hex\n([0-9a-f\n]+)```")
-
-func readVectors(t testing.TB) map[string][]byte {
-	t.Helper()
-	text, err := os.ReadFile("../testdata/vectors/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	vectors := make(map[string][]byte)
-	for _, m := range vectorPattern.FindAllStringSubmatch(string(text), -1) {
-		b, err := hex.DecodeString(strings.ReplaceAll(m[3], "\n", ""))
-		if err != nil {
-			t.Fatalf("%s: %v", m[1], err)
-		}
-		vectors[m[1]] = b
-	}
-	return vectors
-}
 
 // The vectors' options: DSCP and ECN are copied, there is no flow label.
 func vectorOptions(limit int) encap.Options {
@@ -56,7 +34,7 @@ func swap(e encap.Endpoints) encap.Endpoints {
 }
 
 func TestVectors(t *testing.T) {
-	vectors := readVectors(t)
+	vectors := vectors.Read(t)
 	for _, c := range []struct {
 		name, mode string
 		from       encap.Endpoints
@@ -91,7 +69,7 @@ func TestVectors(t *testing.T) {
 
 // 6IN4-3: outer CE over inner ECT(0) leaves as CE.
 func TestVectorCongestion(t *testing.T) {
-	v := readVectors(t)
+	v := vectors.Read(t)
 	s := newStack(t, "6in4", addrs("192.0.2.1", "198.51.100.2", "", ""), encap.DefaultOptions)
 	got, r := s.Decapsulate(v["6IN4-3a"])
 	if r != drop.None || !bytes.Equal(got, v["6IN4-3b"]) {
@@ -108,7 +86,7 @@ func TestDecapsulateECN(t *testing.T) {
 		{2, 1, 2, 3},
 		{3, 3, 3, 3},
 	}
-	outer := readVectors(t)["DBL-1"]
+	outer := vectors.Read(t)["DBL-1"]
 	s := newStack(t, "4in6in4", swap(addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")), encap.DefaultOptions)
 	for inner := range byte(4) {
 		for mid := range byte(4) {

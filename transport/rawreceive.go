@@ -85,8 +85,14 @@ func (f *family) setUpReceiver(fd int, o Options) error {
 
 // begin lets packets arrive that a filter wants, at a socket that refuses all. A
 // socket that is not bound yet gets packets to every address, and one without a
-// filter those of all shards: what came so is thrown away.
+// filter those of all shards: what came so is thrown away. A packet may have chosen
+// the socket before it was bound and not have come to its filter yet: such ones are
+// waited for, which takes some milliseconds.
 func begin(fd int, filter []bpf.Instruction) error {
+	// The kernel waits for all readers of what is protected by RCU (membarrier(2)).
+	// Where there is no such call, there is that chance.
+	const membarrierGlobal = 1
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 	for {
 		_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT)
 		if err != nil && !errors.Is(err, unix.EINTR) {

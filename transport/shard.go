@@ -117,12 +117,7 @@ func (b *program) ipv6() {
 	b.jump(bpf.JumpEqual, header.ProtoIPv4, shardIn6)
 	b.jump(bpf.JumpEqual, header.TCP, shardPorts6)
 	b.jump(bpf.JumpNotEqual, header.UDP, shardAddresses6)
-	b.label(shardPorts6)
-	b.need(header.IPv6Len+4, shardAddresses6)
-	b.add(bpf.LoadIndirect{Off: header.IPv6Len, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardPorts})
-	b.label(shardAddresses6)
-	b.add(bpf.LoadIndirect{Off: 20, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardFrom},
-		bpf.LoadIndirect{Off: 36, Size: 4})
+	b.flow(shardPorts6, shardAddresses6, header.IPv6Len, 20, 36)
 	b.always(shardSum)
 	b.label(shardIn6)
 	b.advance(header.IPv6Len)
@@ -140,12 +135,18 @@ func (b *program) ipv4() {
 	b.add(bpf.LoadIndirect{Off: 9, Size: 1})
 	b.jump(bpf.JumpEqual, header.TCP, shardPorts4)
 	b.jump(bpf.JumpNotEqual, header.UDP, shardAddresses4)
-	b.label(shardPorts4)
-	b.need(header.IPv4Len+4, shardAddresses4)
-	b.add(bpf.LoadIndirect{Off: header.IPv4Len, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardPorts})
-	b.label(shardAddresses4)
-	b.add(bpf.LoadIndirect{Off: 12, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardFrom},
-		bpf.LoadIndirect{Off: 16, Size: 4})
+	b.flow(shardPorts4, shardAddresses4, header.IPv4Len, 12, 16)
+}
+
+// flow takes the ports behind a header of a length at X, at one label, and the words
+// of its addresses, at the other. The second of these is in A then.
+func (b *program) flow(ports, addresses int, length, from, to uint32) {
+	b.label(ports)
+	b.need(length+4, addresses)
+	b.add(bpf.LoadIndirect{Off: length, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardPorts})
+	b.label(addresses)
+	b.add(bpf.LoadIndirect{Off: from, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: shardFrom},
+		bpf.LoadIndirect{Off: to, Size: 4})
 }
 
 // need jumps if the packet has less than n bytes from X on. It uses A.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sixfour/encap/drop"
+	"sixfour/internal/vectors"
 )
 
 func domainOf(prefix string, mask int, role Role, relays ...string) SixRD {
@@ -145,7 +146,7 @@ func TestSixRDWhereItCannotWork(t *testing.T) {
 }
 
 func TestParseOption212(t *testing.T) {
-	v := readVectors(t)["6RD-OPT"]
+	v := vectors.Read(t)["6RD-OPT"]
 	for _, b := range [][]byte{v, v[2:]} {
 		m, err := ParseOption212(b)
 		if err != nil || m.Prefix != netip.MustParsePrefix("2001:db8::/32") || m.MaskLen != 8 || m.Role != RoleCE ||
@@ -185,7 +186,7 @@ func TestParseOption212(t *testing.T) {
 
 // Whatever the option says, it is an error or a domain that can be asked.
 func FuzzOption212(f *testing.F) {
-	v := readVectors(f)["6RD-OPT"]
+	v := vectors.Read(f)["6RD-OPT"]
 	f.Add(v)
 	f.Add(v[2:])
 	f.Add(append(bytes.Clone(v[2:]), 10, 0, 0, 2))

@@ -1,41 +1,19 @@
 package resolve
 
 import (
-	"encoding/hex"
 	"net/netip"
-	"os"
-	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/vectors"
 )
-
-var vectorPattern = regexp.MustCompile(`\*\*([^*]+)\*\* \((\d+) bytes\):[^\n]*\n\n` + "```hex\n([0-9a-f\n]+)```")
-
-func readVectors(t testing.TB) map[string][]byte {
-	t.Helper()
-	text, err := os.ReadFile("../../testdata/vectors/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	vectors := make(map[string][]byte)
-	for _, m := range vectorPattern.FindAllStringSubmatch(string(text), -1) {
-		b, err := hex.DecodeString(strings.ReplaceAll(m[3], "\n", ""))
-		if err != nil {
-			t.Fatalf("%s: %v", m[1], err)
-		}
-		vectors[m[1]] = b
-	}
-	return vectors
-}
 
 // vector is one of them, with its outer and inner packet.
 func vector(t testing.TB, name string) (header.IPv4, header.IPv6) {
 	t.Helper()
-	outer, r := header.ParseIPv4(readVectors(t)[name])
+	outer, r := header.ParseIPv4(vectors.Read(t)[name])
 	if r != drop.None {
 		t.Fatalf("%s: %v", name, r)
 	}

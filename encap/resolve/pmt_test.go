@@ -10,6 +10,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/vectors"
 )
 
 const anycast = "192.88.99.1"
@@ -35,7 +36,7 @@ var pmts = map[string]PMT{
 func TestPMTVector(t *testing.T) {
 	r := resolver(t, pmts["/64, one subnet"], at(anycast))
 	outer, in := vector(t, "PMT-1a")
-	want := header.IPv6(readVectors(t)["PMT-1b"])
+	want := header.IPv6(vectors.Read(t)["PMT-1b"])
 	if why := r.From(outer, in); why != drop.None {
 		t.Fatal(why)
 	}

@@ -126,8 +126,9 @@ func (in *inbound) carry(n int) {
 			continue
 		}
 		if e := t.find(pkt); e != nil {
-			inner, r := e.decapsulate(pkt)
-			in.deliver(e, pkt, inner, r)
+			path := e.path()
+			inner, r := e.decapsulate(path, pkt)
+			in.deliver(e, path, pkt, inner, r)
 		} else {
 			in.fromAnywhere(t, pkt)
 		}
@@ -147,12 +148,13 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
 		for _, e := range t.any[ip.Dst()] {
-			if e.protocol != ip.Protocol() || in.at.IsValid() && e.path().outer().Local != in.at {
+			path := e.path()
+			if e.protocol != ip.Protocol() || in.at.IsValid() && path.outer().Local != in.at {
 				continue
 			}
-			inner, r := e.decapsulate(pkt)
+			inner, r := e.decapsulate(path, pkt)
 			if r == drop.None || r == drop.Fragment && inner != nil {
-				in.deliver(e, pkt, inner, r)
+				in.deliver(e, path, pkt, inner, r)
 				return
 			}
 			if first == nil {
@@ -168,8 +170,8 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 }
 
 // decapsulate is Stack.Decapsulate, and whether the peer may send what came out.
-func (e *end) decapsulate(pkt []byte) ([]byte, drop.Reason) {
-	inner, r := e.path().stack.Decapsulate(pkt)
+func (e *end) decapsulate(path *path, pkt []byte) ([]byte, drop.Reason) {
+	inner, r := path.stack.Decapsulate(pkt)
 	if r != drop.None {
 		return inner, r
 	}
@@ -199,10 +201,9 @@ func (e *end) isOurs(inner []byte) bool {
 	return header.Version(inner) == 6 && e.local != [16]byte{} && [16]byte(header.IPv6(inner).Dest()) == e.local
 }
 
-// deliver takes what Decapsulate has returned for pkt.
-func (in *inbound) deliver(e *end, pkt, inner []byte, r drop.Reason) {
+// deliver takes what Decapsulate has returned for pkt, by a path.
+func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
 	s := in.sink(e.peer.t)
-	path := e.path()
 	if r == drop.Fragment && inner != nil {
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
 			return

@@ -53,8 +53,9 @@ func TestSourcesToOurEnd(t *testing.T) {
 		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
 		header.IPv4(pkt).SetChecksum()
 		in := e.newInbound(0, zap.NewNop(), nil)
-		inner, r := table.find(pkt).decapsulate(pkt)
-		in.deliver(table.find(pkt), pkt, inner, r)
+		from := table.find(pkt)
+		inner, r := from.decapsulate(from.path(), pkt)
+		in.deliver(from, from.path(), pkt, inner, r)
 		if got := len(in.touched) == 1; got != c.passes {
 			t.Errorf("from %s to %s: passes %v (%v)", c.src, c.dst, got, p.in.traffic().Drops)
 		}

@@ -42,12 +42,12 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 	return nil
 }
 
-// evaluateOne does so for a peer by which nothing else has changed.
+// evaluateOne does so for a peer by which nothing else has changed, not the first
+// hop either, by which the interface's MTU goes.
 func (e *Engine) evaluateOne(p *peer) error {
 	if err := e.evaluate(p, e.routesTo([]*peer{p})[0]); err != nil {
 		return fmt.Errorf("tunnel %s: %w", p.t.cfg.Name, err)
 	}
-	p.t.setMTU()
 	return e.arrange()
 }
 

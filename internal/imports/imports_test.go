@@ -29,6 +29,7 @@ var rules = map[string][]string{
 	"sixfour/internal/control":      {"sixfour/internal/engine"},
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/rig":          {},
+	"sixfour/internal/vectors":      {},
 	"sixfour/internal/version":      {},
 	"sixfour/internal/interop":      {"sixfour/internal/rig"},
 	"sixfour/internal/imports":      {},

@@ -1,0 +1,33 @@
+// Package vectors reads the test vectors of testdata/vectors, for tests.
+package vectors
+
+import (
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+var pattern = regexp.MustCompile(`\*\*([^*]+)\*\* \((\d+) bytes\):[^\n]*\n\n` + "```hex\n([0-9a-f\n]+)```")
+
+// Read is all of them, by name.
+func Read(t testing.TB) map[string][]byte {
+	t.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../testdata/vectors/README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string][]byte)
+	for _, m := range pattern.FindAllStringSubmatch(string(text), -1) {
+		b, err := hex.DecodeString(strings.ReplaceAll(m[3], "\n", ""))
+		if err != nil {
+			t.Fatalf("%s: %v", m[1], err)
+		}
+		all[m[1]] = b
+	}
+	return all
+}
