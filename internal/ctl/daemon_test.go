@@ -53,7 +53,8 @@ var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func start(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{socket: filepath.Join(t.TempDir(), "control.sock"), events: make(chan engine.Event, 10)}
-	f.status = engine.Status{Version: "1.2.3", Started: began, Tunnels: []engine.TunnelStatus{one(), hub(3)}}
+	f.status = engine.Status{Version: "1.2.3", Started: began, Tunnels: []engine.TunnelStatus{one(), hub(3)},
+		Stray: engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
 	f.listen(t)
 	t.Cleanup(func() { f.server.Close() })
 	return f
