@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/version"
@@ -32,10 +33,11 @@ const (
 
 const usage = `sixfourd carries packets through IP tunnels, in user space.
 
-Usage: sixfourd [-config PATH] [-check] [-log-level LEVEL] [-log-format FORMAT]
+Usage: sixfourd [-config PATH] [-check] [-clean] [-log-level LEVEL] [-log-format FORMAT]
 
   -config PATH        configuration file (default /etc/sixfour.toml)
   -check              print every problem of the configuration, change nothing
+  -clean              remove what a sixfourd left of [gateway] that was killed
   -log-level LEVEL    debug, info, warn or error, instead of the file's
   -log-format FORMAT  auto, console, json or journal, instead of the file's
   -version            print the version
@@ -47,7 +49,7 @@ configuration. Tunnels are not encrypted. See README.md.
 
 type flags struct {
 	config, logLevel, logFormat string
-	check                       bool
+	check, clean                bool
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -56,6 +58,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f, code, done := parseFlags(args, stdout, stderr)
 	if done {
 		return code
+	}
+	if f.clean {
+		if err := gateway.Clean(); err != nil {
+			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
+			return exitFailure
+		}
+		return exitOK
 	}
 	cfg, err := load(f.config)
 	if err != nil {
@@ -94,6 +103,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.StringVar(&f.logLevel, "log-level", "", "")
 	fs.StringVar(&f.logFormat, "log-format", "", "")
 	fs.BoolVar(&f.check, "check", false, "")
+	fs.BoolVar(&f.clean, "clean", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
 	switch {

@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,23 +25,25 @@ import (
 // Engine runs the tunnels of one configuration. One goroutine, in Run, decides
 // everything that changes; the data goroutines read what it publishes.
 type Engine struct {
-	log     *zap.Logger
-	router  *netcfg.Router
-	tunnels []*tunnel
-	notify  chan struct{}   // something around us changed
-	lost    chan lost       // an interface is gone
-	names   chan resolution // a name has other addresses
-	learnt  chan *tunnel    // its neighbours have told something for its interface
-	tooLong chan tooLong    // a destination that is narrower than others
-	looking chan struct{}   // names that are being looked up
-	prober  *prober
-	ports   map[int]*port // by the device
-	shards  int           // receivers at each local address
-	shield  shield        // against the kernel's own answers
-	events  events
-	started time.Time
-	wg      sync.WaitGroup
-	ctx     context.Context // ends with Run
+	log      *zap.Logger
+	router   *netcfg.Router
+	tunnels  []*tunnel
+	notify   chan struct{}   // something around us changed
+	lost     chan lost       // an interface is gone
+	names    chan resolution // a name has other addresses
+	learnt   chan *tunnel    // its neighbours have told something for its interface
+	tooLong  chan tooLong    // a destination that is narrower than others
+	looking  chan struct{}   // names that are being looked up
+	resolver *net.Resolver
+	prober   *prober
+	ports    map[int]*port // by the device
+	shards   int           // receivers at each local address
+	shield   shield        // against the kernel's own answers
+	gate     gate          // what [gateway] says
+	events   events
+	started  time.Time
+	wg       sync.WaitGroup
+	ctx      context.Context // ends with Run
 
 	table    atomic.Pointer[table]
 	stale    bool                    // the table is
@@ -69,6 +72,8 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.gate.cfg = cfg.Gateway
+	e.resolver = e.newResolver()
 	e.table.Store(new(table))
 	for i, t := range cfg.Tunnels {
 		n := queues(t.Queues, len(cfg.Tunnels))
@@ -118,6 +123,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	e.cleanGateway()
 	wait.Spare(spareProcessors)
 	e.watch(ctx, "", slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP))
 	watched := map[string]bool{"": true}
@@ -238,6 +244,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	}
 	e.closePorts()
 	e.shieldUs()
+	complete = e.syncGateway() && complete
 	return complete && !e.stale, nil
 }
 
@@ -346,6 +353,7 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
+	e.closeGateway()
 	// The kernel takes long to remove an interface, but not longer to remove many.
 	var all sync.WaitGroup
 	for _, t := range e.tunnels {
