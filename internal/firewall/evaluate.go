@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
@@ -46,7 +47,7 @@ func (e *evaluation) prepare() {
 	if p.Source.Is4() {
 		e.head = unknownValue(header.IPv4Len)
 		set(0, 0x45)
-		set(7, 0) // not a fragment: of the byte before, the flags are not known
+		set(6, header.DF>>8, 0) // as nearly all tunnel packets have it
 		set(9, p.Protocol)
 		set(12, p.Source.AsSlice()...)
 		set(16, p.Destination.AsSlice()...)
@@ -195,6 +196,9 @@ func (e *evaluation) expr(c *chain, x any) (ternary, verdict) {
 	case *expr.Bitwise:
 		e.bitwise(x)
 		return yes, goOn
+	case *expr.Byteorder:
+		e.byteorder(x)
+		return yes, goOn
 	case *expr.Ct:
 		e.ct(x)
 		return yes, goOn
@@ -214,10 +218,44 @@ func (e *evaluation) expr(c *chain, x any) (ternary, verdict) {
 		return in, goOn
 	case *expr.Lookup:
 		return e.lookup(c, x)
+	case *expr.Match:
+		return e.match(x), goOn
 	case unread:
 		return e.unread(x)
 	}
 	return maybe, goOn
+}
+
+// match is an iptables extension.
+func (e *evaluation) match(x *expr.Match) ternary {
+	switch info := x.Info.(type) {
+	case *xt.Comment:
+		return yes
+	case *xt.ConntrackMtinfo1:
+		return e.matchState(info.ConntrackMtinfoBase, uint16(info.StateMask))
+	case *xt.ConntrackMtinfo2:
+		return e.matchState(info.ConntrackMtinfoBase, info.StateMask)
+	case *xt.ConntrackMtinfo3:
+		return e.matchState(info.ConntrackMtinfoBase, info.StateMask)
+	}
+	return maybe
+}
+
+// matchState is known if states are all that is asked for. Their bits are the same as
+// those of nftables.
+func (e *evaluation) matchState(info xt.ConntrackMtinfoBase, states uint16) ternary {
+	if info.MatchFlags != uint16(xt.ConntrackState) || info.InvertFlags != 0 || !e.tracked {
+		return maybe
+	}
+	return ternaryOf(uint32(states)&e.state() != 0)
+}
+
+// state is the packet's in connection tracking.
+func (e *evaluation) state() uint32 {
+	if e.packet.Answer {
+		return expr.CtStateBitESTABLISHED
+	}
+	return expr.CtStateBitNEW
 }
 
 // unread is an expression that nobody here understands: it may match or not, and
@@ -230,6 +268,8 @@ func (e *evaluation) unread(x unread) (ternary, verdict) {
 		return yes, goOn
 	case "queue", "synproxy", "tproxy", "fwd":
 		return yes, anything
+	case "target REJECT":
+		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictDrop}}
 	case "redir":
 		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictAccept}}
 	}
@@ -270,120 +310,4 @@ func (e *evaluation) lookup(c *chain, x *expr.Lookup) (ternary, verdict) {
 		return found, anything
 	}
 	return found, verdict{Verdict: v}
-}
-
-// bitwise is dst = (src & mask) ^ xor; shifts have no mask here.
-func (e *evaluation) bitwise(x *expr.Bitwise) {
-	n := int(min(x.Len, registersLen))
-	v := e.registers.load(x.SourceRegister, n)
-	out := unknownValue(n)
-	if len(x.Mask) == n && len(x.Xor) == n {
-		for i := range n {
-			out.b[i] = v.b[i]&x.Mask[i] ^ x.Xor[i]
-			out.known[i] = v.known[i] || x.Mask[i] == 0
-		}
-	}
-	e.registers.store(x.DestRegister, out)
-}
-
-func (e *evaluation) payload(x *expr.Payload) {
-	at, n := int(min(x.Offset, 1<<16)), int(min(x.Len, registersLen))
-	inside := x.Base == expr.PayloadBaseNetworkHeader && at+n <= len(e.head.b)
-	if x.OperationType == expr.PayloadWrite {
-		if inside {
-			clear(e.head.known[at : at+n])
-		}
-		return
-	}
-	v := unknownValue(n)
-	if inside {
-		v = value{e.head.b[at : at+n], e.head.known[at : at+n]}
-	}
-	e.registers.store(x.DestRegister, v)
-}
-
-// ct is known for packets that are tracked, and of which it is said whether they
-// are answers.
-func (e *evaluation) ct(x *expr.Ct) {
-	if x.SourceRegister {
-		return
-	}
-	if x.Key != expr.CtKeySTATE || !e.tracked {
-		e.registers.store(x.Register, unknownValue(16))
-		return
-	}
-	state := expr.CtStateBitNEW
-	if e.packet.Answer {
-		state = expr.CtStateBitESTABLISHED
-	}
-	e.registers.store(x.Register, knownValue(binary.NativeEndian.AppendUint32(nil, state)))
-}
-
-// fib is known for what is asked of addresses: one end is ours, the other is
-// somebody's. That the way back leads through the device that a packet came from is
-// for others to look at.
-func (e *evaluation) fib(x *expr.Fib) {
-	v := unknownValue(16)
-	ours := x.FlagDADDR && e.packet.Hook == Input || x.FlagSADDR && e.packet.Hook == Output
-	switch {
-	case x.ResultADDRTYPE && x.FlagSADDR != x.FlagDADDR:
-		kind := uint32(unix.RTN_UNICAST)
-		if ours {
-			kind = unix.RTN_LOCAL
-		}
-		v = knownValue(binary.NativeEndian.AppendUint32(nil, kind))
-	case x.FlagPRESENT && !ours:
-		v = knownValue([]byte{1, 0, 0, 0})
-	case x.ResultOIF && !ours && e.packet.Index != 0:
-		v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(e.packet.Index)))
-	}
-	e.registers.store(x.Register, v)
-}
-
-// meta writes what is known beside the packet's bytes.
-func (e *evaluation) meta(x *expr.Meta) {
-	if x.SourceRegister {
-		if x.Key == expr.MetaKeyMARK {
-			e.mark = unknownValue(4)
-		}
-		return
-	}
-	p, four := e.packet, e.packet.Source.Is4()
-	in := x.Key == expr.MetaKeyIIF || x.Key == expr.MetaKeyIIFNAME
-	v := unknownValue(16)
-	switch x.Key {
-	case expr.MetaKeyL4PROTO:
-		v = knownValue([]byte{p.Protocol})
-	case expr.MetaKeyNFPROTO:
-		v = knownValue([]byte{unix.NFPROTO_IPV6})
-		if four {
-			v = knownValue([]byte{unix.NFPROTO_IPV4})
-		}
-	case expr.MetaKeyPROTOCOL:
-		v = knownValue(binary.BigEndian.AppendUint16(nil, header.EtherType(6)))
-		if four {
-			v = knownValue(binary.BigEndian.AppendUint16(nil, header.EtherType(4)))
-		}
-	case expr.MetaKeyMARK:
-		v = e.mark
-	case expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME:
-		if in != (p.Hook == Input) {
-			v = knownValue(make([]byte, unix.IFNAMSIZ)) // there is none
-		} else if p.Device != "" {
-			name := make([]byte, unix.IFNAMSIZ)
-			copy(name, p.Device)
-			v = knownValue(name)
-		}
-	case expr.MetaKeyIIF, expr.MetaKeyOIF:
-		if in != (p.Hook == Input) {
-			v = knownValue(make([]byte, 4))
-		} else if p.Index != 0 {
-			v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(p.Index)))
-		}
-	case expr.MetaKeyPKTTYPE:
-		if p.Hook == Input {
-			v = knownValue([]byte{unix.PACKET_HOST})
-		}
-	}
-	e.registers.store(x.Register, v)
 }

@@ -146,7 +146,9 @@ func readSets(conn *nftables.Conn, t tableName) (map[string]*set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list nftables set %s of table %s: %w", s.Name, t.name, err)
 		}
-		sets[s.Name] = &set{interval: s.Interval, concat: s.Concatenation, elements: elements}
+		// The kernel does not say of all that they are concatenations: their ranges show it.
+		concat := s.Concatenation || slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return len(e.KeyEnd) > 0 })
+		sets[s.Name] = &set{interval: s.Interval, concat: concat, elements: elements}
 	}
 	return sets, nil
 }
@@ -223,8 +225,11 @@ func parseExpr(family byte, ad *nfnetlink.AttributeDecoder) any {
 	if v, ok := immediateVerdict(name, data); ok {
 		return &v
 	}
-	if name == "target" { // of iptables-nft
+	switch name {
+	case "target": // of iptables-nft
 		return unread{targetName(data)}
+	case "byteorder":
+		return parseByteorder(data)
 	}
 	e := newExpr(name)
 	if e == nil {
@@ -272,6 +277,8 @@ func newExpr(name string) expr.Any {
 		return new(expr.NAT)
 	case "masq":
 		return new(expr.Masq)
+	case "match":
+		return new(expr.Match)
 	}
 	return nil
 }
@@ -300,6 +307,33 @@ func immediateVerdict(name string, data []byte) (v expr.Verdict, ok bool) {
 		})
 	}
 	return v, ok && ad.Err() == nil
+}
+
+// parseByteorder reads what changes the order of bytes (enum
+// nft_byteorder_attributes), which the library only writes.
+func parseByteorder(data []byte) any {
+	ad, err := nfnetlink.NewAttributeDecoder(data)
+	if err != nil {
+		return unread{"byteorder"}
+	}
+	ad.ByteOrder = binary.BigEndian
+	x := new(expr.Byteorder)
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_BYTEORDER_SREG:
+			x.SourceRegister = ad.Uint32()
+		case unix.NFTA_BYTEORDER_DREG:
+			x.DestRegister = ad.Uint32()
+		case unix.NFTA_BYTEORDER_LEN:
+			x.Len = ad.Uint32()
+		case unix.NFTA_BYTEORDER_SIZE:
+			x.Size = ad.Uint32()
+		}
+	}
+	if ad.Err() != nil {
+		return unread{"byteorder"}
+	}
+	return x
 }
 
 // targetName is the name of an iptables extension that decides something.
