@@ -157,7 +157,7 @@ func serve(cfg *config.Config, log *logging.Log) error {
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng.Status)
+	ctl, err := control.Listen(cfg.Control.Socket, eng, log)
 	switch {
 	case err == nil:
 		defer ctl.Close()
