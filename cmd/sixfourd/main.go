@@ -20,6 +20,7 @@ import (
 	"sixfour/internal/engine"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
 
@@ -29,21 +30,6 @@ const (
 	exitFailure = 1 // at run time
 	exitMisuse  = 2 // bad flags or configuration
 )
-
-const usage = `sixfourd carries packets through IP tunnels, in user space.
-
-Usage: sixfourd [-config PATH] [-check] [-log-level LEVEL] [-log-format FORMAT]
-
-  -config PATH        configuration file (default /etc/sixfour.toml)
-  -check              print every problem of the configuration, change nothing
-  -log-level LEVEL    debug, info, warn or error, instead of the file's
-  -log-format FORMAT  auto, console, json or journal, instead of the file's
-  -version            print the version
-  -help               print this
-
-Exit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or
-configuration. Tunnels are not encrypted. See README.md.
-`
 
 type flags struct {
 	config, logLevel, logFormat string
@@ -99,7 +85,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, usage)
+		fmt.Fprint(stdout, usage.Daemon())
 		return f, exitOK, true
 	case err == nil && fs.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
