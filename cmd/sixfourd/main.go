@@ -19,6 +19,7 @@ import (
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 	"sixfour/internal/logging"
+	"sixfour/internal/metrics"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/version"
 )
@@ -157,7 +158,7 @@ func serve(cfg *config.Config, log *logging.Log) error {
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng, log)
+	ctl, err := control.Listen(cfg.Control.Socket, eng, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -165,6 +166,13 @@ func serve(cfg *config.Config, log *logging.Log) error {
 		return err
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
+	}
+	if cfg.Metrics.Listen != "" {
+		m, err := serveMetrics(cfg.Metrics.Listen, eng, log)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")
@@ -174,6 +182,16 @@ func serve(cfg *config.Config, log *logging.Log) error {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
 		notify(log.Logger, daemon.SdNotifyReady)
 	})
+}
+
+// serveMetrics listens for those who watch the daemon. What they do wrong is worth
+// a line only for who looks for it.
+func serveMetrics(address string, eng *engine.Engine, log *logging.Log) (*metrics.Server, error) {
+	errorLog, err := zap.NewStdLogAt(log.Named("metrics"), zap.DebugLevel)
+	if err != nil {
+		return nil, err
+	}
+	return metrics.Listen(address, eng, log, errorLog)
 }
 
 // notify tells systemd; without systemd it does nothing.

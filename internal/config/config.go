@@ -15,6 +15,7 @@ import (
 type Config struct {
 	Log     Log
 	Control Control
+	Metrics Metrics
 	Tunnels []Tunnel // in the file's order, at least one
 }
 
@@ -28,6 +29,11 @@ type Log struct {
 type Control struct {
 	Socket   string // an absolute path
 	Explicit bool   // the file names the socket; it is not the default
+}
+
+// Metrics is the [metrics] table.
+type Metrics struct {
+	Listen string // host:port of the listener over HTTP; "": none
 }
 
 // Tunnel is one [[tunnel]] table.
@@ -93,6 +99,7 @@ const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
+	defaultListen = "127.0.0.1:9640" // of a [metrics] that does not say
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

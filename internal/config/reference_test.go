@@ -15,6 +15,7 @@ func documented() map[string][]string {
 	return map[string][]string{
 		"[log]":     rowNames(logKeys),
 		"[control]": rowNames(controlKeys),
+		"[metrics]": rowNames(metricsKeys),
 		tableTunnel: tunnel,
 		tablePeer:   rowNames(peerKeys),
 	}

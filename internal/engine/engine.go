@@ -38,6 +38,7 @@ type Engine struct {
 	shards  int           // receivers at each local address
 	shield  shield        // against the kernel's own answers
 	events  events
+	pulse   chan struct{} // somebody wants to know whether the control loop lives
 	started time.Time
 	wg      sync.WaitGroup
 	ctx     context.Context // ends with Run
@@ -63,6 +64,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
 		looking:  make(chan struct{}, lookups),
+		pulse:    make(chan struct{}),
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
@@ -179,11 +181,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 		case <-timer:
 			return nil
 		case <-e.notify:
-			select { // one command of an administrator is a burst of changes
-			case <-time.After(max(settle, time.Until(e.rest))):
-			case <-ctx.Done():
-			}
+			e.pause(ctx, max(settle, time.Until(e.rest))) // one command of an administrator is a burst of changes
 			return nil
+		case <-e.pulse:
 		case l := <-e.lost:
 			if l.t.link != l.link { // that is known already
 				continue
