@@ -52,8 +52,9 @@ type Tunnel struct {
 	Netns      string // name or absolute path; "": the daemon's own
 
 	file   string
-	header pos            // of the [[tunnel]] that begins the table
-	values map[string]pos // of the keys that the table has
+	header pos               // of the [[tunnel]] that begins the table
+	values map[string]pos    // of the keys that the table has
+	sums   map[string]uint64 // of what they say, but for those of the peers
 }
 
 // Layer is what a layer of a tunnel has, whoever the peer is.
