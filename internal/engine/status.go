@@ -6,6 +6,7 @@ import "time"
 type Status struct {
 	Version string         `json:"version"`
 	Started time.Time      `json:"started"`
+	Reloads Reloads        `json:"reloads"`
 	Tunnels []TunnelStatus `json:"tunnels"`
 	// Stray are packets that arrived at an outer address and belong to no
 	// tunnel there.
