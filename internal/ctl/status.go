@@ -1,7 +1,6 @@
-package main
+package ctl
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -11,41 +10,29 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/control"
 	"sixfour/internal/engine"
 )
 
-const defaultSocket = "/run/sixfour/control.sock"
-
 func statusCommand() *cobra.Command {
-	var socket string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status [TUNNEL]",
 		Short: "Each tunnel: state, endpoints, traffic, drops by reason",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := control.Status(cmd.Context(), socket)
-			if err != nil {
-				return failure{err}
-			}
-			if len(args) == 1 {
-				s.Tunnels = slices.DeleteFunc(s.Tunnels, func(t engine.TunnelStatus) bool { return t.Name != args[0] })
-				if len(s.Tunnels) == 0 {
-					return failure{fmt.Errorf("the daemon at %s has no tunnel %s", socket, args[0])}
-				}
-			}
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(s)
-			}
-			printStatus(cmd.OutOrStdout(), s, time.Now())
-			return nil
-		},
 	}
-	cmd.Flags().StringVar(&socket, "socket", defaultSocket, "control socket of the daemon")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c := dial()
+		defer c.Close()
+		s, err := c.Status(cmd.Context(), strings.Join(args, ""))
+		if err != nil {
+			return fail(err)
+		}
+		if *asJSON {
+			return fail(printJSON(cmd.OutOrStdout(), s))
+		}
+		printStatus(cmd.OutOrStdout(), s, time.Now())
+		return nil
+	}
 	return cmd
 }
 
