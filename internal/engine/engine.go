@@ -42,6 +42,7 @@ type Engine struct {
 	wg      sync.WaitGroup
 	ctx     context.Context // ends with Run
 
+	sandbox  atomic.Pointer[Sandbox]
 	table    atomic.Pointer[table]
 	stale    bool                    // the table is
 	rest     time.Time               // not before: look at everything again because of a change
@@ -374,9 +375,12 @@ func (e *Engine) close() {
 	}
 }
 
+// Sandboxed says what Status is to tell of the process's rights.
+func (e *Engine) Sandboxed(s Sandbox) { e.sandbox.Store(&s) }
+
 // Status is what every tunnel is doing now. Any goroutine may call it.
 func (e *Engine) Status() Status {
-	s := Status{Version: version.String(), Started: e.started, Stray: e.stray.traffic()}
+	s := Status{Version: version.String(), Started: e.started, Stray: e.stray.traffic(), Sandbox: e.sandbox.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}
