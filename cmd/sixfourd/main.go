@@ -20,6 +20,7 @@ import (
 	"sixfour/internal/engine"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/privilege"
 	"sixfour/internal/version"
 )
 
@@ -80,7 +81,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
-	if err := serve(cfg, log); err != nil {
+	if err := serve(cfg, f.config, log); err != nil {
 		log.Error(err.Error())
 		return exitFailure
 	}
@@ -138,8 +139,11 @@ func load(path string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// serve runs the tunnels until a signal ends it.
-func serve(cfg *config.Config, log *zap.Logger) error {
+// serve runs the tunnels of the configuration in file until a signal ends it.
+func serve(cfg *config.Config, file string, log *zap.Logger) error {
+	if err := privilege.Check(); err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -163,6 +167,9 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 		return err
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
+	}
+	if _, err := restrict(cfg, file, eng, log); err != nil {
+		return err
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")

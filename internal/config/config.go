@@ -13,9 +13,10 @@ import (
 
 // Config is a whole configuration file.
 type Config struct {
-	Log     Log
-	Control Control
-	Tunnels []Tunnel // in the file's order, at least one
+	Log      Log
+	Control  Control
+	Security Security
+	Tunnels  []Tunnel // in the file's order, at least one
 }
 
 // Log is the [log] table.
@@ -28,6 +29,11 @@ type Log struct {
 type Control struct {
 	Socket   string // an absolute path
 	Explicit bool   // the file names the socket; it is not the default
+}
+
+// Security is the [security] table.
+type Security struct {
+	NoSandbox bool // sandbox = "off"
 }
 
 // Tunnel is one [[tunnel]] table.

@@ -20,6 +20,11 @@ var fileKeys = []key[*Config]{
 			readTable(r, "[control]", e.value, controlKeys, &c.Control)
 		}
 	}},
+	{"security", func(r *report, e entry, c *Config) {
+		if isTable(r, e) {
+			readTable(r, "[security]", e.value, securityKeys, &c.Security)
+		}
+	}},
 	{"tunnel", readTunnels},
 }
 
@@ -38,6 +43,14 @@ var logKeys = []key[*Log]{
 
 var controlKeys = []key[*Control]{
 	{"socket", readSocket},
+}
+
+var securityKeys = []key[*Security]{
+	{"sandbox", func(r *report, e entry, s *Security) {
+		if w, ok := wordOf(r, e, "auto", "off"); ok {
+			s.NoSandbox = w == "off"
+		}
+	}},
 }
 
 // readFile reads the whole file's table.

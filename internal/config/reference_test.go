@@ -13,10 +13,11 @@ import (
 func documented() map[string][]string {
 	tunnel := slices.DeleteFunc(rowNames(tunnelKeys), func(name string) bool { return name == "peer" })
 	return map[string][]string{
-		"[log]":     rowNames(logKeys),
-		"[control]": rowNames(controlKeys),
-		tableTunnel: tunnel,
-		tablePeer:   rowNames(peerKeys),
+		"[log]":      rowNames(logKeys),
+		"[control]":  rowNames(controlKeys),
+		"[security]": rowNames(securityKeys),
+		tableTunnel:  tunnel,
+		tablePeer:    rowNames(peerKeys),
 	}
 }
 

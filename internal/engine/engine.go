@@ -43,13 +43,15 @@ type Engine struct {
 	wg      sync.WaitGroup
 	ctx     context.Context // ends with Run
 
-	// Guards what a reload changes: the list of the tunnels, and their lists of peers
-	// and configurations. The control loop alone changes them, and so reads them without.
+	// mu guards what a reload changes: the list of the tunnels, and their lists of
+	// peers and configurations. The control loop alone changes them, and so reads
+	// them without.
 	mu       sync.RWMutex
 	cfg      *config.Config
 	tunnels  []*tunnel
 	reloaded Reloads
 
+	sandbox  atomic.Pointer[Sandbox]
 	table    atomic.Pointer[table]
 	stale    bool            // the table is
 	rest     time.Time       // not before: look at everything again because of a change
@@ -358,11 +360,14 @@ func (e *Engine) close() {
 	}
 }
 
+// Sandboxed says what Status is to tell of the process's rights.
+func (e *Engine) Sandboxed(s Sandbox) { e.sandbox.Store(&s) }
+
 // Status is what every tunnel is doing now. Any goroutine may call it.
 func (e *Engine) Status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic()}
+	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Sandbox: e.sandbox.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

@@ -10,7 +10,16 @@ type Status struct {
 	Tunnels []TunnelStatus `json:"tunnels"`
 	// Stray are packets that arrived at an outer address and belong to no
 	// tunnel there.
-	Stray Traffic `json:"stray"`
+	Stray   Traffic  `json:"stray"`
+	Sandbox *Sandbox `json:"sandbox,omitempty"`
+}
+
+// Sandbox is what the process may still do.
+type Sandbox struct {
+	Capabilities []string `json:"capabilities"`
+	Landlock     string   `json:"landlock"`          // which version of it restricts files, or "off"
+	Seccomp      string   `json:"seccomp"`           // whether system calls are restricted, "on" or "off"
+	Missing      []string `json:"missing,omitempty"` // why something is off that should not be
 }
 
 // TunnelStatus is what one tunnel is doing. What is of one peer only is that of a

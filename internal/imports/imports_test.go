@@ -30,6 +30,7 @@ var rules = map[string][]string{
 	"sixfour/internal/control":      {"sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/logging":      {},
+	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/vectors":      {},
 	"sixfour/internal/version":      {},
