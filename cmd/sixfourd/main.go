@@ -21,6 +21,7 @@ import (
 	"sixfour/internal/logging"
 	"sixfour/internal/metrics"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/privilege"
 	"sixfour/internal/version"
 )
 
@@ -82,7 +83,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
-	if err := serve(cfg, log); err != nil {
+	if err := serve(cfg, f.config, log); err != nil {
 		log.Last(err)
 		return exitFailure
 	}
@@ -140,9 +141,12 @@ func load(path string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// serve runs the tunnels until a signal ends it.
-func serve(cfg *config.Config, log *logging.Log) error {
+// serve runs the tunnels of the configuration in file until a signal ends it.
+func serve(cfg *config.Config, file string, log *logging.Log) error {
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
+	if err := privilege.Check(); err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -173,6 +177,9 @@ func serve(cfg *config.Config, log *logging.Log) error {
 			return err
 		}
 		defer m.Close()
+	}
+	if _, err := restrict(cfg, file, eng, log.Logger); err != nil {
+		return err
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")

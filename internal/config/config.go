@@ -13,10 +13,11 @@ import (
 
 // Config is a whole configuration file.
 type Config struct {
-	Log     Log
-	Control Control
-	Metrics Metrics
-	Tunnels []Tunnel // in the file's order, at least one
+	Log      Log
+	Control  Control
+	Metrics  Metrics
+	Security Security
+	Tunnels  []Tunnel // in the file's order, at least one
 }
 
 // Log is the [log] table.
@@ -34,6 +35,11 @@ type Control struct {
 // Metrics is the [metrics] table.
 type Metrics struct {
 	Listen string // host:port of the listener over HTTP; "": none
+}
+
+// Security is the [security] table.
+type Security struct {
+	NoSandbox bool // sandbox = "off"
 }
 
 // Tunnel is one [[tunnel]] table.
@@ -58,8 +64,9 @@ type Tunnel struct {
 	Netns      string // name or absolute path; "": the daemon's own
 
 	file   string
-	header pos            // of the [[tunnel]] that begins the table
-	values map[string]pos // of the keys that the table has
+	header pos               // of the [[tunnel]] that begins the table
+	values map[string]pos    // of the keys that the table has
+	sums   map[string]uint64 // of what they say, but for those of the peers
 }
 
 // Layer is what a layer of a tunnel has, whoever the peer is.

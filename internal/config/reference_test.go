@@ -13,11 +13,12 @@ import (
 func documented() map[string][]string {
 	tunnel := slices.DeleteFunc(rowNames(tunnelKeys), func(name string) bool { return name == "peer" })
 	return map[string][]string{
-		"[log]":     rowNames(logKeys),
-		"[control]": rowNames(controlKeys),
-		"[metrics]": rowNames(metricsKeys),
-		tableTunnel: tunnel,
-		tablePeer:   rowNames(peerKeys),
+		"[log]":      rowNames(logKeys),
+		"[control]":  rowNames(controlKeys),
+		"[metrics]":  rowNames(metricsKeys),
+		"[security]": rowNames(securityKeys),
+		tableTunnel:  tunnel,
+		tablePeer:    rowNames(peerKeys),
 	}
 }
 
@@ -79,7 +80,7 @@ func values(t *testing.T, text string) string {
 	}
 	c.Control.Explicit = false
 	for i := range c.Tunnels {
-		c.Tunnels[i].header, c.Tunnels[i].values = pos{}, nil
+		c.Tunnels[i].header, c.Tunnels[i].values, c.Tunnels[i].sums = pos{}, nil, nil
 		for j := range c.Tunnels[i].Peers {
 			c.Tunnels[i].Peers[j].at = pos{}
 		}

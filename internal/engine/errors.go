@@ -124,7 +124,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || p.t.cfg.Options.StaticMTU {
+		if mtu == 0 || path.options.StaticMTU {
 			p.heard.ignored.Add(1)
 			return true
 		}

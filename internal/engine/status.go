@@ -6,10 +6,20 @@ import "time"
 type Status struct {
 	Version string         `json:"version"`
 	Started time.Time      `json:"started"`
+	Reloads Reloads        `json:"reloads"`
 	Tunnels []TunnelStatus `json:"tunnels"`
 	// Stray are packets that arrived at an outer address and belong to no
 	// tunnel there.
-	Stray Traffic `json:"stray"`
+	Stray   Traffic  `json:"stray"`
+	Sandbox *Sandbox `json:"sandbox,omitempty"`
+}
+
+// Sandbox is what the process may still do.
+type Sandbox struct {
+	Capabilities []string `json:"capabilities"`
+	Landlock     string   `json:"landlock"`          // which version of it restricts files, or "off"
+	Seccomp      string   `json:"seccomp"`           // whether system calls are restricted, "on" or "off"
+	Missing      []string `json:"missing,omitempty"` // why something is off that should not be
 }
 
 // TunnelStatus is what one tunnel is doing. What is of one peer only is that of a

@@ -31,6 +31,7 @@ var rules = map[string][]string{
 	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/vectors":      {},
 	"sixfour/internal/version":      {},

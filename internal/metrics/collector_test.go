@@ -59,6 +59,7 @@ func TestExposition(t *testing.T) {
 		"start_timestamp_seconds": 1700000000.5,
 		"log_lines_lost_total":    19, "log_lines_limited_total": 20,
 		"drops_total direction=in reason=foreign_source": 18,
+		"reloads_total result=success":                   21, "reloads_total result=failure": 22, "reload_timestamp_seconds": 1700000000.5, "reload_success": 0,
 
 		"tunnel_info mode=4in6in4 tunnel=six0": 1, "tunnel_ready tunnel=six0": 1, "tunnel_mtu_bytes tunnel=six0": 1440,
 		"repairs_total tunnel=six0 what=route":     17,

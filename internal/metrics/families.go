@@ -96,6 +96,9 @@ var (
 	tunnelMTU = gauge("tunnel_mtu_bytes", "MTU of the tunnel's interface; absent while it cannot carry packets.", labelTunnel)
 	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket or name.", labelTunnel, labelWhat)
 
+	reloads    = counter("reloads_total", "Configurations that were to be run instead of another; result: success or failure.", labelResult)
+	reloadedAt = gauge("reload_timestamp_seconds", "When the last of them was; 0: never.")
+	reloadedOK = gauge("reload_success", "Whether the last of them runs; 1 if there was none.")
 	build      = gauge("build_info", "What build this is; always 1.", "version", "commit", "goversion")
 	started    = gauge("start_timestamp_seconds", "When the daemon started.")
 	logLost    = counter("log_lines_lost_total", "Log lines that nobody took: a full disk, a reader that went away or was too slow.")

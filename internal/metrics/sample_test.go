@@ -68,7 +68,7 @@ func busy() *still {
 	lost := engine.TunnelStatus{Name: odd, Mode: "gre"}
 	lost.State = engine.State{Phase: engine.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
 	return &still{status: engine.Status{
-		Version: "1", Started: at,
+		Version: "1", Started: at, Reloads: engine.Reloads{Succeeded: 21, Failed: 22, Last: at, Error: "no"},
 		Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
 		Stray:   traffic(0, map[string]uint64{"foreign_source": 18}),
 	}}
