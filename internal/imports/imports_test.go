@@ -32,6 +32,7 @@ var rules = map[string][]string{
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
 	"sixfour/internal/rig":          {},
+	"sixfour/internal/systemd":      {},
 	"sixfour/internal/vectors":      {},
 	"sixfour/internal/version":      {},
 	"sixfour/internal/interop":      {"sixfour/internal/rig"},
