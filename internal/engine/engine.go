@@ -48,7 +48,6 @@ type Engine struct {
 	// peers and configurations. The control loop alone changes them, and so reads
 	// them without.
 	mu       sync.RWMutex
-	cfg      *config.Config
 	tunnels  []*tunnel
 	reloaded Reloads
 
@@ -73,7 +72,6 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		lost:     make(chan struct{}, 1),
 		reloads:  make(chan *reload),
 		ended:    make(chan struct{}),
-		cfg:      cfg,
 		watched:  make(map[watched]context.CancelFunc),
 		names:    make(chan resolution),
 		learnt:   make(chan *tunnel),

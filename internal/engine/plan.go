@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-
-	"sixfour/internal/config"
 )
 
 // Plan is what a reload changes. Tunnels are told apart by their names, so that one
@@ -17,8 +15,8 @@ type Plan struct {
 	Changed   []Change `json:"changed"`
 	Unchanged []string `json:"unchanged"`
 	// Tables of the file other than those of tunnels that differ, and are used from
-	// now on, or only after a restart. Reload, which knows only tunnels, puts all of
-	// them into the latter: the caller moves those that it uses.
+	// now on, or only after a restart. Engine.Reload, which knows only tunnels, leaves
+	// them to the daemon.
 	Settings []string `json:"settings,omitempty"`
 	Restart  []string `json:"restart,omitempty"`
 }
@@ -35,8 +33,8 @@ type Change struct {
 	PeersChanged int      `json:"peers_changed,omitempty"`
 }
 
-func newPlan(old, next *config.Config) Plan {
-	return Plan{Added: []string{}, Removed: []string{}, Changed: []Change{}, Unchanged: []string{}, Restart: old.Sections(next)}
+func newPlan() Plan {
+	return Plan{Added: []string{}, Removed: []string{}, Changed: []Change{}, Unchanged: []string{}}
 }
 
 // String is the plan in numbers.

@@ -101,7 +101,7 @@ func (r *reload) run() {
 
 // prepare makes what is new, and touches nothing that is there.
 func (r *reload) prepare() (err error) {
-	r.plan = newPlan(r.e.cfg, r.cfg)
+	r.plan = newPlan()
 	old := make(map[string]*tunnel, len(r.before))
 	taken := make(map[int]bool)
 	for _, t := range r.before {
@@ -377,9 +377,6 @@ func (r *reload) undo() (err error) {
 // finish takes away what is no longer needed.
 func (r *reload) finish() {
 	e := r.e
-	e.mu.Lock()
-	e.cfg = r.cfg
-	e.mu.Unlock()
 	for _, t := range r.added {
 		e.begin(t)
 	}

@@ -33,6 +33,7 @@ var rules = map[string][]string{
 	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
 	"sixfour/internal/rig":          {},
+	"sixfour/internal/systemd":      {},
 	"sixfour/internal/vectors":      {},
 	"sixfour/internal/version":      {},
 	"sixfour/internal/interop":      {"sixfour/internal/rig"},
