@@ -17,11 +17,12 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
-	"sixfour/internal/usage"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
+	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
 
@@ -34,7 +35,7 @@ const (
 
 type flags struct {
 	config, logLevel, logFormat string
-	check                       bool
+	check, clean                bool
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -43,6 +44,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f, code, done := parseFlags(args, stdout, stderr)
 	if done {
 		return code
+	}
+	if f.clean {
+		if err := gateway.Clean(); err != nil {
+			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
+			return exitFailure
+		}
+		return exitOK
 	}
 	cfg, err := load(f)
 	if err != nil {
@@ -76,6 +84,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.StringVar(&f.logLevel, "log-level", "", "")
 	fs.StringVar(&f.logFormat, "log-format", "", "")
 	fs.BoolVar(&f.check, "check", false, "")
+	fs.BoolVar(&f.clean, "clean", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
 	switch {
