@@ -155,7 +155,7 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng.Status)
+	ctl, err := control.Listen(cfg.Control.Socket, eng, log)
 	switch {
 	case err == nil:
 		defer ctl.Close()

@@ -4,6 +4,7 @@ package icmp
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"sixfour/encap/header"
 )
@@ -43,6 +44,8 @@ const (
 	redirect6     = 137 // RFC 4861
 	prohibited6   = 1   // code of type 1
 	address6      = 3   // code of type 1
+	port6         = 4   // code of type 1
+	nextHeader6   = 1   // code of type 4
 )
 
 // HeaderLen is the length of every error's header: type, code, checksum, and 4
@@ -172,6 +175,48 @@ func (e Error) meaning6() Meaning {
 		}
 	}
 	return Nothing
+}
+
+// String is the error in words.
+func (e Error) String() string {
+	if e.Version == 6 {
+		switch {
+		case e.Type == Unreachable6 && e.Code == prohibited6:
+			return "administratively prohibited"
+		case e.Type == Unreachable6 && e.Code == 0:
+			return "no route"
+		case e.Type == Unreachable6 && e.Code == port6:
+			return "port unreachable"
+		case e.Type == Unreachable6:
+			return "address unreachable"
+		case e.Type == TimeExceeded6:
+			return "hop limit exceeded"
+		case e.Type == TooBig6:
+			return fmt.Sprintf("packet too big, MTU %d", e.Arg)
+		case e.Type == Parameter6 && e.Code == nextHeader6:
+			return "next header unknown"
+		}
+		return fmt.Sprintf("ICMPv6 type %d code %d", e.Type, e.Code)
+	}
+	switch {
+	case e.Type == Unreachable4 && e.Code == FragNeeded:
+		return fmt.Sprintf("fragmentation needed, MTU %d", e.Arg)
+	case e.Type == Unreachable4 && e.Code == port:
+		return "port unreachable"
+	case e.Type == Unreachable4 && e.Code == protocol:
+		return "protocol unreachable"
+	case e.Type == TimeExceeded4 && e.Code == 0:
+		return "TTL exceeded"
+	}
+	switch e.Meaning() {
+	case NoNetwork:
+		return "network unreachable"
+	case Unreachable:
+		return "host unreachable"
+	case Prohibited:
+		return "administratively prohibited"
+	}
+	return fmt.Sprintf("ICMP type %d code %d", e.Type, e.Code)
 }
 
 // Type and code that an inner sender of the IP version is told; only for those

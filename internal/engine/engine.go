@@ -16,6 +16,7 @@ import (
 
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/version"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 )
@@ -36,6 +37,8 @@ type Engine struct {
 	ports   map[int]*port // by the device
 	shards  int           // receivers at each local address
 	shield  shield        // against the kernel's own answers
+	events  events
+	started time.Time
 	wg      sync.WaitGroup
 	ctx     context.Context // ends with Run
 
@@ -64,6 +67,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
 		prober:   newProber(),
+		started:  time.Now(),
 	}
 	e.table.Store(new(table))
 	for i, t := range cfg.Tunnels {
@@ -75,7 +79,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		tun.tooLong = e.tooLong
+		tun.tooLong, tun.events = e.tooLong, &e.events
 		e.tunnels = append(e.tunnels, tun)
 		e.shards = max(e.shards, n)
 	}
@@ -302,7 +306,7 @@ func (e *Engine) open(ctx context.Context, t *tunnel) error {
 	}
 	for _, p := range t.peers {
 		if path := p.path.Load(); path != nil {
-			p.setUp(path)
+			p.setPath(path)
 		}
 	}
 	return nil
@@ -322,6 +326,7 @@ func (e *Engine) interfaceLost(t *tunnel) {
 	t.close()
 	t.reopen = time.Now().Add(retry)
 	for _, p := range t.peers {
+		p.note("interface " + t.cfg.Name + " was deleted")
 		p.setState(Waiting, "its interface, which was deleted")
 	}
 	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and restart")
@@ -335,6 +340,7 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 		return
 	}
 	t.log.Info("interface is back")
+	t.repaired(repairInterface, "interface "+t.cfg.Name+", which was deleted, was made again")
 	t.learn()
 }
 
@@ -370,7 +376,7 @@ func (e *Engine) close() {
 
 // Status is what every tunnel is doing now. Any goroutine may call it.
 func (e *Engine) Status() Status {
-	s := Status{Stray: e.stray.traffic()}
+	s := Status{Version: version.String(), Started: e.started, Stray: e.stray.traffic()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

@@ -89,7 +89,7 @@ func (o *outerErrors) hear(b []byte) {
 		_, ours := path.stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
-		e.peer.hear(err)
+		e.peer.hear(source(pkt), err)
 	} else if about != nil {
 		about.heard.ignored.Add(1)
 	}
@@ -100,9 +100,17 @@ func (o *outerErrors) hear(b []byte) {
 // packet cut into dozens. DF is clear then, so that routers cut what they must.
 const leastByICMP = 552
 
-// hear takes an ICMP error about a packet between the ends of the peer, or of its
+// source is a packet's.
+func source(pkt []byte) netip.Addr {
+	if header.Version(pkt) == 6 {
+		return header.IPv6(pkt).Src()
+	}
+	return header.IPv4(pkt).Src()
+}
+
+// hear takes an ICMP error, from somebody on the way, about a packet between the ends of the peer, or of its
 // IPv6 layer, and reports whether it is about one that we sent.
-func (p *peer) hear(err icmp.Error) bool {
+func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	path := p.path.Load()
 	if path == nil {
 		return false
@@ -122,6 +130,7 @@ func (p *peer) hear(err icmp.Error) bool {
 		}
 		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q)
 	default:
+		p.noteICMP(from, err)
 		p.isDoubtful()
 		switch {
 		case q.Inner == nil:

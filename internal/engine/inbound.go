@@ -319,7 +319,7 @@ func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 	ours := e.peer.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
-		ours = ok && e.peer.hear(err)
+		ours = ok && e.peer.hear(source(inner), err)
 	}
 	if ours {
 		e.peer.in.carried(1, len(inner))

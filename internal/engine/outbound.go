@@ -219,6 +219,7 @@ func (o *outbound) send() {
 			}
 		} else if err != nil {
 			o.tellTooLong(o.peers[done], o.batch[done].Head, err)
+			o.peers[done].noteSend(err)
 			o.drops.countN(&o.peers[done].out, sendReason(err), 1, o.batch[done].Head, err)
 			done++
 		}

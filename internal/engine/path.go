@@ -32,7 +32,7 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 			p.t.setMTU()
 		}
 		if p.t.link != nil { // or when there is an interface
-			p.setUp(path)
+			p.setPath(path)
 		}
 	}
 	// What arrives before there is an interface stays with the kernel.

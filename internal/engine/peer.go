@@ -54,8 +54,12 @@ type peer struct {
 	lesson     lesson  // what was learnt of the path last
 	odd, wraps uint64  // of the record, when they were logged
 
-	mu    sync.Mutex
-	state State
+	refused atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since 1970
+
+	mu      sync.Mutex
+	state   State
+	trouble Trouble
+	outage  Outage
 }
 
 // path is how packets reach a peer. It is immutable: a change replaces it.

@@ -1,16 +1,11 @@
 package engine
 
-import (
-	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
-	"sixfour/encap"
-)
+import "time"
 
 // Status is what the daemon is doing.
 type Status struct {
+	Version string         `json:"version"`
+	Started time.Time      `json:"started"`
 	Tunnels []TunnelStatus `json:"tunnels"`
 	// Stray are packets that arrived at an outer address and belong to no
 	// tunnel there.
@@ -26,6 +21,9 @@ type TunnelStatus struct {
 	Interface string       `json:"interface"`
 	Namespace string       `json:"netns,omitempty"`
 	Peers     []PeerStatus `json:"peers,omitempty"`
+	// Repairs counts what was put right without anybody's help, by what it was:
+	// interface, address, route, socket or name; only those that happened.
+	Repairs map[string]uint64 `json:"repairs,omitempty"`
 }
 
 // PeerStatus is what goes between us and one peer.
@@ -39,6 +37,34 @@ type PeerStatus struct {
 	Probes   Probes  `json:"probes"`
 	OddECN   uint64  `json:"ecn_odd"`    // packets with ECN fields that no sound path makes (RFC 6040 4.2)
 	IDWraps  uint64  `json:"ipid_wraps"` // IPv4 identifications came round too soon (RFC 6864 4.3)
+
+	Liveness  Liveness `json:"liveness"`
+	LastError *Trouble `json:"last_error,omitempty"` // the last thing that went wrong
+	LastDown  *Outage  `json:"last_down,omitempty"`  // the last time that the peer could not be reached
+}
+
+// Liveness is what is known of whether a peer lives, and how well it is reached. Of
+// a hub's tunnel Sent and Lost are those of all peers, and Heard the latest.
+type Liveness struct {
+	Sent   uint64    `json:"sent"`           // probes
+	Lost   uint64    `json:"lost"`           // those not answered in time
+	Missed int       `json:"missed"`         // of them, in a row, until now
+	RTT    float64   `json:"rtt_seconds"`    // smoothed (RFC 6298); 0: not known
+	Loss   float64   `json:"loss"`           // 0 to 1, of the last 20 probes
+	Heard  time.Time `json:"heard,omitzero"` // when it was last known that a packet had come from the peer
+}
+
+// Trouble is something that went wrong.
+type Trouble struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"`
+}
+
+// Outage is a time during which a peer could not be reached.
+type Outage struct {
+	From  time.Time `json:"from"`
+	Until time.Time `json:"until"` // zero: it still cannot
+	Why   string    `json:"why"`
 }
 
 // ICMP counts errors.
@@ -71,16 +97,6 @@ type State struct {
 	TunnelMTU int    `json:"mtu,omitempty"`
 }
 
-// Phase is a tunnel's state in one word.
-type Phase string
-
-// A tunnel starts, waits for what it lacks, and is up when it can carry.
-const (
-	Starting Phase = "starting"
-	Waiting  Phase = "waiting"
-	Up       Phase = "up"
-)
-
 func (t *tunnel) status() TunnelStatus {
 	s := TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
 	s.In, s.Out = t.in.traffic(), t.out.traffic()
@@ -90,13 +106,17 @@ func (t *tunnel) status() TunnelStatus {
 			s.Peers = append(s.Peers, one)
 		}
 		s.merge(one)
+		if t.only != nil {
+			s.Liveness, s.LastError, s.LastDown = one.Liveness, one.LastError, one.LastDown
+		}
 	}
 	s.ICMP.Sent, s.ICMP.Limited = t.reply.sent.Load(), t.reply.limited.Load()
+	s.Repairs = t.repairs.counts()
 	return s
 }
 
 // merge adds a peer's status to that of its tunnel, whose state is that of the
-// first peer that is up. Of many, no addresses are the tunnel's.
+// first of the peers that are best off. Of many, no addresses are the tunnel's.
 func (s *TunnelStatus) merge(p PeerStatus) {
 	s.In.merge(p.In)
 	s.Out.merge(p.Out)
@@ -107,7 +127,12 @@ func (s *TunnelStatus) merge(p PeerStatus) {
 	s.Probes.Answered += p.Probes.Answered
 	s.OddECN += p.OddECN
 	s.IDWraps += p.IDWraps
-	if s.State.Phase == Up || s.State.Phase != "" && p.State.Phase != Up {
+	s.Liveness.Sent += p.Liveness.Sent
+	s.Liveness.Lost += p.Liveness.Lost
+	if p.Liveness.Heard.After(s.Liveness.Heard) {
+		s.Liveness.Heard = p.Liveness.Heard
+	}
+	if s.State.Phase != "" && p.State.Phase.rank() <= s.State.Phase.rank() {
 		return
 	}
 	s.State = p.State
@@ -130,86 +155,16 @@ func (p *peer) status() PeerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State = p.state
-	if s.State.Phase == Up {
+	if s.State.Phase.Carries() {
 		s.State.TunnelMTU = int(p.t.mtu.Load())
 	}
+	if p.trouble.What != "" {
+		t := p.trouble
+		s.LastError = &t
+	}
+	if p.outage.Why != "" {
+		o := p.outage
+		s.LastDown = &o
+	}
 	return s
-}
-
-// setState notes a phase without a path, and logs it if it is news.
-func (p *peer) setState(phase Phase, detail string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state.Phase == phase && p.state.Detail == detail {
-		return
-	}
-	p.state = State{Phase: phase, Since: time.Now(), Detail: detail}
-	if phase == Waiting {
-		p.log().Log(p.t.waitingLevel(), "waiting", zap.String("for", detail))
-	}
-}
-
-// waitingLogs is how many of a hub's peers are told of that begin to wait at the same
-// time: when the uplink goes, there may be thousands.
-const waitingLogs = 10
-
-// waitingLevel is how important it is that another peer waits.
-func (t *tunnel) waitingLevel() zapcore.Level {
-	t.waiting++
-	if t.waiting > waitingLogs {
-		return zap.DebugLevel
-	}
-	return zap.WarnLevel
-}
-
-// setUp notes the path that is in use, and logs it.
-func (p *peer) setUp(path *path) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	since, before := time.Now(), p.state
-	if before.Phase == Up {
-		since = before.Since
-	}
-	p.state = State{
-		Phase: Up, Since: since,
-		IO: string(path.io()), PathMTU: int(path.mtu), PathMTUBy: string(path.by),
-	}
-	p.state.setEnds(path.layers)
-	if was := before; was.Phase == Up {
-		was.PathMTU, was.PathMTUBy = p.state.PathMTU, p.state.PathMTUBy
-		if was == p.state { // nothing else is new
-			if before == p.state {
-				return
-			}
-			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(path.mtu)), zap.String("by", string(path.by)), zap.Int("before", before.PathMTU))
-			return
-		}
-	}
-	p.log().Log(p.t.level(), "up", zap.String("local", p.state.Local), zap.String("remote", p.state.Remote), zap.String("io", p.state.IO),
-		zap.Int("path_mtu", int(path.mtu)), zap.String("path_mtu_by", string(path.by)), zap.Int64("mtu", p.t.mtu.Load()))
-}
-
-// level is that of what each peer's life has anyhow: of a hub there may be
-// thousands.
-func (t *tunnel) level() zapcore.Level {
-	if t.only == nil {
-		return zap.DebugLevel
-	}
-	return zap.InfoLevel
-}
-
-// setEnds notes the addresses of the outermost layer, and of the innermost one over
-// IPv6 inside it.
-func (s *State) setEnds(layers []encap.Layer) {
-	outer := layers[len(layers)-1]
-	s.Local, s.Remote = outer.Local.String(), "any"
-	if outer.Resolver == nil {
-		s.Remote = outer.Remote.String()
-	}
-	for _, l := range layers[:len(layers)-1] {
-		if l.Kind.Over() == 6 {
-			s.Local6, s.Remote6 = l.Local.String(), l.Remote.String()
-			return
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
@@ -41,6 +42,9 @@ type tunnel struct {
 	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply     *replier
 	prober    *prober
+	events    *events // nil: nobody is told
+	repairs   repairCounts
+	troubles  *rate.Limiter  // of events about them
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
@@ -62,6 +66,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 	t := &tunnel{
 		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
 		prober: p, sockets: make(map[netip.Addr]sockets),
+		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce),
 	}
 	t.reply = newReplier(t)
 	var list []resolve.Peer[*peer]

@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"sixfour/internal/config"
+)
+
+// A reader gets the last hundred events and those that follow; one that is slower
+// than they come is told how many it has missed, and nobody waits for it.
+func TestEvents(t *testing.T) {
+	e := new(Engine)
+	for i := range 300 {
+		e.events.add(Event{Kind: EventState, Text: fmt.Sprint(i)})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	read := e.Events(ctx)
+	for i := 200; i < 300; i++ {
+		if ev := <-read; ev.Text != fmt.Sprint(i) {
+			t.Fatalf("%q, want %d", ev.Text, i)
+		}
+	}
+	e.events.add(Event{Text: "then"})
+	if ev := <-read; ev.Text != "then" {
+		t.Fatalf("%q", ev.Text)
+	}
+	for i := range 5000 { // one of them may be on its way already
+		e.events.add(Event{Text: fmt.Sprint(i)})
+	}
+	n, missed := 0, 0
+	for n+missed < 5000 {
+		ev := <-read
+		if ev.Kind == EventLost {
+			var k int
+			fmt.Sscan(ev.Text, &k)
+			missed += k
+			continue
+		}
+		if ev.Text != fmt.Sprint(n+missed) {
+			t.Fatalf("%q after %d and %d missed", ev.Text, n, missed)
+		}
+		n++
+	}
+	if missed == 0 || n < backlog {
+		t.Errorf("%d read, %d missed", n, missed)
+	}
+	cancel()
+	for range read { // until it is closed
+	}
+}
+
+func TestFindPeer(t *testing.T) {
+	hub := func(name string, peers ...string) *tunnel {
+		h := &tunnel{cfg: config.Tunnel{Name: name}}
+		for _, p := range peers {
+			h.peers = append(h.peers, newPeer(h, &config.Peer{Name: p}))
+		}
+		return h
+	}
+	one := &tunnel{cfg: config.Tunnel{Name: "six0"}}
+	one.only = newPeer(one, &config.Peer{})
+	one.peers = []*peer{one.only}
+	e := &Engine{tunnels: []*tunnel{one, hub("hub0", "b", "c"), hub("hub1", "c", "six0"), hub("hub2", "d")}}
+	for _, c := range []struct{ name, found, wrong string }{
+		{name: "six0", found: "six0"},
+		{name: "hub1/six0", found: "hub1/six0"},
+		{name: "b", found: "hub0/b"},
+		{name: "hub0/c", found: "hub0/c"},
+		{name: "c", wrong: "any of 2 peers: say hub0/c, hub1/c"},
+		{name: "hub0", wrong: "any of 2 peers: say hub0/b, hub0/c"},
+		{name: "hub2", found: "hub2/d"},
+		{name: "six1", wrong: `no peer "six1": there is six0, hub0/b, hub0/c, hub1/c, hub1/six0, hub2/d`},
+		{name: "", wrong: "no peer"},
+	} {
+		p, err := e.find(c.name)
+		switch {
+		case c.wrong != "":
+			if err == nil || !strings.Contains(err.Error(), c.wrong) {
+				t.Errorf("%q: %v, want %q", c.name, err, c.wrong)
+			}
+		case err != nil || p.name() != c.found:
+			t.Errorf("%q: %v", c.name, err)
+		}
+	}
+}
