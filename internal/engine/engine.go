@@ -38,9 +38,11 @@ type Engine struct {
 	shards  int           // receivers at each local address
 	shield  shield        // against the kernel's own answers
 	events  events
-	started time.Time
-	wg      sync.WaitGroup
-	ctx     context.Context // ends with Run
+
+	captures capturing
+	started  time.Time
+	wg       sync.WaitGroup
+	ctx      context.Context // ends with Run
 
 	table    atomic.Pointer[table]
 	stale    bool                    // the table is
@@ -79,7 +81,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		tun.tooLong, tun.events = e.tooLong, &e.events
+		tun.tooLong, tun.events, tun.capturing = e.tooLong, &e.events, &e.captures
 		e.tunnels = append(e.tunnels, tun)
 		e.shards = max(e.shards, n)
 	}
@@ -346,6 +348,7 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
+	e.captures.close(errDaemonEnds)
 	// The kernel takes long to remove an interface, but not longer to remove many.
 	var all sync.WaitGroup
 	for _, t := range e.tunnels {
