@@ -15,6 +15,7 @@ import (
 type Config struct {
 	Log     Log
 	Control Control
+	Gateway Gateway
 	Tunnels []Tunnel // in the file's order, at least one
 }
 
@@ -45,7 +46,7 @@ type Tunnel struct {
 	Options    encap.Options
 	NoMSSClamp bool // mss_clamp = false
 	Strict     bool // martians = "strict"
-	FwMark     uint32
+	FwMark     uint32 // GatewayMark if the file has none and there is a default route
 	Queues     int  // of the interface; 0: as many as there are processors, within reason
 	NoOffload  bool // offload = "off"
 	IO         IO
