@@ -157,7 +157,7 @@ func serve(cfg *config.Config, log *logging.Log) error {
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng, log)
+	ctl, err := control.Listen(cfg.Control.Socket, eng, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
