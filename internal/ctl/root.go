@@ -20,6 +20,8 @@ import (
 var commands = []func() *cobra.Command{
 	statusCommand,
 	watchCommand,
+	captureCommand,
+	decodeCommand,
 	demoCommand,
 	addressCommand,
 }

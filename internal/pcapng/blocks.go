@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
 // Block is a part of a pcapng file, as it stands there.
@@ -117,13 +118,43 @@ func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
 	return nil
 }
 
+// Marks reads a packet without its time, the units of which the interface says.
+func (b *Block) Marks() (p Packet, err error) {
+	body := b.body()
+	if b.Type != BlockPacket || len(body) < packetHead {
+		return p, b.fail("no packet of %d bytes", len(b.Raw))
+	}
+	captured := int64(b.order.Uint32(body[12:]))
+	padded := (captured + 3) &^ 3
+	if padded > int64(len(body)-packetHead) {
+		return p, b.fail("%d bytes of a packet", captured)
+	}
+	p.Interface, p.Length = int(min(b.order.Uint32(body), math.MaxInt32)), int(min(b.order.Uint32(body[16:]), math.MaxInt32))
+	p.Data = body[packetHead : packetHead+captured]
+	return p, b.options(body[packetHead+padded:], func(code uint16, v []byte) {
+		switch {
+		case code == optComment:
+			p.Comments = append(p.Comments, string(v))
+		case code == optFlags && len(v) == 4:
+			p.Direction = Direction(b.order.Uint32(v) & 3)
+		case code == optDropped && len(v) == 8:
+			p.Dropped = b.order.Uint64(v)
+		case code == optID && len(v) == 8:
+			p.ID = b.order.Uint64(v)
+		}
+	})
+}
+
+// packetHead is the length of what stands in a block before the packet.
+const packetHead = 20
+
 // Statistics reads a block of statistics.
 func (b *Block) Statistics() (s Statistics, err error) {
 	body := b.body()
 	if b.Type != BlockStatistics || len(body) < 12 {
 		return s, b.fail("no statistics of %d bytes", len(b.Raw))
 	}
-	s.Interface = int(b.order.Uint32(body))
+	s.Interface = int(min(b.order.Uint32(body), math.MaxInt32))
 	return s, b.options(body[12:], func(code uint16, v []byte) {
 		switch {
 		case code == optComment:

@@ -104,34 +104,16 @@ func (b *Block) iface() (i Interface, err error) {
 	})
 }
 
-func (r *Reader) packet(b *Block, p *Packet) error {
-	body := b.body()
-	if len(body) < 20 {
-		return b.fail("a packet of %d bytes", len(body))
+func (r *Reader) packet(b *Block, p *Packet) (err error) {
+	if *p, err = b.Marks(); err != nil {
+		return err
 	}
-	n := b.order.Uint32(body)
-	if int64(n) >= int64(len(r.interfaces)) {
-		return b.fail("interface %d, of which nothing was said", n)
+	if p.Interface >= len(r.interfaces) {
+		return b.fail("interface %d, of which nothing was said", p.Interface)
 	}
-	captured := int64(b.order.Uint32(body[12:]))
-	if padded := (captured + 3) &^ 3; padded > int64(len(body)-20) {
-		return b.fail("%d bytes of a packet", captured)
-	}
-	p.Interface, p.Length = int(n), int(min(b.order.Uint32(body[16:]), math.MaxInt32))
-	p.Time = r.interfaces[n].time(uint64(b.order.Uint32(body[4:]))<<32 | uint64(b.order.Uint32(body[8:])))
-	p.Data = body[20 : 20+captured]
-	return b.options(body[20+(captured+3)&^3:], func(code uint16, v []byte) {
-		switch {
-		case code == optComment:
-			p.Comments = append(p.Comments, string(v))
-		case code == optFlags && len(v) == 4:
-			p.Direction = Direction(b.order.Uint32(v) & 3)
-		case code == optDropped && len(v) == 8:
-			p.Dropped = b.order.Uint64(v)
-		case code == optID && len(v) == 8:
-			p.ID = b.order.Uint64(v)
-		}
-	})
+	units := b.body()[4:]
+	p.Time = r.interfaces[p.Interface].time(uint64(b.order.Uint32(units))<<32 | uint64(b.order.Uint32(units[4:])))
+	return nil
 }
 
 // simple reads a packet of which only the length is said.
