@@ -72,9 +72,9 @@ type reload struct {
 
 	before, after []*tunnel
 	gateway       config.Gateway // that there was before
-	changes       []*revision // of those in both
-	added         []*tunnel   // those that replace another one, too
-	removed       []*tunnel   // those that are replaced, too
+	changes       []*revision    // of those in both
+	added         []*tunnel      // those that replace another one, too
+	removed       []*tunnel      // those that are replaced, too
 
 	opened, closed []*tunnel // interfaces that were made, and that were removed
 	left, assumed  bool      // the others gave up what they shall not have; configurations were changed
