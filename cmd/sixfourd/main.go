@@ -74,6 +74,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sixfourd: %v\n", err)
 		return exitMisuse
 	}
+	defer log.Close()
 	if f.check {
 		if problems := unresolved(cfg); len(problems) > 0 {
 			fmt.Fprintln(stderr, problems)
@@ -82,7 +83,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	if err := serve(cfg, f.config, log); err != nil {
-		log.Error(err.Error())
+		log.Last(err)
 		return exitFailure
 	}
 	return exitOK
@@ -140,10 +141,11 @@ func load(path string) (*config.Config, error) {
 }
 
 // serve runs the tunnels of the configuration in file until a signal ends it.
-func serve(cfg *config.Config, file string, log *zap.Logger) error {
+func serve(cfg *config.Config, file string, log *logging.Log) error {
 	if err := privilege.Check(); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -155,11 +157,11 @@ func serve(cfg *config.Config, file string, log *zap.Logger) error {
 		}
 	}()
 
-	eng, err := engine.New(cfg, log)
+	eng, err := engine.New(cfg, log.Logger)
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng, log)
+	ctl, err := control.Listen(cfg.Control.Socket, eng, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -168,16 +170,16 @@ func serve(cfg *config.Config, file string, log *zap.Logger) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
-	if _, err := restrict(cfg, file, eng, log); err != nil {
+	if _, err := restrict(cfg, file, eng, log.Logger); err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")
-		notify(log, daemon.SdNotifyStopping)
+		notify(log.Logger, daemon.SdNotifyStopping)
 	})()
 	return eng.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
-		notify(log, daemon.SdNotifyReady)
+		notify(log.Logger, daemon.SdNotifyReady)
 	})
 }
 

@@ -16,6 +16,7 @@ func documented() map[string][]string {
 		"[log]":      rowNames(logKeys),
 		"[control]":  rowNames(controlKeys),
 		"[security]": rowNames(securityKeys),
+		tableGateway: rowNames(gatewayKeys),
 		tableTunnel:  tunnel,
 		tablePeer:    rowNames(peerKeys),
 	}

@@ -23,6 +23,9 @@ import (
 // goroutines at the same time, and return soon after their context has ended.
 type Daemon interface {
 	Status() engine.Status
+	// Events are some that were, and those that come until ctx ends; then the
+	// channel is closed.
+	Events(ctx context.Context) <-chan engine.Event
 }
 
 // What the server bears at most. All of it is per daemon.

@@ -1,7 +1,9 @@
 package control_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,6 +21,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fake is a daemon that says what a test wants.
 type fake struct{}
+
+func (fake) Events(ctx context.Context) <-chan engine.Event {
+	c := make(chan engine.Event)
+	go func() {
+		defer close(c)
+		for i := range 3 {
+			c <- engine.Event{Kind: engine.EventState, Tunnel: "six0", Text: fmt.Sprint(i)}
+		}
+		<-ctx.Done()
+	}()
+	return c
+}
 
 func (fake) Status() engine.Status {
 	return engine.Status{Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
