@@ -35,6 +35,7 @@ var rules = map[string][]string{
 	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
+	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/vectors":      {},
 	"sixfour/internal/exit":         {},
