@@ -32,6 +32,7 @@ var fileKeys = []key[*Config]{
 		}
 	}},
 	{"tunnel", readTunnels},
+	{"gateway", readGateway},
 }
 
 var logKeys = []key[*Log]{

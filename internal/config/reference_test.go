@@ -15,6 +15,7 @@ func documented() map[string][]string {
 	return map[string][]string{
 		"[log]":      rowNames(logKeys),
 		"[control]":  rowNames(controlKeys),
+		tableGateway: rowNames(gatewayKeys),
 		"[metrics]":  rowNames(metricsKeys),
 		"[security]": rowNames(securityKeys),
 		tableTunnel:  tunnel,

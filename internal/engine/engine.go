@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,25 +25,27 @@ import (
 // Engine runs the tunnels of one configuration. One goroutine, in Run, decides
 // everything that changes; the data goroutines read what it publishes.
 type Engine struct {
-	log     *zap.Logger
-	router  *netcfg.Router
-	notify  chan struct{}   // something around us changed
-	lost    chan struct{}   // an interface is gone: its tunnel knows
-	reloads chan *reload    // configurations to be run instead
-	ended   chan struct{}   // closed when Run has
-	names   chan resolution // a name has other addresses
-	learnt  chan *tunnel    // its neighbours have told something for its interface
-	tooLong chan tooLong    // a destination that is narrower than others
-	looking chan struct{}   // names that are being looked up
-	prober  *prober
-	ports   map[int]*port // by the device
-	shards  int           // receivers at each local address
-	shield  shield        // against the kernel's own answers
-	events  events
-	pulse   chan struct{} // somebody wants to know whether the control loop lives
-	started time.Time
-	wg      sync.WaitGroup
-	ctx     context.Context // ends with Run
+	log      *zap.Logger
+	router   *netcfg.Router
+	notify   chan struct{}   // something around us changed
+	lost     chan struct{}   // an interface is gone: its tunnel knows
+	reloads  chan *reload    // configurations to be run instead
+	ended    chan struct{}   // closed when Run has
+	names    chan resolution // a name has other addresses
+	learnt   chan *tunnel    // its neighbours have told something for its interface
+	tooLong  chan tooLong    // a destination that is narrower than others
+	looking  chan struct{}   // names that are being looked up
+	resolver *net.Resolver
+	prober   *prober
+	ports    map[int]*port // by the device
+	shards   int           // receivers at each local address
+	shield   shield        // against the kernel's own answers
+	gate     gate          // what [gateway] says
+	events   events
+	pulse    chan struct{} // somebody wants to know whether the control loop lives
+	started  time.Time
+	wg       sync.WaitGroup
+	ctx      context.Context // ends with Run
 
 	// mu guards what a reload changes: the list of the tunnels, and their lists of
 	// peers and configurations. The control loop alone changes them, and so reads
@@ -84,6 +87,8 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.gate.cfg = cfg.Gateway
+	e.resolver = e.newResolver()
 	e.table.Store(new(table))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
@@ -139,6 +144,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	e.cleanGateway()
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
 	// The paths first: the interfaces then come up with the right MTU, and their
@@ -257,6 +263,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	}
 	e.closePorts()
 	e.shieldUs()
+	complete = e.syncGateway() && complete
 	return complete && !e.stale, nil
 }
 
@@ -341,6 +348,7 @@ func (e *Engine) reopen(t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
+	e.closeGateway()
 	shutAll(e.tunnels)
 	e.closePorts()
 	e.dropShield()

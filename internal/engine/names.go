@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -141,7 +140,7 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	case <-ctx.Done():
 		return nil
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
+	addrs, err := e.resolver.LookupNetIP(ctx, network, name)
 	if err != nil {
 		return nil
 	}
