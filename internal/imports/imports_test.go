@@ -2,7 +2,9 @@
 package imports
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +39,7 @@ var rules = map[string][]string{
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
+	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/systemd":      {},
 	"sixfour/internal/vectors":      {},
@@ -121,6 +124,30 @@ func TestWhatTheDaemonIsWithout(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
 		if slices.ContainsFunc(inTheDaemon, func(path string) bool { return strings.HasPrefix(dep, path) }) {
 			t.Errorf("cmd/sixfourd depends on %s", dep)
+		}
+	}
+}
+
+// The daemon starts no other program: no function that could is in it. (A library
+// that it uses has os/exec among its imports, for its own tests.)
+func TestDaemonStartsNoProgram(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "sixfourd")
+	for _, args := range [][]string{{"build", "-o", program, "./cmd/sixfourd"}, {"tool", "nm", program}} {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go %v: %v", args, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			fields := strings.Fields(line)
+			name := fields[len(fields)-1]
+			for _, bad := range []string{"os/exec.", "os.StartProcess", "syscall.forkExec", "syscall.forkAndExecInChild", "syscall.Exec"} {
+				if strings.HasPrefix(name, bad) {
+					t.Errorf("cmd/sixfourd has %s", name)
+				}
+			}
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (s *Sandbox) State() State { return s.state }
 // needs are the rights that a configuration takes beyond those that all take.
 type needs struct {
 	config    string   // the file
-	control   string   // the directory of the control socket
+	socket    string   // the control socket
 	setns     bool     // some interface lives in another namespace
 	names     []string // directories of namespaces
 	processes []string // namespaces below /proc, which only their open descriptors reach later
@@ -80,7 +80,7 @@ type needs struct {
 }
 
 func needsOf(cfg *config.Config, file string) needs {
-	n := needs{config: file, control: filepath.Dir(cfg.Control.Socket), off: cfg.Security.NoSandbox}
+	n := needs{config: file, socket: cfg.Control.Socket, off: cfg.Security.NoSandbox}
 	for _, t := range cfg.Tunnels {
 		n.xdp = n.xdp || t.IO != config.IOSocket
 		switch {
@@ -114,8 +114,8 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 		}
 	}
 	now := needsOf(cfg, s.needs.config)
-	if now.control != s.needs.control {
-		problems = append(problems, s.problem("[control] socket: the daemon may make no file in %s: restart it", now.control))
+	if now.socket != s.needs.socket {
+		problems = append(problems, s.problem("[control] socket: it is made at the start: restart the daemon"))
 	}
 	if now.off != s.needs.off {
 		problems = append(problems, s.problem("[security] sandbox: it is entered at the start, and never left: restart the daemon"))
@@ -127,8 +127,8 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 }
 
 // problem is one of the whole file.
-func (s *Sandbox) problem(format string, args ...any) config.Problem {
-	return config.Problem{File: s.needs.config, Line: 1, Column: 1, Text: fmt.Sprintf(format, args...)}
+func (s *Sandbox) problem(text string) config.Problem {
+	return config.Problem{File: s.needs.config, Line: 1, Column: 1, Text: text}
 }
 
 // lacks is what a tunnel needs and the process has no more, with the key that
