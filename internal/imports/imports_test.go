@@ -62,8 +62,9 @@ var (
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
-// gopacket is for tests, captures and decoding, never for the daemon.
-const gopacket = "github.com/google/gopacket"
+// inTheDaemon must not be: gopacket is for tests, captures and decoding; pprof
+// would show the inside of the process to whoever may ask for metrics.
+var inTheDaemon = []string{"github.com/google/gopacket", "net/http/pprof"}
 
 func goList(t *testing.T, args ...string) []string {
 	t.Helper()
@@ -119,9 +120,9 @@ func TestLibrariesStandAlone(t *testing.T) {
 	}
 }
 
-func TestDaemonWithoutGopacket(t *testing.T) {
+func TestWhatTheDaemonIsWithout(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
-		if strings.HasPrefix(dep, gopacket) {
+		if slices.ContainsFunc(inTheDaemon, func(path string) bool { return strings.HasPrefix(dep, path) }) {
 			t.Errorf("cmd/sixfourd depends on %s", dep)
 		}
 	}
