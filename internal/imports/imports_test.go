@@ -28,9 +28,13 @@ var rules = map[string][]string{
 	"sixfour/internal/address":      {"sixfour/encap/resolve"},
 	"sixfour/internal/config":       {"sixfour/encap", "sixfour/encap/resolve"},
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
-	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
-	"sixfour/internal/control":      {"sixfour/internal/engine", "sixfour/internal/version"},
-	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/pcapng":       {},
+	"sixfour/internal/pcapfilter":   {"sixfour/encap/header"},
+	"sixfour/internal/capture":      {"sixfour/encap/drop", "sixfour/internal/pcapfilter", "sixfour/internal/pcapng", "sixfour/internal/version"},
+	"sixfour/internal/decode":       {"sixfour/encap/header", "sixfour/internal/pcapng"},
+	"sixfour/internal/engine":       {"sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
+	"sixfour/internal/control":      {"sixfour/internal/capture", "sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/vectors":      {},
@@ -42,7 +46,7 @@ var rules = map[string][]string{
 	"sixfour/internal/imports":      {},
 	"sixfour/internal/e2e":          {"sixfour/internal/rig"},
 	"sixfour/internal/differential": {"sixfour/internal/rig"},
-	"sixfour/internal/demo":         {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
+	"sixfour/internal/demo":         {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
 	"sixfour/internal/interop/*":    {"sixfour/internal/rig"},
 }
 
@@ -53,7 +57,7 @@ var (
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
-// gopacket is for tests, captures and decoding, never for the daemon.
+// gopacket is for tests, and never for the programs.
 const gopacket = "github.com/google/gopacket"
 
 func goList(t *testing.T, args ...string) []string {
@@ -110,10 +114,10 @@ func TestLibrariesStandAlone(t *testing.T) {
 	}
 }
 
-func TestDaemonWithoutGopacket(t *testing.T) {
-	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
+func TestProgramsWithoutGopacket(t *testing.T) {
+	for _, dep := range goList(t, "-deps", "./cmd/...") {
 		if strings.HasPrefix(dep, gopacket) {
-			t.Errorf("cmd/sixfourd depends on %s", dep)
+			t.Errorf("a program depends on %s", dep)
 		}
 	}
 }
