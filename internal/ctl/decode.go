@@ -69,4 +69,3 @@ func (f *flushing) Read(p []byte) (int, error) {
 	}
 	return f.in.Read(p)
 }
-
