@@ -15,10 +15,11 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// echo is how a peer's probes are told from other echo requests.
+// echo is how a peer's probes are told from other echo requests. Each kind of them
+// has sequence numbers of its own.
 type echo struct {
 	id       uint16
-	cookie   [8]byte
+	cookie   [7]byte
 	probes   atomic.Uint64
 	answered atomic.Uint64
 	pieces   atomic.Uint64 // identification of the last answer in fragments, and fragmentSeen
@@ -26,9 +27,22 @@ type echo struct {
 
 func newEcho() *echo {
 	e := &echo{id: uint16(rand.Uint32())}
-	binary.BigEndian.PutUint64(e.cookie[:], rand.Uint64())
+	for i := range e.cookie {
+		e.cookie[i] = byte(rand.Uint32())
+	}
 	return e
 }
+
+// kind is what a probe is for.
+type kind byte
+
+// Probes find the path's MTU, or are asked for by an operator, or tell whether the
+// peer lives: those have further kinds, from there on, by the way in which they go.
+const (
+	kindPathMTU kind = iota
+	kindAsked
+	kindLife
+)
 
 // probeEnds are the addresses between which probes go through a tunnel: those of
 // its innermost IPv6 layer that IPv6 packets do not enter, or else the link-local
@@ -57,12 +71,13 @@ func linkLocal(a netip.Addr) netip.Addr {
 }
 
 // Layout of a probe: an ICMPv6 echo request (RFC 4443 section 4.1) whose data
-// begin with a cookie.
+// begin with a cookie and the kind.
 const (
 	echoID     = 4
 	echoSeq    = 6
 	echoCookie = 8
-	echoData   = echoCookie + 8
+	echoKind   = echoCookie + 7
+	echoData   = echoKind + 1
 )
 
 // probe sends a probe: through the tunnel, or, where nobody need answer there, to
@@ -85,7 +100,7 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	}
 	buf := make([]byte, encap.Headroom+size)
 	pkt := buf[encap.Headroom:]
-	p.echo.request(pkt, local, remote, q.Seq)
+	p.echo.request(pkt, local, remote, kindPathMTU, q.Seq)
 	if inside {
 		var r drop.Reason
 		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
@@ -97,7 +112,7 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 }
 
 // request fills a packet with an echo request.
-func (e *echo) request(pkt []byte, local, remote netip.Addr, seq uint16) {
+func (e *echo) request(pkt []byte, local, remote netip.Addr, k kind, seq uint16) {
 	var m []byte
 	var sum uint32
 	typ := byte(icmp.EchoRequest6)
@@ -123,6 +138,7 @@ func (e *echo) request(pkt []byte, local, remote netip.Addr, seq uint16) {
 	binary.BigEndian.PutUint16(m[echoID:], e.id)
 	binary.BigEndian.PutUint16(m[echoSeq:], seq)
 	copy(m[echoCookie:], e.cookie[:])
+	m[echoKind] = byte(k)
 	binary.BigEndian.PutUint16(m[2:], ^header.Sum(m, sum))
 }
 
@@ -142,7 +158,7 @@ func (e *echo) sent(inner []byte) bool {
 // proves reports whether a quoted inner packet is a probe beyond doubt: its cookie
 // is quoted, too.
 func (e *echo) proves(inner []byte) bool {
-	return e.sent(inner) && len(inner) >= header.IPv6Len+echoData && [8]byte(inner[header.IPv6Len+echoCookie:]) == e.cookie
+	return e.sent(inner) && len(inner) >= header.IPv6Len+echoData && [7]byte(inner[header.IPv6Len+echoCookie:]) == e.cookie
 }
 
 // answer takes a packet to our end, and reports whether it is, or belongs to, the
@@ -170,17 +186,26 @@ func (p *peer) answer(ip header.IPv6) bool {
 
 // isReply reports whether a message is the reply to a probe.
 func (e *echo) isReply(m []byte, typ byte) bool {
-	return len(m) >= echoData && m[0] == typ && binary.BigEndian.Uint16(m[echoID:]) == e.id && [8]byte(m[echoCookie:]) == e.cookie
+	return len(m) >= echoData && m[0] == typ && binary.BigEndian.Uint16(m[echoID:]) == e.id && [7]byte(m[echoCookie:]) == e.cookie
 }
 
-// heardAnswer tells the prober of a reply.
+// heardAnswer tells who has sent the probe of a reply.
 func (p *peer) heardAnswer(m []byte) {
+	k, seq := kind(m[echoKind]), binary.BigEndian.Uint16(m[echoSeq:])
+	switch {
+	case k == kindAsked:
+		p.asked.answer(seq)
+		return
+	case k >= kindLife:
+		p.t.keeper.answer(p, k-kindLife, seq, m)
+		return
+	}
 	if p.echo.answered.Load() >= p.echo.probes.Load() {
 		return // more than anybody was asked for
 	}
 	p.echo.answered.Add(1)
 	select {
-	case p.t.prober.answers <- answer{p, binary.BigEndian.Uint16(m[echoSeq:])}:
+	case p.t.prober.answers <- answer{p, seq}:
 	default: // so many at once nobody asked for
 	}
 }
