@@ -73,6 +73,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sixfourd: %v\n", err)
 		return exitMisuse
 	}
+	defer log.Close()
 	if f.check {
 		if problems := unresolved(cfg); len(problems) > 0 {
 			fmt.Fprintln(stderr, problems)
@@ -81,7 +82,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	if err := serve(cfg, log); err != nil {
-		log.Error(err.Error())
+		log.Last(err)
 		return exitFailure
 	}
 	return exitOK
@@ -139,7 +140,8 @@ func load(path string) (*config.Config, error) {
 }
 
 // serve runs the tunnels until a signal ends it.
-func serve(cfg *config.Config, log *zap.Logger) error {
+func serve(cfg *config.Config, log *logging.Log) error {
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -151,11 +153,11 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 		}
 	}()
 
-	eng, err := engine.New(cfg, log)
+	eng, err := engine.New(cfg, log.Logger)
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng.Status)
+	ctl, err := control.Listen(cfg.Control.Socket, eng, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -166,11 +168,11 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")
-		notify(log, daemon.SdNotifyStopping)
+		notify(log.Logger, daemon.SdNotifyStopping)
 	})()
 	return eng.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
-		notify(log, daemon.SdNotifyReady)
+		notify(log.Logger, daemon.SdNotifyReady)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Log     Log
 	Control Control
+	Gateway Gateway
 	Tunnels []Tunnel // in the file's order, at least one
 }
 
@@ -44,11 +45,11 @@ type Tunnel struct {
 	Routes     []netip.Prefix  // masked
 	MTU        encap.TunnelMTU // 0: from the path
 	Options    encap.Options
-	NoMSSClamp bool // mss_clamp = false
-	Strict     bool // martians = "strict"
-	FwMark     uint32
-	Queues     int  // of the interface; 0: as many as there are processors, within reason
-	NoOffload  bool // offload = "off"
+	NoMSSClamp bool   // mss_clamp = false
+	Strict     bool   // martians = "strict"
+	FwMark     uint32 // GatewayMark if the file has none and there is a default route
+	Queues     int    // of the interface; 0: as many as there are processors, within reason
+	NoOffload  bool   // offload = "off"
 	IO         IO
 	Netns      string // name or absolute path; "": the daemon's own
 

@@ -21,6 +21,7 @@ var fileKeys = []key[*Config]{
 		}
 	}},
 	{"tunnel", readTunnels},
+	{"gateway", readGateway},
 }
 
 var logKeys = []key[*Log]{

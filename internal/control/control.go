@@ -1,121 +1,112 @@
-// Package control is the socket by which the operator's tool speaks to a
-// running daemon: HTTP with JSON over a Unix socket that only root may open.
+// Package control is the socket by which the operator's tool speaks to a running
+// daemon: HTTP with JSON over a Unix socket, which root and the group sixfour may
+// open. docs/control.md describes what it answers.
 package control
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
+	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 
 	"sixfour/internal/engine"
 )
 
-// ErrInUse means that another daemon answers at the socket.
-var ErrInUse = errors.New("another sixfourd answers there")
+// Daemon is what can be asked at a control socket. Its methods may be called by many
+// goroutines at the same time, and return soon after their context has ended.
+type Daemon interface {
+	Status() engine.Status
+	// Events are some that were, and those that come until ctx ends; then the
+	// channel is closed.
+	Events(ctx context.Context) <-chan engine.Event
+}
+
+// What the server bears at most. All of it is per daemon.
+const (
+	maxConns   = 64       // open at the same time; more wait to be accepted
+	maxStreams = 32       // of these, answers without an end (events, capture…)
+	maxHeader  = 8 << 10  // bytes of a request's line and header
+	maxBody    = 64 << 10 // bytes of a request's body
+	maxReports = 4        // status answers made at the same time: with many peers each is megabytes
+)
+
+// How long it waits.
+const (
+	readPatience  = 5 * time.Second  // for a request to arrive
+	idlePatience  = 30 * time.Second // for another one on the same connection
+	writePatience = 10 * time.Second // for the client to take one write
+)
 
 // Server answers at a control socket.
 type Server struct {
-	http *http.Server
-	path string
+	daemon  Daemon
+	log     *zap.Logger
+	http    *http.Server
+	socket  *socket
+	cancel  context.CancelFunc // ends what is being answered
+	streams chan struct{}      // one element for each stream that is open
+	reports chan struct{}
+	served  chan struct{} // closed when no connection is accepted any more
+
+	// A request holds gate for reading, Close for writing.
+	gate   sync.RWMutex
+	closed bool
 }
 
-// Listen opens the socket, for which it makes the directory if need be. A
-// socket that a dead daemon left behind is replaced. The error is ErrInUse if
+// Listen opens the socket, for which it makes the directory if need be, and answers
+// there. A socket that a dead daemon left behind is replaced. The error is ErrInUse if
 // a living one answers there.
-func Listen(path string, status func() engine.Status) (*Server, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := removeStale(path); err != nil {
+func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
+	sock, err := listen(path, log)
+	if err != nil {
 		return nil, err
 	}
-	old := unix.Umask(0o177) // root's alone, from its first moment
-	l, err := net.Listen("unix", path)
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+	s := newServer(d, log)
+	s.socket = sock
+	ctx, cancel := context.WithCancel(context.Background())
+	s.http = &http.Server{
+		Handler:                      s,
+		ReadHeaderTimeout:            readPatience,
+		IdleTimeout:                  idlePatience,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status()) // a client that went away needs no answer
-	})
-	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: timeout, IdleTimeout: timeout}, path: path}
-	go func() { _ = s.http.Serve(l) }() // ends with ErrServerClosed
+	if s.http.ErrorLog, err = zap.NewStdLogAt(log, zap.DebugLevel); err != nil {
+		cancel()
+		sock.Close()
+		return nil, errors.Join(fmt.Errorf("control socket: %w", err), sock.remove())
+	}
+	s.cancel, s.served = cancel, make(chan struct{})
+	go func() {
+		defer close(s.served)
+		_ = s.http.Serve(netutil.LimitListener(sock, maxConns)) // ends with ErrServerClosed
+	}()
 	return s, nil
 }
 
-// removeStale makes room for a new socket where a dead daemon left its own.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("control socket: %s exists and is no socket: remove it, or name another one in [control]", path)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return fmt.Errorf("control socket %s: %w: give this one another [control] socket", path, ErrInUse)
-	} else if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("control socket: remove the stale one: %w", err)
-	}
-	return nil
+func newServer(d Daemon, log *zap.Logger) *Server {
+	return &Server{daemon: d, log: log, streams: make(chan struct{}, maxStreams), reports: make(chan struct{}, maxReports)}
 }
 
-// timeout bounds what either side waits for the other.
-const timeout = 5 * time.Second
-
-// Close removes the socket.
-func (s *Server) Close() error { return s.http.Close() }
-
-// Status asks the daemon at a socket what it is doing.
-func Status(ctx context.Context, socket string) (engine.Status, error) {
-	var s engine.Status
-	client := http.Client{
-		Timeout: timeout,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		}},
+// Close ends what is being answered, removes the socket, and returns when nothing of
+// the server runs any more.
+func (s *Server) Close() error {
+	s.cancel()
+	err := s.http.Close()
+	<-s.served
+	s.gate.Lock()
+	s.closed = true
+	s.gate.Unlock()
+	if e := s.socket.remove(); e != nil && !os.IsNotExist(e) {
+		return fmt.Errorf("control socket: %w", e)
 	}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sixfourd/status", nil)
-	if err != nil {
-		return s, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return s, explain(socket, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("daemon at %s: %s", socket, resp.Status)
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return s, fmt.Errorf("daemon at %s: %w", socket, err)
-	}
-	return s, nil
-}
-
-func explain(socket string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("no sixfourd answers at %s: start it, or name the socket of its [control] section with --socket", socket)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s may not be opened: run as root", socket)
-	}
-	return fmt.Errorf("daemon at %s: %w", socket, err)
+	return err
 }

@@ -1,7 +1,9 @@
 package control_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
@@ -16,14 +19,29 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func status() engine.Status {
+// fake is a daemon that says what a test wants.
+type fake struct{}
+
+func (fake) Events(ctx context.Context) <-chan engine.Event {
+	c := make(chan engine.Event)
+	go func() {
+		defer close(c)
+		for i := range 3 {
+			c <- engine.Event{Kind: engine.EventState, Tunnel: "six0", Text: fmt.Sprint(i)}
+		}
+		<-ctx.Done()
+	}()
+	return c
+}
+
+func (fake) Status() engine.Status {
 	return engine.Status{Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
 		State: engine.State{Phase: engine.Up}, In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}}}}
 }
 
 func TestStatus(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "control.sock") // the directory is made
-	s, err := control.Listen(path, status)
+	s, err := control.Listen(path, fake{}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +57,7 @@ func TestStatus(t *testing.T) {
 	if tun := got.Tunnels[0]; tun.Name != "six0" || tun.State.Phase != engine.Up || tun.In.Drops["martian"] != 2 {
 		t.Errorf("%+v", tun)
 	}
-	if _, err := control.Listen(path, status); !errors.Is(err, control.ErrInUse) {
+	if _, err := control.Listen(path, fake{}, zap.NewNop()); !errors.Is(err, control.ErrInUse) {
 		t.Errorf("a second daemon at the same socket: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -61,7 +79,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false) // as after a kill -9
 	l.Close()
-	s, err := control.Listen(path, status)
+	s, err := control.Listen(path, fake{}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +91,7 @@ func TestFileIsNotReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := control.Listen(path, status); err == nil {
+	if _, err := control.Listen(path, fake{}, zap.NewNop()); err == nil {
 		t.Error("took the place of a file")
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "data" {

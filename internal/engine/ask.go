@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/pathmtu"
+	"sixfour/internal/probe"
 )
 
 // PingRequest is what Ping is asked for. What is zero has a default.
@@ -172,7 +173,7 @@ func (a *asking) renew() error {
 	a.path = path
 	l := path.outer()
 	a.q = question{way: wayOutside, kind: kindAsked, local: l.Local, remote: l.Remote}
-	_, _, inside := probeEnds(path.layers)
+	_, _, inside := probe.Ends(path.layers)
 	switch {
 	case p.t.automatic():
 		relays := p.t.mech.relays()

@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/encap/resolve"
 	"sixfour/internal/liveness"
+	"sixfour/internal/probe"
 )
 
 // pulse is something of which is watched whether it lives: a peer, or one of the
@@ -95,7 +96,7 @@ func (pl *pulse) ways(path *path) []way {
 		}
 		return []way{wayOutside}
 	}
-	if _, _, ok := probeEnds(path.layers); ok {
+	if _, _, ok := probe.Ends(path.layers); ok {
 		return []way{wayInside}
 	}
 	if l.Kind.IsGRE() && len(path.layers) == 1 {
@@ -143,14 +144,14 @@ func (p *peer) returned(pkt []byte) bool {
 	switch {
 	case protocol == header.GRE:
 		h, r := header.ParseGRE(payload)
-		if r != drop.None || h.Protocol != header.GREKeepalive || !p.echo.isReply(payload[h.Len:], 0) {
+		if r != drop.None || h.Protocol != header.GREKeepalive || !p.echo.IsReply(payload[h.Len:], 0) {
 			return false
 		}
 		p.heardAnswer(payload[h.Len:])
 		return true
 	case protocol == header.ProtoIPv6 && p.t.automatic():
 		inner, r := header.ParseIPv6(payload)
-		if r != drop.None || inner.NextHeader() != header.ICMPv6 || !p.echo.isReply(inner.Payload(), icmp.EchoRequest6) {
+		if r != drop.None || inner.NextHeader() != header.ICMPv6 || !p.echo.IsReply(inner.Payload(), icmp.EchoRequest6) {
 			return false
 		}
 		p.heardAnswer(inner.Payload())
@@ -165,7 +166,7 @@ func (k *keeper) answer(p *peer, w kind, seq uint16, m []byte) {
 		return
 	}
 	select {
-	case k.answers <- lifeSign{p, way(w), seq, binary.BigEndian.Uint16(m[echoIndex:]), time.Now()}:
+	case k.answers <- lifeSign{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), time.Now()}:
 	default: // so many at once nobody asked for
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/probe"
 )
 
 // way is how a probe goes and how its answer comes.
@@ -43,12 +44,6 @@ type question struct {
 	stack         *encap.Stack
 }
 
-// Of all questions but those for the path's MTU the index of a pulse follows the kind.
-const (
-	echoIndex = echoData
-	askLen    = echoIndex + 2
-)
-
 // errSmall is the size of a question that has no room for what makes it one.
 var errSmall = fmt.Errorf("it is too small for an echo request")
 
@@ -63,7 +58,7 @@ func (p *peer) put(path *path, q question) error {
 	local, remote, gre := q.local, q.remote, 0
 	switch q.way {
 	case wayInside:
-		local, remote, _ = probeEnds(path.layers)
+		local, remote, _ = probe.Ends(path.layers)
 	case wayKeepalive:
 		local, remote = remote, local // it is the answer
 		gre = header.GRELen
@@ -95,11 +90,12 @@ func (p *peer) put(path *path, q question) error {
 	}
 	buf := make([]byte, encap.Headroom+size)
 	pkt := buf[encap.Headroom:]
-	binary.BigEndian.PutUint16(pkt[at+gre+echoIndex:], q.index)
+	pkt[at+gre+kindAt] = byte(q.kind)
+	binary.BigEndian.PutUint16(pkt[at+gre+indexAt:], q.index)
 	if q.way == wayKeepalive {
 		p.echo.keepalive(pkt, local, remote, path.outer().GRE, at, at+gre, q)
 	} else {
-		p.echo.request(pkt, local, remote, q.kind, q.seq)
+		p.echo.Fill(pkt, local, remote, q.seq)
 	}
 	if q.way == waySelf {
 		header.IPv6(pkt)[7] = selfHopLimit
@@ -128,24 +124,23 @@ func (p *peer) toRelay(path *path, relay netip.Addr) (*encap.Stack, error) {
 // protocol of a router's keepalive (mechanisms 8), and behind it what makes it ours.
 func (e *echo) keepalive(pkt []byte, from, to netip.Addr, g encap.GRE, gre, data int, q question) {
 	m := pkt[data:]
-	binary.BigEndian.PutUint16(m[echoID:], e.id)
-	binary.BigEndian.PutUint16(m[echoSeq:], q.seq)
-	copy(m[echoCookie:], e.cookie[:])
-	m[echoKind] = byte(q.kind)
+	binary.BigEndian.PutUint16(m[probe.IDAt:], e.ID)
+	binary.BigEndian.PutUint16(m[probe.SeqAt:], q.seq)
+	copy(m[probe.CookieAt:], e.Cookie[:])
 	if g.Keyed {
 		binary.BigEndian.PutUint16(pkt[gre:], header.GREKey)
 		binary.BigEndian.PutUint32(pkt[gre+header.GRELen:], g.Key)
 	}
 	if from.Is6() {
 		h := header.IPv6(pkt)
-		h[0], h[6], h[7] = 0x60, header.GRE, probeHopLimit
+		h[0], h[6], h[7] = 0x60, header.GRE, probe.HopLimit
 		binary.BigEndian.PutUint16(h[4:], uint16(len(pkt)-header.IPv6Len))
 		copy(h.Source(), from.AsSlice())
 		copy(h.Dest(), to.AsSlice())
 		return
 	}
 	h := header.IPv4(pkt)
-	h[0], h[8], h[9] = 0x45, probeHopLimit, header.GRE
+	h[0], h[8], h[9] = 0x45, probe.HopLimit, header.GRE
 	binary.BigEndian.PutUint16(h[2:], uint16(len(pkt)))
 	binary.BigEndian.PutUint16(h[4:], q.seq|1) // who sends it on would replace 0
 	binary.BigEndian.PutUint16(h[6:], header.DF)

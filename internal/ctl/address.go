@@ -1,7 +1,6 @@
-package main
+package ctl
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -46,9 +45,7 @@ func addressCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(answers)
+				return fail(printJSON(cmd.OutOrStdout(), answers))
 			}
 			for _, a := range answers {
 				fmt.Fprint(cmd.OutOrStdout(), a)

@@ -1,7 +1,6 @@
-package main
+package ctl
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -40,9 +39,7 @@ func demoCommand() *cobra.Command {
 				return failure{fmt.Errorf("demo: %w", err)}
 			}
 			if asJSON {
-				enc := json.NewEncoder(os.Stdout)
-				enc.SetIndent("", "  ")
-				return enc.Encode(res)
+				return fail(printJSON(os.Stdout, res))
 			}
 			return nil
 		},

@@ -1,0 +1,196 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"sixfour/internal/version"
+)
+
+// request is one that has arrived whole.
+type request struct {
+	*http.Request
+	query url.Values // the route's params and no other
+	body  []byte
+}
+
+// refusal is an error with the status that says whose fault it is. Other errors are
+// of what the daemon cannot do: 422.
+type refusal struct {
+	status int
+	error
+}
+
+func refuse(status int, format string, args ...any) error {
+	return refusal{status, fmt.Errorf(format, args...)}
+}
+
+// failed is the shape of every error.
+type failed struct {
+	Error string `json:"error"`
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return
+	}
+	w := &answer{ResponseWriter: hw, rc: http.NewResponseController(hw)}
+	defer w.extend() // for what net/http has yet to write
+	w.Header().Set("Server", "sixfourd/"+version.String())
+	w.Header().Set("Cache-Control", "no-store")
+	if err := s.serve(w, hr); err != nil {
+		w.fail(err)
+	}
+}
+
+func (s *Server) serve(w *answer, hr *http.Request) error {
+	rt, err := find(w, hr)
+	if err != nil {
+		return err
+	}
+	r, err := read(w, hr, rt)
+	if err != nil {
+		return err
+	}
+	if rt.stream {
+		select {
+		case s.streams <- struct{}{}:
+			defer func() { <-s.streams }()
+		default:
+			return refuse(http.StatusServiceUnavailable, "%d streams (of events, captures, pings) are open, and more are not served: end one", maxStreams)
+		}
+	}
+	return rt.handle(s, w, r)
+}
+
+func find(w *answer, hr *http.Request) (route, error) {
+	var methods []string
+	for _, rt := range routes {
+		if rt.path != hr.URL.Path {
+			continue
+		}
+		if rt.method == hr.Method {
+			return rt, nil
+		}
+		methods = append(methods, rt.method)
+	}
+	if methods != nil {
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		return route{}, refuse(http.StatusMethodNotAllowed, "%s takes %s, not %q", hr.URL.Path, strings.Join(methods, " or "), hr.Method)
+	}
+	return route{}, refuse(http.StatusNotFound, "there is no %q: this is sixfourd %s, and all that can be asked is below %s", hr.URL.Path, version.String(), Prefix)
+}
+
+// read takes the whole request in, so that what follows does not depend on how fast
+// the client is.
+func read(w *answer, hr *http.Request, rt route) (*request, error) {
+	r := &request{Request: hr}
+	var err error
+	if r.query, err = url.ParseQuery(hr.URL.RawQuery); err != nil {
+		return nil, refuse(http.StatusBadRequest, "the query: %v", err)
+	}
+	for name, values := range r.query {
+		if !slices.Contains(rt.params, name) || len(values) > 1 {
+			return nil, refuse(http.StatusBadRequest, "%s takes no parameter %q, or not twice", hr.URL.Path, name)
+		}
+	}
+	_ = w.rc.SetReadDeadline(time.Now().Add(readPatience)) // unless it is a test's recorder
+	r.body, err = io.ReadAll(http.MaxBytesReader(w.ResponseWriter, hr.Body, maxBody))
+	_ = w.rc.SetReadDeadline(time.Time{})
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return nil, refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", maxBody)
+	case err != nil:
+		w.Header().Set("Connection", "close")
+		return nil, refuse(http.StatusBadRequest, "the body did not arrive: %v", err)
+	case len(r.body) > 0 && !rt.body:
+		return nil, refuse(http.StatusBadRequest, "%s takes no body", hr.URL.Path)
+	}
+	return r, nil
+}
+
+// decode reads the body, which is one JSON value with known fields.
+func (r *request) decode(into any) error {
+	d := json.NewDecoder(bytes.NewReader(r.body))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if errors.Is(err, io.EOF) {
+		return refuse(http.StatusBadRequest, "%s takes a body of JSON", r.URL.Path)
+	}
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("more follows the value")
+		}
+	}
+	if err != nil {
+		return refuse(http.StatusBadRequest, "the body: %v", err)
+	}
+	return nil
+}
+
+// answer is a response of which each write must be taken in time: a reader that stops
+// reading is cut off.
+type answer struct {
+	http.ResponseWriter
+	rc    *http.ResponseController
+	begun bool // the status is on its way
+}
+
+// maxWrite is what must be taken within writePatience.
+const maxWrite = 64 << 10
+
+func (w *answer) extend() {
+	_ = w.rc.SetWriteDeadline(time.Now().Add(writePatience)) // unless it is a test's recorder
+}
+
+// Write may be called by one goroutine at a time.
+func (w *answer) Write(b []byte) (n int, err error) {
+	w.begun = true
+	for err == nil && n < len(b) {
+		w.extend()
+		var m int
+		m, err = w.ResponseWriter.Write(b[n:min(n+maxWrite, len(b))])
+		n += m
+	}
+	return n, err
+}
+
+// flush sends what was written, and the header before it.
+func (w *answer) flush() error {
+	w.begun = true
+	w.extend()
+	return w.rc.Flush()
+}
+
+func (w *answer) json(v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(v)
+}
+
+// fail answers with an error, unless something else was answered already.
+func (w *answer) fail(err error) {
+	if w.begun {
+		return
+	}
+	status := http.StatusUnprocessableEntity
+	var r refusal
+	if errors.As(err, &r) {
+		status = r.status
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Del("Trailer")
+	w.extend()
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(failed{err.Error()}) // a client that went away needs no answer
+}

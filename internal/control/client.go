@@ -1,0 +1,220 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"sixfour/internal/engine"
+)
+
+// What the client bears at most.
+const (
+	maxLine  = 1 << 20   // bytes of one value of a stream
+	maxReply = 512 << 20 // bytes of any other answer
+	maxError = 64 << 10  // bytes of an error
+)
+
+// replyPatience is how long the daemon may take to begin an answer that needs nothing
+// but looking.
+const replyPatience = 10 * time.Second
+
+// Client asks the daemon at a control socket. Its methods may be called by many
+// goroutines at the same time.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient is a client of the daemon at a socket. It connects when it is asked
+// something.
+func NewClient(socket string) *Client {
+	return &Client{socket, &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			d := net.Dialer{Timeout: replyPatience}
+			return d.DialContext(ctx, "unix", socket)
+		},
+		DisableCompression: true,
+	}}}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks the daemon at a socket what it is doing.
+func Status(ctx context.Context, socket string) (engine.Status, error) {
+	c := NewClient(socket)
+	defer c.Close()
+	return c.Status(ctx, "")
+}
+
+// Status asks what the daemon is doing, with all tunnels or with one.
+func (c *Client) Status(ctx context.Context, tunnel string) (engine.Status, error) {
+	var s engine.Status
+	query := url.Values{}
+	if tunnel != "" {
+		query.Set("tunnel", tunnel)
+	}
+	return s, c.look(ctx, "status", query, &s)
+}
+
+// Version asks who answers.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	var v Version
+	return v, c.look(ctx, "version", nil, &v)
+}
+
+// Events calls each with some events that were, and with those that come, until ctx
+// ends, each fails or the daemon goes.
+func (c *Client) Events(ctx context.Context, each func(engine.Event) error) error {
+	return values(ctx, c, http.MethodGet, "events", nil, nil, each)
+}
+
+// look asks for what needs no work of the daemon.
+func (c *Client) look(ctx context.Context, what string, query url.Values, into any) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(replyPatience, func() { cancel(errLate) })
+	defer late.Stop()
+	resp, err := c.do(ctx, http.MethodGet, what, query, nil)
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errLate) {
+			return fmt.Errorf("daemon at %s: %w", c.socket, errLate)
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	late.Stop()
+	return c.read(resp, into)
+}
+
+var errLate = fmt.Errorf("no answer within %v: it is stopped, or far too busy", replyPatience)
+
+// ask asks for work, which may take its time.
+func (c *Client) ask(ctx context.Context, what string, body, into any) error {
+	if _, err := c.Version(ctx); err != nil { // so that no daemon, or another one, is noticed at once
+		return err
+	}
+	resp, err := c.do(ctx, http.MethodPost, what, nil, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return c.read(resp, into)
+}
+
+func (c *Client) read(resp *http.Response, into any) error {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(into); err != nil {
+		return c.explain(err)
+	}
+	return nil
+}
+
+// Lines asks for a stream of values, and calls each with every one as it comes; the
+// bytes are each's until it returns. It returns when the daemon ends the stream, with
+// the error that it ended it for; when each fails, with that error; when ctx ends.
+func (c *Client) Lines(ctx context.Context, method, what string, query url.Values, body any, each func([]byte) error) error {
+	r, err := c.open(ctx, method, what, query, body)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		var f struct {
+			Error *string `json:"error"`
+		}
+		if json.Unmarshal(lines.Bytes(), &f) == nil && f.Error != nil {
+			return errors.New(*f.Error)
+		}
+		if err := each(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return c.explain(err)
+	}
+	return ctx.Err()
+}
+
+// values is Lines for one type of value.
+func values[T any](ctx context.Context, c *Client, method, what string, query url.Values, body any, each func(T) error) error {
+	return c.Lines(ctx, method, what, query, body, func(line []byte) error {
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			return fmt.Errorf("daemon at %s: %w", c.socket, err)
+		}
+		return each(v)
+	})
+}
+
+// Bytes asks for a stream of bytes, which the caller closes. Reading it ends with
+// io.EOF if the daemon ended it without an error.
+func (c *Client) Bytes(ctx context.Context, what string, query url.Values) (io.ReadCloser, error) {
+	return c.open(ctx, http.MethodGet, what, query, nil)
+}
+
+func (c *Client) open(ctx context.Context, method, what string, query url.Values, body any) (io.ReadCloser, error) {
+	if _, err := c.Version(ctx); err != nil {
+		return nil, err
+	}
+	resp, err := c.do(ctx, method, what, query, body)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{c, resp}, nil
+}
+
+// stream is an answer that may end with an error in its trailer.
+type stream struct {
+	c    *Client
+	resp *http.Response
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.resp.Body.Read(p)
+	if errors.Is(err, io.EOF) {
+		if text := s.resp.Trailer.Get(errorTrailer); text != "" {
+			return n, errors.New(text)
+		}
+		return n, err
+	}
+	return n, s.c.explain(err)
+}
+
+func (s *stream) Close() error { return s.resp.Body.Close() }
+
+// do sends a request, and returns an answer that is no error.
+func (c *Client) do(ctx context.Context, method, what string, query url.Values, body any) (*http.Response, error) {
+	u := url.URL{Scheme: "http", Host: "sixfourd", Path: Prefix + what, RawQuery: query.Encode()}
+	var payload io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		payload = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), payload)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, c.refused(resp)
+}

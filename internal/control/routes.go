@@ -1,0 +1,90 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/version"
+)
+
+// Prefix begins every path. What is under it changes only by additions: another
+// field, another path. Anything else gets another prefix.
+const Prefix = "/v1/"
+
+// route is something that can be asked.
+type route struct {
+	method, path string
+	params       []string // of the query, that it knows
+	body         bool     // it has one, of JSON
+	stream       bool     // the answer ends when the client goes, or later
+	handle       func(*Server, *answer, *request) error
+}
+
+var routes = []route{
+	{method: http.MethodGet, path: Prefix + "version", handle: (*Server).version},
+	{method: http.MethodGet, path: Prefix + "status", params: []string{"tunnel"}, handle: (*Server).status},
+	{method: http.MethodGet, path: Prefix + "events", stream: true, handle: (*Server).events},
+}
+
+// Version says who answers.
+type Version struct {
+	Version string `json:"version"` // of the daemon
+	API     int    `json:"api"`     // the number in Prefix
+}
+
+func (s *Server) version(w *answer, _ *request) error {
+	return w.json(Version{version.String(), 1})
+}
+
+func (s *Server) status(w *answer, r *request) error {
+	select {
+	case s.reports <- struct{}{}:
+		defer func() { <-s.reports }()
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
+	st := s.daemon.Status()
+	if name := r.query.Get("tunnel"); name != "" {
+		all := st.Tunnels
+		st.Tunnels = slices.DeleteFunc(slices.Clone(all), func(t engine.TunnelStatus) bool { return t.Name != name })
+		if len(st.Tunnels) == 0 {
+			return fmt.Errorf("there is no tunnel %q: there are %s", name, names(all))
+		}
+	}
+	return w.json(st)
+}
+
+func (s *Server) events(w *answer, r *request) error {
+	return w.lines(r, func(ctx context.Context, emit func(any) error) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the channel if emit fails
+		if err := w.flush(); err != nil {
+			return err
+		}
+		for ev := range s.daemon.Events(ctx) {
+			if err := emit(ev); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// maxNames is how many tunnels an error lists.
+const maxNames = 10
+
+func names(tunnels []engine.TunnelStatus) string {
+	var all []string
+	for i, t := range tunnels {
+		if i == maxNames {
+			all = append(all, fmt.Sprintf("%d more", len(tunnels)-i))
+			break
+		}
+		all = append(all, t.Name)
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,77 @@
+// Package ctl is the command tree of sixfourctl, one file a command. It is a package
+// of its own so that the manual is generated from it.
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/version"
+)
+
+// commands are those of sixfourctl, in the order of its help.
+var commands = []func() *cobra.Command{
+	statusCommand,
+	watchCommand,
+	demoCommand,
+	addressCommand,
+}
+
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitMisuse  = 2
+)
+
+// failure is an error of what was asked for; other errors are misuse.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// Main runs sixfourctl with the arguments of the process, and returns its exit status.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := Root().ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(os.Stderr, "sixfourctl: %v\n", err)
+	if errors.As(err, new(failure)) {
+		return exitFailure
+	}
+	fmt.Fprintln(os.Stderr, "see sixfourctl --help")
+	return exitMisuse
+}
+
+// Root is sixfourctl with all its commands. Each call makes a new tree.
+func Root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "sixfourctl",
+		Short:             "Show what sixfourd does",
+		Version:           version.String(),
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	cmd.SetVersionTemplate("sixfourctl {{.Version}}\n")
+	for _, c := range commands {
+		cmd.AddCommand(c())
+	}
+	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q", strings.Join(args, " "))
+		}
+		return cmd.Help()
+	}
+	return cmd
+}

@@ -1,0 +1,61 @@
+package ctl
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
+)
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status [TUNNEL|TUNNEL/PEER]",
+		Short: "Each tunnel and peer: state, endpoints, traffic, drops by reason",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c := dial()
+		defer c.Close()
+		s, err := look(cmd.Context(), c, strings.Join(args, ""))
+		if err != nil {
+			return fail(err)
+		}
+		out := cmd.OutOrStdout()
+		if *asJSON {
+			return fail(printJSON(out, s))
+		}
+		w := bufio.NewWriter(out)
+		_ = writeLines(w, colours(out), report(s, time.Now())) // Flush says it
+		return fail(w.Flush())
+	}
+	return cmd
+}
+
+// look asks for the status of everything, of a tunnel, or of a peer as though it
+// were its tunnel's only one.
+func look(ctx context.Context, c *control.Client, what string) (engine.Status, error) {
+	tunnel, peer, one := strings.Cut(what, "/")
+	s, err := c.Status(ctx, tunnel)
+	if err != nil || !one {
+		return s, err
+	}
+	if len(s.Tunnels) != 1 {
+		return s, fmt.Errorf("there is no %q: name a peer as TUNNEL/PEER", what)
+	}
+	t := &s.Tunnels[0]
+	i := slices.IndexFunc(t.Peers, func(p engine.PeerStatus) bool { return p.Peer == peer })
+	if i < 0 {
+		return s, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows those that it has", tunnel, peer, tunnel)
+	}
+	t.PeerStatus, t.Peers = t.Peers[i], nil
+	s.Stray = engine.Traffic{}
+	return s, nil
+}
