@@ -33,6 +33,7 @@ type Engine struct {
 	learnt  chan *tunnel    // its neighbours have told something for its interface
 	tooLong chan tooLong    // a destination that is narrower than others
 	looking chan struct{}   // names that are being looked up
+	broken  chan broken     // a receiver is
 	prober  *prober
 	keeper  *keeper
 	ports   map[int]*port // by the device
@@ -64,6 +65,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
 		looking:  make(chan struct{}, lookups),
+		broken:   make(chan broken),
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
@@ -203,6 +205,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			if err := e.arrange(); err != nil {
 				return err
 			}
+		case b := <-e.broken:
+			e.replaceReceiver(b)
+			return nil
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.prober.lessons:

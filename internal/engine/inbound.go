@@ -32,6 +32,8 @@ type inbound struct {
 	at    netip.Addr // of a multicast group: our address where its packets arrive
 	stray *counters  // of packets that belong to no tunnel
 	drops drops
+	// Broken is called, at most once, when nothing more is to be expected of rx.
+	broken func(rx transport.Receiver, err error)
 
 	bufs    [][]byte
 	sizes   []int
@@ -74,6 +76,7 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 		table:   &e.table,
 		stray:   &e.stray,
 		drops:   drops{log: log},
+		broken:  e.isBroken,
 		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
 		sizes:   make([]int, transport.BatchSize),
 		sinks:   make([]*sink, len(e.tunnels)),
@@ -99,16 +102,22 @@ func (in *inbound) sink(t *tunnel) *sink {
 // run works until the receiver is closed.
 func (in *inbound) run() {
 	wait.Thread()
+	failures := 0
 	for {
 		n, err := in.rx.Receive(in.bufs, in.sizes)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
+			if failures++; failures == brokenAfter {
+				in.broken(in.rx, err)
+				return
+			}
 			in.drops.log.Warn("receive", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}
+		failures = 0
 		in.carry(n)
 		nap(n)
 	}

@@ -28,6 +28,7 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 	}
 	if path != p.path.Load() {
 		p.replacePath(path)
+		p.follows(path)
 		if p.t.only != nil {
 			p.t.setMTU()
 		}

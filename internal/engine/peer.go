@@ -52,7 +52,8 @@ type peer struct {
 	twin       *peer   // whose packets cannot be told from its own
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last
-	odd, wraps uint64  // of the record, when they were logged
+	lastWay    lastWay
+	odd, wraps uint64 // of the record, when they were logged
 
 	lifeSign atomic.Bool   // there was a packet: the keeper has to look
 	doubted  atomic.Bool   // somebody said that nobody is there

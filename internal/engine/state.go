@@ -118,7 +118,6 @@ func (p *peer) setPath(path *path) {
 	}
 	if before.Phase.Carries() && !now.sameEnds(before) {
 		what := fmt.Sprintf("outer addresses %s > %s, were %s > %s", now.Local, now.Remote, before.Local, before.Remote)
-		p.trouble = Trouble{time.Now(), what}
 		p.event(EventAddress, what)
 	}
 	if now.Phase != before.Phase {

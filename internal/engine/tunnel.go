@@ -52,7 +52,9 @@ type tunnel struct {
 	// Of the control loop only.
 	waiting int // peers that began to wait since the last look at all
 	link    *netcfg.Link
-	down    bool                   // the interface is
+	down    bool // the interface is
+	mending mending
+	lastWay lastWay                // of the peer that was the first to have it
 	mech    *mechanism             // of an automatic tunnel
 	speaks  resolve.Resolver       // that the speaker, if there is one, is
 	sockets map[netip.Addr]sockets // through which packets leave, by their source
@@ -275,8 +277,12 @@ func (t *tunnel) look() (gone bool) {
 	if errors.Is(err, netcfg.ErrGone) {
 		return true
 	}
-	if err == nil && up {
-		err = t.link.Restore()
+	if now := time.Now(); err == nil && up && now.Before(t.mending.next) {
+		t.touched.Store(true) // then
+	} else if err == nil && up {
+		var r netcfg.Restored
+		r, err = t.link.Restore()
+		t.mended(r, now)
 	}
 	switch {
 	case err != nil:

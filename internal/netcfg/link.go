@@ -184,7 +184,7 @@ func (l *Link) configure() error {
 	return l.addRoutes()
 }
 
-// addAddresses adds those that the interface does not have yet.
+// addAddresses adds the addresses, or has them be as they should.
 func (l *Link) addAddresses() error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	for _, p := range l.set.Addresses {
@@ -196,17 +196,44 @@ func (l *Link) addAddresses() error {
 	return nil
 }
 
+// Restored is how many of an interface's addresses and routes were missing.
+type Restored struct{ Addresses, Routes int }
+
 // Restore gives the interface its addresses and routes again: the kernel takes
 // the routes and the IPv6 addresses away when an interface goes down, and does
-// not bring them back.
-func (l *Link) Restore() error {
+// not bring them back; and anybody may take away any.
+func (l *Link) Restore() (r Restored, err error) {
+	if r.Addresses, err = l.missing(); err != nil {
+		return r, err
+	}
 	if err := l.addAddresses(); err != nil {
-		return err
+		return Restored{}, err
 	}
-	if err := l.restoreRoutes(); err != nil {
-		return err
+	if r.Routes, err = l.restoreRoutes(); err != nil {
+		return r, err
 	}
-	return l.relearn()
+	return r, l.relearn()
+}
+
+// missing is how many addresses the interface lacks.
+func (l *Link) missing() (n int, err error) {
+	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)
+	}
+	has := make(map[netip.Prefix]bool, len(list))
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			ones, _ := a.Mask.Size()
+			has[netip.PrefixFrom(ip.Unmap(), ones)] = true
+		}
+	}
+	for _, p := range l.set.Addresses {
+		if !has[p] {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // automatic reports whether the kernel may give the interface a link-local

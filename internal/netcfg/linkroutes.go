@@ -18,19 +18,24 @@ func (l *Link) addRoutes() error {
 	return err
 }
 
-// restoreRoutes adds those that are missing. The kernel takes all of them away
-// at once: if none of the first ones is missing, then none is, and a hundred
-// thousand need not be tried whenever somebody touches the interface.
-func (l *Link) restoreRoutes() error {
+// restoreRoutes adds those that are missing, and returns how many were. The kernel
+// takes all of them away at once: if none of the first ones is missing, then none
+// is, and a hundred thousand need not be tried whenever somebody touches the
+// interface. Who takes one away that is not among the first, of so many, is not
+// noticed.
+func (l *Link) restoreRoutes() (missing int, err error) {
 	exists := func(err error) bool { return errors.Is(err, fs.ErrExist) }
-	first := min(len(l.set.Routes), inFlight)
+	first := min(len(l.set.Routes), manyRoutes)
 	there, err := l.tryRoutes(l.set.Routes[:first], exists)
 	if there == first {
-		return nil
+		return 0, nil
 	}
-	_, rest := l.tryRoutes(l.set.Routes[first:], exists)
-	return cmp.Or(err, rest)
+	more, rest := l.tryRoutes(l.set.Routes[first:], exists)
+	return len(l.set.Routes) - there - more, cmp.Or(err, rest)
 }
+
+// manyRoutes are more than anybody has written into a file by hand.
+const manyRoutes = 1024
 
 // tryRoutes adds routes, and counts those whose error is no matter.
 func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerated int, first error) {
