@@ -219,10 +219,12 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 		if before.Phase == Probing {
 			level = min(level, p.t.level())
 		}
+		fields := []zap.Field{zap.Stringer("remote", pl.target.remote)}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
+			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))
 		}
-		p.log().Log(min(level, zapcore.InfoLevel), "up", zap.Stringer("remote", pl.target.remote), zap.Duration("rtt", pl.life.RTT()))
+		p.log().Log(min(level, zapcore.InfoLevel), "up", fields...)
 	}
 	p.event(EventState, text)
 	return true

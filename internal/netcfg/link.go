@@ -203,37 +203,44 @@ type Restored struct{ Addresses, Routes int }
 // the routes and the IPv6 addresses away when an interface goes down, and does
 // not bring them back; and anybody may take away any.
 func (l *Link) Restore() (r Restored, err error) {
-	if r.Addresses, err = l.missing(); err != nil {
+	has, err := l.addresses()
+	if err != nil {
+		return r, err
+	}
+	connected, err := l.restoreConnected(has)
+	if err != nil {
 		return r, err
 	}
 	if err := l.addAddresses(); err != nil {
-		return Restored{}, err
+		return r, err
 	}
-	if r.Routes, err = l.restoreRoutes(); err != nil {
+	for _, p := range l.set.Addresses {
+		if !slices.Contains(has, p) {
+			r.Addresses++
+		}
+	}
+	r.Routes, err = l.restoreRoutes()
+	r.Routes += connected
+	if err != nil {
 		return r, err
 	}
 	return r, l.relearn()
 }
 
-// missing is how many addresses the interface lacks.
-func (l *Link) missing() (n int, err error) {
+// addresses are those that the interface has.
+func (l *Link) addresses() ([]netip.Prefix, error) {
 	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
 	if err != nil {
-		return 0, fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)
+		return nil, fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)
 	}
-	has := make(map[netip.Prefix]bool, len(list))
+	var has []netip.Prefix
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 {
 			ones, _ := a.Mask.Size()
-			has[netip.PrefixFrom(ip.Unmap(), ones)] = true
+			has = append(has, netip.PrefixFrom(ip.Unmap(), ones))
 		}
 	}
-	for _, p := range l.set.Addresses {
-		if !has[p] {
-			n++
-		}
-	}
-	return n, nil
+	return has, nil
 }
 
 // automatic reports whether the kernel may give the interface a link-local

@@ -99,6 +99,27 @@ func TestOpenAndRestore(t *testing.T) {
 	must(t, ns.DelAddr("six0", netip.MustParsePrefix("10.0.0.1/30"))) // with all IPv4 routes, since it is the only one
 	count(Restored{1, 3})
 	want("address restored")
+	// What comes with the addresses, too.
+	connected := func() (n int) {
+		list, err := ns.Handle().RouteList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index()}}, netlink.FAMILY_ALL)
+		must(t, err)
+		for _, r := range list {
+			if r.Protocol == unix.RTPROT_KERNEL {
+				n++
+			}
+			must(t, ns.Handle().RouteDel(&r))
+		}
+		return n
+	}
+	if n := connected(); n != 3 {
+		t.Errorf("%d connected routes", n)
+	}
+	count(Restored{Routes: 8})
+	want("flushed and restored")
+	if n := connected(); n != 3 {
+		t.Errorf("%d connected routes after they were restored", n)
+	}
+	count(Restored{Routes: 8})
 	must(t, ns.LinkDown("six0"))
 	must(t, ns.LinkUp("six0"))
 	count(Restored{2, 5})
