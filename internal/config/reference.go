@@ -34,6 +34,8 @@ var reference = []Key{
 	{Table: tableGateway, Name: "default_route", Values: "true, false", Default: "false", Meaning: "everything for which there is no other route goes [into a tunnel](gateway.md)"},
 	{Table: tableGateway, Name: "tunnel", Values: "a tunnel's name", Needed: "with `default_route` and several tunnels", Meaning: "into this one"},
 	{Table: tableGateway, Name: "bypass", Values: "prefixes", Default: "[]", Meaning: "to these packets go the old way"},
+	{Table: "[metrics]", Name: "listen", Values: "an address and a port", Default: `"127.0.0.1:9640"`, Meaning: "where [metrics](metrics.md) are served over HTTP; without `[metrics]` nowhere"},
+	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
 
 	{Table: tableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "the interface's name"},
 	{Table: tableTunnel, Name: "mode", Values: "see [modes](modes/README.md)", Needed: "without `stack`", Meaning: "what is on the wire"},

@@ -31,6 +31,8 @@ func (f *failing) Receive([][]byte, []int) (int, error) {
 	return 0, errors.New("no")
 }
 
+func (f *failing) Lost() (uint32, bool) { return 0, false }
+
 func (f *failing) Close() error {
 	f.closed.Store(true)
 	return nil

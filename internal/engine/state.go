@@ -103,8 +103,8 @@ func (p *peer) setPath(path *path) {
 		IO: string(path.io()), PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
 	now.setEnds(path.layers)
-	if !before.Phase.Carries() || !now.sameEnds(before) {
-		now.Phase, now.Since, now.Detail = p.firstPhase(), time.Now(), ""
+	if !before.Phase.Carries() || !now.sameEnds(before) || before.Phase != Up && !p.isWatched(path) {
+		now.Phase, now.Since, now.Detail = p.firstPhase(path), time.Now(), ""
 	}
 	p.state = now
 	if before.Phase.Carries() && before.PathMTU != now.PathMTU {
@@ -131,8 +131,8 @@ func (p *peer) setPath(path *path) {
 }
 
 // firstPhase is that of a peer that has just become able to carry.
-func (p *peer) firstPhase() Phase {
-	if p.isWatched() {
+func (p *peer) firstPhase(path *path) Phase {
+	if p.isWatched(path) {
 		return Probing
 	}
 	return Up
