@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
@@ -44,13 +45,16 @@ type Tunnel struct {
 	Routes     []netip.Prefix  // masked
 	MTU        encap.TunnelMTU // 0: from the path
 	Options    encap.Options
-	NoMSSClamp bool // mss_clamp = false
-	Strict     bool // martians = "strict"
+	NoMSSClamp bool   // mss_clamp = false
+	Strict     bool   // martians = "strict"
 	FwMark     uint32 // GatewayMark if the file has none and there is a default route
-	Queues     int  // of the interface; 0: as many as there are processors, within reason
-	NoOffload  bool // offload = "off"
+	Queues     int    // of the interface; 0: as many as there are processors, within reason
+	NoOffload  bool   // offload = "off"
 	IO         IO
 	Netns      string // name or absolute path; "": the daemon's own
+
+	Keepalive time.Duration // a peer that was silent so long is probed; 0: none is
+	DeadAfter int           // probes lost in a row after which it is down
 
 	file   string
 	header pos            // of the [[tunnel]] that begins the table
@@ -94,6 +98,9 @@ const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
+
+	defaultKeepalive = 25 * time.Second // address translators forget after 30 at worst
+	defaultDeadAfter = 5
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

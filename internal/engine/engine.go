@@ -34,6 +34,7 @@ type Engine struct {
 	tooLong chan tooLong    // a destination that is narrower than others
 	looking chan struct{}   // names that are being looked up
 	prober  *prober
+	keeper  *keeper
 	ports   map[int]*port // by the device
 	shards  int           // receivers at each local address
 	shield  shield        // against the kernel's own answers
@@ -69,6 +70,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.keeper = newKeeper(e.somethingChanged)
 	e.table.Store(new(table))
 	for i, t := range cfg.Tunnels {
 		n := queues(t.Queues, len(cfg.Tunnels))
@@ -79,7 +81,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		tun.tooLong, tun.events = e.tooLong, &e.events
+		tun.tooLong, tun.events, tun.keeper = e.tooLong, &e.events, e.keeper
 		e.tunnels = append(e.tunnels, tun)
 		e.shards = max(e.shards, n)
 	}
@@ -140,6 +142,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 		t.warn()
 	}
 	e.wg.Go(func() { e.prober.run(ctx, e.tunnels) })
+	e.wg.Go(func() { e.keeper.run(ctx) })
 	return e.control(ctx, ready)
 }
 
@@ -288,6 +291,12 @@ func (e *Engine) changed(namespace string, link int) {
 			t.touched.Store(true)
 		}
 	}
+	e.somethingChanged()
+}
+
+// somethingChanged has the control loop look at everything soon. Any goroutine may
+// call it.
+func (e *Engine) somethingChanged() {
 	select {
 	case e.notify <- struct{}{}:
 	default:

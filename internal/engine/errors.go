@@ -132,6 +132,8 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	default:
 		p.noteICMP(from, err)
 		p.isDoubtful()
+		p.doubted.Store(true)
+		p.t.keeper.mark(p)
 		switch {
 		case q.Inner == nil:
 			p.soft.note(m)

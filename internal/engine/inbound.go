@@ -166,6 +166,9 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		in.drops.count(in.stray, drop.ForeignSource, pkt)
 		return
 	}
+	if first.peer.returned(pkt) {
+		return
+	}
 	in.sink(first.peer.t).drops.count(&first.peer.in, why, pkt)
 }
 
@@ -217,7 +220,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		return
 	}
 	if r != drop.None {
-		s.drops.count(&e.peer.in, r, pkt)
+		if !e.peer.returned(pkt) {
+			s.drops.count(&e.peer.in, r, pkt)
+		}
 		return
 	}
 	if e.isOurs(inner) {
@@ -276,10 +281,8 @@ func (s *sink) add(p *peer, inner []byte) {
 func (s *sink) count() {
 	if s.packets > 0 {
 		s.peer.in.carried(s.packets, s.bytes)
-		if s.peer.unknown.Load() {
-			s.peer.unknown.Store(false)
-			s.peer.arrived.Store(true)
-			s.t.prober.watch(s.peer)
+		if s.peer.wanted.Load() != 0 {
+			s.peer.isHeard()
 		}
 	}
 	s.all += s.bytes

@@ -127,6 +127,7 @@ func (p *peer) replacePath(path *path) {
 		p.arrives.Store(path)
 	}
 	p.t.prober.rouse()
+	p.t.keeper.mark(p)
 }
 
 // findPath is the path that the peer should have now: the present one if nothing
@@ -211,6 +212,9 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 		return "what its mode needs: " + err.Error()
 	}
 	l.Remote, l.Resolver = netip.Addr{}, r
+	if e.watchRelays(p.t, l.Local) {
+		p.t.keeper.mark(p)
+	}
 	return ""
 }
 

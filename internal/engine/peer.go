@@ -34,8 +34,8 @@ type peer struct {
 	reports *rate.Limiter
 	narrow  sync.Mutex // of those who note and forget narrow destinations
 	witness witness
-	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
-	arrived atomic.Bool   // there was one
+	wanted  atomic.Uint32 // who wants to hear of the next packet from the peer
+	arrived atomic.Bool   // there was one: the prober has to look
 	large   atomic.Uint64 // packets sent that not every path carries
 	watched atomic.Bool   // the prober knows of it
 	doubt   chan struct{} // whether its name still has the address; nil: it has no name
@@ -54,12 +54,19 @@ type peer struct {
 	lesson     lesson  // what was learnt of the path last
 	odd, wraps uint64  // of the record, when they were logged
 
-	refused atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since 1970
+	lifeSign atomic.Bool   // there was a packet: the keeper has to look
+	doubted  atomic.Bool   // somebody said that nobody is there
+	marked   atomic.Bool   // the keeper will look
+	pulses   []*pulse      // the keeper's
+	proven   atomic.Uint32 // the best way in which probes were answered; noWay: in none
+	asked    asked
+	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since 1970
 
-	mu      sync.Mutex
-	state   State
-	trouble Trouble
-	outage  Outage
+	mu       sync.Mutex
+	state    State
+	liveness Liveness
+	trouble  Trouble
+	outage   Outage
 }
 
 // path is how packets reach a peer. It is immutable: a change replaces it.
@@ -86,6 +93,7 @@ func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
 
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
 	p := &peer{t: t, cfg: cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+	p.proven.Store(uint32(noWay))
 	p.state = State{Phase: Starting, Since: time.Now()}
 	return p
 }

@@ -42,9 +42,11 @@ type tunnel struct {
 	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply     *replier
 	prober    *prober
+	keeper    *keeper // nil: nobody looks after the peers' lives
 	events    *events // nil: nobody is told
 	repairs   repairCounts
 	troubles  *rate.Limiter  // of events about them
+	lifeLogs  *rate.Limiter  // of lines about peers that fall silent or come back
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
@@ -67,6 +69,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
 		prober: p, sockets: make(map[netip.Addr]sockets),
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce),
+		lifeLogs: rate.NewLimiter(rate.Every(lifeLogPause), lifeLogs),
 	}
 	t.reply = newReplier(t)
 	var list []resolve.Peer[*peer]
