@@ -26,6 +26,8 @@ type Daemon interface {
 	// Events are some that were, and those that come until ctx ends; then the
 	// channel is closed.
 	Events(ctx context.Context) <-chan engine.Event
+	Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error
+	ProbeMTU(ctx context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error)
 }
 
 // What the server bears of one request.

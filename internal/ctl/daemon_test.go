@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,6 +93,35 @@ func (f *fake) Events(ctx context.Context) <-chan engine.Event {
 		}
 	}()
 	return c
+}
+
+// Ping answers every other probe; of hub0/pb, which waits, none; of hub0/pa for ever.
+func (f *fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
+	switch r.Peer {
+	case "hub0":
+		return errors.New(`"hub0" may be any of 3 peers: say hub0/pa, hub0/pb, hub0/pc`)
+	case "hub0/pa":
+		each(engine.PingReply{Seq: 1, RTT: 0.002})
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for i := range r.Count {
+		if i%2 == 1 || r.Peer == "hub0/pb" {
+			each(engine.PingReply{Seq: i + 1, Size: r.Size, Lost: true, Detail: "a router said: \x1b[2J"})
+		} else {
+			each(engine.PingReply{Seq: i + 1, Size: r.Size, RTT: 0.001 * float64(i+1)})
+		}
+	}
+	return nil
+}
+
+func (f *fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error) {
+	if peer != "six0" {
+		return engine.MTUResult{}, fmt.Errorf("%s answers no probes", peer)
+	}
+	each(engine.MTUProbe{Size: 1280, Answered: true})
+	each(engine.MTUProbe{Size: 1500})
+	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
 }
 
 func one() engine.TunnelStatus {
