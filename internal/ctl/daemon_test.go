@@ -151,7 +151,7 @@ func hub(n int) engine.TunnelStatus {
 			p.State = engine.State{Phase: engine.Waiting, Since: began, Detail: "a route to 198.51.100.2"}
 			p.Liveness = engine.Liveness{}
 		case 2:
-			p.State.Phase = engine.Down
+			p.State.Phase, p.State.Detail = engine.Down, "5 probes were lost"
 			p.LastDown = &engine.Outage{From: began, Why: "5 probes were lost"}
 		}
 		t.Peers = append(t.Peers, p)

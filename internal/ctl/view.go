@@ -70,7 +70,7 @@ func (v *view) table(rows int) *table {
 		}
 		t.rows = append(t.rows, v.row(tun.Name, tun.Name, tun.PeerStatus, rates))
 		if d := tun.State.Detail; d != "" && left > 0 {
-			t.rows[len(t.rows)-1].under = "waits for " + plain(d)
+			t.rows[len(t.rows)-1].under = why(tun.State) + " " + plain(d)
 			left--
 		}
 		peers := slices.Clone(tun.Peers)
