@@ -47,7 +47,7 @@ type limits struct {
 	write time.Duration // for the client to take one write
 }
 
-var usual = limits{conns: 64, streams: 32, reports: 4, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second}
+var usual = limits{conns: 64, streams: 32, reports: 2, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second}
 
 // Server answers at a control socket.
 type Server struct {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -76,7 +77,7 @@ func TestBadRequests(t *testing.T) {
 		{"not HTTP", "status\n\n", 400, ""},
 		{"a TLS client", "\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03\r\n\r\n", 400, ""},
 	} {
-		resp := talk(t, path, c.send)
+		resp := talk(t, path, c.send) //nolint:bodyclose // its connection is
 		var f struct{ Error string }
 		b, err := io.ReadAll(resp.Body)
 		if c.err != "" { // else the daemon may cut off who goes on sending
@@ -136,6 +137,17 @@ func TestReaderThatStops(t *testing.T) {
 	case <-ended:
 	case <-time.After(patience):
 		t.Error("it still is sent events")
+	}
+}
+
+// Answers that are not read as fast as they come end what was asked for, which does
+// not wait for the reader.
+func TestPingsTooFastForTheirReader(t *testing.T) {
+	c := control.NewClient(listen(t, fake{}))
+	defer c.Close()
+	err := c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: math.MaxInt}, func(engine.PingReply) error { return nil })
+	if err == nil || err.Error() != "the answers are not read as fast as they come" {
+		t.Error(err)
 	}
 }
 

@@ -80,10 +80,11 @@ func (r *reporter) liveness(l engine.Liveness) {
 		facts = append(facts, "RTT "+milliseconds(l.RTT))
 	}
 	if l.Sent > 0 {
-		facts = append(facts, fmt.Sprintf("loss %s; %d probes, %d lost", percent(l.Loss), l.Sent, l.Lost))
-	}
-	if l.Missed > 0 {
-		facts = append(facts, fmt.Sprintf("the last %d of them", l.Missed))
+		last := ""
+		if l.Missed > 0 {
+			last = fmt.Sprintf(" (the last %d)", l.Missed)
+		}
+		facts = append(facts, fmt.Sprintf("loss %s; %d probes, %d lost%s", percent(l.Loss), l.Sent, l.Lost, last))
 	}
 	if !l.Heard.IsZero() {
 		facts = append(facts, "heard "+r.since(l.Heard)+" ago")
