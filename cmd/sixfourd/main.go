@@ -12,14 +12,16 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/privilege"
+	"sixfour/internal/systemd"
 	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
@@ -33,7 +35,7 @@ const (
 
 type flags struct {
 	config, logLevel, logFormat string
-	check                       bool
+	check, clean                bool
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -43,16 +45,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if done {
 		return code
 	}
-	cfg, err := load(f.config)
+	if f.clean {
+		if err := gateway.Clean(); err != nil {
+			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
+			return exitFailure
+		}
+		return exitOK
+	}
+	cfg, err := load(f)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitMisuse
-	}
-	if f.logLevel != "" {
-		cfg.Log.Level = f.logLevel
-	}
-	if f.logFormat != "" {
-		cfg.Log.Format = f.logFormat
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
@@ -67,7 +70,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
-	if err := serve(cfg, log); err != nil {
+	if err := serve(cfg, f, log); err != nil {
 		log.Last(err)
 		return exitFailure
 	}
@@ -81,6 +84,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.StringVar(&f.logLevel, "log-level", "", "")
 	fs.StringVar(&f.logFormat, "log-format", "", "")
 	fs.BoolVar(&f.check, "check", false, "")
+	fs.BoolVar(&f.clean, "clean", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
 	switch {
@@ -101,12 +105,18 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	return f, exitOK, false
 }
 
-// load reads the configuration and adds what only the system can tell: whether
-// an interface name is taken.
-func load(path string) (*config.Config, error) {
-	cfg, err := config.Load(path)
+// load reads the configuration, with what flags say instead, and adds what only the
+// system can tell: whether an interface name is taken.
+func load(f flags) (*config.Config, error) {
+	cfg, err := config.Load(f.config)
 	if err != nil {
 		return nil, err
+	}
+	if f.logLevel != "" {
+		cfg.Log.Level = f.logLevel
+	}
+	if f.logFormat != "" {
+		cfg.Log.Format = f.logFormat
 	}
 	var problems config.Problems
 	for i := range cfg.Tunnels {
@@ -125,25 +135,20 @@ func load(path string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// serve runs the tunnels until a signal ends it.
-func serve(cfg *config.Config, log *logging.Log) error {
+// serve runs the tunnels of a configuration until a signal ends it.
+func serve(cfg *config.Config, f flags, log *logging.Log) error {
+	if err := privilege.Check(); err != nil {
+		return err
+	}
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	go func() {
-		for range hup {
-			log.Warn("SIGHUP: this version does not reload: restart it to use a changed configuration")
-		}
-	}()
-
-	eng, err := engine.New(cfg, log.Logger)
-	if err != nil {
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find()}
+	var err error
+	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng, log.Logger)
+	ctl, err := control.Listen(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -152,19 +157,24 @@ func serve(cfg *config.Config, log *logging.Log) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
+	if cfg.Metrics.Listen != "" {
+		m, err := serveMetrics(cfg.Metrics.Listen, p.Engine, log)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+	}
+	if p.sandbox, err = restrict(cfg, f.config, p.Engine, log.Logger); err != nil {
+		return err
+	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")
-		notify(log.Logger, daemon.SdNotifyStopping)
+		p.notify(systemd.Stopping)
 	})()
-	return eng.Run(ctx, func() {
+	go p.reloadOnSignal(ctx)
+	return p.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
-		notify(log.Logger, daemon.SdNotifyReady)
+		p.ready.Store(true)
+		p.notify(systemd.Ready)
 	})
-}
-
-// notify tells systemd; without systemd it does nothing.
-func notify(log *zap.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("notify systemd", zap.Error(err))
-	}
 }

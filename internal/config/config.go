@@ -14,10 +14,12 @@ import (
 
 // Config is a whole configuration file.
 type Config struct {
-	Log     Log
-	Control Control
-	Gateway Gateway
-	Tunnels []Tunnel // in the file's order, at least one
+	Log      Log
+	Control  Control
+	Metrics  Metrics
+	Security Security
+	Gateway  Gateway
+	Tunnels  []Tunnel // in the file's order, at least one
 }
 
 // Log is the [log] table.
@@ -30,6 +32,16 @@ type Log struct {
 type Control struct {
 	Socket   string // an absolute path
 	Explicit bool   // the file names the socket; it is not the default
+}
+
+// Metrics is the [metrics] table.
+type Metrics struct {
+	Listen string // host:port of the listener over HTTP; "": none
+}
+
+// Security is the [security] table.
+type Security struct {
+	NoSandbox bool // sandbox = "off"
 }
 
 // Tunnel is one [[tunnel]] table.
@@ -57,8 +69,9 @@ type Tunnel struct {
 	DeadAfter int           // probes lost in a row after which it is down
 
 	file   string
-	header pos            // of the [[tunnel]] that begins the table
-	values map[string]pos // of the keys that the table has
+	header pos               // of the [[tunnel]] that begins the table
+	values map[string]pos    // of the keys that the table has
+	sums   map[string]uint64 // of what they say, but for those of the peers
 }
 
 // Layer is what a layer of a tunnel has, whoever the peer is.
@@ -101,6 +114,7 @@ const (
 
 	defaultKeepalive = 25 * time.Second // address translators forget after 30 at worst
 	defaultDeadAfter = 5
+	defaultListen    = "127.0.0.1:9640" // of a [metrics] that does not say
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

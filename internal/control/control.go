@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 
+	"sixfour/internal/capture"
 	"sixfour/internal/engine"
 )
 
@@ -28,6 +29,9 @@ type Daemon interface {
 	Events(ctx context.Context) <-chan engine.Event
 	Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error
 	ProbeMTU(ctx context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error)
+	// Capture writes what goes through a tunnel as pcapng. An error before the first
+	// byte is about the request.
+	Capture(ctx context.Context, r capture.Request, out capture.Sink) error
 }
 
 // What the server bears of one request.

@@ -30,6 +30,7 @@ var routes = []route{
 	{method: http.MethodGet, path: Prefix + "events", stream: true, handle: (*Server).events},
 	{method: http.MethodPost, path: Prefix + "ping", body: true, stream: true, handle: (*Server).ping},
 	{method: http.MethodPost, path: Prefix + "mtu", body: true, stream: true, handle: (*Server).mtu},
+	{method: http.MethodGet, path: Prefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 
 // Version says who answers.

@@ -23,6 +23,8 @@ var commands = []func() *cobra.Command{
 	watchCommand,
 	pingCommand,
 	mtuCommand,
+	captureCommand,
+	decodeCommand,
 	demoCommand,
 	addressCommand,
 	completionCommand,

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/engine"
@@ -170,4 +173,122 @@ func TestNoKeepalive(t *testing.T) {
 	if s := a.phase(t, engine.Up); s.Liveness != (engine.Liveness{}) {
 		t.Errorf("%+v", s.Liveness)
 	}
+}
+
+// What is taken from the interface is put back, counted and told, until somebody does
+// so again and again.
+func TestTakenAway(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often, `routes = ["192.168.2.0/24", "fd00:2::/64"]`))
+	reachable(t, h.a, inB)
+	link, err := h.a.Handle().LinkByName("six0")
+	must(t, err)
+	count := func(family int) (n int) {
+		list, err := h.a.Handle().RouteList(link, family)
+		must(t, err)
+		for _, r := range list {
+			if r.Dst != nil && (r.Dst.String() == "192.168.2.0/24" || r.Dst.String() == "fd00:2::/64") {
+				n++
+			}
+		}
+		return n
+	}
+	back := func(what string, want map[string]uint64) {
+		t.Helper()
+		eventually(t, what, func() error {
+			_, s := a.status(t)
+			for r, n := range want {
+				if s.Repairs[r] < n {
+					return fmt.Errorf("%v", s.Repairs)
+				}
+			}
+			if count(netlink.FAMILY_V4)+count(netlink.FAMILY_V6) != 2 {
+				return errors.New("routes are missing")
+			}
+			return nil
+		})
+		reachable(t, h.a, inB)
+	}
+	flush := func() {
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			list, err := h.a.Handle().RouteList(link, family)
+			must(t, err)
+			for _, r := range list {
+				_ = h.a.Handle().RouteDel(&r) // the kernel may have been quicker
+			}
+		}
+	}
+	flush()
+	back("routes are back", map[string]uint64{"route": 1})
+	must(t, h.a.DelAddr("six0", netip.PrefixFrom(inA, 30)))
+	must(t, h.a.DelAddr("six0", netip.PrefixFrom(in6A, 64)))
+	back("addresses are back", map[string]uint64{"route": 2, "address": 1})
+	must(t, h.a.DelLink("six0"))
+	eventually(t, "the interface is back", func() error {
+		if _, s := a.status(t); s.Repairs["interface"] != 1 {
+			return fmt.Errorf("%v", s.Repairs)
+		}
+		return nil
+	})
+	link, err = h.a.Handle().LinkByName("six0")
+	must(t, err)
+	back("with all that it had", nil)
+	if s := a.phase(t, engine.Up); s.LastError == nil || !strings.Contains(s.LastError.What, "interface six0 was deleted") || s.LastDown == nil || s.LastDown.Until.IsZero() {
+		t.Errorf("%+v %+v", s.LastError, s.LastDown)
+	}
+	b.phase(t, engine.Up)
+	eventually(t, "somebody goes on and on", func() error {
+		flush()
+		if !strings.Contains(a.log.String(), "again and again") {
+			return errors.New(a.log.String())
+		}
+		return nil
+	})
+	if _, s := a.status(t); s.Repairs["route"] > 13 || !strings.Contains(s.LastError.What, "again and again") {
+		t.Errorf("%v %+v", s.Repairs, s.LastError)
+	}
+}
+
+// Another outer address is told, counted, and survived.
+func TestAddressMoves(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	start(t, h.b, strings.Replace(kindGRE.atB(), outerA.String(), "203.0.113.11", 1)+often+"\n")
+	a := start(t, h.a, strings.Replace(kindGRE.atA(), `local = "203.0.113.10"`, `local = "auto"`, 1)+often+"\n")
+	a.phase(t, engine.Up) // b's host answers, though its tunnel is another
+	now := netip.MustParsePrefix("203.0.113.11/24")
+	must(t, h.a.DelAddr("va", netip.PrefixFrom(outerA, 24)))
+	must(t, h.a.AddAddr("va", now))
+	reachable(t, h.a, inB)
+	s := a.phase(t, engine.Up)
+	if s.Repairs["address"] == 0 || s.LastError == nil || s.State.Local != "203.0.113.11" {
+		t.Errorf("%v %+v %+v %+v", s.Repairs, s.LastError, s.LastDown, s.State)
+	}
+}
+
+// A name that is another address now is looked up as soon as its peer is silent,
+// though nobody says that nobody is there.
+func TestSilentNameMoves(t *testing.T) {
+	t.Parallel()
+	n := newResolving(t)
+	n.names.Set("b.example", outerB)
+	b := start(t, n.b, plainB(often))
+	a := launchWith(t, n.a, strings.Replace(plainA(often), `remote = "`+outerB.String()+`"`, `remote = "b.example"`, 1), n.files)
+	a.wait(t, "ready")
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	moved := netip.MustParseAddr("203.0.113.21")
+	forbid(t, n.b, unix.IPPROTO_ICMP) // it would say so
+	b.end(t, syscall.SIGTERM)
+	n.names.Set("b.example", moved)
+	must(t, n.b.AddAddr("vb", netip.PrefixFrom(moved, 24)))
+	start(t, n.b, strings.Replace(plainB(often), outerB.String(), moved.String(), 1))
+	eventually(t, "the name is followed", func() error {
+		if _, s := a.status(t); s.Repairs["name"] == 0 || s.State.Phase != engine.Up || s.State.Remote != moved.String() {
+			return fmt.Errorf("%v %+v", s.Repairs, s.State)
+		}
+		return nil
+	})
 }

@@ -176,7 +176,7 @@ func (a *asking) renew() error {
 	_, _, inside := probe.Ends(path.layers)
 	switch {
 	case p.t.automatic():
-		relays := p.t.mech.relays()
+		relays := p.t.mech.relays().addrs
 		if len(relays) == 0 {
 			return errors.New("the tunnel finds the other ends in the packets: there is none to be asked")
 		}
@@ -192,7 +192,7 @@ func (a *asking) renew() error {
 		a.shows = fmt.Sprintf("from %v itself, outside the tunnel", a.q.remote)
 	}
 	// With DF, and over a path of more than any question has.
-	options := p.t.cfg.Options
+	options := path.options
 	options.StaticMTU = false
 	var err error
 	a.q.stack, err = encap.New(path.layers, maxPingSize, options, nil, p.record)
@@ -356,8 +356,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(MTUProbe))
 			bad = size
 		}
 	}
-	t := a.p.t
-	mtu := encap.MTU(a.path.layers, encap.PathMTU(good), t.cfg.Options, false)
+	mtu := encap.MTU(a.path.layers, encap.PathMTU(good), a.path.options, false)
 	return MTUResult{good, int(mtu), string(pathmtu.Probe)}, nil
 }
 

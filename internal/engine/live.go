@@ -148,11 +148,11 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		pl := p.pulses[i]
 		switch {
 		case pl.life == nil:
-			pl.life = liveness.New(liveness.Settings{Every: p.t.cfg.Keepalive, After: p.t.cfg.DeadAfter}, pl.first(), now)
+			pl.life = liveness.New(t.set, pl.first(), now)
 		case pl.place >= 0 && pl.target.equal(t):
 			continue
 		default:
-			pl.life.Restart(now)
+			pl.life.Restart(t.set, now)
 		}
 		pl.target, pl.proven = t, noWay
 		pl.look()

@@ -22,12 +22,19 @@ type mechanism struct {
 	err      error
 
 	// What other goroutines ask.
-	watched atomic.Pointer[[]netip.Addr] // relays or routers of which is watched whether they live
-	down    atomic.Pointer[[]netip.Addr] // those that do not
+	watched atomic.Pointer[relays]
+	down    atomic.Pointer[[]netip.Addr] // those that do not live
 }
 
 func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
-	m := &mechanism{layer: layer, cfg: cfg}
+	m := &mechanism{layer: layer}
+	m.assume(cfg)
+	return m
+}
+
+// assume makes the mechanism another one, of which nothing is known yet.
+func (m *mechanism) assume(cfg resolve.Mechanism) {
+	m.cfg, m.hosts, m.resolver, m.err = cfg, nil, nil, nil
 	for _, h := range cfg.Hosts() {
 		var known []netip.Addr
 		if h.Addr.IsValid() {
@@ -35,7 +42,6 @@ func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
 		}
 		m.hosts = append(m.hosts, known)
 	}
-	return m
 }
 
 // towards is an outer address that packets go to, by whose route the first hop and

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/liveness"
 	"sixfour/internal/pathmtu"
 )
 
@@ -19,7 +21,7 @@ import (
 // all of them.
 type peer struct {
 	t    *tunnel
-	cfg  *config.Peer
+	cfg  config.Peer // its name never changes; the rest is as that of the tunnel's
 	in   counters
 	out  counters
 	path atomic.Pointer[path] // nil: there is no way to the peer now
@@ -34,15 +36,17 @@ type peer struct {
 	reports *rate.Limiter
 	narrow  sync.Mutex // of those who note and forget narrow destinations
 	witness witness
-	wanted  atomic.Uint32 // who wants to hear of the next packet from the peer
-	arrived atomic.Bool   // there was one: the prober has to look
-	large   atomic.Uint64 // packets sent that not every path carries
-	watched atomic.Bool   // the prober knows of it
-	doubt   chan struct{} // whether its name still has the address; nil: it has no name
+	wanted  atomic.Uint32                 // who wants to hear of the next packet from the peer
+	arrived atomic.Bool                   // there was one: the prober has to look
+	large   atomic.Uint64                 // packets sent that not every path carries
+	watched atomic.Bool                   // the prober knows of it
+	retired bool                          // and shall not any more; under the prober's mu
+	doubt   atomic.Pointer[chan struct{}] // whether its name still has the address; nil: it has no name
 
 	// Of the control loop only.
-	resolved   netip.Addr // of a remote that is a name
-	registered *path      // by which packets from the peer find us
+	resolved   netip.Addr         // of a remote that is a name
+	unfollow   context.CancelFunc // the name; nil: it has none
+	registered *path              // by which packets from the peer find us
 	// arrives is the path by which these are decapsulated: the last that there was
 	// between the ends of registered. With other ends there is another.
 	arrives    *atomic.Pointer[path]
@@ -52,7 +56,8 @@ type peer struct {
 	twin       *peer   // whose packets cannot be told from its own
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last
-	odd, wraps uint64  // of the record, when they were logged
+	lastWay    lastWay
+	odd, wraps uint64 // of the record, when they were logged
 
 	lifeSign atomic.Bool   // there was a packet: the keeper has to look
 	doubted  atomic.Bool   // somebody said that nobody is there
@@ -72,13 +77,17 @@ type peer struct {
 // path is how packets reach a peer. It is immutable: a change replaces it.
 type path struct {
 	layers  []encap.Layer // innermost first
+	options encap.Options
+	version int           // of the tunnel
 	device  int           // of the first hop, by its index
 	link    encap.PathMTU // of the first hop
 	mtu     encap.PathMTU // of all that is known; not larger
 	by      pathmtu.Source
 	hop     hop
+	life    liveness.Settings // Every is 0: it is not watched whether the peer lives
 	stack   *encap.Stack
 	clamp   clamp
+	from    origin
 	senders sockets // one for each queue
 }
 
@@ -91,8 +100,13 @@ func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
 	return p != nil && p.link == link && slices.Equal(p.layers, layers)
 }
 
+// same reports whether two paths have these, and packets look the same.
+func (p *path) same(o *path) bool {
+	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version
+}
+
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
-	p := &peer{t: t, cfg: cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+	p := &peer{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
 	p.proven.Store(uint32(noWay))
 	p.state = State{Phase: Starting, Since: time.Now()}
 	return p

@@ -12,7 +12,6 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probe"
 )
@@ -33,34 +32,38 @@ type pulse struct {
 type target struct {
 	layers        []encap.Layer // of the path; nil: of a relay
 	local, remote netip.Addr    // outer addresses
+	self          netip.Addr    // to which a relay sends packets back; invalid: it does not
+	set           liveness.Settings
 }
 
 func (t target) equal(o target) bool {
-	return t.local == o.local && t.remote == o.remote && slices.Equal(t.layers, o.layers)
+	return t.local == o.local && t.remote == o.remote && t.self == o.self && t.set == o.set && slices.Equal(t.layers, o.layers)
 }
 
 // targets are what is to be watched of a peer: nothing of one without a path, or
 // whose answers would not find us.
 func (p *peer) targets() []target {
 	path := p.path.Load()
-	if path == nil || p.t.cfg.Keepalive == 0 || !p.listening.Load() {
+	if path == nil || path.life.Every == 0 || !p.listening.Load() || p.t.retired.Load() {
 		return nil
 	}
-	local := path.outer().Local
+	l := path.outer()
+	t := target{layers: path.layers, local: l.Local, remote: l.Remote, set: path.life}
 	if !p.t.automatic() {
-		return []target{{path.layers, local, path.outer().Remote}}
+		return []target{t}
 	}
 	var list []target
-	for _, a := range p.t.mech.relays() {
-		list = append(list, target{nil, local, a})
+	relays := p.t.mech.relays()
+	for _, a := range relays.addrs {
+		list = append(list, target{local: l.Local, remote: a, self: relays.self, set: path.life})
 	}
 	return list
 }
 
 // isWatched reports whether it is watched if a peer lives: not that of an automatic
 // tunnel without relays or routers, which stands for everybody.
-func (p *peer) isWatched() bool {
-	return p.t.cfg.Keepalive > 0 && (!p.t.automatic() || len(p.t.mech.relays()) > 0)
+func (p *peer) isWatched(path *path) bool {
+	return path.life.Every > 0 && (!p.t.automatic() || len(p.t.mech.relays().addrs) > 0)
 }
 
 // isAbout reports whether a path is still the one that is probed.
@@ -69,7 +72,7 @@ func (pl *pulse) isAbout(path *path) bool {
 	if pl.target.layers == nil {
 		return l.Local == pl.target.local
 	}
-	return pl.target.equal(target{path.layers, l.Local, l.Remote})
+	return l.Remote == pl.target.remote && slices.Equal(path.layers, pl.target.layers)
 }
 
 // first is the number of the first probe: they are spread by it.
@@ -91,7 +94,7 @@ func (pl *pulse) look() bool {
 func (pl *pulse) ways(path *path) []way {
 	l := path.outer()
 	if pl.target.layers == nil {
-		if m, ok := pl.p.t.mech.cfg.(resolve.SixRD); ok && m.Role == resolve.RoleCE {
+		if pl.target.self.IsValid() {
 			return []way{waySelf, wayOutside}
 		}
 		return []way{wayOutside}
@@ -116,7 +119,7 @@ func (pl *pulse) probe(seq uint16) {
 		if w > pl.proven {
 			break
 		}
-		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, stack: path.stack}
+		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: path.stack}
 		if err := pl.p.put(path, q); err != nil {
 			pl.p.noteSend(err)
 		}
@@ -126,7 +129,7 @@ func (pl *pulse) probe(seq uint16) {
 // returned reports whether a packet that no tunnel may carry is a probe of ours that
 // the far end has sent back, and tells the keeper.
 func (p *peer) returned(pkt []byte) bool {
-	if !p.isWatched() {
+	if path := p.path.Load(); path == nil || !p.isWatched(path) {
 		return false
 	}
 	outer, r := header.Parse(pkt, header.Version(pkt))

@@ -9,7 +9,6 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
 	"sixfour/internal/probe"
 )
 
@@ -40,6 +39,7 @@ type question struct {
 	seq           uint16
 	index         uint16     // of a pulse
 	local, remote netip.Addr // outer addresses
+	self          netip.Addr // for waySelf
 	size          int        // of the outer packet; 0: the least
 	stack         *encap.Stack
 }
@@ -66,12 +66,7 @@ func (p *peer) put(path *path, q question) error {
 			gre += 4
 		}
 	case waySelf:
-		d, err := p.t.mech.cfg.(resolve.SixRD).Delegated(local)
-		if err != nil {
-			return err
-		}
-		local = d.Addr().Next()
-		remote = local
+		local, remote = q.self, q.self
 	}
 	at, version := header.IPv4Len, 4
 	if local.Is6() {
@@ -117,7 +112,7 @@ func (p *peer) toRelay(path *path, relay netip.Addr) (*encap.Stack, error) {
 	to := relay.As4()
 	layers := slices.Clone(path.layers)
 	layers[p.t.mech.layer].Resolver = &told{binary.BigEndian.Uint32(to[:])}
-	return encap.New(layers, path.mtu, p.t.cfg.Options, nil, p.record)
+	return encap.New(layers, path.mtu, path.options, nil, p.record)
 }
 
 // keepalive makes a packet that the peer sends on to us: GRE from it to us, with the

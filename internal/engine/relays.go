@@ -20,8 +20,20 @@ func addrs(p *atomic.Pointer[[]netip.Addr]) []netip.Addr {
 	return nil
 }
 
-// relays are the hosts of which is watched whether they live. Any goroutine may ask.
-func (m *mechanism) relays() []netip.Addr { return addrs(&m.watched) }
+// relays are the hosts of a mechanism of which is watched whether they live. They are
+// replaced whole.
+type relays struct {
+	addrs []netip.Addr
+	self  netip.Addr // that of 6rd, to which they send packets back; invalid: they do not
+}
+
+// relays are those that there are. Any goroutine may ask.
+func (m *mechanism) relays() relays {
+	if r := m.watched.Load(); r != nil {
+		return *r
+	}
+	return relays{}
+}
 
 // maxRelays is how many of them are watched.
 const maxRelays = 64
@@ -31,19 +43,25 @@ const maxRelays = 64
 // they are others than before. A border relay's colleagues are none.
 func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 	m := t.mech
-	var list []netip.Addr
-	if r, ok := m.cfg.(resolve.SixRD); m.layer == len(t.cfg.Layers)-1 && (!ok || r.Role == resolve.RoleCE) {
+	var now relays
+	sixRD, ok := m.cfg.(resolve.SixRD)
+	if m.layer == len(t.cfg.Layers)-1 && (!ok || sixRD.Role == resolve.RoleCE) {
+		list := now.addrs
 		for _, a := range slices.Concat(m.hosts...) {
 			mine := a == local || slices.ContainsFunc(e.links, func(l netip.Prefix) bool { return l.Addr() == a })
 			if a.Is4() && !mine && !slices.Contains(list, a) && len(list) < maxRelays {
 				list = append(list, a)
 			}
 		}
+		now.addrs = list
+		if d, err := sixRD.Delegated(local); ok && err == nil {
+			now.self = d.Addr().Next()
+		}
 	}
-	if slices.Equal(list, m.relays()) {
+	if was := m.relays(); now.self == was.self && slices.Equal(now.addrs, was.addrs) {
 		return false
 	}
-	m.watched.Store(&list)
+	m.watched.Store(&now)
 	return true
 }
 

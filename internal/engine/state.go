@@ -103,8 +103,8 @@ func (p *peer) setPath(path *path) {
 		IO: string(path.io()), PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
 	now.setEnds(path.layers)
-	if !before.Phase.Carries() || !now.sameEnds(before) {
-		now.Phase, now.Since, now.Detail = p.firstPhase(), time.Now(), ""
+	if !before.Phase.Carries() || !now.sameEnds(before) || before.Phase != Up && !p.isWatched(path) {
+		now.Phase, now.Since, now.Detail = p.firstPhase(path), time.Now(), ""
 	}
 	p.state = now
 	if before.Phase.Carries() && before.PathMTU != now.PathMTU {
@@ -118,7 +118,6 @@ func (p *peer) setPath(path *path) {
 	}
 	if before.Phase.Carries() && !now.sameEnds(before) {
 		what := fmt.Sprintf("outer addresses %s > %s, were %s > %s", now.Local, now.Remote, before.Local, before.Remote)
-		p.trouble = Trouble{time.Now(), what}
 		p.event(EventAddress, what)
 	}
 	if now.Phase != before.Phase {
@@ -132,8 +131,8 @@ func (p *peer) setPath(path *path) {
 }
 
 // firstPhase is that of a peer that has just become able to carry.
-func (p *peer) firstPhase() Phase {
-	if p.isWatched() {
+func (p *peer) firstPhase(path *path) Phase {
+	if p.isWatched(path) {
 		return Probing
 	}
 	return Up
@@ -220,10 +219,12 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 		if before.Phase == Probing {
 			level = min(level, p.t.level())
 		}
+		fields := []zap.Field{zap.Stringer("remote", pl.target.remote)}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
+			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))
 		}
-		p.log().Log(min(level, zapcore.InfoLevel), "up", zap.Stringer("remote", pl.target.remote), zap.Duration("rtt", pl.life.RTT()))
+		p.log().Log(min(level, zapcore.InfoLevel), "up", fields...)
 	}
 	p.event(EventState, text)
 	return true

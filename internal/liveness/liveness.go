@@ -77,15 +77,15 @@ type Peer struct {
 // New is a peer that is to be probed at once. First is the number of its first probe,
 // which is another for each peer, so that they are not all probed at the same time.
 func New(set Settings, first uint16, now time.Duration) *Peer {
-	p := &Peer{set: set, first: first, seq: first}
-	p.Restart(now)
+	p := &Peer{first: first, seq: first}
+	p.Restart(set, now)
 	return p
 }
 
 // Restart forgets all but what was counted: the peer is elsewhere, or it was not
 // possible to send for a while. It is probed at once.
-func (p *Peer) Restart(now time.Duration) {
-	*p = Peer{set: p.set, first: p.first, seq: p.seq, total: p.total, lost: p.lost, heard: -1, until: now, look: now, ask: now}
+func (p *Peer) Restart(set Settings, now time.Duration) {
+	*p = Peer{set: set, first: p.first, seq: p.seq, total: p.total, lost: p.lost, heard: -1, until: now, look: now, ask: now}
 }
 
 // State is what is known now, and how many probes in a row were lost.

@@ -238,7 +238,7 @@ func TestRestart(t *testing.T) {
 	w.run(100 * time.Second)
 	seq := w.p.seq - 1
 	sent, _ := w.p.Probes()
-	w.p.Restart(w.now)
+	w.p.Restart(usual, w.now)
 	if w.p.Answer(seq, w.now) {
 		t.Error("an answer from before is taken")
 	}
