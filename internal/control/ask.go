@@ -35,6 +35,14 @@ type mtuRequest struct {
 	Peer string `json:"peer"`
 }
 
+func (s *Server) reload(w *answer, r *request) error {
+	plan, err := s.daemon.Reload(r.Context())
+	if err != nil {
+		return err
+	}
+	return w.json(plan)
+}
+
 func (s *Server) ping(w *answer, r *request) error {
 	var q pingRequest
 	if err := r.decode(&q); err != nil {
@@ -98,6 +106,12 @@ func queued(ctx context.Context, emit func(any) error, do func(ctx context.Conte
 		return cause
 	}
 	return err
+}
+
+// Reload makes the daemon read its configuration again, and returns what that changed.
+func (c *Client) Reload(ctx context.Context) (engine.Plan, error) {
+	var p engine.Plan
+	return p, c.ask(ctx, "reload", nil, &p)
 }
 
 // Ping sends probes through a tunnel, and calls each with what became of every one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,6 +65,10 @@ func (f fake) Events(ctx context.Context) <-chan engine.Event {
 		})
 	}()
 	return c
+}
+
+func (fake) Reload(context.Context) (engine.Plan, error) {
+	return engine.Plan{}, errors.New("six.toml:3:1: what is wrong")
 }
 
 func (fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
@@ -158,6 +163,33 @@ func TestEventsWithoutReader(t *testing.T) {
 	}
 }
 
+// What is asked before the daemon can answer waits, and is lost with the daemon.
+func TestAskedTooEarly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	for _, serve := range []bool{true, false} {
+		s, err := control.Open(path, fake{}, zap.NewNop())
+		must(t, err)
+		ended := make(chan error, 1)
+		c, err := net.Dial("unix", path)
+		must(t, err)
+		go func() {
+			_, err := control.Status(t.Context(), path)
+			ended <- err
+		}()
+		if serve {
+			s.Serve()
+			must(t, <-ended)
+		}
+		must(t, s.Close())
+		if !serve {
+			if err := <-ended; !errors.Is(err, control.ErrNoDaemon) {
+				t.Error(err)
+			}
+		}
+		c.Close()
+	}
+}
+
 // Close ends what is open; whoever read it is told.
 func TestCloseEndsStreams(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
@@ -185,6 +217,9 @@ func TestCloseEndsStreams(t *testing.T) {
 func TestAsk(t *testing.T) {
 	c := control.NewClient(listen(t, fake{}))
 	defer c.Close()
+	if _, err := c.Reload(t.Context()); err == nil || err.Error() != "six.toml:3:1: what is wrong" {
+		t.Error(err)
+	}
 	var replies []engine.PingReply
 	must(t, c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: 2, Interval: 1500 * time.Millisecond}, func(r engine.PingReply) error {
 		replies = append(replies, r)

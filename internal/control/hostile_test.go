@@ -67,6 +67,7 @@ func TestBadRequests(t *testing.T) {
 		{"no such duration", post("/v1/ping", `{"peer":"six0","interval":"1 second"}`), 400, "the body: "},
 		{"a deep one", post("/v1/mtu", strings.Repeat("[", 20000)), 400, "the body: "},
 		{"a huge one", post("/v1/mtu", `{"peer":"`+strings.Repeat("x", control.MaxBody)+`"}`), 413, "more than 65536 bytes"},
+		{"what the daemon cannot", post("/v1/reload", ""), 422, "six.toml:3:1: what is wrong"},
 		{"needless body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 400, "takes no body"},
 		{"huge body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + strings.Repeat("x", 99999999), 413, "more than 65536 bytes"},
 		{"endless body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("400\r\n"+strings.Repeat("x", 0x400)+"\r\n", 1000), 413, "more than 65536 bytes"},

@@ -2,10 +2,41 @@ package ctl
 
 import (
 	"context"
+	"encoding/json"
 	"regexp"
 	"strings"
 	"testing"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/exit"
 )
+
+func TestReload(t *testing.T) {
+	f := start(t)
+	out, _, err := ctl(t.Context(), "reload --socket "+f.socket)
+	must(t, err)
+	if want := `added     six2
+removed   six1
+changed   hub0: peer; peers 2 added, 1 removed
+replaced  six0: mode, local6
+unchanged six3
+changed   [log]
+later     [metrics] has changed, which takes effect after a restart
+`; out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+	out, _, err = ctl(t.Context(), "reload --json --socket "+f.socket)
+	must(t, err)
+	var plan engine.Plan
+	must(t, json.Unmarshal([]byte(out.String()), &plan))
+	if len(plan.Changed) != 2 || !plan.Changed[0].InPlace {
+		t.Errorf("%+v", plan)
+	}
+	f.bad = "six.toml:3:1: what is wrong\nsix.toml:9:1: and this"
+	if out, code := program(t, f.socket, false, "reload"); code != exit.Failure || out != "sixfourctl: "+f.bad+"\n" {
+		t.Errorf("%d: %s", code, out)
+	}
+}
 
 func TestPing(t *testing.T) {
 	f := start(t)

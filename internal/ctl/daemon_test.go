@@ -43,6 +43,7 @@ func must(t *testing.T, err error) {
 type fake struct {
 	socket string
 	server *control.Server
+	bad    string // why it cannot reload
 
 	mu     sync.Mutex
 	status engine.Status
@@ -93,6 +94,14 @@ func (f *fake) Events(ctx context.Context) <-chan engine.Event {
 		}
 	}()
 	return c
+}
+
+func (f *fake) Reload(context.Context) (engine.Plan, error) {
+	if f.bad != "" {
+		return engine.Plan{}, errors.New(f.bad)
+	}
+	return engine.Plan{Added: []string{"six2"}, Removed: []string{"six1"}, Unchanged: []string{"six3"}, Restart: []string{"metrics"}, Settings: []string{"log"},
+		Changed: []engine.Change{{Tunnel: "hub0", InPlace: true, Keys: []string{"peer"}, PeersAdded: 2, PeersRemoved: 1}, {Tunnel: "six0", Keys: []string{"mode", "local6"}}}}, nil
 }
 
 // Ping answers every other probe; of hub0/pb, which waits, none; of hub0/pa for ever.
