@@ -21,6 +21,9 @@ import (
 var commands = []func() *cobra.Command{
 	statusCommand,
 	watchCommand,
+	reloadCommand,
+	pingCommand,
+	mtuCommand,
 	captureCommand,
 	decodeCommand,
 	demoCommand,
