@@ -15,6 +15,7 @@ import (
 type Config struct {
 	Log      Log
 	Control  Control
+	Metrics  Metrics
 	Security Security
 	Gateway  Gateway
 	Tunnels  []Tunnel // in the file's order, at least one
@@ -30,6 +31,11 @@ type Log struct {
 type Control struct {
 	Socket   string // an absolute path
 	Explicit bool   // the file names the socket; it is not the default
+}
+
+// Metrics is the [metrics] table.
+type Metrics struct {
+	Listen string // host:port of the listener over HTTP; "": none
 }
 
 // Security is the [security] table.
@@ -59,8 +65,9 @@ type Tunnel struct {
 	Netns      string // name or absolute path; "": the daemon's own
 
 	file   string
-	header pos            // of the [[tunnel]] that begins the table
-	values map[string]pos // of the keys that the table has
+	header pos               // of the [[tunnel]] that begins the table
+	values map[string]pos    // of the keys that the table has
+	sums   map[string]uint64 // of what they say, but for those of the peers
 }
 
 // Layer is what a layer of a tunnel has, whoever the peer is.
@@ -100,6 +107,7 @@ const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
+	defaultListen = "127.0.0.1:9640" // of a [metrics] that does not say
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

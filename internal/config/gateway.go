@@ -63,7 +63,9 @@ func readGateway(r *report, e entry, c *Config) {
 	if !sound { // what is held against tunnels that are wrong, is perhaps right
 		return
 	}
-	g.checkMasquerade(r, c.Tunnels)
+	if !s.bad["masquerade"] {
+		g.checkMasquerade(r, c.Tunnels)
+	}
 	if g.checkDefaultRoute(r, e, s, c.Tunnels) {
 		g.checkBypass(r)
 		for i := range c.Tunnels {

@@ -30,11 +30,12 @@ var reference = []Key{
 	{Table: "[log]", Name: "level", Values: "`debug`, `info`, `warn`, `error`", Default: `"info"`, Meaning: "the least important lines that are logged"},
 	{Table: "[log]", Name: "format", Values: "`auto`, `console`, `json`, `journal`", Default: `"auto"`, Meaning: "`auto`: the journal's own where standard error is the journal, else lines for people"},
 	{Table: "[control]", Name: "socket", Values: "an absolute path", Default: `"/run/sixfour/control.sock"`, Meaning: "what `sixfourctl` speaks to"},
-	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
 	{Table: tableGateway, Name: "masquerade", Values: "an interface's name, or an array of them", Default: "[]", Meaning: "what comes from the tunnels leaves [through it](gateway.md) with this host's address"},
 	{Table: tableGateway, Name: "default_route", Values: "true, false", Default: "false", Meaning: "everything for which there is no other route goes [into a tunnel](gateway.md)"},
 	{Table: tableGateway, Name: "tunnel", Values: "a tunnel's name", Needed: "with `default_route` and several tunnels", Meaning: "into this one"},
 	{Table: tableGateway, Name: "bypass", Values: "prefixes", Default: "[]", Meaning: "to these packets go the old way"},
+	{Table: "[metrics]", Name: "listen", Values: "an address and a port", Default: `"127.0.0.1:9640"`, Meaning: "where [metrics](metrics.md) are served over HTTP; without `[metrics]` nowhere"},
+	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
 
 	{Table: tableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "the interface's name"},
 	{Table: tableTunnel, Name: "mode", Values: "see [modes](modes/README.md)", Needed: "without `stack`", Meaning: "what is on the wire"},

@@ -16,6 +16,7 @@ import (
 
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/exit"
 )
 
 // asProgram in the environment makes the test binary sixfourctl.
@@ -160,15 +161,15 @@ func ctlTo(ctx context.Context, args string, out, errs *buffer) error {
 	return cmd.ExecuteContext(ctx)
 }
 
-// exit is the status with which sixfourctl would end.
-func exit(err error) int {
+// exitStatus is that with which sixfourctl would end.
+func exitStatus(err error) int {
 	switch {
 	case err == nil:
-		return exitOK
+		return exit.OK
 	case errors.As(err, new(failure)):
-		return exitFailure
+		return exit.Failure
 	}
-	return exitMisuse
+	return exit.Misuse
 }
 
 // waitFor waits until something is so.

@@ -18,7 +18,10 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [TUNNEL|TUNNEL/PEER]",
 		Short: "Each tunnel and peer: state, endpoints, traffic, drops by reason",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Shows all tunnels, one, or one peer. A tunnel with many peers has a line for each, with what is missing below it; name a peer
+as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs/drops.md).`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completePeer,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

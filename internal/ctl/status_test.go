@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sixfour/internal/engine"
+	"sixfour/internal/exit"
 )
 
 // lines are a report's, without colours.
@@ -93,8 +94,8 @@ func TestStatusCommand(t *testing.T) {
 			args += " --socket " + f.socket
 		}
 		out, errs, err := ctl(t.Context(), args)
-		if exit(err) != c.exit || c.err == "" && !strings.Contains(out.String(), c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
-			t.Errorf("%s: exit %d, %v\n%s%s", c.args, exit(err), err, out, errs)
+		if exitStatus(err) != c.exit || c.err == "" && !strings.Contains(out.String(), c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s: exit %d, %v\n%s%s", c.args, exitStatus(err), err, out, errs)
 		}
 		if strings.Contains(out.String(), "\x1b") {
 			t.Errorf("%s: colours in what is no terminal", c.args)
@@ -119,7 +120,7 @@ func TestStatusToFullDevice(t *testing.T) {
 		cmd := Root()
 		cmd.SetOut(full)
 		cmd.SetArgs(append(args, "--socket", f.socket))
-		if err := cmd.ExecuteContext(t.Context()); exit(err) != exitFailure {
+		if err := cmd.ExecuteContext(t.Context()); exitStatus(err) != exit.Failure {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -138,7 +139,7 @@ func TestStatusWithoutTheRight(t *testing.T) {
 	must(t, os.Chmod(filepath.Dir(f.socket), 0o755))
 	must(t, os.Chmod(filepath.Dir(filepath.Dir(f.socket)), 0o755))
 	out, code := program(t, f.socket, true, "status")
-	if want := "sixfourctl: " + f.socket + " may not be opened: run as root, or join group sixfour\n"; code != exitFailure || out != want {
+	if want := "sixfourctl: " + f.socket + " may not be opened: run as root, or join group sixfour\n"; code != exit.Failure || out != want {
 		t.Errorf("%d: %s", code, out)
 	}
 }

@@ -15,8 +15,11 @@ import (
 func watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch [TUNNEL]",
-		Short: "State, traffic and events, live in the terminal; events alone elsewhere",
-		Args:  cobra.MaximumNArgs(1),
+		Short: "State, traffic and events, live in the terminal",
+		Long: `Draws the tunnels each second, with rates, and below them the last events, until Ctrl-C. Where the output is no terminal,
+and with --json, it prints events alone, one a line, the last hundred first. A daemon that restarts is waited for.`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeTunnel,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

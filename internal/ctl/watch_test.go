@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sixfour/internal/engine"
+	"sixfour/internal/exit"
 )
 
 func TestWatchPrintsEvents(t *testing.T) {
@@ -72,7 +73,7 @@ func TestWatchThroughRestart(t *testing.T) {
 
 func TestWatchWithoutDaemon(t *testing.T) {
 	_, _, err := ctl(t.Context(), "watch --socket /no/such/socket")
-	if exit(err) != exitFailure || !strings.Contains(err.Error(), "no sixfourd answers") {
+	if exitStatus(err) != exit.Failure || !strings.Contains(err.Error(), "no sixfourd answers") {
 		t.Errorf("%v", err)
 	}
 }

@@ -27,7 +27,7 @@ type outerErrors struct {
 
 // heard counts what came back about a tunnel's outer packets.
 type heard struct {
-	errors  atomic.Uint64 // that are about packets of ours
+	errors  icmpCounts    // that are about packets of ours
 	ignored atomic.Uint64 // that are not, or cannot be true
 }
 
@@ -124,7 +124,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || p.t.cfg.Options.StaticMTU {
+		if mtu == 0 || path.options.StaticMTU {
 			p.heard.ignored.Add(1)
 			return true
 		}
@@ -139,7 +139,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 			p.t.reply.unreachable(m, q.Inner)
 		}
 	}
-	p.heard.errors.Add(1)
+	p.heard.errors.add(err.Version, err.Type, err.Code)
 	return true
 }
 

@@ -35,7 +35,8 @@ type inbound struct {
 
 	bufs    [][]byte
 	sizes   []int
-	sinks   []*sink // by tunnel
+	seen    *table  // the last
+	sinks   []*sink // by the tunnel's number, as far as there were packets
 	touched []*sink // have packets of the current batch
 	reply   []byte  // for an answer of our own
 	scratch []byte  // its IPv6 fragments
@@ -76,7 +77,6 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 		drops:   drops{log: log},
 		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
 		sizes:   make([]int, transport.BatchSize),
-		sinks:   make([]*sink, len(e.tunnels)),
 		reply:   make([]byte, encap.Headroom+transport.MaxPacket),
 		scratch: make([]byte, encap.Headroom+transport.MaxPacket),
 		pieces:  make([]byte, transport.MaxPacket),
@@ -85,8 +85,11 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 
 // sink is the one for a tunnel.
 func (in *inbound) sink(t *tunnel) *sink {
+	if t.id >= len(in.sinks) {
+		in.sinks = append(in.sinks, make([]*sink, t.id+1-len(in.sinks))...)
+	}
 	s := in.sinks[t.id]
-	if s == nil {
+	if s == nil || s.t != t { // the number was another's
 		s = &sink{t: t, queue: in.queue % t.queues, drops: drops{log: t.log.Named("in")}}
 		in.sinks[t.id] = s
 	}
@@ -94,6 +97,15 @@ func (in *inbound) sink(t *tunnel) *sink {
 		s.mtu, s.gather = mtu, tun.NewGatherer(transport.BatchSize, int(mtu))
 	}
 	return s
+}
+
+// forget gives up the sinks of tunnels that are no more.
+func (in *inbound) forget() {
+	for i, s := range in.sinks {
+		if s != nil && s.t.retired.Load() {
+			in.sinks[i] = nil
+		}
+	}
 }
 
 // run works until the receiver is closed.
@@ -118,6 +130,10 @@ func (in *inbound) run() {
 // devices.
 func (in *inbound) carry(n int) {
 	t := in.table.Load()
+	if t != in.seen {
+		in.seen = t
+		in.forget()
+	}
 	for i, size := range in.sizes[:n] {
 		buf := in.bufs[i]
 		pkt := buf[:size]
@@ -191,8 +207,8 @@ func (e *end) allows(inner []byte) drop.Reason {
 // where there are many peers (RFC 3704), but for what its end of the layer says to
 // ours.
 func (e *end) sends(inner []byte) bool {
-	t := e.peer.t
-	return t.table == nil || t.table.Allows(e.peer, inner) ||
+	table := e.peer.t.table.Load()
+	return table == nil || table.Allows(e.peer, inner) ||
 		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
 }
 

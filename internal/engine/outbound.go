@@ -186,7 +186,7 @@ func (o *outbound) push(p *peer, path *path, pkt transport.Packet, size int) {
 		o.large++
 	}
 	if pkt.Len() > int(path.mtu) {
-		o.sentLarge(p, 1)
+		o.sentLarge(p, path, 1)
 		o.oversize(p, path, pkt, size)
 		return
 	}
@@ -261,19 +261,19 @@ func (o *outbound) carried(from, n int) {
 // tellLarge lets the prober know of the batch's packets that only some paths carry.
 func (o *outbound) tellLarge() {
 	for i := 0; i < len(o.batch); {
-		p, large := o.peers[i], 0
+		p, path, large := o.peers[i], o.paths[i], 0
 		for ; i < len(o.batch) && o.peers[i] == p; i++ {
 			if o.batch[i].Len() > min(everyPath, int(o.paths[i].mtu)-1) {
 				large++
 			}
 		}
-		o.sentLarge(p, large)
+		o.sentLarge(p, path, large)
 	}
 }
 
 // sentLarge does so for packets to one peer.
-func (o *outbound) sentLarge(p *peer, n int) {
-	if n > 0 && !o.t.cfg.Options.StaticMTU {
+func (o *outbound) sentLarge(p *peer, path *path, n int) {
+	if n > 0 && !path.options.StaticMTU {
 		p.sentLarge(uint64(n))
 	}
 }

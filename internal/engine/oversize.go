@@ -40,7 +40,7 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 
 // pieces carries an inner packet in fragments.
 func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
-	o.sentLarge(p, 1)
+	o.sentLarge(p, path, 1)
 	o.send() // what came before it goes before it
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	for pkt, r := range path.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {

@@ -120,7 +120,7 @@ func (s *speaker) next(scratch []byte) time.Time {
 	to := new(told)
 	layers := append([]encap.Layer(nil), path.layers...)
 	layers[s.p.t.mech.layer].Resolver = to
-	stack, err := encap.New(layers, path.mtu, s.p.t.cfg.Options, nil, s.p.record)
+	stack, err := encap.New(layers, path.mtu, path.options, nil, s.p.record)
 	if err != nil { // there is one for the path: cannot be
 		s.p.t.log.Error("neighbour discovery", zap.Error(err))
 		return again
