@@ -101,9 +101,10 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 // settle takes in what the file says of other things than tunnels.
 func (p *process) settle(plan *engine.Plan, cfg *config.Config) {
 	for _, table := range p.cfg.Sections(cfg) {
-		if table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil {
+		switch {
+		case table == "gateway", table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
 			plan.Settings = append(plan.Settings, table)
-		} else {
+		default:
 			plan.Restart = append(plan.Restart, table)
 		}
 	}

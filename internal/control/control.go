@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 
+	"sixfour/internal/capture"
 	"sixfour/internal/engine"
 )
 
@@ -26,6 +27,9 @@ type Daemon interface {
 	// Events are some that were, and those that come until ctx ends; then the
 	// channel is closed.
 	Events(ctx context.Context) <-chan engine.Event
+	// Capture writes what goes through a tunnel as pcapng. An error before the first
+	// byte is about the request.
+	Capture(ctx context.Context, r capture.Request, out capture.Sink) error
 }
 
 // What the server bears of one request.

@@ -28,6 +28,7 @@ var routes = []route{
 	{method: http.MethodGet, path: Prefix + "version", handle: (*Server).version},
 	{method: http.MethodGet, path: Prefix + "status", params: []string{"tunnel"}, handle: (*Server).status},
 	{method: http.MethodGet, path: Prefix + "events", stream: true, handle: (*Server).events},
+	{method: http.MethodGet, path: Prefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 
 // Version says who answers.

@@ -21,6 +21,8 @@ import (
 var commands = []func() *cobra.Command{
 	statusCommand,
 	watchCommand,
+	captureCommand,
+	decodeCommand,
 	demoCommand,
 	addressCommand,
 	completionCommand,

@@ -42,6 +42,7 @@ type Engine struct {
 	shield   shield        // against the kernel's own answers
 	gate     gate          // what [gateway] says
 	events   events
+	captures capturing
 	pulse    chan struct{} // somebody wants to know whether the control loop lives
 	started  time.Time
 	wg       sync.WaitGroup
@@ -107,7 +108,7 @@ func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) 
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
-	t.tooLong, t.events = e.tooLong, &e.events
+	t.tooLong, t.events, t.capturing = e.tooLong, &e.events, &e.captures
 	return t, nil
 }
 
@@ -348,6 +349,7 @@ func (e *Engine) reopen(t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
+	e.captures.close(errDaemonEnds)
 	e.closeGateway()
 	shutAll(e.tunnels)
 	e.closePorts()

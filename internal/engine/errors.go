@@ -14,6 +14,8 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/capture"
+	"sixfour/internal/pcapng"
 	"sixfour/transport"
 )
 
@@ -89,6 +91,7 @@ func (o *outerErrors) hear(b []byte) {
 		_, ours := path.stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
+		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
 		e.peer.hear(source(pkt), err)
 	} else if about != nil {
 		about.heard.ignored.Add(1)

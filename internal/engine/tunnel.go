@@ -52,6 +52,7 @@ type tunnel struct {
 	events    *events // nil: nobody is told
 	repairs   repairCounts
 	troubles  *rate.Limiter  // of events about them
+	capturing *capturing     // nil: nobody does
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.

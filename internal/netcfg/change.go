@@ -39,7 +39,7 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 	l.set.Addresses = addresses
 	var err error
 	if !slices.Equal(before.Addresses, addresses) {
-		err = errors.Join(l.setLinkLocal(automatic(before.Addresses)), l.addAddresses())
+		err = errors.Join(l.setLinkLocal(), l.addAddresses())
 	}
 	lacking, kept := split(routes, before.Routes)
 	if err == nil {
@@ -82,11 +82,12 @@ func split(list, in []netip.Prefix) (not, both []netip.Prefix) {
 // setLinkLocal gives the interface a link-local address, or takes it away, where the
 // first IPv6 address comes or the last one goes: the kernel makes one only when an
 // interface comes up.
-func (l *Link) setLinkLocal(had bool) error {
-	want := automatic(l.set.Addresses)
-	if l.set.NoLinkLocal || want == had {
+func (l *Link) setLinkLocal() error {
+	want := l.set.wantsLinkLocal()
+	if want == l.linkLocal {
 		return nil
 	}
+	l.linkLocal = want
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	if want {
 		// Of a random identifier, as the kernel's for an interface without a hardware
