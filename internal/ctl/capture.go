@@ -84,8 +84,8 @@ chooses the inner or the outer one.`,
 		if f, ok := out.(*os.File); ok && path != "-" {
 			err = errors.Join(err, f.Close())
 		}
-		if errors.Is(err, unix.EPIPE) {
-			err = nil
+		if errors.Is(err, unix.EPIPE) && t.lost == 0 {
+			return nil
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "sixfourctl: "+t.summary(path))
 		return fail(err)
