@@ -19,6 +19,7 @@ import (
 // commands are those of sixfourctl, in the order of its help.
 var commands = []func() *cobra.Command{
 	statusCommand,
+	doctorCommand,
 	demoCommand,
 	addressCommand,
 }

@@ -30,7 +30,7 @@ var rules = map[string][]string{
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
 	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/engine", "sixfour/internal/version"},
-	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/logging":      {},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/vectors":      {},
@@ -39,6 +39,7 @@ var rules = map[string][]string{
 	"sixfour/internal/imports":      {},
 	"sixfour/internal/e2e":          {"sixfour/internal/rig"},
 	"sixfour/internal/differential": {"sixfour/internal/rig"},
+	"sixfour/internal/doctor":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/control", "sixfour/internal/engine", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe", "sixfour/transport"},
 	"sixfour/internal/demo":         {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
 	"sixfour/internal/interop/*":    {"sixfour/internal/rig"},
 }
