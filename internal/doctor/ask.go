@@ -236,35 +236,37 @@ func pinged(remote netip.Addr, ping outcome) string {
 
 // meaning is an ICMP error in words.
 func meaning(e icmp.Error) string {
+	names, unreachable, exceeded := unreachable4, byte(icmp.Unreachable4), byte(icmp.TimeExceeded4)
 	if e.Version == 6 {
-		switch e.Type {
-		case icmp.TooBig6:
-			return fmt.Sprintf("that it is too big for an MTU of %d", e.Arg)
-		case icmp.TimeExceeded6:
-			return "that its hops are used up"
-		case icmp.Unreachable6:
-			return fmt.Sprintf("that the destination is unreachable (code %d)%s", e.Code, nobody(e.Code == 4))
-		}
-		return fmt.Sprintf("ICMPv6 type %d code %d", e.Type, e.Code)
+		names, unreachable, exceeded = unreachable6, icmp.Unreachable6, icmp.TimeExceeded6
 	}
 	switch {
-	case e.Type == icmp.Unreachable4 && e.Code == icmp.FragNeeded:
+	case e.Meaning() == icmp.TooBig:
 		return fmt.Sprintf("that it is too big for an MTU of %d", e.Arg)
-	case e.Type == icmp.TimeExceeded4:
+	case e.Type == exceeded && e.Code == 0:
 		return "that its hops are used up"
-	case e.Type == icmp.Unreachable4:
-		return fmt.Sprintf("that the destination is unreachable (code %d)%s", e.Code, nobody(e.Code == 2 || e.Code == 3))
+	case e.Type == unreachable && names[e.Code] != "":
+		return names[e.Code]
 	}
-	return fmt.Sprintf("ICMP type %d code %d", e.Type, e.Code)
+	return fmt.Sprintf("what ICMPv%d type %d code %d means", e.Version, e.Type, e.Code)
 }
 
-// nobody explains the codes of who has no tunnel with our address.
-func nobody(is bool) string {
-	if is {
-		return ": no tunnel there has these ends"
+// Codes of "destination unreachable" (RFC 792, RFC 1812 section 5.2.7.1; RFC 4443
+// section 3.1). Linux says port where RFC 2003 says protocol.
+var (
+	unreachable4 = map[byte]string{
+		0: "that there is no route", 1: "that the host does not answer there", 2: noTunnel, 3: noTunnel,
+		9: prohibited, 10: prohibited, 13: prohibited,
 	}
-	return ""
-}
+	unreachable6 = map[byte]string{
+		0: "that there is no route", 1: prohibited, 3: "that the host does not answer there", 4: noTunnel, 5: prohibited, 6: prohibited,
+	}
+)
+
+const (
+	noTunnel   = "that no tunnel there has these ends"
+	prohibited = "that a firewall forbids it"
+)
 
 // unasked is why a check that needs answers is skipped; ok: there are answers.
 func (p *peer) unasked() (f finding, ok bool) {

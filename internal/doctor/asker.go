@@ -73,6 +73,9 @@ const (
 	tries = 3
 	// answerLimit is how long each time.
 	answerLimit = time.Second
+	// lastLimit is how long the last time: a router needs 3 s to find out that nobody
+	// is there (RFC 4861 section 10: MAX_MULTICAST_SOLICIT times RETRANS_TIMER).
+	lastLimit = 1500 * time.Millisecond
 	// grace is how long an answer may come after an ICMP error.
 	grace = 200 * time.Millisecond
 )
@@ -146,40 +149,41 @@ type outcome struct {
 // answered reports whether the question was answered.
 func (o outcome) answered() bool { return o.ok && o.answer }
 
-// ask asks until there is an answer or an ICMP error, at most tries times.
+// ask asks until there is an answer or an ICMP error, at most tries times. An answer
+// counts more than an error that comes before it: a kernel that does not know of its
+// tunnel daemon sends both.
 func (a *asker) ask(ctx context.Context, q question) (o outcome) {
-	for range tries {
-		one := q
-		if o = a.once(ctx, &one); o.ok || ctx.Err() != nil {
-			break
-		}
-	}
-	return o
-}
-
-// once asks once. An answer counts more than an error that comes before it: a kernel
-// that does not know of its tunnel daemon sends both.
-func (a *asker) once(ctx context.Context, q *question) outcome {
-	seq, err := a.post(q)
-	defer a.forget(seq)
-	if err != nil {
-		return outcome{err: err}
-	}
-	var first outcome
-	timer := time.NewTimer(answerLimit)
+	q.replies = make(chan reply, 2*tries)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for left := tries; ; {
 		select {
 		case r := <-q.replies:
+			o = outcome{reply: r, ok: true}
 			if r.answer {
-				return outcome{reply: r, ok: true}
+				return o
 			}
-			first = outcome{reply: r, ok: true}
+			left = 0
 			timer.Reset(grace)
 		case <-timer.C:
-			return first
+			if left == 0 || ctx.Err() != nil {
+				return o
+			}
+			one := q
+			seq, err := a.post(&one)
+			defer a.forget(seq) // not before all is over: errors may come late
+			left--
+			switch {
+			case err != nil:
+				o.err = err
+				timer.Reset(grace)
+			case left == 0:
+				timer.Reset(lastLimit)
+			default:
+				timer.Reset(answerLimit)
+			}
 		case <-ctx.Done():
-			return first
+			return o
 		}
 	}
 }
@@ -197,7 +201,6 @@ func (a *asker) askAll(ctx context.Context, questions []question) []outcome {
 
 // post sends a question.
 func (a *asker) post(q *question) (seq uint16, err error) {
-	q.replies = make(chan reply, 2)
 	a.mu.Lock()
 	a.seq++
 	seq = a.seq

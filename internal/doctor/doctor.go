@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -195,11 +196,11 @@ func attempt[S any](ctx context.Context, subject *S, check func(*S, context.Cont
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	work := *subject
-	done := make(chan finding, 1)
+	done, broken := make(chan finding, 1), make(chan finding, 1)
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {
-				done <- skip("the check broke down, which is a mistake in this program: %v at %s", r, where(debug.Stack()))
+				broken <- skip("the check broke down, which is a mistake in this program: %v at %s", r, where(debug.Stack()))
 			}
 		}()
 		done <- check(&work, ctx)
@@ -207,6 +208,8 @@ func attempt[S any](ctx context.Context, subject *S, check func(*S, context.Cont
 	select {
 	case f := <-done:
 		*subject = work
+		return f
+	case f := <-broken:
 		return f
 	case <-ctx.Done():
 		return skip("not known: the check did not end within %v", checkLimit)
@@ -222,7 +225,7 @@ func where(stack []byte) string {
 		return "an unknown place"
 	}
 	place, _, _ := strings.Cut(strings.TrimSpace(lines[at+3]), " ")
-	return place
+	return filepath.Base(place)
 }
 
 func (r *Report) add(c Check, tunnel, peer string, f finding) {

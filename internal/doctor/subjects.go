@@ -133,11 +133,13 @@ func (h *host) takeDaemonsFile() {
 // configOf is the value of -config on a command line of sixfourd.
 func configOf(args []string) string {
 	for i, a := range args {
-		a = strings.TrimPrefix(a, "-")
-		if value, ok := strings.CutPrefix(a, "-config="); ok {
+		flag, dashed := strings.CutPrefix(a, "-")
+		name, value, inside := strings.Cut(strings.TrimPrefix(flag, "-"), "=")
+		switch {
+		case !dashed || name != "config":
+		case inside:
 			return value
-		}
-		if a == "-config" && i+1 < len(args) {
+		case i+1 < len(args):
 			return args[i+1]
 		}
 	}
