@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sixfour/internal/doctor"
@@ -233,4 +234,103 @@ func TestHub(t *testing.T) {
 	if answers != doctor.MaxPeers {
 		t.Errorf("%d peers were asked", answers)
 	}
+}
+
+// Another user sees less, is told so, and nothing fails because of it.
+func TestUnprivileged(t *testing.T) {
+	_, a := pair(t)
+	r := a.consultAs(t, 65534)
+	fails(t, r)
+	verdict(t, r, "config", doctor.Skip, "may not be read by this user > sudo sixfourctl doctor")
+	must(t, os.Chmod(a.path, 0o644))
+	must(t, os.Chmod(filepath.Dir(a.path), 0o755))
+	must(t, os.Chmod(filepath.Dir(filepath.Dir(a.path)), 0o755))
+	r = a.consultAs(t, 65534)
+	fails(t, r)
+	verdict(t, r, "capabilities", doctor.Skip, "sudo sixfourctl doctor")
+	verdict(t, r, "answer", doctor.Skip, "sudo sixfourctl doctor")
+	verdict(t, r, "firewall_in", doctor.Skip, "sudo sixfourctl doctor")
+	verdict(t, r, "route", doctor.Pass, "through va by 198.51.100.1")
+}
+
+// Who stands in another namespace than the daemon is told.
+func TestElsewhere(t *testing.T) {
+	h, _ := pair(t)
+	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
+	a.ns = h.r
+	r := a.consult(t, nil)
+	verdict(t, r, "daemon", doctor.Fail, fmt.Sprintf("nsenter --net=/proc/%d/task/", a.cmd.Process.Pid))
+}
+
+// The file that the daemon was started with is found; what has changed in it is told.
+func TestChangedFile(t *testing.T) {
+	h, _ := pair(t)
+	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
+	socket := filepath.Join(filepath.Dir(a.path), "control.sock")
+	r := a.consultWith(t, nil, "--socket", socket)
+	fails(t, r)
+	verdict(t, r, "config", doctor.Pass, a.path+" has the daemon's 1 tunnel")
+
+	text, err := os.ReadFile(a.path)
+	must(t, err)
+	must(t, os.WriteFile(a.path, append(text, strings.NewReplacer("six0", "six1", "203.0.113.20", "203.0.113.21", "fc00::1/64", "fc01::1/64").Replace(plain(outerA, outerB, 1))...), 0o600))
+	r = a.consultWith(t, nil, "--socket", socket, "six0")
+	fails(t, r, "config")
+	verdict(t, r, "config", doctor.Fail, "tunnel six1 is in "+a.path+", but the daemon does not run it > sixfourctl reload")
+
+	must(t, os.WriteFile(a.path, []byte("[[tunnel]]\nmode = \"none\"\n"), 0o600))
+	r = a.consultWith(t, nil, "--socket", socket)
+	fails(t, r, "config")
+	verdict(t, r, "answer", doctor.Pass, "")
+
+	must(t, os.Remove(a.path))
+	r = a.consultWith(t, nil, "--socket", socket)
+	fails(t, r)
+	verdict(t, r, "config", doctor.Skip, "name its file with --config")
+	verdict(t, r, "answer", doctor.Pass, "")
+}
+
+// A tunnel whose interface is in a namespace of its own.
+func TestNetns(t *testing.T) {
+	h := newHosts(t)
+	inner := newNamespace(t, "inner")
+	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
+	a := start(t, h.a, plain(outerA, outerB, 1, fmt.Sprintf("netns = %q", inner.Path()), `routes = ["2001:db8:77::/48"]`), nil).ready(t)
+	r := a.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "interface", doctor.Pass, "six0 is up")
+	verdict(t, r, "answer", doctor.Pass, "")
+	lan := newNamespace(t, "lan")
+	must(t, rig.Veth(inner, "lan0", lan, "l", 1500))
+	must(t, inner.AddAddr("lan0", netip.MustParsePrefix("2001:db8:78::1/64")))
+	r = a.consult(t, nil)
+	fails(t, r, "forwarding")
+	verdict(t, r, "forwarding", doctor.Fail, fmt.Sprintf("nsenter --net=%s sysctl -w net.ipv6.conf.all.forwarding=1", inner.Path()))
+
+	gone := file(t, h.a, plain(outerA, outerB, 1, `netns = "no-such-namespace"`))
+	verdict(t, gone.consult(t, nil), "interface", doctor.Fail, "ip netns add no-such-namespace")
+}
+
+// A state that connection tracking knows is enough, but the peer cannot speak first.
+func TestStateful(t *testing.T) {
+	h, a := pair(t)
+	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established,related accept; }; }")
+	r := a.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "firewall_in", doctor.Pass, "10 minutes at most: the first is dropped by the policy of nftables inet f i > nft insert rule")
+}
+
+// A rule that nobody understands does not count if the peer answers, and is named.
+func TestUnknownRule(t *testing.T) {
+	h, a := pair(t)
+	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; meta l4proto 41 limit rate over 1000/second drop; }; }")
+	r := a.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "firewall_in", doctor.Skip, "> nft -a list chain inet f i")
+}
+
+// What is called TUN is none.
+func TestNoTun(t *testing.T) {
+	_, a := pair(t)
+	fails(t, a.consult(t, map[string]string{"/dev/net/tun": "/dev/null"}), "tun")
 }

@@ -40,8 +40,8 @@ func peerPID(socket string) int {
 
 func (h *host) checkDaemon(context.Context) finding {
 	switch {
-	case h.away:
-		return fail(fmt.Sprintf("nsenter --net=/proc/%d/ns/net sixfourctl doctor", h.pid),
+	case h.elsewhere != "":
+		return fail(fmt.Sprintf("nsenter --net=%s sixfourctl doctor", h.elsewhere),
 			"sixfourd (process %d) runs in another network namespace than this program, which looks at its own", h.pid)
 	case h.status != nil && h.pid != 0:
 		return pass("sixfourd (process %d) answers at %s", h.pid, h.socket)
@@ -55,6 +55,9 @@ func (h *host) checkDaemon(context.Context) finding {
 
 func (h *host) checkConfig(context.Context) finding {
 	if h.cfgErr != nil {
+		if errors.Is(h.fileError(), fs.ErrPermission) {
+			return skip("%s may not be read by this user", h.path).but(asRoot)
+		}
 		if h.status != nil && h.o.Config == "" && errors.Is(h.fileError(), fs.ErrNotExist) {
 			return skip("%s is not there: what the daemon says of its tunnels is all that is known: name its file with --config", h.path)
 		}
@@ -85,7 +88,10 @@ func (h *host) checkConfig(context.Context) finding {
 
 // fileError is why the file cannot be looked at; nil: it is there.
 func (h *host) fileError() error {
-	_, err := os.Stat(h.path)
+	f, err := os.Open(h.path)
+	if err == nil {
+		f.Close()
+	}
 	return err
 }
 
@@ -225,7 +231,7 @@ func (h *host) privileged() bool {
 
 func (h *host) checkIPTables(context.Context) finding {
 	for _, t := range []struct{ file, command string }{{"ip_tables_names", "iptables-legacy"}, {"ip6_tables_names", "ip6tables-legacy"}} {
-		b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, "self/net", t.file))
+		b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, "thread-self/net", t.file))
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) {
 			return skip("the tables of %s may not be looked at by this user", t.command).but(asRoot)
 		}

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 		dir, err := os.MkdirTemp("", "sixfour-doctor")
 		if err == nil {
 			defer os.RemoveAll(dir)
+			err = os.Chmod(dir, 0o755) // one test runs a program as nobody
+		}
+		if err == nil {
 			sixfourd, err = rig.Build(dir, "sixfour/cmd/sixfourd")
 		}
 		if err == nil {
@@ -162,11 +165,29 @@ func (d *daemon) says(t *testing.T, text string) {
 	}
 }
 
-// consult runs doctor beside a daemon.
+// consult runs doctor beside a daemon, and names its configuration.
 func (d *daemon) consult(t *testing.T, files map[string]string, args ...string) doctor.Report {
 	t.Helper()
+	return d.consultWith(t, files, append([]string{"--config", d.path}, args...)...)
+}
+
+// consultWith names nothing by itself.
+func (d *daemon) consultWith(t *testing.T, files map[string]string, args ...string) doctor.Report {
+	t.Helper()
+	return d.run(t, exec.CommandContext(t.Context(), sixfourctl, append([]string{"doctor", "--json"}, args...)...), files)
+}
+
+// consultAs is consult by another user.
+func (d *daemon) consultAs(t *testing.T, user uint32) doctor.Report {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), sixfourctl, "doctor", "--json", "--config", d.path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	return d.run(t, cmd, nil)
+}
+
+func (d *daemon) run(t *testing.T, cmd *exec.Cmd, files map[string]string) doctor.Report {
+	t.Helper()
 	var out, said rig.Log
-	cmd := exec.CommandContext(t.Context(), sixfourctl, append([]string{"doctor", "--json", "--config", d.path}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &said
 	must(t, d.ns.StartWith(cmd, files))
 	err := cmd.Wait()

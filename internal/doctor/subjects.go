@@ -21,15 +21,15 @@ import (
 
 // host is this machine, with what is known of the daemon and its configuration.
 type host struct {
-	o      Options
-	socket string
-	path   string         // of the configuration
-	cfg    *config.Config // nil: there is none that is valid
-	cfgErr error
-	status *engine.Status // nil: no daemon answers
-	noone  error          // why
-	pid    int            // of the daemon; 0: not known
-	away   bool           // the daemon is in another network namespace
+	o         Options
+	socket    string
+	path      string         // of the configuration
+	cfg       *config.Config // nil: there is none that is valid
+	cfgErr    error
+	status    *engine.Status // nil: no daemon answers
+	noone     error          // why
+	pid       int            // of the daemon; 0: not known
+	elsewhere string         // the daemon's network namespace, if it is another than ours
 
 	router    *netcfg.Router
 	routerErr error
@@ -85,7 +85,7 @@ func newHost(o Options) *host {
 	} else {
 		h.status = &s
 		h.pid = peerPID(h.socket)
-		h.away = h.pid != 0 && namespaceOf(o.Paths.Proc, fmt.Sprint(h.pid)) != namespaceOf(o.Paths.Proc, "self")
+		h.elsewhere = elsewhere(o.Paths.Proc, h.pid)
 		h.takeDaemonsFile()
 	}
 	h.router, h.routerErr = netcfg.NewRouter()
@@ -98,10 +98,30 @@ func (h *host) close() {
 	}
 }
 
-// namespaceOf is the network namespace of a process; "" if that may not be known.
-func namespaceOf(proc, pid string) string {
-	ns, _ := os.Readlink(filepath.Join(proc, pid, "ns/net"))
-	return ns
+// elsewhere is the network namespace of a process, as a path, if it is another than
+// ours; "": it is not, or may not be known. Threads of a Go program may have been left
+// behind in others, the first one too: what most are in counts.
+func elsewhere(proc string, pid int) string {
+	ours, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
+	if err != nil || pid == 0 {
+		return ""
+	}
+	threads, _ := filepath.Glob(filepath.Join(proc, fmt.Sprint(pid), "task/*/ns/net"))
+	in, most := make(map[string]int), ""
+	var path string
+	for _, t := range threads {
+		ns, err := os.Readlink(t)
+		if err != nil {
+			continue
+		}
+		if in[ns]++; in[ns] > in[most] {
+			most, path = ns, t
+		}
+	}
+	if most == "" || most == ours {
+		return ""
+	}
+	return path
 }
 
 // takeDaemonsFile looks at the file that the daemon was started with, if no other
