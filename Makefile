@@ -3,10 +3,20 @@ GO         ?= go
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 UNITDIR    ?= /lib/systemd/system
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+# A release is a tag vX.Y.Z; between releases versions are in the order of commits.
+TAG        := $(shell git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null)
+VERSION    ?= $(if $(TAG),$(TAG:v%=%),0.0.0+git$(shell git show -s --format=%cd.%h --abbrev=12 --date=format:%Y%m%d%H%M HEAD 2>/dev/null || echo unknown))
 LDFLAGS    := -s -w -X sixfour/internal/version.release=$(VERSION)
+# What archives say of when files changed: the commit's time, so that two builds are alike.
+export SOURCE_DATE_EPOCH ?= $(shell git show -s --format=%ct HEAD 2>/dev/null || echo 0)
 LINT       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PLATFORMS  := amd64 arm64 arm riscv64 s390x
+# The last release whose dependencies the module proxy has whole.
+NFPM       := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
+FORMATS    ?= deb rpm
+BIN        ?= bin
+DIST       ?= dist
+CONTAINER  ?= $(firstword $(notdir $(shell command -v podman docker)))
 FUZZTIME   ?= 60s
 BENCHTIME  ?= 1s
 export CGO_ENABLED = 0
@@ -22,7 +32,7 @@ build: ## build bin/sixfourd and bin/sixfourctl, static
 cross: ## build for every platform (linux on amd64, arm64, arm, riscv64, s390x), into dist/
 	@for p in $(PLATFORMS); do \
 		echo "linux/$$p"; \
-		GOARCH=$$p $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/$$p/ ./cmd/... && \
+		GOARCH=$$p $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... && \
 		GOARCH=$$p $(GO) vet ./cmd/... || exit 1; \
 	done
 
@@ -61,16 +71,39 @@ lint: ## gofmt, go vet and golangci-lint
 	$(GO) vet -tags interop ./internal/interop/...
 	$(GO) run $(LINT) run
 
-install: build ## install programs, unit and sample configuration (DESTDIR, PREFIX, UNITDIR)
-	install -D -m 0755 bin/sixfourd $(DESTDIR)$(PREFIX)/sbin/sixfourd
-	install -D -m 0755 bin/sixfourctl $(DESTDIR)$(PREFIX)/bin/sixfourctl
+docs: ## write the pages of the manual that are made from the program
+	$(GO) test ./internal/reference -count=1 -update
+
+install: build install-files ## install programs, manual pages, completions, unit and sample configuration (DESTDIR, PREFIX, UNITDIR)
+
+# What BIN has, as it lies on a machine. The configuration of one that has it already stays.
+install-files:
+	install -D -m 0755 $(BIN)/sixfourd $(DESTDIR)$(PREFIX)/sbin/sixfourd
+	install -D -m 0755 $(BIN)/sixfourctl $(DESTDIR)$(PREFIX)/bin/sixfourctl
+	$(GO) run ./internal/manual $(DESTDIR)$(PREFIX)/share
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/local/sbin/sixfourd|$(PREFIX)/sbin/sixfourd|' cmd/sixfourd/dist/sixfourd.service > $(DESTDIR)$(UNITDIR)/sixfourd.service
+	sed 's|/usr/local/|$(PREFIX)/|g' cmd/sixfourd/dist/sixfourd.service > $(DESTDIR)$(UNITDIR)/sixfourd.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/sixfourd.service
-	install -D -m 0644 cmd/sixfourd/dist/sixfour.toml $(DESTDIR)$(PREFIX)/share/doc/sixfour/sixfour.toml
-	test -e $(DESTDIR)/etc/sixfour.toml || install -D -m 0600 cmd/sixfourd/dist/sixfour.toml $(DESTDIR)/etc/sixfour.toml
+	install -D -m 0644 cmd/sixfourd/dist/sixfour.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sixfour.conf
+	install -d $(DESTDIR)$(PREFIX)/share/doc/sixfour
+	install -m 0644 README.md LICENSE cmd/sixfourd/dist/sixfour.toml cmd/sixfourd/dist/sixfourd-*.conf $(DESTDIR)$(PREFIX)/share/doc/sixfour/
+	cp -r docs $(DESTDIR)$(PREFIX)/share/doc/sixfour/
+	test -e $(DESTDIR)/etc/sixfour.toml || install -D -m 0640 cmd/sixfourd/dist/sixfour.toml $(DESTDIR)/etc/sixfour.toml
+
+package: ## .deb and .rpm for every platform, into dist/ (PLATFORMS, FORMATS, VERSION)
+	@for p in $(PLATFORMS); do \
+		GOARCH=$$p $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... || exit 1; \
+		rm -rf $(DIST)/$$p/root; \
+		$(MAKE) -s install-files BIN=$(DIST)/$$p DESTDIR=$(DIST)/$$p/root PREFIX=/usr UNITDIR=/usr/lib/systemd/system || exit 1; \
+		for f in $(FORMATS); do \
+			ROOT=$(DIST)/$$p/root ARCH=$$p VERSION='$(VERSION)' $(GO) run $(NFPM) package -f cmd/sixfourd/dist/nfpm.yaml -p $$f -t $(DIST)/ || exit 1; \
+		done; \
+	done
+
+container: build ## an image with the two programs and nothing else (CONTAINER: podman or docker)
+	$(CONTAINER) build -t sixfour:$(subst +,-,$(VERSION)) -f cmd/sixfourd/dist/Containerfile .
 
 clean: ## remove what was built
-	rm -rf bin dist
+	rm -rf bin $(DIST)
 
-.PHONY: help build cross demo test check race interop bench bench-peers fuzz lint install clean
+.PHONY: help build cross demo test check race interop bench bench-peers fuzz lint docs install install-files package container clean

@@ -12,14 +12,17 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/privilege"
+	"sixfour/internal/systemd"
+	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
 
@@ -30,24 +33,9 @@ const (
 	exitMisuse  = 2 // bad flags or configuration
 )
 
-const usage = `sixfourd carries packets through IP tunnels, in user space.
-
-Usage: sixfourd [-config PATH] [-check] [-log-level LEVEL] [-log-format FORMAT]
-
-  -config PATH        configuration file (default /etc/sixfour.toml)
-  -check              print every problem of the configuration, change nothing
-  -log-level LEVEL    debug, info, warn or error, instead of the file's
-  -log-format FORMAT  auto, console, json or journal, instead of the file's
-  -version            print the version
-  -help               print this
-
-Exit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or
-configuration. Tunnels are not encrypted. See README.md.
-`
-
 type flags struct {
 	config, logLevel, logFormat string
-	check                       bool
+	check, clean                bool
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -57,22 +45,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if done {
 		return code
 	}
-	cfg, err := load(f.config)
+	if f.clean {
+		if err := gateway.Clean(); err != nil {
+			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
+			return exitFailure
+		}
+		return exitOK
+	}
+	cfg, err := load(f)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitMisuse
-	}
-	if f.logLevel != "" {
-		cfg.Log.Level = f.logLevel
-	}
-	if f.logFormat != "" {
-		cfg.Log.Format = f.logFormat
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		fmt.Fprintf(stderr, "sixfourd: %v\n", err)
 		return exitMisuse
 	}
+	defer log.Close()
 	if f.check {
 		if problems := unresolved(cfg); len(problems) > 0 {
 			fmt.Fprintln(stderr, problems)
@@ -80,8 +70,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
-	if err := serve(cfg, log); err != nil {
-		log.Error(err.Error())
+	if err := serve(cfg, f, log); err != nil {
+		log.Last(err)
 		return exitFailure
 	}
 	return exitOK
@@ -94,11 +84,12 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.StringVar(&f.logLevel, "log-level", "", "")
 	fs.StringVar(&f.logFormat, "log-format", "", "")
 	fs.BoolVar(&f.check, "check", false, "")
+	fs.BoolVar(&f.clean, "clean", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, usage)
+		fmt.Fprint(stdout, usage.Daemon())
 		return f, exitOK, true
 	case err == nil && fs.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
@@ -114,12 +105,18 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	return f, exitOK, false
 }
 
-// load reads the configuration and adds what only the system can tell: whether
-// an interface name is taken.
-func load(path string) (*config.Config, error) {
-	cfg, err := config.Load(path)
+// load reads the configuration, with what flags say instead, and adds what only the
+// system can tell: whether an interface name is taken.
+func load(f flags) (*config.Config, error) {
+	cfg, err := config.Load(f.config)
 	if err != nil {
 		return nil, err
+	}
+	if f.logLevel != "" {
+		cfg.Log.Level = f.logLevel
+	}
+	if f.logFormat != "" {
+		cfg.Log.Format = f.logFormat
 	}
 	var problems config.Problems
 	for i := range cfg.Tunnels {
@@ -138,24 +135,20 @@ func load(path string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// serve runs the tunnels until a signal ends it.
-func serve(cfg *config.Config, log *zap.Logger) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	go func() {
-		for range hup {
-			log.Warn("SIGHUP: this version does not reload: restart it to use a changed configuration")
-		}
-	}()
-
-	eng, err := engine.New(cfg, log)
-	if err != nil {
+// serve runs the tunnels of a configuration until a signal ends it.
+func serve(cfg *config.Config, f flags, log *logging.Log) error {
+	if err := privilege.Check(); err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, eng, log)
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find()}
+	var err error
+	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
+		return err
+	}
+	ctl, err := control.Listen(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -164,19 +157,24 @@ func serve(cfg *config.Config, log *zap.Logger) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
+	if cfg.Metrics.Listen != "" {
+		m, err := serveMetrics(cfg.Metrics.Listen, p.Engine, log)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+	}
+	if p.sandbox, err = restrict(cfg, f.config, p.Engine, log.Logger); err != nil {
+		return err
+	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")
-		notify(log, daemon.SdNotifyStopping)
+		p.notify(systemd.Stopping)
 	})()
-	return eng.Run(ctx, func() {
+	go p.reloadOnSignal(ctx)
+	return p.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
-		notify(log, daemon.SdNotifyReady)
+		p.ready.Store(true)
+		p.notify(systemd.Ready)
 	})
-}
-
-// notify tells systemd; without systemd it does nothing.
-func notify(log *zap.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("notify systemd", zap.Error(err))
-	}
 }

@@ -13,9 +13,12 @@ import (
 
 // Config is a whole configuration file.
 type Config struct {
-	Log     Log
-	Control Control
-	Tunnels []Tunnel // in the file's order, at least one
+	Log      Log
+	Control  Control
+	Metrics  Metrics
+	Security Security
+	Gateway  Gateway
+	Tunnels  []Tunnel // in the file's order, at least one
 }
 
 // Log is the [log] table.
@@ -28,6 +31,16 @@ type Log struct {
 type Control struct {
 	Socket   string // an absolute path
 	Explicit bool   // the file names the socket; it is not the default
+}
+
+// Metrics is the [metrics] table.
+type Metrics struct {
+	Listen string // host:port of the listener over HTTP; "": none
+}
+
+// Security is the [security] table.
+type Security struct {
+	NoSandbox bool // sandbox = "off"
 }
 
 // Tunnel is one [[tunnel]] table.
@@ -43,17 +56,18 @@ type Tunnel struct {
 	Routes     []netip.Prefix  // masked
 	MTU        encap.TunnelMTU // 0: from the path
 	Options    encap.Options
-	NoMSSClamp bool // mss_clamp = false
-	Strict     bool // martians = "strict"
-	FwMark     uint32
-	Queues     int  // of the interface; 0: as many as there are processors, within reason
-	NoOffload  bool // offload = "off"
+	NoMSSClamp bool   // mss_clamp = false
+	Strict     bool   // martians = "strict"
+	FwMark     uint32 // GatewayMark if the file has none and there is a default route
+	Queues     int    // of the interface; 0: as many as there are processors, within reason
+	NoOffload  bool   // offload = "off"
 	IO         IO
 	Netns      string // name or absolute path; "": the daemon's own
 
 	file   string
-	header pos            // of the [[tunnel]] that begins the table
-	values map[string]pos // of the keys that the table has
+	header pos               // of the [[tunnel]] that begins the table
+	values map[string]pos    // of the keys that the table has
+	sums   map[string]uint64 // of what they say, but for those of the peers
 }
 
 // Layer is what a layer of a tunnel has, whoever the peer is.
@@ -93,6 +107,7 @@ const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
+	defaultListen = "127.0.0.1:9640" // of a [metrics] that does not say
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

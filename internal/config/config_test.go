@@ -112,7 +112,7 @@ func TestSample(t *testing.T) {
 func forget(c *Config) {
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
-		t.file, t.header, t.values = "", pos{}, nil
+		t.file, t.header, t.values, t.sums = "", pos{}, nil, nil
 		for j := range t.Peers {
 			t.Peers[j].at = pos{}
 		}

@@ -73,7 +73,7 @@ func TestUnknownKeys(t *testing.T) {
 	checkProblems(t, []problemRow{
 		{"tunnels = 1\n", `1:1: unknown key "tunnels": did you mean "tunnel"?`},
 		{"[lgo]\n" + single, `1:2: unknown key "lgo": did you mean "log"?`},
-		{"[metrics]\nlisten = '127.0.0.1:9640'\n" + single, `1:2: unknown key "metrics"`},
+		{"[metric]\nlisten = '127.0.0.1:9640'\n" + single, `1:2: unknown key "metric": did you mean "metrics"?`},
 		{single + "keepalive = '25s'\n" +
 			"dead_after = 5\n" +
 			"[[tunnel.peers]]\n" +

@@ -66,9 +66,13 @@ func readTunnel(r *report, t *value) *draft {
 		file:    r.file,
 		header:  t.at,
 		values:  make(map[string]pos, len(t.table)),
+		sums:    make(map[string]uint64, len(t.table)),
 	}}
 	for name, e := range t.table {
 		d.values[name] = e.at
+		if name != "peer" {
+			d.sums[name] = e.sum()
+		}
 	}
 	_, d.Hub = t.table["peer"]
 	before := len(r.problems)

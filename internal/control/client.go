@@ -72,6 +72,12 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return v, c.look(ctx, "version", nil, &v)
 }
 
+// Events calls each with some events that were, and with those that come, until ctx
+// ends, each fails or the daemon goes.
+func (c *Client) Events(ctx context.Context, each func(engine.Event) error) error {
+	return values(ctx, c, http.MethodGet, "events", nil, nil, each)
+}
+
 // look asks for what needs no work of the daemon.
 func (c *Client) look(ctx context.Context, what string, query url.Values, into any) error {
 	ctx, cancel := context.WithCancelCause(ctx)

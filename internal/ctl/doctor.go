@@ -3,10 +3,8 @@ package ctl
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"sixfour/internal/doctor"
 )
@@ -23,10 +21,11 @@ each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. With --config, or wher
 configuration is looked at.
 
 Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
+		ValidArgsFunction: completePeer,
 	}
 	asJSON := jsonFlag(cmd)
-	cmd.Flags().StringVar(&o.Socket, "socket", "", "control socket of the daemon (default that of the configuration, or "+defaultSocket+")")
-	cmd.Flags().StringVar(&o.Config, "config", "", "configuration file (default that of the daemon, or /etc/sixfour.toml)")
+	cmd.Flags().StringVar(&o.Socket, "socket", "", "control socket of the daemon at `PATH` (default that of the configuration, or "+defaultSocket+")")
+	cmd.Flags().StringVar(&o.Config, "config", "", "configuration file at `PATH` (default that of the daemon, or /etc/sixfour.toml)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Names = args
 		r, err := doctor.Run(cmd.Context(), o)
@@ -46,32 +45,11 @@ Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
 	return cmd
 }
 
-// palette is how verdicts are shown on a terminal.
-type palette map[doctor.Verdict]string
-
-const plainColour = "\x1b[0m"
-
-// colours are for a terminal whose user has not said NO_COLOR; nil: none.
-func colours(w io.Writer) palette {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return nil
-	}
-	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-		return nil
-	}
-	return palette{doctor.Pass: "\x1b[32m", doctor.Fail: "\x1b[1;31m", doctor.Skip: "\x1b[33m"}
-}
-
-func (p palette) show(v doctor.Verdict) string {
-	if p == nil {
-		return string(v)
-	}
-	return p[v] + string(v) + plainColour
-}
+// verdicts are how they look on a terminal.
+var verdicts = map[doctor.Verdict]style{doctor.Pass: green, doctor.Fail: red, doctor.Skip: yellow}
 
 // printReport prints what was found, subject by subject.
-func printReport(w io.Writer, r *doctor.Report, p palette) error {
+func printReport(w io.Writer, r *doctor.Report, p painter) error {
 	wide := 0
 	for _, c := range r.Checks {
 		wide = max(wide, len(c.Check))
@@ -82,7 +60,7 @@ func printReport(w io.Writer, r *doctor.Report, p palette) error {
 			fmt.Fprintf(w, "%s\n", plain(s))
 			subject = s
 		}
-		fmt.Fprintf(w, "  %s  %-*s  %s\n", p.show(c.Verdict), wide, c.Check, plain(c.Finding))
+		fmt.Fprintf(w, "  %s  %-*s  %s\n", p.paint(verdicts[c.Verdict], string(c.Verdict)), wide, c.Check, plain(c.Finding))
 		if c.Mend != "" {
 			fmt.Fprintf(w, "        %-*s  > %s\n", wide, "", plain(c.Mend))
 		}

@@ -122,6 +122,7 @@ type daemon struct {
 	cmd    *exec.Cmd
 	log    rig.Log
 	socket string
+	config string // the path of its file
 	done   chan error
 }
 
@@ -136,9 +137,9 @@ func launchWith(t *testing.T, ns *rig.Namespace, config string, files map[string
 	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{socket: filepath.Join(dir, "control.sock"), done: make(chan error, 1)}
-	path := filepath.Join(dir, "sixfour.toml")
-	must(t, os.WriteFile(path, []byte(fmt.Sprintf("[control]\nsocket = %q\n", d.socket)+config), 0o600))
-	d.cmd = exec.Command(program, "-config", path)
+	d.config = filepath.Join(dir, "sixfour.toml")
+	d.write(t, config)
+	d.cmd = exec.Command(program, "-config", d.config)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.Env = append(os.Environ(), env...)
 	must(t, ns.StartWith(d.cmd, files))
@@ -155,6 +156,13 @@ func launchWith(t *testing.T, ns *rig.Namespace, config string, files map[string
 		}
 	})
 	return d
+}
+
+// write makes the file of the daemon another one, at once.
+func (d *daemon) write(t *testing.T, config string) {
+	t.Helper()
+	must(t, os.WriteFile(d.config+".new", []byte(fmt.Sprintf("[control]\nsocket = %q\n", d.socket)+config), 0o600))
+	must(t, os.Rename(d.config+".new", d.config))
 }
 
 // start starts a daemon and waits until it is ready.

@@ -170,7 +170,9 @@ func (e *Engine) listen(needed map[listener]int) error {
 		if !l.local.IsMulticast() {
 			locals[l.local] = true
 		}
-		if len(e.inbounds[l]) == shards {
+		// That there could be more, or fewer, is no reason to lose packets of those who
+		// are there already.
+		if have := len(e.inbounds[l]); have == 1 || have > 1 && shards > 1 {
 			continue
 		}
 		e.stopListening(l)

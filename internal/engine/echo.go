@@ -10,7 +10,9 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/capture"
 	"sixfour/internal/pathmtu"
+	"sixfour/internal/pcapng"
 	"sixfour/internal/probe"
 )
 
@@ -52,7 +54,9 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 		}
 	}
 	p.echo.probes.Add(1) // before the answer can be there
-	_ = path.senders[0].SendOne(pkt)
+	if path.senders[0].SendOne(pkt) == nil {
+		p.showProbe(pkt, buf[encap.Headroom:], inside)
+	}
 }
 
 // sent reports whether a quoted inner packet is a probe.
@@ -124,6 +128,7 @@ func answersOuter(pkt []byte, t *table) bool {
 		return false
 	}
 	if e := t.about(sent, func(e *end) bool { return e.peer.echo.IsReply(m, reply) }); e != nil {
+		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
 		e.peer.heardAnswer(m)
 	}
 	return true

@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,29 +25,43 @@ import (
 // Engine runs the tunnels of one configuration. One goroutine, in Run, decides
 // everything that changes; the data goroutines read what it publishes.
 type Engine struct {
-	log     *zap.Logger
-	router  *netcfg.Router
-	tunnels []*tunnel
-	notify  chan struct{}   // something around us changed
-	lost    chan lost       // an interface is gone
-	names   chan resolution // a name has other addresses
-	learnt  chan *tunnel    // its neighbours have told something for its interface
-	tooLong chan tooLong    // a destination that is narrower than others
-	looking chan struct{}   // names that are being looked up
-	prober  *prober
-	ports   map[int]*port // by the device
-	shards  int           // receivers at each local address
-	shield  shield        // against the kernel's own answers
-	events  events
-	started time.Time
-	wg      sync.WaitGroup
-	ctx     context.Context // ends with Run
+	log      *zap.Logger
+	router   *netcfg.Router
+	notify   chan struct{}   // something around us changed
+	lost     chan struct{}   // an interface is gone: its tunnel knows
+	reloads  chan *reload    // configurations to be run instead
+	ended    chan struct{}   // closed when Run has
+	names    chan resolution // a name has other addresses
+	learnt   chan *tunnel    // its neighbours have told something for its interface
+	tooLong  chan tooLong    // a destination that is narrower than others
+	looking  chan struct{}   // names that are being looked up
+	resolver *net.Resolver
+	prober   *prober
+	ports    map[int]*port // by the device
+	shards   int           // receivers at each local address
+	shield   shield        // against the kernel's own answers
+	gate     gate          // what [gateway] says
+	events   events
+	captures capturing
+	pulse    chan struct{} // somebody wants to know whether the control loop lives
+	started  time.Time
+	wg       sync.WaitGroup
+	ctx      context.Context // ends with Run
 
+	// mu guards what a reload changes: the list of the tunnels, and their lists of
+	// peers and configurations. The control loop alone changes them, and so reads
+	// them without.
+	mu       sync.RWMutex
+	tunnels  []*tunnel
+	reloaded Reloads
+
+	sandbox  atomic.Pointer[Sandbox]
 	table    atomic.Pointer[table]
-	stale    bool                    // the table is
-	rest     time.Time               // not before: look at everything again because of a change
-	links    []netip.Prefix          // this host's IPv4 addresses
-	byIndex  map[int]*tunnel         // those with an interface in our own namespace
+	stale    bool            // the table is
+	rest     time.Time       // not before: look at everything again because of a change
+	links    []netip.Prefix  // this host's IPv4 addresses
+	byIndex  map[int]*tunnel // those with an interface in our own namespace
+	watched  map[watched]context.CancelFunc
 	stray    counters                // packets that arrived and belong to no tunnel
 	inbounds map[listener][]*inbound // a shard each
 	errors   map[netip.Addr]transport.Receiver
@@ -58,32 +73,43 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e := &Engine{
 		log:      log,
 		notify:   make(chan struct{}, 1),
-		lost:     make(chan lost, 2*len(cfg.Tunnels)), // one may be of an interface before
+		lost:     make(chan struct{}, 1),
+		reloads:  make(chan *reload),
+		ended:    make(chan struct{}),
+		watched:  make(map[watched]context.CancelFunc),
 		names:    make(chan resolution),
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
 		looking:  make(chan struct{}, lookups),
+		pulse:    make(chan struct{}),
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.gate.cfg = cfg.Gateway
+	e.resolver = e.newResolver()
 	e.table.Store(new(table))
-	for i, t := range cfg.Tunnels {
-		n := queues(t.Queues, len(cfg.Tunnels))
-		if slices.ContainsFunc(t.Layers, func(l config.Layer) bool { return l.GRE.Sequence }) {
-			n = 1 // the order counts
-		}
-		tun, err := newTunnel(i, t, n, e.prober, log)
+	for i := range cfg.Tunnels {
+		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
 		if err != nil {
-			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
+			return nil, err
 		}
-		tun.tooLong, tun.events = e.tooLong, &e.events
-		e.tunnels = append(e.tunnels, tun)
-		e.shards = max(e.shards, n)
+		e.tunnels = append(e.tunnels, t)
+		e.shards = max(e.shards, t.queues)
 	}
 	return e, nil
+}
+
+// newTunnel makes a tunnel, one of so many, with a number that no other one has.
+func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
+	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, e.log)
+	if err != nil {
+		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
+	}
+	t.tooLong, t.events, t.capturing = e.tooLong, &e.events, &e.captures
+	return t, nil
 }
 
 const (
@@ -112,35 +138,38 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
+		close(e.ended)
 		e.close()
 	}()
 	e.ctx = ctx
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	e.cleanGateway()
 	wait.Spare(spareProcessors)
-	e.watch(ctx, "", slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP))
-	watched := map[string]bool{"": true}
-	for _, t := range e.tunnels {
-		if ns := t.cfg.Netns; !watched[ns] {
-			watched[ns] = true
-			e.watch(ctx, ns, false)
-		}
-	}
+	e.watchAll(e.tunnels)
 	// The paths first: the interfaces then come up with the right MTU, and their
 	// first packets find their way.
-	if err := e.evaluatePeers(); err != nil {
+	if err := e.evaluatePeers(e.tunnels); err != nil {
 		return err
 	}
 	for _, t := range e.tunnels {
-		if err := e.open(ctx, t); err != nil {
+		if err := e.open(t, t.settings()); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
-		e.followNames(ctx, t)
-		t.warn()
+		e.begin(t)
 	}
-	e.wg.Go(func() { e.prober.run(ctx, e.tunnels) })
+	e.wg.Go(func() { e.prober.run(ctx) })
 	return e.control(ctx, ready)
+}
+
+// begin starts what follows a tunnel that has its interface.
+func (e *Engine) begin(t *tunnel) {
+	e.followNames(t)
+	t.warn()
+	if t.only != nil { // the prober greets its path
+		e.prober.watch(t.only)
+	}
 }
 
 // control is the loop in which everything is decided.
@@ -179,16 +208,13 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 		case <-timer:
 			return nil
 		case <-e.notify:
-			select { // one command of an administrator is a burst of changes
-			case <-time.After(max(settle, time.Until(e.rest))):
-			case <-ctx.Done():
-			}
+			e.pause(ctx, max(settle, time.Until(e.rest))) // one command of an administrator is a burst of changes
 			return nil
-		case l := <-e.lost:
-			if l.t.link != l.link { // that is known already
-				continue
-			}
-			e.interfaceLost(l.t)
+		case <-e.pulse:
+		case <-e.lost:
+			return nil
+		case r := <-e.reloads:
+			r.run()
 			return nil
 		case r := <-e.names:
 			if e.takeNames(ctx, r) {
@@ -217,14 +243,14 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	for _, t := range e.tunnels {
 		if t.link == nil && !time.Now().Before(t.reopen) {
-			e.reopen(ctx, t)
+			e.reopen(t)
 		}
-		if t.look() {
+		if t.isGone() || t.look() {
 			e.interfaceLost(t)
 		}
 		t.fragments.expire()
 	}
-	if err := e.evaluatePeers(); err != nil {
+	if err := e.evaluatePeers(e.tunnels); err != nil {
 		return false, err
 	}
 	complete = true
@@ -238,11 +264,12 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	}
 	e.closePorts()
 	e.shieldUs()
+	complete = e.syncGateway() && complete
 	return complete && !e.stale, nil
 }
 
-// evaluatePeers does so for the paths of all peers.
-func (e *Engine) evaluatePeers() error {
+// evaluatePeers does so for the paths of all peers of some tunnels.
+func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 	e.lookAtHost()
 	e.byIndex = make(map[int]*tunnel)
 	var peers []*peer
@@ -250,6 +277,8 @@ func (e *Engine) evaluatePeers() error {
 		if index := int(t.index.Load()); t.cfg.Netns == "" && index != 0 {
 			e.byIndex[index] = t
 		}
+	}
+	for _, t := range tunnels {
 		peers = append(peers, t.peers...)
 	}
 	now := time.Now()
@@ -270,38 +299,9 @@ func (e *Engine) evaluatePeers() error {
 	return nil
 }
 
-// watch follows what changes in a namespace.
-func (e *Engine) watch(ctx context.Context, namespace string, neighbours bool) {
-	e.wg.Go(func() {
-		err := netcfg.Watch(ctx, namespace, neighbours, func(link int) { e.changed(namespace, link) })
-		if err != nil {
-			e.log.Warn("changes of interfaces and routes are noticed late", zap.String("netns", namespace), zap.Error(err))
-		}
-	})
-}
-
-// changed notes that something around us changed: a link of a namespace, or, if
-// its index is 0, something else.
-func (e *Engine) changed(namespace string, link int) {
-	for _, t := range e.tunnels {
-		if link != 0 && t.cfg.Netns == namespace && t.index.Load() == int64(link) {
-			t.touched.Store(true)
-		}
-	}
-	select {
-	case e.notify <- struct{}{}:
-	default:
-	}
-}
-
-// open makes a tunnel's interface. What has a path is up then.
-func (e *Engine) open(ctx context.Context, t *tunnel) error {
-	if err := t.open(func(link *netcfg.Link) {
-		select {
-		case e.lost <- lost{t, link}:
-		case <-ctx.Done():
-		}
-	}); err != nil {
+// open makes a tunnel's interface. What has a path can carry then.
+func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
+	if err := t.open(s, e.aLinkIsLost); err != nil {
 		return err
 	}
 	for _, p := range t.peers {
@@ -312,10 +312,13 @@ func (e *Engine) open(ctx context.Context, t *tunnel) error {
 	return nil
 }
 
-// lost is an interface that a tunnel had.
-type lost struct {
-	t    *tunnel
-	link *netcfg.Link
+// aLinkIsLost makes the control loop look whose it is. It does not wait for it, who
+// may wait for the caller.
+func (e *Engine) aLinkIsLost() {
+	select {
+	case e.lost <- struct{}{}:
+	default:
+	}
 }
 
 // interfaceLost is what happens when somebody deletes a tunnel's interface.
@@ -333,8 +336,8 @@ func (e *Engine) interfaceLost(t *tunnel) {
 }
 
 // reopen makes a lost interface again.
-func (e *Engine) reopen(ctx context.Context, t *tunnel) {
-	if err := e.open(ctx, t); err != nil {
+func (e *Engine) reopen(t *tunnel) {
+	if err := e.open(t, t.settings()); err != nil {
 		t.reopen = time.Now().Add(retry)
 		t.log.Error("interface cannot be made again", zap.Error(err))
 		return
@@ -346,18 +349,9 @@ func (e *Engine) reopen(ctx context.Context, t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
-	// The kernel takes long to remove an interface, but not longer to remove many.
-	var all sync.WaitGroup
-	for _, t := range e.tunnels {
-		all.Go(func() {
-			for _, p := range t.peers {
-				p.path.Store(nil)
-			}
-			t.close()
-			t.closeSockets()
-		})
-	}
-	all.Wait()
+	e.captures.close(errDaemonEnds)
+	e.closeGateway()
+	shutAll(e.tunnels)
 	e.closePorts()
 	e.dropShield()
 	for _, shards := range e.inbounds {
@@ -374,9 +368,14 @@ func (e *Engine) close() {
 	}
 }
 
+// Sandboxed says what Status is to tell of the process's rights.
+func (e *Engine) Sandboxed(s Sandbox) { e.sandbox.Store(&s) }
+
 // Status is what every tunnel is doing now. Any goroutine may call it.
 func (e *Engine) Status() Status {
-	s := Status{Version: version.String(), Started: e.started, Stray: e.stray.traffic()}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Sandbox: e.sandbox.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

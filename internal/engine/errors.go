@@ -14,6 +14,8 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/capture"
+	"sixfour/internal/pcapng"
 	"sixfour/transport"
 )
 
@@ -27,7 +29,7 @@ type outerErrors struct {
 
 // heard counts what came back about a tunnel's outer packets.
 type heard struct {
-	errors  atomic.Uint64 // that are about packets of ours
+	errors  icmpCounts    // that are about packets of ours
 	ignored atomic.Uint64 // that are not, or cannot be true
 }
 
@@ -89,6 +91,7 @@ func (o *outerErrors) hear(b []byte) {
 		_, ours := path.stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
+		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
 		e.peer.hear(source(pkt), err)
 	} else if about != nil {
 		about.heard.ignored.Add(1)
@@ -124,7 +127,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || p.t.cfg.Options.StaticMTU {
+		if mtu == 0 || path.options.StaticMTU {
 			p.heard.ignored.Add(1)
 			return true
 		}
@@ -139,7 +142,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 			p.t.reply.unreachable(m, q.Inner)
 		}
 	}
-	p.heard.errors.Add(1)
+	p.heard.errors.add(err.Version, err.Type, err.Code)
 	return true
 }
 

@@ -11,6 +11,8 @@ const candidates = 10
 // find is the peer of a name: "TUNNEL", for the only peer of a tunnel,
 // "TUNNEL/PEER", or the name of a peer if only one tunnel has it.
 func (e *Engine) find(name string) (*peer, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
 	var found []*peer
 	var all, same []string
 	for _, t := range e.tunnels {

@@ -23,10 +23,11 @@ func TestSourcesToOurEnd(t *testing.T) {
 	tun.mtu.Store(1440)
 	p := newPeer(tun, &config.Peer{Remotes: make([]config.Host, 2)})
 	tun.peers = []*peer{p}
-	var err error
-	if tun.table, err = resolve.NewPeers([]resolve.Peer[*peer]{{Peer: p, Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}}); err != nil {
+	behind, err := newBehind(tun.peers, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	tun.table.Store(behind)
 	to := &path{layers: []encap.Layer{
 		layer(encap.FourInSix, ours, theirs, encap.GRE{}),
 		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),

@@ -22,7 +22,14 @@ type mechanism struct {
 }
 
 func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
-	m := &mechanism{layer: layer, cfg: cfg}
+	m := &mechanism{layer: layer}
+	m.assume(cfg)
+	return m
+}
+
+// assume makes the mechanism another one, of which nothing is known yet.
+func (m *mechanism) assume(cfg resolve.Mechanism) {
+	m.cfg, m.hosts, m.resolver, m.err = cfg, nil, nil, nil
 	for _, h := range cfg.Hosts() {
 		var known []netip.Addr
 		if h.Addr.IsValid() {
@@ -30,7 +37,6 @@ func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
 		}
 		m.hosts = append(m.hosts, known)
 	}
-	return m
 }
 
 // towards is an outer address that packets go to, by whose route the first hop and

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +16,7 @@ type resolution struct {
 	host  int
 	name  string
 	addrs []netip.Addr
+	over  <-chan struct{} // closed when nobody wants to know any more
 }
 
 // resolveInterval is how often a name is looked up again: names of hosts with
@@ -30,34 +30,69 @@ const resolveRetry = 5 * time.Second
 const lookups = 16
 
 // followNames resolves the names in a tunnel's configuration again and again.
-func (e *Engine) followNames(ctx context.Context, t *tunnel) {
+func (e *Engine) followNames(t *tunnel) {
+	for _, p := range t.peers {
+		e.followPeer(p)
+	}
+	e.followHosts(t)
+}
+
+// followPeer does so for the name of a peer, if it has one, and no longer for one that
+// it had.
+func (e *Engine) followPeer(p *peer) {
+	p.stopFollowing()
+	name := p.remote().Name
+	if name == "" {
+		return
+	}
 	network := "ip4"
-	if t.outerVersion() == 6 {
+	if p.t.outerVersion() == 6 {
 		network = "ip6"
 	}
-	for _, p := range t.peers {
-		if name := p.remote().Name; name != "" {
-			p.doubt = make(chan struct{}, 1)
-			e.wg.Go(func() { e.follow(ctx, network, resolution{t: t, p: p, name: name}) })
-		}
+	ctx, cancel := context.WithCancel(e.ctx)
+	doubt := make(chan struct{}, 1)
+	p.unfollow = cancel
+	p.doubt.Store(&doubt)
+	e.wg.Go(func() { e.follow(ctx, network, resolution{t: p.t, p: p, name: name, over: ctx.Done()}, doubt) })
+}
+
+func (p *peer) stopFollowing() {
+	if p.unfollow != nil {
+		p.unfollow()
+		p.unfollow = nil
+		p.doubt.Store(nil)
 	}
+}
+
+// followHosts does so for the names of a tunnel's mechanism.
+func (e *Engine) followHosts(t *tunnel) {
+	t.stopFollowing()
 	if t.mech == nil {
 		return
 	}
+	var ctx context.Context
 	for i, h := range t.mech.cfg.Hosts() {
-		if h.Name != "" {
-			e.wg.Go(func() { e.follow(ctx, "ip4", resolution{t: t, host: i, name: h.Name}) })
+		if h.Name == "" {
+			continue
 		}
+		if t.unfollow == nil {
+			ctx, t.unfollow = context.WithCancel(e.ctx)
+		}
+		e.wg.Go(func() { e.follow(ctx, "ip4", resolution{t: t, host: i, name: h.Name, over: ctx.Done()}, nil) })
+	}
+}
+
+// stopFollowing is for the mechanism's hosts.
+func (t *tunnel) stopFollowing() {
+	if t.unfollow != nil {
+		t.unfollow()
+		t.unfollow = nil
 	}
 }
 
 // follow tells the control loop each time that a name has other addresses, until
 // ctx ends.
-func (e *Engine) follow(ctx context.Context, network string, r resolution) {
-	var doubt chan struct{}
-	if r.p != nil {
-		doubt = r.p.doubt
-	}
+func (e *Engine) follow(ctx context.Context, network string, r resolution, doubt <-chan struct{}) {
 	for {
 		wait, looked := resolveRetry, time.Now()
 		if addrs := e.lookUp(ctx, network, r.name); len(addrs) > 0 {
@@ -87,9 +122,13 @@ func (e *Engine) follow(ctx context.Context, network string, r resolution) {
 // isDoubtful is called when somebody says that nobody is at the peer's address: if
 // that is a name's, it may have moved, and is looked up at once (mechanisms 2.7).
 func (p *peer) isDoubtful() {
+	d := p.doubt.Load()
+	if d == nil { // not a name
+		return
+	}
 	select {
-	case p.doubt <- struct{}{}:
-	default: // not a name, or known already
+	case *d <- struct{}{}:
+	default: // known already
 	}
 }
 
@@ -101,7 +140,7 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	case <-ctx.Done():
 		return nil
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
+	addrs, err := e.resolver.LookupNetIP(ctx, network, name)
 	if err != nil {
 		return nil
 	}
@@ -142,6 +181,11 @@ func (r *resolution) log() *zap.Logger {
 // apply takes a resolution in. A peer's name may have several addresses, in any
 // order: we stay with the one that we have.
 func (r *resolution) apply() (changed bool) {
+	select {
+	case <-r.over:
+		return false
+	default:
+	}
 	if r.p == nil {
 		r.t.mech.hosts[r.host] = r.addrs
 		return true

@@ -144,7 +144,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
 		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote), nil
 	}
-	layers := t.cfg.Stack(p.cfg, local, remote)
+	layers := t.cfg.Stack(&p.cfg, local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
 			return nil, waiting, nil
@@ -154,10 +154,10 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, route)
 	old := p.path.Load()
-	if old.is(layers, link) && old.mtu == mtu && old.by == by && old.hop == hop && old.device == route.Index {
+	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop}
+	if old.same(next) {
 		return old, "", nil
 	}
-	next = &path{layers: layers, device: route.Index, link: link, mtu: mtu, by: by, hop: hop}
 	if old != nil && slices.Equal(old.layers, layers) {
 		next.layers = old.layers // not twice in memory
 	}
@@ -165,7 +165,8 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 		return nil, "", err
 	}
 	next.clamp = t.newClamp(next)
-	out, err := t.openSockets(local)
+	next.from = origin{local, t.cfg.FwMark}
+	out, err := t.openSockets(next.from)
 	if err != nil && !errors.Is(err, unix.EPERM) { // what may heal is a state to wait in, not an error
 		waiting, err = err.Error(), nil
 	}
@@ -238,21 +239,21 @@ func (p *peer) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 	return link, pathmtu.Route
 }
 
-// openSockets are the sockets that send from an address.
-func (t *tunnel) openSockets(local netip.Addr) (sockets, error) {
-	if s := t.sockets[local]; s != nil {
+// openSockets are the sockets that send from an address, with a mark.
+func (t *tunnel) openSockets(from origin) (sockets, error) {
+	if s := t.sockets[from]; s != nil {
 		return s, nil
 	}
 	var s sockets
 	for range t.queues {
-		raw, err := transport.DialRaw(local, transport.Options{Mark: t.cfg.FwMark})
+		raw, err := transport.DialRaw(from.local, transport.Options{Mark: from.mark})
 		if err != nil {
 			s.close()
 			return nil, err
 		}
 		s = append(s, raw)
 	}
-	t.sockets[local] = s
+	t.sockets[from] = s
 	return s, nil
 }
 
@@ -261,16 +262,16 @@ func (t *tunnel) closeUnused() {
 	if len(t.sockets) < 2 {
 		return
 	}
-	used := make(map[netip.Addr]bool)
+	used := make(map[origin]bool)
 	for _, p := range t.peers {
 		if path := p.path.Load(); path != nil {
-			used[path.outer().Local] = true
+			used[path.from] = true
 		}
 	}
-	for local, s := range t.sockets {
-		if !used[local] {
+	for from, s := range t.sockets {
+		if !used[from] {
 			s.close()
-			delete(t.sockets, local)
+			delete(t.sockets, from)
 		}
 	}
 }

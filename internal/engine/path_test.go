@@ -21,13 +21,14 @@ func TestDepthThroughHub(t *testing.T) {
 	hub, other := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}, &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
 	near, far := newPeer(hub, remote("198.51.100.1")), newPeer(hub, remote("203.0.113.1"))
 	hub.peers = []*peer{near, far}
-	var err error
-	if hub.table, err = resolve.NewPeers([]resolve.Peer[*peer]{
-		{Peer: near, Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-		{Peer: far, Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
-	}); err != nil {
+	behind, err := newBehind(hub.peers, []config.Peer{
+		{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		{Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
+	hub.table.Store(behind)
 	for _, c := range []struct {
 		name, to string // of the other tunnel
 		want     int    // layers of packets to the far peer

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,7 +20,7 @@ import (
 // all of them.
 type peer struct {
 	t    *tunnel
-	cfg  *config.Peer
+	cfg  config.Peer // its name never changes; the rest is as that of the tunnel's
 	in   counters
 	out  counters
 	path atomic.Pointer[path] // nil: there is no way to the peer now
@@ -34,15 +35,17 @@ type peer struct {
 	reports *rate.Limiter
 	narrow  sync.Mutex // of those who note and forget narrow destinations
 	witness witness
-	unknown atomic.Bool   // whether the peer answers probes; the prober wants to hear of packets from it
-	arrived atomic.Bool   // there was one
-	large   atomic.Uint64 // packets sent that not every path carries
-	watched atomic.Bool   // the prober knows of it
-	doubt   chan struct{} // whether its name still has the address; nil: it has no name
+	unknown atomic.Bool                   // whether the peer answers probes; the prober wants to hear of packets from it
+	arrived atomic.Bool                   // there was one
+	large   atomic.Uint64                 // packets sent that not every path carries
+	watched atomic.Bool                   // the prober knows of it
+	retired bool                          // and shall not any more; under the prober's mu
+	doubt   atomic.Pointer[chan struct{}] // whether its name still has the address; nil: it has no name
 
 	// Of the control loop only.
-	resolved   netip.Addr // of a remote that is a name
-	registered *path      // by which packets from the peer find us
+	resolved   netip.Addr         // of a remote that is a name
+	unfollow   context.CancelFunc // the name; nil: it has none
+	registered *path              // by which packets from the peer find us
 	// arrives is the path by which these are decapsulated: the last that there was
 	// between the ends of registered. With other ends there is another.
 	arrives    *atomic.Pointer[path]
@@ -65,6 +68,8 @@ type peer struct {
 // path is how packets reach a peer. It is immutable: a change replaces it.
 type path struct {
 	layers  []encap.Layer // innermost first
+	options encap.Options
+	version int           // of the tunnel
 	device  int           // of the first hop, by its index
 	link    encap.PathMTU // of the first hop
 	mtu     encap.PathMTU // of all that is known; not larger
@@ -72,6 +77,7 @@ type path struct {
 	hop     hop
 	stack   *encap.Stack
 	clamp   clamp
+	from    origin
 	senders sockets // one for each queue
 }
 
@@ -84,8 +90,13 @@ func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
 	return p != nil && p.link == link && slices.Equal(p.layers, layers)
 }
 
+// same reports whether two paths have these, and packets look the same.
+func (p *path) same(o *path) bool {
+	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version
+}
+
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
-	p := &peer{t: t, cfg: cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+	p := &peer{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
 	p.state = State{Phase: Starting, Since: time.Now()}
 	return p
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,9 @@ type prober struct {
 	answers chan answer
 	lessons chan lesson
 
-	mu    sync.Mutex
-	fresh []*peer // to be watched from now on
+	mu      sync.Mutex
+	fresh   []*peer // to be watched from now on
+	leaving bool    // some of those that are watched are retired
 
 	// Of the goroutine.
 	peers []*peer // that are watched
@@ -63,10 +65,11 @@ type lesson struct {
 // probing is what the prober knows of one peer.
 type probing struct {
 	*pathmtu.Path
-	layers []encap.Layer // of the path that this is about
-	link   encap.PathMTU
-	stack  *encap.Stack // for probes
-	again  time.Time    // when to look; zero: when there is traffic
+	layers  []encap.Layer // of the path that this is about
+	link    encap.PathMTU
+	options encap.Options
+	stack   *encap.Stack // for probes
+	again   time.Time    // when to look; zero: when there is traffic
 }
 
 func newProber() *prober {
@@ -92,10 +95,42 @@ func (p *peer) sentLarge(n uint64) {
 func (p *prober) watch(peer *peer) {
 	if !peer.watched.Load() && !peer.watched.Swap(true) {
 		p.mu.Lock()
-		p.fresh = append(p.fresh, peer)
+		if !peer.retired {
+			p.fresh = append(p.fresh, peer)
+		}
 		p.mu.Unlock()
 	}
 	p.rouse()
+}
+
+// forget makes the prober give up peers that are no more.
+func (p *prober) forget(peers []*peer) {
+	p.mu.Lock()
+	for _, peer := range peers {
+		peer.retired = true
+	}
+	p.leaving = true
+	p.mu.Unlock()
+	p.rouse()
+}
+
+// settle takes in who is to be watched from now on, and who not any more.
+func (p *prober) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.peers = append(p.peers, p.fresh...)
+	p.fresh = nil
+	if !p.leaving {
+		return
+	}
+	p.leaving = false
+	p.peers = slices.DeleteFunc(p.peers, func(peer *peer) bool {
+		if peer.retired {
+			delete(p.paths, peer)
+			delete(p.seen, peer)
+		}
+		return peer.retired
+	})
 }
 
 // rouse wakes the prober if it sleeps.
@@ -127,13 +162,8 @@ const reportsPerSecond = 100
 // trafficPoll is how often traffic is looked at while there is some.
 const trafficPoll = 500 * time.Millisecond
 
-// run works until ctx ends. It greets the paths of tunnels that have one.
-func (p *prober) run(ctx context.Context, tunnels []*tunnel) {
-	for _, t := range tunnels {
-		if t.only != nil {
-			p.watch(t.only)
-		}
-	}
+// run works until ctx ends.
+func (p *prober) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -182,28 +212,31 @@ func (p *prober) take(a answer) {
 // new path.
 func (p *prober) news() bool {
 	p.mu.Lock()
-	fresh := len(p.fresh)
+	fresh := len(p.fresh) > 0 || p.leaving
 	p.mu.Unlock()
-	if fresh > 0 {
+	if fresh {
 		return true
 	}
 	for _, peer := range p.peers {
 		path, pr := peer.path.Load(), p.paths[peer]
-		if peer.large.Load() != p.seen[peer] || peer.arrived.Load() || path != nil && peer.learns() && !pr.isAbout(path) {
+		if peer.large.Load() != p.seen[peer] || peer.arrived.Load() || path != nil && peer.learns(path) && !pr.isAbout(path) {
 			return true
 		}
 	}
 	return false
 }
 
-// learns reports whether the peer's path MTU is to be learnt, and answers to
+// learns reports whether the MTU of the peer's path is to be learnt, and answers to
 // probes can be heard. An automatic tunnel has too many paths.
-func (p *peer) learns() bool {
-	return !p.t.cfg.Options.StaticMTU && !p.t.automatic() && p.listening.Load()
+func (p *peer) learns(path *path) bool {
+	return !path.options.StaticMTU && !p.t.automatic() && p.listening.Load()
 }
 
-// isAbout reports whether a path has the ends and the first hop that are known.
-func (pr *probing) isAbout(p *path) bool { return pr != nil && p.is(pr.layers, pr.link) }
+// isAbout reports whether a path has the ends and the first hop that are known, and
+// packets look the same.
+func (pr *probing) isAbout(p *path) bool {
+	return pr != nil && p.is(pr.layers, pr.link) && p.options == pr.options
+}
 
 // step does what is due, and returns when there is more; zero: when there is
 // traffic.
@@ -214,10 +247,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			next = at
 		}
 	}
-	p.mu.Lock()
-	p.peers = append(p.peers, p.fresh...)
-	p.fresh = nil
-	p.mu.Unlock()
+	p.settle()
 	for _, peer := range p.peers {
 		large := peer.large.Load()
 		pr := p.probing(peer, now)
@@ -258,7 +288,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 // MTU is not to be learnt.
 func (p *prober) probing(peer *peer, now time.Time) *probing {
 	path, pr := peer.path.Load(), p.paths[peer]
-	if path == nil || !peer.learns() {
+	if path == nil || !peer.learns(path) {
 		return nil
 	}
 	if pr.isAbout(path) {
@@ -266,12 +296,12 @@ func (p *prober) probing(peer *peer, now time.Time) *probing {
 	}
 	// Over a path of more than any probe has, so that it is sent with DF.
 	wide := path.link + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
-	stack, err := encap.New(path.layers, wide, peer.t.cfg.Options, nil, peer.record)
+	stack, err := encap.New(path.layers, wide, path.options, nil, peer.record)
 	if err != nil { // there is one for the path: cannot be
 		peer.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(path.link)), layers: path.layers, link: path.link, stack: stack, again: now}
+	pr = &probing{Path: pathmtu.New(int(path.link)), layers: path.layers, link: path.link, options: path.options, stack: stack, again: now}
 	p.paths[peer] = pr
 	return pr
 }

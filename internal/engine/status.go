@@ -6,10 +6,20 @@ import "time"
 type Status struct {
 	Version string         `json:"version"`
 	Started time.Time      `json:"started"`
+	Reloads Reloads        `json:"reloads"`
 	Tunnels []TunnelStatus `json:"tunnels"`
 	// Stray are packets that arrived at an outer address and belong to no
 	// tunnel there.
-	Stray Traffic `json:"stray"`
+	Stray   Traffic  `json:"stray"`
+	Sandbox *Sandbox `json:"sandbox,omitempty"`
+}
+
+// Sandbox is what the process may still do.
+type Sandbox struct {
+	Capabilities []string `json:"capabilities"`
+	Landlock     string   `json:"landlock"`          // which version of it restricts files, or "off"
+	Seccomp      string   `json:"seccomp"`           // whether system calls are restricted, "on" or "off"
+	Missing      []string `json:"missing,omitempty"` // why something is off that should not be
 }
 
 // TunnelStatus is what one tunnel is doing. What is of one peer only is that of a
@@ -73,6 +83,9 @@ type ICMP struct {
 	Ignored uint64 `json:"ignored"` // about packets that we have not sent, or not to be believed
 	Sent    uint64 `json:"sent"`    // to inner senders
 	Limited uint64 `json:"limited"` // not sent: too many
+
+	HeardTypes ICMPTypes `json:"heard_types,omitzero"`
+	SentTypes  ICMPTypes `json:"sent_types,omitzero"`
 }
 
 // Probes counts those by which the path MTU is found.
@@ -110,7 +123,9 @@ func (t *tunnel) status() TunnelStatus {
 			s.Liveness, s.LastError, s.LastDown = one.Liveness, one.LastError, one.LastDown
 		}
 	}
-	s.ICMP.Sent, s.ICMP.Limited = t.reply.sent.Load(), t.reply.limited.Load()
+	s.ICMP.SentTypes = t.reply.sent.counts()
+	s.ICMP.Sent = s.ICMP.SentTypes.total()
+	s.ICMP.Limited = t.reply.limited.Load()
 	s.Repairs = t.repairs.counts()
 	return s
 }
@@ -123,6 +138,7 @@ func (s *TunnelStatus) merge(p PeerStatus) {
 	s.Answered += p.Answered
 	s.ICMP.Heard += p.ICMP.Heard
 	s.ICMP.Ignored += p.ICMP.Ignored
+	s.ICMP.HeardTypes.merge(p.ICMP.HeardTypes)
 	s.Probes.Sent += p.Probes.Sent
 	s.Probes.Answered += p.Probes.Answered
 	s.OddECN += p.OddECN
@@ -147,11 +163,12 @@ func (p *peer) status() PeerStatus {
 		In:       p.in.traffic(),
 		Out:      p.out.traffic(),
 		Answered: p.answered.Load(),
-		ICMP:     ICMP{Heard: p.heard.errors.Load(), Ignored: p.heard.ignored.Load()},
+		ICMP:     ICMP{HeardTypes: p.heard.errors.counts(), Ignored: p.heard.ignored.Load()},
 		Probes:   Probes{p.echo.probes.Load(), p.echo.answered.Load()},
 		OddECN:   p.record.OddECN(),
 		IDWraps:  p.record.Wraps(),
 	}
+	s.ICMP.Heard = s.ICMP.HeardTypes.total()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State = p.state

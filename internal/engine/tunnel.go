@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,19 +25,24 @@ import (
 // tunnel is one TUN interface with its peers. The control loop owns it; what its
 // data goroutines read is behind atomic pointers, or never changes.
 type tunnel struct {
-	id    int // its place in the engine's list
+	id int // no other tunnel of the engine has it
+	// What says how the interface is made never changes: its name, namespace, and
+	// whether there are many peers. The rest is for the control loop, and for those
+	// who hold the engine's mu.
 	cfg   config.Tunnel
 	log   *zap.Logger
-	peers []*peer
-	only  *peer                 // that everything goes to; nil: the table says
-	table *resolve.Peers[*peer] // by inner destination
-	in    counters              // what no peer is to blame for
+	peers []*peer                              // as well
+	only  *peer                                // that everything goes to; nil: the table says
+	table atomic.Pointer[resolve.Peers[*peer]] // by inner destination
+	in    counters                             // what no peer is to blame for
 	out   counters
 
-	device  atomic.Pointer[tun.Device] // nil: the interface is gone
-	index   atomic.Int64               // of the interface, in its namespace
-	touched atomic.Bool                // somebody changed the interface
-	mtu     atomic.Int64               // that the interface has
+	device  atomic.Pointer[tun.Device]  // nil: the interface is gone
+	index   atomic.Int64                // of the interface, in its namespace
+	gone    atomic.Pointer[netcfg.Link] // the last that was found to be lost
+	touched atomic.Bool                 // somebody changed the interface
+	retired atomic.Bool                 // it is no longer one of the engine's
+	mtu     atomic.Int64                // that the interface has
 
 	queues    int
 	fragments reassembly
@@ -45,18 +52,27 @@ type tunnel struct {
 	events    *events // nil: nobody is told
 	repairs   repairCounts
 	troubles  *rate.Limiter  // of events about them
+	capturing *capturing     // nil: nobody does
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
-	waiting int // peers that began to wait since the last look at all
-	link    *netcfg.Link
-	down    bool                   // the interface is
-	mech    *mechanism             // of an automatic tunnel
-	speaks  resolve.Resolver       // that the speaker, if there is one, is
-	sockets map[netip.Addr]sockets // through which packets leave, by their source
-	noXDP   string                 // what was said last of why packets do not leave through AF_XDP
-	reopen  time.Time              // not before: after the interface was lost
-	wg      sync.WaitGroup         // of the goroutines that use the device
+	waiting  int                // peers that began to wait since the last look at all
+	version  int                // of what the configuration says of paths
+	unfollow context.CancelFunc // the names of its mechanism; nil: there are none
+	link     *netcfg.Link
+	down     bool               // the interface is
+	mech     *mechanism         // of an automatic tunnel
+	speaks   resolve.Resolver   // that the speaker, if there is one, is
+	sockets  map[origin]sockets // through which packets leave
+	noXDP    string             // what was said last of why packets do not leave through AF_XDP
+	reopen   time.Time          // not before: after the interface was lost
+	wg       sync.WaitGroup     // of the goroutines that use the device
+}
+
+// origin is what all packets through a socket have in common.
+type origin struct {
+	local netip.Addr
+	mark  uint32
 }
 
 // sockets send, one for each queue.
@@ -65,23 +81,21 @@ type sockets []transport.Sender
 func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
-		prober: p, sockets: make(map[netip.Addr]sockets),
+		prober: p, sockets: make(map[origin]sockets),
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce),
 	}
 	t.reply = newReplier(t)
-	var list []resolve.Peer[*peer]
 	for i := range cfg.Peers {
-		p := newPeer(t, &cfg.Peers[i])
-		t.peers = append(t.peers, p)
-		list = append(list, resolve.Peer[*peer]{Peer: p, Allowed: p.cfg.Allowed})
+		t.peers = append(t.peers, newPeer(t, &cfg.Peers[i]))
 	}
 	if !cfg.Hub {
 		t.only = t.peers[0]
 	} else {
-		var err error
-		if t.table, err = resolve.NewPeers(list); err != nil {
+		table, err := newBehind(t.peers, cfg.Peers)
+		if err != nil {
 			return nil, err
 		}
+		t.table.Store(table)
 	}
 	for i, l := range cfg.Layers {
 		if l.Mechanism != nil {
@@ -91,12 +105,21 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 	return t, nil
 }
 
+// newBehind is the table of a hub's peers, by what is configured for each.
+func newBehind(peers []*peer, cfgs []config.Peer) (*resolve.Peers[*peer], error) {
+	list := make([]resolve.Peer[*peer], len(peers))
+	for i, p := range peers {
+		list[i] = resolve.Peer[*peer]{Peer: p, Allowed: cfgs[i].Allowed}
+	}
+	return resolve.NewPeers(list)
+}
+
 // to is the peer for an inner packet; nil: there is none.
 func (t *tunnel) to(inner []byte) *peer {
 	if t.only != nil {
 		return t.only
 	}
-	p, _ := t.table.To(inner)
+	p, _ := t.table.Load().To(inner)
 	return p
 }
 
@@ -105,7 +128,7 @@ func (t *tunnel) toward(a netip.Addr) *peer {
 	if t.only != nil {
 		return t.only
 	}
-	p, _ := t.table.Toward(a)
+	p, _ := t.table.Load().Toward(a)
 	return p
 }
 
@@ -122,6 +145,19 @@ func queues(configured, n int) int {
 		return configured
 	}
 	return max(1, min(runtime.NumCPU()/2/n, maxQueues))
+}
+
+// queuesOf is how many queues a tunnel has, one of n.
+func queuesOf(cfg *config.Tunnel, n int) int {
+	if inOrder(cfg) {
+		return 1
+	}
+	return queues(cfg.Queues, n)
+}
+
+// inOrder reports whether the order of the packets counts.
+func inOrder(cfg *config.Tunnel) bool {
+	return slices.ContainsFunc(cfg.Layers, func(l config.Layer) bool { return l.GRE.Sequence })
 }
 
 // offload is the most that the kernel is asked to leave to us.
@@ -224,21 +260,26 @@ func (c *clamp) apply(inner []byte) {
 // assumedMTU is the path MTU before there is a path: Ethernet's.
 const assumedMTU encap.PathMTU = 1500
 
-// open makes the interface and starts the goroutines that use it. Lost is called,
-// once, when the interface is gone, from another goroutine.
-func (t *tunnel) open(lost func(*netcfg.Link)) error {
-	t.mtu.Store(int64(t.wantMTU(t.widest())))
-	link, err := netcfg.Open(netcfg.Settings{
+// settings are what the interface should have.
+func (t *tunnel) settings() netcfg.Settings {
+	return netcfg.Settings{
 		Name:      t.cfg.Name,
 		Namespace: t.cfg.Netns,
-		MTU:       int(t.mtu.Load()),
+		MTU:       int(t.wantMTU(t.widest())),
 		Addresses: t.cfg.Address,
 		Routes:    t.cfg.Routes,
 		Queues:    t.queues,
 		Offload:   t.offload(),
 
 		NoLinkLocal: t.automatic() || t.cfg.Hub,
-	})
+	}
+}
+
+// open makes the interface and starts the goroutines that use it. Lost is called,
+// once, when the interface is gone, from another goroutine.
+func (t *tunnel) open(s netcfg.Settings, lost func()) error {
+	t.mtu.Store(int64(s.MTU))
+	link, err := netcfg.Open(s)
 	if err != nil {
 		return err
 	}
@@ -253,11 +294,17 @@ func (t *tunnel) open(lost func(*netcfg.Link)) error {
 		out := newOutbound(t, q, i)
 		t.wg.Go(func() {
 			out.run()
-			once.Do(func() { lost(link) })
+			once.Do(func() {
+				t.gone.Store(link)
+				lost()
+			})
 		})
 	}
 	return nil
 }
+
+// isGone reports whether those who use the interface have found that it is gone.
+func (t *tunnel) isGone() bool { return t.link != nil && t.gone.Load() == t.link }
 
 // look sees how the interface is after somebody changed it, and puts back what
 // the kernel took away when it was down.
@@ -305,9 +352,9 @@ func (t *tunnel) close() {
 
 // closeSockets closes all sockets of the tunnel, of which no path may be left.
 func (t *tunnel) closeSockets() {
-	for local, s := range t.sockets {
+	for from, s := range t.sockets {
 		s.close()
-		delete(t.sockets, local)
+		delete(t.sockets, from)
 	}
 }
 

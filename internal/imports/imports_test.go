@@ -2,7 +2,9 @@
 package imports
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,12 +30,22 @@ var rules = map[string][]string{
 	"sixfour/internal/address":      {"sixfour/encap/resolve"},
 	"sixfour/internal/config":       {"sixfour/encap", "sixfour/encap/resolve"},
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
-	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
+	"sixfour/internal/gateway":      {"sixfour/internal/netcfg"},
+	"sixfour/internal/engine":       {"sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/engine", "sixfour/internal/version"},
-	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/engine", "sixfour/internal/exit", "sixfour/internal/version"},
+	"sixfour/internal/manual":       {"sixfour/internal/config", "sixfour/internal/ctl", "sixfour/internal/exit", "sixfour/internal/usage"},
+	"sixfour/internal/usage":        {},
 	"sixfour/internal/logging":      {},
+	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
+	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
+	"sixfour/internal/systemd":      {},
 	"sixfour/internal/vectors":      {},
+	"sixfour/internal/exit":         {},
+	"sixfour/internal/packaging":    {},
+	"sixfour/internal/reference":    {"sixfour/internal/config", "sixfour/internal/exit"},
 	"sixfour/internal/version":      {},
 	"sixfour/internal/interop":      {"sixfour/internal/rig"},
 	"sixfour/internal/imports":      {},
@@ -112,6 +124,30 @@ func TestDaemonWithoutGopacket(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
 		if strings.HasPrefix(dep, gopacket) {
 			t.Errorf("cmd/sixfourd depends on %s", dep)
+		}
+	}
+}
+
+// The daemon starts no other program: no function that could is in it. (A library
+// that it uses has os/exec among its imports, for its own tests.)
+func TestDaemonStartsNoProgram(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "sixfourd")
+	for _, args := range [][]string{{"build", "-o", program, "./cmd/sixfourd"}, {"tool", "nm", program}} {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go %v: %v", args, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			fields := strings.Fields(line)
+			name := fields[len(fields)-1]
+			for _, bad := range []string{"os/exec.", "os.StartProcess", "syscall.forkExec", "syscall.forkAndExecInChild", "syscall.Exec"} {
+				if strings.HasPrefix(name, bad) {
+					t.Errorf("cmd/sixfourd has %s", name)
+				}
+			}
 		}
 	}
 }

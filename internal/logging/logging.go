@@ -1,5 +1,6 @@
 // Package logging makes the daemon's logger: text for people, JSON for
-// programs, or lines with a priority for the journal.
+// programs, fields and priorities for the journal. Whoever logs never waits for
+// whoever reads, and a message that comes too often is logged now and then.
 package logging
 
 import (
@@ -8,25 +9,90 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 )
 
+// Log is the daemon's logger. It is safe for concurrent use.
+type Log struct {
+	*zap.Logger
+	level   zap.AtomicLevel
+	bare    *zap.Logger // without the limit
+	limit   *limiter
+	queue   *queue
+	journal *journal // nil: there is none
+	lost    *atomic.Uint64
+}
+
 // New is a logger to w, usually standard error. Level is debug, info, warn or
 // error; format is auto, console, json or journal, where auto is journal if
-// standard error goes there and console otherwise.
-func New(w io.Writer, level, format string) (*zap.Logger, error) {
-	l, err := zapcore.ParseLevel(level)
-	if err != nil {
-		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
+// w goes there and console otherwise. The journal gets its own protocol through
+// its socket, which is opened at once, or, where there is none, lines with a
+// priority through w.
+func New(w io.Writer, level, format string) (*Log, error) {
+	return newLog(w, level, format, journalSocket)
+}
+
+// newLog is New with the path of the journal's socket.
+func newLog(w io.Writer, level, format, socket string) (*Log, error) {
+	l := &Log{level: zap.NewAtomicLevel(), lost: new(atomic.Uint64)}
+	if err := l.SetLevel(level); err != nil {
+		return nil, err
+	}
+	if format == "auto" {
+		format = "console"
+		if toJournal(w) {
+			format = "journal"
+		}
 	}
 	enc, err := encoder(format)
 	if err != nil {
 		return nil, err
 	}
-	return zap.New(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(w)), l)), nil
+	l.queue = newQueue(w, l.lost, func(n uint64) []byte { return lossLine(enc.Clone(), n) })
+	core := zapcore.NewCore(enc, l.queue, l.level)
+	if format == "journal" {
+		if j, err := openJournal(socket); err == nil {
+			l.journal, core = j, newJournalCore(j, l.level, core, l.lost)
+		}
+	}
+	l.bare = zap.New(core)
+	l.limit = newLimiter(core)
+	l.Logger = zap.New(&limitCore{Core: core, limit: l.limit})
+	return l, nil
+}
+
+// SetLevel changes the least level that is logged: debug, info, warn or error.
+func (l *Log) SetLevel(level string) error {
+	switch level {
+	case "debug", "info", "warn", "error":
+	default:
+		return fmt.Errorf("log level %q: use debug, info, warn or error", level)
+	}
+	return l.level.UnmarshalText([]byte(level))
+}
+
+// Last logs the error that ends the daemon, which no limit keeps back.
+func (l *Log) Last(err error) { l.bare.Error(err.Error()) }
+
+// Lost is how many lines nobody took: the disk was full, the reader gone, or it
+// read too slowly.
+func (l *Log) Lost() uint64 { return l.lost.Load() }
+
+// Limited is how many lines were not logged because there were too many like
+// them.
+func (l *Log) Limited() uint64 { return l.limit.limited.Load() }
+
+// Close logs what is still held back, and waits a moment until all is written.
+func (l *Log) Close() {
+	l.limit.close()
+	l.queue.close()
+	if l.journal != nil {
+		l.journal.close()
+	}
 }
 
 func encoder(format string) (zapcore.Encoder, error) {
@@ -36,18 +102,14 @@ func encoder(format string) (zapcore.Encoder, error) {
 		EncodeDuration: zapcore.StringDurationEncoder, EncodeName: zapcore.FullNameEncoder,
 		ConsoleSeparator: " ",
 	}
-	if format == "auto" {
-		format = "console"
-		if toJournal() {
-			format = "journal"
-		}
-	}
 	switch format {
 	case "json":
 		return zapcore.NewJSONEncoder(c), nil
 	case "journal": // sd-daemon(3): "<priority>" in front; the journal has the time
 		c.TimeKey = ""
-		c.EncodeLevel = encodePriority
+		c.EncodeLevel = func(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
+			enc.AppendString("<" + priority(l) + ">")
+		}
 		return zapcore.NewConsoleEncoder(c), nil
 	case "console":
 		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
@@ -57,29 +119,29 @@ func encoder(format string) (zapcore.Encoder, error) {
 	return nil, fmt.Errorf("log format %q: use auto, console, json or journal", format)
 }
 
-// encodePriority writes a level as syslog's priority.
-func encodePriority(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
-	p := 3 // err
+// priority is a level as syslog(3) has it.
+func priority(l zapcore.Level) string {
 	switch l {
 	case zapcore.DebugLevel:
-		p = 7
+		return "7"
 	case zapcore.InfoLevel:
-		p = 6
+		return "6"
 	case zapcore.WarnLevel:
-		p = 4
+		return "4"
 	}
-	enc.AppendString("<" + strconv.Itoa(p) + ">")
+	return "3" // err
 }
 
-// toJournal reports whether standard error is the journal's socket, as
-// JOURNAL_STREAM says it (systemd.exec(5)).
-func toJournal() bool {
-	dev, ino, ok := strings.Cut(os.Getenv("JOURNAL_STREAM"), ":")
-	if !ok {
+// toJournal reports whether w is the journal's socket, as JOURNAL_STREAM says it
+// of standard error (systemd.exec(5)).
+func toJournal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	dev, ino, set := strings.Cut(os.Getenv("JOURNAL_STREAM"), ":")
+	if !ok || !set {
 		return false
 	}
 	var st unix.Stat_t
-	if unix.Fstat(int(os.Stderr.Fd()), &st) != nil {
+	if unix.Fstat(int(f.Fd()), &st) != nil {
 		return false
 	}
 	return dev == strconv.FormatUint(st.Dev, 10) && ino == strconv.FormatUint(st.Ino, 10)

@@ -1,25 +1,38 @@
-package logging_test
+package logging
 
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
-
-	"sixfour/internal/logging"
+	"golang.org/x/sys/unix"
 )
+
+// nowhere is the path of a journal that there is not.
+const nowhere = "no/such/socket"
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
 
 func line(t *testing.T, level, format string) string {
 	t.Helper()
 	var buf bytes.Buffer
-	log, err := logging.New(&buf, level, format)
+	log, err := newLog(&buf, level, format, nowhere)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log.Debug("hidden")
 	log.Named("in").Warn("dropped", zap.String("reason", "martian"))
+	log.Close()
 	return buf.String()
 }
 
@@ -40,9 +53,98 @@ func TestFormats(t *testing.T) {
 }
 
 func TestRefuses(t *testing.T) {
-	for _, c := range [][2]string{{"loud", "auto"}, {"info", "xml"}} {
-		if _, err := logging.New(new(bytes.Buffer), c[0], c[1]); err == nil {
+	for _, c := range [][2]string{{"loud", "auto"}, {"", "auto"}, {"panic", "auto"}, {"info", "xml"}} {
+		if _, err := New(new(bytes.Buffer), c[0], c[1]); err == nil {
 			t.Errorf("level %q, format %q are taken", c[0], c[1])
 		}
+	}
+}
+
+// Whether standard error goes to the journal is said by its device and inode.
+func TestAutoFindsTheJournal(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	for stream, want := range map[string]bool{
+		"":                                     false,
+		"8:1":                                  false,
+		fmt.Sprintf("%d", st.Dev):              false,
+		fmt.Sprintf("%d:%d", st.Dev, st.Ino):   true,
+		fmt.Sprintf("%d:%d", st.Dev, 1+st.Ino): false,
+	} {
+		t.Setenv("JOURNAL_STREAM", stream)
+		if got := toJournal(f); got != want {
+			t.Errorf("JOURNAL_STREAM=%s: %v", stream, got)
+		}
+	}
+}
+
+// The level changes for the loggers that were already made, too.
+func TestSetLevel(t *testing.T) {
+	var buf bytes.Buffer
+	log, err := newLog(&buf, "info", "json", nowhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := log.Named("in").With(zap.String("tunnel", "six0"))
+	child.Debug("one")
+	if err := log.SetLevel("debug"); err != nil {
+		t.Fatal(err)
+	}
+	child.Debug("two")
+	if err := log.SetLevel("error"); err != nil {
+		t.Fatal(err)
+	}
+	child.Warn("three")
+	if err := log.SetLevel("loud"); err == nil {
+		t.Error("level loud is taken")
+	}
+	child.Warn("four")
+	child.Error("five")
+	log.Close()
+	var got []string
+	for l := range strings.Lines(buf.String()) {
+		var e struct{ Msg string }
+		if err := json.Unmarshal([]byte(l), &e); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e.Msg)
+	}
+	if strings.Join(got, " ") != "two five" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Many may log, change the level and close at once.
+func TestConcurrency(t *testing.T) {
+	var buf bytes.Buffer
+	log, err := newLog(&buf, "info", "console", nowhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for j := range 500 {
+				log.With(zap.Int("i", i)).Info(fmt.Sprint("message ", j%7))
+				if j == 250 && i < 2 {
+					_ = log.SetLevel([]string{"error", "info"}[i])
+				}
+			}
+		})
+	}
+	all.Wait()
+	log.Last(errors.New("the end"))
+	log.Close()
+	log.Close()
+	log.Error("too late")
+	if !strings.Contains(buf.String(), "ERROR the end") || strings.Contains(buf.String(), "too late") {
+		t.Error(buf.String())
 	}
 }

@@ -160,7 +160,7 @@ func (b *builder) delAddress(index int, p netip.Prefix) { b.addressOf(unix.RTM_D
 
 // addressOf is what both have in common (linux/if_addr.h: struct ifaddrmsg).
 func (b *builder) addressOf(kind, flags uint16, index int, p netip.Prefix) {
-	h := [unix.SizeofIfAddrmsg]byte{unix.AF_INET6, uint8(p.Bits()), unix.IFA_F_NODAD}
+	h := [unix.SizeofIfAddrmsg]byte{family(p.Addr()), uint8(p.Bits()), unix.IFA_F_NODAD}
 	binary.NativeEndian.PutUint32(h[4:], uint32(index))
 	b.begin(kind, flags|unix.NLM_F_ACK, h[:])
 	b.address(unix.IFA_LOCAL, p.Addr())

@@ -46,6 +46,8 @@ type Link struct {
 	handle *netlink.Handle // of the interface's namespace
 	conn   *conn           // as well
 	learnt learnt
+
+	linkLocal bool // there is an address of wantsLinkLocal
 }
 
 // CheckName reports why a new interface cannot have the name: because one that
@@ -171,7 +173,7 @@ func (l *Link) configure() error {
 	if err := l.handle.LinkSetAlias(link, alias); err != nil {
 		return fmt.Errorf("mark interface %s: %w", s.Name, err)
 	}
-	if s.NoLinkLocal || !automatic(s.Addresses) {
+	if l.linkLocal = s.wantsLinkLocal(); !l.linkLocal {
 		// The setting does not exist where IPv6 is off, which is as good.
 		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 	}
@@ -208,6 +210,10 @@ func (l *Link) Restore() error {
 	}
 	return l.relearn()
 }
+
+// wantsLinkLocal reports whether there is to be a link-local address that is not
+// given.
+func (s *Settings) wantsLinkLocal() bool { return !s.NoLinkLocal && automatic(s.Addresses) }
 
 // automatic reports whether the kernel may give the interface a link-local
 // address of its own making. An IPv4 tunnel should not send router solicitations

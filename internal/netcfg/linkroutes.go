@@ -36,7 +36,7 @@ func (l *Link) restoreRoutes() error {
 func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerated int, first error) {
 	at := len(routes)
 	l.conn.exchange(len(routes), func(b *builder, i int) {
-		b.newRoute(linkRoute{dst: routes[i].Masked(), index: l.index, protocol: unix.RTPROT_BOOT}, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+		b.newRoute(l.route(routes[i]), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}, func(i int, _ []byte, err error) {
 		switch {
 		case err == nil:
@@ -54,6 +54,11 @@ func explainRoute(name string, p netip.Prefix, err error) error {
 		return fmt.Errorf("add route %v through %s: %w: another interface has that route: remove it (ip route del %v), or take it out of the configuration", p, name, err, p)
 	}
 	return fmt.Errorf("add route %v through %s: %w", p, name, err)
+}
+
+// route is one of the Settings.
+func (l *Link) route(p netip.Prefix) linkRoute {
+	return linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_BOOT}
 }
 
 // linkRoute is a route through an interface, without a gateway.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,26 +26,62 @@ func In(namespace string, f func() error) error {
 	if namespace == "" {
 		return f()
 	}
-	path := namespace
-	if !strings.ContainsRune(path, '/') {
-		path = filepath.Join(namespaceDir, namespace)
-	}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
 		done <- func() error {
-			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			fd, err := openNamespace(namespace)
 			if err != nil {
-				return explainNamespace(namespace, path, err)
+				return err
 			}
 			defer unix.Close(fd)
 			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-				return explainNamespace(namespace, path, err)
+				return explainNamespace(namespace, err)
 			}
 			return f()
 		}()
 	}()
 	return <-done
+}
+
+// NamespacePath is the file of a namespace that is given as In takes it.
+func NamespacePath(namespace string) string {
+	if strings.ContainsRune(namespace, '/') {
+		return namespace
+	}
+	return filepath.Join(namespaceDir, namespace)
+}
+
+// held are descriptors of namespaces, by what In is given.
+var held sync.Map
+
+// Hold opens namespaces for every later In. It is for those that are known by a
+// path below /proc: a process that has restricted itself can no longer look at
+// others, and so not open it again.
+func Hold(namespaces ...string) error {
+	for _, namespace := range namespaces {
+		fd, err := openNamespace(namespace)
+		if err != nil {
+			return err
+		}
+		if _, there := held.LoadOrStore(namespace, fd); there {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// openNamespace is a descriptor for the caller.
+func openNamespace(namespace string) (fd int, err error) {
+	if h, ok := held.Load(namespace); ok {
+		fd, err = unix.FcntlInt(uintptr(h.(int)), unix.F_DUPFD_CLOEXEC, 0)
+	} else {
+		fd, err = unix.Open(NamespacePath(namespace), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return -1, explainNamespace(namespace, err)
+	}
+	return fd, nil
 }
 
 // NamespaceError says that a namespace cannot be entered, and the way out.
@@ -60,8 +97,8 @@ func (e *NamespaceError) Error() string {
 
 func (e *NamespaceError) Unwrap() error { return e.Err }
 
-func explainNamespace(namespace, path string, err error) error {
-	hint := "check that " + path + " is a network namespace"
+func explainNamespace(namespace string, err error) error {
+	hint := "check that " + NamespacePath(namespace) + " is a network namespace"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		hint = "create it first (ip netns add " + filepath.Base(namespace) + ")"

@@ -9,16 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// rtnlgrpIPv6Rule is RTNLGRP_IPV6_RULE of linux/rtnetlink.h.
+const rtnlgrpIPv6Rule = 19
+
 // Watch calls changed, from one goroutine, for each message by which the kernel
 // tells that something has changed in a namespace, until ctx ends: links,
-// addresses and routes of both families or, if asked for, neighbours. If it is
+// addresses, routes and routing rules of both families or, if asked for, neighbours. If it is
 // about a link, changed gets its index, else 0. One command of an administrator
 // is a burst of messages: changed must only take note.
 func Watch(ctx context.Context, namespace string, neighbours bool, changed func(link int)) error {
 	groups := []uint{
 		unix.RTNLGRP_LINK,
-		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
-		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, rtnlgrpIPv6Rule,
 	}
 	if neighbours {
 		groups = append(groups, unix.RTNLGRP_NEIGH)

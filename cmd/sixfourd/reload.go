@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/config"
+	"sixfour/internal/engine"
+	"sixfour/internal/logging"
+	"sixfour/internal/privilege"
+	"sixfour/internal/systemd"
+)
+
+// process is the running daemon: what signals and the control socket ask things of.
+type process struct {
+	*engine.Engine
+	flags   flags
+	log     *logging.Log
+	manager systemd.Manager
+	sandbox *privilege.Sandbox
+	ready   atomic.Bool // the manager was told so
+
+	mu  sync.Mutex     // one reload after the other
+	cfg *config.Config // that runs
+}
+
+// notify tells systemd; without systemd it does nothing.
+func (p *process) notify(states ...string) {
+	if err := p.manager.Notify(states...); err != nil {
+		p.log.Warn(err.Error())
+	}
+}
+
+// reloadOnSignal reloads on SIGHUP, until ctx ends. However many signals come during
+// a reload, one more follows it.
+func (p *process) reloadOnSignal(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			_, _ = p.Reload(ctx) // it is in the log
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Reload reads the configuration file again and runs what it says: the plan is what
+// that changed. On an error, which is of type config.Problems if it is the file's,
+// nothing has changed. Both are in the log.
+func (p *process) Reload(ctx context.Context) (engine.Plan, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ready.Load() {
+		p.notify(systemd.Reloading())
+	}
+	plan, err := p.reload(ctx)
+	status := systemd.Status("reloaded: %v", &plan)
+	if err != nil {
+		status = systemd.Status("the configuration was not reloaded: %v", err)
+	}
+	if p.ready.Load() {
+		p.notify(systemd.Ready, status)
+	}
+	return plan, err
+}
+
+func (p *process) reload(ctx context.Context) (engine.Plan, error) {
+	cfg, err := load(p.flags)
+	if err == nil {
+		err = p.sandbox.Allows(cfg)
+	}
+	if err != nil {
+		p.refuse(err)
+		return engine.Plan{}, err
+	}
+	plan, err := p.Engine.Reload(ctx, cfg)
+	if err != nil {
+		return plan, err
+	}
+	p.settle(&plan, cfg)
+	p.cfg = cfg
+	return plan, nil
+}
+
+// settle takes in what the file says of other things than tunnels.
+func (p *process) settle(plan *engine.Plan, cfg *config.Config) {
+	for _, table := range p.cfg.Sections(cfg) {
+		switch {
+		case table == "gateway", table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
+			plan.Settings = append(plan.Settings, table)
+		default:
+			plan.Restart = append(plan.Restart, table)
+		}
+	}
+	if len(plan.Restart) > 0 {
+		p.log.Warn("some of the configuration takes effect after a restart", zap.Strings("tables", plan.Restart))
+	}
+}
+
+// refuse says what is wrong with a file.
+func (p *process) refuse(err error) {
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		p.log.Error("reload: nothing was changed", zap.Error(err))
+	}
+	for _, problem := range problems {
+		p.log.Error("reload: nothing was changed: " + problem.String())
+	}
+	p.ReloadFailed(err)
+}

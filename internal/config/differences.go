@@ -1,0 +1,134 @@
+package config
+
+import (
+	"hash/maphash"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Difference is in what two configurations of a tunnel differ, wherever in their
+// files they stand.
+type Difference struct {
+	Keys []string // of the [[tunnel]], in alphabetical order
+	// How many peers, told apart by their names, only the new one has, only the
+	// old one has, and are not the same in both.
+	PeersAdded, PeersRemoved, PeersChanged int
+}
+
+// None reports whether there is no difference.
+func (d *Difference) None() bool { return len(d.Keys) == 0 }
+
+// Difference is in what a newer configuration differs from t.
+func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
+	old := make(map[string]*Peer, len(t.Peers))
+	for i := range t.Peers {
+		old[t.Peers[i].Name] = &t.Peers[i]
+	}
+	for i := range newer.Peers {
+		p := &newer.Peers[i]
+		before := old[p.Name]
+		delete(old, p.Name)
+		switch {
+		case before == nil:
+			d.PeersAdded++
+		case !before.Equal(p):
+			d.PeersChanged++
+		}
+	}
+	d.PeersRemoved = len(old)
+	peers := d.PeersAdded+d.PeersRemoved+d.PeersChanged > 0
+	if !peers && t.SameBesidesPeers(newer) {
+		return d
+	}
+	// The values differ: the text says by which keys.
+	for _, key := range slices.Sorted(maps.Keys(union(t.sums, newer.sums))) {
+		if key != "peer" && t.sums[key] != newer.sums[key] {
+			d.Keys = append(d.Keys, key)
+		}
+	}
+	if t.FwMark != newer.FwMark && t.sums["fwmark"] == newer.sums["fwmark"] { // because of [gateway]
+		d.Keys = append(d.Keys, "fwmark")
+		slices.Sort(d.Keys)
+	}
+	if t.Hub != newer.Hub || t.Hub && peers {
+		d.Keys = append(d.Keys, "peer")
+		slices.Sort(d.Keys)
+	}
+	if !t.Hub || !newer.Hub { // of the short form the keys say it
+		d.PeersAdded, d.PeersRemoved, d.PeersChanged = 0, 0, 0
+	}
+	return d
+}
+
+func union(a, b map[string]uint64) map[string]uint64 {
+	all := maps.Clone(a)
+	if all == nil {
+		return b
+	}
+	maps.Copy(all, b)
+	return all
+}
+
+// SameBesidesPeers reports whether two configurations of a tunnel mean the same,
+// except perhaps for the peers.
+func (t *Tunnel) SameBesidesPeers(o *Tunnel) bool {
+	a, b := *t, *o
+	for _, c := range []*Tunnel{&a, &b} {
+		c.Peers, c.file, c.header, c.values, c.sums = nil, "", pos{}, nil, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// Equal reports whether two configurations of a peer mean the same.
+func (p *Peer) Equal(o *Peer) bool {
+	return p.Name == o.Name && slices.Equal(p.Remotes, o.Remotes) && slices.Equal(p.Allowed, o.Allowed)
+}
+
+// Assume makes t mean what o does. What does not differ is not written to.
+func (t *Tunnel) Assume(o *Tunnel) {
+	into, from := reflect.ValueOf(t).Elem(), reflect.ValueOf(o).Elem()
+	for i := range into.NumField() {
+		if f := into.Type().Field(i); f.IsExported() && f.Name != "Peers" && !reflect.DeepEqual(into.Field(i).Interface(), from.Field(i).Interface()) {
+			into.Field(i).Set(from.Field(i))
+		}
+	}
+	t.Peers = o.Peers
+	t.file, t.header, t.values, t.sums = o.file, o.header, o.values, o.sums
+}
+
+// Sections are the names of the top-level tables, other than [[tunnel]], in which
+// two configurations differ.
+func (c *Config) Sections(o *Config) (names []string) {
+	a, b := reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()
+	for i := range a.NumField() {
+		if f := a.Type().Field(i); f.Name != "Tunnels" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			names = append(names, strings.ToLower(f.Name)) // a table has its field's name
+		}
+	}
+	return names
+}
+
+// sum tells values apart by what the file says, without where it stands.
+func (v *value) sum() uint64 {
+	var h maphash.Hash
+	h.SetSeed(sumSeed)
+	v.write(&h)
+	return h.Sum64()
+}
+
+var sumSeed = maphash.MakeSeed()
+
+func (v *value) write(h *maphash.Hash) {
+	maphash.WriteComparable(h, v.kind)
+	maphash.WriteComparable(h, v.text)
+	maphash.WriteComparable(h, len(v.items)+len(v.table))
+	for _, item := range v.items {
+		item.write(h)
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.table)) {
+		maphash.WriteComparable(h, name)
+		v.table[name].write(h)
+	}
+}

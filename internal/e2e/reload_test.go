@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/rig"
+)
+
+// reload gives the daemon another file, lets it reload, and returns how that was.
+func (d *daemon) reload(t *testing.T, config string) engine.Reloads {
+	t.Helper()
+	before, _ := d.status(t)
+	d.write(t, config)
+	must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+	var now engine.Reloads
+	eventually(t, "a reload", func() error {
+		s, _ := d.status(t)
+		if now = s.Reloads; now.Succeeded+now.Failed == before.Reloads.Succeeded+before.Reloads.Failed {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	return now
+}
+
+// mustReload wants it to succeed.
+func (d *daemon) mustReload(t *testing.T, config string) {
+	t.Helper()
+	if r := d.reload(t, config); r.Error != "" {
+		t.Fatalf("reload: %s", r.Error)
+	}
+}
+
+// furniture is all of a namespace's TUN interfaces, and the addresses and routes
+// there are, but for those that the kernel makes by itself.
+func furniture(t *testing.T, ns *rig.Namespace) (all []string) {
+	t.Helper()
+	h := ns.Handle()
+	links, err := h.LinkList()
+	must(t, err)
+	for _, l := range links {
+		a := l.Attrs()
+		all = append(all, fmt.Sprintf("link %d %s %s mtu %d up %v", a.Index, a.Name, l.Type(), a.MTU, a.Flags&1))
+		addrs, err := h.AddrList(l, netlink.FAMILY_ALL)
+		must(t, err)
+		for _, addr := range addrs {
+			all = append(all, fmt.Sprintf("address %s on %s", addr.IPNet, a.Name))
+		}
+	}
+	routes, err := h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 3}, netlink.RT_FILTER_PROTOCOL) // RTPROT_BOOT
+	must(t, err)
+	for _, r := range routes {
+		all = append(all, fmt.Sprintf("route %s through %d", r.Dst, r.LinkIndex))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// other is a second tunnel between the two hosts.
+func other(name string, self, other int, lines ...string) string {
+	return fmt.Sprintf("[[tunnel]]\nname = %q\nmode = \"gre\"\nlocal = \"203.0.113.%d0\"\nremote = \"203.0.113.%d0\"\n%s\n", name, self, other, strings.Join(lines, "\n"))
+}
+
+// What a reload changes it changes in place where that is possible, and what it does
+// not change it leaves alone.
+func TestReload(t *testing.T) {
+	h := newHosts(t, 1500)
+	start(t, h.b, configB(`routes = ["10.1.0.1/32"]`)+other("gre0", 2, 1, `address = ["10.5.0.2/24"]`))
+	a := start(t, h.a, configA(`routes = ["192.168.2.0/24", "192.168.3.0/24"]`))
+	pings(t, h.a, inB, rig.PingOptions{})
+	index := func(name string) int {
+		t.Helper()
+		l, err := h.a.Handle().LinkByName(name)
+		must(t, err)
+		return l.Attrs().Index
+	}
+	has := func(what string, want bool) {
+		t.Helper()
+		found := slices.ContainsFunc(furniture(t, h.a), func(f string) bool { return strings.HasPrefix(f, what) })
+		if found != want {
+			t.Errorf("%q: %v, want %v, among %q", what, found, want, furniture(t, h.a))
+		}
+	}
+	six0 := index("six0")
+	carried := func() uint64 {
+		t.Helper()
+		s, _ := a.status(t)
+		i := slices.IndexFunc(s.Tunnels, func(t engine.TunnelStatus) bool { return t.Name == "six0" })
+		return s.Tunnels[i].Out.Packets
+	}
+	least := carried()
+	inPlace := func() {
+		t.Helper()
+		pings(t, h.a, inB, rig.PingOptions{})
+		pings(t, h.a, in6B, rig.PingOptions{})
+		if index("six0") != six0 {
+			t.Error("the interface is another one")
+		}
+		if now := carried(); now <= least {
+			t.Errorf("%d packets, and before %d", now, least)
+		} else {
+			least = now
+		}
+	}
+
+	// A tunnel more, to which a route moves.
+	second := other("gre0", 1, 2, `address = ["10.5.0.1/24"]`, `routes = ["192.168.3.0/24"]`)
+	a.mustReload(t, second+configA(`routes = ["192.168.2.0/24"]`))
+	a.wait(t, "1 added, 0 removed, 1 changed in place, 0 replaced, 0 unchanged")
+	inPlace()
+	reachable(t, h.a, netip.MustParseAddr("10.5.0.2"))
+	has(fmt.Sprintf("route 192.168.3.0/24 through %d", index("gre0")), true)
+	has(fmt.Sprintf("route 192.168.2.0/24 through %d", six0), true)
+
+	// Values.
+	a.mustReload(t, second+configA(`ttl = 9`, `mtu = 1320`, `fwmark = 7`, `dscp = 3`, `address = ["10.0.0.1/24", "10.9.9.9/32", "fc00::1/48"]`, `routes = ["192.168.2.0/24", "10.9.0.0/16"]`))
+	inPlace()
+	has(fmt.Sprintf("link %d six0 tuntap mtu 1320", six0), true)
+	has("address 10.0.0.1/24 ", true)
+	has("address 10.0.0.1/30 ", false)
+	has("address 10.9.9.9/32 ", true)
+	has("address fc00::1/48 ", true)
+	has(fmt.Sprintf("route 10.9.0.0/16 through %d", six0), true)
+
+	// The other end's, and back.
+	a.mustReload(t, second+strings.Replace(configA(), "203.0.113.20", "203.0.113.21", 1))
+	if _, s := a.status(t); s.Name != "gre0" {
+		t.Errorf("the file's order is not that of the status: %+v", s)
+	}
+	if res, err := rig.Ping(t.Context(), h.a, inB, rig.PingOptions{}); err == nil && res.Received > 0 {
+		t.Error("the former peer still answers")
+	}
+	a.mustReload(t, second+configA())
+	inPlace()
+	has("address 10.9.9.9/32 ", false)
+	has("route 192.168.2.0/24 ", false)
+
+	// The interface's own address may move, too.
+	a.mustReload(t, configA(`address = ["fc00::1/64"]`)+other("gre0", 1, 2, `address = ["10.5.0.1/24", "10.0.0.1/30"]`))
+	has("address 10.0.0.1/30 on gre0", true)
+	has("address 10.0.0.1/30 on six0", false)
+
+	// What cannot be changed in place is replaced, and what is gone is gone.
+	a.mustReload(t, configA(`queues = 2`))
+	a.wait(t, "0 added, 1 removed, 0 changed in place, 1 replaced, 0 unchanged")
+	if got := remains(t, h.a); len(got) != 1 {
+		t.Errorf("there is %v", got)
+	}
+	reachable(t, h.a, inB)
+	if s, _ := a.status(t); len(s.Tunnels) != 1 || s.Reloads.Succeeded != 6 || s.Reloads.Failed != 0 {
+		t.Errorf("%+v", s)
+	}
+	if code := a.end(t, syscall.SIGTERM); code != 0 || len(remains(t, h.a)) > 0 {
+		t.Errorf("exit status %d, left: %v", code, remains(t, h.a))
+	}
+}
+
+// An invalid file changes nothing, and each of its problems is said, with its place.
+func TestReloadOfAnInvalidFile(t *testing.T) {
+	h := newHosts(t, 1500)
+	start(t, h.b, configB())
+	a := start(t, h.a, configA(`routes = ["192.168.2.0/24"]`))
+	reachable(t, h.a, inB)
+	before := furniture(t, h.a)
+	for _, c := range []struct {
+		config string
+		said   []string
+	}{
+		{configA(`mtu = 60`, `rotes = []`, `ttl = 0`), []string{":11:7: mtu is 60", ":12:1: unknown key", ":13:7: ttl is 0"}},
+		{configA(`netns = "no-such-namespace"`), []string{":11:9: network namespace no-such-namespace"}},
+		{strings.Replace(configA(), "six0", "va", 1), []string{":4:8: an interface va exists"}},
+		{"", []string{"there is no tunnel"}},
+		{"[[tunnel", []string{"not valid TOML"}},
+	} {
+		r := a.reload(t, c.config)
+		for _, said := range c.said {
+			if !strings.Contains(r.Error, a.config+said) && !strings.Contains(r.Error, said) || strings.Count(a.log.String(), said) != 1 {
+				t.Errorf("%q: %+v, want %q, once in the log", c.config, r, said)
+			}
+		}
+		if now := furniture(t, h.a); !slices.Equal(now, before) {
+			t.Errorf("%q: there is %q, and was %q", c.config, now, before)
+		}
+	}
+	pings(t, h.a, inB, rig.PingOptions{})
+	a.mustReload(t, configA(`routes = ["192.168.3.0/24"]`))
+}
+
+// Whatever fails when a new configuration is put into effect, everything is as it was
+// before.
+func TestReloadIsRolledBack(t *testing.T) {
+	h := newHosts(t, 1500)
+	foreign := netip.MustParsePrefix("192.168.9.0/24")
+	must(t, h.a.AddRoute(foreign, outerB, "va"))
+	start(t, h.b, configB()+other("gre0", 2, 1, `address = ["10.5.0.2/24"]`))
+	first := configA(`routes = ["192.168.2.0/24"]`) + other("gre0", 1, 2, `address = ["10.5.0.1/24"]`, `routes = ["192.168.5.0/24"]`)
+	a := start(t, h.a, first)
+	inC := netip.MustParseAddr("10.5.0.2")
+	reachable(t, h.a, inB)
+	reachable(t, h.a, inC)
+	before := furniture(t, h.a)
+	kept := func(f string) bool { return !strings.Contains(f, "gre0") }
+	added := other("new0", 1, 3, `address = ["10.6.0.1/24"]`)
+	for _, c := range []struct {
+		name, config, said string
+		remade             bool // an interface was removed on the way, and made again
+	}{
+		{"a tunnel that is added has a route of another", configA(`routes = ["192.168.7.0/24"]`) + other("new0", 1, 3, `routes = ["192.168.9.0/24"]`),
+			"tunnel new0: add route 192.168.9.0/24", false},
+		{"one that is changed has it", added + configA(`ttl = 7`, `routes = ["192.168.5.0/24", "192.168.9.0/24"]`), "tunnel six0: add route 192.168.9.0/24", false},
+		{"one that is replaced has it", added + configA(`address = ["10.7.0.1/24"]`) + other("gre0", 1, 2, `queues = 2`, `routes = ["192.168.9.0/24"]`),
+			"tunnel gre0: add route 192.168.9.0/24", true},
+	} {
+		r := a.reload(t, c.config)
+		if !strings.Contains(r.Error, c.said) || strings.Contains(r.Error, "could not be put back") {
+			t.Errorf("%s: %+v, want %q", c.name, r, c.said)
+		}
+		now, want := furniture(t, h.a), before
+		if c.remade {
+			now, want = slices.DeleteFunc(now, func(f string) bool { return !kept(f) }), slices.DeleteFunc(slices.Clone(want), func(f string) bool { return !kept(f) })
+			want = slices.DeleteFunc(want, func(f string) bool { return strings.HasPrefix(f, "route 192.168.5.0/24") })
+			now = slices.DeleteFunc(now, func(f string) bool { return strings.HasPrefix(f, "route 192.168.5.0/24") })
+		}
+		if !slices.Equal(now, want) {
+			t.Errorf("%s: there is %q, and was %q", c.name, now, want)
+		}
+		pings(t, h.a, inB, rig.PingOptions{})
+		pings(t, h.a, inC, rig.PingOptions{})
+		if s, _ := a.status(t); len(s.Tunnels) != 2 || s.Tunnels[0].Name != "six0" || s.Tunnels[1].Name != "gre0" {
+			t.Errorf("%s: %+v", c.name, s)
+		}
+	}
+	must(t, h.a.DelRoute(foreign, outerB, "va"))
+	a.mustReload(t, other("new0", 1, 3, `routes = ["192.168.9.0/24"]`)+configA())
+	pings(t, h.a, inB, rig.PingOptions{})
+}

@@ -1,0 +1,411 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/config"
+)
+
+// Reloads counts the configurations that were to be run instead of another.
+type Reloads struct {
+	Succeeded uint64    `json:"succeeded"`
+	Failed    uint64    `json:"failed"`
+	Last      time.Time `json:"last,omitzero"`
+	Error     string    `json:"error,omitempty"` // why the last one failed
+}
+
+// ErrEnded means that the engine does not run any more.
+var ErrEnded = errors.New("the daemon is about to end")
+
+// Reload makes the engine run another configuration, which must be valid, and
+// returns what that changed. On an error everything is as it was before, as far as
+// the error does not say otherwise. A tunnel whose configuration is the same loses no
+// packet, and no goroutine that carries packets waits for any of this. Once begun, a
+// reload does not end with ctx. Any goroutine may call it; of several each waits for
+// its turn. It may be called before Run, and waits for that.
+func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (Plan, error) {
+	r := &reload{e: e, cfg: cfg, done: make(chan struct{})}
+	select {
+	case e.reloads <- r:
+		<-r.done
+	case <-ctx.Done():
+		return Plan{}, ctx.Err()
+	case <-e.ended:
+		return Plan{}, ErrEnded
+	}
+	return r.plan, r.err
+}
+
+// ReloadFailed notes a configuration that was not good enough for Reload, such as a
+// file with errors. Any goroutine may call it.
+func (e *Engine) ReloadFailed(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reloaded.Failed++
+	e.reloaded.Last, e.reloaded.Error = time.Now(), err.Error()
+	e.events.add(Event{At: time.Now(), Kind: EventReload, Text: "failed: " + err.Error()})
+}
+
+// noteReload notes one that did it.
+func (e *Engine) noteReload(p *Plan) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reloaded.Succeeded++
+	e.reloaded.Last, e.reloaded.Error = time.Now(), ""
+	e.events.add(Event{At: time.Now(), Kind: EventReload, Text: p.String()})
+}
+
+// reload is one change of the configuration. The control loop runs it.
+type reload struct {
+	e    *Engine
+	cfg  *config.Config
+	plan Plan
+	err  error
+	done chan struct{}
+
+	before, after []*tunnel
+	gateway       config.Gateway // that there was before
+	changes       []*revision    // of those in both
+	added         []*tunnel      // those that replace another one, too
+	removed       []*tunnel      // those that are replaced, too
+
+	opened, closed []*tunnel // interfaces that were made, and that were removed
+	left, assumed  bool      // the others gave up what they shall not have; configurations were changed
+}
+
+// run does all of it.
+func (r *reload) run() {
+	defer close(r.done)
+	begun := time.Now()
+	r.before = r.e.tunnels
+	r.err = r.prepare()
+	if r.err == nil {
+		r.err = r.apply()
+	}
+	if r.err != nil {
+		r.err = errors.Join(r.err, r.undo())
+		r.e.log.Error("reload: everything is as it was before", zap.Error(r.err))
+		r.e.ReloadFailed(r.err)
+		return
+	}
+	r.finish()
+	r.e.noteReload(&r.plan)
+	r.e.log.Info("reloaded", zap.Stringer("plan", &r.plan), zap.Duration("took", time.Since(begun)))
+}
+
+// prepare makes what is new, and touches nothing that is there.
+func (r *reload) prepare() (err error) {
+	r.plan = newPlan()
+	old := make(map[string]*tunnel, len(r.before))
+	taken := make(map[int]bool)
+	for _, t := range r.before {
+		old[t.cfg.Name] = t
+		taken[t.id] = true
+	}
+	free := 0
+	for i := range r.cfg.Tunnels {
+		cfg := &r.cfg.Tunnels[i]
+		t := old[cfg.Name]
+		delete(old, cfg.Name)
+		d := config.Difference{}
+		if t != nil {
+			d = t.cfg.Difference(cfg)
+		}
+		switch {
+		case t == nil:
+			r.plan.Added = append(r.plan.Added, cfg.Name)
+		case d.None():
+			r.plan.Unchanged = append(r.plan.Unchanged, cfg.Name)
+			r.after = append(r.after, t)
+			continue
+		case t.canBecome(cfg, len(r.cfg.Tunnels)):
+			r.plan.Changed = append(r.plan.Changed, Change{cfg.Name, true, d.Keys, d.PeersAdded, d.PeersRemoved, d.PeersChanged})
+			rev, err := t.revise(cfg)
+			if err != nil {
+				return err
+			}
+			r.changes = append(r.changes, rev)
+			r.after = append(r.after, t)
+			continue
+		default:
+			r.plan.Changed = append(r.plan.Changed, Change{cfg.Name, false, d.Keys, d.PeersAdded, d.PeersRemoved, d.PeersChanged})
+			r.removed = append(r.removed, t)
+		}
+		for taken[free] {
+			free++
+		}
+		taken[free] = true
+		if t, err = r.e.newTunnel(free, cfg, len(r.cfg.Tunnels)); err != nil {
+			return err
+		}
+		r.added = append(r.added, t)
+		r.after = append(r.after, t)
+	}
+	for _, t := range r.before {
+		if old[t.cfg.Name] != nil {
+			r.plan.Removed = append(r.plan.Removed, t.cfg.Name)
+			r.removed = append(r.removed, t)
+		}
+	}
+	return nil
+}
+
+// apply makes the kernel and the goroutines go by the new configuration. What takes
+// long, and what may fail, comes first; what goes without return comes last, in
+// finish.
+func (r *reload) apply() error {
+	e := r.e
+	e.watchAll(slices.Concat(r.before, r.after))
+	if err := e.evaluatePeers(r.added); err != nil {
+		return err
+	}
+	replaced := make(map[string]bool)
+	for _, t := range r.removed {
+		replaced[t.cfg.Name] = true
+	}
+	for _, t := range r.added {
+		if !replaced[t.cfg.Name] {
+			if err := r.open(t); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.leave(); err != nil {
+		return err
+	}
+	r.closeReplaced()
+	for _, t := range r.added {
+		if replaced[t.cfg.Name] {
+			if err := r.open(t); err != nil {
+				return err
+			}
+		}
+	}
+	r.assumed = true
+	e.mu.Lock()
+	for _, c := range r.changes {
+		c.put()
+	}
+	e.tunnels = r.after
+	e.mu.Unlock()
+	r.gateway, e.gate.cfg = e.gate.cfg, r.cfg.Gateway
+	for _, c := range r.changes {
+		c.follow(e)
+	}
+	if err := takeAll(slices.Concat(r.added, r.revised())); err != nil {
+		return err
+	}
+	return e.takeEffect()
+}
+
+// revised are the tunnels that change in place.
+func (r *reload) revised() []*tunnel {
+	tunnels := make([]*tunnel, len(r.changes))
+	for i, c := range r.changes {
+		tunnels[i] = c.t
+	}
+	return tunnels
+}
+
+// takeEffect brings the paths of all peers, and the table, in line with the
+// configuration.
+func (e *Engine) takeEffect() error {
+	e.stale = true
+	for _, t := range e.tunnels {
+		e.shards = max(e.shards, t.queues)
+	}
+	if err := e.evaluatePeers(e.tunnels); err != nil {
+		return err
+	}
+	for _, t := range e.tunnels {
+		t.setMTU()
+	}
+	return e.arrange()
+}
+
+// open makes an interface without routes: others may have them still.
+func (r *reload) open(t *tunnel) error {
+	s := t.settings()
+	s.Routes = nil
+	if err := r.e.open(t, s); err != nil {
+		return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
+	}
+	r.opened = append(r.opened, t)
+	return nil
+}
+
+// leave makes interfaces give up what they are not to have any more: those that stay,
+// so that others may have it, and of those that go only that.
+func (r *reload) leave() error {
+	r.left = true
+	for _, c := range r.changes {
+		if c.t.link == nil { // it was lost, and will be made again
+			continue
+		}
+		if err := c.t.link.Leave(c.cfg.Address, c.cfg.Routes); err != nil {
+			return fmt.Errorf("tunnel %s: %w", c.t.cfg.Name, err)
+		}
+	}
+	wanted := r.newRoutes()
+	for _, t := range r.removed {
+		keep := slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p route) bool { return wanted[place{t.cfg.Netns, p}] })
+		if t.link == nil || len(keep) == len(t.cfg.Routes) {
+			continue
+		}
+		if err := t.link.Leave(t.cfg.Address, keep); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// newRoutes are those that an interface is to have that does not have them.
+func (r *reload) newRoutes() map[place]bool {
+	routes := make(map[place]bool)
+	for _, t := range r.added {
+		for _, p := range t.cfg.Routes {
+			routes[place{t.cfg.Netns, p}] = true
+		}
+	}
+	for _, c := range r.changes {
+		for _, p := range c.cfg.Routes {
+			routes[place{c.t.cfg.Netns, p}] = true
+		}
+	}
+	return routes
+}
+
+// takeAll gives interfaces the addresses and routes that they lack.
+func takeAll(tunnels []*tunnel) error {
+	for _, t := range tunnels {
+		if t.link == nil {
+			continue
+		}
+		s := t.settings()
+		if err := t.link.Take(s.Addresses, s.Routes); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// closeReplaced removes the interfaces whose names others are to have.
+func (r *reload) closeReplaced() {
+	names := make(map[string]bool)
+	for _, t := range r.added {
+		names[t.cfg.Name] = true
+	}
+	for _, t := range r.removed {
+		if names[t.cfg.Name] {
+			r.closed = append(r.closed, t)
+		}
+	}
+	shutAll(r.closed)
+}
+
+// shutAll takes the paths and interfaces of tunnels away. The kernel takes long to
+// remove an interface, but not longer to remove many.
+func shutAll(tunnels []*tunnel) {
+	var all sync.WaitGroup
+	for _, t := range tunnels {
+		all.Go(t.shut)
+	}
+	all.Wait()
+}
+
+// shut takes away what the tunnel has outside.
+func (t *tunnel) shut() {
+	for _, p := range t.peers {
+		p.path.Store(nil)
+	}
+	t.close()
+	t.closeSockets()
+}
+
+// undo puts everything back.
+func (r *reload) undo() (err error) {
+	e := r.e
+	if r.assumed {
+		e.mu.Lock()
+		for _, c := range r.changes {
+			c.back()
+		}
+		e.tunnels = r.before
+		e.mu.Unlock()
+		e.gate.cfg = r.gateway
+		for _, c := range r.changes {
+			c.unfollow(e)
+		}
+	}
+	shutAll(r.opened)
+	for _, t := range r.added {
+		t.retire(e)
+	}
+	if r.left {
+		for _, c := range r.changes {
+			if c.t.link != nil {
+				err = errors.Join(err, c.t.link.Leave(c.old.Address, c.old.Routes))
+			}
+		}
+	}
+	if len(r.closed) > 0 { // the paths first, as when they were made
+		err = errors.Join(err, e.evaluatePeers(r.closed))
+	}
+	for _, t := range r.closed {
+		if lost := e.open(t, t.settings()); lost != nil {
+			t.reopen = time.Now().Add(retry)
+			err = errors.Join(err, fmt.Errorf("tunnel %s: %w", t.cfg.Name, lost))
+		}
+	}
+	if r.left {
+		err = errors.Join(err, takeAll(slices.Concat(r.removed, r.revised())))
+	}
+	if r.assumed || len(r.closed) > 0 {
+		err = errors.Join(err, e.takeEffect())
+	}
+	e.watchAll(r.before)
+	if err != nil {
+		return fmt.Errorf("and what was there before could not be put back: %w", err)
+	}
+	return nil
+}
+
+// finish takes away what is no longer needed.
+func (r *reload) finish() {
+	e := r.e
+	for _, t := range r.added {
+		e.begin(t)
+	}
+	for _, c := range r.changes {
+		c.finish(e)
+	}
+	shutAll(r.removed)
+	for _, t := range r.removed {
+		t.retire(e)
+	}
+	for _, name := range r.plan.Removed {
+		e.endCaptures(name)
+	}
+	e.watchAll(r.after)
+}
+
+// retire ends what goes on behind a tunnel that is no more.
+func (t *tunnel) retire(e *Engine) {
+	t.retired.Store(true)
+	t.closeSockets()
+	t.stopFollowing()
+	for _, p := range t.peers {
+		p.stopFollowing()
+	}
+	if s := t.speaker.Swap(nil); s != nil {
+		s.cancel()
+	}
+	e.prober.forget(t.peers)
+}

@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"sixfour/encap/resolve"
+	"sixfour/internal/config"
+)
+
+// canBecome reports whether a tunnel can have another configuration and keep its
+// interface, one of so many tunnels.
+func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
+	want := queuesOf(cfg, of)
+	if cfg.Queues == 0 && t.cfg.Queues == 0 && !inOrder(cfg) { // that there are more tunnels now, or fewer, is no reason
+		want = t.queues
+	}
+	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.queues == want &&
+		(!t.automatic() && !cfg.Mode.Automatic || reflect.DeepEqual(t.cfg.Mode, cfg.Mode))
+}
+
+// revision is another configuration of a tunnel that keeps its interface, and what
+// there was before.
+type revision struct {
+	t        *tunnel
+	cfg, old config.Tunnel
+	table    *resolve.Peers[*peer]
+	oldTable *resolve.Peers[*peer]
+	peers    []*peer
+	oldPeers []*peer
+	fresh    []*peer // that the old one does not have
+	gone     []*peer // that the new one does not have
+	changed  []peerRevision
+	same     bool // but for the peers
+	renewed  bool // the mechanism is another
+}
+
+// peerRevision is that of a peer that both have.
+type peerRevision struct {
+	p        *peer
+	cfg, old config.Peer
+}
+
+// revise prepares a change of the configuration. Peers are told apart by their names.
+func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
+	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.peers, oldTable: t.table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
+	known := make(map[string]*peer, len(t.peers))
+	for _, p := range t.peers {
+		known[p.cfg.Name] = p
+	}
+	for i := range cfg.Peers {
+		next := &cfg.Peers[i]
+		p := known[next.Name]
+		delete(known, next.Name)
+		switch {
+		case p == nil:
+			p = newPeer(t, next)
+			r.fresh = append(r.fresh, p)
+		case !p.cfg.Equal(next):
+			r.changed = append(r.changed, peerRevision{p, *next, p.cfg})
+		}
+		r.peers = append(r.peers, p)
+	}
+	for _, p := range t.peers {
+		if known[p.cfg.Name] != nil {
+			r.gone = append(r.gone, p)
+		}
+	}
+	if t.mech != nil {
+		r.renewed = !reflect.DeepEqual(t.mech.cfg, cfg.Layers[t.mech.layer].Mechanism)
+	}
+	if !cfg.Hub {
+		return r, nil
+	}
+	var err error
+	if r.table, err = newBehind(r.peers, cfg.Peers); err != nil {
+		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
+	}
+	return r, nil
+}
+
+// put makes the new configuration that of the tunnel, and back the old one. The
+// engine's mu is held.
+func (r *revision) put() {
+	r.become(&r.cfg, r.peers, r.table)
+	for _, c := range r.changed {
+		c.p.assume(&c.cfg)
+	}
+}
+
+func (r *revision) back() {
+	r.become(&r.old, r.oldPeers, r.oldTable)
+	for _, c := range r.changed {
+		c.p.assume(&c.old)
+	}
+}
+
+func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peers[*peer]) {
+	t := r.t
+	t.cfg.Assume(cfg)
+	t.peers = peers
+	t.table.Store(table)
+	if !r.same {
+		t.version++ // all its paths are made anew
+	}
+	if r.renewed {
+		t.mech.assume(cfg.Layers[t.mech.layer].Mechanism)
+	}
+}
+
+// assume makes a peer go by another configuration. Its name is not written to.
+func (p *peer) assume(cfg *config.Peer) {
+	if !slices.Equal(p.cfg.Remotes, cfg.Remotes) {
+		p.cfg.Remotes = cfg.Remotes
+	}
+	p.cfg.Allowed = cfg.Allowed
+}
+
+// follow makes the names that are resolved those of the new configuration, and
+// unfollow those of the old one.
+func (r *revision) follow(e *Engine) {
+	for _, p := range r.fresh {
+		e.followPeer(p)
+	}
+	r.refollow(e)
+}
+
+func (r *revision) unfollow(e *Engine) {
+	for _, p := range r.fresh {
+		p.replacePath(nil)
+		p.stopFollowing()
+	}
+	e.prober.forget(r.fresh)
+	r.refollow(e)
+}
+
+func (r *revision) refollow(e *Engine) {
+	for _, c := range r.changed {
+		if now, before := c.cfg.Remotes, c.old.Remotes; now[len(now)-1] != before[len(before)-1] {
+			c.p.resolved = netip.Addr{}
+			e.followPeer(c.p)
+		}
+	}
+	if r.renewed {
+		e.followHosts(r.t)
+	}
+}
+
+// finish gives up the peers that are no more, of which no table knows any more.
+func (r *revision) finish(e *Engine) {
+	for _, p := range r.gone {
+		p.replacePath(nil)
+		p.stopFollowing()
+	}
+	e.prober.forget(r.gone)
+	if r.renewed {
+		r.t.warn()
+	}
+}

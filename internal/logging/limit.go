@@ -1,0 +1,166 @@
+package logging
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// burst is how many entries with the same message about the same tunnel are
+	// logged at once, and perSecond how many after that.
+	burst     = 10
+	perSecond = 1
+	// tellAfter is how soon it is told how many were not logged.
+	tellAfter = 10 * time.Second
+	// maxMessages is how many messages are kept apart; all others share one limit.
+	maxMessages = 512
+)
+
+// limitCore hands on what its limiter lets through.
+type limitCore struct {
+	zapcore.Core
+	limit  *limiter
+	tunnel string
+}
+
+// With remembers which tunnel the entries are about.
+func (c *limitCore) With(fields []zapcore.Field) zapcore.Core {
+	return &limitCore{c.Core.With(fields), c.limit, tunnelOf(fields, c.tunnel)}
+}
+
+// Check adds the core to an entry that is logged at this level.
+func (c *limitCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return checked.AddCore(e, c)
+	}
+	return checked
+}
+
+// Write drops an entry of which there are too many.
+func (c *limitCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if !c.limit.allow(e, tunnelOf(fields, c.tunnel)) {
+		return nil
+	}
+	return c.Core.Write(e, fields)
+}
+
+// tunnelOf is the tunnel that fields name, or else the one that is known.
+func tunnelOf(fields []zapcore.Field, known string) string {
+	for _, f := range fields {
+		if f.Key == "tunnel" && f.Type == zapcore.StringType {
+			known = f.String
+		}
+	}
+	return known
+}
+
+// subject is what has a limit of its own.
+type subject struct{ message, tunnel string }
+
+// bucket is one subject's limit.
+type bucket struct {
+	*rate.Limiter
+	silent uint64 // entries not logged and not told of
+	level  zapcore.Level
+	logger string
+}
+
+// limiter counts entries by their subject.
+type limiter struct {
+	out     zapcore.Core // for what it has to tell
+	limited atomic.Uint64
+
+	mu      sync.Mutex
+	buckets map[subject]*bucket
+	timer   *time.Timer // runs while something is to be told; nil: nothing is
+	closed  bool
+}
+
+func newLimiter(out zapcore.Core) *limiter {
+	return &limiter{out: out, buckets: make(map[subject]*bucket)}
+}
+
+// allow reports whether an entry may be logged, and counts it otherwise.
+func (l *limiter) allow(e zapcore.Entry, tunnel string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.bucket(subject{e.Message, tunnel}, e.Time)
+	if b.AllowN(e.Time, 1) {
+		return true
+	}
+	l.limited.Add(1)
+	b.silent++
+	b.level, b.logger = e.Level, e.LoggerName
+	if l.timer == nil && !l.closed {
+		l.timer = time.AfterFunc(tellAfter, l.tell)
+	}
+	return false
+}
+
+// others is the subject of messages for which there is no room.
+var others = subject{message: "(different messages)"}
+
+// bucket is that of a subject.
+func (l *limiter) bucket(s subject, now time.Time) *bucket {
+	if b := l.buckets[s]; b != nil {
+		return b
+	}
+	if len(l.buckets) >= maxMessages {
+		l.forget(now)
+	}
+	if len(l.buckets) >= maxMessages {
+		s = others
+		if b := l.buckets[s]; b != nil {
+			return b
+		}
+	}
+	b := &bucket{Limiter: rate.NewLimiter(perSecond, burst)}
+	l.buckets[s] = b
+	return b
+}
+
+// forget drops what a new bucket would be like.
+func (l *limiter) forget(now time.Time) {
+	for s, b := range l.buckets {
+		if b.silent == 0 && b.TokensAt(now) >= burst {
+			delete(l.buckets, s)
+		}
+	}
+}
+
+// tell logs how many entries were not.
+func (l *limiter) tell() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = nil
+	for s, b := range l.buckets {
+		if b.silent == 0 {
+			continue
+		}
+		fields := []zapcore.Field{zap.Uint64("lines", b.silent), zap.String("like", s.message)}
+		if s.tunnel != "" {
+			fields = append(fields, zap.String("tunnel", s.tunnel))
+		}
+		b.silent = 0
+		e := zapcore.Entry{Level: b.level, Time: time.Now(), LoggerName: b.logger, Message: "more like it were not logged"}
+		if l.out.Enabled(e.Level) { // it may have been changed since
+			_ = l.out.Write(e, fields) // neither core fails
+		}
+	}
+}
+
+// close tells what is left to tell.
+func (l *limiter) close() {
+	l.mu.Lock()
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.mu.Unlock()
+	l.tell()
+}

@@ -1,0 +1,124 @@
+package logging
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+const (
+	// queued is how many lines wait at most for whoever reads them.
+	queued = 1024
+	// parting is how long the end of the daemon waits for them.
+	parting = time.Second
+)
+
+// queue takes lines to a writer, on a goroutine of its own: a pipe that nobody
+// reads, or a disk that hangs, must not hold those who carry packets. A line that
+// finds no room, or cannot be written, is lost, and counted. It is a
+// zapcore.WriteSyncer.
+type queue struct {
+	w     io.Writer
+	lines chan []byte
+	lost  *atomic.Uint64
+	told  uint64 // of those lost
+	// loss is the line that says how many were lost.
+	loss func(n uint64) []byte
+	torn bool // the last line was written in part
+
+	mu     sync.RWMutex // held for writing to close lines
+	closed bool
+	done   chan struct{}
+}
+
+func newQueue(w io.Writer, lost *atomic.Uint64, loss func(uint64) []byte) *queue {
+	q := &queue{w: w, lines: make(chan []byte, queued), lost: lost, loss: loss, done: make(chan struct{})}
+	go q.run()
+	return q
+}
+
+// Write copies a line and never waits. It does not fail: nobody could be told.
+func (q *queue) Write(line []byte) (int, error) {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	if q.closed {
+		q.lost.Add(1)
+		return len(line), nil
+	}
+	select {
+	case q.lines <- bytes.Clone(line):
+	default:
+		q.lost.Add(1)
+	}
+	return len(line), nil
+}
+
+// Sync has nothing to wait for: close does.
+func (q *queue) Sync() error { return nil }
+
+func (q *queue) run() {
+	defer close(q.done)
+	for line := range q.lines {
+		if q.put(line) {
+			q.tell()
+		}
+	}
+}
+
+// put writes a line, and reports whether it could.
+func (q *queue) put(line []byte) bool {
+	if q.torn {
+		line = append([]byte("\n"), line...)
+	}
+	n, err := q.w.Write(line)
+	if err == nil {
+		q.torn = false
+		return true
+	}
+	q.torn = q.torn || n > 0
+	q.lost.Add(1)
+	return false
+}
+
+// tell says, once a line could be written again, how many could not.
+func (q *queue) tell() {
+	if n := q.lost.Load(); n > q.told {
+		if _, err := q.w.Write(q.loss(n - q.told)); err == nil {
+			q.told = n
+		}
+	}
+}
+
+// close waits until what is queued is written, but not for long.
+func (q *queue) close() {
+	q.mu.Lock()
+	if !q.closed {
+		q.closed = true
+		close(q.lines)
+	}
+	q.mu.Unlock()
+	select {
+	case <-q.done:
+	case <-time.After(parting):
+	}
+}
+
+// lossEntry is what is logged when lines were lost.
+func lossEntry(n uint64) (zapcore.Entry, []zapcore.Field) {
+	return zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(), Message: "log lines were lost: nobody took them"}, []zapcore.Field{zap.Uint64("lines", n)}
+}
+
+func lossLine(enc zapcore.Encoder, n uint64) []byte {
+	entry, fields := lossEntry(n)
+	b, err := enc.EncodeEntry(entry, fields)
+	if err != nil {
+		return nil
+	}
+	defer b.Free()
+	return bytes.Clone(b.Bytes())
+}

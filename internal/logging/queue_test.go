@@ -1,0 +1,140 @@
+package logging
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Neither a full disk nor a reader that went away ends anything, or holds it.
+func TestNobodyTakesLines(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, broken, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	closed, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for name, w := range map[string]*os.File{"full disk": full, "broken pipe": broken, "closed": closed} {
+		log, err := newLog(w, "info", "console", nowhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 5
+		for i := range n {
+			log.Info(fmt.Sprint("message ", i))
+		}
+		log.Close()
+		if got := log.Lost(); got != n {
+			t.Errorf("%s: %d lines lost, want %d", name, got, n)
+		}
+		w.Close()
+	}
+}
+
+// A reader that pauses holds nobody, and is told what it has missed.
+func TestReaderPauses(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	log, err := newLog(w, "info", "console", nowhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 10 * queued
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		for i := range n {
+			log.bare.Info(fmt.Sprint("message ", i, strings.Repeat(".", 100)))
+		}
+	}()
+	select {
+	case <-logged:
+	case <-time.After(patience):
+		t.Fatal("who logs is held")
+	}
+	if lost := log.Lost(); lost < n-2*queued || lost > n {
+		t.Errorf("%d of %d lines lost", lost, n)
+	}
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(r); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	defer func() {
+		r.Close()
+		for range lines {
+			continue
+		}
+	}()
+	seen, told := 0, ""
+	for told == "" {
+		select {
+		case l := <-lines:
+			if strings.Contains(l, "log lines were lost") {
+				told = l
+			} else {
+				seen++
+			}
+		case <-time.After(patience):
+			t.Fatal("it is not told")
+		}
+	}
+	want := fmt.Sprintf(`WARN log lines were lost: nobody took them {"lines": %d}`, log.Lost())
+	if !strings.HasSuffix(told, want) {
+		t.Errorf("%q, want %q", told, want)
+	}
+	go log.Close()
+	for range int(n-log.Lost()) - seen {
+		select {
+		case <-lines:
+		case <-time.After(patience):
+			t.Fatal("what was queued is not written")
+		}
+	}
+}
+
+// A line that was cut does not take the next one with it.
+func TestTornLine(t *testing.T) {
+	w := &tearing{room: 30}
+	log, err := newLog(w, "info", "console", nowhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("one message that is too long for what is left")
+	log.queue.drained(t)
+	w.give(1 << 20)
+	log.Info("another")
+	log.Close()
+	lines := strings.Split(w.String(), "\n")
+	if len(lines) != 4 || !strings.HasSuffix(lines[1], "INFO another") || !strings.Contains(lines[2], `{"lines": 1}`) {
+		t.Errorf("%q", lines)
+	}
+}
+
+// drained waits until nothing is queued, and what was taken out is written.
+func (q *queue) drained(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for q.lost.Load() == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is lost")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

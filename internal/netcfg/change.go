@@ -1,0 +1,120 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Leave takes away from the interface those of its addresses and routes that are not
+// among these. What is gone already is no error. On an error the rest is done all the
+// same.
+func (l *Link) Leave(addresses, routes []netip.Prefix) error {
+	goneRoutes, keptRoutes := split(l.set.Routes, routes)
+	goneAddresses, keptAddresses := split(l.set.Addresses, addresses)
+	err := l.each(len(goneRoutes), func(b *builder, i int) { b.delRoute(l.route(goneRoutes[i])) }, func(i int, err error) error {
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("remove route %v through %s: %w", goneRoutes[i], l.set.Name, err)
+	})
+	err = errors.Join(err, l.removeAddresses(goneAddresses))
+	l.set.Routes, l.set.Addresses = keptRoutes, keptAddresses
+	return err
+}
+
+// Take gives the interface those of these addresses and routes that it lacks. On an
+// error some may be there already, which Leave takes away again.
+func (l *Link) Take(addresses, routes []netip.Prefix) error {
+	if slices.Equal(l.set.Addresses, addresses) && slices.Equal(l.set.Routes, routes) {
+		return nil
+	}
+	before := l.set
+	l.set.Addresses = addresses
+	var err error
+	if !slices.Equal(before.Addresses, addresses) {
+		err = errors.Join(l.setLinkLocal(), l.addAddresses())
+	}
+	lacking, kept := split(routes, before.Routes)
+	if err == nil {
+		// With its last address of a family the kernel takes all routes away.
+		l.set.Routes = kept
+		err = l.restoreRoutes()
+	}
+	if err == nil {
+		_, err = l.tryRoutes(lacking, func(error) bool { return false })
+	}
+	l.set.Routes = routes
+	if err != nil { // one that exists may be another interface's
+		l.set.Routes = kept
+		l.removeOwn(lacking)
+	}
+	return err
+}
+
+// removeOwn removes routes through the interface, as far as there are any.
+func (l *Link) removeOwn(routes []netip.Prefix) {
+	_ = l.each(len(routes), func(b *builder, i int) { b.delRoute(l.route(routes[i])) }, func(_ int, err error) error { return err })
+}
+
+// split are those of a list that are not in another, and those that are.
+func split(list, in []netip.Prefix) (not, both []netip.Prefix) {
+	set := make(map[netip.Prefix]bool, len(in))
+	for _, p := range in {
+		set[p] = true
+	}
+	for _, p := range list {
+		if set[p] {
+			both = append(both, p)
+		} else {
+			not = append(not, p)
+		}
+	}
+	return not, both
+}
+
+// setLinkLocal gives the interface a link-local address, or takes it away, where the
+// first IPv6 address comes or the last one goes: the kernel makes one only when an
+// interface comes up.
+func (l *Link) setLinkLocal() error {
+	want := l.set.wantsLinkLocal()
+	if want == l.linkLocal {
+		return nil
+	}
+	l.linkLocal = want
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
+	if want {
+		// Of a random identifier, as the kernel's for an interface without a hardware
+		// address.
+		a := [16]byte{0: 0xfe, 1: 0x80}
+		for i := 8; i < len(a); i++ {
+			a[i] = byte(rand.Uint32())
+		}
+		p := netip.PrefixFrom(netip.AddrFrom16(a), 64)
+		if err := l.handle.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD, Scope: unix.RT_SCOPE_LINK}); err != nil {
+			return explainAddress(l.set.Name, p, err)
+		}
+		return nil
+	}
+	_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone) // as when it is made
+	list, err := l.handle.AddrList(link, unix.AF_INET6)
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)
+	}
+	for _, a := range list {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		if !ip.IsLinkLocalUnicast() || l.given(ip) {
+			continue
+		}
+		if err := l.handle.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove address %v from %s: %w", ip, l.set.Name, err)
+		}
+	}
+	return nil
+}

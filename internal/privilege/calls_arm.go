@@ -1,0 +1,27 @@
+package privilege
+
+import "golang.org/x/sys/unix"
+
+const (
+	architecture = unix.AUDIT_ARCH_ARM
+	cloneFlags   = 0 // the argument of clone(2) that has the flags
+)
+
+// Calls of the architecture alone (asm/unistd.h), which no list of names has.
+const (
+	cacheflush = 0x0f0002
+	setTLS     = 0x0f0005
+)
+
+// freeHere are calls that not every architecture has: here, those with times,
+// offsets and numbers of users that are longer than before.
+var freeHere = []uint32{
+	unix.SYS_FUTEX_TIME64, unix.SYS_CLOCK_GETTIME64, unix.SYS_CLOCK_GETRES_TIME64, unix.SYS_CLOCK_NANOSLEEP_TIME64,
+	unix.SYS_PPOLL_TIME64, unix.SYS_PSELECT6_TIME64, unix.SYS_RECVMMSG_TIME64,
+	unix.SYS_FCNTL64, unix.SYS_FSTAT64, unix.SYS_FSTATAT64, unix.SYS_STATFS64, unix.SYS_FSTATFS64, unix.SYS__LLSEEK,
+	unix.SYS_GETUID32, unix.SYS_GETEUID32, unix.SYS_GETGID32, unix.SYS_GETEGID32, unix.SYS_UGETRLIMIT,
+	unix.SYS_OPEN, unix.SYS_ACCESS, unix.SYS_READLINK, unix.SYS_POLL, unix.SYS_EPOLL_WAIT, unix.SYS_SIGRETURN,
+	unix.SYS_SEND, unix.SYS_RECV, cacheflush, setTLS,
+}
+
+func callsHere() []call { return []call{{unix.SYS_MMAP2, notExecuted}} }

@@ -1,0 +1,130 @@
+package privilege
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+)
+
+// always are what every tunnel takes: interfaces, routes and the packet filter;
+// raw sockets.
+var always = []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
+
+// kept are the capabilities that stay if the process has them.
+func kept(n needs) []cap.Value {
+	k := append([]cap.Value{}, always...)
+	if n.setns { // setns(2)
+		k = append(k, cap.SYS_ADMIN)
+	}
+	if n.xdp {
+		// The memory that is shared with the kernel counts as locked, where
+		// RLIMIT_MEMLOCK is too small for it.
+		k = append(k, loadProgram(), cap.IPC_LOCK)
+	}
+	return k
+}
+
+// loadProgram is what bpf(2) takes: before Linux 5.8 there was no capability for
+// it alone.
+func loadProgram() cap.Value {
+	if cap.MaxBits() > cap.BPF {
+		return cap.BPF
+	}
+	return cap.SYS_ADMIN
+}
+
+// Check says which capability that every tunnel needs the process does not have,
+// and how to give it.
+func Check() error {
+	var missing []string
+	have := cap.GetProc()
+	for _, c := range always {
+		if ok, err := have.GetFlag(cap.Permitted, c); err != nil || !ok {
+			missing = append(missing, strings.ToUpper(c.String()))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	var names, flags []string
+	for _, c := range always {
+		names = append(names, c.String())
+		flags = append(flags, "--cap-add "+strings.ToUpper(strings.TrimPrefix(c.String(), "cap_")))
+	}
+	return fmt.Errorf("the process lacks %s: run as root; or give it the capabilities, in a unit with AmbientCapabilities=%s, "+
+		"to the program with setcap %s+ep %s, to a container with %s",
+		strings.Join(missing, " and "), strings.ToUpper(strings.Join(names, " ")), strings.Join(names, ","), program(), strings.Join(flags, " "))
+}
+
+// keepCapabilities gives up all but what is needed, in every set of every thread,
+// and returns what is left.
+func keepCapabilities(n needs) (names []string, err error) {
+	have, left := cap.GetProc(), cap.NewSet()
+	keep := map[cap.Value]bool{}
+	for _, c := range kept(n) {
+		if keep[c] {
+			continue
+		}
+		ok, err := have.GetFlag(cap.Permitted, c)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		keep[c] = true
+		names = append(names, c.String())
+		for _, set := range []cap.Flag{cap.Permitted, cap.Effective} {
+			if err := left.SetFlag(set, true, c); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := closeDoors(have, keep); err != nil {
+		return nil, err
+	}
+	return names, left.SetProc()
+}
+
+// closeDoors sees to it that no program that the process might start has more than
+// the process: neither set-user-ID programs nor uid 0 give anything.
+func closeDoors(have *cap.Set, keep map[cap.Value]bool) error {
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	if err := cap.ResetAmbient(); err != nil {
+		return fmt.Errorf("ambient: %w", err)
+	}
+	may, err := have.GetFlag(cap.Permitted, cap.SETPCAP)
+	if err != nil || !may {
+		return err // who started it so has done it, or no_new_privs has to do
+	}
+	raised, err := have.Dup()
+	if err != nil {
+		return err
+	}
+	if err := raised.SetFlag(cap.Effective, true, cap.SETPCAP); err != nil {
+		return err
+	}
+	if err := raised.SetProc(); err != nil {
+		return err
+	}
+	for c := cap.Value(0); c < cap.MaxBits(); c++ {
+		if keep[c] {
+			continue
+		}
+		if err := cap.DropBound(c); err != nil {
+			return fmt.Errorf("bounding set, %v: %w", c, err)
+		}
+	}
+	return lockedBits.Set()
+}
+
+// lockedBits are those of capabilities(7) that take from uid 0 what makes it
+// special, and keep anybody from changing that.
+const lockedBits = cap.SecbitNoRoot | cap.SecbitNoRootLocked |
+	cap.SecbitNoSetUIDFixup | cap.SecbitNoSetUIDFixupLocked |
+	cap.SecbitKeepCapsLocked |
+	cap.SecbitNoCapAmbientRaise | cap.SecbitNoCapAmbientRaiseLocked

@@ -1,0 +1,105 @@
+package privilege
+
+import (
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// call is a system call that may be made if its arguments are in one of the ways;
+// without ways, in any.
+type call struct {
+	number uint32
+	ways   []way
+}
+
+// way is what all must hold of a call's arguments.
+type way []argument
+
+// argument holds if its lower 32 bits, as far as mask has them, are the value. What
+// is looked at here are numbers that the kernel takes for ints or flags.
+type argument struct {
+	index       uint32 // from 0
+	mask, value uint32
+}
+
+// exactly is an argument that is a value.
+func exactly(index, value uint32) argument {
+	return argument{index, ^uint32(0), value}
+}
+
+// oneOf are the ways of an argument that may be each of some values.
+func oneOf(index uint32, values ...uint32) []way {
+	var ways []way
+	for _, v := range values {
+		ways = append(ways, way{exactly(index, v)})
+	}
+	return ways
+}
+
+// Offsets in struct seccomp_data, seccomp(2).
+const (
+	atNumber       = 0
+	atArchitecture = 4
+	atArguments    = 16 // 8 bytes each
+)
+
+// What becomes of a call that is not allowed: its caller is told that it may not
+// (EPERM). One that is younger than the lists here is not known (ENOSYS), so that
+// libraries do as on an older kernel. The calls of another architecture have other
+// numbers, and nobody makes them by accident.
+const (
+	refuse  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	unknown = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	kill    = unix.SECCOMP_RET_KILL_PROCESS
+	allow   = unix.SECCOMP_RET_ALLOW
+)
+
+// newest is the last number that the lists know of; all architectures have the
+// same from 424 on.
+const newest = unix.SYS_MSEAL
+
+// filter is the program for an architecture (an AUDIT_ARCH_ constant) whose
+// arguments' lower halves lie at an offset of low. A call that is absent is not known
+// to the kernel, for all that its caller learns.
+func filter(architecture uint32, low uint32, calls []call, absent []uint32) []bpf.Instruction {
+	p := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: atArchitecture, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: architecture, SkipTrue: 1},
+		bpf.RetConstant{Val: kill},
+		bpf.LoadAbsolute{Off: atNumber, Size: 4},
+	}
+	for _, c := range calls {
+		b := c.block(low)
+		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: c.number, SkipFalse: uint8(len(b))})
+		p = append(p, b...)
+	}
+	for _, number := range absent {
+		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: 1}, bpf.RetConstant{Val: unknown})
+	}
+	return append(p,
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: newest, SkipFalse: 1},
+		bpf.RetConstant{Val: unknown},
+		bpf.RetConstant{Val: refuse})
+}
+
+// block decides about a call whose number is known to be this one's.
+func (c call) block(low uint32) []bpf.Instruction {
+	var b []bpf.Instruction
+	for _, w := range c.ways {
+		var one []bpf.Instruction
+		const each = 3                 // instructions an argument
+		rest := uint8(each*len(w)) + 1 // to the next way
+		for _, a := range w {
+			rest -= each
+			one = append(one,
+				bpf.LoadAbsolute{Off: atArguments + 8*a.index + low, Size: 4},
+				bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: a.mask},
+				bpf.JumpIf{Cond: bpf.JumpEqual, Val: a.value, SkipFalse: rest})
+		}
+		b = append(append(b, one...), bpf.RetConstant{Val: allow})
+	}
+	if len(c.ways) == 0 {
+		return []bpf.Instruction{bpf.RetConstant{Val: allow}}
+	}
+	return append(b, bpf.RetConstant{Val: refuse})
+}

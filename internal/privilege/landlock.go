@@ -1,0 +1,92 @@
+package privilege
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+)
+
+// Rights to files, as landlock(7) has them.
+const (
+	look   = landlock.AccessFSSet(ll.AccessFSReadFile | ll.AccessFSReadDir)
+	device = landlock.AccessFSSet(ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSIoctlDev)
+	tidy   = landlock.AccessFSSet(ll.AccessFSReadDir | ll.AccessFSRemoveFile)
+)
+
+// dns is the port of name servers, for answers that a datagram does not hold.
+const dns = 53
+
+// system is where the daemon reads what is not its own: name servers and time
+// zones, settings of the kernel and devices. Files there are replaced, not
+// changed, so that it is directories that matter.
+var system = []string{"/etc", "/proc", "/sys", "/usr/share/zoneinfo"}
+
+// followed are files of system that are often links to somewhere else.
+var followed = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime"}
+
+// restrictFiles leaves of the file system what is needed, and of TCP connections
+// those to name servers. It returns the version of the kernel's interface that does
+// so. A Unix socket that has a name in the file system can be reached as before:
+// systemd's and the journal's are such.
+func restrictFiles(n needs) (string, error) {
+	version, err := ll.LandlockGetABIVersion()
+	if err != nil || version == 0 {
+		return "", errors.New("the kernel has it not, or it is off: see CONFIG_SECURITY_LANDLOCK and the boot option lsm=")
+	}
+	handled := landlock.Config{
+		HandledAccessFS:  landlock.V5.HandledAccessFS,
+		HandledAccessNet: landlock.AccessNetSet(ll.AccessNetConnectTCP),
+		Scoped:           landlock.ScopedSet(ll.ScopeAbstractUnixSocket),
+	}
+	if strings.HasPrefix(os.Getenv("NOTIFY_SOCKET"), "@") { // who supervises us is behind one
+		handled.Scoped = 0
+	}
+	rules := []landlock.Rule{landlock.ConnectTCP(dns)}
+	for access, paths := range map[landlock.AccessFSSet][]string{
+		look:   readable(n),
+		device: {"/dev/net"},
+		tidy:   {filepath.Dir(n.socket)},
+	} {
+		rules = append(rules, landlock.PathAccess(access, paths...).IgnoreIfMissing())
+	}
+	if err := handled.BestEffort().Restrict(rules...); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("ABI %d", version), nil
+}
+
+// readable are the places to read.
+func readable(n needs) []string {
+	all := append(append([]string{}, system...), n.names...)
+	for _, file := range append([]string{n.config}, followed...) {
+		all = append(all, around(file)...)
+	}
+	return unique(all)
+}
+
+// around are the directories in which a file lies, under its name and as what the
+// name leads to, so that a file which takes its place can be read as well. A file in
+// the root directory stands alone: that directory is everything.
+func around(file string) []string {
+	var all []string
+	real, err := filepath.EvalSymlinks(file)
+	for _, path := range []string{file, real} {
+		if path == "" || err != nil && path == real {
+			continue
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			continue
+		}
+		if dir := filepath.Dir(path); dir != "/" {
+			path = dir
+		}
+		all = append(all, path)
+	}
+	return all
+}

@@ -1,0 +1,167 @@
+// Package privilege gives up whatever the daemon does not need: capabilities,
+// files and system calls, for all its threads and for good.
+//
+// What is needed follows from the configuration that the daemon starts with. One
+// that is loaded later may need more: Allows says so before anything is tried.
+package privilege
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+)
+
+// Sandbox is what the process may still do.
+type Sandbox struct {
+	needs needs
+	state State
+}
+
+// State is a Sandbox in words.
+type State struct {
+	Capabilities []string // those that are left
+	Landlock     string   // which version of it restricts files, or "off"
+	Seccomp      string   // "on" or "off"
+	Missing      []string // why something is off that should not be
+}
+
+const (
+	on  = "on"
+	off = "off"
+)
+
+// Enter gives up what the configuration, which was read from file, does not need.
+// What the kernel cannot restrict, because it is too old or built without, is no
+// error: State says it. It must be called once, before the first byte from the
+// network is read, and after the control socket was made.
+func Enter(cfg *config.Config, file string) (*Sandbox, error) {
+	s := &Sandbox{needs: needsOf(cfg, file), state: State{Landlock: off, Seccomp: off}}
+	if err := netcfg.Hold(s.needs.processes...); err != nil {
+		return nil, err
+	}
+	kept, err := keepCapabilities(s.needs)
+	if err != nil {
+		return nil, fmt.Errorf("give up capabilities: %w", err)
+	}
+	s.state.Capabilities = kept
+	if cfg.Security.NoSandbox {
+		return s, nil
+	}
+	if version, err := restrictFiles(s.needs); err != nil {
+		s.state.Missing = append(s.state.Missing, "landlock: "+err.Error())
+	} else {
+		s.state.Landlock = version
+	}
+	if err := restrictCalls(s.needs); err != nil {
+		s.state.Missing = append(s.state.Missing, "seccomp: "+err.Error())
+	} else {
+		s.state.Seccomp = on
+	}
+	return s, nil
+}
+
+// State says what is left. It does not change.
+func (s *Sandbox) State() State { return s.state }
+
+// needs are the rights that a configuration takes beyond those that all take.
+type needs struct {
+	config    string   // the file
+	socket    string   // the control socket
+	setns     bool     // some interface lives in another namespace
+	names     []string // directories of namespaces
+	processes []string // namespaces below /proc, which only their open descriptors reach later
+	xdp       bool
+	off       bool // no sandbox
+}
+
+func needsOf(cfg *config.Config, file string) needs {
+	n := needs{config: file, socket: cfg.Control.Socket, off: cfg.Security.NoSandbox}
+	for _, t := range cfg.Tunnels {
+		n.xdp = n.xdp || t.IO != config.IOSocket
+		switch {
+		case t.Netns == "":
+			continue
+		case strings.HasPrefix(t.Netns, "/proc/"):
+			n.processes = append(n.processes, t.Netns)
+		default:
+			n.names = append(n.names, filepath.Dir(netcfg.NamespacePath(t.Netns)))
+		}
+		n.setns = true
+	}
+	n.names = unique(n.names)
+	n.processes = unique(n.processes)
+	return n
+}
+
+func unique(s []string) []string {
+	slices.Sort(s)
+	return slices.Compact(s)
+}
+
+// Allows finds what a configuration, which is to replace the one that Enter was
+// given, needs and cannot have any more. The error is of type config.Problems.
+func (s *Sandbox) Allows(cfg *config.Config) error {
+	var problems config.Problems
+	for i := range cfg.Tunnels {
+		t := &cfg.Tunnels[i]
+		if key, lacks := s.lacks(t); lacks != "" {
+			problems = append(problems, t.Problem(key, "%s: the daemon has given up %s: restart it", key, lacks))
+		}
+	}
+	now := needsOf(cfg, s.needs.config)
+	if now.socket != s.needs.socket {
+		problems = append(problems, s.problem("[control] socket: it is made at the start: restart the daemon"))
+	}
+	if now.off != s.needs.off {
+		problems = append(problems, s.problem("[security] sandbox: it is entered at the start, and never left: restart the daemon"))
+	}
+	if len(problems) > 0 {
+		return problems.Sorted()
+	}
+	return nil
+}
+
+// problem is one of the whole file.
+func (s *Sandbox) problem(text string) config.Problem {
+	return config.Problem{File: s.needs.config, Line: 1, Column: 1, Text: text}
+}
+
+// lacks is what a tunnel needs and the process has no more, with the key that
+// asks for it.
+func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
+	dir := ""
+	if t.Netns != "" {
+		dir = filepath.Dir(netcfg.NamespacePath(t.Netns))
+	}
+	switch {
+	case t.IO == config.IOXDP && !s.needs.xdp:
+		return "io", "the right to load a filter program"
+	case dir == "":
+		return "", ""
+	case !s.needs.setns:
+		return "netns", "the right to enter another namespace"
+	case s.needs.off:
+		return "", ""
+	case strings.HasPrefix(t.Netns, "/proc/"):
+		if !slices.Contains(s.needs.processes, t.Netns) {
+			return "netns", "the right to look at other processes"
+		}
+	case !slices.Contains(s.needs.names, dir):
+		return "netns", "the right to open files in " + dir
+	}
+	return "", ""
+}
+
+// program is how messages call this file.
+func program() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "sixfourd"
+	}
+	return path
+}

@@ -1,0 +1,50 @@
+//go:build amd64 || arm64 || arm || riscv64 || s390x
+
+package privilege
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// restrictCalls leaves the system calls that are needed, to all threads. A call
+// that fails so is in the kernel's log, if it keeps one (type=1326).
+func restrictCalls(n needs) error {
+	raw, err := bpf.Assemble(filter(architecture, lowerHalf(), callsFor(n, uint32(os.Getpid())), absent))
+	if err != nil {
+		return err
+	}
+	program := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	// No foreign code runs in this process: mitigations that slow every thread down
+	// for its sake are not wanted.
+	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(program)
+	switch {
+	case errno == unix.ENOSYS, errno == unix.EINVAL:
+		return errors.New("the kernel has it not, or is older than 4.17: see CONFIG_SECCOMP_FILTER")
+	case errno != 0:
+		return os.NewSyscallError("seccomp", errno)
+	case thread != 0:
+		return errors.New("a thread has other filters")
+	}
+	return nil
+}
+
+// lowerHalf is the offset of the lower half of a number of 64 bits.
+func lowerHalf() uint32 {
+	one := uint64(1)
+	if *(*byte)(unsafe.Pointer(&one)) == 1 {
+		return 0
+	}
+	return 4
+}

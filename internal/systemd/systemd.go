@@ -1,0 +1,61 @@
+// Package systemd tells the service manager how the daemon is, as sd_notify(3) has
+// it.
+package systemd
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Manager is who started the process. Any goroutine may use it. The zero Manager is
+// none: telling it something does nothing.
+type Manager struct{ socket string }
+
+// Find is the manager that NOTIFY_SOCKET names, if it does.
+func Find() Manager { return Manager{os.Getenv("NOTIFY_SOCKET")} }
+
+// States are what Notify can tell.
+const (
+	Ready    = "READY=1"
+	Stopping = "STOPPING=1"
+)
+
+// Reloading is that a reload begins, with the time, by which the manager tells it from
+// one before (Type=notify-reload); Ready ends it.
+func Reloading() string {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // there always is one
+	return fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000)
+}
+
+// Status is one line for people, which "systemctl status" shows.
+func Status(format string, args ...any) string {
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	return "STATUS=" + text[:min(len(text), maxStatus)]
+}
+
+// maxStatus keeps a status far below what a datagram holds, in bytes.
+const maxStatus = 2000
+
+// Notify tells the manager some states at once.
+func (m Manager) Notify(states ...string) error { return m.send(strings.Join(states, "\n"), nil) }
+
+// send sends one datagram, with descriptors, which stay the caller's.
+func (m Manager) send(text string, control []byte) error {
+	if m.socket == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: m.socket, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("notify the service manager: %w", err)
+	}
+	defer conn.Close()
+	if _, _, err := conn.WriteMsgUnix([]byte(text), control, nil); err != nil {
+		return fmt.Errorf("notify the service manager: %w", err)
+	}
+	return nil
+}
