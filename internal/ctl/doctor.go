@@ -24,10 +24,13 @@ Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
 		ValidArgsFunction: completePeer,
 	}
 	asJSON := jsonFlag(cmd)
-	cmd.Flags().StringVar(&o.Socket, "socket", "", "control socket of the daemon at `PATH` (default that of the configuration, or "+defaultSocket+")")
-	cmd.Flags().StringVar(&o.Config, "config", "", "configuration file at `PATH` (default that of the daemon, or /etc/sixfour.toml)")
+	socket := cmd.Flags().String("socket", defaultSocket, "control socket of the daemon at `PATH`, if not that of the configuration")
+	cmd.Flags().StringVar(&o.Config, "config", "", "configuration file at `PATH` (default the daemon's, or /etc/sixfour.toml)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Names = args
+		if cmd.Flags().Changed("socket") {
+			o.Socket = *socket
+		}
 		r, err := doctor.Run(cmd.Context(), o)
 		if err != nil {
 			return fail(err)

@@ -8,7 +8,7 @@ import (
 	"sixfour/internal/doctor"
 )
 
-var report = doctor.Report{
+var found = doctor.Report{
 	Checks: []doctor.Result{
 		{Check: "tun", Subject: doctor.OfHost, Verdict: doctor.Pass, Finding: "/dev/net/tun is a TUN device"},
 		{Check: "interface", Subject: doctor.OfTunnel, Tunnel: "six0", Verdict: doctor.Skip, Finding: "there is none yet"},
@@ -20,7 +20,7 @@ var report = doctor.Report{
 
 func TestPrintReport(t *testing.T) {
 	var b bytes.Buffer
-	if err := printReport(&b, &report, false); err != nil {
+	if err := printReport(&b, &found, false); err != nil {
 		t.Fatal(err)
 	}
 	want := "this host\n" +
@@ -40,7 +40,7 @@ func TestPrintReport(t *testing.T) {
 
 func TestPrintReportInColour(t *testing.T) {
 	var b bytes.Buffer
-	if err := printReport(&b, &report, true); err != nil {
+	if err := printReport(&b, &found, true); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(b.String(), "  \x1b[31mFAIL\x1b[0m  route      no route\n") {
