@@ -71,6 +71,9 @@ lint: ## gofmt, go vet and golangci-lint
 	$(GO) vet -tags interop ./internal/interop/...
 	$(GO) run $(LINT) run
 
+docs: ## write the pages of the manual that are made from the program
+	$(GO) test ./internal/reference -count=1 -update
+
 install: build install-files ## install programs, manual pages, completions, unit and sample configuration (DESTDIR, PREFIX, UNITDIR)
 
 # What BIN has, as it lies on a machine. The configuration of one that has it already stays.
@@ -83,7 +86,7 @@ install-files:
 	chmod 0644 $(DESTDIR)$(UNITDIR)/sixfourd.service
 	install -D -m 0644 cmd/sixfourd/dist/sixfour.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sixfour.conf
 	install -d $(DESTDIR)$(PREFIX)/share/doc/sixfour
-	install -m 0644 README.md LICENSE cmd/sixfourd/dist/sixfour.toml $(DESTDIR)$(PREFIX)/share/doc/sixfour/
+	install -m 0644 README.md LICENSE cmd/sixfourd/dist/sixfour.toml cmd/sixfourd/dist/sixfour-* cmd/sixfourd/dist/sixfourd-*.conf $(DESTDIR)$(PREFIX)/share/doc/sixfour/
 	cp -r docs $(DESTDIR)$(PREFIX)/share/doc/sixfour/
 	test -e $(DESTDIR)/etc/sixfour.toml || install -D -m 0640 cmd/sixfourd/dist/sixfour.toml $(DESTDIR)/etc/sixfour.toml
 
@@ -103,4 +106,4 @@ container: build ## an image with the two programs and nothing else (CONTAINER: 
 clean: ## remove what was built
 	rm -rf bin $(DIST)
 
-.PHONY: help build cross demo test check race interop bench bench-peers fuzz lint install install-files package container clean
+.PHONY: help build cross demo test check race interop bench bench-peers fuzz lint docs install install-files package container clean

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -152,6 +153,20 @@ func (r *RawReceiver) fill(bufs [][]byte) {
 	}
 	r.batch.fill(bufs, header.IPv6Len)
 	r.arrivals.expect(r.batch.used)
+}
+
+// Lost is described at the interface Receiver.
+func (r *RawReceiver) Lost() (n uint32, ok bool) {
+	fd, err := r.fd.Acquire()
+	if err != nil {
+		return 0, false
+	}
+	defer r.fd.Release()
+	var info [unix.SK_MEMINFO_DROPS + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return info[unix.SK_MEMINFO_DROPS], errno == 0 // since Linux 4.12
 }
 
 // Close is described at the interface Receiver.

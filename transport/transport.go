@@ -23,6 +23,12 @@ type Receiver interface {
 	// error is net.ErrClosed; after other errors it may be called again.
 	Receive(bufs [][]byte, sizes []int) (int, error)
 
+	// Lost is how many packets the kernel had no room for since the receiver was
+	// opened, modulo 1<<32. While the queue of a shard is full, the packets of other
+	// shards may be among them. Not ok means that the kernel does not say. Whoever
+	// calls Receive may call it.
+	Lost() (n uint32, ok bool)
+
 	// Close may be called at any time and ends a Receive that waits.
 	Close() error
 }

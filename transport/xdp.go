@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -181,6 +182,20 @@ func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
 	}
 	p.fill.publish()
 	return len(p.descs), nil
+}
+
+// Lost is described at the interface Receiver.
+func (p *XDPPort) Lost() (n uint32, ok bool) {
+	fd, err := p.arrivals.Acquire()
+	if err != nil {
+		return 0, false
+	}
+	defer p.arrivals.Release()
+	var s unix.XDPStatistics
+	size := uint32(unsafe.Sizeof(s))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_STATISTICS,
+		uintptr(unsafe.Pointer(&s)), uintptr(unsafe.Pointer(&size)), 0)
+	return uint32(s.Rx_dropped + s.Rx_ring_full), errno == 0
 }
 
 // XDPSender sends to one next hop through an XDPPort, and, what that does not

@@ -20,13 +20,14 @@ import (
 // together before a raw socket sees them. Such a packet is handed to the kernel
 // as what it is.
 type Gatherer struct {
-	mtu    int // of the interface: what is larger is cut
-	items  []item
-	groups []group
-	last   [256]int16 // by a hash of the flow: its latest group + 1
-	iovs   []unix.Iovec
-	vnet   [VirtioLen]byte
-	saved  [maxGathered]byte // the first packet's headers, while they are a super-packet's
+	mtu     int // of the interface: what is larger is cut
+	items   []item
+	groups  []group
+	last    [256]int16 // by a hash of the flow: its latest group + 1
+	iovs    []unix.Iovec
+	vnet    [VirtioLen]byte
+	refused []int16
+	saved   [maxGathered]byte // the first packet's headers, while they are a super-packet's
 }
 
 // item is one packet. Its flow's next packet in the same group is next, if that
@@ -239,14 +240,17 @@ func addresses(pkt []byte) (src, dst []byte) {
 type Refused struct {
 	Packets int
 	Bytes   int
-	Err     error // of the last of them: ErrGone, ErrDown, or the kernel's
+	Err     error   // of the last of them: ErrGone, ErrDown, or the kernel's
+	Which   []int16 // of those that were added, from 0; valid until the next Write
 }
 
 // Write writes all packets to the queue and forgets them.
 func (g *Gatherer) Write(q *Queue) (r Refused) {
+	r.Which = g.refused[:0]
 	for i := range g.groups {
 		g.write(q, &g.groups[i], &r)
 	}
+	g.refused = r.Which
 	g.Discard()
 	return r
 }
@@ -280,6 +284,7 @@ func (g *Gatherer) write(q *Queue, to *group, r *Refused) {
 			r.Packets++
 			r.Bytes += len(g.items[i].pkt)
 			r.Err = err
+			r.Which = append(r.Which, i)
 		}
 	}
 }

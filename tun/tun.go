@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
 // clonePath is where the kernel hands out TUN devices.
@@ -65,38 +66,27 @@ func Open(s Settings) (*Device, error) {
 
 // open makes the device of its first descriptor, which is closed then: the
 // queues have their own.
-func (d *Device) open(fd int, s Settings) (err error) {
-	defer unix.Close(fd)
+func (d *Device) open(fd int, s Settings) error {
+	// In blocking mode, so that the runtime's poller does not hear of each packet.
+	file := os.NewFile(uintptr(fd), clonePath)
 	// An interface that outlived its maker was made persistent; once it is
 	// ours, it is to go when we go.
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0); err != nil {
+		file.Close()
 		return os.NewSyscallError("ioctl TUNSETPERSIST", err)
 	}
-	if err := setMTU(s.Name, s.MTU); err != nil {
+	dev, err := wgtun.CreateTUNFromFile(file, s.MTU)
+	if err != nil {
+		file.Close()
 		return err
 	}
+	// It has done its work: to notice changes of the interface it would go on to
+	// write to it every second, where netlink tells of them.
+	defer dev.Close()
 	if d.offload, err = setOffload(fd, s.Offload); err != nil {
 		return err
 	}
 	return d.queue(fd)
-}
-
-// setMTU sets an interface's MTU, in the namespace of the calling thread.
-func setMTU(name string, mtu int) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	ifr.SetUint32(uint32(mtu))
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr); err != nil {
-		return fmt.Errorf("set MTU to %d: %w", mtu, os.NewSyscallError("ioctl SIOCSIFMTU", err))
-	}
-	return nil
 }
 
 // queue makes a queue of a descriptor, which remains the caller's.

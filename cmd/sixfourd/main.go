@@ -17,10 +17,12 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
+	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
 
@@ -31,24 +33,9 @@ const (
 	exitMisuse  = 2 // bad flags or configuration
 )
 
-const usage = `sixfourd carries packets through IP tunnels, in user space.
-
-Usage: sixfourd [-config PATH] [-check] [-log-level LEVEL] [-log-format FORMAT]
-
-  -config PATH        configuration file (default /etc/sixfour.toml)
-  -check              print every problem of the configuration, change nothing
-  -log-level LEVEL    debug, info, warn or error, instead of the file's
-  -log-format FORMAT  auto, console, json or journal, instead of the file's
-  -version            print the version
-  -help               print this
-
-Exit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or
-configuration. Tunnels are not encrypted. See README.md.
-`
-
 type flags struct {
 	config, logLevel, logFormat string
-	check                       bool
+	check, clean                bool
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -57,6 +44,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f, code, done := parseFlags(args, stdout, stderr)
 	if done {
 		return code
+	}
+	if f.clean {
+		if err := gateway.Clean(); err != nil {
+			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
+			return exitFailure
+		}
+		return exitOK
 	}
 	cfg, err := load(f)
 	if err != nil {
@@ -90,11 +84,12 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.StringVar(&f.logLevel, "log-level", "", "")
 	fs.StringVar(&f.logFormat, "log-format", "", "")
 	fs.BoolVar(&f.check, "check", false, "")
+	fs.BoolVar(&f.clean, "clean", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, usage)
+		fmt.Fprint(stdout, usage.Daemon())
 		return f, exitOK, true
 	case err == nil && fs.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
@@ -153,7 +148,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, p, log.Logger)
+	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -162,8 +157,18 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
-	if p.sandbox, err = restrict(cfg, f.config, p.Engine, log.Logger); err != nil {
+	if err := p.restrict(); err != nil {
 		return err
+	}
+	if ctl != nil {
+		ctl.Serve() // a reload needs the sandbox
+	}
+	if cfg.Metrics.Listen != "" {
+		m, err := serveMetrics(cfg.Metrics.Listen, p.Engine, log)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")

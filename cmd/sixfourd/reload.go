@@ -74,7 +74,13 @@ func (p *process) Reload(ctx context.Context) (engine.Plan, error) {
 	return plan, err
 }
 
+// errStarting is for who asks too early.
+var errStarting = errors.New("the daemon is starting: try again")
+
 func (p *process) reload(ctx context.Context) (engine.Plan, error) {
+	if p.sandbox == nil {
+		return engine.Plan{}, errStarting
+	}
 	cfg, err := load(p.flags)
 	if err == nil {
 		err = p.sandbox.Allows(cfg)
@@ -95,9 +101,10 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 // settle takes in what the file says of other things than tunnels.
 func (p *process) settle(plan *engine.Plan, cfg *config.Config) {
 	for _, table := range p.cfg.Sections(cfg) {
-		if table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil {
+		switch {
+		case table == "gateway", table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
 			plan.Settings = append(plan.Settings, table)
-		} else {
+		default:
 			plan.Restart = append(plan.Restart, table)
 		}
 	}

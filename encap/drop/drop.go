@@ -49,55 +49,67 @@ const (
 	InterfaceDown // the TUN interface is down or gone
 	BadOffload    // what the TUN device says of a packet contradicts the packet
 	TunFailed     // any other error of the TUN device
+	NoRoom        // the kernel's queue of packets for the daemon was full
 
 	Count // number of reasons, None included
 )
 
-var texts = [Count]string{
-	None:               "none",
-	Truncated:          "truncated",
-	WrongVersion:       "wrong_version",
-	LyingLength:        "lying_length",
-	BadChecksum:        "bad_checksum",
-	UnknownProtocol:    "unknown_protocol",
-	ForeignSource:      "foreign_source",
-	ForeignDestination: "foreign_destination",
-	BadExtension:       "bad_extension",
-	SourceRouting:      "source_routing",
-	Fragment:           "fragment",
-	FragmentOverlap:    "fragment_overlap",
-	FragmentTimeout:    "fragment_timeout",
-	FragmentLimit:      "fragment_limit",
-	Congestion:         "congestion",
-	Martian:            "martian",
-	OwnSource:          "own_source",
-	Nested:             "nested",
-	Spoof:              "spoof",
-	Key:                "key",
-	Sequence:           "sequence",
-	BadGRE:             "bad_gre",
-	TTLExpired:         "ttl_expired",
-	WrongFamily:        "wrong_family",
-	NoPeer:             "no_peer",
-	Unresolved:         "unresolved",
-	Limited:            "rate_limited",
-	EncapLimit:         "encap_limit",
-	Loop:               "loop",
-	TooBig:             "too_big",
-	NoRoute:            "no_route",
-	Filtered:           "filtered",
-	NoBuffer:           "no_buffer",
-	SendFailed:         "send_failed",
-	InterfaceDown:      "interface_down",
-	BadOffload:         "bad_offload",
-	TunFailed:          "tun_failed",
+// reasons are the word and the sentence of each. The manual says the same
+// (docs/drops.md).
+var reasons = [Count]struct{ word, means string }{
+	None:               {"none", "it is carried"},
+	Truncated:          {"truncated", "a length field promises more bytes than there are"},
+	WrongVersion:       {"wrong_version", "the first nibble is not the IP version that the protocol number says"},
+	LyingLength:        {"lying_length", "a length field contradicts its own header"},
+	BadChecksum:        {"bad_checksum", "the checksum of an IPv4 header or of a GRE packet is wrong, or GRE packets come without one where it is configured, or the other way round"},
+	UnknownProtocol:    {"unknown_protocol", "no layer of the tunnel carries this protocol, or it is to local6, which the interface does not carry, and is no echo request"},
+	ForeignSource:      {"foreign_source", "the outer source, or that of the IPv6 layer, is not the configured peer"},
+	ForeignDestination: {"foreign_destination", "the outer destination is not local"},
+	BadExtension:       {"bad_extension", "IPv6 extension headers are malformed, too many, or ask to be discarded"},
+	SourceRouting:      {"source_routing", "an IPv6 routing header of type 0 (RFC 5095)"},
+	Fragment:           {"fragment", "a fragment of a tunnel packet that cannot be part of one: beyond 65,535 bytes, of no length, not a multiple of 8, at odds with where the packet ends; or one that came twice"},
+	FragmentOverlap:    {"fragment_overlap", "fragments of a tunnel packet overlap; all of it is given up (RFC 5722)"},
+	FragmentTimeout:    {"fragment_timeout", "the rest of a fragmented tunnel packet did not come within 60 s"},
+	FragmentLimit:      {"fragment_limit", "fragmented tunnel packets take more memory than they may, or one came in more than 64 pieces"},
+	Congestion:         {"congestion", "the outer header says \"congestion\", the inner packet cannot (RFC 6040); or some fragments of a tunnel packet say it and others cannot (RFC 3168)"},
+	Martian:            {"martian", "the inner source cannot be on a wire: loopback, multicast, unspecified, IPv4-mapped, or a 6to4 address of a private network"},
+	OwnSource:          {"own_source", "the inner source is an address of ours"},
+	Nested:             {"nested", "a tunnel packet to this tunnel's own endpoint, inside the tunnel"},
+	Spoof:              {"spoof", "the inner source is not behind this peer (allowed), or embeds another outer address than the one it came from"},
+	Key:                {"key", "the GRE key is missing, is another, or is there although none is configured"},
+	Sequence:           {"sequence", "the GRE sequence number is missing, came before, or is older than the last one"},
+	BadGRE:             {"bad_gre", "bits in a GRE header that nobody sends today: routing (RFC 1701), or version 1, which is PPTP's"},
+	TTLExpired:         {"ttl_expired", "the inner TTL or hop limit is 0"},
+	WrongFamily:        {"wrong_family", "the mode does not carry this IP version"},
+	NoPeer:             {"no_peer", "no peer has the destination in allowed, and it embeds no outer address that may be used"},
+	Unresolved:         {"unresolved", "the outer address of the neighbour did not become known in time"},
+	Limited:            {"rate_limited", "more messages of neighbour discovery came than are looked at, 1000 each second"},
+	EncapLimit:         {"encap_limit", "the packet carries a tunnel encapsulation limit of 0: it must not enter another tunnel (RFC 2473); its sender is told"},
+	Loop:               {"loop", "the packet is to the peer's outer address and was routed into the tunnel"},
+	TooBig:             {"too_big", "larger than the path allows, and may not be fragmented; its sender is told"},
+	NoRoute:            {"no_route", "there is no way to the peer, or our outer address is missing; the log says which"},
+	Filtered:           {"filtered", "this host's packet filter refused the outer packet"},
+	NoBuffer:           {"no_buffer", "the kernel had no room in a queue"},
+	SendFailed:         {"send_failed", "the outer socket failed otherwise; the log has the error"},
+	InterfaceDown:      {"interface_down", "the interface is down or gone"},
+	BadOffload:         {"bad_offload", "what the TUN device says of a large packet contradicts the packet"},
+	TunFailed:          {"tun_failed", "the TUN device failed otherwise; the log has the error"},
+	NoRoom:             {"no_room", "the daemon did not keep up: the kernel's queue of packets for it was full"},
 }
 
 // String is the reason's one word, as the status output, the metrics and the
 // log show it.
 func (r Reason) String() string {
 	if r < Count {
-		return texts[r]
+		return reasons[r].word
 	}
 	return "invalid"
+}
+
+// Means says what the reason is, as a part of a sentence.
+func (r Reason) Means() string {
+	if r < Count {
+		return reasons[r].means
+	}
+	return "no reason that there is"
 }

@@ -2,17 +2,35 @@ package drop_test
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
 	"sixfour/encap/drop"
 )
 
-// Every reason has one word of its own, and the manual explains it.
+// said finds a row of the manual's table: the word and the sentence.
+var said = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([^|]+) \\|")
+
+// plain is a sentence of the manual without its markup.
+func plain(s string) string {
+	s = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(s, "$1")
+	return strings.ReplaceAll(s, "`", "")
+}
+
+// Every reason has one word of its own, and the manual explains it with the same
+// sentence, and none that there is not.
 func TestReasons(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/drops.md")
 	if err != nil {
 		t.Fatal(err)
+	}
+	manuals := make(map[string]string)
+	for _, row := range said.FindAllStringSubmatch(string(manual), -1) {
+		if _, twice := manuals[row[1]]; twice {
+			t.Errorf("the manual has %s twice", row[1])
+		}
+		manuals[row[1]] = plain(row[2])
 	}
 	seen := make(map[string]drop.Reason)
 	for r := range drop.Count {
@@ -21,9 +39,13 @@ func TestReasons(t *testing.T) {
 			t.Errorf("reason %d is %q, as is %d", r, word, other)
 		}
 		seen[word] = r
-		if r != drop.None && !strings.Contains(string(manual), "| `"+word+"` |") {
-			t.Errorf("the manual does not explain %s", word)
+		if r != drop.None && manuals[word] != r.Means() {
+			t.Errorf("the manual says of %s %q, the program %q", word, manuals[word], r.Means())
 		}
+		delete(manuals, word)
+	}
+	if len(manuals) > 0 {
+		t.Errorf("the manual explains what there is not: %v", manuals)
 	}
 	if got := drop.Count.String(); got != "invalid" {
 		t.Errorf("%q", got)

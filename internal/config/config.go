@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
@@ -15,7 +16,9 @@ import (
 type Config struct {
 	Log      Log
 	Control  Control
+	Metrics  Metrics
 	Security Security
+	Gateway  Gateway
 	Tunnels  []Tunnel // in the file's order, at least one
 }
 
@@ -29,6 +32,11 @@ type Log struct {
 type Control struct {
 	Socket   string // an absolute path
 	Explicit bool   // the file names the socket; it is not the default
+}
+
+// Metrics is the [metrics] table.
+type Metrics struct {
+	Listen string // host:port of the listener over HTTP; "": none
 }
 
 // Security is the [security] table.
@@ -49,13 +57,16 @@ type Tunnel struct {
 	Routes     []netip.Prefix  // masked
 	MTU        encap.TunnelMTU // 0: from the path
 	Options    encap.Options
-	NoMSSClamp bool // mss_clamp = false
-	Strict     bool // martians = "strict"
-	FwMark     uint32
-	Queues     int  // of the interface; 0: as many as there are processors, within reason
-	NoOffload  bool // offload = "off"
+	NoMSSClamp bool   // mss_clamp = false
+	Strict     bool   // martians = "strict"
+	FwMark     uint32 // GatewayMark if the file has none and there is a default route
+	Queues     int    // of the interface; 0: as many as there are processors, within reason
+	NoOffload  bool   // offload = "off"
 	IO         IO
 	Netns      string // name or absolute path; "": the daemon's own
+
+	Keepalive time.Duration // a peer that was silent so long is probed; 0: none is
+	DeadAfter int           // probes lost in a row after which it is down
 
 	file   string
 	header pos               // of the [[tunnel]] that begins the table
@@ -100,6 +111,10 @@ const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
+
+	defaultKeepalive = 25 * time.Second // address translators forget after 30 at worst
+	defaultDeadAfter = 5
+	defaultListen    = "127.0.0.1:9640" // of a [metrics] that does not say
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

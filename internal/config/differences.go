@@ -48,6 +48,10 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 			d.Keys = append(d.Keys, key)
 		}
 	}
+	if t.FwMark != newer.FwMark && t.sums["fwmark"] == newer.sums["fwmark"] { // because of [gateway]
+		d.Keys = append(d.Keys, "fwmark")
+		slices.Sort(d.Keys)
+	}
 	if t.Hub != newer.Hub || t.Hub && peers {
 		d.Keys = append(d.Keys, "peer")
 		slices.Sort(d.Keys)

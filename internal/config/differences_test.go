@@ -27,6 +27,7 @@ func TestDifference(t *testing.T) {
 		{"otherwise written", plainTunnel + "routes = ['2001:db8::/32']\n", plainTunnel + "routes = [\n  '2001:DB8:0::/32',\n]\n", Difference{}},
 		{"a key more", plainTunnel, plainTunnel + "ttl = 63\n", Difference{Keys: []string{"ttl"}}},
 		{"a key less", plainTunnel + "fwmark = 7\n", plainTunnel, Difference{Keys: []string{"fwmark"}}},
+		{"a mark because of the gateway", plainTunnel + "address = ['fd00::1/64']\n", "[gateway]\ndefault_route = true\n" + plainTunnel + "address = ['fd00::1/64']\n", Difference{Keys: []string{"fwmark"}}},
 		{"values", plainTunnel + "mtu = 1300\n", strings.Replace(plainTunnel, "192.0.2.2", "192.0.2.9", 1) + "mtu = 1400\n", Difference{Keys: []string{"mtu", "remote"}}},
 		{"of a mechanism", "[[tunnel]]\nname = 's'\nmode = '6to4'\nlocal = '192.0.2.1'\n", "[[tunnel]]\nname = 's'\nmode = '6to4'\nlocal = '192.0.2.1'\nrelay = 'none'\n", Difference{Keys: []string{"relay"}}},
 		{"a mode", plainTunnel, strings.Replace(plainTunnel, "6in4", "gre", 1), Difference{Keys: []string{"mode"}}},

@@ -134,7 +134,7 @@ func TestEachModeHasAPage(t *testing.T) {
 // Every key is in the manual or in the sample, and every key that the pages of
 // modes list is one.
 func TestEachKeyIsInTheManual(t *testing.T) {
-	keys := slices.Concat(rowNames(fileKeys), rowNames(logKeys), rowNames(controlKeys), rowNames(securityKeys), rowNames(tunnelKeys), rowNames(peerKeys), rowNames(itemKeys))
+	keys := slices.Concat(rowNames(fileKeys), rowNames(logKeys), rowNames(controlKeys), rowNames(metricsKeys), rowNames(securityKeys), rowNames(gatewayKeys), rowNames(tunnelKeys), rowNames(peerKeys), rowNames(itemKeys))
 	mentioned := map[string]bool{"peer": true} // [[tunnel.peer]]
 	for path, page := range manual(t) {
 		for _, m := range quoted.FindAllStringSubmatch(anyBlock.ReplaceAllString(page, ""), -1) {

@@ -20,12 +20,19 @@ var fileKeys = []key[*Config]{
 			readTable(r, "[control]", e.value, controlKeys, &c.Control)
 		}
 	}},
+	{"metrics", func(r *report, e entry, c *Config) {
+		if isTable(r, e) {
+			c.Metrics.Listen = defaultListen
+			readTable(r, "[metrics]", e.value, metricsKeys, &c.Metrics)
+		}
+	}},
 	{"security", func(r *report, e entry, c *Config) {
 		if isTable(r, e) {
 			readTable(r, "[security]", e.value, securityKeys, &c.Security)
 		}
 	}},
 	{"tunnel", readTunnels},
+	{"gateway", readGateway},
 }
 
 var logKeys = []key[*Log]{

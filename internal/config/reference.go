@@ -13,12 +13,13 @@ type Key struct {
 }
 
 const (
-	tableTunnel = "[[tunnel]]"
-	tablePeer   = "[[tunnel.peer]]"
-	overIPv6    = "those with a layer over IPv6"
-	withGRE     = "`gre`, `gre6`, stacks with them"
-	prefixes4   = "IPv4 prefixes"
-	prefixes6   = "IPv6 prefixes"
+	tableGateway = "[gateway]"
+	tableTunnel  = "[[tunnel]]"
+	tablePeer    = "[[tunnel.peer]]"
+	overIPv6     = "those with a layer over IPv6"
+	withGRE      = "`gre`, `gre6`, stacks with them"
+	prefixes4    = "IPv4 prefixes"
+	prefixes6    = "IPv6 prefixes"
 )
 
 // Reference is every key of a configuration file, in the order in which a manual
@@ -29,6 +30,11 @@ var reference = []Key{
 	{Table: "[log]", Name: "level", Values: "`debug`, `info`, `warn`, `error`", Default: `"info"`, Meaning: "the least important lines that are logged"},
 	{Table: "[log]", Name: "format", Values: "`auto`, `console`, `json`, `journal`", Default: `"auto"`, Meaning: "`auto`: the journal's own where standard error is the journal, else lines for people"},
 	{Table: "[control]", Name: "socket", Values: "an absolute path", Default: `"/run/sixfour/control.sock"`, Meaning: "what `sixfourctl` speaks to"},
+	{Table: tableGateway, Name: "masquerade", Values: "an interface's name, or an array of them", Default: "[]", Meaning: "what comes from the tunnels leaves [through it](gateway.md) with this host's address"},
+	{Table: tableGateway, Name: "default_route", Values: "true, false", Default: "false", Meaning: "everything for which there is no other route goes [into a tunnel](gateway.md)"},
+	{Table: tableGateway, Name: "tunnel", Values: "a tunnel's name", Needed: "with `default_route` and several tunnels", Meaning: "into this one"},
+	{Table: tableGateway, Name: "bypass", Values: "prefixes", Default: "[]", Meaning: "to these packets go the old way"},
+	{Table: "[metrics]", Name: "listen", Values: "an address and a port", Default: `"127.0.0.1:9640"`, Meaning: "where [metrics](metrics.md) are served over HTTP; without `[metrics]` nowhere"},
 	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
 
 	{Table: tableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "the interface's name"},
@@ -49,6 +55,8 @@ var reference = []Key{
 	{Table: tableTunnel, Modes: overIPv6, Name: "encap_limit", Values: "0 to 255, `none`", Default: `"none"`, Meaning: "tunnel encapsulation limit (RFC 2473), 8 bytes a packet"},
 	{Table: tableTunnel, Modes: overIPv6, Name: "flow_label", Values: "`hash`, `inner`, 0 to 1048575", Default: `"hash"`, Meaning: "of IPv6 headers; `hash`: one for each flow (RFC 6438)"},
 	{Table: tableTunnel, Name: "mss_clamp", Values: "true, false", Default: "true", Meaning: "the MSS of TCP connections that go through fits the MTU"},
+	{Table: tableTunnel, Name: "keepalive", Values: "1s to 24h, 0s", Default: `"25s"`, Meaning: "a peer that was silent so long is [probed](liveness.md); 0s: none is"},
+	{Table: tableTunnel, Name: "dead_after", Values: "1 to 1000", Default: "5", Meaning: "probes lost in a row after which a peer is down"},
 	{Table: tableTunnel, Name: "martians", Values: "`rfc`, `strict`", Default: `"rfc"`, Meaning: "`strict`: documentation and benchmark addresses are refused inside IPv6 ones, too"},
 	{Table: tableTunnel, Name: "fwmark", Values: "0 to 4294967295", Default: "0", Meaning: "SO_MARK of outer packets, for routing rules"},
 	{Table: tableTunnel, Name: "netns", Values: "a name or an absolute path", Meaning: "the network namespace of the interface; the outer side stays; left out: the daemon's own"},

@@ -15,6 +15,8 @@ func documented() map[string][]string {
 	return map[string][]string{
 		"[log]":      rowNames(logKeys),
 		"[control]":  rowNames(controlKeys),
+		tableGateway: rowNames(gatewayKeys),
+		"[metrics]":  rowNames(metricsKeys),
 		"[security]": rowNames(securityKeys),
 		tableTunnel:  tunnel,
 		tablePeer:    rowNames(peerKeys),
@@ -79,7 +81,7 @@ func values(t *testing.T, text string) string {
 	}
 	c.Control.Explicit = false
 	for i := range c.Tunnels {
-		c.Tunnels[i].header, c.Tunnels[i].values = pos{}, nil
+		c.Tunnels[i].header, c.Tunnels[i].values, c.Tunnels[i].sums = pos{}, nil, nil
 		for j := range c.Tunnels[i].Peers {
 			c.Tunnels[i].Peers[j].at = pos{}
 		}

@@ -45,7 +45,7 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if s.closed {
 		return
 	}
-	w := &answer{ResponseWriter: hw, rc: http.NewResponseController(hw)}
+	w := &answer{ResponseWriter: hw, rc: http.NewResponseController(hw), patience: s.limits.write}
 	defer w.extend() // for what net/http has yet to write
 	w.Header().Set("Server", "sixfourd/"+version.String())
 	w.Header().Set("Cache-Control", "no-store")
@@ -59,7 +59,7 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 	if err != nil {
 		return err
 	}
-	r, err := read(w, hr, rt)
+	r, err := s.read(w, hr, rt)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 		case s.streams <- struct{}{}:
 			defer func() { <-s.streams }()
 		default:
-			return refuse(http.StatusServiceUnavailable, "%d streams (of events, captures, pings) are open, and more are not served: end one", maxStreams)
+			return refuse(http.StatusServiceUnavailable, "%d streams (of events, captures, pings) are open, and more are not served: end one", s.limits.streams)
 		}
 	}
 	return rt.handle(s, w, r)
@@ -94,7 +94,7 @@ func find(w *answer, hr *http.Request) (route, error) {
 
 // read takes the whole request in, so that what follows does not depend on how fast
 // the client is.
-func read(w *answer, hr *http.Request, rt route) (*request, error) {
+func (s *Server) read(w *answer, hr *http.Request, rt route) (*request, error) {
 	r := &request{Request: hr}
 	var err error
 	if r.query, err = url.ParseQuery(hr.URL.RawQuery); err != nil {
@@ -105,9 +105,11 @@ func read(w *answer, hr *http.Request, rt route) (*request, error) {
 			return nil, refuse(http.StatusBadRequest, "%s takes no parameter %q, or not twice", hr.URL.Path, name)
 		}
 	}
-	_ = w.rc.SetReadDeadline(time.Now().Add(readPatience)) // unless it is a test's recorder
+	_ = w.rc.SetReadDeadline(time.Now().Add(s.limits.read)) // unless it is a test's recorder
 	r.body, err = io.ReadAll(http.MaxBytesReader(w.ResponseWriter, hr.Body, maxBody))
-	_ = w.rc.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = w.rc.SetReadDeadline(time.Time{}) // else net/http would wait for the rest
+	}
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return nil, refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", maxBody)
@@ -143,15 +145,16 @@ func (r *request) decode(into any) error {
 // reading is cut off.
 type answer struct {
 	http.ResponseWriter
-	rc    *http.ResponseController
-	begun bool // the status is on its way
+	rc       *http.ResponseController
+	patience time.Duration // for one write
+	begun    bool          // the status is on its way
 }
 
-// maxWrite is what must be taken within writePatience.
+// maxWrite is how many bytes that must be taken within patience.
 const maxWrite = 64 << 10
 
 func (w *answer) extend() {
-	_ = w.rc.SetWriteDeadline(time.Now().Add(writePatience)) // unless it is a test's recorder
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.patience)) // unless it is a test's recorder
 }
 
 // Write may be called by one goroutine at a time.

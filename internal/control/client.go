@@ -72,6 +72,12 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return v, c.look(ctx, "version", nil, &v)
 }
 
+// Events calls each with some events that were, and with those that come, until ctx
+// ends, each fails or the daemon goes.
+func (c *Client) Events(ctx context.Context, each func(engine.Event) error) error {
+	return values(ctx, c, http.MethodGet, "events", nil, nil, each)
+}
+
 // look asks for what needs no work of the daemon.
 func (c *Client) look(ctx context.Context, what string, query url.Values, into any) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -161,7 +167,7 @@ func (c *Client) open(ctx context.Context, method, what string, query url.Values
 	if _, err := c.Version(ctx); err != nil {
 		return nil, err
 	}
-	resp, err := c.do(ctx, method, what, query, body)
+	resp, err := c.do(ctx, method, what, query, body) //nolint:bodyclose // stream closes it
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 
+	"sixfour/internal/capture"
 	"sixfour/internal/engine"
 )
 
@@ -23,74 +23,101 @@ import (
 // goroutines at the same time, and return soon after their context has ended.
 type Daemon interface {
 	Status() engine.Status
+	// Events are some that were, and those that come until ctx ends; then the
+	// channel is closed.
+	Events(ctx context.Context) <-chan engine.Event
+	// Reload reads the configuration again.
+	Reload(ctx context.Context) (engine.Plan, error)
+	Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error
+	ProbeMTU(ctx context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error)
+	// Capture writes what goes through a tunnel as pcapng. An error before the first
+	// byte is about the request.
+	Capture(ctx context.Context, r capture.Request, out capture.Sink) error
 }
 
-// What the server bears at most. All of it is per daemon.
+// What the server bears of one request.
 const (
-	maxConns   = 64       // open at the same time; more wait to be accepted
-	maxStreams = 32       // of these, answers without an end (events, capture…)
-	maxHeader  = 8 << 10  // bytes of a request's line and header
-	maxBody    = 64 << 10 // bytes of a request's body
-	maxReports = 4        // status answers made at the same time: with many peers each is megabytes
+	maxHeader = 8 << 10  // bytes of its line and header
+	maxBody   = 64 << 10 // bytes of its body
 )
 
-// How long it waits.
-const (
-	readPatience  = 5 * time.Second  // for a request to arrive
-	idlePatience  = 30 * time.Second // for another one on the same connection
-	writePatience = 10 * time.Second // for the client to take one write
-)
+// limits are what the server bears of all clients, and how long it waits for one.
+type limits struct {
+	conns   int // open at the same time; more wait to be accepted
+	streams int // of these, answers without an end (events, captures…)
+	reports int // status answers made at the same time: with many peers each is megabytes
+
+	read  time.Duration // for a request to arrive
+	idle  time.Duration // for another one on the same connection
+	write time.Duration // for the client to take one write
+}
+
+var usual = limits{conns: 64, streams: 32, reports: 2, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second}
 
 // Server answers at a control socket.
 type Server struct {
 	daemon  Daemon
+	limits  limits
 	log     *zap.Logger
 	http    *http.Server
 	socket  *socket
 	cancel  context.CancelFunc // ends what is being answered
 	streams chan struct{}      // one element for each stream that is open
 	reports chan struct{}
-	served  chan struct{} // closed when no connection is accepted any more
+	served  sync.WaitGroup // accepts connections
 
 	// A request holds gate for reading, Close for writing.
 	gate   sync.RWMutex
 	closed bool
 }
 
-// Listen opens the socket, for which it makes the directory if need be, and answers
-// there. A socket that a dead daemon left behind is replaced. The error is ErrInUse if
-// a living one answers there.
+// Listen is Open and Serve.
 func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
-	sock, err := listen(path, log)
+	s, err := Open(path, d, log)
+	if err == nil {
+		s.Serve()
+	}
+	return s, err
+}
+
+// Open makes the socket, and its directory if need be; who asks there waits until
+// Serve. A socket that a dead daemon left behind is replaced. The error is ErrInUse if
+// a living one answers there.
+func Open(path string, d Daemon, log *zap.Logger) (*Server, error) {
+	return open(path, newServer(d, log, usual))
+}
+
+func open(path string, s *Server) (*Server, error) {
+	errorLog, err := zap.NewStdLogAt(s.log, zap.DebugLevel)
 	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if s.socket, err = listen(path, s.log); err != nil {
 		return nil, err
 	}
-	s := newServer(d, log)
-	s.socket = sock
-	ctx, cancel := context.WithCancel(context.Background())
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:                      s,
-		ReadHeaderTimeout:            readPatience,
-		IdleTimeout:                  idlePatience,
+		ReadHeaderTimeout:            s.limits.read,
+		IdleTimeout:                  s.limits.idle,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     errorLog,
 		BaseContext:                  func(net.Listener) context.Context { return ctx },
 	}
-	if s.http.ErrorLog, err = zap.NewStdLogAt(log, zap.DebugLevel); err != nil {
-		cancel()
-		sock.Close()
-		return nil, errors.Join(fmt.Errorf("control socket: %w", err), sock.remove())
-	}
-	s.cancel, s.served = cancel, make(chan struct{})
-	go func() {
-		defer close(s.served)
-		_ = s.http.Serve(netutil.LimitListener(sock, maxConns)) // ends with ErrServerClosed
-	}()
 	return s, nil
 }
 
-func newServer(d Daemon, log *zap.Logger) *Server {
-	return &Server{daemon: d, log: log, streams: make(chan struct{}, maxStreams), reports: make(chan struct{}, maxReports)}
+// Serve begins to answer. It is called once, before Close.
+func (s *Server) Serve() {
+	s.served.Go(func() {
+		_ = s.http.Serve(netutil.LimitListener(s.socket, s.limits.conns)) // ends with ErrServerClosed
+	})
+}
+
+func newServer(d Daemon, log *zap.Logger, l limits) *Server {
+	return &Server{daemon: d, limits: l, log: log, streams: make(chan struct{}, l.streams), reports: make(chan struct{}, l.reports)}
 }
 
 // Close ends what is being answered, removes the socket, and returns when nothing of
@@ -98,7 +125,8 @@ func newServer(d Daemon, log *zap.Logger) *Server {
 func (s *Server) Close() error {
 	s.cancel()
 	err := s.http.Close()
-	<-s.served
+	s.socket.Close() // if nothing was served
+	s.served.Wait()
 	s.gate.Lock()
 	s.closed = true
 	s.gate.Unlock()

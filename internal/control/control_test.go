@@ -1,86 +1,242 @@
 package control_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+const patience = 30 * time.Second
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitFor waits until something is so.
+func waitFor(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
 
 // fake is a daemon that says what a test wants.
-type fake struct{}
+type fake struct {
+	events func(ctx context.Context, emit func(engine.Event) bool) // nil: three, and then it waits
+}
+
+func (f fake) Events(ctx context.Context) <-chan engine.Event {
+	c := make(chan engine.Event)
+	events := f.events
+	if events == nil {
+		events = func(ctx context.Context, emit func(engine.Event) bool) {
+			for i := range 3 {
+				emit(engine.Event{Kind: engine.EventState, Tunnel: "six0", Text: fmt.Sprint(i)})
+			}
+			<-ctx.Done()
+		}
+	}
+	go func() {
+		defer close(c)
+		events(ctx, func(ev engine.Event) bool {
+			select {
+			case c <- ev:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+	}()
+	return c
+}
+
+func (fake) Reload(context.Context) (engine.Plan, error) {
+	return engine.Plan{}, errors.New("six.toml:3:1: what is wrong")
+}
+
+func (fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
+	if r.Peer != "six0" {
+		return fmt.Errorf("there is no peer %q", r.Peer)
+	}
+	for i := range r.Count {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		each(engine.PingReply{Seq: i + 1, RTT: r.Interval.Seconds()})
+	}
+	return nil
+}
+
+func (fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error) {
+	each(engine.MTUProbe{Size: 1280, Answered: true})
+	if peer != "six0" {
+		return engine.MTUResult{}, fmt.Errorf("%s does not answer", peer)
+	}
+	each(engine.MTUProbe{Size: 1500})
+	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
+}
 
 func (fake) Status() engine.Status {
-	return engine.Status{Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
-		State: engine.State{Phase: engine.Up}, In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}}}}
+	return engine.Status{Tunnels: []engine.TunnelStatus{
+		{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
+			State: engine.State{Phase: engine.Up}, In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}},
+		{Name: "six1", Mode: "6in4"},
+	}}
+}
+
+func listen(t *testing.T, d control.Daemon) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "control.sock")
+	s, err := control.Listen(path, d, zap.NewNop())
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	return path
 }
 
 func TestStatus(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "run", "control.sock") // the directory is made
-	s, err := control.Listen(path, fake{}, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v: want a socket for its owner alone", info.Mode(), err)
-	}
+	path := listen(t, fake{})
 	got, err := control.Status(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tun := got.Tunnels[0]; tun.Name != "six0" || tun.State.Phase != engine.Up || tun.In.Drops["martian"] != 2 {
+	must(t, err)
+	if tun := got.Tunnels[0]; len(got.Tunnels) != 2 || tun.Name != "six0" || tun.State.Phase != engine.Up || tun.In.Drops["martian"] != 2 {
 		t.Errorf("%+v", tun)
 	}
-	if _, err := control.Listen(path, fake{}, zap.NewNop()); !errors.Is(err, control.ErrInUse) {
-		t.Errorf("a second daemon at the same socket: %v", err)
+	c := control.NewClient(path)
+	defer c.Close()
+	if got, err := c.Status(t.Context(), "six1"); err != nil || len(got.Tunnels) != 1 || got.Tunnels[0].Name != "six1" {
+		t.Errorf("%+v, %v", got, err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
+	if _, err := c.Status(t.Context(), "sax"); err == nil || err.Error() != `there is no tunnel "sax": there are six0, six1` {
+		t.Error(err)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	c := control.NewClient(listen(t, fake{}))
+	defer c.Close()
+	var got []string
+	enough := errors.New("enough")
+	err := c.Events(t.Context(), func(ev engine.Event) error {
+		if got = append(got, ev.Text); len(got) == 3 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || strings.Join(got, " ") != "0 1 2" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// The daemon notices at once when who follows its events has gone.
+func TestEventsWithoutReader(t *testing.T) {
+	ended := make(chan struct{})
+	c := control.NewClient(listen(t, fake{events: func(ctx context.Context, emit func(engine.Event) bool) {
+		emit(engine.Event{Text: "first"})
+		<-ctx.Done()
+		close(ended)
+	}}))
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := c.Events(ctx, func(engine.Event) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("it still waits for events")
+	}
+}
+
+// What is asked before the daemon can answer waits, and is lost with the daemon.
+func TestAskedTooEarly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	for _, serve := range []bool{true, false} {
+		s, err := control.Open(path, fake{}, zap.NewNop())
+		must(t, err)
+		ended := make(chan error, 1)
+		c, err := net.Dial("unix", path)
+		must(t, err)
+		go func() {
+			_, err := control.Status(t.Context(), path)
+			ended <- err
+		}()
+		if serve {
+			s.Serve()
+			must(t, <-ended)
+		}
+		must(t, s.Close())
+		if !serve {
+			if err := <-ended; !errors.Is(err, control.ErrNoDaemon) {
+				t.Error(err)
+			}
+		}
+		c.Close()
+	}
+}
+
+// Close ends what is open; whoever read it is told.
+func TestCloseEndsStreams(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := control.Listen(path, fake{}, zap.NewNop())
+	must(t, err)
+	c := control.NewClient(path)
+	defer c.Close()
+	ended, begun := make(chan error, 1), make(chan struct{}, 3)
+	go func() {
+		ended <- c.Events(t.Context(), func(engine.Event) error { begun <- struct{}{}; return nil })
+	}()
+	<-begun
+	must(t, s.Close())
+	if err := <-ended; err != nil && !errors.Is(err, control.ErrNoDaemon) {
+		t.Error(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after Close: %v", err)
 	}
-	if _, err := control.Status(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no sixfourd answers") {
+	if _, err := control.Status(t.Context(), path); !errors.Is(err, control.ErrNoDaemon) {
 		t.Errorf("without a daemon: %v", err)
 	}
 }
 
-func TestStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "control.sock")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
+func TestAsk(t *testing.T) {
+	c := control.NewClient(listen(t, fake{}))
+	defer c.Close()
+	if _, err := c.Reload(t.Context()); err == nil || err.Error() != "six.toml:3:1: what is wrong" {
+		t.Error(err)
 	}
-	l.SetUnlinkOnClose(false) // as after a kill -9
-	l.Close()
-	s, err := control.Listen(path, fake{}, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
+	var replies []engine.PingReply
+	must(t, c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: 2, Interval: 1500 * time.Millisecond}, func(r engine.PingReply) error {
+		replies = append(replies, r)
+		return nil
+	}))
+	if want := []engine.PingReply{{Seq: 1, RTT: 1.5}, {Seq: 2, RTT: 1.5}}; !slices.Equal(replies, want) {
+		t.Errorf("%+v", replies)
 	}
-	s.Close()
-}
-
-func TestFileIsNotReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "precious")
-	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
-		t.Fatal(err)
+	if err := c.Ping(t.Context(), engine.PingRequest{Peer: "x"}, nil); err == nil || err.Error() != `there is no peer "x"` {
+		t.Error(err)
 	}
-	if _, err := control.Listen(path, fake{}, zap.NewNop()); err == nil {
-		t.Error("took the place of a file")
+	var probes []engine.MTUProbe
+	note := func(p engine.MTUProbe) error { probes = append(probes, p); return nil }
+	if got, err := c.ProbeMTU(t.Context(), "six0", note); err != nil || got != (engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}) || len(probes) != 2 {
+		t.Errorf("%+v %+v, %v", probes, got, err)
 	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != "data" {
-		t.Errorf("%q, %v", b, err)
+	if _, err := c.ProbeMTU(t.Context(), "six1", note); err == nil || err.Error() != "six1 does not answer" { // after the first line
+		t.Error(err)
 	}
 }

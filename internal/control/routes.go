@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -26,6 +27,11 @@ type route struct {
 var routes = []route{
 	{method: http.MethodGet, path: Prefix + "version", handle: (*Server).version},
 	{method: http.MethodGet, path: Prefix + "status", params: []string{"tunnel"}, handle: (*Server).status},
+	{method: http.MethodGet, path: Prefix + "events", stream: true, handle: (*Server).events},
+	{method: http.MethodPost, path: Prefix + "reload", handle: (*Server).reload},
+	{method: http.MethodPost, path: Prefix + "ping", body: true, stream: true, handle: (*Server).ping},
+	{method: http.MethodPost, path: Prefix + "mtu", body: true, stream: true, handle: (*Server).mtu},
+	{method: http.MethodGet, path: Prefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 
 // Version says who answers.
@@ -54,6 +60,22 @@ func (s *Server) status(w *answer, r *request) error {
 		}
 	}
 	return w.json(st)
+}
+
+func (s *Server) events(w *answer, r *request) error {
+	return w.lines(r, func(ctx context.Context, emit func(any) error) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the channel if emit fails
+		if err := w.flush(); err != nil {
+			return err
+		}
+		for ev := range s.daemon.Events(ctx) {
+			if err := emit(ev); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // maxNames is how many tunnels an error lists.

@@ -64,6 +64,9 @@ func listen(path string, log *zap.Logger) (*socket, error) {
 	return s, nil
 }
 
+// lockPatience is how long another daemon may take to look at the directory.
+const lockPatience = 5 * time.Second
+
 // ready makes the directory, and holds a lock on it: of two daemons that start at the
 // same time, one must not take the other's new socket for a stale one.
 func ready(dir string) (unlock func(), err error) {
@@ -79,7 +82,7 @@ func ready(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	for deadline := time.Now().Add(readPatience); ; {
+	for deadline := time.Now().Add(lockPatience); ; {
 		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { d.Close() }, nil
@@ -104,7 +107,7 @@ func removeStale(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("control socket: %s exists and is no socket: remove it, or name another one in [control]", path)
 	}
-	if c, err := net.DialTimeout("unix", path, readPatience); err == nil {
+	if c, err := net.DialTimeout("unix", path, lockPatience); err == nil {
 		c.Close()
 		return fmt.Errorf("control socket %s: %w: give this one another [control] socket", path, ErrInUse)
 	} else if errors.Is(err, unix.EAGAIN) { // its queue is full, so somebody has it
@@ -140,13 +143,12 @@ func (s *socket) open(log *zap.Logger) {
 	}
 }
 
-// remove removes the socket's file, unless another has taken its place.
+// remove removes the socket's file, unless another has taken its place. By now the
+// daemon may have given up the right to read the directory, and with it the lock.
 func (s *socket) remove() error {
-	unlock, err := ready(filepath.Dir(s.path))
-	if err != nil {
-		return err
+	if unlock, err := ready(filepath.Dir(s.path)); err == nil {
+		defer unlock()
 	}
-	defer unlock()
 	info, err := os.Lstat(s.path)
 	if err != nil || !os.SameFile(info, s.info) {
 		return err

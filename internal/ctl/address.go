@@ -17,8 +17,10 @@ func addressCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "address [" + strings.Join(address.Mechanisms, "|") + "] ADDRESS",
-		Short: "Which IPv6 address an IPv4 address has in a tunnel, and which IPv4 address hides in an IPv6 one",
-		Args:  cobra.RangeArgs(1, 2),
+		Short: "Which addresses belong together in a tunnel mechanism",
+		Long: `Shows which IPv6 address or prefix a mechanism derives from an IPv4 address, and which IPv4 address hides in an IPv6 one. It
+needs no daemon.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if prefix != "" {
 				if o.Prefix, err = netip.ParsePrefix(prefix); err != nil {

@@ -17,7 +17,9 @@ func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Two namespaces, two daemons, traffic, and what was measured",
-		Args:  cobra.NoArgs,
+		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and shows what was measured. It needs
+nothing but root, and leaves nothing behind.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := findDaemon()
 			if err != nil {

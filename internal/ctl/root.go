@@ -13,22 +13,24 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sixfour/internal/exit"
 	"sixfour/internal/version"
 )
 
 // commands are those of sixfourctl, in the order of its help.
 var commands = []func() *cobra.Command{
 	statusCommand,
+	watchCommand,
+	doctorCommand,
+	reloadCommand,
+	pingCommand,
+	mtuCommand,
+	captureCommand,
+	decodeCommand,
 	demoCommand,
 	addressCommand,
+	completionCommand,
 }
-
-// Exit statuses.
-const (
-	exitOK      = 0
-	exitFailure = 1
-	exitMisuse  = 2
-)
 
 // failure is an error of what was asked for; other errors are misuse.
 type failure struct{ error }
@@ -41,21 +43,26 @@ func Main() int {
 	defer stop()
 	err := Root().ExecuteContext(ctx)
 	if err == nil {
-		return exitOK
+		return exit.OK
 	}
 	fmt.Fprintf(os.Stderr, "sixfourctl: %v\n", err)
 	if errors.As(err, new(failure)) {
-		return exitFailure
+		return exit.Failure
 	}
 	fmt.Fprintln(os.Stderr, "see sixfourctl --help")
-	return exitMisuse
+	return exit.Misuse
 }
+
+const long = `Shows what a running sixfourd does, and changes it. It speaks to the daemon over its control socket (--socket PATH, default
+/run/sixfour/control.sock), which root and the group sixfour may open.`
 
 // Root is sixfourctl with all its commands. Each call makes a new tree.
 func Root() *cobra.Command {
+	cobra.EnableCommandSorting = false
 	cmd := &cobra.Command{
 		Use:               "sixfourctl",
-		Short:             "Show what sixfourd does",
+		Short:             "Show and change what a running sixfourd does",
+		Long:              long,
 		Version:           version.String(),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
@@ -72,5 +79,6 @@ func Root() *cobra.Command {
 		}
 		return cmd.Help()
 	}
+	fit(cmd)
 	return cmd
 }

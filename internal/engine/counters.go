@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/pcapng"
 )
 
 // counters are what the goroutines of one peer, or of a tunnel for all of them,
@@ -85,6 +86,11 @@ type drops struct {
 	log    *zap.Logger
 	last   time.Time
 	silent uint64 // not logged since last
+
+	// For captures; nil: there are none.
+	capturing *capturing
+	tunnel    string // whose packets these are; "": no tunnel's
+	direction pcapng.Direction
 }
 
 // count counts one packet under its reason.

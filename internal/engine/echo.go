@@ -2,8 +2,6 @@ package engine
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -12,57 +10,41 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/capture"
 	"sixfour/internal/pathmtu"
+	"sixfour/internal/pcapng"
+	"sixfour/internal/probe"
 )
 
-// echo is how a peer's probes are told from other echo requests.
+// echo is how a peer's probes are told from other echo requests. Each kind of them
+// has sequence numbers of its own.
 type echo struct {
-	id       uint16
-	cookie   [8]byte
+	probe.Identity
 	probes   atomic.Uint64
 	answered atomic.Uint64
 	pieces   atomic.Uint64 // identification of the last answer in fragments, and fragmentSeen
 }
 
-func newEcho() *echo {
-	e := &echo{id: uint16(rand.Uint32())}
-	binary.BigEndian.PutUint64(e.cookie[:], rand.Uint64())
-	return e
-}
+func newEcho() *echo { return &echo{Identity: probe.NewIdentity()} }
 
-// probeEnds are the addresses between which probes go through a tunnel: those of
-// its innermost IPv6 layer that IPv6 packets do not enter, or else the link-local
-// ones that the ends of a protocol-41 tunnel have by RFC 4213 section 3.7, which a
-// kernel has given itself. Not ok means that nobody need be there.
-func probeEnds(layers []encap.Layer) (local, remote netip.Addr, ok bool) {
-	for i, l := range layers {
-		switch {
-		case !l.Kind.Carries(6):
-			continue
-		case i > 0 && layers[i-1].Kind.Over() == 6:
-			return layers[i-1].Local, layers[i-1].Remote, true
-		case l.Kind == encap.SixInFour && l.Resolver == nil:
-			return linkLocal(l.Local), linkLocal(l.Remote), true
-		}
-		break
-	}
-	return local, remote, false
-}
+// kind is what a probe is for. It stands behind the cookie.
+type kind byte
 
-func linkLocal(a netip.Addr) netip.Addr {
-	v4 := a.As4()
-	b := [16]byte{0: 0xfe, 1: 0x80}
-	copy(b[12:], v4[:])
-	return netip.AddrFrom16(b)
-}
-
-// Layout of a probe: an ICMPv6 echo request (RFC 4443 section 4.1) whose data
-// begin with a cookie.
+// Probes find the path's MTU, or are asked for by an operator, or tell whether the
+// peer lives: those have further kinds, from there on, by the way in which they go.
 const (
-	echoID     = 4
-	echoSeq    = 6
-	echoCookie = 8
-	echoData   = echoCookie + 8
+	kindPathMTU kind = iota
+	kindAsked
+	kindLife
+)
+
+// Layout of the probes that a question makes, behind the cookie: the kind, and the
+// index of a pulse. Offsets are in the ICMP message, in bytes; askLen is that of the
+// shortest one's.
+const (
+	kindAt  = probe.Len
+	indexAt = kindAt + 1
+	askLen  = indexAt + 2
 )
 
 // probe sends a probe: through the tunnel, or, where nobody need answer there, to
@@ -73,19 +55,19 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 		return
 	}
 	l := path.outer()
-	local, remote, inside := probeEnds(path.layers)
+	local, remote, inside := probe.Ends(path.layers)
 	size := q.Size
 	if inside {
 		size -= pr.stack.Overhead(6) // of the IPv6 packet
 	} else {
 		local, remote = l.Local, l.Remote
 	}
-	if size < header.IPv6Len+echoData {
+	if size < header.IPv6Len+probe.Len {
 		return
 	}
 	buf := make([]byte, encap.Headroom+size)
 	pkt := buf[encap.Headroom:]
-	p.echo.request(pkt, local, remote, q.Seq)
+	p.echo.Fill(pkt, local, remote, q.Seq)
 	if inside {
 		var r drop.Reason
 		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
@@ -93,56 +75,25 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 		}
 	}
 	p.echo.probes.Add(1) // before the answer can be there
-	_ = path.senders[0].SendOne(pkt)
-}
-
-// request fills a packet with an echo request.
-func (e *echo) request(pkt []byte, local, remote netip.Addr, seq uint16) {
-	var m []byte
-	var sum uint32
-	typ := byte(icmp.EchoRequest6)
-	if local.Is4() {
-		ip := header.IPv4(pkt)
-		ip[0], ip[8], ip[9] = 0x45, probeHopLimit, header.ICMP
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(pkt)))
-		binary.BigEndian.PutUint16(ip[6:], header.DF)
-		copy(ip.Source(), local.AsSlice())
-		copy(ip.Dest(), remote.AsSlice())
-		ip.SetChecksum()
-		m, typ = ip.Payload(), icmp.EchoRequest4
-	} else {
-		ip := header.IPv6(pkt)
-		ip[0], ip[6], ip[7] = 0x60, header.ICMPv6, probeHopLimit
-		binary.BigEndian.PutUint16(ip[4:], uint16(len(pkt)-header.IPv6Len))
-		copy(ip.Source(), local.AsSlice())
-		copy(ip.Dest(), remote.AsSlice())
-		m = ip.Payload()
-		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(m), header.ICMPv6)
+	if path.senders[0].SendOne(pkt) == nil {
+		p.showProbe(pkt, buf[encap.Headroom:], inside)
 	}
-	m[0] = typ
-	binary.BigEndian.PutUint16(m[echoID:], e.id)
-	binary.BigEndian.PutUint16(m[echoSeq:], seq)
-	copy(m[echoCookie:], e.cookie[:])
-	binary.BigEndian.PutUint16(m[2:], ^header.Sum(m, sum))
 }
-
-// probeHopLimit is that of neighbours, who need no router (RFC 4861 section 7.1).
-const probeHopLimit = 255
 
 // sent reports whether a quoted inner packet is a probe.
 func (e *echo) sent(inner []byte) bool {
-	if header.Version(inner) != 6 || len(inner) < header.IPv6Len+echoSeq {
+	if header.Version(inner) != 6 || len(inner) < header.IPv6Len+probe.SeqAt {
 		return false
 	}
 	ip := header.IPv6(inner)
 	m := ip.Payload()
-	return ip.NextHeader() == header.ICMPv6 && m[0] == icmp.EchoRequest6 && binary.BigEndian.Uint16(m[echoID:]) == e.id
+	return ip.NextHeader() == header.ICMPv6 && m[0] == icmp.EchoRequest6 && binary.BigEndian.Uint16(m[probe.IDAt:]) == e.ID
 }
 
 // proves reports whether a quoted inner packet is a probe beyond doubt: its cookie
 // is quoted, too.
 func (e *echo) proves(inner []byte) bool {
-	return e.sent(inner) && len(inner) >= header.IPv6Len+echoData && [8]byte(inner[header.IPv6Len+echoCookie:]) == e.cookie
+	return e.sent(inner) && len(inner) >= header.IPv6Len+probe.Len && [8]byte(inner[header.IPv6Len+probe.CookieAt:]) == e.Cookie
 }
 
 // answer takes a packet to our end, and reports whether it is, or belongs to, the
@@ -158,7 +109,7 @@ func (p *peer) answer(ip header.IPv6) bool {
 		return fragmented && uint64(fragmentID(ip))|fragmentSeen == p.echo.pieces.Load()
 	}
 	m := ip[off:]
-	if !p.echo.isReply(m, icmp.EchoReply6) {
+	if !p.echo.IsReply(m, icmp.EchoReply6) {
 		return false
 	}
 	if fragmented {
@@ -168,19 +119,25 @@ func (p *peer) answer(ip header.IPv6) bool {
 	return true
 }
 
-// isReply reports whether a message is the reply to a probe.
-func (e *echo) isReply(m []byte, typ byte) bool {
-	return len(m) >= echoData && m[0] == typ && binary.BigEndian.Uint16(m[echoID:]) == e.id && [8]byte(m[echoCookie:]) == e.cookie
-}
-
-// heardAnswer tells the prober of a reply.
+// heardAnswer tells who has sent the probe of a reply.
 func (p *peer) heardAnswer(m []byte) {
+	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
+	if len(m) >= askLen {
+		switch k := kind(m[kindAt]); {
+		case k == kindAsked:
+			p.asked.answer(seq)
+			return
+		case k >= kindLife:
+			p.t.keeper.answer(p, k-kindLife, seq, m)
+			return
+		}
+	}
 	if p.echo.answered.Load() >= p.echo.probes.Load() {
 		return // more than anybody was asked for
 	}
 	p.echo.answered.Add(1)
 	select {
-	case p.t.prober.answers <- answer{p, binary.BigEndian.Uint16(m[echoSeq:])}:
+	case p.t.prober.answers <- answer{p, seq}:
 	default: // so many at once nobody asked for
 	}
 }
@@ -202,7 +159,8 @@ func answersOuter(pkt []byte, t *table) bool {
 	if len(m) == 0 || m[0] != reply {
 		return false
 	}
-	if e := t.about(sent, func(e *end) bool { return e.peer.echo.isReply(m, reply) }); e != nil {
+	if e := t.about(sent, func(e *end) bool { return e.peer.echo.IsReply(m, reply) }); e != nil {
+		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
 		e.peer.heardAnswer(m)
 	}
 	return true

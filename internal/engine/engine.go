@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,24 +25,30 @@ import (
 // Engine runs the tunnels of one configuration. One goroutine, in Run, decides
 // everything that changes; the data goroutines read what it publishes.
 type Engine struct {
-	log     *zap.Logger
-	router  *netcfg.Router
-	notify  chan struct{}   // something around us changed
-	lost    chan struct{}   // an interface is gone: its tunnel knows
-	reloads chan *reload    // configurations to be run instead
-	ended   chan struct{}   // closed when Run has
-	names   chan resolution // a name has other addresses
-	learnt  chan *tunnel    // its neighbours have told something for its interface
-	tooLong chan tooLong    // a destination that is narrower than others
-	looking chan struct{}   // names that are being looked up
-	prober  *prober
-	ports   map[int]*port // by the device
-	shards  int           // receivers at each local address
-	shield  shield        // against the kernel's own answers
-	events  events
-	started time.Time
-	wg      sync.WaitGroup
-	ctx     context.Context // ends with Run
+	log      *zap.Logger
+	router   *netcfg.Router
+	notify   chan struct{}   // something around us changed
+	lost     chan struct{}   // an interface is gone: its tunnel knows
+	reloads  chan *reload    // configurations to be run instead
+	ended    chan struct{}   // closed when Run has
+	names    chan resolution // a name has other addresses
+	learnt   chan *tunnel    // its neighbours have told something for its interface
+	tooLong  chan tooLong    // a destination that is narrower than others
+	looking  chan struct{}   // names that are being looked up
+	broken   chan broken     // a receiver is
+	resolver *net.Resolver
+	prober   *prober
+	keeper   *keeper
+	ports    map[int]*port // by the device
+	shards   int           // receivers at each local address
+	shield   shield        // against the kernel's own answers
+	gate     gate          // what [gateway] says
+	events   events
+	captures capturing
+	pulse    chan struct{} // somebody wants to know whether the control loop lives
+	started  time.Time
+	wg       sync.WaitGroup
+	ctx      context.Context // ends with Run
 
 	// mu guards what a reload changes: the list of the tunnels, and their lists of
 	// peers and configurations. The control loop alone changes them, and so reads
@@ -76,12 +83,17 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
 		looking:  make(chan struct{}, lookups),
+		broken:   make(chan broken),
+		pulse:    make(chan struct{}),
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.keeper = newKeeper(e.somethingChanged)
+	e.gate.cfg = cfg.Gateway
+	e.resolver = e.newResolver()
 	e.table.Store(new(table))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
@@ -100,7 +112,7 @@ func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) 
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
-	t.tooLong, t.events = e.tooLong, &e.events
+	t.tooLong, t.events, t.capturing, t.keeper = e.tooLong, &e.events, &e.captures, e.keeper
 	return t, nil
 }
 
@@ -137,6 +149,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	e.cleanGateway()
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
 	// The paths first: the interfaces then come up with the right MTU, and their
@@ -151,6 +164,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 		e.begin(t)
 	}
 	e.wg.Go(func() { e.prober.run(ctx) })
+	e.wg.Go(func() { e.keeper.run(ctx) })
 	return e.control(ctx, ready)
 }
 
@@ -199,11 +213,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 		case <-timer:
 			return nil
 		case <-e.notify:
-			select { // one command of an administrator is a burst of changes
-			case <-time.After(max(settle, time.Until(e.rest))):
-			case <-ctx.Done():
-			}
+			e.pause(ctx, max(settle, time.Until(e.rest))) // one command of an administrator is a burst of changes
 			return nil
+		case <-e.pulse:
 		case <-e.lost:
 			return nil
 		case r := <-e.reloads:
@@ -219,6 +231,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			if err := e.arrange(); err != nil {
 				return err
 			}
+		case b := <-e.broken:
+			e.replaceReceiver(b)
+			return nil
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.prober.lessons:
@@ -257,6 +272,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 	}
 	e.closePorts()
 	e.shieldUs()
+	complete = e.syncGateway() && complete
 	return complete && !e.stale, nil
 }
 
@@ -341,6 +357,8 @@ func (e *Engine) reopen(t *tunnel) {
 
 // close takes everything away again.
 func (e *Engine) close() {
+	e.captures.close(errDaemonEnds)
+	e.closeGateway()
 	shutAll(e.tunnels)
 	e.closePorts()
 	e.dropShield()

@@ -17,6 +17,8 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/encap/nd"
+	"sixfour/internal/capture"
+	"sixfour/internal/pcapng"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -32,10 +34,21 @@ type inbound struct {
 	at    netip.Addr // of a multicast group: our address where its packets arrive
 	stray *counters  // of packets that belong to no tunnel
 	drops drops
+	// Broken is called, at most once, when nothing more is to be expected of rx.
+	broken func(rx transport.Receiver, err error)
+	lost   uint32 // that the receiver has told of
+
+	// For captures.
+	capturing *capturing
+	seen      *captures // of this batch; nil: nobody captures
+	pkt       []byte    // at hand, as it arrived
+	note      string    // what there is to say of it
+	kept      []byte    // packets of the batch
+	sent      [][]byte  // what an answer went in
 
 	bufs    [][]byte
 	sizes   []int
-	seen    *table  // the last
+	known   *table  // the last
 	sinks   []*sink // by the tunnel's number, as far as there were packets
 	touched []*sink // have packets of the current batch
 	reply   []byte  // for an answer of our own
@@ -50,6 +63,7 @@ type sink struct {
 	mtu    int64
 	gather *tun.Gatherer
 	drops  drops
+	kept   []capture.Packet // that are in the gatherer, if somebody captures
 
 	// Packets in the gatherer that come from one peer, and were not counted yet.
 	peer           *peer
@@ -70,11 +84,15 @@ func buffers(n, size int) [][]byte {
 
 func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
 	return &inbound{
-		rx:      rx,
-		queue:   queue,
-		table:   &e.table,
-		stray:   &e.stray,
-		drops:   drops{log: log},
+		rx:    rx,
+		queue: queue,
+		table: &e.table,
+		stray: &e.stray,
+		drops: drops{log: log, capturing: &e.captures, direction: pcapng.Inbound},
+
+		broken:    e.isBroken,
+		capturing: &e.captures,
+
 		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
 		sizes:   make([]int, transport.BatchSize),
 		reply:   make([]byte, encap.Headroom+transport.MaxPacket),
@@ -90,7 +108,7 @@ func (in *inbound) sink(t *tunnel) *sink {
 	}
 	s := in.sinks[t.id]
 	if s == nil || s.t != t { // the number was another's
-		s = &sink{t: t, queue: in.queue % t.queues, drops: drops{log: t.log.Named("in")}}
+		s = &sink{t: t, queue: in.queue % t.queues, drops: t.drops("in", pcapng.Inbound)}
 		in.sinks[t.id] = s
 	}
 	if mtu := t.mtu.Load(); s.mtu != mtu && (s.gather == nil || s.gather.Len() == 0) {
@@ -111,18 +129,37 @@ func (in *inbound) forget() {
 // run works until the receiver is closed.
 func (in *inbound) run() {
 	wait.Thread()
+	failures := 0
 	for {
 		n, err := in.rx.Receive(in.bufs, in.sizes)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
+			if failures++; failures == brokenAfter {
+				in.broken(in.rx, err)
+				return
+			}
 			in.drops.log.Warn("receive", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}
+		failures = 0
 		in.carry(n)
+		in.overrun(n)
 		nap(n)
+	}
+}
+
+// overrun counts the packets for which the kernel's queue had no room. A queue that
+// was full gives many full batches: only after those it is asked.
+func (in *inbound) overrun(batch int) {
+	if batch < transport.BatchSize {
+		return
+	}
+	if lost, ok := in.rx.Lost(); ok && lost != in.lost {
+		in.drops.countN(in.stray, drop.NoRoom, int(lost-in.lost), nil, nil)
+		in.lost = lost
 	}
 }
 
@@ -130,15 +167,17 @@ func (in *inbound) run() {
 // devices.
 func (in *inbound) carry(n int) {
 	t := in.table.Load()
-	if t != in.seen {
-		in.seen = t
+	if t != in.known {
+		in.known = t
 		in.forget()
 	}
+	in.seen = in.capturing.now.Load()
 	for i, size := range in.sizes[:n] {
 		buf := in.bufs[i]
 		pkt := buf[:size]
+		in.seePacket(pkt)
 		if size < header.IPv4Len || header.Version(pkt) == 6 && size < header.IPv6Len { // one too large for its buffer has size 0
-			in.drops.count(in.stray, drop.Truncated, pkt)
+			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt); e != nil {
@@ -150,9 +189,10 @@ func (in *inbound) carry(n int) {
 		}
 	}
 	for _, s := range in.touched {
-		s.flush()
+		s.flush(in.seen)
 	}
 	in.touched = in.touched[:0]
+	in.endBatch()
 }
 
 // fromAnywhere is for packets from nobody's remote address: one of the automatic
@@ -179,10 +219,13 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.count(in.stray, drop.ForeignSource, pkt)
+		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.ForeignSource})
 		return
 	}
-	in.sink(first.peer.t).drops.count(&first.peer.in, why, pkt)
+	if first.peer.returned(pkt) {
+		return
+	}
+	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
 }
 
 // decapsulate is Stack.Decapsulate, and whether the peer may send what came out.
@@ -220,10 +263,13 @@ func (e *end) isOurs(inner []byte) bool {
 // deliver takes what Decapsulate has returned for pkt, by a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
 	s := in.sink(e.peer.t)
+	in.note = ""
 	if r == drop.Fragment && inner != nil {
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
+			in.show(s.t, nil, noteHeld)
 			return
 		}
+		in.note = noteWhole
 		if r == drop.None {
 			r = e.allows(inner)
 		}
@@ -233,7 +279,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		return
 	}
 	if r != drop.None {
-		s.drops.count(&e.peer.in, r, pkt)
+		if !e.peer.returned(pkt) {
+			in.lose(s, e.peer, inner, r, nil)
+		}
 		return
 	}
 	if e.isOurs(inner) {
@@ -241,16 +289,17 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 			return
 		}
 		if !e.sends(inner) { // to the interface it goes like any other
-			s.drops.count(&e.peer.in, drop.Spoof, pkt)
+			in.lose(s, e.peer, inner, drop.Spoof, nil)
 			return
 		}
 	}
 	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && nd.Is(inner) {
 		switch done, r := sp.hear(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
 		case r != drop.None:
-			s.drops.count(&e.peer.in, r, pkt)
+			in.lose(s, e.peer, inner, r, nil)
 			return
 		case done:
+			in.show(s.t, inner, noteNeighbour)
 			e.peer.in.carried(1, len(inner))
 			return
 		}
@@ -259,6 +308,7 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	if s.gather.Len() == 0 {
 		in.touched = append(in.touched, s)
 	}
+	s.keepFor(in, inner)
 	s.add(e.peer, inner)
 }
 
@@ -266,13 +316,15 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 func (in *inbound) sendBack(s *sink, e *end, inner []byte) {
 	path := e.peer.path.Load()
 	if path == nil {
-		s.drops.count(&e.peer.in, drop.NoRoute, inner)
+		in.lose(s, e.peer, inner, drop.NoRoute, nil)
 		return
 	}
 	if err := path.send(inner, in.pieces); err != nil {
-		s.drops.countN(&e.peer.in, sendReason(err), 1, inner, err)
+		in.lose(s, e.peer, inner, sendReason(err), err)
 		return
 	}
+	in.show(s.t, inner, noteKeepalive)
+	s.t.show(&capture.Packet{Direction: pcapng.Outbound, Outer: whole(inner), Note: noteAnswer})
 	e.peer.in.carried(1, len(inner))
 	e.peer.answered.Add(1)
 }
@@ -292,10 +344,8 @@ func (s *sink) add(p *peer, inner []byte) {
 func (s *sink) count() {
 	if s.packets > 0 {
 		s.peer.in.carried(s.packets, s.bytes)
-		if s.peer.unknown.Load() {
-			s.peer.unknown.Store(false)
-			s.peer.arrived.Store(true)
-			s.t.prober.watch(s.peer)
+		if s.peer.wanted.Load() != 0 {
+			s.peer.isHeard()
 		}
 	}
 	s.all += s.bytes
@@ -303,16 +353,18 @@ func (s *sink) count() {
 }
 
 // flush writes the packets to the tunnel's device.
-func (s *sink) flush() {
+func (s *sink) flush(seen *captures) {
 	n := s.gather.Len()
 	s.count()
 	refused := tun.Refused{Packets: n, Bytes: s.all}
 	if dev := s.t.device.Load(); dev == nil {
 		s.gather.Discard()
 		s.drops.countN(&s.t.in, drop.InterfaceDown, n, nil, nil)
+		s.showKept(seen, nil, true, drop.InterfaceDown, nil)
 	} else if refused = s.gather.Write(dev.Queues()[s.queue]); refused.Packets > 0 {
 		s.drops.countN(&s.t.in, writeReason(refused.Err), refused.Packets, nil, refused.Err)
 	}
+	s.showKept(seen, refused.Which, false, writeReason(refused.Err), refused.Err)
 	if refused.Packets > 0 { // whose they were is not known: the tunnel's sum is right
 		s.t.in.carried(-refused.Packets, -refused.Bytes)
 	}
@@ -338,6 +390,7 @@ func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 		ours = ok && e.peer.hear(source(inner), err)
 	}
 	if ours {
+		in.show(s.t, inner, noteOurs)
 		e.peer.in.carried(1, len(inner))
 		return true
 	}
@@ -354,12 +407,12 @@ func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	size := len(inner)
 	if !echoReply(in.reply[encap.Headroom:], inner) {
-		s.drops.count(&e.peer.in, drop.UnknownProtocol, inner)
+		in.lose(s, e.peer, inner, drop.UnknownProtocol, nil)
 		return
 	}
 	p := e.peer.path.Load()
 	if p == nil {
-		s.drops.count(&e.peer.in, drop.NoRoute, inner)
+		in.lose(s, e.peer, inner, drop.NoRoute, nil)
 		return
 	}
 	// A reply is as large as its request, and the way back may be narrower.
@@ -367,14 +420,16 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
 		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
 		if r != drop.None {
-			s.drops.count(&e.peer.in, r, inner)
+			in.lose(s, e.peer, inner, r, nil)
 			return
 		}
 		if err := p.send(pkt, in.pieces); err != nil {
-			s.drops.countN(&e.peer.in, sendReason(err), 1, inner, err)
+			in.lose(s, e.peer, inner, sendReason(err), err)
 			return
 		}
+		in.noteSent(pkt)
 	}
+	in.showAnswer(s.t, inner, whole)
 	e.peer.in.carried(1, size)
 	e.peer.answered.Add(1)
 }

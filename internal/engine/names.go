@@ -2,7 +2,7 @@ package engine
 
 import (
 	"context"
-	"net"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -141,7 +141,7 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	case <-ctx.Done():
 		return nil
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
+	addrs, err := e.resolver.LookupNetIP(ctx, network, name)
 	if err != nil {
 		return nil
 	}
@@ -193,6 +193,11 @@ func (r *resolution) apply() (changed bool) {
 	}
 	if slices.Contains(r.addrs, r.p.resolved) {
 		return false
+	}
+	if was := r.p.resolved; was.IsValid() {
+		text := fmt.Sprintf("the name %s is %v now, was %v", r.name, r.addrs[0], was)
+		r.p.repaired(repairName, text)
+		r.p.remember(text)
 	}
 	r.p.resolved = r.addrs[0]
 	return true

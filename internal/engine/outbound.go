@@ -12,6 +12,8 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/capture"
+	"sixfour/internal/pcapng"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -24,6 +26,7 @@ type outbound struct {
 	queue *tun.Queue
 	index int // of the queue, and of the sender
 	drops drops
+	sent  [][]byte // for captures: what one inner packet went in
 
 	*workspace
 	large int // packets in the batch that not every path carries whole
@@ -60,7 +63,7 @@ var workspaces = sync.Pool{New: func() any {
 }}
 
 func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
-	return &outbound{t: t, queue: q, index: index, drops: drops{log: t.log.Named("out")}}
+	return &outbound{t: t, queue: q, index: index, drops: t.drops("out", pcapng.Outbound)}
 }
 
 // readPause keeps a device or a socket that does nothing but fail from burning a
@@ -133,18 +136,18 @@ func (o *outbound) add(b []byte) int {
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
 	inner, n := super.Packet(), super.Segments()
 	if r != drop.None {
-		o.drops.count(&o.t.out, r, nil)
+		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(b[encap.Headroom:]), Reason: r})
 		return 1
 	}
 	p := o.t.to(inner)
 	if p == nil {
-		o.drops.countN(&o.t.out, drop.NoPeer, n, inner, nil)
+		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoPeer, Count: n})
 		o.t.reply.noWay(icmp.Unreachable, inner)
 		return n
 	}
 	path := p.path.Load()
 	if path == nil {
-		o.drops.countN(&p.out, drop.NoRoute, n, inner, nil)
+		o.drops.lose(&p.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
 	if p.soft.pending.Load() != 0 {
@@ -201,6 +204,7 @@ const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 // send sends the batch. A packet that the kernel refuses costs itself only; if
 // the path is replaced meanwhile, the rest goes the new way.
 func (o *outbound) send() {
+	seen := o.t.seen()
 	for done := 0; done < len(o.batch); {
 		s := o.paths[done].senders[o.index]
 		run := 1 // packets that leave through the same sender
@@ -209,10 +213,13 @@ func (o *outbound) send() {
 		}
 		n, err := s.Send(o.batch[done : done+run])
 		o.carried(done, n)
+		if seen != nil {
+			o.show(seen, done, n)
+		}
 		done += n
 		if errors.Is(err, net.ErrClosed) {
 			if p := o.peers[done].path.Load(); p == nil || p == o.paths[done] {
-				o.drops.countN(&o.peers[done].out, drop.NoRoute, 1, o.batch[done].Head, nil)
+				o.lose(done, drop.NoRoute, nil)
 				done++
 			} else {
 				o.paths[done] = p
@@ -220,7 +227,7 @@ func (o *outbound) send() {
 		} else if err != nil {
 			o.tellTooLong(o.peers[done], o.batch[done].Head, err)
 			o.peers[done].noteSend(err)
-			o.drops.countN(&o.peers[done].out, sendReason(err), 1, o.batch[done].Head, err)
+			o.lose(done, sendReason(err), err)
 			done++
 		}
 	}
@@ -284,7 +291,7 @@ func sendReason(err error) drop.Reason {
 	case errors.Is(err, unix.EMSGSIZE):
 		return drop.TooBig
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETDOWN),
-		errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EINVAL):
+		errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EINVAL), errors.Is(err, net.ErrClosed):
 		return drop.NoRoute
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return drop.Filtered

@@ -7,6 +7,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/icmp"
+	"sixfour/internal/capture"
 	"sixfour/transport"
 )
 
@@ -25,7 +26,7 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 			return
 		}
 	}
-	o.drops.count(&p.out, r, head)
+	o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
 	case drop.TooBig:
 		o.t.reply.tooBig(int(path.stack.LimitTo(head)), head, body)
@@ -43,16 +44,21 @@ func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 	o.sentLarge(p, path, 1)
 	o.send() // what came before it goes before it
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
+	lose := func(r drop.Reason, err error) {
+		o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
+		o.sent = nil
+	}
 	for pkt, r := range path.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
 		if r != drop.None {
-			o.drops.count(&p.out, r, head)
+			lose(r, nil)
 			return
 		}
 		if err := o.sendOne(p, path, pkt); err != nil {
-			o.drops.countN(&p.out, sendReason(err), 1, head, err)
+			lose(sendReason(err), err)
 			return
 		}
 	}
+	o.showSent(whole[encap.Headroom:])
 	p.out.carried(1, len(head)+len(body))
 }
 
@@ -62,8 +68,12 @@ func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int) {
 	o.send()
 	if err := o.sendOne(p, path, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
-		o.drops.countN(&p.out, sendReason(err), 1, pkt.Head, err)
+		o.drops.lose(&p.out, &capture.Packet{Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
+		o.sent = nil
 		return
+	}
+	if o.sent != nil {
+		o.showSent(flat(innerOf(pkt, size)))
 	}
 	p.out.carried(1, size)
 }
@@ -82,6 +92,7 @@ func (o *outbound) sendOne(p *peer, path *path, pkt []byte) error {
 		if err != nil {
 			return err
 		}
+		o.noteSent(f)
 	}
 	return nil
 }

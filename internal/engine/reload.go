@@ -71,9 +71,10 @@ type reload struct {
 	done chan struct{}
 
 	before, after []*tunnel
-	changes       []*revision // of those in both
-	added         []*tunnel   // those that replace another one, too
-	removed       []*tunnel   // those that are replaced, too
+	gateway       config.Gateway // that there was before
+	changes       []*revision    // of those in both
+	added         []*tunnel      // those that replace another one, too
+	removed       []*tunnel      // those that are replaced, too
 
 	opened, closed []*tunnel // interfaces that were made, and that were removed
 	left, assumed  bool      // the others gave up what they shall not have; configurations were changed
@@ -194,6 +195,7 @@ func (r *reload) apply() error {
 	}
 	e.tunnels = r.after
 	e.mu.Unlock()
+	r.gateway, e.gate.cfg = e.gate.cfg, r.cfg.Gateway
 	for _, c := range r.changes {
 		c.follow(e)
 	}
@@ -337,6 +339,7 @@ func (r *reload) undo() (err error) {
 		}
 		e.tunnels = r.before
 		e.mu.Unlock()
+		e.gate.cfg = r.gateway
 		for _, c := range r.changes {
 			c.unfollow(e)
 		}
@@ -387,6 +390,9 @@ func (r *reload) finish() {
 	for _, t := range r.removed {
 		t.retire(e)
 	}
+	for _, name := range r.plan.Removed {
+		e.endCaptures(name)
+	}
 	e.watchAll(r.after)
 }
 
@@ -402,4 +408,7 @@ func (t *tunnel) retire(e *Engine) {
 		s.cancel()
 	}
 	e.prober.forget(t.peers)
+	for _, p := range t.peers {
+		e.keeper.mark(p)
+	}
 }

@@ -33,7 +33,8 @@ type replier struct {
 	// not keep those back.
 	own, relayed *rate.Limiter
 
-	sent, limited, failed atomic.Uint64
+	sent            icmpCounts
+	limited, failed atomic.Uint64
 
 	mu      sync.Mutex
 	senders map[int]*transport.ICMPSender // by IP version; opened when first needed
@@ -102,7 +103,7 @@ func (r *replier) reply(limit *rate.Limiter, tooBig bool, inner []byte, message 
 		r.log.Debug("tell the inner sender", zap.Stringer("sender", to), zap.Error(err))
 		return
 	}
-	r.sent.Add(1)
+	r.sent.add(version, r.msg[0], r.msg[1])
 }
 
 func (r *replier) sender(version int) (*transport.ICMPSender, error) {

@@ -13,7 +13,9 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/capture"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/pcapng"
 	"sixfour/transport"
 )
 
@@ -58,7 +60,7 @@ func (e *Engine) letSpeak(p *peer) {
 		return
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, limit: rate.NewLimiter(hearPerSecond, hearPerSecond), drops: drops{log: p.t.log.Named("out")}}
+	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, limit: rate.NewLimiter(hearPerSecond, hearPerSecond), drops: p.t.drops("out", pcapng.Outbound)}
 	sp.learnt = func() {
 		select {
 		case e.learnt <- p.t:
@@ -130,10 +132,11 @@ func (s *speaker) next(scratch []byte) time.Time {
 		n := copy(scratch[encap.Headroom:], m.Packet)
 		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
 		if r != drop.None {
-			s.drops.count(&s.p.out, r, m.Packet)
+			s.drops.lose(&s.p.out, &capture.Packet{Inner: whole(m.Packet), Reason: r})
 		} else if err := path.senders[0].SendOne(pkt); err != nil {
-			s.drops.countN(&s.p.out, sendReason(err), 1, m.Packet, err)
+			s.drops.lose(&s.p.out, &capture.Packet{Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
 		} else {
+			s.p.t.show(&capture.Packet{Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
 			s.p.out.carried(1, n)
 		}
 	}

@@ -83,6 +83,9 @@ type ICMP struct {
 	Ignored uint64 `json:"ignored"` // about packets that we have not sent, or not to be believed
 	Sent    uint64 `json:"sent"`    // to inner senders
 	Limited uint64 `json:"limited"` // not sent: too many
+
+	HeardTypes ICMPTypes `json:"heard_types,omitzero"`
+	SentTypes  ICMPTypes `json:"sent_types,omitzero"`
 }
 
 // Probes counts those by which the path MTU is found.
@@ -109,6 +112,7 @@ type State struct {
 
 func (t *tunnel) status() TunnelStatus {
 	s := TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
+	t.overflow.look(t)
 	s.In, s.Out = t.in.traffic(), t.out.traffic()
 	for _, p := range t.peers {
 		one := p.status()
@@ -120,7 +124,9 @@ func (t *tunnel) status() TunnelStatus {
 			s.Liveness, s.LastError, s.LastDown = one.Liveness, one.LastError, one.LastDown
 		}
 	}
-	s.ICMP.Sent, s.ICMP.Limited = t.reply.sent.Load(), t.reply.limited.Load()
+	s.ICMP.SentTypes = t.reply.sent.counts()
+	s.ICMP.Sent = s.ICMP.SentTypes.total()
+	s.ICMP.Limited = t.reply.limited.Load()
 	s.Repairs = t.repairs.counts()
 	return s
 }
@@ -133,6 +139,7 @@ func (s *TunnelStatus) merge(p PeerStatus) {
 	s.Answered += p.Answered
 	s.ICMP.Heard += p.ICMP.Heard
 	s.ICMP.Ignored += p.ICMP.Ignored
+	s.ICMP.HeardTypes.merge(p.ICMP.HeardTypes)
 	s.Probes.Sent += p.Probes.Sent
 	s.Probes.Answered += p.Probes.Answered
 	s.OddECN += p.OddECN
@@ -157,14 +164,15 @@ func (p *peer) status() PeerStatus {
 		In:       p.in.traffic(),
 		Out:      p.out.traffic(),
 		Answered: p.answered.Load(),
-		ICMP:     ICMP{Heard: p.heard.errors.Load(), Ignored: p.heard.ignored.Load()},
+		ICMP:     ICMP{HeardTypes: p.heard.errors.counts(), Ignored: p.heard.ignored.Load()},
 		Probes:   Probes{p.echo.probes.Load(), p.echo.answered.Load()},
 		OddECN:   p.record.OddECN(),
 		IDWraps:  p.record.Wraps(),
 	}
+	s.ICMP.Heard = s.ICMP.HeardTypes.total()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.State = p.state
+	s.State, s.Liveness = p.state, p.liveness
 	if s.State.Phase.Carries() {
 		s.State.TunnelMTU = int(p.t.mtu.Load())
 	}

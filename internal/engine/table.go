@@ -7,6 +7,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/header"
+	"sixfour/internal/probe"
 )
 
 // table is where packets that arrive find the peer that they come from. It is
@@ -35,7 +36,7 @@ func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
 	path := arrives.Load()
 	l := path.outer()
 	e := &end{peer: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
-	if ours, theirs, ok := probeEnds(path.layers); ok {
+	if ours, theirs, ok := probe.Ends(path.layers); ok {
 		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
 	}

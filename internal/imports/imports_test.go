@@ -2,7 +2,9 @@
 package imports
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,23 +25,38 @@ var rules = map[string][]string{
 	"sixfour/encap/icmp":            {"sixfour/encap/header"},
 	"sixfour/internal/liveness":     {},
 	"sixfour/internal/pathmtu":      {},
+	"sixfour/internal/probe":        {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp"},
+	"sixfour/internal/firewall":     {"sixfour/encap/header"},
 	"sixfour/internal/address":      {"sixfour/encap/resolve"},
 	"sixfour/internal/config":       {"sixfour/encap", "sixfour/encap/resolve"},
 	"sixfour/internal/netcfg":       {"sixfour/tun"},
-	"sixfour/internal/engine":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
-	"sixfour/internal/control":      {"sixfour/internal/engine", "sixfour/internal/version"},
-	"sixfour/internal/ctl":          {"sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/pcapng":       {},
+	"sixfour/internal/pcapfilter":   {"sixfour/encap/header"},
+	"sixfour/internal/capture":      {"sixfour/encap/drop", "sixfour/internal/pcapfilter", "sixfour/internal/pcapng", "sixfour/internal/version"},
+	"sixfour/internal/decode":       {"sixfour/encap/header", "sixfour/internal/pcapng"},
+	"sixfour/internal/gateway":      {"sixfour/internal/netcfg"},
+	"sixfour/internal/engine":       {"sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
+	"sixfour/internal/control":      {"sixfour/internal/capture", "sixfour/internal/engine", "sixfour/internal/version"},
+	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/engine", "sixfour/internal/exit", "sixfour/internal/version"},
+	"sixfour/internal/manual":       {"sixfour/internal/config", "sixfour/internal/ctl", "sixfour/internal/exit", "sixfour/internal/usage"},
+	"sixfour/internal/usage":        {},
 	"sixfour/internal/logging":      {},
+	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/version"},
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
+	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/systemd":      {},
 	"sixfour/internal/vectors":      {},
+	"sixfour/internal/exit":         {},
+	"sixfour/internal/packaging":    {},
+	"sixfour/internal/reference":    {"sixfour/internal/config", "sixfour/internal/exit"},
 	"sixfour/internal/version":      {},
 	"sixfour/internal/interop":      {"sixfour/internal/rig"},
 	"sixfour/internal/imports":      {},
 	"sixfour/internal/e2e":          {"sixfour/internal/rig"},
 	"sixfour/internal/differential": {"sixfour/internal/rig"},
-	"sixfour/internal/demo":         {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
+	"sixfour/internal/doctor":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/control", "sixfour/internal/engine", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe", "sixfour/transport"},
+	"sixfour/internal/demo":         {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
 	"sixfour/internal/interop/*":    {"sixfour/internal/rig"},
 }
 
@@ -50,8 +67,9 @@ var (
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
-// gopacket is for tests, captures and decoding, never for the daemon.
-const gopacket = "github.com/google/gopacket"
+// inTheDaemon must not be: gopacket is for tests, captures and decoding; pprof
+// would show the inside of the process to whoever may ask for metrics.
+var inTheDaemon = []string{"github.com/google/gopacket", "net/http/pprof"}
 
 func goList(t *testing.T, args ...string) []string {
 	t.Helper()
@@ -107,10 +125,34 @@ func TestLibrariesStandAlone(t *testing.T) {
 	}
 }
 
-func TestDaemonWithoutGopacket(t *testing.T) {
+func TestWhatTheDaemonIsWithout(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
-		if strings.HasPrefix(dep, gopacket) {
+		if slices.ContainsFunc(inTheDaemon, func(path string) bool { return strings.HasPrefix(dep, path) }) {
 			t.Errorf("cmd/sixfourd depends on %s", dep)
+		}
+	}
+}
+
+// The daemon starts no other program: no function that could is in it. (A library
+// that it uses has os/exec among its imports, for its own tests.)
+func TestDaemonStartsNoProgram(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "sixfourd")
+	for _, args := range [][]string{{"build", "-o", program, "./cmd/sixfourd"}, {"tool", "nm", program}} {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go %v: %v", args, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			fields := strings.Fields(line)
+			name := fields[len(fields)-1]
+			for _, bad := range []string{"os/exec.", "os.StartProcess", "syscall.forkExec", "syscall.forkAndExecInChild", "syscall.Exec"} {
+				if strings.HasPrefix(name, bad) {
+					t.Errorf("cmd/sixfourd has %s", name)
+				}
+			}
 		}
 	}
 }

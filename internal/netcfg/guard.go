@@ -17,23 +17,22 @@ type guard struct {
 }
 
 // fill puts the set, the chain and its rules into the table.
-func (s *Shield) fill(g *guard) error {
-	s.limit()
+func (g *guard) fill(c *nftables.Conn) error {
 	g.ends = &nftables.Set{
 		Table: g.table, Name: "ends", Concatenation: true,
 		KeyType: nftables.MustConcatSetType(g.key, nftables.TypeInetProto),
 	}
-	if err := s.conn.AddSet(g.ends, nil); err != nil {
+	if err := c.AddSet(g.ends, nil); err != nil {
 		return err
 	}
-	chain := s.conn.AddChain(&nftables.Chain{
+	chain := c.AddChain(&nftables.Chain{
 		Table: g.table, Name: "output",
 		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter,
 	})
 	for _, r := range g.rules(g.ends) {
-		s.conn.AddRule(&nftables.Rule{Table: g.table, Chain: chain, Exprs: r})
+		c.AddRule(&nftables.Rule{Table: g.table, Chain: chain, Exprs: r})
 	}
-	return s.conn.Flush()
+	return nil
 }
 
 // element is the end as a key of the set: each part takes a multiple of 4 bytes.

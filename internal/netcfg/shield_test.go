@@ -148,7 +148,7 @@ func TestShieldDropsWhatItShould(t *testing.T) {
 // dropped is the counters of a family's rules, added up.
 func dropped(t *testing.T, s *Shield, g *guard) (n uint64) {
 	t.Helper()
-	rules, err := s.conn.GetRules(g.table, &nftables.Chain{Table: g.table, Name: "output"})
+	rules, err := s.own.conn.GetRules(g.table, &nftables.Chain{Table: g.table, Name: "output"})
 	must(t, err)
 	counters := 0
 	for _, r := range rules {
@@ -298,8 +298,8 @@ func TestShieldWithoutOwner(t *testing.T) {
 	dead, err := openShield(0)
 	must(t, err)
 	must(t, dead.Protect([]End{{one6, unix.IPPROTO_IPV6}}))
-	dead.release()
-	must(t, dead.conn.CloseLasting())
+	dead.own.release()
+	must(t, dead.own.conn.CloseLasting())
 	c, err := nftables.New()
 	must(t, err)
 	c.AddTable(&nftables.Table{Name: "sixfour", Family: nftables.TableFamilyIPv4}) // made by hand
@@ -332,7 +332,7 @@ func TestShieldOwned(t *testing.T) {
 	ns := namespace(t)
 	s, err := OpenShield()
 	must(t, err)
-	if !s.owned() {
+	if !s.own.owned() {
 		t.Fatal("this kernel knows no owners of tables, which came with Linux 5.12: run the tests on a newer one")
 	}
 	must(t, s.Protect([]End{{one, unix.IPPROTO_IPV6}}))
@@ -344,7 +344,7 @@ func TestShieldOwned(t *testing.T) {
 		t.Error("somebody else removed the table")
 	}
 	// As if the process died.
-	must(t, s.conn.CloseLasting())
+	must(t, s.own.conn.CloseLasting())
 	for deadline := time.Now().Add(10 * time.Second); len(tables(t)) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the table outlives its owner: %v", tables(t))

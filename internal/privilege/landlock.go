@@ -50,7 +50,7 @@ func restrictFiles(n needs) (string, error) {
 	for access, paths := range map[landlock.AccessFSSet][]string{
 		look:   readable(n),
 		device: {"/dev/net"},
-		tidy:   {n.control},
+		tidy:   {filepath.Dir(n.socket)},
 	} {
 		rules = append(rules, landlock.PathAccess(access, paths...).IgnoreIfMissing())
 	}

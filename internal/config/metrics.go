@@ -1,0 +1,37 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+var metricsKeys = []key[*Metrics]{
+	{"listen", readListen},
+}
+
+// readListen reads where the metrics are served. Without a host it is every
+// address of this one.
+func readListen(r *report, e entry, m *Metrics) {
+	want := "an address and a port, such as " + quote(defaultListen) + ` or "[::]:9640"`
+	text, ok := stringOf(r, e, want)
+	if !ok {
+		return
+	}
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || !isListenHost(host) {
+		refuse(r, e, want)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		r.add(e.at, "%s has the port %s: it must be a number from 1 to 65535", e.name, quote(port))
+		return
+	}
+	m.Listen = text
+}
+
+// isListenHost reports whether a text can be an end of our own.
+func isListenHost(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil || s == "" || isDNSName(s)
+}

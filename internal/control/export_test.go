@@ -1,0 +1,49 @@
+package control
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// ListenImpatient is Listen with limits that a test reaches.
+func ListenImpatient(path string, d Daemon, wait time.Duration) (*Server, error) {
+	l := usual
+	l.read, l.idle, l.write = wait, wait, wait
+	s, err := open(path, newServer(d, zap.NewNop(), l))
+	if err == nil {
+		s.Serve()
+	}
+	return s, err
+}
+
+// Handler is a server without a socket.
+func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), usual) }
+
+// SetGroup makes another group that which may use sockets made from now on.
+func SetGroup(name string) (restore func()) {
+	was := group
+	group = name
+	return func() { group = was }
+}
+
+// Limits of the server.
+var (
+	MaxConns   = usual.conns
+	MaxStreams = usual.streams
+)
+
+// Sizes of requests.
+const (
+	MaxHeader = maxHeader
+	MaxBody   = maxBody
+)
+
+// Routes are all that can be asked: METHOD PATH.
+func Routes() (all []string) {
+	for _, r := range routes {
+		all = append(all, r.method+" "+r.path)
+	}
+	return all
+}

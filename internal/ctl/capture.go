@@ -1,0 +1,216 @@
+package ctl
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/capture"
+	"sixfour/internal/pcapng"
+)
+
+func captureCommand() *cobra.Command {
+	var r capture.Request
+	var path string
+	var inner, outer bool
+	cmd := &cobra.Command{
+		Use:   "capture TUNNEL [FILTER]",
+		Short: "What goes through a tunnel, and what does not and why, as pcapng",
+		Long: `Writes what goes through a tunnel as pcapng, until Ctrl-C: each packet as it is
+carried (inner) and as it is on the wire (outer), both with the same packet
+identifier, and as a comment why it was not carried.
+
+  sixfourctl capture six0 | wireshark -k -i -
+  sixfourctl capture six0 | tcpdump -nr -
+  sixfourctl capture six0 -w six0.pcapng --inner tcp port 443
+
+FILTER is one of tcpdump's (pcap-filter(7)). It chooses a packet of which it
+chooses the inner or the outer one.`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	dial := socketFlag(cmd)
+	cmd.Flags().StringVarP(&path, "write", "w", "-", "`FILE` to write, which is replaced; -: standard output")
+	cmd.Flags().BoolVar(&inner, "inner", false, "only the packets that are carried")
+	cmd.Flags().BoolVar(&outer, "outer", false, "only the packets on the wire")
+	cmd.Flags().Uint64VarP(&r.Count, "count", "c", 0, "end after `N` packets, inner and outer counted as one")
+	cmd.Flags().IntVar(&r.Snap, "snaplen", 0, "`BYTES` to keep of each packet; 0: all")
+	cmd.MarkFlagsMutuallyExclusive("inner", "outer")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.Tunnel, r.Filter = args[0], strings.Join(args[1:], " ")
+		switch {
+		case inner:
+			r.Sides = capture.Inner
+		case outer:
+			r.Sides = capture.Outer
+		}
+		if _, tty := terminal(cmd.OutOrStdout()); tty && path == "-" {
+			return errors.New("a capture is no text for a terminal: give it to a packet analyser (sixfourctl capture " + r.Tunnel + " | tcpdump -nr -), or to a file (-w FILE)")
+		}
+		ctx, cancel := context.WithCancel(cmd.Context())
+		defer cancel()
+		// Who reads may have stopped: then a second Ctrl-C ends this at once.
+		defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, unix.SIGTERM) })()
+		c := dial()
+		defer c.Close()
+		// First the capture: what is wrong with it must not cost a file that was there.
+		stream, err := c.Capture(ctx, r)
+		if err != nil {
+			return fail(err)
+		}
+		defer stream.Close()
+		out := cmd.OutOrStdout()
+		if path != "-" {
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o600)
+			if err != nil {
+				return fail(err)
+			}
+			out = f
+		} else if f, ok := out.(*os.File); ok {
+			// That nobody reads any more is an end, and no reason to die.
+			signal.Ignore(unix.SIGPIPE)
+			defer watchReader(f, cancel)()
+		}
+		t := &tee{out: bufio.NewWriterSize(out, 1<<16), begun: time.Now()}
+		err = t.copy(ctx, stream)
+		if f, ok := out.(*os.File); ok && path != "-" {
+			err = errors.Join(err, f.Close())
+		}
+		if errors.Is(err, unix.EPIPE) && t.lost == 0 {
+			return nil
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "sixfourctl: "+t.summary(path))
+		return fail(err)
+	}
+	return cmd
+}
+
+// watchReader calls gone when nobody reads a pipe any more, which writing alone would
+// show with the next packet only. The function that it returns ends that.
+func watchReader(f *os.File, gone func()) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	fd := int32(f.Fd())
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			const milliseconds = 200
+			fds := []unix.PollFd{{Fd: fd}}
+			if n, err := unix.Poll(fds, milliseconds); err == nil && n > 0 && fds[0].Revents&unix.POLLERR != 0 {
+				gone()
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// tee writes a capture on, block by block, and counts.
+type tee struct {
+	out   *bufio.Writer
+	begun time.Time
+
+	packets uint64 // inner and outer counted as one
+	written []uint64
+	lost    uint64 // that the daemon had no room for
+	last    uint64 // identifier of the last packet
+	ended   bool   // the daemon has written its end
+}
+
+// copy copies until the daemon ends the capture, or ctx. What it has written is whole
+// then, unless writing failed.
+func (t *tee) copy(ctx context.Context, from io.Reader) error {
+	in := bufio.NewReaderSize(from, 1<<16)
+	blocks := pcapng.NewBlocks(in)
+	for {
+		if in.Buffered() == 0 { // so that packets are seen as they come
+			if err := t.out.Flush(); err != nil {
+				return err
+			}
+		}
+		b, err := blocks.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return t.out.Flush()
+		case err != nil && ctx.Err() != nil: // somebody has had enough
+			t.end()
+			return t.out.Flush()
+		case err != nil:
+			t.end()
+			return errors.Join(fmt.Errorf("the capture has ended: %w", err), t.out.Flush())
+		}
+		if err := t.count(b); err != nil {
+			return err
+		}
+		if _, err := t.out.Write(b.Raw); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *tee) count(b *pcapng.Block) error {
+	switch b.Type {
+	case pcapng.BlockInterface:
+		t.written = append(t.written, 0)
+	case pcapng.BlockPacket:
+		t.ended = false
+		p, err := b.Marks()
+		if err != nil {
+			return err
+		}
+		if p.ID != t.last {
+			t.packets++
+			t.last = p.ID
+		}
+		if p.Interface < len(t.written) {
+			t.written[p.Interface]++
+		}
+		t.lost += p.Dropped
+	case pcapng.BlockStatistics:
+		t.ended = true
+		s, err := b.Statistics()
+		if err != nil {
+			return err
+		}
+		t.lost = max(t.lost, s.Lost)
+	}
+	return nil
+}
+
+// end writes how it was, if the daemon has not.
+func (t *tee) end() {
+	if t.ended {
+		return
+	}
+	now := time.Now()
+	for i, n := range t.written {
+		// What fails here fails when it is flushed.
+		_, _ = t.out.Write(pcapng.AppendStatistics(nil, &pcapng.Statistics{Interface: i, Time: now, Start: t.begun, Stop: now, Received: n, Lost: t.lost}))
+	}
+}
+
+func (t *tee) summary(path string) string {
+	s := fmt.Sprintf("%d packets captured", t.packets)
+	if path != "-" {
+		s += " into " + path
+	}
+	if t.lost > 0 {
+		s += fmt.Sprintf(", %d more lost, for which there was no room: who reads is too slow, or choose fewer with a filter", t.lost)
+	}
+	return s
+}

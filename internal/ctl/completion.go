@@ -1,0 +1,96 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/control"
+)
+
+// shells are those for which there are completions.
+var shells = []string{"bash", "zsh", "fish"}
+
+func completionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion " + strings.Join(shells, "|"),
+		Short: "What a shell needs to complete commands and names of tunnels",
+		Long: `Prints what a shell needs to complete the commands of sixfourctl, their flags, and the names of tunnels and peers, which
+it asks the running daemon for. Packages have it installed already.`,
+		Example: `  . <(sixfourctl completion bash)
+  sixfourctl completion zsh > "${fpath[1]}/_sixfourctl"
+  sixfourctl completion fish > ~/.config/fish/completions/sixfourctl.fish`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: shells,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return fail(completion(cmd.Root(), cmd.OutOrStdout(), args[0]))
+		},
+	}
+}
+
+// Completion writes what one of bash, zsh and fish needs.
+func Completion(w io.Writer, shell string) error { return completion(Root(), w, shell) }
+
+func completion(root *cobra.Command, w io.Writer, shell string) error {
+	switch shell {
+	case "bash":
+		return root.GenBashCompletionV2(w, true)
+	case "zsh":
+		return root.GenZshCompletion(w)
+	case "fish":
+		return root.GenFishCompletion(w, true)
+	}
+	return fmt.Errorf("no completion for %q", shell)
+}
+
+// completing is how long a shell's user may wait for the daemon.
+const completing = 2 * time.Second
+
+// completeTunnel completes the only argument of a command with names of tunnels.
+func completeTunnel(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return complete(cmd, args, begin, false)
+}
+
+// completePeer completes it with names of tunnels and TUNNEL/PEER.
+func completePeer(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return complete(cmd, args, begin, true)
+}
+
+func complete(cmd *cobra.Command, args []string, begin string, peers bool) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completing)
+	defer cancel()
+	socket, err := cmd.Flags().GetString("socket")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	s, err := control.Status(ctx, socket)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp // the command itself says why
+	}
+	var names []cobra.Completion
+	add := func(name, what string) {
+		if strings.HasPrefix(name, begin) {
+			names = append(names, cobra.CompletionWithDesc(name, plain(what)))
+		}
+	}
+	for _, t := range s.Tunnels {
+		add(t.Name, fmt.Sprintf("%s, %s", t.Mode, t.State.Phase))
+		for _, p := range t.Peers {
+			if peers {
+				add(t.Name+"/"+p.Peer, string(p.State.Phase))
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,71 @@
+package ctl
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/decode"
+)
+
+func decodeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "decode [FILE]",
+		Short: "The layers of captured packets, one indented block a packet",
+		Long: `Takes the packets of a capture apart, pcapng or pcap, from FILE or from standard
+input: every header from the outermost in, and why a packet was not carried.
+
+  sixfourctl capture six0 -c 10 | sixfourctl decode`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, one line a packet")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		from, name := cmd.InOrStdin(), "standard input"
+		if len(args) == 1 && args[0] != "-" {
+			name = args[0]
+			f, err := os.Open(name)
+			if err != nil {
+				return fail(err)
+			}
+			defer f.Close()
+			from = f
+		} else if _, tty := terminal(from); tty {
+			return errors.New("there is a terminal where a capture should come from: name a file, or pipe one in")
+		}
+		signal.Ignore(unix.SIGPIPE)
+		in := bufio.NewReaderSize(from, 1<<16)
+		out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
+		_, err := decode.File(&flushing{in, out}, out, *asJSON)
+		ferr := out.Flush()
+		switch {
+		case errors.Is(err, unix.EPIPE) || errors.Is(ferr, unix.EPIPE) || cmd.Context().Err() != nil:
+			return nil
+		case errors.As(err, new(decode.Failed)):
+			return fail(err)
+		case err != nil:
+			return fail(fmt.Errorf("%s: %w", name, err))
+		}
+		return fail(ferr)
+	}
+	return cmd
+}
+
+// flushing is a reader that, before it waits for more, shows what was written.
+type flushing struct {
+	in  *bufio.Reader
+	out *bufio.Writer
+}
+
+func (f *flushing) Read(p []byte) (int, error) {
+	if f.in.Buffered() == 0 {
+		if err := f.out.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	return f.in.Read(p)
+}

@@ -1,0 +1,117 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
+)
+
+// period is how often the live view asks.
+const period = time.Second
+
+// watchScreen shows the live view until ctx ends.
+func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.File, p painter) error {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGWINCH, unix.SIGTSTP)
+	defer signal.Stop(signals)
+	events, ended := make(chan engine.Event), make(chan error, 1)
+	var following sync.WaitGroup
+	following.Go(func() {
+		f := &follower{client: c, tunnel: tunnel, say: func(string) {}} // the status says it
+		ended <- f.run(ctx, func(ev engine.Event) error {
+			select {
+			case events <- ev:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	})
+	s := &screen{tty: tty, paint: p}
+	s.enter()
+	defer s.leave()
+	v := view{tunnel: tunnel}
+	err := v.run(ctx, c, s, signals, events, ended)
+	cancel()
+	following.Wait()
+	return err
+}
+
+// run draws each second, and whenever there is something new.
+func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-chan os.Signal, events <-chan engine.Event, ended <-chan error) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	if err := v.ask(ctx, c); err != nil {
+		return err
+	}
+	for {
+		columns, rows := size(s.tty)
+		if err := s.draw(v.frame(columns, rows), columns); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			return err
+		case ev := <-events:
+			v.note(ev, events)
+		case <-tick.C:
+			if err := v.ask(ctx, c); err != nil {
+				return err
+			}
+		case sig := <-signals:
+			if sig == unix.SIGTSTP { // as the shell's user expects of Ctrl-Z
+				s.leave()
+				_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+				s.enter()
+			}
+		}
+	}
+}
+
+// ask takes a new status in. That there is no daemon is something to show.
+func (v *view) ask(ctx context.Context, c *control.Client) error {
+	st, err := c.Status(ctx, v.tunnel)
+	v.now = time.Now()
+	switch {
+	case ctx.Err() != nil:
+		return nil //nolint:nilerr // it was ended as it should be
+	case err == nil:
+		v.gone = nil
+		v.before, v.beforeAt = v.status, v.statusAt
+		v.status, v.statusAt = st, v.now
+	case v.statusAt.IsZero() || !errors.Is(err, control.ErrNoDaemon) && v.gone == nil:
+		return err
+	default:
+		v.gone = err
+		v.before, v.beforeAt = engine.Status{}, time.Time{}
+	}
+	return nil
+}
+
+// maxEvents is how many events the view remembers.
+const maxEvents = 100
+
+// note remembers an event, and those that wait behind it.
+func (v *view) note(ev engine.Event, more <-chan engine.Event) {
+	for {
+		v.events = append(v.events, ev)
+		if n := len(v.events) - maxEvents; n > 0 {
+			v.events = append(v.events[:0], v.events[n:]...)
+		}
+		select {
+		case ev = <-more:
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package ctl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"sixfour/internal/engine"
+)
+
+// report is the status as lines for people.
+func report(s engine.Status, now time.Time) [][]cell {
+	var r reporter
+	r.now = now
+	for i, t := range s.Tunnels {
+		if i > 0 {
+			r.line()
+		}
+		r.tunnel(t)
+	}
+	if len(s.Stray.Drops) > 0 {
+		r.line(cell{"of no tunnel", none})
+		r.drops("in", s.Stray)
+	}
+	return r.lines
+}
+
+type reporter struct {
+	lines [][]cell
+	now   time.Time
+}
+
+func (r *reporter) line(cells ...cell) { r.lines = append(r.lines, cells) }
+
+// fact is a line below a tunnel's.
+func (r *reporter) fact(name, format string, args ...any) {
+	r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{plain(fmt.Sprintf(format, args...)), none})
+}
+
+func (r *reporter) tunnel(t engine.TunnelStatus) {
+	name := t.Name
+	if len(t.Peers) == 0 && t.Peer != "" {
+		name += "/" + t.Peer
+	}
+	r.line(cell{plain(name), bold}, cell{"  " + t.Mode + "  ", none}, phase(t.State), cell{" for " + r.since(t.State.Since), none})
+	if t.State.Detail != "" {
+		r.fact(why(t.State), "%s", t.State.Detail)
+	}
+	switch {
+	case len(t.Peers) > 0:
+		r.fact("outer", "%s > %d peers, through %s", t.State.Local, len(t.Peers), way(t.State.IO))
+		r.fact("peers", "%s", phases(t.Peers))
+	case t.State.Local != "":
+		r.fact("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(t.State.IO))
+	}
+	if t.State.Local6 != "" {
+		r.fact("IPv6 layer", "%s > %s", t.State.Local6, t.State.Remote6)
+	}
+	if t.State.TunnelMTU != 0 {
+		r.fact("interface", "MTU %d%s", t.State.TunnelMTU, inside(t.Namespace))
+	}
+	r.liveness(t.Liveness)
+	r.traffic("out", t.Out)
+	r.traffic("in", t.In)
+	r.rare(t.PeerStatus)
+	r.trouble(t.PeerStatus)
+	if len(t.Repairs) > 0 {
+		r.fact("repairs", "%s", counts(t.Repairs))
+	}
+	if len(t.Peers) > 0 {
+		r.lines = append(r.lines, r.peers(t.Peers).lines(2)...)
+	}
+}
+
+func (r *reporter) liveness(l engine.Liveness) {
+	var facts []string
+	if l.RTT > 0 {
+		facts = append(facts, "RTT "+milliseconds(l.RTT))
+	}
+	if l.Sent > 0 {
+		last := ""
+		if l.Missed > 0 {
+			last = fmt.Sprintf(" (the last %d)", l.Missed)
+		}
+		facts = append(facts, fmt.Sprintf("loss %s; %d probes, %d lost%s", percent(l.Loss), l.Sent, l.Lost, last))
+	}
+	if !l.Heard.IsZero() {
+		facts = append(facts, "heard "+r.since(l.Heard)+" ago")
+	}
+	if len(facts) > 0 {
+		r.fact("liveness", "%s", strings.Join(facts, ", "))
+	}
+}
+
+func (r *reporter) traffic(direction string, t engine.Traffic) {
+	r.fact(direction, "%d packets, %d bytes", t.Packets, t.Bytes)
+	r.drops(direction, t)
+}
+
+func (r *reporter) drops(direction string, t engine.Traffic) {
+	if len(t.Drops) > 0 {
+		r.fact("dropped "+direction, "%s", counts(t.Drops))
+	}
+}
+
+// rare is what most tunnels never have.
+func (r *reporter) rare(p engine.PeerStatus) {
+	if i := p.ICMP; i != (engine.ICMP{}) {
+		r.fact("errors", "%d about our packets, %d not believed, %d sent to inner senders, %d too many to send", i.Heard, i.Ignored, i.Sent, i.Limited)
+	}
+	if p.OddECN > 0 {
+		r.fact("ECN", "%d packets with marks that no sound path makes", p.OddECN)
+	}
+	if p.IDWraps > 0 {
+		r.fact("fragments", "identifications came round %d times too soon", p.IDWraps)
+	}
+	if p.Answered > 0 {
+		r.fact("answered", "%d echo requests to our end of the layer, and keepalives", p.Answered)
+	}
+}
+
+func (r *reporter) trouble(p engine.PeerStatus) {
+	if e := p.LastError; e != nil {
+		r.fact("last error", "%s ago: %s", r.since(e.At), e.What)
+	}
+	if o := p.LastDown; o != nil {
+		r.fact("last down", "%s", r.outage(*o))
+	}
+}
+
+func (r *reporter) outage(o engine.Outage) string {
+	const layout = "2006-01-02 15:04:05"
+	if o.Until.IsZero() {
+		return fmt.Sprintf("since %s (%s): %s", o.From.Local().Format(layout), r.since(o.From), o.Why)
+	}
+	return fmt.Sprintf("%s, for %s: %s", o.From.Local().Format(layout), lapse(o.Until.Sub(o.From)), o.Why)
+}
+
+func (r *reporter) since(t time.Time) string { return lapse(r.now.Sub(t)) }
+
+// peers shows each of many peers in a line, and below it why it does not carry.
+func (r *reporter) peers(peers []engine.PeerStatus) *table {
+	t := &table{
+		heading: []string{"PEER", "STATE", "FOR", "REMOTE", "RTT", "LOSS", "PATH MTU", "OUT", "BYTES", "IN", "BYTES", "DROPPED"},
+		numbers: []bool{false, false, true, false, true, true, true, true, true, true, true, false},
+	}
+	for _, p := range peers {
+		rtt, loss, mtu := quality(p)
+		one := row{cells: []cell{
+			{plain(p.Peer), none}, phase(p.State), {r.since(p.State.Since), none}, {plain(p.State.Remote), none}, {rtt, none}, {loss, none}, {mtu, none},
+			{scaled(float64(p.Out.Packets), ""), none}, {scaled(float64(p.Out.Bytes), "B"), none},
+			{scaled(float64(p.In.Packets), ""), none}, {scaled(float64(p.In.Bytes), "B"), none}, {dropped(p), none},
+		}}
+		switch {
+		case p.State.Detail != "":
+			one.under = why(p.State) + " " + plain(p.State.Detail)
+		case p.LastDown != nil && p.LastDown.Until.IsZero():
+			one.under = plain("out " + r.outage(*p.LastDown))
+		}
+		t.rows = append(t.rows, one)
+	}
+	return t
+}
+
+// quality is how well a peer is reached, as far as it is known.
+func quality(p engine.PeerStatus) (rtt, loss, mtu string) {
+	if p.Liveness.RTT > 0 {
+		rtt = milliseconds(p.Liveness.RTT)
+	}
+	if p.Liveness.Sent > 0 {
+		loss = percent(p.Liveness.Loss)
+	}
+	if p.State.PathMTU > 0 {
+		mtu = fmt.Sprint(p.State.PathMTU)
+	}
+	return rtt, loss, mtu
+}
+
+// why is how a state's detail begins.
+func why(s engine.State) string {
+	if s.Phase == engine.Waiting {
+		return "waits for"
+	}
+	return "because"
+}
+
+// phase is a state's word in its colour.
+func phase(s engine.State) cell {
+	c := cell{string(s.Phase), yellow}
+	switch s.Phase {
+	case engine.Up:
+		c.style = green
+	case engine.Waiting, engine.Down:
+		c.style = red
+	}
+	return c
+}
+
+// phases is how many peers are in each phase.
+func phases(peers []engine.PeerStatus) string {
+	n := make(map[string]uint64)
+	for _, p := range peers {
+		n[string(p.State.Phase)]++
+	}
+	var list []string
+	for _, word := range slices.Sorted(maps.Keys(n)) {
+		list = append(list, fmt.Sprintf("%d %s", n[word], word))
+	}
+	return strings.Join(list, ", ")
+}
+
+// dropped is what of a peer's packets did not pass, in both directions.
+func dropped(p engine.PeerStatus) string {
+	var list []string
+	for _, dir := range []struct {
+		name string
+		engine.Traffic
+	}{{"out", p.Out}, {"in", p.In}} {
+		if len(dir.Drops) > 0 {
+			list = append(list, dir.name+": "+counts(dir.Drops))
+		}
+	}
+	return plain(strings.Join(list, "; "))
+}
+
+// counts is each word with its number.
+func counts(n map[string]uint64) string {
+	var list []string
+	for _, word := range slices.Sorted(maps.Keys(n)) {
+		list = append(list, fmt.Sprintf("%s %d", word, n[word]))
+	}
+	return strings.Join(list, ", ")
+}
+
+// inside names another namespace.
+func inside(namespace string) string {
+	if namespace == "" {
+		return ""
+	}
+	return ", in network namespace " + namespace
+}
+
+// known is from where a path MTU is known.
+func known(by string) string {
+	switch by {
+	case "icmp":
+		return "a router said so"
+	case "probe":
+		return "found by probes"
+	}
+	return "of the first hop"
+}
+
+// way is how packets leave.
+func way(io string) string {
+	if io == "xdp" {
+		return "AF_XDP"
+	}
+	return "a socket"
+}

@@ -1,0 +1,143 @@
+package ctl
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/exit"
+)
+
+// lines are a report's, without colours.
+func lines(s engine.Status, now time.Time) string {
+	var b strings.Builder
+	_ = writeLines(&b, false, report(s, now))
+	return b.String()
+}
+
+func TestReport(t *testing.T) {
+	s := engine.Status{Tunnels: []engine.TunnelStatus{one(), hub(3)}, Stray: engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
+	s.Tunnels[0].LastDown.From = time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	s.Tunnels[0].LastDown.Until = s.Tunnels[0].LastDown.From.Add(70 * time.Second)
+	want := `six0  4in6in4  up for 2h13m
+  outer      203.0.113.10 > 203.0.113.20, path MTU 1500 (of the first hop), through a socket
+  IPv6 layer fc00::1 > fc00::2
+  interface  MTU 1440, in network namespace lan
+  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost (the last 1), heard 1h13m ago
+  out        4 packets, 100 bytes
+  in         3 packets, 99 bytes
+  dropped in martian 2, spoof 1
+  answered   7 echo requests to our end of the layer, and keepalives
+  last error 2h12m ago: �[2Jnetwork is unreachable
+  last down  2026-03-01 12:00:00, for 1m10s: 5 probes were lost
+  repairs    interface 2, route 1
+
+hub0  6in4  up for 2h13m
+  outer      203.0.113.10 > 3 peers, through a socket
+  peers      1 down, 1 up, 1 waiting
+  interface  MTU 1480
+  out        0 packets, 0 bytes
+  in         0 packets, 0 bytes
+  PEER  STATE      FOR  REMOTE             RTT  LOSS  PATH MTU     OUT    BYTES  IN  BYTES  DROPPED
+  pa    up       2h13m  198.51.100.1  0.500 ms   <1%      1500  12.3 k  1.23 MB   9  900 B  in: spoof 8
+  pb    waiting  2h13m                                          12.3 k  1.23 MB   9  900 B  in: spoof 8
+      waits for a route to 198.51.100.2
+  pc    down     2h13m  198.51.100.1  0.500 ms   <1%      1500  12.3 k  1.23 MB   9  900 B  in: spoof 8
+      because 5 probes were lost
+of no tunnel
+  dropped in foreign_source 5
+`
+	now := began.Add(2*time.Hour + 13*time.Minute + 5*time.Second)
+	if got := lines(s, now); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestColours(t *testing.T) {
+	var b strings.Builder
+	must(t, writeLines(&b, true, report(engine.Status{Tunnels: []engine.TunnelStatus{one()}}, began)))
+	if !strings.Contains(b.String(), "\x1b[32mup\x1b[0m") {
+		t.Errorf("%q", b.String())
+	}
+	for _, line := range strings.Split(b.String(), "\n") {
+		if strings.Count(line, "\x1b[")%2 != 0 || strings.Contains(line, "\x1b[2J") {
+			t.Errorf("%q", line)
+		}
+	}
+}
+
+func TestStatusCommand(t *testing.T) {
+	f := start(t)
+	for _, c := range []struct {
+		args, want, err string
+		exit            int
+	}{
+		{"status", "six0  4in6in4  up for ", "", 0},
+		{"status", "\nhub0  6in4  up for ", "", 0},
+		{"status hub0", "hub0  6in4  up for ", "", 0},
+		{"status hub0/pc", "hub0/pc  6in4  down for ", "", 0},
+		{"status nope", "", `there is no tunnel "nope": there are six0, hub0`, 1},
+		{"status hub0/nope", "", `tunnel hub0 has no peer "nope"`, 1},
+		{"status six0 six1", "", "accepts at most 1 arg", 2},
+		{"status --frob", "", "unknown flag: --frob", 2},
+		{"frob", "", `unknown command "frob"`, 2},
+		{"status --socket /no/such/socket", "", "no sixfourd answers at /no/such/socket: start it, or", 1},
+	} {
+		args := c.args
+		if !strings.Contains(args, "--socket") && args != "frob" {
+			args += " --socket " + f.socket
+		}
+		out, errs, err := ctl(t.Context(), args)
+		if exitStatus(err) != c.exit || c.err == "" && !strings.Contains(out.String(), c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s: exit %d, %v\n%s%s", c.args, exitStatus(err), err, out, errs)
+		}
+		if strings.Contains(out.String(), "\x1b") {
+			t.Errorf("%s: colours in what is no terminal", c.args)
+		}
+	}
+	out, _, err := ctl(t.Context(), "status six0 --json --socket "+f.socket)
+	must(t, err)
+	var s engine.Status
+	must(t, json.Unmarshal([]byte(out.String()), &s))
+	if len(s.Tunnels) != 1 || s.Tunnels[0].Liveness.RTT != 0.0123 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A status that cannot be written was not shown.
+func TestStatusToFullDevice(t *testing.T) {
+	f := start(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	must(t, err)
+	defer full.Close()
+	for _, args := range [][]string{{"status"}, {"status", "--json"}} {
+		cmd := Root()
+		cmd.SetOut(full)
+		cmd.SetArgs(append(args, "--socket", f.socket))
+		if err := cmd.ExecuteContext(t.Context()); exitStatus(err) != exit.Failure {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+func TestManyPeersStayALineEach(t *testing.T) {
+	s := engine.Status{Tunnels: []engine.TunnelStatus{hub(1000)}}
+	if n := strings.Count(lines(s, began), "\n"); n > 1000+10 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// Without the right there is an error that says how to get it.
+func TestStatusWithoutTheRight(t *testing.T) {
+	f := start(t)
+	must(t, os.Chmod(filepath.Dir(f.socket), 0o755))
+	must(t, os.Chmod(filepath.Dir(filepath.Dir(f.socket)), 0o755))
+	out, code := program(t, f.socket, true, "status")
+	if want := "sixfourctl: " + f.socket + " may not be opened: run as root, or join group sixfour\n"; code != exit.Failure || out != want {
+		t.Errorf("%d: %s", code, out)
+	}
+}

@@ -1,0 +1,100 @@
+package ctl
+
+import (
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// cell is a text in a table, or of a line.
+type cell struct {
+	text  string
+	style style
+}
+
+// row is what stands in a line of a table; its last cell may be of any width.
+type row struct {
+	cells []cell
+	under string // a line of its own below it; "": none
+}
+
+// table is rows under a heading.
+type table struct {
+	heading []string
+	numbers []bool // which columns stand on the right
+	rows    []row
+}
+
+// lines are the lines of the table, with its columns aligned.
+func (t *table) lines(indent int) [][]cell {
+	widths := make([]int, len(t.heading))
+	for i, h := range t.heading {
+		widths[i] = len(h)
+	}
+	for _, r := range t.rows {
+		for i, c := range r.cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	heading := row{}
+	for _, h := range t.heading {
+		heading.cells = append(heading.cells, cell{h, faint})
+	}
+	margin := strings.Repeat(" ", indent)
+	all := [][]cell{t.line(heading, margin, widths)}
+	for _, r := range t.rows {
+		all = append(all, t.line(r, margin, widths))
+		if r.under != "" {
+			all = append(all, []cell{{margin + "    " + r.under, none}})
+		}
+	}
+	return all
+}
+
+func (t *table) line(r row, margin string, widths []int) []cell {
+	line := []cell{{margin, none}}
+	for i, c := range r.cells {
+		pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text))
+		switch {
+		case t.numbers[i]:
+			line = append(line, cell{pad, none}, c)
+		case i < len(r.cells)-1:
+			line = append(line, c, cell{pad, none})
+		default:
+			line = append(line, c)
+		}
+		if i < len(r.cells)-1 {
+			line = append(line, cell{"  ", none})
+		}
+	}
+	return line
+}
+
+// text is a line as it is written, cut to a number of columns; 0: not cut.
+func text(line []cell, columns int, p painter) string {
+	var b strings.Builder
+	left := columns
+	for _, c := range line {
+		if columns > 0 {
+			if n := utf8.RuneCountInString(c.text); n > left {
+				c.text = string([]rune(c.text)[:left])
+			}
+			left -= utf8.RuneCountInString(c.text)
+		}
+		b.WriteString(p.paint(c.style, c.text))
+	}
+	if !p {
+		return strings.TrimRight(b.String(), " ")
+	}
+	return b.String()
+}
+
+// writeLines writes lines as they are.
+func writeLines(w io.Writer, p painter, lines [][]cell) error {
+	for _, line := range lines {
+		if _, err := io.WriteString(w, text(line, 0, p)+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}

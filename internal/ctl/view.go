@@ -1,0 +1,170 @@
+package ctl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"sixfour/internal/engine"
+)
+
+// view is what the live view knows.
+type view struct {
+	tunnel   string // the only one shown; "": all
+	now      time.Time
+	status   engine.Status
+	statusAt time.Time
+	before   engine.Status // the one before it, for the rates
+	beforeAt time.Time     // zero: there is none
+	gone     error         // the daemon does not answer
+	events   []engine.Event
+}
+
+// frame is the picture on a terminal of a size: the tunnels, and below them the last
+// events.
+func (v *view) frame(columns, rows int) [][]cell {
+	lines := [][]cell{v.title()}
+	pane := min(len(v.events), max(rows/3, 1))
+	left := rows - len(lines)
+	if pane > 0 {
+		left -= pane + 2
+	}
+	lines = append(lines, v.table(left).lines(0)...)
+	if len(lines) > rows-1 {
+		lines = lines[:max(rows-1, 1)]
+	}
+	if pane == 0 || left < 2 {
+		return lines
+	}
+	lines = append(lines, nil, []cell{{"EVENTS", faint}})
+	for _, ev := range v.events[len(v.events)-pane:] {
+		lines = append(lines, []cell{{eventLine(ev, time.TimeOnly), none}})
+	}
+	return lines
+}
+
+func (v *view) title() []cell {
+	if v.gone != nil {
+		return []cell{{plain(v.gone.Error()) + " (waiting for it; Ctrl-C ends)", red}}
+	}
+	peers := 0
+	for _, t := range v.status.Tunnels {
+		peers += max(len(t.Peers), 1)
+	}
+	return []cell{{"sixfourd " + plain(v.status.Version), bold}, {fmt.Sprintf(" for %s: %d tunnels, %d peers, at %s; Ctrl-C ends",
+		lapse(v.now.Sub(v.status.Started)), len(v.status.Tunnels), peers, v.now.Format(time.TimeOnly)), none}}
+}
+
+// table shows every tunnel, and of its peers as many as there is room for, those in
+// trouble first.
+func (v *view) table(rows int) *table {
+	t := &table{
+		heading: []string{"TUNNEL", "STATE", "FOR", "RTT", "LOSS", "PATH MTU", "OUT", "RATE", "IN", "RATE", "DROPPED"},
+		numbers: []bool{false, false, true, true, true, true, true, true, true, true, false},
+	}
+	rates := v.rates()
+	left := rows - 1 - len(v.status.Tunnels)
+	for _, tun := range v.status.Tunnels {
+		if len(t.rows) >= rows-1 {
+			break // of thousands, what nobody sees costs nothing
+		}
+		t.rows = append(t.rows, v.row(tun.Name, tun.Name, tun.PeerStatus, rates))
+		if d := tun.State.Detail; d != "" && left > 0 {
+			t.rows[len(t.rows)-1].under = why(tun.State) + " " + plain(d)
+			left--
+		}
+		peers := slices.Clone(tun.Peers)
+		slices.SortStableFunc(peers, func(a, b engine.PeerStatus) int { return severity(b) - severity(a) })
+		for i, p := range peers {
+			if left == 1 && i < len(peers)-1 || left < 1 {
+				if left == 1 {
+					t.rows = append(t.rows, row{cells: []cell{{fmt.Sprintf("  and %d more", len(peers)-i), faint}}})
+					left--
+				}
+				break
+			}
+			t.rows = append(t.rows, v.row("  "+p.Peer, tun.Name+"/"+p.Peer, p, rates))
+			left--
+		}
+	}
+	return t
+}
+
+// severity is how much a peer should be looked at.
+func severity(p engine.PeerStatus) int {
+	switch p.State.Phase {
+	case engine.Up:
+		return 0
+	case engine.Starting, engine.Probing:
+		return 1
+	case engine.Suspect:
+		return 2
+	}
+	return 3
+}
+
+func (v *view) row(name, key string, p engine.PeerStatus, rates map[string]rate) row {
+	rtt, loss, mtu := quality(p)
+	var out, outBits, in, inBits, drops string
+	if r, ok := rates[key]; ok {
+		out, outBits = scaled(r.out.packets, "p/s"), scaled(8*r.out.bytes, "bit/s")
+		in, inBits = scaled(r.in.packets, "p/s"), scaled(8*r.in.bytes, "bit/s")
+		drops = r.drops
+	}
+	return row{cells: []cell{{plain(name), none}, phase(p.State), {lapse(v.now.Sub(p.State.Since)), none}, {rtt, none}, {loss, none}, {mtu, none},
+		{out, none}, {outBits, none}, {in, none}, {inBits, none}, {drops, red}}}
+}
+
+// rate is what goes in a second.
+type rate struct {
+	out, in struct{ packets, bytes float64 }
+	drops   string // in either direction, by reason
+}
+
+// rates are those of each tunnel, and of each peer, by TUNNEL/PEER, between the last
+// two statuses.
+func (v *view) rates() map[string]rate {
+	seconds := v.statusAt.Sub(v.beforeAt).Seconds()
+	if v.beforeAt.IsZero() || seconds <= 0 || !v.before.Started.Equal(v.status.Started) {
+		return nil
+	}
+	was := make(map[string]engine.PeerStatus)
+	all(v.before, func(key string, p engine.PeerStatus) { was[key] = p })
+	rates := make(map[string]rate)
+	all(v.status, func(key string, p engine.PeerStatus) {
+		old, ok := was[key]
+		if !ok || p.Out.Packets < old.Out.Packets || p.In.Packets < old.In.Packets { // it began anew
+			return
+		}
+		var r rate
+		r.out.packets, r.out.bytes = per(old.Out.Packets, p.Out.Packets, seconds), per(old.Out.Bytes, p.Out.Bytes, seconds)
+		r.in.packets, r.in.bytes = per(old.In.Packets, p.In.Packets, seconds), per(old.In.Bytes, p.In.Bytes, seconds)
+		r.drops = strings.Join(append(drops("out", old.Out, p.Out, seconds), drops("in", old.In, p.In, seconds)...), ", ")
+		rates[key] = r
+	})
+	return rates
+}
+
+func per(old, now uint64, seconds float64) float64 { return float64(now-min(old, now)) / seconds }
+
+// drops are the reasons for which there are more than there were.
+func drops(direction string, old, now engine.Traffic, seconds float64) (list []string) {
+	for _, reason := range slices.Sorted(maps.Keys(now.Drops)) {
+		if n := per(old.Drops[reason], now.Drops[reason], seconds); n > 0 {
+			list = append(list, plain(fmt.Sprintf("%s %s %s", direction, reason, scaled(n, "p/s"))))
+		}
+	}
+	return list
+}
+
+// all calls f with each tunnel and peer, and its key.
+func all(s engine.Status, f func(key string, p engine.PeerStatus)) {
+	for _, t := range s.Tunnels {
+		f(t.Name, t.PeerStatus)
+		for _, p := range t.Peers {
+			f(t.Name+"/"+p.Peer, p)
+		}
+	}
+}

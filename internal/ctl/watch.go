@@ -1,0 +1,56 @@
+package ctl
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/engine"
+)
+
+func watchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "watch [TUNNEL]",
+		Short: "State, traffic and events, live in the terminal",
+		Long: `Draws the tunnels each second, with rates, and below them the last events, until Ctrl-C. Where the output is no terminal,
+and with --json, it prints events alone, one a line, the last hundred first. A daemon that restarts is waited for.`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeTunnel,
+	}
+	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c := dial()
+		defer c.Close()
+		tunnel := strings.Join(args, "")
+		if _, err := c.Status(cmd.Context(), tunnel); err != nil { // before there is anything to wait for
+			return fail(err)
+		}
+		out := cmd.OutOrStdout()
+		tty, live := terminal(out)
+		if live && !*asJSON {
+			return fail(watchScreen(cmd.Context(), c, tunnel, tty, colours(out)))
+		}
+		f := &follower{client: c, tunnel: tunnel, say: func(what string) { fmt.Fprintf(cmd.ErrOrStderr(), "sixfourctl: %s\n", what) }}
+		return fail(f.run(cmd.Context(), func(ev engine.Event) error {
+			if *asJSON {
+				return json.NewEncoder(out).Encode(ev)
+			}
+			_, err := io.WriteString(out, eventLine(ev, time.RFC3339)+"\n")
+			return err
+		}))
+	}
+	return cmd
+}
+
+// eventLine is an event as a line.
+func eventLine(ev engine.Event, layout string) string {
+	who := ev.Tunnel
+	if ev.Peer != "" {
+		who += "/" + ev.Peer
+	}
+	return plain(strings.Join(strings.Fields(fmt.Sprintf("%s %s %s: %s", ev.At.Local().Format(layout), who, ev.Kind, ev.Text)), " "))
+}

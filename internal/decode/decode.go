@@ -1,0 +1,193 @@
+// Package decode takes captured packets apart, layer by layer, for people and for
+// programs.
+package decode
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+
+	"sixfour/internal/pcapng"
+)
+
+// Link types (LINKTYPE_…) whose packets are taken apart.
+const (
+	LinkNull     = 0
+	LinkEthernet = 1
+	LinkSLL      = 113 // Linux "any" device
+	LinkIPv4     = 228
+	LinkIPv6     = 229
+	LinkSLL2     = 276
+)
+
+// Packet is a captured packet, taken apart.
+type Packet struct {
+	Number    int      `json:"number"` // in the file, from 1
+	Time      string   `json:"time"`   // RFC 3339, UTC
+	Direction string   `json:"direction,omitempty"`
+	Interface string   `json:"interface,omitempty"`
+	ID        uint64   `json:"packet_id,omitempty"` // what inner and outer have in common
+	Length    int      `json:"length"`
+	Captured  int      `json:"captured"` // bytes that are there
+	Lost      uint64   `json:"lost_before,omitempty"`
+	Drop      string   `json:"drop,omitempty"` // the word for why it was not carried
+	Comments  []string `json:"comments,omitempty"`
+	Layers    []*Layer `json:"layers"`
+}
+
+// Layer is a header, or what is behind the last one.
+type Layer struct {
+	Name   string
+	Bytes  int
+	Quoted bool // a part of the packet that an ICMP error quotes
+	text   []string
+	fields map[string]any
+}
+
+// Text is what the layer says, in words.
+func (l *Layer) Text() string { return strings.Join(l.text, ", ") }
+
+// MarshalJSON writes the fields beside the name.
+func (l *Layer) MarshalJSON() ([]byte, error) {
+	all := map[string]any{"layer": l.Name, "bytes": l.Bytes}
+	if l.Quoted {
+		all["quoted"] = true
+	}
+	for k, v := range l.fields {
+		all[k] = v
+	}
+	return json.Marshal(all)
+}
+
+// field adds one that has a name and, in words, is said with the same.
+func (l *Layer) field(name string, v any) {
+	l.say(name, v, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
+}
+
+// say adds one for which there are other words; without words it has been said.
+func (l *Layer) say(name string, v any, words string) {
+	if l.fields == nil {
+		l.fields = make(map[string]any)
+	}
+	l.fields[name] = v
+	if words != "" {
+		l.text = append(l.text, words)
+	}
+}
+
+// note adds words alone.
+func (l *Layer) note(format string, args ...any) {
+	l.text = append(l.text, fmt.Sprintf(format, args...))
+}
+
+// Of takes the packet with a number apart that a reader has returned.
+func Of(number int, p pcapng.Packet, i pcapng.Interface) Packet {
+	d := Packet{
+		Number: number, Time: p.Time.Format("2006-01-02T15:04:05.000000000Z"), Direction: p.Direction.String(),
+		Interface: i.Name, ID: p.ID, Length: p.Length, Captured: len(p.Data), Lost: p.Dropped, Comments: p.Comments,
+		Layers: Layers(p.Data, int(i.Link)),
+	}
+	for _, c := range p.Comments {
+		if rest, ok := strings.CutPrefix(c, "dropped: "); ok {
+			d.Drop, _, _ = strings.Cut(rest, ":")
+		}
+	}
+	return d
+}
+
+// Print writes the packet as an indented block.
+func (p *Packet) Print(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d  %s", p.Number, p.Time)
+	for _, s := range []string{p.Direction, p.Interface} {
+		if s != "" {
+			b.WriteString("  " + plain(s))
+		}
+	}
+	fmt.Fprintf(&b, "  %d B", p.Length)
+	if p.Captured < p.Length {
+		fmt.Fprintf(&b, ", of which %d are here", p.Captured)
+	}
+	if p.ID != 0 {
+		fmt.Fprintf(&b, "  packet %d", p.ID)
+	}
+	b.WriteString("\n")
+	if p.Lost > 0 {
+		fmt.Fprintf(&b, "  (%d packets before it were not captured)\n", p.Lost)
+	}
+	for _, c := range p.Comments {
+		b.WriteString("  " + plain(c) + "\n")
+	}
+	Print(&b, p.Layers)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Print writes layers, one a line, from the outermost in: the name, the bytes, and
+// what it says.
+func Print(w io.Writer, layers []*Layer) {
+	for _, l := range layers {
+		indent := "  "
+		if l.Quoted {
+			indent = "    "
+		}
+		line := fmt.Sprintf("%s%-11s %4d B  %s", indent, l.Name, l.Bytes, l.Text())
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
+}
+
+// plain is a text of a file without what would move a terminal's cursor.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+// File takes all packets of a file apart, pcapng or pcap, and writes them: as blocks,
+// or as JSON, one line a packet. It returns how many there were. An error of the file
+// says at which byte.
+func File(from io.Reader, to io.Writer, asJSON bool) (n int, err error) {
+	r, err := pcapng.NewReader(from)
+	if err != nil {
+		return 0, err
+	}
+	enc := json.NewEncoder(to)
+	enc.SetEscapeHTML(false)
+	for {
+		p, i, err := r.Next()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		n++
+		d := Of(n, p, i)
+		if asJSON {
+			err = enc.Encode(d)
+		} else {
+			err = d.Print(to)
+		}
+		if err != nil {
+			return n, Failed{err}
+		}
+	}
+}
+
+// Failed is an error of the one to whom packets are written.
+type Failed struct{ error }
+
+func (f Failed) Unwrap() error { return f.error }
+
+// Layers takes a packet of a link type apart.
+func Layers(b []byte, link int) []*Layer {
+	d := new(decoder)
+	d.link(b, link)
+	return slices.Clip(d.layers)
+}

@@ -1,0 +1,533 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/rig"
+)
+
+// internet is the network of the gateway's tests. The router knows nothing but its
+// own links, so that c never hears from an address inside the tunnel.
+//
+//	            a  198.51.100.2, 2001:db8:a::2  (six0 10.0.0.1, fc00::1)
+//	            │
+//	c ───────── r
+//	192.0.2.2   │
+//	192.0.2.99  b  203.0.113.2, 2001:db8:b::2   (six0 10.0.0.2, fc00::2)
+//	2001:db8:c::2, 2001:db8:c::99
+type internet struct {
+	a, b, c, r *rig.Namespace
+}
+
+var (
+	addrA, addrA6     = netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8:a::2")
+	addrB, addrB6     = netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("2001:db8:b::2")
+	addrC, addrC6     = netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:c::2")
+	bypassC, bypassC6 = netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8:c::99")
+)
+
+// first is the router's address on the link of another address.
+func first(a netip.Addr) netip.Addr {
+	b := a.AsSlice()
+	b[len(b)-1] = 1
+	first, _ := netip.AddrFromSlice(b)
+	return first
+}
+
+func bits(a netip.Addr) int {
+	if a.Is4() {
+		return 24
+	}
+	return 64
+}
+
+func newInternet(t *testing.T) internet {
+	t.Helper()
+	n := internet{newNamespace(t, "a"), newNamespace(t, "b"), newNamespace(t, "c"), newNamespace(t, "r")}
+	must(t, n.r.Forward())
+	for _, end := range []struct {
+		ns    *rig.Namespace
+		dev   string
+		addrs []netip.Addr
+	}{
+		{n.a, "eth0", []netip.Addr{addrA, addrA6}},
+		{n.b, "eth0", []netip.Addr{addrB, addrB6}},
+		{n.c, "eth0", []netip.Addr{addrC, bypassC, bypassC6, addrC6}}, // of IPv6 the last one is what c sends from
+	} {
+		router := "r" + end.ns.Name()
+		must(t, rig.Veth(end.ns, end.dev, n.r, router, 1500))
+		for _, a := range end.addrs {
+			must(t, end.ns.AddAddr(end.dev, netip.PrefixFrom(a, bits(a))))
+			if a == bypassC || a == bypassC6 {
+				continue
+			}
+			must(t, n.r.AddAddr(router, netip.PrefixFrom(first(a), bits(a))))
+			all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			if a.Is6() {
+				all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+			}
+			must(t, end.ns.AddRoute(all, first(a), ""))
+		}
+		// Distributions filter strictly.
+		for _, dev := range []string{"all", "default", end.dev} {
+			must(t, end.ns.Sysctl("net/ipv4/conf/"+dev+"/rp_filter", "1"))
+		}
+	}
+	return n
+}
+
+const (
+	twoEnds = `[[tunnel]]
+name = "six0"
+mode = "4in6in4"
+local = "auto"
+remote = "%v"
+local6 = "fc00::%d"
+remote6 = "fc00::%d"
+address = ["10.0.0.%d/30", "fc00::%d/64"]
+`
+	bypass = `[gateway]
+default_route = true
+bypass = ["192.0.2.99/32", "2001:db8:c::99/128"]
+`
+	masquerade = "[gateway]\nmasquerade = \"eth0\"\n"
+)
+
+func clientConfig() string { return fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1) + bypass }
+func serverConfig() string { return fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2) + masquerade }
+
+// sees is the address from which somebody's TCP connection to an address comes.
+func sees(t *testing.T, from, to *rig.Namespace, addr netip.Addr) (netip.Addr, error) {
+	t.Helper()
+	l, err := to.ListenTCP(netip.AddrPortFrom(addr, 0))
+	must(t, err)
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	c, err := from.DialTCP(ctx, netip.MustParseAddrPort(l.Addr().String()))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	must(t, l.SetDeadline(time.Now().Add(2*time.Second)))
+	server, err := l.AcceptTCP()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer server.Close()
+	return netip.MustParseAddrPort(server.RemoteAddr().String()).Addr(), nil
+}
+
+// comesFrom waits until connections to an address come from another.
+func comesFrom(t *testing.T, from, to *rig.Namespace, addr, want netip.Addr) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("connect to %v", addr), func() error {
+		got, err := sees(t, from, to, addr)
+		if err == nil && got != want {
+			err = fmt.Errorf("it comes from %v, not from %v", got, want)
+		}
+		return err
+	})
+}
+
+// everyWay is that all connections go the way that they should.
+func (n internet) everyWay(t *testing.T) {
+	t.Helper()
+	comesFrom(t, n.a, n.c, addrC, addrB)
+	comesFrom(t, n.a, n.c, addrC6, addrB6)
+	comesFrom(t, n.a, n.c, bypassC, addrA)
+	comesFrom(t, n.a, n.c, bypassC6, addrA6)
+	comesFrom(t, n.c, n.a, addrA, addrC)
+	comesFrom(t, n.c, n.a, addrA6, addrC6)
+}
+
+// oldWay is that they all go the way that they went without a gateway.
+func (n internet) oldWay(t *testing.T) {
+	t.Helper()
+	comesFrom(t, n.a, n.c, addrC, addrA)
+	comesFrom(t, n.a, n.c, addrC6, addrA6)
+}
+
+// configured is what a namespace's kernel has been told, for comparison.
+func configured(t *testing.T, ns *rig.Namespace) string {
+	t.Helper()
+	var b strings.Builder
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		rules, err := ns.Handle().RuleList(family)
+		must(t, err)
+		for _, r := range rules {
+			fmt.Fprintf(&b, "%v proto %d\n", r, r.Protocol)
+		}
+		routes, err := ns.Handle().RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		must(t, err)
+		for _, r := range routes {
+			fmt.Fprintf(&b, "%v\n", r)
+		}
+	}
+	must(t, ns.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		tables, err := c.ListTables()
+		if err != nil {
+			return err
+		}
+		for _, table := range tables {
+			fmt.Fprintf(&b, "table %s\n", table.Name)
+		}
+		for _, file := range []string{"ipv4/ip_forward", "ipv4/conf/eth0/forwarding", "ipv4/conf/default/forwarding", "ipv6/conf/all/forwarding"} {
+			v, err := os.ReadFile("/proc/sys/net/" + file)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, "%s %s", file, v)
+		}
+		return nil
+	}))
+	return b.String()
+}
+
+// unchanged waits until a namespace is as it was.
+func unchanged(t *testing.T, ns *rig.Namespace, was string) {
+	t.Helper()
+	eventually(t, "all is as it was in "+ns.Name(), func() error {
+		if is := configured(t, ns); is != was {
+			return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
+		}
+		return nil
+	})
+}
+
+// Of IPv6 the server's administrator turns forwarding on; of IPv4 the daemon does.
+func (n internet) forward6(t *testing.T) {
+	t.Helper()
+	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+}
+
+// From a's end to c and back: with the server's address through the tunnel, with
+// its own where that is meant; from c by the old address; and nothing is left.
+func TestGateway(t *testing.T) {
+	n := newInternet(t)
+	n.oldWay(t)
+	wasA := configured(t, n.a)
+	before := configured(t, n.b)
+	n.forward6(t)
+	wasB := configured(t, n.b)
+	b := start(t, n.b, serverConfig())
+	a := start(t, n.a, clientConfig())
+	n.everyWay(t)
+	comesFrom(t, n.a, n.b, inB, inA)
+	transfer(t, n.a, n.c, addrC, 4<<20)
+
+	// What c sends to b's old address is none of a's, and b no router of c's.
+	if _, err := sees(t, n.c, n.b, addrB); err != nil {
+		t.Errorf("connect to the server: %v", err)
+	}
+	must(t, n.c.AddRoute(netip.PrefixFrom(inA, 32), first(addrC), ""))
+	must(t, n.r.AddRoute(netip.PrefixFrom(inA, 32), addrB, ""))
+	if from, err := sees(t, n.c, n.a, inA); err == nil {
+		t.Errorf("the server lets %v into the tunnel", from)
+	}
+	must(t, n.r.DelRoute(netip.PrefixFrom(inA, 32), addrB, ""))
+
+	if code := a.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	unchanged(t, n.a, wasA)
+	n.oldWay(t)
+	b.end(t, syscall.SIGTERM)
+	unchanged(t, n.b, wasB)
+	if wasB == before {
+		t.Error("the comparison does not see forwarding")
+	}
+	for _, d := range []*daemon{a, b} {
+		if log := d.log.String(); strings.Contains(log, "put back") || strings.Contains(log, " ERROR ") {
+			t.Errorf("log:\n%s", log)
+		}
+	}
+}
+
+// A server that forwarded before goes on to, and forwards for all.
+func TestGatewayOfARouter(t *testing.T) {
+	n := newInternet(t)
+	must(t, n.b.Forward())
+	was := configured(t, n.b)
+	b := start(t, n.b, serverConfig())
+	start(t, n.a, clientConfig())
+	n.everyWay(t)
+	b.end(t, syscall.SIGTERM)
+	unchanged(t, n.b, was)
+}
+
+// Who turns forwarding on for the whole host while the daemon does for itself,
+// keeps it.
+func TestGatewayLeavesForwarding(t *testing.T) {
+	n := newInternet(t)
+	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+	b := start(t, n.b, serverConfig())
+	start(t, n.a, clientConfig())
+	comesFrom(t, n.a, n.c, addrC, addrB)
+	must(t, n.b.Sysctl("net/ipv4/ip_forward", "1"))
+	b.end(t, syscall.SIGTERM)
+	if is := configured(t, n.b); !strings.Contains(is, "conf/eth0/forwarding 1") || strings.Contains(is, "proto 64") {
+		t.Errorf("it is\n%s", is)
+	}
+}
+
+// Rules and routes that somebody removes come back, and connections go on.
+func TestGatewayMends(t *testing.T) {
+	n := newInternet(t)
+	n.forward6(t)
+	start(t, n.b, serverConfig())
+	a := start(t, n.a, clientConfig())
+	n.everyWay(t)
+	repairs := func() uint64 {
+		_, s := a.status(t)
+		return s.Repairs["route"]
+	}
+	l, err := n.c.ListenTCP(netip.AddrPortFrom(addrC, 0))
+	must(t, err)
+	defer l.Close()
+	kept, err := n.a.DialTCP(t.Context(), netip.MustParseAddrPort(l.Addr().String()))
+	must(t, err)
+	defer kept.Close()
+	other, err := l.AcceptTCP()
+	must(t, err)
+	defer other.Close()
+
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		before := repairs()
+		// ip rule flush
+		rules, err := n.a.Handle().RuleList(family)
+		must(t, err)
+		for _, r := range rules {
+			if r.Priority > 0 {
+				r.Family = family
+				if err := n.a.Handle().RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+					t.Fatalf("%v: %v", r, err)
+				}
+			}
+		}
+		eventually(t, "the rules are back", func() error {
+			if repairs() == before {
+				return errors.New("nothing was repaired")
+			}
+			return nil
+		})
+	}
+	n.everyWay(t)
+
+	// ip route flush table 25700
+	before := repairs()
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := n.a.Handle().RouteListFiltered(family, &netlink.Route{Table: 0x6464}, netlink.RT_FILTER_TABLE)
+		must(t, err)
+		if len(routes) != 1 {
+			t.Errorf("the table has %v", routes)
+		}
+		for _, r := range routes {
+			must(t, n.a.Handle().RouteDel(&r))
+		}
+	}
+	eventually(t, "the routes are back", func() error {
+		if repairs() == before {
+			return errors.New("nothing was repaired")
+		}
+		return nil
+	})
+	n.everyWay(t)
+
+	// The interface is deleted, and made again.
+	must(t, n.a.DelLink("six0"))
+	a.wait(t, "interface is back")
+	n.everyWay(t)
+
+	must(t, kept.SetDeadline(time.Now().Add(patience)))
+	must(t, other.SetDeadline(time.Now().Add(patience)))
+	_, err = kept.Write([]byte{1})
+	must(t, err)
+	if k, err := other.Read(make([]byte, 1)); err != nil || k != 1 {
+		t.Errorf("the connection from before: %v", err)
+	}
+}
+
+// While the peer is away nothing leaks out the old way, and SSH still gets in.
+func TestGatewayHolds(t *testing.T) {
+	n := newInternet(t)
+	b := start(t, n.b, serverConfig())
+	start(t, n.a, clientConfig())
+	comesFrom(t, n.a, n.c, addrC, addrB)
+	b.end(t, syscall.SIGKILL)
+	if from, err := sees(t, n.a, n.c, addrC); err == nil {
+		t.Errorf("a connection leaks out from %v", from)
+	}
+	comesFrom(t, n.c, n.a, addrA, addrC)
+
+	// The uplink gets another address, which the tunnel follows: the new one
+	// answers, and the peer is still reached by the old way.
+	moved := addrA.Next()
+	must(t, n.a.DelAddr("eth0", netip.PrefixFrom(addrA, 24)))
+	must(t, n.a.AddAddr("eth0", netip.PrefixFrom(moved, 24)))
+	must(t, n.a.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(moved), ""))
+	comesFrom(t, n.c, n.a, moved, addrC)
+	start(t, n.b, strings.ReplaceAll(serverConfig(), addrA.String(), moved.String()))
+	comesFrom(t, n.a, n.c, addrC, addrB)
+}
+
+// What a killed daemon leaves, "sixfourd -clean" removes, and the next daemon.
+func TestGatewayAfterACrash(t *testing.T) {
+	n := newInternet(t)
+	n.forward6(t)
+	wasA, wasB := configured(t, n.a), configured(t, n.b)
+	for _, again := range []bool{false, true} {
+		b := start(t, n.b, serverConfig())
+		a := start(t, n.a, clientConfig())
+		n.everyWay(t)
+		a.end(t, syscall.SIGKILL)
+		b.end(t, syscall.SIGKILL)
+		eventually(t, "the interface goes", func() error {
+			if _, err := n.a.Handle().LinkByName("six0"); err == nil {
+				return errors.New("it is there")
+			}
+			return nil
+		})
+		n.oldWay(t) // what is left harms nobody
+		if again {
+			b, a := start(t, n.b, serverConfig()), start(t, n.a, clientConfig())
+			n.everyWay(t)
+			a.end(t, syscall.SIGTERM)
+			b.end(t, syscall.SIGTERM)
+		} else {
+			for _, ns := range []*rig.Namespace{n.a, n.b} {
+				clean(t, ns)
+			}
+		}
+		unchanged(t, n.a, wasA)
+		unchanged(t, n.b, wasB)
+	}
+}
+
+// The next daemon removes what it does not want itself, but nothing of a daemon that
+// lives, nor does "sixfourd -clean"; a second one says why it cannot have it.
+func TestGatewaysOfTwo(t *testing.T) {
+	n := newInternet(t)
+	n.forward6(t)
+	was := configured(t, n.a)
+	start(t, n.b, serverConfig())
+	a := start(t, n.a, clientConfig())
+	n.everyWay(t)
+	clean(t, n.a)
+	n.everyWay(t)
+	second := launch(t, n.a, strings.NewReplacer("six0", "six1", "10.0.0.", "10.0.1.", "fc00::", "fc01::").Replace(clientConfig()))
+	second.wait(t, "only one sixfourd of a network namespace can have default_route for IPv4")
+	n.everyWay(t)
+	a.end(t, syscall.SIGKILL)
+	second.wait(t, "ready")
+	second.end(t, syscall.SIGTERM)
+	unchanged(t, n.a, was)
+
+	a = start(t, n.a, clientConfig())
+	a.end(t, syscall.SIGKILL)
+	start(t, n.a, fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1))
+	if is := configured(t, n.a); strings.Contains(is, "proto 64") {
+		t.Errorf("a daemon without a gateway leaves\n%s", is)
+	}
+}
+
+// clean runs "sixfourd -clean".
+func clean(t *testing.T, ns *rig.Namespace) {
+	t.Helper()
+	cmd := exec.Command(program, "-clean")
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(t, ns.Start(cmd))
+	if err := cmd.Wait(); err != nil || out.Len() > 0 {
+		t.Errorf("-clean: %v\n%s", err, out.String())
+	}
+}
+
+// Connections to who is behind the client, such as a container with a published
+// port, are answered the way they came.
+func TestGatewayFollowsForwarded(t *testing.T) {
+	n := newInternet(t)
+	n.forward6(t)
+	must(t, n.a.Forward())
+	for _, dev := range []string{"all", "eth0"} { // the daemon says that it takes this
+		must(t, n.a.Sysctl("net/ipv4/conf/"+dev+"/rp_filter", "0"))
+	}
+	// d is behind a, with addresses of its own, to which the router has a route.
+	d := newNamespace(t, "d")
+	must(t, rig.Veth(n.a, "lan", d, "eth0", 1500))
+	behind := map[netip.Addr]netip.Addr{netip.MustParseAddr("198.18.0.2"): addrA, netip.MustParseAddr("2001:db8:d::2"): addrA6}
+	for addr, via := range behind {
+		must(t, n.a.AddAddr("lan", netip.PrefixFrom(first(addr), bits(addr))))
+		must(t, d.AddAddr("eth0", netip.PrefixFrom(addr, bits(addr))))
+		all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if addr.Is6() {
+			all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		must(t, d.AddRoute(all, first(addr), ""))
+		must(t, n.r.AddRoute(netip.PrefixFrom(addr, bits(addr)).Masked(), via, ""))
+	}
+	start(t, n.b, serverConfig())
+	start(t, n.a, clientConfig())
+	n.everyWay(t)
+	// A packet of c's own connection must not come back through b with b's address.
+	for addr := range behind {
+		from := addrC
+		if addr.Is6() {
+			from = addrC6
+		}
+		comesFrom(t, n.c, d, addr, from)
+	}
+}
+
+// The marks of others are theirs: a tunnel with a mark and a rule for it, and a
+// rule of the administrator behind ours.
+func TestGatewayBesideOtherRules(t *testing.T) {
+	n := newInternet(t)
+	n.forward6(t)
+	// Marked packets have a table of their own, as they had before, and only they have
+	// a way out, which the reverse path does not know of.
+	for _, dev := range []string{"all", "eth0"} {
+		must(t, n.a.Sysctl("net/ipv4/conf/"+dev+"/rp_filter", "0"))
+	}
+	must(t, n.a.Handle().RuleAdd(&netlink.Rule{Family: unix.AF_INET, Priority: 32000, Mark: 7, Table: 100, Goto: -1, Flow: -1, SuppressPrefixlen: -1, SuppressIfgroup: -1}))
+	everywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	must(t, n.a.Handle().RouteAdd(&netlink.Route{Table: 100, Dst: everywhere, Gw: first(addrA).AsSlice()}))
+	was := configured(t, n.a)
+	must(t, n.a.DelRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(addrA), "")) // nothing but the mark leads there
+	start(t, n.b, serverConfig())
+	a := start(t, n.a, strings.Replace(clientConfig(), "mode =", "fwmark = 7\nmode =", 1))
+	comesFrom(t, n.a, n.c, addrC, addrB)
+	a.end(t, syscall.SIGTERM)
+	must(t, n.a.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(addrA), ""))
+	unchanged(t, n.a, was)
+}
+
+// A configuration that wants the impossible is not ready, and says why.
+func TestGatewayWithoutInterface(t *testing.T) {
+	n := newInternet(t)
+	b := start(t, n.b, strings.Replace(serverConfig(), "eth0", "eth1", 1))
+	b.wait(t, "there is no interface eth1")
+	_, s := b.status(t)
+	if s.State.Phase == engine.Waiting {
+		t.Errorf("the tunnel waits: %s", s.State.Detail)
+	}
+}

@@ -1,0 +1,141 @@
+package firewall
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+)
+
+// littleEndian is the machine's byte order.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// bitwise is dst = (src & mask) ^ xor; shifts have no mask here.
+func (e *evaluation) bitwise(x *expr.Bitwise) {
+	n := int(min(x.Len, registersLen))
+	v := e.registers.load(x.SourceRegister, n)
+	out := unknownValue(n)
+	if len(x.Mask) == n && len(x.Xor) == n {
+		for i := range n {
+			out.b[i] = v.b[i]&x.Mask[i] ^ x.Xor[i]
+			out.known[i] = v.known[i] || x.Mask[i] == 0
+		}
+	}
+	e.registers.store(x.DestRegister, out)
+}
+
+// byteorder changes numbers of Size bytes between the machine's order and the
+// network's.
+func (e *evaluation) byteorder(x *expr.Byteorder) {
+	v := e.registers.load(x.SourceRegister, int(min(x.Len, registersLen)))
+	out := value{bytes.Clone(v.b), slices.Clone(v.known)}
+	if size := int(min(x.Size, registersLen)); size > 1 && littleEndian {
+		for i := 0; i+size <= len(out.b); i += size {
+			slices.Reverse(out.b[i : i+size])
+			slices.Reverse(out.known[i : i+size])
+		}
+	}
+	e.registers.store(x.DestRegister, out)
+}
+
+func (e *evaluation) payload(x *expr.Payload) {
+	at, n := int(min(x.Offset, 1<<16)), int(min(x.Len, registersLen))
+	inside := x.Base == expr.PayloadBaseNetworkHeader && at+n <= len(e.head.b)
+	if x.OperationType == expr.PayloadWrite {
+		if inside {
+			clear(e.head.known[at : at+n])
+		}
+		return
+	}
+	v := unknownValue(n)
+	if inside {
+		v = value{e.head.b[at : at+n], e.head.known[at : at+n]}
+	}
+	e.registers.store(x.DestRegister, v)
+}
+
+// ct is known for packets that are tracked, and of which it is said whether they
+// are answers.
+func (e *evaluation) ct(x *expr.Ct) {
+	if x.SourceRegister {
+		return
+	}
+	if x.Key != expr.CtKeySTATE || !e.tracked {
+		e.registers.store(x.Register, unknownValue(16))
+		return
+	}
+	e.registers.store(x.Register, knownValue(binary.NativeEndian.AppendUint32(nil, e.state())))
+}
+
+// fib is known for what is asked of addresses: one end is ours, the other is
+// somebody's. That the way back leads through the device that a packet came from is
+// for others to look at.
+func (e *evaluation) fib(x *expr.Fib) {
+	v := unknownValue(16)
+	ours := x.FlagDADDR && e.packet.Hook == Input || x.FlagSADDR && e.packet.Hook == Output
+	switch {
+	case x.ResultADDRTYPE && x.FlagSADDR != x.FlagDADDR:
+		kind := uint32(unix.RTN_UNICAST)
+		if ours {
+			kind = unix.RTN_LOCAL
+		}
+		v = knownValue(binary.NativeEndian.AppendUint32(nil, kind))
+	case x.FlagPRESENT && !ours:
+		v = knownValue([]byte{1, 0, 0, 0})
+	case x.ResultOIF && !ours && e.packet.Index != 0:
+		v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(e.packet.Index)))
+	}
+	e.registers.store(x.Register, v)
+}
+
+// meta writes what is known beside the packet's bytes.
+func (e *evaluation) meta(x *expr.Meta) {
+	if x.SourceRegister {
+		if x.Key == expr.MetaKeyMARK {
+			e.mark = unknownValue(4)
+		}
+		return
+	}
+	p, four := e.packet, e.packet.Source.Is4()
+	in := x.Key == expr.MetaKeyIIF || x.Key == expr.MetaKeyIIFNAME
+	v := unknownValue(16)
+	switch x.Key {
+	case expr.MetaKeyL4PROTO:
+		v = knownValue([]byte{p.Protocol})
+	case expr.MetaKeyNFPROTO:
+		v = knownValue([]byte{unix.NFPROTO_IPV6})
+		if four {
+			v = knownValue([]byte{unix.NFPROTO_IPV4})
+		}
+	case expr.MetaKeyPROTOCOL:
+		v = knownValue(binary.BigEndian.AppendUint16(nil, header.EtherType(6)))
+		if four {
+			v = knownValue(binary.BigEndian.AppendUint16(nil, header.EtherType(4)))
+		}
+	case expr.MetaKeyMARK:
+		v = e.mark
+	case expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME:
+		if in != (p.Hook == Input) {
+			v = knownValue(make([]byte, unix.IFNAMSIZ)) // there is none
+		} else if p.Device != "" {
+			name := make([]byte, unix.IFNAMSIZ)
+			copy(name, p.Device)
+			v = knownValue(name)
+		}
+	case expr.MetaKeyIIF, expr.MetaKeyOIF:
+		if in != (p.Hook == Input) {
+			v = knownValue(make([]byte, 4))
+		} else if p.Index != 0 {
+			v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(p.Index)))
+		}
+	case expr.MetaKeyPKTTYPE:
+		if p.Hook == Input {
+			v = knownValue([]byte{unix.PACKET_HOST})
+		}
+	}
+	e.registers.store(x.Register, v)
+}

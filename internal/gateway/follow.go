@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/netcfg"
+)
+
+// follow has the answers of who is behind this host go back the way that the
+// connection came, where that is not the tunnel. It is a chain in the way's table,
+// and there only while the host forwards: it takes connection tracking, which every
+// packet pays for.
+type follow struct {
+	table *nftables.Table
+	chain *nftables.Chain // nil: there is none
+	iface string          // the tunnel's interface that it is for
+}
+
+func (f *follow) sync(own *netcfg.Tables, wanted bool, d *Default) error {
+	if wanted == (f.chain != nil) && (!wanted || f.iface == d.Interface) {
+		return nil
+	}
+	chain := &nftables.Chain{
+		Table: f.table, Name: "follow",
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
+	}
+	err := own.Change(func(c *nftables.Conn) error {
+		if f.chain != nil {
+			c.FlushChain(chain)
+		}
+		if !wanted {
+			c.DelChain(chain)
+			return nil
+		}
+		c.AddChain(chain)
+		for _, r := range followRules(d) {
+			c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: r})
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("answers of who is behind this host (containers, a network) to connections from outside go into the tunnel, not back, because nftables cannot follow connections: "+
+			"load nf_conntrack and nft_ct (modprobe -a nf_conntrack nft_ct): %w", err)
+	}
+	f.chain, f.iface = nil, ""
+	if wanted {
+		f.chain, f.iface = chain, d.Interface
+	}
+	return nil
+}
+
+// followRules mark the connections that begin elsewhere than in the tunnel, and
+// the packets that answer them, before these are routed.
+func followRules(d *Default) [][]expr.Any {
+	mark := binaryutil.NativeEndian.PutUint32(d.Mark)
+	rest := binaryutil.NativeEndian.PutUint32(^d.Mark)
+	or := &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: rest, Xor: mark}
+	return [][]expr.Any{
+		// iifname TUNNEL return
+		append(arrived(d.Interface), &expr.Verdict{Kind: expr.VerdictReturn}),
+		// ct state new ct mark set ct mark or MARK
+		append(state(expr.CtStateBitNEW),
+			&expr.Ct{Key: expr.CtKeyMARK, Register: register}, or,
+			&expr.Ct{Key: expr.CtKeyMARK, Register: register, SourceRegister: true}),
+		// ct direction reply ct mark and MARK == MARK meta mark set meta mark or MARK
+		{
+			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register},
+			&expr.Cmp{Register: register, Data: []byte{1}},
+			&expr.Ct{Key: expr.CtKeyMARK, Register: register},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: mark, Xor: make([]byte, 4)},
+			&expr.Cmp{Register: register, Data: mark},
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: register}, or,
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: register, SourceRegister: true},
+		},
+	}
+}
+
+// What rules compare is in one register.
+const register = unix.NFT_REG_1
+
+// arrived is for packets that came in by an interface, left for those that go out
+// by one.
+func arrived(name string) []expr.Any { return named(expr.MetaKeyIIFNAME, name) }
+func left(name string) []expr.Any    { return named(expr.MetaKeyOIFNAME, name) }
+
+func named(key expr.MetaKey, name string) []expr.Any {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []expr.Any{&expr.Meta{Key: key, Register: register}, &expr.Cmp{Register: register, Data: padded}}
+}
+
+// state is for connections in one of some states.
+func state(bits uint32) []expr.Any { return ctBits(expr.CtKeySTATE, bits) }
+
+func ctBits(key expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: key, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+// explain adds the way out where nftables is missing.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w%s", err, hint(err))
+}

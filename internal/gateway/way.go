@@ -1,0 +1,266 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/netcfg"
+)
+
+// The routing tables of which ours is the first that nobody else uses.
+const (
+	firstTable = 0x6464
+	tables     = 16
+)
+
+// way is the way into the tunnel of one IP version.
+type way struct {
+	v      int
+	handle *netlink.Handle
+	router *netcfg.Router
+	own    *netcfg.Tables // says whose the rules are
+	number int            // of the routing table
+	rules  []rule         // as they should be; nil: not made yet
+	route  int            // the interface that the default route leads through; 0: there is none
+	follow follow
+}
+
+// openWay takes over what is there of an IP version. The error is netcfg.ErrTaken
+// if it is another process's.
+func (g *Gateway) openWay(v int) (*way, error) {
+	w := &way{v: v, handle: g.handle, router: g.router}
+	var err error
+	if w.own, err = netcfg.OpenTables(fmt.Sprintf("route%d", v)); err != nil {
+		return nil, explain(err)
+	}
+	if err = w.addTable(); err == nil {
+		err = w.freeTable()
+	}
+	if err != nil {
+		w.own.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *way) nftables() nftables.TableFamily {
+	if w.v == 4 {
+		return nftables.TableFamilyIPv4
+	}
+	return nftables.TableFamilyIPv6
+}
+
+func (w *way) addTable() error {
+	table, err := w.own.Add(w.nftables())
+	if errors.Is(err, netcfg.ErrTaken) {
+		return fmt.Errorf("%w: only one sixfourd of a network namespace can have default_route for IPv%d: take it out of one configuration", err, w.v)
+	}
+	w.follow = follow{table: table}
+	return explain(err)
+}
+
+// freeTable finds the routing table, and empties it of what a process has left that
+// was killed, but whose interface somebody keeps.
+func (w *way) freeTable() error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	_ = h.SetStrictCheck(true) // without it the kernel tells all tables: that is slow, but no less true
+	for n := firstTable; n < firstTable+tables; n++ {
+		list, err := dump(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(family(w.v), &netlink.Route{Table: n}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: nobody has ever used it
+			return fmt.Errorf("list routing table %d: %w", n, err)
+		}
+		if slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Protocol != protocol }) {
+			continue
+		}
+		for _, r := range list {
+			if err := w.handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("empty routing table %d: %w", n, err)
+			}
+		}
+		w.number = n
+		return nil
+	}
+	return fmt.Errorf("the routing tables %d to %d are all in use: empty one of them (ip route flush table %d)", firstTable, firstTable+tables-1, firstTable)
+}
+
+// sync makes it as it should be.
+func (w *way) sync(d *Default, done *Done) error {
+	exists, err := w.own.Exists(w.nftables())
+	if err == nil && !exists { // was no table of an owner
+		if err = w.addTable(); err == nil {
+			done.Mended = append(done.Mended, "table")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	wanted, err := w.wanted(d)
+	if err != nil {
+		return err
+	}
+	there, err := ours(w.handle, w.v, isWay)
+	if err != nil {
+		return err
+	}
+	gone := func(r rule) bool { return slices.Contains(w.rules, r) && !slices.Contains(there, r) }
+	if slices.ContainsFunc(wanted, gone) {
+		done.Mended = append(done.Mended, "rule")
+	}
+	if !sameRules(there, wanted) {
+		err = setRules(w.handle, w.v, there, wanted)
+	}
+	w.rules = wanted
+	return errors.Join(err, w.lead(d.Index, done), w.following(d, done))
+}
+
+func sameRules(a, b []rule) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(r rule) bool { return !slices.Contains(b, r) })
+}
+
+// wanted are the rules.
+func (w *way) wanted(d *Default) ([]rule, error) {
+	own, err := w.addresses(d.Index)
+	if err != nil {
+		return nil, err
+	}
+	rules := []rule{
+		{priority: priorityEnd},
+		{priority: priorityLast, table: unix.RT_TABLE_MAIN},
+		{priority: priorityOldWay, mark: d.Mark, mask: d.Mark, jump: priorityEnd},
+	}
+	for _, m := range d.Marks {
+		rules = append(rules, rule{priority: priorityOldWay, mark: m, mask: 1<<32 - 1, jump: priorityEnd})
+	}
+	for _, a := range own {
+		rules = append(rules, rule{priority: priorityOldWay, from: netip.PrefixFrom(a, a.BitLen()), jump: priorityEnd})
+	}
+	for _, p := range d.Bypass {
+		if p.Addr().Is4() == (w.v == 4) {
+			rules = append(rules, rule{priority: priorityOldWay, to: p, jump: priorityEnd})
+		}
+	}
+	return append(rules,
+		rule{priority: priorityMain, table: unix.RT_TABLE_MAIN, noDefault: true},
+		rule{priority: priorityTunnel, table: w.number}), nil
+}
+
+// addresses are those of the host from which its packets go the old way: all that
+// others can send to, but for those of the tunnel's interface.
+func (w *way) addresses(tunnel int) (own []netip.Addr, _ error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return w.handle.AddrList(nil, family(w.v)) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var inside []netip.Addr
+	for _, l := range list {
+		a, ok := netip.AddrFromSlice(l.IP)
+		switch {
+		case !ok, a.IsLoopback(), a.IsLinkLocalUnicast() && a.Is6():
+		case l.LinkIndex == tunnel:
+			inside = append(inside, a)
+		case !slices.Contains(own, a):
+			own = append(own, a)
+		}
+	}
+	// A tunnel may share its address with the uplink.
+	return slices.DeleteFunc(own, func(a netip.Addr) bool { return slices.Contains(inside, a) }), nil
+}
+
+// lead has the default route lead into the tunnel's interface, if it is there.
+func (w *way) lead(index int, done *Done) error {
+	if index == 0 {
+		w.route = 0
+		return nil
+	}
+	r := w.defaultRoute(index)
+	err := w.handle.RouteAdd(r)
+	switch {
+	case err == nil && w.route == index:
+		done.Mended = append(done.Mended, "route")
+	case errors.Is(err, unix.EEXIST) && w.route != index:
+		err = w.handle.RouteReplace(r)
+	case errors.Is(err, unix.EEXIST):
+		err = nil
+	}
+	if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENODEV) { // that is seen elsewhere, and told
+		w.route = 0
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("add the default route of routing table %d: %w", w.number, err)
+	}
+	w.route = index
+	return nil
+}
+
+func (w *way) following(d *Default, done *Done) error {
+	conf, err := w.router.Conf(w.v, netcfg.AllInterfaces)
+	if err != nil {
+		return err
+	}
+	// The setting of all interfaces is not the whole truth of IPv4, but of who has
+	// others behind himself.
+	if err := w.follow.sync(w.own, conf.Forwarding, d); err != nil {
+		if conf.Forwarding {
+			done.Advice = append(done.Advice, err.Error())
+		}
+	}
+	if conf.Forwarding && w.v == 4 {
+		w.checkReversePath(d, done)
+	}
+	return nil
+}
+
+// checkReversePath says so if strict reverse path filtering drops connections that
+// come in to be forwarded: for it the way back is the tunnel.
+func (w *way) checkReversePath(d *Default, done *Done) {
+	route, err := w.router.To(netip.MustParseAddr("192.0.2.1"), netip.Addr{}, d.Mark)
+	if err != nil || route.Index == d.Index {
+		return // no uplink now
+	}
+	all, err := w.router.Conf(4, netcfg.AllInterfaces)
+	one, err2 := w.router.Conf(4, route.Index)
+	if err == nil && err2 == nil && max(all.RPFilter, one.RPFilter) == 1 {
+		done.Advice = append(done.Advice, fmt.Sprintf("connections that come in by %s and are forwarded, such as to containers, are dropped by strict reverse path filtering: "+
+			"make it loose (sysctl -w net.ipv4.conf.%s.rp_filter=2), if there are any", route.Interface, route.Interface))
+	}
+}
+
+// defaultRoute is the one through an interface.
+func (w *way) defaultRoute(index int) *netlink.Route {
+	r := &netlink.Route{
+		Family: family(w.v), LinkIndex: index, Table: w.number, Protocol: protocol,
+		Scope: netlink.SCOPE_LINK, Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
+	}
+	if w.v == 6 { // which has no scopes
+		r.Scope, r.Dst = netlink.SCOPE_UNIVERSE, ipNet(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	return r
+}
+
+// close undoes it.
+func (w *way) close() error {
+	there, err := ours(w.handle, w.v, isWay)
+	if err == nil {
+		err = setRules(w.handle, w.v, there, nil)
+	}
+	if w.route != 0 {
+		e := w.handle.RouteDel(w.defaultRoute(w.route))
+		if e != nil && !errors.Is(e, unix.ESRCH) && !errors.Is(e, unix.ENODEV) {
+			err = errors.Join(err, fmt.Errorf("remove the default route of routing table %d: %w", w.number, e))
+		}
+	}
+	return errors.Join(err, w.own.Close())
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"sixfour/internal/config"
+	"sixfour/internal/exit"
+	"sixfour/internal/usage"
+)
+
+// daemonPage is sixfourd(8).
+func daemonPage() []byte {
+	p := newPage("sixfourd", "8", "Operating sixfour")
+	p.section("NAME")
+	p.lines("sixfourd - " + usage.DaemonShort)
+	p.section("SYNOPSIS")
+	fmt.Fprintf(&p.b, "%s %s\n", strong("sixfourd"), plain(usage.DaemonSynopsis))
+	p.section("DESCRIPTION")
+	p.text(usage.DaemonLong)
+	p.section("OPTIONS")
+	for _, f := range usage.DaemonFlags {
+		term := strong("-" + f.Name)
+		if f.Value != "" {
+			term += " " + slanted(f.Value)
+		}
+		p.item(term, f.Meaning)
+	}
+	p.section("SIGNALS")
+	for _, s := range usage.DaemonSignals {
+		p.item(strong(s.Name), s.Meaning)
+	}
+	p.section("EXIT STATUS")
+	for _, s := range exit.Statuses {
+		p.item(strong(fmt.Sprint(s.Code)), s.Daemon)
+	}
+	p.section("FILES")
+	p.item(slanted("/etc/sixfour.toml"), "the configuration, see sixfour.toml(5)")
+	p.item(slanted("/run/sixfour/control.sock"), "where it answers sixfourctl(1), for root and the group sixfour")
+	p.section("SEE ALSO")
+	p.lines("sixfourctl(1), sixfour.toml(5)")
+	return []byte(p.b.String())
+}
+
+// configPage is sixfour.toml(5).
+func configPage() []byte {
+	p := newPage("sixfour.toml", "5", "Configuring sixfour")
+	p.section("NAME")
+	p.lines("sixfour.toml - configuration of sixfourd")
+	p.section("DESCRIPTION")
+	p.text(`A file is TOML. Unknown keys, wrong types, impossible values and contradictions are errors with line and column:
+sixfourd -check prints all of them. Durations are written like "10s" or "1m30s". Where an address of a remote end is asked
+for, a DNS name does, too. In brackets is what holds without a key, if not nothing.`)
+	table := ""
+	for _, k := range config.Reference() {
+		if k.Table != table {
+			table = k.Table
+			p.section(plain(table))
+		}
+		p.item(keyTerm(k), keyMeaning(k))
+	}
+	p.section("SEE ALSO")
+	p.lines("sixfourd(8), sixfourctl(1)")
+	return []byte(p.b.String())
+}
+
+func keyTerm(k config.Key) string {
+	term := strong(k.Name) + " = " + plain(text(k.Values))
+	switch {
+	case k.Needed == "always":
+		return term + " (required)"
+	case k.Needed != "":
+		return term + " (required " + plain(text(k.Needed)) + ")"
+	case k.Default != "" && k.Default != "[]":
+		return term + " [" + plain(k.Default) + "]"
+	}
+	return term
+}
+
+func keyMeaning(k config.Key) string {
+	meaning := text(k.Meaning)
+	if k.Modes != "" {
+		meaning += " (of " + text(k.Modes) + ")"
+	}
+	return meaning
+}
+
+// text is Markdown without its marks: links become their texts.
+func text(s string) string {
+	for {
+		before, rest, ok := strings.Cut(s, "](")
+		if !ok {
+			return strings.ReplaceAll(s, "`", "")
+		}
+		open := strings.LastIndexByte(before, '[')
+		_, after, closed := strings.Cut(rest, ")")
+		if open < 0 || !closed {
+			return s
+		}
+		s = before[:open] + before[open+1:] + after
+	}
+}

@@ -1,0 +1,119 @@
+package metrics
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// prefix begins every name that is ours.
+const prefix = "sixfour_"
+
+// Labels. The peer is empty where a tunnel has only one, which has no name, and
+// for what no peer is to blame for; the tunnel is empty for packets that belong to
+// none.
+const (
+	labelTunnel    = "tunnel"
+	labelPeer      = "peer"
+	labelDirection = "direction" // in: from the outer network; out: to it
+	labelReason    = "reason"
+	labelType      = "type"
+	labelState     = "state"
+	labelResult    = "result"
+	labelWhat      = "what"
+)
+
+// family is all that has one name.
+type family struct {
+	name   string
+	help   string
+	kind   prometheus.ValueType
+	labels []string
+	desc   *prometheus.Desc
+}
+
+// families are all that the collector makes, in the order in which the manual
+// shows them.
+var families []*family
+
+func counter(name, help string, labels ...string) *family {
+	return newFamily(prometheus.CounterValue, name, help, labels)
+}
+
+func gauge(name, help string, labels ...string) *family {
+	return newFamily(prometheus.GaugeValue, name, help, labels)
+}
+
+func newFamily(kind prometheus.ValueType, name, help string, labels []string) *family {
+	f := &family{prefix + name, help, kind, labels, prometheus.NewDesc(prefix+name, help, labels, nil)}
+	families = append(families, f)
+	return f
+}
+
+// typeName is what the manual calls the kind.
+func (f *family) typeName() string {
+	if f.kind == prometheus.CounterValue {
+		return "counter"
+	}
+	return "gauge"
+}
+
+// pairs are labels with values in the order of the family's, sorted by their names
+// as the exposition has them. Families with the same labels may share them.
+func (f *family) pairs(values []string) []*dto.LabelPair {
+	pairs := make([]*dto.LabelPair, len(f.labels))
+	for i := range f.labels {
+		pairs[i] = &dto.LabelPair{Name: &f.labels[i], Value: &values[i]}
+	}
+	slices.SortFunc(pairs, func(a, b *dto.LabelPair) int { return strings.Compare(*a.Name, *b.Name) })
+	return pairs
+}
+
+// stateNumbers is the help text for the numbers that states have.
+func stateNumbers() string {
+	var words []string
+	for i, s := range states {
+		words = append(words, string(rune('0'+i))+" "+string(s))
+	}
+	return strings.Join(words, ", ")
+}
+
+var (
+	packets = counter("packets_total", "Inner packets carried; in: taken from the outer network and given to the interface.", labelTunnel, labelPeer, labelDirection)
+	octets  = counter("bytes_total", "Bytes of the inner packets carried.", labelTunnel, labelPeer, labelDirection)
+	drops   = counter("drops_total", "Packets not carried, each under one reason; those of no tunnel have an empty one.", labelTunnel, labelPeer, labelDirection, labelReason)
+	icmps   = counter("icmp_total", "ICMP errors; in: about our outer packets; out: to inner senders.", labelTunnel, labelPeer, labelDirection, labelType)
+	ignored = counter("icmp_ignored_total", "ICMP errors about packets that were not sent, or not to be believed.", labelTunnel, labelPeer)
+	limited = counter("icmp_limited_total", "ICMP errors not sent to inner senders because there were too many.", labelTunnel)
+
+	up         = gauge("peer_up", "Whether the peer answers, or, without keepalive, packets can be sent to it; 1 while only suspect.", labelTunnel, labelPeer)
+	state      = gauge("peer_state", "State of the peer: "+stateNumbers()+".", labelTunnel, labelPeer)
+	since      = gauge("peer_state_since_timestamp_seconds", "When the peer came into its state.", labelTunnel, labelPeer)
+	heard      = gauge("peer_heard_timestamp_seconds", "When it was last known that a packet had come from the peer.", labelTunnel, labelPeer)
+	rtt        = gauge("peer_rtt_seconds", "Smoothed round-trip time of keepalive probes; absent while not known.", labelTunnel, labelPeer)
+	loss       = gauge("peer_loss_ratio", "Share of the last 20 keepalive probes that was not answered, 0 to 1.", labelTunnel, labelPeer)
+	sent       = counter("peer_probes_sent_total", "Keepalive probes sent.", labelTunnel, labelPeer)
+	lost       = counter("peer_probes_lost_total", "Keepalive probes not answered in time.", labelTunnel, labelPeer)
+	answered   = counter("peer_echo_answered_total", "Echo requests and keepalives of the peer that were answered.", labelTunnel, labelPeer)
+	pathMTU    = gauge("path_mtu_bytes", "Path MTU to the peer, of outer packets; absent while not known.", labelTunnel, labelPeer)
+	mtuSent    = counter("path_mtu_probes_sent_total", "Probes sent to find the path MTU.", labelTunnel, labelPeer)
+	mtuAnswers = counter("path_mtu_probes_answered_total", "Probes of the path MTU that were answered.", labelTunnel, labelPeer)
+	oddECN     = counter("ecn_odd_total", "Packets with ECN fields that no sound path makes (RFC 6040 section 4.2).", labelTunnel, labelPeer)
+	wraps      = counter("ipid_wraps_total", "Times that IPv4 identifications came round too soon (RFC 6864 section 4.3).", labelTunnel, labelPeer)
+
+	info      = gauge("tunnel_info", "What the tunnel is; always 1.", labelTunnel, "mode", "netns")
+	ready     = gauge("tunnel_ready", "Whether the tunnel can carry packets, to one of its peers at least.", labelTunnel)
+	peers     = gauge("tunnel_peers", "Peers of the tunnel in each state.", labelTunnel, labelState)
+	tunnelMTU = gauge("tunnel_mtu_bytes", "MTU of the tunnel's interface; absent while it cannot carry packets.", labelTunnel)
+	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket or name.", labelTunnel, labelWhat)
+
+	reloads    = counter("reloads_total", "Configurations that were to be run instead of another; result: success or failure.", labelResult)
+	reloadedAt = gauge("reload_timestamp_seconds", "When the last of them was; 0: never.")
+	reloadedOK = gauge("reload_success", "Whether the last of them runs; 1 if there was none.")
+	build      = gauge("build_info", "What build this is; always 1.", "version", "commit", "goversion")
+	started    = gauge("start_timestamp_seconds", "When the daemon started.")
+	logLost    = counter("log_lines_lost_total", "Log lines that nobody took: a full disk, a reader that went away or was too slow.")
+	logLimited = counter("log_lines_limited_total", "Log lines not logged because there were too many like them.")
+)

@@ -1,0 +1,106 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sixfour/internal/engine"
+)
+
+// counts are what a logger has counted.
+type counts struct{ lost, limited uint64 }
+
+func (c counts) Lost() uint64    { return c.lost }
+func (c counts) Limited() uint64 { return c.limited }
+
+// still is a daemon in which nothing happens.
+type still struct {
+	status engine.Status
+	stuck  bool
+}
+
+func (s *still) Status() engine.Status { return s.status }
+
+func (s *still) Alive(ctx context.Context) error {
+	if s.stuck {
+		return errors.New("the control loop does not answer")
+	}
+	return ctx.Err()
+}
+
+// odd is a name that the exposition must escape.
+const odd = "a \"b\"\\\nü"
+
+// busy is a daemon of which everything is known: a tunnel with one peer, a hub,
+// and one that waits.
+func busy() *still {
+	at := time.Unix(1700000000, 500_000_000)
+	traffic := func(n uint64, drops map[string]uint64) engine.Traffic {
+		return engine.Traffic{Packets: n, Bytes: 100 * n, Drops: drops}
+	}
+	one := engine.PeerStatus{
+		State:    engine.State{Phase: engine.Up, Since: at, PathMTU: 1500, TunnelMTU: 1440},
+		In:       traffic(1, map[string]uint64{"martian": 2}),
+		Out:      traffic(3, map[string]uint64{"too_big": 4}),
+		Answered: 5,
+		ICMP: engine.ICMP{
+			Ignored: 7, Limited: 9,
+			HeardTypes: engine.ICMPTypes{Unreachable: 1, TooBig: 2, TimeExceeded: 3, Parameter: 4, Other: 5},
+			SentTypes:  engine.ICMPTypes{TooBig: 6},
+		},
+		Probes: engine.Probes{Sent: 10, Answered: 11}, OddECN: 12, IDWraps: 13,
+		Liveness: engine.Liveness{Sent: 14, Lost: 15, RTT: 0.016, Loss: 0.25, Heard: at},
+	}
+	b, c := one, one
+	b.Peer, c.Peer = "b", odd
+	b.In, b.Out = traffic(10, map[string]uint64{"martian": 1}), traffic(20, map[string]uint64{})
+	c.In, c.Out = traffic(30, map[string]uint64{"martian": 2, "spoof": 1}), traffic(40, map[string]uint64{})
+	c.State = engine.State{Phase: engine.Suspect, Since: at}
+	hub := engine.TunnelStatus{Name: "hub", Mode: "6in4", Namespace: "n", Peers: []engine.PeerStatus{b, c}}
+	hub.State = b.State
+	hub.In, hub.Out = traffic(40, map[string]uint64{"martian": 3, "spoof": 1}), traffic(60, map[string]uint64{"no_peer": 8})
+	lost := engine.TunnelStatus{Name: odd, Mode: "gre"}
+	lost.State = engine.State{Phase: engine.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
+	return &still{status: engine.Status{
+		Version: "1", Started: at, Reloads: engine.Reloads{Succeeded: 21, Failed: 22, Last: at, Error: "no"},
+		Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
+		Stray:   traffic(0, map[string]uint64{"foreign_source": 18}),
+	}}
+}
+
+// quiet is a log that nobody reads.
+var quiet = log.New(io.Discard, "", 0)
+
+// serve is a server for a daemon, and its URL.
+func serve(t *testing.T, d Daemon) string {
+	t.Helper()
+	s, err := Listen("127.0.0.1:0", d, counts{19, 20}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return "http://" + s.Addr().String()
+}
+
+// get asks, and returns the status code and the body.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	client := http.Client{Timeout: time.Minute}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, strings.TrimSuffix(string(b), "\n")
+}

@@ -1,0 +1,163 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/engine"
+)
+
+// Daemon is what is asked.
+type Daemon interface {
+	Status() engine.Status
+	// Alive returns nil if the daemon still decides, or an error if it does not
+	// until ctx ends.
+	Alive(ctx context.Context) error
+}
+
+// What one listener bears. Who asks is not authenticated, and may be anybody whom
+// the address lets in.
+const (
+	maxConns   = 64
+	maxHeader  = 8 << 10
+	maxScrapes = 4                // at a time: each holds all metrics, until they are read
+	askTimeout = 5 * time.Second  // for a request to come
+	tellTime   = 30 * time.Second // for an answer to be read
+	idleTime   = 60 * time.Second
+	lifeTime   = 5 * time.Second // for the control loop to answer
+)
+
+// Server serves /metrics, /healthz and /readyz.
+type Server struct {
+	http *http.Server
+	addr net.Addr
+}
+
+// Listen serves at an address, host:port, until Close. Errors of clients go to
+// errorLog.
+func Listen(address string, d Daemon, logs Logs, errorLog *log.Logger) (*Server, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, explain(address, err)
+	}
+	s := &Server{addr: l.Addr(), http: &http.Server{
+		Handler:           handler(d, logs, errorLog),
+		ErrorLog:          errorLog,
+		ReadHeaderTimeout: askTimeout,
+		ReadTimeout:       askTimeout,
+		WriteTimeout:      tellTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+	}}
+	go func() { _ = s.http.Serve(netutil.LimitListener(l, maxConns)) }() // ends with ErrServerClosed
+	return s, nil
+}
+
+// explain is what keeps us from listening, and the way out.
+func explain(address string, err error) error {
+	var reason unix.Errno
+	if !errors.As(err, &reason) {
+		return fmt.Errorf("metrics: %w: correct listen in [metrics]", err)
+	}
+	way := "choose another listen in [metrics]"
+	switch reason {
+	case unix.EADDRINUSE:
+		_, port, _ := net.SplitHostPort(address)
+		way = "another program listens there (ss -ltnp sport = :" + port + " shows which): end it, or " + way
+	case unix.EADDRNOTAVAIL:
+		way = "no interface of this host has the address: " + way
+	case unix.EACCES:
+		way = "ports below 1024 need CAP_NET_BIND_SERVICE: " + way
+	}
+	return fmt.Errorf("metrics: listen at %s: %w: %s", address, reason, way)
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.addr }
+
+// Close ends the server and every connection to it.
+func (s *Server) Close() error { return s.http.Close() }
+
+// registry has everything that is told of this process. It is nobody else's, so
+// that no library adds to it.
+func registry(d Daemon, logs Logs) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		&collector{d.Status, logs},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return r
+}
+
+func handler(d Daemon, logs Logs, errorLog *log.Logger) http.Handler {
+	mux := http.NewServeMux()
+	all := registry(d, logs)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		families, err := all.Gather()
+		if err != nil { // what is wrong costs itself
+			errorLog.Print(err)
+		}
+		return families, nil
+	}), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), lifeTime)
+		defer cancel()
+		tell(w, trouble(d.Alive(ctx)))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		tell(w, waiting(d.Status()))
+	})
+	return mux
+}
+
+// trouble is one line for an error.
+func trouble(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return []string{err.Error()}
+}
+
+// waiting is a line for each tunnel that cannot carry packets, with what it waits
+// for.
+func waiting(s engine.Status) (lines []string) {
+	for i := range s.Tunnels {
+		t := &s.Tunnels[i]
+		if t.State.Phase.Carries() {
+			continue
+		}
+		line := fmt.Sprintf("%s: %s", t.Name, t.State.Phase)
+		if t.State.Detail != "" {
+			line += " for " + t.State.Detail
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// tell answers that all is well, or, with status 503, what is not.
+func tell(w http.ResponseWriter, lines []string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if len(lines) == 0 {
+		lines = []string{"ok"}
+	} else {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = fmt.Fprintln(w, strings.Join(lines, "\n")) // a client that went away needs no answer
+}

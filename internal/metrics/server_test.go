@@ -1,0 +1,186 @@
+package metrics
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/engine"
+)
+
+func TestHealth(t *testing.T) {
+	d := busy()
+	url := serve(t, d)
+	if code, body := get(t, url+"/healthz"); code != 200 || body != "ok" {
+		t.Error(code, body)
+	}
+	d.stuck = true
+	if code, body := get(t, url+"/healthz"); code != 503 || body != "the control loop does not answer" {
+		t.Error(code, body)
+	}
+}
+
+func TestReady(t *testing.T) {
+	d := busy()
+	url := serve(t, d)
+	if code, body := get(t, url+"/readyz"); code != 503 || body != odd+": waiting for a route to 203.0.113.20" {
+		t.Error(code, body)
+	}
+	for phase, want := range map[engine.Phase]string{
+		engine.Starting: odd + ": starting",
+		engine.Probing:  "", engine.Up: "", engine.Suspect: "", engine.Down: "", // packets are carried
+	} {
+		d.status.Tunnels[2].State = engine.State{Phase: phase}
+		code, body := get(t, url+"/readyz")
+		if want == "" && (code != 200 || body != "ok") || want != "" && (code != 503 || body != want) {
+			t.Errorf("%s: %d %s", phase, code, body)
+		}
+	}
+}
+
+// There is nothing but what there must be.
+func TestPaths(t *testing.T) {
+	url := serve(t, busy())
+	for _, path := range []string{"/", "/debug/pprof/", "/debug/vars", "/metrics/", "/status", "/v1/status"} {
+		if code, _ := get(t, url+path); code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	resp, err := http.Post(url+"/metrics", "text/plain", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Error("POST:", resp.Status)
+	}
+	req, err := http.NewRequest(http.MethodGet, url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X", strings.Repeat("x", 4*maxHeader))
+	if resp, err = http.DefaultClient.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Error("a large header:", resp.Status)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// Machines that speak OpenMetrics get it.
+func TestOpenMetrics(t *testing.T) {
+	req, err := http.NewRequest(http.MethodGet, serve(t, busy())+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer resp.Body.Close()
+	last := ""
+	for s := bufio.NewScanner(resp.Body); s.Scan(); {
+		last = s.Text()
+	}
+	if last != "# EOF" {
+		t.Errorf("%s, ends with %q", resp.Header.Get("Content-Type"), last)
+	}
+}
+
+func TestListenRefuses(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for address, want := range map[string]string{
+		l.Addr().String():   "metrics: listen at " + l.Addr().String() + ": address already in use: another program listens there (ss -ltnp sport = :" + port + " shows which): end it, or choose another listen in [metrics]",
+		"203.0.113.77:9640": "metrics: listen at 203.0.113.77:9640: cannot assign requested address: no interface of this host has the address: choose another listen in [metrics]",
+	} {
+		s, err := Listen(address, busy(), counts{}, quiet)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if got := explain("127.0.0.1:80", fmt.Errorf("bind: %w", unix.EACCES)).Error(); !strings.Contains(got, "CAP_NET_BIND_SERVICE") {
+		t.Error(got)
+	}
+}
+
+// Those who ask and do not read take a place each, hold nobody else, and leave
+// nothing behind.
+func TestSlowScrapers(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	d := busy()
+	long := strings.Repeat("x", 2000)
+	for i := range 300 { // 20 MB, more than the sockets' buffers take
+		tunnel := d.status.Tunnels[0]
+		tunnel.Name = fmt.Sprint(long, i)
+		d.status.Tunnels = append(d.status.Tunnels, tunnel)
+	}
+	s, err := Listen("127.0.0.1:0", d, counts{}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var slow []net.Conn
+	for range maxScrapes {
+		slow = append(slow, askOnly(t, s.Addr().String()))
+	}
+	url := "http://" + s.Addr().String()
+	if code, body := get(t, url+"/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz: %d %s", code, body)
+	}
+	if code, body := get(t, url+"/metrics"); code != http.StatusServiceUnavailable {
+		t.Errorf("one scrape too many: %d %.100s", code, body)
+	}
+	slow[0].Close()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		code, body := get(t, url+"/metrics")
+		if code == http.StatusOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a place is free: %d %.100s", code, body)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// askOnly asks for all metrics, waits until they begin to come, and does not read
+// them.
+func askOnly(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprint(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // fails only if it is closed
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

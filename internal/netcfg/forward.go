@@ -1,0 +1,90 @@
+package netcfg
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	nfnetlink "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// AllInterfaces is the index of what holds for all of them.
+const AllInterfaces = -1
+
+// From linux/netconf.h and linux/ip.h.
+const (
+	netconfIndex      = 1
+	netconfForwarding = 2
+	netconfRPFilter   = 3
+	confForwarding    = 1 // IPV4_DEVCONF_FORWARDING
+)
+
+// Conf is what the kernel is set to do with packets of one IP version that come in
+// by an interface.
+type Conf struct {
+	Forwarding bool
+	RPFilter   int // of IPv4: 0 none, 1 strict, 2 loose (RFC 3704)
+}
+
+// Conf asks for an interface's, or that of AllInterfaces; v is 4 or 6. It needs no
+// /proc/sys, which a service may not see.
+func (r *Router) Conf(v, index int) (c Conf, err error) {
+	var fam uint8 = unix.AF_INET
+	if v == 6 {
+		fam = unix.AF_INET6
+	}
+	r.conn.exchange(1, func(b *builder, _ int) {
+		b.begin(unix.RTM_GETNETCONF, 0, []byte{fam, 0, 0, 0})
+		b.number(netconfIndex, uint32(index))
+	}, func(_ int, message []byte, e error) { c, err = parseConf(message, e) })
+	if err != nil {
+		return Conf{}, fmt.Errorf("ask for the settings of interface %d: %w", index, err)
+	}
+	return c, nil
+}
+
+// parseConf reads the answer (linux/netconf.h: struct netconfmsg).
+func parseConf(message []byte, err error) (c Conf, _ error) {
+	if err != nil {
+		return c, err
+	}
+	err = attributes(message, 4, func(a *nfnetlink.AttributeDecoder) {
+		switch a.Type() {
+		case netconfForwarding:
+			c.Forwarding = a.Uint32() != 0
+		case netconfRPFilter:
+			c.RPFilter = int(a.Uint32())
+		}
+	})
+	return c, err
+}
+
+// SetForwarding lets the kernel forward IPv4 packets that come in by an interface,
+// or no longer. Where /proc/sys cannot be written, netlink can do it as well, but
+// then the device goes on to join packets (LRO), which it must not do with those
+// that are forwarded, if it ever did.
+func (r *Router) SetForwarding(name string, index int, on bool) error {
+	value := uint32(0)
+	if on {
+		value = 1
+	}
+	if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv4/conf", name, "forwarding"), fmt.Append(nil, value), 0); err == nil {
+		return nil
+	}
+	var err error
+	r.conn.exchange(1, func(b *builder, _ int) {
+		var h [unix.SizeofIfInfomsg]byte
+		binary.NativeEndian.PutUint32(h[4:], uint32(index))
+		b.begin(unix.RTM_SETLINK, unix.NLM_F_ACK, h[:])
+		var inet, spec builder
+		inet.nested(unix.IFLA_INET_CONF, confForwarding, value)
+		spec.attribute(unix.AF_INET|unix.NLA_F_NESTED, inet)
+		b.attribute(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, spec)
+	}, func(_ int, _ []byte, e error) { err = e })
+	if err != nil {
+		return fmt.Errorf("set net.ipv4.conf.%s.forwarding to %d: %w", name, value, err)
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package pcapfilter
+
+import "strings"
+
+// token is a word, a number or a sign, and where it begins. The zero value is the end.
+type token struct {
+	text string
+	at   int
+	word bool // or number: no sign
+	id   bool // behind a backslash: a name, though it may look like a keyword
+}
+
+func (t token) is(texts ...string) bool {
+	for _, s := range texts {
+		if t.text == s && !t.id {
+			return true
+		}
+	}
+	return false
+}
+
+// lexer cuts an expression into tokens.
+type lexer struct {
+	text     string
+	at       int
+	brackets int // that are open: in them a colon is a sign of its own
+}
+
+// signs are those that consist of more than one character.
+var signs = []string{"&&", "||", ">=", "<=", "!=", "==", "<<", ">>"}
+
+func (l *lexer) next() (token, *Error) {
+	for l.at < len(l.text) && strings.IndexByte(" \t\r\n", l.text[l.at]) >= 0 {
+		l.at++
+	}
+	if l.at == len(l.text) {
+		return token{at: l.at}, nil
+	}
+	start := l.at
+	escaped := l.text[start] == '\\'
+	if escaped {
+		l.at++
+	}
+	from := l.at
+	for l.at < len(l.text) && l.inWord(l.text[l.at], l.at > from) {
+		l.at++
+	}
+	if l.at > from {
+		return token{l.text[from:l.at], start, true, escaped}, nil
+	}
+	if escaped {
+		return token{}, l.fail(start, "a name must follow the backslash")
+	}
+	for _, s := range signs {
+		if strings.HasPrefix(l.text[start:], s) {
+			l.at += len(s)
+			return token{s, start, false, false}, nil
+		}
+	}
+	c := l.text[start]
+	switch {
+	case c == '[':
+		l.brackets++
+	case c == ']':
+		l.brackets--
+	case strings.IndexByte("()!&|<>=+-*/%^:", c) < 0:
+		return token{}, l.fail(start, "%q means nothing here", c)
+	}
+	l.at++
+	return token{string(c), start, false, false}, nil
+}
+
+// inWord reports whether a character belongs to a word: 10.0.0.1, fc00::1, tcp-syn,
+// 80-90.
+func (l *lexer) inWord(c byte, inside bool) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_':
+		return true
+	case l.brackets > 0:
+		return false
+	}
+	return c == '.' || c == ':' || inside && c == '-'
+}

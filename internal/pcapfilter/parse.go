@@ -1,0 +1,215 @@
+package pcapfilter
+
+import "fmt"
+
+// parser reads an expression, by recursive descent. Its words are those of the
+// grammar in pcap-filter(7).
+type parser struct {
+	lexer
+	tok  token
+	last *qualifiers // of the primitive before: those of an identifier alone
+}
+
+// operand is a condition or a number, and, of a number, the condition under which
+// there is one.
+type operand struct {
+	condition condition
+	value     value
+	literal   *uint32 // the number is this
+	at        int
+}
+
+func (l *lexer) fail(at int, format string, args ...any) *Error {
+	return &Error{Column: at + 1, Text: fmt.Sprintf(format, args...)}
+}
+
+// advance goes on to the next token.
+func (p *parser) advance() (err *Error) {
+	p.tok, err = p.next()
+	return err
+}
+
+// want goes past a sign that must be there.
+func (p *parser) want(sign string) *Error {
+	if !p.tok.is(sign) {
+		return p.unexpected("%q is missing", sign)
+	}
+	return p.advance()
+}
+
+// unexpected says what is there instead of what should be.
+func (p *parser) unexpected(format string, args ...any) *Error {
+	what := fmt.Sprintf(format, args...)
+	if p.tok.text == "" {
+		return p.fail(p.tok.at, "%s where the expression ends", what)
+	}
+	return p.fail(p.tok.at, "%s before %q", what, p.tok.text)
+}
+
+func (p *parser) parse() (condition, *Error) {
+	if err := p.advance(); err != nil {
+		return nil, err
+	}
+	if p.tok.text == "" {
+		return nil, nil
+	}
+	o, err := p.expression()
+	if err != nil {
+		return nil, err
+	}
+	if p.tok.text != "" {
+		return nil, p.unexpected(`"and" or "or" is missing`)
+	}
+	return p.condition(o)
+}
+
+// condition wants one.
+func (p *parser) condition(o operand) (condition, *Error) {
+	if o.value != nil {
+		return nil, p.fail(o.at, "a number is no condition: compare it with another (=, !=, <, >)")
+	}
+	return o.condition, nil
+}
+
+// expression reads conditions joined by and and or, which bind equally, from the left.
+func (p *parser) expression() (operand, *Error) {
+	left, err := p.term(false)
+	if err != nil {
+		return left, err
+	}
+	for p.tok.is("and", "&&", "or", "||") {
+		join := or
+		if p.tok.is("and", "&&") {
+			join = and
+		}
+		a, err := p.condition(left)
+		if err != nil {
+			return left, err
+		}
+		if err := p.advance(); err != nil {
+			return left, err
+		}
+		right, err := p.term(true)
+		if err != nil {
+			return left, err
+		}
+		b, err := p.condition(right)
+		if err != nil {
+			return left, err
+		}
+		left = operand{condition: join(a, b), at: left.at}
+	}
+	return left, nil
+}
+
+// term reads a condition, or a number. Behind and and or, an identifier alone has the
+// qualifiers of the one before.
+func (p *parser) term(follows bool) (operand, *Error) {
+	at := p.tok.at
+	if p.tok.is("not", "!") {
+		if err := p.advance(); err != nil {
+			return operand{}, err
+		}
+		o, err := p.term(follows)
+		if err != nil {
+			return o, err
+		}
+		c, err := p.condition(o)
+		if err != nil {
+			return o, err
+		}
+		return operand{condition: not(c), at: at}, nil
+	}
+	o, err := p.arithmetic(0, follows)
+	if err != nil || o.value == nil {
+		return o, err
+	}
+	compare, ok := relations[p.tok.text]
+	if !ok {
+		return o, nil
+	}
+	if err := p.advance(); err != nil {
+		return o, err
+	}
+	right, err := p.arithmetic(0, false)
+	if err != nil {
+		return o, err
+	}
+	if right.value == nil {
+		return o, p.fail(right.at, "a number must be compared with a number")
+	}
+	p.last = nil
+	a, b := o.value, right.value
+	relation := condition(func(e *eval) bool {
+		x, y := a(e), b(e)
+		return !e.beyond && compare(x, y)
+	})
+	return operand{condition: all(o.condition, right.condition, relation), at: at}, nil
+}
+
+var relations = map[string]func(a, b uint32) bool{
+	"=": func(a, b uint32) bool { return a == b }, "==": func(a, b uint32) bool { return a == b },
+	"!=": func(a, b uint32) bool { return a != b },
+	"<":  func(a, b uint32) bool { return a < b }, "<=": func(a, b uint32) bool { return a <= b },
+	">": func(a, b uint32) bool { return a > b }, ">=": func(a, b uint32) bool { return a >= b },
+}
+
+// operators are those of numbers: how strongly they bind, and what they do.
+var operators = map[string]struct {
+	binds int
+	do    func(e *eval, a, b uint32) uint32
+}{
+	"|":  {1, func(_ *eval, a, b uint32) uint32 { return a | b }},
+	"^":  {1, func(_ *eval, a, b uint32) uint32 { return a ^ b }},
+	"&":  {2, func(_ *eval, a, b uint32) uint32 { return a & b }},
+	"<<": {3, func(_ *eval, a, b uint32) uint32 { return a << b }},
+	">>": {3, func(_ *eval, a, b uint32) uint32 { return a >> b }},
+	"+":  {4, func(_ *eval, a, b uint32) uint32 { return a + b }},
+	"-":  {4, func(_ *eval, a, b uint32) uint32 { return a - b }},
+	"*":  {5, func(_ *eval, a, b uint32) uint32 { return a * b }},
+	"/":  {5, divide},
+	"%": {5, func(e *eval, a, b uint32) uint32 {
+		return a - divide(e, a, b)*b
+	}},
+}
+
+// divide is the quotient. Nothing can be divided by 0, which ends the filter.
+func divide(e *eval, a, b uint32) uint32 {
+	if b == 0 {
+		e.beyond = true
+		return 0
+	}
+	return a / b
+}
+
+// arithmetic reads a number out of others, as far as operators bind more strongly
+// than the one before; or a condition, which is none.
+func (p *parser) arithmetic(binds int, follows bool) (operand, *Error) {
+	left, err := p.primary(follows)
+	for err == nil && left.value != nil {
+		op, ok := operators[p.tok.text]
+		if !ok || p.tok.id || op.binds <= binds {
+			return left, nil
+		}
+		sign := p.tok
+		if err := p.advance(); err != nil {
+			return left, err
+		}
+		right, err := p.arithmetic(op.binds, false)
+		switch {
+		case err != nil:
+			return left, err
+		case right.value == nil:
+			return left, p.fail(right.at, "a number must follow %q", sign.text)
+		case right.literal != nil && *right.literal == 0 && (sign.text == "/" || sign.text == "%"):
+			return left, p.fail(right.at, "division by 0")
+		}
+		a, b := left.value, right.value
+		left = operand{
+			condition: all(left.condition, right.condition),
+			value:     func(e *eval) uint32 { return op.do(e, a(e), b(e)) },
+			at:        left.at,
+		}
+	}
+	return left, err
+}

@@ -1,0 +1,456 @@
+package pcapfilter
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+)
+
+// qualifiers are what says how an identifier is meant.
+type qualifiers struct {
+	proto string // "": any that has such a thing
+	way   way
+	kind  string // host, net, port, portrange, proto; "": what the identifier looks like
+}
+
+// primary reads a primitive, a number, or what stands in parentheses.
+func (p *parser) primary(follows bool) (operand, *Error) {
+	tok := p.tok
+	switch {
+	case tok.text == "":
+		return operand{}, p.unexpected("something to look for is missing")
+	case tok.is("("):
+		return p.parenthesis()
+	case tok.is("-"):
+		return p.negative()
+	case !tok.word:
+		return operand{}, p.unexpected("something to look for is missing")
+	}
+	if _, isProtocol := protocols[tok.text]; !tok.id && (isProtocol || tok.is("ip", "ip6")) {
+		return p.protocol()
+	}
+	switch {
+	case tok.is("src", "dst", "host", "net", "port", "portrange", "proto"):
+		return p.qualified("")
+	case tok.is("less", "greater"):
+		return p.length()
+	case tok.is("len"):
+		return operand{value: func(e *eval) uint32 { return uint32(len(e.pkt)) }, at: tok.at}, p.advance()
+	case tok.is("inbound", "outbound"):
+		p.last = nil
+		c := func(e *eval) bool { return e.inbound }
+		if tok.is("outbound") {
+			c = func(e *eval) bool { return e.outbound }
+		}
+		return operand{condition: c, at: tok.at}, p.advance()
+	case tok.is("multicast"):
+		return operand{}, p.fail(tok.at, "packets of a tunnel have no link layer: say ip multicast or ip6 multicast")
+	case !tok.id && absent[tok.text]:
+		return operand{}, p.fail(tok.at, "%q is not there in packets of a tunnel, which begin with their IP header, or not supported", tok.text)
+	}
+	n, isNumber := number(tok.text)
+	named, isNamed := constants[tok.text]
+	if isNamed {
+		n = named
+	}
+	if !isNumber && !isNamed || isNumber && follows && p.last != nil && !p.operatorFollows() {
+		return p.identifiers()
+	}
+	return operand{value: func(*eval) uint32 { return n }, literal: &n, at: tok.at}, p.advance()
+}
+
+// operatorFollows reports whether a number is a part of arithmetic.
+func (p *parser) operatorFollows() bool {
+	ahead := p.lexer
+	next, err := ahead.next()
+	_, op := operators[next.text]
+	_, relation := relations[next.text]
+	return err == nil && !next.word && (op || relation)
+}
+
+// identifiers reads one without qualifiers of its own.
+func (p *parser) identifiers() (operand, *Error) {
+	q := p.last
+	if q == nil {
+		q = new(qualifiers)
+	}
+	at := p.tok.at
+	c, err := p.identifier(*q)
+	return operand{condition: c, at: at}, err
+}
+
+func (p *parser) parenthesis() (operand, *Error) {
+	at := p.tok.at
+	if err := p.advance(); err != nil {
+		return operand{}, err
+	}
+	o, err := p.expression()
+	if err != nil {
+		return o, err
+	}
+	o.at = at
+	return o, p.want(")")
+}
+
+func (p *parser) negative() (operand, *Error) {
+	at := p.tok.at
+	if err := p.advance(); err != nil {
+		return operand{}, err
+	}
+	o, err := p.arithmetic(5, false) // binds more strongly than all others
+	if err != nil {
+		return o, err
+	}
+	if o.value == nil {
+		return o, p.fail(o.at, `a number must follow "-"`)
+	}
+	v := o.value
+	return operand{condition: o.condition, value: func(e *eval) uint32 { return -v(e) }, at: at}, nil
+}
+
+// protocol reads what begins with the name of one: that alone, its bytes, or an
+// identifier that it qualifies.
+func (p *parser) protocol() (operand, *Error) {
+	tok := p.tok
+	if err := p.advance(); err != nil {
+		return operand{}, err
+	}
+	switch {
+	case p.tok.is("["):
+		return p.bytes(tok)
+	case p.tok.is("src", "dst", "host", "net", "port", "portrange", "proto"):
+		return p.qualified(tok.text)
+	case p.tok.is("multicast") && tok.is("ip", "ip6"):
+		p.last = nil
+		c := func(e *eval) bool { return isIPv4(e) && e.byte(16) >= 224 }
+		if tok.is("ip6") {
+			c = func(e *eval) bool { return isIPv6(e) && e.byte(24) == 255 }
+		}
+		return operand{condition: c, at: tok.at}, p.advance()
+	case p.tok.is("broadcast", "gateway", "protochain"):
+		return operand{}, p.fail(p.tok.at, "%q is not supported", p.tok.text)
+	}
+	p.last = nil
+	switch tok.text {
+	case "ip":
+		return operand{condition: isIPv4, at: tok.at}, nil
+	case "ip6":
+		return operand{condition: isIPv6, at: tok.at}, nil
+	}
+	pr := protocols[tok.text]
+	var c condition
+	switch {
+	case pr.both:
+		c = or(protocol4(pr.number), protocol6(pr.number))
+	case pr.four:
+		c = protocol4(pr.number)
+	default:
+		c = protocol6(pr.number)
+	}
+	return operand{condition: c, at: tok.at}, nil
+}
+
+// bytes reads which bytes of a header are meant: [offset] or [offset:size].
+func (p *parser) bytes(name token) (operand, *Error) {
+	f, ok := fields[name.text]
+	if !ok {
+		return operand{}, p.fail(name.at, "the bytes of %s cannot be asked for", name.text)
+	}
+	if err := p.advance(); err != nil {
+		return operand{}, err
+	}
+	off, err := p.arithmetic(0, false)
+	if err != nil {
+		return off, err
+	}
+	if off.value == nil {
+		return off, p.fail(off.at, "an offset is a number")
+	}
+	size := 1
+	if p.tok.is(":") {
+		if err := p.advance(); err != nil {
+			return off, err
+		}
+		n, ok := number(p.tok.text)
+		if !ok || n != 1 && n != 2 && n != 4 {
+			return off, p.fail(p.tok.at, "the size is 1, 2 or 4")
+		}
+		size = int(n)
+		if err := p.advance(); err != nil {
+			return off, err
+		}
+	}
+	at := off.value
+	return operand{
+		condition: all(f.has, off.condition),
+		value:     func(e *eval) uint32 { return e.load(f.start(e)+uint64(at(e)), size) },
+		at:        name.at,
+	}, p.want("]")
+}
+
+// length reads less and greater.
+func (p *parser) length() (operand, *Error) {
+	tok := p.tok
+	p.last = nil
+	if err := p.advance(); err != nil {
+		return operand{}, err
+	}
+	n, ok := number(p.tok.text)
+	if !ok {
+		return operand{}, p.unexpected("a length in bytes is missing")
+	}
+	c := func(e *eval) bool { return uint32(len(e.pkt)) <= n }
+	if tok.is("greater") {
+		c = func(e *eval) bool { return uint32(len(e.pkt)) >= n }
+	}
+	return operand{condition: c, at: tok.at}, p.advance()
+}
+
+// qualified reads the qualifiers behind a protocol, and what they are for.
+func (p *parser) qualified(proto string) (operand, *Error) {
+	q, at := qualifiers{proto: proto}, p.tok.at
+	if p.tok.is("src", "dst") {
+		if err := p.direction(&q); err != nil {
+			return operand{}, err
+		}
+	}
+	if p.tok.is("host", "net", "port", "portrange", "proto") {
+		q.kind = p.tok.text
+		if err := p.advance(); err != nil {
+			return operand{}, err
+		}
+	}
+	p.last = &q
+	c, err := p.list(q)
+	return operand{condition: c, at: at}, err
+}
+
+// direction reads src, dst, src or dst, src and dst.
+func (p *parser) direction(q *qualifiers) *Error {
+	first := p.tok.text
+	q.way = source
+	if first == "dst" {
+		q.way = dest
+	}
+	if err := p.advance(); err != nil {
+		return err
+	}
+	if !p.tok.is("or", "||", "and", "&&") {
+		return nil
+	}
+	join, ahead := either, p.lexer
+	if p.tok.is("and", "&&") {
+		join = both
+	}
+	if next, err := ahead.next(); err != nil || !next.is("src", "dst") || next.text == first {
+		return nil
+	}
+	q.way = join
+	if err := p.advance(); err != nil {
+		return err
+	}
+	return p.advance()
+}
+
+// list reads an identifier, or several in parentheses.
+func (p *parser) list(q qualifiers) (condition, *Error) {
+	switch {
+	case p.tok.is("not", "!"):
+		if err := p.advance(); err != nil {
+			return nil, err
+		}
+		c, err := p.list(q)
+		if err != nil {
+			return nil, err
+		}
+		return not(c), nil
+	case !p.tok.is("("):
+		return p.identifier(q)
+	}
+	if err := p.advance(); err != nil {
+		return nil, err
+	}
+	c, err := p.list(q)
+	for err == nil && p.tok.is("and", "&&", "or", "||") {
+		join := or
+		if p.tok.is("and", "&&") {
+			join = and
+		}
+		if err := p.advance(); err != nil {
+			return nil, err
+		}
+		var next condition
+		if next, err = p.list(q); err == nil {
+			c = join(c, next)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, p.want(")")
+}
+
+// identifier reads one.
+func (p *parser) identifier(q qualifiers) (condition, *Error) {
+	tok := p.tok
+	if !tok.word {
+		return nil, p.unexpected("an address, a number or a name is missing")
+	}
+	switch q.kind {
+	case "port", "portrange":
+		return p.port(q)
+	case "proto":
+		return p.number(q)
+	}
+	if q.proto != "" && q.proto != "ip" && q.proto != "ip6" {
+		return nil, p.fail(tok.at, "%s has no hosts or networks: ip and ip6 do", q.proto)
+	}
+	if err := p.advance(); err != nil {
+		return nil, err
+	}
+	bits := -1
+	if p.tok.is("/") || p.tok.is("mask") {
+		if q.kind == "host" {
+			return nil, p.fail(p.tok.at, "a host has no mask: say net")
+		}
+		var err *Error
+		if bits, err = p.mask(); err != nil {
+			return nil, err
+		}
+	}
+	if strings.Contains(tok.text, ":") {
+		return p.ends6(q, tok, bits)
+	}
+	return p.ends4(q, tok, bits)
+}
+
+// mask reads the length of a prefix, or a mask in dotted form.
+func (p *parser) mask() (int, *Error) {
+	dotted := p.tok.is("mask")
+	if err := p.advance(); err != nil {
+		return 0, err
+	}
+	tok := p.tok
+	if dotted {
+		a, err := netip.ParseAddr(tok.text)
+		if err != nil || !a.Is4() {
+			return 0, p.fail(tok.at, "%q is no mask such as 255.255.255.0", tok.text)
+		}
+		b := a.As4()
+		m := binary.BigEndian.Uint32(b[:])
+		bits := 0
+		for ; m&0x80000000 != 0; m <<= 1 {
+			bits++
+		}
+		if m != 0 {
+			return 0, p.fail(tok.at, "the mask %s has a hole", tok.text)
+		}
+		return bits, p.advance()
+	}
+	n, ok := number(tok.text)
+	if !ok || n > 128 {
+		return 0, p.fail(tok.at, "the length of a prefix is missing")
+	}
+	return int(n), p.advance()
+}
+
+func (p *parser) ends6(q qualifiers, tok token, bits int) (condition, *Error) {
+	a, err := netip.ParseAddr(tok.text)
+	switch {
+	case err != nil || a.Zone() != "":
+		return nil, p.fail(tok.at, "%q is no IPv6 address", tok.text)
+	case q.proto == "ip":
+		return nil, p.fail(tok.at, "%s is no IPv4 address", tok.text)
+	case bits < 0:
+		bits = 128
+	}
+	prefix := netip.PrefixFrom(a, bits).Masked()
+	if prefix.Addr() != a {
+		return nil, p.fail(tok.at, "%s/%d has bits behind the prefix: %v", tok.text, bits, prefix)
+	}
+	return ends6(q.way, a.As16(), bits), nil
+}
+
+// ends4 reads an IPv4 address, or as many of its bytes as a network has.
+func (p *parser) ends4(q qualifiers, tok token, bits int) (condition, *Error) {
+	parts := strings.Split(tok.text, ".")
+	text := tok.text + strings.Repeat(".0", max(0, 4-len(parts)))
+	a, err := netip.ParseAddr(text)
+	switch {
+	case err != nil:
+		return nil, p.fail(tok.at, "%q is no address (names are not looked up) and no word of pcap-filter(7) that is known", tok.text)
+	case len(parts) < 4 && q.kind != "net" && bits < 0:
+		return nil, p.fail(tok.at, "%q is no address: say net %s, or port %s", tok.text, tok.text, tok.text)
+	case q.proto == "ip6":
+		return nil, p.fail(tok.at, "%s is no IPv6 address", tok.text)
+	case bits > 32:
+		return nil, p.fail(tok.at, "an IPv4 prefix has at most 32 bits, not %d", bits)
+	case bits < 0:
+		bits = 8 * len(parts)
+	}
+	prefix := netip.PrefixFrom(a, bits).Masked()
+	if prefix.Addr() != a {
+		return nil, p.fail(tok.at, "%s/%d has bits behind the prefix: %v", tok.text, bits, prefix)
+	}
+	b := a.As4()
+	return ends4(q.way, binary.BigEndian.Uint32(b[:]), uint32(uint64(0xffffffff)<<(32-bits))), nil
+}
+
+// port reads a port or a range of them.
+func (p *parser) port(q qualifiers) (condition, *Error) {
+	tok := p.tok
+	names := []string{"tcp", "udp", "sctp"}
+	switch q.proto {
+	case "":
+	case "tcp", "udp", "sctp":
+		names = []string{q.proto}
+	default:
+		return nil, p.fail(tok.at, "%s has no ports: tcp, udp and sctp do", q.proto)
+	}
+	first, last := tok.text, tok.text
+	if q.kind == "portrange" {
+		if from, to, ok := strings.Cut(tok.text, "-"); ok {
+			first, last = from, to
+		}
+	}
+	low, ok := portNumber(first, names)
+	high, ok2 := portNumber(last, names)
+	if !ok || !ok2 {
+		return nil, p.fail(tok.at, "%q is no port", tok.text)
+	}
+	var numbers []byte
+	for _, n := range names {
+		numbers = append(numbers, protocols[n].number)
+	}
+	return ports(q.way, numbers, min(low, high), max(low, high)), p.advance()
+}
+
+func portNumber(s string, protocols []string) (uint32, bool) {
+	n, ok := number(s)
+	if !ok {
+		n, ok = service(s, protocols)
+	}
+	return n, ok && n <= 65535
+}
+
+// number reads a protocol's number or name.
+func (p *parser) number(q qualifiers) (condition, *Error) {
+	tok := p.tok
+	n, ok := number(tok.text)
+	if named, isNamed := protocolNames[tok.text]; isNamed {
+		n, ok = uint32(named), true
+	}
+	switch {
+	case !ok || n > 255:
+		return nil, p.fail(tok.at, "%q is no protocol: give a number from 0 to 255", tok.text)
+	case q.way != either:
+		return nil, p.fail(tok.at, "a protocol has no source and no destination")
+	case q.proto == "ip":
+		return protocol4(byte(n)), p.advance()
+	case q.proto == "ip6":
+		return protocol6(byte(n)), p.advance()
+	case q.proto != "":
+		return nil, p.fail(tok.at, "%s has no protocols: ip and ip6 do", q.proto)
+	}
+	return or(protocol4(byte(n)), protocol6(byte(n))), p.advance()
+}

@@ -1,0 +1,168 @@
+package pcapng
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// Block is a part of a pcapng file, as it stands there.
+type Block struct {
+	Type  uint32
+	Raw   []byte // with type and lengths; valid until the next one is read
+	order binary.ByteOrder
+	at    int64 // where it begins in the file
+}
+
+// body is what stands between the lengths.
+func (b *Block) body() []byte { return b.Raw[8 : len(b.Raw)-4] }
+
+// fail is an error that says where.
+func (b *Block) fail(format string, args ...any) error {
+	return fmt.Errorf("the block at byte %d: %s", b.at, fmt.Sprintf(format, args...))
+}
+
+// maxBlock is the longest block that is read, in bytes; files have those of packets
+// of some hundred kilobytes at most.
+const maxBlock = 16 << 20
+
+// Blocks reads the blocks of a pcapng file one after the other.
+type Blocks struct {
+	r     io.Reader
+	order binary.ByteOrder // of the section
+	at    int64
+	buf   bytes.Buffer
+}
+
+// NewBlocks reads from r.
+func NewBlocks(r io.Reader) *Blocks { return &Blocks{r: r} }
+
+// ErrCut means that a file ends where there should be more.
+var ErrCut = errors.New("the file is cut off there")
+
+// Next is the next block. The error is io.EOF where the file ends behind a block,
+// and otherwise says at which byte something is wrong. Only whole blocks are returned.
+func (s *Blocks) Next() (*Block, error) {
+	b := &Block{at: s.at}
+	s.buf.Reset()
+	if err := s.read(8); err != nil {
+		if errors.Is(err, io.EOF) && s.buf.Len() == 0 {
+			return nil, io.EOF
+		}
+		return nil, b.cut(err)
+	}
+	head := s.buf.Bytes()
+	isHeader := binary.LittleEndian.Uint32(head) == BlockHeader // the same either way round
+	if isHeader {
+		if err := s.read(4); err != nil {
+			return nil, b.cut(err)
+		}
+		switch head = s.buf.Bytes(); binary.LittleEndian.Uint32(head[8:]) {
+		case byteOrderMagic:
+			s.order = binary.LittleEndian
+		case 0x4d3c2b1a:
+			s.order = binary.BigEndian
+		default:
+			return nil, b.fail("a section header without its magic number")
+		}
+	} else if s.order == nil {
+		return nil, b.fail("no section header: this is no capture file")
+	}
+	b.order, b.Type = s.order, s.order.Uint32(head)
+	length := int64(s.order.Uint32(head[4:]))
+	if length%4 != 0 || length < 12 || isHeader && length < 28 || length > maxBlock {
+		return nil, b.fail("a length of %d", length)
+	}
+	if err := s.read(length - int64(s.buf.Len())); err != nil {
+		return nil, b.cut(err)
+	}
+	b.Raw = s.buf.Bytes()
+	if again := int64(s.order.Uint32(b.Raw[length-4:])); again != length {
+		return nil, b.fail("the length is %d at its beginning and %d at its end", length, again)
+	}
+	s.at += length
+	return b, nil
+}
+
+// cut explains an error of reading in the middle of a block.
+func (b *Block) cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the block at byte %d: %w", b.at, ErrCut)
+	}
+	return err
+}
+
+// read appends n bytes to the buffer, which grows only as they come.
+func (s *Blocks) read(n int64) error {
+	_, err := io.CopyN(&s.buf, s.r, n)
+	return err
+}
+
+// options calls each with every option; what is cut off ends them.
+func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
+	for len(o) >= 4 {
+		code, n := b.order.Uint16(o), int(b.order.Uint16(o[2:]))
+		if code == optEnd {
+			return nil
+		}
+		padded := (n + 3) &^ 3
+		if len(o) < 4+padded {
+			return b.fail("an option is longer than the block")
+		}
+		each(code, o[4:4+n])
+		o = o[4+padded:]
+	}
+	return nil
+}
+
+// Marks reads a packet without its time, the units of which the interface says.
+func (b *Block) Marks() (p Packet, err error) {
+	body := b.body()
+	if b.Type != BlockPacket || len(body) < packetHead {
+		return p, b.fail("no packet of %d bytes", len(b.Raw))
+	}
+	captured := int64(b.order.Uint32(body[12:]))
+	padded := (captured + 3) &^ 3
+	if padded > int64(len(body)-packetHead) {
+		return p, b.fail("%d bytes of a packet", captured)
+	}
+	p.Interface, p.Length = int(min(b.order.Uint32(body), math.MaxInt32)), int(min(b.order.Uint32(body[16:]), math.MaxInt32))
+	p.Data = body[packetHead : packetHead+captured]
+	return p, b.options(body[packetHead+padded:], func(code uint16, v []byte) {
+		switch {
+		case code == optComment:
+			p.Comments = append(p.Comments, string(v))
+		case code == optFlags && len(v) == 4:
+			p.Direction = Direction(b.order.Uint32(v) & 3)
+		case code == optDropped && len(v) == 8:
+			p.Dropped = b.order.Uint64(v)
+		case code == optID && len(v) == 8:
+			p.ID = b.order.Uint64(v)
+		}
+	})
+}
+
+// packetHead is the length of what stands in a block before the packet.
+const packetHead = 20
+
+// Statistics reads a block of statistics.
+func (b *Block) Statistics() (s Statistics, err error) {
+	body := b.body()
+	if b.Type != BlockStatistics || len(body) < 12 {
+		return s, b.fail("no statistics of %d bytes", len(b.Raw))
+	}
+	s.Interface = int(min(b.order.Uint32(body), math.MaxInt32))
+	return s, b.options(body[12:], func(code uint16, v []byte) {
+		switch {
+		case code == optComment:
+			s.Comment = string(v)
+		case code == optReceived && len(v) == 8:
+			s.Received = b.order.Uint64(v)
+		case code == optLost && len(v) == 8:
+			s.Lost = b.order.Uint64(v)
+		}
+	})
+}

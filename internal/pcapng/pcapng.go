@@ -1,0 +1,218 @@
+// Package pcapng writes and reads files of captured packets: it writes pcapng
+// (draft-ietf-opsawg-pcapng), and reads that and the older pcap.
+package pcapng
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Block types of pcapng.
+const (
+	BlockHeader     = 0x0a0d0d0a // section header
+	BlockInterface  = 1
+	BlockSimple     = 3
+	BlockStatistics = 5
+	BlockPacket     = 6 // enhanced packet
+)
+
+// Link types of packets that begin with their IP header: LINKTYPE_RAW, and the number
+// that the same has inside libpcap (DLT_RAW), which every analyser takes for it, too.
+// Up to 1.10 libpcap compares the one with the other where a file has a second
+// interface, and refuses LINKTYPE_RAW there.
+const (
+	LinkRaw    = 101
+	LinkRawDLT = 12
+)
+
+// Options of blocks, by the block that they belong to.
+const (
+	optEnd     = 0
+	optComment = 1
+
+	optApplication = 4 // of a section header
+
+	optName        = 2 // of an interface
+	optDescription = 3
+	optResolution  = 9
+	optFilter      = 11
+	optOffset      = 14
+
+	optFlags   = 2 // of a packet
+	optDropped = 4
+	optID      = 5
+
+	optStart    = 2 // of statistics
+	optStop     = 3
+	optReceived = 4
+	optLost     = 5
+)
+
+// Direction is which way a packet went.
+type Direction byte
+
+// Directions, as the flags of a packet have them.
+const (
+	Unknown  Direction = 0
+	Inbound  Direction = 1
+	Outbound Direction = 2
+)
+
+func (d Direction) String() string {
+	switch d {
+	case Inbound:
+		return "in"
+	case Outbound:
+		return "out"
+	}
+	return ""
+}
+
+// Interface is where packets were captured.
+type Interface struct {
+	Name, Description string
+	Filter            string // expression by which packets were chosen
+	Link              uint16 // link type
+	Snap              uint32 // bytes that are kept of a packet; 0: all
+
+	resolution byte // of a file that is read: if_tsresol
+	offset     int64
+}
+
+// Packet is one that was captured.
+type Packet struct {
+	Interface int // number of the interface, from 0, in its section
+	Time      time.Time
+	Data      []byte // what is kept of it
+	Length    int    // of the whole packet, in bytes
+	Direction Direction
+	ID        uint64 // what packets that belong together have in common; 0: none
+	Dropped   uint64 // packets that were lost between this one and the one before
+	Comments  []string
+}
+
+// Statistics is what was counted at an interface.
+type Statistics struct {
+	Interface      int
+	Time           time.Time // of the block
+	Start, Stop    time.Time // of the capture
+	Received, Lost uint64
+	Comment        string
+}
+
+// MaxSnap is the most that is kept of a packet.
+const MaxSnap = 262144
+
+const byteOrderMagic = 0x1a2b3c4d
+
+// AppendHeader appends the section header, with which a file begins.
+func AppendHeader(b []byte, application string) []byte {
+	b, start := open(b, BlockHeader)
+	b = binary.LittleEndian.AppendUint32(b, byteOrderMagic)
+	b = binary.LittleEndian.AppendUint16(b, 1) // version 1.0
+	b = binary.LittleEndian.AppendUint16(b, 0)
+	b = binary.LittleEndian.AppendUint64(b, 1<<64-1) // length of the section: not known
+	b = text(b, optApplication, application)
+	return end(b, start)
+}
+
+// AppendInterface appends an interface, whose number is how many there were before.
+// Times are in nanoseconds.
+func AppendInterface(b []byte, i Interface) []byte {
+	b, start := open(b, BlockInterface)
+	b = binary.LittleEndian.AppendUint16(b, i.Link)
+	b = binary.LittleEndian.AppendUint16(b, 0)
+	b = binary.LittleEndian.AppendUint32(b, i.Snap)
+	b = text(b, optName, i.Name)
+	b = text(b, optDescription, i.Description)
+	b = option(b, optResolution, []byte{9})
+	if i.Filter != "" {
+		b = option(b, optFilter, append([]byte{0}, i.Filter...)) // 0: an expression of libpcap
+	}
+	return end(b, start)
+}
+
+// AppendPacket appends a packet.
+func AppendPacket(b []byte, p *Packet) []byte {
+	b, start := open(b, BlockPacket)
+	b = binary.LittleEndian.AppendUint32(b, uint32(p.Interface))
+	b = stamp(b, p.Time)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(p.Data)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(p.Length))
+	b = pad(append(b, p.Data...), len(p.Data))
+	for _, c := range p.Comments {
+		b = text(b, optComment, c)
+	}
+	if p.Direction != Unknown {
+		b = option(b, optFlags, binary.LittleEndian.AppendUint32(nil, uint32(p.Direction)))
+	}
+	if p.Dropped > 0 {
+		b = number(b, optDropped, p.Dropped)
+	}
+	if p.ID != 0 {
+		b = number(b, optID, p.ID)
+	}
+	return end(b, start)
+}
+
+// AppendStatistics appends what was counted.
+func AppendStatistics(b []byte, s *Statistics) []byte {
+	b, start := open(b, BlockStatistics)
+	b = binary.LittleEndian.AppendUint32(b, uint32(s.Interface))
+	b = stamp(b, s.Time)
+	b = text(b, optComment, s.Comment)
+	b = option(b, optStart, stamp(nil, s.Start))
+	b = option(b, optStop, stamp(nil, s.Stop))
+	b = number(b, optReceived, s.Received)
+	b = number(b, optLost, s.Lost)
+	return end(b, start)
+}
+
+// open begins a block whose length is not known yet.
+func open(b []byte, kind uint32) (block []byte, start int) {
+	start = len(b)
+	b = binary.LittleEndian.AppendUint32(b, kind)
+	return binary.LittleEndian.AppendUint32(b, 0), start
+}
+
+// end ends the options and the block.
+func end(b []byte, start int) []byte {
+	b = append(b, optEnd, 0, 0, 0)
+	length := uint32(len(b) - start + 4)
+	binary.LittleEndian.PutUint32(b[start+4:], length)
+	return binary.LittleEndian.AppendUint32(b, length)
+}
+
+// option appends an option, of at most 65535 bytes.
+func option(b []byte, code uint16, value []byte) []byte {
+	value = value[:min(len(value), 1<<16-1)]
+	b = binary.LittleEndian.AppendUint16(b, code)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(value)))
+	return pad(append(b, value...), len(value))
+}
+
+func text(b []byte, code uint16, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return option(b, code, []byte(s))
+}
+
+func number(b []byte, code uint16, n uint64) []byte {
+	return option(b, code, binary.LittleEndian.AppendUint64(nil, n))
+}
+
+// pad fills up to 32 bits what has a length.
+func pad(b []byte, length int) []byte {
+	for ; length%4 != 0; length++ {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// stamp appends a time: the high 32 bits of it first.
+func stamp(b []byte, t time.Time) []byte {
+	ns := uint64(t.UnixNano())
+	b = binary.LittleEndian.AppendUint32(b, uint32(ns>>32))
+	return binary.LittleEndian.AppendUint32(b, uint32(ns))
+}

@@ -1,0 +1,53 @@
+package privilege
+
+import (
+	"strings"
+	"testing"
+
+	"sixfour/internal/config"
+)
+
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	const head = "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n"
+	cfg, err := config.Parse("six.toml", []byte(strings.Replace(text, "TUNNEL\n", head, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// A configuration that needs what was given up is refused, with the line that needs
+// it.
+func TestAllows(t *testing.T) {
+	for _, c := range []struct {
+		what, before, after string
+		want                string // "": allowed
+	}{
+		{"nothing new", "TUNNEL\n", "TUNNEL\nmtu = 1400\n", ""},
+		{"less", "TUNNEL\nnetns = \"a\"\nio = \"xdp\"\n", "TUNNEL\n", ""},
+		{"another name in the same place", "TUNNEL\nnetns = \"a\"\n", "TUNNEL\nnetns = \"b\"\n", ""},
+		{"the first namespace", "TUNNEL\n", "TUNNEL\nnetns = \"a\"\n",
+			"six.toml:6:9: netns: the daemon has given up the right to enter another namespace: restart it"},
+		{"a namespace elsewhere", "TUNNEL\nnetns = \"a\"\n", "TUNNEL\nnetns = \"/srv/ns/b\"\n",
+			"six.toml:6:9: netns: the daemon has given up the right to open files in /srv/ns: restart it"},
+		{"a namespace elsewhere, without a sandbox", "[security]\nsandbox = \"off\"\nTUNNEL\nnetns = \"a\"\n",
+			"[security]\nsandbox = \"off\"\nTUNNEL\nnetns = \"/srv/ns/b\"\n", ""},
+		{"a process's namespace", "TUNNEL\nnetns = \"/proc/1/ns/net\"\n", "TUNNEL\nnetns = \"/proc/1/ns/net\"\n", ""},
+		{"another process's namespace", "TUNNEL\nnetns = \"/proc/1/ns/net\"\n", "TUNNEL\nnetns = \"/proc/2/ns/net\"\n",
+			"six.toml:6:9: netns: the daemon has given up the right to look at other processes: restart it"},
+		{"AF_XDP", "TUNNEL\n", "TUNNEL\nio = \"xdp\"\n",
+			"six.toml:6:6: io: the daemon has given up the right to load a filter program: restart it"},
+		{"AF_XDP, where it can be", "TUNNEL\n", "TUNNEL\nio = \"auto\"\n", ""},
+		{"what is for the next start", "TUNNEL\n", "[control]\nsocket = \"/srv/s\"\n[security]\nsandbox = \"off\"\nTUNNEL\n", ""},
+	} {
+		s := Sandbox{needs: needsOf(parse(t, c.before), "six.toml")}
+		got := ""
+		if err := s.Allows(parse(t, c.after)); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,97 @@
+package unit
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sixfour/internal/rig"
+)
+
+// patience is how long a machine may take to start, run and end.
+const patience = 3 * time.Minute
+
+// start lets systemd run the daemon with a configuration, and returns the lines that
+// are printed inside by their first words.
+func start(t *testing.T, built, config string, dropIns ...string) map[string][]string {
+	t.Helper()
+	shared := t.TempDir()
+	if err := os.WriteFile(filepath.Join(shared, "sixfour.toml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	args := []string{"--mount", "--pid", "--fork", "--kill-child", "--net", "--cgroup", "--ipc", "--uts", "./boot", built, shared, t.TempDir()}
+	out, err := exec.CommandContext(ctx, "unshare", append(args, dropIns...)...).CombinedOutput()
+	b, _ := os.ReadFile(filepath.Join(shared, "out"))
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, b)
+	}
+	lines := make(map[string][]string)
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(line, ":")
+		lines[key] = append(lines[key], strings.Join(strings.Fields(value), " "))
+	}
+	if _, ok := lines["result"]; !ok {
+		t.Fatalf("not finished:\n%s%s", out, b)
+	}
+	return lines
+}
+
+// The daemon runs by its unit as a user of its own, with the capabilities that its
+// configuration takes and no more; whoever is in the group may open the socket.
+func TestUnit(t *testing.T) {
+	built := t.TempDir()
+	for _, program := range []string{"sixfour/cmd/sixfourd", "sixfour/cmd/sixfourctl"} {
+		if _, err := rig.Build(built, program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.20\"\naddress = [\"fc00::1/64\"]\n"
+	for _, c := range []struct {
+		name, config string
+		dropIns      []string
+		capabilities string
+		program      string
+	}{
+		{"as it is", tunnel, nil, "0000000000003000", "none"},
+		{"netns", tunnel + "netns = \"inner\"\n", []string{"sixfourd-netns.conf"}, "0000000000203000", "none"},
+		{"xdp", tunnel + "io = \"xdp\"\n", []string{"sixfourd-xdp.conf"}, "0000008000007000", "prog/xdp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := start(t, built, c.config, c.dropIns...)
+			for key, want := range map[string]string{
+				"CapPrm": c.capabilities, "CapEff": c.capabilities, "CapBnd": c.capabilities,
+				"CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+				"socket": "sixfour:sixfour 660", "state": "active", "program": c.program, "reloaded": "1300 same process", "result": "success",
+			} {
+				if len(got[key]) != 1 || got[key][0] != want {
+					t.Errorf("%s: %q, want %q", key, got[key], want)
+				}
+			}
+			for key, want := range map[string]string{"tunnel": "six0 6in4", "again": "six0 6in4", "member": "six0 6in4", "interface": "six0"} {
+				if len(got[key]) != 1 || !strings.Contains(got[key][0], want) {
+					t.Errorf("%s: %q, want %q in it", key, got[key], want)
+				}
+			}
+			if nobody := got["nobody"]; len(nobody) != 1 || !strings.Contains(nobody[0], "may not be opened") {
+				t.Errorf("who is not in the group: %q", nobody)
+			}
+			if uid := got["Uid"]; len(uid) != 1 || strings.HasPrefix(uid[0], "0 ") {
+				t.Errorf("user %q", uid)
+			}
+			for _, line := range got["log"] {
+				if strings.Contains(line, "cannot restrict") {
+					t.Error(line)
+				}
+			}
+			if t.Failed() {
+				t.Logf("inside:\n%v\nlog:\n%s", got, strings.Join(got["log"], "\n"))
+			}
+		})
+	}
+}

@@ -1,0 +1,62 @@
+// Package usage is what the help and the manual page of sixfourd have in common.
+package usage
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Flag is one of sixfourd's.
+type Flag struct {
+	Name, Value string // Value is "" if it takes none
+	Meaning     string
+}
+
+// What is said of sixfourd.
+const (
+	DaemonShort = "carries packets through IP tunnels, in user space"
+	DaemonNote  = "Tunnels are not encrypted."
+)
+
+// DaemonFlags are sixfourd's. They take one dash or two.
+var DaemonFlags = []Flag{
+	{"config", "PATH", "configuration file (default /etc/sixfour.toml)"},
+	{"check", "", "print every problem of the configuration, change nothing"},
+	{"clean", "", "remove what a sixfourd left of [gateway] that was killed"},
+	{"log-level", "LEVEL", "debug, info, warn or error, instead of the file's"},
+	{"log-format", "FORMAT", "auto, console, json or journal, instead of the file's"},
+	{"version", "", "print the version"},
+	{"help", "", "print this"},
+}
+
+// DaemonSynopsis are the arguments that count.
+const DaemonSynopsis = "[-config PATH] [-check] [-clean] [-log-level LEVEL] [-log-format FORMAT]"
+
+// Daemon is the help that sixfourd prints.
+func Daemon() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "sixfourd %s.\n\nUsage: sixfourd %s\n\n", DaemonShort, DaemonSynopsis)
+	for _, f := range DaemonFlags {
+		fmt.Fprintf(&b, "  %-19s %s\n", strings.TrimSpace("-"+f.Name+" "+f.Value), f.Meaning)
+	}
+	b.WriteString("\nExit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or\nconfiguration. " + DaemonNote + " See sixfourd(8), sixfour.toml(5), README.md.\n")
+	return b.String()
+}
+
+// DaemonLong is what the manual page says that the help has no room for.
+const DaemonLong = `It makes a TUN interface for each tunnel of its configuration, sends what is routed into it to the tunnel's peers, and
+hands on what comes from them. It runs in the foreground and logs to standard error; with the supervisor's socket in the
+environment (NOTIFY_SOCKET) it says when every tunnel can carry packets.
+
+What it made (interfaces, routes, rules) is gone when it ends.
+
+` + DaemonNote
+
+// Signal is one that sixfourd knows.
+type Signal struct{ Name, Meaning string }
+
+// DaemonSignals are all of them.
+var DaemonSignals = []Signal{
+	{"SIGHUP", "read the configuration again, and run what it says: tunnels whose sections are the same lose no packet; a file with errors changes nothing"},
+	{"SIGTERM, SIGINT", "end, and take away what was made"},
+}
