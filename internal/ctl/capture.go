@@ -35,7 +35,8 @@ identifier, and as a comment why it was not carried.
 
 FILTER is one of tcpdump's (pcap-filter(7)). It chooses a packet of which it
 chooses the inner or the outer one.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeTunnel,
 	}
 	dial := socketFlag(cmd)
 	cmd.Flags().StringVarP(&path, "write", "w", "-", "`FILE` to write, which is replaced; -: standard output")
@@ -84,8 +85,8 @@ chooses the inner or the outer one.`,
 		if f, ok := out.(*os.File); ok && path != "-" {
 			err = errors.Join(err, f.Close())
 		}
-		if errors.Is(err, unix.EPIPE) {
-			err = nil
+		if errors.Is(err, unix.EPIPE) && t.lost == 0 {
+			return nil
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "sixfourctl: "+t.summary(path))
 		return fail(err)

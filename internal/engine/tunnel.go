@@ -52,9 +52,10 @@ type tunnel struct {
 	keeper    *keeper // nil: nobody looks after the peers' lives
 	events    *events // nil: nobody is told
 	repairs   repairCounts
-	troubles  *rate.Limiter  // of events about them
-	lifeLogs  *rate.Limiter  // of lines about peers that fall silent or come back
-	capturing *capturing     // nil: nobody does
+	troubles  *rate.Limiter // of events about them
+	lifeLogs  *rate.Limiter // of lines about peers that fall silent or come back
+	capturing *capturing    // nil: nobody does
+	overflow  overflow
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
@@ -290,6 +291,7 @@ func (t *tunnel) open(s netcfg.Settings, lost func()) error {
 	}
 	t.link, t.down = link, false
 	t.index.Store(int64(link.Index()))
+	t.overflow.watch(link)
 	t.device.Store(link.Device)
 	if got, want := link.Device.Offload(), t.offload(); got < want {
 		t.log.Info("the kernel leaves less to us than it could: packets cost more", zap.Stringer("offload", got), zap.Stringer("wanted", want))
@@ -350,6 +352,7 @@ func (t *tunnel) close() {
 		return
 	}
 	t.device.Store(nil)
+	t.overflow.end(t)
 	if err := t.link.Close(); err != nil {
 		t.log.Warn("close interface", zap.Error(err))
 	}
