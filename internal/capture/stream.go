@@ -67,6 +67,10 @@ func (t *Tap) Stream(ctx context.Context, out Sink) error {
 func (w *writer) begin() {
 	r := &w.t.request
 	w.buf = pcapng.AppendHeader(w.buf, "sixfourd "+version.String())
+	link := uint16(pcapng.LinkRaw)
+	if r.Sides == Both {
+		link = pcapng.LinkRawDLT
+	}
 	number := 0
 	for _, side := range []struct {
 		sides      Sides
@@ -83,7 +87,7 @@ func (w *writer) begin() {
 		number++
 		w.buf = pcapng.AppendInterface(w.buf, pcapng.Interface{
 			Name: r.Tunnel + " " + side.name, Description: "tunnel " + r.Tunnel + ": " + side.what,
-			Filter: r.Filter, Link: pcapng.LinkRaw, Snap: uint32(r.Snap),
+			Filter: r.Filter, Link: link, Snap: uint32(r.Snap),
 		})
 	}
 }

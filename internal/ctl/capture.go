@@ -24,7 +24,7 @@ func captureCommand() *cobra.Command {
 	var inner, outer bool
 	cmd := &cobra.Command{
 		Use:   "capture TUNNEL [FILTER]",
-		Short: "What goes through a tunnel, inner and outer, and why it does not, as pcapng",
+		Short: "What goes through a tunnel, and what does not and why, as pcapng",
 		Long: `Writes what goes through a tunnel as pcapng, until Ctrl-C: each packet as it is
 carried (inner) and as it is on the wire (outer), both with the same packet
 identifier, and as a comment why it was not carried.
@@ -84,8 +84,8 @@ chooses the inner or the outer one.`,
 		if f, ok := out.(*os.File); ok && path != "-" {
 			err = errors.Join(err, f.Close())
 		}
-		if errors.Is(err, unix.EPIPE) {
-			err = nil
+		if errors.Is(err, unix.EPIPE) && t.lost == 0 {
+			return nil
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "sixfourctl: "+t.summary(path))
 		return fail(err)

@@ -41,7 +41,7 @@ func (d *decoder) odd(name string, b []byte) {
 // link takes the link layer's header off.
 func (d *decoder) link(b []byte, link int) {
 	switch link {
-	case pcapng.LinkRaw, 12, 14, LinkIPv4, LinkIPv6: // 12 and 14: what systems write for raw IP
+	case pcapng.LinkRaw, pcapng.LinkRawDLT, LinkIPv4, LinkIPv6:
 		d.ip(b)
 	case LinkEthernet:
 		d.ethernet(b)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sixfour/internal/control"
+	"sixfour/internal/decode"
 	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
@@ -216,7 +217,7 @@ func (d *demo) packet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	printPacket(d.w, f.Data)
+	decode.Print(d.w, decode.Layers(f.Data, decode.LinkEthernet))
 	return nil
 }
 

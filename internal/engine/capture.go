@@ -105,24 +105,30 @@ var errDaemonEnds = errors.New("the daemon ends")
 // packets are written as were asked for, or the tunnel is no more, which is an error
 // then. An error before the first byte is about the request. Any goroutine may call it.
 func (e *Engine) Capture(ctx context.Context, r capture.Request, out capture.Sink) error {
-	var names []string
-	e.mu.RLock()
-	for _, t := range e.tunnels {
-		names = append(names, t.cfg.Name)
-	}
-	e.mu.RUnlock()
-	if !slices.Contains(names, r.Tunnel) {
-		return fmt.Errorf("there is no tunnel %q: there is %s", r.Tunnel, anyOf(names))
-	}
 	tap, err := capture.New(r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = e.beginCapture(r.Tunnel, tap)
 	}
-	if err := e.captures.begin(r.Tunnel, tap); err != nil {
+	if err != nil {
 		return err
 	}
 	defer e.captures.end(nil, func(c captured) bool { return c.tap == tap })
 	return tap.Stream(ctx, out)
+}
+
+// beginCapture begins one of a tunnel that there is, which a reload does not take away
+// meanwhile.
+func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var names []string
+	for _, t := range e.tunnels {
+		if t.cfg.Name == tunnel {
+			return e.captures.begin(tunnel, tap)
+		}
+		names = append(names, t.cfg.Name)
+	}
+	return fmt.Errorf("there is no tunnel %q: there is %s", tunnel, anyOf(names))
 }
 
 // endCaptures ends those of a tunnel that is taken out of the configuration.

@@ -112,6 +112,7 @@ type State struct {
 
 func (t *tunnel) status() TunnelStatus {
 	s := TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
+	t.overflow.look(t)
 	s.In, s.Out = t.in.traffic(), t.out.traffic()
 	for _, p := range t.peers {
 		one := p.status()
@@ -171,7 +172,7 @@ func (p *peer) status() PeerStatus {
 	s.ICMP.Heard = s.ICMP.HeardTypes.total()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.State = p.state
+	s.State, s.Liveness = p.state, p.liveness
 	if s.State.Phase.Carries() {
 		s.State.TunnelMTU = int(p.t.mtu.Load())
 	}

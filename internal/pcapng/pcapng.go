@@ -16,9 +16,14 @@ const (
 	BlockPacket     = 6 // enhanced packet
 )
 
-// LinkRaw is the link type of packets that begin with their IP header
-// (LINKTYPE_RAW).
-const LinkRaw = 101
+// Link types of packets that begin with their IP header: LINKTYPE_RAW, and the number
+// that the same has inside libpcap (DLT_RAW), which every analyser takes for it, too.
+// Up to 1.10 libpcap compares the one with the other where a file has a second
+// interface, and refuses LINKTYPE_RAW there.
+const (
+	LinkRaw    = 101
+	LinkRawDLT = 12
+)
 
 // Options of blocks, by the block that they belong to.
 const (

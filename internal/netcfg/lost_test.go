@@ -1,0 +1,39 @@
+package netcfg
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"sixfour/internal/rig"
+)
+
+// Nobody reads the queue of an interface: what it has no room for is known.
+func TestLost(t *testing.T) {
+	ns, err := rig.New("lost")
+	must(t, err)
+	t.Cleanup(ns.Close)
+	l := openLink(t, ns, prefixes("10.9.0.1/24"), nil)
+	before, err := l.Lost()
+	must(t, err)
+	const packets = 5000 // the queue holds hundreds
+	must(t, ns.Do(func() error {
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.9.0.2:9")))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range packets {
+			_, _ = c.Write([]byte("lost")) // it says so, or not
+		}
+		return nil
+	}))
+	after, err := l.Lost()
+	if err != nil || after-before < packets/4 || after-before > packets {
+		t.Errorf("%d were lost before and %d after %d packets, %v", before, after, packets, err)
+	}
+	must(t, l.Close())
+	if _, err := l.Lost(); err == nil {
+		t.Error("an interface that is closed has statistics")
+	}
+}
