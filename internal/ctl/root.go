@@ -21,6 +21,7 @@ import (
 var commands = []func() *cobra.Command{
 	statusCommand,
 	watchCommand,
+	doctorCommand,
 	reloadCommand,
 	pingCommand,
 	mtuCommand,
