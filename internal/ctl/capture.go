@@ -24,7 +24,7 @@ func captureCommand() *cobra.Command {
 	var inner, outer bool
 	cmd := &cobra.Command{
 		Use:   "capture TUNNEL [FILTER]",
-		Short: "What goes through a tunnel, inner and outer, and why it does not, as pcapng",
+		Short: "Packets of a tunnel as pcapng, and why they were dropped",
 		Long: `Writes what goes through a tunnel as pcapng, until Ctrl-C: each packet as it is
 carried (inner) and as it is on the wire (outer), both with the same packet
 identifier, and as a comment why it was not carried.
