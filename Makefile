@@ -86,7 +86,7 @@ install-files:
 	chmod 0644 $(DESTDIR)$(UNITDIR)/sixfourd.service
 	install -D -m 0644 cmd/sixfourd/dist/sixfour.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sixfour.conf
 	install -d $(DESTDIR)$(PREFIX)/share/doc/sixfour
-	install -m 0644 README.md LICENSE cmd/sixfourd/dist/sixfour.toml cmd/sixfourd/dist/sixfourd-*.conf $(DESTDIR)$(PREFIX)/share/doc/sixfour/
+	install -m 0644 README.md LICENSE cmd/sixfourd/dist/sixfour.toml cmd/sixfourd/dist/sixfour-* cmd/sixfourd/dist/sixfourd-*.conf $(DESTDIR)$(PREFIX)/share/doc/sixfour/
 	cp -r docs $(DESTDIR)$(PREFIX)/share/doc/sixfour/
 	test -e $(DESTDIR)/etc/sixfour.toml || install -D -m 0640 cmd/sixfourd/dist/sixfour.toml $(DESTDIR)/etc/sixfour.toml
 

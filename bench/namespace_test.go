@@ -15,17 +15,18 @@ import (
 	"sixfour/internal/rig"
 )
 
-// BenchmarkNamespaces sends through two daemons between two namespaces, and for
-// comparison over the veth pair alone. What counts are the ratios of one run.
-// It needs root.
-func BenchmarkNamespaces(b *testing.B) {
-	ns := [2]*rig.Namespace{}
+// inner is the other end of the tunnel between the namespaces.
+var inner = netip.MustParseAddr("10.0.0.2")
+
+// namespaces are two, each with a daemon, of which configuration has the lines on
+// top, between which the tunnel carries. It needs root.
+func namespaces(b *testing.B, lines string) (ns [2]*rig.Namespace) {
 	for i, name := range []string{"A", "B"} {
 		n, err := rig.New(name)
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer n.Close()
+		b.Cleanup(n.Close)
 		ns[i] = n
 	}
 	if err := rig.Veth(ns[0], "va", ns[1], "vb", 1500); err != nil {
@@ -46,7 +47,7 @@ func BenchmarkNamespaces(b *testing.B) {
 		end := []string{"1", "2"}
 		outer := []netip.Addr{left.Local, left.Remote}
 		path := filepath.Join(dir, end[i]+".toml")
-		config := fmt.Sprintf("[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\nmode = \"4in6in4\"\nlocal = \"%v\"\nremote = \"%v\"\nlocal6 = \"fc00::%s\"\nremote6 = \"fc00::%s\"\naddress = [\"10.0.0.%s/30\"]\n",
+		config := lines + fmt.Sprintf("[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\nmode = \"4in6in4\"\nlocal = \"%v\"\nremote = \"%v\"\nlocal6 = \"fc00::%s\"\nremote6 = \"fc00::%s\"\naddress = [\"10.0.0.%s/30\"]\n",
 			filepath.Join(dir, end[i]+".sock"), outer[i], outer[o], end[i], end[o], end[i])
 		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 			b.Fatal(err)
@@ -57,16 +58,22 @@ func BenchmarkNamespaces(b *testing.B) {
 		if err := ns[i].Start(cmd); err != nil {
 			b.Fatal(err)
 		}
-		defer func() {
+		b.Cleanup(func() {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 			_ = cmd.Wait()
 			if b.Failed() {
 				b.Log(log.String())
 			}
-		}()
+		})
 	}
-	inner := netip.MustParseAddr("10.0.0.2")
 	waitFor(b, ns[0], inner)
+	return ns
+}
+
+// BenchmarkNamespaces sends through two daemons between two namespaces, and for
+// comparison over the veth pair alone. What counts are the ratios of one run.
+func BenchmarkNamespaces(b *testing.B) {
+	ns := namespaces(b, "")
 	for _, path := range []struct {
 		name string
 		addr netip.Addr
@@ -102,7 +109,7 @@ func measure(b *testing.B, ns [2]*rig.Namespace, to netip.Addr, o rig.LoadOption
 }
 
 func waitFor(b *testing.B, from *rig.Namespace, to netip.Addr) {
-	for range 100 {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		res, err := rig.Ping(b.Context(), from, to, rig.PingOptions{Timeout: 100 * time.Millisecond})
 		if err != nil {
 			b.Fatal(err)

@@ -148,7 +148,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, p, log.Logger)
+	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -157,15 +157,18 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
+	if err := p.restrict(); err != nil {
+		return err
+	}
+	if ctl != nil {
+		ctl.Serve() // a reload needs the sandbox
+	}
 	if cfg.Metrics.Listen != "" {
 		m, err := serveMetrics(cfg.Metrics.Listen, p.Engine, log)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
-	}
-	if p.sandbox, err = restrict(cfg, f.config, p.Engine, log.Logger); err != nil {
-		return err
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")

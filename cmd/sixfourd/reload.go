@@ -74,7 +74,13 @@ func (p *process) Reload(ctx context.Context) (engine.Plan, error) {
 	return plan, err
 }
 
+// errStarting is for who asks too early.
+var errStarting = errors.New("the daemon is starting: try again")
+
 func (p *process) reload(ctx context.Context) (engine.Plan, error) {
+	if p.sandbox == nil {
+		return engine.Plan{}, errStarting
+	}
 	cfg, err := load(p.flags)
 	if err == nil {
 		err = p.sandbox.Allows(cfg)

@@ -122,12 +122,15 @@ func (e *Engine) tellGateway(done gateway.Done, err error) {
 		}
 	}
 	g.advice = given
-	switch {
-	case err != nil && err.Error() != g.complain:
-		g.complain = err.Error()
-		e.log.Error("gateway: " + g.complain)
-	case err == nil && g.complain != "":
-		g.complain = ""
+	complain := ""
+	if err != nil {
+		complain = strings.ReplaceAll(err.Error(), "\n", "; and ") // errors.Join
+	}
+	was := g.complain
+	switch g.complain = complain; {
+	case complain != "" && complain != was:
+		e.log.Error("gateway: " + complain)
+	case complain == "" && was != "":
 		e.log.Info("gateway: all is well again")
 	}
 }

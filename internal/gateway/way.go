@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -185,10 +184,7 @@ func (w *way) lead(index int, done *Done) error {
 		w.route = 0
 		return nil
 	}
-	r := &netlink.Route{Family: family(w.v), LinkIndex: index, Table: w.number, Protocol: protocol, Dst: everything(w.v)}
-	if w.v == 4 {
-		r.Scope = netlink.SCOPE_LINK
-	}
+	r := w.defaultRoute(index)
 	err := w.handle.RouteAdd(r)
 	switch {
 	case err == nil && w.route == index:
@@ -242,11 +238,16 @@ func (w *way) checkReversePath(d *Default, done *Done) {
 	}
 }
 
-func everything(v int) *net.IPNet {
-	if v == 4 {
-		return ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+// defaultRoute is the one through an interface.
+func (w *way) defaultRoute(index int) *netlink.Route {
+	r := &netlink.Route{
+		Family: family(w.v), LinkIndex: index, Table: w.number, Protocol: protocol,
+		Scope: netlink.SCOPE_LINK, Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
 	}
-	return ipNet(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	if w.v == 6 { // which has no scopes
+		r.Scope, r.Dst = netlink.SCOPE_UNIVERSE, ipNet(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	return r
 }
 
 // close undoes it.
@@ -256,7 +257,7 @@ func (w *way) close() error {
 		err = setRules(w.handle, w.v, there, nil)
 	}
 	if w.route != 0 {
-		e := w.handle.RouteDel(&netlink.Route{Family: family(w.v), LinkIndex: w.route, Table: w.number, Protocol: protocol, Dst: everything(w.v)})
+		e := w.handle.RouteDel(w.defaultRoute(w.route))
 		if e != nil && !errors.Is(e, unix.ESRCH) && !errors.Is(e, unix.ENODEV) {
 			err = errors.Join(err, fmt.Errorf("remove the default route of routing table %d: %w", w.number, e))
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"sixfour/internal/engine"
 	"sixfour/internal/version"
@@ -55,8 +56,31 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 // out is where metrics go.
 type out struct{ ch chan<- prometheus.Metric }
 
+// add sends a metric with the values of its family's labels.
 func (o out) add(f *family, value float64, labels ...string) {
-	o.ch <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
+	o.ch <- &sample{f, value, f.pairs(labels)}
+}
+
+// sample is a metric. Those of a large hub are so many that they share what they
+// can: the library's own constant metrics have labels each for itself.
+type sample struct {
+	family *family
+	value  float64
+	labels []*dto.LabelPair // not changed by anybody
+}
+
+// Desc describes the metric's family.
+func (s *sample) Desc() *prometheus.Desc { return s.family.desc }
+
+// Write writes the metric as it is sent.
+func (s *sample) Write(m *dto.Metric) error {
+	m.Label = s.labels
+	if s.family.kind == prometheus.CounterValue {
+		m.Counter = &dto.Counter{Value: &s.value}
+	} else {
+		m.Gauge = &dto.Gauge{Value: &s.value}
+	}
+	return nil
 }
 
 // tunnel sends what is known of a tunnel and its peers.
@@ -113,34 +137,37 @@ func (o out) peer(tunnel string, p *engine.PeerStatus) {
 	o.traffic(tunnel, p.Peer, "in", &p.In)
 	o.traffic(tunnel, p.Peer, "out", &p.Out)
 	o.errors(tunnel, p.Peer, "in", &p.ICMP.HeardTypes)
-	o.add(ignored, float64(p.ICMP.Ignored), tunnel, p.Peer)
-	o.add(up, truth(p.State.Phase == engine.Up || p.State.Phase == engine.Suspect), tunnel, p.Peer)
-	o.add(state, float64(number(p.State.Phase)), tunnel, p.Peer)
-	o.add(since, seconds(p.State.Since), tunnel, p.Peer)
+	labels := up.pairs([]string{tunnel, p.Peer})
+	put := func(f *family, value float64) { o.ch <- &sample{f, value, labels} }
+	put(ignored, float64(p.ICMP.Ignored))
+	put(up, truth(p.State.Phase == engine.Up || p.State.Phase == engine.Suspect))
+	put(state, float64(number(p.State.Phase)))
+	put(since, seconds(p.State.Since))
 	if !p.Liveness.Heard.IsZero() {
-		o.add(heard, seconds(p.Liveness.Heard), tunnel, p.Peer)
+		put(heard, seconds(p.Liveness.Heard))
 	}
 	if p.Liveness.RTT > 0 {
-		o.add(rtt, p.Liveness.RTT, tunnel, p.Peer)
+		put(rtt, p.Liveness.RTT)
 	}
-	o.add(loss, p.Liveness.Loss, tunnel, p.Peer)
-	o.add(sent, float64(p.Liveness.Sent), tunnel, p.Peer)
-	o.add(lost, float64(p.Liveness.Lost), tunnel, p.Peer)
-	o.add(answered, float64(p.Answered), tunnel, p.Peer)
+	put(loss, p.Liveness.Loss)
+	put(sent, float64(p.Liveness.Sent))
+	put(lost, float64(p.Liveness.Lost))
+	put(answered, float64(p.Answered))
 	if p.State.PathMTU > 0 {
-		o.add(pathMTU, float64(p.State.PathMTU), tunnel, p.Peer)
+		put(pathMTU, float64(p.State.PathMTU))
 	}
-	o.add(mtuSent, float64(p.Probes.Sent), tunnel, p.Peer)
-	o.add(mtuAnswers, float64(p.Probes.Answered), tunnel, p.Peer)
-	o.add(oddECN, float64(p.OddECN), tunnel, p.Peer)
-	o.add(wraps, float64(p.IDWraps), tunnel, p.Peer)
+	put(mtuSent, float64(p.Probes.Sent))
+	put(mtuAnswers, float64(p.Probes.Answered))
+	put(oddECN, float64(p.OddECN))
+	put(wraps, float64(p.IDWraps))
 }
 
 // traffic sends what went one way, and what did not.
 func (o out) traffic(tunnel, peer, direction string, t *engine.Traffic) {
 	if tunnel != "" { // what belongs to none is not carried
-		o.add(packets, float64(t.Packets), tunnel, peer, direction)
-		o.add(octets, float64(t.Bytes), tunnel, peer, direction)
+		labels := packets.pairs([]string{tunnel, peer, direction})
+		o.ch <- &sample{packets, float64(t.Packets), labels}
+		o.ch <- &sample{octets, float64(t.Bytes), labels}
 	}
 	for reason, n := range t.Drops {
 		if n > 0 { // else it was a peer's

@@ -1,9 +1,11 @@
 package metrics
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // prefix begins every name that is ours.
@@ -56,6 +58,17 @@ func (f *family) typeName() string {
 		return "counter"
 	}
 	return "gauge"
+}
+
+// pairs are labels with values in the order of the family's, sorted by their names
+// as the exposition has them. Families with the same labels may share them.
+func (f *family) pairs(values []string) []*dto.LabelPair {
+	pairs := make([]*dto.LabelPair, len(f.labels))
+	for i := range f.labels {
+		pairs[i] = &dto.LabelPair{Name: &f.labels[i], Value: &values[i]}
+	}
+	slices.SortFunc(pairs, func(a, b *dto.LabelPair) int { return strings.Compare(*a.Name, *b.Name) })
+	return pairs
 }
 
 // stateNumbers is the help text for the numbers that states have.

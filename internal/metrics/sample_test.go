@@ -91,7 +91,7 @@ func serve(t *testing.T, d Daemon) string {
 // get asks, and returns the status code and the body.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	client := http.Client{Timeout: 20 * time.Second}
+	client := http.Client{Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	resp, err := client.Get(url)
 	if err != nil {

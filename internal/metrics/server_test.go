@@ -122,13 +122,15 @@ func TestListenRefuses(t *testing.T) {
 	}
 }
 
-// Those who ask and do not read hold nobody else, and leave nothing behind.
+// Those who ask and do not read take a place each, hold nobody else, and leave
+// nothing behind.
 func TestSlowScrapers(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	d := busy()
-	for i := range 3000 { // more than the sockets' buffers take
+	long := strings.Repeat("x", 2000)
+	for i := range 300 { // 20 MB, more than the sockets' buffers take
 		tunnel := d.status.Tunnels[0]
-		tunnel.Name = fmt.Sprint("six", i+1)
+		tunnel.Name = fmt.Sprint(long, i)
 		d.status.Tunnels = append(d.status.Tunnels, tunnel)
 	}
 	s, err := Listen("127.0.0.1:0", d, counts{}, quiet)
@@ -136,26 +138,49 @@ func TestSlowScrapers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for range maxScrapes - 1 {
-		c, err := net.Dial("tcp", s.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if err := c.(*net.TCPConn).SetReadBuffer(4096); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Fprint(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // fails only if it is closed
-		if _, err := c.Read(make([]byte, 1)); err != nil { // it is being answered
-			t.Fatal(err)
-		}
+	var slow []net.Conn
+	for range maxScrapes {
+		slow = append(slow, askOnly(t, s.Addr().String()))
 	}
-	for _, path := range []string{"/healthz", "/metrics"} {
-		if code, body := get(t, "http://"+s.Addr().String()+path); code != 200 {
-			t.Errorf("%s: %d %.100s", path, code, body)
-		}
+	url := "http://" + s.Addr().String()
+	if code, body := get(t, url+"/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz: %d %s", code, body)
 	}
+	if code, body := get(t, url+"/metrics"); code != http.StatusServiceUnavailable {
+		t.Errorf("one scrape too many: %d %.100s", code, body)
+	}
+	slow[0].Close()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		code, body := get(t, url+"/metrics")
+		if code == http.StatusOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a place is free: %d %.100s", code, body)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// askOnly asks for all metrics, waits until they begin to come, and does not read
+// them.
+func askOnly(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprint(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // fails only if it is closed
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

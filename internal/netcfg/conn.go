@@ -22,8 +22,11 @@ type conn struct {
 	fd  int
 	seq uint32 // of the last request
 	out builder
-	in  []byte
+	in  []byte // while it is in use
 }
+
+// answerBuffers are those of all conns, of which few are in use at a time.
+var answerBuffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
 
 // inFlight is how many requests are sent before their answers are read. The
 // kernel puts these into the socket's buffer while it takes the requests, and
@@ -56,7 +59,7 @@ func dial() (*conn, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &conn{fd: fd, in: make([]byte, maxMessage)}, nil
+	return &conn{fd: fd}, nil
 }
 
 func (c *conn) close() {
@@ -73,6 +76,12 @@ func (c *conn) close() {
 func (c *conn) exchange(n int, build func(b *builder, i int), answer func(i int, message []byte, err error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	buffer := answerBuffers.Get().(*[maxMessage]byte)
+	c.in = buffer[:]
+	defer func() {
+		c.in = nil
+		answerBuffers.Put(buffer)
+	}()
 	for first := 0; first < n; first += inFlight {
 		count := min(inFlight, n-first)
 		if err := c.batch(first, count, build, answer); err != nil {

@@ -160,7 +160,11 @@ func (t *Tables) Change(f func(*nftables.Conn) error) error {
 		return err
 	}
 	t.limit()
-	return t.conn.Flush()
+	err := t.conn.Flush()
+	if first := unix.Errno(0); errors.As(err, &first) { // the kernel says it of each part
+		return first
+	}
+	return err
 }
 
 // Close removes the tables.

@@ -23,6 +23,9 @@ func kept(n needs) []cap.Value {
 		// RLIMIT_MEMLOCK is too small for it.
 		k = append(k, loadProgram(), cap.IPC_LOCK)
 	}
+	if n.lowPort {
+		k = append(k, cap.NET_BIND_SERVICE)
+	}
 	return k
 }
 

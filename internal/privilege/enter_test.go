@@ -192,6 +192,7 @@ func TestEnter(t *testing.T) {
 		{plain, "", nil, []string{"cap_net_admin", "cap_net_raw"}, "0000000000003000"},
 		{netns, "", []string{`netns = "NAMESPACE"`}, []string{"cap_net_admin", "cap_net_raw", "cap_sys_admin"}, "0000000000203000"},
 		{xdp, "", []string{`io = "auto"`}, []string{"cap_net_admin", "cap_net_raw", "cap_bpf", "cap_ipc_lock"}, "0000008000007000"},
+		{plain, "[metrics]\nlisten = \"127.0.0.1:80\"", nil, []string{"cap_net_admin", "cap_net_raw", "cap_net_bind_service"}, "0000000000003400"},
 		{open, "[security]\nsandbox = \"off\"", nil, []string{"cap_net_admin", "cap_net_raw"}, "0000000000003000"},
 	} {
 		t.Run(string(c.role), func(t *testing.T) {

@@ -7,9 +7,11 @@ package privilege
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sixfour/internal/config"
@@ -76,11 +78,16 @@ type needs struct {
 	names     []string // directories of namespaces
 	processes []string // namespaces below /proc, which only their open descriptors reach later
 	xdp       bool
+	lowPort   bool // metrics at a port that is not for everybody
 	off       bool // no sandbox
 }
 
 func needsOf(cfg *config.Config, file string) needs {
 	n := needs{config: file, socket: cfg.Control.Socket, off: cfg.Security.NoSandbox}
+	if _, port, err := net.SplitHostPort(cfg.Metrics.Listen); err == nil {
+		number, err := strconv.Atoi(port)
+		n.lowPort = err == nil && number < 1024
+	}
 	for _, t := range cfg.Tunnels {
 		n.xdp = n.xdp || t.IO != config.IOSocket
 		switch {
@@ -104,7 +111,9 @@ func unique(s []string) []string {
 }
 
 // Allows finds what a configuration, which is to replace the one that Enter was
-// given, needs and cannot have any more. The error is of type config.Problems.
+// given, has tunnels that need what is gone. The error is of type
+// config.Problems. What it says of the control socket and of the sandbox itself is for
+// the next start.
 func (s *Sandbox) Allows(cfg *config.Config) error {
 	var problems config.Problems
 	for i := range cfg.Tunnels {
@@ -113,22 +122,10 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 			problems = append(problems, t.Problem(key, "%s: the daemon has given up %s: restart it", key, lacks))
 		}
 	}
-	now := needsOf(cfg, s.needs.config)
-	if now.socket != s.needs.socket {
-		problems = append(problems, s.problem("[control] socket: it is made at the start: restart the daemon"))
-	}
-	if now.off != s.needs.off {
-		problems = append(problems, s.problem("[security] sandbox: it is entered at the start, and never left: restart the daemon"))
-	}
 	if len(problems) > 0 {
 		return problems.Sorted()
 	}
 	return nil
-}
-
-// problem is one of the whole file.
-func (s *Sandbox) problem(text string) config.Problem {
-	return config.Problem{File: s.needs.config, Line: 1, Column: 1, Text: text}
 }
 
 // lacks is what a tunnel needs and the process has no more, with the key that

@@ -25,6 +25,7 @@ type LoadOptions struct {
 	Streams  int           // TCP connections, or UDP sockets with a port each; default 1
 	Size     int           // UDP: bytes of a datagram's content; default 1000
 	Rate     int           // UDP: datagrams a second of each stream; default: as many as the kernel takes
+	Segments int           // UDP: datagrams that the kernel is handed as one (UDP_SEGMENT), and hands over as one; default 1
 }
 
 // LoadResult is what a load moved; bytes are content, counted at the receiver.
@@ -71,9 +72,9 @@ func Load(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadO
 	if o.Size == 0 {
 		o.Size = 1000
 	}
-	o.Streams = max(o.Streams, 1)
-	if o.UDP && (o.Size < loadHeaderLen || o.Size > 0xffff) {
-		return LoadResult{}, fmt.Errorf("load of datagrams of %d bytes: sizes go from %d to %d", o.Size, loadHeaderLen, 0xffff)
+	o.Streams, o.Segments = max(o.Streams, 1), max(o.Segments, 1)
+	if o.UDP && (o.Size < loadHeaderLen || o.Size*o.Segments > 0xffff) {
+		return LoadResult{}, fmt.Errorf("load of %d datagrams of %d bytes at a time: sizes go from %d to %d, together", o.Segments, o.Size, loadHeaderLen, 0xffff)
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Duration+loadGrace)
 	defer cancel()
@@ -223,6 +224,13 @@ func udpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o 
 	}
 	defer sink.Close()
 	_ = sink.SetReadBuffer(loadBuffer) // as much as net.core.rmem_max allows
+	buffer := o.Size
+	if o.Segments > 1 {
+		buffer = 0xffff
+		if err := setUDP(sink, unix.UDP_GRO, 1); err != nil {
+			return err
+		}
+	}
 	dst := sink.LocalAddr().(*net.UDPAddr)
 	v6 := dst.IP.To4() == nil
 
@@ -230,7 +238,7 @@ func udpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o 
 	defer cancel()
 	defer until(drain, sink)()
 	received := make(chan error, 1)
-	go func() { received <- udpSink(drain, batches(sink, v6), o.Size, m) }()
+	go func() { received <- udpSink(drain, batches(sink, v6), buffer, o.Size, m) }()
 	err = udpSource(ctx, from, dst, v6, o, m)
 	if err == nil {
 		select {
@@ -253,7 +261,12 @@ func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, 
 	}
 	defer c.Close()
 	defer until(ctx, c)()
-	conn, ms := batches(c, v6), messages(o.Size)
+	if o.Segments > 1 {
+		if err := setUDP(c, unix.UDP_SEGMENT, o.Size); err != nil {
+			return err
+		}
+	}
+	conn, ms := batches(c, v6), messages(o.Size*o.Segments)
 	start, n := time.Now(), uint64(0)
 	for {
 		now := time.Since(start)
@@ -264,17 +277,18 @@ func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, 
 		if o.Rate > 0 {
 			due := uint64(now.Seconds()*float64(o.Rate)) + 1
 			if n >= due {
-				time.Sleep(time.Second / time.Duration(max(o.Rate, 1)))
+				time.Sleep(time.Duration(o.Segments) * time.Second / time.Duration(o.Rate))
 				continue
 			}
-			count = int(min(due-n, loadBatch))
+			count = int(min((due-n-1)/uint64(o.Segments)+1, loadBatch))
 		}
-		for i := range count {
-			binary.BigEndian.PutUint64(ms[i].Buffers[0], n+uint64(i))
+		for i := range count * o.Segments {
+			binary.BigEndian.PutUint64(ms[i/o.Segments].Buffers[0][i%o.Segments*o.Size:], n+uint64(i))
 		}
 		sent, err := conn.WriteBatch(ms[:count], 0)
-		n += uint64(max(sent, 0))
-		m.sent.Add(int64(max(sent, 0)))
+		taken := max(sent, 0) * o.Segments
+		n += uint64(taken)
+		m.sent.Add(int64(taken))
 		if err != nil && !transient(err) {
 			return from.explain("load "+dst.String(), because(ctx, err))
 		}
@@ -292,10 +306,22 @@ func transient(err error) bool {
 	return false
 }
 
-func udpSink(ctx context.Context, conn batcher, size int, m *meter) error {
+// setUDP sets an option of UDP.
+func setUDP(c *net.UDPConn, option, value int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_UDP, option, value) })
+	return errors.Join(err, os.NewSyscallError("setsockopt", failed))
+}
+
+// udpSink counts datagrams of a size, of which one buffer may get several.
+func udpSink(ctx context.Context, conn batcher, buffer, size int, m *meter) error {
 	var first, last time.Time
 	defer func() { m.seen(first, last) }()
-	ms := messages(size)
+	ms := messages(buffer)
 	for next := uint64(0); ; {
 		n, err := conn.ReadBatch(ms, 0)
 		if err != nil {
@@ -309,16 +335,15 @@ func udpSink(ctx context.Context, conn batcher, size int, m *meter) error {
 			first = last
 		}
 		for i := range ms[:n] {
-			if ms[i].N != size {
-				continue
-			}
-			m.received.Add(1)
-			m.bytes.Add(int64(size))
-			number := binary.BigEndian.Uint64(ms[i].Buffers[0])
-			if number < next {
-				m.reordered.Add(1)
-			} else {
-				next = number + 1
+			for b := ms[i].Buffers[0][:ms[i].N]; len(b) >= size; b = b[size:] {
+				m.received.Add(1)
+				m.bytes.Add(int64(size))
+				number := binary.BigEndian.Uint64(b)
+				if number < next {
+					m.reordered.Add(1)
+				} else {
+					next = number + 1
+				}
 			}
 		}
 	}

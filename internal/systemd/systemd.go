@@ -4,7 +4,6 @@ package systemd
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 
@@ -49,12 +48,12 @@ func (m Manager) send(text string, control []byte) error {
 	if m.socket == "" {
 		return nil
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: m.socket, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("notify the service manager: %w", err)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Sendmsg(fd, []byte(text), control, &unix.SockaddrUnix{Name: m.socket}, unix.MSG_NOSIGNAL)
 	}
-	defer conn.Close()
-	if _, _, err := conn.WriteMsgUnix([]byte(text), control, nil); err != nil {
+	if err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
 	return nil

@@ -67,7 +67,7 @@ func TestUnit(t *testing.T) {
 			for key, want := range map[string]string{
 				"CapPrm": c.capabilities, "CapEff": c.capabilities, "CapBnd": c.capabilities,
 				"CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
-				"socket": "sixfour:sixfour 660", "state": "active", "program": c.program, "result": "success",
+				"socket": "sixfour:sixfour 660", "state": "active", "program": c.program, "reloaded": "1300 same process", "result": "success",
 			} {
 				if len(got[key]) != 1 || got[key][0] != want {
 					t.Errorf("%s: %q, want %q", key, got[key], want)

@@ -1,0 +1,36 @@
+//go:build interop
+
+package interop
+
+import "testing"
+
+// A gateway in the machine, where connection tracking and address translation are
+// modules: it says what it lacks as long as the kernel cannot load them, and works
+// when it can.
+func TestGatewayWithoutModules(t *testing.T) {
+	run(t, `modprobe nf_tables; echo /nowhere >/proc/sys/kernel/modprobe; echo 1 >/proc/sys/net/ipv4/ip_forward`)
+	t.Cleanup(func() {
+		run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; echo 0 >/proc/sys/net/ipv4/ip_forward
+			rmmod nft_masq nft_chain_nat nft_ct nf_nat nf_conntrack || :`) // others want to see nf_tables go
+	})
+	insideTheMachine(t, `mode = "4in6in4"
+local = "`+theirs+`"
+remote = "`+ours+`"
+local6 = "fc00::1"
+remote6 = "fc00::2"
+address = ["10.9.0.1/30", "fc00::1/64"]
+[gateway]
+masquerade = "eth0"
+default_route = true
+`)
+	said(t, "load nf_conntrack and nft_ct")
+	said(t, "the kernel lacks what it takes: load nf_tables, nf_conntrack")
+	run(t, "! grep -q ' ready ' /run/inside.log")
+	run(t, "ip rule | grep -q 'from "+theirs+" goto 30003\\|from "+theirs+" '") // what needs no modules works
+
+	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 998`)
+	said(t, "all is well again")
+	said(t, "ready")
+	run(t, "kill -TERM $(cat /run/inside.pid)")
+	run(t, "while [ -e /sys/class/net/six0 ]; do sleep 0.1; done; ! ip rule | grep -q 30003")
+}
