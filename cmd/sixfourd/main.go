@@ -148,7 +148,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
-	ctl, err := control.Listen(cfg.Control.Socket, p, log.Logger)
+	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
 		defer ctl.Close()
@@ -159,6 +159,9 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	}
 	if err := p.restrict(); err != nil {
 		return err
+	}
+	if ctl != nil {
+		ctl.Serve() // a reload needs the sandbox
 	}
 	if cfg.Metrics.Listen != "" {
 		m, err := serveMetrics(cfg.Metrics.Listen, p.Engine, log)

@@ -46,6 +46,7 @@ type Site struct {
 	Local  netip.Addr     // outer IPv4 address
 	Own    []netip.Prefix // the interface's addresses
 	Hosts  [][]netip.Addr // the addresses of each of Mechanism.Hosts; none while a name does not resolve
+	Down   []netip.Addr   // those of them that do not answer: they are the last choice
 	Strict bool           // as Martian4 has it
 
 	// Links are this host's IPv4 addresses, each with the length of its subnet:

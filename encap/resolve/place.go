@@ -190,19 +190,25 @@ func within4(list []prefix4, a uint32) bool {
 	return false
 }
 
-// outer4 are the IPv4 addresses of hosts, in their order, without our own: a list
-// may be the same for all who are on it.
+// outer4 are the IPv4 addresses of hosts, in their order, but those that are down
+// last, without our own: a list may be the same for all who are on it.
 func (p *place) outer4(hosts []Host, at Site) (out []uint32) {
+	var down []uint32
 	for i, h := range hosts {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() && i < len(at.Hosts) {
 			addrs = at.Hosts[i]
 		}
 		for _, a := range addrs {
-			if w, ok := word4(a); ok && unicast4(w) && !p.mine(w) && !slices.Contains(out, w) {
+			w, ok := word4(a)
+			switch {
+			case !ok || !unicast4(w) || p.mine(w) || slices.Contains(out, w) || slices.Contains(down, w):
+			case slices.Contains(at.Down, a):
+				down = append(down, w)
+			default:
 				out = append(out, w)
 			}
 		}
 	}
-	return out
+	return append(out, down...)
 }

@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
@@ -64,6 +65,9 @@ type Tunnel struct {
 	IO         IO
 	Netns      string // name or absolute path; "": the daemon's own
 
+	Keepalive time.Duration // a peer that was silent so long is probed; 0: none is
+	DeadAfter int           // probes lost in a row after which it is down
+
 	file   string
 	header pos               // of the [[tunnel]] that begins the table
 	values map[string]pos    // of the keys that the table has
@@ -107,7 +111,10 @@ const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
-	defaultListen = "127.0.0.1:9640" // of a [metrics] that does not say
+
+	defaultKeepalive = 25 * time.Second // address translators forget after 30 at worst
+	defaultDeadAfter = 5
+	defaultListen    = "127.0.0.1:9640" // of a [metrics] that does not say
 )
 
 // Stack are the layers towards a peer, innermost first. Local and remote are the

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"sixfour/encap"
 )
@@ -101,6 +102,9 @@ func TestSample(t *testing.T) {
 			Routes:  prefixes("192.168.2.0/24"),
 			Options: encap.DefaultOptions,
 			IO:      IOSocket,
+
+			Keepalive: 25 * time.Second,
+			DeadAfter: 5,
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -128,7 +132,8 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Log:     Log{"info", "auto"},
 		Control: Control{"/run/sixfour/control.sock", false},
-		Tunnels: []Tunnel{{Name: "a", Mode: mode("6in4"), Layers: layers("auto"), Peers: onePeer("tunnel.example."), Options: encap.DefaultOptions, IO: IOSocket}},
+		Tunnels: []Tunnel{{Name: "a", Mode: mode("6in4"), Layers: layers("auto"), Peers: onePeer("tunnel.example."), Options: encap.DefaultOptions, IO: IOSocket,
+			Keepalive: 25 * time.Second, DeadAfter: 5}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -193,10 +198,11 @@ mtu = 65467
 					FlowLabel: encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 1048575},
 				},
 				NoMSSClamp: true, Strict: true, FwMark: 4294967295, Queues: 64, NoOffload: true, IO: IOAuto, Netns: "/run/netns/inner",
+				Keepalive: 25 * time.Second, DeadAfter: 5,
 			},
 			{
 				Name: "b", Mode: mode("4in6in4"), Layers: layers("2001:db8::1", "127.0.0.1"), Peers: onePeer("2001:db8::2", "127.0.0.2"),
-				MTU: 65467, IO: IOSocket,
+				MTU: 65467, IO: IOSocket, Keepalive: 25 * time.Second, DeadAfter: 5,
 				Options: encap.Options{
 					TTL: 64, HopLimit: encap.InheritTTL, FlowLabel: encap.FlowLabel{Source: encap.FlowLabelInner},
 				},

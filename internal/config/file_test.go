@@ -74,13 +74,13 @@ func TestUnknownKeys(t *testing.T) {
 		{"tunnels = 1\n", `1:1: unknown key "tunnels": did you mean "tunnel"?`},
 		{"[lgo]\n" + single, `1:2: unknown key "lgo": did you mean "log"?`},
 		{"[metric]\nlisten = '127.0.0.1:9640'\n" + single, `1:2: unknown key "metric": did you mean "metrics"?`},
-		{single + "keepalive = '25s'\n" +
-			"dead_after = 5\n" +
+		{single + "keep_alive = '25s'\n" +
+			"deadafter = 5\n" +
 			"[[tunnel.peers]]\n" +
 			"name = 'b'\n",
 			lines(
-				`6:1: unknown key "keepalive" in [[tunnel]]`,
-				`7:1: unknown key "dead_after" in [[tunnel]]`,
+				`6:1: unknown key "keep_alive" in [[tunnel]]: did you mean "keepalive"?`,
+				`7:1: unknown key "deadafter" in [[tunnel]]: did you mean "dead_after"?`,
 				`8:10: unknown key "peers" in [[tunnel]]: did you mean "peer"?`,
 			)},
 		{double + "tl = 3\nMTU = 3\nhop-limit = 3\nroute = []\nadress = []\nflowlabel = 3\n",

@@ -55,6 +55,8 @@ var reference = []Key{
 	{Table: tableTunnel, Modes: overIPv6, Name: "encap_limit", Values: "0 to 255, `none`", Default: `"none"`, Meaning: "tunnel encapsulation limit (RFC 2473), 8 bytes a packet"},
 	{Table: tableTunnel, Modes: overIPv6, Name: "flow_label", Values: "`hash`, `inner`, 0 to 1048575", Default: `"hash"`, Meaning: "of IPv6 headers; `hash`: one for each flow (RFC 6438)"},
 	{Table: tableTunnel, Name: "mss_clamp", Values: "true, false", Default: "true", Meaning: "the MSS of TCP connections that go through fits the MTU"},
+	{Table: tableTunnel, Name: "keepalive", Values: "1s to 24h, 0s", Default: `"25s"`, Meaning: "a peer that was silent so long is [probed](liveness.md); 0s: none is"},
+	{Table: tableTunnel, Name: "dead_after", Values: "1 to 1000", Default: "5", Meaning: "probes lost in a row after which a peer is down"},
 	{Table: tableTunnel, Name: "martians", Values: "`rfc`, `strict`", Default: `"rfc"`, Meaning: "`strict`: documentation and benchmark addresses are refused inside IPv6 ones, too"},
 	{Table: tableTunnel, Name: "fwmark", Values: "0 to 4294967295", Default: "0", Meaning: "SO_MARK of outer packets, for routing rules"},
 	{Table: tableTunnel, Name: "netns", Values: "a name or an absolute path", Meaning: "the network namespace of the interface; the outer side stays; left out: the daemon's own"},

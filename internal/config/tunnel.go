@@ -43,6 +43,8 @@ var tunnelKeys = slices.Concat([]key[*draft]{
 	{"encap_limit", over6(numberOr(0, 255, "none", encap.NoEncapLimit, func(o *encap.Options) *int { return &o.EncapLimit }))},
 	{"flow_label", over6(readFlowLabel)},
 	{"mss_clamp", readMSSClamp},
+	{"keepalive", readKeepalive},
+	{"dead_after", readDeadAfter},
 	{"martians", either("rfc", "strict", func(d *draft) *bool { return &d.Strict })},
 	{"fwmark", readFwMark},
 	{"queues", readQueues},
@@ -67,6 +69,9 @@ func readTunnel(r *report, t *value) *draft {
 		header:  t.at,
 		values:  make(map[string]pos, len(t.table)),
 		sums:    make(map[string]uint64, len(t.table)),
+
+		Keepalive: defaultKeepalive,
+		DeadAfter: defaultDeadAfter,
 	}}
 	for name, e := range t.table {
 		d.values[name] = e.at

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -76,6 +78,37 @@ func numberOf(r *report, e entry, least, most int64, words ...string) (n int64, 
 	want := append([]string{fmt.Sprintf("an integer from %d to %d", least, most)}, quoteAll(words)...)
 	refuse(r, e, list(want))
 	return 0, "", false
+}
+
+// durationOf is the value of an entry that must be a duration as Go writes it,
+// within bounds, or zero if that has a meaning.
+func durationOf(r *report, e entry, least, most time.Duration, zero string) (time.Duration, bool) {
+	want := fmt.Sprintf(`a duration such as "25s", from %q to %q`, short(least), short(most))
+	if zero != "" {
+		want += fmt.Sprintf(`, or "0s": %s`, zero)
+	}
+	if e.kind != unstable.String {
+		refuse(r, e, want)
+		return 0, false
+	}
+	d, err := time.ParseDuration(e.text)
+	if err != nil || (d < least || d > most) && (d != 0 || zero == "") {
+		refuse(r, e, want)
+		return 0, false
+	}
+	return d, true
+}
+
+// short is a duration without the parts that are zero at its end.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
 }
 
 // parseInt reads an integer: Go knows all of TOML's notations.

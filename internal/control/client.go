@@ -167,7 +167,7 @@ func (c *Client) open(ctx context.Context, method, what string, query url.Values
 	if _, err := c.Version(ctx); err != nil {
 		return nil, err
 	}
-	resp, err := c.do(ctx, method, what, query, body)
+	resp, err := c.do(ctx, method, what, query, body) //nolint:bodyclose // stream closes it
 	if err != nil {
 		return nil, err
 	}

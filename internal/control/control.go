@@ -5,7 +5,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -27,6 +26,10 @@ type Daemon interface {
 	// Events are some that were, and those that come until ctx ends; then the
 	// channel is closed.
 	Events(ctx context.Context) <-chan engine.Event
+	// Reload reads the configuration again.
+	Reload(ctx context.Context) (engine.Plan, error)
+	Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error
+	ProbeMTU(ctx context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error)
 	// Capture writes what goes through a tunnel as pcapng. An error before the first
 	// byte is about the request.
 	Capture(ctx context.Context, r capture.Request, out capture.Sink) error
@@ -49,7 +52,7 @@ type limits struct {
 	write time.Duration // for the client to take one write
 }
 
-var usual = limits{conns: 64, streams: 32, reports: 4, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second}
+var usual = limits{conns: 64, streams: 32, reports: 2, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second}
 
 // Server answers at a control socket.
 type Server struct {
@@ -61,46 +64,56 @@ type Server struct {
 	cancel  context.CancelFunc // ends what is being answered
 	streams chan struct{}      // one element for each stream that is open
 	reports chan struct{}
-	served  chan struct{} // closed when no connection is accepted any more
+	served  sync.WaitGroup // accepts connections
 
 	// A request holds gate for reading, Close for writing.
 	gate   sync.RWMutex
 	closed bool
 }
 
-// Listen opens the socket, for which it makes the directory if need be, and answers
-// there. A socket that a dead daemon left behind is replaced. The error is ErrInUse if
-// a living one answers there.
+// Listen is Open and Serve.
 func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
-	return serve(path, newServer(d, log, usual))
+	s, err := Open(path, d, log)
+	if err == nil {
+		s.Serve()
+	}
+	return s, err
 }
 
-func serve(path string, s *Server) (*Server, error) {
-	sock, err := listen(path, s.log)
+// Open makes the socket, and its directory if need be; who asks there waits until
+// Serve. A socket that a dead daemon left behind is replaced. The error is ErrInUse if
+// a living one answers there.
+func Open(path string, d Daemon, log *zap.Logger) (*Server, error) {
+	return open(path, newServer(d, log, usual))
+}
+
+func open(path string, s *Server) (*Server, error) {
+	errorLog, err := zap.NewStdLogAt(s.log, zap.DebugLevel)
 	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if s.socket, err = listen(path, s.log); err != nil {
 		return nil, err
 	}
-	s.socket = sock
-	ctx, cancel := context.WithCancel(context.Background())
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:                      s,
 		ReadHeaderTimeout:            s.limits.read,
 		IdleTimeout:                  s.limits.idle,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     errorLog,
 		BaseContext:                  func(net.Listener) context.Context { return ctx },
 	}
-	if s.http.ErrorLog, err = zap.NewStdLogAt(s.log, zap.DebugLevel); err != nil {
-		cancel()
-		sock.Close()
-		return nil, errors.Join(fmt.Errorf("control socket: %w", err), sock.remove())
-	}
-	s.cancel, s.served = cancel, make(chan struct{})
-	go func() {
-		defer close(s.served)
-		_ = s.http.Serve(netutil.LimitListener(sock, s.limits.conns)) // ends with ErrServerClosed
-	}()
 	return s, nil
+}
+
+// Serve begins to answer. It is called once, before Close.
+func (s *Server) Serve() {
+	s.served.Go(func() {
+		_ = s.http.Serve(netutil.LimitListener(s.socket, s.limits.conns)) // ends with ErrServerClosed
+	})
 }
 
 func newServer(d Daemon, log *zap.Logger, l limits) *Server {
@@ -112,7 +125,8 @@ func newServer(d Daemon, log *zap.Logger, l limits) *Server {
 func (s *Server) Close() error {
 	s.cancel()
 	err := s.http.Close()
-	<-s.served
+	s.socket.Close() // if nothing was served
+	s.served.Wait()
 	s.gate.Lock()
 	s.closed = true
 	s.gate.Unlock()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,32 @@ func (f fake) Events(ctx context.Context) <-chan engine.Event {
 		})
 	}()
 	return c
+}
+
+func (fake) Reload(context.Context) (engine.Plan, error) {
+	return engine.Plan{}, errors.New("six.toml:3:1: what is wrong")
+}
+
+func (fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
+	if r.Peer != "six0" {
+		return fmt.Errorf("there is no peer %q", r.Peer)
+	}
+	for i := range r.Count {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		each(engine.PingReply{Seq: i + 1, RTT: r.Interval.Seconds()})
+	}
+	return nil
+}
+
+func (fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error) {
+	each(engine.MTUProbe{Size: 1280, Answered: true})
+	if peer != "six0" {
+		return engine.MTUResult{}, fmt.Errorf("%s does not answer", peer)
+	}
+	each(engine.MTUProbe{Size: 1500})
+	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
 }
 
 func (fake) Status() engine.Status {
@@ -135,6 +163,33 @@ func TestEventsWithoutReader(t *testing.T) {
 	}
 }
 
+// What is asked before the daemon can answer waits, and is lost with the daemon.
+func TestAskedTooEarly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	for _, serve := range []bool{true, false} {
+		s, err := control.Open(path, fake{}, zap.NewNop())
+		must(t, err)
+		ended := make(chan error, 1)
+		c, err := net.Dial("unix", path)
+		must(t, err)
+		go func() {
+			_, err := control.Status(t.Context(), path)
+			ended <- err
+		}()
+		if serve {
+			s.Serve()
+			must(t, <-ended)
+		}
+		must(t, s.Close())
+		if !serve {
+			if err := <-ended; !errors.Is(err, control.ErrNoDaemon) {
+				t.Error(err)
+			}
+		}
+		c.Close()
+	}
+}
+
 // Close ends what is open; whoever read it is told.
 func TestCloseEndsStreams(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
@@ -156,5 +211,32 @@ func TestCloseEndsStreams(t *testing.T) {
 	}
 	if _, err := control.Status(t.Context(), path); !errors.Is(err, control.ErrNoDaemon) {
 		t.Errorf("without a daemon: %v", err)
+	}
+}
+
+func TestAsk(t *testing.T) {
+	c := control.NewClient(listen(t, fake{}))
+	defer c.Close()
+	if _, err := c.Reload(t.Context()); err == nil || err.Error() != "six.toml:3:1: what is wrong" {
+		t.Error(err)
+	}
+	var replies []engine.PingReply
+	must(t, c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: 2, Interval: 1500 * time.Millisecond}, func(r engine.PingReply) error {
+		replies = append(replies, r)
+		return nil
+	}))
+	if want := []engine.PingReply{{Seq: 1, RTT: 1.5}, {Seq: 2, RTT: 1.5}}; !slices.Equal(replies, want) {
+		t.Errorf("%+v", replies)
+	}
+	if err := c.Ping(t.Context(), engine.PingRequest{Peer: "x"}, nil); err == nil || err.Error() != `there is no peer "x"` {
+		t.Error(err)
+	}
+	var probes []engine.MTUProbe
+	note := func(p engine.MTUProbe) error { probes = append(probes, p); return nil }
+	if got, err := c.ProbeMTU(t.Context(), "six0", note); err != nil || got != (engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}) || len(probes) != 2 {
+		t.Errorf("%+v %+v, %v", probes, got, err)
+	}
+	if _, err := c.ProbeMTU(t.Context(), "six1", note); err == nil || err.Error() != "six1 does not answer" { // after the first line
+		t.Error(err)
 	}
 }

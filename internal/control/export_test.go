@@ -11,7 +11,11 @@ import (
 func ListenImpatient(path string, d Daemon, wait time.Duration) (*Server, error) {
 	l := usual
 	l.read, l.idle, l.write = wait, wait, wait
-	return serve(path, newServer(d, zap.NewNop(), l))
+	s, err := open(path, newServer(d, zap.NewNop(), l))
+	if err == nil {
+		s.Serve()
+	}
+	return s, err
 }
 
 // Handler is a server without a socket.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,6 +37,10 @@ func talk(t *testing.T, path, send string) *http.Response {
 	return resp
 }
 
+func post(path, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+}
+
 func TestBadRequests(t *testing.T) {
 	path := listen(t, fake{})
 	for _, c := range []struct {
@@ -52,6 +58,16 @@ func TestBadRequests(t *testing.T) {
 		{"twice", "GET /v1/status?tunnel=x&tunnel=y HTTP/1.1\r\nHost: x\r\n\r\n", 400, `"tunnel", or not twice`},
 		{"bad escape", "GET /v1/status?tunnel=%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "the query: invalid URL escape"},
 		{"unknown tunnel", "GET /v1/status?tunnel=%1b[2J HTTP/1.1\r\nHost: x\r\n\r\n", 422, `there is no tunnel "\x1b[2J"`},
+		{"no body", "POST /v1/ping HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 400, "/v1/ping takes a body of JSON"},
+		{"no JSON", post("/v1/ping", "peer=six0"), 400, "the body: invalid character"},
+		{"a number for a name", post("/v1/ping", `{"peer":6}`), 400, "cannot unmarshal number"},
+		{"an unknown field", post("/v1/ping", `{"per":"six0"}`), 400, `unknown field "per"`},
+		{"two values", post("/v1/ping", `{"peer":"six0"}{}`), 400, "more follows the value"},
+		{"no duration", post("/v1/ping", `{"peer":"six0","interval":1}`), 400, "the body: "},
+		{"no such duration", post("/v1/ping", `{"peer":"six0","interval":"1 second"}`), 400, "the body: "},
+		{"a deep one", post("/v1/mtu", strings.Repeat("[", 20000)), 400, "the body: "},
+		{"a huge one", post("/v1/mtu", `{"peer":"`+strings.Repeat("x", control.MaxBody)+`"}`), 413, "more than 65536 bytes"},
+		{"what the daemon cannot", post("/v1/reload", ""), 422, "six.toml:3:1: what is wrong"},
 		{"needless body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 400, "takes no body"},
 		{"huge body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + strings.Repeat("x", 99999999), 413, "more than 65536 bytes"},
 		{"endless body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("400\r\n"+strings.Repeat("x", 0x400)+"\r\n", 1000), 413, "more than 65536 bytes"},
@@ -62,7 +78,7 @@ func TestBadRequests(t *testing.T) {
 		{"not HTTP", "status\n\n", 400, ""},
 		{"a TLS client", "\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03\r\n\r\n", 400, ""},
 	} {
-		resp := talk(t, path, c.send)
+		resp := talk(t, path, c.send) //nolint:bodyclose // its connection is
 		var f struct{ Error string }
 		b, err := io.ReadAll(resp.Body)
 		if c.err != "" { // else the daemon may cut off who goes on sending
@@ -122,6 +138,17 @@ func TestReaderThatStops(t *testing.T) {
 	case <-ended:
 	case <-time.After(patience):
 		t.Error("it still is sent events")
+	}
+}
+
+// Answers that are not read as fast as they come end what was asked for, which does
+// not wait for the reader.
+func TestPingsTooFastForTheirReader(t *testing.T) {
+	c := control.NewClient(listen(t, fake{}))
+	defer c.Close()
+	err := c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: math.MaxInt}, func(engine.PingReply) error { return nil })
+	if err == nil || err.Error() != "the answers are not read as fast as they come" {
+		t.Error(err)
 	}
 }
 

@@ -28,6 +28,9 @@ var routes = []route{
 	{method: http.MethodGet, path: Prefix + "version", handle: (*Server).version},
 	{method: http.MethodGet, path: Prefix + "status", params: []string{"tunnel"}, handle: (*Server).status},
 	{method: http.MethodGet, path: Prefix + "events", stream: true, handle: (*Server).events},
+	{method: http.MethodPost, path: Prefix + "reload", handle: (*Server).reload},
+	{method: http.MethodPost, path: Prefix + "ping", body: true, stream: true, handle: (*Server).ping},
+	{method: http.MethodPost, path: Prefix + "mtu", body: true, stream: true, handle: (*Server).mtu},
 	{method: http.MethodGet, path: Prefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 

@@ -143,13 +143,12 @@ func (s *socket) open(log *zap.Logger) {
 	}
 }
 
-// remove removes the socket's file, unless another has taken its place.
+// remove removes the socket's file, unless another has taken its place. By now the
+// daemon may have given up the right to read the directory, and with it the lock.
 func (s *socket) remove() error {
-	unlock, err := ready(filepath.Dir(s.path))
-	if err != nil {
-		return err
+	if unlock, err := ready(filepath.Dir(s.path)); err == nil {
+		defer unlock()
 	}
-	defer unlock()
 	info, err := os.Lstat(s.path)
 	if err != nil || !os.SameFile(info, s.info) {
 		return err

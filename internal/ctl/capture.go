@@ -24,7 +24,7 @@ func captureCommand() *cobra.Command {
 	var inner, outer bool
 	cmd := &cobra.Command{
 		Use:   "capture TUNNEL [FILTER]",
-		Short: "What goes through a tunnel, inner and outer, and why it does not, as pcapng",
+		Short: "What goes through a tunnel, and what does not and why, as pcapng",
 		Long: `Writes what goes through a tunnel as pcapng, until Ctrl-C: each packet as it is
 carried (inner) and as it is on the wire (outer), both with the same packet
 identifier, and as a comment why it was not carried.
@@ -35,7 +35,8 @@ identifier, and as a comment why it was not carried.
 
 FILTER is one of tcpdump's (pcap-filter(7)). It chooses a packet of which it
 chooses the inner or the outer one.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeTunnel,
 	}
 	dial := socketFlag(cmd)
 	cmd.Flags().StringVarP(&path, "write", "w", "-", "`FILE` to write, which is replaced; -: standard output")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +43,7 @@ func must(t *testing.T, err error) {
 type fake struct {
 	socket string
 	server *control.Server
+	bad    string // why it cannot reload
 
 	mu     sync.Mutex
 	status engine.Status
@@ -94,6 +96,43 @@ func (f *fake) Events(ctx context.Context) <-chan engine.Event {
 	return c
 }
 
+func (f *fake) Reload(context.Context) (engine.Plan, error) {
+	if f.bad != "" {
+		return engine.Plan{}, errors.New(f.bad)
+	}
+	return engine.Plan{Added: []string{"six2"}, Removed: []string{"six1"}, Unchanged: []string{"six3"}, Restart: []string{"metrics"}, Settings: []string{"log"},
+		Changed: []engine.Change{{Tunnel: "hub0", InPlace: true, Keys: []string{"peer"}, PeersAdded: 2, PeersRemoved: 1}, {Tunnel: "six0", Keys: []string{"mode", "local6"}}}}, nil
+}
+
+// Ping answers every other probe; of hub0/pb, which waits, none; of hub0/pa for ever.
+func (f *fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
+	switch r.Peer {
+	case "hub0":
+		return errors.New(`"hub0" may be any of 3 peers: say hub0/pa, hub0/pb, hub0/pc`)
+	case "hub0/pa":
+		each(engine.PingReply{Seq: 1, RTT: 0.002})
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for i := range r.Count {
+		if i%2 == 1 || r.Peer == "hub0/pb" {
+			each(engine.PingReply{Seq: i + 1, Size: r.Size, Lost: true, Detail: "a router said: \x1b[2J"})
+		} else {
+			each(engine.PingReply{Seq: i + 1, Size: r.Size, RTT: 0.001 * float64(i+1)})
+		}
+	}
+	return nil
+}
+
+func (f *fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error) {
+	if peer != "six0" {
+		return engine.MTUResult{}, fmt.Errorf("%s answers no probes", peer)
+	}
+	each(engine.MTUProbe{Size: 1280, Answered: true})
+	each(engine.MTUProbe{Size: 1500})
+	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
+}
+
 func one() engine.TunnelStatus {
 	return engine.TunnelStatus{Name: "six0", Mode: "4in6in4", Namespace: "lan", Repairs: map[string]uint64{"route": 1, "interface": 2},
 		PeerStatus: engine.PeerStatus{
@@ -121,7 +160,7 @@ func hub(n int) engine.TunnelStatus {
 			p.State = engine.State{Phase: engine.Waiting, Since: began, Detail: "a route to 198.51.100.2"}
 			p.Liveness = engine.Liveness{}
 		case 2:
-			p.State.Phase = engine.Down
+			p.State.Phase, p.State.Detail = engine.Down, "5 probes were lost"
 			p.LastDown = &engine.Outage{From: began, Why: "5 probes were lost"}
 		}
 		t.Peers = append(t.Peers, p)

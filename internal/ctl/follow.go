@@ -41,7 +41,7 @@ func (f *follower) run(ctx context.Context, each func(engine.Event) error) error
 		})
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was ended as it should be
 		case broken != nil:
 			return broken
 		case err != nil && !errors.Is(err, control.ErrNoDaemon):

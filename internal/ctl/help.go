@@ -10,12 +10,22 @@ import (
 // width is that of a screen.
 const width = 80
 
-// fit makes the help of a command and those below it fit a screen's width.
-func fit(cmd *cobra.Command) {
-	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages", "Flags.FlagUsagesWrapped 80"))
-	cmd.Long = wrap(cmd.Long)
-	for _, c := range cmd.Commands() {
+// ofRoot is the usage of sixfourctl itself.
+const ofRoot = `Usage: {{.Name}} COMMAND [ARGUMENT...]
+
+{{range .Commands}}{{if .IsAvailableCommand}}  {{rpad .Name .NamePadding}} {{.Short}}
+{{end}}{{end}}
+{{.Name}} COMMAND --help says more of each; --version prints the version.
+`
+
+// fit makes the help of sixfourctl and of its commands fit a screen.
+func fit(root *cobra.Command) {
+	usage := strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages", "Flags.FlagUsagesWrapped 80")
+	root.Long = wrap(root.Long)
+	root.SetUsageTemplate(ofRoot)
+	for _, c := range root.Commands() {
 		c.Long = wrap(c.Long)
+		c.SetUsageTemplate(usage)
 	}
 }
 

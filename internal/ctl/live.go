@@ -84,7 +84,7 @@ func (v *view) ask(ctx context.Context, c *control.Client) error {
 	v.now = time.Now()
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // it was ended as it should be
 	case err == nil:
 		v.gone = nil
 		v.before, v.beforeAt = v.status, v.statusAt

@@ -24,7 +24,7 @@ func fail(err error) error {
 // socketFlag gives a command --socket, and the client that it names. Whoever takes the
 // client closes it.
 func socketFlag(cmd *cobra.Command) func() *control.Client {
-	path := cmd.Flags().String("socket", defaultSocket, "control socket of the daemon at `PATH`")
+	path := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket")
 	return func() *control.Client { return control.NewClient(*path) }
 }
 

@@ -46,7 +46,7 @@ func (r *reporter) tunnel(t engine.TunnelStatus) {
 	}
 	r.line(cell{plain(name), bold}, cell{"  " + t.Mode + "  ", none}, phase(t.State), cell{" for " + r.since(t.State.Since), none})
 	if t.State.Detail != "" {
-		r.fact("waits for", "%s", t.State.Detail)
+		r.fact(why(t.State), "%s", t.State.Detail)
 	}
 	switch {
 	case len(t.Peers) > 0:
@@ -80,10 +80,11 @@ func (r *reporter) liveness(l engine.Liveness) {
 		facts = append(facts, "RTT "+milliseconds(l.RTT))
 	}
 	if l.Sent > 0 {
-		facts = append(facts, fmt.Sprintf("loss %s; %d probes, %d lost", percent(l.Loss), l.Sent, l.Lost))
-	}
-	if l.Missed > 0 {
-		facts = append(facts, fmt.Sprintf("the last %d of them", l.Missed))
+		last := ""
+		if l.Missed > 0 {
+			last = fmt.Sprintf(" (the last %d)", l.Missed)
+		}
+		facts = append(facts, fmt.Sprintf("loss %s; %d probes, %d lost%s", percent(l.Loss), l.Sent, l.Lost, last))
 	}
 	if !l.Heard.IsZero() {
 		facts = append(facts, "heard "+r.since(l.Heard)+" ago")
@@ -154,7 +155,7 @@ func (r *reporter) peers(peers []engine.PeerStatus) *table {
 		}}
 		switch {
 		case p.State.Detail != "":
-			one.under = "waits for " + plain(p.State.Detail)
+			one.under = why(p.State) + " " + plain(p.State.Detail)
 		case p.LastDown != nil && p.LastDown.Until.IsZero():
 			one.under = plain("out " + r.outage(*p.LastDown))
 		}
@@ -175,6 +176,14 @@ func quality(p engine.PeerStatus) (rtt, loss, mtu string) {
 		mtu = fmt.Sprint(p.State.PathMTU)
 	}
 	return rtt, loss, mtu
+}
+
+// why is how a state's detail begins.
+func why(s engine.State) string {
+	if s.Phase == engine.Waiting {
+		return "waits for"
+	}
+	return "because"
 }
 
 // phase is a state's word in its colour.

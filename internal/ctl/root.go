@@ -21,6 +21,10 @@ import (
 var commands = []func() *cobra.Command{
 	statusCommand,
 	watchCommand,
+	doctorCommand,
+	reloadCommand,
+	pingCommand,
+	mtuCommand,
 	captureCommand,
 	decodeCommand,
 	demoCommand,

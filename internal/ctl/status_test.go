@@ -23,12 +23,11 @@ func TestReport(t *testing.T) {
 	s := engine.Status{Tunnels: []engine.TunnelStatus{one(), hub(3)}, Stray: engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
 	s.Tunnels[0].LastDown.From = time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
 	s.Tunnels[0].LastDown.Until = s.Tunnels[0].LastDown.From.Add(70 * time.Second)
-	s.Tunnels[1].Peers[2].LastDown.From = time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
 	want := `six0  4in6in4  up for 2h13m
   outer      203.0.113.10 > 203.0.113.20, path MTU 1500 (of the first hop), through a socket
   IPv6 layer fc00::1 > fc00::2
   interface  MTU 1440, in network namespace lan
-  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost, the last 1 of them, heard 1h13m ago
+  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost (the last 1), heard 1h13m ago
   out        4 packets, 100 bytes
   in         3 packets, 99 bytes
   dropped in martian 2, spoof 1
@@ -48,12 +47,11 @@ hub0  6in4  up for 2h13m
   pb    waiting  2h13m                                          12.3 k  1.23 MB   9  900 B  in: spoof 8
       waits for a route to 198.51.100.2
   pc    down     2h13m  198.51.100.1  0.500 ms   <1%      1500  12.3 k  1.23 MB   9  900 B  in: spoof 8
-      out since 2026-03-01 12:00:00 (AGE): 5 probes were lost
+      because 5 probes were lost
 of no tunnel
   dropped in foreign_source 5
 `
 	now := began.Add(2*time.Hour + 13*time.Minute + 5*time.Second)
-	want = strings.Replace(want, "AGE", lapse(now.Sub(s.Tunnels[1].Peers[2].LastDown.From)), 1)
 	if got := lines(s, now); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -2,7 +2,9 @@ package ctl
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sixfour/internal/engine"
@@ -60,7 +62,7 @@ func (v *view) title() []cell {
 func (v *view) table(rows int) *table {
 	t := &table{
 		heading: []string{"TUNNEL", "STATE", "FOR", "RTT", "LOSS", "PATH MTU", "OUT", "RATE", "IN", "RATE", "DROPPED"},
-		numbers: []bool{false, false, true, true, true, true, true, true, true, true, true},
+		numbers: []bool{false, false, true, true, true, true, true, true, true, true, false},
 	}
 	rates := v.rates()
 	left := rows - 1 - len(v.status.Tunnels)
@@ -70,7 +72,7 @@ func (v *view) table(rows int) *table {
 		}
 		t.rows = append(t.rows, v.row(tun.Name, tun.Name, tun.PeerStatus, rates))
 		if d := tun.State.Detail; d != "" && left > 0 {
-			t.rows[len(t.rows)-1].under = "waits for " + plain(d)
+			t.rows[len(t.rows)-1].under = why(tun.State) + " " + plain(d)
 			left--
 		}
 		peers := slices.Clone(tun.Peers)
@@ -109,9 +111,7 @@ func (v *view) row(name, key string, p engine.PeerStatus, rates map[string]rate)
 	if r, ok := rates[key]; ok {
 		out, outBits = scaled(r.out.packets, "p/s"), scaled(8*r.out.bytes, "bit/s")
 		in, inBits = scaled(r.in.packets, "p/s"), scaled(8*r.in.bytes, "bit/s")
-		if n := r.out.drops + r.in.drops; n > 0 {
-			drops = scaled(n, "p/s")
-		}
+		drops = r.drops
 	}
 	return row{cells: []cell{{plain(name), none}, phase(p.State), {lapse(v.now.Sub(p.State.Since)), none}, {rtt, none}, {loss, none}, {mtu, none},
 		{out, none}, {outBits, none}, {in, none}, {inBits, none}, {drops, red}}}
@@ -119,7 +119,8 @@ func (v *view) row(name, key string, p engine.PeerStatus, rates map[string]rate)
 
 // rate is what goes in a second.
 type rate struct {
-	out, in struct{ packets, bytes, drops float64 }
+	out, in struct{ packets, bytes float64 }
+	drops   string // in either direction, by reason
 }
 
 // rates are those of each tunnel, and of each peer, by TUNNEL/PEER, between the last
@@ -138,23 +139,24 @@ func (v *view) rates() map[string]rate {
 			return
 		}
 		var r rate
-		r.out.packets, r.out.bytes, r.out.drops = between(old.Out, p.Out, seconds)
-		r.in.packets, r.in.bytes, r.in.drops = between(old.In, p.In, seconds)
+		r.out.packets, r.out.bytes = per(old.Out.Packets, p.Out.Packets, seconds), per(old.Out.Bytes, p.Out.Bytes, seconds)
+		r.in.packets, r.in.bytes = per(old.In.Packets, p.In.Packets, seconds), per(old.In.Bytes, p.In.Bytes, seconds)
+		r.drops = strings.Join(append(drops("out", old.Out, p.Out, seconds), drops("in", old.In, p.In, seconds)...), ", ")
 		rates[key] = r
 	})
 	return rates
 }
 
-func between(old, now engine.Traffic, seconds float64) (packets, bytes, drops float64) {
-	per := func(a, b uint64) float64 { return float64(b-min(a, b)) / seconds }
-	return per(old.Packets, now.Packets), per(old.Bytes, now.Bytes), per(sum(old.Drops), sum(now.Drops))
-}
+func per(old, now uint64, seconds float64) float64 { return float64(now-min(old, now)) / seconds }
 
-func sum(drops map[string]uint64) (n uint64) {
-	for _, d := range drops {
-		n += d
+// drops are the reasons for which there are more than there were.
+func drops(direction string, old, now engine.Traffic, seconds float64) (list []string) {
+	for _, reason := range slices.Sorted(maps.Keys(now.Drops)) {
+		if n := per(old.Drops[reason], now.Drops[reason], seconds); n > 0 {
+			list = append(list, plain(fmt.Sprintf("%s %s %s", direction, reason, scaled(n, "p/s"))))
+		}
 	}
-	return n
+	return list
 }
 
 // all calls f with each tunnel and peer, and its key.

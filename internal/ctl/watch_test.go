@@ -92,7 +92,7 @@ func TestPicture(t *testing.T) {
 	v.status = engine.Status{Version: "1", Started: began, Tunnels: []engine.TunnelStatus{one(), hub(3)}}
 	v.status.Tunnels[0].Out.Packets += 3000
 	v.status.Tunnels[0].Out.Bytes += 250000
-	v.status.Tunnels[0].In.Drops = map[string]uint64{"spoof": 5}
+	v.status.Tunnels[0].In.Drops = map[string]uint64{"spoof": 5, "martian": 2}
 	v.status.Tunnels[1].Peers[2].Out.Packets = 1 // it began anew: no rate
 	for i := range 20 {
 		v.events = append(v.events, engine.Event{At: began, Tunnel: "six0", Kind: "state", Text: fmt.Sprint(i)})
@@ -100,7 +100,7 @@ func TestPicture(t *testing.T) {
 	at := began.Local().Format(time.TimeOnly)
 	got, want := picture(v, 120, 12), `sixfourd 1 for 1m00s: 2 tunnels, 4 peers, at `+v.now.Format(time.TimeOnly)+`; Ctrl-C ends
 TUNNEL  STATE      FOR       RTT  LOSS  PATH MTU         OUT         RATE     IN      RATE  DROPPED
-six0    up       1m00s   12.3 ms    5%      1500  1.50 kp/s  1.00 Mbit/s  0 p/s   0 bit/s    1 p/s
+six0    up       1m00s   12.3 ms    5%      1500  1.50 kp/s  1.00 Mbit/s  0 p/s   0 bit/s  in spoof 2 p/s
 hub0    up       1m00s                                0 p/s      0 bit/s  0 p/s   0 bit/s
   pb    waiting  1m00s                                0 p/s      0 bit/s  0 p/s   0 bit/s
   and 2 more

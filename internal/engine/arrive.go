@@ -67,6 +67,7 @@ func (e *Engine) arrange() error {
 		}
 		if !p.listening.Swap(true) {
 			p.t.prober.rouse()
+			p.t.keeper.mark(p)
 		}
 		e.letSpeak(p)
 	}

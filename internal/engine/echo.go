@@ -16,7 +16,8 @@ import (
 	"sixfour/internal/probe"
 )
 
-// echo is how a peer's probes are told from other echo requests.
+// echo is how a peer's probes are told from other echo requests. Each kind of them
+// has sequence numbers of its own.
 type echo struct {
 	probe.Identity
 	probes   atomic.Uint64
@@ -25,6 +26,26 @@ type echo struct {
 }
 
 func newEcho() *echo { return &echo{Identity: probe.NewIdentity()} }
+
+// kind is what a probe is for. It stands behind the cookie.
+type kind byte
+
+// Probes find the path's MTU, or are asked for by an operator, or tell whether the
+// peer lives: those have further kinds, from there on, by the way in which they go.
+const (
+	kindPathMTU kind = iota
+	kindAsked
+	kindLife
+)
+
+// Layout of the probes that a question makes, behind the cookie: the kind, and the
+// index of a pulse. Offsets are in the ICMP message, in bytes; askLen is that of the
+// shortest one's.
+const (
+	kindAt  = probe.Len
+	indexAt = kindAt + 1
+	askLen  = indexAt + 2
+)
 
 // probe sends a probe: through the tunnel, or, where nobody need answer there, to
 // the peer's outer address. What does not leave is a probe that is not answered.
@@ -98,14 +119,25 @@ func (p *peer) answer(ip header.IPv6) bool {
 	return true
 }
 
-// heardAnswer tells the prober of a reply.
+// heardAnswer tells who has sent the probe of a reply.
 func (p *peer) heardAnswer(m []byte) {
+	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
+	if len(m) >= askLen {
+		switch k := kind(m[kindAt]); {
+		case k == kindAsked:
+			p.asked.answer(seq)
+			return
+		case k >= kindLife:
+			p.t.keeper.answer(p, k-kindLife, seq, m)
+			return
+		}
+	}
 	if p.echo.answered.Load() >= p.echo.probes.Load() {
 		return // more than anybody was asked for
 	}
 	p.echo.answered.Add(1)
 	select {
-	case p.t.prober.answers <- answer{p, binary.BigEndian.Uint16(m[probe.SeqAt:])}:
+	case p.t.prober.answers <- answer{p, seq}:
 	default: // so many at once nobody asked for
 	}
 }

@@ -35,8 +35,10 @@ type Engine struct {
 	learnt   chan *tunnel    // its neighbours have told something for its interface
 	tooLong  chan tooLong    // a destination that is narrower than others
 	looking  chan struct{}   // names that are being looked up
+	broken   chan broken     // a receiver is
 	resolver *net.Resolver
 	prober   *prober
+	keeper   *keeper
 	ports    map[int]*port // by the device
 	shards   int           // receivers at each local address
 	shield   shield        // against the kernel's own answers
@@ -81,6 +83,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
 		looking:  make(chan struct{}, lookups),
+		broken:   make(chan broken),
 		pulse:    make(chan struct{}),
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
@@ -88,6 +91,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.keeper = newKeeper(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway
 	e.resolver = e.newResolver()
 	e.table.Store(new(table))
@@ -108,7 +112,7 @@ func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) 
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
-	t.tooLong, t.events, t.capturing = e.tooLong, &e.events, &e.captures
+	t.tooLong, t.events, t.capturing, t.keeper = e.tooLong, &e.events, &e.captures, e.keeper
 	return t, nil
 }
 
@@ -160,6 +164,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 		e.begin(t)
 	}
 	e.wg.Go(func() { e.prober.run(ctx) })
+	e.wg.Go(func() { e.keeper.run(ctx) })
 	return e.control(ctx, ready)
 }
 
@@ -226,6 +231,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 			if err := e.arrange(); err != nil {
 				return err
 			}
+		case b := <-e.broken:
+			e.replaceReceiver(b)
+			return nil
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.prober.lessons:

@@ -22,9 +22,10 @@ import (
 // outerErrors receives the ICMP errors to an outer address of ours, on one
 // goroutine: what routers on the way say of outer packets.
 type outerErrors struct {
-	rx    transport.Receiver
-	table *atomic.Pointer[table] // that says which peer an error is about
-	log   *zap.Logger
+	rx     transport.Receiver
+	table  *atomic.Pointer[table] // that says which peer an error is about
+	log    *zap.Logger
+	broken func(rx transport.Receiver, err error) // as an inbound's
 }
 
 // heard counts what came back about a tunnel's outer packets.
@@ -43,7 +44,7 @@ func (e *Engine) listenErrors(local netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	o := &outerErrors{rx, &e.table, e.log.Named("icmp").With(zap.Stringer("local", local))}
+	o := &outerErrors{rx, &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken}
 	e.errors[local] = rx
 	e.wg.Go(o.run)
 	return nil
@@ -55,16 +56,22 @@ const errorBatch = 16
 // run works until the receiver is closed.
 func (o *outerErrors) run() {
 	bufs, sizes := buffers(errorBatch, transport.MaxPacket), make([]int, errorBatch)
+	failures := 0
 	for {
 		n, err := o.rx.Receive(bufs, sizes)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
+			if failures++; failures == brokenAfter {
+				o.broken(o.rx, err)
+				return
+			}
 			o.log.Warn("receive", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}
+		failures = 0
 		for i, size := range sizes[:n] {
 			o.hear(bufs[i][:size])
 		}
@@ -135,6 +142,8 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	default:
 		p.noteICMP(from, err)
 		p.isDoubtful()
+		p.doubted.Store(true)
+		p.t.keeper.mark(p)
 		switch {
 		case q.Inner == nil:
 			p.soft.note(m)

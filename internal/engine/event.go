@@ -45,6 +45,9 @@ type events struct {
 
 // add notes an event. Any goroutine may call it.
 func (e *events) add(ev Event) {
+	if e == nil {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ring[e.next%backlog] = ev

@@ -34,7 +34,9 @@ type inbound struct {
 	at    netip.Addr // of a multicast group: our address where its packets arrive
 	stray *counters  // of packets that belong to no tunnel
 	drops drops
-	lost  uint32 // that the receiver has told of
+	// Broken is called, at most once, when nothing more is to be expected of rx.
+	broken func(rx transport.Receiver, err error)
+	lost   uint32 // that the receiver has told of
 
 	// For captures.
 	capturing *capturing
@@ -88,6 +90,7 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 		stray: &e.stray,
 		drops: drops{log: log, capturing: &e.captures, direction: pcapng.Inbound},
 
+		broken:    e.isBroken,
 		capturing: &e.captures,
 
 		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
@@ -126,16 +129,22 @@ func (in *inbound) forget() {
 // run works until the receiver is closed.
 func (in *inbound) run() {
 	wait.Thread()
+	failures := 0
 	for {
 		n, err := in.rx.Receive(in.bufs, in.sizes)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
+			if failures++; failures == brokenAfter {
+				in.broken(in.rx, err)
+				return
+			}
 			in.drops.log.Warn("receive", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}
+		failures = 0
 		in.carry(n)
 		in.overrun(n)
 		nap(n)
@@ -213,6 +222,9 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.ForeignSource})
 		return
 	}
+	if first.peer.returned(pkt) {
+		return
+	}
 	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
 }
 
@@ -267,7 +279,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		return
 	}
 	if r != drop.None {
-		in.lose(s, e.peer, inner, r, nil)
+		if !e.peer.returned(pkt) {
+			in.lose(s, e.peer, inner, r, nil)
+		}
 		return
 	}
 	if e.isOurs(inner) {
@@ -330,10 +344,8 @@ func (s *sink) add(p *peer, inner []byte) {
 func (s *sink) count() {
 	if s.packets > 0 {
 		s.peer.in.carried(s.packets, s.bytes)
-		if s.peer.unknown.Load() {
-			s.peer.unknown.Store(false)
-			s.peer.arrived.Store(true)
-			s.t.prober.watch(s.peer)
+		if s.peer.wanted.Load() != 0 {
+			s.peer.isHeard()
 		}
 	}
 	s.all += s.bytes

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -19,6 +20,10 @@ type mechanism struct {
 	site     resolve.Site   // that the resolver was made for
 	resolver resolve.Resolver
 	err      error
+
+	// What other goroutines ask.
+	watched atomic.Pointer[relays]
+	down    atomic.Pointer[[]netip.Addr] // those that do not live
 }
 
 func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
@@ -42,12 +47,19 @@ func (m *mechanism) assume(cfg resolve.Mechanism) {
 // towards is an outer address that packets go to, by whose route the first hop and
 // our own address are known; invalid: there is none.
 func (m *mechanism) towards() netip.Addr {
+	var first netip.Addr
+	down := addrs(&m.down)
 	for _, known := range m.hosts {
-		if len(known) > 0 {
-			return known[0]
+		for _, a := range known {
+			if !slices.Contains(down, a) {
+				return a
+			}
+			if !first.IsValid() {
+				first = a
+			}
 		}
 	}
-	return netip.Addr{}
+	return first
 }
 
 // at is the resolver for a place: the one that there is, as long as nothing has
@@ -64,6 +76,7 @@ func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
 // site is where a tunnel's mechanism runs, with an outer address of ours.
 func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 	s := resolve.Site{Local: local, Own: t.cfg.Address, Hosts: slices.Clone(t.mech.hosts), Links: e.links, Strict: t.cfg.Strict}
+	s.Down = addrs(&t.mech.down)
 	for _, other := range e.tunnels {
 		if other.mech == nil {
 			continue

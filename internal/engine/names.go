@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -192,6 +193,11 @@ func (r *resolution) apply() (changed bool) {
 	}
 	if slices.Contains(r.addrs, r.p.resolved) {
 		return false
+	}
+	if was := r.p.resolved; was.IsValid() {
+		text := fmt.Sprintf("the name %s is %v now, was %v", r.name, r.addrs[0], was)
+		r.p.repaired(repairName, text)
+		r.p.remember(text)
 	}
 	r.p.resolved = r.addrs[0]
 	return true

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap"
+	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
 	"sixfour/transport"
@@ -28,6 +29,7 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 	}
 	if path != p.path.Load() {
 		p.replacePath(path)
+		p.follows(path)
 		if p.t.only != nil {
 			p.t.setMTU()
 		}
@@ -127,6 +129,7 @@ func (p *peer) replacePath(path *path) {
 		p.arrives.Store(path)
 	}
 	p.t.prober.rouse()
+	p.t.keeper.mark(p)
 }
 
 // findPath is the path that the peer should have now: the present one if nothing
@@ -154,7 +157,8 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, route)
 	old := p.path.Load()
-	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop}
+	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop,
+		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
 	if old.same(next) {
 		return old, "", nil
 	}
@@ -212,6 +216,9 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 		return "what its mode needs: " + err.Error()
 	}
 	l.Remote, l.Resolver = netip.Addr{}, r
+	if e.watchRelays(p.t, l.Local) {
+		p.t.keeper.mark(p)
+	}
 	return ""
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/liveness"
 	"sixfour/internal/pathmtu"
 )
 
@@ -35,8 +36,8 @@ type peer struct {
 	reports *rate.Limiter
 	narrow  sync.Mutex // of those who note and forget narrow destinations
 	witness witness
-	unknown atomic.Bool                   // whether the peer answers probes; the prober wants to hear of packets from it
-	arrived atomic.Bool                   // there was one
+	wanted  atomic.Uint32                 // who wants to hear of the next packet from the peer
+	arrived atomic.Bool                   // there was one: the prober has to look
 	large   atomic.Uint64                 // packets sent that not every path carries
 	watched atomic.Bool                   // the prober knows of it
 	retired bool                          // and shall not any more; under the prober's mu
@@ -55,14 +56,22 @@ type peer struct {
 	twin       *peer   // whose packets cannot be told from its own
 	through    *tunnel // into which outer packets are routed
 	lesson     lesson  // what was learnt of the path last
-	odd, wraps uint64  // of the record, when they were logged
+	lastWay    lastWay
+	odd, wraps uint64 // of the record, when they were logged
 
-	refused atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since 1970
+	lifeSign atomic.Bool   // there was a packet: the keeper has to look
+	doubted  atomic.Bool   // somebody said that nobody is there
+	marked   atomic.Bool   // the keeper will look
+	pulses   []*pulse      // the keeper's
+	proven   atomic.Uint32 // the best way in which probes were answered; noWay: in none
+	asked    asked
+	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since 1970
 
-	mu      sync.Mutex
-	state   State
-	trouble Trouble
-	outage  Outage
+	mu       sync.Mutex
+	state    State
+	liveness Liveness
+	trouble  Trouble
+	outage   Outage
 }
 
 // path is how packets reach a peer. It is immutable: a change replaces it.
@@ -75,6 +84,7 @@ type path struct {
 	mtu     encap.PathMTU // of all that is known; not larger
 	by      pathmtu.Source
 	hop     hop
+	life    liveness.Settings // Every is 0: it is not watched whether the peer lives
 	stack   *encap.Stack
 	clamp   clamp
 	from    origin
@@ -97,6 +107,7 @@ func (p *path) same(o *path) bool {
 
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
 	p := &peer{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+	p.proven.Store(uint32(noWay))
 	p.state = State{Phase: Starting, Since: time.Now()}
 	return p
 }

@@ -137,9 +137,15 @@ func (p *port) again() {
 	p.retry = time.Now().Add(wait)
 }
 
-// awaited is after how long a port is to be tried again, if there is one, at most
-// the given time. One whose time is over nobody wants any more.
+// awaited is after how long an interface is to be looked at, or a port is to be tried
+// again, if there is one, at most the given time. A port whose time is over nobody
+// wants any more.
 func (e *Engine) awaited(most time.Duration) time.Duration {
+	for _, t := range e.tunnels {
+		if t.touched.Load() && t.link != nil {
+			most = min(most, max(time.Until(t.mending.next), settle))
+		}
+	}
 	for _, p := range e.ports {
 		if wait := time.Until(p.retry); p.err != nil && wait > 0 {
 			most = min(most, wait+settle)

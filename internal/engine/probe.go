@@ -276,7 +276,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			peer.probe(pr, q)
 		}
 		p.tell(ctx, peer, pr)
-		peer.unknown.Store(pr.Unknown())
+		peer.wants(wantedByProber, pr.Unknown())
 		if !pr.again.IsZero() {
 			sooner(pr.again)
 		}

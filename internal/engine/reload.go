@@ -408,4 +408,7 @@ func (t *tunnel) retire(e *Engine) {
 		s.cancel()
 	}
 	e.prober.forget(t.peers)
+	for _, p := range t.peers {
+		e.keeper.mark(p)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"sixfour/encap"
+	"sixfour/internal/liveness"
 )
 
 // Phase is a tunnel's state in one word.
@@ -102,8 +103,8 @@ func (p *peer) setPath(path *path) {
 		IO: string(path.io()), PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
 	now.setEnds(path.layers)
-	if !before.Phase.Carries() || !now.sameEnds(before) {
-		now.Phase, now.Since, now.Detail = Up, time.Now(), ""
+	if !before.Phase.Carries() || !now.sameEnds(before) || before.Phase != Up && !p.isWatched(path) {
+		now.Phase, now.Since, now.Detail = p.firstPhase(path), time.Now(), ""
 	}
 	p.state = now
 	if before.Phase.Carries() && before.PathMTU != now.PathMTU {
@@ -117,7 +118,6 @@ func (p *peer) setPath(path *path) {
 	}
 	if before.Phase.Carries() && !now.sameEnds(before) {
 		what := fmt.Sprintf("outer addresses %s > %s, were %s > %s", now.Local, now.Remote, before.Local, before.Remote)
-		p.trouble = Trouble{time.Now(), what}
 		p.event(EventAddress, what)
 	}
 	if now.Phase != before.Phase {
@@ -128,6 +128,14 @@ func (p *peer) setPath(path *path) {
 	}
 	p.log().Log(p.t.level(), string(now.Phase), zap.String("local", now.Local), zap.String("remote", now.Remote), zap.String("io", now.IO),
 		zap.Int("path_mtu", int(path.mtu)), zap.String("path_mtu_by", string(path.by)), zap.Int64("mtu", p.t.mtu.Load()))
+}
+
+// firstPhase is that of a peer that has just become able to carry.
+func (p *peer) firstPhase(path *path) Phase {
+	if p.isWatched(path) {
+		return Probing
+	}
+	return Up
 }
 
 // sameEnds reports whether two states have the same addresses.
@@ -158,4 +166,98 @@ func (s *State) setEnds(layers []encap.Layer) {
 			return
 		}
 	}
+}
+
+// tell notes what the keeper knows of the peer's life.
+func (p *peer) tell(k *keeper) {
+	pl := p.pulses[0]
+	if p.t.automatic() {
+		pl = p.chosen(k)
+	}
+	state, missed := pl.life.State()
+	p.wants(wantedByKeeper, state != liveness.Up && pl.hasTraffic())
+	l := Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
+	for _, one := range p.pulses {
+		sent, lost := one.life.Probes()
+		l.Sent, l.Lost = l.Sent+sent, l.Lost+lost
+	}
+	if at, ok := pl.life.Heard(); ok {
+		l.Heard = wall(k.begun.Add(at))
+	}
+	phase := map[liveness.State]Phase{liveness.Unknown: Probing, liveness.Up: Up, liveness.Suspect: Suspect, liveness.Down: Down}[state]
+	if p.setLife(l, phase, pl) && (phase == Suspect || phase == Down) || missed > 0 && phase == Down {
+		p.isDoubtful()
+	}
+}
+
+// wall is a moment as a clock on the wall shows it now, which may have been set since.
+func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
+
+// setLife notes what is known of the peer's life, and reports whether that is another
+// phase. A path that is not that of the pulse any more is another's business.
+func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.liveness = l
+	before := p.state
+	path := p.path.Load()
+	if path == nil || !before.Phase.Carries() || before.Phase == phase || !pl.isAbout(path) {
+		return false
+	}
+	p.state.Phase, p.state.Since, p.state.Detail = phase, time.Now(), ""
+	text, level := string(phase), p.t.lifeLevel()
+	switch phase {
+	case Suspect, Down:
+		p.state.Detail = p.silence(l, pl)
+		text += ": " + p.state.Detail
+		if phase == Down {
+			p.beginOutage(p.state.Detail)
+		}
+		p.log().Log(min(level, zapcore.WarnLevel), string(phase), zap.Stringer("remote", pl.target.remote), zap.String("why", p.state.Detail))
+	case Up:
+		p.endOutage()
+		if before.Phase == Probing {
+			level = min(level, p.t.level())
+		}
+		fields := []zap.Field{zap.Stringer("remote", pl.target.remote)}
+		if l.RTT > 0 {
+			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
+			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))
+		}
+		p.log().Log(min(level, zapcore.InfoLevel), "up", fields...)
+	}
+	p.event(EventState, text)
+	return true
+}
+
+// silence says why a peer is suspect, or down. P.mu is held.
+func (p *peer) silence(l Liveness, pl *pulse) string {
+	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
+	if l.Heard.IsZero() {
+		why += ", and nothing else was heard"
+	} else {
+		why += fmt.Sprintf(", silent for %v", time.Since(l.Heard).Round(time.Second))
+		if pl.proven == noWay {
+			why += ", and it never answered one: only what it sends shows that it lives"
+		}
+	}
+	if p.trouble.What != "" && !p.trouble.At.Before(l.Heard) {
+		why += "; the last error: " + p.trouble.What
+	}
+	return why
+}
+
+// Of a hub, so many peers are told of that fall silent or come back at the same time.
+const (
+	lifeLogs     = 10
+	lifeLogPause = 10 * time.Second
+)
+
+// lifeLevel is how important it is at most that another peer has fallen silent, or
+// has come back.
+func (t *tunnel) lifeLevel() zapcore.Level {
+	if t.only == nil && !t.lifeLogs.Allow() {
+		return zap.DebugLevel
+	}
+	return zap.WarnLevel
 }

@@ -172,7 +172,7 @@ func (p *peer) status() PeerStatus {
 	s.ICMP.Heard = s.ICMP.HeardTypes.total()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.State = p.state
+	s.State, s.Liveness = p.state, p.liveness
 	if s.State.Phase.Carries() {
 		s.State.TunnelMTU = int(p.t.mtu.Load())
 	}

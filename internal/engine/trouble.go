@@ -28,6 +28,13 @@ func (p *peer) note(what string) {
 	}
 }
 
+// remember notes what has changed, of which there is another event.
+func (p *peer) remember(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trouble = Trouble{time.Now(), what}
+}
+
 // outdated is after how long the same trouble is told of again.
 const outdated = time.Minute
 

@@ -49,9 +49,11 @@ type tunnel struct {
 	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply     *replier
 	prober    *prober
+	keeper    *keeper // nil: nobody looks after the peers' lives
 	events    *events // nil: nobody is told
 	repairs   repairCounts
 	troubles  *rate.Limiter // of events about them
+	lifeLogs  *rate.Limiter // of lines about peers that fall silent or come back
 	capturing *capturing    // nil: nobody does
 	overflow  overflow
 	tooLong   chan<- tooLong // tells the control loop, if it is not busy
@@ -61,7 +63,9 @@ type tunnel struct {
 	version  int                // of what the configuration says of paths
 	unfollow context.CancelFunc // the names of its mechanism; nil: there are none
 	link     *netcfg.Link
-	down     bool               // the interface is
+	down     bool // the interface is
+	mending  mending
+	lastWay  lastWay            // of the peer that was the first to have it
 	mech     *mechanism         // of an automatic tunnel
 	speaks   resolve.Resolver   // that the speaker, if there is one, is
 	sockets  map[origin]sockets // through which packets leave
@@ -84,6 +88,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
 		prober: p, sockets: make(map[origin]sockets),
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce),
+		lifeLogs: rate.NewLimiter(rate.Every(lifeLogPause), lifeLogs),
 	}
 	t.reply = newReplier(t)
 	for i := range cfg.Peers {
@@ -321,8 +326,12 @@ func (t *tunnel) look() (gone bool) {
 	if errors.Is(err, netcfg.ErrGone) {
 		return true
 	}
-	if err == nil && up {
-		err = t.link.Restore()
+	if now := time.Now(); err == nil && up && now.Before(t.mending.next) {
+		t.touched.Store(true) // then
+	} else if err == nil && up {
+		var r netcfg.Restored
+		r, err = t.link.Restore()
+		t.mended(r, now)
 	}
 	switch {
 	case err != nil:

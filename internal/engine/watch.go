@@ -56,6 +56,12 @@ func (e *Engine) changed(namespace string, link int) {
 	if link != 0 {
 		e.touch(namespace, link)
 	}
+	e.somethingChanged()
+}
+
+// somethingChanged has the control loop look at everything soon. Any goroutine may
+// call it.
+func (e *Engine) somethingChanged() {
 	select {
 	case e.notify <- struct{}{}:
 	default:

@@ -37,7 +37,7 @@ var rules = map[string][]string{
 	"sixfour/internal/gateway":      {"sixfour/internal/netcfg"},
 	"sixfour/internal/engine":       {"sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/capture", "sixfour/internal/engine", "sixfour/internal/version"},
-	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/engine", "sixfour/internal/exit", "sixfour/internal/version"},
+	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/engine", "sixfour/internal/exit", "sixfour/internal/version"},
 	"sixfour/internal/manual":       {"sixfour/internal/config", "sixfour/internal/ctl", "sixfour/internal/exit", "sixfour/internal/usage"},
 	"sixfour/internal/usage":        {},
 	"sixfour/internal/logging":      {},
@@ -55,6 +55,7 @@ var rules = map[string][]string{
 	"sixfour/internal/imports":      {},
 	"sixfour/internal/e2e":          {"sixfour/internal/rig"},
 	"sixfour/internal/differential": {"sixfour/internal/rig"},
+	"sixfour/internal/doctor":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/control", "sixfour/internal/engine", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe", "sixfour/transport"},
 	"sixfour/internal/demo":         {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine"},
 	"sixfour/internal/interop/*":    {"sixfour/internal/rig"},
 }

@@ -19,8 +19,6 @@ func newPage(name, section, of string) *page {
 
 func (p *page) section(name string) { fmt.Fprintf(&p.b, ".SH %s\n", name) }
 
-func (p *page) subsection(name string) { fmt.Fprintf(&p.b, ".SS %s\n", plain(name)) }
-
 // text is a paragraph, or several with empty lines between them. Lines that begin
 // with a tab or two spaces stay as they are.
 func (p *page) text(s string) {

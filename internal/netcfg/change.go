@@ -45,7 +45,7 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 	if err == nil {
 		// With its last address of a family the kernel takes all routes away.
 		l.set.Routes = kept
-		err = l.restoreRoutes()
+		_, err = l.restoreRoutes()
 	}
 	if err == nil {
 		_, err = l.tryRoutes(lacking, func(error) bool { return false })

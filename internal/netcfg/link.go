@@ -186,7 +186,7 @@ func (l *Link) configure() error {
 	return l.addRoutes()
 }
 
-// addAddresses adds those that the interface does not have yet.
+// addAddresses adds the addresses, or has them be as they should.
 func (l *Link) addAddresses() error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	for _, p := range l.set.Addresses {
@@ -198,17 +198,51 @@ func (l *Link) addAddresses() error {
 	return nil
 }
 
+// Restored is how many of an interface's addresses and routes were missing.
+type Restored struct{ Addresses, Routes int }
+
 // Restore gives the interface its addresses and routes again: the kernel takes
 // the routes and the IPv6 addresses away when an interface goes down, and does
-// not bring them back.
-func (l *Link) Restore() error {
+// not bring them back; and anybody may take away any.
+func (l *Link) Restore() (r Restored, err error) {
+	has, err := l.addresses()
+	if err != nil {
+		return r, err
+	}
+	connected, err := l.restoreConnected(has)
+	if err != nil {
+		return r, err
+	}
 	if err := l.addAddresses(); err != nil {
-		return err
+		return r, err
 	}
-	if err := l.restoreRoutes(); err != nil {
-		return err
+	for _, p := range l.set.Addresses {
+		if !slices.Contains(has, p) {
+			r.Addresses++
+		}
 	}
-	return l.relearn()
+	r.Routes, err = l.restoreRoutes()
+	r.Routes += connected
+	if err != nil {
+		return r, err
+	}
+	return r, l.relearn()
+}
+
+// addresses are those that the interface has.
+func (l *Link) addresses() ([]netip.Prefix, error) {
+	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)
+	}
+	var has []netip.Prefix
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+			ones, _ := a.Mask.Size()
+			has = append(has, netip.PrefixFrom(ip.Unmap(), ones))
+		}
+	}
+	return has, nil
 }
 
 // wantsLinkLocal reports whether there is to be a link-local address that is not

@@ -84,15 +84,45 @@ func TestOpenAndRestore(t *testing.T) {
 		}
 	}
 	want("made")
-	must(t, l.Restore())
+	count := func(want Restored) {
+		t.Helper()
+		if got := restored(t, l); got != want {
+			t.Errorf("restored %+v, want %+v", got, want)
+		}
+	}
+	count(Restored{})
 	want("restored, though nothing was missing")
 	// One that is missing behind one that is not.
 	must(t, ns.Handle().RouteDel(&netlink.Route{LinkIndex: l.Index(), Dst: ipNet(netip.MustParsePrefix("10.9.0.0/16")), Scope: netlink.SCOPE_LINK}))
-	must(t, l.Restore())
+	count(Restored{Routes: 1})
 	want("one route restored")
+	must(t, ns.DelAddr("six0", netip.MustParsePrefix("10.0.0.1/30"))) // with all IPv4 routes, since it is the only one
+	count(Restored{1, 3})
+	want("address restored")
+	// What comes with the addresses, too.
+	connected := func() (n int) {
+		list, err := ns.Handle().RouteList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index()}}, netlink.FAMILY_ALL)
+		must(t, err)
+		for _, r := range list {
+			if r.Protocol == unix.RTPROT_KERNEL {
+				n++
+			}
+			must(t, ns.Handle().RouteDel(&r))
+		}
+		return n
+	}
+	if n := connected(); n != 3 {
+		t.Errorf("%d connected routes", n)
+	}
+	count(Restored{Routes: 8})
+	want("flushed and restored")
+	if n := connected(); n != 3 {
+		t.Errorf("%d connected routes after they were restored", n)
+	}
+	count(Restored{Routes: 8})
 	must(t, ns.LinkDown("six0"))
 	must(t, ns.LinkUp("six0"))
-	must(t, l.Restore())
+	count(Restored{2, 5})
 	want("restored")
 	must(t, l.Close())
 	if _, err := ns.Handle().LinkByName("six0"); !errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -209,7 +239,7 @@ func TestLearn(t *testing.T) {
 	good("learnt")
 	must(t, ns.LinkDown("six0"))
 	must(t, ns.LinkUp("six0"))
-	must(t, l.Restore())
+	restored(t, l)
 	if got, want := addresses(t, ns, unix.AF_INET6), a+" "+b+" "+link; got != want {
 		t.Errorf("restored: addresses %s, want %s", got, want)
 	}
@@ -268,7 +298,7 @@ func TestRestoreMany(t *testing.T) {
 			t.Errorf("routes of an interface that is down: %s", got)
 		}
 		must(t, ns.LinkUp("six0"))
-		must(t, l.Restore())
+		restored(t, l)
 	}
 }
 
@@ -291,12 +321,12 @@ func BenchmarkOpen(b *testing.B) {
 					l := openLink(b, ns, prefixes("10.255.0.1/32 fe80::1/64"), many)
 					made += time.Since(start)
 					start = time.Now()
-					must(b, l.Restore())
+					restored(b, l)
 					touched += time.Since(start)
 					must(b, ns.LinkDown("six0"))
 					must(b, ns.LinkUp("six0"))
 					start = time.Now()
-					must(b, l.Restore())
+					restored(b, l)
 					restore += time.Since(start)
 					start = time.Now()
 					must(b, l.Close())
@@ -309,4 +339,12 @@ func BenchmarkOpen(b *testing.B) {
 			})
 		}
 	}
+}
+
+// restored restores what an interface lacks, and returns how much that was.
+func restored(t testing.TB, l *Link) Restored {
+	t.Helper()
+	r, err := l.Restore()
+	must(t, err)
+	return r
 }

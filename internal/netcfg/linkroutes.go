@@ -18,19 +18,58 @@ func (l *Link) addRoutes() error {
 	return err
 }
 
-// restoreRoutes adds those that are missing. The kernel takes all of them away
-// at once: if none of the first ones is missing, then none is, and a hundred
-// thousand need not be tried whenever somebody touches the interface.
-func (l *Link) restoreRoutes() error {
+// restoreRoutes adds those that are missing, and returns how many were. The kernel
+// takes all of them away at once: if none of the first ones is missing, then none
+// is, and a hundred thousand need not be tried whenever somebody touches the
+// interface. Who takes one away that is not among the first, of so many, is not
+// noticed.
+func (l *Link) restoreRoutes() (missing int, err error) {
 	exists := func(err error) bool { return errors.Is(err, fs.ErrExist) }
-	first := min(len(l.set.Routes), inFlight)
+	first := min(len(l.set.Routes), manyRoutes)
 	there, err := l.tryRoutes(l.set.Routes[:first], exists)
 	if there == first {
-		return nil
+		return 0, nil
 	}
-	_, rest := l.tryRoutes(l.set.Routes[first:], exists)
-	return cmp.Or(err, rest)
+	more, rest := l.tryRoutes(l.set.Routes[first:], exists)
+	return len(l.set.Routes) - there - more, cmp.Or(err, rest)
 }
+
+// restoreConnected adds the routes that the kernel has given the interface with its
+// addresses, where they are missing, and returns how many were: whoever flushes the
+// interface's routes takes them away, too.
+func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first error) {
+	var routes []linkRoute
+	for _, p := range addresses {
+		r := linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_KERNEL}
+		switch {
+		case p.Addr().Is6():
+			r.metric = connectedMetric6
+		case p.IsSingleIP(): // the local table's
+			continue
+		default:
+			r.source = p.Addr()
+		}
+		routes = append(routes, r)
+	}
+	l.conn.exchange(len(routes), func(b *builder, i int) {
+		b.newRoute(routes[i], unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	}, func(i int, _ []byte, err error) {
+		switch {
+		case err == nil:
+			missing++
+		case !errors.Is(err, fs.ErrExist) && first == nil:
+			first = explainRoute(l.set.Name, routes[i].dst, err)
+		}
+	})
+	return missing, first
+}
+
+// connectedMetric6 is the kernel's for such routes (linux/ipv6_route.h:
+// IP6_RT_PRIO_ADDRCONF).
+const connectedMetric6 = 256
+
+// manyRoutes are more than anybody has written into a file by hand.
+const manyRoutes = 1024
 
 // tryRoutes adds routes, and counts those whose error is no matter.
 func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerated int, first error) {
@@ -65,9 +104,10 @@ func (l *Link) route(p netip.Prefix) linkRoute {
 type linkRoute struct {
 	dst      netip.Prefix // masked
 	index    int
-	protocol uint8  // who put it there: RTPROT_BOOT, RTPROT_RA…
-	metric   uint32 // 0: the kernel's default
-	mtu      int    // 0: the interface's
+	protocol uint8      // who put it there: RTPROT_BOOT, RTPROT_RA…
+	source   netip.Addr // that is preferred; zero: none is
+	metric   uint32     // 0: the kernel's default
+	mtu      int        // 0: the interface's
 }
 
 // newRoute puts a route into the main table.
@@ -91,6 +131,9 @@ func (b *builder) route(kind, flags uint16, r linkRoute) {
 	b.begin(kind, flags|unix.NLM_F_ACK, h[:])
 	b.address(unix.RTA_DST, r.dst.Addr())
 	b.number(unix.RTA_OIF, uint32(r.index))
+	if r.source.IsValid() {
+		b.address(unix.RTA_PREFSRC, r.source)
+	}
 	if r.metric > 0 {
 		b.number(unix.RTA_PRIORITY, r.metric)
 	}

@@ -2,9 +2,11 @@ package netcfg
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
+	nfnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -14,9 +16,10 @@ const rtnlgrpIPv6Rule = 19
 
 // Watch calls changed, from one goroutine, for each message by which the kernel
 // tells that something has changed in a namespace, until ctx ends: links,
-// addresses, routes and routing rules of both families or, if asked for, neighbours. If it is
-// about a link, changed gets its index, else 0. One command of an administrator
-// is a burst of messages: changed must only take note.
+// addresses, routes and routing rules of both families or, if asked for, neighbours.
+// If it is about a link, or an address or route that a link has lost, changed gets
+// the link's index, else 0. One command of an administrator is a burst of messages:
+// changed must only take note.
 func Watch(ctx context.Context, namespace string, neighbours bool, changed func(link int)) error {
 	groups := []uint{
 		unix.RTNLGRP_LINK,
@@ -49,11 +52,26 @@ func Watch(ctx context.Context, namespace string, neighbours bool, changed func(
 			changed(0)
 		}
 		for _, m := range messages {
-			link := 0
-			if m.Header.Type == unix.RTM_NEWLINK && len(m.Data) >= unix.SizeofIfInfomsg {
-				link = int(nl.DeserializeIfInfomsg(m.Data).Index)
-			}
-			changed(link)
+			changed(linkOf(m.Header.Type, m.Data))
 		}
 	}
+}
+
+// linkOf is the index of the link that a message is about, or of which something was
+// taken away; 0: it is about something else.
+func linkOf(kind uint16, message []byte) (index int) {
+	switch {
+	case kind == unix.RTM_NEWLINK && len(message) >= unix.SizeofIfInfomsg:
+		return int(nl.DeserializeIfInfomsg(message).Index)
+	case kind == unix.RTM_DELADDR && len(message) >= unix.SizeofIfAddrmsg:
+		return int(binary.NativeEndian.Uint32(message[4:]))
+	case kind == unix.RTM_DELROUTE:
+		// What cannot be read is about nothing that we know.
+		_ = attributes(message, unix.SizeofRtMsg, func(a *nfnetlink.AttributeDecoder) {
+			if a.Type() == unix.RTA_OIF {
+				index = int(a.Uint32())
+			}
+		})
+	}
+	return index
 }

@@ -61,6 +61,14 @@ func TestWatch(t *testing.T) {
 		settle()
 		told("route "+c.route, &others, once(func() error { return ns.AddRoute(netip.MustParsePrefix(c.route), addr(c.via), "eth0") }))
 	}
+	// What a link loses is told with its index.
+	for _, c := range []struct{ address, route, via string }{
+		{"192.0.2.9/32", "203.0.113.0/24", "192.0.2.2"},
+		{"2001:db8::9/128", "2001:db8:2::/64", "2001:db8::2"},
+	} {
+		told("no route "+c.route, &links, once(func() error { return ns.DelRoute(netip.MustParsePrefix(c.route), addr(c.via), "eth0") }))
+		told("no address "+c.address, &links, once(func() error { return ns.DelAddr("eth0", netip.MustParsePrefix(c.address)) }))
+	}
 	cancel()
 	must(t, <-done)
 

@@ -57,5 +57,6 @@ type Signal struct{ Name, Meaning string }
 
 // DaemonSignals are all of them.
 var DaemonSignals = []Signal{
+	{"SIGHUP", "read the configuration again, and run what it says: tunnels whose sections are the same lose no packet; a file with errors changes nothing"},
 	{"SIGTERM, SIGINT", "end, and take away what was made"},
 }

@@ -1,0 +1,87 @@
+package ctl
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/doctor"
+)
+
+func doctorCommand() *cobra.Command {
+	var o doctor.Options
+	cmd := &cobra.Command{
+		Use:   "doctor [TUNNEL[/PEER]]...",
+		Short: "Each thing a tunnel needs: PASS, FAIL or SKIP, and what mends it",
+		Long: `Looks at each thing that a tunnel needs, on this host and on the way to each peer:
+PASS, FAIL or SKIP, and for each FAIL the command or line that mends it. Nothing is
+changed. Peers are sent a few packets. Without names all tunnels are looked at, and of
+each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. With --config, or where no daemon answers, the
+configuration is looked at.
+
+Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
+		ValidArgsFunction: completePeer,
+	}
+	asJSON := jsonFlag(cmd)
+	socket := cmd.Flags().String("socket", defaultSocket, "control socket of the daemon at `PATH`, if not that of the configuration")
+	cmd.Flags().StringVar(&o.Config, "config", "", "configuration file at `PATH` (default the daemon's, or /etc/sixfour.toml)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o.Names = args
+		if cmd.Flags().Changed("socket") {
+			o.Socket = *socket
+		}
+		r, err := doctor.Run(cmd.Context(), o)
+		if err != nil {
+			return fail(err)
+		}
+		if *asJSON {
+			err = printJSON(cmd.OutOrStdout(), r)
+		} else {
+			err = printReport(cmd.OutOrStdout(), r, colours(cmd.OutOrStdout()))
+		}
+		if err == nil && r.Failed > 0 {
+			err = fmt.Errorf("%d of %d checks FAIL", r.Failed, len(r.Checks))
+		}
+		return fail(err)
+	}
+	return cmd
+}
+
+// verdicts are how they look on a terminal.
+var verdicts = map[doctor.Verdict]style{doctor.Pass: green, doctor.Fail: red, doctor.Skip: yellow}
+
+// printReport prints what was found, subject by subject.
+func printReport(w io.Writer, r *doctor.Report, p painter) error {
+	wide := 0
+	for _, c := range r.Checks {
+		wide = max(wide, len(c.Check))
+	}
+	subject := ""
+	for _, c := range r.Checks {
+		if s := title(c); s != subject {
+			fmt.Fprintf(w, "%s\n", plain(s))
+			subject = s
+		}
+		fmt.Fprintf(w, "  %s  %-*s  %s\n", p.paint(verdicts[c.Verdict], string(c.Verdict)), wide, c.Check, plain(c.Finding))
+		if c.Mend != "" {
+			fmt.Fprintf(w, "        %-*s  > %s\n", wide, "", plain(c.Mend))
+		}
+	}
+	if r.Unseen > 0 {
+		fmt.Fprintf(w, "%d more peers were not looked at: name them as TUNNEL/PEER\n", r.Unseen)
+	}
+	_, err := fmt.Fprintf(w, "%d PASS, %d FAIL, %d SKIP\n", r.Passed, r.Failed, r.Skipped)
+	return err
+}
+
+// title is that of a check's subject.
+func title(c doctor.Result) string {
+	switch c.Subject {
+	case doctor.OfTunnel:
+		return "tunnel " + c.Tunnel
+	case doctor.OfPeer:
+		return "peer " + c.Tunnel + "/" + c.Peer
+	}
+	return "this host"
+}

@@ -1,0 +1,48 @@
+package ctl
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/engine"
+)
+
+func mtuCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mtu TUNNEL|TUNNEL/PEER|PEER",
+		Short: "Find the path MTU to a peer by probing",
+		Long: `Sends probes of different sizes to a peer, and prints which of them were answered, and in the end how large a packet the path
+carries, and what that leaves for the tunnel. Nothing is changed by it.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completePeer,
+	}
+	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c := dial()
+		defer c.Close()
+		out := cmd.OutOrStdout()
+		enc := json.NewEncoder(out)
+		result, err := c.ProbeMTU(cmd.Context(), args[0], func(p engine.MTUProbe) error {
+			if *asJSON {
+				return enc.Encode(p)
+			}
+			became := "no answer"
+			if p.Answered {
+				became = "answered"
+			}
+			_, err := fmt.Fprintf(out, "%5d bytes: %s\n", p.Size, became)
+			return err
+		})
+		if err != nil {
+			return fail(err)
+		}
+		if *asJSON {
+			return fail(enc.Encode(result))
+		}
+		_, err = fmt.Fprintf(out, "path MTU %d (%s), tunnel MTU %d\n", result.PathMTU, known(result.By), result.TunnelMTU)
+		return fail(err)
+	}
+	return cmd
+}

@@ -1,0 +1,360 @@
+package doctor
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/fragment"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/encap/resolve"
+	"sixfour/internal/probe"
+	"sixfour/transport"
+)
+
+// asker sends packets to a peer and hears what comes back. Raw sockets get a copy of
+// each packet, so a daemon beside it is not disturbed.
+type asker struct {
+	layers        []encap.Layer
+	stack         *encap.Stack
+	local, remote netip.Addr // outer
+	id            probe.Identity
+
+	send   transport.Sender
+	rx, ec transport.Receiver // of the tunnel's protocol, and of ICMP
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	seq     uint16
+	waiting map[uint16]*question
+}
+
+// way is how a peer is asked.
+type way uint8
+
+const (
+	inside    way = iota // an echo request between two inner addresses, through the tunnel
+	loop                 // an echo request to ourselves, which a relay forwards back (RFC 5969 section 8)
+	keepalive            // the same in GRE, as routers do (mechanisms 8)
+	outside              // an echo request to the peer's outer address
+)
+
+// question is a packet that asks.
+type question struct {
+	way           way
+	local, remote netip.Addr // inside: the inner addresses
+	size          int        // of the outer packet; 0: small
+	ttl           byte       // of an outside one; 0: as usual
+	pieces        bool       // in two fragments
+	inner, outer  byte       // ECN fields
+
+	sent    time.Time
+	packet  []byte // as it was sent
+	replies chan reply
+}
+
+// reply is what came back: the answer, or an ICMP error about the question.
+type reply struct {
+	answer       bool
+	rtt          time.Duration
+	inner, outer byte       // ECN fields of the answer
+	err          icmp.Error // if it is none
+	from         netip.Addr // who sent it
+}
+
+const (
+	// tries is how often a question is asked that is not answered.
+	tries = 3
+	// answerLimit is how long each time.
+	answerLimit = time.Second
+	// lastLimit is how long the last time: a router needs 3 s to find out that nobody
+	// is there (RFC 4861 section 10: MAX_MULTICAST_SOLICIT times RETRANS_TIMER).
+	lastLimit = 1500 * time.Millisecond
+	// grace is how long an answer may come after an ICMP error.
+	grace = 200 * time.Millisecond
+)
+
+// newAsker opens the sockets.
+func newAsker(layers []encap.Layer, o encap.Options, mark uint32) (*asker, error) {
+	l := layers[len(layers)-1]
+	a := &asker{layers: layers, local: l.Local, remote: l.Remote, id: probe.NewIdentity(), seq: uint16(rand.Uint32()), waiting: make(map[uint16]*question)}
+	// Over a path that is wider than any packet here, so that each is sent with DF.
+	const wide = transport.MaxPacket
+	var err error
+	if a.stack, err = encap.New(layers, wide, o, resolve.NewSources(nil, nil, false), encap.NewRecord()); err != nil {
+		return nil, err
+	}
+	options := transport.Options{Mark: mark}
+	if a.send, err = transport.DialRaw(l.Local, options); err != nil {
+		return nil, err
+	}
+	rx, err := transport.ListenRaw(l.Local, int(l.Kind.Protocol()), transport.Shard{}, options)
+	if err != nil {
+		a.send.Close()
+		return nil, err
+	}
+	protocol := header.ICMP
+	if l.Local.Is6() {
+		protocol = header.ICMPv6
+	}
+	ec, err := transport.ListenRaw(l.Local, protocol, transport.Shard{}, options)
+	if err != nil {
+		a.send.Close()
+		rx.Close()
+		return nil, err
+	}
+	a.rx, a.ec = rx, ec
+	a.wg.Go(func() { a.receive(rx, a.hear) })
+	a.wg.Go(func() { a.receive(ec, a.hearICMP) })
+	return a, nil
+}
+
+func (a *asker) close() {
+	a.send.Close()
+	a.rx.Close()
+	a.ec.Close()
+	a.wg.Wait()
+}
+
+func (a *asker) receive(rx transport.Receiver, hear func([]byte)) {
+	const batch = 8
+	bufs, sizes := make([][]byte, batch), make([]int, batch)
+	for i := range bufs {
+		bufs[i] = make([]byte, transport.MaxPacket)
+	}
+	for {
+		n, err := rx.Receive(bufs, sizes)
+		if err != nil {
+			return
+		}
+		for i, size := range sizes[:n] {
+			hear(bufs[i][:size])
+		}
+	}
+}
+
+// outcome is what came of a question.
+type outcome struct {
+	reply
+	ok  bool  // there is a reply
+	err error // nothing could be sent; nil: something was
+}
+
+// answered reports whether the question was answered.
+func (o outcome) answered() bool { return o.ok && o.answer }
+
+// ask asks until there is an answer or an ICMP error, at most tries times. An answer
+// counts more than an error that comes before it: a kernel that does not know of its
+// tunnel daemon sends both.
+func (a *asker) ask(ctx context.Context, q question) (o outcome) {
+	q.replies = make(chan reply, 2*tries)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for left := tries; ; {
+		select {
+		case r := <-q.replies:
+			o = outcome{reply: r, ok: true}
+			if r.answer {
+				return o
+			}
+			left = 0
+			timer.Reset(grace)
+		case <-timer.C:
+			if left == 0 || ctx.Err() != nil {
+				return o
+			}
+			one := q
+			seq, err := a.post(&one)
+			defer a.forget(seq) // not before all is over: errors may come late
+			left--
+			switch {
+			case err != nil:
+				o.err = err
+				timer.Reset(grace)
+			case left == 0:
+				timer.Reset(lastLimit)
+			default:
+				timer.Reset(answerLimit)
+			}
+		case <-ctx.Done():
+			return o
+		}
+	}
+}
+
+// askAll asks questions at the same time.
+func (a *asker) askAll(ctx context.Context, questions []question) []outcome {
+	outcomes := make([]outcome, len(questions))
+	var wg sync.WaitGroup
+	for i := range questions {
+		wg.Go(func() { outcomes[i] = a.ask(ctx, questions[i]) })
+	}
+	wg.Wait()
+	return outcomes
+}
+
+// post sends a question.
+func (a *asker) post(q *question) (seq uint16, err error) {
+	a.mu.Lock()
+	a.seq++
+	seq = a.seq
+	q.packet, err = a.build(q, seq)
+	q.sent = time.Now()
+	a.waiting[seq] = q
+	a.mu.Unlock()
+	if err != nil {
+		return seq, err
+	}
+	if !q.pieces {
+		return seq, a.send.SendOne(q.packet)
+	}
+	for piece := range a.cut(q.packet, seq) {
+		if err := a.send.SendOne(piece); err != nil {
+			return seq, err
+		}
+	}
+	return seq, nil
+}
+
+func (a *asker) forget(seq uint16) {
+	a.mu.Lock()
+	delete(a.waiting, seq)
+	a.mu.Unlock()
+}
+
+// cut makes two fragments of a packet.
+func (a *asker) cut(packet []byte, seq uint16) func(func([]byte) bool) {
+	half := len(packet)/2 + header.IPv6Len
+	b := make([]byte, len(packet)+header.IPv6Len+fragment.HeaderLen)
+	if header.Version(packet) == 4 {
+		ip := header.IPv4(packet)
+		binary.BigEndian.PutUint16(ip[6:], 0) // without DF
+		ip.SetChecksum()
+		return fragment.IPv4(packet, half, b, 0)
+	}
+	return fragment.IPv6(packet, half, uint32(a.id.ID)<<16|uint32(seq), b, 0)
+}
+
+// hop is how far a question may go as such: enough for any path.
+const hopLimit = 64
+
+// build makes a question's packet. Caller holds mu.
+func (a *asker) build(q *question, seq uint16) ([]byte, error) {
+	var packet []byte
+	var err error
+	switch q.way {
+	case outside:
+		packet = make([]byte, max(q.size, ipLen(a.local)+probe.Len))
+		a.id.Fill(packet, a.local, a.remote, seq)
+		ttl := q.ttl
+		if ttl == 0 {
+			ttl = hopLimit
+		}
+		setTTL(packet, ttl)
+	case keepalive:
+		packet, err = a.encapsulate(a.keepalive(q, seq))
+	default:
+		version := 4
+		if q.local.Is6() {
+			version = 6
+		}
+		inner := make([]byte, max(q.size-a.stack.Overhead(version), ipLen(q.local)+probe.Len))
+		a.id.Fill(inner, q.local, q.remote, seq)
+		setECN(inner, q.inner)
+		packet, err = a.encapsulate(inner)
+	}
+	if err != nil {
+		return nil, err
+	}
+	setECN(packet, q.outer)
+	if header.Version(packet) == 4 { // so that whoever quotes it says which one it was
+		binary.BigEndian.PutUint16(packet[4:], seq)
+		header.IPv4(packet).SetChecksum()
+	}
+	return packet, nil
+}
+
+func (a *asker) encapsulate(inner []byte) ([]byte, error) {
+	b := make([]byte, encap.Headroom+len(inner))
+	copy(b[encap.Headroom:], inner)
+	packet, r := a.stack.Encapsulate(b, encap.Headroom)
+	if r != drop.None {
+		return nil, refused(r)
+	}
+	return packet, nil
+}
+
+// refused is why the tunnel does not carry a packet.
+type refused drop.Reason
+
+func (r refused) Error() string { return "the tunnel does not carry it: " + drop.Reason(r).String() }
+
+// keepalive is a packet from the peer to us in GRE, of no protocol, behind which the
+// identity stands.
+func (a *asker) keepalive(q *question, seq uint16) []byte {
+	n, version := ipLen(a.local), 4
+	if a.local.Is6() {
+		version = 6
+	}
+	b := make([]byte, max(q.size-a.stack.Overhead(version), n+header.GRELen+probe.Len))
+	if a.local.Is4() {
+		ip := header.IPv4(b)
+		ip[0], ip[8], ip[9] = 0x45, hopLimit, header.GRE
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)))
+		copy(ip.Source(), a.remote.AsSlice())
+		copy(ip.Dest(), a.local.AsSlice())
+		ip.SetChecksum()
+	} else {
+		ip := header.IPv6(b)
+		ip[0], ip[6], ip[7] = 0x60, header.GRE, hopLimit
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(b)-header.IPv6Len))
+		copy(ip.Source(), a.remote.AsSlice())
+		copy(ip.Dest(), a.local.AsSlice())
+	}
+	m := b[n+header.GRELen:]
+	m[0] = icmp.EchoReply4 // so that it is told apart as one
+	binary.BigEndian.PutUint16(m[probe.IDAt:], a.id.ID)
+	binary.BigEndian.PutUint16(m[probe.SeqAt:], seq)
+	copy(m[probe.CookieAt:], a.id.Cookie[:])
+	setECN(b, q.inner)
+	return b
+}
+
+// ipLen is the length of the IP header of an address's version.
+func ipLen(a netip.Addr) int {
+	if a.Is4() {
+		return header.IPv4Len
+	}
+	return header.IPv6Len
+}
+
+func setTTL(packet []byte, ttl byte) {
+	if header.Version(packet) == 4 {
+		ip := header.IPv4(packet)
+		ip[8] = ttl
+		ip.SetChecksum()
+		return
+	}
+	packet[7] = ttl
+}
+
+func setECN(packet []byte, ecn byte) {
+	if header.Version(packet) == 4 {
+		header.IPv4(packet).SetECN(ecn)
+		return
+	}
+	header.IPv6(packet).SetECN(ecn)
+}
+
+func ecnOf(packet []byte) byte {
+	if header.Version(packet) == 4 {
+		return header.IPv4(packet).TOS() & header.ECNMask
+	}
+	return header.IPv6(packet).TrafficClass() & header.ECNMask
+}

@@ -1,0 +1,84 @@
+package doctor
+
+import "context"
+
+// Subject is what a check looks at.
+type Subject string
+
+// The subjects.
+const (
+	OfHost   Subject = "host"
+	OfTunnel Subject = "tunnel"
+	OfPeer   Subject = "peer"
+)
+
+// Check describes one of the things that are looked at. Its ID never changes.
+type Check struct {
+	ID      string
+	Subject Subject
+	What    string // what is looked at
+	Why     string // why a tunnel needs it
+}
+
+type hostCheck struct {
+	Check
+	run func(*host, context.Context) finding
+}
+
+type tunnelCheck struct {
+	Check
+	run func(*tunnel, context.Context) finding
+}
+
+type peerCheck struct {
+	Check
+	run func(*peer, context.Context) finding
+}
+
+// The checks, in the order in which they are made: what others need comes first.
+var (
+	hostChecks = []hostCheck{
+		{Check{"daemon", OfHost, "whether sixfourd answers at its control socket, and in the network namespace that is looked at", "it carries the packets; without one the configuration is looked at"}, (*host).checkDaemon},
+		{Check{"config", OfHost, "whether the configuration file is valid, and has the tunnels that the daemon runs", "the daemon does not start without, and keeps what it has"}, (*host).checkConfig},
+		{Check{"kernel", OfHost, "the kernel's version", "the routes to peers are asked for in a way that older ones do not know"}, (*host).checkKernel},
+		{Check{"tun", OfHost, "whether /dev/net/tun opens and is a TUN device", "each tunnel is one"}, (*host).checkTun},
+		{Check{"capabilities", OfHost, "CAP_NET_ADMIN and CAP_NET_RAW of the daemon and of this program", "they make interfaces and open raw sockets"}, (*host).checkCapabilities},
+		{Check{"iptables", OfHost, "whether iptables-legacy has rules", "they are not seen through nftables"}, (*host).checkIPTables},
+	}
+	tunnelChecks = []tunnelCheck{
+		{Check{"interface", OfTunnel, "the TUN interface: there, up, with its addresses and routes", "packets enter the tunnel by it"}, (*tunnel).checkInterface},
+		{Check{"forwarding", OfTunnel, "whether this host forwards, where it has another network beside the tunnel's routes", "otherwise only this host itself can use the tunnel"}, (*tunnel).checkForwarding},
+		{Check{"inner_rp_filter", OfTunnel, "strict reverse path filtering on the interface", "it drops what comes from prefixes that are not routed into the tunnel"}, (*tunnel).checkInnerFilter},
+	}
+	peerChecks = []peerCheck{
+		{Check{"name", OfPeer, "whether the peer's name resolves, to the address that the daemon sends to", "without an address nothing is sent; with an old one, to nobody"}, (*peer).checkName},
+		{Check{"address", OfPeer, "whether our outer address is on an interface, and still the one in use", "peers know us by it"}, (*peer).checkAddress},
+		{Check{"route", OfPeer, "the route to the peer, its MTU, and that it does not lead into the tunnel itself", "outer packets follow it"}, (*peer).checkRoute},
+		{Check{"rp_filter", OfPeer, "strict reverse path filtering where the peer's packets arrive", "it drops them if the route back leads through another interface"}, (*peer).checkFilter},
+		{Check{"firewall_out", OfPeer, "whether this host's packet filter lets the tunnel's protocol out to the peer", "what it drops never leaves"}, (*peer).checkFirewallOut},
+		{Check{"firewall_in", OfPeer, "whether it lets the protocol in from the peer", "what it drops never arrives"}, (*peer).checkFirewallIn},
+		{Check{"kernel_tunnel", OfPeer, "whether a tunnel of the kernel's own has the same ends", "both would take each packet"}, (*peer).checkKernelTunnel},
+		{Check{"kernel_answers", OfPeer, "whether a tunnel module of the kernel answers the peer's packets with ICMP errors, and whether that is kept back", "a peer may give up a tunnel that is answered so"}, (*peer).checkKernelAnswers},
+		{Check{"state", OfPeer, "whether the daemon waits for something", "while it waits the peer gets nothing"}, (*peer).checkState},
+		{Check{"answer", OfPeer, "whether the peer answers an echo request that goes through the tunnel", "then everything up to there works, both ways"}, (*peer).checkAnswer},
+		{Check{"full_size", OfPeer, "whether packets as large as the path's MTU arrive", "otherwise small ones pass, and transfers hang"}, (*peer).checkFullSize},
+		{Check{"icmp", OfPeer, "whether ICMP errors of routers on the way come back: the path is asked with a TTL that is too small", "they tell the path's MTU, and what is wrong"}, (*peer).checkICMP},
+		{Check{"fragments", OfPeer, "whether an outer packet in two fragments arrives", "packets that may not be smaller are sent so: IPv6 of up to 1280 bytes, and everything with a static MTU"}, (*peer).checkFragments},
+		{Check{"ecn", OfPeer, "whether congestion marks in outer packets reach the peer and come back (RFC 6040)", "a path that wipes them makes senders that use ECN blind to congestion"}, (*peer).checkECN},
+	}
+)
+
+// Checks are all of them, in that order.
+func Checks() []Check {
+	var all []Check
+	for _, c := range hostChecks {
+		all = append(all, c.Check)
+	}
+	for _, c := range tunnelChecks {
+		all = append(all, c.Check)
+	}
+	for _, c := range peerChecks {
+		all = append(all, c.Check)
+	}
+	return all
+}

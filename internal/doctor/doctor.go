@@ -1,0 +1,241 @@
+// Package doctor looks at everything that a tunnel needs, on this host and on the
+// way to each peer, and says of each thing whether it is there, and if not, what
+// mends it. It needs no daemon, and changes nothing.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Verdict is what a check came to.
+type Verdict string
+
+// The verdicts. What cannot be looked at, or does not matter here, is skipped.
+const (
+	Pass Verdict = "PASS"
+	Fail Verdict = "FAIL"
+	Skip Verdict = "SKIP"
+)
+
+// finding is a check's result: one sentence, and, if something is wrong, the command
+// or line that mends it.
+type finding struct {
+	verdict Verdict
+	text    string
+	mend    string
+}
+
+func pass(format string, args ...any) finding {
+	return finding{Pass, fmt.Sprintf(format, args...), ""}
+}
+
+func skip(format string, args ...any) finding {
+	return finding{Skip, fmt.Sprintf(format, args...), ""}
+}
+
+func fail(mend, format string, args ...any) finding {
+	return finding{Fail, fmt.Sprintf(format, args...), mend}
+}
+
+// but adds the way out to a finding.
+func (f finding) but(mend string) finding {
+	f.mend = mend
+	return f
+}
+
+// Result is one check of one subject.
+type Result struct {
+	Check   string  `json:"check"`   // its ID
+	Subject Subject `json:"subject"` // what was looked at
+	Tunnel  string  `json:"tunnel,omitempty"`
+	Peer    string  `json:"peer,omitempty"` // its name, or else its outer address
+	Verdict Verdict `json:"verdict"`
+	Finding string  `json:"finding"`
+	Mend    string  `json:"mend,omitempty"` // the command or line that mends it
+}
+
+// Report is everything that was looked at: the host, then each tunnel with its peers.
+type Report struct {
+	Checks  []Result `json:"checks"`
+	Passed  int      `json:"passed"`
+	Failed  int      `json:"failed"`
+	Skipped int      `json:"skipped"`
+	// Unseen is how many peers were not looked at because there are so many.
+	Unseen int `json:"unseen_peers,omitempty"`
+}
+
+// Options say what to look at.
+type Options struct {
+	Config string // path; "": that of the daemon that runs, or else the default
+	Socket string // control socket; "": that of the configuration, or else the default
+	// Names are the tunnels, or TUNNEL/PEER, that are looked at; none: all tunnels,
+	// and of each the first peers.
+	Names []string
+	Paths Paths
+}
+
+// Paths are where the system shows itself; the zero value is the usual places.
+type Paths struct {
+	Config  string // /etc/sixfour.toml
+	Socket  string // /run/sixfour/control.sock
+	Tun     string // /dev/net/tun
+	Modules string // /sys/module
+	Proc    string // /proc
+}
+
+// orDefault fills in the usual places.
+func (p Paths) orDefault() Paths {
+	for _, d := range []struct {
+		path *string
+		at   string
+	}{
+		{&p.Config, "/etc/sixfour.toml"}, {&p.Socket, "/run/sixfour/control.sock"},
+		{&p.Tun, "/dev/net/tun"}, {&p.Modules, "/sys/module"}, {&p.Proc, "/proc"},
+	} {
+		if *d.path == "" {
+			*d.path = d.at
+		}
+	}
+	return p
+}
+
+// modules is where the kernel shows its modules.
+func (p Paths) modules() fs.FS { return os.DirFS(p.Modules) }
+
+const (
+	// MaxPeers is how many peers of a tunnel are looked at if none is named.
+	MaxPeers = 20
+	// atOnce is how many peers are looked at at the same time: what takes time is to
+	// wait for what does not come.
+	atOnce = 8
+	// checkLimit is how long a check may take.
+	checkLimit = 20 * time.Second
+)
+
+// Run looks at everything. An error is that there is nothing to look at by a name.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	o.Paths = o.Paths.orDefault()
+	h := newHost(o)
+	defer h.close()
+	r := &Report{}
+	for _, c := range hostChecks {
+		r.add(c.Check, "", "", attempt(ctx, h, c.run))
+	}
+	tunnels, err := h.tunnels(o.Names)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tunnels {
+		for _, c := range tunnelChecks {
+			r.add(c.Check, t.cfg.Name, "", attempt(ctx, t, c.run))
+		}
+		r.Unseen += t.unseen
+		for i, findings := range t.lookAtPeers(ctx) {
+			for j, f := range findings {
+				r.add(peerChecks[j].Check, t.cfg.Name, t.peers[i].label(), f)
+			}
+		}
+	}
+	return r, ctx.Err()
+}
+
+// lookAtPeers does all checks of all peers, some at the same time.
+func (t *tunnel) lookAtPeers(ctx context.Context) [][]finding {
+	all := make([][]finding, len(t.peers))
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i, p := range t.peers {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			all[i] = p.look(ctx)
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+// look does all checks of a peer.
+func (p *peer) look(ctx context.Context) []finding {
+	findings := make([]finding, 0, len(peerChecks))
+	for _, c := range peerChecks {
+		f := attempt(ctx, p, c.run)
+		if f.verdict == Fail {
+			p.failed = append(p.failed, c.ID)
+		}
+		findings = append(findings, f)
+	}
+	p.close()
+	p.reconsider(findings)
+	return findings
+}
+
+// lacks is the reason not to try what cannot work while another check fails; "": it
+// can work.
+func (p *peer) lacks(needed ...string) string {
+	for _, id := range needed {
+		if slices.Contains(p.failed, id) {
+			return fmt.Sprintf("the check %s fails", id)
+		}
+	}
+	return ""
+}
+
+// attempt runs a check. One that panics, or does not end, costs only itself: it works
+// on a copy of the subject, which is taken over if it ends in time.
+func attempt[S any](ctx context.Context, subject *S, check func(*S, context.Context) finding) finding {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	work := *subject
+	done, broken := make(chan finding, 1), make(chan finding, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				broken <- skip("the check broke down, which is a mistake in this program: %v at %s", r, where(debug.Stack()))
+			}
+		}()
+		done <- check(&work, ctx)
+	}()
+	select {
+	case f := <-done:
+		*subject = work
+		return f
+	case f := <-broken:
+		return f
+	case <-ctx.Done():
+		return skip("not known: the check did not end within %v", checkLimit)
+	}
+}
+
+// where is the place in a stack at which a panic began: what follows the runtime's
+// own lines.
+func where(stack []byte) string {
+	lines := strings.Split(string(stack), "\n")
+	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "panic(") })
+	if at < 0 || at+3 >= len(lines) {
+		return "an unknown place"
+	}
+	place, _, _ := strings.Cut(strings.TrimSpace(lines[at+3]), " ")
+	return filepath.Base(place)
+}
+
+func (r *Report) add(c Check, tunnel, peer string, f finding) {
+	r.Checks = append(r.Checks, Result{c.ID, c.Subject, tunnel, peer, f.verdict, f.text, f.mend})
+	switch f.verdict {
+	case Pass:
+		r.Passed++
+	case Fail:
+		r.Failed++
+	default:
+		r.Skipped++
+	}
+}

@@ -1,0 +1,168 @@
+package doctor
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/probe"
+)
+
+// hear takes a packet of the tunnel's protocol to our outer address, and writes to
+// it.
+func (a *asker) hear(b []byte) {
+	packet, r := header.Parse(b, header.Version(b))
+	if r != drop.None || destination(packet) != a.local {
+		return
+	}
+	outer := ecnOf(packet)
+	if m, ok := keepaliveIn(packet); ok {
+		if a.id.IsReply(m, icmp.EchoReply4) {
+			a.answered(m, outer, outer)
+		}
+		return
+	}
+	setECN(packet, header.NotECT) // so that the inner field stays as the peer wrote it
+	inner, r := a.stack.Decapsulate(packet)
+	if r != drop.None {
+		return
+	}
+	m, ok := a.replyIn(inner)
+	if !ok {
+		m, ok = a.cameBack(inner)
+	}
+	if ok {
+		a.answered(m, ecnOf(inner), outer)
+	}
+}
+
+// cameBack is the echo request to ourselves that a packet is.
+func (a *asker) cameBack(packet []byte) (m []byte, ok bool) {
+	if header.Version(packet) != 6 {
+		return nil, false
+	}
+	ip := header.IPv6(packet)
+	m = ip.Payload()
+	return m, ip.NextHeader() == header.ICMPv6 && ip.Src() == ip.Dst() && a.id.IsReply(m, icmp.EchoRequest6)
+}
+
+// keepaliveIn is what a GRE packet of no protocol carries.
+func keepaliveIn(packet []byte) ([]byte, bool) {
+	var payload []byte
+	switch {
+	case header.Version(packet) == 4 && header.IPv4(packet).Protocol() == header.GRE && !header.IPv4(packet).IsFragment():
+		payload = header.IPv4(packet).Payload()
+	case header.Version(packet) == 6 && header.IPv6(packet).NextHeader() == header.GRE:
+		payload = header.IPv6(packet).Payload()
+	default:
+		return nil, false
+	}
+	h, r := header.ParseGRE(payload)
+	if r != drop.None || h.Protocol != header.GREKeepalive {
+		return nil, false
+	}
+	return payload[h.Len:], true
+}
+
+// replyIn is the echo reply that a packet is, or begins: one that is too large for
+// the way back comes in fragments, of which the first says enough.
+func (a *asker) replyIn(packet []byte) (m []byte, ok bool) {
+	if header.Version(packet) == 4 {
+		ip := header.IPv4(packet)
+		m = ip.Payload()
+		return m, ip.Protocol() == header.ICMP && ip.FirstBytes() && a.id.IsReply(m, icmp.EchoReply4)
+	}
+	next, off, later := header.FindUpper(header.IPv6(packet))
+	if next != header.ICMPv6 || later || off > len(packet) {
+		return nil, false
+	}
+	m = packet[off:]
+	return m, a.id.IsReply(m, icmp.EchoReply6)
+}
+
+// hearICMP takes an ICMP packet to our outer address: the answer to a question
+// outside the tunnel, or an error about any.
+func (a *asker) hearICMP(b []byte) {
+	packet, r := header.Parse(b, header.Version(b))
+	if r != drop.None || destination(packet) != a.local {
+		return
+	}
+	if m, ok := a.replyIn(packet); ok {
+		if source(packet) == a.remote {
+			a.answered(m, ecnOf(packet), ecnOf(packet))
+		}
+		return
+	}
+	err, ok := icmp.Parse(packet)
+	if !ok {
+		return
+	}
+	err.Quote = slices.Clone(err.Quote)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, q := range a.waiting {
+		if quotes(err.Quote, q.packet) {
+			q.tell(reply{err: err, from: source(packet)})
+			return
+		}
+	}
+}
+
+// quotes reports whether a quote is of a packet: whoever quotes an IPv4 packet may
+// have changed what routers change, and need not quote more than 8 bytes of its
+// payload.
+func quotes(quote, packet []byte) bool {
+	const least = 8
+	if len(packet) == 0 || header.Version(quote) != header.Version(packet) {
+		return false
+	}
+	if header.Version(quote) == 4 {
+		if len(quote) < header.IPv4Len+least || len(packet) < header.IPv4Len+least {
+			return false
+		}
+		q, p := header.IPv4(quote), header.IPv4(packet)
+		return q.HeaderLen() == header.IPv4Len && q.ID() == p.ID() && q.Protocol() == p.Protocol() && q.Src() == p.Src() && q.Dst() == p.Dst() &&
+			slices.Equal(quote[header.IPv4Len:header.IPv4Len+least], packet[header.IPv4Len:header.IPv4Len+least])
+	}
+	n := min(len(quote), len(packet), quotedBytes)
+	return n >= header.IPv6Len+least && header.IPv6(quote).Src() == header.IPv6(packet).Src() && header.IPv6(quote).Dst() == header.IPv6(packet).Dst() &&
+		slices.Equal(quote[header.IPv6Len:n], packet[header.IPv6Len:n])
+}
+
+// quotedBytes is how many bytes of an IPv6 packet are compared: routers quote more
+// (RFC 4443 section 2.4 c).
+const quotedBytes = 128
+
+func (a *asker) answered(m []byte, inner, outer byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if q := a.waiting[binary.BigEndian.Uint16(m[probe.SeqAt:])]; q != nil {
+		q.tell(reply{answer: true, rtt: time.Since(q.sent), inner: inner, outer: outer})
+	}
+}
+
+// tell takes what there is room for.
+func (q *question) tell(r reply) {
+	select {
+	case q.replies <- r:
+	default:
+	}
+}
+
+func source(packet []byte) netip.Addr {
+	if header.Version(packet) == 4 {
+		return header.IPv4(packet).Src()
+	}
+	return header.IPv6(packet).Src()
+}
+
+func destination(packet []byte) netip.Addr {
+	if header.Version(packet) == 4 {
+		return header.IPv4(packet).Dst()
+	}
+	return header.IPv6(packet).Dst()
+}

@@ -1,0 +1,345 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sixfour/encap"
+	"sixfour/internal/config"
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
+	"sixfour/internal/firewall"
+	"sixfour/internal/netcfg"
+)
+
+// host is this machine, with what is known of the daemon and its configuration.
+type host struct {
+	o         Options
+	socket    string
+	path      string         // of the configuration
+	cfg       *config.Config // nil: there is none that is valid
+	cfgErr    error
+	status    *engine.Status // nil: no daemon answers
+	noone     error          // why
+	pid       int            // of the daemon; 0: not known
+	elsewhere string         // the daemon's network namespace, if it is another than ours
+
+	router    *netcfg.Router
+	routerErr error
+	rules     func() (*firewall.Ruleset, error)
+}
+
+// tunnel is one tunnel of the configuration, of the daemon, or of both.
+type tunnel struct {
+	h      *host
+	cfg    config.Tunnel
+	file   bool                 // cfg is of the file: it says everything
+	status *engine.TunnelStatus // nil: no daemon has it
+	peers  []*peer
+	unseen int
+}
+
+// peer is one remote end: of an automatic tunnel a relay or router that it needs.
+type peer struct {
+	t      *tunnel
+	cfg    *config.Peer
+	status *engine.PeerStatus // nil: no daemon has it
+	target config.Host        // outer end; zero: there is none to be asked
+	failed []string           // checks
+
+	// What the checks found.
+	remote, local netip.Addr // outer; invalid: not known
+	route         netcfg.Route
+	asker         *asker
+	asked         *question // that the peer answers; nil: it answers none
+}
+
+// statusLimit is how long the daemon may take to say what it does.
+const statusLimit = 5 * time.Second
+
+func newHost(o Options) *host {
+	h := &host{o: o, path: o.Config, rules: sync.OnceValues(firewall.Read)}
+	if h.path == "" {
+		h.path = o.Paths.Config
+	}
+	h.cfg, h.cfgErr = config.Load(h.path)
+	switch {
+	case o.Socket != "":
+		h.socket = o.Socket
+	case h.cfg != nil:
+		h.socket = h.cfg.Control.Socket
+	default:
+		h.socket = o.Paths.Socket
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusLimit)
+	defer cancel()
+	if s, err := control.Status(ctx, h.socket); err != nil {
+		h.noone = err
+	} else {
+		h.status = &s
+		h.pid = peerPID(h.socket)
+		h.elsewhere = elsewhere(o.Paths.Proc, h.pid)
+		h.takeDaemonsFile()
+	}
+	h.router, h.routerErr = netcfg.NewRouter()
+	return h
+}
+
+func (h *host) close() {
+	if h.router != nil {
+		h.router.Close()
+	}
+}
+
+// elsewhere is the network namespace of a process, as a path, if it is another than
+// ours; "": it is not, or may not be known. Threads of a Go program may have been left
+// behind in others, the first one too: what most are in counts.
+func elsewhere(proc string, pid int) string {
+	ours, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
+	if err != nil || pid == 0 {
+		return ""
+	}
+	threads, _ := filepath.Glob(filepath.Join(proc, fmt.Sprint(pid), "task/*/ns/net"))
+	in, most := make(map[string]int), ""
+	var path string
+	for _, t := range threads {
+		ns, err := os.Readlink(t)
+		if err != nil {
+			continue
+		}
+		if in[ns]++; in[ns] > in[most] {
+			most, path = ns, t
+		}
+	}
+	if most == "" || most == ours {
+		return ""
+	}
+	return path
+}
+
+// takeDaemonsFile looks at the file that the daemon was started with, if no other
+// one is named.
+func (h *host) takeDaemonsFile() {
+	if h.o.Config != "" || h.pid == 0 {
+		return
+	}
+	dir := filepath.Join(h.o.Paths.Proc, fmt.Sprint(h.pid))
+	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil {
+		return
+	}
+	path := configOf(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"))
+	if path == "" || path == h.path {
+		return
+	}
+	if !filepath.IsAbs(path) {
+		cwd, err := os.Readlink(filepath.Join(dir, "cwd"))
+		if err != nil {
+			return
+		}
+		path = filepath.Join(cwd, path)
+	}
+	h.path = path
+	h.cfg, h.cfgErr = config.Load(path)
+}
+
+// configOf is the value of -config on a command line of sixfourd.
+func configOf(args []string) string {
+	for i, a := range args {
+		flag, dashed := strings.CutPrefix(a, "-")
+		name, value, inside := strings.Cut(strings.TrimPrefix(flag, "-"), "=")
+		switch {
+		case !dashed || name != "config":
+		case inside:
+			return value
+		case i+1 < len(args):
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
+// tunnels are those to look at: by their names, or all.
+func (h *host) tunnels(names []string) ([]*tunnel, error) {
+	var all []*tunnel
+	if h.cfg != nil {
+		for _, c := range h.cfg.Tunnels {
+			all = append(all, &tunnel{h: h, cfg: c, file: true, status: h.statusOf(c.Name)})
+		}
+	}
+	if h.status != nil {
+		for i := range h.status.Tunnels {
+			s := &h.status.Tunnels[i]
+			if !slices.ContainsFunc(all, func(t *tunnel) bool { return t.cfg.Name == s.Name }) {
+				all = append(all, &tunnel{h: h, cfg: configFrom(s), status: s})
+			}
+		}
+	}
+	for _, t := range all {
+		t.addPeers()
+	}
+	if len(names) == 0 {
+		for _, t := range all {
+			if n := len(t.peers); n > MaxPeers {
+				t.peers, t.unseen = t.peers[:MaxPeers], n-MaxPeers
+			}
+		}
+		return all, nil
+	}
+	return choose(all, names)
+}
+
+// choose are the tunnels and peers of which one of the names is.
+func choose(all []*tunnel, names []string) (chosen []*tunnel, err error) {
+	var known []string
+	for _, t := range all {
+		known = append(known, t.cfg.Name)
+	}
+	for _, name := range names {
+		tunnelName, peerName, onePeer := strings.Cut(name, "/")
+		i := slices.IndexFunc(all, func(t *tunnel) bool { return t.cfg.Name == tunnelName })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no tunnel %q: there is %s", tunnelName, orNone(known))
+		}
+		t := *all[i]
+		if onePeer {
+			t.peers = slices.DeleteFunc(slices.Clone(t.peers), func(p *peer) bool { return p.label() != peerName })
+			if len(t.peers) == 0 {
+				return nil, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows them", tunnelName, peerName, tunnelName)
+			}
+		}
+		chosen = append(chosen, &t)
+	}
+	return chosen, nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func (h *host) statusOf(name string) *engine.TunnelStatus {
+	if h.status == nil {
+		return nil
+	}
+	for i := range h.status.Tunnels {
+		if s := &h.status.Tunnels[i]; s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// configFrom is what a daemon's status says of a tunnel's configuration: without the
+// file, keys of GRE and options are not known.
+func configFrom(s *engine.TunnelStatus) config.Tunnel {
+	c := config.Tunnel{Name: s.Name, Netns: s.Namespace, Options: encap.DefaultOptions, Hub: len(s.Peers) > 0}
+	c.Mode, _ = encap.ModeByName(s.Mode)
+	states := []engine.PeerStatus{s.PeerStatus}
+	if c.Hub {
+		states = s.Peers
+	}
+	for i, k := range c.Mode.Layers {
+		local := s.State.Local
+		if k.Over() == 6 && i < len(c.Mode.Layers)-1 {
+			local = s.State.Local6
+		}
+		a, _ := netip.ParseAddr(local)
+		c.Layers = append(c.Layers, config.Layer{Local: a})
+	}
+	for _, state := range states {
+		p := config.Peer{Name: state.Peer}
+		for i, k := range c.Mode.Layers {
+			remote := state.State.Remote
+			if k.Over() == 6 && i < len(c.Mode.Layers)-1 {
+				remote = state.State.Remote6
+			}
+			a, _ := netip.ParseAddr(remote)
+			p.Remotes = append(p.Remotes, config.Host{Addr: a})
+		}
+		c.Peers = append(c.Peers, p)
+	}
+	return c
+}
+
+// addPeers finds the tunnel's remote ends.
+func (t *tunnel) addPeers() {
+	if m := t.mechanism(); m >= 0 {
+		hosts := t.cfg.Layers[m].Mechanism.Hosts()
+		if len(hosts) == 0 || m != len(t.cfg.Layers)-1 {
+			hosts = []config.Host{{}}
+		}
+		for _, host := range hosts {
+			p := &peer{t: t, cfg: &t.cfg.Peers[0], target: host}
+			if t.status != nil {
+				p.status = &t.status.PeerStatus
+			}
+			t.peers = append(t.peers, p)
+		}
+		return
+	}
+	if len(t.cfg.Mode.Layers) == 0 { // a mode that only the file knows
+		return
+	}
+	for i := range t.cfg.Peers {
+		c := &t.cfg.Peers[i]
+		t.peers = append(t.peers, &peer{t: t, cfg: c, status: t.peerStatus(c.Name), target: c.Remotes[len(c.Remotes)-1]})
+	}
+}
+
+func (t *tunnel) peerStatus(name string) *engine.PeerStatus {
+	switch {
+	case t.status == nil:
+		return nil
+	case len(t.status.Peers) == 0:
+		return &t.status.PeerStatus
+	}
+	for i := range t.status.Peers {
+		if s := &t.status.Peers[i]; s.Peer == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// mechanism is the layer that finds its addresses itself; less than 0: there is none.
+func (t *tunnel) mechanism() int {
+	return slices.IndexFunc(t.cfg.Layers, func(l config.Layer) bool { return l.Mechanism != nil })
+}
+
+// outer is the kind of the outermost layer.
+func (t *tunnel) outer() encap.Kind { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1] }
+
+// label is how a peer is called.
+func (p *peer) label() string {
+	switch {
+	case p.cfg.Name != "":
+		return p.cfg.Name
+	case p.target.Name != "":
+		return p.target.Name
+	case p.target.Addr.IsValid():
+		return p.target.Addr.String()
+	}
+	return "any"
+}
+
+// daemonAddr is an outer address that the daemon uses; invalid: it uses none now.
+func daemonAddr(text string) netip.Addr {
+	a, _ := netip.ParseAddr(text)
+	return a
+}
+
+func (p *peer) close() {
+	if p.asker != nil {
+		p.asker.close()
+	}
+}

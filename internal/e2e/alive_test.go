@@ -1,0 +1,289 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/rig"
+)
+
+// often has a daemon notice within seconds that its peer is gone.
+const often = "keepalive = \"2s\"\ndead_after = 3"
+
+// phase waits until a daemon's first tunnel is in a phase, and returns its status.
+func (d *daemon) phase(t *testing.T, want engine.Phase) (s engine.TunnelStatus) {
+	t.Helper()
+	eventually(t, "the tunnel is "+string(want), func() error {
+		if _, s = d.status(t); s.State.Phase != want {
+			return fmt.Errorf("%+v %+v", s.State, s.Liveness)
+		}
+		return nil
+	})
+	return s
+}
+
+// forbid has a namespace drop all packets of an IPv4 protocol that come or go.
+// Allow is called to take that back.
+func forbid(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
+	t.Helper()
+	var c *nftables.Conn
+	must(t, ns.Do(func() (err error) {
+		c, err = nftables.New(nftables.AsLasting())
+		return err
+	}))
+	table := c.AddTable(&nftables.Table{Name: "forbid", Family: nftables.TableFamilyIPv4})
+	for name, hook := range map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput} {
+		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}})
+	}
+	must(t, c.Flush())
+	t.Cleanup(func() { c.CloseLasting() })
+	return func() {
+		c.DelTable(table)
+		must(t, c.Flush())
+	}
+}
+
+// A tunnel whose peer is stopped, killed, or cut off becomes suspect and down, says
+// why, and is up again with the first sign of life.
+func TestDeadPeer(t *testing.T) {
+	for _, k := range []kind{
+		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind6in6,
+		kindGRE.with(" with a key", "key = 42\n"), kindGRE.with(" in order", "sequence = true\nchecksum = true\n"), kindGRE.xdp(),
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHosts6(t)
+			atA, atB := configA(often), configB(often)
+			switch {
+			case k.name == "6in4":
+				atA, atB = plainA(often), plainB(often)
+			case k.a != "":
+				atA, atB = k.atA()+often+"\n", k.atB()+often+"\n"
+			}
+			b, a := start(t, h.b, atB), start(t, h.a, atA)
+			s := a.phase(t, engine.Up)
+			b.phase(t, engine.Up)
+			if k.over%20 == 4 { // a ping of the outer address may have been the first to be answered
+				b.keptAlive(t)
+			}
+			if s.Liveness.RTT <= 0 || s.Liveness.Sent == 0 || s.Liveness.Heard.IsZero() {
+				t.Errorf("%+v", s.Liveness)
+			}
+			if k.over >= 40 && !strings.Contains(k.name, "gre") { // an answer from outside: the host lives on
+				return
+			}
+			must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+			a.wait(t, `"why": "3 probes in a row were not answered, silent for`)
+			s = a.phase(t, engine.Down)
+			if s.State.Detail == "" || s.LastDown == nil || s.LastDown.From.IsZero() || !s.LastDown.Until.IsZero() || s.Liveness.Missed < 3 || s.Liveness.Lost < 3 {
+				t.Errorf("%+v %+v %+v", s.State, s.LastDown, s.Liveness)
+			}
+			must(t, b.cmd.Process.Signal(syscall.SIGCONT))
+			s = a.phase(t, engine.Up)
+			if s.LastDown == nil || s.LastDown.Until.IsZero() || !strings.Contains(s.LastDown.Why, "not answered") {
+				t.Errorf("%+v", s.LastDown)
+			}
+			b.phase(t, engine.Up)
+			b.end(t, syscall.SIGKILL)
+			a.phase(t, engine.Down)
+			start(t, h.b, atB)
+			a.phase(t, engine.Up)
+		})
+	}
+}
+
+// The same under load, when a firewall on the way begins to drop the outer packets.
+func TestForbiddenUnderLoad(t *testing.T) {
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often))
+	reachable(t, h.a, inB)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2000 { // one way only: nothing comes back
+			_, _ = rig.Ping(t.Context(), h.a, inB, rig.PingOptions{Count: 20, Interval: time.Millisecond, Timeout: 10 * time.Millisecond})
+			if t.Context().Err() != nil {
+				return
+			}
+			if _, s := a.status(t); s.State.Phase == engine.Down {
+				return
+			}
+		}
+	}()
+	allow := forbid(t, h.b, unix.IPPROTO_IPV6)
+	a.phase(t, engine.Down)
+	b.phase(t, engine.Down)
+	<-done
+	allow()
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	pings(t, h.a, inB, rig.PingOptions{})
+}
+
+// A peer that answers nothing is up while it sends, and suspect or down otherwise.
+func TestSilentPeer(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	forbid(t, h.b, unix.IPPROTO_ICMP)
+	a := start(t, h.a, kind4in4.atA()+often+"\n")
+	start(t, h.b, kind4in4.atB()+"keepalive = \"0s\"\n")
+	a.phase(t, engine.Down)
+	wire, err := h.b.Capture("vb")
+	must(t, err)
+	defer wire.Close()
+	send := func() { h.inject(t, wire, ip4(outerB, outerA, unix.IPPROTO_IPIP, marked(ip4B[0], ip4A[0]))) }
+	for range 3 { // the first is enough
+		send()
+		s := a.phase(t, engine.Up)
+		if s.Liveness.RTT != 0 || s.Liveness.Heard.IsZero() {
+			t.Errorf("%+v", s.Liveness)
+		}
+		a.phase(t, engine.Down)
+	}
+	a.wait(t, "it never answered one")
+}
+
+// Without keepalive there is no probe, and a tunnel is up when it can carry.
+func TestNoKeepalive(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	a := start(t, h.a, plainA(`keepalive = "0s"`))
+	if s := a.phase(t, engine.Up); s.Liveness != (engine.Liveness{}) {
+		t.Errorf("%+v", s.Liveness)
+	}
+}
+
+// What is taken from the interface is put back, counted and told, until somebody does
+// so again and again.
+func TestTakenAway(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often, `routes = ["192.168.2.0/24", "fd00:2::/64"]`))
+	reachable(t, h.a, inB)
+	link, err := h.a.Handle().LinkByName("six0")
+	must(t, err)
+	count := func(family int) (n int) {
+		list, err := h.a.Handle().RouteList(link, family)
+		must(t, err)
+		for _, r := range list {
+			if r.Dst != nil && (r.Dst.String() == "192.168.2.0/24" || r.Dst.String() == "fd00:2::/64") {
+				n++
+			}
+		}
+		return n
+	}
+	back := func(what string, want map[string]uint64) {
+		t.Helper()
+		eventually(t, what, func() error {
+			_, s := a.status(t)
+			for r, n := range want {
+				if s.Repairs[r] < n {
+					return fmt.Errorf("%v", s.Repairs)
+				}
+			}
+			if count(netlink.FAMILY_V4)+count(netlink.FAMILY_V6) != 2 {
+				return errors.New("routes are missing")
+			}
+			return nil
+		})
+		reachable(t, h.a, inB)
+	}
+	flush := func() {
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			list, err := h.a.Handle().RouteList(link, family)
+			must(t, err)
+			for _, r := range list {
+				_ = h.a.Handle().RouteDel(&r) // the kernel may have been quicker
+			}
+		}
+	}
+	flush()
+	back("routes are back", map[string]uint64{"route": 1})
+	must(t, h.a.DelAddr("six0", netip.PrefixFrom(inA, 30)))
+	must(t, h.a.DelAddr("six0", netip.PrefixFrom(in6A, 64)))
+	back("addresses are back", map[string]uint64{"route": 2, "address": 1})
+	must(t, h.a.DelLink("six0"))
+	eventually(t, "the interface is back", func() error {
+		if _, s := a.status(t); s.Repairs["interface"] != 1 {
+			return fmt.Errorf("%v", s.Repairs)
+		}
+		return nil
+	})
+	link, err = h.a.Handle().LinkByName("six0")
+	must(t, err)
+	back("with all that it had", nil)
+	if s := a.phase(t, engine.Up); s.LastError == nil || !strings.Contains(s.LastError.What, "interface six0 was deleted") || s.LastDown == nil || s.LastDown.Until.IsZero() {
+		t.Errorf("%+v %+v", s.LastError, s.LastDown)
+	}
+	b.phase(t, engine.Up)
+	eventually(t, "somebody goes on and on", func() error {
+		flush()
+		if !strings.Contains(a.log.String(), "again and again") {
+			return errors.New(a.log.String())
+		}
+		return nil
+	})
+	if _, s := a.status(t); s.Repairs["route"] > 13 || !strings.Contains(s.LastError.What, "again and again") {
+		t.Errorf("%v %+v", s.Repairs, s.LastError)
+	}
+}
+
+// Another outer address is told, counted, and survived.
+func TestAddressMoves(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	start(t, h.b, strings.Replace(kindGRE.atB(), outerA.String(), "203.0.113.11", 1)+often+"\n")
+	a := start(t, h.a, strings.Replace(kindGRE.atA(), `local = "203.0.113.10"`, `local = "auto"`, 1)+often+"\n")
+	a.phase(t, engine.Up) // b's host answers, though its tunnel is another
+	now := netip.MustParsePrefix("203.0.113.11/24")
+	must(t, h.a.DelAddr("va", netip.PrefixFrom(outerA, 24)))
+	must(t, h.a.AddAddr("va", now))
+	reachable(t, h.a, inB)
+	s := a.phase(t, engine.Up)
+	if s.Repairs["address"] == 0 || s.LastError == nil || s.State.Local != "203.0.113.11" {
+		t.Errorf("%v %+v %+v %+v", s.Repairs, s.LastError, s.LastDown, s.State)
+	}
+}
+
+// A name that is another address now is looked up as soon as its peer is silent,
+// though nobody says that nobody is there.
+func TestSilentNameMoves(t *testing.T) {
+	t.Parallel()
+	n := newResolving(t)
+	n.names.Set("b.example", outerB)
+	b := start(t, n.b, plainB(often))
+	a := launchWith(t, n.a, strings.Replace(plainA(often), `remote = "`+outerB.String()+`"`, `remote = "b.example"`, 1), n.files)
+	a.wait(t, "ready")
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	moved := netip.MustParseAddr("203.0.113.21")
+	forbid(t, n.b, unix.IPPROTO_ICMP) // it would say so
+	b.end(t, syscall.SIGTERM)
+	n.names.Set("b.example", moved)
+	must(t, n.b.AddAddr("vb", netip.PrefixFrom(moved, 24)))
+	start(t, n.b, strings.Replace(plainB(often), outerB.String(), moved.String(), 1))
+	eventually(t, "the name is followed", func() error {
+		if _, s := a.status(t); s.Repairs["name"] == 0 || s.State.Phase != engine.Up || s.State.Remote != moved.String() {
+			return fmt.Errorf("%v %+v", s.Repairs, s.State)
+		}
+		return nil
+	})
+}

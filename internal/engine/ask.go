@@ -1,0 +1,394 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sixfour/encap"
+	"sixfour/internal/pathmtu"
+	"sixfour/internal/probe"
+)
+
+// PingRequest is what Ping is asked for. What is zero has a default.
+type PingRequest struct {
+	Peer     string        `json:"peer"`     // "TUNNEL", "TUNNEL/PEER", or a peer's name that only one tunnel has
+	Count    int           `json:"count"`    // 1 to 100,000; default 4
+	Interval time.Duration `json:"interval"` // 10 ms to an hour; default 1 s
+	Timeout  time.Duration `json:"timeout"`  // of each answer, 1 ms to a minute; default 1 s
+	Size     int           `json:"size"`     // of the outer packets, in bytes; default: the least
+}
+
+// PingReply is what became of one echo request.
+type PingReply struct {
+	Seq    int     `json:"seq"`  // from 1
+	Size   int     `json:"size"` // of the outer packet, in bytes; 0: the least
+	RTT    float64 `json:"rtt_seconds"`
+	Lost   bool    `json:"lost"`
+	Detail string  `json:"detail,omitempty"` // what an answer shows, or why there is none
+}
+
+// Bounds and defaults of a PingRequest.
+const (
+	pingCount       = 4
+	pingInterval    = time.Second
+	pingTimeout     = time.Second
+	maxPingCount    = 100_000
+	minPingInterval = 10 * time.Millisecond
+	maxPingInterval = time.Hour
+	minPingTimeout  = time.Millisecond
+	maxPingTimeout  = time.Minute
+	maxPingSize     = 65535
+)
+
+func (r *PingRequest) check() error {
+	if r.Count == 0 {
+		r.Count = pingCount
+	}
+	if r.Interval == 0 {
+		r.Interval = pingInterval
+	}
+	if r.Timeout == 0 {
+		r.Timeout = pingTimeout
+	}
+	switch {
+	case r.Count < 1 || r.Count > maxPingCount:
+		return fmt.Errorf("count is %d: it must be from 1 to %d", r.Count, maxPingCount)
+	case r.Interval < minPingInterval || r.Interval > maxPingInterval:
+		return fmt.Errorf("interval is %v: it must be from %v to %v", r.Interval, minPingInterval, maxPingInterval)
+	case r.Timeout < minPingTimeout || r.Timeout > maxPingTimeout:
+		return fmt.Errorf("timeout is %v: it must be from %v to %v", r.Timeout, minPingTimeout, maxPingTimeout)
+	case r.Size < 0 || r.Size > maxPingSize:
+		return fmt.Errorf("size is %d: it must be from 0 to %d", r.Size, maxPingSize)
+	}
+	return nil
+}
+
+// asked are the questions of operators that wait for an answer.
+type asked struct {
+	mu      sync.Mutex
+	seq     uint16
+	waiting map[uint16]chan<- heardAt // by sequence number; nil: there are none
+}
+
+// heardAt is an answer.
+type heardAt struct {
+	seq uint16
+	at  time.Time
+}
+
+// maxAsked is how many questions about one peer wait at a time.
+const maxAsked = 1000
+
+var errBusy = errors.New("too many others ask at the same time: try again later")
+
+// next is the number of a question, whose answer will be sent to a channel, if it has
+// room.
+func (a *asked) next(to chan<- heardAt) (uint16, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.waiting) >= maxAsked {
+		return 0, errBusy
+	}
+	if a.waiting == nil {
+		a.waiting = make(map[uint16]chan<- heardAt)
+	}
+	for a.waiting[a.seq] != nil {
+		a.seq++
+	}
+	a.seq++
+	a.waiting[a.seq-1] = to
+	return a.seq - 1, nil
+}
+
+// forget is called for each number that next has given, in the end.
+func (a *asked) forget(seq uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waiting, seq)
+	if len(a.waiting) == 0 {
+		a.waiting = nil
+	}
+}
+
+// answer takes an answer in.
+func (a *asked) answer(seq uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if to := a.waiting[seq]; to != nil {
+		select {
+		case to <- heardAt{seq, time.Now()}:
+		default: // more than one to each question
+		}
+	}
+}
+
+// asking is one operator's questions to one peer.
+type asking struct {
+	p      *peer
+	q      question
+	path   *path
+	shows  string // what an answer shows, if it is not that the tunnel works
+	heard  chan heardAt
+	flying []flying // in the order in which they were sent
+}
+
+// flying is a question that was not answered yet.
+type flying struct {
+	seq  uint16
+	n    int // as the operator counts
+	size int
+	at   time.Time
+}
+
+// ask prepares questions to a peer. Close it.
+func (e *Engine) ask(name string) (*asking, error) {
+	p, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	a := &asking{p: p, heard: make(chan heardAt, maxAsked)}
+	if err := a.renew(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return a, nil
+}
+
+// renew makes ready for the path that there is now.
+func (a *asking) renew() error {
+	p := a.p
+	path := p.path.Load()
+	if path == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return fmt.Errorf("nothing can be sent: waiting for %s", p.state.Detail)
+	}
+	if path == a.path {
+		return nil
+	}
+	a.path = path
+	l := path.outer()
+	a.q = question{way: wayOutside, kind: kindAsked, local: l.Local, remote: l.Remote}
+	_, _, inside := probe.Ends(path.layers)
+	switch {
+	case p.t.automatic():
+		relays := p.t.mech.relays().addrs
+		if len(relays) == 0 {
+			return errors.New("the tunnel finds the other ends in the packets: there is none to be asked")
+		}
+		down := addrs(&p.t.mech.down)
+		a.q.remote = relays[max(0, slices.IndexFunc(relays, func(r netip.Addr) bool { return !slices.Contains(down, r) }))]
+	case inside:
+		a.q.way = wayInside
+	case way(p.proven.Load()) == wayKeepalive:
+		a.q.way = wayKeepalive
+	}
+	a.shows = ""
+	if a.q.way == wayOutside {
+		a.shows = fmt.Sprintf("from %v itself, outside the tunnel", a.q.remote)
+	}
+	// With DF, and over a path of more than any question has.
+	options := path.options
+	options.StaticMTU = false
+	var err error
+	a.q.stack, err = encap.New(path.layers, maxPingSize, options, nil, p.record)
+	return err
+}
+
+// send sends the question that the operator counts as n.
+func (a *asking) send(n, size int) error {
+	if err := a.renew(); err != nil {
+		return err
+	}
+	seq, err := a.p.asked.next(a.heard)
+	if err != nil {
+		return err
+	}
+	a.flying = append(a.flying, flying{seq, n, size, time.Now()})
+	a.q.seq, a.q.size = seq, size
+	if err := a.p.put(a.path, a.q); err != nil {
+		a.land(len(a.flying) - 1)
+		return err
+	}
+	return nil
+}
+
+// land takes a question out of those that fly.
+func (a *asking) land(i int) flying {
+	f := a.flying[i]
+	a.p.asked.forget(f.seq)
+	a.flying = slices.Delete(a.flying, i, i+1)
+	return f
+}
+
+// take takes an answer; false: it was answered already, or is given up.
+func (a *asking) take(h heardAt) (flying, bool) {
+	if i := slices.IndexFunc(a.flying, func(f flying) bool { return f.seq == h.seq }); i >= 0 {
+		return a.land(i), true
+	}
+	return flying{}, false
+}
+
+// wrong is what went wrong since a moment, if that is known.
+func (a *asking) wrong(since time.Time) string {
+	a.p.mu.Lock()
+	defer a.p.mu.Unlock()
+	if a.p.trouble.At.After(since) {
+		return a.p.trouble.What
+	}
+	return ""
+}
+
+func (a *asking) close() {
+	for len(a.flying) > 0 {
+		a.land(0)
+	}
+}
+
+// Ping sends echo requests to a peer's end of the tunnel, and calls each with what
+// became of each of them, until all are answered or lost, or ctx ends, whose error it
+// then returns. Where nobody need answer inside, they go to the peer's outer address,
+// or, in GRE to who answers them, are a router's keepalives. Each must not block.
+func (e *Engine) Ping(ctx context.Context, r PingRequest, each func(PingReply)) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	a, err := e.ask(r.Peer)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	next, lost := time.NewTicker(r.Interval), time.NewTimer(0)
+	defer next.Stop()
+	defer lost.Stop()
+	for sent := a.pingOne(0, r, each); sent < r.Count || len(a.flying) > 0; {
+		if len(a.flying) > 0 {
+			lost.Reset(time.Until(a.flying[0].at.Add(r.Timeout)))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case h := <-a.heard:
+			if f, ok := a.take(h); ok {
+				each(PingReply{Seq: f.n, Size: f.size, RTT: h.at.Sub(f.at).Seconds(), Detail: a.shows})
+			}
+		case <-lost.C:
+			for len(a.flying) > 0 && time.Since(a.flying[0].at) >= r.Timeout {
+				f := a.land(0)
+				each(PingReply{Seq: f.n, Size: f.size, Lost: true, Detail: a.wrong(f.at)})
+			}
+		case <-next.C:
+			if sent < r.Count {
+				sent = a.pingOne(sent, r, each)
+			}
+		}
+	}
+	return nil
+}
+
+// pingOne sends one of many, of which so many were sent, and returns how many are then.
+func (a *asking) pingOne(sent int, r PingRequest, each func(PingReply)) int {
+	if err := a.send(sent+1, r.Size); err != nil {
+		each(PingReply{Seq: sent + 1, Size: r.Size, Lost: true, Detail: err.Error()})
+	}
+	return sent + 1
+}
+
+// MTUProbe is whether a packet of a size came through.
+type MTUProbe struct {
+	Size     int  `json:"size"` // of the outer packet, in bytes
+	Answered bool `json:"answered"`
+}
+
+// MTUResult is what ProbeMTU has found: the largest outer packet, in bytes, that was
+// answered, and what that leaves for an inner one.
+type MTUResult struct {
+	PathMTU   int    `json:"path_mtu"`
+	TunnelMTU int    `json:"mtu"`
+	By        string `json:"by"`
+}
+
+// Of a search: every path carries the first of these, and nearly every one the
+// second. A size that is not answered so often does not pass; an answer is waited for
+// four round trips, and not less than that.
+const (
+	probeLeast   = 128
+	probeUsual   = 1280
+	probeTries   = 3
+	probePatient = 300 * time.Millisecond
+)
+
+// ProbeMTU searches for the largest packet that comes through to a peer whole, and
+// calls each for every size that was tried. It fails if the peer answers nothing, or
+// ctx ends. Nothing is changed by what it finds. Each must not block.
+func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(MTUProbe)) (MTUResult, error) {
+	a, err := e.ask(peer)
+	if err != nil {
+		return MTUResult{}, err
+	}
+	defer a.close()
+	rtt, err := a.passes(ctx, probeLeast, pingTimeout)
+	if err != nil {
+		return MTUResult{}, err
+	}
+	if rtt == 0 {
+		return MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: how large packets may be is not known that way; sixfourctl status shows what is known", peer)
+	}
+	each(MTUProbe{probeLeast, true})
+	patience := min(max(probePatient, 4*rtt), maxPingTimeout)
+	good, bad := probeLeast, int(a.path.link)+1
+	for size := bad - 1; good+1 < bad; size = (good + bad) / 2 {
+		if good == probeLeast && bad <= int(a.path.link) && bad > probeUsual {
+			size = probeUsual
+		}
+		rtt, err := a.passes(ctx, size, patience)
+		if err != nil {
+			return MTUResult{}, err
+		}
+		each(MTUProbe{size, rtt > 0})
+		if rtt > 0 {
+			good = size
+		} else {
+			bad = size
+		}
+	}
+	mtu := encap.MTU(a.path.layers, encap.PathMTU(good), a.path.options, false)
+	return MTUResult{good, int(mtu), string(pathmtu.Probe)}, nil
+}
+
+// passes sends packets of a size until one is answered, and returns how long that
+// took; 0: none was.
+func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (time.Duration, error) {
+	lost := time.NewTimer(0)
+	defer lost.Stop()
+	for n := range probeTries {
+		if err := a.send(n+1, size); err != nil {
+			if a.p.path.Load() == nil {
+				return 0, err
+			}
+			continue // it is larger than the first hop takes
+		}
+		lost.Reset(patience)
+	wait:
+		for {
+			select {
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			case h := <-a.heard:
+				if f, ok := a.take(h); ok && f.size == size {
+					return max(1, h.at.Sub(f.at)), nil
+				}
+			case <-lost.C:
+				break wait
+			}
+		}
+	}
+	for len(a.flying) > 0 {
+		a.land(0)
+	}
+	return 0, nil
+}

@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"sixfour/transport"
+)
+
+// brokenAfter errors in a row, readPause apart, a receiver is of no use any more: it
+// takes about a second.
+const brokenAfter = 100
+
+// broken is a receiver that does nothing but fail.
+type broken struct {
+	rx  transport.Receiver
+	err error
+}
+
+// isBroken has the control loop replace a receiver that nobody reads any more.
+func (e *Engine) isBroken(rx transport.Receiver, err error) {
+	select {
+	case e.broken <- broken{rx, err}:
+	case <-e.ctx.Done():
+	}
+}
+
+// replaceReceiver closes a broken receiver, with those that share its work: what is
+// missing is opened again when everything is looked at the next time.
+func (e *Engine) replaceReceiver(b broken) {
+	reads := func(in *inbound) bool { return in.rx == b.rx }
+	for l, shards := range maps.Clone(e.inbounds) {
+		if slices.ContainsFunc(shards, reads) {
+			e.stopListening(l)
+			e.replaced(b, fmt.Sprintf("for protocol %d at %v", l.protocol, l.local), func(p *path) bool { return p.listener() == l })
+		}
+	}
+	for local, rx := range maps.Clone(e.errors) {
+		if rx == b.rx {
+			rx.Close()
+			delete(e.errors, local)
+			e.replaced(b, fmt.Sprintf("for ICMP errors at %v", local), func(p *path) bool { return p.outer().Local == local })
+		}
+	}
+	for device, port := range maps.Clone(e.ports) {
+		if port.err == nil && slices.ContainsFunc(port.inbounds, reads) {
+			e.closePort(port)
+			delete(e.ports, device)
+			e.replaced(b, "of AF_XDP", func(p *path) bool { return p.hop.port == port.XDPPort })
+		}
+	}
+}
+
+// replaced counts and tells that a receiver is opened anew, for the tunnels with a
+// path of which something is true.
+func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
+	e.stale = true
+	e.log.Warn("a receiver "+which+" does nothing but fail: opening another one", zap.Error(b.err))
+	for _, t := range e.tunnels {
+		if slices.ContainsFunc(t.peers, func(p *peer) bool { return p.registered != nil && uses(p.registered) }) {
+			t.repaired(repairSocket, fmt.Sprintf("the receiver %s had failed (%v): there is another one", which, b.err))
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/internal/config"
+	"sixfour/transport"
+)
+
+// failing is a receiver that fails, so many times in a row, before it works once.
+type failing struct {
+	left   atomic.Int64
+	closed atomic.Bool
+}
+
+func (f *failing) Receive([][]byte, []int) (int, error) {
+	if f.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	if f.left.Add(-1) < 0 {
+		f.left.Store(brokenAfter - 1)
+		return 0, nil
+	}
+	return 0, errors.New("no")
+}
+
+func (f *failing) Lost() (uint32, bool) { return 0, false }
+
+func (f *failing) Close() error {
+	f.closed.Store(true)
+	return nil
+}
+
+// A receiver that fails for good is replaced, and counted for the tunnels that it
+// served; one that works now and then is not.
+func TestBrokenReceiver(t *testing.T) {
+	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	other := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	e := &Engine{log: zap.NewNop(), ctx: t.Context(), broken: make(chan broken), tunnels: []*tunnel{tun, other},
+		inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver)}
+	e.table.Store(new(table))
+	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
+		p := newPeer(e.tunnels[i], &config.Peer{Remotes: make([]config.Host, 1)})
+		e.tunnels[i].peers = []*peer{p}
+		p.registered = &path{layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
+	}
+	l := tun.peers[0].registered.listener()
+	good, bad, icmp := new(failing), new(failing), new(failing)
+	good.left.Store(brokenAfter - 1)
+	bad.left.Store(1 << 40)
+	icmp.left.Store(1 << 40)
+	done := make(chan struct{})
+	for _, rx := range []*failing{good, bad} {
+		in := e.newInbound(0, zap.NewNop(), rx)
+		e.inbounds[l] = append(e.inbounds[l], in)
+		go func() {
+			in.run()
+			done <- struct{}{}
+		}()
+	}
+	e.errors[l.local] = icmp
+	go func() {
+		(&outerErrors{icmp, &e.table, zap.NewNop(), e.isBroken}).run()
+		done <- struct{}{}
+	}()
+	for range 2 {
+		b := <-e.broken
+		if b.rx == good {
+			t.Error("one that works is given up")
+		}
+		e.replaceReceiver(b)
+	}
+	for range 3 {
+		<-done
+	}
+	if len(e.inbounds) != 0 || len(e.errors) != 0 || !good.closed.Load() || !bad.closed.Load() || !icmp.closed.Load() || !e.stale {
+		t.Errorf("%v %v", e.inbounds, e.errors)
+	}
+	if n, none := tun.repairs.counts()["socket"], other.repairs.counts(); n != 2 || none != nil {
+		t.Errorf("%d repairs, the other tunnel has %v", n, none)
+	}
+}

@@ -1,0 +1,229 @@
+package engine
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"sixfour/internal/liveness"
+)
+
+// keeper looks after the lives of all peers, on one goroutine, which sleeps until
+// something is due. A peer costs neither a goroutine nor a timer, and nothing on the
+// way of packets: their counters are looked at.
+type keeper struct {
+	begun   time.Time // of the time that liveness.Peer knows
+	wake    chan struct{}
+	answers chan lifeSign
+
+	mu    sync.Mutex
+	fresh []*peer // to be looked at
+
+	// Of the goroutine.
+	due   schedule
+	limit *rate.Limiter // of probes
+	pause time.Time     // nothing is done before
+
+	changed func() // called when packets have to go another way
+}
+
+// lifeSign is an answer to a probe of whether a peer lives.
+type lifeSign struct {
+	p      *peer
+	by     way
+	seq    uint16
+	target uint16
+	at     time.Time
+}
+
+// So many probes are sent in a second: each of a hub's hundred thousand peers can have
+// one every 25 seconds. When all fall silent at the same time it takes longer to be
+// sure.
+const (
+	probesPerSecond = 5000
+	probesAtOnce    = 100
+	probesPause     = 20 * time.Millisecond
+)
+
+func newKeeper(changed func()) *keeper {
+	return &keeper{
+		begun: time.Now(), wake: make(chan struct{}, 1), answers: make(chan lifeSign, 1024),
+		limit: rate.NewLimiter(probesPerSecond, probesAtOnce), changed: changed,
+	}
+}
+
+// mark has the keeper look at a peer: its path has changed, or something was heard
+// of it. Any goroutine may call it.
+func (k *keeper) mark(p *peer) {
+	if k == nil || p.marked.Swap(true) {
+		return
+	}
+	k.mu.Lock()
+	k.fresh = append(k.fresh, p)
+	k.mu.Unlock()
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-k.wake:
+		case s := <-k.answers:
+			k.take(s)
+		}
+		k.lookAtFresh()
+		if next, ok := k.step(); ok {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// since is a moment for liveness.Peer.
+func (k *keeper) since(at time.Time) time.Duration { return at.Sub(k.begun) }
+
+// take takes an answer, and those that have come meanwhile.
+func (k *keeper) take(s lifeSign) {
+	for {
+		if int(s.target) < len(s.p.pulses) {
+			pl := s.p.pulses[s.target]
+			pl.proven = min(pl.proven, s.by)
+			s.p.proven.Store(uint32(pl.proven))
+			if pl.life.Answer(s.seq, k.since(s.at)) {
+				pl.look()
+				k.settle(pl)
+			}
+		}
+		select {
+		case s = <-k.answers:
+		default:
+			return
+		}
+	}
+}
+
+// lookAtFresh looks at the peers that were marked.
+func (k *keeper) lookAtFresh() {
+	k.mu.Lock()
+	fresh := k.fresh
+	k.fresh = nil
+	k.mu.Unlock()
+	now := k.since(time.Now())
+	for _, p := range fresh {
+		p.marked.Store(false) // from now on what is new is new
+		k.renew(p, now)
+		heard, doubted := p.lifeSign.Swap(false), p.doubted.Swap(false)
+		for _, pl := range p.pulses {
+			if heard && pl.hasTraffic() {
+				pl.look()
+				pl.life.Traffic(true, now)
+			}
+			if doubted {
+				pl.life.Doubt(now)
+			}
+			k.settle(pl)
+		}
+	}
+}
+
+// renew brings what is watched of a peer in line with its path: nothing is while
+// there is none, and what is elsewhere now begins anew.
+func (k *keeper) renew(p *peer, now time.Duration) {
+	targets := p.targets()
+	for i, t := range targets {
+		if i == len(p.pulses) {
+			p.pulses = append(p.pulses, &pulse{p: p, index: uint16(i), place: -1})
+		}
+		pl := p.pulses[i]
+		switch {
+		case pl.life == nil:
+			pl.life = liveness.New(t.set, pl.first(), now)
+		case pl.place >= 0 && pl.target.equal(t):
+			continue
+		default:
+			pl.life.Restart(t.set, now)
+		}
+		pl.target, pl.proven = t, noWay
+		pl.look()
+		if pl.place < 0 {
+			heap.Push(&k.due, pl)
+		}
+	}
+	for i := len(targets); i < len(p.pulses); i++ {
+		if pl := p.pulses[i]; pl.place >= 0 {
+			heap.Remove(&k.due, pl.place)
+		}
+	}
+}
+
+// step does what is due, and returns when there is more, if there is.
+func (k *keeper) step() (next time.Time, ok bool) {
+	for len(k.due) > 0 {
+		at, pl := time.Now(), k.due[0]
+		due := k.begun.Add(pl.life.Due())
+		if due.Before(k.pause) {
+			due = k.pause
+		}
+		if at.Before(due) {
+			return due, true
+		}
+		now := k.since(at)
+		if pl.hasTraffic() && pl.look() {
+			pl.life.Traffic(false, now)
+		}
+		seq, probe := pl.life.Next(now)
+		if probe {
+			pl.probe(seq)
+			if !k.limit.Allow() {
+				k.pause = at.Add(probesPause)
+			}
+		}
+		k.settle(pl)
+	}
+	return next, false
+}
+
+// settle is called after something has changed about a pulse: it comes to its place
+// in the schedule, and its peer is told.
+func (k *keeper) settle(pl *pulse) {
+	if pl.place >= 0 {
+		heap.Fix(&k.due, pl.place)
+		pl.p.tell(k)
+	}
+}
+
+// schedule are pulses in the order in which something is due: a heap.
+type schedule []*pulse
+
+func (s schedule) Len() int           { return len(s) }
+func (s schedule) Less(i, j int) bool { return s[i].life.Due() < s[j].life.Due() }
+func (s schedule) Swap(i, j int) {
+	s[i], s[j] = s[j], s[i]
+	s[i].place, s[j].place = i, j
+}
+
+func (s *schedule) Push(x any) {
+	pl := x.(*pulse)
+	pl.place = len(*s)
+	*s = append(*s, pl)
+}
+
+func (s *schedule) Pop() any {
+	last := len(*s) - 1
+	pl := (*s)[last]
+	(*s)[last] = nil
+	*s = (*s)[:last]
+	pl.place = -1
+	return pl
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/internal/probe"
+)
+
+// way is how a probe goes and how its answer comes.
+type way uint8
+
+// The ways, the best first. What goes through the tunnel shows that the tunnel
+// works; an answer from the outer address only shows that its host lives.
+const (
+	// wayInside is an echo request between the ends of an IPv6 layer.
+	wayInside way = iota
+	// wayKeepalive is a router's: in GRE, an answer that only needs to be sent on.
+	wayKeepalive
+	// waySelf is an echo request to ourselves, which a border relay sends back
+	// because that is what it does with packets (RFC 5969 section 8). We take no
+	// other packet that has our own source, as before: this one is known by its
+	// cookie, and goes no further.
+	waySelf
+	// wayOutside is an echo request to the outer address.
+	wayOutside
+	noWay
+)
+
+// question is a packet that is answered.
+type question struct {
+	way           way
+	kind          kind
+	seq           uint16
+	index         uint16     // of a pulse
+	local, remote netip.Addr // outer addresses
+	self          netip.Addr // for waySelf
+	size          int        // of the outer packet; 0: the least
+	stack         *encap.Stack
+}
+
+// errSmall is the size of a question that has no room for what makes it one.
+var errSmall = fmt.Errorf("it is too small for an echo request")
+
+// put sends a question by a path.
+func (p *peer) put(path *path, q question) error {
+	if q.way == waySelf {
+		var err error
+		if q.stack, err = p.toRelay(path, q.remote); err != nil {
+			return err
+		}
+	}
+	local, remote, gre := q.local, q.remote, 0
+	switch q.way {
+	case wayInside:
+		local, remote, _ = probe.Ends(path.layers)
+	case wayKeepalive:
+		local, remote = remote, local // it is the answer
+		gre = header.GRELen
+		if path.outer().GRE.Keyed {
+			gre += 4
+		}
+	case waySelf:
+		local, remote = q.self, q.self
+	}
+	at, version := header.IPv4Len, 4
+	if local.Is6() {
+		at, version = header.IPv6Len, 6
+	}
+	size := at + gre + askLen
+	if q.size > 0 {
+		inner := q.size
+		if q.way != wayOutside {
+			inner -= q.stack.Overhead(version)
+		}
+		if inner < size {
+			return errSmall
+		}
+		size = inner
+	}
+	buf := make([]byte, encap.Headroom+size)
+	pkt := buf[encap.Headroom:]
+	pkt[at+gre+kindAt] = byte(q.kind)
+	binary.BigEndian.PutUint16(pkt[at+gre+indexAt:], q.index)
+	if q.way == wayKeepalive {
+		p.echo.keepalive(pkt, local, remote, path.outer().GRE, at, at+gre, q)
+	} else {
+		p.echo.Fill(pkt, local, remote, q.seq)
+	}
+	if q.way == waySelf {
+		header.IPv6(pkt)[7] = selfHopLimit
+	}
+	if q.way != wayOutside {
+		var r drop.Reason
+		if pkt, r = q.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
+			return fmt.Errorf("it cannot be encapsulated: %v", r)
+		}
+	}
+	return path.senders[0].SendOne(pkt)
+}
+
+// selfHopLimit is that of a packet which a border relay forwards.
+const selfHopLimit = 64
+
+// toRelay is a stack by which packets go to a relay, whatever their destination.
+func (p *peer) toRelay(path *path, relay netip.Addr) (*encap.Stack, error) {
+	to := relay.As4()
+	layers := slices.Clone(path.layers)
+	layers[p.t.mech.layer].Resolver = &told{binary.BigEndian.Uint32(to[:])}
+	return encap.New(layers, path.mtu, path.options, nil, p.record)
+}
+
+// keepalive makes a packet that the peer sends on to us: GRE from it to us, with the
+// protocol of a router's keepalive (mechanisms 8), and behind it what makes it ours.
+func (e *echo) keepalive(pkt []byte, from, to netip.Addr, g encap.GRE, gre, data int, q question) {
+	m := pkt[data:]
+	binary.BigEndian.PutUint16(m[probe.IDAt:], e.ID)
+	binary.BigEndian.PutUint16(m[probe.SeqAt:], q.seq)
+	copy(m[probe.CookieAt:], e.Cookie[:])
+	if g.Keyed {
+		binary.BigEndian.PutUint16(pkt[gre:], header.GREKey)
+		binary.BigEndian.PutUint32(pkt[gre+header.GRELen:], g.Key)
+	}
+	if from.Is6() {
+		h := header.IPv6(pkt)
+		h[0], h[6], h[7] = 0x60, header.GRE, probe.HopLimit
+		binary.BigEndian.PutUint16(h[4:], uint16(len(pkt)-header.IPv6Len))
+		copy(h.Source(), from.AsSlice())
+		copy(h.Dest(), to.AsSlice())
+		return
+	}
+	h := header.IPv4(pkt)
+	h[0], h[8], h[9] = 0x45, probe.HopLimit, header.GRE
+	binary.BigEndian.PutUint16(h[2:], uint16(len(pkt)))
+	binary.BigEndian.PutUint16(h[4:], q.seq|1) // who sends it on would replace 0
+	binary.BigEndian.PutUint16(h[6:], header.DF)
+	copy(h.Source(), from.AsSlice())
+	copy(h.Dest(), to.AsSlice())
+	h.SetChecksum()
+}

@@ -1,0 +1,312 @@
+package liveness
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// world is a peer, the way to it, and the user of a Peer, in simulated time.
+type world struct {
+	t   *testing.T
+	p   *Peer
+	now time.Duration
+
+	rtt     time.Duration // of answers; negative: there are none
+	lose    func(n int) bool
+	traffic time.Duration // between the peer's own packets; 0: there are none
+	packets int           // that have come
+	seen    int           // of them, by the user
+	next    time.Duration // when the next comes
+
+	probes  int
+	answers map[time.Duration]uint16
+	states  []string // with the time at which each began
+}
+
+func newWorld(t *testing.T, set Settings) *world {
+	return &world{t: t, p: New(set, uint16(rand.Uint32()), 0), answers: make(map[time.Duration]uint16)}
+}
+
+const tick = 10 * time.Millisecond
+
+// run runs until a time, tick by tick.
+func (w *world) run(until time.Duration) {
+	for ; w.now < until; w.now += tick {
+		before, _ := w.p.State()
+		for w.traffic > 0 && w.now >= w.next {
+			w.packets++
+			w.next = w.now + w.traffic
+			if before != Up { // then packets are told of at once
+				w.seen = w.packets
+				w.p.Traffic(true, w.now)
+			}
+		}
+		for at, seq := range w.answers {
+			if at <= w.now {
+				delete(w.answers, at)
+				w.seen = w.packets
+				if !w.p.Answer(seq, w.now) {
+					w.t.Errorf("%v: the answer to %d is none", w.now, seq)
+				}
+				if w.p.Answer(seq, w.now) {
+					w.t.Errorf("%v: the answer to %d is taken twice", w.now, seq)
+				}
+			}
+		}
+		for w.p.Due() <= w.now {
+			if w.packets > w.seen {
+				w.seen = w.packets
+				w.p.Traffic(false, w.now)
+			}
+			if seq, ok := w.p.Next(w.now); ok {
+				w.probes++
+				if w.rtt >= 0 && (w.lose == nil || !w.lose(w.probes)) {
+					w.answers[w.now+w.rtt+time.Duration(w.probes)] = seq
+				}
+			}
+			if w.p.Due() <= w.now {
+				w.t.Fatalf("%v: due again at %v", w.now, w.p.Due())
+			}
+		}
+		if after, missed := w.p.State(); after != before {
+			w.states = append(w.states, fmt.Sprintf("%v %d", after, missed))
+		}
+	}
+}
+
+func (s State) String() string { return [...]string{"unknown", "up", "suspect", "down"}[s] }
+
+var usual = Settings{25 * time.Second, 5}
+
+// A peer that answers is up after the first answer, and is then probed as often as it
+// must be and not more; one that sends is not probed.
+func TestUp(t *testing.T) {
+	w := newWorld(t, usual)
+	w.rtt = 50 * time.Millisecond
+	w.run(time.Second)
+	if s, _ := w.p.State(); s != Up || w.probes != 1 {
+		t.Fatalf("%v after %d probes", s, w.probes)
+	}
+	w.run(1000 * time.Second)
+	if s, _ := w.p.State(); s != Up || w.probes < 40 || w.probes > 55 || len(w.states) != 1 {
+		t.Errorf("%v, %d probes, %v", s, w.probes, w.states)
+	}
+	if rtt := w.p.RTT(); rtt < 45*time.Millisecond || rtt > 65*time.Millisecond || w.p.Loss() != 0 {
+		t.Errorf("RTT %v, loss %v", rtt, w.p.Loss())
+	}
+	before := w.probes
+	w.traffic, w.next = time.Second, w.now
+	w.run(2000 * time.Second)
+	if w.probes > before+1 {
+		t.Errorf("%d probes of a peer that sends", w.probes-before)
+	}
+}
+
+// Whenever a peer falls silent, it is down in time, and not before it has missed as
+// many probes as it may; and up with the first packet, of whichever sort.
+func TestDown(t *testing.T) {
+	for _, set := range []Settings{usual, {time.Second, 1}, {time.Second, 3}, {5 * time.Second, 4}, {time.Minute, 10}} {
+		for range 50 {
+			w := newWorld(t, set)
+			w.rtt = time.Duration(rand.IntN(200)) * time.Millisecond
+			w.traffic = time.Duration(rand.IntN(3)) * set.Every / 5
+			w.run(5*set.Every + time.Duration(rand.Int64N(int64(2*set.Every))))
+			silent := w.now
+			w.rtt, w.traffic = -1, 0
+			clear(w.answers)
+			bound := set.Every + time.Duration(set.After)*leastTimeout
+			for s, _ := w.p.State(); s != Down; s, _ = w.p.State() {
+				w.run(w.now + tick)
+				if w.now > silent+bound+time.Duration(2+set.After)*tick {
+					t.Fatalf("%+v: silent at %v, %v at %v", set, silent, s, w.now)
+				}
+			}
+			if _, missed := w.p.State(); missed != set.After {
+				t.Errorf("%+v: down after %d", set, missed)
+			}
+			want := "[up 0 down " + fmt.Sprint(set.After) + "]"
+			if set.After > suspectAfter {
+				want = fmt.Sprintf("[up 0 suspect %d down %d]", suspectAfter, set.After)
+			}
+			if got := fmt.Sprint(w.states); got != want {
+				t.Errorf("%+v: %v, want %v", set, got, want)
+			}
+			// It goes on being asked, less and less.
+			before, since := w.probes, w.now
+			w.run(w.now + 20*set.Every)
+			if n := w.probes - before; n < 15 || n > 40 {
+				t.Errorf("%+v: %d probes in %v of one that is down", set, n, w.now-since)
+			}
+			if rand.IntN(2) == 0 {
+				w.rtt = 30 * time.Millisecond
+			} else {
+				w.traffic, w.next = time.Hour, w.now
+			}
+			within := 2 * tick
+			if w.traffic == 0 {
+				within = set.Every + time.Second
+			}
+			w.run(w.now + within)
+			if s, _ := w.p.State(); s != Up {
+				t.Errorf("%+v: %v %v after it is there again", set, s, within)
+			}
+		}
+	}
+}
+
+// One that never answers is up while it sends, unknown or down otherwise.
+func TestSilent(t *testing.T) {
+	w := newWorld(t, usual)
+	w.rtt = -1
+	w.run(4 * time.Second)
+	if s, missed := w.p.State(); s != Unknown || missed < 3 {
+		t.Errorf("%v after %d", s, missed)
+	}
+	w.run(6 * time.Second)
+	if s, _ := w.p.State(); s != Down {
+		t.Errorf("%v", s)
+	}
+	w.traffic, w.next = 10*time.Second, w.now
+	w.run(1000 * time.Second)
+	if s, _ := w.p.State(); s != Up || fmt.Sprint(w.states) != "[down 5 up 0]" {
+		t.Errorf("%v, %v", s, w.states)
+	}
+	if at, ok := w.p.Heard(); !ok || w.now-at > 10*time.Second+usual.Every/2+tick {
+		t.Errorf("heard at %v, it is %v", at, w.now)
+	}
+	w.traffic = 0
+	w.run(1040 * time.Second)
+	if s, _ := w.p.State(); s != Down {
+		t.Errorf("%v", s)
+	}
+}
+
+// Round trips of seconds make no peer suspect: what comes late counts.
+func TestSlow(t *testing.T) {
+	for _, rtt := range []time.Duration{1200 * time.Millisecond, 2500 * time.Millisecond, 4 * time.Second} {
+		w := newWorld(t, Settings{5 * time.Second, 5})
+		w.rtt = rtt
+		w.run(500 * time.Second)
+		if s, _ := w.p.State(); s != Up || len(w.states) != 1 {
+			t.Errorf("%v: %v", rtt, w.states)
+		}
+		if got := w.p.RTT(); (got - rtt).Abs() > rtt/10 {
+			t.Errorf("RTT %v, want %v", got, rtt)
+		}
+		if w.p.Loss() > 0.2 {
+			t.Errorf("%v: loss %v", rtt, w.p.Loss())
+		}
+	}
+}
+
+func TestLoss(t *testing.T) {
+	w := newWorld(t, Settings{5 * time.Second, 5})
+	w.lose = func(n int) bool { return n%4 == 0 }
+	w.run(1000 * time.Second)
+	if s, _ := w.p.State(); s != Up || len(w.states) != 1 {
+		t.Errorf("%v", w.states)
+	}
+	if loss := w.p.Loss(); loss < 0.2 || loss > 0.3 {
+		t.Errorf("loss %v, want a quarter", loss)
+	}
+	if sent, lost := w.p.Probes(); int(sent) != w.probes || lost < sent/5 || lost > sent/3 {
+		t.Errorf("%d of %d lost", lost, sent)
+	}
+}
+
+// Somebody who says that nobody is there has the peer asked, once a second at most.
+func TestDoubt(t *testing.T) {
+	w := newWorld(t, usual)
+	w.run(5 * time.Second)
+	before := w.probes
+	for range 100 {
+		w.p.Doubt(w.now)
+		w.run(w.now + tick)
+	}
+	if n := w.probes - before; n != 1 {
+		t.Errorf("%d probes in a second", n)
+	}
+	if s, _ := w.p.State(); s != Up {
+		t.Errorf("%v", s)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	w := newWorld(t, usual)
+	w.run(100 * time.Second)
+	seq := w.p.seq - 1
+	sent, _ := w.p.Probes()
+	w.p.Restart(usual, w.now)
+	if w.p.Answer(seq, w.now) {
+		t.Error("an answer from before is taken")
+	}
+	if s, _ := w.p.State(); s != Unknown || w.p.RTT() != 0 || w.p.Due() > w.now {
+		t.Errorf("%v, RTT %v, due at %v", s, w.p.RTT(), w.p.Due())
+	}
+	w.run(w.now + time.Second)
+	if now, _ := w.p.Probes(); now != sent+1 {
+		t.Errorf("%d probes after %d", now, sent)
+	}
+}
+
+// The probes of many peers that begin together are spread.
+func TestSpread(t *testing.T) {
+	const peers = 10000
+	var list []*Peer
+	for i := range peers {
+		list = append(list, New(usual, uint16(i*7919), 0))
+	}
+	perSecond := make([]int, 400)
+	for now := time.Duration(0); now < 400*time.Second; now += 250 * time.Millisecond {
+		for _, p := range list {
+			if p.Due() > now {
+				continue
+			}
+			if seq, ok := p.Next(now); ok {
+				perSecond[now/time.Second]++
+				p.Answer(seq, now)
+			}
+		}
+	}
+	for s, n := range perSecond[370:] {
+		if n > peers/10 {
+			t.Errorf("%d of %d probes in second %d", n, peers, s+370)
+		}
+	}
+}
+
+func FuzzPeer(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 250, 0, 17, 3, 99})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		p := New(Settings{2 * time.Second, 4}, 65530, 0)
+		var now time.Duration
+		var last uint16
+		for i, op := range ops {
+			now += time.Duration(op) * 10 * time.Millisecond
+			switch i % 5 {
+			case 0, 1:
+				if seq, ok := p.Next(now); ok {
+					last = seq
+				}
+				if p.Due() <= now {
+					t.Fatalf("due at %v, it is %v", p.Due(), now)
+				}
+			case 2:
+				p.Answer(last-uint16(op%3), now)
+			case 3:
+				p.Traffic(op%2 == 0, now)
+			case 4:
+				p.Doubt(now)
+			}
+			s, missed := p.State()
+			if loss := p.Loss(); loss < 0 || loss > 1 || p.RTT() < 0 || missed < 0 || missed > 0 && s == Up && missed >= 4 {
+				t.Fatalf("loss %v, RTT %v, %v after %d", loss, p.RTT(), s, missed)
+			}
+			if sent, lost := p.Probes(); lost > sent {
+				t.Fatalf("%d of %d lost", lost, sent)
+			}
+		}
+	})
+}
