@@ -35,7 +35,8 @@ identifier, and as a comment why it was not carried.
 
 FILTER is one of tcpdump's (pcap-filter(7)). It chooses a packet of which it
 chooses the inner or the outer one.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeTunnel,
 	}
 	dial := socketFlag(cmd)
 	cmd.Flags().StringVarP(&path, "write", "w", "-", "`FILE` to write, which is replaced; -: standard output")

@@ -14,6 +14,8 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
+	"sixfour/internal/engine"
+	"sixfour/internal/firewall"
 	"sixfour/internal/probe"
 )
 
@@ -150,6 +152,21 @@ func (p *peer) open() error {
 	var err error
 	p.asker, err = newAsker(layers, o, p.t.cfg.FwMark)
 	return err
+}
+
+// checkState says what the daemon waits for, if it is none of what was found before.
+func (p *peer) checkState(context.Context) finding {
+	if p.status == nil {
+		return skip("no daemon runs the tunnel")
+	}
+	s := p.status.State
+	if s.Phase != engine.Waiting {
+		return pass("the daemon says: %s", s.Phase)
+	}
+	if len(p.failed) > 0 {
+		return skip("the daemon waits, and the check %s fails", p.failed[0])
+	}
+	return fail("sixfourctl watch (it goes on by itself when that is there)", "the daemon waits for %s", s.Detail)
 }
 
 func (p *peer) checkAnswer(ctx context.Context) finding {
@@ -313,30 +330,49 @@ func (p *peer) checkICMP(ctx context.Context) finding {
 	if p.route.Hop == p.remote {
 		return skip("there is no router on the way: the peer is on the link of %s", p.route.Interface)
 	}
-	const hops = 6
-	for ttl := 1; ttl <= hops; ttl++ {
-		o := p.asker.ask(ctx, question{way: outside, ttl: byte(ttl)})
+	questions := make([]question, mostHops)
+	for i := range questions {
+		questions[i] = question{way: outside, ttl: byte(i + 1)}
+	}
+	outcomes := p.asker.askAll(ctx, questions)
+	for i, o := range outcomes {
 		switch {
-		case o.answered() && ttl == 1:
+		case o.answered() && i == 0:
 			return skip("there is no router on the way")
 		case o.answered():
-			return p.silentRouters(ttl - 1)
+			return p.silentRouters(i)
 		case o.ok:
-			return pass("router %v, hop %d, says %s", o.from, ttl, meaning(o.reply.err))
+			return pass("router %v, hop %d, says %s", o.from, i+1, meaning(o.reply.err))
 		case o.err != nil:
 			return skip("packets do not leave: %v", o.err)
 		}
 	}
-	return p.silentRouters(hops)
+	return p.silentRouters(mostHops)
 }
 
+// mostHops is how far away routers are asked.
+const mostHops = 6
+
+// silentRouters is what it means that none of the first routers, to which a ping came,
+// has said so.
 func (p *peer) silentRouters(hops int) finding {
-	family, types := "icmp", "type { destination-unreachable, time-exceeded, parameter-problem }"
+	const wanted = "destination-unreachable, time-exceeded, parameter-problem"
+	match, protocol := "icmp type { "+wanted+" }", byte(header.ICMP)
 	if p.remote.Is6() {
-		family, types = "icmpv6", "type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
+		match, protocol = "icmpv6 type { packet-too-big, "+wanted+" }", header.ICMPv6
 	}
-	return fail(fmt.Sprintf("let ICMP errors pass on the way and here: %s %s accept; meanwhile the daemon finds the path's MTU by probes", family, types),
-		"none of the first %s says that a packet's hops are used up", count(hops, "router"))
+	text := fmt.Sprintf("none of the first %s says that a packet's hops are used up", count(hops, "router"))
+	if hops == 1 {
+		text = "the router on the way does not say that a packet's hops are used up"
+	}
+	if rules, err := p.t.h.rules(); err == nil {
+		packet := p.packet(firewall.Input, protocol)
+		packet.Source, packet.Answer = p.route.Hop, true
+		if j := rules.Judge(packet); j.Verdict == firewall.Drop {
+			return fail(fmt.Sprintf("nft insert rule %s %s %s %s accept", j.Family, j.Table, j.Base, match), "%s: %s drops ICMP", text, place(j.Place))
+		}
+	}
+	return fail("let ICMP errors pass on the way: "+match+" accept; meanwhile the daemon finds the path's MTU by probes", "%s", text)
 }
 
 // checkECN sends what a path that keeps marks carries: a packet that can be marked,
@@ -366,7 +402,7 @@ func (p *peer) checkECN(ctx context.Context) finding {
 	case o[0].inner == header.NotECT:
 		return skip("the peer's answers do not have the marks of what they answer")
 	case o[1].inner != header.CE:
-		return fail(wiped, "marks do not reach the peer: of a packet that said CE came out what says %s", ecnNames[o[1].inner])
+		return fail(wiped, "marks do not reach the peer, or it does not take them over: of a packet that said CE came out what says %s", ecnNames[o[1].inner])
 	case o[0].inner == header.CE:
 		return fail(wiped, "each packet that says ECT(0) is marked CE on the way")
 	case o[0].outer == header.NotECT:

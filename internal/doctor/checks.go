@@ -59,6 +59,7 @@ var (
 		{Check{"firewall_in", OfPeer, "whether it lets the protocol in from the peer", "what it drops never arrives"}, (*peer).checkFirewallIn},
 		{Check{"kernel_tunnel", OfPeer, "whether a tunnel of the kernel's own has the same ends", "both would take each packet"}, (*peer).checkKernelTunnel},
 		{Check{"kernel_answers", OfPeer, "whether a tunnel module of the kernel answers the peer's packets with ICMP errors, and whether that is kept back", "a peer may give up a tunnel that is answered so"}, (*peer).checkKernelAnswers},
+		{Check{"state", OfPeer, "whether the daemon waits for something", "while it waits the peer gets nothing"}, (*peer).checkState},
 		{Check{"answer", OfPeer, "whether the peer answers an echo request that goes through the tunnel", "then everything up to there works, both ways"}, (*peer).checkAnswer},
 		{Check{"full_size", OfPeer, "whether packets as large as the path's MTU arrive", "otherwise small ones pass, and transfers hang"}, (*peer).checkFullSize},
 		{Check{"icmp", OfPeer, "whether ICMP errors of routers on the way come back: the path is asked with a TTL that is too small", "they tell the path's MTU, and what is wrong"}, (*peer).checkICMP},

@@ -208,6 +208,26 @@ func TestKernelAnswers(t *testing.T) {
 	}
 }
 
+func TestState(t *testing.T) {
+	h := &host{}
+	for _, test := range []struct {
+		state  *engine.PeerStatus
+		failed []string
+		want   Verdict
+	}{
+		{nil, nil, Skip},
+		{&engine.PeerStatus{State: engine.State{Phase: engine.Up}}, nil, Pass},
+		{&engine.PeerStatus{State: engine.State{Phase: engine.Waiting, Detail: "rain"}}, nil, Fail},
+		{&engine.PeerStatus{State: engine.State{Phase: engine.Waiting, Detail: "rain"}}, []string{"route"}, Skip},
+	} {
+		p := sit(h, nil)
+		p.status, p.failed = test.state, test.failed
+		if f := p.checkState(t.Context()); f.verdict != test.want {
+			t.Errorf("%+v after %v: %+v", test.state, test.failed, f)
+		}
+	}
+}
+
 func TestMeaning(t *testing.T) {
 	for _, test := range []struct {
 		err  icmp.Error

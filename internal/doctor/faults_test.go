@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"sixfour/internal/doctor"
@@ -39,7 +40,7 @@ func TestFaults(t *testing.T) {
 			must(t, h.a.DelAddr("va", outerA))
 			must(t, h.a.AddAddr("va", netip.MustParsePrefix("198.51.100.11/24")))
 			must(t, h.a.AddRoute(all4, netip.MustParseAddr("198.51.100.1"), "va"))
-		}, "no interface that is up has 198.51.100.10 > ip addr add 198.51.100.10/32 dev va"},
+		}, "no interface that is up has 198.51.100.10 > ip addr add 198.51.100.10/24 dev va"},
 		{"route", func(t *testing.T, h hosts) {
 			must(t, h.a.DelRoute(all4, netip.MustParseAddr("198.51.100.1"), "va"))
 		}, "ip route add 203.0.113.20/32 via GATEWAY"},
@@ -53,13 +54,16 @@ func TestFaults(t *testing.T) {
 		}, "packets of 1500 bytes vanish without an ICMP error; those of 1400 arrive > mtu = 1380 in [[tunnel]] six0"},
 		{"icmp", func(t *testing.T, h hosts) {
 			nft(t, h.r, "table ip f { chain o { type filter hook output priority 0; icmp type time-exceeded drop; }; }")
-		}, "says that a packet's hops are used up"},
+		}, "the router on the way does not say that a packet's hops are used up > let ICMP errors pass"},
+		{"icmp", func(t *testing.T, h hosts) {
+			nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; meta l4proto 41 accept; }; }")
+		}, "the policy of nftables inet f i drops ICMP > nft insert rule inet f i icmp type { destination-unreachable"},
 		{"fragments", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip frag-off & 0x3fff != 0 drop"))
 		}, "a packet in two fragments does not arrive"},
 		{"ecn", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip ecn set not-ect"))
-		}, `marks do not reach the peer: of a packet that said CE came out what says ECT(0) > find what writes the TOS`},
+		}, `marks do not reach the peer, or it does not take them over: of a packet that said CE came out what says ECT(0) > find what writes the TOS`},
 		{"ecn", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip ecn ce drop"))
 		}, "packets that say CE are lost"},
@@ -132,6 +136,7 @@ func TestLoop(t *testing.T) {
 	h := newHosts(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	must(t, h.a.AddRoute(netip.PrefixFrom(outerB.Addr(), 32), netip.Addr{}, "six0"))
+	a.says(t, "waiting")
 	r := a.consult(t, nil)
 	fails(t, r, "route")
 	verdict(t, r, "route", doctor.Fail, "the tunnel itself > ip route add 203.0.113.20/32 via GATEWAY dev va")
@@ -143,7 +148,22 @@ func TestAddressChanged(t *testing.T) {
 	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	must(t, h.a.DelAddr("va", outerA))
-	fails(t, a.consult(t, nil), "address")
+	a.says(t, "waiting")
+	r := a.consult(t, nil)
+	fails(t, r, "address")
+	verdict(t, r, "state", doctor.Skip, "the daemon waits, and the check address fails")
+}
+
+// A daemon that hangs is no daemon that is not there.
+func TestHungDaemon(t *testing.T) {
+	h := newHosts(t)
+	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
+	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
+	must(t, a.cmd.Process.Signal(syscall.SIGSTOP))
+	r := a.consult(t, nil)
+	fails(t, r, "daemon")
+	verdict(t, r, "daemon", doctor.Fail, "systemctl restart sixfourd")
+	verdict(t, r, "answer", doctor.Pass, "")
 }
 
 func TestNames(t *testing.T) {

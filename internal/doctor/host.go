@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/control"
 )
 
 // peerPID is the process that listens at a Unix socket; 0: not known.
@@ -47,6 +49,10 @@ func (h *host) checkDaemon(context.Context) finding {
 		return pass("sixfourd (process %d) answers at %s", h.pid, h.socket)
 	case h.status != nil:
 		return pass("sixfourd answers at %s", h.socket)
+	case !h.privileged():
+		return skip("%v", h.noone).but(asRoot)
+	case !errors.Is(h.noone, control.ErrNoDaemon):
+		return fail("systemctl restart sixfourd", "%s: %v", h.socket, h.noone)
 	case h.o.Socket != "":
 		return fail("systemctl start sixfourd", "%v", h.noone)
 	}

@@ -110,8 +110,8 @@ func (p *peer) addAddress(local netip.Addr) string {
 	device, bits := "DEV", local.BitLen()
 	if r, err := p.t.h.router.To(p.remote, netip.Addr{}, p.t.cfg.FwMark); err == nil {
 		device = r.Interface
-		if r.Hop == p.remote && p.remote.Is4() == local.Is4() { // both are on one link
-			bits = commonSubnet(local, p.remote)
+		if r.Hop.Is4() == local.Is4() { // its subnet may be ours
+			bits = commonSubnet(local, r.Hop)
 		}
 	} else if d := p.sameSubnet(); d != "" {
 		device, bits = d, commonSubnet(local, p.remote)

@@ -41,7 +41,8 @@ type inbound struct {
 	// For captures.
 	capturing *capturing
 	seen      *captures // of this batch; nil: nobody captures
-	pkt       []byte    // at hand, as it arrived
+	hand      int       // the packet at hand
+	pkt       []byte    // that packet, as it arrived, if somebody captures
 	note      string    // what there is to say of it
 	kept      []byte    // packets of the batch
 	sent      [][]byte  // what an answer went in
@@ -175,9 +176,11 @@ func (in *inbound) carry(n int) {
 	for i, size := range in.sizes[:n] {
 		buf := in.bufs[i]
 		pkt := buf[:size]
-		in.seePacket(pkt)
+		if in.hand = i; in.seen != nil {
+			in.pkt, in.note = in.keep(pkt), ""
+		}
 		if size < header.IPv4Len || header.Version(pkt) == 6 && size < header.IPv6Len { // one too large for its buffer has size 0
-			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.Truncated})
+			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt); e != nil {
@@ -219,7 +222,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.ForeignSource})
+		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
 	if first.peer.returned(pkt) {
@@ -263,7 +266,6 @@ func (e *end) isOurs(inner []byte) bool {
 // deliver takes what Decapsulate has returned for pkt, by a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
 	s := in.sink(e.peer.t)
-	in.note = ""
 	if r == drop.Fragment && inner != nil {
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
 			in.show(s.t, nil, noteHeld)
