@@ -88,7 +88,7 @@ func TestDeadPeer(t *testing.T) {
 			if k.over >= 40 && !strings.Contains(k.name, "gre") { // an answer from outside: the host lives on
 				return
 			}
-			must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+			b.freeze(t)
 			a.wait(t, `"why": "3 probes in a row were not answered, silent for`)
 			s = a.phase(t, engine.Down)
 			if s.State.Detail == "" || s.LastDown == nil || s.LastDown.From.IsZero() || !s.LastDown.Until.IsZero() || s.Liveness.Missed < 3 || s.Liveness.Lost < 3 {
