@@ -226,6 +226,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		return
 	}
 	if first.peer.returned(pkt) {
+		in.show(first.peer.t, nil, noteProbed)
 		return
 	}
 	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
@@ -281,7 +282,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		return
 	}
 	if r != drop.None {
-		if !e.peer.returned(pkt) {
+		if e.peer.returned(pkt) {
+			in.show(s.t, inner, noteProbed)
+		} else {
 			in.lose(s, e.peer, inner, r, nil)
 		}
 		return
