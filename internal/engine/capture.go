@@ -276,9 +276,7 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 
 // keepFor remembers a packet until it is known whether the device takes it.
 func (s *sink) keepFor(in *inbound, inner []byte) {
-	if in.seen != nil {
-		s.kept = append(s.kept, capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
-	}
+	s.kept = append(s.kept, capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
 }
 
 // showKept shows the packets of a batch, of which the device has refused some. None

@@ -313,7 +313,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	if s.gather.Len() == 0 {
 		in.touched = append(in.touched, s)
 	}
-	s.keepFor(in, inner)
+	if in.seen != nil {
+		s.keepFor(in, inner)
+	}
 	s.add(e.peer, inner)
 }
 
