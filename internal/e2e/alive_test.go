@@ -287,3 +287,21 @@ func TestSilentNameMoves(t *testing.T) {
 		return nil
 	})
 }
+
+// Keepalive changes in place: without it nobody is down, and with it what was not
+// watched is.
+func TestKeepaliveChanges(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often))
+	a.phase(t, engine.Up)
+	b.freeze(t)
+	a.phase(t, engine.Down)
+	a.reload(t, configA(`keepalive = "0s"`))
+	a.phase(t, engine.Up)
+	a.reload(t, configA(often))
+	a.phase(t, engine.Down)
+	must(t, b.cmd.Process.Signal(syscall.SIGCONT))
+	a.phase(t, engine.Up)
+}
