@@ -87,7 +87,7 @@ func (r *recording) packets(t *testing.T) (all []seen) {
 	last := time.Time{}
 	for {
 		p, i, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		must(t, err)
