@@ -68,7 +68,7 @@ func TestBorderRelayFailsOver(t *testing.T) {
 	}
 	carries("b", b)
 	provenBack(t, a)
-	must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+	b.freeze(t)
 	a.wait(t, `"packets_go_to": "198.51.100.30"`)
 	reachable(t, h.a, there)
 	a.phase(t, engine.Up)

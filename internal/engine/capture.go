@@ -220,11 +220,13 @@ func (in *inbound) keep(pkt []byte) []byte {
 	return in.kept[at:len(in.kept):len(in.kept)]
 }
 
-// seePacket remembers the packet at hand for captures, if there are any.
-func (in *inbound) seePacket(pkt []byte) {
-	if in.pkt = pkt; in.seen != nil {
-		in.pkt = in.keep(pkt)
+// outer is the packet at hand as it arrived; without captures, as far as it is still
+// so.
+func (in *inbound) outer() []byte {
+	if in.seen != nil {
+		return in.pkt
 	}
+	return in.bufs[in.hand][:in.sizes[in.hand]]
 }
 
 // endBatch forgets what was kept.
@@ -248,7 +250,7 @@ func (in *inbound) show(t *tunnel, inner []byte, note string) {
 // lose is for the packet at hand: what was inside, if that is known, and why it goes
 // no further.
 func (in *inbound) lose(s *sink, p *peer, inner []byte, r drop.Reason, err error) {
-	s.drops.lose(&p.in, &capture.Packet{Outer: whole(in.pkt), Inner: whole(inner), Reason: r, Err: err})
+	s.drops.lose(&p.in, &capture.Packet{Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
 }
 
 // noteSent remembers a packet of an answer, if somebody captures.
@@ -274,9 +276,7 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 
 // keepFor remembers a packet until it is known whether the device takes it.
 func (s *sink) keepFor(in *inbound, inner []byte) {
-	if in.seen != nil {
-		s.kept = append(s.kept, capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
-	}
+	s.kept = append(s.kept, capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
 }
 
 // showKept shows the packets of a batch, of which the device has refused some. None

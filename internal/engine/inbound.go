@@ -41,7 +41,8 @@ type inbound struct {
 	// For captures.
 	capturing *capturing
 	seen      *captures // of this batch; nil: nobody captures
-	pkt       []byte    // at hand, as it arrived
+	hand      int       // the packet at hand
+	pkt       []byte    // that packet, as it arrived, if somebody captures
 	note      string    // what there is to say of it
 	kept      []byte    // packets of the batch
 	sent      [][]byte  // what an answer went in
@@ -175,9 +176,11 @@ func (in *inbound) carry(n int) {
 	for i, size := range in.sizes[:n] {
 		buf := in.bufs[i]
 		pkt := buf[:size]
-		in.seePacket(pkt)
+		if in.hand = i; in.seen != nil {
+			in.pkt, in.note = in.keep(pkt), ""
+		}
 		if size < header.IPv4Len || header.Version(pkt) == 6 && size < header.IPv6Len { // one too large for its buffer has size 0
-			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.Truncated})
+			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt); e != nil {
@@ -219,10 +222,11 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.ForeignSource})
+		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
 	if first.peer.returned(pkt) {
+		in.show(first.peer.t, nil, noteProbed)
 		return
 	}
 	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
@@ -263,7 +267,6 @@ func (e *end) isOurs(inner []byte) bool {
 // deliver takes what Decapsulate has returned for pkt, by a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
 	s := in.sink(e.peer.t)
-	in.note = ""
 	if r == drop.Fragment && inner != nil {
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
 			in.show(s.t, nil, noteHeld)
@@ -279,7 +282,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		return
 	}
 	if r != drop.None {
-		if !e.peer.returned(pkt) {
+		if e.peer.returned(pkt) {
+			in.show(s.t, inner, noteProbed)
+		} else {
 			in.lose(s, e.peer, inner, r, nil)
 		}
 		return
@@ -308,7 +313,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	if s.gather.Len() == 0 {
 		in.touched = append(in.touched, s)
 	}
-	s.keepFor(in, inner)
+	if in.seen != nil {
+		s.keepFor(in, inner)
+	}
 	s.add(e.peer, inner)
 }
 

@@ -242,14 +242,15 @@ func (p *parser) direction(q *qualifiers) *Error {
 	if p.tok.is("and", "&&") {
 		join = both
 	}
-	if next, err := ahead.next(); err != nil || !next.is("src", "dst") || next.text == first {
-		return nil
+	next, err := ahead.next() // an error is one of what follows
+	if err == nil && next.is("src", "dst") && next.text != first {
+		q.way = join
+		if err := p.advance(); err != nil {
+			return err
+		}
+		return p.advance()
 	}
-	q.way = join
-	if err := p.advance(); err != nil {
-		return err
-	}
-	return p.advance()
+	return nil
 }
 
 // list reads an identifier, or several in parentheses.
