@@ -81,10 +81,7 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 	if p.sandbox == nil {
 		return engine.Plan{}, errStarting
 	}
-	cfg, err := load(p.flags)
-	if err == nil {
-		err = p.sandbox.Allows(cfg)
-	}
+	cfg, err := load(p.flags, p.sandbox.Allows)
 	if err != nil {
 		p.refuse(err)
 		return engine.Plan{}, err
