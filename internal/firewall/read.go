@@ -50,7 +50,7 @@ func Read() (*Ruleset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink for nftables: %w", err)
 	}
-	defer func() { _ = conn.CloseLasting() }() // only read
+	defer func() { _ = conn.CloseLasting() }()                              // only read
 	limit := func() { _ = socket.SetDeadline(time.Now().Add(answerLimit)) } // fails only if it is closed
 	limit()
 	list, err := conn.ListChains()
