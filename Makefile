@@ -6,7 +6,9 @@ UNITDIR    ?= /lib/systemd/system
 # A release is a tag vX.Y.Z; between releases versions are in the order of commits.
 TAG        := $(shell git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null)
 VERSION    ?= $(if $(TAG),$(TAG:v%=%),0.0.0+git$(shell git show -s --format=%cd.%h --abbrev=12 --date=format:%Y%m%d%H%M HEAD 2>/dev/null || echo unknown))
-LDFLAGS    := -s -w -X sixfour/internal/version.release=$(VERSION)
+COMMIT     := $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null)
+DATE       := $(shell TZ=UTC git show -s --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ HEAD 2>/dev/null)
+LDFLAGS    := -s -w $(foreach v,release=$(VERSION) commit=$(COMMIT) date=$(DATE),-X sixfour/internal/version.$v)
 # What archives say of when files changed: the commit's time, so that two builds are alike.
 export SOURCE_DATE_EPOCH ?= $(shell git show -s --format=%ct HEAD 2>/dev/null || echo 0)
 LINT       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

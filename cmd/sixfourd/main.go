@@ -17,6 +17,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/exit"
 	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/netcfg"
@@ -24,13 +25,6 @@ import (
 	"sixfour/internal/systemd"
 	"sixfour/internal/usage"
 	"sixfour/internal/version"
-)
-
-// Exit statuses.
-const (
-	exitOK      = 0
-	exitFailure = 1 // at run time
-	exitMisuse  = 2 // bad flags or configuration
 )
 
 type flags struct {
@@ -48,33 +42,33 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if f.clean {
 		if err := gateway.Clean(); err != nil {
 			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
-			return exitFailure
+			return exit.Failure
 		}
-		return exitOK
+		return exit.OK
 	}
 	cfg, err := load(f)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return exitMisuse
+		return exit.Misuse
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		fmt.Fprintf(stderr, "sixfourd: %v\n", err)
-		return exitMisuse
+		return exit.Misuse
 	}
 	defer log.Close()
 	if f.check {
 		if problems := unresolved(cfg); len(problems) > 0 {
 			fmt.Fprintln(stderr, problems)
-			return exitMisuse
+			return exit.Misuse
 		}
-		return exitOK
+		return exit.OK
 	}
 	if err := serve(cfg, f, log); err != nil {
 		log.Last(err)
-		return exitFailure
+		return exit.Failure
 	}
-	return exitOK
+	return exit.OK
 }
 
 func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, done bool) {
@@ -90,19 +84,19 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage.Daemon())
-		return f, exitOK, true
+		return f, exit.OK, true
 	case err == nil && fs.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "sixfourd: %v\nsee sixfourd -help\n", err)
-		return f, exitMisuse, true
+		return f, exit.Misuse, true
 	}
 	if *printVersion {
 		fmt.Fprintln(stdout, "sixfourd", version.String())
-		return f, exitOK, true
+		return f, exit.OK, true
 	}
-	return f, exitOK, false
+	return f, exit.OK, false
 }
 
 // load reads the configuration, with what flags say instead, and adds what only the

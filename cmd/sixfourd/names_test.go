@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sixfour/internal/exit"
 	"sixfour/internal/rig"
 )
 
@@ -35,8 +36,8 @@ func TestCheckNames(t *testing.T) {
 	if err := ns.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitMisuse {
+	var end *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &end) || end.ExitCode() != exit.Misuse {
 		t.Errorf("%v", err)
 	}
 	if got, want := out.String(), file+`:5:11: routers: "isatap.invalid" has no IPv4 address: `; !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {

@@ -58,7 +58,7 @@ func (s *sink) read(t *testing.T) (packets []string, end []pcapng.Statistics) {
 	var last time.Time
 	for {
 		p, i, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

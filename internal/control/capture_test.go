@@ -56,9 +56,9 @@ func TestCapture(t *testing.T) {
 		{capture.Request{Tunnel: "six0", Filter: "tcp prot 80"}, 0, `filter "tcp prot 80", column 5: "and" or "or" is missing before "prot"`},
 		{capture.Request{Tunnel: "six0", Snap: -1}, 0, "snap length"},
 	} {
-		packets, err := 0, error(nil)
-		var stream io.ReadCloser
-		if stream, err = c.Capture(t.Context(), test.request); err == nil {
+		packets := 0
+		stream, err := c.Capture(t.Context(), test.request)
+		if err == nil {
 			packets, err = count(stream)
 			stream.Close()
 		}
@@ -74,7 +74,7 @@ func count(from io.Reader) (n int, err error) {
 		return 0, err
 	}
 	for {
-		if _, _, err = r.Next(); err == io.EOF {
+		if _, _, err = r.Next(); errors.Is(err, io.EOF) {
 			return n, nil
 		} else if err != nil {
 			return n, err

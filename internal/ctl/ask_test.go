@@ -32,7 +32,9 @@ later     [metrics] has changed, which takes effect after a restart
 	if len(plan.Changed) != 2 || !plan.Changed[0].InPlace {
 		t.Errorf("%+v", plan)
 	}
+	f.mu.Lock()
 	f.bad = "six.toml:3:1: what is wrong\nsix.toml:9:1: and this"
+	f.mu.Unlock()
 	if out, code := program(t, f.socket, false, "reload"); code != exit.Failure || out != "sixfourctl: "+f.bad+"\n" {
 		t.Errorf("%d: %s", code, out)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/internal/capture"
+	"sixfour/internal/exit"
 	"sixfour/internal/pcapng"
 )
 
@@ -102,6 +103,16 @@ func TestCaptureToFile(t *testing.T) {
 	}
 	if said, status := program(t, f.socket, false, "capture", "six0", "-w", "/dev/full"); status != 1 || !strings.Contains(said, "no space left on device") {
 		t.Errorf("a full disk: status %d, %s", status, said)
+	}
+}
+
+// What is no text is not written to a terminal, nor read from one.
+func TestCaptureOnATerminal(t *testing.T) {
+	f, p := start(t), openPTY(t)
+	cmd := p.run(t, f, "", "capture", "six0")
+	p.see(t, "a capture is no text for a terminal")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exit.Misuse {
+		t.Error(err)
 	}
 }
 

@@ -43,10 +43,10 @@ func must(t *testing.T, err error) {
 type fake struct {
 	socket string
 	server *control.Server
-	bad    string // why it cannot reload
 
 	mu     sync.Mutex
 	status engine.Status
+	bad    string // why it cannot reload
 	events chan engine.Event
 }
 
@@ -97,6 +97,8 @@ func (f *fake) Events(ctx context.Context) <-chan engine.Event {
 }
 
 func (f *fake) Reload(context.Context) (engine.Plan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.bad != "" {
 		return engine.Plan{}, errors.New(f.bad)
 	}

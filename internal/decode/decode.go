@@ -4,6 +4,7 @@ package decode
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -161,7 +162,7 @@ func File(from io.Reader, to io.Writer, asJSON bool) (n int, err error) {
 	enc.SetEscapeHTML(false)
 	for {
 		p, i, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return n, nil
 		}
 		if err != nil {

@@ -42,3 +42,18 @@ func TestHealthy(t *testing.T) {
 		})
 	}
 }
+
+// Packets that go past all sockets are the daemon's to ask with.
+func TestPastSockets(t *testing.T) {
+	h := newHosts(t)
+	b := start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
+	a := start(t, h.a, plain(outerA, outerB, 1, `io = "xdp"`), nil).ready(t)
+	a.says(t, `"io": "xdp"`)
+	r := a.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "answer", doctor.Pass, "answers the daemon through the tunnel")
+	verdict(t, r, "ecn", doctor.Skip, "AF_XDP")
+	verdict(t, r, "icmp", doctor.Pass, "router 198.51.100.1")
+	b.kill()
+	fails(t, a.consult(t, nil), "answer")
+}

@@ -119,6 +119,7 @@ type daemon struct {
 	path string // of the configuration
 	cmd  *exec.Cmd
 	log  rig.Log
+	done chan struct{} // closed when it has ended
 }
 
 // file writes a configuration of a daemon that does not run.
@@ -138,16 +139,21 @@ func start(t *testing.T, ns *rig.Namespace, config string, files map[string]stri
 	d.cmd = exec.Command(sixfourd, "-config", d.path)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	must(t, ns.StartWith(d.cmd, files))
-	done := make(chan struct{})
-	go func() { _ = d.cmd.Wait(); close(done) }()
+	d.done = make(chan struct{})
+	go func() { _ = d.cmd.Wait(); close(d.done) }()
 	t.Cleanup(func() {
-		_ = d.cmd.Process.Signal(syscall.SIGKILL)
-		<-done
+		d.kill()
 		if t.Failed() {
 			t.Logf("log of the daemon in %s:\n%s", ns.Name(), d.log.String())
 		}
 	})
 	return d
+}
+
+// kill ends a daemon at once.
+func (d *daemon) kill() {
+	_ = d.cmd.Process.Signal(syscall.SIGKILL)
+	<-d.done
 }
 
 func (d *daemon) ready(t *testing.T) *daemon {

@@ -88,7 +88,7 @@ func TestDeadPeer(t *testing.T) {
 			if k.over >= 40 && !strings.Contains(k.name, "gre") { // an answer from outside: the host lives on
 				return
 			}
-			must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+			b.freeze(t)
 			a.wait(t, `"why": "3 probes in a row were not answered, silent for`)
 			s = a.phase(t, engine.Down)
 			if s.State.Detail == "" || s.LastDown == nil || s.LastDown.From.IsZero() || !s.LastDown.Until.IsZero() || s.Liveness.Missed < 3 || s.Liveness.Lost < 3 {
@@ -286,4 +286,22 @@ func TestSilentNameMoves(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Keepalive changes in place: without it nobody is down, and with it what was not
+// watched is.
+func TestKeepaliveChanges(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often))
+	a.phase(t, engine.Up)
+	b.freeze(t)
+	a.phase(t, engine.Down)
+	a.reload(t, configA(`keepalive = "0s"`))
+	a.phase(t, engine.Up)
+	a.reload(t, configA(often))
+	a.phase(t, engine.Down)
+	must(t, b.cmd.Process.Signal(syscall.SIGCONT))
+	a.phase(t, engine.Up)
 }

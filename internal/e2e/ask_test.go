@@ -3,6 +3,9 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,7 +92,7 @@ func TestAsk(t *testing.T) {
 			if c.outside {
 				return
 			}
-			must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+			b.freeze(t)
 			replies, err := a.ask(t, engine.PingRequest{Peer: "six0", Count: 2, Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond})
 			if err != nil || len(replies) != 2 || !replies[0].Lost || !replies[1].Lost {
 				t.Errorf("%+v, %v", replies, err)
@@ -154,7 +157,7 @@ func TestAskMTU(t *testing.T) {
 			if c.over != 60 {
 				return
 			}
-			must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+			b.freeze(t)
 			if _, err := client.ProbeMTU(t.Context(), "six0", func(p engine.MTUProbe) error {
 				t.Errorf("%+v", p)
 				return nil
@@ -166,6 +169,23 @@ func TestAskMTU(t *testing.T) {
 			if _, err := client.ProbeMTU(ctx, "six0", func(engine.MTUProbe) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// freeze stops a daemon, which SIGCONT has go on.
+func (d *daemon) freeze(t *testing.T) {
+	t.Helper()
+	must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.cmd.Process.Pid))
+	must(t, err)
+	for _, task := range tasks {
+		eventually(t, "every thread has stopped", func() error {
+			b, err := os.ReadFile(task)
+			if err == nil && !strings.Contains(string(b), ") T ") {
+				return errors.New(string(b))
+			}
+			return nil
 		})
 	}
 }

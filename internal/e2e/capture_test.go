@@ -87,7 +87,7 @@ func (r *recording) packets(t *testing.T) (all []seen) {
 	last := time.Time{}
 	for {
 		p, i, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		must(t, err)
@@ -261,7 +261,7 @@ func (r *recording) ends(t *testing.T, d *daemon) {
 		t.Errorf("%d packets at %d interfaces, want %d at 2", packets, in.NInterfaces(), len(r.packets(t)))
 	}
 	for i, name := range []string{"six0 inner", "six0 outer"} {
-		if got, err := in.Interface(i); err != nil || got.Name != name || got.LinkType != layers.LinkTypeRaw {
+		if got, err := in.Interface(i); err != nil || got.Name != name || got.LinkType != layers.LinkType(pcapng.LinkRawDLT) {
 			t.Errorf("interface %d: %+v, %v", i, got, err)
 		}
 	}

@@ -176,7 +176,9 @@ func configured(t *testing.T, ns *rig.Namespace) string {
 		routes, err := ns.Handle().RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 		must(t, err)
 		for _, r := range routes {
-			fmt.Fprintf(&b, "%v\n", r)
+			if r.Protocol != unix.RTPROT_KERNEL { // which come by themselves, and late
+				fmt.Fprintf(&b, "%v\n", r)
+			}
 		}
 	}
 	must(t, ns.Do(func() error {
@@ -364,6 +366,35 @@ func TestGatewayMends(t *testing.T) {
 	must(t, err)
 	if k, err := other.Read(make([]byte, 1)); err != nil || k != 1 {
 		t.Errorf("the connection from before: %v", err)
+	}
+}
+
+// A reload makes the gateway, changes it and takes it away, and the tunnel carries
+// all the while.
+func TestGatewayReload(t *testing.T) {
+	n := newInternet(t)
+	n.forward6(t)
+	plain, server := fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1), fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2)
+	b := start(t, n.b, server)
+	a := start(t, n.a, plain)
+	wasA, wasB := configured(t, n.a), configured(t, n.b)
+	comesFrom(t, n.a, n.b, inB, inA)
+	for range 2 {
+		b.mustReload(t, serverConfig())
+		a.mustReload(t, clientConfig())
+		n.everyWay(t)
+		a.mustReload(t, strings.Replace(clientConfig(), "bypass = [\"192.0.2.99/32\", ", "bypass = [", 1))
+		comesFrom(t, n.a, n.c, bypassC, addrB)
+		comesFrom(t, n.a, n.c, bypassC6, addrA6)
+		a.mustReload(t, plain)
+		n.oldWay(t)
+		comesFrom(t, n.a, n.b, inB, inA)
+		unchanged(t, n.a, wasA)
+		b.mustReload(t, server)
+		unchanged(t, n.b, wasB)
+	}
+	if strings.Contains(a.log.String(), "waiting") {
+		t.Errorf("the tunnel did not carry all the while:\n%s", a.log.String())
 	}
 }
 

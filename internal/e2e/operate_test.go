@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -56,6 +57,16 @@ func TestOperate(t *testing.T) {
 	expect("ping six0 -c 1 -i 1ms", 1, "interval is 1ms: it must be from 10ms")
 	expect("mtu six0", 0, " 1500 bytes: answered\npath MTU 1500 (found by probes), tunnel MTU 1440")
 
+	expect("reload", 0, "unchanged six0\n")
+	file := a.cmd.Args[2]
+	good, err := os.ReadFile(file)
+	must(t, err)
+	must(t, os.WriteFile(file, append(good, "ttl = 17\n"...), 0o600))
+	expect("reload", 0, "changed   six0: ttl\n")
+	must(t, os.WriteFile(file, append(good, "ttl = 1700\nfrob = 1\n"...), 0o600))
+	expect("reload", 1, ": ttl is 1700", `: unknown key "frob"`)
+	expect("status --json", 0, `"succeeded": 2`, `"failed": 1`)
+
 	cmd := exec.Command(string(o), "watch", "--socket", a.socket)
 	var said rig.Log
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -74,6 +85,9 @@ func TestOperate(t *testing.T) {
 	expect("mtu six0", 1, "six0 answers no probes")
 	a.end(t, syscall.SIGTERM)
 	expect("status", 1, "no sixfourd answers at "+a.socket)
+	if _, err := os.Lstat(a.socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket after the end: %v", err)
+	}
 }
 
 // A second daemon with the same configuration says so and ends; the first one and its

@@ -58,7 +58,7 @@ func TestBorderRelayFailsOver(t *testing.T) {
 			_, before := d.status(t)
 			res, err := rig.Ping(t.Context(), h.a, there, rig.PingOptions{Count: 20, Interval: 1, Timeout: 200e6})
 			if err != nil || res.Received != 20 {
-				return fmt.Errorf("%+v, %v", res, err)
+				return errors.Join(fmt.Errorf("%+v", res), err)
 			}
 			if _, after := d.status(t); after.In.Packets < before.In.Packets+20 {
 				return errors.New("they do not")
@@ -68,7 +68,7 @@ func TestBorderRelayFailsOver(t *testing.T) {
 	}
 	carries("b", b)
 	provenBack(t, a)
-	must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+	b.freeze(t)
 	a.wait(t, `"packets_go_to": "198.51.100.30"`)
 	reachable(t, h.a, there)
 	a.phase(t, engine.Up)
@@ -114,7 +114,7 @@ func TestPotentialRouters(t *testing.T) {
 		_, before := b.status(t)
 		res, err := rig.Ping(t.Context(), h.a, there, rig.PingOptions{Count: 20, Interval: 1, Timeout: 200e6})
 		if err != nil || res.Received != 20 {
-			return fmt.Errorf("%+v, %v", res, err)
+			return errors.Join(fmt.Errorf("%+v", res), err)
 		}
 		if _, after := b.status(t); after.In.Packets < before.In.Packets+20 {
 			return errors.New(strings.TrimSpace(a.log.String()))

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sixfour/encap"
-	"sixfour/internal/pathmtu"
 	"sixfour/internal/probe"
 )
 
@@ -296,99 +295,4 @@ func (a *asking) pingOne(sent int, r PingRequest, each func(PingReply)) int {
 		each(PingReply{Seq: sent + 1, Size: r.Size, Lost: true, Detail: err.Error()})
 	}
 	return sent + 1
-}
-
-// MTUProbe is whether a packet of a size came through.
-type MTUProbe struct {
-	Size     int  `json:"size"` // of the outer packet, in bytes
-	Answered bool `json:"answered"`
-}
-
-// MTUResult is what ProbeMTU has found: the largest outer packet, in bytes, that was
-// answered, and what that leaves for an inner one.
-type MTUResult struct {
-	PathMTU   int    `json:"path_mtu"`
-	TunnelMTU int    `json:"mtu"`
-	By        string `json:"by"`
-}
-
-// Of a search: every path carries the first of these, and nearly every one the
-// second. A size that is not answered so often does not pass; an answer is waited for
-// four round trips, and not less than that.
-const (
-	probeLeast   = 128
-	probeUsual   = 1280
-	probeTries   = 3
-	probePatient = 300 * time.Millisecond
-)
-
-// ProbeMTU searches for the largest packet that comes through to a peer whole, and
-// calls each for every size that was tried. It fails if the peer answers nothing, or
-// ctx ends. Nothing is changed by what it finds. Each must not block.
-func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(MTUProbe)) (MTUResult, error) {
-	a, err := e.ask(peer)
-	if err != nil {
-		return MTUResult{}, err
-	}
-	defer a.close()
-	rtt, err := a.passes(ctx, probeLeast, pingTimeout)
-	if err != nil {
-		return MTUResult{}, err
-	}
-	if rtt == 0 {
-		return MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: how large packets may be is not known that way; sixfourctl status shows what is known", peer)
-	}
-	each(MTUProbe{probeLeast, true})
-	patience := min(max(probePatient, 4*rtt), maxPingTimeout)
-	good, bad := probeLeast, int(a.path.link)+1
-	for size := bad - 1; good+1 < bad; size = (good + bad) / 2 {
-		if good == probeLeast && bad <= int(a.path.link) && bad > probeUsual {
-			size = probeUsual
-		}
-		rtt, err := a.passes(ctx, size, patience)
-		if err != nil {
-			return MTUResult{}, err
-		}
-		each(MTUProbe{size, rtt > 0})
-		if rtt > 0 {
-			good = size
-		} else {
-			bad = size
-		}
-	}
-	mtu := encap.MTU(a.path.layers, encap.PathMTU(good), a.path.options, false)
-	return MTUResult{good, int(mtu), string(pathmtu.Probe)}, nil
-}
-
-// passes sends packets of a size until one is answered, and returns how long that
-// took; 0: none was.
-func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (time.Duration, error) {
-	lost := time.NewTimer(0)
-	defer lost.Stop()
-	for n := range probeTries {
-		if err := a.send(n+1, size); err != nil {
-			if a.p.path.Load() == nil {
-				return 0, err
-			}
-			continue // it is larger than the first hop takes
-		}
-		lost.Reset(patience)
-	wait:
-		for {
-			select {
-			case <-ctx.Done():
-				return 0, ctx.Err()
-			case h := <-a.heard:
-				if f, ok := a.take(h); ok && f.size == size {
-					return max(1, h.at.Sub(f.at)), nil
-				}
-			case <-lost.C:
-				break wait
-			}
-		}
-	}
-	for len(a.flying) > 0 {
-		a.land(0)
-	}
-	return 0, nil
 }

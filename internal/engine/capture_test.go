@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,7 @@ func capturedBy(t *testing.T, c *capturing, do func()) (shown []string) {
 	first := uint64(0)
 	for {
 		p, i, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return shown
 		}
 		if err != nil {

@@ -93,11 +93,6 @@ type drops struct {
 	direction pcapng.Direction
 }
 
-// count counts one packet under its reason.
-func (d *drops) count(c *counters, r drop.Reason, pkt []byte) {
-	d.countN(c, r, 1, pkt, nil)
-}
-
 // countN counts n packets under one reason. Pkt is one of them, or nil; err is
 // what the kernel said, or nil.
 func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error) {

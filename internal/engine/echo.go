@@ -90,6 +90,25 @@ func (e *echo) sent(inner []byte) bool {
 	return ip.NextHeader() == header.ICMPv6 && m[0] == icmp.EchoRequest6 && binary.BigEndian.Uint16(m[probe.IDAt:]) == e.ID
 }
 
+// sentOutside reports whether a quoted packet is a probe of an outer address.
+func (e *echo) sentOutside(quote []byte) bool {
+	var m []byte
+	request := byte(icmp.EchoRequest4)
+	if header.Version(quote) == 6 {
+		if header.IPv6(quote).NextHeader() != header.ICMPv6 {
+			return false
+		}
+		m, request = quote[header.IPv6Len:], icmp.EchoRequest6
+	} else {
+		ip := header.IPv4(quote)
+		if ip.Protocol() != header.ICMP || ip.HeaderLen() != header.IPv4Len {
+			return false
+		}
+		m = quote[header.IPv4Len:]
+	}
+	return len(m) >= probe.SeqAt && m[0] == request && binary.BigEndian.Uint16(m[probe.IDAt:]) == e.ID
+}
+
 // proves reports whether a quoted inner packet is a probe beyond doubt: its cookie
 // is quoted, too.
 func (e *echo) proves(inner []byte) bool {

@@ -344,7 +344,7 @@ func (e *Engine) interfaceLost(t *tunnel) {
 		p.note("interface " + t.cfg.Name + " was deleted")
 		p.setState(Waiting, "its interface, which was deleted")
 	}
-	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and restart")
+	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and reload")
 }
 
 // reopen makes a lost interface again.

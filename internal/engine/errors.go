@@ -100,6 +100,8 @@ func (o *outerErrors) hear(b []byte) {
 	}); e != nil {
 		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
 		e.peer.hear(source(pkt), err)
+	} else if about != nil && about.echo.sentOutside(err.Quote) {
+		about.noteICMP(source(pkt), err)
 	} else if about != nil {
 		about.heard.ignored.Add(1)
 	}

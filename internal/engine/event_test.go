@@ -35,7 +35,9 @@ func TestEvents(t *testing.T) {
 		ev := <-read
 		if ev.Kind == EventLost {
 			var k int
-			fmt.Sscan(ev.Text, &k)
+			if _, err := fmt.Sscan(ev.Text, &k); err != nil {
+				t.Fatal(err)
+			}
 			missed += k
 			continue
 		}

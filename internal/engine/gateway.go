@@ -60,6 +60,15 @@ func (e *Engine) syncGateway() (worked bool) {
 	return g.worked
 }
 
+// yieldDefaultRoute gives the default route up if the configuration does not want it
+// any more, before the outer packets lose the mark that keeps them out of the tunnel.
+func (e *Engine) yieldDefaultRoute() {
+	if e.gate.cfg.DefaultRoute == "" && e.gate.taken != "" {
+		e.gate.taken = ""
+		e.syncGateway()
+	}
+}
+
 // wantedGateway is what it shall do, which is complete when the default route's
 // tunnel has been able to carry packets. Until then everything goes the old way,
 // such as the look-up of the peer's name; from then on what the tunnel cannot carry

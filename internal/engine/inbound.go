@@ -3,7 +3,6 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -13,9 +12,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
-	"sixfour/encap/fragment"
 	"sixfour/encap/header"
-	"sixfour/encap/icmp"
 	"sixfour/encap/nd"
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
@@ -41,7 +38,8 @@ type inbound struct {
 	// For captures.
 	capturing *capturing
 	seen      *captures // of this batch; nil: nobody captures
-	pkt       []byte    // at hand, as it arrived
+	hand      int       // the packet at hand
+	pkt       []byte    // that packet, as it arrived, if somebody captures
 	note      string    // what there is to say of it
 	kept      []byte    // packets of the batch
 	sent      [][]byte  // what an answer went in
@@ -175,9 +173,11 @@ func (in *inbound) carry(n int) {
 	for i, size := range in.sizes[:n] {
 		buf := in.bufs[i]
 		pkt := buf[:size]
-		in.seePacket(pkt)
+		if in.hand = i; in.seen != nil {
+			in.pkt, in.note = in.keep(pkt), ""
+		}
 		if size < header.IPv4Len || header.Version(pkt) == 6 && size < header.IPv6Len { // one too large for its buffer has size 0
-			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.Truncated})
+			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt); e != nil {
@@ -219,10 +219,11 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.pkt), Reason: drop.ForeignSource})
+		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
 	if first.peer.returned(pkt) {
+		in.show(first.peer.t, nil, noteProbed)
 		return
 	}
 	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
@@ -263,7 +264,6 @@ func (e *end) isOurs(inner []byte) bool {
 // deliver takes what Decapsulate has returned for pkt, by a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
 	s := in.sink(e.peer.t)
-	in.note = ""
 	if r == drop.Fragment && inner != nil {
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
 			in.show(s.t, nil, noteHeld)
@@ -279,7 +279,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		return
 	}
 	if r != drop.None {
-		if !e.peer.returned(pkt) {
+		if e.peer.returned(pkt) {
+			in.show(s.t, inner, noteProbed)
+		} else {
 			in.lose(s, e.peer, inner, r, nil)
 		}
 		return
@@ -308,7 +310,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	if s.gather.Len() == 0 {
 		in.touched = append(in.touched, s)
 	}
-	s.keepFor(in, inner)
+	if in.seen != nil {
+		s.keepFor(in, inner)
+	}
 	s.add(e.peer, inner)
 }
 
@@ -377,89 +381,4 @@ func writeReason(err error) drop.Reason {
 		return drop.InterfaceDown
 	}
 	return drop.TunFailed
-}
-
-// take is the door for packets to our end of the layer under the inner packets:
-// answers to probes, ICMPv6 errors about packets of the layer, and, where the
-// interface does not carry the address, everything else. It reports whether the
-// packet is done with.
-func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
-	ours := e.peer.answer(header.IPv6(inner))
-	if !ours {
-		err, ok := icmp.Parse(inner)
-		ours = ok && e.peer.hear(source(inner), err)
-	}
-	if ours {
-		in.show(s.t, inner, noteOurs)
-		e.peer.in.carried(1, len(inner))
-		return true
-	}
-	if e.host {
-		in.answer(s, e, inner)
-	}
-	return e.host
-}
-
-// answer is the door for packets to the IPv6 layer's own address when the
-// interface does not carry it: the daemon is the host then, and answers echo
-// requests, so that the layer can be tested (seed: ping fc00::2 before ping
-// 10.0.0.2).
-func (in *inbound) answer(s *sink, e *end, inner []byte) {
-	size := len(inner)
-	if !echoReply(in.reply[encap.Headroom:], inner) {
-		in.lose(s, e.peer, inner, drop.UnknownProtocol, nil)
-		return
-	}
-	p := e.peer.path.Load()
-	if p == nil {
-		in.lose(s, e.peer, inner, drop.NoRoute, nil)
-		return
-	}
-	// A reply is as large as its request, and the way back may be narrower.
-	whole := in.reply[encap.Headroom : encap.Headroom+size]
-	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
-		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
-		if r != drop.None {
-			in.lose(s, e.peer, inner, r, nil)
-			return
-		}
-		if err := p.send(pkt, in.pieces); err != nil {
-			in.lose(s, e.peer, inner, sendReason(err), err)
-			return
-		}
-		in.noteSent(pkt)
-	}
-	in.showAnswer(s.t, inner, whole)
-	e.peer.in.carried(1, size)
-	e.peer.answered.Add(1)
-}
-
-// ICMPv6 echo (RFC 4443 section 4).
-const (
-	echoRequest6   = 128
-	echoReply6     = 129
-	echoHeaderLen  = 8
-	answerHopLimit = 64
-)
-
-// echoReply writes the reply to an ICMPv6 echo request into reply, which must
-// have room for as many bytes, and reports whether req is one: whole, without
-// extension headers, from a unicast address, with a good checksum.
-func echoReply(reply, req []byte) bool {
-	ip := header.IPv6(req)
-	msg := ip.Payload()
-	if ip.NextHeader() != header.ICMPv6 || len(msg) < echoHeaderLen || msg[0] != echoRequest6 || msg[1] != 0 ||
-		ip.Source()[0] == 0xff || header.Sum(msg, header.PseudoSum(ip.Source(), ip.Dest(), len(msg), header.ICMPv6)) != 0xffff {
-		return false
-	}
-	r := header.IPv6(reply[:len(req)])
-	copy(r, req)
-	r[7] = answerHopLimit
-	copy(r.Source(), ip.Dest())
-	copy(r.Dest(), ip.Source())
-	m := r.Payload()
-	m[0] = echoReply6
-	before, after := binary.BigEndian.Uint16(msg), binary.BigEndian.Uint16(m)
-	binary.BigEndian.PutUint16(m[2:], header.Update(binary.BigEndian.Uint16(msg[2:]), before, after))
-	return true
 }

@@ -136,7 +136,8 @@ func (p *peer) returned(pkt []byte) bool {
 	if r != drop.None {
 		return false
 	}
-	protocol, payload := byte(0), []byte(nil)
+	var protocol byte
+	var payload []byte
 	if header.Version(outer) == 6 {
 		ip := header.IPv6(outer)
 		protocol, payload = ip.NextHeader(), ip.Payload()

@@ -101,7 +101,11 @@ func (p *peer) put(path *path, q question) error {
 			return fmt.Errorf("it cannot be encapsulated: %v", r)
 		}
 	}
-	return path.senders[0].SendOne(pkt)
+	if err := path.senders[0].SendOne(pkt); err != nil {
+		return err
+	}
+	p.showProbe(pkt, buf[encap.Headroom:], q.way != wayOutside)
+	return nil
 }
 
 // selfHopLimit is that of a packet which a border relay forwards.

@@ -217,6 +217,7 @@ func (r *reload) revised() []*tunnel {
 // takeEffect brings the paths of all peers, and the table, in line with the
 // configuration.
 func (e *Engine) takeEffect() error {
+	e.yieldDefaultRoute()
 	e.stale = true
 	for _, t := range e.tunnels {
 		e.shards = max(e.shards, t.queues)

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/internal/liveness"
@@ -205,7 +206,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 		return false
 	}
 	p.state.Phase, p.state.Since, p.state.Detail = phase, time.Now(), ""
-	text, level := string(phase), p.t.lifeLevel()
+	text := string(phase)
 	switch phase {
 	case Suspect, Down:
 		p.state.Detail = p.silence(l, pl)
@@ -213,18 +214,19 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 		if phase == Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.log().Log(min(level, zapcore.WarnLevel), string(phase), zap.Stringer("remote", pl.target.remote), zap.String("why", p.state.Detail))
+		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.Stringer("remote", pl.target.remote), zap.String("why", p.state.Detail))
 	case Up:
 		p.endOutage()
-		if before.Phase == Probing {
-			level = min(level, p.t.level())
+		level := p.t.level() // as of what each peer's life has
+		if before.Phase != Probing {
+			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
 		fields := []zap.Field{zap.Stringer("remote", pl.target.remote)}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
 			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))
 		}
-		p.log().Log(min(level, zapcore.InfoLevel), "up", fields...)
+		p.log().Log(level, "up", fields...)
 	}
 	p.event(EventState, text)
 	return true
@@ -253,11 +255,14 @@ const (
 	lifeLogPause = 10 * time.Second
 )
 
-// lifeLevel is how important it is at most that another peer has fallen silent, or
-// has come back.
-func (t *tunnel) lifeLevel() zapcore.Level {
-	if t.only == nil && !t.lifeLogs.Allow() {
+// lifeLevel is how important it is that another peer has fallen silent, or has come
+// back: as it would be of one, or less.
+func (t *tunnel) lifeLevel(limit *rate.Limiter, one zapcore.Level) zapcore.Level {
+	if t.only == nil && !limit.Allow() {
 		return zap.DebugLevel
 	}
-	return zap.WarnLevel
+	return one
 }
+
+// newLifeLimit is the limit of a tunnel's lines about that.
+func newLifeLimit() *rate.Limiter { return rate.NewLimiter(rate.Every(lifeLogPause), lifeLogs) }

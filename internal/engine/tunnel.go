@@ -44,19 +44,19 @@ type tunnel struct {
 	retired atomic.Bool                 // it is no longer one of the engine's
 	mtu     atomic.Int64                // that the interface has
 
-	queues    int
-	fragments reassembly
-	speaker   atomic.Pointer[speaker] // nil: the mechanism has nothing to say
-	reply     *replier
-	prober    *prober
-	keeper    *keeper // nil: nobody looks after the peers' lives
-	events    *events // nil: nobody is told
-	repairs   repairCounts
-	troubles  *rate.Limiter // of events about them
-	lifeLogs  *rate.Limiter // of lines about peers that fall silent or come back
-	capturing *capturing    // nil: nobody does
-	overflow  overflow
-	tooLong   chan<- tooLong // tells the control loop, if it is not busy
+	queues         int
+	fragments      reassembly
+	speaker        atomic.Pointer[speaker] // nil: the mechanism has nothing to say
+	reply          *replier
+	prober         *prober
+	keeper         *keeper // nil: nobody looks after the peers' lives
+	events         *events // nil: nobody is told
+	repairs        repairCounts
+	troubles       *rate.Limiter // of events about them
+	falls, returns *rate.Limiter // of lines about peers that fall silent, and come back
+	capturing      *capturing    // nil: nobody does
+	overflow       overflow
+	tooLong        chan<- tooLong // tells the control loop, if it is not busy
 
 	// Of the control loop only.
 	waiting  int                // peers that began to wait since the last look at all
@@ -88,7 +88,8 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
 		prober: p, sockets: make(map[origin]sockets),
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce),
-		lifeLogs: rate.NewLimiter(rate.Every(lifeLogPause), lifeLogs),
+		falls:    newLifeLimit(),
+		returns:  newLifeLimit(),
 	}
 	t.reply = newReplier(t)
 	for i := range cfg.Peers {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
 )
@@ -89,8 +90,11 @@ func (m *masquerade) forwards(name string, c *change) (bool, error) {
 		return false, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	conf, err := m.router.Conf(4, link.Attrs().Index)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) { // it is without IPv4, or gone since
+		return false, nil
+	}
 	if err != nil {
-		return false, nil // it is without IPv4, or gone since
+		return false, err
 	}
 	c.index[name] = link.Attrs().Index
 	return conf.Forwarding, nil

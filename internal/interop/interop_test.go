@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/control"
+	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
 
@@ -54,7 +56,7 @@ func TestDouble(t *testing.T) {
 		t.Run(fmt.Sprintf("encap limit of kernel %s, of sixfourd %s", c.kernel, strings.Trim(c.daemon, `"`)), func(t *testing.T) {
 			kernel(t, fmt.Sprintf(sit, ours, "fc00::1/64")+fmt.Sprintf(double, c.kernel))
 			w := watch(t, protocol41)
-			daemon(t, lab.ns, `
+			socket := daemon(t, lab.ns, `
 				mode = "4in6in4"
 				local = "`+ours+`"
 				remote = "`+theirs+`"
@@ -62,6 +64,7 @@ func TestDouble(t *testing.T) {
 				remote6 = "fc00::1"
 				address = ["10.0.0.2/30", "fc00::2/64"]
 				encap_limit = `+c.daemon)
+			lives(t, socket)
 			if strings.Trim(c.daemon, `"`) == c.kernel {
 				sameMTU(t, "six0", "ipip6")
 			}
@@ -76,14 +79,34 @@ func TestDouble(t *testing.T) {
 func Test6in4(t *testing.T) {
 	kernel(t, fmt.Sprintf(sit, ours, "2001:db8:6::1/64"))
 	w := watch(t, protocol41)
-	daemon(t, lab.ns, `
+	socket := daemon(t, lab.ns, `
 		mode = "6in4"
 		local = "`+ours+`"
 		remote = "`+theirs+`"
 		address = ["2001:db8:6::2/64"]`)
+	lives(t, socket)
 	sameMTU(t, "six0", "sit6to4")
 	both(t, way{"IPv6 in IPv4", "2001:db8:6::2", "2001:db8:6::1", "sit6to4"}, full)
 	w.report(t, false, false)
+}
+
+// lives waits until the kernel has answered a probe, inside the tunnel.
+func lives(t *testing.T, socket string) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		s, err := control.Status(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if one := s.Tunnels[0]; one.State.Phase == engine.Up && one.Liveness.RTT > 0 {
+			report(t, "RTT  %.1f ms, of probes that the kernel answers", 1000*one.Liveness.RTT)
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%+v %+v", one.State, one.Liveness)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // sameMTU: what adds the same headers leaves the same room.

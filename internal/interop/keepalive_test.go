@@ -27,7 +27,8 @@ func TestKeepalive(t *testing.T) {
 	}
 	kernel(t, `
 		ip link add far type gre`+over4+inside4)
-	socket := daemon(t, lab.ns, `mode = "gre"`+ends4+own4)
+	socket := daemon(t, lab.ns, `mode = "gre"`+ends4+own4+`
+		keepalive = "0s"`) // it would send some, too
 	c, err := lab.ns.Capture(tap)
 	if err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func TestWritten(t *testing.T) {
 			t.Errorf("another library: packet %d is % x, %+v, %v", i, data, info, err)
 		}
 	}
-	if _, _, err := r.Next(); err != io.EOF {
+	if _, _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 	if _, _, err := other.ReadPacketData(); !errors.Is(err, io.EOF) {
@@ -87,7 +87,7 @@ func TestBlocks(t *testing.T) {
 	var all []byte
 	for {
 		b, err := blocks.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -138,7 +138,7 @@ func TestPcap(t *testing.T) {
 		if err != nil || i.Link != pcapng.LinkRaw || p.Length != 60 || !bytes.Equal(p.Data, []byte{0x45, 1, 2, 3}) || p.Time.Unix() != at.Unix() || p.Time.Nanosecond() != c.nanos {
 			t.Errorf("%v %x: %+v, %+v, %v", c.order, c.magic, p, i, err)
 		}
-		if _, _, err := r.Next(); err != io.EOF {
+		if _, _, err := r.Next(); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 	}
@@ -238,7 +238,7 @@ func TestWrong(t *testing.T) {
 		for err == nil {
 			_, _, err = r.Next()
 		}
-		if err == io.EOF || !strings.Contains(err.Error(), c.want) {
+		if errors.Is(err, io.EOF) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
 		}
 	}

@@ -2,7 +2,11 @@
 
 package privilege
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // free may be made with any arguments. What comes first is found first by kernels
 // that do not remember what a filter says (before 5.11).
@@ -46,7 +50,7 @@ var devices = []uint32{
 // callsFor are all calls that a process, which has a number, may make.
 func callsFor(n needs, pid uint32) []call {
 	var calls []call
-	for _, number := range append(append([]uint32{}, free...), freeHere...) {
+	for _, number := range slices.Concat(free, freeHere, absent) { // another filter sees to those that are absent
 		calls = append(calls, call{number: number})
 	}
 	calls = append(calls,
@@ -86,8 +90,8 @@ func sockets(n needs) []way {
 	return ways
 }
 
-// absent are calls that libraries try first and do without: the flags of clone3 lie
-// where a filter cannot look.
+// absent are calls that are as if they were younger: the flags of clone3 lie where a
+// filter cannot look.
 var absent = []uint32{unix.SYS_CLONE3}
 
 // notExecuted is a mapping, of a call with the arguments of mmap(2), from which

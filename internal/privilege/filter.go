@@ -54,14 +54,38 @@ const (
 	allow   = unix.SECCOMP_RET_ALLOW
 )
 
-// newest is the last number that the lists know of; all architectures have the
-// same from 424 on.
-const newest = unix.SYS_MSEAL
+// Numbers between these are younger than the lists, whose last is newest; all
+// architectures have the same from 424 on. Some have a few of their own far above.
+const (
+	newest = unix.SYS_MSEAL
+	own    = 0x0f0000
+)
 
-// filter is the program for an architecture (an AUDIT_ARCH_ constant) whose
-// arguments' lower halves lie at an offset of low. A call that is absent is not known
-// to the kernel, for all that its caller learns.
-func filter(architecture uint32, low uint32, calls []call, absent []uint32) []bpf.Instruction {
+// young is the filter for calls that are not known, and for those that are absent:
+// libraries try them first, and do without. There are two filters because the kernel
+// logs all refusals of one or none, and these are no news.
+func young(absent []uint32) []bpf.Instruction {
+	p := []bpf.Instruction{bpf.LoadAbsolute{Off: atNumber, Size: 4}}
+	for _, number := range absent {
+		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: 1}, bpf.RetConstant{Val: unknown})
+	}
+	return append(p, ifYoung(unknown, allow)...)
+}
+
+// ifYoung ends a filter, in whose register the number is.
+func ifYoung(then, otherwise uint32) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: newest, SkipFalse: 2},
+		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: own, SkipTrue: 1},
+		bpf.RetConstant{Val: then},
+		bpf.RetConstant{Val: otherwise},
+	}
+}
+
+// listed is the filter for all other calls, which lets those of young through: of
+// an architecture (an AUDIT_ARCH_ constant) whose arguments' lower halves lie at an
+// offset of low.
+func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
 	p := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: atArchitecture, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: architecture, SkipTrue: 1},
@@ -73,33 +97,26 @@ func filter(architecture uint32, low uint32, calls []call, absent []uint32) []bp
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: c.number, SkipFalse: uint8(len(b))})
 		p = append(p, b...)
 	}
-	for _, number := range absent {
-		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: 1}, bpf.RetConstant{Val: unknown})
-	}
-	return append(p,
-		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: newest, SkipFalse: 1},
-		bpf.RetConstant{Val: unknown},
-		bpf.RetConstant{Val: refuse})
+	return append(p, ifYoung(allow, refuse)...)
 }
 
 // block decides about a call whose number is known to be this one's.
 func (c call) block(low uint32) []bpf.Instruction {
+	if len(c.ways) == 0 {
+		return []bpf.Instruction{bpf.RetConstant{Val: allow}}
+	}
 	var b []bpf.Instruction
 	for _, w := range c.ways {
-		var one []bpf.Instruction
 		const each = 3                 // instructions an argument
 		rest := uint8(each*len(w)) + 1 // to the next way
 		for _, a := range w {
 			rest -= each
-			one = append(one,
+			b = append(b,
 				bpf.LoadAbsolute{Off: atArguments + 8*a.index + low, Size: 4},
 				bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: a.mask},
 				bpf.JumpIf{Cond: bpf.JumpEqual, Val: a.value, SkipFalse: rest})
 		}
-		b = append(append(b, one...), bpf.RetConstant{Val: allow})
-	}
-	if len(c.ways) == 0 {
-		return []bpf.Instruction{bpf.RetConstant{Val: allow}}
+		b = append(b, bpf.RetConstant{Val: allow})
 	}
 	return append(b, bpf.RetConstant{Val: refuse})
 }

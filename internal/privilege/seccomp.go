@@ -13,9 +13,17 @@ import (
 )
 
 // restrictCalls leaves the system calls that are needed, to all threads. A call
-// that fails so is in the kernel's log, if it keeps one (type=1326).
+// that is refused is in the kernel's log, if it keeps one (type=1326).
 func restrictCalls(n needs) error {
-	raw, err := bpf.Assemble(filter(architecture, lowerHalf(), callsFor(n, uint32(os.Getpid())), absent))
+	if err := install(young(absent), 0); err != nil {
+		return err
+	}
+	return install(listed(architecture, lowerHalf(), callsFor(n, uint32(os.Getpid()))), unix.SECCOMP_FILTER_FLAG_LOG)
+}
+
+// install makes a filter one of all threads.
+func install(filter []bpf.Instruction, flags uintptr) error {
+	raw, err := bpf.Assemble(filter)
 	if err != nil {
 		return err
 	}
@@ -26,7 +34,7 @@ func restrictCalls(n needs) error {
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	// No foreign code runs in this process: mitigations that slow every thread down
 	// for its sake are not wanted.
-	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+	flags |= unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(program)
 	switch {

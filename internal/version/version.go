@@ -4,11 +4,10 @@ package version
 import (
 	"fmt"
 	"runtime/debug"
-	"strings"
 )
 
-// release is set by the Makefile, from the git tag or commit.
-var release = ""
+// What the Makefile sets, from git. Of other builds the toolchain knows the commit.
+var release, commit, date string
 
 // Build is what is known of a build. What is not known is "unknown".
 type Build struct {
@@ -21,17 +20,20 @@ type Build struct {
 // Get is this build. Nothing in it depends on when or where it was made, so that
 // two builds of a commit are the same bytes.
 func Get() Build {
-	b := Build{Release: release, Commit: "unknown", Date: "unknown", Go: "unknown"}
-	info, ok := debug.ReadBuildInfo()
-	if ok {
+	b := Build{Release: release, Commit: commit, Date: date}
+	if info, ok := debug.ReadBuildInfo(); ok {
 		b.Go = info.GoVersion
-		b.take(info.Settings)
+		if commit == "" {
+			b.take(info.Settings)
+		}
 		if b.Release == "" {
 			b.Release = info.Main.Version
 		}
 	}
-	if b.Release == "" {
-		b.Release = "unknown"
+	for _, s := range []*string{&b.Release, &b.Commit, &b.Date, &b.Go} {
+		if *s == "" {
+			*s = "unknown"
+		}
 	}
 	return b
 }
@@ -49,7 +51,7 @@ func (b *Build) take(settings []debug.BuildSetting) {
 			dirty = s.Value == "true"
 		}
 	}
-	if dirty && !strings.HasSuffix(b.Commit, "-dirty") {
+	if dirty {
 		b.Commit += "-dirty"
 	}
 }

@@ -1,0 +1,62 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"sixfour/encap/header"
+	"sixfour/internal/engine"
+)
+
+// all is how many packets were counted one way, carried or not.
+func all(t engine.Traffic) (n uint64) {
+	n = t.Packets
+	for _, drops := range t.Drops {
+		n += drops
+	}
+	return n
+}
+
+// While the daemon stands still, queues fill up, of the interface and of the receiver.
+// What they have no room for is counted, so that no packet is missing.
+func TestOverrun(t *testing.T) {
+	h := newHosts(t, 1500)
+	a, b := start(t, h.a, configA()), start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	_ = b
+	before, tunBefore := a.status(t)
+	must(t, a.cmd.Process.Signal(syscall.SIGSTOP))
+	const out, in = 5000, 60000
+	must(t, h.a.Do(func() error {
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(inB, 9)))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range out {
+			_, _ = c.Write([]byte("out"))
+		}
+		return nil
+	}))
+	raw, err := h.b.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	pkt := ip4(outerB, outerA, header.ProtoIPv6, ip6(in6B, in6A, header.ProtoIPv4, marked(inB, inA)))
+	for range in {
+		must(t, raw.Send(pkt))
+	}
+	must(t, a.cmd.Process.Signal(syscall.SIGCONT))
+	eventually(t, "all packets are counted", func() error {
+		now, tun := a.status(t)
+		gone, came := all(tun.Out)-all(tunBefore.Out), all(tun.In)+all(now.Stray)-all(tunBefore.In)-all(before.Stray)
+		lostOut, lostIn := tun.Out.Drops["no_room"], now.Stray.Drops["no_room"]
+		// Besides, b answers what it has no port for, and kernels greet.
+		if gone < out || gone > out+100 || came < in || came > in+out+100 || lostOut == 0 || lostIn == 0 {
+			return fmt.Errorf("%d of %d went out, %d for lack of room not; %d of %d came in, %d for lack of room not", gone, out, lostOut, came, in, lostIn)
+		}
+		return nil
+	})
+}

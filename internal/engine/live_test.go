@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/time/rate"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/config"
+	"sixfour/internal/liveness"
+	"sixfour/transport"
+)
+
+// echoing is a sender by whose packets a peer is pinged outside, and which answers.
+type echoing struct {
+	p      *peer
+	silent *atomic.Bool
+	sent   *atomic.Int64
+}
+
+func (s *echoing) SendOne(pkt []byte) error {
+	s.sent.Add(1)
+	if s.silent.Load() {
+		return nil
+	}
+	m := append([]byte(nil), header.IPv4(pkt).Payload()...)
+	m[0] = icmp.EchoReply4
+	if !s.p.echo.IsReply(m, icmp.EchoReply4) {
+		return errors.New("not a probe")
+	}
+	s.p.heardAnswer(m)
+	return nil
+}
+
+func (s *echoing) Send([]transport.Packet) (int, error) { return 0, errors.New("no") }
+func (s *echoing) Close() error                         { return nil }
+
+// Of a hub's many peers each is watched; when all fall silent at once that is found
+// out without a flood, of packets or of lines in the log; peers that are gone leave
+// nothing.
+func TestManyLives(t *testing.T) {
+	const peers = 2000
+	core, lines := observer.New(zapcore.InfoLevel)
+	k := newKeeper(func() {})
+	hub := &tunnel{cfg: config.Tunnel{Name: "hub0", Hub: true}, log: zap.New(core), prober: newProber(), keeper: k, events: new(events),
+		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
+	var silent atomic.Bool
+	var sent atomic.Int64
+	for i := range peers {
+		p := newPeer(hub, &config.Peer{Name: fmt.Sprint(i)})
+		hub.peers = append(hub.peers, p)
+		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
+		way := &path{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
+			life: liveness.Settings{Every: time.Second, After: 1}, senders: sockets{&echoing{p, &silent, &sent}}}
+		p.listening.Store(true)
+		p.replacePath(way)
+		p.setPath(way)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		k.run(ctx)
+		close(done)
+	}()
+	all := func(want Phase) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			n := 0
+			for _, p := range hub.peers {
+				if p.status().State.Phase == want {
+					n++
+				}
+			}
+			if n == peers {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d of %d peers are %s", n, peers, want)
+			}
+		}
+	}
+	all(Up)
+	silent.Store(true)
+	all(Down)
+	if n := lines.FilterLevelExact(zapcore.WarnLevel).Len(); n == 0 || n > 2*lifeLogs {
+		t.Errorf("%d warnings", n)
+	}
+	// What they send is heard though they answer nothing.
+	p := hub.peers[7]
+	p.in.carried(1, 100)
+	if p.wanted.Load() == 0 {
+		t.Error("nobody wants to know")
+	}
+	p.isHeard()
+	for deadline := time.Now().Add(10 * time.Second); p.status().LastDown == nil || p.status().LastDown.Until.IsZero(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", p.status())
+		}
+	}
+	silent.Store(false)
+	all(Up)
+	s := hub.peers[8].status()
+	if s.LastDown == nil || s.LastDown.Why == "" || s.LastDown.Until.IsZero() || s.Liveness.Lost == 0 || s.Liveness.Sent <= s.Liveness.Lost {
+		t.Errorf("%+v %+v", s.LastDown, s.Liveness)
+	}
+	began, before := time.Now(), sent.Load()
+	silent.Store(true)
+	all(Down)
+	if n, most := sent.Load()-before, int64(probesPerSecond*time.Since(began).Seconds())+2*probesAtOnce; n > most {
+		t.Errorf("%d probes in %v", n, time.Since(began))
+	}
+	for _, p := range hub.peers {
+		p.replacePath(nil)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		k.mu.Lock()
+		n := len(k.fresh)
+		k.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d peers are not looked at", n)
+		}
+	}
+	cancel()
+	<-done
+	if len(k.due) != 0 {
+		t.Errorf("%d are still watched", len(k.due))
+	}
+}
+
+// Answers that nobody asked for, or to others, change nothing.
+func FuzzHeardAnswer(f *testing.F) {
+	k := newKeeper(func() {})
+	tun := &tunnel{cfg: config.Tunnel{}, log: zap.NewNop(), prober: newProber(), keeper: k}
+	p := newPeer(tun, &config.Peer{})
+	good := make([]byte, askLen)
+	binary.BigEndian.PutUint16(good[4:], p.echo.ID)
+	copy(good[8:], p.echo.Cookie[:])
+	for _, k := range []kind{kindPathMTU, kindAsked, kindLife, kindLife + kind(wayOutside), kindLife + kind(noWay), 255} {
+		good[kindAt] = byte(k)
+		f.Add(append([]byte(nil), good...), []byte{0x45})
+	}
+	f.Fuzz(func(t *testing.T, m, pkt []byte) {
+		if len(m) >= kindAt {
+			p.heardAnswer(m)
+		}
+		p.returned(pkt)
+		select {
+		case s := <-k.answers:
+			if s.by >= noWay {
+				t.Errorf("way %d", s.by)
+			}
+			k.take(s)
+		default:
+		}
+	})
+}

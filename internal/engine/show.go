@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"bytes"
+	"slices"
+
+	"sixfour/encap/drop"
+	"sixfour/internal/capture"
+	"sixfour/internal/pcapng"
+	"sixfour/transport"
+)
+
+// seen is who captures now; nil: nobody.
+func (t *tunnel) seen() *captures {
+	if t.capturing == nil {
+		return nil
+	}
+	return t.capturing.now.Load()
+}
+
+// show shows a packet that belongs to no batch.
+func (t *tunnel) show(p *capture.Packet) { t.seen().show(t.cfg.Name, p) }
+
+// What a captured packet is, where its bytes do not say so.
+const (
+	noteHeld      = "a fragment: it waits for the rest"
+	noteWhole     = "the last fragment to come of the inner packet, which is whole now"
+	noteOurs      = "for the daemon itself"
+	noteAnswered  = "the daemon itself answers it"
+	noteAnswer    = "an answer of the daemon itself"
+	noteKeepalive = "a keepalive: the daemon sends back what is inside"
+	noteProbe     = "a probe of the daemon"
+	noteProbed    = "answers a probe of the daemon"
+	noteICMP      = "an ICMP error about a packet of the tunnel"
+	noteNeighbour = "neighbour discovery: the daemon itself takes part"
+)
+
+// showProbe shows a probe of ours, which goes through the tunnel, or beside it.
+func (p *peer) showProbe(pkt, echo []byte, inside bool) {
+	c := capture.Packet{Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
+	if inside {
+		c.Inner = whole(echo)
+	}
+	p.t.show(&c)
+}
+
+// drops counts what the tunnel's goroutines of one direction do not carry.
+func (t *tunnel) drops(name string, d pcapng.Direction) drops {
+	return drops{log: t.log.Named(name), capturing: t.capturing, tunnel: t.cfg.Name, direction: d}
+}
+
+// lose counts a packet that is not carried, or several, logs it, and shows it to those
+// who capture.
+func (d *drops) lose(c *counters, p *capture.Packet) {
+	pkt := p.Outer.Head
+	if len(pkt) == 0 {
+		pkt = p.Inner.Head
+	}
+	d.countN(c, p.Reason, max(p.Count, 1), pkt, p.Err)
+	if d.capturing == nil {
+		return
+	}
+	if seen := d.capturing.now.Load(); seen != nil {
+		p.Direction = d.direction
+		seen.show(d.tunnel, p)
+	}
+}
+
+// whole is a packet in one piece, for captures.
+func whole(b []byte) capture.Bytes { return capture.Bytes{Head: b} }
+
+// innerOf is what is inside an outer packet that a stack has made: its last bytes.
+func innerOf(outer transport.Packet, size int) capture.Bytes {
+	at := outer.Len() - size
+	if at <= len(outer.Head) {
+		return capture.Bytes{Head: outer.Head[at:], Body: outer.Body}
+	}
+	return capture.Bytes{Head: outer.Body[at-len(outer.Head):]}
+}
+
+// flat is a packet in one piece.
+func flat(b capture.Bytes) []byte {
+	if len(b.Body) == 0 {
+		return b.Head
+	}
+	return slices.Concat(b.Head, b.Body)
+}
+
+// keep copies a packet for as long as the batch lasts: what arrived, before it is
+// decapsulated, which writes to it.
+func (in *inbound) keep(pkt []byte) []byte {
+	at := len(in.kept)
+	in.kept = append(in.kept, pkt...)
+	return in.kept[at:len(in.kept):len(in.kept)]
+}
+
+// outer is the packet at hand as it arrived; without captures, as far as it is still
+// so.
+func (in *inbound) outer() []byte {
+	if in.seen != nil {
+		return in.pkt
+	}
+	return in.bufs[in.hand][:in.sizes[in.hand]]
+}
+
+// endBatch forgets what was kept.
+func (in *inbound) endBatch() {
+	if in.kept != nil {
+		in.kept = in.kept[:0]
+		if in.seen == nil { // nobody captures any more
+			in.kept = nil
+		}
+	}
+}
+
+// show shows the packet at hand, which was carried, or done with here, and what was
+// inside.
+func (in *inbound) show(t *tunnel, inner []byte, note string) {
+	if in.seen != nil {
+		in.seen.show(t.cfg.Name, &capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
+	}
+}
+
+// lose is for the packet at hand: what was inside, if that is known, and why it goes
+// no further.
+func (in *inbound) lose(s *sink, p *peer, inner []byte, r drop.Reason, err error) {
+	s.drops.lose(&p.in, &capture.Packet{Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
+}
+
+// noteSent remembers a packet of an answer, if somebody captures.
+func (in *inbound) noteSent(outer []byte) {
+	if in.seen != nil {
+		in.sent = append(in.sent, bytes.Clone(outer))
+	}
+}
+
+// showAnswer shows the packet at hand and what the daemon has answered.
+func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
+	if in.seen == nil {
+		return
+	}
+	in.show(t, inner, noteAnswered)
+	p := &capture.Packet{Direction: pcapng.Outbound, Inner: whole(answer), Note: noteAnswer}
+	if p.Fragments = in.sent; len(in.sent) == 1 {
+		p.Outer, p.Fragments = whole(in.sent[0]), nil
+	}
+	t.show(p)
+	in.sent = nil
+}
+
+// keepFor remembers a packet until it is known whether the device takes it.
+func (s *sink) keepFor(in *inbound, inner []byte) {
+	s.kept = append(s.kept, capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
+}
+
+// showKept shows the packets of a batch, of which the device has refused some. None
+// of them stands for all.
+func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reason, err error) {
+	if len(s.kept) == 0 {
+		return
+	}
+	for i := range s.kept {
+		p := &s.kept[i]
+		if all || slices.Contains(refused, int16(i)) {
+			p.Reason, p.Err = why, err
+		}
+		seen.show(s.t.cfg.Name, p)
+	}
+	clear(s.kept)
+	s.kept = s.kept[:0]
+}
+
+// lose is for packet i of the batch.
+func (o *outbound) lose(i int, r drop.Reason, err error) {
+	o.drops.lose(&o.peers[i].out, &capture.Packet{
+		Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
+	})
+}
+
+// show shows n packets of the batch, from one on, which were sent.
+func (o *outbound) show(seen *captures, from, n int) {
+	for i := from; i < from+n; i++ {
+		seen.show(o.t.cfg.Name, &capture.Packet{
+			Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
+		})
+	}
+}
+
+// noteSent remembers an outer packet that belongs to no batch, if somebody captures.
+func (o *outbound) noteSent(outer []byte) {
+	if o.t.seen() != nil {
+		o.sent = append(o.sent, bytes.Clone(outer))
+	}
+}
+
+// showSent shows an inner packet and what it went in.
+func (o *outbound) showSent(inner []byte) {
+	if o.sent == nil {
+		return
+	}
+	p := &capture.Packet{Direction: pcapng.Outbound, Inner: whole(inner)}
+	if len(o.sent) == 1 {
+		p.Outer = whole(o.sent[0])
+	} else {
+		p.Fragments = o.sent
+	}
+	o.t.show(p)
+	o.sent = nil
+}

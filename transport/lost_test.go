@@ -1,0 +1,32 @@
+package transport_test
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a receiver has no room for, because nobody reads, it says.
+func TestLost(t *testing.T) {
+	host := alone(t)
+	both(t, func(t *testing.T, e ends) {
+		tx, rx := pair(t, host, e)
+		if n, ok := rx.Lost(); n != 0 || !ok {
+			t.Errorf("%d are lost before there is one, %v", n, ok)
+		}
+		const packets = 40000 // the receive buffer has 16 MiB
+		pkt := e.packet(1000, 0)
+		for range packets {
+			for errors.Is(tx.SendOne(pkt), unix.ENOBUFS) {
+			}
+		}
+		if n, ok := rx.Lost(); n == 0 || n >= packets || !ok {
+			t.Errorf("%d of %d are lost, %v", n, packets, ok)
+		}
+		rx.Close()
+		if _, ok := rx.Lost(); ok {
+			t.Error("a closed receiver knows what it lost")
+		}
+	})
+}
