@@ -146,6 +146,15 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
+	passed, err := systemd.Passed()
+	if err != nil {
+		log.Warn("a restart has lost packets", zap.Error(err))
+	}
+	var store engine.Store
+	if p.manager.Keeps() {
+		store = p.manager
+	}
+	p.Keep(store, passed)
 	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:

@@ -318,7 +318,7 @@ func TestNotify(t *testing.T) {
 		must(t, err)
 		return string(b[:n])
 	}
-	d := launch(t, h.a, configA(), "NOTIFY_SOCKET="+socket)
+	d := launch(t, h.a, configA(), "NOTIFY_SOCKET="+socket, "FDSTORE=0")
 	if got := read(); got != "READY=1" {
 		t.Errorf("got %q", got)
 	}

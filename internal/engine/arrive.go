@@ -215,31 +215,40 @@ func (e *Engine) notHeard(err error) error {
 
 // openReceivers opens the receivers of one place.
 func (e *Engine) openReceivers(l listener, shards int) error {
-	var opened []*inbound
-	for i := range shards {
+	all := e.adoptReceivers(l, shards)
+	adopted := all != nil
+	for i := len(all); i < shards; i++ {
 		o := transport.Options{}
 		if l.at.IsValid() {
 			o.Join, o.JoinAt = l.local, l.at
 		}
 		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, o)
 		if err != nil {
-			for _, in := range opened {
-				in.rx.Close()
+			for _, rx := range all {
+				rx.Close()
 			}
 			return err
 		}
+		all = append(all, rx)
+	}
+	var opened []*inbound
+	for i, rx := range all {
 		in := e.newInbound(i, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
 		in.at = l.at
 		opened = append(opened, in)
 	}
 	e.inbounds[l] = opened
 	for _, in := range opened {
-		e.wg.Go(in.run)
+		e.receivers.Go(in.run)
+	}
+	if !adopted {
+		e.keepReceivers(l, opened)
 	}
 	return nil
 }
 
 func (e *Engine) stopListening(l listener) {
+	e.forgetReceivers(l)
 	for _, in := range e.inbounds[l] {
 		in.rx.Close()
 	}

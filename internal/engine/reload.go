@@ -308,7 +308,7 @@ func (r *reload) closeReplaced() {
 			r.closed = append(r.closed, t)
 		}
 	}
-	shutAll(r.closed)
+	r.e.shutAll(r.closed)
 }
 
 // shutAll takes the paths and interfaces of tunnels away. The kernel takes long to
@@ -321,10 +321,22 @@ func shutAll(tunnels []*tunnel) {
 	all.Wait()
 }
 
+// shutAll does so although somebody keeps copies of the interfaces' descriptors.
+func (e *Engine) shutAll(tunnels []*tunnel) {
+	var all sync.WaitGroup
+	for _, t := range tunnels {
+		all.Go(func() {
+			e.discard(t)
+			t.shut()
+		})
+	}
+	all.Wait()
+}
+
 // shut takes away what the tunnel has outside.
 func (t *tunnel) shut() {
 	for _, p := range t.peers {
-		p.path.Store(nil)
+		p.replacePath(nil)
 	}
 	t.close()
 	t.closeSockets()
@@ -345,7 +357,7 @@ func (r *reload) undo() (err error) {
 			c.unfollow(e)
 		}
 	}
-	shutAll(r.opened)
+	e.shutAll(r.opened)
 	for _, t := range r.added {
 		t.retire(e)
 	}
@@ -387,7 +399,7 @@ func (r *reload) finish() {
 	for _, c := range r.changes {
 		c.finish(e)
 	}
-	shutAll(r.removed)
+	e.shutAll(r.removed)
 	for _, t := range r.removed {
 		t.retire(e)
 	}
