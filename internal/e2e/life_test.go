@@ -212,8 +212,10 @@ func TestHeals(t *testing.T) {
 
 	must(t, h.a.LinkDown("six0")) // takes routes and IPv6 addresses away
 	a.wait(t, "interface is down")
+	phase(engine.Waiting)
 	must(t, h.a.LinkUp("six0"))
 	a.wait(t, "interface is up again")
+	phase(engine.Up)
 	reachable(t, h.a, in6B)
 	if got := remains(t, h.a); len(got) != 2 {
 		t.Errorf("after down and up: %v, want the interface and its route", got)
