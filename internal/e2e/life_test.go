@@ -161,6 +161,7 @@ func TestStaleInterface(t *testing.T) {
 }
 
 func TestSecondDaemonForTheSameInterface(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.a, configA())
 	d := launch(t, h.a, configA())
