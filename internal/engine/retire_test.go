@@ -12,7 +12,7 @@ import (
 )
 
 // What the prober had learnt, or somebody had to tell, when a reload took a tunnel
-// away opens nothing again.
+// away opens nothing again, and who asks is told.
 func TestRetiredTunnelStaysSo(t *testing.T) {
 	cfg, err := config.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\n"))
 	if err != nil {
@@ -45,6 +45,9 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	<-l.applied
 	if p.path.Load() != nil || len(tun.sockets) > 0 {
 		t.Errorf("a path %+v, %d sockets", p.path.Load(), len(tun.sockets))
+	}
+	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
+		t.Errorf("a question: %v", err)
 	}
 	if s, err := tun.reply.sender(4); s != nil || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a socket for ICMP: %v", err)
