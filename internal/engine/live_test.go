@@ -97,17 +97,24 @@ func TestManyLives(t *testing.T) {
 	if n := lines.FilterLevelExact(zapcore.WarnLevel).Len(); n == 0 || n > 2*lifeLogs {
 		t.Errorf("%d warnings", n)
 	}
-	// What they send is heard though they answer nothing.
+	// What they send is heard though they answer no more: that is not all that there
+	// should be.
 	p := hub.peers[7]
 	p.in.carried(1, 100)
 	if p.wanted.Load() == 0 {
 		t.Error("nobody wants to know")
 	}
 	p.isHeard()
-	for deadline := time.Now().Add(10 * time.Second); p.status().LastDown == nil || p.status().LastDown.Until.IsZero(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if s := p.status(); s.LastError != nil && s.LastError.What == deafness {
+			break
+		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", p.status())
 		}
+	}
+	if s := p.status(); s.LastDown == nil || !s.LastDown.Until.IsZero() {
+		t.Errorf("%+v", s.LastDown)
 	}
 	silent.Store(false)
 	all(Up)
@@ -139,6 +146,65 @@ func TestManyLives(t *testing.T) {
 	<-done
 	if len(k.due) != 0 {
 		t.Errorf("%d are still watched", len(k.due))
+	}
+}
+
+// Of a peer that is suspect though packets come from it all the time, the keeper is
+// told now and then, not for each batch.
+func TestDeafUnderLoad(t *testing.T) {
+	k := newKeeper(func() {})
+	tun := &tunnel{cfg: config.Tunnel{Name: "six0"}, log: zap.NewNop(), prober: newProber(), keeper: k, events: new(events),
+		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
+	var silent atomic.Bool
+	var sent atomic.Int64
+	p := newPeer(tun, &config.Peer{})
+	tun.peers, tun.only = []*peer{p}, p
+	way := &path{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
+		life: liveness.Settings{Every: time.Second, After: 2}, senders: sockets{&echoing{p, &silent, &sent}}}
+	p.listening.Store(true)
+	p.replacePath(way)
+	p.setPath(way)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		k.run(ctx)
+		close(done)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	told, began := 0, time.Now()
+	until := func(what string, ok func(PeerStatus) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !ok(p.status()); time.Sleep(50 * time.Microsecond) {
+			p.in.carried(1, 100)
+			if p.wanted.Load() != 0 {
+				told++
+				p.isHeard()
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("not %s: %+v", what, p.status())
+			}
+		}
+	}
+	until("up", func(s PeerStatus) bool { return s.State.Phase == Up && s.Liveness.RTT > 0 })
+	silent.Store(true)
+	until("suspect", func(s PeerStatus) bool { return s.State.Phase == Suspect && s.State.Detail == deafness })
+	seen := sent.Load()
+	until("asked", func(s PeerStatus) bool {
+		if s.State.Phase != Suspect {
+			t.Fatalf("%+v", s.State)
+		}
+		return sent.Load() >= seen+3
+	})
+	if s := p.status(); s.LastError == nil || s.LastError.What != deafness || s.LastDown != nil {
+		t.Errorf("%+v %+v", s.LastError, s.LastDown)
+	}
+	silent.Store(false)
+	until("up", func(s PeerStatus) bool { return s.State.Phase == Up && s.State.Detail == "" })
+	if most := 10 + 20*int(time.Since(began)/time.Second); told > most {
+		t.Errorf("told %d times in %v", told, time.Since(began))
 	}
 }
 

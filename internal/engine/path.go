@@ -147,6 +147,9 @@ func (p *peer) replacePath(path *path) {
 // has changed, or nil and what it waits for.
 func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string, err error) {
 	t, route := p.t, answer.Route
+	if t.link != nil && t.down { // nothing could be given to it, nor comes from it
+		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name), nil
+	}
 	remote := p.outerRemote()
 	if waiting = e.wayOut(p, remote, answer); waiting != "" {
 		return nil, waiting, nil
