@@ -264,6 +264,7 @@ func (r *reload) finish() {
 func (t *tunnel) retire(e *Engine) {
 	t.retired.Store(true)
 	t.closeSockets()
+	t.reply.retire()
 	t.stopFollowing()
 	for _, p := range t.peers {
 		p.stopFollowing()
