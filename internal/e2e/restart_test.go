@@ -292,3 +292,39 @@ func TestRestartWithForeignDescriptors(t *testing.T) {
 	m.start(t, h.a, a)
 	pings(t, h.a, inB, rig.PingOptions{})
 }
+
+// Without anybody who keeps anything, a restart is a gap, of which the test says how
+// long it is.
+func TestRestartWithoutStore(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA(`queues = 1`))
+	start(t, h.b, configB(`queues = 1`))
+	reachable(t, h.a, inB)
+	var gaps []time.Duration
+	for range 5 {
+		done := make(chan rig.LoadResult)
+		go func() {
+			r, err := rig.Load(t.Context(), h.b, h.a, netip.AddrPortFrom(inA, 5000), rig.LoadOptions{UDP: true, Duration: 2 * time.Second, Size: 64, Rate: 2000})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- r
+		}()
+		eventually(t, "traffic", func() error {
+			if _, s := a.status(t); s.In.Packets < 100 {
+				return errors.New("none yet")
+			}
+			return nil
+		})
+		a.end(t, syscall.SIGTERM)
+		a = start(t, h.a, configA(`queues = 1`))
+		r := <-done
+		if r.Received == 0 || r.Lost() == 0 {
+			t.Errorf("%+v", r)
+		}
+		gaps = append(gaps, r.Gap.Round(time.Millisecond))
+	}
+	slices.Sort(gaps)
+	t.Logf("gaps: %v", gaps)
+	pings(t, h.a, inB, rig.PingOptions{})
+}

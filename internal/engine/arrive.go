@@ -132,7 +132,7 @@ func (e *Engine) needed() map[listener]int {
 	for p := range e.registered() {
 		l := p.registered.outer()
 		key := p.registered.listener()
-		needed[key] = e.shardsFor(needed[key], l)
+		needed[key] = e.shardsFor(needed[key], l.GRE.Sequence)
 		for _, group := range groups(l) {
 			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.device}] = 1
 		}
@@ -154,10 +154,9 @@ func groups(l *encap.Layer) []netip.Addr {
 	return nil
 }
 
-// shardsFor is how many receivers there are for a layer's packets: one where their
-// order counts.
-func (e *Engine) shardsFor(others int, l *encap.Layer) int {
-	if l.GRE.Sequence || others == 1 {
+// shardsFor is how many receivers there are for packets: one where their order counts.
+func (e *Engine) shardsFor(others int, inOrder bool) int {
+	if inOrder || others == 1 {
 		return 1
 	}
 	return e.shards
@@ -217,6 +216,9 @@ func (e *Engine) notHeard(err error) error {
 func (e *Engine) openReceivers(l listener, shards int) error {
 	all := e.adoptReceivers(l, shards)
 	adopted := all != nil
+	if !adopted {
+		all = e.takeAhead(l, shards)
+	}
 	for i := len(all); i < shards; i++ {
 		o := transport.Options{}
 		if l.at.IsValid() {
@@ -224,9 +226,7 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 		}
 		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, o)
 		if err != nil {
-			for _, rx := range all {
-				rx.Close()
-			}
+			closeAll(all)
 			return err
 		}
 		all = append(all, rx)

@@ -48,6 +48,7 @@ type Engine struct {
 	pulse    chan struct{} // somebody wants to know whether the control loop lives
 	started  time.Time
 	kept     kept
+	ahead    ahead
 	wg       sync.WaitGroup
 	ctx      context.Context // ends with Run
 
@@ -151,6 +152,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	e.listenAhead()
 	e.cleanGateway()
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
@@ -191,6 +193,7 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 		}
 		e.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
 		e.closeRest()
+		e.closeAhead()
 		if complete && ready != nil {
 			ready()
 			ready = nil
@@ -367,6 +370,7 @@ func (e *Engine) close(regular bool) {
 	} else {
 		e.shutAll(e.tunnels)
 	}
+	e.closeAhead()
 	e.closePorts()
 	e.dropShield()
 	for _, shards := range e.inbounds {

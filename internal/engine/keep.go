@@ -170,9 +170,7 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 	if len(all) == shards {
 		return all
 	}
-	for _, rx := range all {
-		rx.Close()
-	}
+	closeAll(all)
 	return nil
 }
 
