@@ -46,7 +46,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exit.OK
 	}
-	cfg, err := load(f)
+	cfg, err := load(f, func(*config.Config) error { return nil })
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exit.Misuse
@@ -100,9 +100,13 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 }
 
 // load reads the configuration, with what flags say instead, and adds what only the
-// system can tell: whether an interface name is taken.
-func load(f flags) (*config.Config, error) {
+// system can tell: whether an interface name is taken. May says whether this process
+// can do at all what the file wants, before it looks into namespaces.
+func load(f flags, may func(*config.Config) error) (*config.Config, error) {
 	cfg, err := config.Load(f.config)
+	if err == nil {
+		err = may(cfg)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -81,10 +81,7 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 	if p.sandbox == nil {
 		return engine.Plan{}, errStarting
 	}
-	cfg, err := load(p.flags)
-	if err == nil {
-		err = p.sandbox.Allows(cfg)
-	}
+	cfg, err := load(p.flags, p.sandbox.Allows)
 	if err != nil {
 		p.refuse(err)
 		return engine.Plan{}, err
@@ -94,20 +91,27 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 		return plan, err
 	}
 	p.settle(&plan, cfg)
-	p.cfg = cfg
 	return plan, nil
 }
 
-// settle takes in what the file says of other things than tunnels.
+// settle takes in what the file says of other things than tunnels. What takes effect
+// only after a restart is told with every reload until then, or until the file says
+// what runs again.
 func (p *process) settle(plan *engine.Plan, cfg *config.Config) {
+	runs := *p.cfg
+	runs.Tunnels, runs.Gateway = cfg.Tunnels, cfg.Gateway
 	for _, table := range p.cfg.Sections(cfg) {
 		switch {
-		case table == "gateway", table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
+		case table == "gateway":
+			plan.Settings = append(plan.Settings, table)
+		case table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
+			runs.Log = cfg.Log
 			plan.Settings = append(plan.Settings, table)
 		default:
 			plan.Restart = append(plan.Restart, table)
 		}
 	}
+	p.cfg = &runs
 	if len(plan.Restart) > 0 {
 		p.log.Warn("some of the configuration takes effect after a restart", zap.Strings("tables", plan.Restart))
 	}

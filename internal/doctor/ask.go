@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,11 +47,18 @@ func (p *peer) checkState(context.Context) finding {
 		return skip("no daemon runs the tunnel")
 	}
 	s := p.status.State
-	if s.Phase != engine.Waiting {
+	switch s.Phase {
+	case engine.Waiting:
+	case engine.Suspect, engine.Down: // why, the next check says
+		return skip("the daemon says: %s, %s", s.Phase, s.Detail)
+	default:
 		return pass("the daemon says: %s", s.Phase)
 	}
 	if len(p.failed) > 0 {
 		return skip("the daemon waits, and the check %s fails", p.failed[0])
+	}
+	if slices.Contains(p.t.failed, "interface") {
+		return skip("the daemon waits, and the check interface fails")
 	}
 	return fail("sixfourctl watch (it goes on by itself when that is there)", "the daemon waits for %s", s.Detail)
 }
@@ -139,6 +147,9 @@ func (p *peer) noAnswer(all []candidate, outcomes []outcome, ping outcome) findi
 		p.remote, p.remote, p.local, p.t.cfg.Mode.Name, p.t.outer().Protocol())
 	if p.pastSockets() {
 		return fail(mend, "nothing comes back to the daemon")
+	}
+	if !sure && p.status != nil && p.status.State.Phase == engine.Suspect {
+		return fail(mend, "it answers no question, and the daemon says: %s", p.status.State.Detail)
 	}
 	if !sure && p.status != nil && !p.status.Liveness.Heard.IsZero() && time.Since(p.status.Liveness.Heard) < heardLately {
 		return pass("it answers no question, but the daemon heard from it %v ago", time.Since(p.status.Liveness.Heard).Round(time.Second))

@@ -37,13 +37,24 @@ func (d *daemon) phase(t *testing.T, want engine.Phase) (s engine.TunnelStatus) 
 // Allow is called to take that back.
 func forbid(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
 	t.Helper()
+	return forbidAt(t, ns, protocol, map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput})
+}
+
+// forbidIn has it drop those that come.
+func forbidIn(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
+	t.Helper()
+	return forbidAt(t, ns, protocol, map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting})
+}
+
+func forbidAt(t *testing.T, ns *rig.Namespace, protocol byte, hooks map[string]*nftables.ChainHook) (allow func()) {
+	t.Helper()
 	var c *nftables.Conn
 	must(t, ns.Do(func() (err error) {
 		c, err = nftables.New(nftables.AsLasting())
 		return err
 	}))
 	table := c.AddTable(&nftables.Table{Name: "forbid", Family: nftables.TableFamilyIPv4})
-	for name, hook := range map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput} {
+	for name, hook := range hooks {
 		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -130,6 +141,52 @@ func TestForbiddenUnderLoad(t *testing.T) {
 	allow := forbid(t, h.b, unix.IPPROTO_IPV6)
 	a.phase(t, engine.Down)
 	b.phase(t, engine.Down)
+	<-done
+	allow()
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	pings(t, h.a, inB, rig.PingOptions{})
+}
+
+// When what we send does not arrive any more, though packets come from the peer all the
+// time, the peer is suspect, and not down; and up when it answers again.
+func TestOneWay(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often))
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for t.Context().Err() == nil {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = rig.Ping(t.Context(), h.b, inA, rig.PingOptions{Count: 20, Interval: time.Millisecond, Timeout: 10 * time.Millisecond})
+			}
+		}
+	}()
+	allow := forbidIn(t, h.b, unix.IPPROTO_IPV6)
+	const detail = "packets come from it, but it answers no probes any more"
+	s := a.phase(t, engine.Suspect)
+	eventually(t, "a knows that b sends", func() error {
+		if _, s = a.status(t); !strings.Contains(s.State.Detail, detail) || s.LastError == nil || !strings.Contains(s.LastError.What, detail) {
+			return fmt.Errorf("%+v %+v", s.State, s.LastError)
+		}
+		return nil
+	})
+	b.phase(t, engine.Down) // it hears nothing
+	for missed := s.Liveness.Missed; s.Liveness.Missed < missed+3; {
+		if _, s = a.status(t); s.State.Phase != engine.Suspect || s.LastDown != nil {
+			t.Fatalf("%+v %+v", s.State, s.LastDown)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	close(stop)
 	<-done
 	allow()
 	a.phase(t, engine.Up)

@@ -176,7 +176,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 		said   []string
 	}{
 		{configA(`mtu = 60`, `rotes = []`, `ttl = 0`), []string{":11:7: mtu is 60", ":12:1: unknown key", ":13:7: ttl is 0"}},
-		{configA(`netns = "no-such-namespace"`), []string{":11:9: network namespace no-such-namespace"}},
+		{configA(`netns = "no-such-namespace"`), []string{":11:9: netns: the daemon has given up the right to enter another namespace: restart it"}},
 		{strings.Replace(configA(), "six0", "va", 1), []string{":4:8: an interface va exists"}},
 		{"", []string{"there is no tunnel"}},
 		{"[[tunnel", []string{"not valid TOML"}},

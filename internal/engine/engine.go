@@ -240,11 +240,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.prober.lessons:
-			l.p.lesson = l
-			if err := e.evaluateOne(l.p); err != nil {
+			if err := e.takeLesson(l); err != nil {
 				return err
 			}
-			close(l.applied)
 		}
 	}
 }

@@ -149,7 +149,11 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		switch {
 		case pl.life == nil:
 			pl.life = liveness.New(t.set, pl.first(), now)
-		case pl.place >= 0 && pl.target.equal(t):
+		case pl.place >= 0 && pl.target.sameEnds(t):
+			if pl.target.set != t.set {
+				pl.life.Set(t.set, now)
+			}
+			pl.target = t
 			continue
 		default:
 			pl.life.Restart(t.set, now)
@@ -158,6 +162,8 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		pl.look()
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
+		} else {
+			heap.Fix(&k.due, pl.place) // one after the other: a heap mends one place, not many
 		}
 	}
 	for i := len(targets); i < len(p.pulses); i++ {

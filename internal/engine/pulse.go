@@ -36,8 +36,9 @@ type target struct {
 	set           liveness.Settings
 }
 
-func (t target) equal(o target) bool {
-	return t.local == o.local && t.remote == o.remote && t.self == o.self && t.set == o.set && slices.Equal(t.layers, o.layers)
+// sameEnds reports whether two targets are the same place, by the same way.
+func (t target) sameEnds(o target) bool {
+	return t.local == o.local && t.remote == o.remote && t.self == o.self && slices.Equal(t.layers, o.layers)
 }
 
 // targets are what is to be watched of a peer: nothing of one without a path, or

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/config"
+	"sixfour/internal/text"
 )
 
 // Reloads counts the configurations that were to be run instead of another.
@@ -43,14 +44,19 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (Plan, error) {
 	return r.plan, r.err
 }
 
+// maxWhy is how many bytes are remembered of why a reload failed: a file may have
+// thousands of errors, and every event is kept for a while.
+const maxWhy = 2 << 10
+
 // ReloadFailed notes a configuration that was not good enough for Reload, such as a
 // file with errors. Any goroutine may call it.
 func (e *Engine) ReloadFailed(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	why := text.Cut(err.Error(), maxWhy)
 	e.reloaded.Failed++
-	e.reloaded.Last, e.reloaded.Error = time.Now(), err.Error()
-	e.events.add(Event{At: time.Now(), Kind: EventReload, Text: "failed: " + err.Error()})
+	e.reloaded.Last, e.reloaded.Error = time.Now(), why
+	e.events.add(Event{At: time.Now(), Kind: EventReload, Text: "failed: " + why})
 }
 
 // noteReload notes one that did it.
@@ -413,6 +419,7 @@ func (r *reload) finish() {
 func (t *tunnel) retire(e *Engine) {
 	t.retired.Store(true)
 	t.closeSockets()
+	t.reply.retire()
 	t.stopFollowing()
 	for _, p := range t.peers {
 		p.stopFollowing()
