@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,9 @@ func (p *peer) checkState(context.Context) finding {
 	}
 	if len(p.failed) > 0 {
 		return skip("the daemon waits, and the check %s fails", p.failed[0])
+	}
+	if slices.Contains(p.t.failed, "interface") {
+		return skip("the daemon waits, and the check interface fails")
 	}
 	return fail("sixfourctl watch (it goes on by itself when that is there)", "the daemon waits for %s", s.Detail)
 }
@@ -139,7 +143,7 @@ func (p *peer) noAnswer(all []candidate, outcomes []outcome, ping outcome) findi
 			why = fmt.Sprintf("%v says %s", o.from, meaning(o.reply.err))
 		}
 	}
-	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; and firewalls on the way must let protocol %d pass)",
+	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the way must let protocol %d pass, and the peer's own must let pings in that come out of the tunnel)",
 		p.remote, p.remote, p.local, p.t.cfg.Mode.Name, p.t.outer().Protocol())
 	if p.pastSockets() {
 		return fail(mend, "nothing comes back to the daemon")

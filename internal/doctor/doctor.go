@@ -136,7 +136,11 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	for _, t := range tunnels {
 		for _, c := range tunnelChecks {
-			r.add(c.Check, t.cfg.Name, "", attempt(ctx, t, c.run))
+			f := attempt(ctx, t, c.run)
+			if f.verdict == Fail {
+				t.failed = append(t.failed, c.ID)
+			}
+			r.add(c.Check, t.cfg.Name, "", f)
 		}
 		r.Unseen += t.unseen
 		for i, findings := range t.lookAtPeers(ctx) {

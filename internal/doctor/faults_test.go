@@ -44,6 +44,8 @@ func TestFaults(t *testing.T) {
 		{"route", func(t *testing.T, h hosts) {
 			must(t, h.a.DelRoute(all4, netip.MustParseAddr("198.51.100.1"), "va"))
 		}, "ip route add 203.0.113.20/32 via GATEWAY"},
+		{"route", func(t *testing.T, h hosts) { must(t, h.r.LinkDown("ra")) }, "the route to 203.0.113.20 leads through va, which has no carrier"},
+		{"answer", func(t *testing.T, h hosts) { must(t, h.b.LinkDown("vb")) }, "nothing comes back through the tunnel"},
 		{"rp_filter", asymmetric, "sysctl -w net.ipv4.conf.va.rp_filter=2"},
 		{"answer", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip protocol 41 drop"))

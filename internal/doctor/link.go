@@ -173,6 +173,9 @@ func (p *peer) checkRoute(context.Context) finding {
 	case r.Interface == p.t.cfg.Name && p.t.cfg.Netns == "":
 		return fail(p.routeAround(host), "the route to %v leads into %s, the tunnel itself", p.remote, r.Interface)
 	}
+	if l, err := netlink.LinkByIndex(r.Index); err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
+		return fail("look at the cable, or at what is at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.remote, r.Interface)
+	}
 	p.route = r
 	if r.Hop == p.remote {
 		return pass("%v is on the link of %s, MTU %d", p.remote, r.Interface, r.MTU)

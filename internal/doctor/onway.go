@@ -60,6 +60,9 @@ func (p *peer) checkICMP(ctx context.Context) finding {
 			return skip("packets do not leave: %v", o.err)
 		}
 	}
+	if why := p.lacks("answer"); why != "" {
+		return skip("nothing at all comes back, and %s", why)
+	}
 	return p.silentRouters(mostHops)
 }
 

@@ -44,6 +44,7 @@ type tunnel struct {
 	status *engine.TunnelStatus // nil: no daemon has it
 	peers  []*peer
 	unseen int
+	failed []string // checks
 }
 
 // peer is one remote end: of an automatic tunnel a relay or router that it needs.

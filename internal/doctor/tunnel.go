@@ -173,9 +173,12 @@ func (t *tunnel) lookAtForwarding(h *netlink.Handle) finding {
 			on++
 			continue
 		}
-		other := t.otherNetwork(h, s.version)
-		if other == "" {
+		other, known := t.otherNetwork(h, s.version)
+		switch {
+		case other == "":
 			continue
+		case !known:
+			return skip("%s is 0, and by which interface peers are reached is not known: %s may be that", s.setting, other)
 		}
 		command := "sysctl -w " + s.setting + "=1"
 		if t.cfg.Netns != "" {
@@ -205,19 +208,23 @@ func (t *tunnel) sysctl(path string) (int, error) {
 
 // otherNetwork is an interface with an address of an IP version that is neither the
 // loopback device, nor an interface of a tunnel, nor the uplink that packets to the
-// first peers leave by; "": there is none.
-func (t *tunnel) otherNetwork(h *netlink.Handle, version int) string {
+// first peers leave by; "": there is none. Known: that uplink is, if there are peers
+// in the namespace.
+func (t *tunnel) otherNetwork(h *netlink.Handle, version int) (name string, known bool) {
 	uplinks := make(map[string]bool)
 	if t.cfg.Netns == "" && t.h.router != nil {
 		for _, p := range t.peers {
 			if r, err := t.h.router.To(p.knownRemote(), netip.Addr{}, t.cfg.FwMark); err == nil {
 				uplinks[r.Interface] = true
+			} else if r, err := t.h.router.Holder(p.configured()); err == nil { // there is no route just now
+				uplinks[r.Interface] = true
 			}
 		}
 	}
+	known = len(uplinks) > 0 || len(t.peers) == 0 || t.cfg.Netns != ""
 	links, err := h.LinkList()
 	if err != nil {
-		return ""
+		return "", known
 	}
 	for _, l := range links {
 		a := l.Attrs()
@@ -233,10 +240,10 @@ func (t *tunnel) otherNetwork(h *netlink.Handle, version int) string {
 			continue
 		}
 		if slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IP.IsGlobalUnicast() }) {
-			return a.Name
+			return a.Name, known
 		}
 	}
-	return ""
+	return "", known
 }
 
 // strict is the value of rp_filter that drops what the reverse path contradicts

@@ -161,6 +161,7 @@ func TestStaleInterface(t *testing.T) {
 }
 
 func TestSecondDaemonForTheSameInterface(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.a, configA())
 	d := launch(t, h.a, configA())
@@ -212,8 +213,10 @@ func TestHeals(t *testing.T) {
 
 	must(t, h.a.LinkDown("six0")) // takes routes and IPv6 addresses away
 	a.wait(t, "interface is down")
+	phase(engine.Waiting)
 	must(t, h.a.LinkUp("six0"))
 	a.wait(t, "interface is up again")
+	phase(engine.Up)
 	reachable(t, h.a, in6B)
 	if got := remains(t, h.a); len(got) != 2 {
 		t.Errorf("after down and up: %v, want the interface and its route", got)
@@ -318,7 +321,7 @@ func TestNotify(t *testing.T) {
 		must(t, err)
 		return string(b[:n])
 	}
-	d := launch(t, h.a, configA(), "NOTIFY_SOCKET="+socket)
+	d := launch(t, h.a, configA(), "NOTIFY_SOCKET="+socket, "FDSTORE=0")
 	if got := read(); got != "READY=1" {
 		t.Errorf("got %q", got)
 	}

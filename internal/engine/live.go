@@ -170,6 +170,8 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		pl.within = false
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
+		} else {
+			heap.Fix(&k.due, pl.place) // one after the other: a heap mends one place, not many
 		}
 	}
 	for i := len(targets); i < len(p.pulses); i++ {

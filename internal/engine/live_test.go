@@ -235,3 +235,36 @@ func FuzzHeardAnswer(f *testing.F) {
 		}
 	})
 }
+
+// When what is watched of a peer changes as a whole, the schedule stays one: what is due
+// first is done first.
+func TestScheduleHolds(t *testing.T) {
+	k := newKeeper(func() {})
+	var peers []*peer
+	for range 2 {
+		tun := &tunnel{log: zap.NewNop(), prober: newProber(), mech: new(mechanism), falls: newLifeLimit(), returns: newLifeLimit()}
+		p := newPeer(tun, &config.Peer{})
+		p.listening.Store(true)
+		p.path.Store(&path{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
+			life: liveness.Settings{Every: time.Second, After: 3}})
+		peers = append(peers, p)
+	}
+	now := k.since(time.Now())
+	for i := range 100 {
+		p := peers[i%2] // becomes due behind the other one
+		var watched relays
+		for n := range maxRelays {
+			watched.addrs = append(watched.addrs, netip.AddrFrom4([4]byte{198, 51, byte(i), byte(n)}))
+		}
+		p.t.mech.watched.Store(&watched)
+		k.renew(p, now+time.Duration(i)*time.Minute)
+		for _, pl := range p.pulses {
+			k.settle(pl)
+		}
+		for at := 1; at < len(k.due); at++ {
+			if k.due.Less(at, (at-1)/2) {
+				t.Fatalf("change %d: place %d is due before what it waits for", i, at)
+			}
+		}
+	}
+}

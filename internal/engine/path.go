@@ -122,6 +122,17 @@ func (p *peer) outerRemote() netip.Addr {
 	return netip.Addr{}
 }
 
+// takeLesson does so for what the prober has learnt. While it waited the peer may have
+// been taken out of the configuration, and is to have no path again.
+func (e *Engine) takeLesson(l lesson) error {
+	defer close(l.applied)
+	if e.prober.hasForgotten(l.p) {
+		return nil
+	}
+	l.p.lesson = l
+	return e.evaluateOne(l.p)
+}
+
 // replacePath publishes a path, or that there is none.
 func (p *peer) replacePath(path *path) {
 	p.path.Store(path)
@@ -136,6 +147,9 @@ func (p *peer) replacePath(path *path) {
 // has changed, or nil and what it waits for.
 func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string, err error) {
 	t, route := p.t, answer.Route
+	if t.link != nil && t.down { // nothing could be given to it, nor comes from it
+		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name), nil
+	}
 	remote := p.outerRemote()
 	if waiting = e.wayOut(p, remote, answer); waiting != "" {
 		return nil, waiting, nil
