@@ -223,6 +223,9 @@ func TestModes(t *testing.T) {
 			} else {
 				probed(t, socket)
 			}
+			if c.ways[0] == ipv4 { // of a /30: the other end is known
+				asked(t, socket, counted(t, socket))
+			}
 		})
 	}
 }
@@ -269,6 +272,28 @@ func probed(t *testing.T, socket string) {
 		if p.Probes.Answered == 0 || p.State.PathMTU != wide {
 			t.Errorf("probes: %+v; state: %+v", p.Probes, p.State)
 		}
+	}
+}
+
+// asked checks that the kernel answers the probes that go through the tunnel to its
+// inner address: not only its host is heard.
+func asked(t *testing.T, socket string, s engine.TunnelStatus) {
+	t.Helper()
+	peer := s.Name
+	if len(s.Peers) > 0 {
+		peer += "/" + s.Peers[0].Peer
+	}
+	c := control.NewClient(socket)
+	defer c.Close()
+	err := c.Ping(t.Context(), engine.PingRequest{Peer: peer, Count: 1, Timeout: patience}, func(r engine.PingReply) error {
+		report(t, "the machine answers a probe through the tunnel: %v %s", !r.Lost, r.Detail)
+		if r.Lost || r.Detail != "" {
+			t.Errorf("a probe through the tunnel: %+v", r)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
