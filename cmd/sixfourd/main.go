@@ -141,6 +141,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	hup := hangups()
 	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find()}
 	var err error
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
@@ -181,7 +182,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		log.Info("stopping")
 		p.notify(systemd.Stopping)
 	})()
-	go p.reloadOnSignal(ctx)
+	go p.reloadOnSignal(ctx, hup)
 	return p.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
 		p.ready.Store(true)

@@ -38,12 +38,17 @@ func (p *process) notify(states ...string) {
 	}
 }
 
-// reloadOnSignal reloads on SIGHUP, until ctx ends. However many signals come during
-// a reload, one more follows it.
-func (p *process) reloadOnSignal(ctx context.Context) {
+// hangups are the SIGHUPs from now on, of which one is kept until somebody looks:
+// without, one that comes while the daemon starts would end it.
+func hangups() <-chan os.Signal {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	return hup
+}
+
+// reloadOnSignal reloads on SIGHUP, until ctx ends. However many signals come during
+// a reload, one more follows it.
+func (p *process) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-hup:

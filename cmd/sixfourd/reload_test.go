@@ -2,8 +2,11 @@ package main
 
 import (
 	"io"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"sixfour/internal/config"
 	"sixfour/internal/engine"
@@ -41,5 +44,20 @@ func TestSettings(t *testing.T) {
 		if slices.Sort(plan.Restart); !slices.Equal(plan.Settings, c.settings) || !slices.Equal(plan.Restart, c.restart) {
 			t.Errorf("%s: now %v, then %v", c.file, plan.Settings, plan.Restart)
 		}
+	}
+}
+
+// A SIGHUP that comes while the daemon starts does not end it, and is not forgotten.
+func TestHangupWhileStarting(t *testing.T) {
+	hup := hangups()
+	for range 3 {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-hup:
+	case <-time.After(10 * time.Second):
+		t.Error("it was forgotten")
 	}
 }

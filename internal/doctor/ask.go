@@ -143,7 +143,7 @@ func (p *peer) noAnswer(all []candidate, outcomes []outcome, ping outcome) findi
 			why = fmt.Sprintf("%v says %s", o.from, meaning(o.reply.err))
 		}
 	}
-	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; and firewalls on the way must let protocol %d pass)",
+	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the way must let protocol %d pass, and the peer's own must let pings in that come out of the tunnel)",
 		p.remote, p.remote, p.local, p.t.cfg.Mode.Name, p.t.outer().Protocol())
 	if p.pastSockets() {
 		return fail(mend, "nothing comes back to the daemon")

@@ -183,6 +183,8 @@ func (a *asking) renew() error {
 		a.q.way = wayInside
 	case way(p.proven.Load()) == wayKeepalive:
 		a.q.way = wayKeepalive
+	case way(p.proven.Load()) == wayBetween:
+		a.q.way, a.q.between = wayBetween, path.between
 	}
 	a.shows = ""
 	if a.q.way == wayOutside {

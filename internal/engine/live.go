@@ -98,10 +98,14 @@ func (k *keeper) take(s lifeSign) {
 	for {
 		if int(s.target) < len(s.p.pulses) {
 			pl := s.p.pulses[s.target]
+			only := pl.onlyHost()
 			pl.proven = min(pl.proven, s.by)
+			pl.within = pl.within || s.by < wayOutside
 			s.p.proven.Store(uint32(pl.proven))
 			if pl.life.Answer(s.seq, k.since(s.at)) {
-				pl.look()
+				pl.seen = s.p.in.packets.Load() // the answer may be one of those
+				k.settle(pl)
+			} else if only {
 				k.settle(pl)
 			}
 		}
@@ -153,6 +157,9 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 			if pl.target.set != t.set {
 				pl.life.Set(t.set, now)
 			}
+			if pl.target.between != t.between && pl.proven == wayBetween {
+				pl.proven = noWay
+			}
 			pl.target = t
 			continue
 		default:
@@ -160,6 +167,7 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		}
 		pl.target, pl.proven = t, noWay
 		pl.look()
+		pl.within = false
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
 		} else {

@@ -173,6 +173,9 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	old := p.path.Load()
 	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop,
 		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
+	if !t.automatic() {
+		next.between = t.cfg.Probed(&p.cfg)
+	}
 	if old.same(next) {
 		return old, "", nil
 	}

@@ -203,10 +203,20 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 	before := p.state
 	path := p.path.Load()
 	deaf := pl.life.Deaf()
-	if path == nil || !before.Phase.Carries() || before.Phase == phase && (!deaf || before.Detail == deafness) || !pl.isAbout(path) {
+	if path == nil || !before.Phase.Carries() || !pl.isAbout(path) {
 		return false
 	}
-	p.state.Detail = ""
+	detail := ""
+	if phase == Up && pl.onlyHost() {
+		detail = onlyHost
+	}
+	if before.Phase == phase && (!deaf || before.Detail == deafness) {
+		if phase == Up {
+			p.state.Detail = detail
+		}
+		return false
+	}
+	p.state.Detail = detail
 	if before.Phase != phase {
 		p.state.Phase, p.state.Since = phase, time.Now()
 	}
@@ -238,6 +248,9 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 	p.event(EventState, text)
 	return true
 }
+
+// onlyHost is what is known of a peer that is up by pings of its outer address alone.
+const onlyHost = "its host answers pings; nothing was heard through the tunnel yet"
 
 // deafness is why a peer is suspect from which packets come.
 const deafness = "packets come from it, but it answers no probes any more: ours may not arrive there"
