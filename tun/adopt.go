@@ -87,7 +87,7 @@ func namespaceOf(fd int, request uintptr) (n namespace, err error) {
 	if err := unix.Fstat(int(ns), &st); err != nil {
 		return n, os.NewSyscallError("fstat", err)
 	}
-	return namespace{uint64(st.Dev), st.Ino}, nil
+	return namespace{st.Dev, st.Ino}, nil
 }
 
 // Use calls f with the queue's descriptor, which stays open until f returns.
