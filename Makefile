@@ -47,8 +47,11 @@ test: ## every test but the interop ones; needs root for namespaces and TUN devi
 
 check: test race cross interop ## all tests, as CI runs them
 
-race: ## the same tests with the race detector; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -count=1 -race ./...
+# Those in which no code of the daemon runs beside another, or the same as in other tests.
+NO_RACE    := packaging|unit|differential|manual|reference|imports|peers
+
+race: ## the same tests with the race detector, where there can be races; needs a C compiler
+	CGO_ENABLED=1 $(GO) test -count=1 -race $$($(GO) list ./... | grep -vE '/($(NO_RACE))$$')
 
 interop: ## against the Linux kernel's own tunnels, in an emulated machine; fetches what it needs
 	internal/interop/fetch

@@ -55,11 +55,15 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver
 		unix.Close(own)
 		return nil, explain(op, err)
 	}
+	return newReceiver(fd, f, protocol), nil
+}
+
+func newReceiver(fd *wait.FD, f *family, protocol int) *RawReceiver {
 	r := &RawReceiver{fd: fd, batch: newBatch(BatchSize)}
 	if f.version == 6 {
 		r.arrivals = newArrivals(r.batch, byte(protocol))
 	}
-	return r, nil
+	return r
 }
 
 func (f *family) setUpReceiver(fd int, o Options) error {

@@ -42,10 +42,7 @@ type Settings struct {
 // calling thread; the Device may then be used from any. The error is ErrBusy if
 // another process has the interface open.
 func Open(s Settings) (*Device, error) {
-	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if s.Queues > 1 {
-		flags |= unix.IFF_MULTI_QUEUE
-	}
+	flags := s.flags()
 	d := new(Device)
 	fd, err := attach(s.Name, flags)
 	if err != nil {
@@ -62,6 +59,15 @@ func Open(s Settings) (*Device, error) {
 		}
 	}
 	return d, nil
+}
+
+// flags are those of TUNSETIFF.
+func (s *Settings) flags() uint16 {
+	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if s.Queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	return flags
 }
 
 // open makes the device of its first descriptor, which is closed then: the

@@ -46,7 +46,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exit.OK
 	}
-	cfg, err := load(f)
+	cfg, err := load(f, func(*config.Config) error { return nil })
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exit.Misuse
@@ -100,9 +100,13 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 }
 
 // load reads the configuration, with what flags say instead, and adds what only the
-// system can tell: whether an interface name is taken.
-func load(f flags) (*config.Config, error) {
+// system can tell: whether an interface name is taken. May says whether this process
+// can do at all what the file wants, before it looks into namespaces.
+func load(f flags, may func(*config.Config) error) (*config.Config, error) {
 	cfg, err := config.Load(f.config)
+	if err == nil {
+		err = may(cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +141,21 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	hup := hangups()
 	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find()}
 	var err error
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
+	passed, err := systemd.Passed()
+	if err != nil {
+		log.Warn("a restart has lost packets", zap.Error(err))
+	}
+	var store engine.Store
+	if p.manager.Keeps() {
+		store = p.manager
+	}
+	p.Keep(store, passed)
 	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
@@ -168,7 +182,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		log.Info("stopping")
 		p.notify(systemd.Stopping)
 	})()
-	go p.reloadOnSignal(ctx)
+	go p.reloadOnSignal(ctx, hup)
 	return p.Run(ctx, func() {
 		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
 		p.ready.Store(true)

@@ -38,12 +38,17 @@ func (p *process) notify(states ...string) {
 	}
 }
 
-// reloadOnSignal reloads on SIGHUP, until ctx ends. However many signals come during
-// a reload, one more follows it.
-func (p *process) reloadOnSignal(ctx context.Context) {
+// hangups are the SIGHUPs from now on, of which one is kept until somebody looks:
+// without, one that comes while the daemon starts would end it.
+func hangups() <-chan os.Signal {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	return hup
+}
+
+// reloadOnSignal reloads on SIGHUP, until ctx ends. However many signals come during
+// a reload, one more follows it.
+func (p *process) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-hup:
@@ -81,10 +86,7 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 	if p.sandbox == nil {
 		return engine.Plan{}, errStarting
 	}
-	cfg, err := load(p.flags)
-	if err == nil {
-		err = p.sandbox.Allows(cfg)
-	}
+	cfg, err := load(p.flags, p.sandbox.Allows)
 	if err != nil {
 		p.refuse(err)
 		return engine.Plan{}, err
@@ -94,20 +96,27 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 		return plan, err
 	}
 	p.settle(&plan, cfg)
-	p.cfg = cfg
 	return plan, nil
 }
 
-// settle takes in what the file says of other things than tunnels.
+// settle takes in what the file says of other things than tunnels. What takes effect
+// only after a restart is told with every reload until then, or until the file says
+// what runs again.
 func (p *process) settle(plan *engine.Plan, cfg *config.Config) {
+	runs := *p.cfg
+	runs.Tunnels, runs.Gateway = cfg.Tunnels, cfg.Gateway
 	for _, table := range p.cfg.Sections(cfg) {
 		switch {
-		case table == "gateway", table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
+		case table == "gateway":
+			plan.Settings = append(plan.Settings, table)
+		case table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
+			runs.Log = cfg.Log
 			plan.Settings = append(plan.Settings, table)
 		default:
 			plan.Restart = append(plan.Restart, table)
 		}
 	}
+	p.cfg = &runs
 	if len(plan.Restart) > 0 {
 		p.log.Warn("some of the configuration takes effect after a restart", zap.Strings("tables", plan.Restart))
 	}

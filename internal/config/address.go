@@ -51,8 +51,9 @@ var (
 	broadcast   = netip.MustParseAddr("255.255.255.255")
 )
 
-// notUnicast is what an address is that cannot be one end of a tunnel, or "".
-func notUnicast(a netip.Addr) string {
+// NotUnicast is what an address is that cannot be one end of a tunnel, or "" of one
+// that can.
+func NotUnicast(a netip.Addr) string {
 	switch {
 	case a == broadcast:
 		return "the broadcast address"

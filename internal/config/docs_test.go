@@ -222,3 +222,13 @@ func TestExampleMechanism(t *testing.T) {
 		t.Errorf("%v: %v\n%s", cmd, err, out)
 	}
 }
+
+// Whoever begins at README.md finds every page.
+func TestREADMELinksToEachPage(t *testing.T) {
+	pages := manual(t)
+	for path := range pages {
+		if path != "README.md" && !strings.Contains(pages["README.md"], "]("+path) {
+			t.Errorf("README.md does not link to %s", path)
+		}
+	}
+}

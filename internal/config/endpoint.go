@@ -85,12 +85,12 @@ func endpoint(r *report, e entry, family int, or string) (netip.Addr, bool) {
 		refuse(r, e, want)
 	case family != 0 && version(a) != family:
 		refuse(r, e, want)
-	case notUnicast(a) != "":
+	case NotUnicast(a) != "":
 		unicast := "a unicast address"
 		if a.Is6() {
 			unicast = "a global or unique local unicast address"
 		}
-		r.add(e.at, "%s is %s, %s: it must be %s", e.name, quote(s), notUnicast(a), unicast)
+		r.add(e.at, "%s is %s, %s: it must be %s", e.name, quote(s), NotUnicast(a), unicast)
 	case err != nil:
 		r.add(e.at, "%s is %s: %v", e.name, quote(s), err)
 	default:

@@ -1,5 +1,11 @@
 package config
 
+import (
+	"strings"
+
+	"sixfour/encap"
+)
+
 // Key is what the manual says of one key. A test holds the list against the keys
 // that are read, and each default against what holds without the key.
 type Key struct {
@@ -26,6 +32,15 @@ const (
 // tells them.
 func Reference() []Key { return reference }
 
+// modeValues are the names of all modes.
+func modeValues() string {
+	names := make([]string, len(encap.Modes))
+	for i, m := range encap.Modes {
+		names[i] = "`" + m.Name + "`"
+	}
+	return strings.Join(names, ", ")
+}
+
 var reference = []Key{
 	{Table: "[log]", Name: "level", Values: "`debug`, `info`, `warn`, `error`", Default: `"info"`, Meaning: "the least important lines that are logged"},
 	{Table: "[log]", Name: "format", Values: "`auto`, `console`, `json`, `journal`", Default: `"auto"`, Meaning: "`auto`: the journal's own where standard error is the journal, else lines for people"},
@@ -38,7 +53,7 @@ var reference = []Key{
 	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
 
 	{Table: tableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "the interface's name"},
-	{Table: tableTunnel, Name: "mode", Values: "see [modes](modes/README.md)", Needed: "without `stack`", Meaning: "what is on the wire"},
+	{Table: tableTunnel, Name: "mode", Values: modeValues(), Needed: "without `stack`", Meaning: "[what is on the wire](modes/README.md)"},
 	{Table: tableTunnel, Name: "stack", Values: "an array of modes, innermost first, each a name or a table of `mode`, `local`, `remote`, `key`, `checksum`, `sequence`", Needed: "without `mode`", Meaning: "layers [in each other](modes/stack.md)"},
 	{Table: tableTunnel, Name: "local", Values: "an address, `auto`", Needed: "always", Meaning: "this end's outer address; `auto`: what routing would choose, followed as it changes"},
 	{Table: tableTunnel, Name: "remote", Values: "an address or a DNS name", Needed: "in configured modes without `[[tunnel.peer]]`", Meaning: "the other end's outer address; a name is looked up and followed"},

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"sixfour/internal/text"
 	"sixfour/internal/version"
 )
 
@@ -181,6 +182,11 @@ func (w *answer) json(v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
+// maxText is how many bytes of an error's text are told: as JSON, in which a character
+// takes six bytes at most, it is within what clients read (maxError). A file with
+// errors may have thousands; the log has them all.
+const maxText = 8 << 10
+
 // fail answers with an error, unless something else was answered already.
 func (w *answer) fail(err error) {
 	if w.begun {
@@ -195,5 +201,5 @@ func (w *answer) fail(err error) {
 	w.Header().Del("Trailer")
 	w.extend()
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(failed{err.Error()}) // a client that went away needs no answer
+	_ = json.NewEncoder(w).Encode(failed{text.Cut(err.Error(), maxText)}) // a client that went away needs no answer
 }

@@ -240,3 +240,19 @@ func TestAsk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// broken is a daemon whose file has thousands of errors.
+type broken struct{ fake }
+
+func (broken) Reload(context.Context) (engine.Plan, error) {
+	return engine.Plan{}, errors.New(strings.Repeat("six.toml:3:1: <what> is wrong\n", 100_000))
+}
+
+// However much there is to say of what went wrong, the client understands it.
+func TestLongError(t *testing.T) {
+	c := control.NewClient(listen(t, broken{}))
+	defer c.Close()
+	if _, err := c.Reload(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "six.toml:3:1: <what> is wrong\nsix.toml") || !strings.HasSuffix(err.Error(), "…") {
+		t.Errorf("%.200v", err)
+	}
+}

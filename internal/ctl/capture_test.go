@@ -48,7 +48,7 @@ func inFile(t *testing.T, path string) (packets int, whole bool) {
 	blocks := pcapng.NewBlocks(bytes.NewReader(b))
 	for {
 		block, err := blocks.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return packets, whole
 		}
 		must(t, err)

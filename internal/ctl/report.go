@@ -80,11 +80,7 @@ func (r *reporter) liveness(l engine.Liveness) {
 		facts = append(facts, "RTT "+milliseconds(l.RTT))
 	}
 	if l.Sent > 0 {
-		last := ""
-		if l.Missed > 0 {
-			last = fmt.Sprintf(" (the last %d)", l.Missed)
-		}
-		facts = append(facts, fmt.Sprintf("loss %s; %d probes, %d lost%s", percent(l.Loss), l.Sent, l.Lost, last))
+		facts = append(facts, probes(l))
 	}
 	if !l.Heard.IsZero() {
 		facts = append(facts, "heard "+r.since(l.Heard)+" ago")
@@ -92,6 +88,23 @@ func (r *reporter) liveness(l engine.Liveness) {
 	if len(facts) > 0 {
 		r.fact("liveness", "%s", strings.Join(facts, ", "))
 	}
+}
+
+// shareFrom is how many probes there must be for a share of them to say something.
+const shareFrom = 5
+
+func probes(l engine.Liveness) string {
+	text := fmt.Sprintf("%d probes, %d lost", l.Sent, l.Lost)
+	if l.Sent == 1 {
+		text = fmt.Sprintf("1 probe, %d lost", l.Lost)
+	}
+	if l.Missed > 0 {
+		text += fmt.Sprintf(" (the last %d)", l.Missed)
+	}
+	if l.Sent >= shareFrom {
+		text = "loss " + percent(l.Loss) + "; " + text
+	}
+	return text
 }
 
 func (r *reporter) traffic(direction string, t engine.Traffic) {

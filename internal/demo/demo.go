@@ -254,7 +254,7 @@ func (d *demo) status(ctx context.Context) error {
 			for _, drops := range []map[string]uint64{t.In.Drops, t.Out.Drops} {
 				for reason, n := range drops {
 					d.result.Drops[reason] += n
-					fmt.Fprintf(d.w, "     dropped: %s %d\n", reason, n)
+					fmt.Fprintf(d.w, "     dropped: %s %d (what was sent as fast as can be, or before both ends were up)\n", reason, n)
 				}
 			}
 		}

@@ -132,7 +132,7 @@ func (r *router) startDaemon(t *testing.T, ns *rig.Namespace, tunnel string) {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "sixfour.toml")
-	must(t, os.WriteFile(config, fmt.Appendf(nil, "[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"%s\n", filepath.Join(dir, "control.sock"), tunnel), 0o600))
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\nkeepalive = \"0s\"%s\n", filepath.Join(dir, "control.sock"), tunnel), 0o600))
 	cmd := exec.Command(program, "-config", config)
 	cmd.Stdout, cmd.Stderr = &r.log, &r.log
 	must(t, ns.Start(cmd))

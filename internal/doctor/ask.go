@@ -47,7 +47,11 @@ func (p *peer) checkState(context.Context) finding {
 		return skip("no daemon runs the tunnel")
 	}
 	s := p.status.State
-	if s.Phase != engine.Waiting {
+	switch s.Phase {
+	case engine.Waiting:
+	case engine.Suspect, engine.Down: // why, the next check says
+		return skip("the daemon says: %s, %s", s.Phase, s.Detail)
+	default:
 		return pass("the daemon says: %s", s.Phase)
 	}
 	if len(p.failed) > 0 {
@@ -139,10 +143,13 @@ func (p *peer) noAnswer(all []candidate, outcomes []outcome, ping outcome) findi
 			why = fmt.Sprintf("%v says %s", o.from, meaning(o.reply.err))
 		}
 	}
-	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; and firewalls on the way must let protocol %d pass)",
+	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the way must let protocol %d pass, and the peer's own must let pings in that come out of the tunnel)",
 		p.remote, p.remote, p.local, p.t.cfg.Mode.Name, p.t.outer().Protocol())
 	if p.pastSockets() {
 		return fail(mend, "nothing comes back to the daemon")
+	}
+	if !sure && p.status != nil && p.status.State.Phase == engine.Suspect {
+		return fail(mend, "it answers no question, and the daemon says: %s", p.status.State.Detail)
 	}
 	if !sure && p.status != nil && !p.status.Liveness.Heard.IsZero() && time.Since(p.status.Liveness.Heard) < heardLately {
 		return pass("it answers no question, but the daemon heard from it %v ago", time.Since(p.status.Liveness.Heard).Round(time.Second))

@@ -30,8 +30,8 @@ func (p *peer) candidates(layers []encap.Layer) (all []candidate) {
 	if local, remote, ok := probe.Ends(layers); ok {
 		add(inside, local, remote, true, remote.String())
 	}
-	for _, c := range p.innerAddresses() {
-		add(inside, c.local, c.remote, c.sure, c.remote.String())
+	for _, c := range p.t.cfg.Inside(p.cfg) {
+		add(inside, c.Local, c.Remote, c.Sure, c.Remote.String())
 	}
 	if layers[len(layers)-1].Kind.IsGRE() && len(layers) == 1 {
 		add(keepalive, netip.Addr{}, netip.Addr{}, false, "a keepalive")
@@ -56,63 +56,4 @@ func (p *peer) ownIn6() netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-// innerPair is an address of ours on the interface, and one that the peer may have.
-type innerPair struct {
-	local, remote netip.Addr
-	sure          bool
-}
-
-// innerAddresses are what the peer's inner addresses may be: those that it alone may
-// have as a source, the other one of a subnet for two, and the first two of larger
-// ones.
-func (p *peer) innerAddresses() (all []innerPair) {
-	for _, own := range p.t.cfg.Address {
-		version := 4
-		if own.Addr().Is6() {
-			version = 6
-		}
-		if !p.t.cfg.Mode.Carries(version) {
-			continue
-		}
-		for _, allowed := range p.cfg.Allowed {
-			if allowed.IsSingleIP() && allowed.Addr().Is4() == own.Addr().Is4() {
-				all = append(all, innerPair{own.Addr(), allowed.Addr(), true})
-			}
-		}
-		if p.t.cfg.Hub {
-			continue
-		}
-		remotes, sure := neighbours(own)
-		for _, r := range remotes {
-			all = append(all, innerPair{own.Addr(), r, sure})
-		}
-	}
-	return all
-}
-
-// neighbours are addresses that the other end of a subnet may have; sure: it must be
-// that one.
-func neighbours(own netip.Prefix) (others []netip.Addr, sure bool) {
-	first := own.Masked().Addr()
-	host := own.Addr().BitLen() - own.Bits()
-	switch host {
-	case 0:
-		return nil, false
-	case 1: // RFC 3021, RFC 6164: both addresses are hosts
-		if own.Addr() == first {
-			return []netip.Addr{first.Next()}, true
-		}
-		return []netip.Addr{first}, true
-	}
-	for a := first.Next(); len(others) < 2 && a.IsValid(); a = a.Next() {
-		if a == first.Next().Next().Next() {
-			break
-		}
-		if a != own.Addr() {
-			others = append(others, a)
-		}
-	}
-	return others, host == 2 && len(others) == 1
 }

@@ -109,33 +109,6 @@ func TestConfigOf(t *testing.T) {
 	}
 }
 
-func TestNeighbours(t *testing.T) {
-	for _, test := range []struct {
-		own  string
-		want []string
-		sure bool
-	}{
-		{"10.0.0.1/32", nil, false},
-		{"10.0.0.0/31", []string{"10.0.0.1"}, true},
-		{"10.0.0.1/31", []string{"10.0.0.0"}, true},
-		{"10.0.0.1/30", []string{"10.0.0.2"}, true},
-		{"10.0.0.2/30", []string{"10.0.0.1"}, true},
-		{"10.0.0.7/24", []string{"10.0.0.1", "10.0.0.2"}, false},
-		{"10.0.0.1/24", []string{"10.0.0.2"}, false},
-		{"fc00::2/64", []string{"fc00::1"}, false},
-		{"fc00::/127", []string{"fc00::1"}, true},
-	} {
-		got, sure := neighbours(netip.MustParsePrefix(test.own))
-		var texts []string
-		for _, a := range got {
-			texts = append(texts, a.String())
-		}
-		if !slices.Equal(texts, test.want) || sure != test.sure {
-			t.Errorf("%s: %v %v, want %v %v", test.own, texts, sure, test.want, test.sure)
-		}
-	}
-}
-
 func TestKernelTunnel(t *testing.T) {
 	local, remote := net.IPv4(203, 0, 113, 10), net.IPv4(203, 0, 113, 20)
 	for _, test := range []struct {

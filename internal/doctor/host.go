@@ -56,7 +56,7 @@ func (h *host) checkDaemon(context.Context) finding {
 	case h.o.Socket != "":
 		return fail("systemctl start sixfourd", "%v", h.noone)
 	}
-	return skip("no daemon: %v: the configuration is looked at", h.noone)
+	return skip("only the configuration is looked at: %v", h.noone)
 }
 
 func (h *host) checkConfig(context.Context) finding {

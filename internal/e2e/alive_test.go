@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,13 +38,24 @@ func (d *daemon) phase(t *testing.T, want engine.Phase) (s engine.TunnelStatus) 
 // Allow is called to take that back.
 func forbid(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
 	t.Helper()
+	return forbidAt(t, ns, protocol, map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput})
+}
+
+// forbidIn has it drop those that come.
+func forbidIn(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
+	t.Helper()
+	return forbidAt(t, ns, protocol, map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting})
+}
+
+func forbidAt(t *testing.T, ns *rig.Namespace, protocol byte, hooks map[string]*nftables.ChainHook) (allow func()) {
+	t.Helper()
 	var c *nftables.Conn
 	must(t, ns.Do(func() (err error) {
 		c, err = nftables.New(nftables.AsLasting())
 		return err
 	}))
 	table := c.AddTable(&nftables.Table{Name: "forbid", Family: nftables.TableFamilyIPv4})
-	for name, hook := range map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput} {
+	for name, hook := range hooks {
 		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -63,7 +75,7 @@ func forbid(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
 // why, and is up again with the first sign of life.
 func TestDeadPeer(t *testing.T) {
 	for _, k := range []kind{
-		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind6in6,
+		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind4in4, kind4in6, kind6in6.within("126"), kindDSLite, kind4in6.xdp(),
 		kindGRE.with(" with a key", "key = 42\n"), kindGRE.with(" in order", "sequence = true\nchecksum = true\n"), kindGRE.xdp(),
 	} {
 		t.Run(k.name, func(t *testing.T) {
@@ -85,8 +97,9 @@ func TestDeadPeer(t *testing.T) {
 			if s.Liveness.RTT <= 0 || s.Liveness.Sent == 0 || s.Liveness.Heard.IsZero() {
 				t.Errorf("%+v", s.Liveness)
 			}
-			if k.over >= 40 && !strings.Contains(k.name, "gre") { // an answer from outside: the host lives on
-				return
+			if k.over%20 == 0 {
+				a.throughTunnel(t)
+				b.throughTunnel(t)
 			}
 			b.freeze(t)
 			a.wait(t, `"why": "3 probes in a row were not answered, silent for`)
@@ -106,6 +119,56 @@ func TestDeadPeer(t *testing.T) {
 			a.phase(t, engine.Up)
 		})
 	}
+}
+
+// throughTunnel waits until the peer has answered inside, and not only its host.
+func (d *daemon) throughTunnel(t *testing.T) {
+	t.Helper()
+	eventually(t, "the peer answers through the tunnel", func() error {
+		if _, s := d.status(t); s.State.Phase != engine.Up || s.State.Detail != "" {
+			return fmt.Errorf("%+v", s.State)
+		}
+		return nil
+	})
+}
+
+// within is k with other prefix lengths inside.
+func (k kind) within(bits string) kind {
+	long := regexp.MustCompile(`/(30|64)"`)
+	k.name += " within a /" + bits
+	k.a, k.b = long.ReplaceAllString(k.a, "/"+bits+`"`), long.ReplaceAllString(k.b, "/"+bits+`"`)
+	return k
+}
+
+// An answer of the peer's host says nothing of the tunnel, until something comes
+// through that.
+func TestOnlyHost(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	a := start(t, h.a, kind6in6.atA()+often+"\n")
+	const detail = "its host answers pings; nothing was heard through the tunnel yet"
+	if s := a.phase(t, engine.Up); s.State.Detail != detail || s.Liveness.RTT == 0 {
+		t.Errorf("%+v %+v", s.State, s.Liveness)
+	}
+	start(t, h.b, kind6in6.atB()+"keepalive = \"0s\"\n")
+	before := a.phase(t, engine.Up)
+	reachable(t, h.a, in6B)
+	a.throughTunnel(t)
+	if s := a.phase(t, engine.Up); s.State.Since != before.State.Since {
+		t.Errorf("%+v, before %+v", s.State, before.State)
+	}
+}
+
+// Of a hub's peers each one's inner address is asked, if it has one of its own.
+func TestHubWithin(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	a := start(t, h.a, "[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n"+often+
+		"\n[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\", \"192.168.2.0/24\"]\n")
+	b := start(t, h.b, strings.Replace(kind4in4.atB(), "/30", "/24", 1))
+	a.throughTunnel(t)
+	b.end(t, syscall.SIGKILL)
+	a.phase(t, engine.Down)
 }
 
 // The same under load, when a firewall on the way begins to drop the outer packets.
@@ -130,6 +193,52 @@ func TestForbiddenUnderLoad(t *testing.T) {
 	allow := forbid(t, h.b, unix.IPPROTO_IPV6)
 	a.phase(t, engine.Down)
 	b.phase(t, engine.Down)
+	<-done
+	allow()
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	pings(t, h.a, inB, rig.PingOptions{})
+}
+
+// When what we send does not arrive any more, though packets come from the peer all the
+// time, the peer is suspect, and not down; and up when it answers again.
+func TestOneWay(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	b := start(t, h.b, configB(often))
+	a := start(t, h.a, configA(often))
+	a.phase(t, engine.Up)
+	b.phase(t, engine.Up)
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for t.Context().Err() == nil {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = rig.Ping(t.Context(), h.b, inA, rig.PingOptions{Count: 20, Interval: time.Millisecond, Timeout: 10 * time.Millisecond})
+			}
+		}
+	}()
+	allow := forbidIn(t, h.b, unix.IPPROTO_IPV6)
+	const detail = "packets come from it, but it answers no probes any more"
+	s := a.phase(t, engine.Suspect)
+	eventually(t, "a knows that b sends", func() error {
+		if _, s = a.status(t); !strings.Contains(s.State.Detail, detail) || s.LastError == nil || !strings.Contains(s.LastError.What, detail) {
+			return fmt.Errorf("%+v %+v", s.State, s.LastError)
+		}
+		return nil
+	})
+	b.phase(t, engine.Down) // it hears nothing
+	for missed := s.Liveness.Missed; s.Liveness.Missed < missed+3; {
+		if _, s = a.status(t); s.State.Phase != engine.Suspect || s.LastDown != nil {
+			t.Fatalf("%+v %+v", s.State, s.LastDown)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	close(stop)
 	<-done
 	allow()
 	a.phase(t, engine.Up)

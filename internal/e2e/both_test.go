@@ -88,8 +88,10 @@ var (
 
 // The tunnels, by name in the order of interest.
 var (
-	kind4in4  = kind{"4in4", "mode = \"4in4\"\n" + over4 + inner4, "", ip4A, ip4B, 20, []string{"IPv4(4) IPv4(1)"}}
-	kind4in6  = kind{"4in6", "mode = \"4in6\"\n" + over6 + inner4, "", ip4A, ip4B, 40, []string{"IPv6(4) IPv4(1)"}}
+	kind4in4   = kind{"4in4", "mode = \"4in4\"\n" + over4 + inner4, "", ip4A, ip4B, 20, []string{"IPv4(4) IPv4(1)"}}
+	kind4in6   = kind{"4in6", "mode = \"4in6\"\n" + over6 + inner4, "", ip4A, ip4B, 40, []string{"IPv6(4) IPv4(1)"}}
+	kindDSLite = kind{"4in6 as DS-Lite", "mode = \"4in6\"\nds_lite = true\n" + over6, "mode = \"4in6\"\naddress = [\"192.0.0.1/29\"]\n" + over6,
+		addrs("192.0.0.2"), addrs("192.0.0.1"), 40, []string{"IPv6(4) IPv4(1)"}}
 	kind6in6  = kind{"6in6", "mode = \"6in6\"\n" + over6 + inner6, "", ip6A, ip6B, 40, []string{"IPv6(41) IPv6(58)"}}
 	kindGRE   = kind{"gre", "mode = \"gre\"\n" + over4 + innerAB, "", bothA, bothB, 24, []string{"IPv4(47) GRE(0800) IPv4(1)", "IPv4(47) GRE(86dd) IPv6(58)"}}
 	kindGRE6  = kind{"gre6", "mode = \"gre6\"\n" + over6 + innerAB, "", bothA, bothB, 44, []string{"IPv6(47) GRE(0800) IPv4(1)", "IPv6(47) GRE(86dd) IPv6(58)"}}

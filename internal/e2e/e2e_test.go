@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -40,6 +41,12 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		if program, err = rig.Build(dir, "sixfour/cmd/sixfourd"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		// Most of their time tests wait, so that more of them go beside each other than
+		// there are processors; not those that measure or flood.
+		if err := flag.Set("test.parallel", "6"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

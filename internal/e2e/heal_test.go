@@ -15,6 +15,7 @@ import (
 // What goes away and comes back is waited for in the modes over IPv6 and in automatic
 // ones, too: the interface, and the outer address.
 func TestHealsKinds(t *testing.T) {
+	t.Parallel()
 	for _, k := range []kind{kindGRE6, kind6in6.xdp(), kind6to4, kindISATAP, kind6over4} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()

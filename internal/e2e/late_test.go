@@ -10,6 +10,7 @@ import (
 // The path is narrow, routers are silent, and the peer comes when nobody asks any
 // more: its first packet is reason enough to find out.
 func TestLatePeer(t *testing.T) {
+	t.Parallel()
 	n := newRouted(t)
 	n.swallow(t, 1404)
 	a := start(t, n.a, configA())

@@ -161,6 +161,7 @@ func TestStaleInterface(t *testing.T) {
 }
 
 func TestSecondDaemonForTheSameInterface(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.a, configA())
 	d := launch(t, h.a, configA())
@@ -320,7 +321,7 @@ func TestNotify(t *testing.T) {
 		must(t, err)
 		return string(b[:n])
 	}
-	d := launch(t, h.a, configA(), "NOTIFY_SOCKET="+socket)
+	d := launch(t, h.a, configA(), "NOTIFY_SOCKET="+socket, "FDSTORE=0")
 	if got := read(); got != "READY=1" {
 		t.Errorf("got %q", got)
 	}

@@ -95,7 +95,9 @@ func TestOffloadsComeAndGo(t *testing.T) {
 	}
 	<-done
 	for _, d := range []*daemon{a, b} {
-		if _, s := d.status(t); len(s.In.Drops)+len(s.Out.Drops) > 0 {
+		_, s := d.status(t)
+		delete(s.Out.Drops, "no_room") // TCP without segmentation offload may fill the interface's queue
+		if len(s.In.Drops)+len(s.Out.Drops) > 0 {
 			t.Errorf("drops: %+v %+v", s.In, s.Out)
 		}
 	}
@@ -115,6 +117,7 @@ func TestUplinkFull(t *testing.T) {
 		t.Error("nothing arrived")
 	}
 	_, s := a.status(t)
+	delete(s.Out.Drops, "no_room") // the sender is faster than the daemon, too
 	if s.Out.Drops["no_buffer"] == 0 || len(s.Out.Drops) != 1 {
 		t.Errorf("drops: %v, want no_buffer alone", s.Out.Drops)
 	}
@@ -134,7 +137,9 @@ func TestUplinkSlow(t *testing.T) {
 	if r.Received < 1000 || r.Reordered > 0 {
 		t.Errorf("%+v", r)
 	}
-	if _, s := a.status(t); len(s.Out.Drops) > 0 {
+	_, s := a.status(t)
+	delete(s.Out.Drops, "no_room") // while it is held back, the interface's queue fills
+	if len(s.Out.Drops) > 0 {
 		t.Errorf("drops: %v", s.Out.Drops)
 	}
 	reachable(t, h.a, inB)

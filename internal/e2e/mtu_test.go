@@ -155,6 +155,7 @@ func (d *daemon) answered(t *testing.T) {
 // A router on the way tells of its narrow link: the sender of a large packet that
 // may not be cut is told what fits; then everything passes.
 func TestPathMTULearnt(t *testing.T) {
+	t.Parallel()
 	for _, m := range modes {
 		t.Run(m.mode, func(t *testing.T) {
 			n := newRouted(t)
@@ -291,6 +292,7 @@ func TestErrorFlood(t *testing.T) {
 
 // Errors that are not about packets of ours, or that lie, change nothing.
 func TestForgedErrors(t *testing.T) {
+	t.Parallel()
 	n := newRouted(t)
 	a := start(t, n.a, configA())
 	b := start(t, n.b, configB())
@@ -361,6 +363,7 @@ func TestForgedErrors(t *testing.T) {
 // The peer's host is gone: the inner sender hears it from the router before the
 // peer, once for each error.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	for _, m := range modes {
 		t.Run(m.mode, func(t *testing.T) {
 			n := newRouted(t)

@@ -73,6 +73,7 @@ func (d *daemon) knows(t *testing.T, least, most int, by ...string) {
 
 // Path MTU as in TestPathMTULearnt and TestBlackHole, in the other modes.
 func TestNarrowKinds(t *testing.T) {
+	t.Parallel()
 	for _, k := range []kind{kind4in4, kind4in6, kind6in6, kindGRE, kindGRE6, kindStack} {
 		t.Run(k.name+" by ICMP", func(t *testing.T) {
 			t.Parallel()

@@ -35,6 +35,7 @@ func (o operator) run(t *testing.T, d *daemon, args ...string) (string, int) {
 
 // What an operator asks a running daemon.
 func TestOperate(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	b, a := start(t, h.b, configB()), start(t, h.a, configA())
 	reachable(t, h.a, inB)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -176,7 +177,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 		said   []string
 	}{
 		{configA(`mtu = 60`, `rotes = []`, `ttl = 0`), []string{":11:7: mtu is 60", ":12:1: unknown key", ":13:7: ttl is 0"}},
-		{configA(`netns = "no-such-namespace"`), []string{":11:9: network namespace no-such-namespace"}},
+		{configA(`netns = "no-such-namespace"`), []string{":11:9: netns: the daemon has given up the right to enter another namespace: restart it"}},
 		{strings.Replace(configA(), "six0", "va", 1), []string{":4:8: an interface va exists"}},
 		{"", []string{"there is no tunnel"}},
 		{"[[tunnel", []string{"not valid TOML"}},
@@ -242,4 +243,68 @@ func TestReloadIsRolledBack(t *testing.T) {
 	must(t, h.a.DelRoute(foreign, outerB, "va"))
 	a.mustReload(t, other("new0", 1, 3, `routes = ["192.168.9.0/24"]`)+configA())
 	pings(t, h.a, inB, rig.PingOptions{})
+}
+
+// hubOf is a hub with so many peers that need not be there, whose networks are those
+// of a shift.
+func hubOf(n, shift int, lines string) string {
+	var b strings.Builder
+	b.WriteString("[[tunnel]]\nname = \"hub0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.100.0.1/32\"]\n" + lines + "\n")
+	for i := range n {
+		j := i + shift
+		fmt.Fprintf(&b, "[[tunnel.peer]]\nname = \"p%d\"\nremote = \"10.77.%d.%d\"\nallowed = [\"10.%d.%d.%d/32\"]\n", i, i>>8, i&255, 101+j>>16, j>>8&255, j&255)
+	}
+	return b.String()
+}
+
+// A hub's peers are added, changed and removed in place, however many they are, and
+// those that stay keep what is known of them.
+func TestReloadManyPeers(t *testing.T) {
+	peers := 10_000
+	if rig.Race {
+		peers = 1000
+	}
+	h := newHosts(t, 1500)
+	must(t, h.a.AddRoute(netip.MustParsePrefix("10.77.0.0/16"), outerB, "va"))
+	a := start(t, h.a, hubOf(1, 0, ""))
+	status := func() engine.TunnelStatus {
+		t.Helper()
+		_, s := a.status(t)
+		return s
+	}
+	must(t, h.a.AddRoute(netip.MustParsePrefix("10.101.0.0/16"), netip.Addr{}, "hub0"))
+	send := func() {
+		t.Helper()
+		_, err := rig.Ping(t.Context(), h.a, netip.MustParseAddr("10.101.0.0"), rig.PingOptions{Count: 3})
+		must(t, err)
+	}
+	send()
+	sent := status().Peers[0].Out.Packets
+	since := status().Peers[0].State.Since
+	for _, c := range []struct {
+		name, config string
+		peers        int
+	}{
+		{"added", hubOf(peers, 0, ""), peers},
+		{"changed", hubOf(peers, 1, ""), peers},
+		{"all paths made anew", hubOf(peers, 1, "ttl = 9"), peers},
+		{"changed back", hubOf(peers, 0, ""), peers},
+		{"removed", hubOf(1, 0, ""), 1},
+	} {
+		begun := time.Now()
+		a.mustReload(t, c.config)
+		t.Logf("%d peers %s: %v", peers, c.name, time.Since(begun).Round(time.Millisecond))
+		s := status()
+		if len(s.Peers) != c.peers || s.Peers[0].Peer != "p0" || s.Peers[0].Out.Packets < sent || !s.Peers[0].State.Since.Equal(since) {
+			t.Errorf("%s: %d peers, the first one is %+v, before %d packets since %v", c.name, len(s.Peers), s.Peers[0], sent, since)
+		}
+	}
+	send()
+	if s := status(); s.Peers[0].Out.Packets <= sent {
+		t.Errorf("the peer that stayed carries nothing: %+v", s.Peers[0])
+	}
+	_, plan, _ := strings.Cut(a.log.String(), "reloaded")
+	if strings.Contains(plan, "1 replaced") {
+		t.Error("the interface was replaced")
+	}
 }

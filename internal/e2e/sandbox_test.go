@@ -72,3 +72,15 @@ func TestRestricted(t *testing.T) {
 		})
 	}
 }
+
+// What a reload wants and the daemon has given up is said so, with the way out, and not
+// as whatever the kernel answers first.
+func TestReloadBeyondSandbox(t *testing.T) {
+	h := newHosts(t, 1500)
+	inner := newNamespace(t, "inner")
+	a := start(t, h.a, configA())
+	r := a.reload(t, configA(fmt.Sprintf("netns = %q", inner.Path())))
+	if !strings.Contains(r.Error, "the daemon has given up the right to enter another namespace: restart it") {
+		t.Errorf("%+v", r)
+	}
+}

@@ -132,7 +132,7 @@ func (e *Engine) needed() map[listener]int {
 	for p := range e.registered() {
 		l := p.registered.outer()
 		key := p.registered.listener()
-		needed[key] = e.shardsFor(needed[key], l)
+		needed[key] = e.shardsFor(needed[key], l.GRE.Sequence)
 		for _, group := range groups(l) {
 			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.device}] = 1
 		}
@@ -154,10 +154,9 @@ func groups(l *encap.Layer) []netip.Addr {
 	return nil
 }
 
-// shardsFor is how many receivers there are for a layer's packets: one where their
-// order counts.
-func (e *Engine) shardsFor(others int, l *encap.Layer) int {
-	if l.GRE.Sequence || others == 1 {
+// shardsFor is how many receivers there are for packets: one where their order counts.
+func (e *Engine) shardsFor(others int, inOrder bool) int {
+	if inOrder || others == 1 {
 		return 1
 	}
 	return e.shards
@@ -215,31 +214,41 @@ func (e *Engine) notHeard(err error) error {
 
 // openReceivers opens the receivers of one place.
 func (e *Engine) openReceivers(l listener, shards int) error {
-	var opened []*inbound
-	for i := range shards {
+	all := e.adoptReceivers(l, shards)
+	adopted := all != nil
+	if !adopted {
+		all = e.takeAhead(l, shards)
+	}
+	for i := len(all); i < shards; i++ {
 		o := transport.Options{}
 		if l.at.IsValid() {
 			o.Join, o.JoinAt = l.local, l.at
 		}
 		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, o)
 		if err != nil {
-			for _, in := range opened {
-				in.rx.Close()
-			}
+			closeAll(all)
 			return err
 		}
+		all = append(all, rx)
+	}
+	var opened []*inbound
+	for i, rx := range all {
 		in := e.newInbound(i, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
 		in.at = l.at
 		opened = append(opened, in)
 	}
 	e.inbounds[l] = opened
 	for _, in := range opened {
-		e.wg.Go(in.run)
+		e.receivers.Go(in.run)
+	}
+	if !adopted {
+		e.keepReceivers(l, opened)
 	}
 	return nil
 }
 
 func (e *Engine) stopListening(l listener) {
+	e.forgetReceivers(l)
 	for _, in := range e.inbounds[l] {
 		in.rx.Close()
 	}

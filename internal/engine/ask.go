@@ -162,9 +162,7 @@ func (a *asking) renew() error {
 	p := a.p
 	path := p.path.Load()
 	if path == nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return fmt.Errorf("nothing can be sent: waiting for %s", p.state.Detail)
+		return p.unreachable()
 	}
 	if path == a.path {
 		return nil
@@ -185,6 +183,8 @@ func (a *asking) renew() error {
 		a.q.way = wayInside
 	case way(p.proven.Load()) == wayKeepalive:
 		a.q.way = wayKeepalive
+	case way(p.proven.Load()) == wayBetween:
+		a.q.way, a.q.between = wayBetween, path.between
 	}
 	a.shows = ""
 	if a.q.way == wayOutside {
@@ -196,6 +196,22 @@ func (a *asking) renew() error {
 	var err error
 	a.q.stack, err = encap.New(path.layers, maxPingSize, options, nil, p.record)
 	return err
+}
+
+// errRemoved is for questions to a peer that a reload has taken away.
+var errRemoved = errors.New("a reload has removed it, or made it anew: ask again")
+
+// unreachable says why nothing can be sent to a peer.
+func (p *peer) unreachable() error {
+	if p.t.prober.hasForgotten(p) {
+		return errRemoved
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Phase == Waiting {
+		return fmt.Errorf("nothing can be sent: waiting for %s", p.state.Detail)
+	}
+	return errors.New("nothing can be sent yet: try again")
 }
 
 // send sends the question that the operator counts as n.

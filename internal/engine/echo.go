@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -11,6 +12,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/capture"
+	"sixfour/internal/config"
 	"sixfour/internal/pathmtu"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/probe"
@@ -136,6 +138,38 @@ func (p *peer) answer(ip header.IPv6) bool {
 	}
 	p.heardAnswer(m)
 	return true
+}
+
+// answersBetween takes an inner packet, and reports whether it answers a probe between
+// two inner addresses. Like all that is carried, it is not looked at further than
+// needed.
+func (p *peer) answersBetween(between config.Pair, inner []byte) bool {
+	var m, from, to []byte
+	var reply byte
+	if header.Version(inner) == 6 {
+		ip := header.IPv6(inner)
+		if ip.NextHeader() != header.ICMPv6 {
+			return false
+		}
+		m, from, to, reply = ip.Payload(), ip.Source(), ip.Dest(), icmp.EchoReply6
+	} else {
+		ip := header.IPv4(inner)
+		if ip.Protocol() != header.ICMP {
+			return false
+		}
+		m, from, to, reply = ip.Payload(), ip.Source(), ip.Dest(), icmp.EchoReply4
+	}
+	if !p.echo.IsReply(m, reply) || !is(from, between.Remote) || !is(to, between.Local) {
+		return false
+	}
+	p.heardAnswer(m)
+	return true
+}
+
+// is reports whether an address in a packet is another one.
+func is(b []byte, a netip.Addr) bool {
+	in, _ := netip.AddrFromSlice(b)
+	return in == a
 }
 
 // heardAnswer tells who has sent the probe of a reply.

@@ -47,6 +47,8 @@ type Engine struct {
 	captures capturing
 	pulse    chan struct{} // somebody wants to know whether the control loop lives
 	started  time.Time
+	kept     kept
+	ahead    ahead
 	wg       sync.WaitGroup
 	ctx      context.Context // ends with Run
 
@@ -57,16 +59,17 @@ type Engine struct {
 	tunnels  []*tunnel
 	reloaded Reloads
 
-	sandbox  atomic.Pointer[Sandbox]
-	table    atomic.Pointer[table]
-	stale    bool            // the table is
-	rest     time.Time       // not before: look at everything again because of a change
-	links    []netip.Prefix  // this host's IPv4 addresses
-	byIndex  map[int]*tunnel // those with an interface in our own namespace
-	watched  map[watched]context.CancelFunc
-	stray    counters                // packets that arrived and belong to no tunnel
-	inbounds map[listener][]*inbound // a shard each
-	errors   map[netip.Addr]transport.Receiver
+	sandbox   atomic.Pointer[Sandbox]
+	table     atomic.Pointer[table]
+	stale     bool            // the table is
+	rest      time.Time       // not before: look at everything again because of a change
+	links     []netip.Prefix  // this host's IPv4 addresses
+	byIndex   map[int]*tunnel // those with an interface in our own namespace
+	watched   map[watched]context.CancelFunc
+	stray     counters                // packets that arrived and belong to no tunnel
+	inbounds  map[listener][]*inbound // a shard each
+	receivers sync.WaitGroup          // of their goroutines
+	errors    map[netip.Addr]transport.Receiver
 }
 
 // New prepares the tunnels of a configuration; nothing is changed on the system
@@ -143,12 +146,13 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	defer func() {
 		cancel()
 		close(e.ended)
-		e.close()
+		e.close(err == nil)
 	}()
 	e.ctx = ctx
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	e.listenAhead()
 	e.cleanGateway()
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
@@ -188,6 +192,8 @@ func (e *Engine) control(ctx context.Context, ready func()) error {
 			return err
 		}
 		e.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
+		e.closeRest()
+		e.closeAhead()
 		if complete && ready != nil {
 			ready()
 			ready = nil
@@ -237,11 +243,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.prober.lessons:
-			l.p.lesson = l
-			if err := e.evaluateOne(l.p); err != nil {
+			if err := e.takeLesson(l); err != nil {
 				return err
 			}
-			close(l.applied)
 		}
 	}
 }
@@ -309,7 +313,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 
 // open makes a tunnel's interface. What has a path can carry then.
 func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
-	if err := t.open(s, e.aLinkIsLost); err != nil {
+	if err := e.openKept(t, s); err != nil {
 		return err
 	}
 	for _, p := range t.peers {
@@ -335,6 +339,7 @@ func (e *Engine) interfaceLost(t *tunnel) {
 		p.replacePath(nil)
 	}
 	t.close()
+	e.forgetQueues(t)
 	t.reopen = time.Now().Add(retry)
 	for _, p := range t.peers {
 		p.note("interface " + t.cfg.Name + " was deleted")
@@ -355,11 +360,17 @@ func (e *Engine) reopen(t *tunnel) {
 	t.learn()
 }
 
-// close takes everything away again.
-func (e *Engine) close() {
+// close takes everything away again, except what is to be handed over.
+func (e *Engine) close(regular bool) {
 	e.captures.close(errDaemonEnds)
 	e.closeGateway()
-	shutAll(e.tunnels)
+	if regular && e.kept.store != nil {
+		e.handOver()
+		shutAll(e.tunnels)
+	} else {
+		e.shutAll(e.tunnels)
+	}
+	e.closeAhead()
 	e.closePorts()
 	e.dropShield()
 	for _, shards := range e.inbounds {
@@ -370,6 +381,7 @@ func (e *Engine) close() {
 	for _, rx := range e.errors {
 		rx.Close()
 	}
+	e.receivers.Wait()
 	e.wg.Wait()
 	if e.router != nil {
 		e.router.Close()

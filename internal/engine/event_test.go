@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -86,5 +87,16 @@ func TestFindPeer(t *testing.T) {
 		case err != nil || p.name() != c.found:
 			t.Errorf("%q: %v", c.name, err)
 		}
+	}
+}
+
+// Why a reload failed is remembered as far as it has room: a file may have thousands of
+// errors.
+func TestLongReloadError(t *testing.T) {
+	e := new(Engine)
+	e.ReloadFailed(errors.New(strings.Repeat("x", 1<<20)))
+	why, events := e.Status().Reloads.Error, e.Events(t.Context())
+	if text := (<-events).Text; len(why) > 2*maxWhy || len(text) > 2*maxWhy || !strings.HasPrefix(why, "xxx") {
+		t.Errorf("%d and %d bytes", len(why), len(text))
 	}
 }

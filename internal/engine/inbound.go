@@ -286,6 +286,11 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		}
 		return
 	}
+	if path.between.Remote.IsValid() && e.peer.answersBetween(path.between, inner) {
+		in.show(s.t, inner, noteProbed)
+		e.peer.in.carried(1, len(inner))
+		return
+	}
 	if e.isOurs(inner) {
 		if in.take(s, e, path, inner) {
 			return

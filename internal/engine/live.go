@@ -98,10 +98,14 @@ func (k *keeper) take(s lifeSign) {
 	for {
 		if int(s.target) < len(s.p.pulses) {
 			pl := s.p.pulses[s.target]
+			only := pl.onlyHost()
 			pl.proven = min(pl.proven, s.by)
+			pl.within = pl.within || s.by < wayOutside
 			s.p.proven.Store(uint32(pl.proven))
 			if pl.life.Answer(s.seq, k.since(s.at)) {
-				pl.look()
+				pl.seen = s.p.in.packets.Load() // the answer may be one of those
+				k.settle(pl)
+			} else if only {
 				k.settle(pl)
 			}
 		}
@@ -149,15 +153,25 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		switch {
 		case pl.life == nil:
 			pl.life = liveness.New(t.set, pl.first(), now)
-		case pl.place >= 0 && pl.target.equal(t):
+		case pl.place >= 0 && pl.target.sameEnds(t):
+			if pl.target.set != t.set {
+				pl.life.Set(t.set, now)
+			}
+			if pl.target.between != t.between && pl.proven == wayBetween {
+				pl.proven = noWay
+			}
+			pl.target = t
 			continue
 		default:
 			pl.life.Restart(t.set, now)
 		}
 		pl.target, pl.proven = t, noWay
 		pl.look()
+		pl.within = false
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
+		} else {
+			heap.Fix(&k.due, pl.place) // one after the other: a heap mends one place, not many
 		}
 	}
 	for i := len(targets); i < len(p.pulses); i++ {

@@ -97,17 +97,24 @@ func TestManyLives(t *testing.T) {
 	if n := lines.FilterLevelExact(zapcore.WarnLevel).Len(); n == 0 || n > 2*lifeLogs {
 		t.Errorf("%d warnings", n)
 	}
-	// What they send is heard though they answer nothing.
+	// What they send is heard though they answer no more: that is not all that there
+	// should be.
 	p := hub.peers[7]
 	p.in.carried(1, 100)
 	if p.wanted.Load() == 0 {
 		t.Error("nobody wants to know")
 	}
 	p.isHeard()
-	for deadline := time.Now().Add(10 * time.Second); p.status().LastDown == nil || p.status().LastDown.Until.IsZero(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if s := p.status(); s.LastError != nil && s.LastError.What == deafness {
+			break
+		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", p.status())
 		}
+	}
+	if s := p.status(); s.LastDown == nil || !s.LastDown.Until.IsZero() {
+		t.Errorf("%+v", s.LastDown)
 	}
 	silent.Store(false)
 	all(Up)
@@ -142,6 +149,65 @@ func TestManyLives(t *testing.T) {
 	}
 }
 
+// Of a peer that is suspect though packets come from it all the time, the keeper is
+// told now and then, not for each batch.
+func TestDeafUnderLoad(t *testing.T) {
+	k := newKeeper(func() {})
+	tun := &tunnel{cfg: config.Tunnel{Name: "six0"}, log: zap.NewNop(), prober: newProber(), keeper: k, events: new(events),
+		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
+	var silent atomic.Bool
+	var sent atomic.Int64
+	p := newPeer(tun, &config.Peer{})
+	tun.peers, tun.only = []*peer{p}, p
+	way := &path{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
+		life: liveness.Settings{Every: time.Second, After: 2}, senders: sockets{&echoing{p, &silent, &sent}}}
+	p.listening.Store(true)
+	p.replacePath(way)
+	p.setPath(way)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		k.run(ctx)
+		close(done)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	told, began := 0, time.Now()
+	until := func(what string, ok func(PeerStatus) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !ok(p.status()); time.Sleep(50 * time.Microsecond) {
+			p.in.carried(1, 100)
+			if p.wanted.Load() != 0 {
+				told++
+				p.isHeard()
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("not %s: %+v", what, p.status())
+			}
+		}
+	}
+	until("up", func(s PeerStatus) bool { return s.State.Phase == Up && s.Liveness.RTT > 0 })
+	silent.Store(true)
+	until("suspect", func(s PeerStatus) bool { return s.State.Phase == Suspect && s.State.Detail == deafness })
+	seen := sent.Load()
+	until("asked", func(s PeerStatus) bool {
+		if s.State.Phase != Suspect {
+			t.Fatalf("%+v", s.State)
+		}
+		return sent.Load() >= seen+3
+	})
+	if s := p.status(); s.LastError == nil || s.LastError.What != deafness || s.LastDown != nil {
+		t.Errorf("%+v %+v", s.LastError, s.LastDown)
+	}
+	silent.Store(false)
+	until("up", func(s PeerStatus) bool { return s.State.Phase == Up && s.State.Detail == "" })
+	if most := 10 + 20*int(time.Since(began)/time.Second); told > most {
+		t.Errorf("told %d times in %v", told, time.Since(began))
+	}
+}
+
 // Answers that nobody asked for, or to others, change nothing.
 func FuzzHeardAnswer(f *testing.F) {
 	k := newKeeper(func() {})
@@ -168,4 +234,37 @@ func FuzzHeardAnswer(f *testing.F) {
 		default:
 		}
 	})
+}
+
+// When what is watched of a peer changes as a whole, the schedule stays one: what is due
+// first is done first.
+func TestScheduleHolds(t *testing.T) {
+	k := newKeeper(func() {})
+	var peers []*peer
+	for range 2 {
+		tun := &tunnel{log: zap.NewNop(), prober: newProber(), mech: new(mechanism), falls: newLifeLimit(), returns: newLifeLimit()}
+		p := newPeer(tun, &config.Peer{})
+		p.listening.Store(true)
+		p.path.Store(&path{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
+			life: liveness.Settings{Every: time.Second, After: 3}})
+		peers = append(peers, p)
+	}
+	now := k.since(time.Now())
+	for i := range 100 {
+		p := peers[i%2] // becomes due behind the other one
+		var watched relays
+		for n := range maxRelays {
+			watched.addrs = append(watched.addrs, netip.AddrFrom4([4]byte{198, 51, byte(i), byte(n)}))
+		}
+		p.t.mech.watched.Store(&watched)
+		k.renew(p, now+time.Duration(i)*time.Minute)
+		for _, pl := range p.pulses {
+			k.settle(pl)
+		}
+		for at := 1; at < len(k.due); at++ {
+			if k.due.Less(at, (at-1)/2) {
+				t.Fatalf("change %d: place %d is due before what it waits for", i, at)
+			}
+		}
+	}
 }

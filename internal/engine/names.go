@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"sixfour/internal/config"
 )
 
 // resolution is what a DNS name has become.
@@ -145,9 +147,17 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	if err != nil {
 		return nil
 	}
+	return usable(addrs)
+}
+
+// usable are the addresses that one end of a tunnel can have, in order, of those that
+// somebody's name server says: 0.0.0.0 is what one answers that blocks a name, and the
+// kernel would send to ourselves.
+func usable(addrs []netip.Addr) []netip.Addr {
 	for i, a := range addrs {
 		addrs[i] = a.Unmap()
 	}
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.Zone() != "" || config.NotUnicast(a) != "" })
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return slices.Compact(addrs)
 }

@@ -49,3 +49,14 @@ func TestManyNamesAreOneChange(t *testing.T) {
 		}
 	}
 }
+
+// Of what a name server says only that counts which can be one end of a tunnel.
+func TestUsable(t *testing.T) {
+	var addrs []netip.Addr
+	for _, a := range []string{"198.51.100.2", "0.0.0.0", "::ffff:198.51.100.1", "255.255.255.255", "224.0.0.1", "240.0.0.1", "198.51.100.1", "::", "::1", "ff02::1", "fe80::1%eth0", "fe80::1", "2001:db8::1", "127.0.0.1"} {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	if got := fmt.Sprint(usable(addrs)); got != "[127.0.0.1 198.51.100.1 198.51.100.2 2001:db8::1]" {
+		t.Error(got)
+	}
+}

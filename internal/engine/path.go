@@ -122,6 +122,17 @@ func (p *peer) outerRemote() netip.Addr {
 	return netip.Addr{}
 }
 
+// takeLesson does so for what the prober has learnt. While it waited the peer may have
+// been taken out of the configuration, and is to have no path again.
+func (e *Engine) takeLesson(l lesson) error {
+	defer close(l.applied)
+	if e.prober.hasForgotten(l.p) {
+		return nil
+	}
+	l.p.lesson = l
+	return e.evaluateOne(l.p)
+}
+
 // replacePath publishes a path, or that there is none.
 func (p *peer) replacePath(path *path) {
 	p.path.Store(path)
@@ -162,6 +173,9 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	old := p.path.Load()
 	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop,
 		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
+	if !t.automatic() {
+		next.between = t.cfg.Probed(&p.cfg)
+	}
 	if old.same(next) {
 		return old, "", nil
 	}

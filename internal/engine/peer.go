@@ -85,6 +85,7 @@ type path struct {
 	by      pathmtu.Source
 	hop     hop
 	life    liveness.Settings // Every is 0: it is not watched whether the peer lives
+	between config.Pair       // inner addresses of the two ends; invalid: not known
 	stack   *encap.Stack
 	clamp   clamp
 	from    origin
@@ -102,7 +103,7 @@ func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
 
 // same reports whether two paths have these, and packets look the same.
 func (p *path) same(o *path) bool {
-	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version
+	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version && p.between == o.between
 }
 
 func newPeer(t *tunnel, cfg *config.Peer) *peer {

@@ -169,7 +169,7 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 		}
 		in := e.newInbound(queue, e.log.Named("in").With(zap.String("device", route.Interface)), rx)
 		p.inbounds = append(p.inbounds, in)
-		e.wg.Go(in.run)
+		e.receivers.Go(in.run)
 		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets on
 			e.log.Warn("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
 		}

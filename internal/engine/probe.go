@@ -114,6 +114,13 @@ func (p *prober) forget(peers []*peer) {
 	p.rouse()
 }
 
+// hasForgotten reports whether a peer is no more.
+func (p *prober) hasForgotten(peer *peer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return peer.retired
+}
+
 // settle takes in who is to be watched from now on, and who not any more.
 func (p *prober) settle() {
 	p.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probe"
 )
@@ -25,6 +26,7 @@ type pulse struct {
 	life   *liveness.Peer
 	seen   uint64 // packets from the peer
 	proven way    // the best one in which probes were answered
+	within bool   // something has come through the tunnel
 	place  int    // in the schedule; -1: nothing is due
 }
 
@@ -33,11 +35,13 @@ type target struct {
 	layers        []encap.Layer // of the path; nil: of a relay
 	local, remote netip.Addr    // outer addresses
 	self          netip.Addr    // to which a relay sends packets back; invalid: it does not
+	between       config.Pair   // inner addresses; invalid: they are not known
 	set           liveness.Settings
 }
 
-func (t target) equal(o target) bool {
-	return t.local == o.local && t.remote == o.remote && t.self == o.self && t.set == o.set && slices.Equal(t.layers, o.layers)
+// sameEnds reports whether two targets are the same place, by the same way.
+func (t target) sameEnds(o target) bool {
+	return t.local == o.local && t.remote == o.remote && t.self == o.self && slices.Equal(t.layers, o.layers)
 }
 
 // targets are what is to be watched of a peer: nothing of one without a path, or
@@ -48,7 +52,7 @@ func (p *peer) targets() []target {
 		return nil
 	}
 	l := path.outer()
-	t := target{layers: path.layers, local: l.Local, remote: l.Remote, set: path.life}
+	t := target{layers: path.layers, local: l.Local, remote: l.Remote, between: path.between, set: path.life}
 	if !p.t.automatic() {
 		return []target{t}
 	}
@@ -87,7 +91,14 @@ func (pl *pulse) look() bool {
 	n := pl.p.in.packets.Load()
 	was := pl.seen
 	pl.seen = n
+	pl.within = pl.within || n != was && pl.hasTraffic()
 	return n != was
+}
+
+// onlyHost reports whether all that was heard are answers of the peer's host, which
+// show nothing of the tunnel.
+func (pl *pulse) onlyHost() bool {
+	return pl.target.layers != nil && pl.proven == wayOutside && !pl.within
 }
 
 // ways are those that there are, the best first.
@@ -102,10 +113,14 @@ func (pl *pulse) ways(path *path) []way {
 	if _, _, ok := probe.Ends(path.layers); ok {
 		return []way{wayInside}
 	}
+	var ways []way
 	if l.Kind.IsGRE() && len(path.layers) == 1 {
-		return []way{wayKeepalive, wayOutside}
+		ways = append(ways, wayKeepalive)
 	}
-	return []way{wayOutside}
+	if pl.target.between.Remote.IsValid() {
+		ways = append(ways, wayBetween)
+	}
+	return append(ways, wayOutside)
 }
 
 // probe sends a probe in all ways that may be answered: none that is worse than one
@@ -119,7 +134,7 @@ func (pl *pulse) probe(seq uint16) {
 		if w > pl.proven {
 			break
 		}
-		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: path.stack}
+		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, between: pl.target.between, stack: path.stack}
 		if err := pl.p.put(path, q); err != nil {
 			pl.p.noteSend(err)
 		}

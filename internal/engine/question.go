@@ -9,6 +9,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/config"
 	"sixfour/internal/probe"
 )
 
@@ -22,6 +23,9 @@ const (
 	wayInside way = iota
 	// wayKeepalive is a router's: in GRE, an answer that only needs to be sent on.
 	wayKeepalive
+	// wayBetween is an echo request between our inner address and the peer's, where the
+	// configuration shows that.
+	wayBetween
 	// waySelf is an echo request to ourselves, which a border relay sends back
 	// because that is what it does with packets (RFC 5969 section 8). We take no
 	// other packet that has our own source, as before: this one is known by its
@@ -37,10 +41,11 @@ type question struct {
 	way           way
 	kind          kind
 	seq           uint16
-	index         uint16     // of a pulse
-	local, remote netip.Addr // outer addresses
-	self          netip.Addr // for waySelf
-	size          int        // of the outer packet; 0: the least
+	index         uint16      // of a pulse
+	local, remote netip.Addr  // outer addresses
+	self          netip.Addr  // for waySelf
+	between       config.Pair // for wayBetween
+	size          int         // of the outer packet; 0: the least
 	stack         *encap.Stack
 }
 
@@ -65,6 +70,8 @@ func (p *peer) put(path *path, q question) error {
 		if path.outer().GRE.Keyed {
 			gre += 4
 		}
+	case wayBetween:
+		local, remote = q.between.Local, q.between.Remote
 	case waySelf:
 		local, remote = q.self, q.self
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ type replier struct {
 
 	mu      sync.Mutex
 	senders map[int]*transport.ICMPSender // by IP version; opened when first needed
+	retired bool                          // and none is opened any more
 	msg     []byte
 }
 
@@ -110,6 +112,9 @@ func (r *replier) sender(version int) (*transport.ICMPSender, error) {
 	if s := r.senders[version]; s != nil {
 		return s, nil
 	}
+	if r.retired {
+		return nil, net.ErrClosed
+	}
 	var s *transport.ICMPSender
 	if err := netcfg.In(r.namespace, func() (err error) {
 		s, err = transport.OpenICMP(version)
@@ -133,6 +138,15 @@ func (r *replier) close() {
 		s.Close()
 	}
 	r.senders = nil
+}
+
+// retire is close for good: who has an old table, or asks whether a path still carries,
+// may have something to tell when the tunnel is no more.
+func (r *replier) retire() {
+	r.mu.Lock()
+	r.retired = true
+	r.mu.Unlock()
+	r.close()
 }
 
 // softState remembers errors about outer packets that quoted too little to tell

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,7 +79,7 @@ func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (
 	defer lost.Stop()
 	for n := range probeTries {
 		if err := a.send(n+1, size); err != nil {
-			if a.p.path.Load() == nil {
+			if a.p.path.Load() == nil || errors.Is(err, errBusy) {
 				return 0, err
 			}
 			continue // it is larger than the first hop takes

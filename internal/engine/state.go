@@ -16,9 +16,9 @@ import (
 type Phase string
 
 // A tunnel starts, and waits for what it lacks. When it can carry, the peer is
-// probed until it is heard, and is up then; when it is silent it becomes suspect,
-// and then is down. All of the last four carry packets. Without keepalive there is
-// only up.
+// probed until it is heard, and is up then; when it does not answer any more it becomes
+// suspect, and when it is silent, too, it is down. All of the last four carry packets.
+// Without keepalive there is only up.
 const (
 	Starting Phase = "starting"
 	Waiting  Phase = "waiting"
@@ -176,7 +176,7 @@ func (p *peer) tell(k *keeper) {
 		pl = p.chosen(k)
 	}
 	state, missed := pl.life.State()
-	p.wants(wantedByKeeper, state != liveness.Up && pl.hasTraffic())
+	p.wants(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
 	l := Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
 	for _, one := range p.pulses {
 		sent, lost := one.life.Probes()
@@ -195,21 +195,38 @@ func (p *peer) tell(k *keeper) {
 func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
 
 // setLife notes what is known of the peer's life, and reports whether that is another
-// phase. A path that is not that of the pulse any more is another's business.
+// phase, or the same for another reason. A path that is not that of the pulse any more is another's business.
 func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.liveness = l
 	before := p.state
 	path := p.path.Load()
-	if path == nil || !before.Phase.Carries() || before.Phase == phase || !pl.isAbout(path) {
+	deaf := pl.life.Deaf()
+	if path == nil || !before.Phase.Carries() || !pl.isAbout(path) {
 		return false
 	}
-	p.state.Phase, p.state.Since, p.state.Detail = phase, time.Now(), ""
+	detail := ""
+	if phase == Up && pl.onlyHost() {
+		detail = onlyHost
+	}
+	if before.Phase == phase && (!deaf || before.Detail == deafness) {
+		if phase == Up {
+			p.state.Detail = detail
+		}
+		return false
+	}
+	p.state.Detail = detail
+	if before.Phase != phase {
+		p.state.Phase, p.state.Since = phase, time.Now()
+	}
 	text := string(phase)
 	switch phase {
 	case Suspect, Down:
-		p.state.Detail = p.silence(l, pl)
+		if p.state.Detail = p.silence(l, pl); deaf {
+			p.state.Detail = deafness
+			p.trouble = Trouble{time.Now(), deafness}
+		}
 		text += ": " + p.state.Detail
 		if phase == Down {
 			p.beginOutage(p.state.Detail)
@@ -232,6 +249,12 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 	return true
 }
 
+// onlyHost is what is known of a peer that is up by pings of its outer address alone.
+const onlyHost = "its host answers pings; nothing was heard through the tunnel yet"
+
+// deafness is why a peer is suspect from which packets come.
+const deafness = "packets come from it, but it answers no probes any more: ours may not arrive there"
+
 // silence says why a peer is suspect, or down. P.mu is held.
 func (p *peer) silence(l Liveness, pl *pulse) string {
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
@@ -243,7 +266,7 @@ func (p *peer) silence(l Liveness, pl *pulse) string {
 			why += ", and it never answered one: only what it sends shows that it lives"
 		}
 	}
-	if p.trouble.What != "" && !p.trouble.At.Before(l.Heard) {
+	if p.trouble.What != "" && p.trouble.What != deafness && !p.trouble.At.Before(l.Heard) {
 		why += "; the last error: " + p.trouble.What
 	}
 	return why

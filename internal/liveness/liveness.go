@@ -6,12 +6,21 @@
 // of answers and traffic, and brings the time, which is that since any moment and
 // must not go backwards.
 //
-// A peer that falls silent is probed at most Every after its last packet. A probe
-// that is not answered within its timeout, which is a second as long as round trips
-// take less (RFC 6298 section 2), and three seconds at most, is lost, and followed by
-// another one at once. After three (or After, if that is less) the peer is suspect,
-// after After of them it is down: no later than Every + After timeouts after its last
-// packet, 30 seconds as the defaults are.
+// A peer is asked at most Every after its last answer, whether packets come from it or
+// not: what it sends does not show that anything arrives there. A probe that is not
+// answered within its timeout, which is a second as long as round trips take less (RFC
+// 6298 section 2), and three seconds at most, is lost, and followed by another one at
+// once. After three of them in a row (or After, if that is less) the peer is suspect:
+// no later than Every + 3 timeouts after the last answer. It stays so until it answers,
+// and is asked less and less often meanwhile, but at least each Every.
+//
+// It is down when nothing has come from it for Every, and After probes in a row were
+// lost after that: no later than Every + After timeouts after its last packet, 30
+// seconds as the defaults are. It is not down while packets come. If one that was down
+// is heard again, it is suspect until it answers.
+//
+// One that has never answered is up by its packets alone: there are some that answer
+// nothing.
 package liveness
 
 import (
@@ -28,7 +37,7 @@ type Settings struct {
 // State is what is known of a peer.
 type State uint8
 
-// A peer is unknown until something is heard of it, and up as long as that goes on.
+// A peer is unknown until something is heard of it, and up as long as all is well.
 const (
 	Unknown State = iota
 	Up
@@ -40,7 +49,7 @@ const (
 	// Timeouts of probes.
 	leastTimeout = time.Second
 	mostTimeout  = 3 * time.Second
-	// suspectAfter probes are lost before a peer is suspect.
+	// suspectAfter probes are lost before a peer is suspect, if After is not less.
 	suspectAfter = 3
 	// glances is how often in Every it is looked whether there was traffic.
 	glances = 4
@@ -57,6 +66,7 @@ type Peer struct {
 	state State
 	until time.Duration // when something is due
 	look  time.Duration // when traffic was looked for last
+	came  time.Duration // when there was some; negative: never
 	ask   time.Duration // when to probe
 
 	first   uint16 // number of the first probe
@@ -64,12 +74,16 @@ type Peer struct {
 	asked   bool   // a probe is on its way
 	sent    [timed]time.Duration
 	heard   time.Duration // when the last packet came, or earlier; negative: never
-	missed  int           // probes in a row
-	pause   time.Duration // between probes of a peer that is down
+	quiet   time.Duration // from when on the peer is silent
+	replied time.Duration // when it answered last; negative: never
+	missed  int           // probes in a row; a packet ends the row only if it never replied
+	since   time.Duration // when the first of them was sent
+	silent  int           // of them, those lost since quiet
+	pause   time.Duration // between probes of a peer that is suspect or down
 	total   uint64
 	lost    uint64
 	known   int    // probes of the window
-	replied uint32 // which of them were answered; the last is bit 0
+	answers uint32 // which of them were answered; the last is bit 0
 
 	rtt, deviation time.Duration // RFC 6298; 0: not known
 }
@@ -85,11 +99,31 @@ func New(set Settings, first uint16, now time.Duration) *Peer {
 // Restart forgets all but what was counted: the peer is elsewhere, or it was not
 // possible to send for a while. It is probed at once.
 func (p *Peer) Restart(set Settings, now time.Duration) {
-	*p = Peer{set: set, first: p.first, seq: p.seq, total: p.total, lost: p.lost, heard: -1, until: now, look: now, ask: now}
+	*p = Peer{set: set, first: p.first, seq: p.seq, total: p.total, lost: p.lost, heard: -1, came: -1, replied: -1, until: now, look: now, ask: now, quiet: now}
+}
+
+// Set changes the settings, and forgets nothing.
+func (p *Peer) Set(set Settings, now time.Duration) {
+	p.set = set
+	if p.heard >= 0 {
+		p.quiet = p.heard + set.Every
+	}
+	p.ask = min(p.ask, now+p.jitter(set.Every))
+	p.pause = min(p.pause, set.Every)
+	p.next(now)
 }
 
 // State is what is known now, and how many probes in a row were lost.
 func (p *Peer) State() (State, int) { return p.state, p.missed }
+
+// Deaf reports whether packets come from a peer that is suspect: it answered once, and
+// does not any more, so what is sent to it may not arrive.
+func (p *Peer) Deaf() bool { return p.state == Suspect && p.heard >= p.since }
+
+// Attentive reports whether the next packet is to be told of at once: there was none
+// before the last Next. While packets come all the time, looking for them now and then
+// is enough, and costs nothing for each.
+func (p *Peer) Attentive() bool { return p.came != p.look }
 
 // Due is when Next is to be called.
 func (p *Peer) Due() time.Duration { return p.until }
@@ -105,7 +139,7 @@ func (p *Peer) Probes() (sent, lost uint64) { return p.total, p.lost }
 
 // Loss is the share, 0 to 1, of the last probes that was never answered.
 func (p *Peer) Loss() float64 {
-	replied, known := p.replied, p.known
+	replied, known := p.answers, p.known
 	if p.asked && replied&1 == 0 { // nobody knows yet
 		replied, known = replied>>1, known-1
 	}
@@ -122,24 +156,27 @@ func (p *Peer) Traffic(exact bool, now time.Duration) {
 	if exact {
 		at = now
 	}
-	p.look = now
-	p.alive(at, now)
-}
-
-// alive notes that the peer was heard at a time.
-func (p *Peer) alive(at, now time.Duration) {
-	p.heard, p.missed, p.pause, p.state = max(p.heard, at), 0, 0, Up
-	p.ask = p.heard + p.jitter(p.set.Every)
-	p.wait(now)
-}
-
-// wait sets when something is due, of a peer that is up.
-func (p *Peer) wait(now time.Duration) {
-	next := p.ask
-	if p.asked {
-		next = p.last() + p.timeout()
+	p.look, p.came = now, now
+	if p.state != Up && !p.Deaf() { // what does it say now?
+		p.ask, p.pause = now, 0
+		if p.total > 0 {
+			p.ask = max(now, p.last()+leastTimeout)
+		}
 	}
-	p.until = min(next, now+p.set.Every/glances)
+	p.hear(at)
+	switch {
+	case p.replied < 0:
+		p.missed, p.state = 0, Up
+	case p.state == Down:
+		p.state = Suspect
+	}
+	p.next(now)
+}
+
+// hear notes that the peer sent a packet at a time.
+func (p *Peer) hear(at time.Duration) {
+	p.heard = max(p.heard, at)
+	p.quiet, p.silent = p.heard+p.set.Every, 0
 }
 
 // last is when the last probe was sent.
@@ -149,7 +186,7 @@ func (p *Peer) last() time.Duration { return p.sent[(p.seq-1)%timed] }
 // not just done.
 func (p *Peer) Doubt(now time.Duration) {
 	if p.state == Up && !p.asked && (p.total == 0 || now-p.last() >= leastTimeout) {
-		p.ask, p.until = now, now
+		p.ask, p.until, p.quiet = now, now, now
 	}
 }
 
@@ -157,10 +194,10 @@ func (p *Peer) Doubt(now time.Duration) {
 // the last ones, and the first.
 func (p *Peer) Answer(seq uint16, now time.Duration) bool {
 	back := int(p.seq - 1 - seq)
-	if back >= p.known || p.replied>>back&1 != 0 {
+	if back >= p.known || p.answers>>back&1 != 0 {
 		return false
 	}
-	p.replied |= 1 << back
+	p.answers |= 1 << back
 	if back < timed {
 		p.measure(now - p.sent[seq%timed])
 	}
@@ -168,7 +205,10 @@ func (p *Peer) Answer(seq uint16, now time.Duration) bool {
 		p.asked = false
 	}
 	p.look = now
-	p.alive(now, now)
+	p.hear(now)
+	p.replied, p.missed, p.pause, p.state = now, 0, 0, Up
+	p.ask = now + p.jitter(p.set.Every)
+	p.next(now)
 	return true
 }
 
@@ -206,42 +246,59 @@ func (p *Peer) Next(now time.Duration) (seq uint16, probe bool) {
 	p.total++
 	p.asked = true
 	p.sent[seq%timed] = now
-	p.replied = p.replied << 1 & (1<<window - 1)
+	p.answers = p.answers << 1 & (1<<window - 1)
 	p.known = min(p.known+1, window)
 	p.next(now)
 	return seq, true
 }
 
-// next sets when something is due.
+// next sets when something is due: of a peer of which packets may come that are not
+// told of, also a look at them.
 func (p *Peer) next(now time.Duration) {
-	switch {
-	case p.state == Up:
-		p.wait(now)
-	case p.asked:
+	p.until = p.ask
+	if p.asked {
 		p.until = p.last() + p.timeout()
-	default:
-		p.until = p.ask
+	}
+	if p.state == Up || p.state == Suspect {
+		p.until = min(p.until, now+p.set.Every/glances)
 	}
 }
 
-// miss notes that the last probe was lost. If something else was heard since it was
-// sent, the peer lives all the same: there are some that answer nothing.
+// miss notes that the last probe was lost.
 func (p *Peer) miss(now time.Duration) {
 	p.asked = false
 	p.lost++
-	if p.heard >= p.last() {
+	switch {
+	case p.replied >= p.last(): // to an earlier one, late
 		return
+	case p.replied < 0 && (now < p.quiet || p.heard >= p.last()): // it never does, and need not
+		p.ask = max(now, min(p.last()+p.jitter(p.set.Every), p.quiet))
+		return
+	}
+	if p.missed == 0 {
+		p.since = p.last()
 	}
 	p.missed++
 	p.ask = now
+	limit := min(suspectAfter, p.set.After)
+	if now >= p.quiet {
+		p.silent++
+	} else if p.missed >= limit {
+		p.ask = min(p.later(now), p.quiet)
+	}
 	switch {
-	case p.missed >= p.set.After:
+	case p.silent >= p.set.After:
 		p.state = Down
-		p.pause = min(max(2*p.pause, 2*leastTimeout), max(p.set.Every, leastTimeout))
-		p.ask = max(now, p.last()+p.jitter(p.pause))
-	case p.missed >= suspectAfter && p.state == Up:
+		p.ask = p.later(now)
+	case p.missed >= limit && p.state == Up:
 		p.state = Suspect
 	}
+}
+
+// later is when to ask a peer again that does not answer: less and less often.
+func (p *Peer) later(now time.Duration) time.Duration {
+	p.pause = min(max(2*p.pause, 2*leastTimeout), max(p.set.Every, leastTimeout))
+	return max(now, p.last()+p.jitter(p.pause))
 }
 
 // jitter is three quarters of a time, or more, up to all of it (mechanisms 1.9), by

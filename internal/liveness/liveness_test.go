@@ -18,6 +18,7 @@ type world struct {
 	traffic time.Duration // between the peer's own packets; 0: there are none
 	packets int           // that have come
 	seen    int           // of them, by the user
+	told    int           // of them, at once
 	next    time.Duration // when the next comes
 
 	probes  int
@@ -38,7 +39,8 @@ func (w *world) run(until time.Duration) {
 		for w.traffic > 0 && w.now >= w.next {
 			w.packets++
 			w.next = w.now + w.traffic
-			if before != Up { // then packets are told of at once
+			if w.p.Attentive() {
+				w.told++
 				w.seen = w.packets
 				w.p.Traffic(true, w.now)
 			}
@@ -81,7 +83,7 @@ func (s State) String() string { return [...]string{"unknown", "up", "suspect", 
 var usual = Settings{25 * time.Second, 5}
 
 // A peer that answers is up after the first answer, and is then probed as often as it
-// must be and not more; one that sends is not probed.
+// must be and not more, whether it sends or not.
 func TestUp(t *testing.T) {
 	w := newWorld(t, usual)
 	w.rtt = 50 * time.Millisecond
@@ -99,8 +101,8 @@ func TestUp(t *testing.T) {
 	before := w.probes
 	w.traffic, w.next = time.Second, w.now
 	w.run(2000 * time.Second)
-	if w.probes > before+1 {
-		t.Errorf("%d probes of a peer that sends", w.probes-before)
+	if n := w.probes - before; n < 40 || n > 55 || len(w.states) != 1 || w.told > 2*n {
+		t.Errorf("%d probes of a peer that sends, %v, told %d times", n, w.states, w.told)
 	}
 }
 
@@ -123,14 +125,13 @@ func TestDown(t *testing.T) {
 					t.Fatalf("%+v: silent at %v, %v at %v", set, silent, s, w.now)
 				}
 			}
-			if _, missed := w.p.State(); missed != set.After {
-				t.Errorf("%+v: down after %d", set, missed)
+			_, missed := w.p.State()
+			if at, _ := w.p.Heard(); missed < set.After || w.now < at+set.Every {
+				t.Errorf("%+v: heard at %v, down at %v after %d", set, at, w.now, missed)
 			}
-			want := "[up 0 down " + fmt.Sprint(set.After) + "]"
-			if set.After > suspectAfter {
-				want = fmt.Sprintf("[up 0 suspect %d down %d]", suspectAfter, set.After)
-			}
-			if got := fmt.Sprint(w.states); got != want {
+			want := fmt.Sprintf("[up 0 suspect %d down %d]", min(suspectAfter, set.After), missed)
+			one := fmt.Sprintf("[up 0 down %d]", missed)
+			if got := fmt.Sprint(w.states); got != want && (got != one || set.After > suspectAfter) {
 				t.Errorf("%+v: %v, want %v", set, got, want)
 			}
 			// It goes on being asked, less and less.
@@ -149,10 +150,89 @@ func TestDown(t *testing.T) {
 				within = set.Every + time.Second
 			}
 			w.run(w.now + within)
-			if s, _ := w.p.State(); s != Up {
+			if s, _ := w.p.State(); w.traffic == 0 && s != Up || w.traffic > 0 && (s != Suspect || !w.p.Deaf()) {
 				t.Errorf("%+v: %v %v after it is there again", set, s, within)
 			}
 		}
+	}
+}
+
+// When what is sent to a peer does not arrive any more, but packets come from it, it is
+// suspect in time, and stays so: not down, and not up before it answers. It is asked
+// less and less often, and packets that come all the time are not told of at once.
+func TestDeaf(t *testing.T) {
+	for _, set := range []Settings{usual, {2 * time.Second, 1}, {2 * time.Second, 2}, {5 * time.Second, 4}, {time.Minute, 10}} {
+		for _, traffic := range []time.Duration{tick, time.Second, set.Every / 3, set.Every * 3 / 4, set.Every * 24 / 25} {
+			name := fmt.Sprintf("%+v, a packet each %v", set, traffic)
+			w := newWorld(t, set)
+			w.rtt = 20 * time.Millisecond
+			w.traffic = traffic
+			w.run(3*set.Every + time.Duration(rand.Int64N(int64(set.Every))))
+			w.rtt = -1
+			clear(w.answers)
+			begun, limit := w.now, min(suspectAfter, set.After)
+			bound := set.Every + time.Duration(limit)*leastTimeout
+			for s, _ := w.p.State(); s != Suspect; s, _ = w.p.State() {
+				w.run(w.now + tick)
+				if w.now > begun+bound+time.Duration(2+limit)*tick {
+					t.Fatalf("%s: deaf at %v, %v at %v", name, begun, s, w.now)
+				}
+			}
+			w.run(w.now + set.Every) // a packet at least
+			if !w.p.Deaf() {
+				t.Errorf("%s: not known to send", name)
+			}
+			before, told, since := w.probes, w.told, w.now
+			w.run(w.now + 20*set.Every)
+			if n := w.probes - before; n < 15 || n > 40 {
+				t.Errorf("%s: %d probes in %v", name, n, w.now-since)
+			}
+			if n := w.told - told; n > 2*20*glances {
+				t.Errorf("%s: told at once %d times in %v", name, n, w.now-since)
+			}
+			if want := fmt.Sprintf("[up 0 suspect %d]", limit); fmt.Sprint(w.states) != want {
+				t.Errorf("%s: %v, want %v", name, w.states, want)
+			}
+			w.rtt = 20 * time.Millisecond
+			w.run(w.now + set.Every + time.Second)
+			if s, missed := w.p.State(); s != Up || missed != 0 {
+				t.Errorf("%s: %v after %d", name, s, missed)
+			}
+			w.rtt, w.traffic = -1, 0 // silent, too, in the end
+			w.run(w.now + 2*set.Every + time.Duration(set.After)*leastTimeout)
+			if s, _ := w.p.State(); s != Down {
+				t.Errorf("%s: %v", name, s)
+			}
+			// It is heard: asked at once, it answers.
+			w.rtt, w.traffic, w.next = 20*time.Millisecond, time.Hour, w.now
+			w.run(w.now + 3*leastTimeout + 10*tick)
+			if s, _ := w.p.State(); s != Up {
+				t.Errorf("%s: %v after it is heard", name, s)
+			}
+		}
+	}
+}
+
+// Other settings hold from now on, and nothing is forgotten.
+func TestSet(t *testing.T) {
+	w := newWorld(t, Settings{time.Hour, 5})
+	w.rtt = 30 * time.Millisecond
+	w.run(time.Minute)
+	rtt := w.p.RTT()
+	w.p.Set(usual, w.now)
+	if s, _ := w.p.State(); s != Up || w.p.RTT() != rtt || w.probes != 1 {
+		t.Errorf("%v, RTT %v, %d probes", s, w.p.RTT(), w.probes)
+	}
+	w.rtt = -1
+	w.run(w.now + usual.Every + time.Duration(usual.After+1)*leastTimeout)
+	if s, _ := w.p.State(); s != Down {
+		t.Errorf("%v", s)
+	}
+	w.p.Set(Settings{time.Second, 5}, w.now)
+	w.rtt = 30 * time.Millisecond
+	w.run(w.now + 2*time.Second)
+	if s, _ := w.p.State(); s != Up || len(w.states) != 4 {
+		t.Errorf("%v", w.states)
 	}
 }
 
@@ -172,6 +252,9 @@ func TestSilent(t *testing.T) {
 	w.run(1000 * time.Second)
 	if s, _ := w.p.State(); s != Up || fmt.Sprint(w.states) != "[down 5 up 0]" {
 		t.Errorf("%v, %v", s, w.states)
+	}
+	if w.probes > 5+2+1000/18 {
+		t.Errorf("%d probes", w.probes)
 	}
 	if at, ok := w.p.Heard(); !ok || w.now-at > 10*time.Second+usual.Every/2+tick {
 		t.Errorf("heard at %v, it is %v", at, w.now)
@@ -280,8 +363,10 @@ func TestSpread(t *testing.T) {
 func FuzzPeer(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 250, 0, 17, 3, 99})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		p := New(Settings{2 * time.Second, 4}, 65530, 0)
+		set := Settings{2 * time.Second, 4}
+		p := New(set, 65530, 0)
 		var now time.Duration
+		heard, doubted := -set.Every, false
 		var last uint16
 		for i, op := range ops {
 			now += time.Duration(op) * 10 * time.Millisecond
@@ -294,13 +379,32 @@ func FuzzPeer(f *testing.F) {
 					t.Fatalf("due at %v, it is %v", p.Due(), now)
 				}
 			case 2:
-				p.Answer(last-uint16(op%3), now)
+				if p.Answer(last-uint16(op%3), now) {
+					heard, doubted = now, false
+					if s, missed := p.State(); s != Up || missed != 0 {
+						t.Fatalf("%v after %d and an answer", s, missed)
+					}
+				}
 			case 3:
-				p.Traffic(op%2 == 0, now)
+				exact := op%2 == 0
+				p.Traffic(exact, now)
+				if s, _ := p.State(); s == Down || s == Unknown {
+					t.Fatalf("%v with a packet", s)
+				}
+				if at, _ := p.Heard(); exact || at > heard {
+					heard, doubted = at, false
+				}
+				if p.Attentive() {
+					t.Fatal("the next packet would be told of, too")
+				}
 			case 4:
+				doubted = true
 				p.Doubt(now)
 			}
 			s, missed := p.State()
+			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every || p.Deaf() && s != Suspect {
+				t.Fatalf("%v after %d, heard at %v, it is %v", s, missed, heard, now)
+			}
 			if loss := p.Loss(); loss < 0 || loss > 1 || p.RTT() < 0 || missed < 0 || missed > 0 && s == Up && missed >= 4 {
 				t.Fatalf("loss %v, RTT %v, %v after %d", loss, p.RTT(), s, missed)
 			}

@@ -14,6 +14,8 @@ import (
 
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/text"
 )
 
 const (
@@ -115,9 +117,7 @@ func (c *journalCore) entry(e zapcore.Entry, fields []zapcore.Field) []byte {
 // appendField appends NAME=value and a newline; a value that has newlines itself
 // comes with its length instead (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 func appendField(b []byte, name, value string) []byte {
-	if len(value) > maxValue {
-		value = strings.ToValidUTF8(value[:maxValue], "") + "…"
-	}
+	value = text.Cut(value, maxValue)
 	b = append(b, name...)
 	if !strings.Contains(value, "\n") {
 		b = append(append(b, '='), value...)

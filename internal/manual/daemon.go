@@ -38,7 +38,7 @@ func daemonPage() []byte {
 	p.item(slanted("/etc/sixfour.toml"), "the configuration, see sixfour.toml(5)")
 	p.item(slanted("/run/sixfour/control.sock"), "where it answers sixfourctl(1), for root and the group sixfour")
 	p.section("SEE ALSO")
-	p.lines("sixfourctl(1), sixfour.toml(5)")
+	p.lines("sixfourctl(1), sixfour.toml(5), and the manual in " + manualDir)
 	return []byte(p.b.String())
 }
 
@@ -59,10 +59,27 @@ for, a DNS name does, too. In brackets is what holds without a key, if not nothi
 		}
 		p.item(keyTerm(k), keyMeaning(k))
 	}
+	p.section("EXAMPLE")
+	p.text("Two servers have a private network between them. This is one of them; the other has the halves of each pair exchanged.")
+	p.verbatim(configExample)
 	p.section("SEE ALSO")
-	p.lines("sixfourd(8), sixfourctl(1)")
+	p.lines("sixfourd(8), sixfourctl(1), and a page for each mode in " + manualDir)
 	return []byte(p.b.String())
 }
+
+// configExample is a whole file.
+const configExample = `[[tunnel]]
+name    = "six0"
+mode    = "4in6in4"
+local   = "203.0.113.10"
+remote  = "203.0.113.20"
+local6  = "fc00::1"
+remote6 = "fc00::2"
+address = ["10.0.0.1/30", "fc00::1/64"]
+`
+
+// manualDir is where packages put the manual, of which manual pages are the short form.
+const manualDir = "/usr/share/doc/sixfour"
 
 func keyTerm(k config.Key) string {
 	term := strong(k.Name) + " = " + plain(text(k.Values))

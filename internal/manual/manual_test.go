@@ -160,3 +160,10 @@ func TestText(t *testing.T) {
 		}
 	}
 }
+
+// What the manual page shows is a configuration.
+func TestConfigExample(t *testing.T) {
+	if _, err := config.Parse("sixfour.toml(5)", []byte(configExample)); err != nil {
+		t.Error(err)
+	}
+}

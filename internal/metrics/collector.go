@@ -123,10 +123,11 @@ func (o out) blameless(t *engine.TunnelStatus) {
 	o.traffic(t.Name, "", "out", &out)
 }
 
-// less takes other traffic away. The maps of t are its own from then on.
+// less takes other traffic away, as far as there is any: a peer's packet that the
+// interface refused is only in the tunnel's sum not one that was carried.
 func less(t, other *engine.Traffic) {
-	t.Packets -= other.Packets
-	t.Bytes -= other.Bytes
+	t.Packets -= min(t.Packets, other.Packets)
+	t.Bytes -= min(t.Bytes, other.Bytes)
 	for r, n := range other.Drops {
 		t.Drops[r] -= n
 	}

@@ -87,6 +87,7 @@ func TestExposition(t *testing.T) {
 		"packets_total direction=in peer=b tunnel=hub":                      10,
 		"packets_total direction=out peer=" + odd + " tunnel=hub":           40,
 		"drops_total direction=out reason=no_peer tunnel=hub":               8,
+		"drops_total direction=in reason=interface_down tunnel=hub":         2,
 		"drops_total direction=in peer=b reason=martian tunnel=hub":         1,
 		"drops_total direction=in peer=" + odd + " reason=spoof tunnel=hub": 1,
 		"tunnel_info mode=6in4 netns=n tunnel=hub":                          1,

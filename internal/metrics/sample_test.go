@@ -64,7 +64,8 @@ func busy() *still {
 	c.State = engine.State{Phase: engine.Suspect, Since: at}
 	hub := engine.TunnelStatus{Name: "hub", Mode: "6in4", Namespace: "n", Peers: []engine.PeerStatus{b, c}}
 	hub.State = b.State
-	hub.In, hub.Out = traffic(40, map[string]uint64{"martian": 3, "spoof": 1}), traffic(60, map[string]uint64{"no_peer": 8})
+	// Of what its peers brought the interface has refused two packets.
+	hub.In, hub.Out = traffic(38, map[string]uint64{"martian": 3, "spoof": 1, "interface_down": 2}), traffic(60, map[string]uint64{"no_peer": 8})
 	lost := engine.TunnelStatus{Name: odd, Mode: "gre"}
 	lost.State = engine.State{Phase: engine.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
 	return &still{status: engine.Status{

@@ -34,6 +34,12 @@ type Settings struct {
 	// says nothing to the neighbours of an automatic tunnel, and is none of a hub's.
 	NoLinkLocal bool
 	Offload     tun.Offload
+	// QueueLength is how many packets wait in each queue of a new interface for somebody
+	// to read them; 0: the kernel's default.
+	QueueLength int
+	// Kept are the descriptors of the queues of such an interface that another process
+	// has made: if they fit, the interface stays, with what is right about it.
+	Kept []int
 }
 
 // Link is a TUN interface in the kernel, with its addresses and routes, and the
@@ -48,6 +54,7 @@ type Link struct {
 	learnt learnt
 
 	linkLocal bool // there is an address of wantsLinkLocal
+	adopted   bool // it is one of Settings.Kept
 }
 
 // CheckName reports why a new interface cannot have the name: because one that
@@ -108,8 +115,9 @@ func open(s Settings) (*Link, error) {
 		return nil, err
 	}
 	l := &Link{set: s, handle: h, conn: c}
-	err = l.make()
-	if err == nil {
+	if l.adopt() {
+		err = l.reconcile()
+	} else if err = l.make(); err == nil {
 		err = l.configure()
 	}
 	if err != nil {
@@ -176,6 +184,11 @@ func (l *Link) configure() error {
 	if l.linkLocal = s.wantsLinkLocal(); !l.linkLocal {
 		// The setting does not exist where IPv6 is off, which is as good.
 		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
+	}
+	if s.QueueLength != 0 {
+		if err := l.handle.LinkSetTxQLen(link, s.QueueLength); err != nil {
+			return fmt.Errorf("set the queue length of %s to %d: %w", s.Name, s.QueueLength, err)
+		}
 	}
 	if err := l.addAddresses(); err != nil {
 		return err
@@ -298,7 +311,8 @@ func (l *Link) IsUp() (bool, error) {
 // Index is the interface's number in its namespace.
 func (l *Link) Index() int { return l.index }
 
-// Close removes the interface, and with it its addresses and routes.
+// Close gives the interface up: it is removed, and with it its addresses and routes,
+// unless somebody keeps a copy of its descriptors.
 func (l *Link) Close() error {
 	l.handle.Close()
 	l.conn.close()

@@ -80,7 +80,7 @@ func TestPackages(t *testing.T) {
 	next := build(t, other, "1.1.0")
 	for format := range first {
 		t.Run(format, func(t *testing.T) {
-			cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "bash", "try", format, first[format], next[format])
+			cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "bash", "try", format, first[format], next[format], t.TempDir())
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v: %v\n%s", cmd, err, out)

@@ -42,7 +42,7 @@ var free = []uint32{
 // whether it is there, of a terminal: nothing is put into its input.
 var devices = []uint32{
 	unix.TUNSETIFF, unix.TUNGETIFF, unix.TUNGETFEATURES, unix.TUNSETOFFLOAD, unix.TUNSETPERSIST,
-	unix.TUNSETQUEUE, unix.TUNSETVNETHDRSZ, unix.TUNGETVNETHDRSZ,
+	unix.TUNSETQUEUE, unix.TUNSETVNETHDRSZ, unix.TUNGETVNETHDRSZ, unix.TUNGETDEVNETNS, unix.SIOCGSKNS,
 	unix.SIOCGIFINDEX, unix.SIOCGIFNAME, unix.SIOCGIFMTU, unix.SIOCSIFMTU, unix.SIOCGIFFLAGS, unix.SIOCETHTOOL,
 	unix.TCGETS, unix.TIOCGWINSZ,
 }

@@ -74,11 +74,7 @@ func readable(n needs) []string {
 // the root directory stands alone: that directory is everything.
 func around(file string) []string {
 	var all []string
-	real, err := filepath.EvalSymlinks(file)
-	for _, path := range []string{file, real} {
-		if path == "" || err != nil && path == real {
-			continue
-		}
+	for _, path := range []string{file, target(file)} {
 		path, err := filepath.Abs(path)
 		if err != nil {
 			continue
@@ -89,4 +85,25 @@ func around(file string) []string {
 		all = append(all, path)
 	}
 	return all
+}
+
+// target is what a name leads to in the end; of a link to what is not there yet, such
+// as a resolver's file before that has started, what there is of the way to it.
+func target(file string) string {
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		return real
+	}
+	to, err := os.Readlink(file)
+	if err != nil {
+		return file
+	}
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(filepath.Dir(file), to)
+	}
+	for dir := filepath.Dir(to); dir != "/"; to, dir = dir, filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			return to
+		}
+	}
+	return file
 }

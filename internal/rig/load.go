@@ -35,6 +35,7 @@ type LoadResult struct {
 	Sent      int64         // UDP: datagrams that the kernel took
 	Received  int64         // UDP: datagrams that arrived
 	Reordered int64         // UDP: those of them that came after a later one of their stream
+	Gap       time.Duration // UDP: the longest time in which none of a stream arrived, between two
 }
 
 // BytesPerSecond is the throughput.
@@ -106,15 +107,17 @@ type meter struct {
 
 	mu          sync.Mutex
 	first, last time.Time
+	gap         time.Duration
 }
 
 // seen widens the time in which something arrived.
-func (m *meter) seen(first, last time.Time) {
+func (m *meter) seen(first, last time.Time, gap time.Duration) {
 	if first.IsZero() {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.gap = max(m.gap, gap)
 	if m.first.IsZero() || first.Before(m.first) {
 		m.first = first
 	}
@@ -124,7 +127,7 @@ func (m *meter) seen(first, last time.Time) {
 }
 
 func (m *meter) result() LoadResult {
-	return LoadResult{m.bytes.Load(), m.last.Sub(m.first), m.sent.Load(), m.received.Load(), m.reordered.Load()}
+	return LoadResult{m.bytes.Load(), m.last.Sub(m.first), m.sent.Load(), m.received.Load(), m.reordered.Load(), m.gap}
 }
 
 // tcpStream is one connection: for the duration it is written to, then closed.
@@ -173,7 +176,7 @@ func tcpSink(ctx context.Context, l *net.TCPListener, m *meter) error {
 	defer c.Close()
 	defer until(ctx, c)()
 	var first, last time.Time
-	defer func() { m.seen(first, last) }()
+	defer func() { m.seen(first, last, 0) }()
 	for buf := make([]byte, 256<<10); ; {
 		n, err := c.Read(buf)
 		if n > 0 {
@@ -320,7 +323,8 @@ func setUDP(c *net.UDPConn, option, value int) error {
 // udpSink counts datagrams of a size, of which one buffer may get several.
 func udpSink(ctx context.Context, conn batcher, buffer, size int, m *meter) error {
 	var first, last time.Time
-	defer func() { m.seen(first, last) }()
+	var gap time.Duration
+	defer func() { m.seen(first, last, gap) }()
 	ms := messages(buffer)
 	for next := uint64(0); ; {
 		n, err := conn.ReadBatch(ms, 0)
@@ -330,10 +334,13 @@ func udpSink(ctx context.Context, conn batcher, buffer, size int, m *meter) erro
 			}
 			return err
 		}
-		last = time.Now()
+		now := time.Now()
 		if first.IsZero() {
-			first = last
+			first = now
+		} else {
+			gap = max(gap, now.Sub(last))
 		}
+		last = now
 		for i := range ms[:n] {
 			for b := ms[i].Buffers[0][:ms[i].N]; len(b) >= size; b = b[size:] {
 				m.received.Add(1)

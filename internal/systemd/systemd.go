@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/text"
 )
 
 // Manager is who started the process. Any goroutine may use it. The zero Manager is
@@ -33,8 +35,7 @@ func Reloading() string {
 
 // Status is one line for people, which "systemctl status" shows.
 func Status(format string, args ...any) string {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
-	return "STATUS=" + text[:min(len(text), maxStatus)]
+	return "STATUS=" + text.Cut(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "), maxStatus)
 }
 
 // maxStatus keeps a status far below what a datagram holds, in bytes.

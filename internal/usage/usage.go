@@ -39,7 +39,7 @@ func Daemon() string {
 	for _, f := range DaemonFlags {
 		fmt.Fprintf(&b, "  %-19s %s\n", strings.TrimSpace("-"+f.Name+" "+f.Value), f.Meaning)
 	}
-	b.WriteString("\nExit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or\nconfiguration. " + DaemonNote + " See sixfourd(8), sixfour.toml(5), README.md.\n")
+	b.WriteString("\nExit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or\nconfiguration. " + DaemonNote + " See sixfourd(8), sixfour.toml(5).\n")
 	return b.String()
 }
 

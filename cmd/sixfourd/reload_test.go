@@ -1,0 +1,63 @@
+package main
+
+import (
+	"io"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"sixfour/internal/config"
+	"sixfour/internal/engine"
+	"sixfour/internal/logging"
+)
+
+// What takes effect only after a restart is told until that, or until the file says
+// again what runs.
+func TestSettings(t *testing.T) {
+	parsed := func(text string) *config.Config {
+		cfg, err := config.Parse("f", []byte(text+"[[tunnel]]\nname = 'six0'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	log, err := logging.New(io.Discard, "info", "console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p := &process{cfg: parsed("[log]\nformat = 'console'\n"), log: log}
+	for _, c := range []struct {
+		file              string
+		settings, restart []string
+	}{
+		{"[log]\nformat = 'console'\nlevel = 'debug'\n", []string{"log"}, nil},
+		{"[log]\nformat = 'json'\nlevel = 'warn'\n[metrics]\nlisten = '127.0.0.1:9464'\n", nil, []string{"log", "metrics"}},
+		{"[log]\nformat = 'json'\nlevel = 'warn'\n[metrics]\nlisten = '127.0.0.1:9464'\n", nil, []string{"log", "metrics"}},
+		{"[log]\nformat = 'console'\nlevel = 'warn'\n", []string{"log"}, nil},
+		{"[log]\nformat = 'console'\nlevel = 'warn'\n", nil, nil},
+	} {
+		var plan engine.Plan
+		p.settle(&plan, parsed(c.file))
+		if slices.Sort(plan.Restart); !slices.Equal(plan.Settings, c.settings) || !slices.Equal(plan.Restart, c.restart) {
+			t.Errorf("%s: now %v, then %v", c.file, plan.Settings, plan.Restart)
+		}
+	}
+}
+
+// A SIGHUP that comes while the daemon starts does not end it, and is not forgotten.
+func TestHangupWhileStarting(t *testing.T) {
+	hup := hangups()
+	for range 3 {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-hup:
+	case <-time.After(10 * time.Second):
+		t.Error("it was forgotten")
+	}
+}

@@ -1,0 +1,100 @@
+package config
+
+import "net/netip"
+
+// Pair is an address of ours inside a tunnel, and one that a peer may have there.
+type Pair struct {
+	Local, Remote netip.Addr
+	Sure          bool // the peer has it, if it is as the configuration says
+}
+
+// Inside are what a peer's inner addresses may be, of the IP versions that the tunnel
+// carries: the hosts that it alone may have as a source, of which the only one in a
+// subnet of ours must be its own; and, where there is one peer only, the other address
+// of a subnet for two, and the first two of larger ones.
+func (t *Tunnel) Inside(p *Peer) (all []Pair) {
+	for _, own := range t.Address {
+		version := 4
+		if own.Addr().Is6() {
+			version = 6
+		}
+		if !t.Mode.Carries(version) {
+			continue
+		}
+		hosts, sure := peerHosts(own, p.Allowed)
+		for _, h := range hosts {
+			all = append(all, Pair{own.Addr(), h, h == sure})
+		}
+		if t.Hub {
+			continue
+		}
+		others, only := otherHosts(own)
+		for _, other := range others {
+			all = append(all, Pair{own.Addr(), other, only})
+		}
+	}
+	return all
+}
+
+// peerHosts are the hosts among the prefixes that a peer may have as a source, of the
+// version of an address of ours, and the one that is in its subnet; invalid: there is
+// none, or more.
+func peerHosts(own netip.Prefix, allowed []netip.Prefix) (hosts []netip.Addr, in netip.Addr) {
+	n := 0
+	for _, a := range allowed {
+		if !a.IsSingleIP() || a.Addr().Is4() != own.Addr().Is4() || a.Addr() == own.Addr() {
+			continue
+		}
+		hosts = append(hosts, a.Addr())
+		if own.Contains(a.Addr()) {
+			in, n = a.Addr(), n+1
+		}
+	}
+	if n != 1 {
+		in = netip.Addr{}
+	}
+	return hosts, in
+}
+
+// otherHosts are addresses that the other end of a subnet may have; sure: it must be
+// that one.
+func otherHosts(own netip.Prefix) (others []netip.Addr, sure bool) {
+	first := own.Masked().Addr()
+	host := own.Addr().BitLen() - own.Bits()
+	switch host {
+	case 0:
+		return nil, false
+	case 1: // RFC 3021, RFC 6164: both addresses are hosts
+		if own.Addr() == first {
+			return []netip.Addr{first.Next()}, true
+		}
+		return []netip.Addr{first}, true
+	}
+	for a := first.Next(); len(others) < 2 && a.IsValid(); a = a.Next() {
+		if a == first.Next().Next().Next() {
+			break
+		}
+		if a != own.Addr() {
+			others = append(others, a)
+		}
+	}
+	return others, host == 2 && len(others) == 1
+}
+
+// The inner addresses of the two ends of DS-Lite (RFC 6333 section 5.7). Not every AFTR
+// answers there.
+var (
+	b4   = netip.AddrFrom4([4]byte{192, 0, 0, 2})
+	aftr = netip.AddrFrom4([4]byte{192, 0, 0, 1})
+)
+
+// Probed is the pair between which it is tried whether a peer lives: one that is sure,
+// or that of DS-Lite. Of no pair the addresses are invalid.
+func (t *Tunnel) Probed(p *Peer) Pair {
+	for _, pair := range t.Inside(p) {
+		if pair.Sure || pair.Local == b4 && pair.Remote == aftr {
+			return pair
+		}
+	}
+	return Pair{}
+}

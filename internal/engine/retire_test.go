@@ -1,0 +1,55 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+)
+
+// What the prober had learnt, or somebody had to tell, when a reload took a tunnel
+// away opens nothing again, and who asks is told.
+func TestRetiredTunnelStaysSo(t *testing.T) {
+	cfg, err := config.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := New(cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.router, err = netcfg.NewRouter(); err != nil {
+		t.Fatal(err)
+	}
+	defer e.router.Close()
+	e.ctx = t.Context()
+	if err := e.evaluatePeers(e.tunnels); err != nil {
+		t.Fatal(err)
+	}
+	tun := e.tunnels[0]
+	p, was := tun.only, tun.only.path.Load()
+	if was == nil || len(tun.sockets) == 0 {
+		t.Fatalf("%+v", p.status())
+	}
+	e.tunnels = nil
+	shutAll([]*tunnel{tun})
+	tun.retire(e)
+	l := lesson{p, was.layers, was.link, 1300, "probe", make(chan struct{})}
+	if err := e.takeLesson(l); err != nil {
+		t.Fatal(err)
+	}
+	<-l.applied
+	if p.path.Load() != nil || len(tun.sockets) > 0 {
+		t.Errorf("a path %+v, %d sockets", p.path.Load(), len(tun.sockets))
+	}
+	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
+		t.Errorf("a question: %v", err)
+	}
+	if s, err := tun.reply.sender(4); s != nil || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a socket for ICMP: %v", err)
+	}
+}

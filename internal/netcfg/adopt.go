@@ -1,0 +1,158 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/tun"
+)
+
+// adopt takes an interface over that another process has made, and reports whether
+// there is one that fits. One that does not is removed: its name may be wanted.
+func (l *Link) adopt() bool {
+	if len(l.set.Kept) == 0 {
+		return false
+	}
+	link, err := find(l.handle, l.set.Name)
+	if err != nil || link == nil || !strings.HasPrefix(link.Attrs().Alias, alias) {
+		return false
+	}
+	fds := l.set.Kept
+	s := tun.Settings{Name: l.set.Name, MTU: l.set.MTU, Queues: l.set.Queues, Offload: l.set.Offload}
+	if l.Device, err = tun.Adopt(fds, s); err != nil {
+		l.Device = nil
+		if l.owns(fds) {
+			_ = l.handle.LinkDel(link)
+		}
+		return false
+	}
+	l.index, l.adopted = link.Attrs().Index, true
+	return true
+}
+
+// owns reports whether descriptors are of an interface of the wanted name in the
+// wanted namespace, however it was made.
+func (l *Link) owns(fds []int) bool {
+	for _, fd := range fds {
+		if tun.Is(fd, l.set.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// reconcile brings an interface that was taken over in line with the Settings. What is
+// right stays untouched.
+func (l *Link) reconcile() error {
+	link, err := l.handle.LinkByIndex(l.index)
+	if err != nil {
+		return fmt.Errorf("look up interface %s: %w", l.set.Name, err)
+	}
+	if link.Attrs().MTU != l.set.MTU {
+		if err := l.SetMTU(l.set.MTU); err != nil {
+			return err
+		}
+	}
+	want := l.set
+	if err := l.readAddresses(); err != nil {
+		return err
+	}
+	if err := l.readRoutes(); err != nil {
+		return err
+	}
+	if err := l.Leave(want.Addresses, want.Routes); err != nil {
+		return err
+	}
+	if err := l.handle.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring interface %s up: %w", l.set.Name, err)
+	}
+	return errors.Join(l.Take(want.Addresses, want.Routes), l.setLinkLocal())
+}
+
+// readAddresses makes the addresses that the interface has those of the Settings, but
+// for what the kernel has given it by itself, and what was learnt, which is learnt
+// again.
+func (l *Link) readAddresses() error {
+	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)
+	}
+	wanted := l.set
+	l.set.Addresses = nil
+	l.learnt.since = time.Now()
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok {
+			continue
+		}
+		ones, _ := a.Mask.Size()
+		p := netip.PrefixFrom(ip.Unmap(), ones)
+		switch {
+		case a.Flags&unix.IFA_F_PERMANENT == 0:
+			valid, preferred := time.Duration(a.ValidLft)*time.Second, time.Duration(a.PreferedLft)*time.Second
+			l.learnt.leases = append(l.learnt.leases, Lease{Prefix: p, Valid: valid, Preferred: preferred})
+		case ip.IsLinkLocalUnicast() && !wanted.has(p):
+			l.linkLocal = true // setLinkLocal removes it if it is not to be there
+		default:
+			l.set.Addresses = append(l.set.Addresses, p)
+		}
+	}
+	return nil
+}
+
+func (s *Settings) has(p netip.Prefix) bool {
+	for _, a := range s.Addresses {
+		if a == p {
+			return true
+		}
+	}
+	return false
+}
+
+// readRoutes makes the routes that lead through the interface those of the Settings,
+// but for a default route that was learnt.
+func (l *Link) readRoutes() error {
+	filter := &netlink.Route{LinkIndex: l.index, Table: unix.RT_TABLE_MAIN}
+	list, err := l.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list the routes through %s: %w", l.set.Name, err)
+	}
+	l.set.Routes = nil
+	for _, r := range list {
+		p := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if r.Family == unix.AF_INET6 {
+			p = everything
+		}
+		if r.Dst != nil {
+			ip, _ := netip.AddrFromSlice(r.Dst.IP)
+			ones, _ := r.Dst.Mask.Size()
+			p = netip.PrefixFrom(ip.Unmap(), ones)
+		}
+		switch {
+		case r.Protocol == unix.RTPROT_BOOT:
+			l.set.Routes = append(l.set.Routes, p)
+		case r.Protocol == unix.RTPROT_RA && p == everything && r.Priority == learntMetric:
+			l.learnt.defaultRoute, l.learnt.mtu = true, r.MTU
+		}
+	}
+	return nil
+}
+
+// Adopted reports whether the interface is one that another process has made.
+func (l *Link) Adopted() bool { return l.adopted }
+
+// Delete removes the interface, whoever keeps its descriptors. Close is still to be
+// called.
+func (l *Link) Delete() error {
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
+	if err := l.handle.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete interface %s: %w", l.set.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/transport/wait"
+)
+
+// ErrOther means that a descriptor is not that of the socket that is wanted.
+var ErrOther = errors.New("the descriptor is of another socket")
+
+// AdoptRaw makes a receiver of the descriptor of one that ListenRaw has opened for the
+// same address, protocol and shard, in another process, perhaps one that is no more.
+// What waits in it is there to be received. On success the descriptor is the
+// receiver's; otherwise it remains the caller's, and the error is ErrOther if it does
+// not fit. Of a shard it knows nothing.
+func AdoptRaw(fd int, local netip.Addr, protocol int) (*RawReceiver, error) {
+	op := fmt.Sprintf("take over raw socket for protocol %d at %v", protocol, local)
+	f, err := familyOf(local)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	for option, want := range map[int]int{unix.SO_DOMAIN: f.domain, unix.SO_TYPE: unix.SOCK_RAW, unix.SO_PROTOCOL: protocol} {
+		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option); err != nil || got != want {
+			return nil, fmt.Errorf("%s: %w", op, ErrOther)
+		}
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil || boundTo(at) != local.WithZone("") {
+		return nil, fmt.Errorf("%s: %w", op, ErrOther)
+	}
+	w, err := wait.New(fd)
+	if err != nil {
+		return nil, explain(op, err)
+	}
+	return newReceiver(w, f, protocol), nil
+}
+
+// boundTo is the address of a socket.
+func boundTo(sa unix.Sockaddr) netip.Addr {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr)
+	}
+	return netip.Addr{}
+}
+
+// Use calls f with the receiver's descriptor, which stays open until f returns.
+func (r *RawReceiver) Use(f func(fd int) error) error {
+	fd, err := r.fd.Acquire()
+	if err != nil {
+		return net.ErrClosed
+	}
+	defer r.fd.Release()
+	return f(fd)
+}
