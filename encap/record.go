@@ -15,7 +15,7 @@ import (
 type Record struct {
 	id6    atomic.Uint32
 	id4    atomic.Uint32
-	epoch  atomic.Int64 // when id4 was last at a multiple of 65536, in Unix seconds
+	epoch  atomic.Int64 // when id4 was last at a multiple of 65536, in seconds since begun; 0: never
 	wraps  atomic.Uint64
 	oddECN atomic.Uint64
 
@@ -45,6 +45,9 @@ func (r *Record) OddECN() uint64 { return r.oddECN.Load() }
 // 3: the maximum datagram lifetime).
 const fragmentLife = 120 // seconds
 
+// begun is a moment from which the times of wraps are counted.
+var begun = time.Now()
+
 // nextID4 is the identification of a packet that may be fragmented: never twice
 // the same for as long as a 16-bit counter allows (RFC 6864 section 4.3), and
 // never 0, which the kernel would replace. Atomic packets, with DF, have 0.
@@ -54,7 +57,7 @@ func (r *Record) nextID4() uint16 {
 		if id != 0 {
 			return id
 		}
-		now := time.Now().Unix()
+		now := int64(time.Since(begun)/time.Second) + 1 // a clock on the wall may be set; 0 is never
 		if last := r.epoch.Swap(now); last != 0 && now-last < fragmentLife {
 			r.wraps.Add(1)
 		}

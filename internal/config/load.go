@@ -6,12 +6,16 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 )
 
 // maxSize is the largest file that is read, in bytes, of some hundred thousand
 // peers: more is not a configuration but a mistake in the path, such as a device
 // without an end.
 const maxSize = 64 << 20
+
+// patience is how long who writes into a pipe may take.
+const patience = 10 * time.Second
 
 // Load reads a file and validates it. An error is always of type Problems.
 func Load(path string) (*Config, error) {
@@ -23,17 +27,23 @@ func Load(path string) (*Config, error) {
 }
 
 func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// A named pipe without a writer would be waited for without an end, and with it
+	// every later reload.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, explain(err)
 	}
 	defer f.Close()
+	_ = f.SetReadDeadline(time.Now().Add(patience)) // others than pipes have none, and need none
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return nil, explain(err)
 	}
 	if len(data) > maxSize {
 		return nil, errors.New("the file is larger than 64 MiB, too large for a configuration: name the right one with -config")
+	}
+	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && len(data) == 0 {
+		return nil, errors.New("nobody writes into the pipe: name a file with -config")
 	}
 	return data, nil
 }
@@ -51,6 +61,8 @@ func explain(err error) error {
 		way = "write it, or name another with -config"
 	case errors.Is(err, fs.ErrPermission):
 		way = "run as a user who may read it, or change its permissions"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		way = "it is a pipe, and who writes into it does not end: name a file with -config"
 	case errors.Is(err, syscall.EISDIR):
 		way = "name a file in it with -config"
 	}

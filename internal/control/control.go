@@ -50,9 +50,10 @@ type limits struct {
 	read  time.Duration // for a request to arrive
 	idle  time.Duration // for another one on the same connection
 	write time.Duration // for the client to take one write
+	look  time.Duration // between looks whether the socket's file is there
 }
 
-var usual = limits{conns: 64, streams: 32, reports: 2, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second}
+var usual = limits{conns: 64, streams: 32, reports: 2, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second, look: 5 * time.Second}
 
 // Server answers at a control socket.
 type Server struct {
@@ -61,6 +62,7 @@ type Server struct {
 	log     *zap.Logger
 	http    *http.Server
 	socket  *socket
+	ended   <-chan struct{}    // closed by cancel
 	cancel  context.CancelFunc // ends what is being answered
 	streams chan struct{}      // one element for each stream that is open
 	reports chan struct{}
@@ -97,6 +99,7 @@ func open(path string, s *Server) (*Server, error) {
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
+	s.ended = ctx.Done()
 	s.http = &http.Server{
 		Handler:                      s,
 		ReadHeaderTimeout:            s.limits.read,
@@ -114,6 +117,7 @@ func (s *Server) Serve() {
 	s.served.Go(func() {
 		_ = s.http.Serve(netutil.LimitListener(s.socket, s.limits.conns)) // ends with ErrServerClosed
 	})
+	s.served.Go(func() { s.socket.watch(s.limits.look, s.ended, s.log) })
 }
 
 func newServer(d Daemon, log *zap.Logger, l limits) *Server {

@@ -8,10 +8,10 @@ import (
 )
 
 // ListenImpatient is Listen with limits that a test reaches.
-func ListenImpatient(path string, d Daemon, wait time.Duration) (*Server, error) {
+func ListenImpatient(path string, d Daemon, wait time.Duration, log *zap.Logger) (*Server, error) {
 	l := usual
-	l.read, l.idle, l.write = wait, wait, wait
-	s, err := open(path, newServer(d, zap.NewNop(), l))
+	l.read, l.idle, l.write, l.look = wait, wait, wait, wait
+	s, err := open(path, newServer(d, log, l))
 	if err == nil {
 		s.Serve()
 	}

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 )
@@ -100,7 +102,7 @@ func TestBadRequests(t *testing.T) {
 // Who is too slow to ask is cut off, wherever it stops.
 func TestSlowRequests(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	s, err := control.ListenImpatient(path, fake{}, 50*time.Millisecond)
+	s, err := control.ListenImpatient(path, fake{}, 50*time.Millisecond, zap.NewNop())
 	must(t, err)
 	defer s.Close()
 	for _, send := range []string{"", "G", "GET /v1/status HTTP/1.1\r\nHost: x\r\nX: ", "GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{",
@@ -126,7 +128,7 @@ func TestReaderThatStops(t *testing.T) {
 		for emit(engine.Event{Text: text}) {
 		}
 		close(ended)
-	}}, 50*time.Millisecond)
+	}}, 50*time.Millisecond, zap.NewNop())
 	must(t, err)
 	defer s.Close()
 	c, err := net.Dial("unix", path)

@@ -143,6 +143,25 @@ func (s *socket) open(log *zap.Logger) {
 	}
 }
 
+// watch looks now and then, until ended is closed, whether the socket still has its
+// file, and says once that it has not: nobody reaches the daemon then. It is not made
+// again, because the daemon has given up the right to make files.
+func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logger) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+		if info, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, s.info) {
+			log.Error("somebody has removed the control socket: sixfourctl does not reach this daemon until it is restarted; tunnels go on, and SIGHUP reloads", zap.String("socket", s.path))
+			return
+		}
+	}
+}
+
 // remove removes the socket's file, unless another has taken its place. By now the
 // daemon may have given up the right to read the directory, and with it the lock.
 func (s *socket) remove() error {

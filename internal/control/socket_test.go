@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -147,6 +148,24 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 	must(t, first.Close())
 	if _, err := control.Status(t.Context(), path); err != nil {
 		t.Error(err)
+	}
+}
+
+// That the socket was removed is said, once.
+func TestRemovedSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	core, logs := observer.New(zap.ErrorLevel)
+	s, err := control.ListenImpatient(path, fake{}, time.Millisecond, zap.New(core))
+	must(t, err)
+	defer s.Close()
+	must(t, os.Remove(path))
+	for deadline := time.Now().Add(10 * time.Second); logs.Len() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is said")
+		}
+	}
+	if got := logs.All(); len(got) != 1 || !strings.HasPrefix(got[0].Message, "somebody has removed the control socket") {
+		t.Errorf("logged %+v", got)
 	}
 }
 

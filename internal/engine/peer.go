@@ -65,7 +65,7 @@ type peer struct {
 	pulses   []*pulse      // the keeper's
 	proven   atomic.Uint32 // the best way in which probes were answered; noWay: in none
 	asked    asked
-	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since 1970
+	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since epoch
 
 	mu       sync.Mutex
 	state    State

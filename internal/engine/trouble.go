@@ -16,6 +16,9 @@ import (
 // each packet.
 const troublePause = time.Second
 
+// epoch is a moment from which others are counted.
+var epoch = time.Now()
+
 // note notes what went wrong last, and tells of it if it is news.
 func (p *peer) note(what string) {
 	now := time.Now()
@@ -56,9 +59,9 @@ func (p *peer) noteSend(err error) {
 	if r := sendReason(err); r == drop.TooBig || r == drop.NoBuffer {
 		return
 	}
-	now := time.Now().UnixNano()
+	now := int64(time.Since(epoch)) // a clock on the wall may be set back
 	last := p.refused.Load()
-	if now-last < int64(troublePause) || !p.refused.CompareAndSwap(last, now) {
+	if last != 0 && now-last < int64(troublePause) || !p.refused.CompareAndSwap(last, now) {
 		return
 	}
 	var errno syscall.Errno
