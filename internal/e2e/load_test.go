@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -34,40 +35,64 @@ func TestReplacedUnderTraffic(t *testing.T) {
 			}
 			return nil
 		})
-		done := make(chan rig.LoadResult)
-		go func() {
-			r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000),
-				rig.LoadOptions{UDP: true, Duration: 3 * time.Second, Size: 200, Rate: rate})
-			if err != nil {
-				t.Error(err)
-			}
-			done <- r
-		}()
-		for i := range 25 {
-			mtu := 1400 + i%2*100
-			must(t, h.a.SetMTU("va", mtu))
-			must(t, h.b.SetMTU("vb", mtu))
-			eventually(t, "path MTU", func() error {
-				if _, s := a.status(t); s.State.PathMTU != mtu {
-					return fmt.Errorf("%d", s.State.PathMTU)
-				}
-				return nil
-			})
+		// Where the machine kept the daemon waiting for longer than its queue lasts, which
+		// the daemon counts as no_room and nothing else, it is tried again: what a replaced
+		// path costs, it costs each time.
+		err := errors.New("not tried")
+		for try := 0; err != nil && try < 3; try++ {
+			err = replaced(t, h, a, b, rate)
+			t.Logf("%s: %v", io, err)
 		}
-		if r := <-done; r.Lost() != 0 || r.Reordered != 0 || r.Received < 1000 {
-			t.Errorf("%s: %+v", io, r)
-		}
-		for d, other := range map[*daemon]*daemon{a: b, b: a} {
-			_, s := d.status(t)
-			_, o := other.status(t)
-			if s.Out.Drops["too_big"] <= o.Probes.Sent { // answers to probes, when the path has just become narrower
-				delete(s.Out.Drops, "too_big")
-			}
-			if len(s.In.Drops)+len(s.Out.Drops) > 0 {
-				t.Errorf("drops: %+v %+v", s.In, s.Out)
-			}
+		if err != nil {
+			t.Errorf("%s: %v", io, err)
 		}
 	}
+}
+
+// replaced has a path replaced again and again under traffic, and says what was lost.
+func replaced(t *testing.T, h hosts, a, b *daemon, rate int) error {
+	t.Helper()
+	_, outBefore := a.status(t)
+	done := make(chan rig.LoadResult)
+	go func() {
+		r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000),
+			rig.LoadOptions{UDP: true, Duration: 3 * time.Second, Size: 200, Rate: rate})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- r
+	}()
+	for i := range 25 {
+		mtu := 1400 + i%2*100
+		must(t, h.a.SetMTU("va", mtu))
+		must(t, h.b.SetMTU("vb", mtu))
+		eventually(t, "path MTU", func() error {
+			if _, s := a.status(t); s.State.PathMTU != mtu {
+				return fmt.Errorf("%d", s.State.PathMTU)
+			}
+			return nil
+		})
+	}
+	r := <-done
+	for d, other := range map[*daemon]*daemon{a: b, b: a} {
+		_, s := d.status(t)
+		_, o := other.status(t)
+		if s.Out.Drops["too_big"] <= o.Probes.Sent { // answers to probes, when the path has just become narrower
+			delete(s.Out.Drops, "too_big")
+		}
+		delete(s.Out.Drops, "no_room")
+		if len(s.In.Drops)+len(s.Out.Drops) > 0 {
+			t.Fatalf("drops: %+v %+v", s.In, s.Out)
+		}
+	}
+	_, out := a.status(t)
+	if r.Lost() > int64(out.Out.Drops["no_room"]-outBefore.Out.Drops["no_room"]) || r.Reordered != 0 || r.Received < 1000 {
+		t.Fatalf("%+v", r)
+	}
+	if r.Lost() != 0 {
+		return fmt.Errorf("%+v", r)
+	}
+	return nil
 }
 
 // An interface that loses its offloads under traffic, and gets them back, goes on

@@ -198,7 +198,9 @@ func (p *Peer) Answer(seq uint16, now time.Duration) bool {
 		return false
 	}
 	p.answers |= 1 << back
-	if back < timed {
+	// After lost ones it may have waited until the peer's neighbours knew it again:
+	// that is no time that a packet takes.
+	if back < timed && (p.missed == 0 || p.rtt == 0) {
 		p.measure(now - p.sent[seq%timed])
 	}
 	if back == 0 {
