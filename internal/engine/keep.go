@@ -208,6 +208,13 @@ func (e *Engine) handOver() {
 			in.rx.Close()
 		}
 	}
+	// From now on packets come to the sockets, and leave through them.
+	for device, p := range e.ports {
+		if p.err == nil {
+			e.closePort(p)
+			delete(e.ports, device)
+		}
+	}
 	e.receivers.Wait()
 	var all sync.WaitGroup
 	for _, t := range e.tunnels {
