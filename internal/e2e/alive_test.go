@@ -64,7 +64,7 @@ func forbidAt(t *testing.T, ns *rig.Namespace, protocol byte, hooks map[string]*
 		}})
 	}
 	must(t, c.Flush())
-	t.Cleanup(func() { c.CloseLasting() })
+	t.Cleanup(func() { must(t, c.CloseLasting()) })
 	return func() {
 		c.DelTable(table)
 		must(t, c.Flush())
