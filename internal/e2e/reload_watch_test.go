@@ -123,7 +123,11 @@ func TestWatchedReloadStorm(t *testing.T) {
 		}
 	})
 	c := control.NewClient(a.socket)
-	for i := range 200 {
+	reloads := 200
+	if rig.Race {
+		reloads = 100
+	}
+	for i := range reloads {
 		a.write(t, files[i%len(files)])
 		if i%2 == 0 {
 			must(t, a.cmd.Process.Signal(syscall.SIGHUP))

@@ -269,7 +269,7 @@ func TestSilent(t *testing.T) {
 // Round trips of seconds make no peer suspect: what comes late counts.
 func TestSlow(t *testing.T) {
 	for _, rtt := range []time.Duration{1200 * time.Millisecond, 2500 * time.Millisecond, 4 * time.Second} {
-		w := newWorld(t, Settings{5 * time.Second, 5})
+		w := newWorld(t, Settings{5 * time.Second, 6}) // so many probes are lost in no less than 4.5 s
 		w.rtt = rtt
 		w.run(500 * time.Second)
 		if s, _ := w.p.State(); s != Up || len(w.states) != 1 {
