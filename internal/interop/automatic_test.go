@@ -5,6 +5,8 @@ package interop
 import (
 	"net/netip"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Somebody far away, whom the border relay reaches, or the router.
@@ -128,7 +130,7 @@ func TestAutomatic(t *testing.T) {
 			if c.configured != "" {
 				run(t, c.configured)
 			}
-			w := watch(t, protocol41)
+			w := watch(t, outside{4, unix.IPPROTO_IPV6, true}) // relays and routers are asked whether they live
 			for _, way := range c.ways {
 				both(t, way, brief)
 			}

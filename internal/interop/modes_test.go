@@ -240,7 +240,7 @@ func TestOuterFragments6(t *testing.T) {
 		encap_limit = 4
 		pmtu = "static"
 		mtu = 4000`+ends6+own4)
-	w := watch(t, outside{6, unix.IPPROTO_IPIP, false})
+	w := watch(t, outside{6, unix.IPPROTO_IPIP, true})
 	for _, way := range []struct {
 		from end
 		to   string

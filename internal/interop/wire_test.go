@@ -18,8 +18,8 @@ import (
 type outside struct {
 	version  int
 	protocol byte
-	// echoes means that probes of the path MTU go to the kernel's outer address,
-	// because nobody need answer inside.
+	// echoes means that probes, of the path MTU or of whether it lives, go to the
+	// kernel's outer address, because nobody need answer inside.
 	echoes bool
 }
 
