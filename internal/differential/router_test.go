@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // router is the router of the recordings, with sixfourd for its tunnel, and the
@@ -159,17 +160,7 @@ func (r *router) startDaemon(t *testing.T, ns *rig.Namespace, tunnel string) {
 	}
 }
 
-func newNamespace(t *testing.T, name string) *rig.Namespace {
-	t.Helper()
-	n, err := rig.New(name)
-	must(t, err)
-	t.Cleanup(n.Close)
-	return n
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var (
+	must         = rigtest.Must
+	newNamespace = rigtest.Namespace
+)

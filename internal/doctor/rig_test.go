@@ -16,6 +16,7 @@ import (
 
 	"sixfour/internal/doctor"
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // The programs that the tests run.
@@ -88,20 +89,10 @@ func newHosts(t *testing.T) hosts {
 	return h
 }
 
-func newNamespace(t *testing.T, name string) *rig.Namespace {
-	t.Helper()
-	n, err := rig.New(name)
-	must(t, err)
-	t.Cleanup(n.Close)
-	return n
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var (
+	must         = rigtest.Must
+	newNamespace = rigtest.Namespace
+)
 
 // Configurations of both ends.
 func plain(local, remote netip.Prefix, self int, lines ...string) string {

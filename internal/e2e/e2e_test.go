@@ -19,6 +19,7 @@ import (
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // program is the daemon that the tests run.
@@ -86,20 +87,10 @@ func newHosts(t *testing.T, mtu int) hosts {
 	return h
 }
 
-func newNamespace(t *testing.T, name string) *rig.Namespace {
-	t.Helper()
-	n, err := rig.New(name)
-	must(t, err)
-	t.Cleanup(n.Close)
-	return n
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var (
+	must         = rigtest.Must
+	newNamespace = rigtest.Namespace
+)
 
 // Configurations of the two ends, with lines to add to the [[tunnel]].
 func configA(lines ...string) string { return config("4in6in4", 1, 2, lines) }

@@ -1,226 +1,21 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
-
-// internet is the network of the gateway's tests. The router knows nothing but its
-// own links, so that c never hears from an address inside the tunnel.
-//
-//	            a  198.51.100.2, 2001:db8:a::2  (six0 10.0.0.1, fc00::1)
-//	            │
-//	c ───────── r
-//	192.0.2.2   │
-//	192.0.2.99  b  203.0.113.2, 2001:db8:b::2   (six0 10.0.0.2, fc00::2)
-//	2001:db8:c::2, 2001:db8:c::99
-type internet struct {
-	a, b, c, r *rig.Namespace
-}
-
-var (
-	addrA, addrA6     = netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8:a::2")
-	addrB, addrB6     = netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("2001:db8:b::2")
-	addrC, addrC6     = netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:c::2")
-	bypassC, bypassC6 = netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8:c::99")
-)
-
-// first is the router's address on the link of another address.
-func first(a netip.Addr) netip.Addr {
-	b := a.AsSlice()
-	b[len(b)-1] = 1
-	first, _ := netip.AddrFromSlice(b)
-	return first
-}
-
-func bits(a netip.Addr) int {
-	if a.Is4() {
-		return 24
-	}
-	return 64
-}
-
-func newInternet(t *testing.T) internet {
-	t.Helper()
-	n := internet{newNamespace(t, "a"), newNamespace(t, "b"), newNamespace(t, "c"), newNamespace(t, "r")}
-	must(t, n.r.Forward())
-	for _, end := range []struct {
-		ns    *rig.Namespace
-		dev   string
-		addrs []netip.Addr
-	}{
-		{n.a, "eth0", []netip.Addr{addrA, addrA6}},
-		{n.b, "eth0", []netip.Addr{addrB, addrB6}},
-		{n.c, "eth0", []netip.Addr{addrC, bypassC, bypassC6, addrC6}}, // of IPv6 the last one is what c sends from
-	} {
-		router := "r" + end.ns.Name()
-		must(t, rig.Veth(end.ns, end.dev, n.r, router, 1500))
-		for _, a := range end.addrs {
-			must(t, end.ns.AddAddr(end.dev, netip.PrefixFrom(a, bits(a))))
-			if a == bypassC || a == bypassC6 {
-				continue
-			}
-			must(t, n.r.AddAddr(router, netip.PrefixFrom(first(a), bits(a))))
-			all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-			if a.Is6() {
-				all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-			}
-			must(t, end.ns.AddRoute(all, first(a), ""))
-		}
-		// Distributions filter strictly.
-		for _, dev := range []string{"all", "default", end.dev} {
-			must(t, end.ns.Sysctl("net/ipv4/conf/"+dev+"/rp_filter", "1"))
-		}
-	}
-	return n
-}
-
-const (
-	twoEnds = `[[tunnel]]
-name = "six0"
-mode = "4in6in4"
-local = "auto"
-remote = "%v"
-local6 = "fc00::%d"
-remote6 = "fc00::%d"
-address = ["10.0.0.%d/30", "fc00::%d/64"]
-`
-	bypass = `[gateway]
-default_route = true
-bypass = ["192.0.2.99/32", "2001:db8:c::99/128"]
-`
-	masquerade = "[gateway]\nmasquerade = \"eth0\"\n"
-)
-
-func clientConfig() string { return fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1) + bypass }
-func serverConfig() string { return fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2) + masquerade }
-
-// sees is the address from which somebody's TCP connection to an address comes.
-func sees(t *testing.T, from, to *rig.Namespace, addr netip.Addr) (netip.Addr, error) {
-	t.Helper()
-	l, err := to.ListenTCP(netip.AddrPortFrom(addr, 0))
-	must(t, err)
-	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	c, err := from.DialTCP(ctx, netip.MustParseAddrPort(l.Addr().String()))
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer c.Close()
-	must(t, l.SetDeadline(time.Now().Add(2*time.Second)))
-	server, err := l.AcceptTCP()
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer server.Close()
-	return netip.MustParseAddrPort(server.RemoteAddr().String()).Addr(), nil
-}
-
-// comesFrom waits until connections to an address come from another.
-func comesFrom(t *testing.T, from, to *rig.Namespace, addr, want netip.Addr) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("connect to %v", addr), func() error {
-		got, err := sees(t, from, to, addr)
-		if err == nil && got != want {
-			err = fmt.Errorf("it comes from %v, not from %v", got, want)
-		}
-		return err
-	})
-}
-
-// everyWay is that all connections go the way that they should.
-func (n internet) everyWay(t *testing.T) {
-	t.Helper()
-	comesFrom(t, n.a, n.c, addrC, addrB)
-	comesFrom(t, n.a, n.c, addrC6, addrB6)
-	comesFrom(t, n.a, n.c, bypassC, addrA)
-	comesFrom(t, n.a, n.c, bypassC6, addrA6)
-	comesFrom(t, n.c, n.a, addrA, addrC)
-	comesFrom(t, n.c, n.a, addrA6, addrC6)
-}
-
-// oldWay is that they all go the way that they went without a gateway.
-func (n internet) oldWay(t *testing.T) {
-	t.Helper()
-	comesFrom(t, n.a, n.c, addrC, addrA)
-	comesFrom(t, n.a, n.c, addrC6, addrA6)
-}
-
-// configured is what a namespace's kernel has been told, for comparison.
-func configured(t *testing.T, ns *rig.Namespace) string {
-	t.Helper()
-	var b strings.Builder
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := ns.Handle().RuleList(family)
-		must(t, err)
-		for _, r := range rules {
-			fmt.Fprintf(&b, "%v proto %d\n", r, r.Protocol)
-		}
-		routes, err := ns.Handle().RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
-		must(t, err)
-		for _, r := range routes {
-			if r.Protocol != unix.RTPROT_KERNEL { // which come by themselves, and late
-				fmt.Fprintf(&b, "%v\n", r)
-			}
-		}
-	}
-	must(t, ns.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		tables, err := c.ListTables()
-		if err != nil {
-			return err
-		}
-		for _, table := range tables {
-			fmt.Fprintf(&b, "table %s\n", table.Name)
-		}
-		for _, file := range []string{"ipv4/ip_forward", "ipv4/conf/eth0/forwarding", "ipv4/conf/default/forwarding", "ipv6/conf/all/forwarding"} {
-			v, err := os.ReadFile("/proc/sys/net/" + file)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(&b, "%s %s", file, v)
-		}
-		return nil
-	}))
-	return b.String()
-}
-
-// unchanged waits until a namespace is as it was.
-func unchanged(t *testing.T, ns *rig.Namespace, was string) {
-	t.Helper()
-	eventually(t, "all is as it was in "+ns.Name(), func() error {
-		if is := configured(t, ns); is != was {
-			return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
-		}
-		return nil
-	})
-}
-
-// Of IPv6 the server's administrator turns forwarding on; of IPv4 the daemon does.
-func (n internet) forward6(t *testing.T) {
-	t.Helper()
-	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
-}
 
 // From a's end to c and back: with the server's address through the tunnel, with
 // its own where that is meant; from c by the old address; and nothing is left.
@@ -478,18 +273,6 @@ func TestGatewaysOfTwo(t *testing.T) {
 	start(t, n.a, fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1))
 	if is := configured(t, n.a); strings.Contains(is, "proto 64") {
 		t.Errorf("a daemon without a gateway leaves\n%s", is)
-	}
-}
-
-// clean runs "sixfourd -clean".
-func clean(t *testing.T, ns *rig.Namespace) {
-	t.Helper()
-	cmd := exec.Command(program, "-clean")
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	must(t, ns.Start(cmd))
-	if err := cmd.Wait(); err != nil || out.Len() > 0 {
-		t.Errorf("-clean: %v\n%s", err, out.String())
 	}
 }
 

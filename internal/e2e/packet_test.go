@@ -30,10 +30,12 @@ func ip6(src, dst netip.Addr, next byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// experiment is a protocol that nobody speaks (RFC 3692).
+const experiment = 253
+
 // marked is a packet of a protocol that nobody has, by which it is known where it
 // comes out.
 func marked(src, dst netip.Addr) []byte {
-	const experiment = 253 // RFC 3692
 	payload := []byte("known by its content")
 	if dst.Is4() {
 		return ip4(src, dst, experiment, payload)

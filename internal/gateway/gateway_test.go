@@ -14,16 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 const mark = 1 << 25
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = rigtest.Must
 
 // namespace is one of our own with an uplink, eth0, and what serves as the tunnel,
 // six0. The calling goroutine, the test's, is in it from now on.

@@ -46,6 +46,7 @@ var rules = map[string][]string{
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
 	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
+	"sixfour/internal/rig/rigtest":  {"sixfour/internal/rig"},
 	"sixfour/internal/systemd":      {"sixfour/internal/text"},
 	"sixfour/internal/vectors":      {},
 	"sixfour/internal/exit":         {},

@@ -101,15 +101,23 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// However much there is to say fits a datagram.
-func TestJournalLargeEntry(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "socket")
-	c := listen(t, path)
-	var buf bytes.Buffer
-	log, err := newLog(&buf, "info", "journal", path)
+// journalLog is a log to a stand-in for the journal, at a path, and what it writes to
+// standard error instead, which may be read when the log is closed.
+func journalLog(t *testing.T) (log *Log, c *net.UnixConn, stderr *bytes.Buffer, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "socket")
+	c = listen(t, path)
+	stderr = new(bytes.Buffer)
+	log, err := newLog(stderr, "info", "journal", path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return log, c, stderr, path
+}
+
+// However much there is to say fits a datagram.
+func TestJournalLargeEntry(t *testing.T) {
+	log, c, buf, _ := journalLog(t)
 	large := strings.Repeat("ä\n", 1<<20)
 	var fields []zap.Field
 	for _, name := range strings.Split("abcdefghij", "") {
@@ -126,13 +134,7 @@ func TestJournalLargeEntry(t *testing.T) {
 // When the journal goes, lines go to standard error, and back when it is there
 // again.
 func TestJournalGoes(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "socket")
-	c := listen(t, path)
-	var buf bytes.Buffer
-	log, err := newLog(&buf, "info", "journal", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log, c, buf, path := journalLog(t)
 	log.Info("one")
 	receive(t, c)
 	c.Close()
@@ -153,13 +155,7 @@ func TestJournalGoes(t *testing.T) {
 
 // A journal that is busy holds nobody, and is told what it has missed.
 func TestJournalIsBusy(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "socket")
-	c := listen(t, path)
-	var buf bytes.Buffer
-	log, err := newLog(&buf, "info", "journal", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log, c, buf, _ := journalLog(t)
 	const n = 20_000
 	for range n {
 		log.bare.Info("flood")

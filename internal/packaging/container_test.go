@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // image makes a root of what the container file says, and returns the command that
@@ -59,12 +60,7 @@ func image(t *testing.T) (dir string, command []string) {
 	return dir, command
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = rigtest.Must
 
 // The image runs with the two capabilities that its file names, the TUN device and a
 // configuration, and nothing else.
