@@ -123,12 +123,8 @@ func findTCP(pkt []byte) (s segment, overhead int, ok bool) {
 		if r != drop.None {
 			return s, 0, false
 		}
-		up, r := header.WalkExtensions(ip)
-		if r != drop.None || up.Protocol != header.TCP {
-			return s, 0, false
-		}
-		// The fragment header is the last 8 bytes in front of it.
-		if up.Fragment && binary.BigEndian.Uint16(ip[up.Offset-6:])&0xfff8 != 0 {
+		up, ok := header.FindUpper(ip)
+		if !ok || up.Protocol != header.TCP || up.Later || up.Secured {
 			return s, 0, false
 		}
 		s.bytes, s.whole, overhead = ip[up.Offset:], !up.Fragment, header.IPv6Len

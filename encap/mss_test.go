@@ -127,6 +127,8 @@ func TestClampMSS(t *testing.T) {
 		{"destination options", in6(tcp(syn, mss(1460)), header.DestOptions, header.TCP, 0, 1, 4, 0, 0, 0, 0), 1440, mss(1380)},
 		{"hop-by-hop and routing", in6(tcp(syn, mss(1460)), header.HopByHop,
 			header.Routing, 0, 1, 4, 0, 0, 0, 0, header.TCP, 0, 4, 0, 0, 0, 0, 0), 1440, mss(1380)},
+		{"behind options that AH covers", in6(tcp(syn, mss(1460)), header.DestOptions,
+			header.AuthHeader, 0, 1, 4, 0, 0, 0, 0, header.TCP, 0, 0, 0, 0, 0, 0, 0), 1440, nil},
 		{"extension headers in front of UDP", in6(tcp(syn, mss(1460)), header.DestOptions, header.UDP, 0, 1, 4, 0, 0, 0, 0), 1440, nil},
 		{"extension header that leads out", in6(tcp(syn, mss(1460)), header.DestOptions, header.TCP, 99, 1, 4, 0, 0, 0, 0), 1440, nil},
 

@@ -148,6 +148,22 @@ func TestDecapsulateDouble(t *testing.T) {
 	}
 }
 
+// through are the bytes of 6IN4-1's inner packet from its next header on, with an
+// extension header of 8 bytes and, behind it, 16 that are a routing header of type 0 or
+// options of padding, whichever it names.
+func through(kind byte, extension ...byte) []byte {
+	return toward("2001:db8:2::2", kind, append(extension, 41, 0, 0, 1, 0, 0, 0, 0)...)
+}
+
+// toUs is that for options, in a packet to our end.
+func toUs(kind byte, extension ...byte) []byte {
+	return toward("2001:db8:2::1", kind, append(extension, 41, 0, 1, 4, 0, 0, 0, 0)...)
+}
+
+func toward(to string, kind byte, payload ...byte) []byte {
+	return slices.Concat([]byte{kind, 64}, addr("2001:db8:1::1"), addr(to), payload)
+}
+
 // IPv6 that arrives in 4in6in4 and is no 4in6 packet to us is for the interface.
 func TestDecapsulateIPv6(t *testing.T) {
 	ends := addrs("198.51.100.2", "192.0.2.1", "2001:db8:2::1", "2001:db8:1::9")
@@ -176,6 +192,10 @@ func TestDecapsulateIPv6(t *testing.T) {
 		{"our own source", 8, addr("2001:db8:2::1"), drop.OwnSource},
 		{"hop limit 0", 7, []byte{0}, drop.TTLExpired},
 		{"version 4", 0, []byte{0x45}, drop.WrongVersion},
+		{"source routing behind an atomic fragment's header", 6, through(44, 43, 0, 0, 0, 0, 0, 0, 7), drop.SourceRouting},
+		{"source routing behind AH", 6, through(51, 43, 0, 0, 0, 0, 0, 0, 0), drop.SourceRouting},
+		{"hop-by-hop behind an atomic fragment's header", 6, through(44, 0, 0, 0, 0, 0, 0, 0, 7), drop.BadExtension},
+		{"6in6 to our end behind options", 6, toUs(60, 41, 0, 1, 4, 0, 0, 0, 0), drop.Nested},
 		{"6in6 to our end", 6, append([]byte{41, 64}, append(addr("2001:db8:1::1"), addr("2001:db8:2::1")...)...), drop.Nested},
 		{"4in6 to our end from others", 6, append([]byte{4, 64}, append(addr("2001:db8:1::1"), addr("2001:db8:2::1")...)...), drop.ForeignSource},
 	} {

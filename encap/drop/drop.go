@@ -65,7 +65,7 @@ var reasons = [Count]struct{ word, means string }{
 	UnknownProtocol:    {"unknown_protocol", "no layer of the tunnel carries this protocol, or it is to local6, which the interface does not carry, and is no echo request"},
 	ForeignSource:      {"foreign_source", "the outer source, or that of the IPv6 layer, is not the configured peer"},
 	ForeignDestination: {"foreign_destination", "the outer destination is not local"},
-	BadExtension:       {"bad_extension", "IPv6 extension headers are malformed, too many, or ask to be discarded"},
+	BadExtension:       {"bad_extension", "IPv6 extension headers lead out of the packet, are more than eight, have a hop-by-hop header anywhere but first, or ask to be discarded"},
 	SourceRouting:      {"source_routing", "an IPv6 routing header of type 0 (RFC 5095)"},
 	Fragment:           {"fragment", "a fragment of a tunnel packet that cannot be part of one: beyond 65,535 bytes, of no length, not a multiple of 8, at odds with where the packet ends; or one that came twice"},
 	FragmentOverlap:    {"fragment_overlap", "fragments of a tunnel packet overlap; all of it is given up (RFC 5722)"},

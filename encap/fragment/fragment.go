@@ -30,10 +30,6 @@ const (
 	moreFlag   = 1
 )
 
-// maxExtensions bounds the walk along a chain of extension headers, as in
-// package header.
-const maxExtensions = 8
-
 // position is where a header stands in a packet, in bytes, and where the next
 // header field that names it.
 type position struct{ at, named int }
@@ -44,28 +40,18 @@ type position struct{ at, named int }
 // header if present, else no extension headers" (RFC 8200 section 4.5): where
 // a fragment header belongs. End is the first header of another kind: where one
 // is found. What the headers contain is not looked at. The chain is refused (not
-// ok) if it leads out of the packet, is longer than eight, or has a hop-by-hop
-// header anywhere but first.
+// ok) if it is broken, as header.Walk has it.
 func split(ip header.IPv6) (cut, end position, ok bool) {
 	cut = position{header.IPv6Len, 6}
-	end = cut
-	for range maxExtensions + 1 {
-		kind := ip[end.named]
-		switch kind {
-		case header.HopByHop, header.Routing, header.DestOptions:
-		default:
-			return cut, end, true
-		}
-		if len(ip) < end.at+8 || kind == header.HopByHop && end.at != header.IPv6Len {
-			return cut, end, false
-		}
-		end = position{end.at + (int(ip[end.at+1])+1)*8, end.at}
-		if len(ip) < end.at {
-			return cut, end, false
+	w := header.StartWalk(ip)
+	for w.Kind == header.HopByHop || w.Kind == header.Routing || w.Kind == header.DestOptions {
+		kind, _, ok := w.Next(ip)
+		if !ok {
+			return cut, position{w.Offset, w.Named}, false
 		}
 		if kind != header.DestOptions {
-			cut = end
+			cut = position{w.Offset, w.Named}
 		}
 	}
-	return cut, end, false
+	return cut, position{w.Offset, w.Named}, true
 }

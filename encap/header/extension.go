@@ -22,97 +22,156 @@ const (
 	optEncapLimit = 4
 )
 
-// maxExtensions bounds the walk along a chain of extension headers. RFC 8200
-// section 4.1 has seven kinds of which one may stand twice.
+// maxExtensions is the longest chain of extension headers that is followed. RFC 8200
+// section 4.1 recommends an order in which destination options stand twice and every
+// other kind once, and no sender is known that needs more.
 const maxExtensions = 8
 
-// Upper is where a chain of IPv6 extension headers ends.
-type Upper struct {
-	Protocol byte // of the first header that is not an extension header
-	Offset   int  // of that header in the packet, in bytes
-	Fragment bool // the packet is a fragment; Protocol is what the fragment header says
-}
-
-// WalkExtensions follows the extension headers of a packet from ParseIPv6 to
-// the upper layer (RFC 8200 section 4), as the node to which the packet is
-// addressed. It stops at a fragment header that really stands for a fragment,
-// and refuses: chains that lead out of the packet or are longer than eight,
-// options whose type asks for discard when unknown (its top bits not 00,
-// RFC 8200 section 4.2), a hop-by-hop header anywhere but first, and routing
-// headers of type 0 (RFC 5095).
-func WalkExtensions(ip IPv6) (Upper, drop.Reason) { return walk(ip, true) }
-
-// SourceRouted reports whether a packet from ParseIPv6 has a routing header of
-// type 0 with segments left, which no node may forward or accept (RFC 5095).
-// What else may be wrong with its extension headers is for its destination.
-func SourceRouted(ip IPv6) bool {
-	switch ip.NextHeader() {
-	case HopByHop, DestOptions, Routing:
-		_, r := walk(ip, false)
-		return r == drop.SourceRouting
+// IsExtension reports whether a next header number is that of an extension header
+// that says which header follows (IANA's list of IPv6 extension header types). The
+// others are not followed: ESP hides what follows it, and of the numbers for
+// experiments (253 and 254) nobody can tell what they are.
+func IsExtension(next byte) bool {
+	switch next {
+	case HopByHop, Routing, FragmentHdr, AuthHeader, DestOptions, Mobility, HIP, Shim6:
+		return true
 	}
 	return false
 }
 
-func walk(ip IPv6, options bool) (Upper, drop.Reason) {
-	next, off := ip.NextHeader(), IPv6Len
-	for range maxExtensions {
-		switch next {
-		case HopByHop, DestOptions, Routing:
-		case FragmentHdr:
-			if len(ip) < off+8 {
-				return Upper{}, drop.BadExtension
-			}
-			next = ip[off]
-			if binary.BigEndian.Uint16(ip[off+2:])&^6 != 0 { // offset or M flag; bits 1 and 2 are reserved
-				return Upper{next, off + 8, true}, drop.None
-			}
-			off += 8 // an atomic fragment (RFC 6946) is a whole packet
-			continue
-		default:
-			return Upper{next, off, false}, drop.None
-		}
-		if len(ip) < off+8 {
-			return Upper{}, drop.BadExtension
-		}
-		n := (int(ip[off+1]) + 1) * 8
-		if len(ip) < off+n {
-			return Upper{}, drop.BadExtension
-		}
-		ext := ip[off : off+n]
-		switch {
-		case next == Routing && ext[2] == 0 && ext[3] > 0:
-			return Upper{}, drop.SourceRouting
-		case next == HopByHop && off != IPv6Len,
-			options && next != Routing && !optionsPass(ext[2:]):
-			return Upper{}, drop.BadExtension
-		}
-		next = ext[0]
-		off += n
-	}
-	return Upper{}, drop.BadExtension
+// Walk goes along the extension headers of an IPv6 packet, one with each call of Next.
+// All code that looks behind an IPv6 header uses it, so that no two places disagree on
+// what a packet is.
+type Walk struct {
+	Kind     byte // of the header at Offset
+	Offset   int  // in the packet, in bytes; never beyond its end
+	Named    int  // offset of the byte that says Kind
+	Fragment bool // a fragment header was passed that stands for a fragment (RFC 6946: an atomic one does not)
+	Later    bool // and not for the first one: what is at Offset is no header
+	// Broken: the header at Offset is an extension header that leads out of the
+	// packet, the ninth one, or a hop-by-hop header anywhere but first (RFC 8200
+	// section 4.3).
+	Broken bool
+
+	passed int
 }
 
-// FindUpper follows the extension headers of a packet that is not for us, and may
-// be there only in part, as far as they can be followed: which protocol comes
-// then and where, and whether the packet is a fragment but the first.
-func FindUpper(ip IPv6) (protocol byte, offset int, later bool) {
-	next, off := ip.NextHeader(), IPv6Len
-	for range maxExtensions {
-		n := 8
-		switch {
-		case next != HopByHop && next != DestOptions && next != Routing && next != FragmentHdr, len(ip) < off+n:
-			return next, off, false
-		case next == FragmentHdr:
-			if binary.BigEndian.Uint16(ip[off+2:])>>3 != 0 {
-				return ip[off], off + n, true
-			}
-		default:
-			n = (int(ip[off+1]) + 1) * 8
-		}
-		next, off = ip[off], off+n
+// StartWalk begins behind the IPv6 header, which must be there.
+func StartWalk(ip IPv6) Walk { return Walk{Kind: ip.NextHeader(), Offset: IPv6Len, Named: 6} }
+
+// Next returns the extension header at Offset and moves behind it. Not ok is the end:
+// what is at Offset is not an extension header, or the walk is Later or Broken.
+func (w *Walk) Next(ip IPv6) (kind byte, ext []byte, ok bool) {
+	kind = w.Kind
+	if w.Later || !IsExtension(kind) {
+		return kind, nil, false
 	}
-	return next, off, false
+	n := 8
+	if len(ip) < w.Offset+n || w.passed == maxExtensions || kind == HopByHop && w.Offset != IPv6Len {
+		w.Broken = true
+		return kind, nil, false
+	}
+	switch kind {
+	case FragmentHdr:
+	case AuthHeader: // RFC 4302 section 2.2: in units of 4 bytes, minus 2
+		n = (int(ip[w.Offset+1]) + 2) * 4
+	default: // RFC 6564 section 4
+		n = (int(ip[w.Offset+1]) + 1) * 8
+	}
+	if len(ip) < w.Offset+n {
+		w.Broken = true
+		return kind, nil, false
+	}
+	ext = ip[w.Offset : w.Offset+n]
+	if kind == FragmentHdr {
+		field := binary.BigEndian.Uint16(ext[2:])
+		w.Fragment = w.Fragment || field&^6 != 0 // offset or M flag; bits 1 and 2 are reserved
+		w.Later = field>>3 != 0
+	}
+	w.Kind, w.Named, w.Offset = ext[0], w.Offset, w.Offset+n
+	w.passed++
+	return kind, ext, true
+}
+
+// Upper is where a chain of extension headers ends.
+type Upper struct {
+	Protocol byte // of the first header that is not an extension header
+	Offset   int  // of that header in the packet, in bytes
+	Fragment bool // the packet is a fragment; Protocol is what the fragment header says
+	Later    bool // and not the first: there is no header at Offset
+	Secured  bool // an authentication header (RFC 4302) covers it: it must not be changed
+}
+
+func (w *Walk) upper(secured bool) Upper {
+	return Upper{w.Kind, w.Offset, w.Fragment, w.Later, secured}
+}
+
+// WalkExtensions follows the extension headers of a packet from ParseIPv6 to
+// the upper layer (RFC 8200 section 4), as the node to which the packet is
+// addressed. It stops at a fragment header that really stands for a fragment, and at
+// headers that the end of a tunnel does not process, such as AH. It refuses: chains
+// that are Broken, options whose type asks for discard when unknown (its top bits not
+// 00, RFC 8200 section 4.2), and routing headers of type 0 (RFC 5095).
+func WalkExtensions(ip IPv6) (Upper, drop.Reason) {
+	w := StartWalk(ip)
+	for !w.Fragment {
+		switch w.Kind {
+		case HopByHop, DestOptions, Routing, FragmentHdr:
+		default:
+			return w.upper(false), drop.None
+		}
+		kind, ext, ok := w.Next(ip)
+		switch {
+		case !ok:
+			return Upper{}, drop.BadExtension
+		case kind == Routing && sourceRoute(ext):
+			return Upper{}, drop.SourceRouting
+		case (kind == HopByHop || kind == DestOptions) && !optionsPass(ext[2:]):
+			return Upper{}, drop.BadExtension
+		}
+	}
+	return w.upper(false), drop.None
+}
+
+// Transit follows the extension headers of a packet from ParseIPv6 that is for
+// another node, as a firewall must. It refuses routing headers of type 0 with segments
+// left, which no node may forward or accept (RFC 5095), and every chain that is Broken:
+// such a header could be hidden in what cannot be followed, and a first fragment must
+// hold the whole chain (RFC 7112). What options ask for is for the destination.
+func Transit(ip IPv6) (Upper, drop.Reason) {
+	if !IsExtension(ip.NextHeader()) {
+		return Upper{Protocol: ip.NextHeader(), Offset: IPv6Len}, drop.None
+	}
+	w, secured := StartWalk(ip), false
+	for {
+		kind, ext, ok := w.Next(ip)
+		switch {
+		case w.Broken:
+			return Upper{}, drop.BadExtension
+		case !ok:
+			return w.upper(secured), drop.None
+		case kind == Routing && sourceRoute(ext):
+			return Upper{}, drop.SourceRouting
+		}
+		secured = secured || kind == AuthHeader
+	}
+}
+
+// sourceRoute reports whether a routing header is of type 0 with segments left.
+func sourceRoute(routing []byte) bool { return routing[2] == 0 && routing[3] > 0 }
+
+// FindUpper follows the extension headers of a packet that may be there only in
+// part, as in the quote of an ICMP error. Not ok means that the chain does not lead
+// to its end.
+func FindUpper(ip IPv6) (up Upper, ok bool) {
+	w, secured := StartWalk(ip), false
+	for {
+		kind, _, ok := w.Next(ip)
+		if !ok {
+			return w.upper(secured), !w.Broken
+		}
+		secured = secured || kind == AuthHeader
+	}
 }
 
 // FindEncapLimit finds the tunnel encapsulation limit in a packet that is about
@@ -120,31 +179,28 @@ func FindUpper(ip IPv6) (protocol byte, offset int, later bool) {
 // one. The headers up to the first that is no extension header may be there only
 // in part.
 func FindEncapLimit(ip IPv6) (offset int, found bool) {
-	next, off := ip.NextHeader(), IPv6Len
-	for range maxExtensions {
-		if next != HopByHop && next != DestOptions && next != Routing || len(ip) < off+8 {
+	w := StartWalk(ip)
+	for w.Kind == HopByHop || w.Kind == DestOptions || w.Kind == Routing {
+		kind, ext, ok := w.Next(ip)
+		if !ok {
 			return 0, false
 		}
-		end := off + (int(ip[off+1])+1)*8
-		if len(ip) < end {
-			return 0, false
+		if kind != DestOptions {
+			continue
 		}
-		if next == DestOptions {
-			for at := off + 2; at < end; {
-				if ip[at] == optPad1 {
-					at++
-					continue
-				}
-				if at+2 > end || at+2+int(ip[at+1]) > end {
-					return 0, false
-				}
-				if ip[at] == optEncapLimit && ip[at+1] == 1 {
-					return at + 2, true
-				}
-				at += 2 + int(ip[at+1])
+		for at := 2; at < len(ext); {
+			if ext[at] == optPad1 {
+				at++
+				continue
 			}
+			if at+2 > len(ext) || at+2+int(ext[at+1]) > len(ext) {
+				return 0, false
+			}
+			if ext[at] == optEncapLimit && ext[at+1] == 1 {
+				return w.Offset - len(ext) + at + 2, true
+			}
+			at += 2 + int(ext[at+1])
 		}
-		next, off = ip[off], end
 	}
 	return 0, false
 }

@@ -16,10 +16,14 @@ const (
 	Routing      = 43
 	FragmentHdr  = 44
 	GRE          = 47
+	AuthHeader   = 51
 	ICMPv6       = 58
 	NoNextHeader = 59
 	DestOptions  = 60
 	SCTP         = 132
+	Mobility     = 135
+	HIP          = 139
+	Shim6        = 140
 )
 
 // The ECN field, the low two bits of TOS and traffic class (RFC 3168 section 5).

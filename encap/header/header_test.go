@@ -105,8 +105,15 @@ func FuzzHeaders(f *testing.F) {
 			if r == drop.None && (up.Offset < header.IPv6Len || up.Offset > len(ip)) {
 				t.Fatalf("upper layer at %d of %d", up.Offset, len(ip))
 			}
-			if r == drop.SourceRouting != header.SourceRouted(ip) && r == drop.None {
-				t.Fatal("two opinions of source routing")
+			through, rt := header.Transit(ip)
+			if rt == drop.None && (through.Offset < header.IPv6Len || through.Offset > len(ip)) {
+				t.Fatalf("upper layer at %d of %d", through.Offset, len(ip))
+			}
+			if rt != drop.None && r == drop.None && !up.Fragment && up.Protocol != header.AuthHeader && !header.IsExtension(up.Protocol) {
+				t.Fatalf("the destination takes it, a firewall does not: %v", rt)
+			}
+			if _, ok := header.FindUpper(ip); ok != (rt != drop.BadExtension) && rt != drop.SourceRouting {
+				t.Fatal("two opinions of where the chain ends")
 			}
 			_, _, _ = ip.Src(), ip.Dst(), ip.FlowLabel()
 		}

@@ -88,12 +88,12 @@ func mayAnswer6(ip header.IPv6, tooBig bool) bool {
 		ip.Dest()[0] == 0xff && !tooBig:
 		return false
 	}
-	next, off, later := header.FindUpper(ip)
-	if later {
+	up, ok := header.FindUpper(ip)
+	switch {
+	case !ok, up.Later: // what it is cannot be seen
 		return false
-	}
-	if next != header.ICMPv6 {
+	case up.Protocol != header.ICMPv6:
 		return true
 	}
-	return len(ip) > off && ip[off] >= information6 && ip[off] != redirect6
+	return len(ip) > up.Offset && ip[up.Offset] >= information6 && ip[up.Offset] != redirect6
 }

@@ -148,6 +148,8 @@ func TestMayAnswer(t *testing.T) {
 		{"redirect over IPv6", packet(a6, b6, 58, 137, 0), false, false},
 		{"too big", packet(a6, b6, 58, 2, 0), false, false},
 		{"error behind an option", packet(a6, b6, 60, 58, 0, 1, 4, 0, 0, 0, 0, 1, 0), false, false},
+		{"error behind options and AH", packet(a6, b6, 60, 51, 0, 1, 4, 0, 0, 0, 0, 58, 0, 0, 0, 0, 0, 0, 0, 1, 0), false, false},
+		{"error behind an option that leads out", packet(a6, b6, 60, 58, 9, 1, 4, 0, 0, 0, 0, 1, 0), false, false},
 		{"ICMPv6 that is cut off", packet(a6, b6, 58), false, false},
 		{"later fragment over IPv6", packet(a6, b6, 44, 17, 0, 0, 8, 0, 0, 0, 1), false, false},
 		{"first fragment over IPv6", packet(a6, b6, 44, 17, 0, 0, 1, 0, 0, 0, 1, 0, 0), true, true},

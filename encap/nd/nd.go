@@ -71,10 +71,20 @@ type Prefix struct {
 
 // Is reports whether a packet, of which the IPv6 header is there, is one of
 // neighbour discovery, redirects included; if its ICMPv6 header is not there, it
-// may be any ICMPv6 message.
+// may be any ICMPv6 message. Extension headers in front of a message do not hide it:
+// Parse refuses it then, as RFC 6980 asks of fragments, and the kernel, which might
+// believe it, does not get it.
 func Is(ip header.IPv6) bool {
-	return ip.NextHeader() == header.ICMPv6 &&
-		(len(ip) <= header.IPv6Len || ip[header.IPv6Len] >= RouterSolicitation && ip[header.IPv6Len] <= Redirect)
+	if header.IsExtension(ip.NextHeader()) {
+		up, ok := header.FindUpper(ip)
+		return ok && up.Protocol == header.ICMPv6 && !up.Later && isType(ip[up.Offset:])
+	}
+	return ip.NextHeader() == header.ICMPv6 && isType(ip[header.IPv6Len:])
+}
+
+// isType reports whether an ICMPv6 message, of which nothing may be there, may be one.
+func isType(m []byte) bool {
+	return len(m) == 0 || m[0] >= RouterSolicitation && m[0] <= Redirect
 }
 
 // fixed are the messages' lengths without options.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -166,4 +167,32 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%+v, again %+v", m, n)
 		}
 	})
+}
+
+// A message behind extension headers is one, so that no other system is given it, and is
+// not believed.
+func TestHiddenMessages(t *testing.T) {
+	behind := func(kind byte, extension ...byte) header.IPv6 {
+		ip := packet(one, two, messages[1].m, func(b []byte) []byte { return b })
+		extension[0], ip[6] = header.ICMPv6, kind
+		ip = slices.Insert(ip, header.IPv6Len, extension...)
+		ip[5] += byte(len(extension))
+		return ip
+	}
+	for _, c := range []struct {
+		name string
+		ip   header.IPv6
+	}{
+		{"options", behind(header.DestOptions, 0, 0, 1, 4, 0, 0, 0, 0)},
+		{"hop-by-hop", behind(header.HopByHop, 0, 0, 1, 4, 0, 0, 0, 0)},
+		{"atomic fragment", behind(header.FragmentHdr, 0, 0, 0, 0, 0, 0, 0, 1)},
+		{"first fragment", behind(header.FragmentHdr, 0, 0, 0, 1, 0, 0, 0, 1)},
+	} {
+		if _, believed := nd.Parse(c.ip); !nd.Is(c.ip) || believed {
+			t.Errorf("%s: is one %v, is believed %v", c.name, nd.Is(c.ip), believed)
+		}
+	}
+	if nd.Is(behind(header.FragmentHdr, 0, 0, 0, 9, 0, 0, 0, 1)) || nd.Is(behind(header.DestOptions, 0, 99, 1, 4, 0, 0, 0, 0)) {
+		t.Error("what cannot be seen is a message")
+	}
 }

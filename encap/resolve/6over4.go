@@ -17,9 +17,11 @@ import (
 // found by neighbour discovery; an IPv6 group is an IPv4 group of the
 // organisation-local scope, 239.192.0.0/16, by the last two bytes of its address.
 // The TUN interface has no link layer, so all of that happens here. Link-local
-// packets are those of neighbour discovery; others are drop.Martian. Anybody who
-// can send IPv4 packets to a node can pretend to be its neighbour: the site's
-// border must drop protocol 41 and the scope's groups (RFC 2529 section 9).
+// packets of every protocol are carried, as on any link (RFC 2529 section 1): from
+// here only with the link-local address of RFC 2529 section 5, because neighbours
+// resolve no other. Anybody who can send IPv4 packets to a node can pretend to be its
+// neighbour: the site's border must drop protocol 41 and the scope's groups (RFC 2529
+// section 9).
 type SixOverFour struct {
 	Scope byte // second byte of the IPv4 groups; 0: 192
 }

@@ -16,10 +16,12 @@ import (
 // identifier of a node is [02]00:5efe:V4ADDR, so that nodes with a common prefix
 // reach each other directly. The prefix, and the way out, are a router's, whom
 // hosts ask by unicast because there is no multicast: those on their list of
-// potential routers, and nobody else, are believed. Link-local packets are those
-// of neighbour discovery; others, and multicast, are drop.Martian, on the way out
-// of multicast drop.NoPeer. Anybody inside the site can forge packets: its border
-// must drop protocol 41.
+// potential routers, and nobody else, are believed. Link-local packets of every
+// protocol are carried between two link-local addresses (RFC 5214 section 6.2); from
+// one to another address, or back, only those of neighbour discovery, others are
+// drop.Martian. There is no multicast: it is drop.NoPeer on the way out, drop.Martian
+// on the way in. Anybody inside the site can forge packets: its border must drop
+// protocol 41.
 type ISATAP struct {
 	Routers  []Host         // of a host: the potential router list
 	Router   bool           // advertises Prefixes to those who ask

@@ -253,11 +253,12 @@ func mend(sum []byte, diff uint16, udp bool) {
 
 // checksumOf is where the transport's checksum lies, if it is there.
 func checksumOf(ip header.IPv6) (sum []byte, udp bool) {
-	protocol, off, later := header.FindUpper(ip)
-	if later {
+	up, ok := header.FindUpper(ip)
+	if !ok || up.Later {
 		return nil, false
 	}
-	switch protocol {
+	off := up.Offset
+	switch up.Protocol {
 	case header.TCP:
 		off += 16
 	case header.UDP:
@@ -270,7 +271,7 @@ func checksumOf(ip header.IPv6) (sum []byte, udp bool) {
 	if len(ip) < off+2 {
 		return nil, false
 	}
-	return ip[off : off+2], protocol == header.UDP
+	return ip[off : off+2], up.Protocol == header.UDP
 }
 
 // changeQuote changes the address in the packet that an ICMPv6 error is about:
@@ -278,8 +279,9 @@ func checksumOf(ip header.IPv6) (sum []byte, udp bool) {
 // sends the error (outbound), and its source if he receives it. The error's own
 // checksum covers all that changes.
 func (r *pmt) changeQuote(ip header.IPv6, outbound bool) {
-	protocol, off, later := header.FindUpper(ip)
-	if protocol != header.ICMPv6 || later || len(ip) < off+icmpHeader+header.IPv6Len || ip[off] >= icmpInformation {
+	up, ok := header.FindUpper(ip)
+	off := up.Offset
+	if !ok || up.Protocol != header.ICMPv6 || up.Later || len(ip) < off+icmpHeader+header.IPv6Len || ip[off] >= icmpInformation {
 		return
 	}
 	quote := ip[off+icmpHeader:]

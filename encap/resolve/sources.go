@@ -93,17 +93,15 @@ func (s *Sources) check6(ip header.IPv6) drop.Reason {
 		return drop.Martian
 	case slices.Contains(s.own6, src):
 		return drop.OwnSource
-	case header.SourceRouted(ip):
-		return drop.SourceRouting
+	}
+	up, r := header.Transit(ip)
+	switch {
+	case r != drop.None:
+		return r
 	case ip.HopLimit() == 0:
 		return drop.TTLExpired
-	}
-	if len(s.end6) > 0 && slices.Contains(s.end6, readWord6(ip.Dest())) {
-		if up, r := header.WalkExtensions(ip); r != drop.None {
-			return r
-		} else if isTunnel(up.Protocol) {
-			return drop.Nested
-		}
+	case isTunnel(up.Protocol) && slices.Contains(s.end6, readWord6(ip.Dest())):
+		return drop.Nested
 	}
 	return drop.None
 }

@@ -76,11 +76,11 @@ func (a *asker) replyIn(packet []byte) (m []byte, ok bool) {
 		m = ip.Payload()
 		return m, ip.Protocol() == header.ICMP && ip.FirstBytes() && a.id.IsReply(m, icmp.EchoReply4)
 	}
-	next, off, later := header.FindUpper(header.IPv6(packet))
-	if next != header.ICMPv6 || later || off > len(packet) {
+	up, ok := header.FindUpper(header.IPv6(packet))
+	if !ok || up.Protocol != header.ICMPv6 || up.Later {
 		return nil, false
 	}
-	m = packet[off:]
+	m = packet[up.Offset:]
 	return m, a.id.IsReply(m, icmp.EchoReply6)
 }
 

@@ -121,15 +121,15 @@ func (e *echo) proves(inner []byte) bool {
 // answer to a probe. A far end whose interface is too narrow to answer whole sends
 // fragments, of which the first says enough.
 func (p *peer) answer(ip header.IPv6) bool {
-	next, off, later := header.FindUpper(ip)
-	if next != header.ICMPv6 || off > len(ip) {
+	up, ok := header.FindUpper(ip)
+	if !ok || up.Protocol != header.ICMPv6 {
 		return false
 	}
 	fragmented := ip.NextHeader() == header.FragmentHdr && len(ip) >= header.IPv6Len+fragment.HeaderLen
-	if later {
+	if up.Later {
 		return fragmented && uint64(fragmentID(ip))|fragmentSeen == p.echo.pieces.Load()
 	}
-	m := ip[off:]
+	m := ip[up.Offset:]
 	if !p.echo.IsReply(m, icmp.EchoReply6) {
 		return false
 	}
