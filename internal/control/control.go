@@ -5,10 +5,10 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -128,14 +128,13 @@ func newServer(d Daemon, log *zap.Logger, l limits) *Server {
 // the server runs any more.
 func (s *Server) Close() error {
 	s.cancel()
-	err := s.http.Close()
-	s.socket.Close() // if nothing was served
+	err := s.socket.remove()
+	err = errors.Join(err, s.http.Close())
+	s.socket.UnixListener.Close() // if nothing was served
 	s.served.Wait()
+	s.socket.release()
 	s.gate.Lock()
 	s.closed = true
 	s.gate.Unlock()
-	if e := s.socket.remove(); e != nil && !os.IsNotExist(e) {
-		return fmt.Errorf("control socket: %w", e)
-	}
 	return err
 }

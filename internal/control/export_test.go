@@ -18,6 +18,17 @@ func ListenImpatient(path string, d Daemon, wait time.Duration, log *zap.Logger)
 	return s, err
 }
 
+// GiveAfter makes a socket, and gives it to a group after replace was called.
+func GiveAfter(path string, gid int, replace func()) error {
+	s, err := listen(path, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	replace()
+	return s.give(gid)
+}
+
 // Handler is a server without a socket.
 func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), usual) }
 

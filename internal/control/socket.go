@@ -1,10 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/user"
@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/trusted"
 )
 
 // ErrInUse means that another daemon answers at the socket.
@@ -27,7 +29,8 @@ var group = "sixfour"
 type socket struct {
 	*net.UnixListener
 	path string
-	info fs.FileInfo // of the file that was made
+	dir  *os.File // in which it is; nobody but root and we can change it
+	file *os.File // what the path names: the socket's file (O_PATH)
 }
 
 // listen makes the socket, with its directory if need be, where no living daemon has
@@ -36,13 +39,26 @@ func listen(path string, log *zap.Logger) (*socket, error) {
 	if max := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > max {
 		return nil, fmt.Errorf("control socket %s: the path has %d bytes, a socket's at most %d: name a shorter one in [control]", path, len(path), max)
 	}
-	unlock, err := ready(filepath.Dir(path))
+	s := &socket{path: path}
+	err := s.make(log)
 	if err != nil {
+		s.release()
 		return nil, err
 	}
+	return s, nil
+}
+
+func (s *socket) make(log *zap.Logger) (err error) {
+	if s.dir, err = trusted.OpenDir(filepath.Dir(s.path), true); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	unlock, err := lock(s.dir, s.name()+".lock")
+	if err != nil {
+		return err
+	}
 	defer unlock()
-	if err := removeStale(path); err != nil {
-		return nil, err
+	if err := s.removeStale(); err != nil {
+		return err
 	}
 	// The file has the mode of the socket before it was bound: root's alone from its
 	// first moment, whatever the umask is.
@@ -50,73 +66,118 @@ func listen(path string, log *zap.Logger) (*socket, error) {
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
 	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := lc.Listen(context.Background(), "unix", s.path)
 	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+		return fmt.Errorf("control socket: %w", err)
 	}
-	s := &socket{UnixListener: l.(*net.UnixListener), path: path}
+	s.UnixListener = l.(*net.UnixListener)
 	s.SetUnlinkOnClose(false) // remove does, if it still is ours
-	if s.info, err = os.Lstat(path); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("control socket: %w", err)
+	if err := s.find(); err != nil {
+		return err
 	}
 	s.open(log)
-	return s, nil
+	return nil
+}
+
+func (s *socket) name() string { return filepath.Base(s.path) }
+
+// release closes what listen opened, but for a file that was made.
+func (s *socket) release() {
+	if s.UnixListener != nil {
+		s.UnixListener.Close()
+	}
+	for _, f := range []*os.File{s.dir, s.file} {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 // lockPatience is how long another daemon may take to look at the directory.
 const lockPatience = 5 * time.Second
 
-// ready makes the directory, and holds a lock on it: of two daemons that start at the
-// same time, one must not take the other's new socket for a stale one.
-func ready(dir string) (unlock func(), err error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("control socket: %w", err)
+// lock holds a lock for what is done in a directory: of two daemons that start at the
+// same time, one must not take the other's new socket for a stale one. The lock is a
+// file that only we can open. The directory itself would not do: any user can open and
+// lock that.
+func lock(dir *os.File, name string) (unlock func(), err error) {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		held, fd, err := tryLock(dir, name)
+		switch {
+		case held:
+			return func() {
+				_ = unix.Unlinkat(int(dir.Fd()), name, 0) // a file that stays does no harm
+				unix.Close(fd)
+			}, nil
+		case err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR), time.Now().After(deadline):
+			return nil, fmt.Errorf("control socket: lock %s: %w: see that the daemon may write there, and that no other one is starting", filepath.Join(dir.Name(), name), cmp.Or(err, error(unix.EWOULDBLOCK)))
 		}
-		if err := os.Chmod(dir, 0o755); err != nil { // despite the umask
-			return nil, fmt.Errorf("control socket: %w", err)
-		}
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	for deadline := time.Now().Add(lockPatience); ; {
-		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { d.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
-			d.Close()
-			return nil, fmt.Errorf("control socket: lock %s: %w", dir, err)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
+// tryLock takes the lock, unless its file was removed by the daemon that held it before.
+func tryLock(dir *os.File, name string) (held bool, fd int, err error) {
+	fd, err = unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return false, -1, err
+	}
+	var st unix.Stat_t
+	if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	if err != nil || st.Nlink == 0 {
+		unix.Close(fd)
+		return false, -1, err
+	}
+	return true, fd, nil
+}
+
 // removeStale makes room for a new socket where a dead daemon left its own.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+func (s *socket) removeStale() error {
+	st, err := s.stat()
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("control socket: %w", err)
+		return fmt.Errorf("control socket: %s: %w", s.path, err)
 	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("control socket: %s exists and is no socket: remove it, or name another one in [control]", path)
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("control socket: %s exists and is no socket: remove it, or name another one in [control]", s.path)
 	}
-	if c, err := net.DialTimeout("unix", path, lockPatience); err == nil {
+	if c, err := net.DialTimeout("unix", s.path, lockPatience); err == nil {
 		c.Close()
-		return fmt.Errorf("control socket %s: %w: give this one another [control] socket", path, ErrInUse)
+		return fmt.Errorf("control socket %s: %w: give this one another [control] socket", s.path, ErrInUse)
 	} else if errors.Is(err, unix.EAGAIN) { // its queue is full, so somebody has it
-		return fmt.Errorf("control socket %s: %w, or is about to: give this one another [control] socket", path, ErrInUse)
+		return fmt.Errorf("control socket %s: %w, or is about to: give this one another [control] socket", s.path, ErrInUse)
 	} else if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("control socket: %w", err)
 	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("control socket: remove the stale one: %w", err)
+	if err := unix.Unlinkat(int(s.dir.Fd()), s.name(), 0); err != nil {
+		return fmt.Errorf("control socket: remove the stale one: %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// stat says what lies in the socket's place. It follows no link.
+func (s *socket) stat() (st unix.Stat_t, err error) {
+	err = unix.Fstatat(int(s.dir.Fd()), s.name(), &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st, err
+}
+
+// find opens the file of the socket that was just made. All later changes are made to
+// this file, whatever the path names by then.
+func (s *socket) find() error {
+	fd, err := unix.Openat(int(s.dir.Fd()), s.name(), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("control socket: open %s: %w", s.path, err)
+	}
+	s.file = os.NewFile(uintptr(fd), s.path)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("control socket: %s: %w", s.path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Uid != uint32(os.Geteuid()) || st.Nlink != 1 {
+		return fmt.Errorf("control socket: %s was replaced while it was made: name one in [control] in a directory that only root can change", s.path)
 	}
 	return nil
 }
@@ -133,14 +194,31 @@ func (s *socket) open(log *zap.Logger) {
 		gid, err = strconv.Atoi(g.Gid)
 	}
 	if err == nil {
-		err = os.Chown(s.path, -1, gid)
-	}
-	if err == nil {
-		err = os.Chmod(s.path, 0o660)
+		err = s.give(gid)
 	}
 	if err != nil {
 		log.Warn("only root may use the control socket", zap.String("socket", s.path), zap.Error(err))
 	}
+}
+
+// give makes the file the group's, by its descriptor: before Linux 6.6 a mode could be
+// changed that way through /proc only.
+func (s *socket) give(gid int) error {
+	fd := int(s.file.Fd())
+	if err := unix.Fchownat(fd, "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("give it to group %s: %w", group, err)
+	}
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o660); err != nil {
+		return fmt.Errorf("open it for group %s: %w", group, err)
+	}
+	return nil
+}
+
+// is reports whether a file is that of the socket. Its descriptor keeps the inode's
+// number from being used again.
+func (s *socket) is(st *unix.Stat_t) bool {
+	var own unix.Stat_t
+	return unix.Fstat(int(s.file.Fd()), &own) == nil && own.Dev == st.Dev && own.Ino == st.Ino
 }
 
 // watch looks now and then, until ended is closed, whether the socket still has its
@@ -155,22 +233,24 @@ func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logg
 			return
 		case <-tick.C:
 		}
-		if info, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, s.info) {
+		var st unix.Stat_t
+		if err := unix.Lstat(s.path, &st); errors.Is(err, unix.ENOENT) || err == nil && !s.is(&st) {
 			log.Error("somebody has removed the control socket: sixfourctl does not reach this daemon until it is restarted; tunnels go on, and SIGHUP reloads", zap.String("socket", s.path))
 			return
 		}
 	}
 }
 
-// remove removes the socket's file, unless another has taken its place. By now the
-// daemon may have given up the right to read the directory, and with it the lock.
+// remove removes the socket's file, unless another has taken its place. It is called
+// while the socket still listens: another daemon that starts meanwhile finds it in use,
+// and does not take it for stale.
 func (s *socket) remove() error {
-	if unlock, err := ready(filepath.Dir(s.path)); err == nil {
-		defer unlock()
+	st, err := s.stat()
+	if err == nil && s.is(&st) {
+		err = unix.Unlinkat(int(s.dir.Fd()), s.name(), 0)
 	}
-	info, err := os.Lstat(s.path)
-	if err != nil || !os.SameFile(info, s.info) {
-		return err
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("control socket: remove %s: %w", s.path, err)
 	}
-	return os.Remove(s.path)
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/trusted"
 )
 
 func captureCommand() *cobra.Command {
@@ -70,7 +71,7 @@ chooses the inner or the outer one.`,
 		defer stream.Close()
 		out := cmd.OutOrStdout()
 		if path != "-" {
-			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o600)
+			f, err := trusted.Create(path)
 			if err != nil {
 				return fail(err)
 			}

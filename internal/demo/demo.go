@@ -20,6 +20,7 @@ import (
 	"sixfour/internal/decode"
 	"sixfour/internal/engine"
 	"sixfour/internal/rig"
+	"sixfour/internal/trusted"
 )
 
 // Result is what was measured.
@@ -84,7 +85,7 @@ type demo struct {
 // Run runs the demonstration and tells what it does on w. Program is the path
 // of sixfourd. It cleans up, whether it succeeds or not.
 func Run(ctx context.Context, w io.Writer, program string) (res Result, err error) {
-	dir, err := os.MkdirTemp("", "sixfour-demo")
+	dir, err := tempDir()
 	if err != nil {
 		return res, err
 	}
@@ -109,6 +110,16 @@ func Run(ctx context.Context, w io.Writer, program string) (res Result, err erro
 		}
 	}
 	return d.result, nil
+}
+
+// tempDir is a directory for the daemons' files, which no other user can replace.
+func tempDir() (string, error) {
+	parent, err := trusted.OpenDir(os.TempDir(), false)
+	if err != nil {
+		return "", fmt.Errorf("directory for temporary files (TMPDIR): %w", err)
+	}
+	defer parent.Close()
+	return os.MkdirTemp("", "sixfour-demo")
 }
 
 func (d *demo) network(context.Context) (err error) {

@@ -94,7 +94,7 @@ func (h *host) checkConfig(context.Context) finding {
 
 // fileError is why the file cannot be looked at; nil: it is there.
 func (h *host) fileError() error {
-	f, err := os.Open(h.path)
+	f, err := os.OpenFile(h.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a named pipe would be waited for
 	if err == nil {
 		f.Close()
 	}

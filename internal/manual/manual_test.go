@@ -167,3 +167,25 @@ func TestConfigExample(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A link in the place of a page is replaced, not followed: another user may have put it
+// there.
+func TestLinksAreReplaced(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	page := filepath.Join(dir, "share/man/man8/sixfourd.8")
+	for _, err := range []error{
+		os.WriteFile(victim, []byte("secret"), 0o600), os.MkdirAll(filepath.Dir(page), 0o755), os.Symlink(victim, page),
+		write(filepath.Join(dir, "share")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(victim); err != nil || string(b) != "secret" {
+		t.Errorf("the link's target has %.20q now, %v", b, err)
+	}
+	if info, err := os.Lstat(page); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}

@@ -76,7 +76,8 @@ func openNamespace(namespace string) (fd int, err error) {
 	if h, ok := held.Load(namespace); ok {
 		fd, err = unix.FcntlInt(uintptr(h.(int)), unix.F_DUPFD_CLOEXEC, 0)
 	} else {
-		fd, err = unix.Open(NamespacePath(namespace), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		// A named pipe in its place would be waited for without an end.
+		fd, err = unix.Open(NamespacePath(namespace), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
 		return -1, explainNamespace(namespace, err)

@@ -1,0 +1,308 @@
+// Package trusted opens directories and files by their paths where other users of the
+// host may try to lead the process to another place: by a symbolic link, by a hard
+// link, or by replacing a directory between two system calls.
+//
+// Every component of a path is opened by itself, relative to the directory before it,
+// and is never followed without a look at its owner.
+package trusted
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mode of directories that are made.
+const dirMode = 0o755
+
+// maxLinks is how many symbolic links a path may lead through, as in the kernel.
+const maxLinks = 40
+
+// OpenDir opens a directory for use with the system calls that end in "at" (O_PATH). It
+// refuses one in which a user other than root and the process's own could replace
+// something, and one that is reached through such a directory. With makeMissing it
+// makes what is missing of the path, with mode 0755.
+func OpenDir(path string, makeMissing bool) (*os.File, error) {
+	abs, err := absolute(path)
+	if err != nil {
+		return nil, err
+	}
+	w := walk{strict: true, makeMissing: makeMissing}
+	fd, err := w.open(abs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Create opens a file for writing as os.Create does, with mode 0600 if it is made. It
+// follows only links that root or the process's user made, and refuses a file that
+// belongs to somebody else or has a second name: another user may have put it there.
+func Create(path string) (*os.File, error) {
+	abs, err := absolute(path)
+	if err != nil {
+		return nil, err
+	}
+	w := walk{}
+	fd, err := w.create(abs)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// absolute is not filepath.Abs, which removes ".." without regard to links.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("the path is empty")
+	}
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	wd, err := os.Getwd()
+	return wd + "/" + path, err
+}
+
+// walk is one way from the root directory along a path.
+type walk struct {
+	strict      bool // refuse directories that others can change
+	makeMissing bool
+	links       int // followed so far
+}
+
+// open opens a directory.
+func (w *walk) open(path string) (int, error) {
+	dir, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	at := "/" // for messages
+	for rest := strings.Split(path, "/"); err == nil && len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" || name == "." {
+			continue
+		}
+		var target string
+		if err = w.check(dir, at); err == nil {
+			at = filepath.Join(at, name)
+			dir, target, err = w.step(dir, name, at)
+		}
+		if target == "" {
+			continue
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+		at = filepath.Dir(at)
+		if filepath.IsAbs(target) {
+			unix.Close(dir)
+			at = "/"
+			dir, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
+	}
+	if err == nil {
+		err = w.check(dir, at)
+	}
+	if err != nil {
+		unix.Close(dir)
+		return -1, err
+	}
+	return dir, nil
+}
+
+// step goes on to a directory's entry: it replaces the descriptor, or returns the target
+// of a symbolic link.
+func (w *walk) step(dir int, name, at string) (next int, target string, err error) {
+	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	next, err = unix.Openat(dir, name, flags, 0)
+	if errors.Is(err, unix.ENOENT) && w.makeMissing {
+		if err := mkdir(dir, name); err != nil {
+			return dir, "", fmt.Errorf("make %s: %w", at, err)
+		}
+		next, err = unix.Openat(dir, name, flags, 0)
+	}
+	if err != nil {
+		return dir, "", err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(next, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		target, err = w.follow(next, &st, at)
+		unix.Close(next)
+		return dir, target, err
+	}
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err = fmt.Errorf("%s: %w", at, unix.ENOTDIR)
+	}
+	if err != nil {
+		unix.Close(next)
+		return dir, "", err
+	}
+	unix.Close(dir)
+	return next, "", nil
+}
+
+// mkdir makes a directory whose mode does not depend on the umask.
+func mkdir(dir int, name string) error {
+	if err := unix.Mkdirat(dir, name, dirMode); err != nil {
+		if errors.Is(err, unix.EEXIST) { // made by another process meanwhile
+			return nil
+		}
+		return err
+	}
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fchmod(fd, dirMode)
+}
+
+// follow reads a symbolic link that the process may follow.
+func (w *walk) follow(fd int, st *unix.Stat_t, at string) (string, error) {
+	if w.links++; w.links > maxLinks {
+		return "", unix.ELOOP
+	}
+	if !trusted(st.Uid) {
+		return "", fmt.Errorf("%s is a link that %s made: name the file that is meant", at, userName(st.Uid))
+	}
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlinkat(fd, "", buf[:])
+	if err == nil && n == 0 {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return "", fmt.Errorf("read link %s: %w", at, err)
+	}
+	return string(buf[:n]), nil
+}
+
+// check refuses a directory in which another user can replace entries. In one with the
+// sticky bit, such as /tmp, only the owner of an entry or of the directory can.
+func (w *walk) check(dir int, at string) error {
+	if !w.strict {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return err
+	}
+	const rootGroup = 0
+	switch {
+	case !trusted(st.Uid):
+		return fmt.Errorf("%s belongs to %s, who could replace what is in it: use a directory of root or %s", at, userName(st.Uid), userName(uint32(os.Geteuid())))
+	case st.Mode&unix.S_ISVTX != 0:
+		return nil
+	case st.Mode&unix.S_IWOTH != 0:
+		return fmt.Errorf("%s may be changed by everybody (chmod o-w %s): use a directory that only its owner can change", at, at)
+	case st.Mode&unix.S_IWGRP != 0 && st.Gid != rootGroup:
+		return fmt.Errorf("%s may be changed by group %s (chmod g-w %s): use a directory that only its owner can change", at, groupName(st.Gid), at)
+	}
+	return nil
+}
+
+// create opens or makes a regular file, or opens another kind of file that can be
+// written to (a pipe, a device).
+func (w *walk) create(path string) (int, error) {
+	for {
+		last := strings.LastIndexByte(path, '/') + 1 // filepath.Dir would remove ".."
+		dir, err := w.open(path[:last])
+		if err != nil {
+			return -1, err
+		}
+		fd, target, err := w.createIn(dir, path[last:], path)
+		unix.Close(dir)
+		if target == "" {
+			return fd, err
+		}
+		if !filepath.IsAbs(target) {
+			target = path[:last] + target
+		}
+		path = target
+	}
+}
+
+func (w *walk) createIn(dir int, name, at string) (fd int, target string, err error) {
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW
+	if isProc(dir) { // /dev/stdout, /dev/fd/N: links of the process itself, without a path as target
+		flags &^= unix.O_NOFOLLOW | unix.O_CREAT
+	}
+	fd, err = unix.Openat(dir, name, flags, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		link, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, "", err
+		}
+		defer unix.Close(link)
+		var st unix.Stat_t
+		if err = unix.Fstat(link, &st); err != nil {
+			return -1, "", err
+		}
+		target, err = w.follow(link, &st, at)
+		return -1, target, err
+	}
+	if err != nil {
+		return -1, "", err
+	}
+	if err := emptied(fd); err != nil {
+		unix.Close(fd)
+		return -1, "", err
+	}
+	return fd, "", nil
+}
+
+// emptied truncates a regular file, unless it may be somebody else's.
+func emptied(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case kind == unix.S_IFCHR:
+		return nil // a terminal, /dev/null: what is in /dev is as root wants it
+	case !trusted(st.Uid):
+		return fmt.Errorf("it belongs to %s: remove it, or name another file", userName(st.Uid))
+	case kind == unix.S_IFREG && st.Nlink > 1:
+		return errors.New("it has a second name (a hard link), which would be overwritten, too: remove it, or name another file")
+	case kind == unix.S_IFREG:
+		return unix.Ftruncate(fd, 0)
+	}
+	return nil
+}
+
+func isProc(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+}
+
+// trusted reports whether a user may lead the process anywhere: root, the process's own
+// user, and, in a user namespace that does not know root, whoever the root directory
+// belongs to.
+func trusted(uid uint32) bool {
+	if uid == 0 || uid == uint32(os.Geteuid()) {
+		return true
+	}
+	var st unix.Stat_t
+	return unix.Stat("/", &st) == nil && st.Uid == uid
+}
+
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return "user " + u.Username
+	}
+	return "user " + id
+}
+
+func groupName(gid uint32) string {
+	id := strconv.FormatUint(uint64(gid), 10)
+	if g, err := user.LookupGroupId(id); err == nil {
+		return g.Name
+	}
+	return id
+}

@@ -1,0 +1,139 @@
+package trusted
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// nobody is a user without rights.
+const nobody = 65534
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What may be written to, and what another user may have put there.
+func TestCreate(t *testing.T) {
+	write := func(path string) error { return os.WriteFile(path, []byte("secret"), 0o600) }
+	for _, c := range []struct {
+		name string
+		make func(dir string) error
+		path string // below the directory
+		into string // what is written to; "": path
+		err  string // "": it is written
+	}{
+		{"nothing there", func(string) error { return nil }, "f", "", ""},
+		{"no directory", func(string) error { return nil }, "d/f", "", "no such file or directory"},
+		{"a file of ours", func(dir string) error { return write(dir + "/f") }, "f", "", ""},
+		{"a file of nobody", func(dir string) error { return own(write(dir+"/f"), dir+"/f") }, "f", "", "it belongs to user "},
+		{"a file with two names", func(dir string) error {
+			if err := write(dir + "/victim"); err != nil {
+				return err
+			}
+			return os.Link(dir+"/victim", dir+"/f")
+		}, "f", "", "it has a second name (a hard link)"},
+		{"a link of ours", func(dir string) error {
+			if err := write(dir + "/to"); err != nil {
+				return err
+			}
+			return os.Symlink("to", dir+"/f")
+		}, "f", "to", ""},
+		{"a link of ours to nothing yet", func(dir string) error { return os.Symlink(dir+"/to", dir+"/f") }, "f", "to", ""},
+		{"a link of nobody", func(dir string) error { return own(os.Symlink("victim", dir+"/f"), dir+"/f") }, "f", "", "/f is a link that user "},
+		{"a link of nobody on the way", func(dir string) error { return own(os.Symlink(".", dir+"/d"), dir+"/d") }, "d/f", "", "/d is a link that user "},
+		{"up behind a link", func(dir string) error {
+			if err := os.MkdirAll(dir+"/a/b", 0o755); err != nil {
+				return err
+			}
+			return os.Symlink("a/b", dir+"/d")
+		}, "d/../f", "a/f", ""},
+		{"a circle", func(dir string) error { return os.Symlink("f", dir+"/f") }, "f", "", "too many levels of symbolic links"},
+		{"a directory", func(dir string) error { return os.Mkdir(dir+"/f", 0o755) }, "f", "", "is a directory"},
+		{"a directory of nobody", func(dir string) error { return own(os.Mkdir(dir+"/d", 0o755), dir+"/d") }, "d/f", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, c.make(dir))
+			f, err := Create(dir + "/" + c.path)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%v, want %s", err, c.err)
+				}
+				for _, file := range []string{"f", "victim"} {
+					if b, err := os.ReadFile(filepath.Join(dir, file)); err == nil && string(b) != "secret" {
+						t.Errorf("%s has %q now", file, b)
+					}
+				}
+				return
+			}
+			must(t, err)
+			_, err = f.WriteString("new")
+			must(t, err)
+			must(t, f.Close())
+			if c.into == "" {
+				c.into = c.path
+			}
+			if b, err := os.ReadFile(dir + "/" + c.into); err != nil || string(b) != "new" {
+				t.Errorf("%q, %v", b, err)
+			}
+			if info, err := os.Lstat(dir + "/" + c.into); err != nil || info.Mode() != 0o600 {
+				t.Errorf("%v, %v", info.Mode(), err)
+			}
+		})
+	}
+}
+
+func own(err error, path string) error {
+	if err != nil {
+		return err
+	}
+	return os.Lchown(path, nobody, -1)
+}
+
+// Pipes, devices and the process's own descriptors are written to as they are.
+func TestCreateOther(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	r, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	defer r.Close()
+	_, w, err := os.Pipe()
+	must(t, err)
+	defer w.Close()
+	for _, path := range []string{fifo, "/dev/null", "/dev/stdout", fmt.Sprintf("/dev/fd/%d", w.Fd())} {
+		f, err := Create(path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		f.Close()
+	}
+}
+
+// Directories that are made do not depend on the umask.
+func TestMakeMissing(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	dir := t.TempDir()
+	d, err := OpenDir(dir+"/a//b/./c/", true)
+	must(t, err)
+	d.Close()
+	for _, made := range []string{"a", "a/b", "a/b/c"} {
+		if info, err := os.Stat(filepath.Join(dir, made)); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", made, info.Mode(), err)
+		}
+	}
+	if _, err := OpenDir(dir+"/x", false); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
