@@ -238,7 +238,7 @@ func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 
 // EncapsulateSegment is Encapsulate for a packet of which only the headers stand
 // in b[off:], while the payload, tail, lies elsewhere. What the headers say is not
-// checked: it is for packets that this process has made.
+// checked: it is for packets that this process has made, or has checked.
 func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop.Reason) {
 	var t *template
 	var f fields

@@ -49,8 +49,13 @@ type Super struct {
 	sum       uint32 // of the pseudo-header, without a length
 }
 
-// ParseSuper reads a packet as a queue with virtio headers gives it. The
-// checksum of a single packet is computed, if the kernel left that to us. A
+// ParseSuper reads a packet as a queue with virtio headers gives it, and is the
+// only place where its length is decided. The length of a single packet is what
+// its IP header says: more bytes may follow, because anybody with CAP_NET_RAW in
+// the interface's network namespace can send any bytes there. The length of a
+// super-packet is the number of bytes: each segment gets an IP length of its own.
+//
+// The checksum of a single packet is computed, if the kernel left that to us. A
 // header that contradicts the packet is refused.
 func ParseSuper(b []byte) (Super, drop.Reason) {
 	if len(b) < VirtioLen {
@@ -68,13 +73,39 @@ func ParseSuper(b []byte) (Super, drop.Reason) {
 		r := s.findHeaders(kind, offset)
 		return s, r
 	}
+	var r drop.Reason
+	if s.pkt, r = cut(s.pkt); r != drop.None {
+		return Super{}, r
+	}
 	if flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
-		if start+offset+2 > len(s.pkt) {
+		// A checksum inside the IP header could change the length again.
+		if start < ipLen(s.pkt) || start+offset+2 > len(s.pkt) {
 			return Super{}, drop.BadOffload
 		}
 		finishChecksum(s.pkt[start:], offset)
 	}
 	return s, drop.None
+}
+
+// cut is the IP packet with which b begins. The checksum of its header is not
+// verified: the kernel of this host has just made it.
+func cut(b []byte) ([]byte, drop.Reason) {
+	switch header.Version(b) {
+	case 4:
+		return header.CutIPv4(b)
+	case 6:
+		return header.ParseIPv6(b)
+	}
+	return nil, drop.WrongVersion
+}
+
+// ipLen is the length of the IP header of a packet that has one, without IPv6
+// extension headers.
+func ipLen(pkt []byte) int {
+	if header.Version(pkt) == 4 {
+		return header.IPv4(pkt).HeaderLen()
+	}
+	return header.IPv6Len
 }
 
 // finishChecksum computes a checksum over b, whose field at offset holds the
@@ -90,11 +121,11 @@ func finishChecksum(b []byte, offset int) {
 
 // findHeaders finds where the headers of a super-packet end.
 func (s *Super) findHeaders(kind byte, checksum int) drop.Reason {
-	version, ip := header.Version(s.pkt), header.IPv6Len
+	version, least := header.Version(s.pkt), header.IPv6Len
 	if version == 4 {
-		ip = max(header.IPv4(s.pkt).HeaderLen(), header.IPv4Len)
+		least = header.IPv4Len
 	}
-	if s.transport < ip || s.transport > len(s.pkt) {
+	if s.transport > len(s.pkt) || s.transport < least || ipLen(s.pkt) < least || s.transport < ipLen(s.pkt) {
 		return drop.BadOffload
 	}
 	s.ipv6 = version == 6

@@ -49,6 +49,55 @@ func TestLyingSuperPackets(t *testing.T) {
 	}
 }
 
+// The length of a packet is what its IP header says, and stays so: bytes behind it
+// are cut off, and a checksum inside the IP header is refused.
+func TestOneLength(t *testing.T) {
+	ipv4, ipv6 := sample{udp: true, size: 100, payload: 100}, sample{udp: true, ipv6: true, size: 100, payload: 100}
+	single := func(s sample, pad int, spoil func(b []byte)) []byte {
+		b := append(s.build(rand.New(rand.NewPCG(13, 14))), make([]byte, pad)...)
+		b[1] = unix.VIRTIO_NET_HDR_GSO_NONE
+		spoil(b)
+		return b
+	}
+	as := func([]byte) {}
+	checksumAt := func(start, offset uint16) func([]byte) {
+		return func(b []byte) {
+			binary.NativeEndian.PutUint16(b[6:], start)
+			binary.NativeEndian.PutUint16(b[8:], offset)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want int // 0: refused
+		why  drop.Reason
+	}{
+		{"IPv4", single(ipv4, 0, as), 128, drop.None},
+		{"IPv4, more bytes", single(ipv4, 1000, as), 128, drop.None},
+		{"IPv4, fewer bytes", single(ipv4, 0, as)[:VirtioLen+127], 0, drop.Truncated},
+		{"IPv6", single(ipv6, 0, as), 148, drop.None},
+		{"IPv6, more bytes", single(ipv6, 1, as), 148, drop.None},
+		{"IPv6, fewer bytes", single(ipv6, 0, as)[:VirtioLen+147], 0, drop.Truncated},
+		{"no header", make([]byte, VirtioLen+1), 0, drop.WrongVersion},
+		{"nothing", make([]byte, VirtioLen), 0, drop.WrongVersion},
+		{"IPv4 length as checksum", single(ipv4, 1000, checksumAt(0, 2)), 0, drop.BadOffload},
+		{"IPv6 length as checksum", single(ipv6, 1000, checksumAt(2, 2)), 0, drop.BadOffload},
+		{"checksum behind the packet", single(ipv4, 1000, checksumAt(20, 200)), 0, drop.BadOffload},
+		{"options as checksum", single(sample{udp: true, options: 8, size: 100, payload: 100}, 0, checksumAt(20, 2)), 0, drop.BadOffload},
+	} {
+		s, why := ParseSuper(c.b)
+		if why != c.why || len(s.Packet()) != c.want {
+			t.Errorf("%s: %d bytes, %v; want %d, %v", c.name, len(s.Packet()), why, c.want, c.why)
+		}
+		if why != drop.None {
+			continue
+		}
+		if f := parseFlow(s.Packet()); !verify(s.Packet(), &f) {
+			t.Errorf("%s: the checksum is wrong", c.name)
+		}
+	}
+}
+
 // No bytes, whatever they are, make the parser or the segmentation fail.
 func FuzzSuper(f *testing.F) {
 	r := rand.New(rand.NewPCG(9, 10))

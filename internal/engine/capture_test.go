@@ -70,20 +70,24 @@ func capturedBy(t *testing.T, c *capturing, do func()) (shown []string) {
 
 // lab is a tunnel of 4in6in4 without devices and sockets.
 func lab(t testing.TB) (e *Engine, tun *tunnel, p *peer, to *path) {
+	return labOf(t, 1500, encap.DefaultOptions,
+		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}),
+		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
+}
+
+// labOf is one of any layers, over a path of an MTU.
+func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...encap.Layer) (e *Engine, tun *tunnel, p *peer, to *path) {
 	t.Helper()
 	e = &Engine{}
 	tun = &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), capturing: &e.captures, cfg: config.Tunnel{
-		Name: "t0", Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}, Layers: make([]config.Layer, 2)}}
+		Name: "t0", Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}, Layers: make([]config.Layer, len(layers))}}
 	tun.mtu.Store(1440)
 	tun.reply = newReplier(tun)
-	p = newPeer(tun, &config.Peer{Remotes: make([]config.Host, 2)})
+	p = newPeer(tun, &config.Peer{Remotes: make([]config.Host, len(layers))})
 	tun.peers, tun.only = []*peer{p}, p
-	to = &path{mtu: 1500, layers: []encap.Layer{
-		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}),
-		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
-	}}
+	to = &path{mtu: mtu, options: options, layers: layers}
 	var err error
-	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
+	if to.stack, err = encap.New(to.layers, mtu, options, resolve.NewSources(nil, nil, false), p.record); err != nil {
 		t.Fatal(err)
 	}
 	e.tunnels = []*tunnel{tun}

@@ -131,12 +131,12 @@ func (o *outbound) read() (packets int, empty bool, err error) {
 }
 
 // add encapsulates what one read gave, b[Headroom-VirtioLen:], and returns how
-// many packets it is.
+// many packets it is. How long they are only ParseSuper says.
 func (o *outbound) add(b []byte) int {
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
 	inner, n := super.Packet(), super.Segments()
 	if r != drop.None {
-		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(b[encap.Headroom:]), Reason: r})
+		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(b[min(encap.Headroom, len(b)):]), Reason: r})
 		return 1
 	}
 	p := o.t.to(inner)
@@ -157,7 +157,7 @@ func (o *outbound) add(b []byte) int {
 	}
 	if super.Headers() == 0 {
 		path.clamp.apply(inner)
-		head, r := path.stack.Encapsulate(b, encap.Headroom)
+		head, r := path.stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
 		if r != drop.None {
 			o.refuse(p, path, r, inner, nil)
 			return 1

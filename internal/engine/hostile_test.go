@@ -1,0 +1,291 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/capture"
+	"sixfour/internal/config"
+	"sixfour/transport"
+	"sixfour/tun"
+)
+
+// sixToFour is the resolver of an automatic tunnel.
+func sixToFour(t testing.TB) resolve.Resolver {
+	t.Helper()
+	r, err := resolve.SixToFour{Role: resolve.RoleRouter}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// hostileLabs are labs whose packets take all ways out: whole, as segments, in
+// pieces, cut, by a resolver, and among many peers. No ICMP errors leave them.
+func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *peer, *path)) {
+	t.Helper()
+	all := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
+	automatic := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: sixToFour(t)}
+	static := encap.DefaultOptions
+	static.StaticMTU = true
+	for _, c := range []struct {
+		mtu     encap.PathMTU
+		options encap.Options
+		hub     bool
+		layers  []encap.Layer
+	}{
+		{1500, encap.DefaultOptions, false, []encap.Layer{layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
+		{1500, encap.DefaultOptions, true, []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
+		{600, encap.DefaultOptions, false, []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
+		{1000, encap.DefaultOptions, true, []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
+		{1400, static, false, []encap.Layer{layer(encap.GREInFour, "192.0.2.1", "198.51.100.1", all)}},
+		{1300, encap.DefaultOptions, true, []encap.Layer{layer(encap.GREInSix, "2001:db8::1", "2001:db8::2", all)}},
+		{1280, encap.DefaultOptions, false, []encap.Layer{layer(encap.SixInSix, "2001:db8::1", "2001:db8::2", encap.GRE{})}},
+		{1500, encap.DefaultOptions, false, []encap.Layer{automatic}},
+	} {
+		labs = append(labs, func(t testing.TB) (*Engine, *tunnel, *peer, *path) {
+			e, tun, p, to := labOf(t, c.mtu, c.options, c.layers...)
+			tun.reply.retire()
+			tun.troubles = rate.NewLimiter(rate.Inf, 1)
+			to.clamp = clamp{ipv4: 1000, ipv6: 1200}
+			if c.layers[len(c.layers)-1].Resolver != nil {
+				tun.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
+			}
+			if c.hub {
+				table, err := newBehind(tun.peers, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				tun.only = nil
+				tun.table.Store(table)
+			}
+			return e, tun, p, to
+		})
+	}
+	return labs
+}
+
+// checking is a sender that takes only whole outer packets, and now and then none.
+type checking struct {
+	transport.Sender
+	t    testing.TB
+	sent int
+}
+
+func (s *checking) Send(pkts []transport.Packet) (int, error) {
+	for i := range pkts {
+		if s.sent++; s.sent%7 == 0 {
+			return i, fmt.Errorf("send: %w", unix.EMSGSIZE)
+		}
+		all := flat(capture.Bytes(pkts[i]))
+		if whole, r := header.Parse(all, header.Version(all)); r != drop.None || len(whole) != len(all) {
+			s.t.Errorf("an outer packet of %d bytes: %v, %x", len(all), r, all[:min(len(all), 80)])
+		}
+	}
+	return len(pkts), nil
+}
+
+// lost is how many packets were dropped under any reason.
+func lost(cs ...*counters) (n uint64) {
+	for _, c := range cs {
+		for _, d := range c.traffic().Drops {
+			n += d
+		}
+	}
+	return n
+}
+
+// virtio is a packet as a queue gives it.
+func virtio(flags, kind byte, size, start, offset uint16, pkt []byte) []byte {
+	b := make([]byte, tun.VirtioLen, tun.VirtioLen+len(pkt))
+	b[0], b[1] = flags, kind
+	binary.NativeEndian.PutUint16(b[4:], size)
+	binary.NativeEndian.PutUint16(b[6:], start)
+	binary.NativeEndian.PutUint16(b[8:], offset)
+	return append(b, pkt...)
+}
+
+// datagram is a UDP packet that says a length, and has more or less bytes.
+func datagram(src, dst string, said, bytes int) []byte {
+	pkt := arriving(src, dst, header.UDP, make([]byte, max(0, bytes-header.IPv4Len))...)
+	if header.Version(pkt) == 4 {
+		pkt[8] = 64
+		binary.BigEndian.PutUint16(pkt[2:], uint16(said))
+		header.IPv4(pkt).SetChecksum()
+		return pkt[:min(bytes, len(pkt))]
+	}
+	pkt[7] = 64
+	binary.BigEndian.PutUint16(pkt[4:], uint16(said-header.IPv6Len))
+	return pkt[:min(bytes, len(pkt))]
+}
+
+// hostileReads are packets of which the virtio header, the IP header, and the number
+// of bytes contradict each other.
+func hostileReads() [][]byte {
+	const csum, tcp4, udp = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM, unix.VIRTIO_NET_HDR_GSO_TCPV4, unix.VIRTIO_NET_HDR_GSO_UDP_L4
+	v4, v6 := func(said, bytes int) []byte { return datagram("10.0.0.1", "10.0.0.2", said, bytes) }, func(said, bytes int) []byte { return datagram("fc00::1", "fc00::2", said, bytes) }
+	list := [][]byte{
+		virtio(0, 0, 0, 0, 0, v4(1300, 1440)), virtio(0, 0, 0, 0, 0, v4(40, 100)), virtio(0, 0, 0, 0, 0, v4(1500, 5000)),
+		virtio(0, 0, 0, 0, 0, v6(1300, 1440)), virtio(0, 0, 0, 0, 0, v6(60, 2000)), virtio(0, 0, 0, 0, 0, v6(1281, 9000)),
+		virtio(0, 0, 0, 0, 0, v4(100, 40)), virtio(0, 0, 0, 0, 0, v6(100, 60)),
+		virtio(csum, 0, 0, 0, 2, v4(40, 1440)), virtio(csum, 0, 0, 0, 4, v6(80, 1440)), virtio(csum, 0, 0, 20, 6, v4(60, 400)), virtio(csum, 0, 0, 20, 200, v4(60, 400)),
+		virtio(csum, udp, 100, 20, 6, v4(60, 3000)), virtio(csum, udp, 1, 20, 6, v4(60000, 3000)), virtio(csum, tcp4, 500, 20, 16, v4(60, 3000)),
+		virtio(csum, udp, 100, 40, 6, v6(60, 3000)), {}, make([]byte, 9),
+	}
+	for n := range 48 { // of which no header is whole
+		list = append(list, virtio(0, 0, 0, 0, 0, v4(40, n)), virtio(0, 0, 0, 0, 0, v6(60, n)), virtio(csum, udp, 1, 20, 6, v4(40, n)))
+	}
+	return list
+}
+
+// reads carries what was read, as run does, and holds that nothing is lost
+// uncounted.
+func reads(t testing.TB, e *Engine, tn *tunnel, p *peer, to *path, list [][]byte) {
+	t.Helper()
+	to.senders = sockets{&checking{t: t}}
+	p.path.Store(to)
+	tap, err := capture.New(capture.Request{Tunnel: "t0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.captures.begin("t0", tap); err != nil {
+		t.Fatal(err)
+	}
+	defer e.captures.end(errors.New("over"), func(captured) bool { return true })
+	o := newOutbound(tn, nil, 0)
+	o.workspace = workspaces.Get().(*workspace)
+	defer workspaces.Put(o.workspace)
+	n := 0
+	for _, b := range list {
+		n += o.add(append(make([]byte, encap.Headroom-tun.VirtioLen, encap.Headroom+tun.MaxRead), b...))
+		if len(o.batch) == transport.BatchSize {
+			o.send()
+		}
+	}
+	o.send()
+	if got := p.out.packets.Load() + lost(&p.out, &tn.out); got != uint64(n) {
+		t.Errorf("%d packets were counted, of %d", got, n)
+	}
+	if w := &p.witness; w.size > 0 {
+		w.tell(tn, to)
+	}
+}
+
+// A packet has one length. Bytes behind it, fewer bytes than it says, and virtio
+// headers that contradict it cost that packet alone.
+func TestHostileReads(t *testing.T) {
+	for i, lab := range hostileLabs(t) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			e, tn, p, to := lab(t)
+			reads(t, e, tn, p, to, hostileReads())
+			for _, b := range hostileReads() {
+				e, tn, p, to := lab(t)
+				reads(t, e, tn, p, to, [][]byte{b})
+			}
+		})
+	}
+}
+
+// Bytes behind the packet do not leave the host.
+func TestPaddingStays(t *testing.T) {
+	e, tn, p, to := lab(t)
+	to.senders = sockets{&sends{refuse: -1}}
+	p.path.Store(to)
+	o := newOutbound(tn, nil, 0)
+	o.workspace = workspaces.Get().(*workspace)
+	got := capturedBy(t, &e.captures, func() {
+		for _, b := range [][]byte{virtio(0, 0, 0, 0, 0, datagram("10.0.0.1", "10.0.0.2", 1300, 1440)), virtio(0, 0, 0, 0, 0, datagram("10.0.0.1", "10.0.0.2", 40, 9000))} {
+			o.add(append(make([]byte, encap.Headroom-tun.VirtioLen), b...))
+		}
+		o.send()
+	})
+	want := "[0 out inner 1300 0 out outer 1360 1 out inner 40 1 out outer 100]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if p.witness.size != 1300 || p.out.bytes.Load() != 1340 {
+		t.Errorf("the large one of %d, all of %d", p.witness.size, p.out.bytes.Load())
+	}
+}
+
+// What a queue gives, whatever it is: no panic, whole outer packets, and every
+// packet is counted. Two bytes say how many each read has.
+func FuzzReads(f *testing.F) {
+	labs := hostileLabs(f)
+	var all []byte
+	for _, b := range hostileReads() {
+		all = append(binary.BigEndian.AppendUint16(all, uint16(len(b))), b...)
+	}
+	for i := range labs {
+		f.Add(byte(i), all[:min(len(all), 20000)])
+		for _, b := range hostileReads()[:18] {
+			f.Add(byte(i), append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+		}
+	}
+	f.Fuzz(func(t *testing.T, which byte, b []byte) {
+		e, tn, p, to := labs[int(which)%len(labs)](t)
+		var list [][]byte
+		for len(b) >= 2 {
+			n := min(int(binary.BigEndian.Uint16(b)), len(b)-2, tun.MaxRead)
+			list = append(list, b[2:2+n])
+			b = b[2+n:]
+		}
+		reads(t, e, tn, p, to, list)
+	})
+}
+
+// What arrives, whatever it is: no panic, and every packet is counted, or taken by
+// the daemon itself. There are no devices: what is good is lost last.
+func FuzzArrivals(f *testing.F) {
+	labs := hostileLabs(f)
+	good := tunnelled("198.51.100.1", "10.0.0.2", 30)
+	for i := range labs {
+		f.Add(byte(i), append(binary.BigEndian.AppendUint16(nil, uint16(len(good))), good...))
+		for _, b := range hostileReads()[:18] {
+			for _, protocol := range []byte{header.ProtoIPv4, header.ProtoIPv6, header.GRE} {
+				pkt := arriving("198.51.100.1", "192.0.2.1", protocol, b...)
+				binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+				header.IPv4(pkt).SetChecksum()
+				f.Add(byte(i), append(binary.BigEndian.AppendUint16(nil, uint16(len(pkt))), pkt...))
+			}
+		}
+	}
+	var ins []*inbound
+	for _, lab := range labs {
+		e, tn, p, to := lab(f)
+		to.senders = sockets{&checking{t: f}}
+		p.path.Store(to)
+		e.table.Store(e.newTable(e.started))
+		tap, err := capture.New(capture.Request{Tunnel: tn.cfg.Name})
+		if err != nil {
+			f.Fatal(err)
+		}
+		if err := e.captures.begin("t0", tap); err != nil {
+			f.Fatal(err)
+		}
+		ins = append(ins, e.newInbound(0, zap.NewNop(), batch{}))
+	}
+	f.Fuzz(func(t *testing.T, which byte, b []byte) {
+		in, n := ins[int(which)%len(ins)], 0
+		for len(b) >= 2 && n < transport.BatchSize {
+			size := min(int(binary.BigEndian.Uint16(b)), len(b)-2)
+			in.sizes[n] = copy(in.bufs[n], b[2:2+size])
+			if pkt := in.bufs[n][:in.sizes[n]]; size >= header.IPv4Len && header.Version(pkt) == 4 && header.IPv4(pkt).HeaderLen() <= size && header.IPv4(pkt).HeaderLen() >= header.IPv4Len {
+				header.IPv4(pkt).SetChecksum() // nothing is learnt of wrong ones
+			}
+			b, n = b[2+size:], n+1
+		}
+		in.carry(n)
+	})
+}
