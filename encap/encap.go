@@ -285,7 +285,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 // DecapsulateReassembled goes on. If it is drop.OwnSource, it is the inner packet,
 // for Keepalive to look at.
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
-	pkt, r := header.Parse(outer, s.outer)
+	pkt, r := header.ParseReceived(outer, s.outer)
 	if r != drop.None {
 		return nil, r
 	}

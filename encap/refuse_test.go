@@ -74,6 +74,13 @@ func TestDecapsulateDouble(t *testing.T) {
 			binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 			return sum(b, 0)
 		}, drop.None},
+		{"outer options that the kernel wrote into", func(b []byte) []byte {
+			b = slices.Insert(b, 20, 7, 7, 4, 0, 0, 0, 0, 0) // record route
+			b[0] = 0x47
+			binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+			return put(sum(b, 0), 22, 8, 203, 0, 113, 20)
+		}, drop.None},
+		{"outer options that lead out of the packet", func(b []byte) []byte { return put(b[:24], 0, 0x4f) }, drop.Truncated},
 		{"outer TTL 1", func(b []byte) []byte { return sum(put(b, 8, 1), 0) }, drop.None},
 		{"outer protocol 253", func(b []byte) []byte { return sum(put(b, 9, 253), 0) }, drop.UnknownProtocol},
 		{"outer fragment", func(b []byte) []byte { return sum(put(b, 6, 0x20, 0), 0) }, drop.Fragment},

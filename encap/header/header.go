@@ -51,3 +51,14 @@ func Parse(b []byte, version int) ([]byte, drop.Reason) {
 	}
 	return ParseIPv6(b)
 }
+
+// ParseReceived is Parse for a packet as a raw socket delivers it. The kernel verifies
+// the checksum of an IPv4 header, and after that writes into record route and timestamp
+// options (RFC 791 section 3.1) without a new one: of a header with options the checksum
+// says nothing any more, and it is not looked at.
+func ParseReceived(b []byte, version int) ([]byte, drop.Reason) {
+	if version == 4 && len(b) > 0 && b[0]&0x0f > IPv4Len/4 {
+		return CutIPv4(b)
+	}
+	return Parse(b, version)
+}

@@ -15,7 +15,7 @@ import (
 // hear takes a packet of the tunnel's protocol to our outer address, and writes to
 // it.
 func (a *asker) hear(b []byte) {
-	packet, r := header.Parse(b, header.Version(b))
+	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
 		return
 	}
@@ -87,7 +87,7 @@ func (a *asker) replyIn(packet []byte) (m []byte, ok bool) {
 // hearICMP takes an ICMP packet to our outer address: the answer to a question
 // outside the tunnel, or an error about any.
 func (a *asker) hearICMP(b []byte) {
-	packet, r := header.Parse(b, header.Version(b))
+	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
 		return
 	}

@@ -80,6 +80,44 @@ func TestPartialChecksum(t *testing.T) {
 	}
 }
 
+// The kernel writes into record route and timestamp options of what it receives, after
+// it has verified the checksum, which is wrong then.
+func TestOuterOptions(t *testing.T) {
+	h := newHosts(t, 1500)
+	a := start(t, h.a, configA())
+	start(t, h.b, configB())
+	reachable(t, h.a, inB)
+	conn, err := h.a.ListenUDP(netip.AddrPortFrom(inA, 0))
+	must(t, err)
+	defer conn.Close()
+	raw, err := h.b.OpenRaw()
+	must(t, err)
+	defer raw.Close()
+	for _, options := range [][]byte{
+		{7, 15, 4, 12: 0, 15: 0}, // record route (RFC 791 section 3.1)
+		{0x44, 12, 5, 0, 11: 0},  // timestamp
+		{0x44, 12, 5, 1, 11: 0},  // with addresses
+		{0x94, 4, 0, 0},          // router alert (RFC 2113)
+		{1, 1, 1, 0},             // nothing
+	} {
+		pkt := slices.Insert(forge(t), header.IPv4Len, options...)
+		pkt[0] += byte(len(options) / 4)
+		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+		header.IPv4(pkt).SetChecksum()
+		udp := header.IPv4(pkt[inside+len(options):]).Payload()
+		binary.BigEndian.PutUint16(udp[2:], conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+		binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+		must(t, raw.Send(pkt))
+		must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		if _, err := conn.Read(make([]byte, 100)); err != nil {
+			t.Errorf("options %x: %v", options, err)
+		}
+	}
+	if _, s := a.status(t); len(s.In.Drops) > 0 {
+		t.Errorf("drops: %+v", s.In)
+	}
+}
+
 // A hostile sender on the path: each packet is dropped under one reason, and
 // the tunnel goes on.
 func TestHostileSender(t *testing.T) {

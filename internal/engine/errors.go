@@ -80,7 +80,7 @@ func (o *outerErrors) run() {
 
 // hear takes one packet.
 func (o *outerErrors) hear(b []byte) {
-	pkt, r := header.Parse(b, header.Version(b))
+	pkt, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None {
 		return
 	}

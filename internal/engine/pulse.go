@@ -147,7 +147,7 @@ func (p *peer) returned(pkt []byte) bool {
 	if path := p.path.Load(); path == nil || !p.isWatched(path) {
 		return false
 	}
-	outer, r := header.Parse(pkt, header.Version(pkt))
+	outer, r := header.ParseReceived(pkt, header.Version(pkt))
 	if r != drop.None {
 		return false
 	}
