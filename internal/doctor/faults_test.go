@@ -144,6 +144,16 @@ func TestLoop(t *testing.T) {
 	verdict(t, r, "route", doctor.Fail, "the tunnel itself > ip route add 203.0.113.20/32 via GATEWAY dev va")
 }
 
+// The peer's address becomes one of this host.
+func TestRemoteIsOurs(t *testing.T) {
+	h := newHosts(t)
+	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
+	must(t, h.a.AddAddr("lo", netip.PrefixFrom(outerB.Addr(), 32)))
+	a.says(t, "is an address of this host itself")
+	r := a.consult(t, nil)
+	verdict(t, r, "route", doctor.Fail, "203.0.113.20 is an address of this host itself > set remote to the other host's address")
+}
+
 // The address of a running daemon goes.
 func TestAddressChanged(t *testing.T) {
 	h := newHosts(t)

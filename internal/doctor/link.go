@@ -172,6 +172,8 @@ func (p *peer) checkRoute(context.Context) finding {
 		return fail(fmt.Sprintf("ip route add %v via GATEWAY (and look whether the uplink is up: ip link)", host), "%v", err)
 	case r.Interface == p.t.cfg.Name && p.t.cfg.Netns == "":
 		return fail(p.routeAround(host), "the route to %v leads into %s, the tunnel itself", p.remote, r.Interface)
+	case r.Ours && (p.status == nil || !p.status.State.Phase.Carries()): // else both ends are here by intention
+		return fail("set remote to the other host's address (or correct the name, or remove the address here: ip addr)", "%v is an address of this host itself", p.remote)
 	}
 	if l, err := netlink.LinkByIndex(r.Index); err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
 		return fail("look at the cable, or at what is at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.remote, r.Interface)

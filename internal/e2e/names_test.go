@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,4 +160,65 @@ func TestRouterName(t *testing.T) {
 		}
 	}
 	t.Errorf("no default route: %v", routes)
+}
+
+// A name may have several addresses: one at which nothing answers is left for the
+// next, however often, and status says so.
+func TestNameHasDeadAddress(t *testing.T) {
+	const hub = "mode = \"gre\"\n" + local4 + "address = [\"10.0.0.1/30\"]\n" + often + "\n[[tunnel.peer]]\nname = \"b\"\nallowed = [\"10.0.0.2/32\"]\nremote = \"203.0.113.20\"\n"
+	for _, c := range []struct {
+		kind
+		dead, b, third netip.Addr
+	}{
+		{kind{"hub", hub, "mode = \"gre\"\n" + over4 + inner4, ip4A, ip4B, 24, nil}, netip.MustParseAddr("203.0.113.19"), outerB, netip.MustParseAddr("203.0.113.21")},
+		{kindGRE6.with("", often+"\n"), netip.MustParseAddr("2001:db8:ff::19"), outer6B, netip.MustParseAddr("2001:db8:ff::21")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := newResolving(t)
+			n.names.Set("b.example", c.dead, c.b, c.third)
+			a := launchWith(t, n.a, strings.Replace(c.atA(), `remote = "`+c.b.String()+`"`, `remote = "b.example"`, 1), n.files)
+			start(t, n.b, strings.Replace(c.atB(), `local = "`+c.b.String()+`"`, `local = "auto"`, 1))
+			reachable(t, n.a, c.toB[0])
+			a.wait(t, fmt.Sprintf(`"address": "%v", "before": "%v", "why": "does not answer"`, c.b, c.dead))
+			if strings.Contains(a.log.String(), "does not resolve") {
+				t.Error("the name was said not to resolve before it was looked up")
+			}
+
+			bits := 24
+			if c.b.Is6() {
+				bits = 64
+			}
+			must(t, n.b.DelAddr("vb", netip.PrefixFrom(c.b, bits)))
+			must(t, n.b.AddAddr("vb", netip.PrefixFrom(c.third, bits)))
+			reachable(t, n.a, c.toB[0])
+			_, s := a.status(t)
+			state, trouble := s.State, s.LastError
+			if len(s.Peers) > 0 {
+				state, trouble = s.Peers[0].State, s.Peers[0].LastError
+			}
+			if state.Remote != c.third.String() || trouble == nil || !strings.Contains(trouble.What, "does not answer: the next address that b.example has is "+c.third.String()) {
+				t.Errorf("%+v, %+v", state, trouble)
+			}
+		})
+	}
+}
+
+// That a name does not resolve is known when its first look-up has ended.
+func TestFirstLookUp(t *testing.T) {
+	t.Parallel()
+	n := newResolving(t)
+	for config, name := range map[string]string{
+		strings.Replace(plainA(), `remote = "203.0.113.20"`, `remote = "b.example"`, 1):                 "b.example",
+		"[[tunnel]]\nname = \"six0\"\nmode = \"isatap\"\nrouters = [\"r.example\"]\nlocal = \"auto\"\n": "r.example",
+	} {
+		a := launchWith(t, n.a, config, n.files)
+		a.wait(t, name+": the name does not resolve")
+		log := a.log.String()
+		first := strings.Index(log, "the first look-up of the name "+name)
+		if first < 0 || first > strings.Index(log, "does not resolve") {
+			t.Errorf("log:\n%s", log)
+		}
+		a.end(t, syscall.SIGTERM)
+	}
 }

@@ -62,6 +62,7 @@ type Engine struct {
 	sandbox   atomic.Pointer[Sandbox]
 	table     atomic.Pointer[table]
 	stale     bool            // the table is
+	moveAt    time.Time       // a peer that is down goes to the next address of its name; zero: none does
 	rest      time.Time       // not before: look at everything again because of a change
 	links     []netip.Prefix  // this host's IPv4 addresses
 	byIndex   map[int]*tunnel // those with an interface in our own namespace
@@ -294,6 +295,10 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 		peers = append(peers, t.peers...)
 	}
 	now := time.Now()
+	e.moveAt = time.Time{}
+	for _, p := range peers {
+		e.leaveDead(p, now)
+	}
 	routes := e.routesTo(peers)
 	for i, p := range peers {
 		if p == p.t.peers[0] {

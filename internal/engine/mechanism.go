@@ -17,6 +17,8 @@ type mechanism struct {
 	layer    int // of the stack
 	cfg      resolve.Mechanism
 	hosts    [][]netip.Addr // addresses of its hosts, as far as they are known
+	looked   bool           // the first look-up of one of their names has ended
+	links    []netip.Prefix // this host's addresses
 	site     resolve.Site   // that the resolver was made for
 	resolver resolve.Resolver
 	err      error
@@ -34,7 +36,7 @@ func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
 
 // assume makes the mechanism another one, of which nothing is known yet.
 func (m *mechanism) assume(cfg resolve.Mechanism) {
-	m.cfg, m.hosts, m.resolver, m.err = cfg, nil, nil, nil
+	m.cfg, m.hosts, m.looked, m.resolver, m.err = cfg, nil, false, nil, nil
 	for _, h := range cfg.Hosts() {
 		var known []netip.Addr
 		if h.Addr.IsValid() {
@@ -51,6 +53,9 @@ func (m *mechanism) towards() netip.Addr {
 	down := addrs(&m.down)
 	for _, known := range m.hosts {
 		for _, a := range known {
+			if m.isOurs(a) {
+				continue
+			}
 			if !slices.Contains(down, a) {
 				return a
 			}
@@ -99,6 +104,12 @@ func (t *tunnel) mechanismAt() netip.Addr {
 	return t.mech.site.Local
 }
 
+// isBorderRelay reports whether a mechanism is that of a 6rd border relay.
+func isBorderRelay(m resolve.Mechanism) bool {
+	sixRD, ok := m.(resolve.SixRD)
+	return ok && sixRD.Role != resolve.RoleCE
+}
+
 // warn tells the user what there is to know of a tunnel's mechanism.
 func (t *tunnel) warn() {
 	if t.mech == nil {
@@ -128,4 +139,9 @@ func (e *Engine) lookAtHost() {
 	}
 	slices.SortFunc(links, netip.Prefix.Compare)
 	e.links = links
+	for _, t := range e.tunnels {
+		if t.mech != nil {
+			t.mech.links = links
+		}
+	}
 }

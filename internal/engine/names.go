@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -93,19 +92,20 @@ func (t *tunnel) stopFollowing() {
 	}
 }
 
-// follow tells the control loop each time that a name has other addresses, until
-// ctx ends.
+// follow tells the control loop how the first look-up of a name ended, and each time
+// that the name has other addresses, until ctx ends.
 func (e *Engine) follow(ctx context.Context, network string, r resolution, doubt <-chan struct{}) {
-	for {
+	for first := true; ; first = false {
 		wait, looked := resolveRetry, time.Now()
-		if addrs := e.lookUp(ctx, network, r.name); len(addrs) > 0 {
+		addrs := e.lookUp(ctx, network, r.name)
+		if len(addrs) > 0 {
 			wait = resolveInterval
-			if !slices.Equal(addrs, r.addrs) {
-				r.addrs = addrs
-				select {
-				case e.names <- r:
-				case <-ctx.Done():
-				}
+		}
+		if first || len(addrs) > 0 && !slices.Equal(addrs, r.addrs) {
+			r.addrs = addrs
+			select {
+			case e.names <- r:
+			case <-ctx.Done():
 			}
 		}
 		select {
@@ -170,7 +170,9 @@ func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
 	for {
 		if r.apply() {
 			changed = true
-			r.log().Log(r.t.level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
+			if len(r.addrs) > 0 {
+				r.log().Log(r.t.level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
+			}
 		}
 		select {
 		case r = <-e.names:
@@ -198,17 +200,8 @@ func (r *resolution) apply() (changed bool) {
 	default:
 	}
 	if r.p == nil {
-		r.t.mech.hosts[r.host] = r.addrs
+		r.t.mech.hosts[r.host], r.t.mech.looked = r.addrs, true
 		return true
 	}
-	if slices.Contains(r.addrs, r.p.resolved) {
-		return false
-	}
-	if was := r.p.resolved; was.IsValid() {
-		text := fmt.Sprintf("the name %s is %v now, was %v", r.name, r.addrs[0], was)
-		r.p.repaired(repairName, text)
-		r.p.remember(text)
-	}
-	r.p.resolved = r.addrs[0]
-	return true
+	return r.p.learnName(r.name, r.addrs)
 }

@@ -18,6 +18,7 @@ import (
 // evaluate brings a peer's path in line with the route to it. What is lacking and
 // may come is a state (waiting), not an error; an error is what no waiting cures.
 func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
+	route = e.leaveUnusable(p, route)
 	path, waiting, err := e.findPath(p, route)
 	if err != nil {
 		return err
@@ -207,9 +208,16 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 // wayOut is what is missing for packets to leave towards a peer, or "".
 func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string {
 	t, route := p.t, answer.Route
+	self := e.selfWaiting(p, remote, route)
 	switch {
+	case self != "":
+		return self
+	case p.isLookedUp():
+		return "the first look-up of the name " + p.remote().Name
 	case !remote.IsValid() && !t.automatic():
 		return fmt.Sprintf("an IPv%d address of %s: the name does not resolve", t.outerVersion(), p.remote().Name)
+	case !remote.IsValid() && !t.local().IsValid() && !t.mech.looked:
+		return "the first look-up of the name " + t.mech.cfg.Hosts()[0].Name
 	case !remote.IsValid() && !t.local().IsValid():
 		return fmt.Sprintf("an address of %s: the name does not resolve", t.mech.cfg.Hosts()[0].Name)
 	case errors.Is(answer.Err, netcfg.ErrNotLocal):

@@ -44,7 +44,8 @@ type peer struct {
 	doubt   atomic.Pointer[chan struct{}] // whether its name still has the address; nil: it has no name
 
 	// Of the control loop only.
-	resolved   netip.Addr         // of a remote that is a name
+	resolved   netip.Addr // of a remote that is a name
+	naming     naming
 	unfollow   context.CancelFunc // the name; nil: it has none
 	registered *path              // by which packets from the peer find us
 	// arrives is the path by which these are decapsulated: the last that there was
@@ -59,6 +60,7 @@ type peer struct {
 	lastWay    lastWay
 	odd, wraps uint64 // of the record, when they were logged
 
+	several  atomic.Bool   // its name has more than one address
 	lifeSign atomic.Bool   // there was a packet: the keeper has to look
 	doubted  atomic.Bool   // somebody said that nobody is there
 	marked   atomic.Bool   // the keeper will look
@@ -72,6 +74,7 @@ type peer struct {
 	liveness Liveness
 	trouble  Trouble
 	outage   Outage
+	wasUp    bool // since leaveDead looked last
 }
 
 // path is how packets reach a peer. It is immutable: a change replaces it.

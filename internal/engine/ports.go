@@ -137,14 +137,17 @@ func (p *port) again() {
 	p.retry = time.Now().Add(wait)
 }
 
-// awaited is after how long an interface is to be looked at, or a port is to be tried
-// again, if there is one, at most the given time. A port whose time is over nobody
+// awaited is after how long an interface is to be looked at, a peer goes to another
+// address of its name, or a port is to be tried again, if there is one, at most the given time. A port whose time is over nobody
 // wants any more.
 func (e *Engine) awaited(most time.Duration) time.Duration {
 	for _, t := range e.tunnels {
 		if t.touched.Load() && t.link != nil {
 			most = min(most, max(time.Until(t.mending.next), settle))
 		}
+	}
+	if !e.moveAt.IsZero() {
+		most = min(most, max(time.Until(e.moveAt), settle))
 	}
 	for _, p := range e.ports {
 		if wait := time.Until(p.retry); p.err != nil && wait > 0 {

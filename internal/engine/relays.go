@@ -45,11 +45,10 @@ func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 	m := t.mech
 	var now relays
 	sixRD, ok := m.cfg.(resolve.SixRD)
-	if m.layer == len(t.cfg.Layers)-1 && (!ok || sixRD.Role == resolve.RoleCE) {
+	if m.layer == len(t.cfg.Layers)-1 && !isBorderRelay(m.cfg) {
 		list := now.addrs
 		for _, a := range slices.Concat(m.hosts...) {
-			mine := a == local || slices.ContainsFunc(e.links, func(l netip.Prefix) bool { return l.Addr() == a })
-			if a.Is4() && !mine && !slices.Contains(list, a) && len(list) < maxRelays {
+			if a.Is4() && a != local && !m.isOurs(a) && !slices.Contains(list, a) && len(list) < maxRelays {
 				list = append(list, a)
 			}
 		}

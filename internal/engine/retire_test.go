@@ -14,7 +14,7 @@ import (
 // What the prober had learnt, or somebody had to tell, when a reload took a tunnel
 // away opens nothing again, and who asks is told.
 func TestRetiredTunnelStaysSo(t *testing.T) {
-	cfg, err := config.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\n"))
+	cfg, err := config.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\nnetns = 'elsewhere'\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

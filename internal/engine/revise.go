@@ -139,7 +139,7 @@ func (r *revision) unfollow(e *Engine) {
 func (r *revision) refollow(e *Engine) {
 	for _, c := range r.changed {
 		if now, before := c.cfg.Remotes, c.old.Remotes; now[len(now)-1] != before[len(before)-1] {
-			c.p.resolved = netip.Addr{}
+			c.p.resolved, c.p.naming = netip.Addr{}, naming{}
 			e.followPeer(c.p)
 		}
 	}

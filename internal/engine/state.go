@@ -62,7 +62,11 @@ func (p *peer) setState(phase Phase, detail string) {
 			p.beginOutage("it waits for " + detail)
 		}
 		p.event(EventState, "waiting for "+detail)
-		p.log().Log(p.t.waitingLevel(), "waiting", zap.String("for", detail))
+		level := p.t.waitingLevel()
+		if p.isLookedUp() { // which is nothing to worry about yet
+			level = p.t.level()
+		}
+		p.log().Log(level, "waiting", zap.String("for", detail))
 	}
 }
 
@@ -186,8 +190,12 @@ func (p *peer) tell(k *keeper) {
 		l.Heard = wall(k.begun.Add(at))
 	}
 	phase := map[liveness.State]Phase{liveness.Unknown: Probing, liveness.Up: Up, liveness.Suspect: Suspect, liveness.Down: Down}[state]
-	if p.setLife(l, phase, pl) && (phase == Suspect || phase == Down) || missed > 0 && phase == Down {
+	changed := p.setLife(l, phase, pl)
+	if changed && (phase == Suspect || phase == Down) || missed > 0 && phase == Down {
 		p.isDoubtful()
+	}
+	if changed && phase == Down && p.several.Load() {
+		k.changed()
 	}
 }
 
@@ -233,6 +241,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 		}
 		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.Stringer("remote", pl.target.remote), zap.String("why", p.state.Detail))
 	case Up:
+		p.wasUp = true
 		p.endOutage()
 		level := p.t.level() // as of what each peer's life has
 		if before.Phase != Probing {

@@ -17,6 +17,7 @@ type device struct {
 	ethernet bool
 	hardware [6]byte
 	queues   int
+	loopback bool
 	err      error
 }
 
@@ -80,7 +81,8 @@ func parseDevice(message []byte, err error) (d device) {
 	}
 	kind, flags := binary.NativeEndian.Uint16(message[2:]), binary.NativeEndian.Uint32(message[8:])
 	d.index = int(int32(binary.NativeEndian.Uint32(message[4:])))
-	if kind == unix.ARPHRD_ETHER && len(hardware) == len(d.hardware) && flags&unix.IFF_LOOPBACK == 0 {
+	d.loopback = flags&unix.IFF_LOOPBACK != 0
+	if kind == unix.ARPHRD_ETHER && len(hardware) == len(d.hardware) && !d.loopback {
 		d.ethernet, d.hardware = true, [6]byte(hardware)
 	}
 	return d

@@ -21,6 +21,7 @@ type Route struct {
 	Ethernet  bool       // the interface has Ethernet's frames
 	Hardware  [6]byte    // its own address, if so
 	Queues    int        // of its receive side, at most
+	Ours      bool       // what is sent to the address comes back to this host
 }
 
 // Router asks the kernel of the process's own namespace for routes. Any number
@@ -52,6 +53,9 @@ func (r *Router) Close() {
 
 // ErrNotLocal means that no interface has the address that should be ours.
 var ErrNotLocal = errors.New("no interface of this host has the address")
+
+// errBroadcast is of a destination that is no single host.
+var errBroadcast = errors.New("it is the broadcast address of a network of this host")
 
 // Query asks for the route to Remote, for packets from Local, or, if that is the
 // zero address, from whichever address the kernel chooses, with the mark.
@@ -245,6 +249,9 @@ func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
 		return fail(table.err)
 	}
 	link := interfaces[f.index]
+	if f.kind == unix.RTN_BROADCAST {
+		return fail(errBroadcast)
+	}
 	if link.err != nil {
 		return Answer{Err: fmt.Errorf("interface %d of the route to %v: %w", f.index, q.Remote, link.err)}
 	}
@@ -254,6 +261,8 @@ func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
 		source = f.source
 	}
 	route := link.route(source, q.Remote.Is6())
+	// What the loopback device takes this host receives, whatever kind the route has.
+	route.Ours = link.loopback || f.kind == unix.RTN_LOCAL || f.kind == unix.RTN_ANYCAST
 	if table.mtu > 0 {
 		route.MTU = min(route.MTU, table.mtu)
 	}

@@ -139,6 +139,8 @@ func TestTo(t *testing.T) {
 		// ourselves
 		{"192.0.2.1", "", 0, "192.0.2.1", "192.0.2.1", "lo", 65536, nil},
 		{"2001:db8::1", "", 0, "2001:db8::1", "2001:db8::1", "lo", 65536, nil},
+		{"127.0.64.9", "192.0.2.1", 0, "192.0.2.1", "127.0.64.9", "lo", 65536, nil},
+		{"192.0.2.255", "", 0, "", "", "", 0, errBroadcast},
 		// none
 		{"203.0.113.1", "192.0.2.9", 0, "", "", "", 0, ErrNotLocal},
 		{"2001:db8:9::1", "2001:db8::9", 0, "", "", "", 0, ErrNotLocal},
@@ -157,6 +159,7 @@ func TestTo(t *testing.T) {
 		link, err := ns.Handle().LinkByName(c.dev)
 		must(t, err)
 		want := Route{Source: addr(c.source), Interface: c.dev, Index: link.Attrs().Index, MTU: c.mtu, Hop: addr(c.hop), Queues: link.Attrs().NumRxQueues}
+		want.Ours = c.dev == "lo"
 		if c.dev != "lo" {
 			want.Ethernet, want.Hardware = true, [6]byte(mac)
 		}

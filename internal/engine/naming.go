@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/netcfg"
+)
+
+// naming is what is known of the name that a peer's remote end is.
+type naming struct {
+	looked bool         // the first look-up has ended
+	addrs  []netip.Addr // that the name has, in order
+	moves  int          // from one of them to the next, since the peer was heard last
+	next   time.Time    // not before: the next one
+}
+
+const (
+	// movePause is how long a peer stays at an address at least after all that its
+	// name has were tried; it doubles with each round.
+	movePause    = 10 * time.Second
+	maxMovePause = time.Minute
+)
+
+// learnName takes in the addresses of a peer's name, and reports whether something
+// follows from them.
+func (p *peer) learnName(name string, addrs []netip.Addr) (changed bool) {
+	first := !p.naming.looked
+	p.naming.looked = true
+	if len(addrs) == 0 {
+		return first
+	}
+	p.naming.addrs = addrs
+	p.several.Store(len(addrs) > 1)
+	if slices.Contains(addrs, p.resolved) {
+		return false
+	}
+	if was := p.resolved; was.IsValid() {
+		text := fmt.Sprintf("the name %s is %v now, was %v", name, addrs[0], was)
+		p.repaired(repairName, text)
+		p.remember(text)
+	}
+	p.resolved = addrs[0]
+	return true
+}
+
+// isLookedUp reports whether the first look-up of the peer's name is still going on.
+func (p *peer) isLookedUp() bool { return p.remote().Name != "" && !p.naming.looked }
+
+// leaveDead moves a peer that is down to the next address that its name has. After
+// all of them were tried it stays at each for longer and longer.
+func (e *Engine) leaveDead(p *peer, now time.Time) {
+	if len(p.naming.addrs) < 2 {
+		return
+	}
+	p.mu.Lock()
+	down := p.state.Phase == Down
+	if p.wasUp {
+		p.naming.moves, p.naming.next, p.wasUp = 0, time.Time{}, false
+	}
+	p.mu.Unlock()
+	if !down {
+		return
+	}
+	if now.Before(p.naming.next) {
+		if e.moveAt.IsZero() || p.naming.next.Before(e.moveAt) {
+			e.moveAt = p.naming.next
+		}
+		return
+	}
+	dead := p.resolved
+	if _, ok := e.otherAddress(p); !ok {
+		return
+	}
+	p.naming.moves++
+	if rounds := p.naming.moves / len(p.naming.addrs); rounds > 0 {
+		p.naming.next = now.Add(min(movePause<<min(rounds-1, 8), maxMovePause))
+	}
+	p.tellMove(dead, "does not answer")
+}
+
+// leaveUnusable moves a peer to the next address that its name has if there is no way
+// to the present one, and returns the way to it.
+func (e *Engine) leaveUnusable(p *peer, answer netcfg.Answer) netcfg.Answer {
+	if len(p.naming.addrs) < 2 || e.isUsable(p, p.resolved, answer) {
+		return answer
+	}
+	before := p.resolved
+	why := "cannot be reached"
+	if answer.Err == nil {
+		why = "is an address of this host itself"
+	}
+	other, ok := e.otherAddress(p)
+	if ok {
+		p.tellMove(before, why)
+		return other
+	}
+	return answer
+}
+
+// otherAddress makes the next address of the peer's name that can be sent to its
+// remote one, and returns the way to it; false: there is none.
+func (e *Engine) otherAddress(p *peer) (netcfg.Answer, bool) {
+	addrs, before := p.naming.addrs, p.resolved
+	at := slices.Index(addrs, before) // -1: from the first on
+	for i := range addrs {
+		p.resolved = addrs[(at+1+i)%len(addrs)]
+		if p.resolved == before {
+			continue
+		}
+		if a := e.routesTo([]*peer{p})[0]; e.isUsable(p, p.resolved, a) {
+			return a, true
+		}
+	}
+	p.resolved = before
+	return netcfg.Answer{}, false
+}
+
+// isUsable reports whether packets to a remote address leave this host.
+func (e *Engine) isUsable(p *peer, remote netip.Addr, a netcfg.Answer) bool {
+	return a.Err == nil && (!a.Ours || e.meets(p.t, remote, a.Route))
+}
+
+// tellMove says that a peer has left an address of its name.
+func (p *peer) tellMove(from netip.Addr, why string) {
+	text := fmt.Sprintf("%v %s: the next address that %s has is %v", from, why, p.remote().Name, p.resolved)
+	p.remember(text)
+	p.log().Log(p.t.lifeLevel(p.t.falls, zap.InfoLevel), "next address of the name", zap.String("name", p.remote().Name),
+		zap.Stringer("address", p.resolved), zap.Stringer("before", from), zap.String("why", why))
+}
