@@ -28,8 +28,16 @@ func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 	}
 	if e.host {
 		in.answer(s, e, inner)
+	} else if isLargeRequest(header.IPv6(inner), path) {
+		e.peer.asked6.Add(1)
 	}
 	return e.host
+}
+
+// isLargeRequest reports whether a packet to our end is an echo request whose answer,
+// which comes from the interface, will be one of those that not every path carries.
+func isLargeRequest(ip header.IPv6, path *path) bool {
+	return len(ip)+path.stack.Overhead(6) > everyPath && ip.NextHeader() == header.ICMPv6 && ip.Payload()[0] == icmp.EchoRequest6
 }
 
 // answer is the door for packets to the IPv6 layer's own address when the

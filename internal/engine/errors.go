@@ -140,7 +140,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 			p.heard.ignored.Add(1)
 			return true
 		}
-		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q)
+		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q, err)
 	default:
 		p.noteICMP(from, err)
 		p.isDoubtful()
@@ -159,9 +159,9 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 
 // tooBig takes what a router said of the path MTU. Of an automatic tunnel each
 // destination has its own.
-func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote) {
+func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
 	if q.To == 0 {
-		p.t.prober.tooBig(p, mtu, q.Inner)
+		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
 		return
 	}
 	if p.reports.Allow() {

@@ -39,6 +39,7 @@ type peer struct {
 	wanted  atomic.Uint32                 // who wants to hear of the next packet from the peer
 	arrived atomic.Bool                   // there was one: the prober has to look
 	large   atomic.Uint64                 // packets sent that not every path carries
+	asked6  atomic.Uint64                 // large echo requests to our end that the interface answers
 	watched atomic.Bool                   // the prober knows of it
 	retired bool                          // and shall not any more; under the prober's mu
 	doubt   atomic.Pointer[chan struct{}] // whether its name still has the address; nil: it has no name

@@ -34,9 +34,10 @@ type prober struct {
 	leaving bool    // some of those that are watched are retired
 
 	// Of the goroutine.
-	peers []*peer // that are watched
-	paths map[*peer]*probing
-	seen  map[*peer]uint64 // large packets
+	peers  []*peer // that are watched
+	paths  map[*peer]*probing
+	seen   map[*peer]uint64 // large packets
+	checks allowance        // of what unproven reports are checked with
 }
 
 // tooBig is what a router said of a tunnel's path.
@@ -45,6 +46,7 @@ type tooBig struct {
 	mtu   encap.PathMTU
 	inner []byte // the packet that it was about, as far as quoted
 	proof bool   // that was a probe, of which nobody else can know
+	size  int    // of the report, in bytes
 }
 
 // answer is an answered probe.
@@ -70,6 +72,21 @@ type probing struct {
 	options encap.Options
 	stack   *encap.Stack // for probes
 	again   time.Time    // when to look; zero: when there is traffic
+	asked   uint64       // the peer's asked6 at the last look
+	owed    int          // large packets still to come that answer those
+}
+
+// owedMost bounds how many answers are waited for: they may never come.
+const owedMost = 16
+
+// traffic is how many of n large packets are more than answers to the peer's probes:
+// two ends that took these for traffic would have each other probe for ever.
+func (pr *probing) traffic(n int, asked uint64) int {
+	pr.owed = min(pr.owed+int(min(asked-pr.asked, owedMost)), owedMost)
+	pr.asked = asked
+	answers := min(n, pr.owed)
+	pr.owed -= answers
+	return n - answers
 }
 
 func newProber() *prober {
@@ -80,6 +97,7 @@ func newProber() *prober {
 		lessons: make(chan lesson),
 		paths:   make(map[*peer]*probing),
 		seen:    make(map[*peer]uint64),
+		checks:  newAllowance(time.Now()),
 	}
 }
 
@@ -151,14 +169,13 @@ func (p *prober) rouse() {
 }
 
 // tooBig reports what a router said about an inner packet. When there are many
-// such reports, some are lost: routers repeat them.
-func (p *prober) tooBig(of *peer, mtu encap.PathMTU, inner []byte) {
+// such reports, some are lost: routers repeat them. Size is that of the report.
+func (p *prober) tooBig(of *peer, mtu encap.PathMTU, inner []byte, size int) {
 	if !of.reports.Allow() {
 		return
 	}
-	p.watch(of)
 	select {
-	case p.reports <- tooBig{of, mtu, bytes.Clone(inner), of.echo.proves(inner)}:
+	case p.reports <- tooBig{of, mtu, bytes.Clone(inner), of.echo.proves(inner), size}:
 	default:
 	}
 }
@@ -268,7 +285,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			pr.again = now
 		}
 		if n := large - p.seen[peer]; n > 0 {
-			pr.Sent(int(n), now)
+			pr.Sent(pr.traffic(int(n), peer.asked6.Load()), now)
 			p.seen[peer] = large
 			sooner(now.Add(trafficPoll))
 		} else if pr.again.IsZero() {
@@ -281,6 +298,9 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 		probes, pr.again = pr.Next(now)
 		for _, q := range probes {
 			peer.probe(pr, q)
+			if pr.Checking() {
+				p.checks.spend(q.Size)
+			}
 		}
 		p.tell(ctx, peer, pr)
 		peer.wants(wantedByProber, pr.Unknown())
@@ -308,7 +328,7 @@ func (p *prober) probing(peer *peer, now time.Time) *probing {
 		peer.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(path.link)), layers: path.layers, link: path.link, options: path.options, stack: stack, again: now}
+	pr = &probing{Path: pathmtu.New(int(path.link)), layers: path.layers, link: path.link, options: path.options, stack: stack, again: now, asked: peer.asked6.Load()}
 	p.paths[peer] = pr
 	return pr
 }
@@ -316,10 +336,19 @@ func (p *prober) probing(peer *peer, now time.Time) *probing {
 // believe takes what a router said, unless probes can tell whether it is true.
 func (p *prober) believe(ctx context.Context, r tooBig) {
 	now := time.Now()
-	pr := p.probing(r.p, now)
+	pr, watched := p.probing(r.p, now), r.p.watched.Load()
 	if pr == nil {
 		return
 	}
+	if !r.proof {
+		p.checks.earn(r.size)
+		// Without this report nothing would be sent to a peer to which there are no
+		// large packets. To others confirmations go on.
+		if (!watched || pr.Answering()) && !p.checks.any(now) {
+			return
+		}
+	}
+	p.watch(r.p)
 	believed := pr.TooBig(int(r.mtu), r.proof, now)
 	pr.again = now
 	p.tell(ctx, r.p, pr)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"time"
 
 	"sixfour/internal/config"
 	"sixfour/internal/pathmtu"
@@ -25,5 +26,58 @@ func TestAnswersAreTakenAtOnce(t *testing.T) {
 	}
 	if len(p.answers) > 0 {
 		t.Errorf("%d are left", len(p.answers))
+	}
+}
+
+// Answers to the far end's probes are no traffic: two ends would have each other probe
+// for ever.
+func TestAnswersAreNoTraffic(t *testing.T) {
+	var pr probing
+	for i, c := range []struct {
+		large   int
+		asked   uint64
+		traffic int
+	}{
+		{5, 0, 5},
+		{1, 1, 0},
+		{0, 2, 0}, // the answer comes later
+		{3, 2, 2},
+		{2, 3, 1},
+		{0, 1000, 0}, // and these never do
+		{owedMost + 1, 1000, 1},
+		{7, 1000, 7},
+	} {
+		if got := pr.traffic(c.large, c.asked); got != c.traffic {
+			t.Errorf("%d: %d of %d, want %d", i, got, c.large, c.traffic)
+		}
+	}
+}
+
+// What unproven reports make us send is bounded by their own bytes, over all peers.
+func TestAllowance(t *testing.T) {
+	now := time.Now()
+	a := newAllowance(now)
+	in, out := 0, 0
+	for range 1000 {
+		a.earn(102)
+		in += 102
+		if a.any(now) {
+			a.spend(1500 + 128)
+			out += 1500 + 128
+		}
+	}
+	if out > 3*in || out < in/2 {
+		t.Errorf("%d bytes for %d", out, in)
+	}
+	a.spend(9000)
+	if now = now.Add(time.Minute); a.any(now) {
+		t.Error("a packet of 9000 bytes is forgotten in a minute")
+	}
+	if now = now.Add(time.Hour); !a.any(now) {
+		t.Error("nothing after an hour")
+	}
+	a.spend(allowanceMost)
+	if a.any(now) {
+		t.Error("an hour gives more than there may be")
 	}
 }

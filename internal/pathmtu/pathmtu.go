@@ -45,6 +45,11 @@ const (
 	// then it is known who has the last word before a router speaks, and how large
 	// the far end's packets may be before it sends any.
 	greetings = 3
+	// After a router's word that probes have refuted, further ones are not checked
+	// for so long, twice as long each time: whoever forges them makes us send, and
+	// the far end answer, more than it sends itself.
+	doubtFirst = 200 * time.Millisecond
+	doubtMost  = time.Minute
 )
 
 // sentinel is the size of a probe that passes every path, and with which each
@@ -75,8 +80,25 @@ type Path struct {
 
 	search
 	round
-	seq    uint16
-	forged uint64
+	seq   uint16
+	doubt doubt
+}
+
+// doubt is what refuted reports of routers have led to.
+type doubt struct {
+	refuted uint64        // how many
+	wait    time.Duration // the present pause between two checks
+	until   time.Time     // no report is checked before
+}
+
+// add notes that a report was refuted.
+func (d *doubt) add(now time.Time) {
+	if now.Sub(d.until) > forget {
+		d.wait = 0
+	}
+	d.refuted++
+	d.wait = min(max(2*d.wait, doubtFirst), doubtMost)
+	d.until = now.Add(d.wait)
 }
 
 // search is for the largest size that passes, between two bounds.
@@ -127,7 +149,11 @@ func (p *Path) Heard(now time.Time) {
 }
 
 // Forged is how many times probes have shown a router's word to be false.
-func (p *Path) Forged() uint64 { return p.forged }
+func (p *Path) Forged() uint64 { return p.doubt.refuted }
+
+// Checking reports whether the probes of the present round are there because of
+// what a router said.
+func (p *Path) Checking() bool { return p.on && p.hint != 0 && p.hint < p.bad-1 }
 
 // Sent tells that n packets larger than IPv6's least MTU have been sent.
 func (p *Path) Sent(n int, now time.Time) {
@@ -144,27 +170,28 @@ func (p *Path) Sent(n int, now time.Time) {
 // probes have the last word (RFC 8899 section 4.6.2): where they are answered the
 // MTU remains until then, and believed is false; where that is not known, the
 // router is believed meanwhile.
+//
+// One check runs at a time. After one that refuted a router the next ones wait:
+// meanwhile a path that has become narrow is found by confirmations.
 func (p *Path) TooBig(mtu int, proof bool, now time.Time) (believed bool) {
 	switch {
 	case proof && mtu <= p.mtu:
 		p.decrease(mtu, ICMP, now)
 		p.search, p.round = search{}, round{}
 		return true
-	case mtu >= p.mtu:
+	case mtu >= p.mtu, p.answers && (p.on || now.Before(p.doubt.until)):
 		return false
 	}
-	bad := p.mtu + 1
-	if p.on { // a word that is not verified yet must not hide the size before it
-		bad = max(bad, p.bad)
-	}
-	believed = !p.answers
+	before, believed := p.mtu, !p.answers
 	if believed {
 		p.decrease(mtu, ICMP, now)
-	} else if p.on {
-		return false
 	}
-	p.search, p.round, p.misses = search{on: true, ok: sentinel, bad: bad, hint: mtu}, round{}, 0
-	if p.silent < missesMax { // otherwise it is known that nobody answers, and when to ask again
+	hint := max(mtu, sentinel+1)
+	switch {
+	case p.on: // the size of before is being probed already
+		p.hint = min(p.hint, hint)
+	case p.silent < missesMax: // otherwise nobody answers, as far as is known
+		p.search, p.round, p.misses = search{on: true, ok: sentinel, bad: before + 1, hint: hint}, round{}, 0
 		p.pause = now
 	}
 	return believed
@@ -177,6 +204,9 @@ func (p *Path) Answer(seq uint16, now time.Time) {
 		return
 	}
 	delete(p.sizes, seq)
+	if !p.answers { // what a router said meanwhile was never checked
+		p.raise = now
+	}
 	p.answers, p.silent, p.greet = true, 0, 0
 	p.passed = max(p.passed, size)
 	if seq == p.last {
@@ -255,7 +285,7 @@ func (p *Path) conclude(now time.Time) {
 		p.confirmed(r.passed >= p.mtu, now)
 		return
 	}
-	if p.hint != 0 && p.hint < p.bad-1 {
+	if p.Checking() {
 		p.verified(r.passed, now)
 		return
 	}
@@ -279,7 +309,7 @@ func (p *Path) conclude(now time.Time) {
 // and not by chance.
 func (p *Path) verified(passed int, now time.Time) {
 	if passed >= p.bad-1 {
-		p.forged++
+		p.doubt.add(now)
 		p.ok = passed
 		p.settle(now)
 		return
@@ -287,7 +317,7 @@ func (p *Path) verified(passed int, now time.Time) {
 	if p.misses++; p.misses < missesMax {
 		return
 	}
-	p.misses = 0
+	p.misses, p.doubt.wait = 0, 0
 	if passed >= p.hint {
 		p.decrease(p.hint, ICMP, now)
 		p.search = search{}
@@ -356,15 +386,12 @@ const perRound = 8
 func (p *Path) candidates() []int {
 	var sizes []int
 	switch {
-	case p.hint != 0 && p.ok < p.hint && p.hint < p.bad:
-		if p.hint < p.bad-1 {
-			sizes = append(sizes, p.bad-1) // the one that the router says is too large
-		}
-		sizes = append(sizes, p.hint)
-		if p.bad > p.link { // and on the way up, some between
-			sizes = append(sizes, between(p.ok, p.hint)...)
-		}
-		return sizes
+	case p.Checking() && p.misses == 0:
+		return []int{p.bad - 1} // that this passes refutes the router, and costs least
+	case p.Checking():
+		return []int{p.bad - 1, p.hint}
+	case p.hint != 0 && p.ok < p.hint: // on the way up, and some between
+		return append([]int{p.hint}, between(p.ok, p.hint)...)
 	case p.ok <= sentinel:
 		for _, size := range usual {
 			if p.ok < size && size < p.bad-1 {

@@ -351,3 +351,55 @@ func TestForgedAnswers(t *testing.T) {
 	}
 	want(t, p, 1300, Probe)
 }
+
+// Whoever forges reports, a hundred a second and each with another size, makes few
+// probes be sent. A true one among them is found by confirmations.
+func TestForgeriesAreNotAmplified(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		n := newNetwork(1500)
+		n.traffic, n.deaf = false, deaf
+		p := New(1500)
+		n.run(p, 10*time.Second)
+		before := n.probes
+		for i := range 6000 {
+			p.TooBig(1499-i%1300, false, n.now)
+			n.run(p, 10*time.Millisecond)
+		}
+		if sent := n.probes - before; sent > 24 { // a large and a small one for each check
+			t.Errorf("silent %v: %d probes for 6000 reports", deaf, sent)
+		}
+		if deaf {
+			continue
+		}
+		want(t, p, 1500, Route)
+		n.mtu, n.traffic = 1400, true
+		for range 1000 {
+			p.TooBig(1300, false, n.now)
+			n.run(p, 10*time.Millisecond)
+		}
+		want(t, p, 1400, Probe)
+	}
+}
+
+// A report that is true ends the pause that those before it have brought about.
+func TestTrustReturns(t *testing.T) {
+	n := newNetwork(1500)
+	n.traffic = false
+	p := New(1500)
+	n.run(p, 5*time.Second)
+	for range 20 {
+		p.TooBig(1400, false, n.now)
+		n.run(p, 2*time.Minute)
+	}
+	if p.Forged() != 20 {
+		t.Errorf("%d forged", p.Forged())
+	}
+	n.mtu = 1400
+	p.TooBig(1400, false, n.now)
+	n.run(p, time.Second)
+	want(t, p, 1400, ICMP)
+	n.mtu = 1300
+	p.TooBig(1300, false, n.now)
+	n.run(p, time.Second)
+	want(t, p, 1300, ICMP)
+}
