@@ -13,6 +13,11 @@ import (
 // flow that follow each other as one super-packet: the kernel does most of its
 // work once for each write. It belongs to one goroutine.
 //
+// The packets of a flow keep their order. One that cannot be part of a super-packet
+// ends the one of its flow that is being gathered, because what is added to that
+// later would overtake it. Fragments and packets with IPv6 extension headers do not
+// show their flow: they end all super-packets between their addresses.
+//
 // A packet in a tunnel can arrive with a transport checksum that is yet to be
 // computed: the field holds the sum of the pseudo-header alone, and the rest was
 // left to a network card. The peer's kernel leaves it so where the wire is not
@@ -24,6 +29,7 @@ type Gatherer struct {
 	items   []item
 	groups  []group
 	last    [256]int16 // by a hash of the flow: its latest group + 1
+	ended   [256]int16 // by a hash of the addresses: the first group that may grow
 	iovs    []unix.Iovec
 	vnet    [VirtioLen]byte
 	refused []int16
@@ -51,12 +57,14 @@ type group struct {
 
 // flow is what a packet's headers say that matters here.
 type flow struct {
-	kind      byte // of a super-packet of such packets: VIRTIO_NET_HDR_GSO_*; 0: never part of one
-	partial   bool // the checksum is
-	transport int  // offset of the transport header
-	headers   int  // length of all headers
-	checksum  int  // offset of the checksum in the transport header
-	hash      uint8
+	kind      byte  // of a super-packet of such packets: VIRTIO_NET_HDR_GSO_*; 0: never part of one
+	partial   bool  // the checksum is
+	transport int   // offset of the transport header
+	headers   int   // length of all headers
+	checksum  int   // offset of the checksum in the transport header
+	pair      uint8 // a hash of the addresses
+	hash      uint8 // and of protocol and ports, if the packet shows them
+	ports     bool
 }
 
 // maxGathered is the longest headers of packets that are gathered: no IP options
@@ -87,10 +95,14 @@ func (g *Gatherer) Add(pkt []byte) {
 	g.items = append(g.items, item{pkt, -1})
 	f := parseFlow(pkt)
 	if f.kind != 0 && !f.partial {
-		if last := g.last[f.hash]; last != 0 && g.join(&g.groups[last-1], i, &f) {
+		if last := g.last[f.hash]; last > g.ended[f.pair] && g.join(&g.groups[last-1], i, &f) {
 			return
 		}
+	}
+	if f.ports {
 		g.last[f.hash] = int16(len(g.groups) + 1)
+	} else {
+		g.ended[f.pair] = int16(len(g.groups) + 1)
 	}
 	n := group{first: i, last: i, count: 1, size: len(pkt), flow: f, segment: len(pkt) - f.headers}
 	n.closed = f.kind == 0 || f.partial || f.isTCP() && pkt[f.transport+tcpFlags] != tcpACK && pkt[f.transport+tcpFlags] != tcpACK|tcpECE
@@ -109,16 +121,18 @@ func parseFlow(pkt []byte) (f flow) {
 	plain := true
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
-		if ip.IsFragment() {
-			return f
-		}
 		plain = ip.HeaderLen() == header.IPv4Len
 		f.transport, protocol, src, dst = ip.HeaderLen(), ip.Protocol(), ip.Source(), ip.Dest()
+		if ip.IsFragment() {
+			protocol = header.FragmentHdr
+		}
 	} else {
 		ip := header.IPv6(pkt)
 		kind = unix.VIRTIO_NET_HDR_GSO_TCPV6
 		f.transport, protocol, src, dst = header.IPv6Len, ip.NextHeader(), ip.Source(), ip.Dest()
 	}
+	addresses := header.PseudoSum(src, dst, 0, 0)
+	f.pair = hash(addresses)
 	t := pkt[f.transport:]
 	switch {
 	case protocol == header.TCP && len(t) >= tcpMinHeader:
@@ -134,16 +148,18 @@ func parseFlow(pkt []byte) (f flow) {
 	default:
 		return f
 	}
-	pseudo := header.PseudoSum(src, dst, 0, protocol)
+	pseudo := addresses + uint32(protocol)
 	// One complete checksum in 65536 looks partial, too, and loses nothing by
 	// being computed again.
 	f.partial = binary.BigEndian.Uint16(t[f.checksum:]) == header.Fold(pseudo+uint32(len(t)))
+	f.ports, f.hash = true, hash(pseudo^binary.BigEndian.Uint32(t))
 	if plain {
 		f.kind = kind
-		f.hash = uint8((pseudo ^ binary.BigEndian.Uint32(t)) * 0x9e3779b1 >> 24)
 	}
 	return f
 }
+
+func hash(v uint32) uint8 { return uint8(v * 0x9e3779b1 >> 24) }
 
 // join appends item i to a group, if it continues that flow.
 func (g *Gatherer) join(to *group, i int16, f *flow) bool {
@@ -259,6 +275,7 @@ func (g *Gatherer) Write(q *Queue) (r Refused) {
 func (g *Gatherer) Discard() {
 	g.items, g.groups = g.items[:0], g.groups[:0]
 	clear(g.last[:])
+	clear(g.ended[:])
 }
 
 // write writes one group. If the kernel does not like what we made, its packets
