@@ -16,11 +16,12 @@
 //
 // It is down when nothing has come from it for Every, and After probes in a row were
 // lost after that: no later than Every + After timeouts after its last packet, 30
-// seconds as the defaults are. It is not down while packets come. If one that was down
-// is heard again, it is suspect until it answers.
+// seconds as the defaults are. When a packet comes from a peer that is down, it is asked
+// at once. Its answer makes it up. If that probe is lost, too, the peer is suspect.
 //
-// One that has never answered is up by its packets alone: there are some that answer
-// nothing.
+// A peer that has never answered is up by its packets alone: some peers answer nothing.
+// Its silence proves nothing, because an idle one sends nothing either: it becomes
+// suspect and not down, unless somebody said that nobody is there (Doubt).
 package liveness
 
 import (
@@ -79,6 +80,7 @@ type Peer struct {
 	missed  int           // probes in a row; a packet ends the row only if it never replied
 	since   time.Duration // when the first of them was sent
 	silent  int           // of them, those lost since quiet
+	denied  bool          // somebody said that nobody is there, and nothing has come since
 	pause   time.Duration // between probes of a peer that is suspect or down
 	total   uint64
 	lost    uint64
@@ -164,11 +166,8 @@ func (p *Peer) Traffic(exact bool, now time.Duration) {
 		}
 	}
 	p.hear(at)
-	switch {
-	case p.replied < 0:
+	if p.replied < 0 {
 		p.missed, p.state = 0, Up
-	case p.state == Down:
-		p.state = Suspect
 	}
 	p.next(now)
 }
@@ -176,7 +175,7 @@ func (p *Peer) Traffic(exact bool, now time.Duration) {
 // hear notes that the peer sent a packet at a time.
 func (p *Peer) hear(at time.Duration) {
 	p.heard = max(p.heard, at)
-	p.quiet, p.silent = p.heard+p.set.Every, 0
+	p.quiet, p.silent, p.denied = p.heard+p.set.Every, 0, false
 }
 
 // last is when the last probe was sent.
@@ -185,6 +184,7 @@ func (p *Peer) last() time.Duration { return p.sent[(p.seq-1)%timed] }
 // Doubt tells that somebody said that nobody is there: it is asked now, if that was
 // not just done.
 func (p *Peer) Doubt(now time.Duration) {
+	p.denied = true
 	if p.state == Up && !p.asked && (p.total == 0 || now-p.last() >= leastTimeout) {
 		p.ask, p.until, p.quiet = now, now, now
 	}
@@ -291,11 +291,17 @@ func (p *Peer) miss(now time.Duration) {
 	switch {
 	case p.silent >= p.set.After:
 		p.state = Down
+		if p.mayBeIdle() {
+			p.state = Suspect
+		}
 		p.ask = p.later(now)
-	case p.missed >= limit && p.state == Up:
+	case p.missed >= limit && p.state == Up, p.state == Down && p.silent == 0 && p.last() >= p.heard:
 		p.state = Suspect
 	}
 }
+
+// mayBeIdle reports whether the silence of a peer proves nothing.
+func (p *Peer) mayBeIdle() bool { return p.replied < 0 && p.heard >= 0 && !p.denied }
 
 // later is when to ask a peer again that does not answer: less and less often.
 func (p *Peer) later(now time.Duration) time.Duration {

@@ -143,9 +143,9 @@ func TestDown(t *testing.T) {
 			if rand.IntN(2) == 0 {
 				w.rtt = 30 * time.Millisecond
 			} else {
-				w.traffic, w.next = time.Hour, w.now
+				w.traffic, w.next = set.Every/4, w.now
 			}
-			within := 2 * tick
+			within := leastTimeout + mostTimeout // for the probe at once, and its timeout
 			if w.traffic == 0 {
 				within = set.Every + time.Second
 			}
@@ -203,11 +203,12 @@ func TestDeaf(t *testing.T) {
 			if s, _ := w.p.State(); s != Down {
 				t.Errorf("%s: %v", name, s)
 			}
-			// It is heard: asked at once, it answers.
+			// It is heard: asked at once, it answers, and was not suspect in between.
 			w.rtt, w.traffic, w.next = 20*time.Millisecond, time.Hour, w.now
+			changes := len(w.states)
 			w.run(w.now + 3*leastTimeout + 10*tick)
-			if s, _ := w.p.State(); s != Up {
-				t.Errorf("%s: %v after it is heard", name, s)
+			if s, _ := w.p.State(); s != Up || len(w.states) != changes+1 {
+				t.Errorf("%s: %v after it is heard: %v", name, s, w.states)
 			}
 		}
 	}
@@ -236,7 +237,8 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// One that never answers is up while it sends, unknown or down otherwise.
+// One that never answers is up while it sends. Before it has sent anything it is
+// unknown and then down. Later its silence makes it suspect: it may be idle.
 func TestSilent(t *testing.T) {
 	w := newWorld(t, usual)
 	w.rtt = -1
@@ -260,7 +262,12 @@ func TestSilent(t *testing.T) {
 		t.Errorf("heard at %v, it is %v", at, w.now)
 	}
 	w.traffic = 0
-	w.run(1040 * time.Second)
+	w.run(2000 * time.Second)
+	if s, _ := w.p.State(); s != Suspect || fmt.Sprint(w.states) != "[down 5 up 0 suspect 3]" {
+		t.Errorf("%v, %v", s, w.states)
+	}
+	w.p.Doubt(w.now) // an ICMP error says that nobody is there
+	w.run(2030 * time.Second)
 	if s, _ := w.p.State(); s != Down {
 		t.Errorf("%v", s)
 	}
@@ -388,7 +395,7 @@ func FuzzPeer(f *testing.F) {
 			case 3:
 				exact := op%2 == 0
 				p.Traffic(exact, now)
-				if s, _ := p.State(); s == Down || s == Unknown {
+				if s, _ := p.State(); s == Unknown || s == Down && p.replied < 0 {
 					t.Fatalf("%v with a packet", s)
 				}
 				if at, _ := p.Heard(); exact || at > heard {
@@ -402,7 +409,9 @@ func FuzzPeer(f *testing.F) {
 				p.Doubt(now)
 			}
 			s, missed := p.State()
-			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every || p.Deaf() && s != Suspect {
+			// One that is down and was heard is asked at once, before anything else is said of it.
+			atOnce := p.asked || p.ask <= now+leastTimeout
+			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every && !atOnce || p.Deaf() && s != Suspect {
 				t.Fatalf("%v after %d, heard at %v, it is %v", s, missed, heard, now)
 			}
 			if loss := p.Loss(); loss < 0 || loss > 1 || p.RTT() < 0 || missed < 0 || missed > 0 && s == Up && missed >= 4 {
