@@ -100,13 +100,22 @@ func TestVectorTimeExceeded(t *testing.T) {
 	}
 }
 
-// The keepalive of a router is sent on; what only looks like one is not.
+// The keepalive of a router goes back to it, also if one end does not know its own
+// address because of a NAT, or if it is between the inner addresses. What only looks like
+// one is not sent on.
 func TestKeepalive(t *testing.T) {
 	four := vectors.Read(t)["GRE-4"]
 	// The same over IPv6: fixed header, GRE of IPv6; inside it the way back, GRE of
 	// nothing.
 	six := header6("2001:db8:a::1", "2001:db8:b::1", header.GRE,
 		append([]byte{0, 0, 0x86, 0xdd}, header6("2001:db8:b::1", "2001:db8:a::1", header.GRE, []byte{0, 0, 0, 0})...))
+	both := func(at ...int) func(ip []byte) { // addresses that nobody knows
+		return func(ip []byte) {
+			for _, i := range at {
+				ip[i]++
+			}
+		}
+	}
 	for _, c := range []struct {
 		name  string
 		from  encap.Layer // the router's end
@@ -114,24 +123,26 @@ func TestKeepalive(t *testing.T) {
 		inner int // where the answer begins
 		edit  func(ip []byte)
 		want  drop.Reason
-		sent  bool
+		back  encap.Return
 	}{
-		{"IPv4", gre4, four, 24, func([]byte) {}, drop.OwnSource, true},
-		{"with a key", gre4, four, 24, nil, drop.OwnSource, true},
-		{"to another address", gre4, four, 24, func(ip []byte) { ip[19]++ }, drop.OwnSource, false},
-		{"from another address", gre4, four, 24, func(ip []byte) { ip[15]++ }, drop.None, false},
-		{"of another protocol", gre4, four, 24, func(ip []byte) { ip[9] = header.UDP }, drop.OwnSource, false},
-		{"a fragment", gre4, four, 24, func(ip []byte) { ip[6] = 0x20 }, drop.OwnSource, false},
-		{"TTL 2", gre4, four, 24, func(ip []byte) { ip[8] = 2 }, drop.OwnSource, true},
-		{"TTL 1", gre4, four, 24, func(ip []byte) { ip[8] = 1 }, drop.OwnSource, false},
-		{"with something inside", gre4, four, 24, func(ip []byte) { ip[22] = 8 }, drop.OwnSource, false},
-		{"GRE version 1", gre4, four, 24, func(ip []byte) { ip[21] = 1 }, drop.OwnSource, false},
-		{"IPv6", gre6, six, 44, func([]byte) {}, drop.OwnSource, true},
-		{"IPv6 to another address", gre6, six, 44, func(ip []byte) { ip[39]++ }, drop.OwnSource, false},
-		{"IPv6 from another address", gre6, six, 44, func(ip []byte) { ip[23]++ }, drop.None, false},
-		{"IPv6 of another protocol", gre6, six, 44, func(ip []byte) { ip[6] = header.UDP }, drop.OwnSource, false},
-		{"hop limit 2", gre6, six, 44, func(ip []byte) { ip[7] = 2 }, drop.OwnSource, true},
-		{"hop limit 1", gre6, six, 44, func(ip []byte) { ip[7] = 1 }, drop.OwnSource, false},
+		{"IPv4", gre4, four, 24, func([]byte) {}, drop.OwnSource, encap.ReturnBare},
+		{"with a key", gre4, four, 24, nil, drop.OwnSource, encap.ReturnBare},
+		{"the router is behind a NAT", gre4, four, 24, both(19), drop.OwnSource, encap.ReturnBare},
+		{"we are behind a NAT", gre4, four, 24, both(15), drop.None, encap.ReturnBare},
+		{"between hosts", gre4, four, 24, both(15, 19), drop.None, encap.NoReturn},
+		{"of another protocol", gre4, four, 24, func(ip []byte) { ip[9] = header.UDP }, drop.OwnSource, encap.NoReturn},
+		{"a fragment", gre4, four, 24, func(ip []byte) { ip[6] = 0x20 }, drop.OwnSource, encap.NoReturn},
+		{"TTL 2", gre4, four, 24, func(ip []byte) { ip[8] = 2 }, drop.OwnSource, encap.ReturnBare},
+		{"TTL 1", gre4, four, 24, func(ip []byte) { ip[8] = 1 }, drop.OwnSource, encap.NoReturn},
+		{"with something inside", gre4, four, 24, func(ip []byte) { ip[22] = 8 }, drop.OwnSource, encap.NoReturn},
+		{"GRE version 1", gre4, four, 24, func(ip []byte) { ip[21] = 1 }, drop.OwnSource, encap.NoReturn},
+		{"IPv6", gre6, six, 44, func([]byte) {}, drop.OwnSource, encap.ReturnBare},
+		{"IPv6, the router is behind a NAT", gre6, six, 44, both(39), drop.OwnSource, encap.ReturnBare},
+		{"IPv6, we are behind a NAT", gre6, six, 44, both(23), drop.None, encap.ReturnBare},
+		{"IPv6 between hosts", gre6, six, 44, both(23, 39), drop.None, encap.NoReturn},
+		{"IPv6 of another protocol", gre6, six, 44, func(ip []byte) { ip[6] = header.UDP }, drop.OwnSource, encap.NoReturn},
+		{"hop limit 2", gre6, six, 44, func(ip []byte) { ip[7] = 2 }, drop.OwnSource, encap.ReturnBare},
+		{"hop limit 1", gre6, six, 44, func(ip []byte) { ip[7] = 1 }, drop.OwnSource, encap.NoReturn},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := bytes.Clone(c.outer)
@@ -139,35 +150,55 @@ func TestKeepalive(t *testing.T) {
 				c.from.GRE = encap.GRE{Keyed: true, Key: 7}
 				b = keyed(b, 7)
 				c.inner += 4
-			} else {
-				c.edit(b[c.inner:])
+				c.edit = func([]byte) {}
 			}
+			sent := bytes.Clone(b[c.inner:])
+			c.edit(b[c.inner:])
 			if header.Version(b) == 4 {
 				header.IPv4(b[c.inner:]).SetChecksum()
 			}
+			edited := bytes.Clone(b[c.inner:])
 			s := build(t, flip([]encap.Layer{c.from}), 1500, encap.DefaultOptions)
 			inner, r := s.Decapsulate(b)
 			if r != c.want {
 				t.Fatalf("%v, want %v", r, c.want)
 			}
-			want := bytes.Clone(inner)
-			if got := s.Keepalive(inner); got != c.sent {
-				t.Fatalf("sent on: %v, want %v", got, c.sent)
+			got := s.Keepalive(inner, r == drop.OwnSource)
+			if got != c.back {
+				t.Fatalf("goes back: %v, want %v", got, c.back)
 			}
-			if c.sent {
-				if want = forward(want); !bytes.Equal(inner, want) {
-					t.Errorf("\n got %x\nwant %x", inner, want)
-				}
+			if got == encap.NoReturn {
+				return
+			}
+			want := edited // but between the ends as we know them
+			if header.Version(want) == 4 {
+				copy(want[12:20], sent[12:20])
+			} else {
+				copy(want[8:40], sent[8:40])
+			}
+			if want = forward(want); !bytes.Equal(inner, want) {
+				t.Errorf("\n got %x\nwant %x", inner, want)
 			}
 		})
+	}
+	// Between the inner addresses, of which one is ours, over either IP version.
+	s := build(t, flip([]encap.Layer{gre4}), 1500, encap.DefaultOptions)
+	for _, inner := range [][]byte{
+		forward(header4("10.0.0.2", "10.0.0.1", header.GRE, []byte{0, 0, 0, 0})),
+		header6("fd00::2", "fd00::1", header.GRE, []byte{0, 0, 0, 0}),
+	} {
+		want := forward(bytes.Clone(inner))
+		if got := s.Keepalive(inner, true); got != encap.ReturnInside || !bytes.Equal(inner, want) {
+			t.Errorf("between inner addresses: %v\n got %x\nwant %x", got, inner, want)
+		}
 	}
 	// Without GRE it is a packet with our address as source, and nothing else.
 	b := append(bytes.Clone(four[:20]), four[24:]...)
 	b[9] = header.ProtoIPv4
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	header.IPv4(b).SetChecksum()
-	s := build(t, flip([]encap.Layer{ipip}), 1500, encap.DefaultOptions)
-	if inner, r := s.Decapsulate(b); r != drop.OwnSource || s.Keepalive(inner) {
+	s = build(t, flip([]encap.Layer{ipip}), 1500, encap.DefaultOptions)
+	if inner, r := s.Decapsulate(b); r != drop.OwnSource || s.Keepalive(inner, true) != encap.NoReturn {
 		t.Errorf("in 4in4: %v", r)
 	}
 }

@@ -88,6 +88,7 @@ type Peer struct {
 	// with a Mechanism, and a name only of the outermost one.
 	Remotes []Host
 	Allowed []netip.Prefix // masked; nil, in the short form: everything
+	Probe   netip.Addr     // inner address that answers echo requests; invalid: none is named
 
 	at pos // of the outermost remote, or of the table if that has none
 }

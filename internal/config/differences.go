@@ -83,7 +83,7 @@ func (t *Tunnel) SameBesidesPeers(o *Tunnel) bool {
 
 // Equal reports whether two configurations of a peer mean the same.
 func (p *Peer) Equal(o *Peer) bool {
-	return p.Name == o.Name && slices.Equal(p.Remotes, o.Remotes) && slices.Equal(p.Allowed, o.Allowed)
+	return p.Name == o.Name && slices.Equal(p.Remotes, o.Remotes) && slices.Equal(p.Allowed, o.Allowed) && p.Probe == o.Probe
 }
 
 // Assume makes t mean what o does. What does not differ is not written to.

@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Pair is an address of ours inside a tunnel, and one that a peer may have there.
 type Pair struct {
@@ -88,13 +91,46 @@ var (
 	aftr = netip.AddrFrom4([4]byte{192, 0, 0, 1})
 )
 
-// Probed is the pair between which it is tried whether a peer lives: one that is sure,
-// or that of DS-Lite. Of no pair the addresses are invalid.
-func (t *Tunnel) Probed(p *Peer) Pair {
+// maxProbed is how many pairs are tried at most: each is a packet a probe, until one of
+// them has answered.
+const maxProbed = 4
+
+// Probed are the pairs between which echo requests show whether a peer lives: only that
+// of the configuration's probe, if it has one, or else those that Inside shows, the sure
+// ones first. To a peer of a hub only sure ones belong.
+func (t *Tunnel) Probed(p *Peer) []Pair {
+	if p.Probe.IsValid() {
+		return []Pair{{t.askFrom(p.Probe), p.Probe, true}}
+	}
+	var sure, guessed []Pair
 	for _, pair := range t.Inside(p) {
-		if pair.Sure || pair.Local == b4 && pair.Remote == aftr {
-			return pair
+		switch {
+		case pair.Sure || pair.Local == b4 && pair.Remote == aftr:
+			sure = append(sure, pair)
+		case !t.Hub && pair.Local != b4:
+			guessed = append(guessed, pair)
 		}
 	}
-	return Pair{}
+	all := append(sure, guessed...)
+	return all[:min(len(all), maxProbed)]
+}
+
+// askFrom is the address of ours from which another inner address is asked: of the same
+// subnet if there is one; invalid: there is none of its IP version.
+func (t *Tunnel) askFrom(a netip.Addr) (from netip.Addr) {
+	for _, own := range t.Address {
+		switch {
+		case own.Contains(a):
+			return own.Addr()
+		case !from.IsValid() && own.Addr().Is4() == a.Is4():
+			from = own.Addr()
+		}
+	}
+	return from
+}
+
+// IsNeighbour reports whether an inner address is in a subnet of ours: no router is in
+// between.
+func (t *Tunnel) IsNeighbour(a netip.Addr) bool {
+	return slices.ContainsFunc(t.Address, func(own netip.Prefix) bool { return own.Contains(a) })
 }

@@ -3,36 +3,53 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"sixfour/encap"
 )
 
-// The peer's inner address where the configuration shows it, and where it does not.
+// The peer's inner addresses as far as the configuration shows them: those that it must
+// have come first.
 func TestProbed(t *testing.T) {
 	for _, test := range []struct {
+		mode         string
 		own, allowed []string
+		probe        string
 		hub          bool
 		want         string
 	}{
-		{[]string{"10.0.0.1/30"}, nil, false, "10.0.0.1 10.0.0.2"},
-		{[]string{"10.0.0.1/24", "10.9.0.1/31"}, nil, false, "10.9.0.1 10.9.0.0"},
-		{[]string{"10.0.0.1/24"}, nil, false, "invalid IP invalid IP"},
-		{[]string{"10.0.0.1/30"}, nil, true, "invalid IP invalid IP"},
-		{[]string{"10.0.0.1/24"}, []string{"10.0.0.7/32"}, true, "10.0.0.1 10.0.0.7"},
-		{[]string{"10.0.0.1/24"}, []string{"10.0.0.7/32", "192.168.7.0/24"}, true, "10.0.0.1 10.0.0.7"},
-		{[]string{"10.0.0.1/24"}, []string{"10.0.0.7/32", "10.0.0.8/32"}, true, "invalid IP invalid IP"},
-		{[]string{"10.0.0.1/24"}, []string{"192.168.7.7/32"}, true, "invalid IP invalid IP"},
-		{[]string{"10.0.0.1/24"}, []string{"10.0.0.0/25"}, true, "invalid IP invalid IP"},
-		{[]string{"fc00::1/64", "10.0.0.1/24"}, []string{"10.0.0.7/32"}, true, "10.0.0.1 10.0.0.7"},
-		{[]string{"fc00::1/126"}, nil, false, "invalid IP invalid IP"}, // not carried
-		{[]string{"192.0.0.2/29"}, nil, false, "192.0.0.2 192.0.0.1"},
-		{[]string{"192.0.0.3/29"}, nil, false, "invalid IP invalid IP"},
+		{"4in4", []string{"10.0.0.1/30"}, nil, "", false, "10.0.0.1>10.0.0.2"},
+		{"4in4", []string{"10.0.0.1/24", "10.9.0.1/31"}, nil, "", false, "10.9.0.1>10.9.0.0 10.0.0.1>10.0.0.2"},
+		{"4in4", []string{"10.0.0.7/24"}, nil, "", false, "10.0.0.7>10.0.0.1 10.0.0.7>10.0.0.2"},
+		{"4in4", []string{"10.0.0.7/24", "10.1.0.7/24", "10.2.0.7/24", "10.3.0.1/30"}, nil, "", false,
+			"10.3.0.1>10.3.0.2 10.0.0.7>10.0.0.1 10.0.0.7>10.0.0.2 10.1.0.7>10.1.0.1"},
+		{"4in4", []string{"10.0.0.1/30"}, nil, "", true, ""},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"10.0.0.7/32"}, "", true, "10.0.0.1>10.0.0.7"},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"10.0.0.7/32", "192.168.7.0/24"}, "", true, "10.0.0.1>10.0.0.7"},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"10.0.0.7/32", "10.0.0.8/32"}, "", true, ""},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"10.0.0.7/32", "10.0.0.8/32"}, "10.0.0.8", true, "10.0.0.1>10.0.0.8"},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"192.168.7.7/32"}, "", true, ""},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"192.168.7.0/24"}, "192.168.7.7", true, "10.0.0.1>192.168.7.7"},
+		{"4in4", []string{"10.0.0.1/24"}, []string{"10.0.0.0/25"}, "", true, ""},
+		{"4in4", []string{"fc00::1/64", "10.0.0.1/24"}, []string{"10.0.0.7/32"}, "", true, "10.0.0.1>10.0.0.7"},
+		{"4in4", []string{"fc00::1/126"}, nil, "", false, ""}, // not carried
+		{"4in4", []string{"192.0.0.2/29"}, nil, "", false, "192.0.0.2>192.0.0.1"},
+		{"4in4", []string{"10.0.0.1/30", "10.9.0.1/24"}, nil, "10.9.0.9", false, "10.9.0.1>10.9.0.9"},
+		{"6in4", []string{"2001:db8::2/64"}, nil, "", false, "2001:db8::2>2001:db8::1"},
+		{"6in4", []string{"2001:db8::2/64"}, nil, "2001:db8:5::5", false, "2001:db8::2>2001:db8:5::5"},
 	} {
-		mode, _ := encap.ModeByName("4in4")
+		mode, _ := encap.ModeByName(test.mode)
 		tun := Tunnel{Mode: mode, Hub: test.hub, Address: prefixList(test.own)}
-		got := tun.Probed(&Peer{Allowed: prefixList(test.allowed)})
-		if s := got.Local.String() + " " + got.Remote.String(); s != test.want {
+		p := &Peer{Allowed: prefixList(test.allowed)}
+		if test.probe != "" {
+			p.Probe = netip.MustParseAddr(test.probe)
+		}
+		var got []string
+		for _, pair := range tun.Probed(p) {
+			got = append(got, pair.Local.String()+">"+pair.Remote.String())
+		}
+		if s := strings.Join(got, " "); s != test.want {
 			t.Errorf("%v, %v, hub %v: %s, want %s", test.own, test.allowed, test.hub, s, test.want)
 		}
 	}

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
 
 // Bounds of keepalive: a peer that is probed more often than each second is known to
 // be down no sooner, because an answer may take that long.
@@ -21,5 +25,60 @@ const mostDeadAfter = 1000
 func readDeadAfter(r *report, e entry, d *draft) {
 	if n, _, ok := numberOf(r, e, 1, mostDeadAfter); ok {
 		d.DeadAfter = int(n)
+	}
+}
+
+func readProbe(r *report, e entry, d *draft) { d.probe = probeOf(r, e) }
+
+func readPeerProbe(r *report, e entry, p *peerDraft) { p.Probe, p.probeAt = probeOf(r, e), e.at }
+
+// probeOf is the value of a key probe; invalid: it is none, and was reported.
+func probeOf(r *report, e entry) netip.Addr {
+	const want = "an inner address of the other end, or of a host behind it, that answers pings"
+	text, ok := stringOf(r, e, want)
+	if !ok {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a == broadcast {
+		refuse(r, e, want)
+		return netip.Addr{}
+	}
+	return a
+}
+
+// checkProbes reports addresses that cannot be asked, or whose answers would not be
+// taken.
+func (d *draft) checkProbes(r *report) {
+	if at, set := d.values["probe"]; set && d.probe.IsValid() {
+		switch {
+		case d.Hub:
+			r.add(at, "probe is of one peer: write it below its [[tunnel.peer]]")
+		case d.automatic() != nil:
+			r.add(at, "probe contradicts %s, in which no one peer is asked: leave it out", d.what())
+		default:
+			d.checkProbe(r, at, d.probe)
+		}
+	}
+	for _, p := range d.peers {
+		if !p.Probe.IsValid() {
+			continue
+		}
+		if len(p.Allowed) > 0 && !slices.ContainsFunc(p.Allowed, func(a netip.Prefix) bool { return a.Contains(p.Probe) }) {
+			r.add(p.probeAt, "probe is %v, which is not in allowed of the peer: its answers would be dropped as spoof: add it there, or choose another address", p.Probe)
+			continue
+		}
+		d.checkProbe(r, p.probeAt, p.Probe)
+	}
+}
+
+func (d *draft) checkProbe(r *report, at pos, a netip.Addr) {
+	switch {
+	case d.known() && !d.Mode.Carries(version(a)):
+		r.add(at, "probe is %v, but %s carries no IPv%d: choose an address that packets inside the tunnel have", a, d.what(), version(a))
+	case slices.ContainsFunc(d.Address, func(own netip.Prefix) bool { return own.Addr() == a }):
+		r.add(at, "probe is %v, which address gives to this end: choose the other end's", a)
+	case !d.askFrom(a).IsValid():
+		r.add(at, "probe is %v, but the interface has no IPv%d address to ask from: add one to address", a, version(a))
 	}
 }

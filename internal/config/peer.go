@@ -16,6 +16,7 @@ type peerDraft struct {
 	header    pos
 	nameAt    pos
 	allowedAt []pos
+	probeAt   pos
 	over4     end
 	over6     end
 }
@@ -32,6 +33,7 @@ var peerKeys = []key[*peerDraft]{
 	{"remote", readPeerRemote(false)},
 	{"remote6", readPeerRemote(true)},
 	{"allowed", readAllowed},
+	{"probe", readPeerProbe},
 }
 
 // readPeers reads all [[tunnel.peer]] of a tunnel.

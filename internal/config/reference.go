@@ -72,6 +72,7 @@ var reference = []Key{
 	{Table: tableTunnel, Name: "mss_clamp", Values: "true, false", Default: "true", Meaning: "the MSS of TCP connections that go through fits the MTU"},
 	{Table: tableTunnel, Name: "keepalive", Values: "1s to 24h, 0s", Default: `"25s"`, Meaning: "a peer that was silent so long is [probed](liveness.md); 0s: none is"},
 	{Table: tableTunnel, Name: "dead_after", Values: "1 to 1000", Default: "5", Meaning: "probes lost in a row after which a peer is down"},
+	{Table: tableTunnel, Name: "probe", Values: "an inner address", Meaning: "which answers echo requests through the tunnel and shows that [the peer lives](liveness.md); left out: what the configuration shows of the other end"},
 	{Table: tableTunnel, Name: "martians", Values: "`rfc`, `strict`", Default: `"rfc"`, Meaning: "`strict`: documentation and benchmark addresses are refused inside IPv6 ones, too"},
 	{Table: tableTunnel, Name: "fwmark", Values: "0 to 4294967295", Default: "0", Meaning: "SO_MARK of outer packets, for routing rules"},
 	{Table: tableTunnel, Name: "netns", Values: "a name or an absolute path", Meaning: "the network namespace of the interface; the outer side stays; left out: the daemon's own"},
@@ -105,4 +106,5 @@ var reference = []Key{
 	{Table: tablePeer, Name: "remote", Values: "an address or a DNS name", Needed: "always", Meaning: "the peer's outer address"},
 	{Table: tablePeer, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the peer's end of the IPv6 layer"},
 	{Table: tablePeer, Name: "allowed", Values: "prefixes", Needed: "always", Meaning: "behind the peer: to whom packets go, and from which its packets may be"},
+	{Table: tablePeer, Name: "probe", Values: "an inner address", Meaning: "as in `[[tunnel]]`; one of `allowed`"},
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -19,6 +20,7 @@ type draft struct {
 	gre                 encap.GRE
 	peers               []*peerDraft
 	dsLite              bool
+	probe               netip.Addr
 	mechanism           reading // of an automatic tunnel
 }
 
@@ -45,6 +47,7 @@ var tunnelKeys = slices.Concat([]key[*draft]{
 	{"mss_clamp", readMSSClamp},
 	{"keepalive", readKeepalive},
 	{"dead_after", readDeadAfter},
+	{"probe", readProbe},
 	{"martians", either("rfc", "strict", func(d *draft) *bool { return &d.Strict })},
 	{"fwmark", readFwMark},
 	{"queues", readQueues},
@@ -87,6 +90,7 @@ func readTunnel(r *report, t *value) *draft {
 	d.checkPairs(r)
 	d.checkEnds(r)
 	d.checkGRE(r)
+	d.checkProbes(r)
 	d.checkEncapLimit(r)
 	d.finishMechanism(r)
 	d.checkLoop(r)
@@ -116,6 +120,7 @@ func (d *draft) finish() {
 		one.Remotes = append(one.Remotes, remote)
 	}
 	if !d.Hub {
+		one.Probe = d.probe
 		d.Peers = []Peer{one}
 	}
 	if d.dsLite {

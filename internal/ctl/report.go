@@ -55,7 +55,11 @@ func (r *reporter) tunnel(t engine.TunnelStatus) {
 	case t.State.Local != "":
 		r.fact("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(t.State.IO))
 	}
-	if t.State.Local6 != "" {
+	switch {
+	case t.State.Local6 == "":
+	case len(t.Peers) > 0:
+		r.fact("IPv6 layer", "%s > %d peers", t.State.Local6, len(t.Peers))
+	default:
 		r.fact("IPv6 layer", "%s > %s", t.State.Local6, t.State.Remote6)
 	}
 	if t.State.TunnelMTU != 0 {

@@ -23,7 +23,7 @@ func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 	}
 	if ours {
 		in.show(s.t, inner, noteOurs)
-		e.peer.in.carried(1, len(inner))
+		e.peer.took(1, len(inner))
 		return true
 	}
 	if e.host {
@@ -70,7 +70,7 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 		in.noteSent(pkt)
 	}
 	in.showAnswer(s.t, inner, whole)
-	e.peer.in.carried(1, size)
+	e.peer.took(1, size)
 	e.peer.answered.Add(1)
 }
 

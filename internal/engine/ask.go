@@ -171,6 +171,7 @@ func (a *asking) renew() error {
 	l := path.outer()
 	a.q = question{way: wayOutside, kind: kindAsked, local: l.Local, remote: l.Remote}
 	_, _, inside := probe.Ends(path.layers)
+	proven := p.answersBy()
 	switch {
 	case p.t.automatic():
 		relays := p.t.mech.relays().addrs
@@ -179,12 +180,10 @@ func (a *asking) renew() error {
 		}
 		down := addrs(&p.t.mech.down)
 		a.q.remote = relays[max(0, slices.IndexFunc(relays, func(r netip.Addr) bool { return !slices.Contains(down, r) }))]
+	case proven.way > wayInside && proven.way < wayOutside:
+		a.q.way, a.q.between = proven.way, proven.between
 	case inside:
 		a.q.way = wayInside
-	case way(p.proven.Load()) == wayKeepalive:
-		a.q.way = wayKeepalive
-	case way(p.proven.Load()) == wayBetween:
-		a.q.way, a.q.between = wayBetween, path.between
 	}
 	a.shows = ""
 	if a.q.way == wayOutside {

@@ -41,12 +41,13 @@ const (
 )
 
 // Layout of the probes that a question makes, behind the cookie: the kind, and the
-// index of a pulse. Offsets are in the ICMP message, in bytes; askLen is that of the
+// index of a pulse and of a pair of inner addresses. Offsets are in the ICMP message, in bytes; askLen is that of the
 // shortest one's.
 const (
 	kindAt  = probe.Len
 	indexAt = kindAt + 1
-	askLen  = indexAt + 2
+	pairAt  = indexAt + 2
+	askLen  = pairAt + 1
 )
 
 // probe sends a probe: through the tunnel, or, where nobody need answer there, to
@@ -57,12 +58,14 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 		return
 	}
 	l := path.outer()
-	local, remote, inside := probe.Ends(path.layers)
+	local, remote, inside := p.ends(path)
 	size := q.Size
-	if inside {
+	if !inside {
+		local, remote = l.Local, l.Remote
+	} else if local.Is6() {
 		size -= pr.stack.Overhead(6) // of the IPv6 packet
 	} else {
-		local, remote = l.Local, l.Remote
+		size -= pr.stack.Overhead(4)
 	}
 	if size < header.IPv6Len+probe.Len {
 		return
@@ -71,6 +74,9 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	pkt := buf[encap.Headroom:]
 	p.echo.Fill(pkt, local, remote, q.Seq)
 	if inside {
+		if p.answersBy().way == wayBetween {
+			p.t.limitHops(pkt, remote)
+		}
 		var r drop.Reason
 		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
 			return
@@ -143,7 +149,7 @@ func (p *peer) answer(ip header.IPv6) bool {
 // answersBetween takes an inner packet, and reports whether it answers a probe between
 // two inner addresses. Like all that is carried, it is not looked at further than
 // needed.
-func (p *peer) answersBetween(between config.Pair, inner []byte) bool {
+func (p *peer) answersBetween(between []config.Pair, inner []byte) bool {
 	var m, from, to []byte
 	var reply byte
 	if header.Version(inner) == 6 {
@@ -159,7 +165,7 @@ func (p *peer) answersBetween(between config.Pair, inner []byte) bool {
 		}
 		m, from, to, reply = ip.Payload(), ip.Source(), ip.Dest(), icmp.EchoReply4
 	}
-	if !p.echo.IsReply(m, reply) || !is(from, between.Remote) || !is(to, between.Local) {
+	if !p.echo.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair config.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
 		return false
 	}
 	p.heardAnswer(m)

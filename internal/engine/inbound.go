@@ -274,9 +274,11 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 			r = e.allows(inner)
 		}
 	}
-	if r == drop.OwnSource && inner != nil && path.stack.Keepalive(inner) {
-		in.sendBack(s, e, inner)
-		return
+	if e.protocol == header.GRE && inner != nil {
+		if back := path.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
+			in.sendBack(s, e, inner, back)
+			return
+		}
 	}
 	if r != drop.None {
 		if e.peer.returned(pkt) {
@@ -286,9 +288,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		}
 		return
 	}
-	if path.between.Remote.IsValid() && e.peer.answersBetween(path.between, inner) {
+	if len(path.between) > 0 && e.peer.answersBetween(path.between, inner) {
 		in.show(s.t, inner, noteProbed)
-		e.peer.in.carried(1, len(inner))
+		e.peer.took(1, len(inner))
 		return
 	}
 	if e.isOurs(inner) {
@@ -307,7 +309,7 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 			return
 		case done:
 			in.show(s.t, inner, noteNeighbour)
-			e.peer.in.carried(1, len(inner))
+			e.peer.took(1, len(inner))
 			return
 		}
 	}
@@ -321,20 +323,29 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	s.add(e.peer, inner)
 }
 
-// sendBack sends a router's keepalive on to where it wants to go, which is back.
-func (in *inbound) sendBack(s *sink, e *end, inner []byte) {
+// sendBack sends a router's keepalive back to it.
+func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 	path := e.peer.path.Load()
 	if path == nil {
 		in.lose(s, e.peer, inner, drop.NoRoute, nil)
 		return
 	}
-	if err := path.send(inner, in.pieces); err != nil {
+	answer := inner
+	if back == encap.ReturnInside {
+		n := encap.Headroom + copy(in.scratch[encap.Headroom:], inner)
+		var r drop.Reason
+		if answer, r = path.stack.Encapsulate(in.scratch[:n], encap.Headroom); r != drop.None {
+			in.lose(s, e.peer, inner, r, nil)
+			return
+		}
+	}
+	if err := path.send(answer, in.pieces); err != nil {
 		in.lose(s, e.peer, inner, sendReason(err), err)
 		return
 	}
 	in.show(s.t, inner, noteKeepalive)
-	s.t.show(&capture.Packet{Direction: pcapng.Outbound, Outer: whole(inner), Note: noteAnswer})
-	e.peer.in.carried(1, len(inner))
+	s.t.show(&capture.Packet{Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
+	e.peer.took(1, len(inner))
 	e.peer.answered.Add(1)
 }
 
@@ -352,10 +363,7 @@ func (s *sink) add(p *peer, inner []byte) {
 // count counts the packets of one peer.
 func (s *sink) count() {
 	if s.packets > 0 {
-		s.peer.in.carried(s.packets, s.bytes)
-		if s.peer.wanted.Load() != 0 {
-			s.peer.isHeard()
-		}
+		s.peer.took(s.packets, s.bytes)
 	}
 	s.all += s.bytes
 	s.peer, s.packets, s.bytes = nil, 0, 0

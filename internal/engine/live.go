@@ -3,6 +3,7 @@ package engine
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type lifeSign struct {
 	by     way
 	seq    uint16
 	target uint16
+	pair   int
 	at     time.Time
 }
 
@@ -99,9 +101,11 @@ func (k *keeper) take(s lifeSign) {
 		if int(s.target) < len(s.p.pulses) {
 			pl := s.p.pulses[s.target]
 			only := pl.onlyHost()
-			pl.proven = min(pl.proven, s.by)
+			if pl.proven.improve(s.by, s.pair, pl.target.between) {
+				proven := pl.proven
+				s.p.proven.Store(&proven)
+			}
 			pl.within = pl.within || s.by < wayOutside
-			s.p.proven.Store(uint32(pl.proven))
 			if pl.life.Answer(s.seq, k.since(s.at)) {
 				pl.seen = s.p.in.packets.Load() // the answer may be one of those
 				k.settle(pl)
@@ -157,15 +161,17 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 			if pl.target.set != t.set {
 				pl.life.Set(t.set, now)
 			}
-			if pl.target.between != t.between && pl.proven == wayBetween {
-				pl.proven = noWay
+			if !slices.Equal(pl.target.between, t.between) && pl.proven.way == wayBetween {
+				pl.proven = unproven
+				p.proven.Store(nil)
 			}
 			pl.target = t
 			continue
 		default:
 			pl.life.Restart(t.set, now)
 		}
-		pl.target, pl.proven = t, noWay
+		pl.target, pl.proven, pl.tries = t, unproven, 0
+		p.proven.Store(nil)
 		pl.look()
 		pl.within = false
 		if pl.place < 0 {

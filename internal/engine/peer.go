@@ -61,12 +61,12 @@ type peer struct {
 	lastWay    lastWay
 	odd, wraps uint64 // of the record, when they were logged
 
-	several  atomic.Bool   // its name has more than one address
-	lifeSign atomic.Bool   // there was a packet: the keeper has to look
-	doubted  atomic.Bool   // somebody said that nobody is there
-	marked   atomic.Bool   // the keeper will look
-	pulses   []*pulse      // the keeper's
-	proven   atomic.Uint32 // the best way in which probes were answered; noWay: in none
+	several  atomic.Bool           // its name has more than one address
+	lifeSign atomic.Bool           // there was a packet: the keeper has to look
+	doubted  atomic.Bool           // somebody said that nobody is there
+	marked   atomic.Bool           // the keeper will look
+	pulses   []*pulse              // the keeper's
+	proven   atomic.Pointer[proof] // how probes are answered; nil: none was
 	asked    asked
 	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since epoch
 
@@ -89,7 +89,7 @@ type path struct {
 	by      pathmtu.Source
 	hop     hop
 	life    liveness.Settings // Every is 0: it is not watched whether the peer lives
-	between config.Pair       // inner addresses of the two ends; invalid: not known
+	between []config.Pair     // inner addresses that the two ends may have
 	stack   *encap.Stack
 	clamp   clamp
 	from    origin
@@ -107,12 +107,11 @@ func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
 
 // same reports whether two paths have these, and packets look the same.
 func (p *path) same(o *path) bool {
-	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version && p.between == o.between
+	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version && slices.Equal(p.between, o.between)
 }
 
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
 	p := &peer{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
-	p.proven.Store(uint32(noWay))
 	p.state = State{Phase: Starting, Since: time.Now()}
 	return p
 }

@@ -25,7 +25,8 @@ type pulse struct {
 	target target
 	life   *liveness.Peer
 	seen   uint64 // packets from the peer
-	proven way    // the best one in which probes were answered
+	proven proof  // the best way in which probes were answered
+	tries  int    // probes since the target is this one
 	within bool   // something has come through the tunnel
 	place  int    // in the schedule; -1: nothing is due
 }
@@ -35,7 +36,7 @@ type target struct {
 	layers        []encap.Layer // of the path; nil: of a relay
 	local, remote netip.Addr    // outer addresses
 	self          netip.Addr    // to which a relay sends packets back; invalid: it does not
-	between       config.Pair   // inner addresses; invalid: they are not known
+	between       []config.Pair // inner addresses
 	set           liveness.Settings
 }
 
@@ -98,7 +99,7 @@ func (pl *pulse) look() bool {
 // onlyHost reports whether all that was heard are answers of the peer's host, which
 // show nothing of the tunnel.
 func (pl *pulse) onlyHost() bool {
-	return pl.target.layers != nil && pl.proven == wayOutside && !pl.within
+	return pl.target.layers != nil && pl.proven.way == wayOutside && !pl.within
 }
 
 // ways are those that there are, the best first.
@@ -110,17 +111,23 @@ func (pl *pulse) ways(path *path) []way {
 		}
 		return []way{wayOutside}
 	}
-	if _, _, ok := probe.Ends(path.layers); ok {
-		return []way{wayInside}
-	}
 	var ways []way
 	if l.Kind.IsGRE() && len(path.layers) == 1 {
 		ways = append(ways, wayKeepalive)
 	}
-	if pl.target.between.Remote.IsValid() {
+	if len(pl.target.between) > 0 {
 		ways = append(ways, wayBetween)
 	}
-	return append(ways, wayOutside)
+	_, remote, inside := probe.Ends(path.layers)
+	switch {
+	case !inside:
+		return append(ways, wayOutside)
+	case pl.tries == 0 && pl.proven.way == noWay: // nearly every peer answers this one
+		return []way{wayInside}
+	case remote.IsLinkLocalUnicast():
+		ways = append(ways, wayAllNodes)
+	}
+	return append([]way{wayInside}, ways...)
 }
 
 // probe sends a probe in all ways that may be answered: none that is worse than one
@@ -131,13 +138,29 @@ func (pl *pulse) probe(seq uint16) {
 		return
 	}
 	for _, w := range pl.ways(path) {
-		if w > pl.proven {
+		if w > pl.proven.way {
 			break
 		}
-		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, between: pl.target.between, stack: path.stack}
-		if err := pl.p.put(path, q); err != nil {
-			pl.p.noteSend(err)
+		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: path.stack}
+		if w != wayBetween {
+			pl.ask(path, q)
+			continue
 		}
+		for i, pair := range pl.target.between {
+			if pl.proven.way == wayBetween && i != pl.proven.pair {
+				continue
+			}
+			q.between, q.pair = pair, uint8(i)
+			pl.ask(path, q)
+		}
+	}
+	pl.tries++
+}
+
+// ask sends one of a probe's packets.
+func (pl *pulse) ask(path *path, q question) {
+	if err := pl.p.put(path, q); err != nil {
+		pl.p.noteSend(err)
 	}
 }
 
@@ -185,7 +208,7 @@ func (k *keeper) answer(p *peer, w kind, seq uint16, m []byte) {
 		return
 	}
 	select {
-	case k.answers <- lifeSign{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), time.Now()}:
+	case k.answers <- lifeSign{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), int(m[pairAt]), time.Now()}:
 	default: // so many at once nobody asked for
 	}
 }
@@ -202,6 +225,16 @@ func (p *peer) wants(who uint32, want bool) {
 		p.wanted.Or(who)
 	} else {
 		p.wanted.And(math.MaxUint32 &^ who)
+	}
+}
+
+// took counts packets from the peer, and tells those that wait for a packet from it.
+// Those that the daemon itself takes show that the peer lives like those that go to the
+// interface: a peer that has just started asks before it sends.
+func (p *peer) took(packets, bytes int) {
+	p.in.carried(packets, bytes)
+	if p.wanted.Load() != 0 {
+		p.isHeard()
 	}
 }
 

@@ -23,9 +23,13 @@ const (
 	wayInside way = iota
 	// wayKeepalive is a router's: in GRE, an answer that only needs to be sent on.
 	wayKeepalive
-	// wayBetween is an echo request between our inner address and the peer's, where the
-	// configuration shows that.
+	// wayBetween is an echo request between our inner address and one that the peer may
+	// have, as far as the configuration shows them.
 	wayBetween
+	// wayAllNodes is an echo request to all nodes of the link (ff02::1), in a 6in4 tunnel:
+	// the other end does not have the link-local address that follows from its outer
+	// address if it is behind a NAT, or is no sixfourd and no Linux.
+	wayAllNodes
 	// waySelf is an echo request to ourselves, which a border relay sends back
 	// because that is what it does with packets (RFC 5969 section 8). We take no
 	// other packet that has our own source, as before: this one is known by its
@@ -45,6 +49,7 @@ type question struct {
 	local, remote netip.Addr  // outer addresses
 	self          netip.Addr  // for waySelf
 	between       config.Pair // for wayBetween
+	pair          uint8       // which of the path's pairs that is
 	size          int         // of the outer packet; 0: the least
 	stack         *encap.Stack
 }
@@ -72,6 +77,9 @@ func (p *peer) put(path *path, q question) error {
 		}
 	case wayBetween:
 		local, remote = q.between.Local, q.between.Remote
+	case wayAllNodes:
+		local, _, _ = probe.Ends(path.layers)
+		remote = allNodes
 	case waySelf:
 		local, remote = q.self, q.self
 	}
@@ -94,13 +102,17 @@ func (p *peer) put(path *path, q question) error {
 	pkt := buf[encap.Headroom:]
 	pkt[at+gre+kindAt] = byte(q.kind)
 	binary.BigEndian.PutUint16(pkt[at+gre+indexAt:], q.index)
+	pkt[at+gre+pairAt] = q.pair
 	if q.way == wayKeepalive {
 		p.echo.keepalive(pkt, local, remote, path.outer().GRE, at, at+gre, q)
 	} else {
 		p.echo.Fill(pkt, local, remote, q.seq)
 	}
-	if q.way == waySelf {
+	switch q.way {
+	case waySelf:
 		header.IPv6(pkt)[7] = selfHopLimit
+	case wayBetween:
+		p.t.limitHops(pkt, remote)
 	}
 	if q.way != wayOutside {
 		var r drop.Reason
@@ -114,6 +126,30 @@ func (p *peer) put(path *path, q question) error {
 	p.showProbe(pkt, buf[encap.Headroom:], q.way != wayOutside)
 	return nil
 }
+
+// allNodes are all nodes of a link (RFC 4291 section 2.7.1).
+var allNodes = netip.AddrFrom16([16]byte{0xff, 2, 15: 1})
+
+// limitHops sets the hop limit of a probe to an inner address. A neighbour need not
+// forward it. If it does not have the address after all, it would send the probe back
+// to us, and so on (RFC 6164 section 5.1): a hop limit of 1 ends that. Where outer
+// headers inherit it, the probe would not get there with so few.
+func (t *tunnel) limitHops(pkt []byte, to netip.Addr) {
+	limit := byte(farHopLimit)
+	if t.cfg.IsNeighbour(to) && t.cfg.Options.TTL != encap.InheritTTL && t.cfg.Options.HopLimit != encap.InheritTTL {
+		limit = 1
+	}
+	if to.Is6() {
+		header.IPv6(pkt)[7] = limit
+		return
+	}
+	ip := header.IPv4(pkt)
+	ip[8] = limit
+	ip.SetChecksum()
+}
+
+// farHopLimit is that of a probe which routers may have to forward.
+const farHopLimit = 64
 
 // selfHopLimit is that of a packet which a border relay forwards.
 const selfHopLimit = 64

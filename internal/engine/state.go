@@ -271,7 +271,7 @@ func (p *peer) silence(l Liveness, pl *pulse) string {
 		why += ", and nothing else was heard"
 	} else {
 		why += fmt.Sprintf(", silent for %v", time.Since(l.Heard).Round(time.Second))
-		if pl.proven == noWay {
+		if pl.proven.way == noWay {
 			why += ", and it never answered one: only what it sends shows that it lives"
 		}
 	}

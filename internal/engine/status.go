@@ -1,6 +1,10 @@
 package engine
 
-import "time"
+import (
+	"time"
+
+	"sixfour/internal/liveness"
+)
 
 // Status is what the daemon is doing.
 type Status struct {
@@ -54,7 +58,8 @@ type PeerStatus struct {
 }
 
 // Liveness is what is known of whether a peer lives, and how well it is reached. Of
-// a hub's tunnel Sent and Lost are those of all peers, and Heard the latest.
+// a hub's tunnel Sent and Lost are those of all peers, Loss is of the last probes of each
+// peer, and Heard the latest.
 type Liveness struct {
 	Sent   uint64    `json:"sent"`           // probes
 	Lost   uint64    `json:"lost"`           // those not answered in time
@@ -114,15 +119,21 @@ func (t *tunnel) status() TunnelStatus {
 	s := TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
 	t.overflow.look(t)
 	s.In, s.Out = t.in.traffic(), t.out.traffic()
+	var known, lost float64 // of the last probes of all peers
 	for _, p := range t.peers {
 		one := p.status()
 		if t.only == nil {
 			s.Peers = append(s.Peers, one)
 		}
 		s.merge(one)
+		n := float64(min(one.Liveness.Sent, liveness.Window))
+		known, lost = known+n, lost+n*one.Liveness.Loss
 		if t.only != nil {
 			s.Liveness, s.LastError, s.LastDown = one.Liveness, one.LastError, one.LastDown
 		}
+	}
+	if t.only == nil && known > 0 {
+		s.Liveness.Loss = lost / known
 	}
 	s.ICMP.SentTypes = t.reply.sent.counts()
 	s.ICMP.Sent = s.ICMP.SentTypes.total()

@@ -54,8 +54,8 @@ const (
 	suspectAfter = 3
 	// glances is how often in Every it is looked whether there was traffic.
 	glances = 4
-	// window is of how many probes the loss is told.
-	window = 20
+	// Window is how many of the last probes Loss is about.
+	Window = 20
 	// timed is of how many probes it is known when they were sent, so that answers
 	// that come late show how long round trips take.
 	timed = 4
@@ -248,8 +248,8 @@ func (p *Peer) Next(now time.Duration) (seq uint16, probe bool) {
 	p.total++
 	p.asked = true
 	p.sent[seq%timed] = now
-	p.answers = p.answers << 1 & (1<<window - 1)
-	p.known = min(p.known+1, window)
+	p.answers = p.answers << 1 & (1<<Window - 1)
+	p.known = min(p.known+1, Window)
 	p.next(now)
 	return seq, true
 }
