@@ -54,3 +54,26 @@ func TestKeepalive(t *testing.T) {
 		}
 	}
 }
+
+// An address to be asked must be one of the other end's, and there must be one of ours to
+// ask from.
+func TestProbe(t *testing.T) {
+	const want = "it must be an inner address of the other end, or of a host behind it, that answers pings"
+	const address = "address = ['10.0.0.1/24', 'fc00::1/64']\n"
+	const gre = "[[tunnel]]\nname = 'a'\nmode = 'gre'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"
+	const hub = "[[tunnel]]\nname = 'six0'\nmode = 'gre'\nlocal = '203.0.113.10'\naddress = ['10.0.0.1/24']\n"
+	const peer = "[[tunnel.peer]]\nname = 'b'\nremote = '203.0.113.20'\nallowed = ['10.0.0.2/32', '192.168.7.0/24']\n"
+	checkProblems(t, []problemRow{
+		{gre + address + "probe = '10.0.0.2'\n", ""},
+		{gre + address + "probe = '192.168.7.7'\n", ""},
+		{gre + address + "probe = '2001:db8::7'\n", ""},
+		{gre + address + "probe = 'fe80::7'\n", `7:9: probe is "fe80::7": ` + want},
+		{gre + address + "probe = '10.0.0.2/24'\n", `7:9: probe is "10.0.0.2/24": ` + want},
+		{gre + address + "probe = '10.0.0.1'\n", "7:9: probe is 10.0.0.1, which address gives to this end: choose the other end's"},
+		{gre + "probe = '10.0.0.1'\n", "6:9: probe is 10.0.0.1, but the interface has no IPv4 address to ask from: add one to address"},
+		{single + "address = ['fc00::1/64']\nprobe = '10.0.0.2'\n", `7:9: probe is 10.0.0.2, but mode "6in4" carries no IPv4: choose an address that packets inside the tunnel have`},
+		{hub + peer + "probe = '192.168.7.7'\n", ""},
+		{hub + peer + "probe = '10.0.0.3'\n", "10:9: probe is 10.0.0.3, which is not in allowed of the peer: its answers would be dropped as spoof: add it there, or choose another address"},
+		{hub + "probe = '10.0.0.2'\n" + peer, "6:9: probe is of one peer: write it below its [[tunnel.peer]]"},
+	})
+}

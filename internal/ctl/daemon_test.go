@@ -151,7 +151,7 @@ func one() engine.TunnelStatus {
 
 // hub is a tunnel of which one peer waits and one is down.
 func hub(n int) engine.TunnelStatus {
-	t := engine.TunnelStatus{Name: "hub0", Mode: "6in4", PeerStatus: engine.PeerStatus{State: engine.State{Phase: engine.Up, Since: began, Local: "203.0.113.10", TunnelMTU: 1480, IO: "socket"}}}
+	t := engine.TunnelStatus{Name: "hub0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{State: engine.State{Phase: engine.Up, Since: began, Local: "203.0.113.10", Local6: "fc00::1", TunnelMTU: 1480, IO: "socket"}}}
 	for i := range n {
 		p := engine.PeerStatus{Peer: "p" + string(rune('a'+i%26)) + strings.Repeat("x", i/26),
 			State: engine.State{Phase: engine.Up, Since: began, Remote: "198.51.100.1", PathMTU: 1500},

@@ -36,9 +36,10 @@ func TestReport(t *testing.T) {
   last down  2026-03-01 12:00:00, for 1m10s: 5 probes were lost
   repairs    interface 2, route 1
 
-hub0  6in4  up for 2h13m
+hub0  4in6in4  up for 2h13m
   outer      203.0.113.10 > 3 peers, through a socket
   peers      1 down, 1 up, 1 waiting
+  IPv6 layer fc00::1 > 3 peers
   interface  MTU 1480
   out        0 packets, 0 bytes
   in         0 packets, 0 bytes
@@ -77,9 +78,9 @@ func TestStatusCommand(t *testing.T) {
 		exit            int
 	}{
 		{"status", "six0  4in6in4  up for ", "", 0},
-		{"status", "\nhub0  6in4  up for ", "", 0},
-		{"status hub0", "hub0  6in4  up for ", "", 0},
-		{"status hub0/pc", "hub0/pc  6in4  down for ", "", 0},
+		{"status", "\nhub0  4in6in4  up for ", "", 0},
+		{"status hub0", "hub0  4in6in4  up for ", "", 0},
+		{"status hub0/pc", "hub0/pc  4in6in4  down for ", "", 0},
 		{"status nope", "", `there is no tunnel "nope": there are six0, hub0`, 1},
 		{"status hub0/nope", "", `tunnel hub0 has no peer "nope"`, 1},
 		{"status six0 six1", "", "accepts at most 1 arg", 2},

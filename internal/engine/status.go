@@ -119,27 +119,37 @@ func (t *tunnel) status() TunnelStatus {
 	s := TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
 	t.overflow.look(t)
 	s.In, s.Out = t.in.traffic(), t.out.traffic()
-	var known, lost float64 // of the last probes of all peers
 	for _, p := range t.peers {
 		one := p.status()
 		if t.only == nil {
 			s.Peers = append(s.Peers, one)
 		}
 		s.merge(one)
-		n := float64(min(one.Liveness.Sent, liveness.Window))
-		known, lost = known+n, lost+n*one.Liveness.Loss
 		if t.only != nil {
 			s.Liveness, s.LastError, s.LastDown = one.Liveness, one.LastError, one.LastDown
 		}
 	}
-	if t.only == nil && known > 0 {
-		s.Liveness.Loss = lost / known
+	if t.only == nil {
+		s.Liveness.Loss = lossOf(s.Peers)
 	}
 	s.ICMP.SentTypes = t.reply.sent.counts()
 	s.ICMP.Sent = s.ICMP.SentTypes.total()
 	s.ICMP.Limited = t.reply.limited.Load()
 	s.Repairs = t.repairs.counts()
 	return s
+}
+
+// lossOf is the share of the last probes to all peers that was not answered.
+func lossOf(peers []PeerStatus) float64 {
+	var probes, lost float64
+	for _, p := range peers {
+		n := float64(min(p.Liveness.Sent, liveness.Window))
+		probes, lost = probes+n, lost+n*p.Liveness.Loss
+	}
+	if probes == 0 {
+		return 0
+	}
+	return lost / probes
 }
 
 // merge adds a peer's status to that of its tunnel, whose state is that of the
