@@ -168,7 +168,8 @@ func TestGRECut(t *testing.T) {
 }
 
 // Sequence numbers (RFC 2890 section 2.2): what is old is refused, nothing waits for
-// what is missing, and a peer that begins anew is believed after a silence.
+// what is missing; a packet that is far from the others is not believed, but several that
+// follow each other are, and any one after a silence.
 func TestGRESequence(t *testing.T) {
 	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Sequence: true})
 	pkt, r := encapsulate(build(t, []encap.Layer{l}, 1500, encap.DefaultOptions), header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 8)))
@@ -181,21 +182,29 @@ func TestGRESequence(t *testing.T) {
 		taken  bool
 	}
 	for name, steps := range map[string][]step{
-		"in order":             {{0, 0, true}, {0, 1, true}, {0, 2, true}},
-		"repeated":             {{0, 0, true}, {0, 1, true}, {0, 1, false}, {0, 2, true}},
-		"old":                  {{0, 5, true}, {0, 4, false}, {0, 0, false}, {0, 6, true}},
-		"gap":                  {{0, 0, true}, {0, 9, true}, {0, 5, false}, {0, 10, true}},
-		"begins anywhere":      {{0, 3000000000, true}, {0, 3000000001, true}},
-		"comes round":          {{0, 0xfffffffe, true}, {0, 0xffffffff, true}, {0, 0, true}, {0, 0xffffffff, false}, {0, 1, true}},
-		"a gap comes round":    {{0, 0xfffffff0, true}, {0, 7, true}, {0, 0xfffffff1, false}, {0, 8, true}},
-		"half the circle":      {{0, 0, true}, {0, 1 << 31, true}, {0, 1, false}},
-		"more than half of it": {{0, 0, true}, {0, 1<<31 + 1, false}, {0, 1, true}},
-		"restart":              {{0, 1000, true}, {10 * time.Second, 0, true}, {0, 1, true}, {0, 1001, true}},
-		"restart, some lost":   {{0, 1000, true}, {11 * time.Second, 15, true}, {0, 16, true}},
-		"restart, many lost":   {{0, 1000, true}, {11 * time.Second, 500, true}, {0, 499, false}, {0, 501, true}},
-		"restart under load":   {{0, 1000, true}, {time.Second, 0, false}, {8 * time.Second, 300, false}, {time.Second, 333, true}, {0, 334, true}},
-		"restart, too soon":    {{0, 1000, true}, {10*time.Second - 1, 0, false}, {1, 0, true}},
-		"no silence":           {{0, 1000, true}, {6 * time.Second, 1001, true}, {6 * time.Second, 0, false}},
+		"in order":               {{0, 0, true}, {0, 1, true}, {0, 2, true}},
+		"repeated":               {{0, 0, true}, {0, 1, true}, {0, 1, false}, {0, 2, true}},
+		"old":                    {{0, 5, true}, {0, 4, false}, {0, 0, false}, {0, 6, true}},
+		"gap":                    {{0, 0, true}, {0, 9, true}, {0, 5, false}, {0, 10, true}},
+		"begins anywhere":        {{0, 3000000000, true}, {0, 3000000001, true}},
+		"comes round":            {{0, 0xfffffffe, true}, {0, 0xffffffff, true}, {0, 0, true}, {0, 0xffffffff, false}, {0, 1, true}},
+		"a gap comes round":      {{0, 0xfffffff0, true}, {0, 7, true}, {0, 0xfffffff1, false}, {0, 8, true}},
+		"the largest gap":        {{0, 0, true}, {0, 1024, true}, {0, 1, false}, {0, 1025, true}},
+		"one forged packet":      {{0, 0, true}, {0, 1026, false}, {0, 1, true}, {0, 1 << 31, false}, {0, 2, true}, {0, 1<<32 - 1, false}, {0, 3, true}},
+		"forged, never in turn":  {{0, 0, true}, {0, 5000, false}, {0, 9000, false}, {0, 90000, false}, {0, 1 << 30, false}, {0, 3 << 30, false}, {0, 1, true}},
+		"forged again and again": {{0, 0, true}, {0, 5000, false}, {0, 5001, false}, {0, 5002, false}, {0, 1, true}, {0, 5003, false}, {0, 2, true}},
+		"a run of forged ones": {{0, 0, true}, {0, 1 << 30, false}, {0, 1<<30 + 1, false}, {0, 1<<30 + 2, false}, {0, 1<<30 + 3, true},
+			{0, 1, false}, {0, 2, false}, {0, 3, false}, {0, 4, true}, {0, 5, true}}, // and the peer is believed as soon
+		"many are lost":         {{0, 0, true}, {0, 5000, false}, {0, 5001, false}, {0, 5004, false}, {0, 5005, true}, {0, 4999, false}, {0, 5006, true}},
+		"overtaken or doubled":  {{0, 99, true}, {0, 90, false}, {0, 91, false}, {0, 92, false}, {0, 93, false}, {0, 94, false}, {0, 100, true}},
+		"restart, few before":   {{0, 99, true}, {time.Second, 0, false}, {0, 1, false}, {0, 2, false}, {0, 3, true}, {0, 4, true}},
+		"restart, many before":  {{0, 99999, true}, {0, 0, false}, {0, 1, false}, {0, 2, false}, {0, 3, true}, {0, 4, true}},
+		"restart and a restart": {{0, 99999, true}, {0, 0, false}, {0, 1, false}, {0, 0, false}, {0, 1, false}, {0, 2, false}, {0, 3, true}},
+		"restart":               {{0, 1000, true}, {10 * time.Second, 0, true}, {0, 1, true}, {0, 1001, true}},
+		"restart, some lost":    {{0, 1000, true}, {11 * time.Second, 15, true}, {0, 16, true}},
+		"restart, many lost":    {{0, 1000, true}, {11 * time.Second, 500, true}, {0, 499, false}, {0, 501, true}},
+		"restart, too soon":     {{0, 1000, true}, {10*time.Second - 1, 0, false}, {1, 0, true}},
+		"no silence":            {{0, 1000, true}, {6 * time.Second, 1001, true}, {6 * time.Second, 0, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -81,16 +81,31 @@ func (r *Record) nextSequence() uint32 { return r.sent.Add(1) - 1 }
 
 // sequence is what is known of the GRE packets that came.
 type sequence struct {
-	mu   sync.Mutex // of one goroutine, unless the configuration changes
-	next uint32     // the least number that is not old
-	at   time.Time  // of the last packet; zero: there was none
+	mu    sync.Mutex // of one goroutine, unless the configuration changes
+	next  uint32     // the least number that is not old
+	at    time.Time  // of the last packet that was taken; zero: there was none
+	other uint32     // what would go on with those that were refused, in turn
+	run   int        // how many these are
 }
 
-// A peer that starts anew counts from 0 again, and its packets would be old until it
-// has sent as many as before. Once none was taken for so long, nothing that arrives
-// can be an old one on its way: whatever its number, it is the first after a restart.
-// (If it had to be a small one, a peer that speaks all the time would have used those
-// up before it is believed.)
+// A number is taken if it is at most sequenceAhead in front of the last one: a single
+// packet with another, which anybody may have forged, must not make the peer's own
+// packets old ones. If the peer really is elsewhere, because more were lost or because it
+// counts from 0 again, sequenceRun packets that follow each other, with none in between
+// that continues what was before, show it.
+//
+// Numbers just behind the last one are such of packets that were overtaken or doubled on
+// the way, which also follow each other. They begin a run only when none was taken for
+// longer than packets overtake each other by.
+const (
+	sequenceAhead  = 1 << 10
+	sequenceBehind = 1 << 15
+	sequenceRun    = 4
+	overtaking     = time.Second
+)
+
+// restartSilence is after how long without a packet that was taken any number is the
+// first after a restart, so that a peer that seldom sends is believed at once.
 const restartSilence = 10 * time.Second
 
 // inSequence reports whether a GRE packet is not older than one that came before
@@ -100,10 +115,24 @@ func (r *Record) inSequence(n uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	restarted := now.Sub(s.at) >= restartSilence
-	if int32(n-s.next) < 0 && !s.at.IsZero() && !restarted {
+	silence := now.Sub(s.at)
+	if n-s.next >= sequenceAhead && silence < restartSilence && !s.elsewhere(n, silence) {
 		return false
 	}
-	s.next, s.at = n+1, now
+	s.next, s.at, s.run = n+1, now, 0
 	return true
+}
+
+// elsewhere notes a number that does not continue the sequence, and reports whether it
+// completes a run that does.
+func (s *sequence) elsewhere(n uint32, silence time.Duration) bool {
+	if s.next-n <= sequenceBehind && silence < overtaking {
+		return false
+	}
+	if n-s.other >= sequenceAhead {
+		s.run = 0
+	}
+	s.run++
+	s.other = n + 1
+	return s.run == sequenceRun
 }

@@ -77,7 +77,7 @@ var reasons = [Count]struct{ word, means string }{
 	Nested:             {"nested", "a tunnel packet to this tunnel's own endpoint, inside the tunnel"},
 	Spoof:              {"spoof", "the inner source is not behind this peer (allowed), or embeds another outer address than the one it came from"},
 	Key:                {"key", "the GRE key is missing, is another, or is there although none is configured"},
-	Sequence:           {"sequence", "the GRE sequence number is missing, came before, or is older than the last one"},
+	Sequence:           {"sequence", "the GRE sequence number is missing, came before, is older than the last one, or far from it"},
 	BadGRE:             {"bad_gre", "bits in a GRE header that nobody sends today: routing (RFC 1701), or version 1, which is PPTP's"},
 	TTLExpired:         {"ttl_expired", "the inner TTL or hop limit is 0"},
 	WrongFamily:        {"wrong_family", "the mode does not carry this IP version"},

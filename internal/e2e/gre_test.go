@@ -139,7 +139,9 @@ func TestSequence(t *testing.T) {
 	for _, c := range []struct {
 		n  uint32
 		ok bool
-	}{{0, true}, {1, true}, {1, false}, {2, true}, {7, true}, {5, false}, {7, false}, {8, true}, {1 << 30, true}, {0, false}, {1<<31 + 5, true}, {1<<32 - 1, true}, {0, true}, {1<<32 - 1, false}} {
+	}{{0, true}, {1, true}, {1, false}, {2, true}, {7, true}, {5, false}, {7, false}, {8, true},
+		{1 << 30, false}, {9, true}, // one that may be forged
+		{1 << 31, false}, {1<<31 + 1, false}, {1<<31 + 2, false}, {1<<31 + 3, true}, {1<<31 + 4, true}, {1<<31 + 3, false}} {
 		send(t, h.b, number(c.n))
 		if !c.ok {
 			drops++
@@ -167,9 +169,8 @@ func TestSequence(t *testing.T) {
 	})
 }
 
-// A peer that starts anew counts from 0 again; once it has been silent for long
-// enough to be believed that it has, its packets are taken: also if it speaks all
-// the time.
+// A peer that starts anew counts from 0 again; its packets are taken when several have
+// followed each other.
 func TestSequenceAfterRestart(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
