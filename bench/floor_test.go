@@ -85,7 +85,7 @@ var floorSenders = []struct {
 	open func(va netlink.Link, to netip.Addr, mac net.HardwareAddr) (floorSender, error)
 }{
 	{"raw", func(_ netlink.Link, to netip.Addr, _ net.HardwareAddr) (floorSender, error) {
-		return transport.DialRaw(left.Local, transport.Options{})
+		return transport.DialRaw(left.Local, 41, transport.Options{})
 	}},
 	{"packet", func(va netlink.Link, _ netip.Addr, mac net.HardwareAddr) (floorSender, error) {
 		return newPacketSender(va, mac)
@@ -95,7 +95,7 @@ var floorSenders = []struct {
 		if err != nil {
 			return nil, err
 		}
-		other, err := transport.DialRaw(left.Local, transport.Options{})
+		other, err := transport.DialRaw(left.Local, 41, transport.Options{})
 		if err != nil {
 			port.Close()
 			return nil, err

@@ -24,7 +24,7 @@ func TestErrorQueueIsEmptied(t *testing.T) {
 	for _, local := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
 		var tx *RawSender
 		if err := n.Do(func() (err error) {
-			tx, err = DialRaw(local, Options{})
+			tx, err = DialRaw(local, 41, Options{})
 			return err
 		}); err != nil {
 			t.Fatal(err)

@@ -16,24 +16,32 @@ import (
 // completes nothing that matters to us: of IPv4 it computes the total length and
 // the header checksum again, and replaces an identification of 0 only if DF is
 // clear; IPv6 it leaves as it is.
+//
+// The kernel looks for a route and for an IPsec policy by the sender's protocol,
+// though the socket itself is one of IPPROTO_RAW: a socket of the protocol would
+// receive packets and ICMP errors, too.
 type RawSender struct {
-	fd      *wait.FD
-	family  *family
-	batch   *batch
-	names   []name // where each packet of the batch goes
-	refused error  // what is said of a packet that is none of this version
+	fd       *wait.FD
+	family   *family
+	protocol byte // that the kernel is told; 0: it is not told
+	batch    *batch
+	names    []name   // where each packet of the batch goes
+	control  *control // what is told with each packet of IPv4; nil: nothing
+	refused  error    // what is said of a packet that is none of this version
 }
 
-// DialRaw opens a sender of the local address's IP version, in the network
-// namespace of the calling thread. It is bound to that address, so that routing
-// rules by source hold for it, and multicast leaves where the address is. A
-// link-local address needs a zone. Without CAP_NET_RAW the error says so.
+// DialRaw opens a sender of packets of one IP protocol, of the local address's IP
+// version, in the network namespace of the calling thread. It is bound to that
+// address, so that routing rules by source hold for it, and multicast leaves where
+// the address is. Rules and IPsec policies that select the protocol hold for it where
+// the kernel knows how (Linux 6.4, and stable kernels from May 2023 on). A link-local
+// address needs a zone. Without CAP_NET_RAW the error says so.
 //
 // Send refuses a packet of the other IP version, or whose Head is no whole IP
 // header, with an error that wraps EINVAL; one larger than the device's MTU with
 // EMSGSIZE.
-func DialRaw(local netip.Addr, o Options) (*RawSender, error) {
-	op := fmt.Sprintf("open raw socket from %v", local)
+func DialRaw(local netip.Addr, protocol int, o Options) (*RawSender, error) {
+	op := fmt.Sprintf("open raw socket for protocol %d from %v", protocol, local)
 	f, err := familyOf(local)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
@@ -51,8 +59,18 @@ func DialRaw(local netip.Addr, o Options) (*RawSender, error) {
 		fd: fd, family: f, batch: newBatch(BatchSize), names: make([]name, BatchSize),
 		refused: fmt.Errorf("send from %v: the bytes do not begin with an IPv%d header: %w", local, f.version, unix.EINVAL),
 	}
+	if f.takesProtocol(own, byte(protocol)) {
+		s.protocol = byte(protocol)
+	}
+	if s.protocol != 0 && f.version == 4 {
+		s.control = newControl(s.protocol)
+	}
 	for i := range s.names {
-		s.names[i] = f.newName()
+		s.names[i] = s.newName()
+		if s.control != nil {
+			s.batch.msgs[i].hdr.Control = &s.control.bytes[0]
+			s.batch.msgs[i].hdr.SetControllen(len(s.control.bytes))
+		}
 		s.batch.msgs[i].hdr.Name = (*byte)(unsafe.Pointer(&s.names[i]))
 		s.batch.msgs[i].hdr.Namelen = f.nameLen()
 	}
@@ -145,20 +163,18 @@ func (s *RawSender) SendOne(pkt []byte) error {
 	if !s.family.begins(pkt) {
 		return s.refused
 	}
-	to := s.family.newName()
+	to := s.newName()
 	s.family.setDest(&to, pkt)
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&pkt[0])), uintptr(len(pkt)),
-			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&to)), uintptr(s.family.nameLen()))
-		switch errno {
+		switch errno := s.family.sendmsg(fd, pkt, &to, s.control, unix.MSG_DONTWAIT); errno {
 		case 0:
 			return nil
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return os.NewSyscallError("sendto", unix.ENOBUFS)
+			return os.NewSyscallError("sendmsg", unix.ENOBUFS)
 		default:
 			forget(fd, errno)
-			return os.NewSyscallError("sendto", errno)
+			return os.NewSyscallError("sendmsg", errno)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func soon(t testing.TB) context.Context {
 func dial(t testing.TB, n *rig.Namespace, local netip.Addr, o transport.Options) (tx *transport.RawSender) {
 	t.Helper()
 	check(t, n.Do(func() (err error) {
-		tx, err = transport.DialRaw(local, o)
+		tx, err = transport.DialRaw(local, 41, o)
 		return err
 	}))
 	t.Cleanup(func() { tx.Close() })

@@ -276,13 +276,13 @@ func TestOpenErrors(t *testing.T) {
 			continue
 		}
 		err = n.Do(func() error {
-			tx, err := transport.DialRaw(c.local, c.o)
+			tx, err := transport.DialRaw(c.local, 253, c.o)
 			if err == nil {
 				tx.Close()
 			}
 			return err
 		})
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "open raw socket from") {
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "open raw socket for protocol 253 from") {
 			t.Errorf("dial from %v: %v, want %q", c.local, err, c.want)
 		}
 	}

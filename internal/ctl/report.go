@@ -50,10 +50,10 @@ func (r *reporter) tunnel(t engine.TunnelStatus) {
 	}
 	switch {
 	case len(t.Peers) > 0:
-		r.fact("outer", "%s > %d peers, through %s", t.State.Local, len(t.Peers), way(t.State.IO))
+		r.fact("outer", "%s > %d peers, through %s", t.State.Local, len(t.Peers), way(&t.State))
 		r.fact("peers", "%s", phases(t.Peers))
 	case t.State.Local != "":
-		r.fact("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(t.State.IO))
+		r.fact("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(&t.State))
 	}
 	switch {
 	case t.State.Local6 == "":
@@ -271,9 +271,12 @@ func known(by string) string {
 }
 
 // way is how packets leave.
-func way(io string) string {
-	if io == "xdp" {
+func way(s *engine.State) string {
+	if s.IO == "xdp" {
 		return "AF_XDP"
+	}
+	if s.IOWhy != "" {
+		return "a socket, not AF_XDP: " + s.IOWhy
 	}
 	return "a socket"
 }

@@ -91,7 +91,7 @@ func newAsker(layers []encap.Layer, o encap.Options, mark uint32) (*asker, error
 		return nil, err
 	}
 	options := transport.Options{Mark: mark}
-	if a.send, err = transport.DialRaw(l.Local, options); err != nil {
+	if a.send, err = transport.DialRaw(l.Local, int(l.Kind.Protocol()), options); err != nil {
 		return nil, err
 	}
 	rx, err := transport.ListenRaw(l.Local, int(l.Kind.Protocol()), transport.Shard{}, options)

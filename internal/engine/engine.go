@@ -40,6 +40,7 @@ type Engine struct {
 	prober   *prober
 	keeper   *keeper
 	ports    map[int]*port // by the device
+	policies policies      // that AF_XDP would bypass
 	shards   int           // receivers at each local address
 	shield   shield        // against the kernel's own answers
 	gate     gate          // what [gateway] says
@@ -284,6 +285,7 @@ func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
 // evaluatePeers does so for the paths of all peers of some tunnels.
 func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 	e.lookAtHost()
+	e.lookAtPolicies()
 	e.byIndex = make(map[int]*tunnel)
 	var peers []*peer
 	for _, t := range e.tunnels {

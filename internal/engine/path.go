@@ -170,7 +170,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
 	mtu, by := p.learnt(layers, link)
-	hop := e.findHop(p, route)
+	hop := e.findHop(p, &layers[len(layers)-1], route)
 	old := p.path.Load()
 	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop,
 		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
@@ -187,7 +187,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 		return nil, "", err
 	}
 	next.clamp = t.newClamp(next)
-	next.from = origin{local, t.cfg.FwMark}
+	next.from = origin{local, t.cfg.FwMark, next.outer().Kind.Protocol()}
 	out, err := t.openSockets(next.from)
 	if err != nil && !errors.Is(err, unix.EPERM) { // what may heal is a state to wait in, not an error
 		waiting, err = err.Error(), nil
@@ -278,7 +278,7 @@ func (t *tunnel) openSockets(from origin) (sockets, error) {
 	}
 	var s sockets
 	for range t.queues {
-		raw, err := transport.DialRaw(from.local, transport.Options{Mark: from.mark})
+		raw, err := transport.DialRaw(from.local, int(from.protocol), transport.Options{Mark: from.mark})
 		if err != nil {
 			s.close()
 			return nil, err

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
 	"sixfour/transport"
@@ -45,17 +47,20 @@ func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 
 // findHop is the way through the route's device, if the tunnel is to send past
 // the socket and the device can do it.
-func (e *Engine) findHop(p *peer, route netcfg.Route) hop {
+func (e *Engine) findHop(p *peer, l *encap.Layer, route netcfg.Route) hop {
 	t := p.t
 	if !t.wantsXDP() || t.automatic() {
 		return hop{}
 	}
-	h, err := e.tryHop(route)
+	h, err := e.tryHop(p, l, route)
 	if err != nil {
 		p.complainOfXDP(err)
 	} else {
 		p.noXDP, t.noXDP = "", ""
 	}
+	p.mu.Lock()
+	p.state.IOWhy = p.noXDP
+	p.mu.Unlock()
 	return h
 }
 
@@ -82,19 +87,50 @@ func (p *peer) complainOfXDP(err error) {
 
 var errNoNeighbour = errors.New("is not known yet")
 
-func (e *Engine) tryHop(route netcfg.Route) (hop, error) {
+func (e *Engine) tryHop(p *peer, l *encap.Layer, route netcfg.Route) (hop, error) {
 	if !route.Ethernet {
 		return hop{}, fmt.Errorf("%s is no Ethernet device", route.Interface)
+	}
+	if err := e.mayBypass(p, l, route); err != nil {
+		return hop{}, err
 	}
 	to, ok := e.router.Neighbour(route)
 	if !ok {
 		return hop{}, fmt.Errorf("the hardware address of %v at %s %w", route.Hop, route.Interface, errNoNeighbour)
 	}
-	p, err := e.port(route)
+	port, err := e.port(route)
 	if err != nil {
 		return hop{}, fmt.Errorf("%s: %w", route.Interface, err)
 	}
-	return hop{p, route.Hardware, to}, nil
+	return hop{port, route.Hardware, to}, nil
+}
+
+// mayBypass is why a peer's packets must not go past the kernel's IP layer. Where it
+// is not known what the kernel would do with them, they do not.
+func (e *Engine) mayBypass(p *peer, l *encap.Layer, route netcfg.Route) error {
+	if e.policies.err != nil {
+		return e.policies.err
+	}
+	if why := e.policies.Against(netcfg.Outer{
+		Local: l.Local, Remote: l.Remote, Protocol: l.Kind.Protocol(), Mark: p.t.cfg.FwMark, Device: route.Index,
+	}); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
+// policies are this host's, as far as a tunnel wants to send past the socket, or why
+// they are not known.
+type policies struct {
+	netcfg.Policies
+	err error
+}
+
+// lookAtPolicies reads them.
+func (e *Engine) lookAtPolicies() {
+	if slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP) {
+		e.policies.Policies, e.policies.err = e.router.Policies()
+	}
 }
 
 // port is the one of a route's device, opened if there is none that is of use.

@@ -105,7 +105,7 @@ func (p *peer) setPath(path *path) {
 	before := p.state
 	now := State{
 		Phase: before.Phase, Since: before.Since, Detail: before.Detail,
-		IO: string(path.io()), PathMTU: int(path.mtu), PathMTUBy: string(path.by),
+		IO: string(path.io()), IOWhy: p.noXDP, PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
 	now.setEnds(path.layers)
 	if !before.Phase.Carries() || !now.sameEnds(before) || before.Phase != Up && !p.isWatched(path) {

@@ -76,8 +76,9 @@ type tunnel struct {
 
 // origin is what all packets through a socket have in common.
 type origin struct {
-	local netip.Addr
-	mark  uint32
+	local    netip.Addr
+	mark     uint32
+	protocol byte
 }
 
 // sockets send, one for each queue.

@@ -48,6 +48,14 @@ func (e *Engine) watch(ctx context.Context, w watched) {
 			e.log.Warn("changes of interfaces and routes are noticed late", zap.String("netns", w.namespace), zap.Error(err))
 		}
 	})
+	if !w.neighbours {
+		return
+	}
+	e.wg.Go(func() { // somebody sends through AF_XDP, which goes past IPsec
+		if err := netcfg.WatchPolicies(ctx, e.somethingChanged); err != nil {
+			e.log.Warn("changes of IPsec policies are noticed late", zap.Error(err))
+		}
+	})
 }
 
 // changed notes that something around us changed: a link of a namespace, or, if

@@ -84,8 +84,8 @@ func sockets(n needs) []way {
 	for _, protocol := range []uint32{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER} {
 		ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, protocol)})
 	}
-	if n.xdp {
-		ways = append(ways, way{exactly(0, unix.AF_XDP)})
+	if n.xdp { // which must not go past IPsec: the kernel is asked for policies
+		ways = append(ways, way{exactly(0, unix.AF_XDP)}, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})
 	}
 	return ways
 }
