@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -23,6 +24,7 @@ import (
 	"sixfour/internal/netcfg"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
+	"sixfour/internal/text"
 	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
@@ -48,7 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	cfg, err := load(f, func(*config.Config) error { return nil })
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(text.NewWriter(stderr), err)
 		return exit.Misuse
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
@@ -59,7 +61,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer log.Close()
 	if f.check {
 		if problems := unresolved(cfg); len(problems) > 0 {
-			fmt.Fprintln(stderr, problems)
+			fmt.Fprintln(text.NewWriter(stderr), problems)
 			return exit.Misuse
 		}
 		return exit.OK
@@ -86,10 +88,10 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 		fmt.Fprint(stdout, usage.Daemon())
 		return f, exit.OK, true
 	case err == nil && fs.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+		err = fmt.Errorf("argument %q is one too many: sixfourd takes only flags, such as -config PATH", fs.Arg(0))
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "sixfourd: %v\nsee sixfourd -help\n", err)
+		fmt.Fprintf(text.NewWriter(stderr), "sixfourd: %s\nsee sixfourd -help\n", misuse(err))
 		return f, exit.Misuse, true
 	}
 	if *printVersion {
@@ -98,6 +100,23 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	}
 	return f, exit.OK, false
 }
+
+// misuse is an error of package flag with the way out.
+func misuse(err error) string {
+	what := err.Error()
+	if name, unknown := strings.CutPrefix(what, "flag provided but not defined: -"); unknown {
+		if meant := text.Nearest(name, flagNames); meant != "" {
+			return fmt.Sprintf("there is no flag -%s: did you mean -%s?", name, meant)
+		}
+		return fmt.Sprintf("there is no flag -%s: there are -%s", name, strings.Join(flagNames, ", -"))
+	}
+	if name, empty := strings.CutPrefix(what, "flag needs an argument: "); empty {
+		return fmt.Sprintf("%s needs a value: %[1]s VALUE", name)
+	}
+	return what
+}
+
+var flagNames = []string{"config", "check", "clean", "log-level", "log-format", "help", "version"}
 
 // load reads the configuration, with what flags say instead, and adds what only the
 // system can tell: whether an interface name is taken. May says whether this process

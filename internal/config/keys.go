@@ -3,9 +3,10 @@ package config
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"sixfour/internal/text"
 )
 
 // key is one row of what a table may hold: a name, and how its value gets into
@@ -67,61 +68,20 @@ func (s tableState) guess(r *report, where string, t *value, known []string) {
 		if slices.Contains(known, name) {
 			continue
 		}
-		text := "unknown key " + quote(name)
+		problem := "unknown key " + quote(name)
 		if where != "" {
-			text += " in " + where
+			problem += " in " + where
 		}
 		free := slices.DeleteFunc(slices.Clone(known), func(k string) bool {
 			_, set := t.table[k]
 			return set
 		})
-		if meant := nearest(name, free); meant != "" {
-			text += ": did you mean " + quote(meant) + "?"
+		if meant := text.Nearest(name, free); meant != "" {
+			problem += ": did you mean " + quote(meant) + "?"
 			s.set[meant], s.bad[meant] = true, true
 		}
-		r.add(t.table[name].keyAt, "%s", text)
+		r.add(t.table[name].keyAt, "%s", problem)
 	}
-}
-
-// nearest is the word that is close enough to a misspelt one, or "".
-func nearest(name string, words []string) string {
-	best, word := 3, ""
-	for _, w := range words {
-		limit := max(1, min(2, len(w)/3))
-		if diff := len(name) - len(w); diff > limit || -diff > limit {
-			continue
-		}
-		if d := distance(strings.ToLower(name), w); d <= limit && d < best {
-			best, word = d, w
-		}
-	}
-	return word
-}
-
-// distance is the number of insertions, deletions, replacements and swaps of
-// neighbours that turn one text into the other (optimal string alignment).
-func distance(a, b string) int {
-	var before []int // row i-2
-	last := make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row := make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
 }
 
 // kindNames are what a value is called that has the wrong type.

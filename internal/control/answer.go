@@ -179,7 +179,7 @@ func (w *answer) flush() error {
 
 func (w *answer) json(v any) error {
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(v)
+	return json.NewEncoder(text.NewJSONWriter(w)).Encode(v)
 }
 
 // maxText is how many bytes of an error's text are told: as JSON, in which a character
@@ -201,5 +201,5 @@ func (w *answer) fail(err error) {
 	w.Header().Del("Trailer")
 	w.extend()
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(failed{text.Cut(err.Error(), maxText)}) // a client that went away needs no answer
+	_ = json.NewEncoder(text.NewJSONWriter(w)).Encode(failed{text.Cut(err.Error(), maxText)}) // a client that went away needs no answer
 }

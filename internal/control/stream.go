@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+
+	"sixfour/internal/text"
 )
 
 // errorTrailer is the HTTP trailer of a stream of bytes that ended with an error.
@@ -14,7 +16,7 @@ const errorTrailer = "Sixfour-Error"
 // not read. An error before the first value is the answer, one after it the last line.
 func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) error) error) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(text.NewJSONWriter(w))
 	err := do(r.Context(), func(v any) error {
 		if err := enc.Encode(v); err != nil {
 			return err

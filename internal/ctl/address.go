@@ -20,7 +20,7 @@ func addressCommand() *cobra.Command {
 		Short: "Which addresses belong together in a tunnel mechanism",
 		Long: `Shows which IPv6 address or prefix a mechanism derives from an IPv4 address, and which IPv4 address hides in an IPv6 one. It
 needs no daemon.`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: takes(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if prefix != "" {
 				if o.Prefix, err = netip.ParsePrefix(prefix); err != nil {
@@ -49,8 +49,9 @@ needs no daemon.`,
 			if asJSON {
 				return fail(printJSON(cmd.OutOrStdout(), answers))
 			}
+			out := output(cmd)
 			for _, a := range answers {
-				fmt.Fprint(cmd.OutOrStdout(), a)
+				fmt.Fprint(out, a)
 			}
 			return nil
 		},

@@ -18,7 +18,7 @@ func TestAddressCommand(t *testing.T) {
 		{"6rd --border-relay ::1 10.0.0.1", "", `--border-relay "::1" is not an IPv4 address`},
 		{"gre 10.0.0.1", "", `unknown mechanism "gre"`},
 		{"2001:db8::1", "", "2001:db8::1 has no IPv4 address in it"},
-		{"", "", "accepts between 1 and 2 arg(s), received 0"},
+		{"", "", "address: an argument is missing: sixfourctl address ["},
 	} {
 		cmd := addressCommand()
 		var out bytes.Buffer

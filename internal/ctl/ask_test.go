@@ -61,10 +61,10 @@ rtt min/avg/max/mdev = 1.000/2.000/3.000/1.000 ms
 `, 0, ""},
 		{"ping hub0/pb -c 1", "no answer from hub0/pb: seq=1 (a router said: \uFFFD[2J)\n\n--- hub0/pb ---\n1 sent, 0 answered, 100% lost, in N\n", 1, "no answer"},
 		{"ping hub0", "", 1, `"hub0" may be any of 3 peers: say hub0/pa`},
-		{"ping", "", 2, "accepts 1 arg"},
+		{"ping", "", 2, "ping: an argument is missing: sixfourctl ping TUNNEL|TUNNEL/PEER|PEER"},
 		{"ping six0 -c 0", "", 2, "--count 0: give a number from 1 to 100000"},
 		{"ping six0 -i 0s", "", 2, "--interval"},
-		{"ping six0 -s many", "", 2, "invalid argument"},
+		{"ping six0 -s many", "", 2, `--size "many": give a whole number`},
 	} {
 		out, _, err := ctl(t.Context(), c.args+" --socket "+f.socket)
 		got := regexp.MustCompile(`, in \S+\n`).ReplaceAllString(out.String(), ", in N\n")
@@ -97,7 +97,7 @@ func TestMTU(t *testing.T) {
 		{"mtu six0", " 1280 bytes: answered\n 1500 bytes: no answer\npath MTU 1480 (found by probes), tunnel MTU 1400\n", "", 0},
 		{"mtu six0 --json", `{"size":1280,"answered":true}` + "\n" + `{"size":1500,"answered":false}` + "\n" + `{"path_mtu":1480,"mtu":1400,"by":"probe"}` + "\n", "", 0},
 		{"mtu hub0/pa", "", "hub0/pa answers no probes", 1},
-		{"mtu", "", "accepts 1 arg", 2},
+		{"mtu", "", "mtu: an argument is missing: sixfourctl mtu TUNNEL", 2},
 	} {
 		out, _, err := ctl(t.Context(), c.args+" --socket "+f.socket)
 		if out.String() != c.want || exitStatus(err) != c.exit || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {

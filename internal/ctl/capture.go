@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"strings"
@@ -36,7 +37,7 @@ identifier, and as a comment why it was not carried.
 
 FILTER is one of tcpdump's (pcap-filter(7)). It chooses a packet of which it
 chooses the inner or the outer one.`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              takes(1, math.MaxInt),
 		ValidArgsFunction: completeTunnel,
 	}
 	dial := socketFlag(cmd)
@@ -45,10 +46,11 @@ chooses the inner or the outer one.`,
 	cmd.Flags().BoolVar(&outer, "outer", false, "only the packets on the wire")
 	cmd.Flags().Uint64VarP(&r.Count, "count", "c", 0, "end after `N` packets, inner and outer counted as one")
 	cmd.Flags().IntVar(&r.Snap, "snaplen", 0, "`BYTES` to keep of each packet; 0: all")
-	cmd.MarkFlagsMutuallyExclusive("inner", "outer")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.Tunnel, r.Filter = args[0], strings.Join(args[1:], " ")
 		switch {
+		case inner && outer:
+			return errors.New("--inner and --outer exclude each other: give one of them, or none for both sides")
 		case inner:
 			r.Sides = capture.Inner
 		case outer:
@@ -89,7 +91,7 @@ chooses the inner or the outer one.`,
 		if errors.Is(err, unix.EPIPE) && t.lost == 0 {
 			return nil
 		}
-		fmt.Fprintln(cmd.ErrOrStderr(), "sixfourctl: "+t.summary(path))
+		fmt.Fprintln(errorOutput(cmd), "sixfourctl: "+t.summary(path))
 		return fail(err)
 	}
 	return cmd

@@ -71,9 +71,9 @@ func TestCaptureToFile(t *testing.T) {
 		{"nine", 1, `there is no tunnel "nine": there is six0`, -1},
 		{"six0 tcp prot 80", 1, `filter "tcp prot 80", column 5`, -1},
 		{"six0 --snaplen -1", 1, "snap length", -1},
-		{"six0 --inner --outer", 2, "inner outer", -1},
-		{"six0 -c x", 2, "invalid argument", -1},
-		{"", 2, "requires at least 1 arg", -1},
+		{"six0 --inner --outer", 2, "--inner and --outer exclude each other", -1},
+		{"six0 -c x", 2, `--count "x": give a whole number that is not negative`, -1},
+		{"", 2, "capture: an argument is missing: sixfourctl capture TUNNEL [FILTER]", -1},
 		{"six0 -c 3", 0, "3 packets captured into ", 6},
 		{"six0 -c 2 ip and len = 20", 0, "2 packets captured into ", 4},
 		{"six0 -c 1 --inner", 0, "1 packets captured into ", 1},
@@ -186,7 +186,7 @@ func TestDecode(t *testing.T) {
 		{nil, 0, "4  20"}, // the fourth, of this century
 		{[]string{"/nowhere"}, 1, "open /nowhere: no such file"},
 		{[]string{"/proc/self/status"}, 1, "/proc/self/status: no capture file"},
-		{[]string{path, path}, 2, "accepts at most 1 arg"},
+		{[]string{path, path}, 2, "decode: argument"},
 	} {
 		cmd := exec.Command("/proc/self/exe", append([]string{"decode"}, c.args...)...)
 		cmd.Env = append(os.Environ(), asProgram+"=1")

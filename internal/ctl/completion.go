@@ -24,10 +24,10 @@ it asks the running daemon for. Packages have it installed already.`,
 		Example: `  . <(sixfourctl completion bash)
   sixfourctl completion zsh > "${fpath[1]}/_sixfourctl"
   sixfourctl completion fish > ~/.config/fish/completions/sixfourctl.fish`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      takes(1, 1),
 		ValidArgs: shells,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return fail(completion(cmd.Root(), cmd.OutOrStdout(), args[0]))
+			return completion(cmd.Root(), cmd.OutOrStdout(), args[0])
 		},
 	}
 }
@@ -44,7 +44,7 @@ func completion(root *cobra.Command, w io.Writer, shell string) error {
 	case "fish":
 		return root.GenFishCompletion(w, true)
 	}
-	return fmt.Errorf("no completion for %q", shell)
+	return fmt.Errorf("there is no completion for %q: there are %s", shell, strings.Join(shells, ", "))
 }
 
 // completing is how long a shell's user may wait for the daemon.
@@ -80,7 +80,7 @@ func complete(cmd *cobra.Command, args []string, begin string, peers bool) ([]co
 	}
 	var names []cobra.Completion
 	add := func(name, what string) {
-		if strings.HasPrefix(name, begin) {
+		if strings.HasPrefix(name, begin) && name == plain(name) { // else it would change the shell's line
 			names = append(names, cobra.CompletionWithDesc(name, plain(what)))
 		}
 	}

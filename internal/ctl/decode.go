@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/decode"
+	"sixfour/internal/text"
 )
 
 func decodeCommand() *cobra.Command {
@@ -21,7 +22,7 @@ func decodeCommand() *cobra.Command {
 input: every header from the outermost in, and why a packet was not carried.
 
   sixfourctl capture six0 -c 10 | sixfourctl decode`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print JSON, one line a packet")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -39,7 +40,11 @@ input: every header from the outermost in, and why a packet was not carried.
 		}
 		signal.Ignore(unix.SIGPIPE)
 		in := bufio.NewReaderSize(from, 1<<16)
-		out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
+		clean := output(cmd)
+		if *asJSON {
+			clean = text.NewJSONWriter(cmd.OutOrStdout())
+		}
+		out := bufio.NewWriterSize(clean, 1<<16)
 		_, err := decode.File(&flushing{in, out}, out, *asJSON)
 		ferr := out.Flush()
 		switch {

@@ -19,7 +19,7 @@ func demoCommand() *cobra.Command {
 		Short: "Two namespaces, two daemons, traffic, and what was measured",
 		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and shows what was measured. It needs
 nothing but root, and leaves nothing behind.`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := findDaemon()
 			if err != nil {

@@ -38,6 +38,7 @@ func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.
 	s := &screen{tty: tty, paint: p}
 	s.enter()
 	defer s.leave()
+	following.Go(func() { untilQuit(ctx, cancel) })
 	v := view{tunnel: tunnel}
 	err := v.run(ctx, c, s, signals, events, ended)
 	cancel()

@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -15,15 +14,14 @@ func mtuCommand() *cobra.Command {
 		Short: "Find the path MTU to a peer by probing",
 		Long: `Sends probes of different sizes to a peer, and prints which of them were answered, and in the end how large a packet the path
 carries, and what that leaves for the tunnel. Nothing is changed by it.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              takes(1, 1),
 		ValidArgsFunction: completePeer,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c := dial()
 		defer c.Close()
-		out := cmd.OutOrStdout()
-		enc := json.NewEncoder(out)
+		out, enc := output(cmd), jsonLines(cmd.OutOrStdout())
 		result, err := c.ProbeMTU(cmd.Context(), args[0], func(p engine.MTUProbe) error {
 			if *asJSON {
 				return enc.Encode(p)

@@ -3,12 +3,11 @@ package ctl
 import (
 	"encoding/json"
 	"io"
-	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"sixfour/internal/control"
+	"sixfour/internal/text"
 )
 
 const defaultSocket = "/run/sixfour/control.sock"
@@ -33,19 +32,24 @@ func jsonFlag(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("json", false, "print JSON")
 }
 
+// output is where a command prints text, from which it removes what would do something
+// on a terminal: it may come from a daemon or a file that somebody else controls. Lines
+// of cells are printed by writeLines instead, which does the same and may have colours.
+func output(cmd *cobra.Command) io.Writer { return text.NewWriter(cmd.OutOrStdout()) }
+
+// errorOutput is output for messages beside the facts.
+func errorOutput(cmd *cobra.Command) io.Writer { return text.NewWriter(cmd.ErrOrStderr()) }
+
 // printJSON prints a value for programs that read it whole.
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	enc := jsonLines(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
 
-// plain is a text of the daemon without what would move a terminal's cursor.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, s)
-}
+// jsonLines prints values one a line, with escapes for what would do something on a
+// terminal.
+func jsonLines(w io.Writer) *json.Encoder { return json.NewEncoder(text.NewJSONWriter(w)) }
+
+// plain is a text of the daemon in a line: see output.
+func plain(s string) string { return text.Clean(s) }

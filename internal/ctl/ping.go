@@ -26,7 +26,7 @@ func pingCommand() *cobra.Command {
 		Long: `Sends probes of the tunnel layer to a peer, until Ctrl-C or as many as asked for, and prints each answer and, in the end, the
 round-trip times. PEER alone names a peer that only one tunnel has. Exit status 1: nothing was answered.`,
 		Example:           "  sixfourctl ping six0 -c 3",
-		Args:              cobra.ExactArgs(1),
+		Args:              takes(1, 1),
 		ValidArgsFunction: completePeer,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
@@ -46,7 +46,10 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 		c := dial()
 		defer c.Close()
 		r.Peer = args[0]
-		p := &pinger{out: cmd.OutOrStdout(), peer: r.Peer, json: *asJSON, began: time.Now()}
+		p := &pinger{out: output(cmd), peer: r.Peer, began: time.Now()}
+		if *asJSON {
+			p.json = jsonLines(cmd.OutOrStdout())
+		}
 		err := c.Ping(cmd.Context(), r, p.reply)
 		if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
 			err = nil // Ctrl-C is how it is ended
@@ -63,7 +66,7 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 type pinger struct {
 	out   io.Writer
 	peer  string
-	json  bool
+	json  *json.Encoder // nil: text
 	began time.Time
 
 	sent, lost       int
@@ -83,8 +86,8 @@ func (p *pinger) reply(r engine.PingReply) error {
 		p.total += r.RTT
 		p.ofSquares += r.RTT * r.RTT
 	}
-	if p.json {
-		return json.NewEncoder(p.out).Encode(r)
+	if p.json != nil {
+		return p.json.Encode(r)
 	}
 	detail := ""
 	if r.Detail != "" {
@@ -124,8 +127,8 @@ func (p *pinger) summary(now time.Time) error {
 		s.Spread = math.Sqrt(max(0, p.ofSquares/n-s.Mean*s.Mean))
 	}
 	var err error
-	if p.json {
-		err = json.NewEncoder(p.out).Encode(s)
+	if p.json != nil {
+		err = p.json.Encode(s)
 	} else {
 		_, err = fmt.Fprintf(p.out, "\n--- %s ---\n%d sent, %d answered, %s lost, in %s\n", plain(p.peer), s.Sent, s.Answered, percent(s.Loss), now.Sub(p.began).Round(time.Millisecond))
 		if s.Answered > 0 && err == nil {

@@ -79,7 +79,25 @@ func (p *pty) run(t *testing.T, f *fake, env string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", append(args, "--socket", f.socket)...)
 	cmd.Env = append(os.Environ(), asProgram+"=1", "TERM=xterm", env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.terminal, p.terminal, p.terminal
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	return p.start(t, cmd, 0)
+}
+
+// runWith is run with standard input from the terminal or from nowhere.
+func (p *pty) runWith(t *testing.T, f *fake, input bool, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", append(args, "--socket", f.socket)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "TERM=xterm")
+	cmd.Stdout, cmd.Stderr = p.terminal, p.terminal
+	if input {
+		cmd.Stdin = p.terminal
+	}
+	return p.start(t, cmd, 1)
+}
+
+// start starts a program whose terminal is one of its descriptors.
+func (p *pty) start(t *testing.T, cmd *exec.Cmd, terminal int) *exec.Cmd {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: terminal}
 	must(t, cmd.Start())
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
@@ -130,6 +148,25 @@ func TestNoColour(t *testing.T) {
 		p.see(t, "of no tunnel")
 		if got := strings.Contains(p.seen.String(), "\x1b["); got != c.colours {
 			t.Errorf("%s: %q", c.env, p.seen.String())
+		}
+	}
+}
+
+// The live view ends when q is typed, also where standard input is something else.
+func TestQuit(t *testing.T) {
+	f := start(t)
+	for _, input := range []bool{true, false} {
+		p := openPTY(t)
+		before := p.settings(t)
+		cmd := p.runWith(t, f, input, "watch")
+		p.see(t, "hub0")
+		p.see(t, "q ends")
+		_, err := p.user.WriteString("xq")
+		must(t, err)
+		must(t, cmd.Wait())
+		p.see(t, firstScreen)
+		if after := p.settings(t); after != before {
+			t.Errorf("the terminal was %+v, is %+v", before, after)
 		}
 	}
 }

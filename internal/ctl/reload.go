@@ -15,7 +15,7 @@ func reloadCommand() *cobra.Command {
 		Short: "Make the daemon read its configuration again",
 		Long: `Makes the daemon read its configuration again, as SIGHUP does, and prints what that changed. A file with errors, or one that
 cannot be applied, changes nothing, and the errors are printed. A tunnel whose section is the same loses no packet.`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

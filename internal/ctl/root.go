@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,15 +40,16 @@ func (f failure) Unwrap() error { return f.error }
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := Root().ExecuteContext(ctx)
+	cmd, err := Root().ExecuteContextC(ctx)
 	if err == nil {
 		return exit.OK
 	}
-	fmt.Fprintf(os.Stderr, "sixfourctl: %v\n", err)
+	out := errorOutput(cmd)
+	fmt.Fprintf(out, "sixfourctl: %v\n", err)
 	if errors.As(err, new(failure)) {
 		return exit.Failure
 	}
-	fmt.Fprintln(os.Stderr, "see sixfourctl --help")
+	fmt.Fprintf(out, "see %s --help\n", cmd.CommandPath())
 	return exit.Misuse
 }
 
@@ -73,12 +73,21 @@ func Root() *cobra.Command {
 		cmd.AddCommand(c())
 	}
 	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
+	cmd.Args = cobra.ArbitraryArgs // RunE says which commands there are
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return fmt.Errorf("unknown command %q", strings.Join(args, " "))
+		if len(args) == 0 {
+			return cmd.Help()
 		}
-		return cmd.Help()
+		if args[0] == "help" {
+			asked, rest, err := cmd.Find(args[1:])
+			if err == nil && (len(args) == 1 || asked != cmd) {
+				return asked.Help()
+			}
+			args = rest
+		}
+		return unknownCommand(cmd, args[0])
 	}
+	cmd.SetFlagErrorFunc(explainFlag)
 	fit(cmd)
 	return cmd
 }

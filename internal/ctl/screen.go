@@ -29,7 +29,8 @@ func (s *screen) enter() {
 	if t, err := unix.IoctlGetTermios(int(s.tty.Fd()), unix.TCGETS); err == nil {
 		s.was = t
 		quiet := *t
-		quiet.Lflag &^= unix.ECHO
+		quiet.Lflag &^= unix.ECHO | unix.ICANON // keys come one by one, see keys
+		quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 1, 0
 		_ = unix.IoctlSetTermios(int(s.tty.Fd()), unix.TCSETS, &quiet) // typed characters are seen: no harm
 	}
 	_, _ = s.tty.WriteString(otherScreen)
@@ -52,7 +53,7 @@ func (s *screen) draw(lines [][]cell, columns int) error {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(text(line, columns, s.paint) + clearLine)
+		b.WriteString(render(line, columns, s.paint) + clearLine)
 	}
 	b.WriteString(clearBelow)
 	_, err := s.tty.WriteString(b.String())

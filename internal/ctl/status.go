@@ -20,7 +20,7 @@ func statusCommand() *cobra.Command {
 		Short: "Each tunnel and peer: state, endpoints, traffic, drops by reason",
 		Long: `Shows all tunnels, one, or one peer. A tunnel with many peers has a line for each, with what is missing below it; name a peer
 as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs/drops.md).`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              takes(0, 1),
 		ValidArgsFunction: completePeer,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)

@@ -4,6 +4,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"sixfour/internal/text"
 )
 
 // cell is a text in a table, or of a line.
@@ -70,11 +72,13 @@ func (t *table) line(r row, margin string, widths []int) []cell {
 	return line
 }
 
-// text is a line as it is written, cut to a number of columns; 0: not cut.
-func text(line []cell, columns int, p painter) string {
+// render is a line as it is written, cut to a number of columns; 0: not cut. Its styles
+// are the only control characters in it.
+func render(line []cell, columns int, p painter) string {
 	var b strings.Builder
 	left := columns
 	for _, c := range line {
+		c.text = text.Clean(c.text)
 		if columns > 0 {
 			if n := utf8.RuneCountInString(c.text); n > left {
 				c.text = string([]rune(c.text)[:left])
@@ -92,7 +96,7 @@ func text(line []cell, columns int, p painter) string {
 // writeLines writes lines as they are.
 func writeLines(w io.Writer, p painter, lines [][]cell) error {
 	for _, line := range lines {
-		if _, err := io.WriteString(w, text(line, 0, p)+"\n"); err != nil {
+		if _, err := io.WriteString(w, render(line, 0, p)+"\n"); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/text"
 )
 
 // terminal is the file behind a writer, if that is a terminal.
@@ -48,9 +50,11 @@ func colours(w io.Writer) painter {
 	return painter(ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
 }
 
-func (p painter) paint(s style, text string) string {
-	if !p || s == none || text == "" {
-		return text
+// paint adds the control sequences of a style to a text that has none of its own.
+func (p painter) paint(s style, what string) string {
+	what = text.Clean(what)
+	if !p || s == none || what == "" {
+		return what
 	}
-	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+	return "\x1b[" + string(s) + "m" + what + "\x1b[0m"
 }

@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -16,9 +15,9 @@ func watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch [TUNNEL]",
 		Short: "State, traffic and events, live in the terminal",
-		Long: `Draws the tunnels each second, with rates, and below them the last events, until Ctrl-C. Where the output is no terminal,
+		Long: `Draws the tunnels each second, with rates, and below them the last events, until q or Ctrl-C. Where the output is no terminal,
 and with --json, it prints events alone, one a line, the last hundred first. A daemon that restarts is waited for.`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              takes(0, 1),
 		ValidArgsFunction: completeTunnel,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
@@ -34,12 +33,13 @@ and with --json, it prints events alone, one a line, the last hundred first. A d
 		if live && !*asJSON {
 			return fail(watchScreen(cmd.Context(), c, tunnel, tty, colours(out)))
 		}
-		f := &follower{client: c, tunnel: tunnel, say: func(what string) { fmt.Fprintf(cmd.ErrOrStderr(), "sixfourctl: %s\n", what) }}
+		said, lines, enc := errorOutput(cmd), output(cmd), jsonLines(out)
+		f := &follower{client: c, tunnel: tunnel, say: func(what string) { fmt.Fprintf(said, "sixfourctl: %s\n", what) }}
 		return fail(f.run(cmd.Context(), func(ev engine.Event) error {
 			if *asJSON {
-				return json.NewEncoder(out).Encode(ev)
+				return enc.Encode(ev)
 			}
-			_, err := io.WriteString(out, eventLine(ev, time.RFC3339)+"\n")
+			_, err := io.WriteString(lines, eventLine(ev, time.RFC3339)+"\n")
 			return err
 		}))
 	}

@@ -81,7 +81,7 @@ func TestWatchWithoutDaemon(t *testing.T) {
 func picture(v *view, columns, rows int) string {
 	var b strings.Builder
 	for _, line := range v.frame(columns, rows) {
-		b.WriteString(text(line, columns, false) + "\n")
+		b.WriteString(render(line, columns, false) + "\n")
 	}
 	return b.String()
 }
@@ -98,7 +98,7 @@ func TestPicture(t *testing.T) {
 		v.events = append(v.events, engine.Event{At: began, Tunnel: "six0", Kind: "state", Text: fmt.Sprint(i)})
 	}
 	at := began.Local().Format(time.TimeOnly)
-	got, want := picture(v, 120, 12), `sixfourd 1 for 1m00s: 2 tunnels, 4 peers, at `+v.now.Format(time.TimeOnly)+`; Ctrl-C ends
+	got, want := picture(v, 120, 12), `sixfourd 1 for 1m00s: 2 tunnels, 4 peers, at `+v.now.Format(time.TimeOnly)+`; q ends
 TUNNEL  STATE      FOR       RTT  LOSS  PATH MTU         OUT         RATE     IN      RATE  DROPPED
 six0    up       1m00s   12.3 ms    5%      1500  1.50 kp/s  1.00 Mbit/s  0 p/s   0 bit/s  in spoof 2 p/s
 hub0    up       1m00s                                0 p/s      0 bit/s  0 p/s   0 bit/s

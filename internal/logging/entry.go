@@ -94,7 +94,7 @@ func (c *journalCore) entry(e zapcore.Entry, fields []zapcore.Field) []byte {
 		text = strings.TrimSuffix(b.String(), "\n")
 		b.Free()
 	}
-	b := appendField(nil, "MESSAGE", text)
+	b := appendField(nil, "MESSAGE", oneLine(text)) // journalctl shows no message that is not printable
 	b = appendField(b, "PRIORITY", priority(e.Level))
 	b = appendField(b, "SYSLOG_IDENTIFIER", identifier)
 	b = appendField(b, fieldPrefix+"MESSAGE", e.Message)

@@ -87,7 +87,7 @@ func TestJournal(t *testing.T) {
 			"SIXFOUR_MESSAGE": "dropped", "SIXFOUR_LOGGER": "in", "SIXFOUR_TUNNEL": "six0", "SIXFOUR_REASON": "martian", "SIXFOUR_PACKETS": "3"},
 		{"MESSAGE": `wait {"tunnel": "six0", "for": "1.5s", "at": "1970-01-01T00:00:01Z", "error": "no route"}`, "PRIORITY": "7", "SYSLOG_IDENTIFIER": "sixfourd",
 			"SIXFOUR_MESSAGE": "wait", "SIXFOUR_TUNNEL": "six0", "SIXFOUR_FOR": "1.5s", "SIXFOUR_AT": "1970-01-01T00:00:01Z", "SIXFOUR_ERROR": "no route"},
-		{"MESSAGE": "two\nlines {\"odd näme=\": \"a=b\\nc\\u0000\", \"all\": [\"a\", \"<b>\"], \"" + strings.Repeat("x", 100) + "\": \"long name\"}", "PRIORITY": "6", "SYSLOG_IDENTIFIER": "sixfourd",
+		{"MESSAGE": "two; lines {\"odd näme=\": \"a=b\\nc\\u0000\", \"all\": [\"a\", \"<b>\"], \"" + strings.Repeat("x", 100) + "\": \"long name\"}", "PRIORITY": "6", "SYSLOG_IDENTIFIER": "sixfourd",
 			"SIXFOUR_MESSAGE": "two\nlines", "SIXFOUR_ODD_N_ME_": "a=b\nc\x00", "SIXFOUR_ALL": `["a","<b>"]`, "SIXFOUR_" + strings.Repeat("X", 56): "long name"},
 		{"MESSAGE": "the end", "PRIORITY": "3", "SYSLOG_IDENTIFIER": "sixfourd", "SIXFOUR_MESSAGE": "the end"},
 	} {

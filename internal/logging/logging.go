@@ -104,17 +104,17 @@ func encoder(format string) (zapcore.Encoder, error) {
 	}
 	switch format {
 	case "json":
-		return zapcore.NewJSONEncoder(c), nil
+		return cleanEncoder{zapcore.NewJSONEncoder(c), true}, nil
 	case "journal": // sd-daemon(3): "<priority>" in front; the journal has the time
 		c.TimeKey = ""
 		c.EncodeLevel = func(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
 			enc.AppendString("<" + priority(l) + ">")
 		}
-		return zapcore.NewConsoleEncoder(c), nil
+		return cleanEncoder{zapcore.NewConsoleEncoder(c), false}, nil
 	case "console":
 		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		c.EncodeLevel = zapcore.CapitalLevelEncoder
-		return zapcore.NewConsoleEncoder(c), nil
+		return cleanEncoder{zapcore.NewConsoleEncoder(c), false}, nil
 	}
 	return nil, fmt.Errorf("log format %q: use auto, console, json or journal", format)
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -146,5 +147,34 @@ func TestConcurrency(t *testing.T) {
 	log.Error("too late")
 	if !strings.Contains(buf.String(), "ERROR the end") || strings.Contains(buf.String(), "too late") {
 		t.Error(buf.String())
+	}
+}
+
+// Whatever is logged, an entry is one line, and nothing of it does something on a
+// terminal. JSON keeps the text.
+func TestHostileText(t *testing.T) {
+	const evil = "a\x1b[2J\nb\x7f\u009b31m\u202ec\xff"
+	for _, format := range []string{"console", "journal", "json"} {
+		var buf bytes.Buffer
+		log, err := newLog(&buf, "info", format, nowhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.With(zap.String("tunnel", evil)).Warn(evil, zap.String("from", evil))
+		log.Close()
+		got := strings.TrimSuffix(buf.String(), "\n")
+		for _, r := range got {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%s: %q", format, got)
+				break
+			}
+		}
+		if format != "json" {
+			continue
+		}
+		var entry map[string]string
+		if err := json.Unmarshal([]byte(got), &entry); err != nil || entry["msg"] != strings.ToValidUTF8(evil, "\uFFFD") {
+			t.Errorf("%s: %v", got, err)
+		}
 	}
 }

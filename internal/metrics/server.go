@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/engine"
+	"sixfour/internal/text"
 )
 
 // Daemon is what is asked.
@@ -159,5 +160,5 @@ func tell(w http.ResponseWriter, lines []string) {
 	} else {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = fmt.Fprintln(w, strings.Join(lines, "\n")) // a client that went away needs no answer
+	_, _ = fmt.Fprintln(text.NewWriter(w), strings.Join(lines, "\n")) // a client that went away needs no answer
 }

@@ -1,4 +1,5 @@
-// Package text keeps texts of others, such as errors about a file, within bounds.
+// Package text keeps texts of others, such as errors about a file or the answers of a
+// daemon, within bounds, and free of what would do something on a terminal.
 package text
 
 import "strings"
