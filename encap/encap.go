@@ -9,7 +9,6 @@
 package encap
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -52,12 +51,12 @@ type Stack struct {
 	enter6 *template // the same for IPv6
 	at4    int       // the layer at which they enter
 	at6    int
-	loop4  uint32 // the outermost IPv4 destination; an inner packet to it would come back
+	own    own // outer packets of this stack, which must not come back into it
 
 	// Where IPv6 packets enter a layer over IPv6: enter6 for those that carry an
-	// encapsulation limit, and the layer's ends.
+	// encapsulation limit, and the layer's own packets.
 	limited6 *template
-	ends6    resolve.Fixed
+	own6     own
 }
 
 // New prepares the stack of layers, innermost first. The path MTU decides whether
@@ -98,13 +97,10 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 		s.enter6 = b.template(s.at6, 6)
 		if l := layers[s.at6]; l.Kind.Over() == 6 {
 			b.limited = true
-			s.limited6, s.ends6 = b.template(s.at6, 6), resolve.NewFixed(l.Local, l.Remote)
+			s.limited6, s.own6 = b.template(s.at6, 6), newOwn(l)
 		}
 	}
-	if outer := layers[len(layers)-1]; outer.Kind.Over() == 4 && outer.Resolver == nil {
-		remote := outer.Remote.As4()
-		s.loop4 = binary.BigEndian.Uint32(remote[:])
-	}
+	s.own = newOwn(layers[len(layers)-1])
 	return s, nil
 }
 
@@ -244,15 +240,18 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	var f fields
 	if header.Version(b[off:]) == 4 {
 		ip := header.IPv4(b[off:])
-		if s.loop4 != 0 && binary.BigEndian.Uint32(ip.Dest()) == s.loop4 {
+		if s.outer == 4 && s.own.is4(ip) {
 			return nil, drop.Loop
 		}
 		t, f = s.enter4, fields{tos: ip.TOS(), ttl: ip.TTL(), df: !ip.MayFragment()}
 	} else {
 		ip := header.IPv6(b[off:])
 		t, f = s.enter6, fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
+		if s.outer == 6 && s.own.is6(ip) {
+			return nil, drop.Loop
+		}
 		if s.limited6 != nil {
-			if s.ends6.Sends6(ip) { // RFC 2473 4.1.2
+			if s.own6.is6(ip) { // RFC 2473 4.1.2
 				return nil, drop.Loop
 			}
 			if t, limit, found := s.limited(ip); found {

@@ -236,6 +236,11 @@ func TestEncapsulateRefuses(t *testing.T) {
 	v := vectors.Read(t)
 	in4, in6 := v["DBL-1"][60:], v["6IN4-1"][20:]
 	toPeer := sum(put(bytes.Clone(in4), 16, 203, 0, 113, 2), 0)
+	between := sum(put(bytes.Clone(toPeer), 12, 203, 0, 113, 1), 0)
+	ours := sum(put(bytes.Clone(between), 9, header.ProtoIPv6), 0)
+	fromOther := sum(put(bytes.Clone(ours), 12, 203, 0, 113, 3), 0)
+	between6 := put(put(bytes.Clone(in6), 8, router.Local6.AsSlice()...), 24, router.Remote6.AsSlice()...)
+	ours6, limited6, cut6 := put(bytes.Clone(between6), 6, header.ProtoIPv6), put(bytes.Clone(between6), 6, header.DestOptions), put(bytes.Clone(between6), 6, header.FragmentHdr)
 	for _, c := range []struct {
 		name, mode string
 		inner      []byte
@@ -244,7 +249,16 @@ func TestEncapsulateRefuses(t *testing.T) {
 		{"IPv4 in 4in6in4", "4in6in4", in4, drop.None},
 		{"IPv6 in 4in6in4", "4in6in4", in6, drop.None},
 		{"IPv4 in 6in4", "6in4", in4, drop.WrongFamily},
-		{"to the outer remote", "4in6in4", toPeer, drop.Loop},
+		{"to the outer remote", "4in6in4", toPeer, drop.None},
+		{"between the outer ends", "4in6in4", between, drop.None},
+		{"the same by its protocol, from another", "4in6in4", fromOther, drop.None},
+		{"its own", "4in6in4", ours, drop.Loop},
+		{"another protocol's", "4in4", ours, drop.None},
+		{"between the outer ends", "6in6", between6, drop.None},
+		{"its own", "6in6", ours6, drop.Loop},
+		{"its own, with a limit", "6in6", limited6, drop.Loop},
+		{"its own, a fragment", "6in6", cut6, drop.Loop},
+		{"its own, between", "4in6in4", ours6, drop.None},
 		{"empty", "4in6in4", nil, drop.WrongVersion},
 		{"version 0", "4in6in4", []byte{1, 2, 3}, drop.WrongVersion},
 		{"truncated", "4in6in4", in4[:30], drop.Truncated},

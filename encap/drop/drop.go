@@ -39,7 +39,7 @@ const (
 	Unresolved                // the neighbour's outer address did not become known
 	Limited                   // more messages of neighbours came than are looked at
 	EncapLimit                // the packet says that it must not enter a tunnel (RFC 2473 4.1.1)
-	Loop                      // would be routed back into the tunnel it came from
+	Loop                      // would come back into the tunnel, or to this host
 	TooBig                    // larger than the path allows, and may not be fragmented
 
 	NoRoute       // no route, or no local address, towards the peer
@@ -85,7 +85,7 @@ var reasons = [Count]struct{ word, means string }{
 	Unresolved:         {"unresolved", "the outer address of the neighbour did not become known in time"},
 	Limited:            {"rate_limited", "more messages of neighbour discovery came than are looked at, 1000 each second"},
 	EncapLimit:         {"encap_limit", "the packet carries a tunnel encapsulation limit of 0: it must not enter another tunnel (RFC 2473); its sender is told"},
-	Loop:               {"loop", "the packet is to the peer's outer address and was routed into the tunnel"},
+	Loop:               {"loop", "it is one of the tunnel's own outer packets, or leads to this host: it would go round"},
 	TooBig:             {"too_big", "larger than the path allows, and may not be fragmented; its sender is told"},
 	NoRoute:            {"no_route", "there is no way to the peer, or our outer address is missing; the log says which"},
 	Filtered:           {"filtered", "this host's packet filter refused the outer packet"},

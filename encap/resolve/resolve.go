@@ -67,6 +67,11 @@ func (f *Fixed) Sends4(ip header.IPv4) bool {
 	return binary.BigEndian.Uint32(ip.Source()) == f.local4 && binary.BigEndian.Uint32(ip.Dest()) == f.remote4
 }
 
+// From4 reports whether an IPv4 packet is from us.
+func (f *Fixed) From4(ip header.IPv4) bool {
+	return binary.BigEndian.Uint32(ip.Source()) == f.local4
+}
+
 // Sends6 reports whether an IPv6 packet goes from us to the peer.
 func (f *Fixed) Sends6(ip header.IPv6) bool {
 	return readWord6(ip.Source()) == f.local6 && readWord6(ip.Dest()) == f.remote6

@@ -261,27 +261,3 @@ func TestHostileEcho(t *testing.T) {
 		return nil
 	})
 }
-
-// An outbound packet to the peer's outer address would come back for ever.
-func TestLoop(t *testing.T) {
-	h := newHosts(t, 1500)
-	a := start(t, h.a, configA())
-	start(t, h.b, configB())
-	// Policy routing may send what is meant for the peer into the tunnel, even
-	// if the main table does not.
-	c, err := h.a.Capture("six0")
-	must(t, err)
-	defer c.Close()
-	pkt := forge(t)[inside:]
-	copy(pkt[12:], inA.AsSlice())
-	copy(pkt[16:], outerB.AsSlice())
-	header.IPv4(pkt).SetChecksum()
-	must(t, c.Inject(pkt))
-	eventually(t, "counted as a loop", func() error {
-		if _, s := a.status(t); s.Out.Drops["loop"] != 1 {
-			return fmt.Errorf("%+v", s.Out)
-		}
-		return nil
-	})
-	pings(t, h.a, inB, rig.PingOptions{})
-}

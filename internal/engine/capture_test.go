@@ -181,8 +181,13 @@ func TestCaptureOutbound(t *testing.T) {
 		header.IPv4(in).SetChecksum()
 		return append(b, in...)
 	}
+	own := inner("198.51.100.1", 60) // that came back
+	ip := header.IPv4(own[encap.Headroom:])
+	ip[9] = header.ProtoIPv6
+	copy(ip[12:], []byte{192, 0, 2, 1})
+	ip.SetChecksum()
 	got := capturedBy(t, &e.captures, func() {
-		for _, b := range [][]byte{inner("10.0.0.2", 30), inner("10.0.0.3", 40), inner("10.0.0.4", 50), inner("10.0.0.5", 1500), inner("198.51.100.1", 60)} {
+		for _, b := range [][]byte{inner("10.0.0.2", 30), inner("10.0.0.3", 40), inner("10.0.0.4", 50), inner("10.0.0.5", 1500), own} {
 			o.add(b)
 		}
 		o.send()
