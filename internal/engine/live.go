@@ -100,13 +100,16 @@ func (k *keeper) take(s lifeSign) {
 	for {
 		if int(s.target) < len(s.p.pulses) {
 			pl := s.p.pulses[s.target]
-			only := pl.onlyHost()
+			now := k.since(s.at)
+			only := pl.onlyHost(now)
 			if pl.proven.improve(s.by, s.pair, pl.target.between) {
 				proven := pl.proven
 				s.p.proven.Store(&proven)
 			}
-			pl.within = pl.within || s.by < wayOutside
-			if pl.life.Answer(s.seq, k.since(s.at)) {
+			if s.by < wayOutside {
+				pl.inside = now
+			}
+			if pl.life.Answer(s.seq, now) {
 				pl.seen = s.p.in.packets.Load() // the answer may be one of those
 				k.settle(pl)
 			} else if only {
@@ -134,7 +137,7 @@ func (k *keeper) lookAtFresh() {
 		heard, doubted := p.lifeSign.Swap(false), p.doubted.Swap(false)
 		for _, pl := range p.pulses {
 			if heard && pl.hasTraffic() {
-				pl.look()
+				pl.look(now)
 				pl.life.Traffic(true, now)
 			}
 			if doubted {
@@ -172,8 +175,8 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		}
 		pl.target, pl.proven, pl.tries = t, unproven, 0
 		p.proven.Store(nil)
-		pl.look()
-		pl.within = false
+		pl.look(now)
+		pl.inside = never
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
 		} else {
@@ -199,7 +202,7 @@ func (k *keeper) step() (next time.Time, ok bool) {
 			return due, true
 		}
 		now := k.since(at)
-		if pl.hasTraffic() && pl.look() {
+		if pl.hasTraffic() && pl.look(now) {
 			pl.life.Traffic(false, now)
 		}
 		seq, probe := pl.life.Next(now)

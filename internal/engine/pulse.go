@@ -24,11 +24,11 @@ type pulse struct {
 	index  uint16 // among the peer's
 	target target
 	life   *liveness.Peer
-	seen   uint64 // packets from the peer
-	proven proof  // the best way in which probes were answered
-	tries  int    // probes since the target is this one
-	within bool   // something has come through the tunnel
-	place  int    // in the schedule; -1: nothing is due
+	seen   uint64        // packets from the peer
+	proven proof         // the best way in which probes were answered
+	tries  int           // probes since the target is this one
+	inside time.Duration // when something came through the tunnel last, as the keeper counts
+	place  int           // in the schedule; -1: nothing is due
 }
 
 // target is what is probed, and by which path.
@@ -88,18 +88,23 @@ func (pl *pulse) first() uint16 { return uint16(rand.Uint32()) }
 func (pl *pulse) hasTraffic() bool { return pl.target.layers != nil }
 
 // look reports whether packets have come since it was called last.
-func (pl *pulse) look() bool {
+func (pl *pulse) look(now time.Duration) bool {
 	n := pl.p.in.packets.Load()
 	was := pl.seen
 	pl.seen = n
-	pl.within = pl.within || n != was && pl.hasTraffic()
+	if n != was && pl.hasTraffic() {
+		pl.inside = now
+	}
 	return n != was
 }
 
-// onlyHost reports whether all that was heard are answers of the peer's host, which
-// show nothing of the tunnel.
-func (pl *pulse) onlyHost() bool {
-	return pl.target.layers != nil && pl.proven.way == wayOutside && !pl.within
+// never is before anything.
+const never time.Duration = math.MinInt64 / 2
+
+// onlyHost reports whether all that was heard of late are answers of the peer's host,
+// which show nothing of the tunnel.
+func (pl *pulse) onlyHost(now time.Duration) bool {
+	return pl.target.layers != nil && pl.proven.way == wayOutside && now-pl.inside > 2*pl.target.set.Every
 }
 
 // ways are those that there are, the best first.

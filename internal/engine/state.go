@@ -190,7 +190,7 @@ func (p *peer) tell(k *keeper) {
 		l.Heard = wall(k.begun.Add(at))
 	}
 	phase := map[liveness.State]Phase{liveness.Unknown: Probing, liveness.Up: Up, liveness.Suspect: Suspect, liveness.Down: Down}[state]
-	changed := p.setLife(l, phase, pl)
+	changed := p.setLife(l, phase, pl, k.since(time.Now()))
 	if changed && (phase == Suspect || phase == Down) || missed > 0 && phase == Down {
 		p.isDoubtful()
 	}
@@ -203,8 +203,8 @@ func (p *peer) tell(k *keeper) {
 func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
 
 // setLife notes what is known of the peer's life, and reports whether that is another
-// phase, or the same for another reason. A path that is not that of the pulse any more is another's business.
-func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
+// phase, or the same for another reason. It ignores what is about a path that was replaced.
+func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.liveness = l
@@ -215,7 +215,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 		return false
 	}
 	detail := ""
-	if phase == Up && pl.onlyHost() {
+	if phase == Up && pl.onlyHost(now) {
 		detail = onlyHost
 	}
 	if before.Phase == phase && (!deaf || before.Detail == deafness) {
@@ -259,7 +259,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse) (changed bool) {
 }
 
 // onlyHost is what is known of a peer that is up by pings of its outer address alone.
-const onlyHost = "its host answers pings; nothing was heard through the tunnel yet"
+const onlyHost = "its host answers pings, but nothing comes through the tunnel"
 
 // deafness is why a peer is suspect from which packets come.
 const deafness = "packets come from it, but it answers no probes any more: ours may not arrive there"
