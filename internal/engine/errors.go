@@ -55,7 +55,9 @@ const errorBatch = 16
 
 // run works until the receiver is closed.
 func (o *outerErrors) run() {
-	bufs, sizes := buffers(errorBatch, transport.MaxPacket), make([]int, errorBatch)
+	arena := newArena(errorBatch * transport.MaxPacket)
+	defer arena.free()
+	bufs, sizes := arena.buffers(errorBatch, transport.MaxPacket), make([]int, errorBatch)
 	failures := 0
 	for {
 		n, err := o.rx.Receive(bufs, sizes)

@@ -44,6 +44,7 @@ type inbound struct {
 	kept      []byte    // packets of the batch
 	sent      [][]byte  // what an answer went in
 
+	arena   *arena // of the buffers
 	bufs    [][]byte
 	sizes   []int
 	known   *table  // the last
@@ -69,18 +70,9 @@ type sink struct {
 	all            int // bytes of all packets in it
 }
 
-// buffers makes n buffers of size bytes each. Memory is only taken where
-// packets really are: the kernel maps a page when it is first written to.
-func buffers(n, size int) [][]byte {
-	arena := make([]byte, n*size)
-	bufs := make([][]byte, n)
-	for i := range bufs {
-		bufs[i] = arena[i*size : (i+1)*size : (i+1)*size]
-	}
-	return bufs
-}
-
 func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
+	const large = encap.Headroom + transport.MaxPacket
+	a := newArena(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
 	return &inbound{
 		rx:    rx,
 		queue: queue,
@@ -91,11 +83,12 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 		broken:    e.isBroken,
 		capturing: &e.captures,
 
-		bufs:    buffers(transport.BatchSize, transport.MaxPacket),
+		arena:   a,
+		bufs:    a.buffers(transport.BatchSize, transport.MaxPacket),
 		sizes:   make([]int, transport.BatchSize),
-		reply:   make([]byte, encap.Headroom+transport.MaxPacket),
-		scratch: make([]byte, encap.Headroom+transport.MaxPacket),
-		pieces:  make([]byte, transport.MaxPacket),
+		reply:   a.buffer(large),
+		scratch: a.buffer(large),
+		pieces:  a.buffer(transport.MaxPacket),
 	}
 }
 
@@ -124,8 +117,9 @@ func (in *inbound) forget() {
 	}
 }
 
-// run works until the receiver is closed.
+// run works until the receiver is closed. The buffers are gone then.
 func (in *inbound) run() {
+	defer in.arena.free()
 	wait.Thread()
 	failures := 0
 	for {

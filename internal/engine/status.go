@@ -109,7 +109,7 @@ type State struct {
 	Remote    string `json:"remote,omitempty"`
 	Local6    string `json:"local6,omitempty"`
 	Remote6   string `json:"remote6,omitempty"`
-	IO        string `json:"io,omitempty"` // how packets leave: socket or xdp
+	IO        string `json:"io,omitempty"`     // how packets leave: socket or xdp
 	IOWhy     string `json:"io_why,omitempty"` // why by the socket, although the configuration has xdp or auto
 	PathMTU   int    `json:"path_mtu,omitempty"`
 	PathMTUBy string `json:"path_mtu_by,omitempty"` // from where it is known: route, icmp or probe
