@@ -110,6 +110,12 @@ const MaxDepth = 4
 // in bytes and with every header.
 type PathMTU int
 
+// LeastPathMTU is the least that routers can bring an IPv4 path's MTU to, as the
+// kernel's net.ipv4.route.min_pmtu: with less, whoever forges their reports could have
+// every packet cut into dozens. The path may carry less than that, so that DF is clear
+// there (RFC 1191 section 3 leaves a sender the choice).
+const LeastPathMTU PathMTU = 552
+
 // TunnelMTU is the largest inner packet, in bytes: the MTU of the interface.
 type TunnelMTU int
 

@@ -140,9 +140,13 @@ func (b *builder) delivery(layer int) int {
 // IPv6 is never cut, so that it must be told of what is too large for the path,
 // but for the 1280 bytes that every path must carry (RFC 4213 section 3.2.2). An
 // IPv4 packet that forbids fragmentation forbids it outside, too (RFC 2003
-// section 3.1); one of ours that does not was made for a narrow path.
+// section 3.1); one of ours that does not was made for a narrow path. At the least
+// that routers can bring a path's MTU to, the true one may be less: then routers cut,
+// as they do for the kernel.
 func (b *builder) fragmentation(layer, carries int) fragmentation {
 	switch {
+	case b.path <= LeastPathMTU:
+		return dfClear
 	case carries == 4 && (b.StaticMTU || layer > b.entry):
 		return dfInner
 	case b.StaticMTU:

@@ -5,8 +5,12 @@ import (
 	"encoding/binary"
 )
 
-// fullSize is the size of the largest outer packet that the path carried before
-// it shrank, in bytes of IPv4.
+// sent is what outer packets a router can have seen.
+type sent struct {
+	longest int // bytes of IPv4, or of IPv6 where that is outermost
+}
+
+// fullSize is the size of the largest outer packet before the path shrank.
 const fullSize = 1500
 
 // makeTrue makes what a recorded ICMP error says of our own outer packet true.
@@ -16,25 +20,27 @@ const fullSize = 1500
 // kernel believes them; sixfourd compares a quote with what it can have sent,
 // because anybody may send such errors (RFC 5927 section 4). So the
 // identification of a packet with DF becomes 0 (RFC 6864 section 4.1), and a
-// packet that was too big becomes as long as the longest that the path carried.
-// Only headers are changed, not how much is quoted. What cannot be true stays
-// false: errors about packets that were never ours, to 203.0.113.99, and that a
-// packet must be fragmented at a time when none of ours has DF.
-func makeTrue(frame []byte) []byte {
+// packet that was too big becomes as long as the longest that can have been sent
+// after what routers said before.
+// Only headers are changed, not how much is quoted: 28 bytes (RFC 792) or more. What
+// cannot be true stays false: errors about packets that were never ours, to
+// 203.0.113.99, and that a packet must be fragmented at a time when none of ours
+// has DF.
+func (s *sent) makeTrue(frame []byte) []byte {
 	frame = bytes.Clone(frame)
 	ip := frame[ethernetLen:]
 	if ip[0]>>4 == 6 {
 		if ip[6] == protoICMPv6 && ip[40] < 128 {
-			makeTrue6(ip, fullSize)
+			s.makeTrue6(ip, 0)
 		}
 		return frame
 	}
 	hl := int(ip[0]&15) * 4
 	switch inside := ip[hl:]; {
 	case ip[9] == protoICMP && isError4(inside):
-		makeTrue4(inside)
+		s.makeTrue4(inside)
 	case ip[9] == protoIPv6 && len(inside) > 48 && inside[6] == protoICMPv6 && inside[40] < 128:
-		makeTrue6(inside, fullSize-20)
+		s.makeTrue6(inside, 20)
 	}
 	return frame
 }
@@ -44,7 +50,7 @@ func isError4(icmp []byte) bool {
 }
 
 // makeTrue4 corrects an ICMP message about an outer packet.
-func makeTrue4(icmp []byte) {
+func (s *sent) makeTrue4(icmp []byte) {
 	q := icmp[8:]
 	if !bytes.Equal(q[12:20], []byte{203, 0, 113, 1, 203, 0, 113, 2}) {
 		return
@@ -55,15 +61,18 @@ func makeTrue4(icmp []byte) {
 	total, mtu := int(binary.BigEndian.Uint16(q[2:])), int(binary.BigEndian.Uint16(icmp[6:]))
 	tooBig := icmp[0] == 3 && icmp[1] == 4
 	if tooBig && (total <= mtu || mtu == 0) { // 0: from a router older than RFC 1191
-		lengthen(q, fullSize-total)
+		lengthen(q, s.longest-total)
+		if mtu > 0 {
+			s.longest = min(s.longest, mtu)
+		}
 	}
 	setSum(q[:20], 10, 0)
 	setSum(icmp, 2, 0)
 }
 
 // makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about an outer
-// packet, or about the IPv6 layer of one, of which the longest had so many bytes.
-func makeTrue6(ip []byte, longest int) {
+// packet, or about the IPv6 layer of one, which has so many bytes outside.
+func (s *sent) makeTrue6(ip []byte, outside int) {
 	icmp := ip[40 : 40+int(binary.BigEndian.Uint16(ip[4:]))]
 	q := icmp[8:]
 	if len(q) < 40 || !isOurs6(q) {
@@ -71,7 +80,8 @@ func makeTrue6(ip []byte, longest int) {
 	}
 	total, mtu := 40+int(binary.BigEndian.Uint16(q[4:])), int(binary.BigEndian.Uint32(icmp[4:]))
 	if tooBig := icmp[0] == 2; tooBig && total <= mtu {
-		lengthen(q, longest-total)
+		lengthen(q, s.longest-outside-total)
+		s.longest = min(s.longest, max(mtu, 1280)+outside)
 	}
 	setSum(icmp, 2, sum(uint32(protoICMPv6)+uint32(len(icmp)), ip[8:40]))
 }

@@ -29,7 +29,7 @@ const (
 // replay injects a recorded frame and compares what the router sends then.
 func (r *router) replay(t *testing.T, s step, want answers) {
 	t.Helper()
-	if err := r.ports[s.link].Inject(makeTrue(s.frame)); err != nil {
+	if err := r.ports[s.link].Inject(r.sent.makeTrue(s.frame)); err != nil {
 		t.Fatal(err)
 	}
 	frames := r.collect(want)

@@ -53,6 +53,10 @@ func pieces4(overhead, path, n, size int) rewrite {
 	if overhead == greHeader {
 		gre = " GRE flags=0000 proto=0800 |"
 	}
+	df := " DF"
+	if path <= 552 { // the least that is believed: the true one may be less
+		df = ""
+	}
 	most := (path - overhead - 20) &^ 7
 	var lines []string
 	for off := 0; off < size-20; off += most {
@@ -64,8 +68,8 @@ func pieces4(overhead, path, n, size int) rewrite {
 		if off == 0 {
 			upper = fmt.Sprintf("len=%d | UDP %d>2000 len=%d (have %d)", 20+length, 1000+n, size-20, length)
 		}
-		lines = append(lines, fmt.Sprintf("IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=%d |%s IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=%x%s %s",
-			overhead+20+length, gre, 0x1000+n, mf, upper))
+		lines = append(lines, fmt.Sprintf("IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd%s len=%d |%s IP4 192.168.1.10>192.168.2.10 tos=00 ttl=63 id=%x%s %s",
+			df, overhead+20+length, gre, 0x1000+n, mf, upper))
 	}
 	return answer(lines...)
 }

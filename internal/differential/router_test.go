@@ -31,6 +31,7 @@ type router struct {
 	seen     chan frame          // what the router sent
 	log      rig.Log             // the daemon's
 	patience time.Duration       // how long to wait for an answer
+	sent     sent
 }
 
 // frame is one that the router sent.
@@ -55,7 +56,7 @@ const other = "203.0.113.9"
 
 func newRouter(t *testing.T, tunnel string, s site) *router {
 	t.Helper()
-	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second}
+	r := &router{seen: make(chan frame, 1024), patience: 10 * time.Second, sent: sent{fullSize}}
 	tester, ns := newNamespace(t, "tester"), newNamespace(t, "router")
 	must(t, ns.Forward())
 	for l, addrs := range map[link][]string{

@@ -203,3 +203,35 @@ func TestNarrowPeer(t *testing.T) {
 		})
 	}
 }
+
+// A path that is narrower than what routers are believed is no black hole: DF is clear,
+// and routers cut. Where the far end answers probes the exact size may be found.
+func TestNarrowerThanBelieved(t *testing.T) {
+	t.Parallel()
+	plain := kind{"6in4", plainA(), plainB(), []netip.Addr{in6A}, []netip.Addr{in6B}, 20, nil}
+	double := kind{"4in6in4", configA(), configB(), []netip.Addr{inA}, []netip.Addr{inB}, 60, nil}
+	for _, silent := range []bool{true, false} {
+		for _, k := range []kind{kind4in4, kindGRE, plain, double, kind6to4} {
+			t.Run(fmt.Sprintf("%s, silent %v", k.name, silent), func(t *testing.T) {
+				t.Parallel()
+				n := newRouted(t)
+				if silent {
+					must(t, n.b.Sysctl("net/ipv4/icmp_echo_ignore_all", "1"))
+					must(t, n.b.Sysctl("net/ipv6/icmp/echo_ignore_all", "1"))
+				}
+				n.narrow(t, 500)
+				if k.wire == nil {
+					start(t, n.a, k.a)
+					start(t, n.b, k.b)
+				} else {
+					start(t, n.a, k.atA())
+					start(t, n.b, k.atB())
+				}
+				for i, to := range k.toB {
+					transfer(t, n.a, n.b, to, 1<<20)
+					transfer(t, n.b, n.a, k.toA[i], 1<<20)
+				}
+			})
+		}
+	}
+}

@@ -109,11 +109,6 @@ func (o *outerErrors) hear(b []byte) {
 	}
 }
 
-// leastByICMP is the least path MTU that a router's word can bring about, as the
-// kernel's net.ipv4.route.min_pmtu: with less, whoever forges one could have every
-// packet cut into dozens. DF is clear then, so that routers cut what they must.
-const leastByICMP = 552
-
 // source is a packet's.
 func source(pkt []byte) netip.Addr {
 	if header.Version(pkt) == 6 {
@@ -142,7 +137,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 			p.heard.ignored.Add(1)
 			return true
 		}
-		p.tooBig(encap.PathMTU(max(mtu+q.Outside, leastByICMP)), q, err)
+		p.tooBig(encap.PathMTU(max(mtu+q.Outside, int(encap.LeastPathMTU))), q, err)
 	default:
 		p.noteICMP(from, err)
 		p.isDoubtful()
