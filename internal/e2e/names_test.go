@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
 	"sixfour/internal/rig"
@@ -137,6 +139,38 @@ func TestLocalAuto6(t *testing.T) {
 	must(t, h.a.DelAddr("va", now))
 	reachable(t, h.a, inB)
 	pings(t, h.b, in6A, rig.PingOptions{Size: 4000})
+}
+
+// local = "auto" takes an address that stays, not a temporary one that the kernel
+// prefers for connections of its own (RFC 8981), and follows when it is replaced.
+func TestLocalAutoIsNotTemporary(t *testing.T) {
+	t.Parallel()
+	h := newHosts6(t)
+	must(t, h.a.DelAddr("va", netip.PrefixFrom(outer6A, 64)))
+	must(t, h.a.Sysctl("net/ipv6/conf/va/use_tempaddr", "2"))
+	link, err := h.a.Handle().LinkByName("va")
+	must(t, err)
+	stays := func(a netip.Addr) *netlink.Addr {
+		return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD | unix.IFA_F_MANAGETEMPADDR, ValidLft: 86400, PreferedLft: 80000}
+	}
+	must(t, h.a.Handle().AddrAdd(link, stays(outer6A)))
+	eventually(t, "the kernel takes a temporary address", func() error {
+		r, err := h.a.Handle().RouteGet(outer6B.AsSlice())
+		if err == nil && r[0].Src.Equal(outer6A.AsSlice()) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	start(t, h.b, kindGRE6.atB())
+	a := start(t, h.a, strings.Replace(kindGRE6.atA(), `local = "2001:db8:ff::10"`, `local = "auto"`, 1))
+	reachable(t, h.a, inB)
+	if _, s := a.status(t); s.State.Local != outer6A.String() {
+		t.Errorf("from %s", s.State.Local)
+	}
+	other := netip.MustParseAddr("2001:db8:ff::77")
+	must(t, h.a.Handle().AddrAdd(link, stays(other)))
+	must(t, h.a.Handle().AddrDel(link, stays(outer6A)))
+	a.wait(t, `"local": "`+other.String()+`"`)
 }
 
 // An ISATAP host's router may be a name, also one that is not known yet.

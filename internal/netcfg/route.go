@@ -111,6 +111,7 @@ func (r *Router) ToAll(queries []Query) []Answer {
 	for i, at := range asked {
 		answers[at] = used[i].answer(queries[at], table[i], interfaces)
 	}
+	r.stable(queries, answers)
 	return answers
 }
 

@@ -1,0 +1,64 @@
+package netcfg
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rig"
+)
+
+// temporaries are the temporary addresses of a device, once there are some.
+func temporaries(t *testing.T, ns *rig.Namespace, dev string) (all []netlink.Addr) {
+	t.Helper()
+	link, err := ns.Handle().LinkByName(dev)
+	must(t, err)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		list, err := ns.Handle().AddrList(link, unix.AF_INET6)
+		must(t, err)
+		for _, a := range list {
+			if a.Flags&unix.IFA_F_TEMPORARY != 0 && a.Flags&unix.IFA_F_TENTATIVE == 0 {
+				all = append(all, a)
+			}
+		}
+		if len(all) > 0 {
+			return all
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the kernel makes no temporary address")
+		}
+	}
+}
+
+// Of a host's addresses the one that stays is taken, where the kernel by itself would
+// take a temporary one (RFC 8981).
+func TestStableSource(t *testing.T) {
+	ns, _ := uplinks(t)
+	must(t, ns.Sysctl("net/ipv6/conf/eth0/use_tempaddr", "2"))
+	link, err := ns.Handle().LinkByName("eth0")
+	must(t, err)
+	must(t, ns.DelAddr("eth0", netip.MustParsePrefix("2001:db8::1/64")))
+	stays := &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("2001:db8::5/64")), Flags: unix.IFA_F_NODAD | unix.IFA_F_MANAGETEMPADDR, ValidLft: 86400, PreferedLft: 80000}
+	must(t, ns.Handle().AddrAdd(link, stays))
+	settled(t, ns, "2001:db8::5/64")
+	temp := temporaries(t, ns, "eth0")[0]
+	route(t, ns, "2001:db8:7::/64", "2001:db8::2", "eth0", nil)
+	for _, mark := range []uint32{0, 7} {
+		list, err := ns.Handle().RouteGet(addr("2001:db8:7::1").AsSlice())
+		must(t, err)
+		if !list[0].Src.Equal(temp.IP) {
+			t.Fatalf("the kernel takes %v by itself, not the temporary %v: the test shows nothing", list[0].Src, temp.IP)
+		}
+		r := router(t)
+		got, err := r.To(addr("2001:db8:7::1"), addr(""), mark)
+		if err != nil || got.Source != addr("2001:db8::5") {
+			t.Errorf("mark %d: %v, %v, want the address that stays", mark, got.Source, err)
+		}
+		if got, err := r.To(addr("203.0.113.1"), addr("192.0.2.1"), mark); err == nil && got.Source != addr("192.0.2.1") {
+			t.Errorf("IPv4: %v", got.Source)
+		}
+	}
+}
