@@ -6,10 +6,11 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// checkLoop reports routes that would take the outer packets into the tunnel
-// again, and peers through which they would go. In a namespace of its own the
-// interface's routes do not concern them, and by a mark a rule can keep them away
-// from these routes.
+// checkLoop reports routes that surely take the outer packets into the tunnel again: a
+// subnet of the interface's own with the peer in it, and a route to the peer alone. With
+// a shorter prefix it depends on the host's other routes, of which the daemon asks
+// the kernel when it runs. In a namespace of its own the interface's routes do not
+// concern outer packets, and by a mark a rule can keep them away from these routes.
 func (d *draft) checkLoop(r *report) {
 	if d.Netns != "" || d.FwMark != 0 || d.state.bad["netns"] || d.state.bad["fwmark"] {
 		return
@@ -23,22 +24,20 @@ func (d *draft) checkLoop(r *report) {
 			remotes.Insert(netip.PrefixFrom(a, a.BitLen()), p)
 		}
 	}
-	loop := func(key string, prefixes []netip.Prefix, at []pos) {
-		for i, prefix := range prefixes {
-			if key == "allowed" && prefix.Bits() == 0 {
-				continue // everything else is behind the peer; no route follows from it
-			}
-			for remote, p := range remotes.Subnets(prefix.Masked()) { // one example is enough
-				r.add(at[i], "%s has %v, which holds remote %v%s, so that outer packets would go into the tunnel again: %s",
-					key, prefix, remote.Addr(), p.whose(), wayOut)
-				break
-			}
+	loop := func(key string, prefix netip.Prefix, at pos) {
+		for remote, p := range remotes.Subnets(prefix.Masked()) { // one example is enough
+			r.add(at, "%s has %v, which holds remote %v%s, so that outer packets would go into the tunnel again: %s",
+				key, prefix, remote.Addr(), p.whose(), wayOut)
+			break
 		}
 	}
-	loop("address", d.Address, d.addressAt)
-	loop("routes", d.Routes, d.routesAt)
-	for _, p := range d.peers {
-		loop("allowed", p.Allowed, p.allowedAt)
+	for i, p := range d.Address {
+		loop("address", p, d.addressAt[i])
+	}
+	for i, p := range d.Routes {
+		if p.IsSingleIP() {
+			loop("routes", p, d.routesAt[i])
+		}
 	}
 }
 

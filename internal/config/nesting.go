@@ -37,7 +37,7 @@ func checkNesting(r *report, drafts []*draft) {
 	}
 	for _, n := range all {
 		for _, w := range n.through {
-			if w.to == n || n.own()+w.to.depth <= encap.MaxDepth { // what comes back at once, checkLoop reports
+			if n.own()+w.to.depth <= encap.MaxDepth {
 				continue
 			}
 			if last := w.to.cameFrom(n, encap.MaxDepth-n.own()); last != nil {
@@ -78,7 +78,7 @@ func ways(drafts []*draft) []*node {
 			if !a.IsValid() {
 				continue
 			}
-			if to, ok := behind.Lookup(a); ok && !seen[to] {
+			if to, ok := behind.Lookup(a); ok && to != n && !seen[to] { // its own routes checkLoop sees
 				seen[to] = true
 				n.through = append(n.through, &way{to, p})
 			}

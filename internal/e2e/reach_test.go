@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -125,4 +127,44 @@ func TestRouteIntoTunnel(t *testing.T) {
 	a.waitsFor(t, "does not lead into six0 itself")
 	must(t, n.a.DelRoute(loop, netip.Addr{}, "six0"))
 	reachable(t, n.a, inB)
+}
+
+// A default route into the tunnel is taken where a longer one leads around it to the
+// peer, and held back as long as there is none: the host keeps its way to everything.
+func TestDefaultRouteAround(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		t.Run(fmt.Sprintf("by name %v", named), func(t *testing.T) {
+			t.Parallel()
+			n := newInternet(t)
+			link, err := n.a.Handle().LinkByName("eth0")
+			must(t, err)
+			// As a network manager has it, so that ours comes before it.
+			all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			must(t, n.a.DelRoute(all, first(addrA), ""))
+			must(t, n.a.Handle().RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: first(addrA).AsSlice(), Priority: 100}))
+			start(t, n.b, serverConfig())
+			config := n.between("4in6in4", 1) + "routes = [\"0.0.0.0/0\"]\n"
+			var a *daemon
+			if named {
+				names, err := n.a.ServeNames()
+				must(t, err)
+				t.Cleanup(func() { names.Close() })
+				names.Set("b.example", addrB)
+				file := filepath.Join(t.TempDir(), "resolv.conf")
+				must(t, os.WriteFile(file, []byte(rig.Resolv), 0o644))
+				a = launchWith(t, n.a, strings.Replace(config, addrB.String(), "b.example", 1), map[string]string{"/etc/resolv.conf": file})
+			} else {
+				a = launch(t, n.a, config)
+			}
+			host := netip.PrefixFrom(addrB, 32)
+			for range 2 {
+				a.waitsFor(t, "routes has 0.0.0.0/0, which would lead the tunnel's own packets into six0 again")
+				comesFrom(t, n.a, n.c, addrC, addrA)
+				must(t, n.a.AddRoute(host, first(addrA), ""))
+				comesFrom(t, n.a, n.c, addrC, addrB)
+				comesFrom(t, n.a, n.b, netip.MustParseAddr("10.0.0.2"), inA)
+				must(t, n.a.DelRoute(host, first(addrA), ""))
+			}
+		})
+	}
 }

@@ -302,10 +302,11 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 		e.leaveDead(p, now)
 	}
 	routes := e.routesTo(peers)
+	held := make([][]netip.Prefix, len(tunnels))
+	for i, t := range tunnels {
+		held[i], t.held, t.waiting = t.held, nil, 0
+	}
 	for i, p := range peers {
-		if p == p.t.peers[0] {
-			p.t.waiting = 0
-		}
 		p.complain()
 		p.widen(now)
 		if p.former != nil && !now.Before(p.until) {
@@ -314,6 +315,9 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 		if err := e.evaluate(p, routes[i]); err != nil {
 			return fmt.Errorf("tunnel %s: %w", p.t.cfg.Name, err)
 		}
+	}
+	for i, t := range tunnels {
+		t.holdRoutes(held[i])
 	}
 	return nil
 }

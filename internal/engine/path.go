@@ -208,7 +208,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 // wayOut is what is missing for packets to leave towards a peer, or "".
 func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string {
 	t, route := p.t, answer.Route
-	self := e.selfWaiting(p, remote, route)
+	self, around := e.selfWaiting(p, remote, route), t.around(remote, answer)
 	switch {
 	case self != "":
 		return self
@@ -222,6 +222,8 @@ func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string
 		return fmt.Sprintf("an address of %s: the name does not resolve", t.mech.cfg.Hosts()[0].Name)
 	case errors.Is(answer.Err, netcfg.ErrNotLocal):
 		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev DEV), or set local = \"auto\"", t.local(), t.local())
+	case around != "" && answer.Err == nil:
+		return around
 	case answer.Err != nil:
 		return fmt.Sprintf("a %v: bring the uplink up, or add a route", answer.Err)
 	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():

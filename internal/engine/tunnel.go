@@ -69,6 +69,7 @@ type tunnel struct {
 	mech     *mechanism         // of an automatic tunnel
 	speaks   resolve.Resolver   // that the speaker, if there is one, is
 	sockets  map[origin]sockets // through which packets leave
+	held     []netip.Prefix     // routes of the configuration that would lead outer packets into the tunnel
 	noXDP    string             // what was said last of why packets do not leave through AF_XDP
 	reopen   time.Time          // not before: after the interface was lost
 	wg       sync.WaitGroup     // of the goroutines that use the device
@@ -275,7 +276,7 @@ func (t *tunnel) settings() netcfg.Settings {
 		Namespace: t.cfg.Netns,
 		MTU:       int(t.wantMTU(t.widest())),
 		Addresses: t.cfg.Address,
-		Routes:    t.cfg.Routes,
+		Routes:    t.routes(),
 		Queues:    t.queues,
 		Offload:   t.offload(),
 

@@ -21,6 +21,7 @@ type Route struct {
 	Ethernet  bool       // the interface has Ethernet's frames
 	Hardware  [6]byte    // its own address, if so
 	Queues    int        // of its receive side, at most
+	Bits      int        // the length of the prefix that the kernel's table has for it
 	Ours      bool       // what is sent to the address comes back to this host
 }
 
@@ -202,6 +203,7 @@ type found struct {
 	source  netip.Addr
 	gateway netip.Addr
 	mtu     int // 0: none of its own
+	bits    int // of the destination's prefix
 	err     error
 }
 
@@ -234,7 +236,7 @@ func parseRoute(message []byte, err error) (f found) {
 		}
 	})
 	if f.err == nil {
-		f.kind = message[7]
+		f.kind, f.bits = message[7], int(message[1])
 	}
 	return f
 }
@@ -264,6 +266,7 @@ func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
 	route := link.route(source, q.Remote.Is6())
 	// What the loopback device takes this host receives, whatever kind the route has.
 	route.Ours = link.loopback || f.kind == unix.RTN_LOCAL || f.kind == unix.RTN_ANYCAST
+	route.Bits = table.bits
 	if table.mtu > 0 {
 		route.MTU = min(route.MTU, table.mtu)
 	}

@@ -163,8 +163,24 @@ func TestTo(t *testing.T) {
 		if c.dev != "lo" {
 			want.Ethernet, want.Hardware = true, [6]byte(mac)
 		}
+		want.Bits = got.Bits // see TestBits
 		if got != want {
 			t.Errorf("%s from %q, mark %d:\n%+v, want\n%+v", c.remote, c.local, c.mark, got, want)
+		}
+	}
+}
+
+// The prefix that the kernel's table has around an address: by it a route is known that
+// another one, of a shorter prefix, does not concern.
+func TestBits(t *testing.T) {
+	ns, _ := uplinks(t)
+	route(t, ns, "0.0.0.0/0", "192.0.2.2", "eth0", nil)
+	route(t, ns, "203.0.113.0/24", "198.51.100.2", "eth1", nil)
+	route(t, ns, "203.0.113.7/32", "198.51.100.2", "eth1", nil)
+	route(t, ns, "2001:db8:7::/48", "fe80::2", "eth0", nil)
+	for a, want := range map[string]int{"100.64.0.1": 0, "203.0.113.1": 24, "203.0.113.7": 32, "192.0.2.9": 24, "2001:db8:7::1": 48} {
+		if got, err := router(t).To(addr(a), addr(""), 0); err != nil || got.Bits != want {
+			t.Errorf("%s: /%d, %v, want /%d", a, got.Bits, err, want)
 		}
 	}
 }
