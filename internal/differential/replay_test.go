@@ -13,7 +13,7 @@ import (
 const (
 	// quiet is how long nothing more may come once all answers are there. It
 	// also keeps the injections below the ten ICMP errors a second that
-	// sixfourd allows itself.
+	// sixfourd allows itself to one sender.
 	quiet = 110 * time.Millisecond
 
 	// silent is the same where there is no answer that would show that the

@@ -151,9 +151,7 @@ func (o *outbound) add(b []byte) int {
 		return n
 	}
 	if p.soft.pending.Load() != 0 {
-		if m, ok := p.soft.take(inner); ok {
-			o.t.reply.unreachable(m, inner)
-		}
+		o.t.reply.late(&p.soft, inner)
 	}
 	if super.Headers() == 0 {
 		path.clamp.apply(inner)

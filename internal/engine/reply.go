@@ -7,19 +7,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/netcfg"
 	"sixfour/transport"
-)
-
-// Errors to inner senders: RFC 4443 section 2.4 f wants a limit, and so does
-// RFC 1812 section 4.3.2.8.
-const (
-	repliesPerSecond = 10
-	repliesAtOnce    = 10
 )
 
 // replier tells inner senders why their packets do not pass. It sends from the
@@ -30,9 +22,9 @@ type replier struct {
 	namespace string
 	iface     *atomic.Int64 // index of the interface
 	log       *zap.Logger
-	// Errors of our own, and those that others have told us: who forges these must
+	// Errors of our own, and those that others have told us: forged ones of these must
 	// not keep those back.
-	own, relayed *rate.Limiter
+	own, relayed errorLimit
 
 	sent            icmpCounts
 	limited, failed atomic.Uint64
@@ -48,51 +40,68 @@ func newReplier(t *tunnel) *replier {
 		namespace: t.cfg.Netns,
 		iface:     &t.index,
 		log:       t.log.Named("icmp"),
-		own:       rate.NewLimiter(repliesPerSecond, repliesAtOnce),
-		relayed:   rate.NewLimiter(repliesPerSecond, repliesAtOnce),
 	}
 }
 
 // tooBig is for packets, of which head is the beginning and body the rest, that
 // are larger than mtu.
 func (r *replier) tooBig(mtu int, head, body []byte) {
-	r.reply(r.own, true, head, func(b []byte) []byte { return icmp.AppendTooBig(b, mtu, head, body) })
+	r.reply(&r.own, true, head, func(b []byte) []byte { return icmp.AppendTooBig(b, mtu, head, body) })
 }
 
 // unreachable is for what an error about an outer packet means to the sender of
 // the inner one.
 func (r *replier) unreachable(m icmp.Meaning, inner []byte) {
 	typ, code := m.For(header.Version(inner))
-	r.reply(r.relayed, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
+	r.reply(&r.relayed, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
 // noWay is for packets for which there is no destination.
 func (r *replier) noWay(m icmp.Meaning, inner []byte) {
 	typ, code := m.For(header.Version(inner))
-	r.reply(r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
+	r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
 // limitReached is for packets whose encapsulation limit is 0 (RFC 2473 section
 // 4.1.1 a): the pointer shows where.
 func (r *replier) limitReached(inner []byte) {
 	if at, found := header.FindEncapLimit(header.IPv6(inner)); found {
-		r.reply(r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, icmp.Parameter6, 0, uint32(at), inner, nil) })
+		r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, icmp.Parameter6, 0, uint32(at), inner, nil) })
+	}
+}
+
+// late is for the error that s remembers, if any: the sender of an inner packet that is
+// sent nevertheless is told.
+func (r *replier) late(s *softState, inner []byte) {
+	// A sender that was told enough must not use up what others are to be told.
+	if !icmp.MayAnswer(inner, false) || !r.may(&r.relayed, inner) {
+		return
+	}
+	if m, ok := s.take(); ok {
+		typ, code := m.For(header.Version(inner))
+		r.send(inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 	}
 }
 
 // reply sends an error about an inner packet, if one may be sent.
-func (r *replier) reply(limit *rate.Limiter, tooBig bool, inner []byte, message func([]byte) []byte) {
-	if !icmp.MayAnswer(inner, tooBig) {
-		return
+func (r *replier) reply(limit *errorLimit, tooBig bool, inner []byte, message func([]byte) []byte) {
+	if icmp.MayAnswer(inner, tooBig) && r.may(limit, inner) {
+		r.send(inner, message)
 	}
-	if !limit.Allow() {
-		r.limited.Add(1)
-		return
+}
+
+// may reports whether the sender of an inner packet may be told of one more error.
+func (r *replier) may(limit *errorLimit, inner []byte) bool {
+	if limit.allow(source(inner), time.Now()) {
+		return true
 	}
-	version, to := 4, header.IPv4(inner).Src()
-	if header.Version(inner) == 6 {
-		version, to = 6, header.IPv6(inner).Src()
-	}
+	r.limited.Add(1)
+	return false
+}
+
+// send sends an error to the sender of an inner packet.
+func (r *replier) send(inner []byte, message func([]byte) []byte) {
+	version, to := header.Version(inner), source(inner)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, err := r.sender(version)
@@ -176,12 +185,8 @@ func (s *softState) note(m icmp.Meaning) {
 	s.pending.Store(min(s.pending.Load()+1, softMax))
 }
 
-// take is the error that the sender of a packet is to be told, if there is one
-// and the sender may be told.
-func (s *softState) take(inner []byte) (icmp.Meaning, bool) {
-	if !icmp.MayAnswer(inner, false) {
-		return icmp.Nothing, false
-	}
+// take is the error that the sender of a packet is to be told, if there is one.
+func (s *softState) take() (icmp.Meaning, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Now().After(s.until) {

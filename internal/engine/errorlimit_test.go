@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+)
+
+// crowd is the nth address of a network.
+func crowd(network string, n int) netip.Addr {
+	a := netip.MustParseAddr(network)
+	if a.Is4() {
+		b := a.As4()
+		b[2], b[3] = b[2]+byte(n>>8), byte(n)
+		return netip.AddrFrom4(b)
+	}
+	b := a.As16()
+	b[14], b[15] = byte(n>>8), byte(n)
+	return netip.AddrFrom16(b)
+}
+
+// Neither a sender that ignores what it is told, nor a network that makes up senders,
+// keeps others from being told.
+func TestErrorLimit(t *testing.T) {
+	for _, c := range []struct {
+		name, noisy, quiet string
+		crowd, most        int // how many senders it makes up, and what they get at once
+	}{
+		{"one sender", "2001:db8:1::", "2001:db8:2::1", 1, repliesPerSender},
+		{"one sender of the same network", "2001:db8:1::", "2001:db8:1::1:1", 1, repliesPerSender},
+		{"one sender, IPv4", "10.1.1.1", "10.1.2.1", 1, repliesPerSender},
+		{"a network of senders", "2001:db8:1::", "2001:db8:2::1", 1 << 16, repliesPerNetwork},
+		{"a network of senders, IPv4", "10.1.1.0", "10.1.2.1", 256, repliesPerNetwork},
+	} {
+		var l errorLimit
+		now := time.Now()
+		flood := func() (told int) {
+			for i := range 100_000 {
+				if l.allow(crowd(c.noisy, i%c.crowd), now) {
+					told++
+				}
+			}
+			return told
+		}
+		if told := flood(); told != c.most {
+			t.Errorf("%s: %d are told, want %d", c.name, told, c.most)
+		}
+		// Some hashes may meet those of the noisy ones.
+		if heard := quietHeard(&l, c.quiet, now); c.crowd == 1 && heard == 0 {
+			t.Errorf("%s: nobody else is told", c.name)
+		}
+		for range 10 { // in the long run
+			now = now.Add(time.Second)
+			if told := flood(); told > c.most {
+				t.Errorf("%s: %d are told in a second", c.name, told)
+			}
+		}
+	}
+	// However many networks there are, the sum is bounded.
+	var l errorLimit
+	told := 0
+	now := time.Now()
+	for i := range 100_000 {
+		b := netip.MustParseAddr("2001:db8::1").As16()
+		b[5], b[6], b[7] = byte(i>>16), byte(i>>8), byte(i)
+		if l.allow(netip.AddrFrom16(b), now) {
+			told++
+		}
+	}
+	if told != repliesPerSecond {
+		t.Errorf("%d are told, want %d", told, repliesPerSecond)
+	}
+}
+
+// quietHeard is how many of three senders beside a noisy one are told.
+func quietHeard(l *errorLimit, first string, now time.Time) (heard int) {
+	a := netip.MustParseAddr(first)
+	for range 3 {
+		if l.allow(a, now) {
+			heard++
+		}
+		a = a.Next()
+	}
+	return heard
+}
+
+// An error that quoted too little is not used up by a sender that was told enough.
+func TestLateErrorIsForOthers(t *testing.T) {
+	_, tun, p, _ := lab(t)
+	l := &tun.reply.relayed
+	first := netip.MustParseAddr("192.0.2.1")
+	l.allow(first, time.Now())
+	share := func(a netip.Addr) *atomic.Int64 {
+		return &l.senders.until[maphash.Comparable(l.seed, a)%uint64(len(l.senders.until))]
+	}
+	share(first).Store(int64(time.Hour)) // it was told for an hour
+	other := first.Next()
+	for share(other) == share(first) {
+		other = other.Next()
+	}
+	noisy, quiet := arriving(first.String(), "10.0.0.2", header.UDP), arriving(other.String(), "10.0.0.2", header.UDP)
+	p.soft.note(icmp.Unreachable)
+	for range 100 {
+		tun.reply.late(&p.soft, noisy)
+	}
+	if n := p.soft.pending.Load(); n != 1 {
+		t.Fatalf("%d errors are left", n)
+	}
+	tun.reply.late(&p.soft, quiet)
+	if n := p.soft.pending.Load(); n != 0 {
+		t.Errorf("%d errors are left", n)
+	}
+}
