@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"sixfour/internal/fair"
 	"sixfour/internal/text"
 	"sixfour/internal/version"
 )
@@ -65,15 +68,20 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 		return err
 	}
 	if rt.stream {
-		select {
-		case s.streams <- struct{}{}:
-			defer func() { <-s.streams }()
-		default:
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		hold, ok := s.streams.Take(fair.Client(ctx), func() { cancel(errOther) })
+		if !ok {
 			return refuse(http.StatusServiceUnavailable, "%d streams (of events, captures, pings) are open, and more are not served: end one", s.limits.streams)
 		}
+		defer hold.Release()
+		r.Request = r.WithContext(ctx)
 	}
 	return rt.handle(s, w, r)
 }
+
+// errOther is why a stream ends when many are open and another user needs one.
+var errOther = errors.New("many streams (of events, captures, pings) are open, and another user needed one")
 
 func find(w *answer, hr *http.Request) (route, error) {
 	var methods []string
@@ -149,13 +157,29 @@ type answer struct {
 	rc       *http.ResponseController
 	patience time.Duration // for one write
 	begun    bool          // the status is on its way
+
+	mu      sync.Mutex
+	aborted bool
 }
 
 // maxWrite is how many bytes that must be taken within patience.
 const maxWrite = 64 << 10
 
 func (w *answer) extend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.aborted {
+		return
+	}
 	_ = w.rc.SetWriteDeadline(time.Now().Add(w.patience)) // unless it is a test's recorder
+}
+
+// abort makes writing fail from now on. Any goroutine may call it.
+func (w *answer) abort() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.aborted = true
+	_ = w.rc.SetWriteDeadline(time.Now())
 }
 
 // Write may be called by one goroutine at a time.

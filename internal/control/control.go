@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 
 	"sixfour/internal/capture"
 	"sixfour/internal/engine"
+	"sixfour/internal/fair"
 )
 
 // Daemon is what can be asked at a control socket. Its methods may be called by many
@@ -43,9 +43,10 @@ const (
 
 // limits are what the server bears of all clients, and how long it waits for one.
 type limits struct {
-	conns   int // open at the same time; more wait to be accepted
-	streams int // of these, answers without an end (events, captures…)
-	reports int // status answers made at the same time: with many peers each is megabytes
+	conns   int           // open at the same time
+	streams int           // of these, answers without an end (events, captures…)
+	reports int           // status answers at the same time: with many peers each is megabytes
+	patient time.Duration // how long a status answer may be read while others wait
 
 	read  time.Duration // for a request to arrive
 	idle  time.Duration // for another one on the same connection
@@ -53,7 +54,7 @@ type limits struct {
 	look  time.Duration // between looks whether the socket's file is there
 }
 
-var usual = limits{conns: 64, streams: 32, reports: 2, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second, look: 5 * time.Second}
+var usual = limits{conns: 64, streams: 32, reports: 4, patient: time.Second, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second, look: 5 * time.Second}
 
 // Server answers at a control socket.
 type Server struct {
@@ -64,8 +65,9 @@ type Server struct {
 	socket  *socket
 	ended   <-chan struct{}    // closed by cancel
 	cancel  context.CancelFunc // ends what is being answered
-	streams chan struct{}      // one element for each stream that is open
-	reports chan struct{}
+	streams *fair.Limit
+	reports *fair.Limit
+	conns   *fair.Listener
 	served  sync.WaitGroup // accepts connections
 
 	// A request holds gate for reading, Close for writing.
@@ -97,11 +99,13 @@ func open(path string, s *Server) (*Server, error) {
 	if s.socket, err = listen(path, s.log); err != nil {
 		return nil, err
 	}
+	s.conns = fair.NewListener(s.socket, s.limits.conns, fair.ByUser)
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
 	s.ended = ctx.Done()
 	s.http = &http.Server{
-		Handler:                      s,
+		Handler:                      fair.Serve(s),
+		ConnContext:                  s.conns.ConnContext,
 		ReadHeaderTimeout:            s.limits.read,
 		IdleTimeout:                  s.limits.idle,
 		MaxHeaderBytes:               maxHeader,
@@ -115,13 +119,13 @@ func open(path string, s *Server) (*Server, error) {
 // Serve begins to answer. It is called once, before Close.
 func (s *Server) Serve() {
 	s.served.Go(func() {
-		_ = s.http.Serve(netutil.LimitListener(s.socket, s.limits.conns)) // ends with ErrServerClosed
+		_ = s.http.Serve(s.conns) // ends with ErrServerClosed
 	})
 	s.served.Go(func() { s.socket.watch(s.limits.look, s.ended, s.log) })
 }
 
 func newServer(d Daemon, log *zap.Logger, l limits) *Server {
-	return &Server{daemon: d, limits: l, log: log, streams: make(chan struct{}, l.streams), reports: make(chan struct{}, l.reports)}
+	return &Server{daemon: d, limits: l, log: log, streams: fair.NewLimit(l.streams, 0), reports: fair.NewLimit(l.reports, l.patient)}
 }
 
 // Close ends what is being answered, removes the socket, and returns when nothing of
@@ -130,7 +134,7 @@ func (s *Server) Close() error {
 	s.cancel()
 	err := s.socket.remove()
 	err = errors.Join(err, s.http.Close())
-	s.socket.UnixListener.Close() // if nothing was served
+	s.conns.Close() // if nothing was served
 	s.served.Wait()
 	s.socket.release()
 	s.gate.Lock()

@@ -39,6 +39,7 @@ func waitFor(t *testing.T, what string, is func() bool) {
 
 // fake is a daemon that says what a test wants.
 type fake struct {
+	large  bool                                                    // its status does not fit what a socket holds
 	events func(ctx context.Context, emit func(engine.Event) bool) // nil: three, and then it waits
 }
 
@@ -93,7 +94,10 @@ func (fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe))
 	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
 }
 
-func (fake) Status() engine.Status {
+func (f fake) Status() engine.Status {
+	if f.large {
+		return engine.Status{Tunnels: []engine.TunnelStatus{{Name: strings.Repeat("x", 8<<20)}}}
+	}
 	return engine.Status{Tunnels: []engine.TunnelStatus{
 		{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
 			State: engine.State{Phase: engine.Up}, In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}},

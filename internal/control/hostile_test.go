@@ -11,9 +11,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,6 +144,67 @@ func TestReaderThatStops(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("it still is sent events")
 	}
+}
+
+// asFlood in the environment names the socket at which the test binary opens connections
+// that ask nothing, are slow to ask, or do not read their status.
+const asFlood = "SIXFOUR_CONTROL_FLOOD"
+
+// flood opens so many connections, of which some are closed by the daemon.
+func flood(path string, n int) (all []net.Conn, err error) {
+	for i := range n {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, c)
+		_, _ = io.WriteString(c, []string{"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", "", "GET"}[i%3])
+	}
+	return all, nil
+}
+
+func floodUntilClosed(path string) int {
+	all, err := flood(path, 2*control.MaxConns)
+	fmt.Println(len(all), err)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// Slow clients keep nobody from being answered: some of the same user, or as many as may
+// be of another one.
+func TestSlowClients(t *testing.T) {
+	defer control.SetGroup("nogroup")()
+	dir := openDir(t)
+	path := filepath.Join(dir, "s")
+	s, err := control.Listen(path, fake{large: true}, zap.NewNop())
+	must(t, err)
+	defer s.Close()
+	slow, err := flood(path, control.MaxConns/2)
+	must(t, err)
+	if _, err := control.Status(t.Context(), path); err != nil {
+		t.Errorf("beside slow clients of the same user: %v", err)
+	}
+	for _, c := range slow {
+		c.Close()
+	}
+	other := exec.Command("/proc/self/exe")
+	other.Env = []string{asFlood + "=" + path}
+	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65534}}
+	in, err := other.StdinPipe()
+	must(t, err)
+	out, err := other.StdoutPipe()
+	must(t, err)
+	must(t, other.Start())
+	if said, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasSuffix(said, " <nil>\n") {
+		t.Errorf("%q, %v", said, err)
+	}
+	for range 3 {
+		if _, err := control.Status(t.Context(), path); err != nil {
+			t.Errorf("beside another user's: %v", err)
+		}
+	}
+	in.Close()
+	must(t, other.Wait())
 }
 
 // Answers that are not read as fast as they come end what was asked for, which does

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sixfour/internal/engine"
+	"sixfour/internal/fair"
 	"sixfour/internal/version"
 )
 
@@ -45,12 +46,12 @@ func (s *Server) version(w *answer, _ *request) error {
 }
 
 func (s *Server) status(w *answer, r *request) error {
-	select {
-	case s.reports <- struct{}{}:
-		defer func() { <-s.reports }()
-	case <-r.Context().Done():
-		return r.Context().Err()
+	// A client that does not read its answer keeps others waiting for a moment only.
+	hold, err := s.reports.Wait(r.Context(), fair.Client(r.Context()), w.abort)
+	if err != nil {
+		return err
 	}
+	defer hold.Release()
 	st := s.daemon.Status()
 	if name := r.query.Get("tunnel"); name != "" {
 		all := st.Tunnels

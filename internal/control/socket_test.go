@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(1)
 	}
+	if socket := os.Getenv(asFlood); socket != "" {
+		os.Exit(floodUntilClosed(socket))
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"sixfour/internal/text"
@@ -23,8 +24,9 @@ func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) e
 		}
 		return w.flush()
 	})
-	if err != nil && w.begun && r.Context().Err() == nil {
-		_ = enc.Encode(failed{err.Error()})
+	err = endOf(r.Context(), err)
+	if err != nil && w.begun && !errors.Is(err, context.Canceled) {
+		_ = enc.Encode(failed{err.Error()}) // a client that went away needs no answer
 	}
 	return err
 }
@@ -35,9 +37,18 @@ func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) e
 func (w *answer) bytes(r *request, contentType string, do func(ctx context.Context, w *Bytes) error) error {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Trailer", errorTrailer)
-	err := do(r.Context(), &Bytes{w})
+	err := endOf(r.Context(), do(r.Context(), &Bytes{w}))
 	if err != nil && w.begun {
 		w.Header().Set(errorTrailer, headerText(err.Error()))
+	}
+	return err
+}
+
+// endOf is the error of a stream that ended with err: if another user needed its place,
+// that.
+func endOf(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errOther) {
+		return errOther
 	}
 	return err
 }

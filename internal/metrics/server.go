@@ -12,12 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/engine"
+	"sixfour/internal/fair"
 	"sixfour/internal/text"
 )
 
@@ -34,10 +33,10 @@ type Daemon interface {
 const (
 	maxConns   = 64
 	maxHeader  = 8 << 10
-	maxScrapes = 4                // at a time: each holds all metrics, until they are read
+	maxHealth  = 2000             // bytes of an answer about health: written without waiting for the client
 	askTimeout = 5 * time.Second  // for a request to come
-	tellTime   = 30 * time.Second // for an answer to be read
-	idleTime   = 60 * time.Second
+	tellTime   = 20 * time.Second // for an answer to be read
+	idleTime   = 15 * time.Second
 	lifeTime   = 5 * time.Second // for the control loop to answer
 )
 
@@ -54,7 +53,9 @@ func Listen(address string, d Daemon, logs Logs, errorLog *log.Logger) (*Server,
 	if err != nil {
 		return nil, explain(address, err)
 	}
+	bounded := fair.NewListener(l, maxConns, fair.ByAddress)
 	s := &Server{addr: l.Addr(), http: &http.Server{
+		ConnContext:       bounded.ConnContext,
 		Handler:           handler(d, logs, errorLog),
 		ErrorLog:          errorLog,
 		ReadHeaderTimeout: askTimeout,
@@ -63,7 +64,7 @@ func Listen(address string, d Daemon, logs Logs, errorLog *log.Logger) (*Server,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 	}}
-	go func() { _ = s.http.Serve(netutil.LimitListener(l, maxConns)) }() // ends with ErrServerClosed
+	go func() { _ = s.http.Serve(bounded) }() // ends with ErrServerClosed
 	return s, nil
 }
 
@@ -107,19 +108,20 @@ func registry(d Daemon, logs Logs) *prometheus.Registry {
 func handler(d Daemon, logs Logs, errorLog *log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	all := registry(d, logs)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+	mux.Handle("GET /metrics", fair.Serve(&snapshots{gather: func() []*dto.MetricFamily {
 		families, err := all.Gather()
 		if err != nil { // what is wrong costs itself
 			errorLog.Print(err)
 		}
-		return families, nil
-	}), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		return families
+	}}))
+	health := func(path string, h http.HandlerFunc) { mux.Handle("GET "+path, fair.ServeSoon(h)) }
+	health("/healthz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), lifeTime)
 		defer cancel()
 		tell(w, trouble(d.Alive(ctx)))
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	health("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		tell(w, waiting(d.Status()))
 	})
 	return mux
@@ -160,5 +162,5 @@ func tell(w http.ResponseWriter, lines []string) {
 	} else {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = fmt.Fprintln(text.NewWriter(w), strings.Join(lines, "\n")) // a client that went away needs no answer
+	_, _ = fmt.Fprintln(text.NewWriter(w), text.Cut(strings.Join(lines, "\n"), maxHealth)) // a client that went away needs no answer
 }

@@ -3,6 +3,7 @@ package metrics
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -138,28 +139,80 @@ func TestSlowScrapers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	var slow []net.Conn
-	for range maxScrapes {
-		slow = append(slow, askOnly(t, s.Addr().String()))
-	}
 	url := "http://" + s.Addr().String()
-	if code, body := get(t, url+"/healthz"); code != http.StatusOK {
-		t.Errorf("/healthz: %d %s", code, body)
-	}
-	if code, body := get(t, url+"/metrics"); code != http.StatusServiceUnavailable {
-		t.Errorf("one scrape too many: %d %.100s", code, body)
-	}
-	slow[0].Close()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		code, body := get(t, url+"/metrics")
-		if code == http.StatusOK {
-			return
+	for range 2 * maxSnapshots {
+		askOnly(t, s.Addr().String())
+		for _, path := range []string{"/metrics", "/healthz"} {
+			if code, body := get(t, url+path); code != http.StatusOK {
+				t.Errorf("%s: %d %.100s", path, code, body)
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("a place is free: %d %.100s", code, body)
+	}
+}
+
+// slowClient is one that reads nothing, until it is cut off.
+type slowClient struct {
+	http.ResponseWriter
+	cut bool
+}
+
+func (c *slowClient) SetWriteDeadline(time.Time) error { c.cut = true; return nil }
+
+// Clients that read slowly hold so many sets of metrics and no more.
+func TestSnapshots(t *testing.T) {
+	var s snapshots
+	var clients []*slowClient
+	var begun []*snapshot
+	now := time.Now()
+	for i := range 2 * (maxSnapshots + 2) {
+		c := &slowClient{}
+		clients = append(clients, c)
+		begun = append(begun, s.join(http.NewResponseController(c), now.Add(time.Duration(i/2)*fresh)))
+	}
+	if begun[0] != begun[1] || begun[1] == begun[2] {
+		t.Error("who asks at the same time has the same set, later ones another")
+	}
+	for i, c := range clients {
+		if old := i < 2*2; c.cut != old {
+			t.Errorf("client %d: cut off: %v", i, c.cut)
 		}
-		time.Sleep(10 * time.Millisecond)
+	}
+	if len(s.all) != maxSnapshots {
+		t.Errorf("%d sets", len(s.all))
+	}
+	rc := http.NewResponseController(&slowClient{})
+	last := s.join(rc, now.Add(time.Hour))
+	s.leave(last, rc)
+	if len(s.all) != maxSnapshots-1 {
+		t.Errorf("%d sets are left", len(s.all))
+	}
+}
+
+// Connections that ask nothing, are slow to ask, or do not read what they asked for keep
+// nobody from asking, however many there are.
+func TestIdleConnections(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	s, err := Listen("127.0.0.1:0", busy(), counts{}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range 4 * maxConns {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, []string{"", "G", "GET /healthz HTTP/1.1\r\nHost: x\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"}[i%4]) // it may be closed already
+	}
+	began := time.Now()
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		if code, body := get(t, "http://"+s.Addr().String()+path); code != http.StatusOK && code != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	if took := time.Since(began); took > askTimeout { // by then idle connections end by themselves
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -1,0 +1,212 @@
+// Package fair bounds what a server does at the same time, so that no client can keep the
+// others out: where there is no room, what the client with the most has is ended.
+package fair
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Limit is a number of places of which each request, or connection, takes one. Its
+// methods may be called by many goroutines.
+type Limit struct {
+	most  int
+	grace time.Duration
+
+	mu      sync.Mutex
+	holds   []*Hold // oldest first
+	turns   map[string]*turn
+	changed chan struct{} // closed when a place becomes free
+}
+
+// Hold is a place that is taken.
+type Hold struct {
+	limit  *Limit
+	client string
+	since  time.Time // it is as it is
+	cut    func()
+	idle   bool // ended before others of its client
+	kept   bool // not ended
+}
+
+// turn lets one request of a client after the other look for a place.
+type turn struct {
+	next  chan struct{}
+	users int
+}
+
+// NewLimit makes a limit of so many places. A place that was held for longer than grace
+// may also be taken from a client that has no more than the one that needs it; with 0 it
+// may not.
+func NewLimit(most int, grace time.Duration) *Limit {
+	return &Limit{most: most, grace: grace, turns: make(map[string]*turn), changed: make(chan struct{})}
+}
+
+// Take takes a place for a client, if there is one, or if a client with more of them can
+// be made to give one up. Cut, which must not block, is called when this place is given
+// to another client.
+func (l *Limit) Take(client string, cut func()) (h *Hold, ok bool) {
+	h, loser, _ := l.try(client, cut)
+	if loser != nil {
+		loser.cut()
+	}
+	return h, h != nil
+}
+
+// Wait is Take, but waits for a place until ctx ends. The requests of a client are served
+// in their order.
+func (l *Limit) Wait(ctx context.Context, client string, cut func()) (*Hold, error) {
+	t := l.enter(client)
+	defer l.leave(client, t)
+	select {
+	case t.next <- struct{}{}:
+		defer func() { <-t.next }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for {
+		l.mu.Lock()
+		changed := l.changed
+		l.mu.Unlock()
+		h, loser, again := l.try(client, cut)
+		if loser != nil {
+			loser.cut()
+		}
+		if h != nil {
+			return h, nil
+		}
+		timer := time.NewTimer(again)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+		timer.Stop()
+	}
+}
+
+func (l *Limit) enter(client string) *turn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.turns[client]
+	if t == nil {
+		t = &turn{next: make(chan struct{}, 1)}
+		l.turns[client] = t
+	}
+	t.users++
+	return t
+}
+
+func (l *Limit) leave(client string, t *turn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.users--; t.users == 0 {
+		delete(l.turns, client)
+	}
+}
+
+// waiting is how many requests of a client, and of all, look for a place.
+func (l *Limit) waiting(client string) (own, all int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, t := range l.turns {
+		all += t.users
+		if name == client {
+			own = t.users
+		}
+	}
+	return own, all
+}
+
+// longest is how long a request waits before it looks again, if nothing happens before.
+const longest = time.Second
+
+// try takes a place, perhaps that of loser. Without success it says when to try again.
+func (l *Limit) try(client string, cut func()) (h, loser *Hold, again time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if len(l.holds) >= l.most {
+		if loser, again = l.loser(client, now); loser == nil {
+			return nil, nil, again
+		}
+		l.remove(loser)
+	}
+	h = &Hold{limit: l, client: client, since: now, cut: cut, idle: true}
+	l.holds = append(l.holds, h)
+	return h, loser, 0
+}
+
+// loser is whose place a client gets, or how long it should wait.
+func (l *Limit) loser(client string, now time.Time) (*Hold, time.Duration) {
+	count := make(map[string]int)
+	for _, h := range l.holds {
+		count[h.client]++
+	}
+	var greedy, old *Hold
+	again := longest
+	for _, h := range l.holds {
+		n := count[h.client]
+		if h.kept || n < count[client] {
+			continue
+		}
+		if n > count[client]+1 && (greedy == nil || n > count[greedy.client] || n == count[greedy.client] && h.before(greedy)) {
+			greedy = h
+		}
+		if l.grace == 0 {
+			continue
+		}
+		if left := l.grace - now.Sub(h.since); left > 0 {
+			again = min(again, left)
+		} else if old == nil || h.before(old) {
+			old = h
+		}
+	}
+	if greedy != nil {
+		return greedy, 0
+	}
+	return old, again
+}
+
+// before reports whether h is ended before another hold.
+func (h *Hold) before(other *Hold) bool {
+	if h.idle != other.idle {
+		return h.idle
+	}
+	return h.since.Before(other.since)
+}
+
+func (l *Limit) remove(h *Hold) {
+	for i, other := range l.holds {
+		if other == h {
+			l.holds = append(l.holds[:i], l.holds[i+1:]...)
+			close(l.changed)
+			l.changed = make(chan struct{})
+			return
+		}
+	}
+}
+
+// Release gives the place back, if it was not taken away.
+func (h *Hold) Release() {
+	h.limit.mu.Lock()
+	defer h.limit.mu.Unlock()
+	h.limit.remove(h)
+}
+
+// Begin says that something is done in the place from now on, until end is called: other
+// places of the client are taken away before it. If keep is true, it is not taken away at
+// all meanwhile, which is for what ends soon whatever the client does.
+func (h *Hold) Begin(keep bool) (end func()) {
+	h.set(false, keep)
+	return func() { h.set(true, false) }
+}
+
+func (h *Hold) set(idle, kept bool) {
+	h.limit.mu.Lock()
+	defer h.limit.mu.Unlock()
+	h.idle, h.kept, h.since = idle, kept, time.Now()
+}

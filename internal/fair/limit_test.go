@@ -1,0 +1,99 @@
+package fair
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Places of whoever has the most are given to others, never those of whoever has as few.
+func TestTake(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		asks  string // clients, one after the other
+		loses string // for each that asks: whose place is taken, "-" nobody's, "!" there is none
+	}{
+		{"room", "a a b", "- - -"},
+		{"one client fills it", "a a a a a", "- - - - !"},
+		{"another one comes", "a a a a b b", "- - - - a a"},
+		{"it gets its share, not more", "a a a a b b b", "- - - - a a !"},
+		{"the first still cannot grow", "a a a a b a", "- - - - a !"},
+		{"as many clients as places", "a b c d e", "- - - - !"},
+	} {
+		var got []string
+		l := NewLimit(4, 0)
+		lost := ""
+		for client := range strings.FieldsSeq(c.asks) {
+			lost = "-"
+			if _, ok := l.Take(client, func() { lost = client }); !ok {
+				lost = "!"
+			}
+			got = append(got, lost)
+		}
+		if !slices.Equal(got, strings.Fields(c.loses)) {
+			t.Errorf("%s: %v, want %s", c.name, got, c.loses)
+		}
+	}
+}
+
+// Idle places go before those in use, and those that are kept never go.
+func TestOrder(t *testing.T) {
+	l := NewLimit(3, 0)
+	var lost []int
+	var holds []*Hold
+	for i := range 3 {
+		h, _ := l.Take("a", func() { lost = append(lost, i) })
+		holds = append(holds, h)
+	}
+	end := holds[0].Begin(false)
+	holds[1].Begin(true)
+	if _, ok := l.Take("b", nil); !ok || !slices.Equal(lost, []int{2}) {
+		t.Errorf("lost %v, %v", lost, ok)
+	}
+	end()
+	holds[2].Release() // it has none any more
+	if _, ok := l.Take("c", nil); !ok || !slices.Equal(lost, []int{2, 0}) {
+		t.Errorf("lost %v, %v", lost, ok)
+	}
+}
+
+// Who waits gets a place that is given back, or one that was held for too long.
+func TestWait(t *testing.T) {
+	l := NewLimit(1, 0)
+	first, _ := l.Take("a", nil)
+	got := make(chan error)
+	go func() {
+		_, err := l.Wait(t.Context(), "a", nil)
+		got <- err
+	}()
+	for own := 0; own == 0; own, _ = l.waiting("a") {
+		time.Sleep(time.Millisecond)
+	}
+	first.Release()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Wait(ctx, "a", nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+
+	l = NewLimit(1, time.Millisecond)
+	cut := make(chan bool, 1)
+	_, _ = l.Take("a", func() { cut <- true })
+	if _, err := l.Wait(t.Context(), "a", nil); err != nil {
+		t.Error(err)
+	}
+	<-cut
+	if own, all := l.waiting("a"); own != 0 || all != 0 || len(l.turns) != 0 {
+		t.Errorf("%d, %d still wait", own, all)
+	}
+}
