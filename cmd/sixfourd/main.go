@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -158,6 +159,9 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
+	// A panic that nobody recovers from ends the process by SIGABRT. Go's usual exit
+	// status 2 is that of a wrong configuration, after which the unit does not restart it.
+	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := hangups()

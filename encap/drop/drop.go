@@ -50,6 +50,7 @@ const (
 	BadOffload    // what the TUN device says of a packet contradicts the packet
 	TunFailed     // any other error of the TUN device
 	NoRoom        // the kernel's queue of packets for the daemon was full
+	InternalError // the daemon panicked while it handled the packet
 
 	Count // number of reasons, None included
 )
@@ -95,6 +96,7 @@ var reasons = [Count]struct{ word, means string }{
 	BadOffload:         {"bad_offload", "what the TUN device says of a large packet contradicts the packet"},
 	TunFailed:          {"tun_failed", "the TUN device failed otherwise; the log has the error"},
 	NoRoom:             {"no_room", "the daemon did not keep up: the kernel's queue of packets for it was full"},
+	InternalError:      {"internal_error", "the daemon failed on this packet, or on one beside it, by a fault of its own; the log has the stack"},
 }
 
 // String is the reason's one word, as the status output, the metrics and the

@@ -9,10 +9,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"sixfour/internal/fair"
 	"sixfour/internal/text"
@@ -49,6 +52,7 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if s.closed {
 		return
 	}
+	defer s.panicked()
 	w := &answer{ResponseWriter: hw, rc: http.NewResponseController(hw), patience: s.limits.write}
 	defer w.extend() // for what net/http has yet to write
 	w.Header().Set("Server", "sixfourd/"+version.String())
@@ -56,6 +60,18 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if err := s.serve(w, hr); err != nil {
 		w.fail(err)
 	}
+}
+
+// panicked, deferred, ends the connection after a panic, and logs that: a request costs
+// itself alone.
+func (s *Server) panicked() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	s.log.Error("panic: this is a fault of sixfourd, which goes on without the request: please report this line",
+		zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
+	panic(http.ErrAbortHandler)
 }
 
 func (s *Server) serve(w *answer, hr *http.Request) error {

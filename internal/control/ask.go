@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -85,6 +86,11 @@ func queued(ctx context.Context, emit func(any) error, do func(ctx context.Conte
 	queue, ended := make(chan any, maxQueue), make(chan error, 1)
 	go func() {
 		defer close(queue)
+		defer func() { // net/http recovers from panics in its own goroutine only
+			if v := recover(); v != nil {
+				ended <- fmt.Errorf("the daemon failed by a fault of its own: %v", v)
+			}
+		}()
 		ended <- do(ctx, func(v any) {
 			select {
 			case queue <- v:

@@ -1,6 +1,15 @@
-// Package engine lives the tunnels' lives: it makes their interfaces and
+// Package engine runs the life cycle of tunnels: it makes their interfaces and
 // sockets, runs a goroutine for each direction, and follows what changes around
 // them.
+//
+// A panic in a goroutine that handles what others send, packets, ICMP errors, neighbour
+// discovery or answers to probes, costs what was being handled. The goroutine recovers,
+// replaces what may be half changed, and goes on; the packet is counted as
+// drop.InternalError and the tunnel's repairs count a panic (see guarded). The
+// alternative, to end the process and take over the kept descriptors, would let the
+// sender of one packet stop all tunnels for a second, as often as wanted, and for good
+// where nobody keeps descriptors. A panic in the control loop ends the process: its
+// state is that of all tunnels, and cannot be replaced.
 package engine
 
 import (
@@ -96,6 +105,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		prober:   newProber(),
 		started:  time.Now(),
 	}
+	e.prober.log = log
 	e.keeper = newKeeper(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway
 	e.resolver = e.newResolver()

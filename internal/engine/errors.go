@@ -26,6 +26,7 @@ type outerErrors struct {
 	table  *atomic.Pointer[table] // that says which peer an error is about
 	log    *zap.Logger
 	broken func(rx transport.Receiver, err error) // as an inbound's
+	stray  *counters                              // of packets that are of no tunnel
 }
 
 // heard counts what came back about a tunnel's outer packets.
@@ -44,7 +45,7 @@ func (e *Engine) listenErrors(local netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	o := &outerErrors{rx, &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken}
+	o := &outerErrors{rx, &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken, &e.stray}
 	e.errors[local] = rx
 	e.wg.Go(o.run)
 	return nil
@@ -75,7 +76,9 @@ func (o *outerErrors) run() {
 		}
 		failures = 0
 		for i, size := range sizes[:n] {
-			o.hear(bufs[i][:size])
+			if guarded(o.log, "handle an ICMP message about outer packets", func() { o.hear(bufs[i][:size]) }) {
+				o.stray.dropped(drop.InternalError, 1)
+			}
 		}
 	}
 }

@@ -39,6 +39,7 @@ type inbound struct {
 	capturing *capturing
 	seen      *captures // of this batch; nil: nobody captures
 	hand      int       // the packet at hand
+	end       *end      // to which it came; nil: to none
 	pkt       []byte    // that packet, as it arrived, if somebody captures
 	note      string    // what there is to say of it
 	kept      []byte    // packets of the batch
@@ -164,17 +165,34 @@ func (in *inbound) carry(n int) {
 		in.forget()
 	}
 	in.seen = in.capturing.now.Load()
-	for i, size := range in.sizes[:n] {
-		buf := in.bufs[i]
-		pkt := buf[:size]
-		if in.hand = i; in.seen != nil {
+	for next := 0; next < n; next = in.hand + 1 {
+		if guarded(in.drops.log, "handle a packet that arrived", func() { in.open(t, next, n) }) {
+			guarded(in.drops.log, "count a packet that was lost", in.failed)
+		}
+	}
+	for _, s := range in.touched {
+		if guarded(s.drops.log, "write packets to the interface", func() { s.flush(in.seen) }) {
+			in.replace(s)
+		}
+	}
+	in.touched = in.touched[:0]
+	in.endBatch()
+}
+
+// open decapsulates the packets that were received, from one on to the nth.
+func (in *inbound) open(t *table, from, n int) {
+	for i := from; i < n; i++ {
+		in.hand, in.end = i, nil
+		pkt := in.bufs[i][:in.sizes[i]]
+		if in.seen != nil {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
-		if size < header.IPv4Len || header.Version(pkt) == 6 && size < header.IPv6Len { // one too large for its buffer has size 0
+		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // one too large for its buffer has size 0
 			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt); e != nil {
+			in.end = e
 			path := e.path()
 			inner, r := e.decapsulate(path, pkt)
 			in.deliver(e, path, pkt, inner, r)
@@ -182,11 +200,7 @@ func (in *inbound) carry(n int) {
 			in.fromAnywhere(t, pkt)
 		}
 	}
-	for _, s := range in.touched {
-		s.flush(in.seen)
-	}
-	in.touched = in.touched[:0]
-	in.endBatch()
+	in.end = nil
 }
 
 // fromAnywhere is for packets from nobody's remote address: one of the automatic
@@ -202,6 +216,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 			if e.protocol != ip.Protocol() || in.at.IsValid() && path.outer().Local != in.at {
 				continue
 			}
+			in.end = e
 			inner, r := e.decapsulate(path, pkt)
 			if r == drop.None || r == drop.Fragment && inner != nil {
 				in.deliver(e, path, pkt, inner, r)

@@ -83,7 +83,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-timer.C:
 		case <-k.wake:
 		case s := <-k.answers:
-			k.take(s)
+			k.guard(s.p, func() { k.take(s) })
 		}
 		k.lookAtFresh()
 		if next, ok := k.step(); ok {
@@ -133,19 +133,39 @@ func (k *keeper) lookAtFresh() {
 	now := k.since(time.Now())
 	for _, p := range fresh {
 		p.marked.Store(false) // from now on what is new is new
-		k.renew(p, now)
-		heard, doubted := p.lifeSign.Swap(false), p.doubted.Swap(false)
-		for _, pl := range p.pulses {
-			if heard && pl.hasTraffic() {
-				pl.look(now)
-				pl.life.Traffic(true, now)
-			}
-			if doubted {
-				pl.life.Doubt(now)
-			}
-			k.settle(pl)
+		k.guard(p, func() { k.lookAt(p, now) })
+	}
+}
+
+// lookAt looks at one of them.
+func (k *keeper) lookAt(p *peer, now time.Duration) {
+	k.renew(p, now)
+	heard, doubted := p.lifeSign.Swap(false), p.doubted.Swap(false)
+	for _, pl := range p.pulses {
+		if heard && pl.hasTraffic() {
+			pl.look(now)
+			pl.life.Traffic(true, now)
+		}
+		if doubted {
+			pl.life.Doubt(now)
+		}
+		k.settle(pl)
+	}
+}
+
+// guard calls f, which is about a peer. After a panic it is not known any more whether
+// the peer lives: that is watched again when it is marked the next time.
+func (k *keeper) guard(p *peer, f func()) {
+	if !guarded(p.t.log, "watch whether peers live", f) {
+		return
+	}
+	p.t.recovered("watch whether a peer lives")
+	for _, pl := range p.pulses {
+		if pl.place >= 0 {
+			heap.Remove(&k.due, pl.place)
 		}
 	}
+	p.pulses = nil
 }
 
 // renew brings what is watched of a peer in line with its path: nothing is while
@@ -201,20 +221,25 @@ func (k *keeper) step() (next time.Time, ok bool) {
 		if at.Before(due) {
 			return due, true
 		}
-		now := k.since(at)
-		if pl.hasTraffic() && pl.look(now) {
-			pl.life.Traffic(false, now)
-		}
-		seq, probe := pl.life.Next(now)
-		if probe {
-			pl.probe(seq)
-			if !k.limit.Allow() {
-				k.pause = at.Add(probesPause)
-			}
-		}
-		k.settle(pl)
+		k.guard(pl.p, func() { k.next(pl, at) })
 	}
 	return next, false
+}
+
+// next does what is due of one pulse.
+func (k *keeper) next(pl *pulse, at time.Time) {
+	now := k.since(at)
+	if pl.hasTraffic() && pl.look(now) {
+		pl.life.Traffic(false, now)
+	}
+	seq, probe := pl.life.Next(now)
+	if probe {
+		pl.probe(seq)
+		if !k.limit.Allow() {
+			k.pause = at.Add(probesPause)
+		}
+	}
+	k.settle(pl)
 }
 
 // settle is called after something has changed about a pulse: it comes to its place

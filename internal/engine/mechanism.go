@@ -26,6 +26,7 @@ type mechanism struct {
 	// What other goroutines ask.
 	watched atomic.Pointer[relays]
 	down    atomic.Pointer[[]netip.Addr] // those that do not live
+	failed  atomic.Bool                  // the resolver panicked
 }
 
 func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
@@ -70,7 +71,7 @@ func (m *mechanism) towards() netip.Addr {
 // at is the resolver for a place: the one that there is, as long as nothing has
 // changed.
 func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
-	if (m.resolver != nil || m.err != nil) && reflect.DeepEqual(site, m.site) {
+	if (m.resolver != nil || m.err != nil) && !m.failed.Swap(false) && reflect.DeepEqual(site, m.site) {
 		return m.resolver, m.err
 	}
 	m.site = site

@@ -30,6 +30,7 @@ type outbound struct {
 
 	*workspace
 	large int // packets in the batch that not every path carries whole
+	done  int // packets of the batch that were sent, or dropped
 }
 
 // workspace is what packets need on their way. Goroutines have one only while
@@ -88,8 +89,12 @@ func (o *outbound) run() {
 	wait.Thread()
 	for o.queue.Wait() == nil {
 		o.workspace = workspaces.Get().(*workspace)
-		err := o.carry()
-		workspaces.Put(o.workspace)
+		var err error
+		if guarded(o.drops.log, "carry packets from the interface", func() { err = o.carry() }) {
+			o.failed()
+		} else {
+			workspaces.Put(o.workspace)
+		}
 		o.workspace = nil
 		if errors.Is(err, tun.ErrGone) {
 			return
@@ -203,22 +208,24 @@ const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 // the path is replaced meanwhile, the rest goes the new way.
 func (o *outbound) send() {
 	seen := o.t.seen()
-	for done := 0; done < len(o.batch); {
+	for o.done = 0; o.done < len(o.batch); {
+		done := o.done
 		s := o.paths[done].senders[o.index]
 		run := 1 // packets that leave through the same sender
 		for done+run < len(o.batch) && (o.paths[done+run] == o.paths[done] || o.paths[done+run].senders[o.index] == s) {
 			run++
 		}
 		n, err := s.Send(o.batch[done : done+run])
+		o.done += n
 		o.carried(done, n)
 		if seen != nil {
 			o.show(seen, done, n)
 		}
-		done += n
+		done = o.done
 		if errors.Is(err, net.ErrClosed) {
 			if p := o.peers[done].path.Load(); p == nil || p == o.paths[done] {
 				o.lose(done, drop.NoRoute, nil)
-				done++
+				o.done++
 			} else {
 				o.paths[done] = p
 			}
@@ -226,7 +233,7 @@ func (o *outbound) send() {
 			o.tellTooLong(o.peers[done], o.batch[done].Head, err)
 			o.peers[done].noteSend(err)
 			o.lose(done, sendReason(err), err)
-			done++
+			o.done++
 		}
 	}
 	if o.large > 0 {
@@ -237,7 +244,7 @@ func (o *outbound) send() {
 	clear(o.peers) // a workspace must not keep them
 	clear(o.paths)
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
-	o.peers, o.paths = o.peers[:0], o.paths[:0]
+	o.peers, o.paths, o.done = o.peers[:0], o.paths[:0], 0
 }
 
 // tellTooLong lets the control loop know of a destination of an automatic tunnel

@@ -23,6 +23,7 @@ import (
 // peers, each with a path of its own, and an interface below 1280 bytes would
 // lose IPv6. It is also what the kernel's tunnels do.
 type prober struct {
+	log     *zap.Logger
 	wake    chan struct{}
 	asleep  atomic.Bool
 	reports chan tooBig
@@ -186,6 +187,14 @@ const reportsPerSecond = 100
 // trafficPoll is how often traffic is looked at while there is some.
 const trafficPoll = 500 * time.Millisecond
 
+// guard calls f. After a panic what was learnt of all paths is learnt again.
+func (p *prober) guard(f func()) {
+	if guarded(p.log, "find path MTUs", f) {
+		clear(p.paths)
+		clear(p.seen)
+	}
+}
+
 // run works until ctx ends.
 func (p *prober) run(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -197,12 +206,13 @@ func (p *prober) run(ctx context.Context) {
 		case <-timer.C:
 		case <-p.wake:
 		case r := <-p.reports:
-			p.believe(ctx, r)
+			p.guard(func() { p.believe(ctx, r) })
 		case a := <-p.answers:
-			p.take(a)
+			p.guard(func() { p.take(a) })
 		}
 		p.asleep.Store(false)
-		next := p.step(ctx)
+		next := time.Now().Add(trafficPoll)
+		p.guard(func() { next = p.step(ctx) })
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}

@@ -33,8 +33,11 @@ func (f *reassembly) add(t *tunnel, pkt header.IPv6) ([]byte, drop.Reason) {
 	if f.r == nil {
 		f.r = fragment.NewReassembler(fragment.DefaultLimits, func(r drop.Reason, n int) { t.in.dropped(r, n) })
 	}
-	whole, r := f.r.Add(pkt, time.Now())
-	return bytes.Clone(whole), r
+	r := f.r
+	f.r = nil // not to be used again after a panic
+	whole, why := r.Add(pkt, time.Now())
+	f.r = r
+	return bytes.Clone(whole), why
 }
 
 // expire gives up what has waited too long, which the next fragment does, too.

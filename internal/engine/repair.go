@@ -19,10 +19,11 @@ const (
 	repairRoute                   // a route through the interface that was taken away, or an outer one that leads elsewhere now
 	repairSocket                  // one that was of no use any more
 	repairName                    // that has another address now
+	repairPanic                   // in a goroutine of the tunnel, which goes on with new state
 	repairs
 )
 
-var repairNames = [repairs]string{"interface", "address", "route", "socket", "name"}
+var repairNames = [repairs]string{"interface", "address", "route", "socket", "name", "panic"}
 
 // repairCounts are how often each was done.
 type repairCounts [repairs]atomic.Uint64

@@ -24,6 +24,7 @@ type speaker struct {
 	p      *peer
 	wake   chan struct{}
 	learnt func() // called when there is something for the interface
+	failed func() // called when the resolver is of no use any more
 	cancel context.CancelFunc
 	limit  *rate.Limiter // of what it hears
 
@@ -67,6 +68,10 @@ func (e *Engine) letSpeak(p *peer) {
 		case <-ctx.Done():
 		}
 	}
+	sp.failed = func() {
+		p.t.mech.failed.Store(true)
+		e.somethingChanged()
+	}
 	p.t.speaker.Store(sp)
 	e.wg.Go(func() { sp.run(ctx) })
 }
@@ -89,7 +94,10 @@ func (s *speaker) run(ctx context.Context) {
 		case <-timer.C:
 		case <-s.wake:
 		}
-		again := s.next(scratch)
+		again := time.Now().Add(learnPause)
+		if guarded(s.p.t.log, "talk to neighbours", func() { again = s.next(scratch) }) {
+			s.p.t.recovered("talk to neighbours")
+		}
 		if now := s.Learnt(); !sameLearnt(now, before) {
 			if next := told.Add(learnPause); time.Now().Before(next) {
 				again = next
@@ -105,13 +113,17 @@ func (s *speaker) run(ctx context.Context) {
 }
 
 // next sends what is due, and returns when there is more.
-func (s *speaker) next(scratch []byte) time.Time {
+func (s *speaker) next(scratch []byte) (again time.Time) {
 	path := s.p.path.Load()
 	if path == nil || !s.p.listening.Load() { // nobody would hear us, or we the answer
 		return time.Now().Add(settle)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.use(func() { again = s.say(path, scratch) })
+	return again
+}
+
+// say sends what the resolver has to say, and returns when there is more.
+func (s *speaker) say(path *path, scratch []byte) time.Time {
 	send, lost, again := s.s.Next(time.Now())
 	if lost > 0 {
 		s.drops.countN(&s.p.out, drop.Unresolved, lost, nil, nil)
@@ -160,21 +172,32 @@ func (s *speaker) hear(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
 	if !s.limit.Allow() {
 		return true, drop.Limited
 	}
-	s.mu.Lock()
-	done = s.s.Hear(from, ip, time.Now())
-	s.mu.Unlock()
+	s.use(func() { done = s.s.Hear(from, ip, time.Now()) })
 	s.rouse()
 	return done, drop.None
 }
 
 // hold keeps a packet whose neighbour is not known yet, and reports whether there
 // was room.
-func (s *speaker) hold(pkt []byte) bool {
-	s.mu.Lock()
-	ok := s.s.Hold(pkt, time.Now())
-	s.mu.Unlock()
+func (s *speaker) hold(pkt []byte) (ok bool) {
+	s.use(func() { ok = s.s.Hold(pkt, time.Now()) })
 	s.rouse()
 	return ok
+}
+
+// use lets f use the resolver. If f panics, the tunnel gets a new resolver: what the
+// panic left in this one is not known.
+func (s *speaker) use(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ok := false
+	defer func() {
+		if !ok {
+			s.failed()
+		}
+	}()
+	f()
+	ok = true
 }
 
 func (s *speaker) rouse() {

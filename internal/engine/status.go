@@ -36,7 +36,7 @@ type TunnelStatus struct {
 	Namespace string       `json:"netns,omitempty"`
 	Peers     []PeerStatus `json:"peers,omitempty"`
 	// Repairs counts what was put right without anybody's help, by what it was:
-	// interface, address, route, socket or name; only those that happened.
+	// interface, address, route, socket, name or panic; only those that happened.
 	Repairs map[string]uint64 `json:"repairs,omitempty"`
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"go.uber.org/zap"
@@ -43,7 +44,11 @@ func (e *Engine) watchAll(tunnels []*tunnel) {
 // watch follows what changes in a namespace until ctx ends.
 func (e *Engine) watch(ctx context.Context, w watched) {
 	e.wg.Go(func() {
-		err := netcfg.Watch(ctx, w.namespace, w.neighbours, func(link int) { e.changed(w.namespace, link) })
+		var err error
+		guarded(e.log, "follow changes of interfaces and routes", func() {
+			err = errors.New("the daemon failed by a fault of its own")
+			err = netcfg.Watch(ctx, w.namespace, w.neighbours, func(link int) { e.changed(w.namespace, link) })
+		})
 		if err != nil {
 			e.log.Warn("changes of interfaces and routes are noticed late", zap.String("netns", w.namespace), zap.Error(err))
 		}

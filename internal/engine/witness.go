@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"sixfour/encap/header"
+	"sixfour/transport"
 )
 
 // witness is the beginning of the last large packet that was sent. When it turns
@@ -26,14 +27,20 @@ func (o *outbound) witness() {
 		if pkt.Len() <= everyPath {
 			continue
 		}
-		if w := &o.peers[i].witness; w.mu.TryLock() { // another queue's is as good
-			w.size = size
-			n := copy(w.head[:], pkt.Head[pkt.Len()-size:])
-			copy(w.head[n:], pkt.Body)
-			w.mu.Unlock()
-		}
+		o.peers[i].witness.remember(pkt, size)
 		return
 	}
+}
+
+// remember remembers the inner packet, of a size, with which an outer one ends.
+func (w *witness) remember(pkt *transport.Packet, size int) {
+	if !w.mu.TryLock() { // another queue's is as good
+		return
+	}
+	defer w.mu.Unlock()
+	w.size = size
+	n := copy(w.head[:], pkt.Head[pkt.Len()-size:])
+	copy(w.head[n:], pkt.Body)
 }
 
 // tell tells the witness's sender, if the packet is too large for the path and may

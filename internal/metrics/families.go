@@ -107,7 +107,7 @@ var (
 	ready     = gauge("tunnel_ready", "Whether the tunnel can carry packets, to one of its peers at least.", labelTunnel)
 	peers     = gauge("tunnel_peers", "Peers of the tunnel in each state.", labelTunnel, labelState)
 	tunnelMTU = gauge("tunnel_mtu_bytes", "MTU of the tunnel's interface; absent while it cannot carry packets.", labelTunnel)
-	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket or name.", labelTunnel, labelWhat)
+	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket or name, or after a panic.", labelTunnel, labelWhat)
 
 	reloads    = counter("reloads_total", "Configurations that were to be run instead of another; result: success or failure.", labelResult)
 	reloadedAt = gauge("reload_timestamp_seconds", "When the last of them was; 0: never.")

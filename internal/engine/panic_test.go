@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/liveness"
+	"sixfour/transport"
+)
+
+// faulty is a resolver that panics on packets with hop limit 13.
+type faulty struct{}
+
+func (faulty) To(ip header.IPv6) (uint32, drop.Reason) {
+	faulty{}.From(nil, ip)
+	return 0xc6336401, drop.None
+}
+
+func (faulty) From(_ header.IPv4, ip header.IPv6) drop.Reason {
+	if ip.HopLimit() == 13 {
+		panic("hop limit 13")
+	}
+	return drop.None
+}
+
+// sixes are inner packets, of which one makes faulty panic.
+func sixes(hopLimits ...byte) (list [][]byte) {
+	for _, n := range hopLimits {
+		pkt := datagram("2001:db8::1", "2001:db8::2", 60, 60)
+		pkt[7] = n
+		list = append(list, pkt)
+	}
+	return list
+}
+
+// A packet that makes the daemon panic costs itself: those before and behind it in its
+// batch are carried.
+func TestPanicInBatch(t *testing.T) {
+	automatic := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: faulty{}}
+	e, tn, p, to := labOf(t, 1500, encap.DefaultOptions, automatic)
+	tn.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
+	to.senders = sockets{&sends{refuse: -1}}
+	p.path.Store(to)
+	tn.troubles = newLifeLimit()
+	e.table.Store(&table{any: map[netip.Addr][]*end{netip.MustParseAddr("192.0.2.1"): {newEnd(p, p.arrives)}}})
+	in := e.newInbound(0, zap.NewNop(), batch{})
+	var outer [][]byte
+	for _, pkt := range sixes(64, 13, 64, 13, 13, 64) {
+		o := arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6, pkt...)
+		o[3] = byte(len(o))
+		header.IPv4(o).SetChecksum()
+		outer = append(outer, o)
+	}
+	in.carry(put(in, outer...))
+	drops := func(r drop.Reason) uint64 {
+		return p.in.traffic().Drops[r.String()] + tn.in.traffic().Drops[r.String()] + tn.out.traffic().Drops[r.String()] + e.stray.traffic().Drops[r.String()]
+	}
+	// There is no device, so that what is good is lost last.
+	if drops(drop.InternalError) != 3 || drops(drop.InterfaceDown) != 3 || tn.repairs[repairPanic].Load() != 3 {
+		t.Errorf("%v %v, %d panics", p.in.traffic().Drops, tn.in.traffic().Drops, tn.repairs[repairPanic].Load())
+	}
+	// On the way out what was read with it is lost, and what is read next is not.
+	o := newOutbound(tn, nil, 0)
+	turn := func(pkts [][]byte) {
+		o.workspace = workspaces.New().(*workspace)
+		if guarded(nil, "", func() {
+			for _, pkt := range pkts {
+				o.add(append(make([]byte, encap.Headroom), pkt...))
+			}
+			o.send()
+		}) {
+			o.failed()
+		}
+	}
+	turn(sixes(64, 64, 13))
+	turn(sixes(64, 64))
+	if got := drops(drop.InternalError); got != 5 || p.out.packets.Load() != 2 {
+		t.Errorf("%d lost by panics, want 5; %d carried, want 2", got, p.out.packets.Load())
+	}
+}
+
+// once is a receiver of one packet.
+type once struct {
+	transport.Receiver
+	done bool
+}
+
+func (o *once) Receive(bufs [][]byte, sizes []int) (int, error) {
+	if o.done {
+		return 0, errors.New("no more")
+	}
+	o.done, sizes[0] = true, copy(bufs[0], arriving("198.51.100.1", "192.0.2.1", header.ICMP, make([]byte, 40)...))
+	bufs[0][3] = 60
+	header.IPv4(bufs[0][:60]).SetChecksum()
+	return 1, nil
+}
+
+// The goroutines beside the way of packets outlive a panic, too.
+func TestPanicsBeside(t *testing.T) {
+	_, tn, p, _ := lab(t)
+	tn.troubles = newLifeLimit()
+
+	var stray counters
+	var none atomic.Pointer[table] // to look into it panics
+	broken := make(chan error, 1)
+	o := &outerErrors{&once{}, &none, zap.NewNop(), func(_ transport.Receiver, err error) { broken <- err }, &stray}
+	o.run()
+	if err := <-broken; err == nil || stray.traffic().Drops[drop.InternalError.String()] != 1 {
+		t.Errorf("ICMP errors: %v, %v", err, stray.traffic())
+	}
+
+	pr := newProber()
+	pr.seen[p] = 7
+	pr.guard(func() { pr.believe(t.Context(), tooBig{}) })
+	if len(pr.seen) != 0 {
+		t.Error("the prober goes on with what a panic left")
+	}
+
+	k := newKeeper(func() {})
+	sick, well := &pulse{p: p, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &pulse{p: newPeer(tn, &p.cfg), place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
+	k.due = schedule{sick, well}
+	p.pulses, well.p.pulses = []*pulse{sick}, []*pulse{well}
+	k.guard(p, func() { panic("a fault") })
+	if len(k.due) != 1 || k.due[0] != well || p.pulses != nil || tn.repairs[repairPanic].Load() != 1 {
+		t.Errorf("%d pulses are left, %d panics", len(k.due), tn.repairs[repairPanic].Load())
+	}
+
+	failed := false
+	s := &speaker{p: p, s: nil, failed: func() { failed = true }} // to use the resolver panics
+	if !guarded(nil, "", func() { s.hold(nil) }) || !failed || !s.mu.TryLock() {
+		t.Error("a speaker whose resolver panics keeps it, or its lock")
+	}
+
+	f := &reassembly{}
+	if !guarded(nil, "", func() { f.add(tn, nil) }) || f.r != nil || !f.mu.TryLock() {
+		t.Error("fragments are kept after a panic, or their lock")
+	}
+}
