@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -18,17 +19,36 @@ type Sources struct {
 	own6, end6 []word6
 	strict     bool
 	compatible bool // ::/96 is for a resolver to judge
+
+	at   *atomic.Pointer[Interface] // nil: what the host has beside is not known
+	peer []netip.Prefix             // the peer's, whatever other interface has them
 }
 
-// NewSources makes the checks of one tunnel. Own are the addresses that this
-// host has on the tunnel, endpoints its outer ones; neither may come back as an
-// inner source. Strict widens the list of IPv4 addresses that may not be
+// NewSources makes the checks of one tunnel. Own are the addresses that its
+// configuration gives the interface, endpoints its outer ones; neither may come back
+// as an inner source. What else the host has, At adds. Strict widens the list of IPv4 addresses that may not be
 // embedded in an IPv6 source by those of documentation and benchmarks.
 func NewSources(own, endpoints []netip.Addr, strict bool) *Sources {
 	s := &Sources{strict: strict}
 	s.own4, s.own6 = split(slices.Concat(own, endpoints))
 	s.end4, s.end6 = split(endpoints)
 	return s
+}
+
+// At is s for the packets from a peer that leave through an interface. Behind are
+// prefixes that are the peer's, whatever else has them.
+func (s *Sources) At(i *atomic.Pointer[Interface], behind []netip.Prefix) *Sources {
+	t := *s
+	t.at, t.peer = i, behind
+	return &t
+}
+
+// here is the interface; nil: what the host has beside it is not known.
+func (s *Sources) here() *Interface {
+	if s.at == nil {
+		return nil
+	}
+	return s.at.Load()
 }
 
 // CompatibleResolver is a Resolver that takes IPv4-compatible addresses, ::/96, as
@@ -78,6 +98,13 @@ func (s *Sources) check4(ip header.IPv4) drop.Reason {
 		return drop.Martian
 	case slices.Contains(s.own4, src):
 		return drop.OwnSource
+	}
+	if i := s.here(); i != nil {
+		if r := i.judge4(src, s.peer); r != drop.None {
+			return r
+		}
+	}
+	switch {
 	case isTunnel(ip.Protocol()) && slices.Contains(s.end4, dst):
 		return drop.Nested
 	case ip.TTL() == 0:
@@ -93,6 +120,11 @@ func (s *Sources) check6(ip header.IPv6) drop.Reason {
 		return drop.Martian
 	case slices.Contains(s.own6, src):
 		return drop.OwnSource
+	}
+	if i := s.here(); i != nil {
+		if r := i.judge6(src, s.peer); r != drop.None {
+			return r
+		}
 	}
 	up, r := header.Transit(ip)
 	switch {

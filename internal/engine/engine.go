@@ -71,11 +71,12 @@ type Engine struct {
 
 	sandbox   atomic.Pointer[Sandbox]
 	table     atomic.Pointer[table]
-	stale     bool            // the table is
-	moveAt    time.Time       // a peer that is down goes to the next address of its name; zero: none does
-	rest      time.Time       // not before: look at everything again because of a change
-	links     []netip.Prefix  // this host's IPv4 addresses
-	byIndex   map[int]*tunnel // those with an interface in our own namespace
+	stale     bool                // the table is
+	moveAt    time.Time           // a peer that is down goes to the next address of its name; zero: none does
+	rest      time.Time           // not before: look at everything again because of a change
+	links     []netip.Prefix      // this host's IPv4 addresses
+	hosts     map[string]hostNets // by namespace
+	byIndex   map[int]*tunnel     // those with an interface in our own namespace
 	watched   map[watched]context.CancelFunc
 	stray     counters                // packets that arrived and belong to no tunnel
 	inbounds  map[listener][]*inbound // a shard each
@@ -102,6 +103,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		ports:    make(map[int]*port),
 		inbounds: make(map[listener][]*inbound),
 		errors:   make(map[netip.Addr]transport.Receiver),
+		hosts:    make(map[string]hostNets),
 		prober:   newProber(),
 		started:  time.Now(),
 	}

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"go.uber.org/zap"
-
 	"sixfour/encap/resolve"
 )
 
@@ -126,23 +124,4 @@ func (t *tunnel) warn() {
 // delegator is a mechanism that gives each outer address a prefix.
 type delegator interface {
 	Delegated(local netip.Addr) (netip.Prefix, error)
-}
-
-// lookAtHost brings what all mechanisms ask of the host up to date.
-func (e *Engine) lookAtHost() {
-	if !slices.ContainsFunc(e.tunnels, (*tunnel).automatic) {
-		return
-	}
-	links, err := e.router.Addresses()
-	if err != nil {
-		e.log.Warn("changes of this host's addresses are not seen", zap.Error(err))
-		return
-	}
-	slices.SortFunc(links, netip.Prefix.Compare)
-	e.links = links
-	for _, t := range e.tunnels {
-		if t.mech != nil {
-			t.mech.links = links
-		}
-	}
 }

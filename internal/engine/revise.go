@@ -101,6 +101,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peer
 	t := r.t
 	t.cfg.Assume(cfg)
 	t.peers = peers
+	t.beside.old = true
 	t.table.Store(table)
 	if !r.same {
 		t.version++ // all its paths are made anew

@@ -45,6 +45,7 @@ type tunnel struct {
 	mtu     atomic.Int64                // that the interface has
 
 	queues         int
+	beside         beside
 	fragments      reassembly
 	speaker        atomic.Pointer[speaker] // nil: the mechanism has nothing to say
 	reply          *replier
@@ -188,7 +189,7 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	s := resolve.NewSources(own, ends, t.cfg.Strict)
+	s := resolve.NewSources(own, ends, t.cfg.Strict).At(&t.beside.now, farEnds(layers))
 	for _, l := range layers {
 		s = s.For(l.Resolver)
 	}

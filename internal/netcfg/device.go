@@ -18,6 +18,7 @@ type device struct {
 	hardware [6]byte
 	queues   int
 	loopback bool
+	up       bool
 	err      error
 }
 
@@ -27,12 +28,23 @@ const skipStatistics = 8
 // interfaces asks for those that routes lead through, by index. Each of the
 // routes without an error has its entry, whose err may be set.
 func (r *Router) interfaces(routes []found) map[int]*device {
+	var indices []int
+	for _, f := range routes {
+		if f.err == nil {
+			indices = append(indices, f.index)
+		}
+	}
+	return r.devices(indices)
+}
+
+// devices asks for interfaces by index.
+func (r *Router) devices(indices []int) map[int]*device {
 	devices := make(map[int]*device)
 	var distinct []int
-	for _, f := range routes {
-		if f.err == nil && devices[f.index] == nil {
-			devices[f.index] = new(device)
-			distinct = append(distinct, f.index)
+	for _, index := range indices {
+		if devices[index] == nil {
+			devices[index] = new(device)
+			distinct = append(distinct, index)
 		}
 	}
 	r.conn.exchange(len(distinct), func(b *builder, i int) {
@@ -81,6 +93,7 @@ func parseDevice(message []byte, err error) (d device) {
 	}
 	kind, flags := binary.NativeEndian.Uint16(message[2:]), binary.NativeEndian.Uint32(message[8:])
 	d.index = int(int32(binary.NativeEndian.Uint32(message[4:])))
+	d.up = flags&unix.IFF_UP != 0
 	d.loopback = flags&unix.IFF_LOOPBACK != 0
 	if kind == unix.ARPHRD_ETHER && len(hardware) == len(d.hardware) && !d.loopback {
 		d.ethernet, d.hardware = true, [6]byte(hardware)

@@ -138,22 +138,6 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 	return link.route(local, local.Is6()), nil
 }
 
-// Addresses are the IPv4 addresses of this host, each with the length of its subnet.
-func (r *Router) Addresses() ([]netip.Prefix, error) {
-	list, err := r.handle.AddrList(nil, unix.AF_INET)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	var addrs []netip.Prefix
-	for _, a := range list {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if ones, _ := a.Mask.Size(); ok {
-			addrs = append(addrs, netip.PrefixFrom(ip.Unmap(), ones))
-		}
-	}
-	return addrs, nil
-}
-
 // owned tells for each distinct local address whether it is ours: nil, or
 // ErrNotLocal.
 func (r *Router) owned(queries []Query) map[netip.Addr]error {

@@ -1,0 +1,181 @@
+package resolve
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+
+	"sixfour/encap/drop"
+)
+
+// HostNets are the addresses that a host has in one network namespace, and the
+// subnets that it reaches without a router. No packet from outside may have one of
+// the former as its source, nor one of the latter unless it comes from there
+// (mechanisms 1.8, RFC 3704). It is immutable.
+//
+// It is asked for every packet, so it is not a trie: hosts have few different prefix
+// lengths, and for each one a packet costs one look into a hash table. IPv4 addresses
+// are there as IPv4-mapped ones.
+type HostNets struct {
+	lengths4, lengths6 []length // longest first
+	slots              []hostNet
+	shift              uint8
+}
+
+type length struct {
+	mask word6
+	bits uint8
+}
+
+// hostNet is what is known of a prefix.
+type hostNet struct {
+	prefix word6
+	bits   uint8 // 0: the slot is free
+	own    bool
+	links  []int // the interfaces that have it as a subnet
+}
+
+// HostAddress is an address of a host: its interface, and the subnet that is reached
+// through it; invalid: none.
+type HostAddress struct {
+	Addr   netip.Addr
+	Subnet netip.Prefix
+	Link   int
+}
+
+// NewHostNets makes the table of a list. Link-local addresses are left out, because on
+// each link the same ones may be another host's.
+func NewHostNets(list []HostAddress) *HostNets {
+	n := &HostNets{shift: 61} // at most half full: each address has two prefixes
+	for 1<<(64-n.shift) < 4*len(list) {
+		n.shift--
+	}
+	n.slots = make([]hostNet, 1<<(64-n.shift))
+	for _, a := range list {
+		if a.Addr.Is6() && a.Addr.IsLinkLocalUnicast() || a.Addr.IsLoopback() {
+			continue
+		}
+		n.add(netip.PrefixFrom(a.Addr, a.Addr.BitLen())).own = true
+		if !a.Subnet.IsValid() || a.Subnet.Bits() == 0 {
+			continue
+		}
+		if v := n.add(a.Subnet); !slices.Contains(v.links, a.Link) {
+			v.links = append(v.links, a.Link)
+		}
+	}
+	longest := func(a, b length) int { return int(b.bits) - int(a.bits) }
+	slices.SortFunc(n.lengths4, longest)
+	slices.SortFunc(n.lengths6, longest)
+	return n
+}
+
+// add is the slot of a prefix.
+func (n *HostNets) add(p netip.Prefix) *hostNet {
+	lengths, bits := &n.lengths6, p.Bits()
+	if p.Addr().Is4() {
+		lengths, bits = &n.lengths4, bits+mappedBits
+	}
+	m := newPrefix6(netip.PrefixFrom(netip.IPv6Unspecified(), bits)).mask
+	if l := (length{m, uint8(bits)}); !slices.Contains(*lengths, l) {
+		*lengths = append(*lengths, l)
+	}
+	b := p.Addr().As16()
+	a := readWord6(b[:])
+	a.hi, a.lo = a.hi&m.hi, a.lo&m.lo
+	v := n.slot(a, uint8(bits))
+	v.prefix, v.bits = a, uint8(bits)
+	return v
+}
+
+// mappedBits is the length of the prefix of IPv4-mapped addresses (RFC 4291 section
+// 2.5.5.2).
+const mappedBits = 96
+
+// slot is that of a prefix, or the free one where it would be.
+func (n *HostNets) slot(a word6, bits uint8) *hostNet {
+	for i := (a.hi*0x9e3779b97f4a7c15 ^ (a.lo+uint64(bits))*0xc2b2ae3d27d4eb4f) >> n.shift; ; i++ {
+		v := &n.slots[i%uint64(len(n.slots))]
+		if v.bits == 0 || v.bits == bits && v.prefix == a {
+			return v
+		}
+	}
+}
+
+// find is the longest prefix that holds an address; nil: none does.
+func (n *HostNets) find(a word6, lengths []length) *hostNet {
+	for i := range lengths {
+		l := &lengths[i]
+		if v := n.slot(word6{a.hi & l.mask.hi, a.lo & l.mask.lo}, l.bits); v.bits != 0 {
+			return v
+		}
+	}
+	return nil
+}
+
+// Interface is a tunnel's among the others of its namespace. It is immutable; a change
+// makes a new one, which replaces the old behind an atomic pointer.
+type Interface struct {
+	nets   *HostNets
+	link   int
+	behind *bart.Lite // what the configuration says of it
+}
+
+// NewInterface is the one with an index, for which lists of prefixes are configured:
+// what is behind it may be a subnet of another interface, or a part of one.
+func NewInterface(nets *HostNets, link int, behind ...[]netip.Prefix) *Interface {
+	i := &Interface{nets: nets, link: link, behind: new(bart.Lite)}
+	for _, list := range behind {
+		for _, p := range list {
+			if nets.has(p.Addr()) { // others are never asked for
+				i.behind.Insert(p.Masked())
+			}
+		}
+	}
+	return i
+}
+
+// has reports whether an address is in the table, or in one of its subnets.
+func (n *HostNets) has(a netip.Addr) bool {
+	lengths := n.lengths6
+	if a.Is4() {
+		lengths = n.lengths4
+	}
+	b := a.As16()
+	return n.find(readWord6(b[:]), lengths) != nil
+}
+
+// judge4 says of an inner source whether it may come from a peer behind which are
+// further prefixes. The longest prefix decides, as in a routing table.
+func (i *Interface) judge4(a uint32, peer []netip.Prefix) drop.Reason {
+	v := i.nets.find(word6{lo: 0xffff<<32 | uint64(a)}, i.nets.lengths4)
+	if v == nil || !v.own && slices.Contains(v.links, i.link) {
+		return drop.None
+	}
+	return i.refuse(v, addr4(a), int(v.bits)-mappedBits, peer)
+}
+
+// judge6 is judge4 for IPv6.
+func (i *Interface) judge6(a word6, peer []netip.Prefix) drop.Reason {
+	v := i.nets.find(a, i.nets.lengths6)
+	if v == nil || !v.own && slices.Contains(v.links, i.link) {
+		return drop.None
+	}
+	return i.refuse(v, a.addr(), int(v.bits), peer)
+}
+
+// refuse says why a source is refused that is not in a subnet of the interface itself.
+func (i *Interface) refuse(v *hostNet, a netip.Addr, bits int, peer []netip.Prefix) drop.Reason {
+	if v.own {
+		return drop.OwnSource
+	}
+	if p, ok := i.behind.LookupPrefixLPM(netip.PrefixFrom(a, a.BitLen())); ok && p.Bits() >= bits {
+		return drop.None
+	}
+	for _, p := range peer {
+		if p.Bits() >= bits && p.Contains(a) {
+			return drop.None
+		}
+	}
+	return drop.Spoof
+}

@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/resolve"
+	"sixfour/internal/netcfg"
+)
+
+// hostNets is what is known of the addresses in a network namespace.
+type hostNets struct {
+	list  []netcfg.Address
+	nets  *resolve.HostNets // nil: nothing is known yet
+	fault string            // why it may have changed since
+}
+
+// beside is what a tunnel's interface has beside it: inner packets must not have the
+// addresses of this host and of its other links as their sources.
+type beside struct {
+	now atomic.Pointer[resolve.Interface]
+
+	// What it was made of; of the control loop only.
+	nets *resolve.HostNets
+	link int
+	old  bool // the configuration is another now
+}
+
+// lookAtHost brings what tunnels ask of the host up to date: its addresses in each
+// namespace in which one has its interface, and in our own.
+func (e *Engine) lookAtHost() {
+	looked := make(map[string]bool)
+	e.lookAtNamespace("", looked)
+	for _, t := range e.tunnels {
+		e.lookAtNamespace(t.cfg.Netns, looked)
+		if nets := e.hosts[t.cfg.Netns].nets; nets != nil {
+			t.beside.bring(t, nets)
+		}
+		if t.mech != nil {
+			t.mech.links = e.links
+		}
+	}
+	for namespace := range e.hosts {
+		if !looked[namespace] {
+			delete(e.hosts, namespace)
+		}
+	}
+}
+
+func (e *Engine) lookAtNamespace(namespace string, looked map[string]bool) {
+	if looked[namespace] {
+		return
+	}
+	looked[namespace] = true
+	list, err := e.addresses(namespace)
+	h := e.hosts[namespace]
+	if err != nil { // what was known holds
+		if h.fault != err.Error() {
+			e.log.Warn("changes of this host's addresses are not seen", zap.String("netns", namespace), zap.Error(err))
+		}
+		h.fault = err.Error()
+		e.hosts[namespace] = h
+		return
+	}
+	if h.nets != nil && h.fault == "" && slices.Equal(h.list, list) {
+		return
+	}
+	addresses := make([]resolve.HostAddress, len(list))
+	for i, a := range list {
+		addresses[i] = resolve.HostAddress{Addr: a.Addr(), Subnet: a.Subnet, Link: a.Link}
+		if e.isAutomatic(namespace, a.Link) {
+			addresses[i].Subnet = netip.Prefix{}
+		}
+	}
+	e.hosts[namespace] = hostNets{list: list, nets: resolve.NewHostNets(addresses)}
+	if namespace == "" {
+		e.setLinks(list)
+	}
+}
+
+// isAutomatic reports whether a link is the interface of an automatic tunnel. Its
+// subnet is the whole domain of the mechanism, of which hosts are reached, and answer,
+// in other ways as well.
+func (e *Engine) isAutomatic(namespace string, link int) bool {
+	return slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
+		return t.automatic() && t.cfg.Netns == namespace && int(t.index.Load()) == link
+	})
+}
+
+func (e *Engine) addresses(namespace string) ([]netcfg.Address, error) {
+	if namespace == "" {
+		return e.router.Addresses()
+	}
+	return netcfg.Addresses(namespace)
+}
+
+// setLinks notes the IPv4 addresses of our own namespace, by which mechanisms go.
+func (e *Engine) setLinks(list []netcfg.Address) {
+	e.links = nil
+	for _, a := range list {
+		if a.Addr().Is4() {
+			e.links = append(e.links, a.Prefix)
+		}
+	}
+	slices.SortFunc(e.links, netip.Prefix.Compare)
+}
+
+// bring makes the tunnel's interface one among others. In a hub, which of the peers may
+// send what is asked of its table.
+func (b *beside) bring(t *tunnel, nets *resolve.HostNets) {
+	link := int(t.index.Load())
+	if b.now.Load() != nil && b.nets == nets && b.link == link && !b.old {
+		return
+	}
+	b.nets, b.link, b.old = nets, link, false
+	behind := [][]netip.Prefix{t.cfg.Address, t.cfg.Routes}
+	for i := range t.cfg.Peers {
+		behind = append(behind, t.cfg.Peers[i].Allowed)
+	}
+	b.now.Store(resolve.NewInterface(nets, link, behind...))
+}
+
+// farEnds are the addresses of a stack's other ends. They may be in a subnet of this
+// host, which then is the link to the peer, and are the peer's inside the tunnel, too.
+func farEnds(layers []encap.Layer) (ends []netip.Prefix) {
+	for _, l := range layers {
+		if l.Remote.IsValid() {
+			ends = append(ends, netip.PrefixFrom(l.Remote, l.Remote.BitLen()))
+		}
+	}
+	return ends
+}
