@@ -13,24 +13,29 @@ import (
 	"github.com/google/nftables"
 )
 
-// Hook is the way of a packet: Input arrives for this host, Output leaves it.
+// Hook is the way of a packet: Input arrives for this host, Output is sent by it, Forward
+// passes through it.
 type Hook uint8
 
 // The ways.
 const (
 	Input Hook = iota
 	Output
+	Forward
 )
 
 // Packet is what is known of a packet: one that is whole, not a fragment, and has no
-// IPv4 options. Device is where it arrives or leaves; "": not known.
+// IPv4 options. Device is where it arrives, or, of Output, where it leaves; "": not known.
 type Packet struct {
 	Hook        Hook
 	Source      netip.Addr
 	Destination netip.Addr
 	Protocol    byte
+	Payload     []byte // the first bytes behind the IP header, as far as they are known
 	Device      string
 	Index       int    // of the device
+	To          string // of Forward: the device by which it leaves
+	ToIndex     int
 	Mark        uint32 // of Output: SO_MARK
 	// Answer means that this host has sent such a packet the other way not long ago,
 	// so that connection tracking knows the two (state established, not new).
@@ -115,6 +120,7 @@ func (r *Ruleset) Judge(p Packet) Judgement {
 const (
 	prerouting  = 0
 	input       = 1
+	forward     = 2
 	output      = 3
 	postrouting = 4
 	inetIngress = 5
@@ -126,13 +132,13 @@ const (
 // meets reports whether packets come through a base chain, and whether that is
 // certain: a chain of a device may be another device's.
 func (c *chain) meets(p Packet) (certain, met bool) {
-	in := p.Hook == Input
+	arrives, leaves := p.Hook != Output, p.Hook != Input
 	switch c.family {
 	case nftables.TableFamilyNetdev:
-		return false, in && c.hook == netdevIngress || !in && c.hook == netdevEgress
+		return false, arrives && c.hook == netdevIngress || leaves && c.hook == netdevEgress
 	case nftables.TableFamilyINet:
 		if c.hook == inetIngress {
-			return false, in
+			return false, arrives
 		}
 	case nftables.TableFamilyIPv4:
 		if !p.Source.Is4() {
@@ -145,10 +151,13 @@ func (c *chain) meets(p Packet) (certain, met bool) {
 	default:
 		return false, false
 	}
-	if in {
-		return true, c.hook == prerouting || c.hook == input
+	switch c.hook {
+	case prerouting:
+		return true, arrives
+	case postrouting:
+		return true, leaves
 	}
-	return true, c.hook == output || c.hook == postrouting
+	return true, c.hook == map[Hook]uint32{Input: input, Forward: forward, Output: output}[p.Hook]
 }
 
 // familyNames are those of the nft command.

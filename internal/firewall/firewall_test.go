@@ -12,6 +12,7 @@ import (
 var (
 	ours    = netip.MustParseAddr("203.0.113.10")
 	theirs  = netip.MustParseAddr("203.0.113.20")
+	far     = netip.MustParseAddr("192.0.2.9")
 	ours6   = netip.MustParseAddr("2001:db8::10")
 	theirs6 = netip.MustParseAddr("2001:db8::20")
 )
@@ -24,6 +25,13 @@ func out(p byte) Packet {
 }
 func in6(p byte) Packet {
 	return Packet{Hook: Input, Source: theirs6, Destination: ours6, Protocol: p, Device: "eth0", Index: 7}
+}
+func through(p byte) Packet {
+	return Packet{Hook: Forward, Source: theirs, Destination: far, Protocol: p, Device: "eth0", Index: 7, To: "six0", ToIndex: 8}
+}
+func ping(p Packet, typ byte) Packet {
+	p.Protocol, p.Payload = 1, []byte{typ, 0}
+	return p
 }
 func answer(p Packet) Packet { p.Answer = true; return p }
 func mark(p Packet, m uint32) Packet {
@@ -83,6 +91,17 @@ func TestJudge(t *testing.T) {
 		{"nat", "table ip n { chain p { type nat hook postrouting priority 100; ip protocol 41 masquerade; }; }", out(41), Pass, ""},
 		{"counted and logged", "table inet f { chain i { " + input + " ip protocol 41 counter log prefix \"x\" drop; }; }", in(41), Drop, "i"},
 		{"comparison", "table inet f { chain i { " + input + " meta l4proto 40-48 drop; }; }", in(41), Drop, "i"},
+		{"forward", "table inet f { chain c { type filter hook forward priority 0; policy drop; }; }", through(6), Drop, "c"},
+		{"forward is not input", "table inet f { chain i { " + input + " drop; }; chain o { " + output + " drop; }; }", through(6), Pass, ""},
+		{"input is not forward", "table inet f { chain c { type filter hook forward priority 0; drop; }; }", in(6), Pass, ""},
+		{"forward by devices", `table inet f { chain c { type filter hook forward priority 0; policy drop; iifname "eth0" oifname "six0" accept; }; }`, through(6), Pass, ""},
+		{"forward by other devices", `table inet f { chain c { type filter hook forward priority 0; policy drop; iifname "six0" oifname "eth0" accept; }; }`, through(6), Drop, "c"},
+		{"no device to leave by yet", `table inet f { chain p { type filter hook prerouting priority 0; oifname "six0" drop; }; }`, through(6), Pass, ""},
+		{"forward on the way out", `table inet f { chain p { type filter hook postrouting priority 0; oifname "six0" drop; }; }`, through(6), Drop, "p"},
+		{"nobody's address here", "table inet f { chain p { type filter hook prerouting priority 0; fib daddr type != local drop; }; }", through(6), Drop, "p"},
+		{"pings", "table inet f { chain i { " + input + " policy drop; icmp type echo-request accept; }; }", ping(in(1), 8), Pass, ""},
+		{"answers to pings", "table inet f { chain i { " + input + " policy drop; icmp type echo-request accept; }; }", ping(in(1), 0), Drop, "i"},
+		{"an unknown type", "table inet f { chain i { " + input + " policy drop; icmp type echo-request accept; }; }", in(1), Depends, "i"},
 		{"ports of others", "table inet f { chain i { " + input + " tcp dport 1-65535 drop; udp dport 53 drop; }; }", in(41), Pass, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

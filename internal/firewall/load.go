@@ -45,6 +45,7 @@ func (e *evaluation) byteorder(x *expr.Byteorder) {
 func (e *evaluation) payload(x *expr.Payload) {
 	at, n := int(min(x.Offset, 1<<16)), int(min(x.Len, registersLen))
 	inside := x.Base == expr.PayloadBaseNetworkHeader && at+n <= len(e.head.b)
+	behind := x.Base == expr.PayloadBaseTransportHeader && at+n <= len(e.packet.Payload)
 	if x.OperationType == expr.PayloadWrite {
 		if inside {
 			clear(e.head.known[at : at+n])
@@ -52,8 +53,11 @@ func (e *evaluation) payload(x *expr.Payload) {
 		return
 	}
 	v := unknownValue(n)
-	if inside {
+	switch {
+	case inside:
 		v = value{e.head.b[at : at+n], e.head.known[at : at+n]}
+	case behind:
+		v = knownValue(e.packet.Payload[at : at+n])
 	}
 	e.registers.store(x.DestRegister, v)
 }
@@ -77,6 +81,10 @@ func (e *evaluation) ct(x *expr.Ct) {
 func (e *evaluation) fib(x *expr.Fib) {
 	v := unknownValue(16)
 	ours := x.FlagDADDR && e.packet.Hook == Input || x.FlagSADDR && e.packet.Hook == Output
+	index := e.packet.Index
+	if x.FlagDADDR && e.packet.Hook == Forward {
+		index = e.packet.ToIndex
+	}
 	switch {
 	case x.ResultADDRTYPE && x.FlagSADDR != x.FlagDADDR:
 		kind := uint32(unix.RTN_UNICAST)
@@ -86,10 +94,26 @@ func (e *evaluation) fib(x *expr.Fib) {
 		v = knownValue(binary.NativeEndian.AppendUint32(nil, kind))
 	case x.FlagPRESENT && !ours:
 		v = knownValue([]byte{1, 0, 0, 0})
-	case x.ResultOIF && !ours && e.packet.Index != 0:
-		v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(e.packet.Index)))
+	case x.ResultOIF && !ours && index != 0:
+		v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(index)))
 	}
 	e.registers.store(x.Register, v)
+}
+
+// device is the one by which the packet arrives, or leaves, as far as a chain at this
+// hook sees it. Not known is another answer than none.
+func (e *evaluation) device(in bool) (name string, index int, none bool) {
+	p := e.packet
+	switch p.Hook {
+	case Input:
+		return p.Device, p.Index, !in
+	case Output:
+		return p.Device, p.Index, in
+	}
+	if in {
+		return p.Device, p.Index, false
+	}
+	return p.To, p.ToIndex, e.base0.hook == prerouting
 }
 
 // meta writes what is known beside the packet's bytes.
@@ -119,21 +143,21 @@ func (e *evaluation) meta(x *expr.Meta) {
 	case expr.MetaKeyMARK:
 		v = e.mark
 	case expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME:
-		if in != (p.Hook == Input) {
-			v = knownValue(make([]byte, unix.IFNAMSIZ)) // there is none
-		} else if p.Device != "" {
+		if device, _, none := e.device(in); none {
+			v = knownValue(make([]byte, unix.IFNAMSIZ))
+		} else if device != "" {
 			name := make([]byte, unix.IFNAMSIZ)
-			copy(name, p.Device)
+			copy(name, device)
 			v = knownValue(name)
 		}
 	case expr.MetaKeyIIF, expr.MetaKeyOIF:
-		if in != (p.Hook == Input) {
+		if _, index, none := e.device(in); none {
 			v = knownValue(make([]byte, 4))
-		} else if p.Index != 0 {
-			v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(p.Index)))
+		} else if index != 0 {
+			v = knownValue(binary.NativeEndian.AppendUint32(nil, uint32(index)))
 		}
 	case expr.MetaKeyPKTTYPE:
-		if p.Hook == Input {
+		if p.Hook != Output {
 			v = knownValue([]byte{unix.PACKET_HOST})
 		}
 	}

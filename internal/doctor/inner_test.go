@@ -1,0 +1,204 @@
+package doctor_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"sixfour/internal/doctor"
+	"sixfour/internal/rig"
+)
+
+// double is one end of the double tunnel: with the other end's number in the IPv6 layer,
+// and our own one inside.
+func double(self int, lines ...string) string {
+	local, remote := outerA, outerB
+	if self == 2 {
+		local, remote = outerB, outerA
+	}
+	text := config("4in6in4", local, remote, fmt.Sprintf("local6 = \"fc00::%d\"\nremote6 = \"fc00::%d\"", self, 3-self))
+	if len(lines) == 0 {
+		lines = []string{fmt.Sprintf(`address = ["10.0.0.%d/30", "fc00::%d/64"]`, self, self)}
+	}
+	return text + strings.Join(lines, "\n") + "\n"
+}
+
+// What stops packets inside the tunnel is found from both ends, and each says the same of
+// which end it is.
+func TestInside(t *testing.T) {
+	const dropIP = `table ip f { chain i { type filter hook input priority 0; iifname "six0" drop; }; }`
+	for _, test := range []struct {
+		name  string
+		a, b  string // configurations
+		fault func(*testing.T, hosts)
+		// What the two ends say, by check; "": nothing fails there.
+		atA, saysA, atB, saysB string
+	}{
+		{"nothing", double(1), double(2), nil, "", "", "", ""},
+		{"the peer's rules", double(1), double(2), func(t *testing.T, h hosts) { nft(t, h.b, dropIP) },
+			"inner_ipv4", "packets leave for the peer, and none comes back, while fc00::2 does answer, so the way is open: it is the other end that drops it > on the peer, 203.0.113.20",
+			"inner_firewall", "in nftables ip f i drops answers from 10.0.0.1 to 10.0.0.2, which come out of six0 > nft insert rule ip f i iifname six0 accept"},
+		{"our own rules, of IPv6", double(1), double(2), func(t *testing.T, h hosts) {
+			nft(t, h.a, `table ip6 f { chain i { type filter hook input priority 0; policy drop; icmpv6 type nd-neighbor-advert accept; }; }`)
+		}, "inner_firewall", "the policy of nftables ip6 f i drops answers from fc00::2 to fc00::1", "inner_ipv6", "fc00::1 does not answer a ping from fc00::2: packets leave"},
+		{"our own rules on the way out", double(1), double(2), func(t *testing.T, h hosts) {
+			nft(t, h.a, `table ip f { chain o { type filter hook output priority 0; oifname "six0" ip daddr 10.0.0.0/8 drop; }; }`)
+		}, "inner_firewall", "drops pings from 10.0.0.1 to 10.0.0.2, which go into six0", "inner_ipv4", "it is the other end"},
+		{"our own rules, which nobody understands", double(1), double(2), func(t *testing.T, h hosts) {
+			nft(t, h.a, `table ip f { chain i { type filter hook input priority 0; iifname "six0" meta length 1-1500 drop; }; }`)
+		}, "inner_ipv4", "the answer arrives and comes out of six0, and this host's own rules drop it there", "inner_ipv4", "it is the other end"},
+		{"a refusal", double(1), double(2), func(t *testing.T, h hosts) {
+			nft(t, h.b, `table ip f { chain i { type filter hook input priority 0; iifname "six0" reject with icmp type admin-prohibited; }; }`)
+		}, "inner_ipv4", "10.0.0.2 says that a firewall forbids it", "inner_firewall", "drops answers"},
+		{"the same address", double(1), double(2, `address = ["10.0.0.1/30", "fc00::2/64"]`), nil,
+			"inner_ipv4", "both ends have the same address > on the peer, 203.0.113.20: set its address to 10.0.0.2",
+			"inner_ipv4", "both ends have the same address"},
+		{"the other end in 6in4", double(1), plain(outerB, outerA, 2), nil,
+			"inner_ipv4", `does not take IPv4 in IPv6: the peer runs another mode > on the peer, 203.0.113.20: mode = "4in6in4"`, "", ""},
+		{"not exchanged", double(1), strings.NewReplacer("203.0.113.20", "198.51.100.10", "198.51.100.10", "203.0.113.20").Replace(double(1)), nil,
+			"answer", "both ends have the same inner address, or local6 and remote6 are not exchanged", "answer", "local6 and remote6 are not exchanged"},
+		{"a route that leads elsewhere", double(1), double(2), func(t *testing.T, h hosts) {
+			must(t, h.a.AddRoute(netip.MustParsePrefix("10.0.0.2/32"), netip.MustParseAddr("198.51.100.1"), "va"))
+		}, "inner_ipv4", "the route to the peer's inner address 10.0.0.2 leads through va, not six0", "inner_ipv4", "it is the other end"},
+		{"new connections", double(1), double(2), func(t *testing.T, h hosts) {
+			nft(t, h.a, `table inet f { chain i { type filter hook input priority 0; ct state established,related accept; iifname "six0" drop; }; }`)
+		}, "", "", "answer", "packets come from 198.51.100.10, but it answers none of ours"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHosts(t)
+			a, b := start(t, h.a, test.a, nil).ready(t), start(t, h.b, test.b, nil).ready(t)
+			if test.fault != nil {
+				test.fault(t, h)
+			}
+			for _, end := range []struct {
+				d        *daemon
+				at, says string
+			}{{a, test.atA, test.saysA}, {b, test.atB, test.saysB}} {
+				r := end.d.consult(t, nil)
+				if end.at == "" {
+					fails(t, r)
+					continue
+				}
+				ids := strings.Split(end.at, ",")
+				fails(t, r, ids...)
+				verdict(t, r, ids[0], doctor.Fail, end.says)
+			}
+			if test.name == "new connections" {
+				verdict(t, a.consult(t, nil), "inner_firewall", doctor.Skip, "drops pings from 10.0.0.2 to 10.0.0.1, which come out of six0; what this host asks is let through > nft insert rule inet f i iifname six0 accept")
+			}
+			if test.name == "nothing" {
+				unharmed(t, a, b)
+			}
+		})
+	}
+}
+
+// unharmed wants neither drops nor warnings of daemons.
+func unharmed(t *testing.T, all ...*daemon) {
+	t.Helper()
+	for _, d := range all {
+		if log := d.log.String(); strings.Contains(log, "dropped") {
+			t.Errorf("the daemon in %s drops packets:\n%s", d.ns.Name(), log)
+		}
+	}
+}
+
+// Questions leave neither drops nor warnings at either end, in whichever mode, and whether
+// the interface has the layer's address or the daemon answers for it.
+func TestUnharmed(t *testing.T) {
+	all := append(ends[:len(ends):len(ends)], struct{ name, a, b string }{"4in6in4 whose layer is the daemon's",
+		double(1, `address = ["10.0.0.1/30"]`), double(2, `address = ["10.0.0.2/30"]`)})
+	for _, test := range all {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHosts(t)
+			a, b := start(t, h.a, test.a, nil).ready(t), start(t, h.b, test.b, nil).ready(t)
+			fails(t, a.consult(t, nil))
+			fails(t, b.consult(t, nil))
+			unharmed(t, a, b)
+		})
+	}
+}
+
+// A daemon that does not run is not all well.
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, double(2), nil).ready(t)
+	a := start(t, h.a, double(1), nil).ready(t)
+	a.kill()
+	r := a.consult(t, nil)
+	fails(t, r, "daemon")
+	verdict(t, r, "daemon", doctor.Fail, "sixfourd is not running: nothing answers at")
+	verdict(t, r, "inner_ipv4", doctor.Pass, "10.0.0.2 answers a ping from 10.0.0.1 by a packet of this program's own")
+}
+
+// Who else sends is named where the peer is silent.
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	a := start(t, h.a, double(1), nil).ready(t)
+	moved := netip.MustParsePrefix("203.0.113.21/24")
+	must(t, h.b.AddAddr("vb", moved))
+	start(t, h.b, strings.Replace(double(2), "203.0.113.20", "203.0.113.21", 1), nil).ready(t)
+	a.says(t, "foreign_source")
+	r := a.consult(t, nil)
+	fails(t, r, "answer")
+	verdict(t, r, "answer", doctor.Fail, `packets of protocol 41 come from 203.0.113.21, which is nobody's remote: did the peer move?`)
+	verdict(t, r, "answer", doctor.Fail, `remote = "203.0.113.21" in [[tunnel]] six0`)
+}
+
+// Packets come, and ours do not arrive.
+func TestOneWay(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	a, b := start(t, h.a, double(1), nil).ready(t), start(t, h.b, double(2), nil).ready(t)
+	nft(t, h.r, `table ip f { chain c { type filter hook forward priority 0; ip saddr 198.51.100.10 ip protocol 41 drop; }; }`)
+	b.says(t, "suspect")
+	r := a.consult(t, nil)
+	fails(t, r, "answer")
+	verdict(t, r, "answer", doctor.Fail, "packets come from 203.0.113.20, but it answers none of ours")
+	fails(t, b.consult(t, nil), "answer")
+	verdict(t, b.consult(t, nil), "answer", doctor.Fail, "nothing comes back through the tunnel")
+}
+
+// What is not here is not said to have spoken of itself.
+func TestNobodyOnTheLink(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	a := start(t, h.a, config("6in4", outerA, netip.MustParsePrefix("198.51.100.99/24"), `address = ["fc00::1/64"]`), nil).ready(t)
+	r := a.consult(t, nil)
+	fails(t, r, "answer")
+	verdict(t, r, "answer", doctor.Fail, "no host on the link of va answers for 198.51.100.99 (ARP, or neighbour discovery)")
+}
+
+// What this host forwards is followed through its rules as well.
+func TestForwardFirewall(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
+	a := start(t, h.a, plain(outerA, outerB, 1, `routes = ["2001:db8:77::/48"]`), nil).ready(t)
+	lan := newNamespace(t, "lan")
+	must(t, rig.Veth(h.a, "lan0", lan, "l", 1500))
+	must(t, h.a.AddAddr("lan0", netip.MustParsePrefix("2001:db8:78::1/64")))
+	must(t, h.a.Forward())
+	r := a.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "forward_firewall", doctor.Pass, "between six0 and lan0")
+	for _, test := range []struct {
+		rules string
+		want  doctor.Verdict
+		says  string
+	}{
+		{"policy drop;", doctor.Fail, "the policy of nftables inet f c drops what this host forwards between six0 and lan0 (such as 2001:db8:77::1 and 2001:db8:78::2) > nft insert rule inet f c iifname six0 accept; nft insert rule inet f c oifname six0 accept"},
+		{`policy drop; iifname "lan0" accept;`, doctor.Fail, "drops what this host forwards"},
+		{`policy drop; ct state established accept; iifname "lan0" accept;`, doctor.Skip, "drops connections from the tunnel to lan0; those into the tunnel pass"},
+		{`policy drop; iifname "lan0" oifname "six0" accept; iifname "six0" oifname "lan0" accept;`, doctor.Pass, ""},
+		{`meta length > 1000 drop;`, doctor.Skip, "depends on what is not known here"},
+	} {
+		nft(t, h.a, "add table inet f\ndelete table inet f\ntable inet f { chain c { type filter hook forward priority 0; "+test.rules+" }; }")
+		verdict(t, a.consult(t, nil), "forward_firewall", test.want, test.says)
+	}
+}

@@ -1,0 +1,102 @@
+package doctor
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+	"sixfour/internal/probe"
+)
+
+// pinger sends echo requests as any program of this host does: the kernel routes them, its
+// packet filter sees them, and so it is with the answers.
+type pinger struct {
+	pair config.Pair
+	conn *net.IPConn
+	id   probe.Identity
+}
+
+// newPinger opens the socket in the namespace of the tunnel's interface.
+func (t *tunnel) newPinger(pair config.Pair, id probe.Identity) (*pinger, error) {
+	network := "ip4:icmp"
+	if pair.Local.Is6() {
+		network = "ip6:ipv6-icmp"
+	}
+	p := &pinger{pair: pair, id: id}
+	err := netcfg.In(t.cfg.Netns, func() (err error) {
+		p.conn, err = net.ListenIP(network, &net.IPAddr{IP: pair.Local.AsSlice()})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open a socket for pings from %v: %w", pair.Local, err)
+	}
+	return p, nil
+}
+
+// ping sends one echo request, and waits for its answer, or for an ICMP error about it.
+func (p *pinger) ping(ctx context.Context, seq uint16) (o outcome) {
+	n := ipLen(p.pair.Local)
+	packet := make([]byte, n+probe.Len)
+	p.id.Fill(packet, p.pair.Local, p.pair.Remote, seq)
+	sent := time.Now()
+	if _, err := p.conn.WriteToIP(packet[n:], &net.IPAddr{IP: p.pair.Remote.AsSlice()}); err != nil {
+		return outcome{err: err}
+	}
+	_ = p.conn.SetReadDeadline(sent.Add(answerLimit))
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := p.conn.ReadFromIP(buf)
+		if err != nil {
+			return o
+		}
+		if r, ok := p.read(buf[:n], seq); ok {
+			r.rtt = time.Since(sent)
+			r.from, _ = netip.AddrFromSlice(from.IP)
+			r.from = r.from.Unmap()
+			if o = (outcome{reply: r, ok: true}); r.answer {
+				return o
+			}
+			_ = p.conn.SetReadDeadline(time.Now().Add(grace))
+		}
+	}
+}
+
+// read tells what an ICMP message without its IP header says about the request with a
+// number; not ok: nothing.
+func (p *pinger) read(m []byte, seq uint16) (r reply, ok bool) {
+	answer, version := byte(icmp.EchoReply4), 4
+	if p.pair.Local.Is6() {
+		answer, version = icmp.EchoReply6, 6
+	}
+	if p.id.IsReply(m, answer) {
+		return reply{answer: true}, binary.BigEndian.Uint16(m[probe.SeqAt:]) == seq
+	}
+	const quoteAt = 8 // RFC 792; RFC 4443 section 3
+	if len(m) < quoteAt {
+		return r, false
+	}
+	quote := m[quoteAt:]
+	head := header.IPv6Len
+	if version == 4 && len(quote) >= header.IPv4Len {
+		head = header.IPv4(quote).HeaderLen()
+	}
+	if len(quote) < head+probe.CookieAt || header.Version(quote) != version || destination(quote) != p.pair.Remote {
+		return r, false
+	}
+	about := quote[head:]
+	if binary.BigEndian.Uint16(about[probe.IDAt:]) != p.id.ID || binary.BigEndian.Uint16(about[probe.SeqAt:]) != seq {
+		return r, false
+	}
+	return reply{err: icmp.Error{Version: version, Type: m[0], Code: m[1], Arg: binary.BigEndian.Uint32(m[4:])}}, true
+}
+
+func (p *pinger) close() { p.conn.Close() }

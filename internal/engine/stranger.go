@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sixfour/encap/header"
+)
+
+// Stranger is an outer address that packets come from though no tunnel has it as its
+// remote end: most often a peer whose address has changed.
+type Stranger struct {
+	From     string    `json:"from"`
+	To       string    `json:"to"`
+	Protocol int       `json:"protocol"`
+	Last     time.Time `json:"last"`
+}
+
+// maxStrangers is how many are remembered: anybody can send from anywhere.
+const maxStrangers = 8
+
+// strangers remembers the latest. They are noted when a drop is logged, which is at most
+// once a second for each receiver, so the lock costs nothing.
+type strangers struct {
+	mu  sync.Mutex
+	all []stranger // the latest last
+}
+
+type stranger struct {
+	from, to netip.Addr
+	protocol byte
+	last     time.Time
+}
+
+// note remembers the outer addresses of a packet.
+func (s *strangers) note(pkt []byte, now time.Time) {
+	one := stranger{last: now}
+	switch v := header.Version(pkt); {
+	case v == 4 && len(pkt) >= header.IPv4Len:
+		ip := header.IPv4(pkt)
+		one.from, one.to, one.protocol = ip.Src(), ip.Dst(), ip.Protocol()
+	case v == 6 && len(pkt) >= header.IPv6Len:
+		ip := header.IPv6(pkt)
+		one.from, one.to, one.protocol = ip.Src(), ip.Dst(), ip.NextHeader()
+	default:
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = slices.DeleteFunc(s.all, func(o stranger) bool { return o.from == one.from && o.to == one.to && o.protocol == one.protocol })
+	if len(s.all) == maxStrangers {
+		s.all = slices.Delete(s.all, 0, 1)
+	}
+	s.all = append(s.all, one)
+}
+
+// list is what status shows, the latest first.
+func (s *strangers) list() (all []Stranger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range slices.Backward(s.all) {
+		all = append(all, Stranger{one.from.String(), one.to.String(), int(one.protocol), wall(one.last)})
+	}
+	return all
+}
