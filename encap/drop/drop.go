@@ -63,7 +63,7 @@ var reasons = [Count]struct{ word, means string }{
 	WrongVersion:       {"wrong_version", "the first nibble is not the IP version that the protocol number says"},
 	LyingLength:        {"lying_length", "a length field contradicts its own header"},
 	BadChecksum:        {"bad_checksum", "the checksum of an IPv4 header or of a GRE packet is wrong, or GRE packets come without one where it is configured, or the other way round"},
-	UnknownProtocol:    {"unknown_protocol", "no layer of the tunnel carries this protocol, or it is to local6, which the interface does not carry, and is no echo request"},
+	UnknownProtocol:    {"unknown_protocol", "no layer of the tunnel carries this protocol, or it is to local6, which the interface does not carry, and is neither an echo request nor a reply"},
 	ForeignSource:      {"foreign_source", "the outer source, or that of the IPv6 layer, is not the configured peer"},
 	ForeignDestination: {"foreign_destination", "the outer destination is not local"},
 	BadExtension:       {"bad_extension", "IPv6 extension headers lead out of the packet, are more than eight, have a hop-by-hop header anywhere but first, or ask to be discarded"},

@@ -23,6 +23,7 @@ func report(s engine.Status, now time.Time) [][]cell {
 	if len(s.Stray.Drops) > 0 {
 		r.line(cell{"of no tunnel", none})
 		r.drops("in", s.Stray)
+		r.strangers(s.Strangers)
 	}
 	return r.lines
 }
@@ -119,6 +120,18 @@ func (r *reporter) traffic(direction string, t engine.Traffic) {
 func (r *reporter) drops(direction string, t engine.Traffic) {
 	if len(t.Drops) > 0 {
 		r.fact("dropped "+direction, "%s", counts(t.Drops))
+	}
+}
+
+// strangers are the latest outer addresses that are no peer's.
+func (r *reporter) strangers(all []engine.Stranger) {
+	const most = 3
+	var list []string
+	for _, s := range all[:min(len(all), most)] {
+		list = append(list, fmt.Sprintf("%s (protocol %d, %s ago)", s.From, s.Protocol, r.since(s.Last)))
+	}
+	if len(list) > 0 {
+		r.fact("from", "%s", strings.Join(list, ", "))
 	}
 }
 

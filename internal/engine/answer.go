@@ -46,6 +46,14 @@ func isLargeRequest(ip header.IPv6, path *path) bool {
 // 10.0.0.2).
 func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	size := len(inner)
+	if ip := header.IPv6(inner); ip.NextHeader() == header.ICMPv6 && len(ip.Payload()) >= echoHeaderLen && ip.Payload()[0] == echoReply6 {
+		// The answer to an echo request of another program, such as sixfourctl doctor, which
+		// has its own copy. A host passes such a message on, and it is no error if nobody
+		// waits for it (RFC 4443 section 4.2).
+		in.show(s.t, inner, noteOurs)
+		e.peer.in.carried(1, size)
+		return
+	}
 	if !echoReply(in.reply[encap.Headroom:], inner) {
 		in.lose(s, e.peer, inner, drop.UnknownProtocol, nil)
 		return
@@ -74,8 +82,27 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	e.peer.answered.Add(1)
 }
 
+// keepaliveBack reports whether a packet is a router's keepalive that the peer has sent
+// back: one that another program here has asked with, such as sixfourctl doctor. The
+// peer's own keepalives come in a tunnel packet.
+func keepaliveBack(pkt []byte) bool {
+	outer, r := header.Parse(pkt, header.Version(pkt))
+	if r != drop.None {
+		return false
+	}
+	var payload []byte
+	if header.Version(outer) == 4 && header.IPv4(outer).Protocol() == header.GRE {
+		payload = header.IPv4(outer).Payload()
+	} else if header.Version(outer) == 6 && header.IPv6(outer).NextHeader() == header.GRE {
+		payload = header.IPv6(outer).Payload()
+	}
+	h, r := header.ParseGRE(payload)
+	return r == drop.None && h.Protocol == header.GREKeepalive && len(payload) >= h.Len+echoHeaderLen && payload[h.Len] == echoReply4
+}
+
 // ICMPv6 echo (RFC 4443 section 4).
 const (
+	echoReply4     = 0 // as which a keepalive of sixfour begins
 	echoRequest6   = 128
 	echoReply6     = 129
 	echoHeaderLen  = 8

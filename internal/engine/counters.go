@@ -91,6 +91,8 @@ type drops struct {
 	capturing *capturing
 	tunnel    string // whose packets these are; "": no tunnel's
 	direction pcapng.Direction
+
+	strangers *strangers // that are remembered; nil: none are
 }
 
 // countN counts n packets under one reason. Pkt is one of them, or nil; err is
@@ -116,6 +118,9 @@ func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error)
 		fields = append(fields, zap.Error(err))
 	}
 	d.log.Warn("dropped", fields...)
+	if r == drop.ForeignSource && d.strangers != nil {
+		d.strangers.note(pkt, now)
+	}
 	d.last, d.silent = now, 0
 }
 

@@ -79,6 +79,7 @@ type Engine struct {
 	byIndex   map[int]*tunnel     // those with an interface in our own namespace
 	watched   map[watched]context.CancelFunc
 	stray     counters                // packets that arrived and belong to no tunnel
+	strangers strangers               // from where
 	inbounds  map[listener][]*inbound // a shard each
 	receivers sync.WaitGroup          // of their goroutines
 	errors    map[netip.Addr]transport.Receiver
@@ -418,7 +419,7 @@ func (e *Engine) Sandboxed(s Sandbox) { e.sandbox.Store(&s) }
 func (e *Engine) Status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Sandbox: e.sandbox.Load()}
+	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Strangers: e.strangers.list(), Sandbox: e.sandbox.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

@@ -79,7 +79,7 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 		queue: queue,
 		table: &e.table,
 		stray: &e.stray,
-		drops: drops{log: log, capturing: &e.captures, direction: pcapng.Inbound},
+		drops: drops{log: log, capturing: &e.captures, direction: pcapng.Inbound, strangers: &e.strangers},
 
 		broken:    e.isBroken,
 		capturing: &e.captures,
@@ -290,7 +290,7 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		}
 	}
 	if r != drop.None {
-		if e.peer.returned(pkt) {
+		if e.peer.returned(pkt) || keepaliveBack(pkt) {
 			in.show(s.t, inner, noteProbed)
 		} else {
 			in.lose(s, e.peer, inner, r, nil)

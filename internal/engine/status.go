@@ -14,8 +14,11 @@ type Status struct {
 	Tunnels []TunnelStatus `json:"tunnels"`
 	// Stray are packets that arrived at an outer address and belong to no
 	// tunnel there.
-	Stray   Traffic  `json:"stray"`
-	Sandbox *Sandbox `json:"sandbox,omitempty"`
+	Stray Traffic `json:"stray"`
+	// Strangers are from where some of them came, if from no tunnel's remote address,
+	// the latest first.
+	Strangers []Stranger `json:"strangers,omitempty"`
+	Sandbox   *Sandbox   `json:"sandbox,omitempty"`
 }
 
 // Sandbox is what the process may still do.
