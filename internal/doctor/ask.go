@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/encap"
 	"sixfour/encap/icmp"
 	"sixfour/internal/config"
 	"sixfour/internal/control"
@@ -31,9 +31,12 @@ func (p *peer) mayAsk() (f finding, ok bool) {
 	return f, true
 }
 
+// layers are those of the peer's packets.
+func (p *peer) layers() []encap.Layer { return p.t.cfg.Stack(p.cfg, p.local, p.remote) }
+
 // open opens the asker.
 func (p *peer) open() error {
-	layers := p.t.cfg.Stack(p.cfg, p.local, p.remote)
+	layers := p.layers()
 	o := p.t.cfg.Options
 	o.ECNCompat = false // marks are set here
 	var err error
@@ -87,7 +90,7 @@ func (p *peer) checkAnswer(ctx context.Context) finding {
 			return pass("%s answers through the tunnel in %v", c.name, o.rtt.Round(10*time.Microsecond))
 		}
 	}
-	return p.noAnswer(all, outcomes[:len(all)], ping)
+	return p.noAnswer(ctx, all, outcomes[:len(all)], ping)
 }
 
 // pastSockets reports whether the peer's packets go past the sockets of this program.
@@ -122,29 +125,24 @@ func (p *peer) askDaemon(ctx context.Context) finding {
 	case err != nil:
 		return skip("the daemon was asked: %v", err)
 	}
-	return p.noAnswer(nil, nil, outcome{})
+	return p.noAnswer(ctx, nil, nil, outcome{})
 }
 
 // noAnswer says what it means that nothing came back through the tunnel.
-func (p *peer) noAnswer(all []candidate, outcomes []outcome, ping outcome) finding {
+func (p *peer) noAnswer(ctx context.Context, all []candidate, outcomes []outcome, ping outcome) finding {
 	if why := p.lacks("rp_filter", "firewall_out", "firewall_in"); why != "" {
 		return skip("nothing comes back, and %s", why)
 	}
-	sure, why := false, ""
-	for i, c := range all {
-		sure = sure || c.sure
-		switch o := outcomes[i]; {
-		case why != "":
-		case errors.Is(o.err, unix.EPERM):
-			why = "this host refuses to send: a packet filter, or a security module"
-		case o.err != nil:
-			why = o.err.Error()
-		case o.ok:
-			why = fmt.Sprintf("%v says %s", o.from, meaning(o.reply.err))
-		}
-	}
+	sure := slices.ContainsFunc(all, func(c candidate) bool { return c.sure })
 	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the way must let protocol %d pass, and the peer's own must let pings in that come out of the tunnel)",
 		p.remote, p.remote, p.local, p.t.cfg.Mode.Name, p.t.outer().Protocol())
+	why := p.said(outcomes)
+	if f, ok := p.moved(); ok && p.t.mechanism() < 0 && (p.asker == nil || p.asker.fromPeer() == 0) {
+		return f
+	}
+	if f, ok := p.comes(ctx); ok && why == "" && (sure || f.verdict == Fail && p.t.mechanism() < 0) {
+		return f
+	}
 	if p.pastSockets() {
 		return fail(mend, "nothing comes back to the daemon")
 	}
@@ -155,38 +153,137 @@ func (p *peer) noAnswer(all []candidate, outcomes []outcome, ping outcome) findi
 		return pass("it answers no question, but the daemon heard from it %v ago", time.Since(p.status.Liveness.Heard).Round(time.Second))
 	}
 	if p.t.mechanism() >= 0 && !sure {
-		return skip("nothing that must answer here: %s", pinged(p.remote, ping))
+		return skip("nothing that must answer here: %s", p.pinged(ping))
 	}
-	if len(all) == 0 || !sure {
+	if !sure {
 		if ping.answered() {
 			p.asked = &question{way: outside}
 		}
 		if why != "" {
 			return fail(mend, "nothing comes back through the tunnel: %s", why)
 		}
-		return skip("no address inside is known to be the peer's: %s", pinged(p.remote, ping)).
+		return skip("no address inside is known to be the peer's: %s", p.pinged(ping)).
 			but(fmt.Sprintf("ping the peer's inner address, or give %s an address in a /30 or /126", p.t.cfg.Name))
 	}
 	if why == "" {
-		why = pinged(p.remote, ping)
+		why = p.pinged(ping)
 	}
 	return fail(mend, "nothing comes back through the tunnel: %s", why)
 }
+
+// said is what stopped a question; "": nothing is known.
+func (p *peer) said(outcomes []outcome) string {
+	for _, o := range outcomes {
+		switch {
+		case errors.Is(o.err, unix.EPERM):
+			return "this host refuses to send: a packet filter, or a security module"
+		case o.err != nil:
+			return o.err.Error()
+		case o.ok:
+			return p.says(o, "a packet of the tunnel")
+		}
+	}
+	return ""
+}
+
+// says is an ICMP error about a packet, in words. This host's own kernel makes one if
+// nobody on the link has the address that packets are to be given to.
+func (p *peer) says(o outcome, about string) string {
+	m := meaning(o.reply.err)
+	if o.from != p.local {
+		return fmt.Sprintf("%v says about %s: %s", o.from, about, m)
+	}
+	hop := p.route.Hop
+	if m != noHost || !hop.IsValid() {
+		return fmt.Sprintf("this host itself says about %s: %s", about, m)
+	}
+	return fmt.Sprintf("no host on the link of %s answers for %v (ARP, or neighbour discovery), so %s does not leave this host", p.route.Interface, hop, about)
+}
+
+// comes says what comes from the peer, or from where it may be now, while it does not
+// answer. Not ok: nothing does.
+func (p *peer) comes(ctx context.Context) (f finding, ok bool) {
+	now := p.traffic(ctx)
+	if p.status != nil && now != nil {
+		before := p.status.In.Drops
+		reasons := grown(before, now.In.Drops)
+		if reasons == "" && now.Liveness.RTT == 0 { // it never answered: it may be long between two packets
+			before = nil
+			reasons = grown(nil, now.In.Drops)
+		}
+		for _, a := range dropAdvice {
+			if now.In.Drops[a.reason] > before[a.reason] {
+				return fail(a.mend, "packets come from %v, and the daemon here drops them (%s): %s", p.remote, reasons, a.means), true
+			}
+		}
+	}
+	n := 0
+	if p.asker != nil {
+		n = p.asker.fromPeer()
+	}
+	if n == 0 && p.pastSockets() && p.status != nil && now != nil {
+		n = int(now.In.Packets - p.status.In.Packets)
+	}
+	if n > 0 || now != nil && now.State.Phase == engine.Suspect && now.Liveness.Heard.After(time.Now().Add(-heardLately)) {
+		return fail(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here: if nothing arrives there, a filter on the way, or its own, drops protocol %d from %v; if it does, look at its sixfourctl doctor",
+			p.remote, p.t.outer().Protocol(), p.atDaemon(), p.t.outer().Protocol(), p.local),
+			"packets come from %v, but it answers none of ours: they do not arrive there (one direction is cut), or its own rules drop them", p.remote), true
+	}
+	return p.moved()
+}
+
+// moved says from where the peer may send now.
+func (p *peer) moved() (f finding, ok bool) {
+	if s, ok := p.stranger(); ok {
+		return fail(fmt.Sprintf("if %s is the peer: remote = %q in [[tunnel]] %s, then: sixfourctl reload", s.From, s.From, p.t.cfg.Name),
+			"nothing comes from %v, but packets of protocol %d come from %s, which is nobody's remote: did the peer move? (the last %v ago)",
+			p.remote, s.Protocol, s.From, time.Since(s.Last).Round(time.Second)), true
+	}
+	return f, false
+}
+
+// dropAdvice is what it means that packets from a peer are dropped for a reason.
+var dropAdvice = []struct{ reason, means, mend string }{
+	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are not exchanged", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
+	{"spoof", "their inner source is not what the peer may send from", "compare local6, remote6 and allowed with the peer's local6 and address"},
+	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends"},
+	{"sequence", "their GRE sequence numbers are missing, or old", "set sequence the same at both ends"},
+	{"bad_checksum", "their checksums are wrong", "find what changes packets on the way (sixfourctl capture)"},
+	{"unknown_protocol", "they carry what this mode does not", "set the same mode at both ends"},
+}
+
+// stranger is an address from which packets of the tunnel's protocol came lately, which is
+// no peer's.
+func (p *peer) stranger() (s engine.Stranger, ok bool) {
+	if p.t.h.status == nil {
+		return s, false
+	}
+	for _, s := range p.t.h.status.Strangers {
+		if s.To == p.local.String() && s.Protocol == int(p.t.outer().Protocol()) && time.Since(s.Last) < strangerLately {
+			return s, true
+		}
+	}
+	return s, false
+}
+
+// strangerLately is how long ago a peer that has moved must have sent: by default it asks
+// more often than each half minute.
+const strangerLately = 2 * time.Minute
 
 // heardLately is how long ago a packet from the peer shows that it lives.
 const heardLately = 30 * time.Second
 
 // pinged says whether the peer's host answers outside the tunnel.
-func pinged(remote netip.Addr, ping outcome) string {
+func (p *peer) pinged(ping outcome) string {
 	switch {
 	case ping.answered():
-		return fmt.Sprintf("the host %v itself answers pings, in %v", remote, ping.rtt.Round(10*time.Microsecond))
+		return fmt.Sprintf("the host %v itself answers pings, in %v", p.remote, ping.rtt.Round(10*time.Microsecond))
 	case ping.err != nil:
-		return fmt.Sprintf("a ping of %v does not leave: %v", remote, ping.err)
+		return fmt.Sprintf("a ping of %v does not leave: %v", p.remote, ping.err)
 	case ping.ok:
-		return fmt.Sprintf("%v says about a ping of %v: %s", ping.from, remote, meaning(ping.reply.err))
+		return p.says(ping, fmt.Sprintf("a ping of %v", p.remote))
 	}
-	return fmt.Sprintf("the host %v does not answer pings either", remote)
+	return fmt.Sprintf("the host %v does not answer pings either", p.remote)
 }
 
 // meaning is an ICMP error in words.
@@ -210,16 +307,17 @@ func meaning(e icmp.Error) string {
 // section 3.1). Linux says port where RFC 2003 says protocol.
 var (
 	unreachable4 = map[byte]string{
-		0: "that there is no route", 1: "that the host does not answer there", 2: noTunnel, 3: noTunnel,
+		0: "that there is no route", 1: noHost, 2: noTunnel, 3: noTunnel,
 		9: prohibited, 10: prohibited, 13: prohibited,
 	}
 	unreachable6 = map[byte]string{
-		0: "that there is no route", 1: prohibited, 3: "that the host does not answer there", 4: noTunnel, 5: prohibited, 6: prohibited,
+		0: "that there is no route", 1: prohibited, 3: noHost, 4: noTunnel, 5: prohibited, 6: prohibited,
 	}
 )
 
 const (
 	noTunnel   = "that no tunnel there has these ends"
+	noHost     = "that the host does not answer there"
 	prohibited = "that a firewall forbids it"
 )
 

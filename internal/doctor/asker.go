@@ -33,6 +33,8 @@ type asker struct {
 	mu      sync.Mutex
 	seq     uint16
 	waiting map[uint16]*question
+	told    int // answers that were heard
+	heard   int // packets of the tunnel's protocol from the peer that answer nothing
 }
 
 // way is how a peer is asked.
@@ -149,14 +151,30 @@ type outcome struct {
 // answered reports whether the question was answered.
 func (o outcome) answered() bool { return o.ok && o.answer }
 
+// expect waits for the answer to an echo request that the kernel sends, and returns the
+// number that it must have.
+func (a *asker) expect(q *question) (seq uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seq++
+	q.sent = time.Now()
+	a.waiting[a.seq] = q
+	return a.seq
+}
+
+// askOnce asks without trying again.
+func (a *asker) askOnce(ctx context.Context, q question) outcome { return a.askTimes(ctx, q, 1) }
+
 // ask asks until there is an answer or an ICMP error, at most tries times. An answer
 // counts more than an error that comes before it: a kernel that does not know of its
 // tunnel daemon sends both.
-func (a *asker) ask(ctx context.Context, q question) (o outcome) {
+func (a *asker) ask(ctx context.Context, q question) outcome { return a.askTimes(ctx, q, tries) }
+
+func (a *asker) askTimes(ctx context.Context, q question, left int) (o outcome) {
 	q.replies = make(chan reply, 2*tries)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for left := tries; ; {
+	for {
 		select {
 		case r := <-q.replies:
 			o = outcome{reply: r, ok: true}
@@ -220,6 +238,13 @@ func (a *asker) post(q *question) (seq uint16, err error) {
 		}
 	}
 	return seq, nil
+}
+
+// fromPeer is how many packets came from the peer that are no answers.
+func (a *asker) fromPeer() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.heard
 }
 
 func (a *asker) forget(seq uint16) {

@@ -38,10 +38,10 @@ type peerCheck struct {
 // The checks, in the order in which they are made: what others need comes first.
 var (
 	hostChecks = []hostCheck{
-		{Check{"daemon", OfHost, "whether sixfourd answers at its control socket, and in the network namespace that is looked at", "it carries the packets; without one the configuration is looked at"}, (*host).checkDaemon},
+		{Check{"daemon", OfHost, "whether sixfourd answers at its control socket, and in the network namespace that is looked at", "it carries the packets; without one the tunnels carry nothing, and only the configuration is looked at"}, (*host).checkDaemon},
 		{Check{"config", OfHost, "whether the configuration file is valid, and has the tunnels that the daemon runs", "the daemon does not start without, and keeps what it has"}, (*host).checkConfig},
 		{Check{"kernel", OfHost, "the kernel's version", "the routes to peers are asked for in a way that older ones do not know"}, (*host).checkKernel},
-		{Check{"tun", OfHost, "whether /dev/net/tun opens and is a TUN device", "each tunnel is one"}, (*host).checkTun},
+		{Check{"tun", OfHost, "whether /dev/net/tun is a TUN device, and the user that the daemon runs as (its process's, or its unit's) may open it", "each tunnel is one"}, (*host).checkTun},
 		{Check{"capabilities", OfHost, "CAP_NET_ADMIN and CAP_NET_RAW of the daemon and of this program", "they make interfaces and open raw sockets"}, (*host).checkCapabilities},
 		{Check{"iptables", OfHost, "whether iptables-legacy has rules", "they are not seen through nftables"}, (*host).checkIPTables},
 	}
@@ -49,6 +49,8 @@ var (
 		{Check{"interface", OfTunnel, "the TUN interface: there, up, with its addresses and routes", "packets enter the tunnel by it"}, (*tunnel).checkInterface},
 		{Check{"forwarding", OfTunnel, "whether this host forwards, where it has another network beside the tunnel's routes", "otherwise only this host itself can use the tunnel"}, (*tunnel).checkForwarding},
 		{Check{"inner_rp_filter", OfTunnel, "strict reverse path filtering on the interface", "it drops what comes from prefixes that are not routed into the tunnel"}, (*tunnel).checkInnerFilter},
+		{Check{"inner_firewall", OfTunnel, "whether this host's packet filter lets pings into the interface, and out of it", "what it drops there has come through the tunnel in vain"}, (*tunnel).checkInnerFirewall},
+		{Check{"forward_firewall", OfTunnel, "whether it lets through what this host forwards between the tunnel and another network", "what it drops reaches nobody behind this host"}, (*tunnel).checkForwardFirewall},
 	}
 	peerChecks = []peerCheck{
 		{Check{"name", OfPeer, "whether the peer's name resolves, to the address that the daemon sends to", "without an address nothing is sent; with an old one, to nobody"}, (*peer).checkName},
@@ -61,6 +63,8 @@ var (
 		{Check{"kernel_answers", OfPeer, "whether a tunnel module of the kernel answers the peer's packets with ICMP errors, and whether that is kept back", "a peer may give up a tunnel that is answered so"}, (*peer).checkKernelAnswers},
 		{Check{"state", OfPeer, "whether the daemon waits for something", "while it waits the peer gets nothing"}, (*peer).checkState},
 		{Check{"answer", OfPeer, "whether the peer answers an echo request that goes through the tunnel", "then everything up to there works, both ways"}, (*peer).checkAnswer},
+		{Check{"inner_ipv4", OfPeer, "whether the peer's inner IPv4 address answers a ping that goes through the interface, as those of programs do", "then the interface, the routes, and the packet filters of both ends let it pass"}, (*peer).checkInner4},
+		{Check{"inner_ipv6", OfPeer, "the same of its inner IPv6 address", "one IP version may pass where the other one does not"}, (*peer).checkInner6},
 		{Check{"full_size", OfPeer, "whether packets as large as the path's MTU arrive", "otherwise small ones pass, and transfers hang"}, (*peer).checkFullSize},
 		{Check{"icmp", OfPeer, "whether ICMP errors of routers on the way come back: the path is asked with a TTL that is too small", "they tell the path's MTU, and what is wrong"}, (*peer).checkICMP},
 		{Check{"fragments", OfPeer, "whether an outer packet in two fragments arrives", "packets that may not be smaller are sent so: IPv6 of up to 1280 bytes, and everything with a static MTU"}, (*peer).checkFragments},

@@ -85,11 +85,12 @@ type Options struct {
 
 // Paths are where the system shows itself; the zero value is the usual places.
 type Paths struct {
-	Config  string // /etc/sixfour.toml
-	Socket  string // /run/sixfour/control.sock
-	Tun     string // /dev/net/tun
-	Modules string // /sys/module
-	Proc    string // /proc
+	Config  string   // /etc/sixfour.toml
+	Socket  string   // /run/sixfour/control.sock
+	Tun     string   // /dev/net/tun
+	Modules string   // /sys/module
+	Proc    string   // /proc
+	Units   []string // where systemd looks for units
 }
 
 // orDefault fills in the usual places.
@@ -104,6 +105,9 @@ func (p Paths) orDefault() Paths {
 		if *d.path == "" {
 			*d.path = d.at
 		}
+	}
+	if p.Units == nil {
+		p.Units = unitDirs
 	}
 	return p
 }

@@ -58,7 +58,7 @@ func TestFaults(t *testing.T) {
 			nft(t, h.r, "table ip f { chain o { type filter hook output priority 0; icmp type time-exceeded drop; }; }")
 		}, "the router on the way does not say that a packet's hops are used up > let ICMP errors pass"},
 		{"icmp", func(t *testing.T, h hosts) {
-			nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; meta l4proto 41 accept; }; }")
+			nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; meta l4proto 41 accept; iifname six0 accept; }; }")
 		}, "the policy of nftables inet f i drops ICMP > nft insert rule inet f i icmp type { destination-unreachable"},
 		{"fragments", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip frag-off & 0x3fff != 0 drop"))
@@ -99,6 +99,7 @@ func asymmetric(t *testing.T, h hosts) {
 
 // Where routers say what is wrong, everything works.
 func TestNarrowPath(t *testing.T) {
+	t.Parallel()
 	h, a := pair(t)
 	must(t, h.r.SetMTU("rb", 1400))
 	must(t, h.b.SetMTU("vb", 1400))
@@ -109,6 +110,7 @@ func TestNarrowPath(t *testing.T) {
 
 // A daemon that has found by probes what no router says is right.
 func TestBlackHoleIsKnown(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	must(t, h.r.DropUnreachable())
 	must(t, h.r.SetMTU("rb", 1400))
@@ -121,20 +123,22 @@ func TestBlackHoleIsKnown(t *testing.T) {
 }
 
 func TestDeadPeer(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", doctor.Fail, "203.0.113.20 says that no tunnel there has these ends")
+	verdict(t, r, "answer", doctor.Fail, "203.0.113.20 says about a packet of the tunnel: that no tunnel there has these ends")
 	for _, id := range []string{"full_size", "fragments", "ecn"} {
 		verdict(t, r, id, doctor.Skip, "the peer does not answer")
 	}
 	must(t, h.b.LinkDown("vb"))
-	verdict(t, a.consult(t, nil), "answer", doctor.Fail, "198.51.100.1 says that the host does not answer there")
+	verdict(t, a.consult(t, nil), "answer", doctor.Fail, "198.51.100.1 says about a packet of the tunnel: that the host does not answer there")
 }
 
 // The route to the peer leads into the tunnel.
 func TestLoop(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	must(t, h.a.AddRoute(netip.PrefixFrom(outerB.Addr(), 32), netip.Addr{}, "six0"))
@@ -156,6 +160,7 @@ func TestRemoteIsOurs(t *testing.T) {
 
 // The address of a running daemon goes.
 func TestAddressChanged(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
@@ -168,6 +173,7 @@ func TestAddressChanged(t *testing.T) {
 
 // A daemon that hangs is no daemon that is not there.
 func TestHungDaemon(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
@@ -179,6 +185,7 @@ func TestHungDaemon(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
 	names, err := h.a.ServeNames()
@@ -210,6 +217,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestForwarding(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
 	a := start(t, h.a, plain(outerA, outerB, 1, `routes = ["2001:db8:77::/48"]`), nil).ready(t)
@@ -241,6 +249,7 @@ func hub(n int) string {
 }
 
 func TestHub(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	start(t, h.b, config("4in4", outerB, outerA, `address = ["10.0.0.2/24"]`, `routes = ["10.0.0.0/16"]`), nil).ready(t)
 	a := start(t, h.a, hub(25), nil).ready(t)
@@ -270,6 +279,7 @@ func TestHub(t *testing.T) {
 
 // Another user sees less, is told so, and nothing fails because of it.
 func TestUnprivileged(t *testing.T) {
+	t.Parallel()
 	_, a := pair(t)
 	r := a.consultAs(t, 65534)
 	fails(t, r)
@@ -287,6 +297,7 @@ func TestUnprivileged(t *testing.T) {
 
 // Who stands in another namespace than the daemon is told.
 func TestElsewhere(t *testing.T) {
+	t.Parallel()
 	h, _ := pair(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	a.ns = h.r
@@ -296,6 +307,7 @@ func TestElsewhere(t *testing.T) {
 
 // The file that the daemon was started with is found; what has changed in it is told.
 func TestChangedFile(t *testing.T) {
+	t.Parallel()
 	h, _ := pair(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	socket := filepath.Join(filepath.Dir(a.path), "control.sock")
@@ -324,6 +336,7 @@ func TestChangedFile(t *testing.T) {
 
 // A tunnel whose interface is in a namespace of its own.
 func TestNetns(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	inner := newNamespace(t, "inner")
 	start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)
@@ -345,6 +358,7 @@ func TestNetns(t *testing.T) {
 
 // A state that connection tracking knows is enough, but the peer cannot speak first.
 func TestStateful(t *testing.T) {
+	t.Parallel()
 	h, a := pair(t)
 	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established,related accept; }; }")
 	r := a.consult(t, nil)
@@ -354,6 +368,7 @@ func TestStateful(t *testing.T) {
 
 // A rule that nobody understands does not count if the peer answers, and is named.
 func TestUnknownRule(t *testing.T) {
+	t.Parallel()
 	h, a := pair(t)
 	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; meta l4proto 41 limit rate over 1000/second drop; }; }")
 	r := a.consult(t, nil)
@@ -363,6 +378,7 @@ func TestUnknownRule(t *testing.T) {
 
 // What is called TUN is none.
 func TestNoTun(t *testing.T) {
+	t.Parallel()
 	_, a := pair(t)
 	fails(t, a.consult(t, map[string]string{"/dev/net/tun": "/dev/null"}), "tun")
 }

@@ -23,6 +23,7 @@ var ends = []struct{ name, a, b string }{
 func TestHealthy(t *testing.T) {
 	for _, test := range ends {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			h := newHosts(t)
 			start(t, h.b, test.b, nil).ready(t)
 			a := file(t, h.a, test.a)
@@ -36,7 +37,8 @@ func TestHealthy(t *testing.T) {
 					verdict(t, r, id, doctor.Pass, "")
 				}
 			}
-			verdict(t, without, "daemon", doctor.Skip, "no sixfourd")
+			verdict(t, without, "daemon", doctor.Fail, "sixfourd is not running")
+			fails(t, without, "daemon")
 			verdict(t, with, "daemon", doctor.Pass, "process")
 			verdict(t, with, "interface", doctor.Pass, "six0 is up")
 		})

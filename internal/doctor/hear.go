@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -18,6 +19,9 @@ func (a *asker) hear(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
 		return
+	}
+	if source(packet) == a.remote {
+		defer a.count(a.answers())
 	}
 	outer := ecnOf(packet)
 	if m, ok := keepaliveIn(packet); ok {
@@ -37,6 +41,45 @@ func (a *asker) hear(b []byte) {
 	}
 	if ok {
 		a.answered(m, ecnOf(inner), outer)
+		return
+	}
+	a.hearInside(inner)
+}
+
+// hearInside takes an ICMP error that came through the tunnel: the quote has the cookie of
+// the question.
+func (a *asker) hearInside(inner []byte) {
+	err, ok := icmp.Parse(inner)
+	if !ok {
+		return
+	}
+	at := bytes.Index(err.Quote, a.id.Cookie[:])
+	if at < probe.CookieAt-probe.SeqAt {
+		return
+	}
+	seq := binary.BigEndian.Uint16(err.Quote[at-(probe.CookieAt-probe.SeqAt):])
+	err.Quote = slices.Clone(err.Quote)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if q := a.waiting[seq]; q != nil {
+		q.tell(reply{err: err, from: source(inner)})
+	}
+}
+
+// answers is how many answers were heard.
+func (a *asker) answers() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.told
+}
+
+// count counts a packet from the peer, if no more answers were heard since there were
+// so many.
+func (a *asker) count(before int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.told == before {
+		a.heard++
 	}
 }
 
@@ -140,6 +183,7 @@ const quotedBytes = 128
 func (a *asker) answered(m []byte, inner, outer byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.told++
 	if q := a.waiting[binary.BigEndian.Uint16(m[probe.SeqAt:])]; q != nil {
 		q.tell(reply{answer: true, rtt: time.Since(q.sent), inner: inner, outer: outer})
 	}

@@ -49,14 +49,16 @@ func (h *host) checkDaemon(context.Context) finding {
 		return pass("sixfourd (process %d) answers at %s", h.pid, h.socket)
 	case h.status != nil:
 		return pass("sixfourd answers at %s", h.socket)
-	case !h.privileged():
+	case !errors.Is(h.noone, control.ErrNoDaemon) && !h.privileged():
 		return skip("%v", h.noone).but(asRoot)
 	case !errors.Is(h.noone, control.ErrNoDaemon):
 		return fail("systemctl restart sixfourd", "%s: %v", h.socket, h.noone)
-	case h.o.Socket != "":
-		return fail("systemctl start sixfourd", "%v", h.noone)
+	case h.cfg == nil && !h.privileged(): // the socket may be another one
+		return skip("%v", h.noone).but(asRoot)
+	case h.unit != nil:
+		return fail("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.socket)
 	}
-	return skip("only the configuration is looked at: %v", h.noone)
+	return fail("sixfourd -config "+h.path, "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.socket)
 }
 
 func (h *host) checkConfig(context.Context) finding {
@@ -171,7 +173,7 @@ func (h *host) checkTun(context.Context) finding {
 	case features&unix.IFF_MULTI_QUEUE == 0:
 		return fail("install a newer kernel", "%s has no more than one queue", path)
 	}
-	return pass("%s is a TUN device", path)
+	return h.checkTunFor(path)
 }
 
 // asRoot is the way out of a permission that is missing here.

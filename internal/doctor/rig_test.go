@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -39,6 +40,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+		// The tests wait for what does not come: they do not need a processor each.
+		flag.Parse()
+		_ = flag.Set("test.parallel", "6")
 		return m.Run()
 	}())
 }
@@ -199,13 +203,16 @@ func (d *daemon) run(t *testing.T, cmd *exec.Cmd, files map[string]string) docto
 	return r
 }
 
-// fails wants just these checks to fail, and all of them to have a way out.
+// fails wants just these checks to fail, and all of them to have a way out. That no
+// daemon runs is beside the point, where a configuration alone is looked at.
 func fails(t *testing.T, r doctor.Report, ids ...string) {
 	t.Helper()
 	var failed []string
 	for _, c := range r.Checks {
 		if c.Verdict == doctor.Fail {
-			failed = append(failed, c.Check)
+			if stopped := c.Check == "daemon" && strings.HasPrefix(c.Finding, "sixfourd is not running"); !stopped || slices.Contains(ids, c.Check) {
+				failed = append(failed, c.Check)
+			}
 			if c.Mend == "" {
 				t.Errorf("%s has no way out", c.Check)
 			}

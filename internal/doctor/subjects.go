@@ -29,6 +29,7 @@ type host struct {
 	status    *engine.Status // nil: no daemon answers
 	noone     error          // why
 	pid       int            // of the daemon; 0: not known
+	unit      unit           // of the service manager; nil: there is none
 	elsewhere string         // the daemon's network namespace, if it is another than ours
 
 	router    *netcfg.Router
@@ -66,7 +67,7 @@ type peer struct {
 const statusLimit = 5 * time.Second
 
 func newHost(o Options) *host {
-	h := &host{o: o, path: o.Config, rules: sync.OnceValues(firewall.Read)}
+	h := &host{o: o, path: o.Config, rules: sync.OnceValues(firewall.Read), unit: readUnit(o.Paths.Units)}
 	if h.path == "" {
 		h.path = o.Paths.Config
 	}
