@@ -7,8 +7,11 @@
 package capture
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +50,8 @@ type Sink interface {
 
 // Packet is something that was seen.
 type Packet struct {
-	ID        uint64 // of the packet, in all captures; 0: it gets one
+	ID        uint64    // of the packet, in all captures; 0: it gets one
+	At        time.Time // from Clock.Hold; zero: now
 	Direction pcapng.Direction
 	Outer     Bytes
 	Inner     Bytes
@@ -77,12 +81,14 @@ type Tap struct {
 	filter  *pcapfilter.Filter
 	begun   time.Time // and how the clock goes from there
 	wake    chan struct{}
+	clock   *Clock // nil: what is shown is in order
 
 	mu      sync.Mutex
 	waiting batch
 	lost    uint64 // since the last batch was taken
 	ended   bool
-	why     error // why it was ended
+	why     error         // why it was ended
+	taken   time.Duration // the time of the last packet that the reader took
 }
 
 // batch is what has been seen since the reader looked.
@@ -92,8 +98,7 @@ type batch struct {
 	lost  uint64 // that came after these
 }
 
-// sight is a packet of a batch: its bytes lie in the batch's, one packet after the
-// other.
+// sight is a packet of a batch: its bytes lie in the batch's.
 type sight struct {
 	at        time.Duration // since the capture began
 	id        uint64
@@ -102,6 +107,7 @@ type sight struct {
 	count     int
 	err       error
 	note      string
+	from      int // where its bytes begin in the batch's
 	inner     int // bytes
 	outer     int // bytes
 }
@@ -114,9 +120,37 @@ func (b *batch) add(s sight, inner, outer Bytes) {
 	if s.inner, s.outer = inner.Len(), outer.Len(); s.inner+s.outer == 0 {
 		return
 	}
+	s.from = len(b.bytes)
 	b.bytes = append(append(b.bytes, inner.Head...), inner.Body...)
 	b.bytes = append(append(b.bytes, outer.Head...), outer.Body...)
 	b.seen = append(b.seen, s)
+}
+
+// split sorts what was seen by its time, which is no earlier than the given one, and
+// moves what is later than another to rest.
+func (b *batch) split(earliest, until time.Duration, rest *batch) {
+	for i := range b.seen {
+		b.seen[i].at = max(b.seen[i].at, earliest)
+	}
+	byTime := func(x, y sight) int { return cmp.Compare(x.at, y.at) }
+	if !slices.IsSortedFunc(b.seen, byTime) {
+		slices.SortStableFunc(b.seen, byTime)
+	}
+	n := len(b.seen)
+	for n > 0 && b.seen[n-1].at > until {
+		n--
+	}
+	for _, s := range b.seen[n:] {
+		inner, outer := b.of(&s)
+		rest.add(s, Bytes{Head: inner}, Bytes{Head: outer})
+	}
+	b.seen = b.seen[:n]
+}
+
+// of are the bytes of one that was seen.
+func (b *batch) of(s *sight) (inner, outer []byte) {
+	all := b.bytes[s.from : s.from+s.inner+s.outer]
+	return all[:s.inner], all[s.inner:]
 }
 
 var ids atomic.Uint64
@@ -135,6 +169,10 @@ func New(r Request) (*Tap, error) {
 	}
 	return &Tap{request: r, filter: filter, begun: time.Now(), wake: make(chan struct{}, 1)}, nil
 }
+
+// Await makes the reader wait for what is being sent by a clock. It is called before
+// anything is shown.
+func (t *Tap) Await(c *Clock) { t.clock = c }
 
 // Show gives the tap copies of a packet. Any goroutine may call it; it does not wait
 // for the reader.
@@ -158,7 +196,11 @@ func (t *Tap) Show(p *Packet) {
 		t.lost++
 		return
 	}
-	s.at = time.Since(t.begun) // under the lock: no packet is earlier than the one before
+	if p.At.IsZero() {
+		s.at = time.Since(t.begun) // under the lock: no packet is earlier than the one before
+	} else {
+		s.at = max(0, p.At.Sub(t.begun))
+	}
 	var inner, outer Bytes
 	if t.request.Sides != Outer {
 		inner = p.Inner
@@ -192,13 +234,22 @@ func (t *Tap) End(why error) {
 	}
 }
 
-// take exchanges what was seen for an empty batch.
-func (t *Tap) take(empty batch) (b batch, ended bool, why error) {
+// take exchanges what was seen, as far as nothing earlier can come, for an empty batch,
+// and reports whether something is left.
+func (t *Tap) take(empty batch) (b batch, left, ended bool, why error) {
+	until := t.clock.settled().Sub(t.begun)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.ended {
+		until = math.MaxInt64
+	}
 	b = t.waiting
 	b.lost, t.lost = t.lost, 0
 	clear(empty.seen)
 	t.waiting = batch{seen: empty.seen[:0], bytes: empty.bytes[:0]}
-	return b, t.ended, t.why
+	b.split(t.taken, until, &t.waiting)
+	if n := len(b.seen); n > 0 {
+		t.taken = b.seen[n-1].at
+	}
+	return b, len(t.waiting.seen) > 0, t.ended, t.why
 }

@@ -122,7 +122,7 @@ func shown(tap *capture.Tap) {
 }
 
 func TestShown(t *testing.T) {
-	const spoof = " (dropped: spoof: the inner source is not behind this peer (allowed), or embeds another outer address than the one it came from)"
+	spoof := " (dropped: spoof: " + drop.Spoof.Means() + ")"
 	const nowhere = " (dropped: no_route: there is no way to the peer, or our outer address is missing; the log says which (unreachable); this is 3 packets that the kernel handed over as one)"
 	const stray = " (dropped: foreign_source: the outer source, or that of the IPv6 layer, is not the configured peer; noted)"
 	inner := []string{"0 t inner out E-inner 7/7", "1 t inner in `spoof 6/6" + spoof, "2 t inner out E-nowhere 9/9" + nowhere, "3 t inner out `cut 4/4"}

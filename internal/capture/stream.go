@@ -41,11 +41,20 @@ func (t *Tap) Stream(ctx context.Context, out Sink) error {
 	defer stop()
 	defer t.End(nil) // nobody reads any more
 	var b batch
+	var left bool
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
-		<-t.wake
+		if left {
+			again.Reset(leftAgain)
+		}
+		select {
+		case <-t.wake:
+		case <-again.C:
+		}
 		var ended bool
 		var why error
-		b, ended, why = t.take(b)
+		b, left, ended, why = t.take(b)
 		done, err := w.batch(&b)
 		if err != nil {
 			return err
@@ -94,11 +103,9 @@ func (w *writer) begin() {
 
 // batch writes a batch, and reports whether that is all that was asked for.
 func (w *writer) batch(b *batch) (done bool, err error) {
-	bytes := b.bytes
 	for i := range b.seen {
 		s := &b.seen[i]
-		inner, outer := bytes[:s.inner], bytes[s.inner:s.inner+s.outer]
-		bytes = bytes[s.inner+s.outer:]
+		inner, outer := b.of(s)
 		if !w.chosen(s, inner, outer) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sixfour/internal/capture"
 )
@@ -43,6 +44,30 @@ type capturing struct {
 	mu    sync.Mutex
 	now   atomic.Pointer[captures]
 	ended error // there are no more
+	clock capture.Clock
+}
+
+// moment is the time of what is about to be sent, or has arrived, for captures.
+type moment struct {
+	at    time.Time      // zero: nobody captures
+	clock *capture.Clock // nil: likewise
+}
+
+// moment is now. What is shown with its time is in order with what others show, which
+// waits for end.
+func (c *capturing) moment() moment {
+	if c == nil || c.now.Load() == nil {
+		return moment{}
+	}
+	return moment{c.clock.Hold(), &c.clock}
+}
+
+// end must be called when all of that moment was shown.
+func (m *moment) end() {
+	if m.clock != nil {
+		m.clock.Release(m.at)
+	}
+	*m = moment{}
 }
 
 // ErrTooMany means that as many captures run as there may.
@@ -58,6 +83,7 @@ func (c *capturing) begin(tunnel string, tap *capture.Tap) error {
 	if old := c.now.Load(); old != nil {
 		list = old.list
 	}
+	tap.Await(&c.clock)
 	if len(list) >= capture.MaxTaps {
 		return ErrTooMany
 	}

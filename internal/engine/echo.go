@@ -83,8 +83,10 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 		}
 	}
 	p.echo.probes.Add(1) // before the answer can be there
+	m := p.t.capturing.moment()
+	defer m.end()
 	if path.senders[0].SendOne(pkt) == nil {
-		p.showProbe(pkt, buf[encap.Headroom:], inside)
+		p.showProbe(m.at, pkt, buf[encap.Headroom:], inside)
 	}
 }
 

@@ -42,6 +42,7 @@ type inbound struct {
 	end       *end      // to which it came; nil: to none
 	pkt       []byte    // that packet, as it arrived, if somebody captures
 	note      string    // what there is to say of it
+	moment    moment    // when the batch arrived
 	kept      []byte    // packets of the batch
 	sent      [][]byte  // what an answer went in
 
@@ -165,6 +166,10 @@ func (in *inbound) carry(n int) {
 		in.forget()
 	}
 	in.seen = in.capturing.now.Load()
+	if in.seen != nil {
+		in.moment = in.capturing.moment()
+		defer in.moment.end()
+	}
 	for next := 0; next < n; next = in.hand + 1 {
 		if guarded(in.drops.log, "handle a packet that arrived", func() { in.open(t, next, n) }) {
 			guarded(in.drops.log, "count a packet that was lost", in.failed)
@@ -188,7 +193,7 @@ func (in *inbound) open(t *table, from, n int) {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
 		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // one too large for its buffer has size 0
-			in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.Truncated})
+			in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt); e != nil {
@@ -228,7 +233,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.lose(in.stray, &capture.Packet{Outer: whole(in.outer()), Reason: drop.ForeignSource})
+		in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
 	if first.peer.returned(pkt) {
@@ -353,7 +358,7 @@ func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 		return
 	}
 	in.show(s.t, inner, noteKeepalive)
-	s.t.show(&capture.Packet{Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
+	s.t.show(&capture.Packet{At: in.moment.at, Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
 	e.peer.took(1, len(inner))
 	e.peer.answered.Add(1)
 }

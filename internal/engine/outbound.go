@@ -29,8 +29,9 @@ type outbound struct {
 	sent  [][]byte // for captures: what one inner packet went in
 
 	*workspace
-	large int // packets in the batch that not every path carries whole
-	done  int // packets of the batch that were sent, or dropped
+	large  int    // packets in the batch that not every path carries whole
+	moment moment // of what is being sent, for captures
+	done   int    // packets of the batch that were sent, or dropped
 }
 
 // workspace is what packets need on their way. Goroutines have one only while
@@ -208,6 +209,10 @@ const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 // the path is replaced meanwhile, the rest goes the new way.
 func (o *outbound) send() {
 	seen := o.t.seen()
+	if len(o.batch) > 0 && seen != nil {
+		o.moment = o.t.capturing.moment()
+		defer o.moment.end()
+	}
 	for o.done = 0; o.done < len(o.batch); {
 		done := o.done
 		s := o.paths[done].senders[o.index]

@@ -43,9 +43,11 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 	o.sentLarge(p, path, 1)
 	o.send() // what came before it goes before it
+	o.moment = o.t.capturing.moment()
+	defer o.moment.end()
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	lose := func(r drop.Reason, err error) {
-		o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
+		o.drops.lose(&p.out, &capture.Packet{At: o.moment.at, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
 		o.sent = nil
 	}
 	for pkt, r := range path.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
@@ -67,8 +69,10 @@ func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 // section 3.2.2), or because the MTU is static. Size is that of the inner packet.
 func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int) {
 	o.send()
+	o.moment = o.t.capturing.moment()
+	defer o.moment.end()
 	if err := o.sendOne(p, path, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
-		o.drops.lose(&p.out, &capture.Packet{Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
+		o.drops.lose(&p.out, &capture.Packet{At: o.moment.at, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
 		o.sent = nil
 		return
 	}

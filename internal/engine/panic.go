@@ -59,7 +59,7 @@ func (in *inbound) failed() {
 		c = &in.end.peer.in
 		in.end.peer.t.recovered("handle a packet that arrived")
 	}
-	in.drops.lose(c, &capture.Packet{Outer: whole(in.outer()), Reason: drop.InternalError})
+	in.drops.lose(c, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.InternalError})
 }
 
 // replace is called after a panic in the sink's flush: nothing of it is used again.

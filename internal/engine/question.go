@@ -120,10 +120,12 @@ func (p *peer) put(path *path, q question) error {
 			return fmt.Errorf("it cannot be encapsulated: %v", r)
 		}
 	}
+	m := p.t.capturing.moment()
+	defer m.end()
 	if err := path.senders[0].SendOne(pkt); err != nil {
 		return err
 	}
-	p.showProbe(pkt, buf[encap.Headroom:], q.way != wayOutside)
+	p.showProbe(m.at, pkt, buf[encap.Headroom:], q.way != wayOutside)
 	return nil
 }
 

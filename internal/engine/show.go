@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"slices"
+	"time"
 
 	"sixfour/encap/drop"
 	"sixfour/internal/capture"
@@ -36,8 +37,8 @@ const (
 )
 
 // showProbe shows a probe of ours, which goes through the tunnel, or beside it.
-func (p *peer) showProbe(pkt, echo []byte, inside bool) {
-	c := capture.Packet{Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
+func (p *peer) showProbe(at time.Time, pkt, echo []byte, inside bool) {
+	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
 	if inside {
 		c.Inner = whole(echo)
 	}
@@ -117,14 +118,14 @@ func (in *inbound) endBatch() {
 // inside.
 func (in *inbound) show(t *tunnel, inner []byte, note string) {
 	if in.seen != nil {
-		in.seen.show(t.cfg.Name, &capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
+		in.seen.show(t.cfg.Name, &capture.Packet{At: in.moment.at, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
 	}
 }
 
 // lose is for the packet at hand: what was inside, if that is known, and why it goes
 // no further.
 func (in *inbound) lose(s *sink, p *peer, inner []byte, r drop.Reason, err error) {
-	s.drops.lose(&p.in, &capture.Packet{Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
+	s.drops.lose(&p.in, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
 }
 
 // noteSent remembers a packet of an answer, if somebody captures.
@@ -140,7 +141,7 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 		return
 	}
 	in.show(t, inner, noteAnswered)
-	p := &capture.Packet{Direction: pcapng.Outbound, Inner: whole(answer), Note: noteAnswer}
+	p := &capture.Packet{At: in.moment.at, Direction: pcapng.Outbound, Inner: whole(answer), Note: noteAnswer}
 	if p.Fragments = in.sent; len(in.sent) == 1 {
 		p.Outer, p.Fragments = whole(in.sent[0]), nil
 	}
@@ -150,7 +151,7 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 
 // keepFor remembers a packet until it is known whether the device takes it.
 func (s *sink) keepFor(in *inbound, inner []byte) {
-	s.kept = append(s.kept, capture.Packet{Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
+	s.kept = append(s.kept, capture.Packet{At: in.moment.at, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
 }
 
 // showKept shows the packets of a batch, of which the device has refused some. None
@@ -173,7 +174,7 @@ func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reas
 // lose is for packet i of the batch.
 func (o *outbound) lose(i int, r drop.Reason, err error) {
 	o.drops.lose(&o.peers[i].out, &capture.Packet{
-		Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
+		At: o.moment.at, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
 }
 
@@ -181,7 +182,7 @@ func (o *outbound) lose(i int, r drop.Reason, err error) {
 func (o *outbound) show(seen *captures, from, n int) {
 	for i := from; i < from+n; i++ {
 		seen.show(o.t.cfg.Name, &capture.Packet{
-			Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
+			At: o.moment.at, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
 		})
 	}
 }
@@ -198,7 +199,7 @@ func (o *outbound) showSent(inner []byte) {
 	if o.sent == nil {
 		return
 	}
-	p := &capture.Packet{Direction: pcapng.Outbound, Inner: whole(inner)}
+	p := &capture.Packet{At: o.moment.at, Direction: pcapng.Outbound, Inner: whole(inner)}
 	if len(o.sent) == 1 {
 		p.Outer = whole(o.sent[0])
 	} else {

@@ -139,16 +139,18 @@ func (s *speaker) say(path *path, scratch []byte) time.Time {
 		s.p.t.log.Error("neighbour discovery", zap.Error(err))
 		return again
 	}
+	now := s.p.t.capturing.moment()
+	defer now.end()
 	for _, m := range send {
 		to.to = m.To
 		n := copy(scratch[encap.Headroom:], m.Packet)
 		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
 		if r != drop.None {
-			s.drops.lose(&s.p.out, &capture.Packet{Inner: whole(m.Packet), Reason: r})
+			s.drops.lose(&s.p.out, &capture.Packet{At: now.at, Inner: whole(m.Packet), Reason: r})
 		} else if err := path.senders[0].SendOne(pkt); err != nil {
-			s.drops.lose(&s.p.out, &capture.Packet{Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
+			s.drops.lose(&s.p.out, &capture.Packet{At: now.at, Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
 		} else {
-			s.p.t.show(&capture.Packet{Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
+			s.p.t.show(&capture.Packet{At: now.at, Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
 			s.p.out.carried(1, n)
 		}
 	}
