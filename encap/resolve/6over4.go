@@ -53,7 +53,7 @@ func (m SixOverFour) Resolver(at Site) (Resolver, error) {
 			r.onLinkAlways = append(r.onLinkAlways, newPrefix6(o))
 		}
 	}
-	r.iid = uint64(p.local)
+	r.iid, r.at = uint64(p.local), &r.place
 	r.update()
 	return r, nil
 }
@@ -73,6 +73,7 @@ type sixOverFour struct {
 	leaving   int // of these, in the outbox
 	lost      int
 	solicited int
+	multicast bucket
 	solicit   time.Time // not before: ask for routers
 }
 

@@ -10,6 +10,31 @@ import (
 	"sixfour/encap/nd"
 )
 
+// multicastPerSecond is how many messages go to groups, each of which every node of
+// the site may have to look at: packets to addresses that nobody has, one after the
+// other, must not flood it (RFC 6583 section 5).
+const multicastPerSecond = 100
+
+// bucket lets so many through each second, and as many at once.
+type bucket struct {
+	left int
+	at   time.Time // when it was full, or the last one was put in
+}
+
+func (b *bucket) take(now time.Time) bool {
+	const each = time.Second / multicastPerSecond
+	if n := now.Sub(b.at) / each; n >= multicastPerSecond {
+		b.left, b.at = multicastPerSecond, now
+	} else if n > 0 {
+		b.left, b.at = min(b.left+int(n), multicastPerSecond), b.at.Add(n*each)
+	}
+	if b.left == 0 {
+		return false
+	}
+	b.left--
+	return true
+}
+
 // maxHeld bounds the bytes that wait for neighbours, of all together.
 const maxHeld = 1 << 20
 
@@ -56,7 +81,7 @@ func (r *sixOverFour) Hear(from uint32, ip header.IPv6, now time.Time) bool {
 		r.update()
 	case nd.NeighborSolicitation:
 		r.noticed(src, r.linkAddr(&m), now)
-		r.answer(from, src, ip, &m)
+		r.answer(from, src, ip, &m, now)
 	case nd.NeighborAdvertisement:
 		r.confirmed(&m, now)
 	}
@@ -87,7 +112,7 @@ func (r *sixOverFour) ours(a word6) bool {
 
 // answer says our link-layer address to who asks for it (RFC 4861 section
 // 7.2.4), and to all who checks whether an address is free.
-func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Message) {
+func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Message, now time.Time) {
 	t := m.Target.As16()
 	if !r.ours(readWord6(t[:])) {
 		return
@@ -95,7 +120,9 @@ func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Messa
 	a := &nd.Message{Type: nd.NeighborAdvertisement, Target: m.Target, Solicited: true, Override: true, Link: linkOption(r.local)}
 	if src == (word6{}) {
 		a.Solicited = false
-		r.put(r.group(allNodes), nd.Append(nil, m.Target, allNodes.addr(), a))
+		if r.multicast.take(now) {
+			r.put(r.group(allNodes), nd.Append(nil, m.Target, allNodes.addr(), a))
+		}
 		return
 	}
 	if n := r.cache.find(src); n != nil && n.link != 0 {
@@ -268,7 +295,7 @@ func (r *sixOverFour) due(n *neighbour, now time.Time) bool {
 	target, m := n.addr.addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.addr.addr(), Link: linkOption(r.local)}
 	if n.state == probe {
 		r.put(n.link, nd.Append(nil, r.link.addr(), target, m))
-	} else {
+	} else if r.multicast.take(now) { // else the next try may
 		all := nd.SolicitedNode(target)
 		b := all.As16()
 		r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))

@@ -52,7 +52,7 @@ func (m ISATAP) Resolver(at Site) (Resolver, error) {
 	}
 	i := &isatap{place: p, prl: p.outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
 		static: slices.Concat([]prefix6{linkLocal}, prefixes6(at.Own), prefixes6(m.Prefixes))}
-	i.iid = isatapID(p.local)
+	i.iid, i.at = isatapID(p.local), &i.place
 	i.update()
 	if m.Router {
 		return &isatapRouter{isatap: i, prefixes: m.Prefixes}, nil

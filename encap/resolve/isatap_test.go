@@ -334,7 +334,7 @@ func TestLearner(t *testing.T) {
 		}
 	}
 	l := &learner{iid: 7}
-	for _, prefix := range []string{"fe80::/64", "ff02::/64", "::/0"} {
+	for _, prefix := range []string{"fe80::/64", "ff02::/64", "::/0", "2000::/3", "8000::/1", "2001:db8::/48", "2001:db8::/65", "::/64", "2001:0:1:2::/64"} {
 		tell(l, prefix, time.Hour, time.Hour, start)
 	}
 	tell(l, p.String(), time.Hour, 2*time.Hour, start) // preferred longer than valid
@@ -342,13 +342,9 @@ func TestLearner(t *testing.T) {
 	if len(l.prefixes) > 0 {
 		t.Errorf("%v", l.prefixes)
 	}
-	tell(l, "2001:db8::/48", time.Hour, time.Hour, start) // on-link, but no addresses
-	if got := l.learnt().Addresses; len(got) > 0 || !within(l.onLink(), word6{0x20010db800000005, 1}) {
-		t.Errorf("%v, %v", got, l.prefixes)
-	}
 	for i := range 100 {
 		l.hear(&nd.Message{Lifetime: time.Hour, MTU: 100}, word6{1, uint64(i)}, start)
-		tell(l, netip.PrefixFrom(word6{uint64(0x2001<<48 + i), 0}.addr(), 64).String(), time.Hour, time.Hour, start)
+		tell(l, netip.PrefixFrom(word6{uint64(0x20010db8<<32 + i), 0}.addr(), 64).String(), time.Hour, time.Hour, start)
 	}
 	if len(l.routers) != maxRouters || len(l.prefixes) != maxPrefixes || l.learnt().MTU != 0 {
 		t.Errorf("%d routers, %d prefixes, MTU %d", len(l.routers), len(l.prefixes), l.mtu)

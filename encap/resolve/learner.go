@@ -19,9 +19,58 @@ const (
 	leastValid = 2 * time.Hour
 )
 
+// What is advertised may be forged, also so often that there is no room for what is
+// not. Without a second advertisement, at least confirmedAfter later, something keeps
+// its place for no longer than that if there are too many. With one it keeps it for
+// longer than a router is ever silent: MaxRtrAdvInterval is at most half an hour (RFC
+// 4861 section 6.2.1), and routers of ISATAP are asked every maxRefresh at least.
+const (
+	confirmedAfter = 10 * time.Second
+	confirmedFor   = maxRefresh + confirmedAfter
+)
+
+// heardOf is when something was advertised.
+type heardOf struct{ first, last time.Time }
+
+// again notes that it was advertised.
+func (h *heardOf) again(now time.Time) {
+	if h.first.IsZero() {
+		h.first = now
+	}
+	h.last = now
+}
+
+// mayGo reports whether it makes room for another one.
+func (h *heardOf) mayGo(now time.Time) bool {
+	if h.last.Sub(h.first) >= confirmedAfter {
+		return now.Sub(h.last) >= confirmedFor
+	}
+	return now.Sub(h.last) >= confirmedAfter
+}
+
+// withRoom is a list of at most so many, one less if it is full and one of them may go:
+// the one that was not advertised for longest.
+func withRoom[T any](list []T, most int, now time.Time, heard func(*T) *heardOf) []T {
+	if len(list) < most {
+		return list
+	}
+	gone := -1
+	for i := range list {
+		h := heard(&list[i])
+		if h.mayGo(now) && (gone < 0 || h.last.Before(heard(&list[gone]).last)) {
+			gone = i
+		}
+	}
+	if gone < 0 {
+		return list
+	}
+	return slices.Delete(list, gone, gone+1)
+}
+
 // learner is what a host knows from router advertisements (RFC 4861 section
 // 6.3.4, RFC 4862 section 5.5.3).
 type learner struct {
+	at       *place // nil: every prefix is believed
 	iid      uint64 // interface identifier
 	routers  []router
 	prefixes []learntPrefix
@@ -32,25 +81,21 @@ type learner struct {
 type router struct {
 	addr  word6
 	until time.Time
+	heard heardOf
 }
 
 type learntPrefix struct {
 	prefix                   netip.Prefix
 	match                    prefix6
 	onLink, preferred, valid time.Time
+	heard                    heardOf
 }
 
 // hear takes an advertisement of a router.
 func (l *learner) hear(m *nd.Message, from word6, now time.Time) {
 	l.routers = slices.DeleteFunc(l.routers, func(r router) bool { return r.addr == from && m.Lifetime == 0 })
 	if m.Lifetime > 0 {
-		at := slices.IndexFunc(l.routers, func(r router) bool { return r.addr == from })
-		switch {
-		case at >= 0:
-			l.routers[at].until = now.Add(m.Lifetime)
-		case len(l.routers) < maxRouters:
-			l.routers = append(l.routers, router{from, now.Add(m.Lifetime)})
-		}
+		l.hearRouter(from, m.Lifetime, now)
 	}
 	if m.MTU >= minMTU && m.MTU <= maxMTU {
 		l.mtu = int(m.MTU)
@@ -60,24 +105,56 @@ func (l *learner) hear(m *nd.Message, from word6, now time.Time) {
 	}
 }
 
+func (l *learner) hearRouter(from word6, lifetime time.Duration, now time.Time) {
+	at := slices.IndexFunc(l.routers, func(r router) bool { return r.addr == from })
+	if at < 0 {
+		l.routers = withRoom(l.routers, maxRouters, now, func(r *router) *heardOf { return &r.heard })
+		if at = len(l.routers); at == maxRouters {
+			return
+		}
+		l.routers = append(l.routers, router{addr: from})
+	}
+	l.routers[at].until = now.Add(lifetime)
+	l.routers[at].heard.again(now)
+}
+
+// believes reports whether a router may say of a prefix that it is on this link. Its
+// length must be that of every link whose interface identifiers have 64 bits (RFC 2529
+// section 4, RFC 5214 section 6.1), and it must not be where this host's own addresses
+// of other mechanisms are: what is on this link, the guards of RFC 6324 let pass.
+func (l *learner) believes(p netip.Prefix, match prefix6) bool {
+	switch a := match.value; {
+	case p.Bits() != 64, a.hi == 0, isLinkLocal(a), isMulticast(a), isTeredo(a):
+		return false
+	case l.at == nil:
+		return true
+	default:
+		return !(is6to4(a) && l.at.mine(v4of6to4(a))) && !within(l.at.delegated, a) && !within(l.at.elsewhere, a)
+	}
+}
+
 func (l *learner) hearPrefix(p nd.Prefix, now time.Time) {
 	match := newPrefix6(p.Prefix)
-	if isLinkLocal(match.value) || isMulticast(match.value) || p.Prefix.Bits() == 0 || p.Preferred > p.Valid {
+	if p.Preferred > p.Valid || !l.believes(p.Prefix, match) {
 		return
 	}
 	at := slices.IndexFunc(l.prefixes, func(q learntPrefix) bool { return q.match == match })
 	if at < 0 {
-		if p.Valid == 0 || len(l.prefixes) == maxPrefixes {
+		if p.Valid == 0 {
 			return
 		}
-		at = len(l.prefixes)
+		l.prefixes = withRoom(l.prefixes, maxPrefixes, now, func(q *learntPrefix) *heardOf { return &q.heard })
+		if at = len(l.prefixes); at == maxPrefixes {
+			return
+		}
 		l.prefixes = append(l.prefixes, learntPrefix{prefix: p.Prefix, match: match})
 	}
 	q := &l.prefixes[at]
+	q.heard.again(now)
 	if p.OnLink {
 		q.onLink = now.Add(p.Valid)
 	}
-	if p.Auto && p.Prefix.Bits() == 64 {
+	if p.Auto {
 		q.preferred = now.Add(p.Preferred)
 		switch left := q.valid.Sub(now); {
 		case q.valid.IsZero(), p.Valid > leastValid, p.Valid > left:

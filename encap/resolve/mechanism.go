@@ -53,9 +53,11 @@ type Site struct {
 	// neither they nor the subnets' broadcast addresses are far ends (RFC 3964
 	// sections 4.1.4 and 5.1). Delegated are the 6rd prefixes delegated to this
 	// host, by whatever tunnel: packets of one mechanism do not enter another
-	// (RFC 6324). Both may be empty.
+	// (RFC 6324). Elsewhere are the IPv6 subnets of other links of the host: no router
+	// of the mechanism is believed that they are its own. All may be empty.
 	Links     []netip.Prefix
 	Delegated []netip.Prefix
+	Elsewhere []netip.Prefix
 }
 
 // Host is an outer host: either its address or its DNS name is set.

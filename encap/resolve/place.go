@@ -20,6 +20,7 @@ type place struct {
 	strict    bool
 	home      []prefix6 // where an address of ours may be embedded, because it is this mechanism's work
 	delegated []prefix6
+	elsewhere []prefix6 // subnets of other links
 }
 
 func newPlace(at Site, mechanism string) (place, error) {
@@ -42,7 +43,7 @@ func newPlace(at Site, mechanism string) (place, error) {
 			p.own6 = append(p.own6, readWord6(b[:]))
 		}
 	}
-	p.delegated = prefixes6(at.Delegated)
+	p.delegated, p.elsewhere = prefixes6(at.Delegated), prefixes6(at.Elsewhere)
 	return p, nil
 }
 

@@ -109,6 +109,19 @@ func (e *Engine) setLinks(list []netcfg.Address) {
 	slices.SortFunc(e.links, netip.Prefix.Compare)
 }
 
+// elsewhere are the IPv6 subnets of a host's links, in the namespace of a tunnel's
+// interface, but that one's and those of other automatic tunnels, which change by what
+// their routers say.
+func (e *Engine) elsewhere(t *tunnel) (subnets []netip.Prefix) {
+	for _, a := range e.hosts[t.cfg.Netns].list {
+		if s := a.Subnet; s.IsValid() && s.Addr().Is6() && !s.Addr().IsLinkLocalUnicast() && s.Bits() > 0 && !e.isAutomatic(t.cfg.Netns, a.Link) && !slices.Contains(subnets, s) {
+			subnets = append(subnets, s)
+		}
+	}
+	slices.SortFunc(subnets, netip.Prefix.Compare)
+	return subnets
+}
+
 // bring makes the tunnel's interface one among others. In a hub, which of the peers may
 // send what is asked of its table.
 func (b *beside) bring(t *tunnel, nets *resolve.HostNets) {

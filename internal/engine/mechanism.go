@@ -80,7 +80,7 @@ func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
 // site is where a tunnel's mechanism runs, with an outer address of ours.
 func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 	s := resolve.Site{Local: local, Own: t.cfg.Address, Hosts: slices.Clone(t.mech.hosts), Links: e.links, Strict: t.cfg.Strict}
-	s.Down = addrs(&t.mech.down)
+	s.Down, s.Elsewhere = addrs(&t.mech.down), e.elsewhere(t)
 	for _, other := range e.tunnels {
 		if other.mech == nil {
 			continue

@@ -1,0 +1,130 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/nd"
+)
+
+// told is an advertisement of a prefix.
+func told(prefix string, valid time.Duration) *nd.Message {
+	return &nd.Message{Type: nd.RouterAdvertisement, Lifetime: 30 * time.Minute, Prefixes: []nd.Prefix{
+		{Prefix: netip.MustParsePrefix(prefix), Auto: true, OnLink: true, Valid: valid, Preferred: valid}}}
+}
+
+// What is forged once, however much and for however long, keeps nothing out; and what
+// was advertised again and again is not pushed out by any flood.
+func TestForgedAdvertisements(t *testing.T) {
+	l := &learner{iid: 7}
+	forge := func(now time.Time) {
+		for i := range 2 * maxPrefixes {
+			l.hear(told(fmt.Sprintf("2001:db8:bad:%x::/64", i), nd.Infinite), word6{0xfe80 << 48, uint64(i)}, now)
+		}
+	}
+	genuine := word6{0xfe80 << 48, 0xcafe}
+	knows := func(prefix string) bool {
+		return slices.ContainsFunc(l.prefixes, func(q learntPrefix) bool { return q.prefix == netip.MustParsePrefix(prefix) }) &&
+			slices.ContainsFunc(l.routers, func(q router) bool { return q.addr == genuine })
+	}
+	const real = "2001:db8:1::/64"
+	now := start
+	forge(now)
+	if len(l.prefixes) != maxPrefixes || len(l.routers) != maxRouters {
+		t.Fatalf("%d prefixes, %d routers", len(l.prefixes), len(l.routers))
+	}
+	now = now.Add(confirmedAfter)
+	l.hear(told(real, time.Hour), genuine, now)
+	if !knows(real) {
+		t.Error("forged advertisements keep a router out")
+	}
+	now = now.Add(200 * time.Second) // again, as routers do
+	l.hear(told(real, time.Hour), genuine, now)
+	for range 600 { // a flood of ten minutes
+		now = now.Add(time.Second)
+		forge(now)
+	}
+	if !knows(real) || len(l.prefixes) != maxPrefixes || len(l.routers) != maxRouters {
+		t.Errorf("a flood pushes a router out: %v, %v", l.prefixes, l.routers)
+	}
+}
+
+// No router makes us believe that what leads back to this host is on its link.
+func TestNoRouterLiftsTheGuards(t *testing.T) {
+	const here, router = "192.0.2.1", "198.51.100.2"
+	site := at(here)
+	site.Delegated, site.Elsewhere = prefixes("3fff:100::/56"), prefixes("2001:db8:aaaa::/64")
+	for _, m := range []Mechanism{SixOverFour{}, ISATAP{Routers: []Host{host(router)}}} {
+		r := resolver(t, m, site).(Speaker)
+		r.Next(start)
+		hear := func(prefix string) {
+			src := isatapLocal(v4(router))
+			if _, ok := m.(SixOverFour); ok {
+				src = word6{linkLocal.value.hi, uint64(v4(router))}
+			}
+			r.Hear(v4(router), nd.Append(nil, src.addr(), allNodes.addr(), told(prefix, nd.Infinite)), start)
+		}
+		for _, prefix := range []string{"2000::/1", "::/1", "2000::/3", "2002::/16", "2002:c000:201::/48", "2002:c000:201:5::/64", "3fff:100:0:7::/64", "2001::/32", "2001:db8:aaaa::/64"} {
+			hear(prefix)
+		}
+		if got := r.Learnt().Addresses; len(got) > 0 {
+			t.Errorf("%T: learnt %v", m, got)
+		}
+		for _, back := range []string{"2002:c000:201:5::9", "3fff:100:0:7::9", "2001:db8:9:9:0:5efe:192.0.2.1"} {
+			if why := r.From(header.IPv4(inner(router, here)), header.IPv6(inner(back, "2001:db8:77::1"))); why != drop.Loop {
+				t.Errorf("%T: from %s: %v", m, back, why)
+			}
+			if _, why := r.To(header.IPv6(inner("2001:db8:77::1", back))); why != drop.Loop {
+				t.Errorf("%T: to %s: %v", m, back, why)
+			}
+		}
+		hear("2002:c633:6402:5::/64") // the 6to4 site of another, such as the router's
+		hear("2001:db8:5::/64")
+		if got := r.Learnt().Addresses; len(got) != 2 {
+			t.Errorf("%T: learnt %v", m, got)
+		}
+	}
+}
+
+// Packets to addresses that nobody has do not flood the site with solicitations; nor
+// do solicitations from :: with answers.
+func TestSixOverFourSolicitsSlowly(t *testing.T) {
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
+	now, multicasts := start, 0
+	next := func() {
+		send, _, _ := r.Next(now)
+		for _, m := range send {
+			if m.To>>28 == 0xe {
+				multicasts++
+			}
+		}
+	}
+	const seconds = 20
+	own := netip.MustParseAddr("2001:db8::192.0.2.1")
+	free := nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own})
+	for i := range seconds * 1000 {
+		r.Hold(inner("2001:db8::192.0.2.1", fmt.Sprintf("2001:db8::%x:%x", i>>16+1, i&0xffff)), now)
+		r.Hear(v4(two), free, now)
+		next()
+		now = now.Add(time.Millisecond)
+	}
+	if most := multicastPerSecond*(seconds+1) + solicitations; multicasts > most || multicasts < most/2 {
+		t.Errorf("%d messages to groups in %d s, want at most %d", multicasts, seconds, most)
+	}
+	// When it is over, one who is there is found.
+	for range solicitTries + 1 { // until all are given up
+		now = now.Add(retransTimer)
+		next()
+	}
+	multicasts = 0
+	r.Hold(inner("2001:db8::192.0.2.1", two6), now)
+	next()
+	if multicasts == 0 {
+		t.Error("a neighbour is not asked for")
+	}
+}
