@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -22,7 +23,6 @@ import (
 	"sixfour/internal/exit"
 	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
-	"sixfour/internal/netcfg"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
 	"sixfour/internal/text"
@@ -35,7 +35,13 @@ type flags struct {
 	check, clean                bool
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	// A crash, and a service manager that misses signs of life (SIGABRT), end the process
+	// by a signal and not with status 2, which means a bad configuration: after that the
+	// unit does not start it again.
+	debug.SetTraceback("crash")
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 func run(args []string, stdout, stderr io.Writer) int {
 	f, code, done := parseFlags(args, stdout, stderr)
@@ -61,7 +67,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	defer log.Close()
 	if f.check {
-		if problems := unresolved(cfg); len(problems) > 0 {
+		if problems := append(hindrances(cfg, nil), unresolved(cfg)...).Sorted(); len(problems) > 0 {
 			fmt.Fprintln(text.NewWriter(stderr), problems)
 			return exit.Misuse
 		}
@@ -119,9 +125,8 @@ func misuse(err error) string {
 
 var flagNames = []string{"config", "check", "clean", "log-level", "log-format", "help", "version"}
 
-// load reads the configuration, with what flags say instead, and adds what only the
-// system can tell: whether an interface name is taken. May says whether this process
-// can do at all what the file wants, before it looks into namespaces.
+// load reads the configuration, with what flags say instead. May says whether this
+// process can do at all what the file wants.
 func load(f flags, may func(*config.Config) error) (*config.Config, error) {
 	cfg, err := config.Load(f.config)
 	if err == nil {
@@ -135,20 +140,6 @@ func load(f flags, may func(*config.Config) error) (*config.Config, error) {
 	}
 	if f.logFormat != "" {
 		cfg.Log.Format = f.logFormat
-	}
-	var problems config.Problems
-	for i := range cfg.Tunnels {
-		t := &cfg.Tunnels[i]
-		if err := netcfg.CheckName(t.Netns, t.Name); err != nil {
-			key := "name"
-			if errors.As(err, new(*netcfg.NamespaceError)) {
-				key = "netns"
-			}
-			problems = append(problems, t.Problem(key, "%v", err))
-		}
-	}
-	if len(problems) > 0 {
-		return nil, problems
 	}
 	return cfg, nil
 }
@@ -165,7 +156,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := hangups()
-	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find()}
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), beaten: time.Now()}
 	var err error
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
@@ -179,6 +170,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		store = p.manager
 	}
 	p.Keep(store, passed)
+	p.OnBeat(p.beat)
 	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
@@ -206,9 +198,5 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		p.notify(systemd.Stopping)
 	})()
 	go p.reloadOnSignal(ctx, hup)
-	return p.Run(ctx, func() {
-		log.Info("ready", zap.Int("tunnels", len(cfg.Tunnels)))
-		p.ready.Store(true)
-		p.notify(systemd.Ready)
-	})
+	return p.Run(ctx, p.tell)
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -25,7 +27,11 @@ type process struct {
 	log     *logging.Log
 	manager systemd.Manager
 	sandbox *privilege.Sandbox
-	ready   atomic.Bool // the manager was told so
+
+	watchdog time.Duration // how often the manager wants to hear of us; 0: it does not
+	beaten   time.Time     // when it did last; of the engine's control loop
+	ready    atomic.Bool   // the manager was told so
+	report   report
 
 	mu  sync.Mutex     // one reload after the other
 	cfg *config.Config // that runs
@@ -69,12 +75,12 @@ func (p *process) Reload(ctx context.Context) (engine.Plan, error) {
 		p.notify(systemd.Reloading())
 	}
 	plan, err := p.reload(ctx)
-	status := systemd.Status("reloaded: %v", &plan)
+	status := fmt.Sprintf("reloaded: %v", &plan)
 	if err != nil {
-		status = systemd.Status("the configuration was not reloaded: %v", err)
+		status = fmt.Sprintf("the configuration was not reloaded: %v", err)
 	}
-	if p.ready.Load() {
-		p.notify(systemd.Ready, status)
+	if line := p.report.line(func(r *report) { r.reload = status }); p.ready.Load() {
+		p.notify(systemd.Ready, line)
 	}
 	return plan, err
 }
@@ -87,6 +93,11 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 		return engine.Plan{}, errStarting
 	}
 	cfg, err := load(p.flags, p.sandbox.Allows)
+	if err == nil {
+		if problems := hindrances(cfg, p.cfg); len(problems) > 0 {
+			err = problems
+		}
+	}
 	if err != nil {
 		p.refuse(err)
 		return engine.Plan{}, err

@@ -28,3 +28,11 @@ func (d *draft) presetDSLite() {
 		d.Routes, d.routesAt = []netip.Prefix{dsLiteRoute}, []pos{at}
 	}
 }
+
+// RoutesKey is the key from which the routes are.
+func (t *Tunnel) RoutesKey() string {
+	if _, ok := t.values["routes"]; ok {
+		return "routes"
+	}
+	return "ds_lite"
+}

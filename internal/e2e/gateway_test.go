@@ -264,7 +264,7 @@ func TestGatewaysOfTwo(t *testing.T) {
 	second.wait(t, "only one sixfourd of a network namespace can have default_route for IPv4")
 	n.everyWay(t)
 	a.end(t, syscall.SIGKILL)
-	second.wait(t, "ready")
+	second.wait(t, "gateway: all is well again")
 	second.end(t, syscall.SIGTERM)
 	unchanged(t, n.a, was)
 

@@ -118,7 +118,7 @@ func runFragile(remote string) error {
 		return err
 	}
 	defer s.Close()
-	return e.Run(ctx, func() { log.Info("ready") })
+	return e.Run(ctx, func(engine.Summary) { log.Info("ready") })
 }
 
 type asDaemon struct{ *engine.Engine }

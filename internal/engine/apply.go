@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 )
 
 // apply makes the kernel and the goroutines go by the new configuration. What takes
@@ -14,9 +13,7 @@ import (
 func (r *reload) apply() error {
 	e := r.e
 	e.watchAll(slices.Concat(r.before, r.after))
-	if err := e.evaluatePeers(r.added); err != nil {
-		return err
-	}
+	e.evaluatePeers(r.added)
 	replaced := make(map[string]bool)
 	for _, t := range r.removed {
 		replaced[t.cfg.Name] = true
@@ -53,7 +50,8 @@ func (r *reload) apply() error {
 	if err := takeAll(slices.Concat(r.added, r.revised())); err != nil {
 		return err
 	}
-	return e.takeEffect()
+	e.takeEffect()
+	return nil
 }
 
 // revised are the tunnels that change in place.
@@ -67,19 +65,17 @@ func (r *reload) revised() []*tunnel {
 
 // takeEffect brings the paths of all peers, and the table, in line with the
 // configuration.
-func (e *Engine) takeEffect() error {
+func (e *Engine) takeEffect() {
 	e.yieldDefaultRoute()
 	e.stale = true
 	for _, t := range e.tunnels {
 		e.shards = max(e.shards, t.queues)
 	}
-	if err := e.evaluatePeers(e.tunnels); err != nil {
-		return err
-	}
+	e.evaluatePeers(e.tunnels)
 	for _, t := range e.tunnels {
 		t.setMTU()
 	}
-	return e.arrange()
+	e.arrange()
 }
 
 // open makes an interface without routes: others may have them still.
@@ -140,8 +136,12 @@ func takeAll(tunnels []*tunnel) error {
 		if t.link == nil {
 			continue
 		}
-		s := t.settings()
-		if err := t.link.Take(s.Addresses, s.Routes); err != nil {
+		s, waited := t.settings(), t.link.Lacks() != nil
+		err := t.link.Take(s.Addresses, s.Routes)
+		switch {
+		case waited: // what was missing before is no reason to refuse a configuration
+			t.lack(err)
+		case err != nil:
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
 	}
@@ -220,11 +220,11 @@ func (r *reload) undo() (err error) {
 		}
 	}
 	if len(r.closed) > 0 { // the paths first, as when they were made
-		err = errors.Join(err, e.evaluatePeers(r.closed))
+		e.evaluatePeers(r.closed)
 	}
 	for _, t := range r.closed {
 		if lost := e.open(t, t.settings()); lost != nil {
-			t.reopen = time.Now().Add(retry)
+			t.lack(lost)
 			err = errors.Join(err, fmt.Errorf("tunnel %s: %w", t.cfg.Name, lost))
 		}
 	}
@@ -232,7 +232,7 @@ func (r *reload) undo() (err error) {
 		err = errors.Join(err, takeAll(slices.Concat(r.removed, r.revised())))
 	}
 	if r.assumed || len(r.closed) > 0 {
-		err = errors.Join(err, e.takeEffect())
+		e.takeEffect()
 	}
 	e.watchAll(r.before)
 	if err != nil {

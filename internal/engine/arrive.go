@@ -1,15 +1,12 @@
 package engine
 
 import (
-	"errors"
 	"iter"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
-
 	"sixfour/encap"
 	"sixfour/encap/resolve"
 	"sixfour/transport"
@@ -51,15 +48,13 @@ func (e *Engine) register(p *peer, now *path) {
 
 // arrange brings the table, and where packets are received, in line with the
 // peers' paths.
-func (e *Engine) arrange() error {
+func (e *Engine) arrange() {
 	if !e.stale {
-		return nil
+		return
 	}
 	e.stale = false
 	e.table.Store(e.newTable(time.Now()))
-	if err := e.listen(e.needed()); err != nil {
-		return err
-	}
+	e.listen(e.needed())
 	e.takeXDP()
 	for p := range e.registered() {
 		if len(e.inbounds[p.registered.listener()]) == 0 {
@@ -71,7 +66,6 @@ func (e *Engine) arrange() error {
 		}
 		e.letSpeak(p)
 	}
-	return nil
 }
 
 // registered are the peers whose packets find us.
@@ -141,8 +135,11 @@ func (e *Engine) needed() map[listener]int {
 }
 
 // listener is where the path's packets arrive.
-func (p *path) listener() listener {
-	l := p.outer()
+func (p *path) listener() listener { return layersListener(p.layers) }
+
+// layersListener is where packets with these layers, innermost first, arrive.
+func layersListener(layers []encap.Layer) listener {
+	l := &layers[len(layers)-1]
 	return listener{local: l.Local, protocol: l.Kind.Protocol()}
 }
 
@@ -163,8 +160,8 @@ func (e *Engine) shardsFor(others int, inOrder bool) int {
 }
 
 // listen opens receivers where there are none, and closes those that nobody needs
-// any more. What may heal is tried again, and is no error.
-func (e *Engine) listen(needed map[listener]int) error {
+// any more. What cannot be opened is tried again, and the tunnels wait for it.
+func (e *Engine) listen(needed map[listener]int) {
 	locals := make(map[netip.Addr]bool)
 	for l, shards := range needed {
 		if !l.local.IsMulticast() {
@@ -176,8 +173,11 @@ func (e *Engine) listen(needed map[listener]int) error {
 			continue
 		}
 		e.stopListening(l)
-		if err := e.notHeard(e.openReceivers(l, shards)); err != nil {
-			return err
+		e.notHeard(l, e.openReceivers(l, shards))
+	}
+	for l := range e.deaf {
+		if needed[l] == 0 && !locals[l.local] {
+			delete(e.deaf, l)
 		}
 	}
 	for l := range e.inbounds {
@@ -187,9 +187,7 @@ func (e *Engine) listen(needed map[listener]int) error {
 	}
 	for local := range locals {
 		if e.errors[local] == nil {
-			if err := e.notHeard(e.listenErrors(local)); err != nil {
-				return err
-			}
+			e.notHeard(listener{local: local}, e.listenErrors(local))
 		}
 	}
 	for local, rx := range e.errors {
@@ -198,18 +196,36 @@ func (e *Engine) listen(needed map[listener]int) error {
 			delete(e.errors, local)
 		}
 	}
-	return nil
 }
 
-// notHeard takes the error of opening a receiver, and returns it if no waiting
-// cures it.
-func (e *Engine) notHeard(err error) error {
-	if err == nil || errors.Is(err, unix.EPERM) {
-		return err
+// notHeard notes that the receivers of a place, or of ICMP errors, which have protocol 0
+// here, could not be opened, if err says so. It is tried again.
+func (e *Engine) notHeard(l listener, err error) {
+	if err == nil {
+		delete(e.deaf, l)
+		return
 	}
-	e.log.Warn("packets do not arrive, trying again", zap.Error(err))
+	why := "a socket to receive by: " + err.Error()
+	if e.deaf[l] != why {
+		e.log.Warn("packets do not arrive, trying again", zap.Error(err))
+	}
+	e.deaf[l] = why
 	e.stale = true
-	return nil
+}
+
+// notHeardAt is why packets with these layers, over a device, would not be received, or "".
+func (e *Engine) notHeardAt(layers []encap.Layer, device int) string {
+	if len(e.deaf) == 0 {
+		return ""
+	}
+	l := layersListener(layers)
+	why := e.deaf[l]
+	for _, group := range groups(&layers[len(layers)-1]) {
+		if of := e.deaf[listener{group, l.protocol, l.local, device}]; of != "" {
+			why = of
+		}
+	}
+	return why
 }
 
 // openReceivers opens the receivers of one place.

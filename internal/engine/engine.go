@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,7 @@ import (
 	"sixfour/internal/version"
 	"sixfour/transport"
 	"sixfour/transport/wait"
+	"sixfour/tun"
 )
 
 // Engine runs the tunnels of one configuration. One goroutine, in Run, decides
@@ -56,6 +56,7 @@ type Engine struct {
 	events   events
 	captures capturing
 	pulse    chan struct{} // somebody wants to know whether the control loop lives
+	loop     loop
 	started  time.Time
 	kept     kept
 	ahead    ahead
@@ -77,7 +78,8 @@ type Engine struct {
 	links     []netip.Prefix      // this host's IPv4 addresses
 	hosts     map[string]hostNets // by namespace
 	byIndex   map[int]*tunnel     // those with an interface in our own namespace
-	watched   map[watched]context.CancelFunc
+	watched   map[watched]watching
+	deaf      map[listener]string     // places where packets should be received, and why they are not
 	stray     counters                // packets that arrived and belong to no tunnel
 	strangers strangers               // from where
 	inbounds  map[listener][]*inbound // a shard each
@@ -94,7 +96,8 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		lost:     make(chan struct{}, 1),
 		reloads:  make(chan *reload),
 		ended:    make(chan struct{}),
-		watched:  make(map[watched]context.CancelFunc),
+		watched:  make(map[watched]watching),
+		deaf:     make(map[listener]string),
 		names:    make(chan resolution),
 		learnt:   make(chan *tunnel),
 		tooLong:  make(chan tooLong, 16),
@@ -154,9 +157,14 @@ const (
 const spareProcessors = 2 * maxQueues
 
 // Run makes the interfaces, carries packets until ctx ends, and takes away what
-// it made. Ready is called once, when every tunnel can carry packets. An error
-// is what keeps the daemon from starting, or from going on.
-func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
+// it made. Tell is called by the control loop, which waits for it: once every tunnel
+// can carry packets, or, some seconds after the start, with those that cannot; and
+// from then on when that has changed.
+//
+// What is wrong with one tunnel, or what the host lacks for it, is never an error: that
+// tunnel waits and says for what, it is tried again, and the others carry. An error is
+// what no tunnel could run without: the kernel's netlink, or its TUN device.
+func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
@@ -167,24 +175,25 @@ func (e *Engine) Run(ctx context.Context, ready func()) (err error) {
 	if e.router, err = netcfg.NewRouter(); err != nil {
 		return err
 	}
+	if err := tun.Check(); err != nil {
+		return err
+	}
 	e.listenAhead()
 	e.cleanGateway()
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
 	// The paths first: the interfaces then come up with the right MTU, and their
 	// first packets find their way.
-	if err := e.evaluatePeers(e.tunnels); err != nil {
-		return err
-	}
+	e.evaluatePeers(e.tunnels)
 	for _, t := range e.tunnels {
-		if err := e.open(t, t.settings()); err != nil {
-			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
-		}
+		e.tryOpen(t)
 		e.begin(t)
+		e.beat()
 	}
 	e.wg.Go(func() { e.prober.run(ctx) })
 	e.wg.Go(func() { e.keeper.run(ctx) })
-	return e.control(ctx, ready)
+	e.control(ctx, tell)
+	return nil
 }
 
 // begin starts what follows a tunnel that has its interface.
@@ -197,106 +206,94 @@ func (e *Engine) begin(t *tunnel) {
 }
 
 // control is the loop in which everything is decided.
-func (e *Engine) control(ctx context.Context, ready func()) error {
+func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	defer e.loop.begin().Stop()
+	for ctx.Err() == nil {
 		begun := time.Now()
-		complete, err := e.evaluateAll(ctx)
-		if err != nil {
-			return err
-		}
+		complete := e.evaluateAll()
 		e.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
 		e.closeRest()
 		e.closeAhead()
-		if complete && ready != nil {
-			ready()
-			ready = nil
-		}
+		e.beat()
 		wait := e.awaited(lookAgain)
 		if !complete {
-			wait = retry
+			wait = min(wait, retry)
 		}
-		timer.Reset(wait)
-		if err := e.wait(ctx, timer.C); err != nil || ctx.Err() != nil {
-			return err
-		}
+		timer.Reset(min(wait, e.loop.tell(e.summary, complete, tell)))
+		e.wait(ctx, timer.C)
 	}
 }
 
 // wait returns when it is time to look at everything again. What is learnt of one
 // tunnel's path concerns no other.
-func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) error {
+func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-timer:
-			return nil
+			return
 		case <-e.notify:
 			e.pause(ctx, max(settle, time.Until(e.rest))) // one command of an administrator is a burst of changes
-			return nil
+			return
 		case <-e.pulse:
+		case <-e.loop.tick:
+			e.beat()
+			if e.followNamespaces() {
+				return
+			}
 		case <-e.lost:
-			return nil
+			return
 		case r := <-e.reloads:
 			r.run()
-			return nil
+			return
 		case r := <-e.names:
 			if e.takeNames(ctx, r) {
-				return nil
+				return
 			}
 		case t := <-e.learnt:
 			t.learn()
 			e.stale = true // the groups to join may have changed
-			if err := e.arrange(); err != nil {
-				return err
-			}
+			e.arrange()
 		case b := <-e.broken:
 			e.replaceReceiver(b)
-			return nil
+			return
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.prober.lessons:
-			if err := e.takeLesson(l); err != nil {
-				return err
-			}
+			e.takeLesson(l)
 		}
 	}
 }
 
 // evaluateAll brings every tunnel in line with what is around it, and reports
 // whether all can carry packets.
-func (e *Engine) evaluateAll(ctx context.Context) (complete bool, err error) {
+func (e *Engine) evaluateAll() (complete bool) {
 	for _, t := range e.tunnels {
-		if t.link == nil && !time.Now().Before(t.reopen) {
-			e.reopen(t)
-		}
+		e.openAgain(t)
 		if t.isGone() || t.look() {
 			e.interfaceLost(t)
 		}
 		t.fragments.expire()
 	}
-	if err := e.evaluatePeers(e.tunnels); err != nil {
-		return false, err
-	}
+	e.evaluatePeers(e.tunnels)
 	complete = true
 	for _, t := range e.tunnels {
 		t.setMTU()
 		t.closeUnused()
-		complete = complete && t.link != nil && slices.ContainsFunc(t.peers, func(p *peer) bool { return p.path.Load() != nil })
+		complete = complete && t.carries()
 	}
-	if err := e.arrange(); err != nil {
-		return false, err
-	}
+	e.arrange()
 	e.closePorts()
 	e.shieldUs()
 	complete = e.syncGateway() && complete
-	return complete && !e.stale, nil
+	return complete && !e.stale
 }
 
 // evaluatePeers does so for the paths of all peers of some tunnels.
-func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
+func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	e.lookAtHost()
 	e.lookAtPolicies()
 	e.byIndex = make(map[int]*tunnel)
@@ -325,27 +322,11 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) error {
 		if p.former != nil && !now.Before(p.until) {
 			e.stale = true
 		}
-		if err := e.evaluate(p, routes[i]); err != nil {
-			return fmt.Errorf("tunnel %s: %w", p.t.cfg.Name, err)
-		}
+		e.evaluate(p, routes[i])
 	}
 	for i, t := range tunnels {
 		t.holdRoutes(held[i])
 	}
-	return nil
-}
-
-// open makes a tunnel's interface. What has a path can carry then.
-func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
-	if err := e.openKept(t, s); err != nil {
-		return err
-	}
-	for _, p := range t.peers {
-		if path := p.path.Load(); path != nil {
-			p.setPath(path)
-		}
-	}
-	return nil
 }
 
 // aLinkIsLost makes the control loop look whose it is. It does not wait for it, who
@@ -355,33 +336,6 @@ func (e *Engine) aLinkIsLost() {
 	case e.lost <- struct{}{}:
 	default:
 	}
-}
-
-// interfaceLost is what happens when somebody deletes a tunnel's interface.
-func (e *Engine) interfaceLost(t *tunnel) {
-	for _, p := range t.peers {
-		p.replacePath(nil)
-	}
-	t.close()
-	e.forgetQueues(t)
-	t.reopen = time.Now().Add(retry)
-	for _, p := range t.peers {
-		p.note("interface " + t.cfg.Name + " was deleted")
-		p.setState(Waiting, "its interface, which was deleted")
-	}
-	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and reload")
-}
-
-// reopen makes a lost interface again.
-func (e *Engine) reopen(t *tunnel) {
-	if err := e.open(t, t.settings()); err != nil {
-		t.reopen = time.Now().Add(retry)
-		t.log.Error("interface cannot be made again", zap.Error(err))
-		return
-	}
-	t.log.Info("interface is back")
-	t.repaired(repairInterface, "interface "+t.cfg.Name+", which was deleted, was made again")
-	t.learn()
 }
 
 // close takes everything away again, except what is to be handed over.

@@ -60,6 +60,17 @@ func (e *Engine) syncGateway() (worked bool) {
 	return g.worked
 }
 
+// waits is what the gateway waits for, or "".
+func (g *gate) waits() string {
+	switch {
+	case g.worked, len(g.cfg.Masquerade) == 0 && g.cfg.DefaultRoute == "":
+		return ""
+	case g.complain != "":
+		return g.complain
+	}
+	return "tunnel " + g.cfg.DefaultRoute + ", into which the default route is to lead"
+}
+
 // yieldDefaultRoute gives the default route up if the configuration does not want it
 // any more, before the outer packets lose the mark that keeps them out of the tunnel.
 func (e *Engine) yieldDefaultRoute() {

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"go.uber.org/zap"
-
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
 )
@@ -69,12 +67,13 @@ func (t *tunnel) holdRoutes(before []netip.Prefix) {
 		return
 	}
 	routes := t.routes()
-	err := t.link.Leave(t.cfg.Address, routes)
-	if err == nil {
-		err = t.link.Take(t.cfg.Address, routes)
-	}
-	if err != nil {
+	if err := t.link.Leave(t.cfg.Address, routes); err != nil {
 		t.held = before // and try again
-		t.log.Warn("hold routes back", zap.Error(err))
+		t.troubled(&t.warned.state, err)
+		return
+	}
+	err := t.link.TakeSome(t.cfg.Address, routes)
+	if t.lack(err); err != nil {
+		t.troubled(&t.warned.state, err)
 	}
 }

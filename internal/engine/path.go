@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"sixfour/encap"
 	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
@@ -15,18 +13,15 @@ import (
 	"sixfour/transport"
 )
 
-// evaluate brings a peer's path in line with the route to it. What is lacking and
-// may come is a state (waiting), not an error; an error is what no waiting cures.
-func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
+// evaluate brings a peer's path in line with the route to it. Whatever is lacking is a
+// state (waiting): it may come, and is no other tunnel's business.
+func (e *Engine) evaluate(p *peer, route netcfg.Answer) {
 	route = e.leaveUnusable(p, route)
-	path, waiting, err := e.findPath(p, route)
-	if err != nil {
-		return err
-	}
+	path, waiting := e.findPath(p, route)
 	if path == nil {
 		p.replacePath(nil)
 		p.setState(Waiting, waiting)
-		return nil
+		return
 	}
 	if path != p.path.Load() {
 		p.replacePath(path)
@@ -42,16 +37,13 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) error {
 	if p.t.link != nil && path != p.registered {
 		e.register(p, path)
 	}
-	return nil
 }
 
 // evaluateOne does so for a peer by which nothing else has changed, not the first
 // hop either, by which the interface's MTU goes.
-func (e *Engine) evaluateOne(p *peer) error {
-	if err := e.evaluate(p, e.routesTo([]*peer{p})[0]); err != nil {
-		return fmt.Errorf("tunnel %s: %w", p.t.cfg.Name, err)
-	}
-	return e.arrange()
+func (e *Engine) evaluateOne(p *peer) {
+	e.evaluate(p, e.routesTo([]*peer{p})[0])
+	e.arrange()
 }
 
 // routesTo are the routes to peers. Of those that have no address yet there is no
@@ -125,13 +117,13 @@ func (p *peer) outerRemote() netip.Addr {
 
 // takeLesson does so for what the prober has learnt. While it waited the peer may have
 // been taken out of the configuration, and is to have no path again.
-func (e *Engine) takeLesson(l lesson) error {
+func (e *Engine) takeLesson(l lesson) {
 	defer close(l.applied)
 	if e.prober.hasForgotten(l.p) {
-		return nil
+		return
 	}
 	l.p.lesson = l
-	return e.evaluateOne(l.p)
+	e.evaluateOne(l.p)
 }
 
 // replacePath publishes a path, or that there is none.
@@ -146,27 +138,33 @@ func (p *peer) replacePath(path *path) {
 
 // findPath is the path that the peer should have now: the present one if nothing
 // has changed, or nil and what it waits for.
-func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string, err error) {
+func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string) {
 	t, route := p.t, answer.Route
-	if t.link != nil && t.down { // nothing could be given to it, nor comes from it
-		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name), nil
-	}
 	remote := p.outerRemote()
-	if waiting = e.wayOut(p, remote, answer); waiting != "" {
-		return nil, waiting, nil
+	way := e.wayOut(p, remote, answer) // which also decides about the interface's routes
+	switch waiting = t.waits(); {
+	case waiting != "":
+		return nil, waiting
+	case t.link != nil && t.down: // nothing could be given to it, nor comes from it
+		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name)
+	case way != "":
+		return nil, way
 	}
 	local := t.local()
 	if !local.IsValid() {
 		local = route.Source
 	}
 	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
-		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote), nil
+		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote)
 	}
 	layers := t.cfg.Stack(&p.cfg, local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
-			return nil, waiting, nil
+			return nil, waiting
 		}
+	}
+	if why := e.notHeardAt(layers, route.Index); why != "" {
+		return nil, why
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
 	mtu, by := p.learnt(layers, link)
@@ -178,22 +176,20 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 		next.between = t.cfg.Probed(&p.cfg)
 	}
 	if old.same(next) {
-		return old, "", nil
+		return old, ""
 	}
 	if old != nil && slices.Equal(old.layers, layers) {
 		next.layers = old.layers // not twice in memory
 	}
+	var err error
 	if next.stack, err = encap.New(next.layers, mtu, t.cfg.Options, t.newSources(layers), p.record); err != nil {
-		return nil, "", err
+		return nil, "headers for its packets: " + err.Error()
 	}
 	next.clamp = t.newClamp(next)
 	next.from = origin{local, t.cfg.FwMark, next.outer().Kind.Protocol()}
 	out, err := t.openSockets(next.from)
-	if err != nil && !errors.Is(err, unix.EPERM) { // what may heal is a state to wait in, not an error
-		waiting, err = err.Error(), nil
-	}
-	if err != nil || waiting != "" {
-		return nil, waiting, err
+	if err != nil {
+		return nil, "a socket to send through: " + err.Error()
 	}
 	next.senders = out
 	if hop.port != nil {
@@ -202,7 +198,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 			next.senders = append(next.senders, transport.NewXDPSender(hop.port, hop.from, hop.to, raw))
 		}
 	}
-	return next, "", nil
+	return next, ""
 }
 
 // wayOut is what is missing for packets to leave towards a peer, or "".

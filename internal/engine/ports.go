@@ -178,6 +178,9 @@ func (p *port) again() {
 // wants any more.
 func (e *Engine) awaited(most time.Duration) time.Duration {
 	for _, t := range e.tunnels {
+		if t.opening.lacks != "" {
+			most = min(most, retry)
+		}
 		if t.touched.Load() && t.link != nil {
 			most = min(most, max(time.Until(t.mending.next), settle))
 		}

@@ -20,10 +20,11 @@ const (
 	repairSocket                  // one that was of no use any more
 	repairName                    // that has another address now
 	repairPanic                   // in a goroutine of the tunnel, which goes on with new state
+	repairNamespace               // deleted and made again
 	repairs
 )
 
-var repairNames = [repairs]string{"interface", "address", "route", "socket", "name", "panic"}
+var repairNames = [repairs]string{"interface", "address", "route", "socket", "name", "panic", "namespace"}
 
 // repairCounts are how often each was done.
 type repairCounts [repairs]atomic.Uint64

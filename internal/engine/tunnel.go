@@ -66,14 +66,15 @@ type tunnel struct {
 	link     *netcfg.Link
 	down     bool // the interface is
 	mending  mending
-	lastWay  lastWay            // of the peer that was the first to have it
-	mech     *mechanism         // of an automatic tunnel
-	speaks   resolve.Resolver   // that the speaker, if there is one, is
-	sockets  map[origin]sockets // through which packets leave
-	held     []netip.Prefix     // routes of the configuration that would lead outer packets into the tunnel
-	noXDP    string             // what was said last of why packets do not leave through AF_XDP
-	reopen   time.Time          // not before: after the interface was lost
-	wg       sync.WaitGroup     // of the goroutines that use the device
+	opening  opening
+	warned   struct{ state, mtu string } // the last warnings about the interface
+	lastWay  lastWay                     // of the peer that was the first to have it
+	mech     *mechanism                  // of an automatic tunnel
+	speaks   resolve.Resolver            // that the speaker, if there is one, is
+	sockets  map[origin]sockets          // through which packets leave
+	held     []netip.Prefix              // routes of the configuration that would lead outer packets into the tunnel
+	noXDP    string                      // what was said last of why packets do not leave through AF_XDP
+	wg       sync.WaitGroup              // of the goroutines that use the device
 }
 
 // origin is what all packets through a socket have in common.
@@ -330,16 +331,27 @@ func (t *tunnel) look() (gone bool) {
 	if errors.Is(err, netcfg.ErrGone) {
 		return true
 	}
-	if now := time.Now(); err == nil && up && now.Before(t.mending.next) {
+	now := time.Now()
+	if err == nil && up && now.Before(t.mending.next) {
 		t.touched.Store(true) // then
 	} else if err == nil && up {
 		var r netcfg.Restored
 		r, err = t.link.Restore()
 		t.mended(r, now)
+		if err == nil {
+			err = t.link.Taken()
+		}
+		if err == nil {
+			t.warned.state = ""
+		}
 	}
 	switch {
 	case err != nil:
-		t.log.Warn("look at the interface", zap.Error(err))
+		t.troubled(&t.warned.state, err)
+		t.touched.Store(true)
+		if next := now.Add(lookSoon); t.mending.next.Before(next) {
+			t.mending.next = next
+		}
 	case !up && !t.down:
 		t.log.Warn("interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
 	case up && t.down:
@@ -347,6 +359,23 @@ func (t *tunnel) look() (gone bool) {
 	}
 	t.down = err == nil && !up
 	return false
+}
+
+// lookSoon is after how long an interface is looked at again that could not be brought
+// in order.
+const lookSoon = 5 * time.Second
+
+// troubled tells of what is wrong with an interface that is there, if that is another
+// thing than the last warning was about.
+func (t *tunnel) troubled(last *string, err error) {
+	if err.Error() == *last {
+		return
+	}
+	*last = err.Error()
+	t.log.Warn("interface is not as it should be", zap.Error(err))
+	for _, p := range t.peers {
+		p.note("interface " + t.cfg.Name + ": " + err.Error())
+	}
 }
 
 // close removes the interface and waits for the goroutines that used it. There must
@@ -379,7 +408,7 @@ func (t *tunnel) setMTU() {
 	mtu := t.wantMTU(t.widest())
 	if t.link != nil && int64(mtu) != t.mtu.Load() {
 		if err := t.link.SetMTU(int(mtu)); err != nil {
-			t.log.Warn(err.Error())
+			t.troubled(&t.warned.mtu, err)
 			return
 		}
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"go.uber.org/zap"
@@ -27,27 +28,35 @@ func (e *Engine) watchAll(tunnels []*tunnel) {
 		}
 	}
 	for w := range wanted {
-		if e.watched[w] == nil {
-			ctx, cancel := context.WithCancel(e.ctx)
-			e.watched[w] = cancel
-			e.watch(ctx, w)
+		if _, ok := e.watched[w]; !ok {
+			id, err := netcfg.Identify(w.namespace)
+			if err == nil { // else it is watched when there is an interface in it
+				e.watch(w, id)
+			}
 		}
 	}
-	for w, cancel := range e.watched {
+	for w := range e.watched {
 		if !wanted[w] {
-			cancel()
-			delete(e.watched, w)
+			e.unwatch(w)
 		}
 	}
 }
 
-// watch follows what changes in a namespace until ctx ends.
-func (e *Engine) watch(ctx context.Context, w watched) {
+// watching is a namespace that is followed.
+type watching struct {
+	cancel context.CancelFunc
+	id     netcfg.NamespaceID
+}
+
+// watch follows what changes in a namespace, which has an identity now.
+func (e *Engine) watch(w watched, id netcfg.NamespaceID) {
+	ctx, cancel := context.WithCancel(e.ctx)
+	e.watched[w] = watching{cancel, id}
 	e.wg.Go(func() {
 		var err error
 		guarded(e.log, "follow changes of interfaces and routes", func() {
 			err = errors.New("the daemon failed by a fault of its own")
-			err = netcfg.Watch(ctx, w.namespace, w.neighbours, func(link int) { e.changed(w.namespace, link) })
+			err = netcfg.Watch(ctx, w.namespace, w.neighbours, func(c netcfg.Change) { e.changed(w.namespace, c) })
 		})
 		if err != nil {
 			e.log.Warn("changes of interfaces and routes are noticed late", zap.String("netns", w.namespace), zap.Error(err))
@@ -63,11 +72,28 @@ func (e *Engine) watch(ctx context.Context, w watched) {
 	})
 }
 
-// changed notes that something around us changed: a link of a namespace, or, if
-// its index is 0, something else.
-func (e *Engine) changed(namespace string, link int) {
-	if link != 0 {
-		e.touch(namespace, link)
+func (e *Engine) unwatch(w watched) {
+	if now, ok := e.watched[w]; ok {
+		now.cancel()
+		delete(e.watched, w)
+	}
+}
+
+// watchNamespace follows the namespace that a tunnel's interface was made in, if
+// another one, or none, of the same name was followed until now.
+func (e *Engine) watchNamespace(t *tunnel) {
+	w := watched{t.cfg.Netns, false}
+	if w.namespace == "" || e.watched[w].id == t.link.Namespace() {
+		return
+	}
+	e.unwatch(w)
+	e.watch(w, t.link.Namespace())
+}
+
+// changed notes that something around us changed.
+func (e *Engine) changed(namespace string, c netcfg.Change) {
+	if c != (netcfg.Change{}) {
+		e.touch(namespace, c)
 	}
 	e.somethingChanged()
 }
@@ -81,12 +107,12 @@ func (e *Engine) somethingChanged() {
 	}
 }
 
-// touch notes whose link it is.
-func (e *Engine) touch(namespace string, link int) {
+// touch notes whose link, or route, it is.
+func (e *Engine) touch(namespace string, c netcfg.Change) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, t := range e.tunnels {
-		if t.cfg.Netns == namespace && t.index.Load() == int64(link) {
+		if t.cfg.Netns == namespace && (c.Link != 0 && t.index.Load() == int64(c.Link) || c.Replaced.IsValid() && slices.ContainsFunc(t.cfg.Routes, func(p netip.Prefix) bool { return p.Masked() == c.Replaced })) {
 			t.touched.Store(true)
 		}
 	}

@@ -69,8 +69,12 @@ func (l *Link) reconcile() error {
 	if err := l.Leave(want.Addresses, want.Routes); err != nil {
 		return err
 	}
-	if err := l.handle.LinkSetUp(link); err != nil {
-		return fmt.Errorf("bring interface %s up: %w", l.set.Name, err)
+	if err := l.bringUp(link); err != nil {
+		return err
+	}
+	if l.set.Partial {
+		_ = l.TakeSome(want.Addresses, want.Routes) // Lacks says it
+		return l.setLinkLocal()
 	}
 	return errors.Join(l.Take(want.Addresses, want.Routes), l.setLinkLocal())
 }

@@ -26,12 +26,20 @@ func (l *Link) Leave(addresses, routes []netip.Prefix) error {
 	})
 	err = errors.Join(err, l.removeAddresses(goneAddresses))
 	l.set.Routes, l.set.Addresses = keptRoutes, keptAddresses
+	if l.lacks != nil {
+		_, l.lacks.addresses = split(l.lacks.addresses, addresses)
+		_, l.lacks.routes = split(l.lacks.routes, routes)
+	}
 	return err
 }
 
 // Take gives the interface those of these addresses and routes that it lacks. On an
-// error some may be there already, which Leave takes away again.
+// error some may be there already, which Leave takes away again. Of an interface that
+// Lacks something before, it is TakeSome.
 func (l *Link) Take(addresses, routes []netip.Prefix) error {
+	if l.lacks != nil {
+		return l.TakeSome(addresses, routes)
+	}
 	if slices.Equal(l.set.Addresses, addresses) && slices.Equal(l.set.Routes, routes) {
 		return nil
 	}

@@ -40,6 +40,12 @@ type Settings struct {
 	// Kept are the descriptors of the queues of such an interface that another process
 	// has made: if they fit, the interface stays, with what is right about it.
 	Kept []int
+	// Partial has Open make the interface also if the kernel refuses some of the
+	// addresses and routes: Lacks says which, and Complete tries them again.
+	Partial bool
+	// Impatient has Open fail at once if another process has the interface, which it
+	// otherwise waits for a moment.
+	Impatient bool
 }
 
 // Link is a TUN interface in the kernel, with its addresses and routes, and the
@@ -55,6 +61,9 @@ type Link struct {
 
 	linkLocal bool // there is an address of wantsLinkLocal
 	adopted   bool // it is one of Settings.Kept
+
+	namespace NamespaceID
+	lacks     *lacking // nil: it has all that it was given
 }
 
 // CheckName reports why a new interface cannot have the name: because one that
@@ -97,14 +106,14 @@ const busyWait = 2 * time.Second
 // nothing stays behind.
 func Open(s Settings) (*Link, error) {
 	var l *Link
-	err := In(s.Namespace, func() (err error) {
-		l, err = open(s)
+	err := in(s.Namespace, func(id NamespaceID) (err error) {
+		l, err = open(s, id)
 		return err
 	})
 	return l, err
 }
 
-func open(s Settings) (*Link, error) {
+func open(s Settings, id NamespaceID) (*Link, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
@@ -114,7 +123,7 @@ func open(s Settings) (*Link, error) {
 		h.Close()
 		return nil, err
 	}
-	l := &Link{set: s, handle: h, conn: c}
+	l := &Link{set: s, handle: h, conn: c, namespace: id}
 	if l.adopt() {
 		err = l.reconcile()
 	} else if err = l.make(); err == nil {
@@ -138,7 +147,7 @@ func (l *Link) make() error {
 			l.Device, err = tun.Open(tun.Settings{Name: l.set.Name, MTU: l.set.MTU, Queues: l.set.Queues, Offload: l.set.Offload})
 		}
 		switch {
-		case errors.Is(err, tun.ErrBusy) && time.Now().Before(deadline):
+		case errors.Is(err, tun.ErrBusy) && !l.set.Impatient && time.Now().Before(deadline):
 		case errors.Is(err, tun.ErrBusy):
 			return fmt.Errorf("interface %w: is another sixfourd running with the same tunnel? (fuser -v /dev/net/tun)", err)
 		default:
@@ -190,23 +199,41 @@ func (l *Link) configure() error {
 			return fmt.Errorf("set the queue length of %s to %d: %w", s.Name, s.QueueLength, err)
 		}
 	}
-	if err := l.addAddresses(); err != nil {
+	l.lacks = &lacking{addresses: s.Addresses, routes: s.Routes}
+	l.completeAddresses()
+	if err := l.lacks.err; err != nil && !s.Partial {
 		return err
 	}
-	if err := l.handle.LinkSetUp(link); err != nil {
-		return fmt.Errorf("bring interface %s up: %w", s.Name, err)
+	if err := l.bringUp(link); err != nil {
+		return err
 	}
-	return l.addRoutes()
+	if err := l.completeRoutes(); !s.Partial {
+		return err
+	}
+	return nil
+}
+
+func (l *Link) bringUp(link netlink.Link) error {
+	if err := l.handle.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring interface %s up: %w", l.set.Name, err)
+	}
+	return nil
 }
 
 // addAddresses adds the addresses, or has them be as they should.
 func (l *Link) addAddresses() error {
-	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
-	for _, p := range l.set.Addresses {
-		addr := &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}
-		if err := l.handle.AddrReplace(link, addr); err != nil {
-			return explainAddress(l.set.Name, p, err)
+	for _, p := range l.present().Addresses {
+		if err := l.addAddress(p); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (l *Link) addAddress(p netip.Prefix) error {
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
+	if err := l.handle.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}); err != nil {
+		return explainAddress(l.set.Name, p, err)
 	}
 	return nil
 }
@@ -229,7 +256,7 @@ func (l *Link) Restore() (r Restored, err error) {
 	if err := l.addAddresses(); err != nil {
 		return r, err
 	}
-	for _, p := range l.set.Addresses {
+	for _, p := range l.present().Addresses {
 		if !slices.Contains(has, p) {
 			r.Addresses++
 		}
@@ -307,6 +334,9 @@ func (l *Link) IsUp() (bool, error) {
 	}
 	return link.Attrs().Flags&net.FlagUp != 0, nil
 }
+
+// Namespace is the identity of the namespace that the interface was made in.
+func (l *Link) Namespace() NamespaceID { return l.namespace }
 
 // Index is the interface's number in its namespace.
 func (l *Link) Index() int { return l.index }

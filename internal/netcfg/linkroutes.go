@@ -10,14 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addRoutes adds the routes, many at once. One that is there already, whoever
-// made it, is an error. The error is that of the first route that has one; those
-// behind it are added all the same.
-func (l *Link) addRoutes() error {
-	_, err := l.tryRoutes(l.set.Routes, func(error) bool { return false })
-	return err
-}
-
 // restoreRoutes adds those that are missing, and returns how many were. The kernel
 // takes all of them away at once: if none of the first ones is missing, then none
 // is, and a hundred thousand need not be tried whenever somebody touches the
@@ -25,13 +17,14 @@ func (l *Link) addRoutes() error {
 // noticed.
 func (l *Link) restoreRoutes() (missing int, err error) {
 	exists := func(err error) bool { return errors.Is(err, fs.ErrExist) }
-	first := min(len(l.set.Routes), manyRoutes)
-	there, err := l.tryRoutes(l.set.Routes[:first], exists)
+	routes := l.present().Routes
+	first := min(len(routes), manyRoutes)
+	there, err := l.tryRoutes(routes[:first], exists)
 	if there == first {
 		return 0, nil
 	}
-	more, rest := l.tryRoutes(l.set.Routes[first:], exists)
-	return len(l.set.Routes) - there - more, cmp.Or(err, rest)
+	more, rest := l.tryRoutes(routes[first:], exists)
+	return len(routes) - there - more, cmp.Or(err, rest)
 }
 
 // restoreConnected adds the routes that the kernel has given the interface with its

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +22,13 @@ const namespaceDir = "/run/netns"
 // goroutine ever finds itself in the wrong namespace. Goroutines that f starts
 // are not in it; descriptors that f opens stay there.
 func In(namespace string, f func() error) error {
+	return in(namespace, func(NamespaceID) error { return f() })
+}
+
+// in is In for a function that wants to know which namespace it runs in.
+func in(namespace string, f func(NamespaceID) error) error {
 	if namespace == "" {
-		return f()
+		return f(NamespaceID{})
 	}
 	done := make(chan error)
 	go func() {
@@ -35,10 +39,14 @@ func In(namespace string, f func() error) error {
 				return err
 			}
 			defer unix.Close(fd)
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			id, err := identify(fd)
+			if err == nil {
+				err = unix.Setns(fd, unix.CLONE_NEWNET)
+			}
+			if err != nil {
 				return explainNamespace(namespace, err)
 			}
-			return f()
+			return f(id)
 		}()
 	}()
 	return <-done
@@ -50,39 +58,6 @@ func NamespacePath(namespace string) string {
 		return namespace
 	}
 	return filepath.Join(namespaceDir, namespace)
-}
-
-// held are descriptors of namespaces, by what In is given.
-var held sync.Map
-
-// Hold opens namespaces for every later In. It is for those that are known by a
-// path below /proc: a process that has restricted itself can no longer look at
-// others, and so not open it again.
-func Hold(namespaces ...string) error {
-	for _, namespace := range namespaces {
-		fd, err := openNamespace(namespace)
-		if err != nil {
-			return err
-		}
-		if _, there := held.LoadOrStore(namespace, fd); there {
-			unix.Close(fd)
-		}
-	}
-	return nil
-}
-
-// openNamespace is a descriptor for the caller.
-func openNamespace(namespace string) (fd int, err error) {
-	if h, ok := held.Load(namespace); ok {
-		fd, err = unix.FcntlInt(uintptr(h.(int)), unix.F_DUPFD_CLOEXEC, 0)
-	} else {
-		// A named pipe in its place would be waited for without an end.
-		fd, err = unix.Open(NamespacePath(namespace), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	}
-	if err != nil {
-		return -1, explainNamespace(namespace, err)
-	}
-	return fd, nil
 }
 
 // NamespaceError says that a namespace cannot be entered, and the way out.
@@ -103,6 +78,11 @@ func explainNamespace(namespace string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		hint = "create it first (ip netns add " + filepath.Base(namespace) + ")"
+		if process(namespace) != "" {
+			hint = "the process does not run: write the number of one that does, or name the namespace (ip netns attach NAME PID)"
+		}
+	case errors.Is(err, fs.ErrPermission) && process(namespace) != "":
+		hint = "the daemon has given up the right to look at other processes: restart it, or name the namespace (ip netns attach NAME PID)"
 	case errors.Is(err, unix.EPERM):
 		hint = "entering another namespace needs CAP_SYS_ADMIN: run as root, or start the daemon inside it"
 	}

@@ -188,6 +188,7 @@ type found struct {
 	gateway netip.Addr
 	mtu     int // 0: none of its own
 	bits    int // of the destination's prefix
+	metric  uint32
 	err     error
 }
 
@@ -200,6 +201,8 @@ func parseRoute(message []byte, err error) (f found) {
 		switch a.Type() {
 		case unix.RTA_OIF:
 			f.index = int(a.Uint32())
+		case unix.RTA_PRIORITY:
+			f.metric = a.Uint32()
 		case unix.RTA_PREFSRC:
 			f.source, _ = netip.AddrFromSlice(a.Bytes())
 		case unix.RTA_GATEWAY:

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	nfnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -17,10 +18,8 @@ const rtnlgrpIPv6Rule = 19
 // Watch calls changed, from one goroutine, for each message by which the kernel
 // tells that something has changed in a namespace, until ctx ends: links,
 // addresses, routes and routing rules of both families or, if asked for, neighbours.
-// If it is about a link, or an address or route that a link has lost, changed gets
-// the link's index, else 0. One command of an administrator is a burst of messages:
-// changed must only take note.
-func Watch(ctx context.Context, namespace string, neighbours bool, changed func(link int)) error {
+// One command of an administrator is a burst of messages: changed must only take note.
+func Watch(ctx context.Context, namespace string, neighbours bool, changed func(Change)) error {
 	groups := []uint{
 		unix.RTNLGRP_LINK,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
@@ -49,12 +48,39 @@ func Watch(ctx context.Context, namespace string, neighbours bool, changed func(
 			return fmt.Errorf("watch routes: %w", err)
 		}
 		if len(messages) == 0 {
-			changed(0)
+			changed(Change{})
 		}
 		for _, m := range messages {
-			changed(linkOf(m.Header.Type, m.Data))
+			c := Change{Link: linkOf(m.Header.Type, m.Data)}
+			if m.Header.Type == unix.RTM_NEWROUTE && m.Header.Flags&unix.NLM_F_REPLACE != 0 {
+				c.Replaced = destinationOf(m.Data)
+			}
+			changed(c)
 		}
 	}
+}
+
+// Change is what a message is about.
+type Change struct {
+	Link     int          // the index of a link, or of that which has lost an address or route; 0: something else
+	Replaced netip.Prefix // the destination of a route that took the place of another one
+}
+
+// destinationOf is where a route leads.
+func destinationOf(message []byte) (p netip.Prefix) {
+	a := netip.IPv4Unspecified()
+	if len(message) > 0 && message[0] == unix.AF_INET6 {
+		a = netip.IPv6Unspecified()
+	}
+	// What cannot be read is no route that we know.
+	if err := attributes(message, unix.SizeofRtMsg, func(d *nfnetlink.AttributeDecoder) {
+		if d.Type() == unix.RTA_DST {
+			a, _ = netip.AddrFromSlice(d.Bytes())
+		}
+	}); err == nil {
+		p = netip.PrefixFrom(a, int(message[1]))
+	}
+	return p
 }
 
 // linkOf is the index of the link that a message is about, or of which something was

@@ -19,10 +19,10 @@ func TestWatch(t *testing.T) {
 	var others, links atomic.Int64
 	done := make(chan error, 1)
 	go func() {
-		done <- Watch(ctx, ns.Path(), false, func(link int) {
-			if link == 0 {
+		done <- Watch(ctx, ns.Path(), false, func(c Change) {
+			if c.Link == 0 {
 				others.Add(1)
-			} else if link == index.Attrs().Index {
+			} else if c.Link == index.Attrs().Index {
 				links.Add(1)
 			}
 		})
@@ -76,7 +76,7 @@ func TestWatch(t *testing.T) {
 	must(t, err)
 	path := missing.Path()
 	missing.Close()
-	if err := Watch(t.Context(), path, false, func(int) {}); err == nil {
+	if err := Watch(t.Context(), path, false, func(Change) {}); err == nil {
 		t.Error("watches a namespace that does not exist")
 	}
 }

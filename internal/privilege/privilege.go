@@ -43,9 +43,8 @@ const (
 // network is read, and after the control socket was made.
 func Enter(cfg *config.Config, file string) (*Sandbox, error) {
 	s := &Sandbox{needs: needsOf(cfg, file), state: State{Landlock: off, Seccomp: off}}
-	if err := netcfg.Hold(s.needs.processes...); err != nil {
-		return nil, err
-	}
+	// The tunnels of those that cannot be opened wait, and say why.
+	_ = netcfg.Hold(s.needs.processes...)
 	kept, err := keepCapabilities(s.needs)
 	if err != nil {
 		return nil, fmt.Errorf("give up capabilities: %w", err)

@@ -5,7 +5,9 @@ package systemd
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +25,26 @@ func Find() Manager { return Manager{os.Getenv("NOTIFY_SOCKET")} }
 const (
 	Ready    = "READY=1"
 	Stopping = "STOPPING=1"
+	Alive    = "WATCHDOG=1"
 )
+
+// Starting is that the start goes on, and may take so much longer.
+func Starting(more time.Duration) string {
+	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", more.Microseconds())
+}
+
+// Watchdog is how often the manager wants to be told at least that this process is Alive,
+// as sd_watchdog_enabled(3) has it; 0: it does not.
+func Watchdog() time.Duration {
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	usec, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond
+}
 
 // Reloading is that a reload begins, with the time, by which the manager tells it from
 // one before (Type=notify-reload); Ready ends it.

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/engine"
+	"sixfour/internal/systemd"
+)
+
+// report is the line that "systemctl status" shows: how the tunnels are, and what came of
+// the last reload.
+type report struct {
+	mu      sync.Mutex
+	tunnels string
+	waiting bool   // some did
+	reload  string // "": there was none
+}
+
+// line changes the report, and returns it.
+func (r *report) line(change func(*report)) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
+	if r.reload == "" {
+		return systemd.Status("%s", r.tunnels)
+	}
+	return systemd.Status("%s; %s", r.tunnels, r.reload)
+}
+
+// describe is how the tunnels are in one line.
+func describe(s engine.Summary) string {
+	count := fmt.Sprintf("%d tunnels", s.Tunnels)
+	if s.Tunnels == 1 {
+		count = "1 tunnel"
+	}
+	if len(s.Waiting) == 0 {
+		return count + ", ready to carry packets"
+	}
+	waits := make([]string, len(s.Waiting))
+	for i, w := range s.Waiting {
+		waits[i] = w.Tunnel + " waits for " + w.For
+	}
+	return count + ", waiting: " + strings.Join(waits, "; ")
+}
+
+// tell says how the tunnels are: in the log, and to the service manager. The first time
+// the daemon is ready: the configuration is in effect, and every tunnel can carry packets
+// or is named.
+func (p *process) tell(s engine.Summary) {
+	fields := []zap.Field{zap.Int("tunnels", s.Tunnels)}
+	if len(s.Waiting) > 0 {
+		names := make([]string, len(s.Waiting))
+		for i, w := range s.Waiting {
+			names[i] = w.Tunnel
+		}
+		fields = append(fields, zap.Strings("waiting", names))
+	}
+	waited := false
+	status := p.report.line(func(r *report) {
+		waited = r.waiting
+		r.tunnels, r.waiting = describe(s), len(s.Waiting) > 0
+	})
+	if !p.ready.Swap(true) {
+		p.log.Info("ready", fields...)
+		p.notify(systemd.Ready, status)
+		return
+	}
+	if waited && len(s.Waiting) == 0 {
+		p.log.Info("every tunnel can carry packets now", fields...)
+	}
+	p.notify(status)
+}
+
+// beat tells the service manager that the control loop works, as often as it wants, and,
+// until the daemon is ready, that the start goes on.
+func (p *process) beat() {
+	const each, more = 10 * time.Second, time.Minute
+	now := time.Now()
+	switch {
+	case p.ready.Load() && p.watchdog > 0 && now.Sub(p.beaten) > p.watchdog/4:
+		p.notify(systemd.Alive)
+	case !p.ready.Load() && now.Sub(p.beaten) > each:
+		p.notify(systemd.Starting(more))
+	default:
+		return
+	}
+	p.beaten = now
+}

@@ -1,0 +1,101 @@
+package netcfg
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// An interface that may lack something is made although another one has some of its
+// routes, or IPv6 is switched off, says so, and has everything once that is over.
+func TestPartial(t *testing.T) {
+	ns, _ := uplinks(t)
+	foreign := func(dst, via string) { route(t, ns, dst, via, "eth0", func(r *netlink.Route) { r.Priority = 0 }) }
+	foreign("203.0.113.0/24", "192.0.2.2")
+	foreign("0.0.0.0/0", "192.0.2.2")
+	must(t, ns.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"))
+	set := Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Partial: true,
+		Addresses: prefixes("10.0.0.1/30 fd00::1/64 fe80::1/64"), Routes: prefixes("10.9.0.0/16 203.0.113.0/24 0.0.0.0/0 fd00:2::/48")}
+	l, err := Open(set)
+	must(t, err)
+	defer l.Close()
+	if err := l.Lacks(); err == nil || !strings.Contains(err.Error(), "IPv6 is switched off") {
+		t.Errorf("lacks: %v", err)
+	}
+	if got := routes(t, ns, unix.AF_INET); got != "10.9.0.0/16/0/0" {
+		t.Errorf("the routes that are free: %s", got)
+	}
+	restored(t, l) // does not try what is refused
+	must(t, ns.Sysctl("net/ipv6/conf/six0/disable_ipv6", "0"))
+	if err := l.Complete(); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "203.0.113.0/24") {
+		t.Errorf("with IPv6: %v", err)
+	}
+	del := func(dst string) {
+		t.Helper()
+		must(t, ns.Handle().RouteDel(&netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), Gw: addr("192.0.2.2").AsSlice()}))
+	}
+	del("203.0.113.0/24")
+	if err := l.Complete(); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "0.0.0.0/0") {
+		t.Errorf("with one route: %v", err)
+	}
+	other := prefixes("0.0.0.0/0 10.8.0.0/16")
+	must(t, l.Leave(set.Addresses, other))
+	if err := l.TakeSome(set.Addresses, other); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("with other routes: %v", err)
+	}
+	del("0.0.0.0/0")
+	must(t, l.Complete())
+	must(t, l.Lacks())
+	if got, want := routes(t, ns, unix.AF_INET), "0.0.0.0/0/0/0 10.8.0.0/16/0/0"; got != want {
+		t.Errorf("all: %s, want %s", got, want)
+	}
+	if got, want := addresses(t, ns, unix.AF_INET)+" "+addresses(t, ns, unix.AF_INET6), "10.0.0.1/30 fd00::1/64 fe80::1/64"; got != want {
+		t.Errorf("all: %s, want %s", got, want)
+	}
+	if got := restored(t, l); got != (Restored{}) {
+		t.Errorf("restored %+v", got)
+	}
+}
+
+// Whose a route is, is seen before an interface is made, and when it is taken later.
+func TestTaken(t *testing.T) {
+	ns, _ := uplinks(t)
+	list := prefixes("10.9.0.0/16 0.0.0.0/0 fd00:2::/48 ::/0")
+	foreign := func(dst, via string, metric int) {
+		route(t, ns, dst, via, "eth0", func(r *netlink.Route) { r.Priority = metric })
+	}
+	check := func(when, want string) {
+		t.Helper()
+		err := CheckRoutes(ns.Path(), "six0", list)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), "add route "+want+" through six0") {
+			t.Errorf("%s: %v, want %q", when, err, want)
+		}
+	}
+	check("nothing is there", "")
+	foreign("0.0.0.0/0", "192.0.2.2", 100)
+	foreign("::/0", "fe80::2", 2048)
+	foreign("fd00:2::/64", "fe80::2", 0)
+	check("beside it there is room", "")
+	l := openLink(t, ns, prefixes("10.0.0.1/30 fd00::1/64"), list)
+	check("it is ours", "")
+	must(t, l.Taken())
+	for _, dst := range []string{"::/0", "fd00:2::/48", "0.0.0.0/0", "10.9.0.0/16"} {
+		via := "192.0.2.2"
+		if strings.Contains(dst, ":") {
+			via = "fe80::2"
+		}
+		eth0, err := ns.Handle().LinkByName("eth0")
+		must(t, err)
+		must(t, ns.Handle().RouteReplace(&netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), Gw: addr(via).AsSlice(), LinkIndex: eth0.Attrs().Index}))
+		// The first of the list is told, and they are taken from its end on.
+		if err := l.Taken(); err == nil || !strings.Contains(err.Error(), "add route "+dst+" ") {
+			t.Errorf("%s was replaced: %v", dst, err)
+		}
+		check("taken", dst)
+	}
+}
