@@ -62,11 +62,25 @@ func restrictFiles(n needs) (string, error) {
 
 // readable are the places to read.
 func readable(n needs) []string {
-	all := append(append([]string{}, system...), n.names...)
+	all := append([]string{}, system...)
+	for _, dir := range n.names {
+		all = append(all, there(dir))
+	}
 	for _, file := range append([]string{n.config}, followed...) {
 		all = append(all, around(file)...)
 	}
 	return unique(all)
+}
+
+// there is a directory, or of one that is not there yet, such as that of the first named
+// namespace, the nearest one above it that is.
+func there(dir string) string {
+	for up := dir; up != "/"; up = filepath.Dir(up) {
+		if _, err := os.Stat(up); err == nil {
+			return up
+		}
+	}
+	return dir
 }
 
 // around are the directories in which a file lies, under its name and as what the

@@ -17,7 +17,7 @@ const patience = 3 * time.Minute
 
 // start lets systemd run the daemon with a configuration, and returns the lines that
 // are printed inside by their first words.
-func start(t *testing.T, built, config string, dropIns ...string) map[string][]string {
+func start(t *testing.T, script, built, config string, dropIns ...string) map[string][]string {
 	t.Helper()
 	shared := t.TempDir()
 	if err := os.WriteFile(filepath.Join(shared, "sixfour.toml"), []byte(config), 0o600); err != nil {
@@ -25,7 +25,7 @@ func start(t *testing.T, built, config string, dropIns ...string) map[string][]s
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	args := []string{"--mount", "--pid", "--fork", "--kill-child", "--net", "--cgroup", "--ipc", "--uts", "./boot", built, shared, t.TempDir()}
+	args := []string{"--mount", "--pid", "--fork", "--kill-child", "--net", "--cgroup", "--ipc", "--uts", "./boot", script, built, shared, t.TempDir()}
 	out, err := exec.CommandContext(ctx, "unshare", append(args, dropIns...)...).CombinedOutput()
 	b, _ := os.ReadFile(filepath.Join(shared, "out"))
 	if err != nil {
@@ -42,15 +42,51 @@ func start(t *testing.T, built, config string, dropIns ...string) map[string][]s
 	return lines
 }
 
-// The daemon runs by its unit as a user of its own, with the capabilities that its
-// configuration takes and no more; whoever is in the group may open the socket.
-func TestUnit(t *testing.T) {
-	built := t.TempDir()
+// build makes the programs.
+func build(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	for _, program := range []string{"sixfour/cmd/sixfourd", "sixfour/cmd/sixfourctl"} {
-		if _, err := rig.Build(built, program); err != nil {
+		if _, err := rig.Build(dir, program); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return dir
+}
+
+// With the sample as it is, of whose addresses this host has none, the service starts,
+// says what its tunnel waits for, and keeps neither an administrator waiting nor the
+// package manager nor a boot; and a process that does nothing any more is replaced, which
+// its interfaces outlive.
+func TestWaiting(t *testing.T) {
+	sample, err := os.ReadFile("../../cmd/sixfourd/dist/sixfour.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := start(t, "waiting", build(t), string(sample)+"[[tunnel]]\nname = \"in0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.21\"\nnetns = \"inner\"\n", "sixfourd-netns.conf")
+	for key, want := range map[string]string{
+		"started": "0", "state": "active", "jobs": "0", "postinstall": "0", "again": "active",
+		"healed": "2 tunnels, ready to carry packets", "namespace": "in0", "hung": "another process", "result": "success",
+		"kept": "the same interface",
+	} {
+		if len(got[key]) != 1 || got[key][0] != want {
+			t.Errorf("%s: %q, want %q", key, got[key], want)
+		}
+	}
+	for _, want := range []string{"2 tunnels, waiting: six0 waits for the address 203.0.113.10", "in0 waits for its network namespace inner"} {
+		if len(got["status"]) != 1 || !strings.Contains(got["status"][0], want) {
+			t.Errorf("%q, want %q in it", got["status"], want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("inside:\n%v\nlog:\n%s", got, strings.Join(got["log"], "\n"))
+	}
+}
+
+// The daemon runs by its unit as a user of its own, with the capabilities that its
+// configuration takes and no more; whoever is in the group may open the socket.
+func TestUnit(t *testing.T) {
+	built := build(t)
 	const tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.20\"\naddress = [\"fc00::1/64\"]\n"
 	for _, c := range []struct {
 		name, config string
@@ -63,7 +99,7 @@ func TestUnit(t *testing.T) {
 		{"xdp", tunnel + "io = \"xdp\"\n", []string{"sixfourd-xdp.conf"}, "0000008000007000", "prog/xdp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := start(t, built, c.config, c.dropIns...)
+			got := start(t, "inside", built, c.config, c.dropIns...)
 			for key, want := range map[string]string{
 				"CapPrm": c.capabilities, "CapEff": c.capabilities, "CapBnd": c.capabilities,
 				"CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",

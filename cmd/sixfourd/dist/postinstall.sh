@@ -15,5 +15,5 @@ fi
 # Nothing is started: the sample has nobody's addresses. What runs goes on with the new program.
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	systemctl try-restart sixfourd.service || echo "sixfourd did not start again: see journalctl -u sixfourd" >&2
+	systemctl try-restart --no-block sixfourd.service || echo "sixfourd does not start again: see journalctl -u sixfourd" >&2
 fi
