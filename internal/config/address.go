@@ -103,6 +103,9 @@ func readPrefixes(r *report, e entry, d *draft, add func(p netip.Prefix, at pos)
 		return
 	}
 	for _, item := range e.items {
+		if r.full(item.at) {
+			return
+		}
 		if item.kind != unstable.String {
 			r.add(item.at, "%s has %s in it: it must be %s", e.name, kindNames[item.kind], want)
 			continue

@@ -100,6 +100,9 @@ func readSocket(r *report, e entry, c *Control) {
 	}
 }
 
+// maxTunnels is more than interfaces that a host can have and work with.
+const maxTunnels = 10_000
+
 // readTunnels reads all [[tunnel]] tables, and holds them against each other.
 func readTunnels(r *report, e entry, c *Config) {
 	const want = "an array of tables, each of which begins with [[tunnel]]"
@@ -110,9 +113,16 @@ func readTunnels(r *report, e entry, c *Config) {
 	if len(e.items) == 0 {
 		r.add(e.at, "there is no tunnel: add one, which begins with [[tunnel]]")
 	}
+	if n := len(e.items); n > maxTunnels {
+		r.add(e.items[maxTunnels].at, "there are %d tunnels: at most %d are possible: name the right file with -config, or give a tunnel many peers ([[tunnel.peer]])", n, maxTunnels)
+		return
+	}
 	var near neighbours
 	var all []*draft
 	for _, item := range e.items {
+		if r.full(item.at) {
+			return
+		}
 		if item.kind != unstable.InlineTable {
 			r.add(item.at, "tunnel has %s in it: it must be %s", kindNames[item.kind], want)
 			continue

@@ -57,7 +57,7 @@ func readGateway(r *report, e entry, c *Config) {
 	if !isTable(r, e) {
 		return
 	}
-	sound := len(r.problems) == 0
+	sound := r.found == 0
 	g := &gatewayDraft{}
 	s := readTable(r, "[gateway]", e.value, gatewayKeys, g)
 	if !sound { // what is held against tunnels that are wrong, is perhaps right

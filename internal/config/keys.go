@@ -43,10 +43,10 @@ func readTable[T any](r *report, where string, t *value, rows []key[T], into T) 
 			continue
 		}
 		found++
-		before := len(r.problems)
+		before := r.found
 		row.read(r, e, into)
 		s.set[row.name] = true
-		s.bad[row.name] = len(r.problems) > before
+		s.bad[row.name] = r.found > before
 	}
 	if found < len(t.table) {
 		s.guess(r, where, t, rowNames(rows))

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// maxSize is the largest file that is read, in bytes, of some hundred thousand
+// maxSize is the largest file that is read, in bytes, of more than a hundred thousand
 // peers: more is not a configuration but a mistake in the path, such as a device
 // without an end.
-const maxSize = 64 << 20
+const maxSize = 16 << 20
 
 // patience is how long who writes into a pipe may take.
 const patience = 10 * time.Second
@@ -40,7 +40,7 @@ func read(path string) ([]byte, error) {
 		return nil, explain(err)
 	}
 	if len(data) > maxSize {
-		return nil, errors.New("the file is larger than 64 MiB, too large for a configuration: name the right one with -config")
+		return nil, errors.New("the file is larger than 16 MiB, too large for a configuration: name the right one with -config")
 	}
 	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && len(data) == 0 {
 		return nil, errors.New("nobody writes into the pipe: name a file with -config")
@@ -77,8 +77,8 @@ func Parse(name string, data []byte) (*Config, error) {
 	if root := parseTree(r, data); root != nil {
 		c = readFile(r, root)
 	}
-	if len(r.problems) > 0 {
-		return nil, r.problems.Sorted()
+	if r.found > 0 {
+		return nil, r.all()
 	}
 	return c, nil
 }

@@ -53,6 +53,9 @@ func readPeers(r *report, e entry, d *draft) {
 	h := &hub{d, make(map[string]int, len(e.items)), make(map[netip.Prefix]pos, len(e.items))}
 	d.Peers = make([]Peer, 0, len(e.items))
 	for _, item := range e.items {
+		if r.full(item.at) {
+			return
+		}
 		if item.kind != unstable.InlineTable {
 			r.add(item.at, "peer has %s in it: it must be %s", kindNames[item.kind], want)
 			continue

@@ -35,9 +35,48 @@ func (p Problems) Error() string {
 type report struct {
 	file     string
 	problems Problems
+	found    int // with those that are not in problems any more
+	rest     pos // where the file was not looked at any more; zero: nowhere
+}
+
+// maxProblems is how many problems are said of a file. One with more is none that somebody
+// wrote by hand, or one mistake is behind most of them.
+const maxProblems = 100
+
+// full reports whether there are so many problems that no more are said: at is where the
+// caller stops to look for them.
+func (r *report) full(at pos) bool {
+	if len(r.problems) < maxProblems {
+		return false
+	}
+	if r.rest == (pos{}) {
+		r.rest = at
+	}
+	return true
+}
+
+// forget drops what was found.
+func (r *report) forget() { r.problems, r.found, r.rest = nil, 0, pos{} }
+
+// all are the problems in the file's order.
+func (r *report) all() Problems {
+	all := r.problems.Sorted()
+	if r.rest == (pos{}) {
+		return all
+	}
+	last := all[len(all)-1]
+	at := pos{last.Line, last.Column}
+	if cmp.Or(cmp.Compare(r.rest.line, at.line), cmp.Compare(r.rest.column, at.column)) > 0 {
+		at = r.rest
+	}
+	return append(all, Problem{r.file, at.line, at.column, "there may be more problems: correct these first"})
 }
 
 func (r *report) add(at pos, format string, args ...any) {
+	r.found++
+	if r.full(at) {
+		return
+	}
 	r.problems = append(r.problems, Problem{r.file, at.line, at.column, fmt.Sprintf(format, args...)})
 }
 

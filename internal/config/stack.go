@@ -81,7 +81,7 @@ func readStack(r *report, e entry, d *draft) {
 		r.add(e.at, "stack is empty: it must be %s", stackOf)
 		return
 	}
-	before := len(r.problems)
+	before := r.found
 	var items []item // one for each layer
 	for _, v := range e.items {
 		it := readItem(r, v)
@@ -94,10 +94,10 @@ func readStack(r *report, e entry, d *draft) {
 			l.gre, l.ownGRE = it.gre, it.gre != encap.GRE{}
 		}
 	}
-	if len(r.problems) == before {
+	if r.found == before {
 		checkStack(r, e, d)
 	}
-	if len(r.problems) > before {
+	if r.found > before {
 		d.layers = nil
 		return
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -35,9 +36,9 @@ func parseTree(r *report, data []byte) *value {
 	data = slices.Clip(data) // the parser finds offsets by capacity
 	b := newBuilder(r, data)
 	root, broken := b.build()
-	if b.crowded != (pos{}) {
-		r.problems = nil
-		r.add(b.crowded, "a table has more than %d keys here: no configuration is like that: name the right file with -config", maxKeys)
+	if b.excess != "" {
+		r.forget()
+		r.add(b.excessAt, "%s here: no configuration is like that: name the right file with -config", b.excess)
 		return nil
 	}
 	err := toml.Unmarshal(data, new(map[string]any))
@@ -54,7 +55,7 @@ func parseTree(r *report, data []byte) *value {
 		message = strings.TrimPrefix(message, "toml: ")
 	}
 	if len(b.repeats) == 0 || b.repeats[0] != at {
-		r.problems = nil
+		r.forget()
 		r.add(at, "not valid TOML: %s", oneLine(message))
 		return nil
 	}
@@ -70,14 +71,25 @@ type builder struct {
 	parser     unstable.Parser
 	data       []byte
 	lines      lineStarts
-	expression pos   // of the expression that is being read
-	repeats    []pos // of the expressions that set a key for the second time
-	crowded    pos   // of the key that is too many for its table
+	expression pos    // of the expression that is being read
+	repeats    []pos  // of the expressions that set a key for the second time
+	values     int    // so far
+	nesting    int    // of the value that is being read
+	excess     string // what the file has too much of, "": nothing
+	excessAt   pos
 }
 
 // maxKeys is how many keys a table may have; arrays may have any number of
 // tables. Unmarshal takes a time that grows with the square of it.
 const maxKeys = 1000
+
+const (
+	// maxValues is how many values a file may have; a peer has about five.
+	maxValues = 1 << 20
+	// maxNesting is how deep tables and arrays may be in each other; what is deeper than
+	// a handful has no meaning here.
+	maxNesting = 16
+)
 
 func newBuilder(r *report, data []byte) *builder {
 	b := &builder{report: r, data: data, lines: newLineStarts(data)}
@@ -91,10 +103,17 @@ func newBuilder(r *report, data []byte) *builder {
 func (b *builder) build() (*value, error) {
 	root := newTable(pos{1, 1})
 	current := root
-	for b.crowded == (pos{}) && b.parser.NextExpression() {
+	for b.excess == "" && b.parser.NextExpression() {
 		e := b.parser.Expression()
 		parts := keyParts(e)
 		b.expression = b.at(parts[0])
+		if e.Kind != unstable.KeyValue {
+			b.count(b.expression)
+		}
+		if len(parts) > maxNesting {
+			b.refuse(b.expression, "a key has more than %d parts", maxNesting)
+			break
+		}
 		switch e.Kind {
 		case unstable.KeyValue:
 			b.assign(current, e)
@@ -184,17 +203,39 @@ func (b *builder) assign(t *value, keyValue *unstable.Node) {
 
 func (b *builder) set(t *value, e entry) {
 	if len(t.table) == maxKeys {
-		b.crowded = e.keyAt
+		b.refuse(e.keyAt, "a table has more than %d keys", maxKeys)
 	}
 	t.table[e.name] = e
+}
+
+// count counts a value.
+func (b *builder) count(at pos) {
+	if b.values++; b.values > maxValues {
+		b.refuse(at, "the file has more than %d values", maxValues)
+	}
+}
+
+// refuse ends the reading of a file that has too much of something.
+func (b *builder) refuse(at pos, format string, args ...any) {
+	if b.excess == "" {
+		b.excess, b.excessAt = fmt.Sprintf(format, args...), at
+	}
 }
 
 // value is a node that begins at a place.
 func (b *builder) value(n *unstable.Node, at pos) *value {
 	v := &value{kind: n.Kind, at: at}
+	b.count(at)
+	if b.nesting++; b.nesting > maxNesting {
+		b.refuse(at, "arrays and tables are nested more than %d levels deep", maxNesting)
+	}
+	defer func() { b.nesting-- }()
+	if b.excess != "" {
+		return v
+	}
 	switch n.Kind {
 	case unstable.Array:
-		for it := n.Children(); it.Next(); {
+		for it := n.Children(); it.Next() && b.excess == ""; {
 			item := it.Node()
 			itemAt := at
 			if item.Kind != unstable.Array {
@@ -204,7 +245,7 @@ func (b *builder) value(n *unstable.Node, at pos) *value {
 		}
 	case unstable.InlineTable:
 		v.table = map[string]entry{}
-		for it := n.Children(); it.Next(); {
+		for it := n.Children(); it.Next() && b.excess == ""; {
 			b.assign(v, it.Node())
 		}
 	default:

@@ -83,7 +83,7 @@ func readTunnel(r *report, t *value) *draft {
 		}
 	}
 	_, d.Hub = t.table["peer"]
-	before := len(r.problems)
+	before := r.found
 	d.state = readTable(r, "[[tunnel]]", t, tunnelKeys, d)
 	d.finish()
 	d.checkMissing(r)
@@ -94,7 +94,7 @@ func readTunnel(r *report, t *value) *draft {
 	d.checkEncapLimit(r)
 	d.finishMechanism(r)
 	d.checkLoop(r)
-	if len(r.problems) == before {
+	if r.found == before {
 		d.checkSite(r)
 	}
 	return d
