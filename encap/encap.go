@@ -51,7 +51,8 @@ type Stack struct {
 	enter6 *template // the same for IPv6
 	at4    int       // the layer at which they enter
 	at6    int
-	own    own // outer packets of this stack, which must not come back into it
+	cut4   *template // the layer at which those with DF enter to be cut; nil: they are not
+	own    own       // outer packets of this stack, which must not come back into it
 
 	// Where IPv6 packets enter a layer over IPv6: enter6 for those that carry an
 	// encapsulation limit, and the layer's own packets.
@@ -91,6 +92,11 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 	if s.at4 = entry(layers, 4); s.at4 < len(layers) {
 		b.entry = s.at4
 		s.enter4 = b.template(s.at4, 4)
+		if o.IgnoreDF && layers[s.at4].Kind.Over() == 4 {
+			loose := b
+			loose.StaticMTU = true
+			s.cut4, _ = loose.template(s.at4, 4).upTo(0)
+		}
 	}
 	if s.at6 = entry(layers, 6); s.at6 < len(layers) {
 		b.entry = s.at6
@@ -157,7 +163,7 @@ func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	if limit == 0 {
 		return 0
 	}
-	if version == 4 && !header.IPv4(inner).MayFragment() {
+	if version == 4 && s.keepsWhole(inner) {
 		limit = TunnelMTU(s.enter4.whole)
 	}
 	if version == 6 {
@@ -173,6 +179,18 @@ func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 		}
 	}
 	return limit
+}
+
+// keepsWhole reports whether an inner IPv4 packet may not be cut.
+func (s *Stack) keepsWhole(inner []byte) bool {
+	return !s.options.IgnoreDF && !header.IPv4(inner).MayFragment()
+}
+
+// NeedsPathMTU reports whether there are packets that must fit the path whole. With a
+// static MTU routers cut the others; but no router cuts IPv6, nor a header with the DF
+// of the IPv4 packet inside.
+func (s *Stack) NeedsPathMTU() bool {
+	return !s.options.StaticMTU || s.outer == 6 || s.enter4 != nil && s.enter4.first6() < 0 && !s.options.IgnoreDF
 }
 
 // narrowFor is the path MTU to the outer destination that a resolver finds for a
@@ -243,7 +261,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 		if s.outer == 4 && s.own.is4(ip) {
 			return nil, drop.Loop
 		}
-		t, f = s.enter4, fields{tos: ip.TOS(), ttl: ip.TTL(), df: !ip.MayFragment()}
+		t, f = s.enter4, fields{tos: ip.TOS(), ttl: ip.TTL(), df: !s.options.IgnoreDF && !ip.MayFragment()}
 	} else {
 		ip := header.IPv6(b[off:])
 		t, f = s.enter6, fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}

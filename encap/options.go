@@ -15,6 +15,7 @@ type Options struct {
 	DSCP       int  // 0 to 63, or InheritDSCP
 	ECNCompat  bool // RFC 6040 4.3: compatibility mode, the outer ECN field is always 00
 	StaticMTU  bool // RFC 4213 3.2.1: outer DF is set only over an IPv4 packet that has it (RFC 2003 3.1)
+	IgnoreDF   bool // inner IPv4 packets with DF are cut like those without (ip-tunnel(8): ignore-df)
 	EncapLimit int  // RFC 2473 4.1.1: 0 to 255, or NoEncapLimit
 	FlowLabel  FlowLabel
 }

@@ -14,15 +14,17 @@ import (
 // in fragments of its own into IPv4 (RFC 2003 section 5.1, RFC 7588 section 3.3),
 // and in fragments of the packet of the layer at which it enters into IPv6 (RFC
 // 2473 section 7.2). So does an IPv6 packet that is no larger than every path must
-// carry (7.1), if there is a layer over IPv6 on its way. Of the packet, of size
-// bytes, the IP header is enough.
+// carry (7.1), if there is a layer over IPv6 on its way. Where DF is to be ignored, an
+// IPv4 packet that has it goes in fragments of that layer's packet into IPv4, too: it
+// need not have an identification of its own (RFC 6864 section 4.1). Of the packet, of
+// size bytes, the IP header is enough.
 func (s *Stack) InPieces(inner []byte, size int) bool {
 	t, _ := s.enter(inner)
 	switch {
 	case t == nil:
 		return false
 	case header.Version(inner) == 4:
-		return header.IPv4(inner).MayFragment()
+		return !s.keepsWhole(inner)
 	}
 	return t.first6() >= 0 && size <= int(MinTunnelMTU6)
 }
@@ -34,6 +36,9 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	t, limit := s.enter(b[off:])
 	if header.Version(b[off:]) == 4 && t.parts[0].over == 4 {
+		if s.cut4 != nil && !header.IPv4(b[off:]).MayFragment() {
+			return s.piecesOutside(t, b, off, scratch)
+		}
 		return t.each(fragment.IPv4(b[off:], t.limit, scratch, Headroom), scratch, 0)
 	}
 	if int(limit) < t.limited {
@@ -57,6 +62,27 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 		}
 	}
 	return outside.each(fragment.IPv6(whole, outside.limit, id, scratch, Headroom), scratch, limit-byte(own.limited))
+}
+
+// piecesOutside is EncapsulatePieces for an IPv4 packet with DF, which enters a layer
+// over IPv4.
+func (s *Stack) piecesOutside(t *template, b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
+	if len(b)-off+s.cut4.size > maxIPv4 {
+		return refused(drop.TooBig)
+	}
+	f := fieldsOf(b[off:])
+	f.df = false
+	start, r := s.cut4.encapsulate(b, off, nil, f, 0)
+	if r != drop.None {
+		return refused(r)
+	}
+	whole := b[start:]
+	if t.outside != nil {
+		return t.outside.each(fragment.IPv4(whole, t.outside.limit, scratch, Headroom), scratch, 0)
+	}
+	return func(yield func([]byte, drop.Reason) bool) {
+		fragment.IPv4(whole, t.limit+s.cut4.size, scratch, 0)(func(p []byte) bool { return yield(p, drop.None) })
+	}
 }
 
 // refused is what becomes of a packet of which there are no pieces.

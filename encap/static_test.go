@@ -2,6 +2,7 @@ package encap_test
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"sixfour/encap"
@@ -40,6 +41,95 @@ func TestStaticWholePackets(t *testing.T) {
 		}
 		if got := s.LimitTo(inner); got != c.told {
 			t.Errorf("%s: its sender is told %d, want %d", c.name, got, c.told)
+		}
+	}
+}
+
+// A static MTU leaves the path's MTU to be learnt where routers may not cut everything.
+func TestNeedsPathMTU(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		layers           []encap.Layer
+		static, ignoring bool // whether it is needed then
+	}{
+		{"6in4", []encap.Layer{sit}, false, false},
+		{"4in6in4", []encap.Layer{dslite, sit}, false, false},
+		{"4in4", []encap.Layer{ipip}, true, false},
+		{"gre", []encap.Layer{gre4}, true, false},
+		{"4in4 in gre", []encap.Layer{ipip, gre4}, true, false},
+		{"4in6", []encap.Layer{dslite}, true, true},
+		{"6in4 in 4in6", []encap.Layer{sit, dslite}, true, true},
+	} {
+		o := encap.DefaultOptions
+		if !build(t, c.layers, 1500, o).NeedsPathMTU() {
+			t.Errorf("%s: not needed", c.name)
+		}
+		o.StaticMTU = true
+		if got := build(t, c.layers, 1500, o).NeedsPathMTU(); got != c.static {
+			t.Errorf("%s, static: %v", c.name, got)
+		}
+		o.IgnoreDF = true
+		if got := build(t, c.layers, 1500, o).NeedsPathMTU(); got != c.ignoring {
+			t.Errorf("%s, static, DF ignored: %v", c.name, got)
+		}
+	}
+}
+
+// With DF ignored a packet that has it and does not fit goes in fragments of the packet
+// around it, and comes out whole.
+func TestIgnoreDF(t *testing.T) {
+	for _, static := range []bool{false, true} {
+		for _, c := range []struct {
+			name   string
+			layers []encap.Layer
+		}{
+			{"4in4", []encap.Layer{ipip}},
+			{"gre", []encap.Layer{gre4}},
+			{"4in4 in gre", []encap.Layer{ipip, gre4}},
+			{"4in6", []encap.Layer{dslite}},
+			{"4in6 in 6in4", []encap.Layer{dslite, sit}},
+			{"4in4 in 4in6", []encap.Layer{ipip, dslite}},
+		} {
+			name := fmt.Sprintf("%s, static %v", c.name, static)
+			inner := sum(put(header4("10.0.0.1", "10.0.0.2", header.UDP, bytes.Repeat([]byte{1, 2, 3}, 493)), 6, 0x40), 0)
+			o := encap.DefaultOptions
+			o.StaticMTU = static
+			if s := build(t, c.layers, 1400, o); s.InPieces(inner, len(inner)) {
+				t.Errorf("%s: may be cut by default", name)
+			}
+			o.IgnoreDF = true
+			s := build(t, c.layers, 1400, o)
+			if !s.InPieces(inner, len(inner)) || int(s.LimitTo(inner)) != int(s.Limit(4)) {
+				t.Fatalf("%s: may not be cut", name)
+			}
+			// What fits is as ever.
+			small := sum(put(header4("10.0.0.1", "10.0.0.2", header.UDP, make([]byte, 100)), 6, 0x40), 0)
+			if _, r := encapsulate(s, small); r != drop.None {
+				t.Errorf("%s: %v", name, r)
+			}
+			outer, r := encapsulate(s, inner)
+			if r == drop.None { // to be cut by whoever sends it
+				if header.Version(outer) == 4 && !header.IPv4(outer).MayFragment() {
+					t.Errorf("%s: outer DF", name)
+				}
+				continue
+			}
+			if r != drop.TooBig {
+				t.Fatalf("%s: %v", name, r)
+			}
+			n, total := 0, 0
+			for p, r := range s.EncapsulatePieces(append(make([]byte, encap.Headroom), inner...), encap.Headroom, make([]byte, encap.Headroom+65535)) {
+				if r != drop.None || len(p) > 1400 {
+					t.Fatalf("%s: %d bytes, %v", name, len(p), r)
+				}
+				if n++; header.Version(p) == 4 && c.layers[0].Kind.Over() == 4 && !header.IPv4(p).MayFragment() {
+					t.Errorf("%s: piece %d has DF", name, n)
+				}
+				total += len(p)
+			}
+			if n != 2 || total < len(inner)+encap.Overhead(c.layers, o) {
+				t.Errorf("%s: %d pieces of %d bytes", name, n, total)
+			}
 		}
 	}
 }

@@ -42,6 +42,7 @@ var tunnelKeys = slices.Concat([]key[*draft]{
 	{"dscp", numberOr(0, 63, "inherit", encap.InheritDSCP, func(o *encap.Options) *int { return &o.DSCP })},
 	{"ecn", either("normal", "compat", func(d *draft) *bool { return &d.Options.ECNCompat })},
 	{"pmtu", either("dynamic", "static", func(d *draft) *bool { return &d.Options.StaticMTU })},
+	{"ignore_df", readIgnoreDF},
 	{"encap_limit", over6(numberOr(0, 255, "none", encap.NoEncapLimit, func(o *encap.Options) *int { return &o.EncapLimit }))},
 	{"flow_label", over6(readFlowLabel)},
 	{"mss_clamp", readMSSClamp},
@@ -235,6 +236,17 @@ func readFlowLabel(r *report, e entry, d *draft) {
 func readMSSClamp(r *report, e entry, d *draft) {
 	if on, ok := boolOf(r, e); ok {
 		d.NoMSSClamp = !on
+	}
+}
+
+func readIgnoreDF(r *report, e entry, d *draft) {
+	if d.known() && !d.Mode.Carries(4) {
+		r.add(e.keyAt, "%s contradicts %s, which does not carry IPv4: leave it out, or choose mode %s",
+			e.name, d.what(), list(quoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(4) }))))
+		return
+	}
+	if on, ok := boolOf(r, e); ok {
+		d.Options.IgnoreDF = on
 	}
 }
 

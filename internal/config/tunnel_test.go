@@ -344,6 +344,15 @@ func TestOptions(t *testing.T) {
 	})
 }
 
+func TestIgnoreDF(t *testing.T) {
+	checkProblems(t, []problemRow{
+		{double + "ignore_df = true\n", ""},
+		{double + "ignore_df = 'yes'\n", `8:13: ignore_df is "yes": it must be true or false`},
+		{single + "ignore_df = true\n",
+			`6:1: ignore_df contradicts mode "6in4", which does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`},
+	})
+}
+
 func TestLoops(t *testing.T) {
 	checkProblems(t, []problemRow{
 		{double + "address = ['192.0.2.9/24', '10.0.0.1/8']\nroutes = ['0.0.0.0/0', '192.0.2.2/32', '192.0.2.4/31']\n",

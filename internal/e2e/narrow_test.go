@@ -235,3 +235,71 @@ func TestNarrowerThanBelieved(t *testing.T) {
 		}
 	}
 }
+
+// A static MTU is no black hole where routers may not cut: over IPv6, and outside inner
+// packets with DF. Elsewhere routers do, if they know how narrow the next link is.
+func TestStaticOverNarrowPath(t *testing.T) {
+	t.Parallel()
+	static := func(k kind) kind {
+		k.a += "pmtu = \"static\"\n"
+		return k
+	}
+	for _, k := range []kind{kind4in4, kindGRE, kind4in6, kind6in6, kindGRE6, kindStack, kind6to4} {
+		for _, silent := range []bool{false, true} {
+			if silent && (k.name == kindStack.name || k.name == kind6to4.name) {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, silent %v", k.name, silent), func(t *testing.T) {
+				t.Parallel()
+				n, _ := newRouted6(t)
+				static(k).pair(t, n.a, n.b)
+				if silent {
+					n.swallow(t, 1404)
+				} else {
+					n.narrow(t, 1400)
+				}
+				for i, to := range k.toB {
+					transfer(t, n.a, n.b, to, 2<<20)
+					if !silent {
+						transfer(t, n.b, n.a, k.toA[i], 2<<20)
+					}
+					pings(t, n.a, to, rig.PingOptions{Size: k.largest(1400, to), DF: true})
+				}
+			})
+		}
+	}
+}
+
+// With ignore_df packets of 1500 bytes that have DF come through whole, and nobody is
+// told that they are too big.
+func TestIgnoreDF(t *testing.T) {
+	t.Parallel()
+	double := kind{"4in6in4", "mode = \"4in6in4\"\n" + over4 + mid6 + inner4, "", ip4A, ip4B, 60, nil}
+	for _, k := range []kind{kind4in4, kindGRE, kind4in6, kindGRE6, kindStack, double} {
+		for _, pmtu := range []string{"dynamic", "static"} {
+			t.Run(k.name+" "+pmtu, func(t *testing.T) {
+				t.Parallel()
+				n, _ := newRouted6(t)
+				k := k
+				k.a += fmt.Sprintf("mtu = 1500\nignore_df = true\npmtu = %q\n", pmtu)
+				a, b := k.pair(t, n.a, n.b)
+				pings(t, n.a, inB, rig.PingOptions{Size: 1500 - 28, DF: true})
+				pings(t, n.b, inA, rig.PingOptions{Size: 1500 - 28, DF: true})
+				n.narrow(t, 1400)
+				eventually(t, "packets pass the narrow path", func() error {
+					res, err := rig.Ping(t.Context(), n.a, inB, rig.PingOptions{Size: 1500 - 28, DF: true})
+					must(t, err)
+					if res.Received == 0 {
+						return fmt.Errorf("%+v", res)
+					}
+					return nil
+				})
+				for _, d := range []*daemon{a, b} {
+					if _, s := d.status(t); s.ICMP.SentTypes.TooBig != 0 || s.Out.Drops["too_big"] != 0 {
+						t.Errorf("%+v, %+v", s.ICMP, s.Out)
+					}
+				}
+			})
+		}
+	}
+}

@@ -136,7 +136,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || path.options.StaticMTU {
+		if mtu == 0 || !path.stack.NeedsPathMTU() {
 			p.heard.ignored.Add(1)
 			return true
 		}

@@ -290,7 +290,7 @@ func (o *outbound) tellLarge() {
 
 // sentLarge does so for packets to one peer.
 func (o *outbound) sentLarge(p *peer, path *path, n int) {
-	if n > 0 && !path.options.StaticMTU {
+	if n > 0 && path.stack.NeedsPathMTU() {
 		p.sentLarge(uint64(n))
 	}
 }

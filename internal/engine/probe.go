@@ -263,7 +263,7 @@ func (p *prober) news() bool {
 // learns reports whether the MTU of the peer's path is to be learnt, and answers to
 // probes can be heard. An automatic tunnel has too many paths.
 func (p *peer) learns(path *path) bool {
-	return !path.options.StaticMTU && !p.t.automatic() && p.listening.Load()
+	return path.stack.NeedsPathMTU() && !p.t.automatic() && p.listening.Load()
 }
 
 // isAbout reports whether a path has the ends and the first hop that are known, and

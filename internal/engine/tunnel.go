@@ -251,7 +251,7 @@ func (t *tunnel) newClamp(p *path) clamp {
 	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
 	// Where the path is narrower than the peer's own link may be, the peer finds
 	// out what fits only by the MSS.
-	if !t.cfg.Options.StaticMTU && p.mtu < max(p.link, assumedMTU) {
+	if p.stack.NeedsPathMTU() && p.mtu < max(p.link, assumedMTU) {
 		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
 	}
 	return c
