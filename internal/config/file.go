@@ -73,6 +73,16 @@ func readFile(r *report, root *value) *Config {
 	return c
 }
 
+// strayPeer reports [[tunnel.peer]] in a file that has no [[tunnel]] for it.
+func strayPeer(r *report, e entry) bool {
+	peer, ok := e.table["peer"]
+	if e.kind != unstable.InlineTable || !ok || len(e.table) > 1 {
+		return false
+	}
+	r.add(peer.keyAt, "[[tunnel.peer]] stands before the [[tunnel]] that it belongs to: put it below that")
+	return true
+}
+
 func isTable(r *report, e entry) bool {
 	if e.kind != unstable.InlineTable {
 		refuseType(r, e, fmt.Sprintf("a table, which begins with [%s]", e.name))
@@ -106,6 +116,9 @@ const maxTunnels = 10_000
 // readTunnels reads all [[tunnel]] tables, and holds them against each other.
 func readTunnels(r *report, e entry, c *Config) {
 	const want = "an array of tables, each of which begins with [[tunnel]]"
+	if strayPeer(r, e) {
+		return
+	}
 	if e.kind != unstable.Array {
 		refuseType(r, e, want)
 		return

@@ -8,13 +8,32 @@ import (
 
 func TestSyntax(t *testing.T) {
 	checkProblems(t, []problemRow{
-		{"[[tunnel]\nname = 'a'\n", "1:9: not valid TOML: expected ']]' to close array table name"},
-		{"name", "1:4: not valid TOML: expected '=' after key"},
-		{single + "mtu = \n", "6:7: not valid TOML: unexpected character U+000A at start of value"},
+		{"[[tunnel]\nname = 'a'\n", "1:9: not valid TOML: a header that begins with [[ ends with ]]"},
+		{"name", "1:4: not valid TOML: = must stand between a key and its value"},
+		{single + "mtu = \n", "6:7: not valid TOML: the value is missing behind ="},
 		{single + "mtu = '", "6:7: not valid TOML: unterminated literal string"},
 		{"\x00", "1:1: not valid TOML: invalid character at start of key: U+0000"},
 		{"a = \"\xff\"", "1:6: not valid TOML: invalid UTF-8 character in basic string"},
-		{"\xef\xbb\xbf[log]\n", "1:1: not valid TOML: invalid character at start of key: U+00EF 'ï'"},
+		{"\xef\xbb\xbf" + single + "mtu = 1\n", "6:7: mtu is 1: it must be at least 68, the least of IPv4, or 0 to take it from the path"}, // a byte order mark
+		{"\xef\xbb\xbfx = 1\n" + single, `1:4: unknown key "x"`},
+		{"\xff\xfe[\x00l\x00", "1:1: the file is UTF-16: save it as UTF-8"},
+		{"name = “six0”\n", "1:8: “ is no quotation mark of TOML: write \""},
+		{"name = ‘six0’\n", "1:8: ‘ is no quotation mark of TOML: write '"},
+		{"“name” = 1\n", "1:1: “ is no quotation mark of TOML: write \""},
+		{"name =\u00a0'x'\n", "1:7: U+00A0 is a space of another kind, such as a no-break space: write a plain one"},
+		{"name\u2003= 'x'\n", "1:5: U+2003 is a space of another kind, such as a no-break space: write a plain one"},
+		{"name: 'x'\n", "1:5: not valid TOML: = stands between a key and its value, not :"},
+		{"name = six0\n", `1:8: not valid TOML: strings must be quoted: write "six0"`},
+		{"keepalive = 25s\n", `1:15: not valid TOML: strings must be quoted: write "25s"`},
+		{"local = 192.0.2.1\n", `1:14: not valid TOML: strings must be quoted: write "192.0.2.1"`},
+		{"routes = [10.0.0.0/8]\n", `1:15: not valid TOML: strings must be quoted: write "10.0.0.0/8"`},
+		{"address = '10.0.0.1/30', 'fc00::1/64'\n", `1:24: not valid TOML: several values are an array: write them in brackets, as in ["a", "b"]; a number has no commas`},
+		{"mss_clamp = yes\n", `1:13: not valid TOML: "yes" is no value: write true`},
+		{"mss_clamp = False\n", `1:13: not valid TOML: "False" is no value: write false`},
+		{"; comment\n", "1:1: not valid TOML: a comment begins with #"},
+		{"name = 'x\n", "1:10: not valid TOML: the string does not end: ' is missing"},
+		{"[[tunnel.peer]]\nname = 'x'\n" + single, "1:3: [[tunnel.peer]] stands before the [[tunnel]] that it belongs to: put it below that"},
+		{"[log]\n[[tunnel.peer]]\nname = 'x'\n", "2:10: [[tunnel.peer]] stands before the [[tunnel]] that it belongs to: put it below that"},
 		{single + "mtu = 99999999999999999999\n",
 			"6:7: not valid TOML: decimal number is too large to fit in a 64-bit signed integer"},
 		{"[log]\n[log]\n", "2:2: not valid TOML: table log already exists"},
@@ -107,9 +126,9 @@ func TestUnknownKeys(t *testing.T) {
 			)},
 		{"name = 'a'\nmode = '6in4'\n",
 			lines(
-				`1:1: unknown key "name"`,
+				`1:1: unknown key "name": it belongs to [[tunnel]]`,
 				"1:1: there is no tunnel: add one, which begins with [[tunnel]]",
-				`2:1: unknown key "mode"`,
+				`2:1: unknown key "mode": it belongs to [[tunnel]]`,
 			)},
 		{strings.Repeat("k", 100) + " = 1\n" + single,
 			`1:1: unknown key "` + strings.Repeat("k", 80) + `"…`},
@@ -258,7 +277,7 @@ func TestPositions(t *testing.T) {
 				`7:14: ttl is 0: it must be an integer from 1 to 255 or "inherit"`,
 			)},
 		{"é = 'é' # é\n[é.\"é\"]\n" + single,
-			"1:1: not valid TOML: invalid character at start of key: U+00C3 'Ã'"},
+			"1:1: not valid TOML: invalid character at start of key: U+00E9 \"é\""},
 	})
 }
 

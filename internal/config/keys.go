@@ -5,8 +5,6 @@ import (
 	"slices"
 
 	"github.com/pelletier/go-toml/v2/unstable"
-
-	"sixfour/internal/text"
 )
 
 // key is one row of what a table may hold: a name, and how its value gets into
@@ -76,9 +74,11 @@ func (s tableState) guess(r *report, where string, t *value, known []string) {
 			_, set := t.table[k]
 			return set
 		})
-		if meant := text.Nearest(name, free); meant != "" {
-			problem += ": did you mean " + quote(meant) + "?"
-			s.set[meant], s.bad[meant] = true, true
+		if word := meant(name, free, otherNames); word != "" {
+			problem += ": did you mean " + quote(word) + "?"
+			s.set[word], s.bad[word] = true, true
+		} else if place := elsewhere(name, where); place != "" {
+			problem += ": " + place
 		}
 		r.add(t.table[name].keyAt, "%s", problem)
 	}

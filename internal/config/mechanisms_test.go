@@ -61,7 +61,7 @@ func TestMechanisms(t *testing.T) {
 			lines(
 				"6:19: provider_prefix is 2001:db8::/48, and with 22 bits of IPv4 addresses a customer's prefix would be /70, longer than /64: choose a shorter prefix, or a longer v4_common",
 				"9:10: subnet is 65536: it must be an integer from 0 to 65535",
-				`10:11: mapping is "nat": it must be "rewrite" or "npt"`,
+				`10:11: mapping is "nat": it must be "rewrite" or "npt": did you mean "npt"?`,
 			)},
 		{tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:db8::/32'\ncustomers = ['100.64.0.0/10']\nsubnet = 1\nmapping = 'npt'\n", ""},
 		{tunnel("6to4", "192.0.2.1", "") + "prefix = '2001:db8::/32'\nscope = 1\n",

@@ -32,7 +32,7 @@ func TestNesting(t *testing.T) {
 		{nested("a", double, "192.0.2.2", "10.0.0.0/8") + nested("b", double, "10.1.0.2", "10.2.0.0/16") + nested("c", plain, "10.3.0.2", ""), ""},
 		{nested("a", double, "10.2.0.2", "10.1.0.0/16") + "fwmark = 1\n" + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""},
 		{nested("a", plain, "10.2.0.2", "") + nested("b", "6on4", "10.2.0.3", "10.2.0.0/16"),
-			`8:8: mode is "6on4": it must be ` + allModes},
+			`8:8: mode is "6on4": it must be ` + allModes + `: did you mean "6in4"?`},
 		{nested("a", double, "192.0.2.2", "0.0.0.0/0") + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""}, // with a host route to 192.0.2.2
 		{nested("a", double, "10.2.0.2", "10.1.0.0/16") + "netns = 'x'\n" + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""},
 		{nested("a", double, "name.example", "10.1.0.0/16") + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""},

@@ -116,7 +116,11 @@ func readItem(r *report, v *value) item {
 	case unstable.String:
 		var ok bool
 		if it.mode, ok = encap.ModeByName(v.text); !ok {
-			r.add(v.at, "stack has %s: it must have %s", quote(v.text), list(quoteAll(modeNames(anyMode))))
+			guess := ""
+			if word := meant(v.text, modeNames(anyMode), otherModes); word != "" {
+				guess = ": did you mean " + quote(word) + "?"
+			}
+			r.add(v.at, "stack has %s: it must have %s%s", quote(v.text), list(quoteAll(modeNames(anyMode))), guess)
 		}
 	case unstable.InlineTable:
 		s := readTable(r, "a table of stack", v, itemKeys, &it)

@@ -33,7 +33,7 @@ func newTable(at pos) *value {
 // parseTree is the file as a tree. It is nil if the file is no TOML, which the
 // report then says: nothing can be said about what it was meant to be.
 func parseTree(r *report, data []byte) *value {
-	data = slices.Clip(data) // the parser finds offsets by capacity
+	data = slices.Clip(withoutBOM(data)) // the parser finds offsets by capacity
 	b := newBuilder(r, data)
 	root, broken := b.build()
 	if b.excess != "" {
@@ -56,7 +56,11 @@ func parseTree(r *report, data []byte) *value {
 	}
 	if len(b.repeats) == 0 || b.repeats[0] != at {
 		r.forget()
-		r.add(at, "not valid TOML: %s", oneLine(message))
+		if early, name := b.early(message); early != (pos{}) {
+			r.add(early, "[[%s.%s]] stands before the [[%[1]s]] that it belongs to: put it below that", name[0], name[1])
+			return nil
+		}
+		r.add(at, "%s", explainTOML(data, at, message))
 		return nil
 	}
 	if broken != nil {
@@ -65,16 +69,27 @@ func parseTree(r *report, data []byte) *value {
 	return root
 }
 
+// early is where a table [[a.b]] stands before the first [[a]], which is what the parser
+// complains about then at another place.
+func (b *builder) early(message string) (at pos, name [2]string) {
+	if !strings.HasSuffix(message, "already exists as a table, but should be an array table") {
+		return pos{}, name
+	}
+	return b.first, b.firstName
+}
+
 // builder makes the tree of a file in which every value knows its place.
 type builder struct {
 	report     *report
 	parser     unstable.Parser
 	data       []byte
 	lines      lineStarts
-	expression pos    // of the expression that is being read
-	repeats    []pos  // of the expressions that set a key for the second time
-	values     int    // so far
-	nesting    int    // of the value that is being read
+	expression pos   // of the expression that is being read
+	repeats    []pos // of the expressions that set a key for the second time
+	values     int   // so far
+	nesting    int   // of the value that is being read
+	first      pos   // of the first [[a.b]] for which there was no [[a]]
+	firstName  [2]string
 	excess     string // what the file has too much of, "": nothing
 	excessAt   pos
 }
@@ -127,7 +142,7 @@ func (b *builder) build() (*value, error) {
 	var broken *unstable.ParserError
 	if errors.As(err, &broken) {
 		at := b.lines.at(int(b.parser.Range(broken.Highlight).Offset))
-		b.report.add(at, "not valid TOML: %s", oneLine(broken.Message))
+		b.report.add(at, "%s", explainTOML(b.data, at, broken.Message))
 	}
 	return root, err
 }
@@ -169,6 +184,11 @@ func (b *builder) descend(t *value, parts []*unstable.Node) *value {
 // appendTable makes the table of an [[a.b]] header.
 func (b *builder) appendTable(root *value, parts []*unstable.Node) *value {
 	last := parts[len(parts)-1]
+	if outer := string(parts[0].Data); len(parts) == 2 && b.first == (pos{}) {
+		if _, there := root.table[outer]; !there {
+			b.first, b.firstName = b.at(parts[0]), [2]string{outer, string(last.Data)}
+		}
+	}
 	parent := b.descend(root, parts[:len(parts)-1])
 	name := string(last.Data)
 	t := newTable(b.at(last))

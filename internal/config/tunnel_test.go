@@ -71,10 +71,10 @@ func TestMissing(t *testing.T) {
 			)},
 		{without(double, "remote6"),
 			`1:3: remote6 is missing: set it to the other end's address in the IPv6 layer that mode "4in6in4" has`},
-		{inMode("gre4"), `3:8: mode is "gre4": it must be ` + allModes},
+		{inMode("gre4"), `3:8: mode is "gre4": it must be ` + allModes + `: did you mean "gre"?`},
 		{inMode("gre4") + "local6 = 'fc00::1'\nhop_limit = 300\n",
 			lines(
-				`3:8: mode is "gre4": it must be `+allModes,
+				`3:8: mode is "gre4": it must be `+allModes+`: did you mean "gre"?`,
 				`7:13: hop_limit is 300: it must be an integer from 1 to 255 or "inherit"`,
 			)},
 	})
@@ -141,7 +141,7 @@ func TestEndpoints(t *testing.T) {
 			`5:10: remote is "` + strings.Repeat("a.", 40) + `"…: it must be an IPv4 address or a DNS name`},
 		{between("127.0.0.1", "169.254.1.1"), ""},
 		{strings.Replace(between("2001:db8::1", "192.0.2.1"), "6in4", "5in4", 1),
-			`3:8: mode is "5in4": it must be ` + allModes},
+			`3:8: mode is "5in4": it must be ` + allModes + `: did you mean "6in4"?`},
 	})
 }
 
@@ -294,7 +294,7 @@ func TestMTU(t *testing.T) {
 			`9:7: mtu is 65468: it must be at most 65467, which is what the outer packet's length leaves in mode "4in6in4", or 0 to take it from the path`},
 		{double + "mtu = 65468\nencap_limit = 0\n",
 			`8:7: mtu is 65468: it must be at most 65467, which is what the outer packet's length leaves in mode "4in6in4", or 0 to take it from the path`},
-		{inMode("gre4") + "mtu = 65535\n", `3:8: mode is "gre4": it must be ` + allModes},
+		{inMode("gre4") + "mtu = 65535\n", `3:8: mode is "gre4": it must be ` + allModes + `: did you mean "gre"?`},
 	})
 }
 

@@ -46,7 +46,11 @@ func wordOf(r *report, e entry, words ...string) (string, bool) {
 		return stringOf(r, e, list(quoteAll(words)))
 	}
 	if !slices.Contains(words, e.text) {
-		refuse(r, e, list(quoteAll(words)))
+		want := list(quoteAll(words))
+		if word := meant(e.text, words, otherModes); word != "" {
+			want += ": did you mean " + quote(word) + "?"
+		}
+		refuse(r, e, want)
 		return "", false
 	}
 	return e.text, true

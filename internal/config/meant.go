@@ -1,0 +1,82 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"sixfour/internal/text"
+)
+
+// otherNames are what other programs call a key, in lower case without "_" and "-".
+var otherNames = map[string]string{
+	"allowedips": "allowed", "endpoint": "remote", "dst": "remote", "destination": "remote", "remoteaddress": "remote", "remoteip": "remote",
+	"src": "local", "source": "local", "localaddress": "local", "localip": "local",
+	"type": "mode", "kind": "mode", "tunnelmode": "mode",
+	"dev": "name", "device": "name", "interface": "name", "ifname": "name", "tun": "name",
+	"ip": "address", "ipaddr": "address", "ipaddress": "address", "addr": "address", "addresses": "address", "network": "address",
+	"mark": "fwmark", "firewallmark": "fwmark", "namespace": "netns", "networknamespace": "netns",
+	"persistentkeepalive": "keepalive", "tos": "dscp", "df": "pmtu", "pmtudisc": "pmtu", "hoplimit": "hop_limit", "encaplimit": "encap_limit",
+	"default": "default_route", "defaultroute": "default_route", "nat": "masquerade", "snat": "masquerade", "br": "border_relay", "prl": "routers",
+	"loglevel": "level", "port": "listen",
+}
+
+// otherModes are what Linux, routers and textbooks call a mode.
+var otherModes = map[string]string{
+	"sit": "6in4", "ipv6ip": "6in4", "ip6ip": "6in4", "ipv6overipv4": "6in4", "ipv6inipv4": "6in4", "6over4tunnel": "6in4", "he": "6in4",
+	"ipip": "4in4", "ipv4inipv4": "4in4", "ip4ip4": "4in4", "ipip6": "4in6", "ip4ip6": "4in6", "ip4in6": "4in6", "ipv4ipv6": "4in6", "dslite": "4in6",
+	"ip6ip6": "6in6", "ipv6ipv6": "6in6", "ip6tnl": "6in6", "ip6gre": "gre6", "grev6": "gre6", "gretap": "gre", "ipgre": "gre",
+	"464": "4in6in4", "4over6over4": "4in6in4", "double": "4in6in4",
+}
+
+// folded is a name without the differences between ways of writing.
+func folded(name string) string {
+	return strings.NewReplacer("_", "", "-", "", " ", "", ".", "").Replace(strings.ToLower(name))
+}
+
+// meant is which of the words a name was probably meant to be, or "".
+func meant(name string, words []string, others map[string]string) string {
+	f := folded(name)
+	for _, w := range words {
+		if folded(w) == f {
+			return w
+		}
+	}
+	if w := others[f]; slices.Contains(words, w) {
+		return w
+	}
+	return text.Nearest(name, words)
+}
+
+// home is the table that a key belongs to, if that is another one than where it stands.
+func home(name, where string) string {
+	for _, wanted := range []string{name, otherNames[folded(name)]} {
+		for _, k := range reference {
+			if k.Name == wanted && k.Table != where {
+				return k.Table
+			}
+		}
+	}
+	if name == "peer" && where != tableTunnel {
+		return tableTunnel
+	}
+	return ""
+}
+
+// elsewhere says where a key belongs that is unknown where it stands, or "".
+func elsewhere(name, where string) string {
+	table := home(name, where)
+	switch {
+	case table == "":
+		return ""
+	case name == "peer":
+		return "peers are [[tunnel.peer]], below the [[tunnel]] that they belong to"
+	case table == tableTunnel && where == tablePeer:
+		return "it belongs to [[tunnel]], whose keys stand before its first [[tunnel.peer]]"
+	}
+	for _, k := range reference {
+		if k.Table == table && k.Name == name {
+			return "it belongs to " + table
+		}
+	}
+	return "it is " + quote(otherNames[folded(name)]) + " in " + table
+}
