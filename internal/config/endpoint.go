@@ -56,6 +56,9 @@ func (p place) readRemote(r *report, e entry) end {
 	return got
 }
 
+// anyWords are what iproute2 and others write for a remote end that may be anybody.
+var anyWords = map[string]bool{"any": true, "dynamic": true, "*": true}
+
 // orName is what else a host can be.
 const orName = " or a DNS name"
 
@@ -64,6 +67,11 @@ const orName = " or a DNS name"
 func host(r *report, e entry, family int, or string) (Host, bool) {
 	// A host called "auto" is less likely than the belief that remote, as local
 	// does, finds itself.
+	if e.kind == unstable.String && anyWords[e.text] {
+		r.add(e.at, `%s is %s, but packets are taken from and sent to known ends only, because their outer address is all by which they are known: `+
+			`set it to the other end's address or DNS name; for several other ends, write a [[tunnel.peer]] for each`, e.name, quote(e.text))
+		return Host{}, false
+	}
 	if e.kind == unstable.String && e.text != "auto" && isDNSName(e.text) {
 		return Host{Name: e.text}, true
 	}

@@ -68,6 +68,11 @@ func TestPeers(t *testing.T) {
 			`5:18: stack: "4in4" and "4in4" would have the same ends: give one of them its own, as in { mode = "4in4", local = "10.1.1.1", remote = "10.1.1.2" }`},
 		{tunnel("stack", "", "") + "stack = [{mode = '4in4', local = '10.1.1.1', remote = '10.1.1.2'}]\n" + peer("x", "192.0.2.2", "10.0.0.0/8"),
 			"4:46: remote contradicts [[tunnel.peer]], where each peer has its own: leave it out, or leave the peers out"},
+		{tunnel("6in4", "192.0.2.1", "any"),
+			"5:10: remote is \"any\", but packets are taken from and sent to known ends only, because their outer address is all by which they are known: set it to the other end's address or DNS name; for several other ends, write a [[tunnel.peer]] for each"},
+		{hubTunnel + peer("x", "*", "10.0.0.0/8"),
+			"7:10: remote is \"*\", but packets are taken from and sent to known ends only, because their outer address is all by which they are known: set it to the other end's address or DNS name; for several other ends, write a [[tunnel.peer]] for each"},
+		{tunnel("6in4", "192.0.2.1", "any.example"), ""},
 		{tunnel("6in4", "192.0.2.1", "learn"),
 			`5:10: remote is "learn": a remote end may be learnt from authenticated packets only, and no mode here has them: set it to an address or a DNS name`},
 	})
