@@ -69,6 +69,7 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 	if len(layers) == 0 || len(layers) > MaxDepth {
 		return nil, fmt.Errorf("encap: a stack has 1 to %d layers, not %d", MaxDepth, len(layers))
 	}
+	layers = withoutZone(layers)
 	s := &Stack{layers: layers, options: o, sources: sources, record: rec, outer: layers[len(layers)-1].Kind.Over()}
 	for i, l := range layers {
 		if err := l.check(); err != nil {
@@ -108,6 +109,17 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 	}
 	s.own = newOwn(layers[len(layers)-1])
 	return s, nil
+}
+
+// withoutZone are the layers as headers show them: a zone is known to this host alone
+// (RFC 4007 section 6).
+func withoutZone(layers []Layer) []Layer {
+	last := layers[len(layers)-1]
+	if last.Local.Zone() == "" && last.Remote.Zone() == "" {
+		return layers
+	}
+	last.Local, last.Remote = last.Local.WithZone(""), last.Remote.WithZone("")
+	return append(slices.Clone(layers[:len(layers)-1]), last)
 }
 
 // entry is the layer at which packets of an IP version enter: the innermost that

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +32,7 @@ func AdoptRaw(fd int, local netip.Addr, protocol int) (*RawReceiver, error) {
 		}
 	}
 	at, err := unix.Getsockname(fd)
-	if err != nil || boundTo(at) != local.WithZone("") {
+	if err != nil || !boundTo(at, local) {
 		return nil, fmt.Errorf("%s: %w", op, ErrOther)
 	}
 	w, err := wait.New(fd)
@@ -41,15 +42,17 @@ func AdoptRaw(fd int, local netip.Addr, protocol int) (*RawReceiver, error) {
 	return newReceiver(w, f, protocol), nil
 }
 
-// boundTo is the address of a socket.
-func boundTo(sa unix.Sockaddr) netip.Addr {
+// boundTo reports whether the address of a socket is a local one, and on the same
+// interface if that is named by its number.
+func boundTo(sa unix.Sockaddr, local netip.Addr) bool {
 	switch a := sa.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(a.Addr)
+		return netip.AddrFrom4(a.Addr) == local
 	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(a.Addr)
+		n, err := strconv.ParseUint(local.Zone(), 10, 32)
+		return netip.AddrFrom16(a.Addr) == local.WithZone("") && (err != nil || uint32(n) == a.ZoneId)
 	}
-	return netip.Addr{}
+	return false
 }
 
 // Use calls f with the receiver's descriptor, which stays open until f returns.

@@ -79,6 +79,11 @@ func (f *family) setCommon(fd int, o Options) error {
 	if err := unix.SetsockoptInt(fd, f.level, f.mtuDiscover, byInterface); err != nil {
 		return os.NewSyscallError("setsockopt MTU_DISCOVER", err)
 	}
+	if o.Device != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, o.Device); err != nil {
+			return os.NewSyscallError("setsockopt SO_BINDTOIFINDEX", err)
+		}
+	}
 	if o.Mark == 0 {
 		return nil
 	}

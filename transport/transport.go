@@ -64,6 +64,10 @@ type Options struct {
 	Mark uint32 // SO_MARK, for policy routing; 0: none
 	ICMP []int  // of a receiver for ICMP or ICMPv6: the types that it wants; nil: all
 
+	// Device is the interface by which alone packets leave, such as to a link-local
+	// address; 0: that of the route.
+	Device int
+
 	// Of a receiver at an IPv4 multicast address: that group, and an address of
 	// ours on the interface where it joins it. Nothing comes from other interfaces.
 	Join, JoinAt netip.Addr

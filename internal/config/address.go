@@ -30,6 +30,19 @@ func parseAddr(s string) (netip.Addr, error) {
 	return a, nil
 }
 
+// parseEnd is parseAddr for one end of an outermost layer, which may be a link-local
+// IPv6 address with its interface, the zone (RFC 4007 section 11).
+func parseEnd(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() == "" || !a.IsLinkLocalUnicast() {
+		return parseAddr(s)
+	}
+	if z := a.Zone(); z == "." || z == ".." || len(z) > maxName || !validName(z) {
+		return a.WithZone(""), fmt.Errorf("%s is no name of an interface: write %v%%DEV", quote(z), a.WithZone(""))
+	}
+	return a, nil
+}
+
 func version(a netip.Addr) int {
 	if a.Is4() {
 		return 4

@@ -33,11 +33,11 @@ func (p place) readLocal(r *report, e entry) end {
 	got := end{key: e.name, at: e.at}
 	switch {
 	case !p.outermost:
-		got.Addr, got.readable = endpoint(r, e, p.family, "")
+		got.Addr, got.readable = endpoint(r, e, p.family, "", parseAddr)
 	case e.kind == unstable.String && e.text == "auto":
 		got.readable = true
 	default:
-		got.Addr, got.readable = endpoint(r, e, p.family, ` or "auto"`)
+		got.Addr, got.readable = endpoint(r, e, p.family, ` or "auto"`, parseEnd)
 	}
 	return got
 }
@@ -49,7 +49,7 @@ func (p place) readRemote(r *report, e entry) end {
 	case e.kind == unstable.String && e.text == "learn":
 		r.add(e.at, `%s is "learn": a remote end may be learnt from authenticated packets only, and no mode here has them: set it to an address or a DNS name`, e.name)
 	case !p.outermost:
-		got.Addr, got.readable = endpoint(r, e, p.family, "")
+		got.Addr, got.readable = endpoint(r, e, p.family, "", parseAddr)
 	default:
 		got.Host, got.readable = host(r, e, p.family, orName)
 	}
@@ -75,24 +75,31 @@ func host(r *report, e entry, family int, or string) (Host, bool) {
 	if e.kind == unstable.String && e.text != "auto" && isDNSName(e.text) {
 		return Host{Name: e.text}, true
 	}
-	a, ok := endpoint(r, e, family, or)
+	a, ok := endpoint(r, e, family, or, parseEnd)
 	return Host{Addr: a}, ok
 }
 
 // endpoint reads one end's address, which must be of a family, an IP version; 0
 // is either. Or is what else the value could have been.
-func endpoint(r *report, e entry, family int, or string) (netip.Addr, bool) {
+func endpoint(r *report, e entry, family int, or string, parse func(string) (netip.Addr, error)) (netip.Addr, bool) {
 	want := addressOf(family) + or
 	s, ok := stringOf(r, e, want)
 	if !ok {
 		return netip.Addr{}, false
 	}
-	a, err := parseAddr(s)
+	a, err := parse(s)
+	zoned := err == nil && a.Zone() != ""
 	switch {
 	case errors.Is(err, errNoAddress):
 		refuse(r, e, want)
 	case family != 0 && version(a) != family:
 		refuse(r, e, want)
+	case zoned:
+		return a, true
+	case a.Is6() && a.IsLinkLocalUnicast() && or != "" && err != nil:
+		r.add(e.at, "%s is %s: %v", e.name, quote(s), err)
+	case a.Is6() && a.IsLinkLocalUnicast() && or != "":
+		r.add(e.at, "%s is %s, a link-local address, which exists once on each interface: write %v%%DEV, with the interface's name for DEV", e.name, quote(s), a)
 	case NotUnicast(a) != "":
 		unicast := "a unicast address"
 		if a.Is6() {

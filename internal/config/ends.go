@@ -182,6 +182,9 @@ func (d *draft) checkEnds(r *report) {
 // checkEnd reports a remote end that is this one.
 func (d *draft) checkEnd(r *report, l layerDraft, remote end, outermost bool) {
 	local := d.localOf(l)
+	if outermost {
+		d.checkZones(r, local, remote)
+	}
 	if !local.Addr.IsValid() || local.Addr != remote.Addr {
 		return
 	}
@@ -190,6 +193,17 @@ func (d *draft) checkEnd(r *report, l layerDraft, remote end, outermost bool) {
 		where = fmt.Sprintf("address in the IPv%d layer", l.kind.Over())
 	}
 	r.add(remote.at, "%s is the same as %s: it must be the other end's %s", remote.key, local.key, where)
+}
+
+// checkZones reports link-local ends on two interfaces, and what they cannot have.
+func (d *draft) checkZones(r *report, local, remote end) {
+	a, b := local.Addr.Zone(), remote.Addr.Zone()
+	switch {
+	case a != "" && b != "" && a != b:
+		r.add(remote.at, "%s is on %s, but %s is on %s: both must be on the same interface", remote.key, quote(b), local.key, quote(a))
+	case a+b != "" && d.IO == IOXDP:
+		r.add(d.values["io"], `io is "xdp", which has no link-local ends, as %s has: leave io out`, d.what())
+	}
 }
 
 // bare are the layers without addresses, of which the overhead follows.

@@ -40,7 +40,7 @@ func (p *peer) open() error {
 	o := p.t.cfg.Options
 	o.ECNCompat = false // marks are set here
 	var err error
-	p.asker, err = newAsker(layers, o, p.t.cfg.FwMark)
+	p.asker, err = newAsker(layers, o, p.t.cfg.FwMark, p.route.Index)
 	return err
 }
 

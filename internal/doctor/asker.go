@@ -82,10 +82,10 @@ const (
 	grace = 200 * time.Millisecond
 )
 
-// newAsker opens the sockets.
-func newAsker(layers []encap.Layer, o encap.Options, mark uint32) (*asker, error) {
+// newAsker opens the sockets. Link-local ends are on a device.
+func newAsker(layers []encap.Layer, o encap.Options, mark uint32, device int) (*asker, error) {
 	l := layers[len(layers)-1]
-	a := &asker{layers: layers, local: l.Local, remote: l.Remote, id: probe.NewIdentity(), seq: uint16(rand.Uint32()), waiting: make(map[uint16]*question)}
+	a := &asker{layers: layers, local: l.Local.WithZone(""), remote: l.Remote.WithZone(""), id: probe.NewIdentity(), seq: uint16(rand.Uint32()), waiting: make(map[uint16]*question)}
 	// Over a path that is wider than any packet here, so that each is sent with DF.
 	const wide = transport.MaxPacket
 	var err error
@@ -93,6 +93,9 @@ func newAsker(layers []encap.Layer, o encap.Options, mark uint32) (*asker, error
 		return nil, err
 	}
 	options := transport.Options{Mark: mark}
+	if l.Local.Zone() != "" || l.Remote.Zone() != "" {
+		options.Device = device
+	}
 	if a.send, err = transport.DialRaw(l.Local, int(l.Kind.Protocol()), options); err != nil {
 		return nil, err
 	}

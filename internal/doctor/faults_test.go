@@ -148,6 +148,28 @@ func TestLoop(t *testing.T) {
 	verdict(t, r, "route", doctor.Fail, "the tunnel itself > ip route add 203.0.113.20/32 via GATEWAY dev va")
 }
 
+// Both ends are link-local addresses, with their interfaces.
+func TestLinkLocalEnds(t *testing.T) {
+	a, b := newNamespace(t, "a"), newNamespace(t, "b")
+	must(t, rig.Veth(a, "va", b, "vb", 1500))
+	must(t, a.AddAddr("va", netip.MustParsePrefix("fe80::1/64")))
+	must(t, b.AddAddr("vb", netip.MustParsePrefix("fe80::2/64")))
+	end := func(local, remote string, self int) string {
+		return fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"gre6\"\nlocal = %q\nremote = %q\naddress = [\"10.0.0.%d/30\"]\n", local, remote, self)
+	}
+	start(t, b, end("fe80::2%vb", "fe80::1%vb", 2), nil).ready(t)
+	for _, local := range []string{"fe80::1%va", "auto"} {
+		d := start(t, a, end(local, "fe80::2%va", 1), nil).ready(t)
+		r := d.consult(t, nil)
+		fails(t, r)
+		verdict(t, r, "address", doctor.Pass, "va")
+		verdict(t, r, "route", doctor.Pass, "on the link of va")
+		verdict(t, r, "answer", doctor.Pass, "")
+		must(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		_, _ = d.cmd.Process.Wait()
+	}
+}
+
 // The peer's address becomes one of this host.
 func TestRemoteIsOurs(t *testing.T) {
 	h := newHosts(t)

@@ -95,7 +95,9 @@ func (p *peer) checkAddress(context.Context) finding {
 	if err != nil || !route.Source.IsValid() {
 		return skip("it is chosen by the route to %v, and there is none", p.remote)
 	}
-	p.local = route.Source
+	if p.local = route.Source; p.local.Is6() && p.local.IsLinkLocalUnicast() {
+		p.local = p.local.WithZone(route.Interface)
+	}
 	if p.status != nil {
 		if used := daemonAddr(p.status.State.Local); used.IsValid() && used != p.local {
 			return fail("systemctl restart sixfourd", `"auto" is %v now, but the daemon uses %v`, p.local, used)
@@ -179,7 +181,7 @@ func (p *peer) checkRoute(context.Context) finding {
 		return fail("look at the cable, or at what is at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.remote, r.Interface)
 	}
 	p.route = r
-	if r.Hop == p.remote {
+	if r.Hop == p.remote.WithZone("") {
 		return pass("%v is on the link of %s, MTU %d", p.remote, r.Interface, r.MTU)
 	}
 	return pass("through %s by %v, MTU %d", r.Interface, r.Hop, r.MTU)

@@ -84,7 +84,7 @@ func (e *Engine) registered() iter.Seq[*peer] {
 // newTable is the table for the peers as they are. An address that one of them had
 // may be another's now, who comes first then.
 func (e *Engine) newTable(now time.Time) *table {
-	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), any: make(map[netip.Addr][]*end)}
+	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
 	for p := range e.registered() {
 		if p.former != nil && now.Before(p.until) {
 			t.add(newEnd(p, p.former), p.former.Load().outer())
@@ -250,7 +250,7 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 	var opened []*inbound
 	for i, rx := range all {
 		in := e.newInbound(i, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
-		in.at = l.at
+		in.at, in.zone = l.at, zoneOf(l.local)
 		opened = append(opened, in)
 	}
 	e.inbounds[l] = opened

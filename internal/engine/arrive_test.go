@@ -58,17 +58,17 @@ func TestFormerAddress(t *testing.T) {
 		{"from there, then", after, fromOld, old},
 		{"from the new address", after, fromNew, next},
 	} {
-		if got := c.table.find(c.pkt); got == nil || got.peer != p || got.path() != c.want {
+		if got := c.table.find(c.pkt, 0); got == nil || got.peer != p || got.path() != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
-	if got := e.newTable(now.Add(formerLife + time.Minute)).find(fromOld); got != nil {
+	if got := e.newTable(now.Add(formerLife+time.Minute)).find(fromOld, 0); got != nil {
 		t.Errorf("long ago: %+v", got)
 	}
 	wider := pathTo("198.51.100.2")
 	wider.mtu = 1400
 	e.moves(p, wider)
-	if got := after.find(fromNew); got.path() != wider {
+	if got := after.find(fromNew, 0); got.path() != wider {
 		t.Error("between the same ends a new path is not that of the table")
 	}
 }
@@ -82,7 +82,7 @@ func TestFormerAddressOfAnother(t *testing.T) {
 		e.moves(come, pathTo("198.51.100.7"))
 		e.moves(gone, pathTo("198.51.100.2"))
 		e.moves(come, pathTo("198.51.100.1"))
-		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6)); got.peer != come {
+		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.peer != come {
 			t.Errorf("%v: of the peer that was there before", order)
 		}
 	}

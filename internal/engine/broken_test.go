@@ -67,7 +67,7 @@ func TestBrokenReceiver(t *testing.T) {
 	}
 	e.errors[l.local] = icmp
 	go func() {
-		(&outerErrors{icmp, &e.table, zap.NewNop(), e.isBroken, &e.stray}).run()
+		(&outerErrors{icmp, 0, &e.table, zap.NewNop(), e.isBroken, &e.stray}).run()
 		done <- struct{}{}
 	}()
 	for range 2 {

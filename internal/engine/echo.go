@@ -205,7 +205,7 @@ func (p *peer) heardAnswer(m []byte) {
 
 // answersOuter takes an ICMP packet to an outer address of ours, and reports whether
 // it answers the probe of a peer's outer address.
-func answersOuter(pkt []byte, t *table) bool {
+func answersOuter(pkt []byte, zone uint32, t *table) bool {
 	reply, m := byte(icmp.EchoReply4), []byte(nil)
 	var sent []byte // the beginning of what it answers
 	if header.Version(pkt) == 6 {
@@ -220,7 +220,7 @@ func answersOuter(pkt []byte, t *table) bool {
 	if len(m) == 0 || m[0] != reply {
 		return false
 	}
-	if e := t.about(sent, func(e *end) bool { return e.peer.echo.IsReply(m, reply) }); e != nil {
+	if e := t.about(sent, zone, func(e *end) bool { return e.peer.echo.IsReply(m, reply) }); e != nil {
 		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
 		e.peer.heardAnswer(m)
 	}

@@ -23,6 +23,7 @@ import (
 // goroutine: what routers on the way say of outer packets.
 type outerErrors struct {
 	rx     transport.Receiver
+	zone   uint32                 // of the address
 	table  *atomic.Pointer[table] // that says which peer an error is about
 	log    *zap.Logger
 	broken func(rx transport.Receiver, err error) // as an inbound's
@@ -45,7 +46,7 @@ func (e *Engine) listenErrors(local netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	o := &outerErrors{rx, &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken, &e.stray}
+	o := &outerErrors{rx, zoneOf(local), &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken, &e.stray}
 	e.errors[local] = rx
 	e.wg.Go(o.run)
 	return nil
@@ -89,7 +90,7 @@ func (o *outerErrors) hear(b []byte) {
 	if r != drop.None {
 		return
 	}
-	if answersOuter(pkt, o.table.Load()) {
+	if answersOuter(pkt, o.zone, o.table.Load()) {
 		return
 	}
 	err, ok := icmp.Parse(pkt)
@@ -97,7 +98,7 @@ func (o *outerErrors) hear(b []byte) {
 		return
 	}
 	var about *peer
-	if e := o.table.Load().about(err.Quote, func(e *end) bool {
+	if e := o.table.Load().about(err.Quote, o.zone, func(e *end) bool {
 		about = e.peer
 		path := e.path()
 		_, ours := path.stack.Unquote(err.Quote)

@@ -29,6 +29,7 @@ type inbound struct {
 	queue int // of the devices, as far as they have so many
 	table *atomic.Pointer[table]
 	at    netip.Addr // of a multicast group: our address where its packets arrive
+	zone  uint32     // of the link-local address of ours where packets arrive; 0: it is another
 	stray *counters  // of packets that belong to no tunnel
 	drops drops
 	// Broken is called, at most once, when nothing more is to be expected of rx.
@@ -196,7 +197,7 @@ func (in *inbound) open(t *table, from, n int) {
 			in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
-		if e := t.find(pkt); e != nil {
+		if e := t.find(pkt, in.zone); e != nil {
 			in.end = e
 			path := e.path()
 			inner, r := e.decapsulate(path, pkt)

@@ -54,7 +54,7 @@ func TestSourcesToOurEnd(t *testing.T) {
 		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
 		header.IPv4(pkt).SetChecksum()
 		in := e.newInbound(0, zap.NewNop(), nil)
-		from := table.find(pkt)
+		from := table.find(pkt, 0)
 		inner, r := from.decapsulate(from.path(), pkt)
 		in.deliver(from, from.path(), pkt, inner, r)
 		if got := len(in.touched) == 1; got != c.passes {

@@ -111,7 +111,7 @@ func TestPanicsBeside(t *testing.T) {
 	var stray counters
 	var none atomic.Pointer[table] // to look into it panics
 	broken := make(chan error, 1)
-	o := &outerErrors{&once{}, &none, zap.NewNop(), func(_ transport.Receiver, err error) { broken <- err }, &stray}
+	o := &outerErrors{&once{}, 0, &none, zap.NewNop(), func(_ transport.Receiver, err error) { broken <- err }, &stray}
 	o.run()
 	if err := <-broken; err == nil || stray.traffic().Drops[drop.InternalError.String()] != 1 {
 		t.Errorf("ICMP errors: %v, %v", err, stray.traffic())

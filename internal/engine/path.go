@@ -157,6 +157,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
 		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote)
 	}
+	local, remote = inZone(local, route.Index), inZone(remote, route.Index)
 	layers := t.cfg.Stack(&p.cfg, local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
@@ -170,7 +171,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
 	old := p.path.Load()
-	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, link: link, mtu: mtu, by: by, hop: hop,
+	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, on: route.Interface, link: link, mtu: mtu, by: by, hop: hop,
 		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
 	if !t.automatic() {
 		next.between = t.cfg.Probed(&p.cfg)
@@ -186,7 +187,10 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 		return nil, "headers for its packets: " + err.Error()
 	}
 	next.clamp = t.newClamp(next)
-	next.from = origin{local, t.cfg.FwMark, next.outer().Kind.Protocol()}
+	next.from = origin{local, t.cfg.FwMark, next.outer().Kind.Protocol(), 0}
+	if isZoned(local, remote) {
+		next.from.device = route.Index
+	}
 	out, err := t.openSockets(next.from)
 	if err != nil {
 		return nil, "a socket to send through: " + err.Error()
@@ -217,7 +221,11 @@ func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string
 	case !remote.IsValid() && !t.local().IsValid():
 		return fmt.Sprintf("an address of %s: the name does not resolve", t.mech.cfg.Hosts()[0].Name)
 	case errors.Is(answer.Err, netcfg.ErrNotLocal):
-		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev DEV), or set local = \"auto\"", t.local(), t.local())
+		device := "DEV"
+		if z := t.local().Zone(); z != "" {
+			device = z
+		}
+		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev %s), or set local = \"auto\"", t.local(), t.local().WithZone(""), device)
 	case around != "" && answer.Err == nil:
 		return around
 	case answer.Err != nil:
@@ -276,7 +284,7 @@ func (t *tunnel) openSockets(from origin) (sockets, error) {
 	}
 	var s sockets
 	for range t.queues {
-		raw, err := transport.DialRaw(from.local, int(from.protocol), transport.Options{Mark: from.mark})
+		raw, err := transport.DialRaw(from.local, int(from.protocol), transport.Options{Mark: from.mark, Device: from.device})
 		if err != nil {
 			s.close()
 			return nil, err

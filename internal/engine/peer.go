@@ -84,6 +84,7 @@ type path struct {
 	options encap.Options
 	version int           // of the tunnel
 	device  int           // of the first hop, by its index
+	on      string        // that device's name
 	link    encap.PathMTU // of the first hop
 	mtu     encap.PathMTU // of all that is known; not larger
 	by      pathmtu.Source

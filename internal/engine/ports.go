@@ -85,9 +85,14 @@ func (p *peer) complainOfXDP(err error) {
 	p.log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
 }
 
+var errLinkLocal = errors.New("an end is a link-local address")
+
 var errNoNeighbour = errors.New("is not known yet")
 
 func (e *Engine) tryHop(p *peer, l *encap.Layer, route netcfg.Route) (hop, error) {
+	if isZoned(l.Local, l.Remote) {
+		return hop{}, errLinkLocal
+	}
 	if !route.Ethernet {
 		return hop{}, fmt.Errorf("%s is no Ethernet device", route.Interface)
 	}

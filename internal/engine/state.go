@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/time/rate"
 
-	"sixfour/encap"
 	"sixfour/internal/liveness"
 )
 
@@ -107,7 +106,7 @@ func (p *peer) setPath(path *path) {
 		Phase: before.Phase, Since: before.Since, Detail: before.Detail,
 		IO: string(path.io()), IOWhy: p.noXDP, PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
-	now.setEnds(path.layers)
+	now.setEnds(path)
 	if !before.Phase.Carries() || !now.sameEnds(before) || before.Phase != Up && !p.isWatched(path) {
 		now.Phase, now.Since, now.Detail = p.firstPhase(path), time.Now(), ""
 	}
@@ -159,11 +158,11 @@ func (t *tunnel) level() zapcore.Level {
 
 // setEnds notes the addresses of the outermost layer, and of the innermost one over
 // IPv6 inside it.
-func (s *State) setEnds(layers []encap.Layer) {
-	outer := layers[len(layers)-1]
-	s.Local, s.Remote = outer.Local.String(), "any"
+func (s *State) setEnds(path *path) {
+	layers, outer := path.layers, path.outer()
+	s.Local, s.Remote = named(outer.Local, path.on), "any"
 	if outer.Resolver == nil {
-		s.Remote = outer.Remote.String()
+		s.Remote = named(outer.Remote, path.on)
 	}
 	for _, l := range layers[:len(layers)-1] {
 		if l.Kind.Over() == 6 {
@@ -239,7 +238,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (c
 		if phase == Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.Stringer("remote", pl.target.remote), zap.String("why", p.state.Detail))
+		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, path.on)), zap.String("why", p.state.Detail))
 	case Up:
 		p.wasUp = true
 		p.endOutage()
@@ -247,7 +246,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (c
 		if before.Phase != Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
-		fields := []zap.Field{zap.Stringer("remote", pl.target.remote)}
+		fields := []zap.Field{zap.String("remote", named(pl.target.remote, path.on))}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
 			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))

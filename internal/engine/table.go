@@ -15,7 +15,14 @@ import (
 type table struct {
 	pairs4 map[[8]byte]*end  // by the peer's address and ours, as they stand in a packet
 	pairs6 map[[32]byte]*end // the same for IPv6
+	zoned  map[zoned]*end    // the same where our address is link-local
 	any    map[netip.Addr][]*end
+}
+
+// zoned is a pair of addresses of IPv6 on one link.
+type zoned struct {
+	pair [32]byte
+	zone uint32
 }
 
 // end is one peer's in a table.
@@ -67,6 +74,11 @@ func (t *table) add(e *end, l *encap.Layer) {
 	default:
 		remote, local := l.Remote.As16(), l.Local.As16()
 		pair := [32]byte(append(remote[:], local[:]...))
+		if zone := zoneOf(l.Local); zone != 0 {
+			e.next = t.zoned[zoned{pair, zone}]
+			t.zoned[zoned{pair, zone}] = e
+			return
+		}
 		e.next = t.pairs6[pair]
 		t.pairs6[pair] = e
 	}
@@ -84,7 +96,7 @@ func (t *table) twin(e *end, l *encap.Layer) *end {
 		twin = t.pairs4[[8]byte(append(remote[:], local[:]...))]
 	default:
 		remote, local := l.Remote.As16(), l.Local.As16()
-		twin = t.pairs6[[32]byte(append(remote[:], local[:]...))]
+		twin = t.from6([32]byte(append(remote[:], local[:]...)), zoneOf(l.Local))
 	}
 	for twin != nil && (twin.protocol != e.protocol || twin.gre.Keyed != e.gre.Keyed || twin.gre.Key != e.gre.Key) {
 		twin = twin.next
@@ -92,12 +104,21 @@ func (t *table) twin(e *end, l *encap.Layer) *end {
 	return twin
 }
 
-// find is the end for a packet with a whole IP header; nil: there is none, but
-// perhaps one of those that take packets from everywhere.
-func (t *table) find(pkt []byte) *end {
+// from6 is the first end with a pair of addresses: if there is a zone, at that link.
+func (t *table) from6(pair [32]byte, zone uint32) *end {
+	if zone != 0 {
+		return t.zoned[zoned{pair, zone}]
+	}
+	return t.pairs6[pair]
+}
+
+// find is the end for a packet with a whole IP header that came to a link-local address
+// of ours in a zone, or, if that is 0, to another one; nil: there is none, but perhaps
+// one of those that take packets from everywhere.
+func (t *table) find(pkt []byte, zone uint32) *end {
 	if header.Version(pkt) == 6 {
 		ip := header.IPv6(pkt)
-		return t.pairs6[[32]byte(pkt[8:])].match(ip.NextHeader(), ip.Payload())
+		return t.from6([32]byte(pkt[8:]), zone).match(ip.NextHeader(), ip.Payload())
 	}
 	ip := header.IPv4(pkt)
 	e := t.pairs4[[8]byte(pkt[12:])]
@@ -132,11 +153,11 @@ func (e *end) match(protocol byte, payload []byte) *end {
 // about is the end whose packet an ICMP error quotes, or that a message from the
 // peer's outer address concerns: source and destination are those of what we sent.
 // Is says which of those between the addresses it is.
-func (t *table) about(quote []byte, is func(*end) bool) *end {
+func (t *table) about(quote []byte, zone uint32, is func(*end) bool) *end {
 	var e *end
 	if header.Version(quote) == 6 {
 		ip := header.IPv6(quote)
-		e = t.pairs6[[32]byte(append(slices.Clone(ip.Dest()), ip.Source()...))]
+		e = t.from6([32]byte(append(slices.Clone(ip.Dest()), ip.Source()...)), zone)
 	} else {
 		ip := header.IPv4(quote)
 		e = t.pairs4[[8]byte(append(slices.Clone(ip.Dest()), ip.Source()...))]

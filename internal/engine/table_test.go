@@ -13,7 +13,7 @@ import (
 
 // tableOf makes a table of layers, of which each is the outermost of a peer.
 func tableOf(layers ...encap.Layer) (*table, []*end) {
-	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), any: make(map[netip.Addr][]*end)}
+	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
 	var ends []*end
 	for i := range layers {
 		e := &end{protocol: layers[i].Kind.Protocol(), gre: layers[i].GRE}
@@ -79,7 +79,7 @@ func TestFind(t *testing.T) {
 		{"IPv6, another protocol", arriving(there6, here6, header.ProtoIPv4), -1},
 		{"IPv6, the other way", arriving(here6, there6, header.ProtoIPv6), -1},
 	} {
-		got := table.find(c.pkt)
+		got := table.find(c.pkt, 0)
 		if c.want < 0 && got != nil || c.want >= 0 && got != ends[c.want] {
 			t.Errorf("%s: %+v, want that of %d", c.name, got, c.want)
 		}
@@ -99,7 +99,7 @@ func BenchmarkFind(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if table.find(pkts[i*7919%n]) == nil {
+				if table.find(pkts[i*7919%n], 0) == nil {
 					b.Fatal("not found")
 				}
 			}

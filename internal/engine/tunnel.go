@@ -82,6 +82,7 @@ type origin struct {
 	local    netip.Addr
 	mark     uint32
 	protocol byte
+	device   int // by which link-local packets leave; 0: that of the route
 }
 
 // sockets send, one for each queue.

@@ -18,7 +18,7 @@ func FuzzAnswers(f *testing.F) {
 	c.exchange(3, func(b *builder, i int) {
 		switch i {
 		case 0:
-			b.getRoute(Query{Remote: one}, true)
+			b.getRoute(Query{Remote: one}, 0, true)
 		case 1:
 			b.begin(unix.RTM_GETLINK, 0, append(make([]byte, 4), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
 		default:

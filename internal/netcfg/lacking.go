@@ -117,7 +117,7 @@ func (l *Link) taken(routes []netip.Prefix, others func(index int) bool) (first 
 	routes = routes[:min(len(routes), manyRoutes)]
 	through := make([]int, len(routes))
 	l.conn.exchange(len(routes), func(b *builder, i int) {
-		b.getRoute(Query{Remote: middle(routes[i])}, true)
+		b.getRoute(Query{Remote: middle(routes[i])}, 0, true)
 	}, func(i int, message []byte, err error) {
 		// Routes with another metric may stand beside ours.
 		f, metric := parseRoute(message, err), uint32(0)

@@ -59,7 +59,8 @@ var ErrNotLocal = errors.New("no interface of this host has the address")
 var errBroadcast = errors.New("it is the broadcast address of a network of this host")
 
 // Query asks for the route to Remote, for packets from Local, or, if that is the
-// zero address, from whichever address the kernel chooses, with the mark.
+// zero address, from whichever address the kernel chooses, with the mark. The zone of
+// a link-local address is the interface.
 type Query struct {
 	Remote netip.Addr
 	Local  netip.Addr
@@ -84,10 +85,13 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 // once, and only once for each local address and each interface.
 func (r *Router) ToAll(queries []Query) []Answer {
 	answers := make([]Answer, len(queries))
-	owned := r.owned(queries)
+	devices := zones(queries)
+	owned := r.owned(queries, devices)
 	var asked []int // which queries the kernel is asked
 	for i, q := range queries {
-		switch {
+		switch _, err := devices.of(q); {
+		case err != nil:
+			answers[i].Err = fmt.Errorf("route to %v: %w", q.Remote, err)
 		case !q.Remote.IsValid() || q.Local.IsValid() && q.Local.Is4() != q.Remote.Is4():
 			answers[i].Err = fmt.Errorf("route to %v from %v: %w", q.Remote, q.Local, unix.EAFNOSUPPORT)
 		case q.Local.IsValid() && owned[q.Local] != nil:
@@ -100,7 +104,9 @@ func (r *Router) ToAll(queries []Query) []Answer {
 	// from anybody: what counts for the MTU is the route as it stands in the table.
 	used, table := make([]found, len(asked)), make([]found, len(asked))
 	r.conn.exchange(2*len(asked), func(b *builder, i int) {
-		b.getRoute(queries[asked[i/2]], i%2 != 0)
+		q := queries[asked[i/2]]
+		device, _ := devices.of(q)
+		b.getRoute(q, device, i%2 != 0)
 	}, func(i int, message []byte, err error) {
 		into := used
 		if i%2 != 0 {
@@ -123,10 +129,14 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 	if !local.IsValid() {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
-	own := make([]found, 1)
+	own, query := make([]found, 1), Query{Remote: local}
+	device, err := zones([]Query{query}).of(query)
+	if err != nil {
+		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
+	}
 	// Only the table says which interface it is: the route that is used is the
 	// one through the loopback device.
-	r.conn.exchange(1, func(b *builder, _ int) { b.getRoute(Query{Remote: local}, true) },
+	r.conn.exchange(1, func(b *builder, _ int) { b.getRoute(query, device, true) },
 		func(_ int, message []byte, err error) { own[0] = parseRoute(message, err) })
 	if own[0].err != nil || own[0].kind != unix.RTN_LOCAL {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
@@ -140,7 +150,7 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 
 // owned tells for each distinct local address whether it is ours: nil, or
 // ErrNotLocal.
-func (r *Router) owned(queries []Query) map[netip.Addr]error {
+func (r *Router) owned(queries []Query, devices devices) map[netip.Addr]error {
 	owned := make(map[netip.Addr]error)
 	var distinct []netip.Addr
 	for _, q := range queries {
@@ -149,7 +159,11 @@ func (r *Router) owned(queries []Query) map[netip.Addr]error {
 			distinct = append(distinct, q.Local)
 		}
 	}
-	r.conn.exchange(len(distinct), func(b *builder, i int) { b.getRoute(Query{Remote: distinct[i]}, false) },
+	r.conn.exchange(len(distinct), func(b *builder, i int) {
+		q := Query{Remote: distinct[i]}
+		device, _ := devices.of(q)
+		b.getRoute(q, device, false)
+	},
 		func(i int, message []byte, err error) {
 			if f := parseRoute(message, err); f.err != nil || f.kind != unix.RTN_LOCAL {
 				owned[distinct[i]] = fmt.Errorf("%v: %w", distinct[i], ErrNotLocal)
@@ -158,9 +172,10 @@ func (r *Router) owned(queries []Query) map[netip.Addr]error {
 	return owned
 }
 
-// getRoute asks for a route: for the one that is used, or, with table, for the
-// entry of the table that it comes from (ip route get fibmatch).
-func (b *builder) getRoute(q Query, table bool) {
+// getRoute asks for a route, through a device if that is not 0: for the one that is
+// used, or, with table, for the entry of the table that it comes from (ip route get
+// fibmatch).
+func (b *builder) getRoute(q Query, device int, table bool) {
 	h := [unix.SizeofRtMsg]byte{family(q.Remote), uint8(q.Remote.BitLen())}
 	flags := uint32(unix.RTM_F_LOOKUP_TABLE)
 	if q.Local.IsValid() {
@@ -174,6 +189,9 @@ func (b *builder) getRoute(q Query, table bool) {
 	b.address(unix.RTA_DST, q.Remote)
 	if q.Local.IsValid() {
 		b.address(unix.RTA_SRC, q.Local)
+	}
+	if device != 0 {
+		b.number(unix.RTA_OIF, uint32(device))
 	}
 	if q.Mark != 0 {
 		b.number(unix.RTA_MARK, q.Mark)

@@ -1,0 +1,48 @@
+package netcfg
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+// devices are the interfaces of zones, by name, as they are now; 0: there is none.
+type devices map[string]int
+
+// zones finds those of the link-local addresses in some queries.
+func zones(queries []Query) devices {
+	var found devices
+	for _, q := range queries {
+		for _, a := range [...]netip.Addr{q.Remote, q.Local} {
+			z := a.Zone()
+			if _, known := found[z]; z == "" || known {
+				continue
+			}
+			if found == nil {
+				found = make(devices)
+			}
+			if n, err := strconv.Atoi(z); err == nil {
+				found[z] = n
+			} else if i, err := net.InterfaceByName(z); err == nil {
+				found[z] = i.Index
+			} else {
+				found[z] = 0
+			}
+		}
+	}
+	return found
+}
+
+// of is the interface by which a query's packets leave; 0: the kernel chooses.
+func (d devices) of(q Query) (int, error) {
+	for _, a := range [...]netip.Addr{q.Remote, q.Local} {
+		if z := a.Zone(); z != "" {
+			if d[z] == 0 {
+				return 0, fmt.Errorf("there is no interface %s", z)
+			}
+			return d[z], nil
+		}
+	}
+	return 0, nil
+}
