@@ -309,10 +309,11 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 // inner one, which shares its memory: for the interface, or, where it is
 // addressed to this host's end of a layer, for whoever answers there.
 //
-// With two reasons it returns something nevertheless. If that is drop.Fragment, it
+// With three reasons it returns something nevertheless. If that is drop.Fragment, it
 // is a fragment of the IPv6 packet of a layer, for reassembly, after which
 // DecapsulateReassembled goes on. If it is drop.OwnSource, it is the inner packet,
-// for Keepalive to look at.
+// for Keepalive to look at. If it is drop.BadExtension, it is the IPv6 packet of a
+// layer, of which the sender may have to be told (RFC 8200 section 4.2).
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	pkt, r := header.ParseReceived(outer, s.outer)
 	if r != drop.None {
@@ -347,7 +348,7 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 			break
 		}
 		switch {
-		case r == drop.Fragment && header.Version(pkt) == 6:
+		case (r == drop.Fragment || r == drop.BadExtension) && header.Version(pkt) == 6:
 			return pkt, r
 		case r == drop.None:
 			r = drop.UnknownProtocol

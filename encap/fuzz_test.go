@@ -86,7 +86,9 @@ func FuzzDecapsulate(f *testing.F) {
 			return
 		}
 		if r != drop.None {
-			if inner != nil && r != drop.Fragment { // which is for reassembly
+			if inner != nil && r == drop.BadExtension {
+				checkRefused(t, in, inner)
+			} else if inner != nil && r != drop.Fragment { // which is for reassembly
 				t.Fatalf("refused (%v), but returned %x", r, inner)
 			}
 			if r == drop.Fragment && inner != nil {
@@ -220,4 +222,24 @@ func slowSum(b []byte) uint16 {
 		}
 	}
 	return uint16(sum)
+}
+
+// checkRefused has the sender of a layer's packet with bad extension headers told.
+func checkRefused(t *testing.T, s *encap.Stack, pkt []byte) {
+	t.Helper()
+	at, tell := header.UnknownOption(header.IPv6(pkt))
+	layer, ours := s.EndOf(pkt)
+	if !tell || !ours {
+		return
+	}
+	if at < header.IPv6Len || at >= len(pkt) || pkt[at]>>6 < 2 {
+		t.Fatalf("option at %d of %x", at, pkt)
+	}
+	answer := make([]byte, encap.Headroom+1280)
+	ip := header.IPv6(answer[encap.Headroom:])
+	ip[0] = 0x60
+	binary.BigEndian.PutUint16(ip[4:], 1280-header.IPv6Len)
+	if out, r := s.EncapsulateBeside(layer, answer, encap.Headroom); r == drop.None && !bytes.HasSuffix(out, ip) {
+		t.Fatalf("%x does not carry the answer", out)
+	}
 }

@@ -223,3 +223,44 @@ func optionsPass(opts []byte) bool {
 	}
 	return true
 }
+
+// UnknownOption finds the first option in a packet to this node that asks for what
+// optionsPass refuses (RFC 8200 section 4.2): the offset of its type, and whether its
+// sender is to be told. It is not if the option says so, or if there is no such option.
+func UnknownOption(ip IPv6) (at int, tell bool) {
+	w := StartWalk(ip)
+	for !w.Fragment {
+		kind, ext, ok := w.Next(ip)
+		if !ok {
+			return 0, false
+		}
+		if kind != HopByHop && kind != DestOptions {
+			continue
+		}
+		for i := 2; i < len(ext); {
+			if ext[i] == optPad1 {
+				i++
+				continue
+			}
+			if i+2 > len(ext) || i+2+int(ext[i+1]) > len(ext) {
+				return 0, false
+			}
+			switch ext[i] >> 6 {
+			case optDiscard:
+				return 0, false
+			case optTell, optTellUnicast:
+				toMany := ip.Dest()[0] == 0xff
+				return w.Offset - len(ext) + i, !toMany || ext[i]>>6 == optTell
+			}
+			i += 2 + int(ext[i+1])
+		}
+	}
+	return 0, false
+}
+
+// The top bits of an option's type: what a node that does not know it is to do.
+const (
+	optDiscard     = 1 // nothing else
+	optTell        = 2 // and tell the sender
+	optTellUnicast = 3 // and do so, if the packet was not to many
+)

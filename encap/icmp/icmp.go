@@ -46,6 +46,8 @@ const (
 	address6      = 3   // code of type 1
 	port6         = 4   // code of type 1
 	nextHeader6   = 1   // code of type 4
+
+	UnknownOption6 = 2 // code of type 4
 )
 
 // HeaderLen is the length of every error's header: type, code, checksum, and 4

@@ -289,7 +289,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 			r = e.allows(inner)
 		}
 	}
-	if e.protocol == header.GRE && inner != nil {
+	if r == drop.BadExtension && inner != nil {
+		in.refuseOption(s, e, inner)
+	} else if e.protocol == header.GRE && inner != nil {
 		if back := path.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
 			in.sendBack(s, e, inner, back)
 			return
