@@ -180,6 +180,9 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	default: // nobody asked for this place: go on without
 		log.Warn("no control socket", zap.Error(err))
 	}
+	if err := gateway.Clean(); err != nil { // later it may not use the packet filter
+		log.Warn("remove what a process left that was killed", zap.Error(err))
+	}
 	if err := p.restrict(); err != nil {
 		return err
 	}

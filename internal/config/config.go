@@ -41,7 +41,8 @@ type Metrics struct {
 
 // Security is the [security] table.
 type Security struct {
-	NoSandbox bool // sandbox = "off"
+	NoSandbox    bool // sandbox = "off"
+	PacketFilter bool // packet_filter = "on"
 }
 
 // Tunnel is one [[tunnel]] table.

@@ -58,6 +58,11 @@ var securityKeys = []key[*Security]{
 			s.NoSandbox = w == "off"
 		}
 	}},
+	{"packet_filter", func(r *report, e entry, s *Security) {
+		if w, ok := wordOf(r, e, "auto", "on"); ok {
+			s.PacketFilter = w == "on"
+		}
+	}},
 }
 
 // readFile reads the whole file's table.

@@ -170,8 +170,9 @@ func TestGatewayReload(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
 	plain, server := fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1), fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2)
-	b := start(t, n.b, server)
-	a := start(t, n.a, plain)
+	const filter = "[security]\npacket_filter = \"on\"\n" // from the start, as the gateway comes later
+	b := start(t, n.b, filter+server)
+	a := start(t, n.a, filter+plain)
 	wasA, wasB := configured(t, n.a), configured(t, n.b)
 	comesFrom(t, n.a, n.b, inB, inA)
 	for range 2 {

@@ -70,7 +70,7 @@ func unreachable(t *testing.T, ns *rig.Namespace, quoted byte) (dropped bool) {
 func TestShield(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
-	a := start(t, h.a, configA())
+	a := start(t, h.a, "[security]\npacket_filter = \"on\"\n"+configA())
 	reachable(t, h.a, inB)
 	if got := shields(t, h.a); len(got) != 0 {
 		t.Errorf("shields without need: %v", got)
@@ -93,6 +93,23 @@ func TestShield(t *testing.T) {
 	if unreachable(t, h.a, unix.IPPROTO_IPV6) {
 		t.Error("an answer was kept back without need")
 	}
+}
+
+// A daemon that needed no packet filter when it started cannot reach it any more: where
+// the kernel answers later it says so, with the way out, and a reload that wants a
+// gateway is refused.
+func TestNoPacketFilter(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, 1500)
+	start(t, h.b, configB())
+	a := start(t, h.a, configA())
+	r := a.reload(t, "[gateway]\nmasquerade = \"va\"\n"+configA())
+	if !strings.Contains(r.Error, "[gateway]: the daemon has given up the right to use the packet filter: restart it") {
+		t.Errorf("%+v", r)
+	}
+	must(t, rig.Veth(h.a, "sit0", h.a, "other", 1500))
+	a.wait(t, `or restart the daemon, which gave up the right to use nftables; packet_filter = "on" in [security] keeps it`)
+	pings(t, h.a, inB, rig.PingOptions{})
 }
 
 // Two daemons in one namespace, one of which ends as it should, the other by

@@ -179,7 +179,7 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 		return err
 	}
 	e.listenAhead()
-	e.cleanGateway()
+	e.gate.mark.Store(e.gate.cfg.DefaultRoute != "")
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
 	// The paths first: the interfaces then come up with the right MTU, and their

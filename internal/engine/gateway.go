@@ -28,14 +28,6 @@ type gate struct {
 	mark     atomic.Bool      // the sockets by which names are looked up
 }
 
-// cleanGateway removes what a gateway left whose process was killed.
-func (e *Engine) cleanGateway() {
-	if err := gateway.Clean(); err != nil {
-		e.log.Warn("remove what a process left that was killed", zap.Error(err))
-	}
-	e.gate.mark.Store(e.gate.cfg.DefaultRoute != "")
-}
-
 // syncGateway brings the gateway in line with the configuration and the tunnels'
 // interfaces, and reports whether it was so once: what fails later is an error in
 // the log, and tried again.

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"os"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
 )
@@ -42,8 +44,11 @@ func (e *Engine) shieldUs() {
 	switch {
 	case err != nil && err.Error() != e.shield.complain:
 		e.shield.complain = err.Error()
-		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+
-			"unload them, or run: "+netcfg.ByHand(ends),
+		way := "unload them, or run: " + netcfg.ByHand(ends)
+		if errors.Is(err, unix.EPERM) { // there was none when the daemon gave its rights up
+			way += `; or restart the daemon, which gave up the right to use nftables; packet_filter = "on" in [security] keeps it`
+		}
+		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+way,
 			zap.String("because_of", why), zap.Error(err))
 	case err == nil && fresh:
 		e.shield.complain = ""

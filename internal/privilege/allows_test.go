@@ -38,6 +38,11 @@ func TestAllows(t *testing.T) {
 			"six.toml:6:9: netns: the daemon has given up the right to look at other processes: restart it"},
 		{"AF_XDP", "TUNNEL\n", "TUNNEL\nio = \"xdp\"\n",
 			"six.toml:6:6: io: the daemon has given up the right to load a filter program: restart it"},
+		{"the first gateway", "TUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n",
+			`[gateway]: the daemon has given up the right to use the packet filter: restart it; packet_filter = "on" in [security] keeps that right`},
+		{"the first gateway, with the packet filter", "[security]\npacket_filter = \"on\"\nTUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
+		{"the first gateway, without a sandbox", "[security]\nsandbox = \"off\"\nTUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
+		{"another gateway", "[gateway]\nmasquerade = \"eth1\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
 		{"AF_XDP, where it can be", "TUNNEL\n", "TUNNEL\nio = \"auto\"\n", ""},
 		{"what is for the next start", "TUNNEL\n", "[control]\nsocket = \"/srv/s\"\n[security]\nsandbox = \"off\"\nTUNNEL\n", ""},
 	} {

@@ -28,6 +28,7 @@ const (
 	netns role = "netns"
 	xdp   role = "xdp"
 	open  role = "open" // without a sandbox
+	rules role = "packet filter"
 )
 
 // place is where attempts are made.
@@ -213,6 +214,12 @@ var attempts = []attempt{
 		return err
 	}},
 	{what: "a raw socket", try: socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_IPV6)},
+	{what: "a raw socket that sends", try: socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)},
+	{what: "a raw socket for errors", try: socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6)},
+	{what: "the TCP packets of the machine", fails: unix.EPERM, worksIn: []role{open}, try: socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)},
+	{what: "the UDP packets of the machine", fails: unix.EPERM, worksIn: []role{open}, try: socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)},
+	{what: "a packet socket of old", fails: unix.EPERM, worksIn: []role{open}, try: socket(unix.AF_INET, unix.SOCK_PACKET, 0x0300)},
+	{what: "a socket of a protocol that nobody uses", fails: unix.EPERM, try: socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)},
 	{what: "an AF_XDP socket", fails: unix.EPERM, worksIn: []role{xdp, open}, try: socket(unix.AF_XDP, unix.SOCK_RAW, 0)},
 	{what: "a filter program", fails: unix.EPERM, anyhow: true, worksIn: []role{xdp}, try: mapOfKernel},
 	{what: "a TUN device", try: func(place) error {
@@ -226,7 +233,7 @@ var attempts = []attempt{
 		_, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 		return err
 	}},
-	{what: "the packet filter", try: func(place) error {
+	{what: "the packet filter", fails: unix.EPERM, worksIn: []role{rules, open}, try: func(place) error {
 		c := &nftables.Conn{}
 		table := c.AddTable(&nftables.Table{Name: "try", Family: nftables.TableFamilyINet})
 		if err := c.Flush(); err != nil {

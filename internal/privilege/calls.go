@@ -76,13 +76,34 @@ func callsFor(n needs, pid uint32) []call {
 	return calls
 }
 
-// sockets are those that may be made: of the families of tunnels and of names, and
-// for the control socket; not packet sockets, through which CAP_NET_RAW would show
-// all traffic.
+// raw are the IP protocols of raw sockets: those that tunnels have, also such as a
+// reload may bring, that of errors about their packets, and the one that sends and
+// receives nothing. With others CAP_NET_RAW would show what comes to other programs.
+var raw = []uint32{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE, unix.IPPROTO_RAW}
+
+// mptcp is IPPROTO_MPTCP of linux/in.h, with which Go makes listeners.
+const mptcp = 262
+
+// sockets are those that may be made: of the protocols of tunnels, for names and
+// metrics, and for the control socket; not packet sockets, through which CAP_NET_RAW
+// would show all traffic.
 func sockets(n needs) []way {
-	ways := oneOf(0, unix.AF_INET, unix.AF_INET6, unix.AF_UNIX)
-	for _, protocol := range []uint32{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER} {
-		ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, protocol)})
+	ways := oneOf(0, unix.AF_UNIX)
+	for family, icmp := range map[uint32]uint32{unix.AF_INET: unix.IPPROTO_ICMP, unix.AF_INET6: unix.IPPROTO_ICMPV6} {
+		of := func(kind, protocol uint32) {
+			const kinds = 0xf // SOCK_TYPE_MASK of linux/net.h: the rest are flags
+			ways = append(ways, way{exactly(0, family), {1, kinds, kind}, exactly(2, protocol)})
+		}
+		of(unix.SOCK_DGRAM, 0)
+		of(unix.SOCK_STREAM, 0)
+		of(unix.SOCK_STREAM, mptcp)
+		for _, protocol := range append([]uint32{icmp}, raw...) {
+			of(unix.SOCK_RAW, protocol)
+		}
+	}
+	ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_ROUTE)})
+	if n.filter {
+		ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_NETFILTER)})
 	}
 	if n.xdp { // which must not go past IPsec: the kernel is asked for policies
 		ways = append(ways, way{exactly(0, unix.AF_XDP)}, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})

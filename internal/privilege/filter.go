@@ -1,6 +1,9 @@
 package privilege
 
 import (
+	"fmt"
+	"math"
+
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -94,6 +97,9 @@ func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
 	}
 	for _, c := range calls {
 		b := c.block(low)
+		if len(b) > math.MaxUint8 { // no jump is longer
+			panic(fmt.Sprintf("system call %d may be made in too many ways", c.number))
+		}
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: c.number, SkipFalse: uint8(len(b))})
 		p = append(p, b...)
 	}

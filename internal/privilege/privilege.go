@@ -6,8 +6,10 @@
 package privilege
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,6 +79,7 @@ type needs struct {
 	names     []string // directories of namespaces
 	processes []string // namespaces below /proc, which only their open descriptors reach later
 	xdp       bool
+	filter    bool // the packet filter: a gateway, or answers of the kernel's that are kept back
 	lowPort   bool // metrics at a port that is not for everybody
 	off       bool // no sandbox
 }
@@ -87,6 +90,7 @@ func needsOf(cfg *config.Config, file string) needs {
 		number, err := strconv.Atoi(port)
 		n.lowPort = err == nil && number < 1024
 	}
+	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || kernelAnswers(cfg)
 	for _, t := range cfg.Tunnels {
 		n.xdp = n.xdp || t.IO != config.IOSocket
 		switch {
@@ -102,6 +106,24 @@ func needsOf(cfg *config.Config, file string) needs {
 	n.names = unique(n.names)
 	n.processes = unique(n.processes)
 	return n
+}
+
+func hasGateway(cfg *config.Config) bool {
+	return len(cfg.Gateway.Masquerade) > 0 || cfg.Gateway.DefaultRoute != ""
+}
+
+// kernelAnswers reports whether the kernel would answer packets of the tunnels.
+func kernelAnswers(cfg *config.Config) bool {
+	ends := make([]netcfg.End, len(cfg.Tunnels))
+	for i := range cfg.Tunnels {
+		layers := cfg.Tunnels[i].Mode.Layers
+		outer := layers[len(layers)-1]
+		ends[i] = netcfg.End{Local: netip.IPv4Unspecified(), Protocol: outer.Protocol()}
+		if outer.Over() == 6 {
+			ends[i].Local = netip.IPv6Unspecified()
+		}
+	}
+	return netcfg.KernelAnswers(os.DirFS("/sys/module"), ends) != ""
 }
 
 func unique(s []string) []string {
@@ -123,6 +145,9 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 	}
 	if len(problems) > 0 {
 		return problems.Sorted()
+	}
+	if hasGateway(cfg) && !s.needs.filter && !s.needs.off {
+		return errors.New(`[gateway]: the daemon has given up the right to use the packet filter: restart it; packet_filter = "on" in [security] keeps that right`)
 	}
 	return nil
 }
