@@ -97,6 +97,25 @@ func (f *family) setUpSender(fd int) error {
 	return setFilter(fd, refuseAll)
 }
 
+// Queued reports whether a packet waits in a queue of the kernel, of the socket or of a
+// device. Where that cannot be asked, none does.
+func (s *RawSender) Queued() bool {
+	fd, err := s.fd.Acquire()
+	if err != nil {
+		return false
+	}
+	defer s.fd.Release()
+	var info [memInfoSent + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno == 0 && info[memInfoSent] > 0
+}
+
+// memInfoSent is where SO_MEMINFO has the bytes that were sent and are not freed yet
+// (SK_MEMINFO_WMEM_ALLOC in linux/sock_diag.h).
+const memInfoSent = 2
+
 // Send is described at the interface Sender.
 func (s *RawSender) Send(pkts []Packet) (int, error) {
 	fd, err := s.fd.Acquire()

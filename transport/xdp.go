@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -199,12 +200,21 @@ func (p *XDPPort) Lost() (n uint32, ok bool) {
 }
 
 // XDPSender sends to one next hop through an XDPPort, and, what that does not
-// take, through another Sender, with which it is closed.
+// take, through another Sender, with which it is closed. What the other one has sent
+// may wait in the device's queueing discipline, which packets of the port go past: as
+// long as it does, everything goes that way, so that nothing is overtaken.
 type XDPSender struct {
-	port *XDPPort
-	eth  [ethernetLen]byte // without its type
+	port   *XDPPort
+	eth    [ethernetLen]byte // without its type
+	detour atomic.Bool       // something went through the other Sender last
 	Sender
 }
+
+// Queuer is a Sender that knows whether something that it sent has not left the host
+// yet.
+type Queuer interface{ Queued() bool }
+
+var _ Queuer = (*RawSender)(nil)
 
 // NewXDPSender sends from the device's hardware address to the next hop's, IPv4
 // and IPv6 as the packets are.
@@ -212,17 +222,25 @@ func NewXDPSender(p *XDPPort, from, to [6]byte, other Sender) *XDPSender {
 	s := &XDPSender{port: p, Sender: other}
 	copy(s.eth[0:], to[:])
 	copy(s.eth[6:], from[:])
+	s.detour.Store(true) // as it was before
 	return s
 }
 
 // Send is described at the interface Sender.
 func (s *XDPSender) Send(pkts []Packet) (int, error) {
+	if s.detour.Load() {
+		if q, ok := s.Sender.(Queuer); ok && q.Queued() {
+			return s.Sender.Send(pkts)
+		}
+		s.detour.Store(false)
+	}
 	sent := 0
 	for sent < len(pkts) {
 		batch := pkts[sent:min(sent+BatchSize, len(pkts))]
 		n := s.port.send(&s.eth, batch)
 		sent += n
 		if n < len(batch) {
+			s.detour.Store(true)
 			n, err := s.Sender.Send(pkts[sent:])
 			return sent + n, err
 		}

@@ -319,7 +319,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	for i, p := range peers {
 		p.complain()
 		p.widen(now)
-		if p.former != nil && !now.Before(p.until) {
+		if p.former != nil && !now.Before(p.until) || p.parted(now) {
 			e.stale = true
 		}
 		e.evaluate(p, routes[i])

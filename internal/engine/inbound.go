@@ -35,6 +35,9 @@ type inbound struct {
 	// Broken is called, at most once, when nothing more is to be expected of rx.
 	broken func(rx transport.Receiver, err error)
 	lost   uint32 // that the receiver has told of
+	// Changed is called when packets of a peer are to arrive in another way.
+	changed func()
+	socket  bool // rx is one, and no AF_XDP port
 
 	// For captures.
 	capturing *capturing
@@ -76,6 +79,7 @@ type sink struct {
 func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
 	const large = encap.Headroom + transport.MaxPacket
 	a := newArena(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
+	_, direct := rx.(*transport.XDPPort)
 	return &inbound{
 		rx:    rx,
 		queue: queue,
@@ -84,6 +88,8 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 		drops: drops{log: log, capturing: &e.captures, direction: pcapng.Inbound, strangers: &e.strangers},
 
 		broken:    e.isBroken,
+		changed:   e.somethingChanged,
+		socket:    !direct,
 		capturing: &e.captures,
 
 		arena:   a,
@@ -199,6 +205,9 @@ func (in *inbound) open(t *table, from, n int) {
 		}
 		if e := t.find(pkt, in.zone); e != nil {
 			in.end = e
+			if e.peer.ways.taken.Load() != 0 && in.socket && e.peer.ways.note() {
+				in.changed()
+			}
 			path := e.path()
 			inner, r := e.decapsulate(path, pkt)
 			in.deliver(e, path, pkt, inner, r)

@@ -65,6 +65,7 @@ type peer struct {
 	lifeSign atomic.Bool           // there was a packet: the keeper has to look
 	doubted  atomic.Bool           // somebody said that nobody is there
 	marked   atomic.Bool           // the keeper will look
+	ways     twoWays               // in which its packets arrive
 	pulses   []*pulse              // the keeper's
 	proven   atomic.Pointer[proof] // how probes are answered; nil: none was
 	asked    asked

@@ -257,7 +257,7 @@ func (e *Engine) takeXDP() {
 			continue
 		}
 		for _, p := range t.peers {
-			if r := p.registered; r != nil && r.hop.port != nil {
+			if r := p.registered; p.mayBeTaken() {
 				if wanted[r.hop.port] == nil {
 					wanted[r.hop.port] = make(map[arrival]*tunnel)
 				}
@@ -286,6 +286,14 @@ func (e *Engine) takeXDP() {
 			}
 			port.taken[a] = true
 		}
+	}
+	taken := make(map[*transport.XDPPort]map[arrival]bool)
+	for _, port := range e.ports {
+		taken[port.XDPPort] = port.taken
+	}
+	for p := range e.registered() {
+		l := p.registered.outer()
+		p.isTaken(p.mayBeTaken() && taken[p.registered.hop.port][arrival{l.Remote, l.Local, l.Kind.Protocol()}])
 	}
 }
 

@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/transport"
+)
+
+// Packets that come through a socket though a filter takes the peer's, outer fragments,
+// bring all of them to the socket, for ever longer times.
+func TestTwoWays(t *testing.T) {
+	e, _, p, to := lab(t)
+	to.hop.port = new(transport.XDPPort)
+	e.table.Store(e.newTable(e.started))
+	in := e.newInbound(0, zap.NewNop(), batch{})
+	told := 0
+	in.changed = func() { told++ }
+	arrives := func() { in.carry(put(in, tunnelled("198.51.100.1", "10.0.0.2", 30))) }
+	long := -int64(time.Hour)
+
+	arrives()
+	if !p.mayBeTaken() || told != 0 {
+		t.Fatal("nothing is taken yet, and something is wrong with the way")
+	}
+	p.isTaken(true)
+	p.ways.taken.Store(int64(time.Since(epoch))) // just now: what comes may have waited
+	arrives()
+	now := time.Now()
+	if told != 0 || p.parted(now) {
+		t.Error("what waited in the socket is believed to be fragments")
+	}
+	for i, pause := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
+		p.ways.taken.Store(long)
+		arrives()
+		arrives()
+		if told != i+1 || !p.parted(now) || p.mayBeTaken() {
+			t.Fatalf("told %d times, may be taken: %v", told, p.mayBeTaken())
+		}
+		p.isTaken(false)
+		arrives()
+		if told != i+1 || p.parted(now.Add(pause-time.Second)) || p.mayBeTaken() {
+			t.Errorf("it does not last %v", pause)
+		}
+		now = now.Add(pause + time.Second)
+		if !p.parted(now) || !p.mayBeTaken() {
+			t.Errorf("after %v it is not tried again", pause)
+		}
+	}
+	in.socket = false // the port itself
+	p.ways.taken.Store(long)
+	arrives()
+	static := *to
+	static.options.StaticMTU = true
+	p.registered = &static
+	if told != 3 || p.mayBeTaken() {
+		t.Errorf("told %d times; with a static path MTU it may be taken: %v", told, p.mayBeTaken())
+	}
+}
