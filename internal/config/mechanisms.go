@@ -155,6 +155,8 @@ func (d *draft) checkSite(r *report) {
 	if local.Addr.IsValid() {
 		if _, err := m.Resolver(resolve.Site{Local: local.Addr, Own: d.Address, Strict: d.Strict}); err != nil {
 			r.add(local.at, "%v", err)
+		} else {
+			d.checkFollow(r, m, local)
 		}
 	}
 	hosts := m.Hosts()

@@ -47,7 +47,7 @@ func (p *peer) innerPairs(version int) (pairs []config.Pair) {
 
 // hasAddress reports whether the interface has an address by the configuration.
 func (t *tunnel) hasAddress(a netip.Addr) bool {
-	return slices.ContainsFunc(t.cfg.Address, func(p netip.Prefix) bool { return p.Addr() == a })
+	return slices.ContainsFunc(t.addresses(), func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // carried reports whether packets of an IP version enter the interface.

@@ -90,12 +90,21 @@ func (t *tunnel) lookAtInterface(h *netlink.Handle) finding {
 	return pass("%s is up, MTU %d", name, link.Attrs().MTU)
 }
 
+// addresses are those that the interface has to have, where the daemon sends from now.
+func (t *tunnel) addresses() []netip.Prefix {
+	if t.status == nil {
+		return t.cfg.Address
+	}
+	local, _ := netip.ParseAddr(t.status.State.Local) // which may be none
+	return t.cfg.AddressAt(local)
+}
+
 func (t *tunnel) lookAtAddresses(h *netlink.Handle, link netlink.Link) (f finding, bad bool) {
 	list, err := h.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return skip("list addresses of %s: %v", t.cfg.Name, err), true
 	}
-	for _, want := range t.cfg.Address {
+	for _, want := range t.addresses() {
 		if !slices.ContainsFunc(list, func(a netlink.Addr) bool {
 			ones, _ := a.Mask.Size()
 			got, ok := netip.AddrFromSlice(a.IP)

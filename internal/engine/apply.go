@@ -74,6 +74,7 @@ func (e *Engine) takeEffect() {
 	e.evaluatePeers(e.tunnels)
 	for _, t := range e.tunnels {
 		t.setMTU()
+		t.renumber()
 	}
 	e.arrange()
 }
@@ -97,7 +98,7 @@ func (r *reload) leave() error {
 		if c.t.link == nil { // it was lost, and will be made again
 			continue
 		}
-		if err := c.t.link.Leave(c.cfg.Address, c.cfg.Routes); err != nil {
+		if err := c.t.link.Leave(c.t.addressesOf(&c.cfg), c.cfg.Routes); err != nil {
 			return fmt.Errorf("tunnel %s: %w", c.t.cfg.Name, err)
 		}
 	}
@@ -107,7 +108,7 @@ func (r *reload) leave() error {
 		if t.link == nil || len(keep) == len(t.cfg.Routes) {
 			continue
 		}
-		if err := t.link.Leave(t.cfg.Address, keep); err != nil {
+		if err := t.link.Leave(t.addresses(), keep); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
 	}
@@ -215,7 +216,7 @@ func (r *reload) undo() (err error) {
 	if r.left {
 		for _, c := range r.changes {
 			if c.t.link != nil {
-				err = errors.Join(err, c.t.link.Leave(c.old.Address, c.old.Routes))
+				err = errors.Join(err, c.t.link.Leave(c.t.addressesOf(&c.old), c.old.Routes))
 			}
 		}
 	}

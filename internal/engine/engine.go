@@ -282,6 +282,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 	complete = true
 	for _, t := range e.tunnels {
 		t.setMTU()
+		t.renumber()
 		t.closeUnused()
 		complete = complete && t.carries()
 	}

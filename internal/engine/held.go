@@ -67,12 +67,12 @@ func (t *tunnel) holdRoutes(before []netip.Prefix) {
 		return
 	}
 	routes := t.routes()
-	if err := t.link.Leave(t.cfg.Address, routes); err != nil {
+	if err := t.link.Leave(t.addresses(), routes); err != nil {
 		t.held = before // and try again
 		t.troubled(&t.warned.state, err)
 		return
 	}
-	err := t.link.TakeSome(t.cfg.Address, routes)
+	err := t.link.TakeSome(t.addresses(), routes)
 	if t.lack(err); err != nil {
 		t.troubled(&t.warned.state, err)
 	}

@@ -130,7 +130,7 @@ func (b *beside) bring(t *tunnel, nets *resolve.HostNets) {
 		return
 	}
 	b.nets, b.link, b.old = nets, link, false
-	behind := [][]netip.Prefix{t.cfg.Address, t.cfg.Routes}
+	behind := [][]netip.Prefix{t.addresses(), t.cfg.Routes}
 	for i := range t.cfg.Peers {
 		behind = append(behind, t.cfg.Peers[i].Allowed)
 	}

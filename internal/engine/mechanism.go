@@ -6,7 +6,10 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"go.uber.org/zap"
+
 	"sixfour/encap/resolve"
+	"sixfour/internal/config"
 )
 
 // mechanism is the automatic layer of a tunnel: the resolver where the tunnel is
@@ -20,6 +23,7 @@ type mechanism struct {
 	site     resolve.Site   // that the resolver was made for
 	resolver resolve.Resolver
 	err      error
+	numbered []netip.Prefix // addresses that the interface was given last
 
 	// What other goroutines ask.
 	watched atomic.Pointer[relays]
@@ -79,7 +83,7 @@ func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
 
 // site is where a tunnel's mechanism runs, with an outer address of ours.
 func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
-	s := resolve.Site{Local: local, Own: t.cfg.Address, Hosts: slices.Clone(t.mech.hosts), Links: e.links, Strict: t.cfg.Strict}
+	s := resolve.Site{Local: local, Own: t.cfg.AddressAt(local), Hosts: slices.Clone(t.mech.hosts), Links: e.links, Strict: t.cfg.Strict}
 	s.Down, s.Elsewhere = addrs(&t.mech.down), e.elsewhere(t)
 	for _, other := range e.tunnels {
 		if other.mech == nil {
@@ -124,4 +128,45 @@ func (t *tunnel) warn() {
 // delegator is a mechanism that gives each outer address a prefix.
 type delegator interface {
 	Delegated(local netip.Addr) (netip.Prefix, error)
+}
+
+// addresses are those that the interface is to have now: of an automatic tunnel, whose
+// outer address is in them, they follow that.
+func (t *tunnel) addresses() []netip.Prefix {
+	return t.addressesOf(&t.cfg)
+}
+
+// addressesOf is that by a configuration of the tunnel.
+func (t *tunnel) addressesOf(cfg *config.Tunnel) []netip.Prefix {
+	if t.mech == nil {
+		return cfg.Address
+	}
+	return cfg.AddressAt(t.mech.site.Local)
+}
+
+// renumber gives the interface the addresses that follow from another outer address.
+func (t *tunnel) renumber() {
+	if t.mech == nil || t.link == nil {
+		return
+	}
+	want := t.addresses()
+	if slices.Equal(want, t.mech.numbered) {
+		return
+	}
+	if err := t.link.Leave(want, t.routes()); err != nil { // and try again
+		t.troubled(&t.warned.state, err)
+		return
+	}
+	err := t.link.TakeSome(want, t.routes())
+	if t.lack(err); err != nil {
+		t.troubled(&t.warned.state, err)
+	}
+	t.mech.numbered, t.beside.old = want, true
+	fields := []zap.Field{zap.Stringer("local", t.mech.site.Local), zap.Stringers("address", want)}
+	if d, ok := t.mech.cfg.(delegator); ok {
+		if p, err := d.Delegated(t.mech.site.Local); err == nil {
+			fields = append(fields, zap.Stringer("delegated", p))
+		}
+	}
+	t.log.Info("the interface's addresses follow the local address: those of the networks behind it, if there are any, must follow, too", fields...)
 }

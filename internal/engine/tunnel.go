@@ -184,7 +184,7 @@ func (t *tunnel) offload() tun.Offload {
 // addresses that are ours now.
 func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	own := make([]netip.Addr, 0, len(t.cfg.Address))
-	for _, p := range t.cfg.Address {
+	for _, p := range t.addresses() {
 		own = append(own, p.Addr())
 	}
 	ends := make([]netip.Addr, 0, len(layers))
@@ -278,7 +278,7 @@ func (t *tunnel) settings() netcfg.Settings {
 		Name:      t.cfg.Name,
 		Namespace: t.cfg.Netns,
 		MTU:       int(t.wantMTU(t.widest())),
-		Addresses: t.cfg.Address,
+		Addresses: t.addresses(),
 		Routes:    t.routes(),
 		Queues:    t.queues,
 		Offload:   t.offload(),
@@ -296,6 +296,9 @@ func (t *tunnel) open(s netcfg.Settings, lost func()) error {
 		return err
 	}
 	t.link, t.down = link, false
+	if t.mech != nil {
+		t.mech.numbered = s.Addresses
+	}
 	t.index.Store(int64(link.Index()))
 	t.overflow.watch(link)
 	t.device.Store(link.Device)
