@@ -23,7 +23,12 @@ type Gateway struct {
 	DefaultRoute string
 	IPv4, IPv6   bool
 	Bypass       []netip.Prefix // masked; what goes the old way all the same
+	Probe        []netip.Addr   // hosts on the internet that sixfourctl doctor asks
 }
+
+// defaultProbe are hosts that are everywhere, and answer pings: of a public resolver of
+// names.
+var defaultProbe = []netip.Addr{netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("2606:4700:4700::1111")}
 
 // GatewayMark is the mark of outer packets, if there is a DefaultRoute, of tunnels
 // that have no fwmark. It is one bit: the others are for others.
@@ -50,6 +55,7 @@ var gatewayKeys = []key[*gatewayDraft]{
 		}
 	}},
 	{"bypass", readBypass},
+	{"probe", readGatewayProbe},
 }
 
 // readGateway reads [gateway], for which the tunnels have been read.
@@ -74,7 +80,35 @@ func readGateway(r *report, e entry, c *Config) {
 			}
 		}
 	}
+	switch {
+	case s.set["probe"] && !s.bad["probe"] && g.DefaultRoute == "" && len(g.Masquerade) == 0 && !s.bad["masquerade"] && !g.on:
+		r.add(e.table["probe"].at, "probe has nothing to ask for: set default_route or masquerade, or leave probe out")
+	case !s.set["probe"] && (g.DefaultRoute != "" || len(g.Masquerade) > 0):
+		g.Probe = defaultProbe
+	}
 	c.Gateway = g.Gateway
+}
+
+// readGatewayProbe reads one address or many.
+func readGatewayProbe(r *report, e entry, g *gatewayDraft) {
+	const want = "the address of a host on the internet, such as \"192.0.2.1\", or an array of them"
+	items := []*value{e.value}
+	if e.kind == unstable.Array {
+		items = e.items
+	}
+	for _, item := range items {
+		a, err := netip.ParseAddr(item.text)
+		switch {
+		case item.kind != unstable.String:
+			r.add(item.at, "probe is %s: it must be %s", kindNames[item.kind], want)
+		case err != nil || a.Zone() != "" || !a.IsGlobalUnicast() || a.Is4In6():
+			r.add(item.at, "probe is %s: it must be %s", quote(item.text), want)
+		case slices.Contains(g.Probe, a):
+			r.add(item.at, "probe has %v twice: leave one out", a)
+		default:
+			g.Probe = append(g.Probe, a)
+		}
+	}
 }
 
 // readMasquerade reads one interface or many.

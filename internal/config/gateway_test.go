@@ -28,6 +28,7 @@ func TestGateway(t *testing.T) {
 			[]uint32{GatewayMark, 7}},
 		{double + "address = ['10.0.0.1/30', 'fc00::1/64']\n[gateway]\ndefault_route = true\nmasquerade = 'eth0'\n",
 			Gateway{Masquerade: []string{"eth0"}, DefaultRoute: "a", IPv4: true, IPv6: true}, []uint32{GatewayMark}},
+		{addressed + "[gateway]\ndefault_route = true\nprobe = '192.0.2.9'\n", Gateway{DefaultRoute: "a", IPv6: true, Probe: []netip.Addr{netip.MustParseAddr("192.0.2.9")}}, []uint32{GatewayMark}},
 		{single + "address = ['fc00::1/64']\n[gateway]\nmasquerade = 'eth0'\n", Gateway{Masquerade: []string{"eth0"}}, []uint32{0}},
 		{without(addressed, "remote") + "[[tunnel.peer]]\nname = 'p'\nremote = '192.0.2.2'\nallowed = ['2001:db8::2/128', '::/0']\n[gateway]\ndefault_route = true\n",
 			Gateway{DefaultRoute: "a", IPv6: true}, []uint32{GatewayMark}},
@@ -38,6 +39,9 @@ func TestGateway(t *testing.T) {
 		if err != nil {
 			t.Errorf("%v in\n%s", err, c.text)
 			continue
+		}
+		if wanted := len(c.want.Masquerade) > 0 || c.want.DefaultRoute != ""; wanted && c.want.Probe == nil {
+			c.want.Probe = defaultProbe
 		}
 		var marks []uint32
 		for _, tunnel := range got.Tunnels {
@@ -75,6 +79,13 @@ func TestGatewayProblems(t *testing.T) {
 		{addressed + "netns = 'n'\n[gateway]\ndefault_route = true\n", `9:17: tunnel "a" (line 1) has a network namespace of its own, where nothing else has a default route: leave default_route out, and give the tunnel routes = ["0.0.0.0/0"]`},
 		{without(addressed, "remote") + "[[tunnel.peer]]\nname = 'p'\nremote = '192.0.2.2'\nallowed = ['2001:db8::2/128']\n[gateway]\ndefault_route = true\n",
 			`11:17: no peer of tunnel "a" (line 1) takes everything: give one allowed = ["0.0.0.0/0"], and the tunnel an IPv4 address, or "::/0" and an IPv6 address`},
+		{gateway + "probe = '192.0.2.9'\n", "8:9: probe has nothing to ask for: set default_route or masquerade, or leave probe out"},
+		{gateway + "default_route = true\nprobe = ['192.0.2.9', 'example.net', '127.0.0.1', 7, '192.0.2.9']\n", lines(
+			`9:23: probe is "example.net": it must be the address of a host on the internet, such as "192.0.2.1", or an array of them`,
+			`9:38: probe is "127.0.0.1": it must be the address of a host on the internet, such as "192.0.2.1", or an array of them`,
+			`9:51: probe is an integer: it must be the address of a host on the internet, such as "192.0.2.1", or an array of them`,
+			"9:54: probe has 192.0.2.9 twice: leave one out",
+		)},
 		{gateway + "default_route = true\nbypass = '2001:db8::/64'\n", "9:10: bypass is a string: it must be " + array},
 		{gateway + "default_route = true\nbypass = [1, '2001:db8::1', '2001:db8::1/64', '::/0', '2001:db8:7::/48', '2001:db8:7::/48', '192.0.2.0/24']\n", lines(
 			"9:11: bypass has an integer in it: it must be "+array,

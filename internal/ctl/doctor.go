@@ -82,6 +82,8 @@ func title(c doctor.Result) string {
 		return "tunnel " + c.Tunnel
 	case doctor.OfPeer:
 		return "peer " + c.Tunnel + "/" + c.Peer
+	case doctor.OfGateway:
+		return "the way into the internet"
 	}
 	return "this host"
 }

@@ -20,6 +20,7 @@ func report(s engine.Status, now time.Time) [][]cell {
 		}
 		r.tunnel(t)
 	}
+	r.gateway(s.Gateway)
 	if len(s.Stray.Drops) > 0 {
 		r.line(cell{"of no tunnel", none})
 		r.drops("in", s.Stray)
@@ -120,6 +121,42 @@ func (r *reporter) traffic(direction string, t engine.Traffic) {
 func (r *reporter) drops(direction string, t engine.Traffic) {
 	if len(t.Drops) > 0 {
 		r.fact("dropped "+direction, "%s", counts(t.Drops))
+	}
+}
+
+// gateway is what [gateway] came to.
+func (r *reporter) gateway(g *engine.GatewayStatus) {
+	if g == nil {
+		return
+	}
+	r.line()
+	r.line(cell{"gateway", bold})
+	half := func(name string, s engine.HalfState, detail, what string) {
+		look := map[engine.HalfState]style{engine.HalfActive: green, engine.HalfWaiting: yellow, engine.HalfFailed: red}[s]
+		r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{string(s), look}, cell{plain(": " + what), none})
+		if detail != "" {
+			r.fact("", "because %s", detail)
+		}
+	}
+	if d := g.DefaultRoute; d != nil {
+		what := "everything"
+		switch {
+		case !d.IPv6:
+			what = "all IPv4"
+		case !d.IPv4:
+			what = "all IPv6"
+		}
+		what += " without another route goes into " + d.Tunnel
+		if len(d.Bypass) > 0 {
+			what += ", but for " + strings.Join(d.Bypass, ", ")
+		}
+		half("default", d.State, d.Detail, what)
+	}
+	if m := g.Masquerade; m != nil {
+		half("masquerade", m.State, m.Detail, "what comes from the tunnels leaves through "+strings.Join(m.Interfaces, ", ")+" with its address")
+	}
+	for _, a := range g.Advice {
+		r.fact("advice", "%s", a)
 	}
 }
 

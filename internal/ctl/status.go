@@ -59,6 +59,6 @@ func look(ctx context.Context, c *control.Client, what string) (engine.Status, e
 		return s, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows those that it has", tunnel, peer, tunnel)
 	}
 	t.PeerStatus, t.Peers = t.Peers[i], nil
-	s.Stray = engine.Traffic{}
+	s.Stray, s.Strangers, s.Gateway = engine.Traffic{}, nil, nil
 	return s, nil
 }

@@ -7,9 +7,10 @@ type Subject string
 
 // The subjects.
 const (
-	OfHost   Subject = "host"
-	OfTunnel Subject = "tunnel"
-	OfPeer   Subject = "peer"
+	OfHost    Subject = "host"
+	OfTunnel  Subject = "tunnel"
+	OfPeer    Subject = "peer"
+	OfGateway Subject = "gateway"
 )
 
 // Check describes one of the things that are looked at. Its ID never changes.
@@ -33,6 +34,11 @@ type tunnelCheck struct {
 type peerCheck struct {
 	Check
 	run func(*peer, context.Context) finding
+}
+
+type gatewayCheck struct {
+	Check
+	run func(*gateway, context.Context) finding
 }
 
 // The checks, in the order in which they are made: what others need comes first.
@@ -70,6 +76,12 @@ var (
 		{Check{"fragments", OfPeer, "whether an outer packet in two fragments arrives", "packets that may not be smaller are sent so: IPv6 of up to 1280 bytes, and everything with a static MTU"}, (*peer).checkFragments},
 		{Check{"ecn", OfPeer, "whether congestion marks in outer packets reach the peer and come back (RFC 6040)", "a path that wipes them makes senders that use ECN blind to congestion"}, (*peer).checkECN},
 	}
+	gatewayChecks = []gatewayCheck{
+		{Check{"default_route", OfGateway, "whether everything without another route goes into the tunnel, where default_route says so", "until then it goes the old way"}, (*gateway).checkDefaultRoute},
+		{Check{"masquerade", OfGateway, "whether what comes from the tunnels leaves with this host's address, by the interface towards the internet", "otherwise no answer finds the way back"}, (*gateway).checkMasquerade},
+		{Check{"internet_ipv4", OfGateway, "whether a host on the internet (probe) answers a ping: through the tunnel, or, at the end that serves it, directly", "this is what the tunnel is for"}, (*gateway).checkInternet4},
+		{Check{"internet_ipv6", OfGateway, "the same of IPv6", "one IP version may pass where the other one does not"}, (*gateway).checkInternet6},
+	}
 )
 
 // Checks are all of them, in that order.
@@ -82,6 +94,9 @@ func Checks() []Check {
 		all = append(all, c.Check)
 	}
 	for _, c := range peerChecks {
+		all = append(all, c.Check)
+	}
+	for _, c := range gatewayChecks {
 		all = append(all, c.Check)
 	}
 	return all

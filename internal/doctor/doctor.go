@@ -63,7 +63,8 @@ type Result struct {
 	Mend    string  `json:"mend,omitempty"` // the command or line that mends it
 }
 
-// Report is everything that was looked at: the host, then each tunnel with its peers.
+// Report is everything that was looked at: the host, each tunnel with its peers, and the
+// gateway, if there is one.
 type Report struct {
 	Checks  []Result `json:"checks"`
 	Passed  int      `json:"passed"`
@@ -151,6 +152,12 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			for j, f := range findings {
 				r.add(peerChecks[j].Check, t.cfg.Name, t.peers[i].label(), f)
 			}
+		}
+	}
+	if g := h.gateway(); g != nil && len(o.Names) == 0 {
+		g.noteFailed(r)
+		for _, c := range gatewayChecks {
+			r.add(c.Check, "", "", attempt(ctx, g, c.run))
 		}
 	}
 	return r, ctx.Err()

@@ -187,15 +187,18 @@ func (t *tunnel) lookAtForwardFirewall(h *netlink.Handle) finding {
 			return rules.Judge(p)
 		}
 		out, back := worst(judge(false, false), judge(true, true)), worst(judge(true, false), judge(false, true))
+		if w.oneWay == "in" {
+			out = back
+		}
 		bad := out
-		if out.Verdict != firewall.Drop && w.oneWay == "" || w.oneWay == "in" {
+		if out.Verdict != firewall.Drop {
 			bad = back
 		}
 		accept := fmt.Sprintf("nft insert rule %s %s %s iifname %s accept; nft insert rule %s %s %s oifname %s accept",
 			bad.Family, bad.Table, bad.Base, t.cfg.Name, bad.Family, bad.Table, bad.Base, t.cfg.Name)
 		between := fmt.Sprintf("between %s and %s (such as %v and %v)", t.cfg.Name, w.name, w.beyond, w.behind)
 		switch {
-		case out.Verdict == firewall.Drop && back.Verdict == firewall.Drop, w.oneWay != "" && bad.Verdict == firewall.Drop:
+		case out.Verdict == firewall.Drop && back.Verdict == firewall.Drop:
 			return fail(accept, "%s drops what this host forwards %s", place(bad.Place), between)
 		case out.Verdict == firewall.Drop:
 			return skip("%s drops connections from %s into the tunnel; those from the tunnel pass", place(out.Place), w.name).but(accept)

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/config"
@@ -100,3 +102,20 @@ func (p *pinger) read(m []byte, seq uint16) (r reply, ok bool) {
 }
 
 func (p *pinger) close() { p.conn.Close() }
+
+// mark has the kernel route the requests by a mark.
+func (p *pinger) mark(mark uint32) error {
+	if mark == 0 {
+		return nil
+	}
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+	}); e != nil {
+		return e
+	}
+	return err
+}

@@ -374,7 +374,7 @@ func (e *Engine) Sandboxed(s Sandbox) { e.sandbox.Store(&s) }
 func (e *Engine) Status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Strangers: e.strangers.list(), Sandbox: e.sandbox.Load()}
+	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Strangers: e.strangers.list(), Sandbox: e.sandbox.Load(), Gateway: e.gate.shown.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

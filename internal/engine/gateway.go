@@ -26,6 +26,8 @@ type gate struct {
 	complain string           // why it is not
 	advice   map[string]bool  // that was given
 	mark     atomic.Bool      // the sockets by which names are looked up
+
+	shown atomic.Pointer[GatewayStatus] // what came of it; nil: there is nothing to do
 }
 
 // syncGateway brings the gateway in line with the configuration and the tunnels'
@@ -37,6 +39,7 @@ func (e *Engine) syncGateway() (worked bool) {
 	wanted, complete := e.wantedGateway()
 	if len(g.cfg.Masquerade) == 0 && g.cfg.DefaultRoute == "" {
 		e.closeGateway()
+		g.shown.Store(nil)
 		return true
 	}
 	var err error
@@ -48,6 +51,7 @@ func (e *Engine) syncGateway() (worked bool) {
 		done, err = g.up.Sync(wanted)
 	}
 	e.tellGateway(done, err)
+	g.shown.Store(newGatewayStatus(&g.cfg, wanted, done, err))
 	g.worked = g.worked || err == nil && complete
 	return g.worked
 }
@@ -136,7 +140,7 @@ func (e *Engine) tellGateway(done gateway.Done, err error) {
 	g.advice = given
 	complain := ""
 	if err != nil {
-		complain = strings.ReplaceAll(err.Error(), "\n", "; and ") // errors.Join
+		complain = oneLine(err)
 	}
 	was := g.complain
 	switch g.complain = complain; {

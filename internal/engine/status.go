@@ -19,6 +19,8 @@ type Status struct {
 	// the latest first.
 	Strangers []Stranger `json:"strangers,omitempty"`
 	Sandbox   *Sandbox   `json:"sandbox,omitempty"`
+	// Gateway is what [gateway] came to; nil: there is none.
+	Gateway *GatewayStatus `json:"gateway,omitempty"`
 }
 
 // Sandbox is what the process may still do.

@@ -79,6 +79,9 @@ type Default struct {
 type Done struct {
 	Mended []string // what somebody else had taken away: "rule", "route", "table", "forwarding"
 	Advice []string // what does not work though nothing went wrong, and the way out
+
+	Missing                   []string // interfaces of masquerade that there are not
+	DefaultErr, MasqueradeErr error    // why one of the two is not as it should be
 }
 
 // Gateway does what is wanted of it. One goroutine may use it.
@@ -107,11 +110,11 @@ func Open() (*Gateway, error) {
 // nothing is to be done. What can be done is done in spite of an error.
 func (g *Gateway) Sync(w Wanted) (Done, error) {
 	var done Done
-	var all error
 	for _, v := range []int{4, 6} {
-		all = errors.Join(all, g.syncWay(v, w.Default, &done))
+		done.DefaultErr = errors.Join(done.DefaultErr, g.syncWay(v, w.Default, &done))
 	}
-	return done, errors.Join(all, g.syncMasquerade(w, &done))
+	done.MasqueradeErr = g.syncMasquerade(w, &done)
+	return done, errors.Join(done.DefaultErr, done.MasqueradeErr)
 }
 
 func (g *Gateway) syncWay(v int, d *Default, done *Done) (err error) {

@@ -73,6 +73,7 @@ func (m *masquerade) sync(w Wanted, done *Done) error {
 	}
 	for _, name := range w.Masquerade {
 		if steps.index[name] == 0 {
+			done.Missing = append(done.Missing, name)
 			done.Advice = append(done.Advice, fmt.Sprintf("there is no interface %s, or it is without IPv4: nothing leaves through it; if that is not what is meant, correct masquerade", name))
 		}
 	}

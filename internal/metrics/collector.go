@@ -6,6 +6,7 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,8 +49,24 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	o.add(logLost, float64(c.logs.Lost()))
 	o.add(logLimited, float64(c.logs.Limited()))
 	o.traffic("", "", "in", &s.Stray)
+	o.gateway(s.Gateway)
 	for i := range s.Tunnels {
 		o.tunnel(&s.Tunnels[i])
+	}
+}
+
+// gateway sends what [gateway] came to.
+func (o out) gateway(g *engine.GatewayStatus) {
+	if g == nil {
+		return
+	}
+	if d := g.DefaultRoute; d != nil {
+		o.add(defaultRoute, truth(d.State == engine.HalfActive), d.Tunnel)
+	}
+	if m := g.Masquerade; m != nil {
+		for _, name := range m.Interfaces {
+			o.add(masquerading, truth(m.State != engine.HalfFailed && !slices.Contains(m.Missing, name)), name)
+		}
 	}
 }
 

@@ -61,6 +61,8 @@ func TestExposition(t *testing.T) {
 		"drops_total direction=in reason=foreign_source": 18,
 		"reloads_total result=success":                   21, "reloads_total result=failure": 22, "reload_timestamp_seconds": 1700000000.5, "reload_success": 0,
 
+		"gateway_default_route_active tunnel=six0": 1, "gateway_masquerade_active interface=eth0": 1, "gateway_masquerade_active interface=ppp0": 0,
+
 		"tunnel_info mode=4in6in4 tunnel=six0": 1, "tunnel_ready tunnel=six0": 1, "tunnel_mtu_bytes tunnel=six0": 1440,
 		"repairs_total tunnel=six0 what=route":     17,
 		"packets_total direction=in tunnel=six0":   1,

@@ -109,6 +109,9 @@ var (
 	tunnelMTU = gauge("tunnel_mtu_bytes", "MTU of the tunnel's interface; absent while it cannot carry packets.", labelTunnel)
 	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket or name, or after a panic.", labelTunnel, labelWhat)
 
+	defaultRoute = gauge("gateway_default_route_active", "Whether everything without another route goes into the tunnel; absent without default_route.", labelTunnel)
+	masquerading = gauge("gateway_masquerade_active", "Whether what comes from the tunnels leaves through the interface with this host's address; absent without masquerade.", "interface")
+
 	reloads    = counter("reloads_total", "Configurations that were to be run instead of another; result: success or failure.", labelResult)
 	reloadedAt = gauge("reload_timestamp_seconds", "When the last of them was; 0: never.")
 	reloadedOK = gauge("reload_success", "Whether the last of them runs; 1 if there was none.")

@@ -72,6 +72,10 @@ func busy() *still {
 		Version: "1", Started: at, Reloads: engine.Reloads{Succeeded: 21, Failed: 22, Last: at, Error: "no"},
 		Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
 		Stray:   traffic(0, map[string]uint64{"foreign_source": 18}),
+		Gateway: &engine.GatewayStatus{
+			DefaultRoute: &engine.DefaultRouteStatus{Tunnel: "six0", State: engine.HalfActive, IPv4: true},
+			Masquerade:   &engine.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: engine.HalfWaiting, Missing: []string{"ppp0"}},
+		},
 	}}
 }
 

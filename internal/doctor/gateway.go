@@ -1,0 +1,241 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"sixfour/internal/config"
+	"sixfour/internal/engine"
+	"sixfour/internal/firewall"
+	"sixfour/internal/probe"
+)
+
+// gateway is what makes one end of a tunnel the other's way into the internet.
+type gateway struct {
+	h      *host
+	cfg    config.Gateway
+	status *engine.GatewayStatus // nil: no daemon does it
+	failed []string              // checks of the default route's tunnel and its peers
+}
+
+// gateway finds it; nil: there is none.
+func (h *host) gateway() *gateway {
+	g := &gateway{h: h}
+	if h.cfg != nil {
+		g.cfg = h.cfg.Gateway
+	}
+	if h.status != nil {
+		g.status = h.status.Gateway
+	}
+	if g.cfg.DefaultRoute == "" && len(g.cfg.Masquerade) == 0 {
+		return nil
+	}
+	return g
+}
+
+// noteFailed remembers what fails of the tunnel that takes the default route.
+func (g *gateway) noteFailed(r *Report) {
+	for _, c := range r.Checks {
+		if c.Verdict == Fail && c.Tunnel != "" && c.Tunnel == g.cfg.DefaultRoute && slices.Contains(reaches, c.Check) {
+			g.failed = append(g.failed, c.Check)
+		}
+	}
+}
+
+// reaches are the checks without which nothing behind the peer is reached.
+var reaches = []string{"interface", "address", "route", "rp_filter", "firewall_out", "firewall_in", "state", "answer", "inner_ipv4", "inner_ipv6"}
+
+func (g *gateway) checkDefaultRoute(context.Context) finding {
+	switch d := g.status; {
+	case g.cfg.DefaultRoute == "":
+		return skip("default_route is false: everything goes the old way")
+	case g.h.status == nil:
+		return skip("no daemon runs")
+	case d == nil || d.DefaultRoute == nil:
+		return fail("sixfourctl reload", "the file has default_route, but the daemon does not do it")
+	case d.DefaultRoute.State == engine.HalfFailed:
+		return fail("journalctl -u sixfourd", "the daemon says: %s", d.DefaultRoute.Detail)
+	case d.DefaultRoute.State == engine.HalfWaiting && len(g.failed) > 0:
+		return skip("the daemon says: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
+	case d.DefaultRoute.State == engine.HalfWaiting:
+		return fail("sixfourctl watch (it goes on by itself)", "the daemon says: %s", d.DefaultRoute.Detail)
+	}
+	return pass("everything without another route goes into %s", g.cfg.DefaultRoute)
+}
+
+func (g *gateway) checkMasquerade(context.Context) finding {
+	if len(g.cfg.Masquerade) == 0 {
+		return skip("masquerade is not set: nobody's way into the internet leads through this host")
+	}
+	switch s := g.status; {
+	case g.h.status == nil:
+		return skip("no daemon runs")
+	case s == nil || s.Masquerade == nil:
+		return fail("sixfourctl reload", "the file has masquerade, but the daemon does not do it")
+	case s.Masquerade.State != engine.HalfActive:
+		return fail(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon says: %s", s.Masquerade.Detail)
+	}
+	if up := g.uplink(); !slices.Contains(g.cfg.Masquerade, up) && up != unknownUplink {
+		return fail(fmt.Sprintf("masquerade = %q in [gateway]", up), "what is for the internet leaves by %s, but masquerade is %s", up, strings.Join(g.cfg.Masquerade, ", "))
+	}
+	if a := g.status.Advice; len(a) > 0 {
+		return skip("%s", a[0])
+	}
+	return pass("what comes from the tunnels leaves through %s with its address", strings.Join(g.cfg.Masquerade, ", "))
+}
+
+// unknownUplink stands for an interface that is not known.
+const unknownUplink = "UPLINK"
+
+// uplink is the interface by which IPv4 packets to the internet leave.
+func (g *gateway) uplink() string {
+	to := everywhere[4]
+	for _, a := range g.cfg.Probe {
+		if a.Is4() {
+			to = a
+		}
+	}
+	if g.h.router != nil {
+		if r, err := g.h.router.To(to, netip.Addr{}, config.GatewayMark); err == nil {
+			return r.Interface
+		}
+	}
+	return unknownUplink
+}
+
+func (g *gateway) checkInternet4(ctx context.Context) finding { return g.checkInternet(ctx, 4) }
+func (g *gateway) checkInternet6(ctx context.Context) finding { return g.checkInternet(ctx, 6) }
+
+// checkInternet pings a host on the internet: through the tunnel, and, if it does not answer
+// there, the old way, so that it is known which of the two is broken.
+func (g *gateway) checkInternet(ctx context.Context, version int) finding {
+	through := g.cfg.DefaultRoute != "" && (version == 4 && g.cfg.IPv4 || version == 6 && g.cfg.IPv6)
+	serves := len(g.cfg.Masquerade) > 0 && (version == 4 || g.serves6())
+	if !through && !serves {
+		return skip("IPv%d is not what [gateway] is for here", version)
+	}
+	i := slices.IndexFunc(g.cfg.Probe, func(a netip.Addr) bool { return a.Is4() == (version == 4) })
+	switch {
+	case i < 0:
+		return skip("probe in [gateway] names no IPv%d address to ask", version)
+	case g.h.status == nil:
+		return skip("no daemon runs")
+	case !g.h.privileged():
+		return skip("raw sockets are not for this user").but(asRoot)
+	case g.h.router == nil:
+		return skip("%v", g.h.routerErr)
+	}
+	target := g.cfg.Probe[i]
+	if !through {
+		return g.askFromServer(ctx, target)
+	}
+	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != engine.HalfActive {
+		return skip("the default route does not lead into %s", g.cfg.DefaultRoute)
+	}
+	return g.askFromClient(ctx, target)
+}
+
+// serves6 reports whether IPv6 of a tunnel is masqueraded.
+func (g *gateway) serves6() bool {
+	return g.h.cfg != nil && slices.ContainsFunc(g.h.cfg.Tunnels, func(t config.Tunnel) bool {
+		return t.Netns == "" && slices.ContainsFunc(t.Address, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsPrivate() })
+	})
+}
+
+// orProbe is how another host is asked.
+const orProbe = `; if that host is not to be asked: probe = "ADDRESS" in [gateway]`
+
+// askFromServer asks from the host by which others reach the internet.
+func (g *gateway) askFromServer(ctx context.Context, target netip.Addr) finding {
+	o, route, err := g.ask(ctx, target, 0)
+	mend := "ip route get " + target.String() + orProbe
+	switch {
+	case err != nil:
+		return fail(mend, "this host itself does not reach the internet: %v", err)
+	case o.answered():
+		return pass("%v answers a ping of this host through %s, in %v", target, route, o.rtt.Round(10*time.Microsecond))
+	}
+	return fail(mend, "%v does not answer a ping of this host through %s%s", target, route, said(o))
+}
+
+// askFromClient asks from the host that sends everything into the tunnel.
+func (g *gateway) askFromClient(ctx context.Context, target netip.Addr) finding {
+	into := g.cfg.DefaultRoute
+	o, route, err := g.ask(ctx, target, 0)
+	switch {
+	case err != nil:
+		return fail("ip rule; ip route get "+target.String(), "packets to the internet find no way: %v", err)
+	case route != into:
+		return fail("ip rule; ip route get "+target.String()+orProbe, "packets to %v leave by %s, not by %s", target, route, into)
+	case o.answered():
+		return pass("%v answers a ping through %s, in %v", target, into, o.rtt.Round(10*time.Microsecond))
+	case len(g.failed) > 0:
+		return skip("%v does not answer a ping through %s, and the check %s fails", target, into, g.failed[0])
+	}
+	if f, bad := g.ownRules(target, into); bad {
+		return f
+	}
+	mend := fmt.Sprintf("on the peer: masquerade = \"INTERFACE\" in [gateway], and look at its sixfourctl doctor%s", orProbe)
+	old, by, err := g.ask(ctx, target, config.GatewayMark)
+	switch {
+	case err == nil && by != into && old.answered():
+		return fail(mend, "%v does not answer a ping through %s%s, but the old way by %s it does: the peer does not pass on what is for the internet, or the answers", target, into, said(o), by)
+	case err == nil && by != into:
+		return fail(mend, "%v does not answer a ping, neither through %s%s nor the old way by %s: the peer does not pass on what is for the internet, or that host does not answer anybody", target, into, said(o), by)
+	}
+	return fail(mend, "%v does not answer a ping through %s%s: the peer does not pass on what is for the internet, or the answers", target, into, said(o))
+}
+
+// said is what an ICMP error adds.
+func said(o outcome) string {
+	switch {
+	case o.err != nil:
+		return fmt.Sprintf(" (it does not leave: %v)", o.err)
+	case o.ok:
+		return fmt.Sprintf(" (%v says %s)", o.from, meaning(o.reply.err))
+	}
+	return ""
+}
+
+// ownRules looks whether this host's rules drop the answers.
+func (g *gateway) ownRules(target netip.Addr, into string) (f finding, bad bool) {
+	rules, err := g.h.rules()
+	route, err2 := g.h.router.To(target, netip.Addr{}, 0)
+	if err != nil || err2 != nil {
+		return f, false
+	}
+	p := echo(firewall.Input, target, route.Source, true)
+	p.Device, p.Index = into, route.Index
+	if j := rules.Judge(p); j.Verdict == firewall.Drop {
+		return fail(acceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet, such as those of %v, which come out of %s", place(j.Place), target, into), true
+	}
+	return f, false
+}
+
+// ask pings a host by the route that packets with a mark take, and says by which interface
+// they leave.
+func (g *gateway) ask(ctx context.Context, target netip.Addr, mark uint32) (o outcome, device string, err error) {
+	route, err := g.h.router.To(target, netip.Addr{}, mark)
+	if err != nil {
+		return o, "", err
+	}
+	here := &tunnel{h: g.h}
+	ping, err := here.newPinger(config.Pair{Local: route.Source, Remote: target}, probe.NewIdentity())
+	if err != nil {
+		return o, route.Interface, err
+	}
+	defer ping.close()
+	if err := ping.mark(mark); err != nil {
+		return o, route.Interface, err
+	}
+	for n := range tries {
+		if o = ping.ping(ctx, uint16(n+1)); o.ok || o.err != nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return o, route.Interface, nil
+}

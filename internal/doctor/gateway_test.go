@@ -1,0 +1,89 @@
+package doctor_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"sixfour/internal/doctor"
+)
+
+// A tunnel that is the way into the internet is looked at as such: at the end that uses it,
+// and at the one that serves it.
+func TestGateway(t *testing.T) {
+	const probe = "probe = \"203.0.113.1\"\n" // the router's, at b's link
+	client := "[gateway]\ndefault_route = true\n" + probe + double(1, `address = ["10.0.0.1/30"]`)
+	server := func(lines string) string {
+		return lines + double(2, `address = ["10.0.0.2/30"]`)
+	}
+	for _, test := range []struct {
+		name, server string
+		rules        string // of the server
+		atA, saysA   string
+		atB, saysB   string
+	}{
+		{"all is well", server("[gateway]\nmasquerade = \"vb\"\n" + probe), "",
+			"", "203.0.113.1 answers a ping through six0", "", "203.0.113.1 answers a ping of this host through vb"},
+		{"nobody serves", server(""), "",
+			"internet_ipv4", `does not answer a ping through six0, but the old way by va it does: the peer does not pass on what is for the internet, or the answers > on the peer: masquerade = "INTERFACE" in [gateway]`, "", ""},
+		{"an interface that there is not", server("[gateway]\nmasquerade = \"wan7\"\n" + probe), "",
+			"internet_ipv4", "the peer does not pass on", "masquerade", `there is no interface wan7`},
+		{"the wrong interface", server("[gateway]\nmasquerade = \"lo\"\n" + probe), "",
+			"internet_ipv4", "the peer does not pass on", "masquerade", `what is for the internet leaves by vb, but masquerade is lo > masquerade = "vb" in [gateway]`},
+		{"a filter that drops what is forwarded", server("[gateway]\nmasquerade = \"vb\"\n" + probe), "table inet f { chain c { type filter hook forward priority 0; policy drop; }; }",
+			"internet_ipv4", "the peer does not pass on", "forward_firewall", "the policy of nftables inet f c drops what this host forwards between six0 and vb"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHosts(t)
+			b := start(t, h.b, test.server, nil).ready(t)
+			a := start(t, h.a, client, nil).ready(t)
+			if test.rules != "" {
+				nft(t, h.b, test.rules)
+			}
+			for _, end := range []struct {
+				d        *daemon
+				at, says string
+			}{{a, test.atA, test.saysA}, {b, test.atB, test.saysB}} {
+				r := end.d.consult(t, nil)
+				switch {
+				case end.at != "":
+					fails(t, r, end.at)
+					verdict(t, r, end.at, doctor.Fail, end.says)
+				case end.says != "":
+					fails(t, r)
+					verdict(t, r, "internet_ipv4", doctor.Pass, end.says)
+				default:
+					fails(t, r)
+				}
+			}
+			if test.name == "all is well" {
+				r := a.consult(t, nil)
+				verdict(t, r, "default_route", doctor.Pass, "everything without another route goes into six0")
+				verdict(t, r, "internet_ipv6", doctor.Skip, "is not what [gateway] is for here")
+				verdict(t, b.consult(t, nil), "masquerade", doctor.Pass, "leaves through vb with its address")
+				nft(t, h.a, `table ip f { chain i { type filter hook input priority 0; policy drop; ip saddr { 10.0.0.0/8, 203.0.113.20 } accept; }; }`)
+				verdict(t, a.consult(t, nil), "internet_ipv4", doctor.Fail, "the policy of nftables ip f i drops answers from the internet, such as those of 203.0.113.1, which come out of six0")
+			}
+		})
+	}
+}
+
+// Without a probe that anybody answers, it is not all well either, and a stopped daemon is
+// no way into the internet.
+func TestGatewayUnreached(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, double(2), nil).ready(t)
+	a := start(t, h.a, "[gateway]\ndefault_route = true\n"+double(1), nil).ready(t)
+	r := a.consult(t, nil)
+	fails(t, r, "internet_ipv4", "internet_ipv6")
+	verdict(t, r, "internet_ipv4", doctor.Fail, "1.1.1.1 does not answer a ping, neither through six0")
+	verdict(t, r, "internet_ipv4", doctor.Fail, `if that host is not to be asked: probe = "ADDRESS" in [gateway]`)
+	a.kill()
+	r = a.consult(t, nil)
+	fails(t, r, "daemon")
+	verdict(t, r, "internet_ipv4", doctor.Skip, "no daemon runs")
+	silent := file(t, h.a, strings.Replace(fmt.Sprintf("[gateway]\ndefault_route = true\nprobe = []\n%s", double(1)), "six0", "six9", 1))
+	verdict(t, silent.consult(t, nil), "internet_ipv4", doctor.Skip, "names no IPv4 address to ask")
+}
