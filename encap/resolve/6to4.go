@@ -112,6 +112,9 @@ func (r *sixToFour) To(ip header.IPv6) (uint32, drop.Reason) {
 	if !r.sane(src) || !r.sane(to) {
 		return 0, drop.Martian
 	}
+	if r.home[0].contains(to) { // a subnet that nobody has
+		return 0, drop.Loop
+	}
 	dst := r.relay
 	if is6to4(to) {
 		dst = v4of6to4(to)

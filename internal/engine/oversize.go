@@ -36,6 +36,8 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 		o.t.reply.noWay(icmp.Unreachable, head)
 	case drop.Martian, drop.Spoof:
 		o.t.reply.noWay(icmp.Prohibited, head)
+	case drop.Loop:
+		o.t.reply.noRoute(head)
 	}
 }
 

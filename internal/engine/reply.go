@@ -62,6 +62,17 @@ func (r *replier) noWay(m icmp.Meaning, inner []byte) {
 	r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
+// noRoute is for packets that would come back, as those to a subnet of our own prefix
+// that nobody has (RFC 4443 section 3.1, RFC 7084 section 4.3 WPD-5). What becomes of
+// an error that takes the same way is not answered.
+func (r *replier) noRoute(inner []byte) {
+	typ, code := icmp.NoNetwork.For(header.Version(inner))
+	if typ == icmp.Unreachable6 && header.Version(inner) == 6 {
+		code = icmp.NoRoute6
+	}
+	r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
+}
+
 // limitReached is for packets whose encapsulation limit is 0 (RFC 2473 section
 // 4.1.1 a): the pointer shows where.
 func (r *replier) limitReached(inner []byte) {
