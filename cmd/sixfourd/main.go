@@ -36,10 +36,6 @@ type flags struct {
 }
 
 func main() {
-	// A crash, and a service manager that misses signs of life (SIGABRT), end the process
-	// by a signal and not with status 2, which means a bad configuration: after that the
-	// unit does not start it again.
-	debug.SetTraceback("crash")
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -190,11 +186,9 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		ctl.Serve() // a reload needs the sandbox
 	}
 	if cfg.Metrics.Listen != "" {
-		m, err := serveMetrics(cfg.Metrics.Listen, p.Engine, log)
-		if err != nil {
-			return err
-		}
-		defer m.Close()
+		ctx, stop := context.WithCancel(ctx) // however Run ends
+		wait := p.offerMetrics(ctx, cfg.Metrics.Listen)
+		defer func() { stop(); wait() }()
 	}
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping")

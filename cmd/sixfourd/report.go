@@ -18,6 +18,7 @@ type report struct {
 	mu      sync.Mutex
 	tunnels string
 	waiting bool   // some did
+	metrics string // why they cannot be read; "": they can, or nobody wants to
 	reload  string // "": there was none
 }
 
@@ -26,10 +27,13 @@ func (r *report) line(change func(*report)) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(r)
-	if r.reload == "" {
-		return systemd.Status("%s", r.tunnels)
+	line := r.tunnels
+	for _, more := range []string{r.metrics, r.reload} {
+		if more != "" {
+			line += "; " + more
+		}
 	}
-	return systemd.Status("%s; %s", r.tunnels, r.reload)
+	return systemd.Status("%s", line)
 }
 
 // describe is how the tunnels are in one line.

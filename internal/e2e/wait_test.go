@@ -200,6 +200,36 @@ func TestAllCarryLater(t *testing.T) {
 	}
 }
 
+// Metrics that cannot be served yet, at the address of a tunnel that waits or at a port
+// that another program has, end nothing, and are served when they can be.
+func TestMetricsLater(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, 1500)
+	m := newServiceManager(t)
+	var other net.Listener
+	must(t, h.a.Do(func() (err error) {
+		other, err = net.Listen("tcp", "127.0.0.1:9640")
+		return err
+	}))
+	defer other.Close()
+	start(t, h.b, configB())
+	a := launch(t, h.a, listenLine+configA(), "NOTIFY_SOCKET="+m.path)
+	a.wait(t, "metrics cannot be read, trying again")
+	reachable(t, h.a, inB)
+	m.wait(t, "STATUS=1 tunnel, ready to carry packets; metrics: listen at 127.0.0.1:9640: address already in use")
+	other.Close()
+	eventually(t, "metrics", func() error {
+		_, _, err := ask(h.a, "/metrics")
+		return err
+	})
+	a.wait(t, "metrics can be read now")
+	if code := a.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	a = launch(t, h.a, strings.Replace(listenLine, "127.0.0.1", inA.String(), 1)+configA())
+	a.wait(t, "metrics can be read now")
+}
+
 // A manager that watches is told that the daemon lives, and, of one whose control loop
 // stands still, nothing.
 func TestWatchdog(t *testing.T) {
@@ -215,6 +245,7 @@ func TestWatchdog(t *testing.T) {
 	})
 	// As systemd ends it when there is none: the exit status must not be one at which it is
 	// not started again (RestartPreventExitStatus=2).
+	a.faulty = true // its last words are stacks
 	must(t, a.cmd.Process.Signal(syscall.SIGABRT))
 	a.exit(t)
 	if w, ok := a.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !w.Signaled() || w.Signal() != syscall.SIGABRT {

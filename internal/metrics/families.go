@@ -107,7 +107,7 @@ var (
 	ready     = gauge("tunnel_ready", "Whether the tunnel can carry packets, to one of its peers at least.", labelTunnel)
 	peers     = gauge("tunnel_peers", "Peers of the tunnel in each state.", labelTunnel, labelState)
 	tunnelMTU = gauge("tunnel_mtu_bytes", "MTU of the tunnel's interface; absent while it cannot carry packets.", labelTunnel)
-	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket or name, or after a panic.", labelTunnel, labelWhat)
+	repairs   = counter("repairs_total", "What was put right without anybody's help: interface, address, route, socket, name or namespace, or after a panic.", labelTunnel, labelWhat)
 
 	defaultRoute = gauge("gateway_default_route_active", "Whether everything without another route goes into the tunnel; absent without default_route.", labelTunnel)
 	masquerading = gauge("gateway_masquerade_active", "Whether what comes from the tunnels leaves through the interface with this host's address; absent without masquerade.", "interface")
