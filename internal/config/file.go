@@ -72,6 +72,13 @@ func readFile(r *report, root *value) *Config {
 		Control: Control{Socket: defaultSocket},
 	}
 	s := readTable(r, "", root, fileKeys, c)
+	if r.found == 0 {
+		for _, d := range r.tunnels {
+			d.checkRouted(r, func(version int) bool {
+				return c.Gateway.DefaultRoute == d.Name && (version == 4 && c.Gateway.IPv4 || version == 6 && c.Gateway.IPv6)
+			})
+		}
+	}
 	if !s.set["tunnel"] {
 		r.add(root.at, "there is no tunnel: add one, which begins with [[tunnel]]")
 	}
@@ -108,6 +115,8 @@ func readSocket(r *report, e entry, c *Control) {
 		refuse(r, e, want+", such as "+quote(defaultSocket))
 	case strings.ContainsRune(path, 0):
 		refuse(r, e, want+" without NUL")
+	case strings.HasSuffix(path, "/"), strings.HasSuffix(path, "/."), strings.HasSuffix(path, "/.."):
+		refuse(r, e, want+" of a file, such as "+quote(defaultSocket))
 	case len(path) > maxSocket:
 		r.add(e.at, "%s has %d bytes: a socket's path has at most %d", e.name, len(path), maxSocket)
 	default:
@@ -151,4 +160,5 @@ func readTunnels(r *report, e entry, c *Config) {
 		c.Tunnels = append(c.Tunnels, d.Tunnel)
 	}
 	checkNesting(r, all)
+	r.tunnels = all
 }

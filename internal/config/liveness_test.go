@@ -61,7 +61,7 @@ func TestProbe(t *testing.T) {
 	const want = "it must be an inner address of the other end, or of a host behind it, that answers pings"
 	const address = "address = ['10.0.0.1/24', 'fc00::1/64']\n"
 	const gre = "[[tunnel]]\nname = 'a'\nmode = 'gre'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"
-	const hub = "[[tunnel]]\nname = 'six0'\nmode = 'gre'\nlocal = '203.0.113.10'\naddress = ['10.0.0.1/24']\n"
+	const hub = "[[tunnel]]\nname = 'six0'\nmode = 'gre'\nlocal = '203.0.113.10'\naddress = ['10.0.0.1/24', '192.168.7.1/24']\n"
 	const peer = "[[tunnel.peer]]\nname = 'b'\nremote = '203.0.113.20'\nallowed = ['10.0.0.2/32', '192.168.7.0/24']\n"
 	checkProblems(t, []problemRow{
 		{gre + address + "probe = '10.0.0.2'\n", ""},

@@ -9,7 +9,8 @@ import (
 type neighbours struct {
 	names     map[string]int // the line of the tunnel that has it
 	wires     map[wire]owner
-	automatic map[automatic]int // the line of the tunnel that is it
+	automatic map[automatic]int  // the line of the tunnel that is it
+	claims    map[string]*claims // by network namespace
 }
 
 // owner is the tunnel that has a wire, and its line, or in a hub that of the peer.
@@ -37,7 +38,7 @@ type automatic struct {
 // check reports what two tunnels cannot both have.
 func (n *neighbours) check(r *report, d *draft) {
 	if n.names == nil {
-		n.names, n.wires, n.automatic = map[string]int{}, map[wire]owner{}, map[automatic]int{}
+		n.names, n.wires, n.automatic, n.claims = map[string]int{}, map[wire]owner{}, map[automatic]int{}, map[string]*claims{}
 	}
 	if d.state.good("name") {
 		if line, taken := n.names[d.Name]; taken {
@@ -46,6 +47,7 @@ func (n *neighbours) check(r *report, d *draft) {
 			n.names[d.Name] = d.header.line
 		}
 	}
+	n.checkClaims(r, d)
 	if !d.known() {
 		return
 	}

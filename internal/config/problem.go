@@ -35,8 +35,9 @@ func (p Problems) Error() string {
 type report struct {
 	file     string
 	problems Problems
-	found    int // with those that are not in problems any more
-	rest     pos // where the file was not looked at any more; zero: nowhere
+	found    int      // with those that are not in problems any more
+	tunnels  []*draft // when all are read
+	rest     pos      // where the file was not looked at any more; zero: nowhere
 }
 
 // maxProblems is how many problems are said of a file. One with more is none that somebody

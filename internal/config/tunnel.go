@@ -95,6 +95,8 @@ func readTunnel(r *report, t *value) *draft {
 	d.checkEncapLimit(r)
 	d.finishMechanism(r)
 	d.checkLoop(r)
+	d.checkAddresses(r)
+	d.checkReach(r)
 	if r.found == before {
 		d.checkSite(r)
 	}
@@ -201,6 +203,8 @@ func readName(r *report, e entry, d *draft) {
 		refuse(r, e, want)
 	case name == ".", name == "..":
 		refuse(r, e, want+`, and not "." or ".."`)
+	case name == "all", name == "default": // of net.ipv4.conf
+		r.add(e.at, "name is %s, which the kernel keeps for settings of all interfaces: use another one", quote(name))
 	case len(name) > maxName:
 		r.add(e.at, "%s is %s, of %d bytes: it must be %s", e.name, quote(name), len(name), want)
 	case strings.IndexByte(name, 0xA0) >= 0: // of no-break spaces, and within "à" and others in UTF-8

@@ -139,7 +139,8 @@ func TestEndpoints(t *testing.T) {
 		{between("auto", strings.Repeat("a.", 126)+"a"), ""},
 		{between("auto", strings.Repeat("a.", 126)+"aa"),
 			`5:10: remote is "` + strings.Repeat("a.", 40) + `"…: it must be an IPv4 address or a DNS name`},
-		{between("127.0.0.1", "169.254.1.1"), ""},
+		{between("127.0.0.1", "127.0.0.2"), ""},
+		{between("169.254.1.2", "169.254.1.1"), ""},
 		{strings.Replace(between("2001:db8::1", "192.0.2.1"), "6in4", "5in4", 1),
 			`3:8: mode is "5in4": it must be ` + allModes + `: did you mean "6in4"?`},
 	})
@@ -235,13 +236,13 @@ func TestPrefixes(t *testing.T) {
 				`9:11: routes has "10.0.0.1/24": it has bits set beyond its prefix length: write 10.0.0.0/24`,
 				`9:26: routes has "fc00::1/64": it has bits set beyond its prefix length: write fc00::/64`,
 			)},
-		{double + "address = ['10.0.0.0/24', '10.0.0.0/24', 'fc00::/64', 'fc00:0::/64', '10.0.0.0/25']\n" +
-			"routes = ['10.0.0.0/24', '10.0.0.0/24', 'fc00::/64', 'fc00:0::/64', '10.0.0.0/25']\n",
+		{double + "address = ['10.0.0.1/24', '10.0.0.1/24', 'fc00::1/64', 'fc00:0::1/64', '10.0.0.1/25']\n" +
+			"routes = ['10.1.0.0/24', '10.1.0.0/24', 'fc00::/64', 'fc00:0::/64', '10.1.0.0/25']\n",
 			lines(
-				`8:27: address has "10.0.0.0/24": the address is already in line 8: leave one out`,
-				`8:55: address has "fc00:0::/64": the address is already in line 8: leave one out`,
-				`8:70: address has "10.0.0.0/25": the address is already in line 8: leave one out`,
-				`9:26: routes has "10.0.0.0/24": the route is already in line 9: leave one out`,
+				`8:27: address has "10.0.0.1/24": the address is already in line 8: leave one out`,
+				`8:56: address has "fc00:0::1/64": the address is already in line 8: leave one out`,
+				`8:72: address has "10.0.0.1/25": the address is already in line 8: leave one out`,
+				`9:26: routes has "10.1.0.0/24": the route is already in line 9: leave one out`,
 				`9:54: routes has "fc00:0::/64": the route is already in line 9: leave one out`,
 			)},
 		{double + "address = ['0.0.0.0/32', '224.0.0.0/4', '255.255.255.255/32', '::/0', '::1/128', 'ff00::/8']\n" +
@@ -253,10 +254,11 @@ func TestPrefixes(t *testing.T) {
 				`8:63: address has "::/0": an interface's address must be a unicast address, and not ::1`,
 				`8:71: address has "::1/128": an interface's address must be a unicast address, and not ::1`,
 				`8:82: address has "ff00::/8": an interface's address must be a unicast address, and not ::1`,
+				"9:70: routes has ::1/128, which is of this host itself (loopback): leave it out",
 			)},
-		{single + "address = ['10.0.0.0/24', 'fc00::/64']\nroutes = ['10.0.0.0/24', 'fc00::/64']\n",
+		{single + "address = ['10.0.0.1/24', 'fc00::1/64']\nroutes = ['10.0.0.0/24', 'fc00::/64']\n",
 			lines(
-				`6:12: address has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
+				`6:12: address has "10.0.0.1/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
 				`7:11: routes has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
 			)},
 		{single + "address = [\n  'fc00::1/64', # one\n\n  '10.0.0.1/30', 'fc00::2',\n]\n",

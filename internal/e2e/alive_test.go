@@ -163,7 +163,7 @@ func TestOnlyHost(t *testing.T) {
 func TestHubWithin(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
-	a := start(t, h.a, "[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n"+often+
+	a := start(t, h.a, "[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\nroutes = [\"192.168.2.0/24\"]\n"+often+
 		"\n[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\", \"192.168.2.0/24\"]\n")
 	b := start(t, h.b, strings.Replace(kind4in4.atB(), "/30", "/24", 1))
 	a.answeredInside(t, "b")

@@ -105,6 +105,6 @@ func TestBothEndsHere(t *testing.T) {
 
 	// In the same namespace they would hand each other what is forwarded.
 	other := newNamespace(t, "other")
-	d := launch(t, other, end("six0", "127.0.0.1", "127.0.0.2", "10.0.0.1/30", "")+end("six1", "127.0.0.2", "127.0.0.1", "10.0.0.2/30", ""))
+	d := launch(t, other, end("six0", "127.0.0.1", "127.0.0.2", "10.0.0.1/32", "")+end("six1", "127.0.0.2", "127.0.0.1", "10.0.0.2/32", ""))
 	d.waitsFor(t, itself)
 }

@@ -249,7 +249,7 @@ func TestReloadIsRolledBack(t *testing.T) {
 // of a shift.
 func hubOf(n, shift int, lines string) string {
 	var b strings.Builder
-	b.WriteString("[[tunnel]]\nname = \"hub0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.100.0.1/32\"]\nkeepalive = \"0s\"\n" + lines + "\n")
+	b.WriteString("[[tunnel]]\nname = \"hub0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.100.0.1/32\"]\nroutes = []\nkeepalive = \"0s\"\n" + lines + "\n")
 	for i := range n {
 		j := i + shift
 		fmt.Fprintf(&b, "[[tunnel.peer]]\nname = \"p%d\"\nremote = \"10.77.%d.%d\"\nallowed = [\"10.%d.%d.%d/32\"]\n", i, i>>8, i&255, 101+j>>16, j>>8&255, j&255)

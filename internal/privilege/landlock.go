@@ -47,11 +47,11 @@ func restrictFiles(n needs) (string, error) {
 		handled.Scoped = 0
 	}
 	rules := []landlock.Rule{landlock.ConnectTCP(dns)}
-	for access, paths := range map[landlock.AccessFSSet][]string{
-		look:   readable(n),
-		device: {"/dev/net"},
-		tidy:   {filepath.Dir(n.socket)},
-	} {
+	files := map[landlock.AccessFSSet][]string{look: readable(n), device: {"/dev/net"}}
+	if dir := filepath.Dir(n.socket); dir != "/" { // else it could remove every file; the socket stays, as after a crash
+		files[tidy] = []string{dir}
+	}
+	for access, paths := range files {
 		rules = append(rules, landlock.PathAccess(access, paths...).IgnoreIfMissing())
 	}
 	if err := handled.BestEffort().Restrict(rules...); err != nil {

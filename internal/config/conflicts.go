@@ -1,0 +1,193 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// claims are what the interfaces of a network namespace have of its routing, by the file.
+// One interface alone can have each.
+type claims struct {
+	addresses map[netip.Addr]claim
+	subnets   map[netip.Prefix]claim // of more than one address, which the kernel makes routes of
+	routes    map[netip.Prefix]claim
+}
+
+// claim is the tunnel that has something.
+type claim struct {
+	*draft
+	alone bool // an address without a subnet
+}
+
+// checkClaims reports addresses, subnets and routes of which only the first interface that
+// has them would be used.
+func (n *neighbours) checkClaims(r *report, d *draft) {
+	if d.state.bad["netns"] {
+		return
+	}
+	c := n.claims[d.Netns]
+	if c == nil {
+		c = &claims{map[netip.Addr]claim{}, map[netip.Prefix]claim{}, map[netip.Prefix]claim{}}
+		n.claims[d.Netns] = c
+	}
+	for i, p := range d.Address {
+		if !p.Addr().IsLinkLocalUnicast() { // each interface has its own
+			c.address(r, d, p, d.addressAt[i])
+		}
+	}
+	for i, p := range d.Routes {
+		c.route(r, d, p, d.routesAt[i])
+	}
+}
+
+func (c *claims) address(r *report, d *draft, p netip.Prefix, at pos) {
+	own := claim{d, p.IsSingleIP()}
+	if other, taken := c.addresses[p.Addr()]; taken && !(own.alone && other.alone) { // interfaces may be unnumbered
+		r.add(at, "address has %v, which the tunnel of line %d has: give each tunnel its own, or both with /%d", p.Addr(), other.header.line, p.Addr().BitLen())
+		return
+	}
+	c.addresses[p.Addr()] = own
+	if own.alone {
+		return
+	}
+	subnet := p.Masked()
+	if other, taken := c.subnets[subnet]; taken && other.draft != d {
+		r.add(at, "address has %v, of a subnet in which the tunnel of line %d has one: packets to %v would take that tunnel: give each tunnel a subnet of its own", p, other.header.line, subnet)
+		return
+	}
+	c.subnets[subnet] = own
+	if other, taken := c.routes[subnet]; taken && other.draft != d && subnet.Addr().Is4() {
+		r.add(at, "address has %v, and the tunnel of line %d has its subnet in routes: leave one of them out", p, other.header.line)
+	}
+}
+
+func (c *claims) route(r *report, d *draft, p netip.Prefix, at pos) {
+	if other, taken := c.routes[p]; taken {
+		r.add(at, "routes has %v, which the tunnel of line %d has: only one of them can have it: leave it out in the other, or give a tunnel many peers ([[tunnel.peer]])", p, other.header.line)
+		return
+	}
+	c.routes[p] = claim{d, false}
+	if other, taken := c.subnets[p]; taken && p.Addr().Is4() {
+		whose := "which address brings already"
+		if other.draft != d {
+			whose = fmt.Sprintf("which is the subnet of an address of the tunnel of line %d", other.header.line)
+		}
+		r.add(at, "routes has %v, %s: leave it out", p, whose)
+	}
+}
+
+// checkAddresses reports addresses of the interface that are not those of a host, and
+// routes to ourselves.
+func (d *draft) checkAddresses(r *report) {
+	for i, p := range d.Address {
+		if what, right := notHost(p); what != "" {
+			r.add(d.addressAt[i], "address has %v, which is %s: %s", p, what, right)
+		}
+		d.checkOther(r, p.Addr(), d.addressAt[i])
+	}
+	for i, p := range d.Routes {
+		switch {
+		case p.IsSingleIP() && slices.ContainsFunc(d.Address, func(a netip.Prefix) bool { return a.Addr() == p.Addr() }):
+			r.add(d.routesAt[i], "routes has %v, which is an address of the interface itself: leave it out, or write the other end's", p)
+		case p.Addr().IsLoopback():
+			r.add(d.routesAt[i], "routes has %v, which is of this host itself (loopback): leave it out", p)
+		}
+	}
+	for _, p := range d.peers {
+		for i, a := range p.Allowed {
+			if a.IsSingleIP() && slices.ContainsFunc(d.Address, func(own netip.Prefix) bool { return own.Addr() == a.Addr() }) {
+				r.add(p.allowedAt[i], "allowed has %v, which is an address of this end's interface: write the peer's", a)
+			}
+		}
+	}
+}
+
+// notHost is what an address is that no host of its subnet can have, and what would be
+// right; "": it is a host's.
+func notHost(p netip.Prefix) (what, right string) {
+	a, bits := p.Addr(), p.Addr().BitLen()
+	const atHome = "it must be one that this end alone has"
+	switch {
+	case p.Bits() == 0:
+		return "of a subnet that holds every address", fmt.Sprintf("write %v/%d, and what else is behind the tunnel in routes", a, bits)
+	case a.IsLoopback():
+		return "a loopback address", atHome
+	case thisNetwork.Contains(a):
+		return "an address of 0.0.0.0/8, which means this network", atHome
+	case bits-p.Bits() < 2: // RFC 3021, RFC 6164
+		return "", ""
+	case a == p.Masked().Addr() && a.Is4():
+		return "the subnet's own address", fmt.Sprintf("it must be a host's, such as %v/%d", a.Next(), p.Bits())
+	case a == p.Masked().Addr(): // RFC 4291 section 2.6.1
+		return "the address of all routers of its subnet (subnet-router anycast)", fmt.Sprintf("it must be a host's, such as %v/%d", a.Next(), p.Bits())
+	case a.Is4() && !p.Contains(a.Next()):
+		return "the subnet's broadcast address", fmt.Sprintf("it must be a host's, such as %v/%d", a.Prev(), p.Bits())
+	}
+	return "", ""
+}
+
+// checkOther reports an address of the interface that is the other end's.
+func (d *draft) checkOther(r *report, a netip.Addr, at pos) {
+	for _, p := range d.Peers {
+		for i, remote := range p.Remotes {
+			outermost := i == len(p.Remotes)-1
+			if remote.Addr != a || outermost && d.Netns != "" {
+				continue
+			}
+			if !outermost || d.FwMark != 0 { // else checkLoop says it
+				r.add(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, p.whose())
+			}
+			return
+		}
+	}
+}
+
+// checkReach reports ends of which one alone is on this host: nothing can go from one to
+// the other.
+func (d *draft) checkReach(r *report) {
+	if len(d.layers) == 0 {
+		return
+	}
+	l := d.layers[len(d.layers)-1]
+	local := d.localOf(l)
+	if !local.Addr.IsValid() {
+		return
+	}
+	for i := range d.Peers {
+		p := &d.Peers[i]
+		if remote := p.outermost().Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
+			r.add(p.at, "remote is %v%s and %s is %v, and the loopback network reaches nothing but this host: correct one of them", remote, p.whose(), local.key, local.Addr)
+		}
+	}
+}
+
+// checkRouted reports prefixes behind peers to which no packet goes: the kernel routes by
+// address and routes, or by the default route, which goes for some IP versions. A tunnel
+// with neither, or with routes = [], is left to whatever else makes its routes, and so is
+// one with a peer that takes everything.
+func (d *draft) checkRouted(r *report, goes func(version int) bool) {
+	if len(d.Routes) == 0 && (d.state.set["routes"] || len(d.Address) == 0) {
+		return
+	}
+	all := map[int]bool{}
+	for _, p := range d.peers {
+		for _, a := range p.Allowed {
+			all[version(a.Addr())] = all[version(a.Addr())] || a.Bits() == 0
+		}
+	}
+	for _, p := range d.peers {
+		for i, a := range p.Allowed {
+			if all[version(a.Addr())] || a.Addr().IsMulticast() || a.Addr().IsLinkLocalUnicast() || goes(version(a.Addr())) || d.routes(a) {
+				continue
+			}
+			r.add(p.allowedAt[i], "allowed has %v, to which no packet goes, because it is neither in routes nor a part of the interface's subnets: add it to routes (routes = [] if something else makes the routes)", a)
+		}
+	}
+}
+
+// routes reports whether the kernel sends packets to a part of a prefix into the tunnel.
+func (d *draft) routes(a netip.Prefix) bool {
+	overlaps := func(p netip.Prefix) bool { return p.Overlaps(a) }
+	return slices.ContainsFunc(d.Address, overlaps) || slices.ContainsFunc(d.Routes, overlaps)
+}
