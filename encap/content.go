@@ -44,7 +44,7 @@ func (c *content) openGRE(b []byte) (inner []byte, version int, r drop.Reason) {
 	switch {
 	case r != drop.None:
 		return nil, 0, r
-	case h.Flags&header.GREKey != 0 != c.gre.Keyed, h.Key != c.gre.Key:
+	case !c.gre.Takes(&h):
 		return nil, 0, drop.Key
 	case h.Flags&header.GREChecksum != 0 != c.gre.Checksum:
 		return nil, 0, drop.BadChecksum

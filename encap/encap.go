@@ -164,6 +164,11 @@ func (s *Stack) LimitBack(version int, p PathMTU) TunnelMTU {
 			room -= header.EncapLimitLen
 		}
 	}
+	for _, l := range s.layers {
+		if keyed, _ := l.GRE.Inward(); keyed && !l.GRE.Keyed {
+			room -= header.GREKeyLen
+		}
+	}
 	return max(MinTunnelMTU4, min(s.Limit(version), TunnelMTU(room)))
 }
 

@@ -27,6 +27,26 @@ type GRE struct {
 	Key      uint32
 	Checksum bool
 	Sequence bool
+
+	// Apart: what comes has not Key, but a key of its own, or none.
+	Apart   bool
+	InKeyed bool
+	InKey   uint32
+}
+
+// Inward is the key that what comes must have; not keyed: it must have none.
+func (g GRE) Inward() (keyed bool, key uint32) {
+	if g.Apart {
+		return g.InKeyed, g.InKey
+	}
+	return g.Keyed, g.Key
+}
+
+// Takes reports whether a header, which may be cut off, has the key that what comes
+// must have.
+func (g *GRE) Takes(h *header.GREHeader) bool {
+	keyed, key := g.Inward()
+	return h.Flags&header.GREKey != 0 == keyed && h.Key == key
 }
 
 // overhead is the length of the header, in bytes.

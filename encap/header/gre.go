@@ -27,6 +27,9 @@ const (
 	GREMaxLen = 16
 )
 
+// GREKeyLen is the length of a key, and of each of the other optional fields.
+const GREKeyLen = 4
+
 // Flags of a GRE header.
 const (
 	GREChecksum = 0x8000

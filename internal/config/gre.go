@@ -24,30 +24,59 @@ func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *enca
 		}}
 	}
 	return []key[T]{
-		option("key", readGREKey),
+		option("key", func(r *report, e entry, g *encap.GRE) { g.Keyed, g.Key = readGREKey(r, e) }),
+		option("ikey", readInKey), // behind key, and okey behind both
+		option("okey", readOutKey),
 		option("checksum", func(r *report, e entry, g *encap.GRE) { g.Checksum, _ = boolOf(r, e) }),
 		option("sequence", func(r *report, e entry, g *encap.GRE) { g.Sequence, _ = boolOf(r, e) }),
 	}
 }
 
 // readGREKey reads a number of 32 bits, also as routers write it.
-func readGREKey(r *report, e entry, g *encap.GRE) {
+func readGREKey(r *report, e entry) (given bool, key uint32) {
 	switch e.kind {
 	case unstable.Integer:
 		n, err := parseInt(e.text)
 		if err == nil && 0 <= n && n <= math.MaxUint32 {
-			g.Keyed, g.Key = true, uint32(n)
-			return
+			return true, uint32(n)
 		}
 	case unstable.String:
 		a, err := netip.ParseAddr(e.text)
 		if err == nil && a.Is4() {
 			b := a.As4()
-			g.Keyed, g.Key = true, binary.BigEndian.Uint32(b[:])
-			return
+			return true, binary.BigEndian.Uint32(b[:])
 		}
 	}
 	refuse(r, e, `a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`)
+	return false, 0
+}
+
+// readInKey reads the key of what comes, where that is another one than what is sent
+// has, or none.
+func readInKey(r *report, e entry, g *encap.GRE) {
+	if g.Keyed {
+		contradictsKey(r, e)
+		return
+	}
+	g.Apart = true
+	g.InKeyed, g.InKey = readGREKey(r, e)
+}
+
+// readOutKey reads the key of what is sent.
+func readOutKey(r *report, e entry, g *encap.GRE) {
+	if g.Keyed {
+		contradictsKey(r, e)
+		return
+	}
+	g.Apart = true
+	g.Keyed, g.Key = readGREKey(r, e)
+	if g.InKeyed && g.InKey == g.Key { // as if it were key
+		g.Apart, g.InKeyed, g.InKey = false, false, 0
+	}
+}
+
+func contradictsKey(r *report, e entry) {
+	r.add(e.keyAt, "%s contradicts key, which is the key both of what comes (ikey) and of what is sent (okey): leave one of them out", e.name)
 }
 
 // checkGRE reports a sequence of packets that would not be kept.

@@ -76,7 +76,8 @@ func (n *neighbours) checkPeers(r *report, d *draft, l layerDraft, local end) {
 	}
 	for i := range d.Peers {
 		p := &d.Peers[i]
-		w := wire{l.kind.Over(), l.kind.Protocol(), local.Addr, p.outermost(), l.gre.Keyed, l.gre.Key}
+		keyed, key := l.gre.Inward()
+		w := wire{l.kind.Over(), l.kind.Protocol(), local.Addr, p.outermost(), keyed, key}
 		if w.remote == (Host{}) {
 			continue
 		}

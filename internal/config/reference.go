@@ -84,6 +84,8 @@ var reference = []Key{
 	{Table: tableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets leave and arrive; `auto`: through AF_XDP where it can be, without a warning where not"},
 
 	{Table: tableTunnel, Modes: withGRE, Name: "key", Values: "0 to 4294967295, a dotted quad", Meaning: "GRE key; left out, there is none"},
+	{Table: tableTunnel, Modes: withGRE, Name: "ikey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key that what comes must have; left out, it must have none"},
+	{Table: tableTunnel, Modes: withGRE, Name: "okey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of what is sent; left out, it has none"},
 	{Table: tableTunnel, Modes: withGRE, Name: "checksum", Values: "true, false", Default: "false", Meaning: "GRE checksum in what is sent, and asked of what comes"},
 	{Table: tableTunnel, Modes: withGRE, Name: "sequence", Values: "true, false", Default: "false", Meaning: "GRE sequence numbers, likewise"},
 	{Table: tableTunnel, Modes: "`4in6`", Name: "ds_lite", Values: "true, false", Default: "false", Meaning: "`address` is 192.0.0.2/29 and `routes` 0.0.0.0/0, unless they are given (RFC 6333)"},

@@ -32,6 +32,10 @@ func TestLayers(t *testing.T) {
 	}{
 		{over6Tunnel, []encap.Kind{encap.FourInSix}, layers("2001:db8::1"), hosts("2001:db8::2")},
 		{tunnel("6in6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\n", []encap.Kind{encap.SixInSix}, layers("auto"), hosts("a.example")},
+		{greTunnel + "okey = '0.0.0.2'\nikey = 1\n", []encap.Kind{encap.GREInFour}, []Layer{{Local: addr("192.0.2.1"), GRE: encap.GRE{Keyed: true, Key: 2, Apart: true, InKeyed: true, InKey: 1}}}, hosts("192.0.2.2")},
+		{greTunnel + "ikey = 1\nokey = 1\n", []encap.Kind{encap.GREInFour}, []Layer{{Local: addr("192.0.2.1"), GRE: encap.GRE{Keyed: true, Key: 1}}}, hosts("192.0.2.2")},
+		{greTunnel + "ikey = 1\n", []encap.Kind{encap.GREInFour}, []Layer{{Local: addr("192.0.2.1"), GRE: encap.GRE{Apart: true, InKeyed: true, InKey: 1}}}, hosts("192.0.2.2")},
+		{greTunnel + "okey = 1\n", []encap.Kind{encap.GREInFour}, []Layer{{Local: addr("192.0.2.1"), GRE: encap.GRE{Keyed: true, Key: 1, Apart: true}}}, hosts("192.0.2.2")},
 		{greTunnel + "key = '1.2.3.4'\nchecksum = true\nsequence = true\n", []encap.Kind{encap.GREInFour},
 			[]Layer{{Local: addr("192.0.2.1"), GRE: gre}}, hosts("192.0.2.2")},
 		{stackTunnel + "stack = ['gre6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\nkey = 7\n", []encap.Kind{encap.GREInSix, encap.SixInFour},

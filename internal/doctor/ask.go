@@ -246,7 +246,7 @@ func (p *peer) moved() (f finding, ok bool) {
 var dropAdvice = []struct{ reason, means, mend string }{
 	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are not exchanged", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
 	{"spoof", "their inner source is not what the peer may send from", "compare local6, remote6 and allowed with the peer's local6 and address"},
-	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends"},
+	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends, or ikey at each to the okey of the other"},
 	{"sequence", "their GRE sequence numbers are missing, or old", "set sequence the same at both ends"},
 	{"bad_checksum", "their checksums are wrong", "find what changes packets on the way (sixfourctl capture)"},
 	{"unknown_protocol", "they carry what this mode does not", "set the same mode at both ends"},

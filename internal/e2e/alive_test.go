@@ -76,7 +76,7 @@ func forbidAt(t *testing.T, ns *rig.Namespace, protocol byte, hooks map[string]*
 func TestDeadPeer(t *testing.T) {
 	for _, k := range []kind{
 		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind4in4, kind4in6, kind6in6.within("126"), kindDSLite, kind4in6.xdp(),
-		kindGRE.with(" with a key", "key = 42\n"), kindGRE.with(" in order", "sequence = true\nchecksum = true\n"), kindGRE.xdp(),
+		kindGRE.with(" with a key", "key = 42\n"), kindGRE.with(" with a key each way", "ikey = %[1]d\nokey = %[2]d\n"), kindGRE.with(" in order", "sequence = true\nchecksum = true\n"), kindGRE.xdp(),
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()

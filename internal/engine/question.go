@@ -72,8 +72,8 @@ func (p *peer) put(path *path, q question) error {
 	case wayKeepalive:
 		local, remote = remote, local // it is the answer
 		gre = header.GRELen
-		if path.outer().GRE.Keyed {
-			gre += 4
+		if keyed, _ := path.outer().GRE.Inward(); keyed {
+			gre += header.GREKeyLen
 		}
 	case wayBetween:
 		local, remote = q.between.Local, q.between.Remote
@@ -171,9 +171,9 @@ func (e *echo) keepalive(pkt []byte, from, to netip.Addr, g encap.GRE, gre, data
 	binary.BigEndian.PutUint16(m[probe.IDAt:], e.ID)
 	binary.BigEndian.PutUint16(m[probe.SeqAt:], q.seq)
 	copy(m[probe.CookieAt:], e.Cookie[:])
-	if g.Keyed {
+	if keyed, key := g.Inward(); keyed {
 		binary.BigEndian.PutUint16(pkt[gre:], header.GREKey)
-		binary.BigEndian.PutUint32(pkt[gre+header.GRELen:], g.Key)
+		binary.BigEndian.PutUint32(pkt[gre+header.GRELen:], key)
 	}
 	if from.Is6() {
 		h := header.IPv6(pkt)

@@ -98,10 +98,17 @@ func (t *table) twin(e *end, l *encap.Layer) *end {
 		remote, local := l.Remote.As16(), l.Local.As16()
 		twin = t.from6([32]byte(append(remote[:], local[:]...)), zoneOf(l.Local))
 	}
-	for twin != nil && (twin.protocol != e.protocol || twin.gre.Keyed != e.gre.Keyed || twin.gre.Key != e.gre.Key) {
+	for twin != nil && !twin.alike(e) {
 		twin = twin.next
 	}
 	return twin
+}
+
+// alike reports whether nothing but the addresses tells the packets of two ends apart.
+func (e *end) alike(o *end) bool {
+	keyed, key := e.gre.Inward()
+	otherKeyed, other := o.gre.Inward()
+	return e.protocol == o.protocol && keyed == otherKeyed && key == other
 }
 
 // from6 is the first end with a pair of addresses: if there is a zone, at that link.
@@ -140,7 +147,7 @@ func (e *end) match(protocol byte, payload []byte) *end {
 		if protocol != header.GRE {
 			return e
 		}
-		if h, _ := header.PeekGRE(payload); h.Key == e.gre.Key && (h.Flags&header.GREKey != 0) == e.gre.Keyed {
+		if h, _ := header.PeekGRE(payload); e.gre.Takes(&h) {
 			return e
 		}
 		if first == nil {
