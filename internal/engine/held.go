@@ -2,8 +2,11 @@ package engine
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
+
+	"github.com/gaissmai/bart"
 
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
@@ -21,12 +24,15 @@ func (t *tunnel) around(remote netip.Addr, answer netcfg.Answer) string {
 	if t.cfg.Netns != "" || t.cfg.FwMark != 0 && t.cfg.FwMark != config.GatewayMark {
 		return ""
 	}
-	var first netip.Prefix
-	for _, p := range t.cfg.Routes {
-		if !t.leadsBack(p, remote, answer) {
+	first, least := netip.Prefix{}, 0
+	if answer.Err == nil {
+		least = answer.Bits
+	}
+	for p := range t.routesWith(remote) {
+		if p.Bits() < least {
 			continue
 		}
-		if !first.IsValid() {
+		if !first.IsValid() || p.Bits() > first.Bits() {
 			first = p
 		}
 		if !slices.Contains(t.held, p) {
@@ -43,13 +49,39 @@ func (t *tunnel) around(remote netip.Addr, answer netcfg.Answer) string {
 		remote, first, t.cfg.Name, remote, remote.BitLen())
 }
 
-// leadsBack reports whether a route into the tunnel would take outer packets. While the
-// peer's name is not known everything may be needed to look it up.
-func (t *tunnel) leadsBack(p netip.Prefix, remote netip.Addr, answer netcfg.Answer) bool {
-	if !remote.IsValid() {
-		return p.Bits() == 0 && p.Addr().Is4() == (t.outerVersion() == 4) && !t.automatic()
+// routesWith are the routes of the configuration that have an outer address in them. While
+// the peer's name is not known everything may be needed to look it up: then it is the
+// default route.
+func (t *tunnel) routesWith(remote netip.Addr) iter.Seq[netip.Prefix] {
+	if len(t.cfg.Routes) == 0 || !remote.IsValid() && t.automatic() {
+		return func(func(netip.Prefix) bool) {}
 	}
-	return p.Contains(remote) && (answer.Err != nil || answer.Bits <= p.Bits())
+	if t.sorted == nil || len(t.cfg.Routes) != t.sorted.n || &t.cfg.Routes[0] != t.sorted.first {
+		t.sorted = newSortedRoutes(t.cfg.Routes)
+	}
+	within := netip.PrefixFrom(remote, remote.BitLen())
+	if !remote.IsValid() && t.outerVersion() == 4 {
+		within = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	} else if !remote.IsValid() {
+		within = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return t.sorted.table.Supernets(within)
+}
+
+// sortedRoutes are routes of a configuration by address: a hub has as many of them as
+// peers, each of which is to be held against all.
+type sortedRoutes struct {
+	table bart.Lite
+	first *netip.Prefix // which they are
+	n     int
+}
+
+func newSortedRoutes(routes []netip.Prefix) *sortedRoutes {
+	s := &sortedRoutes{first: &routes[0], n: len(routes)}
+	for _, p := range routes {
+		s.table.Insert(p)
+	}
+	return s
 }
 
 // routes are those that the interface is to have now.

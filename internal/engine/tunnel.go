@@ -72,6 +72,7 @@ type tunnel struct {
 	mech     *mechanism                  // of an automatic tunnel
 	speaks   resolve.Resolver            // that the speaker, if there is one, is
 	sockets  map[origin]sockets          // through which packets leave
+	sorted   *sortedRoutes               // of cfg
 	held     []netip.Prefix              // routes of the configuration that would lead outer packets into the tunnel
 	noXDP    string                      // what was said last of why packets do not leave through AF_XDP
 	wg       sync.WaitGroup              // of the goroutines that use the device

@@ -1,0 +1,63 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/internal/config"
+	"sixfour/internal/netcfg"
+)
+
+// Which routes are held back, by the prefix that the kernel's table has around the
+// remote address.
+func TestHeldRoutes(t *testing.T) {
+	all := []string{"0.0.0.0/0", "203.0.0.0/16", "203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8", "::/0"}
+	var routes []netip.Prefix
+	for _, r := range all {
+		routes = append(routes, netip.MustParsePrefix(r))
+	}
+	for _, c := range []struct {
+		name   string
+		remote string
+		bits   int // of the kernel's route; -1: it has none
+		change func(*config.Tunnel)
+		held   []string
+	}{
+		{"host route", "203.0.113.20", 32, nil, nil},
+		{"the uplink's subnet", "203.0.113.20", 24, nil, all[2:3]},
+		{"default route", "203.0.113.20", 0, nil, all[:3]},
+		{"none", "203.0.113.20", -1, nil, all[:3]},
+		{"to the peer alone", "203.0.113.9", 32, nil, all[3:4]},
+		{"another address", "192.0.2.1", 8, nil, nil},
+		{"name not known yet", "", 0, nil, all[:1]},
+		{"with a mark", "203.0.113.20", 0, func(c *config.Tunnel) { c.FwMark = 1 }, nil},
+		{"with the gateway's", "203.0.113.20", 0, func(c *config.Tunnel) { c.FwMark = config.GatewayMark }, all[:3]},
+		{"in a namespace", "203.0.113.20", 0, func(c *config.Tunnel) { c.Netns = "x" }, nil},
+	} {
+		tun := &tunnel{cfg: config.Tunnel{Name: "six0", Routes: routes, Mode: encap.Mode{Layers: []encap.Kind{encap.SixInFour}}}}
+		if c.change != nil {
+			c.change(&tun.cfg)
+		}
+		var remote netip.Addr
+		if c.remote != "" {
+			remote = netip.MustParseAddr(c.remote)
+		}
+		answer := netcfg.Answer{Route: netcfg.Route{Bits: c.bits}}
+		if c.bits < 0 {
+			answer = netcfg.Answer{Err: errors.New("none")}
+		}
+		waiting := tun.around(remote, answer)
+		var held []string
+		for _, p := range tun.held {
+			held = append(held, p.String())
+		}
+		slices.Sort(held)
+		if fmt.Sprint(held) != fmt.Sprint(c.held) || (waiting == "") != (c.held == nil) || len(tun.routes()) != len(routes)-len(c.held) {
+			t.Errorf("%s: holds %v back, waits for %q, want %v", c.name, held, waiting, c.held)
+		}
+	}
+}
