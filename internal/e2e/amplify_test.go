@@ -42,7 +42,7 @@ func quoted(src, dst netip.Addr, protocol byte, behind ...byte) []byte {
 	return b
 }
 
-// Reports of a narrow path that are forged cost their sender at least a third of what
+// Errors that are forged, of a narrow path above all, cost their sender at least a third of what
 // they make the daemon send.
 func TestForgedReportsAreNotAmplified(t *testing.T) {
 	t.Parallel()
@@ -51,12 +51,15 @@ func TestForgedReportsAreNotAmplified(t *testing.T) {
 		hub    = new(strings.Builder)
 		spokes []netip.Addr
 		many   [][]byte
+		gone   [][]byte // the same, that the host is unreachable
 	)
 	fmt.Fprint(hub, "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n")
 	for i := range 30 {
 		spoke := netip.AddrFrom4([4]byte{203, 0, 113, byte(200 + i)})
 		fmt.Fprintf(hub, "[[tunnel.peer]]\nname = \"p%d\"\nremote = \"%v\"\nallowed = [\"10.0.0.%d/32\"]\n", i, spoke, 2+i)
 		spokes = append(spokes, spoke)
+		gone = append(gone, ip4(netip.MustParseAddr("198.51.100.7"), outerA, header.ICMP,
+			icmp.Append(nil, icmp.Unreachable4, 1, 0, quoted(outerA, spoke, header.GRE, 0, 0, 8, 0), nil)))
 		many = append(many, said(outerA, 1300, quoted(outerA, spoke, header.GRE, 0, 0, 8, 0)))
 	}
 	for _, c := range []struct {
@@ -81,6 +84,7 @@ func TestForgedReportsAreNotAmplified(t *testing.T) {
 		{"gre", kindGRE.atA(), kindGRE.atB(), [][]byte{said(outerA, 1300, quoted(outerA, outerB, header.GRE, 0, 0, 8, 0))}},
 		{"4in6", kind4in6.atA(), kind4in6.atB(), [][]byte{said(outer6A, 1300, outer6)}},
 		{"30 peers of a hub", hub.String(), "", many},
+		{"30 peers of a hub, unreachable", hub.String(), "", gone},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
