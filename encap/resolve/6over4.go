@@ -69,8 +69,10 @@ type sixOverFour struct {
 	// The Speaker's.
 	learner
 	outbox
-	held      int // bytes in queues
-	leaving   int // of these, in the outbox
+	held      int          // bytes in queues
+	leaving   int          // of these, in the outbox
+	flushed   []*neighbour // whose packets are in the outbox
+	sending   []*neighbour // whose packets Next has returned last
 	lost      int
 	solicited int
 	multicast bucket

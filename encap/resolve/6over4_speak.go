@@ -189,16 +189,31 @@ func (r *sixOverFour) giveUp(n *neighbour) {
 		r.held -= len(p)
 	}
 	n.queue = nil
+	n.publish()
 }
 
 // flush sends what waits for a neighbour; until Next it still counts as held,
 // which bounds it.
 func (r *sixOverFour) flush(n *neighbour) {
+	n.leaving++
+	r.flushed = append(r.flushed, n)
 	for _, p := range n.queue {
 		r.leaving += len(p)
 		r.list = append(r.list, Message{n.link, p})
 	}
 	n.queue = nil
+	n.publish()
+}
+
+// sent is called when what was handed out last was sent: what comes now does not
+// overtake it.
+func (r *sixOverFour) sent() {
+	for _, n := range r.sending {
+		n.leaving--
+		n.publish()
+	}
+	clear(r.sending)
+	r.sending, r.flushed = r.flushed, r.sending[:0]
 }
 
 // Hold is RFC 4861 section 7.2.2 and, for a neighbour whose address is known but
@@ -254,6 +269,9 @@ func (r *sixOverFour) Next(now time.Time) (send []Message, lost int, again time.
 	}
 	r.held, r.leaving = r.held-r.leaving, 0
 	lost, r.lost = r.lost, 0
+	if r.sent(); len(r.sending) > 0 {
+		again = now
+	}
 	return r.take(), lost, again
 }
 

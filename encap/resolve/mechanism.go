@@ -81,7 +81,7 @@ type Speaker interface {
 	Hold(pkt []byte, now time.Time) bool
 	// Next is what is to be sent now, and when to call again at the latest; zero:
 	// not before something is heard or held. It is called when a tunnel starts,
-	// and after each Hear and Hold. The packets do not go through To; they are
+	// and after each Hear and Hold; by the next call everything was sent. The packets do not go through To; they are
 	// the caller's. Lost is how many held packets were given up since the last
 	// call.
 	Next(now time.Time) (send []Message, lost int, again time.Time)

@@ -38,6 +38,7 @@ type neighbour struct {
 	tries    int
 	touched  time.Time
 	queue    [][]byte
+	leaving  int // times that the queue was handed over to be sent, and is not sent yet
 }
 
 // mayPass is set where packets need not wait for the Speaker.
@@ -46,8 +47,14 @@ const mayPass = 1 << 32
 // enter changes the state, and what packets see of it.
 func (n *neighbour) enter(s state, link uint32, deadline time.Time) {
 	n.state, n.link, n.deadline, n.tries = s, link, deadline, 0
-	hop := uint64(link)
-	if s == reachable || s == delay || s == probe {
+	n.publish()
+}
+
+// publish says what packets see of the neighbour. They do not pass as long as others,
+// which came before, wait for it, or are being sent by the Speaker.
+func (n *neighbour) publish() {
+	hop := uint64(n.link)
+	if (n.state == reachable || n.state == delay || n.state == probe) && len(n.queue) == 0 && n.leaving == 0 {
 		hop |= mayPass
 	}
 	n.hop.Store(hop)

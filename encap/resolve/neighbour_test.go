@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -387,4 +388,60 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 	if send, _, _ := r.Next(start); len(send) != 1 || send[0].To != v4(two) {
 		t.Errorf("a learnt address is not defended: %v", send)
 	}
+}
+
+// What comes when a neighbour has become known does not overtake what waits for it: it
+// passes only when that was sent.
+func TestNeighbourKeepsOrder(t *testing.T) {
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
+	pkt := inner("2001:db8::192.0.2.1", two6)
+	way := func(want drop.Reason, what string) {
+		t.Helper()
+		if _, why := r.To(bytes.Clone(pkt)); why != want {
+			t.Errorf("%s: %v, want %v", what, why, want)
+		}
+	}
+	data := func(now time.Time) (n int) {
+		send, _, again := r.Next(now)
+		for _, m := range send {
+			if m.To == v4(two) && !nd.Is(m.Packet) {
+				n++
+			}
+		}
+		if n > 0 && again.After(now) {
+			t.Error("nobody hears when it was sent")
+		}
+		return n
+	}
+	target, own := netip.MustParseAddr(two6), netip.MustParseAddr("2001:db8::192.0.2.1")
+	r.Next(start)
+	way(drop.Unresolved, "a new neighbour")
+	r.Hold(pkt, start)
+	data(start)
+	r.Hear(v4(two), nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: target, Solicited: true, Override: true, Link: linkOption(v4(two))}), start)
+	way(drop.Unresolved, "while another waits")
+	r.Hold(pkt, start)
+	if n := data(start); n != 2 {
+		t.Errorf("%d packets are sent, want 2", n)
+	}
+	way(drop.Unresolved, "while others are being sent")
+	r.Hold(pkt, start)
+	if n := data(start); n != 1 {
+		t.Errorf("%d packets are sent, want 1", n)
+	}
+	if n := data(start); n != 0 {
+		t.Errorf("%d packets are sent, want none", n)
+	}
+	way(drop.None, "when all are sent")
+
+	old := start.Add(2 * reachableTime)
+	data(old)
+	way(drop.Unresolved, "a stale neighbour")
+	r.Hold(pkt, old)
+	way(drop.Unresolved, "behind the first to a stale one")
+	if n := data(old); n != 1 {
+		t.Errorf("%d packets are sent, want 1", n)
+	}
+	data(old)
+	way(drop.None, "when that was sent")
 }

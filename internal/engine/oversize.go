@@ -20,11 +20,8 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 		o.pieces(p, path, head, body)
 		return
 	}
-	if r == drop.Unresolved {
-		whole := append(append(o.spare(0)[:0], head...), body...)
-		if s := o.t.speaker.Load(); s != nil && s.hold(whole) {
-			return
-		}
+	if r == drop.Unresolved && o.awaits(p, path, head, body) {
+		return
 	}
 	o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
@@ -39,6 +36,28 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 	case drop.Loop:
 		o.t.reply.noRoute(head)
 	}
+}
+
+// awaits has a packet wait for its neighbour, or carries it if that has become known
+// meanwhile, and reports whether either was possible.
+func (o *outbound) awaits(p *peer, path *path, head, body []byte) bool {
+	s := o.t.speaker.Load()
+	if s == nil {
+		return false
+	}
+	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
+	o.send() // what came before it goes before it
+	held, known := s.hold(whole[encap.Headroom:])
+	if !known {
+		return held
+	}
+	pkt, r := path.stack.EncapsulateSegment(whole, encap.Headroom, nil)
+	if r != drop.None || len(pkt) > int(path.mtu) {
+		return false
+	}
+	o.push(p, path, transport.Packet{Head: pkt}, len(head)+len(body))
+	o.send() // the buffer is used again
+	return true
 }
 
 // pieces carries an inner packet in fragments.

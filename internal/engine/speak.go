@@ -122,22 +122,39 @@ func (s *speaker) next(scratch []byte) (again time.Time) {
 	return again
 }
 
-// say sends what the resolver has to say, and returns when there is more.
+// say sends what the resolver has to say, and returns when there is more. The resolver
+// is told at once that it was sent: until then other packets are held behind it.
 func (s *speaker) say(path *path, scratch []byte) time.Time {
+	send, again := s.due()
+	if len(send) == 0 {
+		return again
+	}
+	s.send(path, scratch, send)
+	if send, again = s.due(); len(send) > 0 {
+		s.send(path, scratch, send)
+		return time.Now()
+	}
+	return again
+}
+
+// due is what is to be sent, and when there is more.
+func (s *speaker) due() (send []resolve.Message, again time.Time) {
 	send, lost, again := s.s.Next(time.Now())
 	if lost > 0 {
 		s.drops.countN(&s.p.out, drop.Unresolved, lost, nil, nil)
 	}
-	if len(send) == 0 {
-		return again
-	}
+	return send, again
+}
+
+// send sends messages to where they say.
+func (s *speaker) send(path *path, scratch []byte, send []resolve.Message) {
 	to := new(told)
 	layers := append([]encap.Layer(nil), path.layers...)
 	layers[s.p.t.mech.layer].Resolver = to
 	stack, err := encap.New(layers, path.mtu, path.options, nil, s.p.record)
 	if err != nil { // there is one for the path: cannot be
 		s.p.t.log.Error("neighbour discovery", zap.Error(err))
-		return again
+		return
 	}
 	now := s.p.t.capturing.moment()
 	defer now.end()
@@ -154,7 +171,6 @@ func (s *speaker) say(path *path, scratch []byte) time.Time {
 			s.p.out.carried(1, n)
 		}
 	}
-	return again
 }
 
 // Learnt is what the interface should have.
@@ -180,11 +196,18 @@ func (s *speaker) hear(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
 }
 
 // hold keeps a packet whose neighbour is not known yet, and reports whether there
-// was room.
-func (s *speaker) hold(pkt []byte) (ok bool) {
-	s.use(func() { ok = s.s.Hold(pkt, time.Now()) })
+// was room; or it reports that the neighbour is known now. Under load every packet
+// would otherwise be held behind the one before.
+func (s *speaker) hold(pkt header.IPv6) (held, known bool) {
+	s.use(func() {
+		if _, r := s.s.To(pkt); r == drop.None {
+			known = true
+			return
+		}
+		held = s.s.Hold(pkt, time.Now())
+	})
 	s.rouse()
-	return ok
+	return held, known
 }
 
 // use lets f use the resolver. If f panics, the tunnel gets a new resolver: what the

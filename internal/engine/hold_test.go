@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/transport"
+)
+
+// moody is a resolver that knows the neighbour of some packets, by the call.
+type moody struct {
+	resolve.Speaker
+	knows []bool
+	log   *[]string
+}
+
+func (m *moody) To(header.IPv6) (uint32, drop.Reason) {
+	known := m.knows[0]
+	m.knows = m.knows[1:]
+	if !known {
+		return 0, drop.Unresolved
+	}
+	return 0xc6336401, drop.None
+}
+
+func (m *moody) Hold(pkt []byte, _ time.Time) bool {
+	*m.log = append(*m.log, fmt.Sprintf("hold %d", pkt[7]))
+	return true
+}
+
+// logging is a sender that writes down what it sends.
+type logging struct {
+	transport.Sender
+	log *[]string
+}
+
+func (s *logging) Send(pkts []transport.Packet) (int, error) {
+	for i := range pkts {
+		*s.log = append(*s.log, fmt.Sprintf("send %d", pkts[i].Head[header.IPv4Len+7]))
+	}
+	return len(pkts), nil
+}
+
+// A packet whose neighbour must be waited for goes behind those that were read before
+// it. If the neighbour has become known meanwhile, it does not wait.
+func TestHeldKeepOrder(t *testing.T) {
+	var log []string
+	r := &moody{log: &log, knows: []bool{true, true, false, false, true, false, true, true, true}}
+	_, tn, p, to := labOf(t, 1500, encap.DefaultOptions, encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
+	tn.mech = newMechanism(0, resolve.SixOverFour{})
+	tn.speaker.Store(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
+	to.senders = sockets{&logging{log: &log}}
+	p.path.Store(to)
+	o := newOutbound(tn, nil, 0)
+	o.workspace = workspaces.Get().(*workspace)
+	for _, pkt := range sixes(1, 2, 3, 4, 5, 6) {
+		o.add(append(make([]byte, encap.Headroom), pkt...))
+	}
+	o.send()
+	// 1 and 2 are known, 3 is not, 4 is, 5 is when it is asked again.
+	want := "[send 1 send 2 hold 3 send 4 send 5 send 6]"
+	if got := fmt.Sprint(log); got != want || p.out.packets.Load() != 5 {
+		t.Errorf("%s, %d carried, want %s", got, p.out.packets.Load(), want)
+	}
+}
