@@ -145,6 +145,10 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if err := privilege.Check(); err != nil {
 		return err
 	}
+	who, err := privilege.Become(cfg, f.config)
+	if err != nil {
+		return err
+	}
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
 	// A panic that nobody recovers from ends the process by SIGABRT. Go's usual exit
 	// status 2 is that of a wrong configuration, after which the unit does not restart it.
@@ -152,8 +156,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := hangups()
-	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), beaten: time.Now()}
-	var err error
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), beaten: time.Now(), user: who}
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}

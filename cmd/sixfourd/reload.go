@@ -26,6 +26,7 @@ type process struct {
 	flags   flags
 	log     *logging.Log
 	manager systemd.Manager
+	user    privilege.User
 	sandbox *privilege.Sandbox
 
 	watchdog time.Duration // how often the manager wants to hear of us; 0: it does not

@@ -12,7 +12,7 @@ import (
 func (p *process) restrict() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	box, err := privilege.Enter(p.cfg, p.flags.config)
+	box, err := privilege.Enter(p.cfg, p.flags.config, p.user)
 	if err != nil {
 		return err
 	}
@@ -22,7 +22,7 @@ func (p *process) restrict() error {
 	for _, m := range state.Missing {
 		p.log.Warn("the daemon cannot restrict itself", zap.String("because", m))
 	}
-	p.log.Info("restricted", zap.Strings("capabilities", state.Capabilities),
+	p.log.Info("restricted", zap.String("user", state.User), zap.Strings("capabilities", state.Capabilities),
 		zap.String("landlock", state.Landlock), zap.String("seccomp", state.Seccomp))
 	return nil
 }

@@ -3,10 +3,13 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
 )
@@ -40,7 +43,7 @@ func TestRestricted(t *testing.T) {
 			start(t, h.b, configB())
 			reachable(t, from, inB)
 			s, _ := a.status(t)
-			if s.Sandbox == nil || strings.Join(s.Sandbox.Capabilities, " ") != c.capabilities || len(s.Sandbox.Missing) > 0 ||
+			if s.Sandbox == nil || strings.Join(s.Sandbox.Capabilities, " ") != c.capabilities || s.Sandbox.User != "root" || len(s.Sandbox.Missing) > 1 || strings.Contains(strings.Join(s.Sandbox.Missing, ""), "user: ") != (c.seccomp == "2") ||
 				(s.Sandbox.Seccomp == "on") != (c.seccomp == "2") || (s.Sandbox.Landlock == "off") != (c.seccomp == "0") {
 				t.Errorf("status: %+v", s.Sandbox)
 			}
@@ -71,6 +74,91 @@ func TestRestricted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A daemon that root has started, by hand or in a script, goes on as the package's user
+// where there is one that can do what it has to, and says it where not.
+func TestGivesRootUp(t *testing.T) {
+	const uid = 64321
+	h := newHosts(t, 1500)
+	start(t, h.b, configB())
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755)) // others may pass
+	file := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, []byte(text), 0o644))
+		return path
+	}
+	tun := filepath.Join(dir, "tun")
+	must(t, unix.Mknod(tun, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200))))
+	must(t, os.Chmod(tun, 0o666)) // as udev makes it
+	users := map[string]string{
+		"/etc/passwd":  file("passwd", fmt.Sprintf("root:x:0:0::/:/bin/sh\nsixfour:x:%d:%d::/:/bin/false\n", uid, uid)),
+		"/etc/group":   file("group", fmt.Sprintf("root:x:0:\nsixfour:x:%d:\n", uid)),
+		"/dev/net/tun": tun,
+	}
+	run := filepath.Join(dir, "run")
+	d := &daemon{socket: filepath.Join(run, "control.sock"), config: filepath.Join(dir, "sixfour.toml")}
+	launch := func() {
+		t.Helper()
+		d.log, d.done = rig.Log{}, make(chan error, 1)
+		d.cmd = exec.Command(program, "-config", d.config)
+		d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
+		must(t, h.a.StartWith(d.cmd, users))
+		cmd, done := d.cmd, d.done
+		go func() { done <- cmd.Wait() }()
+		d.wait(t, "ready")
+	}
+	t.Cleanup(func() { d.end(t, syscall.SIGKILL) })
+	is := func(user, missing string) {
+		t.Helper()
+		reachable(t, h.a, inB)
+		s, _ := d.status(t)
+		if got := strings.Join(s.Sandbox.Missing, "\n"); s.Sandbox.User != user || (got == "") != (missing == "") || !strings.Contains(got, missing) {
+			t.Errorf("%+v, want user %s, missing %q", s.Sandbox, user, missing)
+		}
+		want := "Uid:\t0\t0\t0\t0\n"
+		if user != "root" {
+			want = strings.ReplaceAll(want, "0", fmt.Sprint(uid))
+		}
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.cmd.Process.Pid))
+		must(t, err)
+		for _, task := range tasks {
+			if b, err := os.ReadFile(task); err == nil && !strings.Contains(string(b), want) {
+				t.Errorf("%s: not %q in\n%s", task, want, b)
+			}
+		}
+	}
+
+	d.write(t, configA()) // which root alone may read
+	launch()
+	is("root", "user sixfour may not open "+d.config)
+	d.end(t, syscall.SIGTERM)
+
+	must(t, os.Chown(run, uid, uid)) // it was made by the first one, as root
+	must(t, os.Chown(d.config, 0, uid))
+	must(t, os.Chmod(d.config, 0o640))
+	launch()
+	is("sixfour", "")
+	must(t, os.Chmod(d.config, 0o644))
+	pings(t, h.a, inB, rig.PingOptions{})
+	if code := d.end(t, syscall.SIGTERM); code != 0 || len(remains(t, h.a)) > 0 {
+		t.Errorf("exit status %d, left: %v", code, remains(t, h.a))
+	}
+	if _, err := os.Stat(d.socket); !os.IsNotExist(err) {
+		t.Errorf("the control socket stays: %v", err)
+	}
+
+	must(t, os.Remove(run)) // then it is made, for that user
+	launch()
+	is("sixfour", "")
+	d.end(t, syscall.SIGTERM)
+	delete(users, "/etc/passwd")
+	must(t, os.Chown(run, 0, 0))
+	launch()
+	is("root", "there is no user sixfour")
+	d.end(t, syscall.SIGTERM)
 }
 
 // What a reload wants and the daemon has given up is said so, with the way out, and not

@@ -59,10 +59,12 @@ func (e *Engine) syncGateway() (worked bool) {
 // waits is what the gateway waits for, or "".
 func (g *gate) waits() string {
 	switch {
-	case g.worked, len(g.cfg.Masquerade) == 0 && g.cfg.DefaultRoute == "":
+	case len(g.cfg.Masquerade) == 0 && g.cfg.DefaultRoute == "":
 		return ""
 	case g.complain != "":
 		return g.complain
+	case g.worked:
+		return ""
 	}
 	return "tunnel " + g.cfg.DefaultRoute + ", into which the default route is to lead"
 }

@@ -25,6 +25,7 @@ type Status struct {
 
 // Sandbox is what the process may still do.
 type Sandbox struct {
+	User         string   `json:"user,omitempty"`
 	Capabilities []string `json:"capabilities"`
 	Landlock     string   `json:"landlock"`          // which version of it restricts files, or "off"
 	Seccomp      string   `json:"seccomp"`           // whether system calls are restricted, "on" or "off"

@@ -63,7 +63,7 @@ func restricted(file string) error {
 	if p.outside, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
 		return err
 	}
-	box, err := privilege.Enter(cfg, file)
+	box, err := privilege.Enter(cfg, file, privilege.User{Name: "root"})
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func TestEnter(t *testing.T) {
 	} {
 		t.Run(string(c.role), func(t *testing.T) {
 			o := enter(t, c.tables, c.lines...)
-			want := privilege.State{Capabilities: c.capabilities, Landlock: o.State.Landlock, Seccomp: "on"}
+			want := privilege.State{User: "root", Capabilities: c.capabilities, Landlock: o.State.Landlock, Seccomp: "on"}
 			seccomp := "2"
 			if c.role == open {
 				want.Landlock, want.Seccomp, seccomp = "off", "off", "0"

@@ -28,6 +28,7 @@ type Sandbox struct {
 
 // State is a Sandbox in words.
 type State struct {
+	User         string
 	Capabilities []string // those that are left
 	Landlock     string   // which version of it restricts files, or "off"
 	Seccomp      string   // "on" or "off"
@@ -42,9 +43,12 @@ const (
 // Enter gives up what the configuration, which was read from file, does not need.
 // What the kernel cannot restrict, because it is too old or built without, is no
 // error: State says it. It must be called once, before the first byte from the
-// network is read, and after the control socket was made.
-func Enter(cfg *config.Config, file string) (*Sandbox, error) {
-	s := &Sandbox{needs: needsOf(cfg, file), state: State{Landlock: off, Seccomp: off}}
+// network is read, and after the control socket was made. As is what Become has said.
+func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
+	s := &Sandbox{needs: needsOf(cfg, file), state: State{User: as.Name, Landlock: off, Seccomp: off}}
+	if as.Root != "" {
+		s.state.Missing = append(s.state.Missing, "user: it goes on as root, whose files and Unix sockets are open to it: "+as.Root)
+	}
 	// The tunnels of those that cannot be opened wait, and say why.
 	_ = netcfg.Hold(s.needs.processes...)
 	kept, err := keepCapabilities(s.needs)
