@@ -316,7 +316,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 //
 // With three reasons it returns something nevertheless. If that is drop.Fragment, it
 // is a fragment of the IPv6 packet of a layer, for reassembly, after which
-// DecapsulateReassembled goes on. If it is drop.OwnSource, it is the inner packet,
+// DecapsulateReassembled goes on. If it is drop.OwnSource or drop.Spoof, it is the inner packet,
 // for Keepalive to look at. If it is drop.BadExtension, it is the IPv6 packet of a
 // layer, of which the sender may have to be told (RFC 8200 section 4.2).
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
@@ -361,7 +361,7 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 		return nil, r
 	}
 	if r := s.sources.Check(pkt); r != drop.None {
-		if r == drop.OwnSource {
+		if r == drop.OwnSource || r == drop.Spoof {
 			return pkt, r
 		}
 		return nil, r
