@@ -127,7 +127,8 @@ func dropped(s engine.Status, reason string) uint64 {
 }
 
 // Packets that would go from one mechanism of a router to another, or from one
-// router to another, and back (RFC 6324): each ends where it is, once.
+// router to another, and back (RFC 6324): each ends where it is, once, and so does the
+// answer that there is no route, if it would take the same way.
 func TestLoopBetweenMechanisms(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -161,6 +162,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 			must(t, wire.Inject(rig.Ethernet(macA, macB, 0x86dd, marked(netip.MustParseAddr(src), netip.MustParseAddr(dst)))))
 		}
 	}
+	answers := map[string]uint64{"native, as from our own 6to4 site, to ISATAP": 1, "from b's 6to4 site to a by ISATAP": 1}
 	for _, c := range []struct {
 		name string
 		d    *daemon
@@ -169,7 +171,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 	}{
 		{"6to4 to our own 6rd prefix", a, tunnelled(mallory, mallory6, "2001:db8:cb00:710a::5"), "loop"},
 		{"6to4 to ISATAP of ours", a, tunnelled(mallory, mallory6, "3fff:1::5efe:203.0.113.10"), "loop"},
-		{"6to4 to our own 6to4 site", a, tunnelled(mallory, mallory6, "2002:cb00:710a::99"), "spoof"},
+		{"6to4 to our own 6to4 site", a, tunnelled(mallory, mallory6, "2002:cb00:710a::99"), "loop"},
 		{"6rd to our own 6to4 site", a, tunnelled(mallory, "2001:db8:cb00:7142::1", "2002:cb00:710a::99"), "loop"},
 		{"6rd to ISATAP of ours", a, tunnelled(mallory, "2001:db8:cb00:7142::1", "3fff:1::5efe:203.0.113.10"), "spoof"}, // 6to4's word, which is asked first
 		{"ISATAP to our own 6to4 site", a, tunnelled(mallory, "3fff:1::200:5efe:203.0.113.66", "2002:cb00:710a::99"), "loop"},
@@ -202,7 +204,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 				n++
 			}
 		}
-		if now, _ := c.d.status(t); n > 1 || dropped(now, c.want) != dropped(before, c.want)+1 {
+		if now, _ := c.d.status(t); n > 1 || dropped(now, c.want) != dropped(before, c.want)+1+answers[c.name] {
 			t.Errorf("%s: %d packets on the wire, dropped %d times", c.name, n, dropped(now, c.want)-dropped(before, c.want))
 		}
 	}
