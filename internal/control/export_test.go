@@ -29,6 +29,9 @@ func GiveAfter(path string, gid int, replace func()) error {
 	return s.give(gid)
 }
 
+// NewClientOf is a client whose daemon is a function.
+func NewClientOf(rt http.RoundTripper) *Client { return &Client{"s", &http.Client{Transport: rt}} }
+
 // Handler is a server without a socket.
 func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), usual) }
 

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/capture"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 )
@@ -318,6 +320,35 @@ func FuzzRequest(f *testing.F) {
 		var e struct{ Error string }
 		if w.Code != http.StatusOK && (json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Error == "") {
 			t.Errorf("%s %s: %d %s", method, target, w.Code, w.Body)
+		}
+	})
+}
+
+// answering is a daemon that answers everything with the same bytes.
+type answering []byte
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	return http.ReadResponse(bufio.NewReader(bytes.NewReader(a)), r)
+}
+
+// Whatever a daemon answers, there is an error or a value, and an end.
+func FuzzClient(f *testing.F) {
+	head := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sixfour-Error\r\n\r\n"
+	for _, body := range []string{"", "{}", `{"tunnels":[{"name":"six0","in":{"drops":{"x":1}}}]}`, `{"version":"1","api":1}`, `{"seq":1}` + "\n" + `{"error":"x"}` + "\n", `{"path_mtu":1480}`, "\x0a\x0d\x0d\x0a", strings.Repeat("[", 20000)} {
+		f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: " + fmt.Sprint(len(body)) + "\r\n\r\n" + body))
+		f.Add([]byte(head + fmt.Sprintf("%x\r\n%s\r\n0\r\nSixfour-Error: gone\r\n\r\n", len(body), body)))
+		f.Add([]byte("HTTP/1.1 422 No\r\n\r\n" + body))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		c := control.NewClientOf(answering(answer))
+		_, _ = c.Status(t.Context(), "")
+		_, _ = c.Reload(t.Context())
+		_ = c.Events(t.Context(), func(engine.Event) error { return nil })
+		_ = c.Ping(t.Context(), engine.PingRequest{}, func(engine.PingReply) error { return nil })
+		_, _ = c.ProbeMTU(t.Context(), "x", func(engine.MTUProbe) error { return nil })
+		if stream, err := c.Capture(t.Context(), capture.Request{}); err == nil {
+			_, _ = io.Copy(io.Discard, stream)
+			stream.Close()
 		}
 	})
 }

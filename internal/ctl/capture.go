@@ -35,8 +35,8 @@ identifier, and as a comment why it was not carried.
   sixfourctl capture six0 | tcpdump -nr -
   sixfourctl capture six0 -w six0.pcapng --inner tcp port 443
 
-FILTER is one of tcpdump's (pcap-filter(7)). It chooses a packet of which it
-chooses the inner or the outer one.`,
+FILTER is one of tcpdump's (pcap-filter(7)). A packet is written if the filter
+matches its inner or its outer form.`,
 		Args:              takes(1, math.MaxInt),
 		ValidArgsFunction: completeTunnel,
 	}

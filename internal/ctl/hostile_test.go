@@ -12,8 +12,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"sixfour/internal/engine"
 )
 
 // evil does things on a terminal: clears it, ends the line, sets its title, hides text,
@@ -135,8 +138,8 @@ func clean(s string) bool {
 func TestHostileDaemon(t *testing.T) {
 	good, bad := hostileDaemon(t, evilAnswers(t)), hostileDaemon(t, map[string]string{})
 	for _, socket := range []string{good, bad} {
-		for _, args := range []string{"status", "status x", "status x/y", "watch", "reload", "ping x -c 1", "mtu x", "capture x -w " + filepath.Join(t.TempDir(), "f"), "doctor --config /no/such/file",
-			"status --json", "reload --json", "watch --json", "ping x -c 1 --json", "mtu x --json", "doctor --json --config /no/such/file"} {
+		for _, args := range []string{"status", "status x", "status x/y", "watch", "reload", "ping x -c 1", "mtu x", "capture x -w " + filepath.Join(t.TempDir(), "f"), "doctor --config /no/such/file", "doctor",
+			"status --json", "reload --json", "watch --json", "ping x -c 1 --json", "mtu x --json", "doctor --json --config /no/such/file", "doctor --json"} {
 			said, _ := program(t, socket, false, strings.Fields(args)...)
 			if !clean(said) {
 				t.Errorf("%s: %q", args, said)
@@ -207,4 +210,38 @@ func TestHostileCaptureFile(t *testing.T) {
 			t.Errorf("%s: %q", args, said)
 		}
 	}
+}
+
+// Whatever status, plan or event a daemon answers, it can be shown.
+func FuzzShow(f *testing.F) {
+	for _, v := range []any{engine.Status{Tunnels: []engine.TunnelStatus{one(), hub(3)}}, engine.Plan{Added: []string{"a"}}, engine.Event{Text: evil}} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, 80, 24)
+	}
+	f.Fuzz(func(t *testing.T, answer []byte, columns, rows int) {
+		columns, rows = max(1, columns%300), max(1, rows%300)
+		var out strings.Builder
+		var s engine.Status
+		if json.Unmarshal(answer, &s) == nil {
+			must(t, writeLines(&out, true, report(s, began)))
+			v := view{now: began, status: s, statusAt: began, before: s, beforeAt: began.Add(-time.Second)}
+			for _, line := range v.frame(columns, rows) {
+				out.WriteString(render(line, columns, true))
+			}
+		}
+		var p engine.Plan
+		if json.Unmarshal(answer, &p) == nil {
+			must(t, writeLines(&out, true, planLines(p)))
+		}
+		var ev engine.Event
+		if json.Unmarshal(answer, &ev) == nil {
+			out.WriteString(eventLine(ev, time.RFC3339))
+		}
+		if shown := ours.ReplaceAllString(out.String(), ""); !clean(shown) {
+			t.Errorf("%q", shown)
+		}
+	})
 }

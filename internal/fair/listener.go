@@ -17,7 +17,7 @@ import (
 const (
 	// grace is how long a connection is left alone on which nothing is asked, or of which
 	// the answer is not read, while others wait.
-	grace = 250 * time.Millisecond
+	grace = 100 * time.Millisecond
 	// Connections that wait for a place. Each holds a descriptor and a goroutine.
 	maxWaiting       = 512
 	maxWaitingClient = 256

@@ -22,7 +22,7 @@ const (
 var DaemonFlags = []Flag{
 	{"config", "PATH", "configuration file (default /etc/sixfour.toml)"},
 	{"check", "", "print every problem of the configuration, change nothing"},
-	{"clean", "", "remove what a sixfourd left of [gateway] that was killed"},
+	{"clean", "", "remove what a killed sixfourd has left of [gateway]"},
 	{"log-level", "LEVEL", "debug, info, warn or error, instead of the file's"},
 	{"log-format", "FORMAT", "auto, console, json or journal, instead of the file's"},
 	{"version", "", "print the version"},
