@@ -83,6 +83,8 @@ func (d *draft) checkAddresses(r *report) {
 	for i, p := range d.Address {
 		if what, right := notHost(p); what != "" {
 			r.add(d.addressAt[i], "address has %v, which is %s: %s", p, what, right)
+		} else if d.fills(p, i) {
+			r.add(d.addressAt[i], "address has %v, which leaves none of the subnet's two addresses to the other end: leave one out", p)
 		}
 		d.checkOther(r, p.Addr(), d.addressAt[i])
 	}
@@ -98,6 +100,37 @@ func (d *draft) checkAddresses(r *report) {
 		for i, a := range p.Allowed {
 			if a.IsSingleIP() && slices.ContainsFunc(d.Address, func(own netip.Prefix) bool { return own.Addr() == a.Addr() }) {
 				r.add(p.allowedAt[i], "allowed has %v, which is an address of this end's interface: write the peer's", a)
+			}
+		}
+	}
+}
+
+// fills reports whether the address of an index is the second one of ours in a subnet in
+// which two hosts have room.
+func (d *draft) fills(p netip.Prefix, index int) bool {
+	if host := p.Addr().BitLen() - p.Bits(); host != 1 && (host != 2 || p.Addr().Is6()) {
+		return false
+	}
+	return slices.ContainsFunc(d.Address[:index], func(other netip.Prefix) bool { return other.Masked() == p.Masked() })
+}
+
+// checkOwnRemotes reports remote ends that are an address of an interface of the file, and
+// so this host.
+func checkOwnRemotes(r *report, drafts []*draft) {
+	owners := map[netip.Addr]*draft{}
+	for _, d := range drafts {
+		if d.Netns != "" || d.state.bad["netns"] {
+			continue
+		}
+		for _, p := range d.Address {
+			owners[p.Addr()] = d
+		}
+	}
+	for _, d := range drafts {
+		for i := range d.Peers {
+			p := &d.Peers[i]
+			if owner := owners[p.outermost().Addr]; owner != nil && owner != d {
+				r.add(p.at, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", p.outermost().Addr, p.whose(), owner.header.line)
 			}
 		}
 	}

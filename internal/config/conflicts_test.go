@@ -42,6 +42,10 @@ func TestContradictions(t *testing.T) {
 		{over4("a", "4in6in4", "2") + "local6 = 'fc00::1'\nremote6 = 'fc00::1'\n", "7:11: remote6 is the same as local6"},
 		{strings.Replace(over4("a", "4in4", "2"), "192.0.2.1", "127.0.0.1", 1), "5:10: the loopback network reaches nothing but this host"},
 		{tunnel("4in4", "192.0.2.1", "127.0.0.1"), "5:10: "},
+		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\n" + tunnel("4in4", "192.0.2.1", "10.0.0.1")[:11] + "name = 'b'\nmode = '4in4'\nlocal = '192.0.2.1'\nremote = '10.0.0.1'\n", "11:10: an address of the tunnel of line 1, and so this host itself"},
+		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30', '10.0.0.2/30']\n", "6:27: leaves none of the subnet's two addresses to the other end"},
+		{over4("a", "gre", "2") + "address = ['fc00::/127', 'fc00::1/127']\n", "6:26: leaves none of the subnet's two addresses"},
+		{over4("a", "6in4", "2") + "address = ['fc00::1/126', 'fc00::2/126']\n", ""},
 		// Routes.
 		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\nroutes = ['10.0.0.0/30']\n", "7:11: routes has 10.0.0.0/30, which address brings already"},
 		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\nroutes = ['10.0.0.1/32']\n", "7:11: an address of the interface itself"},
@@ -84,6 +88,9 @@ func TestContradictions(t *testing.T) {
 		{hub + peer("x", "192.0.2.2", "10.0.0.2/24"), "9:12: bits set beyond its prefix length"},
 		{"[[tunnel]]\nname = 'h'\nmode = '4in6in4'\nlocal = '192.0.2.1'\nlocal6 = 'fc00::1'\naddress = ['10.0.0.1/24', 'fc00::2/64']\n" + peer("x", "192.0.2.2", "10.0.0.2/32") + "remote6 = 'fc00::2'\n", "6:27: which is the other end's of peer \"x\""},
 		// The rest.
+		{"[gateway]\nmasquerade = 'lo'\n" + over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\n", "2:14: by which nothing leaves this host"},
+		{"[metrics]\nlisten = '224.0.0.1:9640'\n" + single, "2:10: at which nothing can listen"},
+		{"[metrics]\nlisten = '[ff02::1]:9640'\n" + single, "2:10: at which nothing can listen"},
 		{strings.Replace(single, "'a'", "'all'", 1), "2:8: the kernel keeps for settings of all interfaces"},
 		{strings.Replace(single, "'a'", "'default'", 1), "2:8: the kernel keeps for settings of all interfaces"},
 		{"[control]\nsocket = '/run/sixfour/'\n" + single, "2:10: an absolute path of a file"},

@@ -159,6 +159,7 @@ func readTunnels(r *report, e entry, c *Config) {
 		all = append(all, d)
 		c.Tunnels = append(c.Tunnels, d.Tunnel)
 	}
+	checkOwnRemotes(r, all)
 	checkNesting(r, all)
 	r.tunnels = all
 }

@@ -27,6 +27,10 @@ func readListen(r *report, e entry, m *Metrics) {
 		r.add(e.at, "%s has the port %s: it must be a number from 1 to 65535", e.name, quote(port))
 		return
 	}
+	if a, err := netip.ParseAddr(host); err == nil && (a.IsMulticast() || a == broadcast) {
+		r.add(e.at, "%s is %s, at which nothing can listen: it must be an address of this host", e.name, quote(text))
+		return
+	}
 	m.Listen = text
 }
 
