@@ -113,6 +113,9 @@ func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
 		}
 	}()
 	if err := t.open(s, e.aLinkIsLost); err != nil {
+		if len(s.Kept) > 0 { // an interface that nobody would ever use again
+			e.forgetQueues(t)
+		}
 		return err
 	}
 	if t.link.Adopted() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -53,23 +54,45 @@ func (e *Engine) watch(w watched, id netcfg.NamespaceID) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	e.watched[w] = watching{cancel, id}
 	e.wg.Go(func() {
-		var err error
-		guarded(e.log, "follow changes of interfaces and routes", func() {
-			err = errors.New("the daemon failed by a fault of its own")
-			err = netcfg.Watch(ctx, w.namespace, w.neighbours, func(c netcfg.Change) { e.changed(w.namespace, c) })
+		e.keepWatching(ctx, w.namespace, "interfaces and routes", func() error {
+			return netcfg.Watch(ctx, w.namespace, w.neighbours, func(c netcfg.Change) { e.changed(w.namespace, c) })
 		})
-		if err != nil {
-			e.log.Warn("changes of interfaces and routes are noticed late", zap.String("netns", w.namespace), zap.Error(err))
-		}
 	})
 	if !w.neighbours {
 		return
 	}
 	e.wg.Go(func() { // somebody sends through AF_XDP, which goes past IPsec
-		if err := netcfg.WatchPolicies(ctx, e.somethingChanged); err != nil {
-			e.log.Warn("changes of IPsec policies are noticed late", zap.Error(err))
-		}
+		e.keepWatching(ctx, "", "IPsec policies", func() error { return netcfg.WatchPolicies(ctx, e.somethingChanged) })
 	})
+}
+
+// watchAgain is how long after a failure changes are followed again.
+const watchAgain = 5 * time.Second
+
+// keepWatching follows changes until ctx ends, also where that fails at first, as for lack
+// of descriptors.
+func (e *Engine) keepWatching(ctx context.Context, namespace, of string, watch func() error) {
+	said := ""
+	for {
+		var err error
+		guarded(e.log, "follow changes of "+of, func() {
+			err = errors.New("the daemon failed by a fault of its own")
+			err = watch()
+		})
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if err.Error() != said {
+			said = err.Error()
+			e.log.Warn("changes of "+of+" are noticed late", zap.String("netns", namespace), zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(watchAgain):
+			e.somethingChanged() // perhaps meanwhile
+		}
+	}
 }
 
 func (e *Engine) unwatch(w watched) {
