@@ -314,11 +314,12 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 // inner one, which shares its memory: for the interface, or, where it is
 // addressed to this host's end of a layer, for whoever answers there.
 //
-// With three reasons it returns something nevertheless. If that is drop.Fragment, it
+// With some reasons it returns something nevertheless. If that is drop.Fragment, it
 // is a fragment of the IPv6 packet of a layer, for reassembly, after which
-// DecapsulateReassembled goes on. If it is drop.OwnSource or drop.Spoof, it is the inner packet,
-// for Keepalive to look at. If it is drop.BadExtension, it is the IPv6 packet of a
-// layer, of which the sender may have to be told (RFC 8200 section 4.2).
+// DecapsulateReassembled goes on. If it is drop.OwnSource or drop.Spoof, it is the inner
+// packet, for Keepalive to look at. If it is drop.BadExtension or drop.SourceRouting, it
+// is the IPv6 packet of a layer, of which the sender may have to be told
+// (header.FindProblem).
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	pkt, r := header.ParseReceived(outer, s.outer)
 	if r != drop.None {
@@ -353,7 +354,7 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 			break
 		}
 		switch {
-		case (r == drop.Fragment || r == drop.BadExtension) && header.Version(pkt) == 6:
+		case (r == drop.Fragment || r == drop.BadExtension || r == drop.SourceRouting) && header.Version(pkt) == 6:
 			return pkt, r
 		case r == drop.None:
 			r = drop.UnknownProtocol

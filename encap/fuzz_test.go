@@ -86,7 +86,7 @@ func FuzzDecapsulate(f *testing.F) {
 			return
 		}
 		if r != drop.None {
-			if inner != nil && r == drop.BadExtension {
+			if inner != nil && (r == drop.BadExtension || r == drop.SourceRouting) {
 				checkRefused(t, in, inner)
 			} else if inner != nil && r != drop.Fragment { // which is for reassembly
 				t.Fatalf("refused (%v), but returned %x", r, inner)
@@ -227,13 +227,13 @@ func slowSum(b []byte) uint16 {
 // checkRefused has the sender of a layer's packet with bad extension headers told.
 func checkRefused(t *testing.T, s *encap.Stack, pkt []byte) {
 	t.Helper()
-	at, tell := header.UnknownOption(header.IPv6(pkt))
+	_, at, tell := header.FindProblem(header.IPv6(pkt))
 	layer, ours := s.EndOf(pkt)
 	if !tell || !ours {
 		return
 	}
-	if at < header.IPv6Len || at >= len(pkt) || pkt[at]>>6 < 2 {
-		t.Fatalf("option at %d of %x", at, pkt)
+	if at < header.IPv6Len || at >= len(pkt) {
+		t.Fatalf("the problem is at %d of %x", at, pkt)
 	}
 	answer := make([]byte, encap.Headroom+1280)
 	ip := header.IPv6(answer[encap.Headroom:])

@@ -20,7 +20,7 @@ const (
 	ForeignSource             // outer source is not the configured peer
 	ForeignDestination        // outer destination is not ours
 	BadExtension              // IPv6 extension headers: malformed, too many, or asking for discard
-	SourceRouting             // IPv6 routing header type 0 (RFC 5095)
+	SourceRouting             // IPv6 routing header type 0 (RFC 5095), or one of a layer that leads further
 	Fragment                  // fragment of a tunnel packet that cannot be part of one
 	FragmentOverlap           // fragments of a tunnel packet overlap (RFC 5722)
 	FragmentTimeout           // the rest of a fragmented tunnel packet did not come in time
@@ -67,7 +67,7 @@ var reasons = [Count]struct{ word, means string }{
 	ForeignSource:      {"foreign_source", "the outer source, or that of the IPv6 layer, is not the configured peer"},
 	ForeignDestination: {"foreign_destination", "the outer destination is not local"},
 	BadExtension:       {"bad_extension", "IPv6 extension headers lead out of the packet, are more than eight, have a hop-by-hop header anywhere but first, or ask to be discarded"},
-	SourceRouting:      {"source_routing", "an IPv6 routing header of type 0 (RFC 5095)"},
+	SourceRouting:      {"source_routing", "an IPv6 routing header of type 0 (RFC 5095), or in a packet to our end of a layer one that leads further"},
 	Fragment:           {"fragment", "a fragment of a tunnel packet that cannot be part of one: beyond 65,535 bytes, of no length, not a multiple of 8, at odds with where the packet ends; or one that came twice"},
 	FragmentOverlap:    {"fragment_overlap", "fragments of a tunnel packet overlap; all of it is given up (RFC 5722)"},
 	FragmentTimeout:    {"fragment_timeout", "the rest of a fragmented tunnel packet did not come within 60 s"},

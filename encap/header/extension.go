@@ -111,7 +111,8 @@ func (w *Walk) upper(secured bool) Upper {
 // addressed. It stops at a fragment header that really stands for a fragment, and at
 // headers that the end of a tunnel does not process, such as AH. It refuses: chains
 // that are Broken, options whose type asks for discard when unknown (its top bits not
-// 00, RFC 8200 section 4.2), and routing headers of type 0 (RFC 5095).
+// 00, RFC 8200 section 4.2), and routing headers with segments left (RFC 8200 section
+// 4.4, RFC 5095).
 func WalkExtensions(ip IPv6) (Upper, drop.Reason) {
 	w := StartWalk(ip)
 	for !w.Fragment {
@@ -124,7 +125,7 @@ func WalkExtensions(ip IPv6) (Upper, drop.Reason) {
 		switch {
 		case !ok:
 			return Upper{}, drop.BadExtension
-		case kind == Routing && sourceRoute(ext):
+		case kind == Routing && routes(ext):
 			return Upper{}, drop.SourceRouting
 		case (kind == HopByHop || kind == DestOptions) && !optionsPass(ext[2:]):
 			return Upper{}, drop.BadExtension
@@ -156,6 +157,10 @@ func Transit(ip IPv6) (Upper, drop.Reason) {
 		secured = secured || kind == AuthHeader
 	}
 }
+
+// routes reports whether a routing header has segments left: the end of a tunnel
+// executes none, of whatever type.
+func routes(routing []byte) bool { return routing[3] > 0 }
 
 // sourceRoute reports whether a routing header is of type 0 with segments left.
 func sourceRoute(routing []byte) bool { return routing[2] == 0 && routing[3] > 0 }
@@ -224,43 +229,62 @@ func optionsPass(opts []byte) bool {
 	return true
 }
 
-// UnknownOption finds the first option in a packet to this node that asks for what
-// optionsPass refuses (RFC 8200 section 4.2): the offset of its type, and whether its
-// sender is to be told. It is not if the option says so, or if there is no such option.
-func UnknownOption(ip IPv6) (at int, tell bool) {
+// Codes of ICMPv6 Parameter Problem (RFC 4443 section 3.4).
+const (
+	ErroneousField = 0
+	UnknownOption  = 2
+)
+
+// FindProblem finds what WalkExtensions refuses in a packet to this node, and of which
+// its sender is to be told: the code of the Parameter Problem and the offset of the
+// first byte that is at fault. That is an option that nobody here knows, if it asks for
+// it (RFC 8200 section 4.2), or the type of a routing header that still leads somewhere
+// (RFC 8200 section 4.4, RFC 5095 section 3). Not found: nobody is to be told.
+func FindProblem(ip IPv6) (code byte, at int, found bool) {
 	w := StartWalk(ip)
 	for !w.Fragment {
 		kind, ext, ok := w.Next(ip)
 		if !ok {
-			return 0, false
+			break
 		}
-		if kind != HopByHop && kind != DestOptions {
-			continue
-		}
-		for i := 2; i < len(ext); {
-			if ext[i] == optPad1 {
-				i++
-				continue
+		start := w.Offset - len(ext)
+		switch kind {
+		case Routing:
+			if routes(ext) {
+				return ErroneousField, start + 2, true
 			}
-			if i+2 > len(ext) || i+2+int(ext[i+1]) > len(ext) {
-				return 0, false
-			}
-			switch ext[i] >> 6 {
-			case optDiscard:
-				return 0, false
-			case optTell, optTellUnicast:
+		case HopByHop, DestOptions:
+			if i := refusedOption(ext); i > 0 {
 				toMany := ip.Dest()[0] == 0xff
-				return w.Offset - len(ext) + i, !toMany || ext[i]>>6 == optTell
+				return UnknownOption, start + i, ext[i]>>6 == optTell || ext[i]>>6 == optTellUnicast && !toMany
 			}
-			i += 2 + int(ext[i+1])
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // The top bits of an option's type: what a node that does not know it is to do.
 const (
-	optDiscard     = 1 // nothing else
-	optTell        = 2 // and tell the sender
-	optTellUnicast = 3 // and do so, if the packet was not to many
+	optSkip        = 0
+	optTell        = 2 // discard the packet, and tell its sender
+	optTellUnicast = 3 // the same, but not if the packet was to many
 )
+
+// refusedOption is the offset of the first option that is not to be skipped; 0: there
+// is none, up to where the options lead out of their header.
+func refusedOption(ext []byte) int {
+	for i := 2; i < len(ext); {
+		if ext[i] == optPad1 {
+			i++
+			continue
+		}
+		if i+2 > len(ext) || i+2+int(ext[i+1]) > len(ext) {
+			return 0
+		}
+		if ext[i]>>6 != optSkip {
+			return i
+		}
+		i += 2 + int(ext[i+1])
+	}
+	return 0
+}

@@ -3,11 +3,12 @@ package header_test
 import (
 	"testing"
 
+	"sixfour/encap/drop"
 	"sixfour/encap/header"
 )
 
-// Options of RFC 8200 section 4.2, by the top bits of their types.
-func TestUnknownOption(t *testing.T) {
+// Options of RFC 8200 section 4.2, by the top bits of their types, and routing headers.
+func TestFindProblem(t *testing.T) {
 	one, many := byte(0xfc), byte(0xff)
 	for _, c := range []struct {
 		name string
@@ -31,17 +32,21 @@ func TestUnknownOption(t *testing.T) {
 		{"too long", one, header.DestOptions, []byte{4, 0, 0x9e, 5, 0, 0, 0, 0}, 0, false},
 		{"cut off", one, header.DestOptions, []byte{4, 1, 0x9e, 4, 0, 0, 0, 0}, 0, false},
 		{"no length", one, header.DestOptions, []byte{4, 0, 1, 3, 0, 0, 0, 0x9e}, 0, false},
+		{"a route", one, header.Routing, []byte{4, 0, 0, 1, 0, 0, 0, 0}, 42, true},
+		{"a route of another type", one, header.Routing, []byte{4, 0, 4, 1, 0, 0, 0, 0}, 42, true},
+		{"a route that ends here", one, header.Routing, []byte{4, 0, 4, 0, 0, 0, 0, 0}, 0, false},
 		{"in what was fragmented", one, header.FragmentHdr, []byte{header.DestOptions, 0, 0, 1, 0, 0, 0, 7, 4, 0, 0x9e, 4, 0, 0, 0, 0}, 0, false},
 	} {
 		ip := header.IPv6(append(make([]byte, header.IPv6Len), c.ext...))
 		ip[0], ip[5], ip[6] = 0x60, byte(len(c.ext)), c.next
 		ip[24] = c.to
-		if at, tell := header.UnknownOption(ip); tell != c.tell || at != c.at {
-			t.Errorf("%s: %d, %v", c.name, at, tell)
+		code, at, tell := header.FindProblem(ip)
+		if tell != c.tell || tell && (at != c.at || (code == header.UnknownOption) != (ip[at] >= 0x80)) {
+			t.Errorf("%s: code %d, %d, %v", c.name, code, at, tell)
 		}
 		if c.tell {
-			if _, r := header.WalkExtensions(ip); r.String() != "bad_extension" {
-				t.Errorf("%s: %v", c.name, r)
+			if _, r := header.WalkExtensions(ip); r == drop.None {
+				t.Errorf("%s: is let in", c.name)
 			}
 		}
 	}

@@ -47,8 +47,7 @@ const (
 	port6         = 4   // code of type 1
 	nextHeader6   = 1   // code of type 4
 
-	NoRoute6       = 0 // code of type 1
-	UnknownOption6 = 2 // code of type 4
+	NoRoute6 = 0 // code of type 1
 )
 
 // HeaderLen is the length of every error's header: type, code, checksum, and 4

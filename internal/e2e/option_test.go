@@ -93,6 +93,16 @@ func TestUnknownOption(t *testing.T) {
 			if !c.inIPv4 {
 				return
 			}
+			route := ip6(c.from, c.to, header.Routing, append([]byte{c.next, 0, 4, 1, 0, 0, 0, 0}, inner...))
+			must(t, wire.Inject(rig.Ethernet(there, here, 0x0800, ip4(outerB, outerA, header.ProtoIPv6, route))))
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if _, err := wire.Find(ctx, func(f rig.Frame) bool {
+				p, ok := complaint(f)
+				return ok && p.Payload()[1] == 0 && binary.BigEndian.Uint32(p.Payload()[4:]) == header.IPv6Len+2
+			}); err != nil {
+				t.Errorf("a routing header: %v", err)
+			}
 			for range 500 {
 				put(0x9e, inner)
 			}

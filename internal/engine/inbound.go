@@ -298,8 +298,8 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 			r = e.allows(inner)
 		}
 	}
-	if r == drop.BadExtension && inner != nil {
-		in.refuseOption(s, e, inner)
+	if (r == drop.BadExtension || r == drop.SourceRouting) && inner != nil {
+		in.tellProblem(s, e, inner)
 	} else if e.protocol == header.GRE && inner != nil {
 		if back := path.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
 			in.sendBack(s, e, inner, back)
