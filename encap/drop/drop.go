@@ -73,7 +73,7 @@ var reasons = [Count]struct{ word, means string }{
 	FragmentTimeout:    {"fragment_timeout", "the rest of a fragmented tunnel packet did not come within 60 s"},
 	FragmentLimit:      {"fragment_limit", "fragmented tunnel packets take more memory than they may, or one came in more than 64 pieces"},
 	Congestion:         {"congestion", "the outer header says \"congestion\", the inner packet cannot (RFC 6040); or some fragments of a tunnel packet say it and others cannot (RFC 3168)"},
-	Martian:            {"martian", "the inner source cannot be on a wire: loopback, multicast, unspecified, IPv4-mapped, or a 6to4 address of a private network"},
+	Martian:            {"martian", "an inner address cannot be there: loopback, multicast, unspecified, IPv4-mapped; link-local at one end only; or with an IPv4 address in it that no host of this mode can have, such as a private one in 6to4 (isatap takes private ones)"},
 	OwnSource:          {"own_source", "the inner source is an address of this host, of any interface in the namespace of the tunnel's"},
 	Nested:             {"nested", "a tunnel packet to this tunnel's own endpoint, inside the tunnel"},
 	Spoof:              {"spoof", "the inner source is not behind this peer (allowed), is in a subnet of another interface of this host, or embeds another outer address than the one it came from"},

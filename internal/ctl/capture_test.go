@@ -181,7 +181,7 @@ func TestDecode(t *testing.T) {
 		status int
 		want   string
 	}{
-		{[]string{path}, 0, "  dropped: martian: the inner source cannot be on a wire"},
+		{[]string{path}, 0, "  dropped: martian: an inner address cannot be there"},
 		{[]string{"--json", path}, 0, `"drop":"martian"`},
 		{nil, 0, "4  20"}, // the fourth, of this century
 		{[]string{"/nowhere"}, 1, "open /nowhere: no such file"},

@@ -137,6 +137,9 @@ func (p *peer) noAnswer(ctx context.Context, all []candidate, outcomes []outcome
 	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the way must let protocol %d pass, and the peer's own must let pings in that come out of the tunnel)",
 		p.remote, p.remote, p.local, p.t.cfg.Mode.Name, p.t.outer().Protocol())
 	why := p.said(outcomes)
+	if why == "" {
+		why = p.lastError(ctx)
+	}
 	if f, ok := p.moved(); ok && p.t.mechanism() < 0 && (p.asker == nil || p.asker.fromPeer() == 0) {
 		return f
 	}
@@ -186,6 +189,15 @@ func (p *peer) said(outcomes []outcome) string {
 	return ""
 }
 
+// lastError is what went wrong while doctor asked, as the daemon has heard it; "": nothing.
+func (p *peer) lastError(ctx context.Context) string {
+	now := p.traffic(ctx)
+	if now == nil || now.LastError == nil || p.status == nil || p.status.LastError != nil && !now.LastError.At.After(p.status.LastError.At) {
+		return ""
+	}
+	return "the daemon noted: " + now.LastError.What
+}
+
 // says is an ICMP error about a packet, in words. This host's own kernel makes one if
 // nobody on the link has the address that packets are to be given to.
 func (p *peer) says(o outcome, about string) string {
@@ -205,15 +217,16 @@ func (p *peer) says(o outcome, about string) string {
 func (p *peer) comes(ctx context.Context) (f finding, ok bool) {
 	now := p.traffic(ctx)
 	if p.status != nil && now != nil {
-		before := p.status.In.Drops
-		reasons := grown(before, now.In.Drops)
-		if reasons == "" && now.Liveness.RTT == 0 { // it never answered: it may be long between two packets
-			before = nil
-			reasons = grown(nil, now.In.Drops)
+		if f, ok := p.droppedIn(p.status.In.Drops, now.In.Drops); ok {
+			return f, true
 		}
+		var told uint64
 		for _, a := range dropAdvice {
-			if now.In.Drops[a.reason] > before[a.reason] {
-				return fail(a.mend, "packets come from %v, and the daemon here drops them (%s): %s", p.remote, reasons, a.means), true
+			told += now.In.Drops[a.reason]
+		}
+		if now.In.Packets <= told { // most of what came was dropped, though it may be long between two packets
+			if f, ok := p.droppedIn(nil, now.In.Drops); ok {
+				return f, true
 			}
 		}
 	}
@@ -242,13 +255,25 @@ func (p *peer) moved() (f finding, ok bool) {
 	return f, false
 }
 
+// droppedIn says why the daemon drops what comes from the peer, if counters have grown that
+// tell what is wrong.
+func (p *peer) droppedIn(before, after map[string]uint64) (f finding, ok bool) {
+	for _, a := range dropAdvice {
+		if after[a.reason] > before[a.reason] {
+			return fail(a.mend, "packets come from %v, and the daemon here drops them (%s): %s", p.remote, grown(before, after), a.means), true
+		}
+	}
+	return f, false
+}
+
 // dropAdvice is what it means that packets from a peer are dropped for a reason.
 var dropAdvice = []struct{ reason, means, mend string }{
 	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are not exchanged", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
 	{"spoof", "their inner source is not what the peer may send from", "compare local6, remote6 and allowed with the peer's local6 and address"},
 	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends, or ikey at each to the okey of the other"},
 	{"sequence", "their GRE sequence numbers are missing, or old", "set sequence the same at both ends"},
-	{"bad_checksum", "their checksums are wrong", "find what changes packets on the way (sixfourctl capture)"},
+	{"bad_checksum", "their checksums are wrong, or, in GRE, missing though checksum = true asks for them", "set checksum the same at both ends; if it is, find what changes packets on the way (sixfourctl capture)"},
+	{"foreign_source", "their IPv6 layer comes from another address than remote6", "compare remote6 with the peer's local6"},
 	{"unknown_protocol", "they carry what this mode does not", "set the same mode at both ends"},
 }
 

@@ -27,6 +27,13 @@ func (p *peer) candidates(layers []encap.Layer) (all []candidate) {
 		}
 		return all
 	}
+	if p.cfg.Probe.IsValid() {
+		for _, c := range p.t.cfg.Probed(p.cfg) {
+			if c.Local.IsValid() {
+				add(inside, c.Local, c.Remote, true, c.Remote.String())
+			}
+		}
+	}
 	if local, remote, ok := probe.Ends(layers); ok {
 		add(inside, local, remote, true, remote.String())
 	}

@@ -65,7 +65,7 @@ var (
 		{Check{"rp_filter", OfPeer, "strict reverse path filtering where the peer's packets arrive", "it drops them if the route back leads through another interface"}, (*peer).checkFilter},
 		{Check{"firewall_out", OfPeer, "whether this host's packet filter lets the tunnel's protocol out to the peer", "what it drops never leaves"}, (*peer).checkFirewallOut},
 		{Check{"firewall_in", OfPeer, "whether it lets the protocol in from the peer", "what it drops never arrives"}, (*peer).checkFirewallIn},
-		{Check{"kernel_tunnel", OfPeer, "whether a tunnel of the kernel's own has the same ends", "both would take each packet"}, (*peer).checkKernelTunnel},
+		{Check{"kernel_tunnel", OfPeer, "whether a tunnel of the kernel's own, or of another sixfourd, has the same ends", "both would take each packet"}, (*peer).checkKernelTunnel},
 		{Check{"kernel_answers", OfPeer, "whether a tunnel module of the kernel answers the peer's packets with ICMP errors, and whether that is kept back", "a peer may give up a tunnel that is answered so"}, (*peer).checkKernelAnswers},
 		{Check{"state", OfPeer, "whether the daemon waits for something", "while it waits the peer gets nothing"}, (*peer).checkState},
 		{Check{"answer", OfPeer, "whether the peer answers an echo request that goes through the tunnel", "then everything up to there works, both ways"}, (*peer).checkAnswer},

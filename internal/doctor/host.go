@@ -55,6 +55,8 @@ func (h *host) checkDaemon(context.Context) finding {
 		return fail("systemctl restart sixfourd", "%s: %v", h.socket, h.noone)
 	case h.cfg == nil && !h.privileged(): // the socket may be another one
 		return skip("%v", h.noone).but(asRoot)
+	case h.cfg == nil && h.o.Socket == "" && h.fileError() == nil:
+		return skip("the file that says where its control socket is has errors, and nothing answers at %s", h.socket).but("sixfourctl doctor --socket PATH")
 	case h.unit != nil:
 		return fail("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.socket)
 	}

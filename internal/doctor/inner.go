@@ -33,6 +33,14 @@ func (p *peer) innerPairs(version int) (pairs []config.Pair) {
 			pairs = append(pairs, pair)
 		}
 	}
+	if p.cfg.Probe.IsValid() && is(p.cfg.Probe) { // the configuration says which one answers
+		for _, pair := range p.t.cfg.Probed(p.cfg) {
+			if pair.Local.IsValid() {
+				add(pair)
+			}
+		}
+		return pairs
+	}
 	if local, remote, ok := probe.Ends(p.layers()); ok && p.t.hasAddress(local) {
 		add(config.Pair{Local: local, Remote: remote, Sure: true})
 	}
@@ -116,6 +124,7 @@ func (p *peer) innerRoutes(pairs []config.Pair) (f finding, bad bool) {
 			r, err := router.To(pair.Remote, pair.Local, 0)
 			switch {
 			case err != nil:
+				mend = fmt.Sprintf("look at: %[1]s rule; %[1]s route get %[2]v from %[3]v", p.t.ip(), pair.Remote, pair.Local)
 				f, bad = fail(mend, "packets from %v to the peer's inner address %v find no way: %v", pair.Local, pair.Remote, err), true
 			case r.Interface != p.t.cfg.Name:
 				f, bad = fail(mend, "the route to the peer's inner address %v leads through %s, not %s", pair.Remote, r.Interface, p.t.cfg.Name), true
@@ -258,6 +267,10 @@ func (p *peer) innerSilence(ctx context.Context, pair config.Pair, o outcome, e 
 		return fail(here, "%s, so it seems: the answer arrives and comes out of %s, and this host's own rules drop it there", what, p.t.cfg.Name)
 	}
 	if e != nil {
+		if f, ok := p.droppedIn(inDrops(e.before), inDrops(e.after)); ok {
+			f.text = what + ": " + f.text
+			return f
+		}
 		if reasons := grown(outDrops(e.before), outDrops(e.after)); reasons != "" {
 			return fail("docs/drops.md says what to do", "%s: this host's daemon drops the packets to it (%s)", what, reasons)
 		}
@@ -287,7 +300,7 @@ func (p *peer) otherEnd(ctx context.Context, pair config.Pair, o outcome, e *evi
 		err := said.reply.err
 		if err.Version == 6 && err.Type == 4 && err.Code == 1 { // RFC 4443 section 3.4: unrecognized next header
 			return fail(fmt.Sprintf(there, fmt.Sprintf("mode = %q", p.t.cfg.Mode.Name)),
-				"%s: %v says that it does not take %s in IPv6: the peer runs another mode", what, from, name)
+				"%s: %v says that it does not take %s in IPv6: the peer runs another mode, or its local6 is not %v", what, from, name, from)
 		}
 		return fail(fmt.Sprintf(there, "look at its rules and routes"), "%s: %v says %s", what, from, meaning(err))
 	}

@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -55,12 +56,25 @@ func TestInside(t *testing.T) {
 			"inner_ipv4", "both ends have the same address > on the peer, 203.0.113.20: set its address to 10.0.0.2",
 			"inner_ipv4", "both ends have the same address"},
 		{"the other end in 6in4", double(1), plain(outerB, outerA, 2), nil,
-			"inner_ipv4", `does not take IPv4 in IPv6: the peer runs another mode > on the peer, 203.0.113.20: mode = "4in6in4"`, "", ""},
+			"inner_ipv4", `does not take IPv4 in IPv6: the peer runs another mode, or its local6 is not fc00::2 > on the peer, 203.0.113.20: mode = "4in6in4"`, "", ""},
 		{"not exchanged", double(1), strings.NewReplacer("203.0.113.20", "198.51.100.10", "198.51.100.10", "203.0.113.20").Replace(double(1)), nil,
 			"answer", "both ends have the same inner address, or local6 and remote6 are not exchanged", "answer", "local6 and remote6 are not exchanged"},
 		{"a route that leads elsewhere", double(1), double(2), func(t *testing.T, h hosts) {
 			must(t, h.a.AddRoute(netip.MustParsePrefix("10.0.0.2/32"), netip.MustParseAddr("198.51.100.1"), "va"))
 		}, "inner_ipv4", "the route to the peer's inner address 10.0.0.2 leads through va, not six0", "inner_ipv4", "it is the other end"},
+		{"a host that answers no pings", double(1), double(2), func(t *testing.T, h hosts) {
+			must(t, h.a.Sysctl("net/ipv4/icmp_echo_ignore_all", "1"))
+		}, "", "", "inner_ipv4", "it is the other end"},
+		{"another address in the layer", double(1), strings.Replace(double(2), `local6 = "fc00::2"`, `local6 = "fc00::3"`, 1), nil,
+			"inner_ipv4", "the peer runs another mode, or its local6 is not fc00::2", "inner_ipv4", ""},
+		{"an MTU that somebody has changed", double(1), double(2), func(t *testing.T, h hosts) { must(t, h.a.SetMTU("six0", 1400)) },
+			"interface", "the MTU of six0 is 1400, but the daemon has set 1440: somebody has changed it > ip link set six0 mtu 1440", "", ""},
+		{"GRE keys", config("gre", outerA, outerB, `key = 7`, `address = ["10.0.0.1/30"]`), config("gre", outerB, outerA, `key = 8`, `address = ["10.0.0.2/30"]`), nil,
+			"answer", "the GRE keys of the two ends are not the same", "answer", "the GRE keys of the two ends are not the same"},
+		{"GRE sequence numbers at one end", config("gre", outerA, outerB, `sequence = true`, `address = ["10.0.0.1/30"]`), config("gre", outerB, outerA, `address = ["10.0.0.2/30"]`), nil,
+			"inner_ipv4", "their GRE sequence numbers are missing, or old", "answer", ""},
+		{"a peer whose interface is down", double(1), double(2), func(t *testing.T, h hosts) { must(t, h.b.LinkDown("six0")) },
+			"answer", "through the tunnel", "interface", "interface six0 is down > ip link set six0 up"},
 		{"new connections", double(1), double(2), func(t *testing.T, h hosts) {
 			nft(t, h.a, `table inet f { chain i { type filter hook input priority 0; ct state established,related accept; iifname "six0" drop; }; }`)
 		}, "", "", "answer", "packets come from 198.51.100.10, but it answers none of ours"},
@@ -201,4 +215,37 @@ func TestForwardFirewall(t *testing.T) {
 		nft(t, h.a, "add table inet f\ndelete table inet f\ntable inet f { chain c { type filter hook forward priority 0; "+test.rules+" }; }")
 		verdict(t, a.consult(t, nil), "forward_firewall", test.want, test.says)
 	}
+}
+
+// Two daemons with the same ends would each take every packet.
+func TestTwoDaemons(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, double(2), nil).ready(t)
+	a := start(t, h.a, double(1), nil).ready(t)
+	second := start(t, h.a, strings.NewReplacer("six0", "six1", "10.0.0.1", "10.9.0.1", "fc00::1/64", "fc09::1/64").Replace(double(1)), nil).ready(t)
+	r := a.consult(t, nil)
+	verdict(t, r, "kernel_tunnel", doctor.Fail, fmt.Sprintf("another sixfourd (process %d) has a tunnel with the same ends", second.cmd.Process.Pid))
+}
+
+// Where the file is broken, it is not known where the daemon listens.
+func TestBrokenFile(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	a := start(t, h.a, double(1), nil).ready(t)
+	must(t, os.WriteFile(a.path, []byte("x = [\n"), 0o600))
+	r := a.consult(t, nil)
+	fails(t, r, "config")
+	verdict(t, r, "daemon", doctor.Skip, "the file that says where its control socket is has errors")
+}
+
+// Packets of the tunnel die on the way because their TTL is too small: a router says so.
+func TestSmallTTL(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, double(2), nil).ready(t)
+	a := start(t, h.a, double(1)+"ttl = 1\n", nil).ready(t)
+	r := a.consult(t, nil)
+	fails(t, r, "answer")
+	verdict(t, r, "answer", doctor.Fail, "hops")
 }

@@ -88,7 +88,7 @@ func (t *tunnel) checkInnerFirewall(context.Context) finding {
 		return unreadable(err)
 	}
 	index := t.index()
-	doubt, drops := finding{}, false
+	doubt, drops := t.answersNoPings(), false
 	for _, pair := range pairs {
 		for _, w := range []struct {
 			packet firewall.Packet
@@ -122,6 +122,22 @@ func (t *tunnel) checkInnerFirewall(context.Context) finding {
 		return doubt
 	}
 	return pass("this host's rules let pings into %s, and out of it, of %s", t.cfg.Name, examples(pairs))
+}
+
+// answersNoPings says so where this host is set not to answer pings.
+func (t *tunnel) answersNoPings() (f finding) {
+	_ = t.inside(func(*netlink.Handle) error {
+		for _, s := range []struct {
+			version       int
+			path, setting string
+		}{{4, "net/ipv4/icmp_echo_ignore_all", "net.ipv4.icmp_echo_ignore_all"}, {6, "net/ipv6/icmp/echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"}} {
+			if value, err := t.sysctl(s.path); err == nil && value != 0 && t.carried(s.version) {
+				f = skip("%s is %d: this host answers no pings, so the peer cannot see that it is there", s.setting, value).but("sysctl -w " + s.setting + "=0")
+			}
+		}
+		return nil
+	})
+	return f
 }
 
 // examples are the pairs in words.

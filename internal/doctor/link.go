@@ -170,6 +170,8 @@ func (p *peer) checkRoute(context.Context) finding {
 	r, err := p.t.h.router.To(p.remote, p.configured(), p.t.cfg.FwMark)
 	host := netip.PrefixFrom(p.remote, p.remote.BitLen())
 	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES):
+		return fail(fmt.Sprintf("ip rule; ip route get %v", p.remote), "a routing rule, or a route of type blackhole or prohibit, keeps packets to %v back: %v", p.remote, err)
 	case err != nil:
 		return fail(fmt.Sprintf("ip route add %v via GATEWAY (and look whether the uplink is up: ip link)", host), "%v", err)
 	case r.Interface == p.t.cfg.Name && p.t.cfg.Netns == "":
@@ -245,7 +247,11 @@ func (p *peer) checkKernelTunnel(context.Context) finding {
 			return fail("ip link delete "+l.Attrs().Name, "%s, a tunnel of the kernel's own (type %s), has the same ends and takes each packet, too", l.Attrs().Name, l.Type())
 		}
 	}
-	return pass("no tunnel of the kernel's own has these ends")
+	if pid := p.otherDaemon(); pid != 0 {
+		return fail(fmt.Sprintf("end one of the two (kill %d), or take the tunnel out of one's configuration", pid),
+			"another sixfourd (process %d) has a tunnel with the same ends and takes each packet, too", pid)
+	}
+	return pass("no tunnel of the kernel's own, and no other sixfourd, has these ends")
 }
 
 // kernelTunnel are the ends of a tunnel of the kernel's, and its protocol; 0: the

@@ -132,24 +132,30 @@ func (h *host) takeDaemonsFile() {
 	if h.o.Config != "" || h.pid == 0 {
 		return
 	}
-	dir := filepath.Join(h.o.Paths.Proc, fmt.Sprint(h.pid))
-	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-	if err != nil {
-		return
-	}
-	path := configOf(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"))
+	path := configOfProcess(filepath.Join(h.o.Paths.Proc, fmt.Sprint(h.pid)))
 	if path == "" || path == h.path {
 		return
 	}
-	if !filepath.IsAbs(path) {
-		cwd, err := os.Readlink(filepath.Join(dir, "cwd"))
-		if err != nil {
-			return
-		}
-		path = filepath.Join(cwd, path)
-	}
 	h.path = path
 	h.cfg, h.cfgErr = config.Load(path)
+}
+
+// configOfProcess is the file that a daemon was started with, of its directory in /proc;
+// "": the default, or not known.
+func configOfProcess(dir string) string {
+	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil {
+		return ""
+	}
+	path := configOf(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"))
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	cwd, err := os.Readlink(filepath.Join(dir, "cwd"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cwd, path)
 }
 
 // configOf is the value of -config on a command line of sixfourd.

@@ -81,6 +81,9 @@ func (t *tunnel) lookAtInterface(h *netlink.Handle) finding {
 	case link.Attrs().Flags&net.FlagUp == 0:
 		return fail(fmt.Sprintf("%s link set %s up", t.ip(), name), "interface %s is down", name)
 	}
+	if want, is := t.status.State.TunnelMTU, link.Attrs().MTU; want != 0 && want != is {
+		return fail(fmt.Sprintf("%s link set %s mtu %d", t.ip(), name, want), "the MTU of %s is %d, but the daemon has set %d: somebody has changed it", name, is, want)
+	}
 	if f, bad := t.lookAtAddresses(h, link); bad {
 		return f
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/config"
 )
 
 // unit is what the service manager's unit of the daemon says, as far as it matters here
@@ -214,6 +216,40 @@ func (a account) mayUse(path string) (may, known bool) {
 		shift = 3
 	}
 	return s.Mode>>shift&readWrite == readWrite, true
+}
+
+// otherDaemon is another sixfourd in this namespace that has a tunnel with the peer's ends;
+// 0: there is none.
+func (p *peer) otherDaemon() int {
+	h := p.t.h
+	if h.pid == 0 || h.elsewhere != "" {
+		return 0
+	}
+	dirs, _ := filepath.Glob(filepath.Join(h.o.Paths.Proc, "[0-9]*"))
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		exe, err := os.Readlink(filepath.Join(dir, "exe"))
+		if err != nil || pid == h.pid || strings.TrimSuffix(filepath.Base(exe), " (deleted)") != "sixfourd" || elsewhere(h.o.Paths.Proc, pid) != "" {
+			continue
+		}
+		path := configOfProcess(dir)
+		if path == "" {
+			path = h.o.Paths.Config
+		}
+		cfg, err := config.Load(path)
+		if err != nil {
+			continue
+		}
+		for _, t := range cfg.Tunnels {
+			if len(t.Layers) == 0 || t.Layers[len(t.Layers)-1].Local != p.configured() || (&tunnel{cfg: t}).outer() != p.t.outer() {
+				continue
+			}
+			if slices.ContainsFunc(t.Peers, func(c config.Peer) bool { return c.Remotes[len(c.Remotes)-1].Addr == p.remote }) {
+				return pid
+			}
+		}
+	}
+	return 0
 }
 
 // checkTunFor judges for the user that the daemon runs as: this program may be root.
