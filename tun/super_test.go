@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -122,7 +123,34 @@ func FuzzSuper(f *testing.F) {
 	})
 }
 
-// No packets make the gatherer lose or invent bytes.
+// overtaken finds two packets that may be of one flow and are not written in the order
+// in which they were added.
+func overtaken(g *Gatherer) (first, second int16, found bool) {
+	var order []int16
+	for _, to := range g.groups {
+		for i := to.first; i >= 0; i = g.items[i].next {
+			order = append(order, i)
+		}
+	}
+	for n, b := range order {
+		for _, a := range order[n+1:] {
+			if a < b && mayBeOneFlow(g.items[a].pkt, g.items[b].pkt) {
+				return a, b, true
+			}
+		}
+	}
+	return 0, 0, false
+}
+
+func mayBeOneFlow(a, b []byte) bool {
+	fa, fb := parseFlow(a), parseFlow(b)
+	srcA, dstA := addresses(a)
+	srcB, dstB := addresses(b)
+	return bytes.Equal(srcA, srcB) && bytes.Equal(dstA, dstB) &&
+		(!fa.ports || !fb.ports || fa.isTCP() == fb.isTCP() && [4]byte(a[fa.transport:]) == [4]byte(b[fb.transport:]))
+}
+
+// No packets make the gatherer lose or invent bytes, or bring a flow out of order.
 func FuzzGather(f *testing.F) {
 	r := rand.New(rand.NewPCG(11, 12))
 	for range 20 {
@@ -148,6 +176,9 @@ func FuzzGather(f *testing.F) {
 			g.Add(pkt)
 			total += len(pkt)
 			b = b[len(pkt):]
+		}
+		if a, b, ok := overtaken(g); ok {
+			t.Errorf("packet %d is written before %d", b, a)
 		}
 		sum, n := 0, 0
 		for i := range g.groups {

@@ -79,7 +79,7 @@ var reference = []Key{
 	{Table: tableTunnel, Name: "martians", Values: "`rfc`, `strict`", Default: `"rfc"`, Meaning: "`strict`: documentation and benchmark addresses are refused inside IPv6 ones, too"},
 	{Table: tableTunnel, Name: "fwmark", Values: "0 to 4294967295", Default: "0", Meaning: "SO_MARK of outer packets, for routing rules"},
 	{Table: tableTunnel, Name: "netns", Values: "a name or an absolute path", Meaning: "the network namespace of the interface; the outer side stays; left out: the daemon's own"},
-	{Table: tableTunnel, Name: "queues", Values: "0 to 64", Default: "0", Meaning: "of the interface, and receivers at each local address; 0: one for every two processors, at most 4, for all tunnels together"},
+	{Table: tableTunnel, Name: "queues", Values: "0 to 64", Default: "0", Meaning: "of the interface, and receivers at each local address; 0: one for every two processors, at most 4, for all tunnels together. Fragments keep their place in their flow with 1 only"},
 	{Table: tableTunnel, Name: "offload", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "segmentation offload on the interface"},
 	{Table: tableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets leave and arrive; `auto`: through AF_XDP where it can be, without a warning where not"},
 

@@ -289,3 +289,56 @@ func FuzzArrivals(f *testing.F) {
 		in.carry(n)
 	})
 }
+
+// ICMP messages to an outer address of ours, whatever they are: no panic. What they
+// quote may be a packet of a tunnel.
+func FuzzOuterErrors(f *testing.F) {
+	labs := hostileLabs(f)
+	type heard struct {
+		o *outerErrors
+		e *Engine
+	}
+	var all []heard
+	for i, lab := range labs {
+		e, _, p, to := lab(f)
+		to.senders = sockets{&checking{t: f}}
+		p.path.Store(to)
+		e.table.Store(e.newTable(e.started))
+		all = append(all, heard{&outerErrors{table: &e.table, log: zap.NewNop(), stray: &e.stray}, e})
+		for _, inner := range [][]byte{datagram("10.0.0.1", "10.0.0.2", 200, 200), datagram("fc00::1", "2002:c633:6401::1", 200, 200)} {
+			quote, r := to.stack.Encapsulate(append(make([]byte, encap.Headroom), inner...), encap.Headroom)
+			if r != drop.None {
+				continue
+			}
+			for _, typ := range []byte{1, 2, 3, 4, 11, 12} {
+				for _, code := range []byte{0, 1, 2, 4} {
+					f.Add(byte(i), typ, code, uint32(1280), quote)
+					f.Add(byte(i), typ, code, uint32(40), quote[:len(quote)/2])
+				}
+			}
+		}
+	}
+	f.Fuzz(func(_ *testing.T, which, typ, code byte, arg uint32, quote []byte) {
+		h := all[int(which)%len(all)]
+		version6 := header.Version(quote) == 6
+		m := binary.BigEndian.AppendUint32([]byte{typ, code, 0, 0}, arg)
+		m = append(m, quote[:min(len(quote), 2000)]...)
+		from, to, protocol := "203.0.113.1", "192.0.2.1", byte(header.ICMP)
+		if version6 {
+			from, to, protocol = "2001:db8::9", "2001:db8::1", header.ICMPv6
+		}
+		pkt := arriving(from, to, protocol, m...)
+		if version6 {
+			binary.BigEndian.PutUint16(pkt[4:], uint16(len(m)))
+			binary.BigEndian.PutUint16(pkt[header.IPv6Len+2:], ^header.Sum(m, header.PseudoSum(pkt[8:24], pkt[24:40], len(m), protocol)))
+		} else {
+			binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+			header.IPv4(pkt).SetChecksum()
+			binary.BigEndian.PutUint16(pkt[header.IPv4Len+2:], ^header.Sum(m, 0))
+		}
+		h.o.hear(pkt)
+		for len(h.e.tunnels[0].prober.reports) > 0 {
+			<-h.e.tunnels[0].prober.reports
+		}
+	})
+}
