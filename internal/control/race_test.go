@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -104,6 +105,18 @@ func TestDirectoriesOfOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Root may use the directory that the unit made for the daemon's user.
+func TestDirectoryOfTheDaemonsUser(t *testing.T) {
+	u, err := user.LookupId("65534")
+	must(t, err)
+	defer control.SetGroup(u.Username)()
+	dir := openDir(t)
+	must(t, os.Chown(dir, nobody, -1))
+	s, err := control.Listen(filepath.Join(dir, "s"), fake{}, zap.NewNop())
+	must(t, err)
+	must(t, s.Close())
 }
 
 // Every user can open the socket's directory, and lock it: that keeps no daemon from its

@@ -49,7 +49,7 @@ func listen(path string, log *zap.Logger) (*socket, error) {
 }
 
 func (s *socket) make(log *zap.Logger) (err error) {
-	if s.dir, err = trusted.OpenDir(filepath.Dir(s.path), true); err != nil {
+	if s.dir, err = trusted.OpenDir(filepath.Dir(s.path), true, daemonUsers()...); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	unlock, err := lock(s.dir, s.name()+".lock")
@@ -77,6 +77,20 @@ func (s *socket) make(log *zap.Logger) (err error) {
 	}
 	s.open(log)
 	return nil
+}
+
+// daemonUsers is the user that packages make for the daemon, whose directory root may use
+// as well: it is the unit's.
+func daemonUsers() []int {
+	u, err := user.Lookup(group) // it has the same name
+	if err != nil {
+		return nil
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return nil
+	}
+	return []int{uid}
 }
 
 func (s *socket) name() string { return filepath.Base(s.path) }

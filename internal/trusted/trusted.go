@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,13 +28,14 @@ const maxLinks = 40
 // OpenDir opens a directory for use with the system calls that end in "at" (O_PATH). It
 // refuses one in which a user other than root and the process's own could replace
 // something, and one that is reached through such a directory. With makeMissing it
-// makes what is missing of the path, with mode 0755.
-func OpenDir(path string, makeMissing bool) (*os.File, error) {
+// makes what is missing of the path, with mode 0755. Directories may also belong to other
+// users that are given.
+func OpenDir(path string, makeMissing bool, owners ...int) (*os.File, error) {
 	abs, err := absolute(path)
 	if err != nil {
 		return nil, err
 	}
-	w := walk{strict: true, makeMissing: makeMissing}
+	w := walk{strict: true, makeMissing: makeMissing, owners: owners}
 	fd, err := w.open(abs)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -73,7 +75,8 @@ func absolute(path string) (string, error) {
 type walk struct {
 	strict      bool // refuse directories that others can change
 	makeMissing bool
-	links       int // followed so far
+	owners      []int // that directories may have beside root and us
+	links       int   // followed so far
 }
 
 // open opens a directory.
@@ -193,8 +196,8 @@ func (w *walk) check(dir int, at string) error {
 	}
 	const rootGroup = 0
 	switch {
-	case !trusted(st.Uid):
-		return fmt.Errorf("%s belongs to %s, who could replace what is in it: use a directory of root or %s", at, userName(st.Uid), userName(uint32(os.Geteuid())))
+	case !trusted(st.Uid) && !slices.Contains(w.owners, int(st.Uid)):
+		return fmt.Errorf("%s belongs to %s, who could replace what is in it: use a directory that belongs to root", at, userName(st.Uid))
 	case st.Mode&unix.S_ISVTX != 0:
 		return nil
 	case st.Mode&unix.S_IWOTH != 0:
