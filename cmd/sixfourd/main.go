@@ -169,7 +169,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		store = p.manager
 	}
 	p.Keep(store, passed)
-	p.OnBeat(p.beat)
+	p.OnBeat(p.beat, p.watchdog > 0)
 	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:

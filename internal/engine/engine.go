@@ -222,6 +222,7 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 			wait = min(wait, retry)
 		}
 		timer.Reset(min(wait, e.loop.tell(e.summary, complete, tell)))
+		e.loop.pace(e.tunnels)
 		e.wait(ctx, timer.C)
 	}
 }

@@ -16,10 +16,13 @@ type Wait struct{ Tunnel, For string }
 
 // loop is what the control loop does besides deciding.
 type loop struct {
-	tick  <-chan time.Time
-	alive func()    // called again and again; nil: nobody wants to know
-	until time.Time // the start may take so long, before it is told who waits
-	told  *Summary  // last; nil: nothing yet
+	ticker  *time.Ticker
+	tick    <-chan time.Time // the ticker's
+	ticks   bool             // it does
+	alive   func()           // called again and again; nil: nobody wants to know
+	watched bool             // that is wanted after the start, too
+	until   time.Time        // the start may take so long, before it is told who waits
+	told    *Summary         // last; nil: nothing yet
 }
 
 const (
@@ -32,10 +35,23 @@ const (
 )
 
 func (l *loop) begin() *time.Ticker {
-	ticker := time.NewTicker(tick)
-	l.tick = ticker.C
+	l.ticker, l.ticks = time.NewTicker(tick), true
+	l.tick = l.ticker.C
 	l.until = time.Now().Add(readyTime)
-	return ticker
+	return l.ticker
+}
+
+// pace lets the ticker tick during the start, and after it as long as something needs it:
+// without, an idle daemon sleeps.
+func (l *loop) pace(tunnels []*tunnel) {
+	needed := l.told == nil || l.watched || slices.ContainsFunc(tunnels, func(t *tunnel) bool { return t.cfg.Netns != "" })
+	switch {
+	case needed && !l.ticks:
+		l.ticker.Reset(tick)
+	case !needed && l.ticks:
+		l.ticker.Stop()
+	}
+	l.ticks = needed
 }
 
 // tell says how the tunnels are if that is news, and returns when to do so at the latest
@@ -55,8 +71,8 @@ func (l *loop) tell(summary func() Summary, complete bool, tell func(Summary)) (
 }
 
 // OnBeat has the control loop call alive at least once in some seconds as long as it
-// works. Call it before Run.
-func (e *Engine) OnBeat(alive func()) { e.loop.alive = alive }
+// works: until the start is over, or forever. Call it before Run.
+func (e *Engine) OnBeat(alive func(), forever bool) { e.loop.alive, e.loop.watched = alive, forever }
 
 func (e *Engine) beat() {
 	if e.loop.alive != nil {
