@@ -20,7 +20,7 @@ var ErrOther = errors.New("the descriptor is of another socket")
 // What waits in it is there to be received. On success the descriptor is the
 // receiver's; otherwise it remains the caller's, and the error is ErrOther if it does
 // not fit. Of a shard it knows nothing.
-func AdoptRaw(fd int, local netip.Addr, protocol int) (*RawReceiver, error) {
+func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawReceiver, error) {
 	op := fmt.Sprintf("take over raw socket for protocol %d at %v", protocol, local)
 	f, err := familyOf(local)
 	if err != nil {
@@ -39,7 +39,7 @@ func AdoptRaw(fd int, local netip.Addr, protocol int) (*RawReceiver, error) {
 	if err != nil {
 		return nil, explain(op, err)
 	}
-	return newReceiver(w, f, protocol), nil
+	return newReceiver(w, f, protocol, known), nil
 }
 
 // boundTo reports whether the address of a socket is a local one, and on the same

@@ -36,7 +36,10 @@ func (p *program) label(label int) {
 			ins.Skip = uint32(skip)
 			p.code[at] = ins
 		case bpf.JumpIf:
-			ins.SkipTrue = uint8(skip) // no program of ours is longer
+			if skip > 255 {
+				panic("a program has a conditional jump that is too long")
+			}
+			ins.SkipTrue = uint8(skip)
 			p.code[at] = ins
 		}
 	}

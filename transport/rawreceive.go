@@ -30,6 +30,8 @@ type RawReceiver struct {
 	fd       *wait.FD
 	batch    *batch
 	arrivals *arrivals // of IPv6
+	known    *Segments // nil: nothing is noted
+	segments []int     // of the packets of the last batch
 }
 
 // ListenRaw opens a receiver of a shard, in the network namespace of the calling
@@ -55,11 +57,11 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver
 		unix.Close(own)
 		return nil, explain(op, err)
 	}
-	return newReceiver(fd, f, protocol), nil
+	return newReceiver(fd, f, protocol, o.Segments), nil
 }
 
-func newReceiver(fd *wait.FD, f *family, protocol int) *RawReceiver {
-	r := &RawReceiver{fd: fd, batch: newBatch(BatchSize)}
+func newReceiver(fd *wait.FD, f *family, protocol int, known *Segments) *RawReceiver {
+	r := &RawReceiver{fd: fd, batch: newBatch(BatchSize), known: known, segments: make([]int, BatchSize)}
 	if f.version == 6 {
 		r.arrivals = newArrivals(r.batch, byte(protocol))
 	}
@@ -138,6 +140,11 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 			if r.arrivals != nil {
 				r.arrivals.complete(bufs[:n], sizes[:n])
 			}
+			if r.known != nil {
+				r.known.find(bufs[:n], sizes[:n], r.segments[:n])
+			} else {
+				assume(sizes[:n], r.segments[:n])
+			}
 			return n, nil
 		case unix.EAGAIN:
 			if err := r.fd.Wait(unix.POLLIN); err != nil {
@@ -148,6 +155,11 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 		}
 	}
 }
+
+// Segment is how many bytes of payload each segment has, but for the last, which may
+// have less, of packet i of those that were received last, if it is an aggregate of
+// one inner flow (see Segments); or Single or Unknown.
+func (r *RawReceiver) Segment(i int) int { return r.segments[i] }
 
 // fill leaves room for the header that the kernel does not hand over.
 func (r *RawReceiver) fill(bufs [][]byte) {

@@ -71,4 +71,6 @@ type Options struct {
 	// Of a receiver at an IPv4 multicast address: that group, and an address of
 	// ours on the interface where it joins it. Nothing comes from other interfaces.
 	Join, JoinAt netip.Addr
+
+	Segments *Segments // of a receiver of tunnel packets: what is known of them; nil: nothing
 }

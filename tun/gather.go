@@ -21,9 +21,9 @@ import (
 // A packet in a tunnel can arrive with a transport checksum that is yet to be
 // computed: the field holds the sum of the pseudo-header alone, and the rest was
 // left to a network card. The peer's kernel leaves it so where the wire is not
-// one (virtio, veth), and the GRO of our own card does, which puts TCP segments
-// together before a raw socket sees them. Such a packet is handed to the kernel
-// as what it is.
+// one (virtio, veth), and the GRO of our own card does, which puts packets of a flow
+// together before a raw socket sees them (see AddMerged). Such a packet is handed to
+// the kernel as what it is.
 type Gatherer struct {
 	mtu     int // of the interface: what is larger is cut
 	items   []item
@@ -34,6 +34,7 @@ type Gatherer struct {
 	vnet    [VirtioLen]byte
 	refused []int16
 	saved   [maxGathered]byte // the first packet's headers, while they are a super-packet's
+	cut     []byte            // the headers of a segment, once one was cut off
 }
 
 // item is one packet. Its flow's next packet in the same group is next, if that
@@ -50,6 +51,7 @@ type group struct {
 	size        int // bytes in all
 	flow        flow
 	segment     int  // payload of all packets but the last, in bytes
+	merged      int  // the same, of a single packet that the kernel has put together; 0: it has not
 	idStep      byte // by which the IPv4 identification grows: 0 or 1
 	verified    bool // the first packet's checksum
 	closed      bool // nothing may follow
@@ -90,11 +92,14 @@ func (g *Gatherer) Len() int { return len(g.items) }
 
 // Add takes one packet, which header.Parse has passed. It must stay where it is
 // until Write, which may change its headers. There is room for capacity packets.
-func (g *Gatherer) Add(pkt []byte) {
+func (g *Gatherer) Add(pkt []byte) { g.add(pkt, parseFlow(pkt), 0) }
+
+// add takes a packet, or one that the kernel has put together of segments with so many
+// bytes of payload.
+func (g *Gatherer) add(pkt []byte, f flow, merged int) {
 	i := int16(len(g.items))
 	g.items = append(g.items, item{pkt, -1})
-	f := parseFlow(pkt)
-	if f.kind != 0 && !f.partial {
+	if f.kind != 0 && !f.partial && merged == 0 {
 		if last := g.last[f.hash]; last > g.ended[f.pair] && g.join(&g.groups[last-1], i, &f) {
 			return
 		}
@@ -105,7 +110,8 @@ func (g *Gatherer) Add(pkt []byte) {
 		g.ended[f.pair] = int16(len(g.groups) + 1)
 	}
 	n := group{first: i, last: i, count: 1, size: len(pkt), flow: f, segment: len(pkt) - f.headers}
-	n.closed = f.kind == 0 || f.partial || f.isTCP() && pkt[f.transport+tcpFlags] != tcpACK && pkt[f.transport+tcpFlags] != tcpACK|tcpECE
+	n.merged = merged
+	n.closed = f.kind == 0 || f.partial || merged > 0 || f.isTCP() && pkt[f.transport+tcpFlags] != tcpACK && pkt[f.transport+tcpFlags] != tcpACK|tcpECE
 	g.groups = append(g.groups, n)
 }
 
@@ -283,6 +289,10 @@ func (g *Gatherer) Discard() {
 func (g *Gatherer) write(q *Queue, to *group, r *Refused) {
 	first := g.items[to.first].pkt
 	clear(g.vnet[:])
+	if to.merged > 0 {
+		g.writeMerged(q, to, r)
+		return
+	}
 	if to.count > 1 {
 		if q.gathers(to.flow.kind) {
 			n := copy(g.saved[:], first[:to.flow.headers])
@@ -298,12 +308,17 @@ func (g *Gatherer) write(q *Queue, to *group, r *Refused) {
 	}
 	for i := to.first; i >= 0; i = g.items[i].next {
 		if err := g.writev(q, i, 1, 0); err != nil {
-			r.Packets++
-			r.Bytes += len(g.items[i].pkt)
-			r.Err = err
-			r.Which = append(r.Which, i)
+			g.refuse(i, err, r)
 		}
 	}
+}
+
+// refuse notes that the kernel did not take a packet.
+func (g *Gatherer) refuse(i int16, err error, r *Refused) {
+	r.Packets++
+	r.Bytes += len(g.items[i].pkt)
+	r.Err = err
+	r.Which = append(r.Which, i)
 }
 
 // head makes the first packet's headers those of the whole group.
@@ -332,12 +347,11 @@ func (g *Gatherer) head(first []byte, to *group) {
 }
 
 // partial says in the virtio header that the checksum is to be computed, and
-// that a packet larger than the interface takes is to be cut.
+// that TCP in a packet larger than the interface takes is to be cut.
 func (g *Gatherer) partial(pkt []byte, f *flow) {
 	g.vnet[0] = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM
 	binary.NativeEndian.PutUint16(g.vnet[6:], uint16(f.transport))
 	binary.NativeEndian.PutUint16(g.vnet[8:], uint16(f.checksum))
-	// GRO does not say how large the segments were; for TCP that is no matter.
 	if len(pkt) > g.mtu && f.isTCP() && f.kind != 0 && g.mtu > f.headers {
 		g.segments(f, g.mtu-f.headers)
 	}

@@ -48,6 +48,7 @@ const (
 	SendFailed    // any other error of the outer socket
 	InterfaceDown // the TUN interface is down or gone
 	BadOffload    // what the TUN device says of a packet contradicts the packet
+	Merged        // the kernel put packets together, and it is not known how large they were
 	TunFailed     // any other error of the TUN device
 	NoRoom        // the kernel's queue of packets for the daemon was full
 	InternalError // the daemon panicked while it handled the packet
@@ -94,6 +95,7 @@ var reasons = [Count]struct{ word, means string }{
 	SendFailed:         {"send_failed", "the outer socket failed otherwise; the log has the error"},
 	InterfaceDown:      {"interface_down", "the interface is down or gone"},
 	BadOffload:         {"bad_offload", "what the TUN device says of a large packet contradicts the packet"},
+	Merged:             {"merged", "the uplink's GRO put datagrams together, or packets in a list, and their sizes did not become known"},
 	TunFailed:          {"tun_failed", "the TUN device failed otherwise; the log has the error"},
 	NoRoom:             {"no_room", "the daemon did not keep up: the kernel's queue of packets for it was full"},
 	InternalError:      {"internal_error", "the daemon failed on this packet, or on one beside it, by a fault of its own; the log has the stack"},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -238,17 +237,7 @@ io = "xdp"
 // without a checksum (GRO). They must get through, not be lost or cut.
 func TestAggregatedByGRO(t *testing.T) {
 	h := newHosts(t, 1500)
-	// veth does so if its peer cannot segment, its NAPI is a thread, and there
-	// is time to gather packets.
-	must(t, h.a.Ethtool("va", unix.ETHTOOL_STSO, 0))
-	must(t, h.b.Ethtool("vb", unix.ETHTOOL_SGRO, 1))
-	must(t, h.b.Do(func() error {
-		must(t, unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS))
-		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-		must(t, unix.Mount("sysfs", "/sys", "sysfs", 0, "")) // of this namespace
-		must(t, os.WriteFile("/sys/class/net/vb/threaded", []byte("1"), 0o644))
-		return os.WriteFile("/sys/class/net/vb/gro_flush_timeout", []byte("2000000"), 0o644)
-	}))
+	aggregates(t, h)
 	start(t, h.a, plainA())
 	b := start(t, h.b, plainB())
 	wire, err := h.b.Capture("vb")

@@ -27,15 +27,15 @@ func (e *Engine) listenAhead() {
 		}
 		done := make(chan []transport.Receiver, 1)
 		e.ahead[l] = done
-		go func() { done <- openAll(l, shards) }()
+		go func() { done <- e.openAll(l, shards) }()
 	}
 }
 
 // openAll opens the receivers of a place; nil: it cannot be done, which who tries it
 // the next time says.
-func openAll(l listener, shards int) (all []transport.Receiver) {
+func (e *Engine) openAll(l listener, shards int) (all []transport.Receiver) {
 	for i := range shards {
-		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, transport.Options{})
+		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, transport.Options{Segments: e.segments})
 		if err != nil {
 			closeAll(all)
 			return nil

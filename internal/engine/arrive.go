@@ -236,7 +236,7 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 		all = e.takeAhead(l, shards)
 	}
 	for i := len(all); i < shards; i++ {
-		o := transport.Options{}
+		o := transport.Options{Segments: e.segments}
 		if l.at.IsValid() {
 			o.Join, o.JoinAt = l.local, l.at
 		}

@@ -48,11 +48,12 @@ type Engine struct {
 	resolver *net.Resolver
 	prober   *prober
 	keeper   *keeper
-	ports    map[int]*port // by the device
-	policies policies      // that AF_XDP would bypass
-	shards   int           // receivers at each local address
-	shield   shield        // against the kernel's own answers
-	gate     gate          // what [gateway] says
+	ports    map[int]*port       // by the device
+	policies policies            // that AF_XDP would bypass
+	segments *transport.Segments // of packets that the kernel put together; nil: not known
+	shards   int                 // receivers at each local address
+	shield   shield              // against the kernel's own answers
+	gate     gate                // what [gateway] says
 	events   events
 	captures capturing
 	pulse    chan struct{} // somebody wants to know whether the control loop lives
@@ -112,6 +113,10 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		started:  time.Now(),
 	}
 	e.prober.log = log
+	var err error
+	if e.segments, err = transport.OpenSegments(); err != nil { // what is received is cut as far as it can be without
+		log.Info("how the uplink puts packets together (GRO) is not known", zap.Error(err))
+	}
 	e.keeper = newKeeper(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway
 	e.resolver = e.newResolver()
@@ -290,6 +295,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 	e.arrange()
 	e.closePorts()
 	e.shieldUs()
+	e.followAggregates()
 	complete = e.syncGateway() && complete
 	return complete && !e.stale
 }
@@ -365,6 +371,11 @@ func (e *Engine) close(regular bool) {
 	e.wg.Wait()
 	if e.router != nil {
 		e.router.Close()
+	}
+	if e.segments != nil {
+		if err := e.segments.Close(); err != nil {
+			e.log.Warn("close", zap.Error(err))
+		}
 	}
 }
 

@@ -25,13 +25,14 @@ import (
 // tunnels that end there, on one goroutine: those of one shard and one protocol, or
 // what arrives at a port.
 type inbound struct {
-	rx    transport.Receiver
-	queue int // of the devices, as far as they have so many
-	table *atomic.Pointer[table]
-	at    netip.Addr // of a multicast group: our address where its packets arrive
-	zone  uint32     // of the link-local address of ours where packets arrive; 0: it is another
-	stray *counters  // of packets that belong to no tunnel
-	drops drops
+	rx       transport.Receiver
+	segments segmenter // the same, if the kernel may have put its packets together
+	queue    int       // of the devices, as far as they have so many
+	table    *atomic.Pointer[table]
+	at       netip.Addr // of a multicast group: our address where its packets arrive
+	zone     uint32     // of the link-local address of ours where packets arrive; 0: it is another
+	stray    *counters  // of packets that belong to no tunnel
+	drops    drops
 	// Broken is called, at most once, when nothing more is to be expected of rx.
 	broken func(rx transport.Receiver, err error)
 	lost   uint32 // that the receiver has told of
@@ -61,6 +62,9 @@ type inbound struct {
 	pieces  []byte  // and those of what goes out
 }
 
+// segmenter says how the kernel has put a packet of the last batch together.
+type segmenter interface{ Segment(i int) int }
+
 // sink is where one tunnel's packets of a batch are gathered.
 type sink struct {
 	t      *tunnel
@@ -80,12 +84,14 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 	const large = encap.Headroom + transport.MaxPacket
 	a := newArena(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
 	_, direct := rx.(*transport.XDPPort)
+	segments, _ := rx.(segmenter)
 	return &inbound{
-		rx:    rx,
-		queue: queue,
-		table: &e.table,
-		stray: &e.stray,
-		drops: drops{log: log, capturing: &e.captures, direction: pcapng.Inbound, strangers: &e.strangers},
+		rx:       rx,
+		segments: segments,
+		queue:    queue,
+		table:    &e.table,
+		stray:    &e.stray,
+		drops:    drops{log: log, capturing: &e.captures, direction: pcapng.Inbound, strangers: &e.strangers},
 
 		broken:    e.isBroken,
 		changed:   e.somethingChanged,
@@ -287,8 +293,9 @@ func (e *end) isOurs(inner []byte) bool {
 
 // deliver takes what Decapsulate has returned for pkt, by a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
-	s := in.sink(e.peer.t)
+	s, segment := in.sink(e.peer.t), in.segment()
 	if r == drop.Fragment && inner != nil {
+		segment = transport.Single
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
 			in.show(s.t, nil, noteHeld)
 			return
@@ -340,13 +347,25 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		}
 	}
 	path.clamp.apply(inner)
-	if s.gather.Len() == 0 {
+	if r := s.gather.AddMerged(inner, segment); r != drop.None {
+		in.lose(s, e.peer, inner, r, nil)
+		return
+	}
+	if s.gather.Len() == 1 {
 		in.touched = append(in.touched, s)
 	}
 	if in.seen != nil {
 		s.keepFor(in, inner)
 	}
 	s.add(e.peer, inner)
+}
+
+// segment is what is known of how the kernel has put the packet at hand together.
+func (in *inbound) segment() int {
+	if in.segments == nil {
+		return transport.Single
+	}
+	return in.segments.Segment(in.hand)
 }
 
 // sendBack sends a router's keepalive back to it.
@@ -375,13 +394,12 @@ func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 	e.peer.answered.Add(1)
 }
 
-// add gathers a peer's packet.
+// add notes a peer's packet, which was gathered.
 func (s *sink) add(p *peer, inner []byte) {
 	if s.peer != p {
 		s.count()
 		s.peer = p
 	}
-	s.gather.Add(inner)
 	s.packets++
 	s.bytes += len(inner)
 }

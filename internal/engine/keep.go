@@ -162,7 +162,7 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 		if fd < 0 {
 			break
 		}
-		rx, err := transport.AdoptRaw(fd, l.local, int(l.protocol))
+		rx, err := transport.AdoptRaw(fd, l.local, int(l.protocol), e.segments)
 		if err != nil {
 			e.log.Warn("packets that waited are lost", zap.Error(err))
 			unix.Close(fd)

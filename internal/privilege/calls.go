@@ -86,7 +86,7 @@ const mptcp = 262
 
 // sockets are those that may be made: of the protocols of tunnels, for names and
 // metrics, and for the control socket; not packet sockets, through which CAP_NET_RAW
-// would show all traffic.
+// would show all traffic: the only one is made before, and its filter cannot be changed.
 func sockets(n needs) []way {
 	ways := oneOf(0, unix.AF_UNIX)
 	for family, icmp := range map[uint32]uint32{unix.AF_INET: unix.IPPROTO_ICMP, unix.AF_INET6: unix.IPPROTO_ICMPV6} {

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -196,22 +196,12 @@ func (n *Namespace) Throttle(dev string, rate uint64, burst, queue uint32) error
 // Ethtool switches a feature of a device: cmd is one of unix.ETHTOOL_S… that take
 // a number (ethtool.h: struct ethtool_value).
 func (n *Namespace) Ethtool(dev string, cmd, value uint32) error {
+	arg := make([]byte, 8)
+	binary.NativeEndian.PutUint32(arg, cmd)
+	binary.NativeEndian.PutUint32(arg[4:], value)
 	return n.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		arg := [2]uint32{cmd, value}
-		var ifr struct {
-			name [unix.IFNAMSIZ]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(ifr.name[:], dev)
-		ifr.data = unsafe.Pointer(&arg)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr))); errno != 0 {
-			return n.explain(fmt.Sprintf("ethtool command %#x on %s", cmd, dev), errno)
+		if err := ethtool(dev, arg); err != nil {
+			return n.explain(fmt.Sprintf("ethtool command %#x on %s", cmd, dev), err)
 		}
 		return nil
 	})

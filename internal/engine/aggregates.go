@@ -1,0 +1,37 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/netcfg"
+	"sixfour/transport"
+	"sixfour/tun"
+)
+
+// Packages transport and tun say the same by the same numbers, or this does not compile.
+var _ = [1]struct{}{}[(transport.Single-tun.Single)|(transport.Unknown-tun.Unknown)|(transport.Small-tun.Small)]
+
+// followAggregates has it noted how the kernel puts received packets together where no
+// packet can be carried without: datagrams that were put together cannot be told apart,
+// and the GRE checksum of such a packet is that of its first segment.
+func (e *Engine) followAggregates() {
+	if e.segments == nil {
+		return
+	}
+	hold := slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
+		return t.cfg.Layers[len(t.cfg.Layers)-1].GRE.Checksum
+	})
+	if !hold {
+		on, err := netcfg.Features(netcfg.MergesDatagrams, netcfg.MergesLists)
+		if err != nil {
+			e.log.Debug("whether the uplink puts datagrams together (GRO) is not known", zap.Error(err))
+		}
+		hold = len(on) > 0
+	}
+	if err := e.segments.Hold(hold, time.Now()); err != nil {
+		e.log.Warn("how the uplink puts packets together (GRO) is not known", zap.Error(err))
+	}
+}

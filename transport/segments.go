@@ -1,0 +1,221 @@
+package transport
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Segments knows how the kernel put packets together before a raw socket was handed
+// them: network cards and drivers aggregate the packets of one inner TCP or UDP flow
+// (GRO), and a raw socket does not say how large they were. A packet socket does
+// (PACKET_VNET_HDR). It sees the same packets a moment earlier, and notes of those
+// that may be aggregates, and of no others, how they begin and how large their
+// segments are. Any goroutine may use it.
+//
+// A packet socket costs some 300 ns for each packet that this host receives. So it only
+// listens once a packet has come that can only be an aggregate, or while Hold says so,
+// and no longer than there are some.
+type Segments struct {
+	ring  *noteRing
+	awake atomic.Bool // the socket listens
+
+	mu    sync.Mutex // guards all below
+	held  bool
+	last  time.Time // an aggregate came
+	notes notes
+}
+
+// restAfter is how long the socket listens after the last aggregate.
+const restAfter = 10 * time.Minute
+
+// What Segment returns besides a size.
+const (
+	Single  = 0  // the kernel did not put the packet together
+	Unknown = -1 // nothing is known of it
+	Small   = -2 // the same, but it is small, and was not put together if its inner checksum is complete
+)
+
+// OpenSegments opens the socket, in the network namespace of the calling thread. It
+// needs CAP_NET_RAW.
+//
+// The socket's filter is fixed: what it shows are the first bytes of tunnel packets
+// that are aggregates or have no complete checksum, and nothing else of this host's
+// traffic.
+func OpenSegments() (*Segments, error) {
+	r, err := openNoteRing()
+	if err != nil {
+		return nil, explain("open packet socket", err)
+	}
+	s := &Segments{ring: r}
+	s.notes.init()
+	return s, nil
+}
+
+// Hold makes the socket listen, whether there are aggregates or not. Without hold it
+// rests, if none has come for a while.
+func (s *Segments) Hold(hold bool, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = hold
+	switch awake := s.awake.Load(); {
+	case hold && !awake:
+		return s.listen()
+	case !hold && awake && now.Sub(s.last) > restAfter:
+		s.awake.Store(false)
+		return s.ring.bind(0)
+	}
+	return nil
+}
+
+// listen begins to take notes.
+func (s *Segments) listen() error {
+	s.last = time.Now()
+	s.awake.Store(true) // also if that fails: it would fail again with each packet
+	return s.ring.bind(unix.ETH_P_ALL)
+}
+
+// Close must not be called while a receiver uses it.
+func (s *Segments) Close() error { return s.ring.close() }
+
+// find writes for each of the packets that were received, in one batch, how large its
+// segments are, and completes what the kernel left undone when it put it together.
+func (s *Segments) find(bufs [][]byte, sizes []int, segments []int) {
+	if !s.awake.Load() {
+		if assume(sizes, segments) {
+			s.mu.Lock()
+			_ = s.listen() // what is not noted is cut without
+			s.mu.Unlock()
+		}
+		return
+	}
+	for i, size := range sizes {
+		if segments[i] = Small; size > notedFrom {
+			segments[i] = Unknown
+		}
+	}
+	if !s.ring.ready() && s.notes.live.Load() == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read()
+	now := time.Now()
+	for i, size := range sizes {
+		pkt := bufs[i][:size]
+		key, ok := s.notes.key(pkt)
+		if !ok {
+			continue
+		}
+		if segment, ok := s.notes.take(key); ok {
+			if segments[i] = segment; segment > 0 {
+				s.last = now
+				finishGRE(pkt)
+			}
+		}
+	}
+}
+
+// read takes in what the kernel noted.
+func (s *Segments) read() {
+	s.notes.age()
+	for s.ring.ready() {
+		if f, ok := s.ring.next(); ok {
+			if key, ok := s.notes.key(f.pkt); ok {
+				s.notes.put(key, f.segment, f.device)
+			}
+		}
+		s.ring.done() // after put: a goroutine that sees nothing here sees it there
+	}
+}
+
+// assume is find where there are no notes. Packets of no more than notedFrom bytes
+// are taken for what they seem to be; it reports whether there are others.
+func assume(sizes []int, segments []int) (others bool) {
+	for i, size := range sizes {
+		if segments[i] = Single; size > notedFrom {
+			segments[i], others = Unknown, true
+		}
+	}
+	return others
+}
+
+// noteRing is a packet socket that shares memory with the kernel (packet(7):
+// PACKET_RX_RING, TPACKET_V2), in frames.
+type noteRing struct {
+	fd int
+	frames
+}
+
+// Sizes of a noteRing.
+const (
+	noteFrame  = 512       // bytes
+	noteMemory = 256 << 10 // bytes of all
+)
+
+func openNoteRing() (r *noteRing, err error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	r = &noteRing{fd: fd}
+	if err := r.setUp(); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *noteRing) setUp() error {
+	if err := setFilter(r.fd, noteFilter()); err != nil {
+		return err
+	}
+	for _, o := range []struct {
+		name               string
+		level, option, val int
+	}{
+		{"SO_LOCK_FILTER", unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1},
+		{"PACKET_VERSION", unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2},
+		{"PACKET_VNET_HDR", unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1},
+	} {
+		if err := unix.SetsockoptInt(r.fd, o.level, o.option, o.val); err != nil {
+			return os.NewSyscallError("setsockopt "+o.name, err)
+		}
+	}
+	// Since Linux 4.20; before it, the filter refuses what leaves.
+	_ = unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	block := max(os.Getpagesize(), noteFrame)
+	req := unix.TpacketReq{
+		Block_size: uint32(block), Block_nr: uint32(noteMemory / block),
+		Frame_size: noteFrame, Frame_nr: noteMemory / noteFrame,
+	}
+	if err := unix.SetsockoptTpacketReq(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return os.NewSyscallError("setsockopt PACKET_RX_RING", err)
+	}
+	mem, err := unix.Mmap(r.fd, 0, noteMemory, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	r.mem = mem
+	return nil
+}
+
+// bind makes the socket see the packets of an Ethernet protocol; 0: none. Only sockets
+// for all protocols see a packet before a raw socket does in every kernel.
+func (r *noteRing) bind(etherType uint16) error {
+	return os.NewSyscallError("bind", unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: toNetwork(etherType)}))
+}
+
+func (r *noteRing) close() error {
+	if r.mem != nil {
+		_ = unix.Munmap(r.mem)
+	}
+	if err := unix.Close(r.fd); err != nil {
+		return fmt.Errorf("close packet socket: %w", err)
+	}
+	return nil
+}

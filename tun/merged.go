@@ -1,0 +1,150 @@
+package tun
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// What is known of a packet that the kernel may have put together, if it is not the
+// payload of each segment in bytes. Package transport has the same.
+const (
+	Single  = 0  // it did not
+	Unknown = -1 // nothing
+	Small   = -2 // nothing, but if its checksum is complete it did not
+)
+
+// safeMTU is what every link takes that carries IPv6 (RFC 8200 section 5).
+const safeMTU = 1280
+
+// AddMerged is Add for a packet that the kernel may have put together (GRO) of
+// packets of one flow: segment is how many bytes of payload each of them has,
+// but for the last, which may have less, or one of the constants above. It goes on as the packets that it was.
+//
+// If that is not known, TCP goes on in segments that fit everywhere. UDP is refused,
+// because its datagrams cannot be told apart, and so is what cannot be cut otherwise.
+func (g *Gatherer) AddMerged(pkt []byte, segment int) drop.Reason {
+	f := parseFlow(pkt)
+	if segment < 0 {
+		var r drop.Reason
+		if segment, r = g.guess(pkt, &f, segment); r != drop.None {
+			return r
+		}
+	}
+	if segment > 0 && f.kind == 0 {
+		f = behindExtensions(pkt, f)
+		if f.kind == 0 {
+			return drop.Merged
+		}
+	}
+	g.add(pkt, f, segment)
+	return drop.None
+}
+
+// guess is how to cut a packet of which nothing is known; Single means that it is to
+// go as it is.
+func (g *Gatherer) guess(pkt []byte, f *flow, known int) (segment int, r drop.Reason) {
+	switch {
+	case f.checksum == 0: // neither TCP nor UDP
+		return Single, drop.None
+	case !f.partial && known == Small || f.kind != 0 && verify(pkt, f) || !f.isTCP() && udpWithoutSum(pkt, f):
+		return Single, drop.None
+	case f.partial && f.isTCP() && f.kind != 0:
+		if most := min(g.mtu, safeMTU); len(pkt) > most && most > f.headers {
+			return most - f.headers, drop.None
+		}
+		return Single, drop.None
+	}
+	// The segments of a list (rx-gro-list) keep the first one's checksum.
+	return 0, drop.Merged
+}
+
+// udpWithoutSum reports whether a datagram has no checksum (RFC 768): such ones are
+// never put together.
+func udpWithoutSum(pkt []byte, f *flow) bool {
+	return pkt[f.transport+udpChecksum] == 0 && pkt[f.transport+udpChecksum+1] == 0
+}
+
+// behindExtensions is the flow of an IPv6 packet with extension headers, of which GRO
+// takes some. Its kind stays 0 if there is no TCP or UDP.
+func behindExtensions(pkt []byte, f flow) flow {
+	if header.Version(pkt) != 6 {
+		return f
+	}
+	up, ok := header.FindUpper(pkt)
+	if !ok || up.Fragment || up.Secured || up.Offset <= header.IPv6Len {
+		return f
+	}
+	t := pkt[up.Offset:]
+	switch {
+	case up.Protocol == header.TCP && len(t) > tcpMinHeader && int(t[12]>>4)*4 >= tcpMinHeader:
+		f.kind, f.checksum, f.headers = unix.VIRTIO_NET_HDR_GSO_TCPV6, tcpChecksum, up.Offset+int(t[12]>>4)*4
+	case up.Protocol == header.UDP && len(t) > udpHeader:
+		f.kind, f.checksum, f.headers = unix.VIRTIO_NET_HDR_GSO_UDP_L4, udpChecksum, up.Offset+udpHeader
+	}
+	if f.transport = up.Offset; f.headers >= len(pkt) || f.headers > MaxHeaders {
+		f.kind = 0
+	}
+	return f
+}
+
+// writeMerged writes a packet that the kernel had put together: as such, or, if the
+// queue does not take it, in pieces.
+func (g *Gatherer) writeMerged(q *Queue, to *group, r *Refused) {
+	pkt, f := g.items[to.first].pkt, &to.flow
+	t := pkt[f.transport:]
+	protocol := byte(header.UDP)
+	if f.isTCP() {
+		protocol = header.TCP
+	}
+	src, dst := addresses(pkt)
+	sum := header.PseudoSum(src, dst, 0, protocol)
+	binary.BigEndian.PutUint16(t[f.checksum:], header.Fold(sum+uint32(len(t))))
+	single := len(pkt)-f.headers <= to.merged
+	if single || q.gathers(f.kind) {
+		g.partial(pkt, f)
+		g.vnet[1] = unix.VIRTIO_NET_HDR_GSO_NONE
+		if !single {
+			g.segments(f, to.merged)
+			if f.isTCP() && t[tcpFlags]&tcpCWR != 0 {
+				g.vnet[1] |= unix.VIRTIO_NET_HDR_GSO_ECN
+			}
+		}
+		err := g.writev(q, to.first, 1, 0)
+		if err == nil {
+			return
+		}
+		if single {
+			g.refuse(to.first, err, r)
+			return
+		}
+		clear(g.vnet[:])
+	}
+	s := Super{
+		pkt: pkt, headers: f.headers, transport: f.transport, size: to.merged,
+		udp: !f.isTCP(), ipv6: header.Version(pkt) == 6, sum: sum,
+	}
+	if err := g.writeSegments(q, &s); err != nil {
+		g.refuse(to.first, err, r)
+	}
+}
+
+// writeSegments writes each segment as a packet, and returns the last error.
+func (g *Gatherer) writeSegments(q *Queue, s *Super) (last error) {
+	if g.cut == nil {
+		g.cut = make([]byte, MaxHeaders)
+	}
+	for i := range s.Segments() {
+		payload := s.Segment(i, g.cut)
+		g.iovs = appendIovec(g.iovs[:0], g.vnet[:])
+		g.iovs = appendIovec(g.iovs, g.cut[:s.headers])
+		g.iovs = appendIovec(g.iovs, payload)
+		if err := q.writev(g.iovs); err != nil {
+			last = err
+		}
+	}
+	return last
+}
