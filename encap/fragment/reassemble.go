@@ -33,10 +33,11 @@ var DefaultLimits = Limits{Bytes: 1 << 20, Packets: 1024, Pieces: 64}
 //
 // It takes fragments of tunnel packets between known endpoints: addresses are
 // for the caller to check, first. With one for each peer, none can take another's
-// room. It sends no ICMP errors.
+// room. It sends no ICMP errors, but see OnTimeout.
 type Reassembler struct {
-	limits Limits
-	lost   func(drop.Reason, int)
+	limits   Limits
+	lost     func(drop.Reason, int)
+	timedOut func(first func() []byte)
 
 	packets        map[key]*partial
 	oldest, newest *partial // in the order in which their time runs out
@@ -124,6 +125,22 @@ func NewReassembler(l Limits, lost func(r drop.Reason, fragments int)) *Reassemb
 		lost = func(drop.Reason, int) {}
 	}
 	return &Reassembler{limits: l, lost: lost, packets: make(map[key]*partial)}
+}
+
+// OnTimeout has f called for each packet whose time is over though its fragment of
+// offset 0 came: its sender is to be told (RFC 8200 section 4.5). First makes that
+// fragment again, and may be called until f returns. F must not call back.
+func (r *Reassembler) OnTimeout(f func(first func() []byte)) { r.timedOut = f }
+
+// firstFragment is the fragment of offset 0, which is there.
+func (t *partial) firstFragment() []byte {
+	var pkt []byte
+	for b := t.first; b != nil; b = b.next {
+		pkt = append(pkt, b.data[:b.used]...)
+	}
+	h := [HeaderLen]byte{0: t.next, 3: moreFlag}
+	binary.BigEndian.PutUint32(h[4:], t.id)
+	return slices.Insert(pkt, t.head, h[:]...)
 }
 
 // Held is how many bytes the incomplete packets take, never more than
@@ -359,7 +376,7 @@ func (r *Reassembler) seal(named int, next byte) {
 func (r *Reassembler) Expire(now time.Time) {
 	r.expire(now)
 	if r.oldest == nil && (r.allocated > 0 || r.whole != nil) {
-		*r = Reassembler{limits: r.limits, lost: r.lost, packets: make(map[key]*partial)}
+		*r = Reassembler{limits: r.limits, lost: r.lost, timedOut: r.timedOut, packets: make(map[key]*partial)}
 	}
 }
 
@@ -367,6 +384,9 @@ func (r *Reassembler) expire(now time.Time) {
 	for r.oldest != nil && now.Sub(r.oldest.born) >= Timeout {
 		if n := r.oldest.pieces; n > 0 {
 			r.lost(drop.FragmentTimeout, n)
+		}
+		if t := r.oldest; t.first != nil && t.first.off == 0 && r.timedOut != nil {
+			r.timedOut(t.firstFragment)
 		}
 		r.remove(r.oldest)
 	}

@@ -47,7 +47,8 @@ const (
 	port6         = 4   // code of type 1
 	nextHeader6   = 1   // code of type 4
 
-	NoRoute6 = 0 // code of type 1
+	NoRoute6        = 0 // code of type 1
+	ReassemblyTime6 = 1 // code of type 3
 )
 
 // HeaderLen is the length of every error's header: type, code, checksum, and 4

@@ -18,9 +18,12 @@ func withOption(src, dst netip.Addr, next, option byte, payload []byte) []byte {
 	return ip6(src, dst, header.DestOptions, append([]byte{next, 0, option, 4, 0, 0, 0, 0}, payload...))
 }
 
-// complaint is the parameter problem in a frame, if there is one.
+// complaint is the parameter problem in a frame that came, if there is one.
 func complaint(f rig.Frame) (pkt header.IPv6, found bool) {
 	p := f.Packet()
+	if f.Outgoing { // this end's kernel knows no tunnel
+		return nil, false
+	}
 	if f.Type == 0x0800 && len(p) > header.IPv4Len && p[9] == header.ProtoIPv6 {
 		p = p[header.IPv4Len:]
 	} else if f.Type != 0x86dd {

@@ -282,7 +282,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 		if t.isGone() || t.look() {
 			e.interfaceLost(t)
 		}
-		t.fragments.expire()
+		t.expireFragments(time.Now())
 	}
 	e.evaluatePeers(e.tunnels)
 	complete = true

@@ -22,23 +22,32 @@ func (in *inbound) tellProblem(s *sink, e *end, pkt []byte) {
 	if !ok || !s.t.reply.may(&s.t.reply.own, pkt) {
 		return
 	}
-	whole := parameterProblem(in.reply[encap.Headroom:encap.Headroom], header.IPv6(pkt), code, at)
-	out, r := p.stack.EncapsulateBeside(layer, in.reply[:encap.Headroom+len(whole)], encap.Headroom)
-	if r != drop.None || p.send(out, in.pieces) != nil {
-		s.t.reply.failed.Add(1)
-		return
+	buf := layerError(in.reply[:encap.Headroom], header.IPv6(pkt), icmp.Parameter6, code, uint32(at))
+	if out := p.tell(layer, buf, in.pieces, s.t.reply); out != nil {
+		in.noteSent(out)
+		in.showAnswer(s.t, pkt, buf[encap.Headroom:])
+		s.t.reply.sent.add(6, icmp.Parameter6, code)
 	}
-	in.noteSent(out)
-	in.showAnswer(s.t, pkt, whole)
-	s.t.reply.sent.add(6, icmp.Parameter6, code)
 }
 
-// parameterProblem appends to b the error about the byte at an offset of a packet, from
-// the packet's destination to its source.
-func parameterProblem(b []byte, about header.IPv6, code byte, at int) []byte {
+// tell sends the far end of a layer an error, which stands in buf behind Headroom. It
+// returns the outer packet; nil: that could not be sent.
+func (p *path) tell(layer int, buf, scratch []byte, r *replier) []byte {
+	out, why := p.stack.EncapsulateBeside(layer, buf, encap.Headroom)
+	if why != drop.None || p.send(out, scratch) != nil {
+		r.failed.Add(1)
+		return nil
+	}
+	return out
+}
+
+// layerError appends to b an ICMPv6 error about a packet, from the packet's destination
+// to its source.
+func layerError(b []byte, about header.IPv6, typ, code byte, arg uint32) []byte {
+	start := len(b)
 	b = append(b, make([]byte, header.IPv6Len)...)
-	b = icmp.Append(b, icmp.Parameter6, code, uint32(at), about, nil)
-	ip := header.IPv6(b)
+	b = icmp.Append(b, typ, code, arg, about, nil)
+	ip := header.IPv6(b[start:])
 	ip[0], ip[6], ip[7] = 0x60, header.ICMPv6, answerHopLimit
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip.Payload())))
 	copy(ip.Source(), about.Dest())
