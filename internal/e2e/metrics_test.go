@@ -117,21 +117,3 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 }
-
-// A port that is taken is said before anything is changed.
-func TestMetricsPortIsTaken(t *testing.T) {
-	h := newHosts(t, 1500)
-	l, err := h.a.ListenTCP(netip.MustParseAddrPort("127.0.0.1:9640"))
-	must(t, err)
-	defer l.Close()
-	a := launch(t, h.a, listenLine+configA())
-	if code := a.exit(t); code != 1 {
-		t.Errorf("exit status %d", code)
-	}
-	if log := a.log.String(); !strings.Contains(log, "metrics: listen at 127.0.0.1:9640: address already in use") || !strings.Contains(log, "choose another listen in [metrics]") {
-		t.Error(log)
-	}
-	if _, err := h.a.MTU("six0"); err == nil {
-		t.Error("the interface was made")
-	}
-}

@@ -216,7 +216,7 @@ func TestMetricsLater(t *testing.T) {
 	a := launch(t, h.a, listenLine+configA(), "NOTIFY_SOCKET="+m.path)
 	a.wait(t, "metrics cannot be read, trying again")
 	reachable(t, h.a, inB)
-	m.wait(t, "STATUS=1 tunnel, ready to carry packets; metrics: listen at 127.0.0.1:9640: address already in use")
+	m.wait(t, "STATUS=1 tunnel, ready to carry packets; metrics: listen at 127.0.0.1:9640: address already in use: another program listens there (ss -ltnp sport = :9640 shows which): end it, or choose another listen in [metrics]")
 	other.Close()
 	eventually(t, "metrics", func() error {
 		_, _, err := ask(h.a, "/metrics")

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,12 +59,24 @@ func KernelAnswers(modules fs.FS, ends []End) string {
 			}
 		}
 		for _, d := range answering[k].devices {
-			if _, err := netlink.LinkByName(d); err == nil {
+			if hasDevice(d) {
 				return "device " + d
 			}
 		}
 	}
 	return ""
+}
+
+// hasDevice reports whether the process's namespace has a device. Unlike netlink the call
+// does not wait for whoever changes devices just now, in any namespace.
+func hasDevice(name string) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(name)
+	return err == nil && unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r) == nil
 }
 
 // ByHand is the command that does what a Shield does for the ends' protocols, for
