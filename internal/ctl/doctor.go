@@ -17,8 +17,8 @@ func doctorCommand() *cobra.Command {
 		Long: `Looks at each thing that a tunnel needs, on this host and on the way to each peer:
 PASS, FAIL or SKIP, and for each FAIL the command or line that mends it. Nothing is
 changed. Peers are sent a few packets. Without names all tunnels are looked at, and of
-each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. With --config, or where no daemon answers, the
-configuration is looked at.
+each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. Where no daemon answers, that FAILs, and the
+configuration is looked at; --config names another file than the daemon's.
 
 Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
 		ValidArgsFunction: completePeer,

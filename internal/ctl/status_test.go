@@ -142,3 +142,29 @@ func TestStatusWithoutTheRight(t *testing.T) {
 		t.Errorf("%d: %s", code, out)
 	}
 }
+
+// The status has both halves of the way into the internet, and strangers.
+func TestReportGateway(t *testing.T) {
+	s := engine.Status{
+		Gateway: &engine.GatewayStatus{
+			DefaultRoute: &engine.DefaultRouteStatus{Tunnel: "six0", State: engine.HalfActive, IPv4: true, Bypass: []string{"198.51.100.0/24"}},
+			Masquerade:   &engine.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: engine.HalfWaiting, Detail: "there is no interface ppp0", Missing: []string{"ppp0"}},
+			Advice:       []string{"turn it on"},
+		},
+		Stray:     engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}},
+		Strangers: []engine.Stranger{{From: "192.0.2.1", To: "203.0.113.10", Protocol: 41, Last: began}},
+	}
+	want := `
+gateway
+  default    active: all IPv4 without another route goes into six0, but for 198.51.100.0/24
+  masquerade waiting: what comes from the tunnels leaves through eth0, ppp0 with its address
+             because there is no interface ppp0
+  advice     turn it on
+of no tunnel
+  dropped in foreign_source 5
+  from       192.0.2.1 (protocol 41, 1m05s ago)
+`
+	if got := lines(s, began.Add(65*time.Second)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
