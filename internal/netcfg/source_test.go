@@ -62,3 +62,22 @@ func TestStableSource(t *testing.T) {
 		}
 	}
 }
+
+// What this host takes for itself is told: also a subnet's anycast address where it
+// forwards (RFC 4291 section 2.6.1), and what is routed to the loopback device.
+func TestOurs(t *testing.T) {
+	ns, _ := uplinks(t)
+	must(t, ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+	route(t, ns, "203.0.113.0/24", "", "lo", nil)
+	route(t, ns, "2001:db8:9::/48", "", "lo", nil)
+	r := router(t)
+	for a, want := range map[string]bool{
+		"192.0.2.1": true, "192.0.2.2": false, "127.0.64.9": true, "203.0.113.7": true,
+		"2001:db8::1": true, "2001:db8::2": false, "::1": true, "2001:db8::": true, "2001:db8:9::1": true,
+		"fe80::1%eth0": true, "fe80::2%eth0": false,
+	} {
+		if got, err := r.To(addr(a), addr(""), 0); err != nil || got.Ours != want {
+			t.Errorf("%s: %v, %v, want %v", a, got.Ours, err, want)
+		}
+	}
+}
