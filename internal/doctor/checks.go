@@ -50,6 +50,7 @@ var (
 		{Check{"tun", OfHost, "whether /dev/net/tun is a TUN device, and the user that the daemon runs as (its process's, or its unit's) may open it", "each tunnel is one"}, (*host).checkTun},
 		{Check{"capabilities", OfHost, "CAP_NET_ADMIN and CAP_NET_RAW of the daemon and of this program", "they make interfaces and open raw sockets"}, (*host).checkCapabilities},
 		{Check{"iptables", OfHost, "whether iptables-legacy has rules", "they are not seen through nftables"}, (*host).checkIPTables},
+		{Check{"gro_list", OfHost, "whether a device puts received packets together in lists (rx-gro-list)", "small datagrams inside a tunnel cannot be told apart then"}, (*host).checkGROList},
 	}
 	tunnelChecks = []tunnelCheck{
 		{Check{"interface", OfTunnel, "the TUN interface: there, up, with its addresses and routes", "packets enter the tunnel by it"}, (*tunnel).checkInterface},

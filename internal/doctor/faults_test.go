@@ -46,6 +46,7 @@ func TestFaults(t *testing.T) {
 		}, "ip route add 203.0.113.20/32 via GATEWAY"},
 		{"route", func(t *testing.T, h hosts) { must(t, h.r.LinkDown("ra")) }, "the route to 203.0.113.20 leads through va, which has no carrier"},
 		{"answer", func(t *testing.T, h hosts) { must(t, h.b.LinkDown("vb")) }, "nothing comes back through the tunnel"},
+		{"gro_list", func(t *testing.T, h hosts) { must(t, h.a.Feature("va", "rx-gro-list", true)) }, "rx-gro-list is on at va: small datagrams of one flow inside a tunnel can arrive as one > ethtool -K va rx-gro-list off"},
 		{"rp_filter", asymmetric, "sysctl -w net.ipv4.conf.va.rp_filter=2"},
 		{"answer", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip protocol 41 drop"))
