@@ -204,8 +204,9 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 				n++
 			}
 		}
-		if now, _ := c.d.status(t); n > 1 || dropped(now, c.want) != dropped(before, c.want)+1+answers[c.name] {
-			t.Errorf("%s: %d packets on the wire, dropped %d times", c.name, n, dropped(now, c.want)-dropped(before, c.want))
+		now, _ := c.d.status(t)
+		if times := dropped(now, c.want) - dropped(before, c.want); n > 1 || times > 1+answers[c.name] {
+			t.Errorf("%s: %d packets on the wire, dropped %d times", c.name, n, times)
 		}
 	}
 }
