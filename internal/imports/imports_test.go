@@ -44,7 +44,7 @@ var rules = map[string][]string{
 	"sixfour/internal/text":         {},
 	"sixfour/internal/trusted":      {},
 	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/version"},
-	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg"},
+	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/trusted"},
 	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
 	"sixfour/internal/rig/rigtest":  {"sixfour/internal/rig"},
