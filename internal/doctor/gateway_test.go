@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sixfour/internal/doctor"
+	"sixfour/internal/rig"
 )
 
 // A tunnel that is the way into the internet is looked at as such: at the end that uses it,
@@ -28,14 +29,15 @@ func TestGateway(t *testing.T) {
 			"internet_ipv4", `does not answer a ping through six0, but the old way by va it does: the peer does not pass on what is for the internet, or the answers > on the peer: masquerade = "INTERFACE" in [gateway]`, "", ""},
 		{"an interface that there is not", server("[gateway]\nmasquerade = \"wan7\"\n" + probe), "",
 			"internet_ipv4", "the peer does not pass on", "masquerade", `there is no interface wan7`},
-		{"the wrong interface", server("[gateway]\nmasquerade = \"lo\"\n" + probe), "",
-			"internet_ipv4", "the peer does not pass on", "masquerade", `what is for the internet leaves by vb, but masquerade is lo > masquerade = "vb" in [gateway]`},
+		{"the wrong interface", server("[gateway]\nmasquerade = \"lan0\"\n" + probe), "",
+			"internet_ipv4", "the peer does not pass on", "masquerade", `what is for the internet leaves by vb, but masquerade is lan0 > masquerade = "vb" in [gateway]`},
 		{"a filter that drops what is forwarded", server("[gateway]\nmasquerade = \"vb\"\n" + probe), "table inet f { chain c { type filter hook forward priority 0; policy drop; }; }",
 			"internet_ipv4", "the peer does not pass on", "forward_firewall", "the policy of nftables inet f c drops what this host forwards between six0 and vb"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHosts(t)
+			must(t, rig.Veth(h.b, "lan0", newNamespace(t, "lan"), "l", 1500))
 			b := start(t, h.b, test.server, nil).ready(t)
 			a := start(t, h.a, client, nil).ready(t)
 			if test.rules != "" {
