@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/engine"
 	"sixfour/internal/logging"
@@ -69,7 +70,7 @@ func (p *process) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) {
 // Reload reads the configuration file again and runs what it says: the plan is what
 // that changed. On an error, which is of type config.Problems if it is the file's,
 // nothing has changed. Both are in the log.
-func (p *process) Reload(ctx context.Context) (engine.Plan, error) {
+func (p *process) Reload(ctx context.Context) (api.Plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ready.Load() {
@@ -89,9 +90,9 @@ func (p *process) Reload(ctx context.Context) (engine.Plan, error) {
 // errStarting is for who asks too early.
 var errStarting = errors.New("the daemon is starting: try again")
 
-func (p *process) reload(ctx context.Context) (engine.Plan, error) {
+func (p *process) reload(ctx context.Context) (api.Plan, error) {
 	if p.sandbox == nil {
-		return engine.Plan{}, errStarting
+		return api.Plan{}, errStarting
 	}
 	cfg, err := load(p.flags, p.sandbox.Allows)
 	if err == nil {
@@ -101,7 +102,7 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 	}
 	if err != nil {
 		p.refuse(err)
-		return engine.Plan{}, err
+		return api.Plan{}, err
 	}
 	plan, err := p.Engine.Reload(ctx, cfg)
 	if err != nil {
@@ -114,7 +115,7 @@ func (p *process) reload(ctx context.Context) (engine.Plan, error) {
 // settle takes in what the file says of other things than tunnels. What takes effect
 // only after a restart is told with every reload until then, or until the file says
 // what runs again.
-func (p *process) settle(plan *engine.Plan, cfg *config.Config) {
+func (p *process) settle(plan *api.Plan, cfg *config.Config) {
 	runs := *p.cfg
 	runs.Tunnels, runs.Gateway = cfg.Tunnels, cfg.Gateway
 	for _, table := range p.cfg.Sections(cfg) {

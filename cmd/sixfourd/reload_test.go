@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/engine"
 	"sixfour/internal/logging"
 )
 
@@ -39,7 +39,7 @@ func TestSettings(t *testing.T) {
 		{"[log]\nformat = 'console'\nlevel = 'warn'\n", []string{"log"}, nil},
 		{"[log]\nformat = 'console'\nlevel = 'warn'\n", nil, nil},
 	} {
-		var plan engine.Plan
+		var plan api.Plan
 		p.settle(&plan, parsed(c.file))
 		if slices.Sort(plan.Restart); !slices.Equal(plan.Settings, c.settings) || !slices.Equal(plan.Restart, c.restart) {
 			t.Errorf("%s: now %v, then %v", c.file, plan.Settings, plan.Restart)

@@ -3,7 +3,7 @@ package main
 import (
 	"go.uber.org/zap"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/privilege"
 )
 
@@ -18,7 +18,7 @@ func (p *process) restrict() error {
 	}
 	p.sandbox = box
 	state := box.State()
-	p.Sandboxed(engine.Sandbox(state))
+	p.Sandboxed(api.Sandbox(state))
 	for _, m := range state.Missing {
 		p.log.Warn("the daemon cannot restrict itself", zap.String("because", m))
 	}

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // Duration is one that in JSON is text as in the configuration, such as "1.5s".
@@ -51,8 +51,8 @@ func (s *Server) ping(w *answer, r *request) error {
 	}
 	return w.lines(r, func(ctx context.Context, emit func(any) error) error {
 		return queued(ctx, emit, func(ctx context.Context, put func(any)) error {
-			return s.daemon.Ping(ctx, engine.PingRequest{Peer: q.Peer, Count: q.Count, Interval: time.Duration(q.Interval), Timeout: time.Duration(q.Timeout), Size: q.Size},
-				func(reply engine.PingReply) { put(reply) })
+			return s.daemon.Ping(ctx, api.PingRequest{Peer: q.Peer, Count: q.Count, Interval: time.Duration(q.Interval), Timeout: time.Duration(q.Timeout), Size: q.Size},
+				func(reply api.PingReply) { put(reply) })
 		})
 	})
 }
@@ -64,7 +64,7 @@ func (s *Server) mtu(w *answer, r *request) error {
 	}
 	return w.lines(r, func(ctx context.Context, emit func(any) error) error {
 		return queued(ctx, emit, func(ctx context.Context, put func(any)) error {
-			result, err := s.daemon.ProbeMTU(ctx, q.Peer, func(p engine.MTUProbe) { put(p) })
+			result, err := s.daemon.ProbeMTU(ctx, q.Peer, func(p api.MTUProbe) { put(p) })
 			if err == nil {
 				put(result)
 			}
@@ -115,23 +115,23 @@ func queued(ctx context.Context, emit func(any) error, do func(ctx context.Conte
 }
 
 // Reload makes the daemon read its configuration again, and returns what that changed.
-func (c *Client) Reload(ctx context.Context) (engine.Plan, error) {
-	var p engine.Plan
+func (c *Client) Reload(ctx context.Context) (api.Plan, error) {
+	var p api.Plan
 	return p, c.ask(ctx, "reload", nil, &p)
 }
 
 // Ping sends probes through a tunnel, and calls each with what became of every one.
-func (c *Client) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply) error) error {
+func (c *Client) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply) error) error {
 	q := pingRequest{Peer: r.Peer, Count: r.Count, Interval: Duration(r.Interval), Timeout: Duration(r.Timeout), Size: r.Size}
 	return values(ctx, c, http.MethodPost, "ping", nil, q, each)
 }
 
 // ProbeMTU searches for the path MTU to a peer, and calls each for every size that was
 // tried.
-func (c *Client) ProbeMTU(ctx context.Context, peer string, each func(engine.MTUProbe) error) (result engine.MTUResult, err error) {
+func (c *Client) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe) error) (result api.MTUResult, err error) {
 	err = values(ctx, c, http.MethodPost, "mtu", nil, mtuRequest{peer}, func(line struct {
-		engine.MTUProbe
-		engine.MTUResult
+		api.MTUProbe
+		api.MTUResult
 	}) error {
 		if line.PathMTU > 0 {
 			result = line.MTUResult

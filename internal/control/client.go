@@ -13,7 +13,7 @@ import (
 	"net/url"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // What the client bears at most.
@@ -50,15 +50,15 @@ func NewClient(socket string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status asks the daemon at a socket what it is doing.
-func Status(ctx context.Context, socket string) (engine.Status, error) {
+func Status(ctx context.Context, socket string) (api.Status, error) {
 	c := NewClient(socket)
 	defer c.Close()
 	return c.Status(ctx, "")
 }
 
 // Status asks what the daemon is doing, with all tunnels or with one.
-func (c *Client) Status(ctx context.Context, tunnel string) (engine.Status, error) {
-	var s engine.Status
+func (c *Client) Status(ctx context.Context, tunnel string) (api.Status, error) {
+	var s api.Status
 	query := url.Values{}
 	if tunnel != "" {
 		query.Set("tunnel", tunnel)
@@ -74,7 +74,7 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 
 // Events calls each with some events that were, and with those that come, until ctx
 // ends, each fails or the daemon goes.
-func (c *Client) Events(ctx context.Context, each func(engine.Event) error) error {
+func (c *Client) Events(ctx context.Context, each func(api.Event) error) error {
 	return values(ctx, c, http.MethodGet, "events", nil, nil, each)
 }
 

@@ -14,22 +14,22 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/capture"
-	"sixfour/internal/engine"
 	"sixfour/internal/fair"
 )
 
 // Daemon is what can be asked at a control socket. Its methods may be called by many
 // goroutines at the same time, and return soon after their context has ended.
 type Daemon interface {
-	Status() engine.Status
+	Status() api.Status
 	// Events are some that were, and those that come until ctx ends; then the
 	// channel is closed.
-	Events(ctx context.Context) <-chan engine.Event
+	Events(ctx context.Context) <-chan api.Event
 	// Reload reads the configuration again.
-	Reload(ctx context.Context) (engine.Plan, error)
-	Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error
-	ProbeMTU(ctx context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error)
+	Reload(ctx context.Context) (api.Plan, error)
+	Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error
+	ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error)
 	// Capture writes what goes through a tunnel as pcapng. An error before the first
 	// byte is about the request.
 	Capture(ctx context.Context, r capture.Request, out capture.Sink) error

@@ -14,8 +14,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 const patience = 30 * time.Second
@@ -39,24 +39,24 @@ func waitFor(t *testing.T, what string, is func() bool) {
 
 // fake is a daemon that says what a test wants.
 type fake struct {
-	large  bool                                                    // its status does not fit what a socket holds
-	events func(ctx context.Context, emit func(engine.Event) bool) // nil: three, and then it waits
+	large  bool                                                 // its status does not fit what a socket holds
+	events func(ctx context.Context, emit func(api.Event) bool) // nil: three, and then it waits
 }
 
-func (f fake) Events(ctx context.Context) <-chan engine.Event {
-	c := make(chan engine.Event)
+func (f fake) Events(ctx context.Context) <-chan api.Event {
+	c := make(chan api.Event)
 	events := f.events
 	if events == nil {
-		events = func(ctx context.Context, emit func(engine.Event) bool) {
+		events = func(ctx context.Context, emit func(api.Event) bool) {
 			for i := range 3 {
-				emit(engine.Event{Kind: engine.EventState, Tunnel: "six0", Text: fmt.Sprint(i)})
+				emit(api.Event{Kind: api.EventState, Tunnel: "six0", Text: fmt.Sprint(i)})
 			}
 			<-ctx.Done()
 		}
 	}
 	go func() {
 		defer close(c)
-		events(ctx, func(ev engine.Event) bool {
+		events(ctx, func(ev api.Event) bool {
 			select {
 			case c <- ev:
 				return true
@@ -68,11 +68,11 @@ func (f fake) Events(ctx context.Context) <-chan engine.Event {
 	return c
 }
 
-func (fake) Reload(context.Context) (engine.Plan, error) {
-	return engine.Plan{}, errors.New("six.toml:3:1: what is wrong")
+func (fake) Reload(context.Context) (api.Plan, error) {
+	return api.Plan{}, errors.New("six.toml:3:1: what is wrong")
 }
 
-func (fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
+func (fake) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
 	if r.Peer != "six0" {
 		return fmt.Errorf("there is no peer %q", r.Peer)
 	}
@@ -80,27 +80,27 @@ func (fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.Pin
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		each(engine.PingReply{Seq: i + 1, RTT: r.Interval.Seconds()})
+		each(api.PingReply{Seq: i + 1, RTT: r.Interval.Seconds()})
 	}
 	return nil
 }
 
-func (fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error) {
-	each(engine.MTUProbe{Size: 1280, Answered: true})
+func (fake) ProbeMTU(_ context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
+	each(api.MTUProbe{Size: 1280, Answered: true})
 	if peer != "six0" {
-		return engine.MTUResult{}, fmt.Errorf("%s does not answer", peer)
+		return api.MTUResult{}, fmt.Errorf("%s does not answer", peer)
 	}
-	each(engine.MTUProbe{Size: 1500})
-	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
+	each(api.MTUProbe{Size: 1500})
+	return api.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
 }
 
-func (f fake) Status() engine.Status {
+func (f fake) Status() api.Status {
 	if f.large {
-		return engine.Status{Tunnels: []engine.TunnelStatus{{Name: strings.Repeat("x", 8<<20)}}}
+		return api.Status{Tunnels: []api.TunnelStatus{{Name: strings.Repeat("x", 8<<20)}}}
 	}
-	return engine.Status{Tunnels: []engine.TunnelStatus{
-		{Name: "six0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{
-			State: engine.State{Phase: engine.Up}, In: engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}},
+	return api.Status{Tunnels: []api.TunnelStatus{
+		{Name: "six0", Mode: "4in6in4", PeerStatus: api.PeerStatus{
+			State: api.State{Phase: api.Up}, In: api.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"martian": 2}}}},
 		{Name: "six1", Mode: "6in4"},
 	}}
 }
@@ -118,7 +118,7 @@ func TestStatus(t *testing.T) {
 	path := listen(t, fake{})
 	got, err := control.Status(t.Context(), path)
 	must(t, err)
-	if tun := got.Tunnels[0]; len(got.Tunnels) != 2 || tun.Name != "six0" || tun.State.Phase != engine.Up || tun.In.Drops["martian"] != 2 {
+	if tun := got.Tunnels[0]; len(got.Tunnels) != 2 || tun.Name != "six0" || tun.State.Phase != api.Up || tun.In.Drops["martian"] != 2 {
 		t.Errorf("%+v", tun)
 	}
 	c := control.NewClient(path)
@@ -136,7 +136,7 @@ func TestEvents(t *testing.T) {
 	defer c.Close()
 	var got []string
 	enough := errors.New("enough")
-	err := c.Events(t.Context(), func(ev engine.Event) error {
+	err := c.Events(t.Context(), func(ev api.Event) error {
 		if got = append(got, ev.Text); len(got) == 3 {
 			return enough
 		}
@@ -150,14 +150,14 @@ func TestEvents(t *testing.T) {
 // The daemon notices at once when who follows its events has gone.
 func TestEventsWithoutReader(t *testing.T) {
 	ended := make(chan struct{})
-	c := control.NewClient(listen(t, fake{events: func(ctx context.Context, emit func(engine.Event) bool) {
-		emit(engine.Event{Text: "first"})
+	c := control.NewClient(listen(t, fake{events: func(ctx context.Context, emit func(api.Event) bool) {
+		emit(api.Event{Text: "first"})
 		<-ctx.Done()
 		close(ended)
 	}}))
 	defer c.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := c.Events(ctx, func(engine.Event) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
+	if err := c.Events(ctx, func(api.Event) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	select {
@@ -203,7 +203,7 @@ func TestCloseEndsStreams(t *testing.T) {
 	defer c.Close()
 	ended, begun := make(chan error, 1), make(chan struct{}, 3)
 	go func() {
-		ended <- c.Events(t.Context(), func(engine.Event) error { begun <- struct{}{}; return nil })
+		ended <- c.Events(t.Context(), func(api.Event) error { begun <- struct{}{}; return nil })
 	}()
 	<-begun
 	must(t, s.Close())
@@ -224,20 +224,20 @@ func TestAsk(t *testing.T) {
 	if _, err := c.Reload(t.Context()); err == nil || err.Error() != "six.toml:3:1: what is wrong" {
 		t.Error(err)
 	}
-	var replies []engine.PingReply
-	must(t, c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: 2, Interval: 1500 * time.Millisecond}, func(r engine.PingReply) error {
+	var replies []api.PingReply
+	must(t, c.Ping(t.Context(), api.PingRequest{Peer: "six0", Count: 2, Interval: 1500 * time.Millisecond}, func(r api.PingReply) error {
 		replies = append(replies, r)
 		return nil
 	}))
-	if want := []engine.PingReply{{Seq: 1, RTT: 1.5}, {Seq: 2, RTT: 1.5}}; !slices.Equal(replies, want) {
+	if want := []api.PingReply{{Seq: 1, RTT: 1.5}, {Seq: 2, RTT: 1.5}}; !slices.Equal(replies, want) {
 		t.Errorf("%+v", replies)
 	}
-	if err := c.Ping(t.Context(), engine.PingRequest{Peer: "x"}, nil); err == nil || err.Error() != `there is no peer "x"` {
+	if err := c.Ping(t.Context(), api.PingRequest{Peer: "x"}, nil); err == nil || err.Error() != `there is no peer "x"` {
 		t.Error(err)
 	}
-	var probes []engine.MTUProbe
-	note := func(p engine.MTUProbe) error { probes = append(probes, p); return nil }
-	if got, err := c.ProbeMTU(t.Context(), "six0", note); err != nil || got != (engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}) || len(probes) != 2 {
+	var probes []api.MTUProbe
+	note := func(p api.MTUProbe) error { probes = append(probes, p); return nil }
+	if got, err := c.ProbeMTU(t.Context(), "six0", note); err != nil || got != (api.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}) || len(probes) != 2 {
 		t.Errorf("%+v %+v, %v", probes, got, err)
 	}
 	if _, err := c.ProbeMTU(t.Context(), "six1", note); err == nil || err.Error() != "six1 does not answer" { // after the first line
@@ -248,8 +248,8 @@ func TestAsk(t *testing.T) {
 // broken is a daemon whose file has thousands of errors.
 type broken struct{ fake }
 
-func (broken) Reload(context.Context) (engine.Plan, error) {
-	return engine.Plan{}, errors.New(strings.Repeat("six.toml:3:1: <what> is wrong\n", 100_000))
+func (broken) Reload(context.Context) (api.Plan, error) {
+	return api.Plan{}, errors.New(strings.Repeat("six.toml:3:1: <what> is wrong\n", 100_000))
 }
 
 // However much there is to say of what went wrong, the client understands it.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 // The page has each route, and no other.
@@ -49,7 +49,7 @@ func TestPageHasFields(t *testing.T) {
 }
 
 // answers are what streams and routes answer with.
-var answers = []any{control.Version{}, engine.Status{}, engine.Event{}, engine.Plan{}, engine.PingReply{}, engine.MTUProbe{}, engine.MTUResult{}}
+var answers = []any{control.Version{}, api.Status{}, api.Event{}, api.Plan{}, api.PingReply{}, api.MTUProbe{}, api.MTUResult{}}
 
 // fields are the names in JSON of a type's fields, and of those of its parts.
 func fields(t reflect.Type) (names []string) {

@@ -23,9 +23,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/capture"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 // talk sends bytes as they are, and returns all that comes until the daemon closes,
@@ -129,8 +129,8 @@ func TestReaderThatStops(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ended := make(chan struct{})
 	text := strings.Repeat("x", 10000)
-	s, err := control.ListenImpatient(path, fake{events: func(_ context.Context, emit func(engine.Event) bool) {
-		for emit(engine.Event{Text: text}) {
+	s, err := control.ListenImpatient(path, fake{events: func(_ context.Context, emit func(api.Event) bool) {
+		for emit(api.Event{Text: text}) {
 		}
 		close(ended)
 	}}, 50*time.Millisecond, zap.NewNop())
@@ -214,7 +214,7 @@ func TestSlowClients(t *testing.T) {
 func TestPingsTooFastForTheirReader(t *testing.T) {
 	c := control.NewClient(listen(t, fake{}))
 	defer c.Close()
-	err := c.Ping(t.Context(), engine.PingRequest{Peer: "six0", Count: math.MaxInt}, func(engine.PingReply) error { return nil })
+	err := c.Ping(t.Context(), api.PingRequest{Peer: "six0", Count: math.MaxInt}, func(api.PingReply) error { return nil })
 	if err == nil || err.Error() != "the answers are not read as fast as they come" {
 		t.Error(err)
 	}
@@ -229,7 +229,7 @@ func TestTooManyStreams(t *testing.T) {
 	for range control.MaxStreams {
 		c := control.NewClient(path)
 		open.Go(func() {
-			_ = c.Events(ctx, func(engine.Event) error { begun <- struct{}{}; return nil }) // ends with ctx
+			_ = c.Events(ctx, func(api.Event) error { begun <- struct{}{}; return nil }) // ends with ctx
 			c.Close()
 		})
 	}
@@ -238,7 +238,7 @@ func TestTooManyStreams(t *testing.T) {
 	}
 	c := control.NewClient(path)
 	defer c.Close()
-	none := func(engine.Event) error { return errors.New("an event") }
+	none := func(api.Event) error { return errors.New("an event") }
 	if err := c.Events(t.Context(), none); err == nil || err.Error() != "32 streams (of events, captures, pings) are open, and more are not served: end one" {
 		t.Error(err)
 	}
@@ -316,7 +316,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		w := httptest.NewRecorder()
 		cancel() // a stream ends at once
-		control.Handler(fake{events: func(context.Context, func(engine.Event) bool) {}}).ServeHTTP(w, req)
+		control.Handler(fake{events: func(context.Context, func(api.Event) bool) {}}).ServeHTTP(w, req)
 		var e struct{ Error string }
 		if w.Code != http.StatusOK && (json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Error == "") {
 			t.Errorf("%s %s: %d %s", method, target, w.Code, w.Body)
@@ -343,9 +343,9 @@ func FuzzClient(f *testing.F) {
 		c := control.NewClientOf(answering(answer))
 		_, _ = c.Status(t.Context(), "")
 		_, _ = c.Reload(t.Context())
-		_ = c.Events(t.Context(), func(engine.Event) error { return nil })
-		_ = c.Ping(t.Context(), engine.PingRequest{}, func(engine.PingReply) error { return nil })
-		_, _ = c.ProbeMTU(t.Context(), "x", func(engine.MTUProbe) error { return nil })
+		_ = c.Events(t.Context(), func(api.Event) error { return nil })
+		_ = c.Ping(t.Context(), api.PingRequest{}, func(api.PingReply) error { return nil })
+		_, _ = c.ProbeMTU(t.Context(), "x", func(api.MTUProbe) error { return nil })
 		if stream, err := c.Capture(t.Context(), capture.Request{}); err == nil {
 			_, _ = io.Copy(io.Discard, stream)
 			stream.Close()

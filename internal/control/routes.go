@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/fair"
 	"sixfour/internal/version"
 )
@@ -55,7 +55,7 @@ func (s *Server) status(w *answer, r *request) error {
 	st := s.daemon.Status()
 	if name := r.query.Get("tunnel"); name != "" {
 		all := st.Tunnels
-		st.Tunnels = slices.DeleteFunc(slices.Clone(all), func(t engine.TunnelStatus) bool { return t.Name != name })
+		st.Tunnels = slices.DeleteFunc(slices.Clone(all), func(t api.TunnelStatus) bool { return t.Name != name })
 		if len(st.Tunnels) == 0 {
 			return fmt.Errorf("there is no tunnel %q: there are %s", name, names(all))
 		}
@@ -82,7 +82,7 @@ func (s *Server) events(w *answer, r *request) error {
 // maxNames is how many tunnels an error lists.
 const maxNames = 10
 
-func names(tunnels []engine.TunnelStatus) string {
+func names(tunnels []api.TunnelStatus) string {
 	var all []string
 	for i, t := range tunnels {
 		if i == maxNames {

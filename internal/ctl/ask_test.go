@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/exit"
 )
 
@@ -27,7 +27,7 @@ later     [metrics] has changed, which takes effect after a restart
 	}
 	out, _, err = ctl(t.Context(), "reload --json --socket "+f.socket)
 	must(t, err)
-	var plan engine.Plan
+	var plan api.Plan
 	must(t, json.Unmarshal([]byte(out.String()), &plan))
 	if len(plan.Changed) != 2 || !plan.Changed[0].InPlace {
 		t.Errorf("%+v", plan)

@@ -15,8 +15,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/exit"
 )
 
@@ -45,9 +45,9 @@ type fake struct {
 	server *control.Server
 
 	mu     sync.Mutex
-	status engine.Status
+	status api.Status
 	bad    string // why it cannot reload
-	events chan engine.Event
+	events chan api.Event
 }
 
 var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -55,9 +55,9 @@ var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // start makes a daemon with a tunnel to one peer and a hub.
 func start(t *testing.T) *fake {
 	t.Helper()
-	f := &fake{socket: filepath.Join(t.TempDir(), "control.sock"), events: make(chan engine.Event, 10)}
-	f.status = engine.Status{Version: "1.2.3", Started: began, Tunnels: []engine.TunnelStatus{one(), hub(3)},
-		Stray: engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
+	f := &fake{socket: filepath.Join(t.TempDir(), "control.sock"), events: make(chan api.Event, 10)}
+	f.status = api.Status{Version: "1.2.3", Started: began, Tunnels: []api.TunnelStatus{one(), hub(3)},
+		Stray: api.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
 	f.listen(t)
 	t.Cleanup(func() { f.server.Close() })
 	return f
@@ -70,14 +70,14 @@ func (f *fake) listen(t *testing.T) {
 	f.server = s
 }
 
-func (f *fake) Status() engine.Status {
+func (f *fake) Status() api.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.status
 }
 
-func (f *fake) Events(ctx context.Context) <-chan engine.Event {
-	c := make(chan engine.Event)
+func (f *fake) Events(ctx context.Context) <-chan api.Event {
+	c := make(chan api.Event)
 	go func() {
 		defer close(c)
 		for {
@@ -96,74 +96,74 @@ func (f *fake) Events(ctx context.Context) <-chan engine.Event {
 	return c
 }
 
-func (f *fake) Reload(context.Context) (engine.Plan, error) {
+func (f *fake) Reload(context.Context) (api.Plan, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.bad != "" {
-		return engine.Plan{}, errors.New(f.bad)
+		return api.Plan{}, errors.New(f.bad)
 	}
-	return engine.Plan{Added: []string{"six2"}, Removed: []string{"six1"}, Unchanged: []string{"six3"}, Restart: []string{"metrics"}, Settings: []string{"log"},
-		Changed: []engine.Change{{Tunnel: "hub0", InPlace: true, Keys: []string{"peer"}, PeersAdded: 2, PeersRemoved: 1}, {Tunnel: "six0", Keys: []string{"mode", "local6"}}}}, nil
+	return api.Plan{Added: []string{"six2"}, Removed: []string{"six1"}, Unchanged: []string{"six3"}, Restart: []string{"metrics"}, Settings: []string{"log"},
+		Changed: []api.Change{{Tunnel: "hub0", InPlace: true, Keys: []string{"peer"}, PeersAdded: 2, PeersRemoved: 1}, {Tunnel: "six0", Keys: []string{"mode", "local6"}}}}, nil
 }
 
 // Ping answers every other probe; of hub0/pb, which waits, none; of hub0/pa for ever.
-func (f *fake) Ping(ctx context.Context, r engine.PingRequest, each func(engine.PingReply)) error {
+func (f *fake) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
 	switch r.Peer {
 	case "hub0":
 		return errors.New(`"hub0" may be any of 3 peers: say hub0/pa, hub0/pb, hub0/pc`)
 	case "hub0/pa":
-		each(engine.PingReply{Seq: 1, RTT: 0.002})
+		each(api.PingReply{Seq: 1, RTT: 0.002})
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	for i := range r.Count {
 		if i%2 == 1 || r.Peer == "hub0/pb" {
-			each(engine.PingReply{Seq: i + 1, Size: r.Size, Lost: true, Detail: "a router said: \x1b[2J"})
+			each(api.PingReply{Seq: i + 1, Size: r.Size, Lost: true, Detail: "a router said: \x1b[2J"})
 		} else {
-			each(engine.PingReply{Seq: i + 1, Size: r.Size, RTT: 0.001 * float64(i+1)})
+			each(api.PingReply{Seq: i + 1, Size: r.Size, RTT: 0.001 * float64(i+1)})
 		}
 	}
 	return nil
 }
 
-func (f *fake) ProbeMTU(_ context.Context, peer string, each func(engine.MTUProbe)) (engine.MTUResult, error) {
+func (f *fake) ProbeMTU(_ context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
 	if peer != "six0" {
-		return engine.MTUResult{}, fmt.Errorf("%s answers no probes", peer)
+		return api.MTUResult{}, fmt.Errorf("%s answers no probes", peer)
 	}
-	each(engine.MTUProbe{Size: 1280, Answered: true})
-	each(engine.MTUProbe{Size: 1500})
-	return engine.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
+	each(api.MTUProbe{Size: 1280, Answered: true})
+	each(api.MTUProbe{Size: 1500})
+	return api.MTUResult{PathMTU: 1480, TunnelMTU: 1400, By: "probe"}, nil
 }
 
-func one() engine.TunnelStatus {
-	return engine.TunnelStatus{Name: "six0", Mode: "4in6in4", Namespace: "lan", Repairs: map[string]uint64{"route": 1, "interface": 2},
-		PeerStatus: engine.PeerStatus{
-			State: engine.State{Phase: engine.Up, Since: began, Local: "203.0.113.10", Remote: "203.0.113.20", Local6: "fc00::1", Remote6: "fc00::2",
+func one() api.TunnelStatus {
+	return api.TunnelStatus{Name: "six0", Mode: "4in6in4", Namespace: "lan", Repairs: map[string]uint64{"route": 1, "interface": 2},
+		PeerStatus: api.PeerStatus{
+			State: api.State{Phase: api.Up, Since: began, Local: "203.0.113.10", Remote: "203.0.113.20", Local6: "fc00::1", Remote6: "fc00::2",
 				PathMTU: 1500, TunnelMTU: 1440, IO: "socket"},
-			In:        engine.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"spoof": 1, "martian": 2}},
-			Out:       engine.Traffic{Packets: 4, Bytes: 100},
+			In:        api.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"spoof": 1, "martian": 2}},
+			Out:       api.Traffic{Packets: 4, Bytes: 100},
 			Answered:  7,
-			Liveness:  engine.Liveness{Sent: 40, Lost: 2, Missed: 1, RTT: 0.0123, Loss: 0.05, Heard: began.Add(time.Hour)},
-			LastError: &engine.Trouble{At: began.Add(time.Minute), What: "\x1b[2Jnetwork is unreachable"},
-			LastDown:  &engine.Outage{From: began, Until: began.Add(70 * time.Second), Why: "5 probes were lost"},
+			Liveness:  api.Liveness{Sent: 40, Lost: 2, Missed: 1, RTT: 0.0123, Loss: 0.05, Heard: began.Add(time.Hour)},
+			LastError: &api.Trouble{At: began.Add(time.Minute), What: "\x1b[2Jnetwork is unreachable"},
+			LastDown:  &api.Outage{From: began, Until: began.Add(70 * time.Second), Why: "5 probes were lost"},
 		}}
 }
 
 // hub is a tunnel of which one peer waits and one is down.
-func hub(n int) engine.TunnelStatus {
-	t := engine.TunnelStatus{Name: "hub0", Mode: "4in6in4", PeerStatus: engine.PeerStatus{State: engine.State{Phase: engine.Up, Since: began, Local: "203.0.113.10", Local6: "fc00::1", TunnelMTU: 1480, IO: "socket"}}}
+func hub(n int) api.TunnelStatus {
+	t := api.TunnelStatus{Name: "hub0", Mode: "4in6in4", PeerStatus: api.PeerStatus{State: api.State{Phase: api.Up, Since: began, Local: "203.0.113.10", Local6: "fc00::1", TunnelMTU: 1480, IO: "socket"}}}
 	for i := range n {
-		p := engine.PeerStatus{Peer: "p" + string(rune('a'+i%26)) + strings.Repeat("x", i/26),
-			State: engine.State{Phase: engine.Up, Since: began, Remote: "198.51.100.1", PathMTU: 1500},
-			Out:   engine.Traffic{Packets: 12345, Bytes: 1234567}, In: engine.Traffic{Packets: 9, Bytes: 900, Drops: map[string]uint64{"spoof": 8}},
-			Liveness: engine.Liveness{Sent: 400, Lost: 1, RTT: 0.0005, Loss: 0.001}}
+		p := api.PeerStatus{Peer: "p" + string(rune('a'+i%26)) + strings.Repeat("x", i/26),
+			State: api.State{Phase: api.Up, Since: began, Remote: "198.51.100.1", PathMTU: 1500},
+			Out:   api.Traffic{Packets: 12345, Bytes: 1234567}, In: api.Traffic{Packets: 9, Bytes: 900, Drops: map[string]uint64{"spoof": 8}},
+			Liveness: api.Liveness{Sent: 400, Lost: 1, RTT: 0.0005, Loss: 0.001}}
 		switch i {
 		case 1:
-			p.State = engine.State{Phase: engine.Waiting, Since: began, Detail: "a route to 198.51.100.2"}
-			p.Liveness = engine.Liveness{}
+			p.State = api.State{Phase: api.Waiting, Since: began, Detail: "a route to 198.51.100.2"}
+			p.Liveness = api.Liveness{}
 		case 2:
-			p.State.Phase, p.State.Detail = engine.Down, "5 probes were lost"
-			p.LastDown = &engine.Outage{From: began, Why: "5 probes were lost"}
+			p.State.Phase, p.State.Detail = api.Down, "5 probes were lost"
+			p.LastDown = &api.Outage{From: began, Why: "5 probes were lost"}
 		}
 		t.Peers = append(t.Peers, p)
 	}

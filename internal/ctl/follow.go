@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 const (
@@ -25,11 +25,11 @@ type follower struct {
 }
 
 // run calls each with every event until ctx ends, which is no error.
-func (f *follower) run(ctx context.Context, each func(engine.Event) error) error {
+func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 	for {
 		var broken error // each's
 		known, n := f.last, 0
-		err := f.client.Events(ctx, func(ev engine.Event) error {
+		err := f.client.Events(ctx, func(ev api.Event) error {
 			if n++; n <= retold && !ev.At.After(known) {
 				return nil // told before the connection broke
 			}

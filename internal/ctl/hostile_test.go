@@ -16,7 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // evil does things on a terminal: clears it, ends the line, sets its title, hides text,
@@ -214,7 +214,7 @@ func TestHostileCaptureFile(t *testing.T) {
 
 // Whatever status, plan or event a daemon answers, it can be shown.
 func FuzzShow(f *testing.F) {
-	for _, v := range []any{engine.Status{Tunnels: []engine.TunnelStatus{one(), hub(3)}}, engine.Plan{Added: []string{"a"}}, engine.Event{Text: evil}} {
+	for _, v := range []any{api.Status{Tunnels: []api.TunnelStatus{one(), hub(3)}}, api.Plan{Added: []string{"a"}}, api.Event{Text: evil}} {
 		b, err := json.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
@@ -224,7 +224,7 @@ func FuzzShow(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer []byte, columns, rows int) {
 		columns, rows = max(1, columns%300), max(1, rows%300)
 		var out strings.Builder
-		var s engine.Status
+		var s api.Status
 		if json.Unmarshal(answer, &s) == nil {
 			must(t, writeLines(&out, true, report(s, began)))
 			v := view{now: began, status: s, statusAt: began, before: s, beforeAt: began.Add(-time.Second)}
@@ -232,11 +232,11 @@ func FuzzShow(f *testing.F) {
 				out.WriteString(render(line, columns, true))
 			}
 		}
-		var p engine.Plan
+		var p api.Plan
 		if json.Unmarshal(answer, &p) == nil {
 			must(t, writeLines(&out, true, planLines(p)))
 		}
-		var ev engine.Event
+		var ev api.Event
 		if json.Unmarshal(answer, &ev) == nil {
 			out.WriteString(eventLine(ev, time.RFC3339))
 		}

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 // period is how often the live view asks.
@@ -23,11 +23,11 @@ func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGWINCH, unix.SIGTSTP)
 	defer signal.Stop(signals)
-	events, ended := make(chan engine.Event), make(chan error, 1)
+	events, ended := make(chan api.Event), make(chan error, 1)
 	var following sync.WaitGroup
 	following.Go(func() {
 		f := &follower{client: c, tunnel: tunnel, say: func(string) {}} // the status says it
-		ended <- f.run(ctx, func(ev engine.Event) error {
+		ended <- f.run(ctx, func(ev api.Event) error {
 			select {
 			case events <- ev:
 			case <-ctx.Done():
@@ -47,7 +47,7 @@ func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.
 }
 
 // run draws each second, and whenever there is something new.
-func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-chan os.Signal, events <-chan engine.Event, ended <-chan error) error {
+func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-chan os.Signal, events <-chan api.Event, ended <-chan error) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	if err := v.ask(ctx, c); err != nil {
@@ -94,7 +94,7 @@ func (v *view) ask(ctx context.Context, c *control.Client) error {
 		return err
 	default:
 		v.gone = err
-		v.before, v.beforeAt = engine.Status{}, time.Time{}
+		v.before, v.beforeAt = api.Status{}, time.Time{}
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (v *view) ask(ctx context.Context, c *control.Client) error {
 const maxEvents = 100
 
 // note remembers an event, and those that wait behind it.
-func (v *view) note(ev engine.Event, more <-chan engine.Event) {
+func (v *view) note(ev api.Event, more <-chan api.Event) {
 	for {
 		v.events = append(v.events, ev)
 		if n := len(v.events) - maxEvents; n > 0 {

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 func mtuCommand() *cobra.Command {
@@ -22,7 +22,7 @@ carries, and what that leaves for the tunnel. Nothing is changed by it.`,
 		c := dial()
 		defer c.Close()
 		out, enc := output(cmd), jsonLines(cmd.OutOrStdout())
-		result, err := c.ProbeMTU(cmd.Context(), args[0], func(p engine.MTUProbe) error {
+		result, err := c.ProbeMTU(cmd.Context(), args[0], func(p api.MTUProbe) error {
 			if *asJSON {
 				return enc.Encode(p)
 			}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // maxPings is how many the daemon sends at one asking.
@@ -30,7 +30,7 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 		ValidArgsFunction: completePeer,
 	}
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
-	var r engine.PingRequest
+	var r api.PingRequest
 	f := cmd.Flags()
 	f.IntVarP(&r.Count, "count", "c", maxPings, "stop after so many probes")
 	f.DurationVarP(&r.Interval, "interval", "i", time.Second, "between probes")
@@ -74,7 +74,7 @@ type pinger struct {
 	total, ofSquares float64
 }
 
-func (p *pinger) reply(r engine.PingReply) error {
+func (p *pinger) reply(r api.PingReply) error {
 	p.sent++
 	if r.Lost {
 		p.lost++

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // pty is a terminal, and whoever sits at it.
@@ -118,7 +118,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	if p.settings(t).Lflag&unix.ECHO != 0 {
 		t.Error("what is typed would be shown")
 	}
-	f.events <- engine.Event{At: began, Tunnel: "six0", Kind: "state", Text: "something happened"}
+	f.events <- api.Event{At: began, Tunnel: "six0", Kind: "state", Text: "something happened"}
 	p.see(t, "six0 state: something happened")
 	p.forget()
 	p.resize(t, 100, 60) // the kernel sends SIGWINCH

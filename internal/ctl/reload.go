@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 func reloadCommand() *cobra.Command {
@@ -35,7 +35,7 @@ cannot be applied, changes nothing, and the errors are printed. A tunnel whose s
 }
 
 // planLines are what a reload has done, a line for each thing.
-func planLines(p engine.Plan) (lines [][]cell) {
+func planLines(p api.Plan) (lines [][]cell) {
 	add := func(s style, what, text string) {
 		lines = append(lines, []cell{{fmt.Sprintf("%-9s ", what), s}, {plain(text), none}})
 	}
@@ -65,7 +65,7 @@ func planLines(p engine.Plan) (lines [][]cell) {
 }
 
 // changes is what differs of a tunnel.
-func changes(c engine.Change) string {
+func changes(c api.Change) string {
 	var list, peers []string
 	if len(c.Keys) > 0 {
 		list = append(list, strings.Join(c.Keys, ", "))

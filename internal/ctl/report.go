@@ -7,11 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // report is the status as lines for people.
-func report(s engine.Status, now time.Time) [][]cell {
+func report(s api.Status, now time.Time) [][]cell {
 	var r reporter
 	r.now = now
 	for i, t := range s.Tunnels {
@@ -41,7 +41,7 @@ func (r *reporter) fact(name, format string, args ...any) {
 	r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{plain(fmt.Sprintf(format, args...)), none})
 }
 
-func (r *reporter) tunnel(t engine.TunnelStatus) {
+func (r *reporter) tunnel(t api.TunnelStatus) {
 	name := t.Name
 	if len(t.Peers) == 0 && t.Peer != "" {
 		name += "/" + t.Peer
@@ -80,7 +80,7 @@ func (r *reporter) tunnel(t engine.TunnelStatus) {
 	}
 }
 
-func (r *reporter) liveness(l engine.Liveness) {
+func (r *reporter) liveness(l api.Liveness) {
 	var facts []string
 	if l.RTT > 0 {
 		facts = append(facts, "RTT "+milliseconds(l.RTT))
@@ -99,7 +99,7 @@ func (r *reporter) liveness(l engine.Liveness) {
 // shareFrom is how many probes there must be for a share of them to say something.
 const shareFrom = 5
 
-func probes(l engine.Liveness) string {
+func probes(l api.Liveness) string {
 	text := fmt.Sprintf("%d probes, %d lost", l.Sent, l.Lost)
 	if l.Sent == 1 {
 		text = fmt.Sprintf("1 probe, %d lost", l.Lost)
@@ -113,26 +113,26 @@ func probes(l engine.Liveness) string {
 	return text
 }
 
-func (r *reporter) traffic(direction string, t engine.Traffic) {
+func (r *reporter) traffic(direction string, t api.Traffic) {
 	r.fact(direction, "%d packets, %d bytes", t.Packets, t.Bytes)
 	r.drops(direction, t)
 }
 
-func (r *reporter) drops(direction string, t engine.Traffic) {
+func (r *reporter) drops(direction string, t api.Traffic) {
 	if len(t.Drops) > 0 {
 		r.fact("dropped "+direction, "%s", counts(t.Drops))
 	}
 }
 
 // gateway is what [gateway] came to.
-func (r *reporter) gateway(g *engine.GatewayStatus) {
+func (r *reporter) gateway(g *api.GatewayStatus) {
 	if g == nil {
 		return
 	}
 	r.line()
 	r.line(cell{"gateway", bold})
-	half := func(name string, s engine.HalfState, detail, what string) {
-		look := map[engine.HalfState]style{engine.HalfActive: green, engine.HalfWaiting: yellow, engine.HalfFailed: red}[s]
+	half := func(name string, s api.HalfState, detail, what string) {
+		look := map[api.HalfState]style{api.HalfActive: green, api.HalfWaiting: yellow, api.HalfFailed: red}[s]
 		r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{string(s), look}, cell{plain(": " + what), none})
 		if detail != "" {
 			r.fact("", "because %s", detail)
@@ -161,7 +161,7 @@ func (r *reporter) gateway(g *engine.GatewayStatus) {
 }
 
 // strangers are the latest outer addresses that are no peer's.
-func (r *reporter) strangers(all []engine.Stranger) {
+func (r *reporter) strangers(all []api.Stranger) {
 	const most = 3
 	var list []string
 	for _, s := range all[:min(len(all), most)] {
@@ -173,8 +173,8 @@ func (r *reporter) strangers(all []engine.Stranger) {
 }
 
 // rare is what most tunnels never have.
-func (r *reporter) rare(p engine.PeerStatus) {
-	if i := p.ICMP; i != (engine.ICMP{}) {
+func (r *reporter) rare(p api.PeerStatus) {
+	if i := p.ICMP; i != (api.ICMP{}) {
 		r.fact("errors", "%d about our packets, %d not believed, %d sent to inner senders, %d too many to send", i.Heard, i.Ignored, i.Sent, i.Limited)
 	}
 	if p.OddECN > 0 {
@@ -188,7 +188,7 @@ func (r *reporter) rare(p engine.PeerStatus) {
 	}
 }
 
-func (r *reporter) trouble(p engine.PeerStatus) {
+func (r *reporter) trouble(p api.PeerStatus) {
 	if e := p.LastError; e != nil {
 		r.fact("last error", "%s ago: %s", r.since(e.At), e.What)
 	}
@@ -197,7 +197,7 @@ func (r *reporter) trouble(p engine.PeerStatus) {
 	}
 }
 
-func (r *reporter) outage(o engine.Outage) string {
+func (r *reporter) outage(o api.Outage) string {
 	const layout = "2006-01-02 15:04:05"
 	if o.Until.IsZero() {
 		return fmt.Sprintf("since %s (%s): %s", o.From.Local().Format(layout), r.since(o.From), o.Why)
@@ -208,7 +208,7 @@ func (r *reporter) outage(o engine.Outage) string {
 func (r *reporter) since(t time.Time) string { return lapse(r.now.Sub(t)) }
 
 // peers shows each of many peers in a line, and below it why it does not carry.
-func (r *reporter) peers(peers []engine.PeerStatus) *table {
+func (r *reporter) peers(peers []api.PeerStatus) *table {
 	t := &table{
 		heading: []string{"PEER", "STATE", "FOR", "REMOTE", "RTT", "LOSS", "PATH MTU", "OUT", "BYTES", "IN", "BYTES", "DROPPED"},
 		numbers: []bool{false, false, true, false, true, true, true, true, true, true, true, false},
@@ -232,7 +232,7 @@ func (r *reporter) peers(peers []engine.PeerStatus) *table {
 }
 
 // quality is how well a peer is reached, as far as it is known.
-func quality(p engine.PeerStatus) (rtt, loss, mtu string) {
+func quality(p api.PeerStatus) (rtt, loss, mtu string) {
 	if p.Liveness.RTT > 0 {
 		rtt = milliseconds(p.Liveness.RTT)
 	}
@@ -246,27 +246,27 @@ func quality(p engine.PeerStatus) (rtt, loss, mtu string) {
 }
 
 // why is how a state's detail begins.
-func why(s engine.State) string {
-	if s.Phase == engine.Waiting {
+func why(s api.State) string {
+	if s.Phase == api.Waiting {
 		return "waits for"
 	}
 	return "because"
 }
 
 // phase is a state's word in its colour.
-func phase(s engine.State) cell {
+func phase(s api.State) cell {
 	c := cell{string(s.Phase), yellow}
 	switch s.Phase {
-	case engine.Up:
+	case api.Up:
 		c.style = green
-	case engine.Waiting, engine.Down:
+	case api.Waiting, api.Down:
 		c.style = red
 	}
 	return c
 }
 
 // phases is how many peers are in each phase.
-func phases(peers []engine.PeerStatus) string {
+func phases(peers []api.PeerStatus) string {
 	n := make(map[string]uint64)
 	for _, p := range peers {
 		n[string(p.State.Phase)]++
@@ -279,11 +279,11 @@ func phases(peers []engine.PeerStatus) string {
 }
 
 // dropped is what of a peer's packets did not pass, in both directions.
-func dropped(p engine.PeerStatus) string {
+func dropped(p api.PeerStatus) string {
 	var list []string
 	for _, dir := range []struct {
 		name string
-		engine.Traffic
+		api.Traffic
 	}{{"out", p.Out}, {"in", p.In}} {
 		if len(dir.Drops) > 0 {
 			list = append(list, dir.name+": "+counts(dir.Drops))
@@ -321,7 +321,7 @@ func known(by string) string {
 }
 
 // way is how packets leave.
-func way(s *engine.State) string {
+func way(s *api.State) string {
 	if s.IO == "xdp" {
 		return "AF_XDP"
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 func statusCommand() *cobra.Command {
@@ -44,7 +44,7 @@ as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs
 
 // look asks for the status of everything, of a tunnel, or of a peer as though it
 // were its tunnel's only one.
-func look(ctx context.Context, c *control.Client, what string) (engine.Status, error) {
+func look(ctx context.Context, c *control.Client, what string) (api.Status, error) {
 	tunnel, peer, one := strings.Cut(what, "/")
 	s, err := c.Status(ctx, tunnel)
 	if err != nil || !one {
@@ -54,11 +54,11 @@ func look(ctx context.Context, c *control.Client, what string) (engine.Status, e
 		return s, fmt.Errorf("there is no %q: name a peer as TUNNEL/PEER", what)
 	}
 	t := &s.Tunnels[0]
-	i := slices.IndexFunc(t.Peers, func(p engine.PeerStatus) bool { return p.Peer == peer })
+	i := slices.IndexFunc(t.Peers, func(p api.PeerStatus) bool { return p.Peer == peer })
 	if i < 0 {
 		return s, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows those that it has", tunnel, peer, tunnel)
 	}
 	t.PeerStatus, t.Peers = t.Peers[i], nil
-	s.Stray, s.Strangers, s.Gateway = engine.Traffic{}, nil, nil
+	s.Stray, s.Strangers, s.Gateway = api.Traffic{}, nil, nil
 	return s, nil
 }

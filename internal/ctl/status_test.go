@@ -8,19 +8,19 @@ import (
 	"testing"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/exit"
 )
 
 // lines are a report's, without colours.
-func lines(s engine.Status, now time.Time) string {
+func lines(s api.Status, now time.Time) string {
 	var b strings.Builder
 	_ = writeLines(&b, false, report(s, now))
 	return b.String()
 }
 
 func TestReport(t *testing.T) {
-	s := engine.Status{Tunnels: []engine.TunnelStatus{one(), hub(3)}, Stray: engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
+	s := api.Status{Tunnels: []api.TunnelStatus{one(), hub(3)}, Stray: api.Traffic{Drops: map[string]uint64{"foreign_source": 5}}}
 	s.Tunnels[0].LastDown.From = time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
 	s.Tunnels[0].LastDown.Until = s.Tunnels[0].LastDown.From.Add(70 * time.Second)
 	want := `six0  4in6in4  up for 2h13m
@@ -60,7 +60,7 @@ of no tunnel
 
 func TestColours(t *testing.T) {
 	var b strings.Builder
-	must(t, writeLines(&b, true, report(engine.Status{Tunnels: []engine.TunnelStatus{one()}}, began)))
+	must(t, writeLines(&b, true, report(api.Status{Tunnels: []api.TunnelStatus{one()}}, began)))
 	if !strings.Contains(b.String(), "\x1b[32mup\x1b[0m") {
 		t.Errorf("%q", b.String())
 	}
@@ -102,7 +102,7 @@ func TestStatusCommand(t *testing.T) {
 	}
 	out, _, err := ctl(t.Context(), "status six0 --json --socket "+f.socket)
 	must(t, err)
-	var s engine.Status
+	var s api.Status
 	must(t, json.Unmarshal([]byte(out.String()), &s))
 	if len(s.Tunnels) != 1 || s.Tunnels[0].Liveness.RTT != 0.0123 {
 		t.Errorf("%+v", s)
@@ -126,7 +126,7 @@ func TestStatusToFullDevice(t *testing.T) {
 }
 
 func TestManyPeersStayALineEach(t *testing.T) {
-	s := engine.Status{Tunnels: []engine.TunnelStatus{hub(1000)}}
+	s := api.Status{Tunnels: []api.TunnelStatus{hub(1000)}}
 	if n := strings.Count(lines(s, began), "\n"); n > 1000+10 {
 		t.Errorf("%d lines", n)
 	}
@@ -145,14 +145,14 @@ func TestStatusWithoutTheRight(t *testing.T) {
 
 // The status has both halves of the way into the internet, and strangers.
 func TestReportGateway(t *testing.T) {
-	s := engine.Status{
-		Gateway: &engine.GatewayStatus{
-			DefaultRoute: &engine.DefaultRouteStatus{Tunnel: "six0", State: engine.HalfActive, IPv4: true, Bypass: []string{"198.51.100.0/24"}},
-			Masquerade:   &engine.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: engine.HalfWaiting, Detail: "there is no interface ppp0", Missing: []string{"ppp0"}},
+	s := api.Status{
+		Gateway: &api.GatewayStatus{
+			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.HalfActive, IPv4: true, Bypass: []string{"198.51.100.0/24"}},
+			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.HalfWaiting, Detail: "there is no interface ppp0", Missing: []string{"ppp0"}},
 			Advice:       []string{"turn it on"},
 		},
-		Stray:     engine.Traffic{Drops: map[string]uint64{"foreign_source": 5}},
-		Strangers: []engine.Stranger{{From: "192.0.2.1", To: "203.0.113.10", Protocol: 41, Last: began}},
+		Stray:     api.Traffic{Drops: map[string]uint64{"foreign_source": 5}},
+		Strangers: []api.Stranger{{From: "192.0.2.1", To: "203.0.113.10", Protocol: 41, Last: began}},
 	}
 	want := `
 gateway

@@ -7,19 +7,19 @@ import (
 	"strings"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // view is what the live view knows.
 type view struct {
 	tunnel   string // the only one shown; "": all
 	now      time.Time
-	status   engine.Status
+	status   api.Status
 	statusAt time.Time
-	before   engine.Status // the one before it, for the rates
-	beforeAt time.Time     // zero: there is none
-	gone     error         // the daemon does not answer
-	events   []engine.Event
+	before   api.Status // the one before it, for the rates
+	beforeAt time.Time  // zero: there is none
+	gone     error      // the daemon does not answer
+	events   []api.Event
 }
 
 // frame is the picture on a terminal of a size: the tunnels, and below them the last
@@ -76,7 +76,7 @@ func (v *view) table(rows int) *table {
 			left--
 		}
 		peers := slices.Clone(tun.Peers)
-		slices.SortStableFunc(peers, func(a, b engine.PeerStatus) int { return severity(b) - severity(a) })
+		slices.SortStableFunc(peers, func(a, b api.PeerStatus) int { return severity(b) - severity(a) })
 		for i, p := range peers {
 			if left == 1 && i < len(peers)-1 || left < 1 {
 				if left == 1 {
@@ -93,19 +93,19 @@ func (v *view) table(rows int) *table {
 }
 
 // severity is how much a peer should be looked at.
-func severity(p engine.PeerStatus) int {
+func severity(p api.PeerStatus) int {
 	switch p.State.Phase {
-	case engine.Up:
+	case api.Up:
 		return 0
-	case engine.Starting, engine.Probing:
+	case api.Starting, api.Probing:
 		return 1
-	case engine.Suspect:
+	case api.Suspect:
 		return 2
 	}
 	return 3
 }
 
-func (v *view) row(name, key string, p engine.PeerStatus, rates map[string]rate) row {
+func (v *view) row(name, key string, p api.PeerStatus, rates map[string]rate) row {
 	rtt, loss, mtu := quality(p)
 	var out, outBits, in, inBits, drops string
 	if r, ok := rates[key]; ok {
@@ -130,10 +130,10 @@ func (v *view) rates() map[string]rate {
 	if v.beforeAt.IsZero() || seconds <= 0 || !v.before.Started.Equal(v.status.Started) {
 		return nil
 	}
-	was := make(map[string]engine.PeerStatus)
-	all(v.before, func(key string, p engine.PeerStatus) { was[key] = p })
+	was := make(map[string]api.PeerStatus)
+	all(v.before, func(key string, p api.PeerStatus) { was[key] = p })
 	rates := make(map[string]rate)
-	all(v.status, func(key string, p engine.PeerStatus) {
+	all(v.status, func(key string, p api.PeerStatus) {
 		old, ok := was[key]
 		if !ok || p.Out.Packets < old.Out.Packets || p.In.Packets < old.In.Packets { // it began anew
 			return
@@ -150,7 +150,7 @@ func (v *view) rates() map[string]rate {
 func per(old, now uint64, seconds float64) float64 { return float64(now-min(old, now)) / seconds }
 
 // drops are the reasons for which there are more than there were.
-func drops(direction string, old, now engine.Traffic, seconds float64) (list []string) {
+func drops(direction string, old, now api.Traffic, seconds float64) (list []string) {
 	for _, reason := range slices.Sorted(maps.Keys(now.Drops)) {
 		if n := per(old.Drops[reason], now.Drops[reason], seconds); n > 0 {
 			list = append(list, plain(fmt.Sprintf("%s %s %s", direction, reason, scaled(n, "p/s"))))
@@ -160,7 +160,7 @@ func drops(direction string, old, now engine.Traffic, seconds float64) (list []s
 }
 
 // all calls f with each tunnel and peer, and its key.
-func all(s engine.Status, f func(key string, p engine.PeerStatus)) {
+func all(s api.Status, f func(key string, p api.PeerStatus)) {
 	for _, t := range s.Tunnels {
 		f(t.Name, t.PeerStatus)
 		for _, p := range t.Peers {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 func watchCommand() *cobra.Command {
@@ -35,7 +35,7 @@ and with --json, it prints events alone, one a line, the last hundred first. A d
 		}
 		said, lines, enc := errorOutput(cmd), output(cmd), jsonLines(out)
 		f := &follower{client: c, tunnel: tunnel, say: func(what string) { fmt.Fprintf(said, "sixfourctl: %s\n", what) }}
-		return fail(f.run(cmd.Context(), func(ev engine.Event) error {
+		return fail(f.run(cmd.Context(), func(ev api.Event) error {
 			if *asJSON {
 				return enc.Encode(ev)
 			}
@@ -47,7 +47,7 @@ and with --json, it prints events alone, one a line, the last hundred first. A d
 }
 
 // eventLine is an event as a line.
-func eventLine(ev engine.Event, layout string) string {
+func eventLine(ev api.Event, layout string) string {
 	who := ev.Tunnel
 	if ev.Peer != "" {
 		who += "/" + ev.Peer

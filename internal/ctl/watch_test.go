@@ -7,15 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/exit"
 )
 
 func TestWatchPrintsEvents(t *testing.T) {
 	f := start(t)
-	f.events <- engine.Event{At: began, Tunnel: "six0", Kind: engine.EventState, Text: "up\x1b[2J"}
-	f.events <- engine.Event{At: began, Tunnel: "hub0", Peer: "pa", Kind: engine.EventPathMTU, Text: "1400"}
-	f.events <- engine.Event{At: began, Kind: engine.EventLost, Text: "7 events were not read in time"}
+	f.events <- api.Event{At: began, Tunnel: "six0", Kind: api.EventState, Text: "up\x1b[2J"}
+	f.events <- api.Event{At: began, Tunnel: "hub0", Peer: "pa", Kind: api.EventPathMTU, Text: "1400"}
+	f.events <- api.Event{At: began, Kind: api.EventLost, Text: "7 events were not read in time"}
 	at := began.Local().Format(time.RFC3339)
 	for _, c := range []struct{ args, want string }{
 		{"watch", at + " six0 state: up\uFFFD[2J\n" + at + " hub0/pa path_mtu: 1400\n" + at + " lost: 7 events were not read in time\n"},
@@ -34,8 +34,8 @@ func TestWatchPrintsEvents(t *testing.T) {
 
 func TestWatchOneTunnelAsJSON(t *testing.T) {
 	f := start(t)
-	f.events <- engine.Event{At: began, Tunnel: "hub0", Kind: engine.EventState, Text: "up"}
-	f.events <- engine.Event{At: began, Tunnel: "six0", Kind: engine.EventState, Text: "up"}
+	f.events <- api.Event{At: began, Tunnel: "hub0", Kind: api.EventState, Text: "up"}
+	f.events <- api.Event{At: began, Tunnel: "six0", Kind: api.EventState, Text: "up"}
 	ctx, cancel := context.WithCancel(t.Context())
 	out, errs, ended := new(buffer), new(buffer), make(chan error, 1)
 	go func() { ended <- ctlTo(ctx, "watch six0 --json --socket "+f.socket, out, errs) }()
@@ -54,7 +54,7 @@ func TestWatchThroughRestart(t *testing.T) {
 	defer cancel()
 	out, errs, ended := new(buffer), new(buffer), make(chan error, 1)
 	go func() { ended <- ctlTo(ctx, "watch --socket "+f.socket, out, errs) }()
-	ev := engine.Event{At: began, Tunnel: "six0", Kind: engine.EventState, Text: "up"}
+	ev := api.Event{At: began, Tunnel: "six0", Kind: api.EventState, Text: "up"}
 	f.events <- ev
 	waitFor(t, "the first event", func() bool { return strings.Contains(out.String(), "up\n") })
 	f.server.Close()
@@ -62,7 +62,7 @@ func TestWatchThroughRestart(t *testing.T) {
 	f.listen(t)
 	waitFor(t, "that it is back", func() bool { return strings.Contains(errs.String(), "the daemon answers again") })
 	f.events <- ev
-	f.events <- engine.Event{At: began.Add(time.Second), Tunnel: "six0", Kind: engine.EventState, Text: "down"}
+	f.events <- api.Event{At: began.Add(time.Second), Tunnel: "six0", Kind: api.EventState, Text: "down"}
 	waitFor(t, "the other event", func() bool { return strings.Contains(out.String(), "down\n") })
 	if n := strings.Count(out.String(), "up\n"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, out)
@@ -88,14 +88,14 @@ func picture(v *view, columns, rows int) string {
 
 func TestPicture(t *testing.T) {
 	v := &view{now: began.Add(time.Minute), statusAt: began.Add(2 * time.Second), beforeAt: began}
-	v.before = engine.Status{Version: "1", Started: began, Tunnels: []engine.TunnelStatus{one(), hub(3)}}
-	v.status = engine.Status{Version: "1", Started: began, Tunnels: []engine.TunnelStatus{one(), hub(3)}}
+	v.before = api.Status{Version: "1", Started: began, Tunnels: []api.TunnelStatus{one(), hub(3)}}
+	v.status = api.Status{Version: "1", Started: began, Tunnels: []api.TunnelStatus{one(), hub(3)}}
 	v.status.Tunnels[0].Out.Packets += 3000
 	v.status.Tunnels[0].Out.Bytes += 250000
 	v.status.Tunnels[0].In.Drops = map[string]uint64{"spoof": 5, "martian": 2}
 	v.status.Tunnels[1].Peers[2].Out.Packets = 1 // it began anew: no rate
 	for i := range 20 {
-		v.events = append(v.events, engine.Event{At: began, Tunnel: "six0", Kind: "state", Text: fmt.Sprint(i)})
+		v.events = append(v.events, api.Event{At: began, Tunnel: "six0", Kind: "state", Text: fmt.Sprint(i)})
 	}
 	at := began.Local().Format(time.TimeOnly)
 	got, want := picture(v, 120, 12), `sixfourd 1 for 1m00s: 2 tunnels, 4 peers, at `+v.now.Format(time.TimeOnly)+`; q ends

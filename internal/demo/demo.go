@@ -16,9 +16,9 @@ import (
 	"syscall"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
 	"sixfour/internal/decode"
-	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 	"sixfour/internal/trusted"
 )
@@ -162,7 +162,7 @@ func (d *demo) start(ctx context.Context) error {
 	for _, socket := range d.sockets {
 		for {
 			s, err := control.Status(ctx, socket)
-			if err == nil && s.Tunnels[0].State.Phase == engine.Up {
+			if err == nil && s.Tunnels[0].State.Phase == api.Up {
 				d.result.TunnelMTU = s.Tunnels[0].State.TunnelMTU
 				break
 			}

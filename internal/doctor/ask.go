@@ -11,9 +11,9 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/icmp"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 // mayAsk reports whether packets to the peer can be sent and heard; if not, why.
@@ -51,8 +51,8 @@ func (p *peer) checkState(context.Context) finding {
 	}
 	s := p.status.State
 	switch s.Phase {
-	case engine.Waiting:
-	case engine.Suspect, engine.Down: // why, the next check says
+	case api.Waiting:
+	case api.Suspect, api.Down: // why, the next check says
 		return skip("the daemon says: %s, %s", s.Phase, s.Detail)
 	default:
 		return pass("the daemon says: %s", s.Phase)
@@ -110,8 +110,8 @@ func (p *peer) atDaemon() string {
 func (p *peer) askDaemon(ctx context.Context) finding {
 	c := control.NewClient(p.t.h.socket)
 	defer c.Close()
-	var answer *engine.PingReply
-	err := c.Ping(ctx, engine.PingRequest{Peer: p.atDaemon(), Count: tries, Interval: answerLimit, Timeout: answerLimit}, func(r engine.PingReply) error {
+	var answer *api.PingReply
+	err := c.Ping(ctx, api.PingRequest{Peer: p.atDaemon(), Count: tries, Interval: answerLimit, Timeout: answerLimit}, func(r api.PingReply) error {
 		if !r.Lost && answer == nil {
 			answer = &r
 		}
@@ -149,7 +149,7 @@ func (p *peer) noAnswer(ctx context.Context, all []candidate, outcomes []outcome
 	if p.pastSockets() {
 		return fail(mend, "nothing comes back to the daemon")
 	}
-	if !sure && p.status != nil && p.status.State.Phase == engine.Suspect {
+	if !sure && p.status != nil && p.status.State.Phase == api.Suspect {
 		return fail(mend, "it answers no question, and the daemon says: %s", p.status.State.Detail)
 	}
 	if !sure && p.status != nil && !p.status.Liveness.Heard.IsZero() && time.Since(p.status.Liveness.Heard) < heardLately {
@@ -237,7 +237,7 @@ func (p *peer) comes(ctx context.Context) (f finding, ok bool) {
 	if n == 0 && p.pastSockets() && p.status != nil && now != nil {
 		n = int(now.In.Packets - p.status.In.Packets)
 	}
-	if n > 0 || now != nil && now.State.Phase == engine.Suspect && now.Liveness.Heard.After(time.Now().Add(-heardLately)) {
+	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.Heard.After(time.Now().Add(-heardLately)) {
 		return fail(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here: if nothing arrives there, a filter on the way, or its own, drops protocol %d from %v; if it does, look at its sixfourctl doctor",
 			p.remote, p.t.outer().Protocol(), p.atDaemon(), p.t.outer().Protocol(), p.local),
 			"packets come from %v, but it answers none of ours: they do not arrive there (one direction is cut), or its own rules drop them", p.remote), true
@@ -279,7 +279,7 @@ var dropAdvice = []struct{ reason, means, mend string }{
 
 // stranger is an address from which packets of the tunnel's protocol came lately, which is
 // no peer's.
-func (p *peer) stranger() (s engine.Stranger, ok bool) {
+func (p *peer) stranger() (s api.Stranger, ok bool) {
 	if p.t.h.status == nil {
 		return s, false
 	}

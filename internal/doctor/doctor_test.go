@@ -17,8 +17,8 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/encap/resolve"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/engine"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/probe"
 	"sixfour/internal/rig"
@@ -129,7 +129,7 @@ func TestKernelTunnel(t *testing.T) {
 }
 
 // sit are the ends of a tunnel of ours.
-func sit(h *host, status *engine.TunnelStatus) *peer {
+func sit(h *host, status *api.TunnelStatus) *peer {
 	mode, _ := encap.ModeByName("6in4")
 	tn := &tunnel{h: h, cfg: config.Tunnel{Name: "six0", Mode: mode}, status: status}
 	return &peer{t: tn, local: netip.MustParseAddr("203.0.113.10"), remote: netip.MustParseAddr("203.0.113.20")}
@@ -143,7 +143,7 @@ func TestKernelAnswers(t *testing.T) {
 	}
 	t.Cleanup(ns.Close)
 	h := &host{o: Options{Paths: Paths{Modules: t.TempDir()}.orDefault()}}
-	check := func(status *engine.TunnelStatus) (f finding) {
+	check := func(status *api.TunnelStatus) (f finding) {
 		t.Helper()
 		if err := ns.Do(func() error {
 			f = sit(h, status).checkKernelAnswers(t.Context())
@@ -153,7 +153,7 @@ func TestKernelAnswers(t *testing.T) {
 		}
 		return f
 	}
-	running := &engine.TunnelStatus{}
+	running := &api.TunnelStatus{}
 	if f := check(running); f.verdict != Pass {
 		t.Errorf("without a module: %+v", f)
 	}
@@ -184,14 +184,14 @@ func TestKernelAnswers(t *testing.T) {
 func TestState(t *testing.T) {
 	h := &host{}
 	for _, test := range []struct {
-		state  *engine.PeerStatus
+		state  *api.PeerStatus
 		failed []string
 		want   Verdict
 	}{
 		{nil, nil, Skip},
-		{&engine.PeerStatus{State: engine.State{Phase: engine.Up}}, nil, Pass},
-		{&engine.PeerStatus{State: engine.State{Phase: engine.Waiting, Detail: "rain"}}, nil, Fail},
-		{&engine.PeerStatus{State: engine.State{Phase: engine.Waiting, Detail: "rain"}}, []string{"route"}, Skip},
+		{&api.PeerStatus{State: api.State{Phase: api.Up}}, nil, Pass},
+		{&api.PeerStatus{State: api.State{Phase: api.Waiting, Detail: "rain"}}, nil, Fail},
+		{&api.PeerStatus{State: api.State{Phase: api.Waiting, Detail: "rain"}}, []string{"route"}, Skip},
 	} {
 		p := sit(h, nil)
 		p.status, p.failed = test.state, test.failed

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/engine"
 	"sixfour/internal/firewall"
 	"sixfour/internal/probe"
 )
@@ -18,8 +18,8 @@ import (
 type gateway struct {
 	h      *host
 	cfg    config.Gateway
-	status *engine.GatewayStatus // nil: no daemon does it
-	failed []string              // checks of the default route's tunnel and its peers
+	status *api.GatewayStatus // nil: no daemon does it
+	failed []string           // checks of the default route's tunnel and its peers
 }
 
 // gateway finds it; nil: there is none.
@@ -57,11 +57,11 @@ func (g *gateway) checkDefaultRoute(context.Context) finding {
 		return skip("no daemon runs")
 	case d == nil || d.DefaultRoute == nil:
 		return fail("sixfourctl reload", "the file has default_route, but the daemon does not do it")
-	case d.DefaultRoute.State == engine.HalfFailed:
+	case d.DefaultRoute.State == api.HalfFailed:
 		return fail("journalctl -u sixfourd", "the daemon says: %s", d.DefaultRoute.Detail)
-	case d.DefaultRoute.State == engine.HalfWaiting && len(g.failed) > 0:
+	case d.DefaultRoute.State == api.HalfWaiting && len(g.failed) > 0:
 		return skip("the daemon says: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
-	case d.DefaultRoute.State == engine.HalfWaiting:
+	case d.DefaultRoute.State == api.HalfWaiting:
 		return fail("sixfourctl watch (it goes on by itself)", "the daemon says: %s", d.DefaultRoute.Detail)
 	}
 	return pass("everything without another route goes into %s", g.cfg.DefaultRoute)
@@ -76,7 +76,7 @@ func (g *gateway) checkMasquerade(context.Context) finding {
 		return skip("no daemon runs")
 	case s == nil || s.Masquerade == nil:
 		return fail("sixfourctl reload", "the file has masquerade, but the daemon does not do it")
-	case s.Masquerade.State != engine.HalfActive:
+	case s.Masquerade.State != api.HalfActive:
 		return fail(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon says: %s", s.Masquerade.Detail)
 	}
 	if up := g.uplink(); !slices.Contains(g.cfg.Masquerade, up) && up != unknownUplink {
@@ -133,7 +133,7 @@ func (g *gateway) checkInternet(ctx context.Context, version int) finding {
 	if !through {
 		return g.askFromServer(ctx, target)
 	}
-	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != engine.HalfActive {
+	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != api.HalfActive {
 		return skip("the default route does not lead into %s", g.cfg.DefaultRoute)
 	}
 	return g.askFromClient(ctx, target)

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/probe"
 )
@@ -189,12 +189,12 @@ func (p *peer) pingThrough(ctx context.Context, pair config.Pair) (o, heard outc
 
 // evidence is what this side knows of a ping that went through the interface.
 type evidence struct {
-	heard         []outcome          // what the tunnel's packets brought, by pair
-	before, after *engine.PeerStatus // the daemon's counters; nil: not known
+	heard         []outcome       // what the tunnel's packets brought, by pair
+	before, after *api.PeerStatus // the daemon's counters; nil: not known
 }
 
 // traffic asks the daemon for the peer's counters.
-func (p *peer) traffic(ctx context.Context) *engine.PeerStatus {
+func (p *peer) traffic(ctx context.Context) *api.PeerStatus {
 	if p.t.h.status == nil {
 		return nil
 	}
@@ -327,14 +327,14 @@ func (p *peer) hasOurs(ctx context.Context, pair config.Pair) bool {
 	return p.asker.askOnce(ctx, question{way: inside, local: pair.Remote, remote: pair.Local}).answered()
 }
 
-func inDrops(s *engine.PeerStatus) map[string]uint64 {
+func inDrops(s *api.PeerStatus) map[string]uint64 {
 	if s == nil {
 		return nil
 	}
 	return s.In.Drops
 }
 
-func outDrops(s *engine.PeerStatus) map[string]uint64 {
+func outDrops(s *api.PeerStatus) map[string]uint64 {
 	if s == nil {
 		return nil
 	}

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"sixfour/encap"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/firewall"
 	"sixfour/internal/netcfg"
 )
@@ -26,11 +26,11 @@ type host struct {
 	path      string         // of the configuration
 	cfg       *config.Config // nil: there is none that is valid
 	cfgErr    error
-	status    *engine.Status // nil: no daemon answers
-	noone     error          // why
-	pid       int            // of the daemon; 0: not known
-	unit      unit           // of the service manager; nil: there is none
-	elsewhere string         // the daemon's network namespace, if it is another than ours
+	status    *api.Status // nil: no daemon answers
+	noone     error       // why
+	pid       int         // of the daemon; 0: not known
+	unit      unit        // of the service manager; nil: there is none
+	elsewhere string      // the daemon's network namespace, if it is another than ours
 
 	router    *netcfg.Router
 	routerErr error
@@ -41,8 +41,8 @@ type host struct {
 type tunnel struct {
 	h      *host
 	cfg    config.Tunnel
-	file   bool                 // cfg is of the file: it says everything
-	status *engine.TunnelStatus // nil: no daemon has it
+	file   bool              // cfg is of the file: it says everything
+	status *api.TunnelStatus // nil: no daemon has it
 	peers  []*peer
 	unseen int
 	failed []string // checks
@@ -52,9 +52,9 @@ type tunnel struct {
 type peer struct {
 	t      *tunnel
 	cfg    *config.Peer
-	status *engine.PeerStatus // nil: no daemon has it
-	target config.Host        // outer end; zero: there is none to be asked
-	failed []string           // checks
+	status *api.PeerStatus // nil: no daemon has it
+	target config.Host     // outer end; zero: there is none to be asked
+	failed []string        // checks
 
 	// What the checks found.
 	remote, local netip.Addr // outer; invalid: not known
@@ -235,7 +235,7 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func (h *host) statusOf(name string) *engine.TunnelStatus {
+func (h *host) statusOf(name string) *api.TunnelStatus {
 	if h.status == nil {
 		return nil
 	}
@@ -249,10 +249,10 @@ func (h *host) statusOf(name string) *engine.TunnelStatus {
 
 // configFrom is what a daemon's status says of a tunnel's configuration: without the
 // file, keys of GRE and options are not known.
-func configFrom(s *engine.TunnelStatus) config.Tunnel {
+func configFrom(s *api.TunnelStatus) config.Tunnel {
 	c := config.Tunnel{Name: s.Name, Netns: s.Namespace, Options: encap.DefaultOptions, Hub: len(s.Peers) > 0}
 	c.Mode, _ = encap.ModeByName(s.Mode)
-	states := []engine.PeerStatus{s.PeerStatus}
+	states := []api.PeerStatus{s.PeerStatus}
 	if c.Hub {
 		states = s.Peers
 	}
@@ -304,7 +304,7 @@ func (t *tunnel) addPeers() {
 	}
 }
 
-func (t *tunnel) peerStatus(name string) *engine.PeerStatus {
+func (t *tunnel) peerStatus(name string) *api.PeerStatus {
 	switch {
 	case t.status == nil:
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -23,7 +23,7 @@ import (
 const often = "keepalive = \"2s\"\ndead_after = 3"
 
 // phase waits until a daemon's first tunnel is in a phase, and returns its status.
-func (d *daemon) phase(t *testing.T, want engine.Phase) (s engine.TunnelStatus) {
+func (d *daemon) phase(t *testing.T, want api.Phase) (s api.TunnelStatus) {
 	t.Helper()
 	eventually(t, "the tunnel is "+string(want), func() error {
 		if _, s = d.status(t); s.State.Phase != want {
@@ -89,8 +89,8 @@ func TestDeadPeer(t *testing.T) {
 				atA, atB = k.atA()+often+"\n", k.atB()+often+"\n"
 			}
 			b, a := start(t, h.b, atB), start(t, h.a, atA)
-			s := a.phase(t, engine.Up)
-			b.phase(t, engine.Up)
+			s := a.phase(t, api.Up)
+			b.phase(t, api.Up)
 			if k.over%20 == 4 { // a ping of the outer address may have been the first to be answered
 				b.keptAlive(t)
 			}
@@ -103,20 +103,20 @@ func TestDeadPeer(t *testing.T) {
 			}
 			b.freeze(t)
 			a.wait(t, `"why": "3 probes in a row were not answered, silent for`)
-			s = a.phase(t, engine.Down)
+			s = a.phase(t, api.Down)
 			if s.State.Detail == "" || s.LastDown == nil || s.LastDown.From.IsZero() || !s.LastDown.Until.IsZero() || s.Liveness.Missed < 3 || s.Liveness.Lost < 3 {
 				t.Errorf("%+v %+v %+v", s.State, s.LastDown, s.Liveness)
 			}
 			must(t, b.cmd.Process.Signal(syscall.SIGCONT))
-			s = a.phase(t, engine.Up)
+			s = a.phase(t, api.Up)
 			if s.LastDown == nil || s.LastDown.Until.IsZero() || !strings.Contains(s.LastDown.Why, "not answered") {
 				t.Errorf("%+v", s.LastDown)
 			}
-			b.phase(t, engine.Up)
+			b.phase(t, api.Up)
 			b.end(t, syscall.SIGKILL)
-			a.phase(t, engine.Down)
+			a.phase(t, api.Down)
 			start(t, h.b, atB)
-			a.phase(t, engine.Up)
+			a.phase(t, api.Up)
 		})
 	}
 }
@@ -125,7 +125,7 @@ func TestDeadPeer(t *testing.T) {
 func (d *daemon) throughTunnel(t *testing.T) {
 	t.Helper()
 	eventually(t, "the peer answers through the tunnel", func() error {
-		if _, s := d.status(t); s.State.Phase != engine.Up || s.State.Detail != "" {
+		if _, s := d.status(t); s.State.Phase != api.Up || s.State.Detail != "" {
 			return fmt.Errorf("%+v", s.State)
 		}
 		return nil
@@ -147,14 +147,14 @@ func TestOnlyHost(t *testing.T) {
 	h := newHosts6(t)
 	a := start(t, h.a, kind6in6.atA()+often+"\n")
 	const detail = "its host answers pings, but nothing comes through the tunnel"
-	if s := a.phase(t, engine.Up); s.State.Detail != detail || s.Liveness.RTT == 0 {
+	if s := a.phase(t, api.Up); s.State.Detail != detail || s.Liveness.RTT == 0 {
 		t.Errorf("%+v %+v", s.State, s.Liveness)
 	}
 	start(t, h.b, kind6in6.atB()+"keepalive = \"0s\"\n")
-	before := a.phase(t, engine.Up)
+	before := a.phase(t, api.Up)
 	reachable(t, h.a, in6B)
 	a.throughTunnel(t)
-	if s := a.phase(t, engine.Up); s.State.Since != before.State.Since {
+	if s := a.phase(t, api.Up); s.State.Since != before.State.Since {
 		t.Errorf("%+v, before %+v", s.State, before.State)
 	}
 }
@@ -168,7 +168,7 @@ func TestHubWithin(t *testing.T) {
 	b := start(t, h.b, strings.Replace(kind4in4.atB(), "/30", "/24", 1))
 	a.answeredInside(t, "b")
 	b.end(t, syscall.SIGKILL)
-	a.phase(t, engine.Down)
+	a.phase(t, api.Down)
 }
 
 // The same under load, when a firewall on the way begins to drop the outer packets.
@@ -185,18 +185,18 @@ func TestForbiddenUnderLoad(t *testing.T) {
 			if t.Context().Err() != nil {
 				return
 			}
-			if _, s := a.status(t); s.State.Phase == engine.Down {
+			if _, s := a.status(t); s.State.Phase == api.Down {
 				return
 			}
 		}
 	}()
 	allow := forbid(t, h.b, unix.IPPROTO_IPV6)
-	a.phase(t, engine.Down)
-	b.phase(t, engine.Down)
+	a.phase(t, api.Down)
+	b.phase(t, api.Down)
 	<-done
 	allow()
-	a.phase(t, engine.Up)
-	b.phase(t, engine.Up)
+	a.phase(t, api.Up)
+	b.phase(t, api.Up)
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
@@ -207,8 +207,8 @@ func TestOneWay(t *testing.T) {
 	h := newHosts6(t)
 	b := start(t, h.b, configB(often))
 	a := start(t, h.a, configA(often))
-	a.phase(t, engine.Up)
-	b.phase(t, engine.Up)
+	a.phase(t, api.Up)
+	b.phase(t, api.Up)
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -224,16 +224,16 @@ func TestOneWay(t *testing.T) {
 	}()
 	allow := forbidIn(t, h.b, unix.IPPROTO_IPV6)
 	const detail = "packets come from it, but it answers no probes any more"
-	s := a.phase(t, engine.Suspect)
+	s := a.phase(t, api.Suspect)
 	eventually(t, "a knows that b sends", func() error {
 		if _, s = a.status(t); !strings.Contains(s.State.Detail, detail) || s.LastError == nil || !strings.Contains(s.LastError.What, detail) {
 			return fmt.Errorf("%+v %+v", s.State, s.LastError)
 		}
 		return nil
 	})
-	b.phase(t, engine.Down) // it hears nothing
+	b.phase(t, api.Down) // it hears nothing
 	for missed := s.Liveness.Missed; s.Liveness.Missed < missed+3; {
-		if _, s = a.status(t); s.State.Phase != engine.Suspect || s.LastDown != nil {
+		if _, s = a.status(t); s.State.Phase != api.Suspect || s.LastDown != nil {
 			t.Fatalf("%+v %+v", s.State, s.LastDown)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -241,8 +241,8 @@ func TestOneWay(t *testing.T) {
 	close(stop)
 	<-done
 	allow()
-	a.phase(t, engine.Up)
-	b.phase(t, engine.Up)
+	a.phase(t, api.Up)
+	b.phase(t, api.Up)
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
@@ -253,18 +253,18 @@ func TestSilentPeer(t *testing.T) {
 	forbid(t, h.b, unix.IPPROTO_ICMP)
 	a := start(t, h.a, kind4in4.atA()+often+"\n")
 	start(t, h.b, kind4in4.atB()+"keepalive = \"0s\"\n")
-	a.phase(t, engine.Down)
+	a.phase(t, api.Down)
 	wire, err := h.b.Capture("vb")
 	must(t, err)
 	defer wire.Close()
 	send := func() { h.inject(t, wire, ip4(outerB, outerA, unix.IPPROTO_IPIP, marked(ip4B[0], ip4A[0]))) }
 	for range 3 { // the first is enough
 		send()
-		s := a.phase(t, engine.Up)
+		s := a.phase(t, api.Up)
 		if s.Liveness.RTT != 0 || s.Liveness.Heard.IsZero() {
 			t.Errorf("%+v", s.Liveness)
 		}
-		a.phase(t, engine.Down)
+		a.phase(t, api.Down)
 	}
 	a.wait(t, "it never answered one")
 }
@@ -274,7 +274,7 @@ func TestNoKeepalive(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
 	a := start(t, h.a, plainA(`keepalive = "0s"`))
-	if s := a.phase(t, engine.Up); s.Liveness != (engine.Liveness{}) {
+	if s := a.phase(t, api.Up); s.Liveness != (api.Liveness{}) {
 		t.Errorf("%+v", s.Liveness)
 	}
 }
@@ -339,10 +339,10 @@ func TestTakenAway(t *testing.T) {
 	link, err = h.a.Handle().LinkByName("six0")
 	must(t, err)
 	back("with all that it had", nil)
-	if s := a.phase(t, engine.Up); s.LastError == nil || !strings.Contains(s.LastError.What, "interface six0 was deleted") || s.LastDown == nil || s.LastDown.Until.IsZero() {
+	if s := a.phase(t, api.Up); s.LastError == nil || !strings.Contains(s.LastError.What, "interface six0 was deleted") || s.LastDown == nil || s.LastDown.Until.IsZero() {
 		t.Errorf("%+v %+v", s.LastError, s.LastDown)
 	}
-	b.phase(t, engine.Up)
+	b.phase(t, api.Up)
 	eventually(t, "somebody goes on and on", func() error {
 		flush()
 		if !strings.Contains(a.log.String(), "again and again") {
@@ -361,12 +361,12 @@ func TestAddressMoves(t *testing.T) {
 	h := newHosts6(t)
 	start(t, h.b, strings.Replace(kindGRE.atB(), outerA.String(), "203.0.113.11", 1)+often+"\n")
 	a := start(t, h.a, strings.Replace(kindGRE.atA(), `local = "203.0.113.10"`, `local = "auto"`, 1)+often+"\n")
-	a.phase(t, engine.Up) // b's host answers, though its tunnel is another
+	a.phase(t, api.Up) // b's host answers, though its tunnel is another
 	now := netip.MustParsePrefix("203.0.113.11/24")
 	must(t, h.a.DelAddr("va", netip.PrefixFrom(outerA, 24)))
 	must(t, h.a.AddAddr("va", now))
 	reachable(t, h.a, inB)
-	s := a.phase(t, engine.Up)
+	s := a.phase(t, api.Up)
 	if s.Repairs["address"] == 0 || s.LastError == nil || s.State.Local != "203.0.113.11" {
 		t.Errorf("%v %+v %+v %+v", s.Repairs, s.LastError, s.LastDown, s.State)
 	}
@@ -381,8 +381,8 @@ func TestSilentNameMoves(t *testing.T) {
 	b := start(t, n.b, plainB(often))
 	a := launchWith(t, n.a, strings.Replace(plainA(often), `remote = "`+outerB.String()+`"`, `remote = "b.example"`, 1), n.files)
 	a.wait(t, "ready")
-	a.phase(t, engine.Up)
-	b.phase(t, engine.Up)
+	a.phase(t, api.Up)
+	b.phase(t, api.Up)
 	moved := netip.MustParseAddr("203.0.113.21")
 	forbid(t, n.b, unix.IPPROTO_ICMP) // it would say so
 	b.end(t, syscall.SIGTERM)
@@ -390,7 +390,7 @@ func TestSilentNameMoves(t *testing.T) {
 	must(t, n.b.AddAddr("vb", netip.PrefixFrom(moved, 24)))
 	start(t, n.b, strings.Replace(plainB(often), outerB.String(), moved.String(), 1))
 	eventually(t, "the name is followed", func() error {
-		if _, s := a.status(t); s.Repairs["name"] == 0 || s.State.Phase != engine.Up || s.State.Remote != moved.String() {
+		if _, s := a.status(t); s.Repairs["name"] == 0 || s.State.Phase != api.Up || s.State.Remote != moved.String() {
 			return fmt.Errorf("%v %+v", s.Repairs, s.State)
 		}
 		return nil
@@ -404,13 +404,13 @@ func TestKeepaliveChanges(t *testing.T) {
 	h := newHosts6(t)
 	b := start(t, h.b, configB(often))
 	a := start(t, h.a, configA(often))
-	a.phase(t, engine.Up)
+	a.phase(t, api.Up)
 	b.freeze(t)
-	a.phase(t, engine.Down)
+	a.phase(t, api.Down)
 	a.reload(t, configA(`keepalive = "0s"`))
-	a.phase(t, engine.Up)
+	a.phase(t, api.Up)
 	a.reload(t, configA(often))
-	a.phase(t, engine.Down)
+	a.phase(t, api.Down)
 	must(t, b.cmd.Process.Signal(syscall.SIGCONT))
-	a.phase(t, engine.Up)
+	a.phase(t, api.Up)
 }

@@ -11,16 +11,16 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 )
 
 // ask pings a peer, and returns what became of it.
-func (d *daemon) ask(t *testing.T, r engine.PingRequest) (replies []engine.PingReply, err error) {
+func (d *daemon) ask(t *testing.T, r api.PingRequest) (replies []api.PingReply, err error) {
 	t.Helper()
 	c := control.NewClient(d.socket)
 	defer c.Close()
-	err = c.Ping(t.Context(), r, func(p engine.PingReply) error {
+	err = c.Ping(t.Context(), r, func(p api.PingReply) error {
 		replies = append(replies, p)
 		return nil
 	})
@@ -48,7 +48,7 @@ func TestAsk(t *testing.T) {
 				atA, atB = plainA(), plainB()
 			}
 			b, a := start(t, h.b, atB), start(t, h.a, atA)
-			a.phase(t, engine.Up)
+			a.phase(t, api.Up)
 			if c.over%20 == 4 {
 				b.keptAlive(t)
 			}
@@ -56,7 +56,7 @@ func TestAsk(t *testing.T) {
 				a.answeredInside(t, "six0")
 			}
 			for _, size := range []int{0, 200, 1500} {
-				replies, err := a.ask(t, engine.PingRequest{Peer: "six0", Count: 3, Interval: 10 * time.Millisecond, Timeout: 5 * time.Second, Size: size})
+				replies, err := a.ask(t, api.PingRequest{Peer: "six0", Count: 3, Interval: 10 * time.Millisecond, Timeout: 5 * time.Second, Size: size})
 				must(t, err)
 				if len(replies) != 3 {
 					t.Fatalf("%d bytes: %+v", size, replies)
@@ -67,10 +67,10 @@ func TestAsk(t *testing.T) {
 					}
 				}
 			}
-			if replies, err := a.ask(t, engine.PingRequest{Peer: "six0", Count: 1, Size: 1501}); err != nil || len(replies) != 1 || !replies[0].Lost || replies[0].Detail == "" {
+			if replies, err := a.ask(t, api.PingRequest{Peer: "six0", Count: 1, Size: 1501}); err != nil || len(replies) != 1 || !replies[0].Lost || replies[0].Detail == "" {
 				t.Errorf("1501 bytes: %+v, %v", replies, err)
 			}
-			for r, why := range map[engine.PingRequest]string{
+			for r, why := range map[api.PingRequest]string{
 				{Peer: "six1"}:                     `no peer "six1": there is six0`,
 				{Peer: "six0", Count: -1}:          "count is -1",
 				{Peer: "six0", Count: 1_000_000}:   "count is 1000000",
@@ -82,14 +82,14 @@ func TestAsk(t *testing.T) {
 					t.Errorf("%+v: %v, want %s", r, err, why)
 				}
 			}
-			if replies, err := a.ask(t, engine.PingRequest{Peer: "six0", Count: 1, Size: 30}); err != nil || len(replies) != 1 || !strings.Contains(replies[0].Detail, "too small") {
+			if replies, err := a.ask(t, api.PingRequest{Peer: "six0", Count: 1, Size: 30}); err != nil || len(replies) != 1 || !strings.Contains(replies[0].Detail, "too small") {
 				t.Errorf("30 bytes: %+v, %v", replies, err)
 			}
 			if c.outside {
 				return
 			}
 			b.freeze(t)
-			replies, err := a.ask(t, engine.PingRequest{Peer: "six0", Count: 2, Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond})
+			replies, err := a.ask(t, api.PingRequest{Peer: "six0", Count: 2, Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond})
 			if err != nil || len(replies) != 2 || !replies[0].Lost || !replies[1].Lost {
 				t.Errorf("%+v, %v", replies, err)
 			}
@@ -103,7 +103,7 @@ func TestAsk(t *testing.T) {
 func (d *daemon) answeredInside(t *testing.T, peer string) {
 	t.Helper()
 	eventually(t, "it answers through the tunnel", func() error {
-		replies, err := d.ask(t, engine.PingRequest{Peer: peer, Count: 1})
+		replies, err := d.ask(t, api.PingRequest{Peer: peer, Count: 1})
 		if err == nil && (len(replies) != 1 || replies[0].Lost || replies[0].Detail != "") {
 			return fmt.Errorf("%+v", replies)
 		}
@@ -148,11 +148,11 @@ func TestAskMTU(t *testing.T) {
 				n.narrow(t, c.narrow)
 			}
 			b, a := start(t, n.b, c.b), start(t, n.a, c.a)
-			a.phase(t, engine.Up)
+			a.phase(t, api.Up)
 			client := control.NewClient(a.socket)
 			defer client.Close()
 			tried := make(map[int]bool)
-			got, err := client.ProbeMTU(t.Context(), "six0", func(p engine.MTUProbe) error {
+			got, err := client.ProbeMTU(t.Context(), "six0", func(p api.MTUProbe) error {
 				if tried[p.Size] || p.Answered != (p.Size <= c.narrow) {
 					t.Errorf("%+v", p)
 				}
@@ -160,14 +160,14 @@ func TestAskMTU(t *testing.T) {
 				return nil
 			})
 			must(t, err)
-			if want := (engine.MTUResult{PathMTU: c.narrow, TunnelMTU: c.narrow - c.over, By: "probe"}); got != want {
+			if want := (api.MTUResult{PathMTU: c.narrow, TunnelMTU: c.narrow - c.over, By: "probe"}); got != want {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 			if c.over != 60 {
 				return
 			}
 			b.freeze(t)
-			if _, err := client.ProbeMTU(t.Context(), "six0", func(p engine.MTUProbe) error {
+			if _, err := client.ProbeMTU(t.Context(), "six0", func(p api.MTUProbe) error {
 				t.Errorf("%+v", p)
 				return nil
 			}); err == nil || !strings.Contains(err.Error(), "six0 answers no probes") {
@@ -175,7 +175,7 @@ func TestAskMTU(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			if _, err := client.ProbeMTU(ctx, "six0", func(engine.MTUProbe) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := client.ProbeMTU(ctx, "six0", func(api.MTUProbe) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
 		})

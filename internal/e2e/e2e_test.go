@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 	"sixfour/internal/rig/rigtest"
 )
@@ -215,7 +215,7 @@ func (d *daemon) exit(t *testing.T) int {
 }
 
 // status asks the daemon, and returns the answer and its first tunnel.
-func (d *daemon) status(t *testing.T) (engine.Status, engine.TunnelStatus) {
+func (d *daemon) status(t *testing.T) (api.Status, api.TunnelStatus) {
 	t.Helper()
 	s, err := control.Status(t.Context(), d.socket)
 	must(t, err)

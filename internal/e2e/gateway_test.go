@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -342,7 +342,7 @@ func TestGatewayWithoutInterface(t *testing.T) {
 	b := start(t, n.b, strings.Replace(serverConfig(), "eth0", "eth1", 1))
 	b.wait(t, "there is no interface eth1")
 	_, s := b.status(t)
-	if s.State.Phase == engine.Waiting {
+	if s.State.Phase == api.Waiting {
 		t.Errorf("the tunnel waits: %s", s.State.Detail)
 	}
 }

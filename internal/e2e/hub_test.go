@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sixfour/encap/header"
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -101,7 +101,7 @@ func fill(text string, self int) string {
 }
 
 // peer is the status of one of a hub's peers.
-func (d *daemon) peer(t *testing.T, name string) engine.PeerStatus {
+func (d *daemon) peer(t *testing.T, name string) api.PeerStatus {
 	t.Helper()
 	_, s := d.status(t)
 	for _, p := range s.Peers {
@@ -110,7 +110,7 @@ func (d *daemon) peer(t *testing.T, name string) engine.PeerStatus {
 		}
 	}
 	t.Fatalf("the status has no peer %s: %+v", name, s)
-	return engine.PeerStatus{}
+	return api.PeerStatus{}
 }
 
 func TestHub(t *testing.T) {
@@ -197,7 +197,7 @@ func (k starKind) spoofs(t *testing.T, s star, hub *daemon) {
 		t.Errorf("drops of b: %v, want %d spoof", got, len(forged))
 	}
 	for _, name := range []string{"c", "d"} {
-		if p := hub.peer(t, name); len(p.In.Drops)+len(p.Out.Drops) > 0 || p.In.Packets == 0 || p.Out.Packets == 0 || p.State.Phase != engine.Up {
+		if p := hub.peer(t, name); len(p.In.Drops)+len(p.Out.Drops) > 0 || p.In.Packets == 0 || p.Out.Packets == 0 || p.State.Phase != api.Up {
 			t.Errorf("%+v", p)
 		}
 	}

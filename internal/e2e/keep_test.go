@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // A reload that leaves the ends as they are leaves what is known of the peer's life,
@@ -23,7 +23,7 @@ func TestReloadKeepsLife(t *testing.T) {
 			h := newHosts6(t)
 			start(t, h.b, test.b)
 			a := start(t, h.a, test.a+often+"\n")
-			before := a.phase(t, engine.Up)
+			before := a.phase(t, api.Up)
 			for _, change := range []string{
 				often + "\nroutes = [" + test.routes + "]",
 				often + "\nroutes = [" + test.routes + "]\nmss_clamp = false",
@@ -34,7 +34,7 @@ func TestReloadKeepsLife(t *testing.T) {
 			} {
 				a.mustReload(t, test.a+change+"\n")
 				_, s := a.status(t)
-				if s.State.Phase != engine.Up || s.State.Since != before.State.Since || s.Liveness.Heard.IsZero() {
+				if s.State.Phase != api.Up || s.State.Since != before.State.Since || s.Liveness.Heard.IsZero() {
 					t.Errorf("%v: %+v %+v, before %+v", change, s.State, s.Liveness, before.State)
 				}
 			}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -190,7 +190,7 @@ func TestHeals(t *testing.T) {
 	a.wait(t, "ready")
 	reachable(t, h.a, inB)
 
-	phase := func(want engine.Phase) {
+	phase := func(want api.Phase) {
 		t.Helper()
 		eventually(t, "phase "+string(want), func() error {
 			if _, s := a.status(t); s.State.Phase != want {
@@ -200,7 +200,7 @@ func TestHeals(t *testing.T) {
 		})
 	}
 	must(t, h.a.LinkDown("va")) // takes the route away
-	phase(engine.Waiting)
+	phase(api.Waiting)
 	a.wait(t, "a route to 203.0.113.20: network is unreachable")
 	if _, err := rig.Ping(t.Context(), h.a, inB, rig.PingOptions{Timeout: 50 * time.Millisecond}); err != nil {
 		t.Error(err)
@@ -209,7 +209,7 @@ func TestHeals(t *testing.T) {
 		t.Errorf("drops: %v", s.Out.Drops)
 	}
 	must(t, h.a.LinkUp("va"))
-	phase(engine.Up)
+	phase(api.Up)
 	reachable(t, h.a, inB)
 
 	must(t, h.a.DelLink("six0"))
@@ -219,10 +219,10 @@ func TestHeals(t *testing.T) {
 
 	must(t, h.a.LinkDown("six0")) // takes routes and IPv6 addresses away
 	a.wait(t, "interface is down")
-	phase(engine.Waiting)
+	phase(api.Waiting)
 	must(t, h.a.LinkUp("six0"))
 	a.wait(t, "interface is up again")
-	phase(engine.Up)
+	phase(api.Up)
 	reachable(t, h.a, in6B)
 	if got := remains(t, h.a); len(got) != 2 {
 		t.Errorf("after down and up: %v, want the interface and its route", got)

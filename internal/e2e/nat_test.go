@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -75,7 +75,7 @@ func TestBehindNAT(t *testing.T) {
 				return lines
 			}
 			atB, atA := start(t, h.b, end(b+k.b)), start(t, h.a, end(a+k.a))
-			atA.phase(t, engine.Up)
+			atA.phase(t, api.Up)
 			atA.throughTunnel(t)
 			if k.mode == "gre" {
 				atA.keptAlive(t) // those of b come back to it
@@ -84,7 +84,7 @@ func TestBehindNAT(t *testing.T) {
 			if k.mode != "4in4" {
 				atB.throughTunnel(t)
 			}
-			replies, err := atA.ask(t, engine.PingRequest{Peer: "six0", Count: 1})
+			replies, err := atA.ask(t, api.PingRequest{Peer: "six0", Count: 1})
 			if err != nil || len(replies) != 1 || replies[0].Lost {
 				t.Errorf("%+v, %v", replies, err)
 			}
@@ -111,17 +111,17 @@ func TestIdlePeer(t *testing.T) {
 	atB := start(t, h.b, six+b+"address = [\"fc00::2/64\"]\nkeepalive = \"0s\"\n")
 	atA := start(t, h.a, six+a+"address = [\"fc00::1/64\"]\n"+often+"\n")
 	reachable(t, h.b, in6A)
-	atA.phase(t, engine.Up)
-	var s engine.TunnelStatus
+	atA.phase(t, api.Up)
+	var s api.TunnelStatus
 	eventually(t, "it has lost more probes than those that make a peer down", func() error {
-		if _, s = atA.status(t); s.State.Phase != engine.Suspect || s.Liveness.Missed < 4 {
+		if _, s = atA.status(t); s.State.Phase != api.Suspect || s.Liveness.Missed < 4 {
 			return fmt.Errorf("%+v", s.Liveness)
 		}
 		return nil
 	})
-	if s.State.Phase != engine.Suspect || s.LastDown != nil && s.LastDown.Until.IsZero() || !strings.Contains(s.State.Detail, "it never answered") {
+	if s.State.Phase != api.Suspect || s.LastDown != nil && s.LastDown.Until.IsZero() || !strings.Contains(s.State.Detail, "it never answered") {
 		t.Errorf("%+v, %+v", s.State, s.LastDown)
 	}
 	atB.end(t, syscall.SIGKILL)
-	atA.phase(t, engine.Down)
+	atA.phase(t, api.Down)
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
 
@@ -23,7 +23,7 @@ func (d *daemon) waitsFor(t *testing.T, text string) {
 		if peers := all.Tunnels[0].Peers; len(peers) > 0 {
 			state = peers[0].State
 		}
-		if state.Phase != engine.Waiting || !strings.Contains(state.Detail, text) {
+		if state.Phase != api.Waiting || !strings.Contains(state.Detail, text) {
 			return fmt.Errorf("%+v", state)
 		}
 		return nil

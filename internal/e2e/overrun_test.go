@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // all is how many packets were counted one way, carried or not.
-func all(t engine.Traffic) (n uint64) {
+func all(t api.Traffic) (n uint64) {
 	n = t.Packets
 	for _, drops := range t.Drops {
 		n += drops

@@ -21,6 +21,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/api"
 	configs "sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
@@ -123,8 +124,8 @@ func runFragile(remote string) error {
 
 type asDaemon struct{ *engine.Engine }
 
-func (asDaemon) Reload(context.Context) (engine.Plan, error) {
-	return engine.Plan{}, errors.New("not here")
+func (asDaemon) Reload(context.Context) (api.Plan, error) {
+	return api.Plan{}, errors.New("not here")
 }
 
 // fragileEnd starts one.

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -47,7 +47,7 @@ func TestBorderRelayFailsOver(t *testing.T) {
 	start(t, c, relay("198.51.100.30", "c633:641e"))
 	a := start(t, h.a, "[[tunnel]]\nname = \"six0\"\nmode = \"6rd\"\nprefix = \"2001:db8::/32\"\nlocal = \"203.0.113.10\"\nborder_relay = [\"203.0.113.20\", \"198.51.100.30\"]\n"+
 		"routes = [\"3fff::/16\"]\naddress = [\"2001:db8:cb00:710a::1/32\"]\n"+often+"\n")
-	s := a.phase(t, engine.Up)
+	s := a.phase(t, api.Up)
 	reachable(t, h.a, there)
 	if s.Liveness.RTT <= 0 {
 		t.Errorf("%+v", s.Liveness)
@@ -71,7 +71,7 @@ func TestBorderRelayFailsOver(t *testing.T) {
 	b.freeze(t)
 	a.wait(t, `"packets_go_to": "198.51.100.30"`)
 	reachable(t, h.a, there)
-	a.phase(t, engine.Up)
+	a.phase(t, api.Up)
 	must(t, b.cmd.Process.Signal(syscall.SIGCONT))
 	carries("b", b)
 	if _, s := a.status(t); len(s.In.Drops) > 0 {
@@ -104,7 +104,7 @@ func TestPotentialRouters(t *testing.T) {
 	start(t, c, router("198.51.100.30"))
 	a := start(t, h.a, "[[tunnel]]\nname = \"six0\"\nmode = \"isatap\"\nlocal = \"203.0.113.10\"\nrouters = [\"203.0.113.20\", \"198.51.100.30\"]\n"+often+"\n")
 	there := netip.MustParseAddr("3fff::1")
-	a.phase(t, engine.Up)
+	a.phase(t, api.Up)
 	reachable(t, h.a, there)
 	must(t, h.b.LinkDown("vb"))
 	a.wait(t, `"packets_go_to": "198.51.100.30"`)

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -59,7 +59,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 		{"removed", "# another line\n" + own},
 	}
 	const control = 2 * time.Second
-	var before engine.TunnelStatus // the last round, of which none must be lost
+	var before api.TunnelStatus // the last round, of which none must be lost
 	for ; ; rate /= 2 {
 		if rate < 5000 {
 			t.Fatal("packets are lost however few they are")

@@ -12,17 +12,17 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
 // reload gives the daemon another file, lets it reload, and returns how that was.
-func (d *daemon) reload(t *testing.T, config string) engine.Reloads {
+func (d *daemon) reload(t *testing.T, config string) api.Reloads {
 	t.Helper()
 	before, _ := d.status(t)
 	d.write(t, config)
 	must(t, d.cmd.Process.Signal(syscall.SIGHUP))
-	var now engine.Reloads
+	var now api.Reloads
 	eventually(t, "a reload", func() error {
 		s, _ := d.status(t)
 		if now = s.Reloads; now.Succeeded+now.Failed == before.Reloads.Succeeded+before.Reloads.Failed {
@@ -95,7 +95,7 @@ func TestReload(t *testing.T) {
 	carried := func() uint64 {
 		t.Helper()
 		s, _ := a.status(t)
-		i := slices.IndexFunc(s.Tunnels, func(t engine.TunnelStatus) bool { return t.Name == "six0" })
+		i := slices.IndexFunc(s.Tunnels, func(t api.TunnelStatus) bool { return t.Name == "six0" })
 		return s.Tunnels[i].Out.Packets
 	}
 	least := carried()
@@ -267,7 +267,7 @@ func TestReloadManyPeers(t *testing.T) {
 	h := newHosts(t, 1500)
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.77.0.0/16"), outerB, "va"))
 	a := start(t, h.a, hubOf(1, 0, ""))
-	status := func() engine.TunnelStatus {
+	status := func() api.TunnelStatus {
 		t.Helper()
 		_, s := a.status(t)
 		return s

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/capture"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
 
@@ -49,18 +49,18 @@ func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace
 	})
 	for _, peer := range []string{"six0", "crowd1", "hub0/b", "c"} {
 		again(func(c *control.Client) error {
-			return c.Ping(ctx, engine.PingRequest{Peer: peer, Count: 3, Interval: 10 * time.Millisecond, Timeout: 50 * time.Millisecond},
-				func(engine.PingReply) error { return nil })
+			return c.Ping(ctx, api.PingRequest{Peer: peer, Count: 3, Interval: 10 * time.Millisecond, Timeout: 50 * time.Millisecond},
+				func(api.PingReply) error { return nil })
 		})
 	}
 	again(func(c *control.Client) error {
-		_, err := c.ProbeMTU(ctx, "six0", func(engine.MTUProbe) error { return nil })
+		_, err := c.ProbeMTU(ctx, "six0", func(api.MTUProbe) error { return nil })
 		return err
 	})
 	again(func(c *control.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		defer cancel()
-		return c.Events(ctx, func(engine.Event) error { return nil })
+		return c.Events(ctx, func(api.Event) error { return nil })
 	})
 	again(func(c *control.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"sixfour/encap/header"
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -118,7 +118,7 @@ func packetsIn(t *testing.T, d *daemon) map[string]uint64 {
 }
 
 // dropped is how many packets a daemon dropped for a reason, wherever.
-func dropped(s engine.Status, reason string) uint64 {
+func dropped(s api.Status, reason string) uint64 {
 	n := s.Stray.Drops[reason]
 	for _, tun := range s.Tunnels {
 		n += tun.In.Drops[reason] + tun.Out.Drops[reason]

@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -372,7 +372,7 @@ func TestNamespaceOfAProcess(t *testing.T) {
 	a = start(t, h.a, configA()+other("gre0", 1, 2, line))
 	a.waits(t, "gre0", "the process does not run")
 	reachable(t, h.a, inB)
-	if _, s := a.status(t); s.State.Phase == engine.Waiting {
+	if _, s := a.status(t); s.State.Phase == api.Waiting {
 		t.Errorf("%+v", s.State)
 	}
 }

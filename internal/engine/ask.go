@@ -10,62 +10,9 @@ import (
 	"time"
 
 	"sixfour/encap"
+	"sixfour/internal/api"
 	"sixfour/internal/probe"
 )
-
-// PingRequest is what Ping is asked for. What is zero has a default.
-type PingRequest struct {
-	Peer     string        `json:"peer"`     // "TUNNEL", "TUNNEL/PEER", or a peer's name that only one tunnel has
-	Count    int           `json:"count"`    // 1 to 100,000; default 4
-	Interval time.Duration `json:"interval"` // 10 ms to an hour; default 1 s
-	Timeout  time.Duration `json:"timeout"`  // of each answer, 1 ms to a minute; default 1 s
-	Size     int           `json:"size"`     // of the outer packets, in bytes; default: the least
-}
-
-// PingReply is what became of one echo request.
-type PingReply struct {
-	Seq    int     `json:"seq"`  // from 1
-	Size   int     `json:"size"` // of the outer packet, in bytes; 0: the least
-	RTT    float64 `json:"rtt_seconds"`
-	Lost   bool    `json:"lost"`
-	Detail string  `json:"detail,omitempty"` // what an answer shows, or why there is none
-}
-
-// Bounds and defaults of a PingRequest.
-const (
-	pingCount       = 4
-	pingInterval    = time.Second
-	pingTimeout     = time.Second
-	maxPingCount    = 100_000
-	minPingInterval = 10 * time.Millisecond
-	maxPingInterval = time.Hour
-	minPingTimeout  = time.Millisecond
-	maxPingTimeout  = time.Minute
-	maxPingSize     = 65535
-)
-
-func (r *PingRequest) check() error {
-	if r.Count == 0 {
-		r.Count = pingCount
-	}
-	if r.Interval == 0 {
-		r.Interval = pingInterval
-	}
-	if r.Timeout == 0 {
-		r.Timeout = pingTimeout
-	}
-	switch {
-	case r.Count < 1 || r.Count > maxPingCount:
-		return fmt.Errorf("count is %d: it must be from 1 to %d", r.Count, maxPingCount)
-	case r.Interval < minPingInterval || r.Interval > maxPingInterval:
-		return fmt.Errorf("interval is %v: it must be from %v to %v", r.Interval, minPingInterval, maxPingInterval)
-	case r.Timeout < minPingTimeout || r.Timeout > maxPingTimeout:
-		return fmt.Errorf("timeout is %v: it must be from %v to %v", r.Timeout, minPingTimeout, maxPingTimeout)
-	case r.Size < 0 || r.Size > maxPingSize:
-		return fmt.Errorf("size is %d: it must be from 0 to %d", r.Size, maxPingSize)
-	}
-	return nil
-}
 
 // asked are the questions of operators that wait for an answer.
 type asked struct {
@@ -193,7 +140,7 @@ func (a *asking) renew() error {
 	options := path.options
 	options.StaticMTU = false
 	var err error
-	a.q.stack, err = encap.New(path.layers, maxPingSize, options, nil, p.record)
+	a.q.stack, err = encap.New(path.layers, api.MaxPingSize, options, nil, p.record)
 	return err
 }
 
@@ -207,7 +154,7 @@ func (p *peer) unreachable() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state.Phase == Waiting {
+	if p.state.Phase == api.Waiting {
 		return fmt.Errorf("nothing can be sent: waiting for %s", p.state.Detail)
 	}
 	return errors.New("nothing can be sent yet: try again")
@@ -267,8 +214,8 @@ func (a *asking) close() {
 // became of each of them, until all are answered or lost, or ctx ends, whose error it
 // then returns. Where nobody need answer inside, they go to the peer's outer address,
 // or, in GRE to who answers them, are a router's keepalives. Each must not block.
-func (e *Engine) Ping(ctx context.Context, r PingRequest, each func(PingReply)) error {
-	if err := r.check(); err != nil {
+func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
+	if err := r.Check(); err != nil {
 		return err
 	}
 	a, err := e.ask(r.Peer)
@@ -288,12 +235,12 @@ func (e *Engine) Ping(ctx context.Context, r PingRequest, each func(PingReply)) 
 			return ctx.Err()
 		case h := <-a.heard:
 			if f, ok := a.take(h); ok {
-				each(PingReply{Seq: f.n, Size: f.size, RTT: h.at.Sub(f.at).Seconds(), Detail: a.shows})
+				each(api.PingReply{Seq: f.n, Size: f.size, RTT: h.at.Sub(f.at).Seconds(), Detail: a.shows})
 			}
 		case <-lost.C:
 			for len(a.flying) > 0 && time.Since(a.flying[0].at) >= r.Timeout {
 				f := a.land(0)
-				each(PingReply{Seq: f.n, Size: f.size, Lost: true, Detail: a.wrong(f.at)})
+				each(api.PingReply{Seq: f.n, Size: f.size, Lost: true, Detail: a.wrong(f.at)})
 			}
 		case <-next.C:
 			if sent < r.Count {
@@ -305,9 +252,9 @@ func (e *Engine) Ping(ctx context.Context, r PingRequest, each func(PingReply)) 
 }
 
 // pingOne sends one of many, of which so many were sent, and returns how many are then.
-func (a *asking) pingOne(sent int, r PingRequest, each func(PingReply)) int {
+func (a *asking) pingOne(sent int, r api.PingRequest, each func(api.PingReply)) int {
 	if err := a.send(sent+1, r.Size); err != nil {
-		each(PingReply{Seq: sent + 1, Size: r.Size, Lost: true, Detail: err.Error()})
+		each(api.PingReply{Seq: sent + 1, Size: r.Size, Lost: true, Detail: err.Error()})
 	}
 	return sent + 1
 }

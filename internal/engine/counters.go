@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/api"
 	"sixfour/internal/pcapng"
 )
 
@@ -40,30 +41,14 @@ func (c *counters) dropped(r drop.Reason, n int) {
 	d[r].Add(uint64(n))
 }
 
-// Traffic is what went one way, and what did not.
-type Traffic struct {
-	Packets uint64            `json:"packets"`
-	Bytes   uint64            `json:"bytes"` // of inner packets
-	Drops   map[string]uint64 `json:"drops"` // by reason, only those that happened
-}
-
-func (c *counters) traffic() Traffic {
-	t := Traffic{Drops: make(map[string]uint64)}
-	t.add(c)
+func (c *counters) traffic() api.Traffic {
+	t := api.Traffic{Drops: make(map[string]uint64)}
+	c.addTo(&t)
 	return t
 }
 
-// merge adds other traffic.
-func (t *Traffic) merge(o Traffic) {
-	t.Packets += o.Packets
-	t.Bytes += o.Bytes
-	for r, n := range o.Drops {
-		t.Drops[r] += n
-	}
-}
-
-// add adds what was counted elsewhere.
-func (t *Traffic) add(c *counters) {
+// addTo adds what was counted.
+func (c *counters) addTo(t *api.Traffic) {
 	t.Packets += c.packets.Load()
 	t.Bytes += c.bytes.Load()
 	d := c.drops.Load()

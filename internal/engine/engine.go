@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/version"
@@ -69,9 +70,9 @@ type Engine struct {
 	// them without.
 	mu       sync.RWMutex
 	tunnels  []*tunnel
-	reloaded Reloads
+	reloaded api.Reloads
 
-	sandbox   atomic.Pointer[Sandbox]
+	sandbox   atomic.Pointer[api.Sandbox]
 	table     atomic.Pointer[table]
 	stale     bool                // the table is
 	moveAt    time.Time           // a peer that is down goes to the next address of its name; zero: none does
@@ -380,13 +381,13 @@ func (e *Engine) close(regular bool) {
 }
 
 // Sandboxed says what Status is to tell of the process's rights.
-func (e *Engine) Sandboxed(s Sandbox) { e.sandbox.Store(&s) }
+func (e *Engine) Sandboxed(s api.Sandbox) { e.sandbox.Store(&s) }
 
 // Status is what every tunnel is doing now. Any goroutine may call it.
-func (e *Engine) Status() Status {
+func (e *Engine) Status() api.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Strangers: e.strangers.list(), Sandbox: e.sandbox.Load(), Gateway: e.gate.shown.Load()}
+	s := api.Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Strangers: e.strangers.list(), Sandbox: e.sandbox.Load(), Gateway: e.gate.shown.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

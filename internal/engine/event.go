@@ -5,26 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
-)
 
-// Event is something that has happened to a tunnel.
-type Event struct {
-	At     time.Time `json:"at"`
-	Tunnel string    `json:"tunnel"`
-	Peer   string    `json:"peer,omitempty"`
-	Kind   string    `json:"kind"`
-	Text   string    `json:"text"`
-}
-
-// Kinds of events. "lost" says how many others a reader was too slow for.
-const (
-	EventState   = "state"    // a phase has begun
-	EventPathMTU = "path_mtu" // it has changed
-	EventRepair  = "repair"   // something was put right
-	EventReload  = "reload"   // the configuration was read again
-	EventAddress = "address"  // an outer address, or the route, is another
-	EventError   = "error"    // something went wrong
-	EventLost    = "lost"
+	"sixfour/internal/api"
 )
 
 // history is how many events a new reader is told of, backlog how many it may be
@@ -38,13 +20,13 @@ const (
 // from: there is no queue that a slow one could fill.
 type events struct {
 	mu    sync.Mutex
-	ring  [backlog]Event
+	ring  [backlog]api.Event
 	next  uint64        // how many there have been
 	fresh chan struct{} // closed with the next one; nil: nobody waits
 }
 
 // add notes an event. Any goroutine may call it.
-func (e *events) add(ev Event) {
+func (e *events) add(ev api.Event) {
 	if e == nil {
 		return
 	}
@@ -60,7 +42,7 @@ func (e *events) add(ev Event) {
 
 // read appends the events from one on, after how many were missed, and returns the
 // number of the next one and what is closed when it is there.
-func (e *events) read(into []Event, from uint64) (list []Event, missed, next uint64, fresh <-chan struct{}) {
+func (e *events) read(into []api.Event, from uint64) (list []api.Event, missed, next uint64, fresh <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if oldest := e.next - min(e.next, backlog); from < oldest {
@@ -78,20 +60,20 @@ func (e *events) read(into []Event, from uint64) (list []Event, missed, next uin
 // Events are the last hundred events, and those that happen until ctx ends, when the
 // channel is closed. Who reads so slowly that more than a thousand wait misses the
 // oldest of them, and is told how many by an event of the kind "lost".
-func (e *Engine) Events(ctx context.Context) <-chan Event {
-	out := make(chan Event)
+func (e *Engine) Events(ctx context.Context) <-chan api.Event {
+	out := make(chan api.Event)
 	go func() {
 		defer close(out)
 		e.events.mu.Lock()
 		at := e.events.next - min(e.events.next, history)
 		e.events.mu.Unlock()
-		var list []Event
+		var list []api.Event
 		for {
 			var missed uint64
 			var fresh <-chan struct{}
 			list, missed, at, fresh = e.events.read(list[:0], at)
 			if missed > 0 {
-				list = append([]Event{{At: time.Now(), Kind: EventLost, Text: fmt.Sprintf("%d events were not read in time", missed)}}, list...)
+				list = append([]api.Event{{At: time.Now(), Kind: api.EventLost, Text: fmt.Sprintf("%d events were not read in time", missed)}}, list...)
 			}
 			for _, ev := range list {
 				select {
@@ -112,10 +94,10 @@ func (e *Engine) Events(ctx context.Context) <-chan Event {
 
 // event notes what has happened to a peer.
 func (p *peer) event(kind, text string) {
-	p.t.events.add(Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
+	p.t.events.add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
 }
 
 // event notes what has happened to a tunnel.
 func (t *tunnel) event(kind, text string) {
-	t.events.add(Event{At: time.Now(), Tunnel: t.cfg.Name, Kind: kind, Text: text})
+	t.events.add(api.Event{At: time.Now(), Tunnel: t.cfg.Name, Kind: kind, Text: text})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestEvents(t *testing.T) {
 	e := new(Engine)
 	for i := range 300 {
-		e.events.add(Event{Kind: EventState, Text: fmt.Sprint(i)})
+		e.events.add(api.Event{Kind: api.EventState, Text: fmt.Sprint(i)})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	read := e.Events(ctx)
@@ -24,17 +25,17 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("%q, want %d", ev.Text, i)
 		}
 	}
-	e.events.add(Event{Text: "then"})
+	e.events.add(api.Event{Text: "then"})
 	if ev := <-read; ev.Text != "then" {
 		t.Fatalf("%q", ev.Text)
 	}
 	for i := range 5000 { // one of them may be on its way already
-		e.events.add(Event{Text: fmt.Sprint(i)})
+		e.events.add(api.Event{Text: fmt.Sprint(i)})
 	}
 	n, missed := 0, 0
 	for n+missed < 5000 {
 		ev := <-read
-		if ev.Kind == EventLost {
+		if ev.Kind == api.EventLost {
 			var k int
 			if _, err := fmt.Sscan(ev.Text, &k); err != nil {
 				t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/gateway"
 )
@@ -27,7 +28,7 @@ type gate struct {
 	advice   map[string]bool  // that was given
 	mark     atomic.Bool      // the sockets by which names are looked up
 
-	shown atomic.Pointer[GatewayStatus] // what came of it; nil: there is nothing to do
+	shown atomic.Pointer[api.GatewayStatus] // what came of it; nil: there is nothing to do
 }
 
 // syncGateway brings the gateway in line with the configuration and the tunnels'

@@ -4,30 +4,8 @@ import (
 	"sync/atomic"
 
 	"sixfour/encap/icmp"
+	"sixfour/internal/api"
 )
-
-// ICMPTypes are errors by their type; those of ICMP and ICMPv6 that mean the same
-// are one.
-type ICMPTypes struct {
-	Unreachable  uint64 `json:"unreachable,omitempty"`
-	TooBig       uint64 `json:"too_big,omitempty"`
-	TimeExceeded uint64 `json:"time_exceeded,omitempty"`
-	Parameter    uint64 `json:"parameter_problem,omitempty"`
-	Other        uint64 `json:"other,omitempty"`
-}
-
-func (t *ICMPTypes) merge(o ICMPTypes) {
-	t.Unreachable += o.Unreachable
-	t.TooBig += o.TooBig
-	t.TimeExceeded += o.TimeExceeded
-	t.Parameter += o.Parameter
-	t.Other += o.Other
-}
-
-// total is how many there are of all types.
-func (t *ICMPTypes) total() uint64 {
-	return t.Unreachable + t.TooBig + t.TimeExceeded + t.Parameter + t.Other
-}
 
 // icmpCounts are how often an ICMP error was heard or sent. Any goroutine may use
 // them.
@@ -35,8 +13,10 @@ type icmpCounts struct {
 	unreachable, tooBig, timeExceeded, parameter, other atomic.Uint64
 }
 
-func (c *icmpCounts) counts() ICMPTypes {
-	return ICMPTypes{c.unreachable.Load(), c.tooBig.Load(), c.timeExceeded.Load(), c.parameter.Load(), c.other.Load()}
+func (c *icmpCounts) counts() api.ICMPTypes {
+	return api.ICMPTypes{
+		Unreachable: c.unreachable.Load(), TooBig: c.tooBig.Load(), TimeExceeded: c.timeExceeded.Load(), Parameter: c.parameter.Load(), Other: c.other.Load(),
+	}
 }
 
 // add counts a message of an IP version.

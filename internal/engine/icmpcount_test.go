@@ -1,6 +1,10 @@
 package engine
 
-import "testing"
+import (
+	"testing"
+
+	"sixfour/internal/api"
+)
 
 func TestICMPCounts(t *testing.T) {
 	var c icmpCounts
@@ -14,11 +18,11 @@ func TestICMPCounts(t *testing.T) {
 		c.add(m.version, m.typ, m.code)
 	}
 	by := c.counts()
-	if want := (ICMPTypes{2, 2, 2, 2, 3}); by != want || by.total() != 11 {
+	if want := (api.ICMPTypes{Unreachable: 2, TooBig: 2, TimeExceeded: 2, Parameter: 2, Other: 3}); by != want || by.Total() != 11 {
 		t.Errorf("%+v", by)
 	}
-	by.merge(c.counts())
-	if want := (ICMPTypes{4, 4, 4, 4, 6}); by != want {
+	by.Add(c.counts())
+	if want := (api.ICMPTypes{Unreachable: 4, TooBig: 4, TimeExceeded: 4, Parameter: 4, Other: 6}); by != want {
 		t.Errorf("%+v", by)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/transport"
@@ -74,7 +75,7 @@ func TestManyLives(t *testing.T) {
 		k.run(ctx)
 		close(done)
 	}()
-	all := func(want Phase) {
+	all := func(want api.Phase) {
 		t.Helper()
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			n := 0
@@ -91,9 +92,9 @@ func TestManyLives(t *testing.T) {
 			}
 		}
 	}
-	all(Up)
+	all(api.Up)
 	silent.Store(true)
-	all(Down)
+	all(api.Down)
 	if n := lines.FilterLevelExact(zapcore.WarnLevel).Len(); n == 0 || n > 2*lifeLogs {
 		t.Errorf("%d warnings", n)
 	}
@@ -116,14 +117,14 @@ func TestManyLives(t *testing.T) {
 		t.Errorf("%+v", s.LastDown)
 	}
 	silent.Store(false)
-	all(Up)
+	all(api.Up)
 	s := hub.peers[8].status()
 	if s.LastDown == nil || s.LastDown.Why == "" || s.LastDown.Until.IsZero() || s.Liveness.Lost == 0 || s.Liveness.Sent <= s.Liveness.Lost {
 		t.Errorf("%+v %+v", s.LastDown, s.Liveness)
 	}
 	began, before := time.Now(), sent.Load()
 	silent.Store(true)
-	all(Down)
+	all(api.Down)
 	if n, most := sent.Load()-before, int64(probesPerSecond*time.Since(began).Seconds())+2*probesAtOnce; n > most {
 		t.Errorf("%d probes in %v", n, time.Since(began))
 	}
@@ -174,7 +175,7 @@ func TestDeafUnderLoad(t *testing.T) {
 		<-done
 	}()
 	told, began := 0, time.Now()
-	until := func(what string, ok func(PeerStatus) bool) {
+	until := func(what string, ok func(api.PeerStatus) bool) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); !ok(p.status()); time.Sleep(50 * time.Microsecond) {
 			p.in.carried(1, 100)
@@ -187,12 +188,12 @@ func TestDeafUnderLoad(t *testing.T) {
 			}
 		}
 	}
-	until("up", func(s PeerStatus) bool { return s.State.Phase == Up && s.Liveness.RTT > 0 })
+	until("up", func(s api.PeerStatus) bool { return s.State.Phase == api.Up && s.Liveness.RTT > 0 })
 	silent.Store(true)
-	until("suspect", func(s PeerStatus) bool { return s.State.Phase == Suspect && s.State.Detail == deafness })
+	until("suspect", func(s api.PeerStatus) bool { return s.State.Phase == api.Suspect && s.State.Detail == deafness })
 	seen := sent.Load()
-	until("asked", func(s PeerStatus) bool {
-		if s.State.Phase != Suspect {
+	until("asked", func(s api.PeerStatus) bool {
+		if s.State.Phase != api.Suspect {
 			t.Fatalf("%+v", s.State)
 		}
 		return sent.Load() >= seen+3
@@ -201,7 +202,7 @@ func TestDeafUnderLoad(t *testing.T) {
 		t.Errorf("%+v %+v", s.LastError, s.LastDown)
 	}
 	silent.Store(false)
-	until("up", func(s PeerStatus) bool { return s.State.Phase == Up && s.State.Detail == "" })
+	until("up", func(s api.PeerStatus) bool { return s.State.Phase == api.Up && s.State.Detail == "" })
 	if most := 10 + 20*int(time.Since(began)/time.Second); told > most {
 		t.Errorf("told %d times in %v", told, time.Since(began))
 	}

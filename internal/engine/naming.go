@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/netcfg"
 )
 
@@ -58,7 +59,7 @@ func (e *Engine) leaveDead(p *peer, now time.Time) {
 		return
 	}
 	p.mu.Lock()
-	down := p.state.Phase == Down
+	down := p.state.Phase == api.Down
 	if p.wasUp {
 		p.naming.moves, p.naming.next, p.wasUp = 0, time.Time{}, false
 	}

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/netcfg"
 )
 
@@ -117,7 +118,7 @@ func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
 	t.opening = opening{next: time.Now().Add(retry), lacks: waiting, lost: what}
 	for _, p := range t.peers {
 		p.note(note)
-		p.setState(Waiting, waiting)
+		p.setState(api.Waiting, waiting)
 	}
 }
 

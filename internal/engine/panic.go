@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sixfour/encap/drop"
+	"sixfour/internal/api"
 	"sixfour/internal/capture"
 )
 
@@ -39,7 +40,7 @@ func guarded(log *zap.Logger, doing string, f func()) (panicked bool) {
 func (t *tunnel) recovered(doing string) {
 	t.repairs[repairPanic].Add(1)
 	if t.troubles.Allow() {
-		t.event(EventError, "panic: a fault of sixfourd, which was made to "+doing+"; the log has the stack")
+		t.event(api.EventError, "panic: a fault of sixfourd, which was made to "+doing+"; the log has the stack")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sixfour/encap"
+	"sixfour/internal/api"
 	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
@@ -20,7 +21,7 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) {
 	path, waiting := e.findPath(p, route)
 	if path == nil {
 		p.replacePath(nil)
-		p.setState(Waiting, waiting)
+		p.setState(api.Waiting, waiting)
 		return
 	}
 	if path != p.path.Load() {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sixfour/encap"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/internal/pathmtu"
@@ -72,10 +73,10 @@ type peer struct {
 	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since epoch
 
 	mu       sync.Mutex
-	state    State
-	liveness Liveness
-	trouble  Trouble
-	outage   Outage
+	state    api.State
+	liveness api.Liveness
+	trouble  api.Trouble
+	outage   api.Outage
 	wasUp    bool // since leaveDead looked last
 }
 
@@ -114,7 +115,7 @@ func (p *path) same(o *path) bool {
 
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
 	p := &peer{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
-	p.state = State{Phase: Starting, Since: time.Now()}
+	p.state = api.State{Phase: api.Starting, Since: time.Now()}
 	return p
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap/resolve"
+	"sixfour/internal/api"
 	"sixfour/internal/liveness"
 )
 
@@ -100,7 +101,7 @@ func (p *peer) chosen(k *keeper) *pulse {
 	if len(down) > 0 {
 		text += fmt.Sprintf(", %v being down", down)
 	}
-	p.event(EventState, text)
+	p.event(api.EventState, text)
 	k.changed()
 	return best
 }

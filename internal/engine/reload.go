@@ -7,17 +7,10 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/text"
 )
-
-// Reloads counts the configurations that were to be run instead of another.
-type Reloads struct {
-	Succeeded uint64    `json:"succeeded"`
-	Failed    uint64    `json:"failed"`
-	Last      time.Time `json:"last,omitzero"`
-	Error     string    `json:"error,omitempty"` // why the last one failed
-}
 
 // ErrEnded means that the engine does not run any more.
 var ErrEnded = errors.New("the daemon is about to end")
@@ -28,15 +21,15 @@ var ErrEnded = errors.New("the daemon is about to end")
 // packet, and no goroutine that carries packets waits for any of this. Once begun, a
 // reload does not end with ctx. Any goroutine may call it; of several each waits for
 // its turn. It may be called before Run, and waits for that.
-func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (Plan, error) {
+func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (api.Plan, error) {
 	r := &reload{e: e, cfg: cfg, done: make(chan struct{})}
 	select {
 	case e.reloads <- r:
 		<-r.done
 	case <-ctx.Done():
-		return Plan{}, ctx.Err()
+		return api.Plan{}, ctx.Err()
 	case <-e.ended:
-		return Plan{}, ErrEnded
+		return api.Plan{}, ErrEnded
 	}
 	return r.plan, r.err
 }
@@ -53,23 +46,23 @@ func (e *Engine) ReloadFailed(err error) {
 	why := text.Cut(err.Error(), maxWhy)
 	e.reloaded.Failed++
 	e.reloaded.Last, e.reloaded.Error = time.Now(), why
-	e.events.add(Event{At: time.Now(), Kind: EventReload, Text: "failed: " + why})
+	e.events.add(api.Event{At: time.Now(), Kind: api.EventReload, Text: "failed: " + why})
 }
 
 // noteReload notes one that did it.
-func (e *Engine) noteReload(p *Plan) {
+func (e *Engine) noteReload(p *api.Plan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reloaded.Succeeded++
 	e.reloaded.Last, e.reloaded.Error = time.Now(), ""
-	e.events.add(Event{At: time.Now(), Kind: EventReload, Text: p.String()})
+	e.events.add(api.Event{At: time.Now(), Kind: api.EventReload, Text: p.String()})
 }
 
 // reload is one change of the configuration. The control loop runs it.
 type reload struct {
 	e    *Engine
 	cfg  *config.Config
-	plan Plan
+	plan api.Plan
 	err  error
 	done chan struct{}
 
@@ -105,7 +98,7 @@ func (r *reload) run() {
 
 // prepare makes what is new, and touches nothing that is there.
 func (r *reload) prepare() (err error) {
-	r.plan = newPlan()
+	r.plan = api.NewPlan()
 	old := make(map[string]*tunnel, len(r.before))
 	taken := make(map[int]bool)
 	for _, t := range r.before {
@@ -129,7 +122,7 @@ func (r *reload) prepare() (err error) {
 			r.after = append(r.after, t)
 			continue
 		case t.canBecome(cfg, len(r.cfg.Tunnels)):
-			r.plan.Changed = append(r.plan.Changed, Change{cfg.Name, true, d.Keys, d.PeersAdded, d.PeersRemoved, d.PeersChanged})
+			r.plan.Changed = append(r.plan.Changed, api.Change{Tunnel: cfg.Name, InPlace: true, Keys: d.Keys, PeersAdded: d.PeersAdded, PeersRemoved: d.PeersRemoved, PeersChanged: d.PeersChanged})
 			rev, err := t.revise(cfg)
 			if err != nil {
 				return err
@@ -138,7 +131,7 @@ func (r *reload) prepare() (err error) {
 			r.after = append(r.after, t)
 			continue
 		default:
-			r.plan.Changed = append(r.plan.Changed, Change{cfg.Name, false, d.Keys, d.PeersAdded, d.PeersRemoved, d.PeersChanged})
+			r.plan.Changed = append(r.plan.Changed, api.Change{Tunnel: cfg.Name, Keys: d.Keys, PeersAdded: d.PeersAdded, PeersRemoved: d.PeersRemoved, PeersChanged: d.PeersChanged})
 			r.removed = append(r.removed, t)
 		}
 		for taken[free] {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/netcfg"
 )
 
@@ -46,13 +47,13 @@ func (c *repairCounts) counts() map[string]uint64 {
 // repaired counts and tells of what was put right for a tunnel.
 func (t *tunnel) repaired(r repair, text string) {
 	t.repairs[r].Add(1)
-	t.event(EventRepair, text)
+	t.event(api.EventRepair, text)
 }
 
 // repaired does so for one peer.
 func (p *peer) repaired(r repair, text string) {
 	p.t.repairs[r].Add(1)
-	p.event(EventRepair, text)
+	p.event(api.EventRepair, text)
 }
 
 // What is taken from an interface is put back at once, but then not for a while, and
@@ -82,7 +83,7 @@ func (t *tunnel) mended(r netcfg.Restored, now time.Time) {
 		}
 	}
 	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were put back", t.cfg.Name, r.Addresses, r.Routes)
-	t.event(EventRepair, text)
+	t.event(api.EventRepair, text)
 	t.log.Warn(text)
 	m := &t.mending
 	if now.Sub(m.since) > mendWindow {

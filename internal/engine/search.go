@@ -7,22 +7,9 @@ import (
 	"time"
 
 	"sixfour/encap"
+	"sixfour/internal/api"
 	"sixfour/internal/pathmtu"
 )
-
-// MTUProbe is whether a packet of a size came through.
-type MTUProbe struct {
-	Size     int  `json:"size"` // of the outer packet, in bytes
-	Answered bool `json:"answered"`
-}
-
-// MTUResult is what ProbeMTU has found: the largest outer packet, in bytes, that was
-// answered, and what that leaves for an inner one.
-type MTUResult struct {
-	PathMTU   int    `json:"path_mtu"`
-	TunnelMTU int    `json:"mtu"`
-	By        string `json:"by"`
-}
 
 // Of a search: every path carries the first of these, and nearly every one the
 // second. A size that is not answered so often does not pass; an answer is waited for
@@ -37,21 +24,21 @@ const (
 // ProbeMTU searches for the largest packet that comes through to a peer whole, and
 // calls each for every size that was tried. It fails if the peer answers nothing, or
 // ctx ends. Nothing is changed by what it finds. Each must not block.
-func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(MTUProbe)) (MTUResult, error) {
+func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
 	a, err := e.ask(peer)
 	if err != nil {
-		return MTUResult{}, err
+		return api.MTUResult{}, err
 	}
 	defer a.close()
-	rtt, err := a.passes(ctx, probeLeast, pingTimeout)
+	rtt, err := a.passes(ctx, probeLeast, api.PingTimeout)
 	if err != nil {
-		return MTUResult{}, err
+		return api.MTUResult{}, err
 	}
 	if rtt == 0 {
-		return MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: how large packets may be is not known that way; sixfourctl status shows what is known", peer)
+		return api.MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: how large packets may be is not known that way; sixfourctl status shows what is known", peer)
 	}
-	each(MTUProbe{probeLeast, true})
-	patience := min(max(probePatient, 4*rtt), maxPingTimeout)
+	each(api.MTUProbe{Size: probeLeast, Answered: true})
+	patience := min(max(probePatient, 4*rtt), api.MaxPingTimeout)
 	good, bad := probeLeast, int(a.path.link)+1
 	for size := bad - 1; good+1 < bad; size = (good + bad) / 2 {
 		if good == probeLeast && bad <= int(a.path.link) && bad > probeUsual {
@@ -59,9 +46,9 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(MTUProbe))
 		}
 		rtt, err := a.passes(ctx, size, patience)
 		if err != nil {
-			return MTUResult{}, err
+			return api.MTUResult{}, err
 		}
-		each(MTUProbe{size, rtt > 0})
+		each(api.MTUProbe{Size: size, Answered: rtt > 0})
 		if rtt > 0 {
 			good = size
 		} else {
@@ -69,7 +56,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(MTUProbe))
 		}
 	}
 	mtu := encap.MTU(a.path.layers, encap.PathMTU(good), a.path.options, false)
-	return MTUResult{good, int(mtu), string(pathmtu.Probe)}, nil
+	return api.MTUResult{PathMTU: good, TunnelMTU: int(mtu), By: string(pathmtu.Probe)}, nil
 }
 
 // passes sends packets of a size until one is answered, and returns how long that

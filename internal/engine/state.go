@@ -8,59 +8,24 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/time/rate"
 
+	"sixfour/internal/api"
 	"sixfour/internal/liveness"
 )
 
-// Phase is a tunnel's state in one word.
-type Phase string
-
-// A tunnel starts, and waits for what it lacks. When it can carry, the peer is
-// probed until it is heard, and is up then; when it does not answer any more it becomes
-// suspect, and when it is silent, too, it is down. All of the last four carry packets.
-// Without keepalive there is only up.
-const (
-	Starting Phase = "starting"
-	Waiting  Phase = "waiting"
-	Probing  Phase = "probing"
-	Up       Phase = "up"
-	Suspect  Phase = "suspect"
-	Down     Phase = "down"
-)
-
-// Carries reports whether packets can be sent.
-func (p Phase) Carries() bool { return p.rank() > Waiting.rank() }
-
-// rank is how well a peer is off, in comparison.
-func (p Phase) rank() int {
-	switch p {
-	case Waiting:
-		return 1
-	case Down:
-		return 2
-	case Probing:
-		return 3
-	case Suspect:
-		return 4
-	case Up:
-		return 5
-	}
-	return 0
-}
-
 // setState notes a phase without a path, and logs it if it is news.
-func (p *peer) setState(phase Phase, detail string) {
+func (p *peer) setState(phase api.Phase, detail string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state.Phase == phase && p.state.Detail == detail {
 		return
 	}
 	before := p.state
-	p.state = State{Phase: phase, Since: time.Now(), Detail: detail}
-	if phase == Waiting {
+	p.state = api.State{Phase: phase, Since: time.Now(), Detail: detail}
+	if phase == api.Waiting {
 		if before.Phase.Carries() {
 			p.beginOutage("it waits for " + detail)
 		}
-		p.event(EventState, "waiting for "+detail)
+		p.event(api.EventState, "waiting for "+detail)
 		level := p.t.waitingLevel()
 		if p.isLookedUp() { // which is nothing to worry about yet
 			level = p.t.level()
@@ -73,7 +38,7 @@ func (p *peer) setState(phase Phase, detail string) {
 // again. P.mu is held.
 func (p *peer) beginOutage(why string) {
 	if p.outage.Why == "" || !p.outage.Until.IsZero() {
-		p.outage = Outage{From: time.Now(), Why: why}
+		p.outage = api.Outage{From: time.Now(), Why: why}
 	}
 }
 
@@ -102,32 +67,32 @@ func (p *peer) setPath(path *path) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.state
-	now := State{
+	now := api.State{
 		Phase: before.Phase, Since: before.Since, Detail: before.Detail,
 		IO: string(path.io()), IOWhy: p.noXDP, PathMTU: int(path.mtu), PathMTUBy: string(path.by),
 	}
-	now.setEnds(path)
-	if !before.Phase.Carries() || !now.sameEnds(before) || before.Phase != Up && !p.isWatched(path) {
+	setEnds(&now, path)
+	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !p.isWatched(path) {
 		now.Phase, now.Since, now.Detail = p.firstPhase(path), time.Now(), ""
 	}
 	p.state = now
 	if before.Phase.Carries() && before.PathMTU != now.PathMTU {
-		p.event(EventPathMTU, fmt.Sprintf("path MTU %d (%s), was %d", now.PathMTU, now.PathMTUBy, before.PathMTU))
+		p.event(api.EventPathMTU, fmt.Sprintf("path MTU %d (%s), was %d", now.PathMTU, now.PathMTUBy, before.PathMTU))
 	}
-	if now.sameEnds(before) && now.IO == before.IO && now.Phase == before.Phase { // nothing else is new
+	if now.SameEnds(before) && now.IO == before.IO && now.Phase == before.Phase { // nothing else is new
 		if now != before {
 			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(path.mtu)), zap.String("by", string(path.by)), zap.Int("before", before.PathMTU))
 		}
 		return
 	}
-	if before.Phase.Carries() && !now.sameEnds(before) {
+	if before.Phase.Carries() && !now.SameEnds(before) {
 		what := fmt.Sprintf("outer addresses %s > %s, were %s > %s", now.Local, now.Remote, before.Local, before.Remote)
-		p.event(EventAddress, what)
+		p.event(api.EventAddress, what)
 	}
 	if now.Phase != before.Phase {
-		p.event(EventState, string(now.Phase))
+		p.event(api.EventState, string(now.Phase))
 	}
-	if now.Phase == Up {
+	if now.Phase == api.Up {
 		p.endOutage()
 	}
 	p.log().Log(p.t.level(), string(now.Phase), zap.String("local", now.Local), zap.String("remote", now.Remote), zap.String("io", now.IO),
@@ -135,16 +100,11 @@ func (p *peer) setPath(path *path) {
 }
 
 // firstPhase is that of a peer that has just become able to carry.
-func (p *peer) firstPhase(path *path) Phase {
+func (p *peer) firstPhase(path *path) api.Phase {
 	if p.isWatched(path) {
-		return Probing
+		return api.Probing
 	}
-	return Up
-}
-
-// sameEnds reports whether two states have the same addresses.
-func (s *State) sameEnds(o State) bool {
-	return s.Local == o.Local && s.Remote == o.Remote && s.Local6 == o.Local6 && s.Remote6 == o.Remote6
+	return api.Up
 }
 
 // level is that of what each peer's life has anyhow: of a hub there may be
@@ -156,9 +116,9 @@ func (t *tunnel) level() zapcore.Level {
 	return zap.InfoLevel
 }
 
-// setEnds notes the addresses of the outermost layer, and of the innermost one over
+// setEnds notes in a state the addresses of the outermost layer, and of the innermost one over
 // IPv6 inside it.
-func (s *State) setEnds(path *path) {
+func setEnds(s *api.State, path *path) {
 	layers, outer := path.layers, path.outer()
 	s.Local, s.Remote = named(outer.Local, path.on), "any"
 	if outer.Resolver == nil {
@@ -180,7 +140,7 @@ func (p *peer) tell(k *keeper) {
 	}
 	state, missed := pl.life.State()
 	p.wants(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
-	l := Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
+	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
 	for _, one := range p.pulses {
 		sent, lost := one.life.Probes()
 		l.Sent, l.Lost = l.Sent+sent, l.Lost+lost
@@ -188,12 +148,12 @@ func (p *peer) tell(k *keeper) {
 	if at, ok := pl.life.Heard(); ok {
 		l.Heard = wall(k.begun.Add(at))
 	}
-	phase := map[liveness.State]Phase{liveness.Unknown: Probing, liveness.Up: Up, liveness.Suspect: Suspect, liveness.Down: Down}[state]
+	phase := map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}[state]
 	changed := p.setLife(l, phase, pl, k.since(time.Now()))
-	if changed && (phase == Suspect || phase == Down) || missed > 0 && phase == Down {
+	if changed && (phase == api.Suspect || phase == api.Down) || missed > 0 && phase == api.Down {
 		p.isDoubtful()
 	}
-	if changed && phase == Down && p.several.Load() {
+	if changed && phase == api.Down && p.several.Load() {
 		k.changed()
 	}
 }
@@ -203,7 +163,7 @@ func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
 
 // setLife notes what is known of the peer's life, and reports whether that is another
 // phase, or the same for another reason. It ignores what is about a path that was replaced.
-func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (changed bool) {
+func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Duration) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.liveness = l
@@ -214,11 +174,11 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (c
 		return false
 	}
 	detail := ""
-	if phase == Up && pl.onlyHost(now) {
+	if phase == api.Up && pl.onlyHost(now) {
 		detail = onlyHost
 	}
 	if before.Phase == phase && (!deaf || before.Detail == deafness) {
-		if phase == Up {
+		if phase == api.Up {
 			p.state.Detail = detail
 		}
 		return false
@@ -229,21 +189,21 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (c
 	}
 	text := string(phase)
 	switch phase {
-	case Suspect, Down:
+	case api.Suspect, api.Down:
 		if p.state.Detail = p.silence(l, pl); deaf {
 			p.state.Detail = deafness
-			p.trouble = Trouble{time.Now(), deafness}
+			p.trouble = api.Trouble{At: time.Now(), What: deafness}
 		}
 		text += ": " + p.state.Detail
-		if phase == Down {
+		if phase == api.Down {
 			p.beginOutage(p.state.Detail)
 		}
 		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, path.on)), zap.String("why", p.state.Detail))
-	case Up:
+	case api.Up:
 		p.wasUp = true
 		p.endOutage()
 		level := p.t.level() // as of what each peer's life has
-		if before.Phase != Probing {
+		if before.Phase != api.Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
 		fields := []zap.Field{zap.String("remote", named(pl.target.remote, path.on))}
@@ -253,7 +213,7 @@ func (p *peer) setLife(l Liveness, phase Phase, pl *pulse, now time.Duration) (c
 		}
 		p.log().Log(level, "up", fields...)
 	}
-	p.event(EventState, text)
+	p.event(api.EventState, text)
 	return true
 }
 
@@ -264,7 +224,7 @@ const onlyHost = "its host answers pings, but nothing comes through the tunnel"
 const deafness = "packets come from it, but it answers no probes any more: ours may not arrive there"
 
 // silence says why a peer is suspect, or down. P.mu is held.
-func (p *peer) silence(l Liveness, pl *pulse) string {
+func (p *peer) silence(l api.Liveness, pl *pulse) string {
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
 	if l.Heard.IsZero() {
 		why += ", and nothing else was heard"

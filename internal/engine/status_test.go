@@ -1,18 +1,24 @@
 package engine
 
-import "testing"
+import (
+	"testing"
+
+	"sixfour/internal/api"
+)
 
 // The loss of a hub is that of its peers' last probes, each peer by how many there were.
 func TestLossOf(t *testing.T) {
-	peer := func(sent uint64, loss float64) PeerStatus { return PeerStatus{Liveness: Liveness{Sent: sent, Loss: loss}} }
+	peer := func(sent uint64, loss float64) api.PeerStatus {
+		return api.PeerStatus{Liveness: api.Liveness{Sent: sent, Loss: loss}}
+	}
 	for _, c := range []struct {
-		peers []PeerStatus
+		peers []api.PeerStatus
 		want  float64
 	}{
 		{nil, 0},
-		{[]PeerStatus{peer(0, 0)}, 0},
-		{[]PeerStatus{peer(2, 0), peer(4, 1)}, 4. / 6},
-		{[]PeerStatus{peer(1000, 0.5), peer(20, 1), peer(0, 0)}, 0.75},
+		{[]api.PeerStatus{peer(0, 0)}, 0},
+		{[]api.PeerStatus{peer(2, 0), peer(4, 1)}, 4. / 6},
+		{[]api.PeerStatus{peer(1000, 0.5), peer(20, 1), peer(0, 0)}, 0.75},
 	} {
 		if got := lossOf(c.peers); got != c.want {
 			t.Errorf("%v: %v, want %v", c.peers, got, c.want)

@@ -7,16 +7,8 @@ import (
 	"time"
 
 	"sixfour/encap/header"
+	"sixfour/internal/api"
 )
-
-// Stranger is an outer address that packets come from though no tunnel has it as its
-// remote end: most often a peer whose address has changed.
-type Stranger struct {
-	From     string    `json:"from"`
-	To       string    `json:"to"`
-	Protocol int       `json:"protocol"`
-	Last     time.Time `json:"last"`
-}
 
 // maxStrangers is how many are remembered: anybody can send from anywhere.
 const maxStrangers = 8
@@ -57,11 +49,11 @@ func (s *strangers) note(pkt []byte, now time.Time) {
 }
 
 // list is what status shows, the latest first.
-func (s *strangers) list() (all []Stranger) {
+func (s *strangers) list() (all []api.Stranger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range slices.Backward(s.all) {
-		all = append(all, Stranger{one.from.String(), one.to.String(), int(one.protocol), wall(one.last)})
+		all = append(all, api.Stranger{From: one.from.String(), To: one.to.String(), Protocol: int(one.protocol), Last: wall(one.last)})
 	}
 	return all
 }

@@ -9,6 +9,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/encap/icmp"
+	"sixfour/internal/api"
 )
 
 // troublePause is the least time between two events about the same trouble, and
@@ -24,10 +25,10 @@ func (p *peer) note(what string) {
 	now := time.Now()
 	p.mu.Lock()
 	news := what != p.trouble.What || now.Sub(p.trouble.At) > outdated
-	p.trouble = Trouble{now, what}
+	p.trouble = api.Trouble{At: now, What: what}
 	p.mu.Unlock()
 	if news && p.t.troubles.Allow() {
-		p.event(EventError, what)
+		p.event(api.EventError, what)
 	}
 }
 
@@ -35,7 +36,7 @@ func (p *peer) note(what string) {
 func (p *peer) remember(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trouble = Trouble{time.Now(), what}
+	p.trouble = api.Trouble{At: time.Now(), What: what}
 }
 
 // outdated is after how long the same trouble is told of again.

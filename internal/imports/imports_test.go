@@ -23,6 +23,7 @@ var rules = map[string][]string{
 	"sixfour/tun":                   {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/transport":             {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/encap/icmp":            {"sixfour/encap/header"},
+	"sixfour/internal/api":          {},
 	"sixfour/internal/liveness":     {},
 	"sixfour/internal/pathmtu":      {},
 	"sixfour/internal/probe":        {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp"},
@@ -35,15 +36,15 @@ var rules = map[string][]string{
 	"sixfour/internal/capture":      {"sixfour/encap/drop", "sixfour/internal/pcapfilter", "sixfour/internal/pcapng", "sixfour/internal/version"},
 	"sixfour/internal/decode":       {"sixfour/encap/header", "sixfour/internal/pcapng"},
 	"sixfour/internal/gateway":      {"sixfour/internal/netcfg"},
-	"sixfour/internal/engine":       {"sixfour/internal/text", "sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
-	"sixfour/internal/control":      {"sixfour/internal/capture", "sixfour/internal/engine", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version"},
-	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/engine", "sixfour/internal/exit", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version"},
+	"sixfour/internal/engine":       {"sixfour/internal/api", "sixfour/internal/text", "sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/tun"},
+	"sixfour/internal/control":      {"sixfour/internal/capture", "sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version"},
+	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/control", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/api", "sixfour/internal/exit", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version"},
 	"sixfour/internal/manual":       {"sixfour/internal/config", "sixfour/internal/ctl", "sixfour/internal/exit", "sixfour/internal/usage"},
 	"sixfour/internal/usage":        {},
 	"sixfour/internal/logging":      {"sixfour/internal/text"},
 	"sixfour/internal/text":         {},
 	"sixfour/internal/trusted":      {},
-	"sixfour/internal/metrics":      {"sixfour/internal/engine", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/version"},
+	"sixfour/internal/metrics":      {"sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/version"},
 	"sixfour/internal/privilege":    {"sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/trusted"},
 	"sixfour/internal/unit":         {},
 	"sixfour/internal/rig":          {},
@@ -59,8 +60,8 @@ var rules = map[string][]string{
 	"sixfour/internal/imports":      {},
 	"sixfour/internal/e2e":          {"sixfour/internal/rig"},
 	"sixfour/internal/differential": {"sixfour/internal/rig"},
-	"sixfour/internal/doctor":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/control", "sixfour/internal/engine", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe", "sixfour/transport"},
-	"sixfour/internal/demo":         {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/engine", "sixfour/internal/trusted"},
+	"sixfour/internal/doctor":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/control", "sixfour/internal/api", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe", "sixfour/transport"},
+	"sixfour/internal/demo":         {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/control", "sixfour/internal/api", "sixfour/internal/trusted"},
 	"sixfour/internal/interop/*":    {"sixfour/internal/rig"},
 }
 
@@ -157,6 +158,16 @@ func TestDaemonStartsNoProgram(t *testing.T) {
 					t.Errorf("cmd/sixfourd has %s", name)
 				}
 			}
+		}
+	}
+}
+
+// The operator's tool shows what the daemon says of itself. It needs none of what makes
+// tunnels.
+func TestWhatTheToolIsWithout(t *testing.T) {
+	for _, dep := range goList(t, "-deps", "./cmd/sixfourctl") {
+		if dep == "sixfour/internal/engine" || dep == "sixfour/internal/gateway" {
+			t.Errorf("cmd/sixfourctl depends on %s", dep)
 		}
 	}
 }

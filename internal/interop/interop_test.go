@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
 
@@ -99,7 +99,7 @@ func lives(t *testing.T, socket string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if one := s.Tunnels[0]; one.State.Phase == engine.Up && one.Liveness.RTT > 0 {
+		if one := s.Tunnels[0]; one.State.Phase == api.Up && one.Liveness.RTT > 0 {
 			report(t, "RTT  %.1f ms, of probes that the kernel answers", 1000*one.Liveness.RTT)
 			return
 		} else if time.Now().After(deadline) {

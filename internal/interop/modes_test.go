@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/rig"
 )
 
@@ -265,7 +265,7 @@ func probed(t *testing.T, socket string) {
 	s := counted(t, socket)
 	peers := s.Peers
 	if len(peers) == 0 {
-		peers = []engine.PeerStatus{s.PeerStatus}
+		peers = []api.PeerStatus{s.PeerStatus}
 	}
 	for _, p := range peers {
 		report(t, "path MTU %d, by %s; %d probes, %d answered", p.State.PathMTU, p.State.PathMTUBy, p.Probes.Sent, p.Probes.Answered)
@@ -277,7 +277,7 @@ func probed(t *testing.T, socket string) {
 
 // asked checks that the kernel answers the probes that go through the tunnel to its
 // inner address: not only its host is heard.
-func asked(t *testing.T, socket string, s engine.TunnelStatus) {
+func asked(t *testing.T, socket string, s api.TunnelStatus) {
 	t.Helper()
 	peer := s.Name
 	if len(s.Peers) > 0 {
@@ -285,7 +285,7 @@ func asked(t *testing.T, socket string, s engine.TunnelStatus) {
 	}
 	c := control.NewClient(socket)
 	defer c.Close()
-	err := c.Ping(t.Context(), engine.PingRequest{Peer: peer, Count: 1, Timeout: patience}, func(r engine.PingReply) error {
+	err := c.Ping(t.Context(), api.PingRequest{Peer: peer, Count: 1, Timeout: patience}, func(r api.PingReply) error {
 		report(t, "the machine answers a probe through the tunnel: %v %s", !r.Lost, r.Detail)
 		if r.Lost || r.Detail != "" {
 			t.Errorf("a probe through the tunnel: %+v", r)
@@ -298,7 +298,7 @@ func asked(t *testing.T, socket string, s engine.TunnelStatus) {
 }
 
 // counted reports what the daemon has counted.
-func counted(t *testing.T, socket string) engine.TunnelStatus {
+func counted(t *testing.T, socket string) api.TunnelStatus {
 	t.Helper()
 	s, err := control.Status(t.Context(), socket)
 	if err != nil {

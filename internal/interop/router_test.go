@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/engine"
 	"sixfour/internal/pathmtu"
 	"sixfour/internal/rig"
 )
@@ -194,7 +194,7 @@ func much(t *testing.T, from end, to string, bytes int64) {
 }
 
 // learnt waits until the daemon knows the narrow link's MTU.
-func learnt(t *testing.T, socket string, mtu int) engine.State {
+func learnt(t *testing.T, socket string, mtu int) api.State {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		s, err := control.Status(t.Context(), socket)

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/version"
 )
 
@@ -24,7 +24,7 @@ type Logs interface {
 
 // collector makes metrics of a status. It is a prometheus.Collector.
 type collector struct {
-	status func() engine.Status
+	status func() api.Status
 	logs   Logs
 }
 
@@ -56,16 +56,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // gateway sends what [gateway] came to.
-func (o out) gateway(g *engine.GatewayStatus) {
+func (o out) gateway(g *api.GatewayStatus) {
 	if g == nil {
 		return
 	}
 	if d := g.DefaultRoute; d != nil {
-		o.add(defaultRoute, truth(d.State == engine.HalfActive), d.Tunnel)
+		o.add(defaultRoute, truth(d.State == api.HalfActive), d.Tunnel)
 	}
 	if m := g.Masquerade; m != nil {
 		for _, name := range m.Interfaces {
-			o.add(masquerading, truth(m.State != engine.HalfFailed && !slices.Contains(m.Missing, name)), name)
+			o.add(masquerading, truth(m.State != api.HalfFailed && !slices.Contains(m.Missing, name)), name)
 		}
 	}
 }
@@ -101,7 +101,7 @@ func (s *sample) Write(m *dto.Metric) error {
 }
 
 // tunnel sends what is known of a tunnel and its peers.
-func (o out) tunnel(t *engine.TunnelStatus) {
+func (o out) tunnel(t *api.TunnelStatus) {
 	o.add(info, 1, t.Name, t.Mode, t.Namespace)
 	o.add(ready, truth(t.State.Phase.Carries()), t.Name)
 	if t.State.TunnelMTU > 0 {
@@ -114,7 +114,7 @@ func (o out) tunnel(t *engine.TunnelStatus) {
 	}
 	all := t.Peers
 	if len(all) == 0 { // the only one
-		all = []engine.PeerStatus{t.PeerStatus}
+		all = []api.PeerStatus{t.PeerStatus}
 	} else {
 		o.blameless(t)
 	}
@@ -130,7 +130,7 @@ func (o out) tunnel(t *engine.TunnelStatus) {
 
 // blameless sends a hub's packets for which no peer is to blame: the tunnel's
 // less those of its peers.
-func (o out) blameless(t *engine.TunnelStatus) {
+func (o out) blameless(t *api.TunnelStatus) {
 	in, out := t.In, t.Out
 	for i := range t.Peers {
 		less(&in, &t.Peers[i].In)
@@ -142,7 +142,7 @@ func (o out) blameless(t *engine.TunnelStatus) {
 
 // less takes other traffic away, as far as there is any: a peer's packet that the
 // interface refused is only in the tunnel's sum not one that was carried.
-func less(t, other *engine.Traffic) {
+func less(t, other *api.Traffic) {
 	t.Packets -= min(t.Packets, other.Packets)
 	t.Bytes -= min(t.Bytes, other.Bytes)
 	for r, n := range other.Drops {
@@ -151,14 +151,14 @@ func less(t, other *engine.Traffic) {
 }
 
 // peer sends what is known of one peer.
-func (o out) peer(tunnel string, p *engine.PeerStatus) {
+func (o out) peer(tunnel string, p *api.PeerStatus) {
 	o.traffic(tunnel, p.Peer, "in", &p.In)
 	o.traffic(tunnel, p.Peer, "out", &p.Out)
 	o.errors(tunnel, p.Peer, "in", &p.ICMP.HeardTypes)
 	labels := up.pairs([]string{tunnel, p.Peer})
 	put := func(f *family, value float64) { o.ch <- &sample{f, value, labels} }
 	put(ignored, float64(p.ICMP.Ignored))
-	put(up, truth(p.State.Phase == engine.Up || p.State.Phase == engine.Suspect))
+	put(up, truth(p.State.Phase == api.Up || p.State.Phase == api.Suspect))
 	put(state, float64(number(p.State.Phase)))
 	put(since, seconds(p.State.Since))
 	if !p.Liveness.Heard.IsZero() {
@@ -181,7 +181,7 @@ func (o out) peer(tunnel string, p *engine.PeerStatus) {
 }
 
 // traffic sends what went one way, and what did not.
-func (o out) traffic(tunnel, peer, direction string, t *engine.Traffic) {
+func (o out) traffic(tunnel, peer, direction string, t *api.Traffic) {
 	if tunnel != "" { // what belongs to none is not carried
 		labels := packets.pairs([]string{tunnel, peer, direction})
 		o.ch <- &sample{packets, float64(t.Packets), labels}
@@ -195,7 +195,7 @@ func (o out) traffic(tunnel, peer, direction string, t *engine.Traffic) {
 }
 
 // errors sends the ICMP errors that there were.
-func (o out) errors(tunnel, peer, direction string, t *engine.ICMPTypes) {
+func (o out) errors(tunnel, peer, direction string, t *api.ICMPTypes) {
 	for _, kind := range [...]struct {
 		name string
 		n    uint64
@@ -213,9 +213,9 @@ func (o out) errors(tunnel, peer, direction string, t *engine.ICMPTypes) {
 }
 
 // states in the order of their numbers, from bad to good.
-var states = [...]engine.Phase{engine.Starting, engine.Waiting, engine.Down, engine.Probing, engine.Suspect, engine.Up}
+var states = [...]api.Phase{api.Starting, api.Waiting, api.Down, api.Probing, api.Suspect, api.Up}
 
-func number(p engine.Phase) int {
+func number(p api.Phase) int {
 	for i, s := range states {
 		if s == p {
 			return i

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 // counts are what a logger has counted.
@@ -21,11 +21,11 @@ func (c counts) Limited() uint64 { return c.limited }
 
 // still is a daemon in which nothing happens.
 type still struct {
-	status engine.Status
+	status api.Status
 	stuck  bool
 }
 
-func (s *still) Status() engine.Status { return s.status }
+func (s *still) Status() api.Status { return s.status }
 
 func (s *still) Alive(ctx context.Context) error {
 	if s.stuck {
@@ -41,40 +41,40 @@ const odd = "a \"b\"\\\nü"
 // and one that waits.
 func busy() *still {
 	at := time.Unix(1700000000, 500_000_000)
-	traffic := func(n uint64, drops map[string]uint64) engine.Traffic {
-		return engine.Traffic{Packets: n, Bytes: 100 * n, Drops: drops}
+	traffic := func(n uint64, drops map[string]uint64) api.Traffic {
+		return api.Traffic{Packets: n, Bytes: 100 * n, Drops: drops}
 	}
-	one := engine.PeerStatus{
-		State:    engine.State{Phase: engine.Up, Since: at, PathMTU: 1500, TunnelMTU: 1440},
+	one := api.PeerStatus{
+		State:    api.State{Phase: api.Up, Since: at, PathMTU: 1500, TunnelMTU: 1440},
 		In:       traffic(1, map[string]uint64{"martian": 2}),
 		Out:      traffic(3, map[string]uint64{"too_big": 4}),
 		Answered: 5,
-		ICMP: engine.ICMP{
+		ICMP: api.ICMP{
 			Ignored: 7, Limited: 9,
-			HeardTypes: engine.ICMPTypes{Unreachable: 1, TooBig: 2, TimeExceeded: 3, Parameter: 4, Other: 5},
-			SentTypes:  engine.ICMPTypes{TooBig: 6},
+			HeardTypes: api.ICMPTypes{Unreachable: 1, TooBig: 2, TimeExceeded: 3, Parameter: 4, Other: 5},
+			SentTypes:  api.ICMPTypes{TooBig: 6},
 		},
-		Probes: engine.Probes{Sent: 10, Answered: 11}, OddECN: 12, IDWraps: 13,
-		Liveness: engine.Liveness{Sent: 14, Lost: 15, RTT: 0.016, Loss: 0.25, Heard: at},
+		Probes: api.Probes{Sent: 10, Answered: 11}, OddECN: 12, IDWraps: 13,
+		Liveness: api.Liveness{Sent: 14, Lost: 15, RTT: 0.016, Loss: 0.25, Heard: at},
 	}
 	b, c := one, one
 	b.Peer, c.Peer = "b", odd
 	b.In, b.Out = traffic(10, map[string]uint64{"martian": 1}), traffic(20, map[string]uint64{})
 	c.In, c.Out = traffic(30, map[string]uint64{"martian": 2, "spoof": 1}), traffic(40, map[string]uint64{})
-	c.State = engine.State{Phase: engine.Suspect, Since: at}
-	hub := engine.TunnelStatus{Name: "hub", Mode: "6in4", Namespace: "n", Peers: []engine.PeerStatus{b, c}}
+	c.State = api.State{Phase: api.Suspect, Since: at}
+	hub := api.TunnelStatus{Name: "hub", Mode: "6in4", Namespace: "n", Peers: []api.PeerStatus{b, c}}
 	hub.State = b.State
 	// Of what its peers brought the interface has refused two packets.
 	hub.In, hub.Out = traffic(38, map[string]uint64{"martian": 3, "spoof": 1, "interface_down": 2}), traffic(60, map[string]uint64{"no_peer": 8})
-	lost := engine.TunnelStatus{Name: odd, Mode: "gre"}
-	lost.State = engine.State{Phase: engine.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
-	return &still{status: engine.Status{
-		Version: "1", Started: at, Reloads: engine.Reloads{Succeeded: 21, Failed: 22, Last: at, Error: "no"},
-		Tunnels: []engine.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
+	lost := api.TunnelStatus{Name: odd, Mode: "gre"}
+	lost.State = api.State{Phase: api.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
+	return &still{status: api.Status{
+		Version: "1", Started: at, Reloads: api.Reloads{Succeeded: 21, Failed: 22, Last: at, Error: "no"},
+		Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
 		Stray:   traffic(0, map[string]uint64{"foreign_source": 18}),
-		Gateway: &engine.GatewayStatus{
-			DefaultRoute: &engine.DefaultRouteStatus{Tunnel: "six0", State: engine.HalfActive, IPv4: true},
-			Masquerade:   &engine.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: engine.HalfWaiting, Missing: []string{"ppp0"}},
+		Gateway: &api.GatewayStatus{
+			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.HalfActive, IPv4: true},
+			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.HalfWaiting, Missing: []string{"ppp0"}},
 		},
 	}}
 }

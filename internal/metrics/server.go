@@ -15,14 +15,14 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 	"sixfour/internal/fair"
 	"sixfour/internal/text"
 )
 
 // Daemon is what is asked.
 type Daemon interface {
-	Status() engine.Status
+	Status() api.Status
 	// Alive returns nil if the daemon still decides, or an error if it does not
 	// until ctx ends.
 	Alive(ctx context.Context) error
@@ -137,7 +137,7 @@ func trouble(err error) []string {
 
 // waiting is a line for each tunnel that cannot carry packets, with what it waits
 // for.
-func waiting(s engine.Status) (lines []string) {
+func waiting(s api.Status) (lines []string) {
 	for i := range s.Tunnels {
 		t := &s.Tunnels[i]
 		if t.State.Phase.Carries() {

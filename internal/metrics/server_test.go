@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/api"
 )
 
 func TestHealth(t *testing.T) {
@@ -34,11 +34,11 @@ func TestReady(t *testing.T) {
 	if code, body := get(t, url+"/readyz"); code != 503 || body != odd+": waiting for a route to 203.0.113.20" {
 		t.Error(code, body)
 	}
-	for phase, want := range map[engine.Phase]string{
-		engine.Starting: odd + ": starting",
-		engine.Probing:  "", engine.Up: "", engine.Suspect: "", engine.Down: "", // packets are carried
+	for phase, want := range map[api.Phase]string{
+		api.Starting: odd + ": starting",
+		api.Probing:  "", api.Up: "", api.Suspect: "", api.Down: "", // packets are carried
 	} {
-		d.status.Tunnels[2].State = engine.State{Phase: phase}
+		d.status.Tunnels[2].State = api.State{Phase: phase}
 		code, body := get(t, url+"/readyz")
 		if want == "" && (code != 200 || body != "ok") || want != "" && (code != 503 || body != want) {
 			t.Errorf("%s: %d %s", phase, code, body)
