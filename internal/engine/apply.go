@@ -7,9 +7,8 @@ import (
 	"sync"
 )
 
-// apply makes the kernel and the goroutines go by the new configuration. What takes
-// long, and what may fail, comes first; what goes without return comes last, in
-// finish.
+// apply brings the kernel and the goroutines in line with the new configuration. Steps
+// that are slow or can fail come first; steps that cannot be undone come last, in finish.
 func (r *reload) apply() error {
 	e := r.e
 	e.watchAll(slices.Concat(r.before, r.after))
@@ -54,7 +53,7 @@ func (r *reload) apply() error {
 	return nil
 }
 
-// revised are the tunnels that change in place.
+// revised returns the tunnels that change in place.
 func (r *reload) revised() []*tunnel {
 	tunnels := make([]*tunnel, len(r.changes))
 	for i, c := range r.changes {
@@ -63,8 +62,7 @@ func (r *reload) revised() []*tunnel {
 	return tunnels
 }
 
-// takeEffect brings the paths of all peers, and the table, in line with the
-// configuration.
+// takeEffect updates the paths of all peers, and the table, to the configuration.
 func (e *Engine) takeEffect() {
 	e.yieldDefaultRoute()
 	e.stale = true
@@ -79,7 +77,7 @@ func (e *Engine) takeEffect() {
 	e.arrange()
 }
 
-// open makes an interface without routes: others may have them still.
+// open makes an interface without routes: other interfaces may still have them.
 func (r *reload) open(t *tunnel) error {
 	s := t.settings()
 	s.Routes = nil
@@ -90,12 +88,13 @@ func (r *reload) open(t *tunnel) error {
 	return nil
 }
 
-// leave makes interfaces give up what they are not to have any more: those that stay,
-// so that others may have it, and of those that go only that.
+// leave removes addresses and routes that interfaces are not to have any more: all of
+// them from interfaces that stay, and from those that will be removed only the routes
+// that another interface is to get.
 func (r *reload) leave() error {
 	r.left = true
 	for _, c := range r.changes {
-		if c.t.link == nil { // it was lost, and will be made again
+		if c.t.link == nil { // the interface is gone and will be made again
 			continue
 		}
 		if err := c.t.link.Leave(c.t.addressesOf(&c.cfg), c.cfg.Routes); err != nil {
@@ -115,7 +114,7 @@ func (r *reload) leave() error {
 	return nil
 }
 
-// newRoutes are those that an interface is to have that does not have them.
+// newRoutes returns the routes of all added and changed tunnels.
 func (r *reload) newRoutes() map[place]bool {
 	routes := make(map[place]bool)
 	for _, t := range r.added {
@@ -131,7 +130,7 @@ func (r *reload) newRoutes() map[place]bool {
 	return routes
 }
 
-// takeAll gives interfaces the addresses and routes that they lack.
+// takeAll adds the addresses and routes that interfaces lack.
 func takeAll(tunnels []*tunnel) error {
 	for _, t := range tunnels {
 		if t.link == nil {
@@ -140,7 +139,7 @@ func takeAll(tunnels []*tunnel) error {
 		s, waited := t.settings(), t.link.Lacks() != nil
 		err := t.link.Take(s.Addresses, s.Routes)
 		switch {
-		case waited: // what was missing before is no reason to refuse a configuration
+		case waited: // what was already missing is no reason to refuse a configuration
 			t.lack(err)
 		case err != nil:
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
@@ -149,7 +148,7 @@ func takeAll(tunnels []*tunnel) error {
 	return nil
 }
 
-// closeReplaced removes the interfaces whose names others are to have.
+// closeReplaced removes the interfaces whose names new tunnels need.
 func (r *reload) closeReplaced() {
 	names := make(map[string]bool)
 	for _, t := range r.added {
@@ -163,8 +162,8 @@ func (r *reload) closeReplaced() {
 	r.e.shutAll(r.closed)
 }
 
-// shutAll takes the paths and interfaces of tunnels away. The kernel takes long to
-// remove an interface, but not longer to remove many.
+// shutAll removes the paths and interfaces of tunnels. It works in parallel: the kernel
+// takes long to remove an interface, but no longer to remove many at once.
 func shutAll(tunnels []*tunnel) {
 	var all sync.WaitGroup
 	for _, t := range tunnels {
@@ -173,7 +172,8 @@ func shutAll(tunnels []*tunnel) {
 	all.Wait()
 }
 
-// shutAll does so although somebody keeps copies of the interfaces' descriptors.
+// shutAll removes the paths and interfaces of tunnels, even if copies of the interfaces'
+// descriptors are stored.
 func (e *Engine) shutAll(tunnels []*tunnel) {
 	var all sync.WaitGroup
 	for _, t := range tunnels {
@@ -185,7 +185,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 	all.Wait()
 }
 
-// shut takes away what the tunnel has outside.
+// shut removes the tunnel's paths, interface and sockets.
 func (t *tunnel) shut() {
 	for _, p := range t.peers {
 		p.replacePath(nil)
@@ -194,7 +194,7 @@ func (t *tunnel) shut() {
 	t.closeSockets()
 }
 
-// undo puts everything back.
+// undo restores everything as it was before the reload.
 func (r *reload) undo() (err error) {
 	e := r.e
 	if r.assumed {
@@ -220,7 +220,7 @@ func (r *reload) undo() (err error) {
 			}
 		}
 	}
-	if len(r.closed) > 0 { // the paths first, as when they were made
+	if len(r.closed) > 0 { // evaluate the paths first, as at the start
 		e.evaluatePeers(r.closed)
 	}
 	for _, t := range r.closed {
@@ -242,7 +242,7 @@ func (r *reload) undo() (err error) {
 	return nil
 }
 
-// finish takes away what is no longer needed.
+// finish starts what is new and removes what is no longer needed.
 func (r *reload) finish() {
 	e := r.e
 	for _, t := range r.added {
@@ -261,7 +261,7 @@ func (r *reload) finish() {
 	e.watchAll(r.after)
 }
 
-// retire ends what goes on behind a tunnel that is no more.
+// retire stops all background work of a tunnel that was removed.
 func (t *tunnel) retire(e *Engine) {
 	t.retired.Store(true)
 	t.closeSockets()

@@ -12,22 +12,22 @@ import (
 	"sixfour/transport"
 )
 
-// listener is where packets are received.
+// listener identifies a place where packets are received.
 type listener struct {
 	local    netip.Addr
 	protocol byte
 
-	// If local is a multicast group, our own address, and the device that has it:
-	// one that is made anew is in no group.
+	// For a multicast group in local: our address, and the device that has it. The
+	// device is part of the key because a device that is made again is in no group.
 	at     netip.Addr
 	device int
 }
 
-// formerLife is how long a peer's packets are taken from the address that its name
-// had before (mechanisms 2.7): some are on their way, or it has not moved yet.
+// formerLife is how long packets from a peer's former address are accepted after its name
+// has changed (mechanisms 2.7): some are in flight, or the peer has not moved yet.
 const formerLife = 30 * time.Second
 
-// register notes that a peer's packets arrive by a path from now on.
+// register makes a path the one by which a peer's packets are received.
 func (e *Engine) register(p *peer, now *path) {
 	old, arrives := p.registered, p.arrives
 	p.registered = now
@@ -36,7 +36,7 @@ func (e *Engine) register(p *peer, now *path) {
 		if p.listening.Load() && old.hop.port == now.hop.port && (old.device == now.device || groups(now.outer()) == nil) {
 			return
 		}
-	} else { // until the table is replaced, packets come by the old one
+	} else { // until the table is replaced, packets use the old pointer
 		p.arrives = new(atomic.Pointer[path])
 		p.arrives.Store(now)
 	}
@@ -46,8 +46,7 @@ func (e *Engine) register(p *peer, now *path) {
 	e.stale = true
 }
 
-// arrange brings the table, and where packets are received, in line with the
-// peers' paths.
+// arrange updates the table and the receivers to the peers' paths.
 func (e *Engine) arrange() {
 	if !e.stale {
 		return
@@ -68,7 +67,7 @@ func (e *Engine) arrange() {
 	}
 }
 
-// registered are the peers whose packets find us.
+// registered returns the peers for whose packets there is an entry in the table.
 func (e *Engine) registered() iter.Seq[*peer] {
 	return func(yield func(*peer) bool) {
 		for _, t := range e.tunnels {
@@ -81,8 +80,8 @@ func (e *Engine) registered() iter.Seq[*peer] {
 	}
 }
 
-// newTable is the table for the peers as they are. An address that one of them had
-// may be another's now, who comes first then.
+// newTable builds the table for the present peers. A former address of one peer may now
+// belong to another, which then takes precedence.
 func (e *Engine) newTable(now time.Time) *table {
 	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
 	for p := range e.registered() {
@@ -104,9 +103,10 @@ func (e *Engine) newTable(now time.Time) *table {
 	return t
 }
 
-// meet notes a peer whose packets cannot be told from this one's, which the addresses
-// in the configuration did not show: names have become one address, or "auto" is
-// what another tunnel has. Nil, and one that was there before, is none.
+// meet records and reports a peer whose packets cannot be told from this one's. The
+// configuration could not show the conflict: names have resolved to one address, or
+// "auto" is the address of another tunnel. A nil e, or the end of a former path, is no
+// conflict.
 func (p *peer) meet(e *end) {
 	var other *peer
 	if e != nil && e.arrives == e.peer.arrives {
@@ -119,8 +119,8 @@ func (p *peer) meet(e *end) {
 	p.twin = other
 }
 
-// needed are the places where packets must be received, and how many receivers
-// there are.
+// needed returns the places where packets must be received, and the number of receivers
+// at each.
 func (e *Engine) needed() map[listener]int {
 	needed := make(map[listener]int)
 	for p := range e.registered() {
@@ -134,16 +134,16 @@ func (e *Engine) needed() map[listener]int {
 	return needed
 }
 
-// listener is where the path's packets arrive.
+// listener returns where the path's packets arrive.
 func (p *path) listener() listener { return layersListener(p.layers) }
 
-// layersListener is where packets with these layers, innermost first, arrive.
+// layersListener returns where packets with these layers, innermost first, arrive.
 func layersListener(layers []encap.Layer) listener {
 	l := &layers[len(layers)-1]
 	return listener{local: l.Local, protocol: l.Kind.Protocol()}
 }
 
-// groups are the multicast groups to which packets for a layer come.
+// groups returns the multicast groups at which a layer receives packets.
 func groups(l *encap.Layer) []netip.Addr {
 	if j, ok := l.Resolver.(resolve.Joiner); ok {
 		return j.Groups()
@@ -151,7 +151,7 @@ func groups(l *encap.Layer) []netip.Addr {
 	return nil
 }
 
-// shardsFor is how many receivers there are for packets: one where their order counts.
+// shardsFor returns the number of receivers: one if the order of packets must be kept.
 func (e *Engine) shardsFor(others int, inOrder bool) int {
 	if inOrder || others == 1 {
 		return 1
@@ -159,16 +159,16 @@ func (e *Engine) shardsFor(others int, inOrder bool) int {
 	return e.shards
 }
 
-// listen opens receivers where there are none, and closes those that nobody needs
-// any more. What cannot be opened is tried again, and the tunnels wait for it.
+// listen opens missing receivers and closes unused ones. A receiver that cannot be opened
+// is retried, and the tunnels wait for it.
 func (e *Engine) listen(needed map[listener]int) {
 	locals := make(map[netip.Addr]bool)
 	for l, shards := range needed {
 		if !l.local.IsMulticast() {
 			locals[l.local] = true
 		}
-		// That there could be more, or fewer, is no reason to lose packets of those who
-		// are there already.
+		// A different number of shards alone is no reason to reopen: that would lose
+		// packets of the peers already there.
 		if have := len(e.inbounds[l]); have == 1 || have > 1 && shards > 1 {
 			continue
 		}
@@ -198,8 +198,8 @@ func (e *Engine) listen(needed map[listener]int) {
 	}
 }
 
-// notHeard notes that the receivers of a place, or of ICMP errors, which have protocol 0
-// here, could not be opened, if err says so. It is tried again.
+// notHeard records whether the receivers of a place could be opened: err is nil, or says
+// why not. Protocol 0 stands for the receiver of ICMP errors. Opening is retried.
 func (e *Engine) notHeard(l listener, err error) {
 	if err == nil {
 		delete(e.deaf, l)
@@ -213,7 +213,8 @@ func (e *Engine) notHeard(l listener, err error) {
 	e.stale = true
 }
 
-// notHeardAt is why packets with these layers, over a device, would not be received, or "".
+// notHeardAt returns why packets with these layers, over a device, cannot be received, or
+// "".
 func (e *Engine) notHeardAt(layers []encap.Layer, device int) string {
 	if len(e.deaf) == 0 {
 		return ""
@@ -228,7 +229,8 @@ func (e *Engine) notHeardAt(layers []encap.Layer, device int) string {
 	return why
 }
 
-// openReceivers opens the receivers of one place.
+// openReceivers opens the receivers of one place: adopted ones, or those opened in
+// advance, or new ones.
 func (e *Engine) openReceivers(l listener, shards int) error {
 	all := e.adoptReceivers(l, shards)
 	adopted := all != nil

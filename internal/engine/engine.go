@@ -2,14 +2,15 @@
 // sockets, runs a goroutine for each direction, and follows what changes around
 // them.
 //
-// A panic in a goroutine that handles what others send, packets, ICMP errors, neighbour
-// discovery or answers to probes, costs what was being handled. The goroutine recovers,
-// replaces what may be half changed, and goes on; the packet is counted as
-// drop.InternalError and the tunnel's repairs count a panic (see guarded). The
-// alternative, to end the process and take over the kept descriptors, would let the
-// sender of one packet stop all tunnels for a second, as often as wanted, and for good
-// where nobody keeps descriptors. A panic in the control loop ends the process: its
-// state is that of all tunnels, and cannot be replaced.
+// A panic in a goroutine that handles data from outside (packets, ICMP errors,
+// neighbour discovery, answers to probes) costs only the data being handled. The
+// goroutine recovers, replaces the state that may be half changed, and continues; the
+// packet is counted as drop.InternalError and the tunnel's repairs count a panic (see
+// guarded). The alternative would be to end the process and let the next one adopt the
+// stored descriptors. The sender of a single packet could then stop all tunnels for a
+// second, as often as it liked, and permanently where no service manager stores
+// descriptors. A panic in the control loop does end the process: the loop's state
+// belongs to all tunnels and cannot be replaced.
 package engine
 
 import (
@@ -32,32 +33,32 @@ import (
 	"sixfour/tun"
 )
 
-// Engine runs the tunnels of one configuration. One goroutine, in Run, decides
-// everything that changes; the data goroutines read what it publishes.
+// Engine runs the tunnels of one configuration. The control loop, which is the goroutine
+// in Run, makes all changes; the data goroutines read what it publishes.
 type Engine struct {
 	log      *zap.Logger
 	router   *netcfg.Router
-	notify   chan struct{}   // something around us changed
-	lost     chan struct{}   // an interface is gone: its tunnel knows
-	reloads  chan *reload    // configurations to be run instead
-	ended    chan struct{}   // closed when Run has
-	names    chan resolution // a name has other addresses
-	learnt   chan *tunnel    // its neighbours have told something for its interface
-	tooLong  chan tooLong    // a destination that is narrower than others
-	looking  chan struct{}   // names that are being looked up
-	broken   chan broken     // a receiver is
+	notify   chan struct{}   // something outside the engine changed
+	lost     chan struct{}   // an interface is gone; the tunnel's state says which
+	reloads  chan *reload    // configurations to replace the running one
+	ended    chan struct{}   // closed when Run has returned
+	names    chan resolution // new addresses of a name
+	learnt   chan *tunnel    // tunnels whose neighbours announced something for the interface
+	tooLong  chan tooLong    // destinations with a smaller MTU than the others
+	looking  chan struct{}   // limits concurrent name lookups
+	broken   chan broken     // receivers that failed
 	resolver *net.Resolver
 	prober   *prober
 	keeper   *keeper
-	ports    map[int]*port       // by the device
-	policies policies            // that AF_XDP would bypass
-	segments *transport.Segments // of packets that the kernel put together; nil: not known
+	ports    map[int]*port       // by interface index
+	policies policies            // XFRM policies that AF_XDP would bypass
+	segments *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
 	shards   int                 // receivers at each local address
-	shield   shield              // against the kernel's own answers
-	gate     gate                // what [gateway] says
+	shield   shield              // suppresses the kernel's own ICMP errors
+	gate     gate                // the [gateway] section
 	events   events
 	captures capturing
-	pulse    chan struct{} // somebody wants to know whether the control loop lives
+	pulse    chan struct{} // health checks of the control loop
 	loop     loop
 	started  time.Time
 	kept     kept
@@ -65,32 +66,31 @@ type Engine struct {
 	wg       sync.WaitGroup
 	ctx      context.Context // ends with Run
 
-	// mu guards what a reload changes: the list of the tunnels, and their lists of
-	// peers and configurations. The control loop alone changes them, and so reads
-	// them without.
+	// mu guards what a reload changes: the list of tunnels, and each tunnel's peers and
+	// configuration. Only the control loop changes them, so it reads them without mu.
 	mu       sync.RWMutex
 	tunnels  []*tunnel
 	reloaded api.Reloads
 
 	sandbox   atomic.Pointer[api.Sandbox]
 	table     atomic.Pointer[table]
-	stale     bool                // the table is
-	moveAt    time.Time           // a peer that is down goes to the next address of its name; zero: none does
-	rest      time.Time           // not before: look at everything again because of a change
+	stale     bool                // the table must be rebuilt
+	moveAt    time.Time           // when a peer that is down tries the next address of its name; zero: never
+	rest      time.Time           // the earliest time to evaluate everything again after a change
 	links     []netip.Prefix      // this host's IPv4 addresses
 	hosts     map[string]hostNets // by namespace
-	byIndex   map[int]*tunnel     // those with an interface in our own namespace
+	byIndex   map[int]*tunnel     // tunnels with an interface in our own network namespace
 	watched   map[watched]watching
-	deaf      map[listener]string     // places where packets should be received, and why they are not
-	stray     counters                // packets that arrived and belong to no tunnel
-	strangers strangers               // from where
-	inbounds  map[listener][]*inbound // a shard each
-	receivers sync.WaitGroup          // of their goroutines
+	deaf      map[listener]string     // listeners that cannot receive, and why
+	stray     counters                // packets that belong to no tunnel
+	strangers strangers               // the sources of those packets
+	inbounds  map[listener][]*inbound // one per shard
+	receivers sync.WaitGroup          // the receivers' goroutines
 	errors    map[netip.Addr]transport.Receiver
 }
 
-// New prepares the tunnels of a configuration; nothing is changed on the system
-// before Run.
+// New prepares the tunnels of a configuration. It changes nothing on the system; Run
+// does.
 func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e := &Engine{
 		log:      log,
@@ -115,7 +115,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	}
 	e.prober.log = log
 	var err error
-	if e.segments, err = transport.OpenSegments(); err != nil { // what is received is cut as far as it can be without
+	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
 		log.Info("how the uplink puts packets together (GRO) is not known", zap.Error(err))
 	}
 	e.keeper = newKeeper(e.somethingChanged)
@@ -133,7 +133,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	return e, nil
 }
 
-// newTunnel makes a tunnel, one of so many, with a number that no other one has.
+// newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
 	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, e.log)
 	if err != nil {
@@ -144,32 +144,32 @@ func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) 
 }
 
 const (
-	// settle is how long changes are gathered before they are acted on.
+	// settle is how long changes are collected before the engine acts on them.
 	settle = 50 * time.Millisecond
-	// rests is how many times as long as a look at everything took, there is none
-	// again, however much changes: with a hundred thousand peers, and routes that
-	// flap, we would do nothing else.
+	// rests limits how often changes cause a full evaluation: the pause after one is
+	// rests times as long as it took, but at most maxRest. With a hundred thousand
+	// peers and flapping routes the engine would otherwise do nothing else.
 	rests   = 4
 	maxRest = 2 * time.Second
-	// lookAgain is how often everything is looked at though nobody said that
-	// it changed.
+	// lookAgain is the interval between full evaluations while no change is reported.
 	lookAgain = 30 * time.Second
-	// retry is how often that is while something is missing.
+	// retry replaces lookAgain while something is missing.
 	retry = time.Second
 )
 
-// spareProcessors is for how many goroutines that carry packets the runtime gets
-// a processor of their own, for as long as there is traffic.
+// spareProcessors is the number of packet-carrying goroutines for which the runtime gets
+// an additional processor each while there is traffic.
 const spareProcessors = 2 * maxQueues
 
-// Run makes the interfaces, carries packets until ctx ends, and takes away what
-// it made. Tell is called by the control loop, which waits for it: once every tunnel
-// can carry packets, or, some seconds after the start, with those that cannot; and
-// from then on when that has changed.
+// Run makes the interfaces, carries packets until ctx ends, and removes what it made.
+// The control loop calls tell and waits for it to return: first when every tunnel can
+// carry packets, or some seconds after the start even if some cannot; later whenever
+// that state has changed.
 //
-// What is wrong with one tunnel, or what the host lacks for it, is never an error: that
-// tunnel waits and says for what, it is tried again, and the others carry. An error is
-// what no tunnel could run without: the kernel's netlink, or its TUN device.
+// A fault of one tunnel, or something that the host lacks for it, is never an error of
+// Run: that tunnel reports what it waits for and is retried, and the others carry
+// packets. Run returns an error only if no tunnel could work: the kernel's netlink or
+// TUN device is missing.
 func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
@@ -188,8 +188,8 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 	e.gate.mark.Store(e.gate.cfg.DefaultRoute != "")
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
-	// The paths first: the interfaces then come up with the right MTU, and their
-	// first packets find their way.
+	// Evaluate the paths first: the interfaces then start with the right MTU, and
+	// their first packets have a path.
 	e.evaluatePeers(e.tunnels)
 	for _, t := range e.tunnels {
 		e.tryOpen(t)
@@ -202,16 +202,16 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 	return nil
 }
 
-// begin starts what follows a tunnel that has its interface.
+// begin starts the background work of a tunnel that has its interface.
 func (e *Engine) begin(t *tunnel) {
 	e.followNames(t)
 	t.warn()
-	if t.only != nil { // the prober greets its path
+	if t.only != nil { // the prober sends the first probe on its path
 		e.prober.watch(t.only)
 	}
 }
 
-// control is the loop in which everything is decided.
+// control is the control loop, which makes all decisions.
 func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -233,8 +233,8 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 	}
 }
 
-// wait returns when it is time to look at everything again. What is learnt of one
-// tunnel's path concerns no other.
+// wait handles events and returns when everything must be evaluated again. What is
+// learnt about the path of one tunnel does not affect the others.
 func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 	for {
 		select {
@@ -243,7 +243,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 		case <-timer:
 			return
 		case <-e.notify:
-			e.pause(ctx, max(settle, time.Until(e.rest))) // one command of an administrator is a burst of changes
+			e.pause(ctx, max(settle, time.Until(e.rest))) // one administrator command causes many changes
 			return
 		case <-e.pulse:
 		case <-e.loop.tick:
@@ -275,7 +275,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 	}
 }
 
-// evaluateAll brings every tunnel in line with what is around it, and reports
+// evaluateAll updates every tunnel to the state of the host and the network, and reports
 // whether all can carry packets.
 func (e *Engine) evaluateAll() (complete bool) {
 	for _, t := range e.tunnels {
@@ -301,7 +301,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 	return complete && !e.stale
 }
 
-// evaluatePeers does so for the paths of all peers of some tunnels.
+// evaluatePeers updates the paths of all peers of the given tunnels.
 func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	e.lookAtHost()
 	e.lookAtPolicies()
@@ -338,8 +338,8 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	}
 }
 
-// aLinkIsLost makes the control loop look whose it is. It does not wait for it, who
-// may wait for the caller.
+// aLinkIsLost makes the control loop look for the interface that is gone. It never
+// blocks: the control loop may be waiting for the caller.
 func (e *Engine) aLinkIsLost() {
 	select {
 	case e.lost <- struct{}{}:
@@ -347,7 +347,7 @@ func (e *Engine) aLinkIsLost() {
 	}
 }
 
-// close takes everything away again, except what is to be handed over.
+// close removes everything that the engine made, except what the next process adopts.
 func (e *Engine) close(regular bool) {
 	e.captures.close(errDaemonEnds)
 	e.closeGateway()
@@ -380,10 +380,10 @@ func (e *Engine) close(regular bool) {
 	}
 }
 
-// Sandboxed says what Status is to tell of the process's rights.
+// Sandboxed sets the restrictions of the process, which Status reports.
 func (e *Engine) Sandboxed(s api.Sandbox) { e.sandbox.Store(&s) }
 
-// Status is what every tunnel is doing now. Any goroutine may call it.
+// Status returns the current state of all tunnels. Any goroutine may call it.
 func (e *Engine) Status() api.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

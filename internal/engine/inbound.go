@@ -21,63 +21,63 @@ import (
 	"sixfour/tun"
 )
 
-// inbound carries packets to an outer address of ours to the TUN devices of the
-// tunnels that end there, on one goroutine: those of one shard and one protocol, or
-// what arrives at a port.
+// inbound carries packets that arrive at an outer address of ours to the TUN devices of
+// the tunnels that end there, on one goroutine. It serves one shard of one address and
+// protocol, or one AF_XDP port.
 type inbound struct {
 	rx       transport.Receiver
-	segments segmenter // the same, if the kernel may have put its packets together
-	queue    int       // of the devices, as far as they have so many
+	segments segmenter // rx, if the kernel may have merged its packets (GRO)
+	queue    int       // index of the queue in the devices, modulo their number of queues
 	table    *atomic.Pointer[table]
-	at       netip.Addr // of a multicast group: our address where its packets arrive
-	zone     uint32     // of the link-local address of ours where packets arrive; 0: it is another
+	at       netip.Addr // for a multicast group: our address on the link
+	zone     uint32     // zone of a link-local address of ours; 0: another address
 	stray    *counters  // of packets that belong to no tunnel
 	drops    drops
-	// Broken is called, at most once, when nothing more is to be expected of rx.
+	// broken is called at most once, when rx has failed for good.
 	broken func(rx transport.Receiver, err error)
-	lost   uint32 // that the receiver has told of
-	// Changed is called when packets of a peer are to arrive in another way.
+	lost   uint32 // losses that the receiver has reported
+	// changed is called when packets of a peer arrive by another kind of receiver.
 	changed func()
-	socket  bool // rx is one, and no AF_XDP port
+	socket  bool // rx is a socket, not an AF_XDP port
 
 	// For captures.
 	capturing *capturing
-	seen      *captures // of this batch; nil: nobody captures
-	hand      int       // the packet at hand
-	end       *end      // to which it came; nil: to none
-	pkt       []byte    // that packet, as it arrived, if somebody captures
-	note      string    // what there is to say of it
-	moment    moment    // when the batch arrived
-	kept      []byte    // packets of the batch
-	sent      [][]byte  // what an answer went in
+	seen      *captures // the captures of this batch; nil: none
+	hand      int       // index of the packet being handled
+	end       *end      // its end; nil: none
+	pkt       []byte    // the packet as it arrived, for captures
+	note      string    // note about it
+	moment    moment    // arrival time of the batch
+	kept      []byte    // copies of packets of the batch
+	sent      [][]byte  // outer packets of an answer
 
-	arena   *arena // of the buffers
+	arena   *arena // memory of the buffers
 	bufs    [][]byte
 	sizes   []int
-	known   *table  // the last
-	sinks   []*sink // by the tunnel's number, as far as there were packets
-	touched []*sink // have packets of the current batch
-	reply   []byte  // for an answer of our own
-	scratch []byte  // its IPv6 fragments
-	pieces  []byte  // and those of what goes out
+	known   *table  // the table of the last batch
+	sinks   []*sink // by the tunnel's id; nil: no packets yet
+	touched []*sink // those with packets of the current batch
+	reply   []byte  // buffer for an answer of our own
+	scratch []byte  // buffer for its IPv6 fragments
+	pieces  []byte  // buffer for its outer fragments
 }
 
-// segmenter says how the kernel has put a packet of the last batch together.
+// segmenter tells how the kernel merged a packet of the last batch.
 type segmenter interface{ Segment(i int) int }
 
-// sink is where one tunnel's packets of a batch are gathered.
+// sink collects the packets of one tunnel in a batch.
 type sink struct {
 	t      *tunnel
 	queue  int // of the device
 	mtu    int64
 	gather *tun.Gatherer
 	drops  drops
-	kept   []capture.Packet // that are in the gatherer, if somebody captures
+	kept   []capture.Packet // copies of packets in the gatherer, for captures
 
-	// Packets in the gatherer that come from one peer, and were not counted yet.
+	// Packets of one peer in the gatherer that are not counted yet.
 	peer           *peer
 	packets, bytes int
-	all            int // bytes of all packets in it
+	all            int // bytes of all packets in the gatherer
 }
 
 func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
@@ -107,13 +107,13 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 	}
 }
 
-// sink is the one for a tunnel.
+// sink returns the sink of a tunnel.
 func (in *inbound) sink(t *tunnel) *sink {
 	if t.id >= len(in.sinks) {
 		in.sinks = append(in.sinks, make([]*sink, t.id+1-len(in.sinks))...)
 	}
 	s := in.sinks[t.id]
-	if s == nil || s.t != t { // the number was another's
+	if s == nil || s.t != t { // the id belonged to another tunnel
 		s = &sink{t: t, queue: in.queue % t.queues, drops: t.drops("in", pcapng.Inbound)}
 		in.sinks[t.id] = s
 	}
@@ -123,7 +123,7 @@ func (in *inbound) sink(t *tunnel) *sink {
 	return s
 }
 
-// forget gives up the sinks of tunnels that are no more.
+// forget drops the sinks of tunnels that were removed.
 func (in *inbound) forget() {
 	for i, s := range in.sinks {
 		if s != nil && s.t.retired.Load() {
@@ -132,7 +132,7 @@ func (in *inbound) forget() {
 	}
 }
 
-// run works until the receiver is closed. The buffers are gone then.
+// run carries packets until the receiver is closed, and then frees the buffers.
 func (in *inbound) run() {
 	defer in.arena.free()
 	wait.Thread()
@@ -158,8 +158,8 @@ func (in *inbound) run() {
 	}
 }
 
-// overrun counts the packets for which the kernel's queue had no room. A queue that
-// was full gives many full batches: only after those it is asked.
+// overrun counts packets for which the kernel's queue had no room. A full queue gives
+// full batches, so the kernel is asked only after a full batch.
 func (in *inbound) overrun(batch int) {
 	if batch < transport.BatchSize {
 		return
@@ -197,7 +197,7 @@ func (in *inbound) carry(n int) {
 	in.endBatch()
 }
 
-// open decapsulates the packets that were received, from one on to the nth.
+// open decapsulates packets from to n-1 of the batch.
 func (in *inbound) open(t *table, from, n int) {
 	for i := from; i < n; i++ {
 		in.hand, in.end = i, nil
@@ -205,7 +205,7 @@ func (in *inbound) open(t *table, from, n int) {
 		if in.seen != nil {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
-		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // one too large for its buffer has size 0
+		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // a packet too large for its buffer has size 0
 			in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
@@ -224,9 +224,9 @@ func (in *inbound) open(t *table, from, n int) {
 	in.end = nil
 }
 
-// fromAnywhere is for packets from nobody's remote address: one of the automatic
-// tunnels at their destination may take them. If none does, the first one's reason
-// counts.
+// fromAnywhere handles a packet whose source is the remote address of no peer. An
+// automatic tunnel at its destination may accept it. If none accepts it, the drop reason
+// of the first one counts.
 func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 	var first *end
 	var why drop.Reason
@@ -259,7 +259,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
 }
 
-// decapsulate is Stack.Decapsulate, and whether the peer may send what came out.
+// decapsulate calls Stack.Decapsulate, and checks that the peer may send the result.
 func (e *end) decapsulate(path *path, pkt []byte) ([]byte, drop.Reason) {
 	inner, r := path.stack.Decapsulate(pkt)
 	if r != drop.None {
@@ -268,8 +268,8 @@ func (e *end) decapsulate(path *path, pkt []byte) ([]byte, drop.Reason) {
 	return inner, e.allows(inner)
 }
 
-// allows says whether an inner packet may come from the peer, or is for our end of
-// the layer: the daemon itself looks at that first.
+// allows returns a drop reason unless an inner packet may come from the peer or is
+// addressed to our end of the layer; the daemon handles the latter itself.
 func (e *end) allows(inner []byte) drop.Reason {
 	if e.sends(inner) || e.isOurs(inner) {
 		return drop.None
@@ -277,21 +277,21 @@ func (e *end) allows(inner []byte) drop.Reason {
 	return drop.Spoof
 }
 
-// sends reports whether an inner packet may come from the peer: its prefixes decide,
-// where there are many peers (RFC 3704), but for what its end of the layer says to
-// ours.
+// sends reports whether an inner packet may come from the peer. In a tunnel with many
+// peers the peer's prefixes decide (RFC 3704), except for packets from the peer's end of
+// the layer to ours.
 func (e *end) sends(inner []byte) bool {
 	table := e.peer.t.table.Load()
 	return table == nil || table.Allows(e.peer, inner) ||
 		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
 }
 
-// isOurs reports whether an inner packet is to our end of the layer.
+// isOurs reports whether an inner packet is addressed to our end of the layer.
 func (e *end) isOurs(inner []byte) bool {
 	return header.Version(inner) == 6 && e.local != [16]byte{} && [16]byte(header.IPv6(inner).Dest()) == e.local
 }
 
-// deliver takes what Decapsulate has returned for pkt, by a path.
+// deliver handles what Decapsulate returned for pkt on a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
 	s, segment := in.sink(e.peer.t), in.segment()
 	if r == drop.Fragment && inner != nil {
@@ -330,7 +330,7 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		if in.take(s, e, path, inner) {
 			return
 		}
-		if !e.sends(inner) { // to the interface it goes like any other
+		if !e.sends(inner) { // without this peer's end as source it is an ordinary packet
 			in.lose(s, e.peer, inner, drop.Spoof, nil)
 			return
 		}
@@ -360,7 +360,7 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	s.add(e.peer, inner)
 }
 
-// segment is what is known of how the kernel has put the packet at hand together.
+// segment returns what is known of how the kernel merged the current packet.
 func (in *inbound) segment() int {
 	if in.segments == nil {
 		return transport.Single
@@ -368,7 +368,7 @@ func (in *inbound) segment() int {
 	return in.segments.Segment(in.hand)
 }
 
-// sendBack sends a router's keepalive back to it.
+// sendBack returns a router's keepalive to it.
 func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 	path := e.peer.path.Load()
 	if path == nil {
@@ -394,7 +394,7 @@ func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 	e.peer.answered.Add(1)
 }
 
-// add notes a peer's packet, which was gathered.
+// add adds a packet to the counts of its peer.
 func (s *sink) add(p *peer, inner []byte) {
 	if s.peer != p {
 		s.count()
@@ -404,7 +404,7 @@ func (s *sink) add(p *peer, inner []byte) {
 	s.bytes += len(inner)
 }
 
-// count counts the packets of one peer.
+// count adds the packets of the present peer to its counters.
 func (s *sink) count() {
 	if s.packets > 0 {
 		s.peer.took(s.packets, s.bytes)
@@ -413,7 +413,7 @@ func (s *sink) count() {
 	s.peer, s.packets, s.bytes = nil, 0, 0
 }
 
-// flush writes the packets to the tunnel's device.
+// flush writes the collected packets to the tunnel's device.
 func (s *sink) flush(seen *captures) {
 	n := s.gather.Len()
 	s.count()
@@ -426,13 +426,13 @@ func (s *sink) flush(seen *captures) {
 		s.drops.countN(&s.t.in, writeReason(refused.Err), refused.Packets, nil, refused.Err)
 	}
 	s.showKept(seen, refused.Which, false, writeReason(refused.Err), refused.Err)
-	if refused.Packets > 0 { // whose they were is not known: the tunnel's sum is right
+	if refused.Packets > 0 { // their peers are not known; this keeps the tunnel's total right
 		s.t.in.carried(-refused.Packets, -refused.Bytes)
 	}
 	s.all = 0
 }
 
-// writeReason says under which reason a packet goes that the device refused.
+// writeReason returns the drop reason for an error from the device.
 func writeReason(err error) drop.Reason {
 	if errors.Is(err, tun.ErrDown) || errors.Is(err, tun.ErrGone) {
 		return drop.InterfaceDown

@@ -14,29 +14,30 @@ import (
 	"sixfour/transport"
 )
 
-// Store keeps descriptors for the process that follows this one.
+// Store stores descriptors for the next process, as a service manager does.
 type Store interface {
-	// Store keeps a copy of a descriptor under a name of printable ASCII without a colon.
+	// Store stores a copy of a descriptor under a name of printable ASCII without a colon.
 	Store(name string, fd int) error
-	// Remove gives up those of a name.
+	// Remove releases the descriptors stored under a name.
 	Remove(name string) error
 }
 
-// kept is what goes from one process to the next: the queues of the interfaces, and
-// the sockets at which outer packets arrive. As long as somebody has copies of their
-// descriptors, what comes waits in them.
+// kept holds what one process passes to the next: the queues of the interfaces, and the
+// sockets that receive outer packets. While a copy of a descriptor is open, arriving
+// packets wait in its queue.
 type kept struct {
 	store  Store            // nil: there is none
-	passed map[string][]int // descriptors by name, that nobody has taken yet
+	passed map[string][]int // inherited descriptors by name that are not adopted yet
 }
 
-// Keep has the engine store the descriptors of what it makes, and take over those that
-// were passed to the process, by their names, which become the engine's. What of them
-// is of no use it closes. Call it before Run, which then leaves interfaces alone when
-// its ctx ends: they are gone with the last copy.
+// Keep makes the engine store the descriptors of what it makes, and adopt those that the
+// previous process passed on, given by name. The engine owns these and closes the ones
+// that it cannot use. Call Keep before Run. Run then does not remove interfaces when its
+// ctx ends: the kernel removes them when the last copy of their descriptors is closed.
 func (e *Engine) Keep(s Store, passed map[string][]int) { e.kept = kept{s, passed} }
 
-// Names of descriptors. A tunnel's name may have any letters in it.
+// queueName is the name under which a queue's descriptor is stored. It escapes the
+// tunnel's name, which may contain any characters.
 func queueName(tunnel string, queue int) string {
 	return "tun/" + url.QueryEscape(tunnel) + "/" + strconv.Itoa(queue)
 }
@@ -45,7 +46,8 @@ func receiverName(l listener, s transport.Shard) string {
 	return fmt.Sprintf("raw/%d/%s/%d/%d", l.protocol, url.QueryEscape(l.local.String()), s.Index, s.Count)
 }
 
-// put stores a descriptor. A failure costs packets at a restart, and nothing now.
+// put stores a descriptor. A failure has no effect until a restart, which then loses
+// packets.
 func (k *kept) put(name string, use func(func(fd int) error) error, log *zap.Logger) {
 	if k.store == nil {
 		return
@@ -55,7 +57,7 @@ func (k *kept) put(name string, use func(func(fd int) error) error, log *zap.Log
 	}
 }
 
-// remove gives up a descriptor that was stored.
+// remove releases a stored descriptor.
 func (k *kept) remove(name string, log *zap.Logger) {
 	if k.store == nil {
 		return
@@ -65,7 +67,7 @@ func (k *kept) remove(name string, log *zap.Logger) {
 	}
 }
 
-// take takes the only descriptor of a name; -1: there is none.
+// take returns the descriptor of a name and closes any others of that name; -1: none.
 func (k *kept) take(name string) int {
 	fds := k.passed[name]
 	if len(fds) == 0 {
@@ -78,7 +80,7 @@ func (k *kept) take(name string) int {
 	return fds[0]
 }
 
-// queuesOf are the descriptors of a tunnel's queues.
+// queuesOf takes the descriptors of a tunnel's queues.
 func (k *kept) queuesOf(tunnel string) (fds []int) {
 	for i := 0; ; i++ {
 		fd := k.take(queueName(tunnel, i))
@@ -89,7 +91,7 @@ func (k *kept) queuesOf(tunnel string) (fds []int) {
 	}
 }
 
-// closeRest closes what nobody has taken.
+// closeRest closes the inherited descriptors that were not adopted.
 func (e *Engine) closeRest() {
 	for name, fds := range e.kept.passed {
 		e.log.Info("a descriptor that was kept is of no use any more", zap.String("descriptor", name))
@@ -101,7 +103,8 @@ func (e *Engine) closeRest() {
 	e.kept.passed = nil
 }
 
-// openKept makes a tunnel's interface of what was kept of it, if that fits.
+// openKept makes a tunnel's interface from inherited descriptors if they fit, or a new
+// one.
 func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
 	s.Kept = e.kept.queuesOf(t.cfg.Name)
 	if e.kept.store != nil {
@@ -113,7 +116,7 @@ func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
 		}
 	}()
 	if err := t.open(s, e.aLinkIsLost); err != nil {
-		if len(s.Kept) > 0 { // an interface that nobody would ever use again
+		if len(s.Kept) > 0 { // an interface that cannot be used again
 			e.forgetQueues(t)
 		}
 		return err
@@ -130,7 +133,7 @@ func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
 	return nil
 }
 
-// discard removes a tunnel's interface, whoever has copies of its descriptors.
+// discard removes a tunnel's interface even if copies of its descriptors are stored.
 func (e *Engine) discard(t *tunnel) {
 	if e.kept.store == nil || t.link == nil {
 		return
@@ -148,14 +151,14 @@ func (e *Engine) keepQueues(t *tunnel) {
 	}
 }
 
-// forgetQueues gives them up.
+// forgetQueues releases the stored queues of a tunnel's interface.
 func (e *Engine) forgetQueues(t *tunnel) {
 	for i := range t.queues {
 		e.kept.remove(queueName(t.cfg.Name, i), t.log)
 	}
 }
 
-// adoptReceivers takes the receivers of a place over, if all are there.
+// adoptReceivers adopts the inherited receivers of a listener if all shards are there.
 func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receiver) {
 	for i := range shards {
 		fd := e.kept.take(receiverName(l, transport.Shard{Index: i, Count: shards}))
@@ -177,8 +180,8 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 	return nil
 }
 
-// keepReceivers stores the receivers of a place. Those of groups are bound to a device
-// that may be another by then.
+// keepReceivers stores the receivers of a listener. It leaves out those of multicast
+// groups: they are bound to a device, which may have changed by the time of adoption.
 func (e *Engine) keepReceivers(l listener, inbounds []*inbound) {
 	for i, in := range inbounds {
 		if rx, ok := in.rx.(*transport.RawReceiver); ok && !l.at.IsValid() {
@@ -187,7 +190,7 @@ func (e *Engine) keepReceivers(l listener, inbounds []*inbound) {
 	}
 }
 
-// forgetReceivers gives them up.
+// forgetReceivers releases the stored receivers of a listener.
 func (e *Engine) forgetReceivers(l listener) {
 	for i := range e.inbounds[l] {
 		if !l.at.IsValid() {
@@ -196,22 +199,23 @@ func (e *Engine) forgetReceivers(l listener) {
 	}
 }
 
-// keptQueue is how many packets wait in each queue of an interface that outlives the
-// process, one that is to be segmented counted as one: without a store it is 500, the
-// kernel's number, and a restart takes some 50 ms. More would make packets late
-// where the uplink is slow. It cannot be another one while nobody reads only: the
-// kernel loses packets when it changes that of an interface that is up.
+// keptQueue is the queue length, in packets, of an interface that outlives the process.
+// A packet that is still to be segmented counts as one. Without a store the length is
+// 500, the kernel's default; a restart takes some 50 ms. A longer queue would delay
+// packets where the uplink is slow. The length cannot be increased only for the time of
+// the restart: the kernel loses packets when it changes the length of an interface that
+// is up.
 const keptQueue = 2048
 
-// handOver stops the goroutines that carry packets such that none is lost that has
-// come out of a queue or a socket: what is still in them is for the next process.
+// handOver stops the goroutines that carry packets without losing a packet that was
+// already read from a queue or a socket. Packets still in them are for the next process.
 func (e *Engine) handOver() {
 	for _, shards := range e.inbounds {
 		for _, in := range shards {
 			in.rx.Close()
 		}
 	}
-	// From now on packets come to the sockets, and leave through them.
+	// From now on packets arrive at the raw sockets and leave through them.
 	for device, p := range e.ports {
 		if p.err == nil {
 			e.closePort(p)
@@ -226,11 +230,11 @@ func (e *Engine) handOver() {
 	all.Wait()
 }
 
-// drainTime is how long the last packets that were read may take to leave.
+// drainTime limits how long packets that were already read may take to be sent.
 const drainTime = time.Second
 
-// drain ends the reading of a tunnel's interface, and waits for what was read to be
-// sent.
+// drain stops reading from a tunnel's interface, and waits until everything read from it
+// is sent.
 func (t *tunnel) drain() {
 	if t.link == nil {
 		return
@@ -245,6 +249,6 @@ func (t *tunnel) drain() {
 	}()
 	select {
 	case <-sent:
-	case <-time.After(drainTime): // an uplink that takes nothing
+	case <-time.After(drainTime): // the uplink accepts no packets
 	}
 }

@@ -12,26 +12,26 @@ import (
 	"sixfour/internal/liveness"
 )
 
-// keeper looks after the lives of all peers, on one goroutine, which sleeps until
-// something is due. A peer costs neither a goroutine nor a timer, and nothing on the
-// way of packets: their counters are looked at.
+// keeper runs the liveness sessions of all peers on one goroutine, which sleeps until
+// something is due. A peer needs no goroutine and no timer of its own, and its packets
+// cost nothing extra: the keeper reads their counters.
 type keeper struct {
-	begun   time.Time // of the time that liveness.Peer knows
+	begun   time.Time // start of the time that liveness.Peer uses
 	wake    chan struct{}
 	answers chan lifeSign
 
 	mu    sync.Mutex
-	fresh []*peer // to be looked at
+	fresh []*peer // peers to check
 
-	// Of the goroutine.
+	// Used by the goroutine only.
 	due   schedule
-	limit *rate.Limiter // of probes
-	pause time.Time     // nothing is done before
+	limit *rate.Limiter // limits probes
+	pause time.Time     // no work before this time
 
-	changed func() // called when packets have to go another way
+	changed func() // called when packets must use another address
 }
 
-// lifeSign is an answer to a probe of whether a peer lives.
+// lifeSign is an answer to a liveness probe.
 type lifeSign struct {
 	p      *peer
 	by     way
@@ -41,9 +41,8 @@ type lifeSign struct {
 	at     time.Time
 }
 
-// So many probes are sent in a second: each of a hub's hundred thousand peers can have
-// one every 25 seconds. When all fall silent at the same time it takes longer to be
-// sure.
+// Limits of probes per second: each of a hub's hundred thousand peers can be probed every
+// 25 seconds. If all fail at the same time, it takes longer to detect it.
 const (
 	probesPerSecond = 5000
 	probesAtOnce    = 100
@@ -57,8 +56,8 @@ func newKeeper(changed func()) *keeper {
 	}
 }
 
-// mark has the keeper look at a peer: its path has changed, or something was heard
-// of it. Any goroutine may call it.
+// mark makes the keeper check a peer: its path has changed, or a packet came from it. Any
+// goroutine may call it.
 func (k *keeper) mark(p *peer) {
 	if k == nil || p.marked.Swap(true) {
 		return
@@ -72,7 +71,7 @@ func (k *keeper) mark(p *peer) {
 	}
 }
 
-// run works until ctx ends.
+// run runs the keeper until ctx ends.
 func (k *keeper) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -92,10 +91,10 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// since is a moment for liveness.Peer.
+// since converts a time for liveness.Peer.
 func (k *keeper) since(at time.Time) time.Duration { return at.Sub(k.begun) }
 
-// take takes an answer, and those that have come meanwhile.
+// take handles an answer, and all others that are waiting.
 func (k *keeper) take(s lifeSign) {
 	for {
 		if int(s.target) < len(s.p.pulses) {
@@ -110,7 +109,7 @@ func (k *keeper) take(s lifeSign) {
 				pl.inside = now
 			}
 			if pl.life.Answer(s.seq, now) {
-				pl.seen = s.p.in.packets.Load() // the answer may be one of those
+				pl.seen = s.p.in.packets.Load() // the answer may be counted there
 				k.settle(pl)
 			} else if only {
 				k.settle(pl)
@@ -124,7 +123,7 @@ func (k *keeper) take(s lifeSign) {
 	}
 }
 
-// lookAtFresh looks at the peers that were marked.
+// lookAtFresh checks the peers that were marked.
 func (k *keeper) lookAtFresh() {
 	k.mu.Lock()
 	fresh := k.fresh
@@ -132,12 +131,12 @@ func (k *keeper) lookAtFresh() {
 	k.mu.Unlock()
 	now := k.since(time.Now())
 	for _, p := range fresh {
-		p.marked.Store(false) // from now on what is new is new
+		p.marked.Store(false) // a mark from now on is a new one
 		k.guard(p, func() { k.lookAt(p, now) })
 	}
 }
 
-// lookAt looks at one of them.
+// lookAt checks one marked peer.
 func (k *keeper) lookAt(p *peer, now time.Duration) {
 	k.renew(p, now)
 	heard, doubted := p.lifeSign.Swap(false), p.doubted.Swap(false)
@@ -153,8 +152,8 @@ func (k *keeper) lookAt(p *peer, now time.Duration) {
 	}
 }
 
-// guard calls f, which is about a peer. After a panic it is not known any more whether
-// the peer lives: that is watched again when it is marked the next time.
+// guard calls f, which works on a peer. After a panic the peer's liveness sessions are
+// dropped; they start again when the peer is next marked.
 func (k *keeper) guard(p *peer, f func()) {
 	if !guarded(p.t.log, "watch whether peers live", f) {
 		return
@@ -168,8 +167,8 @@ func (k *keeper) guard(p *peer, f func()) {
 	p.pulses = nil
 }
 
-// renew brings what is watched of a peer in line with its path: nothing is while
-// there is none, and what is elsewhere now begins anew.
+// renew updates a peer's liveness sessions to its path. Without a path there are none; a
+// session whose target has changed starts again.
 func (k *keeper) renew(p *peer, now time.Duration) {
 	targets := p.targets()
 	for i, t := range targets {
@@ -200,7 +199,7 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
 		} else {
-			heap.Fix(&k.due, pl.place) // one after the other: a heap mends one place, not many
+			heap.Fix(&k.due, pl.place) // at once: a heap can fix only one moved element at a time
 		}
 	}
 	for i := len(targets); i < len(p.pulses); i++ {
@@ -210,7 +209,7 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 	}
 }
 
-// step does what is due, and returns when there is more, if there is.
+// step does all work that is due, and returns when the next is due, if there is any.
 func (k *keeper) step() (next time.Time, ok bool) {
 	for len(k.due) > 0 {
 		at, pl := time.Now(), k.due[0]
@@ -226,7 +225,7 @@ func (k *keeper) step() (next time.Time, ok bool) {
 	return next, false
 }
 
-// next does what is due of one pulse.
+// next does the work that is due for one liveness session.
 func (k *keeper) next(pl *pulse, at time.Time) {
 	now := k.since(at)
 	if pl.hasTraffic() && pl.look(now) {
@@ -242,8 +241,8 @@ func (k *keeper) next(pl *pulse, at time.Time) {
 	k.settle(pl)
 }
 
-// settle is called after something has changed about a pulse: it comes to its place
-// in the schedule, and its peer is told.
+// settle is called after a liveness session has changed. It moves the session in the
+// schedule, and updates the state of the peer.
 func (k *keeper) settle(pl *pulse) {
 	if pl.place >= 0 {
 		heap.Fix(&k.due, pl.place)
@@ -251,7 +250,7 @@ func (k *keeper) settle(pl *pulse) {
 	}
 }
 
-// schedule are pulses in the order in which something is due: a heap.
+// schedule is a heap of liveness sessions, ordered by when work is due.
 type schedule []*pulse
 
 func (s schedule) Len() int           { return len(s) }

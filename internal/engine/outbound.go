@@ -19,38 +19,37 @@ import (
 	"sixfour/tun"
 )
 
-// outbound carries packets from one queue of a TUN device to the peer, on one
-// goroutine.
+// outbound carries packets from one queue of a TUN device to the peers, on one goroutine.
 type outbound struct {
 	t     *tunnel
 	queue *tun.Queue
 	index int // of the queue, and of the sender
 	drops drops
-	sent  [][]byte // for captures: what one inner packet went in
+	sent  [][]byte // for captures: the outer packets of one inner packet
 
 	*workspace
-	large  int    // packets in the batch that not every path carries whole
-	moment moment // of what is being sent, for captures
-	done   int    // packets of the batch that were sent, or dropped
+	large  int    // packets in the batch that not every path carries unfragmented
+	moment moment // the time of sending, for captures
+	done   int    // packets of the batch that were sent or dropped
 }
 
-// workspace is what packets need on their way. Goroutines have one only while
-// they carry: of a thousand tunnels few do at a time.
+// workspace holds the buffers of an outbound. A goroutine has one only while it carries
+// packets: of a thousand tunnels few do so at the same time.
 type workspace struct {
 	arena []byte // packets as they are read, each behind Headroom
 	heads []byte // headers of segments, each behind Headroom
-	used  int    // of heads
+	used  int    // bytes of heads in use
 	batch []transport.Packet
-	inner []int   // sizes of the inner packets in the batch
-	peers []*peer // that they go to
-	paths []*path // and by which path
+	inner []int   // size of the inner packet, for each packet in the batch
+	peers []*peer // its peer
+	paths []*path // its path
 
-	scratch [3][]byte           // for what is cut into fragments
-	one     [1]transport.Packet // of these
+	scratch [3][]byte           // for packets that are fragmented
+	one     [1]transport.Packet // one fragment
 }
 
-// arenaPackets is how many packets of the largest size can be read before they
-// must be sent. Small ones share their room.
+// arenaPackets is how many packets of the largest size can be read before they must be
+// sent. Smaller packets need less room.
 const arenaPackets = 4
 
 var workspaces = sync.Pool{New: func() any {
@@ -68,15 +67,15 @@ func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
 	return &outbound{t: t, queue: q, index: index, drops: t.drops("out", pcapng.Outbound)}
 }
 
-// readPause keeps a device or a socket that does nothing but fail from burning a
-// processor.
+// readPause is the pause after a failed read, so that a device or socket that only fails
+// does not use up a processor.
 const readPause = 10 * time.Millisecond
 
-// napFrom is the smallest batch after which it pays to let packets gather.
+// napFrom is the smallest batch after which it pays to wait for more packets.
 const napFrom = 8
 
-// nap does so after a batch that shows traffic, but not that it is too much, and
-// reports whether it did.
+// nap waits briefly for more packets after a batch of medium size: one that shows
+// traffic, but no overload. It reports whether it waited.
 func nap(batch int) bool {
 	if batch < napFrom || batch >= transport.BatchSize/2 {
 		return false
@@ -85,7 +84,7 @@ func nap(batch int) bool {
 	return true
 }
 
-// run works until the device is closed or deleted.
+// run carries packets until the device is closed or deleted.
 func (o *outbound) run() {
 	wait.Thread()
 	for o.queue.Wait() == nil {
@@ -107,7 +106,7 @@ func (o *outbound) run() {
 	}
 }
 
-// carry carries packets until there are none.
+// carry carries packets until the queue is empty.
 func (o *outbound) carry() error {
 	for {
 		n, empty, err := o.read()
@@ -118,11 +117,11 @@ func (o *outbound) carry() error {
 	}
 }
 
-// read encapsulates the packets that are there, as far as there is room, and
-// returns how many there were, and whether that is all.
+// read reads packets and encapsulates them while there is room. It returns their number,
+// and whether the queue is empty.
 func (o *outbound) read() (packets int, empty bool, err error) {
 	for at := 0; len(o.batch) < transport.BatchSize && at+encap.Headroom+tun.MaxRead <= len(o.arena); {
-		// The virtio header comes to lie where the outer headers will.
+		// The virtio header lies where the outer headers will be written.
 		start := at + encap.Headroom - tun.VirtioLen
 		n, err := o.queue.Read(o.arena[start:])
 		if errors.Is(err, tun.ErrEmpty) {
@@ -136,8 +135,8 @@ func (o *outbound) read() (packets int, empty bool, err error) {
 	return packets, false, nil
 }
 
-// add encapsulates what one read gave, b[Headroom-VirtioLen:], and returns how
-// many packets it is. How long they are only ParseSuper says.
+// add encapsulates the result of one read, b[Headroom-VirtioLen:], and returns the number
+// of packets in it. Only ParseSuper can tell their lengths.
 func (o *outbound) add(b []byte) int {
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
 	inner, n := super.Packet(), super.Segments()
@@ -187,7 +186,7 @@ func (o *outbound) add(b []byte) int {
 	return n
 }
 
-// push appends an outer packet to the batch. Size is that of the inner one.
+// push appends an outer packet to the batch. The size is that of the inner packet.
 func (o *outbound) push(p *peer, path *path, pkt transport.Packet, size int) {
 	if pkt.Len() > min(everyPath, int(path.mtu)-1) {
 		o.large++
@@ -201,12 +200,13 @@ func (o *outbound) push(p *peer, path *path, pkt transport.Packet, size int) {
 	o.peers, o.paths = append(o.peers, p), append(o.paths, path)
 }
 
-// everyPath is the size of outer packets of which nothing can be learnt over a
-// wider path: those of IPv6's least MTU pass every path, whole or cut.
+// everyPath is the largest size, in bytes, of outer packets that every path carries,
+// unfragmented or not: those with IPv6's minimum MTU. Larger paths teach nothing new
+// about them.
 const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 
-// send sends the batch. A packet that the kernel refuses costs itself only; if
-// the path is replaced meanwhile, the rest goes the new way.
+// send sends the batch. If the kernel refuses a packet, only that packet is lost; if a
+// path is replaced meanwhile, the rest of its packets use the new path.
 func (o *outbound) send() {
 	seen := o.t.seen()
 	if len(o.batch) > 0 && seen != nil {
@@ -246,24 +246,24 @@ func (o *outbound) send() {
 		o.tellLarge()
 		o.large = 0
 	}
-	clear(o.peers) // a workspace must not keep them
+	clear(o.peers) // a pooled workspace must not keep peers in memory
 	clear(o.paths)
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
 	o.peers, o.paths, o.done = o.peers[:0], o.paths[:0], 0
 }
 
-// tellTooLong lets the control loop know of a destination of an automatic tunnel
-// that is behind another device than the rest, with a smaller MTU.
+// tellTooLong reports to the control loop a destination of an automatic tunnel that is
+// behind another device than the rest, with a smaller MTU. It never blocks.
 func (o *outbound) tellTooLong(p *peer, outer []byte, err error) {
 	if o.t.automatic() && header.Version(outer) == 4 && errors.Is(err, unix.EMSGSIZE) {
 		select {
 		case o.t.tooLong <- tooLong{p, header.IPv4(outer).Dst()}:
-		default: // its sender tries again
+		default: // the sender will retry
 		}
 	}
 }
 
-// carried counts n packets of the batch, from one on, for their peers.
+// carried adds n packets of the batch, starting at index from, to their peers' counters.
 func (o *outbound) carried(from, n int) {
 	for end := from + n; from < end; {
 		p, packets, bytes := o.peers[from], 0, 0
@@ -275,7 +275,7 @@ func (o *outbound) carried(from, n int) {
 	}
 }
 
-// tellLarge lets the prober know of the batch's packets that only some paths carry.
+// tellLarge tells the prober how many packets of the batch not every path carries.
 func (o *outbound) tellLarge() {
 	for i := 0; i < len(o.batch); {
 		p, path, large := o.peers[i], o.paths[i], 0
@@ -288,14 +288,14 @@ func (o *outbound) tellLarge() {
 	}
 }
 
-// sentLarge does so for packets to one peer.
+// sentLarge tells the prober of n large packets to one peer.
 func (o *outbound) sentLarge(p *peer, path *path, n int) {
 	if n > 0 && path.stack.NeedsPathMTU() {
 		p.sentLarge(uint64(n))
 	}
 }
 
-// sendReason says under which reason a packet goes that the kernel refused.
+// sendReason returns the drop reason for an error from the kernel's send.
 func sendReason(err error) drop.Reason {
 	switch {
 	case errors.Is(err, unix.EMSGSIZE):

@@ -14,8 +14,8 @@ import (
 	"sixfour/transport"
 )
 
-// evaluate brings a peer's path in line with the route to it. Whatever is lacking is a
-// state (waiting): it may come, and is no other tunnel's business.
+// evaluate updates a peer's path to the route to it. Anything missing puts the peer in
+// the waiting state: it may become available, and other tunnels are not affected.
 func (e *Engine) evaluate(p *peer, route netcfg.Answer) {
 	route = e.leaveUnusable(p, route)
 	path, waiting := e.findPath(p, route)
@@ -30,25 +30,24 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) {
 		if p.t.only != nil {
 			p.t.setMTU()
 		}
-		if p.t.link != nil { // or when there is an interface
+		if p.t.link != nil { // otherwise setPath is called when there is an interface
 			p.setPath(path)
 		}
 	}
-	// What arrives before there is an interface stays with the kernel.
+	// Without an interface, leave arriving packets to the kernel.
 	if p.t.link != nil && path != p.registered {
 		e.register(p, path)
 	}
 }
 
-// evaluateOne does so for a peer by which nothing else has changed, not the first
-// hop either, by which the interface's MTU goes.
+// evaluateOne evaluates a single peer when nothing else has changed. The first hop, which
+// sets the interface's MTU, must be the same.
 func (e *Engine) evaluateOne(p *peer) {
 	e.evaluate(p, e.routesTo([]*peer{p})[0])
 	e.arrange()
 }
 
-// routesTo are the routes to peers. Of those that have no address yet there is no
-// answer.
+// routesTo returns the routes to peers. A peer without an address has an empty answer.
 func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
 	answers := make([]netcfg.Answer, len(peers))
 	var queries []netcfg.Query
@@ -63,7 +62,7 @@ func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
 		}
 	}
 	for i, a := range e.router.ToAll(queries) {
-		// Without its relay an automatic tunnel still reaches all others.
+		// Without a route to its relay an automatic tunnel still reaches all others.
 		if p := peers[of[i]]; a.Err != nil && p.t.automatic() && p.t.local().IsValid() {
 			a = e.holder(p.t.local())
 		}
@@ -72,9 +71,10 @@ func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
 	return answers
 }
 
-// holder is the way out of an automatic tunnel without a relay: the interface that
-// has its address. If that is the loopback device, as for an anycast address, what
-// is behind the others is not known; what is wider than they are, is found out.
+// holder returns the route of an automatic tunnel without a relay: through the interface
+// that has its local address. If that is the loopback device, as for an anycast address,
+// the MTU of the other interfaces is unknown, and assumedMTU is used; packets too large
+// for them cause an MTU update.
 func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
 	const loopbackMTU = 65535
 	a.Route, a.Err = e.router.Holder(local)
@@ -84,14 +84,14 @@ func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
 	return a
 }
 
-// tooLong is a destination of an automatic tunnel whose first hop does not take
-// what it was sent.
+// tooLong is a destination of an automatic tunnel whose first hop refused a packet as
+// too large.
 type tooLong struct {
 	p   *peer
 	dst netip.Addr
 }
 
-// narrowHop learns the MTU of such a first hop.
+// narrowHop records the MTU of the first hop to such a destination.
 func (e *Engine) narrowHop(l tooLong) {
 	route, err := e.router.To(l.dst, l.p.t.local(), l.p.t.cfg.FwMark)
 	if err == nil {
@@ -99,11 +99,11 @@ func (e *Engine) narrowHop(l tooLong) {
 	}
 }
 
-// local is the configured outer address of ours; invalid: what the route says.
+// local returns our configured outer address; invalid: the route decides.
 func (t *tunnel) local() netip.Addr { return t.cfg.Layers[len(t.cfg.Layers)-1].Local }
 
-// outerRemote is the address that packets go to, as far as it is known: of an
-// automatic tunnel one of those.
+// outerRemote returns the address that packets go to, if it is known. For an automatic
+// tunnel it is one of many.
 func (p *peer) outerRemote() netip.Addr {
 	switch r := p.remote(); {
 	case r.Addr.IsValid():
@@ -116,8 +116,8 @@ func (p *peer) outerRemote() netip.Addr {
 	return netip.Addr{}
 }
 
-// takeLesson does so for what the prober has learnt. While it waited the peer may have
-// been taken out of the configuration, and is to have no path again.
+// takeLesson applies an MTU update from the prober. If the peer was removed from the
+// configuration meanwhile, it must not get a path again.
 func (e *Engine) takeLesson(l lesson) {
 	defer close(l.applied)
 	if e.prober.hasForgotten(l.p) {
@@ -127,7 +127,7 @@ func (e *Engine) takeLesson(l lesson) {
 	e.evaluateOne(l.p)
 }
 
-// replacePath publishes a path, or that there is none.
+// replacePath publishes a path; nil: there is none.
 func (p *peer) replacePath(path *path) {
 	p.path.Store(path)
 	if path != nil && p.registered != nil && *path.outer() == *p.registered.outer() {
@@ -137,16 +137,16 @@ func (p *peer) replacePath(path *path) {
 	p.t.keeper.mark(p)
 }
 
-// findPath is the path that the peer should have now: the present one if nothing
-// has changed, or nil and what it waits for.
+// findPath returns the path that the peer should have now: the present one if nothing
+// has changed, or nil and what the peer waits for.
 func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string) {
 	t, route := p.t, answer.Route
 	remote := p.outerRemote()
-	way := e.wayOut(p, remote, answer) // which also decides about the interface's routes
+	way := e.wayOut(p, remote, answer) // also decides on the interface's routes
 	switch waiting = t.waits(); {
 	case waiting != "":
 		return nil, waiting
-	case t.link != nil && t.down: // nothing could be given to it, nor comes from it
+	case t.link != nil && t.down: // it neither sends nor accepts packets
 		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name)
 	case way != "":
 		return nil, way
@@ -181,7 +181,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 		return old, ""
 	}
 	if old != nil && slices.Equal(old.layers, layers) {
-		next.layers = old.layers // not twice in memory
+		next.layers = old.layers // share the memory
 	}
 	var err error
 	if next.stack, err = encap.New(next.layers, mtu, t.cfg.Options, t.newSources(layers), p.record); err != nil {
@@ -206,7 +206,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	return next, ""
 }
 
-// wayOut is what is missing for packets to leave towards a peer, or "".
+// wayOut returns what is missing to send packets to a peer, or "".
 func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string {
 	t, route := p.t, answer.Route
 	self, around := e.selfWaiting(p, remote, route), t.around(remote, answer)
@@ -239,7 +239,7 @@ func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string
 	return ""
 }
 
-// resolve gives the automatic layer its resolver, or says what that waits for.
+// resolve sets the resolver of the automatic layer, or returns what it waits for.
 func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 	m := p.t.mech
 	l := &layers[m.layer]
@@ -254,9 +254,9 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 	return ""
 }
 
-// depth is how many layers a peer's packets have when they leave the host: its
-// tunnel's own, and those of the tunnels of ours through which the route leads. In
-// a circle it is more than there may be.
+// depth returns the number of layers of a peer's packets when they leave the host: those
+// of its tunnel, and of all other tunnels through which the route leads. For a loop it is
+// more than encap.MaxDepth.
 func (e *Engine) depth(p *peer, route netcfg.Route) int {
 	p.through = e.byIndex[route.Index]
 	depth := len(p.t.cfg.Layers)
@@ -269,8 +269,8 @@ func (e *Engine) depth(p *peer, route netcfg.Route) int {
 	return depth
 }
 
-// learnt is the path MTU as far as it is known, of a stack and over a first hop
-// with an MTU of its own.
+// learnt returns the path MTU as far as it is known, for the given layers and first-hop
+// MTU.
 func (p *peer) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
 	if l := p.lesson; l.link == link && l.mtu < link && slices.Equal(l.layers, layers) {
 		return l.mtu, l.by
@@ -278,7 +278,7 @@ func (p *peer) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 	return link, pathmtu.Route
 }
 
-// openSockets are the sockets that send from an address, with a mark.
+// openSockets returns the sockets for sending from an origin, and opens them if needed.
 func (t *tunnel) openSockets(from origin) (sockets, error) {
 	if s := t.sockets[from]; s != nil {
 		return s, nil
@@ -296,7 +296,7 @@ func (t *tunnel) openSockets(from origin) (sockets, error) {
 	return s, nil
 }
 
-// closeUnused closes the sockets that no path of the tunnel uses.
+// closeUnused closes sockets that no path of the tunnel uses.
 func (t *tunnel) closeUnused() {
 	if len(t.sockets) < 2 {
 		return

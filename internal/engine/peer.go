@@ -18,97 +18,97 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// peer is one remote endpoint of a tunnel. Of an automatic tunnel it stands for
-// all of them.
+// peer is one remote endpoint of a tunnel. The only peer of an automatic tunnel stands
+// for all its endpoints.
 type peer struct {
 	t    *tunnel
-	cfg  config.Peer // its name never changes; the rest is as that of the tunnel's
+	cfg  config.Peer // the name never changes; the rest follows the rule of tunnel.cfg
 	in   counters
 	out  counters
-	path atomic.Pointer[path] // nil: there is no way to the peer now
+	path atomic.Pointer[path] // nil: the peer cannot be reached now
 
-	listening atomic.Bool   // packets from the peer find us
-	answered  atomic.Uint64 // echo requests, by the daemon itself
+	listening atomic.Bool   // a receiver is open for packets from the peer
+	answered  atomic.Uint64 // echo requests answered by the daemon itself
 	record    *encap.Record
 	soft      softState
 	heard     heard
 	echo      *echo
-	// Limits what routers say of the path MTU, true or not.
+	// Limits reports of the path MTU from routers, true or false.
 	reports *rate.Limiter
-	narrow  sync.Mutex // of those who note and forget narrow destinations
+	narrow  sync.Mutex // held to add and remove destinations with a smaller MTU
 	witness witness
-	wanted  atomic.Uint32                 // who wants to hear of the next packet from the peer
-	arrived atomic.Bool                   // there was one: the prober has to look
+	wanted  atomic.Uint32                 // wantedBy flags: receivers of a notice about the next packet from the peer
+	arrived atomic.Bool                   // a packet arrived: the prober must check
 	large   atomic.Uint64                 // packets sent that not every path carries
 	asked6  atomic.Uint64                 // large echo requests to our end that the interface answers
-	watched atomic.Bool                   // the prober knows of it
-	retired bool                          // and shall not any more; under the prober's mu
-	doubt   atomic.Pointer[chan struct{}] // whether its name still has the address; nil: it has no name
+	watched atomic.Bool                   // the prober knows the peer
+	retired bool                          // the prober must forget it; guarded by the prober's mu
+	doubt   atomic.Pointer[chan struct{}] // asks whether its name still has the address; nil: it has no name
 
-	// Of the control loop only.
-	resolved   netip.Addr // of a remote that is a name
+	// Used by the control loop only.
+	resolved   netip.Addr // address of a remote given by name
 	naming     naming
-	unfollow   context.CancelFunc // the name; nil: it has none
-	registered *path              // by which packets from the peer find us
-	// arrives is the path by which these are decapsulated: the last that there was
-	// between the ends of registered. With other ends there is another.
+	unfollow   context.CancelFunc // stops following the name; nil: it has none
+	registered *path              // the path for which packets from the peer are received
+	// arrives is the path that decapsulates these packets: the latest with the same ends
+	// as registered. A path with other ends gets another pointer.
 	arrives    *atomic.Pointer[path]
-	former     *atomic.Pointer[path] // by which they also find us, until then: the name had another address
+	former     *atomic.Pointer[path] // the path to a former address of the name, accepted until then
 	until      time.Time
 	noXDP      string  // why packets do not leave through AF_XDP though they should
-	twin       *peer   // whose packets cannot be told from its own
-	through    *tunnel // into which outer packets are routed
-	lesson     lesson  // what was learnt of the path last
+	twin       *peer   // conflicting peer: its packets cannot be told from this peer's
+	through    *tunnel // the tunnel into which the outer packets are routed
+	lesson     lesson  // the last MTU update
 	lastWay    lastWay
-	odd, wraps uint64 // of the record, when they were logged
+	odd, wraps uint64 // values of the record's counters when they were last logged
 
 	several  atomic.Bool           // its name has more than one address
-	lifeSign atomic.Bool           // there was a packet: the keeper has to look
-	doubted  atomic.Bool           // somebody said that nobody is there
-	marked   atomic.Bool           // the keeper will look
-	ways     twoWays               // in which its packets arrive
-	pulses   []*pulse              // the keeper's
-	proven   atomic.Pointer[proof] // how probes are answered; nil: none was
+	lifeSign atomic.Bool           // a packet arrived: the keeper must check
+	doubted  atomic.Bool           // an error reported that the peer cannot be reached
+	marked   atomic.Bool           // the keeper will check the peer
+	ways     twoWays               // packets that may arrive both by socket and by AF_XDP
+	pulses   []*pulse              // liveness sessions, owned by the keeper
+	proven   atomic.Pointer[proof] // how probes were answered; nil: none was
 	asked    asked
-	refused  atomic.Int64 // when it was looked at last that packets cannot be sent, in ns since epoch
+	refused  atomic.Int64 // when a send failure was last examined, in ns since the epoch
 
 	mu       sync.Mutex
 	state    api.State
 	liveness api.Liveness
 	trouble  api.Trouble
 	outage   api.Outage
-	wasUp    bool // since leaveDead looked last
+	wasUp    bool // up at some time since leaveDead last checked
 }
 
-// path is how packets reach a peer. It is immutable: a change replaces it.
+// path is how packets reach a peer. It is immutable: a changed path replaces it.
 type path struct {
 	layers  []encap.Layer // innermost first
 	options encap.Options
-	version int           // of the tunnel
-	device  int           // of the first hop, by its index
+	version int           // the tunnel's version when the path was made
+	device  int           // index of the first hop's device
 	on      string        // that device's name
-	link    encap.PathMTU // of the first hop
-	mtu     encap.PathMTU // of all that is known; not larger
+	link    encap.PathMTU // MTU of the first hop
+	mtu     encap.PathMTU // path MTU as far as known; not larger than link
 	by      pathmtu.Source
 	hop     hop
-	life    liveness.Settings // Every is 0: it is not watched whether the peer lives
-	between []config.Pair     // inner addresses that the two ends may have
+	life    liveness.Settings // Every is 0: no liveness checks
+	between []config.Pair     // pairs of inner addresses that the two ends may have
 	stack   *encap.Stack
 	clamp   clamp
 	from    origin
 	senders sockets // one for each queue
 }
 
-// outer is the outermost layer, whose addresses are those of the packets that
-// leave the host.
+// outer returns the outermost layer, whose addresses are in the packets that leave the
+// host.
 func (p *path) outer() *encap.Layer { return &p.layers[len(p.layers)-1] }
 
-// is reports whether a path has the addresses and the first hop.
+// is reports whether a path has the given layers and first-hop MTU.
 func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
 	return p != nil && p.link == link && slices.Equal(p.layers, layers)
 }
 
-// same reports whether two paths have these, and packets look the same.
+// same reports whether two paths have the same layers and hops and make the same packets.
 func (p *path) same(o *path) bool {
 	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version && slices.Equal(p.between, o.between)
 }
@@ -119,7 +119,7 @@ func newPeer(t *tunnel, cfg *config.Peer) *peer {
 	return p
 }
 
-// log is the tunnel's, with the peer's name if it has one.
+// log returns the tunnel's logger, with the peer's name if it has one.
 func (p *peer) log() *zap.Logger {
 	if p.cfg.Name == "" {
 		return p.t.log
@@ -127,16 +127,16 @@ func (p *peer) log() *zap.Logger {
 	return p.t.log.With(zap.String("peer", p.cfg.Name))
 }
 
-// remote is what the configuration says of the peer's outer end.
+// remote returns the configured outer address or name of the peer.
 func (p *peer) remote() config.Host { return p.cfg.Remotes[len(p.cfg.Remotes)-1] }
 
-// outerVersion is the IP version of the outermost header.
+// outerVersion returns the IP version of the outermost header.
 func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }
 
-// automatic reports whether the outer destinations follow from the packets.
+// automatic reports whether outer destinations are derived from the packets.
 func (t *tunnel) automatic() bool { return t.mech != nil }
 
-// complain logs what has become odd since the last time.
+// complain logs irregularities that were counted since the last call.
 func (p *peer) complain() {
 	if n := p.record.OddECN(); n > p.odd {
 		p.log().Warn("packets came with ECN fields that no sound path makes (RFC 6040 section 4.2): something on the way, or the peer, writes them wrongly", zap.Uint64("packets", n-p.odd))
@@ -148,7 +148,7 @@ func (p *peer) complain() {
 	}
 }
 
-// send sends one packet that belongs to no batch, in fragments if it must be.
+// send sends one packet outside a batch, and fragments it if necessary.
 func (p *path) send(pkt, scratch []byte) error {
 	for f := range p.stack.Cut(pkt, p.mtu, scratch) {
 		if err := p.senders[0].SendOne(f); err != nil {

@@ -14,14 +14,13 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// prober finds the path MTUs of all peers, on one goroutine, which sleeps while
-// there is no traffic of large packets. What it finds out it tells the control
-// loop.
+// prober finds the path MTUs of all peers. It runs on one goroutine, which sleeps while
+// no large packets are sent, and reports its results to the control loop.
 //
-// A path's MTU does not become that of the interface, which keeps what the first
-// hop leaves: ICMP tells senders of what is less. One interface may have many
-// peers, each with a path of its own, and an interface below 1280 bytes would
-// lose IPv6. It is also what the kernel's tunnels do.
+// A path MTU does not change the MTU of the interface, which depends on the first hop
+// only; ICMP tells senders of smaller limits. One interface may have many peers, each with
+// its own path, and an interface with an MTU below 1280 bytes would lose IPv6. The
+// kernel's tunnels work in the same way.
 type prober struct {
 	log     *zap.Logger
 	wake    chan struct{}
@@ -32,56 +31,56 @@ type prober struct {
 
 	mu      sync.Mutex
 	fresh   []*peer // to be watched from now on
-	leaving bool    // some of those that are watched are retired
+	leaving bool    // some watched peers are retired
 
-	// Of the goroutine.
-	peers  []*peer // that are watched
+	// Used by the goroutine only.
+	peers  []*peer // watched peers
 	paths  map[*peer]*probing
-	seen   map[*peer]uint64 // large packets
-	checks allowance        // of what unproven reports are checked with
+	seen   map[*peer]uint64 // large packets already counted
+	checks allowance        // bytes allowed for checking unproven reports
 }
 
-// tooBig is what a router said of a tunnel's path.
+// tooBig is a router's report about the MTU of a tunnel's path.
 type tooBig struct {
 	p     *peer
 	mtu   encap.PathMTU
-	inner []byte // the packet that it was about, as far as quoted
-	proof bool   // that was a probe, of which nobody else can know
+	inner []byte // the quoted packet, as far as it was quoted
+	proof bool   // it quotes a probe, which an attacker off the path cannot know
 	size  int    // of the report, in bytes
 }
 
-// answer is an answered probe.
+// answer is an answer to a path MTU probe.
 type answer struct {
 	p   *peer
 	seq uint16
 }
 
-// lesson is what the prober learnt of a path.
+// lesson is an MTU update: what the prober learnt about a path.
 type lesson struct {
 	p         *peer
 	layers    []encap.Layer
 	link, mtu encap.PathMTU
 	by        pathmtu.Source
-	applied   chan struct{} // closed when the path has it
+	applied   chan struct{} // closed when the path has been updated
 }
 
-// probing is what the prober knows of one peer.
+// probing is the state of the path MTU search of one peer.
 type probing struct {
 	*pathmtu.Path
-	layers  []encap.Layer // of the path that this is about
+	layers  []encap.Layer // of the path that is searched
 	link    encap.PathMTU
 	options encap.Options
 	stack   *encap.Stack // for probes
-	again   time.Time    // when to look; zero: when there is traffic
-	asked   uint64       // the peer's asked6 at the last look
-	owed    int          // large packets still to come that answer those
+	again   time.Time    // time of the next step; zero: when there is traffic
+	asked   uint64       // the peer's asked6 at the last step
+	owed    int          // large packets still expected as answers to those requests
 }
 
-// owedMost bounds how many answers are waited for: they may never come.
+// owedMost limits how many answers are expected: they may never be sent.
 const owedMost = 16
 
-// traffic is how many of n large packets are more than answers to the peer's probes:
-// two ends that took these for traffic would have each other probe for ever.
+// traffic returns how many of n large packets were more than answers to the peer's
+// probes. If answers counted as traffic, two ends would keep each other probing forever.
 func (pr *probing) traffic(n int, asked uint64) int {
 	pr.owed = min(pr.owed+int(min(asked-pr.asked, owedMost)), owedMost)
 	pr.asked = asked
@@ -102,15 +101,14 @@ func newProber() *prober {
 	}
 }
 
-// sentLarge counts packets that only some paths carry, and wakes the prober if it
-// sleeps.
+// sentLarge counts packets that not every path carries, and wakes the prober.
 func (p *peer) sentLarge(n uint64) {
 	p.large.Add(n)
 	p.t.prober.watch(p)
 }
 
-// watch makes the prober look at a peer from now on. Of the many peers of a hub it
-// knows only those to which there is traffic.
+// watch makes the prober watch a peer from now on. Of a hub with many peers it watches
+// only those to which there is traffic.
 func (p *prober) watch(peer *peer) {
 	if !peer.watched.Load() && !peer.watched.Swap(true) {
 		p.mu.Lock()
@@ -122,7 +120,7 @@ func (p *prober) watch(peer *peer) {
 	p.rouse()
 }
 
-// forget makes the prober give up peers that are no more.
+// forget makes the prober forget peers that were removed.
 func (p *prober) forget(peers []*peer) {
 	p.mu.Lock()
 	for _, peer := range peers {
@@ -133,14 +131,14 @@ func (p *prober) forget(peers []*peer) {
 	p.rouse()
 }
 
-// hasForgotten reports whether a peer is no more.
+// hasForgotten reports whether a peer was removed.
 func (p *prober) hasForgotten(peer *peer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return peer.retired
 }
 
-// settle takes in who is to be watched from now on, and who not any more.
+// settle adds new peers to the watched ones, and drops retired ones.
 func (p *prober) settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -169,8 +167,8 @@ func (p *prober) rouse() {
 	}
 }
 
-// tooBig reports what a router said about an inner packet. When there are many
-// such reports, some are lost: routers repeat them. Size is that of the report.
+// tooBig passes on a router's report about an inner packet; size is the length of the
+// report in bytes. If there are too many reports, some are dropped: routers repeat them.
 func (p *prober) tooBig(of *peer, mtu encap.PathMTU, inner []byte, size int) {
 	if !of.reports.Allow() {
 		return
@@ -181,13 +179,13 @@ func (p *prober) tooBig(of *peer, mtu encap.PathMTU, inner []byte, size int) {
 	}
 }
 
-// reportsPerSecond is how many reports of a peer are looked at.
+// reportsPerSecond limits how many reports about a peer are examined.
 const reportsPerSecond = 100
 
-// trafficPoll is how often traffic is looked at while there is some.
+// trafficPoll is how often traffic counters are read while there is traffic.
 const trafficPoll = 500 * time.Millisecond
 
-// guard calls f. After a panic what was learnt of all paths is learnt again.
+// guard calls f. After a panic the state of all paths is discarded and learnt again.
 func (p *prober) guard(f func()) {
 	if guarded(p.log, "find path MTUs", f) {
 		clear(p.paths)
@@ -195,7 +193,7 @@ func (p *prober) guard(f func()) {
 	}
 }
 
-// run works until ctx ends.
+// run runs the prober until ctx ends.
 func (p *prober) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -216,17 +214,17 @@ func (p *prober) run(ctx context.Context) {
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
-		if next.IsZero() || time.Until(next) > trafficPoll { // traffic shall wake us
+		if next.IsZero() || time.Until(next) > trafficPoll { // let traffic wake the goroutine
 			p.asleep.Store(true)
-			if p.news() { // in between
+			if p.news() { // something arrived before asleep was set
 				timer.Reset(0)
 			}
 		}
 	}
 }
 
-// take takes an answer and all that have come meanwhile: of many peers each would
-// otherwise have all of them looked at.
+// take handles an answer and all others that are waiting: a step visits all peers, so
+// one step for each answer would be slow with many peers.
 func (p *prober) take(a answer) {
 	now := time.Now()
 	for {
@@ -242,7 +240,7 @@ func (p *prober) take(a answer) {
 	}
 }
 
-// news reports whether a peer was sent large packets that were not seen, or has a
+// news reports whether a peer was sent large packets that are not counted yet, or has a
 // new path.
 func (p *prober) news() bool {
 	p.mu.Lock()
@@ -260,19 +258,19 @@ func (p *prober) news() bool {
 	return false
 }
 
-// learns reports whether the MTU of the peer's path is to be learnt, and answers to
-// probes can be heard. An automatic tunnel has too many paths.
+// learns reports whether to search the MTU of the peer's path: it is needed, and answers
+// to probes can be received. An automatic tunnel has too many paths.
 func (p *peer) learns(path *path) bool {
 	return path.stack.NeedsPathMTU() && !p.t.automatic() && p.listening.Load()
 }
 
-// isAbout reports whether a path has the ends and the first hop that are known, and
-// packets look the same.
+// isAbout reports whether a path has the layers, first hop and options that are being
+// searched.
 func (pr *probing) isAbout(p *path) bool {
 	return pr != nil && p.is(pr.layers, pr.link) && p.options == pr.options
 }
 
-// step does what is due, and returns when there is more; zero: when there is
+// step does all work that is due, and returns when the next is; zero: when there is
 // traffic.
 func (p *prober) step(ctx context.Context) (next time.Time) {
 	now := time.Now()
@@ -321,7 +319,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 	return next
 }
 
-// probing is what is known of a peer's present path; nil if it has none, or if its
+// probing returns the state for a peer's present path, or nil if it has no path or its
 // MTU is not to be learnt.
 func (p *prober) probing(peer *peer, now time.Time) *probing {
 	path, pr := peer.path.Load(), p.paths[peer]
@@ -331,10 +329,10 @@ func (p *prober) probing(peer *peer, now time.Time) *probing {
 	if pr.isAbout(path) {
 		return pr
 	}
-	// Over a path of more than any probe has, so that it is sent with DF.
+	// Use a path MTU larger than any probe, so that probes are sent with DF.
 	wide := path.link + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
 	stack, err := encap.New(path.layers, wide, path.options, nil, peer.record)
-	if err != nil { // there is one for the path: cannot be
+	if err != nil { // cannot happen: the path has a stack of the same layers
 		peer.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
@@ -343,7 +341,8 @@ func (p *prober) probing(peer *peer, now time.Time) *probing {
 	return pr
 }
 
-// believe takes what a router said, unless probes can tell whether it is true.
+// believe handles a router's report. A report without proof is checked with probes if
+// the peer answers them.
 func (p *prober) believe(ctx context.Context, r tooBig) {
 	now := time.Now()
 	pr, watched := p.probing(r.p, now), r.p.watched.Load()
@@ -352,8 +351,8 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	}
 	if !r.proof {
 		p.checks.earn(r.size)
-		// Without this report nothing would be sent to a peer to which there are no
-		// large packets. To others confirmations go on.
+		// An unproven report must not cause more traffic than was earned, unless the peer
+		// is watched and confirmations to it are sent in any case.
 		if (!watched || pr.Answering()) && !p.checks.any(now) {
 			return
 		}
@@ -362,7 +361,7 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	believed := pr.TooBig(int(r.mtu), r.proof, now)
 	pr.again = now
 	p.tell(ctx, r.p, pr)
-	// The sender is told at once if it can be: otherwise when it sends again.
+	// Tell the sender now if possible: otherwise when it sends again.
 	if !believed || r.inner == nil || r.p.echo.sent(r.inner) {
 		return
 	}
@@ -374,8 +373,7 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	}
 }
 
-// tell lets the control loop know what the path does not have yet, and waits until
-// it has it.
+// tell reports a new MTU to the control loop, and waits until the path has it.
 func (p *prober) tell(ctx context.Context, peer *peer, pr *probing) {
 	mtu, by := pr.MTU()
 	path := peer.path.Load()

@@ -17,36 +17,36 @@ import (
 	"sixfour/internal/probe"
 )
 
-// pulse is something of which is watched whether it lives: a peer, or one of the
-// relays or routers of an automatic tunnel. It is the keeper's.
+// pulse is a liveness session with a peer, or with a relay or router of an automatic
+// tunnel. The keeper owns it.
 type pulse struct {
 	p      *peer
-	index  uint16 // among the peer's
+	index  uint16 // index in the peer's pulses
 	target target
 	life   *liveness.Peer
-	seen   uint64        // packets from the peer
+	seen   uint64        // packets from the peer counted so far
 	proven proof         // the best way in which probes were answered
-	tries  int           // probes since the target is this one
-	inside time.Duration // when something came through the tunnel last, as the keeper counts
-	place  int           // in the schedule; -1: nothing is due
+	tries  int           // probes sent to the present target
+	inside time.Duration // when the last packet came through the tunnel, in the keeper's time
+	place  int           // index in the schedule; -1: not in it
 }
 
-// target is what is probed, and by which path.
+// target is where liveness probes go, and how.
 type target struct {
-	layers        []encap.Layer // of the path; nil: of a relay
+	layers        []encap.Layer // of the path; nil: the target is a relay
 	local, remote netip.Addr    // outer addresses
-	self          netip.Addr    // to which a relay sends packets back; invalid: it does not
+	self          netip.Addr    // our address to which a relay returns packets; invalid: it does not
 	between       []config.Pair // inner addresses
 	set           liveness.Settings
 }
 
-// sameEnds reports whether two targets are the same place, by the same way.
+// sameEnds reports whether two targets have the same addresses and layers.
 func (t target) sameEnds(o target) bool {
 	return t.local == o.local && t.remote == o.remote && t.self == o.self && slices.Equal(t.layers, o.layers)
 }
 
-// targets are what is to be watched of a peer: nothing of one without a path, or
-// whose answers would not find us.
+// targets returns the liveness targets of a peer: none without a path, or if answers
+// could not be received.
 func (p *peer) targets() []target {
 	path := p.path.Load()
 	if path == nil || path.life.Every == 0 || !p.listening.Load() || p.t.retired.Load() {
@@ -65,13 +65,13 @@ func (p *peer) targets() []target {
 	return list
 }
 
-// isWatched reports whether it is watched if a peer lives: not that of an automatic
-// tunnel without relays or routers, which stands for everybody.
+// isWatched reports whether the peer has liveness checks. An automatic tunnel without
+// relays or routers has none: its peer stands for any endpoint.
 func (p *peer) isWatched(path *path) bool {
 	return path.life.Every > 0 && (!p.t.automatic() || len(p.t.mech.relays().addrs) > 0)
 }
 
-// isAbout reports whether a path is still the one that is probed.
+// isAbout reports whether the path still leads to the session's target.
 func (pl *pulse) isAbout(path *path) bool {
 	l := path.outer()
 	if pl.target.layers == nil {
@@ -80,14 +80,15 @@ func (pl *pulse) isAbout(path *path) bool {
 	return l.Remote == pl.target.remote && slices.Equal(path.layers, pl.target.layers)
 }
 
-// first is the number of the first probe: they are spread by it.
+// first returns the number of the first probe. It is random, and it also spreads the
+// probes of different peers over time.
 func (pl *pulse) first() uint16 { return uint16(rand.Uint32()) }
 
-// hasTraffic reports whether packets from the peer are those of the pulse: of an
-// automatic tunnel nobody counts whose they are.
+// hasTraffic reports whether packets from the peer come from the session's target. For
+// the relays of an automatic tunnel, packets are not counted by source.
 func (pl *pulse) hasTraffic() bool { return pl.target.layers != nil }
 
-// look reports whether packets have come since it was called last.
+// look reports whether packets have arrived since the last call.
 func (pl *pulse) look(now time.Duration) bool {
 	n := pl.p.in.packets.Load()
 	was := pl.seen
@@ -98,16 +99,16 @@ func (pl *pulse) look(now time.Duration) bool {
 	return n != was
 }
 
-// never is before anything.
+// never is earlier than any time of the keeper.
 const never time.Duration = math.MinInt64 / 2
 
-// onlyHost reports whether all that was heard of late are answers of the peer's host,
-// which show nothing of the tunnel.
+// onlyHost reports whether lately only the peer's host has answered, which does not show
+// that the tunnel works.
 func (pl *pulse) onlyHost(now time.Duration) bool {
 	return pl.target.layers != nil && pl.proven.way == wayOutside && now-pl.inside > 2*pl.target.set.Every
 }
 
-// ways are those that there are, the best first.
+// ways returns the ways of probing that apply, the best first.
 func (pl *pulse) ways(path *path) []way {
 	l := path.outer()
 	if pl.target.layers == nil {
@@ -127,7 +128,7 @@ func (pl *pulse) ways(path *path) []way {
 	switch {
 	case !inside:
 		return append(ways, wayOutside)
-	case pl.tries == 0 && pl.proven.way == noWay: // nearly every peer answers this one
+	case pl.tries == 0 && pl.proven.way == noWay: // nearly every peer answers it
 		return []way{wayInside}
 	case remote.IsLinkLocalUnicast():
 		ways = append(ways, wayAllNodes)
@@ -135,8 +136,8 @@ func (pl *pulse) ways(path *path) []way {
 	return append([]way{wayInside}, ways...)
 }
 
-// probe sends a probe in all ways that may be answered: none that is worse than one
-// that was. What does not leave is a probe that is not answered.
+// probe sends a probe in every way that may be answered, but in none worse than the
+// proven one. A probe that cannot be sent counts as unanswered.
 func (pl *pulse) probe(seq uint16) {
 	path := pl.p.path.Load()
 	if path == nil {
@@ -162,15 +163,15 @@ func (pl *pulse) probe(seq uint16) {
 	pl.tries++
 }
 
-// ask sends one of a probe's packets.
+// ask sends one packet of a probe.
 func (pl *pulse) ask(path *path, q question) {
 	if err := pl.p.put(path, q); err != nil {
 		pl.p.noteSend(err)
 	}
 }
 
-// returned reports whether a packet that no tunnel may carry is a probe of ours that
-// the far end has sent back, and tells the keeper.
+// returned reports whether a packet that no tunnel may carry is a probe of ours that the
+// far end returned. If so, it passes the answer on.
 func (p *peer) returned(pkt []byte) bool {
 	if path := p.path.Load(); path == nil || !p.isWatched(path) {
 		return false
@@ -207,24 +208,25 @@ func (p *peer) returned(pkt []byte) bool {
 	return false
 }
 
-// answer tells of an answer to a probe. Any goroutine may call it.
+// answer passes an answer to a probe to the keeper. It never blocks. Any goroutine may
+// call it.
 func (k *keeper) answer(p *peer, w kind, seq uint16, m []byte) {
 	if k == nil || len(m) < askLen || w >= kind(noWay) {
 		return
 	}
 	select {
 	case k.answers <- lifeSign{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), int(m[pairAt]), time.Now()}:
-	default: // so many at once nobody asked for
+	default: // more than were asked for: drop it
 	}
 }
 
-// Those who want to hear of a packet from a peer.
+// Flags in peer.wanted: the receivers of a notice about the next packet from a peer.
 const (
 	wantedByProber = 1 << iota
 	wantedByKeeper
 )
 
-// wants notes whether somebody wants to hear of the next packet.
+// wants sets or clears the flag of one receiver in wanted.
 func (p *peer) wants(who uint32, want bool) {
 	if want {
 		p.wanted.Or(who)
@@ -233,9 +235,9 @@ func (p *peer) wants(who uint32, want bool) {
 	}
 }
 
-// took counts packets from the peer, and tells those that wait for a packet from it.
-// Those that the daemon itself takes show that the peer lives like those that go to the
-// interface: a peer that has just started asks before it sends.
+// took counts packets from the peer, and notifies those waiting for a packet from it.
+// Packets handled by the daemon itself show that the peer is alive just as packets for
+// the interface do: a peer that has just started probes before it sends.
 func (p *peer) took(packets, bytes int) {
 	p.in.carried(packets, bytes)
 	if p.wanted.Load() != 0 {
@@ -243,7 +245,7 @@ func (p *peer) took(packets, bytes int) {
 	}
 }
 
-// isHeard tells those who want to know that packets have come.
+// isHeard notifies the prober and the keeper, if they wait for it, of a packet.
 func (p *peer) isHeard() {
 	who := p.wanted.Swap(0)
 	if who&wantedByProber != 0 {

@@ -12,15 +12,15 @@ import (
 	"sixfour/internal/text"
 )
 
-// ErrEnded means that the engine does not run any more.
+// ErrEnded means that the engine no longer runs.
 var ErrEnded = errors.New("the daemon is about to end")
 
-// Reload makes the engine run another configuration, which must be valid, and
-// returns what that changed. On an error everything is as it was before, as far as
-// the error does not say otherwise. A tunnel whose configuration is the same loses no
-// packet, and no goroutine that carries packets waits for any of this. Once begun, a
-// reload does not end with ctx. Any goroutine may call it; of several each waits for
-// its turn. It may be called before Run, and waits for that.
+// Reload makes the engine run another configuration, which must be valid, and returns
+// what changed. After an error everything is as before, unless the error says otherwise.
+// A tunnel with an unchanged configuration loses no packet, and a reload never blocks a
+// goroutine that carries packets. Once started, a reload does not stop when ctx ends.
+// Any goroutine may call Reload; concurrent reloads run one after the other. A call
+// before Run waits until Run has started.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (api.Plan, error) {
 	r := &reload{e: e, cfg: cfg, done: make(chan struct{})}
 	select {
@@ -34,12 +34,12 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (api.Plan, erro
 	return r.plan, r.err
 }
 
-// maxWhy is how many bytes are remembered of why a reload failed: a file may have
-// thousands of errors, and every event is kept for a while.
+// maxWhy limits the stored reason of a failed reload, in bytes: a file may have
+// thousands of errors, and every event is stored for a while.
 const maxWhy = 2 << 10
 
-// ReloadFailed notes a configuration that was not good enough for Reload, such as a
-// file with errors. Any goroutine may call it.
+// ReloadFailed records a configuration that could not be given to Reload, such as a file
+// with errors. Any goroutine may call it.
 func (e *Engine) ReloadFailed(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -49,7 +49,7 @@ func (e *Engine) ReloadFailed(err error) {
 	e.events.add(api.Event{At: time.Now(), Kind: api.EventReload, Text: "failed: " + why})
 }
 
-// noteReload notes one that did it.
+// noteReload records a reload that succeeded.
 func (e *Engine) noteReload(p *api.Plan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -67,16 +67,16 @@ type reload struct {
 	done chan struct{}
 
 	before, after []*tunnel
-	gateway       config.Gateway // that there was before
-	changes       []*revision    // of those in both
-	added         []*tunnel      // those that replace another one, too
-	removed       []*tunnel      // those that are replaced, too
+	gateway       config.Gateway // the previous one
+	changes       []*revision    // of tunnels that change in place
+	added         []*tunnel      // including those that replace a tunnel
+	removed       []*tunnel      // including those that are replaced
 
-	opened, closed []*tunnel // interfaces that were made, and that were removed
-	left, assumed  bool      // the others gave up what they shall not have; configurations were changed
+	opened, closed []*tunnel // interfaces that were made, and interfaces that were removed
+	left, assumed  bool      // left: leave was called; assumed: tunnels have their new configurations
 }
 
-// run does all of it.
+// run carries out the reload, and undoes it if it fails.
 func (r *reload) run() {
 	defer close(r.done)
 	begun := time.Now()
@@ -96,7 +96,7 @@ func (r *reload) run() {
 	r.e.log.Info("reloaded", zap.Stringer("plan", &r.plan), zap.Duration("took", time.Since(begun)))
 }
 
-// prepare makes what is new, and touches nothing that is there.
+// prepare makes the new tunnels and revisions, and changes nothing that is running.
 func (r *reload) prepare() (err error) {
 	r.plan = api.NewPlan()
 	old := make(map[string]*tunnel, len(r.before))

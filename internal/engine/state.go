@@ -12,7 +12,7 @@ import (
 	"sixfour/internal/liveness"
 )
 
-// setState notes a phase without a path, and logs it if it is news.
+// setState sets a phase without a path, and logs it if it is new.
 func (p *peer) setState(phase api.Phase, detail string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -27,15 +27,14 @@ func (p *peer) setState(phase api.Phase, detail string) {
 		}
 		p.event(api.EventState, "waiting for "+detail)
 		level := p.t.waitingLevel()
-		if p.isLookedUp() { // which is nothing to worry about yet
+		if p.isLookedUp() { // no problem so far
 			level = p.t.level()
 		}
 		p.log().Log(level, "waiting", zap.String("for", detail))
 	}
 }
 
-// beginOutage and endOutage note that the peer cannot be reached, and that it can
-// again. P.mu is held.
+// beginOutage records that the peer cannot be reached from now on. p.mu must be held.
 func (p *peer) beginOutage(why string) {
 	if p.outage.Why == "" || !p.outage.Until.IsZero() {
 		p.outage = api.Outage{From: time.Now(), Why: why}
@@ -48,11 +47,11 @@ func (p *peer) endOutage() {
 	}
 }
 
-// waitingLogs is how many of a hub's peers are told of that begin to wait at the same
-// time: when the uplink goes, there may be thousands.
+// waitingLogs limits how many of a hub's peers are logged that begin to wait at the same
+// time: when the uplink fails, there may be thousands.
 const waitingLogs = 10
 
-// waitingLevel is how important it is that another peer waits.
+// waitingLevel returns the log level for one more waiting peer.
 func (t *tunnel) waitingLevel() zapcore.Level {
 	t.waiting++
 	if t.waiting > waitingLogs {
@@ -61,8 +60,8 @@ func (t *tunnel) waitingLevel() zapcore.Level {
 	return zap.WarnLevel
 }
 
-// setPath notes the path that is in use, and logs it. Whether the peer lives is
-// another question where its ends are others than before.
+// setPath sets the path that is in use, and logs it. If the ends have changed, it is
+// unknown again whether the peer is up.
 func (p *peer) setPath(path *path) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +98,7 @@ func (p *peer) setPath(path *path) {
 		zap.Int("path_mtu", int(path.mtu)), zap.String("path_mtu_by", string(path.by)), zap.Int64("mtu", p.t.mtu.Load()))
 }
 
-// firstPhase is that of a peer that has just become able to carry.
+// firstPhase returns the phase of a peer that has just got a path.
 func (p *peer) firstPhase(path *path) api.Phase {
 	if p.isWatched(path) {
 		return api.Probing
@@ -107,8 +106,8 @@ func (p *peer) firstPhase(path *path) api.Phase {
 	return api.Up
 }
 
-// level is that of what each peer's life has anyhow: of a hub there may be
-// thousands.
+// level returns the log level of ordinary state changes of a peer: a hub may have
+// thousands of peers.
 func (t *tunnel) level() zapcore.Level {
 	if t.only == nil {
 		return zap.DebugLevel
@@ -116,8 +115,8 @@ func (t *tunnel) level() zapcore.Level {
 	return zap.InfoLevel
 }
 
-// setEnds notes in a state the addresses of the outermost layer, and of the innermost one over
-// IPv6 inside it.
+// setEnds sets in a state the addresses of the outermost layer, and those of the
+// innermost layer over IPv6 inside it.
 func setEnds(s *api.State, path *path) {
 	layers, outer := path.layers, path.outer()
 	s.Local, s.Remote = named(outer.Local, path.on), "any"
@@ -132,7 +131,7 @@ func setEnds(s *api.State, path *path) {
 	}
 }
 
-// tell notes what the keeper knows of the peer's life.
+// tell updates the peer's state from its liveness sessions.
 func (p *peer) tell(k *keeper) {
 	pl := p.pulses[0]
 	if p.t.automatic() {
@@ -158,11 +157,11 @@ func (p *peer) tell(k *keeper) {
 	}
 }
 
-// wall is a moment as a clock on the wall shows it now, which may have been set since.
+// wall converts a time to the present wall clock, which may have been set since.
 func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
 
-// setLife notes what is known of the peer's life, and reports whether that is another
-// phase, or the same for another reason. It ignores what is about a path that was replaced.
+// setLife updates the peer's liveness state, and reports whether the phase, or the reason
+// for it, has changed. It ignores results of a path that was replaced.
 func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Duration) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -202,7 +201,7 @@ func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Dura
 	case api.Up:
 		p.wasUp = true
 		p.endOutage()
-		level := p.t.level() // as of what each peer's life has
+		level := p.t.level() // an ordinary change after the start
 		if before.Phase != api.Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
@@ -217,13 +216,14 @@ func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Dura
 	return true
 }
 
-// onlyHost is what is known of a peer that is up by pings of its outer address alone.
+// onlyHost is the detail of a peer that is up only because its outer address answers
+// pings.
 const onlyHost = "its host answers pings, but nothing comes through the tunnel"
 
-// deafness is why a peer is suspect from which packets come.
+// deafness is the reason why a peer that still sends packets is suspect.
 const deafness = "packets come from it, but it answers no probes any more: ours may not arrive there"
 
-// silence says why a peer is suspect, or down. P.mu is held.
+// silence returns why a peer is suspect or down. p.mu must be held.
 func (p *peer) silence(l api.Liveness, pl *pulse) string {
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
 	if l.Heard.IsZero() {
@@ -240,14 +240,14 @@ func (p *peer) silence(l api.Liveness, pl *pulse) string {
 	return why
 }
 
-// Of a hub, so many peers are told of that fall silent or come back at the same time.
+// Limits how many of a hub's peers are logged that fail or return at the same time.
 const (
 	lifeLogs     = 10
 	lifeLogPause = 10 * time.Second
 )
 
-// lifeLevel is how important it is that another peer has fallen silent, or has come
-// back: as it would be of one, or less.
+// lifeLevel returns the log level for one more peer that has failed or returned: one, or
+// less if a hub has too many of them.
 func (t *tunnel) lifeLevel(limit *rate.Limiter, one zapcore.Level) zapcore.Level {
 	if t.only == nil && !limit.Allow() {
 		return zap.DebugLevel
@@ -255,5 +255,5 @@ func (t *tunnel) lifeLevel(limit *rate.Limiter, one zapcore.Level) zapcore.Level
 	return one
 }
 
-// newLifeLimit is the limit of a tunnel's lines about that.
+// newLifeLimit returns a limiter for these log lines.
 func newLifeLimit() *rate.Limiter { return rate.NewLimiter(rate.Every(lifeLogPause), lifeLogs) }

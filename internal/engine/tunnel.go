@@ -22,71 +22,70 @@ import (
 	"sixfour/tun"
 )
 
-// tunnel is one TUN interface with its peers. The control loop owns it; what its
-// data goroutines read is behind atomic pointers, or never changes.
+// tunnel is one TUN interface with its peers. The control loop owns it; the fields that
+// the data goroutines read are atomic pointers, or never change.
 type tunnel struct {
-	id int // no other tunnel of the engine has it
-	// What says how the interface is made never changes: its name, namespace, and
-	// whether there are many peers. The rest is for the control loop, and for those
-	// who hold the engine's mu.
+	id int // unique in the engine
+	// The name, the namespace and Hub never change: they decide how the interface is
+	// made. Only the control loop, or code that holds the engine's mu, may use the rest.
 	cfg   config.Tunnel
 	log   *zap.Logger
-	peers []*peer                              // as well
-	only  *peer                                // that everything goes to; nil: the table says
-	table atomic.Pointer[resolve.Peers[*peer]] // by inner destination
-	in    counters                             // what no peer is to blame for
+	peers []*peer                              // same rule as for cfg
+	only  *peer                                // the only peer; nil: table decides
+	table atomic.Pointer[resolve.Peers[*peer]] // peers by inner destination
+	in    counters                             // packets that belong to no peer
 	out   counters
 
 	device  atomic.Pointer[tun.Device]  // nil: the interface is gone
 	index   atomic.Int64                // of the interface, in its namespace
-	gone    atomic.Pointer[netcfg.Link] // the last that was found to be lost
-	touched atomic.Bool                 // somebody changed the interface
-	retired atomic.Bool                 // it is no longer one of the engine's
-	mtu     atomic.Int64                // that the interface has
+	gone    atomic.Pointer[netcfg.Link] // the last link that was found to be gone
+	touched atomic.Bool                 // the interface was changed from outside
+	retired atomic.Bool                 // no longer a tunnel of the engine
+	mtu     atomic.Int64                // of the interface
 
 	queues         int
 	beside         beside
 	fragments      reassembly
-	speaker        atomic.Pointer[speaker] // nil: the mechanism has nothing to say
+	speaker        atomic.Pointer[speaker] // nil: the mechanism sends nothing of its own
 	reply          *replier
 	prober         *prober
-	keeper         *keeper // nil: nobody looks after the peers' lives
-	events         *events // nil: nobody is told
+	keeper         *keeper // nil: no liveness checks
+	events         *events // nil: events are not recorded
 	repairs        repairCounts
-	troubles       *rate.Limiter // of events about them
-	falls, returns *rate.Limiter // of lines about peers that fall silent, and come back
-	capturing      *capturing    // nil: nobody does
+	troubles       *rate.Limiter // limits events about repairs
+	falls, returns *rate.Limiter // limit log lines about peers that stop or resume answering
+	capturing      *capturing    // nil: no captures
 	overflow       overflow
-	tooLong        chan<- tooLong // tells the control loop, if it is not busy
+	tooLong        chan<- tooLong // to the control loop; never blocks
 
-	// Of the control loop only.
-	waiting  int                // peers that began to wait since the last look at all
-	version  int                // of what the configuration says of paths
-	unfollow context.CancelFunc // the names of its mechanism; nil: there are none
+	// Used by the control loop only.
+	waiting  int                // peers that began to wait since the last full evaluation
+	version  int                // of the path settings in the configuration
+	unfollow context.CancelFunc // stops following the mechanism's names; nil: it has none
 	link     *netcfg.Link
-	down     bool // the interface is
+	down     bool // the interface is administratively down
 	mending  mending
 	opening  opening
 	warned   struct{ state, mtu string } // the last warnings about the interface
-	lastWay  lastWay                     // of the peer that was the first to have it
+	lastWay  lastWay                     // last route, of the first peer that has one
 	mech     *mechanism                  // of an automatic tunnel
-	speaks   resolve.Resolver            // that the speaker, if there is one, is
-	sockets  map[origin]sockets          // through which packets leave
+	speaks   resolve.Resolver            // the resolver for which the speaker runs
+	sockets  map[origin]sockets          // for sending
 	sorted   *sortedRoutes               // of cfg
-	held     []netip.Prefix              // routes of the configuration that would lead outer packets into the tunnel
-	noXDP    string                      // what was said last of why packets do not leave through AF_XDP
-	wg       sync.WaitGroup              // of the goroutines that use the device
+	held     []netip.Prefix              // configured routes that would lead outer packets into the tunnel
+	noXDP    string                      // last reported reason why packets do not leave through AF_XDP
+	wg       sync.WaitGroup              // for the goroutines that use the device
 }
 
-// origin is what all packets through a socket have in common.
+// origin identifies a socket for sending: what all its packets have in common.
 type origin struct {
 	local    netip.Addr
 	mark     uint32
 	protocol byte
-	device   int // by which link-local packets leave; 0: that of the route
+	device   int // index of the device by which link-local packets leave; 0: the route decides
 }
 
-// sockets send, one for each queue.
+// sockets are the senders of one origin, one for each queue.
 type sockets []transport.Sender
 
 func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger) (*tunnel, error) {
@@ -118,7 +117,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 	return t, nil
 }
 
-// newBehind is the table of a hub's peers, by what is configured for each.
+// newBehind makes the table of a hub's peers from the configured prefixes of each.
 func newBehind(peers []*peer, cfgs []config.Peer) (*resolve.Peers[*peer], error) {
 	list := make([]resolve.Peer[*peer], len(peers))
 	for i, p := range peers {
@@ -127,7 +126,7 @@ func newBehind(peers []*peer, cfgs []config.Peer) (*resolve.Peers[*peer], error)
 	return resolve.NewPeers(list)
 }
 
-// to is the peer for an inner packet; nil: there is none.
+// to returns the peer for an inner packet; nil: there is none.
 func (t *tunnel) to(inner []byte) *peer {
 	if t.only != nil {
 		return t.only
@@ -136,7 +135,7 @@ func (t *tunnel) to(inner []byte) *peer {
 	return p
 }
 
-// toward is the peer to which packets for an address go; nil: there is none.
+// toward returns the peer to which packets for an address go; nil: there is none.
 func (t *tunnel) toward(a netip.Addr) *peer {
 	if t.only != nil {
 		return t.only
@@ -145,14 +144,14 @@ func (t *tunnel) toward(a netip.Addr) *peer {
 	return p
 }
 
-// maxQueues is how many queues a tunnel has at most if the configuration does not
-// say.
+// maxQueues is the most queues that a tunnel has if the configuration does not set their
+// number.
 const maxQueues = 4
 
-// queues is how many queues a tunnel has of n tunnels: one for every two
-// processors, because each is two goroutines, and on two processors a second one
-// was measured to cost a tenth of the throughput. Many tunnels keep all busy with
-// one each, and a second one costs the kernel megabytes.
+// queues returns the number of queues of each of n tunnels. It is one for every two
+// processors: each queue needs two goroutines, and on two processors a second queue
+// reduced the throughput by a tenth when measured. With many tunnels one queue each keeps
+// all processors busy, and a second queue costs the kernel megabytes.
 func queues(configured, n int) int {
 	if configured != 0 {
 		return configured
@@ -160,7 +159,7 @@ func queues(configured, n int) int {
 	return max(1, min(runtime.NumCPU()/2/n, maxQueues))
 }
 
-// queuesOf is how many queues a tunnel has, one of n.
+// queuesOf returns the number of queues of one of n tunnels.
 func queuesOf(cfg *config.Tunnel, n int) int {
 	if inOrder(cfg) {
 		return 1
@@ -168,12 +167,12 @@ func queuesOf(cfg *config.Tunnel, n int) int {
 	return queues(cfg.Queues, n)
 }
 
-// inOrder reports whether the order of the packets counts.
+// inOrder reports whether the tunnel must keep the order of packets.
 func inOrder(cfg *config.Tunnel) bool {
 	return slices.ContainsFunc(cfg.Layers, func(l config.Layer) bool { return l.GRE.Sequence })
 }
 
-// offload is the most that the kernel is asked to leave to us.
+// offload returns the most offloads that the device may enable.
 func (t *tunnel) offload() tun.Offload {
 	if t.cfg.NoOffload {
 		return tun.OffloadNone
@@ -181,8 +180,8 @@ func (t *tunnel) offload() tun.Offload {
 	return tun.OffloadUDP
 }
 
-// newSources are the checks for what comes out of the tunnel, with the outer
-// addresses that are ours now.
+// newSources returns the source checks for packets from the tunnel, with our present
+// outer addresses.
 func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	own := make([]netip.Addr, 0, len(t.cfg.Address))
 	for _, p := range t.addresses() {
@@ -199,8 +198,9 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	return s
 }
 
-// has6 reports whether the interface carries IPv6, and so needs 1280 bytes. Where it
-// can carry nothing else it need not have an address yet: it may learn one.
+// has6 reports whether the interface carries IPv6, and so needs an MTU of at least 1280
+// bytes. An interface that carries only IPv6 need not have an address yet: it may learn
+// one.
 func (t *tunnel) has6() bool {
 	if !t.cfg.Mode.Carries(4) {
 		return true
@@ -218,7 +218,7 @@ func (t *tunnel) has6() bool {
 	return false
 }
 
-// wantMTU is what the interface's MTU should be over a path.
+// wantMTU returns the MTU that the interface should have over a path.
 func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 	if t.cfg.MTU != 0 {
 		return t.cfg.MTU
@@ -226,8 +226,8 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 	return encap.MTU(t.cfg.Stack(&t.cfg.Peers[0], netip.Addr{}, netip.Addr{}), p, t.cfg.Options, t.has6())
 }
 
-// widest is the widest first hop of the tunnel's paths, or what is assumed while
-// there is none: what does not fit the narrower ones is answered with ICMP.
+// widest returns the largest first-hop MTU of the tunnel's paths, or assumedMTU if there
+// is none. Packets too large for the other paths are answered with ICMP.
 func (t *tunnel) widest() encap.PathMTU {
 	var widest encap.PathMTU
 	for _, p := range t.peers {
@@ -241,8 +241,8 @@ func (t *tunnel) widest() encap.PathMTU {
 	return widest
 }
 
-// clamp is what TCP segments inside may add up to, by IP version; 0: anything.
-// It goes with the path, so that connections that begin fit it.
+// clamp is the largest inner TCP packet by IP version; 0: no limit. It is part of the
+// path, so that new connections fit it.
 type clamp struct{ ipv4, ipv6 encap.TunnelMTU }
 
 func (t *tunnel) newClamp(p *path) clamp {
@@ -251,15 +251,15 @@ func (t *tunnel) newClamp(p *path) clamp {
 	}
 	iface := t.wantMTU(p.link)
 	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
-	// Where the path is narrower than the peer's own link may be, the peer finds
-	// out what fits only by the MSS.
+	// Where the path MTU is smaller than the MTU of the peer's own link may be, only
+	// the MSS tells the peer what fits.
 	if p.stack.NeedsPathMTU() && p.mtu < max(p.link, assumedMTU) {
 		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
 	}
 	return c
 }
 
-// apply lowers the MSS that a TCP SYN offers.
+// apply lowers the MSS option of a TCP SYN.
 func (c *clamp) apply(inner []byte) {
 	mtu := c.ipv4
 	if header.Version(inner) == 6 {
@@ -270,10 +270,10 @@ func (c *clamp) apply(inner []byte) {
 	}
 }
 
-// assumedMTU is the path MTU before there is a path: Ethernet's.
+// assumedMTU is the MTU of Ethernet, used while there is no path.
 const assumedMTU encap.PathMTU = 1500
 
-// settings are what the interface should have.
+// settings returns what the interface should have.
 func (t *tunnel) settings() netcfg.Settings {
 	return netcfg.Settings{
 		Name:      t.cfg.Name,
@@ -288,8 +288,8 @@ func (t *tunnel) settings() netcfg.Settings {
 	}
 }
 
-// open makes the interface and starts the goroutines that use it. Lost is called,
-// once, when the interface is gone, from another goroutine.
+// open makes the interface and starts the goroutines that use it. It calls lost at most
+// once, from another goroutine, when the interface is gone.
 func (t *tunnel) open(s netcfg.Settings, lost func()) error {
 	t.mtu.Store(int64(s.MTU))
 	link, err := netcfg.Open(s)
@@ -320,14 +320,14 @@ func (t *tunnel) open(s netcfg.Settings, lost func()) error {
 	return nil
 }
 
-// isGone reports whether those who use the interface have found that it is gone.
+// isGone reports whether a goroutine that uses the interface has found it gone.
 func (t *tunnel) isGone() bool { return t.link != nil && t.gone.Load() == t.link }
 
-// look sees how the interface is after somebody changed it, and puts back what
-// the kernel took away when it was down.
+// look checks the interface after a change from outside, and restores what the kernel
+// removed while it was down.
 //
-// That the interface is gone its goroutines see, too, but not while they wait for
-// room in a socket.
+// The interface's goroutines also find that it is gone, but not while they wait for room
+// in a socket.
 func (t *tunnel) look() (gone bool) {
 	if t.link == nil || !t.touched.Swap(false) {
 		return false
@@ -338,7 +338,7 @@ func (t *tunnel) look() (gone bool) {
 	}
 	now := time.Now()
 	if err == nil && up && now.Before(t.mending.next) {
-		t.touched.Store(true) // then
+		t.touched.Store(true) // check again at that time
 	} else if err == nil && up {
 		var r netcfg.Restored
 		r, err = t.link.Restore()
@@ -366,12 +366,11 @@ func (t *tunnel) look() (gone bool) {
 	return false
 }
 
-// lookSoon is after how long an interface is looked at again that could not be brought
-// in order.
+// lookSoon is the time after which an interface is checked again if restoring it failed.
 const lookSoon = 5 * time.Second
 
-// troubled tells of what is wrong with an interface that is there, if that is another
-// thing than the last warning was about.
+// troubled reports a fault of an existing interface, unless the last warning was the
+// same.
 func (t *tunnel) troubled(last *string, err error) {
 	if err.Error() == *last {
 		return
@@ -383,8 +382,8 @@ func (t *tunnel) troubled(last *string, err error) {
 	}
 }
 
-// close removes the interface and waits for the goroutines that used it. There must
-// be no path any more.
+// close removes the interface and waits for the goroutines that use it. No peer may have
+// a path any more.
 func (t *tunnel) close() {
 	if t.link == nil {
 		return
@@ -394,13 +393,13 @@ func (t *tunnel) close() {
 	if err := t.link.Close(); err != nil {
 		t.log.Warn("close interface", zap.Error(err))
 	}
-	t.closeSockets() // who uses the device may wait for one
+	t.closeSockets() // a goroutine that uses the device may be blocked in a socket
 	t.wg.Wait()
 	t.reply.close()
 	t.link = nil
 }
 
-// closeSockets closes all sockets of the tunnel, of which no path may be left.
+// closeSockets closes all sockets of the tunnel. No path may use them any more.
 func (t *tunnel) closeSockets() {
 	for from, s := range t.sockets {
 		s.close()
@@ -408,7 +407,7 @@ func (t *tunnel) closeSockets() {
 	}
 }
 
-// setMTU gives the interface, if there is one, the MTU for its paths.
+// setMTU sets the interface's MTU, if there is an interface, to fit its paths.
 func (t *tunnel) setMTU() {
 	mtu := t.wantMTU(t.widest())
 	if t.link != nil && int64(mtu) != t.mtu.Load() {
