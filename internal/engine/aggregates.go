@@ -11,12 +11,12 @@ import (
 	"sixfour/tun"
 )
 
-// Packages transport and tun say the same by the same numbers, or this does not compile.
+// This does not compile unless packages transport and tun use the same numbers.
 var _ = [1]struct{}{}[(transport.Single-tun.Single)|(transport.Unknown-tun.Unknown)|(transport.Small-tun.Small)]
 
-// followAggregates has it noted how the kernel puts received packets together where no
-// packet can be carried without: datagrams that were put together cannot be told apart,
-// and the GRE checksum of such a packet is that of its first segment.
+// followAggregates makes segments record how the kernel merged received packets (GRO) if
+// packets cannot be carried otherwise: merged datagrams cannot be told apart, and the GRE
+// checksum of a merged packet is that of its first segment.
 func (e *Engine) followAggregates() {
 	if e.segments == nil {
 		return

@@ -4,13 +4,13 @@ import (
 	"sixfour/transport"
 )
 
-// ahead are receivers that are opened while something else is done, by where they
-// listen: to open one takes as long as to make an interface, and mostly by waiting
-// (transport.ListenRaw). At a restart nothing arrives until both are there.
+// ahead holds receivers, by listener, that are opened in the background at the start.
+// Opening one takes as long as making an interface, most of it waiting
+// (transport.ListenRaw). At a restart no packets arrive until both are ready.
 type ahead map[listener]chan []transport.Receiver
 
-// listenAhead opens the receivers at the addresses of the configuration, but for those
-// that were kept.
+// listenAhead starts to open the receivers for the configured addresses, except those that
+// were inherited.
 func (e *Engine) listenAhead() {
 	e.ahead = make(ahead)
 	needed := make(map[listener]int)
@@ -31,8 +31,8 @@ func (e *Engine) listenAhead() {
 	}
 }
 
-// openAll opens the receivers of a place; nil: it cannot be done, which who tries it
-// the next time says.
+// openAll opens the receivers of a listener. It returns nil if that fails; the later
+// regular attempt reports the error.
 func (e *Engine) openAll(l listener, shards int) (all []transport.Receiver) {
 	for i := range shards {
 		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, transport.Options{Segments: e.segments})
@@ -51,7 +51,7 @@ func closeAll(all []transport.Receiver) {
 	}
 }
 
-// takeAhead are the receivers of a place that were opened, if there are so many.
+// takeAhead returns the receivers opened for a listener if their number is right.
 func (e *Engine) takeAhead(l listener, shards int) []transport.Receiver {
 	done := e.ahead[l]
 	if done == nil || l.at.IsValid() {
@@ -66,7 +66,7 @@ func (e *Engine) takeAhead(l listener, shards int) []transport.Receiver {
 	return all
 }
 
-// closeAhead closes those that nobody took.
+// closeAhead closes receivers that were not taken.
 func (e *Engine) closeAhead() {
 	for l, done := range e.ahead {
 		closeAll(<-done)

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Alive returns nil once the control loop, without which nothing is followed or
-// repaired, has answered, and an error if it does not until ctx ends. It answers
-// while Run runs, but not while it opens interfaces. Any goroutine may call it.
+// Alive returns nil when the control loop has answered, or an error if it has not when ctx
+// ends. Without the control loop, no change is followed and nothing is repaired. The loop
+// answers while Run runs, except while it opens interfaces. Any goroutine may call Alive.
 func (e *Engine) Alive(ctx context.Context) error {
 	select {
 	case e.pulse <- struct{}{}:
@@ -18,7 +18,7 @@ func (e *Engine) Alive(ctx context.Context) error {
 	}
 }
 
-// pause lets a time pass in the control loop, which lives meanwhile.
+// pause makes the control loop sleep while it still answers health checks.
 func (e *Engine) pause(ctx context.Context, d time.Duration) {
 	over := time.After(d)
 	for {

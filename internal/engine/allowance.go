@@ -2,19 +2,19 @@ package engine
 
 import "time"
 
-// allowance bounds what unproven reports about path MTUs make us send, and the far
-// ends answer, over all peers: as many bytes as the reports have themselves, and a
-// little more with time, so that a single true one is checked at once. Anybody can
-// forge such a report, in the name of any host.
+// allowance limits the probes sent to check unproven reports about path MTUs, over all
+// peers. It allows as many bytes as the reports themselves have, and a little more with
+// time, so that a single true report is checked at once. Anyone can forge such a report,
+// in the name of any host.
 type allowance struct {
 	bytes int
-	at    time.Time // of the last look
+	at    time.Time // when the time-based part was last added
 }
 
 const (
-	// allowanceMost is room for one check over Ethernet.
+	// allowanceMost, in bytes, is enough for one check over Ethernet.
 	allowanceMost   = 1700
-	allowancePerSec = 64 // bytes
+	allowancePerSec = 64 // bytes per second
 )
 
 func newAllowance(now time.Time) allowance { return allowance{allowanceMost, now} }
@@ -22,10 +22,10 @@ func newAllowance(now time.Time) allowance { return allowance{allowanceMost, now
 // earn adds the bytes of a report.
 func (a *allowance) earn(n int) { a.bytes = min(a.bytes+n, allowanceMost) }
 
-// spend takes the bytes of a probe, also those that there are not.
+// spend subtracts the bytes of a probe. The result may be negative.
 func (a *allowance) spend(n int) { a.bytes -= n }
 
-// any reports whether there is something to spend.
+// any reports whether any bytes are left.
 func (a *allowance) any(now time.Time) bool {
 	if secs := int(now.Sub(a.at) / time.Second); secs > 0 {
 		a.at = now

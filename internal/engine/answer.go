@@ -11,10 +11,9 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// take is the door for packets to our end of the layer under the inner packets:
-// answers to probes, ICMPv6 errors about packets of the layer, and, where the
-// interface does not carry the address, everything else. It reports whether the
-// packet is done with.
+// take is the slow path for inner packets addressed to our end of the layer: answers to
+// probes, ICMPv6 errors about packets of the layer, and, if the interface does not have the
+// address, all other packets. It reports whether the packet was handled.
 func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 	ours := e.peer.answer(header.IPv6(inner))
 	if !ours {
@@ -34,21 +33,20 @@ func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
 	return e.host
 }
 
-// isLargeRequest reports whether a packet to our end is an echo request whose answer,
-// which comes from the interface, will be one of those that not every path carries.
+// isLargeRequest reports whether a packet to our end is an echo request with an answer too
+// large for every path to carry. The interface sends that answer.
 func isLargeRequest(ip header.IPv6, path *path) bool {
 	return len(ip)+path.stack.Overhead(6) > everyPath && ip.NextHeader() == header.ICMPv6 && ip.Payload()[0] == icmp.EchoRequest6
 }
 
-// answer is the door for packets to the IPv6 layer's own address when the
-// interface does not carry it: the daemon is the host then, and answers echo
-// requests, so that the layer can be tested (seed: ping fc00::2 before ping
-// 10.0.0.2).
+// answer handles packets to the IPv6 layer's own address if the interface does not have it:
+// the daemon is then the host, and answers echo requests so that the layer can be tested
+// (seed: ping fc00::2 before ping 10.0.0.2).
 func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	size := len(inner)
 	if ip := header.IPv6(inner); ip.NextHeader() == header.ICMPv6 && len(ip.Payload()) >= echoHeaderLen && ip.Payload()[0] == echoReply6 {
 		// The answer to an echo request of another program, such as sixfourctl doctor, which
-		// has its own copy. A host passes such a message on, and it is no error if nobody
+		// has its own copy. A host passes such a message on, and it is no error if no program
 		// waits for it (RFC 4443 section 4.2).
 		in.show(s.t, inner, noteOurs)
 		e.peer.in.carried(1, size)
@@ -63,7 +61,7 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 		in.lose(s, e.peer, inner, drop.NoRoute, nil)
 		return
 	}
-	// A reply is as large as its request, and the way back may be narrower.
+	// A reply is as large as its request, but the path back may have a smaller MTU.
 	whole := in.reply[encap.Headroom : encap.Headroom+size]
 	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
 		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
@@ -82,9 +80,9 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	e.peer.answered.Add(1)
 }
 
-// keepaliveBack reports whether a packet is a router's keepalive that the peer has sent
-// back: one that another program here has asked with, such as sixfourctl doctor. The
-// peer's own keepalives come in a tunnel packet.
+// keepaliveBack reports whether a packet is a router's keepalive that the peer has
+// returned and that another program on this host, such as sixfourctl doctor, has sent. The
+// peer's own keepalives arrive inside a tunnel packet.
 func keepaliveBack(pkt []byte) bool {
 	outer, r := header.Parse(pkt, header.Version(pkt))
 	if r != drop.None {
@@ -100,18 +98,18 @@ func keepaliveBack(pkt []byte) bool {
 	return r == drop.None && h.Protocol == header.GREKeepalive && len(payload) >= h.Len+echoHeaderLen && payload[h.Len] == echoReply4
 }
 
-// ICMPv6 echo (RFC 4443 section 4).
+// ICMP and ICMPv6 echo (RFC 792, RFC 4443 section 4).
 const (
-	echoReply4     = 0 // as which a keepalive of sixfour begins
+	echoReply4     = 0 // type of the message in a sixfour keepalive
 	echoRequest6   = 128
 	echoReply6     = 129
 	echoHeaderLen  = 8
 	answerHopLimit = 64
 )
 
-// echoReply writes the reply to an ICMPv6 echo request into reply, which must
-// have room for as many bytes, and reports whether req is one: whole, without
-// extension headers, from a unicast address, with a good checksum.
+// echoReply writes the reply to an ICMPv6 echo request into reply, which must have room
+// for len(req) bytes. It reports whether req is a request that may be answered: complete,
+// without extension headers, from a unicast address, and with a valid checksum.
 func echoReply(reply, req []byte) bool {
 	ip := header.IPv6(req)
 	msg := ip.Payload()

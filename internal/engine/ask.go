@@ -14,26 +14,26 @@ import (
 	"sixfour/internal/probe"
 )
 
-// asked are the questions of operators that wait for an answer.
+// asked holds the operators' questions that wait for an answer.
 type asked struct {
 	mu      sync.Mutex
 	seq     uint16
-	waiting map[uint16]chan<- heardAt // by sequence number; nil: there are none
+	waiting map[uint16]chan<- heardAt // by sequence number; nil: none
 }
 
-// heardAt is an answer.
+// heardAt is an answer and its time of arrival.
 type heardAt struct {
 	seq uint16
 	at  time.Time
 }
 
-// maxAsked is how many questions about one peer wait at a time.
+// maxAsked limits the waiting questions about one peer.
 const maxAsked = 1000
 
 var errBusy = errors.New("too many others ask at the same time: try again later")
 
-// next is the number of a question, whose answer will be sent to a channel, if it has
-// room.
+// next returns the number of a new question. The answer will be sent to the channel, if the
+// channel has room.
 func (a *asked) next(to chan<- heardAt) (uint16, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,7 +51,7 @@ func (a *asked) next(to chan<- heardAt) (uint16, error) {
 	return a.seq - 1, nil
 }
 
-// forget is called for each number that next has given, in the end.
+// forget releases a number. It must be called for each number from next.
 func (a *asked) forget(seq uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -61,37 +61,37 @@ func (a *asked) forget(seq uint16) {
 	}
 }
 
-// answer takes an answer in.
+// answer passes on an answer.
 func (a *asked) answer(seq uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if to := a.waiting[seq]; to != nil {
 		select {
 		case to <- heardAt{seq, time.Now()}:
-		default: // more than one to each question
+		default: // more than one answer to a question
 		}
 	}
 }
 
-// asking is one operator's questions to one peer.
+// asking is a series of an operator's questions to one peer.
 type asking struct {
 	p      *peer
 	q      question
 	path   *path
-	shows  string // what an answer shows, if it is not that the tunnel works
+	shows  string // what an answer shows, if not that the tunnel works
 	heard  chan heardAt
-	flying []flying // in the order in which they were sent
+	flying []flying // questions in flight, in the order of sending
 }
 
-// flying is a question that was not answered yet.
+// flying is a question in flight: sent, but not answered.
 type flying struct {
 	seq  uint16
-	n    int // as the operator counts
+	n    int // the operator's number
 	size int
 	at   time.Time
 }
 
-// ask prepares questions to a peer. Close it.
+// ask prepares questions to a peer. The caller must close the result.
 func (e *Engine) ask(name string) (*asking, error) {
 	p, err := e.find(name)
 	if err != nil {
@@ -104,7 +104,7 @@ func (e *Engine) ask(name string) (*asking, error) {
 	return a, nil
 }
 
-// renew makes ready for the path that there is now.
+// renew prepares for the present path.
 func (a *asking) renew() error {
 	p := a.p
 	path := p.path.Load()
@@ -136,7 +136,7 @@ func (a *asking) renew() error {
 	if a.q.way == wayOutside {
 		a.shows = fmt.Sprintf("from %v itself, outside the tunnel", a.q.remote)
 	}
-	// With DF, and over a path of more than any question has.
+	// Without fragmentation, and with a path MTU larger than any question.
 	options := path.options
 	options.StaticMTU = false
 	var err error
@@ -144,10 +144,10 @@ func (a *asking) renew() error {
 	return err
 }
 
-// errRemoved is for questions to a peer that a reload has taken away.
+// errRemoved means that a reload has removed the peer.
 var errRemoved = errors.New("a reload has removed it, or made it anew: ask again")
 
-// unreachable says why nothing can be sent to a peer.
+// unreachable returns why nothing can be sent to a peer.
 func (p *peer) unreachable() error {
 	if p.t.prober.hasForgotten(p) {
 		return errRemoved
@@ -160,7 +160,7 @@ func (p *peer) unreachable() error {
 	return errors.New("nothing can be sent yet: try again")
 }
 
-// send sends the question that the operator counts as n.
+// send sends a question with the operator's number n.
 func (a *asking) send(n, size int) error {
 	if err := a.renew(); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (a *asking) send(n, size int) error {
 	return nil
 }
 
-// land takes a question out of those that fly.
+// land removes a question from those in flight.
 func (a *asking) land(i int) flying {
 	f := a.flying[i]
 	a.p.asked.forget(f.seq)
@@ -186,7 +186,7 @@ func (a *asking) land(i int) flying {
 	return f
 }
 
-// take takes an answer; false: it was answered already, or is given up.
+// take handles an answer; false: the question was already answered or given up.
 func (a *asking) take(h heardAt) (flying, bool) {
 	if i := slices.IndexFunc(a.flying, func(f flying) bool { return f.seq == h.seq }); i >= 0 {
 		return a.land(i), true
@@ -194,7 +194,7 @@ func (a *asking) take(h heardAt) (flying, bool) {
 	return flying{}, false
 }
 
-// wrong is what went wrong since a moment, if that is known.
+// wrong returns the last error after the given time, if there is one.
 func (a *asking) wrong(since time.Time) string {
 	a.p.mu.Lock()
 	defer a.p.mu.Unlock()
@@ -210,10 +210,10 @@ func (a *asking) close() {
 	}
 }
 
-// Ping sends echo requests to a peer's end of the tunnel, and calls each with what
-// became of each of them, until all are answered or lost, or ctx ends, whose error it
-// then returns. Where nobody need answer inside, they go to the peer's outer address,
-// or, in GRE to who answers them, are a router's keepalives. Each must not block.
+// Ping sends echo requests to a peer's end of the tunnel. It calls each, which must not
+// block, with the outcome of each request. It returns when all requests are answered or
+// lost, or with ctx's error when ctx ends. If no inner address is known to answer, the
+// requests go to the peer's outer address, or are GRE keepalives if the peer answers those.
 func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -251,7 +251,7 @@ func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.Ping
 	return nil
 }
 
-// pingOne sends one of many, of which so many were sent, and returns how many are then.
+// pingOne sends the next request after sent others, and returns the new number.
 func (a *asking) pingOne(sent int, r api.PingRequest, each func(api.PingReply)) int {
 	if err := a.send(sent+1, r.Size); err != nil {
 		each(api.PingReply{Seq: sent + 1, Size: r.Size, Lost: true, Detail: err.Error()})

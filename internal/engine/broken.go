@@ -10,17 +10,17 @@ import (
 	"sixfour/transport"
 )
 
-// brokenAfter errors in a row, readPause apart, a receiver is of no use any more: it
-// takes about a second.
+// brokenAfter is the number of consecutive errors, readPause apart, after which a
+// receiver is replaced: about a second.
 const brokenAfter = 100
 
-// broken is a receiver that does nothing but fail.
+// broken is a receiver that only fails.
 type broken struct {
 	rx  transport.Receiver
 	err error
 }
 
-// isBroken has the control loop replace a receiver that nobody reads any more.
+// isBroken asks the control loop to replace a receiver, which is no longer read.
 func (e *Engine) isBroken(rx transport.Receiver, err error) {
 	select {
 	case e.broken <- broken{rx, err}:
@@ -28,8 +28,8 @@ func (e *Engine) isBroken(rx transport.Receiver, err error) {
 	}
 }
 
-// replaceReceiver closes a broken receiver, with those that share its work: what is
-// missing is opened again when everything is looked at the next time.
+// replaceReceiver closes a broken receiver and the other shards of its group. The next
+// full evaluation opens new ones.
 func (e *Engine) replaceReceiver(b broken) {
 	reads := func(in *inbound) bool { return in.rx == b.rx }
 	for l, shards := range maps.Clone(e.inbounds) {
@@ -54,8 +54,8 @@ func (e *Engine) replaceReceiver(b broken) {
 	}
 }
 
-// replaced counts and tells that a receiver is opened anew, for the tunnels with a
-// path of which something is true.
+// replaced logs that a receiver is being replaced, and counts a repair for each tunnel
+// with a registered path for which uses is true.
 func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
 	e.stale = true
 	e.log.Warn("a receiver "+which+" does nothing but fail: opening another one", zap.Error(b.err))

@@ -12,21 +12,21 @@ import (
 	"sixfour/internal/capture"
 )
 
-// captures are those that run, immutable: a change replaces them. Nil: none, which is
-// all that the goroutines that carry packets look at, once for each batch.
+// captures is the immutable list of running captures; a change replaces it. Nil means none:
+// goroutines that carry packets check only that, once for each batch.
 type captures struct {
 	list []captured
 }
 
-// captured is one capture, of the tunnel of a name. That stays when the tunnel's
-// section changes.
+// captured is one capture of a tunnel, given by name. It continues when the tunnel's
+// configuration changes.
 type captured struct {
 	tunnel string
 	tap    *capture.Tap
 }
 
-// show shows a packet to those who capture a tunnel. What belongs to none, "", all
-// see.
+// show passes a packet to the captures of a tunnel. If tunnel is "", the packet belongs to
+// none, and all captures get it.
 func (c *captures) show(tunnel string, p *capture.Packet) {
 	if c == nil {
 		return
@@ -39,22 +39,22 @@ func (c *captures) show(tunnel string, p *capture.Packet) {
 	}
 }
 
-// capturing is where captures begin and end.
+// capturing starts and ends captures.
 type capturing struct {
 	mu    sync.Mutex
 	now   atomic.Pointer[captures]
-	ended error // there are no more
+	ended error // why no capture can start any more; nil: it can
 	clock capture.Clock
 }
 
-// moment is the time of what is about to be sent, or has arrived, for captures.
+// moment is the time of packets that are about to be sent, or have arrived, for captures.
 type moment struct {
-	at    time.Time      // zero: nobody captures
-	clock *capture.Clock // nil: likewise
+	at    time.Time      // zero: no captures
+	clock *capture.Clock // nil: no captures
 }
 
-// moment is now. What is shown with its time is in order with what others show, which
-// waits for end.
+// moment returns the present time. Captures put packets in the order of their moments, and
+// hold back later packets until end is called.
 func (c *capturing) moment() moment {
 	if c == nil || c.now.Load() == nil {
 		return moment{}
@@ -62,7 +62,7 @@ func (c *capturing) moment() moment {
 	return moment{c.clock.Hold(), &c.clock}
 }
 
-// end must be called when all of that moment was shown.
+// end must be called when all packets of the moment were shown.
 func (m *moment) end() {
 	if m.clock != nil {
 		m.clock.Release(m.at)
@@ -70,7 +70,7 @@ func (m *moment) end() {
 	*m = moment{}
 }
 
-// ErrTooMany means that as many captures run as there may.
+// ErrTooMany means that the maximum number of captures is running.
 var ErrTooMany = fmt.Errorf("%d captures run already: end one of them", capture.MaxTaps)
 
 func (c *capturing) begin(tunnel string, tap *capture.Tap) error {
@@ -91,7 +91,7 @@ func (c *capturing) begin(tunnel string, tap *capture.Tap) error {
 	return nil
 }
 
-// end takes away the captures that are to end, and tells their readers why.
+// end ends the captures for which which returns true, and gives their readers the reason.
 func (c *capturing) end(why error, which func(captured) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,7 +113,7 @@ func (c *capturing) end(why error, which func(captured) bool) {
 	c.now.Store(next)
 }
 
-// close ends all captures, for good.
+// close ends all captures, and lets no new one start.
 func (c *capturing) close(why error) {
 	c.mu.Lock()
 	c.ended = why
@@ -123,9 +123,9 @@ func (c *capturing) close(why error) {
 
 var errDaemonEnds = errors.New("the daemon ends")
 
-// Capture writes what goes through a tunnel as pcapng, until ctx ends, or as many
-// packets are written as were asked for, or the tunnel is no more, which is an error
-// then. An error before the first byte is about the request. Any goroutine may call it.
+// Capture writes a tunnel's packets to out as pcapng. It ends when ctx ends, when the
+// requested number of packets is written, or with an error when the tunnel is removed. An
+// error before the first byte concerns the request. Any goroutine may call it.
 func (e *Engine) Capture(ctx context.Context, r capture.Request, out capture.Sink) error {
 	tap, err := capture.New(r)
 	if err == nil {
@@ -138,8 +138,8 @@ func (e *Engine) Capture(ctx context.Context, r capture.Request, out capture.Sin
 	return tap.Stream(ctx, out)
 }
 
-// beginCapture begins one of a tunnel that there is, which a reload does not take away
-// meanwhile.
+// beginCapture starts a capture of an existing tunnel. The lock keeps a reload from
+// removing the tunnel meanwhile.
 func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -153,7 +153,7 @@ func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
 	return fmt.Errorf("there is no tunnel %q: there is %s", tunnel, anyOf(names))
 }
 
-// endCaptures ends those of a tunnel that is taken out of the configuration.
+// endCaptures ends the captures of a tunnel that was removed from the configuration.
 func (e *Engine) endCaptures(tunnel string) {
 	e.captures.end(fmt.Errorf("tunnel %s was removed", tunnel), func(c captured) bool { return c.tunnel == tunnel })
 }

@@ -12,20 +12,20 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// counters are what the goroutines of one peer, or of a tunnel for all of them,
-// have done in one direction. They add once per batch, or for a drop; anybody may
-// read. They stand on cache lines of their own.
+// counters counts the packets of one peer, or of a tunnel as a whole, in one direction.
+// Goroutines that carry packets add once per batch, or for each drop; any goroutine may
+// read. The padding puts the counters on cache lines of their own.
 type counters struct {
 	_       [64]byte
 	packets atomic.Uint64
 	bytes   atomic.Uint64
-	drops   atomic.Pointer[dropCounts] // nil: there were none
+	drops   atomic.Pointer[dropCounts] // nil: no drops yet
 	_       [64]byte
 }
 
 type dropCounts [drop.Count]atomic.Uint64
 
-// carried adds a batch of packets and their bytes.
+// carried adds a batch of packets, and their bytes.
 func (c *counters) carried(packets, bytes int) {
 	c.packets.Add(uint64(packets))
 	c.bytes.Add(uint64(bytes))
@@ -47,7 +47,7 @@ func (c *counters) traffic() api.Traffic {
 	return t
 }
 
-// addTo adds what was counted.
+// addTo adds the counts to t.
 func (c *counters) addTo(t *api.Traffic) {
 	t.Packets += c.packets.Load()
 	t.Bytes += c.bytes.Load()
@@ -62,26 +62,26 @@ func (c *counters) addTo(t *api.Traffic) {
 	}
 }
 
-// dropLogInterval is the least time between two log lines about drops of one
-// goroutine: whoever sends us rubbish must not be able to fill the disk.
+// dropLogInterval is the least time between two log lines about drops of one goroutine: a
+// sender of invalid packets must not be able to fill the disk.
 const dropLogInterval = time.Second
 
-// drops logs packets that one goroutine does not carry, now and then one of many.
+// drops counts the packets that one goroutine drops, and logs some of them.
 type drops struct {
 	log    *zap.Logger
 	last   time.Time
-	silent uint64 // not logged since last
+	silent uint64 // drops not logged since last
 
-	// For captures; nil: there are none.
+	// For captures; nil: none.
 	capturing *capturing
-	tunnel    string // whose packets these are; "": no tunnel's
+	tunnel    string // tunnel of the packets; "": none
 	direction pcapng.Direction
 
-	strangers *strangers // that are remembered; nil: none are
+	strangers *strangers // stores unknown sources; nil: does not
 }
 
-// countN counts n packets under one reason. Pkt is one of them, or nil; err is
-// what the kernel said, or nil.
+// countN counts n packets dropped for one reason. Pkt is one of them, or nil; err is the
+// kernel's error, or nil.
 func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error) {
 	c.dropped(r, n)
 	if isLinkChatter(pkt) {
@@ -109,9 +109,9 @@ func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error)
 	d.last, d.silent = now, 0
 }
 
-// isLinkChatter reports whether a packet is for all on its link (RFC 4291 section
-// 2.7): the kernel says by itself who it is, or asks for routers, also on tunnels
-// where nobody hears that.
+// isLinkChatter reports whether a packet has a link-local multicast destination (RFC 4291
+// section 2.7). The kernel sends such packets by itself, for example to find routers, even
+// on tunnels where no host receives them.
 func isLinkChatter(pkt []byte) bool {
 	return header.Version(pkt) == 6 && len(pkt) >= header.IPv6Len && pkt[24] == 0xff && pkt[25]&0x0f == 2
 }

@@ -18,31 +18,31 @@ import (
 	"sixfour/internal/probe"
 )
 
-// echo is how a peer's probes are told from other echo requests. Each kind of them
-// has sequence numbers of its own.
+// echo identifies a peer's probes among other echo requests. Each kind of probe has its own
+// sequence numbers.
 type echo struct {
 	probe.Identity
 	probes   atomic.Uint64
 	answered atomic.Uint64
-	pieces   atomic.Uint64 // identification of the last answer in fragments, and fragmentSeen
+	pieces   atomic.Uint64 // identification of the last fragmented answer, with fragmentSeen
 }
 
 func newEcho() *echo { return &echo{Identity: probe.NewIdentity()} }
 
-// kind is what a probe is for. It stands behind the cookie.
+// kind is the purpose of a probe. It follows the cookie.
 type kind byte
 
-// Probes find the path's MTU, or are asked for by an operator, or tell whether the
-// peer lives: those have further kinds, from there on, by the way in which they go.
+// The kinds of probes: to find the path MTU, for an operator, or for liveness. Liveness
+// probes use kindLife plus their way.
 const (
 	kindPathMTU kind = iota
 	kindAsked
 	kindLife
 )
 
-// Layout of the probes that a question makes, behind the cookie: the kind, and the
-// index of a pulse and of a pair of inner addresses. Offsets are in the ICMP message, in bytes; askLen is that of the
-// shortest one's.
+// Layout of the probes of a question, behind the cookie: the kind, the index of the
+// liveness session, and that of a pair of inner addresses. Offsets are in bytes from the
+// start of the ICMP message; askLen is the least length of the message.
 const (
 	kindAt  = probe.Len
 	indexAt = kindAt + 1
@@ -50,8 +50,8 @@ const (
 	askLen  = pairAt + 1
 )
 
-// probe sends a probe: through the tunnel, or, where nobody need answer there, to
-// the peer's outer address. What does not leave is a probe that is not answered.
+// probe sends a path MTU probe through the tunnel or, if no inner address is known to
+// answer, to the peer's outer address. A probe that cannot be sent counts as unanswered.
 func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	path := p.path.Load()
 	if !path.is(pr.layers, pr.link) {
@@ -82,7 +82,7 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 			return
 		}
 	}
-	p.echo.probes.Add(1) // before the answer can be there
+	p.echo.probes.Add(1) // before an answer can arrive
 	m := p.t.capturing.moment()
 	defer m.end()
 	if path.senders[0].SendOne(pkt) == nil {
@@ -119,15 +119,15 @@ func (e *echo) sentOutside(quote []byte) bool {
 	return len(m) >= probe.SeqAt && m[0] == request && binary.BigEndian.Uint16(m[probe.IDAt:]) == e.ID
 }
 
-// proves reports whether a quoted inner packet is a probe beyond doubt: its cookie
-// is quoted, too.
+// proves reports whether a quoted inner packet is certainly a probe: the quote includes the
+// cookie.
 func (e *echo) proves(inner []byte) bool {
 	return e.sent(inner) && len(inner) >= header.IPv6Len+probe.Len && [8]byte(inner[header.IPv6Len+probe.CookieAt:]) == e.Cookie
 }
 
-// answer takes a packet to our end, and reports whether it is, or belongs to, the
-// answer to a probe. A far end whose interface is too narrow to answer whole sends
-// fragments, of which the first says enough.
+// answer handles a packet to our end, and reports whether it is an answer to a probe, or a
+// fragment of one. A far end whose interface MTU is too small sends its answer in
+// fragments; the first one is sufficient.
 func (p *peer) answer(ip header.IPv6) bool {
 	up, ok := header.FindUpper(ip)
 	if !ok || up.Protocol != header.ICMPv6 {
@@ -148,9 +148,8 @@ func (p *peer) answer(ip header.IPv6) bool {
 	return true
 }
 
-// answersBetween takes an inner packet, and reports whether it answers a probe between
-// two inner addresses. Like all that is carried, it is not looked at further than
-// needed.
+// answersBetween reports whether an inner packet answers a probe between two inner
+// addresses, and passes the answer on. It examines carried packets no more than needed.
 func (p *peer) answersBetween(between []config.Pair, inner []byte) bool {
 	var m, from, to []byte
 	var reply byte
@@ -174,13 +173,13 @@ func (p *peer) answersBetween(between []config.Pair, inner []byte) bool {
 	return true
 }
 
-// is reports whether an address in a packet is another one.
+// is reports whether the address in a packet is a.
 func is(b []byte, a netip.Addr) bool {
 	in, _ := netip.AddrFromSlice(b)
 	return in == a
 }
 
-// heardAnswer tells who has sent the probe of a reply.
+// heardAnswer passes an answer to the sender of the probe.
 func (p *peer) heardAnswer(m []byte) {
 	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
 	if len(m) >= askLen {
@@ -194,20 +193,20 @@ func (p *peer) heardAnswer(m []byte) {
 		}
 	}
 	if p.echo.answered.Load() >= p.echo.probes.Load() {
-		return // more than anybody was asked for
+		return // more answers than probes
 	}
 	p.echo.answered.Add(1)
 	select {
 	case p.t.prober.answers <- answer{p, seq}:
-	default: // so many at once nobody asked for
+	default: // more than were asked for: drop it
 	}
 }
 
-// answersOuter takes an ICMP packet to an outer address of ours, and reports whether
-// it answers the probe of a peer's outer address.
+// answersOuter reports whether an ICMP packet to one of our outer addresses is an echo
+// reply. If it answers the probe of a peer's outer address, the answer is passed on.
 func answersOuter(pkt []byte, zone uint32, t *table) bool {
 	reply, m := byte(icmp.EchoReply4), []byte(nil)
-	var sent []byte // the beginning of what it answers
+	var sent []byte // beginning of the packet that it answers
 	if header.Version(pkt) == 6 {
 		ip := header.IPv6(pkt)
 		reply, m = icmp.EchoReply6, ip.Payload()
@@ -227,9 +226,9 @@ func answersOuter(pkt []byte, zone uint32, t *table) bool {
 	return true
 }
 
-// fragmentSeen tells an identification that was seen from none.
+// fragmentSeen marks a stored identification as valid.
 const fragmentSeen = 1 << 32
 
-// fragmentID is the identification in the fragment header with which a packet
-// begins (RFC 8200 section 4.5).
+// fragmentID returns the identification in the fragment header at the start of a packet
+// (RFC 8200 section 4.5).
 func fragmentID(ip header.IPv6) uint32 { return binary.BigEndian.Uint32(ip[header.IPv6Len+4:]) }

@@ -10,18 +10,17 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Errors to inner senders: RFC 4443 section 2.4 f wants a limit, and so does RFC 1812
-// section 4.3.2.8. One sender that ignores what it is told, and one network that makes
-// up senders, must not use up what others need.
+// Limits of errors to inner senders, required by RFC 4443 section 2.4 f and RFC 1812
+// section 4.3.2.8. A sender that ignores the errors, or a network that forges senders, must
+// not use up what the others need.
 const (
-	repliesPerSender  = 10 // a second, and at once
+	repliesPerSender  = 10 // per second, and burst
 	repliesPerNetwork = 50
 	repliesPerSecond  = 100
 )
 
-// errorLimit bounds errors of one kind to inner senders: to each of them, to each
-// network of them, and to all. Its size does not depend on how many there are. Any
-// goroutine may use it.
+// errorLimit limits errors of one kind to inner senders: to each sender, to each network,
+// and in total. Its size does not depend on their number. Any goroutine may use it.
 type errorLimit struct {
 	once     sync.Once
 	begun    time.Time
@@ -31,7 +30,7 @@ type errorLimit struct {
 	networks *shares
 }
 
-// allow reports whether a sender may be told of an error now.
+// allow reports whether an error may be sent to a sender now.
 func (l *errorLimit) allow(to netip.Addr, at time.Time) bool {
 	l.once.Do(func() {
 		l.begun, l.seed = at, maphash.MakeSeed()
@@ -44,7 +43,7 @@ func (l *errorLimit) allow(to netip.Addr, at time.Time) bool {
 		l.total.AllowN(at, 1)
 }
 
-// networkOf is the network in which one host may have every address.
+// networkOf returns the prefix in which one host may have every address.
 func networkOf(a netip.Addr) netip.Prefix {
 	bits := 64
 	if a.Is4() {
@@ -54,20 +53,19 @@ func networkOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// shares are limits of the same rate for as many as there may be: those with the same
-// hash have one together.
+// shares holds rate limits for any number of keys. Keys with the same hash share a limit.
 type shares struct {
 	every time.Duration
 	burst time.Duration
-	until [256]atomic.Int64 // when all that was taken will have been earned, in ns
+	until [256]atomic.Int64 // end of the used quota of each limit, in ns
 }
 
-// newShares is for so many a second, and as many at once.
+// newShares makes limits of perSecond per second, with an equal burst.
 func newShares(perSecond int) *shares {
 	return &shares{every: time.Second / time.Duration(perSecond), burst: time.Second}
 }
 
-// take takes one, if there is one.
+// take takes one from the limit of a hash, and reports whether there was one.
 func (s *shares) take(hash uint64, now time.Duration) bool {
 	at := &s.until[hash%uint64(len(s.until))]
 	for {

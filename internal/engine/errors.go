@@ -19,24 +19,24 @@ import (
 	"sixfour/transport"
 )
 
-// outerErrors receives the ICMP errors to an outer address of ours, on one
-// goroutine: what routers on the way say of outer packets.
+// outerErrors receives the ICMP messages to one of our outer addresses, on one goroutine:
+// errors about outer packets, and answers to probes of outer addresses.
 type outerErrors struct {
 	rx     transport.Receiver
-	zone   uint32                 // of the address
-	table  *atomic.Pointer[table] // that says which peer an error is about
+	zone   uint32                 // zone of the address
+	table  *atomic.Pointer[table] // finds the peer of an error
 	log    *zap.Logger
-	broken func(rx transport.Receiver, err error) // as an inbound's
-	stray  *counters                              // of packets that are of no tunnel
+	broken func(rx transport.Receiver, err error) // called when rx has failed for good
+	stray  *counters                              // packets that belong to no tunnel
 }
 
-// heard counts what came back about a tunnel's outer packets.
+// heard counts ICMP errors about a tunnel's outer packets.
 type heard struct {
-	errors  icmpCounts    // that are about packets of ours
-	ignored atomic.Uint64 // that are not, or cannot be true
+	errors  icmpCounts    // about packets of ours
+	ignored atomic.Uint64 // about other packets, or impossible
 }
 
-// listenErrors opens the receiver of an address.
+// listenErrors opens the receiver of ICMP messages to an address.
 func (e *Engine) listenErrors(local netip.Addr) error {
 	protocol, types := header.ICMP, []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
 	if local.Is6() {
@@ -52,10 +52,10 @@ func (e *Engine) listenErrors(local netip.Addr) error {
 	return nil
 }
 
-// errorBatch is how many errors are read at a time.
+// errorBatch is how many messages are read at a time.
 const errorBatch = 16
 
-// run works until the receiver is closed.
+// run handles messages until the receiver is closed.
 func (o *outerErrors) run() {
 	arena := newArena(errorBatch * transport.MaxPacket)
 	defer arena.free()
@@ -84,7 +84,7 @@ func (o *outerErrors) run() {
 	}
 }
 
-// hear takes one packet.
+// hear handles one message.
 func (o *outerErrors) hear(b []byte) {
 	pkt, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None {
@@ -113,7 +113,7 @@ func (o *outerErrors) hear(b []byte) {
 	}
 }
 
-// source is a packet's.
+// source returns the source address of a packet.
 func source(pkt []byte) netip.Addr {
 	if header.Version(pkt) == 6 {
 		return header.IPv6(pkt).Src()
@@ -121,8 +121,8 @@ func source(pkt []byte) netip.Addr {
 	return header.IPv4(pkt).Src()
 }
 
-// hear takes an ICMP error, from somebody on the way, about a packet between the ends of the peer, or of its
-// IPv6 layer, and reports whether it is about one that we sent.
+// hear handles an ICMP error, sent by a host on the path, about a packet between the ends
+// of the peer's tunnel or of its IPv6 layer. It reports whether we sent that packet.
 func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	path := p.path.Load()
 	if path == nil {
@@ -150,7 +150,7 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 		switch {
 		case q.Inner == nil:
 			p.soft.note(m)
-		case !p.echo.sent(q.Inner): // not to ourselves
+		case !p.echo.sent(q.Inner): // errors about our own probes are not sent on
 			p.t.reply.unreachable(m, q.Inner)
 		}
 	}
@@ -158,8 +158,8 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 	return true
 }
 
-// tooBig takes what a router said of the path MTU. Of an automatic tunnel each
-// destination has its own.
+// tooBig handles a router's report about the path MTU. In an automatic tunnel each
+// destination has its own path MTU.
 func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
 	if q.To == 0 {
 		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
@@ -172,15 +172,14 @@ func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
 	}
 }
 
-// narrowTo notes the path MTU to one destination of an automatic tunnel.
+// narrowTo stores the path MTU to one destination of an automatic tunnel.
 func (p *peer) narrowTo(dst [4]byte, mtu encap.PathMTU) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()
 	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
 }
 
-// widen forgets which destinations had a smaller path MTU, where it is time to try
-// whether they still have.
+// widen removes stored path MTUs that are due to be tested again.
 func (p *peer) widen(now time.Time) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()

@@ -9,23 +9,23 @@ import (
 	"sixfour/internal/api"
 )
 
-// history is how many events a new reader is told of, backlog how many it may be
-// behind before it misses some.
+// history is how many past events a new reader gets; backlog is how many events a reader
+// may be behind before it misses some.
 const (
 	history = 100
 	backlog = 1024
 )
 
-// events are the last ones that happened. A reader costs nothing but a place to read
-// from: there is no queue that a slow one could fill.
+// events stores the most recent events in a ring. A reader costs nothing but its position:
+// there is no queue that a slow reader could fill.
 type events struct {
 	mu    sync.Mutex
 	ring  [backlog]api.Event
-	next  uint64        // how many there have been
-	fresh chan struct{} // closed with the next one; nil: nobody waits
+	next  uint64        // number of events so far
+	fresh chan struct{} // closed when the next event is added; nil: no reader waits
 }
 
-// add notes an event. Any goroutine may call it.
+// add adds an event. Any goroutine may call it.
 func (e *events) add(ev api.Event) {
 	if e == nil {
 		return
@@ -40,8 +40,8 @@ func (e *events) add(ev api.Event) {
 	}
 }
 
-// read appends the events from one on, after how many were missed, and returns the
-// number of the next one and what is closed when it is there.
+// read appends the events with numbers from onwards to into. It returns them, how many were
+// missed, the number of the next event, and a channel that is closed when there is one.
 func (e *events) read(into []api.Event, from uint64) (list []api.Event, missed, next uint64, fresh <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -57,9 +57,9 @@ func (e *events) read(into []api.Event, from uint64) (list []api.Event, missed, 
 	return into, missed, from, e.fresh
 }
 
-// Events are the last hundred events, and those that happen until ctx ends, when the
-// channel is closed. Who reads so slowly that more than a thousand wait misses the
-// oldest of them, and is told how many by an event of the kind "lost".
+// Events delivers the last hundred events, and new ones until ctx ends, when the channel is
+// closed. A reader that falls more than a thousand events behind misses the oldest of them;
+// an event of the kind "lost" then says how many.
 func (e *Engine) Events(ctx context.Context) <-chan api.Event {
 	out := make(chan api.Event)
 	go func() {
@@ -92,12 +92,12 @@ func (e *Engine) Events(ctx context.Context) <-chan api.Event {
 	return out
 }
 
-// event notes what has happened to a peer.
+// event adds an event about a peer.
 func (p *peer) event(kind, text string) {
 	p.t.events.add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
 }
 
-// event notes what has happened to a tunnel.
+// event adds an event about a tunnel.
 func (t *tunnel) event(kind, text string) {
 	t.events.add(api.Event{At: time.Now(), Tunnel: t.cfg.Name, Kind: kind, Text: text})
 }

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// candidates is how many peers an error names.
+// candidates is the most peers that an error lists.
 const candidates = 10
 
-// find is the peer of a name: "TUNNEL", for the only peer of a tunnel,
+// find returns the peer of a name: "TUNNEL" for the only peer of a tunnel,
 // "TUNNEL/PEER", or the name of a peer if only one tunnel has it.
 func (e *Engine) find(name string) (*peer, error) {
 	e.mu.RLock()
@@ -39,7 +39,7 @@ func (e *Engine) find(name string) (*peer, error) {
 	return nil, fmt.Errorf("there is no peer %q: there is %s", name, anyOf(all))
 }
 
-// name is what the peer is asked for by.
+// name returns the name by which operators refer to the peer.
 func (p *peer) name() string {
 	if p.t.only != nil {
 		return p.t.cfg.Name

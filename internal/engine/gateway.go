@@ -18,22 +18,22 @@ import (
 	"sixfour/internal/gateway"
 )
 
-// gate does what [gateway] says. But for mark, the control loop owns it.
+// gate applies the [gateway] section. The control loop owns it, except for mark.
 type gate struct {
 	cfg      config.Gateway
-	up       *gateway.Gateway // nil: there is none
-	taken    string           // the tunnel that could take the default route once
-	worked   bool             // all was as it should be once
-	complain string           // why it is not
-	advice   map[string]bool  // that was given
-	mark     atomic.Bool      // the sockets by which names are looked up
+	up       *gateway.Gateway // nil: not active
+	taken    string           // the tunnel that has been able to carry the default route
+	worked   bool             // everything was in order once
+	complain string           // the present error
+	advice   map[string]bool  // advice already logged
+	mark     atomic.Bool      // set the mark on sockets for name look-ups
 
-	shown atomic.Pointer[api.GatewayStatus] // what came of it; nil: there is nothing to do
+	shown atomic.Pointer[api.GatewayStatus] // for Status; nil: nothing configured
 }
 
-// syncGateway brings the gateway in line with the configuration and the tunnels'
-// interfaces, and reports whether it was so once: what fails later is an error in
-// the log, and tried again.
+// syncGateway updates the gateway to the configuration and the tunnels' interfaces, and
+// reports whether it has been in order at least once. Later failures are logged as errors
+// and retried.
 func (e *Engine) syncGateway() (worked bool) {
 	g := &e.gate
 	g.mark.Store(g.cfg.DefaultRoute != "")
@@ -57,7 +57,7 @@ func (e *Engine) syncGateway() (worked bool) {
 	return g.worked
 }
 
-// waits is what the gateway waits for, or "".
+// waits returns what the gateway waits for, or "".
 func (g *gate) waits() string {
 	switch {
 	case len(g.cfg.Masquerade) == 0 && g.cfg.DefaultRoute == "":
@@ -70,8 +70,8 @@ func (g *gate) waits() string {
 	return "tunnel " + g.cfg.DefaultRoute + ", into which the default route is to lead"
 }
 
-// yieldDefaultRoute gives the default route up if the configuration does not want it
-// any more, before the outer packets lose the mark that keeps them out of the tunnel.
+// yieldDefaultRoute removes the default route if the configuration no longer has it. This
+// must happen before outer packets lose the mark that keeps them out of the tunnel.
 func (e *Engine) yieldDefaultRoute() {
 	if e.gate.cfg.DefaultRoute == "" && e.gate.taken != "" {
 		e.gate.taken = ""
@@ -79,10 +79,10 @@ func (e *Engine) yieldDefaultRoute() {
 	}
 }
 
-// wantedGateway is what it shall do, which is complete when the default route's
-// tunnel has been able to carry packets. Until then everything goes the old way,
-// such as the look-up of the peer's name; from then on what the tunnel cannot carry
-// is lost, and not sent where nobody shall see it.
+// wantedGateway returns what the gateway is to do, and whether the tunnel of the default
+// route has been able to carry packets. Until then all traffic uses the old routes, for
+// example to look up the peer's name. From then on, packets that the tunnel cannot carry
+// are lost: they must not leave where others could read them.
 func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 	g := &e.gate
 	w.Masquerade = g.cfg.Masquerade
@@ -122,7 +122,7 @@ func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 	return w, true
 }
 
-// tellGateway logs what came of it, each thing once.
+// tellGateway logs the results of a sync, each only once.
 func (e *Engine) tellGateway(done gateway.Done, err error) {
 	g := &e.gate
 	if len(done.Mended) > 0 {
@@ -154,7 +154,7 @@ func (e *Engine) tellGateway(done gateway.Done, err error) {
 	}
 }
 
-// closeGateway undoes it.
+// closeGateway undoes everything that the gateway did.
 func (e *Engine) closeGateway() {
 	if e.gate.up == nil {
 		return
@@ -165,9 +165,9 @@ func (e *Engine) closeGateway() {
 	e.gate.up, e.gate.taken = nil, ""
 }
 
-// newResolver looks names up by sockets that have the outer packets' mark while
-// there is a default route into a tunnel: without its peer's address the tunnel
-// does not carry the question for it.
+// newResolver returns a resolver whose sockets have the mark of outer packets while the
+// default route leads into a tunnel: without its peer's address the tunnel could not carry
+// the DNS query for that address.
 func (e *Engine) newResolver() *net.Resolver {
 	dialer := net.Dialer{ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) (err error) {
 		if !e.gate.mark.Load() {

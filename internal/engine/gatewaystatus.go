@@ -10,8 +10,9 @@ import (
 	"sixfour/internal/gateway"
 )
 
-// newGatewayStatus is what came of a configuration: of what was wanted, done, and of an
-// error before anything was. Nil: there is nothing to do.
+// newGatewayStatus returns the status for a configuration, from what was wanted and done,
+// and err, a failure before anything was done. It returns an empty status if there is
+// nothing to do.
 func newGatewayStatus(cfg *config.Gateway, w gateway.Wanted, done gateway.Done, err error) *api.GatewayStatus {
 	s := &api.GatewayStatus{Advice: done.Advice}
 	if done.DefaultErr != nil || done.MasqueradeErr != nil {
@@ -45,5 +46,5 @@ func newGatewayStatus(cfg *config.Gateway, w gateway.Wanted, done gateway.Done, 
 	return s
 }
 
-// oneLine is the text of an error that may be of several.
+// oneLine returns the text of an error, which may join several, on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; and ") }

@@ -12,14 +12,14 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// around says what a peer waits for whose outer packets one of the tunnel's routes
-// would lead into the tunnel itself, or "". The kernel chooses the longest prefix: a
-// route that has a longer one around the peer, such as a host route, keeps them out.
-// Without it that route of ours is held back, so that this host keeps its way to
-// everything else.
+// around returns what a peer waits for if one of the tunnel's routes would lead its outer
+// packets into the tunnel itself, or "". The kernel chooses the longest prefix: a more
+// specific route to the peer through another interface, such as a host route, prevents
+// the loop. Without it the daemon does not add its own route, so that this host can still
+// reach everything else.
 //
-// In a namespace of its own the interface's routes do not concern outer packets, and
-// where they have a mark, rules say which table they go by.
+// If the interface is in a namespace of its own, its routes do not affect outer packets. If
+// outer packets have a mark, policy rules select their routing table.
 func (t *tunnel) around(remote netip.Addr, answer netcfg.Answer) string {
 	if t.cfg.Netns != "" || t.cfg.FwMark != 0 && t.cfg.FwMark != config.GatewayMark {
 		return ""
@@ -49,9 +49,8 @@ func (t *tunnel) around(remote netip.Addr, answer netcfg.Answer) string {
 		remote, first, t.cfg.Name, remote, remote.BitLen())
 }
 
-// routesWith are the routes of the configuration that have an outer address in them. While
-// the peer's name is not known everything may be needed to look it up: then it is the
-// default route.
+// routesWith returns the configured routes that contain an outer address. While the peer's
+// name is not resolved, it returns the default routes: they must not capture name look-ups.
 func (t *tunnel) routesWith(remote netip.Addr) iter.Seq[netip.Prefix] {
 	if len(t.cfg.Routes) == 0 || !remote.IsValid() && t.automatic() {
 		return func(func(netip.Prefix) bool) {}
@@ -68,11 +67,11 @@ func (t *tunnel) routesWith(remote netip.Addr) iter.Seq[netip.Prefix] {
 	return t.sorted.table.Supernets(within)
 }
 
-// sortedRoutes are routes of a configuration by address: a hub has as many of them as
-// peers, each of which is to be held against all.
+// sortedRoutes indexes the routes of a configuration by address: a hub may have as many
+// routes as peers, and each peer is checked against all of them.
 type sortedRoutes struct {
 	table bart.Lite
-	first *netip.Prefix // which they are
+	first *netip.Prefix // identifies the list of routes, together with n
 	n     int
 }
 
@@ -84,7 +83,7 @@ func newSortedRoutes(routes []netip.Prefix) *sortedRoutes {
 	return s
 }
 
-// routes are those that the interface is to have now.
+// routes returns the routes that the interface is to have now.
 func (t *tunnel) routes() []netip.Prefix {
 	if len(t.held) == 0 {
 		return t.cfg.Routes
@@ -92,15 +91,15 @@ func (t *tunnel) routes() []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p netip.Prefix) bool { return slices.Contains(t.held, p) })
 }
 
-// holdRoutes takes routes back that are to be held back, and adds those that are not
-// to be any more. Before is what was held back until now.
+// holdRoutes removes routes that are newly held back, and adds those that no longer are.
+// Before is the previous list of routes held back.
 func (t *tunnel) holdRoutes(before []netip.Prefix) {
 	if t.link == nil || slices.Equal(before, t.held) {
 		return
 	}
 	routes := t.routes()
 	if err := t.link.Leave(t.addresses(), routes); err != nil {
-		t.held = before // and try again
+		t.held = before // retry later
 		t.troubled(&t.warned.state, err)
 		return
 	}

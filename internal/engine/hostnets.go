@@ -12,26 +12,26 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// hostNets is what is known of the addresses in a network namespace.
+// hostNets holds the addresses in a network namespace.
 type hostNets struct {
 	list  []netcfg.Address
-	nets  *resolve.HostNets // nil: nothing is known yet
-	fault string            // why it may have changed since
+	nets  *resolve.HostNets // nil: not known yet
+	fault string            // the last error in reading the addresses
 }
 
-// beside is what a tunnel's interface has beside it: inner packets must not have the
+// beside describes the other links around a tunnel's interface: inner packets must not have
 // addresses of this host and of its other links as their sources.
 type beside struct {
 	now atomic.Pointer[resolve.Interface]
 
-	// What it was made of; of the control loop only.
+	// Inputs from which now was made; used by the control loop only.
 	nets *resolve.HostNets
 	link int
-	old  bool // the configuration is another now
+	old  bool // the configuration has changed since
 }
 
-// lookAtHost brings what tunnels ask of the host up to date: its addresses in each
-// namespace in which one has its interface, and in our own.
+// lookAtHost updates what tunnels need to know about the host: its addresses in our own
+// namespace and in each namespace with a tunnel's interface.
 func (e *Engine) lookAtHost() {
 	looked := make(map[string]bool)
 	e.lookAtNamespace("", looked)
@@ -58,7 +58,7 @@ func (e *Engine) lookAtNamespace(namespace string, looked map[string]bool) {
 	looked[namespace] = true
 	list, err := e.addresses(namespace)
 	h := e.hosts[namespace]
-	if err != nil { // what was known holds
+	if err != nil { // keep what was known
 		if h.fault != err.Error() {
 			e.log.Warn("changes of this host's addresses are not seen", zap.String("netns", namespace), zap.Error(err))
 		}
@@ -82,9 +82,9 @@ func (e *Engine) lookAtNamespace(namespace string, looked map[string]bool) {
 	}
 }
 
-// isAutomatic reports whether a link is the interface of an automatic tunnel. Its
-// subnet is the whole domain of the mechanism, of which hosts are reached, and answer,
-// in other ways as well.
+// isAutomatic reports whether a link is the interface of an automatic tunnel. Its subnet is
+// the whole domain of the mechanism, whose hosts can also be reached, and can answer, in
+// other ways.
 func (e *Engine) isAutomatic(namespace string, link int) bool {
 	return slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
 		return t.automatic() && t.cfg.Netns == namespace && int(t.index.Load()) == link
@@ -98,7 +98,7 @@ func (e *Engine) addresses(namespace string) ([]netcfg.Address, error) {
 	return netcfg.Addresses(namespace)
 }
 
-// setLinks notes the IPv4 addresses of our own namespace, by which mechanisms go.
+// setLinks sets the IPv4 addresses of our own namespace, which mechanisms use.
 func (e *Engine) setLinks(list []netcfg.Address) {
 	e.links = nil
 	for _, a := range list {
@@ -109,9 +109,9 @@ func (e *Engine) setLinks(list []netcfg.Address) {
 	slices.SortFunc(e.links, netip.Prefix.Compare)
 }
 
-// elsewhere are the IPv6 subnets of a host's links, in the namespace of a tunnel's
-// interface, but that one's and those of other automatic tunnels, which change by what
-// their routers say.
+// elsewhere returns the IPv6 subnets of the host's links in the namespace of a tunnel's
+// interface. It leaves out link-local subnets and those of automatic tunnels, which depend
+// on what their routers advertise.
 func (e *Engine) elsewhere(t *tunnel) (subnets []netip.Prefix) {
 	for _, a := range e.hosts[t.cfg.Netns].list {
 		if s := a.Subnet; s.IsValid() && s.Addr().Is6() && !s.Addr().IsLinkLocalUnicast() && s.Bits() > 0 && !e.isAutomatic(t.cfg.Netns, a.Link) && !slices.Contains(subnets, s) {
@@ -122,8 +122,8 @@ func (e *Engine) elsewhere(t *tunnel) (subnets []netip.Prefix) {
 	return subnets
 }
 
-// bring makes the tunnel's interface one among others. In a hub, which of the peers may
-// send what is asked of its table.
+// bring updates b to the tunnel's interface and the other links. In a hub, the table of
+// peers decides which of them may send a packet.
 func (b *beside) bring(t *tunnel, nets *resolve.HostNets) {
 	link := int(t.index.Load())
 	if b.now.Load() != nil && b.nets == nets && b.link == link && !b.old {
@@ -137,8 +137,8 @@ func (b *beside) bring(t *tunnel, nets *resolve.HostNets) {
 	b.now.Store(resolve.NewInterface(nets, link, behind...))
 }
 
-// farEnds are the addresses of a stack's other ends. They may be in a subnet of this
-// host, which then is the link to the peer, and are the peer's inside the tunnel, too.
+// farEnds returns the remote addresses of a stack. They may be in a subnet of this host,
+// which is then the link to the peer, and they belong to the peer inside the tunnel, too.
 func farEnds(layers []encap.Layer) (ends []netip.Prefix) {
 	for _, l := range layers {
 		if l.Remote.IsValid() {

@@ -7,8 +7,7 @@ import (
 	"sixfour/internal/api"
 )
 
-// icmpCounts are how often an ICMP error was heard or sent. Any goroutine may use
-// them.
+// icmpCounts counts received or sent ICMP errors by type. Any goroutine may use it.
 type icmpCounts struct {
 	unreachable, tooBig, timeExceeded, parameter, other atomic.Uint64
 }
@@ -19,7 +18,7 @@ func (c *icmpCounts) counts() api.ICMPTypes {
 	}
 }
 
-// add counts a message of an IP version.
+// add counts a message of the given IP version.
 func (c *icmpCounts) add(version int, typ, code byte) {
 	if version == 4 {
 		c.of4(typ, code).Add(1)

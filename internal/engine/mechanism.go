@@ -12,22 +12,22 @@ import (
 	"sixfour/internal/config"
 )
 
-// mechanism is the automatic layer of a tunnel: the resolver where the tunnel is
-// now. The control loop owns it.
+// mechanism is the automatic layer of a tunnel, with the resolver for the tunnel's present
+// site. The control loop owns it.
 type mechanism struct {
-	layer    int // of the stack
+	layer    int // index in the stack
 	cfg      resolve.Mechanism
-	hosts    [][]netip.Addr // addresses of its hosts, as far as they are known
-	looked   bool           // the first look-up of one of their names has ended
-	links    []netip.Prefix // this host's addresses
-	site     resolve.Site   // that the resolver was made for
+	hosts    [][]netip.Addr // known addresses of each of its hosts
+	looked   bool           // the first look-up of one of their names has finished
+	links    []netip.Prefix // this host's IPv4 addresses
+	site     resolve.Site   // for which the resolver was made
 	resolver resolve.Resolver
 	err      error
-	numbered []netip.Prefix // addresses that the interface was given last
+	numbered []netip.Prefix // addresses last given to the interface
 
-	// What other goroutines ask.
+	// Also used by other goroutines.
 	watched atomic.Pointer[relays]
-	down    atomic.Pointer[[]netip.Addr] // those that do not live
+	down    atomic.Pointer[[]netip.Addr] // relays and routers that are down
 	failed  atomic.Bool                  // the resolver panicked
 }
 
@@ -37,7 +37,7 @@ func newMechanism(layer int, cfg resolve.Mechanism) *mechanism {
 	return m
 }
 
-// assume makes the mechanism another one, of which nothing is known yet.
+// assume sets another mechanism, and forgets everything about the old one.
 func (m *mechanism) assume(cfg resolve.Mechanism) {
 	m.cfg, m.hosts, m.looked, m.resolver, m.err = cfg, nil, false, nil, nil
 	for _, h := range cfg.Hosts() {
@@ -49,8 +49,8 @@ func (m *mechanism) assume(cfg resolve.Mechanism) {
 	}
 }
 
-// towards is an outer address that packets go to, by whose route the first hop and
-// our own address are known; invalid: there is none.
+// towards returns an outer address to which packets go. The route to it gives the first hop
+// and our own address. Invalid: there is none.
 func (m *mechanism) towards() netip.Addr {
 	var first netip.Addr
 	down := addrs(&m.down)
@@ -70,8 +70,7 @@ func (m *mechanism) towards() netip.Addr {
 	return first
 }
 
-// at is the resolver for a place: the one that there is, as long as nothing has
-// changed.
+// at returns the resolver for a site. It makes a new one only if something has changed.
 func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
 	if (m.resolver != nil || m.err != nil) && !m.failed.Swap(false) && reflect.DeepEqual(site, m.site) {
 		return m.resolver, m.err
@@ -81,7 +80,7 @@ func (m *mechanism) at(site resolve.Site) (resolve.Resolver, error) {
 	return m.resolver, m.err
 }
 
-// site is where a tunnel's mechanism runs, with an outer address of ours.
+// site returns the site of a tunnel's mechanism with one of our outer addresses.
 func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 	s := resolve.Site{Local: local, Own: t.cfg.AddressAt(local), Hosts: slices.Clone(t.mech.hosts), Links: e.links, Strict: t.cfg.Strict}
 	s.Down, s.Elsewhere = addrs(&t.mech.down), e.elsewhere(t)
@@ -98,8 +97,8 @@ func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 	return s
 }
 
-// mechanismAt is the outer address of ours at which the mechanism runs, or ran last
-// if that is not configured; invalid: it never did.
+// mechanismAt returns our outer address at which the mechanism runs or, if it is not
+// configured, last ran; invalid: it never ran.
 func (t *tunnel) mechanismAt() netip.Addr {
 	if local := t.cfg.Layers[t.mech.layer].Local; local.IsValid() {
 		return local
@@ -107,13 +106,13 @@ func (t *tunnel) mechanismAt() netip.Addr {
 	return t.mech.site.Local
 }
 
-// isBorderRelay reports whether a mechanism is that of a 6rd border relay.
+// isBorderRelay reports whether a mechanism is a 6rd border relay.
 func isBorderRelay(m resolve.Mechanism) bool {
 	sixRD, ok := m.(resolve.SixRD)
 	return ok && sixRD.Role != resolve.RoleCE
 }
 
-// warn tells the user what there is to know of a tunnel's mechanism.
+// warn logs the warnings about a tunnel's mechanism.
 func (t *tunnel) warn() {
 	if t.mech == nil {
 		return
@@ -125,18 +124,18 @@ func (t *tunnel) warn() {
 	}
 }
 
-// delegator is a mechanism that gives each outer address a prefix.
+// delegator is a mechanism that derives a prefix from each outer address.
 type delegator interface {
 	Delegated(local netip.Addr) (netip.Prefix, error)
 }
 
-// addresses are those that the interface is to have now: of an automatic tunnel, whose
-// outer address is in them, they follow that.
+// addresses returns the addresses that the interface is to have now. In an automatic tunnel
+// they may be derived from the outer address.
 func (t *tunnel) addresses() []netip.Prefix {
 	return t.addressesOf(&t.cfg)
 }
 
-// addressesOf is that by a configuration of the tunnel.
+// addressesOf returns the same for another configuration of the tunnel.
 func (t *tunnel) addressesOf(cfg *config.Tunnel) []netip.Prefix {
 	if t.mech == nil {
 		return cfg.Address
@@ -144,7 +143,7 @@ func (t *tunnel) addressesOf(cfg *config.Tunnel) []netip.Prefix {
 	return cfg.AddressAt(t.mech.site.Local)
 }
 
-// renumber gives the interface the addresses that follow from another outer address.
+// renumber gives the interface new addresses when the outer address has changed.
 func (t *tunnel) renumber() {
 	if t.mech == nil || t.link == nil {
 		return
@@ -153,7 +152,7 @@ func (t *tunnel) renumber() {
 	if slices.Equal(want, t.mech.numbered) {
 		return
 	}
-	if err := t.link.Leave(want, t.routes()); err != nil { // and try again
+	if err := t.link.Leave(want, t.routes()); err != nil { // retried later
 		t.troubled(&t.warned.state, err)
 		return
 	}

@@ -11,27 +11,27 @@ import (
 	"sixfour/internal/config"
 )
 
-// resolution is what a DNS name has become.
+// resolution is the result of looking up a DNS name.
 type resolution struct {
 	t     *tunnel
-	p     *peer // whose remote it is; nil: a host of the tunnel's mechanism
+	p     *peer // the name is this peer's remote; nil: a host of the tunnel's mechanism
 	host  int
 	name  string
 	addrs []netip.Addr
-	over  <-chan struct{} // closed when nobody wants to know any more
+	over  <-chan struct{} // closed when the result is no longer needed
 }
 
-// resolveInterval is how often a name is looked up again: names of hosts with
-// changing addresses have short lives, and the resolver does not tell us how short.
+// resolveInterval is how often a name is looked up again. Records of hosts with changing
+// addresses have short TTLs, but the resolver does not report them.
 const resolveInterval = 5 * time.Minute
 
-// resolveRetry is how soon after a failure.
+// resolveRetry is the pause after a failed look-up.
 const resolveRetry = 5 * time.Second
 
-// lookups bounds how many names are looked up at once.
+// lookups limits concurrent look-ups.
 const lookups = 16
 
-// followNames resolves the names in a tunnel's configuration again and again.
+// followNames starts to look up the names in a tunnel's configuration regularly.
 func (e *Engine) followNames(t *tunnel) {
 	for _, p := range t.peers {
 		e.followPeer(p)
@@ -39,8 +39,8 @@ func (e *Engine) followNames(t *tunnel) {
 	e.followHosts(t)
 }
 
-// followPeer does so for the name of a peer, if it has one, and no longer for one that
-// it had.
+// followPeer looks up a peer's name regularly, if the peer has one, and stops looking up
+// its former name.
 func (e *Engine) followPeer(p *peer) {
 	p.stopFollowing()
 	name := p.remote().Name
@@ -66,7 +66,7 @@ func (p *peer) stopFollowing() {
 	}
 }
 
-// followHosts does so for the names of a tunnel's mechanism.
+// followHosts looks up the names of a tunnel's mechanism regularly.
 func (e *Engine) followHosts(t *tunnel) {
 	t.stopFollowing()
 	if t.mech == nil {
@@ -84,7 +84,7 @@ func (e *Engine) followHosts(t *tunnel) {
 	}
 }
 
-// stopFollowing is for the mechanism's hosts.
+// stopFollowing stops looking up the names of the mechanism's hosts.
 func (t *tunnel) stopFollowing() {
 	if t.unfollow != nil {
 		t.unfollow()
@@ -92,8 +92,8 @@ func (t *tunnel) stopFollowing() {
 	}
 }
 
-// follow tells the control loop how the first look-up of a name ended, and each time
-// that the name has other addresses, until ctx ends.
+// follow sends to the control loop the result of the first look-up of a name, and each
+// change of its addresses, until ctx ends.
 func (e *Engine) follow(ctx context.Context, network string, r resolution, doubt <-chan struct{}) {
 	for first := true; ; first = false {
 		wait, looked := resolveRetry, time.Now()
@@ -122,8 +122,8 @@ func (e *Engine) follow(ctx context.Context, network string, r resolution, doubt
 	}
 }
 
-// isDoubtful is called when somebody says that nobody is at the peer's address: if
-// that is a name's, it may have moved, and is looked up at once (mechanisms 2.7).
+// isDoubtful is called when the peer's address seems wrong. If the address came from a
+// name, the peer may have moved, and the name is looked up soon (mechanisms 2.7).
 func (p *peer) isDoubtful() {
 	d := p.doubt.Load()
 	if d == nil { // not a name
@@ -131,11 +131,11 @@ func (p *peer) isDoubtful() {
 	}
 	select {
 	case *d <- struct{}{}:
-	default: // known already
+	default: // already requested
 	}
 }
 
-// lookUp are a name's addresses, in order; none if it does not resolve now.
+// lookUp returns a name's addresses, sorted; none if the look-up fails.
 func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr {
 	select {
 	case e.looking <- struct{}{}:
@@ -150,9 +150,8 @@ func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr 
 	return usable(addrs)
 }
 
-// usable are the addresses that one end of a tunnel can have, in order, of those that
-// somebody's name server says: 0.0.0.0 is what one answers that blocks a name, and the
-// kernel would send to ourselves.
+// usable returns the addresses that an end of a tunnel can have, sorted. A name server that
+// blocks a name may answer 0.0.0.0, which the kernel would send to this host.
 func usable(addrs []netip.Addr) []netip.Addr {
 	for i, a := range addrs {
 		addrs[i] = a.Unmap()
@@ -162,9 +161,9 @@ func usable(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(addrs)
 }
 
-// takeNames takes in a resolution and those that follow at once, and reports
-// whether any of them changes something: of a hub's many names each would
-// otherwise have all peers looked at.
+// takeNames applies a resolution and those that follow shortly, and reports whether any of
+// them changes something. If each of a hub's many names were handled alone, all peers would
+// be evaluated each time.
 func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
 	settled := time.After(settle)
 	for {
@@ -191,8 +190,8 @@ func (r *resolution) log() *zap.Logger {
 	return r.p.log()
 }
 
-// apply takes a resolution in. A peer's name may have several addresses, in any
-// order: we stay with the one that we have.
+// apply applies a resolution. A peer's name may have several addresses in any order: the
+// peer keeps its present one if the name still has it.
 func (r *resolution) apply() (changed bool) {
 	select {
 	case <-r.over:

@@ -12,23 +12,23 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// naming is what is known of the name that a peer's remote end is.
+// naming is the state of a remote that is a name.
 type naming struct {
-	looked bool         // the first look-up has ended
-	addrs  []netip.Addr // that the name has, in order
-	moves  int          // from one of them to the next, since the peer was heard last
-	next   time.Time    // not before: the next one
+	looked bool         // the first look-up has finished
+	addrs  []netip.Addr // addresses of the name, sorted
+	moves  int          // changes to another address since the peer was last up
+	next   time.Time    // earliest time of the next change
 }
 
 const (
-	// movePause is how long a peer stays at an address at least after all that its
-	// name has were tried; it doubles with each round.
+	// movePause is how long a peer stays at least at each address after all addresses of
+	// its name were tried; it doubles with each round.
 	movePause    = 10 * time.Second
 	maxMovePause = time.Minute
 )
 
-// learnName takes in the addresses of a peer's name, and reports whether something
-// follows from them.
+// learnName sets the addresses of a peer's name, and reports whether paths must be
+// evaluated.
 func (p *peer) learnName(name string, addrs []netip.Addr) (changed bool) {
 	first := !p.naming.looked
 	p.naming.looked = true
@@ -49,11 +49,11 @@ func (p *peer) learnName(name string, addrs []netip.Addr) (changed bool) {
 	return true
 }
 
-// isLookedUp reports whether the first look-up of the peer's name is still going on.
+// isLookedUp reports whether the first look-up of the peer's name is still running.
 func (p *peer) isLookedUp() bool { return p.remote().Name != "" && !p.naming.looked }
 
-// leaveDead moves a peer that is down to the next address that its name has. After
-// all of them were tried it stays at each for longer and longer.
+// leaveDead moves a peer that is down to the next address of its name. After all addresses
+// were tried, it stays longer at each.
 func (e *Engine) leaveDead(p *peer, now time.Time) {
 	if len(p.naming.addrs) < 2 {
 		return
@@ -84,8 +84,8 @@ func (e *Engine) leaveDead(p *peer, now time.Time) {
 	p.tellMove(dead, "does not answer")
 }
 
-// leaveUnusable moves a peer to the next address that its name has if there is no way
-// to the present one, and returns the way to it.
+// leaveUnusable moves a peer to the next address of its name if the present one cannot be
+// reached, and returns the route to it.
 func (e *Engine) leaveUnusable(p *peer, answer netcfg.Answer) netcfg.Answer {
 	if len(p.naming.addrs) < 2 || e.isUsable(p, p.resolved, answer) {
 		return answer
@@ -103,11 +103,11 @@ func (e *Engine) leaveUnusable(p *peer, answer netcfg.Answer) netcfg.Answer {
 	return answer
 }
 
-// otherAddress makes the next address of the peer's name that can be sent to its
-// remote one, and returns the way to it; false: there is none.
+// otherAddress makes the next usable address of the peer's name its remote address, and
+// returns the route to it; false: there is none.
 func (e *Engine) otherAddress(p *peer) (netcfg.Answer, bool) {
 	addrs, before := p.naming.addrs, p.resolved
-	at := slices.Index(addrs, before) // -1: from the first on
+	at := slices.Index(addrs, before) // -1: start with the first
 	for i := range addrs {
 		p.resolved = addrs[(at+1+i)%len(addrs)]
 		if p.resolved == before {
@@ -126,7 +126,7 @@ func (e *Engine) isUsable(p *peer, remote netip.Addr, a netcfg.Answer) bool {
 	return a.Err == nil && (!a.Ours || e.meets(p.t, remote, a.Route))
 }
 
-// tellMove says that a peer has left an address of its name.
+// tellMove reports that a peer has left an address of its name.
 func (p *peer) tellMove(from netip.Addr, why string) {
 	text := fmt.Sprintf("%v %s: the next address that %s has is %v", from, why, p.remote().Name, p.resolved)
 	p.remember(text)

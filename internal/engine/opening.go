@@ -13,21 +13,21 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// opening is how far a tunnel is with its interface. The control loop owns it.
+// opening is the state of making a tunnel's interface. The control loop owns it.
 type opening struct {
-	next  time.Time // not before: the next attempt
+	next  time.Time // earliest time of the next attempt
 	lacks string    // why there is no interface, or what it lacks; "": nothing
-	whole bool      // it has had everything since it was made: what is missing later stops no packets
-	lost  repair    // what is to be counted when it is there again,
-	text  string    // and told; "": nothing
+	whole bool      // it was complete once: what is missing later stops no packets
+	lost  repair    // kind of repair to count when the interface is back
+	text  string    // text of that event; "": none
 }
 
-// openTime is how long at most a start waits for another process to let go of
-// interfaces, of all tunnels together.
+// openTime limits how long the start waits for another process to release interfaces, for
+// all tunnels together.
 const openTime = 2 * time.Second
 
-// tryOpen makes a tunnel's interface as far as that is possible now. Without it, or with
-// less than the configuration says, the tunnel waits, and is tried again.
+// tryOpen makes a tunnel's interface as far as possible now. If it fails, or if addresses
+// or routes are missing, the tunnel waits and is retried.
 func (e *Engine) tryOpen(t *tunnel) {
 	s := t.settings()
 	s.Partial, s.Impatient = true, time.Since(e.started) > openTime
@@ -36,7 +36,7 @@ func (e *Engine) tryOpen(t *tunnel) {
 	}
 }
 
-// open makes a tunnel's interface. What has a path can carry then.
+// open makes a tunnel's interface. Peers with a path can then carry packets.
 func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
 	t.opening.whole = false
 	if err := e.openKept(t, s); err != nil {
@@ -54,7 +54,7 @@ func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
 	return nil
 }
 
-// openAgain tries once more to make an interface, or what it lacks, when it is time.
+// openAgain retries to make or complete an interface when it is due.
 func (e *Engine) openAgain(t *tunnel) {
 	o := &t.opening
 	if t.link != nil && o.lacks == "" || time.Now().Before(o.next) {
@@ -78,7 +78,7 @@ func (e *Engine) openAgain(t *tunnel) {
 	t.learn()
 }
 
-// lack notes what keeps the interface from being made, or what it lacks; nil: nothing.
+// lack records why the interface is missing or incomplete; nil: it is complete.
 func (t *tunnel) lack(err error) {
 	o := &t.opening
 	if err == nil {
@@ -93,7 +93,7 @@ func (t *tunnel) lack(err error) {
 	}
 }
 
-// waits is what the tunnel waits for before any of its peers can be reached, or "".
+// waits returns what the tunnel waits for before any peer can be reached, or "".
 func (t *tunnel) waits() string {
 	if t.link != nil && t.opening.whole {
 		return ""
@@ -101,14 +101,14 @@ func (t *tunnel) waits() string {
 	return t.opening.lacks
 }
 
-// interfaceLost is what happens when somebody deletes a tunnel's interface.
+// interfaceLost handles that a tunnel's interface was deleted.
 func (e *Engine) interfaceLost(t *tunnel) {
 	e.loseInterface(t, repairInterface, "interface "+t.cfg.Name+" was deleted", "its interface, which was deleted")
 	t.opening.text = "interface " + t.cfg.Name + ", which was deleted, was made again"
 	t.log.Error("interface " + t.cfg.Name + " was deleted by someone else: making it again; to be rid of it, take the tunnel out of the configuration and reload")
 }
 
-// loseInterface gives up an interface that is of no use any more, to make another one.
+// loseInterface drops an interface that cannot be used any more; it will be made again.
 func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
 	for _, p := range t.peers {
 		p.replacePath(nil)
@@ -122,9 +122,9 @@ func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
 	}
 }
 
-// followNamespaces sees whether the namespaces are still there in which interfaces are,
-// and reports whether one is not. A namespace that was deleted lives on as long as our
-// interface is in it, and nobody can reach it there.
+// followNamespaces checks whether the namespaces with tunnels' interfaces still exist, and
+// reports whether one does not. A deleted namespace exists as long as our interface is in
+// it, but nothing can reach the interface there.
 func (e *Engine) followNamespaces() (changed bool) {
 	type answer struct {
 		id  netcfg.NamespaceID
@@ -156,8 +156,8 @@ func (e *Engine) followNamespaces() (changed bool) {
 	return changed
 }
 
-// namespaceLost gives up the interface in a namespace that was deleted. It is made again
-// at once in the one that now has the name, or when there is one.
+// namespaceLost drops the interface in a deleted namespace. It is made again at once in the
+// namespace that now has the name, or as soon as there is one.
 func (e *Engine) namespaceLost(t *tunnel, why error) {
 	e.unwatch(watched{t.cfg.Netns, false})
 	e.discard(t)

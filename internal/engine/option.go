@@ -9,9 +9,9 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// tellProblem tells the far end of a layer what is wrong with the extension headers of
-// a packet to our end, if it is to be told: ICMPv6 Parameter Problem. The kernel tells
-// it of an outermost IPv6 header.
+// tellProblem sends an ICMPv6 Parameter Problem to the far end of a layer if a packet to
+// our end has a bad extension header that must be reported. For an outermost IPv6 header
+// the kernel does this.
 func (in *inbound) tellProblem(s *sink, e *end, pkt []byte) {
 	code, at, tell := header.FindProblem(header.IPv6(pkt))
 	p := e.peer.path.Load()
@@ -30,8 +30,8 @@ func (in *inbound) tellProblem(s *sink, e *end, pkt []byte) {
 	}
 }
 
-// tell sends the far end of a layer an error, which stands in buf behind Headroom. It
-// returns the outer packet; nil: that could not be sent.
+// tell sends an error message to the far end of a layer. The message is in buf behind
+// Headroom. tell returns the outer packet; nil: it could not be sent.
 func (p *path) tell(layer int, buf, scratch []byte, r *replier) []byte {
 	out, why := p.stack.EncapsulateBeside(layer, buf, encap.Headroom)
 	if why != drop.None || p.send(out, scratch) != nil {
@@ -41,8 +41,8 @@ func (p *path) tell(layer int, buf, scratch []byte, r *replier) []byte {
 	return out
 }
 
-// layerError appends to b an ICMPv6 error about a packet, from the packet's destination
-// to its source.
+// layerError appends to b an ICMPv6 error about a packet, sent from the packet's
+// destination to its source.
 func layerError(b []byte, about header.IPv6, typ, code byte, arg uint32) []byte {
 	start := len(b)
 	b = append(b, make([]byte, header.IPv6Len)...)

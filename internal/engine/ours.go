@@ -8,9 +8,9 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// selfWaiting says why a peer waits whose outer address is one of this host, or "".
-// A tunnel to itself takes what it sends for the peer's: whatever is forwarded into
-// it would be forwarded again, until its hop limit is used up (RFC 6324 section 3).
+// selfWaiting returns why a peer waits whose outer address is an address of this host, or
+// "". A tunnel to itself receives its own packets as the peer's: a packet forwarded into it
+// would be forwarded again and again until its hop limit is used up (RFC 6324 section 3).
 func (e *Engine) selfWaiting(p *peer, remote netip.Addr, route netcfg.Route) string {
 	t := p.t
 	switch {
@@ -19,17 +19,16 @@ func (e *Engine) selfWaiting(p *peer, remote netip.Addr, route netcfg.Route) str
 	case t.automatic() || !route.Ours || e.meets(t, remote, route):
 		return ""
 	case p.remote().Name != "":
-		p.isDoubtful() // whether it still has that address
+		p.isDoubtful() // look the name up again
 		return fmt.Sprintf("another address of %s: %v is an address of this host itself, so that the tunnel would lead to its own end: correct the name (DNS, /etc/hosts), or set remote to the other host's address", p.remote().Name, remote)
 	}
 	return fmt.Sprintf("another remote: %v is an address of this host itself, so that the tunnel would lead to its own end: set remote to the other host's address, or remove the address here (ip addr)", remote)
 }
 
-// meets reports whether a remote address of this host is the other end of a tunnel
-// whose two ends are on this host by intention: they have outer addresses of their
-// own, and their interfaces are in different network namespaces, so that nothing goes
-// round. The other end may be another process's where our interface is not in the
-// daemon's own namespace.
+// meets reports whether a remote address of this host is the other end of a tunnel with
+// both ends intentionally on this host: they have different outer addresses, and their
+// interfaces are in different network namespaces, so that there is no loop. If our
+// interface is not in the daemon's namespace, the other end may belong to another process.
 func (e *Engine) meets(t *tunnel, remote netip.Addr, route netcfg.Route) bool {
 	local := t.local()
 	if !local.IsValid() {
@@ -46,15 +45,15 @@ func (e *Engine) meets(t *tunnel, remote netip.Addr, route netcfg.Route) bool {
 	return t.cfg.Netns != ""
 }
 
-// isOurs reports whether an IPv4 address is one of this host, as far as the mechanism
-// was told.
+// isOurs reports whether an IPv4 address belongs to this host, as far as the mechanism
+// knows.
 func (m *mechanism) isOurs(a netip.Addr) bool {
 	return a.IsLoopback() || slices.ContainsFunc(m.links, func(l netip.Prefix) bool { return l.Addr() == a })
 }
 
-// onlyOurs reports whether the mechanism needs another host to reach what no address
-// shows the way of, and has nothing but this host for it. The relays of a border
-// relay, and of a server that relays itself, are colleagues, of whom none is needed.
+// onlyOurs reports whether the mechanism needs another host as relay or router, but has
+// only addresses of this host for it. A 6rd border relay does not need the other relays in
+// its list.
 func (m *mechanism) onlyOurs() bool {
 	if isBorderRelay(m.cfg) {
 		return false
@@ -68,7 +67,7 @@ func (m *mechanism) onlyOurs() bool {
 	return known > 0 && known == ours
 }
 
-// firstHost is how the configuration, and the address, name the first host.
+// firstHost returns the first host as the configuration names it, and its address.
 func (m *mechanism) firstHost() string {
 	for i, h := range m.cfg.Hosts() {
 		if len(m.hosts[i]) == 0 {

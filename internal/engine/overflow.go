@@ -9,23 +9,23 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// overflow is what the kernel had no room for in the queues of a tunnel's interface:
-// it counts that itself, and is asked when somebody wants to know.
+// overflow counts packets for which the queues of a tunnel's interface had no room. The
+// kernel counts them itself; its counter is read when a status is requested.
 type overflow struct {
 	mu   sync.Mutex
 	link *netcfg.Link // nil: the interface is gone
-	lost uint64       // that have been counted, of that interface
+	lost uint64       // of that interface, already counted
 }
 
-// watch counts from now on.
+// watch starts counting for an interface.
 func (o *overflow) watch(link *netcfg.Link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.link = link
-	o.lost, _ = link.Lost() // where that cannot be asked now, it will not be later
+	o.lost, _ = link.Lost() // if this fails, look fails later as well
 }
 
-// look counts what was lost since the last time. Any goroutine may call it.
+// look adds the packets lost since the last call. Any goroutine may call it.
 func (o *overflow) look(t *tunnel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -41,7 +41,7 @@ func (o *overflow) look(t *tunnel) {
 	o.lost = n
 }
 
-// end counts for the last time.
+// end adds the last lost packets and stops counting.
 func (o *overflow) end(t *tunnel) {
 	o.look(t)
 	o.mu.Lock()

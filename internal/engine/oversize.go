@@ -11,10 +11,10 @@ import (
 	"sixfour/transport"
 )
 
-// refuse is the door for inner packets that cannot go as they are. Head is the
-// packet's beginning, body the rest. Those that may be cut are carried in pieces;
-// the others are counted, and their sender is told where there is something to
-// tell.
+// refuse is the slow path for inner packets that cannot be sent as they are. Head is the
+// beginning of the packet, body the rest. A packet that may be fragmented is sent in
+// fragments. Any other is counted as dropped, and the sender gets an ICMP error if there is
+// one for the reason.
 func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte) {
 	if r == drop.TooBig && path.stack.InPieces(head, len(head)+len(body)) {
 		o.pieces(p, path, head, body)
@@ -38,15 +38,15 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 	}
 }
 
-// awaits has a packet wait for its neighbour, or carries it if that has become known
-// meanwhile, and reports whether either was possible.
+// awaits queues a packet until its neighbour is resolved, or sends it if the neighbour has
+// been resolved meanwhile. It reports whether either was possible.
 func (o *outbound) awaits(p *peer, path *path, head, body []byte) bool {
 	s := o.t.speaker.Load()
 	if s == nil {
 		return false
 	}
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
-	o.send() // what came before it goes before it
+	o.send() // keep the order of packets
 	held, known := s.hold(whole[encap.Headroom:])
 	if !known {
 		return held
@@ -56,14 +56,14 @@ func (o *outbound) awaits(p *peer, path *path, head, body []byte) bool {
 		return false
 	}
 	o.push(p, path, transport.Packet{Head: pkt}, len(head)+len(body))
-	o.send() // the buffer is used again
+	o.send() // before the buffer is used again
 	return true
 }
 
-// pieces carries an inner packet in fragments.
+// pieces sends an inner packet in fragments.
 func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 	o.sentLarge(p, path, 1)
-	o.send() // what came before it goes before it
+	o.send() // keep the order of packets
 	o.moment = o.t.capturing.moment()
 	defer o.moment.end()
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
@@ -85,9 +85,9 @@ func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 	p.out.carried(1, len(head)+len(body))
 }
 
-// oversize is the door for outer packets larger than the path's MTU that may be
-// cut: over a path that does not carry the 1280 bytes that IPv6 needs (RFC 4213
-// section 3.2.2), or because the MTU is static. Size is that of the inner packet.
+// oversize is the slow path for outer packets that are larger than the path's MTU and may
+// be fragmented: the path does not carry the 1280 bytes that IPv6 needs (RFC 4213 section
+// 3.2.2), or the MTU is static. Size is that of the inner packet.
 func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int) {
 	o.send()
 	o.moment = o.t.capturing.moment()
@@ -103,8 +103,8 @@ func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int)
 	p.out.carried(1, size)
 }
 
-// sendOne sends an outer packet, in fragments if it must be: a raw socket that
-// writes its own headers leaves that to us. It waits for room, as a batch does.
+// sendOne sends an outer packet, in fragments if necessary: a raw socket for packets with
+// complete headers does not fragment. Like a batch, it waits for room in the socket.
 func (o *outbound) sendOne(p *peer, path *path, pkt []byte) error {
 	for f := range path.stack.Cut(pkt, path.mtu, o.spare(2)) {
 		o.one[0] = transport.Packet{Head: f}
@@ -122,7 +122,7 @@ func (o *outbound) sendOne(p *peer, path *path, pkt []byte) error {
 	return nil
 }
 
-// spare is a buffer for a packet with its Headroom.
+// spare returns buffer i for a packet with its Headroom.
 func (o *outbound) spare(i int) []byte {
 	if o.scratch[i] == nil {
 		o.scratch[i] = make([]byte, encap.Headroom+transport.MaxPacket)

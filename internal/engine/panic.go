@@ -13,13 +13,13 @@ import (
 	"sixfour/internal/capture"
 )
 
-// panicLog limits log lines about panics, of all goroutines: each has a stack, and a
-// packet that causes one can be sent again and again.
+// panicLog limits log lines about panics of all goroutines: each has a stack trace, and
+// anyone can resend a packet that causes a panic.
 var panicLog = rate.NewLimiter(rate.Every(10*time.Second), 5)
 
-// guarded calls f, and reports whether f panicked, which is logged. The caller must then
-// replace what f may have left half changed. Locks that f takes must be released by
-// defer.
+// guarded calls f, logs a panic in it, and reports whether there was one. The caller must
+// then replace state that f may have left half changed. Locks that f takes must be
+// released by defer.
 func guarded(log *zap.Logger, doing string, f func()) (panicked bool) {
 	defer func() {
 		v := recover()
@@ -36,7 +36,7 @@ func guarded(log *zap.Logger, doing string, f func()) (panicked bool) {
 	return false
 }
 
-// recovered counts and tells of a panic while something of the tunnel was handled.
+// recovered counts and reports a panic while doing something for the tunnel.
 func (t *tunnel) recovered(doing string) {
 	t.repairs[repairPanic].Add(1)
 	if t.troubles.Allow() {
@@ -44,8 +44,8 @@ func (t *tunnel) recovered(doing string) {
 	}
 }
 
-// failed is called after a panic in carry: what it had read is lost, and its workspace
-// is not used again.
+// failed is called after a panic in carry. The packets of the batch are lost, and the
+// workspace is not used again.
 func (o *outbound) failed() {
 	n := max(1, len(o.batch)-o.done)
 	o.sent, o.large = nil, 0
@@ -53,7 +53,7 @@ func (o *outbound) failed() {
 	o.t.recovered("carry packets from the interface")
 }
 
-// failed is called after a panic while the packet at hand was handled.
+// failed is called after a panic while handling the current packet.
 func (in *inbound) failed() {
 	c := in.stray
 	if in.end != nil {
@@ -63,7 +63,7 @@ func (in *inbound) failed() {
 	in.drops.lose(c, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.InternalError})
 }
 
-// replace is called after a panic in the sink's flush: nothing of it is used again.
+// replace is called after a panic in a sink's flush. It discards the sink.
 func (in *inbound) replace(s *sink) {
 	in.sinks[s.t.id] = nil
 	s.drops.countN(&s.t.in, drop.InternalError, max(1, s.gather.Len()), nil, nil)

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 )
 
-// route and place are a destination, and in which namespace its route is.
+// route is the destination of a route.
 type route = netip.Prefix
 
 type place struct {

@@ -16,37 +16,36 @@ import (
 	"sixfour/transport"
 )
 
-// hop is the Ethernet way of a path's packets: from a device to the next hop.
-// The zero value means that there is none, and packets go through the socket
-// alone.
+// hop is the Ethernet next hop of a path, through an AF_XDP port. The zero value means that
+// packets use the socket only.
 type hop struct {
 	port     *transport.XDPPort
 	from, to [6]byte
 }
 
-// port is a device whose packets leave and arrive directly, or why they cannot.
+// port is a device with AF_XDP, or the error why it cannot be used.
 type port struct {
 	*transport.XDPPort
 	err   error
-	retry time.Time // after err
-	busy  int       // how often somebody else had the device
+	retry time.Time // earliest next attempt after err
+	busy  int       // number of attempts at which another program had the device
 
-	filter   *transport.XDPFilter // nil: what arrives comes through sockets
+	filter   *transport.XDPFilter // nil: packets arrive through sockets
 	inbounds []*inbound           // one for each receive queue of the device
-	taken    map[arrival]bool     // by the filter
+	taken    map[arrival]bool     // set in the filter
 }
 
-// arrival is what a filter tells packets by.
+// arrival is the key by which a filter selects packets.
 type arrival struct {
 	remote, local netip.Addr
 	protocol      byte
 }
 
-// wantsXDP reports whether a tunnel may send past the socket.
+// wantsXDP reports whether a tunnel may use AF_XDP.
 func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 
-// findHop is the way through the route's device, if the tunnel is to send past
-// the socket and the device can do it.
+// findHop returns the next hop through the route's device if the tunnel is to use AF_XDP
+// and the device supports it.
 func (e *Engine) findHop(p *peer, l *encap.Layer, route netcfg.Route) hop {
 	t := p.t
 	if !t.wantsXDP() || t.automatic() {
@@ -64,9 +63,9 @@ func (e *Engine) findHop(p *peer, l *encap.Layer, route netcfg.Route) hop {
 	return h
 }
 
-// complainOfXDP says why packets leave through a socket, if that is news. Of a hub's
-// peers, of which there may be thousands, the neighbours that are not known yet are
-// no news, and what is wrong with the device is told once.
+// complainOfXDP logs why packets leave through a socket, if the reason is new. A hub may
+// have thousands of peers: unresolved neighbours are logged at debug level only, and a
+// fault of the device is logged once.
 func (p *peer) complainOfXDP(err error) {
 	t, why := p.t, err.Error()
 	if why == p.noXDP {
@@ -110,8 +109,8 @@ func (e *Engine) tryHop(p *peer, l *encap.Layer, route netcfg.Route) (hop, error
 	return hop{port, route.Hardware, to}, nil
 }
 
-// mayBypass is why a peer's packets must not go past the kernel's IP layer. Where it
-// is not known what the kernel would do with them, they do not.
+// mayBypass returns why a peer's packets must not bypass the kernel's IP layer. If the
+// IPsec policies are not known, packets must not bypass it.
 func (e *Engine) mayBypass(p *peer, l *encap.Layer, route netcfg.Route) error {
 	if e.policies.err != nil {
 		return e.policies.err
@@ -124,21 +123,21 @@ func (e *Engine) mayBypass(p *peer, l *encap.Layer, route netcfg.Route) error {
 	return nil
 }
 
-// policies are this host's, as far as a tunnel wants to send past the socket, or why
-// they are not known.
+// policies are this host's IPsec policies, or the error why they are not known. They are
+// read only if a tunnel may use AF_XDP.
 type policies struct {
 	netcfg.Policies
 	err error
 }
 
-// lookAtPolicies reads them.
+// lookAtPolicies reads the policies.
 func (e *Engine) lookAtPolicies() {
 	if slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP) {
 		e.policies.Policies, e.policies.err = e.router.Policies()
 	}
 }
 
-// port is the one of a route's device, opened if there is none that is of use.
+// port returns the port of a route's device, and opens one if there is none that works.
 func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 	p := e.ports[route.Index]
 	if p != nil && p.err == nil {
@@ -164,11 +163,11 @@ func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 	return p.XDPPort, p.err
 }
 
-// busyTries is how often a device that somebody has is tried again soon: the kernel
-// takes a moment to give back that of a daemon that has just ended.
+// busyTries is how often a busy device is retried soon: the kernel needs a moment to release
+// the device of a daemon that has just ended.
 const busyTries = 10
 
-// again says when to try once more after an error.
+// again sets the time of the next attempt after an error.
 func (p *port) again() {
 	wait := lookAgain
 	if p.busy < busyTries && errors.Is(p.err, unix.EBUSY) {
@@ -178,9 +177,9 @@ func (p *port) again() {
 	p.retry = time.Now().Add(wait)
 }
 
-// awaited is after how long an interface is to be looked at, a peer goes to another
-// address of its name, or a port is to be tried again, if there is one, at most the given time. A port whose time is over nobody
-// wants any more.
+// awaited returns the time until the next work of the control loop: an interface to check,
+// a peer to move to another address of its name, or a port to retry. It returns most if
+// that is less. A port whose retry time has passed is not needed any more.
 func (e *Engine) awaited(most time.Duration) time.Duration {
 	for _, t := range e.tunnels {
 		if t.opening.lacks != "" {
@@ -201,8 +200,8 @@ func (e *Engine) awaited(most time.Duration) time.Duration {
 	return most
 }
 
-// receive lets packets arrive at a port, and at ports of the device's other
-// receive queues.
+// receive starts to receive packets through a port, and through further ports for the
+// device's other receive queues.
 func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 	if p.filter, err = transport.AttachXDP(route.Index, p.MTU()); err != nil {
 		return err
@@ -217,15 +216,15 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 		in := e.newInbound(queue, e.log.Named("in").With(zap.String("device", route.Interface)), rx)
 		p.inbounds = append(p.inbounds, in)
 		e.receivers.Go(in.run)
-		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets on
+		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets to the kernel
 			e.log.Warn("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
 		}
 	}
 	return nil
 }
 
-// openQueue opens a port for one more receive queue; nil means that the queue's
-// packets go to the socket, as they do if there is no such queue after all.
+// openQueue opens a port for one more receive queue. If it returns nil, the queue's packets
+// go to the socket, as they do if the queue does not exist.
 func (e *Engine) openQueue(route netcfg.Route, queue int) *transport.XDPPort {
 	p, err := transport.OpenXDP(route.Index, queue, route.MTU)
 	if err != nil {
@@ -235,7 +234,7 @@ func (e *Engine) openQueue(route netcfg.Route, queue int) *transport.XDPPort {
 	return p
 }
 
-// closePort takes the device back to what it was.
+// closePort closes a port and restores the device.
 func (e *Engine) closePort(p *port) {
 	if p.filter != nil {
 		if err := p.filter.Close(); err != nil {
@@ -248,8 +247,8 @@ func (e *Engine) closePort(p *port) {
 	p.Close()
 }
 
-// takeXDP lets the ports take what arrives for the peers whose packets leave through
-// them, and nothing else.
+// takeXDP sets the filters so that the ports receive packets of exactly those peers whose
+// packets leave through them.
 func (e *Engine) takeXDP() {
 	wanted := make(map[*transport.XDPPort]map[arrival]*tunnel)
 	for _, t := range e.tunnels {
@@ -297,7 +296,7 @@ func (e *Engine) takeXDP() {
 	}
 }
 
-// closePorts closes those that no path uses any more.
+// closePorts closes ports that no path uses.
 func (e *Engine) closePorts() {
 	used := make(map[*transport.XDPPort]bool)
 	for _, t := range e.tunnels {
@@ -315,7 +314,7 @@ func (e *Engine) closePorts() {
 	}
 }
 
-// io is how the path's packets leave.
+// io returns how the path's packets leave.
 func (p *path) io() config.IO {
 	if p.hop.port != nil {
 		return config.IOXDP

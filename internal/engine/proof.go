@@ -7,18 +7,18 @@ import (
 	"sixfour/internal/probe"
 )
 
-// proof is how a peer answers probes.
+// proof is the best way in which a peer has answered probes.
 type proof struct {
 	way     way
-	pair    int         // with wayBetween: which of the path's pairs
+	pair    int         // with wayBetween: index in the path's pairs
 	between config.Pair // that pair
 }
 
-// unproven is that of a peer that has answered none.
+// unproven means that the peer has answered no probe.
 var unproven = proof{way: noWay}
 
-// improve takes in that a probe was answered, and reports whether that was in a better
-// way than before.
+// improve records that a probe was answered, and reports whether its way was better than
+// the best before.
 func (pr *proof) improve(by way, pair int, between []config.Pair) bool {
 	switch {
 	case by >= pr.way, by == wayBetween && pair >= len(between):
@@ -31,7 +31,7 @@ func (pr *proof) improve(by way, pair int, between []config.Pair) bool {
 	return true
 }
 
-// answersBy is the way in which the peer answers probes.
+// answersBy returns the way in which the peer answers probes.
 func (p *peer) answersBy() proof {
 	if pr := p.proven.Load(); pr != nil {
 		return *pr
@@ -39,9 +39,9 @@ func (p *peer) answersBy() proof {
 	return unproven
 }
 
-// ends are the addresses between which the peer answers echo requests through the
-// tunnel: those of the layer, or others if it has answered at these alone. Not ok means
-// that nobody need be there.
+// ends returns the addresses for echo requests to the peer through the tunnel: those of
+// the layer, or others if the peer has answered only at these. If ok is false, no address
+// is known to answer.
 func (p *peer) ends(path *path) (local, remote netip.Addr, ok bool) {
 	local, remote, ok = probe.Ends(path.layers)
 	if !ok {

@@ -13,51 +13,50 @@ import (
 	"sixfour/internal/probe"
 )
 
-// way is how a probe goes and how its answer comes.
+// way is how a probe is sent and how its answer comes.
 type way uint8
 
-// The ways, the best first. What goes through the tunnel shows that the tunnel
-// works; an answer from the outer address only shows that its host lives.
+// The ways, the best first. An answer through the tunnel shows that the tunnel works; an
+// answer from the outer address only shows that the host is up.
 const (
 	// wayInside is an echo request between the ends of an IPv6 layer.
 	wayInside way = iota
-	// wayKeepalive is a router's: in GRE, an answer that only needs to be sent on.
+	// wayKeepalive is a router's GRE keepalive: the peer only forwards the answer in it.
 	wayKeepalive
 	// wayBetween is an echo request between our inner address and one that the peer may
-	// have, as far as the configuration shows them.
+	// have according to the configuration.
 	wayBetween
-	// wayAllNodes is an echo request to all nodes of the link (ff02::1), in a 6in4 tunnel:
-	// the other end does not have the link-local address that follows from its outer
-	// address if it is behind a NAT, or is no sixfourd and no Linux.
+	// wayAllNodes is an echo request to all nodes of the link (ff02::1) in a 6in4 tunnel.
+	// The other end may not have the link-local address derived from its outer address: it
+	// may be behind a NAT, or run neither sixfourd nor Linux.
 	wayAllNodes
-	// waySelf is an echo request to ourselves, which a border relay sends back
-	// because that is what it does with packets (RFC 5969 section 8). We take no
-	// other packet that has our own source, as before: this one is known by its
-	// cookie, and goes no further.
+	// waySelf is an echo request to ourselves, which a border relay returns as it forwards
+	// any packet (RFC 5969 section 8). No other packet with our own source is accepted:
+	// this one is identified by its cookie, and is not delivered.
 	waySelf
 	// wayOutside is an echo request to the outer address.
 	wayOutside
 	noWay
 )
 
-// question is a packet that is answered.
+// question is a packet that asks for an answer.
 type question struct {
 	way           way
 	kind          kind
 	seq           uint16
-	index         uint16      // of a pulse
+	index         uint16      // of a liveness session
 	local, remote netip.Addr  // outer addresses
 	self          netip.Addr  // for waySelf
 	between       config.Pair // for wayBetween
-	pair          uint8       // which of the path's pairs that is
-	size          int         // of the outer packet; 0: the least
+	pair          uint8       // index in the path's pairs
+	size          int         // of the outer packet, in bytes; 0: the least
 	stack         *encap.Stack
 }
 
-// errSmall is the size of a question that has no room for what makes it one.
+// errSmall means that a size has no room for a question.
 var errSmall = fmt.Errorf("it is too small for an echo request")
 
-// put sends a question by a path.
+// put sends a question on a path.
 func (p *peer) put(path *path, q question) error {
 	if q.way == waySelf {
 		var err error
@@ -129,13 +128,13 @@ func (p *peer) put(path *path, q question) error {
 	return nil
 }
 
-// allNodes are all nodes of a link (RFC 4291 section 2.7.1).
+// allNodes is the address of all nodes of a link (RFC 4291 section 2.7.1).
 var allNodes = netip.AddrFrom16([16]byte{0xff, 2, 15: 1})
 
-// limitHops sets the hop limit of a probe to an inner address. A neighbour need not
-// forward it. If it does not have the address after all, it would send the probe back
-// to us, and so on (RFC 6164 section 5.1): a hop limit of 1 ends that. Where outer
-// headers inherit it, the probe would not get there with so few.
+// limitHops sets the hop limit of a probe to an inner address. A neighbour can be reached
+// without forwarding. If it does not have the address, it would return the probe to us, and
+// so on (RFC 6164 section 5.1): a hop limit of 1 prevents that. If outer headers inherit
+// the hop limit, the probe would not arrive with a limit of 1.
 func (t *tunnel) limitHops(pkt []byte, to netip.Addr) {
 	limit := byte(farHopLimit)
 	if t.cfg.IsNeighbour(to) && t.cfg.Options.TTL != encap.InheritTTL && t.cfg.Options.HopLimit != encap.InheritTTL {
@@ -150,13 +149,13 @@ func (t *tunnel) limitHops(pkt []byte, to netip.Addr) {
 	ip.SetChecksum()
 }
 
-// farHopLimit is that of a probe which routers may have to forward.
+// farHopLimit is the hop limit of a probe that routers may have to forward.
 const farHopLimit = 64
 
-// selfHopLimit is that of a packet which a border relay forwards.
+// selfHopLimit is the hop limit of a packet that a border relay forwards.
 const selfHopLimit = 64
 
-// toRelay is a stack by which packets go to a relay, whatever their destination.
+// toRelay returns a stack that sends all packets to one relay.
 func (p *peer) toRelay(path *path, relay netip.Addr) (*encap.Stack, error) {
 	to := relay.As4()
 	layers := slices.Clone(path.layers)
@@ -164,8 +163,8 @@ func (p *peer) toRelay(path *path, relay netip.Addr) (*encap.Stack, error) {
 	return encap.New(layers, path.mtu, path.options, nil, p.record)
 }
 
-// keepalive makes a packet that the peer sends on to us: GRE from it to us, with the
-// protocol of a router's keepalive (mechanisms 8), and behind it what makes it ours.
+// keepalive fills in a packet that the peer returns to us: GRE from the peer to us, with the
+// protocol of a router's keepalive (mechanisms 8), followed by our probe's identity.
 func (e *echo) keepalive(pkt []byte, from, to netip.Addr, g encap.GRE, gre, data int, q question) {
 	m := pkt[data:]
 	binary.BigEndian.PutUint16(m[probe.IDAt:], e.ID)
@@ -186,7 +185,7 @@ func (e *echo) keepalive(pkt []byte, from, to netip.Addr, g encap.GRE, gre, data
 	h := header.IPv4(pkt)
 	h[0], h[8], h[9] = 0x45, probe.HopLimit, header.GRE
 	binary.BigEndian.PutUint16(h[2:], uint16(len(pkt)))
-	binary.BigEndian.PutUint16(h[4:], q.seq|1) // who sends it on would replace 0
+	binary.BigEndian.PutUint16(h[4:], q.seq|1) // the host that forwards it would replace 0
 	binary.BigEndian.PutUint16(h[6:], header.DF)
 	copy(h.Source(), from.AsSlice())
 	copy(h.Dest(), to.AsSlice())

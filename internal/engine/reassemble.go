@@ -12,20 +12,20 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// reassembly is the door for fragments of a tunnel's IPv6 layer (RFC 2473
-// section 7.2). Those of one packet may come through several receivers.
+// reassembly is the slow path for fragments of a tunnel's IPv6 layer (RFC 2473 section
+// 7.2). Fragments of one packet may arrive through several receivers.
 type reassembly struct {
 	mu sync.Mutex
 	r  *fragment.Reassembler // made when first needed
-	// First fragments of packets whose time was over, of which the far ends are to be told.
+	// First fragments of packets that timed out and were not reported to the far ends yet.
 	timedOut [][]byte
 }
 
-// timedOutMost bounds these: more would not be told anyway.
+// timedOutMost limits timedOut: more errors would not be sent anyway.
 const timedOutMost = repliesPerSender
 
-// reassemble takes a fragment and returns the inner packet, if that is complete:
-// nil and drop.None mean that the fragment is held.
+// reassemble adds a fragment and returns the inner packet if it is complete. A nil packet
+// with drop.None means that the fragment waits for the others.
 func (p *path) reassemble(t *tunnel, pkt []byte) ([]byte, drop.Reason) {
 	whole, r := t.fragments.add(t, header.IPv6(pkt))
 	if whole == nil {
@@ -46,14 +46,14 @@ func (f *reassembly) add(t *tunnel, pkt header.IPv6) ([]byte, drop.Reason) {
 		})
 	}
 	r := f.r
-	f.r = nil // not to be used again after a panic
+	f.r = nil // a reassembler must not be used again after a panic
 	whole, why := r.Add(pkt, time.Now())
 	f.r = r
 	return bytes.Clone(whole), why
 }
 
-// expire gives up what has waited too long, which the next fragment does, too. It
-// returns first fragments of packets of which the far ends were not told yet.
+// expire discards packets that have waited too long for fragments, as the next fragment
+// would. It returns the first fragments of timed-out packets that were not reported yet.
 func (f *reassembly) expire(now time.Time) (timedOut [][]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -64,8 +64,8 @@ func (f *reassembly) expire(now time.Time) (timedOut [][]byte) {
 	return timedOut
 }
 
-// expireFragments does so for the tunnel, and tells the far ends: ICMPv6 Time Exceeded,
-// code 1 (RFC 8200 section 4.5). It is for the control loop.
+// expireFragments calls expire for the tunnel, and reports timed-out packets to the far
+// ends: ICMPv6 Time Exceeded, code 1 (RFC 8200 section 4.5). The control loop calls it.
 func (t *tunnel) expireFragments(now time.Time) {
 	for _, first := range t.fragments.expire(now) {
 		for _, p := range t.peers {

@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/liveness"
 )
 
-// addrs is a list that is replaced whole.
+// addrs returns the list behind an atomic pointer. The list is only replaced as a whole.
 func addrs(p *atomic.Pointer[[]netip.Addr]) []netip.Addr {
 	if list := p.Load(); list != nil {
 		return *list
@@ -21,14 +21,14 @@ func addrs(p *atomic.Pointer[[]netip.Addr]) []netip.Addr {
 	return nil
 }
 
-// relays are the hosts of a mechanism of which is watched whether they live. They are
-// replaced whole.
+// relays are the hosts of a mechanism that have liveness checks. The value is only replaced
+// as a whole.
 type relays struct {
 	addrs []netip.Addr
-	self  netip.Addr // that of 6rd, to which they send packets back; invalid: they do not
+	self  netip.Addr // our 6rd address, to which relays return probes; invalid: they do not
 }
 
-// relays are those that there are. Any goroutine may ask.
+// relays returns the present relays. Any goroutine may call it.
 func (m *mechanism) relays() relays {
 	if r := m.watched.Load(); r != nil {
 		return *r
@@ -36,12 +36,12 @@ func (m *mechanism) relays() relays {
 	return relays{}
 }
 
-// maxRelays is how many of them are watched.
+// maxRelays limits how many relays are checked.
 const maxRelays = 64
 
-// watchRelays notes the relays or routers through which a tunnel's packets go that no
-// address shows the way of, in the order of the configuration, and reports whether
-// they are others than before. A border relay's colleagues are none.
+// watchRelays determines the relays or routers that carry packets whose destination has no
+// embedded address, in the order of the configuration, and reports whether they have
+// changed. The other relays of a border relay are not included.
 func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 	m := t.mech
 	var now relays
@@ -65,8 +65,9 @@ func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 	return true
 }
 
-// chosen is the pulse of the relay that packets go to: the first that is not down, or
-// else the first. Which are down the control loop is told, if that is news.
+// chosen returns the liveness session of the relay in use: the first that is not down, or
+// the first if all are. It notifies the control loop if the set of relays that are down has
+// changed.
 func (p *peer) chosen(k *keeper) *pulse {
 	var best *pulse
 	var down []netip.Addr
@@ -82,7 +83,7 @@ func (p *peer) chosen(k *keeper) *pulse {
 			best = pl
 		}
 	}
-	if len(down) == watched { // one is as good as the other
+	if len(down) == watched { // all are down: keep the order
 		down, best = nil, p.pulses[0]
 	}
 	m := p.t.mech

@@ -10,27 +10,27 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// repair is something that is put right when it breaks.
+// repair is a kind of fault that the daemon repairs.
 type repair int
 
-// What the daemon puts right by itself.
+// What the daemon repairs by itself.
 const (
-	repairInterface repair = iota // deleted by somebody
-	repairAddress                 // an address of the interface that was taken away, or an outer one that is another now
-	repairRoute                   // a route through the interface that was taken away, or an outer one that leads elsewhere now
-	repairSocket                  // one that was of no use any more
-	repairName                    // that has another address now
-	repairPanic                   // in a goroutine of the tunnel, which goes on with new state
-	repairNamespace               // deleted and made again
+	repairInterface repair = iota // it was deleted
+	repairAddress                 // an address of the interface was removed, or the outer address has changed
+	repairRoute                   // a route through the interface was removed, or the outer route has changed
+	repairSocket                  // a socket had failed
+	repairName                    // a name has another address now
+	repairPanic                   // panic in a goroutine of the tunnel, which continues with new state
+	repairNamespace               // the namespace was deleted and made again
 	repairs
 )
 
 var repairNames = [repairs]string{"interface", "address", "route", "socket", "name", "panic", "namespace"}
 
-// repairCounts are how often each was done.
+// repairCounts counts the repairs of each kind.
 type repairCounts [repairs]atomic.Uint64
 
-// counts are those that were, by name; nil: none.
+// counts returns the non-zero counts by name; nil: none.
 func (c *repairCounts) counts() map[string]uint64 {
 	var m map[string]uint64
 	for r, name := range repairNames {
@@ -44,35 +44,35 @@ func (c *repairCounts) counts() map[string]uint64 {
 	return m
 }
 
-// repaired counts and tells of what was put right for a tunnel.
+// repaired counts and reports a repair for a tunnel.
 func (t *tunnel) repaired(r repair, text string) {
 	t.repairs[r].Add(1)
 	t.event(api.EventRepair, text)
 }
 
-// repaired does so for one peer.
+// repaired counts and reports a repair for one peer.
 func (p *peer) repaired(r repair, text string) {
 	p.t.repairs[r].Add(1)
 	p.event(api.EventRepair, text)
 }
 
-// What is taken from an interface is put back at once, but then not for a while, and
-// only so often: somebody who goes on taking it away wants something else, and shall
-// not keep us busy.
+// Limits for restoring an interface's addresses and routes: at once the first time, then
+// with pauses, and only mendMost times in mendWindow. If an administrator or a program
+// removes them repeatedly, that is intended, and must not keep the daemon busy.
 const (
 	mendPause  = time.Second
 	mendMost   = 10
 	mendWindow = 10 * time.Minute
 )
 
-// mending is how often an interface's addresses and routes were put back lately.
+// mending tracks how often an interface's addresses and routes were restored recently.
 type mending struct {
-	next  time.Time // not before
+	next  time.Time // earliest time of the next restoration
 	since time.Time
 	times int
 }
 
-// mended notes what was put back on the interface.
+// mended records what was restored on the interface.
 func (t *tunnel) mended(r netcfg.Restored, now time.Time) {
 	if r == (netcfg.Restored{}) {
 		return
@@ -102,16 +102,16 @@ func (t *tunnel) mended(r netcfg.Restored, now time.Time) {
 	}
 }
 
-// lastWay is by which address of ours, and through which interface, a peer was reached
-// last. The control loop owns it.
+// lastWay is the local address and the interface by which a peer was last reached. The
+// control loop owns it.
 type lastWay struct {
 	known  bool
 	local  netip.Addr
 	device int
 }
 
-// follows counts and tells that a path leads another way than the last one that there
-// was. What is of all peers of a tunnel counts once.
+// follows counts and reports that a path uses another local address or interface than the
+// last path. A change for all peers of a tunnel counts once.
 func (p *peer) follows(path *path) {
 	was, now := p.lastWay, lastWay{true, path.outer().Local, path.device}
 	p.lastWay = now

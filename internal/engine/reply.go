@@ -14,16 +14,16 @@ import (
 	"sixfour/transport"
 )
 
-// replier tells inner senders why their packets do not pass. It sends from the
-// network namespace of the tunnel's interface, as the kernel would if it were the
-// tunnel: the kernel chooses the source, and finds the way to the sender, who may
-// be this host. Any goroutine may use it.
+// replier sends ICMP errors to inner senders. It sends from the network namespace of the
+// tunnel's interface, as the kernel would for its own tunnels: the kernel chooses the
+// source address and the route to the sender, which may be this host. Any goroutine may use
+// it.
 type replier struct {
 	namespace string
 	iface     *atomic.Int64 // index of the interface
 	log       *zap.Logger
-	// Errors of our own, and those that others have told us: forged ones of these must
-	// not keep those back.
+	// Separate limits for our own errors and for errors relayed from others: forged ones
+	// must not suppress our own.
 	own, relayed errorLimit
 
 	sent            icmpCounts
@@ -31,7 +31,7 @@ type replier struct {
 
 	mu      sync.Mutex
 	senders map[int]*transport.ICMPSender // by IP version; opened when first needed
-	retired bool                          // and none is opened any more
+	retired bool                          // no sender may be opened any more
 	msg     []byte
 }
 
@@ -43,28 +43,26 @@ func newReplier(t *tunnel) *replier {
 	}
 }
 
-// tooBig is for packets, of which head is the beginning and body the rest, that
-// are larger than mtu.
+// tooBig reports that a packet, head followed by body, is larger than mtu.
 func (r *replier) tooBig(mtu int, head, body []byte) {
 	r.reply(&r.own, true, head, func(b []byte) []byte { return icmp.AppendTooBig(b, mtu, head, body) })
 }
 
-// unreachable is for what an error about an outer packet means to the sender of
-// the inner one.
+// unreachable translates an error about an outer packet for the sender of the inner one.
 func (r *replier) unreachable(m icmp.Meaning, inner []byte) {
 	typ, code := m.For(header.Version(inner))
 	r.reply(&r.relayed, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
-// noWay is for packets for which there is no destination.
+// noWay reports that a packet has no destination.
 func (r *replier) noWay(m icmp.Meaning, inner []byte) {
 	typ, code := m.For(header.Version(inner))
 	r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
-// noRoute is for packets that would come back, as those to a subnet of our own prefix
-// that nobody has (RFC 4443 section 3.1, RFC 7084 section 4.3 WPD-5). What becomes of
-// an error that takes the same way is not answered.
+// noRoute reports a packet that would return to us, such as one to an unused subnet of our
+// own prefix (RFC 4443 section 3.1, RFC 7084 section 4.3 WPD-5). An error that takes the
+// same way is not answered.
 func (r *replier) noRoute(inner []byte) {
 	typ, code := icmp.NoNetwork.For(header.Version(inner))
 	if typ == icmp.Unreachable6 && header.Version(inner) == 6 {
@@ -73,18 +71,18 @@ func (r *replier) noRoute(inner []byte) {
 	r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, typ, code, 0, inner, nil) })
 }
 
-// limitReached is for packets whose encapsulation limit is 0 (RFC 2473 section
-// 4.1.1 a): the pointer shows where.
+// limitReached reports a packet whose encapsulation limit is 0, with a pointer to it (RFC
+// 2473 section 4.1.1 a).
 func (r *replier) limitReached(inner []byte) {
 	if at, found := header.FindEncapLimit(header.IPv6(inner)); found {
 		r.reply(&r.own, false, inner, func(b []byte) []byte { return icmp.Append(b, icmp.Parameter6, 0, uint32(at), inner, nil) })
 	}
 }
 
-// late is for the error that s remembers, if any: the sender of an inner packet that is
-// sent nevertheless is told.
+// late sends the error that s stores, if any, to the sender of an inner packet, which is
+// nevertheless sent.
 func (r *replier) late(s *softState, inner []byte) {
-	// A sender that was told enough must not use up what others are to be told.
+	// Check the limit first: a sender over its limit must not use up stored errors.
 	if !icmp.MayAnswer(inner, false) || !r.may(&r.relayed, inner) {
 		return
 	}
@@ -94,14 +92,14 @@ func (r *replier) late(s *softState, inner []byte) {
 	}
 }
 
-// reply sends an error about an inner packet, if one may be sent.
+// reply sends an error about an inner packet if the rules and the limit allow it.
 func (r *replier) reply(limit *errorLimit, tooBig bool, inner []byte, message func([]byte) []byte) {
 	if icmp.MayAnswer(inner, tooBig) && r.may(limit, inner) {
 		r.send(inner, message)
 	}
 }
 
-// may reports whether the sender of an inner packet may be told of one more error.
+// may reports whether the limit allows one more error to the sender of an inner packet.
 func (r *replier) may(limit *errorLimit, inner []byte) bool {
 	if limit.allow(source(inner), time.Now()) {
 		return true
@@ -149,8 +147,8 @@ func (r *replier) sender(version int) (*transport.ICMPSender, error) {
 	return s, nil
 }
 
-// close closes the sockets; they are opened again when needed, perhaps in a new
-// namespace of the same name.
+// close closes the sockets. They are opened again when needed, perhaps in a new namespace
+// of the same name.
 func (r *replier) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,8 +158,8 @@ func (r *replier) close() {
 	r.senders = nil
 }
 
-// retire is close for good: who has an old table, or asks whether a path still carries,
-// may have something to tell when the tunnel is no more.
+// retire closes the sockets for good: goroutines with an old table or path may still try to
+// send errors after the tunnel was removed.
 func (r *replier) retire() {
 	r.mu.Lock()
 	r.retired = true
@@ -169,22 +167,22 @@ func (r *replier) retire() {
 	r.close()
 }
 
-// softState remembers errors about outer packets that quoted too little to tell
-// whom they concern: each is told to the sender of a packet that follows, which
-// is sent nevertheless (RFC 2003 section 5).
+// softState stores errors about outer packets that quoted too little to find the inner
+// sender. Each is sent to the sender of a later packet, which is nevertheless carried (RFC
+// 2003 section 5).
 type softState struct {
-	pending atomic.Int32 // errors that nobody was told of yet
+	pending atomic.Int32 // errors not sent to anyone yet
 	mu      sync.Mutex
-	meaning icmp.Meaning // of the last one
+	meaning icmp.Meaning // of the last error
 	until   time.Time
 }
 
 const (
 	softLife = 60 * time.Second
-	softMax  = 10 // errors remembered
+	softMax  = 10 // maximum number of stored errors
 )
 
-// note remembers an error.
+// note stores an error.
 func (s *softState) note(m icmp.Meaning) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +194,7 @@ func (s *softState) note(m icmp.Meaning) {
 	s.pending.Store(min(s.pending.Load()+1, softMax))
 }
 
-// take is the error that the sender of a packet is to be told, if there is one.
+// take removes and returns a stored error, if there is one.
 func (s *softState) take() (icmp.Meaning, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

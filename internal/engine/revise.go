@@ -10,19 +10,19 @@ import (
 	"sixfour/internal/config"
 )
 
-// canBecome reports whether a tunnel can have another configuration and keep its
-// interface, one of so many tunnels.
+// canBecome reports whether a tunnel, one of the given number, can take another
+// configuration and keep its interface.
 func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 	want := queuesOf(cfg, of)
-	if cfg.Queues == 0 && t.cfg.Queues == 0 && !inOrder(cfg) { // that there are more tunnels now, or fewer, is no reason
+	if cfg.Queues == 0 && t.cfg.Queues == 0 && !inOrder(cfg) { // a different number of tunnels alone is no reason to replace it
 		want = t.queues
 	}
 	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.queues == want &&
 		(!t.automatic() && !cfg.Mode.Automatic || reflect.DeepEqual(t.cfg.Mode, cfg.Mode))
 }
 
-// revision is another configuration of a tunnel that keeps its interface, and what
-// there was before.
+// revision is a new configuration for a tunnel that keeps its interface, together with the
+// old one.
 type revision struct {
 	t        *tunnel
 	cfg, old config.Tunnel
@@ -30,20 +30,20 @@ type revision struct {
 	oldTable *resolve.Peers[*peer]
 	peers    []*peer
 	oldPeers []*peer
-	fresh    []*peer // that the old one does not have
-	gone     []*peer // that the new one does not have
+	fresh    []*peer // only in the new configuration
+	gone     []*peer // only in the old configuration
 	changed  []peerRevision
-	same     bool // but for the peers
-	renewed  bool // the mechanism is another
+	same     bool // only peers have changed
+	renewed  bool // the mechanism has changed
 }
 
-// peerRevision is that of a peer that both have.
+// peerRevision is a new configuration of a peer that stays.
 type peerRevision struct {
 	p        *peer
 	cfg, old config.Peer
 }
 
-// revise prepares a change of the configuration. Peers are told apart by their names.
+// revise prepares a revision. It identifies peers by their names.
 func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.peers, oldTable: t.table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
 	known := make(map[string]*peer, len(t.peers))
@@ -81,8 +81,7 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 	return r, nil
 }
 
-// put makes the new configuration that of the tunnel, and back the old one. The
-// engine's mu is held.
+// put applies the new configuration to the tunnel. The engine's mu must be held.
 func (r *revision) put() {
 	r.become(&r.cfg, r.peers, r.table)
 	for _, c := range r.changed {
@@ -104,14 +103,14 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peer
 	t.beside.old = true
 	t.table.Store(table)
 	if !r.same {
-		t.version++ // all its paths are made anew
+		t.version++ // to make all its paths again
 	}
 	if r.renewed {
 		t.mech.assume(cfg.Layers[t.mech.layer].Mechanism)
 	}
 }
 
-// assume makes a peer go by another configuration. Its name is not written to.
+// assume applies a new configuration to a peer. It never writes the name.
 func (p *peer) assume(cfg *config.Peer) {
 	if !slices.Equal(p.cfg.Remotes, cfg.Remotes) {
 		p.cfg.Remotes = cfg.Remotes
@@ -119,8 +118,7 @@ func (p *peer) assume(cfg *config.Peer) {
 	p.cfg.Allowed = cfg.Allowed
 }
 
-// follow makes the names that are resolved those of the new configuration, and
-// unfollow those of the old one.
+// follow starts to follow the names of the new configuration.
 func (r *revision) follow(e *Engine) {
 	for _, p := range r.fresh {
 		e.followPeer(p)
@@ -149,7 +147,7 @@ func (r *revision) refollow(e *Engine) {
 	}
 }
 
-// finish gives up the peers that are no more, of which no table knows any more.
+// finish stops the peers that were removed. No table refers to them any more.
 func (r *revision) finish(e *Engine) {
 	for _, p := range r.gone {
 		p.replacePath(nil)

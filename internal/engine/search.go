@@ -11,9 +11,9 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// Of a search: every path carries the first of these, and nearly every one the
-// second. A size that is not answered so often does not pass; an answer is waited for
-// four round trips, and not less than that.
+// Parameters of a search. Every path carries probeLeast bytes, and nearly every path
+// probeUsual. A size is too large if probeTries probes are not answered. The timeout is
+// four round trips, but at least probePatient.
 const (
 	probeLeast   = 128
 	probeUsual   = 1280
@@ -21,9 +21,9 @@ const (
 	probePatient = 300 * time.Millisecond
 )
 
-// ProbeMTU searches for the largest packet that comes through to a peer whole, and
-// calls each for every size that was tried. It fails if the peer answers nothing, or
-// ctx ends. Nothing is changed by what it finds. Each must not block.
+// ProbeMTU searches for the largest packet that reaches a peer unfragmented, and calls
+// each, which must not block, for every size tried. It fails if the peer answers no probe,
+// or when ctx ends. The result changes no state.
 func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
 	a, err := e.ask(peer)
 	if err != nil {
@@ -59,8 +59,8 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 	return api.MTUResult{PathMTU: good, TunnelMTU: int(mtu), By: string(pathmtu.Probe)}, nil
 }
 
-// passes sends packets of a size until one is answered, and returns how long that
-// took; 0: none was.
+// passes sends packets of a size until one is answered, and returns the round-trip time; 0:
+// none was answered.
 func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (time.Duration, error) {
 	lost := time.NewTimer(0)
 	defer lost.Stop()
@@ -69,7 +69,7 @@ func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (
 			if a.p.path.Load() == nil || errors.Is(err, errBusy) {
 				return 0, err
 			}
-			continue // it is larger than the first hop takes
+			continue // larger than the MTU of the first hop
 		}
 		lost.Reset(patience)
 	wait:

@@ -10,19 +10,18 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// modules is where the kernel shows its modules.
+// modules is where the kernel lists its modules.
 var modules = os.DirFS("/sys/module")
 
-// shield keeps the kernel from answering our peers where it would. The control
-// loop owns it.
+// shield suppresses the kernel's own ICMP errors to our peers. The control loop owns it.
 type shield struct {
-	up       *netcfg.Shield // nil: there is none
-	complain string         // why not, or what is wrong with it
+	up       *netcfg.Shield // nil: not active
+	complain string         // why it could not be set, as last logged
 }
 
-// shieldUs brings the shield in line with where packets are received, and with
-// whether the kernel would answer them: that changes with its modules, and is
-// looked at again and again like everything else.
+// shieldUs updates the shield to where packets are received, and to whether the kernel
+// would answer them. The latter changes with the loaded modules, so every full evaluation
+// checks it.
 func (e *Engine) shieldUs() {
 	ends := e.shieldedEnds()
 	why := netcfg.KernelAnswers(modules, ends)
@@ -45,7 +44,7 @@ func (e *Engine) shieldUs() {
 	case err != nil && err.Error() != e.shield.complain:
 		e.shield.complain = err.Error()
 		way := "unload them, or run: " + netcfg.ByHand(ends)
-		if errors.Is(err, unix.EPERM) { // there was none when the daemon gave its rights up
+		if errors.Is(err, unix.EPERM) { // no shield existed when the daemon dropped its privileges
 			way += `; or restart the daemon, which gave up the right to use nftables; packet_filter = "on" in [security] keeps it`
 		}
 		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+way,
@@ -60,7 +59,7 @@ func (e *Engine) shieldUs() {
 	}
 }
 
-// shieldedEnds are where packets are received that nobody else shall answer.
+// shieldedEnds returns the ends at which the kernel must not answer.
 func (e *Engine) shieldedEnds() []netcfg.End {
 	ends := make([]netcfg.End, 0, len(e.inbounds))
 	for l := range e.inbounds {
@@ -71,7 +70,7 @@ func (e *Engine) shieldedEnds() []netcfg.End {
 	return ends
 }
 
-// dropShield takes the shield away.
+// dropShield removes the shield.
 func (e *Engine) dropShield() {
 	if e.shield.up == nil {
 		return

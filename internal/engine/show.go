@@ -11,7 +11,7 @@ import (
 	"sixfour/transport"
 )
 
-// seen is who captures now; nil: nobody.
+// seen returns the running captures; nil: none.
 func (t *tunnel) seen() *captures {
 	if t.capturing == nil {
 		return nil
@@ -19,10 +19,10 @@ func (t *tunnel) seen() *captures {
 	return t.capturing.now.Load()
 }
 
-// show shows a packet that belongs to no batch.
+// show passes a packet that belongs to no batch to the captures.
 func (t *tunnel) show(p *capture.Packet) { t.seen().show(t.cfg.Name, p) }
 
-// What a captured packet is, where its bytes do not say so.
+// Notes on captured packets that their bytes do not explain.
 const (
 	noteHeld      = "a fragment: it waits for the rest"
 	noteWhole     = "the last fragment to come of the inner packet, which is whole now"
@@ -36,7 +36,7 @@ const (
 	noteNeighbour = "neighbour discovery: the daemon itself takes part"
 )
 
-// showProbe shows a probe of ours, which goes through the tunnel, or beside it.
+// showProbe shows a probe of ours, sent through or outside the tunnel.
 func (p *peer) showProbe(at time.Time, pkt, echo []byte, inside bool) {
 	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
 	if inside {
@@ -45,13 +45,13 @@ func (p *peer) showProbe(at time.Time, pkt, echo []byte, inside bool) {
 	p.t.show(&c)
 }
 
-// drops counts what the tunnel's goroutines of one direction do not carry.
+// drops returns a drop counter for one direction of the tunnel.
 func (t *tunnel) drops(name string, d pcapng.Direction) drops {
 	return drops{log: t.log.Named(name), capturing: t.capturing, tunnel: t.cfg.Name, direction: d}
 }
 
-// lose counts a packet that is not carried, or several, logs it, and shows it to those
-// who capture.
+// lose counts and logs one or more packets that are not carried, and shows them to the
+// captures.
 func (d *drops) lose(c *counters, p *capture.Packet) {
 	pkt := p.Outer.Head
 	if len(pkt) == 0 {
@@ -67,10 +67,10 @@ func (d *drops) lose(c *counters, p *capture.Packet) {
 	}
 }
 
-// whole is a packet in one piece, for captures.
+// whole wraps a contiguous packet for captures.
 func whole(b []byte) capture.Bytes { return capture.Bytes{Head: b} }
 
-// innerOf is what is inside an outer packet that a stack has made: its last bytes.
+// innerOf returns the inner packet in an outer packet made by a stack: its last size bytes.
 func innerOf(outer transport.Packet, size int) capture.Bytes {
 	at := outer.Len() - size
 	if at <= len(outer.Head) {
@@ -79,7 +79,7 @@ func innerOf(outer transport.Packet, size int) capture.Bytes {
 	return capture.Bytes{Head: outer.Body[at-len(outer.Head):]}
 }
 
-// flat is a packet in one piece.
+// flat returns a packet as one slice.
 func flat(b capture.Bytes) []byte {
 	if len(b.Body) == 0 {
 		return b.Head
@@ -87,16 +87,16 @@ func flat(b capture.Bytes) []byte {
 	return slices.Concat(b.Head, b.Body)
 }
 
-// keep copies a packet for as long as the batch lasts: what arrived, before it is
-// decapsulated, which writes to it.
+// keep copies a packet until the end of the batch, before decapsulation, which writes to
+// it.
 func (in *inbound) keep(pkt []byte) []byte {
 	at := len(in.kept)
 	in.kept = append(in.kept, pkt...)
 	return in.kept[at:len(in.kept):len(in.kept)]
 }
 
-// outer is the packet at hand as it arrived; without captures, as far as it is still
-// so.
+// outer returns the current packet as it arrived. Without captures, decapsulation may have
+// changed it.
 func (in *inbound) outer() []byte {
 	if in.seen != nil {
 		return in.pkt
@@ -104,38 +104,38 @@ func (in *inbound) outer() []byte {
 	return in.bufs[in.hand][:in.sizes[in.hand]]
 }
 
-// endBatch forgets what was kept.
+// endBatch discards the copies of the batch.
 func (in *inbound) endBatch() {
 	if in.kept != nil {
 		in.kept = in.kept[:0]
-		if in.seen == nil { // nobody captures any more
+		if in.seen == nil { // captures have ended: free the memory
 			in.kept = nil
 		}
 	}
 }
 
-// show shows the packet at hand, which was carried, or done with here, and what was
-// inside.
+// show shows the current packet, which was carried or handled by the daemon, and its inner
+// packet.
 func (in *inbound) show(t *tunnel, inner []byte, note string) {
 	if in.seen != nil {
 		in.seen.show(t.cfg.Name, &capture.Packet{At: in.moment.at, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
 	}
 }
 
-// lose is for the packet at hand: what was inside, if that is known, and why it goes
-// no further.
+// lose counts the current packet as dropped, with its inner packet, if known, and the
+// reason.
 func (in *inbound) lose(s *sink, p *peer, inner []byte, r drop.Reason, err error) {
 	s.drops.lose(&p.in, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
 }
 
-// noteSent remembers a packet of an answer, if somebody captures.
+// noteSent stores an outer packet of an answer, for captures.
 func (in *inbound) noteSent(outer []byte) {
 	if in.seen != nil {
 		in.sent = append(in.sent, bytes.Clone(outer))
 	}
 }
 
-// showAnswer shows the packet at hand and what the daemon has answered.
+// showAnswer shows the current packet and the daemon's answer to it.
 func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 	if in.seen == nil {
 		return
@@ -149,13 +149,13 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 	in.sent = nil
 }
 
-// keepFor remembers a packet until it is known whether the device takes it.
+// keepFor stores a packet until the device has accepted or refused it.
 func (s *sink) keepFor(in *inbound, inner []byte) {
 	s.kept = append(s.kept, capture.Packet{At: in.moment.at, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
 }
 
-// showKept shows the packets of a batch, of which the device has refused some. None
-// of them stands for all.
+// showKept shows the stored packets of a batch. The device has refused those with the
+// given indexes, or all of them.
 func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reason, err error) {
 	if len(s.kept) == 0 {
 		return
@@ -171,14 +171,14 @@ func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reas
 	s.kept = s.kept[:0]
 }
 
-// lose is for packet i of the batch.
+// lose counts packet i of the batch as dropped.
 func (o *outbound) lose(i int, r drop.Reason, err error) {
 	o.drops.lose(&o.peers[i].out, &capture.Packet{
 		At: o.moment.at, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
 }
 
-// show shows n packets of the batch, from one on, which were sent.
+// show shows n packets of the batch, starting at from, which were sent.
 func (o *outbound) show(seen *captures, from, n int) {
 	for i := from; i < from+n; i++ {
 		seen.show(o.t.cfg.Name, &capture.Packet{
@@ -187,14 +187,14 @@ func (o *outbound) show(seen *captures, from, n int) {
 	}
 }
 
-// noteSent remembers an outer packet that belongs to no batch, if somebody captures.
+// noteSent stores an outer packet that belongs to no batch, for captures.
 func (o *outbound) noteSent(outer []byte) {
 	if o.t.seen() != nil {
 		o.sent = append(o.sent, bytes.Clone(outer))
 	}
 }
 
-// showSent shows an inner packet and what it went in.
+// showSent shows an inner packet and the outer packets that carried it.
 func (o *outbound) showSent(inner []byte) {
 	if o.sent == nil {
 		return

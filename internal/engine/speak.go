@@ -19,30 +19,30 @@ import (
 	"sixfour/transport"
 )
 
-// speaker lets a resolver talk to its neighbours, on a goroutine of its own.
+// speaker exchanges neighbour discovery messages for a resolver, on a goroutine of its own.
 type speaker struct {
 	p      *peer
 	wake   chan struct{}
-	learnt func() // called when there is something for the interface
-	failed func() // called when the resolver is of no use any more
+	learnt func() // called when the interface needs an update
+	failed func() // called when the resolver must be replaced
 	cancel context.CancelFunc
-	limit  *rate.Limiter // of what it hears
+	limit  *rate.Limiter // limits received messages
 
-	mu sync.Mutex // of the resolver
+	mu sync.Mutex // guards s
 	s  resolve.Speaker
 
 	drops drops
 }
 
-// told is a resolver for what is sent to an outer address that is known already.
+// told is a static next hop: a resolver that always returns the same outer address.
 type told struct{ to uint32 }
 
 func (t *told) To(header.IPv6) (uint32, drop.Reason)      { return t.to, drop.None }
 func (t *told) From(header.IPv4, header.IPv6) drop.Reason { return drop.ForeignSource }
 
-// letSpeak ends what a peer's former resolver said, and lets the one of the path by
-// which it now hears speak, if it is one that does: what it asks would otherwise be
-// answered before somebody listens, and not be asked again for seconds.
+// letSpeak stops the speaker of a peer's former resolver, and starts one for the resolver of
+// the registered path if it needs one. It must not start before packets are received: the
+// first answers would be lost, and the requests would be repeated only after seconds.
 func (e *Engine) letSpeak(p *peer) {
 	if p.t.mech == nil {
 		return
@@ -76,11 +76,11 @@ func (e *Engine) letSpeak(p *peer) {
 	e.wg.Go(func() { sp.run(ctx) })
 }
 
-// learnPause is the least time between two changes of the interface by what is
-// learnt: whoever floods the link with advertisements must not keep us busy.
+// learnPause is the least time between two updates of the interface: a flood of
+// advertisements on the link must not keep the daemon busy.
 const learnPause = 100 * time.Millisecond
 
-// run works until ctx ends.
+// run runs the speaker until ctx ends.
 func (s *speaker) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -112,18 +112,18 @@ func (s *speaker) run(ctx context.Context) {
 	}
 }
 
-// next sends what is due, and returns when there is more.
+// next sends the messages that are due, and returns when more are due.
 func (s *speaker) next(scratch []byte) (again time.Time) {
 	path := s.p.path.Load()
-	if path == nil || !s.p.listening.Load() { // nobody would hear us, or we the answer
+	if path == nil || !s.p.listening.Load() { // nothing can be sent, or answers would not be received
 		return time.Now().Add(settle)
 	}
 	s.use(func() { again = s.say(path, scratch) })
 	return again
 }
 
-// say sends what the resolver has to say, and returns when there is more. The resolver
-// is told at once that it was sent: until then other packets are held behind it.
+// say sends the resolver's messages, and returns when more are due. It calls due again at
+// once to confirm that they were sent: until then the resolver holds other packets back.
 func (s *speaker) say(path *path, scratch []byte) time.Time {
 	send, again := s.due()
 	if len(send) == 0 {
@@ -137,7 +137,7 @@ func (s *speaker) say(path *path, scratch []byte) time.Time {
 	return again
 }
 
-// due is what is to be sent, and when there is more.
+// due returns the messages to send now, and when more are due.
 func (s *speaker) due() (send []resolve.Message, again time.Time) {
 	send, lost, again := s.s.Next(time.Now())
 	if lost > 0 {
@@ -146,13 +146,13 @@ func (s *speaker) due() (send []resolve.Message, again time.Time) {
 	return send, again
 }
 
-// send sends messages to where they say.
+// send sends each message to its outer address.
 func (s *speaker) send(path *path, scratch []byte, send []resolve.Message) {
 	to := new(told)
 	layers := append([]encap.Layer(nil), path.layers...)
 	layers[s.p.t.mech.layer].Resolver = to
 	stack, err := encap.New(layers, path.mtu, path.options, nil, s.p.record)
-	if err != nil { // there is one for the path: cannot be
+	if err != nil { // cannot happen: the path has a stack of the same layers
 		s.p.t.log.Error("neighbour discovery", zap.Error(err))
 		return
 	}
@@ -173,19 +173,19 @@ func (s *speaker) send(path *path, scratch []byte, send []resolve.Message) {
 	}
 }
 
-// Learnt is what the interface should have.
+// Learnt returns what the interface should have.
 func (s *speaker) Learnt() resolve.Learnt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.s.Learnt()
 }
 
-// hearPerSecond is how many messages of neighbours are looked at: each may be
-// answered, and anybody on their network can send them, in anybody's name.
+// hearPerSecond limits the neighbours' messages that are handled: each may cause an answer,
+// and any host on their network can send them in any name.
 const hearPerSecond = 1000
 
-// hear takes a message of neighbour discovery that came, and reports whether it is
-// done with, or why it is not looked at.
+// hear handles a neighbour discovery message that arrived. It reports whether the message
+// needs no further handling, or returns the reason why it was dropped.
 func (s *speaker) hear(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
 	if !s.limit.Allow() {
 		return true, drop.Limited
@@ -195,9 +195,9 @@ func (s *speaker) hear(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
 	return done, drop.None
 }
 
-// hold keeps a packet whose neighbour is not known yet, and reports whether there
-// was room; or it reports that the neighbour is known now. Under load every packet
-// would otherwise be held behind the one before.
+// hold queues a packet whose neighbour is not resolved, and reports whether there was room.
+// If the neighbour has been resolved meanwhile, it reports that instead: under load each
+// packet would otherwise be queued behind the one before.
 func (s *speaker) hold(pkt header.IPv6) (held, known bool) {
 	s.use(func() {
 		if _, r := s.s.To(pkt); r == drop.None {
@@ -210,8 +210,8 @@ func (s *speaker) hold(pkt header.IPv6) (held, known bool) {
 	return held, known
 }
 
-// use lets f use the resolver. If f panics, the tunnel gets a new resolver: what the
-// panic left in this one is not known.
+// use calls f, which uses the resolver, under the lock. If f panics, the tunnel gets a new
+// resolver, because the state of this one is unknown.
 func (s *speaker) use(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +245,7 @@ func sameLearnt(a, b resolve.Learnt) bool {
 	return true
 }
 
-// learn gives the interface what a tunnel's routers have told.
+// learn gives the interface the addresses and routes that the routers advertised.
 func (t *tunnel) learn() {
 	s := t.speaker.Load()
 	if s == nil || t.link == nil {

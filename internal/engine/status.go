@@ -29,7 +29,7 @@ func (t *tunnel) status() api.TunnelStatus {
 	return s
 }
 
-// lossOf is the share of the last probes to all peers that was not answered.
+// lossOf returns the fraction of the last probes to all peers that were not answered.
 func lossOf(peers []api.PeerStatus) float64 {
 	var probes, lost float64
 	for _, p := range peers {
@@ -42,8 +42,8 @@ func lossOf(peers []api.PeerStatus) float64 {
 	return lost / probes
 }
 
-// merge adds a peer's status to that of its tunnel, whose state is that of the
-// first of the peers that are best off. Of many, no addresses are the tunnel's.
+// merge adds a peer's status to that of its tunnel. The tunnel's state is that of the first
+// peer with the best phase. A tunnel with many peers shows no remote addresses.
 func merge(s *api.TunnelStatus, p api.PeerStatus) {
 	s.In.Add(p.In)
 	s.Out.Add(p.Out)

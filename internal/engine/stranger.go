@@ -10,14 +10,15 @@ import (
 	"sixfour/internal/api"
 )
 
-// maxStrangers is how many are remembered: anybody can send from anywhere.
+// maxStrangers limits how many are stored: any host can send from any address.
 const maxStrangers = 8
 
-// strangers remembers the latest. They are noted when a drop is logged, which is at most
-// once a second for each receiver, so the lock costs nothing.
+// strangers stores the most recent sources of packets that belong to no tunnel. It is
+// updated when a drop is logged, at most once per second for each receiver, so the lock
+// costs nothing.
 type strangers struct {
 	mu  sync.Mutex
-	all []stranger // the latest last
+	all []stranger // the most recent last
 }
 
 type stranger struct {
@@ -26,7 +27,7 @@ type stranger struct {
 	last     time.Time
 }
 
-// note remembers the outer addresses of a packet.
+// note stores the outer addresses of a packet.
 func (s *strangers) note(pkt []byte, now time.Time) {
 	one := stranger{last: now}
 	switch v := header.Version(pkt); {
@@ -48,7 +49,7 @@ func (s *strangers) note(pkt []byte, now time.Time) {
 	s.all = append(s.all, one)
 }
 
-// list is what status shows, the latest first.
+// list returns what status shows, the most recent first.
 func (s *strangers) list() (all []api.Stranger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,32 +5,33 @@ import (
 	"time"
 )
 
-// Summary is what the service manager is told.
+// Summary is the state that is reported to the service manager.
 type Summary struct {
 	Tunnels int
-	Waiting []Wait // those that cannot carry packets, and the gateway if it is not there yet
+	Waiting []Wait // tunnels that cannot carry packets, and the gateway if it is not ready
 }
 
-// Wait is a tunnel that cannot carry packets, and what it waits for.
+// Wait names a tunnel that cannot carry packets, and what it waits for.
 type Wait struct{ Tunnel, For string }
 
-// loop is what the control loop does besides deciding.
+// loop is the state of the control loop's health reports and of its reports to the service
+// manager.
 type loop struct {
 	ticker  *time.Ticker
-	tick    <-chan time.Time // the ticker's
-	ticks   bool             // it does
-	alive   func()           // called again and again; nil: nobody wants to know
-	watched bool             // that is wanted after the start, too
-	until   time.Time        // the start may take so long, before it is told who waits
-	told    *Summary         // last; nil: nothing yet
+	tick    <-chan time.Time // channel of ticker
+	ticks   bool             // ticker is running
+	alive   func()           // called regularly as a heartbeat; nil: not needed
+	watched bool             // the heartbeat is needed after the start, too
+	until   time.Time        // until then an incomplete start is not reported
+	told    *Summary         // last summary reported; nil: none yet
 }
 
 const (
-	// tick is how often the control loop shows that it lives, and looks at namespaces.
+	// tick is the interval of heartbeats and of namespace checks.
 	tick = time.Second
-	// readyTime is how long after the start all tunnels may take to carry, before it is
-	// said that some wait: names are looked up, and IPv6 addresses are tentative for up to
-	// two seconds (RFC 4862 section 5.4).
+	// readyTime is how long the start may take before waiting tunnels are reported: names
+	// are looked up, and IPv6 addresses are tentative for up to two seconds (RFC 4862
+	// section 5.4).
 	readyTime = 5 * time.Second
 )
 
@@ -41,8 +42,8 @@ func (l *loop) begin() *time.Ticker {
 	return l.ticker
 }
 
-// pace lets the ticker tick during the start, and after it as long as something needs it:
-// without, an idle daemon sleeps.
+// pace runs the ticker during the start, and later only if it is needed, so that an idle
+// daemon can sleep.
 func (l *loop) pace(tunnels []*tunnel) {
 	needed := l.told == nil || l.watched || slices.ContainsFunc(tunnels, func(t *tunnel) bool { return t.cfg.Netns != "" })
 	switch {
@@ -54,8 +55,8 @@ func (l *loop) pace(tunnels []*tunnel) {
 	l.ticks = needed
 }
 
-// tell says how the tunnels are if that is news, and returns when to do so at the latest
-// though nothing changes.
+// tell reports the state of the tunnels if it has changed. It returns the time until the
+// next report is due even without a change.
 func (l *loop) tell(summary func() Summary, complete bool, tell func(Summary)) (again time.Duration) {
 	if l.told == nil && !complete {
 		if again = time.Until(l.until); again > 0 {
@@ -70,8 +71,8 @@ func (l *loop) tell(summary func() Summary, complete bool, tell func(Summary)) (
 	return lookAgain
 }
 
-// OnBeat has the control loop call alive at least once in some seconds as long as it
-// works: until the start is over, or forever. Call it before Run.
+// OnBeat makes the control loop call alive at least every few seconds while it works: until
+// the start is over, or forever. Call OnBeat before Run.
 func (e *Engine) OnBeat(alive func(), forever bool) { e.loop.alive, e.loop.watched = alive, forever }
 
 func (e *Engine) beat() {
@@ -85,7 +86,7 @@ func (t *tunnel) carries() bool {
 	return t.link != nil && slices.ContainsFunc(t.peers, func(p *peer) bool { return p.path.Load() != nil })
 }
 
-// summary is how the tunnels are.
+// summary returns the present state of the tunnels.
 func (e *Engine) summary() Summary {
 	s := Summary{Tunnels: len(e.tunnels)}
 	for _, t := range e.tunnels {
@@ -104,7 +105,7 @@ func (e *Engine) summary() Summary {
 	return s
 }
 
-// detail is what the peer waits for, or "".
+// detail returns what the peer waits for, or "".
 func (p *peer) detail() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

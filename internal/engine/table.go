@@ -10,35 +10,35 @@ import (
 	"sixfour/internal/probe"
 )
 
-// table is where packets that arrive find the peer that they come from. It is
-// immutable, and read by all inbounds: a change replaces it.
+// table maps packets that arrive to their peers. It is immutable, and all inbounds read it;
+// a change replaces it.
 type table struct {
-	pairs4 map[[8]byte]*end  // by the peer's address and ours, as they stand in a packet
+	pairs4 map[[8]byte]*end  // by the peer's address and ours, in the order of a packet
 	pairs6 map[[32]byte]*end // the same for IPv6
-	zoned  map[zoned]*end    // the same where our address is link-local
+	zoned  map[zoned]*end    // the same if our address is link-local
 	any    map[netip.Addr][]*end
 }
 
-// zoned is a pair of addresses of IPv6 on one link.
+// zoned is a pair of IPv6 addresses on one link.
 type zoned struct {
 	pair [32]byte
 	zone uint32
 }
 
-// end is one peer's in a table.
+// end is the entry of one peer in a table.
 type end struct {
 	peer     *peer
-	arrives  *atomic.Pointer[path] // by which packets are decapsulated
+	arrives  *atomic.Pointer[path] // the path that decapsulates packets
 	protocol byte
 	gre      encap.GRE
-	local    [16]byte // our end of the layer that probes test; zero: there is none
-	remote   [16]byte // the peer's
-	host     bool     // the interface does not carry it, so that we must answer there
-	link     bool     // of those that take packets from everywhere, one to be asked last
-	next     *end     // with the same addresses, but another protocol or key
+	local    [16]byte // our address of the layer that probes test; zero: none
+	remote   [16]byte // the peer's address of that layer
+	host     bool     // the interface does not have local, so the daemon answers there
+	link     bool     // in table.any: to be asked after the others
+	next     *end     // entry with the same addresses, but another protocol or key
 }
 
-// newEnd is a peer's by a path, and by those that replace it between the same ends.
+// newEnd makes an entry for a peer's path, and for later paths with the same ends.
 func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
 	path := arrives.Load()
 	l := path.outer()
@@ -50,15 +50,15 @@ func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
 	return e
 }
 
-// path is by which the end's packets are decapsulated.
+// path returns the path that decapsulates the end's packets.
 func (e *end) path() *path { return e.arrives.Load() }
 
-// add lets packets between a path's addresses come to an end.
+// add adds an entry for the addresses of a layer.
 func (t *table) add(e *end, l *encap.Layer) {
 	switch {
 	case l.Resolver != nil:
-		// A mechanism that joins groups is a link, on which anybody may be: what
-		// another one takes is that one's.
+		// A mechanism that joins groups is a link that any host may be on: other
+		// mechanisms get the packet first.
 		e.link = len(groups(l)) > 0
 		list := t.any[l.Local]
 		at := slices.IndexFunc(list, func(other *end) bool { return other.link && !e.link })
@@ -84,8 +84,8 @@ func (t *table) add(e *end, l *encap.Layer) {
 	}
 }
 
-// twin is an end with the same packets as one that is to be added; nil: there is
-// none. It gets none of them then.
+// twin returns a conflicting entry, one that matches the same packets as an entry to be
+// added; nil: there is none. The conflicting entry would get no packets any more.
 func (t *table) twin(e *end, l *encap.Layer) *end {
 	var twin *end
 	switch {
@@ -104,14 +104,14 @@ func (t *table) twin(e *end, l *encap.Layer) *end {
 	return twin
 }
 
-// alike reports whether nothing but the addresses tells the packets of two ends apart.
+// alike reports whether two entries with the same addresses match the same packets.
 func (e *end) alike(o *end) bool {
 	keyed, key := e.gre.Inward()
 	otherKeyed, other := o.gre.Inward()
 	return e.protocol == o.protocol && keyed == otherKeyed && key == other
 }
 
-// from6 is the first end with a pair of addresses: if there is a zone, at that link.
+// from6 returns the first entry for a pair of addresses, on the link of zone unless it is 0.
 func (t *table) from6(pair [32]byte, zone uint32) *end {
 	if zone != 0 {
 		return t.zoned[zoned{pair, zone}]
@@ -119,9 +119,9 @@ func (t *table) from6(pair [32]byte, zone uint32) *end {
 	return t.pairs6[pair]
 }
 
-// find is the end for a packet with a whole IP header that came to a link-local address
-// of ours in a zone, or, if that is 0, to another one; nil: there is none, but perhaps
-// one of those that take packets from everywhere.
+// find returns the entry for a packet with a complete IP header. Zone is that of our
+// link-local address at which the packet arrived, or 0. Nil means that there is no entry,
+// but one in any may still match.
 func (t *table) find(pkt []byte, zone uint32) *end {
 	if header.Version(pkt) == 6 {
 		ip := header.IPv6(pkt)
@@ -135,9 +135,9 @@ func (t *table) find(pkt []byte, zone uint32) *end {
 	return e.match(ip.Protocol(), pkt[min(len(pkt), max(ip.HeaderLen(), header.IPv4Len)):])
 }
 
-// match is the end among those with the same addresses that a packet is for, of
-// which payload follows the delivery header. Where there is a choice of keys, GRE
-// packets with none of them go to the first, which refuses them.
+// match returns the entry that matches a packet, among those with the same addresses.
+// Payload is what follows the delivery header. A GRE packet with a key that no entry has
+// goes to the first GRE entry, which drops it.
 func (e *end) match(protocol byte, payload []byte) *end {
 	var first *end
 	for ; e != nil; e = e.next {
@@ -157,9 +157,9 @@ func (e *end) match(protocol byte, payload []byte) *end {
 	return first
 }
 
-// about is the end whose packet an ICMP error quotes, or that a message from the
-// peer's outer address concerns: source and destination are those of what we sent.
-// Is says which of those between the addresses it is.
+// about returns the entry of the packet that an ICMP message concerns. Quote begins with
+// an IP header whose source and destination are those of a packet that we sent. Is selects
+// among the entries for these addresses.
 func (t *table) about(quote []byte, zone uint32, is func(*end) bool) *end {
 	var e *end
 	if header.Version(quote) == 6 {

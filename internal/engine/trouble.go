@@ -12,15 +12,14 @@ import (
 	"sixfour/internal/api"
 )
 
-// troublePause is the least time between two events about the same trouble, and
-// between two looks at packets that the kernel refuses: what goes wrong does so for
-// each packet.
+// troublePause is the least time between two checks of packets that the kernel refuses to
+// send: such an error often repeats for every packet.
 const troublePause = time.Second
 
-// epoch is a moment from which others are counted.
+// epoch is the start of the monotonic times that are stored as integers.
 var epoch = time.Now()
 
-// note notes what went wrong last, and tells of it if it is news.
+// note records the peer's last error, and adds an event if the error is new.
 func (p *peer) note(what string) {
 	now := time.Now()
 	p.mu.Lock()
@@ -32,35 +31,35 @@ func (p *peer) note(what string) {
 	}
 }
 
-// remember notes what has changed, of which there is another event.
+// remember records a change as the last error; another event reports it.
 func (p *peer) remember(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trouble = api.Trouble{At: time.Now(), What: what}
 }
 
-// outdated is after how long the same trouble is told of again.
+// outdated is the time after which the same error is reported again.
 const outdated = time.Minute
 
-// Of a tunnel's troubles so many are told of: whoever forges ICMP errors shall not
-// wipe out all other events.
+// Limits of events about the errors of one tunnel: an attacker who forges ICMP errors must
+// not displace all other events.
 const (
 	troublesPerSecond = 1
 	troublesAtOnce    = 10
 )
 
-// noteICMP notes an error that somebody on the way has sent about a packet of ours.
+// noteICMP records an ICMP error that a host on the path sent about a packet of ours.
 func (p *peer) noteICMP(from netip.Addr, err icmp.Error) {
 	p.note(fmt.Sprintf("%v said: %v", from, err))
 }
 
-// noteSend notes that the kernel did not take a packet. That one is too large, or
-// there is no room just now, is no trouble of the peer's.
+// noteSend records that the kernel refused to send a packet. It ignores packets that are
+// too large and a temporary lack of buffers: these are not errors of the peer.
 func (p *peer) noteSend(err error) {
 	if r := sendReason(err); r == drop.TooBig || r == drop.NoBuffer {
 		return
 	}
-	now := int64(time.Since(epoch)) // a clock on the wall may be set back
+	now := int64(time.Since(epoch)) // monotonic: the wall clock may be set back
 	last := p.refused.Load()
 	if last != 0 && now-last < int64(troublePause) || !p.refused.CompareAndSwap(last, now) {
 		return

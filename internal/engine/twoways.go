@@ -7,37 +7,37 @@ import (
 	"go.uber.org/zap"
 )
 
-// twoWays notices when a peer's packets arrive in two ways. An XDP filter leaves outer
-// fragments to the kernel: what it makes of them arrives at a socket, which another
-// goroutine reads than the one of the AF_XDP port, so that the packets of a flow overtake
-// each other. All packets of such a peer then come through the socket for a while.
+// twoWays detects that a peer's packets arrive both through AF_XDP and through a socket.
+// An XDP filter leaves outer fragments to the kernel, and the reassembled packets arrive at
+// a socket. Different goroutines read the socket and the AF_XDP port, so packets of one
+// flow would overtake each other. All packets of such a peer then use the socket for a
+// while.
 type twoWays struct {
-	taken atomic.Int64 // when a filter began to take the peer's packets, since epoch; 0: none does
+	taken atomic.Int64 // since when a filter takes the peer's packets, after epoch; 0: none
 	seen  atomic.Bool  // a packet came through a socket nevertheless
 
-	// Of the control loop.
-	until time.Time     // packets come through the socket; zero: as the filter can
-	pause time.Duration // how long that was the last time
+	// Used by the control loop only.
+	until time.Time     // the peer's packets use the socket; zero: AF_XDP if possible
+	pause time.Duration // how long they did the last time
 }
 
 const (
-	// takenGrace is how long packets may wait in the socket that came before the filter
-	// took any.
+	// takenGrace is how long packets that arrived before the filter was set may wait in
+	// the socket.
 	takenGrace = 200 * time.Millisecond
-	// After each pause it is tried whether there are no fragments any more.
+	// Limits of the pause after which AF_XDP is tried again.
 	leastPause = time.Minute
 	mostPause  = time.Hour
 )
 
-// note is called for a packet that came through a socket though a filter takes the
-// peer's, and reports whether that is news for the control loop.
+// note is called for a packet that came through a socket though a filter takes the peer's
+// packets. It reports whether the control loop must be notified.
 func (w *twoWays) note() bool {
 	since := time.Since(epoch) - time.Duration(w.taken.Load())
 	return since > takenGrace && !w.seen.Load() && !w.seen.Swap(true)
 }
 
-// parted brings the peer's way in line with what was noted, and reports whether the
-// filter is to take other packets now.
+// parted updates the peer after note, and reports whether the filter must be changed.
 func (p *peer) parted(now time.Time) bool {
 	w := &p.ways
 	if w.seen.Swap(false) && w.taken.Load() != 0 {
@@ -53,14 +53,14 @@ func (p *peer) parted(now time.Time) bool {
 	return false
 }
 
-// mayBeTaken reports whether the peer's packets may arrive past the socket. With a
-// static path MTU both ends cut what is too large for the path.
+// mayBeTaken reports whether an XDP filter may take the peer's packets. With a static path
+// MTU both ends fragment packets that are too large for the path, so it may not.
 func (p *peer) mayBeTaken() bool {
 	r := p.registered
 	return r != nil && r.hop.port != nil && !r.options.StaticMTU && p.ways.until.IsZero()
 }
 
-// isTaken notes whether a filter takes the peer's packets.
+// isTaken records whether a filter takes the peer's packets.
 func (p *peer) isTaken(taken bool) {
 	if w := &p.ways; !taken {
 		w.taken.Store(0)

@@ -12,15 +12,15 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// watched is a namespace in which changes are followed, perhaps also those of
+// watched identifies a namespace in which changes are followed, optionally with changes of
 // neighbours.
 type watched struct {
 	namespace  string
 	neighbours bool
 }
 
-// watchAll follows what changes in our own namespace and in those of the tunnels'
-// interfaces, and no longer in others.
+// watchAll follows changes in our own namespace and in those of the tunnels' interfaces,
+// and stops following others.
 func (e *Engine) watchAll(tunnels []*tunnel) {
 	wanted := map[watched]bool{{"", slices.ContainsFunc(tunnels, (*tunnel).wantsXDP)}: true}
 	for _, t := range tunnels {
@@ -31,7 +31,7 @@ func (e *Engine) watchAll(tunnels []*tunnel) {
 	for w := range wanted {
 		if _, ok := e.watched[w]; !ok {
 			id, err := netcfg.Identify(w.namespace)
-			if err == nil { // else it is watched when there is an interface in it
+			if err == nil { // otherwise it is followed once it contains an interface
 				e.watch(w, id)
 			}
 		}
@@ -43,13 +43,13 @@ func (e *Engine) watchAll(tunnels []*tunnel) {
 	}
 }
 
-// watching is a namespace that is followed.
+// watching is a namespace whose changes are followed.
 type watching struct {
 	cancel context.CancelFunc
 	id     netcfg.NamespaceID
 }
 
-// watch follows what changes in a namespace, which has an identity now.
+// watch starts to follow changes in a namespace with the given identity.
 func (e *Engine) watch(w watched, id netcfg.NamespaceID) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	e.watched[w] = watching{cancel, id}
@@ -61,16 +61,16 @@ func (e *Engine) watch(w watched, id netcfg.NamespaceID) {
 	if !w.neighbours {
 		return
 	}
-	e.wg.Go(func() { // somebody sends through AF_XDP, which goes past IPsec
+	e.wg.Go(func() { // a tunnel may send through AF_XDP, which bypasses IPsec
 		e.keepWatching(ctx, "", "IPsec policies", func() error { return netcfg.WatchPolicies(ctx, e.somethingChanged) })
 	})
 }
 
-// watchAgain is how long after a failure changes are followed again.
+// watchAgain is the pause before a failed watch is restarted.
 const watchAgain = 5 * time.Second
 
-// keepWatching follows changes until ctx ends, also where that fails at first, as for lack
-// of descriptors.
+// keepWatching follows changes until ctx ends, and retries after failures such as a lack of
+// descriptors.
 func (e *Engine) keepWatching(ctx context.Context, namespace, of string, watch func() error) {
 	said := ""
 	for {
@@ -90,7 +90,7 @@ func (e *Engine) keepWatching(ctx context.Context, namespace, of string, watch f
 		case <-ctx.Done():
 			return
 		case <-time.After(watchAgain):
-			e.somethingChanged() // perhaps meanwhile
+			e.somethingChanged() // there may have been changes meanwhile
 		}
 	}
 }
@@ -102,8 +102,8 @@ func (e *Engine) unwatch(w watched) {
 	}
 }
 
-// watchNamespace follows the namespace that a tunnel's interface was made in, if
-// another one, or none, of the same name was followed until now.
+// watchNamespace follows the namespace in which a tunnel's interface was made, if no
+// namespace or another one of the same name was followed until now.
 func (e *Engine) watchNamespace(t *tunnel) {
 	w := watched{t.cfg.Netns, false}
 	if w.namespace == "" || e.watched[w].id == t.link.Namespace() {
@@ -113,7 +113,7 @@ func (e *Engine) watchNamespace(t *tunnel) {
 	e.watch(w, t.link.Namespace())
 }
 
-// changed notes that something around us changed.
+// changed handles a change reported for a namespace.
 func (e *Engine) changed(namespace string, c netcfg.Change) {
 	if c != (netcfg.Change{}) {
 		e.touch(namespace, c)
@@ -121,8 +121,8 @@ func (e *Engine) changed(namespace string, c netcfg.Change) {
 	e.somethingChanged()
 }
 
-// somethingChanged has the control loop look at everything soon. Any goroutine may
-// call it.
+// somethingChanged makes the control loop evaluate everything soon. It never blocks. Any
+// goroutine may call it.
 func (e *Engine) somethingChanged() {
 	select {
 	case e.notify <- struct{}{}:
@@ -130,7 +130,7 @@ func (e *Engine) somethingChanged() {
 	}
 }
 
-// touch notes whose link, or route, it is.
+// touch marks the tunnels whose interface or route has changed.
 func (e *Engine) touch(namespace string, c netcfg.Change) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

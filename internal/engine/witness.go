@@ -7,20 +7,20 @@ import (
 	"sixfour/transport"
 )
 
-// witness is the beginning of the last large packet that was sent. When it turns
-// out that the path has swallowed such packets, its sender is told at once: it
-// would otherwise hear only when it sends again, and a TCP that has lost
-// everything waits ever longer until it does.
+// witness is the beginning of the last large packet that was sent. If the path turns out
+// to lose such packets, the daemon uses it to send a Packet Too Big message to the sender
+// at once. Otherwise the sender would learn the limit only when it sends again, and a TCP
+// whose packets are all lost waits longer each time.
 type witness struct {
 	mu   sync.Mutex
-	size int // of the packet; 0: there is none
+	size int // of the packet; 0: none stored
 	head [witnessLen]byte
 }
 
-// witnessLen has room for IP and TCP headers with options.
+// witnessLen, in bytes, has room for IP and TCP headers with options.
 const witnessLen = 128
 
-// witness remembers the last large packet of the batch.
+// witness stores the last large packet of the batch.
 func (o *outbound) witness() {
 	for i := len(o.batch) - 1; i >= 0; i-- {
 		pkt, size := &o.batch[i], o.inner[i]
@@ -32,9 +32,9 @@ func (o *outbound) witness() {
 	}
 }
 
-// remember remembers the inner packet, of a size, with which an outer one ends.
+// remember stores the inner packet of the given size at the end of an outer packet.
 func (w *witness) remember(pkt *transport.Packet, size int) {
-	if !w.mu.TryLock() { // another queue's is as good
+	if !w.mu.TryLock() { // another queue is storing one, which is as good
 		return
 	}
 	defer w.mu.Unlock()
@@ -43,8 +43,8 @@ func (w *witness) remember(pkt *transport.Packet, size int) {
 	copy(w.head[n:], pkt.Body)
 }
 
-// tell tells the witness's sender, if the packet is too large for the path and may
-// not be cut, and forgets it.
+// tell informs the sender of the stored packet if the packet is too large for the path and
+// must not be fragmented. It then forgets the packet.
 func (w *witness) tell(t *tunnel, p *path) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -56,7 +56,7 @@ func (w *witness) tell(t *tunnel, p *path) {
 	}
 }
 
-// size is the length of a packet of which there is the beginning; 0 of nothing.
+// size returns the full length of a packet from its beginning; 0 if that is too short.
 func size(head []byte) int {
 	switch {
 	case len(head) >= header.IPv6Len && header.Version(head) == 6:

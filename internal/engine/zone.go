@@ -5,9 +5,9 @@ import (
 	"strconv"
 )
 
-// inZone gives a link-local IPv6 address the interface of the route as its zone, by
-// number: an interface that is made anew has another one, and what was opened for the
-// old one is opened anew.
+// inZone sets the zone of a link-local IPv6 address to the index of the route's interface.
+// An interface that is made again has another index, so sockets for the old one are
+// replaced.
 func inZone(a netip.Addr, device int) netip.Addr {
 	if a.Is6() && a.IsLinkLocalUnicast() {
 		return a.WithZone(strconv.Itoa(device))
@@ -15,16 +15,16 @@ func inZone(a netip.Addr, device int) netip.Addr {
 	return a
 }
 
-// zoneOf is the number of an address's interface; 0: it has none.
+// zoneOf returns the index of an address's interface; 0: it has no zone.
 func zoneOf(a netip.Addr) uint32 {
 	n, _ := strconv.ParseUint(a.Zone(), 10, 32)
 	return uint32(n)
 }
 
-// isZoned reports whether one of a path's ends is of one link only.
+// isZoned reports whether an end of a path is a link-local address with a zone.
 func isZoned(local, remote netip.Addr) bool { return local.Zone() != "" || remote.Zone() != "" }
 
-// named is an address with its interface's name, for people.
+// named formats an address, with the interface's name as its zone, for messages.
 func named(a netip.Addr, device string) string {
 	if a.Zone() != "" {
 		a = a.WithZone(device)
