@@ -1,9 +1,9 @@
-// Package capture shows what goes through a tunnel: copies of packets, inner and
-// outer, carried or not, as pcapng.
+// Package capture shows the packets of a tunnel, inner and outer, carried or dropped, as
+// pcapng.
 //
-// A Tap is one capture that somebody reads. The goroutines that carry packets give it
-// copies and never wait for it: what does not fit is counted, and the reader is told.
-// Filters are run, and pcapng is made, by who reads.
+// A Tap is one capture with one reader. The goroutines that carry packets give it copies and
+// never wait for the reader: what does not fit is counted, and the reader gets the count.
+// The reader's goroutine runs the filter and writes the pcapng.
 package capture
 
 import (
@@ -32,73 +32,73 @@ const (
 	Outer
 )
 
-// Request is what somebody wants to see.
+// Request describes a capture.
 type Request struct {
 	Tunnel string
 	Sides  Sides
-	Filter string // as package pcapfilter understands it; "": everything
-	Snap   int    // bytes that are kept of a packet; 0: all
-	Count  uint64 // packets, inner and outer counted as one, after which it ends; 0: never
+	Filter string // in the language of package pcapfilter; "": everything
+	Snap   int    // bytes stored of each packet; 0: all
+	Count  uint64 // packets after which it ends, inner and outer counted as one; 0: never
 }
 
-// Sink is who reads.
+// Sink is the destination of a capture.
 type Sink interface {
 	io.Writer
-	// Flush hands over what was written.
+	// Flush delivers what was written.
 	Flush() error
 }
 
-// Packet is something that was seen.
+// Packet is a captured packet.
 type Packet struct {
-	ID        uint64    // of the packet, in all captures; 0: it gets one
+	ID        uint64    // the same in all captures; 0: a new one
 	At        time.Time // from Clock.Hold; zero: now
 	Direction pcapng.Direction
 	Outer     Bytes
 	Inner     Bytes
-	Fragments [][]byte    // instead of Outer: the inner packet went in these
-	Reason    drop.Reason // why it was not carried; None: it was
-	Err       error       // what the kernel said, or nil
-	Count     int         // how many packets it stands for, if not for one
-	Note      string      // what else there is to know
+	Fragments [][]byte    // instead of Outer: the outer packets of the inner packet
+	Reason    drop.Reason // why it was dropped; None: it was carried
+	Err       error       // the kernel's error, or nil
+	Count     int         // number of packets that this one stands for, if more than one
+	Note      string      // further explanation
 }
 
-// Bytes is a packet in two pieces; there is none if both are empty.
+// Bytes is a packet in two parts; if both are empty, there is no packet.
 type Bytes struct{ Head, Body []byte }
 
 // Len is the packet's length in bytes.
 func (b *Bytes) Len() int { return len(b.Head) + len(b.Body) }
 
-// room is how many bytes of packets wait for the reader at most. There are two
-// buffers of this size: one is read while the other is filled.
+// room is the most bytes that wait for the reader. There are two buffers of this size: one
+// is read while the other is filled.
 const room = 4 << 20
 
-// MaxTaps is how many captures there may be at a time.
+// MaxTaps limits concurrent captures.
 const MaxTaps = 8
 
 // Tap is one capture.
 type Tap struct {
 	request Request
 	filter  *pcapfilter.Filter
-	begun   time.Time // and how the clock goes from there
+	begun   time.Time // start, on the monotonic clock
 	wake    chan struct{}
-	clock   *Clock // nil: what is shown is in order
+	clock   *Clock // nil: packets are shown in order
 
 	mu      sync.Mutex
 	waiting batch
 	lost    uint64 // since the last batch was taken
 	ended   bool
-	why     error         // why it was ended
-	taken   time.Duration // the time of the last packet that the reader took
+	why     error         // why it ended
+	taken   time.Duration // time of the last packet taken by the reader
 }
 
-// batch is what has been seen since the reader looked.
+// batch holds the packets collected since the reader's last visit.
 type batch struct {
 	seen  []sight
 	bytes []byte
-	lost  uint64 // that came after these
+	lost  uint64 // packets lost after these
 }
 
-// sight is a packet of a batch: its bytes lie in the batch's.
+// sight is a packet of a batch; its bytes are in batch.bytes.
 type sight struct {
 	at        time.Duration // since the capture began
 	id        uint64
@@ -107,15 +107,15 @@ type sight struct {
 	count     int
 	err       error
 	note      string
-	from      int // where its bytes begin in the batch's
-	inner     int // bytes
-	outer     int // bytes
+	from      int // offset of its bytes in batch.bytes
+	inner     int // length in bytes
+	outer     int // length in bytes
 }
 
-// sightCost is what a sight takes beside its bytes, roughly.
+// sightCost is roughly what a sight takes besides its bytes.
 const sightCost = 128
 
-// add adds a packet, if there is something of it.
+// add adds a packet unless it is empty.
 func (b *batch) add(s sight, inner, outer Bytes) {
 	if s.inner, s.outer = inner.Len(), outer.Len(); s.inner+s.outer == 0 {
 		return
@@ -126,8 +126,8 @@ func (b *batch) add(s sight, inner, outer Bytes) {
 	b.seen = append(b.seen, s)
 }
 
-// split sorts what was seen by its time, which is no earlier than the given one, and
-// moves what is later than another to rest.
+// split sorts the packets by time, after raising earlier times to earliest, and moves those
+// later than until to rest.
 func (b *batch) split(earliest, until time.Duration, rest *batch) {
 	for i := range b.seen {
 		b.seen[i].at = max(b.seen[i].at, earliest)
@@ -147,7 +147,7 @@ func (b *batch) split(earliest, until time.Duration, rest *batch) {
 	b.seen = b.seen[:n]
 }
 
-// of are the bytes of one that was seen.
+// of returns the bytes of a packet.
 func (b *batch) of(s *sight) (inner, outer []byte) {
 	all := b.bytes[s.from : s.from+s.inner+s.outer]
 	return all[:s.inner], all[s.inner:]
@@ -155,10 +155,10 @@ func (b *batch) of(s *sight) (inner, outer []byte) {
 
 var ids atomic.Uint64
 
-// NextID is one for a packet.
+// NextID returns a new packet ID.
 func NextID() uint64 { return ids.Add(1) }
 
-// New begins a capture. The error is about what was asked for.
+// New starts a capture. An error means that the request is invalid.
 func New(r Request) (*Tap, error) {
 	filter, err := pcapfilter.Compile(r.Filter)
 	if err != nil {
@@ -170,12 +170,12 @@ func New(r Request) (*Tap, error) {
 	return &Tap{request: r, filter: filter, begun: time.Now(), wake: make(chan struct{}, 1)}, nil
 }
 
-// Await makes the reader wait for what is being sent by a clock. It is called before
-// anything is shown.
+// Await makes the reader wait for packets whose times a clock holds. It must be called
+// before anything is shown.
 func (t *Tap) Await(c *Clock) { t.clock = c }
 
-// Show gives the tap copies of a packet. Any goroutine may call it; it does not wait
-// for the reader.
+// Show gives the tap copies of a packet. It does not wait for the reader. Any goroutine may
+// call it.
 func (t *Tap) Show(p *Packet) {
 	id := p.ID
 	if id == 0 {
@@ -197,7 +197,7 @@ func (t *Tap) Show(p *Packet) {
 		return
 	}
 	if p.At.IsZero() {
-		s.at = time.Since(t.begun) // under the lock: no packet is earlier than the one before
+		s.at = time.Since(t.begun) // under the lock, so that times never decrease
 	} else {
 		s.at = max(0, p.At.Sub(t.begun))
 	}
@@ -220,8 +220,8 @@ func (t *Tap) Show(p *Packet) {
 	}
 }
 
-// End ends the capture: its reader gets what was seen until now, and then the reason.
-// It may be called more than once; the first reason counts.
+// End ends the capture: its reader gets the packets so far, and then the reason. It may be
+// called more than once; the first reason counts.
 func (t *Tap) End(why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -234,8 +234,8 @@ func (t *Tap) End(why error) {
 	}
 }
 
-// take exchanges what was seen, as far as nothing earlier can come, for an empty batch,
-// and reports whether something is left.
+// take exchanges the packets before which nothing can be inserted any more for an empty
+// batch, and reports whether any are left.
 func (t *Tap) take(empty batch) (b batch, left, ended bool, why error) {
 	until := t.clock.settled().Sub(t.begun)
 	t.mu.Lock()

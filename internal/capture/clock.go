@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Clock puts in order what several goroutines show. A packet is shown only when its fate
-// is known, after it was sent, and its answer may have been shown by then. So whoever is
-// about to send notes the time before, and readers get nothing later than that until the
-// packet was shown. The zero Clock is ready.
+// Clock puts packets shown by several goroutines in order. A packet can be shown only after
+// it was sent, when its outcome is known; its answer may be shown before that. A goroutine
+// that is about to send therefore holds the present time, and readers get nothing later
+// until it is released. The zero Clock is ready for use.
 type Clock struct {
 	mu   sync.Mutex
 	held []time.Time
 }
 
-// patience is how long readers wait for packets that are being sent: a socket may have
-// no room for a long time, and a goroutine may never come to show what it sent.
+// patience limits how long readers wait for packets that are being sent: a socket may be
+// full for a long time, and a goroutine may fail before it shows its packets.
 const patience = time.Second
 
-// leftAgain is how soon what had to wait is looked at again.
+// leftAgain is how soon packets that were held back are checked again.
 const leftAgain = 5 * time.Millisecond
 
-// Hold is the time, of which something will be shown. Release must follow.
+// Hold returns the present time for packets that will be shown. Release must follow.
 func (c *Clock) Hold() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -31,7 +31,7 @@ func (c *Clock) Hold() time.Time {
 	return now
 }
 
-// Release says that nothing more of that time will be shown.
+// Release ends a Hold: nothing more will be shown with that time.
 func (c *Clock) Release(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *Clock) Release(at time.Time) {
 	}
 }
 
-// settled is the time before which nothing will be shown any more.
+// settled returns the time before which nothing more will be shown.
 func (c *Clock) settled() time.Time {
 	now := time.Now()
 	if c == nil {
@@ -48,7 +48,7 @@ func (c *Clock) settled() time.Time {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// What was not released by then never will be.
+	// What was not released for so long never will be.
 	c.held = slices.DeleteFunc(c.held, func(at time.Time) bool { return now.Sub(at) > patience })
 	first := time.Now()
 	for _, at := range c.held {

@@ -10,27 +10,27 @@ import (
 	"sixfour/internal/version"
 )
 
-// writer makes pcapng of what a tap has seen.
+// writer writes what a tap has collected as pcapng.
 type writer struct {
 	t     *Tap
 	out   Sink
 	buf   []byte
-	inner int // number of the interface of inner packets; less than 0: there is none
+	inner int // number of the interface of inner packets; -1: none
 	outer int
 
-	packets uint64 // written, inner and outer counted as one
+	packets uint64 // packets written, inner and outer counted as one
 	written [2]uint64
-	lost    uint64 // in all
-	untold  uint64 // of these, the reader does not know yet
-	last    uint64 // id of the packet that the filter chose last
+	lost    uint64 // total
+	untold  uint64 // lost packets not yet reported to the reader
+	last    uint64 // ID of the last packet that the filter matched
 }
 
-// flushAt is how much is written at a time, in bytes.
+// flushAt is the amount written at a time, in bytes.
 const flushAt = 64 << 10
 
-// Stream writes pcapng to a sink until ctx ends, the packets that were asked for are
-// written, or the capture is ended, whose reason it returns then. What it has written
-// is whole unless the sink failed. It may be called once.
+// Stream writes pcapng to a sink until ctx ends, the requested number of packets is
+// written, or the capture ends; it then returns the reason. The output is complete unless
+// the sink failed. Stream may be called once.
 func (t *Tap) Stream(ctx context.Context, out Sink) error {
 	w := &writer{t: t, out: out, inner: -1, outer: -1}
 	w.begin()
@@ -39,7 +39,7 @@ func (t *Tap) Stream(ctx context.Context, out Sink) error {
 	}
 	stop := context.AfterFunc(ctx, func() { t.End(ctx.Err()) })
 	defer stop()
-	defer t.End(nil) // nobody reads any more
+	defer t.End(nil) // nothing is read any more
 	var b batch
 	var left bool
 	again := time.NewTimer(0)
@@ -72,7 +72,7 @@ func (t *Tap) Stream(ctx context.Context, out Sink) error {
 	}
 }
 
-// begin writes what a file begins with. What is in parts is named by the tunnel.
+// begin writes the file header and the interfaces, which are named after the tunnel.
 func (w *writer) begin() {
 	r := &w.t.request
 	w.buf = pcapng.AppendHeader(w.buf, "sixfourd "+version.String())
@@ -101,7 +101,7 @@ func (w *writer) begin() {
 	}
 }
 
-// batch writes a batch, and reports whether that is all that was asked for.
+// batch writes a batch, and reports whether the requested number of packets is reached.
 func (w *writer) batch(b *batch) (done bool, err error) {
 	for i := range b.seen {
 		s := &b.seen[i]
@@ -129,8 +129,8 @@ func (w *writer) batch(b *batch) (done bool, err error) {
 	return w.t.request.Count > 0 && w.packets >= w.t.request.Count, nil
 }
 
-// chosen reports whether the filter chooses a packet. Of inner and outer it is enough
-// that it chooses one; the fragments of a packet go with it.
+// chosen reports whether the filter matches the inner or the outer packet. The fragments of
+// a packet that matched are included.
 func (w *writer) chosen(s *sight, inner, outer []byte) bool {
 	if s.id == w.last {
 		return true
@@ -143,7 +143,7 @@ func (w *writer) chosen(s *sight, inner, outer []byte) bool {
 	return len(inner) > 0 && f.Match(inner, in, out) || len(outer) > 0 && f.Match(outer, in, out)
 }
 
-// packet writes one packet of an interface, if there are both.
+// packet writes a packet of one interface, unless the interface or the packet is missing.
 func (w *writer) packet(s *sight, at int, pkt []byte) {
 	if at < 0 || len(pkt) == 0 {
 		return
@@ -163,7 +163,7 @@ func (w *writer) packet(s *sight, at int, pkt []byte) {
 	w.buf = pcapng.AppendPacket(w.buf, &p)
 }
 
-// comment says what the bytes do not.
+// comment returns what the bytes of a packet do not show.
 func (s *sight) comment() string {
 	text := s.note
 	if s.reason != drop.None {
@@ -184,7 +184,7 @@ func (s *sight) comment() string {
 	return text
 }
 
-// statistics writes how it was, with which a file ends.
+// statistics writes the counts of each interface, with which a file ends.
 func (w *writer) statistics(why error) {
 	for i := range w.written {
 		if i != w.inner && i != w.outer {
@@ -200,7 +200,7 @@ func (w *writer) statistics(why error) {
 }
 
 func (w *writer) flush() error {
-	if w.untold > 0 { // nothing has been written since that could say so
+	if w.untold > 0 { // no packet was written that could report the loss
 		w.statistics(nil)
 	}
 	_, err := w.out.Write(w.buf)

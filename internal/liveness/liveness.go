@@ -1,27 +1,27 @@
-// Package liveness tells from a peer's traffic, and from probes where there is
-// none, whether the peer lives, how far away it is, and how many packets are lost on
-// the way (mechanisms 1.9).
+// Package liveness determines from a peer's answers to probes, and from its traffic,
+// whether the peer is up, how long round trips take, and how many packets are lost
+// (mechanisms 1.9).
 //
-// It decides and remembers, and does nothing else: its user sends the probes, tells
-// of answers and traffic, and brings the time, which is that since any moment and
-// must not go backwards.
+// It only decides and remembers. Its caller sends the probes, reports answers and traffic,
+// and passes the time, which is the duration since any fixed moment and must not go
+// backwards.
 //
-// A peer is asked at most Every after its last answer, whether packets come from it or
-// not: what it sends does not show that anything arrives there. A probe that is not
-// answered within its timeout, which is a second as long as round trips take less (RFC
-// 6298 section 2), and three seconds at most, is lost, and followed by another one at
-// once. After three of them in a row (or After, if that is less) the peer is suspect:
-// no later than Every + 3 timeouts after the last answer. It stays so until it answers,
-// and is asked less and less often meanwhile, but at least each Every.
+// A peer is probed at most Every after its last answer, even if packets come from it: its
+// packets do not show that ours arrive. A probe without an answer within its timeout is
+// lost, and another one follows at once. The timeout is a second while round trips are
+// shorter (RFC 6298 section 2), and at most three seconds. After three lost probes in a row
+// (or After, if that is less) the peer is suspect: no later than Every + 3 timeouts after
+// the last answer. It stays suspect until it answers. Meanwhile it is probed less and less
+// often, but at least once in Every.
 //
-// It is down when nothing has come from it for Every, and After probes in a row were
-// lost after that: no later than Every + After timeouts after its last packet, 30
-// seconds as the defaults are. When a packet comes from a peer that is down, it is asked
-// at once. Its answer makes it up. If that probe is lost, too, the peer is suspect.
+// The peer is down when no packet has come from it for Every, and then After probes in a
+// row are lost: no later than Every + After timeouts after its last packet, which is 30
+// seconds with the defaults. When a packet comes from a peer that is down, the peer is
+// probed at once. An answer makes it up; if the probe is lost, it is suspect.
 //
-// A peer that has never answered is up by its packets alone: some peers answer nothing.
-// Its silence proves nothing, because an idle one sends nothing either: it becomes
-// suspect and not down, unless somebody said that nobody is there (Doubt).
+// A peer that has never answered is up as long as it sends packets: some peers answer no
+// probes. Its silence proves nothing, because an idle peer is silent as well: it becomes
+// suspect, but not down, unless an error reported that it cannot be reached (Doubt).
 package liveness
 
 import (
@@ -29,16 +29,16 @@ import (
 	"time"
 )
 
-// Settings are what the user may choose.
+// Settings are set by the user.
 type Settings struct {
-	Every time.Duration // a peer that was silent so long is probed
-	After int           // probes lost in a row after which the peer is down
+	Every time.Duration // a peer that was silent for so long is probed
+	After int           // number of probes lost in a row after which the peer is down
 }
 
-// State is what is known of a peer.
+// State is the state of a peer.
 type State uint8
 
-// A peer is unknown until something is heard of it, and up as long as all is well.
+// The states. A peer is Unknown until the first packet or answer.
 const (
 	Unknown State = iota
 	Up
@@ -47,64 +47,65 @@ const (
 )
 
 const (
-	// Timeouts of probes.
+	// Limits of a probe's timeout.
 	leastTimeout = time.Second
 	mostTimeout  = 3 * time.Second
-	// suspectAfter probes are lost before a peer is suspect, if After is not less.
+	// suspectAfter is the number of lost probes after which a peer is suspect, unless
+	// After is less.
 	suspectAfter = 3
-	// glances is how often in Every it is looked whether there was traffic.
+	// glances is how often in Every traffic is checked.
 	glances = 4
-	// Window is how many of the last probes Loss is about.
+	// Window is the number of recent probes that Loss covers.
 	Window = 20
-	// timed is of how many probes it is known when they were sent, so that answers
-	// that come late show how long round trips take.
+	// timed is the number of recent probes whose sending times are stored, so that late
+	// answers can be used to measure round trips.
 	timed = 4
 )
 
-// Peer is what is known of one peer. It is not safe for concurrent use.
+// Peer is the state of one peer. It is not safe for concurrent use.
 type Peer struct {
 	set   Settings
 	state State
-	until time.Duration // when something is due
-	look  time.Duration // when traffic was looked for last
-	came  time.Duration // when there was some; negative: never
-	ask   time.Duration // when to probe
+	until time.Duration // when Next is due
+	look  time.Duration // when traffic was last checked
+	came  time.Duration // when traffic was last found; negative: never
+	ask   time.Duration // when to send the next probe
 
 	first   uint16 // number of the first probe
-	seq     uint16 // of the next one
-	asked   bool   // a probe is on its way
+	seq     uint16 // number of the next probe
+	asked   bool   // a probe is in flight
 	sent    [timed]time.Duration
-	heard   time.Duration // when the last packet came, or earlier; negative: never
-	quiet   time.Duration // from when on the peer is silent
-	replied time.Duration // when it answered last; negative: never
-	missed  int           // probes in a row; a packet ends the row only if it never replied
+	heard   time.Duration // when the last packet came, or somewhat earlier; negative: never
+	quiet   time.Duration // when the peer counts as silent
+	replied time.Duration // when the peer last answered; negative: never
+	missed  int           // probes lost in a row; a packet ends the row only if the peer never answered
 	since   time.Duration // when the first of them was sent
-	silent  int           // of them, those lost since quiet
-	denied  bool          // somebody said that nobody is there, and nothing has come since
-	pause   time.Duration // between probes of a peer that is suspect or down
+	silent  int           // how many of them were lost after quiet
+	denied  bool          // an error reported the peer unreachable, and no packet has come since
+	pause   time.Duration // between probes of a suspect or down peer
 	total   uint64
 	lost    uint64
-	known   int    // probes of the window
-	answers uint32 // which of them were answered; the last is bit 0
+	known   int    // number of probes in the window
+	answers uint32 // bit i is set if the (i+1)th last probe was answered
 
-	rtt, deviation time.Duration // RFC 6298; 0: not known
+	rtt, deviation time.Duration // RFC 6298; 0: unknown
 }
 
-// New is a peer that is to be probed at once. First is the number of its first probe,
-// which is another for each peer, so that they are not all probed at the same time.
+// New returns a peer that is to be probed at once. First is the number of its first probe.
+// It should differ between peers, so that they are not all probed at the same time.
 func New(set Settings, first uint16, now time.Duration) *Peer {
 	p := &Peer{first: first, seq: first}
 	p.Restart(set, now)
 	return p
 }
 
-// Restart forgets all but what was counted: the peer is elsewhere, or it was not
-// possible to send for a while. It is probed at once.
+// Restart forgets everything but the counts: the peer's address has changed, or sending
+// was not possible for a while. The peer is to be probed at once.
 func (p *Peer) Restart(set Settings, now time.Duration) {
 	*p = Peer{set: set, first: p.first, seq: p.seq, total: p.total, lost: p.lost, heard: -1, came: -1, replied: -1, until: now, look: now, ask: now, quiet: now}
 }
 
-// Set changes the settings, and forgets nothing.
+// Set changes the settings and keeps the state.
 func (p *Peer) Set(set Settings, now time.Duration) {
 	p.set = set
 	if p.heard >= 0 {
@@ -115,34 +116,34 @@ func (p *Peer) Set(set Settings, now time.Duration) {
 	p.next(now)
 }
 
-// State is what is known now, and how many probes in a row were lost.
+// State returns the present state, and the number of probes lost in a row.
 func (p *Peer) State() (State, int) { return p.state, p.missed }
 
-// Deaf reports whether packets come from a peer that is suspect: it answered once, and
-// does not any more, so what is sent to it may not arrive.
+// Deaf reports whether a suspect peer still sends packets: it answered before and no longer
+// does, so our packets may not reach it.
 func (p *Peer) Deaf() bool { return p.state == Suspect && p.heard >= p.since }
 
-// Attentive reports whether the next packet is to be told of at once: there was none
-// before the last Next. While packets come all the time, looking for them now and then
-// is enough, and costs nothing for each.
+// Attentive reports whether the next packet should be reported at once, because there was
+// no traffic before the last Next. While there is traffic, it is enough to check counters
+// now and then, which costs nothing per packet.
 func (p *Peer) Attentive() bool { return p.came != p.look }
 
-// Due is when Next is to be called.
+// Due returns when Next must be called.
 func (p *Peer) Due() time.Duration { return p.until }
 
-// Heard is when the last packet came, or up to half of Every before it; false: none did.
+// Heard returns when the last packet came, up to half of Every too early; false: never.
 func (p *Peer) Heard() (time.Duration, bool) { return max(0, p.heard), p.heard >= 0 }
 
-// RTT is the smoothed round-trip time; 0: none is known.
+// RTT returns the smoothed round-trip time; 0: unknown.
 func (p *Peer) RTT() time.Duration { return p.rtt }
 
-// Probes are how many were sent, and how many of them were not answered in time.
+// Probes returns how many probes were sent, and how many of them were not answered in time.
 func (p *Peer) Probes() (sent, lost uint64) { return p.total, p.lost }
 
-// Loss is the share, 0 to 1, of the last probes that was never answered.
+// Loss returns the fraction, 0 to 1, of the last Window probes that were not answered.
 func (p *Peer) Loss() float64 {
 	replied, known := p.answers, p.known
-	if p.asked && replied&1 == 0 { // nobody knows yet
+	if p.asked && replied&1 == 0 { // the last probe may still be answered
 		replied, known = replied>>1, known-1
 	}
 	if known <= 0 {
@@ -151,15 +152,15 @@ func (p *Peer) Loss() float64 {
 	return 1 - float64(bits.OnesCount32(replied))/float64(known)
 }
 
-// Traffic tells that the peer has sent packets, some time since it was looked for
-// them last: at the last Next, if exact is false, or now.
+// Traffic reports that the peer has sent packets since the last check: now if exact, or
+// otherwise at any time since the last Next.
 func (p *Peer) Traffic(exact bool, now time.Duration) {
 	at := p.look
 	if exact {
 		at = now
 	}
 	p.look, p.came = now, now
-	if p.state != Up && !p.Deaf() { // what does it say now?
+	if p.state != Up && !p.Deaf() { // probe it to learn its state
 		p.ask, p.pause = now, 0
 		if p.total > 0 {
 			p.ask = max(now, p.last()+leastTimeout)
@@ -172,17 +173,17 @@ func (p *Peer) Traffic(exact bool, now time.Duration) {
 	p.next(now)
 }
 
-// hear notes that the peer sent a packet at a time.
+// hear records that the peer sent a packet at the given time.
 func (p *Peer) hear(at time.Duration) {
 	p.heard = max(p.heard, at)
 	p.quiet, p.silent, p.denied = p.heard+p.set.Every, 0, false
 }
 
-// last is when the last probe was sent.
+// last returns when the last probe was sent.
 func (p *Peer) last() time.Duration { return p.sent[(p.seq-1)%timed] }
 
-// Doubt tells that somebody said that nobody is there: it is asked now, if that was
-// not just done.
+// Doubt reports that an error said that the peer cannot be reached: it is probed now,
+// unless a probe was just sent.
 func (p *Peer) Doubt(now time.Duration) {
 	p.denied = true
 	if p.state == Up && !p.asked && (p.total == 0 || now-p.last() >= leastTimeout) {
@@ -190,16 +191,16 @@ func (p *Peer) Doubt(now time.Duration) {
 	}
 }
 
-// Answer tells of an answer to a probe, and reports whether it is one to a probe of
-// the last ones, and the first.
+// Answer reports an answer to a probe. It returns whether this is the first answer to one
+// of the recent probes.
 func (p *Peer) Answer(seq uint16, now time.Duration) bool {
 	back := int(p.seq - 1 - seq)
 	if back >= p.known || p.answers>>back&1 != 0 {
 		return false
 	}
 	p.answers |= 1 << back
-	// After lost ones it may have waited until the peer's neighbours knew it again:
-	// that is no time that a packet takes.
+	// After lost probes the answer may have been delayed by the peer's neighbour
+	// discovery: that is not a round-trip time.
 	if back < timed && (p.missed == 0 || p.rtt == 0) {
 		p.measure(now - p.sent[seq%timed])
 	}
@@ -214,7 +215,7 @@ func (p *Peer) Answer(seq uint16, now time.Duration) bool {
 	return true
 }
 
-// measure takes in a round-trip time (RFC 6298 section 2).
+// measure adds a round-trip time to the average (RFC 6298 section 2).
 func (p *Peer) measure(r time.Duration) {
 	r = max(r, 1)
 	if p.rtt == 0 {
@@ -225,15 +226,15 @@ func (p *Peer) measure(r time.Duration) {
 	p.rtt += (r - p.rtt) / 8
 }
 
-// timeout is how long an answer is waited for.
+// timeout returns how long to wait for an answer.
 func (p *Peer) timeout() time.Duration {
 	needed := p.rtt + 4*p.deviation
 	return min(max(needed, p.jitter(leastTimeout)), mostTimeout)
 }
 
-// Next does what is due: it takes a probe for lost whose answer did not come, and
-// says whether to send another, and its sequence number. Whether there was traffic
-// must have been told.
+// Next does what is due: it counts the probe in flight as lost after its timeout, and
+// returns whether to send another probe, and its sequence number. Traffic must have been
+// reported before.
 func (p *Peer) Next(now time.Duration) (seq uint16, probe bool) {
 	p.look = now
 	if p.asked && now-p.last() >= p.timeout() {
@@ -254,8 +255,8 @@ func (p *Peer) Next(now time.Duration) (seq uint16, probe bool) {
 	return seq, true
 }
 
-// next sets when something is due: of a peer of which packets may come that are not
-// told of, also a look at them.
+// next sets when Next is due. Traffic of a peer that is up or suspect must be checked
+// regularly.
 func (p *Peer) next(now time.Duration) {
 	p.until = p.ask
 	if p.asked {
@@ -266,14 +267,14 @@ func (p *Peer) next(now time.Duration) {
 	}
 }
 
-// miss notes that the last probe was lost.
+// miss records that the last probe was lost.
 func (p *Peer) miss(now time.Duration) {
 	p.asked = false
 	p.lost++
 	switch {
-	case p.replied >= p.last(): // to an earlier one, late
+	case p.replied >= p.last(): // a late answer to an earlier probe came
 		return
-	case p.replied < 0 && (now < p.quiet || p.heard >= p.last()): // it never does, and need not
+	case p.replied < 0 && (now < p.quiet || p.heard >= p.last()): // the peer never answers, and need not
 		p.ask = max(now, min(p.last()+p.jitter(p.set.Every), p.quiet))
 		return
 	}
@@ -300,18 +301,18 @@ func (p *Peer) miss(now time.Duration) {
 	}
 }
 
-// mayBeIdle reports whether the silence of a peer proves nothing.
+// mayBeIdle reports whether the peer's silence proves nothing.
 func (p *Peer) mayBeIdle() bool { return p.replied < 0 && p.heard >= 0 && !p.denied }
 
-// later is when to ask a peer again that does not answer: less and less often.
+// later returns when to probe a peer again that does not answer: less and less often.
 func (p *Peer) later(now time.Duration) time.Duration {
 	p.pause = min(max(2*p.pause, 2*leastTimeout), max(p.set.Every, leastTimeout))
 	return max(now, p.last()+p.jitter(p.pause))
 }
 
-// jitter is three quarters of a time, or more, up to all of it (mechanisms 1.9), by
-// the number of the probe and that of the peer's first one: so many peers are not
-// probed at the same moment again and again.
+// jitter returns between three quarters of a time and all of it (mechanisms 1.9). The
+// result depends on the number of the probe and on that of the peer's first probe, so that
+// many peers are not probed at the same moments.
 func (p *Peer) jitter(t time.Duration) time.Duration {
 	x := uint32(p.first)<<16 | uint32(p.seq)
 	x = (x ^ x>>16) * 0x7feb352d

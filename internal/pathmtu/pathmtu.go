@@ -1,18 +1,18 @@
-// Package pathmtu finds out how large a packet may be to pass a path whole: from
-// ICMP, and, because ICMP is often filtered, from probes (RFC 8899), which are
-// echo requests that the far end of the tunnel answers.
+// Package pathmtu finds the largest packet that passes a path unfragmented. It uses ICMP
+// errors and, because these are often filtered, probes (RFC 8899): echo requests that the
+// far end of the tunnel answers.
 //
-// It decides and remembers, and does nothing else: its user sends the probes,
-// tells of answers, and brings the time.
+// It only decides and remembers. Its caller sends the probes, reports answers, and passes
+// the time.
 package pathmtu
 
 import "time"
 
-// Source is from where the path MTU is known.
+// Source is where the path MTU is known from.
 type Source string
 
-// The sources: the route's interface, which is the first hop; a router on the
-// way; an answered probe.
+// The sources: the interface of the route, which is the first hop; a router on the path; an
+// answered probe.
 const (
 	Route Source = "route"
 	ICMP  Source = "icmp"
@@ -21,58 +21,57 @@ const (
 
 // Times and counts. RFC 8899 section 5.1 has names for most of them.
 const (
-	// A path with large packets on it is confirmed this often, by one probe of
-	// their size and a small one. If the small one is answered and the large one
-	// is not, three times in a row, the path is a black hole for large packets.
+	// A path that carries large packets is confirmed this often, by a probe of their size
+	// and a small one. If the small one is answered and the large one is not, missesMax
+	// times in a row, the path is a black hole for large packets.
 	confirmEvery = time.Second
 	missesMax    = 3 // MAX_PROBES
 	missPause    = 200 * time.Millisecond
-	// Traffic is so many large packets within so long. One packet alone is no
-	// reason to send three.
+	// busyCount large packets within busyWindow count as traffic. A single packet does not
+	// justify three probes.
 	busyCount  = 3
 	busyWindow = 3 * time.Second
-	// A round is over so long after its last probe was answered: the others were
-	// sent before. Without an answer to that one it says nothing.
+	// A round ends this long after the answer to its last probe: the other probes were
+	// sent before it. Without that answer the round proves nothing.
 	slack        = 100 * time.Millisecond
 	roundTimeout = 2 * time.Second
-	// After a decrease a larger size is tried again (PMTU_RAISE_TIMER). RFC 8899
-	// proposes ten minutes; a probe that is lost costs nobody a packet.
+	// A larger size is tried again this long after a decrease (PMTU_RAISE_TIMER). RFC 8899
+	// proposes ten minutes; but a lost probe costs no user a packet.
 	raiseEvery = time.Minute
-	// A decrease is forgotten after so long where probes cannot tell (RFC 1191
+	// If probes are not answered, a decrease is forgotten after this time (RFC 1191
 	// section 6.3).
 	forget = 10 * time.Minute
-	// A new path is confirmed, too, in so many rounds until something is answered:
-	// then it is known who has the last word before a router speaks, and how large
-	// the far end's packets may be before it sends any.
+	// A new path is confirmed in up to this many rounds until a probe is answered. This
+	// shows, before any router reports, whether probes can decide, and what size the far
+	// end's packets may have before it sends any.
 	greetings = 3
-	// After a router's word that probes have refuted, further ones are not checked
-	// for so long, twice as long each time: whoever forges them makes us send, and
-	// the far end answer, more than it sends itself.
+	// After probes have refuted a router's report, further reports are not checked for a
+	// pause, which doubles each time: otherwise forged reports would make both ends send
+	// more than the attacker does.
 	doubtFirst = 200 * time.Millisecond
 	doubtMost  = time.Minute
 )
 
-// sentinel is the size of a probe that passes every path, and with which each
-// round ends.
+// sentinel is the size of a probe that passes every path. Each round ends with one.
 const sentinel = 128
 
-// usual are path MTUs that paths have for a reason: Ethernet, PPPoE, tunnels over
-// them, IPv6's least, and some of RFC 1191 section 7.1.
+// usual are common path MTUs: Ethernet, PPPoE, tunnels over them, the minimum MTU of IPv6,
+// and some of RFC 1191 section 7.1.
 var usual = []int{9000, 4352, 1500, 1492, 1480, 1472, 1460, 1440, 1420, 1400, 1380, 1300, 1280, 1006, 576, 296}
 
-// Path is what is known of one path. It is not safe for concurrent use.
+// Path is the state of one path. It is not safe for concurrent use.
 type Path struct {
 	link, mtu int
 	by        Source
 	learnt    time.Time // when the MTU became less than the link's
-	raise     time.Time // not before: try a larger one
-	confirm   time.Time // not before: see whether the present one still passes
+	raise     time.Time // earliest time to try a larger MTU
+	confirm   time.Time // earliest time to confirm the present MTU
 	misses    int       // confirmations in a row that failed
 
 	answers bool      // probes are answered
 	silent  int       // rounds in a row without an answer
-	pause   time.Time // no round before
-	greet   int       // rounds left that need no traffic
+	pause   time.Time // no round before this time
+	greet   int       // remaining rounds that need no traffic
 
 	large     int // packets since window
 	window    time.Time
@@ -84,14 +83,14 @@ type Path struct {
 	doubt doubt
 }
 
-// doubt is what refuted reports of routers have led to.
+// doubt is the state that refuted reports of routers have led to.
 type doubt struct {
-	refuted uint64        // how many
+	refuted uint64        // number of refuted reports
 	wait    time.Duration // the present pause between two checks
-	until   time.Time     // no report is checked before
+	until   time.Time     // no report is checked before this time
 }
 
-// add notes that a report was refuted.
+// add records that a report was refuted.
 func (d *doubt) add(now time.Time) {
 	if now.Sub(d.until) > forget {
 		d.wait = 0
@@ -101,43 +100,43 @@ func (d *doubt) add(now time.Time) {
 	d.until = now.Add(d.wait)
 }
 
-// search is for the largest size that passes, between two bounds.
+// search looks for the largest size that passes, between two bounds.
 type search struct {
 	on      bool
 	ok, bad int // the largest size known to pass, the smallest known not to
-	hint    int // what a router said, to be tried first; 0: nothing
+	hint    int // size reported by a router, to be tried first; 0: none
 }
 
-// round is a handful of probes that are on their way.
+// round is a group of probes in flight.
 type round struct {
-	sizes  map[uint16]int // not yet answered
-	last   uint16         // the sentinel's
+	sizes  map[uint16]int // probes not yet answered
+	last   uint16         // sequence number of the sentinel
 	sent   time.Time      // zero: there is no round
-	heard  time.Time      // the sentinel's answer
+	heard  time.Time      // when the sentinel was answered
 	passed int            // the largest size that was answered
 }
 
-// Packet is a probe to be sent: an echo request with a sequence number, in an
-// outer packet of Size bytes, whole.
+// Packet is a probe to send: an echo request with a sequence number, in an unfragmented
+// outer packet of Size bytes.
 type Packet struct {
 	Seq  uint16
 	Size int
 }
 
-// New is a path of which only the MTU of its first hop is known.
+// New returns a path of which only the first hop's MTU is known.
 func New(link int) *Path { return &Path{link: link, mtu: link, by: Route, greet: greetings} }
 
-// MTU is the path MTU to be used, and from where it is known.
+// MTU returns the path MTU to use, and its source.
 func (p *Path) MTU() (int, Source) { return p.mtu, p.by }
 
-// Answering reports whether the far end answers probes, as far as is known.
+// Answering reports whether the far end is known to answer probes.
 func (p *Path) Answering() bool { return p.answers }
 
-// Unknown reports whether nobody has answered yet, and nobody is being asked.
+// Unknown reports whether no probe has been answered yet, and none is in flight or due.
 func (p *Path) Unknown() bool { return !p.answers && p.greet == 0 && p.sent.IsZero() }
 
-// Heard tells that the far end has sent something: if it was silent so far, it is
-// asked once more: at once if it came late, otherwise when it is time.
+// Heard reports that the far end has sent a packet. If it has not answered so far, it is
+// probed once more: at once, or, after many silent rounds, when the pause is over.
 func (p *Path) Heard(now time.Time) {
 	if !p.Unknown() {
 		return
@@ -148,14 +147,13 @@ func (p *Path) Heard(now time.Time) {
 	}
 }
 
-// Forged is how many times probes have shown a router's word to be false.
+// Forged returns how many router reports were refuted by probes.
 func (p *Path) Forged() uint64 { return p.doubt.refuted }
 
-// Checking reports whether the probes of the present round are there because of
-// what a router said.
+// Checking reports whether the present round checks a router's report.
 func (p *Path) Checking() bool { return p.on && p.hint != 0 && p.hint < p.bad-1 }
 
-// Sent tells that n packets larger than IPv6's least MTU have been sent.
+// Sent reports that n packets larger than IPv6's minimum MTU were sent.
 func (p *Path) Sent(n int, now time.Time) {
 	if now.Sub(p.window) > busyWindow {
 		p.window, p.large = now, 0
@@ -165,14 +163,13 @@ func (p *Path) Sent(n int, now time.Time) {
 	}
 }
 
-// TooBig tells that a router on the way said that it carries packets of mtu
-// bytes. With proof, because it was about a probe, it is believed. Otherwise
-// probes have the last word (RFC 8899 section 4.6.2): where they are answered the
-// MTU remains until then, and believed is false; where that is not known, the
-// router is believed meanwhile.
+// TooBig reports that a router on the path carries packets of up to mtu bytes. With proof,
+// which means that the report quotes a probe, it is believed. Otherwise probes decide (RFC
+// 8899 section 4.6.2): if the far end answers probes, the MTU does not change until then,
+// and believed is false; if that is not known, the router is believed meanwhile.
 //
-// One check runs at a time. After one that refuted a router the next ones wait:
-// meanwhile a path that has become narrow is found by confirmations.
+// Only one check runs at a time. After a refuted report the next checks are delayed; if the
+// path MTU really decreases meanwhile, confirmations detect it.
 func (p *Path) TooBig(mtu int, proof bool, now time.Time) (believed bool) {
 	switch {
 	case proof && mtu <= p.mtu:
@@ -188,23 +185,23 @@ func (p *Path) TooBig(mtu int, proof bool, now time.Time) (believed bool) {
 	}
 	hint := max(mtu, sentinel+1)
 	switch {
-	case p.on: // the size of before is being probed already
+	case p.on: // the previous size is already being probed
 		p.hint = min(p.hint, hint)
-	case p.silent < missesMax: // otherwise nobody answers, as far as is known
+	case p.silent < missesMax: // otherwise no probe has been answered for long
 		p.search, p.round, p.misses = search{on: true, ok: sentinel, bad: before + 1, hint: hint}, round{}, 0
 		p.pause = now
 	}
 	return believed
 }
 
-// Answer tells that the answer to a probe came.
+// Answer reports an answer to a probe.
 func (p *Path) Answer(seq uint16, now time.Time) {
 	size, ok := p.sizes[seq]
 	if !ok {
 		return
 	}
 	delete(p.sizes, seq)
-	if !p.answers { // what a router said meanwhile was never checked
+	if !p.answers { // reports received before were never checked
 		p.raise = now
 	}
 	p.answers, p.silent, p.greet = true, 0, 0
@@ -214,8 +211,8 @@ func (p *Path) Answer(seq uint16, now time.Time) {
 	}
 }
 
-// Next is what is to be sent now, and when to ask again; a zero time means: not
-// before there is traffic, or a router's word.
+// Next returns the probes to send now, and when to call it again. A zero time means: when
+// there is traffic, or a router's report.
 func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 	if !p.sent.IsZero() {
 		if until := p.roundEnd(); len(p.sizes) > 0 && now.Before(until) {
@@ -249,7 +246,7 @@ func (p *Path) Next(now time.Time) (probes []Packet, again time.Time) {
 	return probes, p.roundEnd()
 }
 
-// probe begins a round.
+// probe starts a round.
 func (p *Path) probe(now time.Time, sizes ...int) []Packet {
 	p.round = round{sizes: make(map[uint16]int), sent: now}
 	var all []Packet
@@ -262,7 +259,7 @@ func (p *Path) probe(now time.Time, sizes ...int) []Packet {
 	return all
 }
 
-// roundEnd is when the round is over if no more answers come.
+// roundEnd returns when the round ends if no more answers come.
 func (r *round) roundEnd() time.Time {
 	if r.heard.IsZero() {
 		return r.sent.Add(roundTimeout)
@@ -270,7 +267,7 @@ func (r *round) roundEnd() time.Time {
 	return r.heard.Add(slack)
 }
 
-// conclude ends a round.
+// conclude evaluates a finished round.
 func (p *Path) conclude(now time.Time) {
 	r := p.round
 	p.round = round{}
@@ -278,7 +275,7 @@ func (p *Path) conclude(now time.Time) {
 		p.unheard(now)
 		return
 	}
-	if r.heard.IsZero() { // the sentinel was lost: once more
+	if r.heard.IsZero() { // the sentinel was lost: repeat the round
 		return
 	}
 	if !p.on {
@@ -295,7 +292,7 @@ func (p *Path) conclude(now time.Time) {
 			p.bad = min(p.bad, size)
 		}
 	}
-	if p.mtu >= p.bad && p.ok > sentinel { // do not wait for the exact size
+	if p.mtu >= p.bad && p.ok > sentinel { // decrease at once, before the exact size is known
 		p.decrease(p.ok, Probe, now)
 	}
 	p.hint = 0
@@ -304,9 +301,9 @@ func (p *Path) conclude(now time.Time) {
 	}
 }
 
-// verified is the outcome of a round that was to show whether a router is right:
-// of two sizes, that of before and the one that it said, the larger must be lost,
-// and not by chance.
+// verified evaluates a round that checks a router's report. It probes the previous size
+// and, once that was lost, the reported size. The report is right if the previous size is
+// lost repeatedly, not only by chance.
 func (p *Path) verified(passed int, now time.Time) {
 	if passed >= p.bad-1 {
 		p.doubt.add(now)
@@ -323,7 +320,7 @@ func (p *Path) verified(passed int, now time.Time) {
 		p.search = search{}
 		return
 	}
-	p.bad, p.hint = p.hint, 0 // right, but there is a narrower link behind
+	p.bad, p.hint = p.hint, 0 // right, but a later link has an even smaller MTU
 }
 
 // settle ends a search with the largest size that passes.
@@ -337,14 +334,13 @@ func (p *Path) settle(now time.Time) {
 	p.search = search{}
 }
 
-// decrease takes a smaller MTU.
+// decrease sets a smaller MTU.
 func (p *Path) decrease(mtu int, by Source, now time.Time) {
 	p.mtu, p.by, p.learnt = mtu, by, now
 	p.raise, p.confirm, p.misses = now.Add(raiseEvery), now.Add(confirmEvery), 0
 }
 
-// confirmed is the outcome of a round that was to show that the present size
-// passes.
+// confirmed evaluates a round that confirms the present size.
 func (p *Path) confirmed(yes bool, now time.Time) {
 	if yes {
 		p.misses, p.confirm = 0, now.Add(confirmEvery)
@@ -355,11 +351,11 @@ func (p *Path) confirmed(yes bool, now time.Time) {
 		return
 	}
 	p.misses = 0
-	p.search = search{on: true, ok: sentinel, bad: p.mtu + 1} // which is tried once more
+	p.search = search{on: true, ok: sentinel, bad: p.mtu + 1} // the search tries the present size once more
 }
 
-// unheard is the outcome of a round of which nothing came back: nothing can be
-// said. A peer that never answers is asked less and less.
+// unheard evaluates a round without any answer, which proves nothing. A peer that never
+// answers is probed less and less often.
 func (p *Path) unheard(now time.Time) {
 	p.silent++
 	switch {
@@ -372,25 +368,25 @@ func (p *Path) unheard(now time.Time) {
 		p.pause = now.Add(5 * time.Minute)
 	}
 	p.answers = false
-	if p.on && p.hint != 0 && p.hint < p.mtu { // only the router is left to believe
+	if p.on && p.hint != 0 && p.hint < p.mtu { // only the router's report is left
 		p.decrease(p.hint, ICMP, now)
 	}
 	p.search = search{}
 }
 
-// perRound is how many sizes a round tries between two bounds: with 8 the
-// distance becomes a ninth in one round trip.
+// perRound is how many sizes a round tries between two bounds: with 8, one round reduces
+// the distance to a ninth.
 const perRound = 8
 
-// candidates are the sizes to be tried next.
+// candidates returns the sizes to try next.
 func (p *Path) candidates() []int {
 	var sizes []int
 	switch {
 	case p.Checking() && p.misses == 0:
-		return []int{p.bad - 1} // that this passes refutes the router, and costs least
+		return []int{p.bad - 1} // if this passes, the report is refuted with the fewest probes
 	case p.Checking():
 		return []int{p.bad - 1, p.hint}
-	case p.hint != 0 && p.ok < p.hint: // on the way up, and some between
+	case p.hint != 0 && p.ok < p.hint: // after an increase: also some sizes between
 		return append([]int{p.hint}, between(p.ok, p.hint)...)
 	case p.ok <= sentinel:
 		for _, size := range usual {
@@ -408,7 +404,7 @@ func (p *Path) candidates() []int {
 	return between(p.ok, p.bad)
 }
 
-// between are up to perRound sizes that cut the space between two bounds into
+// between returns up to perRound sizes that divide the interval between two bounds into
 // equal parts.
 func between(ok, bad int) []int {
 	var sizes []int

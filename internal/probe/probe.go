@@ -1,6 +1,6 @@
-// Package probe has the packets by which a tunnel is tried: echo requests between
-// the two ends of a layer, which go through the tunnel like any other packet and
-// which whoever is there answers.
+// Package probe makes the packets that test a tunnel: echo requests between the two ends of
+// a layer. They go through the tunnel like any other packet, and any host at the other end
+// answers them.
 package probe
 
 import (
@@ -13,10 +13,10 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// Ends are the addresses between which probes go through a tunnel: those of its
-// innermost IPv6 layer that IPv6 packets do not enter, or else the link-local ones
-// that the ends of a protocol-41 tunnel have by RFC 4213 section 3.7, which a
-// kernel has given itself. Not ok means that nobody need be there.
+// Ends returns the addresses between which probes go through a tunnel: those of its
+// innermost IPv6 layer whose payload is not IPv6, or otherwise the link-local addresses of
+// the ends of a protocol-41 tunnel (RFC 4213 section 3.7), which a kernel assigns itself.
+// If ok is false, no such addresses are known, and none need answer.
 func Ends(layers []encap.Layer) (local, remote netip.Addr, ok bool) {
 	for i, l := range layers {
 		switch {
@@ -39,9 +39,9 @@ func linkLocal(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Layout of a probe: an ICMP or ICMPv6 echo request (RFC 792, RFC 4443 section
-// 4.1) whose data begin with a cookie. Offsets are in the ICMP message, in bytes;
-// Len is that of the shortest probe's.
+// Layout of a probe: an ICMP or ICMPv6 echo request (RFC 792, RFC 4443 section 4.1) whose
+// data begin with a cookie. Offsets are in bytes from the start of the ICMP message; Len is
+// the least length of that message.
 const (
 	IDAt     = 4
 	SeqAt    = 6
@@ -49,25 +49,24 @@ const (
 	Len      = CookieAt + 8
 )
 
-// HopLimit is that of neighbours, who need no router (RFC 4861 section 7.1).
+// HopLimit is the hop limit between neighbours, without a router (RFC 4861 section 7.1).
 const HopLimit = 255
 
-// Identity is how one sender's probes are told from other echo requests. It is
-// immutable.
+// Identity identifies the probes of one sender among other echo requests. It is immutable.
 type Identity struct {
 	ID     uint16
 	Cookie [8]byte
 }
 
-// NewIdentity is one that nobody can guess.
+// NewIdentity returns a random identity.
 func NewIdentity() Identity {
 	i := Identity{ID: uint16(rand.Uint32())}
 	binary.BigEndian.PutUint64(i.Cookie[:], rand.Uint64())
 	return i
 }
 
-// Fill makes pkt, which is all zeros, a probe of its length between two addresses of
-// one IP version: at least the IP header and Len. One of IPv4 may not be fragmented.
+// Fill makes pkt, which must be all zeros, a probe of len(pkt) bytes, at least the IP header
+// and Len. Both addresses must be of one IP version. An IPv4 probe has DF set.
 func (i Identity) Fill(pkt []byte, local, remote netip.Addr, seq uint16) {
 	var m []byte
 	var sum uint32
@@ -97,8 +96,8 @@ func (i Identity) Fill(pkt []byte, local, remote netip.Addr, seq uint16) {
 	binary.BigEndian.PutUint16(m[2:], ^header.Sum(m, sum))
 }
 
-// IsReply reports whether an ICMP message is the reply to a probe: typ is that of
-// echo replies of its IP version.
+// IsReply reports whether an ICMP message is the reply to a probe. Typ is the type of echo
+// replies in its IP version.
 func (i Identity) IsReply(m []byte, typ byte) bool {
 	return len(m) >= Len && m[0] == typ && binary.BigEndian.Uint16(m[IDAt:]) == i.ID && [8]byte(m[CookieAt:]) == i.Cookie
 }
