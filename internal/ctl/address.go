@@ -10,7 +10,7 @@ import (
 	"sixfour/internal/address"
 )
 
-// addressCommand explains addresses; it needs no daemon.
+// addressCommand explains addresses; it does not need a daemon.
 func addressCommand() *cobra.Command {
 	var prefix, relay, common, server string
 	var o address.Options

@@ -61,11 +61,11 @@ matches its inner or its outer form.`,
 		}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
-		// Who reads may have stopped: then a second Ctrl-C ends this at once.
+		// If the reader has stopped, a second Ctrl-C ends the program at once.
 		defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, unix.SIGTERM) })()
 		c := dial()
 		defer c.Close()
-		// First the capture: what is wrong with it must not cost a file that was there.
+		// Start the capture first: an invalid request must not overwrite an existing file.
 		stream, err := c.Capture(ctx, r)
 		if err != nil {
 			return fail(err)
@@ -79,7 +79,7 @@ matches its inner or its outer form.`,
 			}
 			out = f
 		} else if f, ok := out.(*os.File); ok {
-			// That nobody reads any more is an end, and no reason to die.
+			// A closed pipe ends the capture, and must not kill the program.
 			signal.Ignore(unix.SIGPIPE)
 			defer watchReader(f, cancel)()
 		}
@@ -97,8 +97,8 @@ matches its inner or its outer form.`,
 	return cmd
 }
 
-// watchReader calls gone when nobody reads a pipe any more, which writing alone would
-// show with the next packet only. The function that it returns ends that.
+// watchReader calls gone when the reader of a pipe has closed it. Writing alone would show
+// that only with the next packet. The caller must call stop.
 func watchReader(f *os.File, gone func()) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	fd := int32(f.Fd())
@@ -124,25 +124,25 @@ func watchReader(f *os.File, gone func()) (stop func()) {
 	}
 }
 
-// tee writes a capture on, block by block, and counts.
+// tee copies a capture block by block, and counts its packets.
 type tee struct {
 	out   *bufio.Writer
 	begun time.Time
 
 	packets uint64 // inner and outer counted as one
 	written []uint64
-	lost    uint64 // that the daemon had no room for
-	last    uint64 // identifier of the last packet
-	ended   bool   // the daemon has written its end
+	lost    uint64 // packets lost in the daemon
+	last    uint64 // ID of the last packet
+	ended   bool   // the daemon has written the final statistics
 }
 
-// copy copies until the daemon ends the capture, or ctx. What it has written is whole
-// then, unless writing failed.
+// copy copies until the daemon or ctx ends the capture. The output is then complete, unless
+// writing failed.
 func (t *tee) copy(ctx context.Context, from io.Reader) error {
 	in := bufio.NewReaderSize(from, 1<<16)
 	blocks := pcapng.NewBlocks(in)
 	for {
-		if in.Buffered() == 0 { // so that packets are seen as they come
+		if in.Buffered() == 0 { // show packets as they arrive
 			if err := t.out.Flush(); err != nil {
 				return err
 			}
@@ -151,7 +151,7 @@ func (t *tee) copy(ctx context.Context, from io.Reader) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return t.out.Flush()
-		case err != nil && ctx.Err() != nil: // somebody has had enough
+		case err != nil && ctx.Err() != nil: // stopped by the user
 			t.end()
 			return t.out.Flush()
 		case err != nil:
@@ -196,14 +196,14 @@ func (t *tee) count(b *pcapng.Block) error {
 	return nil
 }
 
-// end writes how it was, if the daemon has not.
+// end writes the final statistics, if the daemon has not.
 func (t *tee) end() {
 	if t.ended {
 		return
 	}
 	now := time.Now()
 	for i, n := range t.written {
-		// What fails here fails when it is flushed.
+		// An error here is repeated by the next flush.
 		_, _ = t.out.Write(pcapng.AppendStatistics(nil, &pcapng.Statistics{Interface: i, Time: now, Start: t.begun, Stop: now, Received: n, Lost: t.lost}))
 	}
 }

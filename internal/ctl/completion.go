@@ -12,7 +12,7 @@ import (
 	"sixfour/internal/control"
 )
 
-// shells are those for which there are completions.
+// shells are the supported shells.
 var shells = []string{"bash", "zsh", "fish"}
 
 func completionCommand() *cobra.Command {
@@ -32,7 +32,7 @@ it asks the running daemon for. Packages have it installed already.`,
 	}
 }
 
-// Completion writes what one of bash, zsh and fish needs.
+// Completion writes the completion script for bash, zsh or fish.
 func Completion(w io.Writer, shell string) error { return completion(Root(), w, shell) }
 
 func completion(root *cobra.Command, w io.Writer, shell string) error {
@@ -47,15 +47,15 @@ func completion(root *cobra.Command, w io.Writer, shell string) error {
 	return fmt.Errorf("there is no completion for %q: there are %s", shell, strings.Join(shells, ", "))
 }
 
-// completing is how long a shell's user may wait for the daemon.
+// completing limits how long completion waits for the daemon.
 const completing = 2 * time.Second
 
-// completeTunnel completes the only argument of a command with names of tunnels.
+// completeTunnel completes the only argument of a command with tunnel names.
 func completeTunnel(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return complete(cmd, args, begin, false)
 }
 
-// completePeer completes it with names of tunnels and TUNNEL/PEER.
+// completePeer completes the only argument with tunnel names and TUNNEL/PEER.
 func completePeer(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return complete(cmd, args, begin, true)
 }
@@ -76,11 +76,11 @@ func complete(cmd *cobra.Command, args []string, begin string, peers bool) ([]co
 	}
 	s, err := control.Status(ctx, socket)
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp // the command itself says why
+		return nil, cobra.ShellCompDirectiveNoFileComp // the command itself reports the error
 	}
 	var names []cobra.Completion
 	add := func(name, what string) {
-		if strings.HasPrefix(name, begin) && name == plain(name) { // else it would change the shell's line
+		if strings.HasPrefix(name, begin) && name == plain(name) { // other names could change the command line
 			names = append(names, cobra.CompletionWithDesc(name, plain(what)))
 		}
 	}

@@ -60,7 +60,7 @@ input: every header from the outermost in, and why a packet was not carried.
 	return cmd
 }
 
-// flushing is a reader that, before it waits for more, shows what was written.
+// flushing is a reader that flushes the output before it waits for more input.
 type flushing struct {
 	in  *bufio.Reader
 	out *bufio.Writer

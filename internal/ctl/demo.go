@@ -34,7 +34,7 @@ nothing but root, and leaves nothing behind.`,
 			}
 			var w io.Writer = os.Stdout
 			if asJSON {
-				w = os.Stderr // the story beside the facts
+				w = os.Stderr // the explanations must not mix with the JSON
 			}
 			res, err := demo.Run(cmd.Context(), w, program)
 			if err != nil {
@@ -50,8 +50,8 @@ nothing but root, and leaves nothing behind.`,
 	return cmd
 }
 
-// findDaemon looks for sixfourd where it is built and installed: beside this
-// program, in the sbin directory beside its own, or in the PATH.
+// findDaemon looks for sixfourd where it is built or installed: next to this program, in the
+// sbin directory next to this program's directory, or in the PATH.
 func findDaemon() (string, error) {
 	self, err := os.Executable()
 	if err == nil {

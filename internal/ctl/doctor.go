@@ -48,10 +48,10 @@ Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
 	return cmd
 }
 
-// verdicts are how they look on a terminal.
+// verdicts maps verdicts to their styles on a terminal.
 var verdicts = map[doctor.Verdict]style{doctor.Pass: green, doctor.Fail: red, doctor.Skip: yellow}
 
-// printReport prints what was found, subject by subject.
+// printReport prints the results, subject by subject.
 func printReport(w io.Writer, r *doctor.Report, p painter) error {
 	wide := 0
 	for _, c := range r.Checks {
@@ -75,7 +75,7 @@ func printReport(w io.Writer, r *doctor.Report, p painter) error {
 	return err
 }
 
-// title is that of a check's subject.
+// title returns the heading of a check's subject.
 func title(c doctor.Result) string {
 	switch c.Subject {
 	case doctor.OfTunnel:

@@ -10,28 +10,28 @@ import (
 )
 
 const (
-	// again is how long a follower waits before it asks again a daemon that went away.
+	// again is the pause before a follower tries again to reach a daemon that ended.
 	again = time.Second
-	// retold is how many events a daemon tells at most that were before it was asked.
+	// retold is the most past events that a daemon sends to a new reader.
 	retold = 100
 )
 
-// follower follows the events of a daemon, also through its restarts.
+// follower follows the events of a daemon, even through restarts.
 type follower struct {
 	client *control.Client
-	tunnel string       // only of this one; "": of all
-	say    func(string) // that the daemon went, or is there again
-	last   time.Time    // of the latest event
+	tunnel string       // show events of this tunnel only; "": of all
+	say    func(string) // reports that the daemon has ended or is back
+	last   time.Time    // time of the latest event
 }
 
-// run calls each with every event until ctx ends, which is no error.
+// run calls each with every event until ctx ends, which is not an error.
 func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 	for {
-		var broken error // each's
+		var broken error // the error of each
 		known, n := f.last, 0
 		err := f.client.Events(ctx, func(ev api.Event) error {
 			if n++; n <= retold && !ev.At.After(known) {
-				return nil // told before the connection broke
+				return nil // seen before the connection broke
 			}
 			f.last = ev.At
 			if f.tunnel == "" || ev.Tunnel == "" || ev.Tunnel == f.tunnel {
@@ -41,7 +41,7 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 		})
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was ended as it should be
+			return nil //nolint:nilerr // ended by the user
 		case broken != nil:
 			return broken
 		case err != nil && !errors.Is(err, control.ErrNoDaemon):
@@ -55,8 +55,8 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 	}
 }
 
-// wait waits until a daemon answers, and reports false if ctx ends before. While it
-// starts, its socket may be there and not yet open to us.
+// wait waits until a daemon answers; it returns false if ctx ends before. While the daemon
+// starts, its socket may exist before we may open it.
 func (f *follower) wait(ctx context.Context) bool {
 	said := ""
 	for {

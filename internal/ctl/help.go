@@ -7,10 +7,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// width is that of a screen.
+// width is the width of a screen, in columns.
 const width = 80
 
-// ofRoot is the usage of sixfourctl itself.
+// ofRoot is the usage template of sixfourctl itself.
 const ofRoot = `Usage: {{.Name}} COMMAND [ARGUMENT...]
 
 {{range .Commands}}{{if .IsAvailableCommand}}  {{rpad .Name .NamePadding}} {{.Short}}
@@ -18,7 +18,7 @@ const ofRoot = `Usage: {{.Name}} COMMAND [ARGUMENT...]
 {{.Name}} COMMAND --help says more of each; --version prints the version.
 `
 
-// fit makes the help of sixfourctl and of its commands fit a screen.
+// fit makes the help of sixfourctl and of its commands fit the width of a screen.
 func fit(root *cobra.Command) {
 	usage := strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages", "Flags.FlagUsagesWrapped 80")
 	root.Long = wrap(root.Long)
@@ -29,7 +29,7 @@ func fit(root *cobra.Command) {
 	}
 }
 
-// wrap breaks paragraphs anew. Lines that begin with a space stay as they are.
+// wrap fills paragraphs. Lines that begin with a space are not changed.
 func wrap(s string) string {
 	var b strings.Builder
 	column := 0

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// untilQuit reads what is typed at the terminal, and calls quit when that is q. It returns
-// when ctx ends or there is no terminal any more.
+// untilQuit reads keys from the terminal, and calls quit for q. It returns when ctx ends or
+// the terminal is gone.
 func untilQuit(ctx context.Context, quit func()) {
-	tty, err := os.Open("/dev/tty") // standard input may be something else
+	tty, err := os.Open("/dev/tty") // standard input may not be the terminal
 	if err != nil {
 		return
 	}

@@ -14,7 +14,7 @@ import (
 	"sixfour/internal/control"
 )
 
-// period is how often the live view asks.
+// period is how often the live view requests the status.
 const period = time.Second
 
 // watchScreen shows the live view until ctx ends.
@@ -26,7 +26,7 @@ func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.
 	events, ended := make(chan api.Event), make(chan error, 1)
 	var following sync.WaitGroup
 	following.Go(func() {
-		f := &follower{client: c, tunnel: tunnel, say: func(string) {}} // the status says it
+		f := &follower{client: c, tunnel: tunnel, say: func(string) {}} // the status shows it
 		ended <- f.run(ctx, func(ev api.Event) error {
 			select {
 			case events <- ev:
@@ -46,7 +46,7 @@ func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.
 	return err
 }
 
-// run draws each second, and whenever there is something new.
+// run redraws every second, and after each event.
 func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-chan os.Signal, events <-chan api.Event, ended <-chan error) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -70,7 +70,7 @@ func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-
 				return err
 			}
 		case sig := <-signals:
-			if sig == unix.SIGTSTP { // as the shell's user expects of Ctrl-Z
+			if sig == unix.SIGTSTP { // Ctrl-Z must restore the screen first
 				s.leave()
 				_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 				s.enter()
@@ -79,13 +79,13 @@ func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-
 	}
 }
 
-// ask takes a new status in. That there is no daemon is something to show.
+// ask requests a new status. A missing daemon is shown, and is not an error.
 func (v *view) ask(ctx context.Context, c *control.Client) error {
 	st, err := c.Status(ctx, v.tunnel)
 	v.now = time.Now()
 	switch {
 	case ctx.Err() != nil:
-		return nil //nolint:nilerr // it was ended as it should be
+		return nil //nolint:nilerr // ended by the user
 	case err == nil:
 		v.gone = nil
 		v.before, v.beforeAt = v.status, v.statusAt
@@ -99,10 +99,10 @@ func (v *view) ask(ctx context.Context, c *control.Client) error {
 	return nil
 }
 
-// maxEvents is how many events the view remembers.
+// maxEvents is how many events the view stores.
 const maxEvents = 100
 
-// note remembers an event, and those that wait behind it.
+// note stores an event, and those already waiting.
 func (v *view) note(ev api.Event, more <-chan api.Event) {
 	for {
 		v.events = append(v.events, ev)

@@ -11,7 +11,7 @@ import (
 	"sixfour/internal/text"
 )
 
-// takes lets a command have so many arguments, and says of others how it is called.
+// takes accepts least to most arguments, and otherwise returns an error with the usage.
 func takes(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		call := "sixfourctl " + cmd.Use
@@ -27,7 +27,7 @@ func takes(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// unknownCommand says which commands there are, or which one was probably meant.
+// unknownCommand returns an error that lists the commands, or the most similar one.
 func unknownCommand(root *cobra.Command, name string) error {
 	var names []string
 	for _, c := range root.Commands() {
@@ -41,7 +41,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 	return fmt.Errorf("there is no command %q: there are %s", name, strings.Join(names, ", "))
 }
 
-// explainFlag says what is wrong with a flag, and what would be right.
+// explainFlag returns an error that says what is wrong with a flag, and what is valid.
 func explainFlag(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var empty *pflag.ValueRequiredError
@@ -74,7 +74,7 @@ func unknownFlag(cmd *cobra.Command, unknown *pflag.NotExistError) error {
 	return fmt.Errorf("%s has no flag %s: it has %s", cmd.Name(), name, strings.Join(names, ", "))
 }
 
-// values are what a flag may be set to.
+// values describes the valid values of a flag.
 func values(f *pflag.Flag) string {
 	switch kind := f.Value.Type(); {
 	case kind == "duration":

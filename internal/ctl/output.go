@@ -12,7 +12,7 @@ import (
 
 const defaultSocket = "/run/sixfour/control.sock"
 
-// fail makes an error one of what was asked for, and not of how it was asked.
+// fail marks an error as a failure of the request, not of the command line.
 func fail(err error) error {
 	if err == nil {
 		return nil
@@ -20,36 +20,35 @@ func fail(err error) error {
 	return failure{err}
 }
 
-// socketFlag gives a command --socket, and the client that it names. Whoever takes the
-// client closes it.
+// socketFlag adds --socket to a command, and returns a function that makes a client for it.
+// The caller of that function must close the client.
 func socketFlag(cmd *cobra.Command) func() *control.Client {
 	path := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket")
 	return func() *control.Client { return control.NewClient(*path) }
 }
 
-// jsonFlag gives a command --json.
+// jsonFlag adds --json to a command.
 func jsonFlag(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("json", false, "print JSON")
 }
 
-// output is where a command prints text, from which it removes what would do something
-// on a terminal: it may come from a daemon or a file that somebody else controls. Lines
-// of cells are printed by writeLines instead, which does the same and may have colours.
+// output is where a command prints text. It removes terminal control characters: the text
+// may come from a daemon or a file that others control. Lines of cells are printed with
+// writeLines instead, which also removes them, but adds colours.
 func output(cmd *cobra.Command) io.Writer { return text.NewWriter(cmd.OutOrStdout()) }
 
-// errorOutput is output for messages beside the facts.
+// errorOutput is like output, for messages on standard error.
 func errorOutput(cmd *cobra.Command) io.Writer { return text.NewWriter(cmd.ErrOrStderr()) }
 
-// printJSON prints a value for programs that read it whole.
+// printJSON prints one indented JSON value.
 func printJSON(w io.Writer, v any) error {
 	enc := jsonLines(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
 
-// jsonLines prints values one a line, with escapes for what would do something on a
-// terminal.
+// jsonLines prints JSON values, one per line. Terminal control characters are escaped.
 func jsonLines(w io.Writer) *json.Encoder { return json.NewEncoder(text.NewJSONWriter(w)) }
 
-// plain is a text of the daemon in a line: see output.
+// plain removes control characters from one line of the daemon's text: see output.
 func plain(s string) string { return text.Clean(s) }

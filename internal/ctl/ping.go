@@ -14,7 +14,7 @@ import (
 	"sixfour/internal/api"
 )
 
-// maxPings is how many the daemon sends at one asking.
+// maxPings is the most requests that the daemon sends for one command.
 const maxPings = 100_000
 
 var errNoAnswer = errors.New("no answer")
@@ -52,7 +52,7 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 		}
 		err := c.Ping(cmd.Context(), r, p.reply)
 		if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
-			err = nil // Ctrl-C is how it is ended
+			err = nil // Ctrl-C is the normal end
 		}
 		if err != nil && p.sent == 0 {
 			return fail(err)
@@ -62,7 +62,7 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 	return cmd
 }
 
-// pinger prints answers, and sums them up.
+// pinger prints the answers and their summary.
 type pinger struct {
 	out   io.Writer
 	peer  string
@@ -105,7 +105,7 @@ func (p *pinger) reply(r api.PingReply) error {
 	return err
 }
 
-// pingSummary is the last line of --json.
+// pingSummary is the last line with --json.
 type pingSummary struct {
 	Sent     int     `json:"sent"`
 	Answered int     `json:"answered"`
@@ -116,7 +116,7 @@ type pingSummary struct {
 	Spread   float64 `json:"rtt_mdev_seconds"` // standard deviation
 }
 
-// summary prints the end of it, and fails if there was no answer at all.
+// summary prints the summary, and returns an error if there was no answer at all.
 func (p *pinger) summary(now time.Time) error {
 	s := pingSummary{Sent: p.sent, Answered: p.sent - p.lost, Least: p.least, Most: p.most}
 	if p.sent > 0 {

@@ -34,7 +34,7 @@ cannot be applied, changes nothing, and the errors are printed. A tunnel whose s
 	return cmd
 }
 
-// planLines are what a reload has done, a line for each thing.
+// planLines describes what a reload has done, one line for each change.
 func planLines(p api.Plan) (lines [][]cell) {
 	add := func(s style, what, text string) {
 		lines = append(lines, []cell{{fmt.Sprintf("%-9s ", what), s}, {plain(text), none}})
@@ -64,7 +64,7 @@ func planLines(p api.Plan) (lines [][]cell) {
 	return lines
 }
 
-// changes is what differs of a tunnel.
+// changes describes the changes of a tunnel.
 func changes(c api.Change) string {
 	var list, peers []string
 	if len(c.Keys) > 0 {
@@ -84,7 +84,7 @@ func changes(c api.Change) string {
 	return strings.Join(list, "; ")
 }
 
-// few is a list of names, the first of many.
+// few lists names, or only the first of many.
 func few(names []string) string {
 	const most = 10
 	if n := len(names) - most; n > 1 {

@@ -10,7 +10,7 @@ import (
 	"sixfour/internal/api"
 )
 
-// report is the status as lines for people.
+// report formats the status as lines of text.
 func report(s api.Status, now time.Time) [][]cell {
 	var r reporter
 	r.now = now
@@ -36,7 +36,7 @@ type reporter struct {
 
 func (r *reporter) line(cells ...cell) { r.lines = append(r.lines, cells) }
 
-// fact is a line below a tunnel's.
+// fact adds a line below that of a tunnel.
 func (r *reporter) fact(name, format string, args ...any) {
 	r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{plain(fmt.Sprintf(format, args...)), none})
 }
@@ -96,7 +96,7 @@ func (r *reporter) liveness(l api.Liveness) {
 	}
 }
 
-// shareFrom is how many probes there must be for a share of them to say something.
+// shareFrom is the least number of probes for which a percentage is shown.
 const shareFrom = 5
 
 func probes(l api.Liveness) string {
@@ -124,7 +124,7 @@ func (r *reporter) drops(direction string, t api.Traffic) {
 	}
 }
 
-// gateway is what [gateway] came to.
+// gateway shows the state of the [gateway] section.
 func (r *reporter) gateway(g *api.GatewayStatus) {
 	if g == nil {
 		return
@@ -160,7 +160,7 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 	}
 }
 
-// strangers are the latest outer addresses that are no peer's.
+// strangers shows the latest outer source addresses that belong to no peer.
 func (r *reporter) strangers(all []api.Stranger) {
 	const most = 3
 	var list []string
@@ -172,7 +172,7 @@ func (r *reporter) strangers(all []api.Stranger) {
 	}
 }
 
-// rare is what most tunnels never have.
+// rare shows counts that are zero for most tunnels.
 func (r *reporter) rare(p api.PeerStatus) {
 	if i := p.ICMP; i != (api.ICMP{}) {
 		r.fact("errors", "%d about our packets, %d not believed, %d sent to inner senders, %d too many to send", i.Heard, i.Ignored, i.Sent, i.Limited)
@@ -207,7 +207,7 @@ func (r *reporter) outage(o api.Outage) string {
 
 func (r *reporter) since(t time.Time) string { return lapse(r.now.Sub(t)) }
 
-// peers shows each of many peers in a line, and below it why it does not carry.
+// peers shows each of many peers in a line, and below it why it carries no packets.
 func (r *reporter) peers(peers []api.PeerStatus) *table {
 	t := &table{
 		heading: []string{"PEER", "STATE", "FOR", "REMOTE", "RTT", "LOSS", "PATH MTU", "OUT", "BYTES", "IN", "BYTES", "DROPPED"},
@@ -231,7 +231,7 @@ func (r *reporter) peers(peers []api.PeerStatus) *table {
 	return t
 }
 
-// quality is how well a peer is reached, as far as it is known.
+// quality returns the RTT, loss and path MTU of a peer, as far as they are known.
 func quality(p api.PeerStatus) (rtt, loss, mtu string) {
 	if p.Liveness.RTT > 0 {
 		rtt = milliseconds(p.Liveness.RTT)
@@ -245,7 +245,7 @@ func quality(p api.PeerStatus) (rtt, loss, mtu string) {
 	return rtt, loss, mtu
 }
 
-// why is how a state's detail begins.
+// why returns the words that introduce a state's detail.
 func why(s api.State) string {
 	if s.Phase == api.Waiting {
 		return "waits for"
@@ -253,7 +253,7 @@ func why(s api.State) string {
 	return "because"
 }
 
-// phase is a state's word in its colour.
+// phase returns the name of a state's phase in its colour.
 func phase(s api.State) cell {
 	c := cell{string(s.Phase), yellow}
 	switch s.Phase {
@@ -265,7 +265,7 @@ func phase(s api.State) cell {
 	return c
 }
 
-// phases is how many peers are in each phase.
+// phases counts the peers in each phase.
 func phases(peers []api.PeerStatus) string {
 	n := make(map[string]uint64)
 	for _, p := range peers {
@@ -278,7 +278,7 @@ func phases(peers []api.PeerStatus) string {
 	return strings.Join(list, ", ")
 }
 
-// dropped is what of a peer's packets did not pass, in both directions.
+// dropped lists the dropped packets of a peer, in both directions.
 func dropped(p api.PeerStatus) string {
 	var list []string
 	for _, dir := range []struct {
@@ -292,7 +292,7 @@ func dropped(p api.PeerStatus) string {
 	return plain(strings.Join(list, "; "))
 }
 
-// counts is each word with its number.
+// counts lists each word with its number.
 func counts(n map[string]uint64) string {
 	var list []string
 	for _, word := range slices.Sorted(maps.Keys(n)) {
@@ -301,7 +301,7 @@ func counts(n map[string]uint64) string {
 	return strings.Join(list, ", ")
 }
 
-// inside names another namespace.
+// inside names a namespace, unless it is our own.
 func inside(namespace string) string {
 	if namespace == "" {
 		return ""
@@ -309,7 +309,7 @@ func inside(namespace string) string {
 	return ", in network namespace " + namespace
 }
 
-// known is from where a path MTU is known.
+// known says what the source of a path MTU is.
 func known(by string) string {
 	switch by {
 	case "icmp":
@@ -320,7 +320,7 @@ func known(by string) string {
 	return "of the first hop"
 }
 
-// way is how packets leave.
+// way says how packets leave.
 func way(s *api.State) string {
 	if s.IO == "xdp" {
 		return "AF_XDP"

@@ -1,5 +1,5 @@
-// Package ctl is the command tree of sixfourctl, one file a command. It is a package
-// of its own so that the manual is generated from it.
+// Package ctl is the command tree of sixfourctl, with one file for each command. It is a
+// separate package so that the manual can be generated from it.
 package ctl
 
 import (
@@ -16,7 +16,7 @@ import (
 	"sixfour/internal/version"
 )
 
-// commands are those of sixfourctl, in the order of its help.
+// commands are the commands of sixfourctl, in the order of its help.
 var commands = []func() *cobra.Command{
 	statusCommand,
 	watchCommand,
@@ -31,7 +31,7 @@ var commands = []func() *cobra.Command{
 	completionCommand,
 }
 
-// failure is an error of what was asked for; other errors are misuse.
+// failure is an error in carrying out a command; other errors are misuse.
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
@@ -56,7 +56,7 @@ func Main() int {
 const long = `Shows what a running sixfourd does, and changes it. It speaks to the daemon over its control socket (--socket PATH, default
 /run/sixfour/control.sock), which root and the group sixfour may open.`
 
-// Root is sixfourctl with all its commands. Each call makes a new tree.
+// Root returns sixfourctl with all its commands. Each call makes a new tree.
 func Root() *cobra.Command {
 	cobra.EnableCommandSorting = false
 	cmd := &cobra.Command{
@@ -73,7 +73,7 @@ func Root() *cobra.Command {
 		cmd.AddCommand(c())
 	}
 	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
-	cmd.Args = cobra.ArbitraryArgs // RunE says which commands there are
+	cmd.Args = cobra.ArbitraryArgs // RunE reports unknown commands
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()

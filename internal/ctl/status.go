@@ -36,14 +36,14 @@ as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs
 			return fail(printJSON(out, s))
 		}
 		w := bufio.NewWriter(out)
-		_ = writeLines(w, colours(out), report(s, time.Now())) // Flush says it
+		_ = writeLines(w, colours(out), report(s, time.Now())) // Flush returns the error
 		return fail(w.Flush())
 	}
 	return cmd
 }
 
-// look asks for the status of everything, of a tunnel, or of a peer as though it
-// were its tunnel's only one.
+// look requests the status of everything, of one tunnel, or of a peer as if it were the
+// only one of its tunnel.
 func look(ctx context.Context, c *control.Client, what string) (api.Status, error) {
 	tunnel, peer, one := strings.Cut(what, "/")
 	s, err := c.Status(ctx, tunnel)

@@ -8,26 +8,26 @@ import (
 	"sixfour/internal/text"
 )
 
-// cell is a text in a table, or of a line.
+// cell is a text in a table or line.
 type cell struct {
 	text  string
 	style style
 }
 
-// row is what stands in a line of a table; its last cell may be of any width.
+// row is a line of a table; its last cell may have any width.
 type row struct {
 	cells []cell
-	under string // a line of its own below it; "": none
+	under string // text on a line below the row; "": none
 }
 
-// table is rows under a heading.
+// table is a heading with rows below it.
 type table struct {
 	heading []string
-	numbers []bool // which columns stand on the right
+	numbers []bool // columns that are aligned to the right
 	rows    []row
 }
 
-// lines are the lines of the table, with its columns aligned.
+// lines returns the lines of the table, with its columns aligned.
 func (t *table) lines(indent int) [][]cell {
 	widths := make([]int, len(t.heading))
 	for i, h := range t.heading {
@@ -72,8 +72,8 @@ func (t *table) line(r row, margin string, widths []int) []cell {
 	return line
 }
 
-// render is a line as it is written, cut to a number of columns; 0: not cut. Its styles
-// are the only control characters in it.
+// render returns a line as it is written, cut to a number of columns; 0: not cut. It
+// contains no control characters except those of its styles.
 func render(line []cell, columns int, p painter) string {
 	var b strings.Builder
 	left := columns
@@ -93,7 +93,7 @@ func render(line []cell, columns int, p painter) string {
 	return b.String()
 }
 
-// writeLines writes lines as they are.
+// writeLines writes rendered lines, not cut.
 func writeLines(w io.Writer, p painter, lines [][]cell) error {
 	for _, line := range lines {
 		if _, err := io.WriteString(w, render(line, 0, p)+"\n"); err != nil {

@@ -9,7 +9,7 @@ import (
 	"sixfour/internal/text"
 )
 
-// terminal is the file behind a writer, if that is a terminal.
+// terminal returns the file of a writer, if it is a terminal.
 func terminal(w any) (*os.File, bool) {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -19,7 +19,7 @@ func terminal(w any) (*os.File, bool) {
 	return f, err == nil
 }
 
-// size is how many columns and rows a terminal has now.
+// size returns the present size of a terminal.
 func size(f *os.File) (columns, rows int) {
 	ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil || ws.Col == 0 || ws.Row == 0 {
@@ -28,7 +28,7 @@ func size(f *os.File) (columns, rows int) {
 	return int(ws.Col), int(ws.Row)
 }
 
-// style is how a text looks on a terminal, a parameter of ECMA-48's SGR.
+// style is a text style of a terminal: a parameter of ECMA-48's SGR.
 type style string
 
 const (
@@ -40,17 +40,17 @@ const (
 	yellow style = "33"
 )
 
-// painter gives texts their styles, or leaves them as they are.
+// painter adds styles to texts, or does not if it is false.
 type painter bool
 
-// colours says whether what is written there may have colours: on a terminal that
-// has them, whose user has nothing against it (no-color.org).
+// colours reports whether output to w may have colours: it is a terminal that supports
+// them, and the user has not turned them off (no-color.org).
 func colours(w io.Writer) painter {
 	_, ok := terminal(w)
 	return painter(ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
 }
 
-// paint adds the control sequences of a style to a text that has none of its own.
+// paint adds a style to a text, after removing control characters from it.
 func (p painter) paint(s style, what string) string {
 	what = text.Clean(what)
 	if !p || s == none || what == "" {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// scaled is a number with a metric prefix and three digits: 1.23 k, 45.6 M.
+// scaled formats a number with a metric prefix and three digits: 1.23 k, 45.6 M.
 func scaled(n float64, unit string) string {
 	prefixes := []string{"", "k", "M", "G", "T", "P", "E"}
 	i := 0
@@ -27,7 +27,7 @@ func scaled(n float64, unit string) string {
 	return s
 }
 
-// lapse is a duration in its two largest units: 3d4h, 2h13m, 1m05s, 12s.
+// lapse formats a duration in its two largest units: 3d4h, 2h13m, 1m05s, 12s.
 func lapse(d time.Duration) string {
 	d = max(d, 0).Truncate(time.Second)
 	h, m, s := int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60
@@ -42,7 +42,7 @@ func lapse(d time.Duration) string {
 	return fmt.Sprintf("%ds", s)
 }
 
-// milliseconds is a time in seconds as ping prints it.
+// milliseconds formats a time given in seconds as ping does.
 func milliseconds(seconds float64) string {
 	ms := seconds * 1000
 	switch {
@@ -56,7 +56,7 @@ func milliseconds(seconds float64) string {
 	return fmt.Sprintf("%.0f ms", ms)
 }
 
-// percent is a part of 1 in percent, never 0 nor 100 if it is not.
+// percent formats a fraction of 1 as a percentage. It shows 0 and 100 only if exact.
 func percent(part float64) string {
 	switch {
 	case part > 0 && part < 0.01:

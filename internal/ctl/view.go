@@ -10,20 +10,20 @@ import (
 	"sixfour/internal/api"
 )
 
-// view is what the live view knows.
+// view is the state of the live view.
 type view struct {
-	tunnel   string // the only one shown; "": all
+	tunnel   string // the only tunnel shown; "": all
 	now      time.Time
 	status   api.Status
 	statusAt time.Time
-	before   api.Status // the one before it, for the rates
-	beforeAt time.Time  // zero: there is none
+	before   api.Status // the previous status, for rates
+	beforeAt time.Time  // zero: none
 	gone     error      // the daemon does not answer
 	events   []api.Event
 }
 
-// frame is the picture on a terminal of a size: the tunnels, and below them the last
-// events.
+// frame returns the lines for a terminal of the given size: the tunnels, and below them the
+// latest events.
 func (v *view) frame(columns, rows int) [][]cell {
 	lines := [][]cell{v.title()}
 	pane := min(len(v.events), max(rows/3, 1))
@@ -57,8 +57,7 @@ func (v *view) title() []cell {
 		lapse(v.now.Sub(v.status.Started)), len(v.status.Tunnels), peers, v.now.Format(time.TimeOnly)), none}}
 }
 
-// table shows every tunnel, and of its peers as many as there is room for, those in
-// trouble first.
+// table shows every tunnel, and as many of its peers as fit, those with problems first.
 func (v *view) table(rows int) *table {
 	t := &table{
 		heading: []string{"TUNNEL", "STATE", "FOR", "RTT", "LOSS", "PATH MTU", "OUT", "RATE", "IN", "RATE", "DROPPED"},
@@ -68,7 +67,7 @@ func (v *view) table(rows int) *table {
 	left := rows - 1 - len(v.status.Tunnels)
 	for _, tun := range v.status.Tunnels {
 		if len(t.rows) >= rows-1 {
-			break // of thousands, what nobody sees costs nothing
+			break // rows that are not visible need no work
 		}
 		t.rows = append(t.rows, v.row(tun.Name, tun.Name, tun.PeerStatus, rates))
 		if d := tun.State.Detail; d != "" && left > 0 {
@@ -92,7 +91,7 @@ func (v *view) table(rows int) *table {
 	return t
 }
 
-// severity is how much a peer should be looked at.
+// severity ranks a peer by how serious its state is.
 func severity(p api.PeerStatus) int {
 	switch p.State.Phase {
 	case api.Up:
@@ -117,14 +116,14 @@ func (v *view) row(name, key string, p api.PeerStatus, rates map[string]rate) ro
 		{out, none}, {outBits, none}, {in, none}, {inBits, none}, {drops, red}}}
 }
 
-// rate is what goes in a second.
+// rate is traffic per second.
 type rate struct {
 	out, in struct{ packets, bytes float64 }
-	drops   string // in either direction, by reason
+	drops   string // in both directions, by reason
 }
 
-// rates are those of each tunnel, and of each peer, by TUNNEL/PEER, between the last
-// two statuses.
+// rates returns the rates of each tunnel and peer between the last two statuses, by
+// TUNNEL or TUNNEL/PEER.
 func (v *view) rates() map[string]rate {
 	seconds := v.statusAt.Sub(v.beforeAt).Seconds()
 	if v.beforeAt.IsZero() || seconds <= 0 || !v.before.Started.Equal(v.status.Started) {
@@ -135,7 +134,7 @@ func (v *view) rates() map[string]rate {
 	rates := make(map[string]rate)
 	all(v.status, func(key string, p api.PeerStatus) {
 		old, ok := was[key]
-		if !ok || p.Out.Packets < old.Out.Packets || p.In.Packets < old.In.Packets { // it began anew
+		if !ok || p.Out.Packets < old.Out.Packets || p.In.Packets < old.In.Packets { // the counters were reset
 			return
 		}
 		var r rate
@@ -149,7 +148,7 @@ func (v *view) rates() map[string]rate {
 
 func per(old, now uint64, seconds float64) float64 { return float64(now-min(old, now)) / seconds }
 
-// drops are the reasons for which there are more than there were.
+// drops lists the drop reasons whose counts have increased, with rates.
 func drops(direction string, old, now api.Traffic, seconds float64) (list []string) {
 	for _, reason := range slices.Sorted(maps.Keys(now.Drops)) {
 		if n := per(old.Drops[reason], now.Drops[reason], seconds); n > 0 {

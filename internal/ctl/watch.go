@@ -25,7 +25,7 @@ and with --json, it prints events alone, one a line, the last hundred first. A d
 		c := dial()
 		defer c.Close()
 		tunnel := strings.Join(args, "")
-		if _, err := c.Status(cmd.Context(), tunnel); err != nil { // before there is anything to wait for
+		if _, err := c.Status(cmd.Context(), tunnel); err != nil { // report an error before following
 			return fail(err)
 		}
 		out := cmd.OutOrStdout()
@@ -46,7 +46,7 @@ and with --json, it prints events alone, one a line, the last hundred first. A d
 	return cmd
 }
 
-// eventLine is an event as a line.
+// eventLine formats an event.
 func eventLine(ev api.Event, layout string) string {
 	who := ev.Tunnel
 	if ev.Peer != "" {
