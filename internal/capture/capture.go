@@ -21,11 +21,11 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// Sides says which packets of a tunnel are wanted.
+// Sides selects packets of a tunnel.
 type Sides int
 
-// Of a packet that is carried there are two: the outer one, as it is on the wire, and
-// the inner one.
+// A packet that is carried exists twice: the outer packet is the one on the wire, the inner
+// packet is the one inside it.
 const (
 	Both Sides = iota
 	Inner

@@ -22,15 +22,15 @@ import (
 	"sixfour/internal/version"
 )
 
-// request is one that has arrived whole.
+// request is a request that has been read completely.
 type request struct {
 	*http.Request
-	query url.Values // the route's params and no other
+	query url.Values // parameters, all known to the route
 	body  []byte
 }
 
-// refusal is an error with the status that says whose fault it is. Other errors are
-// of what the daemon cannot do: 422.
+// refusal is an error with an HTTP status. For other errors, which mean that the daemon
+// cannot do what was requested, the status is 422.
 type refusal struct {
 	status int
 	error
@@ -40,7 +40,7 @@ func refuse(status int, format string, args ...any) error {
 	return refusal{status, fmt.Errorf(format, args...)}
 }
 
-// failed is the shape of every error.
+// failed is the JSON form of every error.
 type failed struct {
 	Error string `json:"error"`
 }
@@ -54,7 +54,7 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	}
 	defer s.panicked()
 	w := &answer{ResponseWriter: hw, rc: http.NewResponseController(hw), patience: s.limits.write}
-	defer w.extend() // for what net/http has yet to write
+	defer w.extend() // for what net/http still writes
 	w.Header().Set("Server", "sixfourd/"+version.String())
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.serve(w, hr); err != nil {
@@ -62,8 +62,8 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	}
 }
 
-// panicked, deferred, ends the connection after a panic, and logs that: a request costs
-// itself alone.
+// panicked must be deferred. After a panic it logs the panic and closes the connection; other
+// requests are not affected.
 func (s *Server) panicked() {
 	v := recover()
 	if v == nil {
@@ -96,7 +96,7 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 	return rt.handle(s, w, r)
 }
 
-// errOther is why a stream ends when many are open and another user needs one.
+// errOther ends a stream when too many are open and another user needs one.
 var errOther = errors.New("many streams (of events, captures, pings) are open, and another user needed one")
 
 func find(w *answer, hr *http.Request) (route, error) {
@@ -117,8 +117,8 @@ func find(w *answer, hr *http.Request) (route, error) {
 	return route{}, refuse(http.StatusNotFound, "there is no %q: this is sixfourd %s, and all that can be asked is below %s", hr.URL.Path, version.String(), Prefix)
 }
 
-// read takes the whole request in, so that what follows does not depend on how fast
-// the client is.
+// read reads the whole request, so that the handler does not depend on the speed of the
+// client.
 func (s *Server) read(w *answer, hr *http.Request, rt route) (*request, error) {
 	r := &request{Request: hr}
 	var err error
@@ -130,10 +130,10 @@ func (s *Server) read(w *answer, hr *http.Request, rt route) (*request, error) {
 			return nil, refuse(http.StatusBadRequest, "%s takes no parameter %q, or not twice", hr.URL.Path, name)
 		}
 	}
-	_ = w.rc.SetReadDeadline(time.Now().Add(s.limits.read)) // unless it is a test's recorder
+	_ = w.rc.SetReadDeadline(time.Now().Add(s.limits.read)) // fails with a test's recorder
 	r.body, err = io.ReadAll(http.MaxBytesReader(w.ResponseWriter, hr.Body, maxBody))
 	if err == nil {
-		_ = w.rc.SetReadDeadline(time.Time{}) // else net/http would wait for the rest
+		_ = w.rc.SetReadDeadline(time.Time{}) // otherwise net/http would wait for the rest
 	}
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
@@ -147,7 +147,7 @@ func (s *Server) read(w *answer, hr *http.Request, rt route) (*request, error) {
 	return r, nil
 }
 
-// decode reads the body, which is one JSON value with known fields.
+// decode decodes the body, which must be one JSON value with known fields.
 func (r *request) decode(into any) error {
 	d := json.NewDecoder(bytes.NewReader(r.body))
 	d.DisallowUnknownFields()
@@ -166,19 +166,19 @@ func (r *request) decode(into any) error {
 	return nil
 }
 
-// answer is a response of which each write must be taken in time: a reader that stops
-// reading is cut off.
+// answer is a response with a timeout for each write: a client that stops reading is
+// disconnected.
 type answer struct {
 	http.ResponseWriter
 	rc       *http.ResponseController
-	patience time.Duration // for one write
-	begun    bool          // the status is on its way
+	patience time.Duration // timeout of one write
+	begun    bool          // the status has been sent
 
 	mu      sync.Mutex
 	aborted bool
 }
 
-// maxWrite is how many bytes that must be taken within patience.
+// maxWrite is the size of one write, in bytes, to which patience applies.
 const maxWrite = 64 << 10
 
 func (w *answer) extend() {
@@ -187,10 +187,10 @@ func (w *answer) extend() {
 	if w.aborted {
 		return
 	}
-	_ = w.rc.SetWriteDeadline(time.Now().Add(w.patience)) // unless it is a test's recorder
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.patience)) // fails with a test's recorder
 }
 
-// abort makes writing fail from now on. Any goroutine may call it.
+// abort makes all further writes fail. Any goroutine may call it.
 func (w *answer) abort() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -198,7 +198,7 @@ func (w *answer) abort() {
 	_ = w.rc.SetWriteDeadline(time.Now())
 }
 
-// Write may be called by one goroutine at a time.
+// Write must not be called concurrently.
 func (w *answer) Write(b []byte) (n int, err error) {
 	w.begun = true
 	for err == nil && n < len(b) {
@@ -210,7 +210,7 @@ func (w *answer) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// flush sends what was written, and the header before it.
+// flush sends what was written, after the header.
 func (w *answer) flush() error {
 	w.begun = true
 	w.extend()
@@ -222,12 +222,12 @@ func (w *answer) json(v any) error {
 	return json.NewEncoder(text.NewJSONWriter(w)).Encode(v)
 }
 
-// maxText is how many bytes of an error's text are told: as JSON, in which a character
-// takes six bytes at most, it is within what clients read (maxError). A file with
-// errors may have thousands; the log has them all.
+// maxText limits an error's text, in bytes. As JSON, in which a character takes at most six
+// bytes, it fits what clients read (maxError). A file may have thousands of errors; the log
+// has all of them.
 const maxText = 8 << 10
 
-// fail answers with an error, unless something else was answered already.
+// fail answers with an error, unless an answer has been started.
 func (w *answer) fail(err error) {
 	if w.begun {
 		return
@@ -241,5 +241,5 @@ func (w *answer) fail(err error) {
 	w.Header().Del("Trailer")
 	w.extend()
 	w.WriteHeader(status)
-	_ = json.NewEncoder(text.NewJSONWriter(w)).Encode(failed{text.Cut(err.Error(), maxText)}) // a client that went away needs no answer
+	_ = json.NewEncoder(text.NewJSONWriter(w)).Encode(failed{text.Cut(err.Error(), maxText)}) // it fails if the client has disconnected
 }

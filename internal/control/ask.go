@@ -10,20 +10,21 @@ import (
 	"sixfour/internal/api"
 )
 
-// Duration is one that in JSON is text as in the configuration, such as "1.5s".
+// Duration is a time.Duration whose JSON form is text as in the configuration, such as
+// "1.5s".
 type Duration time.Duration
 
-// MarshalText is for encoding/json.
+// MarshalText implements encoding.TextMarshaler.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// UnmarshalText is for encoding/json.
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	*d = Duration(v)
 	return err
 }
 
-// pingRequest is engine.PingRequest on the wire. What is left out has a default.
+// pingRequest is the JSON form of api.PingRequest. Missing fields have defaults.
 type pingRequest struct {
 	Peer     string   `json:"peer"`
 	Count    int      `json:"count,omitzero"`
@@ -73,20 +74,20 @@ func (s *Server) mtu(w *answer, r *request) error {
 	})
 }
 
-// maxQueue is how many values may wait until the client takes them.
+// maxQueue is how many values may wait for the client.
 const maxQueue = 256
 
 var errSlow = errors.New("the answers are not read as fast as they come")
 
-// queued is for what must not wait for the client: put never blocks, and ends do's
-// context if the client is too slow.
+// queued calls do, whose values must not wait for the client: put never blocks, and ends
+// do's context if the client is too slow.
 func queued(ctx context.Context, emit func(any) error, do func(ctx context.Context, put func(any)) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	queue, ended := make(chan any, maxQueue), make(chan error, 1)
 	go func() {
 		defer close(queue)
-		defer func() { // net/http recovers from panics in its own goroutine only
+		defer func() { // net/http recovers panics in its own goroutine only
 			if v := recover(); v != nil {
 				ended <- fmt.Errorf("the daemon failed by a fault of its own: %v", v)
 			}
@@ -114,20 +115,19 @@ func queued(ctx context.Context, emit func(any) error, do func(ctx context.Conte
 	return err
 }
 
-// Reload makes the daemon read its configuration again, and returns what that changed.
+// Reload makes the daemon read its configuration again, and returns what changed.
 func (c *Client) Reload(ctx context.Context) (api.Plan, error) {
 	var p api.Plan
 	return p, c.ask(ctx, "reload", nil, &p)
 }
 
-// Ping sends probes through a tunnel, and calls each with what became of every one.
+// Ping sends probes through a tunnel, and calls each with the outcome of every probe.
 func (c *Client) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply) error) error {
 	q := pingRequest{Peer: r.Peer, Count: r.Count, Interval: Duration(r.Interval), Timeout: Duration(r.Timeout), Size: r.Size}
 	return values(ctx, c, http.MethodPost, "ping", nil, q, each)
 }
 
-// ProbeMTU searches for the path MTU to a peer, and calls each for every size that was
-// tried.
+// ProbeMTU searches for the path MTU to a peer, and calls each for every size tried.
 func (c *Client) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe) error) (result api.MTUResult, err error) {
 	err = values(ctx, c, http.MethodPost, "mtu", nil, mtuRequest{peer}, func(line struct {
 		api.MTUProbe

@@ -10,16 +10,16 @@ import (
 	"sixfour/internal/capture"
 )
 
-// captureParams are what can be said of a capture.
+// captureParams are the query parameters of a capture.
 var captureParams = []string{"tunnel", "sides", "filter", "snap", "count"}
 
-// sides are the words for which packets of a tunnel are wanted.
+// sides maps values of the parameter sides.
 var sides = map[string]capture.Sides{"": capture.Both, "both": capture.Both, "inner": capture.Inner, "outer": capture.Outer}
 
 // contentPcapng is the media type of captures.
 const contentPcapng = "application/x-pcapng"
 
-// capture answers with pcapng until the client goes.
+// capture answers with pcapng until the client disconnects.
 func (s *Server) capture(w *answer, r *request) error {
 	c := capture.Request{Tunnel: r.query.Get("tunnel"), Filter: r.query.Get("filter")}
 	var ok bool
@@ -42,9 +42,8 @@ func (s *Server) capture(w *answer, r *request) error {
 	})
 }
 
-// Capture asks for what goes through a tunnel, as pcapng, which the caller closes.
-// Reading ends with io.EOF if the capture has ended because what was asked for was
-// there.
+// Capture requests the packets of a tunnel as pcapng. The caller must close the result.
+// Reading ends with io.EOF when the requested packets have been delivered.
 func (c *Client) Capture(ctx context.Context, r capture.Request) (io.ReadCloser, error) {
 	q := url.Values{"tunnel": {r.Tunnel}}
 	for word, s := range sides {

@@ -16,26 +16,25 @@ import (
 	"sixfour/internal/api"
 )
 
-// What the client bears at most.
+// Limits of what the client reads.
 const (
 	maxLine  = 1 << 20   // bytes of one value of a stream
 	maxReply = 512 << 20 // bytes of any other answer
 	maxError = 64 << 10  // bytes of an error
 )
 
-// replyPatience is how long the daemon may take to begin an answer that needs nothing
-// but looking.
+// replyPatience limits how long the daemon may take to answer a request that needs no work.
 const replyPatience = 10 * time.Second
 
-// Client asks the daemon at a control socket. Its methods may be called by many
-// goroutines at the same time.
+// Client sends requests to the daemon at a control socket. Its methods may be called
+// concurrently.
 type Client struct {
 	socket string
 	http   *http.Client
 }
 
-// NewClient is a client of the daemon at a socket. It connects when it is asked
-// something.
+// NewClient returns a client for the daemon at a socket. It connects with the first
+// request.
 func NewClient(socket string) *Client {
 	return &Client{socket, &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -49,14 +48,14 @@ func NewClient(socket string) *Client {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Status asks the daemon at a socket what it is doing.
+// Status requests the status of the daemon at a socket.
 func Status(ctx context.Context, socket string) (api.Status, error) {
 	c := NewClient(socket)
 	defer c.Close()
 	return c.Status(ctx, "")
 }
 
-// Status asks what the daemon is doing, with all tunnels or with one.
+// Status requests the daemon's status, with all tunnels or, if tunnel is not "", with one.
 func (c *Client) Status(ctx context.Context, tunnel string) (api.Status, error) {
 	var s api.Status
 	query := url.Values{}
@@ -66,19 +65,19 @@ func (c *Client) Status(ctx context.Context, tunnel string) (api.Status, error) 
 	return s, c.look(ctx, "status", query, &s)
 }
 
-// Version asks who answers.
+// Version requests the versions of the daemon and of its API.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	var v Version
 	return v, c.look(ctx, "version", nil, &v)
 }
 
-// Events calls each with some events that were, and with those that come, until ctx
-// ends, each fails or the daemon goes.
+// Events calls each with some past events, and with new ones, until ctx ends, each fails or
+// the daemon ends.
 func (c *Client) Events(ctx context.Context, each func(api.Event) error) error {
 	return values(ctx, c, http.MethodGet, "events", nil, nil, each)
 }
 
-// look asks for what needs no work of the daemon.
+// look sends a request that needs no work by the daemon.
 func (c *Client) look(ctx context.Context, what string, query url.Values, into any) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -98,9 +97,9 @@ func (c *Client) look(ctx context.Context, what string, query url.Values, into a
 
 var errLate = fmt.Errorf("no answer within %v: it is stopped, or far too busy", replyPatience)
 
-// ask asks for work, which may take its time.
+// ask sends a request that may take long.
 func (c *Client) ask(ctx context.Context, what string, body, into any) error {
-	if _, err := c.Version(ctx); err != nil { // so that no daemon, or another one, is noticed at once
+	if _, err := c.Version(ctx); err != nil { // detects at once a missing daemon or another program
 		return err
 	}
 	resp, err := c.do(ctx, http.MethodPost, what, nil, body)
@@ -118,9 +117,9 @@ func (c *Client) read(resp *http.Response, into any) error {
 	return nil
 }
 
-// Lines asks for a stream of values, and calls each with every one as it comes; the
-// bytes are each's until it returns. It returns when the daemon ends the stream, with
-// the error that it ended it for; when each fails, with that error; when ctx ends.
+// Lines requests a stream of values, and calls each with every value as it arrives; the
+// bytes are valid until each returns. Lines returns when the daemon ends the stream, with
+// the daemon's error if there is one; when each fails, with its error; or when ctx ends.
 func (c *Client) Lines(ctx context.Context, method, what string, query url.Values, body any, each func([]byte) error) error {
 	r, err := c.open(ctx, method, what, query, body)
 	if err != nil {
@@ -146,7 +145,7 @@ func (c *Client) Lines(ctx context.Context, method, what string, query url.Value
 	return ctx.Err()
 }
 
-// values is Lines for one type of value.
+// values calls Lines, and decodes each value.
 func values[T any](ctx context.Context, c *Client, method, what string, query url.Values, body any, each func(T) error) error {
 	return c.Lines(ctx, method, what, query, body, func(line []byte) error {
 		var v T
@@ -157,8 +156,8 @@ func values[T any](ctx context.Context, c *Client, method, what string, query ur
 	})
 }
 
-// Bytes asks for a stream of bytes, which the caller closes. Reading it ends with
-// io.EOF if the daemon ended it without an error.
+// Bytes requests a stream of bytes, which the caller must close. Reading ends with io.EOF
+// if the daemon ended the stream without an error.
 func (c *Client) Bytes(ctx context.Context, what string, query url.Values) (io.ReadCloser, error) {
 	return c.open(ctx, http.MethodGet, what, query, nil)
 }
@@ -174,7 +173,7 @@ func (c *Client) open(ctx context.Context, method, what string, query url.Values
 	return &stream{c, resp}, nil
 }
 
-// stream is an answer that may end with an error in its trailer.
+// stream is an answer that may end with an error in the trailer.
 type stream struct {
 	c    *Client
 	resp *http.Response
@@ -193,7 +192,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 func (s *stream) Close() error { return s.resp.Body.Close() }
 
-// do sends a request, and returns an answer that is no error.
+// do sends a request, and returns the answer unless it is an error.
 func (c *Client) do(ctx context.Context, method, what string, query url.Values, body any) (*http.Response, error) {
 	u := url.URL{Scheme: "http", Host: "sixfourd", Path: Prefix + what, RawQuery: query.Encode()}
 	var payload io.Reader

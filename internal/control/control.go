@@ -1,6 +1,6 @@
-// Package control is the socket by which the operator's tool speaks to a running
-// daemon: HTTP with JSON over a Unix socket, which root and the group sixfour may
-// open. docs/control.md describes what it answers.
+// Package control implements the socket through which the operator's tool talks to a
+// running daemon: HTTP with JSON over a Unix socket, which root and the group sixfour may
+// open. docs/control.md describes the API.
 package control
 
 import (
@@ -19,44 +19,44 @@ import (
 	"sixfour/internal/fair"
 )
 
-// Daemon is what can be asked at a control socket. Its methods may be called by many
-// goroutines at the same time, and return soon after their context has ended.
+// Daemon is what a control socket gives access to. Its methods may be called concurrently,
+// and return soon after their context has ended.
 type Daemon interface {
 	Status() api.Status
-	// Events are some that were, and those that come until ctx ends; then the
-	// channel is closed.
+	// Events delivers some past events, and new ones until ctx ends; then the channel is
+	// closed.
 	Events(ctx context.Context) <-chan api.Event
 	// Reload reads the configuration again.
 	Reload(ctx context.Context) (api.Plan, error)
 	Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error
 	ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error)
-	// Capture writes what goes through a tunnel as pcapng. An error before the first
-	// byte is about the request.
+	// Capture writes a tunnel's packets as pcapng. An error before the first byte concerns
+	// the request.
 	Capture(ctx context.Context, r capture.Request, out capture.Sink) error
 }
 
-// What the server bears of one request.
+// Limits of a single request.
 const (
-	maxHeader = 8 << 10  // bytes of its line and header
-	maxBody   = 64 << 10 // bytes of its body
+	maxHeader = 8 << 10  // bytes of request line and header
+	maxBody   = 64 << 10 // bytes of the body
 )
 
-// limits are what the server bears of all clients, and how long it waits for one.
+// limits are the server's limits for all clients together, and its timeouts.
 type limits struct {
-	conns   int           // open at the same time
-	streams int           // of these, answers without an end (events, captures…)
-	reports int           // status answers at the same time: with many peers each is megabytes
-	patient time.Duration // how long a status answer may be read while others wait
+	conns   int           // open connections
+	streams int           // concurrent answers without an end (events, captures…)
+	reports int           // concurrent status answers: with many peers each takes megabytes
+	patient time.Duration // how long a client may take to read a status while others wait
 
 	read  time.Duration // for a request to arrive
-	idle  time.Duration // for another one on the same connection
+	idle  time.Duration // for the next request on a connection
 	write time.Duration // for the client to take one write
-	look  time.Duration // between looks whether the socket's file is there
+	look  time.Duration // interval of checks that the socket's file exists
 }
 
 var usual = limits{conns: 64, streams: 32, reports: 4, patient: time.Second, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second, look: 5 * time.Second}
 
-// Server answers at a control socket.
+// Server answers requests at a control socket.
 type Server struct {
 	daemon  Daemon
 	limits  limits
@@ -64,18 +64,18 @@ type Server struct {
 	http    *http.Server
 	socket  *socket
 	ended   <-chan struct{}    // closed by cancel
-	cancel  context.CancelFunc // ends what is being answered
+	cancel  context.CancelFunc // ends all running answers
 	streams *fair.Limit
 	reports *fair.Limit
 	conns   *fair.Listener
-	served  sync.WaitGroup // accepts connections
+	served  sync.WaitGroup // the goroutines of Serve
 
-	// A request holds gate for reading, Close for writing.
+	// A request holds gate for reading, Close holds it for writing.
 	gate   sync.RWMutex
 	closed bool
 }
 
-// Listen is Open and Serve.
+// Listen calls Open and Serve.
 func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
 	s, err := Open(path, d, log)
 	if err == nil {
@@ -84,9 +84,9 @@ func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
 	return s, err
 }
 
-// Open makes the socket, and its directory if need be; who asks there waits until
-// Serve. A socket that a dead daemon left behind is replaced. The error is ErrInUse if
-// a living one answers there.
+// Open makes the socket, and its directory if necessary; clients that connect wait until
+// Serve. It replaces a socket that a dead daemon left behind. The error is ErrInUse if a
+// running daemon answers there.
 func Open(path string, d Daemon, log *zap.Logger) (*Server, error) {
 	return open(path, newServer(d, log, usual))
 }
@@ -116,7 +116,7 @@ func open(path string, s *Server) (*Server, error) {
 	return s, nil
 }
 
-// Serve begins to answer. It is called once, before Close.
+// Serve starts to answer requests. It must be called once, before Close.
 func (s *Server) Serve() {
 	s.served.Go(func() {
 		_ = s.http.Serve(s.conns) // ends with ErrServerClosed
@@ -128,13 +128,13 @@ func newServer(d Daemon, log *zap.Logger, l limits) *Server {
 	return &Server{daemon: d, limits: l, log: log, streams: fair.NewLimit(l.streams, 0), reports: fair.NewLimit(l.reports, l.patient)}
 }
 
-// Close ends what is being answered, removes the socket, and returns when nothing of
-// the server runs any more.
+// Close ends all running answers, removes the socket, and returns when all goroutines of
+// the server have ended.
 func (s *Server) Close() error {
 	s.cancel()
 	err := s.socket.remove()
 	err = errors.Join(err, s.http.Close())
-	s.conns.Close() // if nothing was served
+	s.conns.Close() // if Serve was not called
 	s.served.Wait()
 	s.socket.release()
 	s.gate.Lock()

@@ -15,13 +15,13 @@ import (
 	"sixfour/internal/version"
 )
 
-// ErrNoDaemon means that nobody answers at the socket.
+// ErrNoDaemon means that no daemon answers at the socket.
 var ErrNoDaemon = errors.New("no sixfourd answers")
 
-// explain says what an error of the connection means, and the way out.
+// explain turns an error of the connection into one that says what it means and what to do.
 func (c *Client) explain(err error) error {
 	var u *url.Error
-	if errors.As(err, &u) { // its URL means nothing to the user
+	if errors.As(err, &u) { // the URL is of no use to the user
 		err = u.Err
 	}
 	switch {
@@ -37,7 +37,7 @@ func (c *Client) explain(err error) error {
 	return fmt.Errorf("daemon at %s: %w", c.socket, err)
 }
 
-// refused is the error that the daemon answered with.
+// refused returns the error that the daemon answered with.
 func (c *Client) refused(resp *http.Response) error {
 	var f failed
 	err := json.NewDecoder(io.LimitReader(resp.Body, maxError)).Decode(&f)

@@ -12,16 +12,16 @@ import (
 	"sixfour/internal/version"
 )
 
-// Prefix begins every path. What is under it changes only by additions: another
-// field, another path. Anything else gets another prefix.
+// Prefix is the start of every path. Below it the API changes only by additions, such as a
+// new field or path. Any other change needs another prefix.
 const Prefix = "/v1/"
 
-// route is something that can be asked.
+// route is one request that the API supports.
 type route struct {
 	method, path string
-	params       []string // of the query, that it knows
-	body         bool     // it has one, of JSON
-	stream       bool     // the answer ends when the client goes, or later
+	params       []string // known query parameters
+	body         bool     // the request has a JSON body
+	stream       bool     // the answer ends when the client disconnects, or later
 	handle       func(*Server, *answer, *request) error
 }
 
@@ -35,7 +35,7 @@ var routes = []route{
 	{method: http.MethodGet, path: Prefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 
-// Version says who answers.
+// Version is the answer of the path version.
 type Version struct {
 	Version string `json:"version"` // of the daemon
 	API     int    `json:"api"`     // the number in Prefix
@@ -46,7 +46,7 @@ func (s *Server) version(w *answer, _ *request) error {
 }
 
 func (s *Server) status(w *answer, r *request) error {
-	// A client that does not read its answer keeps others waiting for a moment only.
+	// A client that does not read its answer delays others only for a moment.
 	hold, err := s.reports.Wait(r.Context(), fair.Client(r.Context()), w.abort)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *Server) status(w *answer, r *request) error {
 func (s *Server) events(w *answer, r *request) error {
 	return w.lines(r, func(ctx context.Context, emit func(any) error) error {
 		ctx, cancel := context.WithCancel(ctx)
-		defer cancel() // ends the channel if emit fails
+		defer cancel() // closes the channel if emit fails
 		if err := w.flush(); err != nil {
 			return err
 		}

@@ -22,19 +22,19 @@ import (
 // ErrInUse means that another daemon answers at the socket.
 var ErrInUse = errors.New("another sixfourd answers there")
 
-// group is whose members may speak to the daemon without being root.
+// group is the group whose members may use the socket without being root.
 var group = "sixfour"
 
-// socket is a Unix socket that knows its own file.
+// socket is a Unix socket together with its file.
 type socket struct {
 	*net.UnixListener
 	path string
-	dir  *os.File // in which it is; nobody but root and we can change it
-	file *os.File // what the path names: the socket's file (O_PATH)
+	dir  *os.File // its directory, which only root and we can change
+	file *os.File // the socket's file (O_PATH)
 }
 
-// listen makes the socket, with its directory if need be, where no living daemon has
-// its own.
+// listen makes the socket, and its directory if necessary, unless a running daemon has a
+// socket there.
 func listen(path string, log *zap.Logger) (*socket, error) {
 	if max := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > max {
 		return nil, fmt.Errorf("control socket %s: the path has %d bytes, a socket's at most %d: name a shorter one in [control]", path, len(path), max)
@@ -60,8 +60,8 @@ func (s *socket) make(log *zap.Logger) (err error) {
 	if err := s.removeStale(); err != nil {
 		return err
 	}
-	// The file has the mode of the socket before it was bound: root's alone from its
-	// first moment, whatever the umask is.
+	// The file gets the mode that the socket has before bind: only root can use it from
+	// the start, whatever the umask is.
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
@@ -71,7 +71,7 @@ func (s *socket) make(log *zap.Logger) (err error) {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	s.UnixListener = l.(*net.UnixListener)
-	s.SetUnlinkOnClose(false) // remove does, if it still is ours
+	s.SetUnlinkOnClose(false) // remove unlinks it, if it is still ours
 	if err := s.find(); err != nil {
 		return err
 	}
@@ -79,10 +79,10 @@ func (s *socket) make(log *zap.Logger) (err error) {
 	return nil
 }
 
-// daemonUsers is the user that packages make for the daemon, whose directory root may use
-// as well: it is the unit's.
+// daemonUsers returns the user ID that packages create for the daemon. Root may also use a
+// directory of that user: the unit makes it.
 func daemonUsers() []int {
-	u, err := user.Lookup(group) // it has the same name
+	u, err := user.Lookup(group) // user and group have the same name
 	if err != nil {
 		return nil
 	}
@@ -95,7 +95,7 @@ func daemonUsers() []int {
 
 func (s *socket) name() string { return filepath.Base(s.path) }
 
-// release closes what listen opened, but for a file that was made.
+// release closes what listen opened, but does not remove the file.
 func (s *socket) release() {
 	if s.UnixListener != nil {
 		s.UnixListener.Close()
@@ -107,20 +107,20 @@ func (s *socket) release() {
 	}
 }
 
-// lockPatience is how long another daemon may take to look at the directory.
+// lockPatience limits the wait for another daemon that holds the lock.
 const lockPatience = 5 * time.Second
 
-// lock holds a lock for what is done in a directory: of two daemons that start at the
-// same time, one must not take the other's new socket for a stale one. The lock is a
-// file that only we can open. The directory itself would not do: any user can open and
-// lock that.
+// lock takes a lock while the directory is examined and changed: of two daemons that start
+// at the same time, one must not mistake the other's new socket for a stale one. The lock is
+// on a file that only we can open. The directory itself cannot be used, because any user can
+// open and lock it.
 func lock(dir *os.File, name string) (unlock func(), err error) {
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
 		held, fd, err := tryLock(dir, name)
 		switch {
 		case held:
 			return func() {
-				_ = unix.Unlinkat(int(dir.Fd()), name, 0) // a file that stays does no harm
+				_ = unix.Unlinkat(int(dir.Fd()), name, 0) // a file left behind does no harm
 				unix.Close(fd)
 			}, nil
 		case err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR), time.Now().After(deadline):
@@ -129,7 +129,7 @@ func lock(dir *os.File, name string) (unlock func(), err error) {
 	}
 }
 
-// tryLock takes the lock, unless its file was removed by the daemon that held it before.
+// tryLock takes the lock, unless the previous owner has removed its file.
 func tryLock(dir *os.File, name string) (held bool, fd int, err error) {
 	fd, err = unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -146,7 +146,7 @@ func tryLock(dir *os.File, name string) (held bool, fd int, err error) {
 	return true, fd, nil
 }
 
-// removeStale makes room for a new socket where a dead daemon left its own.
+// removeStale removes a socket that a dead daemon left behind.
 func (s *socket) removeStale() error {
 	st, err := s.stat()
 	if errors.Is(err, unix.ENOENT) {
@@ -161,7 +161,7 @@ func (s *socket) removeStale() error {
 	if c, err := net.DialTimeout("unix", s.path, lockPatience); err == nil {
 		c.Close()
 		return fmt.Errorf("control socket %s: %w: give this one another [control] socket", s.path, ErrInUse)
-	} else if errors.Is(err, unix.EAGAIN) { // its queue is full, so somebody has it
+	} else if errors.Is(err, unix.EAGAIN) { // a full queue: the socket is in use
 		return fmt.Errorf("control socket %s: %w, or is about to: give this one another [control] socket", s.path, ErrInUse)
 	} else if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("control socket: %w", err)
@@ -172,14 +172,14 @@ func (s *socket) removeStale() error {
 	return nil
 }
 
-// stat says what lies in the socket's place. It follows no link.
+// stat returns what is at the socket's path. It does not follow links.
 func (s *socket) stat() (st unix.Stat_t, err error) {
 	err = unix.Fstatat(int(s.dir.Fd()), s.name(), &st, unix.AT_SYMLINK_NOFOLLOW)
 	return st, err
 }
 
-// find opens the file of the socket that was just made. All later changes are made to
-// this file, whatever the path names by then.
+// find opens the file of the new socket. All later changes apply to this file, whatever is
+// at the path by then.
 func (s *socket) find() error {
 	fd, err := unix.Openat(int(s.dir.Fd()), s.name(), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -196,7 +196,7 @@ func (s *socket) find() error {
 	return nil
 }
 
-// open lets the group in, if there is one.
+// open gives the group access, if the group exists.
 func (s *socket) open(log *zap.Logger) {
 	g, err := user.LookupGroup(group)
 	if errors.As(err, new(user.UnknownGroupError)) {
@@ -215,8 +215,8 @@ func (s *socket) open(log *zap.Logger) {
 	}
 }
 
-// give makes the file the group's, by its descriptor: before Linux 6.6 a mode could be
-// changed that way through /proc only.
+// give sets the group and mode of the file by its descriptor. Before Linux 6.6, the mode can
+// be changed in this way only through /proc.
 func (s *socket) give(gid int) error {
 	fd := int(s.file.Fd())
 	if err := unix.Fchownat(fd, "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
@@ -228,16 +228,16 @@ func (s *socket) give(gid int) error {
 	return nil
 }
 
-// is reports whether a file is that of the socket. Its descriptor keeps the inode's
-// number from being used again.
+// is reports whether a file is that of the socket. The open descriptor keeps the inode
+// number from being reused.
 func (s *socket) is(st *unix.Stat_t) bool {
 	var own unix.Stat_t
 	return unix.Fstat(int(s.file.Fd()), &own) == nil && own.Dev == st.Dev && own.Ino == st.Ino
 }
 
-// watch looks now and then, until ended is closed, whether the socket still has its
-// file, and says once that it has not: nobody reaches the daemon then. It is not made
-// again, because the daemon has given up the right to make files.
+// watch checks regularly, until ended is closed, whether the socket still has its file, and
+// logs once if it is gone: clients cannot reach the daemon then. The socket is not made
+// again, because the daemon has dropped the privilege to make files there.
 func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logger) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -255,9 +255,9 @@ func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logg
 	}
 }
 
-// remove removes the socket's file, unless another has taken its place. It is called
-// while the socket still listens: another daemon that starts meanwhile finds it in use,
-// and does not take it for stale.
+// remove removes the socket's file, unless another file has replaced it. It must be called
+// while the socket still listens, so that another daemon starting meanwhile finds it in use
+// and does not consider it stale.
 func (s *socket) remove() error {
 	st, err := s.stat()
 	if err == nil && s.is(&st) {

@@ -9,12 +9,12 @@ import (
 	"sixfour/internal/text"
 )
 
-// errorTrailer is the HTTP trailer of a stream of bytes that ended with an error.
+// errorTrailer is the HTTP trailer with the error of a stream of bytes.
 const errorTrailer = "Sixfour-Error"
 
-// lines answers with JSON values, one a line, each sent at once, until do returns. The
-// context of do ends when the client goes; emit fails then, and when the client does
-// not read. An error before the first value is the answer, one after it the last line.
+// lines answers with JSON values, one per line, each sent at once, until do returns. The
+// context of do ends when the client disconnects; emit fails then, and when the client does
+// not read. An error before the first value is the answer; a later one is the last line.
 func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) error) error) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(text.NewJSONWriter(w))
@@ -26,14 +26,14 @@ func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) e
 	})
 	err = endOf(r.Context(), err)
 	if err != nil && w.begun && !errors.Is(err, context.Canceled) {
-		_ = enc.Encode(failed{err.Error()}) // a client that went away needs no answer
+		_ = enc.Encode(failed{err.Error()}) // it fails if the client has disconnected
 	}
 	return err
 }
 
-// bytes answers with what do writes, until it returns. The context of do ends when the
-// client goes; writing fails then, and when the client does not read. An error before
-// the first byte is the answer, one after it is in the trailer.
+// bytes answers with what do writes, until do returns. The context of do ends when the
+// client disconnects; writing fails then, and when the client does not read. An error before
+// the first byte is the answer; a later one is in the trailer.
 func (w *answer) bytes(r *request, contentType string, do func(ctx context.Context, w *Bytes) error) error {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Trailer", errorTrailer)
@@ -44,8 +44,8 @@ func (w *answer) bytes(r *request, contentType string, do func(ctx context.Conte
 	return err
 }
 
-// endOf is the error of a stream that ended with err: if another user needed its place,
-// that.
+// endOf returns the error of a stream that ended with err: errOther if another user needed
+// its place.
 func endOf(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errOther) {
 		return errOther
@@ -53,16 +53,16 @@ func endOf(ctx context.Context, err error) error {
 	return err
 }
 
-// Bytes is an answer of bytes.
+// Bytes is an answer that consists of bytes.
 type Bytes struct{ w *answer }
 
-// Write hands bytes on; they may wait for others.
+// Write writes bytes, which may be buffered.
 func (b *Bytes) Write(p []byte) (int, error) { return b.w.Write(p) }
 
 // Flush sends what was written.
 func (b *Bytes) Flush() error { return b.w.flush() }
 
-// headerText is a text as a header's value.
+// headerText makes a text valid as a header's value.
 func headerText(s string) string {
 	b := []byte(s)
 	for i, c := range b {
