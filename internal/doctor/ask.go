@@ -16,7 +16,7 @@ import (
 	"sixfour/internal/control"
 )
 
-// mayAsk reports whether packets to the peer can be sent and heard; if not, why.
+// mayAsk reports whether probes to the peer can be sent and answers received, or why not.
 func (p *peer) mayAsk() (f finding, ok bool) {
 	switch why := p.lacks("address", "route"); {
 	case why != "":
@@ -31,20 +31,20 @@ func (p *peer) mayAsk() (f finding, ok bool) {
 	return f, true
 }
 
-// layers are those of the peer's packets.
+// layers returns the layers of the peer's packets.
 func (p *peer) layers() []encap.Layer { return p.t.cfg.Stack(p.cfg, p.local, p.remote) }
 
 // open opens the asker.
 func (p *peer) open() error {
 	layers := p.layers()
 	o := p.t.cfg.Options
-	o.ECNCompat = false // marks are set here
+	o.ECNCompat = false // this program sets the ECN fields itself
 	var err error
 	p.asker, err = newAsker(layers, o, p.t.cfg.FwMark, p.route.Index)
 	return err
 }
 
-// checkState says what the daemon waits for, if it is none of what was found before.
+// checkState reports what the daemon waits for, unless a failed check already explains it.
 func (p *peer) checkState(context.Context) finding {
 	if p.status == nil {
 		return skip("no daemon runs the tunnel")
@@ -52,7 +52,7 @@ func (p *peer) checkState(context.Context) finding {
 	s := p.status.State
 	switch s.Phase {
 	case api.Waiting:
-	case api.Suspect, api.Down: // why, the next check says
+	case api.Suspect, api.Down: // the next check says why
 		return skip("the daemon says: %s, %s", s.Phase, s.Detail)
 	default:
 		return pass("the daemon says: %s", s.Phase)
@@ -93,12 +93,12 @@ func (p *peer) checkAnswer(ctx context.Context) finding {
 	return p.noAnswer(ctx, all, outcomes[:len(all)], ping)
 }
 
-// pastSockets reports whether the peer's packets go past the sockets of this program.
+// pastSockets reports whether the peer's packets bypass the sockets of this program.
 func (p *peer) pastSockets() bool {
 	return p.status != nil && p.status.State.IO == string(config.IOXDP)
 }
 
-// atDaemon is how the daemon calls the peer.
+// atDaemon returns the daemon's name for the peer.
 func (p *peer) atDaemon() string {
 	if p.t.cfg.Hub {
 		return p.t.cfg.Name + "/" + p.cfg.Name
@@ -106,7 +106,7 @@ func (p *peer) atDaemon() string {
 	return p.t.cfg.Name
 }
 
-// askDaemon lets the daemon ask the peer.
+// askDaemon makes the daemon probe the peer.
 func (p *peer) askDaemon(ctx context.Context) finding {
 	c := control.NewClient(p.t.h.socket)
 	defer c.Close()
@@ -128,7 +128,7 @@ func (p *peer) askDaemon(ctx context.Context) finding {
 	return p.noAnswer(ctx, nil, nil, outcome{})
 }
 
-// noAnswer says what it means that nothing came back through the tunnel.
+// noAnswer explains that no answer came back through the tunnel.
 func (p *peer) noAnswer(ctx context.Context, all []candidate, outcomes []outcome, ping outcome) finding {
 	if why := p.lacks("rp_filter", "firewall_out", "firewall_in"); why != "" {
 		return skip("nothing comes back, and %s", why)
@@ -174,7 +174,7 @@ func (p *peer) noAnswer(ctx context.Context, all []candidate, outcomes []outcome
 	return fail(mend, "nothing comes back through the tunnel: %s", why)
 }
 
-// said is what stopped a question; "": nothing is known.
+// said returns what ICMP errors say about the questions; "": nothing is known.
 func (p *peer) said(outcomes []outcome) string {
 	for _, o := range outcomes {
 		switch {
@@ -189,7 +189,8 @@ func (p *peer) said(outcomes []outcome) string {
 	return ""
 }
 
-// lastError is what went wrong while doctor asked, as the daemon has heard it; "": nothing.
+// lastError returns the last error that the daemon recorded while doctor was probing; "":
+// none.
 func (p *peer) lastError(ctx context.Context) string {
 	now := p.traffic(ctx)
 	if now == nil || now.LastError == nil || p.status == nil || p.status.LastError != nil && !now.LastError.At.After(p.status.LastError.At) {
@@ -198,8 +199,8 @@ func (p *peer) lastError(ctx context.Context) string {
 	return "the daemon noted: " + now.LastError.What
 }
 
-// says is an ICMP error about a packet, in words. This host's own kernel makes one if
-// nobody on the link has the address that packets are to be given to.
+// says describes an ICMP error about a packet. This host's own kernel sends one if no host
+// on the link has the next hop's address.
 func (p *peer) says(o outcome, about string) string {
 	m := meaning(o.reply.err)
 	if o.from != p.local {
@@ -212,8 +213,8 @@ func (p *peer) says(o outcome, about string) string {
 	return fmt.Sprintf("no host on the link of %s answers for %v (ARP, or neighbour discovery), so %s does not leave this host", p.route.Interface, hop, about)
 }
 
-// comes says what comes from the peer, or from where it may be now, while it does not
-// answer. Not ok: nothing does.
+// comes describes what arrives from the peer, or from its possible new address, while the
+// peer does not answer. If ok is false, nothing arrives.
 func (p *peer) comes(ctx context.Context) (f finding, ok bool) {
 	now := p.traffic(ctx)
 	if p.status != nil && now != nil {
@@ -224,7 +225,7 @@ func (p *peer) comes(ctx context.Context) (f finding, ok bool) {
 		for _, a := range dropAdvice {
 			told += now.In.Drops[a.reason]
 		}
-		if now.In.Packets <= told { // most of what came was dropped, though it may be long between two packets
+		if now.In.Packets <= told { // most packets were dropped, even if some time passes between two of them
 			if f, ok := p.droppedIn(nil, now.In.Drops); ok {
 				return f, true
 			}
@@ -245,7 +246,7 @@ func (p *peer) comes(ctx context.Context) (f finding, ok bool) {
 	return p.moved()
 }
 
-// moved says from where the peer may send now.
+// moved reports the address from which the peer may send now.
 func (p *peer) moved() (f finding, ok bool) {
 	if s, ok := p.stranger(); ok {
 		return fail(fmt.Sprintf("if %s is the peer: remote = %q in [[tunnel]] %s, then: sixfourctl reload", s.From, s.From, p.t.cfg.Name),
@@ -255,8 +256,8 @@ func (p *peer) moved() (f finding, ok bool) {
 	return f, false
 }
 
-// droppedIn says why the daemon drops what comes from the peer, if counters have grown that
-// tell what is wrong.
+// droppedIn explains why the daemon drops the peer's packets, if drop counters that show
+// the reason have increased.
 func (p *peer) droppedIn(before, after map[string]uint64) (f finding, ok bool) {
 	for _, a := range dropAdvice {
 		if after[a.reason] > before[a.reason] {
@@ -266,7 +267,7 @@ func (p *peer) droppedIn(before, after map[string]uint64) (f finding, ok bool) {
 	return f, false
 }
 
-// dropAdvice is what it means that packets from a peer are dropped for a reason.
+// dropAdvice explains the reasons for which packets from a peer are dropped.
 var dropAdvice = []struct{ reason, means, mend string }{
 	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are not exchanged", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
 	{"spoof", "their inner source is not what the peer may send from", "compare local6, remote6 and allowed with the peer's local6 and address"},
@@ -277,8 +278,8 @@ var dropAdvice = []struct{ reason, means, mend string }{
 	{"unknown_protocol", "they carry what this mode does not", "set the same mode at both ends"},
 }
 
-// stranger is an address from which packets of the tunnel's protocol came lately, which is
-// no peer's.
+// stranger returns a source address that belongs to no peer and from which packets of the
+// tunnel's protocol have recently arrived.
 func (p *peer) stranger() (s api.Stranger, ok bool) {
 	if p.t.h.status == nil {
 		return s, false
@@ -291,11 +292,11 @@ func (p *peer) stranger() (s api.Stranger, ok bool) {
 	return s, false
 }
 
-// strangerLately is how long ago a peer that has moved must have sent: by default it asks
-// more often than each half minute.
+// strangerLately is how recently a peer that has moved must have sent a packet: by default
+// it sends a probe at least every 30 seconds.
 const strangerLately = 2 * time.Minute
 
-// heardLately is how long ago a packet from the peer shows that it lives.
+// heardLately is how recent a packet from the peer must be to show that the peer is alive.
 const heardLately = 30 * time.Second
 
 // pinged says whether the peer's host answers outside the tunnel.
@@ -311,7 +312,7 @@ func (p *peer) pinged(ping outcome) string {
 	return fmt.Sprintf("the host %v does not answer pings either", p.remote)
 }
 
-// meaning is an ICMP error in words.
+// meaning describes an ICMP error.
 func meaning(e icmp.Error) string {
 	names, unreachable, exceeded := unreachable4, byte(icmp.Unreachable4), byte(icmp.TimeExceeded4)
 	if e.Version == 6 {
@@ -328,8 +329,8 @@ func meaning(e icmp.Error) string {
 	return fmt.Sprintf("what ICMPv%d type %d code %d means", e.Version, e.Type, e.Code)
 }
 
-// Codes of "destination unreachable" (RFC 792, RFC 1812 section 5.2.7.1; RFC 4443
-// section 3.1). Linux says port where RFC 2003 says protocol.
+// Codes of "destination unreachable" (RFC 792, RFC 1812 section 5.2.7.1; RFC 4443 section
+// 3.1). Linux sends "port unreachable" where RFC 2003 requires "protocol unreachable".
 var (
 	unreachable4 = map[byte]string{
 		0: "that there is no route", 1: noHost, 2: noTunnel, 3: noTunnel,
@@ -346,7 +347,7 @@ const (
 	prohibited = "that a firewall forbids it"
 )
 
-// unasked is why a check that needs answers is skipped; ok: there are answers.
+// unasked returns why a check that needs answers is skipped; ok: it is not skipped.
 func (p *peer) unasked() (f finding, ok bool) {
 	if p.pastSockets() {
 		return skip("the daemon's packets arrive through AF_XDP, where this program does not hear them").but("sixfourctl mtu " + p.atDaemon()), false
@@ -357,5 +358,5 @@ func (p *peer) unasked() (f finding, ok bool) {
 	return f, true
 }
 
-// outside reports whether the peer was only asked beside the tunnel.
+// beside reports whether the peer answers only outside the tunnel.
 func (p *peer) beside() bool { return p.asked != nil && p.asked.way == outside }

@@ -18,42 +18,42 @@ import (
 	"sixfour/transport"
 )
 
-// asker sends packets to a peer and hears what comes back. Raw sockets get a copy of
-// each packet, so a daemon beside it is not disturbed.
+// asker sends packets to a peer and receives the answers. Raw sockets get a copy of each
+// packet, so a daemon that runs at the same time is not disturbed.
 type asker struct {
 	layers        []encap.Layer
 	stack         *encap.Stack
-	local, remote netip.Addr // outer
+	local, remote netip.Addr // outer addresses
 	id            probe.Identity
 
 	send   transport.Sender
-	rx, ec transport.Receiver // of the tunnel's protocol, and of ICMP
+	rx, ec transport.Receiver // for the tunnel's protocol, and for ICMP
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	seq     uint16
 	waiting map[uint16]*question
-	told    int // answers that were heard
-	heard   int // packets of the tunnel's protocol from the peer that answer nothing
+	told    int // number of answers received
+	heard   int // number of other packets of the tunnel's protocol from the peer
 }
 
-// way is how a peer is asked.
+// way is how a question is sent.
 type way uint8
 
 const (
 	inside    way = iota // an echo request between two inner addresses, through the tunnel
-	loop                 // an echo request to ourselves, which a relay forwards back (RFC 5969 section 8)
-	keepalive            // the same in GRE, as routers do (mechanisms 8)
+	loop                 // an echo request to ourselves, which a relay returns (RFC 5969 section 8)
+	keepalive            // a GRE keepalive as routers send it, which the peer returns (mechanisms 8)
 	outside              // an echo request to the peer's outer address
 )
 
-// question is a packet that asks.
+// question is a packet that asks for an answer.
 type question struct {
 	way           way
 	local, remote netip.Addr // inside: the inner addresses
-	size          int        // of the outer packet; 0: small
-	ttl           byte       // of an outside one; 0: as usual
-	pieces        bool       // in two fragments
+	size          int        // of the outer packet, in bytes; 0: small
+	ttl           byte       // TTL of an outside one; 0: the default
+	pieces        bool       // send it in two fragments
 	inner, outer  byte       // ECN fields
 
 	sent    time.Time
@@ -61,32 +61,33 @@ type question struct {
 	replies chan reply
 }
 
-// reply is what came back: the answer, or an ICMP error about the question.
+// reply is what a question caused: an answer, or an ICMP error about it.
 type reply struct {
 	answer       bool
 	rtt          time.Duration
 	inner, outer byte       // ECN fields of the answer
-	err          icmp.Error // if it is none
-	from         netip.Addr // who sent it
+	err          icmp.Error // if answer is false
+	from         netip.Addr // source of the error
 }
 
 const (
-	// tries is how often a question is asked that is not answered.
+	// tries is how often an unanswered question is sent.
 	tries = 3
-	// answerLimit is how long each time.
+	// answerLimit is how long to wait for an answer.
 	answerLimit = time.Second
-	// lastLimit is how long the last time: a router needs 3 s to find out that nobody
-	// is there (RFC 4861 section 10: MAX_MULTICAST_SOLICIT times RETRANS_TIMER).
+	// lastLimit is how long to wait after the last try: a router needs 3 s in all to find
+	// that the address is unused (RFC 4861 section 10: MAX_MULTICAST_SOLICIT times
+	// RETRANS_TIMER).
 	lastLimit = 1500 * time.Millisecond
-	// grace is how long an answer may come after an ICMP error.
+	// grace is how long an answer may still come after an ICMP error.
 	grace = 200 * time.Millisecond
 )
 
-// newAsker opens the sockets. Link-local ends are on a device.
+// newAsker opens the sockets. Link-local addresses are on the given device.
 func newAsker(layers []encap.Layer, o encap.Options, mark uint32, device int) (*asker, error) {
 	l := layers[len(layers)-1]
 	a := &asker{layers: layers, local: l.Local.WithZone(""), remote: l.Remote.WithZone(""), id: probe.NewIdentity(), seq: uint16(rand.Uint32()), waiting: make(map[uint16]*question)}
-	// Over a path that is wider than any packet here, so that each is sent with DF.
+	// A path MTU larger than any packet here, so that each packet is sent with DF.
 	const wide = transport.MaxPacket
 	var err error
 	if a.stack, err = encap.New(layers, wide, o, resolve.NewSources(nil, nil, false), encap.NewRecord()); err != nil {
@@ -144,18 +145,18 @@ func (a *asker) receive(rx transport.Receiver, hear func([]byte)) {
 	}
 }
 
-// outcome is what came of a question.
+// outcome is the result of a question.
 type outcome struct {
 	reply
 	ok  bool  // there is a reply
-	err error // nothing could be sent; nil: something was
+	err error // the question could not be sent; nil: it was
 }
 
 // answered reports whether the question was answered.
 func (o outcome) answered() bool { return o.ok && o.answer }
 
-// expect waits for the answer to an echo request that the kernel sends, and returns the
-// number that it must have.
+// expect prepares to receive the answer to an echo request that the kernel sends, and
+// returns the sequence number that the request must have.
 func (a *asker) expect(q *question) (seq uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -165,12 +166,12 @@ func (a *asker) expect(q *question) (seq uint16) {
 	return a.seq
 }
 
-// askOnce asks without trying again.
+// askOnce sends a question once.
 func (a *asker) askOnce(ctx context.Context, q question) outcome { return a.askTimes(ctx, q, 1) }
 
-// ask asks until there is an answer or an ICMP error, at most tries times. An answer
-// counts more than an error that comes before it: a kernel that does not know of its
-// tunnel daemon sends both.
+// ask sends a question, at most tries times, until there is an answer or an ICMP error. An
+// answer takes precedence over an earlier error: a kernel that does not know of the tunnel
+// daemon on its host sends an error although the daemon answers.
 func (a *asker) ask(ctx context.Context, q question) outcome { return a.askTimes(ctx, q, tries) }
 
 func (a *asker) askTimes(ctx context.Context, q question, left int) (o outcome) {
@@ -192,7 +193,7 @@ func (a *asker) askTimes(ctx context.Context, q question, left int) (o outcome) 
 			}
 			one := q
 			seq, err := a.post(&one)
-			defer a.forget(seq) // not before all is over: errors may come late
+			defer a.forget(seq) // only at the end: errors may come late
 			left--
 			switch {
 			case err != nil:
@@ -209,7 +210,7 @@ func (a *asker) askTimes(ctx context.Context, q question, left int) (o outcome) 
 	}
 }
 
-// askAll asks questions at the same time.
+// askAll sends questions concurrently.
 func (a *asker) askAll(ctx context.Context, questions []question) []outcome {
 	outcomes := make([]outcome, len(questions))
 	var wg sync.WaitGroup
@@ -243,7 +244,7 @@ func (a *asker) post(q *question) (seq uint16, err error) {
 	return seq, nil
 }
 
-// fromPeer is how many packets came from the peer that are no answers.
+// fromPeer returns the number of packets from the peer that are not answers.
 func (a *asker) fromPeer() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -256,7 +257,7 @@ func (a *asker) forget(seq uint16) {
 	a.mu.Unlock()
 }
 
-// cut makes two fragments of a packet.
+// cut splits a packet into two fragments.
 func (a *asker) cut(packet []byte, seq uint16) func(func([]byte) bool) {
 	half := len(packet)/2 + header.IPv6Len
 	b := make([]byte, len(packet)+header.IPv6Len+fragment.HeaderLen)
@@ -269,10 +270,10 @@ func (a *asker) cut(packet []byte, seq uint16) func(func([]byte) bool) {
 	return fragment.IPv6(packet, half, uint32(a.id.ID)<<16|uint32(seq), b, 0)
 }
 
-// hop is how far a question may go as such: enough for any path.
+// hopLimit is the hop limit of questions, large enough for any path.
 const hopLimit = 64
 
-// build makes a question's packet. Caller holds mu.
+// build makes the packet of a question. mu must be held.
 func (a *asker) build(q *question, seq uint16) ([]byte, error) {
 	var packet []byte
 	var err error
@@ -301,7 +302,7 @@ func (a *asker) build(q *question, seq uint16) ([]byte, error) {
 		return nil, err
 	}
 	setECN(packet, q.outer)
-	if header.Version(packet) == 4 { // so that whoever quotes it says which one it was
+	if header.Version(packet) == 4 { // an ICMP error quotes this field: it identifies the question
 		binary.BigEndian.PutUint16(packet[4:], seq)
 		header.IPv4(packet).SetChecksum()
 	}
@@ -318,13 +319,13 @@ func (a *asker) encapsulate(inner []byte) ([]byte, error) {
 	return packet, nil
 }
 
-// refused is why the tunnel does not carry a packet.
+// refused is the reason why the tunnel does not carry a packet.
 type refused drop.Reason
 
 func (r refused) Error() string { return "the tunnel does not carry it: " + drop.Reason(r).String() }
 
-// keepalive is a packet from the peer to us in GRE, of no protocol, behind which the
-// identity stands.
+// keepalive makes a GRE packet from the peer to us with protocol type 0, as routers'
+// keepalives have, followed by the probe's identity.
 func (a *asker) keepalive(q *question, seq uint16) []byte {
 	n, version := ipLen(a.local), 4
 	if a.local.Is6() {
@@ -346,7 +347,7 @@ func (a *asker) keepalive(q *question, seq uint16) []byte {
 		copy(ip.Dest(), a.local.AsSlice())
 	}
 	m := b[n+header.GRELen:]
-	m[0] = icmp.EchoReply4 // so that it is told apart as one
+	m[0] = icmp.EchoReply4 // identifies it as an answer
 	binary.BigEndian.PutUint16(m[probe.IDAt:], a.id.ID)
 	binary.BigEndian.PutUint16(m[probe.SeqAt:], seq)
 	copy(m[probe.CookieAt:], a.id.Cookie[:])
@@ -354,7 +355,7 @@ func (a *asker) keepalive(q *question, seq uint16) []byte {
 	return b
 }
 
-// ipLen is the length of the IP header of an address's version.
+// ipLen returns the length of the IP header for the version of an address.
 func ipLen(a netip.Addr) int {
 	if a.Is4() {
 		return header.IPv4Len

@@ -9,14 +9,14 @@ import (
 	"sixfour/internal/probe"
 )
 
-// candidate is an address that may answer.
+// candidate is a question that the peer may answer.
 type candidate struct {
 	question
 	name string // of what answers
-	sure bool   // it is there if the peer is as the configuration says
+	sure bool   // it must answer if the peer is as the configuration says
 }
 
-// candidates are the ways to ask the peer through the tunnel, the best first.
+// candidates returns the ways to probe the peer through the tunnel, the best first.
 func (p *peer) candidates(layers []encap.Layer) (all []candidate) {
 	add := func(w way, local, remote netip.Addr, sure bool, name string) {
 		all = append(all, candidate{question{way: w, local: local, remote: remote}, name, sure})
@@ -46,7 +46,7 @@ func (p *peer) candidates(layers []encap.Layer) (all []candidate) {
 	return all
 }
 
-// forwardsBack reports whether the mode's relay sends back what is for ourselves.
+// forwardsBack reports whether the mode's relay returns packets addressed to us.
 func (p *peer) forwardsBack() bool {
 	switch p.t.cfg.Layers[p.t.mechanism()].Mechanism.(type) {
 	case resolve.SixRD, *resolve.SixRD, resolve.SixToFour, *resolve.SixToFour:
@@ -55,7 +55,7 @@ func (p *peer) forwardsBack() bool {
 	return false
 }
 
-// ownIn6 is our first IPv6 address on the interface; invalid: there is none.
+// ownIn6 returns our first IPv6 address on the interface; invalid: none.
 func (p *peer) ownIn6() netip.Addr {
 	for _, a := range p.t.cfg.Address {
 		if a.Addr().Is6() && !a.Addr().IsLinkLocalUnicast() {

@@ -2,7 +2,7 @@ package doctor
 
 import "context"
 
-// Subject is what a check looks at.
+// Subject is the kind of thing that a check examines.
 type Subject string
 
 // The subjects.
@@ -13,11 +13,11 @@ const (
 	OfGateway Subject = "gateway"
 )
 
-// Check describes one of the things that are looked at. Its ID never changes.
+// Check describes a check. Its ID never changes.
 type Check struct {
 	ID      string
 	Subject Subject
-	What    string // what is looked at
+	What    string // what is checked
 	Why     string // why a tunnel needs it
 }
 
@@ -41,7 +41,7 @@ type gatewayCheck struct {
 	run func(*gateway, context.Context) finding
 }
 
-// The checks, in the order in which they are made: what others need comes first.
+// The checks, in the order in which they run: a check comes after those it depends on.
 var (
 	hostChecks = []hostCheck{
 		{Check{"daemon", OfHost, "whether sixfourd answers at its control socket, and in the network namespace that is looked at", "it carries the packets; without one the tunnels carry nothing, and only the configuration is looked at"}, (*host).checkDaemon},
@@ -85,7 +85,7 @@ var (
 	}
 )
 
-// Checks are all of them, in that order.
+// Checks returns all checks in that order.
 func Checks() []Check {
 	var all []Check
 	for _, c := range hostChecks {

@@ -1,6 +1,6 @@
-// Package doctor looks at everything that a tunnel needs, on this host and on the
-// way to each peer, and says of each thing whether it is there, and if not, what
-// mends it. It needs no daemon, and changes nothing.
+// Package doctor checks everything that a tunnel needs, on this host and on the path to
+// each peer. For each thing it says whether it is in order and, if not, how to correct it.
+// It does not need a daemon, and changes nothing.
 package doctor
 
 import (
@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// Verdict is what a check came to.
+// Verdict is the result of a check.
 type Verdict string
 
-// The verdicts. What cannot be looked at, or does not matter here, is skipped.
+// The verdicts. A check is skipped if it is not possible or not relevant.
 const (
 	Pass Verdict = "PASS"
 	Fail Verdict = "FAIL"
 	Skip Verdict = "SKIP"
 )
 
-// finding is a check's result: one sentence, and, if something is wrong, the command
-// or line that mends it.
+// finding is the outcome of a check: one sentence and, if something is wrong, the command or
+// configuration line that corrects it.
 type finding struct {
 	verdict Verdict
 	text    string
@@ -46,55 +46,55 @@ func fail(mend, format string, args ...any) finding {
 	return finding{Fail, fmt.Sprintf(format, args...), mend}
 }
 
-// but adds the way out to a finding.
+// but returns a copy of the finding with a remedy.
 func (f finding) but(mend string) finding {
 	f.mend = mend
 	return f
 }
 
-// Result is one check of one subject.
+// Result is the result of one check of one subject.
 type Result struct {
 	Check   string  `json:"check"`   // its ID
-	Subject Subject `json:"subject"` // what was looked at
+	Subject Subject `json:"subject"` // what was checked
 	Tunnel  string  `json:"tunnel,omitempty"`
-	Peer    string  `json:"peer,omitempty"` // its name, or else its outer address
+	Peer    string  `json:"peer,omitempty"` // its name, or its outer address if it has none
 	Verdict Verdict `json:"verdict"`
 	Finding string  `json:"finding"`
-	Mend    string  `json:"mend,omitempty"` // the command or line that mends it
+	Mend    string  `json:"mend,omitempty"` // the command or line that corrects it
 }
 
-// Report is everything that was looked at: the host, each tunnel with its peers, and the
-// gateway, if there is one.
+// Report is the results for the host, for each tunnel with its peers, and for the gateway,
+// if there is one.
 type Report struct {
 	Checks  []Result `json:"checks"`
 	Passed  int      `json:"passed"`
 	Failed  int      `json:"failed"`
 	Skipped int      `json:"skipped"`
-	// Unseen is how many peers were not looked at because there are so many.
+	// Unseen is how many peers were not checked because there are too many.
 	Unseen int `json:"unseen_peers,omitempty"`
 }
 
-// Options say what to look at.
+// Options selects what to check.
 type Options struct {
-	Config string // path; "": that of the daemon that runs, or else the default
-	Socket string // control socket; "": that of the configuration, or else the default
-	// Names are the tunnels, or TUNNEL/PEER, that are looked at; none: all tunnels,
-	// and of each the first peers.
+	Config string // path; "": that of the running daemon, or else the default
+	Socket string // control socket; "": the configured one, or else the default
+	// Names are the tunnels, or peers as TUNNEL/PEER, to check; empty: all tunnels, with
+	// the first peers of each.
 	Names []string
 	Paths Paths
 }
 
-// Paths are where the system shows itself; the zero value is the usual places.
+// Paths are the locations of system files; the zero value means the usual ones.
 type Paths struct {
 	Config  string   // /etc/sixfour.toml
 	Socket  string   // /run/sixfour/control.sock
 	Tun     string   // /dev/net/tun
 	Modules string   // /sys/module
 	Proc    string   // /proc
-	Units   []string // where systemd looks for units
+	Units   []string // directories of systemd units
 }
 
-// orDefault fills in the usual places.
+// orDefault fills in the usual locations.
 func (p Paths) orDefault() Paths {
 	for _, d := range []struct {
 		path *string
@@ -113,20 +113,20 @@ func (p Paths) orDefault() Paths {
 	return p
 }
 
-// modules is where the kernel shows its modules.
+// modules is where the kernel lists its modules.
 func (p Paths) modules() fs.FS { return os.DirFS(p.Modules) }
 
 const (
-	// MaxPeers is how many peers of a tunnel are looked at if none is named.
+	// MaxPeers is how many peers of a tunnel are checked if none is named.
 	MaxPeers = 20
-	// atOnce is how many peers are looked at at the same time: what takes time is to
-	// wait for what does not come.
+	// atOnce is how many peers are checked concurrently: most of the time is spent waiting
+	// for answers that do not come.
 	atOnce = 8
-	// checkLimit is how long a check may take.
+	// checkLimit is the timeout of a check.
 	checkLimit = 20 * time.Second
 )
 
-// Run looks at everything. An error is that there is nothing to look at by a name.
+// Run runs all checks. An error means that a name selects nothing.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	o.Paths = o.Paths.orDefault()
 	h := newHost(o)
@@ -163,7 +163,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return r, ctx.Err()
 }
 
-// lookAtPeers does all checks of all peers, some at the same time.
+// lookAtPeers runs all checks of all peers, several peers at a time.
 func (t *tunnel) lookAtPeers(ctx context.Context) [][]finding {
 	all := make([][]finding, len(t.peers))
 	slots := make(chan struct{}, atOnce)
@@ -179,7 +179,7 @@ func (t *tunnel) lookAtPeers(ctx context.Context) [][]finding {
 	return all
 }
 
-// look does all checks of a peer.
+// look runs all checks of a peer.
 func (p *peer) look(ctx context.Context) []finding {
 	findings := make([]finding, 0, len(peerChecks))
 	for _, c := range peerChecks {
@@ -194,8 +194,8 @@ func (p *peer) look(ctx context.Context) []finding {
 	return findings
 }
 
-// lacks is the reason not to try what cannot work while another check fails; "": it
-// can work.
+// lacks returns why something is not tried: another check failed without which it cannot
+// work; "": none failed.
 func (p *peer) lacks(needed ...string) string {
 	for _, id := range needed {
 		if slices.Contains(p.failed, id) {
@@ -205,8 +205,8 @@ func (p *peer) lacks(needed ...string) string {
 	return ""
 }
 
-// attempt runs a check. One that panics, or does not end, costs only itself: it works
-// on a copy of the subject, which is taken over if it ends in time.
+// attempt runs a check. A check that panics or does not end affects only itself: it works
+// on a copy of the subject, which replaces the subject only if the check ends in time.
 func attempt[S any](ctx context.Context, subject *S, check func(*S, context.Context) finding) finding {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
@@ -231,8 +231,8 @@ func attempt[S any](ctx context.Context, subject *S, check func(*S, context.Cont
 	}
 }
 
-// where is the place in a stack at which a panic began: what follows the runtime's
-// own lines.
+// where returns the place in a stack trace where a panic began: the first line after those
+// of the runtime.
 func where(stack []byte) string {
 	lines := strings.Split(string(stack), "\n")
 	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "panic(") })

@@ -12,7 +12,7 @@ import (
 	"sixfour/internal/firewall"
 )
 
-// packet is one of the tunnel's packets.
+// packet describes one of the tunnel's packets for the packet filter.
 func (p *peer) packet(hook firewall.Hook, protocol byte) firewall.Packet {
 	k := firewall.Packet{Hook: hook, Source: p.local, Destination: p.remote, Protocol: protocol, Device: p.route.Interface, Index: p.route.Index, Mark: p.t.cfg.FwMark}
 	if hook == firewall.Input {
@@ -29,7 +29,7 @@ func (p *peer) checkFirewallIn(context.Context) finding {
 	return p.judge(firewall.Input, "in", "from")
 }
 
-// judge follows a packet of the tunnel through this host's rules.
+// judge evaluates this host's rules for a packet of the tunnel.
 func (p *peer) judge(hook firewall.Hook, way, preposition string) finding {
 	protocol := p.t.outer().Protocol()
 	if !p.local.IsValid() || !p.remote.IsValid() || p.route.Interface == "" {
@@ -62,7 +62,7 @@ func (p *peer) judge(hook firewall.Hook, way, preposition string) finding {
 	return skip("whether %s drops protocol %d %s %v depends on what is not known here", place(doubt.Place), protocol, preposition, p.remote).but(listChain(doubt.Place))
 }
 
-// place says where a rule is.
+// place describes where a rule is.
 func place(at firewall.Place) string {
 	chain := fmt.Sprintf("nftables %s %s %s", at.Family, at.Table, at.Chain)
 	if at.Handle == 0 {
@@ -75,8 +75,8 @@ func listChain(at firewall.Place) string {
 	return fmt.Sprintf("nft -a list chain %s %s %s", at.Family, at.Table, at.Chain)
 }
 
-// insertAccept is the command that lets a protocol pass at the beginning of the chain
-// by which packets come to the rule.
+// insertAccept returns the command that accepts a protocol at the beginning of the chain
+// through which packets reach the rule.
 func insertAccept(at firewall.Place, remote netip.Addr, hook firewall.Hook, protocol byte) string {
 	family, end := "ip", "daddr"
 	if remote.Is6() {
@@ -88,8 +88,8 @@ func insertAccept(at firewall.Place, remote netip.Addr, hook firewall.Hook, prot
 	return fmt.Sprintf("nft insert rule %s %s %s %s %s %v meta l4proto %d accept", at.Family, at.Table, at.Base, family, end, remote, protocol)
 }
 
-// reconsider holds what other checks say against what came of packets: where the peer
-// answers, both ways are open.
+// reconsider corrects findings by the results of other checks: if the peer answers, packets
+// pass in both directions.
 func (p *peer) reconsider(findings []finding) {
 	passed := func(ids ...string) bool {
 		return slices.ContainsFunc(ids, func(id string) bool {

@@ -14,15 +14,15 @@ import (
 	"sixfour/internal/probe"
 )
 
-// gateway is what makes one end of a tunnel the other's way into the internet.
+// gateway describes the [gateway] section, with which a tunnel leads to the internet.
 type gateway struct {
 	h      *host
 	cfg    config.Gateway
-	status *api.GatewayStatus // nil: no daemon does it
-	failed []string           // checks of the default route's tunnel and its peers
+	status *api.GatewayStatus // nil: no daemon applies it
+	failed []string           // failed checks of the default route's tunnel and its peers
 }
 
-// gateway finds it; nil: there is none.
+// gateway returns the configured gateway; nil: none.
 func (h *host) gateway() *gateway {
 	g := &gateway{h: h}
 	if h.cfg != nil {
@@ -37,7 +37,7 @@ func (h *host) gateway() *gateway {
 	return g
 }
 
-// noteFailed remembers what fails of the tunnel that takes the default route.
+// noteFailed stores the failed checks of the tunnel that takes the default route.
 func (g *gateway) noteFailed(r *Report) {
 	for _, c := range r.Checks {
 		if c.Verdict == Fail && c.Tunnel != "" && c.Tunnel == g.cfg.DefaultRoute && slices.Contains(reaches, c.Check) {
@@ -46,7 +46,7 @@ func (g *gateway) noteFailed(r *Report) {
 	}
 }
 
-// reaches are the checks without which nothing behind the peer is reached.
+// reaches are the checks that must pass to reach anything beyond the peer.
 var reaches = []string{"interface", "address", "route", "rp_filter", "firewall_out", "firewall_in", "state", "answer", "inner_ipv4", "inner_ipv6"}
 
 func (g *gateway) checkDefaultRoute(context.Context) finding {
@@ -88,10 +88,10 @@ func (g *gateway) checkMasquerade(context.Context) finding {
 	return pass("what comes from the tunnels leaves through %s with its address", strings.Join(g.cfg.Masquerade, ", "))
 }
 
-// unknownUplink stands for an interface that is not known.
+// unknownUplink is the placeholder for an unknown interface.
 const unknownUplink = "UPLINK"
 
-// uplink is the interface by which IPv4 packets to the internet leave.
+// uplink returns the interface by which IPv4 packets to the internet leave.
 func (g *gateway) uplink() string {
 	to := everywhere[4]
 	for _, a := range g.cfg.Probe {
@@ -110,8 +110,8 @@ func (g *gateway) uplink() string {
 func (g *gateway) checkInternet4(ctx context.Context) finding { return g.checkInternet(ctx, 4) }
 func (g *gateway) checkInternet6(ctx context.Context) finding { return g.checkInternet(ctx, 6) }
 
-// checkInternet pings a host on the internet: through the tunnel, and, if it does not answer
-// there, the old way, so that it is known which of the two is broken.
+// checkInternet pings a host on the internet: through the tunnel and, if there is no answer,
+// by the old route, to find out which of the two is broken.
 func (g *gateway) checkInternet(ctx context.Context, version int) finding {
 	through := g.cfg.DefaultRoute != "" && (version == 4 && g.cfg.IPv4 || version == 6 && g.cfg.IPv6)
 	serves := len(g.cfg.Masquerade) > 0 && (version == 4 || g.serves6())
@@ -139,17 +139,17 @@ func (g *gateway) checkInternet(ctx context.Context, version int) finding {
 	return g.askFromClient(ctx, target)
 }
 
-// serves6 reports whether IPv6 of a tunnel is masqueraded.
+// serves6 reports whether IPv6 packets of a tunnel are masqueraded.
 func (g *gateway) serves6() bool {
 	return g.h.cfg != nil && slices.ContainsFunc(g.h.cfg.Tunnels, func(t config.Tunnel) bool {
 		return t.Netns == "" && slices.ContainsFunc(t.Address, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsPrivate() })
 	})
 }
 
-// orProbe is how another host is asked.
+// orProbe says how to configure another host to ping.
 const orProbe = `; if that host is not to be asked: probe = "ADDRESS" in [gateway]`
 
-// askFromServer asks from the host by which others reach the internet.
+// askFromServer pings from the host that gives others access to the internet.
 func (g *gateway) askFromServer(ctx context.Context, target netip.Addr) finding {
 	o, route, err := g.ask(ctx, target, 0)
 	mend := "ip route get " + target.String() + orProbe
@@ -162,7 +162,7 @@ func (g *gateway) askFromServer(ctx context.Context, target netip.Addr) finding 
 	return fail(mend, "%v does not answer a ping of this host through %s%s", target, route, said(o))
 }
 
-// askFromClient asks from the host that sends everything into the tunnel.
+// askFromClient pings from the host that sends all traffic into the tunnel.
 func (g *gateway) askFromClient(ctx context.Context, target netip.Addr) finding {
 	into := g.cfg.DefaultRoute
 	o, route, err := g.ask(ctx, target, 0)
@@ -190,7 +190,7 @@ func (g *gateway) askFromClient(ctx context.Context, target netip.Addr) finding 
 	return fail(mend, "%v does not answer a ping through %s%s: the peer does not pass on what is for the internet, or the answers", target, into, said(o))
 }
 
-// said is what an ICMP error adds.
+// said describes the error of an outcome.
 func said(o outcome) string {
 	switch {
 	case o.err != nil:
@@ -201,7 +201,7 @@ func said(o outcome) string {
 	return ""
 }
 
-// ownRules looks whether this host's rules drop the answers.
+// ownRules checks whether this host's rules drop the answers.
 func (g *gateway) ownRules(target netip.Addr, into string) (f finding, bad bool) {
 	rules, err := g.h.rules()
 	route, err2 := g.h.router.To(target, netip.Addr{}, 0)
@@ -216,8 +216,8 @@ func (g *gateway) ownRules(target netip.Addr, into string) (f finding, bad bool)
 	return f, false
 }
 
-// ask pings a host by the route that packets with a mark take, and says by which interface
-// they leave.
+// ask pings a host by the route for packets with a mark, and returns the interface of that
+// route.
 func (g *gateway) ask(ctx context.Context, target netip.Addr, mark uint32) (o outcome, device string, err error) {
 	route, err := g.h.router.To(target, netip.Addr{}, mark)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// checkGROList looks for devices whose GRO puts packets together in lists. Small ones
-// leave no trace of it: their datagrams arrive as one.
+// checkGROList finds devices whose GRO merges packets into lists. Small merged packets
+// cannot be recognised: their datagrams arrive as one.
 func (h *host) checkGROList(context.Context) finding {
 	on, err := netcfg.Features(netcfg.MergesLists)
 	if err != nil {

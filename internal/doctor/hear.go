@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/probe"
 )
 
-// hear takes a packet of the tunnel's protocol to our outer address, and writes to
-// it.
+// hear handles a packet of the tunnel's protocol to our outer address. It modifies the
+// packet.
 func (a *asker) hear(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
@@ -30,7 +30,7 @@ func (a *asker) hear(b []byte) {
 		}
 		return
 	}
-	setECN(packet, header.NotECT) // so that the inner field stays as the peer wrote it
+	setECN(packet, header.NotECT) // so that decapsulation does not change the inner ECN field
 	inner, r := a.stack.Decapsulate(packet)
 	if r != drop.None {
 		return
@@ -46,8 +46,8 @@ func (a *asker) hear(b []byte) {
 	a.hearInside(inner)
 }
 
-// hearInside takes an ICMP error that came through the tunnel: the quote has the cookie of
-// the question.
+// hearInside handles an ICMP error that came through the tunnel: its quote has the cookie
+// of the question.
 func (a *asker) hearInside(inner []byte) {
 	err, ok := icmp.Parse(inner)
 	if !ok {
@@ -66,15 +66,15 @@ func (a *asker) hearInside(inner []byte) {
 	}
 }
 
-// answers is how many answers were heard.
+// answers returns the number of answers received.
 func (a *asker) answers() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.told
 }
 
-// count counts a packet from the peer, if no more answers were heard since there were
-// so many.
+// count counts a packet from the peer, unless an answer was received since answers returned
+// before.
 func (a *asker) count(before int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -83,7 +83,7 @@ func (a *asker) count(before int) {
 	}
 }
 
-// cameBack is the echo request to ourselves that a packet is.
+// cameBack returns the ICMP message if a packet is our echo request to ourselves.
 func (a *asker) cameBack(packet []byte) (m []byte, ok bool) {
 	if header.Version(packet) != 6 {
 		return nil, false
@@ -93,7 +93,7 @@ func (a *asker) cameBack(packet []byte) (m []byte, ok bool) {
 	return m, ip.NextHeader() == header.ICMPv6 && ip.Src() == ip.Dst() && a.id.IsReply(m, icmp.EchoRequest6)
 }
 
-// keepaliveIn is what a GRE packet of no protocol carries.
+// keepaliveIn returns the payload of a GRE packet with protocol type 0, a keepalive.
 func keepaliveIn(packet []byte) ([]byte, bool) {
 	var payload []byte
 	switch {
@@ -111,8 +111,8 @@ func keepaliveIn(packet []byte) ([]byte, bool) {
 	return payload[h.Len:], true
 }
 
-// replyIn is the echo reply that a packet is, or begins: one that is too large for
-// the way back comes in fragments, of which the first says enough.
+// replyIn returns the echo reply in a packet. A reply that is too large for the path back
+// comes in fragments; the first one is sufficient.
 func (a *asker) replyIn(packet []byte) (m []byte, ok bool) {
 	if header.Version(packet) == 4 {
 		ip := header.IPv4(packet)
@@ -127,8 +127,8 @@ func (a *asker) replyIn(packet []byte) (m []byte, ok bool) {
 	return m, a.id.IsReply(m, icmp.EchoReply6)
 }
 
-// hearICMP takes an ICMP packet to our outer address: the answer to a question
-// outside the tunnel, or an error about any.
+// hearICMP handles an ICMP packet to our outer address: the answer to a question outside the
+// tunnel, or an error about any question.
 func (a *asker) hearICMP(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
@@ -155,8 +155,8 @@ func (a *asker) hearICMP(b []byte) {
 	}
 }
 
-// quotes reports whether a quote is of a packet: whoever quotes an IPv4 packet may
-// have changed what routers change, and need not quote more than 8 bytes of its
+// quotes reports whether a quote is the beginning of a packet. The quote of an IPv4 packet
+// may differ in the fields that routers change, and need not have more than 8 bytes of the
 // payload.
 func quotes(quote, packet []byte) bool {
 	const least = 8
@@ -176,8 +176,8 @@ func quotes(quote, packet []byte) bool {
 		slices.Equal(quote[header.IPv6Len:n], packet[header.IPv6Len:n])
 }
 
-// quotedBytes is how many bytes of an IPv6 packet are compared: routers quote more
-// (RFC 4443 section 2.4 c).
+// quotedBytes is how many bytes of an IPv6 packet are compared: routers quote more (RFC
+// 4443 section 2.4 c).
 const quotedBytes = 128
 
 func (a *asker) answered(m []byte, inner, outer byte) {
@@ -189,7 +189,7 @@ func (a *asker) answered(m []byte, inner, outer byte) {
 	}
 }
 
-// tell takes what there is room for.
+// tell passes on a reply if there is room. It never blocks.
 func (q *question) tell(r reply) {
 	select {
 	case q.replies <- r:

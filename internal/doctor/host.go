@@ -20,7 +20,7 @@ import (
 	"sixfour/internal/control"
 )
 
-// peerPID is the process that listens at a Unix socket; 0: not known.
+// peerPID returns the process that listens at a Unix socket; 0: not known.
 func peerPID(socket string) int {
 	c, err := net.DialTimeout("unix", socket, statusLimit)
 	if err != nil {
@@ -53,7 +53,7 @@ func (h *host) checkDaemon(context.Context) finding {
 		return skip("%v", h.noone).but(asRoot)
 	case !errors.Is(h.noone, control.ErrNoDaemon):
 		return fail("systemctl restart sixfourd", "%s: %v", h.socket, h.noone)
-	case h.cfg == nil && !h.privileged(): // the socket may be another one
+	case h.cfg == nil && !h.privileged(): // the configuration may name another socket
 		return skip("%v", h.noone).but(asRoot)
 	case h.cfg == nil && h.o.Socket == "" && h.fileError() == nil:
 		return skip("the file that says where its control socket is has errors, and nothing answers at %s", h.socket).but("sixfourctl doctor --socket PATH")
@@ -96,9 +96,9 @@ func (h *host) checkConfig(context.Context) finding {
 	return pass("%s has the daemon's %s", h.path, count(len(here), "tunnel"))
 }
 
-// fileError is why the file cannot be looked at; nil: it is there.
+// fileError returns why the configuration file cannot be opened; nil: it can.
 func (h *host) fileError() error {
-	f, err := os.OpenFile(h.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a named pipe would be waited for
+	f, err := os.OpenFile(h.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // do not block on a named pipe
 	if err == nil {
 		f.Close()
 	}
@@ -117,8 +117,8 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// leastKernel is the first long-term kernel that answers what netcfg asks for routes
-// (RTM_F_FIB_MATCH is of 4.13).
+// leastKernel is the first long-term kernel that supports the route queries of netcfg
+// (RTM_F_FIB_MATCH came with 4.13).
 var leastKernel = [2]int{4, 14}
 
 func (h *host) checkKernel(context.Context) finding {
@@ -137,7 +137,7 @@ func (h *host) checkKernel(context.Context) finding {
 	return pass("Linux %s", release)
 }
 
-// kernelVersion reads the two numbers with which a release begins.
+// kernelVersion parses the first two numbers of a release.
 func kernelVersion(release string) (major, minor int, ok bool) {
 	first, rest, ok := strings.Cut(release, ".")
 	if !ok {
@@ -178,10 +178,10 @@ func (h *host) checkTun(context.Context) finding {
 	return h.checkTunFor(path)
 }
 
-// asRoot is the way out of a permission that is missing here.
+// asRoot is the remedy for a missing permission of this program.
 const asRoot = "sudo sixfourctl doctor"
 
-// needed are the capabilities of a daemon.
+// needed are the capabilities that a daemon needs.
 var needed = []struct {
 	bit  uint
 	name string
@@ -207,7 +207,7 @@ func (h *host) checkCapabilities(context.Context) finding {
 	return pass("this program has CAP_NET_ADMIN and CAP_NET_RAW")
 }
 
-// missing are the capabilities that a process lacks (proc_pid_status(5)).
+// missing returns the needed capabilities that a process lacks (proc_pid_status(5)).
 func (h *host) missing(pid string) (names []string, err error) {
 	b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, pid, "status"))
 	if err != nil {
@@ -233,7 +233,7 @@ func (h *host) missing(pid string) (names []string, err error) {
 	return nil, fmt.Errorf("the capabilities of process %s are not shown", pid)
 }
 
-// privileged reports whether this program may look at everything.
+// privileged reports whether this program may check everything.
 func (h *host) privileged() bool {
 	missing, err := h.missing("self")
 	return err != nil || len(missing) == 0

@@ -23,9 +23,9 @@ import (
 func (p *peer) checkInner4(ctx context.Context) finding { return p.checkInner(ctx, 4) }
 func (p *peer) checkInner6(ctx context.Context) finding { return p.checkInner(ctx, 6) }
 
-// innerPairs are the addresses of an IP version on the tunnel's interface between which the
-// peer can be pinged: what the configuration shows, and the ends of the IPv6 layer, where
-// the interface has ours.
+// innerPairs returns the pairs of inner addresses of an IP version with which the peer can be
+// pinged: those that the configuration shows, and the ends of the IPv6 layer if the interface
+// has our end.
 func (p *peer) innerPairs(version int) (pairs []config.Pair) {
 	is := func(a netip.Addr) bool { return a.Is4() == (version == 4) }
 	add := func(pair config.Pair) {
@@ -33,7 +33,7 @@ func (p *peer) innerPairs(version int) (pairs []config.Pair) {
 			pairs = append(pairs, pair)
 		}
 	}
-	if p.cfg.Probe.IsValid() && is(p.cfg.Probe) { // the configuration says which one answers
+	if p.cfg.Probe.IsValid() && is(p.cfg.Probe) { // the configuration says which address answers
 		for _, pair := range p.t.cfg.Probed(p.cfg) {
 			if pair.Local.IsValid() {
 				add(pair)
@@ -53,18 +53,18 @@ func (p *peer) innerPairs(version int) (pairs []config.Pair) {
 	return pairs
 }
 
-// hasAddress reports whether the interface has an address by the configuration.
+// hasAddress reports whether the interface is configured to have an address.
 func (t *tunnel) hasAddress(a netip.Addr) bool {
 	return slices.ContainsFunc(t.addresses(), func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
-// carried reports whether packets of an IP version enter the interface.
+// carried reports whether packets of an IP version can enter the interface.
 func (t *tunnel) carried(version int) bool {
 	return t.cfg.Mode.Carries(version) || slices.ContainsFunc(t.cfg.Address, func(p netip.Prefix) bool { return p.Addr().Is4() == (version == 4) })
 }
 
-// checkInner pings the peer's inner addresses of an IP version: through the interface, as
-// programs do, where a daemon runs the tunnel; otherwise by packets of this program's own.
+// checkInner pings the peer's inner addresses of an IP version: through the interface, like
+// any program, if a daemon runs the tunnel; otherwise with packets made by this program.
 func (p *peer) checkInner(ctx context.Context, version int) finding {
 	if !p.t.carried(version) {
 		return skip("the tunnel does not carry IPv%d", version)
@@ -96,7 +96,7 @@ func (p *peer) checkInner(ctx context.Context, version int) finding {
 	return p.innerByKernel(ctx, pairs)
 }
 
-// innerBeside asks without a daemon.
+// innerBeside pings without a daemon.
 func (p *peer) innerBeside(ctx context.Context, pairs []config.Pair) finding {
 	if p.asker == nil || p.pastSockets() {
 		return skip("no daemon runs the tunnel")
@@ -108,7 +108,7 @@ func (p *peer) innerBeside(ctx context.Context, pairs []config.Pair) finding {
 	return p.judgeInner(ctx, pairs, p.asker.askAll(ctx, questions), nil)
 }
 
-// innerRoutes looks whether packets to the addresses enter this tunnel.
+// innerRoutes checks whether packets to the addresses enter this tunnel.
 func (p *peer) innerRoutes(pairs []config.Pair) (f finding, bad bool) {
 	err := netcfg.In(p.t.cfg.Netns, func() error {
 		router, err := netcfg.NewRouter()
@@ -152,7 +152,7 @@ func (p *peer) innerByKernel(ctx context.Context, pairs []config.Pair) finding {
 }
 
 // pingThrough pings one address through the interface, at most as often as other questions
-// are asked. Heard is what came back outside: a packet of the tunnel that has the answer.
+// are sent. Heard is the answer as seen in an outer packet of the tunnel.
 func (p *peer) pingThrough(ctx context.Context, pair config.Pair) (o, heard outcome) {
 	id := probe.NewIdentity()
 	if p.asker != nil {
@@ -164,7 +164,7 @@ func (p *peer) pingThrough(ctx context.Context, pair config.Pair) (o, heard outc
 	}
 	defer ping.close()
 	times := tries
-	if slices.Contains(p.t.failed, "inner_firewall") || p.lacks("answer") != "" { // it is not expected
+	if slices.Contains(p.t.failed, "inner_firewall") || p.lacks("answer") != "" { // no answer is expected
 		times = 1
 	}
 	for n := range times {
@@ -187,13 +187,13 @@ func (p *peer) pingThrough(ctx context.Context, pair config.Pair) (o, heard outc
 	return o, heard
 }
 
-// evidence is what this side knows of a ping that went through the interface.
+// evidence is what this host knows about pings that went through the interface.
 type evidence struct {
-	heard         []outcome       // what the tunnel's packets brought, by pair
+	heard         []outcome       // answers seen in the tunnel's packets, by pair
 	before, after *api.PeerStatus // the daemon's counters; nil: not known
 }
 
-// traffic asks the daemon for the peer's counters.
+// traffic requests the peer's counters from the daemon.
 func (p *peer) traffic(ctx context.Context) *api.PeerStatus {
 	if p.t.h.status == nil {
 		return nil
@@ -211,7 +211,7 @@ func (p *peer) traffic(ctx context.Context) *api.PeerStatus {
 	return now.peerStatus(p.cfg.Name)
 }
 
-// judgeInner says what came of pings of inner addresses.
+// judgeInner evaluates the outcomes of pings to inner addresses.
 func (p *peer) judgeInner(ctx context.Context, pairs []config.Pair, outcomes []outcome, e *evidence) finding {
 	answered, silent := -1, -1
 	for i, o := range outcomes {
@@ -239,8 +239,8 @@ func (p *peer) judgeInner(ctx context.Context, pairs []config.Pair, outcomes []o
 	return p.innerSilence(ctx, pairs[silent], outcomes[silent], e, silent)
 }
 
-// innerSilence says why a ping was not answered, and at which end that is, as far as it can
-// be told from here.
+// innerSilence explains why a ping was not answered and, as far as this host can know, at
+// which end the fault is.
 func (p *peer) innerSilence(ctx context.Context, pair config.Pair, o outcome, e *evidence, i int) finding {
 	what := fmt.Sprintf("%v does not answer a ping from %v", pair.Remote, pair.Local)
 	version := 4
@@ -284,7 +284,7 @@ func (p *peer) innerSilence(ctx context.Context, pair config.Pair, o outcome, e 
 	return p.otherEnd(ctx, pair, o, e, i, what, version)
 }
 
-// otherEnd says what is wrong at the peer, which packets reach.
+// otherEnd explains a fault at the peer, which packets do reach.
 func (p *peer) otherEnd(ctx context.Context, pair config.Pair, o outcome, e *evidence, i int, what string, version int) finding {
 	name := map[int]string{4: "IPv4", 6: "IPv6"}[version]
 	there := fmt.Sprintf("on the peer, %v: %%s, then: sixfourctl doctor", p.remote)
@@ -319,7 +319,7 @@ func (p *peer) otherEnd(ctx context.Context, pair config.Pair, o outcome, e *evi
 		"%s: %s: it is the other end that drops it", what, sent)
 }
 
-// hasOurs asks, once, whether our inner address answers at the peer.
+// hasOurs probes once whether our inner address also answers at the peer.
 func (p *peer) hasOurs(ctx context.Context, pair config.Pair) bool {
 	if p.asker == nil || p.pastSockets() || p.asked == nil || p.asked.way == outside {
 		return false
@@ -341,7 +341,7 @@ func outDrops(s *api.PeerStatus) map[string]uint64 {
 	return s.Out.Drops
 }
 
-// grown are the counters that have grown, with by how much.
+// grown lists the counters that have increased, and by how much.
 func grown(before, after map[string]uint64) string {
 	var list []string
 	for _, reason := range slices.Sorted(maps.Keys(after)) {

@@ -17,7 +17,7 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// innerRules are the rules of the namespace that the tunnel's interface is in.
+// innerRules returns the rules of the namespace of the tunnel's interface.
 func (t *tunnel) innerRules() (rules *firewall.Ruleset, err error) {
 	if t.cfg.Netns == "" {
 		return t.h.rules()
@@ -29,7 +29,7 @@ func (t *tunnel) innerRules() (rules *firewall.Ruleset, err error) {
 	return rules, err
 }
 
-// unreadable is what rules come to that could not be read.
+// unreadable returns the finding for rules that could not be read.
 func unreadable(err error) finding {
 	if errors.Is(err, unix.EPERM) {
 		return skip("nftables may not be read by this user").but(asRoot)
@@ -37,7 +37,7 @@ func unreadable(err error) finding {
 	return skip("%v", err).but("nft list ruleset")
 }
 
-// echo is a ping as the packet filter sees it, of the request or of its answer.
+// echo describes a ping request, or its answer, for the packet filter.
 func echo(hook firewall.Hook, from, to netip.Addr, answer bool) firewall.Packet {
 	p := firewall.Packet{Hook: hook, Source: from, Destination: to, Protocol: header.ICMP, Answer: answer}
 	typ := byte(icmp.EchoRequest4)
@@ -54,8 +54,8 @@ func echo(hook firewall.Hook, from, to netip.Addr, answer bool) firewall.Packet 
 	return p
 }
 
-// innerExample is a pair of inner addresses of each of the interface's own ones: the first
-// peer's, or else a neighbour's.
+// innerExamples returns one pair of inner addresses for each of the interface's addresses:
+// with the first peer's address, or else with a neighbour's.
 func (t *tunnel) innerExamples() (pairs []config.Pair) {
 	for _, own := range t.cfg.Address {
 		pair := config.Pair{Local: own.Addr(), Remote: own.Masked().Addr().Next()}
@@ -77,7 +77,7 @@ func (t *tunnel) innerExamples() (pairs []config.Pair) {
 	return pairs
 }
 
-// checkInnerFirewall follows pings between the inner addresses through this host's rules.
+// checkInnerFirewall evaluates this host's rules for pings between the inner addresses.
 func (t *tunnel) checkInnerFirewall(context.Context) finding {
 	pairs := t.innerExamples()
 	if len(pairs) == 0 {
@@ -93,7 +93,7 @@ func (t *tunnel) checkInnerFirewall(context.Context) finding {
 		for _, w := range []struct {
 			packet firewall.Packet
 			what   string
-			ours   bool // a ping of ours does not work without
+			ours   bool // our own pings need it
 		}{
 			{echo(firewall.Output, pair.Local, pair.Remote, false), "pings from %[1]v to %[2]v, which go into %[3]s", true},
 			{echo(firewall.Input, pair.Remote, pair.Local, true), "answers from %[2]v to %[1]v, which come out of %[3]s", true},
@@ -124,7 +124,7 @@ func (t *tunnel) checkInnerFirewall(context.Context) finding {
 	return pass("this host's rules let pings into %s, and out of it, of %s", t.cfg.Name, examples(pairs))
 }
 
-// answersNoPings says so where this host is set not to answer pings.
+// answersNoPings reports if this host is configured not to answer pings.
 func (t *tunnel) answersNoPings() (f finding) {
 	_ = t.inside(func(*netlink.Handle) error {
 		for _, s := range []struct {
@@ -140,7 +140,7 @@ func (t *tunnel) answersNoPings() (f finding) {
 	return f
 }
 
-// examples are the pairs in words.
+// examples formats the pairs.
 func examples(pairs []config.Pair) string {
 	var all []netip.Addr
 	for _, p := range pairs {
@@ -149,7 +149,7 @@ func examples(pairs []config.Pair) string {
 	return list(all)
 }
 
-// index is that of the tunnel's interface; 0: there is none.
+// index returns the index of the tunnel's interface; 0: none.
 func (t *tunnel) index() (index int) {
 	_ = t.inside(func(h *netlink.Handle) error {
 		link, err := h.LinkByName(t.cfg.Name)
@@ -161,7 +161,7 @@ func (t *tunnel) index() (index int) {
 	return index
 }
 
-// acceptDevice is the command that lets pass what goes by an interface.
+// acceptDevice returns the command that accepts packets of an interface.
 func acceptDevice(at firewall.Place, hook firewall.Hook, name string) string {
 	key := "iifname"
 	if hook == firewall.Output {
@@ -170,8 +170,8 @@ func acceptDevice(at firewall.Place, hook firewall.Hook, name string) string {
 	return fmt.Sprintf("nft insert rule %s %s %s %s %s accept", at.Family, at.Table, at.Base, key, name)
 }
 
-// checkForwardFirewall follows packets between the tunnel and another network of this host
-// through its rules.
+// checkForwardFirewall evaluates this host's rules for packets between the tunnel and another
+// network of this host.
 func (t *tunnel) checkForwardFirewall(context.Context) (f finding) {
 	if err := t.inside(func(h *netlink.Handle) error {
 		f = t.lookAtForwardFirewall(h)
@@ -228,7 +228,8 @@ func (t *tunnel) lookAtForwardFirewall(h *netlink.Handle) finding {
 	return pass("this host's rules let through what it forwards between %s and %s", t.cfg.Name, ways[0].name)
 }
 
-// worst is the judgement that decides about a connection, of its two ways.
+// worst returns the judgement that decides about a connection, given those for its two
+// directions.
 func worst(a, b firewall.Judgement) firewall.Judgement {
 	rank := [...]int{firewall.Pass: 0, firewall.Depends: 1, firewall.Drop: 2}
 	if rank[b.Verdict] > rank[a.Verdict] {
@@ -237,8 +238,8 @@ func worst(a, b firewall.Judgement) firewall.Judgement {
 	return a
 }
 
-// forwardWay is another network that this host forwards for, with an address in it, and
-// one at the other side of the tunnel. OneWay is "in" where connections begin there only.
+// forwardWay is another network that this host forwards for, with an address in it and one
+// on the other side of the tunnel. OneWay is "in" if connections begin only there.
 type forwardWay struct {
 	name           string
 	index          int
@@ -246,8 +247,8 @@ type forwardWay struct {
 	oneWay         string
 }
 
-// forwardWays are the networks that the tunnel's packets are forwarded from and to, by IP
-// version: where forwarding is on, and the tunnel has routes, or the gateway serves it.
+// forwardWays returns the networks to and from which the tunnel's packets of an IP version
+// are forwarded: forwarding is on, and the tunnel has routes or the gateway serves it.
 func (t *tunnel) forwardWays(h *netlink.Handle) (ways []forwardWay) {
 	for _, s := range forwarding {
 		is := func(p netip.Prefix) bool { return p.Addr().Is4() == (s.version == 4) }
@@ -276,11 +277,11 @@ func (t *tunnel) forwardWays(h *netlink.Handle) (ways []forwardWay) {
 	return ways
 }
 
-// everywhere are addresses of hosts far away, by IP version: of documentation (RFC 5737,
-// RFC 3849), to which nothing is sent.
+// everywhere has addresses of distant hosts, by IP version. They are documentation addresses
+// (RFC 5737, RFC 3849), to which nothing is sent.
 var everywhere = map[int]netip.Addr{4: netip.MustParseAddr("192.0.2.1"), 6: netip.MustParseAddr("2001:db8::1")}
 
-// wayBy is the network that an interface is on.
+// wayBy returns the network of an interface.
 func wayBy(h *netlink.Handle, name string, version int) (w forwardWay, ok bool) {
 	link, err := h.LinkByName(name)
 	if err != nil {
@@ -309,7 +310,7 @@ func wayBy(h *netlink.Handle, name string, version int) (w forwardWay, ok bool) 
 	return w, false
 }
 
-// servedWay is the uplink by which what comes out of the tunnel is masqueraded.
+// servedWay returns the uplink through which packets from the tunnel are masqueraded.
 func (t *tunnel) servedWay(h *netlink.Handle, version int) (w forwardWay, ok bool) {
 	if t.h.cfg == nil || len(t.h.cfg.Gateway.Masquerade) == 0 || t.cfg.Netns != "" {
 		return w, false

@@ -15,8 +15,8 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// knownRemote is the peer's outer address as far as it is known without asking
-// anybody; invalid: it is not.
+// knownRemote returns the peer's outer address if it is known without a look-up; invalid: it
+// is not.
 func (p *peer) knownRemote() netip.Addr {
 	switch {
 	case p.remote.IsValid():
@@ -73,7 +73,7 @@ func list(addrs []netip.Addr) string {
 	return strings.Join(texts, ", ")
 }
 
-// configured is our outer address in the configuration; invalid: "auto".
+// configured returns our configured outer address; invalid: "auto".
 func (p *peer) configured() netip.Addr { return p.t.cfg.Layers[len(p.t.cfg.Layers)-1].Local }
 
 func (p *peer) checkAddress(context.Context) finding {
@@ -106,13 +106,13 @@ func (p *peer) checkAddress(context.Context) finding {
 	return pass(`"auto" is %v, on %s`, p.local, route.Interface)
 }
 
-// addAddress is the command that puts a missing address on the interface by which
-// the peer is reached.
+// addAddress returns the command that adds a missing address to the interface by which the
+// peer is reached.
 func (p *peer) addAddress(local netip.Addr) string {
 	device, bits := "DEV", local.BitLen()
 	if r, err := p.t.h.router.To(p.remote, netip.Addr{}, p.t.cfg.FwMark); err == nil {
 		device = r.Interface
-		if r.Hop.Is4() == local.Is4() { // its subnet may be ours
+		if r.Hop.Is4() == local.Is4() { // its subnet may also be ours
 			bits = commonSubnet(local, r.Hop)
 		}
 	} else if d := p.sameSubnet(); d != "" {
@@ -121,8 +121,8 @@ func (p *peer) addAddress(local netip.Addr) string {
 	return fmt.Sprintf(`ip addr add %v/%d dev %s (or set local = "auto")`, local, bits, device)
 }
 
-// commonSubnet is the length of the usual subnet that has both addresses, or else
-// that of an address alone.
+// commonSubnet returns the prefix length of the usual subnet that contains both addresses,
+// or that of a single address.
 func commonSubnet(a, b netip.Addr) int {
 	usual := []int{24, 16, 8}
 	if a.Is6() {
@@ -136,7 +136,7 @@ func commonSubnet(a, b netip.Addr) int {
 	return a.BitLen()
 }
 
-// sameSubnet is the only Ethernet interface that there is; "": there is none, or more.
+// sameSubnet returns the only Ethernet interface; "": there is none, or more than one.
 func (p *peer) sameSubnet() string {
 	ifs, err := net.Interfaces()
 	if err != nil {
@@ -176,7 +176,7 @@ func (p *peer) checkRoute(context.Context) finding {
 		return fail(fmt.Sprintf("ip route add %v via GATEWAY (and look whether the uplink is up: ip link)", host), "%v", err)
 	case r.Interface == p.t.cfg.Name && p.t.cfg.Netns == "":
 		return fail(p.routeAround(host), "the route to %v leads into %s, the tunnel itself", p.remote, r.Interface)
-	case r.Ours && (p.status == nil || !p.status.State.Phase.Carries()): // else both ends are here by intention
+	case r.Ours && (p.status == nil || !p.status.State.Phase.Carries()): // otherwise both ends are on this host intentionally
 		return fail("set remote to the other host's address (or correct the name, or remove the address here: ip addr)", "%v is an address of this host itself", p.remote)
 	}
 	if l, err := netlink.LinkByIndex(r.Index); err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
@@ -189,7 +189,7 @@ func (p *peer) checkRoute(context.Context) finding {
 	return pass("through %s by %v, MTU %d", r.Interface, r.Hop, r.MTU)
 }
 
-// routeAround is the command that lets outer packets leave by the interface of our
+// routeAround returns the command that makes outer packets leave by the interface with our
 // address.
 func (p *peer) routeAround(host netip.Prefix) string {
 	if holder, err := p.t.h.router.Holder(p.local); err == nil && holder.Interface != p.t.cfg.Name {
@@ -198,9 +198,9 @@ func (p *peer) routeAround(host netip.Prefix) string {
 	return fmt.Sprintf("ip route add %v via GATEWAY dev UPLINK", host)
 }
 
-// checkFilter looks where packets to our address are likely to arrive: at the
-// interface that has it. Strict filtering there lets only packets in whose answers
-// would leave by it.
+// checkFilter checks the interface at which packets to our address probably arrive: the one
+// that has the address. Strict filtering there accepts only packets whose answers would
+// leave by the same interface.
 func (p *peer) checkFilter(context.Context) finding {
 	switch {
 	case p.t.outer().Over() == 6:
@@ -215,7 +215,7 @@ func (p *peer) checkFilter(context.Context) finding {
 		return skip("%v", err)
 	}
 	device := holder.Interface
-	if !holder.Ethernet && device != p.route.Interface { // such as the loopback device
+	if !holder.Ethernet && device != p.route.Interface { // for example the loopback device
 		device = p.route.Interface
 	}
 	value, err := p.t.filterOf(device)
@@ -225,7 +225,7 @@ func (p *peer) checkFilter(context.Context) finding {
 	if value != strict {
 		return pass("is not strict on %s", device)
 	}
-	// The kernel asks without the mark of what we send (src_valid_mark is 0).
+	// The kernel's check ignores the mark of our packets (src_valid_mark is 0).
 	if back, err := p.t.h.router.To(p.remote, p.local, 0); err == nil && back.Interface != device {
 		return fail(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", device),
 			"is strict on %s, which has %v, and drops what arrives there from %v: the route back leads through %s", device, p.local, p.remote, back.Interface)
@@ -254,8 +254,8 @@ func (p *peer) checkKernelTunnel(context.Context) finding {
 	return pass("no tunnel of the kernel's own, and no other sixfourd, has these ends")
 }
 
-// kernelTunnel are the ends of a tunnel of the kernel's, and its protocol; 0: the
-// interface is none.
+// kernelTunnel returns the ends and the protocol of a kernel tunnel; 0: the interface is not
+// a tunnel.
 func kernelTunnel(l netlink.Link) (local, remote netip.Addr, protocol byte) {
 	ends := func(a, b net.IP) (x, y netip.Addr) {
 		x, _ = netip.AddrFromSlice(a)

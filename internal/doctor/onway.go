@@ -27,12 +27,12 @@ func (p *peer) checkFragments(ctx context.Context) finding {
 		"a packet in two fragments does not arrive, while whole ones do")
 }
 
-// fragmentedSize is that of the packet that is cut, in bytes: so large that each half
-// looks like a fragment of a large one.
+// fragmentedSize is the size, in bytes, of the packet that is fragmented: each half must
+// look like a fragment of a large packet.
 const fragmentedSize = 1200
 
-// checkICMP asks for the ICMP errors of routers: beside the tunnel, so that the
-// daemon need not make anything of them.
+// checkICMP causes ICMP errors from routers. It does so outside the tunnel, so that the
+// daemon does not have to handle them.
 func (p *peer) checkICMP(ctx context.Context) finding {
 	if f, ok := p.mayAsk(); !ok {
 		return f
@@ -66,11 +66,11 @@ func (p *peer) checkICMP(ctx context.Context) finding {
 	return p.silentRouters(mostHops)
 }
 
-// mostHops is how far away routers are asked.
+// mostHops is the largest distance of routers that are tested, in hops.
 const mostHops = 6
 
-// silentRouters is what it means that none of the first routers, to which a ping came,
-// has said so.
+// silentRouters explains that none of the first routers, which a ping reached, has sent an
+// ICMP error.
 func (p *peer) silentRouters(hops int) finding {
 	const wanted = "destination-unreachable, time-exceeded, parameter-problem"
 	match, protocol := "icmp type { "+wanted+" }", byte(header.ICMP)
@@ -91,9 +91,9 @@ func (p *peer) silentRouters(hops int) finding {
 	return fail("let ICMP errors pass on the way: "+match+" accept; meanwhile the daemon finds the path's MTU by probes", "%s", text)
 }
 
-// checkECN sends what a path that keeps marks carries: a packet that can be marked,
-// and one that was (RFC 6040 section 4.2 says what comes out at the peer, whose
-// answer has it too).
+// checkECN tests whether the path preserves ECN marks, with a packet that can be marked and
+// one that is marked. RFC 6040 section 4.2 defines the result at the peer, whose answer has
+// the same mark.
 func (p *peer) checkECN(ctx context.Context) finding {
 	if f, ok := p.unasked(); !ok {
 		return f
@@ -127,8 +127,8 @@ func (p *peer) checkECN(ctx context.Context) finding {
 	return pass("marks reach the peer and come back")
 }
 
-// besideECN judges the answers to pings beside the tunnel, which Linux marks as it
-// was asked, and others need not.
+// besideECN judges the answers to pings outside the tunnel. Linux answers with the marks of
+// the request; other systems need not.
 func besideECN(plain, marked byte, mend string) finding {
 	switch {
 	case plain == header.ECT0 && marked == header.CE:

@@ -17,8 +17,8 @@ import (
 	"sixfour/internal/probe"
 )
 
-// pinger sends echo requests as any program of this host does: the kernel routes them, its
-// packet filter sees them, and so it is with the answers.
+// pinger sends echo requests as any program on this host does: the kernel routes them, and
+// the packet filter sees them and the answers.
 type pinger struct {
 	pair config.Pair
 	conn *net.IPConn
@@ -42,7 +42,7 @@ func (t *tunnel) newPinger(pair config.Pair, id probe.Identity) (*pinger, error)
 	return p, nil
 }
 
-// ping sends one echo request, and waits for its answer, or for an ICMP error about it.
+// ping sends one echo request, and waits for its answer or an ICMP error about it.
 func (p *pinger) ping(ctx context.Context, seq uint16) (o outcome) {
 	n := ipLen(p.pair.Local)
 	packet := make([]byte, n+probe.Len)
@@ -72,8 +72,8 @@ func (p *pinger) ping(ctx context.Context, seq uint16) (o outcome) {
 	}
 }
 
-// read tells what an ICMP message without its IP header says about the request with a
-// number; not ok: nothing.
+// read returns what an ICMP message, without IP header, says about the request with a
+// sequence number; if ok is false, nothing.
 func (p *pinger) read(m []byte, seq uint16) (r reply, ok bool) {
 	answer, version := byte(icmp.EchoReply4), 4
 	if p.pair.Local.Is6() {
@@ -103,7 +103,7 @@ func (p *pinger) read(m []byte, seq uint16) (r reply, ok bool) {
 
 func (p *pinger) close() { p.conn.Close() }
 
-// mark has the kernel route the requests by a mark.
+// mark makes the kernel route the requests by a mark.
 func (p *pinger) mark(mark uint32) error {
 	if mark == 0 {
 		return nil

@@ -10,9 +10,8 @@ import (
 	"sixfour/internal/probe"
 )
 
-// checkFullSize sends packets as large as the path's MTU is known to be: what the
-// daemon has found, or else the route's. Router's errors are followed, as the daemon
-// does.
+// checkFullSize sends packets of the known path MTU: that found by the daemon, or else that
+// of the route. It follows routers' errors, as the daemon does.
 func (p *peer) checkFullSize(ctx context.Context) finding {
 	if f, ok := p.unasked(); !ok {
 		return f
@@ -46,13 +45,13 @@ func (p *peer) checkFullSize(ctx context.Context) finding {
 }
 
 const (
-	// maxAsked is the largest packet that is sent, in bytes: of jumbo frames.
+	// maxAsked is the largest packet that is sent, in bytes: a jumbo frame.
 	maxAsked = 9216
-	// maxPlateaus is how many routers' words are followed.
+	// maxPlateaus is how many routers' reports are followed.
 	maxPlateaus = 8
 )
 
-// leastSize is that of the smallest question.
+// leastSize returns the size of the smallest question, in bytes.
 func (p *peer) leastSize() int {
 	n := ipLen(p.remote) + probe.Len
 	if !p.beside() {
@@ -61,11 +60,11 @@ func (p *peer) leastSize() int {
 	return n
 }
 
-// blackHole finds what does pass where larger packets vanish without a word.
+// blackHole finds the largest size that passes when larger packets are lost without an error.
 func (p *peer) blackHole(ctx context.Context, size int, told string) finding {
 	passes, vanishes := p.leastSize(), size
 	for vanishes-passes > 1 && ctx.Err() == nil {
-		const at = 16 // once
+		const at = 16 // sizes per round
 		step := max(1, (vanishes-passes)/at)
 		var questions []question
 		var sizes []int
@@ -86,7 +85,7 @@ func (p *peer) blackHole(ctx context.Context, size int, told string) finding {
 	return fail(p.smaller(passes), "packets of %d bytes vanish without an ICMP error; those of %d arrive%s", size, passes, told)
 }
 
-// smaller is the way out where the path's MTU is less than everybody thinks.
+// smaller returns the remedy when the path MTU is smaller than known.
 func (p *peer) smaller(path int) string {
 	ipv6 := p.t.cfg.Mode.Carries(6) && path >= header.IPv6Len+int(encap.MinTunnelMTU6)
 	mtu := encap.MTU(p.asker.layers, encap.PathMTU(path), p.t.cfg.Options, ipv6)

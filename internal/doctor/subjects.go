@@ -19,18 +19,18 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// host is this machine, with what is known of the daemon and its configuration.
+// host is this host, with what is known of the daemon and its configuration.
 type host struct {
 	o         Options
 	socket    string
 	path      string         // of the configuration
-	cfg       *config.Config // nil: there is none that is valid
+	cfg       *config.Config // nil: there is no valid one
 	cfgErr    error
 	status    *api.Status // nil: no daemon answers
-	noone     error       // why
+	noone     error       // why no daemon answers
 	pid       int         // of the daemon; 0: not known
-	unit      unit        // of the service manager; nil: there is none
-	elsewhere string      // the daemon's network namespace, if it is another than ours
+	unit      unit        // the daemon's systemd unit; nil: none
+	elsewhere string      // the daemon's network namespace, if it differs from ours
 
 	router    *netcfg.Router
 	routerErr error
@@ -41,29 +41,29 @@ type host struct {
 type tunnel struct {
 	h      *host
 	cfg    config.Tunnel
-	file   bool              // cfg is of the file: it says everything
-	status *api.TunnelStatus // nil: no daemon has it
+	file   bool              // cfg comes from the file, so it is complete
+	status *api.TunnelStatus // nil: the daemon does not have it
 	peers  []*peer
 	unseen int
-	failed []string // checks
+	failed []string // failed checks
 }
 
-// peer is one remote end: of an automatic tunnel a relay or router that it needs.
+// peer is one remote end; in an automatic tunnel, a relay or router that it needs.
 type peer struct {
 	t      *tunnel
 	cfg    *config.Peer
-	status *api.PeerStatus // nil: no daemon has it
-	target config.Host     // outer end; zero: there is none to be asked
-	failed []string        // checks
+	status *api.PeerStatus // nil: the daemon does not have it
+	target config.Host     // outer end; zero: there is none to probe
+	failed []string        // failed checks
 
-	// What the checks found.
-	remote, local netip.Addr // outer; invalid: not known
+	// Results of the checks.
+	remote, local netip.Addr // outer addresses; invalid: not known
 	route         netcfg.Route
 	asker         *asker
-	asked         *question // that the peer answers; nil: it answers none
+	asked         *question // the question that the peer answers; nil: none
 }
 
-// statusLimit is how long the daemon may take to say what it does.
+// statusLimit limits how long the daemon may take to answer.
 const statusLimit = 5 * time.Second
 
 func newHost(o Options) *host {
@@ -100,9 +100,9 @@ func (h *host) close() {
 	}
 }
 
-// elsewhere is the network namespace of a process, as a path, if it is another than
-// ours; "": it is not, or may not be known. Threads of a Go program may have been left
-// behind in others, the first one too: what most are in counts.
+// elsewhere returns the network namespace of a process, as a path, if it differs from ours;
+// "": it does not, or is not known. Some threads of a Go program, even the first one, may be
+// in other namespaces: the namespace of most threads counts.
 func elsewhere(proc string, pid int) string {
 	ours, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
 	if err != nil || pid == 0 {
@@ -126,8 +126,8 @@ func elsewhere(proc string, pid int) string {
 	return path
 }
 
-// takeDaemonsFile looks at the file that the daemon was started with, if no other
-// one is named.
+// takeDaemonsFile selects the configuration file of the running daemon, unless another one
+// was named.
 func (h *host) takeDaemonsFile() {
 	if h.o.Config != "" || h.pid == 0 {
 		return
@@ -140,8 +140,8 @@ func (h *host) takeDaemonsFile() {
 	h.cfg, h.cfgErr = config.Load(path)
 }
 
-// configOfProcess is the file that a daemon was started with, of its directory in /proc;
-// "": the default, or not known.
+// configOfProcess returns the configuration file with which a daemon was started, from its
+// directory in /proc; "": the default, or not known.
 func configOfProcess(dir string) string {
 	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if err != nil {
@@ -158,7 +158,7 @@ func configOfProcess(dir string) string {
 	return filepath.Join(cwd, path)
 }
 
-// configOf is the value of -config on a command line of sixfourd.
+// configOf returns the value of -config on a command line of sixfourd.
 func configOf(args []string) string {
 	for i, a := range args {
 		flag, dashed := strings.CutPrefix(a, "-")
@@ -174,7 +174,7 @@ func configOf(args []string) string {
 	return ""
 }
 
-// tunnels are those to look at: by their names, or all.
+// tunnels returns the tunnels to check: those named, or all.
 func (h *host) tunnels(names []string) ([]*tunnel, error) {
 	var all []*tunnel
 	if h.cfg != nil {
@@ -204,7 +204,7 @@ func (h *host) tunnels(names []string) ([]*tunnel, error) {
 	return choose(all, names)
 }
 
-// choose are the tunnels and peers of which one of the names is.
+// choose returns the tunnels and peers that the names select.
 func choose(all []*tunnel, names []string) (chosen []*tunnel, err error) {
 	var known []string
 	for _, t := range all {
@@ -247,8 +247,8 @@ func (h *host) statusOf(name string) *api.TunnelStatus {
 	return nil
 }
 
-// configFrom is what a daemon's status says of a tunnel's configuration: without the
-// file, keys of GRE and options are not known.
+// configFrom derives a tunnel's configuration from the daemon's status. Without the file,
+// GRE keys and options are not known.
 func configFrom(s *api.TunnelStatus) config.Tunnel {
 	c := config.Tunnel{Name: s.Name, Netns: s.Namespace, Options: encap.DefaultOptions, Hub: len(s.Peers) > 0}
 	c.Mode, _ = encap.ModeByName(s.Mode)
@@ -279,7 +279,7 @@ func configFrom(s *api.TunnelStatus) config.Tunnel {
 	return c
 }
 
-// addPeers finds the tunnel's remote ends.
+// addPeers adds the tunnel's remote ends.
 func (t *tunnel) addPeers() {
 	if m := t.mechanism(); m >= 0 {
 		hosts := t.cfg.Layers[m].Mechanism.Hosts()
@@ -295,7 +295,7 @@ func (t *tunnel) addPeers() {
 		}
 		return
 	}
-	if len(t.cfg.Mode.Layers) == 0 { // a mode that only the file knows
+	if len(t.cfg.Mode.Layers) == 0 { // a mode that only the file describes
 		return
 	}
 	for i := range t.cfg.Peers {
@@ -319,15 +319,15 @@ func (t *tunnel) peerStatus(name string) *api.PeerStatus {
 	return nil
 }
 
-// mechanism is the layer that finds its addresses itself; less than 0: there is none.
+// mechanism returns the index of the automatic layer; -1: none.
 func (t *tunnel) mechanism() int {
 	return slices.IndexFunc(t.cfg.Layers, func(l config.Layer) bool { return l.Mechanism != nil })
 }
 
-// outer is the kind of the outermost layer.
+// outer returns the kind of the outermost layer.
 func (t *tunnel) outer() encap.Kind { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1] }
 
-// label is how a peer is called.
+// label returns the displayed name of a peer.
 func (p *peer) label() string {
 	switch {
 	case p.cfg.Name != "":
@@ -340,7 +340,7 @@ func (p *peer) label() string {
 	return "any"
 }
 
-// daemonAddr is an outer address that the daemon uses; invalid: it uses none now.
+// daemonAddr parses an outer address of the daemon's status; invalid: none in use.
 func daemonAddr(text string) netip.Addr {
 	a, _ := netip.ParseAddr(text)
 	return a

@@ -18,7 +18,7 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// inside runs f in the namespace of the tunnel's interface, with a handle of it.
+// inside runs f in the namespace of the tunnel's interface, with a netlink handle for it.
 func (t *tunnel) inside(f func(*netlink.Handle) error) error {
 	return netcfg.In(t.cfg.Netns, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -30,7 +30,7 @@ func (t *tunnel) inside(f func(*netlink.Handle) error) error {
 	})
 }
 
-// ip is how the ip command is called for the interface's namespace.
+// ip returns the ip command for the interface's namespace.
 func (t *tunnel) ip() string {
 	switch {
 	case t.cfg.Netns == "":
@@ -51,7 +51,7 @@ func (t *tunnel) checkInterface(context.Context) (f finding) {
 	return f
 }
 
-// failOrSkip is for what could not be looked at.
+// failOrSkip returns the finding for an error that prevented a check.
 func failOrSkip(err error) finding {
 	var ns *netcfg.NamespaceError
 	switch {
@@ -93,12 +93,13 @@ func (t *tunnel) lookAtInterface(h *netlink.Handle) finding {
 	return pass("%s is up, MTU %d", name, link.Attrs().MTU)
 }
 
-// addresses are those that the interface has to have, where the daemon sends from now.
+// addresses returns the addresses that the interface must have, given the daemon's present
+// outer address.
 func (t *tunnel) addresses() []netip.Prefix {
 	if t.status == nil {
 		return t.cfg.Address
 	}
-	local, _ := netip.ParseAddr(t.status.State.Local) // which may be none
+	local, _ := netip.ParseAddr(t.status.State.Local) // invalid if there is none
 	return t.cfg.AddressAt(local)
 }
 
@@ -136,7 +137,7 @@ func (t *tunnel) lookAtRoutes(h *netlink.Handle, link netlink.Link) (f finding, 
 	return f, false
 }
 
-// routeTo is a route's destination: that of a default route may be left out.
+// routeTo returns the destination of a route. A default route may have none set.
 func routeTo(r netlink.Route) netip.Prefix {
 	if r.Dst == nil {
 		if r.Family == netlink.FAMILY_V6 {
@@ -149,7 +150,7 @@ func routeTo(r netlink.Route) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), ones)
 }
 
-// forwarding are the settings by which a host forwards packets of an IP version.
+// forwarding lists the settings that make a host forward packets of an IP version.
 var forwarding = []struct {
 	version       int
 	path, setting string
@@ -205,8 +206,7 @@ func (t *tunnel) lookAtForwarding(h *netlink.Handle) finding {
 	return pass("this host forwards what the tunnel's routes are for")
 }
 
-// sysctl reads a setting of the namespace that the thread is in. What is not there
-// is 0.
+// sysctl reads a setting in the namespace of the current thread. A missing setting is 0.
 func (t *tunnel) sysctl(path string) (int, error) {
 	b, err := os.ReadFile(filepath.Join(t.h.o.Paths.Proc, "sys", path))
 	if errors.Is(err, os.ErrNotExist) {
@@ -218,17 +218,16 @@ func (t *tunnel) sysctl(path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// otherNetwork is an interface with an address of an IP version that is neither the
-// loopback device, nor an interface of a tunnel, nor the uplink that packets to the
-// first peers leave by; "": there is none. Known: that uplink is, if there are peers
-// in the namespace.
+// otherNetwork returns an interface with an address of an IP version that is not the
+// loopback device, a tunnel's interface, or the uplink to the first peers; "": there is
+// none. Known means that the uplink is known, if the namespace has peers.
 func (t *tunnel) otherNetwork(h *netlink.Handle, version int) (name string, known bool) {
 	uplinks := make(map[string]bool)
 	if t.cfg.Netns == "" && t.h.router != nil {
 		for _, p := range t.peers {
 			if r, err := t.h.router.To(p.knownRemote(), netip.Addr{}, t.cfg.FwMark); err == nil {
 				uplinks[r.Interface] = true
-			} else if r, err := t.h.router.Holder(p.configured()); err == nil { // there is no route just now
+			} else if r, err := t.h.router.Holder(p.configured()); err == nil { // there is no route at the moment
 				uplinks[r.Interface] = true
 			}
 		}
@@ -258,11 +257,12 @@ func (t *tunnel) otherNetwork(h *netlink.Handle, version int) (name string, know
 	return "", known
 }
 
-// strict is the value of rp_filter that drops what the reverse path contradicts
+// strict is the value of rp_filter that drops packets which fail the reverse path check
 // (RFC 3704 section 2.2); 2 is loose.
 const strict = 1
 
-// filterOf is rp_filter of an interface: the larger of its own and that of all.
+// filterOf returns the effective rp_filter of an interface: the larger of its own value and
+// that of all.
 func (t *tunnel) filterOf(device string) (int, error) {
 	all, err := t.sysctl("net/ipv4/conf/all/rp_filter")
 	if err != nil {

@@ -16,15 +16,14 @@ import (
 	"sixfour/internal/config"
 )
 
-// unit is what the service manager's unit of the daemon says, as far as it matters here
-// (systemd.exec(5), systemd.resource-control(5)). A key that may stand there more than once
-// has all its values.
+// unit holds the relevant settings of the daemon's systemd unit (systemd.exec(5),
+// systemd.resource-control(5)). A key that may occur more than once has all its values.
 type unit map[string][]string
 
-// unitName is the daemon's.
+// unitName is the name of the daemon's unit.
 const unitName = "sixfourd.service"
 
-// unitDirs are where systemd looks for units, the first first (systemd.unit(5)).
+// unitDirs are the directories of systemd units, highest priority first (systemd.unit(5)).
 var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
 // readUnit reads the daemon's unit with its drop-ins; nil: there is none.
@@ -40,8 +39,8 @@ func readUnit(dirs []string) unit {
 	if files == nil {
 		return nil
 	}
-	// Of drop-ins with the same name the first directory's counts; they apply in the order
-	// of their names.
+	// Among drop-ins with the same name, the first directory's counts; they apply in the
+	// order of their names.
 	dropIns := make(map[string]string)
 	for _, dir := range slices.Backward(dirs) {
 		found, _ := filepath.Glob(filepath.Join(dir, unitName+".d", "*.conf"))
@@ -66,7 +65,7 @@ func readUnit(dirs []string) unit {
 	return u
 }
 
-// read adds a file's settings. An empty value takes back what was said before.
+// read adds a file's settings. An empty value removes the earlier ones.
 func (u unit) read(text []byte) {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
@@ -82,7 +81,7 @@ func (u unit) read(text []byte) {
 	}
 }
 
-// last is the value that counts of a key that has one.
+// last returns the effective value of a key with a single value.
 func (u unit) last(key string) string {
 	if all := u[key]; len(all) > 0 {
 		return all[len(all)-1]
@@ -90,8 +89,8 @@ func (u unit) last(key string) string {
 	return ""
 }
 
-// hidesTun says why a process of the unit does not get at the TUN device, whoever it is;
-// "": it does.
+// hidesTun returns why no process of the unit can open the TUN device, whatever its user;
+// "": the unit does not prevent it.
 func (u unit) hidesTun(path string) string {
 	if on := u.last("PrivateDevices"); on == "yes" || on == "true" || on == "1" || on == "on" {
 		return "PrivateDevices=" + on
@@ -113,16 +112,16 @@ func (u unit) hidesTun(path string) string {
 	return fmt.Sprintf("DevicePolicy=%s without DeviceAllow=%s rw", policy, path)
 }
 
-// account is the user that the daemon runs as, or will.
+// account is the user that the daemon runs as, or will run as.
 type account struct {
 	name      string
 	uid       int
 	gids      []int
-	overrides bool // it may open what its user may not (CAP_DAC_OVERRIDE)
+	overrides bool // may ignore file permissions (CAP_DAC_OVERRIDE)
 }
 
-// account finds it: that of the daemon that runs, or else its unit's; not ok: it is not
-// known.
+// account returns the account of the running daemon, or else that of its unit; if ok is
+// false, it is not known.
 func (h *host) account() (a account, ok bool) {
 	if h.pid != 0 {
 		return h.accountOf(strconv.Itoa(h.pid))
@@ -162,7 +161,7 @@ func (h *host) account() (a account, ok bool) {
 	return a, true
 }
 
-// accountOf is a process's (proc_pid_status(5)).
+// accountOf returns the account of a process (proc_pid_status(5)).
 func (h *host) accountOf(pid string) (a account, ok bool) {
 	b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, pid, "status"))
 	if err != nil {
@@ -172,7 +171,7 @@ func (h *host) accountOf(pid string) (a account, ok bool) {
 	for lines.Scan() {
 		key, value, _ := strings.Cut(lines.Text(), ":")
 		fields := strings.Fields(value)
-		const effective = 1 // of real, effective, saved, file system
+		const effective = 1 // index in: real, effective, saved, file system
 		switch {
 		case key == "Uid" && len(fields) > effective:
 			a.uid, err = strconv.Atoi(fields[effective])
@@ -195,8 +194,8 @@ func (h *host) accountOf(pid string) (a account, ok bool) {
 	return a, ok
 }
 
-// mayUse reports whether the account may read and write a file; not known: something
-// beside its mode decides.
+// mayUse reports whether the account may read and write a file. If known is false, the file's
+// mode alone does not decide.
 func (a account) mayUse(path string) (may, known bool) {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {
@@ -218,8 +217,8 @@ func (a account) mayUse(path string) (may, known bool) {
 	return s.Mode>>shift&readWrite == readWrite, true
 }
 
-// otherDaemon is another sixfourd in this namespace that has a tunnel with the peer's ends;
-// 0: there is none.
+// otherDaemon returns another sixfourd in this namespace that has a tunnel with the same
+// outer addresses; 0: none.
 func (p *peer) otherDaemon() int {
 	h := p.t.h
 	if h.pid == 0 || h.elsewhere != "" {
@@ -252,7 +251,7 @@ func (p *peer) otherDaemon() int {
 	return 0
 }
 
-// checkTunFor judges for the user that the daemon runs as: this program may be root.
+// checkTunFor checks access for the user that the daemon runs as: this program may be root.
 func (h *host) checkTunFor(path string) finding {
 	if h.pid == 0 && h.unit != nil {
 		if why := h.unit.hidesTun(path); why != "" {
