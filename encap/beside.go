@@ -7,8 +7,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// EndOf is the layer over IPv6, inside another, of which a packet comes from the far
-// end and is for ours.
+// EndOf returns the layer over IPv6, inside another layer, whose far end sent a packet
+// to our end of it.
 func (s *Stack) EndOf(pkt []byte) (layer int, ok bool) {
 	if len(pkt) < header.IPv6Len || header.Version(pkt) != 6 {
 		return 0, false
@@ -21,8 +21,9 @@ func (s *Stack) EndOf(pkt []byte) (layer int, ok bool) {
 	return 0, false
 }
 
-// EncapsulateBeside is Encapsulate for the IPv6 packet b[off:] from our end of such a
-// layer to the far one: only the headers outside the layer come in front of it.
+// EncapsulateBeside is Encapsulate for the IPv6 packet b[off:] from our end of a layer
+// to its far end: only the headers outside the layer are written in front of it. The
+// layer is one that EndOf returns.
 func (s *Stack) EncapsulateBeside(layer int, b []byte, off int) ([]byte, drop.Reason) {
 	t, entry := s.enter4, s.at4
 	if t == nil || s.enter6 != nil && s.at6 < entry {

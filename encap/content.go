@@ -7,11 +7,11 @@ import (
 	"sixfour/encap/header"
 )
 
-// content is what follows a layer's delivery header: the inner packet itself, or
-// a GRE header first.
+// content describes what follows a layer's delivery header: the inner packet itself, or
+// a GRE header and then the inner packet.
 type content struct {
 	protocol byte // in the delivery header
-	carries  int  // IP version; 0: the GRE header says
+	carries  int  // IP version; 0: the GRE header gives it
 	gre      GRE
 	record   *Record
 }
@@ -20,8 +20,8 @@ func newContent(l Layer, rec *Record) content {
 	return content{l.Kind.Protocol(), kinds[l.Kind].carries, l.GRE, rec}
 }
 
-// open checks and strips what stands in front of the inner packet, and brings
-// the congestion mark of the delivery header into it.
+// open checks and removes what is in front of the inner packet, and copies the
+// congestion mark of the delivery header into the inner packet.
 func (c *content) open(payload []byte, outerTOS byte) ([]byte, drop.Reason) {
 	version := c.carries
 	if version == 0 {
@@ -37,8 +37,9 @@ func (c *content) open(payload []byte, outerTOS byte) ([]byte, drop.Reason) {
 	return inner, r
 }
 
-// openGRE takes off a GRE header: one that has what ours has (RFC 2890 section 2),
-// as the kernel asks. A sequence number that nobody agreed on is ignored.
+// openGRE removes a GRE header. The header must have the same optional fields as ours
+// (RFC 2890 section 2); the kernel requires the same. A sequence number that is not
+// configured is ignored.
 func (c *content) openGRE(b []byte) (inner []byte, version int, r drop.Reason) {
 	h, r := header.ParseGRE(b)
 	switch {
@@ -57,9 +58,9 @@ func (c *content) openGRE(b []byte) (inner []byte, version int, r drop.Reason) {
 	return b[h.Len:], version, drop.None
 }
 
-// unquote takes off what stands in front of the quoted inner packet, of which as
-// much as there is follows, and says which IP version that has: 0 if it is cut
-// off before. Not ok means that we do not send such a header.
+// unquote removes what is in front of the quoted inner packet, which may be cut off.
+// Version is the IP version of the inner packet, or 0 if the quote ends before it. Ok is
+// false if we do not send such a header.
 func (c *content) unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
 	if c.carries != 0 {
 		return b, size, c.carries, true
@@ -80,7 +81,7 @@ func (c *content) unquote(b []byte, size int) (inner []byte, innerSize, version 
 	return b[h.Len:], size - h.Len, version, true
 }
 
-// flags are the first 16 bits of our GRE headers.
+// flags returns the first 16 bits of our GRE headers.
 func (g GRE) flags() uint16 {
 	var f uint16
 	if g.Checksum {
@@ -95,8 +96,8 @@ func (g GRE) flags() uint16 {
 	return f
 }
 
-// append appends our GRE header for packets of an IP version, with fields of 0
-// where each packet has its own.
+// append appends our GRE header for packets of an IP version. Fields that differ from
+// packet to packet are 0.
 func (g GRE) append(b []byte, version int) []byte {
 	b = binary.BigEndian.AppendUint16(b, g.flags())
 	b = binary.BigEndian.AppendUint16(b, header.EtherType(version))
@@ -112,8 +113,9 @@ func (g GRE) append(b []byte, version int) []byte {
 	return b
 }
 
-// finish writes what each packet has of its own into the GRE header h, which
-// ends where packet begins; that goes on with tail. The checksum covers it all.
+// finish writes the fields that differ from packet to packet into the GRE header h,
+// which ends where packet begins. The packet continues with tail. The checksum covers
+// all of them.
 func (g GRE) finish(h, packet, tail []byte, rec *Record) {
 	if g.Sequence {
 		binary.BigEndian.PutUint32(h[len(h)-4:], rec.nextSequence())
@@ -121,7 +123,7 @@ func (g GRE) finish(h, packet, tail []byte, rec *Record) {
 	if g.Checksum {
 		sum := uint32(header.Sum(h, 0)) + uint32(header.Sum(packet, 0))
 		rest := header.Sum(tail, 0)
-		if len(packet)%2 != 0 { // its words begin in the middle of ours
+		if len(packet)%2 != 0 { // the 16-bit words of tail begin in the middle of ours
 			rest = rest<<8 | rest>>8
 		}
 		binary.BigEndian.PutUint16(h[header.GRELen:], ^header.Fold(sum+uint32(rest)))

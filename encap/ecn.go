@@ -5,14 +5,14 @@ import (
 	"sixfour/encap/header"
 )
 
-// Marks in ecnTable beside the two bits.
+// Flags in ecnTable above the two ECN bits.
 const (
 	refuse = 0x80 // the packet must be dropped
-	odd    = 0x40 // no sound path makes this combination: count it
+	odd    = 0x40 // no correct path produces this combination: count it
 )
 
-// ecnTable is RFC 6040 figure 4: the ECN field of the packet that leaves a
-// tunnel, by the one it arrived with inside (row) and outside (column).
+// ecnTable is RFC 6040 figure 4: the ECN field of the packet that leaves a tunnel, by
+// the ECN field of the inner header (row) and of the outer header (column).
 var ecnTable = [4][4]byte{
 	//             Not-ECT        ECT(1)               ECT(0)               CE
 	header.NotECT: {header.NotECT, header.NotECT | odd, header.NotECT | odd, refuse},
@@ -21,8 +21,8 @@ var ecnTable = [4][4]byte{
 	header.CE:     {header.CE, header.CE | odd, header.CE, header.CE},
 }
 
-// decapsulateECN brings the outer ECN field into an inner packet.
-// Not-ECT outside leaves every inner field as it is, and needs no call.
+// decapsulateECN applies the outer ECN field to an inner packet. If the outer field is
+// Not-ECT, no inner field changes, and no call is needed.
 func decapsulateECN(inner []byte, version int, outer byte, rec *Record) drop.Reason {
 	var before byte
 	if version == 4 {

@@ -1,11 +1,11 @@
-// Package encap encapsulates and decapsulates packets: what is on the wire, and
-// nothing else.
+// Package encap encapsulates and decapsulates packets. It handles only the bytes of
+// packets: it sends and receives nothing.
 //
-// A mechanism is a Stack of layers. Each layer knows the bytes of one delivery
-// header, and its resolver knows the addresses. To encapsulate, the headers of
-// all layers are prepared once as a template, which is copied in front of each
-// packet and patched, layer by layer. To decapsulate, each layer in turn checks
-// its header and takes it off.
+// A tunnel mechanism is a Stack of layers. A layer reads and writes one delivery header,
+// and its resolver determines the addresses. For encapsulation, the headers of all
+// layers are prepared once as a template, which is copied in front of each packet and
+// then patched for each layer. For decapsulation, each layer in turn checks its header
+// and removes it.
 package encap
 
 import (
@@ -17,28 +17,28 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// arriving is one delivery header as it comes in.
+// arriving checks and removes the delivery header of one layer.
 type arriving interface {
-	// decapsulate checks pkt, which header.Parse has passed, and returns the
-	// packet inside it, which then header.Parse has passed too. It shares
-	// pkt's memory, and its ECN field is written to. If pkt is not for this
-	// layer, taken is false and pkt is somebody else's inner packet: behind GRE
-	// it may be of the other IP version. If it is a fragment of a packet for this
-	// layer, the reason is drop.Fragment.
+	// decapsulate checks pkt, which header.Parse has accepted, and returns the packet
+	// inside it, which header.Parse has accepted too. The inner packet shares pkt's
+	// memory, and its ECN field may be changed. If pkt is not for this layer, taken is
+	// false, and pkt may still be the inner packet of another layer; behind GRE it may be
+	// of the other IP version. If pkt is a fragment of a packet for this layer, the
+	// reason is drop.Fragment.
 	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
 
-	// unquote is decapsulate for a packet that went out and is quoted in an ICMP
-	// error: size is its length, of which the beginning is in pkt. Not ok means
-	// that it is no packet that this layer sends.
+	// unquote is decapsulate for a packet that we sent and that an ICMP error quotes.
+	// Size is the packet's length; pkt holds only the beginning of it. Ok is false if
+	// this layer does not send such a packet.
 	unquote(pkt []byte, size int) (q unquoted, ok bool)
 }
 
-// Headroom is how much room Encapsulate may need in front of an inner packet:
+// Headroom is the most room in bytes that Encapsulate needs in front of an inner packet:
 // the sum of the longest headers of all layers that a stack can have.
 const Headroom = MaxDepth * (header.IPv6Len + header.EncapLimitLen + header.GREMaxLen)
 
-// Stack encapsulates for one peer, and decapsulates what comes from it. Its
-// methods may be called by several goroutines at once, on different buffers.
+// Stack encapsulates packets for one peer and decapsulates packets from it. Its methods
+// may be called concurrently on different buffers.
 type Stack struct {
 	layers  []Layer // innermost first
 	in      []arriving
@@ -49,22 +49,22 @@ type Stack struct {
 
 	enter4 *template // for IPv4 packets; nil: not carried
 	enter6 *template // the same for IPv6
-	at4    int       // the layer at which they enter
+	at4    int       // the layer at which IPv4 packets enter
 	at6    int
-	cut4   *template // the layer at which those with DF enter to be cut; nil: they are not
-	own    own       // outer packets of this stack, which must not come back into it
+	cut4   *template // the layer at which packets with DF enter to be fragmented; nil: they are not
+	own    own       // recognizes outer packets of this stack, which must not enter it again
 
-	// Where IPv6 packets enter a layer over IPv6: enter6 for those that carry an
-	// encapsulation limit, and the layer's own packets.
+	// For IPv6 packets that enter a layer over IPv6: the template for packets that carry
+	// an encapsulation limit, and the check for the layer's own packets.
 	limited6 *template
 	own6     own
 }
 
-// New prepares the stack of layers, innermost first. The path MTU decides whether
-// IPv4 headers forbid fragmentation (RFC 4213 3.2.2), and which packets are too
-// large; sources judges what Decapsulate returns; the record is that of the peer's
-// stack before. An endpoint that is missing or of the wrong family is an error, and
-// so is a layer that does not carry what the one inside it makes.
+// New prepares a stack of layers, innermost first. The path MTU decides whether IPv4
+// headers forbid fragmentation (RFC 4213 3.2.2) and which packets are too large. Sources
+// checks the packets that Decapsulate returns; rec is the record of the peer's previous
+// stack. New returns an error if an endpoint is missing or of the wrong family, or if a
+// layer does not carry the packets of the layer inside it.
 func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Record) (*Stack, error) {
 	if len(layers) == 0 || len(layers) > MaxDepth {
 		return nil, fmt.Errorf("encap: a stack has 1 to %d layers, not %d", MaxDepth, len(layers))
@@ -111,8 +111,8 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 	return s, nil
 }
 
-// withoutZone are the layers as headers show them: a zone is known to this host alone
-// (RFC 4007 section 6).
+// withoutZone returns the layers with addresses as headers carry them: a zone has a
+// meaning only on this host (RFC 4007 section 6).
 func withoutZone(layers []Layer) []Layer {
 	last := layers[len(layers)-1]
 	if last.Local.Zone() == "" && last.Remote.Zone() == "" {
@@ -122,8 +122,8 @@ func withoutZone(layers []Layer) []Layer {
 	return append(slices.Clone(layers[:len(layers)-1]), last)
 }
 
-// entry is the layer at which packets of an IP version enter: the innermost that
-// carries them; none is len(layers).
+// entry returns the layer at which packets of an IP version enter: the innermost one
+// that carries them. If there is none, it returns len(layers).
 func entry(layers []Layer, version int) int {
 	for i, l := range layers {
 		if l.Kind.Carries(version) {
@@ -133,9 +133,9 @@ func entry(layers []Layer, version int) int {
 	return len(layers)
 }
 
-// Limit is the largest packet of an IP version that goes whole, and which
-// senders of larger ones are told: at least 1280 for IPv6 (RFC 8200 section 5),
-// 0 if the stack does not carry it.
+// Limit returns the size in bytes of the largest packet of an IP version that is carried
+// whole. Senders of larger packets are told this size. It is at least 1280 for IPv6 (RFC
+// 8200 section 5), and 0 if the stack does not carry the version.
 func (s *Stack) Limit(version int) TunnelMTU {
 	switch t4, t6 := s.enter4, s.enter6; {
 	case version == 4 && t4 != nil:
@@ -146,10 +146,10 @@ func (s *Stack) Limit(version int) TunnelMTU {
 	return 0
 }
 
-// LimitBack is the largest packet that a peer which does as Linux does can send
-// back whole over a path, at most Limit: it may add encapsulation limits where we
-// add none (RFC 2473 section 6.6), and 1280 bytes of IPv6 that need fragments
-// outside it does not send at all.
+// LimitBack returns the size of the largest packet that a peer which behaves like Linux
+// can send back whole over a path; it is at most Limit. Such a peer may add an
+// encapsulation limit where we add none (RFC 2473 section 6.6), and does not send IPv6
+// packets of 1280 bytes whose outer packets would need fragments.
 func (s *Stack) LimitBack(version int, p PathMTU) TunnelMTU {
 	t := s.enter4
 	if version == 6 {
@@ -172,8 +172,8 @@ func (s *Stack) LimitBack(version int, p PathMTU) TunnelMTU {
 	return max(MinTunnelMTU4, min(s.Limit(version), TunnelMTU(room)))
 }
 
-// LimitTo is Limit for the destination of a packet of which the header is there,
-// for the encapsulation limit that it carries, and for its DF.
+// LimitTo is Limit for one packet. It depends on the packet's destination, its
+// encapsulation limit and its DF; inner needs only the IP header.
 func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	version := header.Version(inner)
 	limit := s.Limit(version)
@@ -189,7 +189,7 @@ func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 		}
 	}
 	if mtu := s.narrowFor(inner); mtu != 0 {
-		// The outermost layer carries 1280 bytes even so.
+		// The outermost layer carries 1280 bytes even over a path with a smaller MTU.
 		limit = min(limit, max(TunnelMTU(mtu), MinTunnelMTU6+header.IPv4Len)-TunnelMTU(s.Overhead(version)))
 		if version == 6 {
 			limit = max(limit, MinTunnelMTU6)
@@ -198,20 +198,20 @@ func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 	return limit
 }
 
-// keepsWhole reports whether an inner IPv4 packet may not be cut.
+// keepsWhole reports whether an inner IPv4 packet must not be fragmented.
 func (s *Stack) keepsWhole(inner []byte) bool {
 	return !s.options.IgnoreDF && !header.IPv4(inner).MayFragment()
 }
 
-// NeedsPathMTU reports whether there are packets that must fit the path whole. With a
-// static MTU routers cut the others; but no router cuts IPv6, nor a header with the DF
-// of the IPv4 packet inside.
+// NeedsPathMTU reports whether some packets must fit the path MTU. With a static MTU,
+// routers fragment the others; but no router fragments IPv6, or an outer IPv4 packet
+// that has the DF of its inner packet.
 func (s *Stack) NeedsPathMTU() bool {
 	return !s.options.StaticMTU || s.outer == 6 || s.enter4 != nil && s.enter4.first6() < 0 && !s.options.IgnoreDF
 }
 
-// narrowFor is the path MTU to the outer destination that a resolver finds for a
-// packet, if it is a narrow one; 0 otherwise.
+// narrowFor returns the recorded path MTU to the outer destination that a resolver finds
+// for a packet, or 0 if none is recorded.
 func (s *Stack) narrowFor(inner []byte) PathMTU {
 	last := len(s.layers) - 1
 	outer := s.layers[last]
@@ -221,7 +221,7 @@ func (s *Stack) narrowFor(inner []byte) PathMTU {
 	ip := make(header.IPv6, header.IPv6Len) // the resolver may write to it
 	if s.enters(last, inner) {
 		copy(ip, inner)
-	} else { // what arrives there is the packet of the layer inside
+	} else { // the packet that arrives at this layer is the one of the layer inside
 		ip[0] = 6 << 4
 		copy(ip[8:], s.layers[last-1].Local.AsSlice())
 		copy(ip[24:], s.layers[last-1].Remote.AsSlice())
@@ -233,8 +233,8 @@ func (s *Stack) narrowFor(inner []byte) PathMTU {
 	return s.record.mtuTo(dst)
 }
 
-// Overhead is what the stack adds to a packet of an IP version that it carries,
-// in bytes.
+// Overhead returns how many bytes the stack adds to a packet of an IP version that it
+// carries.
 func (s *Stack) Overhead(version int) int {
 	if version == 4 {
 		return s.enter4.size
@@ -242,10 +242,9 @@ func (s *Stack) Overhead(version int) int {
 	return s.enter6.size
 }
 
-// Encapsulate wraps the inner packet b[off:] for the peer: headers are written
-// in front of it, so that there must be Headroom bytes below off. It returns
-// the outer packet, a part of b. The inner packet itself is not changed, but
-// for padding behind it, which is cut off.
+// Encapsulate wraps the inner packet b[off:] for the peer. It writes the headers in
+// front of it, so off must be at least Headroom. It returns the outer packet, a part of
+// b. The inner packet itself is not changed, but padding after it is cut off.
 func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 	var size int
 	switch header.Version(b[off:]) {
@@ -267,9 +266,9 @@ func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 	return s.EncapsulateSegment(b[:off+size], off, nil)
 }
 
-// EncapsulateSegment is Encapsulate for a packet of which only the headers stand
-// in b[off:], while the payload, tail, lies elsewhere. What the headers say is not
-// checked: it is for packets that this process has made, or has checked.
+// EncapsulateSegment is Encapsulate for a packet whose headers are in b[off:] and whose
+// payload, tail, is elsewhere. It does not check the headers: use it for packets that
+// this process has made or has checked.
 func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop.Reason) {
 	var t *template
 	var f fields
@@ -310,16 +309,15 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	return b[start:], drop.None
 }
 
-// Decapsulate checks and strips every header of an outer packet and returns the
-// inner one, which shares its memory: for the interface, or, where it is
-// addressed to this host's end of a layer, for whoever answers there.
+// Decapsulate checks and removes every header of an outer packet and returns the inner
+// packet, which shares its memory. The inner packet is for the interface or, if it is
+// addressed to this host's end of a layer, for the code that answers for that end.
 //
-// With some reasons it returns something nevertheless. If that is drop.Fragment, it
-// is a fragment of the IPv6 packet of a layer, for reassembly, after which
-// DecapsulateReassembled goes on. If it is drop.OwnSource or drop.Spoof, it is the inner
-// packet, for Keepalive to look at. If it is drop.BadExtension or drop.SourceRouting, it
-// is the IPv6 packet of a layer, of which the sender may have to be told
-// (header.FindProblem).
+// With some reasons it also returns a packet. With drop.Fragment, the packet is a
+// fragment of the IPv6 packet of a layer, for reassembly; pass the reassembled packet to
+// DecapsulateReassembled. With drop.OwnSource or drop.Spoof, it is the inner packet, for
+// Keepalive. With drop.BadExtension or drop.SourceRouting, it is the IPv6 packet of a
+// layer, whose sender may have to get an ICMPv6 error (header.FindProblem).
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	pkt, r := header.ParseReceived(outer, s.outer)
 	if r != drop.None {
@@ -328,7 +326,8 @@ func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	return s.strip(pkt, len(s.layers))
 }
 
-// DecapsulateReassembled is Decapsulate for the packet that its fragments made.
+// DecapsulateReassembled is Decapsulate for a packet that was reassembled from
+// fragments.
 func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 	pkt, r := header.Parse(whole, 6)
 	if r != drop.None {
@@ -342,7 +341,7 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 	return nil, drop.UnknownProtocol
 }
 
-// strip takes off the headers of the n innermost layers.
+// strip removes the headers of the n innermost layers.
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {
 		inner, taken, r := s.in[i].decapsulate(pkt)
@@ -370,8 +369,8 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	return pkt, drop.None
 }
 
-// passes reports whether a packet that a layer did not take, for a reason, is an
-// inner packet: one that enters the stack outside the layer, or is for our end.
+// passes reports whether a packet that a layer did not take, with the given reason, is
+// an inner packet: one that enters the stack outside the layer, or one for our end.
 func (s *Stack) passes(layer int, pkt []byte, r drop.Reason) bool {
 	switch r {
 	case drop.None, drop.ForeignDestination, drop.UnknownProtocol:
@@ -388,9 +387,9 @@ func (s *Stack) enters(layer int, pkt []byte) bool {
 	return layer == s.at6
 }
 
-// isEnd reports whether a packet that a layer did not take, and which is not of
-// those that enter the tunnel outside it either, is for this host's end of the
-// layer all the same: an answer to its probes, or an ICMPv6 error.
+// isEnd reports whether a packet is for this host's end of a layer: an answer to its
+// probes, or an ICMPv6 error. The layer did not take the packet, and the packet does not
+// enter the tunnel outside the layer either.
 func (s *Stack) isEnd(layer int, pkt []byte) bool {
 	return header.Version(pkt) == 6 && header.IPv6(pkt).Dst() == s.layers[layer].Local
 }

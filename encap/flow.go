@@ -12,7 +12,7 @@ import (
 // RFC 6438 section 3), and different in each process.
 var flowKey = [3]uint64{rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1}
 
-// of is the flow label for a delivery header in front of inner.
+// of returns the flow label for a delivery header in front of inner.
 func (f FlowLabel) of(inner []byte, version int) uint32 {
 	switch {
 	case f.Source == FlowLabelFixed:
@@ -25,9 +25,9 @@ func (f FlowLabel) of(inner []byte, version int) uint32 {
 	return 0
 }
 
-// flowHash is a keyed hash of what names the inner flow (mechanisms 1.7): the
-// addresses and the flow label of an IPv6 packet that has one, else addresses,
-// protocol and ports, without the ports in fragments.
+// flowHash returns a keyed hash of the fields that identify the inner flow (mechanisms
+// 1.7): the addresses and the flow label of an IPv6 packet that has one; otherwise the
+// addresses, the protocol and the ports. Fragments are hashed without ports.
 func flowHash(inner []byte, version int) uint64 {
 	if version == 4 {
 		ip := header.IPv4(inner)
@@ -49,8 +49,8 @@ func flowHash(inner []byte, version int) uint64 {
 	return mix(h^rest, flowKey[2])
 }
 
-// ports is source and destination port in the bits above a protocol number; 0
-// where the protocol has none or they are cut off.
+// ports returns source and destination port in the bits above a protocol number, or 0 if
+// the protocol has no ports or they are cut off.
 func ports(protocol byte, payload []byte) uint64 {
 	switch protocol {
 	case header.TCP, header.UDP, header.SCTP:
@@ -61,8 +61,8 @@ func ports(protocol byte, payload []byte) uint64 {
 	return 0
 }
 
-// mix multiplies to 128 bits and folds, so that each bit of the product's
-// middle depends on all of a and b.
+// mix multiplies to 128 bits and combines both halves, so that each bit of the result
+// depends on all of a and b.
 func mix(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a, b)
 	return hi ^ lo

@@ -7,26 +7,26 @@ import (
 	"sixfour/encap/header"
 )
 
-// Return says how a router's keepalive goes back to it.
+// Return says how the keepalive of a router is sent back.
 type Return uint8
 
 const (
-	NoReturn     Return = iota // the packet is no keepalive
-	ReturnBare                 // as it is, between the outer addresses
+	NoReturn     Return = iota // the packet is not a keepalive
+	ReturnBare                 // unchanged, between the outer addresses
 	ReturnInside               // through the tunnel, like a packet that is forwarded into it
 )
 
-// Keepalive tells whether an inner packet is the keepalive of a router, and how it goes
-// back: an answer that the router has written to itself, in GRE with no protocol, and
-// that only needs to be sent on (mechanisms 8). Own is whether Decapsulate refused the
-// packet with drop.OwnSource. One is taken off its TTL, as is done when a packet is
-// forwarded.
+// Keepalive reports whether an inner packet is the keepalive of a router, and how to
+// send it back. A keepalive contains the answer that the router expects, written by the
+// router itself: a GRE header with protocol type 0, which only has to be sent on
+// (mechanisms 8). Own is whether Decapsulate refused the packet with drop.OwnSource.
+// Keepalive decrements the packet's TTL, as for a forwarded packet.
 //
-// The answer is from our outer address to the router's. Behind a NAT a router does not
-// know its own address as we know it, and if we are behind one it does not know ours.
-// So one of the two is enough, and both are what we know of them afterwards: the answer
-// goes to the router and to nobody else. Some routers write their answer between the
-// inner addresses. It goes back through the tunnel.
+// The answer goes from our outer address to the router's. A router behind a NAT does not
+// know the address by which we know it, and if we are behind one, the router does not
+// know ours. So only one of the two addresses has to match. Keepalive then sets both to
+// the addresses that we know, so the answer goes only to the router. Some routers write
+// their answer between the inner addresses. Such an answer goes back through the tunnel.
 func (s *Stack) Keepalive(inner []byte, own bool) Return {
 	last := s.layers[len(s.layers)-1]
 	if !last.Kind.IsGRE() {
@@ -46,8 +46,8 @@ func (s *Stack) Keepalive(inner []byte, own bool) Return {
 	return NoReturn
 }
 
-// keepaliveEnds are the addresses of an answer that may be sent on, if that is what an
-// inner packet is.
+// keepaliveEnds returns the addresses of the answer that an inner packet contains, if
+// the packet is such an answer.
 func keepaliveEnds(inner []byte) (src, dst netip.Addr, ok bool) {
 	if header.Version(inner) == 6 {
 		ip := header.IPv6(inner)
@@ -57,7 +57,7 @@ func keepaliveEnds(inner []byte) (src, dst netip.Addr, ok bool) {
 	return ip.Src(), ip.Dst(), ip.Protocol() == header.GRE && !ip.IsFragment() && ip.TTL() > 1 && answersKeepalive(ip.Payload())
 }
 
-// forwardOne makes an inner packet one from src to dst, with one less of its TTL.
+// forwardOne sets the addresses of an inner packet and decrements its TTL.
 func forwardOne(inner []byte, src, dst netip.Addr) {
 	if header.Version(inner) == 6 {
 		ip := header.IPv6(inner)
@@ -73,8 +73,8 @@ func forwardOne(inner []byte, src, dst netip.Addr) {
 	ip.SetChecksum()
 }
 
-// answersKeepalive reports whether a GRE packet is what the sender of a keepalive
-// waits for: of no protocol.
+// answersKeepalive reports whether a GRE packet is the answer to a keepalive: its
+// protocol type is 0.
 func answersKeepalive(b []byte) bool {
 	h, r := header.ParseGRE(b)
 	return r == drop.None && h.Protocol == header.GREKeepalive

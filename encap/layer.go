@@ -11,30 +11,31 @@ import (
 // Layer is one layer of a stack, with its addresses.
 type Layer struct {
 	Kind Kind
-	// The outer addresses, of the version that Kind.Over says. There is no
-	// Remote if there is a Resolver.
+	// The outer addresses, of the IP version that Kind.Over returns. Remote is not set if
+	// there is a Resolver.
 	Local, Remote netip.Addr
-	// Resolver finds the outer address of each packet, in a layer that carries
-	// IPv6 over IPv4; nil: it is Remote.
+	// Resolver finds the outer destination of each packet, in a layer that carries IPv6
+	// over IPv4. If it is nil, the destination is Remote.
 	Resolver resolve.Resolver
-	GRE      GRE // of layers with a GRE header
+	GRE      GRE // for layers with a GRE header
 }
 
-// GRE is what a GRE header has beyond its first four bytes (RFC 2784, RFC 2890).
-// Both ends must agree on it.
+// GRE says which optional fields a GRE header has (RFC 2784, RFC 2890). Both ends must
+// agree on them.
 type GRE struct {
 	Keyed    bool
 	Key      uint32
 	Checksum bool
 	Sequence bool
 
-	// Apart: what comes has not Key, but a key of its own, or none.
+	// Apart: received packets do not have Key, but a key of their own, or none.
 	Apart   bool
 	InKeyed bool
 	InKey   uint32
 }
 
-// Inward is the key that what comes must have; not keyed: it must have none.
+// Inward returns the key that received packets must have. If keyed is false, they must
+// have none.
 func (g GRE) Inward() (keyed bool, key uint32) {
 	if g.Apart {
 		return g.InKeyed, g.InKey
@@ -42,14 +43,14 @@ func (g GRE) Inward() (keyed bool, key uint32) {
 	return g.Keyed, g.Key
 }
 
-// Takes reports whether a header, which may be cut off, has the key that what comes
-// must have.
+// Takes reports whether a header, which may be cut off, has the key that received
+// packets must have.
 func (g *GRE) Takes(h *header.GREHeader) bool {
 	keyed, key := g.Inward()
 	return h.Flags&header.GREKey != 0 == keyed && h.Key == key
 }
 
-// overhead is the length of the header, in bytes.
+// overhead returns the length of the GRE header in bytes.
 func (g GRE) overhead() int {
 	n := header.GRELen
 	for _, there := range []bool{g.Keyed, g.Checksum, g.Sequence} {
@@ -60,7 +61,7 @@ func (g GRE) overhead() int {
 	return n
 }
 
-// overhead is what the layer adds to a packet, in bytes.
+// overhead returns how many bytes the layer adds to a packet.
 func (l Layer) overhead(o Options) int {
 	n := header.IPv4Len
 	if l.Kind.Over() == 6 {
@@ -75,7 +76,7 @@ func (l Layer) overhead(o Options) int {
 	return n
 }
 
-// check reports an address that is missing or of the wrong family.
+// check returns an error if an address is missing or of the wrong family.
 func (l Layer) check() error {
 	is := netip.Addr.Is4
 	if l.Kind.Over() == 6 {
@@ -90,14 +91,14 @@ func (l Layer) check() error {
 	return nil
 }
 
-// Endpoints are a tunnel's outer addresses: Local6 and Remote6 are those of the
+// Endpoints are a tunnel's outer addresses. Local6 and Remote6 are the addresses of the
 // layers over IPv6.
 type Endpoints struct {
 	Local, Remote   netip.Addr
 	Local6, Remote6 netip.Addr
 }
 
-// Between are the layers of the mode between two endpoints.
+// Between returns the layers of the mode between two endpoints.
 func (m Mode) Between(e Endpoints) []Layer {
 	layers := make([]Layer, len(m.Layers))
 	for i, k := range m.Layers {
@@ -109,8 +110,8 @@ func (m Mode) Between(e Endpoints) []Layer {
 	return layers
 }
 
-// Overhead is the number of bytes that all layers add to a packet that enters at
-// the innermost one (mechanisms 1.5).
+// Overhead returns how many bytes all layers add to a packet that enters at the
+// innermost one (mechanisms 1.5).
 func Overhead(layers []Layer, o Options) int {
 	n := 0
 	for _, l := range layers {
@@ -119,20 +120,20 @@ func Overhead(layers []Layer, o Options) int {
 	return n
 }
 
-// maxIPv4 is what the total length field of an IPv4 header can say. IPv6 packets
+// maxIPv4 is the largest value of the total length field of an IPv4 header. IPv6 packets
 // are not made larger either.
 const maxIPv4 = 65535
 
-// MaxMTU is the largest inner packet that the length field of the outermost
-// header leaves room for.
+// MaxMTU returns the size of the largest inner packet for which the length field of the
+// outermost header has room.
 func MaxMTU(layers []Layer, o Options) TunnelMTU {
 	return TunnelMTU(maxIPv4 - Overhead(layers, o))
 }
 
-// MTU is the MTU that the layers leave of a path's: the path MTU less what all of
-// them add (1440 of 1500 in 4in6in4). The interface's MTU is at least 1280 if it
-// has IPv6 (ipv6), at least 68 otherwise: what then does not fit the path is
-// carried in fragments of the outer packet (RFC 4213 3.2.2).
+// MTU returns the tunnel MTU: the path MTU less what all layers add (1440 of 1500 in
+// 4in6in4). It is at least 1280 if the interface has IPv6 (ipv6), and at least 68
+// otherwise: what then does not fit the path is carried in fragments of the outer packet
+// (RFC 4213 3.2.2).
 func MTU(layers []Layer, p PathMTU, o Options, ipv6 bool) TunnelMTU {
 	least := MinTunnelMTU4
 	if ipv6 {

@@ -7,14 +7,14 @@ import (
 	"sixfour/encap/header"
 )
 
-// limitOffset is where the limit's value stands in a delivery header that has
-// the option.
+// limitOffset is the offset of the limit's value in a delivery header that has the
+// option.
 const limitOffset = header.IPv6Len + 4
 
-// limited is the template for an IPv6 packet that carries a tunnel encapsulation
-// limit, and the limit: what is left of it goes into our own options, which it then
-// has even if none is configured (RFC 2473 section 4.1.1). Found is false if it
-// carries none.
+// limited returns the template for an IPv6 packet that carries a tunnel encapsulation
+// limit, and that limit. What is left of the limit is written into our own options,
+// which are present even if none is configured (RFC 2473 section 4.1.1). Found is false
+// if the packet carries no limit.
 func (s *Stack) limited(ip header.IPv6) (t *template, limit byte, found bool) {
 	if s.limited6 == nil {
 		return nil, 0, false
@@ -26,7 +26,8 @@ func (s *Stack) limited(ip header.IPv6) (t *template, limit byte, found bool) {
 	return s.limited6, ip[at], true
 }
 
-// encapsulateLimited is EncapsulateSegment for such a packet.
+// encapsulateLimited is EncapsulateSegment for a packet that carries a tunnel
+// encapsulation limit.
 func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, limit byte) ([]byte, drop.Reason) {
 	switch {
 	case len(b)-off+len(tail) > t.limit:
@@ -41,8 +42,8 @@ func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, 
 	return b[start:], drop.None
 }
 
-// nested6 is how many of the stack's IPv6 headers stand directly inside that of a
-// layer over IPv6.
+// nested6 returns how many of the stack's IPv6 headers are directly inside the header of
+// a layer over IPv6.
 func (b *builder) nested6(layer int) int {
 	n := 0
 	for i := layer; i > b.entry && b.layers[i-1].Kind.Over() == 6; i-- {
@@ -51,9 +52,9 @@ func (b *builder) nested6(layer int) int {
 	return n
 }
 
-// encapLimit is the limit in a layer's header over IPv6: each that enters another
-// has one less (RFC 2473 section 4.1.1). If the packet carries one, 0 stands for
-// what is left of that.
+// encapLimit returns the limit in the header of a layer over IPv6. Each layer inside
+// another has one less (RFC 2473 section 4.1.1). If the packet carries a limit itself, 0
+// is a placeholder for what is left of it.
 func (b *builder) encapLimit(layer int) int {
 	n := b.nested6(layer)
 	switch {
@@ -65,7 +66,7 @@ func (b *builder) encapLimit(layer int) int {
 	return b.EncapLimit - n
 }
 
-// checkLimit reports a configured limit that the stack's own layers exceed.
+// checkLimit returns an error if the stack's own layers exceed the configured limit.
 func (b *builder) checkLimit() error {
 	if n := LeastEncapLimit(b.layers); b.EncapLimit != NoEncapLimit && n > b.EncapLimit {
 		return fmt.Errorf("encap: an encapsulation limit of %d is too small for the stack's own IPv6 layers: it must be %d at least", b.EncapLimit, n)
@@ -73,9 +74,9 @@ func (b *builder) checkLimit() error {
 	return nil
 }
 
-// LeastEncapLimit is the least encapsulation limit with which layers, whose
-// addresses do not matter, can carry each other: as many as stand over IPv6
-// directly inside one of them.
+// LeastEncapLimit returns the smallest encapsulation limit with which the layers can
+// carry each other: the largest number of IPv6 layers directly inside one of them. The
+// layers need no addresses.
 func LeastEncapLimit(layers []Layer) int {
 	b, least := builder{layers: layers}, 0
 	for i, l := range layers {

@@ -6,7 +6,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// Kind names a layer: which packets it carries over which IP version, and how.
+// Kind is a type of layer: which packets it carries over which IP version, and how.
 type Kind uint8
 
 const (
@@ -18,10 +18,10 @@ const (
 	GREInSix               // RFC 7676: either in GRE in IPv6, next header 47
 )
 
-// kinds is what is fixed about each layer, whatever its addresses.
+// kinds holds the properties of each kind of layer that do not depend on its addresses.
 var kinds = [...]struct {
 	name    string
-	carries int // IP version inside; 0: either, and GRE says which
+	carries int // IP version inside; 0: either, as the GRE header says
 	over    int // IP version of the delivery header
 }{
 	SixInFour:  {"6in4", 6, 4},
@@ -32,21 +32,21 @@ var kinds = [...]struct {
 	GREInSix:   {"gre6", 0, 6},
 }
 
-// String is the layer's name in the configuration's words.
+// String returns the layer's name in the configuration.
 func (k Kind) String() string { return kinds[k].name }
 
-// Over is the IP version of the layer's delivery header, and so the version of
-// the local and remote address that the layer needs.
+// Over returns the IP version of the layer's delivery header, which is also the version
+// of the layer's local and remote address.
 func (k Kind) Over() int { return kinds[k].over }
 
 // Carries reports whether the layer carries packets of an IP version.
 func (k Kind) Carries(version int) bool { return kinds[k].carries == version || k.IsGRE() }
 
-// IsGRE reports whether there is a GRE header behind the delivery header.
+// IsGRE reports whether a GRE header follows the delivery header.
 func (k Kind) IsGRE() bool { return kinds[k].carries == 0 }
 
-// Protocol is the number in the layer's delivery header that announces what
-// follows it.
+// Protocol returns the protocol number in the layer's delivery header for what follows
+// it.
 func (k Kind) Protocol() byte {
 	if k.IsGRE() {
 		return header.GRE
@@ -60,13 +60,13 @@ func (k Kind) Protocol() byte {
 type Mode struct {
 	Name   string
 	Layers []Kind
-	// Automatic means that the outer destination follows from the inner packet,
-	// by a resolve.Mechanism, and is not configured.
+	// Automatic means that the outer destination is not configured: a resolve.Mechanism
+	// derives it from the inner packet.
 	Automatic bool
 }
 
-// Modes is the table of what can be configured as a tunnel's mode, or, if it is
-// one layer or more of a stack, as an item of that.
+// Modes is the table of the modes that can be configured for a tunnel. Those of one or
+// more layers can also be items of a stack.
 var Modes = []Mode{
 	{Name: "4in6in4", Layers: []Kind{FourInSix, SixInFour}},
 	{Name: "6in4", Layers: []Kind{SixInFour}},
@@ -102,24 +102,24 @@ func (m Mode) Carries(version int) bool {
 	return slices.ContainsFunc(m.Layers, func(k Kind) bool { return k.Carries(version) })
 }
 
-// MaxDepth is how many layers a host may put around a packet, in all the tunnels
-// that it passes: what RFC 2473 section 4.1.1 recommends as a limit.
+// MaxDepth is how many layers a host may put around a packet in all the tunnels that the
+// packet passes: the limit that RFC 2473 section 4.1.1 recommends.
 const MaxDepth = 4
 
-// PathMTU is the largest outer packet that the path to the peer carries whole,
-// in bytes and with every header.
+// PathMTU is the size of the largest outer packet that the path to the peer carries
+// whole, in bytes and with every header.
 type PathMTU int
 
-// LeastPathMTU is the least that routers can bring an IPv4 path's MTU to, as the
-// kernel's net.ipv4.route.min_pmtu: with less, whoever forges their reports could have
-// every packet cut into dozens. The path may carry less than that, so that DF is clear
-// there (RFC 1191 section 3 leaves a sender the choice).
+// LeastPathMTU is the smallest MTU of an IPv4 path that is believed when routers report
+// it, like the kernel's net.ipv4.route.min_pmtu: with a smaller one, a forged report
+// could make us cut every packet into dozens of fragments. The path may carry less than
+// that, so DF is clear there (RFC 1191 section 3 allows a sender this choice).
 const LeastPathMTU PathMTU = 552
 
-// TunnelMTU is the largest inner packet, in bytes: the MTU of the interface.
+// TunnelMTU is the size of the largest inner packet, in bytes: the MTU of the interface.
 type TunnelMTU int
 
-// The least MTUs: of IPv4 (RFC 791) and of IPv6 (RFC 8200 section 5).
+// The minimum MTUs of IPv4 (RFC 791) and of IPv6 (RFC 8200 section 5).
 const (
 	MinTunnelMTU4 TunnelMTU = 68
 	MinTunnelMTU6 TunnelMTU = 1280

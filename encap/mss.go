@@ -26,24 +26,22 @@ const (
 	optMSSLen = 4
 )
 
-// ClampMSS makes both ends of a TCP connection send segments that fit into the
-// tunnel: in a SYN, each maximum segment size above what the tunnel MTU leaves,
-// mtu-40 for IPv4 and mtu-60 for IPv6, is lowered to that (mechanisms 1.5). It
-// never raises one and never adds one; without the option segments have 536 or
-// 1220 bytes anyhow (RFC 9293 section 3.7.1). It writes at least 1, which no
-// tunnel MTU of 68 or more comes near.
+// ClampMSS makes both ends of a TCP connection send segments that fit into the tunnel.
+// In a SYN, it lowers each maximum segment size that exceeds what the tunnel MTU allows:
+// mtu-40 for IPv4 and mtu-60 for IPv6 (mechanisms 1.5). It never raises or adds the
+// option; without the option, segments have 536 or 1220 bytes anyway (RFC 9293 section
+// 3.7.1). It writes at least 1; no tunnel MTU of 68 or more comes near that.
 //
-// The packet is a whole inner one, as header.CutIPv4 or header.ParseIPv6 returns
-// it, and is changed in place: only the option's value and the TCP checksum, and
-// never the length. The result says whether it was. In a first fragment the TCP
-// header must be complete; in others there is none.
+// The packet is a whole inner packet, as header.CutIPv4 or header.ParseIPv6 returns it.
+// It is changed in place: only the option's value and the TCP checksum, never the
+// length. ClampMSS returns whether it changed the packet. In a first fragment the TCP
+// header must be complete; later fragments have none.
 func ClampMSS(pkt []byte, mtu TunnelMTU) bool {
 	return len(pkt) >= header.IPv4Len+tcpMinLen && mayBeSYN(pkt) && clampMSS(pkt, mtu)
 }
 
-// mayBeSYN is what can be told at a glance, and is wrong only for few packets
-// that are no SYN: those with IP options, extension headers, or fragmented. It
-// is small enough to be inlined.
+// mayBeSYN is a fast check that selects few packets that are no SYN: those with IP
+// options or extension headers, and fragments. It is small enough to be inlined.
 func mayBeSYN(pkt []byte) bool {
 	switch pkt[0] >> 4 {
 	case 4:
@@ -62,8 +60,8 @@ func mayBeSYN(pkt []byte) bool {
 // segment is a TCP segment in a packet.
 type segment struct {
 	bytes  []byte
-	pseudo uint32 // sum of its pseudo-header
-	whole  bool   // the packet is no fragment, so that the checksum can be verified
+	pseudo uint32 // sum of the pseudo-header
+	whole  bool   // the packet is not a fragment, so the checksum can be verified
 }
 
 func clampMSS(pkt []byte, mtu TunnelMTU) bool {
@@ -107,8 +105,8 @@ func clampMSS(pkt []byte, mtu TunnelMTU) bool {
 	return changed
 }
 
-// findTCP finds the TCP header of a packet, and how many bytes of headers a
-// packet of that version has without options.
+// findTCP finds the TCP header of a packet. Overhead is the length of the headers of a
+// packet of that version without options, in bytes.
 func findTCP(pkt []byte) (s segment, overhead int, ok bool) {
 	var src, dst []byte
 	if header.Version(pkt) == 4 {
@@ -134,11 +132,12 @@ func findTCP(pkt []byte) (s segment, overhead int, ok bool) {
 	return s, overhead + tcpMinLen, len(s.bytes) >= tcpMinLen
 }
 
-// checksum says whether the segment's checksum is to follow a change. It is not
-// where the field holds the sum of the pseudo-header alone, because the rest was
-// left to hardware (package tun: Gatherer). If it is neither that nor right, the
-// segment is corrupt (not ok), and to mend it would hide that. Of a fragment
-// nobody can tell; an update keeps the checksum as right or wrong as it was.
+// checksum reports whether the segment's checksum must be updated after a change. It
+// must not if the field holds only the sum of the pseudo-header, because the hardware
+// computes the rest (see Gatherer in package tun). If the field is neither that nor
+// correct, the segment is corrupt (ok is false), and an update would hide that. The
+// checksum of a fragment cannot be verified; an update keeps it as right or wrong as it
+// was.
 func (s *segment) checksum() (update, ok bool) {
 	if !s.whole || header.Sum(s.bytes, s.pseudo) == 0xffff {
 		return true, true
@@ -146,14 +145,14 @@ func (s *segment) checksum() (update, ok bool) {
 	return false, binary.BigEndian.Uint16(s.bytes[tcpChecksum:]) == header.Fold(s.pseudo)
 }
 
-// setMSS writes the value at an offset and lets the checksum follow (RFC 1624).
+// setMSS writes the value at an offset and updates the checksum (RFC 1624).
 func (s *segment) setMSS(off int, mss uint16, update bool) {
 	before := binary.BigEndian.Uint16(s.bytes[off:])
 	binary.BigEndian.PutUint16(s.bytes[off:], mss)
 	if !update {
 		return
 	}
-	if off%2 != 0 { // across two words: its high byte is the low one of the first
+	if off%2 != 0 { // the value spans two words: its high byte is the low byte of the first
 		before, mss = bits.ReverseBytes16(before), bits.ReverseBytes16(mss)
 	}
 	sum := s.bytes[tcpChecksum:]

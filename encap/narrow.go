@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// narrow are the destinations of an automatic tunnel to which the path has a
-// smaller MTU than the first hop: those that routers have told of.
+// narrow holds the destinations of an automatic tunnel whose path MTU, as routers
+// reported it, is smaller than the MTU of the first hop.
 type narrow struct {
 	paths atomic.Pointer[map[uint32]narrowPath] // replaced as a whole; nil: there are none
 }
@@ -18,16 +18,16 @@ type narrowPath struct {
 }
 
 const (
-	// maxNarrow bounds what routers, and whoever poses as one, can make us
+	// maxNarrow bounds how many destinations routers, or forged messages, can make us
 	// remember.
 	maxNarrow = 1024
-	// narrowLife is how long a smaller MTU holds before it is tried whether there
-	// is more (RFC 1191 section 6.3, RFC 8201 section 4).
+	// narrowLife is how long a smaller MTU is used before a larger one is tried again
+	// (RFC 1191 section 6.3, RFC 8201 section 4).
 	narrowLife = 10 * time.Minute
 )
 
-// Narrow notes that packets to an outer IPv4 destination may have mtu bytes. It
-// and Widen are called by one goroutine at a time.
+// Narrow records that the path MTU to an outer IPv4 destination is mtu bytes. Narrow and
+// Widen must not be called concurrently.
 func (r *Record) Narrow(dst uint32, mtu PathMTU, now time.Time) {
 	paths := make(map[uint32]narrowPath)
 	if old := r.narrow.paths.Load(); old != nil {
@@ -42,8 +42,8 @@ func (r *Record) Narrow(dst uint32, mtu PathMTU, now time.Time) {
 	r.narrow.paths.Store(&paths)
 }
 
-// oldest is the destination that was told of longest ago: were those that there are
-// to stay, whoever fills the table with forgeries could keep all others out.
+// oldest returns the destination whose entry is the oldest. The oldest entry is the one
+// to replace: otherwise forged messages could fill the table and keep all others out.
 func oldest(paths map[uint32]narrowPath) (dst uint32) {
 	var until time.Time
 	for d, p := range paths {
@@ -54,7 +54,7 @@ func oldest(paths map[uint32]narrowPath) (dst uint32) {
 	return dst
 }
 
-// Widen forgets what was noted too long ago.
+// Widen removes the entries that are older than narrowLife.
 func (r *Record) Widen(now time.Time) {
 	old := r.narrow.paths.Load()
 	if old == nil {
@@ -69,7 +69,7 @@ func (r *Record) Widen(now time.Time) {
 	}
 }
 
-// mtuTo is the path MTU to a destination, if it is a narrow one; 0 otherwise.
+// mtuTo returns the path MTU that was recorded for a destination, or 0 if there is none.
 func (r *Record) mtuTo(dst uint32) PathMTU {
 	if paths := r.narrow.paths.Load(); paths != nil {
 		return (*paths)[dst].mtu

@@ -8,15 +8,15 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// multicast4 is what multicast addresses begin with, in 4 bits (224.0.0.0/4).
+// multicast4 is the value of the top 4 bits of an IPv4 multicast address (224.0.0.0/4).
 const multicast4 = 0xe
 
-// over4 takes off an IPv4 delivery header (RFC 4213, RFC 2003, RFC 2784).
+// over4 removes an IPv4 delivery header (RFC 4213, RFC 2003, RFC 2784).
 type over4 struct {
 	content
 	pair     resolve.Fixed
-	resolver resolve.Resolver // nil: the pair decides
-	static   bool             // what we send never has DF set of our own will
+	resolver resolve.Resolver // nil: the two endpoints are fixed
+	static   bool             // with a static MTU, our outer packets have DF only if the inner packet has it
 }
 
 func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
@@ -26,7 +26,7 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	ip := header.IPv4(pkt)
 	r := l.pair.Accepts4(ip)
 	if l.resolver != nil && (r == drop.ForeignSource || ip.Dest()[0]>>4 == multicast4) {
-		r = drop.None // the resolver decides, when it sees what is inside
+		r = drop.None // the resolver decides when it sees the inner packet
 	}
 	if r != drop.None {
 		return nil, false, r
@@ -34,7 +34,7 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	switch {
 	case ip.Protocol() != l.protocol:
 		return nil, false, drop.UnknownProtocol
-	case ip.IsFragment(): // a raw socket reassembles; so nobody else may send us one
+	case ip.IsFragment(): // a raw socket reassembles, so a fragment here does not come from one
 		return nil, false, drop.Fragment
 	}
 	inner, r := l.open(ip.Payload(), ip.TOS())
@@ -44,8 +44,8 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	return inner, true, r
 }
 
-// unquote holds a quoted header against what we send (RFC 5927 section 4): the
-// addresses and the protocol, and the identification, which is 0 if DF is set.
+// unquote checks a quoted header against what this layer sends (RFC 5927 section 4): the
+// addresses, the protocol, and the identification, which is 0 if DF is set.
 func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	if header.Version(pkt) != 4 || len(pkt) < header.IPv4Len {
 		return q, true
@@ -57,7 +57,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	switch ip.Fragment() {
 	case 0:
 		ok = l.record.recentID4(ip.ID())
-	case header.DF: // also over a path that has become narrow: it may be a probe
+	case header.DF: // also on a path whose MTU has become smaller: the packet may be a probe
 		ok = ip.ID() == 0 && (!l.static || l.carries != 6)
 	case header.MF: // the first fragment: its length is not that of the inner packet
 		return unquoted{taken: true}, l.record.recentID4(ip.ID())
@@ -68,7 +68,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	q.taken = true
 	q.inner, q.size, q.version, ok = l.content.unquote(pkt[header.IPv4Len:], size-header.IPv4Len)
 	if ok && l.resolver != nil && len(q.inner) >= header.IPv6Len && q.inner[0]>>4 == 6 {
-		// What it was sent to must be where we would send it.
+		// The destination of the quoted packet must be the one that we would use.
 		inner := append([]byte(nil), q.inner...) // the resolver may write to it
 		dst, r := l.resolver.To(inner)
 		ok = r == drop.None && dst == binary.BigEndian.Uint32(ip.Dest())
@@ -76,7 +76,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	return q, ok
 }
 
-// sends reports whether a header has the addresses of ours.
+// sends reports whether a header has the outer addresses of the packets that we send.
 func (l *over4) sends(ip header.IPv4) bool {
 	if l.resolver != nil {
 		return ip.Src() == l.pair.Local

@@ -6,8 +6,8 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// over6 takes off an IPv6 delivery header (RFC 2473, RFC 7676), with the extension
-// headers behind it.
+// over6 removes an IPv6 delivery header (RFC 2473, RFC 7676), with the extension headers
+// after it.
 type over6 struct {
 	content
 	pair resolve.Fixed
@@ -22,7 +22,7 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	case l.protocol:
 		switch r := l.pair.Accepts6(ip); r {
 		case drop.None:
-		case drop.ForeignDestination: // a tunnel of others passes through ours
+		case drop.ForeignDestination: // another tunnel passes through ours
 			return nil, false, drop.None
 		default:
 			return nil, false, r
@@ -48,7 +48,7 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 	case r != drop.None:
 		return nil, false, r
 	case up.Fragment && (up.Protocol == l.protocol || up.Protocol == header.DestOptions):
-		// With the latter the encapsulation limit is in what was fragmented.
+		// After reassembly, the encapsulation limit is in the payload that was fragmented.
 		if from != drop.None {
 			return nil, false, from
 		}
@@ -62,19 +62,19 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 	return inner, true, r
 }
 
-// unquote holds a quoted header against what we send: the addresses, and what
-// follows, which is the inner packet, perhaps behind an encapsulation limit or
-// in fragments.
+// unquote checks a quoted header against what this layer sends: the addresses, and what
+// follows, which is the inner packet, possibly after an encapsulation limit or in
+// fragments.
 func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	if header.Version(pkt) != 6 || len(pkt) < header.IPv6Len {
-		return q, true // of the other version, or cut off: whose it is remains unknown
+		return q, true // of the other version, or cut off: it is not known whether the layer sent it
 	}
 	ip := header.IPv6(pkt)
 	if !l.pair.Sends6(ip) {
 		return q, true
 	}
 	next, off := ip.NextHeader(), header.IPv6Len
-	if next == header.FragmentHdr { // its length is not that of the inner packet
+	if next == header.FragmentHdr { // the length of a fragment is not that of the inner packet
 		q.taken = len(pkt) <= off || pkt[off] == l.protocol || pkt[off] == header.DestOptions
 		return q, true
 	}
@@ -85,7 +85,7 @@ func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		next = pkt[header.IPv6Len]
 	}
 	if next != l.protocol {
-		return q, true // between the ends of the layer, but not in it
+		return q, true // between the two ends of the layer, but not one of its tunnel packets
 	}
 	q.taken = true
 	q.inner, q.size, q.version, ok = l.content.unquote(pkt[off:], size-off)

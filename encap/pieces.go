@@ -9,15 +9,15 @@ import (
 	"sixfour/encap/header"
 )
 
-// InPieces reports whether a packet that is larger than Limit may be carried
-// nevertheless, in pieces. An IPv4 packet that its sender lets be fragmented goes
-// in fragments of its own into IPv4 (RFC 2003 section 5.1, RFC 7588 section 3.3),
-// and in fragments of the packet of the layer at which it enters into IPv6 (RFC
-// 2473 section 7.2). So does an IPv6 packet that is no larger than every path must
-// carry (7.1), if there is a layer over IPv6 on its way. Where DF is to be ignored, an
-// IPv4 packet that has it goes in fragments of that layer's packet into IPv4, too: it
-// need not have an identification of its own (RFC 6864 section 4.1). Of the packet, of
-// size bytes, the IP header is enough.
+// InPieces reports whether a packet that is larger than Limit may be carried in pieces.
+// An IPv4 packet whose sender allows fragmentation is fragmented before it enters IPv4
+// (RFC 2003 section 5.1, RFC 7588 section 3.3). Before it enters IPv6, the packet of the
+// layer at which it enters is fragmented (RFC 2473 section 7.2). The latter also holds
+// for an IPv6 packet that is no larger than the minimum IPv6 MTU (7.1), if the packet
+// passes a layer over IPv6. If DF is to be ignored, an IPv4 packet with DF that enters
+// IPv4 is carried in fragments of the layer's packet as well, because it need not have
+// an identification of its own (RFC 6864 section 4.1). Size is the length of the packet
+// in bytes; inner needs only the IP header.
 func (s *Stack) InPieces(inner []byte, size int) bool {
 	t, _ := s.enter(inner)
 	switch {
@@ -29,10 +29,9 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 	return t.first6() >= 0 && size <= int(MinTunnelMTU6)
 }
 
-// EncapsulatePieces is Encapsulate for a packet of which InPieces says so. Every
-// outer packet is built in scratch, which must have room for Headroom bytes and
-// the path MTU, and is valid until the next one. B is written to as Encapsulate
-// does.
+// EncapsulatePieces is Encapsulate for a packet for which InPieces returns true. Each
+// outer packet is built in scratch, which must have room for Headroom bytes and the path
+// MTU, and is valid until the next one. Like Encapsulate, it writes to b.
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	t, limit := s.enter(b[off:])
 	if header.Version(b[off:]) == 4 && t.parts[0].over == 4 {
@@ -44,8 +43,8 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	if int(limit) < t.limited {
 		return refused(drop.EncapLimit)
 	}
-	// The headers up to that which is cut: those outside stand in front of each
-	// piece.
+	// own holds the headers up to and including the one that is fragmented. The headers
+	// outside it are written in front of each piece.
 	own, outside := t.upTo(t.first6())
 	if len(b)-off+own.size > header.IPv6Len+65535 {
 		return refused(drop.TooBig)
@@ -64,8 +63,8 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	return outside.each(fragment.IPv6(whole, outside.limit, id, scratch, Headroom), scratch, limit-byte(own.limited))
 }
 
-// piecesOutside is EncapsulatePieces for an IPv4 packet with DF, which enters a layer
-// over IPv4.
+// piecesOutside is EncapsulatePieces for an IPv4 packet with DF that enters a layer over
+// IPv4.
 func (s *Stack) piecesOutside(t *template, b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	if len(b)-off+s.cut4.size > maxIPv4 {
 		return refused(drop.TooBig)
@@ -85,17 +84,18 @@ func (s *Stack) piecesOutside(t *template, b []byte, off int, scratch []byte) it
 	}
 }
 
-// refused is what becomes of a packet of which there are no pieces.
+// refused returns the result for a packet that cannot be carried in pieces.
 func refused(r drop.Reason) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) { yield(nil, r) }
 }
 
-// first6 is the innermost layer over IPv6; less than 0: there is none.
+// first6 returns the index of the innermost layer over IPv6, or a negative number if
+// there is none.
 func (t *template) first6() int {
 	return slices.IndexFunc(t.parts, func(p part) bool { return p.over == 6 })
 }
 
-// upTo cuts the template behind its nth part.
+// upTo splits the template after its nth part.
 func (t *template) upTo(n int) (own *template, outside *template) {
 	size := 0
 	own, outside = &template{parts: t.parts[:n+1], limit: t.limit, unfinished: t.unfinished}, t
@@ -110,8 +110,8 @@ func (t *template) upTo(n int) (own *template, outside *template) {
 	return own, outside
 }
 
-// each puts the headers in front of pieces, which lie in scratch behind Headroom,
-// of a packet with what is left of an encapsulation limit.
+// each writes the headers in front of the pieces of a packet. The pieces lie in scratch
+// after Headroom bytes; limit is what is left of the packet's encapsulation limit.
 func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) {
 		for piece := range pieces {
@@ -123,8 +123,8 @@ func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte) ite
 	}
 }
 
-// enter is the template for a packet, nil if no layer carries it, and the
-// encapsulation limit that the packet carries, if that is for limited templates.
+// enter returns the template for a packet, or nil if no layer carries it, and the
+// encapsulation limit that the packet carries, for templates that use it.
 func (s *Stack) enter(inner []byte) (*template, byte) {
 	if header.Version(inner) == 4 {
 		return s.enter4, 0
@@ -135,9 +135,9 @@ func (s *Stack) enter(inner []byte) (*template, byte) {
 	return s.enter6, 0
 }
 
-// Cut cuts an outer packet of the stack into what a path of an MTU carries, where
-// the packet has not forbidden it. Every piece is built in scratch, which must have
-// room for the MTU, and is valid until the next one.
+// Cut fragments an outer packet of the stack for a path with the given MTU, if the
+// packet allows it. Each piece is built in scratch, which must have room for the MTU,
+// and is valid until the next one.
 func (s *Stack) Cut(outer []byte, mtu PathMTU, scratch []byte) iter.Seq[[]byte] {
 	if s.outer == 4 {
 		return fragment.IPv4(outer, int(mtu), scratch, 0)

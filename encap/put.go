@@ -7,13 +7,13 @@ import (
 	"sixfour/encap/header"
 )
 
-// fields are what a delivery header takes over from the packet inside.
+// fields are the values that a delivery header copies from the packet inside.
 type fields struct {
 	tos, ttl byte
-	df       bool // of IPv4
+	df       bool // IPv4 only
 }
 
-// fieldsOf reads them from a header.
+// fieldsOf reads the fields from a header.
 func fieldsOf(pkt []byte) fields {
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
@@ -23,12 +23,12 @@ func fieldsOf(pkt []byte) fields {
 	return fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
 }
 
-// put writes the headers in front of the inner packet b[off:], which goes on for
-// tail bytes elsewhere and is within the limit, and returns where they begin. If the
-// template is unfinished, finish must follow.
+// put writes the headers in front of the inner packet b[off:] and returns where they
+// begin. The packet continues for tail bytes elsewhere and must be within the limit. If
+// the template is unfinished, finish must follow.
 func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	start := off - t.size
-	if from := t.head; from != nil { // in registers: assigning the array would call memmove
+	if from := t.head; from != nil { // loads into registers: an array assignment would call memmove
 		to := (*[short]byte)(b[off-short:])
 		binary.NativeEndian.PutUint64(to[0:], binary.NativeEndian.Uint64(from[0:]))
 		binary.NativeEndian.PutUint64(to[8:], binary.NativeEndian.Uint64(from[8:]))
@@ -42,14 +42,14 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	} else {
 		copy(b[start:off], t.bytes)
 	}
-	end := off // of the header in turn
+	end := off // end of the header that is written next
 	for i := range t.parts {
 		p := &t.parts[i]
 		f.tos = f.tos&p.keep | p.set
 		if p.ttl != InheritTTL {
 			f.ttl = p.ttl
 		}
-		n := len(b) - end + tail + p.size // from this header on
+		n := len(b) - end + tail + p.size // length from this header on
 		if p.over == 6 {
 			h := (*[header.IPv6Len]byte)(b[end-p.size:])
 			word := 6<<28 | uint32(f.tos)<<20
@@ -83,8 +83,8 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	return start, drop.None
 }
 
-// encapsulate is put and finish, for a packet that goes on with tail and carries an
-// encapsulation limit, if the template is for those that do.
+// encapsulate calls put and finish for a packet that continues with tail. Limit is the
+// packet's encapsulation limit, for templates that use it.
 func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit byte) (int, drop.Reason) {
 	start, r := t.put(b, off, len(tail), f)
 	if r == drop.None && t.unfinished {
@@ -93,8 +93,8 @@ func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit b
 	return start, r
 }
 
-// finish writes what put has left out, from the innermost header on: the checksum
-// of a GRE header covers all that is inside.
+// finish writes the fields that put leaves out, innermost header first, because the
+// checksum of a GRE header covers everything inside it.
 func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 	end := off
 	for i := range t.parts {
@@ -110,12 +110,12 @@ func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 	}
 }
 
-// sealed reports whether the GRE header has fields that each packet has of its own.
+// sealed reports whether the GRE header has fields that differ from packet to packet.
 func (p *part) sealed() bool { return p.gre != 0 && (p.options.Checksum || p.options.Sequence) }
 
-// vary writes into an IPv4 header of a packet of n bytes what only some have of their
-// own: destination, DF and identification. It returns what the rest of the header
-// adds up to, and whether DF is set; inner is the packet inside, and df its DF.
+// vary writes the fields that only some IPv4 headers need for each packet: destination,
+// DF and identification. The packet has n bytes; inner is the packet inside, and df its
+// DF. vary returns the sum of the other words of the header, and whether DF is set.
 func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
 	sum, rule := p.sum, p.df
 	if p.resolver != nil {
@@ -135,9 +135,9 @@ func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum 
 	return sum + uint32(id), false, drop.None
 }
 
-// resolve writes the destination that the layer finds in the packet inside into an
-// IPv4 header of a packet of n bytes. It returns what the rest of the header adds up
-// to, and whether it may have DF.
+// resolve writes the destination that the resolver finds for inner into the IPv4 header
+// of a packet of n bytes. It returns the sum of the other words of the header, and the
+// DF rule for this destination.
 func (p *part) resolve(h *[header.IPv4Len]byte, inner []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
 	dst, r := p.resolver.To(header.IPv6(inner))
 	if r != drop.None {

@@ -7,30 +7,29 @@ import (
 	"sixfour/encap/header"
 )
 
-// Quote is what an ICMP error says of a packet that we sent.
+// Quote is what an ICMP error says about a packet that we sent.
 type Quote struct {
 	Size    int    // of the packet that the error is about, in bytes
-	Outside int    // what the layers outside that packet add to it
+	Outside int    // bytes that the layers outside that packet add to it
 	To      uint32 // outer destination, if a resolver found it
 	Inner   []byte // the inner packet as far as it is quoted; nil if its header is not
 }
 
-// unquoted is what a layer's unquote finds.
+// unquoted is the result of a layer's unquote.
 type unquoted struct {
-	taken   bool   // the packet is one of the layer's
-	inner   []byte // as far as it is quoted; shorter than a header if that is not
-	size    int    // of the whole inner packet, if there is some
-	version int    // its IP version, if there is some
+	taken   bool   // the layer sent the packet
+	inner   []byte // as far as it is quoted; shorter than a header if the header is not quoted
+	size    int    // of the whole inner packet, if any of it is quoted
+	version int    // its IP version, if any of it is quoted
 }
 
-// minQuote is what every ICMP error quotes: the header and 8 bytes (RFC 792).
+// minQuote is how many bytes after the header every ICMP error quotes (RFC 792).
 const minQuote = 8
 
-// Unquote holds what an ICMP error quotes against what this stack sends (RFC
-// 5927 section 4). The quote begins with an IP header, that of the outermost
-// layer or of one inside it, and may be cut off anywhere. False means that we
-// have not sent such a packet, so that the error is not for us, or is a forgery.
-// Inner shares the quote's memory.
+// Unquote checks the packet that an ICMP error quotes against what this stack sends (RFC
+// 5927 section 4). The quote begins with an IP header, that of the outermost layer or of
+// one inside it, and may be cut off anywhere. If Unquote returns false, we have not sent
+// such a packet: the error is not for us, or is forged. Inner shares the quote's memory.
 func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 	var q Quote
 	version := header.Version(quote)
@@ -73,8 +72,8 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 	return q, true
 }
 
-// quotedLayer is the outermost layer that sends packets like the quoted one, and
-// what it found in it; less than 0: none does.
+// quotedLayer returns the outermost layer that sends packets like the quoted one, and
+// the result of that layer's unquote. If no layer does, the index is negative.
 func (s *Stack) quotedLayer(pkt []byte, size int) (int, unquoted) {
 	for i, l := range slices.Backward(s.in) {
 		if s.layers[i].Kind.Over() != header.Version(pkt) {
@@ -87,9 +86,9 @@ func (s *Stack) quotedLayer(pkt []byte, size int) (int, unquoted) {
 	return -1, unquoted{}
 }
 
-// sentBeside reports whether a quoted packet that is not a layer's can have been
-// sent through the layer outside it all the same: it enters the stack there, or
-// comes from our own end. Of one that is cut off this remains unknown.
+// sentBeside reports whether a quoted packet that the layer itself did not send can have
+// been sent through the layer outside it: the packet enters the stack there, or comes
+// from our own end. If the quote is cut off, this cannot be known.
 func (s *Stack) sentBeside(layer int, pkt []byte) bool {
 	if s.enters(layer+1, pkt) {
 		return true
@@ -100,7 +99,7 @@ func (s *Stack) sentBeside(layer int, pkt []byte) bool {
 	return len(pkt) < header.IPv6Len || header.IPv6(pkt).Src() == s.layers[layer].Local
 }
 
-// quotedSize is the length that a quoted header of an IP version says.
+// quotedSize returns the packet length that a quoted header of an IP version gives.
 func quotedSize(b []byte, version int) (int, bool) {
 	if len(b) < minQuote || header.Version(b) != version {
 		return 0, false

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Record is what outlives a Stack. When the path to a peer changes, its stack is
-// replaced, but identifications must go on, lest one is used twice while packets
-// with it are still on their way (RFC 6864 section 4.3), and counts must not
-// begin anew. The stacks that share a Record may be used by any number of
-// goroutines.
+// Record is the state that outlives a Stack. When the path to a peer changes, its stack
+// is replaced. Identifications must continue then, so that none is used twice while
+// packets with it are still in the network (RFC 6864 section 4.3), and counters must not
+// start again. The stacks that share a Record may be used concurrently.
 type Record struct {
 	id6    atomic.Uint32
 	id4    atomic.Uint32
@@ -20,12 +19,12 @@ type Record struct {
 	oddECN atomic.Uint64
 
 	sent     atomic.Uint32 // GRE packets with a sequence number
-	sequence sequence      // of those that come
+	sequence sequence      // of received packets
 
 	narrow narrow
 }
 
-// NewRecord begins at random identifications.
+// NewRecord returns a Record that begins at random identifications.
 func NewRecord() *Record {
 	r := new(Record)
 	r.id4.Store(rand.Uint32())
@@ -33,70 +32,70 @@ func NewRecord() *Record {
 	return r
 }
 
-// Wraps is how often IPv4 identifications have come round within the time in
-// which a fragment may live: then fragments of different packets can be mixed up.
+// Wraps returns how often IPv4 identifications have wrapped around within the lifetime
+// of a fragment. Fragments of different packets can then be mixed up.
 func (r *Record) Wraps() uint64 { return r.wraps.Load() }
 
-// OddECN is how many packets came with a combination of inner and outer ECN
-// field that no sound path makes (RFC 6040 section 4.2).
+// OddECN returns how many packets came with a combination of inner and outer ECN field
+// that no correct path produces (RFC 6040 section 4.2).
 func (r *Record) OddECN() uint64 { return r.oddECN.Load() }
 
 // fragmentLife is how long a fragment may live in the network (RFC 6864 section
 // 3: the maximum datagram lifetime).
 const fragmentLife = 120 // seconds
 
-// begun is a moment from which the times of wraps are counted.
+// begun is the reference point for the times of wraps.
 var begun = time.Now()
 
-// nextID4 is the identification of a packet that may be fragmented: never twice
-// the same for as long as a 16-bit counter allows (RFC 6864 section 4.3), and
-// never 0, which the kernel would replace. Atomic packets, with DF, have 0.
+// nextID4 returns the identification for a packet that may be fragmented. It does not
+// repeat for as long as a 16-bit counter allows (RFC 6864 section 4.3), and is never 0,
+// which the kernel would replace. Atomic packets, with DF, have 0.
 func (r *Record) nextID4() uint16 {
 	for {
 		id := uint16(r.id4.Add(1))
 		if id != 0 {
 			return id
 		}
-		now := int64(time.Since(begun)/time.Second) + 1 // a clock on the wall may be set; 0 is never
+		now := int64(time.Since(begun)/time.Second) + 1 // monotonic, because the wall clock may be set; 0 means never
 		if last := r.epoch.Swap(now); last != 0 && now-last < fragmentLife {
 			r.wraps.Add(1)
 		}
 	}
 }
 
-// nextID6 is the identification of the next IPv6 packet that is fragmented, which
-// has 32 bits for it (RFC 8200 section 4.5).
+// nextID6 returns the identification for the next IPv6 packet that is fragmented. It has
+// 32 bits (RFC 8200 section 4.5).
 func (r *Record) nextID6() uint32 { return r.id6.Add(1) }
 
-// recentID4 reports whether a packet with the identification may still be on
-// its way.
+// recentID4 reports whether a packet with the identification may still be in the
+// network.
 func (r *Record) recentID4(id uint16) bool {
 	const window = 1 << 13 // packets back
 	return id != 0 && uint16(r.id4.Load())-id < window
 }
 
-// nextSequence is the number of the next GRE packet; the first has 0 (RFC 2890
+// nextSequence returns the number of the next GRE packet; the first has 0 (RFC 2890
 // section 2.2).
 func (r *Record) nextSequence() uint32 { return r.sent.Add(1) - 1 }
 
-// sequence is what is known of the GRE packets that came.
+// sequence is the state of the sequence numbers of received GRE packets.
 type sequence struct {
-	mu    sync.Mutex // of one goroutine, unless the configuration changes
-	next  uint32     // the least number that is not old
-	at    time.Time  // of the last packet that was taken; zero: there was none
-	other uint32     // what would go on with those that were refused, in turn
-	run   int        // how many these are
+	mu    sync.Mutex // contended only while the configuration changes
+	next  uint32     // the smallest number that is not old
+	at    time.Time  // when the last packet was accepted; zero: none was
+	other uint32     // the number that would continue the run of refused packets
+	run   int        // length of that run
 }
 
-// A number is taken if it is at most sequenceAhead in front of the last one: a single
-// packet with another, which anybody may have forged, must not make the peer's own
-// packets old ones. If the peer really is elsewhere, because more were lost or because it
-// counts from 0 again, sequenceRun packets that follow each other, with none in between
-// that continues what was before, show it.
+// A number is accepted if it is at most sequenceAhead after the last one: a single
+// packet with a number further away may be forged, and must not make the peer's own
+// packets old. If the peer really is at other numbers, because more packets were lost or
+// because it counts from 0 again, sequenceRun consecutive packets prove it, if no packet
+// between them continues the old sequence.
 //
-// Numbers just behind the last one are such of packets that were overtaken or doubled on
-// the way, which also follow each other. They begin a run only when none was taken for
-// longer than packets overtake each other by.
+// Numbers shortly before the last one belong to packets that were overtaken or
+// duplicated on the way; these are consecutive too. They begin a run only if no packet
+// was accepted for longer than reordering can take.
 const (
 	sequenceAhead  = 1 << 10
 	sequenceBehind = 1 << 15
@@ -104,12 +103,13 @@ const (
 	overtaking     = time.Second
 )
 
-// restartSilence is after how long without a packet that was taken any number is the
-// first after a restart, so that a peer that seldom sends is believed at once.
+// restartSilence is how long no packet must have been accepted for any number to be
+// accepted as the first after a restart. It lets a peer that seldom sends resume at
+// once.
 const restartSilence = 10 * time.Second
 
-// inSequence reports whether a GRE packet is not older than one that came before
-// (RFC 2890 section 2.2). Nothing waits for numbers that are missing.
+// inSequence reports whether a GRE packet is not older than an earlier one (RFC 2890
+// section 2.2). It does not wait for missing numbers.
 func (r *Record) inSequence(n uint32) bool {
 	s := &r.sequence
 	s.mu.Lock()
@@ -123,8 +123,8 @@ func (r *Record) inSequence(n uint32) bool {
 	return true
 }
 
-// elsewhere notes a number that does not continue the sequence, and reports whether it
-// completes a run that does.
+// elsewhere records a number that does not continue the sequence. It reports whether the
+// number completes a run of sequenceRun packets, which then replaces the sequence.
 func (s *sequence) elsewhere(n uint32, silence time.Duration) bool {
 	if s.next-n <= sequenceBehind && silence < overtaking {
 		return false

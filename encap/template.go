@@ -8,44 +8,45 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// template is the headers of a layer and of all outside it, for packets of one IP
-// version, prepared once with everything that does not depend on the packet.
-// Encapsulating is one copy of them, and then a patch for each layer.
+// template holds the headers of a layer and of all layers outside it, for packets of one
+// IP version. Everything that does not depend on the packet is prepared once. To
+// encapsulate is to copy the headers and to patch each layer's header.
 type template struct {
 	parts      []part       // innermost first
 	bytes      []byte       // ends with the innermost header
-	head       *[short]byte // the same, if they are short
-	size       int          // bytes in use, the last ones
-	limit      int          // the largest packet that fits, in bytes, and the length fields
-	whole      int          // the same of IPv4 packets with DF, which no header outside may take away
-	limited    int          // how many layers take one off the encapsulation limit that a packet carries
-	unfinished bool         // headers have fields beside those that put writes
-	outside    *template    // for the packets that the innermost layer makes; nil: they leave the host
+	head       *[short]byte // the same bytes, if the headers are short
+	size       int          // bytes in use, at the end of bytes
+	limit      int          // size in bytes of the largest packet that fits the path and the length fields
+	whole      int          // the same for IPv4 packets with DF if an outer header may not clear it
+	limited    int          // how many layers decrement the encapsulation limit that a packet carries
+	unfinished bool         // headers have fields that put does not write
+	outside    *template    // for the packets of the innermost layer; nil: they leave the host
 }
 
-// short covers the headers of most stacks: two layers and an option.
+// short is long enough for the headers of most stacks, two layers and an option, in
+// bytes.
 const short = 72
 
-// part is what a packet changes in one layer's header.
+// part holds what differs from packet to packet in one layer's header.
 type part struct {
 	over    int  // IP version of the header
 	carries int  // IP version of the packet inside
-	size    int  // with extension headers and GRE header
-	gre     int  // of that the GRE header, which ends it
+	size    int  // with extension headers and GRE header, in bytes
+	gre     int  // length of the GRE header at the end, in bytes
 	keep    byte // TOS = inner & keep | set
 	set     byte
-	ttl     byte // InheritTTL: the inner one
+	ttl     byte // InheritTTL: copy the inner TTL
 
 	// IPv4.
-	sum      uint32           // over the header's words, without those that are patched
+	sum      uint32           // over the header's words except those that are patched
 	df       fragmentation    // whether the packet may be fragmented
-	record   *Record          // gives identifications
-	resolver resolve.Resolver // gives the destination; nil: it is there
-	plain    bool             // destination, DF and identification are there
+	record   *Record          // source of identifications
+	resolver resolve.Resolver // finds the destination; nil: the template has it
+	plain    bool             // the template has destination, DF and identification
 
 	// IPv6.
 	label   FlowLabel
-	limited bool // the encapsulation limit is what is left of the packet's
+	limited bool // the encapsulation limit comes from the packet
 
 	options GRE
 }
@@ -56,14 +57,14 @@ type fragmentation uint8
 const (
 	dfSet   fragmentation = iota // always
 	dfClear                      // never
-	dfInner                      // if the inner IPv4 packet has
+	dfInner                      // if the inner IPv4 packet has it
 )
 
-// template makes the headers for packets of an IP version that enter the stack at
-// a layer.
+// template builds the headers for packets of an IP version that enter the stack at a
+// layer.
 func (b *builder) template(entry, version int) *template {
 	t := new(template)
-	var reversed []byte // the innermost header last, when turned around
+	var reversed []byte // the headers in the order of the wire: the innermost one last
 	carries := version
 	for i := entry; i < len(b.layers); i++ {
 		p, bytes := b.part(i, carries)
@@ -87,7 +88,7 @@ func (b *builder) template(entry, version int) *template {
 	return t
 }
 
-// write makes headers the template's bytes.
+// write stores headers in the template.
 func (t *template) write(headers []byte) {
 	t.size = len(headers)
 	t.bytes = append(make([]byte, max(0, short-t.size)), headers...)
@@ -96,19 +97,19 @@ func (t *template) write(headers []byte) {
 	}
 }
 
-// builder is what the headers of a stack follow from.
+// builder holds the input from which the headers of a stack are made.
 type builder struct {
 	layers []Layer
 	path   PathMTU
 	Options
 	record  *Record
 	entry   int  // the layer at which the packets enter
-	limited bool // they carry an encapsulation limit
+	limited bool // the packets carry an encapsulation limit
 }
 
-// room is the largest packet of an IP version that fits into a layer. IPv6 has at
-// least its 1280 bytes in IPv4, which is fragmented then (RFC 4213 3.2.2, RFC 7588
-// section 3.2), unless that must enter IPv6 in turn.
+// room returns the size of the largest packet of an IP version that fits into a layer.
+// For IPv6 over IPv4 it is at least 1280 bytes, because the outer packet can be
+// fragmented (RFC 4213 3.2.2, RFC 7588 section 3.2), unless it must enter IPv6 in turn.
 func (b *builder) room(layer, version int) int {
 	n := b.delivery(layer) - b.overhead(layer)
 	if version == 6 && !slices.ContainsFunc(b.layers[layer:], func(l Layer) bool { return l.Kind.Over() == 6 }) {
@@ -117,15 +118,15 @@ func (b *builder) room(layer, version int) int {
 	return n
 }
 
-// overhead is what a layer adds to the packets.
+// overhead returns how many bytes a layer adds to the packets.
 func (b *builder) overhead(layer int) int {
 	o := b.Options
 	o.EncapLimit = b.encapLimit(layer)
 	return b.layers[layer].overhead(o)
 }
 
-// delivery is the largest packet that a layer may make. With a static MTU routers cut
-// what is too large for the path, but never IPv6.
+// delivery returns the size of the largest packet that a layer may make. With a static
+// MTU, routers fragment what is too large for the path, but never IPv6.
 func (b *builder) delivery(layer int) int {
 	switch {
 	case layer+1 < len(b.layers):
@@ -136,13 +137,13 @@ func (b *builder) delivery(layer int) int {
 	return min(int(b.path), maxIPv4)
 }
 
-// fragmentation is the rule for a layer's header, over packets of an IP version.
-// IPv6 is never cut, so that it must be told of what is too large for the path,
-// but for the 1280 bytes that every path must carry (RFC 4213 section 3.2.2). An
-// IPv4 packet that forbids fragmentation forbids it outside, too (RFC 2003
-// section 3.1); one of ours that does not was made for a narrow path. At the least
-// that routers can bring a path's MTU to, the true one may be less: then routers cut,
-// as they do for the kernel.
+// fragmentation returns the DF rule for a layer's header over packets of an IP version.
+// IPv6 is never fragmented by routers, so its sender must be told when a packet is too
+// large for the path, except for the 1280 bytes that every path must carry (RFC 4213
+// section 3.2.2). If an IPv4 packet forbids fragmentation, so does its outer header (RFC
+// 2003 section 3.1); an IPv4 packet of our own without DF was made for a path with a
+// small MTU. If the path MTU is at the minimum that routers can report, the true one may
+// be smaller: then routers fragment, as they do for the kernel.
 func (b *builder) fragmentation(layer, carries int) fragmentation {
 	switch {
 	case b.path <= LeastPathMTU:
@@ -213,7 +214,7 @@ func (b *builder) header6(p *part, layer int, l Layer) []byte {
 	return h
 }
 
-// protocolOf is the protocol number that announces an IP version inside.
+// protocolOf returns the protocol number for an inner packet of an IP version.
 func protocolOf(version int) byte {
 	if version == 4 {
 		return header.ProtoIPv4

@@ -1,15 +1,15 @@
 // Package drop names the reasons for which a packet is not carried.
 //
-// A packet that is not carried is counted under exactly one reason, and the
-// reason's text is the same word in the status output, the metrics and the log.
+// A packet that is not carried is counted under exactly one reason. The status output,
+// the metrics and the log show the reason by the same word.
 package drop
 
 // Reason says why a packet is not carried. The zero value, None, means that it
 // is. A Reason is a value of one byte, so that a refusal costs no allocation.
 type Reason uint8
 
-// The reasons. Those of the first group are found in the packet's own bytes,
-// those of the second come from what stands around the daemon.
+// The reasons. Those of the first group follow from the packet's own bytes, those of the
+// second from the state of the host and of the network.
 const (
 	None               Reason = iota
 	Truncated                 // a length field promises more bytes than are there
@@ -17,29 +17,29 @@ const (
 	LyingLength               // a length field contradicts the header it stands in
 	BadChecksum               // of an IPv4 or GRE header
 	UnknownProtocol           // no layer of the tunnel carries this protocol
-	ForeignSource             // outer source is not the configured peer
-	ForeignDestination        // outer destination is not ours
+	ForeignSource             // the outer source is not the configured peer
+	ForeignDestination        // the outer destination is not an address of ours
 	BadExtension              // IPv6 extension headers: malformed, too many, or asking for discard
-	SourceRouting             // IPv6 routing header type 0 (RFC 5095), or one of a layer that leads further
+	SourceRouting             // IPv6 routing header of type 0 (RFC 5095), or a layer's routing header with segments left
 	Fragment                  // fragment of a tunnel packet that cannot be part of one
 	FragmentOverlap           // fragments of a tunnel packet overlap (RFC 5722)
-	FragmentTimeout           // the rest of a fragmented tunnel packet did not come in time
-	FragmentLimit             // fragmented tunnel packets take more memory than they may
+	FragmentTimeout           // the other fragments of a tunnel packet did not arrive in time
+	FragmentLimit             // fragmented tunnel packets exceed their memory limit
 	Congestion                // outer CE over an inner packet that is not ECN capable (RFC 6040 4.2)
-	Martian                   // inner source address that must not be on a wire
-	OwnSource                 // inner source is an address of ours
+	Martian                   // inner source address that is not valid on a network
+	OwnSource                 // the inner source is an address of ours
 	Nested                    // a tunnel packet to this tunnel's own endpoint inside the tunnel
-	Spoof                     // inner source that the peer may not have, or that contradicts the outer one
-	Key                       // GRE key is missing, unexpected or another
-	Sequence                  // GRE sequence number is missing, or not after those before
-	BadGRE                    // GRE header with bits that nobody sends today
+	Spoof                     // the inner source is not allowed for the peer, or contradicts the outer source
+	Key                       // the GRE key is missing, unexpected or wrong
+	Sequence                  // the GRE sequence number is missing, or not after the earlier ones
+	BadGRE                    // GRE header with bits that are not used any more
 	TTLExpired                // inner TTL or hop limit 0
 	WrongFamily               // the tunnel's mode does not carry this IP version
 	NoPeer                    // no peer has the destination among its prefixes, nor does it embed an address
 	Unresolved                // the neighbour's outer address did not become known
-	Limited                   // more messages of neighbours came than are looked at
-	EncapLimit                // the packet says that it must not enter a tunnel (RFC 2473 4.1.1)
-	Loop                      // would come back into the tunnel, or to this host
+	Limited                   // neighbour discovery messages exceed the rate limit
+	EncapLimit                // the packet's encapsulation limit forbids another tunnel (RFC 2473 4.1.1)
+	Loop                      // the packet would come back into the tunnel, or to this host
 	TooBig                    // larger than the path allows, and may not be fragmented
 
 	NoRoute       // no route, or no local address, towards the peer
@@ -47,8 +47,8 @@ const (
 	NoBuffer      // the kernel had no room in a queue
 	SendFailed    // any other error of the outer socket
 	InterfaceDown // the TUN interface is down or gone
-	BadOffload    // what the TUN device says of a packet contradicts the packet
-	Merged        // the kernel put packets together, and it is not known how large they were
+	BadOffload    // the TUN device's offload header contradicts the packet
+	Merged        // the kernel merged packets, and their original sizes are not known
 	TunFailed     // any other error of the TUN device
 	NoRoom        // the kernel's queue of packets for the daemon was full
 	InternalError // the daemon panicked while it handled the packet
@@ -56,8 +56,8 @@ const (
 	Count // number of reasons, None included
 )
 
-// reasons are the word and the sentence of each. The manual says the same
-// (docs/drops.md).
+// reasons holds the word and the description of each reason. The manual has the same
+// texts (docs/drops.md).
 var reasons = [Count]struct{ word, means string }{
 	None:               {"none", "it is carried"},
 	Truncated:          {"truncated", "a length field promises more bytes than there are"},
@@ -101,8 +101,8 @@ var reasons = [Count]struct{ word, means string }{
 	InternalError:      {"internal_error", "the daemon failed on this packet, or on one beside it, by a fault of its own; the log has the stack"},
 }
 
-// String is the reason's one word, as the status output, the metrics and the
-// log show it.
+// String returns the reason's word, as the status output, the metrics and the log show
+// it.
 func (r Reason) String() string {
 	if r < Count {
 		return reasons[r].word
@@ -110,7 +110,7 @@ func (r Reason) String() string {
 	return "invalid"
 }
 
-// Means says what the reason is, as a part of a sentence.
+// Means returns the description of the reason, as a part of a sentence.
 func (r Reason) Means() string {
 	if r < Count {
 		return reasons[r].means

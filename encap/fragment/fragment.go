@@ -1,11 +1,11 @@
-// Package fragment cuts packets into fragments and puts them together again.
+// Package fragment cuts packets into fragments and reassembles them.
 //
-// IPv4 and IPv6 cut: RFC 791 section 3.2 and RFC 8200 section 4.5. A Reassembler
-// puts IPv6 fragments together, as the end of a tunnel must (RFC 2473 section
-// 7.2); IPv4 needs none, because a raw socket gets its packets whole.
+// IPv4 and IPv6 cut packets: RFC 791 section 3.2 and RFC 8200 section 4.5. A Reassembler
+// reassembles IPv6 packets, as the end of a tunnel must (RFC 2473 section 7.2). IPv4
+// packets need no reassembly here, because a raw socket receives them whole.
 //
-// An IPv6 fragment is the packet's per-fragment headers, a fragment header and a
-// piece of the rest (RFC 8200 section 4.5):
+// An IPv6 fragment is the packet's per-fragment headers, a fragment header and a piece
+// of the rest (RFC 8200 section 4.5):
 //
 //	 0                   1                   2                   3
 //	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -23,24 +23,24 @@ import "sixfour/encap/header"
 // HeaderLen is the length of an IPv6 fragment header.
 const HeaderLen = 8
 
-// The third and fourth byte of a fragment header: the offset, in bytes because
-// its low three bits have other uses, and the M flag.
+// The third and fourth byte of a fragment header: the offset, which is in bytes when its
+// low three bits are masked, and the M flag.
 const (
 	offsetMask = 0xfff8
 	moreFlag   = 1
 )
 
-// position is where a header stands in a packet, in bytes, and where the next
-// header field that names it.
+// position is the offset of a header in a packet, and the offset of the next header
+// field that names it, in bytes.
 type position struct{ at, named int }
 
-// split follows the extension headers that may stand in front of a fragment
-// header. Cut is behind those that every fragment repeats, "all headers up to
-// and including the Routing header if present, else the Hop-by-Hop Options
-// header if present, else no extension headers" (RFC 8200 section 4.5): where
-// a fragment header belongs. End is the first header of another kind: where one
-// is found. What the headers contain is not looked at. The chain is refused (not
-// ok) if it is broken, as header.Walk has it.
+// split finds where a packet can be fragmented, and where its fragment header is. Cut is
+// the end of the headers that every fragment repeats, "all headers up to and including
+// the Routing header if present, else the Hop-by-Hop Options header if present, else no
+// extension headers" (RFC 8200 section 4.5): a fragment header is inserted there. End is
+// the first header that cannot precede a fragment header; if the packet has a fragment
+// header, End is that header. The contents of the headers are not checked. Ok is false
+// if the chain is broken (see header.Walk).
 func split(ip header.IPv6) (cut, end position, ok bool) {
 	cut = position{header.IPv6Len, 6}
 	w := header.StartWalk(ip)

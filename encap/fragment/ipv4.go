@@ -7,19 +7,19 @@ import (
 	"sixfour/encap/header"
 )
 
-// IPv4 cuts a packet, as header.ParseIPv4 returns it, into fragments of at most
-// mtu bytes (RFC 791 section 3.2). A raw socket that writes its own headers
-// leaves this to us. Whether the packet allows it (DF) is for the caller to ask.
-// Each fragment is built in b[off:], which should have room for mtu bytes and
-// must not overlap the packet, and is valid until the next one. A packet that
-// fits is copied as it is; if there is no room for 8 bytes of payload, nothing
-// comes.
+// IPv4 cuts a packet, as header.ParseIPv4 returns it, into fragments of at most mtu
+// bytes (RFC 791 section 3.2). The kernel does not do this for a raw socket that writes
+// its own headers. The caller must check that the packet allows it (DF). Each fragment
+// is built in b[off:], which should have room for mtu bytes and must not overlap the
+// packet. A fragment is valid until the next one. A packet that fits is copied
+// unchanged. If there is no room for 8 bytes of payload, IPv4 yields nothing.
 func IPv4(pkt []byte, mtu int, b []byte, off int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		ip, scratch := header.IPv4(pkt), b[off:]
 		payload := ip.Payload()
 		mtu := min(mtu, len(scratch))
-		// A packet that is a fragment itself may be cut again, if it is one.
+		// A packet that is itself a fragment may be cut again, but not beyond the largest
+		// offset.
 		if int(ip.Fragment()&header.OffsetMask)*8+len(payload) > 65535 {
 			return
 		}
@@ -53,13 +53,13 @@ func IPv4(pkt []byte, mtu int, b []byte, off int) iter.Seq[[]byte] {
 	}
 }
 
-// copiedHeader writes the header that later fragments have: with those options
-// of the first one's that have the copied flag (RFC 791 section 3.1), padded to
-// 32 bits. It returns its length.
+// copiedHeader writes the header of later fragments: it has those options of the first
+// one that have the copied flag (RFC 791 section 3.1), padded to 32 bits. It returns the
+// header's length in bytes.
 func copiedHeader(to *[60]byte, head []byte) int {
 	n := copy(to[:], head[:header.IPv4Len])
 	for opts := head[header.IPv4Len:]; len(opts) > 0 && opts[0] != 0; { // 0: end of options
-		size := 1 // of type 1, no operation
+		size := 1 // type 1, no operation, has a single byte
 		if opts[0] != 1 {
 			if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
 				break
@@ -71,7 +71,7 @@ func copiedHeader(to *[60]byte, head []byte) int {
 		}
 		opts = opts[size:]
 	}
-	n = (n + 3) &^ 3 // zeros pad
+	n = (n + 3) &^ 3 // padded with zeros
 	to[0] = 4<<4 | byte(n/4)
 	return n
 }

@@ -7,21 +7,20 @@ import (
 	"sixfour/encap/header"
 )
 
-// IPv6 cuts a packet, as header.ParseIPv6 returns it, into fragments of at most
-// mtu bytes (RFC 8200 section 4.5), as the entry of a tunnel does with a packet
-// that the path does not carry whole (RFC 2473 section 7.2). Hop-by-hop and
-// routing headers are repeated in each fragment; a destination options header,
-// such as that of the encapsulation limit, belongs to what is cut. All fragments
-// carry id, which must not come again soon between the two addresses.
+// IPv6 cuts a packet, as header.ParseIPv6 returns it, into fragments of at most mtu
+// bytes (RFC 8200 section 4.5). The entry of a tunnel does this with a packet that the
+// path does not carry whole (RFC 2473 section 7.2). Hop-by-hop and routing headers are
+// repeated in each fragment; a destination options header, such as that of the
+// encapsulation limit, is part of what is cut. All fragments carry id, which must not be
+// used again soon between the same two addresses.
 //
-// Each fragment is built in b from off on, b[off:off+n], so that a delivery
-// header can be put in front of it: Stack.Encapsulate(b, off) is how. The part
-// of b below off is not touched. The fragment, and what is in front of it, may
-// be changed, and is valid until the next one; pkt must not overlap b, and
-// len(b)-off should be mtu or more. A packet that fits is copied as it is,
-// without a fragment header (RFC 8021). If there is no room for 8 bytes of
-// payload, nothing comes. With an mtu of 1280 or more the first fragment holds
-// every header, as RFC 7112 asks.
+// Each fragment is built in b[off:off+n], so that a delivery header can be written in
+// front of it with Stack.Encapsulate(b, off). IPv6 does not write to b[:off]. The caller
+// may change the fragment and what is in front of it; a fragment is valid until the next
+// one. pkt must not overlap b, and len(b)-off should be mtu or more. A packet that fits
+// is copied unchanged, without a fragment header (RFC 8021). If there is no room for 8
+// bytes of payload, IPv6 yields nothing. With an mtu of 1280 or more the first fragment
+// holds every header, as RFC 7112 requires.
 func IPv6(pkt []byte, mtu int, id uint32, b []byte, off int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		mtu := min(mtu, len(b)-off)

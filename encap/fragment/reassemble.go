@@ -10,42 +10,42 @@ import (
 	"sixfour/encap/header"
 )
 
-// Timeout is how long after its first fragment the rest of a packet may come
-// (RFC 8200 section 4.5).
+// Timeout is how long after the first fragment of a packet the others may arrive (RFC
+// 8200 section 4.5).
 const Timeout = 60 * time.Second
 
-// Limits bound what a Reassembler holds. A field of 0 or less stands for that of
+// Limits bound what a Reassembler holds. A field of 0 or less means the value of
 // DefaultLimits.
 type Limits struct {
-	Bytes   int // in all, a fixed cost for each packet and each fragment included
-	Packets int // incomplete ones
+	Bytes   int // in all, including a fixed cost for each packet and each fragment
+	Packets int // incomplete packets
 	Pieces  int // fragments of one packet
 }
 
-// DefaultLimits have room for fifteen packets of 65,535 bytes, or for some
-// hundreds of the size that tunnels usually have; 64 fragments are enough for
-// 65,535 bytes over a path of 1280.
+// DefaultLimits have room for fifteen packets of 65,535 bytes, or for some hundreds of
+// the usual size in tunnels. 64 fragments are enough for 65,535 bytes over a path with
+// an MTU of 1280.
 var DefaultLimits = Limits{Bytes: 1 << 20, Packets: 1024, Pieces: 64}
 
-// Reassembler puts IPv6 packets together from their fragments (RFC 8200 section
-// 4.5). It holds copies, within its limits: when there is no room, the oldest
-// incomplete packet is given up. It is not safe for concurrent use.
+// Reassembler reassembles IPv6 packets from their fragments (RFC 8200 section 4.5). It
+// holds copies, within its limits: when there is no room, it gives up the oldest
+// incomplete packet. It is not safe for concurrent use.
 //
-// It takes fragments of tunnel packets between known endpoints: addresses are
-// for the caller to check, first. With one for each peer, none can take another's
-// room. It sends no ICMP errors, but see OnTimeout.
+// It takes fragments of tunnel packets between known endpoints: the caller must check
+// the addresses first. With one Reassembler for each peer, no peer can take another
+// peer's room. It sends no ICMP errors; see OnTimeout.
 type Reassembler struct {
 	limits   Limits
 	lost     func(drop.Reason, int)
 	timedOut func(first func() []byte)
 
 	packets        map[key]*partial
-	oldest, newest *partial // in the order in which their time runs out
+	oldest, newest *partial // in the order of their timeouts
 
-	used      int // bytes, of all that is held
-	allocated int // bytes, of the free lists too
+	used      int // bytes held
+	allocated int // bytes allocated, including the free lists
 	blocks    *block
-	partials  *partial // the free ones
+	partials  *partial // free list
 
 	whole []byte // what Add returns
 }
@@ -56,30 +56,29 @@ type key struct {
 	id    uint32
 }
 
-// partial is a packet of which something is still missing; or, if it is dead,
-// one of which everything that may still come is refused.
+// partial is an incomplete packet. If it is dead, all further fragments of the packet
+// are refused.
 type partial struct {
 	key
 	born         time.Time
-	older, newer *partial // newer is also the link of the free list
+	older, newer *partial // newer also links the free list
 
-	first, last *block // fragments by offset: the first block of each
+	first, last *block // the first block of the first and of the last fragment, by offset
 	pieces      int    // fragments
-	used        int    // bytes, of its blocks and its own
+	used        int    // bytes, of its blocks and of the entry itself
 	held        int    // bytes of payload held
 	total       int    // bytes of payload in all; 0: not known
 	head        int    // bytes in front of the payload, in the fragment of offset 0
-	named       int    // which of them is to name the next header
-	next        byte   // that header, from the fragment header of offset 0
-	ecn         uint8  // a bit for each ECN codepoint that was seen
+	named       int    // offset in these bytes of the field that names the next header
+	next        byte   // value of that field, from the fragment header of offset 0
+	ecn         uint8  // a bit for each ECN codepoint in the fragments
 	dead        drop.Reason
 }
 
-// partialCost is what a partial takes with its entry in the map, in bytes,
-// rounded up.
+// partialCost is the memory of a partial with its map entry, in bytes, rounded up.
 const partialCost = 320
 
-// block is a part of a fragment; its size is an allocator's size class.
+// block is a part of a fragment. Its size is a size class of the Go allocator.
 type block struct {
 	next  *block // of the same fragment, or of the free list
 	after *block // the next fragment, by offset
@@ -94,12 +93,12 @@ const (
 	blockData = blockCost - 22
 )
 
-// piece is what a fragment's headers say.
+// piece is the content of a fragment's headers.
 type piece struct {
 	key
-	head    []byte // what stands in front of the fragment header
-	named   int    // the byte of head that names it
-	next    byte   // the header behind it
+	head    []byte // what precedes the fragment header
+	named   int    // offset in head of the field that names the fragment header
+	next    byte   // the next header after it
 	off     int    // of the payload, in bytes
 	more    bool
 	ecn     byte
@@ -108,10 +107,10 @@ type piece struct {
 
 func (p *piece) end() int { return p.off + len(p.payload) }
 
-// NewReassembler makes a reassembler. Add says of the fragment at hand why it is
-// refused; lost is told how many of those that had been taken are given up, and
-// why, so that each fragment that is not carried is counted once. It may be nil,
-// and must not call back.
+// NewReassembler returns a reassembler. Add returns why the fragment it gets is refused.
+// lost is called when fragments that were held are given up, with the reason and their
+// number, so that each fragment that is not carried is counted once. lost may be nil,
+// and must not call the Reassembler.
 func NewReassembler(l Limits, lost func(r drop.Reason, fragments int)) *Reassembler {
 	set := func(v *int, preset int) {
 		if *v <= 0 {
@@ -127,12 +126,13 @@ func NewReassembler(l Limits, lost func(r drop.Reason, fragments int)) *Reassemb
 	return &Reassembler{limits: l, lost: lost, packets: make(map[key]*partial)}
 }
 
-// OnTimeout has f called for each packet whose time is over though its fragment of
-// offset 0 came: its sender is to be told (RFC 8200 section 4.5). First makes that
-// fragment again, and may be called until f returns. F must not call back.
+// OnTimeout sets a function that is called for each packet that times out after its
+// fragment of offset 0 arrived: its sender must get an ICMPv6 error (RFC 8200 section
+// 4.5). first builds that fragment again, and may be called until f returns. f must not
+// call the Reassembler.
 func (r *Reassembler) OnTimeout(f func(first func() []byte)) { r.timedOut = f }
 
-// firstFragment is the fragment of offset 0, which is there.
+// firstFragment rebuilds the fragment of offset 0, which must be held.
 func (t *partial) firstFragment() []byte {
 	var pkt []byte
 	for b := t.first; b != nil; b = b.next {
@@ -143,23 +143,22 @@ func (t *partial) firstFragment() []byte {
 	return slices.Insert(pkt, t.head, h[:]...)
 }
 
-// Held is how many bytes the incomplete packets take, never more than
-// Limits.Bytes. If it is 0, nothing waits for Expire.
+// Held returns how many bytes the incomplete packets take, at most Limits.Bytes. If it
+// is 0, Expire need not be called.
 func (r *Reassembler) Held() int { return r.used }
 
-// Add takes a fragment, a packet from header.ParseIPv6, and copies what it needs.
-// If the packet is complete with it, it is returned: without fragment header, in
-// memory that is valid until the next call. Otherwise whole is nil, and the
-// reason None if the fragment is held. A packet without fragment header is
-// returned as it is.
+// Add takes a fragment, a packet from header.ParseIPv6, and copies what it needs. If the
+// fragment completes its packet, Add returns the packet without fragment header, in
+// memory that is valid until the next call. Otherwise whole is nil, and the reason is
+// None if the fragment is held. A packet without fragment header is returned unchanged.
 //
-// Reasons: BadExtension for headers in front of the fragment header that lead
-// out of the packet; Fragment for a fragment that cannot be part of a packet, or
-// contradicts the length that others have told, or is an exact duplicate, which
-// costs itself alone (RFC 8200 section 4.5); FragmentOverlap, which costs the
-// packet: what is held, and what comes until its time is over (RFC 5722);
-// FragmentLimit; and Congestion, if some fragments are marked and others cannot
-// be (RFC 3168 section 5.3), which costs the packet too.
+// Reasons: BadExtension for headers before the fragment header that do not fit into the
+// packet; Fragment for a fragment that cannot be part of a packet, contradicts the
+// length that other fragments gave, or is an exact duplicate: only this fragment is
+// dropped (RFC 8200 section 4.5); FragmentOverlap, which drops the whole packet and all
+// its later fragments until the timeout (RFC 5722); FragmentLimit; and Congestion if
+// some fragments are marked and others are not ECN capable (RFC 3168 section 5.3), which
+// drops the whole packet too.
 func (r *Reassembler) Add(pkt header.IPv6, now time.Time) (whole []byte, reason drop.Reason) {
 	r.expire(now)
 	p, reason := parse(pkt)
@@ -168,7 +167,7 @@ func (r *Reassembler) Add(pkt header.IPv6, now time.Time) (whole []byte, reason 
 		return nil, reason
 	case p.head == nil:
 		return pkt, drop.None
-	case p.off == 0 && !p.more: // an atomic fragment has nothing to do with others (RFC 6946)
+	case p.off == 0 && !p.more: // an atomic fragment is independent of other fragments (RFC 6946)
 		return r.atomic(&p), drop.None
 	}
 	t := r.packets[p.key]
@@ -197,14 +196,13 @@ func (r *Reassembler) Add(pkt header.IPv6, now time.Time) (whole []byte, reason 
 	}
 	t.insert(&p, before, r.fill(&p))
 	t.used += cost
-	if t.total == 0 || t.held < t.total { // nothing overlaps, so that sums tell
+	if t.total == 0 || t.held < t.total { // no fragments overlap, so the sum of their lengths is enough
 		return nil, drop.None
 	}
 	return r.complete(t)
 }
 
-// parse finds the fragment header, and refuses what is wrong with a fragment
-// whatever the others are.
+// parse finds the fragment header, and refuses a fragment that is wrong by itself.
 func parse(ip header.IPv6) (p piece, reason drop.Reason) {
 	_, end, ok := split(ip)
 	switch {
@@ -229,14 +227,14 @@ func parse(ip header.IPv6) (p piece, reason drop.Reason) {
 	return p, drop.None
 }
 
-// tooLong reports whether the payload length field cannot say how long a packet
-// is.
+// tooLong reports whether the packet's length exceeds what the payload length field can
+// hold.
 func tooLong(head, payload int) bool { return head-header.IPv6Len+payload > 65535 }
 
-// place finds the fragment after which p belongs; nil: in front of all.
+// place finds the fragment after which p belongs; nil means before all others.
 func (t *partial) place(p *piece) (before *block, reason drop.Reason) {
 	at := t.first
-	if int(t.last.off) < p.off { // nearly always they come in order
+	if int(t.last.off) < p.off { // fragments nearly always come in order
 		before, at = t.last, nil
 	}
 	for at != nil && int(at.off) < p.off {
@@ -247,8 +245,8 @@ func (t *partial) place(p *piece) (before *block, reason drop.Reason) {
 		return nil, drop.Fragment
 	case before != nil && int(before.off)+int(before.size) > p.off, at != nil && int(at.off) < p.end():
 		return nil, drop.FragmentOverlap
-	case t.total != 0 && (!p.more || p.end() > t.total), // beyond the end, or another end
-		!p.more && at != nil: // an end in front of what is there
+	case t.total != 0 && (!p.more || p.end() > t.total), // beyond the end, or a different end
+		!p.more && at != nil: // an end before data that is held
 		return nil, drop.Fragment
 	}
 	return before, drop.None
@@ -276,7 +274,7 @@ func (t *partial) same(b *block, p *piece) bool {
 	return true
 }
 
-// insert puts a fragment behind another.
+// insert links a fragment after another one.
 func (t *partial) insert(p *piece, before, b *block) {
 	if before == nil {
 		b.after, t.first = t.first, b
@@ -297,8 +295,8 @@ func (t *partial) insert(p *piece, before, b *block) {
 	}
 }
 
-// stored is what of the headers must be kept: those of offset 0 are the
-// packet's.
+// stored returns the part of the headers that must be kept: the packet gets the headers
+// of the fragment of offset 0.
 func (p *piece) stored() []byte {
 	if p.off == 0 {
 		return p.head
@@ -308,7 +306,7 @@ func (p *piece) stored() []byte {
 
 func blocksFor(p *piece) int { return (len(p.stored()) + len(p.payload) + blockData - 1) / blockData }
 
-// fill copies a fragment into blocks, for which there is room.
+// fill copies a fragment into blocks. The caller has reserved the room.
 func (r *Reassembler) fill(p *piece) *block {
 	var first *block
 	to := &first
@@ -328,7 +326,7 @@ func (r *Reassembler) fill(p *piece) *block {
 	return first
 }
 
-// complete makes a packet of its fragments.
+// complete builds the packet from its fragments.
 func (r *Reassembler) complete(t *partial) ([]byte, drop.Reason) {
 	const mixed = 1<<header.CE | 1<<header.NotECT
 	reason := drop.None
@@ -339,7 +337,7 @@ func (r *Reassembler) complete(t *partial) ([]byte, drop.Reason) {
 		reason = drop.Congestion
 	}
 	if reason != drop.None {
-		r.lost(reason, t.pieces-1) // the last one is the caller's
+		r.lost(reason, t.pieces-1) // Add returns the reason for the last one
 		r.remove(t)
 		return nil, reason
 	}
@@ -357,22 +355,22 @@ func (r *Reassembler) complete(t *partial) ([]byte, drop.Reason) {
 	return r.whole, drop.None
 }
 
-// atomic takes the fragment header out of a packet that is whole.
+// atomic removes the fragment header from a packet that is whole.
 func (r *Reassembler) atomic(p *piece) []byte {
 	r.whole = append(append(r.whole[:0], p.head...), p.payload...)
 	r.seal(p.named, p.next)
 	return r.whole
 }
 
-// seal writes what a packet's headers say once it is whole.
+// seal updates the header fields of a reassembled packet.
 func (r *Reassembler) seal(named int, next byte) {
 	r.whole[named] = next
 	binary.BigEndian.PutUint16(r.whole[4:], uint16(len(r.whole)-header.IPv6Len))
 }
 
-// Expire gives up the packets whose time is over, and when nothing is held, all
-// memory. Add does the former too; Expire is for when no fragment comes, once a
-// second or so.
+// Expire gives up the packets that have timed out and, when nothing is held, frees all
+// memory. Add does the former too; call Expire about once a second for the time when no
+// fragments come.
 func (r *Reassembler) Expire(now time.Time) {
 	r.expire(now)
 	if r.oldest == nil && (r.allocated > 0 || r.whole != nil) {

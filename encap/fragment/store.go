@@ -6,9 +6,9 @@ import (
 	"sixfour/encap/drop"
 )
 
-// reserve makes room for so many bytes more of t, or of a packet that is not
-// there yet (nil), at the expense of the oldest others. It reports whether that
-// is possible at all.
+// reserve makes room for more bytes of t, or of a packet that is not stored yet (nil),
+// by giving up the oldest other packets. It returns false if the bytes exceed the limit
+// by themselves.
 func (r *Reassembler) reserve(t *partial, bytes int) bool {
 	own := bytes
 	if t != nil {
@@ -23,7 +23,7 @@ func (r *Reassembler) reserve(t *partial, bytes int) bool {
 	for r.used+bytes > r.limits.Bytes || t == nil && len(r.packets) >= r.limits.Packets {
 		v := r.oldest
 		if v == t {
-			v = v.newer // own bytes fit, so that there is another
+			v = v.newer // the packet's own bytes fit, so there is another one
 		}
 		if v.pieces > 0 {
 			r.lost(drop.FragmentLimit, v.pieces)
@@ -33,7 +33,7 @@ func (r *Reassembler) reserve(t *partial, bytes int) bool {
 	return true
 }
 
-// open begins a packet.
+// open creates the entry for a packet.
 func (r *Reassembler) open(k key, now time.Time) *partial {
 	t := r.partials
 	if t != nil {
@@ -54,14 +54,15 @@ func (r *Reassembler) open(k key, now time.Time) *partial {
 	return t
 }
 
-// kill gives up what is held of a packet, and refuses what will come.
+// kill gives up what is held of a packet, and marks the entry so that later fragments
+// are refused.
 func (r *Reassembler) kill(t *partial, reason drop.Reason) {
 	r.lost(reason, t.pieces)
 	r.empty(t)
 	t.dead = reason
 }
 
-// remove forgets a packet.
+// remove deletes the entry of a packet.
 func (r *Reassembler) remove(t *partial) {
 	r.empty(t)
 	if t.older != nil {
@@ -79,7 +80,7 @@ func (r *Reassembler) remove(t *partial) {
 	t.newer, r.partials = r.partials, t
 }
 
-// empty gives back a packet's blocks.
+// empty frees a packet's blocks.
 func (r *Reassembler) empty(t *partial) {
 	for p := t.first; p != nil; {
 		after := p.after
@@ -94,7 +95,7 @@ func (r *Reassembler) empty(t *partial) {
 	t.first, t.last, t.pieces, t.used = nil, nil, 0, partialCost
 }
 
-// block is an empty one.
+// block returns an empty block.
 func (r *Reassembler) block() *block {
 	b := r.blocks
 	if b != nil {
@@ -108,8 +109,8 @@ func (r *Reassembler) block() *block {
 	return b
 }
 
-// allocate counts what is about to be allocated. What is in use is within the
-// limit, with it; what is free of the other kind may have to go.
+// allocate counts bytes that are about to be allocated. The bytes in use stay within the
+// limit with them; free entries of the other kind may have to be released.
 func (r *Reassembler) allocate(bytes int) {
 	r.allocated += bytes
 	for r.allocated > r.limits.Bytes && r.blocks != nil {

@@ -10,10 +10,10 @@ import (
 // What goes into a header's checksum field is its complement; over a header
 // that holds its checksum the sum is 0xffff.
 func Sum(b []byte, initial uint32) uint16 {
-	// Eight bytes at a time, in the machine's byte order: the sum may be formed in
-	// words of any size, as long as carries come back in at the low end, and in
-	// any byte order, as long as that of the result is changed (RFC 1071 section
-	// 2 B). A chain of additions keeps its carry in the processor.
+	// This loop reads eight bytes at a time, in the machine's byte order. The sum may be
+	// formed in words of any size if carries are added at the low end, and in any byte
+	// order if the bytes of the result are swapped (RFC 1071 section 2 B). A chain of
+	// additions keeps its carry in the processor.
 	var sum, carry uint64
 	for len(b) >= 64 {
 		w := (*[64]byte)(b)
@@ -49,7 +49,7 @@ func Sum(b []byte, initial uint32) uint16 {
 	return Fold(uint32(binary.BigEndian.Uint16(swapped[:])) + uint32(Fold(initial)))
 }
 
-// Fold brings a sum of 16-bit words down to 16 bits.
+// Fold reduces a sum of 16-bit words to 16 bits.
 func Fold(sum uint32) uint16 {
 	sum = sum>>16 + sum&0xffff
 	return uint16(sum>>16 + sum)
@@ -61,15 +61,15 @@ func fold64(sum uint64) uint16 {
 	return Fold(uint32(sum>>32 + sum))
 }
 
-// Update is the checksum sum after one 16-bit word of what it covers changed
-// from before to after: HC' = ~(~HC + ~m + m') (RFC 1624 section 3).
+// Update returns a checksum after one 16-bit word of what it covers changed from before
+// to after: HC' = ~(~HC + ~m + m') (RFC 1624 section 3).
 func Update(sum, before, after uint16) uint16 {
 	return ^Fold(uint32(^sum) + uint32(^before) + uint32(after))
 }
 
-// PseudoSum is the sum of the pseudo-header that TCP, UDP and ICMPv6 checksums
-// cover (RFC 9293 section 3.1, RFC 8200 section 8.1): source and destination
-// address, both of 4 or both of 16 bytes, upper-layer length and protocol.
+// PseudoSum returns the sum of the pseudo-header that TCP, UDP and ICMPv6 checksums
+// cover (RFC 9293 section 3.1, RFC 8200 section 8.1): source and destination address,
+// both of 4 or both of 16 bytes, upper-layer length and protocol.
 func PseudoSum(src, dst []byte, length int, protocol byte) uint32 {
 	return uint32(Sum(src, 0)) + uint32(Sum(dst, 0)) + uint32(length>>16) + uint32(length&0xffff) + uint32(protocol)
 }

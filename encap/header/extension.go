@@ -10,8 +10,8 @@ import (
 // tunnel encapsulation limit and nothing else (RFC 2473 section 5.1).
 const EncapLimitLen = 8
 
-// EncapLimit is that header as the kernel writes it: next header, length 0,
-// option 4 of 1 byte with the limit, and PadN of 1 byte.
+// EncapLimit returns that header as the kernel writes it: next header, length 0, option
+// 4 of 1 byte with the limit, and PadN of 1 byte.
 func EncapLimit(next byte, limit byte) [EncapLimitLen]byte {
 	return [EncapLimitLen]byte{next, 0, optEncapLimit, 1, limit, optPadN, 1, 0}
 }
@@ -22,15 +22,15 @@ const (
 	optEncapLimit = 4
 )
 
-// maxExtensions is the longest chain of extension headers that is followed. RFC 8200
-// section 4.1 recommends an order in which destination options stand twice and every
-// other kind once, and no sender is known that needs more.
+// maxExtensions is the longest chain of extension headers that is followed. In the order
+// that RFC 8200 section 4.1 recommends, destination options appear twice and every other
+// kind once. No sender is known that needs more.
 const maxExtensions = 8
 
-// IsExtension reports whether a next header number is that of an extension header
-// that says which header follows (IANA's list of IPv6 extension header types). The
-// others are not followed: ESP hides what follows it, and of the numbers for
-// experiments (253 and 254) nobody can tell what they are.
+// IsExtension reports whether a next header number denotes an extension header that
+// names the header after it (IANA's list of IPv6 extension header types). The others are
+// not followed: ESP encrypts what follows it, and the format of the numbers for
+// experiments (253 and 254) is unknown.
 func IsExtension(next byte) bool {
 	switch next {
 	case HopByHop, Routing, FragmentHdr, AuthHeader, DestOptions, Mobility, HIP, Shim6:
@@ -39,28 +39,28 @@ func IsExtension(next byte) bool {
 	return false
 }
 
-// Walk goes along the extension headers of an IPv6 packet, one with each call of Next.
-// All code that looks behind an IPv6 header uses it, so that no two places disagree on
-// what a packet is.
+// Walk iterates over the extension headers of an IPv6 packet, one per call of Next. All
+// code that looks past an IPv6 header uses it, so that the whole program interprets a
+// packet in the same way.
 type Walk struct {
 	Kind     byte // of the header at Offset
 	Offset   int  // in the packet, in bytes; never beyond its end
-	Named    int  // offset of the byte that says Kind
-	Fragment bool // a fragment header was passed that stands for a fragment (RFC 6946: an atomic one does not)
-	Later    bool // and not for the first one: what is at Offset is no header
-	// Broken: the header at Offset is an extension header that leads out of the
-	// packet, the ninth one, or a hop-by-hop header anywhere but first (RFC 8200
-	// section 4.3).
+	Named    int  // offset of the byte that holds Kind
+	Fragment bool // the walk passed a fragment header that is not atomic (RFC 6946)
+	Later    bool // a fragment other than the first: there is no header at Offset
+	// Broken means that the header at Offset is an extension header that does not fit
+	// into the packet, exceeds the limit of eight, or is a hop-by-hop header that is not
+	// the first header (RFC 8200 section 4.3).
 	Broken bool
 
 	passed int
 }
 
-// StartWalk begins behind the IPv6 header, which must be there.
+// StartWalk begins after the IPv6 header, which must be complete.
 func StartWalk(ip IPv6) Walk { return Walk{Kind: ip.NextHeader(), Offset: IPv6Len, Named: 6} }
 
-// Next returns the extension header at Offset and moves behind it. Not ok is the end:
-// what is at Offset is not an extension header, or the walk is Later or Broken.
+// Next returns the extension header at Offset and moves past it. It returns false at the
+// end: what is at Offset is not an extension header, or the walk is Later or Broken.
 func (w *Walk) Next(ip IPv6) (kind byte, ext []byte, ok bool) {
 	kind = w.Kind
 	if w.Later || !IsExtension(kind) {
@@ -93,26 +93,25 @@ func (w *Walk) Next(ip IPv6) (kind byte, ext []byte, ok bool) {
 	return kind, ext, true
 }
 
-// Upper is where a chain of extension headers ends.
+// Upper is the end of a chain of extension headers.
 type Upper struct {
 	Protocol byte // of the first header that is not an extension header
 	Offset   int  // of that header in the packet, in bytes
-	Fragment bool // the packet is a fragment; Protocol is what the fragment header says
-	Later    bool // and not the first: there is no header at Offset
-	Secured  bool // an authentication header (RFC 4302) covers it: it must not be changed
+	Fragment bool // the packet is a fragment; Protocol is the next header of the fragment header
+	Later    bool // a fragment other than the first: there is no header at Offset
+	Secured  bool // an authentication header (RFC 4302) covers it, so it must not be changed
 }
 
 func (w *Walk) upper(secured bool) Upper {
 	return Upper{w.Kind, w.Offset, w.Fragment, w.Later, secured}
 }
 
-// WalkExtensions follows the extension headers of a packet from ParseIPv6 to
-// the upper layer (RFC 8200 section 4), as the node to which the packet is
-// addressed. It stops at a fragment header that really stands for a fragment, and at
-// headers that the end of a tunnel does not process, such as AH. It refuses: chains
-// that are Broken, options whose type asks for discard when unknown (its top bits not
-// 00, RFC 8200 section 4.2), and routing headers with segments left (RFC 8200 section
-// 4.4, RFC 5095).
+// WalkExtensions follows the extension headers of a packet from ParseIPv6 to the upper
+// layer (RFC 8200 section 4), as the node to which the packet is addressed. It stops at
+// a fragment header that is not atomic, and at headers that the end of a tunnel does not
+// process, such as AH. It refuses: chains that are Broken, options whose type requests
+// discard when unknown (its top bits not 00, RFC 8200 section 4.2), and routing headers
+// with segments left (RFC 8200 section 4.4, RFC 5095).
 func WalkExtensions(ip IPv6) (Upper, drop.Reason) {
 	w := StartWalk(ip)
 	for !w.Fragment {
@@ -134,11 +133,11 @@ func WalkExtensions(ip IPv6) (Upper, drop.Reason) {
 	return w.upper(false), drop.None
 }
 
-// Transit follows the extension headers of a packet from ParseIPv6 that is for
-// another node, as a firewall must. It refuses routing headers of type 0 with segments
-// left, which no node may forward or accept (RFC 5095), and every chain that is Broken:
-// such a header could be hidden in what cannot be followed, and a first fragment must
-// hold the whole chain (RFC 7112). What options ask for is for the destination.
+// Transit follows the extension headers of a packet from ParseIPv6 that is for another
+// node, as a firewall must. It refuses routing headers of type 0 with segments left,
+// which no node may forward or accept (RFC 5095). It also refuses every chain that is
+// Broken: the unread part could hide such a header, and a first fragment must hold the
+// whole chain (RFC 7112). Options are left to the destination.
 func Transit(ip IPv6) (Upper, drop.Reason) {
 	if !IsExtension(ip.NextHeader()) {
 		return Upper{Protocol: ip.NextHeader(), Offset: IPv6Len}, drop.None
@@ -158,16 +157,15 @@ func Transit(ip IPv6) (Upper, drop.Reason) {
 	}
 }
 
-// routes reports whether a routing header has segments left: the end of a tunnel
-// executes none, of whatever type.
+// routes reports whether a routing header has segments left. The end of a tunnel
+// processes no such header, whatever its type.
 func routes(routing []byte) bool { return routing[3] > 0 }
 
 // sourceRoute reports whether a routing header is of type 0 with segments left.
 func sourceRoute(routing []byte) bool { return routing[2] == 0 && routing[3] > 0 }
 
-// FindUpper follows the extension headers of a packet that may be there only in
-// part, as in the quote of an ICMP error. Not ok means that the chain does not lead
-// to its end.
+// FindUpper follows the extension headers of a packet that may be cut off, as in the
+// quote of an ICMP error. Ok is false if the chain does not reach its end.
 func FindUpper(ip IPv6) (up Upper, ok bool) {
 	w, secured := StartWalk(ip), false
 	for {
@@ -179,10 +177,9 @@ func FindUpper(ip IPv6) (up Upper, ok bool) {
 	}
 }
 
-// FindEncapLimit finds the tunnel encapsulation limit in a packet that is about
-// to enter a tunnel (RFC 2473 section 4.1.1): the offset of its value, if there is
-// one. The headers up to the first that is no extension header may be there only
-// in part.
+// FindEncapLimit finds the tunnel encapsulation limit in a packet that is about to enter
+// a tunnel (RFC 2473 section 4.1.1). It returns the offset of the limit's value. The
+// packet may be cut off within its chain of extension headers.
 func FindEncapLimit(ip IPv6) (offset int, found bool) {
 	w := StartWalk(ip)
 	for w.Kind == HopByHop || w.Kind == DestOptions || w.Kind == Routing {
@@ -235,11 +232,11 @@ const (
 	UnknownOption  = 2
 )
 
-// FindProblem finds what WalkExtensions refuses in a packet to this node, and of which
-// its sender is to be told: the code of the Parameter Problem and the offset of the
-// first byte that is at fault. That is an option that nobody here knows, if it asks for
-// it (RFC 8200 section 4.2), or the type of a routing header that still leads somewhere
-// (RFC 8200 section 4.4, RFC 5095 section 3). Not found: nobody is to be told.
+// FindProblem finds why WalkExtensions refuses a packet for this node, if its sender
+// must get an ICMPv6 Parameter Problem. It returns the code and the offset of the first
+// byte that is at fault: an unknown option whose type requests the error (RFC 8200
+// section 4.2), or the type of a routing header with segments left (RFC 8200 section
+// 4.4, RFC 5095 section 3). If found is false, no error is sent.
 func FindProblem(ip IPv6) (code byte, at int, found bool) {
 	w := StartWalk(ip)
 	for !w.Fragment {
@@ -263,15 +260,15 @@ func FindProblem(ip IPv6) (code byte, at int, found bool) {
 	return 0, 0, false
 }
 
-// The top bits of an option's type: what a node that does not know it is to do.
+// The top bits of an option's type: what a node that does not know the option must do.
 const (
 	optSkip        = 0
-	optTell        = 2 // discard the packet, and tell its sender
-	optTellUnicast = 3 // the same, but not if the packet was to many
+	optTell        = 2 // discard the packet, and send an error to its sender
+	optTellUnicast = 3 // the same, but not if the destination was multicast
 )
 
-// refusedOption is the offset of the first option that is not to be skipped; 0: there
-// is none, up to where the options lead out of their header.
+// refusedOption returns the offset of the first option that must not be skipped, or 0 if
+// there is none. It stops at an option that does not fit into the header.
 func refusedOption(ext []byte) int {
 	for i := 2; i < len(ext); {
 		if ext[i] == optPad1 {

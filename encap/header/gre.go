@@ -36,20 +36,20 @@ const (
 	GREKey      = 0x2000
 	GRESequence = 0x1000
 
-	// greRefused are the bits that a receiver must refuse unless it knows RFC 1701
-	// (RFC 2784 section 2.3: 1, 4 and 5), and the version, of which 1 is PPTP's.
+	// greRefused are the bits that a receiver must refuse unless it implements RFC 1701
+	// (RFC 2784 section 2.3: 1, 4 and 5), and the version field. PPTP uses version 1.
 	greRefused = 0x4000 | 0x0800 | 0x0400 | 0x0007
 )
 
-// Protocol types in GRE headers: those of Ethernet. 0 is in the answers to the
-// keepalives of routers.
+// Protocol types in GRE headers, which are EtherTypes. Answers to the keepalives of
+// routers have 0.
 const (
 	EtherTypeIPv4 = 0x0800
 	EtherTypeIPv6 = 0x86dd
 	GREKeepalive  = 0
 )
 
-// EtherType is the protocol type of an IP version.
+// EtherType returns the protocol type of an IP version.
 func EtherType(version int) uint16 {
 	if version == 4 {
 		return EtherTypeIPv4
@@ -57,7 +57,7 @@ func EtherType(version int) uint16 {
 	return EtherTypeIPv6
 }
 
-// GREHeader is what a GRE header says.
+// GREHeader holds the fields of a GRE header.
 type GREHeader struct {
 	Flags    uint16
 	Protocol uint16 // type of what follows
@@ -66,7 +66,7 @@ type GREHeader struct {
 	Len      int    // of the header, in bytes
 }
 
-// Version is the IP version of what follows; 0: it is no IP packet.
+// Version returns the IP version of what follows, or 0 if that is no IP packet.
 func (h *GREHeader) Version() int {
 	switch h.Protocol {
 	case EtherTypeIPv4:
@@ -77,8 +77,8 @@ func (h *GREHeader) Version() int {
 	return 0
 }
 
-// ParseGRE reads the header with which b begins, and verifies its checksum, if
-// there is one, which covers all of b.
+// ParseGRE reads the header at the beginning of b. If the header has a checksum, which
+// covers all of b, ParseGRE verifies it.
 func ParseGRE(b []byte) (GREHeader, drop.Reason) {
 	h, ok := PeekGRE(b)
 	switch {
@@ -94,8 +94,8 @@ func ParseGRE(b []byte) (GREHeader, drop.Reason) {
 	return h, drop.None
 }
 
-// PeekGRE reads a header that may be cut off, as in the quote of an ICMP error;
-// ok means that it is whole.
+// PeekGRE reads a header that may be cut off, as in the quote of an ICMP error. Ok is
+// false if it is.
 func PeekGRE(b []byte) (h GREHeader, ok bool) {
 	if len(b) < GRELen {
 		return h, false

@@ -1,6 +1,6 @@
-// Package header gives views of the headers that tunnels are made of: where a
-// field lies in the bytes, and the checksums over them. A view is checked once,
-// when it is parsed; after that its getters read without checking.
+// Package header provides views of the packet headers that tunnels use: the offsets of
+// fields, and the checksums over them. A view is checked once, when it is parsed; after
+// that its getters read without checks.
 package header
 
 import "sixfour/encap/drop"
@@ -35,7 +35,7 @@ const (
 	CE      = 3
 )
 
-// Version is the IP version that a packet's first nibble says; 0 of no bytes.
+// Version returns the IP version in a packet's first nibble, or 0 for an empty packet.
 func Version(b []byte) int {
 	if len(b) == 0 {
 		return 0
@@ -52,10 +52,10 @@ func Parse(b []byte, version int) ([]byte, drop.Reason) {
 	return ParseIPv6(b)
 }
 
-// ParseReceived is Parse for a packet as a raw socket delivers it. The kernel verifies
-// the checksum of an IPv4 header, and after that writes into record route and timestamp
-// options (RFC 791 section 3.1) without a new one: of a header with options the checksum
-// says nothing any more, and it is not looked at.
+// ParseReceived is Parse for a packet from a raw socket. The kernel verifies the
+// checksum of an IPv4 header, and then writes into record route and timestamp options
+// (RFC 791 section 3.1) without updating the checksum. So the checksum of a header with
+// options is not checked again.
 func ParseReceived(b []byte, version int) ([]byte, drop.Reason) {
 	if version == 4 && len(b) > 0 && b[0]&0x0f > IPv4Len/4 {
 		return CutIPv4(b)

@@ -24,14 +24,14 @@ import (
 //	|                      Destination Address                      |
 //	+---------------------------------------------------------------+
 //
-// Its methods do not check lengths: get a view from ParseIPv4, or be sure that
-// there are IPv4Len bytes.
+// Its methods do not check lengths: use a view from ParseIPv4, or make sure that there
+// are IPv4Len bytes.
 type IPv4 []byte
 
 // IPv4Len is the length of an IPv4 header without options.
 const IPv4Len = 20
 
-// Flags and mask of the 16 bits that hold flags and fragment offset.
+// Flags and mask of the 16-bit field that holds flags and fragment offset.
 const (
 	DF         = 0x4000
 	MF         = 0x2000
@@ -49,8 +49,8 @@ func ParseIPv4(b []byte) (IPv4, drop.Reason) {
 	return ip, r
 }
 
-// CutIPv4 is ParseIPv4 without the checksum: for packets that the kernel of
-// this host has just made.
+// CutIPv4 is ParseIPv4 without the checksum: use it for packets that the kernel of this
+// host has just made.
 func CutIPv4(b []byte) (IPv4, drop.Reason) {
 	if len(b) < IPv4Len {
 		return nil, shortReason(b, 4)
@@ -68,7 +68,7 @@ func CutIPv4(b []byte) (IPv4, drop.Reason) {
 	return ip[:total], drop.None
 }
 
-// shortReason is what is wrong with bytes that are too few for a header.
+// shortReason returns the reason for a packet that is too short for its header.
 func shortReason(b []byte, version int) drop.Reason {
 	if len(b) > 0 && Version(b) != version {
 		return drop.WrongVersion
@@ -76,7 +76,7 @@ func shortReason(b []byte, version int) drop.Reason {
 	return drop.Truncated
 }
 
-// headerSum is the sum over the header, nearly always of 20 bytes.
+// headerSum returns the sum over the header, which nearly always has 20 bytes.
 func (ip IPv4) headerSum() uint16 {
 	if ip[0] != 0x45 {
 		return Sum(ip[:ip.HeaderLen()], 0)
@@ -84,7 +84,7 @@ func (ip IPv4) headerSum() uint16 {
 	h := (*[IPv4Len]byte)(ip)
 	sum, carry := bits.Add64(binary.BigEndian.Uint64(h[0:]), binary.BigEndian.Uint64(h[8:]), 0)
 	sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint32(h[16:])), carry)
-	return fold64(sum + carry) // no carry is left: it would need a third large term
+	return fold64(sum + carry) // no carry is left: that would need a third large term
 }
 
 func (ip IPv4) HeaderLen() int    { return int(ip[0]&0x0f) * 4 }
@@ -104,7 +104,7 @@ func (ip IPv4) IsFragment() bool  { return ip.Fragment()&(MF|OffsetMask) != 0 }
 func (ip IPv4) FirstBytes() bool  { return ip.Fragment()&OffsetMask == 0 } // not a later fragment
 func (ip IPv4) MayFragment() bool { return ip.Fragment()&DF == 0 }
 
-// SetECN writes the two ECN bits and mends the header checksum (RFC 1624).
+// SetECN writes the two ECN bits and updates the header checksum (RFC 1624).
 func (ip IPv4) SetECN(ecn byte) {
 	before := binary.BigEndian.Uint16(ip[0:])
 	ip[1] = ip[1]&^ECNMask | ecn

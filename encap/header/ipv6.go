@@ -21,17 +21,17 @@ import (
 //	|                 Destination Address (16 bytes)                |
 //	+---------------------------------------------------------------+
 //
-// Its methods do not check lengths: get a view from ParseIPv6, or be sure that
-// there are IPv6Len bytes.
+// Its methods do not check lengths: use a view from ParseIPv6, or make sure that there
+// are IPv6Len bytes.
 type IPv6 []byte
 
 // IPv6Len is the length of an IPv6 header without extension headers.
 const IPv6Len = 40
 
-// ParseIPv6 checks that b begins with a whole IPv6 packet and returns it
-// without what follows it (mechanisms 1.1). Jumbograms (RFC 2675) are refused:
-// their payload length is 0, which leaves no room for the hop-by-hop header
-// that they need. The view shares b's memory.
+// ParseIPv6 checks that b begins with a whole IPv6 packet and returns it without what
+// follows it (mechanisms 1.1). Jumbograms (RFC 2675) are refused: their payload length
+// is 0, which leaves no room for the hop-by-hop header that they need. The view shares
+// b's memory.
 func ParseIPv6(b []byte) (IPv6, drop.Reason) {
 	if len(b) < IPv6Len {
 		return nil, shortReason(b, 6)

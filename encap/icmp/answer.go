@@ -6,19 +6,19 @@ import (
 	"sixfour/encap/header"
 )
 
-// Most bytes of a packet that an error quotes, so that the whole error has the
-// 576 bytes of RFC 1812 section 4.3.2.3, or the 1280 of RFC 4443 section 2.4 c.
+// How many bytes of a packet an error quotes at most, so that the whole error has at
+// most the 576 bytes of RFC 1812 section 4.3.2.3, or the 1280 of RFC 4443 section 2.4 c.
 const (
 	maxQuote4 = 576 - header.IPv4Len - HeaderLen
 	maxQuote6 = 1280 - header.IPv6Len - HeaderLen
 )
 
-// MaxLen is room for every message that Append makes.
+// MaxLen is the length in bytes of the longest message that Append makes.
 const MaxLen = HeaderLen + maxQuote6
 
-// Append appends to b an error about the packet that head begins and body
-// continues, of which the version decides which ICMP it is, without an IP
-// header. The checksum of ICMPv6 is left to the socket, which knows the source.
+// Append appends to b an ICMP error, without an IP header, about the packet that is in
+// head and body. The packet's IP version selects ICMP or ICMPv6. The socket, which knows
+// the source address, fills in the checksum of ICMPv6.
 func Append(b []byte, typ, code byte, arg uint32, head, body []byte) []byte {
 	quote := maxQuote4
 	if header.Version(head) == 6 {
@@ -43,12 +43,11 @@ func AppendTooBig(b []byte, mtu int, head, body []byte) []byte {
 	return Append(b, TooBig6, 0, uint32(mtu), head, body)
 }
 
-// MayAnswer reports whether an error may be sent about an inner packet as it
-// enters the tunnel, of which there may be less than the whole: not without an IP
-// header, not about an error,
-// nor a fragment but the first, nor to a sender that is none, nor about what went
-// to many (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). "Too big" is told
-// about IPv6 multicast, too, so that its path MTU can be found.
+// MayAnswer reports whether an error may be sent about an inner packet that enters the
+// tunnel. The packet may be cut off. No error is sent if there is no whole IP header,
+// about an error, about a fragment other than the first, to a source address that is not
+// a single host, or about a multicast packet (RFC 1122 section 3.2.2, RFC 4443 section
+// 2.4 e). "Too big" is sent about IPv6 multicast too, so that its path MTU can be found.
 func MayAnswer(pkt []byte, tooBig bool) bool {
 	switch header.Version(pkt) {
 	case 4:
@@ -71,7 +70,7 @@ func mayAnswer4(ip header.IPv4) bool {
 		return true
 	}
 	if len(ip) <= ip.HeaderLen() {
-		return false // what it is cannot be seen
+		return false // its type is not in the packet
 	}
 	switch ip[ip.HeaderLen()] {
 	case Unreachable4, sourceQuench4, redirect4, TimeExceeded4, Parameter4:
@@ -90,7 +89,7 @@ func mayAnswer6(ip header.IPv6, tooBig bool) bool {
 	}
 	up, ok := header.FindUpper(ip)
 	switch {
-	case !ok, up.Later: // what it is cannot be seen
+	case !ok, up.Later: // its type is not in the packet
 		return false
 	case up.Protocol != header.ICMPv6:
 		return true

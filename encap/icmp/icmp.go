@@ -1,5 +1,6 @@
-// Package icmp reads the ICMP errors that come back about outer packets, says
-// what they mean to the inner sender, and makes errors for it (mechanisms 1.6).
+// Package icmp reads the ICMP errors that come back about outer packets, determines what
+// they mean for the inner sender, and builds the errors that the inner sender gets
+// (mechanisms 1.6).
 package icmp
 
 import (
@@ -51,11 +52,11 @@ const (
 	ReassemblyTime6 = 1 // code of type 3
 )
 
-// HeaderLen is the length of every error's header: type, code, checksum, and 4
-// bytes that depend on the type; the packet that it is about follows.
+// HeaderLen is the length of every error's header: type, code, checksum, and 4 bytes
+// that depend on the type. The quoted packet follows.
 const HeaderLen = 8
 
-// Error is an ICMP error as it came in.
+// Error is an ICMP error that was received.
 type Error struct {
 	Version    int // 4: ICMP, 6: ICMPv6
 	Type, Code byte
@@ -63,8 +64,8 @@ type Error struct {
 	Quote      []byte // shares the message's memory
 }
 
-// Parse reads an error out of an IP packet of the version, which header.Parse
-// has passed. False means that it is another message, or a damaged one.
+// Parse reads an error from an IP packet of the version, which header.Parse has
+// accepted. It returns false for any other message, and for a damaged one.
 func Parse(pkt []byte) (Error, bool) {
 	e := Error{Version: header.Version(pkt)}
 	var msg []byte
@@ -104,8 +105,8 @@ func Parse(pkt []byte) (Error, bool) {
 	return e, e.Type < information6
 }
 
-// quoteLen is how long the quote is if extensions follow it (RFC 4884 section
-// 4.1), 0 if the message does not say.
+// quoteLen returns the length of the quote if extensions follow it (RFC 4884 section
+// 4.1), or 0 if the message does not give it.
 func (e *Error) quoteLen(msg []byte) int {
 	switch {
 	case e.Version == 4 && (e.Type == Unreachable4 || e.Type == TimeExceeded4 || e.Type == Parameter4):
@@ -116,21 +117,21 @@ func (e *Error) quoteLen(msg []byte) int {
 	return 0
 }
 
-// Meaning is what an error about an outer packet says of the tunnel.
+// Meaning is what an error about an outer packet means for the tunnel.
 type Meaning uint8
 
-// The meanings. Those after TooBig are told to the inner sender.
+// The meanings. Those after TooBig are reported to the inner sender.
 const (
-	Nothing     Meaning = iota // not relayed, and nothing to learn from
+	Nothing     Meaning = iota // not relayed, and there is nothing to learn from it
 	TooBig                     // the path has a smaller MTU
 	NoNetwork                  // no route to the peer
 	Unreachable                // the peer cannot be reached, or does not know the tunnel
-	Prohibited                 // somebody on the way forbids it
+	Prohibited                 // a node on the path forbids it
 )
 
-// Meaning is the table of mechanisms 1.6. To the inner sender the tunnel is one
-// hop: that the outer TTL ran out inside it says that its end is out of reach
-// (RFC 2003 section 4.4, RFC 2473 section 8.3).
+// Meaning returns the meaning of the error by the table of mechanisms 1.6. For the inner
+// sender the tunnel is one hop: if the outer TTL expired inside the tunnel, its end
+// cannot be reached (RFC 2003 section 4.4, RFC 2473 section 8.3).
 func (e Error) Meaning() Meaning {
 	if e.Version == 6 {
 		return e.meaning6()
@@ -142,7 +143,7 @@ func (e Error) Meaning() Meaning {
 			return NoNetwork
 		case host, hostUnknown, hostTOS, protocol:
 			return Unreachable
-		case port: // what Linux says where protocol is meant
+		case port: // Linux sends this where "protocol unreachable" is meant
 			return Unreachable
 		case FragNeeded:
 			return TooBig
@@ -150,7 +151,7 @@ func (e Error) Meaning() Meaning {
 			return Prohibited
 		}
 	case TimeExceeded4:
-		if e.Code == 0 { // 1 is about reassembly
+		if e.Code == 0 { // code 1 is about reassembly
 			return Unreachable
 		}
 	}
@@ -168,8 +169,8 @@ func (e Error) meaning6() Meaning {
 			return Unreachable
 		}
 	case Parameter6:
-		// The packet carried an encapsulation limit of 0 into a further tunnel
-		// (RFC 2473 section 6.7); other complaints are about what we made.
+		// The packet carried an encapsulation limit of 0 into another tunnel (RFC 2473
+		// section 6.7). Other parameter problems are about headers that we made.
 		if e.Code == 0 && e.Arg < uint32(len(e.Quote)) && e.Quote[e.Arg] == 0 {
 			at, found := header.FindEncapLimit(header.IPv6(e.Quote))
 			if found && uint32(at) == e.Arg {
@@ -180,7 +181,7 @@ func (e Error) meaning6() Meaning {
 	return Nothing
 }
 
-// String is the error in words.
+// String describes the error.
 func (e Error) String() string {
 	if e.Version == 6 {
 		switch {
@@ -222,8 +223,8 @@ func (e Error) String() string {
 	return fmt.Sprintf("ICMP type %d code %d", e.Type, e.Code)
 }
 
-// Type and code that an inner sender of the IP version is told; only for those
-// after TooBig.
+// For returns the type and code that an inner sender of the IP version gets. It is valid
+// only for meanings after TooBig.
 func (m Meaning) For(version int) (typ, code byte) {
 	if version == 4 {
 		return Unreachable4, map[Meaning]byte{NoNetwork: netUnreachable, Unreachable: host, Prohibited: prohibited}[m]
@@ -234,20 +235,19 @@ func (m Meaning) For(version int) (typ, code byte) {
 	return Unreachable6, address6
 }
 
-// plateaus are the MTUs that are common in the Internet (RFC 1191 section 7.1).
+// plateaus are MTUs that are common in the Internet (RFC 1191 section 7.1).
 var plateaus = [...]int{65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68}
 
-// Least path MTUs: that of IPv4 (RFC 791), and that of IPv6, below which nobody
-// has to go (RFC 8201 section 4).
+// The least path MTUs: that of IPv4 (RFC 791), and that of IPv6, below which a sender
+// never has to go (RFC 8201 section 4).
 const (
 	leastMTU4 = 68
 	leastMTU6 = 1280
 )
 
-// MTU is the path MTU that a TooBig error speaks of, about a packet of size
-// bytes. Old routers do not say: then it is the next plateau below the size. 0
-// means that it cannot be believed: it is no less than the size, or less than
-// IP allows.
+// MTU returns the path MTU that a TooBig error reports about a packet of size bytes. Old
+// routers do not report it: then MTU returns the next plateau below size. It returns 0
+// if the value cannot be true: it is not smaller than size, or less than IP allows.
 func (e Error) MTU(size int) int {
 	mtu := int(min(e.Arg, 1<<16))
 	switch {

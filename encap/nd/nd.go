@@ -22,14 +22,14 @@ const (
 	Redirect              = 137
 )
 
-// HopLimit is that of every message: one that came through a router has less,
-// and is none (RFC 4861 section 3.1).
+// HopLimit is the hop limit of every message. A message with a lower one came through a
+// router and is refused (RFC 4861 section 3.1).
 const HopLimit = 255
 
-// Infinite is the lifetime that does not end (RFC 4861 section 4.6.2).
+// Infinite is the lifetime that never ends (RFC 4861 section 4.6.2).
 const Infinite = 0xffffffff * time.Second
 
-// maxPrefixes bounds what one advertisement makes us remember.
+// maxPrefixes bounds how many prefixes of one advertisement are kept.
 const maxPrefixes = 16
 
 // Types of options (RFC 4861 section 4.6).
@@ -40,12 +40,12 @@ const (
 	optMTU    = 5
 )
 
-// Message is one of the four. Fields that a type does not have are zero.
+// Message is one of the four messages. Fields that a type does not have are zero.
 type Message struct {
 	Type byte
-	// Link is the address in the link-layer address option: the source's, in a
-	// neighbour advertisement the target's; nil: there is none. In a parsed
-	// message it shares the packet's memory.
+	// Link is the address in the link-layer address option: that of the source or, in a
+	// neighbour advertisement, that of the target. It is nil if there is no option. In a
+	// parsed message it shares the packet's memory.
 	Link []byte
 
 	// Of neighbour solicitations and advertisements.
@@ -53,12 +53,12 @@ type Message struct {
 	Router, Solicited, Override bool // of advertisements
 
 	// Of router advertisements.
-	HopLimit       byte // 0: not said
+	HopLimit       byte // 0: unspecified
 	Managed, Other bool
-	Lifetime       time.Duration // as default router; 0: it is none
-	Reachable      time.Duration // 0: not said
-	Retrans        time.Duration // 0: not said
-	MTU            uint32        // 0: not said
+	Lifetime       time.Duration // lifetime as default router; 0: not a default router
+	Reachable      time.Duration // 0: unspecified
+	Retrans        time.Duration // 0: unspecified
+	MTU            uint32        // 0: unspecified
 	Prefixes       []Prefix
 }
 
@@ -69,11 +69,11 @@ type Prefix struct {
 	Valid, Preferred time.Duration
 }
 
-// Is reports whether a packet, of which the IPv6 header is there, is one of
-// neighbour discovery, redirects included; if its ICMPv6 header is not there, it
-// may be any ICMPv6 message. Extension headers in front of a message do not hide it:
-// Parse refuses it then, as RFC 6980 asks of fragments, and the kernel, which might
-// believe it, does not get it.
+// Is reports whether a packet is a message of neighbour discovery, redirects included.
+// The packet must have at least the IPv6 header; if the ICMPv6 header is missing, Is
+// returns true for any ICMPv6 packet. Extension headers before a message do not hide it:
+// Parse then refuses it, as RFC 6980 requires for fragments, and the kernel, which might
+// accept it, does not get it.
 func Is(ip header.IPv6) bool {
 	if header.IsExtension(ip.NextHeader()) {
 		up, ok := header.FindUpper(ip)
@@ -82,7 +82,7 @@ func Is(ip header.IPv6) bool {
 	return ip.NextHeader() == header.ICMPv6 && isType(ip[header.IPv6Len:])
 }
 
-// isType reports whether an ICMPv6 message, of which nothing may be there, may be one.
+// isType reports whether an ICMPv6 message, which may be empty, can be one of them.
 func isType(m []byte) bool {
 	return len(m) == 0 || m[0] >= RouterSolicitation && m[0] <= Redirect
 }
@@ -90,9 +90,9 @@ func isType(m []byte) bool {
 // fixed are the messages' lengths without options.
 var fixed = map[byte]int{RouterSolicitation: 8, RouterAdvertisement: 16, NeighborSolicitation: 24, NeighborAdvertisement: 24}
 
-// Parse reads a message from a packet of header.ParseIPv6. False means that it
-// is another message, or one that a node must not believe (RFC 4861 sections
-// 6.1.1, 6.1.2, 7.1.1 and 7.1.2). Unknown options are skipped.
+// Parse reads a message from a packet of header.ParseIPv6. It returns false for any
+// other message, and for one that a node must discard (RFC 4861 sections 6.1.1, 6.1.2,
+// 7.1.1 and 7.1.2). Unknown options are skipped.
 func Parse(ip header.IPv6) (Message, bool) {
 	b := ip.Payload()
 	if ip.NextHeader() != header.ICMPv6 || ip.HopLimit() != HopLimit || len(b) < 8 || b[1] != 0 {
@@ -158,7 +158,7 @@ func (m *Message) linkOption() byte {
 	return optSource
 }
 
-// valid are the rules that concern the addresses.
+// valid checks the rules about the addresses.
 func (m *Message) valid(src, dst netip.Addr) bool {
 	switch m.Type {
 	case RouterSolicitation:
@@ -171,16 +171,16 @@ func (m *Message) valid(src, dst netip.Addr) bool {
 	return !m.Target.IsMulticast() && (!dst.IsMulticast() || !m.Solicited)
 }
 
-// SolicitedNode is the group that the owner of an address listens to (RFC 4291
+// SolicitedNode returns the solicited-node multicast address of an address (RFC 4291
 // section 2.7.1).
 func SolicitedNode(a netip.Addr) netip.Addr {
 	b := a.As16()
 	return netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
-// Append appends the packet that carries a message between two IPv6 addresses.
-// The length of Link is 6 bytes, or 8 more each time; MTU and prefixes follow in
-// this order.
+// Append appends a packet with a message between two IPv6 addresses. Link must have 6
+// bytes, or a multiple of 8 more. The options are in the order link-layer address, MTU,
+// prefixes.
 func Append(b []byte, src, dst netip.Addr, m *Message) []byte {
 	start := len(b)
 	s, d := src.As16(), dst.As16()
