@@ -12,28 +12,27 @@ import (
 	"sixfour/encap/nd"
 )
 
-// SixOverFour is 6over4 (RFC 2529): a site's IPv4 network with multicast is an
-// Ethernet to IPv6, whose link-layer addresses are IPv4 addresses. Neighbours are
-// found by neighbour discovery; an IPv6 group is an IPv4 group of the
-// organisation-local scope, 239.192.0.0/16, by the last two bytes of its address.
-// The TUN interface has no link layer, so all of that happens here. Link-local
-// packets of every protocol are carried, as on any link (RFC 2529 section 1): from
-// here only with the link-local address of RFC 2529 section 5, because neighbours
-// resolve no other. Anybody who can send IPv4 packets to a node can pretend to be its
-// neighbour: the site's border must drop protocol 41 and the scope's groups (RFC 2529
-// section 9).
+// SixOverFour is 6over4 (RFC 2529). It uses a site's IPv4 network with multicast as a
+// link layer for IPv6, whose link-layer addresses are IPv4 addresses. Neighbours are
+// found by neighbour discovery. An IPv6 group is mapped by its last two bytes to an IPv4
+// group of the organisation-local scope, 239.192.0.0/16. The TUN interface has no link
+// layer, so this type does neighbour discovery itself. Link-local packets of every
+// protocol are carried, as on any link (RFC 2529 section 1). Those that we send must
+// have the link-local address of RFC 2529 section 5, because neighbours resolve no
+// other. Any host that can send IPv4 packets to a node can pretend to be its neighbour:
+// the site's border must drop protocol 41 and the scope's groups (RFC 2529 section 9).
 type SixOverFour struct {
 	Scope byte // second byte of the IPv4 groups; 0: 192
 }
 
-// defaultScope is the organisation-local scope's first (RFC 2529 section 6, RFC
-// 2365 section 6.2).
+// defaultScope is the second byte of the first organisation-local group (RFC 2529
+// section 6, RFC 2365 section 6.2).
 const defaultScope = 192
 
-// Hosts is empty: whoever is there is found.
+// Hosts returns nothing: neighbour discovery finds all nodes.
 func (SixOverFour) Hosts() []Host { return nil }
 
-// Resolver is the one for a place with any IPv4 address; it is a Speaker and a
+// Resolver returns the resolver for a site with any IPv4 address. It is a Speaker and a
 // Joiner.
 func (m SixOverFour) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "6over4")
@@ -60,26 +59,26 @@ func (m SixOverFour) Resolver(at Site) (Resolver, error) {
 
 type sixOverFour struct {
 	place
-	groups       uint32 // the IPv4 groups' first
+	groups       uint32 // the first of the IPv4 groups
 	link         word6  // our link-local address
 	onLinkAlways []prefix6
 	cache        *neighbours
 	view         atomic.Pointer[linkView]
 
-	// The Speaker's.
+	// Used only by the methods of Speaker.
 	learner
 	outbox
 	held      int          // bytes in queues
-	leaving   int          // of these, in the outbox
-	flushed   []*neighbour // whose packets are in the outbox
-	sending   []*neighbour // whose packets Next has returned last
+	leaving   int          // those of them that are in the outbox
+	flushed   []*neighbour // neighbours whose packets are in the outbox
+	sending   []*neighbour // neighbours whose packets Next returned last
 	lost      int
 	solicited int
 	multicast bucket
-	solicit   time.Time // not before: ask for routers
+	solicit   time.Time // do not solicit routers before this time
 }
 
-// linkView is what packets ask of that which routers say; it is replaced whole.
+// linkView is the learnt state that To and From use. It is replaced as a whole.
 type linkView struct {
 	onLink, home []prefix6
 	router       word6 // zero: none
@@ -96,7 +95,7 @@ func (r *sixOverFour) update() {
 	r.view.Store(v)
 }
 
-// group is the IPv4 group of an IPv6 group (RFC 2529 section 6).
+// group returns the IPv4 group for an IPv6 group (RFC 2529 section 6).
 func (r *sixOverFour) group(to word6) uint32 { return r.groups | uint32(to.lo&0xffff) }
 
 func (r *sixOverFour) To(ip header.IPv6) (uint32, drop.Reason) {
@@ -105,7 +104,7 @@ func (r *sixOverFour) To(ip header.IPv6) (uint32, drop.Reason) {
 	switch {
 	case isMulticast(src):
 		return 0, drop.Martian
-	case isLinkLocal(src) && src != r.link: // nobody would find it
+	case isLinkLocal(src) && src != r.link: // neighbours could not resolve it
 		return 0, drop.Spoof
 	case to == r.link, slices.Contains(r.own6, to), r.returnsTo(v.home, src), r.returnsTo(v.home, to):
 		return 0, drop.Loop
@@ -124,7 +123,7 @@ func (r *sixOverFour) To(ip header.IPv6) (uint32, drop.Reason) {
 	return 0, drop.Unresolved
 }
 
-// next is the neighbour that a packet to an address is for.
+// next returns the neighbour to which a packet to an address is sent.
 func (v *linkView) next(to word6) (word6, bool) {
 	if within(v.onLink, to) {
 		return to, true
@@ -132,13 +131,14 @@ func (v *linkView) next(to word6) (word6, bool) {
 	return v.router, v.router != word6{} && !isLinkLocal(to)
 }
 
-// From takes what can be from a node of this link. A group's packets come to its
-// IPv4 group, so that a unicast packet from far away cannot speak to all.
+// From accepts packets that can be from a node of this link. A packet to an IPv6 group
+// must come to its IPv4 group, so that a unicast packet from a remote host cannot reach
+// all nodes.
 func (r *sixOverFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	src, to, src4, dst4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer), dest4(outer)
 	home := r.view.Load().home
 	switch {
-	case r.mine(src4), src == r.link, slices.Contains(r.own6, src): // also our own, from a group
+	case r.mine(src4), src == r.link, slices.Contains(r.own6, src): // also our own packets to a group
 		return drop.OwnSource
 	case !r.reachable4(src4), isMulticast(src), src == word6{} && !nd.Is(inner):
 		return drop.Martian
@@ -151,13 +151,14 @@ func (r *sixOverFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// Groups are those of all nodes, and of each of our addresses' solicitations.
+// Groups returns the groups of all nodes, and the solicited-node groups of our
+// addresses.
 func (r *sixOverFour) Groups() []netip.Addr {
 	list := []uint32{r.group(allNodes), r.group(r.link)}
 	for _, o := range r.own6 {
 		list = append(list, r.group(o))
 	}
-	slices.Sort(list) // learnt addresses end as our link-local one does
+	slices.Sort(list) // learnt addresses have the same last bytes as our link-local one
 	var out []netip.Addr
 	for _, g := range slices.Compact(list) {
 		out = append(out, addr4(g))
@@ -165,5 +166,6 @@ func (r *sixOverFour) Groups() []netip.Addr {
 	return out
 }
 
-// Learnt is the routers' prefixes with our identifier, the way out and the MTU.
+// Learnt returns addresses in the routers' prefixes with our identifier, the default
+// route and the MTU.
 func (r *sixOverFour) Learnt() Learnt { return r.learnt() }

@@ -10,15 +10,16 @@ import (
 	"sixfour/encap/nd"
 )
 
-// multicastPerSecond is how many messages go to groups, each of which every node of
-// the site may have to look at: packets to addresses that nobody has, one after the
-// other, must not flood it (RFC 6583 section 5).
+// multicastPerSecond bounds the messages to groups, which every node of the site may
+// have to process: packets to a series of addresses that nobody has must not flood the
+// site (RFC 6583 section 5).
 const multicastPerSecond = 100
 
-// bucket lets so many through each second, and as many at once.
+// bucket is a token bucket: it allows that many messages per second, and as many at
+// once.
 type bucket struct {
 	left int
-	at   time.Time // when it was full, or the last one was put in
+	at   time.Time // when it was full, or the last token was added
 }
 
 func (b *bucket) take(now time.Time) bool {
@@ -35,15 +36,15 @@ func (b *bucket) take(now time.Time) bool {
 	return true
 }
 
-// maxHeld bounds the bytes that wait for neighbours, of all together.
+// maxHeld bounds the bytes of all packets that wait for neighbours.
 const maxHeld = 1 << 20
 
-// linkOption is an IPv4 address as the link-layer address of an option: two zero
-// bytes in front (RFC 2529 section 5).
+// linkOption returns an IPv4 address as the link-layer address in an option: two zero
+// bytes come first (RFC 2529 section 5).
 func linkOption(v4 uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0, 0}, v4) }
 
-// linkAddr reads that of a message: 0 if there is none, or none that a node can
-// have.
+// linkAddr returns the link-layer address of a message. It returns 0 if there is none,
+// or if no node can have it.
 func (r *sixOverFour) linkAddr(m *nd.Message) uint32 {
 	if len(m.Link) != 6 || m.Link[0] != 0 || m.Link[1] != 0 {
 		return 0
@@ -55,8 +56,8 @@ func (r *sixOverFour) linkAddr(m *nd.Message) uint32 {
 	return v4
 }
 
-// Hear takes all messages of neighbour discovery but router solicitations, which
-// are for a router behind the interface.
+// Hear handles all neighbour discovery messages except router solicitations, which are
+// for a router behind the interface.
 func (r *sixOverFour) Hear(from uint32, ip header.IPv6, now time.Time) bool {
 	if !nd.Is(ip) {
 		return false
@@ -72,7 +73,7 @@ func (r *sixOverFour) Hear(from uint32, ip header.IPv6, now time.Time) bool {
 		return false
 	case nd.RouterAdvertisement:
 		link := r.linkAddr(&m)
-		if link == 0 { // from a system that does not know that this link has addresses
+		if link == 0 { // the sender does not use link-layer addresses on this link
 			link = from
 		}
 		r.noticed(src, link, now)
@@ -88,8 +89,8 @@ func (r *sixOverFour) Hear(from uint32, ip header.IPv6, now time.Time) bool {
 	return true
 }
 
-// noticed takes the link-layer address that a neighbour said of itself (RFC 4861
-// section 7.2.3): it is believed, but not that it can be reached.
+// noticed records the link-layer address that a neighbour gave for itself (RFC 4861
+// section 7.2.3). It does not prove that the neighbour is reachable.
 func (r *sixOverFour) noticed(a word6, link uint32, now time.Time) {
 	if link == 0 || a == (word6{}) || isMulticast(a) {
 		return
@@ -110,8 +111,8 @@ func (r *sixOverFour) ours(a word6) bool {
 	return a == r.link || slices.Contains(r.own6, a) || r.has(a)
 }
 
-// answer says our link-layer address to who asks for it (RFC 4861 section
-// 7.2.4), and to all who checks whether an address is free.
+// answer sends our link-layer address to the node that asks for it (RFC 4861 section
+// 7.2.4), or to all nodes if the node checks whether an address is in use.
 func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Message, now time.Time) {
 	t := m.Target.As16()
 	if !r.ours(readWord6(t[:])) {
@@ -131,12 +132,12 @@ func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Messa
 	r.put(from, nd.Append(nil, m.Target, ip.Src(), a))
 }
 
-// confirmed is RFC 4861 section 7.2.5.
+// confirmed handles a neighbour advertisement as in RFC 4861 section 7.2.5.
 func (r *sixOverFour) confirmed(m *nd.Message, now time.Time) {
 	t := m.Target.As16()
 	n := r.cache.find(readWord6(t[:]))
 	if n == nil {
-		return // nobody asked
+		return // an answer without a question
 	}
 	link := r.linkAddr(m)
 	if !m.Router && slices.ContainsFunc(r.routers, func(q router) bool { return q.addr == n.addr }) {
@@ -170,7 +171,7 @@ func (r *sixOverFour) confirmed(m *nd.Message, now time.Time) {
 	}
 }
 
-// entry is a neighbour's, made if there is none.
+// entry returns the entry of a neighbour, and creates it if there is none.
 func (r *sixOverFour) entry(a word6, now time.Time) *neighbour {
 	n := r.cache.find(a)
 	if n == nil {
@@ -182,7 +183,7 @@ func (r *sixOverFour) entry(a word6, now time.Time) *neighbour {
 	return n
 }
 
-// giveUp drops what waits for a neighbour.
+// giveUp drops the packets that wait for a neighbour.
 func (r *sixOverFour) giveUp(n *neighbour) {
 	r.lost += len(n.queue)
 	for _, p := range n.queue {
@@ -192,8 +193,8 @@ func (r *sixOverFour) giveUp(n *neighbour) {
 	n.publish()
 }
 
-// flush sends what waits for a neighbour; until Next it still counts as held,
-// which bounds it.
+// flush sends the packets that wait for a neighbour. Until Next they still count as
+// held, so that their size stays bounded.
 func (r *sixOverFour) flush(n *neighbour) {
 	n.leaving++
 	r.flushed = append(r.flushed, n)
@@ -205,8 +206,8 @@ func (r *sixOverFour) flush(n *neighbour) {
 	n.publish()
 }
 
-// sent is called when what was handed out last was sent: what comes now does not
-// overtake it.
+// sent is called after the messages that Next returned last were sent. Later packets can
+// no longer overtake them.
 func (r *sixOverFour) sent() {
 	for _, n := range r.sending {
 		n.leaving--
@@ -216,9 +217,9 @@ func (r *sixOverFour) sent() {
 	r.sending, r.flushed = r.flushed, r.sending[:0]
 }
 
-// Hold is RFC 4861 section 7.2.2 and, for a neighbour whose address is known but
-// old, section 7.3.3: the packet goes there with the next messages. Of those that
-// wait for one neighbour the oldest makes room.
+// Hold follows RFC 4861 section 7.2.2. For a neighbour whose address is known but stale,
+// it follows section 7.3.3: the packet goes there with the next messages. If too many
+// packets wait for one neighbour, the oldest one is dropped.
 func (r *sixOverFour) Hold(pkt []byte, now time.Time) bool {
 	if len(pkt) < header.IPv6Len || r.held+len(pkt) > maxHeld {
 		return false
@@ -242,13 +243,13 @@ func (r *sixOverFour) Hold(pkt []byte, now time.Time) bool {
 	case n.state == stale:
 		n.enter(delay, n.link, now.Add(delayFirstProbe))
 		r.flush(n)
-	case n.state != incomplete: // the answer came between To and Hold
+	case n.state != incomplete: // the neighbour answered between To and Hold
 		r.flush(n)
 	}
 	return true
 }
 
-// Next asks for neighbours and routers where it is time.
+// Next sends the solicitations to neighbours and routers that are due.
 func (r *sixOverFour) Next(now time.Time) (send []Message, lost int, again time.Time) {
 	changed, again := r.expire(now)
 	if changed && len(r.routers) == 0 {
@@ -275,7 +276,7 @@ func (r *sixOverFour) Next(now time.Time) (send []Message, lost int, again time.
 	return r.take(), lost, again
 }
 
-// askRouters asks all of them, as often as a host may that nobody answers (RFC
+// askRouters sends a router solicitation, as often as a host may without an answer (RFC
 // 4861 section 6.3.7).
 func (r *sixOverFour) askRouters(now time.Time) time.Time {
 	if r.solicited >= solicitations {
@@ -292,8 +293,7 @@ func (r *sixOverFour) askRouters(now time.Time) time.Time {
 	return r.solicit
 }
 
-// due does what a neighbour's deadline was for, and reports whether it is still
-// one.
+// due handles the deadline of a neighbour. It returns false if it removed the entry.
 func (r *sixOverFour) due(n *neighbour, now time.Time) bool {
 	switch n.state {
 	case reachable:
@@ -313,7 +313,7 @@ func (r *sixOverFour) due(n *neighbour, now time.Time) bool {
 	target, m := n.addr.addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.addr.addr(), Link: linkOption(r.local)}
 	if n.state == probe {
 		r.put(n.link, nd.Append(nil, r.link.addr(), target, m))
-	} else if r.multicast.take(now) { // else the next try may
+	} else if r.multicast.take(now) { // otherwise the next try may send one
 		all := nd.SolicitedNode(target)
 		b := all.As16()
 		r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))

@@ -10,22 +10,22 @@ import (
 	"sixfour/encap/header"
 )
 
-// SixRD is 6rd (RFC 5969): a provider's IPv6 prefix, followed by the bits of a
-// customer's IPv4 address that differ from customer to customer, is the prefix
-// delegated to him. Customer edges (CE) find each other in the addresses, and
-// reach everybody else through a border relay (BR). The mapping is a shift of the
-// upper half of an address. Link-local and multicast packets are drop.Martian.
-// An inner address, source or destination, that contradicts an outer one is
-// drop.Spoof.
+// SixRD is 6rd (RFC 5969). The prefix delegated to a customer is the provider's IPv6
+// prefix, followed by the bits of the customer's IPv4 address that differ between
+// customers. Customer edges (CE) find each other's outer addresses in the inner
+// addresses, and reach all other destinations through a border relay (BR). The mapping
+// is a shift of the upper half of an address. Link-local and multicast packets are
+// drop.Martian. An inner address, source or destination, that contradicts an outer one
+// is drop.Spoof.
 type SixRD struct {
 	Prefix  netip.Prefix // of the whole domain
-	MaskLen int          // leading IPv4 bits that all CEs have in common, and that are left out: 0 to 32
-	Common  netip.Addr   // an IPv4 address that begins with those; zero: the local address
-	Relays  []Host       // a CE's BRs, the first of which it uses; a BR's colleagues
+	MaskLen int          // leading IPv4 bits that all CEs have in common and that the prefix omits: 0 to 32
+	Common  netip.Addr   // an IPv4 address that begins with those bits; zero: the local address
+	Relays  []Host       // for a CE its BRs, of which it uses the first; for a BR the other BRs
 	Role    Role         // RoleCE or RoleBR
 }
 
-// fault is what is wrong with the domain, if anything is.
+// fault returns what is wrong with the domain, or nil.
 func (m SixRD) fault() error {
 	n := m.Prefix.Bits()
 	switch {
@@ -39,7 +39,7 @@ func (m SixRD) fault() error {
 	return nil
 }
 
-// Delegated is the prefix of the CE with an IPv4 address (RFC 5969 section 4).
+// Delegated returns the prefix of the CE with an IPv4 address (RFC 5969 section 4).
 func (m SixRD) Delegated(local netip.Addr) (netip.Prefix, error) {
 	if err := m.fault(); err != nil {
 		return netip.Prefix{}, err
@@ -55,9 +55,9 @@ func (m SixRD) Delegated(local netip.Addr) (netip.Prefix, error) {
 	return netip.PrefixFrom(d.of(v4).addr(), m.Prefix.Bits()+32-m.MaskLen), nil
 }
 
-// IPv4 is the address of the CE to whose delegated prefix an address belongs. Of
-// it only the bits behind MaskLen are in the address; the others are Common's,
-// or 0.
+// IPv4 returns the address of the CE to whose delegated prefix an address belongs. The
+// IPv6 address holds only the bits after MaskLen; the others are taken from Common, or
+// are 0.
 func (m SixRD) IPv4(a netip.Addr) (netip.Addr, bool) {
 	if m.fault() != nil || !a.Is6() || !m.Prefix.Contains(a) {
 		return netip.Addr{}, false
@@ -67,8 +67,8 @@ func (m SixRD) IPv4(a netip.Addr) (netip.Addr, bool) {
 	return addr4(d.v4(readWord6(b[:]))), true
 }
 
-// domain is the mapping of a domain, whose common bits are those of Common, or
-// of local if that is zero.
+// domain returns the mapping of the domain. The common bits are those of Common, or of
+// local if Common is zero.
 func (m SixRD) domain(local uint32) domain {
 	if c, ok := word4(m.Common); ok {
 		local = c
@@ -81,14 +81,14 @@ func (m SixRD) domain(local uint32) domain {
 	return d
 }
 
-// domain is a 6rd domain, ready for use: all that it puts together lies in the
+// domain is a 6rd domain in a form that is fast to use. All of its values apply to the
 // upper half of an address.
 type domain struct {
 	prefix prefix6
-	common uint32 // IPv4 bits that all have
+	common uint32 // IPv4 bits that all CEs have in common
 	suffix uint32 // mask of the IPv4 bits that are embedded
-	shift  uint8  // of those in the upper half
-	rest   uint64 // mask of the subnet bits behind them
+	shift  uint8  // of these bits in the upper half
+	rest   uint64 // mask of the subnet bits after them
 }
 
 func (d *domain) v4(a word6) uint32  { return d.common | uint32(a.hi>>d.shift)&d.suffix }
@@ -100,11 +100,11 @@ func (d *domain) own(v4 uint32) prefix6 {
 	return prefix6{d.of(v4), word6{hi: ^d.rest}}
 }
 
-// Hosts are the BRs.
+// Hosts returns the BRs.
 func (m SixRD) Hosts() []Host { return m.Relays }
 
-// Resolver is the one for a place. A CE's address must be one of the domain; a
-// BR's need not.
+// Resolver returns the resolver for a site. A CE's address must be in the domain; a BR's
+// need not.
 func (m SixRD) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "6rd")
 	if err != nil {
@@ -139,9 +139,9 @@ func (m SixRD) Resolver(at Site) (Resolver, error) {
 type sixRD struct {
 	place
 	domain
-	delegated6 prefix6  // ours
-	inside     bool     // of a BR: it has a delegated prefix
-	relays     []uint32 // a CE's BRs, a BR's colleagues
+	delegated6 prefix6  // our delegated prefix
+	inside     bool     // for a BR: it has a delegated prefix
+	relays     []uint32 // for a CE its BRs, for a BR the other BRs
 }
 
 type (
@@ -149,9 +149,9 @@ type (
 	sixRDBR sixRD
 )
 
-// To sends into the domain directly, and everything else to the BR. What we send
-// to our own delegated prefix has no subnet here, and would come straight back
-// (RFC 5969 section 7.1.1).
+// To sends packets for the domain directly, and all others to the BR. A packet to an
+// unused subnet of our own delegated prefix is refused: it would come straight back (RFC
+// 5969 section 7.1.1).
 func (r *sixRDCE) To(ip header.IPv6) (uint32, drop.Reason) {
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	if noLink(src) || noLink(to) {
@@ -165,7 +165,7 @@ func (r *sixRDCE) To(ip header.IPv6) (uint32, drop.Reason) {
 		return 0, drop.Spoof
 	case r.prefix.contains(to):
 		dst = r.v4(to)
-	case len(r.relays) == 0: // its name does not resolve
+	case len(r.relays) == 0: // the name does not resolve
 		return 0, drop.NoPeer
 	default:
 		dst = r.relays[0]
@@ -176,8 +176,8 @@ func (r *sixRDCE) To(ip header.IPv6) (uint32, drop.Reason) {
 	return dst, r.leads(ip, dst)
 }
 
-// From is RFC 5969 section 12: what the BR sends has a source outside the domain,
-// what a CE sends one inside its prefix.
+// From checks addresses by RFC 5969 section 12: a packet from the BR has a source
+// outside the domain, a packet from a CE has one inside the CE's prefix.
 func (r *sixRDCE) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
 	switch {
@@ -199,7 +199,7 @@ func (r *sixRDCE) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// To sends to the CE whose prefix it is, and nowhere else.
+// To sends packets only to the CE to whose prefix the destination belongs.
 func (r *sixRDBR) To(ip header.IPv6) (uint32, drop.Reason) {
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	dst := r.v4(to)
@@ -216,10 +216,11 @@ func (r *sixRDBR) To(ip header.IPv6) (uint32, drop.Reason) {
 	return dst, r.leads(ip, dst)
 }
 
-// From takes from CEs what has their prefix as source (RFC 5969 section 12), but
-// for those addresses that are relays' and no CE's. A destination in the domain
-// is forwarded, because CEs test the BR by sending to themselves (section 8);
-// that of our own delegated prefix is nobody's but the interface's.
+// From accepts packets from CEs whose source is in their prefix (RFC 5969 section 12),
+// except from addresses that are those of relays and not of CEs. A packet to a
+// destination in the domain is forwarded, because CEs test the BR by sending packets to
+// themselves (section 8). A packet to our own delegated prefix is only for the
+// interface.
 func (r *sixRDBR) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
 	switch {

@@ -10,7 +10,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// Role is the part that a node plays in a mechanism whose nodes differ.
+// Role is the role of a node in a mechanism whose nodes have different roles.
 type Role string
 
 // The roles of 6to4, and of 6rd.
@@ -18,28 +18,28 @@ const (
 	RoleHost   Role = "host"   // 6to4 for its own addresses only
 	RoleRouter Role = "router" // 6to4 for a site
 	RoleRelay  Role = "relay"  // between 6to4 and native IPv6
-	RoleReturn Role = "return" // a server that sends its answers to 6to4 clients itself
+	RoleReturn Role = "return" // a server that sends its answers directly to 6to4 clients
 	RoleCE     Role = "ce"     // 6rd customer edge
 	RoleBR     Role = "br"     // 6rd border relay
 )
 
-// SixToFour is 6to4 (RFC 3056): a public IPv4 address V4ADDR is the IPv6 prefix
-// 2002:V4ADDR::/48, so that each site finds every other in the addresses. What is
-// not 6to4 goes through a relay, if there is one. Because anybody may send a
-// packet with any inner source, each packet's inner and outer addresses must
-// agree as RFC 3964 says; a native source cannot be verified, and is taken from
-// any relay unless those are listed. Link-local and multicast packets are
-// drop.Martian both ways. An inner address, source or destination, that
+// SixToFour is 6to4 (RFC 3056). A site with the public IPv4 address V4ADDR has the IPv6
+// prefix 2002:V4ADDR::/48, so each site finds the outer address of every other site in
+// the inner addresses. Other destinations are reached through a relay, if there is one.
+// Because any host may send a packet with any inner source, each packet's inner and
+// outer addresses must agree as RFC 3964 says. A native source cannot be verified; it is
+// accepted from any relay unless relays are listed. Link-local and multicast packets are
+// drop.Martian in both directions. An inner address, source or destination, that
 // contradicts an outer one is drop.Spoof.
 type SixToFour struct {
 	Role    Role
-	Relay   Host           // of a host or router: where native destinations are sent; zero: nowhere
-	Relays  []netip.Prefix // IPv4: from whom native sources are taken; nil: from anybody
-	Clients []netip.Prefix // of a relay: IPv4 addresses whose packets it carries (RFC 3964 section 4.2.5)
-	Sources []netip.Prefix // of a return path: inner sources that it carries
+	Relay   Host           // for a host or router: where packets to native destinations go; zero: they are dropped
+	Relays  []netip.Prefix // IPv4: relays that may send packets with native sources; nil: all
+	Clients []netip.Prefix // for a relay: IPv4 addresses whose packets it carries (RFC 3964 section 4.2.5)
+	Sources []netip.Prefix // for a return path: inner sources that it carries
 }
 
-// Hosts is the relay.
+// Hosts returns the relay.
 func (m SixToFour) Hosts() []Host {
 	if m.Relay == (Host{}) {
 		return nil
@@ -47,8 +47,8 @@ func (m SixToFour) Hosts() []Host {
 	return []Host{m.Relay}
 }
 
-// Resolver is the one for a place whose local address is globally unique (RFC
-// 6343 section 4.1: one that is not makes a site that nobody can answer).
+// Resolver returns the resolver for a site, whose local address must be globally unique:
+// otherwise no host could answer (RFC 6343 section 4.1).
 func (m SixToFour) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "6to4")
 	if err != nil {
@@ -100,19 +100,18 @@ type sixToFour struct {
 	native    []prefix6 // the interface's prefixes that are not 6to4
 }
 
-// sane is the IPv6 sanity check of RFC 3964 section 5.3.2, of a source or a
-// destination.
+// sane is the IPv6 sanity check of RFC 3964 section 5.3.2 for a source or a destination.
 func (r *sixToFour) sane(a word6) bool {
 	return a.hi>>48 != 0 && !noLink(a) && (!is6to4(a) || r.global4(v4of6to4(a)))
 }
 
-// To is RFC 3964 section 5.1.
+// To follows RFC 3964 section 5.1.
 func (r *sixToFour) To(ip header.IPv6) (uint32, drop.Reason) {
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	if !r.sane(src) || !r.sane(to) {
 		return 0, drop.Martian
 	}
-	if r.home[0].contains(to) { // a subnet that nobody has
+	if r.home[0].contains(to) { // a subnet that does not exist
 		return 0, drop.Loop
 	}
 	dst := r.relay
@@ -141,7 +140,7 @@ func (r *sixToFour) mayLeave(src, to word6) bool {
 	return is6to4(to) // else native to native
 }
 
-// From is RFC 3964 section 5.2.
+// From follows RFC 3964 section 5.2.
 func (r *sixToFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	if r.role == RoleReturn {
 		return drop.ForeignSource
@@ -169,7 +168,7 @@ func (r *sixToFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// arrives judges a packet to a 6to4 address.
+// arrives checks a packet to a 6to4 address.
 func (r *sixToFour) arrives(dst4, src4 uint32, src, to word6, inner header.IPv6) drop.Reason {
 	switch {
 	case v4of6to4(to) != dst4:
@@ -184,7 +183,7 @@ func (r *sixToFour) arrives(dst4, src4 uint32, src, to word6, inner header.IPv6)
 	return drop.None
 }
 
-// Warnings is that the anycast relay is not to be relied on any more.
+// Warnings says that the anycast relay is no longer reliable.
 func (m SixToFour) Warnings() []string {
 	if m.Relay.Addr != netip.AddrFrom4([4]byte{192, 88, 99, 1}) {
 		return nil

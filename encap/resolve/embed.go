@@ -4,10 +4,10 @@ import (
 	"net/netip"
 )
 
-// Scheme is a way to put an IPv4 address into an IPv6 address.
+// Scheme is a way to embed an IPv4 address in an IPv6 address.
 type Scheme string
 
-// The schemes that can be told from an address alone; 6rd needs its domain.
+// The schemes that an address alone reveals. 6rd is not one: it needs its domain.
 const (
 	Scheme6to4   Scheme = "6to4"     // 2002:V4ADDR::/48 (RFC 3056 section 2)
 	SchemeISATAP Scheme = "isatap"   // interface identifier [02]00:5efe:V4ADDR (RFC 5214 section 6.1)
@@ -15,15 +15,16 @@ const (
 	SchemeCompat Scheme = "v4compat" // ::V4ADDR (RFC 4291 section 2.5.5.1)
 )
 
-// Embedding is an IPv4 address in an IPv6 address: the one to which a tunnel of
-// the scheme would send.
+// Embedding is an IPv4 address that is embedded in an IPv6 address. A tunnel of the
+// scheme would send packets to it.
 type Embedding struct {
 	Scheme Scheme
 	Addr   netip.Addr
 }
 
-// Embedded is every IPv4 address that an IPv6 address has in it by some scheme:
-// an ISATAP address may lie in a 6to4 prefix. None is a possible answer.
+// Embedded returns every IPv4 address that is embedded in an IPv6 address by some
+// scheme. There may be several: an ISATAP address may be in a 6to4 prefix. There may be
+// none.
 func Embedded(a netip.Addr) (out []Embedding) {
 	if !a.Is6() || a.Is4In6() {
 		return nil
@@ -40,7 +41,7 @@ func Embedded(a netip.Addr) (out []Embedding) {
 	if isISATAP(w) {
 		add(SchemeISATAP, uint32(w.lo))
 	}
-	if isCompat(w) && w.lo > 1 { // :: and ::1 are other things
+	if isCompat(w) && w.lo > 1 { // :: and ::1 embed none
 		add(SchemeCompat, uint32(w.lo))
 	}
 	return out
@@ -54,42 +55,42 @@ func isISATAP(a word6) bool     { return a.lo>>32&^universal == 0x5efe }
 func embeds(a word6) bool       { return is6to4(a) || isISATAP(a) || isTeredo(a) }
 func prefix6to4(v uint32) word6 { return word6{hi: 0x2002<<48 | uint64(v)<<16} }
 
-// universal is the u bit of the upper half of an interface identifier: whoever
-// compares ISATAP's leaves it out.
+// universal is the u bit in the upper half of an interface identifier. Comparisons of
+// ISATAP identifiers ignore it.
 const universal = 0x02000000
 
-// Prefix6to4 is the prefix of the 6to4 site at an IPv4 address.
+// Prefix6to4 returns the prefix of the 6to4 site at an IPv4 address.
 func Prefix6to4(v4 netip.Addr) netip.Prefix {
 	a, _ := word4(v4)
 	return netip.PrefixFrom(prefix6to4(a).addr(), 48)
 }
 
-// AddressISATAP is the address of the node at an IPv4 address in a prefix of 64
+// AddressISATAP returns the address of the node at an IPv4 address in a prefix of 64
 // bits.
 func AddressISATAP(prefix netip.Prefix, v4 netip.Addr) netip.Addr {
 	a, _ := word4(v4)
 	return word6{newPrefix6(prefix).value.hi, isatapID(a)}.addr()
 }
 
-// AddressCompat is the address of the host at an IPv4 address under automatic
+// AddressCompat returns the address of the host at an IPv4 address with automatic
 // tunnelling.
 func AddressCompat(v4 netip.Addr) netip.Addr {
 	a, _ := word4(v4)
 	return word6{lo: uint64(a)}.addr()
 }
 
-// Teredo is what a Teredo address says of its owner (RFC 4380 section 4).
+// Teredo holds the fields of a Teredo address (RFC 4380 section 4).
 type Teredo struct {
 	Server netip.Addr
-	Client netip.AddrPort // as the server sees it: outside its NAT
+	Client netip.AddrPort // as the server sees it, outside the client's NAT
 	Flags  uint16
 }
 
-// Cone is the flag by which old clients say that anybody can reach them (RFC
-// 5991 section 3.1 has it no longer set).
+// Cone returns the flag by which old clients say that every host can reach them. RFC
+// 5991 section 3.1 no longer sets it.
 func (t Teredo) Cone() bool { return t.Flags&0x8000 != 0 }
 
-// ParseTeredo takes a Teredo address apart.
+// ParseTeredo returns the fields of a Teredo address.
 func ParseTeredo(a netip.Addr) (Teredo, bool) {
 	b := a.As16()
 	w := readWord6(b[:])
@@ -99,7 +100,7 @@ func ParseTeredo(a netip.Addr) (Teredo, bool) {
 	return Teredo{addr4(uint32(w.hi)), netip.AddrPortFrom(addr4(^uint32(w.lo)), ^uint16(w.lo>>32)), uint16(w.lo >> 48)}, true
 }
 
-// Addr is the Teredo address.
+// Addr returns the Teredo address.
 func (t Teredo) Addr() netip.Addr {
 	server, _ := word4(t.Server)
 	client, _ := word4(t.Client.Addr())

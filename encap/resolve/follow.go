@@ -4,16 +4,17 @@ import (
 	"net/netip"
 )
 
-// Follower is a Mechanism that puts the outer address of a node into its inner ones.
+// Follower is a Mechanism that embeds the outer address of a node in its inner ones.
 type Follower interface {
 	Mechanism
-	// AddressAt is what an address of the interface has to be where the outer address
-	// is local: the same, unless another outer address is in it.
+	// AddressAt returns the interface address that corresponds to p at the outer address
+	// local. It returns p itself unless p embeds another outer address.
 	AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix
 }
 
-// AddressAt is RFC 5969 section 4: an address of the domain begins with the prefix that
-// is delegated to local. It is unchanged if the domain has no prefix for that.
+// AddressAt follows RFC 5969 section 4: an address of the domain begins with the prefix
+// that is delegated to local. The address is unchanged if the domain has no prefix for
+// local.
 func (m SixRD) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	to, err := m.Delegated(local)
 	if err != nil || !p.Addr().Is6() || !m.Prefix.Contains(p.Addr()) {
@@ -22,7 +23,7 @@ func (m SixRD) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	return withHead(p, to)
 }
 
-// AddressAt is RFC 3056 section 2.
+// AddressAt follows RFC 3056 section 2.
 func (m SixToFour) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	if w, ok := word6Of(p.Addr()); !ok || !is6to4(w) || !local.Is4() {
 		return p
@@ -30,8 +31,8 @@ func (m SixToFour) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	return withHead(p, Prefix6to4(local))
 }
 
-// AddressAt is RFC 5214 section 6.1. Which u bit the same outer address has does not
-// matter.
+// AddressAt follows RFC 5214 section 6.1. An address that differs only in the u bit
+// embeds the same outer address.
 func (m ISATAP) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	w, ok := word6Of(p.Addr())
 	v4, is4 := word4(local)
@@ -42,7 +43,7 @@ func (m ISATAP) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(w.addr(), p.Bits())
 }
 
-// AddressAt is RFC 2893 section 5.1.
+// AddressAt follows RFC 2893 section 5.1.
 func (m V4Compat) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	if w, ok := word6Of(p.Addr()); !ok || !isCompat(w) || w.lo <= 1 || !local.Is4() {
 		return p
@@ -50,7 +51,7 @@ func (m V4Compat) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(AddressCompat(local), p.Bits())
 }
 
-// withHead is an interface's address with the bits of a prefix in front.
+// withHead returns an interface address with its first bits replaced by a prefix.
 func withHead(p, head netip.Prefix) netip.Prefix {
 	w, _ := word6Of(p.Addr())
 	h := newPrefix6(head)

@@ -9,14 +9,14 @@ import (
 	"sixfour/encap/drop"
 )
 
-// HostNets are the addresses that a host has in one network namespace, and the
-// subnets that it reaches without a router. No packet from outside may have one of
-// the former as its source, nor one of the latter unless it comes from there
-// (mechanisms 1.8, RFC 3704). It is immutable.
+// HostNets holds the addresses of a host in one network namespace, and the subnets that
+// it reaches without a router. No packet from a tunnel may have a source address of this
+// host. It may have a source in one of the subnets only if the subnet is reached through
+// that tunnel (mechanisms 1.8, RFC 3704). HostNets is immutable.
 //
-// It is asked for every packet, so it is not a trie: hosts have few different prefix
-// lengths, and for each one a packet costs one look into a hash table. IPv4 addresses
-// are there as IPv4-mapped ones.
+// It is a hash table and not a trie, because there is a lookup for every packet: hosts
+// have few different prefix lengths, and each length costs one lookup in the hash table.
+// IPv4 addresses are stored as IPv4-mapped ones.
 type HostNets struct {
 	lengths4, lengths6 []length // longest first
 	slots              []hostNet
@@ -28,24 +28,24 @@ type length struct {
 	bits uint8
 }
 
-// hostNet is what is known of a prefix.
+// hostNet is an entry for a prefix.
 type hostNet struct {
 	prefix word6
-	bits   uint8 // 0: the slot is free
+	bits   uint8 // 0: the entry is free
 	own    bool
-	links  []int // the interfaces that have it as a subnet
+	links  []int // the interfaces on which it is a subnet
 }
 
 // HostAddress is an address of a host: its interface, and the subnet that is reached
-// through it; invalid: none.
+// through it, which is invalid if there is none.
 type HostAddress struct {
 	Addr   netip.Addr
 	Subnet netip.Prefix
 	Link   int
 }
 
-// NewHostNets makes the table of a list. Link-local addresses are left out, because on
-// each link the same ones may be another host's.
+// NewHostNets builds the table from a list. Link-local addresses are left out, because
+// another host may have the same one on another link.
 func NewHostNets(list []HostAddress) *HostNets {
 	n := &HostNets{shift: 61} // at most half full: each address has two prefixes
 	for 1<<(64-n.shift) < 4*len(list) {
@@ -70,7 +70,7 @@ func NewHostNets(list []HostAddress) *HostNets {
 	return n
 }
 
-// add is the slot of a prefix.
+// add returns the entry of a prefix, and creates it if there is none.
 func (n *HostNets) add(p netip.Prefix) *hostNet {
 	lengths, bits := &n.lengths6, p.Bits()
 	if p.Addr().Is4() {
@@ -92,7 +92,7 @@ func (n *HostNets) add(p netip.Prefix) *hostNet {
 // 2.5.5.2).
 const mappedBits = 96
 
-// slot is that of a prefix, or the free one where it would be.
+// slot returns the entry of a prefix, or the free one where it would be.
 func (n *HostNets) slot(a word6, bits uint8) *hostNet {
 	for i := (a.hi*0x9e3779b97f4a7c15 ^ (a.lo+uint64(bits))*0xc2b2ae3d27d4eb4f) >> n.shift; ; i++ {
 		v := &n.slots[i%uint64(len(n.slots))]
@@ -102,7 +102,7 @@ func (n *HostNets) slot(a word6, bits uint8) *hostNet {
 	}
 }
 
-// find is the longest prefix that holds an address; nil: none does.
+// find returns the longest prefix that contains an address, or nil if there is none.
 func (n *HostNets) find(a word6, lengths []length) *hostNet {
 	for i := range lengths {
 		l := &lengths[i]
@@ -113,21 +113,22 @@ func (n *HostNets) find(a word6, lengths []length) *hostNet {
 	return nil
 }
 
-// Interface is a tunnel's among the others of its namespace. It is immutable; a change
-// makes a new one, which replaces the old behind an atomic pointer.
+// Interface is a tunnel interface among the other interfaces of its namespace. It is
+// immutable; to change it, make a new one and replace the old one through an atomic
+// pointer.
 type Interface struct {
 	nets   *HostNets
 	link   int
-	behind *bart.Lite // what the configuration says of it
+	behind *bart.Lite // the configured prefixes behind it
 }
 
-// NewInterface is the one with an index, for which lists of prefixes are configured:
-// what is behind it may be a subnet of another interface, or a part of one.
+// NewInterface returns the interface with an index. Behind are the configured lists of
+// prefixes behind it, which may also be subnets of other interfaces, or parts of them.
 func NewInterface(nets *HostNets, link int, behind ...[]netip.Prefix) *Interface {
 	i := &Interface{nets: nets, link: link, behind: new(bart.Lite)}
 	for _, list := range behind {
 		for _, p := range list {
-			if nets.has(p.Addr()) { // others are never asked for
+			if nets.has(p.Addr()) { // others are never looked up
 				i.behind.Insert(p.Masked())
 			}
 		}
@@ -145,8 +146,8 @@ func (n *HostNets) has(a netip.Addr) bool {
 	return n.find(readWord6(b[:]), lengths) != nil
 }
 
-// judge4 says of an inner source whether it may come from a peer behind which are
-// further prefixes. The longest prefix decides, as in a routing table.
+// judge4 checks whether an inner packet may have the source a, if it comes from a peer
+// with further prefixes behind it. The longest prefix decides, as in a routing table.
 func (i *Interface) judge4(a uint32, peer []netip.Prefix) drop.Reason {
 	v := i.nets.find(word6{lo: 0xffff<<32 | uint64(a)}, i.nets.lengths4)
 	if v == nil || !v.own && slices.Contains(v.links, i.link) {
@@ -164,7 +165,7 @@ func (i *Interface) judge6(a word6, peer []netip.Prefix) drop.Reason {
 	return i.refuse(v, a.addr(), int(v.bits), peer)
 }
 
-// refuse says why a source is refused that is not in a subnet of the interface itself.
+// refuse returns the reason to drop a source that is not in a subnet of the interface.
 func (i *Interface) refuse(v *hostNet, a netip.Addr, bits int, peer []netip.Prefix) drop.Reason {
 	if v.own {
 		return drop.OwnSource

@@ -12,26 +12,25 @@ import (
 	"sixfour/encap/nd"
 )
 
-// ISATAP makes a site's IPv4 network one link of IPv6 (RFC 5214): the interface
-// identifier of a node is [02]00:5efe:V4ADDR, so that nodes with a common prefix
-// reach each other directly. The prefix, and the way out, are a router's, whom
-// hosts ask by unicast because there is no multicast: those on their list of
-// potential routers, and nobody else, are believed. Link-local packets of every
-// protocol are carried between two link-local addresses (RFC 5214 section 6.2); from
-// one to another address, or back, only those of neighbour discovery, others are
-// drop.Martian. There is no multicast: it is drop.NoPeer on the way out, drop.Martian
-// on the way in. Anybody inside the site can forge packets: its border must drop
-// protocol 41.
+// ISATAP makes a site's IPv4 network one IPv6 link (RFC 5214). The interface identifier
+// of a node is [02]00:5efe:V4ADDR, so nodes with a common prefix reach each other
+// directly. Routers advertise the prefix and the default route. Hosts solicit them by
+// unicast, because there is no multicast, and accept advertisements only from routers on
+// their potential router list. Link-local packets of every protocol are carried between
+// two link-local addresses (RFC 5214 section 6.2). Packets with only one link-local
+// address are carried only for neighbour discovery; others are drop.Martian. There is no
+// multicast: it is drop.NoPeer when sent, drop.Martian when received. Any node inside
+// the site can forge packets: the site's border must drop protocol 41.
 type ISATAP struct {
-	Routers  []Host         // of a host: the potential router list
-	Router   bool           // advertises Prefixes to those who ask
-	Prefixes []netip.Prefix // of a router: /64 each
+	Routers  []Host         // for a host: the potential router list
+	Router   bool           // advertises Prefixes when solicited
+	Prefixes []netip.Prefix // for a router: /64 each
 }
 
-// Hosts is the potential router list.
+// Hosts returns the potential router list.
 func (m ISATAP) Hosts() []Host { return m.Routers }
 
-// Resolver is the one for a place with any IPv4 address; it is a Speaker.
+// Resolver returns the resolver for a site with any IPv4 address. It is a Speaker.
 func (m ISATAP) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "isatap")
 	if err != nil {
@@ -64,7 +63,7 @@ func (m ISATAP) Resolver(at Site) (Resolver, error) {
 	return h, nil
 }
 
-// isatapID is the interface identifier of a node (RFC 5214 section 6.1).
+// isatapID returns the interface identifier of a node (RFC 5214 section 6.1).
 func isatapID(v4 uint32) uint64 {
 	id := uint64(0x5efe)<<32 | uint64(v4)
 	if !Martian4(v4, false) {
@@ -75,26 +74,26 @@ func isatapID(v4 uint32) uint64 {
 
 func isatapLocal(v4 uint32) word6 { return word6{linkLocal.value.hi, isatapID(v4)} }
 
-// isatap is what hosts and routers have in common.
+// isatap is the part that hosts and routers have in common.
 type isatap struct {
 	place
 	prl        []uint32
-	advertised []prefix6 // of a router: the sources it takes
-	static     []prefix6 // on-link whatever a router says
+	advertised []prefix6 // for a router: the sources that it accepts
+	static     []prefix6 // on-link regardless of advertisements
 	view       atomic.Pointer[isatapView]
 
-	// The Speaker's.
+	// Used only by the methods of Speaker.
 	learner
 	outbox
 }
 
-// isatapView is what packets ask of that which routers say; it is replaced whole.
+// isatapView is the learnt state that To and From use. It is replaced as a whole.
 type isatapView struct {
 	onLink, home []prefix6
 	router       uint32 // 0: none
 }
 
-// update makes a new view.
+// update publishes a new view.
 func (r *isatap) update() {
 	v := &isatapView{
 		onLink: slices.Concat(r.static, r.onLink()),
@@ -112,8 +111,8 @@ func (r *isatap) update() {
 	r.view.Store(v)
 }
 
-// site4 reports whether an address can be that of a node of the site: private
-// ones can.
+// site4 reports whether an address can be that of a node of the site. Private addresses
+// can.
 func (r *isatap) site4(a uint32) bool {
 	return r.reachable4(a) && (private4(a) || !Martian4(a, r.strict))
 }
@@ -124,7 +123,7 @@ func (r *isatap) To(ip header.IPv6) (uint32, drop.Reason) {
 	switch {
 	case isMulticast(to):
 		return 0, drop.NoPeer
-	case isLinkLocal(src) != isLinkLocal(to) && !nd.Is(ip): // an answer would not come
+	case isLinkLocal(src) != isLinkLocal(to) && !nd.Is(ip): // an answer could not be sent
 		return 0, drop.Martian
 	}
 	dst := v.router
@@ -144,7 +143,8 @@ func (r *isatap) To(ip header.IPv6) (uint32, drop.Reason) {
 	return dst, drop.None
 }
 
-// arrives is what hosts and routers ask alike, and ends with RFC 6324 section 3.1.
+// arrives does the checks that hosts and routers have in common, RFC 6324 section 3.1
+// last.
 func (r *isatap) arrives(outer header.IPv4, inner header.IPv6) drop.Reason {
 	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
 	home := r.view.Load().home
@@ -162,19 +162,18 @@ func (r *isatap) arrives(outer header.IPv4, inner header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// Hold keeps nothing: every address is known at once.
+// Hold keeps nothing, because every address is known at once.
 func (r *isatap) Hold([]byte, time.Time) bool { return false }
 
-// ours reports whether an address is one of this node; ISATAP's own may have
-// either u bit.
+// ours reports whether an address is one of this node. ISATAP addresses may have the u
+// bit set or clear.
 func (r *isatap) ours(a word6) bool {
 	return slices.Contains(r.own6, a) || r.has(a) ||
 		a.hi == linkLocal.value.hi && isISATAP(a) && uint32(a.lo) == r.local
 }
 
-// answerNeighbor confirms that we are reachable to somebody who asks for it (RFC
-// 5214 section 8.3.3); nobody needs our link-layer address, which is in the
-// address.
+// answerNeighbor confirms that we are reachable to a node that asks (RFC 5214 section
+// 8.3.3). It sends no link-layer address, which is embedded in the address.
 func (r *isatap) answerNeighbor(from uint32, ip header.IPv6, m *nd.Message, isRouter bool) {
 	t := m.Target.As16()
 	if r.ours(readWord6(t[:])) && !ip.Src().IsUnspecified() {

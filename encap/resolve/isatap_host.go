@@ -9,7 +9,7 @@ import (
 	"sixfour/encap/nd"
 )
 
-// How routers are asked.
+// Counts and times for router solicitations.
 const (
 	solicitations   = 3                 // MAX_RTR_SOLICITATIONS (RFC 4861 section 10)
 	solicitInterval = 4 * time.Second   // RTR_SOLICITATION_INTERVAL
@@ -17,22 +17,22 @@ const (
 	maxRefresh      = time.Hour
 )
 
-// isatapHost is a node that asks the routers on its list.
+// isatapHost is the resolver of a host that solicits the routers on its list.
 type isatapHost struct {
 	*isatap
 	ask []inquiry
 }
 
-// inquiry is where we stand with a router: when it is asked next, and how often
-// it was since it answered.
+// inquiry is the state of the solicitations to one router: when the next one is due, and
+// how many were sent since its last answer.
 type inquiry struct {
 	router uint32
 	next   time.Time
 	tries  int
 }
 
-// From is RFC 5214 section 7.3: the outer source is in the inner one, or it is a
-// router on the list.
+// From follows RFC 5214 section 7.3: the inner source embeds the outer source, or the
+// outer source is a router on the list.
 func (h *isatapHost) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	if why := h.arrives(outer, inner); why != drop.None {
 		return why
@@ -41,14 +41,14 @@ func (h *isatapHost) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	switch {
 	case isISATAP(src) && uint32(src.lo) == src4, slices.Contains(h.prl, src4) && !isLinkLocal(src):
 		return drop.None
-	case isISATAP(src), isLinkLocal(src): // also from a router, which forwards no link-local ones
+	case isISATAP(src), isLinkLocal(src): // also from a router, because routers forward no link-local packets
 		return drop.Spoof
 	}
 	return drop.ForeignSource
 }
 
-// Hear learns from advertisements of routers on the list, by their link-local
-// ISATAP address (RFC 5214 section 8.3.2), and answers neighbours.
+// Hear learns from advertisements of routers on the list, from their link-local ISATAP
+// address (RFC 5214 section 8.3.2), and answers neighbours.
 func (h *isatapHost) Hear(from uint32, ip header.IPv6, now time.Time) bool {
 	if !nd.Is(ip) {
 		return false
@@ -72,8 +72,8 @@ func (h *isatapHost) Hear(from uint32, ip header.IPv6, now time.Time) bool {
 	return true
 }
 
-// refreshIn is after how long a router is asked again: in good time before the
-// first of its lifetimes ends.
+// refreshIn returns after what time a router is solicited again: well before the first
+// of its lifetimes ends.
 func refreshIn(m *nd.Message) time.Duration {
 	least := 4 * maxRefresh / 3
 	if m.Lifetime > 0 {
@@ -90,8 +90,8 @@ func refreshIn(m *nd.Message) time.Duration {
 	return max(least*3/4, minRefresh)
 }
 
-// Next asks each router, three times four seconds apart if it does not answer,
-// and again after a while.
+// Next solicits each router: three times, four seconds apart, if it does not answer, and
+// again later.
 func (h *isatapHost) Next(now time.Time) (send []Message, lost int, again time.Time) {
 	changed, again := h.expire(now)
 	if changed {
@@ -112,5 +112,6 @@ func (h *isatapHost) Next(now time.Time) (send []Message, lost int, again time.T
 	return h.take(), 0, again
 }
 
-// Learnt is the routers' prefixes with our identifier, the way out and the MTU.
+// Learnt returns addresses in the routers' prefixes with our identifier, the default
+// route and the MTU.
 func (h *isatapHost) Learnt() Learnt { return h.learnt() }

@@ -9,7 +9,7 @@ import (
 	"sixfour/encap/nd"
 )
 
-// What a router advertises.
+// Values that a router advertises.
 const (
 	routerLifetime     = 30 * time.Minute // AdvDefaultLifetime (RFC 4861 section 6.2.1)
 	prefixValid        = 2 * time.Hour
@@ -18,13 +18,14 @@ const (
 	advertisedHopLimit = 64
 )
 
-// isatapRouter is a router. It speaks only when it is asked, to the one who asks.
+// isatapRouter is the resolver of a router. It sends advertisements only as answers to
+// solicitations.
 type isatapRouter struct {
 	*isatap
 	prefixes []netip.Prefix
 }
 
-// From asks that the outer source is in the inner one, and that its prefix is
+// From requires that the inner source embeds the outer source, and that its prefix is
 // one that we advertise (RFC 6324 section 3.1).
 func (r *isatapRouter) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	if why := r.arrives(outer, inner); why != drop.None {
@@ -59,8 +60,8 @@ func (r *isatapRouter) Hear(from uint32, ip header.IPv6, _ time.Time) bool {
 	return true
 }
 
-// advertisement says A=1, L=0: hosts make addresses from the prefixes, and what
-// is in them is found by its identifier or through us.
+// advertisement returns an advertisement with A=1, L=0: hosts form addresses from the
+// prefixes, and reach addresses in them by the interface identifier or through us.
 func (r *isatapRouter) advertisement() *nd.Message {
 	m := &nd.Message{Type: nd.RouterAdvertisement, HopLimit: advertisedHopLimit, Lifetime: routerLifetime, MTU: advertisedMTU}
 	for _, p := range r.prefixes {
@@ -69,10 +70,10 @@ func (r *isatapRouter) advertisement() *nd.Message {
 	return m
 }
 
-// Next is the answers.
+// Next returns the answers to solicitations.
 func (r *isatapRouter) Next(time.Time) ([]Message, int, time.Time) {
 	return r.take(), 0, time.Time{}
 }
 
-// Learnt is the link-local address alone: a router is configured.
+// Learnt returns only the link-local address: a router learns no prefixes.
 func (r *isatapRouter) Learnt() Learnt { return Learnt{Link: r.learnt().Link} }

@@ -8,31 +8,32 @@ import (
 	"sixfour/encap/nd"
 )
 
-// Bounds and times of what routers tell.
+// Bounds and times for router advertisements.
 const (
 	maxRouters  = 16
 	maxPrefixes = 16
 	minMTU      = 1280  // RFC 8200 section 5
-	maxMTU      = 65515 // what fits into an IPv4 packet
-	// RFC 4862 section 5.5.3: an advertisement, which anybody may have forged,
-	// cannot make a valid lifetime shorter than this.
+	maxMTU      = 65515 // the largest payload of an IPv4 packet
+	// RFC 4862 section 5.5.3: an advertisement may be forged, so it cannot make a valid
+	// lifetime shorter than this.
 	leastValid = 2 * time.Hour
 )
 
-// What is advertised may be forged, also so often that there is no room for what is
-// not. Without a second advertisement, at least confirmedAfter later, something keeps
-// its place for no longer than that if there are too many. With one it keeps it for
-// longer than a router is ever silent: MaxRtrAdvInterval is at most half an hour (RFC
-// 4861 section 6.2.1), and routers of ISATAP are asked every maxRefresh at least.
+// Advertisements may be forged, and forgeries may be so many that they leave no room for
+// real ones. If there are too many entries, an entry without a second advertisement, at
+// least confirmedAfter later, keeps its place for no longer than that. An entry with one
+// keeps it for longer than a router is ever silent: MaxRtrAdvInterval is at most half an
+// hour (RFC 4861 section 6.2.1), and routers of ISATAP are asked at least every
+// maxRefresh.
 const (
 	confirmedAfter = 10 * time.Second
 	confirmedFor   = maxRefresh + confirmedAfter
 )
 
-// heardOf is when something was advertised.
+// heardOf is when an entry was first and last advertised.
 type heardOf struct{ first, last time.Time }
 
-// again notes that it was advertised.
+// again records a further advertisement.
 func (h *heardOf) again(now time.Time) {
 	if h.first.IsZero() {
 		h.first = now
@@ -40,7 +41,7 @@ func (h *heardOf) again(now time.Time) {
 	h.last = now
 }
 
-// mayGo reports whether it makes room for another one.
+// mayGo reports whether the entry may be replaced by a new one.
 func (h *heardOf) mayGo(now time.Time) bool {
 	if h.last.Sub(h.first) >= confirmedAfter {
 		return now.Sub(h.last) >= confirmedFor
@@ -48,8 +49,9 @@ func (h *heardOf) mayGo(now time.Time) bool {
 	return now.Sub(h.last) >= confirmedAfter
 }
 
-// withRoom is a list of at most so many, one less if it is full and one of them may go:
-// the one that was not advertised for longest.
+// withRoom makes room for another entry in a list that may have most entries. If the
+// list is full, it removes the entry that was not advertised for the longest time, of
+// those that may be replaced. If there are none, the list stays full.
 func withRoom[T any](list []T, most int, now time.Time, heard func(*T) *heardOf) []T {
 	if len(list) < most {
 		return list
@@ -67,17 +69,17 @@ func withRoom[T any](list []T, most int, now time.Time, heard func(*T) *heardOf)
 	return slices.Delete(list, gone, gone+1)
 }
 
-// learner is what a host knows from router advertisements (RFC 4861 section
-// 6.3.4, RFC 4862 section 5.5.3).
+// learner holds what a host knows from router advertisements (RFC 4861 section 6.3.4,
+// RFC 4862 section 5.5.3).
 type learner struct {
-	at       *place // nil: every prefix is believed
+	at       *place // nil: every prefix is accepted
 	iid      uint64 // interface identifier
 	routers  []router
 	prefixes []learntPrefix
 	mtu      int
 }
 
-// router is a default router, by its link-local address.
+// router is a default router, identified by its link-local address.
 type router struct {
 	addr  word6
 	until time.Time
@@ -91,7 +93,7 @@ type learntPrefix struct {
 	heard                    heardOf
 }
 
-// hear takes an advertisement of a router.
+// hear handles a router advertisement.
 func (l *learner) hear(m *nd.Message, from word6, now time.Time) {
 	l.routers = slices.DeleteFunc(l.routers, func(r router) bool { return r.addr == from && m.Lifetime == 0 })
 	if m.Lifetime > 0 {
@@ -118,10 +120,11 @@ func (l *learner) hearRouter(from word6, lifetime time.Duration, now time.Time) 
 	l.routers[at].heard.again(now)
 }
 
-// believes reports whether a router may say of a prefix that it is on this link. Its
-// length must be that of every link whose interface identifiers have 64 bits (RFC 2529
-// section 4, RFC 5214 section 6.1), and it must not be where this host's own addresses
-// of other mechanisms are: what is on this link, the guards of RFC 6324 let pass.
+// believes reports whether a router may announce that a prefix is on this link. The
+// prefix must have 64 bits, because interface identifiers have 64 bits (RFC 2529 section
+// 4, RFC 5214 section 6.1). It must not be a prefix of this host's own addresses of
+// other mechanisms, because the checks of RFC 6324 let destinations on this link pass,
+// and not a subnet of another link.
 func (l *learner) believes(p netip.Prefix, match prefix6) bool {
 	switch a := match.value; {
 	case p.Bits() != 64, a.hi == 0, isLinkLocal(a), isMulticast(a), isTeredo(a):
@@ -165,8 +168,8 @@ func (l *learner) hearPrefix(p nd.Prefix, now time.Time) {
 	}
 }
 
-// expire forgets what has lived its time, and says when there is something to
-// forget next; zero: never.
+// expire removes what has expired. Next is when something expires next; zero means
+// never.
 func (l *learner) expire(now time.Time) (changed bool, next time.Time) {
 	routers, prefixes := len(l.routers), len(l.prefixes)
 	l.routers = slices.DeleteFunc(l.routers, func(r router) bool { return !r.until.After(now) })
@@ -189,7 +192,7 @@ func (l *learner) expire(now time.Time) (changed bool, next time.Time) {
 	return changed || len(l.routers) != routers || len(l.prefixes) != prefixes, next
 }
 
-// failed puts a router that does not answer behind the others.
+// failed moves a router that does not answer after the others.
 func (l *learner) failed(addr word6) {
 	if at := slices.IndexFunc(l.routers, func(r router) bool { return r.addr == addr }); at >= 0 {
 		r := l.routers[at]
@@ -206,8 +209,7 @@ func (l *learner) onLink() (out []prefix6) {
 	return out
 }
 
-// all are the prefixes that are on this link, whether or not one may send into
-// them directly.
+// all returns the prefixes that are on this link, with or without the on-link flag.
 func (l *learner) all() (out []prefix6) {
 	for _, q := range l.prefixes {
 		out = append(out, q.match)
@@ -215,7 +217,7 @@ func (l *learner) all() (out []prefix6) {
 	return out
 }
 
-// has reports whether an address was made from a learnt prefix.
+// has reports whether an address was formed from a learnt prefix.
 func (l *learner) has(a word6) bool {
 	return a.lo == l.iid && slices.ContainsFunc(l.prefixes, func(q learntPrefix) bool {
 		return !q.valid.IsZero() && q.match.value.hi == a.hi
@@ -238,7 +240,7 @@ func (l *learner) learnt() Learnt {
 	return out
 }
 
-// earlier is the earlier of two times of which zero means never.
+// earlier returns the earlier of two times. Zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -246,8 +248,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// outbox is what a Speaker wants to send. It is bounded: what others ask for, and
-// does not fit, they ask for again.
+// outbox holds the messages that a Speaker has to send. It is bounded: an answer that
+// does not fit is dropped, and the node that asked asks again.
 type outbox struct{ list []Message }
 
 const maxOutbox = 256

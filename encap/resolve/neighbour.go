@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// state is a neighbour's (RFC 4861 section 7.3.2).
+// state is the state of a neighbour (RFC 4861 section 7.3.2).
 type state uint8
 
 const (
-	incomplete state = iota // is being asked for its address
-	reachable               // has confirmed it lately
-	stale                   // has not
-	delay                   // was sent something: perhaps it confirms
-	probe                   // is being asked whether it is still there
+	incomplete state = iota // its address is being resolved
+	reachable               // confirmed recently
+	stale                   // not confirmed recently
+	delay                   // a packet was sent to it, which it may confirm
+	probe                   // it is being asked whether it is still there
 )
 
 // Times and counts of RFC 4861 section 10.
@@ -23,35 +23,35 @@ const (
 	solicitTries    = 3 // MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT
 	reachableTime   = 30 * time.Second
 	delayFirstProbe = 5 * time.Second
-	queueLen        = 3 // packets that wait for one neighbour (section 7.2.2 asks for one)
+	queueLen        = 3 // packets that wait for one neighbour (section 7.2.2 requires at least one)
 )
 
-// neighbour is an entry of the cache. What a packet asks of it, addr and hop, may
-// be read by anybody; the rest is the Speaker's.
+// neighbour is an entry of the neighbour cache. Any goroutine may read addr and hop; the
+// other fields belong to the Speaker.
 type neighbour struct {
 	addr word6
 	hop  atomic.Uint64 // the outer address, and mayPass
 
 	state    state
 	link     uint32    // outer address; 0: not known
-	deadline time.Time // when the state ends, or the next question is due; zero: never
+	deadline time.Time // when the state ends or the next solicitation is due; zero: never
 	tries    int
 	touched  time.Time
 	queue    [][]byte
-	leaving  int // times that the queue was handed over to be sent, and is not sent yet
+	leaving  int // how many times the queue was handed over and is not sent yet
 }
 
-// mayPass is set where packets need not wait for the Speaker.
+// mayPass is set when packets need not wait for the Speaker.
 const mayPass = 1 << 32
 
-// enter changes the state, and what packets see of it.
+// enter changes the state, and publishes it for packets.
 func (n *neighbour) enter(s state, link uint32, deadline time.Time) {
 	n.state, n.link, n.deadline, n.tries = s, link, deadline, 0
 	n.publish()
 }
 
-// publish says what packets see of the neighbour. They do not pass as long as others,
-// which came before, wait for it, or are being sent by the Speaker.
+// publish updates what packets read of the neighbour. Packets must wait as long as
+// earlier packets wait for the neighbour, or are being sent by the Speaker.
 func (n *neighbour) publish() {
 	hop := uint64(n.link)
 	if (n.state == reachable || n.state == delay || n.state == probe) && len(n.queue) == 0 && n.leaving == 0 {
@@ -60,16 +60,16 @@ func (n *neighbour) publish() {
 	n.hop.Store(hop)
 }
 
-// The cache's size: sets of so many ways. In a set the entry that was of no use
-// for longest makes room for a new one, so that no flood of addresses takes more
-// memory, nor time to find one.
+// The size of the cache: the number of sets, and of entries in a set. In a set, the
+// entry that was unused for the longest time is replaced by a new one, so a flood of
+// addresses takes no more memory, and no more time to find an entry.
 const (
 	setBits = 9
 	ways    = 8
 )
 
 // neighbours is the cache. The hash has random factors, so that nobody can choose
-// addresses that push each other out.
+// addresses that evict each other.
 type neighbours struct {
 	sets   [1 << setBits][ways]atomic.Pointer[neighbour]
 	factor [2]uint64
@@ -83,7 +83,7 @@ func (c *neighbours) set(a word6) *[ways]atomic.Pointer[neighbour] {
 	return &c.sets[(a.hi*c.factor[0]+a.lo*c.factor[1])>>(64-setBits)]
 }
 
-// find is a neighbour's entry, or nil. Anybody may call it.
+// find returns a neighbour's entry, or nil. Any goroutine may call it.
 func (c *neighbours) find(a word6) *neighbour {
 	set := c.set(a)
 	for i := range set {
@@ -94,7 +94,7 @@ func (c *neighbours) find(a word6) *neighbour {
 	return nil
 }
 
-// add makes an entry; the one that had to go, if any, is returned.
+// add creates an entry, and returns it and the entry that it replaced, if any.
 func (c *neighbours) add(a word6, now time.Time) (n, gone *neighbour) {
 	set := c.set(a)
 	n = &neighbour{addr: a, touched: now}
@@ -113,8 +113,8 @@ func (c *neighbours) add(a word6, now time.Time) (n, gone *neighbour) {
 	return n, oldest
 }
 
-// less reports whether an entry is of less use than another: those in use stay
-// as long as there are others (RFC 6583 section 7.1).
+// less reports whether an entry is less useful than another: entries in use stay as long
+// as there are others (RFC 6583 section 7.1).
 func (n *neighbour) less(m *neighbour) bool {
 	if a, b := n.hop.Load()&mayPass, m.hop.Load()&mayPass; a != b {
 		return a == 0
@@ -131,7 +131,7 @@ func (c *neighbours) remove(n *neighbour) {
 	}
 }
 
-// all calls do with every entry; it may remove it.
+// all calls do with every entry. do may remove the entry.
 func (c *neighbours) all(do func(n *neighbour)) {
 	for s := range c.sets {
 		for i := range c.sets[s] {

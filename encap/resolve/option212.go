@@ -5,23 +5,25 @@ import (
 	"net/netip"
 )
 
-// option212 is the code of DHCPv4's OPTION_6RD, and what it holds before the BRs.
+// option212 is the code of DHCPv4's OPTION_6RD. The others describe its content before
+// the BRs.
 const (
 	option212    = 212
 	option212Min = 22 // with one BR
 	option212BRs = 18 // offset of the BRs
 )
 
-// ParseOption212 reads DHCPv4's 6rd option (RFC 5969 section 7.1.1), with or
-// without the two bytes of code and length in front:
+// ParseOption212 reads DHCPv4's 6rd option (RFC 5969 section 7.1.1), with or without the
+// two bytes of code and length in front:
 //
 //	+------+------+-------------+--------------+-------------------+---------------
 //	| 212  | len  | IPv4MaskLen | 6rdPrefixLen | 6rdPrefix (16)    | BR IPv4 (4 each)
 //	+------+------+-------------+--------------+-------------------+---------------
 //
-// The result is a CE's. Bits of the prefix beyond its length are cleared.
+// The result is for a CE. Bits of the prefix beyond its length are cleared.
 func ParseOption212(b []byte) (SixRD, error) {
-	// An option without those bytes cannot begin with 212: mask lengths end at 32.
+	// An option without code and length cannot begin with 212, because IPv4MaskLen is at
+	// most 32.
 	if len(b) > 0 && b[0] == option212 {
 		if len(b) < 2 || int(b[1]) != len(b)-2 {
 			return SixRD{}, fmt.Errorf("6rd option: length byte does not say the %d bytes that follow it", max(0, len(b)-2))

@@ -10,21 +10,19 @@ import (
 	"sixfour/encap/header"
 )
 
-// Peers are the prefixes behind each of an interface's many peers: which peer a
-// packet is for, and whether a peer may send it. It is immutable and may be used by
-// any number of goroutines; a change makes a new one, which replaces the old behind
-// an atomic pointer.
+// Peers maps inner prefixes to the peers of one interface. It says which peer a packet
+// is for, and whether a peer may send it. It is immutable and may be used concurrently;
+// to change it, make a new one and replace the old one through an atomic pointer.
 type Peers[P comparable] struct{ allowed bart.Table[P] }
 
-// Peer is one of them: what the user of Peers knows it by, and the inner addresses
-// behind it.
+// Peer is one peer: the caller's identifier for it, and the inner addresses behind it.
 type Peer[P comparable] struct {
 	Peer    P
 	Allowed []netip.Prefix
 }
 
-// NewPeers makes the table of a list. That the same prefix is behind two peers is
-// an error for each; of overlapping prefixes the longest holds.
+// NewPeers builds the table from a list. It is an error if two peers have the same
+// prefix; for overlapping prefixes, the longest match is used.
 func NewPeers[P comparable](list []Peer[P]) (*Peers[P], error) {
 	t := new(Peers[P])
 	var errs []error
@@ -40,11 +38,11 @@ func NewPeers[P comparable](list []Peer[P]) (*Peers[P], error) {
 	return t, errors.Join(errs...)
 }
 
-// Toward is the peer for an inner address.
+// Toward returns the peer for an inner address.
 func (t *Peers[P]) Toward(a netip.Addr) (P, bool) { return t.allowed.Lookup(a.WithZone("")) }
 
-// To is the peer for an inner packet, by the longest prefix that holds its
-// destination. The packet was checked by header.Parse.
+// To returns the peer for an inner packet, by the longest prefix that contains its
+// destination. header.Parse must have accepted the packet.
 func (t *Peers[P]) To(inner []byte) (P, bool) {
 	if header.Version(inner) == 4 {
 		return t.allowed.Lookup(header.IPv4(inner).Dst())
@@ -52,8 +50,8 @@ func (t *Peers[P]) To(inner []byte) (P, bool) {
 	return t.allowed.Lookup(header.IPv6(inner).Dst())
 }
 
-// Allows reports whether a packet that came out of the tunnel may come from a
-// peer: whether an answer would go there (RFC 3704's strict reverse path).
+// Allows reports whether a packet from the tunnel may come from a peer: an answer to its
+// source would go to the same peer (RFC 3704's strict reverse path).
 func (t *Peers[P]) Allows(peer P, inner []byte) bool {
 	var p P
 	var ok bool

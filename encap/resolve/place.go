@@ -10,15 +10,15 @@ import (
 	"sixfour/encap/header"
 )
 
-// place is a Site as the resolvers of automatic mechanisms read it, and what all
-// of them ask of a packet.
+// place is a Site in the form that the resolvers of automatic mechanisms use, with the
+// checks that they have in common.
 type place struct {
 	local     uint32
-	own4      []uint32 // addresses of this host, Local among them
-	broadcast []uint32 // those of its subnets
+	own4      []uint32 // addresses of this host, including Local
+	broadcast []uint32 // broadcast addresses of the host's subnets
 	own6      []word6  // the interface's addresses
 	strict    bool
-	home      []prefix6 // where an address of ours may be embedded, because it is this mechanism's work
+	home      []prefix6 // prefixes of this mechanism, in which an address of ours may be embedded
 	delegated []prefix6
 	elsewhere []prefix6 // subnets of other links
 }
@@ -47,22 +47,22 @@ func newPlace(at Site, mechanism string) (place, error) {
 	return p, nil
 }
 
-// mine reports whether an IPv4 address is one of this host.
+// mine reports whether an IPv4 address is an address of this host.
 func (p *place) mine(a uint32) bool { return a == p.local || slices.Contains(p.own4, a) }
 
-// reachable4 reports whether an address can be a far end on any network: unicast,
-// and nobody's broadcast.
+// reachable4 reports whether an address can be a remote address on any network: it is
+// unicast, and not a broadcast address of this host's subnets.
 func (p *place) reachable4(a uint32) bool {
 	return unicast4(a) && !slices.Contains(p.broadcast, a)
 }
 
-// global4 is reachable4 in the Internet.
+// global4 is reachable4 for the Internet: private addresses are excluded.
 func (p *place) global4(a uint32) bool {
 	return !Martian4(a, p.strict) && !slices.Contains(p.broadcast, a)
 }
 
-// leads says whether an inner packet may go to an outer address without coming
-// back to us (RFC 6324 section 3.1, RFC 6169 section 5).
+// leads checks whether an inner packet may go to an outer address without coming back to
+// us (RFC 6324 section 3.1, RFC 6169 section 5).
 func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
 	if p.mine(dst) || p.returns(readWord6(ip.Source())) || p.returns(readWord6(ip.Dest())) {
 		return drop.Loop
@@ -70,9 +70,8 @@ func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
 	return drop.None
 }
 
-// returns reports whether an inner address embeds an IPv4 address of ours by
-// another mechanism: a packet to it, or an answer to it, would be tunnelled to
-// ourselves.
+// returns reports whether an inner address embeds an IPv4 address of ours by another
+// mechanism: a packet to it, or an answer to it, would be tunnelled to ourselves.
 func (p *place) returns(a word6) bool { return p.returnsTo(p.home, a) }
 
 func (p *place) returnsTo(home []prefix6, a word6) bool {
@@ -88,10 +87,10 @@ func (p *place) returnsTo(home []prefix6, a word6) bool {
 	return within(p.delegated, a)
 }
 
-// noLink are the inner addresses that have no place on a link without neighbours,
-// as that of 6to4, 6rd and automatic tunnels is: link-local ones, because nothing
-// says whose they are, and multicast, because there is nobody to send it to all
-// (RFC 3964 section 5.3.2, RFC 5969 section 10).
+// noLink reports whether an inner address is invalid on a link without neighbours, such
+// as that of 6to4, 6rd and automatic tunnels. Link-local addresses are, because they do
+// not show which node has them; multicast addresses are, because such a link has no
+// multicast (RFC 3964 section 5.3.2, RFC 5969 section 10).
 func noLink(a word6) bool {
 	return a.hi>>56 == 0xff || isLinkLocal(a) || a.hi>>54 == 0xfec0>>6
 }
@@ -99,16 +98,16 @@ func noLink(a word6) bool {
 func isLinkLocal(a word6) bool { return a.hi>>54 == 0xfe80>>6 }
 func isMulticast(a word6) bool { return a.hi>>56 == 0xff }
 
-// unicast4 reports whether an IPv4 address can be that of a host.
+// unicast4 reports whether an IPv4 address can be the address of a host.
 func unicast4(a uint32) bool { return a>>24 != 0 && a>>24 != 127 && a < 224<<24 }
 
-// private4 are the addresses of RFC 1918.
+// private4 reports whether an IPv4 address is one of RFC 1918.
 func private4(a uint32) bool { return a>>24 == 10 || a>>20 == 0xac1 || a>>16 == 0xc0a8 }
 
 func source4(ip header.IPv4) uint32 { return binary.BigEndian.Uint32(ip.Source()) }
 func dest4(ip header.IPv4) uint32   { return binary.BigEndian.Uint32(ip.Dest()) }
 
-// word4 is an IPv4 address as a number.
+// word4 returns an IPv4 address as a number.
 func word4(a netip.Addr) (uint32, bool) {
 	a = a.Unmap()
 	if !a.Is4() {
@@ -135,7 +134,7 @@ func (w word6) put(b []byte) {
 	binary.BigEndian.PutUint64(b[8:], w.lo)
 }
 
-// prefix6 is an IPv6 prefix as a comparison.
+// prefix6 is an IPv6 prefix in a form that is fast to compare.
 type prefix6 struct{ value, mask word6 }
 
 func newPrefix6(p netip.Prefix) prefix6 {
@@ -171,7 +170,7 @@ func within(list []prefix6, a word6) bool {
 	return false
 }
 
-// prefixes4 are IPv4 prefixes as comparisons.
+// prefixes4 converts IPv4 prefixes to a form that is fast to compare.
 func prefixes4(list []netip.Prefix) (out []prefix4) {
 	for _, p := range list {
 		if a, ok := word4(p.Addr()); ok && p.IsValid() && p.Addr().Is4() {
@@ -191,8 +190,8 @@ func within4(list []prefix4, a uint32) bool {
 	return false
 }
 
-// outer4 are the IPv4 addresses of hosts, in their order, but those that are down
-// last, without our own: a list may be the same for all who are on it.
+// outer4 returns the IPv4 addresses of hosts in their order, with those that are down
+// last. It omits our own, so that all hosts on a list can have the same list.
 func (p *place) outer4(hosts []Host, at Site) (out []uint32) {
 	var down []uint32
 	for i, h := range hosts {

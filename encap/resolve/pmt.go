@@ -10,42 +10,42 @@ import (
 	"sixfour/encap/header"
 )
 
-// PMTMode is how the transport checksums survive a change of addresses.
+// PMTMode is the method that keeps transport checksums valid when addresses change.
 type PMTMode string
 
 // The modes.
 const (
-	PMTRewrite PMTMode = "rewrite" // they are mended
-	PMTNPT     PMTMode = "npt"     // a word of the address makes good for the others (RFC 6296 section 3)
+	PMTRewrite PMTMode = "rewrite" // the checksums are updated
+	PMTNPT     PMTMode = "npt"     // a word of the address compensates the change (RFC 6296 section 3)
 )
 
 // PMT is the relay of 6to4 provider managed tunnels (RFC 6732). Customers behind a
-// carrier's translator have no public IPv4 address, but their routers do 6to4
-// with the one that they have. The relay, at the anycast address that those
-// routers send to, changes the prefix 2002:V4ADDR::/48 of what they send into one
-// of the provider's, which embeds as much of V4ADDR as differs from customer to
-// customer, and back. It keeps no state. Unlike 6to4's relay it has the answers
-// come back to itself. Where the provider's prefix is longer than /48 there is no
-// room for the customer's subnet: then he has only one.
+// carrier's translator have no public IPv4 address, but their routers use 6to4 with the
+// address that they have. They send to the relay at the 6to4 anycast address. The relay
+// changes the prefix 2002:V4ADDR::/48 of the source into a prefix of the provider, which
+// embeds the bits of V4ADDR that differ between customers. It changes the destination of
+// answers back. It keeps no state. Unlike a 6to4 relay, it receives the answers itself.
+// If the provider's prefix for a customer is longer than /48, there is no room for the
+// customer's subnets: then each customer has only one.
 //
-// Addresses in what ICMPv6 errors quote are changed, too. A transport checksum
-// must be whole when it is mended, not half, as one is that a device shall
-// complete. Link-local and multicast packets are drop.Martian.
+// Addresses in packets that ICMPv6 errors quote are changed too. A transport checksum
+// must be complete when it is updated, not one that a device still has to complete.
+// Link-local and multicast packets are drop.Martian.
 type PMT struct {
 	ProviderPrefix netip.Prefix
-	Common         netip.Prefix // IPv4: the bits that all customers have in common, and that are left out
+	Common         netip.Prefix // IPv4: the bits that all customers have in common and that the prefix omits
 	Customers      []netip.Prefix
-	Subnet         uint16 // the one that customers have, where only one is possible
+	Subnet         uint16 // the subnet of each customer, if only one is possible
 	Mode           PMTMode
 }
 
-// Hosts is empty: the customers send to us.
+// Hosts returns nothing: the customers send to the relay.
 func (m PMT) Hosts() []Host { return nil }
 
-// external is the length of a customer's prefix outside.
+// external returns the length of a customer's prefix outside.
 func (m PMT) external() int { return m.ProviderPrefix.Bits() + 32 - m.Common.Bits() }
 
-// Resolver is the one for a place; its local address is what customers send to.
+// Resolver returns the resolver for a site, to whose local address the customers send.
 func (m PMT) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "6to4-pmt")
 	if err != nil {
@@ -59,7 +59,7 @@ func (m PMT) Resolver(at Site) (Resolver, error) {
 	}
 	d := SixRD{Prefix: m.ProviderPrefix, MaskLen: m.Common.Bits(), Common: m.Common.Addr()}.domain(0)
 	r := &pmt{place: p, domain: d, customers: prefixes4(m.Customers), subnet: uint64(m.Subnet), npt: m.Mode == PMTNPT, wide: m.external() <= 48}
-	if r.wide { // the subnet keeps its place
+	if r.wide { // the subnet stays in its place
 		r.rest &^= 0xffff
 	}
 	return r, nil
@@ -99,7 +99,7 @@ type pmt struct {
 	wide      bool // there is room for the customer's subnets
 }
 
-// From takes a customer's packet and gives it the provider's source.
+// From accepts a customer's packet and writes a source in the provider's prefix.
 func (r *pmt) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
 	switch {
@@ -109,7 +109,7 @@ func (r *pmt) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 		return drop.ForeignSource
 	case !is6to4(src), v4of6to4(src) != src4:
 		return drop.Spoof
-	case is6to4(to), r.customer(to): // customers are no way to each other
+	case is6to4(to), r.customer(to): // customers do not reach each other through the relay
 		return drop.NoPeer
 	case r.mine(src4), r.returns(to):
 		return drop.Loop
@@ -123,7 +123,7 @@ func (r *pmt) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// To gives an answer the customer's destination.
+// To writes the customer's destination into an answer.
 func (r *pmt) To(ip header.IPv6) (uint32, drop.Reason) {
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	if noLink(src) || noLink(to) {
@@ -146,13 +146,13 @@ func (r *pmt) To(ip header.IPv6) (uint32, drop.Reason) {
 	return dst, drop.None
 }
 
-// customer reports whether an address is that of a customer, as it is outside.
+// customer reports whether an address is in the outside prefix of a customer.
 func (r *pmt) customer(a word6) bool {
 	inside, ok := r.inward(a)
 	return ok && within4(r.customers, v4of6to4(inside))
 }
 
-// outward is the provider's address for a customer's.
+// outward returns the provider's address for a customer's.
 func (r *pmt) outward(a word6) (word6, bool) {
 	out := word6{r.of(v4of6to4(a)).hi, a.lo}
 	switch {
@@ -164,7 +164,7 @@ func (r *pmt) outward(a word6) (word6, bool) {
 	return r.neutral(a, out)
 }
 
-// inward is the customer's address for a provider's.
+// inward returns the customer's address for a provider's.
 func (r *pmt) inward(a word6) (word6, bool) {
 	if !r.prefix.contains(a) || a.hi&r.rest != 0 {
 		return a, false
@@ -178,10 +178,10 @@ func (r *pmt) inward(a word6) (word6, bool) {
 	return r.neutral(a, out)
 }
 
-// neutral lets the sum of the new address be that of the old one (RFC 6296
-// sections 3.1 to 3.7): in the subnet, or, if the prefix leaves none, in the first
-// word of the interface identifier that is not 0xffff, which is the same one on
-// the way back, because the result is never 0xffff.
+// neutral changes an address so that its checksum is that of the old one (RFC 6296
+// sections 3.1 to 3.7). It changes the subnet or, if the prefix leaves none, the first
+// word of the interface identifier that is not 0xffff. The reverse change uses the same
+// word, because the result is never 0xffff.
 func (r *pmt) neutral(old, changed word6) (word6, bool) {
 	if !r.npt {
 		return changed, true
@@ -205,7 +205,7 @@ func (r *pmt) neutral(old, changed word6) (word6, bool) {
 	return old, false
 }
 
-// notOnes is a sum in which zero is written as 0.
+// notOnes returns a sum in which zero is written as 0, not as 0xffff.
 func notOnes(sum uint16) uint16 {
 	if sum == 0xffff {
 		return 0
@@ -213,7 +213,7 @@ func notOnes(sum uint16) uint16 {
 	return sum
 }
 
-// difference is what is added to the one's complement sum of an address to get
+// difference returns the number to add to the one's complement sum of one address to get
 // that of another.
 func difference(from, to word6) uint16 {
 	return header.Fold(uint32(^sum6(from)) + uint32(sum6(to)))
@@ -225,8 +225,8 @@ func sum6(a word6) uint16 {
 	return header.Sum(b[:], 0)
 }
 
-// change writes an address of a packet, and mends its transport's checksum, of
-// which the pseudo-header is part.
+// change writes an address of a packet, and updates its transport checksum, which covers
+// the pseudo-header.
 func (r *pmt) change(ip header.IPv6, at []byte, before, after word6) {
 	after.put(at)
 	if r.npt {
@@ -237,8 +237,8 @@ func (r *pmt) change(ip header.IPv6, at []byte, before, after word6) {
 	}
 }
 
-// mend brings a checksum up to date with a difference in what it covers (RFC
-// 1624). A UDP checksum of zero says that there is none.
+// mend updates a checksum by a difference in what it covers (RFC 1624). A UDP checksum
+// of zero means that there is none.
 func mend(sum []byte, diff uint16, udp bool) {
 	old := binary.BigEndian.Uint16(sum)
 	if udp && old == 0 {
@@ -251,7 +251,7 @@ func mend(sum []byte, diff uint16, udp bool) {
 	binary.BigEndian.PutUint16(sum, mended)
 }
 
-// checksumOf is where the transport's checksum lies, if it is there.
+// checksumOf returns the transport checksum of a packet, or nil if there is none in it.
 func checksumOf(ip header.IPv6) (sum []byte, udp bool) {
 	up, ok := header.FindUpper(ip)
 	if !ok || up.Later {
@@ -274,10 +274,10 @@ func checksumOf(ip header.IPv6) (sum []byte, udp bool) {
 	return ip[off : off+2], up.Protocol == header.UDP
 }
 
-// changeQuote changes the address in the packet that an ICMPv6 error is about:
-// one that went the other way, so that the customer is its destination if he
-// sends the error (outbound), and its source if he receives it. The error's own
-// checksum covers all that changes.
+// changeQuote changes the address in the packet that an ICMPv6 error quotes. That packet
+// went in the other direction, so the customer is its destination if the customer sends
+// the error (outbound), and its source if the customer receives it. The error's own
+// checksum covers all changes.
 func (r *pmt) changeQuote(ip header.IPv6, outbound bool) {
 	up, ok := header.FindUpper(ip)
 	off := up.Offset
@@ -312,13 +312,14 @@ func (r *pmt) changeQuote(ip header.IPv6, outbound bool) {
 	mend(ip[off+2:off+4], diff, false)
 }
 
-// An ICMPv6 error's header, and the first type that is none (RFC 4443 section 2.1).
+// The length of an ICMPv6 error's header, and the first type that is no error (RFC 4443
+// section 2.1).
 const (
 	icmpHeader      = 8
 	icmpInformation = 128
 )
 
-// Warnings is what a customer cannot find out.
+// Warnings returns what a customer cannot detect.
 func (m PMT) Warnings() []string {
 	return []string{"6to4 provider managed tunnels are historic (RFC 7526), and their customers do not know the address that they are seen with: protocols that pass it on break"}
 }

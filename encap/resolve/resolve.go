@@ -1,5 +1,5 @@
-// Package resolve decides between which outer addresses a packet travels, and
-// whether an inner packet may come from where it came from.
+// Package resolve determines the outer addresses of packets, and checks whether an inner
+// packet may come from the peer that sent it.
 package resolve
 
 import (
@@ -10,18 +10,19 @@ import (
 	"sixfour/encap/header"
 )
 
-// Fixed is the resolver of a configured tunnel: everything goes to one peer,
-// and only from there anything is taken.
+// Fixed is the resolver of a configured tunnel: all packets go to one peer, and packets
+// are accepted only from that peer.
 type Fixed struct {
-	Local, Remote netip.Addr // of one family
+	Local, Remote netip.Addr // of the same IP version
 
-	// The same addresses as they stand in a header.
+	// The same addresses as they are in a header.
 	local6, remote6 word6
 	local4, remote4 uint32
 }
 
-// NewFixed is the resolver between two addresses of one family. Without remote,
-// of a layer that finds it in each packet, it knows our own side alone.
+// NewFixed returns the resolver between two addresses of one IP version. In a layer that
+// finds the remote address in each packet, remote is the zero Addr, and the resolver
+// knows only the local address.
 func NewFixed(local, remote netip.Addr) Fixed {
 	f := Fixed{Local: local, Remote: remote}
 	if local.Is4() {
@@ -38,8 +39,8 @@ func NewFixed(local, remote netip.Addr) Fixed {
 	return f
 }
 
-// Accepts4 says whether an IPv4 packet comes from the peer to us (RFC 4213
-// section 3.6).
+// Accepts4 returns drop.None if an IPv4 packet is from the peer to us, and otherwise the
+// reason to drop it (RFC 4213 section 3.6).
 func (f *Fixed) Accepts4(ip header.IPv4) drop.Reason {
 	switch {
 	case binary.BigEndian.Uint32(ip.Dest()) != f.local4:
@@ -50,8 +51,8 @@ func (f *Fixed) Accepts4(ip header.IPv4) drop.Reason {
 	return drop.None
 }
 
-// Accepts6 says whether an IPv6 packet comes from the peer to us (RFC 2473
-// section 3.2).
+// Accepts6 returns drop.None if an IPv6 packet is from the peer to us, and otherwise the
+// reason to drop it (RFC 2473 section 3.2).
 func (f *Fixed) Accepts6(ip header.IPv6) drop.Reason {
 	switch {
 	case readWord6(ip.Dest()) != f.local6:
@@ -62,7 +63,7 @@ func (f *Fixed) Accepts6(ip header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// Sends4 reports whether an IPv4 packet goes from us to the peer.
+// Sends4 reports whether an IPv4 packet is from us to the peer.
 func (f *Fixed) Sends4(ip header.IPv4) bool {
 	return binary.BigEndian.Uint32(ip.Source()) == f.local4 && binary.BigEndian.Uint32(ip.Dest()) == f.remote4
 }
@@ -72,13 +73,12 @@ func (f *Fixed) From4(ip header.IPv4) bool {
 	return binary.BigEndian.Uint32(ip.Source()) == f.local4
 }
 
-// Sends6 reports whether an IPv6 packet goes from us to the peer.
+// Sends6 reports whether an IPv6 packet is from us to the peer.
 func (f *Fixed) Sends6(ip header.IPv6) bool {
 	return readWord6(ip.Source()) == f.local6 && readWord6(ip.Dest()) == f.remote6
 }
 
-// word6 is an IPv6 address as two numbers, so that a comparison is two
-// instructions.
+// word6 is an IPv6 address as two numbers, so that a comparison takes two instructions.
 type word6 struct{ hi, lo uint64 }
 
 func readWord6(b []byte) word6 {

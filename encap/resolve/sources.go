@@ -10,24 +10,25 @@ import (
 	"sixfour/encap/header"
 )
 
-// Sources is what a tunnel asks of the packets that come out of it, whatever
-// their peer: no source address that cannot be on a wire, none of our own, and
-// no tunnel packet to the tunnel's own endpoint (mechanisms 1.8, 1.10, 1.11).
-// It is immutable and may be used by any number of goroutines.
+// Sources checks the packets that come out of a tunnel, whatever the peer: the source
+// address must be valid on a network and not be an address of ours, and the packet must
+// not be a tunnel packet to the tunnel's own endpoint (mechanisms 1.8, 1.10, 1.11). It
+// is immutable and may be used concurrently.
 type Sources struct {
 	own4, end4 []uint32
 	own6, end6 []word6
 	strict     bool
-	compatible bool // ::/96 is for a resolver to judge
+	compatible bool // a resolver checks ::/96
 
-	at   *atomic.Pointer[Interface] // nil: what the host has beside is not known
-	peer []netip.Prefix             // the peer's, whatever other interface has them
+	at   *atomic.Pointer[Interface] // nil: the host's other interfaces are not known
+	peer []netip.Prefix             // prefixes of the peer, even if another interface has them
 }
 
-// NewSources makes the checks of one tunnel. Own are the addresses that its
-// configuration gives the interface, endpoints its outer ones; neither may come back
-// as an inner source. What else the host has, At adds. Strict widens the list of IPv4 addresses that may not be
-// embedded in an IPv6 source by those of documentation and benchmarks.
+// NewSources returns the checks of one tunnel. Own are the addresses that its
+// configuration gives the interface, endpoints its outer addresses; neither may be an
+// inner source. At adds the host's other addresses. Strict adds documentation and
+// benchmarking prefixes to the IPv4 addresses that must not be embedded in an IPv6
+// source.
 func NewSources(own, endpoints []netip.Addr, strict bool) *Sources {
 	s := &Sources{strict: strict}
 	s.own4, s.own6 = split(slices.Concat(own, endpoints))
@@ -35,15 +36,15 @@ func NewSources(own, endpoints []netip.Addr, strict bool) *Sources {
 	return s
 }
 
-// At is s for the packets from a peer that leave through an interface. Behind are
-// prefixes that are the peer's, whatever else has them.
+// At returns s for the packets of a peer that leave the tunnel through an interface.
+// Behind are the peer's prefixes, which it may use even if another interface has them.
 func (s *Sources) At(i *atomic.Pointer[Interface], behind []netip.Prefix) *Sources {
 	t := *s
 	t.at, t.peer = i, behind
 	return &t
 }
 
-// here is the interface; nil: what the host has beside it is not known.
+// here returns the interface, or nil if the host's other interfaces are not known.
 func (s *Sources) here() *Interface {
 	if s.at == nil {
 		return nil
@@ -51,14 +52,14 @@ func (s *Sources) here() *Interface {
 	return s.at.Load()
 }
 
-// CompatibleResolver is a Resolver that takes IPv4-compatible addresses, ::/96, as
+// CompatibleResolver is a Resolver that accepts IPv4-compatible addresses, ::/96, as
 // inner sources.
 type CompatibleResolver interface {
 	Resolver
 	Compatible()
 }
 
-// For is s for the packets that a resolver lets pass.
+// For returns s for the packets that a resolver accepts.
 func (s *Sources) For(r Resolver) *Sources {
 	if _, ok := r.(CompatibleResolver); !ok {
 		return s
@@ -81,8 +82,8 @@ func split(addrs []netip.Addr) (v4 []uint32, v6 []word6) {
 	return v4, v6
 }
 
-// Check judges a packet that was checked by header.Parse and is about to leave
-// the tunnel towards the interface.
+// Check checks a packet that is about to leave the tunnel towards the interface.
+// header.Parse must have accepted it.
 func (s *Sources) Check(inner []byte) drop.Reason {
 	if header.Version(inner) == 4 {
 		return s.check4(header.IPv4(inner))
@@ -93,7 +94,7 @@ func (s *Sources) Check(inner []byte) drop.Reason {
 func (s *Sources) check4(ip header.IPv4) drop.Reason {
 	src, dst := binary.BigEndian.Uint32(ip.Source()), binary.BigEndian.Uint32(ip.Dest())
 	switch {
-	case src>>24 == 0 && (src != 0 || dst != 0xffffffff), // 0/8, but for a DHCP client's
+	case src>>24 == 0 && (src != 0 || dst != 0xffffffff), // 0/8, except for a DHCP client
 		src>>24 == 127, src>>28 == 0xe, src == 0xffffffff:
 		return drop.Martian
 	case slices.Contains(s.own4, src):
@@ -138,15 +139,15 @@ func (s *Sources) check6(ip header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// isTunnel reports whether the protocol number announces another tunnel.
+// isTunnel reports whether the protocol number is that of a tunnel.
 func isTunnel(protocol byte) bool {
 	return protocol == header.ProtoIPv4 || protocol == header.ProtoIPv6 || protocol == header.GRE
 }
 
-// martian6 is the list of mechanisms 1.8 for inner IPv6 sources.
+// martian6 implements the list of mechanisms 1.8 for inner IPv6 sources.
 func martian6(src word6, ip header.IPv6, strict bool) bool {
 	switch {
-	case src.hi == 0: // ::/64 holds ::, ::1, ::/96 and ::ffff:0:0/96
+	case src.hi == 0: // ::/64 contains ::, ::1, ::/96 and ::ffff:0:0/96
 		if src.lo == 0 { // duplicate address detection and router solicitation
 			dst := ip.Dest()
 			return dst[0] != 0xff || dst[1] != 0x02
@@ -160,7 +161,7 @@ func martian6(src word6, ip header.IPv6, strict bool) bool {
 	return false
 }
 
-// prefix4 is an IPv4 prefix as a comparison: a>>shift == value.
+// prefix4 is an IPv4 prefix in a form that is fast to compare: a>>shift == value.
 type prefix4 struct {
 	value uint32
 	shift uint8
@@ -174,21 +175,21 @@ func mustPrefix4(s string) prefix4 {
 }
 
 var (
-	// martians4 are the IPv4 addresses that RFC 3964 5.3.1 and RFC 4380 5.2.4
-	// refuse inside IPv6 ones, and that of RFC 6598.
+	// martians4 are the IPv4 addresses that RFC 3964 5.3.1 and RFC 4380 5.2.4 refuse
+	// inside IPv6 ones, and the prefix of RFC 6598.
 	martians4 = []prefix4{
 		mustPrefix4("0.0.0.0/8"), mustPrefix4("10.0.0.0/8"), mustPrefix4("127.0.0.0/8"),
 		mustPrefix4("169.254.0.0/16"), mustPrefix4("172.16.0.0/12"), mustPrefix4("192.168.0.0/16"),
 		mustPrefix4("224.0.0.0/4"), mustPrefix4("240.0.0.0/4"), mustPrefix4("100.64.0.0/10"),
 	}
-	// strictMartians4 are further ones that are not globally routable (RFC 6890).
+	// strictMartians4 are further prefixes that are not globally routable (RFC 6890).
 	strictMartians4 = []prefix4{
 		mustPrefix4("192.0.0.0/24"), mustPrefix4("192.0.2.0/24"), mustPrefix4("198.18.0.0/15"),
 		mustPrefix4("198.51.100.0/24"), mustPrefix4("203.0.113.0/24"),
 	}
 )
 
-// Martian4 reports whether an IPv4 address may not be embedded in an IPv6 one.
+// Martian4 reports whether an IPv4 address must not be embedded in an IPv6 one.
 func Martian4(a uint32, strict bool) bool {
 	in := func(p prefix4) bool { return a>>p.shift == p.value }
 	return slices.ContainsFunc(martians4, in) || strict && slices.ContainsFunc(strictMartians4, in)

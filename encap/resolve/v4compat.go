@@ -7,17 +7,17 @@ import (
 	"sixfour/encap/header"
 )
 
-// V4Compat is automatic tunnelling (RFC 2893 section 5, which RFC 4213 withdrew):
-// hosts with addresses ::V4ADDR/96 reach each other directly, and nobody else.
-// Both inner addresses must be the outer ones; what is not, is drop.Spoof if it
-// embeds an address, and drop.ForeignSource or drop.NoPeer if it does not.
-// Link-local and multicast packets embed none.
+// V4Compat is automatic tunnelling (RFC 2893 section 5, which RFC 4213 withdrew). Hosts
+// with addresses ::V4ADDR/96 reach each other directly, and no other hosts. Each inner
+// address must embed the outer one. A different embedded address is drop.Spoof; an inner
+// address that embeds none is drop.ForeignSource or drop.NoPeer. Link-local and
+// multicast addresses embed none.
 type V4Compat struct{}
 
-// Hosts is empty: there are no relays.
+// Hosts returns nothing: there are no relays.
 func (V4Compat) Hosts() []Host { return nil }
 
-// Resolver is the one for a place with any IPv4 address.
+// Resolver returns the resolver for a site with any IPv4 address.
 func (V4Compat) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "v4compat")
 	if err != nil {
@@ -62,7 +62,7 @@ func (r *v4compat) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// Warnings is that nothing new should use this.
+// Warnings says that new networks should not use this mechanism.
 func (V4Compat) Warnings() []string {
 	return []string{"automatic tunnels with ::/96 were withdrawn (RFC 4213): only old hosts still speak it"}
 }
