@@ -12,14 +12,14 @@ import (
 	"sixfour/transport/wait"
 )
 
-// ErrOther means that a descriptor is not that of the socket that is wanted.
+// ErrOther means that a descriptor does not belong to the expected socket.
 var ErrOther = errors.New("the descriptor is of another socket")
 
-// AdoptRaw makes a receiver of the descriptor of one that ListenRaw has opened for the
-// same address, protocol and shard, in another process, perhaps one that is no more.
-// What waits in it is there to be received. On success the descriptor is the
-// receiver's; otherwise it remains the caller's, and the error is ErrOther if it does
-// not fit. Of a shard it knows nothing.
+// AdoptRaw makes a receiver from a descriptor that ListenRaw has opened for the same
+// address, protocol and shard in another process, which may have ended. Packets that
+// wait in it can be received. On success the receiver owns the descriptor; otherwise the
+// caller keeps it, and the error is ErrOther if the descriptor does not fit. AdoptRaw
+// does not check the shard.
 func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawReceiver, error) {
 	op := fmt.Sprintf("take over raw socket for protocol %d at %v", protocol, local)
 	f, err := familyOf(local)
@@ -42,8 +42,8 @@ func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawRece
 	return newReceiver(w, f, protocol, known), nil
 }
 
-// boundTo reports whether the address of a socket is a local one, and on the same
-// interface if that is named by its number.
+// boundTo reports whether a socket address is the local address, on the same interface
+// if local has a numeric zone.
 func boundTo(sa unix.Sockaddr, local netip.Addr) bool {
 	switch a := sa.(type) {
 	case *unix.SockaddrInet4:

@@ -10,27 +10,27 @@ import (
 	"sixfour/encap/header"
 )
 
-// arrivals write the IPv6 headers that a raw socket keeps to itself in front of
-// the payloads that a batch receives (RFC 3542 section 4: the fields come as
-// ancillary data).
+// arrivals rebuilds IPv6 headers in front of the payloads that a batch receives, because
+// a raw socket does not return them. The kernel passes the fields as ancillary data (RFC
+// 3542 section 4).
 type arrivals struct {
 	batch    *batch
 	protocol byte
 	each     []arrival
 }
 
-// arrival is where the kernel puts what it knows of a packet.
+// arrival is the memory for the ancillary data of one packet.
 type arrival struct {
 	_       [0]uint64 // the alignment of control
 	control [controlLen]byte
 	source  name
 }
 
-// controlLen has room for a struct in6_pktinfo and two ints, with the header that
-// each has, on every platform.
+// controlLen is large enough for a struct in6_pktinfo and two ints, each with its
+// header, on every platform.
 const controlLen = 128
 
-// tellArrivals makes the kernel tell the fields.
+// tellArrivals makes the kernel pass the fields as ancillary data.
 func tellArrivals(fd int) error {
 	for _, option := range []int{unix.IPV6_RECVPKTINFO, unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVTCLASS} {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, option, 1); err != nil {
@@ -49,8 +49,8 @@ func newArrivals(b *batch, protocol byte) *arrivals {
 	return a
 }
 
-// expect makes room for n packets; the kernel has written there how much of it
-// it used.
+// expect makes room for the ancillary data of n packets. It must be called before each
+// batch, because the kernel overwrites the length with the number of bytes used.
 func (a *arrivals) expect(n int) {
 	for i := range n {
 		hdr := &a.batch.msgs[i].hdr
@@ -59,8 +59,8 @@ func (a *arrivals) expect(n int) {
 	}
 }
 
-// complete writes the headers, and adds them to the sizes. A packet of which not
-// everything is known has size 0.
+// complete writes the headers, and adds their length to the sizes. A packet with missing
+// fields gets size 0.
 func (a *arrivals) complete(bufs [][]byte, sizes []int) {
 	for i, buf := range bufs {
 		hdr := &a.batch.msgs[i].hdr
@@ -76,8 +76,8 @@ func (a *arrivals) complete(bufs [][]byte, sizes []int) {
 	}
 }
 
-// writeHeader writes an IPv6 header, with what ancillary data say; false means
-// that they do not say everything, or that there is too much behind it.
+// writeHeader writes an IPv6 header from ancillary data. It returns false if a field is
+// missing, or if the payload is too long.
 func writeHeader(b []byte, payload int, protocol byte, source *[16]byte, control []byte) bool {
 	const dest, hops, class = 1, 2, 4
 	if payload > MaxPacket {

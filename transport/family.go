@@ -15,12 +15,12 @@ import (
 	"sixfour/encap/header"
 )
 
-// family is an IP version as sockets see it.
+// family holds the socket constants of one IP version.
 type family struct {
 	version   byte
 	domain    int // of socket(2)
 	level     int // of the options below
-	headerLen int // bytes of a packet's header, options apart
+	headerLen int // bytes of a header without options
 
 	freebind, mtuDiscover, recvErr int // names of options
 }
@@ -46,8 +46,8 @@ func familyOf(a netip.Addr) (*family, error) {
 	return nil, fmt.Errorf("%v is neither an IPv4 nor an IPv6 address to send from", a)
 }
 
-// open opens a raw socket with the common options, then those of more, and binds
-// it to the local address.
+// open opens a raw socket with the common options, calls more to set further ones, and
+// binds it to the local address.
 func (f *family) open(protocol int, local netip.Addr, o Options, more func(fd int) error) (int, error) {
 	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
@@ -68,14 +68,14 @@ func (f *family) open(protocol int, local netip.Addr, o Options, more func(fd in
 }
 
 func (f *family) setCommon(fd int, o Options) error {
-	// The local address may come later, or leave for a while.
+	// The local address may be added later, or be removed for a while.
 	if err := unix.SetsockoptInt(fd, f.level, f.freebind, 1); err != nil {
 		return os.NewSyscallError("setsockopt FREEBIND", err)
 	}
-	// The path MTU is left to the owner of the tunnel. The kernel would believe every
-	// ICMP error about a packet of a receiver's protocol, and hold what is sent
-	// against that, or cut it; but not every error is to be believed (RFC 5927).
-	const byInterface = unix.IP_PMTUDISC_INTERFACE // for IPv6 the same number
+	// Path MTU discovery is left to the tunnel. The kernel would accept every ICMP error
+	// about a packet of a receiver's protocol, and refuse or fragment later packets by
+	// it; but not every error can be trusted (RFC 5927).
+	const byInterface = unix.IP_PMTUDISC_INTERFACE // the same number for IPv6
 	if err := unix.SetsockoptInt(fd, f.level, f.mtuDiscover, byInterface); err != nil {
 		return os.NewSyscallError("setsockopt MTU_DISCOVER", err)
 	}
@@ -104,7 +104,7 @@ func bind(fd int, local netip.Addr) error {
 	return os.NewSyscallError("bind", unix.Bind(fd, sa))
 }
 
-// zone is the interface of a link-local address, in the socket's namespace.
+// zone returns the interface index of a link-local address, in the socket's namespace.
 func zone(fd int, a netip.Addr) (uint32, error) {
 	if a.Zone() == "" {
 		return 0, fmt.Errorf("the link-local address %v exists once on each interface: write %v%%DEV", a, a)
@@ -122,17 +122,17 @@ func zone(fd int, a netip.Addr) (uint32, error) {
 	return ifr.Uint32(), nil
 }
 
-// begins reports whether b begins with the header of a packet of this version.
+// begins reports whether b begins with a header of this IP version.
 func (f *family) begins(b []byte) bool {
 	return len(b) >= f.headerLen && b[0]>>4 == f.version
 }
 
-// name is a struct sockaddr_in or sockaddr_in6, as msghdr wants it.
+// name is a struct sockaddr_in or sockaddr_in6 for msghdr.
 type name struct{ unix.RawSockaddrInet6 }
 
-// newName has everything but the address. Port 0 stands for the socket's protocol.
+// newName returns a name without the address. Port 0 means the socket's protocol.
 func (f *family) newName() (n name) {
-	n.Family = uint16(f.domain) // at the same place in both
+	n.Family = uint16(f.domain) // at the same offset in both
 	return n
 }
 
@@ -143,7 +143,7 @@ func (f *family) nameLen() uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// setDest makes it the destination of a packet, of which f.begins is true.
+// setDest copies the destination address of a packet, for which f.begins is true, to n.
 func (f *family) setDest(n *name, pkt []byte) {
 	if f.version == 4 {
 		copy((*unix.RawSockaddrInet4)(unsafe.Pointer(n)).Addr[:], header.IPv4(pkt).Dest())
@@ -152,10 +152,10 @@ func (f *family) setDest(n *name, pkt []byte) {
 	}
 }
 
-// refuseAll is a filter that wants nothing.
+// refuseAll is a filter that refuses all packets.
 var refuseAll = []bpf.Instruction{bpf.RetConstant{Val: 0}}
 
-// setFilter attaches a program that says how many bytes of a packet are wanted.
+// setFilter attaches a program that returns how many bytes of a packet to accept.
 func setFilter(fd int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -169,7 +169,7 @@ func setFilter(fd int, program []bpf.Instruction) error {
 		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}))
 }
 
-// explain adds the way out to an error of opening a socket.
+// explain adds advice to an error from opening a socket.
 func explain(op string, err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("%s: %w: run as root, or give the program CAP_NET_RAW and CAP_NET_ADMIN (setcap cap_net_raw,cap_net_admin+ep)", op, err)
@@ -177,7 +177,7 @@ func explain(op string, err error) error {
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// closed turns the error for a closed descriptor into net.ErrClosed.
+// closed converts the error for a closed descriptor to net.ErrClosed.
 func closed(err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return net.ErrClosed

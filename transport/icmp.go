@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ICMPSender sends ICMP messages as a host or router does of its own: from the
-// address that the kernel chooses for the destination.
+// ICMPSender sends ICMP messages like the kernel's own: from the source address that the
+// kernel chooses for the destination.
 type ICMPSender struct {
 	fd      int
 	version int
 }
 
-// errorTOS is the precedence with which routers send errors about IPv4 packets
-// (RFC 1812 section 4.3.2.5: internetwork control).
+// errorTOS is the precedence with which routers send errors about IPv4 packets (RFC 1812
+// section 4.3.2.5: internetwork control).
 const errorTOS = 0xc0
 
-// hopLimit is what messages start with.
+// hopLimit is the TTL or hop limit of messages.
 const hopLimit = 64
 
-// OpenICMP opens a sender for an IP version, in the network namespace of the
-// calling thread. Any goroutine may use it, in any namespace.
+// OpenICMP opens a sender for an IP version, in the network namespace of the calling
+// thread. The sender may be used concurrently, from any namespace.
 func OpenICMP(version int) (*ICMPSender, error) {
 	s := &ICMPSender{version: version}
 	var err error
@@ -44,7 +44,7 @@ func OpenICMP(version int) (*ICMPSender, error) {
 	return s, nil
 }
 
-// setUp makes messages leave as those of the kernel do, and lets none arrive.
+// setUp makes messages leave like those of the kernel, and refuses all received packets.
 func (s *ICMPSender) setUp() error {
 	if s.version == 6 {
 		return errors.Join(
@@ -58,8 +58,8 @@ func (s *ICMPSender) setUp() error {
 		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)))
 }
 
-// filterICMP lets only some types of ICMP for an IP version arrive at a raw
-// socket. Types of ICMP for IPv4 from 32 on are not filtered by the kernel.
+// filterICMP makes a raw socket receive only some types of ICMP. The kernel does not
+// filter types of ICMP for IPv4 from 32 on.
 func filterICMP(fd int, version byte, types []int) error {
 	if version == 6 {
 		refused := unix.ICMPv6Filter{Data: [8]uint32{allOnes, allOnes, allOnes, allOnes, allOnes, allOnes, allOnes, allOnes}}
@@ -78,9 +78,8 @@ func filterICMP(fd int, version byte, types []int) error {
 
 const allOnes = 1<<32 - 1
 
-// Send sends a message, of which the kernel computes the checksum if it is one
-// of ICMPv6. For a link-local destination the interface decides whose it is; it
-// is ignored otherwise.
+// Send sends a message. The kernel computes the checksum of ICMPv6. iface is the
+// interface of a link-local destination, and is ignored otherwise.
 func (s *ICMPSender) Send(to netip.Addr, iface int, msg []byte) error {
 	var sa unix.Sockaddr
 	if s.version == 4 {
@@ -95,5 +94,5 @@ func (s *ICMPSender) Send(to netip.Addr, iface int, msg []byte) error {
 	return os.NewSyscallError("sendto", unix.Sendto(s.fd, msg, unix.MSG_DONTWAIT, sa))
 }
 
-// Close must not be called while somebody sends.
+// Close must not be called during Send.
 func (s *ICMPSender) Close() error { return os.NewSyscallError("close", unix.Close(s.fd)) }

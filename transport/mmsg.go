@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// batch is the argument of recvmmsg and sendmmsg, made once. x/net's batches
+// batch is the argument of recvmmsg and sendmmsg, allocated once. The batches of x/net
 // allocate an address for each packet that they receive.
 type batch struct {
 	msgs []mmsghdr
@@ -29,9 +29,8 @@ func newBatch(size int) *batch {
 	return b
 }
 
-// fill points the batch at as many of the buffers as it has room for, behind
-// their first bytes, as many as front. They must stay where they are until the
-// batch is used.
+// fill points the batch at the buffers, as many as it has room for, and leaves the first
+// front bytes of each free. The buffers must stay in place until the batch is used.
 func (b *batch) fill(bufs [][]byte, front int) {
 	b.used = min(len(bufs), len(b.msgs))
 	for i, buf := range bufs[:b.used] {
@@ -39,7 +38,7 @@ func (b *batch) fill(bufs [][]byte, front int) {
 	}
 }
 
-// add adds a packet to send to the batch, which has room for it.
+// add adds a packet to send. The batch must have room for it.
 func (b *batch) add(p *Packet) {
 	i, pieces := b.used, 1
 	point(&b.iovs[i][0], p.Head)
@@ -56,13 +55,13 @@ func point(v *unix.Iovec, b []byte) {
 	v.SetLen(len(b))
 }
 
-// receive does not wait: without a packet the error is EAGAIN.
+// receive does not block: if there is no packet, the error is EAGAIN.
 func (b *batch) receive(fd int) (int, unix.Errno) {
 	return b.call(unix.SYS_RECVMMSG, fd, 0)
 }
 
-// sizes reads the lengths of the received packets; 0 stands for one that did
-// not fit, because what is left of it cannot be trusted.
+// sizes reads the lengths of the received packets. A truncated packet gets size 0,
+// because its content cannot be used.
 func (b *batch) sizes(sizes []int) {
 	for i := range sizes {
 		sizes[i] = int(b.msgs[i].n)
@@ -72,7 +71,7 @@ func (b *batch) sizes(sizes []int) {
 	}
 }
 
-// send sends packets from index from on, and returns how many of them went.
+// send sends the packets from index from on, and returns how many were sent.
 func (b *batch) send(fd, from int) (int, unix.Errno) {
 	return b.call(unix.SYS_SENDMMSG, fd, from)
 }

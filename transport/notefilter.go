@@ -7,17 +7,17 @@ import (
 	"sixfour/encap/header"
 )
 
-// What noteFilter lets pass.
+// Limits of what noteFilter accepts.
 const (
-	notedFrom  = 1500 // bytes of an IP packet: what is larger is looked at whatever it is
-	notedBytes = 320  // of a packet that the kernel copies: its headers
+	notedFrom  = 1500 // bytes of an IP packet: larger packets are always accepted
+	notedBytes = 320  // bytes of a packet that the kernel copies: its headers
 )
 
-// Words of the filter's memory, after those of need.
+// Words of the filter's memory, after those that need uses.
 const (
-	noteAt       = iota + 4 // where the inner packet lies
-	noteSum                 // of its pseudo-header
-	noteProtocol            // what the outer packet carries
+	noteAt       = iota + 4 // offset of the inner packet
+	noteSum                 // sum of the inner pseudo-header
+	noteProtocol            // protocol of what the outer packet carries
 	noteSpare
 )
 
@@ -42,18 +42,18 @@ const (
 	noteRefuse
 )
 
-// noteFilter is for a packet socket for all protocols. It takes tunnel packets for this
-// host that the kernel may have put together: large ones, and those whose inner
-// checksum is not complete, which is how GRO leaves it. All others cost only this
-// program. A load beyond a packet's end refuses it.
+// noteFilter returns the filter for a packet socket for all protocols. It accepts tunnel
+// packets for this host that the kernel may have merged: large ones, and those with an
+// incomplete inner checksum, which GRO leaves. All other packets cost only this program.
+// A load beyond a packet's end refuses the packet.
 func noteFilter() []bpf.Instruction {
 	const otherHost, ethernet, loopback = 3, 1, 772
 	p := new(program)
-	p.add(bpf.LoadExtension{Num: bpf.ExtType}) // otherHost, and above it what leaves
+	p.add(bpf.LoadExtension{Num: bpf.ExtType}) // refuses types from otherHost on, which include outgoing packets
 	p.jump(bpf.JumpGreaterOrEqual, otherHost, noteNothing)
-	p.add(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent}) // it comes again, at the VLAN's device
+	p.add(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent}) // the packet arrives again at the VLAN's device
 	p.jump(bpf.JumpNotEqual, 0, noteNothing)
-	// The program begins at the link's header, where there is one.
+	// The program starts at the link-layer header, if there is one.
 	p.add(bpf.LoadConstant{Dst: bpf.RegX, Val: ethernetLen}, bpf.LoadExtension{Num: bpf.ExtLinkLayerType})
 	p.jump(bpf.JumpEqual, ethernet, noteNetwork)
 	p.jump(bpf.JumpEqual, loopback, noteNetwork)
@@ -78,12 +78,13 @@ func noteFilter() []bpf.Instruction {
 	p.jump(bpf.JumpNotEqual, header.DestOptions, noteCarried)
 	p.add(bpf.LoadIndirect{Off: 0, Size: 1}, bpf.StoreScratch{Src: bpf.RegA, N: noteProtocol})
 	p.add(bpf.LoadIndirect{Off: 1, Size: 1})
-	p.jump(bpf.JumpNotEqual, 0, noteNothing) // longer than the limit of encapsulations
+	p.jump(bpf.JumpNotEqual, 0, noteNothing) // longer than a header with the encapsulation limit
 	p.advance(8)
 	p.always(noteCarried)
-	p.label(noteLarge) // near enough to jump to
+	p.label(noteLarge) // within the range of a jump
 	p.add(bpf.RetConstant{Val: notedBytes})
-	// No second return: the kernel's check of what is in memory would go on behind it.
+	// There is no second return: the kernel's check of the filter's memory would continue
+	// after it.
 	p.label(noteNothing)
 	p.always(noteRefuse)
 	p.label(noteCarried)
@@ -95,20 +96,20 @@ func noteFilter() []bpf.Instruction {
 	return p.code
 }
 
-// outer looks at the header at X, which has the protocol at an offset.
+// outer checks the outer header at X, whose protocol field is at an offset.
 func (p *program) outer(protocol uint32, tunnel int) {
 	p.add(bpf.LoadIndirect{Off: protocol, Size: 1})
 	for _, carried := range []uint32{header.ProtoIPv4, header.ProtoIPv6, header.GRE} {
 		p.jump(bpf.JumpEqual, carried, tunnel)
 	}
-	p.jump(bpf.JumpNotEqual, header.DestOptions, noteNothing) // before a tunnel's packet, perhaps
+	p.jump(bpf.JumpNotEqual, header.DestOptions, noteNothing) // possibly before a tunnel packet
 	p.label(tunnel)
 	p.add(bpf.LoadExtension{Num: bpf.ExtLen}, bpf.ALUOpX{Op: bpf.ALUOpSub})
 	p.jump(bpf.JumpGreaterThan, notedFrom, noteLarge)
 }
 
-// innerGRE goes past a GRE header, if A says so. With a sequence number nothing is put
-// together.
+// innerGRE skips a GRE header, if A is the protocol GRE. The kernel does not merge
+// packets with a sequence number.
 func (p *program) innerGRE() {
 	const checksum, key, foreign = 0x8000, 0x2000, 0x5007
 	p.jump(bpf.JumpNotEqual, header.GRE, noteKnown)
@@ -129,7 +130,7 @@ func (p *program) innerGRE() {
 	p.add(bpf.StoreScratch{Src: bpf.RegX, N: noteAt})
 }
 
-// inner4 forms the sum of the pseudo-header of TCP or UDP in IPv4 (RFC 9293 section
+// inner4 computes the sum of the pseudo-header of TCP or UDP in IPv4 (RFC 9293 section
 // 3.1), and loads the checksum.
 func (p *program) inner4() {
 	p.jump(bpf.JumpEqual, header.ProtoIPv6, noteInner6)
@@ -154,7 +155,7 @@ func (p *program) inner4() {
 	p.always(noteCompare)
 }
 
-// inner6 does so in IPv6 (RFC 8200 section 8.1).
+// inner6 is inner4 for IPv6 (RFC 8200 section 8.1).
 func (p *program) inner6() {
 	p.label(noteInner6)
 	p.add(bpf.LoadIndirect{Off: 6, Size: 1})
@@ -183,7 +184,7 @@ func (p *program) sum(offsets ...uint32) {
 	}
 }
 
-// fold brings the sum down to 16 bits.
+// fold reduces the sum to 16 bits.
 func (p *program) fold() {
 	for range 2 {
 		p.add(bpf.LoadScratch{Dst: bpf.RegA, N: noteSum},
@@ -198,8 +199,7 @@ func (p *program) fold() {
 	p.add(bpf.LoadScratch{Dst: bpf.RegX, N: noteAt})
 }
 
-// partial takes a packet if A, its checksum, is no more than the sum of the
-// pseudo-header.
+// partial accepts a packet if its checksum, in A, is only the sum of the pseudo-header.
 func (p *program) partial() {
 	p.label(noteCompare)
 	p.add(bpf.LoadScratch{Dst: bpf.RegX, N: noteSum}, bpf.ALUOpX{Op: bpf.ALUOpSub})

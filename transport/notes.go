@@ -11,31 +11,31 @@ import (
 	"sixfour/encap/header"
 )
 
-// frames are those of a ring, one after the other.
+// frames are the frames of a ring, in order.
 type frames struct {
 	mem []byte
-	at  atomic.Uint32 // the next, of those that the kernel fills in turn
+	at  atomic.Uint32 // the frame that the kernel fills next
 }
 
 func (f *frames) this() []byte { return f.mem[int(f.at.Load())*noteFrame:][:noteFrame] }
 
 func status(frame []byte) *uint32 { return (*uint32)(unsafe.Pointer(&frame[0])) }
 
-// ready reports whether there is a frame to read. Any goroutine may call it.
+// ready reports whether there is a frame to read. It may be called concurrently.
 func (f *frames) ready() bool {
 	return atomic.LoadUint32(status(f.this()))&unix.TP_STATUS_USER != 0
 }
 
-// frame is what the kernel noted of a packet.
+// frame is what the kernel recorded about a packet.
 type frame struct {
-	pkt     []byte // its beginning, from the IP header on
-	segment int    // the size of its segments
-	device  int32  // where it arrived
+	pkt     []byte // the beginning of the packet, from the IP header on
+	segment int    // the size of its segments in bytes
+	device  int32  // the device on which it arrived
 }
 
-// next is the frame that is ready. Not ok means that it says nothing of use.
+// next returns the frame that is ready. Ok is false if the frame has no useful content.
 func (f *frames) next() (_ frame, ok bool) {
-	const address, index = 32, 4 // offsets of the struct sockaddr_ll, and in it
+	const address, index = 32, 4 // offset of struct sockaddr_ll, and of the index in it
 	b := f.this()
 	h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&b[0]))
 	mac, from, size := int(h.Mac), int(h.Net), int(h.Snaplen)
@@ -50,7 +50,7 @@ func (f *frames) next() (_ frame, ok bool) {
 	return frame{b[from:end], segment, int32(binary.NativeEndian.Uint32(b[address+index:]))}, true
 }
 
-// done gives the frame back.
+// done returns the frame to the kernel.
 func (f *frames) done() {
 	frame := f.this()
 	atomic.StoreUint32(status(frame), unix.TP_STATUS_KERNEL)
@@ -66,39 +66,40 @@ func (f *frames) done() {
 //	flags 1, gso_type 1, hdr_len 2, gso_size 2, csum_start 2, csum_offset 2
 const virtioLen = 10
 
-// notes are the sizes of segments, by how packets begin, in sets of which a key has one.
+// notes maps the first bytes of packets to the sizes of their segments. It is a hash
+// table of sets; a key belongs to one set.
 type notes struct {
 	seed maphash.Seed
 	sets [noteSets][noteWays]note
-	live atomic.Int32 // notes that are there
-	idle int          // how many batches brought none since
+	live atomic.Int32 // notes in the table
+	idle int          // batches since the last new note
 }
 
 type note struct {
-	key    uint64 // 0: nothing is noted here
-	device int32  // where it arrived first: a VLAN or bond tells of it again
+	key    uint64 // 0: the entry is free
+	device int32  // the device on which it arrived first: a VLAN or bond reports it again
 	size   uint16
-	count  uint16 // of packets that begin so, which are not taken yet
+	count  uint16 // number of packets with this key that were not taken yet
 }
 
 const (
 	noteSets = 256 // a power of two
-	noteWays = 8   // more than frames in all
-	// noteLife is how many batches may come, none of which brings a note, before those
-	// that nobody took are forgotten: their packets did not arrive, because a filter
-	// of this host refused them, or a queue was full.
+	noteWays = 8   // more than one set needs for all frames
+	// noteLife is how many batches without a new note may come before all remaining notes
+	// are removed: their packets did not arrive, because a filter of this host refused
+	// them, or a queue was full.
 	noteLife = 1024
-	// ambiguous is the size of packets that begin alike and have segments of different
-	// sizes.
+	// ambiguous is the size for packets that begin in the same way but have segments of
+	// different sizes.
 	ambiguous = 1<<16 - 1
 )
 
 func (n *notes) init() { n.seed = maphash.MakeSeed() }
 
-// set is the one of a key, whose lowest bit is always set.
+// set returns the set of a key, whose lowest bit is always set.
 func (n *notes) set(key uint64) *[noteWays]note { return &n.sets[key>>1%noteSets] }
 
-// put notes a size. Where there is no room, it takes that of another note.
+// put stores a size. If there is no room, it replaces another note.
 func (n *notes) put(key uint64, size int, device int32) {
 	n.idle = 0
 	set := n.set(key)
@@ -122,7 +123,8 @@ func (n *notes) put(key uint64, size int, device int32) {
 	*to = note{key, device, uint16(size), 1}
 }
 
-// take is the size that was noted, if one was, and no other for packets like that.
+// take removes and returns the size for a key. Ok is false if no size was stored, or if
+// different sizes were stored for the same key.
 func (n *notes) take(key uint64) (size int, ok bool) {
 	set := n.set(key)
 	for i := range set {
@@ -140,7 +142,7 @@ func (n *notes) take(key uint64) (size int, ok bool) {
 	return 0, false
 }
 
-// age counts a batch.
+// age counts a batch, and removes notes that are too old.
 func (n *notes) age() {
 	if n.idle++; n.idle < noteLife {
 		return
@@ -150,13 +152,13 @@ func (n *notes) age() {
 	n.live.Store(0)
 }
 
-// keyBytes of what a packet carries tell it from others: they hold the inner headers,
-// with the sequence number of TCP.
+// keyBytes is how many bytes of an outer packet's content distinguish it from others:
+// they contain the inner headers, with the TCP sequence number.
 const keyBytes = 96
 
-// key is what a packet is recognized by, the same for all of it and for its beginning,
-// and with the extension headers of IPv6 or without. It is never 0. Not ok means that
-// a packet is not of a kind that is put together.
+// key returns a number that identifies a packet. It is the same for the whole packet and
+// for its beginning, and with or without IPv6 extension headers. It is never 0. Ok is
+// false if the packet is not of a kind that the kernel merges.
 func (n *notes) key(pkt []byte) (key uint64, ok bool) {
 	carried, protocol, length := outerOf(pkt)
 	if len(carried) < 2*header.IPv4Len {
@@ -173,8 +175,8 @@ func (n *notes) key(pkt []byte) (key uint64, ok bool) {
 	return maphash.Bytes(n.seed, b[:24+copy(b[24:], carried)]) | 1, true
 }
 
-// outerOf is what an outer packet carries, as far as it is there, its protocol, and
-// how long it is in all.
+// outerOf returns what an outer packet carries, which may be cut off, its protocol, and
+// the packet's whole length.
 func outerOf(pkt []byte) (carried []byte, protocol byte, length int) {
 	switch header.Version(pkt) {
 	case 4:
@@ -193,8 +195,8 @@ func outerOf(pkt []byte) (carried []byte, protocol byte, length int) {
 	return nil, 0, 0
 }
 
-// outerOf6 goes past destination options, in which the limit of encapsulations is
-// (RFC 2473 section 4.1.1). A packet from a raw socket has none any more.
+// outerOf6 skips destination options, which hold the encapsulation limit (RFC 2473
+// section 4.1.1). A packet from a raw socket no longer has them.
 func outerOf6(pkt []byte) (carried []byte, protocol byte, length int) {
 	if len(pkt) < header.IPv6Len {
 		return nil, 0, 0
@@ -211,9 +213,9 @@ func outerOf6(pkt []byte) (carried []byte, protocol byte, length int) {
 	return carried, protocol, length
 }
 
-// finishGRE computes the checksum of a GRE packet that was put together, which is
-// that of the first of its segments (RFC 2784 section 2.4). The kernel has checked
-// that of each.
+// finishGRE computes the checksum of a merged GRE packet. The packet has the checksum of
+// its first segment (RFC 2784 section 2.4). The kernel has verified that of each
+// segment.
 func finishGRE(pkt []byte) {
 	const checksum = 0x80
 	carried, protocol, _ := outerOf(pkt)

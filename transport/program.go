@@ -2,21 +2,20 @@ package transport
 
 import "golang.org/x/net/bpf"
 
-// program is a classic BPF program in the making, whose jumps lead to labels
-// further on.
+// program builds a classic BPF program. Jumps go to labels further on.
 type program struct {
 	code  []bpf.Instruction
-	jumps map[int][]int // by label, which instructions jump there
+	jumps map[int][]int // by label: indexes of the instructions that jump there
 }
 
 func (p *program) add(ins ...bpf.Instruction) { p.code = append(p.code, ins...) }
 
-// jump goes to a label if A fulfils the condition.
+// jump jumps to a label if A fulfils the condition.
 func (p *program) jump(cond bpf.JumpTest, val uint32, label int) {
 	p.jumpBy(bpf.JumpIf{Cond: cond, Val: val}, label)
 }
 
-// always goes to a label.
+// always jumps to a label.
 func (p *program) always(label int) { p.jumpBy(bpf.Jump{}, label) }
 
 func (p *program) jumpBy(ins bpf.Instruction, label int) {
@@ -27,7 +26,7 @@ func (p *program) jumpBy(ins bpf.Instruction, label int) {
 	p.add(ins)
 }
 
-// label says that a label is here.
+// label defines a label at the current position.
 func (p *program) label(label int) {
 	for _, at := range p.jumps[label] {
 		skip := len(p.code) - at - 1

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// control is ancillary data that name the IP protocol of a packet to a socket of
-// IPPROTO_RAW (ip(7): IP_PROTOCOL).
+// control is ancillary data that gives a socket of IPPROTO_RAW the IP protocol of a
+// packet (ip(7): IP_PROTOCOL).
 type control struct{ bytes []byte }
 
 // ipProtocol is IP_PROTOCOL of linux/in.h.
@@ -24,8 +24,8 @@ func newControl(protocol byte) *control {
 	return &control{bytes: b}
 }
 
-// newName is a name with everything but the address. To a socket of IPPROTO_RAW for
-// IPv6 the port is the protocol.
+// newName returns a name without the address. For a socket of IPPROTO_RAW over IPv6 the
+// port is the protocol.
 func (s *RawSender) newName() name {
 	n := s.family.newName()
 	if s.family.version == 6 {
@@ -34,16 +34,16 @@ func (s *RawSender) newName() name {
 	return n
 }
 
-// toNetwork is a number whose bytes in memory are in the network's order.
+// toNetwork returns a number whose bytes in memory are in network byte order.
 func toNetwork(n uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], n)
 	return binary.NativeEndian.Uint16(b[:])
 }
 
-// takesProtocol reports whether the kernel can be told the protocol of what a socket
-// of IPPROTO_RAW sends. It is asked with a packet that MSG_PROBE keeps from being
-// sent; an older kernel answers EINVAL before it has looked for a route.
+// takesProtocol reports whether the kernel can be given the protocol of what a socket of
+// IPPROTO_RAW sends. It asks with a packet that MSG_PROBE keeps from being sent; an
+// older kernel answers EINVAL before it has looked for a route.
 func (f *family) takesProtocol(fd int, protocol byte) bool {
 	to := f.newName()
 	var c *control
@@ -51,7 +51,7 @@ func (f *family) takesProtocol(fd int, protocol byte) bool {
 		(*unix.RawSockaddrInet4)(unsafe.Pointer(&to)).Addr = [4]byte{127, 0, 0, 1}
 		c = newControl(protocol)
 	} else {
-		to.Addr[15] = 1 // the loopback address, too
+		to.Addr[15] = 1 // IPv6's loopback address
 		to.Port = toNetwork(uint16(protocol))
 	}
 	const probe = 0x10 // MSG_PROBE of linux/socket.h

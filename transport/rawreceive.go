@@ -15,29 +15,29 @@ import (
 	"sixfour/transport/wait"
 )
 
-// receiveBuffer is what a receive socket asks the kernel for, in bytes. With
-// the default of some hundred packets, a burst that arrives while the receiver
+// receiveBuffer is the size in bytes that a receive socket requests from the kernel.
+// With the default of some hundred packets, a burst that arrives while the receiver
 // writes to the TUN device would be lost.
 const receiveBuffer = 8 << 20
 
-// RawReceiver receives the packets of one IP protocol that arrive at one local
-// address, with their IP header and after the kernel has reassembled them.
+// RawReceiver receives the packets of one IP protocol that arrive at one local address,
+// with their IP header and after the kernel has reassembled them.
 //
-// Of IPv6 the kernel hands over what lies behind the IPv6 header and all
-// extension headers, which it has dealt with. The header in front of it is made
-// from what the kernel tells: it has no extensions, and a flow label of 0.
+// For IPv6 the kernel processes the IPv6 header and all extension headers, and returns
+// only what follows them. RawReceiver rebuilds the IPv6 header from ancillary data: it
+// has no extension headers, and a flow label of 0.
 type RawReceiver struct {
 	fd       *wait.FD
 	batch    *batch
-	arrivals *arrivals // of IPv6
-	known    *Segments // nil: nothing is noted
+	arrivals *arrivals // IPv6 only
+	known    *Segments // nil: segment sizes stay unknown
 	segments []int     // of the packets of the last batch
 }
 
-// ListenRaw opens a receiver of a shard, in the network namespace of the calling
-// thread. The local address need not be there yet; a link-local one needs a
-// zone. For ICMPv6 the kernel lets only messages pass whose checksum is right.
-// Without CAP_NET_RAW the error says so.
+// ListenRaw opens a receiver of a shard, in the network namespace of the calling thread.
+// The local address need not exist yet; a link-local one needs a zone. For ICMPv6 the
+// kernel delivers only messages with a correct checksum. Without CAP_NET_RAW the error
+// names the missing capability.
 func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver, error) {
 	op := fmt.Sprintf("open raw socket for protocol %d at %v", protocol, local)
 	f, err := familyOf(local)
@@ -78,7 +78,7 @@ func (f *family) setUpReceiver(fd int, o Options) error {
 		}
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		// Without CAP_NET_ADMIN: as much as net.core.rmem_max allows.
+		// Without CAP_NET_ADMIN, the limit is net.core.rmem_max.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	if f.version == 6 {
@@ -90,14 +90,14 @@ func (f *family) setUpReceiver(fd int, o Options) error {
 	return nil
 }
 
-// begin lets packets arrive that a filter wants, at a socket that refuses all. A
-// socket that is not bound yet gets packets to every address, and one without a
-// filter those of all shards: what came so is thrown away. A packet may have chosen
-// the socket before it was bound and not have come to its filter yet: such ones are
-// waited for, which takes some milliseconds.
+// begin replaces the filter of a socket that refuses all packets. A socket that is not
+// bound yet gets packets to every address, and a socket without a filter gets those of
+// all shards, so begin first discards what is in its queue. The kernel may have chosen
+// the socket for a packet before the socket was bound, and not have run the filter yet:
+// begin waits for such packets, which takes some milliseconds.
 func begin(fd int, filter []bpf.Instruction) error {
-	// The kernel waits for all readers of what is protected by RCU (membarrier(2)).
-	// Where there is no such call, there is that chance.
+	// The kernel waits for all readers of data that is protected by RCU (membarrier(2)).
+	// On a kernel without this call, such a packet may still arrive.
 	const membarrierGlobal = 1
 	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 	for {
@@ -108,8 +108,8 @@ func begin(fd int, filter []bpf.Instruction) error {
 	}
 }
 
-// join lets packets to an IPv4 group arrive that come to the interface with an
-// address, and only those.
+// join makes the socket receive packets to an IPv4 group that arrive at the interface
+// with an address, and no other packets.
 func join(fd int, group, at netip.Addr) error {
 	if !group.Is4() || !group.IsMulticast() || !at.Is4() {
 		return fmt.Errorf("join %v at %v: a group is an IPv4 multicast address, and joined where an IPv4 address is", group, at)
@@ -124,7 +124,7 @@ func join(fd int, group, at netip.Addr) error {
 	return os.NewSyscallError("setsockopt IP_MULTICAST_ALL", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0))
 }
 
-// Receive is described at the interface Receiver.
+// Receive implements Receiver.
 func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 	fd, err := r.fd.Acquire()
 	if err != nil {
@@ -156,12 +156,12 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 	}
 }
 
-// Segment is how many bytes of payload each segment has, but for the last, which may
-// have less, of packet i of those that were received last, if it is an aggregate of
-// one inner flow (see Segments); or Single or Unknown.
+// Segment returns how many bytes of payload each segment of packet i of the last batch
+// has, except for the last segment, which may have less, if the packet is an aggregate
+// of one inner flow (see Segments). Otherwise it returns Single, Small or Unknown.
 func (r *RawReceiver) Segment(i int) int { return r.segments[i] }
 
-// fill leaves room for the header that the kernel does not hand over.
+// fill leaves room for the header that the kernel does not return.
 func (r *RawReceiver) fill(bufs [][]byte) {
 	if r.arrivals == nil {
 		r.batch.fill(bufs, 0)
@@ -171,7 +171,7 @@ func (r *RawReceiver) fill(bufs [][]byte) {
 	r.arrivals.expect(r.batch.used)
 }
 
-// Lost is described at the interface Receiver.
+// Lost implements Receiver.
 func (r *RawReceiver) Lost() (n uint32, ok bool) {
 	fd, err := r.fd.Acquire()
 	if err != nil {
@@ -185,5 +185,5 @@ func (r *RawReceiver) Lost() (n uint32, ok bool) {
 	return info[unix.SK_MEMINFO_DROPS], errno == 0 // since Linux 4.12
 }
 
-// Close is described at the interface Receiver.
+// Close implements Receiver.
 func (r *RawReceiver) Close() error { return r.fd.Close() }

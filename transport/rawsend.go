@@ -12,34 +12,33 @@ import (
 	"sixfour/transport/wait"
 )
 
-// RawSender sends whole packets of one IP version, headers included. The kernel
-// completes nothing that matters to us: of IPv4 it computes the total length and
-// the header checksum again, and replaces an identification of 0 only if DF is
-// clear; IPv6 it leaves as it is.
+// RawSender sends whole packets of one IP version, headers included. The kernel changes
+// little: it computes the total length and the header checksum of IPv4 again, and
+// replaces an identification of 0 only if DF is clear; it leaves IPv6 as it is.
 //
 // The kernel looks for a route and for an IPsec policy by the sender's protocol,
-// though the socket itself is one of IPPROTO_RAW: a socket of the protocol would
-// receive packets and ICMP errors, too.
+// although the socket itself has the protocol IPPROTO_RAW: a socket of the tunnel's
+// protocol would also receive packets and ICMP errors.
 type RawSender struct {
 	fd       *wait.FD
 	family   *family
-	protocol byte // that the kernel is told; 0: it is not told
+	protocol byte // protocol that the kernel uses for its lookups; 0: none
 	batch    *batch
-	names    []name   // where each packet of the batch goes
-	control  *control // what is told with each packet of IPv4; nil: nothing
-	refused  error    // what is said of a packet that is none of this version
+	names    []name   // destination of each packet of the batch
+	control  *control // ancillary data of each IPv4 packet; nil: none
+	refused  error    // error for a packet that is not of this version
 }
 
 // DialRaw opens a sender of packets of one IP protocol, of the local address's IP
-// version, in the network namespace of the calling thread. It is bound to that
-// address, so that routing rules by source hold for it, and multicast leaves where
-// the address is. Rules and IPsec policies that select the protocol hold for it where
-// the kernel knows how (Linux 6.4, and stable kernels from May 2023 on). A link-local
-// address needs a zone. Without CAP_NET_RAW the error says so.
+// version, in the network namespace of the calling thread. It is bound to that address,
+// so that routing rules by source apply to it, and multicast leaves through the
+// interface of that address. Rules and IPsec policies that select the protocol apply to
+// it if the kernel supports it (Linux 6.4, and stable kernels from May 2023 on). A
+// link-local address needs a zone. Without CAP_NET_RAW the error names the missing
+// capability.
 //
-// Send refuses a packet of the other IP version, or whose Head is no whole IP
-// header, with an error that wraps EINVAL; one larger than the device's MTU with
-// EMSGSIZE.
+// Send refuses a packet of the other IP version, or whose Head is not a whole IP header,
+// with an error that wraps EINVAL, and one larger than the device's MTU with EMSGSIZE.
 func DialRaw(local netip.Addr, protocol int, o Options) (*RawSender, error) {
 	op := fmt.Sprintf("open raw socket for protocol %d from %v", protocol, local)
 	f, err := familyOf(local)
@@ -77,28 +76,28 @@ func DialRaw(local netip.Addr, protocol int, o Options) (*RawSender, error) {
 	return s, nil
 }
 
-// setUpSender makes a socket of IPPROTO_RAW, which takes packets with their
-// header as it is, one that only sends.
+// setUpSender makes a socket of IPPROTO_RAW, which sends packets with the header that
+// they have, and which receives nothing.
 func (f *family) setUpSender(fd int) error {
-	// Without this the kernel does not tell that a queue was full and the packet is
+	// Without this the kernel does not report that a queue was full and the packet was
 	// lost. ICMP errors do not come to this socket, which has another protocol.
 	if err := unix.SetsockoptInt(fd, f.level, f.recvErr, 1); err != nil {
 		return os.NewSyscallError("setsockopt RECVERR", err)
 	}
 	if f.version == 4 {
-		// What we send to a group is not for us: a neighbour that heard its own
-		// solicitation would believe that its address is another's, too (RFC 4862
-		// section 5.4.3).
+		// Our own multicast must not come back: a neighbour that receives its own
+		// solicitation would conclude that another node has its address (RFC 4862 section
+		// 5.4.3).
 		if err := unix.SetsockoptInt(fd, f.level, unix.IP_MULTICAST_LOOP, 0); err != nil {
 			return os.NewSyscallError("setsockopt IP_MULTICAST_LOOP", err)
 		}
 	}
-	// Whatever arrives would fill its queue for nothing.
+	// Received packets would only fill the socket's queue.
 	return setFilter(fd, refuseAll)
 }
 
 // Queued reports whether a packet waits in a queue of the kernel, of the socket or of a
-// device. Where that cannot be asked, none does.
+// device. It returns false if the kernel does not report this.
 func (s *RawSender) Queued() bool {
 	fd, err := s.fd.Acquire()
 	if err != nil {
@@ -112,11 +111,11 @@ func (s *RawSender) Queued() bool {
 	return errno == 0 && info[memInfoSent] > 0
 }
 
-// memInfoSent is where SO_MEMINFO has the bytes that were sent and are not freed yet
-// (SK_MEMINFO_WMEM_ALLOC in linux/sock_diag.h).
+// memInfoSent is the index in SO_MEMINFO of the number of bytes that were sent and are
+// not freed yet (SK_MEMINFO_WMEM_ALLOC in linux/sock_diag.h).
 const memInfoSent = 2
 
-// Send is described at the interface Sender.
+// Send implements Sender.
 func (s *RawSender) Send(pkts []Packet) (int, error) {
 	fd, err := s.fd.Acquire()
 	if err != nil {
@@ -147,7 +146,7 @@ func (s *RawSender) Send(pkts []Packet) (int, error) {
 	return sent, nil
 }
 
-// fill points the batch at packets, up to the first that is to be refused.
+// fill points the batch at packets, up to the first one that must be refused.
 func (s *RawSender) fill(pkts []Packet) {
 	s.batch.used = 0
 	for i := range min(len(pkts), len(s.names)) {
@@ -159,8 +158,8 @@ func (s *RawSender) fill(pkts []Packet) {
 	}
 }
 
-// forget empties the error queue, in which the kernel explains that a packet was
-// too large: while there is something in it, the socket always seems ready.
+// forget empties the error queue, in which the kernel explains that a packet was too
+// large: until it is empty, the socket always seems ready.
 func forget(fd int, why unix.Errno) {
 	if why != unix.EMSGSIZE {
 		return
@@ -172,7 +171,7 @@ func forget(fd int, why unix.Errno) {
 	}
 }
 
-// SendOne is described at the interface Sender.
+// SendOne implements Sender.
 func (s *RawSender) SendOne(pkt []byte) error {
 	fd, err := s.fd.Acquire()
 	if err != nil {
@@ -198,5 +197,5 @@ func (s *RawSender) SendOne(pkt []byte) error {
 	}
 }
 
-// Close is described at the interface Sender.
+// Close implements Sender.
 func (s *RawSender) Close() error { return s.fd.Close() }

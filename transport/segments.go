@@ -10,42 +10,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Segments knows how the kernel put packets together before a raw socket was handed
-// them: network cards and drivers aggregate the packets of one inner TCP or UDP flow
-// (GRO), and a raw socket does not say how large they were. A packet socket does
-// (PACKET_VNET_HDR). It sees the same packets a moment earlier, and notes of those
-// that may be aggregates, and of no others, how they begin and how large their
-// segments are. Any goroutine may use it.
+// Segments finds the sizes of the packets from which the kernel merged a packet. Network
+// cards and drivers merge the packets of one inner TCP or UDP flow (GRO), and a raw
+// socket does not report how large they were. A packet socket does (PACKET_VNET_HDR). It
+// receives the same packets a moment earlier. For those that may be aggregates, and for
+// no others, it records how they begin and how large their segments are. Segments may be
+// used concurrently.
 //
 // A packet socket costs some 300 ns for each packet that this host receives. So it only
-// listens once a packet has come that can only be an aggregate, or while Hold says so,
-// and no longer than there are some.
+// listens after a packet came that must be an aggregate, for as long as there are more,
+// or while Hold requires it.
 type Segments struct {
 	ring  *noteRing
 	awake atomic.Bool // the socket listens
 
 	mu    sync.Mutex // guards all below
 	held  bool
-	last  time.Time // an aggregate came
+	last  time.Time // when the last aggregate came
 	notes notes
 }
 
 // restAfter is how long the socket listens after the last aggregate.
 const restAfter = 10 * time.Minute
 
-// What Segment returns besides a size.
+// Results of Segment other than a size.
 const (
-	Single  = 0  // the kernel did not put the packet together
-	Unknown = -1 // nothing is known of it
-	Small   = -2 // the same, but it is small, and was not put together if its inner checksum is complete
+	Single  = 0  // the kernel did not merge the packet
+	Unknown = -1 // nothing is known about it
+	Small   = -2 // the same, but the packet is small, and was not merged if its inner checksum is complete
 )
 
 // OpenSegments opens the socket, in the network namespace of the calling thread. It
 // needs CAP_NET_RAW.
 //
-// The socket's filter is fixed: what it shows are the first bytes of tunnel packets
-// that are aggregates or have no complete checksum, and nothing else of this host's
-// traffic.
+// The socket's filter cannot be changed. It accepts only the first bytes of tunnel
+// packets that are aggregates or have no complete checksum, and nothing else of this
+// host's traffic.
 func OpenSegments() (*Segments, error) {
 	r, err := openNoteRing()
 	if err != nil {
@@ -56,8 +56,8 @@ func OpenSegments() (*Segments, error) {
 	return s, nil
 }
 
-// Hold makes the socket listen, whether there are aggregates or not. Without hold it
-// rests, if none has come for a while.
+// Hold makes the socket listen even if there are no aggregates. With hold false, the
+// socket stops if no aggregate has come for a while.
 func (s *Segments) Hold(hold bool, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,23 +72,23 @@ func (s *Segments) Hold(hold bool, now time.Time) error {
 	return nil
 }
 
-// listen begins to take notes.
+// listen starts to record packets.
 func (s *Segments) listen() error {
 	s.last = time.Now()
-	s.awake.Store(true) // also if that fails: it would fail again with each packet
+	s.awake.Store(true) // also on an error: the call would fail again for each packet
 	return s.ring.bind(unix.ETH_P_ALL)
 }
 
-// Close must not be called while a receiver uses it.
+// Close must not be called while a receiver uses s.
 func (s *Segments) Close() error { return s.ring.close() }
 
-// find writes for each of the packets that were received, in one batch, how large its
-// segments are, and completes what the kernel left undone when it put it together.
+// find writes the segment size of each packet of a received batch to segments, and
+// completes the GRE checksums that the kernel left when it merged packets.
 func (s *Segments) find(bufs [][]byte, sizes []int, segments []int) {
 	if !s.awake.Load() {
 		if assume(sizes, segments) {
 			s.mu.Lock()
-			_ = s.listen() // what is not noted is cut without
+			_ = s.listen() // without notes, packets are cut to a safe size
 			s.mu.Unlock()
 		}
 		return
@@ -120,7 +120,7 @@ func (s *Segments) find(bufs [][]byte, sizes []int, segments []int) {
 	}
 }
 
-// read takes in what the kernel noted.
+// read reads what the kernel has recorded.
 func (s *Segments) read() {
 	s.notes.age()
 	for s.ring.ready() {
@@ -129,12 +129,12 @@ func (s *Segments) read() {
 				s.notes.put(key, f.segment, f.device)
 			}
 		}
-		s.ring.done() // after put: a goroutine that sees nothing here sees it there
+		s.ring.done() // after put: a goroutine that finds no frame here must find its note
 	}
 }
 
-// assume is find where there are no notes. Packets of no more than notedFrom bytes
-// are taken for what they seem to be; it reports whether there are others.
+// assume is find for the case without notes. Packets of at most notedFrom bytes are
+// Single, larger ones Unknown. It reports whether there are larger ones.
 func assume(sizes []int, segments []int) (others bool) {
 	for i, size := range sizes {
 		if segments[i] = Single; size > notedFrom {
@@ -154,7 +154,7 @@ type noteRing struct {
 // Sizes of a noteRing.
 const (
 	noteFrame  = 512       // bytes
-	noteMemory = 256 << 10 // bytes of all
+	noteMemory = 256 << 10 // bytes of all frames
 )
 
 func openNoteRing() (r *noteRing, err error) {
@@ -186,7 +186,7 @@ func (r *noteRing) setUp() error {
 			return os.NewSyscallError("setsockopt "+o.name, err)
 		}
 	}
-	// Since Linux 4.20; before it, the filter refuses what leaves.
+	// Available since Linux 4.20. On older kernels the filter refuses outgoing packets.
 	_ = unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	block := max(os.Getpagesize(), noteFrame)
 	req := unix.TpacketReq{
@@ -204,8 +204,9 @@ func (r *noteRing) setUp() error {
 	return nil
 }
 
-// bind makes the socket see the packets of an Ethernet protocol; 0: none. Only sockets
-// for all protocols see a packet before a raw socket does in every kernel.
+// bind makes the socket receive the packets of an Ethernet protocol, or none if it is 0.
+// In some kernels only sockets for all protocols receive a packet before a raw socket
+// does.
 func (r *noteRing) bind(etherType uint16) error {
 	return os.NewSyscallError("bind", unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: toNetwork(etherType)}))
 }

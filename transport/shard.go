@@ -6,23 +6,22 @@ import (
 	"sixfour/encap/header"
 )
 
-// Shard is one receiver's part of the packets to an address. Flows stay whole:
-// which part a packet belongs to follows from the addresses and ports of the
-// innermost flow, as far as they are at their usual place. What has none there
-// belongs to the first.
+// Shard is one receiver's part of the packets to an address. All packets of a flow
+// belong to the same part: it depends on the addresses and ports of the innermost flow,
+// if they are at their usual offsets. Packets without them belong to the first part.
 type Shard struct {
 	Index int // from 0
-	Count int // 0 or 1: there is one receiver, which gets everything
+	Count int // 0 or 1: there is one receiver, which gets all packets
 }
 
-// Words of a filter's memory. What is not there is 0.
+// Words of the filter's memory. A field that a packet does not have is 0.
 const (
-	shardAt    = 0 // where the header lies that is being looked at
+	shardAt    = 0 // offset of the header that is being checked
 	shardPorts = 1
-	shardFrom  = 2 // the source address, or the low word of it
+	shardFrom  = 2 // the source address, or its low word
 )
 
-// Labels of a filter. All jumps lead onwards, as the kernel requires.
+// Labels of a filter. All jumps go forward, as the kernel requires.
 const (
 	shardIPv6 = iota
 	shardPorts6
@@ -34,13 +33,12 @@ const (
 	shardSum
 	shardNone
 	shardChoose
-	shardGRE // and one label for each of its optional fields
+	shardGRE // the first of one label for each optional field
 )
 
-// filter is the program by which the kernel keeps from a receiver what belongs
-// to others. It runs on a whole IPv4 packet, but only on what lies behind the
-// headers of an IPv6 packet. A load beyond a packet's end would drop it, so that
-// each header's length is checked first.
+// filter returns the program with which the kernel drops the packets of other receivers.
+// It runs on a whole IPv4 packet, but for IPv6 only on what follows the headers. A load
+// beyond a packet's end would drop the packet, so each header's length is checked first.
 func (s Shard) filter(version byte, protocol int) []bpf.Instruction {
 	const everything = 1 << 18
 	if s.Count <= 1 {
@@ -69,7 +67,7 @@ func (s Shard) filter(version byte, protocol int) []bpf.Instruction {
 	}
 	b.ipv6()
 	b.ipv4()
-	b.label(shardSum) // of A and what is in memory
+	b.label(shardSum) // of A and the filter's memory
 	for _, n := range []int{shardPorts, shardFrom} {
 		b.add(bpf.LoadScratch{Dst: bpf.RegX, N: n}, bpf.ALUOpX{Op: bpf.ALUOpAdd})
 	}
@@ -86,8 +84,8 @@ func (s Shard) filter(version byte, protocol int) []bpf.Instruction {
 	return b.code
 }
 
-// gre goes on with what a GRE header carries (RFC 2784, 2890). Of version 1, and
-// with routing (RFC 1701), it is none of ours.
+// gre continues with what a GRE header carries (RFC 2784, 2890). A header of version 1
+// or with routing (RFC 1701) is not ours.
 func (b *program) gre(at uint32) {
 	const (
 		checksum, key, sequence = 0x8000, 0x2000, 0x1000
@@ -108,8 +106,8 @@ func (b *program) gre(at uint32) {
 	b.jump(bpf.JumpNotEqual, 0x86dd, shardNone)
 }
 
-// ipv6 is for a packet at X: the low words of the addresses, and the ports. IPv4
-// in it is the innermost flow.
+// ipv6 handles an IPv6 packet at X: the low words of the addresses, and the ports. If it
+// carries IPv4, that is the innermost flow.
 func (b *program) ipv6() {
 	b.label(shardIPv6)
 	b.need(header.IPv6Len, shardNone)
@@ -123,8 +121,8 @@ func (b *program) ipv6() {
 	b.advance(header.IPv6Len)
 }
 
-// ipv4 is for a packet at X: the addresses, and the ports where there are no
-// options and no fragments.
+// ipv4 handles an IPv4 packet at X: the addresses, and the ports if there are no options
+// and the packet is not a fragment.
 func (b *program) ipv4() {
 	b.label(shardIPv4)
 	b.need(header.IPv4Len, shardNone)
@@ -138,8 +136,8 @@ func (b *program) ipv4() {
 	b.flow(shardPorts4, shardAddresses4, header.IPv4Len, 12, 16)
 }
 
-// flow takes the ports behind a header of a length at X, at one label, and the words
-// of its addresses, at the other. The second of these is in A then.
+// flow loads, at the label ports, the ports after a header of a length at X and, at the
+// label addresses, the words of its addresses. The second of these is then in A.
 func (b *program) flow(ports, addresses int, length, from, to uint32) {
 	b.label(ports)
 	b.need(length+4, addresses)
@@ -149,19 +147,19 @@ func (b *program) flow(ports, addresses int, length, from, to uint32) {
 		bpf.LoadIndirect{Off: to, Size: 4})
 }
 
-// need jumps if the packet has less than n bytes from X on. It uses A.
+// need jumps if the packet has less than n bytes from X on. It changes A.
 func (b *program) need(n uint32, otherwise int) {
 	b.add(bpf.StoreScratch{Src: bpf.RegX, N: shardAt},
 		bpf.TXA{},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: n},
 		bpf.TAX{},
 		bpf.LoadExtension{Num: bpf.ExtLen},
-		bpf.ALUOpX{Op: bpf.ALUOpSub}, // of what is missing the highest bit is set
+		bpf.ALUOpX{Op: bpf.ALUOpSub}, // if bytes are missing, the highest bit of the difference is set
 		bpf.LoadScratch{Dst: bpf.RegX, N: shardAt})
 	b.jump(bpf.JumpBitsSet, 1<<31, otherwise)
 }
 
-// advance moves X. It uses A.
+// advance adds n to X. It changes A.
 func (b *program) advance(n uint32) {
 	b.add(bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: n}, bpf.TAX{})
 }

@@ -17,33 +17,33 @@ import (
 	"sixfour/transport/wait"
 )
 
-// An AF_XDP socket hands Ethernet frames to a device's driver, past routing, the
-// packet filter and the queueing disciplines, for about half of what the same
-// packet costs on a raw socket. Its memory is copied from (XDP_COPY): with
-// zero-copy drivers the socket would own the queue's receive side, too.
+// An AF_XDP socket passes Ethernet frames to a device's driver without routing, packet
+// filter and queueing disciplines. A packet costs about half of what it costs on a raw
+// socket. The kernel copies from the socket's memory (XDP_COPY): with zero-copy drivers
+// the socket would own the queue's receive side, too.
 
 // Sizes of an XDPPort.
 const (
-	xdpFrames    = 1024 // packets on their way to the device; a power of two
-	xdpArrivals  = 4096 // packets that may wait for us; a power of two
-	xdpFrameSize = 2048 // bytes; for devices of larger MTU twice that
-	xdpHeadroom  = 256  // bytes of a frame that the kernel keeps in front of a packet that arrives
+	xdpFrames    = 1024 // packets that are being sent; a power of two
+	xdpArrivals  = 4096 // packets that may wait to be received; a power of two
+	xdpFrameSize = 2048 // bytes; twice that for devices with a larger MTU
+	xdpHeadroom  = 256  // bytes of a frame that the kernel reserves before a received packet
 	ethernetLen  = 14
 )
 
-// XDPPort sends and receives through one queue of one Ethernet device. A device's
-// queue has one port in the whole system, which all Senders share.
+// XDPPort sends and receives through one queue of one Ethernet device. A device's queue
+// can have only one port in the whole system, which all Senders share.
 type XDPPort struct {
 	mu     sync.Mutex
 	fd     int // -1 after Close
 	mem    []byte
-	size   int // of a frame
+	size   int // bytes of a frame
 	free   []uint64
 	tx     *xdpRing[unix.XDPDesc]
-	done   *xdpRing[uint64] // frames that the kernel gives back
+	done   *xdpRing[uint64] // frames that the kernel returns
 	broken bool
 
-	// Of the receiver.
+	// For the receiver.
 	arrivals *wait.FD
 	rx       *xdpRing[unix.XDPDesc]
 	fill     *xdpRing[uint64] // frames that the kernel may fill
@@ -54,7 +54,7 @@ type XDPPort struct {
 func OpenXDP(device, queue, mtu int) (*XDPPort, error) {
 	p := &XDPPort{size: xdpFrameSize}
 	if mtu > p.MTU() {
-		p.size *= 2 // a page, which is the most there is
+		p.size *= 2 // a page, which is the maximum
 	}
 	if mtu > p.MTU() {
 		return nil, fmt.Errorf("open AF_XDP socket: an MTU of %d is more than the %d bytes that a frame takes", mtu, p.MTU())
@@ -71,7 +71,7 @@ func OpenXDP(device, queue, mtu int) (*XDPPort, error) {
 }
 
 func (p *XDPPort) setUp(device, queue int) error {
-	// What waits in the device counts against the send buffer.
+	// Packets that wait in the device count against the send buffer.
 	buffer := 2 * xdpFrames * p.size
 	if unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer) != nil {
 		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, buffer)
@@ -129,10 +129,11 @@ func (p *XDPPort) setUp(device, queue int) error {
 	return err
 }
 
-// MTU is the largest packet that fits, in bytes.
+// MTU returns the size of the largest packet that fits, in bytes.
 func (p *XDPPort) MTU() int { return p.size - xdpHeadroom - ethernetLen }
 
-// Close ends the port and its Receive; its Senders go on with their other socket.
+// Close closes the port and ends its Receive. Its Senders continue with their other
+// socket.
 func (p *XDPPort) Close() error {
 	if p.arrivals != nil {
 		p.arrivals.Close()
@@ -154,15 +155,14 @@ func (p *XDPPort) Close() error {
 	return os.NewSyscallError("close", err)
 }
 
-// Broken reports that the port sends no more: a new one may.
+// Broken reports that the port can no longer send. It may be replaced by a new one.
 func (p *XDPPort) Broken() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.broken
 }
 
-// Receive is described at the interface Receiver. What arrives is what an
-// XDPFilter takes.
+// Receive implements Receiver. It returns the packets that an XDPFilter takes.
 func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
 	if _, err := p.arrivals.Acquire(); err != nil {
 		return 0, net.ErrClosed
@@ -185,7 +185,7 @@ func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
 	return len(p.descs), nil
 }
 
-// Lost is described at the interface Receiver.
+// Lost implements Receiver.
 func (p *XDPPort) Lost() (n uint32, ok bool) {
 	fd, err := p.arrivals.Acquire()
 	if err != nil {
@@ -199,34 +199,34 @@ func (p *XDPPort) Lost() (n uint32, ok bool) {
 	return uint32(s.Rx_dropped + s.Rx_ring_full), errno == 0
 }
 
-// XDPSender sends to one next hop through an XDPPort, and, what that does not
-// take, through another Sender, with which it is closed. What the other one has sent
-// may wait in the device's queueing discipline, which packets of the port go past: as
-// long as it does, everything goes that way, so that nothing is overtaken.
+// XDPSender sends to one next hop through an XDPPort. Packets that the port does not
+// take go through another Sender, which XDPSender closes. Packets from the other Sender
+// may wait in the device's queueing discipline, which packets of the port bypass: as
+// long as they wait, all packets go through the other Sender, so that the order is kept.
 type XDPSender struct {
 	port   *XDPPort
-	eth    [ethernetLen]byte // without its type
-	detour atomic.Bool       // something went through the other Sender last
+	eth    [ethernetLen]byte // without the EtherType
+	detour atomic.Bool       // the last packet went through the other Sender
 	Sender
 }
 
-// Queuer is a Sender that knows whether something that it sent has not left the host
+// Queuer is a Sender that reports whether a packet that it sent has not left the host
 // yet.
 type Queuer interface{ Queued() bool }
 
 var _ Queuer = (*RawSender)(nil)
 
-// NewXDPSender sends from the device's hardware address to the next hop's, IPv4
-// and IPv6 as the packets are.
+// NewXDPSender returns a sender from the device's hardware address to the next hop's,
+// for IPv4 and IPv6 packets.
 func NewXDPSender(p *XDPPort, from, to [6]byte, other Sender) *XDPSender {
 	s := &XDPSender{port: p, Sender: other}
 	copy(s.eth[0:], to[:])
 	copy(s.eth[6:], from[:])
-	s.detour.Store(true) // as it was before
+	s.detour.Store(true) // earlier packets went that way
 	return s
 }
 
-// Send is described at the interface Sender.
+// Send implements Sender.
 func (s *XDPSender) Send(pkts []Packet) (int, error) {
 	if s.detour.Load() {
 		if q, ok := s.Sender.(Queuer); ok && q.Queued() {
@@ -248,7 +248,7 @@ func (s *XDPSender) Send(pkts []Packet) (int, error) {
 	return sent, nil
 }
 
-// send sends a batch of at most BatchSize packets and returns how many left.
+// send sends a batch of at most BatchSize packets and returns how many were sent.
 func (p *XDPPort) send(eth *[ethernetLen]byte, pkts []Packet) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -259,7 +259,7 @@ func (p *XDPPort) send(eth *[ethernetLen]byte, pkts []Packet) (n int) {
 		pkt := &pkts[i]
 		size, etherType := ethernetLen+pkt.Len(), etherTypeOf(pkt.Head)
 		if size > p.size || etherType == 0 {
-			break // the device's MTU has grown, or the other Sender says what is wrong
+			break // the device's MTU has grown, or the other Sender returns the error
 		}
 		at := p.free[len(p.free)-1]
 		p.free = p.free[:len(p.free)-1]
@@ -276,10 +276,10 @@ func (p *XDPPort) send(eth *[ethernetLen]byte, pkts []Packet) (n int) {
 	}
 	p.tx.publish()
 	p.broken = !p.kick()
-	return n - p.tx.pending() // they leave in order, so that those of the end are still there
+	return n - p.tx.pending() // they are sent in order, so the pending ones are the last
 }
 
-// etherTypeOf is the one of a packet's IP version; 0 if it is none.
+// etherTypeOf returns the EtherType for a packet's IP version, or 0 for any other.
 func etherTypeOf(pkt []byte) uint16 {
 	switch header.Version(pkt) {
 	case 4:
@@ -290,13 +290,13 @@ func etherTypeOf(pkt []byte) uint16 {
 	return 0
 }
 
-// Patience with a device whose queue is full.
+// How long to wait for a device whose queue is full.
 const (
 	xdpPause    = 20 * time.Microsecond
 	xdpPatience = 1000 // pauses
 )
 
-// reclaim gets the frames back that have been sent, and waits until there are n.
+// reclaim takes back the frames that were sent, and waits until n are free.
 func (p *XDPPort) reclaim(n int) bool {
 	for range xdpPatience {
 		p.free = p.done.take(p.free)
@@ -308,8 +308,8 @@ func (p *XDPPort) reclaim(n int) bool {
 	return false
 }
 
-// kick makes the kernel send what is in the ring, all of it; false means that
-// the device takes no more.
+// kick makes the kernel send everything in the ring. It returns false if the device
+// takes no more.
 func (p *XDPPort) kick() bool {
 	for range xdpPatience {
 		before := p.tx.pending()

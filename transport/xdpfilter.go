@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// XDPFilter is a program at a device that takes the packets of given pairs of
-// addresses and IP protocols out of what the device receives, and hands them to
-// ports. Everything else it passes on untouched: fragments, IPv4 options and IPv6
-// extension headers, too, are for the kernel.
+// XDPFilter is an XDP program on a device. It takes received packets with given pairs of
+// addresses and IP protocols and delivers them to ports. All other packets pass to the
+// kernel unchanged, including fragments and packets with IPv4 options or IPv6 extension
+// headers.
 type XDPFilter struct {
 	pairs4 *ebpf.Map // by xdpKey
 	pairs6 *ebpf.Map
@@ -29,8 +29,8 @@ const (
 	maxXDPQueues = 64
 )
 
-// AttachXDP puts a filter at a device, for packets of up to mtu bytes. It goes
-// when it is closed, or with the process.
+// AttachXDP attaches a filter to a device, for packets of up to mtu bytes. The filter is
+// removed by Close, or when the process ends.
 func AttachXDP(device, mtu int) (*XDPFilter, error) {
 	f := new(XDPFilter)
 	if err := f.attach(device, mtu); err != nil {
@@ -63,7 +63,7 @@ func (f *XDPFilter) attach(device, mtu int) (err error) {
 	}); err != nil {
 		return err
 	}
-	// In the driver if it can do it, else behind it.
+	// In the driver if it supports that, otherwise after the driver.
 	f.link, err = link.AttachXDP(link.XDPOptions{Program: f.prog, Interface: device, Flags: link.XDPDriverMode})
 	if err != nil {
 		f.link, err = link.AttachXDP(link.XDPOptions{Program: f.prog, Interface: device, Flags: link.XDPGenericMode})
@@ -74,7 +74,7 @@ func (f *XDPFilter) attach(device, mtu int) (err error) {
 func newXDPPairs(name string, keySize uint32) (*ebpf.Map, error) {
 	return ebpf.NewMap(&ebpf.MapSpec{
 		Name: name, Type: ebpf.Hash, KeySize: keySize, ValueSize: 4, MaxEntries: maxXDPPairs,
-		Flags: 1, // BPF_F_NO_PREALLOC: memory only for pairs that there are
+		Flags: 1, // BPF_F_NO_PREALLOC: allocate memory only for pairs in use
 	})
 }
 
@@ -84,14 +84,14 @@ const (
 	xdpKey6Len = 2*16 + 4
 )
 
-// xdpKey is both addresses, as they stand in a packet, and the protocol, in a
-// word of its own.
+// xdpKey returns a key: both addresses as in a packet, and the protocol in a word of its
+// own.
 func xdpKey(source, dest netip.Addr, protocol byte) []byte {
 	key := append(source.AsSlice(), dest.AsSlice()...)
 	return binary.NativeEndian.AppendUint32(key, uint32(protocol))
 }
 
-// pairs is the map for the IP version of two addresses.
+// pairs returns the map for the IP version of two addresses.
 func (f *XDPFilter) pairs(source, dest netip.Addr) (*ebpf.Map, error) {
 	switch {
 	case source.Is4() && dest.Is4():
@@ -102,8 +102,8 @@ func (f *XDPFilter) pairs(source, dest netip.Addr) (*ebpf.Map, error) {
 	return nil, fmt.Errorf("%v and %v are not of one IP version", source, dest)
 }
 
-// Take makes the filter take the packets of an IP protocol from a remote address
-// to a local one.
+// Take makes the filter take the packets of an IP protocol from a remote address to a
+// local one.
 func (f *XDPFilter) Take(remote, local netip.Addr, protocol byte) error {
 	pairs, err := f.pairs(remote, local)
 	if err == nil {
@@ -118,11 +118,11 @@ func (f *XDPFilter) Take(remote, local netip.Addr, protocol byte) error {
 // Pass undoes Take.
 func (f *XDPFilter) Pass(remote, local netip.Addr, protocol byte) {
 	if pairs, err := f.pairs(remote, local); err == nil {
-		_ = pairs.Delete(xdpKey(remote, local, protocol)) // that it is not there is as good
+		_ = pairs.Delete(xdpKey(remote, local, protocol)) // it is no error if there is no such key
 	}
 }
 
-// Serve hands what one receive queue takes to a port.
+// Serve delivers the packets that the filter takes on one receive queue to a port.
 func (f *XDPFilter) Serve(queue int, p *XDPPort) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,7 +135,7 @@ func (f *XDPFilter) Serve(queue int, p *XDPPort) error {
 	return nil
 }
 
-// Close takes the program away from the device.
+// Close removes the program from the device.
 func (f *XDPFilter) Close() error {
 	var err error
 	if f.link != nil {

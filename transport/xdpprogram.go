@@ -16,9 +16,9 @@ const (
 // xdpPass is XDP_PASS.
 const xdpPass = 2
 
-// xdpProgram is the filter. What it hands over is not larger than a frame takes;
-// IPv4 has a header without options and is no fragment, and IPv6 has the protocol
-// right behind its header.
+// xdpProgram returns the filter. It takes only packets that fit into a frame. IPv4
+// packets must have no options and not be fragments; in IPv6 packets, the protocol must
+// directly follow the IPv6 header.
 func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
 	p := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -27,7 +27,8 @@ func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
 		asm.Mov.Reg(asm.R4, asm.R2),
 		asm.Add.Imm(asm.R4, ethernetLen+header.IPv4Len),
 		asm.JGT.Reg(asm.R4, asm.R3, "pass"),
-		// Not their difference: to know numbers made of pointers takes CAP_PERFMON.
+		// Not the difference of the pointers: numbers computed from pointers need
+		// CAP_PERFMON.
 		asm.Mov.Reg(asm.R7, asm.R2),
 		asm.Add.Imm(asm.R7, int32(ethernetLen+mtu)),
 		asm.JGT.Reg(asm.R3, asm.R7, "pass"),
@@ -38,7 +39,7 @@ func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
 		asm.JNE.Imm(asm.R5, unix.ETH_P_IP, "pass"),
 	}
 	end := asm.Instructions{
-		// A queue without a port passes its packets on, too.
+		// A queue without a port also passes its packets on.
 		asm.LoadMapPtr(asm.R1, ports).WithSymbol("take"),
 		asm.LoadMem(asm.R2, asm.R6, xdpQueue, asm.Word),
 		asm.Mov.Imm(asm.R3, xdpPass),
@@ -53,7 +54,7 @@ func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
 	return append(p, end...)
 }
 
-// xdpIPv4 looks at a packet whose header is there.
+// xdpIPv4 checks a packet with a complete IPv4 header.
 func xdpIPv4(pairs int) asm.Instructions {
 	const ip = ethernetLen
 	check := asm.Instructions{
@@ -67,7 +68,7 @@ func xdpIPv4(pairs int) asm.Instructions {
 	return append(check, xdpLookUp(pairs, xdpKey4Len, ip+12, ip+9)...)
 }
 
-// xdpIPv6 looks at a packet that has as many bytes as an IPv4 header.
+// xdpIPv6 checks a packet that is at least as long as an IPv4 header.
 func xdpIPv6(pairs int) asm.Instructions {
 	const ip = ethernetLen
 	check := asm.Instructions{
@@ -81,8 +82,8 @@ func xdpIPv6(pairs int) asm.Instructions {
 	return append(check, xdpLookUp(pairs, xdpKey6Len, ip+8, ip+6)...)
 }
 
-// xdpLookUp passes on what is not in a map. The key's addresses and its protocol
-// lie at offsets in the packet.
+// xdpLookUp passes a packet on if its key is not in a map. The addresses and the
+// protocol of the key are at these offsets in the packet.
 func xdpLookUp(pairs int, keyLen, addresses, protocol int16) asm.Instructions {
 	var p asm.Instructions
 	for i := int16(0); i < keyLen-4; i += 4 {

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// xdpRing is one ring of an AF_XDP socket, which the kernel shares with us:
-// entries of type E between a consumer's and a producer's count. One side
-// belongs to us, the other to the kernel.
+// xdpRing is one ring of an AF_XDP socket, in memory shared with the kernel. It holds
+// entries of type E between the consumer's and the producer's counter. One of the two is
+// us, the other the kernel.
 type xdpRing[E unix.XDPDesc | uint64] struct {
 	mem      []byte
 	producer *uint32
 	consumer *uint32
 	entries  []E
 	mask     uint32
-	count    uint32 // ours of the two counts: what is published follows it
+	count    uint32 // our own counter, before it is published
 }
 
 // mapRing maps a ring of size entries, a power of two.
@@ -43,21 +43,20 @@ func (r *xdpRing[E]) unmap() {
 	}
 }
 
-// put adds an entry to a ring of which we are the producer. The caller knows
-// that there is room, and publishes.
+// put adds an entry to a ring of which we are the producer. The caller makes sure that
+// there is room, and calls publish afterwards.
 func (r *xdpRing[E]) put(e E) {
 	r.entries[r.count&r.mask] = e
 	r.count++
 }
 
-// publish hands what was put to the kernel.
+// publish makes the new entries visible to the kernel.
 func (r *xdpRing[E]) publish() { atomic.StoreUint32(r.producer, r.count) }
 
-// pending is how many of the published entries the kernel has not taken yet.
+// pending returns how many of the published entries the kernel has not taken yet.
 func (r *xdpRing[E]) pending() int { return int(r.count - atomic.LoadUint32(r.consumer)) }
 
-// ready is how many entries there are to take from a ring of which we are the
-// consumer.
+// ready returns how many entries can be taken from a ring of which we are the consumer.
 func (r *xdpRing[E]) ready() int { return int(atomic.LoadUint32(r.producer) - r.count) }
 
 // takeSome takes up to n entries from a ring of which we are the consumer.
@@ -70,10 +69,10 @@ func (r *xdpRing[E]) takeSome(to []E, n int) []E {
 	return to
 }
 
-// take empties a ring of which we are the consumer.
+// take takes all entries from a ring of which we are the consumer.
 func (r *xdpRing[E]) take(to []E) []E { return r.takeSome(to, r.ready()) }
 
-// xdpOffsets says where in the rings the counts and entries are.
+// xdpOffsets returns the offsets of the counters and entries in the rings.
 func xdpOffsets(fd int) (o unix.XDPMmapOffsets, err error) {
 	size := uint32(unsafe.Sizeof(o))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
@@ -87,7 +86,7 @@ func xdpOffsets(fd int) (o unix.XDPMmapOffsets, err error) {
 	return o, nil
 }
 
-// newFrames makes the memory for packets, which is the socket's from then on.
+// newFrames allocates the memory for packets and gives it to the socket.
 func newFrames(fd, count, size int) ([]byte, error) {
 	mem, err := unix.Mmap(-1, 0, count*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrOther means that descriptors are not those of the interface that is wanted.
+// ErrOther means that descriptors do not belong to the expected interface.
 var ErrOther = errors.New("the descriptors are of another interface")
 
-// Adopt makes a Device of the descriptors of an interface's queues, which another
-// process has opened, perhaps one that is no more: of all its queues, and as Open
-// would have opened them. What waits in them is there to be read. It works in the
-// network namespace of the calling thread, where the interface must be. The MTU stays.
-// The descriptors remain the caller's. The error is ErrOther if they do not fit.
+// Adopt makes a Device from the descriptors of all queues of an interface, which another
+// process has opened in the same way as Open. That process may have ended. Packets that
+// wait in the queues can be read. Adopt works in the network namespace of the calling
+// thread, where the interface must be. It does not change the MTU. The caller keeps the
+// descriptors and must close them. The error is ErrOther if they do not fit.
 func Adopt(fds []int, s Settings) (*Device, error) {
 	if len(fds) != s.Queues {
 		return nil, fmt.Errorf("%s: %d queues of %d: %w", s.Name, len(fds), s.Queues, ErrOther)
@@ -37,8 +37,8 @@ func Adopt(fds []int, s Settings) (*Device, error) {
 	return d, nil
 }
 
-// fits reports, as an error, if a descriptor is not a queue of an interface as it
-// should be, in the namespace of the calling thread.
+// fits returns an error if a descriptor is not a queue of an interface with these
+// settings, in the namespace of the calling thread.
 func fits(fd int, s Settings) error {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
@@ -54,8 +54,7 @@ func fits(fd int, s Settings) error {
 	return isHere(fd)
 }
 
-// isHere reports, as an error, if an interface is not in the namespace of the calling
-// thread.
+// isHere returns an error if an interface is not in the namespace of the calling thread.
 func isHere(fd int) error {
 	its, err := namespaceOf(fd, unix.TUNGETDEVNETNS)
 	if err != nil {
@@ -73,10 +72,10 @@ func isHere(fd int) error {
 	return err
 }
 
-// namespace tells network namespaces apart.
+// namespace identifies a network namespace.
 type namespace struct{ device, inode uint64 }
 
-// namespaceOf is that of a TUN device or of a socket.
+// namespaceOf returns the namespace of a TUN device or of a socket.
 func namespaceOf(fd int, request uintptr) (n namespace, err error) {
 	ns, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, 0)
 	if errno != 0 {
@@ -100,8 +99,8 @@ func (q *Queue) Use(f func(fd int) error) error {
 	return f(fd)
 }
 
-// Is reports whether a descriptor is a queue of an interface of a name, in the network
-// namespace of the calling thread.
+// Is reports whether a descriptor is a queue of the interface with the given name, in
+// the network namespace of the calling thread.
 func Is(fd int, name string) bool {
 	ifr, err := unix.NewIfreq("")
 	return err == nil && unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr) == nil && ifr.Name() == name && isHere(fd) == nil

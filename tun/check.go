@@ -2,8 +2,7 @@ package tun
 
 import "golang.org/x/sys/unix"
 
-// Check reports whether the kernel has a TUN device at all, and this process may open
-// it.
+// Check returns nil if the kernel has a TUN device and this process may open it.
 func Check() error {
 	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {

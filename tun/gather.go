@@ -9,36 +9,35 @@ import (
 	"sixfour/encap/header"
 )
 
-// Gatherer collects packets for a queue and writes them, those of one TCP or UDP
-// flow that follow each other as one super-packet: the kernel does most of its
-// work once for each write. It belongs to one goroutine.
+// Gatherer collects packets for a queue and writes them. It writes consecutive packets
+// of one TCP or UDP flow as one super-packet, because the kernel does most of its work
+// once per write. It is not safe for concurrent use.
 //
-// The packets of a flow keep their order. One that cannot be part of a super-packet
-// ends the one of its flow that is being gathered, because what is added to that
-// later would overtake it. Fragments and packets with IPv6 extension headers do not
-// show their flow: they end all super-packets between their addresses.
+// The packets of a flow keep their order. A packet that cannot be part of a super-packet
+// closes the super-packet of its flow, because a packet that is added to it later would
+// overtake this one. Fragments and packets with IPv6 extension headers do not show their
+// flow: they close all super-packets between their addresses.
 //
-// A packet in a tunnel can arrive with a transport checksum that is yet to be
-// computed: the field holds the sum of the pseudo-header alone, and the rest was
-// left to a network card. The peer's kernel leaves it so where the wire is not
-// one (virtio, veth), and the GRO of our own card does, which puts packets of a flow
-// together before a raw socket sees them (see AddMerged). Such a packet is handed to
-// the kernel as what it is.
+// A packet can arrive in a tunnel with a partial transport checksum: the field holds
+// only the sum of the pseudo-header, and a network card was to complete it. The peer's
+// kernel leaves it so on virtual links (virtio, veth). The GRO of our own card does too,
+// when it merges packets of a flow before a raw socket receives them (see AddMerged).
+// Such a packet is written to the kernel with a partial checksum.
 type Gatherer struct {
-	mtu     int // of the interface: what is larger is cut
+	mtu     int // of the interface; larger packets are cut
 	items   []item
 	groups  []group
 	last    [256]int16 // by a hash of the flow: its latest group + 1
-	ended   [256]int16 // by a hash of the addresses: the first group that may grow
+	ended   [256]int16 // by a hash of the addresses: the first group that may still grow
 	iovs    []unix.Iovec
 	vnet    [VirtioLen]byte
 	refused []int16
-	saved   [maxGathered]byte // the first packet's headers, while they are a super-packet's
+	saved   [maxGathered]byte // the first packet's headers, while they are replaced by those of a super-packet
 	cut     []byte            // the headers of a segment, once one was cut off
 }
 
-// item is one packet. Its flow's next packet in the same group is next, if that
-// is not negative.
+// item is one packet. next is the next packet of its flow in the same group, or
+// negative.
 type item struct {
 	pkt  []byte
 	next int16
@@ -51,51 +50,52 @@ type group struct {
 	size        int // bytes in all
 	flow        flow
 	segment     int  // payload of all packets but the last, in bytes
-	merged      int  // the same, of a single packet that the kernel has put together; 0: it has not
-	idStep      byte // by which the IPv4 identification grows: 0 or 1
-	verified    bool // the first packet's checksum
-	closed      bool // nothing may follow
+	merged      int  // the same, for a single packet that the kernel has merged; 0: it has not
+	idStep      byte // difference of the IPv4 identifications of consecutive packets: 0 or 1
+	verified    bool // the first packet's checksum was verified
+	closed      bool // no packet may be added
 }
 
-// flow is what a packet's headers say that matters here.
+// flow holds what a Gatherer needs from a packet's headers.
 type flow struct {
-	kind      byte  // of a super-packet of such packets: VIRTIO_NET_HDR_GSO_*; 0: never part of one
-	partial   bool  // the checksum is
+	kind      byte  // type of a super-packet of such packets: VIRTIO_NET_HDR_GSO_*; 0: never part of one
+	partial   bool  // the checksum is partial
 	transport int   // offset of the transport header
 	headers   int   // length of all headers
 	checksum  int   // offset of the checksum in the transport header
 	pair      uint8 // a hash of the addresses
-	hash      uint8 // and of protocol and ports, if the packet shows them
+	hash      uint8 // a hash of the addresses and, if the packet shows them, protocol and ports
 	ports     bool
 }
 
-// maxGathered is the longest headers of packets that are gathered: no IP options
-// and no extension headers, all TCP options.
+// maxGathered is the longest length of headers of packets that are gathered: no IP
+// options and no extension headers, all TCP options.
 const maxGathered = header.IPv6Len + 60
 
 // maxSuper is the largest packet that can be written.
 const maxSuper = 65535
 
-// NewGatherer makes a gatherer for up to capacity packets between two Writes, to
-// an interface of the given MTU.
+// NewGatherer returns a gatherer for up to capacity packets between two Writes, to an
+// interface of the given MTU.
 func NewGatherer(capacity, mtu int) *Gatherer {
 	return &Gatherer{
 		mtu:    mtu,
 		items:  make([]item, 0, capacity),
 		groups: make([]group, 0, capacity),
-		iovs:   make([]unix.Iovec, 0, capacity+1), // and the virtio header
+		iovs:   make([]unix.Iovec, 0, capacity+1), // one more for the virtio header
 	}
 }
 
-// Len is how many packets wait for Write.
+// Len returns how many packets wait for Write.
 func (g *Gatherer) Len() int { return len(g.items) }
 
-// Add takes one packet, which header.Parse has passed. It must stay where it is
-// until Write, which may change its headers. There is room for capacity packets.
+// Add adds one packet, which header.Parse has accepted. The packet's memory must stay
+// unchanged until Write, which may change its headers. At most capacity packets may be
+// added.
 func (g *Gatherer) Add(pkt []byte) { g.add(pkt, parseFlow(pkt), 0) }
 
-// add takes a packet, or one that the kernel has put together of segments with so many
-// bytes of payload.
+// add adds a packet. merged is the payload of each segment in bytes if the kernel has
+// merged the packet, and otherwise 0.
 func (g *Gatherer) add(pkt []byte, f flow, merged int) {
 	i := int16(len(g.items))
 	g.items = append(g.items, item{pkt, -1})
@@ -117,9 +117,9 @@ func (g *Gatherer) add(pkt []byte, f flow, merged int) {
 
 func (f *flow) isTCP() bool { return f.checksum == tcpChecksum }
 
-// parseFlow finds the transport header of a packet, and whether it can be part
-// of a super-packet: whole TCP or UDP with payload, without IP options and
-// extension headers.
+// parseFlow finds the transport header of a packet, and determines whether the packet
+// can be part of a super-packet: it must be whole TCP or UDP with payload, without IP
+// options and extension headers.
 func parseFlow(pkt []byte) (f flow) {
 	var src, dst []byte
 	var protocol byte
@@ -148,15 +148,15 @@ func parseFlow(pkt []byte) (f flow) {
 	case protocol == header.UDP && len(t) >= udpHeader:
 		kind = unix.VIRTIO_NET_HDR_GSO_UDP_L4
 		f.headers, f.checksum = f.transport+udpHeader, udpChecksum
-		// Without a checksum (RFC 768) it must not get one.
+		// A UDP packet without a checksum (RFC 768) must not get one.
 		plain = plain && len(t) > udpHeader && int(binary.BigEndian.Uint16(t[udpLength:])) == len(t) &&
 			binary.BigEndian.Uint16(t[udpChecksum:]) != 0
 	default:
 		return f
 	}
 	pseudo := addresses + uint32(protocol)
-	// One complete checksum in 65536 looks partial, too, and loses nothing by
-	// being computed again.
+	// One complete checksum in 65536 looks partial, too. It does no harm to compute it
+	// again.
 	f.partial = binary.BigEndian.Uint16(t[f.checksum:]) == header.Fold(pseudo+uint32(len(t)))
 	f.ports, f.hash = true, hash(pseudo^binary.BigEndian.Uint32(t))
 	if plain {
@@ -167,7 +167,7 @@ func parseFlow(pkt []byte) (f flow) {
 
 func hash(v uint32) uint8 { return uint8(v * 0x9e3779b1 >> 24) }
 
-// join appends item i to a group, if it continues that flow.
+// join appends item i to a group if it continues the group's flow.
 func (g *Gatherer) join(to *group, i int16, f *flow) bool {
 	first, pkt := g.items[to.first].pkt, g.items[i].pkt
 	payload := len(pkt) - f.headers
@@ -187,7 +187,7 @@ func (g *Gatherer) join(to *group, i int16, f *flow) bool {
 	} else if [4]byte(a) != [4]byte(b) {
 		return false
 	}
-	// The kernel will take our word for the checksums.
+	// The kernel does not verify the checksums of a super-packet.
 	if !to.verified {
 		if !verify(first, &to.flow) {
 			to.closed = true
@@ -206,9 +206,9 @@ func (g *Gatherer) join(to *group, i int16, f *flow) bool {
 	return true
 }
 
-// sameIP reports whether the IP headers are of one series, of which pkt is
-// number n, and by how much their identification grows. It may stand still only
-// where it means nothing (RFC 6864).
+// sameIP reports whether pkt can be packet n of a series that begins with first, by its
+// IP header, and by how much the identification increases. The identification may be
+// constant only where it has no meaning (RFC 6864).
 func sameIP(first, pkt []byte, n int) (step byte, ok bool) {
 	if header.Version(first) == 6 {
 		// Version, traffic class, flow label; next header, hop limit, addresses.
@@ -228,8 +228,8 @@ func sameIP(first, pkt []byte, n int) (step byte, ok bool) {
 	return 0, false
 }
 
-// continuesTCP reports whether segment b follows the one of header a and the
-// ones after it, offset bytes of payload later, with nothing else to say.
+// continuesTCP reports whether the TCP header b continues a series that begins with
+// header a, offset bytes of payload later, and differs in nothing else.
 func continuesTCP(a, b []byte, offset int) bool {
 	const same = ^(tcpFIN | tcpPSH)
 	return [4]byte(a) == [4]byte(b) && // ports
@@ -240,7 +240,7 @@ func continuesTCP(a, b []byte, offset int) bool {
 		string(a[18:]) == string(b[18:len(a)]) // urgent pointer, options
 }
 
-// verify reports whether a packet's transport checksum is right.
+// verify reports whether a packet's transport checksum is correct.
 func verify(pkt []byte, f *flow) bool {
 	t := pkt[f.transport:]
 	protocol := byte(header.UDP)
@@ -258,15 +258,15 @@ func addresses(pkt []byte) (src, dst []byte) {
 	return header.IPv6(pkt).Source(), header.IPv6(pkt).Dest()
 }
 
-// Refused is what became of the packets that the kernel did not take.
+// Refused lists the packets that the kernel did not accept.
 type Refused struct {
 	Packets int
 	Bytes   int
-	Err     error   // of the last of them: ErrGone, ErrDown, or the kernel's
-	Which   []int16 // of those that were added, from 0; valid until the next Write
+	Err     error   // of the last of them: ErrGone, ErrDown, or the kernel's error
+	Which   []int16 // indexes in the order of Add, from 0; valid until the next Write
 }
 
-// Write writes all packets to the queue and forgets them.
+// Write writes all packets to the queue and removes them from the gatherer.
 func (g *Gatherer) Write(q *Queue) (r Refused) {
 	r.Which = g.refused[:0]
 	for i := range g.groups {
@@ -277,15 +277,15 @@ func (g *Gatherer) Write(q *Queue) (r Refused) {
 	return r
 }
 
-// Discard forgets all packets.
+// Discard removes all packets without writing them.
 func (g *Gatherer) Discard() {
 	g.items, g.groups = g.items[:0], g.groups[:0]
 	clear(g.last[:])
 	clear(g.ended[:])
 }
 
-// write writes one group. If the kernel does not like what we made, its packets
-// go one by one: a bad packet costs itself alone.
+// write writes one group. If the kernel refuses a super-packet, write writes its packets
+// one by one, so that only a bad packet is lost.
 func (g *Gatherer) write(q *Queue, to *group, r *Refused) {
 	first := g.items[to.first].pkt
 	clear(g.vnet[:])
@@ -313,7 +313,7 @@ func (g *Gatherer) write(q *Queue, to *group, r *Refused) {
 	}
 }
 
-// refuse notes that the kernel did not take a packet.
+// refuse records that the kernel did not accept a packet.
 func (g *Gatherer) refuse(i int16, err error, r *Refused) {
 	r.Packets++
 	r.Bytes += len(g.items[i].pkt)
@@ -321,7 +321,7 @@ func (g *Gatherer) refuse(i int16, err error, r *Refused) {
 	r.Which = append(r.Which, i)
 }
 
-// head makes the first packet's headers those of the whole group.
+// head changes the first packet's headers to those of the whole group.
 func (g *Gatherer) head(first []byte, to *group) {
 	f := &to.flow
 	t := first[f.transport:]
@@ -346,8 +346,8 @@ func (g *Gatherer) head(first []byte, to *group) {
 	g.segments(f, to.segment)
 }
 
-// partial says in the virtio header that the checksum is to be computed, and
-// that TCP in a packet larger than the interface takes is to be cut.
+// partial sets the virtio header so that the kernel computes the checksum, and segments
+// a TCP packet that is larger than the MTU of the interface.
 func (g *Gatherer) partial(pkt []byte, f *flow) {
 	g.vnet[0] = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM
 	binary.NativeEndian.PutUint16(g.vnet[6:], uint16(f.transport))
@@ -357,15 +357,15 @@ func (g *Gatherer) partial(pkt []byte, f *flow) {
 	}
 }
 
-// segments says in the virtio header that the packet is several.
+// segments sets the virtio header for a super-packet.
 func (g *Gatherer) segments(f *flow, size int) {
 	g.vnet[1] = f.kind
 	binary.NativeEndian.PutUint16(g.vnet[2:], uint16(f.headers))
 	binary.NativeEndian.PutUint16(g.vnet[4:], uint16(size))
 }
 
-// writev writes count packets of a group, from item i on: the first whole, of
-// the others the payload.
+// writev writes count packets of a group, from item i on: the first one whole, and the
+// payload of the others.
 func (g *Gatherer) writev(q *Queue, i int16, count, headers int) error {
 	g.iovs = appendIovec(g.iovs[:0], g.vnet[:])
 	g.iovs = appendIovec(g.iovs, g.items[i].pkt)

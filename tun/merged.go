@@ -9,23 +9,25 @@ import (
 	"sixfour/encap/header"
 )
 
-// What is known of a packet that the kernel may have put together, if it is not the
-// payload of each segment in bytes. Package transport has the same.
+// What is known about a packet that the kernel may have merged, if it is not the payload
+// of each segment in bytes. Package transport has the same constants.
 const (
-	Single  = 0  // it did not
-	Unknown = -1 // nothing
-	Small   = -2 // nothing, but if its checksum is complete it did not
+	Single  = 0  // the kernel did not merge it
+	Unknown = -1 // nothing is known
+	Small   = -2 // nothing is known, but if its checksum is complete, the kernel did not merge it
 )
 
-// safeMTU is what every link takes that carries IPv6 (RFC 8200 section 5).
+// safeMTU is the MTU that every link with IPv6 has at least (RFC 8200 section 5).
 const safeMTU = 1280
 
-// AddMerged is Add for a packet that the kernel may have put together (GRO) of
-// packets of one flow: segment is how many bytes of payload each of them has,
-// but for the last, which may have less, or one of the constants above. It goes on as the packets that it was.
+// AddMerged is Add for a packet that the kernel may have merged (GRO) from packets of
+// one flow. segment is how many bytes of payload each of them has, except for the last,
+// which may have less; or it is one of the constants above. The packet is passed on as
+// the packets from which it was merged.
 //
-// If that is not known, TCP goes on in segments that fit everywhere. UDP is refused,
-// because its datagrams cannot be told apart, and so is what cannot be cut otherwise.
+// If the segment size is not known, TCP is cut into segments that fit every link. UDP is
+// refused, because its datagrams cannot be separated, and so is every other packet that
+// would have to be cut.
 func (g *Gatherer) AddMerged(pkt []byte, segment int) drop.Reason {
 	f := parseFlow(pkt)
 	if segment < 0 {
@@ -44,8 +46,8 @@ func (g *Gatherer) AddMerged(pkt []byte, segment int) drop.Reason {
 	return drop.None
 }
 
-// guess is how to cut a packet of which nothing is known; Single means that it is to
-// go as it is.
+// guess decides how to cut a packet with an unknown segment size. Single means that the
+// packet is not cut.
 func (g *Gatherer) guess(pkt []byte, f *flow, known int) (segment int, r drop.Reason) {
 	switch {
 	case f.checksum == 0: // neither TCP nor UDP
@@ -62,14 +64,14 @@ func (g *Gatherer) guess(pkt []byte, f *flow, known int) (segment int, r drop.Re
 	return 0, drop.Merged
 }
 
-// udpWithoutSum reports whether a datagram has no checksum (RFC 768): such ones are
-// never put together.
+// udpWithoutSum reports whether a datagram has no checksum (RFC 768). The kernel never
+// merges such datagrams.
 func udpWithoutSum(pkt []byte, f *flow) bool {
 	return pkt[f.transport+udpChecksum] == 0 && pkt[f.transport+udpChecksum+1] == 0
 }
 
-// behindExtensions is the flow of an IPv6 packet with extension headers, of which GRO
-// takes some. Its kind stays 0 if there is no TCP or UDP.
+// behindExtensions returns the flow of an IPv6 packet with extension headers, because
+// GRO also merges some of these. Its kind stays 0 if there is no TCP or UDP.
 func behindExtensions(pkt []byte, f flow) flow {
 	if header.Version(pkt) != 6 {
 		return f
@@ -91,8 +93,8 @@ func behindExtensions(pkt []byte, f flow) flow {
 	return f
 }
 
-// writeMerged writes a packet that the kernel had put together: as such, or, if the
-// queue does not take it, in pieces.
+// writeMerged writes a packet that the kernel has merged: as a super-packet or, if the
+// queue does not take it, segment by segment.
 func (g *Gatherer) writeMerged(q *Queue, to *group, r *Refused) {
 	pkt, f := g.items[to.first].pkt, &to.flow
 	t := pkt[f.transport:]

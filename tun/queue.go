@@ -11,18 +11,19 @@ import (
 	"sixfour/transport/wait"
 )
 
-// Queue is one descriptor of the interface. One goroutine at a time may read,
-// and any may write.
+// Queue is one descriptor of the interface. Only one goroutine at a time may read; any
+// number may write.
 type Queue struct {
 	fd  *wait.FD
 	tso bool // TCP may be written as super-packets
-	uso bool // and UDP
+	uso bool // UDP may be written as super-packets
 }
 
-// MaxRead is how much room Read needs: the largest packet, and the virtio header.
+// MaxRead is how much room in bytes Read needs: the largest packet and the virtio
+// header.
 const MaxRead = VirtioLen + maxSuper
 
-// Wait waits until there is a packet to read, or Read has an error to tell. After
+// Wait waits until there is a packet to read, or an error that Read will return. After
 // Close the error is ErrGone.
 func (q *Queue) Wait() error {
 	if _, err := q.fd.Acquire(); err != nil {
@@ -35,10 +36,10 @@ func (q *Queue) Wait() error {
 	return nil
 }
 
-// Read reads one packet into b, which should have room for MaxRead bytes, and
-// returns its length; ParseSuper says what it is. If there is none now, the error
-// is ErrEmpty. After Close, or when the interface is deleted, it is ErrGone;
-// after other errors it may be called again.
+// Read reads one packet into b, which should have room for MaxRead bytes, and returns
+// its length. Parse it with ParseSuper. If there is no packet now, the error is
+// ErrEmpty. After Close, or when the interface is deleted, it is ErrGone; after other
+// errors Read may be called again.
 func (q *Queue) Read(b []byte) (int, error) {
 	fd, err := q.fd.Acquire()
 	if err != nil {
@@ -53,7 +54,7 @@ func (q *Queue) Read(b []byte) (int, error) {
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return 0, ErrEmpty
-		case unix.EBADFD, unix.EBADF: // the latter if somebody closed our descriptor
+		case unix.EBADFD, unix.EBADF: // the latter if our descriptor was closed
 			return 0, ErrGone
 		default:
 			return 0, os.NewSyscallError("read", errno)
@@ -61,7 +62,7 @@ func (q *Queue) Read(b []byte) (int, error) {
 	}
 }
 
-// gathers reports whether the kernel takes super-packets of a kind.
+// gathers reports whether the kernel accepts super-packets of a kind.
 func (q *Queue) gathers(kind byte) bool {
 	if kind == unix.VIRTIO_NET_HDR_GSO_UDP_L4 {
 		return q.uso
@@ -92,11 +93,11 @@ func (q *Queue) writev(iovs []unix.Iovec) error {
 	}
 }
 
-// Offload says which work the kernel leaves to us, and takes from us: the more,
-// the fewer system calls.
+// Offload says which work the kernel leaves to us and accepts from us. A higher level
+// saves more system calls.
 type Offload int
 
-// Every level holds those before it. Kernels before 6.2 have no OffloadUDP.
+// Every level includes the lower ones. Kernels before 6.2 have no OffloadUDP.
 const (
 	OffloadNone     Offload = iota
 	OffloadChecksum         // checksums
@@ -108,8 +109,8 @@ func (o Offload) String() string {
 	return [...]string{"none", "checksum", "checksum, TCP", "checksum, TCP, UDP"}[o]
 }
 
-// offloadFlags are the levels as TUNSETOFFLOAD knows them. ECN goes with TCP: we
-// know what to do with CWR.
+// offloadFlags are the flags of TUNSETOFFLOAD for each level. TCP includes ECN, because
+// Segment handles CWR.
 var offloadFlags = [...]int{
 	OffloadNone:     0,
 	OffloadChecksum: unix.TUN_F_CSUM,
@@ -117,7 +118,7 @@ var offloadFlags = [...]int{
 	OffloadUDP:      unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN | unix.TUN_F_USO4 | unix.TUN_F_USO6,
 }
 
-// setOffload sets the highest level up to limit that the kernel takes.
+// setOffload sets the highest level up to limit that the kernel accepts.
 func setOffload(fd int, limit Offload) (Offload, error) {
 	for o := limit; ; o-- {
 		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadFlags[o])
@@ -130,8 +131,8 @@ func setOffload(fd int, limit Offload) (Offload, error) {
 	}
 }
 
-// attach opens a descriptor for the interface, which it makes if it is not
-// there.
+// attach opens a descriptor for the interface, and creates the interface if it does not
+// exist.
 func attach(name string, flags uint16) (int, error) {
 	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -150,7 +151,7 @@ func attach(name string, flags uint16) (int, error) {
 	return fd, nil
 }
 
-// duplicate makes a queue of a descriptor that remains the caller's.
+// duplicate makes a queue from a copy of a descriptor. The caller keeps the descriptor.
 func duplicate(fd int) (*wait.FD, error) {
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

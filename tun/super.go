@@ -9,15 +9,14 @@ import (
 	"sixfour/encap/header"
 )
 
-// VirtioLen is the length of struct virtio_net_hdr, with which each packet that
-// is read begins, in the machine's byte order:
+// VirtioLen is the length of struct virtio_net_hdr, which precedes each packet that is
+// read. Its fields are in the machine's byte order:
 //
 //	flags 1, gso_type 1, hdr_len 2, gso_size 2, csum_start 2, csum_offset 2
 const VirtioLen = 10
 
-// MaxHeaders is the most bytes of headers with which the segments of a
-// super-packet may begin: enough for any IPv4 and TCP options, or for IPv6 with
-// some extension headers.
+// MaxHeaders is the most bytes of headers that each segment of a super-packet may have:
+// enough for any IPv4 and TCP options, or for IPv6 with some extension headers.
 const MaxHeaders = 512
 
 // Transport headers.
@@ -36,27 +35,26 @@ const (
 	tcpCWR       byte = 0x80
 )
 
-// Super is what one read of a queue gives: one packet, or a large one that
-// stands for several of the same flow, of which the kernel left the
-// segmentation to us (TSO, USO).
+// Super is the result of one read of a queue: one packet, or a large packet that stands
+// for several packets of one flow, which the kernel left to us to segment (TSO, USO).
 type Super struct {
 	pkt       []byte
-	headers   int // bytes with which each segment begins; 0: this is one packet
+	headers   int // bytes of headers of each segment; 0: this is one packet
 	transport int // offset of the TCP or UDP header
-	size      int // of a segment's payload; the last may be shorter
+	size      int // of a segment's payload in bytes; the last may be shorter
 	udp       bool
 	ipv6      bool
 	sum       uint32 // of the pseudo-header, without a length
 }
 
-// ParseSuper reads a packet as a queue with virtio headers gives it, and is the
-// only place where its length is decided. The length of a single packet is what
-// its IP header says: more bytes may follow, because anybody with CAP_NET_RAW in
-// the interface's network namespace can send any bytes there. The length of a
-// super-packet is the number of bytes: each segment gets an IP length of its own.
+// ParseSuper parses a packet as a queue with virtio headers returns it. It is the only
+// place that determines the packet's length. The length of a single packet is the one in
+// its IP header: more bytes may follow, because any process with CAP_NET_RAW in the
+// interface's network namespace can send any bytes there. The length of a super-packet
+// is the number of bytes read: each segment gets an IP length of its own.
 //
-// The checksum of a single packet is computed, if the kernel left that to us. A
-// header that contradicts the packet is refused.
+// ParseSuper computes the checksum of a single packet if the kernel left that to us. It
+// refuses a virtio header that contradicts the packet.
 func ParseSuper(b []byte) (Super, drop.Reason) {
 	if len(b) < VirtioLen {
 		return Super{}, drop.BadOffload
@@ -87,8 +85,8 @@ func ParseSuper(b []byte) (Super, drop.Reason) {
 	return s, drop.None
 }
 
-// cut is the IP packet with which b begins. The checksum of its header is not
-// verified: the kernel of this host has just made it.
+// cut returns the IP packet at the beginning of b. It does not verify the IP header
+// checksum: the kernel of this host has just made it.
 func cut(b []byte) ([]byte, drop.Reason) {
 	switch header.Version(b) {
 	case 4:
@@ -99,8 +97,7 @@ func cut(b []byte) ([]byte, drop.Reason) {
 	return nil, drop.WrongVersion
 }
 
-// ipLen is the length of the IP header of a packet that has one, without IPv6
-// extension headers.
+// ipLen returns the length of a packet's IP header, without IPv6 extension headers.
 func ipLen(pkt []byte) int {
 	if header.Version(pkt) == 4 {
 		return header.IPv4(pkt).HeaderLen()
@@ -108,9 +105,9 @@ func ipLen(pkt []byte) int {
 	return header.IPv6Len
 }
 
-// finishChecksum computes a checksum over b, whose field at offset holds the
-// sum of the pseudo-header. 0 becomes 0xffff, which is the same number in one's
-// complement, because in UDP 0 means that there is none (RFC 768).
+// finishChecksum computes a checksum over b, whose field at offset holds the sum of the
+// pseudo-header. It writes 0xffff for 0, which is the same number in one's complement,
+// because in UDP 0 means that there is no checksum (RFC 768).
 func finishChecksum(b []byte, offset int) {
 	sum := ^header.Sum(b, 0)
 	if sum == 0 {
@@ -119,7 +116,7 @@ func finishChecksum(b []byte, offset int) {
 	binary.BigEndian.PutUint16(b[offset:], sum)
 }
 
-// findHeaders finds where the headers of a super-packet end.
+// findHeaders finds the end of the headers of a super-packet.
 func (s *Super) findHeaders(kind byte, checksum int) drop.Reason {
 	version, least := header.Version(s.pkt), header.IPv6Len
 	if version == 4 {
@@ -154,16 +151,16 @@ func (s *Super) findHeaders(kind byte, checksum int) drop.Reason {
 	if version != want || version != 4 && version != 6 || s.headers >= len(s.pkt) || s.headers > MaxHeaders {
 		return drop.BadOffload
 	}
-	// The field holds the pseudo-header's sum with the length of the whole.
+	// The field holds the pseudo-header's sum with the length of the whole packet.
 	s.sum = uint32(binary.BigEndian.Uint16(segment[checksum:])) + uint32(^uint16(len(segment)))
 	return drop.None
 }
 
-// Packet is the whole packet.
+// Packet returns the whole packet.
 func (s *Super) Packet() []byte { return s.pkt }
 
-// Segments is how many packets this is; 1 if it is a single one, which Packet
-// returns and Segment does not.
+// Segments returns the number of packets. It is 1 for a single packet; use Packet for
+// that, not Segment.
 func (s *Super) Segments() int {
 	if s.headers == 0 {
 		return 1
@@ -171,15 +168,14 @@ func (s *Super) Segments() int {
 	return (len(s.pkt) - s.headers + s.size - 1) / s.size
 }
 
-// Headers is how many bytes of headers each segment begins with; 0 if this is a
-// single packet.
+// Headers returns how many bytes of headers each segment has, or 0 for a single packet.
 func (s *Super) Headers() int { return s.headers }
 
-// Segment is packet i of a super-packet: its headers are written to h, which has
-// room for Headers bytes, and its payload is returned where it lies. Fields are
-// those that the kernel's own segmentation would write: identification counted
-// on, PSH and FIN on the last, CWR on the first (RFC 3168 6.1.2), everything
-// else as in the first.
+// Segment returns packet i of a super-packet. It writes the headers to h, which must
+// have room for Headers bytes, and returns the payload without copying it. It sets the
+// fields as the kernel's own segmentation does: the identification increases with i, PSH
+// and FIN are in the last segment only, CWR is in the first only (RFC 3168 6.1.2), and
+// all else is as in the first.
 func (s *Super) Segment(i int, h []byte) (payload []byte) {
 	off := s.headers + i*s.size
 	end := min(off+s.size, len(s.pkt))
@@ -215,8 +211,8 @@ func (s *Super) Segment(i int, h []byte) (payload []byte) {
 	return payload
 }
 
-// setChecksum writes the checksum of a transport header of even length and its
-// payload; pseudo is the sum of the pseudo-header.
+// setChecksum writes the checksum of a transport header of even length and its payload.
+// pseudo is the sum of the pseudo-header.
 func setChecksum(t, payload []byte, offset int, pseudo uint32) {
 	binary.BigEndian.PutUint16(t[offset:], 0)
 	sum := uint32(header.Sum(t, pseudo)) + uint32(header.Sum(payload, 0))

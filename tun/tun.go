@@ -1,5 +1,4 @@
-// Package tun opens the TUN device and moves batches of inner packets in and
-// out of it.
+// Package tun opens the TUN device and reads and writes batches of inner packets.
 package tun
 
 import (
@@ -12,35 +11,35 @@ import (
 	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
-// clonePath is where the kernel hands out TUN devices.
+// clonePath is the device node from which TUN devices are opened.
 const clonePath = "/dev/net/tun"
 
-// Errors that callers tell apart.
+// Errors that callers may test for.
 var (
 	ErrBusy = errors.New("another process has the interface open")
 	ErrGone = errors.New("the interface was deleted")
 	ErrDown = errors.New("the interface is down")
 )
 
-// Device is an open TUN interface. It vanishes with its last descriptor, and so
-// also when the process is killed.
+// Device is an open TUN interface. The kernel deletes it when its last descriptor is
+// closed, so also when the process is killed.
 type Device struct {
 	queues  []*Queue
 	offload Offload
 }
 
-// Settings are what an interface is opened with.
+// Settings are the parameters of an interface.
 type Settings struct {
 	Name    string
 	MTU     int
-	Queues  int // at least 1; how the kernel spreads packets over them is its choice
+	Queues  int // at least 1; the kernel chooses the queue for each packet
 	Offload Offload
 }
 
-// Open makes the interface, or attaches to one that is there and that no
-// process has open, and sets its MTU. It works in the network namespace of the
-// calling thread; the Device may then be used from any. The error is ErrBusy if
-// another process has the interface open.
+// Open creates the interface, or attaches to an existing one that no process has open,
+// and sets its MTU. It works in the network namespace of the calling thread; the Device
+// may then be used from any. The error is ErrBusy if another process has the interface
+// open.
 func Open(s Settings) (*Device, error) {
 	flags := s.flags()
 	d := new(Device)
@@ -61,7 +60,7 @@ func Open(s Settings) (*Device, error) {
 	return d, nil
 }
 
-// flags are those of TUNSETIFF.
+// flags returns the flags for TUNSETIFF.
 func (s *Settings) flags() uint16 {
 	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if s.Queues > 1 {
@@ -70,13 +69,14 @@ func (s *Settings) flags() uint16 {
 	return flags
 }
 
-// open makes the device of its first descriptor, which is closed then: the
-// queues have their own.
+// open makes the device from its first descriptor, which it closes: the queues have
+// descriptors of their own.
 func (d *Device) open(fd int, s Settings) error {
-	// In blocking mode, so that the runtime's poller does not hear of each packet.
+	// The descriptor stays in blocking mode, so that the runtime's poller does not wake
+	// for each packet.
 	file := os.NewFile(uintptr(fd), clonePath)
-	// An interface that outlived its maker was made persistent; once it is
-	// ours, it is to go when we go.
+	// An interface that outlived the process that created it was made persistent. Now it
+	// must be deleted with our descriptors.
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0); err != nil {
 		file.Close()
 		return os.NewSyscallError("ioctl TUNSETPERSIST", err)
@@ -86,8 +86,8 @@ func (d *Device) open(fd int, s Settings) error {
 		file.Close()
 		return err
 	}
-	// It has done its work: to notice changes of the interface it would go on to
-	// write to it every second, where netlink tells of them.
+	// dev is not needed any more. If it stayed open, it would write to the interface
+	// every second to detect changes, which netlink reports.
 	defer dev.Close()
 	if d.offload, err = setOffload(fd, s.Offload); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (d *Device) open(fd int, s Settings) error {
 	return d.queue(fd)
 }
 
-// queue makes a queue of a descriptor, which remains the caller's.
+// queue adds a queue for a descriptor, which the caller keeps.
 func (d *Device) queue(fd int) error {
 	w, err := duplicate(fd)
 	if err != nil {
@@ -115,10 +115,10 @@ func (d *Device) addQueue(name string, flags uint16) error {
 	return d.queue(fd)
 }
 
-// Queues are the interface's queues.
+// Queues returns the interface's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
 
-// Offload is the level that the kernel took.
+// Offload returns the level that the kernel accepted.
 func (d *Device) Offload() Offload { return d.offload }
 
 func explainOpen(err error) error {
