@@ -11,11 +11,11 @@ import (
 // Address is an address of an interface.
 type Address struct {
 	netip.Prefix              // with the length of its subnet
-	Subnet       netip.Prefix // that is reached through the interface without a router; invalid: none, because it is down
+	Subnet       netip.Prefix // reached through the interface without a router; invalid: none, because the interface is down
 	Link         int          // index of the interface
 }
 
-// Addresses are those of all interfaces in a namespace, which is given as In takes it.
+// Addresses returns the addresses of all interfaces in a namespace, given as for In.
 func Addresses(namespace string) (list []Address, err error) {
 	err = In(namespace, func() error {
 		r, err := NewRouter()
@@ -29,7 +29,7 @@ func Addresses(namespace string) (list []Address, err error) {
 	return list, err
 }
 
-// Addresses are those of all interfaces in the Router's namespace.
+// Addresses returns the addresses of all interfaces in the Router's namespace.
 func (r *Router) Addresses() ([]Address, error) {
 	list, err := r.handle.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
@@ -39,13 +39,13 @@ func (r *Router) Addresses() ([]Address, error) {
 	var links []int
 	for _, a := range list {
 		ip, ok := netip.AddrFromSlice(a.IP)
-		if !ok || a.Flags&unix.IFA_F_DADFAILED != 0 { // another host has it
+		if !ok || a.Flags&unix.IFA_F_DADFAILED != 0 { // another host has the address
 			continue
 		}
 		ones, _ := a.Mask.Size()
 		one := Address{Prefix: netip.PrefixFrom(ip.Unmap(), ones), Link: a.LinkIndex}
 		one.Subnet = one.Prefix.Masked()
-		if a.Peer != nil { // the far end of a point-to-point link
+		if a.Peer != nil { // the remote address of a point-to-point link
 			if peer, ok := netip.AddrFromSlice(a.Peer.IP); ok {
 				ones, _ := a.Peer.Mask.Size()
 				one.Subnet = netip.PrefixFrom(peer.Unmap(), ones).Masked()

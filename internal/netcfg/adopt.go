@@ -13,8 +13,9 @@ import (
 	"sixfour/tun"
 )
 
-// adopt takes an interface over that another process has made, and reports whether
-// there is one that fits. One that does not is removed: its name may be wanted.
+// adopt takes over an interface that another process has made, and reports whether one
+// of the Settings fits. An interface that does not fit is removed, because its name may
+// be needed.
 func (l *Link) adopt() bool {
 	if len(l.set.Kept) == 0 {
 		return false
@@ -36,8 +37,8 @@ func (l *Link) adopt() bool {
 	return true
 }
 
-// owns reports whether descriptors are of an interface of the wanted name in the
-// wanted namespace, however it was made.
+// owns reports whether descriptors belong to an interface of the configured name in the
+// configured namespace, whatever its settings.
 func (l *Link) owns(fds []int) bool {
 	for _, fd := range fds {
 		if tun.Is(fd, l.set.Name) {
@@ -47,8 +48,8 @@ func (l *Link) owns(fds []int) bool {
 	return false
 }
 
-// reconcile brings an interface that was taken over in line with the Settings. What is
-// right stays untouched.
+// reconcile changes an adopted interface as the Settings require. It does not touch what
+// is already right.
 func (l *Link) reconcile() error {
 	link, err := l.handle.LinkByIndex(l.index)
 	if err != nil {
@@ -73,14 +74,14 @@ func (l *Link) reconcile() error {
 		return err
 	}
 	if l.set.Partial {
-		_ = l.TakeSome(want.Addresses, want.Routes) // Lacks says it
+		_ = l.TakeSome(want.Addresses, want.Routes) // Lacks returns the error
 		return l.setLinkLocal()
 	}
 	return errors.Join(l.Take(want.Addresses, want.Routes), l.setLinkLocal())
 }
 
-// readAddresses makes the addresses that the interface has those of the Settings, but
-// for what the kernel has given it by itself, and what was learnt, which is learnt
+// readAddresses sets l.set to the addresses that the interface has, except for those
+// that the kernel added by itself and those that were learnt, which will be learnt
 // again.
 func (l *Link) readAddresses() error {
 	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
@@ -102,7 +103,7 @@ func (l *Link) readAddresses() error {
 			valid, preferred := time.Duration(a.ValidLft)*time.Second, time.Duration(a.PreferedLft)*time.Second
 			l.learnt.leases = append(l.learnt.leases, Lease{Prefix: p, Valid: valid, Preferred: preferred})
 		case ip.IsLinkLocalUnicast() && !wanted.has(p):
-			l.linkLocal = true // setLinkLocal removes it if it is not to be there
+			l.linkLocal = true // setLinkLocal removes it if it must not exist
 		default:
 			l.set.Addresses = append(l.set.Addresses, p)
 		}
@@ -119,8 +120,8 @@ func (s *Settings) has(p netip.Prefix) bool {
 	return false
 }
 
-// readRoutes makes the routes that lead through the interface those of the Settings,
-// but for a default route that was learnt.
+// readRoutes sets l.set to the routes through the interface, except for a default route
+// that was learnt.
 func (l *Link) readRoutes() error {
 	filter := &netlink.Route{LinkIndex: l.index, Table: unix.RT_TABLE_MAIN}
 	list, err := l.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
@@ -148,11 +149,11 @@ func (l *Link) readRoutes() error {
 	return nil
 }
 
-// Adopted reports whether the interface is one that another process has made.
+// Adopted reports whether another process has made the interface.
 func (l *Link) Adopted() bool { return l.adopted }
 
-// Delete removes the interface, whoever keeps its descriptors. Close is still to be
-// called.
+// Delete removes the interface even if other processes have its descriptors. Close must
+// still be called.
 func (l *Link) Delete() error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	if err := l.handle.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {

@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// End is where tunnels end: packets of a protocol (in IPv6, the next header) to
+// End is a receiving end of tunnels: packets of a protocol (in IPv6, the next header) to
 // one of our addresses.
 type End struct {
 	Local    netip.Addr
 	Protocol uint8
 }
 
-// kind is what is the same for all ends of a protocol.
+// kind is a protocol over an IP version.
 type kind struct {
 	v6       bool
 	protocol uint8
@@ -25,11 +25,11 @@ type kind struct {
 
 func (e End) kind() kind { return kind{e.Local.Is6(), e.Protocol} }
 
-// answering are what makes the kernel answer packets of a kind that match none
-// of its own tunnels: modules, which are below /sys/module even if they are built
-// in (but for tunnel4, which sit and ipip need, and tunnel6, which ip6_tunnel
-// needs), and the devices that each of them makes, for where there is no /sys. A
-// GRE tunnel's key is part of what has to match.
+// answering lists what makes the kernel answer packets of a kind that match none of its
+// own tunnels: modules, which are in /sys/module even if they are built in (except for
+// tunnel4, which sit and ipip need, and tunnel6, which ip6_tunnel needs), and the
+// devices that each of them creates, for hosts without /sys. The key of a GRE tunnel
+// must match, too.
 var answering = map[kind]struct{ modules, devices []string }{
 	{false, unix.IPPROTO_IPIP}: {[]string{"ipip", "sit", "tunnel4"}, []string{"tunl0", "sit0"}},
 	{false, unix.IPPROTO_IPV6}: {[]string{"sit", "ipip", "tunnel4"}, []string{"sit0", "tunl0"}},
@@ -39,12 +39,12 @@ var answering = map[kind]struct{ modules, devices []string }{
 	{true, unix.IPPROTO_GRE}:   {[]string{"ip6_gre"}, []string{"ip6gre0"}},
 }
 
-// KernelAnswers names the kernel module, or the device, because of which the
-// kernel answers packets to the first of these ends for which it does. It answers
-// those that match none of its own tunnels with an ICMP error (port unreachable:
-// type 3, code 3; in ICMPv6 type 1, code 4), though it delivers them to our raw
-// sockets as well. The empty string is that it answers none. A module may be
-// loaded, and unloaded, at any time. modules is /sys/module.
+// KernelAnswers returns the name of the kernel module or device that makes the kernel
+// answer packets to the first such end of ends, or "" if there is none. The kernel
+// answers packets that match none of its own tunnels with an ICMP error (port
+// unreachable: type 3, code 3; in ICMPv6 type 1, code 4), although it also delivers them
+// to our raw sockets. A module may be loaded or unloaded at any time. modules is
+// /sys/module.
 func KernelAnswers(modules fs.FS, ends []End) string {
 	asked := make(map[kind]bool)
 	for _, e := range ends {
@@ -67,8 +67,8 @@ func KernelAnswers(modules fs.FS, ends []End) string {
 	return ""
 }
 
-// hasDevice reports whether the process's namespace has a device. Unlike netlink the call
-// does not wait for whoever changes devices just now, in any namespace.
+// hasDevice reports whether the current namespace has a device. Unlike netlink, this
+// call does not wait for changes of devices in any namespace.
 func hasDevice(name string) bool {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -79,7 +79,7 @@ func hasDevice(name string) bool {
 	return err == nil && unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r) == nil
 }
 
-// ByHand is the command that does what a Shield does for the ends' protocols, for
+// ByHand returns a command that has the effect of a Shield for the ends' protocols, for
 // all addresses.
 func ByHand(ends []End) string {
 	var commands []string

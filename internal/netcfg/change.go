@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Leave takes away from the interface those of its addresses and routes that are not
-// among these. What is gone already is no error. On an error the rest is done all the
-// same.
+// Leave removes those addresses and routes from the interface that are not in these
+// lists. One that is already gone is no error. On an error, Leave still removes the
+// others.
 func (l *Link) Leave(addresses, routes []netip.Prefix) error {
 	goneRoutes, keptRoutes := split(l.set.Routes, routes)
 	goneAddresses, keptAddresses := split(l.set.Addresses, addresses)
@@ -33,9 +33,9 @@ func (l *Link) Leave(addresses, routes []netip.Prefix) error {
 	return err
 }
 
-// Take gives the interface those of these addresses and routes that it lacks. On an
-// error some may be there already, which Leave takes away again. Of an interface that
-// Lacks something before, it is TakeSome.
+// Take adds those of these addresses and routes that the interface does not have. On an
+// error some may have been added; Leave removes them. If the interface Lacks something
+// already, Take is TakeSome.
 func (l *Link) Take(addresses, routes []netip.Prefix) error {
 	if l.lacks != nil {
 		return l.TakeSome(addresses, routes)
@@ -51,7 +51,7 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 	}
 	lacking, kept := split(routes, before.Routes)
 	if err == nil {
-		// With its last address of a family the kernel takes all routes away.
+		// With the last address of a family, the kernel removed all routes.
 		l.set.Routes = kept
 		_, err = l.restoreRoutes()
 	}
@@ -59,19 +59,19 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 		_, err = l.tryRoutes(lacking, func(error) bool { return false })
 	}
 	l.set.Routes = routes
-	if err != nil { // one that exists may be another interface's
+	if err != nil { // an existing one may belong to another interface
 		l.set.Routes = kept
 		l.removeOwn(lacking)
 	}
 	return err
 }
 
-// removeOwn removes routes through the interface, as far as there are any.
+// removeOwn removes routes through the interface, if they exist.
 func (l *Link) removeOwn(routes []netip.Prefix) {
 	_ = l.each(len(routes), func(b *builder, i int) { b.delRoute(l.route(routes[i])) }, func(_ int, err error) error { return err })
 }
 
-// split are those of a list that are not in another, and those that are.
+// split returns the elements of a list that are not in another list, and those that are.
 func split(list, in []netip.Prefix) (not, both []netip.Prefix) {
 	set := make(map[netip.Prefix]bool, len(in))
 	for _, p := range in {
@@ -87,9 +87,9 @@ func split(list, in []netip.Prefix) (not, both []netip.Prefix) {
 	return not, both
 }
 
-// setLinkLocal gives the interface a link-local address, or takes it away, where the
-// first IPv6 address comes or the last one goes: the kernel makes one only when an
-// interface comes up.
+// setLinkLocal adds a link-local address when the interface gets its first IPv6 address,
+// and removes it with the last one, because the kernel adds one only when an interface
+// comes up.
 func (l *Link) setLinkLocal() error {
 	want := l.set.wantsLinkLocal()
 	if want == l.linkLocal {
@@ -98,7 +98,7 @@ func (l *Link) setLinkLocal() error {
 	l.linkLocal = want
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	if want {
-		// Of a random identifier, as the kernel's for an interface without a hardware
+		// With a random identifier, as the kernel does for an interface without a hardware
 		// address.
 		a := [16]byte{0: 0xfe, 1: 0x80}
 		for i := 8; i < len(a); i++ {
@@ -110,7 +110,7 @@ func (l *Link) setLinkLocal() error {
 		}
 		return nil
 	}
-	_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone) // as when it is made
+	_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone) // as for a new interface
 	list, err := l.handle.AddrList(link, unix.AF_INET6)
 	if err != nil {
 		return fmt.Errorf("list the addresses of %s: %w", l.set.Name, err)

@@ -12,48 +12,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn asks the kernel's routing tables, and changes them, many times at once:
-// one system call carries a number of requests, and the answers are told apart
-// by their sequence numbers. It is for requests that have one answer each, which
-// a dump has not. It stays in the namespace in which it was made. Any number of
-// goroutines may use it.
+// conn queries and changes the kernel's routing tables, with many requests at once: one
+// system call carries several requests, and sequence numbers match the answers to them.
+// Each request must have a single answer, so dumps are not possible. A conn stays in the
+// namespace in which it was made. It may be used concurrently.
 type conn struct {
 	mu  sync.Mutex
 	fd  int
 	seq uint32 // of the last request
 	out builder
-	in  []byte // while it is in use
+	in  []byte // valid while the conn is in use
 }
 
-// answerBuffers are those of all conns, of which few are in use at a time.
+// answerBuffers holds the buffers of all conns, of which few are in use at a time.
 var answerBuffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
 
-// inFlight is how many requests are sent before their answers are read. The
-// kernel puts these into the socket's buffer while it takes the requests, and
-// throws away what has no room: one is a page at most while it is being written,
-// and a socket has room for 200 kB by default.
+// inFlight is how many requests are sent before their answers are read. The kernel puts
+// the answers into the socket's buffer while it handles the requests, and drops those
+// for which there is no room. An answer has at most one page while the kernel writes it,
+// and a socket's buffer has 200 kB by default.
 const inFlight = 32
 
-// maxMessage is more than one answer of the kernel ever is, in bytes: netlink's
-// are a page or two.
+// maxMessage is larger than any answer of the kernel, in bytes: netlink answers have a
+// page or two.
 const maxMessage = 64 << 10
 
-// errShort is an answer that ends before it should.
+// errShort means that an answer is truncated.
 var errShort = errors.New("the kernel's answer is too short")
 
-// dial opens a conn in the namespace of the calling thread. Close it.
+// dial opens a conn in the namespace of the calling thread. The caller must close it.
 func dial() (*conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	// The kernel has answered before it returns from taking the requests. So the
-	// limit is one that is never reached; without it, an answer that was lost
-	// would be waited for for ever.
+	// The kernel has answered before the system call that sends the requests returns. So
+	// this limit is normally never reached; without it, a lost answer would block
+	// forever.
 	limit := unix.NsecToTimeval(int64(answerLimit))
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) // from now on only the kernel can send to us
+		err = unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) // from now on only the kernel can send to this socket
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -69,10 +68,10 @@ func (c *conn) close() {
 	c.fd = -1
 }
 
-// exchange makes n requests: build writes the i-th, and answer is called with
-// what came of it, exactly once for each i, in any order: with the message behind
-// its netlink header, which it may use until it returns, or the error. A request
-// that the kernel only acknowledges has an empty message.
+// exchange makes n requests. build writes request i. answer is called exactly once for
+// each i, in any order, with the message after its netlink header, or with an error. The
+// message is valid until answer returns. It is empty for a request that the kernel only
+// acknowledges.
 func (c *conn) exchange(n int, build func(b *builder, i int), answer func(i int, message []byte, err error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,9 +92,9 @@ func (c *conn) exchange(n int, build func(b *builder, i int), answer func(i int,
 	}
 }
 
-// batch makes the requests from first on, so many that all their answers have
-// room in the socket's buffer. The error is the socket's: those that lack an
-// answer because of it have been told.
+// batch makes count requests from first on, which must be few enough for all their
+// answers to have room in the socket's buffer. It returns an error of the socket, after
+// passing it to answer for each request that has no answer because of it.
 func (c *conn) batch(first, count int, build func(b *builder, i int), answer func(i int, message []byte, err error)) error {
 	c.out = c.out[:0]
 	base := c.seq + 1
@@ -114,7 +113,7 @@ func (c *conn) batch(first, count int, build func(b *builder, i int), answer fun
 			break
 		}
 		err = each(c.in[:size], func(m message) {
-			// What is none of ours is the late answer to a batch that was given up.
+			// Any other message is a late answer to a batch that was given up.
 			if i := m.seq - base; i < uint32(count) && !answered[i] {
 				answered[i] = true
 				left--
@@ -133,7 +132,7 @@ func (c *conn) batch(first, count int, build func(b *builder, i int), answer fun
 	return err
 }
 
-// again makes a system call until no signal interrupts it.
+// again repeats a system call until no signal interrupts it.
 func again(call func() (int, error)) (n int, err error) {
 	for {
 		if n, err = call(); !errors.Is(err, unix.EINTR) {
@@ -142,14 +141,14 @@ func again(call func() (int, error)) (n int, err error) {
 	}
 }
 
-// message is an answer: what follows the netlink header, or the error that it is.
+// message is an answer: the content after the netlink header, or the error in it.
 type message struct {
 	seq  uint32
 	body []byte
 	err  error
 }
 
-// each takes what one read gave apart (linux/netlink.h: struct nlmsghdr).
+// each calls f for each message of one read (linux/netlink.h: struct nlmsghdr).
 func each(b []byte, f func(message)) error {
 	for len(b) > 0 {
 		if len(b) < unix.SizeofNlMsghdr {
@@ -175,15 +174,14 @@ func each(b []byte, f func(message)) error {
 	return nil
 }
 
-// aligned is a length with the padding that follows it, of messages and
-// attributes alike.
+// aligned returns a length including padding, for messages and attributes.
 func aligned(n int) int { return (n + 3) &^ 3 }
 
-// builder is requests, one behind the other.
+// builder holds requests, one after the other.
 type builder []byte
 
-// begin starts a request: its netlink header, without length and sequence
-// number, and the header of its kind, which has a multiple of 4 bytes.
+// begin starts a request: its netlink header, without length and sequence number, and
+// the header of its type, whose length is a multiple of 4 bytes.
 func (b *builder) begin(kind, flags uint16, header []byte) {
 	h := [unix.SizeofNlMsghdr]byte{}
 	binary.NativeEndian.PutUint16(h[4:], kind)
@@ -222,14 +220,14 @@ func (b *builder) address(kind uint16, a netip.Addr) {
 	}
 }
 
-// nested adds an attribute that has one attribute in it, a number.
+// nested adds an attribute that contains one numeric attribute.
 func (b *builder) nested(outer, inner uint16, v uint32) {
 	var in builder
 	in.number(inner, v)
 	b.attribute(outer|unix.NLA_F_NESTED, in)
 }
 
-// attributes calls f for each attribute behind a header of so many bytes.
+// attributes calls f for each attribute after a header of the given length.
 func attributes(message []byte, header int, f func(a *nfnetlink.AttributeDecoder)) error {
 	if len(message) < header {
 		return errShort
@@ -247,7 +245,7 @@ func attributes(message []byte, header int, f func(a *nfnetlink.AttributeDecoder
 	return nil
 }
 
-// family is the kernel's number of an address's family.
+// family returns the kernel's number for an address's family.
 func family(a netip.Addr) uint8 {
 	if a.Is4() {
 		return unix.AF_INET

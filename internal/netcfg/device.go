@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// device is what the kernel says of an interface.
+// device is what the kernel reports about an interface.
 type device struct {
 	index    int
 	name     string
 	mtu      int
-	mtu6     int // for IPv6 alone, which may be less; 0: unknown
+	mtu6     int // for IPv6 only, which may be less; 0: unknown
 	ethernet bool
 	hardware [6]byte
 	queues   int
@@ -25,8 +25,8 @@ type device struct {
 // skipStatistics is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
 const skipStatistics = 8
 
-// interfaces asks for those that routes lead through, by index. Each of the
-// routes without an error has its entry, whose err may be set.
+// interfaces queries the interfaces of routes, and returns them by index. Each route
+// without an error has an entry, whose err may be set.
 func (r *Router) interfaces(routes []found) map[int]*device {
 	var indices []int
 	for _, f := range routes {
@@ -37,7 +37,7 @@ func (r *Router) interfaces(routes []found) map[int]*device {
 	return r.devices(indices)
 }
 
-// devices asks for interfaces by index.
+// devices queries interfaces by index.
 func (r *Router) devices(indices []int) map[int]*device {
 	devices := make(map[int]*device)
 	var distinct []int
@@ -58,7 +58,7 @@ func (r *Router) devices(indices []int) map[int]*device {
 	return devices
 }
 
-// parseDevice reads the answer (linux/rtnetlink.h: struct ifinfomsg).
+// parseDevice parses the answer (linux/rtnetlink.h: struct ifinfomsg).
 func parseDevice(message []byte, err error) (d device) {
 	if err != nil {
 		return device{err: err}
@@ -101,9 +101,9 @@ func parseDevice(message []byte, err error) (d device) {
 	return d
 }
 
-// parseMTU6 finds the MTU among the IPv6 settings of an interface: it is number 2
-// of them (linux/ipv6.h: DEVCONF_MTU6). Routers announce it, and "sysctl
-// net.ipv6.conf.DEV.mtu" shows it.
+// parseMTU6 finds the MTU among the IPv6 settings of an interface. Its number is 2
+// (linux/ipv6.h: DEVCONF_MTU6). Routers announce it, and "sysctl net.ipv6.conf.DEV.mtu"
+// shows it.
 func parseMTU6(settings *nfnetlink.AttributeDecoder) (mtu int) {
 	for settings.Next() {
 		if settings.Type() != unix.IFLA_INET6_CONF {
@@ -116,7 +116,7 @@ func parseMTU6(settings *nfnetlink.AttributeDecoder) (mtu int) {
 	return mtu
 }
 
-// route is a route through the interface that has no MTU of its own.
+// route returns a route through the interface that has no MTU of its own.
 func (d *device) route(source netip.Addr, v6 bool) Route {
 	mtu := d.mtu
 	if v6 && d.mtu6 > 0 {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AllInterfaces is the index of what holds for all of them.
+// AllInterfaces is the index of the settings for all interfaces.
 const AllInterfaces = -1
 
 // From linux/netconf.h and linux/ip.h.
@@ -21,15 +21,15 @@ const (
 	confForwarding    = 1 // IPV4_DEVCONF_FORWARDING
 )
 
-// Conf is what the kernel is set to do with packets of one IP version that come in
-// by an interface.
+// Conf holds the kernel's settings for packets of one IP version that arrive on an
+// interface.
 type Conf struct {
 	Forwarding bool
-	RPFilter   int // of IPv4: 0 none, 1 strict, 2 loose (RFC 3704)
+	RPFilter   int // IPv4 only: 0 none, 1 strict, 2 loose (RFC 3704)
 }
 
-// Conf asks for an interface's, or that of AllInterfaces; v is 4 or 6. It needs no
-// /proc/sys, which a service may not see.
+// Conf returns the settings of an interface, or those of AllInterfaces; v is 4 or 6. It
+// does not use /proc/sys, which may be hidden from a service.
 func (r *Router) Conf(v, index int) (c Conf, err error) {
 	var fam uint8 = unix.AF_INET
 	if v == 6 {
@@ -45,7 +45,7 @@ func (r *Router) Conf(v, index int) (c Conf, err error) {
 	return c, nil
 }
 
-// parseConf reads the answer (linux/netconf.h: struct netconfmsg).
+// parseConf parses the answer (linux/netconf.h: struct netconfmsg).
 func parseConf(message []byte, err error) (c Conf, _ error) {
 	if err != nil {
 		return c, err
@@ -61,10 +61,9 @@ func parseConf(message []byte, err error) (c Conf, _ error) {
 	return c, err
 }
 
-// SetForwarding lets the kernel forward IPv4 packets that come in by an interface,
-// or no longer. Where /proc/sys cannot be written, netlink can do it as well, but
-// then the device goes on to join packets (LRO), which it must not do with those
-// that are forwarded, if it ever did.
+// SetForwarding turns the forwarding of IPv4 packets that arrive on an interface on or
+// off. If /proc/sys is not writable, it uses netlink. Then the device keeps merging
+// packets (LRO) if it did before, which it must not do with packets that are forwarded.
 func (r *Router) SetForwarding(name string, index int, on bool) error {
 	value := uint32(0)
 	if on {

@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guard is the part of a Shield that is for one family.
+// guard is the part of a Shield for one family.
 type guard struct {
 	family  nftables.TableFamily
 	key     nftables.SetDatatype
 	rules   func(ends *nftables.Set) [][]expr.Any
 	table   *nftables.Table
 	ends    *nftables.Set
-	present map[End]bool // in the set; nil: there is no table
+	present map[End]bool // the elements of the set; nil: there is no table
 }
 
-// fill puts the set, the chain and its rules into the table.
+// fill adds the set, the chain and its rules to the table.
 func (g *guard) fill(c *nftables.Conn) error {
 	g.ends = &nftables.Set{
 		Table: g.table, Name: "ends", Concatenation: true,
@@ -35,20 +35,20 @@ func (g *guard) fill(c *nftables.Conn) error {
 	return nil
 }
 
-// element is the end as a key of the set: each part takes a multiple of 4 bytes.
+// element returns the end as a key of the set: each part takes a multiple of 4 bytes.
 func (e End) element() nftables.SetElement {
 	return nftables.SetElement{Key: append(e.Local.AsSlice(), e.Protocol, 0, 0, 0)}
 }
 
-// What rules compare and look up is in registers of 4 bytes; the key of a look-up
-// is in those that follow one another.
+// Rules compare and look up values in registers of 4 bytes. The key of a lookup is in
+// consecutive registers.
 const (
 	register0 = unix.NFT_REG32_00
 	register1 = unix.NFT_REG32_01
 	register4 = unix.NFT_REG32_04
 )
 
-// rules4 is the rule for IPv4.
+// rules4 returns the rule for IPv4.
 func rules4(ends *nftables.Set) [][]expr.Any {
 	return [][]expr.Any{append(
 		// meta l4proto icmp icmp type destination-unreachable icmp code port-unreachable
@@ -63,19 +63,19 @@ func rules4(ends *nftables.Set) [][]expr.Any {
 	)}
 }
 
-// The parts of an ICMPv6 error that rules6 looks at: the quoted header begins at
-// byte 8 (RFC 4443 section 3.1, RFC 8200 section 3).
+// The parts of an ICMPv6 error that rules6 reads: the quoted header begins at byte 8
+// (RFC 4443 section 3.1, RFC 8200 section 3).
 const (
 	quotedNext        = 8 + 6
 	quotedDestination = 8 + 24
-	quotedBehind      = 8 + 40 // the next header of what follows the header
+	quotedBehind      = 8 + 40 // the next header field of the header after the quoted IPv6 header
 )
 
-// rules6 are the rules for IPv6: the protocol is the next header of the quoted
-// header, or, if that names destination options, where an encapsulation limit is
-// (RFC 2473 section 4.1.1), theirs. Unlike in IPv4 the address is the quoted
-// destination, as what the kernel answers from need not be that one (RFC 4443
-// section 2.2).
+// rules6 returns the rules for IPv6. The protocol is the next header of the quoted
+// header or, if that is destination options, which hold an encapsulation limit (RFC 2473
+// section 4.1.1), their next header. Unlike in IPv4, the address is the quoted
+// destination, because the kernel may answer from another address (RFC 4443 section
+// 2.2).
 func rules6(ends *nftables.Set) (rules [][]expr.Any) {
 	for _, protocolAt := range []uint32{quotedNext, quotedBehind} {
 		// meta l4proto ipv6-icmp icmpv6 type destination-unreachable icmpv6 code port-unreachable
@@ -97,8 +97,8 @@ func rules6(ends *nftables.Set) (rules [][]expr.Any) {
 	return rules
 }
 
-// portUnreachableOf begins a rule: what is not an ICMP message of this type and
-// code passes.
+// portUnreachableOf returns the beginning of a rule, which matches only ICMP messages of
+// this type and code.
 func portUnreachableOf(protocol, kind, code byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register0},

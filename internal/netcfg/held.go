@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NamespaceID tells a namespace from one that was made later and has the same name:
-// the kernel gives no other one this number as long as anything is in it. The zero
-// value is that of the process's own namespace.
+// NamespaceID identifies a namespace, also if a later one has the same name: the kernel
+// does not reuse the number while the namespace is in use. The zero value means the
+// process's own namespace.
 type NamespaceID struct{ device, inode uint64 }
 
-// identify is the identity of the namespace that a descriptor is of.
+// identify returns the identity of the namespace of a descriptor.
 func identify(fd int) (NamespaceID, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -24,8 +24,8 @@ func identify(fd int) (NamespaceID, error) {
 	return NamespaceID{uint64(st.Dev), st.Ino}, nil
 }
 
-// Identify is the identity of the namespace that a name or a path, as In takes it,
-// leads to now. The error is fs.ErrNotExist if there is none.
+// Identify returns the identity of the namespace that a name or a path, given as for In,
+// currently refers to. The error is fs.ErrNotExist if there is none.
 func Identify(namespace string) (NamespaceID, error) {
 	if namespace == "" {
 		return NamespaceID{}, nil
@@ -44,20 +44,20 @@ func Identify(namespace string) (NamespaceID, error) {
 	return NamespaceID{uint64(st.Dev), st.Ino}, nil
 }
 
-// held has the namespaces that are held, by what In is given.
+// held maps the names and paths given to In to the namespaces that are held.
 var held sync.Map
 
-// holding is a namespace that stays open.
+// holding is a namespace that is kept open.
 type holding struct {
 	fd      int
-	process int // a pidfd of the process in the path; -1: there is none
+	process int // a pidfd of the process in the path; -1: none
 	id      NamespaceID
 }
 
-// Hold opens namespaces for every later In. It is for those that are known by a path
-// below /proc: a process that has restricted itself can no longer look at others, and
-// so not open it again. A namespace that cannot be opened does not hinder the others:
-// the error has all of them.
+// Hold opens namespaces and keeps them open for later calls of In. It is for namespaces
+// with a path in /proc: a process that has dropped its privileges can no longer open the
+// files of other processes. A namespace that cannot be opened does not stop the others:
+// the errors are joined.
 func Hold(namespaces ...string) error {
 	var all error
 	for _, namespace := range namespaces {
@@ -75,8 +75,8 @@ func Hold(namespaces ...string) error {
 
 func hold(namespace string) (*holding, error) {
 	h := &holding{fd: -1, process: -1}
-	// The process first: should it end, and another one get its number meanwhile, the
-	// namespace is that of a process that has ended.
+	// The process comes first: if it ends, and another process gets its number meanwhile,
+	// the namespace counts as that of a process that has ended.
 	if pid, err := strconv.Atoi(process(namespace)); err == nil {
 		if h.process, err = unix.PidfdOpen(pid, 0); err != nil && !errors.Is(err, unix.ENOSYS) {
 			return nil, explainNamespace(namespace, err)
@@ -93,7 +93,8 @@ func hold(namespace string) (*holding, error) {
 	return h, nil
 }
 
-// process is the number of the process whose namespace a path below /proc names, or "".
+// process returns the number of the process whose namespace a path in /proc names, or
+// "".
 func process(namespace string) string {
 	rest, ok := strings.CutPrefix(namespace, "/proc/")
 	pid, _, more := strings.Cut(rest, "/")
@@ -103,8 +104,8 @@ func process(namespace string) string {
 	return pid
 }
 
-// ended reports whether the process is no more by which the namespace is known. Its
-// descriptor is readable then (pidfd_open(2)).
+// ended reports whether the process in the namespace's path has ended. Its pidfd is then
+// readable (pidfd_open(2)).
 func (h *holding) ended() bool {
 	if h.process < 0 {
 		return false
@@ -123,7 +124,7 @@ func (h *holding) close() {
 	}
 }
 
-// openNamespace is a descriptor for the caller.
+// openNamespace returns a descriptor, which the caller must close.
 func openNamespace(namespace string) (fd int, err error) {
 	h, ok := held.Load(namespace)
 	switch {
@@ -132,7 +133,7 @@ func openNamespace(namespace string) (fd int, err error) {
 	case ok:
 		fd, err = unix.FcntlInt(uintptr(h.(*holding).fd), unix.F_DUPFD_CLOEXEC, 0)
 	default:
-		// A named pipe in its place would be waited for without an end.
+		// O_NONBLOCK: opening a named pipe instead would block forever.
 		fd, err = unix.Open(NamespacePath(namespace), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {

@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lacking is what the kernel has refused of an interface's Settings.
+// lacking holds the addresses and routes of an interface's Settings that the kernel has
+// refused.
 type lacking struct {
 	addresses, routes []netip.Prefix
-	err               error // about the first of them
+	err               error // the error for the first of them
 }
 
-// Lacks is why the interface does not have all of its addresses and routes; nil: it has
-// them.
+// Lacks returns why the interface does not have all of its addresses and routes, or nil
+// if it has them all.
 func (l *Link) Lacks() error {
 	if l.lacks == nil {
 		return nil
@@ -24,8 +25,8 @@ func (l *Link) Lacks() error {
 	return l.lacks.err
 }
 
-// Complete tries once more to give the interface the addresses and routes that it
-// lacks, and returns Lacks. What it has already is not touched.
+// Complete tries again to add the missing addresses and routes to the interface, and
+// returns Lacks. It does not change those that the interface has.
 func (l *Link) Complete() error {
 	if l.lacks == nil {
 		return nil
@@ -34,9 +35,9 @@ func (l *Link) Complete() error {
 	return l.completeRoutes()
 }
 
-// TakeSome gives the interface those of these addresses and routes that it lacks, as
-// far as the kernel takes them, and returns Lacks. What it had before and is not among
-// these is for Leave to take away.
+// TakeSome adds those of these addresses and routes that the interface does not have, as
+// far as the kernel accepts them, and returns Lacks. Leave removes those that the
+// interface had before and that are not among these.
 func (l *Link) TakeSome(addresses, routes []netip.Prefix) error {
 	before := l.present()
 	l.set.Addresses, l.set.Routes = addresses, routes
@@ -48,7 +49,7 @@ func (l *Link) TakeSome(addresses, routes []netip.Prefix) error {
 		return err
 	}
 	l.completeAddresses()
-	// With its last address of a family the kernel took all routes away.
+	// With the last address of a family, the kernel removed all routes.
 	if _, err := l.restoreRoutes(); err != nil {
 		l.lacks.err = err
 		return err
@@ -56,7 +57,7 @@ func (l *Link) TakeSome(addresses, routes []netip.Prefix) error {
 	return l.completeRoutes()
 }
 
-// present are the Settings without what the interface lacks.
+// present returns the Settings without the missing addresses and routes.
 func (l *Link) present() Settings {
 	s := l.set
 	if l.lacks != nil {
@@ -66,7 +67,7 @@ func (l *Link) present() Settings {
 	return s
 }
 
-// completeAddresses adds the addresses that are lacking. Its error is that of lacks.
+// completeAddresses adds the missing addresses. It stores an error in l.lacks.
 func (l *Link) completeAddresses() {
 	var refused []netip.Prefix
 	l.lacks.err = nil
@@ -80,8 +81,8 @@ func (l *Link) completeAddresses() {
 	l.lacks.addresses = refused
 }
 
-// completeRoutes adds the routes that are lacking, many at once. One that is there
-// already is another interface's, and an error.
+// completeRoutes adds the missing routes, many at once. It is an error if one exists
+// already, because it then belongs to another interface.
 func (l *Link) completeRoutes() error {
 	routes := l.lacks.routes
 	refused := make([]error, len(routes))
@@ -104,22 +105,24 @@ func (l *Link) completeRoutes() error {
 	return err
 }
 
-// Taken is about the first route of the Settings that another interface has now: a route
-// that is replaced is taken from the interface that had it, and while this one is down
-// anybody may add it. Of many routes only the first ones are looked at.
+// Taken returns an error for the first route of the Settings that another interface has
+// now. A route that is replaced is removed from the interface that had it, and while an
+// interface is down any process may add its routes elsewhere. If there are many routes,
+// Taken checks only the first ones.
 func (l *Link) Taken() error {
 	return l.taken(l.present().Routes, func(index int) bool { return index != l.index })
 }
 
-// taken is about the first of some routes that leads through one of certain interfaces. A
-// longer prefix, or a rule, may hide that.
+// taken returns an error for the first of some routes that leads through an interface
+// for which others returns true. It does not find routes that a longer prefix or a
+// routing rule hides.
 func (l *Link) taken(routes []netip.Prefix, others func(index int) bool) (first error) {
 	routes = routes[:min(len(routes), manyRoutes)]
 	through := make([]int, len(routes))
 	l.conn.exchange(len(routes), func(b *builder, i int) {
 		b.getRoute(Query{Remote: middle(routes[i])}, 0, true)
 	}, func(i int, message []byte, err error) {
-		// Routes with another metric may stand beside ours.
+		// Routes with another metric may exist beside ours.
 		f, metric := parseRoute(message, err), uint32(0)
 		if routes[i].Addr().Is6() {
 			metric = defaultMetric6
@@ -136,11 +139,12 @@ func (l *Link) taken(routes []netip.Prefix, others func(index int) bool) (first 
 	return nil
 }
 
-// defaultMetric6 is that of an IPv6 route that is added without a metric
+// defaultMetric6 is the metric of an IPv6 route that is added without one
 // (linux/ipv6_route.h: IP6_RT_PRIO_USER).
 const defaultMetric6 = 1024
 
-// middle is an address in a prefix that is probably no host's or broadcast address.
+// middle returns an address in a prefix that is unlikely to be a host's or a broadcast
+// address.
 func middle(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	if p.Bits() < 8*len(b) {
@@ -151,8 +155,8 @@ func middle(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// CheckRoutes reports which of the routes of a new interface another one has that is
-// none of ours: what a daemon that runs has put there is no hindrance.
+// CheckRoutes returns an error if another interface, which is not one of ours, has one
+// of the routes of a new interface. Routes of a running daemon are not an error.
 func CheckRoutes(namespace, name string, routes []netip.Prefix) error {
 	return In(namespace, func() error {
 		c, err := dial()

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lease is an IPv6 address that a router has let us have, with the length of the
-// prefix that it is from, which is on the link. From the day it is learnt it is
-// good for new connections for the time Preferred, and for any for the time Valid
-// (RFC 4862 section 5.5.4). What is 1<<32-1 seconds or more is for ever.
+// Lease is an IPv6 address in a prefix that a router advertised, with the length of the
+// prefix, which is on the link. From the time at which it is learnt it may be used for
+// new connections for Preferred, and for all connections for Valid (RFC 4862 section
+// 5.5.4). A time of 1<<32-1 seconds or more never ends.
 type Lease struct {
 	Prefix    netip.Prefix
 	Preferred time.Duration
 	Valid     time.Duration
 }
 
-// learnt is what Learn has put on an interface.
+// learnt is what Learn has added to an interface.
 type learnt struct {
 	leases       []Lease
 	since        time.Time
@@ -29,22 +29,22 @@ type learnt struct {
 	mtu          int
 }
 
-// learntMetric is the metric of a default route that is learnt: one without a
-// tunnel, whatever put it there, is better, and those have 2048 at most.
+// learntMetric is the metric of a learnt default route. A default route that does not
+// use a tunnel is preferred: its metric is at most 2048.
 const learntMetric = 4096
 
-// minLinkMTU is the least that a router may announce (RFC 4861 section 6.3.4).
+// minLinkMTU is the smallest MTU that a router may advertise (RFC 4861 section 6.3.4).
 const minLinkMTU = 1280
 
 // everything is ::/0.
 var everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 
-// Learn puts what routers have announced on the interface: these addresses, none
-// of those that it put there before and that are not among them, and a default
-// route ::/0 if there is to be one, with the MTU that the routers want, if that is
-// 1280 at least. An address that the Settings have, too, stays as it is there. The
-// kernel takes an address away once it is no longer valid, and everything with the
-// interface. On an error the rest is done all the same.
+// Learn adds the advertised addresses and, if defaultRoute is set, a default route ::/0
+// to the interface. The route has the advertised MTU, if that is at least 1280. Learn
+// removes addresses that it added before and that are not in the list any more. An
+// address that is also in the Settings is not changed. The kernel removes an address
+// when it is no longer valid, and everything with the interface. On an error, Learn
+// still makes the other changes.
 func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 	var leases []Lease
 	wanted := make(map[netip.Prefix]bool)
@@ -84,7 +84,7 @@ func (l *Link) given(a netip.Addr) bool {
 	return false
 }
 
-// relearn puts what is learnt on the interface, if it is not there yet.
+// relearn adds what is learnt to the interface, if it is not there yet.
 func (l *Link) relearn() error {
 	if len(l.learnt.leases) == 0 && !l.learnt.defaultRoute {
 		return nil
@@ -101,8 +101,8 @@ func (l *Link) relearn() error {
 	if !l.learnt.defaultRoute {
 		return err
 	}
-	// Neither instead of another one of that metric, which may be another
-	// tunnel's, nor refused because of it.
+	// An existing route with that metric, which may belong to another tunnel, is neither
+	// replaced nor a reason to fail.
 	return errors.Join(err, l.each(1, func(b *builder, _ int) { b.newRoute(l.defaultRoute(), unix.NLM_F_CREATE|unix.NLM_F_APPEND) },
 		func(_ int, err error) error {
 			if errors.Is(err, unix.EEXIST) {
@@ -134,7 +134,7 @@ func (l *Link) defaultRoute() linkRoute {
 	return linkRoute{dst: everything, index: l.index, protocol: unix.RTPROT_RA, metric: learntMetric, mtu: l.learnt.mtu}
 }
 
-// each makes n changes, and joins what explain makes of their errors.
+// each makes n changes. It joins the errors that explain returns for their errors.
 func (l *Link) each(n int, build func(b *builder, i int), explain func(i int, err error) error) (all error) {
 	l.conn.exchange(n, build, func(i int, _ []byte, err error) {
 		if err != nil {
@@ -144,9 +144,9 @@ func (l *Link) each(n int, build func(b *builder, i int), explain func(i int, er
 	return all
 }
 
-// newAddress puts an address on an interface, or changes how long it is good
-// for, which is counted from a time of this age. Nobody is asked whether somebody
-// else has it: there are no multicasts to ask by.
+// newAddress adds an address to an interface, or changes its lifetimes, which began to
+// run at the given age. There is no duplicate address detection, because the link has no
+// multicast.
 func (b *builder) newAddress(index int, a Lease, age time.Duration) {
 	b.addressOf(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, a.Prefix)
 	valid := seconds(a.Valid, age)
@@ -158,7 +158,8 @@ func (b *builder) newAddress(index int, a Lease, age time.Duration) {
 
 func (b *builder) delAddress(index int, p netip.Prefix) { b.addressOf(unix.RTM_DELADDR, 0, index, p) }
 
-// addressOf is what both have in common (linux/if_addr.h: struct ifaddrmsg).
+// addressOf writes the part that requests for addresses have in common (linux/if_addr.h:
+// struct ifaddrmsg).
 func (b *builder) addressOf(kind, flags uint16, index int, p netip.Prefix) {
 	h := [unix.SizeofIfAddrmsg]byte{family(p.Addr()), uint8(p.Bits()), unix.IFA_F_NODAD}
 	binary.NativeEndian.PutUint32(h[4:], uint32(index))
@@ -166,8 +167,8 @@ func (b *builder) addressOf(kind, flags uint16, index int, p netip.Prefix) {
 	b.address(unix.IFA_LOCAL, p.Addr())
 }
 
-// seconds is what is left of a time, rounded up: what is not over yet has a
-// second.
+// seconds returns what is left of a time, rounded up, so that a time that has not ended
+// yet has at least one second.
 func seconds(d, age time.Duration) uint32 {
 	if d >= math.MaxUint32*time.Second {
 		return math.MaxUint32

@@ -15,60 +15,61 @@ import (
 	"sixfour/tun"
 )
 
-// alias marks an interface as made by us; "ip link" shows it. It is how a later
-// run tells its own leftovers from what others made.
+// alias marks an interface as made by this program; "ip link" shows it. A later run
+// recognizes leftovers by it.
 const alias = "sixfour tunnel"
 
 // addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
 const addrGenModeNone = 1
 
-// Settings are what an interface is given when it is made.
+// Settings are the properties that a new interface gets.
 type Settings struct {
 	Name      string
 	Namespace string // name or path; "": the process's own
 	MTU       int
-	Addresses []netip.Prefix // with an IPv6 link-local one, the kernel makes none itself
+	Addresses []netip.Prefix // with an IPv6 link-local address, the kernel adds none itself
 	Routes    []netip.Prefix
 	Queues    int // at least 1
-	// NoLinkLocal keeps the kernel from making an IPv6 link-local address, which
-	// says nothing to the neighbours of an automatic tunnel, and is none of a hub's.
+	// NoLinkLocal keeps the kernel from adding an IPv6 link-local address. On an
+	// automatic tunnel, neighbours could not find such an address; an interface with
+	// several peers has no use for one either.
 	NoLinkLocal bool
 	Offload     tun.Offload
-	// QueueLength is how many packets wait in each queue of a new interface for somebody
-	// to read them; 0: the kernel's default.
+	// QueueLength is how many packets can wait in each queue of a new interface; 0: the
+	// kernel's default.
 	QueueLength int
-	// Kept are the descriptors of the queues of such an interface that another process
-	// has made: if they fit, the interface stays, with what is right about it.
+	// Kept are the descriptors of the queues of an interface that another process has
+	// made. If they fit, Open keeps the interface, with the addresses and routes that are
+	// correct.
 	Kept []int
-	// Partial has Open make the interface also if the kernel refuses some of the
-	// addresses and routes: Lacks says which, and Complete tries them again.
+	// Partial makes Open succeed even if the kernel refuses some of the addresses and
+	// routes: Lacks returns which, and Complete tries them again.
 	Partial bool
-	// Impatient has Open fail at once if another process has the interface, which it
-	// otherwise waits for a moment.
+	// Impatient makes Open fail at once if another process has the interface. Otherwise
+	// Open waits for a moment.
 	Impatient bool
 }
 
-// Link is a TUN interface in the kernel, with its addresses and routes, and the
-// device it belongs to. All of it is gone once the device is closed. One goroutine
-// may use it at a time.
+// Link is a TUN interface with its addresses and routes, and its open device. The kernel
+// removes all of it when the device is closed. It is not safe for concurrent use.
 type Link struct {
 	Device *tun.Device
 	set    Settings
 	index  int
-	handle *netlink.Handle // of the interface's namespace
-	conn   *conn           // as well
+	handle *netlink.Handle // in the interface's namespace
+	conn   *conn           // in the same namespace
 	learnt learnt
 
-	linkLocal bool // there is an address of wantsLinkLocal
-	adopted   bool // it is one of Settings.Kept
+	linkLocal bool // the interface has the address of wantsLinkLocal
+	adopted   bool // the interface is that of Settings.Kept
 
 	namespace NamespaceID
-	lacks     *lacking // nil: it has all that it was given
+	lacks     *lacking // nil: the interface has all addresses and routes
 }
 
-// CheckName reports why a new interface cannot have the name: because one that
-// is not ours has it. One of ours is no hindrance: a process that runs holds
-// it, which Open then says, or it is a leftover, which Open takes over.
+// CheckName returns an error if a new interface cannot have the name because an
+// interface that is not ours has it. An interface of ours is no error: either a running
+// process holds it, and Open will say so, or it is a leftover, which Open replaces.
 func CheckName(namespace, name string) error {
 	return In(namespace, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -81,7 +82,7 @@ func CheckName(namespace, name string) error {
 	})
 }
 
-// find looks an interface of ours up; nil means that the name is free.
+// find looks up an interface of ours. It returns nil if the name is free.
 func find(h *netlink.Handle, name string) (netlink.Link, error) {
 	link, err := h.LinkByName(name)
 	var missing netlink.LinkNotFoundError
@@ -96,14 +97,13 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// busyWait is how long Open waits for a process that is about to die to let go
-// of its interface: the kernel tears a TUN device down after the process is
-// already gone.
+// busyWait is how long Open waits for an ending process to release its interface: the
+// kernel removes a TUN device only after the process has ended.
 const busyWait = 2 * time.Second
 
-// Open makes the interface, gives it what s says, and brings it up. An interface
-// of the same name that we made and that nobody holds is replaced. On failure
-// nothing stays behind.
+// Open makes the interface, configures it as s says, and brings it up. It replaces an
+// interface of the same name that we made and that no process holds. On an error it
+// removes everything again.
 func Open(s Settings) (*Link, error) {
 	var l *Link
 	err := in(s.Namespace, func(id NamespaceID) (err error) {
@@ -156,13 +156,13 @@ func (l *Link) make() error {
 	}
 }
 
-// removeStale removes an interface of ours that nobody holds, with its addresses
-// and routes, which may be those of another configuration. The error is
-// tun.ErrBusy if somebody holds it.
+// removeStale removes an interface of ours that no process holds, with its addresses and
+// routes, which may be those of another configuration. The error is tun.ErrBusy if a
+// process holds it.
 func removeStale(stale netlink.Link) error {
 	name, queues := stale.Attrs().Name, 1
-	// It can be opened only as what it was made. One queue nobody can attach to
-	// twice, but to several others can be added.
+	// It can be opened only with the flags with which it was made. A single queue can be
+	// attached only once, but another queue can be added to several.
 	if t, ok := stale.(*netlink.Tuntap); ok && t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 {
 		if t.Queues+t.DisabledQueues > 0 {
 			return fmt.Errorf("%s: %w", name, tun.ErrBusy)
@@ -179,7 +179,7 @@ func removeStale(stale netlink.Link) error {
 	return nil
 }
 
-// configure gives the new interface its mark, addresses and routes.
+// configure sets the new interface's alias, addresses and routes.
 func (l *Link) configure() error {
 	s := l.set
 	link, err := l.handle.LinkByName(s.Name)
@@ -191,7 +191,7 @@ func (l *Link) configure() error {
 		return fmt.Errorf("mark interface %s: %w", s.Name, err)
 	}
 	if l.linkLocal = s.wantsLinkLocal(); !l.linkLocal {
-		// The setting does not exist where IPv6 is off, which is as good.
+		// The setting does not exist if IPv6 is off; that is no error.
 		_ = l.handle.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 	}
 	if s.QueueLength != 0 {
@@ -220,7 +220,7 @@ func (l *Link) bringUp(link netlink.Link) error {
 	return nil
 }
 
-// addAddresses adds the addresses, or has them be as they should.
+// addAddresses adds the addresses, or corrects the flags of existing ones.
 func (l *Link) addAddresses() error {
 	for _, p := range l.present().Addresses {
 		if err := l.addAddress(p); err != nil {
@@ -238,12 +238,12 @@ func (l *Link) addAddress(p netip.Prefix) error {
 	return nil
 }
 
-// Restored is how many of an interface's addresses and routes were missing.
+// Restored counts the addresses and routes of an interface that were missing.
 type Restored struct{ Addresses, Routes int }
 
-// Restore gives the interface its addresses and routes again: the kernel takes
-// the routes and the IPv6 addresses away when an interface goes down, and does
-// not bring them back; and anybody may take away any.
+// Restore adds the missing addresses and routes of the interface. The kernel removes the
+// routes and the IPv6 addresses when an interface goes down, and does not restore them;
+// and other processes may remove any.
 func (l *Link) Restore() (r Restored, err error) {
 	has, err := l.addresses()
 	if err != nil {
@@ -269,7 +269,7 @@ func (l *Link) Restore() (r Restored, err error) {
 	return r, l.relearn()
 }
 
-// addresses are those that the interface has.
+// addresses returns the addresses of the interface.
 func (l *Link) addresses() ([]netip.Prefix, error) {
 	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
 	if err != nil {
@@ -285,15 +285,15 @@ func (l *Link) addresses() ([]netip.Prefix, error) {
 	return has, nil
 }
 
-// wantsLinkLocal reports whether there is to be a link-local address that is not
-// given.
+// wantsLinkLocal reports whether the interface needs a link-local address that is not in
+// the Settings.
 func (s *Settings) wantsLinkLocal() bool { return !s.NoLinkLocal && automatic(s.Addresses) }
 
-// automatic reports whether the kernel may give the interface a link-local
-// address of its own making. An IPv4 tunnel should not send router solicitations
-// and multicast listener reports to its peer; and who gives a link-local address
-// means that one: what is sent from another, a peer that expects it to embed an
-// IPv4 address (RFC 5214 section 6.1) drops.
+// automatic reports whether the kernel may add a link-local address to the interface. An
+// IPv4 tunnel should not send router solicitations and multicast listener reports to its
+// peer. If the configuration has a link-local address, that one must be used: a peer
+// that expects an embedded IPv4 address (RFC 5214 section 6.1) drops packets from any
+// other.
 func automatic(given []netip.Prefix) bool {
 	return slices.ContainsFunc(given, func(p netip.Prefix) bool { return p.Addr().Is6() }) &&
 		!slices.ContainsFunc(given, func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() })
@@ -319,11 +319,11 @@ func (l *Link) SetMTU(mtu int) error {
 	return nil
 }
 
-// ErrGone means that somebody has deleted the interface.
+// ErrGone means that the interface was deleted.
 var ErrGone = errors.New("it was deleted")
 
-// IsUp reports whether the interface is administratively up. The error is ErrGone if
-// there is none any more.
+// IsUp reports whether the interface is administratively up. The error is ErrGone if the
+// interface does not exist any more.
 func (l *Link) IsUp() (bool, error) {
 	link, err := l.handle.LinkByIndex(l.index)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -335,14 +335,14 @@ func (l *Link) IsUp() (bool, error) {
 	return link.Attrs().Flags&net.FlagUp != 0, nil
 }
 
-// Namespace is the identity of the namespace that the interface was made in.
+// Namespace returns the identity of the namespace in which the interface was made.
 func (l *Link) Namespace() NamespaceID { return l.namespace }
 
-// Index is the interface's number in its namespace.
+// Index returns the interface's index in its namespace.
 func (l *Link) Index() int { return l.index }
 
-// Close gives the interface up: it is removed, and with it its addresses and routes,
-// unless somebody keeps a copy of its descriptors.
+// Close closes the device. The kernel removes the interface with its addresses and
+// routes, unless another process has copies of the descriptors.
 func (l *Link) Close() error {
 	l.handle.Close()
 	l.conn.close()

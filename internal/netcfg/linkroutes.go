@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restoreRoutes adds those that are missing, and returns how many were. The kernel
-// takes all of them away at once: if none of the first ones is missing, then none
-// is, and a hundred thousand need not be tried whenever somebody touches the
-// interface. Who takes one away that is not among the first, of so many, is not
-// noticed.
+// restoreRoutes adds missing routes, and returns how many were missing. The kernel
+// removes all of them together: if none of the first ones is missing, the others are not
+// tried, because there may be a hundred thousand and the interface may change often. So
+// if there are very many routes, the removal of a later one is not noticed.
 func (l *Link) restoreRoutes() (missing int, err error) {
 	exists := func(err error) bool { return errors.Is(err, fs.ErrExist) }
 	routes := l.present().Routes
@@ -27,9 +26,9 @@ func (l *Link) restoreRoutes() (missing int, err error) {
 	return len(routes) - there - more, cmp.Or(err, rest)
 }
 
-// restoreConnected adds the routes that the kernel has given the interface with its
-// addresses, where they are missing, and returns how many were: whoever flushes the
-// interface's routes takes them away, too.
+// restoreConnected adds the missing ones of the routes that the kernel adds with an
+// interface's addresses, and returns how many were missing: flushing the interface's
+// routes removes them too.
 func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first error) {
 	var routes []linkRoute
 	for _, p := range addresses {
@@ -37,7 +36,7 @@ func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first er
 		switch {
 		case p.Addr().Is6():
 			r.metric = connectedMetric6
-		case p.IsSingleIP(): // the local table's
+		case p.IsSingleIP(): // the local table has it
 			continue
 		default:
 			r.source = p.Addr()
@@ -57,14 +56,14 @@ func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first er
 	return missing, first
 }
 
-// connectedMetric6 is the kernel's for such routes (linux/ipv6_route.h:
+// connectedMetric6 is the kernel's metric for such routes (linux/ipv6_route.h:
 // IP6_RT_PRIO_ADDRCONF).
 const connectedMetric6 = 256
 
-// manyRoutes are more than anybody has written into a file by hand.
+// manyRoutes is more than anybody writes into a file by hand.
 const manyRoutes = 1024
 
-// tryRoutes adds routes, and counts those whose error is no matter.
+// tryRoutes adds routes, and counts the errors that fine accepts.
 func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerated int, first error) {
 	at := len(routes)
 	l.conn.exchange(len(routes), func(b *builder, i int) {
@@ -88,7 +87,7 @@ func explainRoute(name string, p netip.Prefix, err error) error {
 	return fmt.Errorf("add route %v through %s: %w", p, name, err)
 }
 
-// route is one of the Settings.
+// route returns a route of the Settings.
 func (l *Link) route(p netip.Prefix) linkRoute {
 	return linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_BOOT}
 }
@@ -97,13 +96,13 @@ func (l *Link) route(p netip.Prefix) linkRoute {
 type linkRoute struct {
 	dst      netip.Prefix // masked
 	index    int
-	protocol uint8      // who put it there: RTPROT_BOOT, RTPROT_RA…
-	source   netip.Addr // that is preferred; zero: none is
+	protocol uint8      // what added it: RTPROT_BOOT, RTPROT_RA…
+	source   netip.Addr // preferred source; zero: none
 	metric   uint32     // 0: the kernel's default
 	mtu      int        // 0: the interface's
 }
 
-// newRoute puts a route into the main table.
+// newRoute adds a route to the main table.
 func (b *builder) newRoute(r linkRoute, flags uint16) {
 	b.route(unix.RTM_NEWROUTE, flags, r)
 	if r.mtu > 0 {
@@ -111,11 +110,11 @@ func (b *builder) newRoute(r linkRoute, flags uint16) {
 	}
 }
 
-// delRoute takes it out again.
+// delRoute removes a route from the main table.
 func (b *builder) delRoute(r linkRoute) { b.route(unix.RTM_DELROUTE, 0, r) }
 
-// route is what adding and removing have in common (linux/rtnetlink.h: struct
-// rtmsg).
+// route writes the part that newRoute and delRoute have in common (linux/rtnetlink.h:
+// struct rtmsg).
 func (b *builder) route(kind, flags uint16, r linkRoute) {
 	h := [unix.SizeofRtMsg]byte{family(r.dst.Addr()), uint8(r.dst.Bits()), 4: unix.RT_TABLE_MAIN, 5: r.protocol, 6: unix.RT_SCOPE_UNIVERSE, 7: unix.RTN_UNICAST}
 	if r.dst.Addr().Is4() {

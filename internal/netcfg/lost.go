@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lost is how many packets the kernel wanted to send through the interface, and had no
-// room for in its queues, since it was made. Any goroutine may call it, also after
-// Close, when it is an error.
+// Lost returns how many packets to the interface the kernel dropped because its queues
+// were full, since the interface was made. It may be called concurrently, and also after
+// Close, when it returns an error.
 func (l *Link) Lost() (n uint64, err error) {
 	const (
 		headerLen = 12 // struct if_stats_msg of linux/if_link.h

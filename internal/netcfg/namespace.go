@@ -1,5 +1,5 @@
-// Package netcfg puts interfaces, addresses and routes into the kernel, and
-// asks it for routes, through netlink.
+// Package netcfg configures interfaces, addresses and routes in the kernel, and queries
+// routes, through netlink.
 package netcfg
 
 import (
@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaceDir is where iproute2 keeps named network namespaces.
+// namespaceDir is the directory in which iproute2 keeps named network namespaces.
 const namespaceDir = "/run/netns"
 
-// In runs f in a network namespace, given by its iproute2 name or by a path;
-// the empty string is the process's own. A namespace belongs to a thread: f
-// runs on one of its own, which is thrown away afterwards, so that no other
-// goroutine ever finds itself in the wrong namespace. Goroutines that f starts
-// are not in it; descriptors that f opens stay there.
+// In runs f in a network namespace, given by its iproute2 name or by a path; the empty
+// string is the process's own. A namespace belongs to a thread: f runs on a thread of
+// its own, which ends afterwards, so that no other goroutine ever runs in the wrong
+// namespace. Goroutines that f starts are not in the namespace; descriptors that f opens
+// stay in it.
 func In(namespace string, f func() error) error {
 	return in(namespace, func(NamespaceID) error { return f() })
 }
 
-// in is In for a function that wants to know which namespace it runs in.
+// in is In for a function that needs the identity of its namespace.
 func in(namespace string, f func(NamespaceID) error) error {
 	if namespace == "" {
 		return f(NamespaceID{})
@@ -52,7 +52,7 @@ func in(namespace string, f func(NamespaceID) error) error {
 	return <-done
 }
 
-// NamespacePath is the file of a namespace that is given as In takes it.
+// NamespacePath returns the file of a namespace, given as for In.
 func NamespacePath(namespace string) string {
 	if strings.ContainsRune(namespace, '/') {
 		return namespace
@@ -60,7 +60,7 @@ func NamespacePath(namespace string) string {
 	return filepath.Join(namespaceDir, namespace)
 }
 
-// NamespaceError says that a namespace cannot be entered, and the way out.
+// NamespaceError says that a namespace cannot be entered, and how to fix that.
 type NamespaceError struct {
 	Namespace string
 	Hint      string

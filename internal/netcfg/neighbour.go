@@ -6,9 +6,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Neighbour is the hardware address of a route's next hop. It makes the kernel
-// find that out, or verify it, as the kernel does for its own packets: false
-// means that it is not known yet. A change is told to a Watch with neighbours.
+// Neighbour returns the hardware address of a route's next hop. It makes the kernel
+// resolve or verify the address, as for the kernel's own packets. Ok is false if the
+// address is not known yet. A Watch with neighbours reports changes.
 func (r *Router) Neighbour(to Route) (hardware [6]byte, ok bool) {
 	kind := int(family(to.Hop))
 	list, err := r.handle.NeighList(to.Index, kind)
@@ -24,7 +24,7 @@ func (r *Router) Neighbour(to Route) (hardware [6]byte, ok bool) {
 			}
 		}
 	}
-	// An error here shows as a neighbour that remains unknown.
+	// After an error the neighbour stays unknown, which the caller sees.
 	_ = r.handle.NeighSet(&netlink.Neigh{LinkIndex: to.Index, Family: kind, IP: to.Hop.AsSlice(), Flags: netlink.NTF_USE})
 	return hardware, ok
 }

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Features of devices by which the kernel puts datagrams together that it receives
-// (GRO), as ethtool(8) names them.
+// Device features with which the kernel merges received datagrams (GRO), named as in
+// ethtool(8).
 const (
 	MergesDatagrams = "rx-udp-gro-forwarding"
 	MergesLists     = "rx-gro-list"
 )
 
-// Features says which devices of the calling thread's namespace have a feature switched
-// on, of those that are named. What a device does not tell it has not.
+// Features returns, for each of the named features, the devices of the calling thread's
+// namespace on which it is on. A feature that a device does not report counts as off.
 func Features(names ...string) (map[string][]string, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -33,7 +33,7 @@ func Features(names ...string) (map[string][]string, error) {
 	var bits map[string]int
 	for _, l := range links {
 		device := l.Attrs().Name
-		if bits == nil { // they are the same for all
+		if bits == nil { // they are the same for all devices
 			bits = featureBits(fd, device)
 		}
 		active := activeFeatures(fd, device)
@@ -46,14 +46,15 @@ func Features(names ...string) (map[string][]string, error) {
 	return on, nil
 }
 
-// Room for features, of which there are about seventy.
+// Room for features: there are about seventy.
 const (
 	maxFeatures  = 512
 	featureName  = 32 // ETH_GSTRING_LEN of linux/ethtool.h
 	featureNames = 4  // ETH_SS_FEATURES
 )
 
-// featureBits is the number of each feature (linux/ethtool.h: struct ethtool_gstrings).
+// featureBits returns the bit number of each feature (linux/ethtool.h: struct
+// ethtool_gstrings).
 func featureBits(fd int, device string) map[string]int {
 	const head = 12
 	b := make([]byte, head+maxFeatures*featureName)
@@ -70,7 +71,8 @@ func featureBits(fd int, device string) map[string]int {
 	return bits
 }
 
-// activeFeatures are the bits of those that are on (struct ethtool_gfeatures).
+// activeFeatures returns the bits of the features that are on (struct
+// ethtool_gfeatures).
 func activeFeatures(fd int, device string) (active []uint32) {
 	const head, block = 8, 16
 	b := make([]byte, head+maxFeatures/32*block)
@@ -85,7 +87,7 @@ func activeFeatures(fd int, device string) (active []uint32) {
 	return active
 }
 
-// ethtool makes a request of a device, whose answer replaces it.
+// ethtool makes a request to a device. The answer overwrites the request.
 func ethtool(fd int, device string, request []byte) error {
 	ifr := struct {
 		name [unix.IFNAMSIZ]byte

@@ -11,35 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Policies are what this host's administrator wants of some packets, and what only
-// the kernel's IP layer can do: IPsec (xfrm(8)), and routing rules that select an IP
-// protocol (ip-rule(8)).
+// Policies are the administrator's rules that only the kernel's IP layer can apply to
+// packets: IPsec (xfrm(8)), and routing rules that select an IP protocol (ip-rule(8)).
 type Policies struct {
 	ipsec     []ipsecPolicy
-	protocols map[int]bool // that rules select, of IPv4 with bit 8 set
+	protocols map[int]bool // selected by rules; bit 8 is set for IPv4
 }
 
-// ipsecPolicy is one policy of the kernel's list, for packets in or out.
+// ipsecPolicy is one IPsec policy of the kernel, for received or sent packets.
 type ipsecPolicy struct {
 	source, dest netip.Prefix
 	protocol     uint8 // 0: any
-	ports        bool  // selects ports, which a tunnel's packets have none of
+	ports        bool  // selects ports, which tunnel packets do not have
 	device       int   // 0: any
 	mark, mask   uint32
 	direction    netlink.Dir
-	priority     uint32 // the lowest is asked first
-	acts         bool   // it is not there to leave packets alone
+	priority     uint32 // the policy with the lowest number is tried first
+	acts         bool   // its action is not to leave packets alone
 }
 
-// Outer is what policies tell outer packets by.
+// Outer holds the properties of outer packets that policies can select.
 type Outer struct {
 	Local, Remote netip.Addr
 	Protocol      uint8
 	Mark          uint32
-	Device        int // through which they leave
+	Device        int // the device through which they leave
 }
 
-// Policies reads them, of the process's own namespace. A kernel without IPsec has
+// Policies reads the policies of the process's own namespace. A kernel without IPsec has
 // none.
 func (r *Router) Policies() (Policies, error) {
 	p := Policies{protocols: make(map[int]bool)}
@@ -84,9 +83,8 @@ func (p *Policies) readIPsec(family int) error {
 	return nil
 }
 
-// parseIPsec reads a message (linux/xfrm.h: struct xfrm_userpolicy_info). Those of
-// another family, and those that hold for a virtual interface of IPsec alone, are
-// not ok.
+// parseIPsec parses a message (linux/xfrm.h: struct xfrm_userpolicy_info). Ok is false
+// for policies of another family, and for those of a virtual IPsec interface.
 func parseIPsec(m []byte, family int) (p ipsecPolicy, ok bool) {
 	if len(m) < nl.SizeofXfrmUserpolicyInfo {
 		return p, false
@@ -119,7 +117,7 @@ func parseIPsec(m []byte, family int) (p ipsecPolicy, ok bool) {
 	return p, true
 }
 
-// selected is a selector's prefix.
+// selected returns the prefix of a selector.
 func selected(a nl.XfrmAddress, bits uint8, family int) netip.Prefix {
 	if family == unix.AF_INET {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte(a[:4])), int(bits))
@@ -127,8 +125,8 @@ func selected(a nl.XfrmAddress, bits uint8, family int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), int(bits))
 }
 
-// Against says why outer packets must not go past the kernel's IP layer; "" means
-// that nothing is against it.
+// Against returns why outer packets must not bypass the kernel's IP layer, or "" if they
+// may.
 func (p Policies) Against(o Outer) string {
 	for _, d := range []netlink.Dir{netlink.XFRM_DIR_OUT, netlink.XFRM_DIR_IN} {
 		if p.ipsecActs(o, d) {
@@ -148,7 +146,7 @@ func preposition(d netlink.Dir) string {
 	return "to"
 }
 
-// ipsecActs reports whether the policy that decides about packets of a direction does
+// ipsecActs reports whether the policy that applies to packets of a direction does
 // anything with them.
 func (p Policies) ipsecActs(o Outer, d netlink.Dir) bool {
 	source, dest := o.Local, o.Remote
@@ -190,7 +188,7 @@ func WatchPolicies(ctx context.Context, changed func()) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && !errors.Is(err, unix.ENOBUFS) { // which says that messages were lost
+		if err != nil && !errors.Is(err, unix.ENOBUFS) { // ENOBUFS means that messages were lost
 			return fmt.Errorf("watch IPsec policies: %w", err)
 		}
 		changed()

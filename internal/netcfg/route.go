@@ -11,22 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Route is how the kernel would send to an address.
+// Route is the route by which the kernel sends to an address.
 type Route struct {
-	Source    netip.Addr // the address it would send from; zero if it has none
+	Source    netip.Addr // source address that the kernel chooses; zero: it has none
 	Interface string
 	Index     int        // of the interface
 	MTU       int        // of the route, or of its interface if the route has none
-	Hop       netip.Addr // the gateway, or the destination itself; without a zone: that is Index
-	Ethernet  bool       // the interface has Ethernet's frames
-	Hardware  [6]byte    // its own address, if so
-	Queues    int        // of its receive side, at most
-	Bits      int        // the length of the prefix that the kernel's table has for it
-	Ours      bool       // what is sent to the address comes back to this host
+	Hop       netip.Addr // the gateway, or the destination itself; without a zone, because Index is the interface
+	Ethernet  bool       // the interface uses Ethernet frames
+	Hardware  [6]byte    // its hardware address, if so
+	Queues    int        // the most receive queues that it can have
+	Bits      int        // prefix length of the entry in the kernel's table
+	Ours      bool       // packets to the address come back to this host
 }
 
-// Router asks the kernel of the process's own namespace for routes. Any number
-// of goroutines may use it.
+// Router queries routes in the process's own namespace. It may be used concurrently.
 type Router struct {
 	conn   *conn
 	handle *netlink.Handle // for neighbours
@@ -46,48 +45,48 @@ func NewRouter() (*Router, error) {
 	return &Router{conn: c, handle: h}, nil
 }
 
-// Close ends it.
+// Close closes the connection.
 func (r *Router) Close() {
 	r.conn.close()
 	r.handle.Close()
 }
 
-// ErrNotLocal means that no interface has the address that should be ours.
+// ErrNotLocal means that no interface has the local address.
 var ErrNotLocal = errors.New("no interface of this host has the address")
 
-// errBroadcast is of a destination that is no single host.
+// errBroadcast is the error for a destination that is not a single host.
 var errBroadcast = errors.New("it is the broadcast address of a network of this host")
 
-// Query asks for the route to Remote, for packets from Local, or, if that is the
-// zero address, from whichever address the kernel chooses, with the mark. The zone of
-// a link-local address is the interface.
+// Query asks for the route of packets to Remote, from Local and with the mark. If Local
+// is the zero address, the kernel chooses the source. The zone of a link-local address
+// is the interface.
 type Query struct {
 	Remote netip.Addr
 	Local  netip.Addr
 	Mark   uint32
 }
 
-// Answer is a Query's: the route, or why there is none, which is ErrNotLocal if
-// Local is not an address of this host.
+// Answer is the route for a Query, or an error. The error is ErrNotLocal if Local is not
+// an address of this host.
 type Answer struct {
 	Route
 	Err error
 }
 
-// To is the answer to one Query.
+// To answers a single Query.
 func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 	a := r.ToAll([]Query{{remote, local, mark}})[0]
 	return a.Route, a.Err
 }
 
-// ToAll answers each of the queries; one without an answer does not hinder the
-// others. It is meant for a great many: the kernel is asked for many routes at
-// once, and only once for each local address and each interface.
+// ToAll answers each of the queries independently. It is fast for very many queries: it
+// sends many requests for routes to the kernel at once, and queries each local address
+// and each interface only once.
 func (r *Router) ToAll(queries []Query) []Answer {
 	answers := make([]Answer, len(queries))
 	devices := zones(queries)
 	owned := r.owned(queries, devices)
-	var asked []int // which queries the kernel is asked
+	var asked []int // indexes of the queries for which the kernel is asked
 	for i, q := range queries {
 		switch _, err := devices.of(q); {
 		case err != nil:
@@ -100,8 +99,8 @@ func (r *Router) ToAll(queries []Query) []Answer {
 			asked = append(asked, i)
 		}
 	}
-	// Two requests for each. What the kernel has learnt of the path by ICMP it has
-	// from anybody: what counts for the MTU is the route as it stands in the table.
+	// Two requests for each. What the kernel has learnt about the path from ICMP cannot
+	// be trusted, so the MTU comes from the entry in the table.
 	used, table := make([]found, len(asked)), make([]found, len(asked))
 	r.conn.exchange(2*len(asked), func(b *builder, i int) {
 		q := queries[asked[i/2]]
@@ -122,9 +121,9 @@ func (r *Router) ToAll(queries []Query) []Answer {
 	return answers
 }
 
-// Holder is the interface that has an address of ours, for tunnels that have no
-// fixed remote: a Route without Hop. The error is ErrNotLocal if none has it, or
-// the one that has it is down.
+// Holder returns the interface that has a local address, as a Route without Hop. It is
+// for tunnels without a fixed remote. The error is ErrNotLocal if no interface has the
+// address, or if that interface is down.
 func (r *Router) Holder(local netip.Addr) (Route, error) {
 	if !local.IsValid() {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
@@ -134,8 +133,8 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 	if err != nil {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
-	// Only the table says which interface it is: the route that is used is the
-	// one through the loopback device.
+	// Only the table entry names the interface: the route in use leads through the
+	// loopback device.
 	r.conn.exchange(1, func(b *builder, _ int) { b.getRoute(query, device, true) },
 		func(_ int, message []byte, err error) { own[0] = parseRoute(message, err) })
 	if own[0].err != nil || own[0].kind != unix.RTN_LOCAL {
@@ -148,8 +147,8 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 	return link.route(local, local.Is6()), nil
 }
 
-// owned tells for each distinct local address whether it is ours: nil, or
-// ErrNotLocal.
+// owned checks each distinct local address. The value is nil if the address is ours, and
+// ErrNotLocal otherwise.
 func (r *Router) owned(queries []Query, devices devices) map[netip.Addr]error {
 	owned := make(map[netip.Addr]error)
 	var distinct []netip.Addr
@@ -172,9 +171,8 @@ func (r *Router) owned(queries []Query, devices devices) map[netip.Addr]error {
 	return owned
 }
 
-// getRoute asks for a route, through a device if that is not 0: for the one that is
-// used, or, with table, for the entry of the table that it comes from (ip route get
-// fibmatch).
+// getRoute requests a route, through a device if that is not 0: the route in use or,
+// with table, the table entry from which it comes (ip route get fibmatch).
 func (b *builder) getRoute(q Query, device int, table bool) {
 	h := [unix.SizeofRtMsg]byte{family(q.Remote), uint8(q.Remote.BitLen())}
 	flags := uint32(unix.RTM_F_LOOKUP_TABLE)
@@ -198,19 +196,19 @@ func (b *builder) getRoute(q Query, device int, table bool) {
 	}
 }
 
-// found is what the kernel says of a route.
+// found is what the kernel reports about a route.
 type found struct {
 	kind    uint8 // RTN_UNICAST, RTN_LOCAL…
 	index   int   // of the interface
 	source  netip.Addr
 	gateway netip.Addr
 	mtu     int // 0: none of its own
-	bits    int // of the destination's prefix
+	bits    int // prefix length of the destination
 	metric  uint32
 	err     error
 }
 
-// parseRoute reads the answer to getRoute (linux/rtnetlink.h: struct rtmsg).
+// parseRoute parses the answer to getRoute (linux/rtnetlink.h: struct rtmsg).
 func parseRoute(message []byte, err error) (f found) {
 	if err != nil {
 		return found{err: err}
@@ -225,7 +223,7 @@ func parseRoute(message []byte, err error) (f found) {
 			f.source, _ = netip.AddrFromSlice(a.Bytes())
 		case unix.RTA_GATEWAY:
 			f.gateway, _ = netip.AddrFromSlice(a.Bytes())
-		case unix.RTA_VIA: // a gateway of the other family, behind two bytes that name it
+		case unix.RTA_VIA: // a gateway of the other family, after two bytes with its family
 			if via := a.Bytes(); len(via) > 2 {
 				f.gateway, _ = netip.AddrFromSlice(via[2:])
 			}
@@ -246,8 +244,8 @@ func parseRoute(message []byte, err error) (f found) {
 	return f
 }
 
-// answer makes the answer to a query out of the route that is used, the entry of
-// the table that it comes from, and the interfaces.
+// answer builds the answer to a query from the route in use, the table entry from which
+// it comes, and the interfaces.
 func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
 	fail := func(err error) Answer { return Answer{Err: fmt.Errorf("route to %v: %w", q.Remote, err)} }
 	if f.err != nil {
@@ -263,13 +261,14 @@ func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
 	if link.err != nil {
 		return Answer{Err: fmt.Errorf("interface %d of the route to %v: %w", f.index, q.Remote, link.err)}
 	}
-	// The kernel names the source that it would choose also if it need not choose.
+	// The kernel reports the source that it would choose even if the query has one.
 	source := q.Local
 	if !source.IsValid() {
 		source = f.source
 	}
 	route := link.route(source, q.Remote.Is6())
-	// What the loopback device takes this host receives, whatever kind the route has.
+	// Packets through the loopback device come back to this host, whatever the route's
+	// type.
 	route.Ours = link.loopback || f.kind == unix.RTN_LOCAL || f.kind == unix.RTN_ANYCAST
 	route.Bits = table.bits
 	if table.mtu > 0 {

@@ -7,25 +7,25 @@ import (
 	"github.com/google/nftables"
 )
 
-// Shield keeps the kernel's answers back: a peer takes a port unreachable for
-// the end of its tunnel. It is a table of our own (see Tables) for each family that
-// needs one: an ICMP port unreachable that the host sends, that quotes a packet of
-// one of the protocols, and that is about one of our addresses with it, is dropped,
-// and counted. Such packets the kernel has no other reason to send, but for a GRE
-// tunnel of its own that shares our address.
+// Shield suppresses ICMP errors of the kernel: a peer takes a port unreachable for the
+// end of its tunnel. For each family that needs it, there is a table of our own (see
+// Tables). Its rules drop and count each ICMP port unreachable of this host that quotes
+// a packet of one of the protocols to one of our addresses. The kernel has no other
+// reason to send such packets, except for a GRE tunnel of its own that has the same
+// address.
 //
-// It is for when KernelAnswers says that it is needed, and only then: a rule on
-// the way out is one for each packet that we send, too.
+// Use it only if KernelAnswers says that it is needed: its rules are evaluated for each
+// packet that this host sends.
 //
-// One goroutine may use it.
+// Shield is not safe for concurrent use.
 type Shield struct {
 	own    *Tables
 	v4, v6 guard
 }
 
-// OpenShield makes a shield that protects nothing yet. Close it. There is a table
-// for IPv4 from the beginning, which shows that nftables can do it; the one for
-// IPv6 is made when it is needed.
+// OpenShield makes a shield that protects nothing yet. Close it after use. The table for
+// IPv4 exists from the beginning, to verify that nftables works; the table for IPv6 is
+// made when it is needed.
 func OpenShield() (*Shield, error) { return openShield(tableOwner) }
 
 func openShield(flags uint32) (*Shield, error) {
@@ -43,10 +43,10 @@ func openShield(flags uint32) (*Shield, error) {
 	return s, nil
 }
 
-// Name is the name of the tables.
+// Name returns the name of the tables.
 func (s *Shield) Name() string { return s.own.Name() }
 
-// make makes a family's table and what is in it.
+// make makes a family's table and its content.
 func (s *Shield) make(g *guard) (err error) {
 	if g.table, err = s.own.Add(g.family); err != nil {
 		return err
@@ -58,8 +58,8 @@ func (s *Shield) make(g *guard) (err error) {
 	return nil
 }
 
-// Protect makes the shield protect these ends, and no others. It is cheap if it
-// does so already; a table that somebody removed is made again.
+// Protect makes the shield protect these ends, and no others. It is cheap if nothing
+// changes. It makes a table again that was removed.
 func (s *Shield) Protect(ends []End) error {
 	var v4, v6 []End
 	for _, e := range ends {
@@ -72,7 +72,7 @@ func (s *Shield) Protect(ends []End) error {
 	return errors.Join(s.protect(&s.v4, v4), s.protect(&s.v6, v6))
 }
 
-// protect does so for one family.
+// protect is Protect for one family.
 func (s *Shield) protect(g *guard, ends []End) error {
 	switch exists, err := s.exists(g); {
 	case err != nil:
@@ -106,7 +106,7 @@ func (s *Shield) protect(g *guard, ends []End) error {
 	return nil
 }
 
-// exists tells whether a family's table is still there.
+// exists reports whether a family's table still exists.
 func (s *Shield) exists(g *guard) (bool, error) {
 	if g.present == nil {
 		return false, nil
@@ -114,7 +114,7 @@ func (s *Shield) exists(g *guard) (bool, error) {
 	return s.own.Exists(g.family)
 }
 
-// change adds elements to the set, and removes others, at once.
+// change adds elements to the set and removes others, in one step.
 func (s *Shield) change(g *guard, add, remove []nftables.SetElement) error {
 	return s.own.Change(func(c *nftables.Conn) error {
 		if len(add) > 0 {

@@ -11,8 +11,8 @@ import (
 	nfnetlink "github.com/mdlayher/netlink"
 )
 
-// Shielded reports whether a Shield, of whatever process, protects an end in the
-// namespace of the calling thread. An error is that nftables cannot be asked.
+// Shielded reports whether a Shield of any process protects an end in the namespace of
+// the calling thread. It returns an error if nftables cannot be read.
 func Shielded(e End) (bool, error) {
 	conn, err := nftables.New(nftables.WithSockOptions(func(c *nfnetlink.Conn) error {
 		return c.SetDeadline(time.Now().Add(answerLimit))
@@ -34,7 +34,7 @@ func Shielded(e End) (bool, error) {
 			continue
 		}
 		elements, err := conn.GetSetElements(&nftables.Set{Table: t, Name: "ends"})
-		if err != nil { // it went away meanwhile
+		if err != nil { // the table was removed in the meantime
 			continue
 		}
 		if slices.ContainsFunc(elements, func(have nftables.SetElement) bool { return bytes.Equal(have.Key, want.Key) }) {

@@ -8,17 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of linux/in6.h.
+// From linux/in6.h.
 const (
 	ipv6AddrPreferences = 72
 	preferPublic        = 2
 )
 
-// stable gives each query that leaves the source to the kernel, and would get a
-// temporary IPv6 address (RFC 8981), one that stays, if there is one. A tunnel's
-// other end knows it by its address, which should not change every few hours.
+// stable replaces the source of answers to queries without a Local address: if it is a
+// temporary IPv6 address (RFC 8981), stable uses a public one if there is one. The
+// tunnel's other end identifies us by this address, so it should not change every few
+// hours.
 func (r *Router) stable(queries []Query, answers []Answer) {
-	var temporary map[netip.Addr]bool // nil: not asked yet
+	var temporary map[netip.Addr]bool // nil: not read yet
 	for i, q := range queries {
 		if q.Local.IsValid() || answers[i].Err != nil || !answers[i].Source.Is6() || answers[i].Ours {
 			continue
@@ -35,8 +36,8 @@ func (r *Router) stable(queries []Query, answers []Answer) {
 	}
 }
 
-// temporary are the temporary addresses of this host; none if the kernel does not
-// say.
+// temporary returns the temporary addresses of this host, or none if the kernel does not
+// report them.
 func (r *Router) temporary() map[netip.Addr]bool {
 	found := make(map[netip.Addr]bool)
 	list, err := r.handle.AddrList(nil, unix.AF_INET6)
@@ -51,9 +52,9 @@ func (r *Router) temporary() map[netip.Addr]bool {
 	return found
 }
 
-// publicSource is the address that the kernel chooses by the rules of RFC 6724 section
-// 5 for a socket that prefers public addresses to temporary ones (RFC 5014): one that
-// is deprecated comes after a temporary one that is not.
+// publicSource returns the address that the kernel chooses by the rules of RFC 6724
+// section 5 for a socket that prefers public addresses to temporary ones (RFC 5014). A
+// temporary address is still preferred to a deprecated public one.
 func publicSource(q Query, device int) (netip.Addr, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -68,7 +69,7 @@ func publicSource(q Query, device int) (netip.Addr, error) {
 			return netip.Addr{}, os.NewSyscallError("setsockopt SO_MARK", err)
 		}
 	}
-	to := &unix.SockaddrInet6{Addr: q.Remote.As16(), Port: 9} // nothing is sent to it
+	to := &unix.SockaddrInet6{Addr: q.Remote.As16(), Port: 9} // no packet is sent
 	if q.Remote.IsLinkLocalUnicast() {
 		to.ZoneId = uint32(device)
 	}

@@ -17,44 +17,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tables are nftables tables of our own, which all have one name, at most one for
-// each family, in the namespace that the process is in.
+// Tables are nftables tables of this process, at most one for each family, all with the
+// same name, in the current network namespace.
 //
-// The kernel removes them when the process dies, however it does, and nobody else
-// can change them ("nft flush ruleset" leaves them alone), because the socket by
-// which they were made owns them. Before Linux 5.12 there is no such thing: then
-// Close removes them, and what a killed process left behind is removed by the next
-// one that makes tables.
+// The socket that made the tables owns them. So the kernel removes them whenever the
+// process ends, and no other process can change them ("nft flush ruleset" leaves them
+// alone). Linux before 5.12 has no owned tables: there, Close removes the tables, and
+// tables of a killed process are removed by the next process that makes tables.
 //
-// One goroutine may use them.
+// Tables is not safe for concurrent use.
 type Tables struct {
 	conn   *nftables.Conn
-	socket *nfnetlink.Conn // conn's own
+	socket *nfnetlink.Conn // the socket of conn
 	name   string
 	flags  uint32
-	claim  io.Closer // on the name, where the socket does not own the tables
+	claim  io.Closer // on the name, if the socket does not own the tables
 	made   []*nftables.Table
 }
 
-// ErrTaken means that another process has tables of the name.
+// ErrTaken means that another process has tables with the name.
 var ErrTaken = errors.New("another process has it")
 
-// answerLimit is how long the kernel may take to answer. It does so at once; but
-// the library would wait for an answer for ever that one without nf_tables does
-// not give.
+// answerLimit bounds the wait for the kernel's answer. The kernel answers at once, but
+// without nf_tables it does not answer, and the library would wait forever.
 const answerLimit = 5 * time.Second
 
 // tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h.
 const tableOwner = 2
 
-// tablePrefix is how the names of our tables begin.
+// tablePrefix is the prefix of the names of our tables.
 const tablePrefix = "sixfour-"
 
-// randomName is a table's name that nobody else has.
+// randomName returns a random table name, which no other table has.
 func randomName() string { return strings.ToLower(rand.Text()[:8]) }
 
-// OpenTables prepares tables of the name "sixfour-" and suffix, and makes none.
-// Close them.
+// OpenTables prepares tables with the name "sixfour-" and suffix, but makes none yet.
+// Close them after use.
 func OpenTables(suffix string) (*Tables, error) { return openTables(suffix, tableOwner) }
 
 func openTables(suffix string, flags uint32) (*Tables, error) {
@@ -70,14 +68,14 @@ func openTables(suffix string, flags uint32) (*Tables, error) {
 	return t, nil
 }
 
-// Name is that of the tables.
+// Name returns the name of the tables.
 func (t *Tables) Name() string { return t.name }
 
-// Add makes a family's table, which is empty. The error is ErrTaken if another
-// process has it.
+// Add makes an empty table for a family. The error is ErrTaken if another process has
+// it.
 func (t *Tables) Add(family nftables.TableFamily) (*nftables.Table, error) {
-	// Asked first: it loads nf_tables where that is a module, and fails where
-	// there is none.
+	// List the tables first: this loads nf_tables if it is a module, and fails if there
+	// is none.
 	tables, err := t.list()
 	if err != nil {
 		return nil, err
@@ -85,7 +83,7 @@ func (t *Tables) Add(family nftables.TableFamily) (*nftables.Table, error) {
 	table := &nftables.Table{Name: t.name, Family: family}
 	if t.owned() {
 		err = t.add(table)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // older than 5.12
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // Linux before 5.12
 			t.flags = 0
 		}
 	}
@@ -111,8 +109,8 @@ func (t *Tables) Add(family nftables.TableFamily) (*nftables.Table, error) {
 
 func (t *Tables) owned() bool { return t.flags&tableOwner != 0 }
 
-// add makes the table. The library cannot give a table flags, so this is its
-// message: a batch of one (linux/netfilter/nf_tables.h, nfnetlink.h).
+// add makes the table with a message of its own, because the library cannot set a
+// table's flags: a batch of one (linux/netfilter/nf_tables.h, nfnetlink.h).
 func (t *Tables) add(table *nftables.Table) error {
 	table.Flags = t.flags
 	t.limit()
@@ -141,7 +139,7 @@ func (t *Tables) add(table *nftables.Table) error {
 	return err
 }
 
-// Exists tells whether a family's table is there.
+// Exists reports whether a family's table exists.
 func (t *Tables) Exists(family nftables.TableFamily) (bool, error) {
 	t.limit()
 	_, err := t.conn.ListTableOfFamily(t.name, family)
@@ -154,14 +152,14 @@ func (t *Tables) Exists(family nftables.TableFamily) (bool, error) {
 	return true, nil
 }
 
-// Change does what f asks for, all or nothing.
+// Change makes the changes that f requests, all or none.
 func (t *Tables) Change(f func(*nftables.Conn) error) error {
 	if err := f(t.conn); err != nil {
 		return err
 	}
 	t.limit()
 	err := t.conn.Flush()
-	if first := unix.Errno(0); errors.As(err, &first) { // the kernel says it of each part
+	if first := unix.Errno(0); errors.As(err, &first) { // the kernel returns an error for each part
 		return first
 	}
 	return err
@@ -184,7 +182,7 @@ func (t *Tables) Close() error {
 	return errors.Join(all, t.conn.CloseLasting())
 }
 
-// release gives the claim on the tables' name up.
+// release releases the claim on the tables' name.
 func (t *Tables) release() {
 	if t.claim != nil {
 		t.claim.Close()
@@ -192,12 +190,12 @@ func (t *Tables) release() {
 	}
 }
 
-// limit bounds the wait for the kernel's next answers.
+// limit sets the deadline for the kernel's next answers.
 func (t *Tables) limit() {
-	_ = t.socket.SetDeadline(time.Now().Add(answerLimit)) // fails only if it is closed
+	_ = t.socket.SetDeadline(time.Now().Add(answerLimit)) // fails only if the socket is closed
 }
 
-// list is the tables of all families, whosever they are.
+// list returns the tables of all families, also those of other processes.
 func (t *Tables) list() ([]*nftables.Table, error) {
 	t.limit()
 	tables, err := t.conn.ListTables()
@@ -207,14 +205,13 @@ func (t *Tables) list() ([]*nftables.Table, error) {
 	return tables, nil
 }
 
-// claim holds a table's name for as long as this process lives. A socket of the
-// abstract namespace is just that, and belongs to the network namespace, like
-// the table.
+// claim reserves a table's name until this process ends. It uses a socket in the
+// abstract namespace, which belongs to the network namespace as the table does.
 func claim(name string) (io.Closer, error) {
 	return net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "@" + name, Net: "unixgram"})
 }
 
-// removeLeftovers removes the tables of ours whose names nobody claims.
+// removeLeftovers removes our tables whose names no process has claimed.
 func (t *Tables) removeLeftovers(tables []*nftables.Table) {
 	for _, other := range tables {
 		if !strings.HasPrefix(other.Name, tablePrefix) || other.Flags&tableOwner != 0 {
@@ -225,7 +222,7 @@ func (t *Tables) removeLeftovers(tables []*nftables.Table) {
 			continue
 		}
 		t.conn.DelTable(other)
-		_ = t.conn.Flush() // an idle table is no reason not to go on
+		_ = t.conn.Flush() // continue: a leftover table does no harm
 		c.Close()
 	}
 }

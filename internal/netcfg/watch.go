@@ -15,10 +15,10 @@ import (
 // rtnlgrpIPv6Rule is RTNLGRP_IPV6_RULE of linux/rtnetlink.h.
 const rtnlgrpIPv6Rule = 19
 
-// Watch calls changed, from one goroutine, for each message by which the kernel
-// tells that something has changed in a namespace, until ctx ends: links,
-// addresses, routes and routing rules of both families or, if asked for, neighbours.
-// One command of an administrator is a burst of messages: changed must only take note.
+// Watch calls changed, from one goroutine, for each message of the kernel about a change
+// in a namespace, until ctx ends: links, addresses, routes and routing rules of both
+// families and, if neighbours is set, neighbours. One command of an administrator causes
+// many messages, so changed must return quickly.
 func Watch(ctx context.Context, namespace string, neighbours bool, changed func(Change)) error {
 	groups := []uint{
 		unix.RTNLGRP_LINK,
@@ -43,7 +43,7 @@ func Watch(ctx context.Context, namespace string, neighbours bool, changed func(
 		if ctx.Err() != nil {
 			return nil
 		}
-		// ENOBUFS says that messages were lost: then something changed, too.
+		// ENOBUFS means that messages were lost: then something changed, too.
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch routes: %w", err)
 		}
@@ -60,19 +60,19 @@ func Watch(ctx context.Context, namespace string, neighbours bool, changed func(
 	}
 }
 
-// Change is what a message is about.
+// Change is the subject of a message.
 type Change struct {
-	Link     int          // the index of a link, or of that which has lost an address or route; 0: something else
-	Replaced netip.Prefix // the destination of a route that took the place of another one
+	Link     int          // index of the link, or of the link that lost an address or route; 0: anything else
+	Replaced netip.Prefix // destination of a route that replaced another one
 }
 
-// destinationOf is where a route leads.
+// destinationOf returns the destination of a route.
 func destinationOf(message []byte) (p netip.Prefix) {
 	a := netip.IPv4Unspecified()
 	if len(message) > 0 && message[0] == unix.AF_INET6 {
 		a = netip.IPv6Unspecified()
 	}
-	// What cannot be read is no route that we know.
+	// A message that cannot be parsed is about no route that we know.
 	if err := attributes(message, unix.SizeofRtMsg, func(d *nfnetlink.AttributeDecoder) {
 		if d.Type() == unix.RTA_DST {
 			a, _ = netip.AddrFromSlice(d.Bytes())
@@ -83,8 +83,8 @@ func destinationOf(message []byte) (p netip.Prefix) {
 	return p
 }
 
-// linkOf is the index of the link that a message is about, or of which something was
-// taken away; 0: it is about something else.
+// linkOf returns the index of the link that a message is about, or from which an address
+// or route was removed; 0 means neither.
 func linkOf(kind uint16, message []byte) (index int) {
 	switch {
 	case kind == unix.RTM_NEWLINK && len(message) >= unix.SizeofIfInfomsg:
@@ -92,7 +92,7 @@ func linkOf(kind uint16, message []byte) (index int) {
 	case kind == unix.RTM_DELADDR && len(message) >= unix.SizeofIfAddrmsg:
 		return int(binary.NativeEndian.Uint32(message[4:]))
 	case kind == unix.RTM_DELROUTE:
-		// What cannot be read is about nothing that we know.
+		// A message that cannot be parsed is about no link that we know.
 		_ = attributes(message, unix.SizeofRtMsg, func(a *nfnetlink.AttributeDecoder) {
 			if a.Type() == unix.RTA_OIF {
 				index = int(a.Uint32())

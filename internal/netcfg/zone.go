@@ -7,10 +7,11 @@ import (
 	"strconv"
 )
 
-// devices are the interfaces of zones, by name, as they are now; 0: there is none.
+// devices maps the names of interfaces in zones to their current indexes; 0 means that
+// there is none.
 type devices map[string]int
 
-// zones finds those of the link-local addresses in some queries.
+// zones looks up the zones of the link-local addresses in some queries.
 func zones(queries []Query) devices {
 	var found devices
 	for _, q := range queries {
@@ -34,7 +35,8 @@ func zones(queries []Query) devices {
 	return found
 }
 
-// of is the interface by which a query's packets leave; 0: the kernel chooses.
+// of returns the index of the interface for a query's packets; 0 means that the kernel
+// chooses.
 func (d devices) of(q Query) (int, error) {
 	for _, a := range [...]netip.Addr{q.Remote, q.Local} {
 		if z := a.Zone(); z != "" {
