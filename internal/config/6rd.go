@@ -10,7 +10,7 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// sixRD is the keys of mode 6rd.
+// sixRD holds the keys of mode 6rd.
 type sixRD struct {
 	resolve.SixRD
 	common netip.Prefix // the IPv4 bits that all customers have in common
@@ -30,8 +30,8 @@ func readRole6rd(r *report, e entry, m *sixRD) {
 	m.Role = roleOf(r, e, []resolve.Role{resolve.RoleCE, resolve.RoleBR})
 }
 
-// readOption212 reads what DHCPv4 says of a 6rd domain. Colons and spaces, as
-// some programs show, do not matter.
+// readOption212 reads DHCPv4's option for a 6rd domain. It ignores the colons and spaces
+// that some programs print.
 func readOption212(r *report, e entry, m *sixRD) {
 	const want = `option 212 of DHCPv4 as hexadecimal digits, such as "082020010db80000000000000000000000000a000001"`
 	text, ok := stringOf(r, e, want)
@@ -88,8 +88,8 @@ func (m *sixRD) finish(r *report, d *draft) resolve.Mechanism {
 	return m.SixRD
 }
 
-// finishCommon takes the common bits, which say how many they are, from v4_common:
-// that of a border relay's address are not those of its customers.
+// finishCommon takes the common bits and their number from v4_common. They cannot come
+// from the local address of a border relay, which differs from those of its customers.
 func (m *sixRD) finishCommon(r *report, d *draft) {
 	if !m.common.IsValid() {
 		return

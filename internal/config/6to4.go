@@ -14,10 +14,10 @@ import (
 // anycastRelay is the relay of RFC 3068.
 var anycastRelay = Host{Addr: netip.MustParseAddr("192.88.99.1")}
 
-// rolePMT is the role of 6to4 that is a mechanism of its own (RFC 6732).
+// rolePMT is the 6to4 role that is a separate mechanism (RFC 6732).
 const rolePMT resolve.Role = "pmt"
 
-// sixToFour is the keys of mode 6to4.
+// sixToFour holds the keys of mode 6to4.
 type sixToFour struct {
 	resolve.SixToFour
 	pmt resolve.PMT
@@ -28,7 +28,7 @@ func readRole6to4(r *report, e entry, m *sixToFour) {
 	m.Role = roleOf(r, e, roles)
 }
 
-// roleOf is the value of an entry that must be one of some roles.
+// roleOf returns the value of an entry that must be one of some roles.
 func roleOf(r *report, e entry, roles []resolve.Role) resolve.Role {
 	var words []string
 	for _, role := range roles {
@@ -60,7 +60,7 @@ func readMapping(r *report, e entry, m *sixToFour) {
 	}
 }
 
-// rolesWith are the roles of 6to4 that a key is for.
+// rolesWith are the 6to4 roles that have a key.
 var rolesWith = map[string][]resolve.Role{
 	"relay":           {resolve.RoleRouter, resolve.RoleHost},
 	"relays":          {resolve.RoleRouter, resolve.RoleHost, resolve.RoleRelay},
@@ -106,11 +106,11 @@ func (m *sixToFour) finish(r *report, d *draft) resolve.Mechanism {
 	return m.SixToFour
 }
 
-// checkLocal reports an address in which nobody finds the site (RFC 6343 section
-// 4.1).
+// checkLocal reports a local address from which a site cannot be reached (RFC 6343
+// section 4.1).
 func (m *sixToFour) checkLocal(r *report, d *draft) {
 	local := d.localOf(*d.automatic())
-	if !local.Addr.Is4() || local.Addr.IsLoopback() { // no mechanism takes that
+	if !local.Addr.Is4() || local.Addr.IsLoopback() { // no mechanism accepts it
 		return
 	}
 	b := local.Addr.As4()

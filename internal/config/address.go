@@ -12,11 +12,11 @@ import (
 	"sixfour/encap"
 )
 
-// errNoAddress is of a text that is not even meant as an address.
+// errNoAddress means that a text does not look like an address.
 var errNoAddress = errors.New("it is no IP address")
 
-// parseAddr reads an address that can stand in an IP header. With an error that
-// ends in what would be right, it returns that.
+// parseAddr parses an address that can be used in an IP header. If the error names a
+// correct address, parseAddr returns that address too.
 func parseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
@@ -30,8 +30,8 @@ func parseAddr(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// parseEnd is parseAddr for one end of an outermost layer, which may be a link-local
-// IPv6 address with its interface, the zone (RFC 4007 section 11).
+// parseEnd is parseAddr for an end of an outermost layer, which may be a link-local IPv6
+// address with its interface, the zone (RFC 4007 section 11).
 func parseEnd(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() == "" || !a.IsLinkLocalUnicast() {
@@ -50,7 +50,7 @@ func version(a netip.Addr) int {
 	return 6
 }
 
-// addressOf names an address of a version; 0 is either.
+// addressOf names an address of an IP version; 0 means either.
 func addressOf(version int) string {
 	if version == 0 {
 		return "an IP address"
@@ -64,8 +64,7 @@ var (
 	broadcast   = netip.MustParseAddr("255.255.255.255")
 )
 
-// NotUnicast is what an address is that cannot be one end of a tunnel, or "" of one
-// that can.
+// NotUnicast says why an address cannot be an end of a tunnel. It returns "" if it can.
 func NotUnicast(a netip.Addr) string {
 	switch {
 	case a == broadcast:
@@ -76,7 +75,7 @@ func NotUnicast(a netip.Addr) string {
 		return "a reserved address, of 240.0.0.0/4"
 	case a.IsMulticast():
 		return "a multicast address"
-	case a.Is4(): // 127.0.0.0/8 and 169.254.0.0/16 do for tunnels on one host and one link
+	case a.Is4(): // 127.0.0.0/8 and 169.254.0.0/16 are valid for tunnels on one host or one link
 		return ""
 	case a.IsUnspecified():
 		return "the unspecified address"
@@ -88,7 +87,7 @@ func NotUnicast(a netip.Addr) string {
 	return ""
 }
 
-// parsePrefix reads a prefix; host bits may be set.
+// parsePrefix parses a prefix. Host bits may be set.
 func parsePrefix(s string) (netip.Prefix, error) {
 	addr, length, found := strings.Cut(s, "/")
 	a, err := parseAddr(addr)
@@ -107,8 +106,8 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, int(n)), nil
 }
 
-// readPrefixes reads a list of prefixes. It calls add for each that the mode
-// carries; what add returns is wrong with it.
+// readPrefixes reads a list of prefixes. It calls add for each prefix of a version that
+// the mode carries, and reports the error that add returns.
 func readPrefixes(r *report, e entry, d *draft, add func(p netip.Prefix, at pos) error) {
 	const want = "an array of strings, such as [\"192.0.2.0/24\", \"2001:db8::/64\"]"
 	if e.kind != unstable.Array {

@@ -6,11 +6,11 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// checkLoop reports routes that surely take the outer packets into the tunnel again: a
-// subnet of the interface's own with the peer in it, and a route to the peer alone. With
-// a shorter prefix it depends on the host's other routes, of which the daemon asks
-// the kernel when it runs. In a namespace of its own the interface's routes do not
-// concern outer packets, and by a mark a rule can keep them away from these routes.
+// checkLoop reports routes that certainly lead outer packets into the tunnel again: a
+// subnet of the interface that contains the peer, and a route to the peer alone. With a
+// shorter prefix this depends on the host's other routes; the daemon queries the kernel
+// for them when it runs. If the interface is in another namespace, its routes do not
+// affect outer packets; with a mark, a routing rule can bypass these routes.
 func (d *draft) checkLoop(r *report) {
 	if d.Netns != "" || d.FwMark != 0 || d.state.bad["netns"] || d.state.bad["fwmark"] {
 		return
@@ -41,7 +41,8 @@ func (d *draft) checkLoop(r *report) {
 	}
 }
 
-// outermost is the remote end of the outermost layer; zero if there is none.
+// outermost returns the remote end of the outermost layer, or the zero Host if there is
+// none.
 func (p *Peer) outermost() Host {
 	if len(p.Remotes) == 0 {
 		return Host{}

@@ -1,6 +1,5 @@
-// Package config turns the TOML of a configuration file into a typed, validated
-// value that nobody changes afterwards, or into the list of everything that is
-// wrong with it.
+// Package config reads a configuration file in TOML and returns a typed, validated,
+// immutable value, or a list of all errors in the file.
 package config
 
 import (
@@ -19,7 +18,7 @@ type Config struct {
 	Metrics  Metrics
 	Security Security
 	Gateway  Gateway
-	Tunnels  []Tunnel // in the file's order, at least one
+	Tunnels  []Tunnel // in the order of the file, at least one
 }
 
 // Log is the [log] table.
@@ -31,12 +30,12 @@ type Log struct {
 // Control is the [control] table.
 type Control struct {
 	Socket   string // an absolute path
-	Explicit bool   // the file names the socket; it is not the default
+	Explicit bool   // the file sets the socket
 }
 
 // Metrics is the [metrics] table.
 type Metrics struct {
-	Listen string // host:port of the listener over HTTP; "": none
+	Listen string // host:port of the HTTP listener; "": none
 }
 
 // Security is the [security] table.
@@ -48,36 +47,36 @@ type Security struct {
 // Tunnel is one [[tunnel]] table.
 type Tunnel struct {
 	Name string
-	// Mode is named by the file's word. That of a stack has the layers of all its
+	// Mode has the name that the file uses. The mode of a stack has the layers of all
 	// items, and is automatic if one of them is.
 	Mode       encap.Mode
 	Layers     []Layer // innermost first, one for each of Mode.Layers
-	Peers      []Peer  // at least one; of an automatic tunnel exactly one
-	Hub        bool    // the peers are those of [[tunnel.peer]]
+	Peers      []Peer  // at least one; an automatic tunnel has exactly one
+	Hub        bool    // the peers are in [[tunnel.peer]] tables
 	Address    []netip.Prefix
 	Routes     []netip.Prefix  // masked
-	MTU        encap.TunnelMTU // 0: from the path
+	MTU        encap.TunnelMTU // 0: derived from the path MTU
 	Options    encap.Options
 	NoMSSClamp bool   // mss_clamp = false
 	Strict     bool   // martians = "strict"
-	FwMark     uint32 // GatewayMark if the file has none and there is a default route
-	Queues     int    // of the interface; 0: as many as there are processors, within reason
+	FwMark     uint32 // GatewayMark if the file sets none and there is a default route
+	Queues     int    // of the interface; 0: derived from the number of processors
 	NoOffload  bool   // offload = "off"
 	IO         IO
 	Netns      string // name or absolute path; "": the daemon's own
 
-	Keepalive time.Duration // a peer that was silent so long is probed; 0: none is
-	DeadAfter int           // probes lost in a row after which it is down
+	Keepalive time.Duration // a peer is probed if it was silent for this long; 0: never
+	DeadAfter int           // consecutive lost probes after which the peer is down
 
 	file   string
-	header pos               // of the [[tunnel]] that begins the table
-	values map[string]pos    // of the keys that the table has
-	sums   map[string]uint64 // of what they say, but for those of the peers
+	header pos               // of the [[tunnel]] header
+	values map[string]pos    // of the keys in the table
+	sums   map[string]uint64 // hashes of their values, without those of the peers
 }
 
-// Layer is what a layer of a tunnel has, whoever the peer is.
+// Layer is the part of a tunnel's layer that is the same for all peers.
 type Layer struct {
-	Local     netip.Addr // zero: "auto", which only the outermost layer's may be
+	Local     netip.Addr // zero: "auto", which only the outermost layer may have
 	GRE       encap.GRE
 	Mechanism resolve.Mechanism // finds the outer addresses; nil: they are configured
 }
@@ -85,43 +84,43 @@ type Layer struct {
 // Peer is one remote end of a tunnel.
 type Peer struct {
 	Name string // "" in the short form
-	// Remotes are the remote ends, one for each layer: the zero Host of a layer
-	// with a Mechanism, and a name only of the outermost one.
+	// Remotes are the remote ends, one for each layer. That of a layer with a Mechanism
+	// is the zero Host. Only the outermost one may be a name.
 	Remotes []Host
 	Allowed []netip.Prefix // masked; nil, in the short form: everything
-	Probe   netip.Addr     // inner address that answers echo requests; invalid: none is named
+	Probe   netip.Addr     // inner address that answers echo requests; invalid: not configured
 
-	at pos // of the outermost remote, or of the table if that has none
+	at pos // of the outermost remote, or of the table if there is none
 }
 
-// Host is a remote endpoint: either its address or its DNS name is set.
+// Host is a remote endpoint. Either its address or its DNS name is set.
 type Host = resolve.Host
 
-// IO is how outer packets leave.
+// IO is how outer packets are sent.
 type IO string
 
-// The ways: through a raw socket, through AF_XDP (and through the socket what
-// that does not take, which is worth a warning), or through whichever works.
+// The ways to send: through a raw socket; through AF_XDP, with a fallback to a raw
+// socket that causes a warning; or through whichever works.
 const (
 	IOSocket IO = "socket"
 	IOXDP    IO = "xdp"
 	IOAuto   IO = "auto"
 )
 
-// Defaults of what a file need not say.
+// Default values.
 const (
 	defaultLevel  = "info"
 	defaultFormat = "auto"
 	defaultSocket = "/run/sixfour/control.sock"
 
-	defaultKeepalive = 25 * time.Second // address translators forget after 30 at worst
+	defaultKeepalive = 25 * time.Second // some address translators forget a mapping after 30 seconds
 	defaultDeadAfter = 5
-	defaultListen    = "127.0.0.1:9640" // of a [metrics] that does not say
+	defaultListen    = "127.0.0.1:9640" // for a [metrics] table without listen
 )
 
-// Stack are the layers towards a peer, innermost first. Local and remote are the
-// addresses of the outermost one, which the file need not have as such. Layers
-// with a Mechanism still lack its resolver.
+// Stack returns the layers towards a peer, innermost first. Local and remote are the
+// addresses of the outermost layer, because the file may have "auto" or a name. Layers
+// with a Mechanism still need its resolver.
 func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
 	layers := make([]encap.Layer, len(t.Layers))
 	for i, l := range t.Layers {
@@ -132,9 +131,9 @@ func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
 	return layers
 }
 
-// Problem makes a problem at the place of a key's value, or of the tunnel's
-// header if the table does not have the key. It is for checks that need the
-// system, such as whether the name is taken.
+// Problem returns a problem at the position of a key's value, or of the tunnel's header
+// if the table does not have the key. It is for checks that need the system, such as
+// whether the interface name is in use.
 func (t *Tunnel) Problem(key, format string, args ...any) Problem {
 	at, ok := t.values[key]
 	if !ok {
@@ -143,10 +142,10 @@ func (t *Tunnel) Problem(key, format string, args ...any) Problem {
 	return t.problem(at, format, args)
 }
 
-// hostKeys are the keys that name the outer hosts of a mechanism.
+// hostKeys are the keys for the outer hosts of a mechanism.
 var hostKeys = []string{"routers", "border_relay", "relay"}
 
-// HostProblem is Problem at the place of the outer hosts of a mechanism.
+// HostProblem is Problem at the position of the outer hosts of a mechanism.
 func (t *Tunnel) HostProblem(format string, args ...any) Problem {
 	for _, key := range hostKeys {
 		if at, ok := t.values[key]; ok {
@@ -156,7 +155,7 @@ func (t *Tunnel) HostProblem(format string, args ...any) Problem {
 	return t.problem(t.header, format, args)
 }
 
-// PeerProblem is Problem at the place of a peer's outermost remote end.
+// PeerProblem is Problem at the position of a peer's outermost remote end.
 func (t *Tunnel) PeerProblem(p *Peer, format string, args ...any) Problem {
 	return t.problem(p.at, format, args)
 }

@@ -6,22 +6,22 @@ import (
 	"slices"
 )
 
-// claims are what the interfaces of a network namespace have of its routing, by the file.
-// One interface alone can have each.
+// claims are the addresses and routes, according to the file, of the interfaces of a
+// network namespace. Only one interface can have each.
 type claims struct {
 	addresses map[netip.Addr]claim
-	subnets   map[netip.Prefix]claim // of more than one address, which the kernel makes routes of
+	subnets   map[netip.Prefix]claim // with more than one address; the kernel adds a route for each
 	routes    map[netip.Prefix]claim
 }
 
-// claim is the tunnel that has something.
+// claim is the tunnel that has an address, subnet or route.
 type claim struct {
 	*draft
 	alone bool // an address without a subnet
 }
 
-// checkClaims reports addresses, subnets and routes of which only the first interface that
-// has them would be used.
+// checkClaims reports addresses, subnets and routes that several interfaces have. The
+// kernel would use only the first interface.
 func (n *neighbours) checkClaims(r *report, d *draft) {
 	if d.state.bad["netns"] {
 		return
@@ -32,7 +32,7 @@ func (n *neighbours) checkClaims(r *report, d *draft) {
 		n.claims[d.Netns] = c
 	}
 	for i, p := range d.Address {
-		if !p.Addr().IsLinkLocalUnicast() { // each interface has its own
+		if !p.Addr().IsLinkLocalUnicast() { // a link-local address is valid on each interface
 			c.address(r, d, p, d.addressAt[i])
 		}
 	}
@@ -77,8 +77,8 @@ func (c *claims) route(r *report, d *draft, p netip.Prefix, at pos) {
 	}
 }
 
-// checkAddresses reports addresses of the interface that are not those of a host, and
-// routes to ourselves.
+// checkAddresses reports addresses of the interface that no host can have, and routes to
+// our own addresses.
 func (d *draft) checkAddresses(r *report) {
 	for i, p := range d.Address {
 		if what, right := notHost(p); what != "" {
@@ -105,8 +105,8 @@ func (d *draft) checkAddresses(r *report) {
 	}
 }
 
-// fills reports whether the address of an index is the second one of ours in a subnet in
-// which two hosts have room.
+// fills reports whether the address with an index is the second address of ours in a
+// subnet with room for only two hosts.
 func (d *draft) fills(p netip.Prefix, index int) bool {
 	if host := p.Addr().BitLen() - p.Bits(); host != 1 && (host != 2 || p.Addr().Is6()) {
 		return false
@@ -114,8 +114,8 @@ func (d *draft) fills(p netip.Prefix, index int) bool {
 	return slices.ContainsFunc(d.Address[:index], func(other netip.Prefix) bool { return other.Masked() == p.Masked() })
 }
 
-// checkOwnRemotes reports remote ends that are an address of an interface of the file, and
-// so this host.
+// checkOwnRemotes reports remote ends that are an address of an interface in the file,
+// and so of this host.
 func checkOwnRemotes(r *report, drafts []*draft) {
 	owners := map[netip.Addr]*draft{}
 	for _, d := range drafts {
@@ -136,8 +136,8 @@ func checkOwnRemotes(r *report, drafts []*draft) {
 	}
 }
 
-// notHost is what an address is that no host of its subnet can have, and what would be
-// right; "": it is a host's.
+// notHost says why no host of its subnet can have an address, and returns a correction.
+// It returns "" if a host can have it.
 func notHost(p netip.Prefix) (what, right string) {
 	a, bits := p.Addr(), p.Addr().BitLen()
 	const atHome = "it must be one that this end alone has"
@@ -160,7 +160,7 @@ func notHost(p netip.Prefix) (what, right string) {
 	return "", ""
 }
 
-// checkOther reports an address of the interface that is the other end's.
+// checkOther reports an address of the interface that is also the remote end.
 func (d *draft) checkOther(r *report, a netip.Addr, at pos) {
 	for _, p := range d.Peers {
 		for i, remote := range p.Remotes {
@@ -168,7 +168,7 @@ func (d *draft) checkOther(r *report, a netip.Addr, at pos) {
 			if remote.Addr != a || outermost && d.Netns != "" {
 				continue
 			}
-			if !outermost || d.FwMark != 0 { // else checkLoop says it
+			if !outermost || d.FwMark != 0 { // otherwise checkLoop reports it
 				r.add(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, p.whose())
 			}
 			return
@@ -176,8 +176,8 @@ func (d *draft) checkOther(r *report, a netip.Addr, at pos) {
 	}
 }
 
-// checkReach reports ends of which one alone is on this host: nothing can go from one to
-// the other.
+// checkReach reports a tunnel with only one end on this host's loopback: no packet can
+// go from one end to the other.
 func (d *draft) checkReach(r *report) {
 	if len(d.layers) == 0 {
 		return
@@ -195,9 +195,10 @@ func (d *draft) checkReach(r *report) {
 	}
 }
 
-// checkRouted reports prefixes behind peers to which no packet goes: the kernel routes by
-// address and routes, or by the default route, which goes for some IP versions. A tunnel
-// with neither, or with routes = [], is left to whatever else makes its routes, and so is
+// checkRouted reports prefixes of peers to which no packet is routed. The kernel routes
+// by address and routes, or by the default route of the [gateway] table, for the
+// versions for which goes returns true. A tunnel without address and routes, or with
+// routes = [], is not checked, because another program may add its routes; neither is
 // one with a peer that takes everything.
 func (d *draft) checkRouted(r *report, goes func(version int) bool) {
 	if len(d.Routes) == 0 && (d.state.set["routes"] || len(d.Address) == 0) {
@@ -219,7 +220,7 @@ func (d *draft) checkRouted(r *report, goes func(version int) bool) {
 	}
 }
 
-// routes reports whether the kernel sends packets to a part of a prefix into the tunnel.
+// routes reports whether the kernel routes a part of a prefix into the tunnel.
 func (d *draft) routes(a netip.Prefix) bool {
 	overlaps := func(p netip.Prefix) bool { return p.Overlaps(a) }
 	return slices.ContainsFunc(d.Address, overlaps) || slices.ContainsFunc(d.Routes, overlaps)

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// Difference is in what two configurations of a tunnel differ, wherever in their
-// files they stand.
+// Difference lists what differs between two configurations of a tunnel. Positions in the
+// files do not count.
 type Difference struct {
-	Keys []string // of the [[tunnel]], in alphabetical order
-	// How many peers, told apart by their names, only the new one has, only the
-	// old one has, and are not the same in both.
+	Keys []string // of the [[tunnel]] table, in alphabetical order
+	// How many peers, identified by name, are only in the new configuration, are only in
+	// the old one, and differ between the two.
 	PeersAdded, PeersRemoved, PeersChanged int
 }
 
 // None reports whether there is no difference.
 func (d *Difference) None() bool { return len(d.Keys) == 0 }
 
-// Difference is in what a newer configuration differs from t.
+// Difference returns how a newer configuration differs from t.
 func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 	old := make(map[string]*Peer, len(t.Peers))
 	for i := range t.Peers {
@@ -42,13 +42,13 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 	if !peers && t.SameBesidesPeers(newer) {
 		return d
 	}
-	// The values differ: the text says by which keys.
+	// The values differ: find the keys that cause it by their text.
 	for _, key := range slices.Sorted(maps.Keys(union(t.sums, newer.sums))) {
 		if key != "peer" && t.sums[key] != newer.sums[key] {
 			d.Keys = append(d.Keys, key)
 		}
 	}
-	if t.FwMark != newer.FwMark && t.sums["fwmark"] == newer.sums["fwmark"] { // because of [gateway]
+	if t.FwMark != newer.FwMark && t.sums["fwmark"] == newer.sums["fwmark"] { // changed by [gateway]
 		d.Keys = append(d.Keys, "fwmark")
 		slices.Sort(d.Keys)
 	}
@@ -56,7 +56,7 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 		d.Keys = append(d.Keys, "peer")
 		slices.Sort(d.Keys)
 	}
-	if !t.Hub || !newer.Hub { // of the short form the keys say it
+	if !t.Hub || !newer.Hub { // in the short form the keys show it
 		d.PeersAdded, d.PeersRemoved, d.PeersChanged = 0, 0, 0
 	}
 	return d
@@ -71,8 +71,8 @@ func union(a, b map[string]uint64) map[string]uint64 {
 	return all
 }
 
-// SameBesidesPeers reports whether two configurations of a tunnel mean the same,
-// except perhaps for the peers.
+// SameBesidesPeers reports whether two configurations of a tunnel are equivalent, except
+// possibly for the peers.
 func (t *Tunnel) SameBesidesPeers(o *Tunnel) bool {
 	a, b := *t, *o
 	for _, c := range []*Tunnel{&a, &b} {
@@ -81,12 +81,12 @@ func (t *Tunnel) SameBesidesPeers(o *Tunnel) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// Equal reports whether two configurations of a peer mean the same.
+// Equal reports whether two configurations of a peer are equivalent.
 func (p *Peer) Equal(o *Peer) bool {
 	return p.Name == o.Name && slices.Equal(p.Remotes, o.Remotes) && slices.Equal(p.Allowed, o.Allowed) && p.Probe == o.Probe
 }
 
-// Assume makes t mean what o does. What does not differ is not written to.
+// Assume copies the values of o to t. It does not write values that are equal.
 func (t *Tunnel) Assume(o *Tunnel) {
 	into, from := reflect.ValueOf(t).Elem(), reflect.ValueOf(o).Elem()
 	for i := range into.NumField() {
@@ -98,7 +98,7 @@ func (t *Tunnel) Assume(o *Tunnel) {
 	t.file, t.header, t.values, t.sums = o.file, o.header, o.values, o.sums
 }
 
-// Sections are the names of the top-level tables, other than [[tunnel]], in which
+// Sections returns the names of the top-level tables, other than [[tunnel]], in which
 // two configurations differ.
 func (c *Config) Sections(o *Config) (names []string) {
 	a, b := reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()
@@ -110,7 +110,7 @@ func (c *Config) Sections(o *Config) (names []string) {
 	return names
 }
 
-// sum tells values apart by what the file says, without where it stands.
+// sum returns a hash of the value without its position.
 func (v *value) sum() uint64 {
 	var h maphash.Hash
 	h.SetSeed(sumSeed)

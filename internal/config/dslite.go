@@ -2,8 +2,8 @@ package config
 
 import "net/netip"
 
-// The well-known address of a B4 (RFC 6333 section 5.7), and what it sends to the
-// AFTR: everything.
+// The well-known address of a B4 (RFC 6333 section 5.7), and the traffic that it sends
+// to the AFTR: all of it.
 var (
 	dsLiteAddress = netip.MustParsePrefix("192.0.0.2/29")
 	dsLiteRoute   = netip.MustParsePrefix("0.0.0.0/0")
@@ -18,7 +18,7 @@ func readDSLite(r *report, e entry, d *draft) {
 	d.dsLite = on
 }
 
-// presetDSLite gives a B4 what its table does not.
+// presetDSLite sets the values of a B4 that its table does not set.
 func (d *draft) presetDSLite() {
 	at := d.values["ds_lite"]
 	if !d.state.set["address"] {
@@ -29,7 +29,7 @@ func (d *draft) presetDSLite() {
 	}
 }
 
-// RoutesKey is the key from which the routes are.
+// RoutesKey returns the key that sets the routes.
 func (t *Tunnel) RoutesKey() string {
 	if _, ok := t.values["routes"]; ok {
 		return "routes"

@@ -8,27 +8,27 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// end is one end of a layer, as a key gives it.
+// end is one end of a layer, as configured.
 type end struct {
 	Host            // zero: "auto"
 	key      string // "": not given
 	at       pos
-	readable bool // the value can be used
+	readable bool // the value is valid
 }
 
-// auto reports whether the end is left to the kernel's routing.
+// auto reports whether the kernel's routing chooses the end.
 func (e end) auto() bool { return e.readable && e.Host == Host{} }
 
-// ends are the ends of all layers over one IP version that have none of their own.
+// ends are the ends of all layers over one IP version whose items have no ends.
 type ends struct{ local, remote end }
 
-// place says what a key's addresses are for.
+// place says for which layers a key's address is used.
 type place struct {
 	family    int  // IP version; 0: either
-	outermost bool // so that local may be "auto", and remote a name
+	outermost bool // local may be "auto", and remote a name
 }
 
-// readLocal reads this end of a layer.
+// readLocal reads the local end of a layer.
 func (p place) readLocal(r *report, e entry) end {
 	got := end{key: e.name, at: e.at}
 	switch {
@@ -42,7 +42,7 @@ func (p place) readLocal(r *report, e entry) end {
 	return got
 }
 
-// readRemote reads the other end of a layer.
+// readRemote reads the remote end of a layer.
 func (p place) readRemote(r *report, e entry) end {
 	got := end{key: e.name, at: e.at}
 	switch {
@@ -56,17 +56,17 @@ func (p place) readRemote(r *report, e entry) end {
 	return got
 }
 
-// anyWords are what iproute2 and others write for a remote end that may be anybody.
+// anyWords are the words of iproute2 and others for any remote end.
 var anyWords = map[string]bool{"any": true, "dynamic": true, "*": true}
 
-// orName is what else a host can be.
+// orName is the alternative to an address in error messages.
 const orName = " or a DNS name"
 
-// host reads an address of a family, or a DNS name. Or is what else the value
-// could have been.
+// host reads an address of a family, or a DNS name. or is the alternative to it in error
+// messages.
 func host(r *report, e entry, family int, or string) (Host, bool) {
-	// A host called "auto" is less likely than the belief that remote, as local
-	// does, finds itself.
+	// It is more likely that the user expects remote to be found automatically, like
+	// local, than that a host is called "auto".
 	if e.kind == unstable.String && anyWords[e.text] {
 		r.add(e.at, `%s is %s, but packets are taken from and sent to known ends only, because their outer address is all by which they are known: `+
 			`set it to the other end's address or DNS name; for several other ends, write a [[tunnel.peer]] for each`, e.name, quote(e.text))
@@ -79,8 +79,8 @@ func host(r *report, e entry, family int, or string) (Host, bool) {
 	return Host{Addr: a}, ok
 }
 
-// endpoint reads one end's address, which must be of a family, an IP version; 0
-// is either. Or is what else the value could have been.
+// endpoint reads the address of one end, of an IP version; 0 means either. or is the
+// alternative to it in error messages.
 func endpoint(r *report, e entry, family int, or string, parse func(string) (netip.Addr, error)) (netip.Addr, bool) {
 	want := addressOf(family) + or
 	s, ok := stringOf(r, e, want)
@@ -114,8 +114,8 @@ func endpoint(r *report, e entry, family int, or string, parse func(string) (net
 	return netip.Addr{}, false
 }
 
-// isDNSName reports whether a text is a host name (RFC 1123 section 2.1) and
-// no failed attempt at an IPv4 address.
+// isDNSName reports whether a text is a host name (RFC 1123 section 2.1) and does not
+// look like an IPv4 address.
 func isDNSName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if len(s) > 253 {
@@ -131,5 +131,5 @@ func isDNSName(s string) bool {
 	return strings.Trim(last, "0123456789") != ""
 }
 
-// nameCharacters are those of host names, and the underscore that some use.
+// nameCharacters are the characters of host names, and the underscore that some use.
 const nameCharacters = "-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

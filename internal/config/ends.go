@@ -8,9 +8,9 @@ import (
 	"sixfour/encap"
 )
 
-// pairOf is what a pair of keys, local and remote or local6 and remote6, is for:
-// each is for the layers over one IP version. Where no layer is over IPv4, both
-// are for those over IPv6.
+// pairOf returns the ends that the keys local and remote, or local6 and remote6, are
+// for. Each pair of keys is for the layers over one IP version. If no layer is over
+// IPv4, both pairs are for the layers over IPv6.
 func (d *draft) pairOf(six bool) (pair *ends, version int) {
 	switch {
 	case !d.known() && six:
@@ -23,7 +23,7 @@ func (d *draft) pairOf(six bool) (pair *ends, version int) {
 	return &d.over4, 4
 }
 
-// lacks reports whether a layer is over an IP version and has no end of its own.
+// lacks reports whether a layer is over an IP version and its item has no such end.
 type lacks func(l layerDraft, version int) bool
 
 func lacksLocal(l layerDraft, version int) bool {
@@ -39,7 +39,7 @@ func (d *draft) needs(what lacks, version int) bool {
 	return d.has(func(l layerDraft) bool { return what(l, version) })
 }
 
-// placeOf is what the shared end of all layers that lack it is for.
+// placeOf says what the shared end is for: all layers whose items have no such end.
 func (d *draft) placeOf(what lacks, version int) place {
 	if !d.known() {
 		return place{version, version == 0}
@@ -49,7 +49,7 @@ func (d *draft) placeOf(what lacks, version int) place {
 	return place{version, what(d.layers[last], version) && !inner}
 }
 
-// pair are the ends that all layers over an IP version share.
+// pair returns the ends that all layers over an IP version share.
 func (d *draft) pair(version int) *ends {
 	if version == 6 {
 		return &d.over6
@@ -57,7 +57,7 @@ func (d *draft) pair(version int) *ends {
 	return &d.over4
 }
 
-// localOf is this end of a layer.
+// localOf returns the local end of a layer.
 func (d *draft) localOf(l layerDraft) end {
 	if l.own.local.key != "" {
 		return l.own.local
@@ -65,7 +65,7 @@ func (d *draft) localOf(l layerDraft) end {
 	return d.pair(l.kind.Over()).local
 }
 
-// remoteOf is the other end of a layer in the short form.
+// remoteOf returns the remote end of a layer in the short form.
 func (d *draft) remoteOf(l layerDraft) end {
 	if l.own.remote.key != "" {
 		return l.own.remote
@@ -73,7 +73,7 @@ func (d *draft) remoteOf(l layerDraft) end {
 	return d.pair(l.kind.Over()).remote
 }
 
-// readLocal is of local and, if six is true, of local6.
+// readLocal reads local or, if six is true, local6.
 func readLocal(six bool) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
 		pair, version := d.pairOf(six)
@@ -87,7 +87,7 @@ func readLocal(six bool) func(*report, entry, *draft) {
 	}
 }
 
-// readRemote is of remote and, if six is true, of remote6.
+// readRemote reads remote or, if six is true, remote6.
 func readRemote(six bool) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
 		pair, version := d.pairOf(six)
@@ -106,7 +106,7 @@ func readRemote(six bool) func(*report, entry, *draft) {
 	}
 }
 
-// twice reports the second name of an end that was given already.
+// twice reports an end that was already set by another key.
 func (d *draft) twice(r *report, e entry, first end) bool {
 	if first.key == "" {
 		return false
@@ -115,7 +115,7 @@ func (d *draft) twice(r *report, e entry, first end) bool {
 	return true
 }
 
-// checkMissing reports the keys that the tunnel needs and does not have.
+// checkMissing reports required keys that the tunnel does not have.
 func (d *draft) checkMissing(r *report) {
 	d.need(r, "name", "the interface's name")
 	if d.Mode.Name == stackMode {
@@ -124,7 +124,7 @@ func (d *draft) checkMissing(r *report) {
 		d.need(r, "mode", list(quoteAll(append(modeNames(anyMode), stackMode))))
 	}
 	if d.state.set["stack"] && !d.known() {
-		return // whatever is wrong with it, it may need other keys
+		return // the mode is wrong: other keys may be required
 	}
 	if !d.known() {
 		d.needEnd(r, "local", "this end's", place{0, true})
@@ -144,10 +144,10 @@ func (d *draft) checkMissing(r *report) {
 	}
 }
 
-// versions are those of IP, in the order of the keys for them.
+// versions are the IP versions, in the order of their keys.
 var versions = [...]int{4, 6}
 
-// suffix is what the keys for the layers over an IP version end in.
+// suffix returns the suffix of the keys for the layers over an IP version.
 func (d *draft) suffix(version int) string {
 	if version == 6 && d.over(4) {
 		return "6"
@@ -172,14 +172,14 @@ func (d *draft) need(r *report, name, set string) {
 	}
 }
 
-// checkEnds reports a tunnel to itself.
+// checkEnds reports a tunnel whose local and remote end are the same.
 func (d *draft) checkEnds(r *report) {
 	for i, l := range d.layers {
 		d.checkEnd(r, l, d.remoteOf(l), i == len(d.layers)-1)
 	}
 }
 
-// checkEnd reports a remote end that is this one.
+// checkEnd reports a remote end that is the local one.
 func (d *draft) checkEnd(r *report, l layerDraft, remote end, outermost bool) {
 	local := d.localOf(l)
 	if outermost {
@@ -195,7 +195,8 @@ func (d *draft) checkEnd(r *report, l layerDraft, remote end, outermost bool) {
 	r.add(remote.at, "%s is the same as %s: it must be the other end's %s", remote.key, local.key, where)
 }
 
-// checkZones reports link-local ends on two interfaces, and what they cannot have.
+// checkZones reports link-local ends on two different interfaces, and options that
+// exclude link-local ends.
 func (d *draft) checkZones(r *report, local, remote end) {
 	a, b := local.Addr.Zone(), remote.Addr.Zone()
 	switch {
@@ -206,7 +207,7 @@ func (d *draft) checkZones(r *report, local, remote end) {
 	}
 }
 
-// bare are the layers without addresses, of which the overhead follows.
+// bare returns the layers without addresses, to compute the overhead.
 func (d *draft) bare() []encap.Layer {
 	layers := make([]encap.Layer, len(d.layers))
 	for i, l := range d.layers {

@@ -8,7 +8,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// fileKeys are the tables of a file.
+// fileKeys are the top-level tables of a file.
 var fileKeys = []key[*Config]{
 	{"log", func(r *report, e entry, c *Config) {
 		if isTable(r, e) {
@@ -65,7 +65,7 @@ var securityKeys = []key[*Security]{
 	}},
 }
 
-// readFile reads the whole file's table.
+// readFile reads the top-level table.
 func readFile(r *report, root *value) *Config {
 	c := &Config{
 		Log:     Log{Level: defaultLevel, Format: defaultFormat},
@@ -85,7 +85,7 @@ func readFile(r *report, root *value) *Config {
 	return c
 }
 
-// strayPeer reports [[tunnel.peer]] in a file that has no [[tunnel]] for it.
+// strayPeer reports [[tunnel.peer]] in a file without a [[tunnel]] for it.
 func strayPeer(r *report, e entry) bool {
 	peer, ok := e.table["peer"]
 	if e.kind != unstable.InlineTable || !ok || len(e.table) > 1 {
@@ -103,7 +103,7 @@ func isTable(r *report, e entry) bool {
 	return true
 }
 
-// maxSocket is what fits sun_path of unix(7) with the NUL that ends it.
+// maxSocket is the longest path that fits into sun_path of unix(7) with the final NUL.
 const maxSocket = 107
 
 func readSocket(r *report, e entry, c *Control) {
@@ -124,10 +124,10 @@ func readSocket(r *report, e entry, c *Control) {
 	}
 }
 
-// maxTunnels is more than interfaces that a host can have and work with.
+// maxTunnels is more interfaces than a host can use in practice.
 const maxTunnels = 10_000
 
-// readTunnels reads all [[tunnel]] tables, and holds them against each other.
+// readTunnels reads all [[tunnel]] tables, and checks them against each other.
 func readTunnels(r *report, e entry, c *Config) {
 	const want = "an array of tables, each of which begins with [[tunnel]]"
 	if strayPeer(r, e) {

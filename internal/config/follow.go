@@ -7,8 +7,9 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// AddressAt are the interface's addresses while the outer address of ours is local.
-// Where that is "auto", addresses in which a mechanism has it follow it.
+// AddressAt returns the interface's addresses for the outer address local. If the
+// configured local address is "auto", addresses that embed the outer address change with
+// it.
 func (t *Tunnel) AddressAt(local netip.Addr) []netip.Prefix {
 	for _, l := range t.Layers {
 		if f, ok := l.Mechanism.(resolve.Follower); ok && !l.Local.IsValid() && local.IsValid() {
@@ -22,8 +23,8 @@ func (t *Tunnel) AddressAt(local netip.Addr) []netip.Prefix {
 	return t.Address
 }
 
-// checkFollow reports addresses in which another outer address is than the one that is
-// configured: what is sent from them is dropped, and what comes to them is for another.
+// checkFollow reports addresses that embed an outer address other than the configured
+// one: packets from them are dropped, and packets to them go to another host.
 func (d *draft) checkFollow(r *report, m resolve.Mechanism, local end) {
 	f, ok := m.(resolve.Follower)
 	if !ok || !local.Addr.IsValid() {

@@ -11,27 +11,26 @@ import (
 	"sixfour/encap"
 )
 
-// Gateway is the [gateway] table: what makes one end of a tunnel the other's way
-// into the internet.
+// Gateway is the [gateway] table: it makes one end of a tunnel the internet gateway of
+// the other end.
 type Gateway struct {
-	// Masquerade are the interfaces out of which what comes from the tunnels gets
-	// this host's address.
+	// Masquerade are the interfaces on which packets from the tunnels get this host's
+	// address as source.
 	Masquerade []string
-	// DefaultRoute names the tunnel that takes everything for which there is no
-	// other route; "" is none. IPv4 and IPv6 say what of it: the versions of which
-	// the tunnel has an address.
+	// DefaultRoute is the name of the tunnel for all traffic without another route; ""
+	// means none. IPv4 and IPv6 say for which versions: those of which the tunnel has an
+	// address.
 	DefaultRoute string
 	IPv4, IPv6   bool
-	Bypass       []netip.Prefix // masked; what goes the old way all the same
-	Probe        []netip.Addr   // hosts on the internet that sixfourctl doctor asks
+	Bypass       []netip.Prefix // masked; destinations that keep their old route
+	Probe        []netip.Addr   // hosts on the internet that sixfourctl doctor pings
 }
 
-// defaultProbe are hosts that are everywhere, and answer pings: of a public resolver of
-// names.
+// defaultProbe are anycast addresses that answer pings: those of a public DNS resolver.
 var defaultProbe = []netip.Addr{netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("2606:4700:4700::1111")}
 
-// GatewayMark is the mark of outer packets, if there is a DefaultRoute, of tunnels
-// that have no fwmark. It is one bit: the others are for others.
+// GatewayMark is the firewall mark of outer packets of tunnels without fwmark, if there
+// is a DefaultRoute. It is a single bit, so that other programs can use the other bits.
 const GatewayMark = 1 << 25
 
 // gatewayDraft is a [gateway] that is being read.
@@ -58,7 +57,7 @@ var gatewayKeys = []key[*gatewayDraft]{
 	{"probe", readGatewayProbe},
 }
 
-// readGateway reads [gateway], for which the tunnels have been read.
+// readGateway reads [gateway], after the tunnels were read.
 func readGateway(r *report, e entry, c *Config) {
 	if !isTable(r, e) {
 		return
@@ -66,7 +65,7 @@ func readGateway(r *report, e entry, c *Config) {
 	sound := r.found == 0
 	g := &gatewayDraft{}
 	s := readTable(r, "[gateway]", e.value, gatewayKeys, g)
-	if !sound { // what is held against tunnels that are wrong, is perhaps right
+	if !sound { // the tunnels have errors, so a check against them may be misleading
 		return
 	}
 	if !s.bad["masquerade"] {
@@ -89,7 +88,7 @@ func readGateway(r *report, e entry, c *Config) {
 	c.Gateway = g.Gateway
 }
 
-// readGatewayProbe reads one address or many.
+// readGatewayProbe reads one address or several.
 func readGatewayProbe(r *report, e entry, g *gatewayDraft) {
 	const want = "the address of a host on the internet, such as \"192.0.2.1\", or an array of them"
 	items := []*value{e.value}
@@ -111,7 +110,7 @@ func readGatewayProbe(r *report, e entry, g *gatewayDraft) {
 	}
 }
 
-// readMasquerade reads one interface or many.
+// readMasquerade reads one interface or several.
 func readMasquerade(r *report, e entry, g *gatewayDraft) {
 	const want = "an interface's name, or an array of them"
 	items := []*value{e.value}
@@ -163,7 +162,7 @@ func readBypass(r *report, e entry, g *gatewayDraft) {
 	}
 }
 
-// checkMasquerade holds the interfaces against the tunnels.
+// checkMasquerade checks the interfaces against the tunnels.
 func (g *gatewayDraft) checkMasquerade(r *report, tunnels []Tunnel) {
 	if len(g.Masquerade) == 0 {
 		return
@@ -184,8 +183,8 @@ func (t *Tunnel) private6() bool {
 	return slices.ContainsFunc(t.Address, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsPrivate() })
 }
 
-// checkDefaultRoute finds the tunnel that takes everything, and reports whether
-// there is one.
+// checkDefaultRoute finds the tunnel for the default route, and reports whether there is
+// one.
 func (g *gatewayDraft) checkDefaultRoute(r *report, e entry, s tableState, tunnels []Tunnel) bool {
 	at := func(key string) pos { return e.table[key].at }
 	switch {
@@ -227,9 +226,9 @@ func (g *gatewayDraft) checkDefaultRoute(r *report, e entry, s tableState, tunne
 	return false
 }
 
-// takesAll reports whether a tunnel can take everything of an IP version: it needs
-// an address to send from, which automatic ones may learn, and a hub a peer that
-// takes it.
+// takesAll reports whether a tunnel can carry all traffic of an IP version: it needs a
+// source address, which automatic tunnels may learn, and a hub needs a peer for that
+// traffic.
 func (t *Tunnel) takesAll(v int) bool {
 	ours := func(p netip.Prefix) bool { return version(p.Addr()) == v }
 	addressed := slices.ContainsFunc(t.Address, ours) || t.Mode.Automatic
@@ -239,7 +238,7 @@ func (t *Tunnel) takesAll(v int) bool {
 	return t.Mode.Carries(v) && addressed && reached
 }
 
-// checkBypass reports prefixes of a version that goes the old way anyhow.
+// checkBypass reports prefixes of a version that does not use the default route anyway.
 func (g *gatewayDraft) checkBypass(r *report) {
 	for i, p := range g.Bypass {
 		if v := version(p.Addr()); v == 4 && !g.IPv4 || v == 6 && !g.IPv6 {
@@ -248,7 +247,7 @@ func (g *gatewayDraft) checkBypass(r *report) {
 	}
 }
 
-// shown are names of tunnels, as many as an error should have.
+// shown returns names of tunnels, not more than an error message should have.
 func shown(tunnels []Tunnel) []string {
 	const most = 10
 	var names []string

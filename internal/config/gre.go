@@ -10,8 +10,9 @@ import (
 	"sixfour/encap"
 )
 
-// greKeys are the keys of a GRE header (RFC 2784, RFC 2890). Their values are
-// handed to set, with where it is right to have them; what names the mode.
+// greKeys returns the keys of a GRE header (RFC 2784, RFC 2890). gre returns where their
+// values are stored, allowed reports whether the keys are valid there, and what names
+// the mode.
 func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *encap.GRE) []key[T] {
 	option := func(name string, read func(*report, entry, *encap.GRE)) key[T] {
 		return key[T]{name, func(r *report, e entry, into T) {
@@ -25,14 +26,14 @@ func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *enca
 	}
 	return []key[T]{
 		option("key", func(r *report, e entry, g *encap.GRE) { g.Keyed, g.Key = readGREKey(r, e) }),
-		option("ikey", readInKey), // behind key, and okey behind both
+		option("ikey", readInKey), // after key, and okey after both
 		option("okey", readOutKey),
 		option("checksum", func(r *report, e entry, g *encap.GRE) { g.Checksum, _ = boolOf(r, e) }),
 		option("sequence", func(r *report, e entry, g *encap.GRE) { g.Sequence, _ = boolOf(r, e) }),
 	}
 }
 
-// readGREKey reads a number of 32 bits, also as routers write it.
+// readGREKey reads a number of 32 bits. It may be in dotted notation, as on routers.
 func readGREKey(r *report, e entry) (given bool, key uint32) {
 	switch e.kind {
 	case unstable.Integer:
@@ -51,8 +52,8 @@ func readGREKey(r *report, e entry) (given bool, key uint32) {
 	return false, 0
 }
 
-// readInKey reads the key of what comes, where that is another one than what is sent
-// has, or none.
+// readInKey reads the key of received packets, for tunnels where it differs from the key
+// of sent packets.
 func readInKey(r *report, e entry, g *encap.GRE) {
 	if g.Keyed {
 		contradictsKey(r, e)
@@ -62,7 +63,7 @@ func readInKey(r *report, e entry, g *encap.GRE) {
 	g.InKeyed, g.InKey = readGREKey(r, e)
 }
 
-// readOutKey reads the key of what is sent.
+// readOutKey reads the key of sent packets.
 func readOutKey(r *report, e entry, g *encap.GRE) {
 	if g.Keyed {
 		contradictsKey(r, e)
@@ -70,7 +71,7 @@ func readOutKey(r *report, e entry, g *encap.GRE) {
 	}
 	g.Apart = true
 	g.Keyed, g.Key = readGREKey(r, e)
-	if g.InKeyed && g.InKey == g.Key { // as if it were key
+	if g.InKeyed && g.InKey == g.Key { // the same as key alone
 		g.Apart, g.InKeyed, g.InKey = false, false, 0
 	}
 }
@@ -79,7 +80,7 @@ func contradictsKey(r *report, e entry) {
 	r.add(e.keyAt, "%s contradicts key, which is the key both of what comes (ikey) and of what is sent (okey): leave one of them out", e.name)
 }
 
-// checkGRE reports a sequence of packets that would not be kept.
+// checkGRE reports sequence numbers on a tunnel that may reorder packets.
 func (d *draft) checkGRE(r *report) {
 	if !d.has(func(l layerDraft) bool { return l.gre.Sequence }) {
 		return

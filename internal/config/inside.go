@@ -5,16 +5,17 @@ import (
 	"slices"
 )
 
-// Pair is an address of ours inside a tunnel, and one that a peer may have there.
+// Pair is an inner address of ours and one that a peer may have.
 type Pair struct {
 	Local, Remote netip.Addr
-	Sure          bool // the peer has it, if it is as the configuration says
+	Sure          bool // by the configuration, the peer must have it
 }
 
-// Inside are what a peer's inner addresses may be, of the IP versions that the tunnel
-// carries: the hosts that it alone may have as a source, of which the only one in a
-// subnet of ours must be its own; and, where there is one peer only, the other address
-// of a subnet for two, and the first two of larger ones.
+// Inside returns the possible inner addresses of a peer, for the IP versions that the
+// tunnel carries. These are the single addresses that only this peer may have as a
+// source; if only one of them is in a subnet of ours, the peer must have it. If there is
+// only one peer, they are also the other address of a subnet for two hosts, and the
+// first two addresses of larger subnets.
 func (t *Tunnel) Inside(p *Peer) (all []Pair) {
 	for _, own := range t.Address {
 		version := 4
@@ -39,9 +40,9 @@ func (t *Tunnel) Inside(p *Peer) (all []Pair) {
 	return all
 }
 
-// peerHosts are the hosts among the prefixes that a peer may have as a source, of the
-// version of an address of ours, and the one that is in its subnet; invalid: there is
-// none, or more.
+// peerHosts returns the single addresses that a peer may have as a source, of the IP
+// version of own, and the only one that is in the subnet of own. The latter is invalid
+// if there is none or more than one.
 func peerHosts(own netip.Prefix, allowed []netip.Prefix) (hosts []netip.Addr, in netip.Addr) {
 	n := 0
 	for _, a := range allowed {
@@ -59,15 +60,15 @@ func peerHosts(own netip.Prefix, allowed []netip.Prefix) (hosts []netip.Addr, in
 	return hosts, in
 }
 
-// otherHosts are addresses that the other end of a subnet may have; sure: it must be
-// that one.
+// otherHosts returns addresses that the other end of a subnet may have. If sure is set,
+// it must have the only one.
 func otherHosts(own netip.Prefix) (others []netip.Addr, sure bool) {
 	first := own.Masked().Addr()
 	host := own.Addr().BitLen() - own.Bits()
 	switch host {
 	case 0:
 		return nil, false
-	case 1: // RFC 3021, RFC 6164: both addresses are hosts
+	case 1: // RFC 3021, RFC 6164: both addresses can be used
 		if own.Addr() == first {
 			return []netip.Addr{first.Next()}, true
 		}
@@ -85,19 +86,19 @@ func otherHosts(own netip.Prefix) (others []netip.Addr, sure bool) {
 }
 
 // The inner addresses of the two ends of DS-Lite (RFC 6333 section 5.7). Not every AFTR
-// answers there.
+// answers on its address.
 var (
 	b4   = netip.AddrFrom4([4]byte{192, 0, 0, 2})
 	aftr = netip.AddrFrom4([4]byte{192, 0, 0, 1})
 )
 
-// maxProbed is how many pairs are tried at most: each is a packet a probe, until one of
-// them has answered.
+// maxProbed is how many pairs are tried at most. Each costs a packet per probe until one
+// of them has answered.
 const maxProbed = 4
 
-// Probed are the pairs between which echo requests show whether a peer lives: only that
-// of the configuration's probe, if it has one, or else those that Inside shows, the sure
-// ones first. To a peer of a hub only sure ones belong.
+// Probed returns the pairs of addresses between which echo requests test whether a peer
+// is reachable. If the configuration has a probe, that is the only one; otherwise they
+// are those of Inside, sure ones first. For a peer of a hub only sure ones are used.
 func (t *Tunnel) Probed(p *Peer) []Pair {
 	if p.Probe.IsValid() {
 		return []Pair{{t.askFrom(p.Probe), p.Probe, true}}
@@ -115,8 +116,9 @@ func (t *Tunnel) Probed(p *Peer) []Pair {
 	return all[:min(len(all), maxProbed)]
 }
 
-// askFrom is the address of ours from which another inner address is asked: of the same
-// subnet if there is one; invalid: there is none of its IP version.
+// askFrom returns the inner address of ours from which an echo request to another one is
+// sent: one of the same subnet if there is one. It is invalid if we have none of that IP
+// version.
 func (t *Tunnel) askFrom(a netip.Addr) (from netip.Addr) {
 	for _, own := range t.Address {
 		switch {
@@ -129,8 +131,8 @@ func (t *Tunnel) askFrom(a netip.Addr) (from netip.Addr) {
 	return from
 }
 
-// IsNeighbour reports whether an inner address is in a subnet of ours: no router is in
-// between.
+// IsNeighbour reports whether an inner address is in a subnet of ours, so that no router
+// is between.
 func (t *Tunnel) IsNeighbour(a netip.Addr) bool {
 	return slices.ContainsFunc(t.Address, func(own netip.Prefix) bool { return own.Contains(a) })
 }

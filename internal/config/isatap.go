@@ -2,7 +2,7 @@ package config
 
 import "sixfour/encap/resolve"
 
-// isatap is the keys of mode isatap.
+// isatap holds the keys of mode isatap.
 type isatap struct{ resolve.ISATAP }
 
 func (m *isatap) finish(r *report, d *draft) resolve.Mechanism {
@@ -21,7 +21,7 @@ func (m *isatap) finish(r *report, d *draft) resolve.Mechanism {
 		if at, given := d.values["prefix"]; given {
 			r.add(at, "prefix is what a router advertises: leave it out, or set router to true")
 		}
-		if len(d.Address) == 0 { // with an address of its own a host reaches the others on the link
+		if len(d.Address) == 0 { // with an address of its own, a host reaches the other nodes on the link
 			d.need(r, "routers", `the addresses or DNS names of the routers, such as ["isatap.example.com"], or set router to true`)
 		}
 	}

@@ -7,20 +7,20 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// key is one row of what a table may hold: a name, and how its value gets into
-// a T. Read reports what is wrong with the value and then leaves T as it is.
+// key is one key of a table: its name, and how its value is stored in a T. read reports
+// an invalid value and then leaves T unchanged.
 type key[T any] struct {
 	name string
 	read func(r *report, e entry, into T)
 }
 
-// tableState is what readTable found out about a table's known keys.
+// tableState is what readTable found about a table's known keys.
 type tableState struct {
-	set map[string]bool // in the file, or meant by a key that is misspelt there
-	bad map[string]bool // set, but to nothing that can be used
+	set map[string]bool // set in the file, possibly misspelt
+	bad map[string]bool // set to an invalid value
 }
 
-// good reports whether each of the keys is set, and set well.
+// good reports whether each of the keys is set to a valid value.
 func (s tableState) good(names ...string) bool {
 	for _, name := range names {
 		if !s.set[name] || s.bad[name] {
@@ -30,8 +30,8 @@ func (s tableState) good(names ...string) bool {
 	return true
 }
 
-// readTable reads a table's values in the order of the rows, so that a row may
-// rely on those above it. Where is the table's header, "" for the whole file.
+// readTable reads a table's values in the order of the rows, so that a row may depend on
+// those above it. where is the table's header, or "" for the whole file.
 func readTable[T any](r *report, where string, t *value, rows []key[T], into T) tableState {
 	s := tableState{set: map[string]bool{}, bad: map[string]bool{}}
 	found := 0
@@ -60,7 +60,7 @@ func rowNames[T any](rows []key[T]) []string {
 	return names
 }
 
-// guess reports a table's unknown keys, and what they were perhaps meant to be.
+// guess reports a table's unknown keys, and suggests known keys for them.
 func (s tableState) guess(r *report, where string, t *value, known []string) {
 	for _, name := range slices.Sorted(maps.Keys(t.table)) {
 		if slices.Contains(known, name) {
@@ -84,7 +84,7 @@ func (s tableState) guess(r *report, where string, t *value, known []string) {
 	}
 }
 
-// kindNames are what a value is called that has the wrong type.
+// kindNames are the names of value types in messages about a wrong type.
 var kindNames = map[unstable.Kind]string{
 	unstable.String:        "a string",
 	unstable.Bool:          "a boolean",

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Bounds of keepalive: a peer that is probed more often than each second is known to
-// be down no sooner, because an answer may take that long.
+// Bounds of keepalive: with more than one probe per second, a peer is not found to be
+// down any sooner, because an answer may take that long.
 const (
 	leastKeepalive = time.Second
 	mostKeepalive  = 24 * time.Hour
@@ -19,7 +19,7 @@ func readKeepalive(r *report, e entry, d *draft) {
 	}
 }
 
-// mostDeadAfter is far more than makes sense.
+// mostDeadAfter is far above any useful value.
 const mostDeadAfter = 1000
 
 func readDeadAfter(r *report, e entry, d *draft) {
@@ -32,7 +32,8 @@ func readProbe(r *report, e entry, d *draft) { d.probe = probeOf(r, e) }
 
 func readPeerProbe(r *report, e entry, p *peerDraft) { p.Probe, p.probeAt = probeOf(r, e), e.at }
 
-// probeOf is the value of a key probe; invalid: it is none, and was reported.
+// probeOf returns the value of a key probe. It is invalid if the value was wrong, which
+// probeOf has reported.
 func probeOf(r *report, e entry) netip.Addr {
 	const want = "an inner address of the other end, or of a host behind it, that answers pings"
 	text, ok := stringOf(r, e, want)
@@ -47,8 +48,8 @@ func probeOf(r *report, e entry) netip.Addr {
 	return a
 }
 
-// checkProbes reports addresses that cannot be asked, or whose answers would not be
-// taken.
+// checkProbes reports addresses that cannot be probed, or whose answers would be
+// dropped.
 func (d *draft) checkProbes(r *report) {
 	if at, set := d.values["probe"]; set && d.probe.IsValid() {
 		switch {

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// maxSize is the largest file that is read, in bytes, of more than a hundred thousand
-// peers: more is not a configuration but a mistake in the path, such as a device
-// without an end.
+// maxSize is the size of the largest file that is read, in bytes. It is enough for more
+// than a hundred thousand peers. A larger file is probably a wrong path, such as a
+// device.
 const maxSize = 16 << 20
 
-// patience is how long who writes into a pipe may take.
+// patience is how long a process that writes to a pipe may take.
 const patience = 10 * time.Second
 
-// Load reads a file and validates it. An error is always of type Problems.
+// Load reads a file and validates it. All errors are of type Problems.
 func Load(path string) (*Config, error) {
 	data, err := read(path)
 	if err != nil {
@@ -27,14 +27,14 @@ func Load(path string) (*Config, error) {
 }
 
 func read(path string) ([]byte, error) {
-	// A named pipe without a writer would be waited for without an end, and with it
+	// O_NONBLOCK: opening a named pipe without a writer would block forever, and so would
 	// every later reload.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, explain(err)
 	}
 	defer f.Close()
-	_ = f.SetReadDeadline(time.Now().Add(patience)) // others than pipes have none, and need none
+	_ = f.SetReadDeadline(time.Now().Add(patience)) // only pipes support a deadline, and only they need one
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return nil, explain(err)
@@ -48,8 +48,8 @@ func read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// explain is the system's reason, without the path that stands in front of
-// every problem anyhow, and the way out.
+// explain returns the system's error without the path, which precedes every problem
+// anyway, and with advice.
 func explain(err error) error {
 	var reason *fs.PathError
 	if errors.As(err, &reason) {
@@ -69,8 +69,8 @@ func explain(err error) error {
 	return errors.New("cannot read the file: " + err.Error() + ": " + way)
 }
 
-// Parse is Load of bytes; name is what stands in front of each problem's line
-// and column.
+// Parse is Load for the content of a file. name precedes the line and column of each
+// problem.
 func Parse(name string, data []byte) (*Config, error) {
 	r := &report{file: name}
 	var c *Config

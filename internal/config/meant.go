@@ -7,7 +7,7 @@ import (
 	"sixfour/internal/text"
 )
 
-// otherNames are what other programs call a key, in lower case without "_" and "-".
+// otherNames are the names of keys in other programs, in lower case without "_" and "-".
 var otherNames = map[string]string{
 	"allowedips": "allowed", "endpoint": "remote", "dst": "remote", "destination": "remote", "remoteaddress": "remote", "remoteip": "remote",
 	"src": "local", "source": "local", "localaddress": "local", "localip": "local",
@@ -20,7 +20,7 @@ var otherNames = map[string]string{
 	"loglevel": "level", "port": "listen",
 }
 
-// otherModes are what Linux, routers and textbooks call a mode.
+// otherModes are the names of modes in Linux, on routers and in textbooks.
 var otherModes = map[string]string{
 	"sit": "6in4", "ipv6ip": "6in4", "ip6ip": "6in4", "ipv6overipv4": "6in4", "ipv6inipv4": "6in4", "6over4tunnel": "6in4", "he": "6in4",
 	"ipip": "4in4", "ipv4inipv4": "4in4", "ip4ip4": "4in4", "ipip6": "4in6", "ip4ip6": "4in6", "ip4in6": "4in6", "ipv4ipv6": "4in6", "dslite": "4in6",
@@ -28,12 +28,12 @@ var otherModes = map[string]string{
 	"464": "4in6in4", "4over6over4": "4in6in4", "double": "4in6in4",
 }
 
-// folded is a name without the differences between ways of writing.
+// folded returns a name without differences in spelling style.
 func folded(name string) string {
 	return strings.NewReplacer("_", "", "-", "", " ", "", ".", "").Replace(strings.ToLower(name))
 }
 
-// meant is which of the words a name was probably meant to be, or "".
+// meant returns the word that a name was probably intended to be, or "".
 func meant(name string, words []string, others map[string]string) string {
 	f := folded(name)
 	for _, w := range words {
@@ -47,7 +47,7 @@ func meant(name string, words []string, others map[string]string) string {
 	return text.Nearest(name, words)
 }
 
-// home is the table that a key belongs to, if that is another one than where it stands.
+// home returns the table to which a key belongs, if it is in the wrong one.
 func home(name, where string) string {
 	for _, wanted := range []string{name, otherNames[folded(name)]} {
 		for _, k := range reference {
@@ -62,7 +62,7 @@ func home(name, where string) string {
 	return ""
 }
 
-// elsewhere says where a key belongs that is unknown where it stands, or "".
+// elsewhere says in which table an unknown key belongs, or returns "".
 func elsewhere(name, where string) string {
 	table := home(name, where)
 	switch {

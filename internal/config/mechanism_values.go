@@ -24,8 +24,8 @@ func prefixOf[T any](version int, field func(T) *netip.Prefix) func(*report, ent
 	}
 }
 
-// prefixesOf reads a list of prefixes of an IP version, or one of them. Of IPv4
-// an address is a prefix, too.
+// prefixesOf reads a list of prefixes of an IP version, or a single one. For IPv4, an
+// address also counts as a prefix.
 func prefixesOf[T any](version int, field func(T) *[]netip.Prefix) func(*report, entry, T) {
 	return func(r *report, e entry, into T) {
 		for _, s := range stringsOf(r, e, prefixLike(version)) {
@@ -42,7 +42,7 @@ func prefixesOf[T any](version int, field func(T) *[]netip.Prefix) func(*report,
 	}
 }
 
-// hostsOf reads a list of IPv4 addresses and DNS names, or one of them.
+// hostsOf reads a list of IPv4 addresses and DNS names, or a single one.
 func hostsOf[T any](field func(T) *[]Host) func(*report, entry, T) {
 	return func(r *report, e entry, into T) {
 		for _, s := range stringsOf(r, e, "an IPv4 address or a DNS name") {
@@ -53,8 +53,8 @@ func hostsOf[T any](field func(T) *[]Host) func(*report, entry, T) {
 	}
 }
 
-// stringsOf are the strings of an entry that must be a string or an array of at
-// least one.
+// stringsOf returns the strings of an entry that must be a string or an array of at
+// least one string.
 func stringsOf(r *report, e entry, want string) []entry {
 	switch {
 	case e.kind == unstable.String:

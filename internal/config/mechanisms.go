@@ -7,24 +7,24 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// mechanism is an automatic mode: what its own keys are, and what they make.
+// mechanism is an automatic mode: its keys, and how they are read.
 type mechanism struct {
 	mode      string
 	keys      []string
-	outermost string // why it can only be the outermost layer of a stack; "": it can be any
+	outermost string // why it must be the outermost layer of a stack; "": it need not be
 	begin     func() reading
 }
 
-// reading are the keys of one tunnel's mechanism, while they are read.
+// reading holds the keys of one tunnel's mechanism while they are read.
 type reading struct {
 	read func(name string, r *report, e entry)
-	// finish holds the values against each other and the rest of the tunnel.
+	// finish checks the values against each other and the rest of the tunnel.
 	finish func(r *report, d *draft) resolve.Mechanism
 }
 
-// mechanisms are the automatic modes. A new one is a row here, beside that of
-// encap.Modes: its keys, which set the fields of what the row begins with, and
-// what is made of that in the end.
+// mechanisms are the automatic modes. A new mode needs a row here and one in
+// encap.Modes. The row has preset values, the keys that set fields in them, and the
+// function that builds the mechanism from them.
 var mechanisms = []mechanism{
 	row("6to4", sixToFour{resolve.SixToFour{Relay: anycastRelay}, resolve.PMT{Mode: resolve.PMTRewrite}}, []key[*sixToFour]{
 		{"role", readRole6to4},
@@ -57,7 +57,7 @@ var mechanisms = []mechanism{
 	}, plain[resolve.SixOverFour])),
 }
 
-// row is a mechanism whose keys are read into a P.
+// row returns a mechanism whose keys are read into a P.
 func row[P any](mode string, preset P, keys []key[*P], finish func(*P, *report, *draft) resolve.Mechanism) mechanism {
 	m := mechanism{mode: mode}
 	for _, k := range keys {
@@ -80,15 +80,16 @@ func outermost(why string, m mechanism) mechanism {
 	return m
 }
 
-// plain is the end of a mechanism whose values need not fit each other.
+// plain is the finish function of a mechanism whose values need no check against each
+// other.
 func plain[P resolve.Mechanism](p *P, _ *report, _ *draft) resolve.Mechanism { return *p }
 
-// mechanismOf is the row of an automatic mode.
+// mechanismOf returns the row of an automatic mode.
 func mechanismOf(mode string) *mechanism {
 	return &mechanisms[slices.IndexFunc(mechanisms, func(m mechanism) bool { return m.mode == mode })]
 }
 
-// mechanismKeys are the keys that any of the mechanisms has.
+// mechanismKeys returns the keys of all mechanisms.
 func mechanismKeys() (rows []key[*draft]) {
 	var names []string
 	for _, m := range mechanisms {
@@ -121,7 +122,7 @@ func readMechanismKey(r *report, e entry, d *draft) {
 	}
 }
 
-// finishMechanism makes the mechanism of the tunnel's automatic layer.
+// finishMechanism builds the mechanism of the tunnel's automatic layer.
 func (d *draft) finishMechanism(r *report) {
 	a := d.automatic()
 	if a == nil {
@@ -142,8 +143,8 @@ func (d *draft) finishMechanism(r *report) {
 	}
 }
 
-// checkSite reports what the mechanism finds wrong with the place where it is to
-// run, as far as the file says which that is.
+// checkSite reports why the mechanism cannot work on this host, as far as the file
+// describes the host.
 func (d *draft) checkSite(r *report) {
 	a := d.automatic()
 	if a == nil {
@@ -161,7 +162,7 @@ func (d *draft) checkSite(r *report) {
 	}
 	hosts := m.Hosts()
 	isOurs := func(h Host) bool { return h.Addr.IsValid() && h.Addr == local.Addr }
-	if rd, ok := m.(resolve.SixRD); ok && rd.Role == resolve.RoleBR { // of whose colleagues it may be the only one
+	if rd, ok := m.(resolve.SixRD); ok && rd.Role == resolve.RoleBR { // it may be the only border relay in its list
 		return
 	}
 	if len(hosts) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return !isOurs(h) }) {

@@ -10,8 +10,8 @@ var metricsKeys = []key[*Metrics]{
 	{"listen", readListen},
 }
 
-// readListen reads where the metrics are served. Without a host it is every
-// address of this one.
+// readListen reads the address on which the metrics are served. Without a host, all
+// addresses of this host are used.
 func readListen(r *report, e entry, m *Metrics) {
 	want := "an address and a port, such as " + quote(defaultListen) + ` or "[::]:9640"`
 	text, ok := stringOf(r, e, want)
@@ -34,7 +34,7 @@ func readListen(r *report, e entry, m *Metrics) {
 	m.Listen = text
 }
 
-// isListenHost reports whether a text can be an end of our own.
+// isListenHost reports whether a text can be a local address.
 func isListenHost(s string) bool {
 	_, err := netip.ParseAddr(s)
 	return err == nil || s == "" || isDNSName(s)

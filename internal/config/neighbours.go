@@ -5,21 +5,22 @@ import (
 	"strings"
 )
 
-// neighbours are the tunnels of a file that were read so far.
+// neighbours holds the tunnels of a file that were read so far.
 type neighbours struct {
-	names     map[string]int // the line of the tunnel that has it
+	names     map[string]int // line of the tunnel with the name
 	wires     map[wire]owner
-	automatic map[automatic]int  // the line of the tunnel that is it
+	automatic map[automatic]int  // line of the tunnel
 	claims    map[string]*claims // by network namespace
 }
 
-// owner is the tunnel that has a wire, and its line, or in a hub that of the peer.
+// owner is the tunnel that uses a wire, with its line or, in a hub, the line of the
+// peer.
 type owner struct {
 	*draft
 	line int
 }
 
-// wire is what tells the outer packets of one peer from those of another.
+// wire is what distinguishes the outer packets of one peer from those of another.
 type wire struct {
 	version  int // of the outermost header
 	protocol byte
@@ -29,13 +30,14 @@ type wire struct {
 	key      uint32
 }
 
-// automatic is what one tunnel can be, whose outer packets go anywhere.
+// automatic identifies a tunnel that can exist only once, because its outer packets have
+// any remote address.
 type automatic struct {
 	mode  string
 	local netip.Addr
 }
 
-// check reports what two tunnels cannot both have.
+// check reports what two tunnels cannot have in common.
 func (n *neighbours) check(r *report, d *draft) {
 	if n.names == nil {
 		n.names, n.wires, n.automatic, n.claims = map[string]int{}, map[wire]owner{}, map[automatic]int{}, map[string]*claims{}
@@ -67,8 +69,8 @@ func (n *neighbours) check(r *report, d *draft) {
 	}
 }
 
-// checkPeers reports a peer, or the one of the short form, whose packets are
-// those of another, of this tunnel or of one before.
+// checkPeers reports a peer, or the peer of the short form, whose outer packets cannot
+// be distinguished from those of another peer, of this tunnel or of an earlier one.
 func (n *neighbours) checkPeers(r *report, d *draft, l layerDraft, local end) {
 	wayOut := "give one of them another address"
 	if l.kind.IsGRE() {

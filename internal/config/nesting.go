@@ -8,27 +8,27 @@ import (
 	"sixfour/encap"
 )
 
-// node is a tunnel whose outer packets may go through others.
+// node is a tunnel whose outer packets may go through other tunnels.
 type node struct {
 	*draft
 	through []*way
-	depth   int // how often a packet is encapsulated at most; more than encap.MaxDepth is all one
+	depth   int // the largest number of encapsulations of a packet; values above encap.MaxDepth are all the same
 }
 
-// way is one of the tunnels that the outer packets of another go through, and one
-// of the peers for which they do.
+// way is a tunnel through which the outer packets of another tunnel go, and one of the
+// peers for which they do.
 type way struct {
 	to   *node
 	peer *Peer
 }
 
-// checkNesting reports tunnels whose outer packets go through other tunnels of
-// the file, and so on, in a circle, or too deep. It sees the routes of the file
-// only: others, which may lead elsewhere, the daemon looks at when it runs.
-// Tunnels with a mark are left to the rules that use it.
+// checkNesting reports tunnels whose outer packets go through other tunnels of the file
+// in a circle, or are encapsulated too often. It knows only the routes in the file; the
+// daemon checks the host's other routes when it runs. Tunnels with a mark are not
+// checked, because routing rules may use the mark.
 func checkNesting(r *report, drafts []*draft) {
 	all := ways(drafts)
-	for range encap.MaxDepth { // each round sees one tunnel further
+	for range encap.MaxDepth { // each round follows one more tunnel
 		for _, n := range all {
 			for _, w := range n.through {
 				n.depth = min(max(n.depth, n.own()+w.to.depth), encap.MaxDepth+1)
@@ -51,15 +51,15 @@ func checkNesting(r *report, drafts []*draft) {
 	}
 }
 
-// ways finds the tunnels that outer packets go through.
+// ways finds the tunnels through which outer packets go.
 func ways(drafts []*draft) []*node {
-	var behind bart.Table[*node] // who has the longest prefix around an address
+	var behind bart.Table[*node] // the tunnel with the longest prefix that contains an address
 	all := make([]*node, len(drafts))
 	for i, d := range drafts {
 		all[i] = &node{draft: d}
 		all[i].depth = all[i].own()
 		if d.Netns != "" || d.state.bad["netns"] {
-			continue // its routes do not concern outer packets
+			continue // its routes do not affect outer packets
 		}
 		for _, prefixes := range [][]netip.Prefix{d.Address, d.Routes} {
 			for _, p := range prefixes {
@@ -78,7 +78,7 @@ func ways(drafts []*draft) []*node {
 			if !a.IsValid() {
 				continue
 			}
-			if to, ok := behind.Lookup(a); ok && to != n && !seen[to] { // its own routes checkLoop sees
+			if to, ok := behind.Lookup(a); ok && to != n && !seen[to] { // checkLoop checks a tunnel's own routes
 				seen[to] = true
 				n.through = append(n.through, &way{to, p})
 			}
@@ -87,11 +87,11 @@ func ways(drafts []*draft) []*node {
 	return all
 }
 
-// own is how often the tunnel itself encapsulates; once if its mode is wrong.
+// own returns how many layers the tunnel itself adds, or one if its mode is invalid.
 func (n *node) own() int { return max(1, len(n.layers)) }
 
-// cameFrom is the tunnel, this one or one that its packets go through, whose
-// packets go through the given one, if so many encapsulations suffice; or nil.
+// cameFrom returns the tunnel, n or one through which n's packets go, whose packets go
+// through the tunnel first within left encapsulations, or nil.
 func (n *node) cameFrom(first *node, left int) *node {
 	if left -= n.own(); left < 0 {
 		return nil

@@ -21,7 +21,7 @@ type peerDraft struct {
 	over6     end
 }
 
-// hub are the peers of a tunnel that were read so far, and whose they are.
+// hub holds the peers of a tunnel that were read so far, and what is already in use.
 type hub struct {
 	*draft
 	names   map[string]int       // line
@@ -70,7 +70,7 @@ func readPeers(r *report, e entry, d *draft) {
 	}
 }
 
-// maxPeerName is that of a DNS label, of which many names of peers are made.
+// maxPeerName is the maximum length of a DNS label; many peer names are DNS labels.
 const maxPeerName = 63
 
 func readPeerName(r *report, e entry, p *peerDraft) {
@@ -128,7 +128,7 @@ func readAllowed(r *report, e entry, p *peerDraft) {
 	})
 }
 
-// checkMissing reports the keys that the peer needs and does not have.
+// checkMissing reports required keys that the peer does not have.
 func (p *peerDraft) checkMissing(r *report, s tableState) {
 	d := p.hub.draft
 	need := func(name, set string) {
@@ -154,7 +154,7 @@ func (p *peerDraft) checkMissing(r *report, s tableState) {
 	}
 }
 
-// remoteOver is the peer's end of all layers over an IP version.
+// remoteOver returns the peer's remote end for all layers over an IP version.
 func (p *peerDraft) remoteOver(version int) end {
 	if version == 6 {
 		return p.over6
@@ -165,7 +165,7 @@ func (p *peerDraft) remoteOver(version int) end {
 // finish gives the peer a remote end for each layer.
 func (p *peerDraft) finish(r *report) {
 	d := p.hub.draft
-	if !d.known() && p.over4.key != "" { // to check routes by
+	if !d.known() && p.over4.key != "" { // to check routes
 		p.Remotes, p.at = []Host{p.over4.Host}, p.over4.at
 		return
 	}

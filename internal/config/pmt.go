@@ -4,7 +4,7 @@ import "net/netip"
 
 var prefix6to4 = netip.MustParsePrefix("2002::/16")
 
-// finishPMT holds the keys of role pmt against each other.
+// finishPMT checks the keys of role pmt against each other.
 func (m *sixToFour) finishPMT(r *report, d *draft) {
 	d.need(r, "provider_prefix", "the provider's IPv6 prefix, which takes the place of 2002::/16")
 	d.need(r, "customers", "the IPv4 prefixes of the customers that are served")

@@ -2,10 +2,10 @@ package config
 
 import "slices"
 
-// pos is a place in the file.
+// pos is a position in the file.
 type pos struct{ line, column int }
 
-// lineStarts are the offsets at which the lines of a file begin.
+// lineStarts are the offsets of the beginnings of all lines.
 type lineStarts []int
 
 func newLineStarts(data []byte) lineStarts {
@@ -18,11 +18,11 @@ func newLineStarts(data []byte) lineStarts {
 	return starts
 }
 
-// at is the place of an offset.
+// at returns the position of an offset.
 func (s lineStarts) at(offset int) pos {
 	line, found := slices.BinarySearch(s, offset)
 	if !found {
-		line-- // offset lies within the line that begins before it
+		line-- // the offset is in the line that begins before it
 	}
 	return pos{line + 1, offset - s[line] + 1}
 }

@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// Problem is one thing that is wrong with a file, and what would be right.
+// Problem is one error in a file, with a correction.
 type Problem struct {
 	File         string
 	Line, Column int // from 1; columns count bytes
@@ -19,10 +19,10 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Text)
 }
 
-// Problems are all that is wrong with a file, in the file's order.
+// Problems are all errors in a file, in the order of the file.
 type Problems []Problem
 
-// Error is one line for each problem.
+// Error returns one line for each problem.
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
 	for i, problem := range p {
@@ -31,21 +31,21 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// report gathers problems in whatever order they are found.
+// report collects problems in any order.
 type report struct {
 	file     string
 	problems Problems
-	found    int      // with those that are not in problems any more
-	tunnels  []*draft // when all are read
-	rest     pos      // where the file was not looked at any more; zero: nowhere
+	found    int      // including those that were left out of problems
+	tunnels  []*draft // set when all are read
+	rest     pos      // position from which the file was not checked any more; zero: none
 }
 
-// maxProblems is how many problems are said of a file. One with more is none that somebody
-// wrote by hand, or one mistake is behind most of them.
+// maxProblems is how many problems of a file are reported. A file with more was not
+// written by hand, or a single mistake causes most of them.
 const maxProblems = 100
 
-// full reports whether there are so many problems that no more are said: at is where the
-// caller stops to look for them.
+// full reports whether there are so many problems that no more are reported. The caller
+// stops at the position at.
 func (r *report) full(at pos) bool {
 	if len(r.problems) < maxProblems {
 		return false
@@ -56,10 +56,10 @@ func (r *report) full(at pos) bool {
 	return true
 }
 
-// forget drops what was found.
+// forget drops all problems.
 func (r *report) forget() { r.problems, r.found, r.rest = nil, 0, pos{} }
 
-// all are the problems in the file's order.
+// all returns the problems in the order of the file.
 func (r *report) all() Problems {
 	all := r.problems.Sorted()
 	if r.rest == (pos{}) {
@@ -81,8 +81,8 @@ func (r *report) add(at pos, format string, args ...any) {
 	r.problems = append(r.problems, Problem{r.file, at.line, at.column, fmt.Sprintf(format, args...)})
 }
 
-// Sorted are the problems in the file's order. What is said twice, such as of two
-// array elements that share a position, is said once.
+// Sorted returns the problems in the order of the file, without duplicates. Duplicates
+// occur, for example, if two array elements share a position.
 func (p Problems) Sorted() Problems {
 	slices.SortStableFunc(p, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -93,7 +93,7 @@ func (p Problems) Sorted() Problems {
 // maxShown is how many bytes of a file's text a problem repeats.
 const maxShown = 80
 
-// quote shows a text of the file on one line, cut where it is endless.
+// quote returns a text of the file in quotes on one line, shortened if it is too long.
 func quote(s string) string {
 	if len(s) > maxShown {
 		return fmt.Sprintf("%q…", s[:maxShown])
@@ -101,7 +101,8 @@ func quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// oneLine is a text that may repeat the file's own, fit for one line.
+// oneLine returns a text that may contain text of the file in a form that fits on one
+// line.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -111,7 +112,7 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// list joins what there is to choose from: `a`, `a or b`, `a, b or c`.
+// list joins alternatives: `a`, `a or b`, `a, b or c`.
 func list(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")

@@ -6,15 +6,15 @@ import (
 	"sixfour/encap"
 )
 
-// Key is what the manual says of one key. A test holds the list against the keys
-// that are read, and each default against what holds without the key.
+// Key is the manual's description of one key. Tests check that the list has all keys
+// that are read, and that each default is the one that the program uses.
 type Key struct {
-	Table   string // such as [log]; of a mode's own keys [[tunnel]]
-	Modes   string // that have it; "": all
+	Table   string // such as [log]; [[tunnel]] for keys of single modes
+	Modes   string // the modes that have it; "": all
 	Name    string
-	Values  string // what it may be
-	Default string // as TOML; "": none, the key is required or means nothing when left out
-	Needed  string // when it must be there; "": never
+	Values  string // allowed values
+	Default string // as TOML; "": none, because the key is required or has no meaning when left out
+	Needed  string // when it is required; "": never
 	Meaning string
 }
 
@@ -28,11 +28,10 @@ const (
 	prefixes6    = "IPv6 prefixes"
 )
 
-// Reference is every key of a configuration file, in the order in which a manual
-// tells them.
+// Reference returns every key of a configuration file, in the order of the manual.
 func Reference() []Key { return reference }
 
-// modeValues are the names of all modes.
+// modeValues returns the names of all modes.
 func modeValues() string {
 	names := make([]string, len(encap.Modes))
 	for i, m := range encap.Modes {

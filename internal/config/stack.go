@@ -11,15 +11,15 @@ import (
 // layerDraft is a layer that is being read.
 type layerDraft struct {
 	kind      encap.Kind
-	mode      string     // the word of the file that it comes from
-	at        pos        // of that word
-	mechanism *mechanism // of an automatic layer
-	own       ends       // in a stack, those of the item
+	mode      string     // its name in the file
+	at        pos        // position of that name
+	mechanism *mechanism // for an automatic layer
+	own       ends       // the ends in the item of a stack
 	gre       encap.GRE
-	ownGRE    bool // in a stack, the item has GRE options: the tunnel's are not for it
+	ownGRE    bool // the item of a stack has GRE options, so the tunnel's do not apply
 }
 
-// stackMode is the mode of a tunnel whose layers the key stack gives.
+// stackMode is the mode of a tunnel whose layers are in the key stack.
 const stackMode = "stack"
 
 func readMode(r *report, e entry, d *draft) {
@@ -44,10 +44,10 @@ func (d *draft) addLayers(m encap.Mode, at pos) {
 	}
 }
 
-// item is one of a stack.
+// item is one item of a stack.
 type item struct {
 	mode          encap.Mode
-	local, remote entry // they are read when all layers are known
+	local, remote entry // read when all layers are known
 	gre           encap.GRE
 }
 
@@ -65,7 +65,7 @@ var itemKeys = append([]key[*item]{
 	func(i *item) *encap.GRE { return &i.gre },
 )...)
 
-// stackOf says what a stack is.
+// stackOf describes a stack in error messages.
 const stackOf = `an array of modes, innermost first, such as ["gre6", "6in4"]`
 
 // readStack reads the layers of a stack.
@@ -136,7 +136,7 @@ func readItem(r *report, v *value) item {
 	return it
 }
 
-// readOwn reads the ends that a layer has in its item.
+// readOwn reads the ends in a layer's item.
 func (d *draft) readOwn(r *report, i int, it item) {
 	l := &d.layers[i]
 	p := place{l.kind.Over(), i == len(d.layers)-1}
@@ -154,7 +154,7 @@ func (d *draft) readOwn(r *report, i int, it item) {
 	}
 }
 
-// checkStack reports layers that cannot be put into each other.
+// checkStack reports layers that cannot be inside each other.
 func checkStack(r *report, e entry, d *draft) {
 	if len(d.layers) > encap.MaxDepth {
 		r.add(e.at, "stack has %d layers: it must have at most %d (RFC 2473 section 4.1.1)", len(d.layers), encap.MaxDepth)
@@ -182,8 +182,8 @@ func checkStack(r *report, e entry, d *draft) {
 	}
 }
 
-// checkPairs reports layers that nobody could tell apart, because they are over
-// the same IP version and between the same ends.
+// checkPairs reports layers that cannot be distinguished, because they are over the same
+// IP version and between the same ends.
 func (d *draft) checkPairs(r *report) {
 	for i, a := range d.layers {
 		for _, b := range d.layers[i+1:] {
@@ -191,7 +191,7 @@ func (d *draft) checkPairs(r *report) {
 				continue
 			}
 			la, ra, lb, rb := d.localOf(a), d.remoteOf(a), d.localOf(b), d.remoteOf(b)
-			// In a hub the remote end of both is the peer's.
+			// In a hub, the remote end of both is that of the peer.
 			if la.Host == lb.Host && ra.Host == rb.Host && la.readable == lb.readable && ra.readable == rb.readable {
 				r.add(b.at, "stack: %s and %s would have the same ends: give one of them its own, as in { mode = %q, local = %q, remote = %q }",
 					quote(a.mode), quote(b.mode), a.mode, exampleEnds[a.kind.Over()][0], exampleEnds[a.kind.Over()][1])
@@ -211,10 +211,11 @@ func (d *draft) what() string {
 	return "mode " + quote(d.Mode.Name)
 }
 
-// known reports whether there are layers to hold other values against.
+// known reports whether the layers are known, so that other values can be checked
+// against them.
 func (d *draft) known() bool { return len(d.layers) > 0 }
 
-// has reports whether something holds for a layer.
+// has reports whether holds returns true for a layer.
 func (d *draft) has(holds func(l layerDraft) bool) bool { return slices.ContainsFunc(d.layers, holds) }
 
 // over reports whether a layer is over an IP version.
@@ -222,7 +223,7 @@ func (d *draft) over(version int) bool {
 	return d.has(func(l layerDraft) bool { return l.kind.Over() == version })
 }
 
-// automatic is the layer that finds its addresses itself, or nil.
+// automatic returns the layer that finds its addresses itself, or nil.
 func (d *draft) automatic() *layerDraft {
 	for i := range d.layers {
 		if d.layers[i].mechanism != nil {

@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// withoutBOM makes spaces of the byte order mark that some editors put in front of a file,
-// so that the columns stay what they are.
+// withoutBOM replaces the byte order mark that some editors put at the start of a file
+// by spaces, so that columns do not change.
 func withoutBOM(data []byte) []byte {
 	const bom = "\uFEFF"
 	if !bytes.HasPrefix(data, []byte(bom)) {
@@ -21,26 +21,26 @@ func withoutBOM(data []byte) []byte {
 	return data
 }
 
-// quotationMarks are those that programs for texts make of " and '.
+// quotationMarks are the characters that word processors use for " and '.
 var quotationMarks = map[rune]string{
 	'“': `"`, '”': `"`, '„': `"`, '‟': `"`, '«': `"`, '»': `"`, '″': `"`, '＂': `"`,
 	'‘': "'", '’': "'", '‚': "'", '‛': "'", '`': "'", '´': "'", '′': "'",
 }
 
 var (
-	// numberBy is how the parser names a byte, of which a character may have more.
+	// numberBy matches the parser's name of a byte. A character may have several bytes.
 	numberBy = regexp.MustCompile(`U\+[0-9A-F]{4,6}( '.*')?`)
-	// unquotedValue is one that lacks its quotation marks.
+	// unquotedValue matches a value without its quotation marks.
 	unquotedValue = regexp.MustCompile(`^[A-Za-z0-9_][^\s,\]}"'#=]*`)
-	// valueOf is what a line sets a key to.
+	// valueOf matches the value to which a line sets a key.
 	valueOf = regexp.MustCompile(`^\s*[A-Za-z0-9_."'-]+\s*=\s*(.*)`)
 )
 
-// booleans are what others write for true and false.
+// booleans are the words of other formats for true and false.
 var booleans = map[string]string{"true": "true", "yes": "true", "on": "true", "enabled": "true", "false": "false", "no": "false", "off": "false", "disabled": "false"}
 
-// explainTOML is what the parser says of a place in a file that is no TOML, with what
-// would be right if the mistake is a frequent one.
+// explainTOML returns the parser's message about a position in a file that is not valid
+// TOML, with a correction if the mistake is a frequent one.
 func explainTOML(data []byte, at pos, message string) string {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		return "the file is UTF-16: save it as UTF-8"
@@ -61,7 +61,8 @@ func explainTOML(data []byte, at pos, message string) string {
 	return "not valid TOML: " + oneLine(message)
 }
 
-// hintTOML is what is wrong with a line, and what would be right; "": not known.
+// hintTOML says what is wrong with a line, and how to correct it. It returns "" if it
+// does not know.
 func hintTOML(line, rest, message string) string {
 	value := ""
 	if m := valueOf.FindStringSubmatch(line); m != nil {
@@ -94,7 +95,7 @@ func hintTOML(line, rest, message string) string {
 	return ""
 }
 
-// lineAt is the line of a place, and what of it is behind the place.
+// lineAt returns the line of a position, and the part of it from the position on.
 func lineAt(data []byte, at pos) (line, rest string) {
 	lines := newLineStarts(data)
 	if at.line < 1 || at.line > len(lines) {

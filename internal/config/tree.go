@@ -10,9 +10,9 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// value is one TOML value and where it stands.
+// value is one TOML value and its position.
 type value struct {
-	kind  unstable.Kind // every sort of table is an InlineTable
+	kind  unstable.Kind // every kind of table is an InlineTable
 	at    pos
 	text  string           // strings: the content; other scalars: as written
 	items []*value         // arrays
@@ -30,8 +30,8 @@ func newTable(at pos) *value {
 	return &value{kind: unstable.InlineTable, at: at, table: map[string]entry{}}
 }
 
-// parseTree is the file as a tree. It is nil if the file is no TOML, which the
-// report then says: nothing can be said about what it was meant to be.
+// parseTree returns the file as a tree. If the file is not valid TOML, it reports the
+// errors and returns nil, because the meaning of the rest is then unknown.
 func parseTree(r *report, data []byte) *value {
 	data = slices.Clip(withoutBOM(data)) // the parser finds offsets by capacity
 	b := newBuilder(r, data)
@@ -46,8 +46,8 @@ func parseTree(r *report, data []byte) *value {
 		return root
 	}
 
-	// Unmarshal knows every rule of TOML, but stops at the first violation.
-	// The builder goes on after the most frequent one, a key that is set twice.
+	// Unmarshal checks all rules of TOML, but stops at the first violation. The builder
+	// continues after the most frequent one, a key that is set twice.
 	at, message := pos{1, 1}, err.Error()
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
@@ -69,8 +69,8 @@ func parseTree(r *report, data []byte) *value {
 	return root
 }
 
-// early is where a table [[a.b]] stands before the first [[a]], which is what the parser
-// complains about then at another place.
+// early returns the position of a table [[a.b]] before the first [[a]]. The parser
+// reports this error at another position.
 func (b *builder) early(message string) (at pos, name [2]string) {
 	if !strings.HasSuffix(message, "already exists as a table, but should be an array table") {
 		return pos{}, name
@@ -78,31 +78,31 @@ func (b *builder) early(message string) (at pos, name [2]string) {
 	return b.first, b.firstName
 }
 
-// builder makes the tree of a file in which every value knows its place.
+// builder builds the tree of a file, in which every value has its position.
 type builder struct {
 	report     *report
 	parser     unstable.Parser
 	data       []byte
 	lines      lineStarts
 	expression pos   // of the expression that is being read
-	repeats    []pos // of the expressions that set a key for the second time
+	repeats    []pos // of expressions that set a key again
 	values     int   // so far
 	nesting    int   // of the value that is being read
 	first      pos   // of the first [[a.b]] for which there was no [[a]]
 	firstName  [2]string
-	excess     string // what the file has too much of, "": nothing
+	excess     string // the limit that the file exceeds; "": none
 	excessAt   pos
 }
 
-// maxKeys is how many keys a table may have; arrays may have any number of
-// tables. Unmarshal takes a time that grows with the square of it.
+// maxKeys is how many keys a table may have, because the time that Unmarshal takes grows
+// with the square of it. Arrays may have any number of tables.
 const maxKeys = 1000
 
 const (
 	// maxValues is how many values a file may have; a peer has about five.
 	maxValues = 1 << 20
-	// maxNesting is how deep tables and arrays may be in each other; what is deeper than
-	// a handful has no meaning here.
+	// maxNesting is how deeply tables and arrays may be nested. The configuration needs
+	// only a few levels.
 	maxNesting = 16
 )
 
@@ -112,9 +112,8 @@ func newBuilder(r *report, data []byte) *builder {
 	return b
 }
 
-// build reads the whole file. It takes for granted what Unmarshal checks:
-// where the file breaks another rule than that of repeated keys, the tree is
-// without meaning.
+// build reads the whole file. It relies on the checks of Unmarshal: if the file breaks a
+// rule other than that of repeated keys, the tree has no meaning.
 func (b *builder) build() (*value, error) {
 	root := newTable(pos{1, 1})
 	current := root
@@ -155,13 +154,13 @@ func keyParts(e *unstable.Node) []*unstable.Node {
 	return parts
 }
 
-// at is where a node begins; arrays do not know it.
+// at returns the position of a node. Arrays do not have one.
 func (b *builder) at(n *unstable.Node) pos {
 	return b.lines.at(int(n.Raw.Offset))
 }
 
-// descend follows a dotted key through tables, and through the last table of
-// each array of tables, and makes those that are missing.
+// descend follows a dotted key through tables, and through the last table of each array
+// of tables. It creates missing tables.
 func (b *builder) descend(t *value, parts []*unstable.Node) *value {
 	for _, part := range parts {
 		name := string(part.Data)
@@ -181,7 +180,7 @@ func (b *builder) descend(t *value, parts []*unstable.Node) *value {
 	return t
 }
 
-// appendTable makes the table of an [[a.b]] header.
+// appendTable creates the table of an [[a.b]] header.
 func (b *builder) appendTable(root *value, parts []*unstable.Node) *value {
 	last := parts[len(parts)-1]
 	if outer := string(parts[0].Data); len(parts) == 2 && b.first == (pos{}) {
@@ -203,7 +202,7 @@ func (b *builder) appendTable(root *value, parts []*unstable.Node) *value {
 	return t
 }
 
-// assign sets a key of a table; the first of two that are the same wins.
+// assign sets a key of a table. If a key is repeated, the first one counts.
 func (b *builder) assign(t *value, keyValue *unstable.Node) {
 	parts := keyParts(keyValue)
 	last := parts[len(parts)-1]
@@ -235,14 +234,14 @@ func (b *builder) count(at pos) {
 	}
 }
 
-// refuse ends the reading of a file that has too much of something.
+// refuse stops reading a file that exceeds a limit.
 func (b *builder) refuse(at pos, format string, args ...any) {
 	if b.excess == "" {
 		b.excess, b.excessAt = fmt.Sprintf(format, args...), at
 	}
 }
 
-// value is a node that begins at a place.
+// value returns the value of a node at a position.
 func (b *builder) value(n *unstable.Node, at pos) *value {
 	v := &value{kind: n.Kind, at: at}
 	b.count(at)

@@ -21,11 +21,11 @@ type draft struct {
 	peers               []*peerDraft
 	dsLite              bool
 	probe               netip.Addr
-	mechanism           reading // of an automatic tunnel
+	mechanism           reading // for an automatic tunnel
 }
 
-// tunnelKeys are the keys of a [[tunnel]]. What a value must be depends on the
-// mode, and the MTU on addresses and options.
+// tunnelKeys are the keys of a [[tunnel]]. The valid values depend on the mode, and
+// those of the MTU on addresses and options, so the order matters.
 var tunnelKeys = slices.Concat([]key[*draft]{
 	{"mode", readMode},
 	{"stack", readStack},
@@ -64,7 +64,7 @@ var tunnelKeys = slices.Concat([]key[*draft]{
 	{"peer", readPeers},
 })
 
-// readTunnel reads one [[tunnel]], and holds its values against each other.
+// readTunnel reads one [[tunnel]], and checks its values against each other.
 func readTunnel(r *report, t *value) *draft {
 	d := &draft{Tunnel: Tunnel{
 		Options: encap.DefaultOptions,
@@ -103,10 +103,10 @@ func readTunnel(r *report, t *value) *draft {
 	return d
 }
 
-// finish makes the layers and, in the short form, the one peer.
+// finish builds the layers and, in the short form, the only peer.
 func (d *draft) finish() {
 	one := Peer{at: d.header}
-	if remote := d.over4.remote; !d.known() && remote.key != "" { // to check routes by
+	if remote := d.over4.remote; !d.known() && remote.key != "" { // to check routes
 		one = Peer{Remotes: []Host{remote.Host}, at: remote.at}
 	}
 	for i := range d.layers {
@@ -131,8 +131,8 @@ func (d *draft) finish() {
 	}
 }
 
-// over6 is for keys of the IPv6 delivery header, in modes that have one. What
-// is wrong with the value of another one does not matter.
+// over6 is for keys of the IPv6 delivery header, in modes that have one. In other modes,
+// the key itself is the error, and its value is not checked.
 func over6(read func(*report, entry, *draft)) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
 		if d.known() && !d.over(6) {
@@ -144,8 +144,8 @@ func over6(read func(*report, entry, *draft)) func(*report, entry, *draft) {
 	}
 }
 
-// checkEncapLimit reports a limit with which the tunnel's own layers cannot carry
-// each other.
+// checkEncapLimit reports a limit with which the tunnel's own layers cannot carry each
+// other.
 func (d *draft) checkEncapLimit(r *report) {
 	if least := encap.LeastEncapLimit(d.bare()); d.Options.EncapLimit != encap.NoEncapLimit && d.Options.EncapLimit < least {
 		r.add(d.values["encap_limit"], `encap_limit is %d, but %s carries IPv6 in IPv6, so that it must be at least %d, or "none"`,
@@ -153,7 +153,7 @@ func (d *draft) checkEncapLimit(r *report) {
 	}
 }
 
-// numberOr is for options that are a number or one word, which has a value.
+// numberOr is for options that are a number, or one word that stands for a number.
 func numberOr(least, most int64, word string, meaning int, option func(*encap.Options) *int) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
 		n, w, ok := numberOf(r, e, least, most, word)
@@ -167,7 +167,7 @@ func numberOr(least, most int64, word string, meaning int, option func(*encap.Op
 	}
 }
 
-// either is for options that are on or off, and have a word for each.
+// either is for options that are on or off, with a word for each.
 func either(off, on string, option func(*draft) *bool) func(*report, entry, *draft) {
 	return func(r *report, e entry, d *draft) {
 		if w, ok := wordOf(r, e, off, on); ok {
@@ -176,7 +176,7 @@ func either(off, on string, option func(*draft) *bool) func(*report, entry, *dra
 	}
 }
 
-// modeNames are the modes of which something holds.
+// modeNames returns the names of the modes for which holds returns true.
 func modeNames(holds func(encap.Mode) bool) []string {
 	var names []string
 	for _, m := range encap.Modes {
@@ -189,7 +189,7 @@ func modeNames(holds func(encap.Mode) bool) []string {
 
 func anyMode(encap.Mode) bool { return true }
 
-// maxName is IFNAMSIZ less the NUL that ends a name.
+// maxName is IFNAMSIZ less the NUL at the end.
 const maxName = 15
 
 func readName(r *report, e entry, d *draft) {
@@ -203,11 +203,11 @@ func readName(r *report, e entry, d *draft) {
 		refuse(r, e, want)
 	case name == ".", name == "..":
 		refuse(r, e, want+`, and not "." or ".."`)
-	case name == "all", name == "default": // of net.ipv4.conf
+	case name == "all", name == "default": // names in net.ipv4.conf
 		r.add(e.at, "name is %s, which the kernel keeps for settings of all interfaces: use another one", quote(name))
 	case len(name) > maxName:
 		r.add(e.at, "%s is %s, of %d bytes: it must be %s", e.name, quote(name), len(name), want)
-	case strings.IndexByte(name, 0xA0) >= 0: // of no-break spaces, and within "à" and others in UTF-8
+	case strings.IndexByte(name, 0xA0) >= 0: // in UTF-8, part of the no-break space, and of "à" and others
 		r.add(e.at, "%s is %s, which has the byte A0 in it, which the kernel takes for a space: use other characters", e.name, quote(name))
 	case !validName(name):
 		refuse(r, e, want+`, without white space, control characters, "/", ":" and "%"`)
@@ -216,8 +216,8 @@ func readName(r *report, e entry, d *draft) {
 	}
 }
 
-// validName reports whether the kernel takes a name literally: it refuses some
-// characters, and "%" makes it a pattern.
+// validName reports whether the kernel uses a name unchanged: it refuses some
+// characters, and "%" makes the name a pattern.
 func validName(name string) bool {
 	return !strings.ContainsAny(name, "/:%") &&
 		!strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
@@ -261,7 +261,7 @@ func readFwMark(r *report, e entry, d *draft) {
 	}
 }
 
-// maxQueues is far above what helps, and below what the kernel gives.
+// maxQueues is far above what is useful, and below the kernel's limit.
 const maxQueues = 64
 
 func readQueues(r *report, e entry, d *draft) {
@@ -289,9 +289,9 @@ func readNetns(r *report, e entry, d *draft) {
 	}
 }
 
-// readMTU reads the tunnel MTU; 0, which is not bounded, is taken from the path.
+// readMTU reads the tunnel MTU. 0 means that it is derived from the path MTU.
 func readMTU(r *report, e entry, d *draft) {
-	const most = 1<<16 - 1 // of any mode
+	const most = 1<<16 - 1 // the limit of all modes
 	n, _, ok := numberOf(r, e, 0, most)
 	mtu := encap.TunnelMTU(n)
 	switch {

@@ -10,7 +10,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// refuse says that an entry's value is not what it must be.
+// refuse reports that an entry's value is invalid, and what it must be.
 func refuse(r *report, e entry, want string) {
 	is := kindNames[e.kind]
 	switch e.kind {
@@ -25,13 +25,13 @@ func refuse(r *report, e entry, want string) {
 	r.add(e.at, "%s is %s: it must be %s", e.name, is, want)
 }
 
-// refuseType says that an entry's value has the wrong type.
+// refuseType reports that an entry's value has the wrong type.
 func refuseType(r *report, e entry, want string) {
 	r.add(e.at, "%s is %s: it must be %s", e.name, kindNames[e.kind], want)
 }
 
-// stringOf is the value of an entry that must be a string; want says of what
-// sort.
+// stringOf returns the value of an entry that must be a string. want says which kind of
+// string.
 func stringOf(r *report, e entry, want string) (string, bool) {
 	if e.kind != unstable.String {
 		refuseType(r, e, "a string, "+want)
@@ -40,7 +40,7 @@ func stringOf(r *report, e entry, want string) (string, bool) {
 	return e.text, true
 }
 
-// wordOf is the value of an entry that must be one of a few strings.
+// wordOf returns the value of an entry that must be one of a few strings.
 func wordOf(r *report, e entry, words ...string) (string, bool) {
 	if e.kind != unstable.String {
 		return stringOf(r, e, list(quoteAll(words)))
@@ -56,7 +56,7 @@ func wordOf(r *report, e entry, words ...string) (string, bool) {
 	return e.text, true
 }
 
-// boolOf is the value of an entry that must be true or false.
+// boolOf returns the value of an entry that must be true or false.
 func boolOf(r *report, e entry) (on, ok bool) {
 	if e.kind != unstable.Bool {
 		refuse(r, e, "true or false")
@@ -65,8 +65,8 @@ func boolOf(r *report, e entry) (on, ok bool) {
 	return e.text == "true", true
 }
 
-// numberOf is the value of an entry that must be an integer within bounds, or
-// one of a few words, which is then returned instead.
+// numberOf returns the value of an entry that must be an integer within bounds, or one
+// of a few words, which is then returned instead.
 func numberOf(r *report, e entry, least, most int64, words ...string) (n int64, word string, ok bool) {
 	switch e.kind {
 	case unstable.String:
@@ -84,8 +84,8 @@ func numberOf(r *report, e entry, least, most int64, words ...string) (n int64, 
 	return 0, "", false
 }
 
-// durationOf is the value of an entry that must be a duration as Go writes it,
-// within bounds, or zero if that has a meaning.
+// durationOf returns the value of an entry that must be a duration in Go's format,
+// within bounds, or zero if zero has a meaning.
 func durationOf(r *report, e entry, least, most time.Duration, zero string) (time.Duration, bool) {
 	want := fmt.Sprintf(`a duration such as "25s", from %q to %q`, short(least), short(most))
 	if zero != "" {
@@ -103,7 +103,7 @@ func durationOf(r *report, e entry, least, most time.Duration, zero string) (tim
 	return d, true
 }
 
-// short is a duration without the parts that are zero at its end.
+// short returns a duration without zero parts at its end.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -115,5 +115,5 @@ func short(d time.Duration) string {
 	return s
 }
 
-// parseInt reads an integer: Go knows all of TOML's notations.
+// parseInt parses an integer. Go's syntax includes all of TOML's.
 func parseInt(text string) (int64, error) { return strconv.ParseInt(text, 0, 64) }
