@@ -51,7 +51,7 @@ var reference = []Key{
 	{Table: tableGateway, Name: "probe", Values: "an address, or an array of them", Meaning: "hosts on the internet that [`sixfourctl doctor`](doctor.md) pings to see whether it is reached: without it 1.1.1.1 and 2606:4700:4700::1111; `[]` is none"},
 	{Table: "[metrics]", Name: "listen", Values: "an address and a port", Default: `"127.0.0.1:9640"`, Meaning: "where [metrics](metrics.md) are served over HTTP; without `[metrics]` nowhere"},
 	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
-	{Table: "[security]", Name: "packet_filter", Values: "`auto`, `on`", Default: `"auto"`, Meaning: "whether the daemon [can still reach nf_tables](security.md): `auto`: if `[gateway]` is there at its start, or the kernel would answer the peers' packets; `on`: also if only a later reload or module needs it"},
+	{Table: "[security]", Name: "packet_filter", Values: "`auto`, `on`", Default: `"auto"`, Meaning: "whether the daemon [can still reach nf_tables](security.md): `auto`: if `[gateway]` is there at its start, or a tunnel module of the kernel is loaded, which would answer peers' packets; `on`: also if only a later reload or module needs it"},
 
 	{Table: tableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "the interface's name"},
 	{Table: tableTunnel, Name: "mode", Values: modeValues(), Needed: "without `stack`", Meaning: "[what is on the wire](modes/README.md)"},

@@ -39,6 +39,20 @@ var answering = map[kind]struct{ modules, devices []string }{
 	{true, unix.IPPROTO_GRE}:   {[]string{"ip6_gre"}, []string{"ip6gre0"}},
 }
 
+// KernelMayAnswer reports whether the kernel answers packets of any kind that match none of
+// its own tunnels. See KernelAnswers.
+func KernelMayAnswer(modules fs.FS) bool {
+	var ends []End
+	for k := range answering {
+		local := netip.IPv4Unspecified()
+		if k.v6 {
+			local = netip.IPv6Unspecified()
+		}
+		ends = append(ends, End{local, k.protocol})
+	}
+	return KernelAnswers(modules, ends) != ""
+}
+
 // KernelAnswers returns the name of the kernel module or device that makes the kernel
 // answer packets to the first such end of ends, or "" if there is none. The kernel
 // answers packets that match none of its own tunnels with an ICMP error (port

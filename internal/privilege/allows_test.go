@@ -3,6 +3,7 @@ package privilege
 import (
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"sixfour/internal/config"
 )
@@ -20,6 +21,7 @@ func parse(t *testing.T, text string) *config.Config {
 // A configuration that needs what was given up is refused, with the line that needs
 // it.
 func TestAllows(t *testing.T) {
+	setModules(t)
 	for _, c := range []struct {
 		what, before, after string
 		want                string // "": allowed
@@ -53,6 +55,32 @@ func TestAllows(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+// setModules replaces the loaded kernel modules for a test.
+func setModules(t *testing.T, names ...string) {
+	t.Helper()
+	old := modules
+	t.Cleanup(func() { modules = old })
+	loaded := fstest.MapFS{}
+	for _, name := range names {
+		loaded[name+"/refcnt"] = &fstest.MapFile{}
+	}
+	modules = loaded
+}
+
+// A reload may add a tunnel of any protocol. So the daemon keeps the packet filter if the
+// module of any protocol is loaded when it starts.
+func TestFilterForModulesOfOtherProtocols(t *testing.T) {
+	for _, c := range []struct {
+		module string
+		want   bool
+	}{{"", false}, {"gre", false}, {"ipip", true}, {"sit", true}, {"tunnel4", true}, {"ip_gre", true}, {"ip6_tunnel", true}, {"tunnel6", true}, {"ip6_gre", true}} {
+		setModules(t, c.module)
+		if got := needsOf(parse(t, "TUNNEL\n"), "six.toml").filter; got != c.want {
+			t.Errorf("module %q: %v, want %v", c.module, got, c.want)
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,10 +82,13 @@ type needs struct {
 	names     []string // directories of namespaces
 	processes []string // namespaces below /proc, which only their open descriptors reach later
 	xdp       bool
-	filter    bool // the packet filter: a gateway, or answers of the kernel's that are kept back
+	filter    bool // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
 	lowPort   bool // metrics at a port that is not for everybody
 	off       bool // no sandbox
 }
+
+// modules is the directory of the loaded kernel modules. Tests replace it.
+var modules = os.DirFS("/sys/module")
 
 func needsOf(cfg *config.Config, file string) needs {
 	n := needs{config: file, socket: cfg.Control.Socket, off: cfg.Security.NoSandbox}
@@ -94,7 +96,8 @@ func needsOf(cfg *config.Config, file string) needs {
 		number, err := strconv.Atoi(port)
 		n.lowPort = err == nil && number < 1024
 	}
-	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || kernelAnswers(cfg)
+	// A module matters even if the file has no tunnel of its protocol: a reload may add one.
+	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || netcfg.KernelMayAnswer(modules)
 	for _, t := range cfg.Tunnels {
 		n.xdp = n.xdp || t.IO != config.IOSocket
 		switch {
@@ -114,20 +117,6 @@ func needsOf(cfg *config.Config, file string) needs {
 
 func hasGateway(cfg *config.Config) bool {
 	return len(cfg.Gateway.Masquerade) > 0 || cfg.Gateway.DefaultRoute != ""
-}
-
-// kernelAnswers reports whether the kernel would answer packets of the tunnels.
-func kernelAnswers(cfg *config.Config) bool {
-	ends := make([]netcfg.End, len(cfg.Tunnels))
-	for i := range cfg.Tunnels {
-		layers := cfg.Tunnels[i].Mode.Layers
-		outer := layers[len(layers)-1]
-		ends[i] = netcfg.End{Local: netip.IPv4Unspecified(), Protocol: outer.Protocol()}
-		if outer.Over() == 6 {
-			ends[i].Local = netip.IPv6Unspecified()
-		}
-	}
-	return netcfg.KernelAnswers(os.DirFS("/sys/module"), ends) != ""
 }
 
 func unique(s []string) []string {
