@@ -16,12 +16,12 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// sink is a reader that can stop.
+// sink is a reader that can stop reading.
 type sink struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
 	flushed int
-	gate    chan struct{} // nil: it reads
+	gate    chan struct{} // nil: it does not stop
 	err     error
 }
 
@@ -44,7 +44,7 @@ func (s *sink) Flush() error {
 	return nil
 }
 
-// read is what the sink was given, one text a packet, and what was said at the end.
+// read returns what the sink was given, one text for each packet, and the final comment.
 func (s *sink) read(t *testing.T) (packets []string, end []pcapng.Statistics) {
 	t.Helper()
 	s.mu.Lock()
@@ -108,7 +108,7 @@ func begin(t *testing.T, r capture.Request) *capture.Tap {
 
 func b(s string) capture.Bytes { return capture.Bytes{Head: []byte(s)} }
 
-// shown is what the tests below show.
+// shown are the packets that the tests below show.
 func shown(tap *capture.Tap) {
 	show := func(p capture.Packet) {
 		p.ID = capture.NextID()
@@ -167,8 +167,7 @@ func TestShown(t *testing.T) {
 	}
 }
 
-// Who is asked ends a capture, by its context, or the tunnel, with what the reader is
-// told.
+// The context ends a capture, or the removal of the tunnel does, with a reason for the reader.
 func TestEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	tap := begin(t, capture.Request{})
@@ -196,8 +195,8 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// What a reader that stops cannot take is counted, and it is told when it reads again;
-// whoever shows packets has never waited.
+// Packets that a stopped reader cannot take are counted, and the count is reported when it
+// reads again. Goroutines that show packets never wait.
 func TestReaderStops(t *testing.T) {
 	tap := begin(t, capture.Request{Sides: capture.Inner})
 	out := sink{gate: make(chan struct{})}
@@ -209,7 +208,7 @@ func TestReaderStops(t *testing.T) {
 		tap.Show(&big)
 	}
 	close(out.gate)
-	tap.Show(&capture.Packet{Inner: b("last")}) // there may be room again, or not
+	tap.Show(&capture.Packet{Inner: b("last")}) // there may or may not be room again
 	tap.End(nil)
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -223,7 +222,7 @@ func TestReaderStops(t *testing.T) {
 	}
 }
 
-// Many goroutines show packets at the same time.
+// Many goroutines show packets concurrently.
 func TestManyShow(t *testing.T) {
 	tap := begin(t, capture.Request{})
 	var out sink

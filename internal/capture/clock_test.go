@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// taken is what a reader takes now, in one word each.
+// taken returns what a reader gets now, one word for each packet.
 func taken(t *Tap) (words []string, left bool) {
 	b, left, _, _ := t.take(batch{})
 	for i := range b.seen {
@@ -19,8 +19,8 @@ func taken(t *Tap) (words []string, left bool) {
 	return words, left
 }
 
-// A packet that is shown after its answer stands before it: readers wait for what is
-// being sent, but not for ever.
+// A packet that is shown after its answer comes before it: readers wait for packets that are
+// being sent, but not forever.
 func TestAnswersComeAfter(t *testing.T) {
 	var clock Clock
 	tap, err := New(Request{})
@@ -51,7 +51,7 @@ func TestAnswersComeAfter(t *testing.T) {
 	stuck := clock.Hold()
 	show(time.Time{}, "beside")
 	want(true)
-	clock.held[0] = stuck.Add(-2 * patience) // as if it had been long ago
+	clock.held[0] = stuck.Add(-2 * patience) // as if it had been held long ago
 	want(false, "beside")
 	show(stuck.Add(-time.Hour), "late")
 	want(false, "late")
@@ -64,7 +64,7 @@ func TestAnswersComeAfter(t *testing.T) {
 	want(false, "at the end")
 }
 
-// However many goroutines send, what a reader takes is in the order of its time.
+// With any number of sending goroutines, a reader gets packets in the order of their times.
 func TestOrderAmongMany(t *testing.T) {
 	var clock Clock
 	tap, err := New(Request{})
@@ -79,7 +79,7 @@ func TestOrderAmongMany(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, uint64(i)))
 			for range packets {
 				at := clock.Hold()
-				for range r.IntN(2000) { // sends
+				for range r.IntN(2000) { // simulates sending
 				}
 				tap.Show(&Packet{At: at, Inner: Bytes{Head: fmt.Append(nil, at.Sub(tap.begun).Nanoseconds())}})
 				clock.Release(at)

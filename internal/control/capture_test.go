@@ -15,7 +15,7 @@ import (
 
 var errRemoved = errors.New("tunnel six1 was removed")
 
-// Capture shows three packets and ends; of tunnel six1, which is taken away.
+// Capture shows three packets and ends. Tunnel six1 is removed.
 func (fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) error {
 	if !strings.HasPrefix(r.Tunnel, "six") {
 		return fmt.Errorf("there is no tunnel %q: there is six0, six1", r.Tunnel)
@@ -36,8 +36,8 @@ func (fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) er
 	return tap.Stream(ctx, out)
 }
 
-// A capture is asked for with everything that can be said of it, ends with what the
-// daemon says, and what is wrong with it is said before it begins.
+// A request has all parameters of a capture; the capture ends with the daemon's reason, and an
+// invalid request is refused before it starts.
 func TestCapture(t *testing.T) {
 	c := control.NewClient(listen(t, fake{}))
 	defer c.Close()

@@ -27,7 +27,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// waitFor waits until something is so.
+// waitFor waits until a condition is true.
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
@@ -37,10 +37,10 @@ func waitFor(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// fake is a daemon that says what a test wants.
+// fake is a daemon whose answers a test controls.
 type fake struct {
-	large  bool                                                 // its status does not fit what a socket holds
-	events func(ctx context.Context, emit func(api.Event) bool) // nil: three, and then it waits
+	large  bool                                                 // its status does not fit into a socket's buffer
+	events func(ctx context.Context, emit func(api.Event) bool) // nil: sends three events, and then waits
 }
 
 func (f fake) Events(ctx context.Context) <-chan api.Event {
@@ -147,7 +147,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// The daemon notices at once when who follows its events has gone.
+// The daemon detects at once that a client following its events has disconnected.
 func TestEventsWithoutReader(t *testing.T) {
 	ended := make(chan struct{})
 	c := control.NewClient(listen(t, fake{events: func(ctx context.Context, emit func(api.Event) bool) {
@@ -167,7 +167,7 @@ func TestEventsWithoutReader(t *testing.T) {
 	}
 }
 
-// What is asked before the daemon can answer waits, and is lost with the daemon.
+// A request before the daemon can answer waits, and fails when the daemon ends.
 func TestAskedTooEarly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
 	for _, serve := range []bool{true, false} {
@@ -194,7 +194,7 @@ func TestAskedTooEarly(t *testing.T) {
 	}
 }
 
-// Close ends what is open; whoever read it is told.
+// Close ends open streams, and their readers get the reason.
 func TestCloseEndsStreams(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
 	s, err := control.Listen(path, fake{}, zap.NewNop())
@@ -252,7 +252,7 @@ func (broken) Reload(context.Context) (api.Plan, error) {
 	return api.Plan{}, errors.New(strings.Repeat("six.toml:3:1: <what> is wrong\n", 100_000))
 }
 
-// However much there is to say of what went wrong, the client understands it.
+// However long an error is, the client understands it.
 func TestLongError(t *testing.T) {
 	c := control.NewClient(listen(t, broken{}))
 	defer c.Close()

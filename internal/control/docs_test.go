@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/control"
 )
 
-// The page has each route, and no other.
+// The page has each route, and no others.
 func TestPageHasRoutes(t *testing.T) {
 	page, err := os.ReadFile("../../docs/control.md")
 	must(t, err)
@@ -48,10 +48,10 @@ func TestPageHasFields(t *testing.T) {
 	}
 }
 
-// answers are what streams and routes answer with.
+// answers are the values that streams and routes answer with.
 var answers = []any{control.Version{}, api.Status{}, api.Event{}, api.Plan{}, api.PingReply{}, api.MTUProbe{}, api.MTUResult{}}
 
-// fields are the names in JSON of a type's fields, and of those of its parts.
+// fields returns the JSON names of a type's fields, including nested ones.
 func fields(t reflect.Type) (names []string) {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:

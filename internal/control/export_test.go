@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// ListenImpatient is Listen with limits that a test reaches.
+// ListenImpatient is Listen with limits that a test can reach.
 func ListenImpatient(path string, d Daemon, wait time.Duration, log *zap.Logger) (*Server, error) {
 	l := usual
 	l.read, l.idle, l.write, l.look = wait, wait, wait, wait
@@ -18,7 +18,7 @@ func ListenImpatient(path string, d Daemon, wait time.Duration, log *zap.Logger)
 	return s, err
 }
 
-// GiveAfter makes a socket, and gives it to a group after replace was called.
+// GiveAfter makes a socket, and gives it to a group after calling replace.
 func GiveAfter(path string, gid int, replace func()) error {
 	s, err := listen(path, zap.NewNop())
 	if err != nil {
@@ -29,13 +29,13 @@ func GiveAfter(path string, gid int, replace func()) error {
 	return s.give(gid)
 }
 
-// NewClientOf is a client whose daemon is a function.
+// NewClientOf returns a client whose daemon is a function.
 func NewClientOf(rt http.RoundTripper) *Client { return &Client{"s", &http.Client{Transport: rt}} }
 
-// Handler is a server without a socket.
+// Handler returns a server without a socket.
 func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), usual) }
 
-// SetGroup makes another group that which may use sockets made from now on.
+// SetGroup changes the group that may use sockets made from now on.
 func SetGroup(name string) (restore func()) {
 	was := group
 	group = name
@@ -54,7 +54,7 @@ const (
 	MaxBody   = maxBody
 )
 
-// Routes are all that can be asked: METHOD PATH.
+// Routes lists all requests: METHOD PATH.
 func Routes() (all []string) {
 	for _, r := range routes {
 		all = append(all, r.method+" "+r.path)

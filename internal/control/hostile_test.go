@@ -28,15 +28,15 @@ import (
 	"sixfour/internal/control"
 )
 
-// talk sends bytes as they are, and returns all that comes until the daemon closes,
-// or its answer if it does not.
+// talk sends raw bytes, and returns everything received until the daemon closes the
+// connection, or its answer if it does not.
 func talk(t *testing.T, path, send string) *http.Response {
 	t.Helper()
 	c, err := net.Dial("unix", path)
 	must(t, err)
 	t.Cleanup(func() { c.Close() })
 	must(t, c.SetDeadline(time.Now().Add(patience)))
-	go func() { _, _ = io.WriteString(c, send) }() // the daemon need not read it all
+	go func() { _, _ = io.WriteString(c, send) }() // the daemon need not read all of it
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatalf("%.60q: %v", send, err)
@@ -88,7 +88,7 @@ func TestBadRequests(t *testing.T) {
 		resp := talk(t, path, c.send) //nolint:bodyclose // its connection is
 		var f struct{ Error string }
 		b, err := io.ReadAll(resp.Body)
-		if c.err != "" { // else the daemon may cut off who goes on sending
+		if c.err != "" { // otherwise the daemon may disconnect a client that is still sending
 			must(t, err)
 			must(t, json.Unmarshal(b, &f))
 		}
@@ -104,7 +104,7 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// Who is too slow to ask is cut off, wherever it stops.
+// A client that sends its request too slowly is disconnected, wherever it stops.
 func TestSlowRequests(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	s, err := control.ListenImpatient(path, fake{}, 50*time.Millisecond, zap.NewNop())
@@ -124,7 +124,7 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// A reader that stops reading is cut off, and what it asked for ends.
+// A client that stops reading is disconnected, and its request ends.
 func TestReaderThatStops(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ended := make(chan struct{})
@@ -148,11 +148,11 @@ func TestReaderThatStops(t *testing.T) {
 	}
 }
 
-// asFlood in the environment names the socket at which the test binary opens connections
-// that ask nothing, are slow to ask, or do not read their status.
+// asFlood is the environment variable with the socket to which the test binary opens
+// connections that send nothing, send slowly, or do not read their status.
 const asFlood = "SIXFOUR_CONTROL_FLOOD"
 
-// flood opens so many connections, of which some are closed by the daemon.
+// flood opens n connections, of which the daemon closes some.
 func flood(path string, n int) (all []net.Conn, err error) {
 	for i := range n {
 		c, err := net.Dial("unix", path)
@@ -172,8 +172,8 @@ func floodUntilClosed(path string) int {
 	return 0
 }
 
-// Slow clients keep nobody from being answered: some of the same user, or as many as may
-// be of another one.
+// Slow clients do not block others: neither some of the same user, nor as many as another
+// user may have.
 func TestSlowClients(t *testing.T) {
 	defer control.SetGroup("nogroup")()
 	dir := openDir(t)
@@ -209,8 +209,8 @@ func TestSlowClients(t *testing.T) {
 	must(t, other.Wait())
 }
 
-// Answers that are not read as fast as they come end what was asked for, which does
-// not wait for the reader.
+// If answers are not read as fast as they come, the request ends. It does not wait for the
+// reader.
 func TestPingsTooFastForTheirReader(t *testing.T) {
 	c := control.NewClient(listen(t, fake{}))
 	defer c.Close()
@@ -220,7 +220,7 @@ func TestPingsTooFastForTheirReader(t *testing.T) {
 	}
 }
 
-// More streams than are served get an error; requests of other kinds are answered.
+// A stream above the limit gets an error; other requests are answered.
 func TestTooManyStreams(t *testing.T) {
 	path := listen(t, fake{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -253,7 +253,7 @@ func TestTooManyStreams(t *testing.T) {
 	})
 }
 
-// Many at once are all answered, also when there are more than are served at a time.
+// Many concurrent requests are all answered, even more than are served at a time.
 func TestManyAtOnce(t *testing.T) {
 	path := listen(t, fake{})
 	var all sync.WaitGroup
@@ -267,7 +267,7 @@ func TestManyAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-// What answers need not be a sixfourd, or not one of this API.
+// The program that answers may not be sixfourd, or may have another API.
 func TestOtherServers(t *testing.T) {
 	for _, c := range []struct{ answer, want string }{
 		{"HTTP/1.1 404 Not Found\r\nServer: sixfourd/0.9\r\nContent-Length: 5\r\n\r\nnone\n", "is of sixfourd/0.9, which this sixfourctl "},
@@ -287,7 +287,7 @@ func TestOtherServers(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_, _ = http.ReadRequest(bufio.NewReader(conn)) // whatever it is
+				_, _ = http.ReadRequest(bufio.NewReader(conn)) // the request does not matter
 				_, _ = io.WriteString(conn, c.answer)
 				conn.Close()
 			}
@@ -300,7 +300,7 @@ func TestOtherServers(t *testing.T) {
 	}
 }
 
-// Whatever is asked, there is an answer, and an error has its shape.
+// Every request gets an answer, and every error has the right form.
 func FuzzRequest(f *testing.F) {
 	f.Add("GET", "/v1/status?tunnel=six0", []byte{})
 	f.Add("POST", "/v1/ping", []byte(`{"peer":"six0","count":3,"interval":"1s"}`))
@@ -315,7 +315,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		w := httptest.NewRecorder()
-		cancel() // a stream ends at once
+		cancel() // ends a stream at once
 		control.Handler(fake{events: func(context.Context, func(api.Event) bool) {}}).ServeHTTP(w, req)
 		var e struct{ Error string }
 		if w.Code != http.StatusOK && (json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Error == "") {
@@ -331,7 +331,7 @@ func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.ReadResponse(bufio.NewReader(bytes.NewReader(a)), r)
 }
 
-// Whatever a daemon answers, there is an error or a value, and an end.
+// Whatever a daemon answers, the client returns an error or a value, and ends.
 func FuzzClient(f *testing.F) {
 	head := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sixfour-Error\r\n\r\n"
 	for _, body := range []string{"", "{}", `{"tunnels":[{"name":"six0","in":{"drops":{"x":1}}}]}`, `{"version":"1","api":1}`, `{"seq":1}` + "\n" + `{"error":"x"}` + "\n", `{"path_mtu":1480}`, "\x0a\x0d\x0d\x0a", strings.Repeat("[", 20000)} {

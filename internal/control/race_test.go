@@ -14,10 +14,10 @@ import (
 	"sixfour/internal/control"
 )
 
-// nobody is a user without rights.
+// nobody is a user without privileges.
 const nobody = 65534
 
-// openDir is a new directory that every user may look at.
+// openDir makes a directory that every user may list.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "control")
@@ -27,8 +27,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// A socket that is swapped for a link after it was made leaves the link's target as it
-// is: owner and mode are set on the socket that was made.
+// If a socket is replaced by a link after it was made, the link's target does not change: owner
+// and mode are set on the socket that was made.
 func TestSwappedSocket(t *testing.T) {
 	dir := openDir(t)
 	path, victim := filepath.Join(dir, "s"), filepath.Join(dir, "victim")
@@ -49,7 +49,7 @@ func TestSwappedSocket(t *testing.T) {
 	}
 }
 
-// Where another user could replace the socket, none is made, and nothing else either.
+// If another user could replace the socket, neither a socket nor anything else is made.
 func TestDirectoriesOfOthers(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -119,8 +119,8 @@ func TestDirectoryOfTheDaemonsUser(t *testing.T) {
 	must(t, s.Close())
 }
 
-// Every user can open the socket's directory, and lock it: that keeps no daemon from its
-// socket.
+// Any user can open the socket's directory and lock it: this does not prevent a daemon from
+// making its socket.
 func TestLockedDirectory(t *testing.T) {
 	dir := openDir(t)
 	d, err := os.Open(dir)

@@ -22,8 +22,8 @@ import (
 	"sixfour/internal/control"
 )
 
-// asClient in the environment names the socket that the test binary asks instead of
-// testing.
+// asClient is the environment variable with the socket that the test binary queries instead
+// of running tests.
 const asClient = "SIXFOUR_CONTROL_TEST"
 
 func TestMain(m *testing.M) {
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// stale leaves a socket behind as a daemon does that is killed.
+// stale leaves a socket behind, as a killed daemon does.
 func stale(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -107,7 +107,7 @@ func TestSocketPaths(t *testing.T) {
 	}
 }
 
-// Of daemons that start at the same time, on what a dead one left, one gets the socket.
+// Of several daemons that start together and find a stale socket, exactly one gets the socket.
 func TestManyStartAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	stale(t, path)
@@ -139,7 +139,7 @@ func TestManyStartAtOnce(t *testing.T) {
 	}
 }
 
-// A daemon does not remove the socket of another that took its place.
+// A daemon does not remove the socket of another one that replaced it.
 func TestCloseLeavesAnothersSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	first, err := control.Listen(path, fake{}, zap.NewNop())
@@ -154,7 +154,7 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 	}
 }
 
-// That the socket was removed is said, once.
+// The removal of the socket is logged once.
 func TestRemovedSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	core, logs := observer.New(zap.ErrorLevel)
@@ -219,7 +219,8 @@ func TestWhoMayUseIt(t *testing.T) {
 	}
 }
 
-// exitAs is how the test binary ends that asks as a user of a group.
+// exitAs runs the test binary as a client with another user and group, and returns its exit
+// status.
 func exitAs(t *testing.T, socket string, gid int) int {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")

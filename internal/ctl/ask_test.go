@@ -43,7 +43,7 @@ later     [metrics] has changed, which takes effect after a restart
 func TestPing(t *testing.T) {
 	f := start(t)
 	for _, c := range []struct {
-		args, want string // lapses are N
+		args, want string // durations are replaced by N
 		exit       int
 		err        string
 	}{
@@ -74,7 +74,7 @@ rtt min/avg/max/mdev = 1.000/2.000/3.000/1.000 ms
 	}
 }
 
-// Ctrl-C ends it with the summary, and is no failure.
+// Ctrl-C ends ping with the summary, and is not a failure.
 func TestPingUntilInterrupted(t *testing.T) {
 	f := start(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -19,8 +19,7 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// Capture shows three packets, of which one is lost, and then waits; of tunnel gone,
-// it ends.
+// Capture shows three packets, of which one is lost, and then waits; for tunnel gone it ends.
 func (f *fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) error {
 	if r.Tunnel != "six0" && r.Tunnel != "gone" {
 		return errors.New(`there is no tunnel "` + r.Tunnel + `": there is six0`)
@@ -39,8 +38,8 @@ func (f *fake) Capture(ctx context.Context, r capture.Request, out capture.Sink)
 	return tap.Stream(ctx, out)
 }
 
-// inFile reads a capture, and reports how many packets there are and whether it ends
-// with what was counted.
+// inFile reads a capture, and returns the number of packets and whether the final statistics
+// are there.
 func inFile(t *testing.T, path string) (packets int, whole bool) {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -66,7 +65,7 @@ func TestCaptureToFile(t *testing.T) {
 		args    string
 		status  int
 		said    string
-		packets int // in the file; less than 0: it is as it was
+		packets int // in the file; negative: the file is unchanged
 	}{
 		{"nine", 1, `there is no tunnel "nine": there is six0`, -1},
 		{"six0 tcp prot 80", 1, `filter "tcp prot 80", column 5`, -1},
@@ -106,7 +105,7 @@ func TestCaptureToFile(t *testing.T) {
 	}
 }
 
-// What is no text is not written to a terminal, nor read from one.
+// Binary data is not written to a terminal, nor read from one.
 func TestCaptureOnATerminal(t *testing.T) {
 	f, p := start(t), openPTY(t)
 	cmd := p.run(t, f, "", "capture", "six0")
@@ -131,14 +130,14 @@ func running(t *testing.T, args ...string) (cmd *exec.Cmd, out io.ReadCloser, sa
 	return cmd, out, said
 }
 
-// Ctrl-C ends a capture with a whole file, and says what is in it.
+// Ctrl-C ends a capture with a complete file, and prints what it contains.
 func TestCaptureInterrupted(t *testing.T) {
 	f := start(t)
 	path := filepath.Join(t.TempDir(), "x.pcapng")
 	cmd, out, said := running(t, "capture", "six0", "-w", path, "--socket", f.socket)
 	defer out.Close()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if b, err := os.ReadFile(path); err == nil && bytes.Contains(b, []byte("martian")) { // packets are there as they come
+		if b, err := os.ReadFile(path); err == nil && bytes.Contains(b, []byte("martian")) { // packets are written as they arrive
 			break
 		}
 		if time.Now().After(deadline) {
@@ -154,7 +153,7 @@ func TestCaptureInterrupted(t *testing.T) {
 	}
 }
 
-// Who reads a capture may go, also while no packets come, and it ends without a word.
+// If the reader of a capture ends, even while no packets arrive, the capture ends silently.
 func TestCaptureReaderGoes(t *testing.T) {
 	f := start(t)
 	for _, read := range []int{0, 10, 400} {
@@ -168,7 +167,7 @@ func TestCaptureReaderGoes(t *testing.T) {
 	}
 }
 
-// A capture is piped into decode, which shows packets as they come.
+// A capture is piped into decode, which shows packets as they arrive.
 func TestDecode(t *testing.T) {
 	f := start(t)
 	path := filepath.Join(t.TempDir(), "x.pcapng")

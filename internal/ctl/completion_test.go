@@ -46,7 +46,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// Without a daemon there is nothing to complete, and nothing is said.
+// Without a daemon there are no completions, and no message.
 func TestCompleteWithoutDaemon(t *testing.T) {
 	out, _, err := ctl(t.Context(), "__complete status --socket /no/such/socket six")
 	if err != nil || out.String() != ":4\n" {
@@ -54,7 +54,7 @@ func TestCompleteWithoutDaemon(t *testing.T) {
 	}
 }
 
-// Bash itself completes with what it is given.
+// Bash completes with the script.
 func TestBash(t *testing.T) {
 	f := start(t)
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ __start_sixfourctl
 printf '%s\n' "${COMPREPLY[@]%% *}"`
 	cmd := exec.Command("bash", "--norc", "-c", script)
 	cmd.Env = append(os.Environ(), asProgram+"=1", "PATH="+dir+":"+os.Getenv("PATH"))
-	out, err := cmd.Output() // not that compopt is for a shell with a user
+	out, err := cmd.Output() // only interactive shells support compopt: ignore that message
 	if want := "hub0/pa\nhub0/pb\nhub0/pc\n"; err != nil || string(out) != want {
 		t.Errorf("%v: %s, want %s", err, out, want)
 	}

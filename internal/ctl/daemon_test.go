@@ -20,7 +20,7 @@ import (
 	"sixfour/internal/exit"
 )
 
-// asProgram in the environment makes the test binary sixfourctl.
+// asProgram is the environment variable that makes the test binary sixfourctl.
 const asProgram = "SIXFOURCTL_TEST"
 
 func TestMain(m *testing.M) {
@@ -39,20 +39,20 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// fake is a daemon behind a real control socket that says what a test wants.
+// fake is a daemon behind a real control socket whose answers a test controls.
 type fake struct {
 	socket string
 	server *control.Server
 
 	mu     sync.Mutex
 	status api.Status
-	bad    string // why it cannot reload
+	bad    string // why a reload fails
 	events chan api.Event
 }
 
 var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// start makes a daemon with a tunnel to one peer and a hub.
+// start starts a daemon with a tunnel to one peer and a hub.
 func start(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{socket: filepath.Join(t.TempDir(), "control.sock"), events: make(chan api.Event, 10)}
@@ -106,7 +106,7 @@ func (f *fake) Reload(context.Context) (api.Plan, error) {
 		Changed: []api.Change{{Tunnel: "hub0", InPlace: true, Keys: []string{"peer"}, PeersAdded: 2, PeersRemoved: 1}, {Tunnel: "six0", Keys: []string{"mode", "local6"}}}}, nil
 }
 
-// Ping answers every other probe; of hub0/pb, which waits, none; of hub0/pa for ever.
+// Ping answers every other probe; none for hub0/pb, which waits; endlessly for hub0/pa.
 func (f *fake) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
 	switch r.Peer {
 	case "hub0":
@@ -149,7 +149,7 @@ func one() api.TunnelStatus {
 		}}
 }
 
-// hub is a tunnel of which one peer waits and one is down.
+// hub is a tunnel with one peer that waits and one that is down.
 func hub(n int) api.TunnelStatus {
 	t := api.TunnelStatus{Name: "hub0", Mode: "4in6in4", PeerStatus: api.PeerStatus{State: api.State{Phase: api.Up, Since: began, Local: "203.0.113.10", Local6: "fc00::1", TunnelMTU: 1480, IO: "socket"}}}
 	for i := range n {
@@ -170,7 +170,7 @@ func hub(n int) api.TunnelStatus {
 	return t
 }
 
-// buffer is what a command printed, and may be read while it runs.
+// buffer holds the output of a command, and can be read while the command runs.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -202,7 +202,7 @@ func ctlTo(ctx context.Context, args string, out, errs *buffer) error {
 	return cmd.ExecuteContext(ctx)
 }
 
-// exitStatus is that with which sixfourctl would end.
+// exitStatus returns the exit status that sixfourctl would have.
 func exitStatus(err error) int {
 	switch {
 	case err == nil:
@@ -213,7 +213,7 @@ func exitStatus(err error) int {
 	return exit.Misuse
 }
 
-// waitFor waits until something is so.
+// waitFor waits until a condition is true.
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The help of everything fits one screen.
+// All help texts fit on one screen.
 func TestHelp(t *testing.T) {
 	var all func(c *cobra.Command, path []string)
 	all = func(c *cobra.Command, path []string) {

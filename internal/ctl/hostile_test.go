@@ -19,14 +19,14 @@ import (
 	"sixfour/internal/api"
 )
 
-// evil does things on a terminal: clears it, ends the line, sets its title, hides text,
-// writes from right to left; also with the control characters of one byte more (C1), and
-// with bytes that are no UTF-8.
+// evil is a text that affects a terminal: it clears the screen, ends the line, sets the title,
+// hides text and writes from right to left. It also has 8-bit control characters (C1) and
+// bytes that are not UTF-8.
 const evil = "e\x1b[2J\x1b]0;title\a\x07\x08\x7f\r\u009b31m\u0085\u202e\u2066\u200b\x9b2J\xff\xc2vil"
 
-// hostileDaemon answers everything with evil texts: answers holds them by path, each a
-// status code and the bytes of a body. Strings of JSON are raw, as another program than
-// ours would write them.
+// hostileDaemon answers everything with evil texts: answers has, by path, a status code and
+// the body. Strings in the JSON are not escaped more than necessary, as another program might
+// write them.
 func hostileDaemon(t *testing.T, answers map[string]string) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
@@ -50,7 +50,7 @@ func hostileDaemon(t *testing.T, answers map[string]string) (socket string) {
 	return socket
 }
 
-// raw is a text as JSON that escapes only what it must (RFC 8259, section 7).
+// raw formats a text as JSON with only the required escapes (RFC 8259, section 7).
 func raw(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -64,7 +64,7 @@ func raw(s string) string {
 	return `"` + b.String() + `"`
 }
 
-// everywhere is a value of JSON in which each text is evil.
+// everywhere replaces each text in a JSON value by an evil one.
 func everywhere(v any) string {
 	switch v := v.(type) {
 	case map[string]any:
@@ -89,7 +89,7 @@ func everywhere(v any) string {
 	return string(b)
 }
 
-// evilly is a value of ours with evil texts.
+// evilly returns a value of one of our types with evil texts.
 func evilly(t *testing.T, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -123,7 +123,7 @@ func evilAnswers(t *testing.T) map[string]string {
 // ours are the control sequences that sixfourctl itself writes to a terminal.
 var ours = regexp.MustCompile("\x1b\\[(0|1|2|31|32|33)m|\x1b\\[\\?1049[hl]|\x1b\\[\\?25[hl]|\x1b\\[[HKJ]")
 
-// clean reports whether there is nothing in an output that does something on a terminal.
+// clean reports whether an output contains nothing that affects a terminal.
 func clean(s string) bool {
 	for _, r := range s {
 		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
@@ -133,8 +133,7 @@ func clean(s string) bool {
 	return utf8.ValidString(s)
 }
 
-// Whatever a daemon answers, nothing of it does something on the terminal, and JSON stays
-// JSON.
+// Whatever a daemon answers, none of it affects the terminal, and JSON remains JSON.
 func TestHostileDaemon(t *testing.T) {
 	good, bad := hostileDaemon(t, evilAnswers(t)), hostileDaemon(t, map[string]string{})
 	for _, socket := range []string{good, bad} {
@@ -160,12 +159,12 @@ func TestHostileDaemon(t *testing.T) {
 	}
 }
 
-// cutErrors removes what stood on standard error.
+// cutErrors removes what was written to standard error.
 func cutErrors(s string) string {
 	return regexp.MustCompile(`(?ms)^sixfourctl: .*`).ReplaceAllString(s, "")
 }
 
-// The same holds on a terminal, where there are colours.
+// The same on a terminal, with colours.
 func TestHostileDaemonOnATerminal(t *testing.T) {
 	socket := hostileDaemon(t, evilAnswers(t))
 	for _, args := range [][]string{{"status"}, {"reload"}, {"watch"}, {"ping", "x", "-c", "1"}} {
@@ -180,7 +179,7 @@ func TestHostileDaemonOnATerminal(t *testing.T) {
 	}
 }
 
-// Names that would change the shell's line are not completed.
+// Names that would change the command line are not completed.
 func TestHostileCompletion(t *testing.T) {
 	socket := hostileDaemon(t, evilAnswers(t))
 	out, _, err := ctl(context.Background(), "__complete status --socket "+socket+" ")
@@ -190,7 +189,7 @@ func TestHostileCompletion(t *testing.T) {
 	}
 }
 
-// A capture file of somebody else is no safer.
+// A capture file from elsewhere is treated in the same way.
 func TestHostileCaptureFile(t *testing.T) {
 	f := start(t)
 	cmd, out, _ := running(t, "capture", "six0", "-c", "1", "--socket", f.socket)
@@ -205,14 +204,14 @@ func TestHostileCaptureFile(t *testing.T) {
 		c.SetOut(said)
 		c.SetErr(errs)
 		c.SetArgs(strings.Fields(args))
-		_ = c.ExecuteContext(t.Context()) // it may be no capture any more
+		_ = c.ExecuteContext(t.Context()) // the file may not be a capture any more
 		if !clean(said.String()) {
 			t.Errorf("%s: %q", args, said)
 		}
 	}
 }
 
-// Whatever status, plan or event a daemon answers, it can be shown.
+// Any status, plan or event that a daemon answers can be shown.
 func FuzzShow(f *testing.F) {
 	for _, v := range []any{api.Status{Tunnels: []api.TunnelStatus{one(), hub(3)}}, api.Plan{Added: []string{"a"}}, api.Event{Text: evil}} {
 		b, err := json.Marshal(v)

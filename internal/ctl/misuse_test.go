@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What is wrong with a command line is said in words of ours, with the way out and where
-// to read more.
+// Errors in a command line are reported in our own words, with the remedy and a pointer to
+// further help.
 func TestMisuse(t *testing.T) {
 	for _, c := range []struct{ args, want, see string }{
 		{"frob", `there is no command "frob": there are status, watch, doctor, reload, ping, mtu, capture, decode, demo, address, completion`, ""},

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// program runs this binary as sixfourctl, as nobody if asked, and returns all that it
-// said and its exit status.
+// program runs this binary as sixfourctl, optionally as user nobody, and returns its output
+// and exit status.
 func program(t *testing.T, socket string, nobody bool, args ...string) (string, int) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", append(args, "--socket", socket)...)

@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/api"
 )
 
-// pty is a terminal, and whoever sits at it.
+// pty is a terminal with its user's end.
 type pty struct {
 	user, terminal *os.File
 	seen           *buffer
@@ -31,7 +31,7 @@ func openPTY(t *testing.T) *pty {
 	p := &pty{user, terminal, new(buffer)}
 	p.resize(t, 100, 20)
 	read := make(chan struct{})
-	go func() { // ends when nobody has the terminal any more
+	go func() { // ends when the terminal is no longer open
 		defer close(read)
 		b := make([]byte, 4096)
 		for {
@@ -73,7 +73,7 @@ func (p *pty) forget() {
 	p.seen.b.Reset()
 }
 
-// run starts sixfourctl as what the terminal's user has in the foreground.
+// run starts sixfourctl in the foreground of the terminal.
 func (p *pty) run(t *testing.T, f *fake, env string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", append(args, "--socket", f.socket)...)
@@ -82,7 +82,7 @@ func (p *pty) run(t *testing.T, f *fake, env string, args ...string) *exec.Cmd {
 	return p.start(t, cmd, 0)
 }
 
-// runWith is run with standard input from the terminal or from nowhere.
+// runWith is run with standard input from the terminal or from /dev/null.
 func (p *pty) runWith(t *testing.T, f *fake, input bool, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", append(args, "--socket", f.socket)...)
@@ -94,7 +94,7 @@ func (p *pty) runWith(t *testing.T, f *fake, input bool, args ...string) *exec.C
 	return p.start(t, cmd, 1)
 }
 
-// start starts a program whose terminal is one of its descriptors.
+// start starts a program with one of its descriptors as controlling terminal.
 func (p *pty) start(t *testing.T, cmd *exec.Cmd, terminal int) *exec.Cmd {
 	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: terminal}
@@ -152,7 +152,7 @@ func TestNoColour(t *testing.T) {
 	}
 }
 
-// The live view ends when q is typed, also where standard input is something else.
+// The live view ends when q is typed, even if standard input is not the terminal.
 func TestQuit(t *testing.T) {
 	f := start(t)
 	for _, input := range []bool{true, false} {

@@ -12,7 +12,7 @@ import (
 	"sixfour/internal/exit"
 )
 
-// lines are a report's, without colours.
+// lines returns a report's lines, without colours.
 func lines(s api.Status, now time.Time) string {
 	var b strings.Builder
 	_ = writeLines(&b, false, report(s, now))
@@ -109,7 +109,7 @@ func TestStatusCommand(t *testing.T) {
 	}
 }
 
-// A status that cannot be written was not shown.
+// If a status cannot be written, the command fails.
 func TestStatusToFullDevice(t *testing.T) {
 	f := start(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -132,7 +132,7 @@ func TestManyPeersStayALineEach(t *testing.T) {
 	}
 }
 
-// Without the right there is an error that says how to get it.
+// Without permission, the error says how to get it.
 func TestStatusWithoutTheRight(t *testing.T) {
 	f := start(t)
 	must(t, os.Chmod(filepath.Dir(f.socket), 0o755))
@@ -143,7 +143,7 @@ func TestStatusWithoutTheRight(t *testing.T) {
 	}
 }
 
-// The status has both halves of the way into the internet, and strangers.
+// The status shows both parts of the gateway, and strangers.
 func TestReportGateway(t *testing.T) {
 	s := api.Status{
 		Gateway: &api.GatewayStatus{

@@ -25,7 +25,7 @@ func TestWatchPrintsEvents(t *testing.T) {
 		go func() { ended <- ctlTo(ctx, c.args+" --socket "+f.socket, out, errs) }()
 		waitFor(t, "the events", func() bool { return strings.Count(out.String(), "\n") == strings.Count(c.want, "\n") })
 		cancel()
-		must(t, <-ended) // it was ended as it should be
+		must(t, <-ended) // ended by the test
 		if out.String() != c.want || errs.String() != "" {
 			t.Errorf("%s: got\n%s%s\nwant\n%s", c.args, out, errs, c.want)
 		}
@@ -47,7 +47,7 @@ func TestWatchOneTunnelAsJSON(t *testing.T) {
 	}
 }
 
-// A daemon that is started anew is waited for, and no event is told twice.
+// watch waits for a daemon that restarts, and shows no event twice.
 func TestWatchThroughRestart(t *testing.T) {
 	f := start(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -93,7 +93,7 @@ func TestPicture(t *testing.T) {
 	v.status.Tunnels[0].Out.Packets += 3000
 	v.status.Tunnels[0].Out.Bytes += 250000
 	v.status.Tunnels[0].In.Drops = map[string]uint64{"spoof": 5, "martian": 2}
-	v.status.Tunnels[1].Peers[2].Out.Packets = 1 // it began anew: no rate
+	v.status.Tunnels[1].Peers[2].Out.Packets = 1 // the counter was reset: no rate
 	for i := range 20 {
 		v.events = append(v.events, api.Event{At: began, Tunnel: "six0", Kind: "state", Text: fmt.Sprint(i)})
 	}

@@ -24,7 +24,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A check that panics costs itself, and leaves the subject as it was.
+// A check that panics affects only itself, and does not change the subject.
 func TestPanic(t *testing.T) {
 	p := &peer{}
 	f := attempt(t.Context(), p, func(p *peer, _ context.Context) finding {
@@ -37,7 +37,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// So does one that hangs.
+// The same for a check that hangs.
 func TestHang(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -128,14 +128,14 @@ func TestKernelTunnel(t *testing.T) {
 	}
 }
 
-// sit are the ends of a tunnel of ours.
+// sit returns a peer of a 6in4 tunnel.
 func sit(h *host, status *api.TunnelStatus) *peer {
 	mode, _ := encap.ModeByName("6in4")
 	tn := &tunnel{h: h, cfg: config.Tunnel{Name: "six0", Mode: mode}, status: status}
 	return &peer{t: tn, local: netip.MustParseAddr("203.0.113.10"), remote: netip.MustParseAddr("203.0.113.20")}
 }
 
-// The kernel answers where it has a device with the name of one of its tunnels.
+// The kernel answers if it has a device with the name of one of its tunnels.
 func TestKernelAnswers(t *testing.T) {
 	ns, err := rig.New("host")
 	if err != nil {
@@ -244,7 +244,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// listening is an asker that has no sockets.
+// listening is an asker without sockets.
 func listening(kind encap.Kind) *asker {
 	l := encap.Layer{Kind: kind, Local: netip.MustParseAddr("203.0.113.10"), Remote: netip.MustParseAddr("203.0.113.20")}
 	if kind.Over() == 6 {
@@ -260,8 +260,7 @@ func listening(kind encap.Kind) *asker {
 	}
 }
 
-// Whatever arrives, nothing breaks, and nothing is taken for an answer that has not
-// our identity.
+// No packet causes a panic, and none without our identity counts as an answer.
 func FuzzHear(f *testing.F) {
 	kinds := []encap.Kind{encap.SixInFour, encap.FourInFour, encap.GREInFour, encap.FourInSix, encap.SixInSix, encap.GREInSix}
 	for i, kind := range kinds {

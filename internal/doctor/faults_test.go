@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// pair is what most faults happen to: a daemon in b, and a configuration in a.
+// pair returns the setting of most faults: a daemon in b, and only a configuration in a.
 func pair(t *testing.T) (hosts, *daemon) {
 	t.Helper()
 	h := newHosts(t)
@@ -21,8 +21,8 @@ func pair(t *testing.T) (hosts, *daemon) {
 	return h, file(t, h.a, plain(outerA, outerB, 1))
 }
 
-// Each fault makes just its own check fail; what cannot work because of it is
-// skipped. There is no daemon on our side.
+// Each fault makes only its own check fail; checks that cannot work because of it are skipped.
+// There is no daemon on our side.
 func TestFaults(t *testing.T) {
 	const forward = "table inet f { chain c { type filter hook forward priority 0; %s; }; }"
 	for _, test := range []struct {
@@ -86,8 +86,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// asymmetric gives a a second link, by which it sends to b, while b's packets still
-// arrive by the first:
+// asymmetric gives a a second link by which a sends to b, while b's packets still arrive by
+// the first:
 //
 //	wa 198.51.101.10/24 ─── rw .1
 func asymmetric(t *testing.T, h hosts) {
@@ -98,7 +98,7 @@ func asymmetric(t *testing.T, h hosts) {
 	must(t, h.a.Sysctl("net/ipv4/conf/va/rp_filter", "1"))
 }
 
-// Where routers say what is wrong, everything works.
+// If routers report the MTU, everything works.
 func TestNarrowPath(t *testing.T) {
 	t.Parallel()
 	h, a := pair(t)
@@ -109,7 +109,7 @@ func TestNarrowPath(t *testing.T) {
 	verdict(t, r, "full_size", doctor.Pass, "packets of 1400 bytes arrive, the path's MTU: router 198.51.100.1 says so")
 }
 
-// A daemon that has found by probes what no router says is right.
+// A daemon that has found an MTU by probes, without routers' reports, is right.
 func TestBlackHoleIsKnown(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -149,7 +149,7 @@ func TestLoop(t *testing.T) {
 	verdict(t, r, "route", doctor.Fail, "the tunnel itself > ip route add 203.0.113.20/32 via GATEWAY dev va")
 }
 
-// Both ends are link-local addresses, with their interfaces.
+// Both ends are link-local addresses with zones.
 func TestLinkLocalEnds(t *testing.T) {
 	a, b := newNamespace(t, "a"), newNamespace(t, "b")
 	must(t, rig.Veth(a, "va", b, "vb", 1500))
@@ -171,7 +171,7 @@ func TestLinkLocalEnds(t *testing.T) {
 	}
 }
 
-// The peer's address becomes one of this host.
+// The peer's address becomes an address of this host.
 func TestRemoteIsOurs(t *testing.T) {
 	h := newHosts(t)
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
@@ -181,7 +181,7 @@ func TestRemoteIsOurs(t *testing.T) {
 	verdict(t, r, "route", doctor.Fail, "203.0.113.20 is an address of this host itself > set remote to the other host's address")
 }
 
-// The address of a running daemon goes.
+// The local address of a running daemon is removed.
 func TestAddressChanged(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -194,7 +194,7 @@ func TestAddressChanged(t *testing.T) {
 	verdict(t, r, "state", doctor.Skip, "the daemon waits, and the check address fails")
 }
 
-// A daemon that hangs is no daemon that is not there.
+// A daemon that hangs is not reported as missing.
 func TestHungDaemon(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -258,7 +258,7 @@ func TestForwarding(t *testing.T) {
 	verdict(t, a.consult(t, nil), "forwarding", doctor.Pass, "")
 }
 
-// hub is a tunnel with many peers, of which one is there.
+// hub returns a tunnel with many peers, of which one exists.
 func hub(n int) string {
 	cfg := fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"%v\"\naddress = [\"10.0.0.1/24\"]\nroutes = []\n", outerA.Addr())
 	for i := range n {
@@ -301,7 +301,7 @@ func TestHub(t *testing.T) {
 	}
 }
 
-// Another user sees less, is told so, and nothing fails because of it.
+// Another user can check less, gets a notice, and no check fails because of it.
 func TestUnprivileged(t *testing.T) {
 	t.Parallel()
 	_, a := pair(t)
@@ -319,7 +319,7 @@ func TestUnprivileged(t *testing.T) {
 	verdict(t, r, "route", doctor.Pass, "through va by 198.51.100.1")
 }
 
-// Who stands in another namespace than the daemon is told.
+// A notice is given if the daemon is in another namespace.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
 	h, _ := pair(t)
@@ -329,7 +329,7 @@ func TestElsewhere(t *testing.T) {
 	verdict(t, r, "daemon", doctor.Fail, fmt.Sprintf("nsenter --net=/proc/%d/task/", a.cmd.Process.Pid))
 }
 
-// The file that the daemon was started with is found; what has changed in it is told.
+// The file with which the daemon was started is found, and changes in it are reported.
 func TestChangedFile(t *testing.T) {
 	t.Parallel()
 	h, _ := pair(t)
@@ -358,7 +358,7 @@ func TestChangedFile(t *testing.T) {
 	verdict(t, r, "answer", doctor.Pass, "")
 }
 
-// A tunnel whose interface is in a namespace of its own.
+// The tunnel's interface is in a namespace of its own.
 func TestNetns(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -380,7 +380,7 @@ func TestNetns(t *testing.T) {
 	verdict(t, gone.consult(t, nil), "interface", doctor.Fail, "ip netns add no-such-namespace")
 }
 
-// A state that connection tracking knows is enough, but the peer cannot speak first.
+// A connection tracking entry is sufficient for answers, but the peer cannot send first.
 func TestStateful(t *testing.T) {
 	t.Parallel()
 	h, a := pair(t)
@@ -390,7 +390,7 @@ func TestStateful(t *testing.T) {
 	verdict(t, r, "firewall_in", doctor.Pass, "10 minutes at most: the first is dropped by the policy of nftables inet f i > nft insert rule")
 }
 
-// A rule that nobody understands does not count if the peer answers, and is named.
+// A rule that cannot be interpreted does not count if the peer answers, and is named.
 func TestUnknownRule(t *testing.T) {
 	t.Parallel()
 	h, a := pair(t)
@@ -400,7 +400,7 @@ func TestUnknownRule(t *testing.T) {
 	verdict(t, r, "firewall_in", doctor.Skip, "> nft -a list chain inet f i")
 }
 
-// What is called TUN is none.
+// The node with the name of the TUN device is something else.
 func TestNoTun(t *testing.T) {
 	t.Parallel()
 	_, a := pair(t)

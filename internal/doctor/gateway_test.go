@@ -9,10 +9,10 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A tunnel that is the way into the internet is looked at as such: at the end that uses it,
-// and at the one that serves it.
+// A tunnel that leads to the internet is checked for it, at the end that uses it and at the
+// end that serves it.
 func TestGateway(t *testing.T) {
-	const probe = "probe = \"203.0.113.1\"\n" // the router's, at b's link
+	const probe = "probe = \"203.0.113.1\"\n" // the router's address on b's link
 	client := "[gateway]\ndefault_route = true\n" + probe + double(1, `address = ["10.0.0.1/30"]`)
 	server := func(lines string) string {
 		return lines + double(2, `address = ["10.0.0.2/30"]`)
@@ -71,8 +71,8 @@ func TestGateway(t *testing.T) {
 	}
 }
 
-// Without a probe that anybody answers, it is not all well either, and a stopped daemon is
-// no way into the internet.
+// Without a host that answers, not everything is in order, and a stopped daemon gives no access
+// to the internet.
 func TestGatewayUnreached(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)

@@ -6,7 +6,7 @@ import (
 	"sixfour/internal/doctor"
 )
 
-// ends are two that fit each other, by mode.
+// ends are two matching configurations, by mode.
 var ends = []struct{ name, a, b string }{
 	{"6in4", plain(outerA, outerB, 1), plain(outerB, outerA, 2)},
 	{"4in6in4",
@@ -45,7 +45,7 @@ func TestHealthy(t *testing.T) {
 	}
 }
 
-// Packets that go past all sockets are the daemon's to ask with.
+// If packets bypass all sockets, the daemon must send the probes.
 func TestPastSockets(t *testing.T) {
 	h := newHosts(t)
 	b := start(t, h.b, plain(outerB, outerA, 2), nil).ready(t)

@@ -11,8 +11,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// double is one end of the double tunnel: with the other end's number in the IPv6 layer,
-// and our own one inside.
+// double returns one end of the double tunnel; self is the number of this end.
 func double(self int, lines ...string) string {
 	local, remote := outerA, outerB
 	if self == 2 {
@@ -25,15 +24,14 @@ func double(self int, lines ...string) string {
 	return text + strings.Join(lines, "\n") + "\n"
 }
 
-// What stops packets inside the tunnel is found from both ends, and each says the same of
-// which end it is.
+// Faults inside the tunnel are found from both ends, and both name the same end.
 func TestInside(t *testing.T) {
 	const dropIP = `table ip f { chain i { type filter hook input priority 0; iifname "six0" drop; }; }`
 	for _, test := range []struct {
 		name  string
 		a, b  string // configurations
 		fault func(*testing.T, hosts)
-		// What the two ends say, by check; "": nothing fails there.
+		// What the two ends report, by check; "": no check fails there.
 		atA, saysA, atB, saysB string
 	}{
 		{"nothing", double(1), double(2), nil, "", "", "", ""},
@@ -109,7 +107,7 @@ func TestInside(t *testing.T) {
 	}
 }
 
-// unharmed wants neither drops nor warnings of daemons.
+// unharmed checks that daemons have neither drops nor warnings.
 func unharmed(t *testing.T, all ...*daemon) {
 	t.Helper()
 	for _, d := range all {
@@ -119,8 +117,8 @@ func unharmed(t *testing.T, all ...*daemon) {
 	}
 }
 
-// Questions leave neither drops nor warnings at either end, in whichever mode, and whether
-// the interface has the layer's address or the daemon answers for it.
+// Probes cause neither drops nor warnings at either end, in any mode, and whether the interface
+// has the layer's address or the daemon answers for it.
 func TestUnharmed(t *testing.T) {
 	all := append(ends[:len(ends):len(ends)], struct{ name, a, b string }{"4in6in4 whose layer is the daemon's",
 		double(1, `address = ["10.0.0.1/30"]`), double(2, `address = ["10.0.0.2/30"]`)})
@@ -136,7 +134,7 @@ func TestUnharmed(t *testing.T) {
 	}
 }
 
-// A daemon that does not run is not all well.
+// A daemon that does not run is reported.
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -149,7 +147,7 @@ func TestStopped(t *testing.T) {
 	verdict(t, r, "inner_ipv4", doctor.Pass, "10.0.0.2 answers a ping from 10.0.0.1 by a packet of this program's own")
 }
 
-// Who else sends is named where the peer is silent.
+// If the peer is silent, another source of packets is named.
 func TestMoved(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -164,7 +162,7 @@ func TestMoved(t *testing.T) {
 	verdict(t, r, "answer", doctor.Fail, `remote = "203.0.113.21" in [[tunnel]] six0`)
 }
 
-// Packets come, and ours do not arrive.
+// The peer's packets arrive here, but ours do not arrive there.
 func TestOneWay(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -178,7 +176,8 @@ func TestOneWay(t *testing.T) {
 	verdict(t, b.consult(t, nil), "answer", doctor.Fail, "nothing comes back through the tunnel")
 }
 
-// What is not here is not said to have spoken of itself.
+// If no host on the link has the peer's address, doctor does not claim that the peer sent an
+// error.
 func TestNobodyOnTheLink(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -188,7 +187,7 @@ func TestNobodyOnTheLink(t *testing.T) {
 	verdict(t, r, "answer", doctor.Fail, "no host on the link of va answers for 198.51.100.99 (ARP, or neighbour discovery)")
 }
 
-// What this host forwards is followed through its rules as well.
+// The rules for forwarded packets are evaluated as well.
 func TestForwardFirewall(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -217,7 +216,7 @@ func TestForwardFirewall(t *testing.T) {
 	}
 }
 
-// Two daemons with the same ends would each take every packet.
+// Two daemons with the same ends would each receive every packet.
 func TestTwoDaemons(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -228,7 +227,7 @@ func TestTwoDaemons(t *testing.T) {
 	verdict(t, r, "kernel_tunnel", doctor.Fail, fmt.Sprintf("another sixfourd (process %d) has a tunnel with the same ends", second.cmd.Process.Pid))
 }
 
-// Where the file is broken, it is not known where the daemon listens.
+// With an invalid file, the daemon's socket is not known.
 func TestBrokenFile(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -239,7 +238,7 @@ func TestBrokenFile(t *testing.T) {
 	verdict(t, r, "daemon", doctor.Skip, "the file that says where its control socket is has errors")
 }
 
-// Packets of the tunnel die on the way because their TTL is too small: a router says so.
+// Packets of the tunnel expire on the path because their TTL is too small: a router reports it.
 func TestSmallTTL(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)

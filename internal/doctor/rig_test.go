@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		dir, err := os.MkdirTemp("", "sixfour-doctor")
 		if err == nil {
 			defer os.RemoveAll(dir)
-			err = os.Chmod(dir, 0o755) // one test runs a program as nobody
+			err = os.Chmod(dir, 0o755) // one test runs a program as user nobody
 		}
 		if err == nil {
 			sixfourd, err = rig.Build(dir, "sixfour/cmd/sixfourd")
@@ -40,14 +40,14 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		// The tests wait for what does not come: they do not need a processor each.
+		// The tests mostly wait: they do not need a processor each.
 		flag.Parse()
 		_ = flag.Set("test.parallel", "6")
 		return m.Run()
 	}())
 }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an event that must happen.
 const patience = 30 * time.Second
 
 // hosts is the network of the tests:
@@ -108,7 +108,7 @@ func config(mode string, local, remote netip.Prefix, lines ...string) string {
 		strings.Join(lines, "\n") + "\n"
 }
 
-// daemon is a running sixfourd, or one end's configuration of which none runs.
+// daemon is a running sixfourd, or only the configuration of one.
 type daemon struct {
 	ns   *rig.Namespace
 	path string // of the configuration
@@ -117,7 +117,7 @@ type daemon struct {
 	done chan struct{} // closed when it has ended
 }
 
-// file writes a configuration of a daemon that does not run.
+// file writes a configuration without starting a daemon.
 func file(t *testing.T, ns *rig.Namespace, config string) *daemon {
 	t.Helper()
 	dir := t.TempDir()
@@ -127,7 +127,7 @@ func file(t *testing.T, ns *rig.Namespace, config string) *daemon {
 	return d
 }
 
-// start runs a daemon.
+// start starts a daemon.
 func start(t *testing.T, ns *rig.Namespace, config string, files map[string]string) *daemon {
 	t.Helper()
 	d := file(t, ns, config)
@@ -145,7 +145,7 @@ func start(t *testing.T, ns *rig.Namespace, config string, files map[string]stri
 	return d
 }
 
-// kill ends a daemon at once.
+// kill kills a daemon.
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Signal(syscall.SIGKILL)
 	<-d.done
@@ -166,19 +166,19 @@ func (d *daemon) says(t *testing.T, text string) {
 	}
 }
 
-// consult runs doctor beside a daemon, and names its configuration.
+// consult runs doctor in a daemon's namespace with the daemon's configuration.
 func (d *daemon) consult(t *testing.T, files map[string]string, args ...string) doctor.Report {
 	t.Helper()
 	return d.consultWith(t, files, append([]string{"--config", d.path}, args...)...)
 }
 
-// consultWith names nothing by itself.
+// consultWith runs doctor with exactly the given arguments.
 func (d *daemon) consultWith(t *testing.T, files map[string]string, args ...string) doctor.Report {
 	t.Helper()
 	return d.run(t, exec.CommandContext(t.Context(), sixfourctl, append([]string{"doctor", "--json"}, args...)...), files)
 }
 
-// consultAs is consult by another user.
+// consultAs is consult as another user.
 func (d *daemon) consultAs(t *testing.T, user uint32) doctor.Report {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), sixfourctl, "doctor", "--json", "--config", d.path)
@@ -203,8 +203,8 @@ func (d *daemon) run(t *testing.T, cmd *exec.Cmd, files map[string]string) docto
 	return r
 }
 
-// fails wants just these checks to fail, and all of them to have a way out. That no
-// daemon runs is beside the point, where a configuration alone is looked at.
+// fails checks that exactly these checks fail, and that each has a remedy. It ignores that no
+// daemon runs, unless that check is named.
 func fails(t *testing.T, r doctor.Report, ids ...string) {
 	t.Helper()
 	var failed []string
@@ -228,7 +228,7 @@ func fails(t *testing.T, r doctor.Report, ids ...string) {
 	}
 }
 
-// verdict wants one of a check.
+// verdict checks the result of one check.
 func verdict(t *testing.T, r doctor.Report, id string, want doctor.Verdict, text string) {
 	t.Helper()
 	for _, c := range r.Checks {
@@ -242,7 +242,7 @@ func verdict(t *testing.T, r doctor.Report, id string, want doctor.Verdict, text
 	t.Errorf("no check %s", id)
 }
 
-// nft puts rules into a namespace.
+// nft adds rules to a namespace.
 func nft(t *testing.T, ns *rig.Namespace, rules string) {
 	t.Helper()
 	var said rig.Log

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The TUN device is judged for the user that the unit has, whoever looks.
+// Access to the TUN device is judged for the unit's user, whichever user runs doctor.
 func TestTunForTheUnit(t *testing.T) {
 	const head = "[Service]\nUser=nobody\n"
 	for _, test := range []struct {
 		name    string
-		unit    string // "": there is none
+		unit    string // "": no unit
 		dropIn  string
 		mode    uint32
 		gid     int
@@ -65,7 +65,7 @@ func TestTunForTheUnit(t *testing.T) {
 	}
 }
 
-// The user of a process that runs is its own.
+// For a running process its own user counts.
 func TestAccountOfAProcess(t *testing.T) {
 	h := &host{o: Options{Paths: Paths{}.orDefault()}, pid: os.Getpid()}
 	a, ok := h.account()

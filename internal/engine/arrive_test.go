@@ -22,7 +22,7 @@ func pathTo(remote string) *path {
 	return &path{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{})}}
 }
 
-// hubOf is an engine with one hub, whose peers have names.
+// hubOf returns an engine with one hub whose peers have names.
 func hubOf(names ...string) (*Engine, []*peer) {
 	tun := &tunnel{cfg: config.Tunnel{Hub: true}, log: zap.NewNop(), prober: newProber()}
 	for _, n := range names {
@@ -37,8 +37,8 @@ func (e *Engine) moves(p *peer, to *path) {
 	e.register(p, to)
 }
 
-// Names change: what comes from the former address finds its peer by the path that
-// it had there, before and after there is a new table, and only for a while.
+// When a name changes, packets from the former address still reach the peer by its former
+// path, both before and after the table is replaced, but only for a while.
 func TestFormerAddress(t *testing.T) {
 	e, peers := hubOf("a")
 	p, now := peers[0], time.Now()
@@ -73,7 +73,7 @@ func TestFormerAddress(t *testing.T) {
 	}
 }
 
-// An address that a peer had is another's now.
+// A former address of one peer now belongs to another.
 func TestFormerAddressOfAnother(t *testing.T) {
 	for _, order := range [][2]int{{0, 1}, {1, 0}} {
 		e, peers := hubOf("a", "b")
@@ -88,7 +88,7 @@ func TestFormerAddressOfAnother(t *testing.T) {
 	}
 }
 
-// Two names become one address: that is said once, and again when it is new.
+// Two names resolve to one address: this is logged once, and again when the conflict is new.
 func TestTwins(t *testing.T) {
 	e, peers := hubOf("a", "b")
 	core, seen := observer.New(zap.ErrorLevel)
@@ -98,7 +98,7 @@ func TestTwins(t *testing.T) {
 		said int
 	}{
 		{"198.51.100.1", "198.51.100.2", 0},
-		{"198.51.100.2", "198.51.100.1", 0}, // each other's former one
+		{"198.51.100.2", "198.51.100.1", 0}, // each has the other's former address
 		{"198.51.100.2", "198.51.100.2", 1},
 		{"198.51.100.2", "198.51.100.2", 1},
 		{"198.51.100.2", "198.51.100.3", 1},
@@ -113,7 +113,7 @@ func TestTwins(t *testing.T) {
 	}
 }
 
-// overLink is an engine's tunnel of 6over4 at a local address, registered by a path
+// overLink returns a peer of a 6over4 tunnel at a local address, registered with a path
 // through a device.
 func overLink(t *testing.T, local string, device int) (*peer, *path) {
 	t.Helper()
@@ -134,8 +134,8 @@ func overLink(t *testing.T, local string, device int) (*peer, *path) {
 	return p, to
 }
 
-// Two links of 6over4 have the same groups: what comes to one over a link is for
-// the tunnel of that link alone.
+// Two links of 6over4 use the same groups: a group's packets that arrive over one link reach
+// only the tunnel of that link.
 func TestGroupsOfTwoLinks(t *testing.T) {
 	a, pathA := overLink(t, "192.0.2.1", 2)
 	b, pathB := overLink(t, "198.51.100.1", 3)
@@ -158,7 +158,7 @@ func TestGroupsOfTwoLinks(t *testing.T) {
 	}
 }
 
-// A device that is made anew, and has the address again, is in no group.
+// A device that is made again with the same address is in no group.
 func TestDeviceMadeAnew(t *testing.T) {
 	p, before := overLink(t, "192.0.2.1", 2)
 	e := &Engine{tunnels: []*tunnel{p.t}}
@@ -184,7 +184,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 	}
 }
 
-// A place where nothing can be received now is no reason to end.
+// A receiver that cannot be opened does not end the daemon.
 func TestNotHeard(t *testing.T) {
 	core, seen := observer.New(zap.WarnLevel)
 	e := &Engine{log: zap.New(core), inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver), deaf: make(map[listener]string)}

@@ -14,7 +14,7 @@ import (
 	"sixfour/transport"
 )
 
-// failing is a receiver that fails, so many times in a row, before it works once.
+// failing is a receiver that fails a number of times in a row before it works once.
 type failing struct {
 	left   atomic.Int64
 	closed atomic.Bool
@@ -38,8 +38,8 @@ func (f *failing) Close() error {
 	return nil
 }
 
-// A receiver that fails for good is replaced, and counted for the tunnels that it
-// served; one that works now and then is not.
+// A receiver that fails for good is replaced, and counted for the tunnels that it served; one
+// that works now and then is not replaced.
 func TestBrokenReceiver(t *testing.T) {
 	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
 	other := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}

@@ -23,12 +23,12 @@ import (
 	"sixfour/transport"
 )
 
-// memory is a reader of captures.
+// memory is a sink that stores a capture.
 type memory struct{ bytes.Buffer }
 
 func (*memory) Flush() error { return nil }
 
-// captured runs a capture of tunnel t0 while do runs, and returns what it shows.
+// capturedBy captures tunnel t0 while do runs, and returns what the capture shows.
 func capturedBy(t *testing.T, c *capturing, do func()) (shown []string) {
 	t.Helper()
 	tap, err := capture.New(capture.Request{Tunnel: "t0"})
@@ -68,14 +68,14 @@ func capturedBy(t *testing.T, c *capturing, do func()) (shown []string) {
 	}
 }
 
-// lab is a tunnel of 4in6in4 without devices and sockets.
+// lab returns a 4in6in4 tunnel without devices and sockets.
 func lab(t testing.TB) (e *Engine, tun *tunnel, p *peer, to *path) {
 	return labOf(t, 1500, encap.DefaultOptions,
 		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}),
 		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
 }
 
-// labOf is one of any layers, over a path of an MTU.
+// labOf returns a tunnel with the given layers over a path with the given MTU.
 func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...encap.Layer) (e *Engine, tun *tunnel, p *peer, to *path) {
 	t.Helper()
 	e = &Engine{}
@@ -95,7 +95,7 @@ func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...enc
 	return e, tun, p, to
 }
 
-// tunnelled is an IPv4 packet with an inner one of the tunnel.
+// tunnelled returns an IPv4 packet with an inner packet of the tunnel.
 func tunnelled(outer, inner string, payload int) []byte {
 	in := arriving(inner, "10.0.0.1", header.UDP, make([]byte, payload)...)
 	in[8] = 64
@@ -110,7 +110,7 @@ func tunnelled(outer, inner string, payload int) []byte {
 	return pkt
 }
 
-// batch is a receiver of nothing.
+// batch is a receiver that receives nothing.
 type batch struct{ transport.Receiver }
 
 func (batch) Lost() (uint32, bool) { return 0, false }
@@ -122,8 +122,8 @@ func put(in *inbound, pkts ...[]byte) int {
 	return len(pkts)
 }
 
-// What arrives is shown once, with what became of it: there is no device, so that
-// what is good is lost last.
+// A packet that arrives is shown once, with its outcome. There is no device, so valid packets
+// are dropped at the end.
 func TestCaptureInbound(t *testing.T) {
 	e, _, _, _ := lab(t)
 	e.table.Store(e.newTable(e.started))
@@ -134,7 +134,7 @@ func TestCaptureInbound(t *testing.T) {
 	header.IPv4(cut).SetChecksum()
 	got := capturedBy(t, &e.captures, func() { in.carry(put(in, good, martian, stray, cut, []byte{0x45, 0})) })
 	want := []string{
-		"0 in outer 110 (dropped: martian)", // of what was not taken off there is no inner one
+		"0 in outer 110 (dropped: martian)", // dropped before decapsulation: no inner packet
 		"1 in outer 110 (dropped: foreign_source)",
 		"2 in outer 70 (dropped: truncated)",
 		"3 in outer 2 (dropped: truncated)",
@@ -164,7 +164,7 @@ func (s *sends) Send(p []transport.Packet) (int, error) {
 	return len(p), nil
 }
 
-// What leaves is shown with what it left in; what does not, with why.
+// A packet that is sent is shown with its outer packets, a dropped one with the reason.
 func TestCaptureOutbound(t *testing.T) {
 	e, tun, p, to := lab(t)
 	sender := &sends{refuse: 1}
@@ -181,7 +181,7 @@ func TestCaptureOutbound(t *testing.T) {
 		header.IPv4(in).SetChecksum()
 		return append(b, in...)
 	}
-	own := inner("198.51.100.1", 60) // that came back
+	own := inner("198.51.100.1", 60) // returned to us
 	ip := header.IPv4(own[encap.Headroom:])
 	ip[9] = header.ProtoIPv6
 	copy(ip[12:], []byte{192, 0, 2, 1})
@@ -247,8 +247,8 @@ func TestCaptureRequests(t *testing.T) {
 	}
 }
 
-// What it costs to look whether somebody captures, and what it costs if so: packets
-// that arrive and are refused, which needs no device.
+// The cost of checking for captures, and of a running capture, for packets that arrive and
+// are dropped, which needs no device.
 func BenchmarkInbound(b *testing.B) {
 	for _, on := range []bool{false, true} {
 		b.Run(fmt.Sprintf("capture=%v", on), func(b *testing.B) {
@@ -283,7 +283,7 @@ type discard struct{}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func (discard) Flush() error                { return nil }
 
-// Off, captures cost no allocation, neither on the way in nor out.
+// Without a capture, neither direction allocates.
 func TestCaptureOffNoAllocs(t *testing.T) {
 	e, tun, p, to := lab(t)
 	e.table.Store(e.newTable(e.started))

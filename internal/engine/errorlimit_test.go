@@ -11,7 +11,7 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// crowd is the nth address of a network.
+// crowd returns the nth address of a network.
 func crowd(network string, n int) netip.Addr {
 	a := netip.MustParseAddr(network)
 	if a.Is4() {
@@ -24,12 +24,12 @@ func crowd(network string, n int) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Neither a sender that ignores what it is told, nor a network that makes up senders,
-// keeps others from being told.
+// Neither a sender that ignores errors, nor a network that forges senders, uses up the limits
+// of the others.
 func TestErrorLimit(t *testing.T) {
 	for _, c := range []struct {
 		name, noisy, quiet string
-		crowd, most        int // how many senders it makes up, and what they get at once
+		crowd, most        int // number of forged senders, and the most errors they may get at once
 	}{
 		{"one sender", "2001:db8:1::", "2001:db8:2::1", 1, repliesPerSender},
 		{"one sender of the same network", "2001:db8:1::", "2001:db8:1::1:1", 1, repliesPerSender},
@@ -50,18 +50,18 @@ func TestErrorLimit(t *testing.T) {
 		if told := flood(); told != c.most {
 			t.Errorf("%s: %d are told, want %d", c.name, told, c.most)
 		}
-		// Some hashes may meet those of the noisy ones.
+		// Some hashes may collide with those of the noisy senders.
 		if heard := quietHeard(&l, c.quiet, now); c.crowd == 1 && heard == 0 {
 			t.Errorf("%s: nobody else is told", c.name)
 		}
-		for range 10 { // in the long run
+		for range 10 { // over a longer time
 			now = now.Add(time.Second)
 			if told := flood(); told > c.most {
 				t.Errorf("%s: %d are told in a second", c.name, told)
 			}
 		}
 	}
-	// However many networks there are, the sum is bounded.
+	// The total is limited, however many networks there are.
 	var l errorLimit
 	told := 0
 	now := time.Now()
@@ -77,7 +77,7 @@ func TestErrorLimit(t *testing.T) {
 	}
 }
 
-// quietHeard is how many of three senders beside a noisy one are told.
+// quietHeard returns how many of three quiet senders get an error beside a noisy one.
 func quietHeard(l *errorLimit, first string, now time.Time) (heard int) {
 	a := netip.MustParseAddr(first)
 	for range 3 {
@@ -89,7 +89,7 @@ func quietHeard(l *errorLimit, first string, now time.Time) (heard int) {
 	return heard
 }
 
-// An error that quoted too little is not used up by a sender that was told enough.
+// A sender that is over its limit does not use up a stored error that quoted too little.
 func TestLateErrorIsForOthers(t *testing.T) {
 	_, tun, p, _ := lab(t)
 	l := &tun.reply.relayed
@@ -98,7 +98,7 @@ func TestLateErrorIsForOthers(t *testing.T) {
 	share := func(a netip.Addr) *atomic.Int64 {
 		return &l.senders.until[maphash.Comparable(l.seed, a)%uint64(len(l.senders.until))]
 	}
-	share(first).Store(int64(time.Hour)) // it was told for an hour
+	share(first).Store(int64(time.Hour)) // its limit is used up for an hour
 	other := first.Next()
 	for share(other) == share(first) {
 		other = other.Next()

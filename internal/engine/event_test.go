@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/config"
 )
 
-// A reader gets the last hundred events and those that follow; one that is slower
-// than they come is told how many it has missed, and nobody waits for it.
+// A reader gets the last hundred events and those that follow. A reader that is too slow
+// learns how many it has missed, and blocks no one.
 func TestEvents(t *testing.T) {
 	e := new(Engine)
 	for i := range 300 {
@@ -29,7 +29,7 @@ func TestEvents(t *testing.T) {
 	if ev := <-read; ev.Text != "then" {
 		t.Fatalf("%q", ev.Text)
 	}
-	for i := range 5000 { // one of them may be on its way already
+	for i := range 5000 { // one of them may already be on its way
 		e.events.add(api.Event{Text: fmt.Sprint(i)})
 	}
 	n, missed := 0, 0
@@ -52,7 +52,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%d read, %d missed", n, missed)
 	}
 	cancel()
-	for range read { // until it is closed
+	for range read { // until the channel is closed
 	}
 }
 
@@ -91,8 +91,7 @@ func TestFindPeer(t *testing.T) {
 	}
 }
 
-// Why a reload failed is remembered as far as it has room: a file may have thousands of
-// errors.
+// The reason of a failed reload is stored up to a limit: a file may have thousands of errors.
 func TestLongReloadError(t *testing.T) {
 	e := new(Engine)
 	e.ReloadFailed(errors.New(strings.Repeat("x", 1<<20)))

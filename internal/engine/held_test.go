@@ -12,8 +12,8 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// Which routes are held back, by the prefix that the kernel's table has around the
-// remote address.
+// Which routes are held back, depending on the prefix of the kernel's route to the remote
+// address.
 func TestHeldRoutes(t *testing.T) {
 	all := []string{"0.0.0.0/0", "203.0.0.0/16", "203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8", "::/0"}
 	var routes []netip.Prefix
@@ -23,7 +23,7 @@ func TestHeldRoutes(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		remote string
-		bits   int // of the kernel's route; -1: it has none
+		bits   int // prefix length of the kernel's route; -1: no route
 		change func(*config.Tunnel)
 		held   []string
 	}{

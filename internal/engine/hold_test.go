@@ -13,7 +13,7 @@ import (
 	"sixfour/transport"
 )
 
-// moody is a resolver that knows the neighbour of some packets, by the call.
+// moody is a resolver that knows the neighbour in some calls, as the list says.
 type moody struct {
 	resolve.Speaker
 	knows []bool
@@ -34,7 +34,7 @@ func (m *moody) Hold(pkt []byte, _ time.Time) bool {
 	return true
 }
 
-// logging is a sender that writes down what it sends.
+// logging is a sender that logs what it sends.
 type logging struct {
 	transport.Sender
 	log *[]string
@@ -47,8 +47,8 @@ func (s *logging) Send(pkts []transport.Packet) (int, error) {
 	return len(pkts), nil
 }
 
-// A packet whose neighbour must be waited for goes behind those that were read before
-// it. If the neighbour has become known meanwhile, it does not wait.
+// A packet that waits for its neighbour is queued behind the packets read before it. If the
+// neighbour has been resolved meanwhile, the packet does not wait.
 func TestHeldKeepOrder(t *testing.T) {
 	var log []string
 	r := &moody{log: &log, knows: []bool{true, true, false, false, true, false, true, true, true}}
@@ -63,7 +63,7 @@ func TestHeldKeepOrder(t *testing.T) {
 		o.add(append(make([]byte, encap.Headroom), pkt...))
 	}
 	o.send()
-	// 1 and 2 are known, 3 is not, 4 is, 5 is when it is asked again.
+	// 1 and 2 are resolved, 3 is not, 4 is, 5 is resolved at the second attempt.
 	want := "[send 1 send 2 hold 3 send 4 send 5 send 6]"
 	if got := fmt.Sprint(log); got != want || p.out.packets.Load() != 5 {
 		t.Errorf("%s, %d carried, want %s", got, p.out.packets.Load(), want)

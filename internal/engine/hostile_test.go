@@ -21,7 +21,7 @@ import (
 	"sixfour/tun"
 )
 
-// sixToFour is the resolver of an automatic tunnel.
+// sixToFour returns the resolver of an automatic tunnel.
 func sixToFour(t testing.TB) resolve.Resolver {
 	t.Helper()
 	r, err := resolve.SixToFour{Role: resolve.RoleRouter}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.1")})
@@ -31,8 +31,8 @@ func sixToFour(t testing.TB) resolve.Resolver {
 	return r
 }
 
-// hostileLabs are labs whose packets take all ways out: whole, as segments, in
-// pieces, cut, by a resolver, and among many peers. No ICMP errors leave them.
+// hostileLabs returns tunnels that send packets in all ways: whole, as segments, in inner and
+// in outer fragments, with a resolver, and among many peers. They send no ICMP errors.
 func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *peer, *path)) {
 	t.Helper()
 	all := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
@@ -76,7 +76,7 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *peer
 	return labs
 }
 
-// checking is a sender that takes only whole outer packets, and now and then none.
+// checking is a sender that accepts only complete outer packets, and sometimes fails.
 type checking struct {
 	transport.Sender
 	t    testing.TB
@@ -96,7 +96,7 @@ func (s *checking) Send(pkts []transport.Packet) (int, error) {
 	return len(pkts), nil
 }
 
-// lost is how many packets were dropped under any reason.
+// lost returns how many packets were dropped for any reason.
 func lost(cs ...*counters) (n uint64) {
 	for _, c := range cs {
 		for _, d := range c.traffic().Drops {
@@ -106,7 +106,7 @@ func lost(cs ...*counters) (n uint64) {
 	return n
 }
 
-// virtio is a packet as a queue gives it.
+// virtio returns a packet with a virtio header, as read from a queue.
 func virtio(flags, kind byte, size, start, offset uint16, pkt []byte) []byte {
 	b := make([]byte, tun.VirtioLen, tun.VirtioLen+len(pkt))
 	b[0], b[1] = flags, kind
@@ -116,7 +116,7 @@ func virtio(flags, kind byte, size, start, offset uint16, pkt []byte) []byte {
 	return append(b, pkt...)
 }
 
-// datagram is a UDP packet that says a length, and has more or less bytes.
+// datagram returns a UDP packet whose length field may differ from its length.
 func datagram(src, dst string, said, bytes int) []byte {
 	pkt := arriving(src, dst, header.UDP, make([]byte, max(0, bytes-header.IPv4Len))...)
 	if header.Version(pkt) == 4 {
@@ -130,8 +130,8 @@ func datagram(src, dst string, said, bytes int) []byte {
 	return pkt[:min(bytes, len(pkt))]
 }
 
-// hostileReads are packets of which the virtio header, the IP header, and the number
-// of bytes contradict each other.
+// hostileReads returns packets whose virtio header, IP header and length contradict each
+// other.
 func hostileReads() [][]byte {
 	const csum, tcp4, udp = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM, unix.VIRTIO_NET_HDR_GSO_TCPV4, unix.VIRTIO_NET_HDR_GSO_UDP_L4
 	v4, v6 := func(said, bytes int) []byte { return datagram("10.0.0.1", "10.0.0.2", said, bytes) }, func(said, bytes int) []byte { return datagram("fc00::1", "fc00::2", said, bytes) }
@@ -149,8 +149,7 @@ func hostileReads() [][]byte {
 	return list
 }
 
-// reads carries what was read, as run does, and holds that nothing is lost
-// uncounted.
+// reads handles packets as run does, and checks that no loss is uncounted.
 func reads(t testing.TB, e *Engine, tn *tunnel, p *peer, to *path, list [][]byte) {
 	t.Helper()
 	to.senders = sockets{&checking{t: t}}
@@ -182,8 +181,8 @@ func reads(t testing.TB, e *Engine, tn *tunnel, p *peer, to *path, list [][]byte
 	}
 }
 
-// A packet has one length. Bytes behind it, fewer bytes than it says, and virtio
-// headers that contradict it cost that packet alone.
+// Trailing bytes, missing bytes, and contradicting virtio headers affect only the packet that
+// has them.
 func TestHostileReads(t *testing.T) {
 	for i, lab := range hostileLabs(t) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -219,8 +218,8 @@ func TestPaddingStays(t *testing.T) {
 	}
 }
 
-// What a queue gives, whatever it is: no panic, whole outer packets, and every
-// packet is counted. Two bytes say how many each read has.
+// Any data read from a queue: no panic, only complete outer packets, and every packet is
+// counted. Two bytes give the length of each read.
 func FuzzReads(f *testing.F) {
 	labs := hostileLabs(f)
 	var all []byte
@@ -245,8 +244,8 @@ func FuzzReads(f *testing.F) {
 	})
 }
 
-// What arrives, whatever it is: no panic, and every packet is counted, or taken by
-// the daemon itself. There are no devices: what is good is lost last.
+// Any data that arrives: no panic, and every packet is counted or handled by the daemon.
+// There are no devices: valid packets are dropped at the end.
 func FuzzArrivals(f *testing.F) {
 	labs := hostileLabs(f)
 	good := tunnelled("198.51.100.1", "10.0.0.2", 30)
@@ -282,7 +281,7 @@ func FuzzArrivals(f *testing.F) {
 			size := min(int(binary.BigEndian.Uint16(b)), len(b)-2)
 			in.sizes[n] = copy(in.bufs[n], b[2:2+size])
 			if pkt := in.bufs[n][:in.sizes[n]]; size >= header.IPv4Len && header.Version(pkt) == 4 && header.IPv4(pkt).HeaderLen() <= size && header.IPv4(pkt).HeaderLen() >= header.IPv4Len {
-				header.IPv4(pkt).SetChecksum() // nothing is learnt of wrong ones
+				header.IPv4(pkt).SetChecksum() // a wrong checksum would reveal nothing
 			}
 			b, n = b[2+size:], n+1
 		}
@@ -290,8 +289,8 @@ func FuzzArrivals(f *testing.F) {
 	})
 }
 
-// ICMP messages to an outer address of ours, whatever they are: no panic. What they
-// quote may be a packet of a tunnel.
+// Any ICMP message to one of our outer addresses: no panic. It may quote a packet of a
+// tunnel.
 func FuzzOuterErrors(f *testing.F) {
 	labs := hostileLabs(f)
 	type heard struct {

@@ -14,8 +14,8 @@ import (
 	"sixfour/internal/config"
 )
 
-// To our end of the IPv6 layer, which the interface carries, a peer of a hub sends
-// from its own end, or from its prefixes, and from nobody else's.
+// A hub's interface has our end of the IPv6 layer. To this end a peer may send from its own
+// end or from its prefixes, but not from others' addresses.
 func TestSourcesToOurEnd(t *testing.T) {
 	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
 	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{

@@ -24,7 +24,7 @@ import (
 	"sixfour/transport"
 )
 
-// echoing is a sender by whose packets a peer is pinged outside, and which answers.
+// echoing is a sender that answers pings of the peer's outer address.
 type echoing struct {
 	p      *peer
 	silent *atomic.Bool
@@ -48,9 +48,8 @@ func (s *echoing) SendOne(pkt []byte) error {
 func (s *echoing) Send([]transport.Packet) (int, error) { return 0, errors.New("no") }
 func (s *echoing) Close() error                         { return nil }
 
-// Of a hub's many peers each is watched; when all fall silent at once that is found
-// out without a flood, of packets or of lines in the log; peers that are gone leave
-// nothing.
+// Each of a hub's many peers has a liveness session. When all fail at once, this is detected
+// without a flood of packets or log lines. Removed peers leave nothing behind.
 func TestManyLives(t *testing.T) {
 	const peers = 2000
 	core, lines := observer.New(zapcore.InfoLevel)
@@ -98,8 +97,7 @@ func TestManyLives(t *testing.T) {
 	if n := lines.FilterLevelExact(zapcore.WarnLevel).Len(); n == 0 || n > 2*lifeLogs {
 		t.Errorf("%d warnings", n)
 	}
-	// What they send is heard though they answer no more: that is not all that there
-	// should be.
+	// The peers' packets are received, but they no longer answer: something is wrong.
 	p := hub.peers[7]
 	if p.wanted.Load() == 0 {
 		t.Error("nobody wants to know")
@@ -149,8 +147,8 @@ func TestManyLives(t *testing.T) {
 	}
 }
 
-// Of a peer that is suspect though packets come from it all the time, the keeper is
-// told now and then, not for each batch.
+// If a suspect peer still sends packets, the keeper is notified now and then, not for each
+// batch.
 func TestDeafUnderLoad(t *testing.T) {
 	k := newKeeper(func() {})
 	tun := &tunnel{cfg: config.Tunnel{Name: "six0"}, log: zap.NewNop(), prober: newProber(), keeper: k, events: new(events),
@@ -208,7 +206,7 @@ func TestDeafUnderLoad(t *testing.T) {
 	}
 }
 
-// Answers that nobody asked for, or to others, change nothing.
+// Answers to no question, or to another's, change nothing.
 func FuzzHeardAnswer(f *testing.F) {
 	k := newKeeper(func() {})
 	tun := &tunnel{cfg: config.Tunnel{}, log: zap.NewNop(), prober: newProber(), keeper: k}
@@ -236,8 +234,8 @@ func FuzzHeardAnswer(f *testing.F) {
 	})
 }
 
-// When what is watched of a peer changes as a whole, the schedule stays one: what is due
-// first is done first.
+// When all targets of a peer change, the schedule remains a heap: what is due first is done
+// first.
 func TestScheduleHolds(t *testing.T) {
 	k := newKeeper(func() {})
 	var peers []*peer
@@ -251,7 +249,7 @@ func TestScheduleHolds(t *testing.T) {
 	}
 	now := k.since(time.Now())
 	for i := range 100 {
-		p := peers[i%2] // becomes due behind the other one
+		p := peers[i%2] // becomes due after the other one
 		var watched relays
 		for n := range maxRelays {
 			watched.addrs = append(watched.addrs, netip.AddrFrom4([4]byte{198, 51, byte(i), byte(n)}))

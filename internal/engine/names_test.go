@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/config"
 )
 
-// A hub's names resolve one after the other: all peers are looked at for many of
-// them at once, not for each.
+// A hub's names resolve one after the other: all peers are evaluated once for many names, not
+// once for each.
 func TestManyNamesAreOneChange(t *testing.T) {
 	const names = 2000
 	e := &Engine{names: make(chan resolution), prober: newProber()}
@@ -48,7 +48,7 @@ func TestManyNamesAreOneChange(t *testing.T) {
 	}
 }
 
-// Of what a name server says only that counts which can be one end of a tunnel.
+// Only those addresses of a name server count that can be an end of a tunnel.
 func TestUsable(t *testing.T) {
 	var addrs []netip.Addr
 	for _, a := range []string{"198.51.100.2", "0.0.0.0", "::ffff:198.51.100.1", "255.255.255.255", "224.0.0.1", "240.0.0.1", "198.51.100.1", "::", "::1", "ff02::1", "fe80::1%eth0", "fe80::1", "2001:db8::1", "127.0.0.1"} {

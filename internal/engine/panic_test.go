@@ -31,7 +31,7 @@ func (faulty) From(_ header.IPv4, ip header.IPv6) drop.Reason {
 	return drop.None
 }
 
-// sixes are inner packets, of which one makes faulty panic.
+// sixes returns inner packets with the given hop limits.
 func sixes(hopLimits ...byte) (list [][]byte) {
 	for _, n := range hopLimits {
 		pkt := datagram("2001:db8::1", "2001:db8::2", 60, 60)
@@ -41,8 +41,7 @@ func sixes(hopLimits ...byte) (list [][]byte) {
 	return list
 }
 
-// A packet that makes the daemon panic costs itself: those before and behind it in its
-// batch are carried.
+// A packet that causes a panic affects only itself: the others in its batch are carried.
 func TestPanicInBatch(t *testing.T) {
 	automatic := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: faulty{}}
 	e, tn, p, to := labOf(t, 1500, encap.DefaultOptions, automatic)
@@ -63,11 +62,11 @@ func TestPanicInBatch(t *testing.T) {
 	drops := func(r drop.Reason) uint64 {
 		return p.in.traffic().Drops[r.String()] + tn.in.traffic().Drops[r.String()] + tn.out.traffic().Drops[r.String()] + e.stray.traffic().Drops[r.String()]
 	}
-	// There is no device, so that what is good is lost last.
+	// There is no device, so valid packets are dropped at the end.
 	if drops(drop.InternalError) != 3 || drops(drop.InterfaceDown) != 3 || tn.repairs[repairPanic].Load() != 3 {
 		t.Errorf("%v %v, %d panics", p.in.traffic().Drops, tn.in.traffic().Drops, tn.repairs[repairPanic].Load())
 	}
-	// On the way out what was read with it is lost, and what is read next is not.
+	// When sending, the packets of the same batch are lost, but not those of the next.
 	o := newOutbound(tn, nil, 0)
 	turn := func(pkts [][]byte) {
 		o.workspace = workspaces.New().(*workspace)
@@ -103,13 +102,13 @@ func (o *once) Receive(bufs [][]byte, sizes []int) (int, error) {
 	return 1, nil
 }
 
-// The goroutines beside the way of packets outlive a panic, too.
+// The goroutines that do not carry packets also survive a panic.
 func TestPanicsBeside(t *testing.T) {
 	_, tn, p, _ := lab(t)
 	tn.troubles = newLifeLimit()
 
 	var stray counters
-	var none atomic.Pointer[table] // to look into it panics
+	var none atomic.Pointer[table] // dereferencing it panics
 	broken := make(chan error, 1)
 	o := &outerErrors{&once{}, 0, &none, zap.NewNop(), func(_ transport.Receiver, err error) { broken <- err }, &stray}
 	o.run()
@@ -134,7 +133,7 @@ func TestPanicsBeside(t *testing.T) {
 	}
 
 	failed := false
-	s := &speaker{p: p, s: nil, failed: func() { failed = true }} // to use the resolver panics
+	s := &speaker{p: p, s: nil, failed: func() { failed = true }} // using the nil resolver panics
 	if !guarded(nil, "", func() { s.hold(nil) }) || !failed || !s.mu.TryLock() {
 		t.Error("a speaker whose resolver panics keeps it, or its lock")
 	}

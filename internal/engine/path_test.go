@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// Outer packets of a hub's second peer go into a tunnel whose own go to that peer:
-// a circle, though those of the first peer leave the host at once.
+// Outer packets of a hub's second peer enter a tunnel whose outer packets go to that peer: a
+// loop, although those of the first peer leave the host at once.
 func TestDepthThroughHub(t *testing.T) {
 	remote := func(a string) *config.Peer {
 		return &config.Peer{Remotes: []config.Host{{Addr: netip.MustParseAddr(a)}}}
@@ -40,7 +40,7 @@ func TestDepthThroughHub(t *testing.T) {
 		p := newPeer(other, remote(c.to))
 		other.only, other.peers = p, []*peer{p}
 		e := &Engine{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}
-		for range 2 { // until all know where they go through
+		for range 2 { // until all know through which tunnel they go
 			e.depth(near, netcfg.Route{Index: uplink})
 			e.depth(p, netcfg.Route{Index: ofHub})
 			if got := min(e.depth(far, netcfg.Route{Index: ofOther}), encap.MaxDepth+1); got < 2 {
@@ -53,8 +53,8 @@ func TestDepthThroughHub(t *testing.T) {
 	}
 }
 
-// What 6rd delegates to this host by its address of the moment no other mechanism
-// may send to (RFC 6324).
+// No other mechanism may send to the prefix that 6rd currently delegates to this host (RFC
+// 6324).
 func TestDelegatedToAddressOfTheMoment(t *testing.T) {
 	ce := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
 	ce.mech = newMechanism(0, resolve.SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), Role: resolve.RoleCE,

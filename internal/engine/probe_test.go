@@ -8,7 +8,7 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// Answers of many peers that have come are taken at once.
+// Waiting answers of many peers are handled together.
 func TestAnswersAreTakenAtOnce(t *testing.T) {
 	p := newProber()
 	var peers []*peer
@@ -29,8 +29,8 @@ func TestAnswersAreTakenAtOnce(t *testing.T) {
 	}
 }
 
-// Answers to the far end's probes are no traffic: two ends would have each other probe
-// for ever.
+// Answers to the far end's probes are no traffic: otherwise two ends would keep each other
+// probing forever.
 func TestAnswersAreNoTraffic(t *testing.T) {
 	var pr probing
 	for i, c := range []struct {
@@ -53,7 +53,7 @@ func TestAnswersAreNoTraffic(t *testing.T) {
 	}
 }
 
-// What unproven reports make us send is bounded by their own bytes, over all peers.
+// Unproven reports, over all peers, cause no more bytes to be sent than their own.
 func TestAllowance(t *testing.T) {
 	now := time.Now()
 	a := newAllowance(now)

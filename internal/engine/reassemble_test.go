@@ -12,7 +12,7 @@ import (
 	"sixfour/transport"
 )
 
-// recorder is a sender that keeps what it was given.
+// recorder is a sender that stores what it is given.
 type recorder struct {
 	transport.Sender
 	sent [][]byte
@@ -23,8 +23,8 @@ func (r *recorder) SendOne(pkt []byte) error {
 	return nil
 }
 
-// The far end hears that the rest of a packet did not come (RFC 8200 section 4.5), as
-// often as of other errors.
+// The far end is told that fragments of a packet did not arrive in time (RFC 8200 section
+// 4.5), within the limit of all errors.
 func TestReassemblyTimeIsTold(t *testing.T) {
 	_, tun, p, to := lab(t)
 	out := new(recorder)
@@ -37,7 +37,7 @@ func TestReassemblyTimeIsTold(t *testing.T) {
 		return pkt
 	}
 	tun.fragments.add(tun, first("fc00::2", 1))
-	tun.fragments.add(tun, first("fc00::9", 2)) // from nobody's end
+	tun.fragments.add(tun, first("fc00::9", 2)) // from an address that is no peer's end
 	tun.expireFragments(time.Now())
 	if len(out.sent) > 0 {
 		t.Fatalf("told too early: %x", out.sent)

@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// What the prober had learnt, or somebody had to tell, when a reload took a tunnel
-// away opens nothing again, and who asks is told.
+// After a reload has removed a tunnel, an MTU update or an ICMP error that is still waiting
+// opens nothing again, and questions to its peers return an error.
 func TestRetiredTunnelStaysSo(t *testing.T) {
 	cfg, err := config.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\nnetns = 'elsewhere'\n"))
 	if err != nil {

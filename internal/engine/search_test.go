@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// That others ask so much that there is no room for another question says nothing of
-// the path.
+// A lack of room for a question, because of too many others, says nothing about the path.
 func TestSearchAmongMany(t *testing.T) {
 	_, _, p, to := lab(t)
 	for range maxAsked {

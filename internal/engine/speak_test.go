@@ -18,7 +18,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// gossip is a resolver that hears something new each time.
+// gossip is a resolver that learns something new each time.
 type gossip struct {
 	told
 	heard int
@@ -41,7 +41,7 @@ func newGossip(learnt func()) (*speaker, *gossip) {
 
 var advertisement = header.IPv6(nd.Append(nil, netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"), &nd.Message{Type: nd.RouterAdvertisement}))
 
-// A flood of neighbours' messages is not all looked at, and what is not is counted.
+// Only some of a flood of neighbours' messages are handled; the rest are counted.
 func TestFloodOfNeighbours(t *testing.T) {
 	s, g := newGossip(nil)
 	const flood = 100 * hearPerSecond
@@ -56,8 +56,7 @@ func TestFloodOfNeighbours(t *testing.T) {
 	}
 }
 
-// What is learnt of a flood of advertisements reaches the interface now and then,
-// and the last of it in the end.
+// Of a flood of advertisements, the interface gets some updates, and finally the last one.
 func TestFloodOfAdvertisements(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -76,7 +75,7 @@ func TestFloodOfAdvertisements(t *testing.T) {
 		case at := <-times:
 			learnt = append(learnt, at)
 			continue
-		case <-time.After(5 * learnPause): // the last that there was
+		case <-time.After(5 * learnPause): // the last update
 		case <-deadline:
 			t.Fatal("there is no end to it")
 		}

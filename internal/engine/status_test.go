@@ -6,7 +6,7 @@ import (
 	"sixfour/internal/api"
 )
 
-// The loss of a hub is that of its peers' last probes, each peer by how many there were.
+// The loss of a hub is that of its peers' last probes, weighted by their number.
 func TestLossOf(t *testing.T) {
 	peer := func(sent uint64, loss float64) api.PeerStatus {
 		return api.PeerStatus{Liveness: api.Liveness{Sent: sent, Loss: loss}}

@@ -11,7 +11,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// tableOf makes a table of layers, of which each is the outermost of a peer.
+// tableOf makes a table with one peer for each outermost layer.
 func tableOf(layers ...encap.Layer) (*table, []*end) {
 	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
 	var ends []*end
@@ -27,7 +27,7 @@ func layer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
 	return encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote), GRE: g}
 }
 
-// arriving is the beginning of an outer packet.
+// arriving returns the beginning of an outer packet.
 func arriving(src, dst string, protocol byte, payload ...byte) []byte {
 	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
 	if s.Is4() {
@@ -62,7 +62,7 @@ func TestFind(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		pkt  []byte
-		want int // -1: nobody
+		want int // -1: none
 	}{
 		{"by address", arriving(there, here, header.ProtoIPv6), 0},
 		{"by another address", arriving(elsewhere, here, header.ProtoIPv6), 4},
@@ -72,7 +72,7 @@ func TestFind(t *testing.T) {
 		{"key 7", arriving(there, here, header.GRE, key(0x20, 7)...), 2},
 		{"key 0", arriving(there, here, header.GRE, key(0x20, 0)...), 3},
 		{"key cut off", arriving(there, here, header.GRE, 0x20, 0, 8, 0), 3},
-		{"key of nobody", arriving(there, here, header.GRE, key(0x20, 8)...), 3}, // refuses it
+		{"key of nobody", arriving(there, here, header.GRE, key(0x20, 8)...), 3}, // that entry drops it
 		{"no GRE header", arriving(there, here, header.GRE), 1},
 		{"IPv6", arriving(there6, here6, header.ProtoIPv6), 5},
 		{"IPv6, GRE", arriving(there6, here6, header.GRE, key(0x20, 1<<32-1)...), 6},
@@ -86,7 +86,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// BenchmarkFind is what it costs to find the peer that a packet comes from.
+// BenchmarkFind measures finding the peer of an arriving packet.
 func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{1, 1000, 100_000} {
 		layers, pkts := make([]encap.Layer, n), make([][]byte, n)
@@ -107,8 +107,8 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-// A peer's drops take memory only once there are some, and add up from many
-// goroutines.
+// A peer's drop counters take memory only after the first drop, and many goroutines can add
+// to them.
 func TestDropCounts(t *testing.T) {
 	var c counters
 	if got := c.traffic(); len(got.Drops) != 0 || c.drops.Load() != nil {

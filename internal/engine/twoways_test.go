@@ -9,8 +9,8 @@ import (
 	"sixfour/transport"
 )
 
-// Packets that come through a socket though a filter takes the peer's, outer fragments,
-// bring all of them to the socket, for ever longer times.
+// Outer fragments come through a socket though a filter takes the peer's packets. All packets
+// then use the socket, for longer and longer times.
 func TestTwoWays(t *testing.T) {
 	e, _, p, to := lab(t)
 	to.hop.port = new(transport.XDPPort)
@@ -26,7 +26,7 @@ func TestTwoWays(t *testing.T) {
 		t.Fatal("nothing is taken yet, and something is wrong with the way")
 	}
 	p.isTaken(true)
-	p.ways.taken.Store(int64(time.Since(epoch))) // just now: what comes may have waited
+	p.ways.taken.Store(int64(time.Since(epoch))) // just now: what arrives may have waited
 	arrives()
 	now := time.Now()
 	if told != 0 || p.parted(now) {
@@ -49,7 +49,7 @@ func TestTwoWays(t *testing.T) {
 			t.Errorf("after %v it is not tried again", pause)
 		}
 	}
-	in.socket = false // the port itself
+	in.socket = false // received at the port itself
 	p.ways.taken.Store(long)
 	arrives()
 	static := *to

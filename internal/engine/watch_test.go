@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A watch that fails, or panics, begins again, and says the same only once.
+// A watch that fails or panics is restarted, and the same error is logged only once.
 func TestKeepWatching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, seen := observer.New(zap.WarnLevel)

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// world is a peer, the way to it, and the user of a Peer, in simulated time.
+// world simulates a peer, the path to it, and the caller of a Peer.
 type world struct {
 	t   *testing.T
 	p   *Peer
 	now time.Duration
 
-	rtt     time.Duration // of answers; negative: there are none
+	rtt     time.Duration // of answers; negative: none
 	lose    func(n int) bool
-	traffic time.Duration // between the peer's own packets; 0: there are none
-	packets int           // that have come
-	seen    int           // of them, by the user
-	told    int           // of them, at once
-	next    time.Duration // when the next comes
+	traffic time.Duration // interval of the peer's own packets; 0: none
+	packets int           // packets that have arrived
+	seen    int           // how many of them the caller has counted
+	told    int           // how many of them were reported at once
+	next    time.Duration // when the next packet arrives
 
 	probes  int
 	answers map[time.Duration]uint16
-	states  []string // with the time at which each began
+	states  []string // with the time of each change
 }
 
 func newWorld(t *testing.T, set Settings) *world {
@@ -32,7 +32,7 @@ func newWorld(t *testing.T, set Settings) *world {
 
 const tick = 10 * time.Millisecond
 
-// run runs until a time, tick by tick.
+// run simulates the time until a moment, in ticks.
 func (w *world) run(until time.Duration) {
 	for ; w.now < until; w.now += tick {
 		before, _ := w.p.State()
@@ -82,8 +82,8 @@ func (s State) String() string { return [...]string{"unknown", "up", "suspect", 
 
 var usual = Settings{25 * time.Second, 5}
 
-// A peer that answers is up after the first answer, and is then probed as often as it
-// must be and not more, whether it sends or not.
+// A peer that answers is up after the first answer. It is then probed as often as necessary
+// and no more, whether it sends packets or not.
 func TestUp(t *testing.T) {
 	w := newWorld(t, usual)
 	w.rtt = 50 * time.Millisecond
@@ -106,8 +106,8 @@ func TestUp(t *testing.T) {
 	}
 }
 
-// Whenever a peer falls silent, it is down in time, and not before it has missed as
-// many probes as it may; and up with the first packet, of whichever sort.
+// Whenever a peer fails, it is down in time, but not before the required number of probes is
+// lost; and it is up after the first packet or answer.
 func TestDown(t *testing.T) {
 	for _, set := range []Settings{usual, {time.Second, 1}, {time.Second, 3}, {5 * time.Second, 4}, {time.Minute, 10}} {
 		for range 50 {
@@ -134,7 +134,7 @@ func TestDown(t *testing.T) {
 			if got := fmt.Sprint(w.states); got != want && (got != one || set.After > suspectAfter) {
 				t.Errorf("%+v: %v, want %v", set, got, want)
 			}
-			// It goes on being asked, less and less.
+			// It is still probed, less and less often.
 			before, since := w.probes, w.now
 			w.run(w.now + 20*set.Every)
 			if n := w.probes - before; n < 15 || n > 40 {
@@ -145,7 +145,7 @@ func TestDown(t *testing.T) {
 			} else {
 				w.traffic, w.next = set.Every/4, w.now
 			}
-			within := leastTimeout + mostTimeout // for the probe at once, and its timeout
+			within := leastTimeout + mostTimeout // the probe sent at once, and its timeout
 			if w.traffic == 0 {
 				within = set.Every + time.Second
 			}
@@ -157,9 +157,9 @@ func TestDown(t *testing.T) {
 	}
 }
 
-// When what is sent to a peer does not arrive any more, but packets come from it, it is
-// suspect in time, and stays so: not down, and not up before it answers. It is asked
-// less and less often, and packets that come all the time are not told of at once.
+// If our packets no longer arrive, but the peer's packets do, the peer is suspect in time. It
+// stays suspect, not down, and not up before it answers. It is probed less and less often, and
+// its packets are not reported each at once.
 func TestDeaf(t *testing.T) {
 	for _, set := range []Settings{usual, {2 * time.Second, 1}, {2 * time.Second, 2}, {5 * time.Second, 4}, {time.Minute, 10}} {
 		for _, traffic := range []time.Duration{tick, time.Second, set.Every / 3, set.Every * 3 / 4, set.Every * 24 / 25} {
@@ -178,7 +178,7 @@ func TestDeaf(t *testing.T) {
 					t.Fatalf("%s: deaf at %v, %v at %v", name, begun, s, w.now)
 				}
 			}
-			w.run(w.now + set.Every) // a packet at least
+			w.run(w.now + set.Every) // at least one packet arrives
 			if !w.p.Deaf() {
 				t.Errorf("%s: not known to send", name)
 			}
@@ -198,12 +198,12 @@ func TestDeaf(t *testing.T) {
 			if s, missed := w.p.State(); s != Up || missed != 0 {
 				t.Errorf("%s: %v after %d", name, s, missed)
 			}
-			w.rtt, w.traffic = -1, 0 // silent, too, in the end
+			w.rtt, w.traffic = -1, 0 // finally it also sends nothing
 			w.run(w.now + 2*set.Every + time.Duration(set.After)*leastTimeout)
 			if s, _ := w.p.State(); s != Down {
 				t.Errorf("%s: %v", name, s)
 			}
-			// It is heard: asked at once, it answers, and was not suspect in between.
+			// Its packet causes a probe at once; it answers, and was not suspect in between.
 			w.rtt, w.traffic, w.next = 20*time.Millisecond, time.Hour, w.now
 			changes := len(w.states)
 			w.run(w.now + 3*leastTimeout + 10*tick)
@@ -214,7 +214,7 @@ func TestDeaf(t *testing.T) {
 	}
 }
 
-// Other settings hold from now on, and nothing is forgotten.
+// New settings apply at once, and nothing is forgotten.
 func TestSet(t *testing.T) {
 	w := newWorld(t, Settings{time.Hour, 5})
 	w.rtt = 30 * time.Millisecond
@@ -237,8 +237,8 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// One that never answers is up while it sends. Before it has sent anything it is
-// unknown and then down. Later its silence makes it suspect: it may be idle.
+// A peer that never answers is up while it sends packets. Before its first packet it is
+// unknown, and then down. Later silence makes it suspect: it may be idle.
 func TestSilent(t *testing.T) {
 	w := newWorld(t, usual)
 	w.rtt = -1
@@ -266,17 +266,17 @@ func TestSilent(t *testing.T) {
 	if s, _ := w.p.State(); s != Suspect || fmt.Sprint(w.states) != "[down 5 up 0 suspect 3]" {
 		t.Errorf("%v, %v", s, w.states)
 	}
-	w.p.Doubt(w.now) // an ICMP error says that nobody is there
+	w.p.Doubt(w.now) // an ICMP error says that it is unreachable
 	w.run(2030 * time.Second)
 	if s, _ := w.p.State(); s != Down {
 		t.Errorf("%v", s)
 	}
 }
 
-// Round trips of seconds make no peer suspect: what comes late counts.
+// Round trips of seconds do not make a peer suspect: late answers count.
 func TestSlow(t *testing.T) {
 	for _, rtt := range []time.Duration{1200 * time.Millisecond, 2500 * time.Millisecond, 4 * time.Second} {
-		w := newWorld(t, Settings{5 * time.Second, 6}) // so many probes are lost in no less than 4.5 s
+		w := newWorld(t, Settings{5 * time.Second, 6}) // this many probes take at least 4.5 s to be lost
 		w.rtt = rtt
 		w.run(500 * time.Second)
 		if s, _ := w.p.State(); s != Up || len(w.states) != 1 {
@@ -306,7 +306,7 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// Somebody who says that nobody is there has the peer asked, once a second at most.
+// An error that reports the peer unreachable causes a probe, at most one per second.
 func TestDoubt(t *testing.T) {
 	w := newWorld(t, usual)
 	w.run(5 * time.Second)
@@ -341,7 +341,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// The probes of many peers that begin together are spread.
+// The probes of many peers that start together are spread over time.
 func TestSpread(t *testing.T) {
 	const peers = 10000
 	var list []*Peer
@@ -409,7 +409,7 @@ func FuzzPeer(f *testing.F) {
 				p.Doubt(now)
 			}
 			s, missed := p.State()
-			// One that is down and was heard is asked at once, before anything else is said of it.
+			// A peer that is down and sends a packet is probed at once, before its state changes.
 			atOnce := p.asked || p.ask <= now+leastTimeout
 			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every && !atOnce || p.Deaf() && s != Suspect {
 				t.Fatalf("%v after %d, heard at %v, it is %v", s, missed, heard, now)

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// network is a path in simulated time.
+// network simulates a path.
 type network struct {
-	mtu     int // of its narrowest link
+	mtu     int // of the link with the smallest MTU
 	rtt     time.Duration
 	deaf    bool // the far end does not answer
 	loss    float64
@@ -28,7 +28,7 @@ func newNetwork(mtu int) *network {
 	return &network{mtu: mtu, rtt: 20 * time.Millisecond, traffic: true, now: time.Unix(1e9, 0), random: rand.New(rand.NewPCG(1, 2))}
 }
 
-// run lets time pass, in steps as the engine takes them.
+// run simulates time in the steps of the engine.
 func (n *network) run(p *Path, d time.Duration) {
 	const step = 10 * time.Millisecond
 	for end := n.now.Add(d); n.now.Before(end); n.now = n.now.Add(step) {
@@ -54,7 +54,7 @@ func (n *network) run(p *Path, d time.Duration) {
 	}
 }
 
-// until is how long it takes to find an MTU, at most a minute.
+// until returns how long it takes to find an MTU, at most a minute.
 func (n *network) until(p *Path, mtu int) time.Duration {
 	start := n.now
 	for n.now.Sub(start) < time.Minute {
@@ -73,8 +73,8 @@ func want(t *testing.T, p *Path, mtu int, by Source) {
 	}
 }
 
-// A black hole is found exactly and, in simulated time, within ten seconds, from
-// whatever size and at any round-trip time; and a path that widens is noticed.
+// A black hole is located exactly within ten seconds of simulated time, for any size and any
+// round-trip time; and an increase of the path MTU is detected.
 func TestBlackHole(t *testing.T) {
 	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond} {
 		for _, mtu := range []int{1499, 1492, 1400, 1399, 1337, 1281, 1280, 1279, 600, 577, 300, 200, 129} {
@@ -103,8 +103,8 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// The path is narrow, and nobody says so, from the beginning: that is known
-// before there is traffic.
+// The path MTU is small from the beginning, and no router reports it: this is known before
+// there is traffic.
 func TestNarrowFromTheStart(t *testing.T) {
 	n := newNetwork(1400)
 	n.traffic = false
@@ -116,7 +116,7 @@ func TestNarrowFromTheStart(t *testing.T) {
 	if n.probes > sent {
 		t.Errorf("%d probes without traffic", n.probes-sent)
 	}
-	// The peer comes late.
+	// The peer starts late.
 	n = newNetwork(1400)
 	n.traffic, n.deaf = false, true
 	p = New(1500)
@@ -126,8 +126,8 @@ func TestNarrowFromTheStart(t *testing.T) {
 	want(t, p, 1400, Probe)
 }
 
-// The peer comes late, and is the first to send: then it is asked. One that sends
-// and never answers is asked less and less.
+// The peer starts late and sends first: then it is probed. A peer that sends but never
+// answers is probed less and less often.
 func TestHeard(t *testing.T) {
 	n := newNetwork(1400)
 	n.traffic, n.deaf = false, true
@@ -155,7 +155,7 @@ func TestHeard(t *testing.T) {
 	}
 }
 
-// The path widens, but not to what the link has.
+// The path MTU increases, but not up to the link's MTU.
 func TestWidens(t *testing.T) {
 	n := newNetwork(1300)
 	p := New(1500)
@@ -166,7 +166,7 @@ func TestWidens(t *testing.T) {
 	want(t, p, 1433, Probe)
 }
 
-// Loss that spares no size does not make the path narrow.
+// Loss of packets of all sizes does not decrease the path MTU.
 func TestLoss(t *testing.T) {
 	n := newNetwork(1500)
 	n.loss = 0.1
@@ -179,7 +179,7 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// Where probes are answered, a router is believed if they agree.
+// If probes are answered, a router is believed if they agree.
 func TestTooBigVerified(t *testing.T) {
 	n := newNetwork(1500)
 	p := New(1500)
@@ -201,14 +201,14 @@ func TestTooBigVerified(t *testing.T) {
 	want(t, p, 1400, ICMP)
 	n.mtu = 1390
 	p.TooBig(1390, false, n.now)
-	p.TooBig(1390, true, n.now) // said of a probe
+	p.TooBig(1390, true, n.now) // the report quotes a probe
 	want(t, p, 1390, ICMP)
-	// True, but not the whole truth: there is a narrower link behind it.
+	// True, but incomplete: a later link has a smaller MTU.
 	n.mtu = 1310
 	p.TooBig(1350, false, n.now)
 	n.run(p, 3*time.Second)
 	want(t, p, 1310, Probe)
-	// Without traffic, too.
+	// The same without traffic.
 	n.traffic = false
 	n.run(p, 10*time.Second)
 	n.mtu = 1290
@@ -217,12 +217,12 @@ func TestTooBigVerified(t *testing.T) {
 	want(t, p, 1290, ICMP)
 }
 
-// A router lies before it is known whether the peer answers: not for long.
+// A false report arrives before it is known whether the peer answers: it has no lasting effect.
 func TestTooBigFirst(t *testing.T) {
 	n := newNetwork(1500)
 	n.traffic = false
 	p := New(1500)
-	n.run(p, 10*time.Millisecond) // the greeting is on its way
+	n.run(p, 10*time.Millisecond) // the first probes are in flight
 	if !p.TooBig(1300, false, n.now) {
 		t.Error("not believed")
 	}
@@ -236,8 +236,8 @@ func TestTooBigFirst(t *testing.T) {
 	want(t, p, 1300, ICMP)
 }
 
-// Two lies on the heels of each other, before it is known whether the peer
-// answers, and after; and lies over a path with some loss.
+// Two false reports in succession, before it is known whether the peer answers, and after;
+// and false reports on a path with some loss.
 func TestLies(t *testing.T) {
 	n := newNetwork(1500)
 	n.traffic = false
@@ -260,7 +260,7 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// Next never asks to be called again at once: its user would do nothing else.
+// Next never asks to be called again at once: the caller would loop.
 func TestNextRests(t *testing.T) {
 	n := newNetwork(1400)
 	p := New(1500)
@@ -275,7 +275,7 @@ func TestNextRests(t *testing.T) {
 	}
 }
 
-// A peer that answered once and never again: what was found is forgotten.
+// A peer answered once and never again: the result is forgotten.
 func TestFallsSilent(t *testing.T) {
 	n := newNetwork(1400)
 	p := New(1500)
@@ -286,7 +286,7 @@ func TestFallsSilent(t *testing.T) {
 	want(t, p, 1500, Route)
 }
 
-// Where nobody answers, a router is believed, and forgotten after ten minutes.
+// If probes are not answered, a router is believed, and forgotten after ten minutes.
 func TestTooBigAlone(t *testing.T) {
 	n := newNetwork(1500)
 	n.deaf = true
@@ -306,8 +306,8 @@ func TestTooBigAlone(t *testing.T) {
 	want(t, p, 1500, Route)
 }
 
-// A peer that does not answer is left in peace, and so is everybody on a path
-// without large packets.
+// A peer that does not answer is not probed further, and neither is a path without large
+// packets.
 func TestQuiet(t *testing.T) {
 	n := newNetwork(1500)
 	n.deaf = true
@@ -330,7 +330,7 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
-// The peer dies in the middle of a search: what the router said is what is left.
+// The peer fails during a search: only the router's report is left.
 func TestPeerDiesInSearch(t *testing.T) {
 	n := newNetwork(1500)
 	p := New(1500)
@@ -341,7 +341,7 @@ func TestPeerDiesInSearch(t *testing.T) {
 	want(t, p, 1400, ICMP)
 }
 
-// Answers to probes that were never sent, or twice, do nothing.
+// Answers to probes that were never sent, or repeated answers, have no effect.
 func TestForgedAnswers(t *testing.T) {
 	n := newNetwork(1300)
 	p := New(1500)
@@ -352,8 +352,8 @@ func TestForgedAnswers(t *testing.T) {
 	want(t, p, 1300, Probe)
 }
 
-// Whoever forges reports, a hundred a second and each with another size, makes few
-// probes be sent. A true one among them is found by confirmations.
+// An attacker who forges a hundred reports per second, each with another size, causes few
+// probes. A true report among them is found by confirmations.
 func TestForgeriesAreNotAmplified(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		n := newNetwork(1500)
@@ -365,7 +365,7 @@ func TestForgeriesAreNotAmplified(t *testing.T) {
 			p.TooBig(1499-i%1300, false, n.now)
 			n.run(p, 10*time.Millisecond)
 		}
-		if sent := n.probes - before; sent > 24 { // a large and a small one for each check
+		if sent := n.probes - before; sent > 24 { // one large and one small probe for each check
 			t.Errorf("silent %v: %d probes for 6000 reports", deaf, sent)
 		}
 		if deaf {
@@ -381,7 +381,7 @@ func TestForgeriesAreNotAmplified(t *testing.T) {
 	}
 }
 
-// A report that is true ends the pause that those before it have brought about.
+// A true report ends the pause that earlier false ones have caused.
 func TestTrustReturns(t *testing.T) {
 	n := newNetwork(1500)
 	n.traffic = false
