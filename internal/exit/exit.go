@@ -16,7 +16,7 @@ type Status struct {
 
 // Statuses are all there are.
 var Statuses = []Status{
-	{OK, "ended by SIGTERM or SIGINT; what it made is gone", "done"},
-	{Failure, "a failure at run time", "it was not possible: no daemon, no answer, a check that fails"},
-	{Misuse, "bad flags or configuration, with `-check`, too", "wrong use: unknown command, flag or argument"},
+	{OK, "ended by SIGTERM or SIGINT; what it made is removed", "success"},
+	{Failure, "a failure at run time", "failure: no daemon, no answer, a check that fails"},
+	{Misuse, "bad flags or configuration, also with `-check`", "wrong use: unknown command, flag or argument"},
 }

@@ -36,7 +36,7 @@ func daemonPage() []byte {
 	}
 	p.section("FILES")
 	p.item(slanted("/etc/sixfour.toml"), "the configuration, see sixfour.toml(5)")
-	p.item(slanted("/run/sixfour/control.sock"), "where it answers sixfourctl(1), for root and the group sixfour")
+	p.item(slanted("/run/sixfour/control.sock"), "the control socket, which sixfourctl(1) uses; for root and the group sixfour")
 	p.section("SEE ALSO")
 	p.lines("sixfourctl(1), sixfour.toml(5), and the manual in " + manualDir)
 	return []byte(p.b.String())
@@ -48,9 +48,9 @@ func configPage() []byte {
 	p.section("NAME")
 	p.lines("sixfour.toml - configuration of sixfourd")
 	p.section("DESCRIPTION")
-	p.text(`A file is TOML. Unknown keys, wrong types, impossible values and contradictions are errors with line and column:
-sixfourd -check prints all of them. Durations are written like "10s" or "1m30s". Where an address of a remote end is asked
-for, a DNS name does, too. In brackets is what holds without a key, if not nothing.`)
+	p.text(`The file is in TOML format. Unknown keys, wrong types, impossible values and contradictions are errors: sixfourd -check
+prints all of them, with line and column. Durations are written like "10s" or "1m30s". A key for the address of a remote
+end can also have a DNS name. Default values are in brackets; a key without brackets has no default.`)
 	table := ""
 	for _, k := range config.Reference() {
 		if k.Table != table {
@@ -60,7 +60,7 @@ for, a DNS name does, too. In brackets is what holds without a key, if not nothi
 		p.item(keyTerm(k), keyMeaning(k))
 	}
 	p.section("EXAMPLE")
-	p.text("Two servers have a private network between them. This is one of them; the other has the halves of each pair exchanged.")
+	p.text("Two servers have a private network between them. This is the file of one server; in the other server's file the local and remote addresses are exchanged.")
 	p.verbatim(configExample)
 	p.section("SEE ALSO")
 	p.lines("sixfourd(8), sixfourctl(1), and a page for each mode in " + manualDir)
@@ -97,7 +97,7 @@ func keyTerm(k config.Key) string {
 func keyMeaning(k config.Key) string {
 	meaning := text(k.Meaning)
 	if k.Modes != "" {
-		meaning += " (of " + text(k.Modes) + ")"
+		meaning += " (only in " + text(k.Modes) + ")"
 	}
 	return meaning
 }

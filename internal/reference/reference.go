@@ -13,18 +13,18 @@ import (
 
 const head = `# Reference
 
-Made from the program (` + "`make docs`" + `); a test fails where it is not what the program has.
+This page is generated from the program (` + "`make docs`" + `), and a test compares the two.
 
 - [Keys of the configuration](#keys)
 - [Exit statuses](#exit-statuses)
-- [Reasons why a packet is not carried](drops.md)
+- [Reasons why packets are dropped](drops.md)
 - [Metrics](metrics.md)
 - [The control socket](control.md)
 
 ## Keys
 
-A file is TOML. Unknown keys, wrong types, impossible values and contradictions are errors with line and column. Durations are
-written like "10s" or "1m30s". Where an address of a remote end is asked for, a DNS name does, too.
+The file is in TOML format. Unknown keys, wrong types, impossible values and contradictions are errors, which are reported with line and
+column. Durations are written like "10s" or "1m30s". A key for the address of a remote end can also have a DNS name.
 `
 
 // Markdown is the page.
@@ -50,7 +50,7 @@ func Markdown() string {
 
 // writeTable writes the keys of one table of a file.
 func writeTable(b *strings.Builder, table string, keys []config.Key) {
-	fmt.Fprintf(b, "\n### `%s`\n\n| key | what it may be | default | meaning |\n| --- | --- | --- | --- |\n", table)
+	fmt.Fprintf(b, "\n### `%s`\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n", table)
 	for _, k := range keys {
 		preset := ""
 		switch {
@@ -64,7 +64,7 @@ func writeTable(b *strings.Builder, table string, keys []config.Key) {
 		}
 		meaning := k.Meaning
 		if k.Modes != "" {
-			meaning += " (" + k.Modes + ")"
+			meaning += " (only in " + k.Modes + ")"
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.Name, k.Values, preset, meaning)
 	}

@@ -22,7 +22,7 @@ const (
 var DaemonFlags = []Flag{
 	{"config", "PATH", "configuration file (default /etc/sixfour.toml)"},
 	{"check", "", "print every problem of the configuration, change nothing"},
-	{"clean", "", "remove what a killed sixfourd has left of [gateway]"},
+	{"clean", "", "remove what a killed sixfourd left behind for [gateway]"},
 	{"log-level", "LEVEL", "debug, info, warn or error, instead of the file's"},
 	{"log-format", "FORMAT", "auto, console, json or journal, instead of the file's"},
 	{"version", "", "print the version"},
@@ -44,11 +44,12 @@ func Daemon() string {
 }
 
 // DaemonLong is what the manual page says that the help has no room for.
-const DaemonLong = `It makes a TUN interface for each tunnel of its configuration, sends what is routed into it to the tunnel's peers, and
-hands on what comes from them. It runs in the foreground and logs to standard error; with the supervisor's socket in the
-environment (NOTIFY_SOCKET) it says when every tunnel can carry packets.
+const DaemonLong = `It makes a TUN interface for each tunnel of its configuration. Packets that are routed into the interface are sent to the
+tunnel's peers, and packets from the peers come out of it. The daemon runs in the foreground and logs to standard error. If a
+supervisor has set NOTIFY_SOCKET, the daemon notifies it (READY=1) when every tunnel can carry packets, or after five seconds
+with a status that names the tunnels that cannot.
 
-What it made (interfaces, routes, rules) is gone when it ends.
+When it ends, it removes the interfaces, routes and rules that it made.
 
 ` + DaemonNote
 
@@ -57,6 +58,6 @@ type Signal struct{ Name, Meaning string }
 
 // DaemonSignals are all of them.
 var DaemonSignals = []Signal{
-	{"SIGHUP", "read the configuration again, and run what it says: tunnels whose sections are the same lose no packet; a file with errors changes nothing"},
-	{"SIGTERM, SIGINT", "end, and take away what was made"},
+	{"SIGHUP", "read the configuration again and apply it: unchanged tunnels lose no packets; a file with errors changes nothing"},
+	{"SIGTERM, SIGINT", "end, and remove what the daemon made"},
 }
