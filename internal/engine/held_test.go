@@ -7,9 +7,12 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/rig"
 )
 
 // Which routes are held back, depending on the prefix of the kernel's route to the remote
@@ -59,5 +62,50 @@ func TestHeldRoutes(t *testing.T) {
 		if fmt.Sprint(held) != fmt.Sprint(c.held) || (waiting == "") != (c.held == nil) || len(tun.routes()) != len(routes)-len(c.held) {
 			t.Errorf("%s: holds %v back, waits for %q, want %v", c.name, held, waiting, c.held)
 		}
+	}
+}
+
+// A route that a single peer's evaluation holds back leaves the interface at once.
+func TestHeldByOnePeer(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ns, err := rig.New("held")
+	must(err)
+	t.Cleanup(ns.Close)
+	routes := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("10.9.0.0/16")}
+	_, tun, p, _ := lab(t)
+	tun.cfg.Routes = routes
+	tun.cfg.Address = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/30")}
+	tun.link, err = netcfg.Open(netcfg.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
+	must(err)
+	t.Cleanup(func() { tun.link.Close() })
+	p.cfg.Remotes[len(p.cfg.Remotes)-1].Addr = netip.MustParseAddr("203.0.113.20")
+	tun.keeper, tun.events, tun.opening.whole = newKeeper(func() {}), new(events), true
+	e := &Engine{tunnels: []*tunnel{tun}}
+	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
+	t.Cleanup(func() { e.router.Close() })
+	device, err := ns.Handle().LinkByName("six0")
+	must(err)
+	through := func() (dst []string) {
+		list, err := ns.Handle().RouteList(device, netlink.FAMILY_V4)
+		must(err)
+		for _, r := range list {
+			if p := r.Dst.String(); p != "10.0.0.0/30" {
+				dst = append(dst, p)
+			}
+		}
+		slices.Sort(dst)
+		return dst
+	}
+	if got, want := fmt.Sprint(through()), "[10.9.0.0/16 203.0.113.0/24]"; got != want {
+		t.Fatalf("at the start: %s, want %s", got, want)
+	}
+	e.evaluateOne(p) // the peer's host route through the uplink is gone
+	if got, want := fmt.Sprint(through()), "[10.9.0.0/16]"; got != want {
+		t.Errorf("routes through the interface: %s, want %s; held back: %v", got, want, tun.held)
 	}
 }

@@ -43,7 +43,9 @@ func (e *Engine) evaluate(p *peer, route netcfg.Answer) {
 // evaluateOne evaluates a single peer when nothing else has changed. The first hop, which
 // sets the interface's MTU, must be the same.
 func (e *Engine) evaluateOne(p *peer) {
+	before := slices.Clone(p.t.held)
 	e.evaluate(p, e.routesTo([]*peer{p})[0])
+	p.t.holdRoutes(before) // the route to the peer may have changed, too
 	e.arrange()
 }
 
