@@ -12,25 +12,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// stuck is what Leave could not remove from an interface. It is not part of the Settings, so
+// that Restore does not add it again.
+type stuck struct{ addresses, routes []netip.Prefix }
+
 // Leave removes those addresses and routes from the interface that are not in these
 // lists. One that is already gone is no error. On an error, Leave still removes the
-// others.
+// others, and the next Leave tries again.
 func (l *Link) Leave(addresses, routes []netip.Prefix) error {
+	l.reclaim(addresses, routes)
 	goneRoutes, keptRoutes := split(l.set.Routes, routes)
 	goneAddresses, keptAddresses := split(l.set.Addresses, addresses)
+	goneRoutes, goneAddresses = append(goneRoutes, l.stuck.routes...), append(goneAddresses, l.stuck.addresses...)
+	l.stuck = stuck{}
 	err := l.each(len(goneRoutes), func(b *builder, i int) { b.delRoute(l.route(goneRoutes[i])) }, func(i int, err error) error {
 		if errors.Is(err, unix.ESRCH) {
 			return nil
 		}
+		l.stuck.routes = append(l.stuck.routes, goneRoutes[i])
 		return fmt.Errorf("remove route %v through %s: %w", goneRoutes[i], l.set.Name, err)
 	})
-	err = errors.Join(err, l.removeAddresses(goneAddresses))
+	notRemoved, lost := l.removeAddresses(goneAddresses)
+	l.stuck.addresses = notRemoved
 	l.set.Routes, l.set.Addresses = keptRoutes, keptAddresses
 	if l.lacks != nil {
 		_, l.lacks.addresses = split(l.lacks.addresses, addresses)
 		_, l.lacks.routes = split(l.lacks.routes, routes)
 	}
-	return err
+	return errors.Join(err, lost)
+}
+
+// reclaim returns to the Settings what Leave could not remove and is wanted again: the
+// interface still has it.
+func (l *Link) reclaim(addresses, routes []netip.Prefix) {
+	var again []netip.Prefix
+	l.stuck.routes, again = split(l.stuck.routes, routes)
+	l.set.Routes = slices.Concat(l.set.Routes, again)
+	l.stuck.addresses, again = split(l.stuck.addresses, addresses)
+	l.set.Addresses = slices.Concat(l.set.Addresses, again)
 }
 
 // Take adds those of these addresses and routes that the interface does not have. On an
@@ -43,6 +62,7 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 	if slices.Equal(l.set.Addresses, addresses) && slices.Equal(l.set.Routes, routes) {
 		return nil
 	}
+	l.reclaim(addresses, routes)
 	before := l.set
 	l.set.Addresses = addresses
 	var err error

@@ -39,6 +39,7 @@ func (l *Link) Complete() error {
 // far as the kernel accepts them, and returns Lacks. Leave removes those that the
 // interface had before and that are not among these.
 func (l *Link) TakeSome(addresses, routes []netip.Prefix) error {
+	l.reclaim(addresses, routes)
 	before := l.present()
 	l.set.Addresses, l.set.Routes = addresses, routes
 	l.lacks = new(lacking)

@@ -99,3 +99,45 @@ func TestTaken(t *testing.T) {
 		check("taken", dst)
 	}
 }
+
+// The next Leave removes what a Leave could not remove. Restore does not add it again. If it
+// is wanted again, the interface keeps it.
+func TestLeaveTriesAgain(t *testing.T) {
+	ns := namespace(t)
+	set := Settings{Addresses: prefixes("10.0.0.1/30 10.1.0.1/30"), Routes: prefixes("10.8.0.0/16 10.9.0.0/16 10.10.0.0/16")}
+	l := openLink(t, ns, set.Addresses, set.Routes)
+	state := func() string { return addresses(t, ns, unix.AF_INET) + " " + routes(t, ns, unix.AF_INET) }
+	fail := func(addresses, routes []netip.Prefix) {
+		t.Helper()
+		good := l.conn
+		bad, err := dial()
+		must(t, err)
+		bad.close()
+		l.conn = bad
+		if err := l.Leave(addresses, routes); err == nil {
+			t.Fatal("no error without a connection to the kernel")
+		}
+		l.conn = good
+	}
+	fail(set.Addresses[:1], set.Routes[:1])
+	must(t, l.TakeSome(set.Addresses[:1], set.Routes[:2])) // the second route is wanted again
+	fail(set.Addresses[:1], set.Routes[:2])
+	must(t, l.Leave(set.Addresses[:1], set.Routes[:2]))
+	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0 10.9.0.0/16/0/0"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	fail(set.Addresses[:1], set.Routes[:1])
+	must(t, l.Take(set.Addresses[:1], set.Routes[:2]))
+	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0 10.9.0.0/16/0/0"; got != want {
+		t.Errorf("it was wanted again: %s, want %s", got, want)
+	}
+	fail(set.Addresses[:1], set.Routes[:1])
+	must(t, ns.Handle().RouteDel(&netlink.Route{Dst: ipNet(set.Routes[1]), LinkIndex: l.Index(), Scope: netlink.SCOPE_LINK}))
+	if got := restored(t, l); got != (Restored{}) {
+		t.Errorf("restored %+v, which is not wanted", got)
+	}
+	must(t, l.Leave(set.Addresses[:1], set.Routes[:1]))
+	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

@@ -66,7 +66,7 @@ func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 	if mtu < minLinkMTU {
 		mtu = 0
 	}
-	err := l.removeAddresses(gone)
+	_, err := l.removeAddresses(gone) // they expire
 	if l.learnt.defaultRoute && (!defaultRoute || mtu != l.learnt.mtu) {
 		err = errors.Join(err, l.removeDefault())
 	}
@@ -112,13 +112,16 @@ func (l *Link) relearn() error {
 		}))
 }
 
-func (l *Link) removeAddresses(gone []netip.Prefix) error {
-	return l.each(len(gone), func(b *builder, i int) { b.delAddress(l.index, gone[i]) }, func(i int, err error) error {
+// removeAddresses also returns the addresses that the kernel did not let it remove.
+func (l *Link) removeAddresses(gone []netip.Prefix) (left []netip.Prefix, err error) {
+	err = l.each(len(gone), func(b *builder, i int) { b.delAddress(l.index, gone[i]) }, func(i int, err error) error {
 		if errors.Is(err, unix.EADDRNOTAVAIL) { // no longer valid, or the interface was down
 			return nil
 		}
+		left = append(left, gone[i])
 		return fmt.Errorf("remove address %v from %s: %w", gone[i], l.set.Name, err)
 	})
+	return left, err
 }
 
 func (l *Link) removeDefault() error {

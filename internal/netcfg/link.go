@@ -65,6 +65,7 @@ type Link struct {
 
 	namespace NamespaceID
 	lacks     *lacking // nil: the interface has all addresses and routes
+	stuck     stuck    // what the kernel did not let Leave remove
 }
 
 // CheckName returns an error if a new interface cannot have the name because an
