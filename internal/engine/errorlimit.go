@@ -57,7 +57,7 @@ func networkOf(a netip.Addr) netip.Prefix {
 type shares struct {
 	every time.Duration
 	burst time.Duration
-	until [256]atomic.Int64 // end of the used quota of each limit, in ns
+	until [256]atomic.Int64 // when the whole burst is available again, in ns since begun
 }
 
 // newShares makes limits of perSecond per second, with an equal burst.

@@ -40,8 +40,8 @@ func (e *events) add(ev api.Event) {
 	}
 }
 
-// read appends the events with numbers from onwards to into. It returns them, how many were
-// missed, the number of the next event, and a channel that is closed when there is one.
+// read appends to into the events that start with number from. It returns them, how many
+// were missed, the number of the next event, and a channel that is closed when it is added.
 func (e *events) read(into []api.Event, from uint64) (list []api.Event, missed, next uint64, fresh <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -135,7 +135,8 @@ func (t *tunnel) addresses() []netip.Prefix {
 	return t.addressesOf(&t.cfg)
 }
 
-// addressesOf returns the same for another configuration of the tunnel.
+// addressesOf returns the addresses that the interface is to have with another
+// configuration of the tunnel.
 func (t *tunnel) addressesOf(cfg *config.Tunnel) []netip.Prefix {
 	if t.mech == nil {
 		return cfg.Address

@@ -162,8 +162,8 @@ func usable(addrs []netip.Addr) []netip.Addr {
 }
 
 // takeNames applies a resolution and those that follow shortly, and reports whether any of
-// them changes something. If each of a hub's many names were handled alone, all peers would
-// be evaluated each time.
+// them changes something. In this way all peers are evaluated once for many names of a
+// hub, and not once for each name.
 func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
 	settled := time.After(settle)
 	for {

@@ -200,9 +200,9 @@ func (o *outbound) push(p *peer, path *path, pkt transport.Packet, size int) {
 	o.peers, o.paths = append(o.peers, p), append(o.paths, path)
 }
 
-// everyPath is the largest size, in bytes, of outer packets that every path carries,
-// unfragmented or not: those with IPv6's minimum MTU. Larger paths teach nothing new
-// about them.
+// everyPath is the size, in bytes, of the largest outer packet that every path carries,
+// whole or in fragments: one with an inner packet of IPv6's minimum MTU. A larger path MTU
+// would not help packets up to this size.
 const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 
 // send sends the batch. If the kernel refuses a packet, only that packet is lost; if a

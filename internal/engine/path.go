@@ -93,7 +93,8 @@ type tooLong struct {
 	dst netip.Addr
 }
 
-// narrowHop records the MTU of the first hop to such a destination.
+// narrowHop records the MTU of the first hop to a destination that was sent too large a
+// packet.
 func (e *Engine) narrowHop(l tooLong) {
 	route, err := e.router.To(l.dst, l.p.t.local(), l.p.t.cfg.FwMark)
 	if err == nil {

@@ -130,7 +130,7 @@ type policies struct {
 	err error
 }
 
-// lookAtPolicies reads the policies.
+// lookAtPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
 func (e *Engine) lookAtPolicies() {
 	if slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP) {
 		e.policies.Policies, e.policies.err = e.router.Policies()

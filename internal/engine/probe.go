@@ -351,8 +351,9 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	}
 	if !r.proof {
 		p.checks.earn(r.size)
-		// An unproven report must not cause more traffic than was earned, unless the peer
-		// is watched and confirmations to it are sent in any case.
+		// Without an allowance, ignore the report if nothing else is sent to the peer,
+		// which is the case without large packets, or if confirmations will show anyway
+		// whether the report is true.
 		if (!watched || pr.Answering()) && !p.checks.any(now) {
 			return
 		}

@@ -41,6 +41,7 @@ func (p *peer) beginOutage(why string) {
 	}
 }
 
+// endOutage records that the peer can be reached again. p.mu must be held.
 func (p *peer) endOutage() {
 	if p.outage.Why != "" && p.outage.Until.IsZero() {
 		p.outage.Until = time.Now()
@@ -255,5 +256,5 @@ func (t *tunnel) lifeLevel(limit *rate.Limiter, one zapcore.Level) zapcore.Level
 	return one
 }
 
-// newLifeLimit returns a limiter for these log lines.
+// newLifeLimit returns a limiter for the log lines about peers that fail or return.
 func newLifeLimit() *rate.Limiter { return rate.NewLimiter(rate.Every(lifeLogPause), lifeLogs) }

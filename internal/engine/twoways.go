@@ -37,7 +37,8 @@ func (w *twoWays) note() bool {
 	return since > takenGrace && !w.seen.Load() && !w.seen.Swap(true)
 }
 
-// parted updates the peer after note, and reports whether the filter must be changed.
+// parted makes the peer's packets use the socket if note was called, and AF_XDP again after
+// the pause. It reports whether the filter must be changed.
 func (p *peer) parted(now time.Time) bool {
 	w := &p.ways
 	if w.seen.Swap(false) && w.taken.Load() != 0 {

@@ -31,7 +31,7 @@ import (
 
 // Settings are set by the user.
 type Settings struct {
-	Every time.Duration // a peer that was silent for so long is probed
+	Every time.Duration // longest time from an answer to the next probe
 	After int           // number of probes lost in a row after which the peer is down
 }
 
