@@ -32,7 +32,7 @@ import (
 
 type flags struct {
 	config, logLevel, logFormat string
-	check, clean                bool
+	check, checkStart, clean    bool
 }
 
 func main() {
@@ -51,7 +51,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exit.OK
 	}
-	cfg, err := load(f, func(*config.Config) error { return nil })
+	var doubts config.Problems
+	cfg, err := load(f, func(path string) (cfg *config.Config, err error) {
+		if f.check {
+			return config.Load(path)
+		}
+		cfg, doubts, err = config.LoadLenient(path)
+		return cfg, err
+	})
 	if err != nil {
 		fmt.Fprintln(text.NewWriter(stderr), err)
 		return exit.Misuse
@@ -69,6 +76,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return exit.OK
 	}
+	if f.checkStart {
+		return exit.OK
+	}
+	for _, d := range doubts {
+		log.Warn("the configuration is used, but a part of the traffic cannot pass: " + d.String())
+	}
 	if err := serve(cfg, f, log); err != nil {
 		log.Last(err)
 		return exit.Failure
@@ -83,6 +96,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.StringVar(&f.logLevel, "log-level", "", "")
 	fs.StringVar(&f.logFormat, "log-format", "", "")
 	fs.BoolVar(&f.check, "check", false, "")
+	fs.BoolVar(&f.checkStart, "check-start", false, "")
 	fs.BoolVar(&f.clean, "clean", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
@@ -119,15 +133,11 @@ func misuse(err error) string {
 	return what
 }
 
-var flagNames = []string{"config", "check", "clean", "log-level", "log-format", "help", "version"}
+var flagNames = []string{"config", "check", "check-start", "clean", "log-level", "log-format", "help", "version"}
 
-// load reads the configuration, with what flags say instead. May says whether this
-// process can do at all what the file wants.
-func load(f flags, may func(*config.Config) error) (*config.Config, error) {
-	cfg, err := config.Load(f.config)
-	if err == nil {
-		err = may(cfg)
-	}
+// load reads the configuration by read, and puts the values of flags into it.
+func load(f flags, read func(path string) (*config.Config, error)) (*config.Config, error) {
+	cfg, err := read(f.config)
 	if err != nil {
 		return nil, err
 	}

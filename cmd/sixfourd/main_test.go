@@ -49,6 +49,29 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// What stops a part of the traffic makes -check fail, but not the start after an upgrade.
+func TestCheckStart(t *testing.T) {
+	const tunnel = "[[tunnel]]\nname = 'a'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"
+	for _, c := range []struct {
+		file         string
+		check, start int
+	}{
+		{tunnel, 0, 0},
+		{tunnel + "address = ['2001:db8::/64']\n", 2, 0},
+		{tunnel + "adress = ['2001:db8::1/64']\n", 2, 2},
+	} {
+		path := filepath.Join(t.TempDir(), "f.toml")
+		if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for flag, want := range map[string]int{"-check": c.check, "-check-start": c.start} {
+			if code, _, stderr := runMain(flag, "-config", path); code != want || (code == 0) != (stderr == "") {
+				t.Errorf("%s: %d, want %d: %q\n%s", flag, code, want, stderr, c.file)
+			}
+		}
+	}
+}
+
 // The sample must be right on both servers.
 func TestSampleOfTheOtherServer(t *testing.T) {
 	b, err := os.ReadFile("dist/sixfour.toml")

@@ -94,7 +94,10 @@ func (p *process) reload(ctx context.Context) (api.Plan, error) {
 	if p.sandbox == nil {
 		return api.Plan{}, errStarting
 	}
-	cfg, err := load(p.flags, p.sandbox.Allows)
+	cfg, err := load(p.flags, config.Load)
+	if err == nil {
+		err = p.sandbox.Allows(cfg)
+	}
 	if err == nil {
 		if problems := hindrances(cfg, p.cfg); len(problems) > 0 {
 			err = problems

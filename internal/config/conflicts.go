@@ -44,7 +44,7 @@ func (n *neighbours) checkClaims(r *report, d *draft) {
 func (c *claims) address(r *report, d *draft, p netip.Prefix, at pos) {
 	own := claim{d, p.IsSingleIP()}
 	if other, taken := c.addresses[p.Addr()]; taken && !(own.alone && other.alone) { // interfaces may be unnumbered
-		r.add(at, "address has %v, which the tunnel of line %d has: give each tunnel its own, or both with /%d", p.Addr(), other.header.line, p.Addr().BitLen())
+		r.doubt(at, "address has %v, which the tunnel of line %d has: give each tunnel its own, or both with /%d", p.Addr(), other.header.line, p.Addr().BitLen())
 		return
 	}
 	c.addresses[p.Addr()] = own
@@ -53,18 +53,18 @@ func (c *claims) address(r *report, d *draft, p netip.Prefix, at pos) {
 	}
 	subnet := p.Masked()
 	if other, taken := c.subnets[subnet]; taken && other.draft != d {
-		r.add(at, "address has %v, of a subnet in which the tunnel of line %d has one: packets to %v would take that tunnel: give each tunnel a subnet of its own", p, other.header.line, subnet)
+		r.doubt(at, "address has %v, of a subnet in which the tunnel of line %d has one: packets to %v would take that tunnel: give each tunnel a subnet of its own", p, other.header.line, subnet)
 		return
 	}
 	c.subnets[subnet] = own
 	if other, taken := c.routes[subnet]; taken && other.draft != d && subnet.Addr().Is4() {
-		r.add(at, "address has %v, and the tunnel of line %d has its subnet in routes: leave one of them out", p, other.header.line)
+		r.doubt(at, "address has %v, and the tunnel of line %d has its subnet in routes: leave one of them out", p, other.header.line)
 	}
 }
 
 func (c *claims) route(r *report, d *draft, p netip.Prefix, at pos) {
 	if other, taken := c.routes[p]; taken {
-		r.add(at, "routes has %v, which the tunnel of line %d has: only one of them can have it: leave it out in the other, or give a tunnel many peers ([[tunnel.peer]])", p, other.header.line)
+		r.doubt(at, "routes has %v, which the tunnel of line %d has: only one of them can have it: leave it out in the other, or give a tunnel many peers ([[tunnel.peer]])", p, other.header.line)
 		return
 	}
 	c.routes[p] = claim{d, false}
@@ -73,7 +73,7 @@ func (c *claims) route(r *report, d *draft, p netip.Prefix, at pos) {
 		if other.draft != d {
 			whose = fmt.Sprintf("which is the subnet of an address of the tunnel of line %d", other.header.line)
 		}
-		r.add(at, "routes has %v, %s: leave it out", p, whose)
+		r.doubt(at, "routes has %v, %s: leave it out", p, whose)
 	}
 }
 
@@ -82,24 +82,24 @@ func (c *claims) route(r *report, d *draft, p netip.Prefix, at pos) {
 func (d *draft) checkAddresses(r *report) {
 	for i, p := range d.Address {
 		if what, right := notHost(p); what != "" {
-			r.add(d.addressAt[i], "address has %v, which is %s: %s", p, what, right)
+			r.doubt(d.addressAt[i], "address has %v, which is %s: %s", p, what, right)
 		} else if d.fills(p, i) {
-			r.add(d.addressAt[i], "address has %v, which leaves none of the subnet's two addresses to the other end: leave one out", p)
+			r.doubt(d.addressAt[i], "address has %v, which leaves none of the subnet's two addresses to the other end: leave one out", p)
 		}
 		d.checkOther(r, p.Addr(), d.addressAt[i])
 	}
 	for i, p := range d.Routes {
 		switch {
 		case p.IsSingleIP() && slices.ContainsFunc(d.Address, func(a netip.Prefix) bool { return a.Addr() == p.Addr() }):
-			r.add(d.routesAt[i], "routes has %v, which is an address of the interface itself: leave it out, or write the other end's", p)
+			r.doubt(d.routesAt[i], "routes has %v, which is an address of the interface itself: leave it out, or write the other end's", p)
 		case p.Addr().IsLoopback():
-			r.add(d.routesAt[i], "routes has %v, which is of this host itself (loopback): leave it out", p)
+			r.doubt(d.routesAt[i], "routes has %v, which is of this host itself (loopback): leave it out", p)
 		}
 	}
 	for _, p := range d.peers {
 		for i, a := range p.Allowed {
 			if a.IsSingleIP() && slices.ContainsFunc(d.Address, func(own netip.Prefix) bool { return own.Addr() == a.Addr() }) {
-				r.add(p.allowedAt[i], "allowed has %v, which is an address of this end's interface: write the peer's", a)
+				r.doubt(p.allowedAt[i], "allowed has %v, which is an address of this end's interface: write the peer's", a)
 			}
 		}
 	}
@@ -130,7 +130,7 @@ func checkOwnRemotes(r *report, drafts []*draft) {
 		for i := range d.Peers {
 			p := &d.Peers[i]
 			if owner := owners[p.outermost().Addr]; owner != nil && owner != d {
-				r.add(p.at, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", p.outermost().Addr, p.whose(), owner.header.line)
+				r.doubt(p.at, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", p.outermost().Addr, p.whose(), owner.header.line)
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func (d *draft) checkOther(r *report, a netip.Addr, at pos) {
 				continue
 			}
 			if !outermost || d.FwMark != 0 { // otherwise checkLoop reports it
-				r.add(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, p.whose())
+				r.doubt(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, p.whose())
 			}
 			return
 		}
@@ -190,7 +190,7 @@ func (d *draft) checkReach(r *report) {
 	for i := range d.Peers {
 		p := &d.Peers[i]
 		if remote := p.outermost().Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
-			r.add(p.at, "remote is %v%s and %s is %v, and the loopback network reaches nothing but this host: correct one of them", remote, p.whose(), local.key, local.Addr)
+			r.doubt(p.at, "remote is %v%s and %s is %v, and the loopback network reaches nothing but this host: correct one of them", remote, p.whose(), local.key, local.Addr)
 		}
 	}
 }
@@ -215,7 +215,7 @@ func (d *draft) checkRouted(r *report, goes func(version int) bool) {
 			if all[version(a.Addr())] || a.Addr().IsMulticast() || a.Addr().IsLinkLocalUnicast() || goes(version(a.Addr())) || d.routes(a) {
 				continue
 			}
-			r.add(p.allowedAt[i], "allowed has %v, to which no packet goes, because it is neither in routes nor a part of the interface's subnets: add it to routes (routes = [] if something else makes the routes)", a)
+			r.doubt(p.allowedAt[i], "allowed has %v, to which no packet goes, because it is neither in routes nor a part of the interface's subnets: add it to routes (routes = [] if something else makes the routes)", a)
 		}
 	}
 }

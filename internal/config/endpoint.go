@@ -99,7 +99,8 @@ func endpoint(r *report, e entry, family int, or string, parse func(string) (net
 	case a.Is6() && a.IsLinkLocalUnicast() && or != "" && err != nil:
 		r.add(e.at, "%s is %s: %v", e.name, quote(s), err)
 	case a.Is6() && a.IsLinkLocalUnicast() && or != "":
-		r.add(e.at, "%s is %s, a link-local address, which exists once on each interface: write %v%%DEV, with the interface's name for DEV", e.name, quote(s), a)
+		r.doubt(e.at, "%s is %s, a link-local address, which exists once on each interface: write %v%%DEV, with the interface's name for DEV", e.name, quote(s), a)
+		return a, r.lenient
 	case NotUnicast(a) != "":
 		unicast := "a unicast address"
 		if a.Is6() {

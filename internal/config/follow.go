@@ -32,7 +32,7 @@ func (d *draft) checkFollow(r *report, m resolve.Mechanism, local end) {
 	}
 	for i, p := range d.Address {
 		if want := f.AddressAt(p, local.Addr); want != p {
-			r.add(d.addressAt[i], "address has %v, which in mode %s belongs to another outer address than %s, %v: write %v", p.Addr(), quote(d.automatic().mode), local.key, local.Addr, want)
+			r.doubt(d.addressAt[i], "address has %v, which in mode %s belongs to another outer address than %s, %v: write %v", p.Addr(), quote(d.automatic().mode), local.key, local.Addr, want)
 			continue
 		}
 		rd, ok := m.(resolve.SixRD)
@@ -40,7 +40,7 @@ func (d *draft) checkFollow(r *report, m resolve.Mechanism, local end) {
 			continue
 		}
 		if own, err := rd.Delegated(local.Addr); err == nil && !own.Contains(p.Addr()) {
-			r.add(d.addressAt[i], "address has %v, which is outside %v, the prefix that is delegated to %s, %v, so that what is sent from it would be dropped: choose one of that prefix", p.Addr(), own, local.key, local.Addr)
+			r.doubt(d.addressAt[i], "address has %v, which is outside %v, the prefix that is delegated to %s, %v, so that what is sent from it would be dropped: choose one of that prefix", p.Addr(), own, local.key, local.Addr)
 		}
 	}
 }

@@ -124,7 +124,7 @@ func readMasquerade(r *report, e entry, g *gatewayDraft) {
 		case name == "" || name == "." || name == ".." || len(name) > maxName || !validName(name):
 			r.add(item.at, "masquerade is %s, which is no name of an interface: name the one towards the internet, such as \"eth0\"", quote(name))
 		case name == "lo":
-			r.add(item.at, "masquerade is \"lo\", by which nothing leaves this host: name the interface towards the internet, such as \"eth0\"")
+			r.doubt(item.at, "masquerade is \"lo\", by which nothing leaves this host: name the interface towards the internet, such as \"eth0\"")
 		case slices.Contains(g.Masquerade, name):
 			r.add(item.at, "masquerade has %s twice: leave one out", quote(name))
 		default:

@@ -26,6 +26,19 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// LoadLenient is Load for the start of the daemon. It accepts a file in which something
+// stops a part of the traffic only, and returns these problems as doubts: a file that an
+// older version has accepted must not end all tunnels after an upgrade.
+func LoadLenient(path string) (c *Config, doubts Problems, err error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, nil, Problems{{path, 1, 1, err.Error()}}
+	}
+	r := &report{file: path, lenient: true}
+	c, err = parse(r, data)
+	return c, r.doubts.Sorted(), err
+}
+
 func read(path string) ([]byte, error) {
 	// O_NONBLOCK: opening a named pipe without a writer would block forever, and so would
 	// every later reload.
@@ -72,7 +85,10 @@ func explain(err error) error {
 // Parse is Load for the content of a file. name precedes the line and column of each
 // problem.
 func Parse(name string, data []byte) (*Config, error) {
-	r := &report{file: name}
+	return parse(&report{file: name}, data)
+}
+
+func parse(r *report, data []byte) (*Config, error) {
 	var c *Config
 	if root := parseTree(r, data); root != nil {
 		c = readFile(r, root)

@@ -28,8 +28,7 @@ func readListen(r *report, e entry, m *Metrics) {
 		return
 	}
 	if a, err := netip.ParseAddr(host); err == nil && (a.IsMulticast() || a == broadcast) {
-		r.add(e.at, "%s is %s, at which nothing can listen: it must be an address of this host", e.name, quote(text))
-		return
+		r.doubt(e.at, "%s is %s, at which nothing can listen: it must be an address of this host", e.name, quote(text))
 	}
 	m.Listen = text
 }

@@ -38,6 +38,9 @@ type report struct {
 	found    int      // including those that were left out of problems
 	tunnels  []*draft // set when all are read
 	rest     pos      // position from which the file was not checked any more; zero: none
+
+	lenient bool     // doubt does not make the file invalid
+	doubts  Problems // what doubt found, if lenient
 }
 
 // maxProblems is how many problems of a file are reported. A file with more was not
@@ -79,6 +82,17 @@ func (r *report) add(at pos, format string, args ...any) {
 		return
 	}
 	r.problems = append(r.problems, Problem{r.file, at.line, at.column, fmt.Sprintf(format, args...)})
+}
+
+// doubt reports what stops a part of the traffic and nothing else: the daemon can run the
+// rest of the file. A lenient report does not refuse the file for it.
+func (r *report) doubt(at pos, format string, args ...any) {
+	switch {
+	case !r.lenient:
+		r.add(at, format, args...)
+	case len(r.doubts) < maxProblems:
+		r.doubts = append(r.doubts, Problem{r.file, at.line, at.column, fmt.Sprintf(format, args...)})
+	}
 }
 
 // Sorted returns the problems in the order of the file, without duplicates. Duplicates

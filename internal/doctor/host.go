@@ -73,6 +73,9 @@ func (h *host) checkConfig(context.Context) finding {
 		}
 		return fail("sixfourd -check -config "+h.path, "%s", firstLine(h.cfgErr.Error()))
 	}
+	if len(h.doubts) > 0 {
+		return fail("sixfourd -check -config "+h.path, "%s", h.doubts[0])
+	}
 	if h.status == nil {
 		return pass("%s has %s", h.path, count(len(h.cfg.Tunnels), "tunnel"))
 	}

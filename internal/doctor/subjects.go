@@ -26,11 +26,12 @@ type host struct {
 	path      string         // of the configuration
 	cfg       *config.Config // nil: there is no valid one
 	cfgErr    error
-	status    *api.Status // nil: no daemon answers
-	noone     error       // why no daemon answers
-	pid       int         // of the daemon; 0: not known
-	unit      unit        // the daemon's systemd unit; nil: none
-	elsewhere string      // the daemon's network namespace, if it differs from ours
+	doubts    config.Problems // the daemon starts with them, but does not reload
+	status    *api.Status     // nil: no daemon answers
+	noone     error           // why no daemon answers
+	pid       int             // of the daemon; 0: not known
+	unit      unit            // the daemon's systemd unit; nil: none
+	elsewhere string          // the daemon's network namespace, if it differs from ours
 
 	router    *netcfg.Router
 	routerErr error
@@ -71,7 +72,7 @@ func newHost(o Options) *host {
 	if h.path == "" {
 		h.path = o.Paths.Config
 	}
-	h.cfg, h.cfgErr = config.Load(h.path)
+	h.cfg, h.doubts, h.cfgErr = config.LoadLenient(h.path)
 	switch {
 	case o.Socket != "":
 		h.socket = o.Socket
@@ -137,7 +138,7 @@ func (h *host) takeDaemonsFile() {
 		return
 	}
 	h.path = path
-	h.cfg, h.cfgErr = config.Load(path)
+	h.cfg, h.doubts, h.cfgErr = config.LoadLenient(path)
 }
 
 // configOfProcess returns the configuration file with which a daemon was started, from its

@@ -235,7 +235,7 @@ func (p *peer) otherDaemon() int {
 		if path == "" {
 			path = h.o.Paths.Config
 		}
-		cfg, err := config.Load(path)
+		cfg, _, err := config.LoadLenient(path)
 		if err != nil {
 			continue
 		}

@@ -54,26 +54,34 @@ func build(t *testing.T) (dir string) {
 	return dir
 }
 
+// oldHub is a hub that an older version has accepted: no packet goes to 2001:db8:2::/48.
+const oldHub = "[[tunnel]]\nname = \"hub0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\naddress = [\"2001:db8:1::1/48\"]\n" +
+	"[[tunnel.peer]]\nname = \"c\"\nremote = \"203.0.113.50\"\nallowed = [\"2001:db8:1:c::/64\", \"2001:db8:2::/48\"]\n"
+
 // With the sample as it is, of whose addresses this host has none, the service starts,
 // says what its tunnel waits for, and keeps neither an administrator waiting nor the
 // package manager nor a boot; and a process that does nothing any more is replaced, which
 // its interfaces outlive.
+//
+// An upgrade ends no tunnels: the service starts with a file that an older version has
+// accepted, and the package keeps the process that runs if the file would be refused.
 func TestWaiting(t *testing.T) {
 	sample, err := os.ReadFile("../../cmd/sixfourd/dist/sixfour.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := start(t, "waiting", build(t), string(sample)+"[[tunnel]]\nname = \"in0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.21\"\nnetns = \"inner\"\n", "sixfourd-netns.conf")
+	got := start(t, "waiting", build(t), string(sample)+"[[tunnel]]\nname = \"in0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.21\"\nnetns = \"inner\"\n"+oldHub, "sixfourd-netns.conf")
 	for key, want := range map[string]string{
 		"started": "0", "state": "active", "jobs": "0", "postinstall": "0", "again": "active",
-		"healed": "2 tunnels, ready to carry packets", "namespace": "in0", "hung": "another process", "result": "success",
+		"refused": "0, the same process", "old hub": "1",
+		"healed": "3 tunnels, ready to carry packets", "namespace": "in0", "hung": "another process", "result": "success",
 		"kept": "the same interface",
 	} {
 		if len(got[key]) != 1 || got[key][0] != want {
 			t.Errorf("%s: %q, want %q", key, got[key], want)
 		}
 	}
-	for _, want := range []string{"2 tunnels, waiting: six0 waits for the address 203.0.113.10", "in0 waits for its network namespace inner"} {
+	for _, want := range []string{"3 tunnels, waiting: six0 waits for the address 203.0.113.10", "in0 waits for its network namespace inner"} {
 		if len(got["status"]) != 1 || !strings.Contains(got["status"][0], want) {
 			t.Errorf("%q, want %q in it", got["status"], want)
 		}

@@ -22,6 +22,7 @@ const (
 var DaemonFlags = []Flag{
 	{"config", "PATH", "configuration file (default /etc/sixfour.toml)"},
 	{"check", "", "print every problem of the configuration, change nothing"},
+	{"check-start", "", "print only the problems that would stop the daemon from starting"},
 	{"clean", "", "remove what a killed sixfourd left behind for [gateway]"},
 	{"log-level", "LEVEL", "debug, info, warn or error, instead of the file's"},
 	{"log-format", "FORMAT", "auto, console, json or journal, instead of the file's"},
@@ -30,7 +31,7 @@ var DaemonFlags = []Flag{
 }
 
 // DaemonSynopsis are the arguments that count.
-const DaemonSynopsis = "[-config PATH] [-check] [-clean] [-log-level LEVEL] [-log-format FORMAT]"
+const DaemonSynopsis = "[-config PATH] [-check] [-check-start] [-clean] [-log-level LEVEL] [-log-format FORMAT]"
 
 // Daemon is the help that sixfourd prints.
 func Daemon() string {

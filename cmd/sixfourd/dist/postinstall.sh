@@ -12,8 +12,16 @@ if [ -e /etc/sixfour.toml ]; then
 	chgrp sixfour /etc/sixfour.toml
 	chmod 0640 /etc/sixfour.toml
 fi
-# Nothing is started: the sample has nobody's addresses. What runs goes on with the new program.
+# Nothing is started: the sample does not have the addresses of this host. A daemon that
+# runs is restarted with the new program, but only if the new program accepts the
+# configuration: otherwise all tunnels would end here.
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	systemctl try-restart --no-block sixfourd.service || echo "sixfourd does not start again: see journalctl -u sixfourd" >&2
+	pid=$(systemctl show -p MainPID --value sixfourd.service) || pid=0
+	# The same arguments as those of the daemon that runs.
+	if [ "${pid:-0}" != 0 ] && ! (cd / && xargs -0 sh -c 'shift; exec /usr/local/sbin/sixfourd "$@" -check-start' sh) <"/proc/$pid/cmdline"; then
+		echo "sixfourd is not restarted, because the new version does not accept its configuration (see above). The old version continues to run. Correct the file, then: systemctl restart sixfourd" >&2
+	else
+		systemctl try-restart --no-block sixfourd.service || echo "sixfourd does not start again: see journalctl -u sixfourd" >&2
+	fi
 fi
