@@ -85,7 +85,7 @@ var (
 	}
 )
 
-// Checks returns all checks in that order.
+// Checks returns all checks in the order in which they run.
 func Checks() []Check {
 	var all []Check
 	for _, c := range hostChecks {

@@ -113,7 +113,7 @@ func (p Paths) orDefault() Paths {
 	return p
 }
 
-// modules is where the kernel lists its modules.
+// modules returns the directory in which the kernel lists its modules.
 func (p Paths) modules() fs.FS { return os.DirFS(p.Modules) }
 
 const (

@@ -33,7 +33,7 @@ type peer struct {
 	soft      softState
 	heard     heard
 	echo      *echo
-	// Limits reports of the path MTU from routers, true or false.
+	// Limits the reports about the path MTU from routers; anyone can forge them.
 	reports *rate.Limiter
 	narrow  sync.Mutex // held to add and remove destinations with a smaller MTU
 	witness witness

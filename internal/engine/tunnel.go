@@ -52,7 +52,7 @@ type tunnel struct {
 	keeper         *keeper // nil: no liveness checks
 	events         *events // nil: events are not recorded
 	repairs        repairCounts
-	troubles       *rate.Limiter // limits events about repairs
+	troubles       *rate.Limiter // limits events about errors
 	falls, returns *rate.Limiter // limit log lines about peers that stop or resume answering
 	capturing      *capturing    // nil: no captures
 	overflow       overflow
@@ -67,7 +67,7 @@ type tunnel struct {
 	mending  mending
 	opening  opening
 	warned   struct{ state, mtu string } // the last warnings about the interface
-	lastWay  lastWay                     // last route, of the first peer that has one
+	lastWay  lastWay                     // last change that was counted, so that it counts once for all peers
 	mech     *mechanism                  // of an automatic tunnel
 	speaks   resolve.Resolver            // the resolver for which the speaker runs
 	sockets  map[origin]sockets          // for sending
