@@ -211,11 +211,11 @@ func (in *inbound) open(t *table, from, n int) {
 		}
 		if e := t.find(pkt, in.zone); e != nil {
 			in.end = e
-			if e.peer.ways.taken.Load() != 0 && in.socket && e.peer.ways.note() {
-				in.changed()
-			}
 			path := e.path()
 			inner, r := e.decapsulate(path, pkt)
+			if r == drop.None && in.socket && e.peer.ways.taken.Load() != 0 && e.peer.ways.note() {
+				in.changed()
+			}
 			in.deliver(e, path, pkt, inner, r)
 		} else {
 			in.fromAnywhere(t, pkt)

@@ -8,33 +8,49 @@ import (
 )
 
 // twoWays detects that a peer's packets arrive both through AF_XDP and through a socket.
-// An XDP filter leaves outer fragments to the kernel, and the reassembled packets arrive at
-// a socket. Different goroutines read the socket and the AF_XDP port, so packets of one
+// An XDP filter leaves outer fragments and packets with extension headers or IPv4 options
+// to the kernel, and the (reassembled) packets arrive at a socket. Different goroutines read the socket and the AF_XDP port, so packets of one
 // flow would overtake each other. All packets of such a peer then use the socket for a
 // while.
 type twoWays struct {
 	taken atomic.Int64 // since when a filter takes the peer's packets, after epoch; 0: none
-	seen  atomic.Bool  // a packet came through a socket nevertheless
+	seen  atomic.Bool  // enough packets came through a socket nevertheless
+	begun atomic.Int64 // when the present straysWindow began, after epoch
+	count atomic.Int32 // of packets through a socket in that window
 
 	// Used by the control loop only.
 	until time.Time     // the peer's packets use the socket; zero: AF_XDP if possible
 	pause time.Duration // how long they did the last time
+	ended time.Time     // when the last pause ended
 }
 
 const (
 	// takenGrace is how long packets that arrived before the filter was set may wait in
 	// the socket.
 	takenGrace = 200 * time.Millisecond
+	// So many packets through a socket within this time show that the peer sends such
+	// packets regularly: one may be forged.
+	strays       = 16
+	straysWindow = 10 * time.Second
 	// Limits of the pause after which AF_XDP is tried again.
 	leastPause = time.Minute
 	mostPause  = time.Hour
+	// quiet is the time without a pause after which the next one is leastPause again.
+	quiet = time.Hour
 )
 
-// note is called for a packet that came through a socket though a filter takes the peer's
-// packets. It reports whether the control loop must be notified.
+// note is called for a valid packet that came through a socket though a filter takes the
+// peer's packets. It reports whether the control loop must be notified.
 func (w *twoWays) note() bool {
-	since := time.Since(epoch) - time.Duration(w.taken.Load())
-	return since > takenGrace && !w.seen.Load() && !w.seen.Swap(true)
+	now := time.Since(epoch)
+	if now-time.Duration(w.taken.Load()) <= takenGrace || w.seen.Load() {
+		return false
+	}
+	if now-time.Duration(w.begun.Load()) > straysWindow {
+		w.begun.Store(int64(now))
+		w.count.Store(0)
+	}
+	return w.count.Add(1) >= strays && !w.seen.Swap(true)
 }
 
 // parted makes the peer's packets use the socket if note was called, and AF_XDP again after
@@ -42,13 +58,17 @@ func (w *twoWays) note() bool {
 func (p *peer) parted(now time.Time) bool {
 	w := &p.ways
 	if w.seen.Swap(false) && w.taken.Load() != 0 {
+		w.count.Store(0)
+		if now.Sub(w.ended) >= quiet {
+			w.pause = 0
+		}
 		w.pause = min(max(2*w.pause, leastPause), mostPause)
 		w.until = now.Add(w.pause)
-		p.log().Info("packets arrive through a socket, not through AF_XDP: some are fragments, and would be overtaken by others", zap.Duration("for", w.pause))
+		p.log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter leaves some to the kernel, such as fragments and packets with an encapsulation limit, and they would change places with the others", zap.Duration("for", w.pause))
 		return true
 	}
 	if !w.until.IsZero() && now.After(w.until) {
-		w.until = time.Time{}
+		w.until, w.ended = time.Time{}, now
 		return true
 	}
 	return false

@@ -18,7 +18,14 @@ func TestTwoWays(t *testing.T) {
 	in := e.newInbound(0, zap.NewNop(), batch{})
 	told := 0
 	in.changed = func() { told++ }
-	arrives := func() { in.carry(put(in, tunnelled("198.51.100.1", "10.0.0.2", 30))) }
+	several := func(n int) {
+		pkts := make([][]byte, n)
+		for i := range pkts {
+			pkts[i] = tunnelled("198.51.100.1", "10.0.0.2", 30)
+		}
+		in.carry(put(in, pkts...))
+	}
+	arrives := func() { several(strays) }
 	long := -int64(time.Hour)
 
 	arrives()
@@ -49,13 +56,30 @@ func TestTwoWays(t *testing.T) {
 			t.Errorf("after %v it is not tried again", pause)
 		}
 	}
+	p.ways.taken.Store(long)
+	several(strays - 1)
+	forged := make([][]byte, strays)
+	for i := range forged { // from the peer's address, but with a source that is not valid
+		forged[i] = tunnelled("198.51.100.1", "127.0.0.1", 30)
+	}
+	in.carry(put(in, forged...))
+	if told != 3 || p.parted(now) {
+		t.Error("a few packets, and packets that are not valid, change the way")
+	}
+	now = now.Add(quiet)
+	arrives()
+	if told != 4 || !p.parted(now) || p.ways.until.Sub(now) != leastPause {
+		t.Errorf("told %d times; after a quiet time the pause is %v", told, p.ways.pause)
+	}
+	now = now.Add(leastPause + time.Second)
+	p.parted(now)
 	in.socket = false // received at the port itself
 	p.ways.taken.Store(long)
 	arrives()
 	static := *to
 	static.options.StaticMTU = true
 	p.registered = &static
-	if told != 3 || p.mayBeTaken() {
+	if told != 4 || p.mayBeTaken() {
 		t.Errorf("told %d times; with a static path MTU it may be taken: %v", told, p.mayBeTaken())
 	}
 }
