@@ -26,6 +26,7 @@ import (
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
 	"sixfour/internal/text"
+	"sixfour/internal/trusted"
 	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
@@ -184,9 +185,9 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	switch {
 	case err == nil:
 		defer ctl.Close()
-	case cfg.Control.Explicit:
+	case cfg.Control.Explicit && !errors.As(err, new(*trusted.Untrusted)):
 		return err
-	default: // nobody asked for this place: go on without
+	default: // the file does not ask for this path, or another user can prevent the socket
 		log.Warn("no control socket", zap.Error(err))
 	}
 	if err := gateway.Clean(); err != nil { // later it may not use the packet filter

@@ -29,7 +29,7 @@ var group = "sixfour"
 type socket struct {
 	*net.UnixListener
 	path string
-	dir  *os.File // its directory, which only root and we can change
+	dir  *os.File // its directory
 	file *os.File // the socket's file (O_PATH)
 }
 
@@ -48,10 +48,32 @@ func listen(path string, log *zap.Logger) (*socket, error) {
 	return s, nil
 }
 
-func (s *socket) make(log *zap.Logger) (err error) {
-	if s.dir, err = trusted.OpenDir(filepath.Dir(s.path), true, daemonUsers()...); err != nil {
+func (s *socket) make(log *zap.Logger) error {
+	var warning, err error
+	if s.dir, warning, err = trusted.OpenAnyDir(filepath.Dir(s.path), true, daemonOwners()); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
+	address := s.path
+	if warning != nil { // the path may lead to another directory by now
+		address = fmt.Sprintf("/proc/self/fd/%d/%s", s.dir.Fd(), s.name())
+	}
+	err = s.bind(address)
+	switch {
+	case err != nil && warning != nil: // the other user may have caused it
+		return fmt.Errorf("%w; %w", err, warning)
+	case err != nil:
+		return err
+	case warning != nil:
+		log.Warn("only root and the daemon's user may use the control socket, because another user could replace it",
+			zap.String("socket", s.path), zap.Error(warning))
+	default:
+		s.open(log)
+	}
+	return nil
+}
+
+// bind makes the socket at an address, which leads to s.path.
+func (s *socket) bind(address string) error {
 	unlock, err := lock(s.dir, s.name()+".lock")
 	if err != nil {
 		return err
@@ -66,31 +88,30 @@ func (s *socket) make(log *zap.Logger) (err error) {
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
 	}}
-	l, err := lc.Listen(context.Background(), "unix", s.path)
+	l, err := lc.Listen(context.Background(), "unix", address)
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	s.UnixListener = l.(*net.UnixListener)
 	s.SetUnlinkOnClose(false) // remove unlinks it, if it is still ours
-	if err := s.find(); err != nil {
-		return err
-	}
-	s.open(log)
-	return nil
+	return s.find()
 }
 
-// daemonUsers returns the user ID that packages create for the daemon. Root may also use a
-// directory of that user: the unit makes it.
-func daemonUsers() []int {
-	u, err := user.Lookup(group) // user and group have the same name
-	if err != nil {
-		return nil
+// daemonOwners returns the user and the group that packages create for the daemon. The unit
+// makes the socket's directory for that user, and members of the group may use the socket
+// anyway.
+func daemonOwners() (o trusted.Owners) {
+	if u, err := user.Lookup(group); err == nil { // user and group have the same name
+		if uid, err := strconv.Atoi(u.Uid); err == nil {
+			o.Users = append(o.Users, uid)
+		}
 	}
-	uid, err := strconv.Atoi(u.Uid)
-	if err != nil {
-		return nil
+	if g, err := user.LookupGroup(group); err == nil {
+		if gid, err := strconv.Atoi(g.Gid); err == nil {
+			o.Groups = append(o.Groups, gid)
+		}
 	}
-	return []int{uid}
+	return o
 }
 
 func (s *socket) name() string { return filepath.Base(s.path) }

@@ -114,7 +114,7 @@ func Run(ctx context.Context, w io.Writer, program string) (res Result, err erro
 
 // tempDir is a directory for the daemons' files, which no other user can replace.
 func tempDir() (string, error) {
-	parent, err := trusted.OpenDir(os.TempDir(), false)
+	parent, err := trusted.OpenDir(os.TempDir(), false, trusted.Owners{})
 	if err != nil {
 		return "", fmt.Errorf("directory for temporary files (TMPDIR): %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,5 +107,40 @@ func TestSecondDaemonAtTheSameSocket(t *testing.T) {
 	}
 	if _, s := first.status(t); s.Name != "six0" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A daemon whose file names a control socket in a directory of another user runs, and only
+// the daemon's user may open the socket. Where a link of another user leads, it runs without one.
+func TestSocketInDirectoryOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, 1500)
+	start(t, h.b, configB())
+	const other = 65534
+	dir := t.TempDir()
+	must(t, os.Chown(dir, other, -1))
+	must(t, os.Mkdir(filepath.Join(dir, "to"), 0o755))
+	must(t, os.Symlink("to", filepath.Join(dir, "link")))
+	must(t, os.Lchown(filepath.Join(dir, "link"), other, -1))
+	for socket, want := range map[string]string{
+		filepath.Join(dir, "s"):         "because another user could replace it",
+		filepath.Join(dir, "link", "s"): "no control socket",
+	} {
+		d := &daemon{socket: socket, config: filepath.Join(t.TempDir(), "sixfour.toml"), done: make(chan error, 1)}
+		d.write(t, configA())
+		d.cmd = exec.Command(program, "-config", d.config)
+		d.cmd.Stderr = &d.log
+		must(t, h.a.StartWith(d.cmd, nil))
+		go func() { d.done <- d.cmd.Wait() }()
+		t.Cleanup(func() { d.end(t, syscall.SIGKILL) })
+		d.wait(t, want)
+		reachable(t, h.a, inB)
+		info, err := os.Lstat(socket)
+		if made := err == nil; made != (filepath.Dir(socket) == dir) || made && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", socket, info, err)
+		}
+		if code := d.end(t, syscall.SIGTERM); code != 0 {
+			t.Errorf("%s: exit status %d", socket, code)
+		}
 	}
 }

@@ -7,6 +7,7 @@
 package trusted
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -25,22 +26,34 @@ const dirMode = 0o755
 // maxLinks is how many symbolic links a path may lead through, as in the kernel.
 const maxLinks = 40
 
+// Untrusted is the error for a path that another user could lead to another place.
+type Untrusted struct{ reason string }
+
+func (e *Untrusted) Error() string { return e.reason }
+
+func untrusted(format string, args ...any) error { return &Untrusted{fmt.Sprintf(format, args...)} }
+
+// Owners are users and groups that may change directories, in addition to root and the
+// process's own user.
+type Owners struct{ Users, Groups []int }
+
 // OpenDir opens a directory for use with the system calls that end in "at" (O_PATH). It
-// refuses one in which a user other than root and the process's own could replace
-// something, and one that is reached through such a directory. With makeMissing it
-// makes what is missing of the path, with mode 0755. Directories may also belong to other
-// users that are given.
-func OpenDir(path string, makeMissing bool, owners ...int) (*os.File, error) {
-	abs, err := absolute(path)
-	if err != nil {
-		return nil, err
-	}
-	w := walk{strict: true, makeMissing: makeMissing, owners: owners}
-	fd, err := w.open(abs)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return os.NewFile(uintptr(fd), path), nil
+// refuses, with an Untrusted, a directory in which other users than root, the process's own
+// and also could replace something, and one that is reached through such a directory. With
+// makeMissing it makes what is missing of the path, with mode 0755.
+func OpenDir(path string, makeMissing bool, also Owners) (*os.File, error) {
+	w := walk{strict: true, makeMissing: makeMissing, also: also}
+	return w.openFile(path)
+}
+
+// OpenAnyDir is OpenDir for a caller that can use a directory in which another user could
+// replace something: it opens such a directory, too, and returns the reason as warning. It
+// still follows no link of another user. Directories that it makes below such a directory
+// have the mode that the umask leaves of 0755.
+func OpenAnyDir(path string, makeMissing bool, also Owners) (dir *os.File, warning, err error) {
+	w := walk{strict: true, lenient: true, makeMissing: makeMissing, also: also}
+	dir, err = w.openFile(path)
+	return dir, w.warning, err
 }
 
 // Create opens a file for writing as os.Create does, with mode 0600 if it is made. It
@@ -74,9 +87,23 @@ func absolute(path string) (string, error) {
 // walk is one way from the root directory along a path.
 type walk struct {
 	strict      bool // refuse directories that others can change
+	lenient     bool // do not refuse them, but set warning
 	makeMissing bool
-	owners      []int // that directories may have beside root and us
+	also        Owners
 	links       int   // followed so far
+	warning     error // the first Untrusted
+}
+
+func (w *walk) openFile(path string) (*os.File, error) {
+	abs, err := absolute(path)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := w.open(abs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // open opens a directory.
@@ -124,7 +151,7 @@ func (w *walk) step(dir int, name, at string) (next int, target string, err erro
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	next, err = unix.Openat(dir, name, flags, 0)
 	if errors.Is(err, unix.ENOENT) && w.makeMissing {
-		if err := mkdir(dir, name); err != nil {
+		if err := w.mkdir(dir, name); err != nil {
 			return dir, "", fmt.Errorf("make %s: %w", at, err)
 		}
 		next, err = unix.Openat(dir, name, flags, 0)
@@ -149,12 +176,14 @@ func (w *walk) step(dir int, name, at string) (next int, target string, err erro
 	return next, "", nil
 }
 
-// mkdir makes a directory whose mode does not depend on the umask.
-func mkdir(dir int, name string) error {
-	if err := unix.Mkdirat(dir, name, dirMode); err != nil {
-		if errors.Is(err, unix.EEXIST) { // made by another process meanwhile
-			return nil
-		}
+// mkdir makes a directory. Its mode does not depend on the umask, unless another user could
+// replace the directory before its mode is changed.
+func (w *walk) mkdir(dir int, name string) error {
+	err := unix.Mkdirat(dir, name, dirMode)
+	switch {
+	case errors.Is(err, unix.EEXIST): // made by another process meanwhile
+		return nil
+	case err != nil || w.warning != nil:
 		return err
 	}
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -171,7 +200,7 @@ func (w *walk) follow(fd int, st *unix.Stat_t, at string) (string, error) {
 		return "", unix.ELOOP
 	}
 	if !trusted(st.Uid) {
-		return "", fmt.Errorf("%s is a link that %s made: name the file that is meant", at, userName(st.Uid))
+		return "", untrusted("%s is a link that %s made: name the file that is meant", at, userName(st.Uid))
 	}
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(fd, "", buf[:])
@@ -190,20 +219,29 @@ func (w *walk) check(dir int, at string) error {
 	if !w.strict {
 		return nil
 	}
+	err := w.judge(dir, at)
+	if w.lenient && errors.As(err, new(*Untrusted)) {
+		w.warning = cmp.Or(w.warning, err)
+		return nil
+	}
+	return err
+}
+
+func (w *walk) judge(dir int, at string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(dir, &st); err != nil {
 		return err
 	}
 	const rootGroup = 0
 	switch {
-	case !trusted(st.Uid) && !slices.Contains(w.owners, int(st.Uid)):
-		return fmt.Errorf("%s belongs to %s, who could replace what is in it: use a directory that belongs to root", at, userName(st.Uid))
+	case !trusted(st.Uid) && !slices.Contains(w.also.Users, int(st.Uid)):
+		return untrusted("%s belongs to %s, who could replace what is in it: use a directory that belongs to root", at, userName(st.Uid))
 	case st.Mode&unix.S_ISVTX != 0:
 		return nil
 	case st.Mode&unix.S_IWOTH != 0:
-		return fmt.Errorf("%s may be changed by everybody (chmod o-w %s): use a directory that only its owner can change", at, at)
-	case st.Mode&unix.S_IWGRP != 0 && st.Gid != rootGroup:
-		return fmt.Errorf("%s may be changed by group %s (chmod g-w %s): use a directory that only its owner can change", at, groupName(st.Gid), at)
+		return untrusted("%s may be changed by everybody (chmod o-w %s): use a directory that only its owner can change", at, at)
+	case st.Mode&unix.S_IWGRP != 0 && st.Gid != rootGroup && !slices.Contains(w.also.Groups, int(st.Gid)):
+		return untrusted("%s may be changed by group %s (chmod g-w %s): use a directory that only its owner can change", at, groupName(st.Gid), at)
 	}
 	return nil
 }

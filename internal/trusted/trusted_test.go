@@ -125,7 +125,7 @@ func TestMakeMissing(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	dir := t.TempDir()
-	d, err := OpenDir(dir+"/a//b/./c/", true)
+	d, err := OpenDir(dir+"/a//b/./c/", true, Owners{})
 	must(t, err)
 	d.Close()
 	for _, made := range []string{"a", "a/b", "a/b/c"} {
@@ -133,7 +133,7 @@ func TestMakeMissing(t *testing.T) {
 			t.Errorf("%s: %v, %v", made, info.Mode(), err)
 		}
 	}
-	if _, err := OpenDir(dir+"/x", false); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenDir(dir+"/x", false, Owners{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
 }
