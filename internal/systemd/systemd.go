@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -39,11 +40,12 @@ func Watchdog() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
 	}
-	usec, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 32)
+	usec, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if err != nil {
 		return 0
 	}
-	return time.Duration(usec) * time.Microsecond
+	const most = math.MaxInt64 / time.Microsecond
+	return time.Duration(min(usec, uint64(most))) * time.Microsecond
 }
 
 // Reloading is that a reload begins, with the time, by which the manager tells it from
