@@ -24,12 +24,19 @@ func (o *own) is4(ip header.IPv4) bool {
 	return ip.Protocol() == o.protocol && (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip))
 }
 
-// is6 skips the headers that may precede what the layer carries: the encapsulation limit
-// and a fragment header.
+// is6 also recognizes packets with headers that the layer, or fragmentation, puts before what
+// the layer carries: an encapsulation limit and a fragment header. In a later fragment of a
+// packet that begins with options, what they lead to is not visible: it counts as the layer's.
 func (o *own) is6(ip header.IPv6) bool {
 	switch ip.NextHeader() {
-	case o.protocol, header.DestOptions, header.FragmentHdr:
+	case o.protocol:
 		return o.pair.Sends6(ip)
+	case header.DestOptions, header.FragmentHdr:
+		if !o.pair.Sends6(ip) {
+			return false
+		}
+		up, ok := header.FindUpper(ip)
+		return ok && (up.Protocol == o.protocol || up.Later && up.Protocol == header.DestOptions)
 	}
 	return false
 }

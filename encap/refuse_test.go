@@ -240,7 +240,18 @@ func TestEncapsulateRefuses(t *testing.T) {
 	ours := sum(put(bytes.Clone(between), 9, header.ProtoIPv6), 0)
 	fromOther := sum(put(bytes.Clone(ours), 12, 203, 0, 113, 3), 0)
 	between6 := put(put(bytes.Clone(in6), 8, router.Local6.AsSlice()...), 24, router.Remote6.AsSlice()...)
-	ours6, limited6, cut6 := put(bytes.Clone(between6), 6, header.ProtoIPv6), put(bytes.Clone(between6), 6, header.DestOptions), put(bytes.Clone(between6), 6, header.FragmentHdr)
+	ours6 := put(bytes.Clone(between6), 6, header.ProtoIPv6)
+	options := func(next byte) []byte { return []byte{next, 0, 4, 1, 4, 1, 1, 0} }
+	extended := func(first byte, exts ...[]byte) []byte { // with extension headers in place of its payload
+		pkt := put(bytes.Clone(between6), 6, first)
+		pkt = append(append(pkt[:header.IPv6Len], bytes.Join(exts, nil)...), make([]byte, 8)...)
+		binary.BigEndian.PutUint16(pkt[4:], uint16(len(pkt)-header.IPv6Len))
+		return pkt
+	}
+	fragment := func(next byte, offset uint16) []byte {
+		return []byte{next, 0, byte(offset >> 8), byte(offset), 0, 0, 0, 1}
+	}
+	const more, second = 1, 1280
 	for _, c := range []struct {
 		name, mode string
 		inner      []byte
@@ -256,8 +267,17 @@ func TestEncapsulateRefuses(t *testing.T) {
 		{"another protocol's", "4in4", ours, drop.None},
 		{"between the outer ends", "6in6", between6, drop.None},
 		{"its own", "6in6", ours6, drop.Loop},
-		{"its own, with a limit", "6in6", limited6, drop.Loop},
-		{"its own, a fragment", "6in6", cut6, drop.Loop},
+		{"its own, with a limit", "6in6", extended(header.DestOptions, options(header.ProtoIPv6)), drop.Loop},
+		{"its own, a fragment", "6in6", extended(header.FragmentHdr, fragment(header.ProtoIPv6, more)), drop.Loop},
+		{"its own, a later fragment", "6in6", extended(header.FragmentHdr, fragment(header.ProtoIPv6, second)), drop.Loop},
+		{"its own, a fragment with a limit", "6in6", extended(header.FragmentHdr, fragment(header.DestOptions, more), options(header.ProtoIPv6)), drop.Loop},
+		{"its own, a later fragment with a limit", "6in6", extended(header.FragmentHdr, fragment(header.DestOptions, second)), drop.Loop},
+		{"its own, with a limit twice", "6in6", extended(header.DestOptions, options(header.DestOptions), options(header.ProtoIPv6)), drop.Loop},
+		{"UDP with options", "6in6", extended(header.DestOptions, options(header.UDP)), drop.None},
+		{"UDP, a fragment", "6in6", extended(header.FragmentHdr, fragment(header.UDP, more)), drop.None},
+		{"UDP, a later fragment", "6in6", extended(header.FragmentHdr, fragment(header.UDP, second)), drop.None},
+		{"UDP with options, a fragment", "6in6", extended(header.FragmentHdr, fragment(header.DestOptions, more), options(header.UDP)), drop.None},
+		{"another layer's, a fragment", "6in6", extended(header.FragmentHdr, fragment(header.ProtoIPv4, more)), drop.None},
 		{"its own, between", "4in6in4", ours6, drop.None},
 		{"empty", "4in6in4", nil, drop.WrongVersion},
 		{"version 0", "4in6in4", []byte{1, 2, 3}, drop.WrongVersion},
