@@ -92,8 +92,8 @@ func (u unit) last(key string) string {
 // hidesTun returns why no process of the unit can open the TUN device, whatever its user;
 // "": the unit does not prevent it.
 func (u unit) hidesTun(path string) string {
-	if on := u.last("PrivateDevices"); on == "yes" || on == "true" || on == "1" || on == "on" {
-		return "PrivateDevices=" + on
+	if on := u.last("PrivateDevices"); (on == "yes" || on == "true" || on == "1" || on == "on") && !u.binds(path) {
+		return fmt.Sprintf("PrivateDevices=%s without BindPaths=%s", on, path)
 	}
 	allowed := u["DeviceAllow"]
 	policy := u.last("DevicePolicy")
@@ -110,6 +110,18 @@ func (u unit) hidesTun(path string) string {
 		policy = "auto"
 	}
 	return fmt.Sprintf("DevicePolicy=%s without DeviceAllow=%s rw", policy, path)
+}
+
+// binds reports whether the unit puts a file of the host where the service sees it.
+func (u unit) binds(path string) bool {
+	for _, line := range u["BindPaths"] {
+		for _, one := range strings.Fields(line) {
+			if source, _, _ := strings.Cut(strings.TrimPrefix(one, "-"), ":"); source == path {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // account is the user that the daemon runs as, or will run as.
@@ -255,7 +267,7 @@ func (p *peer) otherDaemon() int {
 func (h *host) checkTunFor(path string) finding {
 	if h.pid == 0 && h.unit != nil {
 		if why := h.unit.hidesTun(path); why != "" {
-			return fail("systemctl edit sixfourd: [Service] PrivateDevices=no, DeviceAllow="+path+" rw", "the unit %s keeps %s from the daemon: %s", unitName, path, why)
+			return fail("systemctl edit sixfourd: [Service] BindPaths="+path+", DeviceAllow="+path+" rw", "the unit %s keeps %s from the daemon: %s", unitName, path, why)
 		}
 	}
 	a, ok := h.account()

@@ -177,6 +177,8 @@ func TestForbiddenUnderLoad(t *testing.T) {
 	b := start(t, h.b, configB(often))
 	a := start(t, h.a, configA(often))
 	reachable(t, h.a, inB)
+	a.hasAnswer(t)
+	b.hasAnswer(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -209,6 +211,7 @@ func TestOneWay(t *testing.T) {
 	a := start(t, h.a, configA(often))
 	a.phase(t, api.Up)
 	b.phase(t, api.Up)
+	b.hasAnswer(t)
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -246,7 +249,20 @@ func TestOneWay(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// A peer that answers nothing is up while it sends, and suspect or down otherwise.
+// hasAnswer waits until the peer has answered a probe: until then it is up by what it
+// sends, and its silence would prove nothing.
+func (d *daemon) hasAnswer(t *testing.T) {
+	t.Helper()
+	eventually(t, "the peer has answered", func() error {
+		if _, s := d.status(t); s.Liveness.RTT == 0 {
+			return fmt.Errorf("%+v", s.Liveness)
+		}
+		return nil
+	})
+}
+
+// A peer that answers nothing is up while it sends, down if it has never sent anything,
+// and otherwise suspect: it may be idle.
 func TestSilentPeer(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -264,7 +280,7 @@ func TestSilentPeer(t *testing.T) {
 		if s.Liveness.RTT != 0 || s.Liveness.Heard.IsZero() {
 			t.Errorf("%+v", s.Liveness)
 		}
-		a.phase(t, api.Down)
+		a.phase(t, api.Suspect)
 	}
 	a.wait(t, "it never answered one")
 }

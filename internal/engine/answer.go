@@ -49,7 +49,7 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 		// has its own copy. A host passes such a message on, and it is no error if no program
 		// waits for it (RFC 4443 section 4.2).
 		in.show(s.t, inner, noteOurs)
-		e.peer.in.carried(1, size)
+		e.peer.took(1, size)
 		return
 	}
 	if !echoReply(in.reply[encap.Headroom:], inner) {

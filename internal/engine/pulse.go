@@ -167,6 +167,7 @@ func (pl *pulse) probe(seq uint16) {
 func (pl *pulse) ask(path *path, q question) {
 	if err := pl.p.put(path, q); err != nil {
 		pl.p.noteSend(err)
+		pl.life.Refused()
 	}
 }
 

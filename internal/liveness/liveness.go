@@ -21,7 +21,8 @@
 //
 // A peer that has never answered is up as long as it sends packets: some peers answer no
 // probes. Its silence proves nothing, because an idle peer is silent as well: it becomes
-// suspect, but not down, unless an error reported that it cannot be reached (Doubt).
+// suspect, but not down, unless errors in reply to probes report that it cannot be reached
+// (Doubt), or probes cannot be sent (Refused).
 package liveness
 
 import (
@@ -57,6 +58,8 @@ const (
 	glances = 4
 	// Window is the number of recent probes that Loss covers.
 	Window = 20
+	// enoughDenials errors show that a silent peer is not idle: anybody can forge one.
+	enoughDenials = 2
 	// timed is the number of recent probes whose sending times are stored, so that late
 	// answers can be used to measure round trips.
 	timed = 4
@@ -81,7 +84,7 @@ type Peer struct {
 	missed  int           // probes lost in a row; a packet ends the row only if the peer never answered
 	since   time.Duration // when the first of them was sent
 	silent  int           // how many of them were lost after quiet
-	denied  bool          // an error reported the peer unreachable, and no packet has come since
+	denials int           // errors while a probe waited for its answer, since the last packet
 	pause   time.Duration // between probes of a suspect or down peer
 	total   uint64
 	lost    uint64
@@ -176,16 +179,22 @@ func (p *Peer) Traffic(exact bool, now time.Duration) {
 // hear records that the peer sent a packet at the given time.
 func (p *Peer) hear(at time.Duration) {
 	p.heard = max(p.heard, at)
-	p.quiet, p.silent, p.denied = p.heard+p.set.Every, 0, false
+	p.quiet, p.silent, p.denials = p.heard+p.set.Every, 0, 0
 }
 
 // last returns when the last probe was sent.
 func (p *Peer) last() time.Duration { return p.sent[(p.seq-1)%timed] }
 
+// Refused reports that a probe could not be sent. Until a packet comes from the peer, its
+// silence does not mean that it is idle.
+func (p *Peer) Refused() { p.denials = enoughDenials }
+
 // Doubt reports that an error said that the peer cannot be reached: it is probed now,
 // unless a probe was just sent.
 func (p *Peer) Doubt(now time.Duration) {
-	p.denied = true
+	if p.asked {
+		p.denials = min(p.denials+1, enoughDenials)
+	}
 	if p.state == Up && !p.asked && (p.total == 0 || now-p.last() >= leastTimeout) {
 		p.ask, p.until, p.quiet = now, now, now
 	}
@@ -302,7 +311,7 @@ func (p *Peer) miss(now time.Duration) {
 }
 
 // mayBeIdle reports whether the peer's silence proves nothing.
-func (p *Peer) mayBeIdle() bool { return p.replied < 0 && p.heard >= 0 && !p.denied }
+func (p *Peer) mayBeIdle() bool { return p.replied < 0 && p.heard >= 0 && p.denials < enoughDenials }
 
 // later returns when to probe a peer again that does not answer: less and less often.
 func (p *Peer) later(now time.Duration) time.Duration {

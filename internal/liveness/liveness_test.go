@@ -266,10 +266,19 @@ func TestSilent(t *testing.T) {
 	if s, _ := w.p.State(); s != Suspect || fmt.Sprint(w.states) != "[down 5 up 0 suspect 3]" {
 		t.Errorf("%v, %v", s, w.states)
 	}
-	w.p.Doubt(w.now) // an ICMP error says that it is unreachable
-	w.run(2030 * time.Second)
+	for w.p.asked { // one error that may be forged
+		w.run(w.now + tick)
+	}
+	w.p.Doubt(w.now)
+	w.run(w.now + 2*usual.Every)
+	if s, _ := w.p.State(); s != Suspect {
+		t.Errorf("%v after one error", s)
+	}
+	for until := w.now + 3*usual.Every; w.now < until; w.run(w.now + leastTimeout/2) { // one to each probe
+		w.p.Doubt(w.now)
+	}
 	if s, _ := w.p.State(); s != Down {
-		t.Errorf("%v", s)
+		t.Errorf("%v after errors", s)
 	}
 }
 
