@@ -20,7 +20,8 @@ const (
 // send it back. A keepalive contains the answer that the router expects, written by the
 // router itself: a GRE header with protocol type 0, which only has to be sent on
 // (mechanisms 8). Own is whether Decapsulate refused the packet with drop.OwnSource.
-// Keepalive decrements the packet's TTL, as for a forwarded packet.
+// Keepalive decrements the TTL of a packet that goes back bare, as for a forwarded packet,
+// and sets that of a packet that goes back inside to 1.
 //
 // The answer goes from our outer address to the router's. A router behind a NAT does not
 // know the address by which we know it, and if we are behind one, the router does not
@@ -32,44 +33,47 @@ func (s *Stack) Keepalive(inner []byte, own bool) Return {
 	if !last.Kind.IsGRE() {
 		return NoReturn
 	}
-	src, dst, ok := keepaliveEnds(inner)
+	src, dst, ttl, ok := keepaliveEnds(inner)
 	switch {
 	case !ok:
 		return NoReturn
 	case header.Version(inner) == last.Kind.Over() && (src == last.Local || dst == last.Remote):
-		forwardOne(inner, last.Local, last.Remote)
+		returnTo(inner, last.Local, last.Remote, ttl-1)
 		return ReturnBare
 	case own:
-		forwardOne(inner, src, dst)
+		// A router is a neighbour inside the tunnel. Where another host has the source
+		// address as well, such as one that all hosts give to a bridge, the answer must not
+		// come back for ever.
+		returnTo(inner, src, dst, 1)
 		return ReturnInside
 	}
 	return NoReturn
 }
 
-// keepaliveEnds returns the addresses of the answer that an inner packet contains, if
-// the packet is such an answer.
-func keepaliveEnds(inner []byte) (src, dst netip.Addr, ok bool) {
+// keepaliveEnds returns the addresses and the TTL of the answer that an inner packet
+// contains, if the packet is such an answer.
+func keepaliveEnds(inner []byte) (src, dst netip.Addr, ttl byte, ok bool) {
 	if header.Version(inner) == 6 {
 		ip := header.IPv6(inner)
-		return ip.Src(), ip.Dst(), ip.NextHeader() == header.GRE && ip.HopLimit() > 1 && answersKeepalive(ip.Payload())
+		return ip.Src(), ip.Dst(), ip[7], ip.NextHeader() == header.GRE && ip.HopLimit() > 1 && answersKeepalive(ip.Payload())
 	}
 	ip := header.IPv4(inner)
-	return ip.Src(), ip.Dst(), ip.Protocol() == header.GRE && !ip.IsFragment() && ip.TTL() > 1 && answersKeepalive(ip.Payload())
+	return ip.Src(), ip.Dst(), ip[8], ip.Protocol() == header.GRE && !ip.IsFragment() && ip.TTL() > 1 && answersKeepalive(ip.Payload())
 }
 
-// forwardOne sets the addresses of an inner packet and decrements its TTL.
-func forwardOne(inner []byte, src, dst netip.Addr) {
+// returnTo sets the addresses and the TTL of an inner packet.
+func returnTo(inner []byte, src, dst netip.Addr, ttl byte) {
 	if header.Version(inner) == 6 {
 		ip := header.IPv6(inner)
 		copy(ip.Source(), src.AsSlice())
 		copy(ip.Dest(), dst.AsSlice())
-		ip[7]--
+		ip[7] = ttl
 		return
 	}
 	ip := header.IPv4(inner)
 	copy(ip.Source(), src.AsSlice())
 	copy(ip.Dest(), dst.AsSlice())
-	ip[8]--
+	ip[8] = ttl
 	ip.SetChecksum()
 }
 

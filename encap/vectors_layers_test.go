@@ -187,9 +187,18 @@ func TestKeepalive(t *testing.T) {
 		forward(header4("10.0.0.2", "10.0.0.1", header.GRE, []byte{0, 0, 0, 0})),
 		header6("fd00::2", "fd00::1", header.GRE, []byte{0, 0, 0, 0}),
 	} {
-		want := forward(bytes.Clone(inner))
+		want := bytes.Clone(inner)
+		if header.Version(want) == 4 {
+			want[8] = 1
+			header.IPv4(want).SetChecksum()
+		} else {
+			want[7] = 1
+		}
 		if got := s.Keepalive(inner, true); got != encap.ReturnInside || !bytes.Equal(inner, want) {
 			t.Errorf("between inner addresses: %v\n got %x\nwant %x", got, inner, want)
+		}
+		if got := s.Keepalive(inner, true); got != encap.NoReturn { // where the other end has the source, too
+			t.Errorf("what has come back goes back again: %v", got)
 		}
 	}
 	// Without GRE it is a packet with our address as source, and nothing else.

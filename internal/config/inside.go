@@ -9,6 +9,7 @@ import (
 type Pair struct {
 	Local, Remote netip.Addr
 	Sure          bool // by the configuration, the peer must have it
+	Near          bool // it is in a subnet of ours: no router is between
 }
 
 // Inside returns the possible inner addresses of a peer, for the IP versions that the
@@ -27,14 +28,14 @@ func (t *Tunnel) Inside(p *Peer) (all []Pair) {
 		}
 		hosts, sure := peerHosts(own, p.Allowed)
 		for _, h := range hosts {
-			all = append(all, Pair{own.Addr(), h, h == sure})
+			all = append(all, Pair{own.Addr(), h, h == sure, own.Contains(h)})
 		}
 		if t.Hub {
 			continue
 		}
 		others, only := otherHosts(own)
 		for _, other := range others {
-			all = append(all, Pair{own.Addr(), other, only})
+			all = append(all, Pair{own.Addr(), other, only, true})
 		}
 	}
 	return all
@@ -101,7 +102,7 @@ const maxProbed = 4
 // are those of Inside, sure ones first. For a peer of a hub only sure ones are used.
 func (t *Tunnel) Probed(p *Peer) []Pair {
 	if p.Probe.IsValid() {
-		return []Pair{{t.askFrom(p.Probe), p.Probe, true}}
+		return []Pair{{t.askFrom(p.Probe), p.Probe, true, t.isNeighbour(p.Probe)}}
 	}
 	var sure, guessed []Pair
 	for _, pair := range t.Inside(p) {
@@ -131,8 +132,8 @@ func (t *Tunnel) askFrom(a netip.Addr) (from netip.Addr) {
 	return from
 }
 
-// IsNeighbour reports whether an inner address is in a subnet of ours, so that no router
-// is between.
-func (t *Tunnel) IsNeighbour(a netip.Addr) bool {
+// isNeighbour reports whether an inner address is in a subnet of ours: no router is in
+// between.
+func (t *Tunnel) isNeighbour(a netip.Addr) bool {
 	return slices.ContainsFunc(t.Address, func(own netip.Prefix) bool { return own.Contains(a) })
 }

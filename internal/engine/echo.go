@@ -74,8 +74,8 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	pkt := buf[encap.Headroom:]
 	p.echo.Fill(pkt, local, remote, q.Seq)
 	if inside {
-		if p.answersBy().way == wayBetween {
-			p.t.limitHops(pkt, remote)
+		if by := p.answersBy(); by.way == wayBetween && by.between.Remote == remote {
+			limitHops(pkt, by.between, path.options)
 		}
 		var r drop.Reason
 		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {

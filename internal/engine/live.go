@@ -82,7 +82,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-timer.C:
 		case <-k.wake:
 		case s := <-k.answers:
-			k.guard(s.p, func() { k.take(s) })
+			k.takeAll(s)
 		}
 		k.lookAtFresh()
 		if next, ok := k.step(); ok {
@@ -94,32 +94,39 @@ func (k *keeper) run(ctx context.Context) {
 // since converts a time for liveness.Peer.
 func (k *keeper) since(at time.Time) time.Duration { return at.Sub(k.begun) }
 
-// take handles an answer, and all others that are waiting.
-func (k *keeper) take(s lifeSign) {
-	for {
-		if int(s.target) < len(s.p.pulses) {
-			pl := s.p.pulses[s.target]
-			now := k.since(s.at)
-			only := pl.onlyHost(now)
-			if pl.proven.improve(s.by, s.pair, pl.target.between) {
-				proven := pl.proven
-				s.p.proven.Store(&proven)
-			}
-			if s.by < wayOutside {
-				pl.inside = now
-			}
-			if pl.life.Answer(s.seq, now) {
-				pl.seen = s.p.in.packets.Load() // the answer may be counted there
-				k.settle(pl)
-			} else if only {
-				k.settle(pl)
-			}
-		}
+// takeAll handles an answer, and those that wait behind it.
+func (k *keeper) takeAll(s lifeSign) {
+	for range cap(k.answers) {
+		k.guard(s.p, func() { k.take(s) })
 		select {
 		case s = <-k.answers:
 		default:
 			return
 		}
+	}
+}
+
+// take handles an answer. An answer to a probe from before the last restart says nothing
+// of the present path.
+func (k *keeper) take(s lifeSign) {
+	if int(s.target) >= len(s.p.pulses) || !s.p.pulses[s.target].life.Recent(s.seq) {
+		return
+	}
+	pl := s.p.pulses[s.target]
+	now := k.since(s.at)
+	only := pl.onlyHost(now)
+	if pl.proven.improve(s.by, s.pair, pl.target.between) {
+		proven := pl.proven
+		s.p.proven.Store(&proven)
+	}
+	if s.by < wayOutside {
+		pl.inside = now
+	}
+	if pl.life.Answer(s.seq, now) {
+		pl.seen = s.p.in.packets.Load() // the answer may be counted there
+		k.settle(pl)
+	} else if only {
+		k.settle(pl)
 	}
 }
 

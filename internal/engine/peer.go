@@ -69,6 +69,7 @@ type peer struct {
 	ways     twoWays               // packets that may arrive both by socket and by AF_XDP
 	pulses   []*pulse              // liveness sessions, owned by the keeper
 	proven   atomic.Pointer[proof] // how probes were answered; nil: none was
+	expected atomic.Int64          // probes of whether it is up that may still be answered
 	asked    asked
 	refused  atomic.Int64 // when a send failure was last examined, in ns since the epoch
 

@@ -143,6 +143,7 @@ func (pl *pulse) probe(seq uint16) {
 	if path == nil {
 		return
 	}
+	pl.forget()
 	for _, w := range pl.ways(path) {
 		if w > pl.proven.way {
 			break
@@ -163,9 +164,20 @@ func (pl *pulse) probe(seq uint16) {
 	pl.tries++
 }
 
+// forget makes the next probe go in every way through the tunnel, when the peer does not
+// answer any more in the one in which it did: another system may have its address by now.
+func (pl *pulse) forget() {
+	if _, missed := pl.life.State(); missed >= pl.target.set.After && pl.proven.way < waySelf {
+		pl.proven = proof{way: waySelf}
+		pl.p.proven.Store(nil)
+	}
+}
+
 // ask sends one packet of a probe.
 func (pl *pulse) ask(path *path, q question) {
+	pl.p.expected.Add(1) // before an answer can arrive
 	if err := pl.p.put(path, q); err != nil {
+		pl.p.expected.Add(-1)
 		pl.p.noteSend(err)
 		pl.life.Refused()
 	}
@@ -213,6 +225,10 @@ func (p *peer) returned(pkt []byte) bool {
 // call it.
 func (k *keeper) answer(p *peer, w kind, seq uint16, m []byte) {
 	if k == nil || len(m) < askLen || w >= kind(noWay) {
+		return
+	}
+	if p.expected.Add(-1) < 0 { // a peer that repeats its answers must not crowd out others
+		p.expected.Add(1)
 		return
 	}
 	select {

@@ -111,7 +111,7 @@ func (p *peer) put(path *path, q question) error {
 	case waySelf:
 		header.IPv6(pkt)[7] = selfHopLimit
 	case wayBetween:
-		p.t.limitHops(pkt, remote)
+		limitHops(pkt, q.between, path.options)
 	}
 	if q.way != wayOutside {
 		var r drop.Reason
@@ -135,12 +135,12 @@ var allNodes = netip.AddrFrom16([16]byte{0xff, 2, 15: 1})
 // without forwarding. If it does not have the address, it would return the probe to us, and
 // so on (RFC 6164 section 5.1): a hop limit of 1 prevents that. If outer headers inherit
 // the hop limit, the probe would not arrive with a limit of 1.
-func (t *tunnel) limitHops(pkt []byte, to netip.Addr) {
+func limitHops(pkt []byte, pair config.Pair, o encap.Options) {
 	limit := byte(farHopLimit)
-	if t.cfg.IsNeighbour(to) && t.cfg.Options.TTL != encap.InheritTTL && t.cfg.Options.HopLimit != encap.InheritTTL {
+	if pair.Near && o.TTL != encap.InheritTTL && o.HopLimit != encap.InheritTTL {
 		limit = 1
 	}
-	if to.Is6() {
+	if pair.Remote.Is6() {
 		header.IPv6(pkt)[7] = limit
 		return
 	}

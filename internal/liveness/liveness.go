@@ -200,6 +200,9 @@ func (p *Peer) Doubt(now time.Duration) {
 	}
 }
 
+// Recent reports whether the number is that of one of the recent probes.
+func (p *Peer) Recent(seq uint16) bool { return int(p.seq-1-seq) < p.known }
+
 // Answer reports an answer to a probe. It returns whether this is the first answer to one
 // of the recent probes.
 func (p *Peer) Answer(seq uint16, now time.Duration) bool {
