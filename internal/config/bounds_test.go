@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,14 +18,35 @@ func TestBounds(t *testing.T) {
 		{"nested tables", "a = " + strings.Repeat("{a = ", 17) + "1" + strings.Repeat("}", 17), "1:85: arrays and tables are nested more than 16 levels deep here" + file},
 		{"a deep key", strings.Repeat("a.", 16) + "a = 1", "1:1: a key has more than 16 parts here" + file},
 		{"a deep table", "[" + strings.Repeat("a.", 16) + "a]", "1:2: a key has more than 16 parts here" + file},
-		{"many values", "a = [" + strings.Repeat("1,", maxValues) + "]", fmt.Sprintf("1:%d: the file has more than 1048576 values here", 2*maxValues+4) + file},
-		{"many tables", strings.Repeat("[[x]]\n", maxValues+1), "1048577:3: the file has more than 1048576 values here" + file},
+		{"many values", "a = [" + strings.Repeat("1,", maxValues) + "]", fmt.Sprintf("1:%d: the file has more than 3145728 values here", 2*maxValues+4) + file},
+		{"many tables", strings.Repeat("[[x]]\n", maxValues+1), "3145729:3: the file has more than 3145728 values here" + file},
 		{"many tunnels", strings.Repeat("[[tunnel]]\n", maxTunnels+1), "10001:3: there are 10001 tunnels: at most 10000 are possible: name the right file with -config, or give a tunnel many peers ([[tunnel.peer]])"},
 	} {
 		_, err := Parse("f", []byte(c.file))
 		if err == nil || err.Error() != "f:"+c.want {
 			t.Errorf("%s: %.300v, want %s", c.name, err, c.want)
 		}
+	}
+}
+
+// A file of many peers, each with a comment, is valid.
+func TestFileOfManyPeers(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(tunnel("4in4", "192.0.2.1", ""))
+	const n = 120_000
+	for i := range n {
+		fmt.Fprintf(&b, "[[tunnel.peer]]\nname = 'customer-%d'\nremote = '10.%d.%d.%d'\nallowed = ['172.%d.%d.%d/32']\n# The customer's contract, address and contact person are in the inventory.\n",
+			i, i>>16, i>>8&255, i&255, 16+i>>16, i>>8&255, i&255)
+	}
+	if b.Len() < 17<<20 {
+		t.Fatalf("the file has only %d bytes", b.Len())
+	}
+	path := filepath.Join(t.TempDir(), "f.toml")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(path); err != nil || len(c.Tunnels[0].Peers) != n {
+		t.Errorf("%.500v", err)
 	}
 }
 

@@ -245,7 +245,7 @@ func TestLoad(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := Load(write("full", sample+strings.Repeat("#", maxSize-len(sample)), 0o600)); err != nil {
-		t.Error("a file of just 16 MiB:", err)
+		t.Error("a file of just 64 MiB:", err)
 	}
 	pipe := filepath.Join(dir, "pipe") // which would be waited for without an end
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -255,7 +255,7 @@ func TestLoad(t *testing.T) {
 		{pipe, ":1:1: nobody writes into the pipe: name a file with -config"},
 		{filepath.Join(dir, "none"), ":1:1: cannot read the file: no such file or directory: write it, or name another with -config"},
 		{dir, ":1:1: cannot read the file: is a directory: name a file in it with -config"},
-		{write("large", strings.Repeat("#", maxSize+1), 0o600), ":1:1: the file is larger than 16 MiB, too large for a configuration: name the right one with -config"},
+		{write("large", strings.Repeat("#", maxSize+1), 0o600), ":1:1: the file is larger than 64 MiB, too large for a configuration: name the right one with -config"},
 		{write("bad", "x = 1\n"+sample, 0o600), `:1:1: unknown key "x"`},
 	}
 	if os.Getuid() != 0 {

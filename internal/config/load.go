@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// maxSize is the size of the largest file that is read, in bytes. It is enough for more
-// than a hundred thousand peers. A larger file is probably a wrong path, such as a
+// maxSize is the size of the largest file that is read, in bytes. It is enough for several
+// hundred thousand peers. A larger file is probably a wrong path, such as a
 // device.
-const maxSize = 16 << 20
+const maxSize = 64 << 20
 
 // patience is how long a process that writes to a pipe may take.
 const patience = 10 * time.Second
@@ -53,7 +53,7 @@ func read(path string) ([]byte, error) {
 		return nil, explain(err)
 	}
 	if len(data) > maxSize {
-		return nil, errors.New("the file is larger than 16 MiB, too large for a configuration: name the right one with -config")
+		return nil, errors.New("the file is larger than 64 MiB, too large for a configuration: name the right one with -config")
 	}
 	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && len(data) == 0 {
 		return nil, errors.New("nobody writes into the pipe: name a file with -config")

@@ -100,7 +100,7 @@ const maxKeys = 1000
 
 const (
 	// maxValues is how many values a file may have; a peer has about five.
-	maxValues = 1 << 20
+	maxValues = 3 << 20
 	// maxNesting is how deeply tables and arrays may be nested. The configuration needs
 	// only a few levels.
 	maxNesting = 16
