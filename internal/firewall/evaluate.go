@@ -10,32 +10,31 @@ import (
 	"sixfour/encap/header"
 )
 
-// evaluation follows one packet.
+// evaluation evaluates the rules for one packet.
 type evaluation struct {
 	packet    Packet
 	head      value // the IP header
 	mark      value
-	tracked   bool // connection tracking knows the packet
-	left      int  // expressions that may still be looked at
+	tracked   bool // connection tracking knows about the packet
+	left      int  // number of expressions that may still be evaluated
 	registers *registers
-	base0     *chain // the one that the packet came by
+	base0     *chain // the base chain that the packet entered
 }
 
-// outcome is what may become of a packet in a chain: it may pass this hook's chain,
-// be dropped, or go on behind the rule that jumped here. More than one may be
-// possible.
+// outcome is what may happen to a packet in a chain: it passes the base chain, is
+// dropped, or continues after the rule that jumped here. Several may be possible.
 type outcome struct {
 	pass bool
 	drop *Place
 	on   bool
 }
 
-// prepare writes the IP header as far as it is known.
+// prepare writes the known fields of the IP header.
 func (e *evaluation) prepare() {
 	p := e.packet
 	e.tracked = true
 	e.mark = unknownValue(4)
-	if p.Hook == Output { // what arrives may have been given a mark by a device
+	if p.Hook == Output { // a device may have set a mark on packets that arrive
 		e.mark = knownValue(binary.NativeEndian.AppendUint32(nil, p.Mark))
 	}
 	set := func(at int, b ...byte) {
@@ -47,7 +46,7 @@ func (e *evaluation) prepare() {
 	if p.Source.Is4() {
 		e.head = unknownValue(header.IPv4Len)
 		set(0, 0x45)
-		set(6, header.DF>>8, 0) // as nearly all tunnel packets have it
+		set(6, header.DF>>8, 0) // nearly all tunnel packets have it
 		set(9, p.Protocol)
 		set(12, p.Source.AsSlice()...)
 		set(16, p.Destination.AsSlice()...)
@@ -59,7 +58,7 @@ func (e *evaluation) prepare() {
 	set(24, p.Destination.AsSlice()...)
 }
 
-// base follows the packet through a chain at a hook.
+// base evaluates a base chain.
 func (e *evaluation) base(c *chain) outcome {
 	e.base0 = c
 	out := e.chain(c, 0)
@@ -74,7 +73,7 @@ func (e *evaluation) base(c *chain) outcome {
 	return out
 }
 
-// fall notes the first place where a packet may be dropped.
+// fall records the first place where a packet may be dropped.
 func (o *outcome) fall(at *Place) {
 	if o.drop == nil {
 		o.drop = at
@@ -88,7 +87,7 @@ func (e *evaluation) place(c *chain, handle uint64) *Place {
 // maxJumps is NFT_JUMP_STACK_SIZE.
 const maxJumps = 16
 
-// chain follows the packet through a chain's rules.
+// chain evaluates a chain's rules.
 func (e *evaluation) chain(c *chain, depth int) (all outcome) {
 	for i := range c.rules {
 		r := &c.rules[i]
@@ -116,10 +115,10 @@ func (e *evaluation) chain(c *chain, depth int) (all outcome) {
 	return all
 }
 
-// verdict is what a rule says at its end.
+// verdict is the verdict of a rule that matches.
 type verdict struct {
 	expr.Verdict
-	unsure bool // it may be anything
+	unsure bool // any verdict is possible
 }
 
 var (
@@ -127,7 +126,7 @@ var (
 	anything = verdict{unsure: true}
 )
 
-// apply is what a rule's verdict does; last: no other rule of the chain follows.
+// apply applies a rule's verdict. last means that no other rule of the chain follows.
 func (e *evaluation) apply(c *chain, r *rule, v verdict, depth int) (one outcome, last bool) {
 	if v.unsure {
 		one = outcome{pass: true, on: true}
@@ -153,7 +152,7 @@ func (e *evaluation) apply(c *chain, r *rule, v verdict, depth int) (one outcome
 	return e.apply(c, r, anything, depth) // a queue: a program decides
 }
 
-// rule tells whether the packet matches, and what the rule says then.
+// rule reports whether the packet matches, and the rule's verdict in that case.
 func (e *evaluation) rule(c *chain, r *rule) (matches ternary, v verdict) {
 	e.registers = newRegisters()
 	matches, v = yes, goOn
@@ -173,7 +172,7 @@ func (e *evaluation) rule(c *chain, r *rule) (matches ternary, v verdict) {
 	return matches, v
 }
 
-// expr does what one expression does.
+// expr evaluates one expression.
 func (e *evaluation) expr(c *chain, x any) (ternary, verdict) {
 	switch x := x.(type) {
 	case *expr.Verdict:
@@ -226,7 +225,7 @@ func (e *evaluation) expr(c *chain, x any) (ternary, verdict) {
 	return maybe, goOn
 }
 
-// match is an iptables extension.
+// match evaluates an iptables match.
 func (e *evaluation) match(x *expr.Match) ternary {
 	switch info := x.Info.(type) {
 	case *xt.Comment:
@@ -241,8 +240,8 @@ func (e *evaluation) match(x *expr.Match) ternary {
 	return maybe
 }
 
-// matchState is known if states are all that is asked for. Their bits are the same as
-// those of nftables.
+// matchState is known if the match tests only states, whose bits are the same as those
+// of nftables.
 func (e *evaluation) matchState(info xt.ConntrackMtinfoBase, states uint16) ternary {
 	if info.MatchFlags != uint16(xt.ConntrackState) || info.InvertFlags != 0 || !e.tracked {
 		return maybe
@@ -250,7 +249,7 @@ func (e *evaluation) matchState(info xt.ConntrackMtinfoBase, states uint16) tern
 	return ternaryOf(uint32(states)&e.state() != 0)
 }
 
-// state is the packet's in connection tracking.
+// state returns the packet's state in connection tracking.
 func (e *evaluation) state() uint32 {
 	if e.packet.Answer {
 		return expr.CtStateBitESTABLISHED
@@ -258,8 +257,8 @@ func (e *evaluation) state() uint32 {
 	return expr.CtStateBitNEW
 }
 
-// unread is an expression that nobody here understands: it may match or not, and
-// what it writes is not known.
+// unread handles an expression that this package does not understand: it is unknown
+// whether it matches, and what it writes.
 func (e *evaluation) unread(x unread) (ternary, verdict) {
 	e.registers = newRegisters()
 	switch x.name {

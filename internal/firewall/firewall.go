@@ -1,10 +1,10 @@
-// Package firewall says what this host's packet filter would do with a packet, by
-// reading its nftables rules and following the packet through them. It changes
-// nothing, and sends nothing.
+// Package firewall determines what this host's packet filter would do with a packet, by
+// reading its nftables rules and evaluating them for the packet. It changes nothing, and
+// sends nothing.
 //
-// Rules ask for more than is known of a packet that nobody has sent, and the kernel
-// has more expressions than are understood here. So the answer has three values: it
-// passes, it is dropped, or that depends on what is not known.
+// Rules may test properties that are unknown for a packet that was not sent, and the
+// kernel has more expressions than this package understands. So there are three results:
+// the packet passes, is dropped, or the result depends on what is unknown.
 package firewall
 
 import (
@@ -13,69 +13,71 @@ import (
 	"github.com/google/nftables"
 )
 
-// Hook is the way of a packet: Input arrives for this host, Output is sent by it, Forward
-// passes through it.
+// Hook is the path of a packet: Input arrives for this host, Output is sent by it,
+// Forward passes through it.
 type Hook uint8
 
-// The ways.
+// The hooks.
 const (
 	Input Hook = iota
 	Output
 	Forward
 )
 
-// Packet is what is known of a packet: one that is whole, not a fragment, and has no
-// IPv4 options. Device is where it arrives, or, of Output, where it leaves; "": not known.
+// Packet is what is known about a packet. The packet is whole, not a fragment, and has
+// no IPv4 options. Device is where it arrives or, for Output, where it leaves; "":
+// unknown.
 type Packet struct {
 	Hook        Hook
 	Source      netip.Addr
 	Destination netip.Addr
 	Protocol    byte
-	Payload     []byte // the first bytes behind the IP header, as far as they are known
+	Payload     []byte // the first bytes after the IP header, as far as they are known
 	Device      string
 	Index       int    // of the device
-	To          string // of Forward: the device by which it leaves
+	To          string // for Forward: the device through which it leaves
 	ToIndex     int
-	Mark        uint32 // of Output: SO_MARK
-	// Answer means that this host has sent such a packet the other way not long ago,
-	// so that connection tracking knows the two (state established, not new).
+	Mark        uint32 // for Output: SO_MARK
+	// Answer means that this host recently sent a packet of the same connection in the
+	// other direction, so connection tracking knows the connection (state established,
+	// not new).
 	Answer bool
 }
 
-// Verdict is what becomes of a packet.
+// Verdict is the result for a packet.
 type Verdict uint8
 
 // The verdicts.
 const (
 	Pass    Verdict = iota
 	Drop            // dropped, or rejected
-	Depends         // on what is not known
+	Depends         // unknown
 )
 
-// String is the verdict in a word.
+// String returns the verdict in a word.
 func (v Verdict) String() string { return [...]string{"pass", "drop", "depends"}[v] }
 
-// Place is a rule, or, with handle 0, a chain's policy.
+// Place is a rule or, with handle 0, a chain's policy.
 type Place struct {
 	Family, Table string
-	Base          string // the chain at the hook, by which the packet came
-	Chain         string // that has the rule
+	Base          string // the base chain that the packet entered
+	Chain         string // the chain with the rule
 	Handle        uint64
 }
 
-// Judgement is a verdict and the place that is the reason for Drop or Depends.
+// Judgement is a verdict and, for Drop or Depends, the place that causes it.
 type Judgement struct {
 	Verdict
 	Place
 }
 
-// Ruleset is a namespace's rules as they were when they were read. It is immutable.
+// Ruleset holds a namespace's rules as they were read. It is immutable.
 type Ruleset struct {
-	base  []*chain // in the order in which packets of any hook meet them
-	steps int      // how many expressions a judgement may look at
+	base  []*chain // in the order in which packets pass them
+	steps int      // the most expressions that may be evaluated for a packet
 }
 
-// chain is one chain with what its rules jump to.
+// chain is one chain, with the chains and sets that its rules use.
 type chain struct {
 	family   nftables.TableFamily
 	table    string
@@ -83,20 +85,20 @@ type chain struct {
 	hook     uint32
 	priority int32
 	nat      bool
-	drops    bool // its policy
+	drops    bool // its policy is drop
 	rules    []rule
 	chains   map[string]*chain // of the same table
 	sets     map[string]*set   // of the same table
 }
 
-// Judge follows a packet through the rules.
+// Judge evaluates the rules for a packet.
 func (r *Ruleset) Judge(p Packet) Judgement {
 	e := &evaluation{packet: p, left: r.steps}
 	e.prepare()
 	var doubt *Place
 	for _, c := range r.base {
 		certain, met := c.meets(p)
-		if !met || c.nat && p.Answer { // which only first packets go through
+		if !met || c.nat && p.Answer { // only the first packet of a connection passes NAT chains
 			continue
 		}
 		out := e.base(c)
@@ -129,8 +131,8 @@ const (
 	netdevEgress  = 1
 )
 
-// meets reports whether packets come through a base chain, and whether that is
-// certain: a chain of a device may be another device's.
+// meets reports whether packets pass a base chain, and whether that is certain: the
+// chain of a device may be that of another device.
 func (c *chain) meets(p Packet) (certain, met bool) {
 	arrives, leaves := p.Hook != Output, p.Hook != Input
 	switch c.family {
@@ -160,7 +162,7 @@ func (c *chain) meets(p Packet) (certain, met bool) {
 	return true, c.hook == map[Hook]uint32{Input: input, Forward: forward, Output: output}[p.Hook]
 }
 
-// familyNames are those of the nft command.
+// familyNames are the names in the nft command.
 var familyNames = map[nftables.TableFamily]string{
 	nftables.TableFamilyINet:   "inet",
 	nftables.TableFamilyIPv4:   "ip",

@@ -11,10 +11,10 @@ import (
 	"sixfour/encap/header"
 )
 
-// littleEndian is the machine's byte order.
+// littleEndian reports the machine's byte order.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// bitwise is dst = (src & mask) ^ xor; shifts have no mask here.
+// bitwise evaluates dst = (src & mask) ^ xor. Shifts, which have no mask, are unknown.
 func (e *evaluation) bitwise(x *expr.Bitwise) {
 	n := int(min(x.Len, registersLen))
 	v := e.registers.load(x.SourceRegister, n)
@@ -28,8 +28,8 @@ func (e *evaluation) bitwise(x *expr.Bitwise) {
 	e.registers.store(x.DestRegister, out)
 }
 
-// byteorder changes numbers of Size bytes between the machine's order and the
-// network's.
+// byteorder converts numbers of Size bytes between the machine's and the network's byte
+// order.
 func (e *evaluation) byteorder(x *expr.Byteorder) {
 	v := e.registers.load(x.SourceRegister, int(min(x.Len, registersLen)))
 	out := value{bytes.Clone(v.b), slices.Clone(v.known)}
@@ -62,8 +62,7 @@ func (e *evaluation) payload(x *expr.Payload) {
 	e.registers.store(x.DestRegister, v)
 }
 
-// ct is known for packets that are tracked, and of which it is said whether they
-// are answers.
+// ct is known for packets that are tracked, if it is known whether they are answers.
 func (e *evaluation) ct(x *expr.Ct) {
 	if x.SourceRegister {
 		return
@@ -75,9 +74,8 @@ func (e *evaluation) ct(x *expr.Ct) {
 	e.registers.store(x.Register, knownValue(binary.NativeEndian.AppendUint32(nil, e.state())))
 }
 
-// fib is known for what is asked of addresses: one end is ours, the other is
-// somebody's. That the way back leads through the device that a packet came from is
-// for others to look at.
+// fib is known for the types of addresses: one end is local, the other is unicast. The
+// reverse path, to the device on which a packet arrived, is not checked here.
 func (e *evaluation) fib(x *expr.Fib) {
 	v := unknownValue(16)
 	ours := x.FlagDADDR && e.packet.Hook == Input || x.FlagSADDR && e.packet.Hook == Output
@@ -100,8 +98,9 @@ func (e *evaluation) fib(x *expr.Fib) {
 	e.registers.store(x.Register, v)
 }
 
-// device is the one by which the packet arrives, or leaves, as far as a chain at this
-// hook sees it. Not known is another answer than none.
+// device returns the device on which the packet arrives, or through which it leaves, as
+// a chain at this hook sees it. none means that there is no device; an empty name
+// without none means that it is unknown.
 func (e *evaluation) device(in bool) (name string, index int, none bool) {
 	p := e.packet
 	switch p.Hook {
@@ -116,7 +115,7 @@ func (e *evaluation) device(in bool) (name string, index int, none bool) {
 	return p.To, p.ToIndex, e.base0.hook == prerouting
 }
 
-// meta writes what is known beside the packet's bytes.
+// meta loads properties of the packet that are not in its bytes.
 func (e *evaluation) meta(x *expr.Meta) {
 	if x.SourceRegister {
 		if x.Key == expr.MetaKeyMARK {

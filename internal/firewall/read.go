@@ -20,23 +20,22 @@ type rule struct {
 	exprs  []any // an expr.Any, or unread
 }
 
-// unread is an expression that nobody here understands.
+// unread is an expression that this package does not understand.
 type unread struct{ name string }
 
-// set is a set's or a map's elements.
+// set holds the elements of a set or a map.
 type set struct {
 	interval bool
 	concat   bool
 	elements []nftables.SetElement
 }
 
-// answerLimit is how long the kernel may take to answer. One without nf_tables does
-// not answer some requests at all.
+// answerLimit bounds the wait for the kernel's answer. A kernel without nf_tables does
+// not answer some requests.
 const answerLimit = 5 * time.Second
 
-// maxSteps bounds how many expressions are looked at for one packet. The kernel
-// itself follows 16 jumps, which may double each time what there is to look at
-// where it is not known whether a rule matches.
+// maxSteps bounds how many expressions are evaluated for one packet. The kernel follows
+// 16 jumps; if it is unknown whether a rule matches, each of them may double the work.
 const maxSteps = 1 << 18
 
 // Read reads the rules of the network namespace of the calling thread. It needs
@@ -50,7 +49,7 @@ func Read() (*Ruleset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink for nftables: %w", err)
 	}
-	defer func() { _ = conn.CloseLasting() }()                              // only read
+	defer func() { _ = conn.CloseLasting() }()                              // the connection was only read
 	limit := func() { _ = socket.SetDeadline(time.Now().Add(answerLimit)) } // fails only if it is closed
 	limit()
 	list, err := conn.ListChains()
@@ -79,19 +78,19 @@ func Read() (*Ruleset, error) {
 	return b.ruleset(), nil
 }
 
-// tableName is a table's.
+// tableName identifies a table.
 type tableName struct {
 	family nftables.TableFamily
 	name   string
 }
 
-// chainName is a chain's.
+// chainName identifies a chain.
 type chainName struct {
 	tableName
 	chain string
 }
 
-// builder puts together what the kernel lists.
+// builder builds a Ruleset from the kernel's lists.
 type builder struct {
 	rules  map[chainName][]rule
 	chains map[tableName]map[string]*chain
@@ -118,8 +117,8 @@ func (b *builder) add(c *nftables.Chain) {
 	}
 }
 
-// ruleset is what was added. Devices' chains come before those of hooks, and within
-// a hook priorities decide.
+// ruleset returns the rules. Chains of devices come before those of hooks, and
+// priorities order the chains of a hook.
 func (b *builder) ruleset() *Ruleset {
 	rank := func(c *chain) int {
 		if c.family == nftables.TableFamilyNetdev || c.hook == inetIngress {
@@ -133,7 +132,7 @@ func (b *builder) ruleset() *Ruleset {
 	return &Ruleset{base: b.base, steps: maxSteps}
 }
 
-// readSets reads the sets and maps of a table, those without a name too.
+// readSets reads the sets and maps of a table, including anonymous ones.
 func readSets(conn *nftables.Conn, t tableName) (map[string]*set, error) {
 	list, err := conn.GetSets(&nftables.Table{Name: t.name, Family: t.family})
 	if err != nil {
@@ -146,15 +145,15 @@ func readSets(conn *nftables.Conn, t tableName) (map[string]*set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list nftables set %s of table %s: %w", s.Name, t.name, err)
 		}
-		// The kernel does not say of all that they are concatenations: their ranges show it.
+		// The kernel does not mark all concatenations as such; their ranges show it.
 		concat := s.Concatenation || slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return len(e.KeyEnd) > 0 })
 		sets[s.Name] = &set{interval: s.Interval, concat: concat, elements: elements}
 	}
 	return sets, nil
 }
 
-// readRules lists all rules. The library has this, too, but leaves out without a
-// word what it does not understand: a rule that drops some packets would seem to
+// readRules lists all rules. The library could do this too, but it silently omits
+// expressions that it does not understand: a rule that drops some packets would seem to
 // drop all.
 func readRules(socket *nfnetlink.Conn) (map[chainName][]rule, error) {
 	replies, err := socket.Execute(nfnetlink.Message{
@@ -175,8 +174,8 @@ func readRules(socket *nfnetlink.Conn) (map[chainName][]rule, error) {
 	return rules, nil
 }
 
-// parseRule reads a rule (linux/netfilter/nf_tables.h: enum nft_rule_attributes),
-// behind the 4 bytes of struct nfgenmsg.
+// parseRule parses a rule (linux/netfilter/nf_tables.h: enum nft_rule_attributes), after
+// the 4 bytes of struct nfgenmsg.
 func parseRule(b []byte) (c chainName, r rule, err error) {
 	if len(b) < 4 {
 		return c, r, errors.New("the kernel's answer is too short")
@@ -210,7 +209,7 @@ func parseRule(b []byte) (c chainName, r rule, err error) {
 	return c, r, ad.Err()
 }
 
-// parseExpr reads an expression (enum nft_expr_attributes).
+// parseExpr parses an expression (enum nft_expr_attributes).
 func parseExpr(family byte, ad *nfnetlink.AttributeDecoder) any {
 	var name string
 	var data []byte
@@ -226,7 +225,7 @@ func parseExpr(family byte, ad *nfnetlink.AttributeDecoder) any {
 		return &v
 	}
 	switch name {
-	case "target": // of iptables-nft
+	case "target": // made by iptables-nft
 		return unread{targetName(data)}
 	case "byteorder":
 		return parseByteorder(data)
@@ -243,8 +242,8 @@ func parseExpr(family byte, ad *nfnetlink.AttributeDecoder) any {
 	return e
 }
 
-// newExpr is the value that an expression of a name is read into; nil: nobody
-// understands it.
+// newExpr returns the value for an expression with the given name, or nil if this
+// package does not understand it.
 func newExpr(name string) expr.Any {
 	switch name {
 	case "meta":
@@ -283,7 +282,7 @@ func newExpr(name string) expr.Any {
 	return nil
 }
 
-// immediateVerdict reads an immediate that is a verdict (enum
+// immediateVerdict parses an immediate that is a verdict (enum
 // nft_immediate_attributes).
 func immediateVerdict(name string, data []byte) (v expr.Verdict, ok bool) {
 	if name != "immediate" {
@@ -309,8 +308,8 @@ func immediateVerdict(name string, data []byte) (v expr.Verdict, ok bool) {
 	return v, ok && ad.Err() == nil
 }
 
-// parseByteorder reads what changes the order of bytes (enum
-// nft_byteorder_attributes), which the library only writes.
+// parseByteorder parses a byte order expression (enum nft_byteorder_attributes), which
+// the library can only write.
 func parseByteorder(data []byte) any {
 	ad, err := nfnetlink.NewAttributeDecoder(data)
 	if err != nil {
@@ -336,7 +335,7 @@ func parseByteorder(data []byte) any {
 	return x
 }
 
-// targetName is the name of an iptables extension that decides something.
+// targetName returns the name of an iptables target.
 func targetName(data []byte) string {
 	ad, err := nfnetlink.NewAttributeDecoder(data)
 	if err != nil {
@@ -350,7 +349,7 @@ func targetName(data []byte) string {
 	return "target"
 }
 
-// parseVerdict reads a verdict, of an immediate or a verdict map's element (enum
+// parseVerdict parses a verdict, of an immediate or of an element of a verdict map (enum
 // nft_verdict_attributes).
 func parseVerdict(b []byte) (v expr.Verdict, ok bool) {
 	ad, err := nfnetlink.NewAttributeDecoder(b)

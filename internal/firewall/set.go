@@ -7,8 +7,8 @@ import (
 	"github.com/google/nftables"
 )
 
-// find looks a value up: whether there is an element, and which. It is nil where
-// more than one may be it.
+// find looks up a value: whether there is an element for it, and which. The element is
+// nil if several are possible.
 func (s *set) find(v value) (found ternary, e *nftables.SetElement) {
 	if s == nil {
 		return maybe, nil
@@ -30,7 +30,7 @@ func (s *set) find(v value) (found ternary, e *nftables.SetElement) {
 	return found, nil
 }
 
-// findRest is the element that stands for all others, which has no key.
+// findRest returns the catch-all element, which has no key.
 func (s *set) findRest() (ternary, *nftables.SetElement) {
 	for i := range s.elements {
 		if len(s.elements[i].Key) == 0 && !s.elements[i].IntervalEnd {
@@ -40,8 +40,8 @@ func (s *set) findRest() (ternary, *nftables.SetElement) {
 	return no, nil
 }
 
-// findInterval looks among intervals, of which each element is where one begins, or,
-// so marked, where one has ended.
+// findInterval looks up a value among intervals. Each element is the start of an
+// interval or, if it is marked so, the end of one.
 func (s *set) findInterval(v value) (ternary, *nftables.SetElement) {
 	if len(s.elements) == 0 {
 		return no, nil
@@ -49,7 +49,7 @@ func (s *set) findInterval(v value) (ternary, *nftables.SetElement) {
 	if !v.allKnown() {
 		return maybe, nil
 	}
-	// Where one ends the next may begin: that is the one of the two that counts.
+	// If an interval ends where the next one starts, only the start counts.
 	bounds := slices.Clone(s.elements)
 	slices.SortStableFunc(bounds, func(a, b nftables.SetElement) int {
 		if c := bytes.Compare(a.Key, b.Key); c != 0 {
@@ -79,9 +79,9 @@ func (s *set) findInterval(v value) (ternary, *nftables.SetElement) {
 	return yes, last
 }
 
-// holds reports whether an element has a value. A range of concatenated fields is
-// one of each field; each has a multiple of 4 bytes, and what is a prefix is one of
-// each 4 bytes, too.
+// holds reports whether an element contains a value. A range of concatenated fields has
+// a range for each field. Each field has a multiple of 4 bytes, and a prefix is a range
+// for each 4 bytes, too.
 func holds(e *nftables.SetElement, v value) ternary {
 	if len(e.Key) == 0 || len(e.Key) > len(v.b) {
 		return no

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ternary is an answer of which nobody may be sure.
+// ternary is a yes, a no, or unknown.
 type ternary uint8
 
 const (
@@ -25,7 +25,7 @@ func ternaryOf(b bool) ternary {
 	return no
 }
 
-// value is bytes, each of which is known or not.
+// value is a sequence of bytes, each of which is known or unknown.
 type value struct {
 	b     []byte
 	known []bool
@@ -50,7 +50,7 @@ func (v value) allKnown() bool {
 	return true
 }
 
-// is compares with known bytes, of which there are no more.
+// is compares v with known bytes. b must not be longer than v.
 func (v value) is(b []byte) ternary {
 	answer := yes
 	for i := range b {
@@ -64,7 +64,7 @@ func (v value) is(b []byte) ternary {
 	return answer
 }
 
-// compare is v op b.
+// compare evaluates v op b.
 func (v value) compare(op expr.CmpOp, b []byte) ternary {
 	switch op {
 	case expr.CmpOpEq:
@@ -89,7 +89,7 @@ func (v value) compare(op expr.CmpOp, b []byte) ternary {
 	return maybe
 }
 
-// within reports whether it lies between two values, both included.
+// within reports whether v is between two values, both included.
 func (v value) within(from, to []byte) ternary {
 	if !v.allKnown() || len(from) != len(v.b) || len(to) != len(v.b) {
 		return maybe
@@ -97,15 +97,16 @@ func (v value) within(from, to []byte) ternary {
 	return ternaryOf(bytes.Compare(v.b, from) >= 0 && bytes.Compare(v.b, to) <= 0)
 }
 
-// registers are those in which a rule's expressions hand on values: 16 of 4 bytes,
-// or, over the same bytes, 4 of 16 (linux/netfilter/nf_tables.h).
+// registers are the registers through which a rule's expressions pass values: 16 of 4
+// bytes or, over the same bytes, 4 of 16 (linux/netfilter/nf_tables.h).
 type registers struct{ value }
 
 const registersLen = 64
 
 func newRegisters() *registers { return &registers{unknownValue(registersLen)} }
 
-// at is where a register begins; ok: there are n bytes from there on.
+// at returns the offset of a register. ok reports whether there are n bytes from there
+// on.
 func (r *registers) at(register uint32, n int) (off int, ok bool) {
 	switch {
 	case register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4:
@@ -118,7 +119,7 @@ func (r *registers) at(register uint32, n int) (off int, ok bool) {
 	return off, n >= 0 && off+n <= registersLen
 }
 
-// load is n bytes from a register on; what there is not is unknown.
+// load returns n bytes from a register on. Bytes beyond the registers are unknown.
 func (r *registers) load(register uint32, n int) value {
 	off, ok := r.at(register, n)
 	if !ok {
@@ -127,7 +128,8 @@ func (r *registers) load(register uint32, n int) value {
 	return value{r.b[off : off+n], r.known[off : off+n]}
 }
 
-// store writes a value from a register on. The kernel pads it to 4 bytes with zeros.
+// store writes a value from a register on. Like the kernel, it pads the value to 4 bytes
+// with zeros.
 func (r *registers) store(register uint32, v value) {
 	n := (len(v.b) + 3) &^ 3
 	off, ok := r.at(register, n)

@@ -11,14 +11,14 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// follow has the answers of who is behind this host go back the way that the
-// connection came, where that is not the tunnel. It is a chain in the way's table,
-// and there only while the host forwards: it takes connection tracking, which every
-// packet pays for.
+// follow makes answers from hosts behind this host go back the way that their connection
+// came, if that is not the tunnel. It is a chain in the way's table. It exists only
+// while the host forwards, because it needs connection tracking, which costs time for
+// every packet.
 type follow struct {
 	table *nftables.Table
 	chain *nftables.Chain // nil: there is none
-	iface string          // the tunnel's interface that it is for
+	iface string          // the tunnel's interface in the chain
 }
 
 func (f *follow) sync(own *netcfg.Tables, wanted bool, d *Default) error {
@@ -54,7 +54,7 @@ func (f *follow) sync(own *netcfg.Tables, wanted bool, d *Default) error {
 	return nil
 }
 
-// followRules mark the connections that begin elsewhere than in the tunnel, and
+// followRules returns rules that mark connections that do not begin in the tunnel, and
 // the packets that answer them, before these are routed.
 func followRules(d *Default) [][]expr.Any {
 	mark := binaryutil.NativeEndian.PutUint32(d.Mark)
@@ -80,11 +80,11 @@ func followRules(d *Default) [][]expr.Any {
 	}
 }
 
-// What rules compare is in one register.
+// Rules compare values in one register.
 const register = unix.NFT_REG_1
 
-// arrived is for packets that came in by an interface, left for those that go out
-// by one.
+// arrived matches packets that arrived on an interface, left those that leave through
+// one.
 func arrived(name string) []expr.Any { return named(expr.MetaKeyIIFNAME, name) }
 func left(name string) []expr.Any    { return named(expr.MetaKeyOIFNAME, name) }
 
@@ -94,7 +94,7 @@ func named(key expr.MetaKey, name string) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: register}, &expr.Cmp{Register: register, Data: padded}}
 }
 
-// state is for connections in one of some states.
+// state matches connections in one of some states.
 func state(bits uint32) []expr.Any { return ctBits(expr.CtKeySTATE, bits) }
 
 func ctBits(key expr.CtKey, bits uint32) []expr.Any {
@@ -105,7 +105,7 @@ func ctBits(key expr.CtKey, bits uint32) []expr.Any {
 	}
 }
 
-// explain adds the way out where nftables is missing.
+// explain adds advice to an error if nftables is missing.
 func explain(err error) error {
 	if err == nil {
 		return nil

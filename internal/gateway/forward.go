@@ -11,27 +11,28 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// Forwarding is turned on for the interfaces that need it, not for the host: for
-// the tunnels, and for the uplink, by which answers come. It is turned off again
-// when it is not needed any more, unless somebody has turned it on for the whole
-// host meanwhile, and so relies on it.
+// Forwarding is turned on for the interfaces that need it, not for the whole host: for
+// the tunnels, and for the uplink, on which answers arrive. It is turned off again when
+// it is not needed any more, unless another program has meanwhile turned it on for the
+// whole host, and so depends on it.
 //
-// That it was us must be known also to whoever comes after a process that was
-// killed. So it is written where the setting is, in the kernel, as a routing rule
-// that does nothing: "30010: from all iif eth0 nop proto 64".
+// After a process was killed, the next one must know which settings were ours. So they
+// are recorded in the kernel, as a routing rule without effect: "30010: from all iif
+// eth0 nop proto 64".
 
-// change is what is to be done about forwarding.
+// change holds the changes to forwarding settings.
 type change struct {
-	ours             []string // those that forward because of us, then
+	ours             []string // interfaces on which we have turned forwarding on, after the change
 	on               []string
-	off              []string       // and no longer ours
+	off              []string       // interfaces on which forwarding must be turned off
 	forget, remember []rule         // rules to remove and to add
-	index            map[string]int // of the interfaces that there are
+	index            map[string]int // indexes of existing interfaces
 }
 
 func forwardingRule(name string) rule { return rule{priority: priorityForwarding, arrived: name} }
 
-// forwarding finds what is to be done for some interfaces to forward, and no others.
+// forwarding determines the changes after which the named interfaces, and no others,
+// forward because of us.
 func (m *masquerade) forwarding(names []string, done *Done) (change, error) {
 	c := change{index: make(map[string]int)}
 	all, err := m.router.Conf(4, netcfg.AllInterfaces)
@@ -80,7 +81,8 @@ func (m *masquerade) forwarding(names []string, done *Done) (change, error) {
 	return c, nil
 }
 
-// forwards tells whether an interface forwards; one that there is not has no index.
+// forwards reports whether an interface forwards. An interface that does not exist gets
+// no index in c.
 func (m *masquerade) forwards(name string, c *change) (bool, error) {
 	link, err := m.handle.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -90,7 +92,7 @@ func (m *masquerade) forwards(name string, c *change) (bool, error) {
 		return false, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	conf, err := m.router.Conf(4, link.Attrs().Index)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) { // it is without IPv4, or gone since
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) { // the interface has no IPv4, or does not exist any more
 		return false, nil
 	}
 	if err != nil {
@@ -100,7 +102,7 @@ func (m *masquerade) forwards(name string, c *change) (bool, error) {
 	return conf.Forwarding, nil
 }
 
-// apply does it. What is ours is noted before it is done.
+// apply makes the changes. It records what is ours before it changes a setting.
 func (m *masquerade) apply(c change) error {
 	all := setRules(m.handle, 4, nil, c.remember)
 	if all == nil {

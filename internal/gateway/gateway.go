@@ -1,43 +1,42 @@
-// Package gateway makes one end of a tunnel the other's way into the internet: it
-// takes care of the kernel's routing rules and of its address translation.
+// Package gateway makes one end of a tunnel the internet gateway of the other end: it
+// manages the kernel's routing rules and its address translation.
 //
-// On the one side everything for which the host has no other route goes into the
-// tunnel (way.go). That needs rules, not a default route in the main table: the
-// outer packets have to go the old way, and so have the answers to who reaches the
-// host by its old addresses, such as by SSH. The rules of one IP version are, with
-// what "ip rule" calls protocol 64:
+// On one side, everything for which the host has no other route goes into the tunnel
+// (way.go). That needs rules, not a default route in the main table, because the outer
+// packets must go the old way, and so must answers to hosts that connect to the old
+// addresses of this host, for example by SSH. The rules of one IP version have what "ip
+// rule" calls protocol 64:
 //
-//	30000  what has the mark of outer packets, what is from an address of the host
-//	       (but for the tunnel's), what is to a prefix of bypass: goto 30003
-//	30001  lookup main suppress_prefixlength 0: every route but the default one
-//	30002  lookup 25700 (0x6464), where the default route into the tunnel is
-//	30003  nop: what came here goes on, the old way
-//	32768  lookup main: if somebody has flushed all rules, those above still work
+//	30000  packets with the mark of outer packets, packets from an address of the host
+//	       (except the tunnel's), packets to a prefix of bypass: goto 30003
+//	30001  lookup main suppress_prefixlength 0: every route except the default route
+//	30002  lookup 25700 (0x6464), which has the default route into the tunnel
+//	30003  nop: packets continue from here on the old way
+//	32768  lookup main: if all rules were flushed, the rules above still work
 //
-// The old way is whatever rules there are behind 30003, not just the main table: a
-// host with several uplinks has its own.
+// The old way is whatever rules follow 30003, not just the main table: a host with
+// several uplinks has its own rules.
 //
 // Answers go the old way by their source address, and not by the mark of a tracked
-// connection: that needs no connection tracking, holds also while the tunnel's
-// interface is gone, passes strict reverse path filtering, and leaves connections
-// alone that are older than the tunnel. Only where the host forwards packets are
-// connections that come in marked as well, so that the answers of who is behind it
-// (a container with a published port) find back (follow.go). All marks are one bit
-// (Mark); the others are for others.
+// connection. That needs no connection tracking, also works while the tunnel's interface
+// is gone, passes strict reverse path filtering, and does not affect connections that
+// are older than the tunnel. Only if the host forwards packets, incoming connections are
+// marked too, so that answers from hosts behind it (such as a container with a published
+// port) take the way of their connection (follow.go). All marks are one bit (Mark);
+// other programs can use the other bits.
 //
-// While the tunnel cannot carry, what would go into it is lost, and does not leak
-// out the old way: the route goes with the interface, not with the path to the
-// peer.
+// While the tunnel cannot carry packets, packets for it are lost, and do not leak to the
+// old way: the route depends on the interface, not on the path to the peer.
 //
-// On the other side what comes from tunnels leaves with the host's own address
-// (masquerade.go), for which the interfaces have to forward (forward.go).
+// On the other side, packets from tunnels leave with the host's own address as source
+// (masquerade.go), for which the interfaces must forward (forward.go).
 //
-// All of it is in the namespace that the process is in. Tables of nftables go with
-// the process, however it dies (see netcfg.Tables). Rules stay behind a process that
-// is killed: without the interface they do nothing, and Clean, or the next gateway,
-// removes them. Ours they are by protocol and priority, and only whoever owns the
-// nftables table of the same purpose touches them. So there is one gateway of each
-// sort in a namespace.
+// All of this is in the process's own network namespace. The kernel removes nftables
+// tables when the process ends in any way (see netcfg.Tables). Rules remain after a
+// process was killed: without the interface they have no effect, and Clean, or the next
+// gateway, removes them. Our rules are recognized by protocol and priority, and only the
+// owner of the nftables table for the same purpose changes them. So there is one gateway
+// of each kind in a namespace.
 package gateway
 
 import (
@@ -51,40 +50,40 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// Wanted is what a Gateway shall do.
+// Wanted describes what a Gateway must do.
 type Wanted struct {
-	Masquerade []string // the interfaces out of which it does so
-	Tunnels    []Tunnel // what comes from these
-	Default    *Default // nil: everything goes the old way
+	Masquerade []string // the interfaces through which masqueraded packets leave
+	Tunnels    []Tunnel // whose packets are masqueraded
+	Default    *Default // nil: there is no default route into a tunnel
 }
 
 // Tunnel is a tunnel's interface whose packets are masqueraded.
 type Tunnel struct {
 	Interface string
 	IPv4      bool
-	IPv6      bool // what is from fc00::/7: all other addresses are everybody's
+	IPv6      bool // masquerade packets from fc00::/7; other addresses are global
 }
 
-// Default is the tunnel that takes everything.
+// Default is the tunnel that gets the default route.
 type Default struct {
 	Interface  string
-	Index      int  // 0: there is no such interface now
-	IPv4, IPv6 bool // what it takes
+	Index      int  // 0: the interface does not exist now
+	IPv4, IPv6 bool // the versions for which it has the default route
 	Bypass     []netip.Prefix
-	Mark       uint32   // the bit of outer packets, and of connections that come in
-	Marks      []uint32 // of outer packets that have others
+	Mark       uint32   // the bit of outer packets, and of incoming connections
+	Marks      []uint32 // of outer packets that have another mark
 }
 
-// Done is what a Sync has to tell.
+// Done is the result of a Sync.
 type Done struct {
-	Mended []string // what somebody else had taken away: "rule", "route", "table", "forwarding"
-	Advice []string // what does not work though nothing went wrong, and the way out
+	Mended []string // what other programs had removed: "rule", "route", "table", "forwarding"
+	Advice []string // what does not work although there was no error, and how to fix it
 
-	Missing                   []string // interfaces of masquerade that there are not
-	DefaultErr, MasqueradeErr error    // why one of the two is not as it should be
+	Missing                   []string // interfaces of masquerade that do not exist
+	DefaultErr, MasqueradeErr error    // why one of the two is not as required
 }
 
-// Gateway does what is wanted of it. One goroutine may use it.
+// Gateway manages the rules and tables. It is not safe for concurrent use.
 type Gateway struct {
 	handle     *netlink.Handle
 	router     *netcfg.Router
@@ -92,7 +91,7 @@ type Gateway struct {
 	masquerade *masquerade  // nil: there is none
 }
 
-// Open makes a gateway that does nothing yet. Close it.
+// Open returns a gateway that does nothing yet. Close it after use.
 func Open() (*Gateway, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -106,8 +105,8 @@ func Open() (*Gateway, error) {
 	return &Gateway{handle: h, router: r, ways: make(map[int]*way)}, nil
 }
 
-// Sync makes it so, and puts back what others have taken away. It is cheap if
-// nothing is to be done. What can be done is done in spite of an error.
+// Sync makes everything as w says, and restores what other programs have removed. It is
+// cheap if nothing changed. On an error it still does everything else.
 func (g *Gateway) Sync(w Wanted) (Done, error) {
 	var done Done
 	for _, v := range []int{4, 6} {
@@ -157,7 +156,7 @@ func (g *Gateway) syncMasquerade(w Wanted, done *Done) (err error) {
 	return nil
 }
 
-// Close undoes all of it.
+// Close removes everything that the gateway has made.
 func (g *Gateway) Close() error {
 	_, err := g.Sync(Wanted{})
 	g.router.Close()
@@ -165,8 +164,8 @@ func (g *Gateway) Close() error {
 	return err
 }
 
-// Clean undoes what gateways have left that were killed; those of processes that
-// live it leaves alone.
+// Clean removes what killed gateways have left. It does not touch the rules and tables
+// of running processes.
 func Clean() error {
 	g, err := Open()
 	if err != nil {

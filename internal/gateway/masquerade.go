@@ -14,26 +14,26 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// masquerade gives what comes from tunnels the host's own address. All of IPv4 that
-// comes through a tunnel gets it; of IPv6 only what has a unique local address (RFC
-// 4193), for which there is no other way: where addresses are global, routes are
-// what is needed (RFC 5902).
+// masquerade replaces the source of packets from tunnels by the host's own address. It
+// does that for all of IPv4. For IPv6 it does so only for unique local addresses (RFC
+// 4193), which have no other way into the internet: global addresses need routes instead
+// (RFC 5902).
 //
-// One process does it in a network namespace, which is the one that owns the table.
+// Only one process in a network namespace can do it: the owner of the table.
 type masquerade struct {
 	handle *netlink.Handle
 	router *netcfg.Router
 	own    *netcfg.Tables
 	v4, v6 *nftables.Table // v6 is nil while no tunnel needs it
-	in4    content         // what is in the tables
+	in4    content         // the content of the tables
 	in6    content
-	ours   []string // interfaces that forward because of us
+	ours   []string // interfaces on which we have turned forwarding on
 }
 
-// content is what one table is made of.
+// content describes one table.
 type content struct {
 	tunnels, uplinks []string
-	forward          []string // interfaces that forward only for this
+	forward          []string // interfaces on which only this package needs forwarding
 }
 
 func (g *Gateway) openMasquerade() (*masquerade, error) {
@@ -53,7 +53,7 @@ func (g *Gateway) openMasquerade() (*masquerade, error) {
 	return m, nil
 }
 
-// sync makes it as it should be.
+// sync makes the tables and the forwarding settings as required.
 func (m *masquerade) sync(w Wanted, done *Done) error {
 	if err := m.restore(done); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (m *masquerade) sync(w Wanted, done *Done) error {
 		}
 	}
 	in4.forward = steps.ours
-	// What is let through is said before anything is.
+	// The accepting rules are changed before the others.
 	if err := m.fill(m.v4, &m.in4, in4); err != nil {
 		return err
 	}
@@ -90,7 +90,8 @@ func (m *masquerade) sync(w Wanted, done *Done) error {
 	return err
 }
 
-// restore makes the tables again that somebody removed: no owner kept them.
+// restore makes tables again that another process removed, on kernels without table
+// owners.
 func (m *masquerade) restore(done *Done) error {
 	for _, t := range []struct {
 		table **nftables.Table
@@ -123,9 +124,9 @@ func (m *masquerade) sync6(in content) (err error) {
 	return m.fill(m.v6, &m.in6, in)
 }
 
-// adviseIPv6 says so where IPv6 stops here. The kernel forwards all of it, or none,
-// and a host that begins to forward stops to take its own default route from router
-// advertisements: that is the administrator's to decide.
+// adviseIPv6 adds advice if this host does not forward IPv6. The kernel forwards IPv6 on
+// all interfaces or on none, and a host that forwards no longer accepts a default route
+// from router advertisements. So the administrator must decide.
 func (m *masquerade) adviseIPv6(in content, done *Done) {
 	conf, err := m.router.Conf(6, netcfg.AllInterfaces)
 	if err != nil || conf.Forwarding || len(in.tunnels) == 0 {
@@ -135,7 +136,7 @@ func (m *masquerade) adviseIPv6(in content, done *Done) {
 		"and, if %s has its default route by router advertisements, before that net.ipv6.conf.%s.accept_ra=2", in.uplinks[0], in.uplinks[0]))
 }
 
-// fill has a table contain what it should, at once.
+// fill replaces the content of a table in one step.
 func (m *masquerade) fill(table *nftables.Table, in *content, wanted content) error {
 	if reflect.DeepEqual(*in, wanted) {
 		return nil
@@ -173,7 +174,7 @@ func (m *masquerade) fill(table *nftables.Table, in *content, wanted content) er
 	return nil
 }
 
-// between calls f for each tunnel and each uplink.
+// between calls f for each pair of a tunnel and an uplink.
 func (c content) between(f func(tunnel, uplink string)) {
 	for _, t := range c.tunnels {
 		for _, u := range c.uplinks {
@@ -182,8 +183,8 @@ func (c content) between(f func(tunnel, uplink string)) {
 	}
 }
 
-// natRules see the first packet of a connection only. That a packet came in by some
-// interface they know since Linux 5.7.
+// natRules returns the rules that see only the first packet of a connection. They can
+// match the input interface since Linux 5.7.
 func natRules(in content, family nftables.TableFamily) (rules [][]expr.Any) {
 	in.between(func(tunnel, uplink string) {
 		r := append(arrived(tunnel), left(uplink)...)
@@ -201,13 +202,14 @@ func natRules(in content, family nftables.TableFamily) (rules [][]expr.Any) {
 // ctStatusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ctStatusDNAT = 1 << 5
 
-// forwardRules have an interface that forwards because of us forward only for us:
-// who turns forwarding on makes a router of the host, for everybody on its links.
+// forwardRules restrict interfaces on which we have turned forwarding on: they forward
+// only between tunnels and uplinks. Otherwise the host would be a router for every host
+// on its links.
 func forwardRules(in content) [][]expr.Any {
 	accept := &expr.Verdict{Kind: expr.VerdictAccept}
 	rules := [][]expr.Any{
 		append(state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept),
-		append(ctBits(expr.CtKeySTATUS, ctStatusDNAT), accept), // somebody has published a port
+		append(ctBits(expr.CtKeySTATUS, ctStatusDNAT), accept), // for a published port (destination NAT)
 	}
 	in.between(func(tunnel, uplink string) {
 		rules = append(rules, append(append(arrived(tunnel), left(uplink)...), accept))
@@ -218,7 +220,7 @@ func forwardRules(in content) [][]expr.Any {
 	return rules
 }
 
-// close undoes it.
+// close removes the tables, and turns forwarding off again.
 func (m *masquerade) close() error {
 	steps, err := m.forwarding(nil, new(Done))
 	if err == nil {
@@ -227,7 +229,7 @@ func (m *masquerade) close() error {
 	return errors.Join(err, m.own.Close())
 }
 
-// hint is the way out where nftables lacks something.
+// hint returns advice for an nftables feature that is missing.
 func hint(err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM):

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// protocol is who has made our rules and routes, for the kernel a number (the
-// names of those that have one are in rt_protos of iproute2).
+// protocol is the routing protocol number of our rules and routes (the names of those
+// that have one are in rt_protos of iproute2).
 const protocol = 64
 
-// Priorities of our rules: see the package.
+// Priorities of our rules: see the package comment.
 const (
 	priorityOldWay     = 30000
 	priorityMain       = 30001
@@ -26,21 +26,21 @@ const (
 	priorityLast       = 32768
 )
 
-// rule is a routing rule as far as ours go.
+// rule is a routing rule, with the properties that ours use.
 type rule struct {
 	priority   int
 	mark, mask uint32
 	from, to   netip.Prefix
-	arrived    string // by which interface
-	jump       int    // to a priority
+	arrived    string // the interface on which the packet arrived
+	jump       int    // goto a priority
 	table      int
-	noDefault  bool // the table's default route does not count
+	noDefault  bool // ignore the table's default route
 }
 
 func isWay(r rule) bool        { return r.priority != priorityForwarding }
 func isForwarding(r rule) bool { return r.priority == priorityForwarding }
 
-// ours are the rules of an IP version that we have made.
+// ours returns the rules of an IP version that we have made.
 func ours(h *netlink.Handle, v int, which func(rule) bool) ([]rule, error) {
 	list, err := dump(func() ([]netlink.Rule, error) { return h.RuleList(family(v)) })
 	if err != nil {
@@ -55,8 +55,8 @@ func ours(h *netlink.Handle, v int, which func(rule) bool) ([]rule, error) {
 	return rules, nil
 }
 
-// dump lists until nothing changes meanwhile, but not for ever: then what changed
-// is told to us, and looked at again.
+// dump repeats a listing until nothing changes during it, up to a limit: if the limit is
+// reached, the change itself will be reported, and there will be another listing.
 func dump[T any](list func() ([]T, error)) (all []T, err error) {
 	for range 3 {
 		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -66,7 +66,7 @@ func dump[T any](list func() ([]T, error)) (all []T, err error) {
 	return all, nil
 }
 
-// family is the kernel's number of an IP version.
+// family returns the kernel's number for an IP version.
 func family(v int) int {
 	if v == 4 {
 		return unix.AF_INET
@@ -119,8 +119,8 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// setRules has the kernel's rules, of which some are there, be those that are
-// wanted. What sends into the tunnel comes last, and goes first.
+// setRules changes the kernel's rules from those in there to those in wanted. The rule
+// that sends packets into the tunnel is added last and removed first.
 func setRules(h *netlink.Handle, v int, there, wanted []rule) error {
 	late := func(a, b rule) int {
 		switch {
@@ -143,7 +143,7 @@ func setRules(h *netlink.Handle, v int, there, wanted []rule) error {
 			all = errors.Join(all, fmt.Errorf("add routing rule %d of IPv%d: %w", r.priority, v, err))
 		}
 	}
-	if all != nil { // without the exceptions nothing may go into the tunnel
+	if all != nil { // without the exceptions no packet may be sent into the tunnel
 		remove = append(remove, slices.DeleteFunc(slices.Clone(wanted), func(r rule) bool { return r.priority != priorityTunnel })...)
 	}
 	for _, r := range remove {

@@ -13,26 +13,26 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// The routing tables of which ours is the first that nobody else uses.
+// The routing tables from which ours is chosen: the first that no other program uses.
 const (
 	firstTable = 0x6464
 	tables     = 16
 )
 
-// way is the way into the tunnel of one IP version.
+// way holds the routing rules and the default route into the tunnel, for one IP version.
 type way struct {
 	v      int
 	handle *netlink.Handle
 	router *netcfg.Router
-	own    *netcfg.Tables // says whose the rules are
+	own    *netcfg.Tables // its owner owns the rules
 	number int            // of the routing table
-	rules  []rule         // as they should be; nil: not made yet
-	route  int            // the interface that the default route leads through; 0: there is none
+	rules  []rule         // the required rules; nil: not made yet
+	route  int            // index of the interface of the default route; 0: there is none
 	follow follow
 }
 
-// openWay takes over what is there of an IP version. The error is netcfg.ErrTaken
-// if it is another process's.
+// openWay takes over the existing rules of an IP version. The error is netcfg.ErrTaken
+// if they belong to another process.
 func (g *Gateway) openWay(v int) (*way, error) {
 	w := &way{v: v, handle: g.handle, router: g.router}
 	var err error
@@ -65,20 +65,20 @@ func (w *way) addTable() error {
 	return explain(err)
 }
 
-// freeTable finds the routing table, and empties it of what a process has left that
-// was killed, but whose interface somebody keeps.
+// freeTable chooses the routing table, and removes what a killed process has left in it,
+// whose interface another process keeps.
 func (w *way) freeTable() error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
-	_ = h.SetStrictCheck(true) // without it the kernel tells all tables: that is slow, but no less true
+	_ = h.SetStrictCheck(true) // without it the kernel returns all tables, which is only slower
 	for n := firstTable; n < firstTable+tables; n++ {
 		list, err := dump(func() ([]netlink.Route, error) {
 			return h.RouteListFiltered(family(w.v), &netlink.Route{Table: n}, netlink.RT_FILTER_TABLE)
 		})
-		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: nobody has ever used it
+		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: the table was never used
 			return fmt.Errorf("list routing table %d: %w", n, err)
 		}
 		if slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Protocol != protocol }) {
@@ -95,10 +95,10 @@ func (w *way) freeTable() error {
 	return fmt.Errorf("the routing tables %d to %d are all in use: empty one of them (ip route flush table %d)", firstTable, firstTable+tables-1, firstTable)
 }
 
-// sync makes it as it should be.
+// sync makes the rules and the route as required.
 func (w *way) sync(d *Default, done *Done) error {
 	exists, err := w.own.Exists(w.nftables())
-	if err == nil && !exists { // was no table of an owner
+	if err == nil && !exists { // there was no owned table
 		if err = w.addTable(); err == nil {
 			done.Mended = append(done.Mended, "table")
 		}
@@ -129,7 +129,7 @@ func sameRules(a, b []rule) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(r rule) bool { return !slices.Contains(b, r) })
 }
 
-// wanted are the rules.
+// wanted returns the required rules.
 func (w *way) wanted(d *Default) ([]rule, error) {
 	own, err := w.addresses(d.Index)
 	if err != nil {
@@ -156,8 +156,8 @@ func (w *way) wanted(d *Default) ([]rule, error) {
 		rule{priority: priorityTunnel, table: w.number}), nil
 }
 
-// addresses are those of the host from which its packets go the old way: all that
-// others can send to, but for those of the tunnel's interface.
+// addresses returns the addresses of the host whose packets go the old way: all that
+// other hosts can send to, except those of the tunnel's interface.
 func (w *way) addresses(tunnel int) (own []netip.Addr, _ error) {
 	list, err := dump(func() ([]netlink.Addr, error) { return w.handle.AddrList(nil, family(w.v)) })
 	if err != nil {
@@ -174,11 +174,12 @@ func (w *way) addresses(tunnel int) (own []netip.Addr, _ error) {
 			own = append(own, a)
 		}
 	}
-	// A tunnel may share its address with the uplink.
+	// A tunnel may have the same address as the uplink.
 	return slices.DeleteFunc(own, func(a netip.Addr) bool { return slices.Contains(inside, a) }), nil
 }
 
-// lead has the default route lead into the tunnel's interface, if it is there.
+// lead makes the default route lead into the tunnel's interface, if the interface
+// exists.
 func (w *way) lead(index int, done *Done) error {
 	if index == 0 {
 		w.route = 0
@@ -194,7 +195,7 @@ func (w *way) lead(index int, done *Done) error {
 	case errors.Is(err, unix.EEXIST):
 		err = nil
 	}
-	if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENODEV) { // that is seen elsewhere, and told
+	if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENODEV) { // another part of the daemon detects and reports that
 		w.route = 0
 		return nil
 	}
@@ -210,8 +211,8 @@ func (w *way) following(d *Default, done *Done) error {
 	if err != nil {
 		return err
 	}
-	// The setting of all interfaces is not the whole truth of IPv4, but of who has
-	// others behind himself.
+	// For IPv4 the setting of all interfaces does not decide whether a host forwards, but
+	// it is set on hosts that route for others.
 	if err := w.follow.sync(w.own, conf.Forwarding, d); err != nil {
 		if conf.Forwarding {
 			done.Advice = append(done.Advice, err.Error())
@@ -223,12 +224,12 @@ func (w *way) following(d *Default, done *Done) error {
 	return nil
 }
 
-// checkReversePath says so if strict reverse path filtering drops connections that
-// come in to be forwarded: for it the way back is the tunnel.
+// checkReversePath adds advice if strict reverse path filtering drops connections that
+// come in to be forwarded, because the route back leads into the tunnel.
 func (w *way) checkReversePath(d *Default, done *Done) {
 	route, err := w.router.To(netip.MustParseAddr("192.0.2.1"), netip.Addr{}, d.Mark)
 	if err != nil || route.Index == d.Index {
-		return // no uplink now
+		return // there is no uplink now
 	}
 	all, err := w.router.Conf(4, netcfg.AllInterfaces)
 	one, err2 := w.router.Conf(4, route.Index)
@@ -238,19 +239,19 @@ func (w *way) checkReversePath(d *Default, done *Done) {
 	}
 }
 
-// defaultRoute is the one through an interface.
+// defaultRoute returns the default route through an interface.
 func (w *way) defaultRoute(index int) *netlink.Route {
 	r := &netlink.Route{
 		Family: family(w.v), LinkIndex: index, Table: w.number, Protocol: protocol,
 		Scope: netlink.SCOPE_LINK, Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
 	}
-	if w.v == 6 { // which has no scopes
+	if w.v == 6 { // IPv6 has no scopes
 		r.Scope, r.Dst = netlink.SCOPE_UNIVERSE, ipNet(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
 	return r
 }
 
-// close undoes it.
+// close removes the rules, the route and the table.
 func (w *way) close() error {
 	there, err := ours(w.handle, w.v, isWay)
 	if err == nil {
