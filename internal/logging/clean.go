@@ -9,17 +9,17 @@ import (
 	"sixfour/internal/text"
 )
 
-// cleanEncoder makes each entry one line, without characters that would do something on a
-// terminal: messages repeat names and errors of other hosts and programs.
+// cleanEncoder writes each entry on one line, without characters that have an effect on
+// a terminal: messages contain names and errors of other hosts and programs.
 type cleanEncoder struct {
 	zapcore.Encoder
 	json bool
 }
 
-// Clone is that of zapcore.Encoder.
+// Clone implements zapcore.Encoder.
 func (e cleanEncoder) Clone() zapcore.Encoder { return cleanEncoder{e.Encoder.Clone(), e.json} }
 
-// EncodeEntry is that of zapcore.Encoder.
+// EncodeEntry implements zapcore.Encoder.
 func (e cleanEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	b, err := e.Encoder.EncodeEntry(entry, fields)
 	if err != nil {
@@ -36,5 +36,5 @@ func (e cleanEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (
 	return b, err
 }
 
-// oneLine is a text, such as an error of several lines, in one.
+// oneLine returns a text, such as an error of several lines, as one line.
 func oneLine(s string) string { return text.Clean(strings.ReplaceAll(s, "\n", "; ")) }

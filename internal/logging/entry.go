@@ -21,23 +21,23 @@ import (
 const (
 	identifier  = "sixfourd"
 	fieldPrefix = "SIXFOUR_"
-	// maxValue and maxEntry bound, in bytes, what goes into one datagram: Linux
-	// refuses one that is larger than the socket's buffer, 208 KiB.
+	// maxValue and maxEntry bound, in bytes, the content of one datagram: Linux refuses
+	// one that is larger than the socket's buffer, 208 KiB.
 	maxValue = 32 << 10
 	maxEntry = 128 << 10
-	maxName  = 64 // of a field, by the journal's own rule
+	maxName  = 64 // of a field, by the rules of the journal
 )
 
-// journalCore makes an entry of the journal of each of ours: a field for each
-// field, and in MESSAGE what a person would read on the console.
+// journalCore sends entries to the journal. An entry has a field for each of our fields,
+// and MESSAGE is the text that the console would show.
 type journalCore struct {
 	zapcore.LevelEnabler
 	journal *journal
 	text    zapcore.Encoder
 	fields  []zapcore.Field
-	other   zapcore.Core // when the journal is gone
+	other   zapcore.Core // used if the journal is gone
 	lost    *atomic.Uint64
-	told    *atomic.Uint64 // of those lost
+	told    *atomic.Uint64 // lost entries that were reported
 }
 
 func newJournalCore(j *journal, level zapcore.LevelEnabler, other zapcore.Core, lost *atomic.Uint64) *journalCore {
@@ -64,9 +64,8 @@ func (c *journalCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zap
 	return checked
 }
 
-// Write sends an entry to the journal, or, if there is none any more, a line to
-// where the journal's own standard error goes. What a busy journal does not take
-// is lost.
+// Write sends an entry to the journal or, if there is no journal any more, a line to the
+// original standard error. An entry for which the journal has no room is lost.
 func (c *journalCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	err := c.journal.send(c.entry(e, slices.Concat(c.fields, fields)))
 	switch {
@@ -84,17 +83,17 @@ func (c *journalCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return nil
 }
 
-// Sync has nothing to wait for.
+// Sync does nothing.
 func (c *journalCore) Sync() error { return nil }
 
-// entry is what the journal's socket takes.
+// entry returns an entry in the format of the journal's socket.
 func (c *journalCore) entry(e zapcore.Entry, fields []zapcore.Field) []byte {
 	text := e.Message
 	if b, err := c.text.EncodeEntry(e, fields); err == nil {
 		text = strings.TrimSuffix(b.String(), "\n")
 		b.Free()
 	}
-	b := appendField(nil, "MESSAGE", oneLine(text)) // journalctl shows no message that is not printable
+	b := appendField(nil, "MESSAGE", oneLine(text)) // journalctl does not show messages with unprintable characters
 	b = appendField(b, "PRIORITY", priority(e.Level))
 	b = appendField(b, "SYSLOG_IDENTIFIER", identifier)
 	b = appendField(b, fieldPrefix+"MESSAGE", e.Message)
@@ -114,8 +113,8 @@ func (c *journalCore) entry(e zapcore.Entry, fields []zapcore.Field) []byte {
 	return b
 }
 
-// appendField appends NAME=value and a newline; a value that has newlines itself
-// comes with its length instead (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+// appendField appends NAME=value and a newline. If the value contains newlines, it is
+// appended with its length instead (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 func appendField(b []byte, name, value string) []byte {
 	value = text.Cut(value, maxValue)
 	b = append(b, name...)
@@ -129,7 +128,7 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, '\n')
 }
 
-// fieldName is a name as the journal takes it: upper case, digits, underscores.
+// fieldName returns a name in the form of the journal: upper case, digits, underscores.
 func fieldName(name string) string {
 	upper := strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
@@ -140,7 +139,7 @@ func fieldName(name string) string {
 	return (fieldPrefix + upper)[:min(maxName, len(fieldPrefix)+len(upper))]
 }
 
-// valueText is a field's value as text: that of nested ones is JSON.
+// valueText returns a field's value as text. A nested value is JSON.
 func valueText(v any) string {
 	switch v := v.(type) {
 	case string:

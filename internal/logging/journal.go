@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journalSocket is where systemd-journald takes entries.
+// journalSocket is the socket of systemd-journald for entries.
 const journalSocket = "/run/systemd/journal/socket"
 
-// journal is a connection to the journal's socket. It is made before the daemon
-// gives up what it does not need, after which the path may be out of reach.
+// journal is a connection to the journal's socket. It is made before the daemon drops
+// its privileges, after which the path may not be accessible.
 type journal struct {
 	path string
 	mu   sync.Mutex
@@ -35,8 +35,8 @@ func (j *journal) connect() error {
 	return unix.Connect(j.fd, &unix.SockaddrUnix{Name: j.path})
 }
 
-// send sends an entry, and never waits: EAGAIN means that the journal has no room
-// for it. A journal that was started anew is connected to again.
+// send sends an entry, and never blocks: EAGAIN means that the journal has no room for
+// it. It reconnects to a journal that was restarted.
 func (j *journal) send(entry []byte) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

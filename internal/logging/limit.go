@@ -11,24 +11,25 @@ import (
 )
 
 const (
-	// burst is how many entries with the same message about the same tunnel are
-	// logged at once, and perSecond how many after that.
+	// burst is how many entries with the same message about the same tunnel are logged at
+	// once, and perSecond how many per second after that.
 	burst     = 10
 	perSecond = 1
-	// tellAfter is how soon it is told how many were not logged.
+	// tellAfter is after what time the number of suppressed entries is logged.
 	tellAfter = 10 * time.Second
-	// maxMessages is how many messages are kept apart; all others share one limit.
+	// maxMessages is how many messages have a limit of their own; all others share one
+	// limit.
 	maxMessages = 512
 )
 
-// limitCore hands on what its limiter lets through.
+// limitCore passes on the entries that its limiter allows.
 type limitCore struct {
 	zapcore.Core
 	limit  *limiter
 	tunnel string
 }
 
-// With remembers which tunnel the entries are about.
+// With records the tunnel in the fields.
 func (c *limitCore) With(fields []zapcore.Field) zapcore.Core {
 	return &limitCore{c.Core.With(fields), c.limit, tunnelOf(fields, c.tunnel)}
 }
@@ -41,7 +42,7 @@ func (c *limitCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapco
 	return checked
 }
 
-// Write drops an entry of which there are too many.
+// Write drops an entry if there are too many like it.
 func (c *limitCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if !c.limit.allow(e, tunnelOf(fields, c.tunnel)) {
 		return nil
@@ -49,7 +50,7 @@ func (c *limitCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return c.Core.Write(e, fields)
 }
 
-// tunnelOf is the tunnel that fields name, or else the one that is known.
+// tunnelOf returns the tunnel in fields, or known if there is none.
 func tunnelOf(fields []zapcore.Field, known string) string {
 	for _, f := range fields {
 		if f.Key == "tunnel" && f.Type == zapcore.StringType {
@@ -59,25 +60,25 @@ func tunnelOf(fields []zapcore.Field, known string) string {
 	return known
 }
 
-// subject is what has a limit of its own.
+// subject is a message about a tunnel, which has a limit of its own.
 type subject struct{ message, tunnel string }
 
-// bucket is one subject's limit.
+// bucket is the limit of one subject.
 type bucket struct {
 	*rate.Limiter
-	silent uint64 // entries not logged and not told of
+	silent uint64 // suppressed entries that were not reported yet
 	level  zapcore.Level
 	logger string
 }
 
 // limiter counts entries by their subject.
 type limiter struct {
-	out     zapcore.Core // for what it has to tell
+	out     zapcore.Core // for its own entries
 	limited atomic.Uint64
 
 	mu      sync.Mutex
 	buckets map[subject]*bucket
-	timer   *time.Timer // runs while something is to be told; nil: nothing is
+	timer   *time.Timer // runs while there is something to report; nil: there is nothing
 	closed  bool
 }
 
@@ -85,7 +86,7 @@ func newLimiter(out zapcore.Core) *limiter {
 	return &limiter{out: out, buckets: make(map[subject]*bucket)}
 }
 
-// allow reports whether an entry may be logged, and counts it otherwise.
+// allow reports whether an entry may be logged. If not, it counts the entry.
 func (l *limiter) allow(e zapcore.Entry, tunnel string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,10 +103,10 @@ func (l *limiter) allow(e zapcore.Entry, tunnel string) bool {
 	return false
 }
 
-// others is the subject of messages for which there is no room.
+// others is the subject that all messages share for which there is no room.
 var others = subject{message: "(different messages)"}
 
-// bucket is that of a subject.
+// bucket returns the bucket of a subject.
 func (l *limiter) bucket(s subject, now time.Time) *bucket {
 	if b := l.buckets[s]; b != nil {
 		return b
@@ -124,7 +125,7 @@ func (l *limiter) bucket(s subject, now time.Time) *bucket {
 	return b
 }
 
-// forget drops what a new bucket would be like.
+// forget removes buckets that are the same as new ones.
 func (l *limiter) forget(now time.Time) {
 	for s, b := range l.buckets {
 		if b.silent == 0 && b.TokensAt(now) >= burst {
@@ -133,7 +134,7 @@ func (l *limiter) forget(now time.Time) {
 	}
 }
 
-// tell logs how many entries were not.
+// tell logs how many entries were suppressed.
 func (l *limiter) tell() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,13 +149,13 @@ func (l *limiter) tell() {
 		}
 		b.silent = 0
 		e := zapcore.Entry{Level: b.level, Time: time.Now(), LoggerName: b.logger, Message: "more like it were not logged"}
-		if l.out.Enabled(e.Level) { // it may have been changed since
+		if l.out.Enabled(e.Level) { // the level may have changed since
 			_ = l.out.Write(e, fields) // neither core fails
 		}
 	}
 }
 
-// close tells what is left to tell.
+// close logs what was not reported yet.
 func (l *limiter) close() {
 	l.mu.Lock()
 	l.closed = true

@@ -1,6 +1,6 @@
-// Package logging makes the daemon's logger: text for people, JSON for
-// programs, fields and priorities for the journal. Whoever logs never waits for
-// whoever reads, and a message that comes too often is logged now and then.
+// Package logging provides the daemon's logger: text for people, JSON for programs,
+// fields and priorities for the journal. Logging never blocks on a slow reader, and a
+// message that is too frequent is logged only now and then.
 package logging
 
 import (
@@ -20,18 +20,18 @@ import (
 type Log struct {
 	*zap.Logger
 	level   zap.AtomicLevel
-	bare    *zap.Logger // without the limit
+	bare    *zap.Logger // without the rate limit
 	limit   *limiter
 	queue   *queue
 	journal *journal // nil: there is none
 	lost    *atomic.Uint64
 }
 
-// New is a logger to w, usually standard error. Level is debug, info, warn or
-// error; format is auto, console, json or journal, where auto is journal if
-// w goes there and console otherwise. The journal gets its own protocol through
-// its socket, which is opened at once, or, where there is none, lines with a
-// priority through w.
+// New returns a logger that writes to w, usually standard error. Level is debug, info,
+// warn or error; format is auto, console, json or journal. auto means journal if w is
+// connected to the journal, and console otherwise. The format journal uses the journal's
+// socket, which is opened at once, or, if there is no socket, writes lines with a
+// priority to w.
 func New(w io.Writer, level, format string) (*Log, error) {
 	return newLog(w, level, format, journalSocket)
 }
@@ -65,7 +65,7 @@ func newLog(w io.Writer, level, format, socket string) (*Log, error) {
 	return l, nil
 }
 
-// SetLevel changes the least level that is logged: debug, info, warn or error.
+// SetLevel changes the lowest level that is logged: debug, info, warn or error.
 func (l *Log) SetLevel(level string) error {
 	switch level {
 	case "debug", "info", "warn", "error":
@@ -75,18 +75,17 @@ func (l *Log) SetLevel(level string) error {
 	return l.level.UnmarshalText([]byte(level))
 }
 
-// Last logs the error that ends the daemon, which no limit keeps back.
+// Last logs the error that ends the daemon, without the rate limit.
 func (l *Log) Last(err error) { l.bare.Error(err.Error()) }
 
-// Lost is how many lines nobody took: the disk was full, the reader gone, or it
-// read too slowly.
+// Lost returns how many lines could not be written: the disk was full, the reader had
+// ended, or it read too slowly.
 func (l *Log) Lost() uint64 { return l.lost.Load() }
 
-// Limited is how many lines were not logged because there were too many like
-// them.
+// Limited returns how many lines were suppressed because there were too many like them.
 func (l *Log) Limited() uint64 { return l.limit.limited.Load() }
 
-// Close logs what is still held back, and waits a moment until all is written.
+// Close logs the pending reports, and waits a moment until everything is written.
 func (l *Log) Close() {
 	l.limit.close()
 	l.queue.close()
@@ -105,7 +104,7 @@ func encoder(format string) (zapcore.Encoder, error) {
 	switch format {
 	case "json":
 		return cleanEncoder{zapcore.NewJSONEncoder(c), true}, nil
-	case "journal": // sd-daemon(3): "<priority>" in front; the journal has the time
+	case "journal": // sd-daemon(3): "<priority>" comes first; the journal adds the time
 		c.TimeKey = ""
 		c.EncodeLevel = func(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
 			enc.AppendString("<" + priority(l) + ">")
@@ -119,7 +118,7 @@ func encoder(format string) (zapcore.Encoder, error) {
 	return nil, fmt.Errorf("log format %q: use auto, console, json or journal", format)
 }
 
-// priority is a level as syslog(3) has it.
+// priority returns a level as in syslog(3).
 func priority(l zapcore.Level) string {
 	switch l {
 	case zapcore.DebugLevel:
@@ -132,8 +131,8 @@ func priority(l zapcore.Level) string {
 	return "3" // err
 }
 
-// toJournal reports whether w is the journal's socket, as JOURNAL_STREAM says it
-// of standard error (systemd.exec(5)).
+// toJournal reports whether w is the journal's socket, which JOURNAL_STREAM names for
+// standard error (systemd.exec(5)).
 func toJournal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	dev, ino, set := strings.Cut(os.Getenv("JOURNAL_STREAM"), ":")

@@ -12,26 +12,25 @@ import (
 )
 
 const (
-	// queued is how many lines wait at most for whoever reads them.
+	// queued is how many lines can wait to be written.
 	queued = 1024
-	// parting is how long the end of the daemon waits for them.
+	// parting is how long the end of the daemon waits for these lines.
 	parting = time.Second
 )
 
-// queue takes lines to a writer, on a goroutine of its own: a pipe that nobody
-// reads, or a disk that hangs, must not hold those who carry packets. A line that
-// finds no room, or cannot be written, is lost, and counted. It is a
-// zapcore.WriteSyncer.
+// queue writes lines on a goroutine of its own, because a pipe that is not read, or a
+// disk that hangs, must not block the goroutines that carry packets. A line that has no
+// room, or that cannot be written, is lost and counted. It is a zapcore.WriteSyncer.
 type queue struct {
 	w     io.Writer
 	lines chan []byte
 	lost  *atomic.Uint64
-	told  uint64 // of those lost
-	// loss is the line that says how many were lost.
+	told  uint64 // lost lines that were reported
+	// loss returns the line that reports how many lines were lost.
 	loss func(n uint64) []byte
 	torn bool // the last line was written in part
 
-	mu     sync.RWMutex // held for writing to close lines
+	mu     sync.RWMutex // write-locked to close lines
 	closed bool
 	done   chan struct{}
 }
@@ -42,7 +41,8 @@ func newQueue(w io.Writer, lost *atomic.Uint64, loss func(uint64) []byte) *queue
 	return q
 }
 
-// Write copies a line and never waits. It does not fail: nobody could be told.
+// Write copies a line and never blocks. It returns no error, because the caller could
+// not report it.
 func (q *queue) Write(line []byte) (int, error) {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
@@ -58,7 +58,7 @@ func (q *queue) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Sync has nothing to wait for: close does.
+// Sync does nothing: close waits for the lines.
 func (q *queue) Sync() error { return nil }
 
 func (q *queue) run() {
@@ -70,7 +70,7 @@ func (q *queue) run() {
 	}
 }
 
-// put writes a line, and reports whether it could.
+// put writes a line, and reports whether it succeeded.
 func (q *queue) put(line []byte) bool {
 	if q.torn {
 		line = append([]byte("\n"), line...)
@@ -85,7 +85,7 @@ func (q *queue) put(line []byte) bool {
 	return false
 }
 
-// tell says, once a line could be written again, how many could not.
+// tell reports, once a line can be written again, how many were lost.
 func (q *queue) tell() {
 	if n := q.lost.Load(); n > q.told {
 		if _, err := q.w.Write(q.loss(n - q.told)); err == nil {
@@ -94,7 +94,7 @@ func (q *queue) tell() {
 	}
 }
 
-// close waits until what is queued is written, but not for long.
+// close waits until all queued lines are written, but not for long.
 func (q *queue) close() {
 	q.mu.Lock()
 	if !q.closed {
@@ -108,7 +108,7 @@ func (q *queue) close() {
 	}
 }
 
-// lossEntry is what is logged when lines were lost.
+// lossEntry returns the entry that reports lost lines.
 func lossEntry(n uint64) (zapcore.Entry, []zapcore.Field) {
 	return zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(), Message: "log lines were lost: nobody took them"}, []zapcore.Field{zap.Uint64("lines", n)}
 }

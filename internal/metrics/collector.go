@@ -1,8 +1,8 @@
-// Package metrics tells the world how the daemon is, over HTTP: its counters to
-// Prometheus, whether it lives, and whether its tunnels can carry packets.
+// Package metrics serves the state of the daemon over HTTP: its counters for Prometheus,
+// whether the daemon is alive, and whether its tunnels can carry packets.
 //
-// Nothing is counted here: every scrape reads what is counted anyhow, so that
-// packets pay nothing for it.
+// It counts nothing itself: every scrape reads counters that exist anyway, so it costs
+// nothing per packet.
 package metrics
 
 import (
@@ -18,24 +18,24 @@ import (
 
 // Logs are the counters of a logger.
 type Logs interface {
-	Lost() uint64    // lines that nobody took
-	Limited() uint64 // lines that were too many
+	Lost() uint64    // lines that could not be written
+	Limited() uint64 // lines that exceeded the rate limit
 }
 
-// collector makes metrics of a status. It is a prometheus.Collector.
+// collector converts a status to metrics. It is a prometheus.Collector.
 type collector struct {
 	status func() api.Status
 	logs   Logs
 }
 
-// Describe sends what Collect may send.
+// Describe sends the descriptions of all metrics that Collect may send.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range families {
 		ch <- f.desc
 	}
 }
 
-// Collect sends what there is now.
+// Collect sends the current metrics.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.status()
 	o := out{ch}
@@ -55,7 +55,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// gateway sends what [gateway] came to.
+// gateway sends the state of [gateway].
 func (o out) gateway(g *api.GatewayStatus) {
 	if g == nil {
 		return
@@ -70,26 +70,26 @@ func (o out) gateway(g *api.GatewayStatus) {
 	}
 }
 
-// out is where metrics go.
+// out is the destination of metrics.
 type out struct{ ch chan<- prometheus.Metric }
 
-// add sends a metric with the values of its family's labels.
+// add sends a metric with values for its family's labels.
 func (o out) add(f *family, value float64, labels ...string) {
 	o.ch <- &sample{f, value, f.pairs(labels)}
 }
 
-// sample is a metric. Those of a large hub are so many that they share what they
-// can: the library's own constant metrics have labels each for itself.
+// sample is a metric. A hub with many peers has so many that they share their labels:
+// each of the library's constant metrics has a copy of its own.
 type sample struct {
 	family *family
 	value  float64
-	labels []*dto.LabelPair // not changed by anybody
+	labels []*dto.LabelPair // must not be changed
 }
 
-// Desc describes the metric's family.
+// Desc returns the description of the metric's family.
 func (s *sample) Desc() *prometheus.Desc { return s.family.desc }
 
-// Write writes the metric as it is sent.
+// Write writes the metric in the library's message format.
 func (s *sample) Write(m *dto.Metric) error {
 	m.Label = s.labels
 	if s.family.kind == prometheus.CounterValue {
@@ -100,7 +100,7 @@ func (s *sample) Write(m *dto.Metric) error {
 	return nil
 }
 
-// tunnel sends what is known of a tunnel and its peers.
+// tunnel sends the metrics of a tunnel and its peers.
 func (o out) tunnel(t *api.TunnelStatus) {
 	o.add(info, 1, t.Name, t.Mode, t.Namespace)
 	o.add(ready, truth(t.State.Phase.Carries()), t.Name)
@@ -113,7 +113,7 @@ func (o out) tunnel(t *api.TunnelStatus) {
 		o.add(repairs, float64(n), t.Name, what)
 	}
 	all := t.Peers
-	if len(all) == 0 { // the only one
+	if len(all) == 0 { // there is only one
 		all = []api.PeerStatus{t.PeerStatus}
 	} else {
 		o.blameless(t)
@@ -128,8 +128,8 @@ func (o out) tunnel(t *api.TunnelStatus) {
 	}
 }
 
-// blameless sends a hub's packets for which no peer is to blame: the tunnel's
-// less those of its peers.
+// blameless sends the counters of a hub for packets that belong to no peer: the tunnel's
+// counters minus those of its peers.
 func (o out) blameless(t *api.TunnelStatus) {
 	in, out := t.In, t.Out
 	for i := range t.Peers {
@@ -140,8 +140,8 @@ func (o out) blameless(t *api.TunnelStatus) {
 	o.traffic(t.Name, "", "out", &out)
 }
 
-// less takes other traffic away, as far as there is any: a peer's packet that the
-// interface refused is only in the tunnel's sum not one that was carried.
+// less subtracts other traffic, down to zero: a peer's packet that the interface refused
+// is in the peer's sum, but not in the tunnel's.
 func less(t, other *api.Traffic) {
 	t.Packets -= min(t.Packets, other.Packets)
 	t.Bytes -= min(t.Bytes, other.Bytes)
@@ -150,7 +150,7 @@ func less(t, other *api.Traffic) {
 	}
 }
 
-// peer sends what is known of one peer.
+// peer sends the metrics of one peer.
 func (o out) peer(tunnel string, p *api.PeerStatus) {
 	o.traffic(tunnel, p.Peer, "in", &p.In)
 	o.traffic(tunnel, p.Peer, "out", &p.Out)
@@ -180,21 +180,21 @@ func (o out) peer(tunnel string, p *api.PeerStatus) {
 	put(wraps, float64(p.IDWraps))
 }
 
-// traffic sends what went one way, and what did not.
+// traffic sends the counters of one direction: carried packets and drops.
 func (o out) traffic(tunnel, peer, direction string, t *api.Traffic) {
-	if tunnel != "" { // what belongs to none is not carried
+	if tunnel != "" { // a packet that belongs to no tunnel is never carried
 		labels := packets.pairs([]string{tunnel, peer, direction})
 		o.ch <- &sample{packets, float64(t.Packets), labels}
 		o.ch <- &sample{octets, float64(t.Bytes), labels}
 	}
 	for reason, n := range t.Drops {
-		if n > 0 { // else it was a peer's
+		if n > 0 { // otherwise it belonged to a peer
 			o.add(drops, float64(n), tunnel, peer, direction, reason)
 		}
 	}
 }
 
-// errors sends the ICMP errors that there were.
+// errors sends the counters of ICMP errors.
 func (o out) errors(tunnel, peer, direction string, t *api.ICMPTypes) {
 	for _, kind := range [...]struct {
 		name string
@@ -212,7 +212,7 @@ func (o out) errors(tunnel, peer, direction string, t *api.ICMPTypes) {
 	}
 }
 
-// states in the order of their numbers, from bad to good.
+// The states in the order of their numbers, from bad to good.
 var states = [...]api.Phase{api.Starting, api.Waiting, api.Down, api.Probing, api.Suspect, api.Up}
 
 func number(p api.Phase) int {
@@ -231,7 +231,7 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// seconds since 1970, 0 for the zero time.
+// seconds returns the seconds since 1970, or 0 for the zero time.
 func seconds(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

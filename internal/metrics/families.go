@@ -8,16 +8,16 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// prefix begins every name that is ours.
+// prefix is the prefix of all our metric names.
 const prefix = "sixfour_"
 
-// Labels. The peer is empty where a tunnel has only one, which has no name, and
-// for what no peer is to blame for; the tunnel is empty for packets that belong to
-// none.
+// Labels. The peer is empty for the only peer of a tunnel, which has no name, and for
+// packets that belong to no peer. The tunnel is empty for packets that belong to no
+// tunnel.
 const (
 	labelTunnel    = "tunnel"
 	labelPeer      = "peer"
-	labelDirection = "direction" // in: from the outer network; out: to it
+	labelDirection = "direction" // in: from the outer network; out: to the outer network
 	labelReason    = "reason"
 	labelType      = "type"
 	labelState     = "state"
@@ -25,7 +25,7 @@ const (
 	labelWhat      = "what"
 )
 
-// family is all that has one name.
+// family holds the properties of all metrics with one name.
 type family struct {
 	name   string
 	help   string
@@ -34,8 +34,7 @@ type family struct {
 	desc   *prometheus.Desc
 }
 
-// families are all that the collector makes, in the order in which the manual
-// shows them.
+// families are all families that the collector can send, in the order of the manual.
 var families []*family
 
 func counter(name, help string, labels ...string) *family {
@@ -52,7 +51,7 @@ func newFamily(kind prometheus.ValueType, name, help string, labels []string) *f
 	return f
 }
 
-// typeName is what the manual calls the kind.
+// typeName returns the name of the metric type in the manual.
 func (f *family) typeName() string {
 	if f.kind == prometheus.CounterValue {
 		return "counter"
@@ -60,8 +59,8 @@ func (f *family) typeName() string {
 	return "gauge"
 }
 
-// pairs are labels with values in the order of the family's, sorted by their names
-// as the exposition has them. Families with the same labels may share them.
+// pairs returns labels with values in the order of the family's labels, sorted by name
+// as in the exposition format. Families with the same labels may share them.
 func (f *family) pairs(values []string) []*dto.LabelPair {
 	pairs := make([]*dto.LabelPair, len(f.labels))
 	for i := range f.labels {
@@ -71,7 +70,7 @@ func (f *family) pairs(values []string) []*dto.LabelPair {
 	return pairs
 }
 
-// stateNumbers is the help text for the numbers that states have.
+// stateNumbers returns the help text that explains the numbers of states.
 func stateNumbers() string {
 	var words []string
 	for i, s := range states {

@@ -20,22 +20,22 @@ import (
 	"sixfour/internal/text"
 )
 
-// Daemon is what is asked.
+// Daemon provides the state that the server shows.
 type Daemon interface {
 	Status() api.Status
-	// Alive returns nil if the daemon still decides, or an error if it does not
+	// Alive returns nil if the control loop works, or an error if it does not answer
 	// until ctx ends.
 	Alive(ctx context.Context) error
 }
 
-// What one listener bears. Who asks is not authenticated, and may be anybody whom
-// the address lets in.
+// Limits of one listener. Clients are not authenticated, and can be on any host that can
+// reach the address.
 const (
 	maxConns   = 64
 	maxHeader  = 8 << 10
-	maxHealth  = 2000             // bytes of an answer about health: written without waiting for the client
-	askTimeout = 5 * time.Second  // for a request to come
-	tellTime   = 20 * time.Second // for an answer to be read
+	maxHealth  = 2000             // bytes of a health answer: written without waiting for the client
+	askTimeout = 5 * time.Second  // for a request to arrive
+	tellTime   = 20 * time.Second // for the client to read an answer
 	idleTime   = 15 * time.Second
 	lifeTime   = 5 * time.Second // for the control loop to answer
 )
@@ -46,8 +46,7 @@ type Server struct {
 	addr net.Addr
 }
 
-// Listen serves at an address, host:port, until Close. Errors of clients go to
-// errorLog.
+// Listen serves on an address, host:port, until Close. Errors of clients go to errorLog.
 func Listen(address string, d Daemon, logs Logs, errorLog *log.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -68,7 +67,7 @@ func Listen(address string, d Daemon, logs Logs, errorLog *log.Logger) (*Server,
 	return s, nil
 }
 
-// explain is what keeps us from listening, and the way out.
+// explain returns why the server cannot listen, with advice.
 func explain(address string, err error) error {
 	var reason unix.Errno
 	if !errors.As(err, &reason) {
@@ -87,14 +86,14 @@ func explain(address string, err error) error {
 	return fmt.Errorf("metrics: listen at %s: %w: %s", address, reason, way)
 }
 
-// Addr is where the server listens.
+// Addr returns the server's address.
 func (s *Server) Addr() net.Addr { return s.addr }
 
 // Close ends the server and every connection to it.
 func (s *Server) Close() error { return s.http.Close() }
 
-// registry has everything that is told of this process. It is nobody else's, so
-// that no library adds to it.
+// registry returns a registry with all metrics of this process. It is not the default
+// registry, so that no library can add to it.
 func registry(d Daemon, logs Logs) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
@@ -110,7 +109,7 @@ func handler(d Daemon, logs Logs, errorLog *log.Logger) http.Handler {
 	all := registry(d, logs)
 	mux.Handle("GET /metrics", fair.Serve(&snapshots{gather: func() []*dto.MetricFamily {
 		families, err := all.Gather()
-		if err != nil { // what is wrong costs itself
+		if err != nil { // one invalid metric does not stop the others
 			errorLog.Print(err)
 		}
 		return families
@@ -127,7 +126,7 @@ func handler(d Daemon, logs Logs, errorLog *log.Logger) http.Handler {
 	return mux
 }
 
-// trouble is one line for an error.
+// trouble returns an error as lines.
 func trouble(err error) []string {
 	if err == nil {
 		return nil
@@ -135,8 +134,7 @@ func trouble(err error) []string {
 	return []string{err.Error()}
 }
 
-// waiting is a line for each tunnel that cannot carry packets, with what it waits
-// for.
+// waiting returns a line for each tunnel that cannot carry packets, with the reason.
 func waiting(s api.Status) (lines []string) {
 	for i := range s.Tunnels {
 		t := &s.Tunnels[i]
@@ -152,7 +150,7 @@ func waiting(s api.Status) (lines []string) {
 	return lines
 }
 
-// tell answers that all is well, or, with status 503, what is not.
+// tell answers that all is well or, with status 503, what is wrong.
 func tell(w http.ResponseWriter, lines []string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -162,5 +160,5 @@ func tell(w http.ResponseWriter, lines []string) {
 	} else {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = fmt.Fprintln(text.NewWriter(w), text.Cut(strings.Join(lines, "\n"), maxHealth)) // a client that went away needs no answer
+	_, _ = fmt.Fprintln(text.NewWriter(w), text.Cut(strings.Join(lines, "\n"), maxHealth)) // an error means that the client has disconnected
 }

@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// maxSnapshots is how many sets of all metrics are held at the same time, whoever
-	// reads them and however slowly: with many peers each is megabytes.
+	// maxSnapshots is how many sets of all metrics are in memory at the same time,
+	// however slowly clients read them: with many peers each has megabytes.
 	maxSnapshots = 4
-	// fresh is how long a set is given to further clients while some client reads it.
+	// fresh is how long further clients get the same set while a client reads it.
 	fresh = time.Second
 )
 
-// snapshots serve /metrics. Clients that ask at about the same time share one set of
-// metrics. Those that have not read theirs when there are newer ones are cut off, so that
-// nobody waits for them.
+// snapshots serves /metrics. Clients that ask at about the same time share one set of
+// metrics. Clients that still read an old set when there are too many newer ones are
+// disconnected, so that no client has to wait for them.
 type snapshots struct {
 	gather func() []*dto.MetricFamily
 
 	mu  sync.Mutex
-	all []*snapshot // that are being read, oldest first
+	all []*snapshot // being read, oldest first
 
-	gathering sync.Mutex // one at a time, which bounds what scrapes cost
+	gathering sync.Mutex // only one at a time, to bound the cost of scrapes
 }
 
 type snapshot struct {
@@ -66,7 +66,7 @@ func (s *snapshots) join(rc *http.ResponseController, now time.Time) *snapshot {
 	}
 	if len(s.all) == maxSnapshots {
 		for slow := range s.all[0].readers {
-			_ = slow.SetWriteDeadline(now) // unless it is a test's recorder
+			_ = slow.SetWriteDeadline(now) // fails only for a recorder in a test
 		}
 		s.all = s.all[1:]
 	}

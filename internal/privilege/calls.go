@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// free may be made with any arguments. What comes first is found first by kernels
-// that do not remember what a filter says (before 5.11).
+// free are calls that are allowed with any arguments. Kernels before 5.11 do not cache
+// the results of a filter, and find the first entries first.
 var free = []uint32{
-	// Packets, and waiting for them.
+	// Sending and receiving packets, and waiting for them.
 	unix.SYS_READ, unix.SYS_WRITEV, unix.SYS_RECVMMSG, unix.SYS_SENDMMSG, unix.SYS_PPOLL, unix.SYS_NANOSLEEP,
 	unix.SYS_FUTEX, unix.SYS_EPOLL_PWAIT, unix.SYS_SENDTO, unix.SYS_WRITE, unix.SYS_MEMBARRIER,
 
@@ -23,23 +23,23 @@ var free = []uint32{
 	unix.SYS_GETRANDOM, unix.SYS_UNAME, unix.SYS_GETRUSAGE, unix.SYS_SYSINFO,
 	unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_GETPPID,
 	unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EVENTFD2, unix.SYS_PIPE2,
-	// A C library's threads, where the program was built with one.
+	// A C library's threads, if the program was built with one.
 	unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_SET_TID_ADDRESS, unix.SYS_PSELECT6,
 
-	// Files: those that there are, and the removal of the control socket, are for
-	// Landlock to allow. None is made, and no mode or owner is changed.
+	// Files: Landlock decides which existing ones may be opened, and whether the control
+	// socket may be removed. No file can be created, and no mode or owner changed.
 	unix.SYS_OPENAT, unix.SYS_CLOSE, unix.SYS_READV, unix.SYS_PREAD64, unix.SYS_LSEEK, unix.SYS_FSTAT, unix.SYS_STATX,
 	unix.SYS_FSTATFS, unix.SYS_STATFS, unix.SYS_FCNTL, unix.SYS_FLOCK, unix.SYS_DUP, unix.SYS_DUP3,
 	unix.SYS_READLINKAT, unix.SYS_GETDENTS64, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_GETCWD, unix.SYS_UNLINKAT,
 
-	// Sockets, but for how they are made.
+	// Sockets, except for their creation.
 	unix.SYS_BIND, unix.SYS_CONNECT, unix.SYS_LISTEN, unix.SYS_ACCEPT4, unix.SYS_SHUTDOWN,
 	unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_GETSOCKOPT, unix.SYS_SETSOCKOPT,
 	unix.SYS_SENDMSG, unix.SYS_RECVFROM, unix.SYS_RECVMSG,
 }
 
-// devices are what may be asked of the TUN device, of interfaces and, to know
-// whether it is there, of a terminal: nothing is put into its input.
+// devices are the ioctl requests for the TUN device, for interfaces and, to test for
+// one, for a terminal. Writing into a terminal's input is not among them.
 var devices = []uint32{
 	unix.TUNSETIFF, unix.TUNGETIFF, unix.TUNGETFEATURES, unix.TUNSETOFFLOAD, unix.TUNSETPERSIST,
 	unix.TUNSETQUEUE, unix.TUNSETVNETHDRSZ, unix.TUNGETVNETHDRSZ, unix.TUNGETDEVNETNS, unix.SIOCGSKNS,
@@ -47,22 +47,22 @@ var devices = []uint32{
 	unix.TCGETS, unix.TIOCGWINSZ,
 }
 
-// callsFor are all calls that a process, which has a number, may make.
+// callsFor returns all calls that a process with this process ID may make.
 func callsFor(n needs, pid uint32) []call {
 	var calls []call
-	for _, number := range slices.Concat(free, freeHere, absent) { // another filter sees to those that are absent
+	for _, number := range slices.Concat(free, freeHere, absent) { // the other filter handles the absent ones
 		calls = append(calls, call{number: number})
 	}
 	calls = append(calls,
-		// A thread, but no process.
+		// A thread, but not a process.
 		call{unix.SYS_CLONE, []way{{{cloneFlags, unix.CLONE_THREAD, unix.CLONE_THREAD}}}},
-		// To itself.
+		// Signals to the process itself.
 		call{unix.SYS_TGKILL, oneOf(0, pid)},
 		call{unix.SYS_KILL, oneOf(0, pid)},
 		call{unix.SYS_PRLIMIT64, oneOf(0, 0, pid)},
 		call{unix.SYS_PRCTL, oneOf(0, unix.PR_SET_TIMERSLACK, unix.PR_GET_TIMERSLACK, unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA)},
 		call{unix.SYS_IOCTL, oneOf(1, devices...)},
-		// Nothing that was written is executed.
+		// Memory that was written cannot become executable.
 		call{unix.SYS_MPROTECT, []way{{{2, unix.PROT_EXEC, 0}}}},
 	)
 	calls = append(calls, callsHere()...)
@@ -76,22 +76,22 @@ func callsFor(n needs, pid uint32) []call {
 	return calls
 }
 
-// raw are the IP protocols of raw sockets: those that tunnels have, also such as a
-// reload may bring, that of errors about their packets, and the one that sends and
-// receives nothing. With others CAP_NET_RAW would show what comes to other programs.
+// raw are the IP protocols of raw sockets: those of all tunnels, also after a reload,
+// those of errors about their packets, and one that only sends. Other protocols would
+// let CAP_NET_RAW read packets of other programs.
 var raw = []uint32{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE, unix.IPPROTO_RAW}
 
-// mptcp is IPPROTO_MPTCP of linux/in.h, with which Go makes listeners.
+// mptcp is IPPROTO_MPTCP of linux/in.h, which Go uses for listeners.
 const mptcp = 262
 
-// sockets are those that may be made: of the protocols of tunnels, for names and
-// metrics, and for the control socket; not packet sockets, through which CAP_NET_RAW
-// would show all traffic: the only one is made before, and its filter cannot be changed.
+// sockets returns the ways to call socket(2): for the protocols of tunnels, for DNS and
+// metrics, and for the control socket. Packet sockets are not among them: they would let
+// CAP_NET_RAW read all traffic. The only one is made earlier, and its filter is locked.
 func sockets(n needs) []way {
 	ways := oneOf(0, unix.AF_UNIX)
 	for family, icmp := range map[uint32]uint32{unix.AF_INET: unix.IPPROTO_ICMP, unix.AF_INET6: unix.IPPROTO_ICMPV6} {
 		of := func(kind, protocol uint32) {
-			const kinds = 0xf // SOCK_TYPE_MASK of linux/net.h: the rest are flags
+			const kinds = 0xf // SOCK_TYPE_MASK of linux/net.h: the other bits are flags
 			ways = append(ways, way{exactly(0, family), {1, kinds, kind}, exactly(2, protocol)})
 		}
 		of(unix.SOCK_DGRAM, 0)
@@ -105,16 +105,16 @@ func sockets(n needs) []way {
 	if n.filter {
 		ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_NETFILTER)})
 	}
-	if n.xdp { // which must not go past IPsec: the kernel is asked for policies
+	if n.xdp { // AF_XDP must not bypass IPsec, so the kernel is asked for policies
 		ways = append(ways, way{exactly(0, unix.AF_XDP)}, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})
 	}
 	return ways
 }
 
-// absent are calls that are as if they were younger: the flags of clone3 lie where a
-// filter cannot look.
+// absent are calls that fail as if the kernel did not have them: the flags of clone3 are
+// in memory, which a filter cannot read.
 var absent = []uint32{unix.SYS_CLONE3}
 
-// notExecuted is a mapping, of a call with the arguments of mmap(2), from which
-// nothing is executed.
+// notExecuted is the condition that a mapping, of a call with the arguments of mmap(2),
+// is not executable.
 var notExecuted = []way{{{2, unix.PROT_EXEC, 0}}}

@@ -4,17 +4,18 @@ import "golang.org/x/sys/unix"
 
 const (
 	architecture = unix.AUDIT_ARCH_ARM
-	cloneFlags   = 0 // the argument of clone(2) that has the flags
+	cloneFlags   = 0 // the index of clone(2)'s argument with the flags
 )
 
-// Calls of the architecture alone (asm/unistd.h), which no list of names has.
+// Calls that only this architecture has (asm/unistd.h), and which package unix does not
+// name.
 const (
 	cacheflush = 0x0f0002
 	setTLS     = 0x0f0005
 )
 
-// freeHere are calls that not every architecture has: here, those with times,
-// offsets and numbers of users that are longer than before.
+// freeHere are calls that not every architecture has: here, those with longer times,
+// offsets and user IDs.
 var freeHere = []uint32{
 	unix.SYS_FUTEX_TIME64, unix.SYS_CLOCK_GETTIME64, unix.SYS_CLOCK_GETRES_TIME64, unix.SYS_CLOCK_NANOSLEEP_TIME64,
 	unix.SYS_PPOLL_TIME64, unix.SYS_PSELECT6_TIME64, unix.SYS_RECVMMSG_TIME64,

@@ -4,7 +4,7 @@ import "golang.org/x/sys/unix"
 
 const (
 	architecture = unix.AUDIT_ARCH_AARCH64
-	cloneFlags   = 0 // the argument of clone(2) that has the flags
+	cloneFlags   = 0 // the index of clone(2)'s argument with the flags
 )
 
 // freeHere are calls that not every architecture has.

@@ -8,19 +8,19 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// always are what every tunnel takes: interfaces, routes and the packet filter;
-// raw sockets.
+// always are the capabilities that every tunnel needs: for interfaces, routes and the
+// packet filter, and for raw sockets.
 var always = []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
 
-// kept are the capabilities that stay if the process has them.
+// kept returns the capabilities to keep, if the process has them.
 func kept(n needs) []cap.Value {
 	k := append([]cap.Value{}, always...)
 	if n.setns { // setns(2)
 		k = append(k, cap.SYS_ADMIN)
 	}
 	if n.xdp {
-		// The memory that is shared with the kernel counts as locked, where
-		// RLIMIT_MEMLOCK is too small for it.
+		// Memory that is shared with the kernel counts as locked; RLIMIT_MEMLOCK may be
+		// too small for it.
 		k = append(k, loadProgram(), cap.IPC_LOCK)
 	}
 	if n.lowPort {
@@ -29,8 +29,8 @@ func kept(n needs) []cap.Value {
 	return k
 }
 
-// loadProgram is what bpf(2) takes: before Linux 5.8 there was no capability for
-// it alone.
+// loadProgram returns the capability for bpf(2): before Linux 5.8 there was none for
+// bpf(2) alone.
 func loadProgram() cap.Value {
 	if cap.MaxBits() > cap.BPF {
 		return cap.BPF
@@ -38,8 +38,8 @@ func loadProgram() cap.Value {
 	return cap.SYS_ADMIN
 }
 
-// Check says which capability that every tunnel needs the process does not have,
-// and how to give it.
+// Check returns an error if the process lacks a capability that every tunnel needs, with
+// advice how to grant it.
 func Check() error {
 	var missing []string
 	have := cap.GetProc()
@@ -61,8 +61,8 @@ func Check() error {
 		strings.Join(missing, " and "), strings.ToUpper(strings.Join(names, " ")), strings.Join(names, ","), program(), strings.Join(flags, " "))
 }
 
-// keepCapabilities gives up all but what is needed, in every set of every thread,
-// and returns what is left.
+// keepCapabilities drops all capabilities that are not needed, in every set of every
+// thread, and returns those that remain.
 func keepCapabilities(n needs) (names []string, err error) {
 	have, left := cap.GetProc(), cap.NewSet()
 	keep := map[cap.Value]bool{}
@@ -91,8 +91,8 @@ func keepCapabilities(n needs) (names []string, err error) {
 	return names, left.SetProc()
 }
 
-// closeDoors sees to it that no program that the process might start has more than
-// the process: neither set-user-ID programs nor uid 0 give anything.
+// closeDoors makes sure that no program that the process might start gets more rights
+// than the process: neither set-user-ID programs nor uid 0 gain capabilities.
 func closeDoors(have *cap.Set, keep map[cap.Value]bool) error {
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
@@ -102,7 +102,7 @@ func closeDoors(have *cap.Set, keep map[cap.Value]bool) error {
 	}
 	may, err := have.GetFlag(cap.Permitted, cap.SETPCAP)
 	if err != nil || !may {
-		return err // who started it so has done it, or no_new_privs has to do
+		return err // the service manager has done it, or no_new_privs must be enough
 	}
 	raised, err := have.Dup()
 	if err != nil {
@@ -125,8 +125,8 @@ func closeDoors(have *cap.Set, keep map[cap.Value]bool) error {
 	return lockedBits.Set()
 }
 
-// lockedBits are those of capabilities(7) that take from uid 0 what makes it
-// special, and keep anybody from changing that.
+// lockedBits are the bits of capabilities(7) that remove the special rights of uid 0,
+// and prevent later changes.
 const lockedBits = cap.SecbitNoRoot | cap.SecbitNoRootLocked |
 	cap.SecbitNoSetUIDFixup | cap.SecbitNoSetUIDFixupLocked |
 	cap.SecbitKeepCapsLocked |

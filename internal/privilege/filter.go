@@ -8,29 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call is a system call that may be made if its arguments are in one of the ways;
-// without ways, in any.
+// call is a system call that is allowed if its arguments match one of the ways. Without
+// ways it is always allowed.
 type call struct {
 	number uint32
 	ways   []way
 }
 
-// way is what all must hold of a call's arguments.
+// way is a list of conditions, all of which a call's arguments must meet.
 type way []argument
 
-// argument holds if its lower 32 bits, as far as mask has them, are the value. What
-// is looked at here are numbers that the kernel takes for ints or flags.
+// argument is a condition: the lower 32 bits of the argument, under mask, are the value.
+// It is used for arguments that the kernel treats as ints or flags.
 type argument struct {
 	index       uint32 // from 0
 	mask, value uint32
 }
 
-// exactly is an argument that is a value.
+// exactly is the condition that an argument has a value.
 func exactly(index, value uint32) argument {
 	return argument{index, ^uint32(0), value}
 }
 
-// oneOf are the ways of an argument that may be each of some values.
+// oneOf returns the ways for an argument that may have one of several values.
 func oneOf(index uint32, values ...uint32) []way {
 	var ways []way
 	for _, v := range values {
@@ -46,10 +46,10 @@ const (
 	atArguments    = 16 // 8 bytes each
 )
 
-// What becomes of a call that is not allowed: its caller is told that it may not
-// (EPERM). One that is younger than the lists here is not known (ENOSYS), so that
-// libraries do as on an older kernel. The calls of another architecture have other
-// numbers, and nobody makes them by accident.
+// Results of a call that is not allowed: it fails with EPERM. A call that is newer than
+// the lists here fails with ENOSYS, so that libraries behave as on an older kernel. A
+// call of another architecture, whose numbers are different, kills the process, because
+// it is never made by accident.
 const (
 	refuse  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 	unknown = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
@@ -57,16 +57,17 @@ const (
 	allow   = unix.SECCOMP_RET_ALLOW
 )
 
-// Numbers between these are younger than the lists, whose last is newest; all
-// architectures have the same from 424 on. Some have a few of their own far above.
+// Numbers between these belong to calls that are newer than the lists, of which newest
+// is the last. From 424 on, all architectures have the same numbers. Some have a few of
+// their own far above.
 const (
 	newest = unix.SYS_MSEAL
 	own    = 0x0f0000
 )
 
-// young is the filter for calls that are not known, and for those that are absent:
-// libraries try them first, and do without. There are two filters because the kernel
-// logs all refusals of one or none, and these are no news.
+// young returns the filter for calls that are newer than the lists, and for absent ones:
+// libraries try them first, and have a fallback. There are two filters because the
+// kernel logs all refusals of a filter or none, and these need no log.
 func young(absent []uint32) []bpf.Instruction {
 	p := []bpf.Instruction{bpf.LoadAbsolute{Off: atNumber, Size: 4}}
 	for _, number := range absent {
@@ -75,7 +76,7 @@ func young(absent []uint32) []bpf.Instruction {
 	return append(p, ifYoung(unknown, allow)...)
 }
 
-// ifYoung ends a filter, in whose register the number is.
+// ifYoung returns the end of a filter, with the call's number in its register.
 func ifYoung(then, otherwise uint32) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: newest, SkipFalse: 2},
@@ -85,9 +86,9 @@ func ifYoung(then, otherwise uint32) []bpf.Instruction {
 	}
 }
 
-// listed is the filter for all other calls, which lets those of young through: of
-// an architecture (an AUDIT_ARCH_ constant) whose arguments' lower halves lie at an
-// offset of low.
+// listed returns the filter for all other calls; it allows those that young handles. It
+// is for an architecture (an AUDIT_ARCH_ constant) on which the lower half of an
+// argument is at the offset low.
 func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
 	p := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: atArchitecture, Size: 4},
@@ -97,7 +98,7 @@ func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
 	}
 	for _, c := range calls {
 		b := c.block(low)
-		if len(b) > math.MaxUint8 { // no jump is longer
+		if len(b) > math.MaxUint8 { // the longest jump
 			panic(fmt.Sprintf("system call %d may be made in too many ways", c.number))
 		}
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: c.number, SkipFalse: uint8(len(b))})
@@ -106,14 +107,14 @@ func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
 	return append(p, ifYoung(allow, refuse)...)
 }
 
-// block decides about a call whose number is known to be this one's.
+// block returns the instructions for a call after its number has matched.
 func (c call) block(low uint32) []bpf.Instruction {
 	if len(c.ways) == 0 {
 		return []bpf.Instruction{bpf.RetConstant{Val: allow}}
 	}
 	var b []bpf.Instruction
 	for _, w := range c.ways {
-		const each = 3                 // instructions an argument
+		const each = 3                 // instructions per argument
 		rest := uint8(each*len(w)) + 1 // to the next way
 		for _, a := range w {
 			rest -= each

@@ -11,28 +11,28 @@ import (
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 )
 
-// Rights to files, as landlock(7) has them.
+// Access rights to files, as in landlock(7).
 const (
 	look   = landlock.AccessFSSet(ll.AccessFSReadFile | ll.AccessFSReadDir)
 	device = landlock.AccessFSSet(ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSIoctlDev)
 	tidy   = landlock.AccessFSSet(ll.AccessFSReadDir | ll.AccessFSRemoveFile)
 )
 
-// dns is the port of name servers, for answers that a datagram does not hold.
+// dns is the port of name servers, for TCP answers that do not fit into a datagram.
 const dns = 53
 
-// system is where the daemon reads what is not its own: name servers and time
-// zones, settings of the kernel and devices. Files there are replaced, not
-// changed, so that it is directories that matter.
+// system are directories from which the daemon reads: name servers and time zones,
+// settings of the kernel and of devices. Files there are replaced, not changed, so the
+// rules must be for directories.
 var system = []string{"/etc", "/proc", "/sys", "/usr/share/zoneinfo"}
 
-// followed are files of system that are often links to somewhere else.
+// followed are files of system that are often symbolic links to other directories.
 var followed = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime"}
 
-// restrictFiles leaves of the file system what is needed, and of TCP connections
-// those to name servers. It returns the version of the kernel's interface that does
-// so. A Unix socket that has a name in the file system can be reached as before:
-// systemd's and the journal's are such.
+// restrictFiles removes access to all files except those that are needed, and to all TCP
+// connections except those to name servers. It returns the version of the kernel's
+// interface. It does not restrict Unix sockets with a path, such as those of systemd and
+// of the journal.
 func restrictFiles(n needs) (string, error) {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil || version == 0 {
@@ -43,12 +43,12 @@ func restrictFiles(n needs) (string, error) {
 		HandledAccessNet: landlock.AccessNetSet(ll.AccessNetConnectTCP),
 		Scoped:           landlock.ScopedSet(ll.ScopeAbstractUnixSocket),
 	}
-	if strings.HasPrefix(os.Getenv("NOTIFY_SOCKET"), "@") { // who supervises us is behind one
+	if strings.HasPrefix(os.Getenv("NOTIFY_SOCKET"), "@") { // the service manager has an abstract Unix socket
 		handled.Scoped = 0
 	}
 	rules := []landlock.Rule{landlock.ConnectTCP(dns)}
 	files := map[landlock.AccessFSSet][]string{look: readable(n), device: {"/dev/net"}}
-	if dir := filepath.Dir(n.socket); dir != "/" { // else it could remove every file; the socket stays, as after a crash
+	if dir := filepath.Dir(n.socket); dir != "/" { // otherwise it could remove every file; the socket remains, as after a crash
 		files[tidy] = []string{dir}
 	}
 	for access, paths := range files {
@@ -60,7 +60,7 @@ func restrictFiles(n needs) (string, error) {
 	return fmt.Sprintf("ABI %d", version), nil
 }
 
-// readable are the places to read.
+// readable returns the places to read.
 func readable(n needs) []string {
 	all := append([]string{}, system...)
 	for _, dir := range n.names {
@@ -72,8 +72,8 @@ func readable(n needs) []string {
 	return unique(all)
 }
 
-// there is a directory, or of one that is not there yet, such as that of the first named
-// namespace, the nearest one above it that is.
+// there returns a directory or, if it does not exist yet, such as that of the first
+// named namespace, its nearest existing parent.
 func there(dir string) string {
 	for up := dir; up != "/"; up = filepath.Dir(up) {
 		if _, err := os.Stat(up); err == nil {
@@ -83,9 +83,10 @@ func there(dir string) string {
 	return dir
 }
 
-// around are the directories in which a file lies, under its name and as what the
-// name leads to, so that a file which takes its place can be read as well. A file in
-// the root directory stands alone: that directory is everything.
+// around returns the directories that contain a file: that of its path, and that of the
+// target of its symbolic links. So a file that replaces it can be read as well. For a
+// file in the root directory it returns only the file, because that directory contains
+// everything.
 func around(file string) []string {
 	var all []string
 	for _, path := range []string{file, target(file)} {
@@ -101,8 +102,9 @@ func around(file string) []string {
 	return all
 }
 
-// target is what a name leads to in the end; of a link to what is not there yet, such
-// as a resolver's file before that has started, what there is of the way to it.
+// target returns the final target of a path's symbolic links. If the target does not
+// exist yet, such as a resolver's file before the resolver has started, it returns the
+// part of the path that exists.
 func target(file string) string {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		return real

@@ -1,8 +1,8 @@
-// Package privilege gives up whatever the daemon does not need: capabilities,
-// files and system calls, for all its threads and for good.
+// Package privilege drops what the daemon does not need: capabilities, access to files
+// and system calls, for all threads and irreversibly.
 //
-// What is needed follows from the configuration that the daemon starts with. One
-// that is loaded later may need more: Allows says so before anything is tried.
+// The configuration with which the daemon starts determines what is needed. One that is
+// loaded later may need more: Allows reports that before it is applied.
 package privilege
 
 import (
@@ -19,19 +19,19 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// Sandbox is what the process may still do.
+// Sandbox describes what the process may still do.
 type Sandbox struct {
 	needs needs
 	state State
 }
 
-// State is a Sandbox in words.
+// State describes a Sandbox in words.
 type State struct {
 	User         string
-	Capabilities []string // those that are left
-	Landlock     string   // which version of it restricts files, or "off"
+	Capabilities []string // the remaining capabilities
+	Landlock     string   // version of Landlock that restricts files, or "off"
 	Seccomp      string   // "on" or "off"
-	Missing      []string // why something is off that should not be
+	Missing      []string // why something is off that should be on
 }
 
 const (
@@ -39,16 +39,16 @@ const (
 	off = "off"
 )
 
-// Enter gives up what the configuration, which was read from file, does not need.
-// What the kernel cannot restrict, because it is too old or built without, is no
-// error: State says it. It must be called once, before the first byte from the
-// network is read, and after the control socket was made. As is what Become has said.
+// Enter drops what the configuration, read from file, does not need. If the kernel
+// cannot restrict something, because it is too old or built without support, that is no
+// error: State reports it. Enter must be called once, before the first byte from the
+// network is read, and after the control socket was made. as is the result of Become.
 func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
 	s := &Sandbox{needs: needsOf(cfg, file), state: State{User: as.Name, Landlock: off, Seccomp: off}}
 	if as.Root != "" {
 		s.state.Missing = append(s.state.Missing, "user: it goes on as root, whose files and Unix sockets are open to it: "+as.Root)
 	}
-	// The tunnels of those that cannot be opened wait, and say why.
+	// If one cannot be opened, its tunnels wait and report why.
 	_ = netcfg.Hold(s.needs.processes...)
 	kept, err := keepCapabilities(s.needs)
 	if err != nil {
@@ -71,19 +71,19 @@ func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
 	return s, nil
 }
 
-// State says what is left. It does not change.
+// State returns the state, which does not change.
 func (s *Sandbox) State() State { return s.state }
 
-// needs are the rights that a configuration takes beyond those that all take.
+// needs are the rights that a configuration needs beyond those that all need.
 type needs struct {
 	config    string   // the file
 	socket    string   // the control socket
-	setns     bool     // some interface lives in another namespace
+	setns     bool     // an interface is in another namespace
 	names     []string // directories of namespaces
-	processes []string // namespaces below /proc, which only their open descriptors reach later
+	processes []string // namespaces in /proc, which can later be reached only through open descriptors
 	xdp       bool
 	filter    bool // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
-	lowPort   bool // metrics at a port that is not for everybody
+	lowPort   bool // metrics on a privileged port
 	off       bool // no sandbox
 }
 
@@ -124,10 +124,9 @@ func unique(s []string) []string {
 	return slices.Compact(s)
 }
 
-// Allows finds what a configuration, which is to replace the one that Enter was
-// given, has tunnels that need what is gone. The error is of type
-// config.Problems. What it says of the control socket and of the sandbox itself is for
-// the next start.
+// Allows returns an error if a new configuration needs rights that Enter has dropped. For
+// tunnels the error is of type config.Problems. Changes to the control socket and to the
+// sandbox itself take effect at the next start, and are not checked.
 func (s *Sandbox) Allows(cfg *config.Config) error {
 	var problems config.Problems
 	for i := range cfg.Tunnels {
@@ -145,8 +144,8 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 	return nil
 }
 
-// lacks is what a tunnel needs and the process has no more, with the key that
-// asks for it.
+// lacks returns a right that a tunnel needs and that the process no longer has, with the
+// key that requires it.
 func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
 	dir := ""
 	if t.Netns != "" {
@@ -171,7 +170,7 @@ func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
 	return "", ""
 }
 
-// program is how messages call this file.
+// program returns the path of this program for messages.
 func program() string {
 	path, err := os.Executable()
 	if err != nil {

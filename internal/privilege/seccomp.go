@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restrictCalls leaves the system calls that are needed, to all threads. A call
-// that is refused is in the kernel's log, if it keeps one (type=1326).
+// restrictCalls restricts the system calls of all threads to those that are needed. The
+// kernel logs refused calls if auditing is on (type=1326).
 func restrictCalls(n needs) error {
 	if err := install(young(absent), 0); err != nil {
 		return err
@@ -21,7 +21,7 @@ func restrictCalls(n needs) error {
 	return install(listed(architecture, lowerHalf(), callsFor(n, uint32(os.Getpid()))), unix.SECCOMP_FILTER_FLAG_LOG)
 }
 
-// install makes a filter one of all threads.
+// install installs a filter for all threads.
 func install(filter []bpf.Instruction, flags uintptr) error {
 	raw, err := bpf.Assemble(filter)
 	if err != nil {
@@ -32,8 +32,8 @@ func install(filter []bpf.Instruction, flags uintptr) error {
 		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	// No foreign code runs in this process: mitigations that slow every thread down
-	// for its sake are not wanted.
+	// No untrusted code runs in this process, so mitigations that would slow down every
+	// thread are not needed.
 	flags |= unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(program)
@@ -48,7 +48,7 @@ func install(filter []bpf.Instruction, flags uintptr) error {
 	return nil
 }
 
-// lowerHalf is the offset of the lower half of a number of 64 bits.
+// lowerHalf returns the offset of the lower half of a 64-bit number.
 func lowerHalf() uint32 {
 	one := uint64(1)
 	if *(*byte)(unsafe.Pointer(&one)) == 1 {

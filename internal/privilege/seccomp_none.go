@@ -7,7 +7,7 @@ import (
 	"runtime"
 )
 
-// restrictCalls does nothing: nobody has written the lists.
+// restrictCalls does nothing: there are no lists of calls for this architecture.
 func restrictCalls(needs) error {
 	return errors.New("there is no list of system calls for " + runtime.GOARCH)
 }

@@ -17,20 +17,20 @@ import (
 	"sixfour/internal/trusted"
 )
 
-// account is the user that packages make for the daemon.
+// account is the user that packages create for the daemon.
 var account = "sixfour"
 
-// User is the user that the process runs as.
+// User is the user of the process.
 type User struct {
 	Name string
-	Root string // why it is root although it need not be; "": it is not, or shall be
+	Root string // why the process is still root although it need not be; "": it is not root, or must be
 }
 
-// Become makes a process that root has started one of the package's user, with the
-// capabilities that it has: root's files, and the Unix sockets of other services, which
-// no capability is asked for and no sandbox keeps from root, are out of its reach then. If
-// there is no such user, or it could not do what the configuration, which was read from
-// file, wants, the process stays root's, and User says why. It must be called once,
+// Become changes the user of a process that root has started to the package's user, and
+// keeps the capabilities. Then it has no access to root's files and to Unix sockets of
+// other services, which neither capabilities nor the sandbox protect from root. If there
+// is no such user, or if it could not do what the configuration, read from file,
+// requires, the process stays root, and User says why. Become must be called once,
 // before Enter and before the control socket is made.
 func Become(cfg *config.Config, file string) (User, error) {
 	if os.Geteuid() != 0 {
@@ -46,7 +46,7 @@ func Become(cfg *config.Config, file string) (User, error) {
 	if err != nil {
 		return User{"root", err.Error()}, nil
 	}
-	_ = netcfg.Hold(needsOf(cfg, file).processes...) // that user may not look at other users' processes
+	_ = netcfg.Hold(needsOf(cfg, file).processes...) // the user has no access to other users' processes
 	if err := to.become(); err != nil {
 		return User{}, fmt.Errorf("become user %s: %w", account, err)
 	}
@@ -60,7 +60,7 @@ func nameOf(uid int) string {
 	return strconv.Itoa(uid)
 }
 
-// identity is what the kernel knows of a user.
+// identity holds the IDs of a user.
 type identity struct {
 	uid, gid int
 	groups   []int
@@ -86,7 +86,7 @@ func lookUp(name string) (id identity, err error) {
 	return id, nil
 }
 
-// prepare sees whether the user can do what the daemon has to.
+// prepare checks whether the user can do what the daemon must do.
 func (id identity) prepare(cfg *config.Config, file string) error {
 	have := cap.GetProc()
 	for _, c := range []cap.Value{cap.SETUID, cap.SETGID} {
@@ -106,7 +106,7 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 	}); err != nil {
 		return err
 	}
-	// Last, as root could not use a directory of another user.
+	// This comes last, because root could not use a directory of another user.
 	dir := filepath.Dir(cfg.Control.Socket)
 	if err := id.give(dir, !cfg.Control.Explicit); err != nil {
 		return fmt.Errorf("the control socket's directory: %w", err)
@@ -119,14 +119,15 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 	})
 }
 
-// give makes a directory the user's if it is not there yet, as the unit's
-// RuntimeDirectory is; or if it is ours by its name, and root's from an earlier start.
+// give gives a directory to the user if it does not exist yet, like the unit's
+// RuntimeDirectory; or if ours is set, from its name, and it is root's from an earlier
+// start.
 func (id identity) give(dir string, ours bool) error {
 	var st unix.Stat_t
 	err := unix.Lstat(dir, &st)
 	missing := errors.Is(err, unix.ENOENT)
 	if err != nil && !missing || err == nil && (!ours || st.Uid != 0 || st.Mode&unix.S_IFMT != unix.S_IFDIR) {
-		return nil // whether it will do, prepare sees
+		return nil // prepare checks whether the directory can be used
 	}
 	f, err := trusted.OpenDir(dir, true, trusted.Owners{})
 	if !missing && errors.As(err, new(*trusted.Untrusted)) {
@@ -142,8 +143,8 @@ func (id identity) give(dir string, ours bool) error {
 	return nil
 }
 
-// as runs f with the user's rights to files, on a thread that has root's again
-// afterwards (setfsuid(2)).
+// as runs f with the user's rights to files, on a thread that afterwards has root's
+// again (setfsuid(2)).
 func (id identity) as(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -152,12 +153,12 @@ func (id identity) as(f func() error) error {
 		return os.NewSyscallError("getgroups", err)
 	}
 	gid := os.Getegid()
-	if err := unix.Setgroups(id.groups); err != nil { // of this thread alone
+	if err := unix.Setgroups(id.groups); err != nil { // for this thread only
 		return os.NewSyscallError("setgroups", err)
 	}
 	defer func() {
 		if err := unix.Setgroups(groups); err != nil {
-			panic(err) // root may
+			panic(err) // root may do that
 		}
 	}()
 	_ = unix.Setfsgid(id.gid)
@@ -167,7 +168,7 @@ func (id identity) as(f func() error) error {
 	return f()
 }
 
-// become makes the whole process the user's. Its capabilities stay.
+// become changes the user of the whole process. It keeps the capabilities.
 func (id identity) become() error {
 	have := cap.GetProc()
 	if err := cap.SetGroups(id.gid, id.groups...); err != nil {

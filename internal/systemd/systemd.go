@@ -1,5 +1,5 @@
-// Package systemd tells the service manager how the daemon is, as sd_notify(3) has
-// it.
+// Package systemd reports the state of the daemon to the service manager, as in
+// sd_notify(3).
 package systemd
 
 import (
@@ -15,27 +15,27 @@ import (
 	"sixfour/internal/text"
 )
 
-// Manager is who started the process. Any goroutine may use it. The zero Manager is
-// none: telling it something does nothing.
+// Manager is the service manager that started the process. It may be used concurrently.
+// The zero Manager means that there is none: its methods do nothing.
 type Manager struct{ socket string }
 
-// Find is the manager that NOTIFY_SOCKET names, if it does.
+// Find returns the manager that NOTIFY_SOCKET names, or the zero Manager.
 func Find() Manager { return Manager{os.Getenv("NOTIFY_SOCKET")} }
 
-// States are what Notify can tell.
+// States for Notify.
 const (
 	Ready    = "READY=1"
 	Stopping = "STOPPING=1"
 	Alive    = "WATCHDOG=1"
 )
 
-// Starting is that the start goes on, and may take so much longer.
+// Starting is the state that the start continues, and may take that much longer.
 func Starting(more time.Duration) string {
 	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", more.Microseconds())
 }
 
-// Watchdog is how often the manager wants to be told at least that this process is Alive,
-// as sd_watchdog_enabled(3) has it; 0: it does not.
+// Watchdog returns how often the manager expects the state Alive from this process at
+// least, as in sd_watchdog_enabled(3); 0: it does not.
 func Watchdog() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
@@ -48,26 +48,26 @@ func Watchdog() time.Duration {
 	return time.Duration(min(usec, uint64(most))) * time.Microsecond
 }
 
-// Reloading is that a reload begins, with the time, by which the manager tells it from
-// one before (Type=notify-reload); Ready ends it.
+// Reloading is the state that a reload begins. It contains the time, which distinguishes
+// it from an earlier one (Type=notify-reload). The state Ready ends it.
 func Reloading() string {
 	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // there always is one
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // this clock always exists
 	return fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000)
 }
 
-// Status is one line for people, which "systemctl status" shows.
+// Status is one line of text, which "systemctl status" shows.
 func Status(format string, args ...any) string {
 	return "STATUS=" + text.Cut(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "), maxStatus)
 }
 
-// maxStatus keeps a status far below what a datagram holds, in bytes.
+// maxStatus bounds a status, in bytes; a datagram could hold far more.
 const maxStatus = 2000
 
-// Notify tells the manager some states at once.
+// Notify sends states to the manager in one message.
 func (m Manager) Notify(states ...string) error { return m.send(strings.Join(states, "\n"), nil) }
 
-// send sends one datagram, with descriptors, which stay the caller's.
+// send sends one datagram, with descriptors, which the caller keeps.
 func (m Manager) send(text string, control []byte) error {
 	if m.socket == "" {
 		return nil
