@@ -19,32 +19,32 @@ import (
 // ethernetLen is the length of an Ethernet header in bytes.
 const ethernetLen = 14
 
-// captureBuffer is what a capture asks the kernel for, in bytes, so that a
-// burst is not lost while the test looks at something else.
+// captureBuffer is the receive buffer in bytes that a capture requests from the kernel,
+// so that a burst is not lost while the test does something else.
 const captureBuffer = 16 << 20
 
-// Frame is what a device carried.
+// Frame is a frame that a device sent or received.
 type Frame struct {
-	Time     time.Time // when the kernel saw it
+	Time     time.Time // time stamp of the kernel
 	Outgoing bool      // sent by the device's own namespace
 	Type     uint16    // EtherType: 0x0800 IPv4, 0x86dd IPv6
-	Data     []byte    // with the link's header, if the link has one
+	Data     []byte    // with the link-layer header, if the link has one
 	network  int
 }
 
-// Packet is the frame without the link's header.
+// Packet returns the frame without the link-layer header.
 func (f Frame) Packet() []byte { return f.Data[f.network:] }
 
-// Capture is a packet socket on one device, which sees what goes in and out.
+// Capture is a packet socket on one device, which receives incoming and outgoing frames.
 type Capture struct {
 	file    *os.File
 	raw     syscall.RawConn
-	network int // length of the link's header
+	network int // length of the link-layer header
 	buf     []byte
 }
 
-// Capture starts to capture on a device. Packets from now on are seen, as soon
-// as Capture has returned. Close it.
+// Capture starts to capture on a device. Frames are recorded from the time at which
+// Capture returns. Close it after use.
 func (n *Namespace) Capture(dev string) (*Capture, error) {
 	c := &Capture{buf: make([]byte, 1<<16+ethernetLen)}
 	err := n.onLink(dev, "capture", func(l netlink.Link) error {
@@ -60,7 +60,8 @@ func (n *Namespace) Capture(dev string) (*Capture, error) {
 }
 
 func (c *Capture) open(device int) error {
-	// Protocol 0 receives nothing: only what bind names is wanted.
+	// Protocol 0 receives nothing: the socket must receive only from the device given to
+	// bind.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -71,7 +72,7 @@ func (c *Capture) open(device int) error {
 		err = os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
 	}
 	if err == nil && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer) != nil {
-		// In a user namespace: as much as net.core.rmem_max allows.
+		// In a user namespace, the limit is net.core.rmem_max.
 		err = os.NewSyscallError("setsockopt SO_RCVBUF", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, captureBuffer))
 	}
 	if err == nil {
@@ -83,12 +84,12 @@ func (c *Capture) open(device int) error {
 	return err
 }
 
-// networkOrder is v as the kernel wants it in a field of two big-endian bytes.
+// networkOrder returns v for a field of two big-endian bytes.
 func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// Next waits for the next frame. Its data belong to the caller.
+// Next waits for the next frame. The caller owns its data.
 func (c *Capture) Next(ctx context.Context) (f Frame, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -134,8 +135,8 @@ func (c *Capture) receive(fd int) (Frame, error) {
 	return f, nil
 }
 
-// Find waits for a frame of which match is true, and throws away those before
-// it. match must not change the frame.
+// Find waits for a frame for which match returns true, and discards those before it.
+// match must not change the frame.
 func (c *Capture) Find(ctx context.Context, match func(Frame) bool) (Frame, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -150,7 +151,7 @@ func (c *Capture) Find(ctx context.Context, match func(Frame) bool) (Frame, erro
 	}
 }
 
-// Waiting returns the frames that are there already, and waits for none.
+// Waiting returns the frames that have already arrived, without blocking.
 func (c *Capture) Waiting() ([]Frame, error) {
 	var frames []Frame
 	for {
@@ -169,7 +170,7 @@ func (c *Capture) Waiting() ([]Frame, error) {
 	}
 }
 
-// Lost is how many frames the kernel had no room for since the last call.
+// Lost returns how many frames the kernel had no room for since the last call.
 func (c *Capture) Lost() (lost int, err error) {
 	cerr := c.raw.Control(func(fd uintptr) {
 		var s *unix.TpacketStats
@@ -180,10 +181,9 @@ func (c *Capture) Lost() (lost int, err error) {
 	return lost, errors.Join(cerr, err)
 }
 
-// Inject sends a frame, with the link's header, out of the device as it is,
-// whatever it holds.
+// Inject sends a frame, with the link-layer header, through the device unchanged.
 func (c *Capture) Inject(frame []byte) error {
-	// The device stands in the socket's name: bind put it there.
+	// The socket is bound to the device.
 	if _, err := c.file.Write(frame); err != nil {
 		return fmt.Errorf("inject %d bytes: %w", len(frame), err)
 	}
@@ -193,20 +193,19 @@ func (c *Capture) Inject(frame []byte) error {
 // Close ends the capture.
 func (c *Capture) Close() error { return c.file.Close() }
 
-// Ethernet puts an Ethernet header before a packet.
+// Ethernet prepends an Ethernet header to a packet.
 func Ethernet(dst, src net.HardwareAddr, etherType uint16, packet []byte) []byte {
 	f := make([]byte, 0, ethernetLen+len(packet))
 	f = append(append(f, dst...), src...)
 	return append(binary.BigEndian.AppendUint16(f, etherType), packet...)
 }
 
-// Raw sends whole IPv4 packets from inside a namespace, header included. The
-// kernel routes them, overwrites total length and header checksum, and fills in
-// a source or an identification of zero; what must be wrong there goes through
-// Capture.Inject.
+// Raw sends whole IPv4 packets from inside a namespace, header included. The kernel
+// routes them, overwrites total length and header checksum, and fills in a source or an
+// identification of zero. To send wrong values there, use Capture.Inject.
 type Raw struct{ fd int }
 
-// OpenRaw opens a sender. Close it.
+// OpenRaw opens a sender. Close it after use.
 func (n *Namespace) OpenRaw() (*Raw, error) {
 	r := &Raw{}
 	err := n.Do(func() (err error) {
@@ -220,7 +219,7 @@ func (n *Namespace) OpenRaw() (*Raw, error) {
 	return r, nil
 }
 
-// Send sends a packet to the destination that its header names.
+// Send sends a packet to the destination in its header.
 func (r *Raw) Send(packet []byte) error {
 	if len(packet) < 20 {
 		return fmt.Errorf("send raw: %d bytes are no IPv4 packet", len(packet))

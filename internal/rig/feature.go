@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Feature switches a feature of a device that has a name alone (linux/ethtool.h:
+// Feature turns a device feature that has only a name on or off (linux/ethtool.h:
 // ETHTOOL_SFEATURES).
 func (n *Namespace) Feature(dev, name string, on bool) error {
 	const most, head, length, features = 512, 12, 32, 4 // ETH_GSTRING_LEN, ETH_SS_FEATURES
@@ -25,7 +25,7 @@ func (n *Namespace) Feature(dev, name string, on bool) error {
 			if is, _, _ := bytes.Cut(names[head+i*length:][:length], []byte{0}); string(is) != name {
 				continue
 			}
-			set := make([]byte, 8+(count+31)/32*8) // for each 32 features what is valid, and what is wanted
+			set := make([]byte, 8+(count+31)/32*8) // for each 32 features: which to change, and their values
 			binary.NativeEndian.PutUint32(set, unix.ETHTOOL_SFEATURES)
 			binary.NativeEndian.PutUint32(set[4:], uint32(count+31)/32)
 			binary.NativeEndian.PutUint32(set[8+i/32*8:], 1<<(i%32))
@@ -41,7 +41,7 @@ func (n *Namespace) Feature(dev, name string, on bool) error {
 	})
 }
 
-// ethtool makes a request of a device, whose answer replaces it.
+// ethtool makes a request to a device. The answer overwrites the request.
 func ethtool(dev string, request []byte) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 // filterTable is the nftables table of a namespace's filters.
 var filterTable = &nftables.Table{Name: "rig", Family: nftables.TableFamilyINet}
 
-// swallowed are the ICMP messages that a careless firewall drops: "destination
-// unreachable", and so "fragmentation needed", and in IPv6 "packet too big".
+// swallowed are the ICMP messages that a misconfigured firewall drops: "destination
+// unreachable", which includes "fragmentation needed", and in IPv6 "packet too big".
 var swallowed = []struct{ protocol, typ byte }{
 	{unix.IPPROTO_ICMP, 3}, {unix.IPPROTO_ICMPV6, 1}, {unix.IPPROTO_ICMPV6, 2},
 }
 
-// DropUnreachable makes the namespace, a router, swallow the ICMP messages
-// "destination unreachable" and "packet too big" that it would send or forward, as
-// careless firewalls do: what is too big for one of its links disappears without a
-// word. PassUnreachable ends that.
+// DropUnreachable makes the namespace, a router, drop the ICMP messages "destination
+// unreachable" and "packet too big" that it would send or forward, like a misconfigured
+// firewall: packets that are too large for one of its links are lost silently.
+// PassUnreachable ends that.
 func (n *Namespace) DropUnreachable() error {
 	err := n.Do(func() error {
 		c, err := nftables.New()
@@ -49,7 +49,7 @@ func (n *Namespace) DropUnreachable() error {
 	return nil
 }
 
-// PassUnreachable takes DropUnreachable back.
+// PassUnreachable reverts DropUnreachable.
 func (n *Namespace) PassUnreachable() error {
 	err := n.Do(func() error {
 		c, err := nftables.New()

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Veth joins two namespaces, or two places of one, by a pair of Ethernet
-// devices, which it sets up. IPv6 is off on them, so that a capture shows only
-// what a test sends; AddAddr of an IPv6 address turns it on.
+// Veth connects two namespaces, or one with itself, by a pair of Ethernet devices, which
+// it sets up. IPv6 is off on them, so that a capture shows only what a test sends;
+// AddAddr of an IPv6 address turns it on.
 func Veth(a *Namespace, nameA string, b *Namespace, nameB string, mtu int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = nameA, mtu
@@ -30,11 +30,11 @@ func Veth(a *Namespace, nameA string, b *Namespace, nameB string, mtu int) error
 		n   *Namespace
 		dev string
 	}{{a, nameA}, {b, nameB}} {
-		// Should IPv6 be turned on: an address is usable at once, and nobody
-		// asks for routers.
+		// If IPv6 is turned on, an address must be usable at once, without router
+		// solicitations.
 		for _, s := range [][2]string{{"disable_ipv6", "1"}, {"accept_dad", "0"}, {"accept_ra", "0"}, {"router_solicitations", "0"}} {
 			err := end.n.Sysctl(ipv6Setting(end.dev, s[0]), s[1])
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 is quiet
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 sends nothing anyway
 				return err
 			}
 		}
@@ -47,9 +47,9 @@ func Veth(a *Namespace, nameA string, b *Namespace, nameB string, mtu int) error
 
 func ipv6Setting(dev, key string) string { return filepath.Join("net/ipv6/conf", dev, key) }
 
-// Sysctl writes one setting of the namespace, given by its path below
-// /proc/sys: "net/ipv4/ip_forward". (/proc/sys/net shows a thread the settings
-// of the namespace that the thread is in.)
+// Sysctl writes one setting of the namespace, given by its path in /proc/sys:
+// "net/ipv4/ip_forward". (/proc/sys/net shows a thread the settings of the thread's
+// namespace.)
 func (n *Namespace) Sysctl(path, value string) error {
 	return n.Do(func() error {
 		if err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0); err != nil {
@@ -67,7 +67,7 @@ func (n *Namespace) Forward() error {
 	return n.Sysctl("net/ipv6/conf/all/forwarding", "1")
 }
 
-// onLink looks a device up and runs f on it.
+// onLink looks up a device and runs f on it.
 func (n *Namespace) onLink(dev, op string, f func(netlink.Link) error) error {
 	link, err := n.handle.LinkByName(dev)
 	if err == nil {
@@ -87,10 +87,10 @@ func (n *Namespace) LinkDown(dev string) error {
 	return n.onLink(dev, "set down", n.handle.LinkSetDown)
 }
 
-// DelLink removes a device; of a veth pair, both ends.
+// DelLink removes a device, and both ends of a veth pair.
 func (n *Namespace) DelLink(dev string) error { return n.onLink(dev, "delete", n.handle.LinkDel) }
 
-// SetMTU sets a device's MTU, in bytes of IP packet.
+// SetMTU sets a device's MTU, in bytes of an IP packet.
 func (n *Namespace) SetMTU(dev string, mtu int) error {
 	return n.onLink(dev, fmt.Sprintf("set MTU %d", mtu), func(l netlink.Link) error { return n.handle.LinkSetMTU(l, mtu) })
 }
@@ -100,20 +100,19 @@ func (n *Namespace) SetMAC(dev string, mac net.HardwareAddr) error {
 	return n.onLink(dev, "set address "+mac.String(), func(l netlink.Link) error { return n.handle.LinkSetHardwareAddr(l, mac) })
 }
 
-// MTU is a device's MTU, in bytes of IP packet.
+// MTU returns a device's MTU, in bytes of an IP packet.
 func (n *Namespace) MTU(dev string) (mtu int, err error) {
 	err = n.onLink(dev, "read MTU", func(l netlink.Link) error { mtu = l.Attrs().MTU; return nil })
 	return mtu, err
 }
 
-// MAC is a device's Ethernet address.
+// MAC returns a device's Ethernet address.
 func (n *Namespace) MAC(dev string) (mac net.HardwareAddr, err error) {
 	err = n.onLink(dev, "read address", func(l netlink.Link) error { mac = l.Attrs().HardwareAddr; return nil })
 	return mac, err
 }
 
-// AddAddr puts an address on a device, usable at once (no duplicate address
-// detection).
+// AddAddr adds an address to a device, usable at once (no duplicate address detection).
 func (n *Namespace) AddAddr(dev string, p netip.Prefix) error {
 	if p.Addr().Is6() {
 		err := n.Sysctl(ipv6Setting(dev, "disable_ipv6"), "0")
@@ -126,15 +125,15 @@ func (n *Namespace) AddAddr(dev string, p netip.Prefix) error {
 	})
 }
 
-// DelAddr takes an address off a device.
+// DelAddr removes an address from a device.
 func (n *Namespace) DelAddr(dev string, p netip.Prefix) error {
 	return n.onLink(dev, "delete address "+p.String(), func(l netlink.Link) error {
 		return n.handle.AddrDel(l, address(p))
 	})
 }
 
-// AddNeighbour tells a device the Ethernet address of an address on its link, so
-// that nobody need be asked.
+// AddNeighbour adds the Ethernet address of an address on a device's link, so that it
+// need not be resolved.
 func (n *Namespace) AddNeighbour(dev string, addr netip.Addr, mac net.HardwareAddr) error {
 	return n.onLink(dev, "add neighbour "+addr.String(), func(l netlink.Link) error {
 		return n.handle.NeighSet(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: addr.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
@@ -153,13 +152,13 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// AddRoute puts a route into the main table: through a device, or via a router,
-// or both; what is not given is the zero value.
+// AddRoute adds a route to the main table: through a device, or via a router, or both.
+// An unused parameter has its zero value.
 func (n *Namespace) AddRoute(dst netip.Prefix, via netip.Addr, dev string) error {
 	return n.route(n.handle.RouteAdd, "add", dst, via, dev)
 }
 
-// DelRoute takes a route out of the main table.
+// DelRoute removes a route from the main table.
 func (n *Namespace) DelRoute(dst netip.Prefix, via netip.Addr, dev string) error {
 	return n.route(n.handle.RouteDel, "delete", dst, via, dev)
 }
@@ -182,8 +181,8 @@ func (n *Namespace) route(f func(*netlink.Route) error, verb string, dst netip.P
 	return nil
 }
 
-// Throttle makes a device send no more than a rate, in bytes a second, after a
-// burst, and keep what is more in a queue, both in bytes.
+// Throttle limits what a device sends to a rate, in bytes per second, after a burst, and
+// queues what exceeds it; both burst and queue are in bytes.
 func (n *Namespace) Throttle(dev string, rate uint64, burst, queue uint32) error {
 	return n.onLink(dev, "throttle", func(l netlink.Link) error {
 		return n.handle.QdiscReplace(&netlink.Tbf{
@@ -193,8 +192,8 @@ func (n *Namespace) Throttle(dev string, rate uint64, burst, queue uint32) error
 	})
 }
 
-// Ethtool switches a feature of a device: cmd is one of unix.ETHTOOL_S… that take
-// a number (ethtool.h: struct ethtool_value).
+// Ethtool sets a feature of a device. cmd is one of unix.ETHTOOL_S… with a numeric value
+// (ethtool.h: struct ethtool_value).
 func (n *Namespace) Ethtool(dev string, cmd, value uint32) error {
 	arg := make([]byte, 8)
 	binary.NativeEndian.PutUint32(arg, cmd)

@@ -24,27 +24,27 @@ type LoadOptions struct {
 	Duration time.Duration // default 1 s
 	Streams  int           // TCP connections, or UDP sockets with a port each; default 1
 	Size     int           // UDP: bytes of a datagram's content; default 1000
-	Rate     int           // UDP: datagrams a second of each stream; default: as many as the kernel takes
-	Segments int           // UDP: datagrams that the kernel is handed as one (UDP_SEGMENT), and hands over as one; default 1
+	Rate     int           // UDP: datagrams per second of each stream; default: as many as the kernel takes
+	Segments int           // UDP: datagrams passed to and from the kernel as one (UDP_SEGMENT); default 1
 }
 
-// LoadResult is what a load moved; bytes are content, counted at the receiver.
+// LoadResult is the result of a load. Bytes are payload, counted at the receiver.
 type LoadResult struct {
 	Bytes     int64
 	Elapsed   time.Duration // from the first byte to the last one, at the receiver
 	Sent      int64         // UDP: datagrams that the kernel took
 	Received  int64         // UDP: datagrams that arrived
-	Reordered int64         // UDP: those of them that came after a later one of their stream
-	Gap       time.Duration // UDP: the longest time in which none of a stream arrived, between two
+	Reordered int64         // UDP: datagrams that arrived after a later one of their stream
+	Gap       time.Duration // UDP: the longest time between two datagrams of a stream
 }
 
-// BytesPerSecond is the throughput.
+// BytesPerSecond returns the throughput.
 func (r LoadResult) BytesPerSecond() float64 { return rate(r.Bytes, r.Elapsed) }
 
-// PacketsPerSecond is the rate at which datagrams arrived.
+// PacketsPerSecond returns the rate at which datagrams arrived.
 func (r LoadResult) PacketsPerSecond() float64 { return rate(r.Received, r.Elapsed) }
 
-// Lost is how many datagrams did not arrive.
+// Lost returns how many datagrams did not arrive.
 func (r LoadResult) Lost() int64 { return r.Sent - r.Received }
 
 func rate(n int64, elapsed time.Duration) float64 {
@@ -55,17 +55,17 @@ func rate(n int64, elapsed time.Duration) float64 {
 }
 
 const (
-	loadBatch  = 64      // datagrams for one system call
-	loadBuffer = 4 << 20 // bytes: what a receiver's socket asks for
-	// loadDrain is how long a receiver goes on after the last datagram was
-	// sent, and a TCP sender has for what is still under way.
+	loadBatch  = 64      // datagrams per system call
+	loadBuffer = 4 << 20 // receive buffer in bytes that a socket requests
+	// loadDrain is how long a receiver continues after the last datagram was sent, and
+	// how long a TCP sender waits for data that is still on its way.
 	loadDrain = 300 * time.Millisecond
 	loadGrace = 10 * time.Second
 )
 
-// Load sends as much as it can, or at a rate, from one namespace to an address
-// of another for a while, and counts what arrives. The content means nothing:
-// TCPTransfer and UDPExchange check theirs.
+// Load sends as much as it can, or at a fixed rate, from one namespace to an address of
+// another for a while, and counts what arrives. It does not check the content;
+// TCPTransfer and UDPExchange do.
 func Load(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadOptions) (LoadResult, error) {
 	if o.Duration == 0 {
 		o.Duration = time.Second
@@ -101,7 +101,7 @@ func Load(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadO
 	return m.result(), errors.Join(errs...)
 }
 
-// meter adds up what the receivers of a load see.
+// meter adds up the results of the receivers of a load.
 type meter struct {
 	bytes, sent, received, reordered atomic.Int64
 
@@ -110,7 +110,7 @@ type meter struct {
 	gap         time.Duration
 }
 
-// seen widens the time in which something arrived.
+// seen extends the period in which data arrived.
 func (m *meter) seen(first, last time.Time, gap time.Duration) {
 	if first.IsZero() {
 		return
@@ -130,7 +130,7 @@ func (m *meter) result() LoadResult {
 	return LoadResult{m.bytes.Load(), m.last.Sub(m.first), m.sent.Load(), m.received.Load(), m.reordered.Load(), m.gap}
 }
 
-// tcpStream is one connection: for the duration it is written to, then closed.
+// tcpStream runs one connection: it writes for the duration, then closes it.
 func tcpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadOptions, m *meter) error {
 	l, err := to.ListenTCP(addr)
 	if err != nil {
@@ -142,7 +142,7 @@ func tcpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o 
 	go func() { received <- tcpSink(ctx, l, m) }()
 	err = tcpSource(ctx, from, l.Addr().(*net.TCPAddr).AddrPort(), o.Duration)
 	if err != nil {
-		l.Close() // the sink may wait for a connection that never comes
+		l.Close() // the sink may be waiting for a connection that never comes
 	}
 	return errors.Join(err, <-received)
 }
@@ -160,7 +160,7 @@ func tcpSource(ctx context.Context, from *Namespace, addr netip.AddrPort, d time
 			return from.explain("load "+addr.String(), because(ctx, err))
 		}
 	}
-	// What is still in the buffers arrives before the end of the connection.
+	// The data in the buffers arrives before the end of the connection.
 	if err := c.CloseWrite(); err != nil {
 		return err
 	}
@@ -195,10 +195,10 @@ func tcpSink(ctx context.Context, l *net.TCPListener, m *meter) error {
 	}
 }
 
-// loadHeaderLen is the length of a datagram's number within its stream.
+// loadHeaderLen is the length in bytes of a datagram's number within its stream.
 const loadHeaderLen = 8
 
-// batcher is what ipv4.PacketConn and ipv6.PacketConn have in common.
+// batcher is the common part of ipv4.PacketConn and ipv6.PacketConn.
 type batcher interface {
 	ReadBatch(ms []ipv4.Message, flags int) (int, error)
 	WriteBatch(ms []ipv4.Message, flags int) (int, error)
@@ -219,7 +219,7 @@ func messages(size int) []ipv4.Message {
 	return ms
 }
 
-// udpStream is one socket at each end.
+// udpStream runs one socket at each end.
 func udpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadOptions, m *meter) error {
 	sink, err := to.ListenUDP(addr)
 	if err != nil {
@@ -298,8 +298,8 @@ func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, 
 	}
 }
 
-// transient errors cost a datagram: a full queue, or an ICMP error about one
-// that was sent before.
+// transient reports whether an error costs only one datagram: a full queue, or an ICMP
+// error about an earlier one.
 func transient(err error) bool {
 	for _, e := range []error{unix.ENOBUFS, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE} {
 		if errors.Is(err, e) {
@@ -309,7 +309,7 @@ func transient(err error) bool {
 	return false
 }
 
-// setUDP sets an option of UDP.
+// setUDP sets a socket option of UDP.
 func setUDP(c *net.UDPConn, option, value int) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -320,7 +320,7 @@ func setUDP(c *net.UDPConn, option, value int) error {
 	return errors.Join(err, os.NewSyscallError("setsockopt", failed))
 }
 
-// udpSink counts datagrams of a size, of which one buffer may get several.
+// udpSink counts datagrams of a size. One buffer may receive several of them.
 func udpSink(ctx context.Context, conn batcher, buffer, size int, m *meter) error {
 	var first, last time.Time
 	var gap time.Duration

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Names is a DNS server at 127.0.0.1:53 of a namespace, for names that a test makes
-// up. Resolv is what /etc/resolv.conf has to say for it.
+// Names is a DNS server at 127.0.0.1:53 of a namespace, for names that a test defines.
+// Resolv is the /etc/resolv.conf for it.
 type Names struct {
 	conn *net.UDPConn
 
@@ -17,10 +17,10 @@ type Names struct {
 	names map[string][]netip.Addr // with a dot at the end
 }
 
-// Resolv is the content of a resolv.conf that names the server.
+// Resolv is the content of a resolv.conf with the server.
 const Resolv = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
-// ServeNames starts a server that knows no name yet. Close it.
+// ServeNames starts a server without any names. Close it after use.
 func (n *Namespace) ServeNames() (*Names, error) {
 	conn, err := n.ListenUDP(netip.MustParseAddrPort("127.0.0.1:53"))
 	if err != nil {
@@ -31,8 +31,7 @@ func (n *Namespace) ServeNames() (*Names, error) {
 	return s, nil
 }
 
-// Set gives a name its addresses, of both IP versions, in the place of those that it
-// had.
+// Set sets a name's addresses, of both IP versions, and replaces earlier ones.
 func (s *Names) Set(name string, addrs ...netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,12 +49,12 @@ func (s *Names) serve() {
 			return
 		}
 		if answer := s.answer(buf[:n]); answer != nil {
-			_, _ = s.conn.WriteToUDPAddrPort(answer, from) // whoever gets none asks again
+			_, _ = s.conn.WriteToUDPAddrPort(answer, from) // a client without an answer asks again
 		}
 	}
 }
 
-// answer is that to a query; nil: it is none.
+// answer returns the answer to a query, or nil if query is not one.
 func (s *Names) answer(query []byte) []byte {
 	var m dnsmessage.Message
 	if m.Unpack(query) != nil || m.Response || len(m.Questions) != 1 {

@@ -1,16 +1,15 @@
-// Package rig builds small networks out of namespaces for tests, benchmarks and
-// the demo, and moves traffic through them.
+// Package rig builds small networks of namespaces for tests, benchmarks and the demo,
+// and sends traffic through them.
 //
-// A network namespace is nameless here, and held by a descriptor: that works as
-// root and as uid 0 of a user namespace alike, leaves nothing behind when the
-// program dies, and lets any number of rigs run side by side. No other program
-// is needed. What builds a network are methods of Namespace; what moves traffic
-// are the functions Ping, TCPTransfer, UDPExchange and Load, which take a
-// context and end when it does, or after a minute if it has no deadline; and a
-// Capture sees what a device carried.
+// A network namespace has no name here, and is held by a descriptor. That works as root
+// and as uid 0 of a user namespace, leaves nothing behind when the program ends in any
+// way, and allows any number of rigs to run at the same time. No other program is
+// needed. The methods of Namespace build a network. The functions Ping, TCPTransfer,
+// UDPExchange and Load send traffic; they take a context and end when it does, or after
+// a minute if it has no deadline. A Capture records what a device carried.
 //
-// A nil *Namespace is the one that the program is in: so a program inside
-// another machine can speak to a rig on this one.
+// A nil *Namespace is the namespace of the program: with it, a program inside a virtual
+// machine can exchange traffic with a rig on this one.
 package rig
 
 import (
@@ -28,7 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is a network namespace of our own.
+// Namespace is a network namespace made by this package.
 type Namespace struct {
 	name   string
 	fd     int
@@ -39,9 +38,9 @@ type Namespace struct {
 	threads sync.WaitGroup // of started processes
 }
 
-// quiet are settings of a new namespace, so that what a test sees does not
-// depend on how the machine is set up or on how fast packets come: sources that
-// routing would not expect pass, and ICMP errors are never held back.
+// quiet are settings of a new namespace that make tests independent of the host's
+// configuration and of the packet rate: there is no reverse path filter, and ICMP errors
+// are not rate-limited.
 var quiet = map[string]string{
 	"net/ipv4/conf/all/rp_filter":     "0",
 	"net/ipv4/conf/default/rp_filter": "0",
@@ -49,8 +48,8 @@ var quiet = map[string]string{
 	"net/ipv6/icmp/ratelimit":         "0",
 }
 
-// New makes a network namespace whose loopback device is up. The name is for
-// error messages only. Close it.
+// New makes a network namespace whose loopback device is up. The name is only for error
+// messages. Close it after use.
 func New(name string) (*Namespace, error) {
 	n := &Namespace{name: name, fd: -1, closed: make(chan struct{})}
 	err := onThread(func() error {
@@ -79,8 +78,8 @@ func New(name string) (*Namespace, error) {
 	return n, nil
 }
 
-// Close gives the namespace up; the kernel removes it, with its devices, once
-// nothing uses it any more. Processes started in it that still run get SIGTERM.
+// Close closes the namespace. The kernel removes it, with its devices, when nothing uses
+// it any more. Processes started in it that still run get SIGTERM.
 func (n *Namespace) Close() {
 	n.close.Do(func() {
 		close(n.closed)
@@ -94,7 +93,7 @@ func (n *Namespace) Close() {
 	})
 }
 
-// Name is the name given to New.
+// Name returns the name given to New.
 func (n *Namespace) Name() string {
 	if n == nil {
 		return "this one"
@@ -102,11 +101,11 @@ func (n *Namespace) Name() string {
 	return n.name
 }
 
-// Path names the namespace to another process, for as long as this one keeps
-// it: what a daemon's netns key or nsenter --net= takes. The other process
-// needs the right to look at this one's descriptors (the same user does).
+// Path returns a path of the namespace for other processes, which is valid until Close:
+// for a daemon's netns key or nsenter --net=. The other process needs the right to read
+// this process's descriptors (the same user has it).
 func (n *Namespace) Path() string {
-	// Not os.Getpid: /proc may belong to another PID namespace than we do.
+	// Not os.Getpid: /proc may belong to another PID namespace.
 	pid, err := os.Readlink("/proc/self")
 	if err != nil {
 		pid = strconv.Itoa(os.Getpid())
@@ -114,13 +113,13 @@ func (n *Namespace) Path() string {
 	return filepath.Join("/proc", pid, "fd", strconv.Itoa(n.fd))
 }
 
-// Handle is a netlink handle of the namespace, for what the methods here do not
-// offer. It belongs to the namespace, and may be used by many goroutines.
+// Handle returns a netlink handle of the namespace, for what the methods here do not
+// offer. The namespace owns it. It may be used concurrently.
 func (n *Namespace) Handle() *netlink.Handle { return n.handle }
 
-// Do runs f inside the namespace. A namespace belongs to a thread: f has one of
-// its own, which is thrown away afterwards. Goroutines that f starts are outside
-// again; sockets that f opens stay inside, whoever uses them later.
+// Do runs f inside the namespace. A namespace belongs to a thread: f runs on a thread of
+// its own, which ends afterwards. Goroutines that f starts are outside the namespace;
+// sockets that f opens stay inside.
 func (n *Namespace) Do(f func() error) error {
 	if n == nil {
 		return f()
@@ -133,14 +132,14 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// Start starts a process inside the namespace, as cmd.Start does; the caller
-// waits for it. If this program dies, or closes the namespace, before the
-// process has ended, the process gets SIGTERM (or cmd.SysProcAttr.Pdeathsig).
+// Start starts a process inside the namespace, like cmd.Start; the caller must wait for
+// it. If this program ends, or closes the namespace, before the process has ended, the
+// process gets SIGTERM (or cmd.SysProcAttr.Pdeathsig).
 func (n *Namespace) Start(cmd *exec.Cmd) error { return n.StartWith(cmd, nil) }
 
-// StartWith is Start for a process that sees other files in the places of some, such
-// as /etc/resolv.conf: files has the one to be seen by the one that it hides, which
-// must exist. That takes root.
+// StartWith is Start for a process that sees other files in the place of some, such as
+// /etc/resolv.conf: files maps each hidden file, which must exist, to the file that the
+// process sees instead. It needs root.
 func (n *Namespace) StartWith(cmd *exec.Cmd, files map[string]string) error {
 	if n == nil {
 		return cmd.Start()
@@ -163,7 +162,7 @@ func (n *Namespace) StartWith(cmd *exec.Cmd, files map[string]string) error {
 		}
 		started <- err
 		if err == nil {
-			<-n.closed // the signal is sent when the thread that forked dies: keep it
+			<-n.closed // keep the thread that forked: the signal is sent when it ends
 		}
 	})
 	if err := <-started; err != nil {
@@ -172,8 +171,8 @@ func (n *Namespace) StartWith(cmd *exec.Cmd, files map[string]string) error {
 	return nil
 }
 
-// hide lets the calling thread, which must be locked, see other files in the places
-// of some.
+// hide makes the calling thread, which must be locked, see other files in the place of
+// some.
 func hide(files map[string]string) error {
 	if len(files) == 0 {
 		return nil
@@ -200,11 +199,11 @@ func (n *Namespace) enter() error {
 	return nil
 }
 
-// errGoexit is what a function that never came back returns.
+// errGoexit is the error for a function that did not return.
 var errGoexit = errors.New("the function ended its goroutine instead of returning: return an error, and call t.Fatal outside")
 
-// onThread runs f on a thread of its own that nothing uses afterwards: the
-// runtime ends a thread whose goroutine ends while it is locked to it.
+// onThread runs f on a thread of its own that is not used afterwards: the runtime ends a
+// thread whose goroutine ends while it is locked to it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -216,7 +215,7 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// explain names the operation, the namespace and, where it is known, the way out.
+// explain adds the operation, the namespace and, if known, advice to an error.
 func (n *Namespace) explain(op string, err error) error {
 	hint := ""
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {

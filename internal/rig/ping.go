@@ -26,30 +26,30 @@ type PingOptions struct {
 	Source      netip.Addr    // default: what routing chooses
 	Size        int           // bytes of data: the packet is 28 bytes longer in IPv4, 48 in IPv6
 	Count       int           // echo requests to send; default 1
-	Interval    time.Duration // between two requests; default: send the next when the answer is there
-	Timeout     time.Duration // how long to wait for an answer, of the last ones if there is an Interval; default 1 s
+	Interval    time.Duration // between two requests; default: send the next after the answer
+	Timeout     time.Duration // how long to wait for an answer or, with an Interval, for the last ones; default 1 s
 	TTL         int           // or hop limit; default the system's
 	TOS         int           // or traffic class
-	DF          bool          // never fragment; else fragments may be made, here and on the way
+	DF          bool          // never fragment; otherwise this host and routers may fragment
 	IPv4Options []byte        // as in the header, padded to a multiple of 4
 }
 
-// PingResult is what came of it.
+// PingResult is the result of a Ping.
 type PingResult struct {
-	Sent       int             // requests that the kernel took
-	Received   int             // requests answered, with the data that was sent
+	Sent       int             // requests that the kernel accepted
+	Received   int             // requests answered with the same data
 	Corrupt    int             // answers with other data
-	Duplicates int             // answers to what was answered before
-	RTTs       []time.Duration // of those received, in that order
+	Duplicates int             // further answers to the same request
+	RTTs       []time.Duration // of the answers in Received, in their order
 	Errors     []error         // requests that the kernel refused to send
-	ICMP       []ICMPError     // complaints about our requests
+	ICMP       []ICMPError     // errors about our requests
 }
 
 // ICMPError is an ICMP error message that quotes one of our requests.
 type ICMPError struct {
 	From       netip.Addr
 	Type, Code int
-	MTU        int // of a message that a packet was too big
+	MTU        int // from a message that a packet was too big
 }
 
 func (e ICMPError) String() string {
@@ -59,20 +59,20 @@ func (e ICMPError) String() string {
 // echoLen is the length of an ICMP echo's header, in bytes.
 const echoLen = 8
 
-// pinger is one call of Ping.
+// pinger is the state of one call of Ping.
 type pinger struct {
 	PingOptions
 	conn  *net.IPConn
 	dst   netip.Addr
 	id    int
-	seed  [32]byte // of the data: an answer to somebody else's request does not look right
+	seed  [32]byte // of the data: an answer to another process's request does not match
 	sent  []time.Time
 	found []bool
 	res   PingResult
 }
 
-// Ping sends ICMP echo requests from inside a namespace and compares the data
-// of the answers. That requests are lost is a result, and no error.
+// Ping sends ICMP echo requests from inside a namespace and compares the data of the
+// answers. Lost requests are not an error.
 func Ping(ctx context.Context, from *Namespace, dst netip.Addr, o PingOptions) (PingResult, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -143,8 +143,8 @@ func (p *pinger) setOptions(fd int) error {
 	return nil
 }
 
-// setDF makes a socket send unfragmented packets only, refusing what the known
-// path MTU does not take; or else lets fragments be made.
+// setDF makes a socket send only unfragmented packets, and refuse packets that exceed
+// the known path MTU; or it allows fragments.
 func setDF(fd int, v6, df bool) error {
 	level, option, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
 	if v6 {
@@ -204,10 +204,10 @@ func (p *pinger) send(seq int) error {
 	return err
 }
 
-// data is what request seq carries: noise that nobody else sends.
+// data returns the data of request seq: pseudo-random bytes that no other process sends.
 func (p *pinger) data(seq int) []byte { return noise(p.seed, uint32(seq), p.Size) }
 
-// noise is size pseudo-random bytes that follow from a seed and a number.
+// noise returns size pseudo-random bytes that depend on a seed and a number.
 func noise(seed [32]byte, number uint32, size int) []byte {
 	binary.BigEndian.PutUint32(seed[28:], number)
 	b := make([]byte, size)
@@ -215,15 +215,15 @@ func noise(seed [32]byte, number uint32, size int) []byte {
 	return b
 }
 
-// receive takes answers until enough is true or the time is over. It fails
-// only if the connection does, or ctx ends.
+// receive reads answers until enough returns true or the time is over. It fails only if
+// the connection does, or ctx ends.
 func (p *pinger) receive(ctx context.Context, wait time.Duration, enough func() bool) error {
 	if err := p.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	buf := make([]byte, 1<<16)
 	for !enough() {
-		if err := ctx.Err(); err != nil { // after the deadline is set, which may have overwritten that of ctx
+		if err := ctx.Err(); err != nil { // checked after the deadline is set, which may have overwritten that of ctx
 			return err
 		}
 		n, from, err := p.conn.ReadFrom(buf)
@@ -239,7 +239,7 @@ func (p *pinger) receive(ctx context.Context, wait time.Duration, enough func() 
 	return nil
 }
 
-// take looks at one ICMP message.
+// take handles one ICMP message.
 func (p *pinger) take(b []byte, from netip.Addr, now time.Time) {
 	if len(b) < echoLen {
 		return
@@ -281,7 +281,7 @@ func (p *pinger) takeReply(b []byte, from netip.Addr, now time.Time) {
 	}
 }
 
-// quotedEcho is the ICMP message inside a packet that an ICMP error quotes.
+// quotedEcho returns the ICMP message in a packet that an ICMP error quotes.
 func quotedEcho(q []byte, v6 bool) []byte {
 	switch {
 	case v6 && len(q) >= 48 && q[6] == unix.IPPROTO_ICMPV6:

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// Build builds a program into a folder and returns its path. Under the race
-// detector the program runs under it, too.
+// Build builds a program into a directory and returns its path. If the race detector is
+// on, the program uses it, too.
 func Build(dir, pkg string) (string, error) {
 	file := filepath.Join(dir, path.Base(pkg))
 	args := []string{"build", "-o", file}
@@ -23,8 +23,7 @@ func Build(dir, pkg string) (string, error) {
 	return file, nil
 }
 
-// Log is a bytes.Buffer for a writer and a reader at the same time: what a program
-// prints.
+// Log is a bytes.Buffer for concurrent use. It collects the output of a program.
 type Log struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -37,7 +36,7 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// String is what was written so far.
+// String returns what was written so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

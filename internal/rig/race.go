@@ -2,6 +2,6 @@
 
 package rig
 
-// Race reports whether tests, and the programs that Build makes, run under the
-// race detector, which takes time and memory of its own.
+// Race reports whether tests, and the programs that Build makes, run with the race
+// detector, which costs time and memory.
 const Race = true

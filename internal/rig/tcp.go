@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// Transfer is what was moved, in bytes of content, and how long it took.
+// Transfer is the result of a transfer: bytes of payload, and the time it took.
 type Transfer struct {
 	Bytes   int64
 	Elapsed time.Duration
 }
 
-// BytesPerSecond is the throughput.
+// BytesPerSecond returns the throughput.
 func (t Transfer) BytesPerSecond() float64 { return float64(t.Bytes) / t.Elapsed.Seconds() }
 
-// TCPTransfer moves pseudo-random bytes over a TCP connection from one
-// namespace to an address of another, and fails unless the same bytes arrived.
-// Port 0 is one that is free.
+// TCPTransfer sends pseudo-random bytes over a TCP connection from one namespace to an
+// address of another. It returns an error unless the same bytes arrived. Port 0 means
+// any free port.
 func TCPTransfer(ctx context.Context, from, to *Namespace, addr netip.AddrPort, bytes int64) (Transfer, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -39,13 +39,12 @@ func TCPTransfer(ctx context.Context, from, to *Namespace, addr netip.AddrPort, 
 	go func() { served <- ServeTCP(serveCtx, l) }()
 	t, err := SendTCP(ctx, from, l.Addr().(*net.TCPAddr).AddrPort(), bytes)
 	stop()
-	// Why the receiver gave up tells more than that the sender was cut off.
+	// The receiver's error says more than that the sender was disconnected.
 	return t, errors.Join(<-served, err)
 }
 
-// SendTCP is the sending end of a TCPTransfer: its content goes to a ServeTCP.
-// On the connection go the length, 8 bytes, and the content; back comes its
-// SHA-256.
+// SendTCP is the sending end of a TCPTransfer, to a ServeTCP. It sends the length, 8
+// bytes, and the content; it receives the content's SHA-256.
 func SendTCP(ctx context.Context, from *Namespace, addr netip.AddrPort, bytes int64) (Transfer, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -74,7 +73,7 @@ func sendContent(c io.ReadWriter, bytes int64) error {
 	}
 	sum := sha256.New()
 	content := io.TeeReader(io.LimitReader(rand.NewChaCha8(seed), bytes), sum)
-	// Only Read and Write: splicing would leave the buffer's size to chance.
+	// Only Read and Write: with splice the size of the buffer would be unknown.
 	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, content, make([]byte, 64<<10)); err != nil {
 		return err
 	}
@@ -88,8 +87,8 @@ func sendContent(c io.ReadWriter, bytes int64) error {
 	return nil
 }
 
-// ServeTCP is the receiving end: it takes transfers on l until ctx ends, which
-// is no error, or one of them breaks. It closes l.
+// ServeTCP is the receiving end: it accepts transfers on l until ctx ends, which is not
+// an error, or until one of them fails. It closes l.
 func ServeTCP(parent context.Context, l *net.TCPListener) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)

@@ -17,17 +17,17 @@ import (
 
 // UDPOptions say how to send datagrams.
 type UDPOptions struct {
-	Interval time.Duration // between two; default 1 ms, so that no buffer overflows
-	Timeout  time.Duration // how long to wait for the last ones; default 1 s
-	DF       bool          // never fragment; else fragments may be made, here and on the way
+	Interval time.Duration // between two datagrams; default 1 ms, so that no buffer overflows
+	Timeout  time.Duration // how long to wait for the last answers; default 1 s
+	DF       bool          // never fragment; otherwise this host and routers may fragment
 }
 
-// Datagram is what became of one.
+// Datagram is the result for one datagram.
 type Datagram struct {
-	Size    int   // bytes of UDP content: the packet is 28 bytes longer in IPv4, 48 in IPv6
+	Size    int   // bytes of UDP payload: the packet is 28 bytes longer in IPv4, 48 in IPv6
 	Err     error // the kernel refused to send it
 	Arrived bool
-	Intact  bool // with the content that was sent
+	Intact  bool // arrived with the content that was sent
 }
 
 // Intact counts the datagrams that arrived intact.
@@ -41,9 +41,9 @@ func Intact(ds []Datagram) int {
 	return n
 }
 
-// A datagram of an exchange is a header, then noise that follows from the
-// header: so the receiver knows what must be there. An answer is a header and a
-// byte that is 1 if it was.
+// A datagram of an exchange is a header, then pseudo-random bytes that depend on the
+// header, so that the receiver can check them. An answer is a header and a byte that is
+// 1 if the datagram was intact.
 //
 //	0               16              20              24
 //	+---------------+---------------+---------------+------
@@ -66,9 +66,9 @@ func udpContent(header []byte, size int) []byte {
 	return b
 }
 
-// UDPExchange sends datagrams of the given sizes from one namespace to an
-// address of another, where they are checked; a short answer says that one came
-// and whether it was intact. Port 0 is one that is free.
+// UDPExchange sends datagrams of the given sizes from one namespace to an address of
+// another, which checks them. A short answer reports that a datagram arrived and whether
+// it was intact. Port 0 means any free port.
 func UDPExchange(ctx context.Context, from, to *Namespace, addr netip.AddrPort, sizes []int, o UDPOptions) ([]Datagram, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -84,8 +84,8 @@ func UDPExchange(ctx context.Context, from, to *Namespace, addr netip.AddrPort, 
 	return ds, errors.Join(<-served, err)
 }
 
-// ServeUDP is the receiving end of a UDPExchange: it checks and answers
-// datagrams until ctx ends, which is no error. It closes c.
+// ServeUDP is the receiving end of a UDPExchange: it checks and answers datagrams until
+// ctx ends, which is not an error. It closes c.
 func ServeUDP(ctx context.Context, c *net.UDPConn) error {
 	defer c.Close()
 	defer until(ctx, c)()
@@ -107,7 +107,7 @@ func ServeUDP(ctx context.Context, c *net.UDPConn) error {
 		if n == size && bytes.Equal(got, udpContent(got, size)) {
 			answer[udpHeaderLen] = 1
 		}
-		// An answer that cannot be sent shows as a datagram that never came.
+		// An answer that cannot be sent shows as a datagram that did not arrive.
 		_, _ = c.WriteToUDPAddrPort(answer, from)
 	}
 }
@@ -152,7 +152,7 @@ type udpExchange struct {
 	answered int
 }
 
-// open makes the socket. It stays unconnected: a connected one would report an
+// open makes the socket. The socket is not connected: a connected one would report an
 // ICMP error about one datagram when the next is sent.
 func (x *udpExchange) open(from *Namespace, df bool) error {
 	network, v6 := "udp4", x.addr.Addr().Is6()
@@ -192,14 +192,14 @@ func (x *udpExchange) run(ctx context.Context, o UDPOptions) error {
 	return nil
 }
 
-// receive takes answers until there are enough of them, or the time is over.
+// receive reads answers until there are enough of them, or the time is over.
 func (x *udpExchange) receive(ctx context.Context, wait time.Duration, enough int) error {
 	if err := x.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	buf := make([]byte, udpAnswerLen+1)
 	for x.answered < enough {
-		if err := ctx.Err(); err != nil { // after the deadline is set, which may have overwritten that of ctx
+		if err := ctx.Err(); err != nil { // checked after the deadline is set, which may have overwritten that of ctx
 			return err
 		}
 		n, _, err := x.conn.ReadFromUDPAddrPort(buf)

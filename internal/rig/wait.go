@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// patience is how long an operation may take whose context has no deadline.
+// patience bounds an operation whose context has no deadline.
 const patience = time.Minute
 
-// bounded gives a context that has no deadline one.
+// bounded adds a deadline to a context that has none.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -21,17 +21,17 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("nothing came of it in %v", patience))
 }
 
-// longAgo as a deadline wakes whoever waits.
+// longAgo is a deadline in the past, which ends all waiting operations.
 var longAgo = time.Unix(1, 0)
 
 type deadliner interface{ SetDeadline(time.Time) error }
 
-// until makes everything that waits on c return when ctx ends. Once release has
-// returned, ctx touches c no more.
+// until ends all operations that wait on c when ctx ends. After release has returned, c
+// is no longer affected by ctx.
 func until(ctx context.Context, c deadliner) (release func()) {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		_ = c.SetDeadline(longAgo) // fails only if it is closed, and then nobody waits
+		_ = c.SetDeadline(longAgo) // fails only if c is closed, and then no operation waits
 		close(ended)
 	})
 	return func() {
@@ -41,7 +41,7 @@ func until(ctx context.Context, c deadliner) (release func()) {
 	}
 }
 
-// because is err, or why ctx ended if that is what broke the operation.
+// because returns err, or the reason why ctx ended if that caused err.
 func because(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -55,7 +55,7 @@ func (n *Namespace) DialTCP(ctx context.Context, addr netip.AddrPort) (c *net.TC
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				<-ctx.Done() // the deadline was ctx's own, whose timer may be a moment late
+				<-ctx.Done() // the deadline was that of ctx, whose timer may be a moment late
 			}
 			return n.explain("connect", because(ctx, err))
 		}
@@ -65,7 +65,7 @@ func (n *Namespace) DialTCP(ctx context.Context, addr netip.AddrPort) (c *net.TC
 	return c, err
 }
 
-// ListenTCP listens inside the namespace. Port 0 is one that is free.
+// ListenTCP listens inside the namespace. Port 0 means any free port.
 func (n *Namespace) ListenTCP(addr netip.AddrPort) (l *net.TCPListener, err error) {
 	err = n.Do(func() error {
 		if l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr)); err != nil {
@@ -76,7 +76,7 @@ func (n *Namespace) ListenTCP(addr netip.AddrPort) (l *net.TCPListener, err erro
 	return l, err
 }
 
-// ListenUDP opens a UDP socket inside the namespace. Port 0 is one that is free.
+// ListenUDP opens a UDP socket inside the namespace. Port 0 means any free port.
 func (n *Namespace) ListenUDP(addr netip.AddrPort) (c *net.UDPConn, err error) {
 	err = n.Do(func() error {
 		if c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr)); err != nil {

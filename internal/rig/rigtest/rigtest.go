@@ -1,5 +1,5 @@
-// Package rigtest is what tests with a rig have in common. It is apart from rig, which
-// programs use, too.
+// Package rigtest provides helpers for tests that use package rig. Programs use rig
+// without it.
 package rigtest
 
 import (
@@ -8,7 +8,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// Must ends a test for an error.
+// Must ends a test if there is an error.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -16,7 +16,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Namespace makes a network namespace, which goes with the test.
+// Namespace makes a network namespace, which is closed at the end of the test.
 func Namespace(t testing.TB, name string) *rig.Namespace {
 	t.Helper()
 	n, err := rig.New(name)
