@@ -1,5 +1,4 @@
-// Package decode takes captured packets apart, layer by layer, for people and for
-// programs.
+// Package decode decodes captured packets, layer by layer, for people and for programs.
 package decode
 
 import (
@@ -14,7 +13,7 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// Link types (LINKTYPE_…) whose packets are taken apart.
+// Link types (LINKTYPE_…) that can be decoded.
 const (
 	LinkNull     = 0
 	LinkEthernet = 1
@@ -24,34 +23,34 @@ const (
 	LinkSLL2     = 276
 )
 
-// Packet is a captured packet, taken apart.
+// Packet is a decoded packet.
 type Packet struct {
 	Number    int      `json:"number"` // in the file, from 1
 	Time      string   `json:"time"`   // RFC 3339, UTC
 	Direction string   `json:"direction,omitempty"`
 	Interface string   `json:"interface,omitempty"`
-	ID        uint64   `json:"packet_id,omitempty"` // what inner and outer have in common
+	ID        uint64   `json:"packet_id,omitempty"` // the same for an inner packet and its outer packet
 	Length    int      `json:"length"`
-	Captured  int      `json:"captured"` // bytes that are there
+	Captured  int      `json:"captured"` // bytes in the file
 	Lost      uint64   `json:"lost_before,omitempty"`
-	Drop      string   `json:"drop,omitempty"` // the word for why it was not carried
+	Drop      string   `json:"drop,omitempty"` // the word of the drop reason
 	Comments  []string `json:"comments,omitempty"`
 	Layers    []*Layer `json:"layers"`
 }
 
-// Layer is a header, or what is behind the last one.
+// Layer is a header, or the data after the last header.
 type Layer struct {
 	Name   string
 	Bytes  int
-	Quoted bool // a part of the packet that an ICMP error quotes
+	Quoted bool // part of a packet that an ICMP error quotes
 	text   []string
 	fields map[string]any
 }
 
-// Text is what the layer says, in words.
+// Text returns the layer's description.
 func (l *Layer) Text() string { return strings.Join(l.text, ", ") }
 
-// MarshalJSON writes the fields beside the name.
+// MarshalJSON writes the fields after the name.
 func (l *Layer) MarshalJSON() ([]byte, error) {
 	all := map[string]any{"layer": l.Name, "bytes": l.Bytes}
 	if l.Quoted {
@@ -63,12 +62,13 @@ func (l *Layer) MarshalJSON() ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// field adds one that has a name and, in words, is said with the same.
+// field adds a field whose text is its name and value.
 func (l *Layer) field(name string, v any) {
 	l.say(name, v, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
 }
 
-// say adds one for which there are other words; without words it has been said.
+// say adds a field with the given text. If words is empty, the text must already contain
+// it.
 func (l *Layer) say(name string, v any, words string) {
 	if l.fields == nil {
 		l.fields = make(map[string]any)
@@ -79,12 +79,12 @@ func (l *Layer) say(name string, v any, words string) {
 	}
 }
 
-// note adds words alone.
+// note adds text without a field.
 func (l *Layer) note(format string, args ...any) {
 	l.text = append(l.text, fmt.Sprintf(format, args...))
 }
 
-// Of takes the packet with a number apart that a reader has returned.
+// Of decodes a packet from a reader, with its number.
 func Of(number int, p pcapng.Packet, i pcapng.Interface) Packet {
 	d := Packet{
 		Number: number, Time: p.Time.Format("2006-01-02T15:04:05.000000000Z"), Direction: p.Direction.String(),
@@ -127,8 +127,8 @@ func (p *Packet) Print(w io.Writer) error {
 	return err
 }
 
-// Print writes layers, one a line, from the outermost in: the name, the bytes, and
-// what it says.
+// Print writes layers, one per line, from the outermost inwards: the name, the bytes,
+// and the description.
 func Print(w io.Writer, layers []*Layer) {
 	for _, l := range layers {
 		indent := "  "
@@ -140,7 +140,7 @@ func Print(w io.Writer, layers []*Layer) {
 	}
 }
 
-// plain is a text of a file without what would move a terminal's cursor.
+// plain returns a text of a file without characters that would move a terminal's cursor.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -150,9 +150,9 @@ func plain(s string) string {
 	}, s)
 }
 
-// File takes all packets of a file apart, pcapng or pcap, and writes them: as blocks,
-// or as JSON, one line a packet. It returns how many there were. An error of the file
-// says at which byte.
+// File decodes all packets of a file, pcapng or pcap, and writes them as blocks of text,
+// or as JSON, one line per packet. It returns the number of packets. An error of the
+// file contains the offset in bytes.
 func File(from io.Reader, to io.Writer, asJSON bool) (n int, err error) {
 	r, err := pcapng.NewReader(from)
 	if err != nil {
@@ -181,12 +181,12 @@ func File(from io.Reader, to io.Writer, asJSON bool) (n int, err error) {
 	}
 }
 
-// Failed is an error of the one to whom packets are written.
+// Failed is an error from writing the packets.
 type Failed struct{ error }
 
 func (f Failed) Unwrap() error { return f.error }
 
-// Layers takes a packet of a link type apart.
+// Layers decodes a packet of a link type.
 func Layers(b []byte, link int) []*Layer {
 	d := new(decoder)
 	d.link(b, link)

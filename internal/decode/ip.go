@@ -11,13 +11,13 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// decoder takes one packet apart.
+// decoder decodes one packet.
 type decoder struct {
 	layers []*Layer
 	quoted bool
 }
 
-// maxLayers bounds how deep a packet is taken apart, whatever it says.
+// maxLayers bounds the number of layers that are decoded, whatever the packet contains.
 const maxLayers = 64
 
 func (d *decoder) add(name string, bytes int) *Layer {
@@ -26,19 +26,19 @@ func (d *decoder) add(name string, bytes int) *Layer {
 	return l
 }
 
-// rest is what is behind the last header that is known.
+// rest adds the data after the last known header.
 func (d *decoder) rest(b []byte) {
 	if len(b) > 0 {
 		d.add("payload", len(b))
 	}
 }
 
-// odd is what cannot be the header that it should be.
+// odd adds data that should be a header but cannot be one.
 func (d *decoder) odd(name string, b []byte) {
 	d.add(name, len(b)).note("cut off")
 }
 
-// link takes the link layer's header off.
+// link decodes the link-layer header.
 func (d *decoder) link(b []byte, link int) {
 	switch link {
 	case pcapng.LinkRaw, pcapng.LinkRawDLT, LinkIPv4, LinkIPv6:
@@ -100,7 +100,7 @@ func (d *decoder) etherType(kind uint16, b []byte) {
 	}
 }
 
-// ip takes a packet apart that begins with its IP header.
+// ip decodes a packet that begins with its IP header.
 func (d *decoder) ip(b []byte) {
 	switch {
 	case len(d.layers) >= maxLayers:
@@ -152,7 +152,7 @@ func (d *decoder) ipv4(b []byte) {
 	}
 }
 
-// fragment says which part of a packet there is, if it is not whole.
+// fragment adds which part of a packet a fragment is.
 func (d *decoder) fragment(l *Layer, offset int, more bool) {
 	if offset == 0 && !more {
 		return
@@ -165,8 +165,8 @@ func (d *decoder) fragment(l *Layer, offset int, more bool) {
 	l.say("more_fragments", more, "")
 }
 
-// cut is what an IP packet carries, without what follows it; what is not all there is
-// said.
+// cut returns the payload of an IP packet, without trailing bytes. If the payload is
+// incomplete, the layer says so.
 func (d *decoder) cut(l *Layer, b []byte, head, total int) (body []byte, ok bool) {
 	switch {
 	case total < head:
@@ -200,7 +200,7 @@ func (d *decoder) ipv6(b []byte) {
 	}
 }
 
-// extensions takes the extension headers of IPv6 off (RFC 8200 section 4).
+// extensions decodes the extension headers of IPv6 (RFC 8200 section 4).
 func (d *decoder) extensions(next byte, b []byte) {
 	for len(d.layers) < maxLayers {
 		n := 8
@@ -245,8 +245,8 @@ var extensionNames = map[byte]string{
 	header.HopByHop: "hop-by-hop", header.DestOptions: "options", header.Routing: "routing", header.FragmentHdr: "fragment",
 }
 
-// options says what stands in a header of options: the tunnel encapsulation limit (RFC
-// 2473 section 5.1), and others by number.
+// options decodes a header with options: the tunnel encapsulation limit (RFC 2473
+// section 5.1), and other options by number.
 func (d *decoder) options(l *Layer, o []byte) {
 	for len(o) > 0 {
 		if o[0] == 0 {
@@ -267,12 +267,13 @@ func (d *decoder) options(l *Layer, o []byte) {
 	}
 }
 
-// ecn is the ECN field of a TOS or traffic class, where it is not 0 (RFC 3168).
+// ecn returns the name of the ECN field of a TOS or traffic class, if it is not 0 (RFC
+// 3168).
 func ecn(tos byte) string {
 	return [...]string{"", " (ECT(1))", " (ECT(0))", " (CE)"}[tos&header.ECNMask]
 }
 
-// protocol says what follows.
+// protocol adds the protocol of what follows.
 func (d *decoder) protocol(l *Layer, field string, n byte) {
 	words := fmt.Sprintf("%s %d", strings.ReplaceAll(field, "_", " "), n)
 	if name := protocolNames[n]; name != "" {
@@ -287,7 +288,7 @@ var protocolNames = map[byte]string{
 	header.ICMPv6: "ICMPv6", header.NoNextHeader: "nothing", header.DestOptions: "options", header.SCTP: "SCTP",
 }
 
-// upper takes apart what an IP packet carries.
+// upper decodes the payload of an IP packet.
 func (d *decoder) upper(protocol byte, b []byte) {
 	switch protocol {
 	case header.ProtoIPv4, header.ProtoIPv6:

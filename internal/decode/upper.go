@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// icmpHeader is the length of the header of ICMP and ICMPv6 messages with what
-// depends on the type.
+// icmpHeader is the length of the header of ICMP and ICMPv6 messages in bytes, including
+// the part that depends on the type.
 const icmpHeader = 8
 
 var types4 = map[byte]string{
@@ -31,7 +31,7 @@ var codes6 = map[byte]string{
 	0: "no route", 1: "prohibited", 2: "beyond scope", 3: "address", 4: "port", 5: "source address refused", 6: "reject route",
 }
 
-// message says the type and code of an ICMP message.
+// message decodes the type and code of an ICMP message.
 func (d *decoder) message(name string, b []byte, types map[byte]string) *Layer {
 	l := d.add(name, min(len(b), icmpHeader))
 	words := types[b[0]]
@@ -50,7 +50,7 @@ func (d *decoder) echo(l *Layer, b []byte) {
 	d.rest(b[icmpHeader:])
 }
 
-// quote takes apart what an ICMP error quotes.
+// quote decodes the packet that an ICMP error quotes.
 func (d *decoder) quote(b []byte) {
 	if d.quoted {
 		d.rest(b)
@@ -131,8 +131,8 @@ func (d *decoder) icmp6(b []byte) {
 	}
 }
 
-// neighbourOptions says which options a message of neighbour discovery has (RFC 4861
-// section 4.6).
+// neighbourOptions lists the options of a neighbour discovery message (RFC 4861 section
+// 4.6).
 func (d *decoder) neighbourOptions(l *Layer, b []byte) {
 	var prefixes []string
 	for len(b) >= 8 {
@@ -158,7 +158,7 @@ func (d *decoder) neighbourOptions(l *Layer, b []byte) {
 	d.rest(b)
 }
 
-// tcpFlags are named from the lowest bit on.
+// tcpFlags are the names of the flags from the lowest bit on.
 var tcpFlags = [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}
 
 func (d *decoder) tcp(b []byte) {

@@ -1,5 +1,6 @@
-// Package fair bounds what a server does at the same time, so that no client can keep the
-// others out: where there is no room, what the client with the most has is ended.
+// Package fair limits what a server does at the same time, so that no client can exclude
+// the others: if there is no room, a request or connection of the client with the most
+// is ended.
 package fair
 
 import (
@@ -8,8 +9,8 @@ import (
 	"time"
 )
 
-// Limit is a number of places of which each request, or connection, takes one. Its
-// methods may be called by many goroutines.
+// Limit is a number of places. Each request or connection takes one. Its methods may be
+// called concurrently.
 type Limit struct {
 	most  int
 	grace time.Duration
@@ -24,28 +25,28 @@ type Limit struct {
 type Hold struct {
 	limit  *Limit
 	client string
-	since  time.Time // it is as it is
+	since  time.Time // when its present state began
 	cut    func()
 	idle   bool // ended before others of its client
-	kept   bool // not ended
+	kept   bool // must not be ended
 }
 
-// turn lets one request of a client after the other look for a place.
+// turn lets the requests of a client look for a place one after the other.
 type turn struct {
 	next  chan struct{}
 	users int
 }
 
-// NewLimit makes a limit of so many places. A place that was held for longer than grace
-// may also be taken from a client that has no more than the one that needs it; with 0 it
-// may not.
+// NewLimit returns a limit with most places. A place that was held for longer than grace
+// may be taken from a client even if the client that needs it has as many; with grace 0
+// it may not.
 func NewLimit(most int, grace time.Duration) *Limit {
 	return &Limit{most: most, grace: grace, turns: make(map[string]*turn), changed: make(chan struct{})}
 }
 
-// Take takes a place for a client, if there is one, or if a client with more of them can
-// be made to give one up. Cut, which must not block, is called when this place is given
-// to another client.
+// Take takes a place for a client, if there is one, or if a client with more places can
+// lose one. Cut, which must not block, is called when this place is given to another
+// client.
 func (l *Limit) Take(client string, cut func()) (h *Hold, ok bool) {
 	h, loser, _ := l.try(client, cut)
 	if loser != nil {
@@ -54,8 +55,8 @@ func (l *Limit) Take(client string, cut func()) (h *Hold, ok bool) {
 	return h, h != nil
 }
 
-// Wait is Take, but waits for a place until ctx ends. The requests of a client are served
-// in their order.
+// Wait is Take, but waits for a place until ctx ends. The requests of a client are
+// served in order.
 func (l *Limit) Wait(ctx context.Context, client string, cut func()) (*Hold, error) {
 	t := l.enter(client)
 	defer l.leave(client, t)
@@ -108,7 +109,7 @@ func (l *Limit) leave(client string, t *turn) {
 	}
 }
 
-// waiting is how many requests of a client, and of all, look for a place.
+// waiting returns how many requests of a client, and of all clients, wait for a place.
 func (l *Limit) waiting(client string) (own, all int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,10 +122,10 @@ func (l *Limit) waiting(client string) (own, all int) {
 	return own, all
 }
 
-// longest is how long a request waits before it looks again, if nothing happens before.
+// longest is how long a request waits before it tries again, if nothing happens before.
 const longest = time.Second
 
-// try takes a place, perhaps that of loser. Without success it says when to try again.
+// try takes a place, possibly that of loser. If it fails, it returns when to try again.
 func (l *Limit) try(client string, cut func()) (h, loser *Hold, again time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,7 +141,7 @@ func (l *Limit) try(client string, cut func()) (h, loser *Hold, again time.Durat
 	return h, loser, 0
 }
 
-// loser is whose place a client gets, or how long it should wait.
+// loser returns the hold whose place a client gets, or how long the client should wait.
 func (l *Limit) loser(client string, now time.Time) (*Hold, time.Duration) {
 	count := make(map[string]int)
 	for _, h := range l.holds {
@@ -190,16 +191,16 @@ func (l *Limit) remove(h *Hold) {
 	}
 }
 
-// Release gives the place back, if it was not taken away.
+// Release frees the place, if it was not taken away.
 func (h *Hold) Release() {
 	h.limit.mu.Lock()
 	defer h.limit.mu.Unlock()
 	h.limit.remove(h)
 }
 
-// Begin says that something is done in the place from now on, until end is called: other
-// places of the client are taken away before it. If keep is true, it is not taken away at
-// all meanwhile, which is for what ends soon whatever the client does.
+// Begin marks the place as in use until end is called: other places of the client are
+// taken away before it. If keep is true, it is not taken away at all meanwhile; use that
+// only for work that ends soon whatever the client does.
 func (h *Hold) Begin(keep bool) (end func()) {
 	h.set(false, keep)
 	return func() { h.set(true, false) }

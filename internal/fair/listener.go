@@ -15,16 +15,17 @@ import (
 )
 
 const (
-	// grace is how long a connection is left alone on which nothing is asked, or of which
-	// the answer is not read, while others wait.
+	// grace is how long a connection without a request, or with an answer that is not
+	// read, is kept while others wait.
 	grace = 100 * time.Millisecond
 	// Connections that wait for a place. Each holds a descriptor and a goroutine.
 	maxWaiting       = 512
 	maxWaitingClient = 256
 )
 
-// Listener accepts connections of which only so many are open at the same time. Those
-// that are idle for the longest, of the client with the most, make room for new ones.
+// Listener accepts connections, of which only a limited number are open at the same
+// time. Those that are idle for the longest time, of the client with the most, are
+// closed to make room for new ones.
 type Listener struct {
 	net.Listener
 	limit    *Limit
@@ -35,7 +36,8 @@ type Listener struct {
 	cancel   context.CancelFunc
 }
 
-// NewListener accepts from another listener. Client says who is at the other end.
+// NewListener returns a listener that accepts from another one, with at most most open
+// connections. client returns an identifier of the remote end.
 func NewListener(l net.Listener, most int, client func(net.Conn) string) *Listener {
 	f := &Listener{Listener: l, limit: NewLimit(most, grace), client: client, accepted: make(chan net.Conn), failed: make(chan error)}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -61,7 +63,7 @@ func (l *Listener) run() {
 	}
 }
 
-// place finds a place for a connection.
+// place waits for a place for a connection.
 func (l *Listener) place(c net.Conn) {
 	client := l.client(c)
 	if own, all := l.limit.waiting(client); own >= maxWaitingClient || all >= maxWaiting {
@@ -83,7 +85,7 @@ func (l *Listener) place(c net.Conn) {
 	}()
 }
 
-// Accept is that of net.Listener.
+// Accept implements net.Listener.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.accepted:
@@ -95,13 +97,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close is that of net.Listener. Connections that were accepted stay open.
+// Close implements net.Listener. Connections that were accepted stay open.
 func (l *Listener) Close() error {
 	l.cancel()
 	return l.Listener.Close()
 }
 
-// conn gives its place back when it is closed.
+// conn releases its place when it is closed.
 type conn struct {
 	net.Conn
 	hold *Hold
@@ -113,7 +115,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// contextKey is of the connection's Hold, and of its client, in the context of a request.
+// contextKey is the type of the keys for a connection's Hold and client in the context
+// of a request.
 type contextKey int
 
 const (
@@ -121,7 +124,7 @@ const (
 	clientKey
 )
 
-// ConnContext is for http.Server.
+// ConnContext is the function for http.Server.ConnContext.
 func (l *Listener) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if c, ok := c.(*conn); ok {
 		ctx = context.WithValue(ctx, holdKey, c.hold)
@@ -130,7 +133,7 @@ func (l *Listener) ConnContext(ctx context.Context, c net.Conn) context.Context 
 	return ctx
 }
 
-// Client is who asked a request, "" if that is not known.
+// Client returns the client that sent a request, or "" if it is not known.
 func Client(ctx context.Context) string {
 	client, _ := ctx.Value(clientKey).(string)
 	return client
@@ -139,7 +142,7 @@ func Client(ctx context.Context) string {
 // Serve marks connections as in use while h answers a request on them.
 func Serve(h http.Handler) http.Handler { return serve(h, false) }
 
-// ServeSoon is Serve for answers that are short and need nothing of the client: their
+// ServeSoon is Serve for answers that are short and do not depend on the client: their
 // connections are not closed in favour of others.
 func ServeSoon(h http.Handler) http.Handler { return serve(h, true) }
 
@@ -152,7 +155,7 @@ func serve(h http.Handler, keep bool) http.Handler {
 	})
 }
 
-// ByAddress tells clients by their IPv4 address or the /64 of their IPv6 address.
+// ByAddress identifies clients by their IPv4 address or the /64 of their IPv6 address.
 func ByAddress(c net.Conn) string {
 	addr, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
@@ -169,7 +172,7 @@ func ByAddress(c net.Conn) string {
 	return p.String()
 }
 
-// ByUser tells clients of a Unix socket by the user that connected.
+// ByUser identifies clients of a Unix socket by the user that connected.
 func ByUser(c net.Conn) string {
 	s, ok := c.(syscall.Conn)
 	if !ok {

@@ -7,11 +7,11 @@ import (
 	"sixfour/encap/header"
 )
 
-// eval is a packet about which is decided.
+// eval is the evaluation of a filter for a packet.
 type eval struct {
 	pkt               []byte
 	inbound, outbound bool
-	beyond            bool // something beyond its end was asked for: the filter does not choose it, whatever else is so
+	beyond            bool // a load was beyond the packet's end: the filter does not match
 }
 
 // condition is a part of a filter.
@@ -40,13 +40,14 @@ func (e *eval) byte(off uint64) byte { return byte(e.load(off, 1)) }
 func isIPv4(e *eval) bool { return e.byte(0)>>4 == 4 }
 func isIPv6(e *eval) bool { return e.byte(0)>>4 == 6 }
 
-// laterFragment reports whether an IPv4 packet is a fragment but the first.
+// laterFragment reports whether an IPv4 packet is a fragment other than the first.
 func laterFragment(e *eval) bool { return e.load(6, 2)&header.OffsetMask != 0 }
 
-// upper is where the upper layer of an IPv4 packet begins.
+// upper returns the offset of the upper layer of an IPv4 packet.
 func (e *eval) upper() uint64 { return uint64(e.byte(0)&0x0f) * 4 }
 
-// and, or, not are those of conditions. What is beyond the packet ends all.
+// and, or and not combine conditions. After a load beyond the packet's end none of them
+// matches.
 func and(a, b condition) condition {
 	return func(e *eval) bool { return a(e) && !e.beyond && b(e) }
 }
@@ -59,7 +60,7 @@ func not(a condition) condition {
 	return func(e *eval) bool { return !a(e) }
 }
 
-// all is and for those that there are.
+// all combines the conditions that are not nil by and.
 func all(conditions ...condition) condition {
 	var c condition
 	for _, next := range conditions {
@@ -74,8 +75,8 @@ func all(conditions ...condition) condition {
 	return c
 }
 
-// protocol4 is for IPv4 packets of a protocol, protocol6 for IPv6 packets: also in
-// fragments if nothing stands between the headers, as libpcap looks.
+// protocol4 matches IPv4 packets of a protocol, protocol6 IPv6 packets. Like libpcap,
+// they also match fragments if no other header is between.
 func protocol4(n byte) condition {
 	return func(e *eval) bool { return isIPv4(e) && e.byte(9) == n }
 }
@@ -90,7 +91,7 @@ func protocol6(n byte) condition {
 	}
 }
 
-// way is which of the two ends is meant.
+// way selects source or destination.
 type way int
 
 const (
@@ -100,7 +101,7 @@ const (
 	both
 )
 
-// pick decides by what holds for the source and for the destination.
+// pick combines the results for the source and for the destination.
 func (w way) pick(e *eval, src, dst func(*eval) bool) bool {
 	switch w {
 	case source:
@@ -113,7 +114,7 @@ func (w way) pick(e *eval, src, dst func(*eval) bool) bool {
 	return src(e) || !e.beyond && dst(e)
 }
 
-// ends4 is for packets from or to IPv4 addresses, ends6 for IPv6.
+// ends4 matches packets from or to IPv4 addresses, ends6 those of IPv6.
 func ends4(w way, addr, mask uint32) condition {
 	at := func(off uint64) func(*eval) bool {
 		return func(e *eval) bool { return e.load(off, 4)&mask == addr }
@@ -144,7 +145,7 @@ func ends6(w way, addr [16]byte, bits int) condition {
 	return func(e *eval) bool { return isIPv6(e) && w.pick(e, src, dst) }
 }
 
-// ports is for packets of protocols with ports, one of them in a range.
+// ports matches packets of protocols with ports, one of them in a range.
 func ports(w way, protocols []byte, low, high uint32) condition {
 	within := func(e *eval, off uint64) bool {
 		p := e.load(off, 2)
@@ -163,15 +164,14 @@ func ports(w way, protocols []byte, low, high uint32) condition {
 	}
 }
 
-// field is a header whose bytes can be asked for: which packets have it, and where it
-// begins.
+// field is a header whose bytes can be loaded: which packets have it, and its offset.
 type field struct {
 	has   condition
 	start func(*eval) uint64
 }
 
-// fields are those headers. Of upper layers only the packets of IPv4 are looked at,
-// as libpcap does, but for ICMPv6.
+// fields are these headers. Like libpcap, upper-layer headers are found only in IPv4
+// packets, except for ICMPv6.
 var fields = map[string]field{
 	"ip":  {isIPv4, func(*eval) uint64 { return 0 }},
 	"ip6": {isIPv6, func(*eval) uint64 { return 0 }},

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// identifier reads one.
+// identifier parses an identifier.
 func (p *parser) identifier(q qualifiers) (condition, *Error) {
 	tok := p.tok
 	if !tok.word {
@@ -40,7 +40,7 @@ func (p *parser) identifier(q qualifiers) (condition, *Error) {
 	return p.ends4(q, tok, bits)
 }
 
-// mask reads the length of a prefix, or a mask in dotted form.
+// mask parses the length of a prefix, or a mask in dotted form.
 func (p *parser) mask() (int, *Error) {
 	dotted := p.tok.is("mask")
 	if err := p.advance(); err != nil {
@@ -87,7 +87,7 @@ func (p *parser) ends6(q qualifiers, tok token, bits int) (condition, *Error) {
 	return ends6(q.way, a.As16(), bits), nil
 }
 
-// ends4 reads an IPv4 address, or as many of its bytes as a network has.
+// ends4 parses an IPv4 address, or the leading bytes of one for a network.
 func (p *parser) ends4(q qualifiers, tok token, bits int) (condition, *Error) {
 	parts := strings.Split(tok.text, ".")
 	text := tok.text + strings.Repeat(".0", max(0, 4-len(parts)))
@@ -112,7 +112,7 @@ func (p *parser) ends4(q qualifiers, tok token, bits int) (condition, *Error) {
 	return ends4(q.way, binary.BigEndian.Uint32(b[:]), uint32(uint64(0xffffffff)<<(32-bits))), nil
 }
 
-// port reads a port or a range of them.
+// port parses a port or a range of ports.
 func (p *parser) port(q qualifiers) (condition, *Error) {
 	tok := p.tok
 	names := []string{"tcp", "udp", "sctp"}
@@ -149,7 +149,7 @@ func portNumber(s string, protocols []string) (uint32, bool) {
 	return n, ok && n <= 65535
 }
 
-// number reads a protocol's number or name.
+// number parses a protocol's number or name.
 func (p *parser) number(q qualifiers) (condition, *Error) {
 	tok := p.tok
 	n, ok := number(tok.text)

@@ -2,12 +2,12 @@ package pcapfilter
 
 import "strings"
 
-// token is a word, a number or a sign, and where it begins. The zero value is the end.
+// token is a word, a number or a sign, and its position. The zero value is the end.
 type token struct {
 	text string
 	at   int
-	word bool // or number: no sign
-	id   bool // behind a backslash: a name, though it may look like a keyword
+	word bool // a word or number, not a sign
+	id   bool // after a backslash: a name, even if it is a keyword
 }
 
 func (t token) is(texts ...string) bool {
@@ -19,14 +19,14 @@ func (t token) is(texts ...string) bool {
 	return false
 }
 
-// lexer cuts an expression into tokens.
+// lexer splits an expression into tokens.
 type lexer struct {
 	text     string
 	at       int
-	brackets int // that are open: in them a colon is a sign of its own
+	brackets int // number of open brackets: inside them a colon is a sign of its own
 }
 
-// signs are those that consist of more than one character.
+// signs are the signs of more than one character.
 var signs = []string{"&&", "||", ">=", "<=", "!=", "==", "<<", ">>"}
 
 func (l *lexer) next() (token, *Error) {
@@ -70,8 +70,8 @@ func (l *lexer) next() (token, *Error) {
 	return token{string(c), start, false, false}, nil
 }
 
-// inWord reports whether a character belongs to a word: 10.0.0.1, fc00::1, tcp-syn,
-// 80-90.
+// inWord reports whether a character is part of a word, such as 10.0.0.1, fc00::1,
+// tcp-syn and 80-90.
 func (l *lexer) inWord(c byte, inside bool) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_':

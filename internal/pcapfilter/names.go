@@ -7,11 +7,11 @@ import (
 	"sixfour/encap/header"
 )
 
-// protocols are the words for protocols above IP: their number, and whether IPv4 and
-// IPv6 packets are meant.
+// protocols are the names of protocols above IP: their number, and whether they match
+// IPv4 and IPv6 packets.
 var protocols = map[string]struct {
 	number     byte
-	four, both bool // else: IPv6 alone
+	four, both bool // neither: only IPv6
 }{
 	"tcp": {header.TCP, true, true}, "udp": {header.UDP, true, true}, "sctp": {header.SCTP, true, true},
 	"icmp": {header.ICMP, true, false}, "icmp6": {header.ICMPv6, false, false},
@@ -19,14 +19,14 @@ var protocols = map[string]struct {
 	"gre": {header.GRE, true, true},
 }
 
-// protocolNames are those that may stand behind proto.
+// protocolNames are the names that may follow proto.
 var protocolNames = map[string]byte{
 	"icmp": header.ICMP, "igmp": 2, "ipencap": header.ProtoIPv4, "ipip": header.ProtoIPv4, "tcp": header.TCP, "udp": header.UDP,
 	"ipv6": header.ProtoIPv6, "gre": header.GRE, "esp": 50, "ah": 51, "icmp6": header.ICMPv6, "ipv6-icmp": header.ICMPv6,
 	"ospf": 89, "pim": 103, "vrrp": 112, "sctp": header.SCTP,
 }
 
-// constants are the names of numbers.
+// constants are the names of numeric constants.
 var constants = map[string]uint32{
 	"icmptype": 0, "icmpcode": 1, "icmp6type": 0, "icmp6code": 1, "tcpflags": 13,
 	"tcp-fin": 0x01, "tcp-syn": 0x02, "tcp-rst": 0x04, "tcp-push": 0x08, "tcp-ack": 0x10, "tcp-urg": 0x20, "tcp-ece": 0x40, "tcp-cwr": 0x80,
@@ -40,8 +40,8 @@ var constants = map[string]uint32{
 	"icmp6-multicastlistenerreportv2": 143,
 }
 
-// absent are words of pcap-filter(7) that packets without a link layer, or of a
-// tunnel, cannot have, or that are too costly to look for.
+// absent are words of pcap-filter(7) that do not apply to packets without a link layer,
+// or in a tunnel, or that are too expensive to evaluate.
 var absent = map[string]bool{
 	"ether": true, "link": true, "ppp": true, "slip": true, "fddi": true, "tr": true, "wlan": true, "arp": true, "rarp": true,
 	"vlan": true, "mpls": true, "pppoed": true, "pppoes": true, "geneve": true, "vxlan": true, "gateway": true, "protochain": true, "broadcast": true,
@@ -52,15 +52,15 @@ var absent = map[string]bool{
 	"vrrp": true, "carp": true, "igrp": true,
 }
 
-// number reads one as libpcap does: decimal, with 0x hexadecimal, with 0 octal.
+// number parses a number like libpcap: decimal, hexadecimal with 0x, octal with 0.
 func number(s string) (uint32, bool) {
 	n, err := strconv.ParseUint(s, 0, 32)
 	return uint32(n), err == nil
 }
 
-// service is the number of a port by its name.
+// service returns the number of a port by its name.
 func service(name string, protocols []string) (uint32, bool) {
-	if name == "" { // which is port 0 to the resolver
+	if name == "" { // the resolver would return port 0
 		return 0, false
 	}
 	for _, p := range protocols {

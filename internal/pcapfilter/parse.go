@@ -2,20 +2,20 @@ package pcapfilter
 
 import "fmt"
 
-// parser reads an expression, by recursive descent. Its words are those of the
+// parser is a recursive descent parser for expressions. Its terms are those of the
 // grammar in pcap-filter(7).
 type parser struct {
 	lexer
 	tok  token
-	last *qualifiers // of the primitive before: those of an identifier alone
+	last *qualifiers // of the previous primitive; a bare identifier uses them
 }
 
-// operand is a condition or a number, and, of a number, the condition under which
-// there is one.
+// operand is a condition or a number. For a number, it has the condition under which the
+// number exists.
 type operand struct {
 	condition condition
 	value     value
-	literal   *uint32 // the number is this
+	literal   *uint32 // the number is this constant
 	at        int
 }
 
@@ -23,13 +23,13 @@ func (l *lexer) fail(at int, format string, args ...any) *Error {
 	return &Error{Column: at + 1, Text: fmt.Sprintf(format, args...)}
 }
 
-// advance goes on to the next token.
+// advance moves to the next token.
 func (p *parser) advance() (err *Error) {
 	p.tok, err = p.next()
 	return err
 }
 
-// want goes past a sign that must be there.
+// want skips a sign, which must be there.
 func (p *parser) want(sign string) *Error {
 	if !p.tok.is(sign) {
 		return p.unexpected("%q is missing", sign)
@@ -37,7 +37,7 @@ func (p *parser) want(sign string) *Error {
 	return p.advance()
 }
 
-// unexpected says what is there instead of what should be.
+// unexpected returns an error with the token that was found instead.
 func (p *parser) unexpected(format string, args ...any) *Error {
 	what := fmt.Sprintf(format, args...)
 	if p.tok.text == "" {
@@ -63,7 +63,7 @@ func (p *parser) parse() (condition, *Error) {
 	return p.condition(o)
 }
 
-// condition wants one.
+// condition returns the operand's condition, or an error if it is a number.
 func (p *parser) condition(o operand) (condition, *Error) {
 	if o.value != nil {
 		return nil, p.fail(o.at, "a number is no condition: compare it with another (=, !=, <, >)")
@@ -71,7 +71,8 @@ func (p *parser) condition(o operand) (condition, *Error) {
 	return o.condition, nil
 }
 
-// expression reads conditions joined by and and or, which bind equally, from the left.
+// expression parses conditions joined by and and or, which have the same precedence,
+// from the left.
 func (p *parser) expression() (operand, *Error) {
 	left, err := p.term(false)
 	if err != nil {
@@ -102,8 +103,8 @@ func (p *parser) expression() (operand, *Error) {
 	return left, nil
 }
 
-// term reads a condition, or a number. Behind and and or, an identifier alone has the
-// qualifiers of the one before.
+// term parses a condition or a number. After and and or, a bare identifier has the
+// qualifiers of the one before it.
 func (p *parser) term(follows bool) (operand, *Error) {
 	at := p.tok.at
 	if p.tok.is("not", "!") {
@@ -154,7 +155,7 @@ var relations = map[string]func(a, b uint32) bool{
 	">": func(a, b uint32) bool { return a > b }, ">=": func(a, b uint32) bool { return a >= b },
 }
 
-// operators are those of numbers: how strongly they bind, and what they do.
+// operators are the arithmetic operators: their precedence and their functions.
 var operators = map[string]struct {
 	binds int
 	do    func(e *eval, a, b uint32) uint32
@@ -173,7 +174,7 @@ var operators = map[string]struct {
 	}},
 }
 
-// divide is the quotient. Nothing can be divided by 0, which ends the filter.
+// divide returns the quotient. A division by 0 ends the filter.
 func divide(e *eval, a, b uint32) uint32 {
 	if b == 0 {
 		e.beyond = true
@@ -182,8 +183,8 @@ func divide(e *eval, a, b uint32) uint32 {
 	return a / b
 }
 
-// arithmetic reads a number out of others, as far as operators bind more strongly
-// than the one before; or a condition, which is none.
+// arithmetic parses an arithmetic expression with operators of a higher precedence than
+// binds. The operand may also be a condition.
 func (p *parser) arithmetic(binds int, follows bool) (operand, *Error) {
 	left, err := p.primary(follows)
 	for err == nil && left.value != nil {

@@ -1,13 +1,13 @@
 package pcapfilter
 
-// qualifiers are what says how an identifier is meant.
+// qualifiers say how an identifier is interpreted.
 type qualifiers struct {
-	proto string // "": any that has such a thing
+	proto string // "": any protocol to which it applies
 	way   way
-	kind  string // host, net, port, portrange, proto; "": what the identifier looks like
+	kind  string // host, net, port, portrange, proto; "": derived from the identifier
 }
 
-// primary reads a primitive, a number, or what stands in parentheses.
+// primary parses a primitive, a number, or an expression in parentheses.
 func (p *parser) primary(follows bool) (operand, *Error) {
 	tok := p.tok
 	switch {
@@ -53,7 +53,7 @@ func (p *parser) primary(follows bool) (operand, *Error) {
 	return operand{value: func(*eval) uint32 { return n }, literal: &n, at: tok.at}, p.advance()
 }
 
-// operatorFollows reports whether a number is a part of arithmetic.
+// operatorFollows reports whether a number is part of an arithmetic expression.
 func (p *parser) operatorFollows() bool {
 	ahead := p.lexer
 	next, err := ahead.next()
@@ -62,7 +62,7 @@ func (p *parser) operatorFollows() bool {
 	return err == nil && !next.word && (op || relation)
 }
 
-// identifiers reads one without qualifiers of its own.
+// identifiers parses an identifier without qualifiers of its own.
 func (p *parser) identifiers() (operand, *Error) {
 	q := p.last
 	if q == nil {
@@ -91,7 +91,7 @@ func (p *parser) negative() (operand, *Error) {
 	if err := p.advance(); err != nil {
 		return operand{}, err
 	}
-	o, err := p.arithmetic(5, false) // binds more strongly than all others
+	o, err := p.arithmetic(5, false) // 5 is a higher precedence than any operator has
 	if err != nil {
 		return o, err
 	}
@@ -102,8 +102,8 @@ func (p *parser) negative() (operand, *Error) {
 	return operand{condition: o.condition, value: func(e *eval) uint32 { return -v(e) }, at: at}, nil
 }
 
-// protocol reads what begins with the name of one: that alone, its bytes, or an
-// identifier that it qualifies.
+// protocol parses what begins with the name of a protocol: the name alone, bytes of its
+// header, or an identifier that it qualifies.
 func (p *parser) protocol() (operand, *Error) {
 	tok := p.tok
 	if err := p.advance(); err != nil {
@@ -144,7 +144,7 @@ func (p *parser) protocol() (operand, *Error) {
 	return operand{condition: c, at: tok.at}, nil
 }
 
-// bytes reads which bytes of a header are meant: [offset] or [offset:size].
+// bytes parses an accessor for bytes of a header: [offset] or [offset:size].
 func (p *parser) bytes(name token) (operand, *Error) {
 	f, ok := fields[name.text]
 	if !ok {
@@ -182,7 +182,7 @@ func (p *parser) bytes(name token) (operand, *Error) {
 	}, p.want("]")
 }
 
-// length reads less and greater.
+// length parses less and greater.
 func (p *parser) length() (operand, *Error) {
 	tok := p.tok
 	p.last = nil
@@ -200,7 +200,7 @@ func (p *parser) length() (operand, *Error) {
 	return operand{condition: c, at: tok.at}, p.advance()
 }
 
-// qualified reads the qualifiers behind a protocol, and what they are for.
+// qualified parses the qualifiers after a protocol, and their identifier.
 func (p *parser) qualified(proto string) (operand, *Error) {
 	q, at := qualifiers{proto: proto}, p.tok.at
 	if p.tok.is("src", "dst") {
@@ -219,7 +219,7 @@ func (p *parser) qualified(proto string) (operand, *Error) {
 	return operand{condition: c, at: at}, err
 }
 
-// direction reads src, dst, src or dst, src and dst.
+// direction parses src, dst, src or dst, src and dst.
 func (p *parser) direction(q *qualifiers) *Error {
 	first := p.tok.text
 	q.way = source
@@ -236,7 +236,7 @@ func (p *parser) direction(q *qualifiers) *Error {
 	if p.tok.is("and", "&&") {
 		join = both
 	}
-	next, err := ahead.next() // an error is one of what follows
+	next, err := ahead.next() // the error belongs to what follows
 	if err == nil && next.is("src", "dst") && next.text != first {
 		q.way = join
 		if err := p.advance(); err != nil {
@@ -247,7 +247,7 @@ func (p *parser) direction(q *qualifiers) *Error {
 	return nil
 }
 
-// list reads an identifier, or several in parentheses.
+// list parses an identifier, or several in parentheses.
 func (p *parser) list(q qualifiers) (condition, *Error) {
 	switch {
 	case p.tok.is("not", "!"):

@@ -9,24 +9,24 @@ import (
 	"math"
 )
 
-// Block is a part of a pcapng file, as it stands there.
+// Block is a block of a pcapng file.
 type Block struct {
 	Type  uint32
 	Raw   []byte // with type and lengths; valid until the next one is read
 	order binary.ByteOrder
-	at    int64 // where it begins in the file
+	at    int64 // offset in the file
 }
 
-// body is what stands between the lengths.
+// body returns what is between the lengths.
 func (b *Block) body() []byte { return b.Raw[8 : len(b.Raw)-4] }
 
-// fail is an error that says where.
+// fail returns an error with the block's offset.
 func (b *Block) fail(format string, args ...any) error {
 	return fmt.Errorf("the block at byte %d: %s", b.at, fmt.Sprintf(format, args...))
 }
 
-// maxBlock is the longest block that is read, in bytes; files have those of packets
-// of some hundred kilobytes at most.
+// maxBlock is the longest block that is read, in bytes. Blocks with packets have at most
+// some hundred kilobytes.
 const maxBlock = 16 << 20
 
 // Blocks reads the blocks of a pcapng file one after the other.
@@ -37,14 +37,14 @@ type Blocks struct {
 	buf   bytes.Buffer
 }
 
-// NewBlocks reads from r.
+// NewBlocks returns a Blocks that reads from r.
 func NewBlocks(r io.Reader) *Blocks { return &Blocks{r: r} }
 
-// ErrCut means that a file ends where there should be more.
+// ErrCut means that the file is truncated.
 var ErrCut = errors.New("the file is cut off there")
 
-// Next is the next block. The error is io.EOF where the file ends behind a block,
-// and otherwise says at which byte something is wrong. Only whole blocks are returned.
+// Next returns the next block. The error is io.EOF if the file ends after a block. Other
+// errors contain the offset in bytes. Only whole blocks are returned.
 func (s *Blocks) Next() (*Block, error) {
 	b := &Block{at: s.at}
 	s.buf.Reset()
@@ -55,7 +55,7 @@ func (s *Blocks) Next() (*Block, error) {
 		return nil, b.cut(err)
 	}
 	head := s.buf.Bytes()
-	isHeader := binary.LittleEndian.Uint32(head) == BlockHeader // the same either way round
+	isHeader := binary.LittleEndian.Uint32(head) == BlockHeader // the same in both byte orders
 	if isHeader {
 		if err := s.read(4); err != nil {
 			return nil, b.cut(err)
@@ -87,7 +87,7 @@ func (s *Blocks) Next() (*Block, error) {
 	return b, nil
 }
 
-// cut explains an error of reading in the middle of a block.
+// cut explains a read error in the middle of a block.
 func (b *Block) cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("the block at byte %d: %w", b.at, ErrCut)
@@ -95,13 +95,13 @@ func (b *Block) cut(err error) error {
 	return err
 }
 
-// read appends n bytes to the buffer, which grows only as they come.
+// read appends n bytes to the buffer, which grows only as the bytes arrive.
 func (s *Blocks) read(n int64) error {
 	_, err := io.CopyN(&s.buf, s.r, n)
 	return err
 }
 
-// options calls each with every option; what is cut off ends them.
+// options calls each for every option, up to one that is truncated.
 func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
 	for len(o) >= 4 {
 		code, n := b.order.Uint16(o), int(b.order.Uint16(o[2:]))
@@ -118,7 +118,8 @@ func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
 	return nil
 }
 
-// Marks reads a packet without its time, the units of which the interface says.
+// Marks parses a packet without its time, whose units are in the interface's
+// description.
 func (b *Block) Marks() (p Packet, err error) {
 	body := b.body()
 	if b.Type != BlockPacket || len(body) < packetHead {
@@ -145,10 +146,10 @@ func (b *Block) Marks() (p Packet, err error) {
 	})
 }
 
-// packetHead is the length of what stands in a block before the packet.
+// packetHead is the length of what precedes the packet in a block.
 const packetHead = 20
 
-// Statistics reads a block of statistics.
+// Statistics parses a block of counters.
 func (b *Block) Statistics() (s Statistics, err error) {
 	body := b.body()
 	if b.Type != BlockStatistics || len(body) < 12 {

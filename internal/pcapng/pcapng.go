@@ -1,5 +1,5 @@
-// Package pcapng writes and reads files of captured packets: it writes pcapng
-// (draft-ietf-opsawg-pcapng), and reads that and the older pcap.
+// Package pcapng writes and reads files of captured packets. It writes pcapng
+// (draft-ietf-opsawg-pcapng), and reads pcapng and the older pcap.
 package pcapng
 
 import (
@@ -16,16 +16,16 @@ const (
 	BlockPacket     = 6 // enhanced packet
 )
 
-// Link types of packets that begin with their IP header: LINKTYPE_RAW, and the number
-// that the same has inside libpcap (DLT_RAW), which every analyser takes for it, too.
-// Up to 1.10 libpcap compares the one with the other where a file has a second
-// interface, and refuses LINKTYPE_RAW there.
+// Link types of packets that begin with their IP header: LINKTYPE_RAW, and DLT_RAW, the
+// number for the same type inside libpcap, which every analyser accepts too. libpcap up
+// to 1.10 compares one with the other if a file has a second interface, and then refuses
+// LINKTYPE_RAW.
 const (
 	LinkRaw    = 101
 	LinkRawDLT = 12
 )
 
-// Options of blocks, by the block that they belong to.
+// Options of blocks, by block type.
 const (
 	optEnd     = 0
 	optComment = 1
@@ -48,10 +48,10 @@ const (
 	optLost     = 5
 )
 
-// Direction is which way a packet went.
+// Direction is the direction of a packet.
 type Direction byte
 
-// Directions, as the flags of a packet have them.
+// The directions, as in the flags of a packet.
 const (
 	Unknown  Direction = 0
 	Inbound  Direction = 1
@@ -68,30 +68,30 @@ func (d Direction) String() string {
 	return ""
 }
 
-// Interface is where packets were captured.
+// Interface is an interface on which packets were captured.
 type Interface struct {
 	Name, Description string
-	Filter            string // expression by which packets were chosen
+	Filter            string // the capture filter
 	Link              uint16 // link type
-	Snap              uint32 // bytes that are kept of a packet; 0: all
+	Snap              uint32 // snapshot length in bytes; 0: no limit
 
-	resolution byte // of a file that is read: if_tsresol
+	resolution byte // for a file that is read: if_tsresol
 	offset     int64
 }
 
-// Packet is one that was captured.
+// Packet is a captured packet.
 type Packet struct {
-	Interface int // number of the interface, from 0, in its section
+	Interface int // index of the interface in its section, from 0
 	Time      time.Time
-	Data      []byte // what is kept of it
+	Data      []byte // the captured part of the packet
 	Length    int    // of the whole packet, in bytes
 	Direction Direction
-	ID        uint64 // what packets that belong together have in common; 0: none
-	Dropped   uint64 // packets that were lost between this one and the one before
+	ID        uint64 // the same for packets that belong together; 0: none
+	Dropped   uint64 // packets that were lost between the previous one and this one
 	Comments  []string
 }
 
-// Statistics is what was counted at an interface.
+// Statistics are the counters of an interface.
 type Statistics struct {
 	Interface      int
 	Time           time.Time // of the block
@@ -100,23 +100,23 @@ type Statistics struct {
 	Comment        string
 }
 
-// MaxSnap is the most that is kept of a packet.
+// MaxSnap is the largest snapshot length in bytes.
 const MaxSnap = 262144
 
 const byteOrderMagic = 0x1a2b3c4d
 
-// AppendHeader appends the section header, with which a file begins.
+// AppendHeader appends the section header, which begins a file.
 func AppendHeader(b []byte, application string) []byte {
 	b, start := open(b, BlockHeader)
 	b = binary.LittleEndian.AppendUint32(b, byteOrderMagic)
 	b = binary.LittleEndian.AppendUint16(b, 1) // version 1.0
 	b = binary.LittleEndian.AppendUint16(b, 0)
-	b = binary.LittleEndian.AppendUint64(b, 1<<64-1) // length of the section: not known
+	b = binary.LittleEndian.AppendUint64(b, 1<<64-1) // length of the section: unknown
 	b = text(b, optApplication, application)
 	return end(b, start)
 }
 
-// AppendInterface appends an interface, whose number is how many there were before.
+// AppendInterface appends an interface. Its index is the number of interfaces before it.
 // Times are in nanoseconds.
 func AppendInterface(b []byte, i Interface) []byte {
 	b, start := open(b, BlockInterface)
@@ -127,7 +127,7 @@ func AppendInterface(b []byte, i Interface) []byte {
 	b = text(b, optDescription, i.Description)
 	b = option(b, optResolution, []byte{9})
 	if i.Filter != "" {
-		b = option(b, optFilter, append([]byte{0}, i.Filter...)) // 0: an expression of libpcap
+		b = option(b, optFilter, append([]byte{0}, i.Filter...)) // 0: a libpcap expression
 	}
 	return end(b, start)
 }
@@ -155,7 +155,7 @@ func AppendPacket(b []byte, p *Packet) []byte {
 	return end(b, start)
 }
 
-// AppendStatistics appends what was counted.
+// AppendStatistics appends counters.
 func AppendStatistics(b []byte, s *Statistics) []byte {
 	b, start := open(b, BlockStatistics)
 	b = binary.LittleEndian.AppendUint32(b, uint32(s.Interface))
@@ -168,7 +168,7 @@ func AppendStatistics(b []byte, s *Statistics) []byte {
 	return end(b, start)
 }
 
-// open begins a block whose length is not known yet.
+// open begins a block, whose length is filled in later.
 func open(b []byte, kind uint32) (block []byte, start int) {
 	start = len(b)
 	b = binary.LittleEndian.AppendUint32(b, kind)
@@ -183,7 +183,7 @@ func end(b []byte, start int) []byte {
 	return binary.LittleEndian.AppendUint32(b, length)
 }
 
-// option appends an option, of at most 65535 bytes.
+// option appends an option with a value of at most 65535 bytes.
 func option(b []byte, code uint16, value []byte) []byte {
 	value = value[:min(len(value), 1<<16-1)]
 	b = binary.LittleEndian.AppendUint16(b, code)
@@ -202,7 +202,7 @@ func number(b []byte, code uint16, n uint64) []byte {
 	return option(b, code, binary.LittleEndian.AppendUint64(nil, n))
 }
 
-// pad fills up to 32 bits what has a length.
+// pad pads data of a given length to 32 bits.
 func pad(b []byte, length int) []byte {
 	for ; length%4 != 0; length++ {
 		b = append(b, 0)
@@ -210,7 +210,7 @@ func pad(b []byte, length int) []byte {
 	return b
 }
 
-// stamp appends a time: the high 32 bits of it first.
+// stamp appends a time: its high 32 bits come first.
 func stamp(b []byte, t time.Time) []byte {
 	ns := uint64(t.UnixNano())
 	b = binary.LittleEndian.AppendUint32(b, uint32(ns>>32))

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Reader reads the packets of a file, pcapng or pcap.
+// Reader reads the packets of a pcapng or pcap file.
 type Reader struct {
 	next       func(*Packet) error
 	interfaces []Interface // of the section
@@ -19,10 +19,10 @@ type Reader struct {
 	pcap       *pcap
 }
 
-// maxInterfaces is how many a section may have.
+// maxInterfaces is how many interfaces a section may have.
 const maxInterfaces = 1 << 12
 
-// NewReader finds out what the file is. The error says what is wrong with it.
+// NewReader detects the format of the file. The error says what is wrong with the file.
 func NewReader(from io.Reader) (*Reader, error) {
 	buffered := bufio.NewReader(from)
 	magic, err := buffered.Peek(4)
@@ -45,8 +45,8 @@ func NewReader(from io.Reader) (*Reader, error) {
 	return r, nil
 }
 
-// Next is the next packet, whose data are valid until the one after it is asked for.
-// The error is io.EOF at the end.
+// Next returns the next packet, whose data is valid until the next call. The error is
+// io.EOF at the end.
 func (r *Reader) Next() (Packet, Interface, error) {
 	var p Packet
 	if err := r.next(&p); err != nil {
@@ -81,7 +81,7 @@ func (r *Reader) nextPacket(p *Packet) error {
 	}
 }
 
-// iface reads the description of an interface.
+// iface parses the description of an interface.
 func (b *Block) iface() (i Interface, err error) {
 	body := b.body()
 	if len(body) < 8 {
@@ -116,7 +116,7 @@ func (r *Reader) packet(b *Block, p *Packet) (err error) {
 	return nil
 }
 
-// simple reads a packet of which only the length is said.
+// simple reads a packet of which the block has only the length.
 func (r *Reader) simple(b *Block, p *Packet) error {
 	body := b.body()
 	if len(body) < 4 || len(r.interfaces) == 0 {
@@ -134,7 +134,7 @@ func (r *Reader) simple(b *Block, p *Packet) error {
 	return nil
 }
 
-// time is a time in the interface's units.
+// time converts a time from the interface's units.
 func (i *Interface) time(units uint64) time.Time {
 	const second = uint64(time.Second)
 	var sec, frac uint64
@@ -159,7 +159,7 @@ func (i *Interface) time(units uint64) time.Time {
 	return time.Unix(int64(sec)+i.offset, int64(frac)).UTC()
 }
 
-// pcap is a file of the older format.
+// pcap reads a file in the older format.
 type pcap struct {
 	r     io.Reader
 	order binary.ByteOrder
@@ -191,7 +191,7 @@ func newPcap(r io.Reader) (*pcap, error) {
 	return f, nil
 }
 
-// maxRecord is the longest packet of a pcap file, in bytes.
+// maxRecord is the size of the longest packet in a pcap file, in bytes.
 const maxRecord = 1 << 20
 
 func (f *pcap) nextPacket(p *Packet) error {

@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// Clean is a text of others on one line, without characters that would do something on a
+// Clean returns a text on one line, without characters that have an effect on a
 // terminal, such as control characters and those that change the direction of writing.
-// Each becomes U+FFFD.
+// Each of them becomes U+FFFD.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -21,24 +21,24 @@ func Clean(s string) string {
 	}, s)
 }
 
-// Writer writes text on that may hold what others said, without characters that would
-// do something on a terminal: Clean, but for newlines and tabs.
+// Writer writes text that may come from other programs, without characters that have an
+// effect on a terminal. It is Clean, except for newlines and tabs.
 type Writer struct {
 	w    io.Writer
 	json bool
-	rest []byte // begins a character, the end of which is still to come
+	rest []byte // the beginning of an incomplete character
 	out  []byte
 }
 
-// NewWriter makes a Writer. It holds back an incomplete character at the end of a write
-// until the next one.
+// NewWriter returns a Writer. An incomplete character at the end of a write is held back
+// until the next write.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// NewJSONWriter makes a Writer for JSON, in which such characters are escaped, so that the
-// values stay what they are.
+// NewJSONWriter returns a Writer for JSON. It escapes such characters, so that the
+// values do not change.
 func NewJSONWriter(w io.Writer) *Writer { return &Writer{w: w, json: true} }
 
-// Write is that of io.Writer.
+// Write implements io.Writer.
 func (w *Writer) Write(p []byte) (int, error) {
 	if len(w.rest) == 0 && isPlain(p) {
 		return w.w.Write(p)
@@ -57,7 +57,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// isPlain reports whether there is nothing but printable ASCII, newlines and tabs.
+// isPlain reports whether there are only printable ASCII characters, newlines and tabs.
 func isPlain(p []byte) bool {
 	for _, c := range p {
 		if (c < ' ' || c > '~') && c != '\n' && c != '\t' {

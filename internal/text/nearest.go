@@ -2,8 +2,8 @@ package text
 
 import "strings"
 
-// Nearest is the word that a misspelt one was probably meant to be, or "" if none is close
-// enough. Case does not count.
+// Nearest returns the word that a misspelt name was probably intended to be, or "" if
+// none is close enough. It ignores case.
 func Nearest(name string, words []string) string {
 	best, word := 3, ""
 	for _, w := range words {
@@ -18,8 +18,8 @@ func Nearest(name string, words []string) string {
 	return word
 }
 
-// distance is the number of insertions, deletions, replacements and swaps of
-// neighbours that turn one text into the other (optimal string alignment).
+// distance returns the number of insertions, deletions, replacements and swaps of
+// adjacent characters that turn one text into the other (optimal string alignment).
 func distance(a, b string) int {
 	var before []int // row i-2
 	last := make([]int, len(b)+1)

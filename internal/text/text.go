@@ -1,11 +1,11 @@
-// Package text keeps texts of others, such as errors about a file or the answers of a
-// daemon, within bounds, and free of what would do something on a terminal.
+// Package text limits the length of texts from other programs, such as errors about a
+// file or answers of a daemon, and removes characters that have an effect on a terminal.
 package text
 
 import "strings"
 
-// Cut is the beginning of s, with an ellipsis, where s has more than so many bytes. It
-// cuts no character.
+// Cut returns s, or its beginning and an ellipsis if s has more than most bytes. It does
+// not split characters.
 func Cut(s string, most int) string {
 	if len(s) <= most {
 		return s

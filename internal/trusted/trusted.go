@@ -1,9 +1,9 @@
-// Package trusted opens directories and files by their paths where other users of the
-// host may try to lead the process to another place: by a symbolic link, by a hard
-// link, or by replacing a directory between two system calls.
+// Package trusted opens directories and files by path when other users of the host may
+// try to redirect the process: by a symbolic link, by a hard link, or by replacing a
+// directory between two system calls.
 //
-// Every component of a path is opened by itself, relative to the directory before it,
-// and is never followed without a look at its owner.
+// It opens each component of a path relative to the directory before it, and follows
+// none without checking its owner.
 package trusted
 
 import (
@@ -20,13 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mode of directories that are made.
+// Mode of new directories.
 const dirMode = 0o755
 
-// maxLinks is how many symbolic links a path may lead through, as in the kernel.
+// maxLinks is how many symbolic links a path may contain, as in the kernel.
 const maxLinks = 40
 
-// Untrusted is the error for a path that another user could lead to another place.
+// Untrusted is the error for a path that another user could redirect.
 type Untrusted struct{ reason string }
 
 func (e *Untrusted) Error() string { return e.reason }
@@ -38,27 +38,27 @@ func untrusted(format string, args ...any) error { return &Untrusted{fmt.Sprintf
 type Owners struct{ Users, Groups []int }
 
 // OpenDir opens a directory for use with the system calls that end in "at" (O_PATH). It
-// refuses, with an Untrusted, a directory in which other users than root, the process's own
-// and also could replace something, and one that is reached through such a directory. With
-// makeMissing it makes what is missing of the path, with mode 0755.
+// refuses, with an Untrusted, a directory in which a user other than root, the process's own
+// and those of also could replace entries, and a path through such a directory. With
+// makeMissing it creates the missing directories of the path, with mode 0755.
 func OpenDir(path string, makeMissing bool, also Owners) (*os.File, error) {
 	w := walk{strict: true, makeMissing: makeMissing, also: also}
 	return w.openFile(path)
 }
 
 // OpenAnyDir is OpenDir for a caller that can use a directory in which another user could
-// replace something: it opens such a directory, too, and returns the reason as warning. It
-// still follows no link of another user. Directories that it makes below such a directory
-// have the mode that the umask leaves of 0755.
+// replace entries: it opens such a directory, too, and returns the reason as warning. It
+// still follows no link of another user. Directories that it creates below such a directory
+// have the mode 0755 less the bits of the umask.
 func OpenAnyDir(path string, makeMissing bool, also Owners) (dir *os.File, warning, err error) {
 	w := walk{strict: true, lenient: true, makeMissing: makeMissing, also: also}
 	dir, err = w.openFile(path)
 	return dir, w.warning, err
 }
 
-// Create opens a file for writing as os.Create does, with mode 0600 if it is made. It
-// follows only links that root or the process's user made, and refuses a file that
-// belongs to somebody else or has a second name: another user may have put it there.
+// Create opens a file for writing like os.Create. A new file gets mode 0600. It follows
+// only links made by root or by the process's user, and refuses a file that belongs to
+// another user or has a second name: another user may have put it there.
 func Create(path string) (*os.File, error) {
 	abs, err := absolute(path)
 	if err != nil {
@@ -72,7 +72,8 @@ func Create(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// absolute is not filepath.Abs, which removes ".." without regard to links.
+// absolute makes a path absolute. Unlike filepath.Abs it does not remove "..", which
+// would be wrong after a symbolic link.
 func absolute(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("the path is empty")
@@ -84,13 +85,13 @@ func absolute(path string) (string, error) {
 	return wd + "/" + path, err
 }
 
-// walk is one way from the root directory along a path.
+// walk is one walk from the root directory along a path.
 type walk struct {
-	strict      bool // refuse directories that others can change
+	strict      bool // refuse directories that other users can change
 	lenient     bool // do not refuse them, but set warning
 	makeMissing bool
 	also        Owners
-	links       int   // followed so far
+	links       int   // number of links followed so far
 	warning     error // the first Untrusted
 }
 
@@ -145,8 +146,8 @@ func (w *walk) open(path string) (int, error) {
 	return dir, nil
 }
 
-// step goes on to a directory's entry: it replaces the descriptor, or returns the target
-// of a symbolic link.
+// step opens an entry of a directory. For a directory it closes dir and returns the new
+// descriptor. For a symbolic link it returns dir and the target.
 func (w *walk) step(dir int, name, at string) (next int, target string, err error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	next, err = unix.Openat(dir, name, flags, 0)
@@ -176,12 +177,12 @@ func (w *walk) step(dir int, name, at string) (next int, target string, err erro
 	return next, "", nil
 }
 
-// mkdir makes a directory. Its mode does not depend on the umask, unless another user could
+// mkdir creates a directory. Its mode does not depend on the umask, unless another user could
 // replace the directory before its mode is changed.
 func (w *walk) mkdir(dir int, name string) error {
 	err := unix.Mkdirat(dir, name, dirMode)
 	switch {
-	case errors.Is(err, unix.EEXIST): // made by another process meanwhile
+	case errors.Is(err, unix.EEXIST): // created by another process in the meantime
 		return nil
 	case err != nil || w.warning != nil:
 		return err
@@ -269,7 +270,7 @@ func (w *walk) create(path string) (int, error) {
 
 func (w *walk) createIn(dir int, name, at string) (fd int, target string, err error) {
 	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW
-	if isProc(dir) { // /dev/stdout, /dev/fd/N: links of the process itself, without a path as target
+	if isProc(dir) { // /dev/stdout, /dev/fd/N: links to the process's own descriptors, without a path as target
 		flags &^= unix.O_NOFOLLOW | unix.O_CREAT
 	}
 	fd, err = unix.Openat(dir, name, flags, 0o600)
@@ -296,7 +297,7 @@ func (w *walk) createIn(dir int, name, at string) (fd int, target string, err er
 	return fd, "", nil
 }
 
-// emptied truncates a regular file, unless it may be somebody else's.
+// emptied truncates a regular file, unless it may belong to another user.
 func emptied(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -305,7 +306,7 @@ func emptied(fd int) error {
 	kind := st.Mode & unix.S_IFMT
 	switch {
 	case kind == unix.S_IFCHR:
-		return nil // a terminal, /dev/null: what is in /dev is as root wants it
+		return nil // a terminal or /dev/null: only root controls /dev
 	case !trusted(st.Uid):
 		return fmt.Errorf("it belongs to %s: remove it, or name another file", userName(st.Uid))
 	case kind == unix.S_IFREG && st.Nlink > 1:
@@ -321,9 +322,9 @@ func isProc(fd int) bool {
 	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
 }
 
-// trusted reports whether a user may lead the process anywhere: root, the process's own
-// user, and, in a user namespace that does not know root, whoever the root directory
-// belongs to.
+// trusted reports whether the process may follow what a user has made: root, the
+// process's own user and, in a user namespace without root, the owner of the root
+// directory.
 func trusted(uid uint32) bool {
 	if uid == 0 || uid == uint32(os.Geteuid()) {
 		return true
