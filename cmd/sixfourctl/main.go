@@ -1,5 +1,5 @@
-// Sixfourctl is the operator's tool: it shows what a running sixfourd does, and
-// demonstrates one.
+// Sixfourctl is the command line tool for operators: it shows the state of a running
+// sixfourd, and runs a demonstration.
 package main
 
 import (

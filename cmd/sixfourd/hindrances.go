@@ -7,11 +7,11 @@ import (
 	"sixfour/internal/netcfg"
 )
 
-// hindrances are what on this host is in the way of a configuration: interface names
-// that are taken, namespaces that are not there, routes that other interfaces have.
-// While the daemon runs tunnels wait for that. A person who checks a file, or writes a
-// new tunnel into it, wants to know now. Runs is what a reload replaces, about whose
-// tunnels nothing is said; nil: the file is only checked.
+// hindrances returns what on this host prevents a configuration from working: interface
+// names that are in use, missing namespaces, routes that other interfaces have. In a
+// running daemon, tunnels wait until that changes. A check of a file, and a reload with
+// a new tunnel, must report it at once. runs is the configuration that a reload
+// replaces, whose tunnels are not checked; nil: the file is only checked.
 func hindrances(cfg, runs *config.Config) (problems config.Problems) {
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
@@ -22,7 +22,7 @@ func hindrances(cfg, runs *config.Config) (problems config.Problems) {
 		if errors.As(err, new(*netcfg.NamespaceError)) {
 			key = "netns"
 		}
-		if err == nil && runs == nil { // a reload tries the routes, and puts everything back
+		if err == nil && runs == nil { // a reload tries the routes, and undoes everything on an error
 			key, err = t.RoutesKey(), netcfg.CheckRoutes(t.Netns, t.Name, t.Routes)
 		}
 		if err != nil {
@@ -32,7 +32,7 @@ func hindrances(cfg, runs *config.Config) (problems config.Problems) {
 	return problems
 }
 
-// has reports whether a tunnel with this interface is among those of a configuration.
+// has reports whether a configuration has a tunnel with the same interface.
 func has(cfg *config.Config, t *config.Tunnel) bool {
 	for i := range cfg.Tunnels {
 		if o := &cfg.Tunnels[i]; o.Name == t.Name && o.Netns == t.Netns {

@@ -1,5 +1,5 @@
-// Sixfourd is the tunnel daemon: it carries packets between TUN interfaces and
-// an outer network, as its configuration says.
+// Sixfourd is the tunnel daemon: it carries packets between TUN interfaces and an outer
+// network, as its configuration says.
 package main
 
 import (
@@ -119,7 +119,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	return f, exit.OK, false
 }
 
-// misuse is an error of package flag with the way out.
+// misuse returns an error of package flag with advice.
 func misuse(err error) string {
 	what := err.Error()
 	if name, unknown := strings.CutPrefix(what, "flag provided but not defined: -"); unknown {
@@ -136,7 +136,7 @@ func misuse(err error) string {
 
 var flagNames = []string{"config", "check", "check-start", "clean", "log-level", "log-format", "help", "version"}
 
-// load reads the configuration by read, and puts the values of flags into it.
+// load reads the configuration with read, and applies the flags to it.
 func load(f flags, read func(path string) (*config.Config, error)) (*config.Config, error) {
 	cfg, err := read(f.config)
 	if err != nil {
@@ -160,7 +160,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if err != nil {
 		return err
 	}
-	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away
+	signal.Ignore(syscall.SIGPIPE) // the reader of the log may end
 	// A panic that nobody recovers from ends the process by SIGABRT. Go's usual exit
 	// status 2 is that of a wrong configuration, after which the unit does not restart it.
 	debug.SetTraceback("crash")
@@ -187,20 +187,20 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		defer ctl.Close()
 	case cfg.Control.Explicit && !errors.As(err, new(*trusted.Untrusted)):
 		return err
-	default: // the file does not ask for this path, or another user can prevent the socket
+	default: // the path is the default one, or another user can prevent the socket
 		log.Warn("no control socket", zap.Error(err))
 	}
-	if err := gateway.Clean(); err != nil { // later it may not use the packet filter
+	if err := gateway.Clean(); err != nil { // later the process may not use the packet filter
 		log.Warn("remove what a process left that was killed", zap.Error(err))
 	}
 	if err := p.restrict(); err != nil {
 		return err
 	}
 	if ctl != nil {
-		ctl.Serve() // a reload needs the sandbox
+		ctl.Serve() // only now: a reload needs the sandbox
 	}
 	if cfg.Metrics.Listen != "" {
-		ctx, stop := context.WithCancel(ctx) // however Run ends
+		ctx, stop := context.WithCancel(ctx) // stop is called however Run ends
 		wait := p.offerMetrics(ctx, cfg.Metrics.Listen)
 		defer func() { stop(); wait() }()
 	}

@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/metrics"
 )
 
-// serveMetrics listens for those who watch the daemon. What they do wrong is worth
-// a line only for who looks for it.
+// serveMetrics starts to serve metrics. Errors of clients are logged only at the debug
+// level.
 func serveMetrics(address string, eng *engine.Engine, log *logging.Log) (*metrics.Server, error) {
 	errorLog, err := zap.NewStdLogAt(log.Named("metrics"), zap.DebugLevel)
 	if err != nil {
@@ -21,12 +21,12 @@ func serveMetrics(address string, eng *engine.Engine, log *logging.Log) (*metric
 	return metrics.Listen(address, eng, log, errorLog)
 }
 
-// listenAgain is how often it is tried to listen where that is not possible.
+// listenAgain is the interval between attempts to listen.
 const listenAgain = 2 * time.Second
 
-// offerMetrics serves them until ctx ends, and returns a function that waits for that.
-// Where it is not possible to listen, it says so, and tries again: no tunnel needs it, and
-// the address may be that of a tunnel's interface, which is not there yet.
+// offerMetrics serves metrics until ctx ends, and returns a function that waits for
+// that. If it cannot listen, it reports that, and tries again: no tunnel depends on it,
+// and the address may be that of a tunnel's interface, which does not exist yet.
 func (p *process) offerMetrics(ctx context.Context, address string) (wait func()) {
 	said := ""
 	open := func() *metrics.Server {
@@ -42,7 +42,7 @@ func (p *process) offerMetrics(ctx context.Context, address string) (wait func()
 		}
 		return m
 	}
-	m := open() // before the daemon is ready, if that is possible
+	m := open() // if possible, before the daemon is ready
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -60,7 +60,7 @@ func (p *process) offerMetrics(ctx context.Context, address string) (wait func()
 	return func() { <-done }
 }
 
-// say changes the report, and tells the service manager if it waits for no more.
+// say changes the report, and sends it to the service manager once the start is over.
 func (p *process) say(change func(*report)) {
 	line := p.report.line(change)
 	if p.ready.Load() {

@@ -11,12 +11,12 @@ import (
 	"sixfour/internal/config"
 )
 
-// patience is how long the names of a configuration may take to resolve.
+// patience is how long resolving all names of a configuration may take.
 const patience = 10 * time.Second
 
-// unresolved are the routers and relays of automatic tunnels that have names which
-// do not resolve. A daemon that runs asks again and again; who checks a
-// configuration wants to know now.
+// unresolved returns problems for routers and relays of automatic tunnels whose names
+// cannot be resolved. A running daemon tries again and again; a check of a configuration
+// must report them at once.
 func unresolved(cfg *config.Config) config.Problems {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

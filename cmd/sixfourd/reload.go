@@ -21,7 +21,7 @@ import (
 	"sixfour/internal/systemd"
 )
 
-// process is the running daemon: what signals and the control socket ask things of.
+// process is the running daemon, as signals and the control socket see it.
 type process struct {
 	*engine.Engine
 	flags   flags
@@ -30,46 +30,46 @@ type process struct {
 	user    privilege.User
 	sandbox *privilege.Sandbox
 
-	watchdog time.Duration // how often the manager wants to hear of us; 0: it does not
-	beaten   time.Time     // when it did last; of the engine's control loop
-	ready    atomic.Bool   // the manager was told so
+	watchdog time.Duration // how often the service manager expects a notification; 0: never
+	beaten   time.Time     // when it got the last one; only the engine's control loop uses it
+	ready    atomic.Bool   // the manager was notified of it
 	report   report
 
-	mu  sync.Mutex     // one reload after the other
-	cfg *config.Config // that runs
+	mu  sync.Mutex     // held during a reload
+	cfg *config.Config // the current configuration
 }
 
-// notify tells systemd; without systemd it does nothing.
+// notify sends states to systemd; without systemd it does nothing.
 func (p *process) notify(states ...string) {
 	if err := p.manager.Notify(states...); err != nil {
 		p.log.Warn(err.Error())
 	}
 }
 
-// hangups are the SIGHUPs from now on, of which one is kept until somebody looks:
-// without, one that comes while the daemon starts would end it.
+// hangups returns a channel that receives SIGHUPs from now on, and holds one until it is
+// read. Otherwise a SIGHUP during the start would end the daemon.
 func hangups() <-chan os.Signal {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	return hup
 }
 
-// reloadOnSignal reloads on SIGHUP, until ctx ends. However many signals come during
-// a reload, one more follows it.
+// reloadOnSignal reloads on SIGHUP, until ctx ends. Any number of signals during a
+// reload cause one more reload.
 func (p *process) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-hup:
-			_, _ = p.Reload(ctx) // it is in the log
+			_, _ = p.Reload(ctx) // Reload has logged the error
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Reload reads the configuration file again and runs what it says: the plan is what
-// that changed. On an error, which is of type config.Problems if it is the file's,
-// nothing has changed. Both are in the log.
+// Reload reads the configuration file again and applies it. It returns the plan with the
+// changes. On an error, which is of type config.Problems if the file is wrong, nothing
+// has changed. Reload logs both.
 func (p *process) Reload(ctx context.Context) (api.Plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +87,7 @@ func (p *process) Reload(ctx context.Context) (api.Plan, error) {
 	return plan, err
 }
 
-// errStarting is for who asks too early.
+// errStarting is the error for a request before the daemon is ready.
 var errStarting = errors.New("the daemon is starting: try again")
 
 func (p *process) reload(ctx context.Context) (api.Plan, error) {
@@ -115,9 +115,9 @@ func (p *process) reload(ctx context.Context) (api.Plan, error) {
 	return plan, nil
 }
 
-// settle takes in what the file says of other things than tunnels. What takes effect
-// only after a restart is told with every reload until then, or until the file says
-// what runs again.
+// settle applies the parts of the file other than tunnels. Every reload reports what
+// takes effect only after a restart, until the restart or until the file has the current
+// values again.
 func (p *process) settle(plan *api.Plan, cfg *config.Config) {
 	runs := *p.cfg
 	runs.Tunnels, runs.Gateway = cfg.Tunnels, cfg.Gateway
@@ -138,7 +138,7 @@ func (p *process) settle(plan *api.Plan, cfg *config.Config) {
 	}
 }
 
-// refuse says what is wrong with a file.
+// refuse logs what is wrong with a file.
 func (p *process) refuse(err error) {
 	var problems config.Problems
 	if !errors.As(err, &problems) {

@@ -12,17 +12,17 @@ import (
 	"sixfour/internal/systemd"
 )
 
-// report is the line that "systemctl status" shows: how the tunnels are, and what came of
-// the last reload.
+// report is the line that "systemctl status" shows: the state of the tunnels, and the
+// result of the last reload.
 type report struct {
 	mu      sync.Mutex
 	tunnels string
-	waiting bool   // some did
-	metrics string // why they cannot be read; "": they can, or nobody wants to
-	reload  string // "": there was none
+	waiting bool   // some tunnels were waiting
+	metrics string // why metrics cannot be served; "": they can, or are not configured
+	reload  string // "": there was no reload
 }
 
-// line changes the report, and returns it.
+// line changes the report, and returns it as a line.
 func (r *report) line(change func(*report)) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -36,7 +36,7 @@ func (r *report) line(change func(*report)) string {
 	return systemd.Status("%s", line)
 }
 
-// describe is how the tunnels are in one line.
+// describe returns the state of the tunnels as one line.
 func describe(s engine.Summary) string {
 	count := fmt.Sprintf("%d tunnels", s.Tunnels)
 	if s.Tunnels == 1 {
@@ -52,9 +52,9 @@ func describe(s engine.Summary) string {
 	return count + ", waiting: " + strings.Join(waits, "; ")
 }
 
-// tell says how the tunnels are: in the log, and to the service manager. The first time
-// the daemon is ready: the configuration is in effect, and every tunnel can carry packets
-// or is named.
+// tell reports the state of the tunnels: to the log, and to the service manager. The
+// first report means that the daemon is ready: the configuration is in effect, and each
+// tunnel either can carry packets or is named.
 func (p *process) tell(s engine.Summary) {
 	fields := []zap.Field{zap.Int("tunnels", s.Tunnels)}
 	if len(s.Waiting) > 0 {
@@ -80,8 +80,8 @@ func (p *process) tell(s engine.Summary) {
 	p.notify(status)
 }
 
-// beat tells the service manager that the control loop works, as often as it wants, and,
-// until the daemon is ready, that the start goes on.
+// beat notifies the service manager that the control loop works, as often as it expects,
+// and, until the daemon is ready, that the start continues.
 func (p *process) beat() {
 	const each, more = 10 * time.Second, time.Minute
 	now := time.Now()

@@ -7,8 +7,8 @@ import (
 	"sixfour/internal/privilege"
 )
 
-// restrict gives up what the daemon does not need from now on, and says what is
-// left.
+// restrict drops the rights that the daemon does not need from now on, and logs those
+// that remain.
 func (p *process) restrict() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
