@@ -1,3 +1,3 @@
-// Package bench measures what packets cost: in the layers alone, and through a
-// real pair of namespaces.
+// Package bench measures the cost of packets: in the layers alone, and through a real
+// pair of namespaces.
 package bench

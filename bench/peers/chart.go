@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// The chart is a drawing of fixed size with its own background, so that it can
-// be read on a light and on a dark page.
+// The chart has a fixed size and its own background, so that it can be read on a light
+// and on a dark page.
 const (
 	chartWidth  = 760
 	chartMargin = 24
 	barLeft     = 170
-	barRight    = 640 // what is right of it has room for the number
+	barRight    = 640 // leaves room for the number on the right
 	barHeight   = 18
 	barStep     = 25
 )
@@ -33,7 +33,7 @@ var (
 	}
 )
 
-// svg is the report as a chart of horizontal bars.
+// svg returns the report as a chart of horizontal bars.
 func (r *report) svg() string {
 	var b strings.Builder
 	y := 40
@@ -82,7 +82,7 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 `, chartWidth, height, chartWidth-1, height-1, b.String())
 }
 
-// bars draws the peers of a panel, the best first, and returns where it ended.
+// bars draws the peers of a panel, the best first, and returns the position of its end.
 func (r *report) bars(b *strings.Builder, text func(x, y int, attrs, format string, args ...any), m metric, y int) int {
 	type bar struct {
 		*result
@@ -93,7 +93,7 @@ func (r *report) bars(b *strings.Builder, text func(x, y int, attrs, format stri
 	largest := 0.0
 	for _, res := range r.measured() {
 		f := res.aggregate()
-		if v, ok := f[m.key]; ok && res.kind != plain { // the wire would dwarf the rest
+		if v, ok := f[m.key]; ok && res.kind != plain { // the bar of the wire would make the others too short
 			list = append(list, bar{res, v, f.number(m)})
 			largest = max(largest, v)
 		}

@@ -22,7 +22,7 @@ type daemon struct {
 	cmd  *exec.Cmd
 	log  string // path
 	done chan struct{}
-	err  error // once done is closed
+	err  error // valid once done is closed
 }
 
 func startDaemon(ns *rig.Namespace, log, program string, args ...string) (*daemon, error) {
@@ -33,7 +33,8 @@ func startDaemon(ns *rig.Namespace, log, program string, args ...string) (*daemo
 	defer out.Close()
 	d := &daemon{name: filepath.Base(program), cmd: exec.Command(program, args...), log: log, done: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = out, out
-	// Ctrl-C reaches the whole foreground group: the daemons are ended by us.
+	// Ctrl-C reaches the whole foreground process group, but this program must stop the
+	// daemons.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := ns.Start(d.cmd); err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func startDaemon(ns *rig.Namespace, log, program string, args ...string) (*daemo
 
 func (d *daemon) terminate() { _ = d.cmd.Process.Signal(syscall.SIGTERM) }
 
-// wait waits for the end of a terminated daemon, with limited patience.
+// wait waits for the end of a terminated daemon, for a limited time.
 func (d *daemon) wait() {
 	select {
 	case <-d.done:
@@ -57,7 +58,7 @@ func (d *daemon) wait() {
 	}
 }
 
-// ended is an error if the daemon runs no more.
+// ended returns an error if the daemon no longer runs.
 func (d *daemon) ended() error {
 	select {
 	case <-d.done:
@@ -71,7 +72,7 @@ func (d *daemon) ended() error {
 	}
 }
 
-// tail is the end of what the daemon wrote, on one line.
+// tail returns the end of the daemon's output, on one line.
 func (d *daemon) tail() string {
 	b, err := os.ReadFile(d.log)
 	if err != nil {
@@ -85,8 +86,8 @@ func (d *daemon) tail() string {
 // clockTick is the unit of times in /proc (USER_HZ), the same on every platform.
 const clockTick = time.Second / 100
 
-// cpu is the processor time that the daemons have used, in the kernel and
-// outside. What the kernel does for them in interrupts is not in it.
+// cpu returns the processor time that the daemons have used, in the kernel and in user
+// space. It does not include the kernel's work for them in interrupts.
 func (l *lab) cpu() (time.Duration, error) {
 	var sum time.Duration
 	for _, d := range l.daemons {
@@ -118,7 +119,7 @@ func parseCPU(stat []byte) (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, err
 }
 
-// resident is the memory of the largest daemon, in bytes.
+// resident returns the memory of the largest daemon, in bytes.
 func (l *lab) resident() (int64, error) {
 	var largest int64
 	for _, d := range l.daemons {
@@ -139,7 +140,7 @@ func (l *lab) resident() (int64, error) {
 	return largest, nil
 }
 
-// run runs a program to its end, and returns what it wrote.
+// run runs a program to its end, and returns its output.
 func run(ctx context.Context, env []string, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), env...)

@@ -12,16 +12,15 @@ import (
 )
 
 const (
-	smallPacket = 64 // bytes of a datagram's content
-	floodBatch  = 64 // datagrams of one system call
+	smallPacket = 64 // bytes of a datagram's payload
+	floodBatch  = 64 // datagrams per system call
 )
 
-// flood is what became of small datagrams that were sent as fast as one thread
-// can.
+// flood is the result of sending small datagrams as fast as one thread can.
 type flood struct {
 	sent      int64
-	delivered int64 // while it went on: what a queue gives afterwards does not count
-	reordered int64 // that came after a later one, at any time
+	delivered int64 // during the flood: datagrams that leave queues afterwards do not count
+	reordered int64 // datagrams that arrived after a later one, at any time
 }
 
 func runFlood(ctx context.Context, from, to end, d time.Duration) (flood, error) {
@@ -50,7 +49,7 @@ func floodSource(ctx context.Context, s socket, deadline time.Time) (sent int64,
 		}
 		n, err := m.send(s)
 		sent += int64(n)
-		// A full queue costs a datagram, as does an ICMP error about an earlier one.
+		// A full queue costs one datagram, and so does an ICMP error about an earlier one.
 		if err != nil && !passing(err) && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ECONNREFUSED) {
 			return sent, os.NewSyscallError("sendmmsg", err)
 		}
@@ -58,8 +57,8 @@ func floodSource(ctx context.Context, s socket, deadline time.Time) (sent int64,
 	return sent, nil
 }
 
-// floodSink receives until the flood is over and nothing more comes, or a
-// second later.
+// floodSink receives until the flood is over and nothing more arrives, for at most one
+// second after its end.
 func floodSink(ctx context.Context, s socket, deadline time.Time, over *atomic.Bool, f *flood) error {
 	m := newMessages(floodBatch, smallPacket)
 	for next := uint64(0); ctx.Err() == nil; {

@@ -17,7 +17,7 @@ func kernelVersion(context.Context, string) (string, error) {
 	return "Linux " + unix.ByteSliceToString(u.Release[:]), err
 }
 
-// vxlanUp is the tunnel of the kernel's own that most kernels have.
+// vxlanUp makes a VXLAN tunnel, which most kernels support.
 func vxlanUp(ctx context.Context, l *lab) error {
 	for i, ns := range l.ns {
 		dev, err := ns.Handle().LinkByName(wire)

@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// Of the two ends of every lab: their addresses on the wire and in the tunnel,
-// and the tunnel's interface if its program lets us choose the name.
+// For the two ends of every lab: their addresses on the wire and in the tunnel, and the
+// tunnel's interface if its program lets us choose the name.
 var (
 	ends  = [2]string{"a", "b"}
 	outer = [2]netip.Addr{netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.2")}
@@ -26,15 +26,15 @@ const (
 	wire                 = "wire"
 	wireMTU              = 1500
 	tunnel               = "t0"
-	tunnelMTU            = 1420 // WireGuard's usual one, which all can carry
+	tunnelMTU            = 1420 // WireGuard's usual MTU, which all peers support
 )
 
-// lab is one peer at work: two namespaces joined by a veth pair, its daemons,
-// and a directory for what they need. Each turn has one of its own, so that
-// nothing of one is left for the next.
+// lab is the environment of one peer: two namespaces joined by a veth pair, its daemons,
+// and a directory for their files. Each turn has a new one, so that nothing remains from
+// an earlier turn.
 type lab struct {
 	dir      string
-	programs string // the directory of what was built for all turns
+	programs string // the directory of programs that were built once for all turns
 	ns       [2]*rig.Namespace
 	daemons  []*daemon
 	undo     []func()
@@ -72,8 +72,7 @@ func (l *lab) open() (err error) {
 	return nil
 }
 
-// close ends the daemons first, and then takes back everything else in the
-// order opposite to that in which it was made.
+// close first stops the daemons, and then undoes everything else in the reverse order.
 func (l *lab) close() {
 	for _, d := range l.daemons {
 		d.terminate()
@@ -88,7 +87,7 @@ func (l *lab) close() {
 	}
 }
 
-// ends are where a peer takes packets in, and gives them out.
+// ends returns the ends between which a peer carries packets.
 func (l *lab) ends(p peer) (a, b end) {
 	at := inner
 	if p.up == nil {
@@ -97,7 +96,7 @@ func (l *lab) ends(p peer) (a, b end) {
 	return end{l.ns[0], at[0]}, end{l.ns[1], at[1]}
 }
 
-// path is a file of the lab.
+// path returns the path of a file of the lab.
 func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
 
 func (l *lab) write(name, content string) (string, error) {
@@ -117,7 +116,7 @@ func (l *lab) start(i int, program string, args ...string) error {
 	return err
 }
 
-// broken is an error if a daemon has ended, with the last it said.
+// broken returns an error with the last output if a daemon has ended.
 func (l *lab) broken() error {
 	for _, d := range l.daemons {
 		if err := d.ended(); err != nil {
@@ -127,11 +126,11 @@ func (l *lab) broken() error {
 	return nil
 }
 
-// patience is how long a daemon may take to make its interface, or a tunnel to
-// carry its first packet.
+// patience is how long a daemon may take to make its interface, or a tunnel to carry its
+// first packet.
 const patience = 10 * time.Second
 
-// await waits until a device is there.
+// await waits until a device exists.
 func (l *lab) await(ctx context.Context, i int, dev string) error {
 	return l.retry(ctx, func() error { _, err := l.ns[i].MTU(dev); return err })
 }
@@ -150,7 +149,7 @@ func (l *lab) reach(ctx context.Context, to netip.Addr) error {
 	})
 }
 
-// retry does f until it succeeds, or too much time passes, or a daemon ends.
+// retry repeats f until it succeeds, too much time has passed, or a daemon ends.
 func (l *lab) retry(ctx context.Context, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -170,7 +169,7 @@ func (l *lab) retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// said is what the daemons wrote last, as an error.
+// said returns the daemons' last output as an error.
 func (l *lab) said() error {
 	var lines []string
 	for _, d := range l.daemons {
@@ -184,8 +183,8 @@ func (l *lab) said() error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// configure gives interfaces that daemons made what these left to others: the
-// MTU, the address, and the state.
+// configure sets what daemons have not set on their interfaces: the MTU, the address,
+// and the state.
 func (l *lab) configure(ctx context.Context, devs [2]string) error {
 	for i, dev := range devs {
 		if err := l.await(ctx, i, dev); err != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// machine is what figures depend on besides the peers.
+// machine describes the system on which the figures were measured.
 type machine struct {
 	cpu    string
 	cores  int

@@ -1,5 +1,5 @@
-// Peers measures sixfourd beside other tunnels on this machine, through two
-// network namespaces that it makes: make bench-peers.
+// Peers compares sixfourd with other tunnels on this machine, in two network namespaces
+// that it makes: make bench-peers.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// options are the flags.
+// options are the command line flags.
 type options struct {
 	peers    string
 	rounds   int
@@ -63,8 +63,8 @@ func compare(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	// Threads of the loads wait in system calls: there must be more than the
-	// processors, so that none waits for the scheduler when it comes back.
+	// The threads of the loads block in system calls. There must be more of them than
+	// processors, so that none waits for the scheduler when it returns.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 16)
 	programs, err := os.MkdirTemp("", "sixfour-peers-")
 	if err != nil {
@@ -87,7 +87,7 @@ func compare(ctx context.Context, o options) error {
 		os.WriteFile(filepath.Join(root, "bench", "peers.svg"), []byte(r.svg()), 0o644))
 }
 
-// rounds gives each peer its turn in each round.
+// rounds runs all rounds. In each round, each peer has one turn.
 func rounds(ctx context.Context, o options, chosen []peer, programs string) (*report, error) {
 	m, err := thisMachine(ctx)
 	if err != nil {
@@ -139,8 +139,8 @@ func rounds(ctx context.Context, o options, chosen []peer, programs string) (*re
 	return r, nil
 }
 
-// undisturbed is a turn during which the machine did little else, or the least
-// disturbed one of several attempts. An error means that ctx ended.
+// undisturbed returns a turn during which other programs did little, or the least
+// disturbed one of several attempts. It returns an error only if ctx ended.
 func undisturbed(ctx context.Context, p peer, programs string, d time.Duration) (best record, err error) {
 	for attempt := 1; attempt <= attempts; attempt++ {
 		rec := record{Peer: p.name}
@@ -166,10 +166,10 @@ func undisturbed(ctx context.Context, p peer, programs string, d time.Duration) 
 	return best, nil
 }
 
-// disturbed reports whether the figures owe something to other programs.
+// disturbed reports whether other programs have affected the figures.
 func (r record) disturbed() bool { return r.Figures["others"] > quietShare/2 }
 
-// summary is a turn in one line.
+// summary returns a turn as one line.
 func (r record) summary() string {
 	var parts []string
 	for _, m := range metrics {
@@ -183,7 +183,7 @@ func (r record) summary() string {
 	return strings.Join(parts, ", ")
 }
 
-// moduleRoot is the directory of this module's go.mod.
+// moduleRoot returns the directory of this module's go.mod.
 func moduleRoot() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sixfour").Output()
 	if err != nil {

@@ -12,8 +12,8 @@ func nebulaPrepare(ctx context.Context, _ string) (string, error) {
 	return installed(ctx, "nebula", "nebula", "-version", `Version: (\S+)`)
 }
 
-// nebulaConfig takes the directory, the end's name, the other end's inner and
-// outer address, and the MTU.
+// nebulaConfig has parameters for the directory, the end's name, the other end's inner
+// and outer address, and the MTU.
 const nebulaConfig = `
 pki: {ca: %[1]s/ca.crt, cert: %[1]s/%[2]s.crt, key: %[1]s/%[2]s.key}
 static_host_map: {"%[3]v": ["%[4]v:4242"]}

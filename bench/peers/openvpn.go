@@ -9,8 +9,8 @@ func openvpnPrepare(ctx context.Context, _ string) (string, error) {
 	return installed(ctx, "openvpn", "openvpn", "--version", `OpenVPN (\S+)`)
 }
 
-// openvpnUp runs OpenVPN as a plain tunnel of UDP, without keys: what is left
-// is its own path for packets.
+// openvpnUp runs OpenVPN as a plain UDP tunnel without keys: only its own packet
+// processing remains.
 func openvpnUp(_ context.Context, l *lab) error {
 	const buffer = "4194304"
 	for i := range ends {

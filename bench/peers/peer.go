@@ -9,32 +9,33 @@ import (
 	"strings"
 )
 
-// kind is what has to be said of a peer wherever its figures are.
+// kind is a property of a peer that must be shown with all of its figures.
 type kind string
 
 const (
 	plain    kind = "plain"    // no tunnel
 	kernel   kind = "kernel"   // a tunnel inside the kernel
 	ours     kind = "ours"     // sixfourd
-	open     kind = "open"     // user space, does not encrypt here
+	open     kind = "open"     // user space, no encryption here
 	encrypts kind = "encrypts" // user space, encrypts
 )
 
-// peer is something that carries packets from one namespace to the other.
+// peer is a tunnel program that carries packets from one namespace to the other.
 type peer struct {
 	name string
 	kind kind
-	// prepare is called once: it finds or builds the program, in the directory
-	// if it is built, and says which version that is.
+	// prepare is called once. It finds the program, or builds it in the directory
+	// programs, and returns its version.
 	prepare func(ctx context.Context, programs string) (version string, err error)
-	// up makes the tunnel. Nil: there is none, and the wire itself is measured.
+	// up makes the tunnel. If it is nil, there is no tunnel, and the wire itself is
+	// measured.
 	up func(ctx context.Context, l *lab) error
 }
 
-// base is the peer to which ratios are made.
+// base is the peer to which the others are compared.
 const base = "wireguard-go"
 
-// peers are all peers, in the order of their turns.
+// peers returns all peers, in the order of their turns.
 func peers() []peer {
 	return slices.Concat([]peer{
 		{"veth", plain, kernelVersion, nil},
@@ -48,7 +49,7 @@ func peers() []peer {
 	})
 }
 
-// choose returns the peers that are named, in the order of the table.
+// choose returns the named peers, in the order of all.
 func choose(all []peer, names string) ([]peer, error) {
 	if names == "" {
 		return all, nil
@@ -76,8 +77,8 @@ func peerNames(ps []peer) []string {
 	return names
 }
 
-// installed finds a program that a package brings, and its version, by running
-// it with an argument; exit statuses differ, what is printed counts.
+// installed finds a program that a package installs, and its version, by running it with
+// an argument. It ignores the exit status, which varies, and reads the output.
 func installed(ctx context.Context, pkg, program, arg, pattern string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {

@@ -12,20 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// roundTrips are the times from request to response, one request at a time.
+// roundTrips are the times from request to response, with one request at a time.
 type roundTrips struct {
 	times []time.Duration // ascending
 	lost  int             // no response within a tick
 }
 
-// quantile is the time that a share q of the round trips does not exceed.
+// quantile returns the time that a share q of the round trips does not exceed.
 func (r roundTrips) quantile(q float64) time.Duration {
 	return r.times[min(int(float64(len(r.times))*q), len(r.times)-1)]
 }
 
-// runPingPong keeps the two ends on different processors, because in life they
-// are different machines. Left to itself, the scheduler puts them now on one
-// and now on two, and a round trip over veth takes now 6 and now 70 µs.
+// runPingPong keeps the two ends on different processors, because in practice they are
+// on different machines. Otherwise the scheduler sometimes puts them on one processor
+// and sometimes on two, and a round trip over veth takes sometimes 6 and sometimes 70
+// µs.
 func runPingPong(ctx context.Context, from, to end, d time.Duration) (roundTrips, error) {
 	src, dst, err := udpPair(from, to)
 	if err != nil {
@@ -74,7 +75,7 @@ func requests(ctx context.Context, s socket, d time.Duration) (r roundTrips, err
 	return r, nil
 }
 
-// response waits for the response of a number, and throws late ones away.
+// response waits for the response with a number, and discards late ones.
 func response(s socket, buf []byte, number uint64) (bool, error) {
 	for {
 		n, err := unix.Read(s.fd, buf)
@@ -90,7 +91,7 @@ func response(s socket, buf []byte, number uint64) (bool, error) {
 	}
 }
 
-// echoes answers requests until it is over.
+// echoes answers requests until over is set.
 func echoes(s socket, over *atomic.Bool) error {
 	buf := make([]byte, smallPacket)
 	for !over.Load() {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A machine that does something else spoils a measurement: a turn waits until
-// it does little, and is done again if something came in between.
+// Other programs that run on the machine distort a measurement: a turn waits until they
+// do little, and is repeated if they ran during it.
 const (
 	quietShare    = 0.08 // of all processors' time, at most
 	quietSample   = 400 * time.Millisecond
@@ -20,8 +20,8 @@ const (
 	attempts      = 3
 )
 
-// quiet waits until the machine does little, and returns the busy share of its
-// time; with that of the last sample if it never does.
+// quiet waits until other programs do little, and returns the busy share of the
+// machine's time. If they never do, it returns the share of the last sample.
 func quiet(ctx context.Context) (float64, error) {
 	end := time.Now().Add(quietPatience)
 	for {
@@ -45,11 +45,12 @@ func quiet(ctx context.Context) (float64, error) {
 	}
 }
 
-// usage is processor time, since some point in the past.
+// usage is processor time since a fixed point in the past.
 type usage struct{ all, processes, lab time.Duration }
 
-// usage is what the machine had to give, what all processes took of it (and
-// what its host took away), and what this one and the daemons took.
+// usage returns the processor time of the whole machine, the time that all processes
+// used (and that the machine's host took away), and the time that this process and the
+// daemons used.
 func (l *lab) usage() (u usage, err error) {
 	t, err := readTimes()
 	if err != nil {
@@ -67,8 +68,9 @@ func (l *lab) usage() (u usage, err error) {
 	return u, nil
 }
 
-// others is the share of the machine's time since before that went elsewhere.
-// Time in interrupts is nobody's, and much of it the load's: it is left out.
+// others returns the share of the machine's time since before that other programs used.
+// It does not count time in interrupts, which belongs to no process and is mostly caused
+// by the load.
 func (u usage) others(before usage) float64 {
 	elsewhere := (u.processes - before.processes) - (u.lab - before.lab)
 	return max(0, elsewhere.Seconds()/max(u.all-before.all, clockTick).Seconds())
@@ -77,8 +79,8 @@ func (u usage) others(before usage) float64 {
 // times are sums over all processors.
 type times struct{ all, idle, processes time.Duration }
 
-// readTimes reads the first line of proc_stat(5): user, nice, system, idle,
-// iowait, irq, softirq, steal.
+// readTimes reads the first line of proc_stat(5): user, nice, system, idle, iowait, irq,
+// softirq, steal.
 func readTimes() (t times, err error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// report is a comparison that is finished.
+// report is the result of a comparison.
 type report struct {
 	machine machine
 	date    time.Time
 	rounds  int
 	seconds float64
-	noisy   int // turns during which other programs ran
+	noisy   int // number of turns during which other programs ran
 	results []*result
 }
 
-// encryption has to be said wherever figures are.
+// encryption is the note that must be shown with all figures.
 const encryption = "wireguard-go and nebula encrypt; the others here do not"
 
-// markdown is the report as text.
+// markdown returns the report in Markdown.
 func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# sixfourd beside other tunnels\n\n")
@@ -63,7 +63,7 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// table writes figures of the peers that have some.
+// table writes the figures of all peers that have figures.
 func (r *report) table(b *strings.Builder, titles []string, columns []metric, of func(*result) figures) {
 	fmt.Fprintf(b, "| | %s |\n| --- |%s\n", strings.Join(titles, " | "), strings.Repeat(" ---: |", len(titles)))
 	for _, res := range r.measured() {
@@ -76,7 +76,7 @@ func (r *report) table(b *strings.Builder, titles []string, columns []metric, of
 	}
 }
 
-// label is a peer's name with what has to be said of it.
+// label returns a peer's name with its kind.
 func (r *result) label() string {
 	switch r.kind {
 	case plain:
@@ -101,7 +101,7 @@ func (r *report) versions() string {
 	return strings.Join(list, ", ")
 }
 
-// measured are the results with figures.
+// measured returns the results that have figures.
 func (r *report) measured() []*result {
 	var list []*result
 	for _, res := range r.results {
@@ -121,7 +121,7 @@ func (r *report) find(name string) *result {
 	return nil
 }
 
-// trouble is what was left out, and what spoils the figures.
+// trouble returns what was left out, and what makes the figures less reliable.
 func (r *report) trouble() []string {
 	var lines []string
 	for _, res := range r.results {

@@ -13,14 +13,14 @@ type record struct {
 	Time    time.Time `json:"time"`
 	Round   int       `json:"round"`
 	Peer    string    `json:"peer"`
-	Busy    float64   `json:"busy"` // share of the machine's time that others took before the turn
+	Busy    float64   `json:"busy"` // share of the machine's time that other programs used before the turn
 	Figures figures   `json:"figures,omitempty"`
 	Error   string    `json:"error,omitempty"`
 }
 
 func (r record) writeTo(w io.Writer) error { return json.NewEncoder(w).Encode(r) }
 
-// result is what one peer's turns come to.
+// result is the result of all turns of one peer.
 type result struct {
 	peer
 	version string
@@ -28,7 +28,7 @@ type result struct {
 	failed  []string // "round 2: reason"
 }
 
-// aggregate is the median of each figure, or the worst.
+// aggregate returns the median of each figure, or the worst.
 func (r *result) aggregate() figures {
 	all := map[string][]float64{}
 	for _, t := range r.turns {
@@ -57,8 +57,8 @@ func median(values []float64) float64 {
 	return (v[middle-1] + v[middle]) / 2
 }
 
-// ratios are figures divided by those of the base; what one of them has not, or
-// has as 0, is not in it.
+// ratios returns figures divided by those of the base. A figure that is missing or 0 in
+// one of them is left out.
 func ratios(f, base figures) figures {
 	r := figures{}
 	for _, m := range metrics {
@@ -70,7 +70,7 @@ func ratios(f, base figures) figures {
 	return r
 }
 
-// number writes a figure as its column does; "–" is one that there is not.
+// number formats a figure as its column requires; "–" means that it is missing.
 func (f figures) number(m metric) string {
 	v, ok := f[m.key]
 	if !ok {
@@ -82,7 +82,7 @@ func (f figures) number(m metric) string {
 	return group(fmt.Sprintf("%.*f", m.digits, v))
 }
 
-// group separates the thousands of large numbers.
+// group inserts separators between the thousands of large numbers.
 func group(s string) string {
 	whole := len(s)
 	if dot := slices.Index([]byte(s), '.'); dot >= 0 {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// paths are the ways that sixfourd has to the wire: the peer's name, and the
-// lines that it adds to [[tunnel]].
+// paths are the ways in which sixfourd sends packets: the peer's name, and the lines to
+// add to [[tunnel]].
 var paths = []struct{ name, lines string }{
 	{"sixfour", ``},
 	{"sixfour-xdp", `io = "xdp"`},
@@ -28,7 +28,7 @@ func sixfourPeers() []peer {
 func sixfourPrepare(ctx context.Context, programs string) (string, error) {
 	program := filepath.Join(programs, "sixfourd")
 	if _, err := os.Stat(program); err != nil {
-		flags := "-s -w" // and the version, as make build has them
+		flags := "-s -w" // as in make build, with the version
 		if version, err := run(ctx, nil, "git", "describe", "--tags", "--always", "--dirty"); err == nil {
 			flags += " -X sixfour/internal/version.release=" + strings.TrimSpace(version)
 		}
@@ -40,9 +40,9 @@ func sixfourPrepare(ctx context.Context, programs string) (string, error) {
 	return strings.TrimSpace(strings.TrimPrefix(version, "sixfourd")), err
 }
 
-// sixfourUp configures the daemons as their users do.
+// sixfourUp configures the daemons in the way that users do.
 func sixfourUp(ctx context.Context, l *lab, lines string) error {
-	inside := [2]string{"fc00::1", "fc00::2"} // of the IPv6 layer
+	inside := [2]string{"fc00::1", "fc00::2"} // for the IPv6 layer
 	for i, name := range ends {
 		path, err := l.write(name+".toml", fmt.Sprintf(`
 [control]

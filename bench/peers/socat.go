@@ -11,8 +11,8 @@ func socatPrepare(ctx context.Context, _ string) (string, error) {
 	return installed(ctx, "socat", "socat", "-V", `socat version (\S+)`)
 }
 
-// socatUp is the shortest user-space tunnel: a packet read here is a datagram
-// written there.
+// socatUp makes the simplest user-space tunnel: a packet that is read at one end is a
+// datagram that is written at the other.
 func socatUp(ctx context.Context, l *lab) error {
 	for i := range ends {
 		err := l.start(i, "socat", "-b", "2000",

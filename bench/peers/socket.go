@@ -14,26 +14,26 @@ import (
 	"sixfour/internal/rig"
 )
 
-// The loads use blocking sockets on threads of their own, and not rig's, which
-// go through Go's poller: that wakes one thread to wake another, and what is to
-// be measured here are wake-ups.
+// The loads use blocking sockets on threads of their own. The sockets of package rig use
+// Go's poller, which wakes one thread to wake another, and this program measures the
+// cost of wake-ups.
 
 const (
-	// tick is how long a system call of a load waits before it looks whether
-	// its time is over.
+	// tick is how long a system call of a load blocks before the load checks whether its
+	// time is over.
 	tick = 100 * time.Millisecond
-	// connectPatience is how long a connection may take to come about.
+	// connectPatience is how long making a connection may take.
 	connectPatience = 5 * time.Second
 	udpBuffer       = 8 << 20 // bytes, of a socket's queue
 )
 
-// end is one end of a load: a namespace, and its address there.
+// end is one end of a load: a namespace and an address in it.
 type end struct {
 	ns   *rig.Namespace
 	addr netip.Addr
 }
 
-// socket is a blocking socket, whose calls end after a tick.
+// socket is a blocking socket whose calls end after a tick.
 type socket struct{ fd int }
 
 // open opens a socket inside the namespace, bound to the end's address and a
@@ -65,13 +65,13 @@ func (s socket) setTimeout(d time.Duration) error {
 	return nil
 }
 
-// name is the socket's own address.
+// name returns the socket's own address.
 func (s socket) name() (unix.Sockaddr, error) {
 	a, err := unix.Getsockname(s.fd)
 	return a, os.NewSyscallError("getsockname", err)
 }
 
-// udpPair makes two sockets that are connected with each other.
+// udpPair returns two sockets that are connected to each other.
 func udpPair(a, b end) (sa, sb socket, err error) {
 	if sa, err = a.open(unix.SOCK_DGRAM); err != nil {
 		return sa, sb, err
@@ -103,7 +103,7 @@ func udpPair(a, b end) (sa, sb socket, err error) {
 	return sa, sb, nil
 }
 
-// tcpPair makes a connection, and returns its two ends.
+// tcpPair makes a connection and returns its two ends.
 func tcpPair(from, to end) (src, dst socket, err error) {
 	l, err := to.open(unix.SOCK_STREAM)
 	if err != nil {
@@ -140,12 +140,12 @@ func tcpPair(from, to end) (src, dst socket, err error) {
 	return src, dst, nil
 }
 
-// passing reports whether a system call may just be made again.
+// passing reports whether a system call only has to be repeated.
 func passing(err error) bool {
 	return errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)
 }
 
-// onThread runs f on a thread that nothing else runs on.
+// onThread runs f on a thread of its own.
 func onThread(f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -156,12 +156,12 @@ func onThread(f func() error) <-chan error {
 	return done
 }
 
-// onProcessor is onThread, and keeps the thread on one of the processors that
-// this program may use.
+// onProcessor is onThread with the thread bound to one of the processors that this
+// program may use.
 func onProcessor(i int, f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // for good: with its goroutine the thread ends, and so its affinity
+		runtime.LockOSThread() // never unlocked: the thread, and its affinity, end with the goroutine
 		done <- func() error {
 			var all, one unix.CPUSet
 			if err := unix.SchedGetaffinity(0, &all); err != nil {
@@ -212,10 +212,10 @@ func newMessages(count, size int) *messages {
 	return m
 }
 
-// send sends all messages, or the first of them, and returns how many.
+// send sends all messages, or the first ones, and returns how many.
 func (m *messages) send(s socket) (int, error) { return m.call(unix.SYS_SENDMMSG, s, 0) }
 
-// receive waits for one message, and takes those that are there with it.
+// receive waits for one message, and returns it and those that have already arrived.
 func (m *messages) receive(s socket) (int, error) {
 	return m.call(unix.SYS_RECVMMSG, s, unix.MSG_WAITFORONE)
 }

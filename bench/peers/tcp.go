@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	tcpWrite = 128 << 10 // bytes of one system call, as iperf3's
+	tcpWrite = 128 << 10 // bytes per system call, as in iperf3
 	tcpRead  = 512 << 10
 )
 
 // stream is a TCP connection that carries as much as it can.
 type stream struct{ from, to end }
 
-// runTCP runs streams at the same time, and returns the bytes that arrived
-// while they all ran. What is still on its way at the end does not count.
+// runTCP runs streams at the same time, and returns the bytes that arrived while all of
+// them ran. Data that is still on its way at the end does not count.
 func runTCP(ctx context.Context, streams []stream, d time.Duration) (bytes int64, err error) {
 	type pair struct{ src, dst socket }
 	var pairs []pair

@@ -13,8 +13,8 @@ func tincPrepare(ctx context.Context, _ string) (string, error) {
 	return installed(ctx, "tinc", "tincd", "--version", `tinc version (\S+)`)
 }
 
-// tincUp runs tinc without cipher and digest. The keys are for its control
-// connection, which always has some.
+// tincUp runs tinc without cipher and digest. The keys are for its control connection,
+// which always needs some.
 func tincUp(ctx context.Context, l *lab) error {
 	const bits = 2048
 	for i, name := range ends {

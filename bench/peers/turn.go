@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// figures are what one turn measured, or what became of several turns, by the
-// key of a metric or one that is only for the raw results. What a peer does not
-// have is not in it.
+// figures are the results of one turn, or the aggregate of several turns, by the key of
+// a metric, or by a key that is only in the raw results. A figure that a peer does not
+// have is missing.
 type figures map[string]float64
 
 // metric is one column of the tables.
 type metric struct {
 	key, title, unit string
-	digits           int  // after the point
-	less             bool // is better
-	worst            bool // of all turns counts, and not the median; it has no ratio
+	digits           int  // digits after the decimal point
+	less             bool // smaller is better
+	worst            bool // the worst of all turns counts, not the median; it has no ratio
 }
 
-// metrics are all columns, in their order.
+// metrics are all columns, in order.
 var metrics = []metric{
 	{key: "tcp1", title: "TCP, 1 stream", unit: "Gbit/s", digits: 2},
 	{key: "tcp4", title: "TCP, 4 streams", unit: "Gbit/s", digits: 2},
@@ -34,13 +34,13 @@ var metrics = []metric{
 }
 
 const (
-	// settle is how long queues have to run empty between two loads.
+	// settle is how long queues may take to become empty between two loads.
 	settle = 300 * time.Millisecond
-	// roundTripTime is how long round trips are measured, at most.
+	// roundTripTime is the longest time for which round trips are measured.
 	roundTripTime = 2 * time.Second
 )
 
-// turn brings a peer up, measures it, and takes it down again.
+// turn starts a peer, measures it, and stops it.
 func turn(ctx context.Context, p peer, programs string, d time.Duration) (f figures, err error) {
 	l, err := newLab(programs)
 	if err != nil {
@@ -78,7 +78,7 @@ func turn(ctx context.Context, p peer, programs string, d time.Duration) (f figu
 	return f, err
 }
 
-// measureTCP is one stream, and what it costs the daemons.
+// measureTCP measures one stream, and the processor time that it costs the daemons.
 func measureTCP(ctx context.Context, l *lab, f figures, a, b end, d time.Duration) error {
 	before, err := l.cpu()
 	if err != nil {
@@ -142,7 +142,7 @@ func measureFlood(ctx context.Context, _ *lab, f figures, a, b end, d time.Durat
 	return nil
 }
 
-// measureMemory comes last: daemons grow under load.
+// measureMemory is the last measurement, because daemons grow under load.
 func measureMemory(_ context.Context, l *lab, f figures, _, _ end, _ time.Duration) error {
 	if len(l.daemons) == 0 {
 		return nil

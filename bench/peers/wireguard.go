@@ -21,8 +21,8 @@ const (
 	wireguardPort    = 51820
 )
 
-// wireguardPrepare builds wireguard-go at the commit that go.mod pins, because
-// distributions have much older ones.
+// wireguardPrepare builds wireguard-go from the commit in go.mod, because distributions
+// have much older versions.
 func wireguardPrepare(ctx context.Context, programs string) (string, error) {
 	version, err := run(ctx, nil, "go", "list", "-m", "-f", "{{.Version}}", wireguardModule)
 	if err != nil {
@@ -41,8 +41,8 @@ func wireguardUp(ctx context.Context, l *lab) error {
 			return err
 		}
 	}
-	// The control socket has the interface's name, and is not in a namespace:
-	// there may be others.
+	// The control socket has the interface's name, and is not in a namespace, so the name
+	// must be unique on the host.
 	var devs [2]string
 	for i, name := range ends {
 		devs[i] = fmt.Sprintf("wg%d%s", os.Getpid(), name)
@@ -58,7 +58,7 @@ func wireguardUp(ctx context.Context, l *lab) error {
 	return l.configure(ctx, devs)
 }
 
-// wireguardSet speaks what wg(8) does: https://www.wireguard.com/xplatform/
+// wireguardSet uses the protocol of wg(8): https://www.wireguard.com/xplatform/
 func wireguardSet(control string, own *ecdh.PrivateKey, other *ecdh.PublicKey, remote int) error {
 	c, err := net.Dial("unix", control)
 	if err != nil {
