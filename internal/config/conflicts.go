@@ -43,11 +43,15 @@ func (n *neighbours) checkClaims(r *report, d *draft) {
 
 func (c *claims) address(r *report, d *draft, p netip.Prefix, at pos) {
 	own := claim{d, p.IsSingleIP()}
-	if other, taken := c.addresses[p.Addr()]; taken && !(own.alone && other.alone) { // interfaces may be unnumbered
-		r.doubt(at, "address has %v, which the tunnel of line %d has: give each tunnel its own, or both with /%d", p.Addr(), other.header.line, p.Addr().BitLen())
+	other, taken := c.addresses[p.Addr()]
+	// A host prefix brings no subnet: an interface may borrow the address of another one.
+	if taken && other.draft != d && !own.alone && !other.alone {
+		r.doubt(at, "address has %v, which the tunnel of line %d has: give each tunnel its own, or write it with /%d in all but one", p.Addr(), other.header.line, p.Addr().BitLen())
 		return
 	}
-	c.addresses[p.Addr()] = own
+	if !taken || other.alone {
+		c.addresses[p.Addr()] = own
+	}
 	if own.alone {
 		return
 	}

@@ -56,7 +56,10 @@ func TestContradictions(t *testing.T) {
 		// Two tunnels.
 		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\n" + over4("b", "4in4", "3") + "address = ['10.0.0.1/30']\n", "12:12: address has 10.0.0.1, which the tunnel of line 1 has"},
 		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\n" + over4("b", "gre", "3") + "address = ['10.0.0.1/24']\n", "12:12: which the tunnel of line 1 has"},
-		{over4("a", "6in4", "2") + "address = ['fc00::1/64']\n" + over4("b", "6in4", "3") + "address = ['fc00::1/128']\n", "12:12: which the tunnel of line 1 has"},
+		{over4("a", "6in4", "2") + "address = ['fc00::1/64']\n" + over4("b", "6in4", "3") + "address = ['fc00::1/128']\n", ""}, // borrowed
+		{over4("a", "6in4", "2") + "address = ['fc00::1/128']\n" + over4("b", "6in4", "3") + "address = ['fc00::1/64']\n", ""},
+		{over4("a", "4in4", "2") + "address = ['10.0.0.1/24']\n" + over4("b", "4in4", "3") + "address = ['10.0.0.1/32']\nroutes = ['10.7.0.0/16']\n", ""},
+		{over4("a", "4in4", "2") + "address = ['10.0.0.1/24']\n" + over4("b", "4in4", "3") + "address = ['10.0.0.1/32']\n" + over4("c", "4in4", "4") + "address = ['10.0.0.1/25']\n", "18:12: which the tunnel of line 1 has"},
 		{over4("a", "4in4", "2") + "address = ['10.0.0.1/32']\n" + over4("b", "4in4", "3") + "address = ['10.0.0.1/32']\n", ""}, // unnumbered
 		{over4("a", "6in4", "2") + "address = ['fe80::1/64']\n" + over4("b", "6in4", "3") + "address = ['fe80::1/64']\n", ""},
 		{over4("a", "4in4", "2") + "address = ['10.0.0.1/30']\n" + over4("b", "4in4", "3") + "netns = 'x'\naddress = ['10.0.0.1/30']\n", ""},
