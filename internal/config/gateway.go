@@ -24,6 +24,7 @@ type Gateway struct {
 	IPv4, IPv6   bool
 	Bypass       []netip.Prefix // masked; destinations that keep their old route
 	Probe        []netip.Addr   // hosts on the internet that sixfourctl doctor pings
+	DefaultProbe bool           // the file does not name Probe
 }
 
 // defaultProbe are anycast addresses that answer pings: those of a public DNS resolver.
@@ -83,7 +84,7 @@ func readGateway(r *report, e entry, c *Config) {
 	case s.set["probe"] && !s.bad["probe"] && g.DefaultRoute == "" && len(g.Masquerade) == 0 && !s.bad["masquerade"] && !g.on:
 		r.add(e.table["probe"].at, "probe has nothing to ask for: set default_route or masquerade, or leave probe out")
 	case !s.set["probe"] && (g.DefaultRoute != "" || len(g.Masquerade) > 0):
-		g.Probe = defaultProbe
+		g.Probe, g.DefaultProbe = defaultProbe, true
 	}
 	c.Gateway = g.Gateway
 }

@@ -41,7 +41,7 @@ func TestGateway(t *testing.T) {
 			continue
 		}
 		if wanted := len(c.want.Masquerade) > 0 || c.want.DefaultRoute != ""; wanted && c.want.Probe == nil {
-			c.want.Probe = defaultProbe
+			c.want.Probe, c.want.DefaultProbe = defaultProbe, true
 		}
 		var marks []uint32
 		for _, tunnel := range got.Tunnels {

@@ -2,11 +2,14 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
@@ -20,6 +23,7 @@ type gateway struct {
 	cfg    config.Gateway
 	status *api.GatewayStatus // nil: no daemon applies it
 	failed []string           // failed checks of the default route's tunnel and its peers
+	reach4 bool               // internet_ipv4 passes
 }
 
 // gateway returns the configured gateway; nil: none.
@@ -107,7 +111,12 @@ func (g *gateway) uplink() string {
 	return unknownUplink
 }
 
-func (g *gateway) checkInternet4(ctx context.Context) finding { return g.checkInternet(ctx, 4) }
+func (g *gateway) checkInternet4(ctx context.Context) finding {
+	f := g.checkInternet(ctx, 4)
+	g.reach4 = f.verdict == Pass
+	return f
+}
+
 func (g *gateway) checkInternet6(ctx context.Context) finding { return g.checkInternet(ctx, 6) }
 
 // checkInternet pings a host on the internet: through the tunnel and, if there is no answer,
@@ -131,12 +140,47 @@ func (g *gateway) checkInternet(ctx context.Context, version int) finding {
 	}
 	target := g.cfg.Probe[i]
 	if !through {
+		if g.lacks(version) {
+			return skip("this host has no IPv%d route to the internet", version).but(fmt.Sprintf("if it should have one: probe = \"ADDRESS\" in [gateway] with an IPv%d address makes this check fail without it", version))
+		}
 		return g.askFromServer(ctx, target)
 	}
 	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != api.HalfActive {
 		return skip("the default route does not lead into %s", g.cfg.DefaultRoute)
 	}
 	return g.askFromClient(ctx, target)
+}
+
+// lacks reports whether this host has no route to the internet for an IP version that the
+// user did not ask to test, but has one for the other version.
+func (g *gateway) lacks(version int) bool {
+	if !g.cfg.DefaultProbe {
+		return false
+	}
+	routed := make(map[bool]bool) // by whether it is the version
+	for _, a := range g.cfg.Probe {
+		_, err := g.h.router.To(a, netip.Addr{}, 0)
+		routed[a.Is4() == (version == 4)] = !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH)
+	}
+	return !routed[true] && routed[false]
+}
+
+// private6 reports whether all IPv6 addresses of the default route's tunnel are in fc00::/7.
+// The peer then needs IPv6 internet access of its own, and masquerades.
+func (g *gateway) private6() bool {
+	some := false
+	for _, t := range g.h.cfg.Tunnels {
+		for _, p := range t.Address {
+			if t.Name != g.cfg.DefaultRoute || p.Addr().Is4() {
+				continue
+			}
+			if !p.Addr().IsPrivate() {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
 }
 
 // serves6 reports whether IPv6 packets of a tunnel are masqueraded.
@@ -179,12 +223,17 @@ func (g *gateway) askFromClient(ctx context.Context, target netip.Addr) finding 
 	if f, bad := g.ownRules(target, into); bad {
 		return f
 	}
-	mend := fmt.Sprintf("on the peer: masquerade = \"INTERFACE\" in [gateway], and look at its sixfourctl doctor%s", orProbe)
 	old, by, err := g.ask(ctx, target, config.GatewayMark)
+	outside := err == nil && by != into
+	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && !(outside && old.answered()) {
+		return skip("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, said(o)).
+			but("if it has: probe = \"ADDRESS\" in [gateway] with an IPv6 address makes this check fail without an answer")
+	}
+	mend := fmt.Sprintf("on the peer: masquerade = \"INTERFACE\" in [gateway], and look at its sixfourctl doctor%s", orProbe)
 	switch {
-	case err == nil && by != into && old.answered():
+	case outside && old.answered():
 		return fail(mend, "%v does not answer a ping through %s%s, but the old way by %s it does: the peer does not pass on what is for the internet, or the answers", target, into, said(o), by)
-	case err == nil && by != into:
+	case outside:
 		return fail(mend, "%v does not answer a ping, neither through %s%s nor the old way by %s: the peer does not pass on what is for the internet, or that host does not answer anybody", target, into, said(o), by)
 	}
 	return fail(mend, "%v does not answer a ping through %s%s: the peer does not pass on what is for the internet, or the answers", target, into, said(o))

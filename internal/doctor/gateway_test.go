@@ -2,6 +2,8 @@ package doctor_test
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -68,6 +70,37 @@ func TestGateway(t *testing.T) {
 				verdict(t, a.consult(t, nil), "internet_ipv4", doctor.Fail, "the policy of nftables ip f i drops answers from the internet, such as those of 203.0.113.1, which come out of six0")
 			}
 		})
+	}
+}
+
+// A gateway without IPv6 internet access is in order, unless the file names an IPv6 host.
+func TestGatewayWithoutIPv6(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	must(t, h.r.AddAddr("lo", netip.MustParsePrefix("1.1.1.1/32")))
+	for _, n := range []struct {
+		ns     *rig.Namespace
+		router netip.Addr
+		dev    string
+	}{{h.a, outerA6.Masked().Addr().Next(), "va"}, {h.b, outerB6.Masked().Addr().Next(), "vb"}} {
+		must(t, n.ns.DelRoute(all6, n.router, n.dev))
+	}
+	b := start(t, h.b, "[gateway]\nmasquerade = \"vb\"\n"+double(2), nil).ready(t)
+	a := start(t, h.a, "[gateway]\ndefault_route = true\n"+double(1), nil).ready(t)
+	r := b.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "internet_ipv4", doctor.Pass, "1.1.1.1 answers a ping of this host through vb")
+	verdict(t, r, "internet_ipv6", doctor.Skip, "this host has no IPv6 route to the internet")
+	r = a.consult(t, nil)
+	fails(t, r)
+	verdict(t, r, "internet_ipv4", doctor.Pass, "1.1.1.1 answers a ping through six0")
+	verdict(t, r, "internet_ipv6", doctor.Skip, "the peer may have no IPv6 internet access")
+	for _, end := range []*daemon{a, b} {
+		text, err := os.ReadFile(end.path)
+		must(t, err)
+		must(t, os.WriteFile(end.path, []byte(strings.Replace(string(text), "[gateway]\n", "[gateway]\nprobe = [\"1.1.1.1\", \"2606:4700:4700::1111\"]\n", 1)), 0o600))
+		r := end.consult(t, nil)
+		fails(t, r, "internet_ipv6")
 	}
 }
 
