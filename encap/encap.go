@@ -133,6 +133,9 @@ func entry(layers []Layer, version int) int {
 	return len(layers)
 }
 
+// Depth returns the number of layers.
+func (s *Stack) Depth() int { return len(s.layers) }
+
 // Limit returns the size in bytes of the largest packet of an IP version that is carried
 // whole. Senders of larger packets are told this size. It is at least 1280 for IPv6 (RFC
 // 8200 section 5), and 0 if the stack does not carry the version.

@@ -72,7 +72,7 @@ type notes struct {
 	seed maphash.Seed
 	sets [noteSets][noteWays]note
 	live atomic.Int32 // notes in the table
-	idle int          // batches since the last new note
+	idle int          // batches since a note was last taken
 }
 
 type note struct {
@@ -85,9 +85,9 @@ type note struct {
 const (
 	noteSets = 256 // a power of two
 	noteWays = 8   // more than one set needs for all frames
-	// noteLife is how many batches without a new note may come before all remaining notes
+	// noteLife is how many batches may come without a note being taken before all notes
 	// are removed: their packets did not arrive, because a filter of this host refused
-	// them, or a queue was full.
+	// them, because a queue was full, or because they belong to no tunnel.
 	noteLife = 1024
 	// ambiguous is the size for packets that begin in the same way but have segments of
 	// different sizes.
@@ -101,7 +101,9 @@ func (n *notes) set(key uint64) *[noteWays]note { return &n.sets[key>>1%noteSets
 
 // put stores a size. If there is no room, it replaces another note.
 func (n *notes) put(key uint64, size int, device int32) {
-	n.idle = 0
+	if n.live.Load() == 0 {
+		n.idle = 0
+	}
 	set := n.set(key)
 	to := &set[key>>32%noteWays]
 	for i := range set {
@@ -132,6 +134,7 @@ func (n *notes) take(key uint64) (size int, ok bool) {
 		if s.key != key {
 			continue
 		}
+		n.idle = 0
 		size = int(s.size)
 		if s.count--; s.count == 0 {
 			s.key = 0

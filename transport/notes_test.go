@@ -87,6 +87,13 @@ func TestNotes(t *testing.T) {
 	if _, ok := n.take(key); ok || n.live.Load() != 0 {
 		t.Error("notes do not age")
 	}
+	for i := range uint64(noteLife) { // of packets that do not arrive here
+		n.age()
+		n.put(key+2*i, 1000, device)
+	}
+	if n.age(); n.live.Load() != 0 {
+		t.Errorf("%d notes that nothing takes are kept as long as others come", n.live.Load())
+	}
 	for i := range uint64(4 * noteSets * noteWays) { // more than there is room for
 		n.put(i<<1|1, 1, device)
 	}

@@ -161,6 +161,13 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 // of one inner flow (see Segments). Otherwise it returns Single, Small or Unknown.
 func (r *RawReceiver) Segment(i int) int { return r.segments[i] }
 
+// Wake starts recording: see Segments.Wake.
+func (r *RawReceiver) Wake() {
+	if r.known != nil {
+		r.known.Wake()
+	}
+}
+
 // fill leaves room for the header that the kernel does not return.
 func (r *RawReceiver) fill(bufs [][]byte) {
 	if r.arrivals == nil {

@@ -18,8 +18,7 @@ import (
 // used concurrently.
 //
 // A packet socket costs some 300 ns for each packet that this host receives. So it only
-// listens after a packet came that must be an aggregate, for as long as there are more,
-// or while Hold requires it.
+// listens from Wake on, until no aggregate has come for a while, or while Hold requires it.
 type Segments struct {
 	ring  *noteRing
 	awake atomic.Bool // the socket listens
@@ -72,6 +71,20 @@ func (s *Segments) Hold(hold bool, now time.Time) error {
 	return nil
 }
 
+// Wake makes the socket listen. The caller has received a packet from one of its peers that
+// is so large that it may be an aggregate. A packet from anyone else must not have this
+// effect, because it makes every packet that this host receives cost more.
+func (s *Segments) Wake() {
+	if s.awake.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.awake.Load() {
+		_ = s.listen() // without notes, packets are cut to a safe size
+	}
+}
+
 // listen starts to record packets.
 func (s *Segments) listen() error {
 	s.last = time.Now()
@@ -86,11 +99,7 @@ func (s *Segments) Close() error { return s.ring.close() }
 // completes the GRE checksums that the kernel left when it merged packets.
 func (s *Segments) find(bufs [][]byte, sizes []int, segments []int) {
 	if !s.awake.Load() {
-		if assume(sizes, segments) {
-			s.mu.Lock()
-			_ = s.listen() // without notes, packets are cut to a safe size
-			s.mu.Unlock()
-		}
+		assume(sizes, segments)
 		return
 	}
 	for i, size := range sizes {
@@ -134,14 +143,13 @@ func (s *Segments) read() {
 }
 
 // assume is find for the case without notes. Packets of at most notedFrom bytes are
-// Single, larger ones Unknown. It reports whether there are larger ones.
-func assume(sizes []int, segments []int) (others bool) {
+// Single, larger ones Unknown.
+func assume(sizes []int, segments []int) {
 	for i, size := range sizes {
 		if segments[i] = Single; size > notedFrom {
-			segments[i], others = Unknown, true
+			segments[i] = Unknown
 		}
 	}
-	return others
 }
 
 // noteRing is a packet socket that shares memory with the kernel (packet(7):

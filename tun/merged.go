@@ -52,7 +52,9 @@ func (g *Gatherer) guess(pkt []byte, f *flow, known int) (segment int, r drop.Re
 	switch {
 	case f.checksum == 0: // neither TCP nor UDP
 		return Single, drop.None
-	case !f.partial && known == Small || f.kind != 0 && verify(pkt, f) || !f.isTCP() && udpWithoutSum(pkt, f):
+	case known == Small && (!f.partial || f.kind == 0): // the kernel merges none with IP options or without payload
+		return Single, drop.None
+	case f.kind != 0 && verify(pkt, f) || !f.isTCP() && udpWithoutSum(pkt, f):
 		return Single, drop.None
 	case f.partial && f.isTCP() && f.kind != 0:
 		if most := min(g.mtu, safeMTU); len(pkt) > most && most > f.headers {

@@ -52,27 +52,31 @@ func TestMergedOfUnknownSizes(t *testing.T) {
 	const partial, complete, wrong = "partial", "complete", "wrong"
 	for _, c := range []struct {
 		udp      bool
+		options  int // bytes of IP options
 		payload  int
 		checksum string
 		known    int
 		merged   int // how it is cut
 		want     drop.Reason
 	}{
-		{false, 20000, partial, Unknown, safeMTU - 40, drop.None},
-		{false, 1400, partial, Small, safeMTU - 40, drop.None},
-		{false, 1000, partial, Small, 0, drop.None},
-		{false, 1400, partial, Single, 0, drop.None},
-		{false, 20000, complete, Unknown, 0, drop.None},
-		{false, 20000, wrong, Unknown, 0, drop.Merged},
-		{false, 1000, wrong, Small, 0, drop.None}, // for its receiver to find out
-		{true, 20000, partial, Unknown, 0, drop.Merged},
-		{true, 1000, partial, Small, 0, drop.Merged},
-		{true, 1000, partial, Single, 0, drop.None},
-		{true, 20000, complete, Unknown, 0, drop.None},
-		{true, 20000, wrong, Unknown, 0, drop.Merged},
+		{false, 0, 20000, partial, Unknown, safeMTU - 40, drop.None},
+		{false, 0, 1400, partial, Small, safeMTU - 40, drop.None},
+		{false, 0, 1000, partial, Small, 0, drop.None},
+		{false, 0, 1400, partial, Single, 0, drop.None},
+		{false, 0, 20000, complete, Unknown, 0, drop.None},
+		{false, 0, 20000, wrong, Unknown, 0, drop.Merged},
+		{false, 0, 1000, wrong, Small, 0, drop.None}, // for its receiver to find out
+		{true, 0, 20000, partial, Unknown, 0, drop.Merged},
+		{true, 0, 1000, partial, Small, 0, drop.Merged},
+		{true, 0, 1000, partial, Single, 0, drop.None},
+		{true, 0, 20000, complete, Unknown, 0, drop.None},
+		{true, 0, 20000, wrong, Unknown, 0, drop.Merged},
+		{false, 0, 0, partial, Small, 0, drop.None}, // the kernel merges neither those without payload
+		{false, 4, 1000, partial, Small, 0, drop.None},
+		{true, 4, 1000, partial, Small, 0, drop.None}, // nor those with IP options
 	} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
-			s := sample{udp: c.udp, flags: tcpACK, size: 1000, payload: c.payload}
+			s := sample{udp: c.udp, flags: tcpACK, options: c.options, size: 1000, payload: c.payload}
 			pkt := s.build(r)[VirtioLen:]
 			f := parseFlow(pkt)
 			field := pkt[f.transport+f.checksum:]

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/encap/header"
 	"sixfour/internal/netcfg"
 	"sixfour/transport"
 	"sixfour/tun"
@@ -13,6 +14,13 @@ import (
 
 // This does not compile unless packages transport and tun use the same numbers.
 var _ = [1]struct{}{}[(transport.Single-tun.Single)|(transport.Unknown-tun.Unknown)|(transport.Small-tun.Small)]
+
+// segmenter tells how the kernel merged a packet of the last batch. Wake makes it look at
+// the packets that follow: see transport.Segments.
+type segmenter interface {
+	Segment(i int) int
+	Wake()
+}
 
 // followAggregates makes segments record how the kernel merged received packets (GRO) if
 // packets cannot be carried otherwise: merged datagrams cannot be told apart, and the GRE
@@ -34,4 +42,18 @@ func (e *Engine) followAggregates() {
 	if err := e.segments.Hold(hold, time.Now()); err != nil {
 		e.log.Warn("how the uplink puts packets together (GRO) is not known", zap.Error(err))
 	}
+}
+
+// segment returns what is known of how the kernel merged the current packet. The kernel
+// merges no packets with two layers of encapsulation, and none with options in the outer
+// IPv4 header. Larger packets may still be what the sending host left to be segmented.
+func (in *inbound) segment(path *path, pkt []byte) int {
+	if in.segments == nil {
+		return transport.Single
+	}
+	segment := in.segments.Segment(in.hand)
+	if segment == transport.Small && (path.stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
+		return transport.Single
+	}
+	return segment
 }

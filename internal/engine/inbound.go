@@ -62,9 +62,6 @@ type inbound struct {
 	pieces  []byte  // buffer for its outer fragments
 }
 
-// segmenter tells how the kernel merged a packet of the last batch.
-type segmenter interface{ Segment(i int) int }
-
 // sink collects the packets of one tunnel in a batch.
 type sink struct {
 	t      *tunnel
@@ -293,7 +290,7 @@ func (e *end) isOurs(inner []byte) bool {
 
 // deliver handles what Decapsulate returned for pkt on a path.
 func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
-	s, segment := in.sink(e.peer.t), in.segment()
+	s, segment := in.sink(e.peer.t), in.segment(path, pkt)
 	if r == drop.Fragment && inner != nil {
 		segment = transport.Single
 		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
@@ -346,6 +343,9 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 			return
 		}
 	}
+	if segment == transport.Unknown {
+		in.segments.Wake()
+	}
 	path.clamp.apply(inner)
 	if r := s.gather.AddMerged(inner, segment); r != drop.None {
 		in.lose(s, e.peer, inner, r, nil)
@@ -358,14 +358,6 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		s.keepFor(in, inner)
 	}
 	s.add(e.peer, inner)
-}
-
-// segment returns what is known of how the kernel merged the current packet.
-func (in *inbound) segment() int {
-	if in.segments == nil {
-		return transport.Single
-	}
-	return in.segments.Segment(in.hand)
 }
 
 // sendBack returns a router's keepalive to it.

@@ -12,6 +12,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
+	"sixfour/transport"
 )
 
 // A hub's interface has our end of the IPv6 layer. To this end a peer may send from its own
@@ -63,5 +64,37 @@ func TestSourcesToOurEnd(t *testing.T) {
 	}
 	if n := p.in.traffic().Drops["spoof"]; n != 3 {
 		t.Errorf("%d are spoofs", n)
+	}
+}
+
+// merges is a segmenter that says the same of all packets.
+type merges struct {
+	segment int
+	woken   bool
+}
+
+func (m *merges) Segment(int) int { return m.segment }
+func (m *merges) Wake()           { m.woken = true }
+
+// Only a packet from a peer makes the packet socket listen.
+func TestStrangersDoNotWake(t *testing.T) {
+	e, _, _, _ := lab(t)
+	e.table.Store(e.newTable(e.started))
+	for _, c := range []struct {
+		name, outer, inner string
+		segment            int
+		wakes              bool
+	}{
+		{"a peer", "198.51.100.1", "10.0.0.2", transport.Unknown, true},
+		{"a peer, not large", "198.51.100.1", "10.0.0.2", transport.Small, false},
+		{"a peer, refused", "198.51.100.1", "127.0.0.1", transport.Unknown, false},
+		{"a stranger", "198.51.100.9", "10.0.0.2", transport.Unknown, false},
+	} {
+		in, m := e.newInbound(0, zap.NewNop(), batch{}), &merges{segment: c.segment}
+		in.segments = m
+		in.carry(put(in, tunnelled(c.outer, c.inner, 30)))
+		if m.woken != c.wakes {
+			t.Errorf("%s: wakes it: %v", c.name, m.woken)
+		}
 	}
 }
