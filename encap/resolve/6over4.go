@@ -74,7 +74,8 @@ type sixOverFour struct {
 	sending   []*neighbour // neighbours whose packets Next returned last
 	lost      int
 	solicited int
-	multicast bucket
+	answers   bucket    // of our answers to groups
+	solicits  bucket    // of our solicitations to groups
 	solicit   time.Time // do not solicit routers before this time
 }
 

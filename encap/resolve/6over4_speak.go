@@ -12,22 +12,28 @@ import (
 
 // multicastPerSecond bounds the messages to groups, which every node of the site may
 // have to process: packets to a series of addresses that nobody has must not flood the
-// site (RFC 6583 section 5).
-const multicastPerSecond = 100
+// site (RFC 6583 section 5). Our solicitations and our answers have separate shares: a
+// flood of forged questions must not use up our solicitations.
+const (
+	multicastPerSecond = 100
+	answersPerSecond   = 20
+	solicitsPerSecond  = multicastPerSecond - answersPerSecond
+)
 
-// bucket is a token bucket: it allows that many messages per second, and as many at
-// once.
+// bucket is a token bucket.
 type bucket struct {
 	left int
 	at   time.Time // when it was full, or the last token was added
 }
 
-func (b *bucket) take(now time.Time) bool {
-	const each = time.Second / multicastPerSecond
-	if n := now.Sub(b.at) / each; n >= multicastPerSecond {
-		b.left, b.at = multicastPerSecond, now
+// take reports whether a message may be sent. It allows perSecond messages in a second,
+// and as many at once.
+func (b *bucket) take(now time.Time, perSecond int) bool {
+	each := time.Second / time.Duration(perSecond)
+	if n := now.Sub(b.at) / each; n >= time.Duration(perSecond) {
+		b.left, b.at = perSecond, now
 	} else if n > 0 {
-		b.left, b.at = min(b.left+int(n), multicastPerSecond), b.at.Add(n*each)
+		b.left, b.at = min(b.left+int(n), perSecond), b.at.Add(n*each)
 	}
 	if b.left == 0 {
 		return false
@@ -121,7 +127,7 @@ func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Messa
 	a := &nd.Message{Type: nd.NeighborAdvertisement, Target: m.Target, Solicited: true, Override: true, Link: linkOption(r.local)}
 	if src == (word6{}) {
 		a.Solicited = false
-		if r.multicast.take(now) {
+		if r.answers.take(now, answersPerSecond) {
 			r.put(r.group(allNodes), nd.Append(nil, m.Target, allNodes.addr(), a))
 		}
 		return
@@ -302,21 +308,36 @@ func (r *sixOverFour) due(n *neighbour, now time.Time) bool {
 	case delay:
 		n.enter(probe, n.link, now)
 	}
-	if n.tries == solicitTries {
+	if n.tries == solicitTries || n.tries+n.unsent == mostTries {
 		r.giveUp(n)
 		r.cache.remove(n)
-		r.failed(n.addr)
+		if n.tries == solicitTries {
+			r.failed(n.addr)
+		}
 		return false
 	}
-	n.tries++
+	if n.tries+n.unsent == solicitTries { // its packets must not wait longer
+		r.giveUp(n)
+	}
 	n.deadline = now.Add(retransTimer)
-	target, m := n.addr.addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.addr.addr(), Link: linkOption(r.local)}
-	if n.state == probe {
-		r.put(n.link, nd.Append(nil, r.link.addr(), target, m))
-	} else if r.multicast.take(now) { // otherwise the next try may send one
-		all := nd.SolicitedNode(target)
-		b := all.As16()
-		r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))
+	if r.ask(n, now) {
+		n.tries++
+	} else {
+		n.unsent++
 	}
 	return true
+}
+
+// ask sends a solicitation to a neighbour, and reports whether the limits allowed it.
+func (r *sixOverFour) ask(n *neighbour, now time.Time) bool {
+	target, m := n.addr.addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.addr.addr(), Link: linkOption(r.local)}
+	if n.state == probe {
+		return r.put(n.link, nd.Append(nil, r.link.addr(), target, m))
+	}
+	if !r.solicits.take(now, solicitsPerSecond) {
+		return false
+	}
+	all := nd.SolicitedNode(target)
+	b := all.As16()
+	return r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))
 }

@@ -254,10 +254,13 @@ type outbox struct{ list []Message }
 
 const maxOutbox = 256
 
-func (o *outbox) put(to uint32, packet []byte) {
-	if len(o.list) < maxOutbox {
-		o.list = append(o.list, Message{to, packet})
+// put reports whether there was room for the message.
+func (o *outbox) put(to uint32, packet []byte) bool {
+	if len(o.list) >= maxOutbox {
+		return false
 	}
+	o.list = append(o.list, Message{to, packet})
+	return true
 }
 
 func (o *outbox) take() []Message {

@@ -117,7 +117,7 @@ func TestSixOverFourSolicitsSlowly(t *testing.T) {
 		t.Errorf("%d messages to groups in %d s, want at most %d", multicasts, seconds, most)
 	}
 	// When it is over, one who is there is found.
-	for range solicitTries + 1 { // until all are given up
+	for range mostTries + 1 { // until all are given up
 		now = now.Add(retransTimer)
 		next()
 	}
@@ -126,5 +126,65 @@ func TestSixOverFourSolicitsSlowly(t *testing.T) {
 	next()
 	if multicasts == 0 {
 		t.Error("a neighbour is not asked for")
+	}
+}
+
+// Forged checks whether our address is in use do not prevent that neighbours are found, and a
+// solicitation that was not sent is no try.
+func TestSixOverFourFindsDuringFlood(t *testing.T) {
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(*sixOverFour)
+	own := netip.MustParseAddr("2001:db8::192.0.2.1")
+	free := nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own})
+	asks := func(now time.Time) (n int) {
+		send, _, _ := r.Next(now)
+		for _, m := range send {
+			if m.Packet[40] == nd.NeighborSolicitation {
+				n++
+			}
+		}
+		return n
+	}
+	r.Next(start)
+	for range 2 * multicastPerSecond {
+		r.Hear(v4(two), free, start)
+	}
+	r.Hold(inner("2001:db8::192.0.2.1", two6), start)
+	if asks(start) != 1 {
+		t.Error("forged questions take the share of our own")
+	}
+	// All solicitations of this moment are used up: the next neighbour is asked later.
+	for r.solicits.take(start, solicitsPerSecond) {
+	}
+	late := word6{0x20010db8 << 32, 77}
+	r.Hold(inner("2001:db8::192.0.2.1", late.addr().String()), start)
+	if n := asks(start); n != 0 || r.cache.find(late).tries != 0 {
+		t.Errorf("%d solicitations beyond the limit, %d tries", n, r.cache.find(late).tries)
+	}
+	now := start
+	for range solicitTries - 1 { // the flood goes on
+		for now = now.Add(retransTimer); r.solicits.take(now, solicitsPerSecond); {
+		}
+		asks(now)
+	}
+	now = now.Add(retransTimer)
+	if asks(now); r.cache.find(late) == nil || r.cache.find(late).tries != 1 {
+		t.Error("given up before it was asked")
+	}
+}
+
+// In a full set of the cache, an idle neighbour that was reachable stays rather than one that
+// only said its address.
+func TestNeighboursReachableBeforeStay(t *testing.T) {
+	c := newNeighbours()
+	c.factor = [2]uint64{} // all addresses in one set
+	friend, _ := c.add(word6{1, 0}, start)
+	friend.enter(reachable, v4(two), start.Add(reachableTime))
+	friend.enter(stale, v4(two), time.Time{})
+	for i := range uint64(3 * ways) {
+		n, _ := c.add(word6{2, i}, start.Add(time.Duration(i+1)*time.Second))
+		n.enter(stale, v4(two), time.Time{})
+	}
+	if c.find(word6{1, 0}) != friend {
+		t.Error("the neighbour that was reachable before had to go")
 	}
 }

@@ -20,7 +20,8 @@ const (
 // Times and counts of RFC 4861 section 10.
 const (
 	retransTimer    = time.Second
-	solicitTries    = 3 // MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT
+	solicitTries    = 3                // MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT
+	mostTries       = 2 * solicitTries // including those that our limits did not allow
 	reachableTime   = 30 * time.Second
 	delayFirstProbe = 5 * time.Second
 	queueLen        = 3 // packets that wait for one neighbour (section 7.2.2 requires at least one)
@@ -35,7 +36,9 @@ type neighbour struct {
 	state    state
 	link     uint32    // outer address; 0: not known
 	deadline time.Time // when the state ends or the next solicitation is due; zero: never
-	tries    int
+	tries    int       // solicitations that were sent
+	unsent   int       // solicitations that our limits did not allow
+	proven   bool      // it was reachable once
 	touched  time.Time
 	queue    [][]byte
 	leaving  int // how many times the queue was handed over and is not sent yet
@@ -46,7 +49,8 @@ const mayPass = 1 << 32
 
 // enter changes the state, and publishes it for packets.
 func (n *neighbour) enter(s state, link uint32, deadline time.Time) {
-	n.state, n.link, n.deadline, n.tries = s, link, deadline, 0
+	n.state, n.link, n.deadline, n.tries, n.unsent = s, link, deadline, 0, 0
+	n.proven = n.proven || s == reachable
 	n.publish()
 }
 
@@ -114,10 +118,14 @@ func (c *neighbours) add(a word6, now time.Time) (n, gone *neighbour) {
 }
 
 // less reports whether an entry is less useful than another: entries in use stay as long
-// as there are others (RFC 6583 section 7.1).
+// as there are others, and so do neighbours that were reachable before (RFC 6583 section
+// 7.1).
 func (n *neighbour) less(m *neighbour) bool {
 	if a, b := n.hop.Load()&mayPass, m.hop.Load()&mayPass; a != b {
 		return a == 0
+	}
+	if n.proven != m.proven {
+		return !n.proven
 	}
 	return n.touched.Before(m.touched)
 }
