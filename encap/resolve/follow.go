@@ -14,10 +14,14 @@ type Follower interface {
 
 // AddressAt follows RFC 5969 section 4: an address of the domain begins with the prefix
 // that is delegated to local. The address is unchanged if the domain has no prefix for
-// local.
+// local, and on a border relay also if the embedded IPv4 bits are all zero: such an
+// address, 2001:db8::1/32 in the domain 2001:db8::/32, belongs to no customer edge.
 func (m SixRD) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 	to, err := m.Delegated(local)
 	if err != nil || !p.Addr().Is6() || !m.Prefix.Contains(p.Addr()) {
+		return p
+	}
+	if nobody := netip.PrefixFrom(m.Prefix.Masked().Addr(), to.Bits()); m.Role == RoleBR && nobody.Contains(p.Addr()) {
 		return p
 	}
 	return withHead(p, to)

@@ -17,6 +17,9 @@ func TestAddressAt(t *testing.T) {
 		{rd, "2001:db9::1/64", "10.100.200.2", "2001:db9::1/64"},
 		{rd, "10.0.0.1/30", "10.100.200.2", "10.0.0.1/30"},
 		{SixRD{Prefix: rd.Prefix, MaskLen: 8, Common: netip.MustParseAddr("10.0.0.0")}, "2001:db8:6464:100::1/32", "192.0.2.1", "2001:db8:6464:100::1/32"}, // not in the domain
+		{SixRD{Prefix: rd.Prefix, MaskLen: 8, Role: RoleBR}, "2001:db8::1/32", "10.0.0.1", "2001:db8::1/32"},                                               // no customer edge's
+		{SixRD{Prefix: rd.Prefix, MaskLen: 8, Role: RoleBR}, "2001:db8:6464:100::1/32", "10.0.0.1", "2001:db8:0:100::1/32"},
+		{SixRD{Prefix: rd.Prefix, MaskLen: 8, Role: RoleCE}, "2001:db8::1/32", "10.0.0.1", "2001:db8:0:100::1/32"},
 		{SixToFour{}, "2002:c000:201:5::1/16", "198.51.100.2", "2002:c633:6402:5::1/16"},
 		{SixToFour{}, "2001:db8::1/64", "198.51.100.2", "2001:db8::1/64"},
 		{SixToFour{}, "10.0.0.1/30", "198.51.100.2", "10.0.0.1/30"},

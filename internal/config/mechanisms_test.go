@@ -85,6 +85,8 @@ func TestMechanisms(t *testing.T) {
 			""},
 		{tunnel("6rd", "10.100.100.1", "") + "prefix = '2001:db8::/32'\nmask_len = 8\nrole = 'br'\naddress = ['2001:db8:6464:200::1/32']\n",
 			`8:12: address has 2001:db8:6464:200::1, which in mode "6rd" belongs to another outer address than local, 10.100.100.1: write 2001:db8:6464:100::1/32`},
+		{tunnel("6rd", "10.0.0.1", "") + "prefix = '2001:db8::/32'\nmask_len = 8\nrole = 'br'\naddress = ['2001:db8::1/32']\n", // no customer edge's
+			""},
 		{tunnel("6rd", "auto", "") + "prefix = '2001:db8::/32'\nmask_len = 8\nborder_relay = '10.0.0.1'\naddress = ['2001:db8:6464:200::1/32']\n",
 			""},
 		{tunnel("6to4", "192.0.2.1", "") + "address = ['2002:c000:201:5::1/16', '2001:db8::1/64']\n",
