@@ -128,6 +128,32 @@ func TestKernelTunnel(t *testing.T) {
 	}
 }
 
+// Another daemon's GRE tunnel takes the packets of a peer if their keys are the same.
+func TestSharedPackets(t *testing.T) {
+	gre := func(text string) config.Tunnel {
+		t.Helper()
+		cfg, err := config.Parse("file", []byte("[[tunnel]]\nname = 'six0'\nmode = 'gre'\nlocal = '203.0.113.10'\nremote = '203.0.113.20'\n"+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg.Tunnels[0]
+	}
+	for _, test := range []struct {
+		ours, theirs string
+		want         bool
+	}{
+		{"", "", true},
+		{"key = 1\n", "key = 1\n", true},
+		{"key = 1\n", "key = 2\n", false},
+		{"key = 0\n", "", false},
+	} {
+		p := &peer{t: &tunnel{cfg: gre(test.ours)}, remote: netip.MustParseAddr("203.0.113.20")}
+		if got := p.sharesPackets(gre(test.theirs)); got != test.want {
+			t.Errorf("%q and %q: %v, want %v", test.ours, test.theirs, got, test.want)
+		}
+	}
+}
+
 // sit returns a peer of a 6in4 tunnel.
 func sit(h *host, status *api.TunnelStatus) *peer {
 	mode, _ := encap.ModeByName("6in4")

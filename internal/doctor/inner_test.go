@@ -227,6 +227,31 @@ func TestTwoDaemons(t *testing.T) {
 	verdict(t, r, "kernel_tunnel", doctor.Fail, fmt.Sprintf("another sixfourd (process %d) has a tunnel with the same ends", second.cmd.Process.Pid))
 }
 
+// A daemon in another mount namespace, such as that of a container, has another file at the
+// same path.
+func TestTwoDaemonsInTwoMountNamespaces(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, double(2), nil).ready(t)
+	a := start(t, h.a, double(1), nil).ready(t)
+	same := strings.NewReplacer("six0", "six1", "10.0.0.1", "10.9.0.1", "fc00::1/64", "fc09::1/64").Replace(double(1))
+	apart := strings.ReplaceAll(same, outerB.Addr().String(), "203.0.113.21")
+	for _, test := range []struct {
+		what, here, there string
+		want              doctor.Verdict
+	}{
+		{"the file here has the same ends", same, apart, doctor.Pass},
+		{"the file there has the same ends", apart, same, doctor.Fail},
+	} {
+		there := file(t, h.a, test.there)
+		second := file(t, h.a, test.here)
+		second.start(t, map[string]string{second.path: there.path}).ready(t)
+		t.Log(test.what)
+		verdict(t, a.consult(t, nil), "kernel_tunnel", test.want, "")
+		second.kill()
+	}
+}
+
 // With an invalid file, the daemon's socket is not known.
 func TestBrokenFile(t *testing.T) {
 	t.Parallel()

@@ -130,7 +130,13 @@ func file(t *testing.T, ns *rig.Namespace, config string) *daemon {
 // start starts a daemon.
 func start(t *testing.T, ns *rig.Namespace, config string, files map[string]string) *daemon {
 	t.Helper()
-	d := file(t, ns, config)
+	return file(t, ns, config).start(t, files)
+}
+
+// start starts a daemon with the configuration.
+func (d *daemon) start(t *testing.T, files map[string]string) *daemon {
+	t.Helper()
+	ns := d.ns
 	d.cmd = exec.Command(sixfourd, "-config", d.path)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	must(t, ns.StartWith(d.cmd, files))

@@ -133,12 +133,33 @@ func (h *host) takeDaemonsFile() {
 	if h.o.Config != "" || h.pid == 0 {
 		return
 	}
-	path := configOfProcess(filepath.Join(h.o.Paths.Proc, fmt.Sprint(h.pid)))
-	if path == "" || path == h.path {
+	// An unprivileged user may not see the daemon's mount namespace, which mostly has the same file.
+	path, _ := h.fileOf(filepath.Join(h.o.Paths.Proc, fmt.Sprint(h.pid)))
+	if path == h.path {
 		return
 	}
 	h.path = path
 	h.cfg, h.doubts, h.cfgErr = config.LoadLenient(path)
+}
+
+// fileOf returns the configuration file of a daemon, from its directory in /proc, as a path
+// that leads there from this program's mount namespace. If the daemon runs in another one,
+// such as that of a container, the path leads through /proc/PID/root. With an error, it is the
+// path in the daemon's mount namespace.
+func (h *host) fileOf(dir string) (string, error) {
+	path := configOfProcess(dir)
+	if path == "" {
+		path = h.o.Paths.Config
+	}
+	through := filepath.Join(dir, "root", path)
+	theirs, err := os.Stat(through)
+	if err != nil {
+		return path, err
+	}
+	if ours, err := os.Stat(path); err == nil && os.SameFile(ours, theirs) {
+		return path, nil
+	}
+	return through, nil
 }
 
 // configOfProcess returns the configuration file with which a daemon was started, from its

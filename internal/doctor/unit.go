@@ -243,24 +243,28 @@ func (p *peer) otherDaemon() int {
 		if err != nil || pid == h.pid || strings.TrimSuffix(filepath.Base(exe), " (deleted)") != "sixfourd" || elsewhere(h.o.Paths.Proc, pid) != "" {
 			continue
 		}
-		path := configOfProcess(dir)
-		if path == "" {
-			path = h.o.Paths.Config
-		}
-		cfg, _, err := config.LoadLenient(path)
+		path, err := h.fileOf(dir)
 		if err != nil {
 			continue
 		}
-		for _, t := range cfg.Tunnels {
-			if len(t.Layers) == 0 || t.Layers[len(t.Layers)-1].Local != p.configured() || (&tunnel{cfg: t}).outer() != p.t.outer() {
-				continue
-			}
-			if slices.ContainsFunc(t.Peers, func(c config.Peer) bool { return c.Remotes[len(c.Remotes)-1].Addr == p.remote }) {
-				return pid
-			}
+		cfg, _, err := config.LoadLenient(path)
+		if err == nil && slices.ContainsFunc(cfg.Tunnels, p.sharesPackets) {
+			return pid
 		}
 	}
 	return 0
+}
+
+// sharesPackets reports whether another daemon's tunnel receives the packets of the peer.
+func (p *peer) sharesPackets(t config.Tunnel) bool {
+	if len(t.Layers) == 0 || len(p.t.cfg.Layers) == 0 || (&tunnel{cfg: t}).outer() != p.t.outer() {
+		return false
+	}
+	outer := t.Layers[len(t.Layers)-1]
+	keyed, key := outer.GRE.Inward()
+	ourKeyed, ourKey := p.t.cfg.Layers[len(p.t.cfg.Layers)-1].GRE.Inward()
+	return outer.Local == p.configured() && keyed == ourKeyed && key == ourKey &&
+		slices.ContainsFunc(t.Peers, func(c config.Peer) bool { return c.Remotes[len(c.Remotes)-1].Addr == p.remote })
 }
 
 // checkTunFor checks access for the user that the daemon runs as: this program may be root.
