@@ -109,15 +109,7 @@ func TestLeaveTriesAgain(t *testing.T) {
 	state := func() string { return addresses(t, ns, unix.AF_INET) + " " + routes(t, ns, unix.AF_INET) }
 	fail := func(addresses, routes []netip.Prefix) {
 		t.Helper()
-		good := l.conn
-		bad, err := dial()
-		must(t, err)
-		bad.close()
-		l.conn = bad
-		if err := l.Leave(addresses, routes); err == nil {
-			t.Fatal("no error without a connection to the kernel")
-		}
-		l.conn = good
+		cutOff(t, l, func() error { return l.Leave(addresses, routes) })
 	}
 	fail(set.Addresses[:1], set.Routes[:1])
 	must(t, l.TakeSome(set.Addresses[:1], set.Routes[:2])) // the second route is wanted again
@@ -139,5 +131,34 @@ func TestLeaveTriesAgain(t *testing.T) {
 	must(t, l.Leave(set.Addresses[:1], set.Routes[:1]))
 	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// cutOff has something fail on an interface because the kernel cannot be reached.
+func cutOff(t *testing.T, l *Link, do func() error) {
+	t.Helper()
+	good := l.conn
+	bad, err := dial()
+	must(t, err)
+	bad.close()
+	l.conn = bad
+	if err := do(); err == nil {
+		t.Fatal("no error without a connection to the kernel")
+	}
+	l.conn = good
+}
+
+// The next Learn removes a default route that a Learn could not remove.
+func TestLearnTriesAgain(t *testing.T) {
+	ns := namespace(t)
+	l := openLink(t, ns, prefixes("fd00::1/64"), nil)
+	must(t, l.Learn(nil, true, 0))
+	if got := routes(t, ns, unix.AF_INET6); got != "::/0/4096/0" {
+		t.Fatalf("learnt: %s", got)
+	}
+	cutOff(t, l, func() error { return l.Learn(nil, false, 0) })
+	must(t, l.Learn(nil, false, 0))
+	if got := routes(t, ns, unix.AF_INET6); got != "" {
+		t.Errorf("still there: %s", got)
 	}
 }

@@ -27,6 +27,7 @@ type learnt struct {
 	since        time.Time
 	defaultRoute bool
 	mtu          int
+	stuck        bool // the kernel did not let Learn remove a default route
 }
 
 // learntMetric is the metric of a learnt default route. A default route that does not
@@ -44,7 +45,7 @@ var everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 // removes addresses that it added before and that are not in the list any more. An
 // address that is also in the Settings is not changed. The kernel removes an address
 // when it is no longer valid, and everything with the interface. On an error, Learn
-// still makes the other changes.
+// still makes the other changes, and the next Learn removes a default route that stayed.
 func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 	var leases []Lease
 	wanted := make(map[netip.Prefix]bool)
@@ -67,10 +68,12 @@ func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 		mtu = 0
 	}
 	_, err := l.removeAddresses(gone) // they expire
-	if l.learnt.defaultRoute && (!defaultRoute || mtu != l.learnt.mtu) {
-		err = errors.Join(err, l.removeDefault())
+	stuck := false
+	if l.learnt.stuck || l.learnt.defaultRoute && (!defaultRoute || mtu != l.learnt.mtu) {
+		lost := l.removeDefault()
+		stuck, err = lost != nil, errors.Join(err, lost)
 	}
-	l.learnt = learnt{leases: leases, since: time.Now(), defaultRoute: defaultRoute, mtu: mtu}
+	l.learnt = learnt{leases: leases, since: time.Now(), defaultRoute: defaultRoute, mtu: mtu, stuck: stuck}
 	return errors.Join(err, l.relearn())
 }
 
