@@ -74,7 +74,7 @@ type sink struct {
 	// Packets of one peer in the gatherer that are not counted yet.
 	peer           *peer
 	packets, bytes int
-	all            int // bytes of all packets in the gatherer
+	held, all      int // packets in the gatherer that are counted, and their bytes
 }
 
 func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
@@ -398,11 +398,12 @@ func (s *sink) add(p *peer, inner []byte) {
 
 // count adds the packets of the present peer to its counters.
 func (s *sink) count() {
-	if s.packets > 0 {
-		s.peer.took(s.packets, s.bytes)
-	}
-	s.all += s.bytes
+	p, packets, bytes := s.peer, s.packets, s.bytes
+	s.held, s.all = s.held+packets, s.all+bytes
 	s.peer, s.packets, s.bytes = nil, 0, 0
+	if packets > 0 {
+		p.took(packets, bytes)
+	}
 }
 
 // flush writes the collected packets to the tunnel's device.
@@ -412,16 +413,18 @@ func (s *sink) flush(seen *captures) {
 	refused := tun.Refused{Packets: n, Bytes: s.all}
 	if dev := s.t.device.Load(); dev == nil {
 		s.gather.Discard()
+		s.held = 0
 		s.drops.countN(&s.t.in, drop.InterfaceDown, n, nil, nil)
 		s.showKept(seen, nil, true, drop.InterfaceDown, nil)
 	} else if refused = s.gather.Write(dev.Queues()[s.queue]); refused.Packets > 0 {
+		s.held = 0
 		s.drops.countN(&s.t.in, writeReason(refused.Err), refused.Packets, nil, refused.Err)
 	}
 	s.showKept(seen, refused.Which, false, writeReason(refused.Err), refused.Err)
 	if refused.Packets > 0 { // their peers are not known; this keeps the tunnel's total right
 		s.t.in.carried(-refused.Packets, -refused.Bytes)
 	}
-	s.all = 0
+	s.held, s.all = 0, 0
 }
 
 // writeReason returns the drop reason for an error from the device.

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -53,19 +54,38 @@ func (o *outbound) failed() {
 	o.t.recovered("carry packets from the interface")
 }
 
-// failed is called after a panic while handling the current packet.
+// failed is called after a panic while handling the current packet. A sink that the panic
+// left half changed is discarded: its gatherer has packets that are not counted.
 func (in *inbound) failed() {
 	c := in.stray
 	if in.end != nil {
+		t := in.end.peer.t
 		c = &in.end.peer.in
-		in.end.peer.t.recovered("handle a packet that arrived")
+		t.recovered("handle a packet that arrived")
+		if t.id < len(in.sinks) {
+			if s := in.sinks[t.id]; s != nil && s.t == t && (s.gather == nil || s.gather.Len() != s.held+s.packets) {
+				in.touched = slices.DeleteFunc(in.touched, func(other *sink) bool { return other == s })
+				in.discard(s)
+			}
+		}
 	}
 	in.drops.lose(c, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.InternalError})
 }
 
 // replace is called after a panic in a sink's flush. It discards the sink.
 func (in *inbound) replace(s *sink) {
-	in.sinks[s.t.id] = nil
-	s.drops.countN(&s.t.in, drop.InternalError, max(1, s.gather.Len()), nil, nil)
+	in.discard(s)
 	s.t.recovered("write packets to the interface")
+}
+
+// discard removes a sink whose state is unknown, and counts its packets as dropped
+// instead of carried. Their peers are not known; this keeps the tunnel's total right.
+func (in *inbound) discard(s *sink) {
+	in.sinks[s.t.id] = nil
+	if n := s.held + s.packets; n > 0 {
+		s.t.in.carried(-s.held, -s.all)
+		s.drops.countN(&s.t.in, drop.InternalError, n, nil, nil)
+		s.kept = s.kept[:min(n, len(s.kept))] // the current packet is shown on its own
+		s.showKept(in.seen, nil, true, drop.InternalError, nil)
+	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/transport"
 )
@@ -83,6 +85,57 @@ func TestPanicInBatch(t *testing.T) {
 	turn(sixes(64, 64))
 	if got := drops(drop.InternalError); got != 5 || p.out.packets.Load() != 2 {
 		t.Errorf("%d lost by panics, want 5; %d carried, want 2", got, p.out.packets.Load())
+	}
+}
+
+// A panic while packets are collected or written loses no more than the packets collected
+// so far, counts each of them once, and the tunnel carries the packets that follow.
+func TestPanicWithCollectedPackets(t *testing.T) {
+	good := tunnelled("198.51.100.1", "10.0.0.2", 30)
+	for _, c := range []struct {
+		name        string
+		before      func(in *inbound, tn *tunnel, p *peer)
+		batch, lost int // packets, and how many are lost by the panic
+	}{
+		{"collect", func(in *inbound, tn *tunnel, p *peer) {
+			s := in.sink(tn)
+			s.gather.Add(bytes.Clone(good[60:])) // a panic in the gatherer leaves a packet like this
+			sick := newPeer(&tunnel{}, &config.Peer{})
+			sick.wanted.Store(wantedByProber) // there is no prober, so that counting its packet panics
+			s.peer, s.packets, s.bytes = sick, 1, len(good)-60
+			tn.in.carried(1, s.bytes) // as for sick, which is no peer of this tunnel
+		}, 3, 2},
+		{"write", func(_ *inbound, tn *tunnel, p *peer) {
+			tn.prober = nil
+			p.wanted.Store(wantedByProber)
+		}, 3, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e, tn, p, _ := lab(t)
+			tn.troubles = newLifeLimit()
+			e.table.Store(e.newTable(e.started))
+			in := e.newInbound(0, zap.NewNop(), batch{})
+			c.before(in, tn, p)
+			drops := func(r drop.Reason) int {
+				return int(p.in.traffic().Drops[r.String()] + tn.in.traffic().Drops[r.String()])
+			}
+			var pkts [][]byte
+			for range c.batch {
+				pkts = append(pkts, good)
+			}
+			in.carry(put(in, pkts...))
+			if got := drops(drop.InternalError); got != c.lost {
+				t.Errorf("%d are lost by the panic, want %d", got, c.lost)
+			}
+			was := drops(drop.InterfaceDown) // there is no device, so that what is good is lost last
+			in.carry(put(in, good, good))
+			if got := drops(drop.InterfaceDown) - was; got != 2 {
+				t.Errorf("after it %d of 2 reach the interface", got)
+			}
+			if got := int64(p.in.packets.Load() + tn.in.packets.Load()); got != 0 {
+				t.Errorf("%d packets too many are counted as carried", got)
+			}
+		})
 	}
 }
 
