@@ -30,10 +30,11 @@ type process struct {
 	user    privilege.User
 	sandbox *privilege.Sandbox
 
-	watchdog time.Duration // how often the service manager expects a notification; 0: never
-	beaten   time.Time     // when it got the last one; only the engine's control loop uses it
-	ready    atomic.Bool   // the manager was notified of it
-	report   report
+	watchdog  time.Duration // how often the service manager expects a notification; 0: never
+	beaten    time.Time     // when it got the last one; only the engine's control loop uses it
+	ready     atomic.Bool   // the manager was notified of it
+	reloading atomic.Bool   // a reload runs
+	report    report
 
 	mu  sync.Mutex     // held during a reload
 	cfg *config.Config // the current configuration
@@ -76,7 +77,9 @@ func (p *process) Reload(ctx context.Context) (api.Plan, error) {
 	if p.ready.Load() {
 		p.notify(systemd.Reloading())
 	}
+	p.reloading.Store(true)
 	plan, err := p.reload(ctx)
+	p.reloading.Store(false)
 	status := fmt.Sprintf("reloaded: %v", &plan)
 	if err != nil {
 		status = fmt.Sprintf("the configuration was not reloaded: %v", err)

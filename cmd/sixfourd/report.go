@@ -80,18 +80,21 @@ func (p *process) tell(s engine.Summary) {
 	p.notify(status)
 }
 
-// beat notifies the service manager that the control loop works, as often as it expects,
-// and, until the daemon is ready, that the start continues.
+// beat sends the heartbeat to the service manager while the control loop works. During the
+// start and a reload it also extends the time that they may take (TimeoutStartSec= applies
+// to ExecReload=, too).
 func (p *process) beat() {
 	const each, more = 10 * time.Second, time.Minute
-	now := time.Now()
-	switch {
-	case p.ready.Load() && p.watchdog > 0 && now.Sub(p.beaten) > p.watchdog/4:
-		p.notify(systemd.Alive)
-	case !p.ready.Load() && now.Sub(p.beaten) > each:
-		p.notify(systemd.Starting(more))
-	default:
-		return
+	var states []string
+	interval := each
+	if p.ready.Load() && p.watchdog > 0 {
+		states, interval = append(states, systemd.Alive), p.watchdog/4
 	}
-	p.beaten = now
+	if !p.ready.Load() || p.reloading.Load() {
+		states, interval = append(states, systemd.Starting(more)), min(interval, each)
+	}
+	if now := time.Now(); len(states) > 0 && now.Sub(p.beaten) > interval {
+		p.notify(states...)
+		p.beaten = now
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // apply brings the kernel and the goroutines in line with the new configuration. Steps
@@ -45,8 +46,9 @@ func (r *reload) apply() error {
 	r.gateway, e.gate.cfg = e.gate.cfg, r.cfg.Gateway
 	for _, c := range r.changes {
 		c.follow(e)
+		e.beat()
 	}
-	if err := takeAll(slices.Concat(r.added, r.revised())); err != nil {
+	if err := e.takeAll(slices.Concat(r.added, r.revised())); err != nil {
 		return err
 	}
 	e.takeEffect()
@@ -73,13 +75,16 @@ func (e *Engine) takeEffect() {
 	for _, t := range e.tunnels {
 		t.setMTU()
 		t.renumber()
+		e.beat()
 	}
 	e.arrange()
 }
 
 // open makes an interface without routes: other interfaces may still have them.
 func (r *reload) open(t *tunnel) error {
+	r.e.beat()
 	s := t.settings()
+	s.Impatient = r.impatient()
 	s.Routes = nil
 	if err := r.e.open(t, s); err != nil {
 		return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
@@ -88,12 +93,17 @@ func (r *reload) open(t *tunnel) error {
 	return nil
 }
 
+// impatient reports whether the reload can no longer wait for another process to release
+// interfaces.
+func (r *reload) impatient() bool { return time.Since(r.begun) > openTime }
+
 // leave removes addresses and routes that interfaces are not to have any more: all of
 // them from interfaces that stay, and from those that will be removed only the routes
 // that another interface is to get.
 func (r *reload) leave() error {
 	r.left = true
 	for _, c := range r.changes {
+		r.e.beat()
 		if c.t.link == nil { // the interface is gone and will be made again
 			continue
 		}
@@ -103,6 +113,7 @@ func (r *reload) leave() error {
 	}
 	wanted := r.newRoutes()
 	for _, t := range r.removed {
+		r.e.beat()
 		keep := slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p route) bool { return wanted[place{t.cfg.Netns, p}] })
 		if t.link == nil || len(keep) == len(t.cfg.Routes) {
 			continue
@@ -131,8 +142,9 @@ func (r *reload) newRoutes() map[place]bool {
 }
 
 // takeAll adds the addresses and routes that interfaces lack.
-func takeAll(tunnels []*tunnel) error {
+func (e *Engine) takeAll(tunnels []*tunnel) error {
 	for _, t := range tunnels {
+		e.beat()
 		if t.link == nil {
 			continue
 		}
@@ -182,7 +194,21 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 			t.shut()
 		})
 	}
-	all.Wait()
+	done := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(done)
+	}()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			e.beat()
+		}
+	}
 }
 
 // shut removes the tunnel's paths, interface and sockets.
@@ -215,6 +241,7 @@ func (r *reload) undo() (err error) {
 	}
 	if r.left {
 		for _, c := range r.changes {
+			e.beat()
 			if c.t.link != nil {
 				err = errors.Join(err, c.t.link.Leave(c.t.addressesOf(&c.old), c.old.Routes))
 			}
@@ -224,13 +251,16 @@ func (r *reload) undo() (err error) {
 		e.evaluatePeers(r.closed)
 	}
 	for _, t := range r.closed {
-		if lost := e.open(t, t.settings()); lost != nil {
+		e.beat()
+		s := t.settings()
+		s.Impatient = r.impatient()
+		if lost := e.open(t, s); lost != nil {
 			t.lack(lost)
 			err = errors.Join(err, fmt.Errorf("tunnel %s: %w", t.cfg.Name, lost))
 		}
 	}
 	if r.left {
-		err = errors.Join(err, takeAll(slices.Concat(r.removed, r.revised())))
+		err = errors.Join(err, e.takeAll(slices.Concat(r.removed, r.revised())))
 	}
 	if r.assumed || len(r.closed) > 0 {
 		e.takeEffect()
@@ -247,13 +277,16 @@ func (r *reload) finish() {
 	e := r.e
 	for _, t := range r.added {
 		e.begin(t)
+		e.beat()
 	}
 	for _, c := range r.changes {
 		c.finish(e)
+		e.beat()
 	}
 	e.shutAll(r.removed)
 	for _, t := range r.removed {
 		t.retire(e)
+		e.beat()
 	}
 	for _, name := range r.plan.Removed {
 		e.endCaptures(name)

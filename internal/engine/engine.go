@@ -284,6 +284,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 			e.interfaceLost(t)
 		}
 		t.expireFragments(time.Now())
+		e.beat()
 	}
 	e.evaluatePeers(e.tunnels)
 	complete = true
@@ -291,6 +292,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 		t.setMTU()
 		t.renumber()
 		t.closeUnused()
+		e.beat()
 		complete = complete && t.carries()
 	}
 	e.arrange()
@@ -332,6 +334,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 			e.stale = true
 		}
 		e.evaluate(p, routes[i])
+		e.beat()
 	}
 	for i, t := range tunnels {
 		t.holdRoutes(held[i])

@@ -60,11 +60,12 @@ func (e *Engine) noteReload(p *api.Plan) {
 
 // reload is one change of the configuration. The control loop runs it.
 type reload struct {
-	e    *Engine
-	cfg  *config.Config
-	plan api.Plan
-	err  error
-	done chan struct{}
+	e     *Engine
+	cfg   *config.Config
+	begun time.Time
+	plan  api.Plan
+	err   error
+	done  chan struct{}
 
 	before, after []*tunnel
 	gateway       config.Gateway // the previous one
@@ -79,7 +80,7 @@ type reload struct {
 // run carries out the reload, and undoes it if it fails.
 func (r *reload) run() {
 	defer close(r.done)
-	begun := time.Now()
+	r.begun = time.Now()
 	r.before = r.e.tunnels
 	r.err = r.prepare()
 	if r.err == nil {
@@ -93,7 +94,7 @@ func (r *reload) run() {
 	}
 	r.finish()
 	r.e.noteReload(&r.plan)
-	r.e.log.Info("reloaded", zap.Stringer("plan", &r.plan), zap.Duration("took", time.Since(begun)))
+	r.e.log.Info("reloaded", zap.Stringer("plan", &r.plan), zap.Duration("took", time.Since(r.begun)))
 }
 
 // prepare makes the new tunnels and revisions, and changes nothing that is running.
@@ -107,6 +108,7 @@ func (r *reload) prepare() (err error) {
 	}
 	free := 0
 	for i := range r.cfg.Tunnels {
+		r.e.beat()
 		cfg := &r.cfg.Tunnels[i]
 		t := old[cfg.Name]
 		delete(old, cfg.Name)
