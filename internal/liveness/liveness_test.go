@@ -243,7 +243,7 @@ func TestSet(t *testing.T) {
 func TestSilent(t *testing.T) {
 	w := newWorld(t, usual)
 	w.rtt = -1
-	w.run(4 * time.Second)
+	w.run(3700 * time.Millisecond) // before five timeouts of 0.75 s are over
 	if s, missed := w.p.State(); s != Unknown || missed < 3 {
 		t.Errorf("%v after %d", s, missed)
 	}
