@@ -57,6 +57,8 @@ func (h *host) checkDaemon(context.Context) finding {
 		return skip("%v", h.noone).but(asRoot)
 	case h.cfg == nil && h.o.Socket == "" && h.fileError() == nil:
 		return skip("the file that says where its control socket is has errors, and nothing answers at %s", h.socket).but("sixfourctl doctor --socket PATH")
+	case h.cfg != nil && h.o.Config != "": // a file is checked, perhaps before the first start
+		return skip("sixfourd is not running: nothing answers at %s; only %s is looked at", h.socket, h.path).but("sixfourd -config " + h.path)
 	case h.unit != nil:
 		return fail("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.socket)
 	}

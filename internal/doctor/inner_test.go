@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -141,9 +142,11 @@ func TestStopped(t *testing.T) {
 	start(t, h.b, double(2), nil).ready(t)
 	a := start(t, h.a, double(1), nil).ready(t)
 	a.kill()
-	r := a.consult(t, nil)
-	fails(t, r, "daemon")
+	r := a.consultWith(t, nil, "--socket", filepath.Join(t.TempDir(), "s"))
 	verdict(t, r, "daemon", doctor.Fail, "sixfourd is not running: nothing answers at")
+	r = a.consult(t, nil)
+	fails(t, r) // with a named file, doctor needs no daemon
+	verdict(t, r, "daemon", doctor.Skip, "sixfourd is not running: nothing answers at")
 	verdict(t, r, "inner_ipv4", doctor.Pass, "10.0.0.2 answers a ping from 10.0.0.1 by a packet of this program's own")
 }
 
