@@ -1,5 +1,5 @@
 #!/bin/sh
-# After the files went: .deb says "purge" when nothing shall stay, .rpm 0.
+# Runs after the files are removed. The argument is "purge" (.deb, if nothing is kept) or 0 (.rpm).
 set -e
 case "$1" in
 purge | 0)

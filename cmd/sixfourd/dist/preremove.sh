@@ -1,5 +1,5 @@
 #!/bin/sh
-# Before the files go: .deb says "remove", .rpm 0, unless another version follows.
+# Runs before the files are removed. The argument is "remove" (.deb) or 0 (.rpm), unless another version follows.
 set -e
 case "$1" in
 remove | 0)
