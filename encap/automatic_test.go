@@ -13,8 +13,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// embedded is a resolver for tests: the outer address stands behind 64:ff9b:: in the
-// inner one, and a source must have come from what it embeds.
+// embedded is a resolver for tests: the outer address follows 64:ff9b:: in the inner
+// one, and a source must embed the outer source.
 type embedded struct{}
 
 func (embedded) To(ip header.IPv6) (uint32, drop.Reason) {
@@ -50,8 +50,8 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// The resolver's destination stands in the header, and the checksum covers it,
-// whatever else each packet changes.
+// TestAutomaticEncapsulate: the resolver's destination is in the header, and the
+// checksum covers it, whatever else differs between packets.
 func TestAutomaticEncapsulate(t *testing.T) {
 	static := encap.DefaultOptions
 	static.StaticMTU = true
@@ -116,8 +116,8 @@ func TestAutomaticDecapsulate(t *testing.T) {
 	}
 }
 
-// What routers tell of the path to one destination holds for that one, for ten
-// minutes; below 1300 the outer packet may be fragmented, as to a configured peer.
+// TestNarrow: a path MTU that routers report for one destination holds for that one, for
+// ten minutes; below 1300 the outer packet may be fragmented, as for a configured peer.
 func TestNarrow(t *testing.T) {
 	rec := encap.NewRecord()
 	s := buildWith(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions, rec)
@@ -170,7 +170,7 @@ func TestNarrow(t *testing.T) {
 	rec.Widen(now.Add(time.Hour))
 	check("after all", far, 1480, 1480, drop.None, true)
 
-	// A path of our own that is narrow already, or is not learnt, stays what it is.
+	// A path MTU of the tunnel that is already small, or static, does not change.
 	s = buildWith(t, []encap.Layer{automatic}, 1300, encap.DefaultOptions, rec)
 	narrow("198.51.100.2", 1400, 0)
 	check("first hop narrower", there, 1281, 1280, drop.TooBig, true)
@@ -182,15 +182,15 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
-// A layer that does not carry IPv4 has no limit for it.
+// TestLimitToOfNothing: a layer that does not carry IPv4 has no limit for it.
 func TestLimitToOfNothing(t *testing.T) {
 	if limit := build(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions).LimitTo(header4("10.0.0.1", "10.0.0.2", header.ICMP, nil)); limit != 0 {
 		t.Errorf("%d", limit)
 	}
 }
 
-// Whoever poses as many routers cannot make us remember without bound, nor keep
-// others from telling us.
+// TestNarrowIsBounded: forged messages from many routers cannot fill memory without
+// bound, nor keep out reports of others.
 func TestNarrowIsBounded(t *testing.T) {
 	rec, now := encap.NewRecord(), time.Unix(1e9, 0)
 	s := buildWith(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions, rec)
@@ -211,7 +211,7 @@ func TestNarrowIsBounded(t *testing.T) {
 			t.Fatalf("number %d: remembered %v, want %v", dst, known, want)
 		}
 	}
-	rec.Narrow(told, 1350, now) // one that is known may still become narrower
+	rec.Narrow(told, 1350, now) // a known one may still become smaller
 	if limit(told) != 1330 {
 		t.Errorf("limit %d", limit(told))
 	}
@@ -221,7 +221,8 @@ func TestNarrowIsBounded(t *testing.T) {
 	}
 }
 
-// An error must be about a packet to where the inner one would go.
+// TestAutomaticUnquote: an error must be about a packet to the destination that the
+// inner packet would have.
 func TestAutomaticUnquote(t *testing.T) {
 	s := build(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions)
 	pkt, r := encapsulate(s, header6(here, there, header.ICMPv6, make([]byte, 8)))
@@ -251,7 +252,8 @@ func TestAutomaticUnquote(t *testing.T) {
 	}
 }
 
-// In a stack the resolver finds the destination of what the layer inside it makes.
+// TestAutomaticStack: in a stack the resolver finds the destination for packets of the
+// layer inside it.
 func TestAutomaticStack(t *testing.T) {
 	layers := []encap.Layer{layer(encap.FourInSix, here, there), automatic}
 	inner := header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 30))
@@ -265,7 +267,7 @@ func TestAutomaticStack(t *testing.T) {
 	if r != drop.None || !bytes.Equal(got, inner) {
 		t.Errorf("%v %x", r, got)
 	}
-	// The narrow path counts for what is inside, too.
+	// The smaller path MTU also counts for inner packets.
 	rec := encap.NewRecord()
 	s := buildWith(t, layers, 1500, encap.DefaultOptions, rec)
 	rec.Narrow(binary.BigEndian.Uint32(addr("198.51.100.2")), 1400, time.Unix(1e9, 0))

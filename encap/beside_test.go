@@ -12,8 +12,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// What comes out of a layer and is not for the one inside it: it is carried if
-// packets of its version enter the stack there, or if it is for our own end.
+// TestBesideALayer: a packet from a layer that is not for the layer inside it is carried
+// if packets of its version enter the stack there, or if it is for our own end.
 func TestBesideALayer(t *testing.T) {
 	ourEnd, theirEnd := "2001:db8:a::1", "2001:db8:b::1"
 	echo6 := func(src, dst string) []byte {
@@ -36,8 +36,8 @@ func TestBesideALayer(t *testing.T) {
 		{"4in6 in 6in4, to our end", []encap.Layer{dslite, sit}, echo6(theirEnd, ourEnd), drop.None},
 		{"4in6 in 6in6, between others", []encap.Layer{dslite, sixes}, echo6("2001:db8:9::1", "2001:db8:9::2"), drop.None},
 
-		// Behind GRE stands what its header says: a layer must not read the other
-		// version as its own.
+		// The GRE header gives the version of what follows: a layer must not read the
+		// other version as its own.
 		{"gre6 in gre, IPv4", []encap.Layer{gre6, gre4}, echo4("10.0.0.2", "10.0.0.1"), drop.UnknownProtocol},
 		{"gre6 in gre, IPv4 like GRE", []encap.Layer{gre6, gre4}, sum(put(header4("10.0.0.2", "10.0.0.1", 255, nil), 6, 0x2f), 0), drop.UnknownProtocol},
 		{"gre6 in gre, IPv4 header alone", []encap.Layer{gre6, gre4}, header4("10.0.0.2", "10.0.0.1", 255, nil), drop.UnknownProtocol},
@@ -70,7 +70,7 @@ func TestBesideALayer(t *testing.T) {
 	}
 }
 
-// encapsulateRaw puts one layer around anything, in memory that ends with it.
+// encapsulateRaw adds one layer to any bytes, in memory that ends with them.
 func encapsulateRaw(t *testing.T, one []encap.Layer, inside []byte) ([]byte, drop.Reason) {
 	t.Helper()
 	pkt, r := build(t, one, 1500, encap.DefaultOptions).EncapsulateSegment(append(make([]byte, encap.Headroom), inside...), encap.Headroom, nil)
@@ -80,14 +80,14 @@ func encapsulateRaw(t *testing.T, one []encap.Layer, inside []byte) ([]byte, dro
 	return append(make([]byte, 0, len(pkt)), pkt...), r
 }
 
-// Fragments of the packet of an inner layer are for reassembly, as those of the
-// outermost one are; those of others are theirs.
+// TestInnerDeliveryFragments: fragments of the packet of an inner layer are reassembled,
+// like those of the outermost one; other fragments are not.
 func TestInnerDeliveryFragments(t *testing.T) {
 	layers := []encap.Layer{dslite, sixes}
 	back := build(t, flip(layers), 1500, encap.DefaultOptions)
 	inner := header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 1200))
-	// The packet of the inner layer, cut to 600 bytes by a router between the ends of
-	// the two.
+	// The packet of the inner layer, fragmented to 600 bytes by a router between the ends
+	// of the two layers.
 	middle, r := encapsulate(build(t, layers[:1], 1500, encap.DefaultOptions), inner)
 	if r != drop.None {
 		t.Fatal(r)
@@ -116,7 +116,7 @@ func TestInnerDeliveryFragments(t *testing.T) {
 	if n != 3 || r != drop.None || !bytes.Equal(got, inner) {
 		t.Errorf("%d pieces, %v %x", n, r, got)
 	}
-	// Fragments: next header 4, offset 0 and more, identification 9.
+	// Fragment header: next header 4, offset 0, more fragments, identification 9.
 	frag := []byte{header.ProtoIPv4, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0}
 	for _, c := range []struct {
 		name, src, dst string
@@ -139,9 +139,8 @@ func TestInnerDeliveryFragments(t *testing.T) {
 	}
 }
 
-// Quotes of what each stack sends: of any length they are read without harm; if the
-// inner header is there, the inner packet is found, from each layer on that an error
-// can be about.
+// TestUnquoteStacks reads quotes of every length of what each stack sends. If the inner
+// header is quoted, the inner packet is found, for an error about any layer.
 func TestUnquoteStacks(t *testing.T) {
 	for _, layers := range append(deep(), []encap.Layer{gre6, sixes}) {
 		t.Run(names(layers), func(t *testing.T) {
@@ -164,7 +163,7 @@ func testQuotes(t *testing.T, s *encap.Stack, layers []encap.Layer, pkt, inner [
 	at, end := 0, len(pkt)-len(inner)
 	for i := len(layers) - 1; at < end; i-- {
 		quote := pkt[at:]
-		need, size := 40, 20 // of the delivery header, for it to be ours; of the inner one
+		need, size := 40, 20 // bytes of the delivery header that identify it as ours; of the inner header
 		if header.Version(quote) == 4 {
 			need = 28
 		}
@@ -194,7 +193,7 @@ func testQuotes(t *testing.T, s *encap.Stack, layers []encap.Layer, pkt, inner [
 	}
 }
 
-// What we have not sent is not believed.
+// TestUnquoteRefuses: quotes of packets that we have not sent are refused.
 func TestUnquoteRefuses(t *testing.T) {
 	key := encap.GRE{Keyed: true, Key: 7}
 	static := encap.DefaultOptions
@@ -249,14 +248,15 @@ func TestUnquoteRefuses(t *testing.T) {
 			t.Errorf("%s: %v %+v", c.name, ok, q)
 		}
 	}
-	// In a stack, what enters the outer layer is ours, and what cannot enter is not.
+	// In a stack, a packet that can enter the outer layer is ours; one that cannot is
+	// not.
 	for _, c := range []struct {
 		layers []encap.Layer
 		inside []byte
 		ok     bool
 	}{
 		{[]encap.Layer{gre6, sit}, six, false},
-		{[]encap.Layer{gre6, sit}, header6("2001:db8:a::1", "2001:db8::2", header.ICMPv6, make([]byte, 8)), true}, // our end's own
+		{[]encap.Layer{gre6, sit}, header6("2001:db8:a::1", "2001:db8::2", header.ICMPv6, make([]byte, 8)), true}, // from our own end
 		{[]encap.Layer{dslite, sit}, six, true},
 		{[]encap.Layer{gre6, gre4}, four, false},
 		{[]encap.Layer{layer(encap.SixInFour, "10.9.0.1", "10.9.0.2"), gre4}, four, true},

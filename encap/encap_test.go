@@ -42,7 +42,8 @@ func TestTunnelMTU(t *testing.T) {
 	}
 }
 
-// DF, identification, TOS and TTL by the options (mechanisms 1.2 to 1.4, 2.4).
+// TestHeaderFields checks DF, identification, TOS and TTL for each option (mechanisms
+// 1.2 to 1.4, 2.4).
 func TestHeaderFields(t *testing.T) {
 	inner := bytes.Clone(vectors.Read(t)["DBL-1"][60:])
 	inner[1] = 46<<2 | header.ECT1
@@ -94,8 +95,8 @@ func TestHeaderFields(t *testing.T) {
 	}
 }
 
-// The flow label is the same for all packets of a flow and differs between
-// flows; fragments of a packet have one, whether they hold the ports or not.
+// TestFlowLabelHash: the flow label is the same for all packets of a flow and differs
+// between flows. All fragments of a packet have the same, with or without the ports.
 func TestFlowLabelHash(t *testing.T) {
 	s := newStack(t, "4in6in4", router, encap.DefaultOptions)
 	label := func(edit func(header.IPv4)) uint32 {
@@ -117,7 +118,7 @@ func TestFlowLabelHash(t *testing.T) {
 	for port := range byte(100) {
 		seen[label(func(ip header.IPv4) { ip[20] = port })] = true
 	}
-	if len(seen) < 95 { // of 2^20 values; two of a hundred flows may well meet
+	if len(seen) < 95 { // of 2^20 values; two of a hundred flows may have the same
 		t.Errorf("100 flows have %d labels", len(seen))
 	}
 	first := label(func(ip header.IPv4) { ip[6] = 0x20 })

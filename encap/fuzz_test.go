@@ -12,8 +12,8 @@ import (
 	"sixfour/internal/vectors"
 )
 
-// fuzzed are the stacks of the fuzz tests: each kind, with and without what is
-// optional, and stacks in which a layer may be handed the other IP version.
+// fuzzed returns the stacks of the fuzz tests: each kind, with and without options, and
+// stacks in which a layer may get the other IP version.
 func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
 	t.Helper()
 	options := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
@@ -28,7 +28,8 @@ func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
 		{encap.Layer{Kind: encap.SixInFour, Local: sit.Local, Resolver: embedded{}}},
 	}
 	for _, l := range all {
-		// A path in which nothing is too large, so that what comes in may go out.
+		// A path MTU that is large enough for everything, so that what is received can be
+		// sent.
 		stacks = append(stacks, build(t, l, 1<<16, encap.DefaultOptions))
 		if l[len(l)-1].Resolver != nil {
 			ends = append(ends, nil)
@@ -39,9 +40,9 @@ func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
 	return stacks, ends, all
 }
 
-// Whatever arrives: no panic, and what is let through is a whole packet that
-// lies inside what arrived, with a source that may be, and unchanged but for
-// its ECN field; encapsulated again, it comes out the same.
+// FuzzDecapsulate: no packet causes a panic. An accepted packet is a whole packet that
+// is inside the received one, with a permitted source, and unchanged except for its ECN
+// field; encapsulated again, it comes out the same.
 func FuzzDecapsulate(f *testing.F) {
 	stacks, ends, all := fuzzed(f)
 	for _, v := range vectors.Read(f) {
@@ -61,9 +62,9 @@ func FuzzDecapsulate(f *testing.F) {
 		in, back := ends[i], stacks[i]
 		outer := all[i][len(all[i])-1]
 		if in == nil {
-			in = stacks[i] // the resolver lets it pass at the same end
+			in = stacks[i] // the resolver accepts it at the same end
 		}
-		// Let the fuzzer past the checks that random bytes would hardly pass.
+		// Let the fuzzer pass checks that random bytes would hardly pass.
 		if len(b) >= 20 && b[0] == 0x45 && outer.Kind.Over() == 4 {
 			from, to := outer.Local, outer.Remote
 			if !to.IsValid() {
@@ -110,7 +111,7 @@ func FuzzDecapsulate(f *testing.F) {
 	})
 }
 
-// checkInside checks what was let through.
+// checkInside checks an accepted packet.
 func checkInside(t *testing.T, before, b, inner []byte) {
 	t.Helper()
 	off := cap(b) - cap(inner)
@@ -131,7 +132,7 @@ func checkInside(t *testing.T, before, b, inner []byte) {
 	}
 }
 
-// checkKeepalive checks that what is sent on is a sound packet.
+// checkKeepalive checks that a packet that is sent on is valid.
 func checkKeepalive(t *testing.T, s *encap.Stack, inner []byte) {
 	t.Helper()
 	if s.Keepalive(inner, true) == encap.NoReturn {
@@ -142,8 +143,8 @@ func checkKeepalive(t *testing.T, s *encap.Stack, inner []byte) {
 	}
 }
 
-// FuzzUnquote: whatever an error quotes, what is made of it is a part of the
-// quote, and an answer can be made from it.
+// FuzzUnquote: for every quote, the result is a part of the quote, and an error can be
+// made from it.
 func FuzzUnquote(f *testing.F) {
 	stacks, _, all := fuzzed(f)
 	for i, s := range stacks {
@@ -181,8 +182,8 @@ func FuzzUnquote(f *testing.F) {
 	})
 }
 
-// FuzzGRE: a header that is accepted lies in the packet, says what its flags say,
-// and has a checksum that is right.
+// FuzzGRE: an accepted header is inside the packet, matches its flags, and has a correct
+// checksum.
 func FuzzGRE(f *testing.F) {
 	for _, h := range []string{"00000800", "200086dd0000002a", "b0000800aaaa00000000000100000002", "80000000ffff0000", "40000800", "00018000"} {
 		f.Add(unhex(f, h))
@@ -224,7 +225,7 @@ func slowSum(b []byte) uint16 {
 	return uint16(sum)
 }
 
-// checkRefused has the sender of a layer's packet with bad extension headers told.
+// checkRefused makes the error for the sender of a packet with bad extension headers.
 func checkRefused(t *testing.T, s *encap.Stack, pkt []byte) {
 	t.Helper()
 	_, at, tell := header.FindProblem(header.IPv6(pkt))

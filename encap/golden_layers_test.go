@@ -24,8 +24,8 @@ type golden struct {
 	path    encap.PathMTU
 }
 
-// goldenTunnels are the tunnels by the beginning of the captures' names; the
-// longest holds.
+// goldenTunnels returns the tunnels by the prefix of the captures' names; the longest
+// prefix counts.
 func goldenTunnels() map[string]golden {
 	inherit, limited, static := kernelOptions, kernelOptions, kernelOptions
 	inherit.TTL = encap.InheritTTL // the kernel's ipip and gre do so by default, its ip6tnl does not
@@ -68,7 +68,7 @@ func goldenTunnel(t *testing.T, file string) golden {
 	return all[best]
 }
 
-// stack is the tunnel with the router's addresses as its own.
+// stack returns the tunnel with the router's addresses as its own.
 func (g golden) stack(t *testing.T, o encap.Options, rec *encap.Record) *encap.Stack {
 	t.Helper()
 	own := addrs("203.0.113.1", "192.168.1.1", "2001:db8:ffff::1", "2001:db8:1::1")
@@ -80,8 +80,8 @@ func (g golden) stack(t *testing.T, o encap.Options, rec *encap.Record) *encap.S
 	return s
 }
 
-// carried splits an outer packet of the captures into its delivery header and the
-// inner packet, with gopacket and not with our own code. Not ok: it is none.
+// carried splits an outer packet of the captures into its delivery header and the inner
+// packet, with gopacket and not with our own code. Ok is false if it is not one.
 func carried(outer []byte) (delivery gopacket.NetworkLayer, inner []byte, ok bool) {
 	first := layers.LayerTypeIPv4
 	if outer[0]>>4 == 6 {
@@ -102,8 +102,8 @@ func carried(outer []byte) (delivery gopacket.NetworkLayer, inner []byte, ok boo
 	return nil, nil, false
 }
 
-// ourWay is a kernel's outer packet with the fields that we fill otherwise:
-//   - Identification: with DF set it says nothing (RFC 6864 section 4.1), and we
+// ourWay returns a kernel's outer packet with the fields that we fill differently:
+//   - Identification: with DF set it has no meaning (RFC 6864 section 4.1), and we
 //     write 0; the kernel counts. Without DF both count: it is taken from got.
 //   - ECN is copied (RFC 6040 section 4.1, normal mode); the kernel makes an inner CE
 //     ECT(0) (RFC 3168 section 9.1.1), and its ip6gre never copies.
@@ -134,12 +134,13 @@ func ourWay(outer, inner, got []byte) (packet []byte, ecn bool) {
 	return b, ecn
 }
 
-// What a stack makes of each inner packet is what the kernel sent.
+// TestGoldenLayersEncapsulate: a stack makes from each inner packet what the kernel
+// sent.
 func TestGoldenLayersEncapsulate(t *testing.T) {
 	for _, c := range []struct {
 		file    string
-		packets int // that were encapsulated by a kernel
-		ecn     int // of them with another ECN field
+		packets int // packets encapsulated by a kernel
+		ecn     int // of these, packets with another ECN field
 	}{
 		{"ipip-encap", 16, 2}, {"ipip-big", 8, 0}, {"ipip-decap", 4, 0}, {"ipip-bad", 1, 0}, {"ipip-errors", 17, 0},
 		{"gre-v4-encap", 16, 2}, {"gre-v4-big", 8, 0}, {"gre-v4-decap", 4, 0}, {"gre-v4-bad", 1, 0}, {"gre-v4-errors", 17, 0},
@@ -169,7 +170,7 @@ func TestGoldenLayersEncapsulate(t *testing.T) {
 				if r != drop.None || !bytes.Equal(got, want) {
 					t.Errorf("frame %d (%v)\n got %x\nwant %x", f.n, r, got, want)
 				}
-				// The other end gets it back, but for marks that only we make.
+				// The other end gets it back, except for marks that only we make.
 				back, r := build(t, flip(g.layers), 1500, g.options).Decapsulate(bytes.Clone(f.ip))
 				if r != drop.None || !bytes.Equal(back, inner) {
 					t.Errorf("frame %d, back (%v)\n got %x\nwant %x", f.n, r, back, inner)
@@ -182,9 +183,9 @@ func TestGoldenLayersEncapsulate(t *testing.T) {
 	}
 }
 
-// What does not fit: the sender is told of the same size as by the kernel, or gets
-// its packet carried in the same pieces. Into IPv6 the kernel cuts the inner packet,
-// we the outer one (RFC 2473 section 7.2).
+// TestGoldenTooBig: for a packet that does not fit, the sender gets the same MTU as from
+// the kernel, or the packet is carried in the same pieces. Into IPv6 the kernel
+// fragments the inner packet, we the outer one (RFC 2473 section 7.2).
 func TestGoldenTooBig(t *testing.T) {
 	for _, c := range []struct {
 		file               string
@@ -199,7 +200,7 @@ func TestGoldenTooBig(t *testing.T) {
 			frames := readCapture(t, c.file)
 			told, cut, fitting := 0, 0, 0
 			for i, f := range frames {
-				var kernel []frame // what it sent then
+				var kernel []frame // what it sent for the packet
 				for _, next := range frames[i+1:] {
 					if next.mac == fromLAN || next.mac == fromWAN {
 						break
@@ -214,7 +215,7 @@ func TestGoldenTooBig(t *testing.T) {
 				case kernel[0].mac == toLAN:
 					e := quotedIn(t, kernel[0].ip)
 					if header.Version(inner) == 4 && inner[8] == 0 || header.Version(inner) == 6 && inner[7] == 0 {
-						continue // the TTL
+						continue // dropped because of its TTL
 					}
 					told++
 					if size := int(s.Limit(header.Version(inner))); r != drop.TooBig || size != int(e.Arg) || s.InPieces(inner, len(inner)) {
@@ -260,7 +261,7 @@ func samePieces(t *testing.T, g golden, rec *encap.Record, inner []byte, kernel 
 		_, part, _ := carried(f.ip)
 		want, _ := ourWay(f.ip, part, got[i])
 		if g.layers[0].GRE.Sequence {
-			// Numbers went on between the stacks of this test.
+			// Sequence numbers continued between the stacks of this test.
 			copy(got[i][20+4+8:], want[20+4+8:20+4+12])
 			copy(got[i][24:26], want[24:26])
 		}
@@ -270,7 +271,7 @@ func samePieces(t *testing.T, g golden, rec *encap.Record, inner []byte, kernel 
 	}
 }
 
-// pieces are the outer packets of one that does not fit.
+// pieces returns the outer packets of one that does not fit.
 func pieces(t *testing.T, s *encap.Stack, inner []byte) (out [][]byte) {
 	t.Helper()
 	b := append(make([]byte, encap.Headroom), inner...)
@@ -283,8 +284,8 @@ func pieces(t *testing.T, s *encap.Stack, inner []byte) (out [][]byte) {
 	return out
 }
 
-// reassemble takes pieces in at the other end, and puts together what comes out of
-// them: the packet of a layer over IPv6 first, if that was cut.
+// reassemble receives pieces at the other end, and reassembles the result: first the
+// packet of a layer over IPv6, if that was fragmented.
 func reassemble(t *testing.T, s *encap.Stack, outer [][]byte) []byte {
 	t.Helper()
 	re := fragment.NewReassembler(fragment.Limits{}, nil)
@@ -310,12 +311,13 @@ func reassemble(t *testing.T, s *encap.Stack, outer [][]byte) []byte {
 	return nil
 }
 
-// What came from the WAN goes to the LAN as the kernel let it go, or is refused. The
-// reason is ours: the kernel says nothing, or sends an ICMP error.
+// TestGoldenLayersDecapsulate: a packet from the WAN goes to the LAN as the kernel
+// forwarded it, or is refused. The reason is ours: the kernel sends nothing, or an ICMP
+// error.
 func TestGoldenLayersDecapsulate(t *testing.T) {
 	for _, c := range []struct {
 		file    string
-		refused map[int]drop.Reason // by frame; fragments of IPv4 are put together by the kernel's socket
+		refused map[int]drop.Reason // by frame; the kernel's socket reassembles fragments of IPv4
 		taken   int
 	}{
 		{"ipip-decap", map[int]drop.Reason{1: drop.Congestion}, 20},
@@ -354,7 +356,7 @@ func TestGoldenLayersDecapsulate(t *testing.T) {
 					if want, got := frames[i+1].ip, forward(got); !bytes.Equal(got, want) {
 						t.Errorf("frame %d\n got %x\nwant %x", f.n, got, want)
 					}
-				} else if _, inner, _ := carried(f.ip); !bytes.Equal(got, inner) { // the router itself took it, or sent it elsewhere
+				} else if _, inner, _ := carried(f.ip); !bytes.Equal(got, inner) { // the router itself received it, or sent it elsewhere
 					t.Errorf("frame %d\n got %x\nwant %x", f.n, got, inner)
 				}
 			}

@@ -28,7 +28,7 @@ const (
 )
 
 type frame struct {
-	n   int // number in the capture, from 1
+	n   int // frame number in the capture, from 1
 	mac string
 	ip  []byte
 }
@@ -119,8 +119,8 @@ func headers(t *testing.T, outer []byte, mode string) (inner []byte, middle *lay
 	return inner, middle
 }
 
-// asWeMakeIt is a kernel's outer packet with the fields that we fill otherwise:
-//   - Identification: with DF set it says nothing (RFC 6864 section 4.1), and we
+// asWeMakeIt returns a kernel's outer packet with the fields that we fill differently:
+//   - Identification: with DF set it has no meaning (RFC 6864 section 4.1), and we
 //     write 0; the kernel counts.
 //   - ECN: an inner CE is copied (RFC 6040 section 4.1, normal mode); the kernel
 //     still makes it ECT(0) (RFC 3168 section 9.1.1).
@@ -154,8 +154,8 @@ func TestGoldenEncapsulate(t *testing.T) {
 	for _, c := range []struct {
 		file, mode string
 		options    encap.Options
-		packets    int // that were encapsulated by a kernel
-		ce         int // of them with CE inside
+		packets    int // packets encapsulated by a kernel
+		ce         int // of these, packets with an inner CE
 	}{
 		{"sit-encap", "6in4", sit, 14, 2},
 		{"double-encap", "4in6in4", limited, 16, 2},
@@ -206,13 +206,13 @@ func TestGoldenEncapsulate(t *testing.T) {
 	}
 }
 
-// encapsulate gives the stack a buffer as the data path does.
+// encapsulate calls the stack with a buffer as in the data path.
 func encapsulate(s *encap.Stack, inner []byte) ([]byte, drop.Reason) {
 	return s.Encapsulate(append(make([]byte, encap.Headroom), inner...), encap.Headroom)
 }
 
-// sameForGopacket lets an independent decoder read both packets: the same
-// layers with the same fields, and checksums that are right.
+// sameForGopacket decodes both packets with an independent decoder: the same layers with
+// the same fields, and correct checksums.
 func sameForGopacket(t *testing.T, got, want []byte) {
 	t.Helper()
 	a := gopacket.NewPacket(got, layers.LayerTypeIPv4, gopacket.Default)
@@ -239,7 +239,7 @@ func sameForGopacket(t *testing.T, got, want []byte) {
 func TestGoldenDecapsulate(t *testing.T) {
 	for _, c := range []struct {
 		file, mode string
-		refused    map[int]drop.Reason // frames that the kernel drops in silence
+		refused    map[int]drop.Reason // frames that the kernel drops silently
 	}{
 		{"sit-decap", "6in4", map[int]drop.Reason{1: drop.Congestion}},
 		{"double-decap", "4in6in4", map[int]drop.Reason{
@@ -266,7 +266,7 @@ func TestGoldenDecapsulate(t *testing.T) {
 					if got := forward(got); !bytes.Equal(got, want) {
 						t.Errorf("frame %d\n got %x\nwant %x", f.n, got, want)
 					}
-				} else if !bytes.Equal(got, raw) { // the router itself took it
+				} else if !bytes.Equal(got, raw) { // the router itself received it
 					t.Errorf("frame %d\n got %x\nwant %x", f.n, got, raw)
 				}
 			}
@@ -274,7 +274,7 @@ func TestGoldenDecapsulate(t *testing.T) {
 	}
 }
 
-// forward does what the recording router did with a packet on its way out.
+// forward does what the recording router did with a packet that it sent.
 func forward(inner []byte) []byte {
 	b := bytes.Clone(inner)
 	if header.Version(b) == 4 {
@@ -286,7 +286,8 @@ func forward(inner []byte) []byte {
 	return b
 }
 
-// What a kernel encapsulated, the other end must get back bit for bit.
+// TestGoldenDecapsulateKernelTraffic: the other end gets back exactly what a kernel
+// encapsulated.
 func TestGoldenDecapsulateKernelTraffic(t *testing.T) {
 	for _, file := range []string{
 		"sit-encap", "double-encap", "double-none-encap", "double-big", "double-none-big",

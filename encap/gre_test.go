@@ -58,9 +58,9 @@ func TestParseGRE(t *testing.T) {
 	}
 }
 
-// The checksum covers header, headers of the packet, and a payload that lies
-// elsewhere, with any of them of odd length; computed in a straightforward way, it
-// is the same. In a stack the checksum outside covers the one inside.
+// TestGREChecksumOfSegments: the checksum covers the GRE header, the headers of the
+// packet, and a separate payload, any of which may have an odd length. It is compared
+// with a simple computation. In a stack the outer checksum covers the inner one.
 func TestGREChecksumOfSegments(t *testing.T) {
 	sums := encap.GRE{Keyed: true, Key: 0xdeadbeef, Checksum: true, Sequence: true}
 	stack := []encap.Layer{
@@ -97,7 +97,8 @@ func TestGREChecksumOfSegments(t *testing.T) {
 	}
 }
 
-// Both ends must agree on key and checksum; a sequence number may come unasked.
+// TestGREOptions: both ends must agree on key and checksum; an unexpected sequence
+// number is accepted.
 func TestGREOptions(t *testing.T) {
 	type gre = encap.GRE
 	for _, c := range []struct {
@@ -158,7 +159,7 @@ func TestGREOptions(t *testing.T) {
 	}
 }
 
-// Cut off anywhere, a GRE packet is refused.
+// TestGRECut: a GRE packet that is cut off at any place is refused.
 func TestGRECut(t *testing.T) {
 	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Keyed: true, Key: 7, Sequence: true})
 	pkt, _ := encapsulate(build(t, []encap.Layer{l}, 1500, encap.DefaultOptions), header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 8)))
@@ -172,9 +173,9 @@ func TestGRECut(t *testing.T) {
 	}
 }
 
-// Sequence numbers (RFC 2890 section 2.2): what is old is refused, nothing waits for
-// what is missing; a packet that is far from the others is not believed, but several that
-// follow each other are, and any one after a silence.
+// TestGRESequence checks sequence numbers (RFC 2890 section 2.2): old ones are refused,
+// missing ones cause no delay; a single number far from the others is refused, but
+// several consecutive ones are accepted, and any number after a silence.
 func TestGRESequence(t *testing.T) {
 	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Sequence: true})
 	pkt, r := encapsulate(build(t, []encap.Layer{l}, 1500, encap.DefaultOptions), header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 8)))
@@ -199,7 +200,7 @@ func TestGRESequence(t *testing.T) {
 		"forged, never in turn":  {{0, 0, true}, {0, 5000, false}, {0, 9000, false}, {0, 90000, false}, {0, 1 << 30, false}, {0, 3 << 30, false}, {0, 1, true}},
 		"forged again and again": {{0, 0, true}, {0, 5000, false}, {0, 5001, false}, {0, 5002, false}, {0, 1, true}, {0, 5003, false}, {0, 2, true}},
 		"a run of forged ones": {{0, 0, true}, {0, 1 << 30, false}, {0, 1<<30 + 1, false}, {0, 1<<30 + 2, false}, {0, 1<<30 + 3, true},
-			{0, 1, false}, {0, 2, false}, {0, 3, false}, {0, 4, true}, {0, 5, true}}, // and the peer is believed as soon
+			{0, 1, false}, {0, 2, false}, {0, 3, false}, {0, 4, true}, {0, 5, true}}, // and the peer is accepted at once
 		"many are lost":         {{0, 0, true}, {0, 5000, false}, {0, 5001, false}, {0, 5004, false}, {0, 5005, true}, {0, 4999, false}, {0, 5006, true}},
 		"overtaken or doubled":  {{0, 99, true}, {0, 90, false}, {0, 91, false}, {0, 92, false}, {0, 93, false}, {0, 94, false}, {0, 100, true}},
 		"restart, few before":   {{0, 99, true}, {time.Second, 0, false}, {0, 1, false}, {0, 2, false}, {0, 3, true}, {0, 4, true}},
@@ -215,7 +216,7 @@ func TestGRESequence(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := build(t, flip([]encap.Layer{l}), 1500, encap.DefaultOptions)
 				for i, step := range steps {
-					time.Sleep(step.after) // of a clock that does not make us wait
+					time.Sleep(step.after) // in simulated time
 					b := bytes.Clone(pkt)
 					binary.BigEndian.PutUint32(b[24:], step.number)
 					_, r := s.Decapsulate(b)
@@ -228,8 +229,8 @@ func TestGRESequence(t *testing.T) {
 	}
 }
 
-// Numbers begin at 0, go on when the stack is replaced, and are shared by IPv4 and
-// IPv6.
+// TestGRESequenceSent: numbers begin at 0, continue when the stack is replaced, and are
+// shared by IPv4 and IPv6.
 func TestGRESequenceSent(t *testing.T) {
 	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Sequence: true})
 	rec := encap.NewRecord()

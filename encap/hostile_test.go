@@ -26,31 +26,31 @@ import (
 	"sixfour/internal/vectors"
 )
 
-// hostilePackets is how many packets TestHostile makes: few in every run, a hundred
+// hostilePackets is how many packets TestHostile makes: few in normal runs, a hundred
 // million with "go test ./encap -run TestHostile -hostile 100000000 -timeout 0".
 var hostilePackets = flag.Int("hostile", 200_000, "packets that TestHostile makes")
 
-// The host of the hostile tests: its addresses and the subnets on its other links, none
-// of which may be the source of what is let through.
+// The host of the hostile tests: its addresses and the subnets on its other links. No
+// accepted packet may have one of them as source.
 var (
 	hostileOwn = []netip.Prefix{netip.MustParsePrefix("192.168.7.1/24"), netip.MustParsePrefix("2001:db8:aaaa::1/64")}
 	hostileNet = resolve.NewHostNets([]resolve.HostAddress{
 		{Addr: hostileOwn[0].Addr(), Subnet: hostileOwn[0].Masked(), Link: 1}, {Addr: hostileOwn[1].Addr(), Subnet: hostileOwn[1].Masked(), Link: 1}})
 )
 
-// target is a stack that takes packets, with what it keeps between them.
+// target is a stack that receives packets, with the state that it keeps between them.
 type target struct {
 	name    string
 	in      *encap.Stack
-	from    netip.Addr // outer addresses of what may come
+	from    netip.Addr // outer addresses from which packets are accepted
 	to      netip.Addr
 	carries byte // protocol number of the outer packets
 	speaker resolve.Speaker
 	whole   *fragment.Reassembler
-	good    [][]byte // packets from which others are made
+	good    [][]byte // valid packets, from which others are made
 }
 
-// couldGet reports whether a packet has the outermost header of the target's.
+// couldGet reports whether a packet has the outermost header of the target.
 func (g *target) couldGet(b []byte) bool {
 	if g.to.Is4() {
 		return len(b) >= header.IPv4Len && b[0]>>4 == 4 && b[9] == g.carries
@@ -58,7 +58,7 @@ func (g *target) couldGet(b []byte) bool {
 	return len(b) >= header.IPv6Len && b[0]>>4 == 6 && (b[6] == g.carries || header.IsExtension(b[6]))
 }
 
-// newTargets are all kinds of stacks and all mechanisms.
+// newTargets returns all kinds of stacks and all mechanisms.
 func newTargets(t testing.TB) (list []*target) {
 	at := new(atomic.Pointer[resolve.Interface])
 	at.Store(resolve.NewInterface(hostileNet, 2))
@@ -129,7 +129,7 @@ func newTargets(t testing.TB) (list []*target) {
 	mechanism(resolve.ISATAP{Router: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:5efe:1::/64")}}, "198.51.100.2", "", "ISATAP-1", "ISATAP-3", "ISATAP-D1")
 	mechanism(resolve.V4Compat{}, "192.0.2.1", "::192.0.2.1/96", "AUTO-1")
 	mechanism(resolve.SixOverFour{}, "198.51.100.2", "2001:db8:64::1/64", "6OVER4-1", "6OVER4-2")
-	// What real kernels have sent goes to those that could have been sent it.
+	// Packets sent by real kernels are used for the targets that could receive them.
 	files, _ := filepath.Glob(filepath.Join("..", "testdata", "golden", "*.pcap"))
 	if tt, ok := t.(*testing.T); ok {
 		for i, f := range files {
@@ -149,9 +149,10 @@ func newTargets(t testing.TB) (list []*target) {
 	return list
 }
 
-// Whatever arrives, as many as there are: no panic, and what is let through is a whole
-// packet within what arrived, from no address of this host or of its other links, and
-// without source routing; what looks at it next finds nothing to fall over either.
+// TestHostile: no packet, of very many, causes a panic. An accepted packet is a whole
+// packet within the received one, with no source address of this host or of its other
+// links, and without source routing. The code that handles it next does not panic
+// either.
 func TestHostile(t *testing.T) {
 	workers := runtime.GOMAXPROCS(0)
 	seed := rand.Uint64()
@@ -165,7 +166,7 @@ func TestHostile(t *testing.T) {
 			defer func() {
 				if p := recover(); p != nil {
 					t.Errorf("%v, with %s: %x", p, h.at.name, h.sent)
-					panic(p) // for the stack
+					panic(p) // to get the stack trace
 				}
 			}()
 			for range *hostilePackets / workers {
@@ -192,7 +193,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// hostile is one who makes packets.
+// hostile makes packets at random.
 type hostile struct {
 	t       *testing.T
 	rng     *rand.Rand
@@ -200,7 +201,7 @@ type hostile struct {
 	at      *target
 	now     time.Time
 	buf     []byte
-	sent    []byte // as it was made
+	sent    []byte // the packet as it was made
 	let     int64
 	reasons [drop.Count]int64
 }
@@ -232,7 +233,7 @@ func (h *hostile) one() {
 	}
 }
 
-// paddedTo is a packet that is long enough for a parsed one's getters.
+// paddedTo returns a packet that is long enough for the getters of a parsed one.
 func paddedTo(b []byte) []byte {
 	if p, r := header.Parse(b, header.Version(b)); r == drop.None {
 		return p
@@ -240,7 +241,7 @@ func paddedTo(b []byte) []byte {
 	return header4("192.0.2.1", "192.0.2.2", header.ICMP, make([]byte, 8))
 }
 
-// check is of what was let through.
+// check checks an accepted packet.
 func (h *hostile) check(inner []byte) {
 	if _, r := header.Parse(inner, header.Version(inner)); r != drop.None {
 		h.t.Errorf("%s: let through %x of %x: %v", h.at.name, inner, h.sent, r)
@@ -270,7 +271,7 @@ func (h *hostile) check(inner []byte) {
 	h.at.in.Encapsulate(out, encap.Headroom)
 }
 
-// hear gives a speaker a message, and lets it speak.
+// hear passes a message to a speaker, and collects its messages.
 func (h *hostile) hear(inner []byte) {
 	from := uint32(0xc6336402)
 	if ip := header.IPv4(h.sent); len(h.sent) >= header.IPv4Len && header.Version(h.sent) == 4 {
@@ -287,7 +288,7 @@ func (h *hostile) hear(inner []byte) {
 	h.at.speaker.Learnt()
 }
 
-// make makes a packet out of a good one, or out of nothing.
+// make makes a packet from a valid one, or from random bytes.
 func (h *hostile) make() []byte {
 	g, rng := h.at, h.rng
 	b := append(h.buf[:0], g.good[rng.IntN(len(g.good))]...)
@@ -300,7 +301,7 @@ func (h *hostile) make() []byte {
 	for range rng.IntN(4) {
 		b = h.spoil(b)
 	}
-	// Mostly it is to pass the first checks.
+	// Most packets should pass the first checks.
 	if len(b) >= header.IPv4Len && b[0]>>4 == 4 && rng.IntN(16) != 0 {
 		if g.from.Is4() {
 			copy(b[12:], g.from.AsSlice())
@@ -336,7 +337,7 @@ func (h *hostile) make() []byte {
 	return b
 }
 
-// telling are bytes that mean something somewhere.
+// telling are byte values that have a meaning in some header.
 var telling = []byte{0, 1, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x7f, 0x80, 133, 134, 135, 136, 139, 140, 0xc0, 0xfe, 0xff}
 
 // spoil changes a packet in one way.
@@ -373,8 +374,8 @@ func (h *hostile) spoil(b []byte) []byte {
 	return b
 }
 
-// mendInner gives the first IPv4 or IPv6 header behind the outer one the length and the
-// checksum that it has to have.
+// mendInner corrects the length and the checksum of the first IPv4 or IPv6 header after
+// the outer one.
 func (h *hostile) mendInner(b []byte) {
 	for at := header.IPv4Len; at+header.IPv4Len <= len(b) && at <= 64; at += 4 {
 		switch {
@@ -385,7 +386,7 @@ func (h *hostile) mendInner(b []byte) {
 			return
 		case b[at]>>4 == 6 && at+header.IPv6Len <= len(b) && b[at]&15 == 0:
 			binary.BigEndian.PutUint16(b[at+4:], uint16(len(b)-at-header.IPv6Len))
-			if m := b[at+header.IPv6Len:]; b[at+6] == header.ICMPv6 && len(m) >= 4 { // that neighbour discovery is heard
+			if m := b[at+header.IPv6Len:]; b[at+6] == header.ICMPv6 && len(m) >= 4 { // so that neighbour discovery is accepted
 				m[2], m[3] = 0, 0
 				binary.BigEndian.PutUint16(m[2:], ^header.Sum(m, header.PseudoSum(b[at+8:at+24], b[at+24:at+40], len(m), header.ICMPv6)))
 			}

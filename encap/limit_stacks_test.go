@@ -10,8 +10,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// Each layer over IPv6 that directly holds another takes one off the encapsulation
-// limit, be it ours or the packet's (RFC 2473 section 4.1.1).
+// TestEncapLimitOfStacks: each layer over IPv6 that directly contains another decrements
+// the encapsulation limit, ours or the packet's (RFC 2473 section 4.1.1).
 func TestEncapLimitOfStacks(t *testing.T) {
 	third := layer(encap.SixInSix, "fc00::1", "fc00::2")
 	sums := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Checksum: true})
@@ -82,7 +82,7 @@ func TestEncapLimitOfStacks(t *testing.T) {
 			t.Errorf("%s, back: %v %x", c.name, r, back)
 		}
 	}
-	// What is told of what does not fit counts the option that the packet needs.
+	// The reported MTU takes the option that the packet needs into account.
 	s := build(t, []encap.Layer{sixes}, 1500, encap.DefaultOptions)
 	if with, without := s.LimitTo(carrying(9)), s.LimitTo(six); with != 1452 || without != 1460 {
 		t.Errorf("%d with a limit, %d without", with, without)

@@ -23,11 +23,11 @@ func sixInSix(t *testing.T, local, remote string, o encap.Options) *encap.Stack 
 	return s
 }
 
-// The tunnel encapsulation limit (RFC 2473 section 4.1.1): what a packet brings
-// counts, with or without a limit of our own.
+// TestEncapLimit checks the tunnel encapsulation limit (RFC 2473 section 4.1.1): a
+// packet's own limit counts, with or without a configured one.
 func TestEncapLimit(t *testing.T) {
 	v := vectors.Read(t)
-	// 6IN6-1 carries the limit 4; 6IN6-2 is it, forwarded into a further tunnel.
+	// 6IN6-1 carries the limit 4; 6IN6-2 is the same packet after another tunnel.
 	outer := sixInSix(t, "2001:db8:c::1", "2001:db8:d::1", vectorOptions(encap.NoEncapLimit))
 	forwarded := bytes.Clone(v["6IN6-1"])
 	forwarded[7]--
@@ -39,13 +39,13 @@ func TestEncapLimit(t *testing.T) {
 	if got, r = encapsulate(configured, forwarded); r != drop.None || !bytes.Equal(got, v["6IN6-2"]) {
 		t.Errorf("with a limit of our own: %v %x", r, got)
 	}
-	// Without one there is nothing to add, or what is configured.
+	// Without a limit in the packet, only the configured one is added.
 	inner := v["6IN6-1"][48:]
 	first := sixInSix(t, "2001:db8:a::1", "2001:db8:b::1", vectorOptions(4))
 	if got, r = encapsulate(first, inner); r != drop.None || !bytes.Equal(got, v["6IN6-1"]) {
 		t.Errorf("%v %x", r, got)
 	}
-	// 0 must not enter, and the sender is told where it stands.
+	// A packet with 0 must not enter, and the sender gets the offset of the limit.
 	if _, r = encapsulate(outer, v["6IN6-3a"]); r != drop.EncapLimit {
 		t.Errorf("limit 0: %v", r)
 	}
@@ -59,8 +59,8 @@ func TestEncapLimit(t *testing.T) {
 	if !bytes.Equal(msg, want.Payload()) {
 		t.Errorf("\n got %x\nwant %x", msg, want.Payload())
 	}
-	// The error comes back to the first tunnel, whose limit was used up: the
-	// destination cannot be reached.
+	// The error comes back to the first tunnel, whose limit was used up: to the sender,
+	// the destination is unreachable.
 	exhausted := sixInSix(t, "2001:db8:a::1", "2001:db8:b::1", vectorOptions(0))
 	e := quotedIn(t, v["6IN6-3b"])
 	q, ok := exhausted.Unquote(e.Quote)
@@ -105,8 +105,8 @@ func TestFindEncapLimit(t *testing.T) {
 	}
 }
 
-// Combinations of ECN that no sound path makes are counted (RFC 6040 section
-// 4.2), once each.
+// TestOddECN: combinations of ECN that no correct path produces are counted once each
+// (RFC 6040 section 4.2).
 func TestOddECN(t *testing.T) {
 	m, _ := encap.ModeByName("6in4")
 	odd := map[[2]byte]bool{{0, 1}: true, {0, 2}: true, {1, 2}: true, {3, 1}: true}

@@ -20,8 +20,8 @@ const (
 	ack = 0x10
 )
 
-// tcp is a segment with these flags, options, which are padded, and payload; its
-// checksum is left 0.
+// tcp returns a segment with these flags, options, which are padded, and payload. Its
+// checksum is 0.
 func tcp(flags byte, options []byte, payload ...byte) []byte {
 	for len(options)%4 != 0 {
 		options = append(options, 0)
@@ -35,8 +35,8 @@ func tcp(flags byte, options []byte, payload ...byte) []byte {
 	return slices.Concat(b, options, payload)
 }
 
-// in4 and in6 put a segment, with the right checksum, into a packet, behind IP
-// options or extension headers; of the latter the first is of kind next.
+// in4 and in6 put a segment with a correct checksum into a packet, after IP options or
+// extension headers. The first extension header is of kind next.
 func in4(segment []byte, options ...byte) []byte {
 	ip := header.IPv4(slices.Concat([]byte{
 		0x45 + byte(len(options)/4), 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, header.TCP, 0, 0,
@@ -83,7 +83,7 @@ func TestClampMSS(t *testing.T) {
 		name string
 		pkt  []byte
 		mtu  encap.TunnelMTU
-		want []byte // the segment's options; nil: nothing changes
+		want []byte // expected options of the segment; nil: no change
 	}{
 		{"SYN over IPv4", in4(tcp(syn, linux)), 1440, options(mss(1400), sackOK, stamps, nop, scale)},
 		{"SYN over IPv6", in6(tcp(syn, linux), header.TCP), 1440, options(mss(1380), sackOK, stamps, nop, scale)},
@@ -176,8 +176,8 @@ func TestClampMSS(t *testing.T) {
 	}
 }
 
-// A checksum that is left to hardware is the sum of the pseudo-header, which the
-// option is no part of.
+// TestClampMSSPartialChecksum: a checksum that is left to hardware is the sum of the
+// pseudo-header, which does not include the option.
 func TestClampMSSPartialChecksum(t *testing.T) {
 	for _, pkt := range [][]byte{in4(tcp(syn, mss(1460))), in6(tcp(syn, mss(1460)), header.TCP)} {
 		at := len(pkt) - 24
@@ -198,7 +198,7 @@ func TestClampMSSPartialChecksum(t *testing.T) {
 // alter makes a packet's last byte wrong.
 func alter(pkt []byte) []byte { pkt[len(pkt)-1] ^= 1; return pkt }
 
-// tcpLen is the length of the segment in a packet of the table.
+// tcpLen returns the length of the segment in a packet of the table.
 func tcpLen(pkt []byte) int {
 	if header.Version(pkt) == 4 {
 		return len(header.IPv4(pkt).Payload())
@@ -207,7 +207,7 @@ func tcpLen(pkt []byte) int {
 	return len(pkt) - up.Offset
 }
 
-// checksumByGopacket is the TCP checksum as somebody else computes it.
+// checksumByGopacket computes the TCP checksum with an independent library.
 func checksumByGopacket(t testing.TB, pkt []byte) uint16 {
 	t.Helper()
 	segment := bytes.Clone(pkt[len(pkt)-tcpLen(pkt):])
@@ -237,8 +237,8 @@ func TestClampMSSNoAllocs(t *testing.T) {
 	}
 }
 
-// Whatever is clamped: only values of MSS options and the checksum change, no
-// value grows, and a checksum that was right stays right.
+// FuzzClampMSS: only values of MSS options and the checksum change, no value grows, and
+// a correct checksum stays correct.
 func FuzzClampMSS(f *testing.F) {
 	for _, pkt := range [][]byte{
 		in4(tcp(syn, options(mss(1460), []byte{4, 2, 1, 3, 3, 7}))),
@@ -292,7 +292,8 @@ func FuzzClampMSS(f *testing.F) {
 			case !changed || i < at+22 || i >= n:
 				t.Fatalf("byte %d\nwas %x\nis  %x", i, before, pkt)
 			default:
-				// In the value of an option 2 of length 4, of which this is either byte.
+				// In the value of an option of kind 2 and length 4, of which this is either
+				// byte.
 				o := i - 2
 				if before[o] != 2 || before[o+1] != 4 || binary.BigEndian.Uint16(pkt[o+2:]) > binary.BigEndian.Uint16(before[o+2:]) {
 					if o--; before[o] != 2 || before[o+1] != 4 || binary.BigEndian.Uint16(pkt[o+2:]) >= binary.BigEndian.Uint16(before[o+2:]) {
@@ -304,7 +305,7 @@ func FuzzClampMSS(f *testing.F) {
 	})
 }
 
-// A packet without SYN must cost next to nothing.
+// BenchmarkClampMSS: a packet without SYN must cost next to nothing.
 func BenchmarkClampMSS(b *testing.B) {
 	data := make([]byte, 1380)
 	for _, c := range []struct {

@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/vectors"
 )
 
-// quotedIn is what the error in a packet quotes.
+// quotedIn returns the error in a packet.
 func quotedIn(t *testing.T, pkt []byte) icmp.Error {
 	t.Helper()
 	ip, r := header.Parse(pkt, header.Version(pkt))
@@ -27,8 +27,8 @@ func quotedIn(t *testing.T, pkt []byte) icmp.Error {
 	return e
 }
 
-// 6IN4-2a is an error about a packet of ours; 6IN4-2b is what the inner sender
-// must be told.
+// TestVectorTooBig: 6IN4-2a is an error about a packet of ours. 6IN4-2b is what the
+// inner sender must get.
 func TestVectorTooBig(t *testing.T) {
 	v := vectors.Read(t)
 	s := newStack(t, "6in4", addrs("192.0.2.1", "198.51.100.2", "", ""), encap.DefaultOptions)
@@ -45,13 +45,13 @@ func TestVectorTooBig(t *testing.T) {
 	msg := icmp.AppendTooBig(nil, int(narrow.Limit(6)), q.Inner, nil)
 	want := header.IPv6(v["6IN4-2b"])
 	sum := header.Sum(msg, header.PseudoSum(want.Source(), want.Dest(), len(msg), header.ICMPv6))
-	binary.BigEndian.PutUint16(msg[2:], ^sum) // which the socket does
+	binary.BigEndian.PutUint16(msg[2:], ^sum) // normally done by the socket
 	if !bytes.Equal(msg, want.Payload()) {
 		t.Errorf("\n got %x\nwant %x", msg, want.Payload())
 	}
 }
 
-// What a quote may say, and what it may not.
+// TestUnquote checks which quotes are accepted.
 func TestUnquote(t *testing.T) {
 	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
 	inner := vectors.Read(t)["DBL-1"][60:]
@@ -73,7 +73,7 @@ func TestUnquote(t *testing.T) {
 				t.Errorf("%d bytes quoted: inner packet %x", n, q.Inner)
 			}
 		}
-		// About the packet of the IPv6 layer, from somewhere inside the outer one.
+		// About the packet of the IPv6 layer, from a router inside the outer tunnel.
 		for n := range len(pkt) - 20 + 1 {
 			q, ok := s.Unquote(pkt[20 : 20+n])
 			if want := n >= 40; ok != want || ok && (q.Size != len(pkt)-20 || q.Outside != 20) {
@@ -107,8 +107,8 @@ func TestUnquote(t *testing.T) {
 				t.Errorf("a wrong %s is believed: %+v", c.name, q)
 			}
 		}
-		// Between the ends of the layer, but not of it: of fragments the first header
-		// tells.
+		// Between the ends of the layer, but not one of its packets: the first header
+		// after a fragment header shows it.
 		for next, ours := range map[byte]bool{header.ICMPv6: false, header.ProtoIPv4: true, header.DestOptions: true} {
 			b := bytes.Clone(pkt)
 			b[26], b[60] = header.FragmentHdr, next
@@ -116,7 +116,7 @@ func TestUnquote(t *testing.T) {
 				t.Errorf("fragment of %d: %v %+v", next, ok, q)
 			}
 		}
-		// Between other ends, it is IPv6 that somebody sent through the tunnel.
+		// Between other ends, it is IPv6 that another host sent through the tunnel.
 		b := bytes.Clone(pkt)
 		b[59]++
 		if q, ok := s.Unquote(b); !ok || !bytes.Equal(q.Inner, b[20:]) {
@@ -125,8 +125,8 @@ func TestUnquote(t *testing.T) {
 	}
 }
 
-// Packets that may be fragmented have an identification, and errors must quote
-// one that was used lately.
+// TestUnquoteIdentification: packets that may be fragmented have an identification, and
+// errors must quote one that was used recently.
 func TestUnquoteIdentification(t *testing.T) {
 	m, _ := encap.ModeByName("4in6in4")
 	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
@@ -150,7 +150,7 @@ func TestUnquoteIdentification(t *testing.T) {
 	if _, ok := s.Unquote(first); ok {
 		t.Error("a packet of long ago")
 	}
-	// One with DF was sent when the path was wider, or is a probe.
+	// A packet with DF was sent when the path MTU was larger, or is a probe.
 	first[4], first[5], first[6] = 0, 0, 0x40
 	if _, ok := s.Unquote(first); !ok {
 		t.Error("a packet with DF")

@@ -20,14 +20,14 @@ const (
 	inside4 = 60 // inner IPv4 header of DBL-1
 )
 
-// sum mends the header checksum of the IPv4 packet at off.
+// sum updates the header checksum of the IPv4 packet at off.
 func sum(b []byte, off int) []byte {
 	header.IPv4(b[off:]).SetChecksum()
 	return b
 }
 
-// extend puts extension headers between the IPv6 header and the inner packet of
-// DBL-1, and mends the lengths.
+// extend inserts extension headers between the IPv6 header and the inner packet of
+// DBL-1, and corrects the lengths.
 func extend(b []byte, next byte, ext ...byte) []byte {
 	b = slices.Insert(b, mid+header.IPv6Len, ext...)
 	b[mid+6] = next
@@ -155,14 +155,14 @@ func TestDecapsulateDouble(t *testing.T) {
 	}
 }
 
-// through are the bytes of 6IN4-1's inner packet from its next header on, with an
-// extension header of 8 bytes and, behind it, 16 that are a routing header of type 0 or
-// options of padding, whichever it names.
+// through returns the bytes of 6IN4-1's inner packet from its next header on, with an
+// extension header of 8 bytes and 16 more after it, which are a routing header of type 0
+// or padding options, depending on the next header.
 func through(kind byte, extension ...byte) []byte {
 	return toward("2001:db8:2::2", kind, append(extension, 41, 0, 0, 1, 0, 0, 0, 0)...)
 }
 
-// toUs is that for options, in a packet to our end.
+// toUs is through for options, in a packet to our end.
 func toUs(kind byte, extension ...byte) []byte {
 	return toward("2001:db8:2::1", kind, append(extension, 41, 0, 1, 4, 0, 0, 0, 0)...)
 }
@@ -171,7 +171,8 @@ func toward(to string, kind byte, payload ...byte) []byte {
 	return slices.Concat([]byte{kind, 64}, addr("2001:db8:1::1"), addr(to), payload)
 }
 
-// IPv6 that arrives in 4in6in4 and is no 4in6 packet to us is for the interface.
+// TestDecapsulateIPv6: IPv6 that arrives in 4in6in4 and is no 4in6 packet to us is for
+// the interface.
 func TestDecapsulateIPv6(t *testing.T) {
 	ends := addrs("198.51.100.2", "192.0.2.1", "2001:db8:2::1", "2001:db8:1::9")
 	m, _ := encap.ModeByName("4in6in4")

@@ -9,19 +9,19 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// layer is a layer between two addresses.
+// layer returns a layer between two addresses.
 func layer(k encap.Kind, local, remote string) encap.Layer {
 	return encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
 }
 
-// greLayer is one with GRE options.
+// greLayer returns a layer with GRE options.
 func greLayer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
 	l := layer(k, local, remote)
 	l.GRE = g
 	return l
 }
 
-// flip are the layers as the other end has them.
+// flip returns the layers from the other end's point of view.
 func flip(layers []encap.Layer) []encap.Layer {
 	layers = slices.Clone(layers)
 	for i := range layers {
@@ -30,7 +30,7 @@ func flip(layers []encap.Layer) []encap.Layer {
 	return layers
 }
 
-// build makes a stack that knows its own ends.
+// build returns a stack with its own ends as endpoints.
 func build(t testing.TB, layers []encap.Layer, p encap.PathMTU, o encap.Options) *encap.Stack {
 	t.Helper()
 	return buildWith(t, layers, p, o, encap.NewRecord())
@@ -49,7 +49,7 @@ func buildWith(t testing.TB, layers []encap.Layer, p encap.PathMTU, o encap.Opti
 	return s
 }
 
-// Layers between addresses of documentation, that stacks are made of.
+// Layers between documentation addresses, of which the tests build stacks.
 var (
 	gre4   = layer(encap.GREInFour, "192.0.2.1", "198.51.100.2")
 	gre6   = layer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1")

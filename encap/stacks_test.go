@@ -14,7 +14,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// names are a stack's layers, innermost first, as in the configuration.
+// names returns a stack's layers, innermost first, as in the configuration.
 func names(layers []encap.Layer) string {
 	var out []string
 	for _, l := range layers {
@@ -23,7 +23,7 @@ func names(layers []encap.Layer) string {
 	return strings.Join(out, " in ")
 }
 
-// deep are stacks of up to four layers, with the outer addresses apart.
+// deep returns stacks of up to four layers, each with different outer addresses.
 func deep() [][]encap.Layer {
 	key := encap.GRE{Keyed: true, Key: 5}
 	return [][]encap.Layer{
@@ -36,7 +36,8 @@ func deep() [][]encap.Layer {
 	}
 }
 
-// Every stack carries what its Carries says, and gives it back as it was.
+// TestStacksRoundTrip: every stack carries the versions that Carries reports, and
+// returns packets unchanged.
 func TestStacksRoundTrip(t *testing.T) {
 	for _, layers := range deep() {
 		t.Run(names(layers), func(t *testing.T) {
@@ -66,8 +67,8 @@ func TestStacksRoundTrip(t *testing.T) {
 	}
 }
 
-// DF and identification (RFC 4213 3.2, RFC 2003 3.1), by the innermost header's rule
-// and by what stands inside.
+// TestFragmentationRules checks DF and identification (RFC 4213 3.2, RFC 2003 3.1),
+// which depend on the innermost header and on the inner packet.
 func TestFragmentationRules(t *testing.T) {
 	six := header6("2001:db8::1", "2001:db8::2", header.NoNextHeader, nil)
 	four := header4("10.0.0.1", "10.0.0.2", header.ICMP, nil)
@@ -102,7 +103,7 @@ func TestFragmentationRules(t *testing.T) {
 		{"gre of IPv6 over 1303", []encap.Layer{gre4}, 1303, false, six, []bool{false}},
 		{"gre of IPv4 over 1303", []encap.Layer{gre4}, 1303, false, four, []bool{true}},
 		{"gre of IPv6, static", []encap.Layer{gre4}, 1500, true, six, []bool{false}},
-		// The header inside decides what the one outside may be.
+		// The inner header decides about the outer one.
 		{"6in4 in gre", []encap.Layer{sit, gre4}, 1500, false, six, []bool{true, true}},
 		{"6in4 in gre over 1324", []encap.Layer{sit, gre4}, 1324, false, six, []bool{true, true}},
 		{"6in4 in gre over 1323", []encap.Layer{sit, gre4}, 1323, false, six, []bool{false, false}},
@@ -138,8 +139,8 @@ func TestFragmentationRules(t *testing.T) {
 	}
 }
 
-// What the peer sends fits also if it adds encapsulation limits, and we do not, and
-// if it cuts nothing.
+// TestLimitBack: packets of the peer also fit if the peer adds encapsulation limits
+// where we do not, and fragments nothing.
 func TestLimitBack(t *testing.T) {
 	limited := encap.DefaultOptions
 	limited.EncapLimit = 4
@@ -167,7 +168,7 @@ func TestLimitBack(t *testing.T) {
 	}
 }
 
-// What packets fit, with every header counted.
+// TestStackLimits checks which packets fit, counting every header.
 func TestStackLimits(t *testing.T) {
 	limited, static := encap.DefaultOptions, encap.DefaultOptions
 	limited.EncapLimit, static.StaticMTU = 4, true
@@ -178,7 +179,7 @@ func TestStackLimits(t *testing.T) {
 		layers       []encap.Layer
 		path         encap.PathMTU
 		o            encap.Options
-		four, six    encap.TunnelMTU // that packets are told
+		four, six    encap.TunnelMTU // the sizes that senders get
 		over4, over6 int
 	}{
 		{"4in4", []encap.Layer{ipip}, 1500, limited, 1480, 0, 20, 0},
@@ -221,7 +222,7 @@ func TestStackLimits(t *testing.T) {
 				if fits := size == int(limit); fits && r != drop.None && !s.InPieces(inner, size) || !fits && r != drop.TooBig {
 					t.Errorf("%s, IPv%d of %d: %v", c.name, version, size, r)
 				}
-				// Only IPv4 that may be fragmented on the way is larger than the path.
+				// Only IPv4 that routers may fragment is larger than the path MTU.
 				if r == drop.None && len(pkt) > int(c.path) && (header.Version(pkt) == 6 || !header.IPv4(pkt).MayFragment()) {
 					t.Errorf("%s, IPv%d of %d: %d bytes", c.name, version, size, len(pkt))
 				}
@@ -230,7 +231,7 @@ func TestStackLimits(t *testing.T) {
 	}
 }
 
-// Stacks that cannot be are refused, with the name of the layer.
+// TestNewRefusesStacks: impossible stacks are refused, with the name of the layer.
 func TestNewRefusesStacks(t *testing.T) {
 	fixed := sit
 	fixed.Resolver = embedded{}
@@ -269,8 +270,9 @@ func TestNewRefusesStacks(t *testing.T) {
 	}
 }
 
-// What does not fit goes in pieces, each of which fits, and comes out whole at the
-// other end. In over IPv4 the pieces are IPv4 packets of their own.
+// TestPiecesOfStacks: a packet that does not fit is carried in pieces, each of which
+// fits, and comes out whole at the other end. Into IPv4 the pieces are separate IPv4
+// packets.
 func TestPiecesOfStacks(t *testing.T) {
 	limited := encap.DefaultOptions
 	limited.EncapLimit = 4
@@ -330,7 +332,8 @@ func testPieces(t *testing.T, layers []encap.Layer, path encap.PathMTU, o encap.
 	}
 }
 
-// A packet that with our headers is longer than a length field can say is refused.
+// TestPiecesOfTheLargest: a packet that is too long for a length field with our headers
+// is refused.
 func TestPiecesOfTheLargest(t *testing.T) {
 	limited := encap.DefaultOptions
 	limited.EncapLimit = 4
@@ -361,7 +364,7 @@ func TestPiecesOfTheLargest(t *testing.T) {
 	}
 }
 
-// entering is the kind of layer at which packets of an IP version enter.
+// entering returns the kind of layer at which packets of an IP version enter.
 func entering(layers []encap.Layer, version int) encap.Kind {
 	for _, l := range layers {
 		if l.Kind.Carries(version) {
@@ -371,8 +374,7 @@ func entering(layers []encap.Layer, version int) encap.Kind {
 	return layers[0].Kind
 }
 
-// joined puts the packet together of which the fragments are carried each for
-// itself.
+// joined reassembles a packet whose fragments are carried separately.
 func joined(t *testing.T, s *encap.Stack, outer [][]byte) []byte {
 	t.Helper()
 	var whole []byte

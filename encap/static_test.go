@@ -10,9 +10,9 @@ import (
 	"sixfour/encap/header"
 )
 
-// With a static MTU larger than the path, what may be fragmented is cut outside.
-// An IPv4 packet with DF has it outside, too (RFC 2003 section 3.1), and so must
-// fit the path.
+// TestStaticWholePackets: with a static MTU larger than the path MTU, packets that may
+// be fragmented are fragmented by routers. An IPv4 packet with DF has DF in the outer
+// header too (RFC 2003 section 3.1), and so must fit the path.
 func TestStaticWholePackets(t *testing.T) {
 	static := encap.DefaultOptions
 	static.StaticMTU = true
@@ -45,12 +45,13 @@ func TestStaticWholePackets(t *testing.T) {
 	}
 }
 
-// A static MTU leaves the path's MTU to be learnt where routers may not cut everything.
+// TestNeedsPathMTU: with a static MTU the path MTU must still be learnt if routers may
+// not fragment all packets.
 func TestNeedsPathMTU(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		layers           []encap.Layer
-		static, ignoring bool // whether it is needed then
+		static, ignoring bool // whether it is needed in this case
 	}{
 		{"6in4", []encap.Layer{sit}, false, false},
 		{"4in6in4", []encap.Layer{dslite, sit}, false, false},
@@ -75,8 +76,8 @@ func TestNeedsPathMTU(t *testing.T) {
 	}
 }
 
-// With DF ignored a packet that has it and does not fit goes in fragments of the packet
-// around it, and comes out whole.
+// TestIgnoreDF: if DF is ignored, a packet with DF that does not fit is carried in
+// fragments of the outer packet, and arrives whole.
 func TestIgnoreDF(t *testing.T) {
 	for _, static := range []bool{false, true} {
 		for _, c := range []struct {
@@ -102,13 +103,13 @@ func TestIgnoreDF(t *testing.T) {
 			if !s.InPieces(inner, len(inner)) || int(s.LimitTo(inner)) != int(s.Limit(4)) {
 				t.Fatalf("%s: may not be cut", name)
 			}
-			// What fits is as ever.
+			// A packet that fits is not affected.
 			small := sum(put(header4("10.0.0.1", "10.0.0.2", header.UDP, make([]byte, 100)), 6, 0x40), 0)
 			if _, r := encapsulate(s, small); r != drop.None {
 				t.Errorf("%s: %v", name, r)
 			}
 			outer, r := encapsulate(s, inner)
-			if r == drop.None { // to be cut by whoever sends it
+			if r == drop.None { // the sender must fragment it
 				if header.Version(outer) == 4 && !header.IPv4(outer).MayFragment() {
 					t.Errorf("%s: outer DF", name)
 				}

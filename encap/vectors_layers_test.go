@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/vectors"
 )
 
-// The vectors of layers other than 6in4 and 4in6, and of stacks of them, in both
-// directions.
+// TestVectorsOfLayers checks the vectors of layers other than 6in4 and 4in6, and of
+// stacks of them, in both directions.
 func TestVectorsOfLayers(t *testing.T) {
 	static := vectorOptions(encap.NoEncapLimit)
 	static.StaticMTU = true
@@ -25,7 +25,7 @@ func TestVectorsOfLayers(t *testing.T) {
 		layers  []encap.Layer
 		o       encap.Options
 		headers int // bytes in front of the inner packet
-		before  int // packets that were sent before
+		before  int // packets sent before
 	}{
 		{"IPIP-1", []encap.Layer{ipip}, vectorOptions(encap.NoEncapLimit), 20, 0},
 		{"IPIP-2", []encap.Layer{ipip}, static, 20, 0},
@@ -47,7 +47,7 @@ func TestVectorsOfLayers(t *testing.T) {
 				encapsulate(s, inner)
 			}
 			got, r := encapsulate(s, inner)
-			if r == drop.None && c.o.StaticMTU { // the identification is ours to choose
+			if r == drop.None && c.o.StaticMTU { // we choose the identification
 				if header.IPv4(got).ID() == 0 {
 					t.Error("no identification")
 				}
@@ -66,8 +66,8 @@ func TestVectorsOfLayers(t *testing.T) {
 	}
 }
 
-// 6IN6-2 is two layers around 6IN6-1's inner packet, but for the hop limit between
-// them: one stack makes it, with the limit of the outer layer one less.
+// TestVectorStack: 6IN6-2 is two layers around 6IN6-1's inner packet, except for the hop
+// limit between them. One stack makes it, with the limit of the outer layer one less.
 func TestVectorStack(t *testing.T) {
 	want := bytes.Clone(vectors.Read(t)["6IN6-2"])
 	want[48+7] = 64
@@ -82,8 +82,8 @@ func TestVectorStack(t *testing.T) {
 	}
 }
 
-// IPIP-3a is about a packet of ours; IPIP-3b is what its sender must be told: never
-// that its TTL has expired (RFC 2003 section 4.4).
+// TestVectorTimeExceeded: IPIP-3a is about a packet of ours. IPIP-3b is what its sender
+// must get: never a message that its TTL has expired (RFC 2003 section 4.4).
 func TestVectorTimeExceeded(t *testing.T) {
 	v := vectors.Read(t)
 	e := quotedIn(t, v["IPIP-3a"])
@@ -100,16 +100,16 @@ func TestVectorTimeExceeded(t *testing.T) {
 	}
 }
 
-// The keepalive of a router goes back to it, also if one end does not know its own
-// address because of a NAT, or if it is between the inner addresses. What only looks like
-// one is not sent on.
+// TestKeepalive: the keepalive of a router goes back to it, also if one end does not
+// know its own address because of a NAT, or if it is between the inner addresses. A
+// packet that only resembles one is not sent on.
 func TestKeepalive(t *testing.T) {
 	four := vectors.Read(t)["GRE-4"]
-	// The same over IPv6: fixed header, GRE of IPv6; inside it the way back, GRE of
-	// nothing.
+	// The same over IPv6: the fixed header, then GRE with IPv6; inside it the answer: GRE
+	// with protocol type 0.
 	six := header6("2001:db8:a::1", "2001:db8:b::1", header.GRE,
 		append([]byte{0, 0, 0x86, 0xdd}, header6("2001:db8:b::1", "2001:db8:a::1", header.GRE, []byte{0, 0, 0, 0})...))
-	both := func(at ...int) func(ip []byte) { // addresses that nobody knows
+	both := func(at ...int) func(ip []byte) { // unknown addresses
 		return func(ip []byte) {
 			for _, i := range at {
 				ip[i]++
@@ -120,7 +120,7 @@ func TestKeepalive(t *testing.T) {
 		name  string
 		from  encap.Layer // the router's end
 		outer []byte
-		inner int // where the answer begins
+		inner int // offset of the answer
 		edit  func(ip []byte)
 		want  drop.Reason
 		back  encap.Return
@@ -170,7 +170,7 @@ func TestKeepalive(t *testing.T) {
 			if got == encap.NoReturn {
 				return
 			}
-			want := edited // but between the ends as we know them
+			want := edited // but between the ends that we know
 			if header.Version(want) == 4 {
 				copy(want[12:20], sent[12:20])
 			} else {
@@ -197,11 +197,11 @@ func TestKeepalive(t *testing.T) {
 		if got := s.Keepalive(inner, true); got != encap.ReturnInside || !bytes.Equal(inner, want) {
 			t.Errorf("between inner addresses: %v\n got %x\nwant %x", got, inner, want)
 		}
-		if got := s.Keepalive(inner, true); got != encap.NoReturn { // where the other end has the source, too
+		if got := s.Keepalive(inner, true); got != encap.NoReturn { // where the other end has the same source
 			t.Errorf("what has come back goes back again: %v", got)
 		}
 	}
-	// Without GRE it is a packet with our address as source, and nothing else.
+	// Without GRE it is only a packet with our address as source.
 	b := append(bytes.Clone(four[:20]), four[24:]...)
 	b[9] = header.ProtoIPv4
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))

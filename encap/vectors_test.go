@@ -11,7 +11,8 @@ import (
 	"sixfour/internal/vectors"
 )
 
-// The vectors' options: DSCP and ECN are copied, there is no flow label.
+// vectorOptions returns the vectors' options: DSCP and ECN are copied, there is no flow
+// label.
 func vectorOptions(limit int) encap.Options {
 	o := encap.DefaultOptions
 	o.EncapLimit = limit
@@ -57,7 +58,7 @@ func TestVectors(t *testing.T) {
 			if r != drop.None || !bytes.Equal(got, outer) {
 				t.Errorf("encapsulate (%v)\n got %x\nwant %x", r, got, outer)
 			}
-			// Padding behind the packet is cut off (mechanisms 1.1).
+			// Padding after the packet is cut off (mechanisms 1.1).
 			padded := append(bytes.Clone(outer), 0, 0, 0, 0, 0, 0)
 			got, r = newStack(t, c.mode, swap(c.from), vectorOptions(c.limit)).Decapsulate(padded)
 			if r != drop.None || !bytes.Equal(got, inner) {
@@ -77,7 +78,7 @@ func TestVectorCongestion(t *testing.T) {
 	}
 }
 
-// The table of RFC 6040 figure 4, cell by cell, at each layer of the stack.
+// TestDecapsulateECN checks each cell of RFC 6040 figure 4, at each layer of the stack.
 func TestDecapsulateECN(t *testing.T) {
 	const dropped = 0xff
 	want := [4][4]byte{ // [inner][outer], in the order of the bits: Not-ECT, ECT(1), ECT(0), CE

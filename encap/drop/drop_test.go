@@ -9,17 +9,17 @@ import (
 	"sixfour/encap/drop"
 )
 
-// said finds a row of the manual's table: the word and the sentence.
+// said matches a row of the manual's table: the word and the description.
 var said = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([^|]+) \\|")
 
-// plain is a sentence of the manual without its markup.
+// plain returns a sentence of the manual without its markup.
 func plain(s string) string {
 	s = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(s, "$1")
 	return strings.ReplaceAll(s, "`", "")
 }
 
-// Every reason has one word of its own, and the manual explains it with the same
-// sentence, and none that there is not.
+// TestReasons: every reason has a word of its own, and the manual has the same
+// description; the manual has no other reasons.
 func TestReasons(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/drops.md")
 	if err != nil {

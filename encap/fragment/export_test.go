@@ -1,4 +1,4 @@
 package fragment
 
-// Allocated is how many bytes r has, in use or free.
+// Allocated returns how many bytes r has allocated, in use or free.
 func Allocated(r *Reassembler) int { return r.allocated }

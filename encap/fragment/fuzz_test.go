@@ -12,8 +12,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// Whatever packet is cut to whatever size: no fragment is too large, and they
-// come together again in any order.
+// FuzzFragments cuts random packets to random sizes: no fragment is too large, and they
+// can be reassembled in any order.
 func FuzzFragments(f *testing.F) {
 	f.Add([]byte(packet6(1400)), 1280, uint32(7), uint8(1))
 	f.Add([]byte(packet6(100, ext{header.HopByHop, hopByHop}, ext{header.DestOptions, limit}, ext{header.Routing, routing})), 80, uint32(7), uint8(0))
@@ -40,7 +40,7 @@ func FuzzFragments(f *testing.F) {
 		if r != drop.None {
 			return
 		}
-		// As a fragment, for a reassembler that has little.
+		// As a fragment, for a reassembler with little memory.
 		small := fragment.NewReassembler(fragment.Limits{Bytes: 2000, Packets: 2, Pieces: 2}, nil)
 		if whole, _ := small.Add(ip, noon); whole != nil {
 			if _, r := header.ParseIPv6(whole); r != drop.None {
@@ -82,7 +82,7 @@ func FuzzFragments(f *testing.F) {
 	})
 }
 
-// model is a reassembler for which only clarity counts.
+// model is a simple reassembler, written for clarity only.
 type model struct {
 	packets map[uint32]*modelPacket
 	lost    counts
@@ -158,7 +158,7 @@ func (m *model) add(id uint32, n modelPiece, now time.Time) (payload []byte, r d
 	return payload, drop.None
 }
 
-// The reassembler does what the model does. The input is fragments, of five
+// FuzzReassemble compares the reassembler with the model. The input is fragments of five
 // bytes each: identification and flags, offset (2), length, time that passes.
 func FuzzReassemble(f *testing.F) {
 	f.Add([]byte{4, 0, 0, 16, 0, 0, 0, 2, 5, 0})                               // two in order

@@ -10,7 +10,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// packet4 is an IPv4 packet with these options and so many bytes of payload.
+// packet4 returns an IPv4 packet with these options and this many bytes of payload.
 func packet4(options []byte, payload int) header.IPv4 {
 	ip := make(header.IPv4, header.IPv4Len+len(options)+payload)
 	copy(ip, []byte{
@@ -101,7 +101,7 @@ func TestIPv4(t *testing.T) {
 	}
 }
 
-// A caller may stop, and a short scratch makes short fragments.
+// TestIPv4Stop: a caller may stop early, and a short buffer causes short fragments.
 func TestIPv4Stop(t *testing.T) {
 	for f := range fragment.IPv4(packet4(nil, 1280), 1280, make([]byte, 100), 0) {
 		if len(f) != 100 {

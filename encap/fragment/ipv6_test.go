@@ -20,14 +20,14 @@ var (
 	routing  = []byte{0, 0, 4, 0, 0, 0, 0, 0} // type 4, no segments left
 )
 
-// ext is a kind of extension header, and one such.
+// ext is an extension header, with its number.
 type ext struct {
 	kind  byte
 	bytes []byte
 }
 
-// packet6 is an IPv6 packet with these extension headers, and so many bytes of
-// payload, which is said to be IPv4.
+// packet6 returns an IPv6 packet with these extension headers, and this many bytes of
+// payload, declared as IPv4.
 func packet6(payload int, exts ...ext) header.IPv6 {
 	ip := make(header.IPv6, header.IPv6Len, header.IPv6Len+payload+8*len(exts))
 	copy(ip, []byte{0x6b, 0x9a, 0xbc, 0xde, 0, 0, header.ProtoIPv4, 64}) // traffic class 0xb9
@@ -52,7 +52,7 @@ func TestIPv6(t *testing.T) {
 		pkt      header.IPv6
 		mtu      int
 		count    int
-		repeated int // bytes in front of the fragment header
+		repeated int // bytes before the fragment header
 		next     byte
 	}{
 		{"fits", packet6(1240), 1280, 1, 0, 0},
@@ -122,7 +122,7 @@ func TestIPv6(t *testing.T) {
 	}
 }
 
-// checkWithGopacket has somebody else read the fragment header.
+// checkWithGopacket reads the fragment header with an independent decoder.
 func checkWithGopacket(t *testing.T, f []byte, id uint32, next byte) {
 	t.Helper()
 	g := gopacket.NewPacket(f, layers.LayerTypeIPv6, gopacket.Default)

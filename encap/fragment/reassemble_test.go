@@ -16,7 +16,7 @@ import (
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// counts is how many fragments were lost for each reason.
+// counts holds how many fragments were lost for each reason.
 type counts map[drop.Reason]int
 
 func newReassembler(l fragment.Limits) (*fragment.Reassembler, counts) {
@@ -32,7 +32,7 @@ func cut(pkt []byte, mtu int, id uint32) (all []header.IPv6) {
 	return all
 }
 
-// fragmentOf is a fragment with any offset, flag and payload.
+// fragmentOf returns a fragment with any offset, flag and payload.
 func fragmentOf(id uint32, off int, more bool, payload []byte, exts ...ext) header.IPv6 {
 	h := make([]byte, 8)
 	binary.BigEndian.PutUint16(h[2:], uint16(off))
@@ -46,7 +46,7 @@ func fragmentOf(id uint32, off int, more bool, payload []byte, exts ...ext) head
 	return ip
 }
 
-// frag is a fragment whose payload's bytes tell their offset.
+// frag returns a fragment whose payload depends on its offset.
 func frag(off, n int, more bool) header.IPv6 {
 	return fragmentOf(7, off, more, packet6(off + n)[header.IPv6Len+off:])
 }
@@ -57,8 +57,8 @@ func alter(f header.IPv6) header.IPv6 { f[len(f)-1] ^= 1; return f }
 // mark sets a fragment's ECN field.
 func mark(f header.IPv6, ecn byte) header.IPv6 { f.SetECN(ecn); return f }
 
-// step is a fragment and what is to become of it; whole is the size of the
-// packet's payload that it completes.
+// step is a fragment and the expected result. whole is the size of the payload of the
+// packet that it completes.
 type step struct {
 	f     header.IPv6
 	want  drop.Reason
@@ -71,7 +71,7 @@ func TestReassemble(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		steps []step
-		lost  counts // of what was held, after two minutes
+		lost  counts // fragments that were held, after two minutes
 	}{
 		{"in order", []step{{f: frag(0, 16, true)}, {f: frag(16, 8, true)}, {f: frag(24, 5, false), whole: 29}}, nil},
 		{"reversed", []step{{f: frag(24, 5, false)}, {f: frag(16, 8, true)}, {f: frag(0, 16, true), whole: 29}}, nil},
@@ -168,8 +168,8 @@ func TestReassemble(t *testing.T) {
 	}
 }
 
-// What stands in front of the fragment header comes back, with the next header
-// of the fragment of offset 0 whatever the others say.
+// TestReassembleHeaders: the headers before the fragment header are restored, with the
+// next header of the fragment of offset 0, whatever the other fragments have.
 func TestReassembleHeaders(t *testing.T) {
 	hbh, dst, rt := ext{header.HopByHop, hopByHop}, ext{header.DestOptions, limit}, ext{header.Routing, routing}
 	for _, exts := range [][]ext{nil, {dst}, {hbh}, {rt}, {hbh, dst}, {hbh, dst, rt, dst}} {
@@ -192,7 +192,7 @@ func TestReassembleHeaders(t *testing.T) {
 	}
 }
 
-// Packets are told apart by both addresses and the identification.
+// TestReassembleKey: both addresses and the identification distinguish packets.
 func TestReassembleKey(t *testing.T) {
 	for _, at := range []int{8, 23, 24, 39, 44, 47} { // source, destination, identification
 		r, lost := newReassembler(fragment.Limits{})
@@ -209,7 +209,7 @@ func TestReassembleKey(t *testing.T) {
 	}
 }
 
-// Whatever is cut and shuffled, comes out as it was.
+// TestReassembleRandom: packets that are cut and shuffled are reassembled unchanged.
 func TestReassembleRandom(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	r, lost := newReassembler(fragment.Limits{})
@@ -249,9 +249,8 @@ func TestReassembleRandom(t *testing.T) {
 	}
 }
 
-// However many fragments of different packets come, memory stays within its
-// limit, each of them is accounted for, and a packet that comes afterwards gets
-// through.
+// TestReassembleFlood: with any number of fragments of different packets, memory stays
+// within its limit, each fragment is counted, and a later packet is still reassembled.
 func TestReassembleFlood(t *testing.T) {
 	big, small := packet6(1400)[40:], packet6(16)[40:]
 	for _, c := range []struct {
@@ -307,7 +306,8 @@ func TestReassembleFlood(t *testing.T) {
 	}
 }
 
-// A packet too large for the limit costs itself and nobody else.
+// TestReassembleTooLargeForLimit: a packet that exceeds the limit affects no other
+// packet.
 func TestReassembleTooLargeForLimit(t *testing.T) {
 	r, lost := newReassembler(fragment.Limits{Bytes: 10000})
 	r.Add(frag(0, 8, true), noon)
@@ -323,7 +323,8 @@ func TestReassembleTooLargeForLimit(t *testing.T) {
 	}
 }
 
-// The oldest goes first, but not the one that is being added to.
+// TestReassembleEvictsOldest: the oldest packet is evicted first, but not the one to
+// which a fragment is being added.
 func TestReassembleEvictsOldest(t *testing.T) {
 	r, lost := newReassembler(fragment.Limits{Bytes: 5400})
 	for id := range uint32(3) {
@@ -360,9 +361,9 @@ func BenchmarkIPv6(b *testing.B) {
 	}
 }
 
-// BenchmarkAdd is the cost of one fragment: of packets that come whole, in two
-// pieces; of a flood of fragments of different packets; of a packet in many
-// pieces, the worst order first; of overlaps.
+// BenchmarkAdd measures the cost of one fragment: of packets in two pieces; of a flood
+// of fragments of different packets; of a packet in many pieces in the worst order; of
+// overlaps.
 func BenchmarkAdd(b *testing.B) {
 	pair := cut(packet6(1460), 1480, 1) // a packet of 1460 bytes in 4in6in4 over 1500
 	many := make([]header.IPv6, 63)

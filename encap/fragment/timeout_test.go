@@ -9,13 +9,14 @@ import (
 	"sixfour/encap/header"
 )
 
-// Of a packet whose time is over the first fragment is what was sent, if it came.
+// TestOnTimeout: if a packet times out after its first fragment has arrived, that
+// fragment is rebuilt exactly.
 func TestOnTimeout(t *testing.T) {
 	long := fragmentOf(7, 0, true, make([]byte, 1200), ext{header.DestOptions, []byte{0, 0, 1, 4, 0, 0, 0, 0}})
 	for _, c := range []struct {
 		name string
 		came []header.IPv6
-		want []byte // nil: its sender is not told
+		want []byte // nil: its sender gets no error
 	}{
 		{"the first", []header.IPv6{frag(0, 16, true)}, frag(0, 16, true)},
 		{"behind an option, in several blocks", []header.IPv6{long}, long},
@@ -40,7 +41,7 @@ func TestOnTimeout(t *testing.T) {
 		if !bytes.Equal(got, c.want) || calls > 1 {
 			t.Errorf("%s: %d times\n got %x\nwant %x", c.name, calls, got, c.want)
 		}
-		// All memory was given back, and it goes on.
+		// All memory was freed, and the reassembler still works.
 		got, now = nil, now.Add(time.Hour)
 		r.Add(frag(0, 16, true), now)
 		if r.Expire(now.Add(fragment.Timeout)); got == nil {

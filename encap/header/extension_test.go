@@ -10,8 +10,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// chain is an IPv6 packet of extension headers, in which each link names the next
-// one's kind, and payload behind them.
+// chain returns an IPv6 packet of extension headers, in which each link names the next
+// one, and payload after them.
 func chain(payload []byte, upper byte, links ...link) header.IPv6 {
 	b := make([]byte, header.IPv6Len)
 	b[0], b[7] = 0x60, 64
@@ -28,7 +28,7 @@ func chain(payload []byte, upper byte, links ...link) header.IPv6 {
 
 type link struct {
 	kind  byte
-	bytes []byte // the first of which is filled in
+	bytes []byte // the first byte is filled in
 }
 
 var (
@@ -49,8 +49,8 @@ var (
 	short    = link{header.Routing, []byte{0, 0, 0, 9, 0, 0, 0, 0}} // shorter than its segments
 )
 
-// A routing header of type 0 is found wherever it stands, and what could hide one is
-// refused.
+// TestTransit: a routing header of type 0 is found at any position, and headers that
+// could hide one are refused.
 func TestTransit(t *testing.T) {
 	udp := make([]byte, 16)
 	for _, c := range []struct {
@@ -81,8 +81,8 @@ func TestTransit(t *testing.T) {
 		{"the ninth", append(slices.Repeat([]link{options}, 8), source), drop.BadExtension},
 		{"hop-by-hop not first", []link{options, hopByHop}, drop.BadExtension},
 		{"hop-by-hop in a fragment", []link{first, hopByHop, source}, drop.BadExtension},
-		{"in a fragment but the first", []link{later, source}, drop.None}, // where no header is
-		{"behind ESP", []link{{50, make([]byte, 8)}, source}, drop.None},  // which nobody can see
+		{"in a fragment but the first", []link{later, source}, drop.None}, // there is no header in it
+		{"behind ESP", []link{{50, make([]byte, 8)}, source}, drop.None},  // nobody can see it
 	} {
 		ip := chain(udp, header.UDP, c.links...)
 		up, r := header.Transit(ip)
@@ -93,7 +93,7 @@ func TestTransit(t *testing.T) {
 			t.Errorf("%s: ends at %d, not %d", c.name, up.Offset, at)
 		}
 	}
-	// RFC 7112: a first fragment that names a header which is in the second.
+	// RFC 7112: a first fragment that names a header that is in the second.
 	if _, r := header.Transit(chain(nil, header.Routing, first)); r != drop.BadExtension {
 		t.Errorf("a routing header in the second fragment: %v", r)
 	}
@@ -102,7 +102,8 @@ func TestTransit(t *testing.T) {
 	}
 }
 
-// The end of a tunnel processes its packets' headers, and not those of others.
+// TestWalkExtensions: the end of a tunnel processes the headers of its own packets, and
+// not those of others.
 func TestWalkExtensions(t *testing.T) {
 	inner := make([]byte, 40)
 	for _, c := range []struct {
@@ -117,7 +118,7 @@ func TestWalkExtensions(t *testing.T) {
 		{"an option that asks for discard", []link{discard}, drop.BadExtension, 0},
 		{"source routing", []link{source}, drop.SourceRouting, 0},
 		{"behind an atomic fragment's header", []link{atomic, source}, drop.SourceRouting, 0},
-		{"a fragment", []link{first, source}, drop.None, header.Routing}, // is looked at when it is whole
+		{"a fragment", []link{first, source}, drop.None, header.Routing}, // processed after reassembly
 		{"AH", []link{options, auth}, drop.None, header.AuthHeader},
 	} {
 		up, r := header.WalkExtensions(chain(inner, header.ProtoIPv4, c.links...))
@@ -127,8 +128,8 @@ func TestWalkExtensions(t *testing.T) {
 	}
 }
 
-// What says of a packet that may be there only in part what is in it, says nothing of
-// what is not there.
+// TestFindUpperInPart: functions for packets that may be cut off report nothing that is
+// not in the packet.
 func TestFindUpperInPart(t *testing.T) {
 	whole := chain(make([]byte, 8), header.ICMPv6, hopByHop, options, auth)
 	for n := header.IPv6Len; n <= len(whole); n++ {

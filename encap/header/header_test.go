@@ -9,7 +9,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// slowSum is RFC 1071 as it is written, word by word.
+// slowSum implements RFC 1071 literally, word by word.
 func slowSum(b []byte, initial uint32) uint16 {
 	sum := uint64(initial)
 	for i := 0; i < len(b); i += 2 {
@@ -31,7 +31,7 @@ func TestSum(t *testing.T) {
 		for i := range b {
 			b[i] = byte(r.Uint32())
 			if n%3 == 0 {
-				b[i] = 0xff // where carries are at their most
+				b[i] = 0xff // the most carries
 			}
 		}
 		initial := r.Uint32()
@@ -41,7 +41,7 @@ func TestSum(t *testing.T) {
 	}
 }
 
-// RFC 1624 section 4 has the example in which the older formula fails.
+// TestUpdate: RFC 1624 section 4 has the example in which the older formula fails.
 func TestUpdate(t *testing.T) {
 	if got := header.Update(0xdd2f, 0x5555, 0x3285); got != 0x0000 {
 		t.Errorf("%04x, want 0000", got)

@@ -7,12 +7,13 @@ import (
 	"sixfour/encap/header"
 )
 
-// Options of RFC 8200 section 4.2, by the top bits of their types, and routing headers.
+// TestFindProblem checks options by the top bits of their types (RFC 8200 section 4.2),
+// and routing headers.
 func TestFindProblem(t *testing.T) {
 	one, many := byte(0xfc), byte(0xff)
 	for _, c := range []struct {
 		name string
-		to   byte   // that the destination begins with
+		to   byte   // first byte of the destination
 		next byte   // of the IPv6 header
 		ext  []byte // what follows it
 		at   int

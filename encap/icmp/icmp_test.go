@@ -9,13 +9,13 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// The table of mechanisms 1.6.
+// TestMeaning checks the table of mechanisms 1.6.
 func TestMeaning(t *testing.T) {
 	for _, c := range []struct {
 		version    int
 		typ, code  byte
 		want       icmp.Meaning
-		typ4, cod4 byte // what the sender of an inner IPv4 packet is told
+		typ4, cod4 byte // what the sender of an inner IPv4 packet gets
 		typ6, cod6 byte
 	}{
 		{4, 3, 0, icmp.NoNetwork, 3, 0, 1, 3},
@@ -91,8 +91,8 @@ func TestMTU(t *testing.T) {
 	}
 }
 
-// packet is an IP packet, of the version that the source's length says, around a
-// payload.
+// packet returns an IP packet around a payload. The length of the source gives the
+// version.
 func packet(src, dst []byte, protocol byte, payload ...byte) []byte {
 	if len(src) == 4 {
 		b := make([]byte, 20, 20+len(payload))
@@ -167,8 +167,8 @@ func TestMayAnswer(t *testing.T) {
 	}
 }
 
-// An error quotes as much as its version allows, in one piece or two, and is
-// read again as what it was.
+// TestAppend: an error quotes as much as its version allows, in one piece or two, and
+// can be parsed again.
 func TestAppend(t *testing.T) {
 	for _, src := range [][]byte{{192, 0, 2, 1}, {0x20, 0x01, 0x0d, 0xb8, 15: 1}} {
 		for _, size := range []int{0, 1, 500, 528, 529, 1192, 1193, 1400} {
@@ -190,7 +190,7 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// Damaged messages, and those that are no errors, are none.
+// TestParseRefuses: damaged messages, and those that are no errors, are refused.
 func TestParseRefuses(t *testing.T) {
 	a := []byte{192, 0, 2, 1}
 	good := icmp.Append(nil, 3, 1, 0, packet(a, a, 17, 1, 2, 3, 4), nil)

@@ -19,8 +19,8 @@ var (
 	prefix = netip.MustParsePrefix("2001:db8:5efe:1::/64")
 )
 
-// messages are all that the package writes, and how it lies on the wire behind
-// the IPv6 header and the ICMPv6 checksum.
+// messages are all messages that the package writes, with their bytes after the IPv6
+// header and the ICMPv6 checksum.
 var messages = []struct {
 	name     string
 	src, dst netip.Addr
@@ -74,8 +74,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// packet is a message whose bytes a test has changed, with the checksum that
-// they have then.
+// packet returns a message whose bytes a test has changed, with a correct checksum.
 func packet(src, dst netip.Addr, m nd.Message, change func(b []byte) []byte) header.IPv6 {
 	b := change(nd.Append(nil, src, dst, &m))
 	binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
@@ -119,7 +118,7 @@ func TestWhatMustNotBeBelieved(t *testing.T) {
 		{"DAD", packet(netip.IPv6Unspecified(), nd.SolicitedNode(two), bare, same), true},
 		{"DAD to another group", packet(netip.IPv6Unspecified(), multicast, bare, same), false},
 		{"DAD with an address", packet(netip.IPv6Unspecified(), nd.SolicitedNode(two), ns, same), false},
-		{"MTU of two units", packet(one, two, ra, func(b []byte) []byte { b[57] = 5; return b }), true}, // swallows the prefix
+		{"MTU of two units", packet(one, two, ra, func(b []byte) []byte { b[57] = 5; return b }), true}, // it covers the prefix option
 	} {
 		if _, ok := nd.Parse(c.ip); ok != c.passes {
 			t.Errorf("%s: %v", c.name, ok)
@@ -139,7 +138,7 @@ func TestWhatMustNotBeBelieved(t *testing.T) {
 	}
 }
 
-// Whatever arrives: no panic, and what is understood can be said again.
+// FuzzParse: no packet causes a panic, and every parsed message can be written again.
 func FuzzParse(f *testing.F) {
 	for _, c := range messages {
 		f.Add(nd.Append(nil, c.src, c.dst, &c.m))
@@ -150,7 +149,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		nd.Is(ip)
-		if len(ip) >= 44 { // let the fuzzer past the checksum
+		if len(ip) >= 44 { // let the fuzzer pass the checksum
 			ip[42], ip[43] = 0, 0
 			binary.BigEndian.PutUint16(ip[42:], ^header.Sum(ip[40:], header.PseudoSum(ip[8:24], ip[24:40], len(ip)-40, header.ICMPv6)))
 		}
@@ -169,8 +168,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// A message behind extension headers is one, so that no other system is given it, and is
-// not believed.
+// TestHiddenMessages: a message after extension headers is recognized, so that no other
+// system gets it, and is refused.
 func TestHiddenMessages(t *testing.T) {
 	behind := func(kind byte, extension ...byte) header.IPv6 {
 		ip := packet(one, two, messages[1].m, func(b []byte) []byte { return b })

@@ -20,7 +20,7 @@ func TestSixOverFourVectors(t *testing.T) {
 	if dst, why := a.To(ns); dst != dest4(outer) || why != drop.None {
 		t.Errorf("the solicitation goes to %v, %v", addr4(dst), why)
 	}
-	a.Next(start) // asks for routers
+	a.Next(start) // solicits routers
 	pkt := inner("2001:db8::c000:201", "2001:db8::1")
 	copy(pkt[24:], ns[48:64]) // to the target; link-local, which To would not have let pass
 	if !a.Hold(pkt, start) {
@@ -79,13 +79,13 @@ func TestSixOverFourRules(t *testing.T) {
 	for _, f := range []flow{
 		{src: own, dst: "2001:db8::77", why: drop.Unresolved},
 		{src: own, dst: "2001:db8:1::77", why: drop.NoPeer}, // a /56 is not this link
-		{src: own, dst: "3fff::1", why: drop.NoPeer},        // nobody told of a router
+		{src: own, dst: "3fff::1", why: drop.NoPeer},        // no router has advertised anything
 		{src: own, dst: own, why: drop.Loop},
 		{src: own, dst: "ff0e::1:2:3", out: "239.192.0.3"},
 		{src: own, dst: "ff05::1234:5678", out: "239.192.86.120"},
 		{src: own, dst: "ff02::fb", out: "239.192.0.251"},
 		{src: own6, dst: "fe80::198.51.100.2", why: drop.Unresolved},
-		{src: "fe80::7", dst: "fe80::198.51.100.2", why: drop.Spoof}, // nobody would find it
+		{src: "fe80::7", dst: "fe80::198.51.100.2", why: drop.Spoof}, // neighbours could not resolve it
 		{src: own, dst: "2002:c000:201::1", why: drop.Loop},
 		{src: "ff02::1", dst: two6, why: drop.Martian},
 		{in: two, to: one, src: two6, dst: own},
@@ -132,7 +132,7 @@ func TestSixOverFourRules(t *testing.T) {
 	}
 }
 
-// advertise makes a router's advertisement heard.
+// advertise delivers a router's advertisement.
 func advertise(s Speaker, from string, link []byte, lifetime time.Duration, now time.Time) {
 	addr := word6{linkLocal.value.hi, uint64(v4(from))}.addr()
 	s.Hear(v4(from), nd.Append(nil, addr, allNodes.addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
@@ -146,7 +146,7 @@ func TestSixOverFourRouters(t *testing.T) {
 	}
 	now := start.Add(time.Minute)
 	advertise(r, two, linkOption(v4(two)), 10*time.Minute, now)
-	advertise(r, "198.51.100.3", nil, 20*time.Minute, now) // says no link-layer address: it is where it came from
+	advertise(r, "198.51.100.3", nil, 20*time.Minute, now) // without link-layer address: the source of the packet is used
 	l := r.Learnt()
 	if l.MTU != 1400 || l.Default != now.Add(20*time.Minute) || len(l.Addresses) != 1 || l.Addresses[0].Prefix.String() != "2001:db8:5::c000:201/64" {
 		t.Errorf("%+v", l)
@@ -171,21 +171,21 @@ func TestSixOverFourRouters(t *testing.T) {
 		t.Errorf("default router %s", got)
 	}
 	flow{src: own, dst: "2001:db8:5::9", why: drop.Unresolved}.check(t, r) // on-link
-	// It does not answer probes: the other one takes over.
+	// It does not answer probes: the other router takes over.
 	for end := now.Add(20 * time.Second); now.Before(end); now = now.Add(time.Second) {
 		r.Next(now)
 	}
 	if got := first(); got != "198.51.100.3" {
 		t.Errorf("default router %s", got)
 	}
-	// One that says that it is a host is no router any more.
+	// A node that says that it is a host is no longer a router.
 	addr := word6{linkLocal.value.hi, uint64(v4("198.51.100.3"))}.addr()
 	r.Hear(v4("198.51.100.3"), nd.Append(nil, addr, word6{linkLocal.value.hi, uint64(v4(one))}.addr(),
 		&nd.Message{Type: nd.NeighborAdvertisement, Target: addr, Solicited: true, Link: linkOption(v4("198.51.100.3"))}), now)
 	if l := r.Learnt(); l.Default != start.Add(11*time.Minute) {
 		t.Errorf("%+v", l)
 	}
-	// Without any, routers are asked for again.
+	// Without any router, they are solicited again.
 	if got := strings.Join(asked(r, start.Add(11*time.Minute), start.Add(12*time.Minute)), ","); got != "0s 239.192.0.2,4s 239.192.0.2,8s 239.192.0.2" {
 		t.Error(got)
 	}
@@ -195,7 +195,7 @@ func TestSixOverFourRouters(t *testing.T) {
 	}
 }
 
-// Whatever arrives: no panic.
+// FuzzHear: no packet causes a panic.
 func FuzzHear(f *testing.F) {
 	for _, name := range []string{"ISATAP-1", "ISATAP-2", "6OVER4-1", "6OVER4-2"} {
 		_, ip := vector(f, name)
@@ -206,7 +206,7 @@ func FuzzHear(f *testing.F) {
 		if why != drop.None {
 			return
 		}
-		if len(ip) >= 44 { // let the fuzzer past the checksum
+		if len(ip) >= 44 { // let the fuzzer pass the checksum
 			ip[42], ip[43] = 0, 0
 			sum := ^header.Sum(ip[40:], header.PseudoSum(ip[8:24], ip[24:40], len(ip)-40, header.ICMPv6))
 			ip[42], ip[43] = byte(sum>>8), byte(sum)
@@ -226,7 +226,7 @@ func FuzzHear(f *testing.F) {
 						t.Fatalf("%v: %x", why, q.Packet)
 					}
 				}
-				if !again.IsZero() && !again.After(now) { // to hear that what waited was sent
+				if !again.IsZero() && !again.After(now) { // to learn that what waited was sent
 					_, _, again = s.Next(now)
 				}
 				if !again.IsZero() && !again.After(now) {

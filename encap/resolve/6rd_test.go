@@ -92,10 +92,10 @@ func TestSixRDBR(t *testing.T) {
 	const br, ce, ce6, out = "10.0.0.1", "10.100.100.1", "2001:db8:6464:100::1", "3fff::80"
 	for _, f := range []flow{
 		{src: out, dst: ce6, out: ce},
-		{src: ce6, dst: ce6, out: ce}, // a CE tests us
+		{src: ce6, dst: ce6, out: ce}, // a CE tests the BR
 		{src: out, dst: out, why: drop.NoPeer},
 		{src: out, dst: "2001:db8:0:100::1", why: drop.Loop}, // our own prefix
-		{src: out, dst: "2001:db8:0:200::1", why: drop.Loop}, // our colleague's
+		{src: out, dst: "2001:db8:0:200::1", why: drop.Loop}, // that of another BR
 		{src: "2002:0a00:0001::1", dst: ce6, why: drop.Loop},
 		{src: out, dst: "fe80::1", why: drop.Martian},
 		{in: ce, to: br, src: ce6, dst: out},
@@ -113,7 +113,7 @@ func TestSixRDBR(t *testing.T) {
 	} {
 		f.check(t, r)
 	}
-	// A BR outside the customers' range.
+	// A BR outside the customers' prefix.
 	m := domainOf("2001:db8::/32", 8, RoleBR)
 	m.Common = netip.MustParseAddr("10.0.0.0")
 	r = resolver(t, m, at("198.51.100.1"))
@@ -184,7 +184,7 @@ func TestParseOption212(t *testing.T) {
 	}
 }
 
-// Whatever the option says, it is an error or a domain that can be asked.
+// FuzzOption212: every option is an error, or a domain that can be used.
 func FuzzOption212(f *testing.F) {
 	v := vectors.Read(f)["6RD-OPT"]
 	f.Add(v)

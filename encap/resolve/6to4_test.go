@@ -8,26 +8,26 @@ import (
 	"sixfour/encap/drop"
 )
 
-// The sites of RFC 3964's pictures: ours is 192.0.2.1, another 198.51.100.2, a
-// relay 203.0.113.3, an attacker 198.51.100.66.
+// The sites of RFC 3964's figures: ours is 192.0.2.1, another 198.51.100.2, a relay
+// 203.0.113.3, an attacker 198.51.100.66.
 const (
 	here, there, relayed, attacker  = "192.0.2.1", "198.51.100.2", "203.0.113.3", "198.51.100.66"
 	ours6, theirs6, native6, evil6  = "2002:c000:201:1::1", "2002:c633:6402:1::1", "2001:db8:ff::80", "2002:c633:6442::1"
 	otherOurs6, relayed6, otherSite = "2002:c000:201:2::9", "2002:cb00:7103::1", "2002:c633:6463::1"
 )
 
-// Whatever RFC 3964 says that an attacker could send (sections 4 and 5), at a
-// router.
+// TestSixToFourRouter checks all packets that an attacker could send according to RFC
+// 3964 (sections 4 and 5), at a router.
 func TestSixToFourRouter(t *testing.T) {
 	s := at(here, ours6+"/16", "2001:db8:77::1/64")
 	s.Links = prefixes("192.0.2.1/26")
 	r := resolver(t, SixToFour{Role: RoleRouter, Relay: host(relayed)}, s)
 	for _, f := range []flow{
-		// What must pass.
+		// Packets that must pass.
 		{src: ours6, dst: theirs6, out: there},
 		{src: otherOurs6, dst: native6, out: relayed},
 		{src: native6, dst: theirs6, out: there},
-		{src: ours6, dst: "2002:c058:6301::", out: "192.88.99.1"}, // asking for a relay
+		{src: ours6, dst: "2002:c058:6301::", out: "192.88.99.1"}, // a search for a relay
 		{in: there, to: here, src: theirs6, dst: ours6},
 		{in: relayed, to: here, src: native6, dst: ours6},
 		{in: there, to: here, src: theirs6, dst: otherOurs6},
@@ -39,7 +39,7 @@ func TestSixToFourRouter(t *testing.T) {
 		{in: attacker, to: here, src: "fe80::1", dst: "ff02::1", why: drop.Martian},
 		{in: attacker, to: here, src: evil6, dst: "fe80::2", why: drop.Martian},
 		{in: attacker, to: here, src: evil6, dst: "ff02::1", why: drop.Martian},
-		// 4.1.2 and 4.2.2: a 6to4 source that is not the outer one.
+		// 4.1.1 and 4.2.2: a 6to4 source that does not match the outer one.
 		{in: attacker, to: here, src: theirs6, dst: ours6, why: drop.Spoof},
 		{in: attacker, to: here, src: theirs6, dst: native6, why: drop.Spoof},
 		{src: theirs6, dst: native6, why: drop.Spoof},
@@ -48,11 +48,11 @@ func TestSixToFourRouter(t *testing.T) {
 		{in: here, to: here, src: otherOurs6, dst: ours6, why: drop.OwnSource},
 		{in: attacker, to: here, src: "2001:db8:77::5", dst: ours6, why: drop.OwnSource},
 		{in: here, to: here, src: native6, dst: ours6, why: drop.Spoof},
-		// 4.1.3 and 4.2.3: reflected, by us, to somebody else.
+		// 4.1.3 and 4.2.3: reflected by us to another host.
 		{in: attacker, to: here, src: evil6, dst: theirs6, why: drop.Spoof},
 		{in: attacker, to: here, src: native6, dst: theirs6, why: drop.Spoof},
 		{in: relayed, to: here, src: native6, dst: theirs6, why: drop.Spoof},
-		// 4.1.4 and 4.2.4: our subnet's broadcast, and all of them.
+		// 4.1.4 and 4.2.4: our subnet's broadcast address, and the general one.
 		{src: ours6, dst: "2002:c000:23f::1", why: drop.Martian},
 		{src: ours6, dst: "2002:ffff:ffff::1", why: drop.Martian},
 		{in: attacker, to: here, src: "2002:c000:23f::1", dst: ours6, why: drop.Martian},
@@ -61,7 +61,7 @@ func TestSixToFourRouter(t *testing.T) {
 		{in: attacker, to: here, src: evil6, dst: native6, why: drop.NoPeer},
 		{in: attacker, to: here, src: native6, dst: native6, why: drop.Spoof},
 		{src: native6, dst: native6, why: drop.Spoof},
-		// 5.3.1: IPv4 addresses that are none, embedded and outer.
+		// 5.3.1: invalid IPv4 addresses, embedded and outer.
 		{src: ours6, dst: "2002:0a00:0001::1", why: drop.Martian},
 		{src: ours6, dst: "2002:7f00:0001::1", why: drop.Martian},
 		{src: ours6, dst: "2002:0000:0001::1", why: drop.Martian},
@@ -78,7 +78,7 @@ func TestSixToFourRouter(t *testing.T) {
 		{in: "224.0.0.1", to: here, src: native6, dst: ours6, why: drop.Martian},
 		{in: "255.255.255.255", to: here, src: native6, dst: ours6, why: drop.Martian},
 		{in: attacker, to: here, src: "2002:7f00:0001::1", dst: ours6, why: drop.Martian},
-		// 5.3.2: IPv6 addresses that are none.
+		// 5.3.2: invalid IPv6 addresses.
 		{in: attacker, to: here, src: "::", dst: ours6, why: drop.Martian},
 		{in: attacker, to: here, src: "::1", dst: ours6, why: drop.Martian},
 		{in: attacker, to: here, src: "::198.51.100.66", dst: ours6, why: drop.Martian},

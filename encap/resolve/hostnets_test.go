@@ -8,7 +8,7 @@ import (
 	"sixfour/encap/drop"
 )
 
-// hostAddress is one as "ip addr" shows it, of an interface.
+// hostAddress returns an address of an interface, in the form of "ip addr".
 func hostAddress(link int, prefix string) HostAddress {
 	p := netip.MustParsePrefix(prefix)
 	return HostAddress{p.Addr(), p, link}
@@ -21,9 +21,9 @@ const (
 	six1
 )
 
-// A router's addresses, and its other interfaces' subnets, are not behind a peer that
-// may send from everywhere, unless the configuration says so of the subnet or a part of
-// it.
+// TestHostNets: a router's addresses, and the subnets of its other interfaces, are not
+// behind a peer that may send from all addresses, unless the configuration puts the
+// subnet or a part of it there.
 func TestHostNets(t *testing.T) {
 	nets := NewHostNets([]HostAddress{
 		hostAddress(lan, "192.168.1.1/24"), hostAddress(lan, "2001:db8:1::1/64"), hostAddress(lan, "fe80::1/64"),
@@ -50,11 +50,11 @@ func TestHostNets(t *testing.T) {
 		{"fc00:1::1", drop.OwnSource, drop.OwnSource, drop.OwnSource},
 		{"192.168.1.7", drop.Spoof, drop.Spoof, drop.Spoof}, // the LAN's /24 is longer than the /16
 		{"192.168.1.200", drop.Spoof, drop.None, drop.Spoof},
-		{"192.168.77.7", drop.None, drop.None, drop.None}, // whose interface is down
+		{"192.168.77.7", drop.None, drop.None, drop.None}, // its interface is down
 		{"192.168.2.7", drop.None, drop.None, drop.None},
 		{"203.0.113.7", drop.Spoof, drop.Spoof, drop.Spoof},
 		{"203.0.113.20", drop.Spoof, drop.Spoof, drop.None},
-		{"10.0.0.2", drop.None, drop.None, drop.None}, // ours, in a larger one of others
+		{"10.0.0.2", drop.None, drop.None, drop.None}, // ours, inside a larger subnet of another interface
 		{"10.0.1.2", drop.Spoof, drop.Spoof, drop.Spoof},
 		{"198.51.100.1", drop.None, drop.None, drop.None},
 		{"2001:db8:1::7", drop.Spoof, drop.None, drop.Spoof},

@@ -18,8 +18,8 @@ var (
 	start        = time.Unix(1e9, 0)
 )
 
-// carry brings messages from one speaker to another, as the wire and the engine
-// do, and returns those that were for somebody else.
+// carry delivers messages from one speaker to another, as the network and the engine do,
+// and returns those for other nodes.
 func carry(t *testing.T, list []Message, from string, to Speaker, address string, now time.Time) (rest []Message) {
 	t.Helper()
 	for _, m := range list {
@@ -105,7 +105,7 @@ func TestISATAPHost(t *testing.T) {
 		{src: own, dst: "ff02::1", why: drop.NoPeer},
 		{src: own, dst: "ff0e::1", why: drop.NoPeer},
 		{src: "fe80::5efe:10.1.1.1", dst: "fe80::5efe:10.2.2.2", out: "10.2.2.2"},
-		{src: own, dst: "fe80::5efe:10.2.2.2", why: drop.Martian}, // no answer would come
+		{src: own, dst: "fe80::5efe:10.2.2.2", why: drop.Martian}, // there could be no answer
 		{in: "10.2.2.2", to: "10.1.1.1", src: "2001:db8:1::5efe:10.2.2.2", dst: own},
 		{in: "10.2.2.3", to: "10.1.1.1", src: "2001:db8:1::5efe:10.2.2.2", dst: own, why: drop.Spoof},
 		{in: router, to: "10.1.1.1", src: "3fff::1", dst: own},
@@ -152,7 +152,7 @@ func TestISATAPRouter(t *testing.T) {
 	}
 }
 
-// asked are the routers that a speaker asks until a time, and when.
+// asked returns the routers that a speaker solicits until a time, and when.
 func asked(s Speaker, from, to time.Time) (out []string) {
 	for now := from; now.Before(to); {
 		send, _, again := s.Next(now)
@@ -186,7 +186,7 @@ func TestISATAPAsksRouters(t *testing.T) {
 	flow{src: "2001:db8:7::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.1"}.check(t, client) // the first that answered
 	flow{src: "2001:db8:5efe:1::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.1"}.check(t, client)
 	flow{src: "2001:db8:5efe:1::5efe:10.1.1.1", dst: "2001:db8:5efe:1::5efe:10.2.2.2", out: "10.0.0.1"}.check(t, client) // L=0
-	// It is asked again in good time: at three quarters of 1800 s.
+	// It is solicited again well before the end: at three quarters of 1800 s.
 	var again []string
 	for _, a := range asked(client, start, start.Add(1500*time.Second)) {
 		if strings.HasSuffix(a, "10.0.0.1") {
@@ -196,7 +196,7 @@ func TestISATAPAsksRouters(t *testing.T) {
 	if got := strings.Join(again, ","); !strings.HasPrefix(got, "22m30s 10.0.0.1,22m34s") {
 		t.Error(got)
 	}
-	// And its silence ends what it said.
+	// If it stays silent, what it advertised expires.
 	client.Next(start.Add(1801 * time.Second))
 	if l := client.Learnt(); !l.Default.IsZero() || len(l.Addresses) != 1 {
 		t.Errorf("after the router's lifetime: %+v", l)
@@ -225,7 +225,8 @@ func TestISATAPNeverAsksTooOften(t *testing.T) {
 	}
 }
 
-// Only a router of the list is believed, under its own link-local address.
+// TestISATAPBelieves: only a router of the list is accepted, with its own link-local
+// address.
 func TestISATAPBelieves(t *testing.T) {
 	own, router := isatapLocal(v4("10.1.1.1")).addr(), isatapLocal(v4("10.0.0.1")).addr()
 	ra := nd.Message{Type: nd.RouterAdvertisement, Lifetime: time.Hour}

@@ -12,14 +12,15 @@ import (
 	"sixfour/encap/nd"
 )
 
-// told is an advertisement of a prefix.
+// told returns an advertisement of a prefix.
 func told(prefix string, valid time.Duration) *nd.Message {
 	return &nd.Message{Type: nd.RouterAdvertisement, Lifetime: 30 * time.Minute, Prefixes: []nd.Prefix{
 		{Prefix: netip.MustParsePrefix(prefix), Auto: true, OnLink: true, Valid: valid, Preferred: valid}}}
 }
 
-// What is forged once, however much and for however long, keeps nothing out; and what
-// was advertised again and again is not pushed out by any flood.
+// TestForgedAdvertisements: a prefix that is forged once, in any number and for any
+// time, keeps no other out; a prefix that was advertised repeatedly is not evicted by a
+// flood.
 func TestForgedAdvertisements(t *testing.T) {
 	l := &learner{iid: 7}
 	forge := func(now time.Time) {
@@ -45,7 +46,7 @@ func TestForgedAdvertisements(t *testing.T) {
 	}
 	now = now.Add(200 * time.Second) // again, as routers do
 	l.hear(told(real, time.Hour), genuine, now)
-	for range 600 { // a flood of ten minutes
+	for range 600 { // a flood for ten minutes
 		now = now.Add(time.Second)
 		forge(now)
 	}
@@ -54,7 +55,8 @@ func TestForgedAdvertisements(t *testing.T) {
 	}
 }
 
-// No router makes us believe that what leads back to this host is on its link.
+// TestNoRouterLiftsTheGuards: no router can announce that a destination that leads back
+// to this host is on its link.
 func TestNoRouterLiftsTheGuards(t *testing.T) {
 	const here, router = "192.0.2.1", "198.51.100.2"
 	site := at(here)
@@ -83,7 +85,7 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 				t.Errorf("%T: to %s: %v", m, back, why)
 			}
 		}
-		hear("2002:c633:6402:5::/64") // the 6to4 site of another, such as the router's
+		hear("2002:c633:6402:5::/64") // the 6to4 site of another host, such as the router
 		hear("2001:db8:5::/64")
 		if got := r.Learnt().Addresses; len(got) != 2 {
 			t.Errorf("%T: learnt %v", m, got)
@@ -91,8 +93,8 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 	}
 }
 
-// Packets to addresses that nobody has do not flood the site with solicitations; nor
-// do solicitations from :: with answers.
+// TestSixOverFourSolicitsSlowly: packets to addresses that nobody has do not flood the
+// site with solicitations, and solicitations from :: do not flood it with answers.
 func TestSixOverFourSolicitsSlowly(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
 	now, multicasts := start, 0

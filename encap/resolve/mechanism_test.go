@@ -10,7 +10,7 @@ import (
 	"sixfour/internal/vectors"
 )
 
-// vector is one of them, with its outer and inner packet.
+// vector returns a test vector, its outer and its inner packet.
 func vector(t testing.TB, name string) (header.IPv4, header.IPv6) {
 	t.Helper()
 	outer, r := header.ParseIPv4(vectors.Read(t)[name])
@@ -37,7 +37,7 @@ func resolver(t testing.TB, m Mechanism, s Site) Resolver {
 	return r
 }
 
-// v4 is an IPv4 address as resolvers give it.
+// v4 returns an IPv4 address in the form of the resolvers.
 func v4(s string) uint32 {
 	if s == "" {
 		return 0
@@ -48,9 +48,9 @@ func v4(s string) uint32 {
 
 func host(s string) Host { return Host{Addr: netip.MustParseAddr(s)} }
 
-// flow is what a resolver makes of a packet between two inner addresses: out, to
-// where it goes or why not; in, when it comes from one outer address to another,
-// whether it may.
+// flow is the expected result of a resolver for a packet between two inner addresses.
+// With out it is the outer destination of To, with why the reason to drop it. With in,
+// the packet is received from one outer address at another.
 type flow struct {
 	out, in  string // the outer destination expected of To; the outer source given to From
 	to       string // the outer destination given to From
@@ -113,7 +113,7 @@ func TestVectorsOfMechanisms(t *testing.T) {
 	}
 }
 
-// Neither way of any mechanism allocates.
+// TestResolversNoAllocs: no mechanism allocates in either direction.
 func TestResolversNoAllocs(t *testing.T) {
 	for _, c := range []struct {
 		m             Mechanism
@@ -143,8 +143,8 @@ func TestResolversNoAllocs(t *testing.T) {
 	}
 }
 
-// A packet never goes to an address of ours, nor where another mechanism would
-// bring it back (RFC 6324 section 2, RFC 6169 section 5).
+// TestLoops: a packet never goes to an address of ours, nor to one from which another
+// mechanism would bring it back (RFC 6324 section 2, RFC 6169 section 5).
 func TestLoops(t *testing.T) {
 	s := at("192.0.2.1")
 	s.Links = prefixes("192.0.2.1/24", "203.0.113.5/28")
@@ -156,11 +156,11 @@ func TestLoops(t *testing.T) {
 		{src: site, dst: "2002:cb00:7105::1", why: drop.Loop},                         // our other address
 		{src: site, dst: "2001:db8:1::5efe:c000:201", why: drop.Loop},                 // ISATAP, private form
 		{src: site, dst: "2001:db8:1::200:5efe:203.0.113.5", why: drop.Loop},          // and the other
-		{src: site, dst: "2002:c633:6402::200:5efe:192.0.2.1", why: drop.Loop},        // in another's 6to4 prefix
+		{src: site, dst: "2002:c633:6402::200:5efe:192.0.2.1", why: drop.Loop},        // in the 6to4 prefix of another site
 		{src: site, dst: "2001:0:4136:e378:0:63bf:3fff:fdfe", why: drop.Loop},         // Teredo client 192.0.2.1
 		{src: site, dst: "2001:db8:6464:1ff::1", why: drop.Loop},                      // our 6rd prefix
-		{src: "2001:db8:6464:1ff::1", dst: "2002:c633:6402::1", why: drop.Loop},       // what 6rd brought
-		{src: "2001:db8:2::5efe:192.0.2.1", dst: "2002:c633:6402::1", why: drop.Loop}, // what ISATAP brought
+		{src: "2001:db8:6464:1ff::1", dst: "2002:c633:6402::1", why: drop.Loop},       // arrived by 6rd
+		{src: "2001:db8:2::5efe:192.0.2.1", dst: "2002:c633:6402::1", why: drop.Loop}, // arrived by ISATAP
 		{src: site, dst: "2002:c000:2ff::1", why: drop.Martian},                       // our subnets' broadcast addresses
 		{src: site, dst: "2002:cb00:710f::1", why: drop.Martian},
 		{src: site, dst: "2002:cb00:710e::1", out: "203.0.113.14"},
@@ -212,7 +212,7 @@ func TestTeredo(t *testing.T) {
 	}
 }
 
-// What a mechanism makes of an address, Embedded finds again.
+// TestAddressesOfMechanisms: Embedded finds the address that a mechanism has embedded.
 func TestAddressesOfMechanisms(t *testing.T) {
 	for _, s := range []string{"192.0.2.1", "10.0.0.1", "255.255.255.255"} {
 		a := netip.MustParseAddr(s)
@@ -245,7 +245,7 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%T: %v, want %v", c.m, got, c.want)
 		}
 	}
-	// We may be on the list ourselves, and a name may have addresses of both kinds.
+	// Our own address may be on the list, and a name may have addresses of both versions.
 	s := at("10.0.0.1", "2001:db8::5efe:10.0.0.1/64")
 	s.Hosts = [][]netip.Addr{{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.2")}}
 	flow{src: "2001:db8::5efe:10.0.0.1", dst: "3fff::1", out: "10.0.0.2"}.check(t, resolver(t, ISATAP{Routers: []Host{name}}, s))

@@ -15,15 +15,15 @@ import (
 	"sixfour/encap/nd"
 )
 
-// segment is an IPv4 network with nodes that speak 6over4, in simulated time.
+// segment is an IPv4 network with 6over4 nodes, in simulated time.
 type segment struct {
 	t     *testing.T
 	now   time.Time
 	nodes map[string]Speaker
 	deaf  map[string]bool
 	lost  map[string]int
-	log   []string // neighbour discovery, by its time and type
-	heard []string // what came out for an interface
+	log   []string // neighbour discovery messages, by time and type
+	heard []string // packets that a node received for its interface
 }
 
 func newSegment(t *testing.T, nodes ...string) *segment {
@@ -37,7 +37,7 @@ func newSegment(t *testing.T, nodes ...string) *segment {
 // names of the messages, in the log.
 var names = map[byte]string{nd.RouterSolicitation: "RS", nd.RouterAdvertisement: "RA", nd.NeighborSolicitation: "NS", nd.NeighborAdvertisement: "NA"}
 
-// run lets time pass, and messages arrive at once.
+// run lets time pass. Messages arrive at once.
 func (s *segment) run(d time.Duration) {
 	for end := s.now.Add(d); ; {
 		next := end
@@ -88,7 +88,7 @@ func (s *segment) deliver(from string, m Message) {
 	}
 }
 
-// send is what the engine does with a packet; it reports whether it went at once.
+// send sends a packet as the engine does, and reports whether it was sent at once.
 func (s *segment) send(from, dst string) bool {
 	pkt := inner("2001:db8::"+from, dst)
 	pkt[6] = header.NoNextHeader
@@ -124,7 +124,7 @@ const (
 
 func TestNeighbourFoundAndKept(t *testing.T) {
 	s := newSegment(t, one, two)
-	s.run(10 * time.Second) // the routers that are not there
+	s.run(10 * time.Second) // until the search for routers, of which there are none, has ended
 	s.now = start
 	if s.send(one, two6) {
 		t.Error("sent to an unknown neighbour")
@@ -134,12 +134,12 @@ func TestNeighbourFoundAndKept(t *testing.T) {
 	if got := strings.Join(s.heard, ","); got != "192.0.2.1>198.51.100.2" {
 		t.Errorf("delivered %s", got)
 	}
-	// Reachable for 30 s: sent at once, and nobody asks.
+	// Reachable for 30 s: packets are sent at once, without solicitations.
 	s.run(29 * time.Second)
 	if !s.send(one, two6) {
 		t.Error("a reachable neighbour is not sent to")
 	}
-	// Then stale: the packet goes, by way of the speaker, and after 5 s a probe.
+	// Then stale: the speaker sends the packet, and a probe after 5 s.
 	s.run(2 * time.Second)
 	if s.send(one, two6) {
 		t.Error("nobody notices that a neighbour is stale")
@@ -157,7 +157,7 @@ func TestNeighbourFoundAndKept(t *testing.T) {
 	if !s.send(one, two6) {
 		t.Error("not reachable after a probe")
 	}
-	// What it heard from us makes us stale to it, not unknown.
+	// For the other node our solicitation makes us stale, not unknown.
 	s.heard = nil
 	s.send(two, "2001:db8::192.0.2.1")
 	s.run(0)
@@ -186,14 +186,14 @@ func TestNeighbourThatIsNotThere(t *testing.T) {
 	if s.lost[one] != 5 || len(s.heard) > 0 {
 		t.Errorf("lost %d, delivered %v", s.lost[one], s.heard)
 	}
-	// It is asked for anew.
+	// It is solicited again.
 	s.deaf[two] = false
 	s.send(one, two6)
 	s.run(0)
 	if len(s.heard) != 1 {
 		t.Errorf("delivered %v", s.heard)
 	}
-	// It goes away: sent to while there is hope, and forgotten then.
+	// It disappears: packets are still sent to it for a while, then it is removed.
 	s.run(31 * time.Second)
 	s.deaf[two] = true
 	s.log = nil
@@ -208,14 +208,15 @@ func TestNeighbourThatIsNotThere(t *testing.T) {
 	if s.send(one, two6) {
 		t.Error("a neighbour that is gone is sent to")
 	}
-	// At rest there is nothing to wake up for.
+	// With nothing to do there is no next time.
 	s.run(time.Minute)
 	if _, _, again := s.nodes[one].Next(s.now); !again.IsZero() {
 		t.Errorf("at rest, again at %v", again.Sub(start))
 	}
 }
 
-// What an advertisement does to an entry (RFC 4861 section 7.2.5).
+// TestNeighbourAdvertised checks how an advertisement changes an entry (RFC 4861 section
+// 7.2.5).
 func TestNeighbourAdvertised(t *testing.T) {
 	two6 := word6{linkLocal.value.hi, uint64(v4(two))}
 	other := linkOption(v4("198.51.100.77"))
@@ -279,7 +280,8 @@ func TestNeighbourChecksWhetherFree(t *testing.T) {
 	}
 }
 
-// No flood takes more than its share, nor pushes out who is being spoken to.
+// TestNeighboursAreBounded: a flood takes only its share of the cache, and does not
+// evict neighbours in use.
 func TestNeighboursAreBounded(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one, "2001:db8::1/64")).(*sixOverFour)
 	friend := word6{0x20010db8 << 32, 77}
@@ -316,7 +318,7 @@ func TestNeighboursAreBounded(t *testing.T) {
 	}
 }
 
-// Packets look neighbours up while the speaker changes them.
+// TestNeighboursConcurrently looks up neighbours while the speaker changes them.
 func TestNeighboursConcurrently(t *testing.T) {
 	s := newSegment(t, one, two)
 	stop := make(chan struct{})
@@ -348,8 +350,8 @@ func TestNeighboursConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// What is learnt in passing lets go what waited, and what came too late to Hold
-// goes at once.
+// TestNeighbourKnownMeanwhile: when an address becomes known by another message, waiting
+// packets are sent, and a packet that is too late for Hold is sent at once.
 func TestNeighbourKnownMeanwhile(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
 	r.Next(start)
@@ -368,7 +370,7 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 		}
 		types = append(types, fmt.Sprint(len(m.Packet)))
 	}
-	if got := strings.Join(types, " "); got != "40 72 40" || lost != 0 { // what waited, the answer, what came late
+	if got := strings.Join(types, " "); got != "40 72 40" || lost != 0 { // what waited, the answer, the late packet
 		t.Errorf("%s, %d lost", got, lost)
 	}
 	if r.Hear(v4(two), pkt, start) {
@@ -390,8 +392,8 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 	}
 }
 
-// What comes when a neighbour has become known does not overtake what waits for it: it
-// passes only when that was sent.
+// TestNeighbourKeepsOrder: a packet that comes when a neighbour has just become known
+// does not overtake those that wait: it passes only when they were sent.
 func TestNeighbourKeepsOrder(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
 	pkt := inner("2001:db8::192.0.2.1", two6)

@@ -17,7 +17,7 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 	return out
 }
 
-// inner is a packet's header between two addresses.
+// inner returns the header of a packet between two addresses.
 func inner(src, dst string) []byte {
 	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
 	b := make([]byte, header.IPv6Len)
@@ -54,7 +54,7 @@ func TestPeers(t *testing.T) {
 		if got, ok := p.To(inner(c.src, c.dst)); got != c.to || ok != (c.to != "") {
 			t.Errorf("to %s: %q, want %q", c.dst, got, c.to)
 		}
-		for _, peer := range []string{"all", "net", "host"} { // what came from where the answer goes
+		for _, peer := range []string{"all", "net", "host"} { // a source is allowed for the peer to which the answer goes
 			if got := p.Allows(peer, inner(c.dst, c.src)); got != (peer == c.to) {
 				t.Errorf("from %s by %s: %v", c.dst, peer, got)
 			}
@@ -72,8 +72,7 @@ func TestPeersThatContradict(t *testing.T) {
 	}
 }
 
-// A table is replaced while others look things up in it: each finds what one of
-// the two says.
+// TestPeersReplaced replaces a table during lookups: each lookup uses one of the two.
 func TestPeersReplaced(t *testing.T) {
 	var table atomic.Pointer[Peers[int]]
 	make := func(n int) *Peers[int] {

@@ -44,7 +44,7 @@ func TestPMTVector(t *testing.T) {
 	if !bytes.Equal(in, want) {
 		t.Errorf("\n got %x\nwant %x", []byte(in), []byte(want))
 	}
-	// The answer to it goes where it came from.
+	// The answer goes back to the customer.
 	answer := header.IPv6(bytes.Clone(want))
 	copy(answer.Source(), want.Dest())
 	copy(answer.Dest(), want.Source())
@@ -54,8 +54,8 @@ func TestPMTVector(t *testing.T) {
 	}
 }
 
-// upper is a packet between two addresses with a transport header and 4 bytes
-// more, and right checksums.
+// upper returns a packet between two addresses with a transport header and 4 more bytes,
+// and correct checksums.
 func upper(src, dst string, protocol byte) header.IPv6 {
 	ip := inner(src, dst)
 	field := map[byte]int{header.TCP: 16, header.UDP: 6, header.ICMPv6: 2}[protocol]
@@ -75,10 +75,10 @@ func pseudo(ip header.IPv6) uint32 {
 	return header.PseudoSum(ip.Source(), ip.Dest(), ip.PayloadLen(), ip.NextHeader())
 }
 
-// whole reports whether the transport's checksum is right.
+// whole reports whether the transport checksum is correct.
 func whole(ip header.IPv6) bool { return header.Sum(ip.Payload(), pseudo(ip)) == 0xffff }
 
-// errorAbout is an ICMPv6 error with a quote, cut to a length.
+// errorAbout returns an ICMPv6 error with a quote of n bytes.
 func errorAbout(src, dst string, quote []byte, n int) header.IPv6 {
 	ip := inner(src, dst)
 	ip = append(append(ip, 1, 3, 0, 0, 0, 0, 0, 0), quote[:min(n, len(quote))]...)
@@ -87,8 +87,8 @@ func errorAbout(src, dst string, quote []byte, n int) header.IPv6 {
 	return ip
 }
 
-// There and back again, with whatever the addresses are: the same packet, and at
-// each point a right checksum.
+// TestPMTBothWays translates packets in both directions, with random addresses: the
+// result is the same packet, and the checksum is correct after each step.
 func TestPMTBothWays(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for name, m := range pmts {
@@ -130,7 +130,7 @@ func TestPMTBothWays(t *testing.T) {
 					if why != drop.None || dst != customer || answer.Dst().String() != netip.MustParseAddr(inside).String() || !whole(answer) {
 						t.Fatalf("%v goes to %v, %v, %v, checksum %v", outside, addr4(dst), why, answer.Dst(), whole(answer))
 					}
-					// Errors about both, as long as they may be.
+					// Errors about both, with quotes of different lengths.
 					for _, n := range []int{40, 42, 44, 47, 48, 58, 64, 100} {
 						e := errorAbout("2001:4860::1", outside.String(), out, n)
 						want := errorAbout("2001:4860::1", inside, before, n)
@@ -149,7 +149,7 @@ func TestPMTBothWays(t *testing.T) {
 	}
 }
 
-// same compares packets but for checksums of which 0 and 0xffff say the same.
+// same compares packets. Checksums of 0 and 0xffff count as equal.
 func same(a, b []byte) bool {
 	if len(a) != len(b) {
 		return false
@@ -179,7 +179,7 @@ func TestPMTRules(t *testing.T) {
 		{in: customer, to: anycast, src: "2002:6440:102:1::1", dst: "ff02::1", why: drop.Martian},
 		{in: customer, to: anycast, src: "2002:6440:102:1::1", dst: "::1", why: drop.Martian},
 		{src: native, dst: "2001:db8:6440:102::1", out: customer},
-		{src: native, dst: "2001:db8:c633:6402::1", why: drop.NoPeer}, // nobody's
+		{src: native, dst: "2001:db8:c633:6402::1", why: drop.NoPeer}, // no customer has it
 		{src: native, dst: "2001:db9:6440:102::1", why: drop.NoPeer},
 		{src: "2002:c633:6402::1", dst: "2001:db8:6440:102::1", why: drop.Spoof},
 		{src: "2001:db8:6440:103::1", dst: "2001:db8:6440:102::1", why: drop.Spoof},
@@ -189,7 +189,7 @@ func TestPMTRules(t *testing.T) {
 	} {
 		f.check(t, r)
 	}
-	// RFC 6296 sections 3.4 and 3.5: where there is no word to make good in.
+	// RFC 6296 sections 3.4 and 3.5: no word can compensate the change.
 	outer := header.IPv4(inner(customer, anycast))
 	for name, src := range map[string]string{"/64, one, npt": "2002:6440:102:1:ffff:ffff:ffff:ffff", "/48, subnets, npt": "2002:6440:102:ffff::1"} {
 		ip := header.IPv6(inner(src, native))
@@ -197,7 +197,7 @@ func TestPMTRules(t *testing.T) {
 			t.Errorf("%s: %v, %v", src, why, ip.Src())
 		}
 	}
-	// A quote that is none of ours stays.
+	// A quote that is not ours does not change.
 	for _, quote := range [][]byte{inner("2001:4860::8", "2001:4860::9"), inner("2001:4860::8", "2002:6440:102:9::1"), make([]byte, 40)} {
 		e := errorAbout("2002:6440:102:1::1", native, quote, 40)
 		if why := r.From(outer, e); why != drop.None || !whole(e) || !bytes.Equal(e[48:], quote) {
@@ -209,8 +209,8 @@ func TestPMTRules(t *testing.T) {
 	flow{src: native, dst: "2001:db8:4:801::1", why: drop.NoPeer}.check(t, narrow) // bits that no customer has
 }
 
-// A UDP checksum of 0 stays, a mended one never becomes 0, and what is not there
-// is left.
+// TestPMTChecksumsThatAreNot: a UDP checksum of 0 does not change, an updated one never
+// becomes 0, and a missing one is ignored.
 func TestPMTChecksumsThatAreNot(t *testing.T) {
 	r := resolver(t, pmts["/64, one subnet"], at(anycast))
 	outer := header.IPv4(inner("100.64.1.2", anycast))
@@ -232,7 +232,7 @@ func TestPMTChecksumsThatAreNot(t *testing.T) {
 			t.Fatalf("%x", []byte(ip))
 		}
 	}
-	for n := header.IPv6Len; n < 52; n++ { // only so many bytes are here
+	for n := header.IPv6Len; n < 52; n++ { // the number of bytes that are present
 		ip := upper("2002:6440:102:1::1", "2001:4860::8", header.UDP)
 		behind := bytes.Clone(ip[n:])
 		if why := r.From(outer, ip[:n]); why != drop.None || !bytes.Equal(behind, ip[n:]) || (n >= 48) != whole(ip) {
@@ -301,7 +301,7 @@ func TestPMTWhereItCannotWork(t *testing.T) {
 	}
 }
 
-// Whatever is translated: no panic, and only addresses and checksums change.
+// FuzzPMT: no packet causes a panic, and only addresses and checksums change.
 func FuzzPMT(f *testing.F) {
 	_, in := vector(f, "PMT-1a")
 	f.Add([]byte(in))
