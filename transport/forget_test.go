@@ -10,8 +10,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// After a packet that was too large nothing is left that makes the socket seem
-// ready for ever.
+// TestErrorQueueIsEmptied: after a packet that was too large, nothing is left that makes
+// the socket always seem ready.
 func TestErrorQueueIsEmptied(t *testing.T) {
 	n, err := rig.New("alone")
 	if err != nil {

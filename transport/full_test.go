@@ -10,7 +10,7 @@ import (
 	"sixfour/transport"
 )
 
-// Where the uplink takes nothing more, a batch waits until it is closed, and a
+// TestFullQueue: if the uplink takes no more packets, a batch waits until Close, and a
 // single packet does not wait.
 func TestFullQueue(t *testing.T) {
 	host := alone(t)

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a receiver has no room for, because nobody reads, it says.
+// TestLost: a receiver whose queue is not read reports the packets for which it has no
+// room.
 func TestLost(t *testing.T) {
 	host := alone(t)
 	both(t, func(t *testing.T, e ends) {

@@ -10,12 +10,12 @@ import (
 	"sixfour/transport"
 )
 
-// Two links join left and right, without routes for multicast:
+// TestMulticast: two links join left and right, without routes for multicast:
 //
 //	left (eth0: 203.0.113.1, eth1: 198.51.100.1) ==== right (eth0: 203.0.113.2, eth1: 198.51.100.2)
 //
-// A packet to a group leaves where the sender's address is, is heard by those who
-// joined there, and not by its own host.
+// A packet to a group leaves through the interface of the sender's address, is received
+// by hosts that joined the group there, and not by its own host.
 func TestMulticast(t *testing.T) {
 	left, right := two(t)
 	check(t, rig.Veth(left, "eth1", right, "eth1", 1500))

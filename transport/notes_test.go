@@ -7,8 +7,8 @@ import (
 	"sixfour/encap/header"
 )
 
-// outerPacket is one with some payload, whose header has destination options for IPv6
-// if they are asked for.
+// outerPacket returns a packet with a payload. For IPv6 it has destination options if
+// options is set.
 func outerPacket(version byte, options bool, payload []byte) []byte {
 	if version == 4 {
 		b := append(make([]byte, header.IPv4Len), payload...)
@@ -26,8 +26,8 @@ func outerPacket(version byte, options bool, payload []byte) []byte {
 	return b
 }
 
-// A packet is recognized by its beginning, and without the options that a raw socket
-// does not hand over.
+// TestNoteKey: a packet is recognized by its beginning, and without the options that a
+// raw socket does not return.
 func TestNoteKey(t *testing.T) {
 	n := new(notes)
 	n.init()
@@ -59,8 +59,8 @@ func TestNoteKey(t *testing.T) {
 	}
 }
 
-// Packets that begin alike are told apart by their number; a VLAN's device tells of a
-// packet again; and sizes that contradict each other are not believed.
+// TestNotes: packets that begin in the same way are counted; a VLAN's device reports a
+// packet again; and sizes that contradict each other are not used.
 func TestNotes(t *testing.T) {
 	n := new(notes)
 	n.init()

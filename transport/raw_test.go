@@ -19,23 +19,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// protocol is one for experiments (RFC 3692).
+// protocol is a protocol number for experiments (RFC 3692).
 const protocol = 253
 
-// pair is a sender at the left end and a receiver at the right.
+// pair returns a sender at the left end and a receiver at the right.
 func pair(t *testing.T, host *rig.Namespace, e ends) (*transport.RawSender, *transport.RawReceiver) {
 	t.Helper()
 	return dial(t, host, e.left, transport.Options{}), listen(t, host, e.right, protocol, transport.Shard{}, transport.Options{})
 }
 
-// packet is one of size bytes that holds n.
+// packet returns a packet of size bytes that contains n.
 func (e ends) packet(size, n int) []byte {
 	payload := make([]byte, size-len(e.outer(protocol, nil)))
 	binary.BigEndian.PutUint32(payload, uint32(n))
 	return e.outer(protocol, payload)
 }
 
-// pieces cuts every other packet in two, behind the IP header.
+// pieces splits every other packet in two, after the IP header.
 func pieces(pkts [][]byte) []transport.Packet {
 	var out []transport.Packet
 	for i, p := range pkts {
@@ -71,7 +71,7 @@ func receive(t *testing.T, rx transport.Receiver, n int) [][]byte {
 	return got
 }
 
-// expect waits for packets that were sent: they are the next to arrive.
+// expect waits for packets that were sent, which must be the next to arrive.
 func expect(t *testing.T, rx transport.Receiver, sent ...[]byte) {
 	t.Helper()
 	for i, got := range receive(t, rx, len(sent)) {
@@ -102,7 +102,8 @@ func TestBatches(t *testing.T) {
 	})
 }
 
-// A packet that is refused costs itself, and the error is about it.
+// TestBadPacketInBatch: a packet that is refused affects no other, and the error is
+// about it.
 func TestBadPacketInBatch(t *testing.T) {
 	host := alone(t)
 	both(t, func(t *testing.T, e ends) {
@@ -144,7 +145,8 @@ func TestBadPacketInBatch(t *testing.T) {
 	})
 }
 
-// A packet larger than its buffer is not passed on as a shorter one.
+// TestTruncatedPacketHasSizeZero: a packet larger than its buffer is not passed on as a
+// shorter one.
 func TestTruncatedPacketHasSizeZero(t *testing.T) {
 	host := alone(t)
 	both(t, func(t *testing.T, e ends) {
@@ -170,14 +172,14 @@ func TestTruncatedPacketHasSizeZero(t *testing.T) {
 	})
 }
 
-// The largest packets there are, and the smallest.
+// TestSizes sends the largest and the smallest packets.
 func TestSizes(t *testing.T) {
 	host := alone(t)
 	both(t, func(t *testing.T, e ends) {
 		tx, rx := pair(t, host, e)
 		for _, size := range []int{len(e.outer(protocol, nil)), len(e.outer(protocol, nil)) + 1, 60000, transport.MaxPacket} {
 			pkt := e.outer(protocol, make([]byte, size-len(e.outer(protocol, nil))))
-			check(t, tx.SendOne(pkt)) // loopback's MTU lets it pass
+			check(t, tx.SendOne(pkt)) // within the MTU of loopback
 			expect(t, rx, pkt)
 		}
 	})
@@ -213,7 +215,8 @@ func TestSendAfterClose(t *testing.T) {
 	})
 }
 
-// Packets go where they say, and a receiver hears only its own address.
+// TestDestinations: packets go to their destinations, and a receiver gets only packets
+// to its own address.
 func TestDestinations(t *testing.T) {
 	host := alone(t)
 	both(t, func(t *testing.T, e ends) {
@@ -239,8 +242,8 @@ func TestDestinations(t *testing.T) {
 	})
 }
 
-// That is so from the first packet on: what arrives while a receiver is opened,
-// for whatever address, is not for it.
+// TestReceiverStartsEmpty: this holds from the first packet on: packets that arrive
+// while a receiver is opened, to any address, are not received.
 func TestReceiverStartsEmpty(t *testing.T) {
 	host := alone(t)
 	both(t, func(t *testing.T, e ends) {
@@ -272,7 +275,7 @@ func TestReceiverStartsEmpty(t *testing.T) {
 	})
 }
 
-// The local address may come after its sockets.
+// TestAddressComesLater: the local address may be added after its sockets were opened.
 func TestAddressComesLater(t *testing.T) {
 	both(t, func(t *testing.T, e ends) {
 		n := namespace(t, "alone")

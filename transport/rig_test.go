@@ -41,7 +41,7 @@ func namespace(t testing.TB, name string) *rig.Namespace {
 	return n
 }
 
-// alone is a namespace whose loopback device has all the addresses.
+// alone returns a namespace whose loopback device has all the addresses.
 func alone(t testing.TB) *rig.Namespace {
 	t.Helper()
 	n := namespace(t, "alone")
@@ -52,8 +52,8 @@ func alone(t testing.TB) *rig.Namespace {
 	return n
 }
 
-// settle waits until an address answers. A new IPv6 address is not there at once,
-// and the first neighbour solicitation of a new device may be lost.
+// settle waits until an address answers. A new IPv6 address cannot be used at once, and
+// the first neighbour solicitation of a new device may be lost.
 func settle(t testing.TB, from *rig.Namespace, to netip.Addr) {
 	t.Helper()
 	for {
@@ -65,7 +65,7 @@ func settle(t testing.TB, from *rig.Namespace, to netip.Addr) {
 	}
 }
 
-// two is
+// two returns
 //
 //	left (eth0: 203.0.113.1, 2001:db8::1) ---- right (eth0: 203.0.113.2, 2001:db8::2)
 func two(t testing.TB) (left, right *rig.Namespace) {
@@ -83,7 +83,7 @@ func two(t testing.TB) (left, right *rig.Namespace) {
 	return left, right
 }
 
-// soon ends what hangs; nothing that works comes near it.
+// soon returns a context that ends tests that hang. Tests that pass are much faster.
 func soon(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -111,7 +111,7 @@ func listen(t testing.TB, n *rig.Namespace, local netip.Addr, protocol int, s tr
 	return rx
 }
 
-// outer is a packet from the left to the right end.
+// outer returns a packet from the left to the right end.
 func (e ends) outer(protocol byte, payload []byte) []byte {
 	if e.left.Is4() {
 		p := make([]byte, header.IPv4Len, header.IPv4Len+len(payload))
@@ -131,7 +131,7 @@ func (e ends) outer(protocol byte, payload []byte) []byte {
 	return append(p, payload...)
 }
 
-// arrived is what a receiver makes of a packet: the flow label is not known.
+// arrived returns a packet as a receiver returns it: without the flow label.
 func arrived(pkt []byte) []byte {
 	p := append([]byte(nil), pkt...)
 	if header.Version(p) == 6 {

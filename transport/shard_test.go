@@ -12,7 +12,7 @@ import (
 	"sixfour/transport"
 )
 
-// shardCase is one way to carry packets: what stands in front of them.
+// shardCase is one encapsulation: the headers before an inner packet.
 type shardCase struct {
 	protocol byte
 	gre      []byte
@@ -33,7 +33,7 @@ var shardCases = map[string]shardCase{
 	"GRE with key and sum 6": {header.GRE, []byte{0xa0, 0, 0x86, 0xdd, 1, 2, 0, 0, 0, 0, 0, 7}, flows6},
 }
 
-// What differs between packets of one flow is random.
+// Fields that differ between packets of one flow are random.
 var flows6 = []func(byte) []byte{
 	func(flow byte) []byte { return six(header.TCP, 0, ports(flow)) },
 	func(flow byte) []byte { return six(header.UDP, 0, ports(flow)) },
@@ -58,7 +58,7 @@ var flows4 = []func(byte) []byte{
 
 func ports(n byte) []byte { return append([]byte{n, 1, 0, 53}, make([]byte, 20)...) }
 
-// six is an IPv6 packet of which a part of the destination is given.
+// six returns an IPv6 packet with a given part of the destination.
 func six(next, dest byte, payload []byte) []byte {
 	p := make([]byte, header.IPv6Len)
 	p[0], p[1], p[6], p[7] = 0x60, byte(rand.Uint32()&15), next, byte(rand.Uint32())
@@ -66,8 +66,7 @@ func six(next, dest byte, payload []byte) []byte {
 	return append(p, payload...)
 }
 
-// four is an IPv4 packet of which the flags and a part of the destination are
-// given.
+// four returns an IPv4 packet with given flags and a given part of the destination.
 func four(protocol, flags, dest byte, payload []byte) []byte {
 	p := make([]byte, header.IPv4Len)
 	p[0], p[5], p[6], p[8], p[9] = 0x45, byte(rand.Uint32()), flags, byte(rand.Uint32()), protocol
@@ -75,8 +74,8 @@ func four(protocol, flags, dest byte, payload []byte) []byte {
 	return append(p, payload...)
 }
 
-// Each packet comes to one shard, all packets of a flow to the same, and flows to
-// all of them.
+// TestShards: each packet arrives at one shard, all packets of a flow at the same one,
+// and flows at all of them.
 func TestShards(t *testing.T) {
 	n := alone(t)
 	both(t, func(t *testing.T, e ends) {
@@ -110,8 +109,8 @@ func testShards(t *testing.T, shards *shards, e ends, c shardCase) {
 	}
 }
 
-// Packets that end anywhere come to one shard, too; and so do those that are none
-// of ours.
+// TestShardsGetEverything: truncated packets, and packets that are not ours, also arrive
+// at one shard.
 func TestShardsGetEverything(t *testing.T) {
 	n := alone(t)
 	both(t, func(t *testing.T, e ends) {
@@ -149,7 +148,7 @@ func TestShardsGetEverything(t *testing.T) {
 
 const shardCount = 3
 
-// shards are receivers that share what comes to the right end.
+// shards are receivers that share the packets to the right end.
 type shards struct {
 	tx  *transport.RawSender
 	got chan shardPacket
@@ -180,8 +179,8 @@ func newShards(t *testing.T, n *rig.Namespace, e ends, protocol byte) *shards {
 	return s
 }
 
-// carry sends packets twice, and returns at which shard each arrived. It says
-// where one comes to two, or none. number tells which of them a packet is.
+// carry sends packets twice, and returns the shard at which each arrived. It reports
+// packets that arrive at two shards, or at none. number identifies a packet.
 func (s *shards) carry(t *testing.T, pkts []transport.Packet, number func(pkt []byte) int) []int {
 	t.Helper()
 	shardOf, times := make([]int, len(pkts)), make([]int, len(pkts))

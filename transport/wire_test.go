@@ -28,8 +28,8 @@ func capture(t testing.TB, n *rig.Namespace, dev string) *rig.Capture {
 	return c
 }
 
-// What a sender is given is on the wire, byte by byte: traffic class, hop limit,
-// flow label; and arrives.
+// TestOnTheWire: packets are on the wire exactly as given to a sender (traffic class,
+// hop limit, flow label), and arrive.
 func TestOnTheWire(t *testing.T) {
 	left, right := two(t)
 	both(t, func(t *testing.T, e ends) {
@@ -54,7 +54,7 @@ func TestOnTheWire(t *testing.T) {
 	})
 }
 
-// A packet above the device's MTU is refused, it alone, however often that
+// TestAboveMTU: only a packet above the device's MTU is refused, however often that
 // happens.
 func TestAboveMTU(t *testing.T) {
 	left, right := two(t)
@@ -78,7 +78,7 @@ func TestAboveMTU(t *testing.T) {
 	})
 }
 
-// fragments cuts a packet in two on the wire (RFC 791; RFC 8200 section 4.5).
+// fragments splits a packet in two fragments (RFC 791; RFC 8200 section 4.5).
 func (e ends) fragments(protocol byte, payload []byte) [][]byte {
 	const cut = 64
 	var out [][]byte
@@ -101,7 +101,8 @@ func (e ends) fragments(protocol byte, payload []byte) [][]byte {
 	return out
 }
 
-// What the kernel deals with is not seen: fragments and extension headers.
+// TestKernelDeals: fragments and extension headers, which the kernel processes, are not
+// visible.
 func TestKernelDeals(t *testing.T) {
 	left, right := two(t)
 	payload := bytes.Repeat([]byte("sixfour!"), 20)
@@ -131,7 +132,8 @@ func TestKernelDeals(t *testing.T) {
 	})
 }
 
-// Whatever a stranger sends, a receiver says what is there.
+// TestShortPackets: a receiver passes on exactly what arrives, whatever another host
+// sends.
 func TestShortPackets(t *testing.T) {
 	left, right := two(t)
 	both(t, func(t *testing.T, e ends) {
@@ -150,7 +152,7 @@ func TestShortPackets(t *testing.T) {
 	})
 }
 
-// A link-local address works with its zone, by name and by number.
+// TestLinkLocal: a link-local address works with its zone, by name and by number.
 func TestLinkLocal(t *testing.T) {
 	left, right := two(t)
 	e := ends{netip.MustParseAddr("fe80::64:1"), netip.MustParseAddr("fe80::64:2")}
@@ -171,7 +173,7 @@ func TestLinkLocal(t *testing.T) {
 	}
 }
 
-// usable waits until an address is the namespace's own.
+// usable waits until an address can be used.
 func usable(t *testing.T, n *rig.Namespace, a netip.Addr) {
 	t.Helper()
 	for ctx := soon(t); ; {
@@ -191,7 +193,7 @@ func usable(t *testing.T, n *rig.Namespace, a netip.Addr) {
 	}
 }
 
-// Packets with a mark have a route of their own.
+// TestMark: packets with a mark have a route of their own.
 func TestMark(t *testing.T) {
 	left, right := two(t)
 	both(t, func(t *testing.T, e ends) {
@@ -210,8 +212,8 @@ func TestMark(t *testing.T) {
 	})
 }
 
-// Of ICMP only those types arrive that are asked for, and of ICMPv6 only what has
-// a checksum.
+// TestICMPTypes: only the requested types of ICMP arrive, and ICMPv6 only with a correct
+// checksum.
 func TestICMPTypes(t *testing.T) {
 	left, right := two(t)
 	both(t, func(t *testing.T, e ends) {

@@ -40,8 +40,8 @@ func filter(t *testing.T, n *rig.Namespace, mtu int) (*transport.XDPFilter, *tra
 	return f, p
 }
 
-// A port's packets have the EtherType of their IP version; what is of none goes
-// to the other sender, which says so.
+// TestXDPSender: a port's packets have the EtherType of their IP version. Other packets
+// go to the other sender, which returns the error.
 func TestXDPSender(t *testing.T) {
 	left, right := two(t)
 	p, _ := port(t, left)
@@ -79,14 +79,15 @@ func TestXDPSender(t *testing.T) {
 	})
 }
 
-// A filter takes what it is to take, and all else goes on to the kernel.
+// TestXDPFilter: a filter takes the packets that it must take, and passes all others to
+// the kernel.
 func TestXDPFilter(t *testing.T) {
 	left, right := two(t)
 	const mtu = 1000
 	f, taken := filter(t, right, mtu)
 	payload := bytes.Repeat([]byte("sixfour!"), 20)
 	both(t, func(t *testing.T, e ends) {
-		other := ends{netip.MustParseAddr("203.0.113.9"), e.right} // from somebody else
+		other := ends{netip.MustParseAddr("203.0.113.9"), e.right} // from another host
 		room := mtu - len(e.outer(0, nil))
 		if !e.left.Is4() {
 			other.left = netip.MustParseAddr("2001:db8::9")
@@ -117,7 +118,7 @@ func TestXDPFilter(t *testing.T) {
 			goes(p, taken, e.outer(p, make([]byte, room)))
 			goes(p, kernel[p], e.outer(p, make([]byte, room+1)))
 
-			// Fragments, and what stands between the IP header and the payload.
+			// Fragments, and headers between the IP header and the payload.
 			for _, fragment := range e.fragments(p, payload) {
 				check(t, tx.SendOne(fragment))
 			}
@@ -137,7 +138,7 @@ func TestXDPFilter(t *testing.T) {
 	}
 }
 
-// withOption is a packet with an IPv4 option, or an IPv6 extension header.
+// withOption returns a packet with an IPv4 option or an IPv6 extension header.
 func (e ends) withOption(protocol byte, payload []byte) []byte {
 	if !e.left.Is4() {
 		return e.outer(header.DestOptions, append([]byte{protocol, 0, 4, 1, 4, 1, 1, 0}, payload...))
@@ -149,7 +150,7 @@ func (e ends) withOption(protocol byte, payload []byte) []byte {
 	return p
 }
 
-// Short frames, and such that lie about what is in them, harm nobody.
+// TestXDPFilterOfAnything: short or invalid frames do no harm.
 func TestXDPFilterOfAnything(t *testing.T) {
 	left, right := two(t)
 	f, taken := filter(t, right, 1500)

@@ -21,7 +21,8 @@ func (s *slow) Send(pkts []transport.Packet) (int, error) {
 
 func (s *slow) Queued() bool { return s.queued }
 
-// What goes past the queueing discipline does not overtake what waits there.
+// TestXDPSenderKeepsOrder: packets that bypass the queueing discipline do not overtake
+// those that wait there.
 func TestXDPSenderKeepsOrder(t *testing.T) {
 	left, right := two(t)
 	p, _ := port(t, left)
@@ -33,7 +34,7 @@ func TestXDPSenderKeepsOrder(t *testing.T) {
 		other := &slow{queued: true}
 		tx := transport.NewXDPSender(p, [6]byte(from), [6]byte(to), other)
 		rx := listen(t, right, e.right, header.GRE, transport.Shard{}, transport.Options{})
-		small, large := e.outer(header.GRE, make([]byte, 100)), e.outer(header.GRE, make([]byte, 3000)) // more than a frame has
+		small, large := e.outer(header.GRE, make([]byte, 100)), e.outer(header.GRE, make([]byte, 3000)) // larger than a frame
 		send := func(want int, pkts ...[]byte) {
 			t.Helper()
 			n, err := tx.Send(pieces(pkts))
@@ -47,7 +48,7 @@ func TestXDPSenderKeepsOrder(t *testing.T) {
 		send(0, small)
 		other.queued = true
 		send(2, large, small)
-		send(3, small) // large may wait still
+		send(3, small) // large may still wait
 		other.queued = false
 		send(3, small)
 		send(5, small, large, small)
@@ -55,8 +56,8 @@ func TestXDPSenderKeepsOrder(t *testing.T) {
 	})
 }
 
-// A raw socket knows whether what it sent has left: here it waits for a neighbour that
-// never answers.
+// TestQueued: a raw socket reports whether its packets have left: here they wait for a
+// neighbour that never answers.
 func TestQueued(t *testing.T) {
 	left, _ := two(t)
 	both(t, func(t *testing.T, e ends) {

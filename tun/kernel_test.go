@@ -17,8 +17,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// line is a router with the interface at one side and a veth pair at the other,
-// whose kernel does in software what a network card could do:
+// line is a router with the interface on one side and a veth pair on the other. Its
+// kernel does in software what a network card could do:
 //
 //	test ── six0 (router) va ── vb (far)
 type line struct {
@@ -64,7 +64,7 @@ func newLine(t *testing.T) *line {
 	for _, a := range []string{"10.2.0.2/24", "fc02::2/64"} {
 		must(t, far.AddAddr("vb", netip.MustParsePrefix(a)))
 	}
-	// Neighbours first: a queue for unresolved ones is short.
+	// Neighbours are resolved first, because the queue for unresolved ones is short.
 	for _, to := range []netip.Addr{dest4, dest6} {
 		for {
 			r, err := rig.Ping(t.Context(), router, to, rig.PingOptions{})
@@ -83,8 +83,8 @@ func newLine(t *testing.T) *line {
 	return l
 }
 
-// forwarded is the next n packets to the far host, with a TTL put back to what
-// it was before the router.
+// forwarded returns the next n packets to the far host, with the TTL that they had
+// before the router.
 func (l *line) forwarded(t *testing.T, n int) [][]byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -110,7 +110,7 @@ func (l *line) forwarded(t *testing.T, n int) [][]byte {
 	return got
 }
 
-// segments are what we make of a super-packet.
+// segments returns the segments that we make of a super-packet.
 func segments(t *testing.T, b []byte) [][]byte {
 	t.Helper()
 	s, r := ParseSuper(b)
@@ -139,7 +139,8 @@ func compare(t *testing.T, what fmt.Stringer, got, want [][]byte) {
 	}
 }
 
-// Segments made here are those that the kernel makes of the same super-packet.
+// TestSegmentsAreTheKernels: our segments are the same as those that the kernel makes of
+// the same super-packet.
 func TestSegmentsAreTheKernels(t *testing.T) {
 	l := newLine(t)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -152,15 +153,15 @@ func TestSegmentsAreTheKernels(t *testing.T) {
 	}
 }
 
-// Packets that are gathered come out of the kernel as they went in, and in
-// their order within each flow.
+// TestGatheredPacketsAreUnchanged: packets that were gathered leave the kernel
+// unchanged, and in order within each flow.
 func TestGatheredPacketsAreUnchanged(t *testing.T) {
 	l := newLine(t)
 	r := rand.New(rand.NewPCG(3, 4))
 	g := NewGatherer(128, 1500)
 	gathered := 0
 	for round := range 300 {
-		// Some flows, mixed with each other.
+		// Several flows, mixed.
 		var flows [][][]byte
 		total := 0
 		for range 1 + r.IntN(4) {
@@ -211,7 +212,7 @@ func TestGatheredPacketsAreUnchanged(t *testing.T) {
 	}
 }
 
-// flowOf is what tells flows apart.
+// flowOf returns the bytes that identify a flow.
 func flowOf(p []byte) []byte {
 	f := parseFlow(p)
 	if header.Version(p) == 4 {
@@ -223,8 +224,7 @@ func flowOf(p []byte) []byte {
 	return p[8 : f.transport+4]
 }
 
-// spoil changes some packets such that they cannot be gathered with others, or
-// can so only if nobody looks.
+// spoil changes some packets so that they must not be gathered with others.
 func spoil(r *rand.Rand, flow [][]byte) {
 	for _, p := range flow {
 		if r.IntN(6) != 0 {
@@ -276,8 +276,9 @@ func resum(p []byte, f *flow) {
 	setChecksum(t[:f.headers-f.transport], t[f.headers-f.transport:], f.checksum, header.PseudoSum(src, dst, len(t), header.TCP))
 }
 
-// A partial checksum, as a peer's or our own network card leaves it, is
-// completed by the kernel; what is larger than the interface is cut.
+// TestPartialChecksums: the kernel completes a partial checksum, as a peer's or our own
+// network card leaves it, and cuts a packet that is larger than the MTU of the
+// interface.
 func TestPartialChecksums(t *testing.T) {
 	l := newLine(t)
 	r := rand.New(rand.NewPCG(5, 6))

@@ -11,9 +11,9 @@ import (
 	"sixfour/encap/header"
 )
 
-// What the kernel has put together goes on as the packets that it was, whether the
-// kernel cuts it or we do, and whatever its checksum is: that of a list is the first
-// packet's.
+// TestMergedIsTakenApart: packets that the kernel has merged are passed on as the
+// original packets, whether the kernel cuts them or we do, and whatever the checksum is:
+// a list has that of its first packet.
 func TestMergedIsTakenApart(t *testing.T) {
 	l := newLine(t)
 	r := rand.New(rand.NewPCG(5, 6))
@@ -21,7 +21,7 @@ func TestMergedIsTakenApart(t *testing.T) {
 	for i := range 200 {
 		s := randomSample(r)
 		if !s.ipv6 {
-			s.options = 0 // GRO puts nothing together that has some
+			s.options = 0 // GRO does not merge packets with options
 		}
 		s.payload = min(s.payload, 64*s.size)
 		b := s.build(r)
@@ -45,8 +45,9 @@ func TestMergedIsTakenApart(t *testing.T) {
 	}
 }
 
-// Of what nothing is known, TCP whose checksum is not complete is cut so that it fits
-// everywhere, and what may be datagrams without limits is refused.
+// TestMergedOfUnknownSizes: with an unknown segment size, TCP with an incomplete
+// checksum is cut so that it fits every link, and what may be merged datagrams is
+// refused.
 func TestMergedOfUnknownSizes(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	const partial, complete, wrong = "partial", "complete", "wrong"
@@ -97,7 +98,7 @@ func TestMergedOfUnknownSizes(t *testing.T) {
 	}
 }
 
-// No bytes, and no sizes, do harm.
+// FuzzAddMerged: no bytes and no sizes cause a panic.
 func FuzzAddMerged(f *testing.F) {
 	r := rand.New(rand.NewPCG(9, 10))
 	for range 20 {

@@ -9,19 +9,18 @@ import (
 	"sixfour/encap/header"
 )
 
-// stream is a flow whose packets are of all the kinds that there are: such as can be
-// gathered, and such as cannot.
+// stream is a flow with packets of all kinds: some can be gathered, others not.
 type stream struct {
 	sample // of the next packet
 	port   uint16
 	seq    uint32
 }
 
-// oddities are what makes a packet another one than those around it.
+// oddities are the ways in which a packet can differ from those around it.
 var oddities = []string{"", "", "", "", "", "", "empty", "short", "long", "partial", "no checksum", "wrong checksum", "options", "in fragments", "ECN", "fixed ID", "other ID", "flags", "retransmitted"}
 
-// next makes the packets of the flow's next datagram or segment: more than one if it
-// goes in fragments.
+// next returns the packets of the flow's next datagram or segment: more than one if it
+// is fragmented.
 func (s *stream) next(r *rand.Rand) (odd string, pkts [][]byte) {
 	odd = oddities[r.IntN(len(oddities))]
 	now := s.sample
@@ -112,8 +111,8 @@ func cutInTwo(p []byte) [][]byte {
 	return [][]byte{fragment(1, p[header.IPv6Len:][:at]), fragment(at, p[header.IPv6Len+at:])}
 }
 
-// The packets of a flow are written in the order in which they came, whatever they
-// are and whatever comes between them.
+// TestOrderWithinFlow: the packets of a flow are written in the order in which they
+// came, whatever they are and whatever comes between them.
 func TestOrderWithinFlow(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))
 	gathered, broken := 0, make(map[string]int)

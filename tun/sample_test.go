@@ -45,8 +45,8 @@ func randomSample(r *rand.Rand) sample {
 	return s
 }
 
-// build makes the super-packet with its virtio header, as the kernel would hand
-// it to us.
+// build returns the super-packet with its virtio header, as the kernel would pass it to
+// us.
 func (s sample) build(r *rand.Rand) []byte {
 	ip, transport := header.IPv4Len, tcpMinHeader+s.tcpOptions
 	if s.ipv6 {

@@ -13,7 +13,7 @@ import (
 	"sixfour/encap/header"
 )
 
-// What a virtio header says is not believed.
+// TestLyingSuperPackets: invalid virtio headers are refused.
 func TestLyingSuperPackets(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	put := func(at int, v uint16) func([]byte) []byte {
@@ -50,8 +50,8 @@ func TestLyingSuperPackets(t *testing.T) {
 	}
 }
 
-// The length of a packet is what its IP header says, and stays so: bytes behind it
-// are cut off, and a checksum inside the IP header is refused.
+// TestOneLength: the length of a packet is the one in its IP header: bytes after it are
+// cut off, and a checksum inside the IP header is refused.
 func TestOneLength(t *testing.T) {
 	ipv4, ipv6 := sample{udp: true, size: 100, payload: 100}, sample{udp: true, ipv6: true, size: 100, payload: 100}
 	single := func(s sample, pad int, spoil func(b []byte)) []byte {
@@ -99,7 +99,7 @@ func TestOneLength(t *testing.T) {
 	}
 }
 
-// No bytes, whatever they are, make the parser or the segmentation fail.
+// FuzzSuper: no bytes make the parser or the segmentation fail.
 func FuzzSuper(f *testing.F) {
 	r := rand.New(rand.NewPCG(9, 10))
 	for range 20 {
@@ -150,7 +150,7 @@ func mayBeOneFlow(a, b []byte) bool {
 		(!fa.ports || !fb.ports || fa.isTCP() == fb.isTCP() && [4]byte(a[fa.transport:]) == [4]byte(b[fb.transport:]))
 }
 
-// No packets make the gatherer lose or invent bytes, or bring a flow out of order.
+// FuzzGather: the gatherer never loses or invents bytes, and keeps the order of flows.
 func FuzzGather(f *testing.F) {
 	r := rand.New(rand.NewPCG(11, 12))
 	for range 20 {
@@ -195,8 +195,8 @@ func FuzzGather(f *testing.F) {
 	})
 }
 
-// A descriptor that was closed by force is as good as a deleted interface, which
-// is made again.
+// TestQueueClosedByForce: a descriptor that was closed by other code has the same effect
+// as a deleted interface, which is made again.
 func TestQueueClosedByForce(t *testing.T) {
 	l := newLine(t)
 	q := l.dev.Queues()[0]

@@ -9,8 +9,8 @@ import (
 	"sixfour/tun"
 )
 
-// A Read that waits when somebody deletes the interface ends with ErrGone,
-// whoever hears of it first: the poller or the read.
+// TestDeletedInterfaceEndsRead: a Read that waits when the interface is deleted ends
+// with ErrGone, whether the poller or the read notices it first.
 func TestDeletedInterfaceEndsRead(t *testing.T) {
 	ns, err := rig.New("tun-deleted")
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// What a file can have too much of costs little, and is said in a line.
+// TestBounds: a file that exceeds a limit costs little time, and is reported in one
+// line.
 func TestBounds(t *testing.T) {
 	const file = ": no configuration is like that: name the right file with -config"
 	for _, c := range []struct{ name, file, want string }{
@@ -50,7 +51,8 @@ func TestFileOfManyPeers(t *testing.T) {
 	}
 }
 
-// Of a file full of mistakes the first ones are said, and that there may be more.
+// TestManyProblems: of a file with many errors only the first ones are reported, with a
+// note that there may be more.
 func TestManyProblems(t *testing.T) {
 	hub := tunnel("4in4", "192.0.2.1", "")
 	for name, file := range map[string]string{

@@ -14,7 +14,7 @@ import (
 	"sixfour/encap"
 )
 
-// sample is the manual's, less what later versions bring.
+// sample is the sample in the manual, without later additions.
 const sample = `[log]
 level  = "info"                 # debug | info | warn | error
 format = "auto"                 # auto | console | json | journal
@@ -52,7 +52,8 @@ func mode(name string) encap.Mode {
 	return m
 }
 
-// layers are a tunnel's, innermost first, between local ends and without options.
+// layers returns the layers of a tunnel, innermost first, between local ends and without
+// options.
 func layers(locals ...string) []Layer {
 	var list []Layer
 	for _, s := range locals {
@@ -62,7 +63,7 @@ func layers(locals ...string) []Layer {
 	return list
 }
 
-// onePeer is the peer of the short form, with a remote end for each layer.
+// onePeer returns the peer of the short form, with a remote end for each layer.
 func onePeer(remotes ...string) []Peer { return []Peer{{Remotes: hosts(remotes...)}} }
 
 func hosts(texts ...string) []Host {
@@ -113,7 +114,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// forget drops the positions, which tests of values do not compare.
+// forget removes the positions, which tests of values do not compare.
 func forget(c *Config) {
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
@@ -220,7 +221,7 @@ func TestTunnelProblem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tunnel := c.Tunnels[0] // a copy keeps its place
+	tunnel := c.Tunnels[0] // a copy keeps its position
 	for _, row := range []struct{ key, want string }{
 		{"name", "f.toml:9:11: six0 is taken"},
 		{"routes", "f.toml:16:11: six0 is taken"},
@@ -247,7 +248,7 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(write("full", sample+strings.Repeat("#", maxSize-len(sample)), 0o600)); err != nil {
 		t.Error("a file of just 64 MiB:", err)
 	}
-	pipe := filepath.Join(dir, "pipe") // which would be waited for without an end
+	pipe := filepath.Join(dir, "pipe") // opening it must not block
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -6,13 +6,15 @@ import (
 	"testing"
 )
 
-// over4 begins a tunnel of a mode over IPv4 by a name, between 192.0.2.1 and 192.0.2.n.
+// over4 returns the beginning of a tunnel of a mode over IPv4, between 192.0.2.1 and
+// 192.0.2.n.
 func over4(name, mode, n string) string {
 	return "[[tunnel]]\nname = '" + name + "'\nmode = '" + mode + "'\nlocal = '192.0.2.1'\nremote = '192.0.2." + n + "'\n"
 }
 
-// Each of these is TOML with known keys and possible values, and cannot work: the problem
-// is said, in the line in which it is. In "at: text", text is what the problem has in it.
+// TestContradictions: each of these files is valid TOML with known keys and possible
+// values, and cannot work. The problem is reported for the right line. In "at: text",
+// text is part of the problem.
 func TestContradictions(t *testing.T) {
 	layer := "local6 = 'fc00::1'\nremote6 = 'fc00::2'\n"
 	hub := "[[tunnel]]\nname = 'h'\nmode = 'gre'\nlocal = '192.0.2.1'\naddress = ['10.0.0.1/24', 'fc00::1/64']\n"
@@ -80,7 +82,7 @@ func TestContradictions(t *testing.T) {
 		{hub + peer("x", "192.0.2.2", "2001:db8:b::/48"), "9:12: to which no packet goes"},
 		{hub + "routes = ['192.168.0.0/16']\n" + peer("x", "192.0.2.2", "192.168.2.0/24"), ""},
 		{hub + "routes = ['192.168.2.0/24']\n" + peer("x", "192.0.2.2", "192.168.0.0/16"), ""},
-		{hub + "routes = []\n" + peer("x", "192.0.2.2", "192.168.2.0/24"), ""}, // something else makes them
+		{hub + "routes = []\n" + peer("x", "192.0.2.2", "192.168.2.0/24"), ""}, // another program adds the routes
 		{hub + peer("x", "192.0.2.2", "10.0.0.2/32") + peer("y", "192.0.2.3", "0.0.0.0/0"), ""},
 		{"[gateway]\ndefault_route = true\n" + hub + peer("x", "192.0.2.2", "0.0.0.0/0', '::/0', '192.168.2.0/24"), ""},
 		{hub + peer("x", "192.0.2.2", "10.0.0.1/32"), "9:12: an address of this end's interface"},

@@ -43,7 +43,7 @@ func TestDifference(t *testing.T) {
 		if got := old.Tunnels[0].Difference(&next.Tunnels[0]); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
-		// What is taken over leaves no difference.
+		// After Assume there is no difference.
 		both := old.Tunnels[0]
 		both.Assume(&next.Tunnels[0])
 		if d := both.Difference(&next.Tunnels[0]); !both.SameBesidesPeers(&next.Tunnels[0]) || !d.None() {

@@ -16,11 +16,11 @@ import (
 	"sixfour/encap"
 )
 
-// root is the module's.
+// root is the module's root directory.
 const root = "../.."
 
-// fragmentMark is what follows "toml" where a block of the manual is not a whole
-// file. Such a block must still be TOML.
+// fragmentMark follows "toml" if a block of the manual is not a whole file. Such a block
+// must still be valid TOML.
 const fragmentMark = "fragment"
 
 var (
@@ -33,7 +33,7 @@ var (
 	keySection = regexp.MustCompile(`(?ms)^## Keys.*`)
 )
 
-// manual is the text of every page, by its path from the root.
+// manual returns the text of every page, by its path from the root.
 func manual(t *testing.T) map[string]string {
 	t.Helper()
 	pages := map[string]string{"README.md": readPage(t, "README.md")}
@@ -60,7 +60,7 @@ func readPage(t *testing.T, path string) string {
 	return string(b)
 }
 
-// examples are the whole files that a page shows.
+// examples returns the whole files that a page shows.
 func examples(t *testing.T, path, page string) (all []*Config) {
 	t.Helper()
 	for _, b := range tomlBlock.FindAllStringSubmatch(page, -1) {
@@ -83,7 +83,7 @@ func examples(t *testing.T, path, page string) (all []*Config) {
 	return all
 }
 
-// Every example of the manual is a valid file.
+// TestExamplesOfTheManual: every example of the manual is a valid file.
 func TestExamplesOfTheManual(t *testing.T) {
 	n := 0
 	for path, page := range manual(t) {
@@ -94,8 +94,8 @@ func TestExamplesOfTheManual(t *testing.T) {
 	}
 }
 
-// Every mode has a page, which the index lists and which shows that mode at both
-// ends; so have stacks and hubs.
+// TestEachModeHasAPage: every mode has a page, which the index lists and which shows the
+// mode at both ends. So have stacks and hubs.
 func TestEachModeHasAPage(t *testing.T) {
 	pages := manual(t)
 	index := pages["docs/modes/README.md"]
@@ -131,8 +131,8 @@ func TestEachModeHasAPage(t *testing.T) {
 	check("hub", func(tunnel *Tunnel) bool { return tunnel.Hub })
 }
 
-// Every key is in the manual or in the sample, and every key that the pages of
-// modes list is one.
+// TestEachKeyIsInTheManual: every key is in the manual or in the sample, and every key
+// that the pages of modes list exists.
 func TestEachKeyIsInTheManual(t *testing.T) {
 	keys := slices.Concat(rowNames(fileKeys), rowNames(logKeys), rowNames(controlKeys), rowNames(metricsKeys), rowNames(securityKeys), rowNames(gatewayKeys), rowNames(tunnelKeys), rowNames(peerKeys), rowNames(itemKeys))
 	mentioned := map[string]bool{"peer": true} // [[tunnel.peer]]
@@ -168,7 +168,7 @@ func mention(mentioned map[string]bool, text string) {
 	}
 }
 
-// tableRows are the first cells of tables' rows.
+// tableRows returns the first cells of the rows of tables.
 func tableRows(section string) (cells []string) {
 	for line := range strings.Lines(section) {
 		if rest, ok := strings.CutPrefix(line, "| "); ok {
@@ -179,7 +179,7 @@ func tableRows(section string) (cells []string) {
 	return cells
 }
 
-// Every link of the manual into this repository leads somewhere.
+// TestLinksOfTheManual: every link of the manual into this repository is valid.
 func TestLinksOfTheManual(t *testing.T) {
 	for path, page := range manual(t) {
 		for _, m := range link.FindAllStringSubmatch(page, -1) {
@@ -190,7 +190,8 @@ func TestLinksOfTheManual(t *testing.T) {
 	}
 }
 
-// The example of how to add a mechanism is a mechanism, and its test passes.
+// TestExampleMechanism: the example of how to add a mechanism works, and its test
+// passes.
 func TestExampleMechanism(t *testing.T) {
 	top, err := filepath.Abs(root)
 	if err != nil {
@@ -223,7 +224,7 @@ func TestExampleMechanism(t *testing.T) {
 	}
 }
 
-// Whoever begins at README.md finds every page.
+// TestREADMELinksToEachPage: every page can be reached from README.md.
 func TestREADMELinksToEachPage(t *testing.T) {
 	pages := manual(t)
 	for path := range pages {

@@ -43,7 +43,7 @@ func TestSyntax(t *testing.T) {
 	})
 }
 
-// A file of another sort, however large, is refused at once.
+// TestCrowdedTables: a file of another type, of any size, is refused at once.
 func TestCrowdedTables(t *testing.T) {
 	const want = "a table has more than 1000 keys here: no configuration is like that: name the right file with -config"
 	var keys, inline, tables strings.Builder

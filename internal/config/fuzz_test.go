@@ -14,8 +14,8 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// FuzzParse holds any file against what Parse promises: problems that can be
-// shown and found in the file, or a configuration in which all is as it must be.
+// FuzzParse checks what Parse promises for any file: problems that can be shown and
+// found in the file, or a valid configuration.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		sample, single, double, "", "\xef\xbb\xbf", "\x00", "a = \"\xff\"", "[", "[[tunnel]]", "[[tunnel]]\r\n",

@@ -9,8 +9,8 @@ import (
 	"sixfour/encap"
 )
 
-// The peer's inner addresses as far as the configuration shows them: those that it must
-// have come first.
+// TestProbed checks the inner addresses of a peer that follow from the configuration:
+// certain ones come first.
 func TestProbed(t *testing.T) {
 	for _, test := range []struct {
 		mode         string

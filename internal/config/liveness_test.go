@@ -55,8 +55,8 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
-// An address to be asked must be one of the other end's, and there must be one of ours to
-// ask from.
+// TestProbe: a probed address must be one of the other end's, and we must have a source
+// address for it.
 func TestProbe(t *testing.T) {
 	const want = "it must be an inner address of the other end, or of a host behind it, that answers pings"
 	const address = "address = ['10.0.0.1/24', 'fc00::1/64']\n"

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// manyPeers is a hub with so many peers, each behind a prefix of its own.
+// manyPeers returns a hub with n peers, each with a prefix of its own.
 func manyPeers(n int) string {
 	var b strings.Builder
 	b.WriteString("[[tunnel]]\nname = 'hub'\nmode = '6in4'\nlocal = '192.0.2.1'\naddress = ['2001:db8::1/32']\n")

@@ -8,14 +8,14 @@ import (
 	"sixfour/encap"
 )
 
-// Tunnels without a problem, to which rows add lines: from line 6, and from 8.
+// Tunnels without a problem. Rows add lines to them, from line 6 and from line 8.
 const (
 	single = "[[tunnel]]\nname = 'a'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"
 	double = "[[tunnel]]\nname = 'a'\nmode = '4in6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n"
 )
 
-// What a problem says that a mode can be, or an item of a stack, or the mode of
-// who has IPv6 to carry. A new mode is in all that it belongs to.
+// The lists of modes in problems: for a mode, for an item of a stack, and for modes with
+// IPv6. A new mode must be added to each list to which it belongs.
 var (
 	allModes  = list(quoteAll(append(modeNames(anyMode), "stack")))
 	itemModes = list(quoteAll(modeNames(anyMode)))
@@ -34,7 +34,7 @@ func TestListsOfModes(t *testing.T) {
 	}
 }
 
-// without is a text less the lines of some keys.
+// without returns a text without the lines of some keys.
 func without(text string, keys ...string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -49,10 +49,11 @@ func without(text string, keys ...string) string {
 	return b.String()
 }
 
-// named is single with another value of name.
+// named returns single with another value of name.
 func named(value string) string { return strings.Replace(single, "'a'", value, 1) }
 
-// between is single between other endpoints, between6 double in another layer.
+// between returns single between other endpoints, between6 double with others in the
+// IPv6 layer.
 func between(local, remote string) string {
 	return strings.NewReplacer("192.0.2.1", local, "192.0.2.2", remote).Replace(single)
 }
@@ -61,10 +62,10 @@ func between6(local6, remote6 string) string {
 	return strings.NewReplacer("fc00::1", local6, "fc00::2", remote6).Replace(double)
 }
 
-// inMode is single in another mode.
+// inMode returns single in another mode.
 func inMode(mode string) string { return strings.Replace(single, "6in4", mode, 1) }
 
-// tunnel begins a tunnel of a mode between two ends; "" leaves a key out.
+// tunnel returns the beginning of a tunnel of a mode between two ends; "" omits a key.
 func tunnel(mode, local, remote string) string {
 	var b strings.Builder
 	b.WriteString("[[tunnel]]\nname = 'a'\n")
@@ -76,7 +77,7 @@ func tunnel(mode, local, remote string) string {
 	return b.String()
 }
 
-// Tunnels of other modes, without a problem but for what they lack.
+// Tunnels of other modes, without a problem except for what they lack.
 var (
 	greTunnel   = tunnel("gre", "192.0.2.1", "192.0.2.2")
 	over6Tunnel = tunnel("4in6", "2001:db8::1", "2001:db8::2")
@@ -84,16 +85,16 @@ var (
 	hubTunnel   = tunnel("4in4", "192.0.2.1", "")           // lacks peers
 )
 
-// second and third are a tunnel by other names.
+// second and third return a tunnel with another name.
 func second(tunnel string) string { return strings.Replace(tunnel, "'a'", "'b'", 1) }
 func third(tunnel string) string  { return strings.Replace(tunnel, "'a'", "'c'", 1) }
 
-// peer is one of a hub.
+// peer returns a peer of a hub.
 func peer(name, remote, allowed string) string {
 	return "[[tunnel.peer]]\nname = '" + name + "'\nremote = '" + remote + "'\nallowed = ['" + allowed + "']\n"
 }
 
-// problemRow is a file and its problems, one line each, without the file name.
+// problemRow is a file and its problems, one per line, without the file name.
 type problemRow struct{ file, want string }
 
 func checkProblems(t *testing.T, rows []problemRow) {
@@ -115,5 +116,5 @@ func checkProblems(t *testing.T, rows []problemRow) {
 	}
 }
 
-// lines are several problems.
+// lines joins several problems.
 func lines(l ...string) string { return strings.Join(l, "\n") }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// documented are the tables whose keys the reference has, as far as they hold
-// values.
+// documented returns the tables whose keys are in the reference, with those keys that
+// hold values.
 func documented() map[string][]string {
 	tunnel := slices.DeleteFunc(rowNames(tunnelKeys), func(name string) bool { return name == "peer" })
 	return map[string][]string{
@@ -23,7 +23,7 @@ func documented() map[string][]string {
 	}
 }
 
-// The reference has each key once, and no other.
+// TestReferenceIsComplete: the reference has each key once, and no others.
 func TestReferenceIsComplete(t *testing.T) {
 	seen := make(map[string]bool)
 	all := documented()
@@ -46,7 +46,7 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 }
 
-// bare is a file for a mode that has all it needs, in which a key can be set.
+// bare returns a minimal file for a mode, in which a key can be set.
 func bare(k Key) string {
 	tunnel := "[[tunnel]]\nname = \"six0\"\nlocal = \"192.0.2.1\"\n"
 	switch {
@@ -71,7 +71,7 @@ func bare(k Key) string {
 	return tunnel + k.Table + "\n"
 }
 
-// values are a configuration without the places in its file, which differ.
+// values returns a configuration without positions in the file, which differ.
 func values(t *testing.T, text string) string {
 	t.Helper()
 	c, err := Parse("file", []byte(text))
@@ -89,7 +89,7 @@ func values(t *testing.T, text string) string {
 	return fmt.Sprintf("%+v", reflect.ValueOf(c).Elem())
 }
 
-// A key that is set to its default changes nothing.
+// TestReferenceDefaults: setting a key to its default changes nothing.
 func TestReferenceDefaults(t *testing.T) {
 	for _, k := range Reference() {
 		if k.Default == "" {

@@ -40,7 +40,7 @@ func TestLayers(t *testing.T) {
 			[]Layer{{Local: addr("192.0.2.1"), GRE: gre}}, hosts("192.0.2.2")},
 		{stackTunnel + "stack = ['gre6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\nkey = 7\n", []encap.Kind{encap.GREInSix, encap.SixInFour},
 			[]Layer{{Local: addr("fc00::1"), GRE: encap.GRE{Keyed: true, Key: 7}}, {Local: addr("192.0.2.1")}}, hosts("fc00::2", "192.0.2.2")},
-		// An item with GRE options has those alone.
+		// An item with GRE options has only its own.
 		{stackTunnel + "stack = [{ mode = 'gre', local = '10.1.1.1', remote = '10.1.1.2', checksum = true }, 'gre']\nkey = 0\n",
 			[]encap.Kind{encap.GREInFour, encap.GREInFour},
 			[]Layer{{Local: addr("10.1.1.1"), GRE: encap.GRE{Checksum: true}}, {Local: addr("192.0.2.1"), GRE: encap.GRE{Keyed: true}}}, hosts("10.1.1.2", "192.0.2.2")},
@@ -78,7 +78,7 @@ func TestPeerProblem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hub := c.Tunnels[0] // a copy keeps its place
+	hub := c.Tunnels[0] // a copy keeps its position
 	if got, want := hub.PeerProblem(&hub.Peers[0], "%s is away", "a").String(), "f.toml:7:10: a is away"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -140,7 +140,7 @@ func TestAutomatic(t *testing.T) {
 	}
 }
 
-// Each automatic mode has its row, and each row its mode.
+// TestMechanismOfEachMode: each automatic mode has a row, and each row has a mode.
 func TestMechanismOfEachMode(t *testing.T) {
 	rows := map[string]bool{}
 	for _, m := range mechanisms {

@@ -4,7 +4,7 @@ import "testing"
 
 func TestStacks(t *testing.T) {
 	checkProblems(t, []problemRow{
-		// What an inner layer has, too, must be an address.
+		// An end of an inner layer must be an address.
 		{tunnel("stack", "auto", "x.example") + "stack = [{ mode = '4in4', remote = '10.1.1.2' }, '4in4']\n",
 			lines(
 				`4:9: local is "auto": it must be an IPv4 address`,

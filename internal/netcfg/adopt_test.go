@@ -9,7 +9,7 @@ import (
 	"sixfour/tun"
 )
 
-// copies are descriptors as somebody else keeps them.
+// copies returns copies of a device's descriptors, as another process would hold them.
 func copies(t *testing.T, d *tun.Device) (fds []int) {
 	t.Helper()
 	for _, q := range d.Queues() {
@@ -32,8 +32,8 @@ func release(fds []int) {
 	}
 }
 
-// An interface that somebody keeps is taken over as it is, with what is right about
-// it; one that does not fit makes room for another.
+// TestAdopt: an interface whose descriptors are held is taken over with what is right
+// about it; one that does not fit is replaced.
 func TestAdopt(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -92,7 +92,8 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// Descriptors of an interface of the same name in another namespace are another's.
+// TestAdoptFromAnotherNamespace: descriptors of an interface with the same name in
+// another namespace are refused.
 func TestAdoptFromAnotherNamespace(t *testing.T) {
 	ns, other := namespace(t), namespace(t)
 	set := Settings{Name: "six0", Namespace: other.Path(), MTU: 1400, Queues: 1}

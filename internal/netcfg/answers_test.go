@@ -47,7 +47,7 @@ func TestKernelAnswers(t *testing.T) {
 		device string
 		end    End
 	}{{"sit0", End{one, ipv6}}, {"ip6tnl0", End{one6, ipip}}, {"ip6gre0", End{one6, gre}}} {
-		must(t, rig.Veth(ns, c.device, ns, "peer", 1500)) // what kind of device it is does not matter
+		must(t, rig.Veth(ns, c.device, ns, "peer", 1500)) // the type of device does not matter
 		if got := KernelAnswers(fstest.MapFS{}, []End{c.end}); got != "device "+c.device {
 			t.Errorf("with the device %s: %q", c.device, got)
 		}

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FuzzAnswers takes what the kernel might answer apart.
+// FuzzAnswers parses possible answers of the kernel.
 func FuzzAnswers(f *testing.F) {
 	c, err := dial()
 	must(f, err)
 	defer c.close()
-	// Real answers, each with its header put back.
+	// Real answers, each with its header.
 	c.exchange(3, func(b *builder, i int) {
 		switch i {
 		case 0:
@@ -80,7 +80,7 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// An answer that lacks its end is an error of its own query.
+// TestParseShort: a truncated answer is an error of its own query only.
 func TestParseShort(t *testing.T) {
 	for _, b := range [][]byte{nil, make([]byte, 7), append(make([]byte, unix.SizeofIfInfomsg), 9, 0, 4, 0)} {
 		if f := parseRoute(b, nil); f.err == nil {

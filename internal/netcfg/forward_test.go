@@ -10,7 +10,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// What netlink says and does is what sysctl says: also where /proc/sys is read-only.
+// TestForwarding: netlink reads and writes the same settings as sysctl, also if
+// /proc/sys is read-only.
 func TestForwarding(t *testing.T) {
 	ns := namespace(t)
 	must(t, rig.Veth(ns, "one", ns, "two", 1500))

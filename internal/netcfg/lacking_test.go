@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An interface that may lack something is made although another one has some of its
-// routes, or IPv6 is switched off, says so, and has everything once that is over.
+// TestPartial: with Partial, an interface is made although another one has some of its
+// routes, or IPv6 is off. It reports what is missing, and gets everything later.
 func TestPartial(t *testing.T) {
 	ns, _ := uplinks(t)
 	foreign := func(dst, via string) { route(t, ns, dst, via, "eth0", func(r *netlink.Route) { r.Priority = 0 }) }
@@ -62,7 +62,8 @@ func TestPartial(t *testing.T) {
 	}
 }
 
-// Whose a route is, is seen before an interface is made, and when it is taken later.
+// TestTaken: a route of another interface is detected before an interface is made, and
+// also if it is added later.
 func TestTaken(t *testing.T) {
 	ns, _ := uplinks(t)
 	list := prefixes("10.9.0.0/16 0.0.0.0/0 fd00:2::/48 ::/0")
@@ -92,7 +93,8 @@ func TestTaken(t *testing.T) {
 		eth0, err := ns.Handle().LinkByName("eth0")
 		must(t, err)
 		must(t, ns.Handle().RouteReplace(&netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), Gw: addr(via).AsSlice(), LinkIndex: eth0.Attrs().Index}))
-		// The first of the list is told, and they are taken from its end on.
+		// The error names the first of the list; routes are taken from the end of the
+		// list.
 		if err := l.Taken(); err == nil || !strings.Contains(err.Error(), "add route "+dst+" ") {
 			t.Errorf("%s was replaced: %v", dst, err)
 		}

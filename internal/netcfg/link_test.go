@@ -33,7 +33,7 @@ func openLink(t testing.TB, ns *rig.Namespace, addresses, routes []netip.Prefix)
 	return l
 }
 
-// addresses are those of six0 in a family, sorted.
+// addresses returns those of six0 in a family, sorted.
 func addresses(t testing.TB, ns *rig.Namespace, family int) string {
 	t.Helper()
 	link, err := ns.Handle().LinkByName("six0")
@@ -48,8 +48,7 @@ func addresses(t testing.TB, ns *rig.Namespace, family int) string {
 	return strings.Join(all, " ")
 }
 
-// routes are those that lead through six0 in the main table, sorted, but for the
-// kernel's own.
+// routes returns those through six0 in the main table, sorted, without the kernel's own.
 func routes(t testing.TB, ns *rig.Namespace, family int) string {
 	t.Helper()
 	link, err := ns.Handle().LinkByName("six0")
@@ -92,14 +91,14 @@ func TestOpenAndRestore(t *testing.T) {
 	}
 	count(Restored{})
 	want("restored, though nothing was missing")
-	// One that is missing behind one that is not.
+	// A missing route after one that is not missing.
 	must(t, ns.Handle().RouteDel(&netlink.Route{LinkIndex: l.Index(), Dst: ipNet(netip.MustParsePrefix("10.9.0.0/16")), Scope: netlink.SCOPE_LINK}))
 	count(Restored{Routes: 1})
 	want("one route restored")
-	must(t, ns.DelAddr("six0", netip.MustParsePrefix("10.0.0.1/30"))) // with all IPv4 routes, since it is the only one
+	must(t, ns.DelAddr("six0", netip.MustParsePrefix("10.0.0.1/30"))) // with all IPv4 routes, because it is the only address
 	count(Restored{1, 3})
 	want("address restored")
-	// What comes with the addresses, too.
+	// Also the routes that the kernel adds with addresses.
 	connected := func() (n int) {
 		list, err := ns.Handle().RouteList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index()}}, netlink.FAMILY_ALL)
 		must(t, err)
@@ -130,7 +129,8 @@ func TestOpenAndRestore(t *testing.T) {
 	}
 }
 
-// Who gives no link-local address gets the kernel's, on an IPv6 tunnel.
+// TestLinkLocal: without a configured link-local address, an IPv6 tunnel gets the
+// kernel's.
 func TestLinkLocal(t *testing.T) {
 	for _, c := range []struct {
 		given string
@@ -150,8 +150,8 @@ func TestLinkLocal(t *testing.T) {
 	}
 }
 
-// Which of many routes cannot be added is told, the first of them, and nothing
-// stays behind.
+// TestRouteOfOthers: the error names the first of many routes that cannot be added, and
+// everything is removed again.
 func TestRouteOfOthers(t *testing.T) {
 	ns, _ := uplinks(t)
 	route(t, ns, "203.0.113.0/24", "192.0.2.2", "eth0", func(r *netlink.Route) { r.Priority = 0 })
@@ -171,7 +171,7 @@ func TestRouteOfOthers(t *testing.T) {
 	}
 }
 
-// lifetimes are how long an address of six0 is still good for, in seconds.
+// lifetimes returns how long an address of six0 may still be used, in seconds.
 func lifetimes(t *testing.T, ns *rig.Namespace, a string) (preferred, valid uint32) {
 	t.Helper()
 	link, err := ns.Handle().LinkByName("six0")
@@ -247,7 +247,7 @@ func TestLearn(t *testing.T) {
 		t.Errorf("restored: routes %s", got)
 	}
 	good("restored")
-	// What the kernel has taken away already.
+	// The kernel has already removed it.
 	must(t, ns.LinkDown("six0"))
 	must(t, l.Learn(nil, false, 0))
 
@@ -257,7 +257,8 @@ func TestLearn(t *testing.T) {
 	}
 }
 
-// Two tunnels may learn a default route, and a native one stays the better.
+// TestLearnDefaultOfOthers: two tunnels may learn a default route, and a native one is
+// still preferred.
 func TestLearnDefaultOfOthers(t *testing.T) {
 	ns, _ := uplinks(t)
 	route(t, ns, "::/0", "fe80::2", "eth0", nil)
@@ -281,7 +282,7 @@ func TestLearnDefaultOfOthers(t *testing.T) {
 	}
 }
 
-// Also those routes come back that are behind the first ones.
+// TestRestoreMany: routes after the first ones are restored, too.
 func TestRestoreMany(t *testing.T) {
 	ns := namespace(t)
 	var many []netip.Prefix
@@ -302,7 +303,7 @@ func TestRestoreMany(t *testing.T) {
 	}
 }
 
-// An interface with so many routes is made, and restored.
+// BenchmarkOpen makes and restores an interface with very many routes.
 func BenchmarkOpen(b *testing.B) {
 	ns := namespace(b)
 	for _, v6 := range []bool{false, true} {

@@ -8,7 +8,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// Nobody reads the queue of an interface: what it has no room for is known.
+// TestLost: packets for which the queue of an interface has no room are counted.
 func TestLost(t *testing.T) {
 	ns, err := rig.New("lost")
 	must(t, err)
@@ -24,7 +24,7 @@ func TestLost(t *testing.T) {
 		}
 		defer c.Close()
 		for range packets {
-			_, _ = c.Write([]byte("lost")) // it says so, or not
+			_, _ = c.Write([]byte("lost")) // it may return an error or not
 		}
 		return nil
 	}))

@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A namespace that is held can be entered when its path leads nowhere any more; one
-// that is not there is not held.
+// TestHold: a namespace that is held can be entered after its path has become invalid; a
+// missing one is not held.
 func TestHold(t *testing.T) {
 	ns, err := rig.New("held")
 	if err != nil {
@@ -40,7 +40,7 @@ func TestHold(t *testing.T) {
 			return unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
 		})
 	}
-	for range 2 { // the second time it is there
+	for range 2 { // the second time it exists
 		if err := Hold(path); err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An IPsec policy is against AF_XDP if it is the first of those that select the
-// packets, in either direction, and does something with them.
+// TestPoliciesAgainst: an IPsec policy excludes AF_XDP if it is the first one that
+// selects the packets, in either direction, and does something with them.
 func TestPoliciesAgainst(t *testing.T) {
 	any4 := netip.MustParsePrefix("0.0.0.0/0")
 	peer := netip.MustParsePrefix("203.0.113.20/32")
@@ -46,8 +46,8 @@ func TestPoliciesAgainst(t *testing.T) {
 	}
 }
 
-// What the kernel tells of a policy is read whole, also where an IPv6 prefix looks
-// like an IPv4 address.
+// TestReadIPsec: all of a policy is read, also if an IPv6 prefix looks like an IPv4
+// address.
 func TestReadIPsec(t *testing.T) {
 	n := namespace(t)
 	must(t, n.Do(func() error {

@@ -40,7 +40,7 @@ func uplinks(t testing.TB) (ns, isp *rig.Namespace) {
 		for i := range l.ours {
 			must(t, ns.AddAddr(l.dev, netip.MustParsePrefix(l.ours[i])))
 			must(t, isp.AddAddr(l.dev, netip.MustParsePrefix(l.isp[i])))
-			// An IPv6 address becomes ours a little later.
+			// An IPv6 address can be used only a little later.
 			settled(t, ns, l.ours[i])
 			settled(t, isp, l.isp[i])
 		}
@@ -48,7 +48,7 @@ func uplinks(t testing.TB) (ns, isp *rig.Namespace) {
 	return ns, isp
 }
 
-// settled waits until an address is one of the namespace.
+// settled waits until the namespace can use an address.
 func settled(t testing.TB, ns *rig.Namespace, p string) {
 	t.Helper()
 	ip := netip.MustParsePrefix(p).Addr().AsSlice()
@@ -70,7 +70,7 @@ func router(t testing.TB) *Router {
 	return r
 }
 
-// addr is an address in text; "" is none.
+// addr parses an address; "" means none.
 func addr(s string) netip.Addr {
 	if s == "" {
 		return netip.Addr{}
@@ -100,7 +100,7 @@ func TestTo(t *testing.T) {
 	route(t, ns, "203.0.113.0/24", "198.51.100.2", "eth1", mtu(1300))
 	route(t, ns, "2001:db8:2::/64", "2001:db8:1::2", "eth1", mtu(1300))
 	route(t, ns, "2001:db8:3::/64", "2001:db8::2", "eth0", func(r *netlink.Route) { r.Src = addr("2001:db8:1::1").AsSlice() })
-	// What is marked goes another way.
+	// Packets with a mark take another route.
 	for _, f := range []struct {
 		family   int
 		dst, via string
@@ -132,11 +132,11 @@ func TestTo(t *testing.T) {
 		{"2001:db8:1::9", "", 0, "2001:db8:1::1", "2001:db8:1::9", "eth1", 1380, nil},
 		{"2001:db8:2::1", "", 0, "2001:db8:1::1", "2001:db8:1::2", "eth1", 1300, nil},
 		{"2001:db8:9::1", "", 7, "2001:db8:1::1", "2001:db8:1::2", "eth1", 1380, nil},
-		// a source that the route prefers, and one that we do
+		// a source preferred by the route, and one preferred by us
 		{"2001:db8:3::1", "", 0, "2001:db8:1::1", "2001:db8::2", "eth0", 1500, nil},
 		{"2001:db8:3::1", "2001:db8::1", 0, "2001:db8::1", "2001:db8::2", "eth0", 1500, nil},
 		{"203.0.113.1", "192.0.2.1", 0, "192.0.2.1", "198.51.100.2", "eth1", 1300, nil},
-		// ourselves
+		// our own address
 		{"192.0.2.1", "", 0, "192.0.2.1", "192.0.2.1", "lo", 65536, nil},
 		{"2001:db8::1", "", 0, "2001:db8::1", "2001:db8::1", "lo", 65536, nil},
 		{"127.0.64.9", "192.0.2.1", 0, "192.0.2.1", "127.0.64.9", "lo", 65536, nil},
@@ -170,8 +170,8 @@ func TestTo(t *testing.T) {
 	}
 }
 
-// The prefix that the kernel's table has around an address: by it a route is known that
-// another one, of a shorter prefix, does not concern.
+// TestBits checks the length of the prefix that the kernel's table has for an address.
+// It shows whether a change of another route concerns this one.
 func TestBits(t *testing.T) {
 	ns, _ := uplinks(t)
 	route(t, ns, "0.0.0.0/0", "192.0.2.2", "eth0", nil)
@@ -185,7 +185,7 @@ func TestBits(t *testing.T) {
 	}
 }
 
-// A gateway of the other family, which IPv4 routes may have (RFC 5549).
+// TestToVia: a gateway of the other family, which IPv4 routes may have (RFC 5549).
 func TestToVia(t *testing.T) {
 	ns, _ := uplinks(t)
 	route(t, ns, "203.0.113.0/24", "", "eth0", func(r *netlink.Route) {
@@ -197,7 +197,7 @@ func TestToVia(t *testing.T) {
 	}
 }
 
-// Many queries at once, more than are in flight: each has its own answer, and
+// TestToAll: many queries at once, more than are in flight: each has its own answer or
 // its own error.
 func TestToAll(t *testing.T) {
 	ns, _ := uplinks(t)
@@ -305,7 +305,7 @@ func TestNeighbour(t *testing.T) {
 	}
 }
 
-// For so many peers of either family behind a gateway.
+// BenchmarkToAll: very many peers of either family behind a gateway.
 func BenchmarkToAll(b *testing.B) {
 	ns, _ := uplinks(b)
 	route(b, ns, "10.0.0.0/8", "192.0.2.2", "eth0", nil)

@@ -22,11 +22,10 @@ var (
 	two = netip.MustParseAddr("127.0.0.2")
 
 	one6 = netip.MustParseAddr("::1")
-	two6 = netip.MustParseAddr("2001:db8::2") // which nobody has
+	two6 = netip.MustParseAddr("2001:db8::2") // no host has it
 )
 
-// portUnreachable is an ICMP port unreachable that quotes a packet of a
-// protocol.
+// portUnreachable returns an ICMP port unreachable that quotes a packet of a protocol.
 func portUnreachable(from, to netip.Addr, code, quoted byte) []byte {
 	p := make([]byte, 20+8+28)
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_ICMP
@@ -41,7 +40,7 @@ func portUnreachable(from, to netip.Addr, code, quoted byte) []byte {
 	return p
 }
 
-// passes tells whether a packet that the namespace sends to itself arrives.
+// passes reports whether a packet that the namespace sends to itself arrives.
 func passes(t *testing.T, ns *rig.Namespace, packet []byte) bool {
 	t.Helper()
 	c, err := ns.Capture("lo")
@@ -54,7 +53,7 @@ func passes(t *testing.T, ns *rig.Namespace, packet []byte) bool {
 	if err != nil && !errors.Is(err, unix.EPERM) { // EPERM: a filter dropped it
 		t.Fatal(err)
 	}
-	// What a process sends to its own host is there when it has been sent.
+	// A packet to the own host has arrived when the call that sends it returns.
 	frames, werr := c.Waiting()
 	must(t, werr)
 	if (len(frames) > 0) != (err == nil) {
@@ -70,8 +69,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// namespace is one of our own, in which the calling goroutine, the test's, is
-// from now on.
+// namespace returns a new namespace, which the calling goroutine, the test's, enters.
 func namespace(t testing.TB) *rig.Namespace {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -88,7 +86,7 @@ func namespace(t testing.TB) *rig.Namespace {
 	return ns
 }
 
-// tables are the names of the nftables tables of the namespace that we are in.
+// tables returns the names of the nftables tables in the current namespace.
 func tables(t *testing.T) (names []string) {
 	t.Helper()
 	c, err := nftables.New()
@@ -101,8 +99,8 @@ func tables(t *testing.T) (names []string) {
 	return names
 }
 
-// ways are the two kinds of table: one that the kernel removes with us, and what
-// older kernels can do.
+// ways are the two kinds of tables: those that the kernel removes with the process, and
+// those of older kernels.
 var ways = []struct {
 	name  string
 	flags uint32
@@ -145,7 +143,7 @@ func TestShieldDropsWhatItShould(t *testing.T) {
 	}
 }
 
-// dropped is the counters of a family's rules, added up.
+// dropped returns the sum of the counters of a family's rules.
 func dropped(t *testing.T, s *Shield, g *guard) (n uint64) {
 	t.Helper()
 	rules, err := s.own.conn.GetRules(g.table, &nftables.Chain{Table: g.table, Name: "output"})
@@ -165,8 +163,8 @@ func dropped(t *testing.T, s *Shield, g *guard) (n uint64) {
 	return n
 }
 
-// portUnreachable6 is an ICMPv6 error that quotes a packet of next headers, the
-// last of which is the protocol and the others of which are options.
+// portUnreachable6 returns an ICMPv6 error that quotes a packet of next headers; the
+// last one is the protocol, the others are options.
 func portUnreachable6(to netip.Addr, kind, code byte, quoted ...byte) []byte {
 	p := make([]byte, 40+8+40+8*len(quoted))
 	header := func(b []byte, next byte, from, to netip.Addr) {
@@ -220,8 +218,7 @@ func TestShieldIPv6DropsWhatItShould(t *testing.T) {
 					t.Errorf("%s: type %d, code %d, quoting next headers %d to %v: dropped is %v", when, kind, code, quoted, to, got)
 				}
 			}
-			// An error quotes what it can: a packet without anything behind its
-			// header has no options to look into.
+			// A quote that ends after the IPv6 header has no options to read.
 			cut := portUnreachable6(two6, 1, 4, limited)[:40+8+40]
 			binary.BigEndian.PutUint16(cut[4:], 8+40)
 
@@ -292,7 +289,8 @@ func TestShieldGoesWithClose(t *testing.T) {
 	}
 }
 
-// What a process that was killed has left behind, and what somebody removed.
+// TestShieldWithoutOwner: tables that a killed process has left, and a table that was
+// removed.
 func TestShieldWithoutOwner(t *testing.T) {
 	ns := namespace(t)
 	dead, err := openShield(0)
@@ -327,7 +325,7 @@ func TestShieldWithoutOwner(t *testing.T) {
 	}
 }
 
-// Nobody else can remove a table that is owned.
+// TestShieldOwned: no other process can remove an owned table.
 func TestShieldOwned(t *testing.T) {
 	ns := namespace(t)
 	s, err := OpenShield()
@@ -343,7 +341,7 @@ func TestShieldOwned(t *testing.T) {
 	if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
 		t.Error("somebody else removed the table")
 	}
-	// As if the process died.
+	// As if the process had died.
 	must(t, s.own.conn.CloseLasting())
 	for deadline := time.Now().Add(10 * time.Second); len(tables(t)) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

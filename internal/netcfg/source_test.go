@@ -11,7 +11,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// temporaries are the temporary addresses of a device, once there are some.
+// temporaries returns the temporary addresses of a device, once there are some.
 func temporaries(t *testing.T, ns *rig.Namespace, dev string) (all []netlink.Addr) {
 	t.Helper()
 	link, err := ns.Handle().LinkByName(dev)
@@ -33,8 +33,8 @@ func temporaries(t *testing.T, ns *rig.Namespace, dev string) (all []netlink.Add
 	}
 }
 
-// Of a host's addresses the one that stays is taken, where the kernel by itself would
-// take a temporary one (RFC 8981).
+// TestStableSource: of a host's addresses a permanent one is chosen, where the kernel by
+// itself would choose a temporary one (RFC 8981).
 func TestStableSource(t *testing.T) {
 	ns, _ := uplinks(t)
 	must(t, ns.Sysctl("net/ipv6/conf/eth0/use_tempaddr", "2"))
@@ -63,8 +63,9 @@ func TestStableSource(t *testing.T) {
 	}
 }
 
-// What this host takes for itself is told: also a subnet's anycast address where it
-// forwards (RFC 4291 section 2.6.1), and what is routed to the loopback device.
+// TestOurs: packets to this host are reported as ours, also those to a subnet's anycast
+// address if the host forwards (RFC 4291 section 2.6.1), and those routed to the
+// loopback device.
 func TestOurs(t *testing.T) {
 	ns, _ := uplinks(t)
 	must(t, ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))

@@ -10,7 +10,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// Each kind of change is told, and a link's with its index.
+// TestWatch: each kind of change is reported, and a change of a link with its index.
 func TestWatch(t *testing.T) {
 	ns, _ := uplinks(t)
 	index, err := ns.Handle().LinkByName("eth0")
@@ -34,12 +34,12 @@ func TestWatch(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: not told", what)
 			}
-			change(i) // again, as the watch may not have begun
+			change(i) // again, because the watch may not have started
 			time.Sleep(time.Millisecond)
 		}
 	}
 	told("MTU", &links, func(i int) { must(t, ns.SetMTU("eth0", 1400+i%2)) })
-	// From here on the watch has begun, and what comes is about links or not.
+	// From here on the watch has started.
 	settle := func() {
 		for before := int64(-1); before != others.Load(); time.Sleep(20 * time.Millisecond) {
 			before = others.Load()
@@ -61,7 +61,7 @@ func TestWatch(t *testing.T) {
 		settle()
 		told("route "+c.route, &others, once(func() error { return ns.AddRoute(netip.MustParsePrefix(c.route), addr(c.via), "eth0") }))
 	}
-	// What a link loses is told with its index.
+	// If a link loses something, its index is reported.
 	for _, c := range []struct{ address, route, via string }{
 		{"192.0.2.9/32", "203.0.113.0/24", "192.0.2.2"},
 		{"2001:db8::9/128", "2001:db8:2::/64", "2001:db8::2"},

@@ -90,8 +90,8 @@ func TestCloseEndsWaits(t *testing.T) {
 	}
 }
 
-// Goroutines that wait without telling the runtime stop for its garbage
-// collector all the same, and for Close; and others run meanwhile.
+// TestTheWorldStops: goroutines that wait without telling the runtime still stop for its
+// garbage collector, and for Close, and other goroutines run meanwhile.
 func TestTheWorldStops(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	const n = 4
@@ -104,8 +104,8 @@ func TestTheWorldStops(t *testing.T) {
 	var turns atomic.Int64
 	var fds []*FD
 	for range n {
-		// Each wakes itself: the next byte always comes within the time that it
-		// keeps its processor.
+		// Each wakes itself: the next byte always comes while the goroutine keeps its
+		// processor.
 		f, w := pipe(t)
 		fds = append(fds, f)
 		wg.Go(func() {
