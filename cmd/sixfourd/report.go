@@ -10,6 +10,7 @@ import (
 
 	"sixfour/internal/engine"
 	"sixfour/internal/systemd"
+	"sixfour/internal/text"
 )
 
 // report is the line that "systemctl status" shows: the state of the tunnels, and the
@@ -27,14 +28,19 @@ func (r *report) line(change func(*report)) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(r)
-	line := r.tunnels
-	for _, more := range []string{r.metrics, r.reload} {
-		if more != "" {
-			line += "; " + more
+	var parts []string
+	for _, part := range []string{text.Cut(r.reload, maxReload), r.metrics, r.tunnels} {
+		if part != "" {
+			parts = append(parts, part)
 		}
 	}
-	return systemd.Status("%s", line)
+	return systemd.Status("%s", strings.Join(parts, "; "))
 }
+
+const (
+	maxReload = 500 // bytes of the status line for the result of a reload
+	maxNamed  = 5   // tunnels that the status line names
+)
 
 // describe returns the state of the tunnels as one line.
 func describe(s engine.Summary) string {
@@ -45,11 +51,16 @@ func describe(s engine.Summary) string {
 	if len(s.Waiting) == 0 {
 		return count + ", ready to carry packets"
 	}
-	waits := make([]string, len(s.Waiting))
-	for i, w := range s.Waiting {
+	named := s.Waiting[:min(len(s.Waiting), maxNamed)]
+	waits := make([]string, len(named))
+	for i, w := range named {
 		waits[i] = w.Tunnel + " waits for " + w.For
 	}
-	return count + ", waiting: " + strings.Join(waits, "; ")
+	line := count + ", waiting: " + strings.Join(waits, "; ")
+	if more := len(s.Waiting) - len(named); more > 0 {
+		line += fmt.Sprintf("; and %d more", more)
+	}
+	return line
 }
 
 // tell reports the state of the tunnels: to the log, and to the service manager. The

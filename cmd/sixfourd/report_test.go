@@ -4,9 +4,11 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"sixfour/internal/engine"
 	"sixfour/internal/logging"
 	"sixfour/internal/systemd"
 )
@@ -58,5 +60,28 @@ func TestBeat(t *testing.T) {
 		if len(got) != 1 || got[0] != c.want {
 			t.Errorf("ready %v, reloading %v, watchdog %v: %q, want %q", c.ready, c.reloading, c.watchdog, got, c.want)
 		}
+	}
+}
+
+// The status line shows a failed reload even if many tunnels wait.
+func TestStatusLine(t *testing.T) {
+	s := engine.Summary{Tunnels: 300}
+	for range 300 {
+		s.Waiting = append(s.Waiting, engine.Wait{Tunnel: "six0", For: "the address 203.0.113.10, which no interface has"})
+	}
+	var r report
+	line := r.line(func(r *report) {
+		r.tunnels, r.reload, r.metrics = describe(s), "the configuration was not reloaded: f:1:1: "+strings.Repeat("long ", 1000), "metrics: address in use"
+	})
+	for _, want := range []string{"the configuration was not reloaded: f:1:1: long", "metrics: address in use", "300 tunnels, waiting: six0 waits for the address", "and 295 more"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%q is not in %q", want, line)
+		}
+	}
+	if n := strings.Count(line, "six0 waits"); n != 5 {
+		t.Errorf("%d tunnels are named", n)
+	}
+	if got := describe(engine.Summary{Tunnels: 6, Waiting: s.Waiting[:5]}); strings.Contains(got, "more") {
+		t.Error(got)
 	}
 }
