@@ -22,11 +22,11 @@ var (
 	sizes = []int{64, 576, 1440}
 )
 
-// modes are those that are measured: what is configured as one, gre with all that
-// it may have, and stacks of several.
+// modes are the measured modes: those of the configuration, gre with all options, and
+// stacks of several.
 var modes = []string{"4in6in4", "6in4", "4in4", "4in6", "6in6", "gre", "gre6", "gre key csum seq", "gre6 in 6in4", "6in4 to anywhere"}
 
-// layersOf are the layers of one of them.
+// layersOf returns the layers of a mode.
 func layersOf(tb testing.TB, mode string, e encap.Endpoints) []encap.Layer {
 	tb.Helper()
 	var layers []encap.Layer
@@ -47,13 +47,14 @@ func layersOf(tb testing.TB, mode string, e encap.Endpoints) []encap.Layer {
 	return layers
 }
 
-// anywhere is a resolver that always finds the same address: what asking costs.
+// anywhere is a resolver that always returns the same address, to measure the cost of
+// calling one.
 type anywhere uint32
 
 func (a anywhere) To(header.IPv6) (uint32, drop.Reason)      { return uint32(a), drop.None }
 func (a anywhere) From(header.IPv4, header.IPv6) drop.Reason { return drop.None }
 
-// stack is one whose path carries the largest of the sizes in every mode.
+// stack returns a stack whose path carries the largest of the sizes in every mode.
 func stack(tb testing.TB, mode string, e encap.Endpoints, o encap.Options) *encap.Stack {
 	tb.Helper()
 	s, err := encap.New(layersOf(tb, mode, e), 1504, o, resolve.NewSources(nil, []netip.Addr{e.Local, e.Local6}, false), encap.NewRecord())
@@ -63,8 +64,8 @@ func stack(tb testing.TB, mode string, e encap.Endpoints, o encap.Options) *enca
 	return s
 }
 
-// packet is a UDP packet of size bytes behind the headroom, in the IP version
-// that the mode carries innermost.
+// packet returns a UDP packet of size bytes after the headroom, of the IP version that
+// the mode carries innermost.
 func packet(mode string, size int) []byte {
 	b := make([]byte, encap.Headroom+size)
 	p := b[encap.Headroom:]
@@ -124,9 +125,8 @@ func BenchmarkDecapsulate(b *testing.B) {
 	}
 }
 
-// numbered returns what makes of a packet with a sequence number the next one, with
-// its checksum: the number's change is taken off that (RFC 1624). For others it
-// returns nil.
+// numbered returns a function that changes a packet with a sequence number to the next
+// one, and updates its checksum (RFC 1624). For other modes it returns nil.
 func numbered(mode string, outer []byte) func() {
 	if !strings.HasSuffix(mode, "seq") {
 		return nil
@@ -141,8 +141,8 @@ func numbered(mode string, outer []byte) func() {
 	}
 }
 
-// BenchmarkComposition is what it costs that the double encapsulation is two
-// layers and not one function: the stack beside the same bytes written by hand.
+// BenchmarkComposition measures the cost of building the double encapsulation from two
+// layers: it compares the stack with a single function that writes the same bytes.
 func BenchmarkComposition(b *testing.B) {
 	o := encap.DefaultOptions
 	o.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 0xabcde}
@@ -165,7 +165,7 @@ func BenchmarkComposition(b *testing.B) {
 	})
 }
 
-// fused is the double encapsulation written as one function, for comparison.
+// fused is the double encapsulation as one function, for comparison.
 type fused struct {
 	tmpl [60]byte
 	sum  uint32
@@ -208,7 +208,7 @@ func (f *fused) encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 	return h, drop.None
 }
 
-// The comparison is one of equals only if both write the same bytes.
+// TestFusedWritesTheSame: the comparison is fair only if both write the same bytes.
 func TestFusedWritesTheSame(t *testing.T) {
 	o := encap.DefaultOptions
 	o.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: 0xabcde}
@@ -221,7 +221,7 @@ func TestFusedWritesTheSame(t *testing.T) {
 	}
 }
 
-// Zero allocations is a promise, not a figure to print.
+// TestNoAllocs: the absence of allocations is a guarantee, so it is tested.
 func TestNoAllocs(t *testing.T) {
 	for _, mode := range modes {
 		out, in := stack(t, mode, left, encap.DefaultOptions), stack(t, mode, right, encap.DefaultOptions)

@@ -21,17 +21,17 @@ import (
 	"sixfour/transport"
 )
 
-// The floors are what this machine's kernel asks for a packet at the places
-// through which a tunnel has to go: no daemon on it can be faster than these.
-// They need root. Those of the TUN device are in floor_tun_test.go.
+// The floors are the costs of a packet in this machine's kernel at the places through
+// which a tunnel must send it: no daemon on this machine can be faster. They need root.
+// Those of the TUN device are in floor_tun_test.go.
 
-// nobody is an address on the wire whose hardware address none has: what is
-// sent to it is taken by the wire and thrown away at the far end.
+// nobody is an address on the wire whose hardware address no host has: the far end of
+// the wire discards what is sent to it.
 var nobody = netip.MustParseAddr("203.0.113.99")
 
 const nobodyMAC = "02:00:00:00:00:99"
 
-// floorWire is two namespaces joined by a veth pair.
+// floorWire returns two namespaces joined by a veth pair.
 func floorWire(b *testing.B) (ns [2]*rig.Namespace) {
 	b.Helper()
 	if os.Getuid() != 0 {
@@ -73,7 +73,7 @@ func link(b *testing.B, n *rig.Namespace, dev string) netlink.Link {
 	return l
 }
 
-// floorSender is what is measured of a transport.Sender.
+// floorSender is the part of a transport.Sender that is measured.
 type floorSender interface {
 	Send([]transport.Packet) (int, error)
 	Close() error
@@ -112,7 +112,7 @@ type xdpFloor struct {
 
 func (x *xdpFloor) Close() error { return errors.Join(x.XDPSender.Close(), x.port.Close()) }
 
-// BenchmarkFloorSend is sending alone, to an address that nobody has.
+// BenchmarkFloorSend measures only sending, to an address that no host has.
 func BenchmarkFloorSend(b *testing.B) {
 	ns := floorWire(b)
 	mac, _ := net.ParseMAC(nobodyMAC)
@@ -123,7 +123,7 @@ func BenchmarkFloorSend(b *testing.B) {
 	})
 }
 
-// BenchmarkFloorSendReceive is from there to a raw socket, which has to keep up.
+// BenchmarkFloorSendReceive also measures a raw socket, which must receive as fast.
 func BenchmarkFloorSendReceive(b *testing.B) {
 	ns := floorWire(b)
 	mac, err := ns[1].MAC("vb")
@@ -145,7 +145,7 @@ func BenchmarkFloorSendReceive(b *testing.B) {
 		start := time.Now()
 		send(b.N)
 		elapsed := time.Since(start)
-		arrived := int(received.Load()) // what waits in the queue has not arrived yet
+		arrived := int(received.Load()) // packets in the queue have not arrived yet
 		r.Close()
 		if err := <-done; !errors.Is(err, net.ErrClosed) {
 			b.Fatal(err)
@@ -172,7 +172,7 @@ func receiveAll(r transport.Receiver, received *atomic.Int64) error {
 func eachSender(b *testing.B, ns [2]*rig.Namespace, to netip.Addr, mac net.HardwareAddr, f func(b *testing.B, send func(n int))) {
 	va := link(b, ns[0], "va")
 	for _, way := range floorSenders {
-		var s floorSender // one for all sizes: a device's queue is busy for a moment after an AF_XDP socket
+		var s floorSender // one for all sizes: after an AF_XDP socket a device's queue is busy for a moment
 		err := ns[0].Do(func() (err error) { s, err = way.open(va, to, mac); return err })
 		if err != nil {
 			b.Fatalf("%s: %v", way.name, err)
@@ -186,7 +186,7 @@ func eachSender(b *testing.B, ns [2]*rig.Namespace, to netip.Addr, mac net.Hardw
 						if err != nil && !errors.Is(err, unix.ENOBUFS) {
 							b.Fatal(err)
 						}
-						n -= max(sent, 1) // a full queue costs a packet
+						n -= max(sent, 1) // a full queue costs one packet
 					}
 				})
 			})
@@ -195,7 +195,7 @@ func eachSender(b *testing.B, ns [2]*rig.Namespace, to netip.Addr, mac net.Hardw
 	}
 }
 
-// outerPackets is a batch of packets that carry size bytes of inner packet.
+// outerPackets returns a batch of packets with size bytes of inner packet.
 func outerPackets(b *testing.B, to netip.Addr, size int) []transport.Packet {
 	b.Helper()
 	e := left
@@ -211,15 +211,15 @@ func outerPackets(b *testing.B, to netip.Addr, size int) []transport.Packet {
 	return pkts
 }
 
-// reportFloor reports a rate in place of the time of an iteration.
+// reportFloor reports a rate instead of the time per iteration.
 func reportFloor(b *testing.B, packets int, elapsed time.Duration) {
 	b.ReportMetric(float64(packets)/elapsed.Seconds(), "packets/s")
 	b.ReportMetric(float64(elapsed.Nanoseconds())/float64(packets), "ns/packet")
 	b.ReportMetric(0, "ns/op")
 }
 
-// packetSender sends through AF_PACKET, which the transport does not have: past
-// routing and the packet filter, like AF_XDP, but with a buffer for each packet.
+// packetSender sends through AF_PACKET, which the transport does not use. Like AF_XDP it
+// bypasses routing and the packet filter, but needs a buffer for each packet.
 type packetSender struct {
 	fd   int
 	eth  []byte

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	tunQueue  = 4096 // packets that the kernel keeps for us
+	tunQueue  = 4096 // packets that the kernel can queue for us
 	virtioLen = 10   // struct virtio_net_hdr
 	segment   = 1400 // bytes of a segment's payload
 	segments  = 40   // of a super-packet
 )
 
-// floorTUN opens a TUN device of the kernel's, with virtio headers, by the
-// system calls alone. 10.0.0.1/24 is on it.
+// floorTUN opens a TUN device, with virtio headers, by system calls alone. It has the
+// address 10.0.0.1/24.
 func floorTUN(b *testing.B) (ns *rig.Namespace, fd int) {
 	b.Helper()
 	ns = floorWire(b)[0]
@@ -49,9 +49,9 @@ func floorTUN(b *testing.B) (ns *rig.Namespace, fd int) {
 	return ns, fd
 }
 
-// BenchmarkFloorTUNRead is reading what the kernel has put into the device's
-// queue: single packets, and super-packets of which segmentation is left to us.
-// Only the reading is timed.
+// BenchmarkFloorTUNRead measures reading what the kernel has put into the device's
+// queue: single packets, and super-packets whose segmentation is left to us. Only the
+// reading is timed.
 func BenchmarkFloorTUNRead(b *testing.B) {
 	ns, fd := floorTUN(b)
 	for _, c := range []struct {
@@ -79,7 +79,7 @@ func BenchmarkFloorTUNRead(b *testing.B) {
 					b.Fatalf("setsockopt UDP_SEGMENT: %v", err)
 				}
 			}
-			_ = s.SetWriteBuffer(64 << 20) // as much as the system allows: it bounds what waits in the queue
+			_ = s.SetWriteBuffer(64 << 20) // up to the limit of the system: it bounds the queue
 			content, buf := make([]byte, segment*c.segments), make([]byte, 1<<17)
 			var packets int
 			var elapsed time.Duration
@@ -107,9 +107,9 @@ func BenchmarkFloorTUNRead(b *testing.B) {
 	}
 }
 
-// BenchmarkFloorTUNWrite is giving packets to the kernel: single ones, and
-// super-packets that it takes as one. They are for an address that is not there
-// and end where routing says so: what an application costs is not in it.
+// BenchmarkFloorTUNWrite measures writing packets to the kernel: single ones, and
+// super-packets. They have an unreachable destination and end in the routing, so the
+// cost of an application is not included.
 func BenchmarkFloorTUNWrite(b *testing.B) {
 	_, fd := floorTUN(b)
 	b.Run("single", func(b *testing.B) { writeTUN(b, fd, tcpPacket(1), 1) })
@@ -126,8 +126,8 @@ func writeTUN(b *testing.B, fd int, pkt []byte, segments int) {
 	reportFloor(b, packets, time.Since(start))
 }
 
-// tcpPacket is a packet with a virtio header, as TUN takes it, whose checksum
-// the kernel is to believe or to compute.
+// tcpPacket returns a packet with a virtio header, as TUN accepts it, whose checksum the
+// kernel does not verify, or must compute.
 func tcpPacket(segments int) []byte {
 	const headers = header.IPv4Len + 20
 	b := make([]byte, virtioLen+headers+segments*segment)

@@ -18,8 +18,8 @@ import (
 // inner is the other end of the tunnel between the namespaces.
 var inner = netip.MustParseAddr("10.0.0.2")
 
-// namespaces are two, each with a daemon, of which configuration has the lines on
-// top, between which the tunnel carries. It needs root.
+// namespaces returns two namespaces, each with a daemon that has lines at the beginning
+// of its configuration, and a tunnel between them that works. It needs root.
 func namespaces(b *testing.B, lines string) (ns [2]*rig.Namespace) {
 	for i, name := range []string{"A", "B"} {
 		n, err := rig.New(name)
@@ -70,8 +70,8 @@ func namespaces(b *testing.B, lines string) (ns [2]*rig.Namespace) {
 	return ns
 }
 
-// BenchmarkNamespaces sends through two daemons between two namespaces, and for
-// comparison over the veth pair alone. What counts are the ratios of one run.
+// BenchmarkNamespaces sends through two daemons between two namespaces and, for
+// comparison, over the veth pair alone. Only the ratios within one run are meaningful.
 func BenchmarkNamespaces(b *testing.B) {
 	ns := namespaces(b, "")
 	for _, path := range []struct {
@@ -105,7 +105,7 @@ func measure(b *testing.B, ns [2]*rig.Namespace, to netip.Addr, o rig.LoadOption
 	}
 	value, unit := rate(r)
 	b.ReportMetric(value, unit)
-	b.ReportMetric(0, "ns/op") // says nothing here: not shown
+	b.ReportMetric(0, "ns/op") // not shown: it has no meaning here
 }
 
 func waitFor(b *testing.B, from *rig.Namespace, to netip.Addr) {

@@ -11,7 +11,7 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// peerTable is n peers, each with a network of 256 addresses of its own, and
+// peerTable returns n peers, each with a network of 256 addresses of its own, and
 // packets between random ones of them.
 func peerTable(tb testing.TB, n int) (*resolve.Peers[int32], [][]byte) {
 	tb.Helper()
@@ -38,8 +38,8 @@ func peerTable(tb testing.TB, n int) (*resolve.Peers[int32], [][]byte) {
 	return p, pkts
 }
 
-// BenchmarkPeers is what it costs to find the peer for a packet, and to check
-// that one may come from its peer.
+// BenchmarkPeers measures the cost of finding the peer for a packet, and of checking
+// that a packet may come from its peer.
 func BenchmarkPeers(b *testing.B) {
 	for _, n := range []int{1, 1000, 100_000} {
 		p, pkts := peerTable(b, n)

@@ -20,7 +20,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// scraper is an HTTP client; dial is nil outside of namespaces.
+// scraper returns an HTTP client; dial is nil outside namespaces.
 func scraper(dial func(context.Context, netip.AddrPort) (*net.TCPConn, error)) *http.Client {
 	t := &http.Transport{}
 	if dial != nil {
@@ -31,7 +31,7 @@ func scraper(dial func(context.Context, netip.AddrPort) (*net.TCPConn, error)) *
 	return &http.Client{Transport: t, Timeout: time.Minute}
 }
 
-// scrape reads all metrics, and returns how many bytes they are.
+// scrape reads all metrics, and returns their size in bytes.
 func scrape(c *http.Client, address string) (int64, error) {
 	resp, err := c.Get("http://" + address + "/metrics")
 	if err != nil {
@@ -45,9 +45,9 @@ func scrape(c *http.Client, address string) (int64, error) {
 	return n, err
 }
 
-// BenchmarkUnderScrapes sends small packets through a tunnel of which metrics
-// nobody reads, and of which they are read ten times a second, in turns. What counts
-// is the ratio, of the median pair. It needs root.
+// BenchmarkUnderScrapes sends small packets through a tunnel, in turns without reading
+// metrics and with reading them ten times per second. The result is the ratio of the
+// median pair. It needs root.
 func BenchmarkUnderScrapes(b *testing.B) {
 	const address, pairs = "127.0.0.1:9640", 9
 	ns := namespaces(b, "[metrics]\n")
@@ -91,13 +91,13 @@ func BenchmarkUnderScrapes(b *testing.B) {
 	b.ReportMetric(median(without), "packets/s")
 	b.ReportMetric(median(with), "scraped-packets/s")
 	b.ReportMetric(median(ratios), "ratio")
-	b.ReportMetric(0, "ns/op") // says nothing here: not shown
+	b.ReportMetric(0, "ns/op") // not shown: it has no meaning here
 }
 
-// many are the peers of a large hub.
+// many is the number of peers of a large hub.
 const many = 10_000
 
-// hub is an engine of a hub that does not run.
+// hub returns the engine of a hub, which does not run.
 func hub(b *testing.B, peers int) *engine.Engine {
 	var text strings.Builder
 	text.WriteString("[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\n")
@@ -120,7 +120,8 @@ type noLogs struct{}
 func (noLogs) Lost() uint64    { return 0 }
 func (noLogs) Limited() uint64 { return 0 }
 
-// BenchmarkScrape is what a scrape costs the daemon, beside its status alone.
+// BenchmarkScrape measures the cost of a scrape for the daemon, and that of its status
+// alone.
 func BenchmarkScrape(b *testing.B) {
 	for _, peers := range []int{1, 100, many} {
 		e := hub(b, peers)

@@ -13,8 +13,8 @@ import (
 	"sixfour/tun"
 )
 
-// superPacket is what the kernel hands over as one: a virtio header, and a packet
-// of n segments of size bytes of payload each.
+// superPacket returns a super-packet as the kernel passes it: a virtio header, and a
+// packet of n segments of size bytes of payload each.
 func superPacket(udp bool, n, size int) []byte {
 	transport := 20
 	if udp {
@@ -71,7 +71,7 @@ var kinds = []struct {
 	{"UDP/64", true, 100, 64},
 }
 
-// BenchmarkSegment is what a segment of a super-packet costs: its headers, its
+// BenchmarkSegment measures the cost of a segment of a super-packet: its headers, its
 // checksum and its encapsulation.
 func BenchmarkSegment(b *testing.B) {
 	for _, k := range kinds {
@@ -87,7 +87,7 @@ func BenchmarkSegment(b *testing.B) {
 	}
 }
 
-// received are packets as they come out of the tunnel.
+// received returns packets as they come out of the tunnel.
 func received(udp bool, n, size int) (pkts [][]byte) {
 	super, _ := tun.ParseSuper(superPacket(udp, n, size))
 	for i := range super.Segments() {
@@ -97,8 +97,8 @@ func received(udp bool, n, size int) (pkts [][]byte) {
 	return pkts
 }
 
-// BenchmarkGather is what it costs to find that a packet continues a flow, and
-// that its checksum is right.
+// BenchmarkGather measures the cost of finding that a packet continues a flow, and that
+// its checksum is correct.
 func BenchmarkGather(b *testing.B) {
 	for _, k := range kinds {
 		b.Run(k.name, func(b *testing.B) {

@@ -27,7 +27,7 @@ func TestMedian(t *testing.T) {
 }
 
 func TestParseCPU(t *testing.T) {
-	// The name is one that tries to look like the end of the field.
+	// The name tries to look like the end of the field.
 	got, err := parseCPU([]byte("42 (a) b (c)) S 1 42 42 0 -1 4194560 1 0 0 0 250 150 0 0 20 0 1 0 5 1 1"))
 	if want := 4 * time.Second; err != nil || got != want {
 		t.Errorf("%v, %v; not %v", got, err, want)
@@ -55,7 +55,8 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// sample has a peer of each kind, one that lacks a round, and one that lacks all.
+// sample returns a report with a peer of each kind, one that lacks a round, and one that
+// lacks all.
 func sample() *report {
 	r := &report{machine: machine{cpu: "Processor <9000> & more", cores: 2, kernel: "Linux 1", golang: "go1"}, date: time.Unix(0, 0), rounds: 2, seconds: 1, noisy: 1}
 	for i, p := range peers() {
@@ -131,8 +132,8 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// A turn of the wire itself passes through every load, also where other tests keep the
-// processors busy for a while.
+// TestTurn: a turn of the wire itself runs every load, also while other tests use the
+// processors.
 func TestTurn(t *testing.T) {
 	f, err := turn(t.Context(), peers()[0], t.TempDir(), time.Second)
 	if err != nil {
@@ -157,7 +158,7 @@ func TestTurnEnds(t *testing.T) {
 	}
 }
 
-// What a daemon says at its end is the reason that is reported.
+// TestBrokenDaemon: a daemon's last output is reported as the reason.
 func TestBrokenDaemon(t *testing.T) {
 	p := peer{name: "broken", kind: open, up: func(_ context.Context, l *lab) error {
 		return l.start(0, "sh", "-c", "echo no luck today; exit 3")

@@ -23,7 +23,7 @@ func TestFlags(t *testing.T) {
 	for _, c := range []struct {
 		args   []string
 		code   int
-		stdout string // begins with
+		stdout string // prefix
 		stderr string
 	}{
 		{[]string{"--version"}, 0, "sixfourd ", ""},
@@ -72,7 +72,7 @@ func TestCheckStart(t *testing.T) {
 	}
 }
 
-// The sample must be right on both servers.
+// TestSampleOfTheOtherServer: the sample must be valid on both servers.
 func TestSampleOfTheOtherServer(t *testing.T) {
 	b, err := os.ReadFile("dist/sixfour.toml")
 	if err != nil {
@@ -91,7 +91,7 @@ func TestSampleOfTheOtherServer(t *testing.T) {
 	}
 }
 
-// What the commented keys of the sample say must be what holds without them.
+// TestSampleKeysAreKnown: commented keys of the sample must show the default values.
 func TestSampleKeysAreKnown(t *testing.T) {
 	b, err := os.ReadFile("dist/sixfour.toml")
 	if err != nil {
@@ -103,7 +103,7 @@ func TestSampleKeysAreKnown(t *testing.T) {
 	if err := os.WriteFile(path, []byte(all), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ns, err := rig.New("empty") // where no other interface has a route
+	ns, err := rig.New("empty") // no other interface has a route in it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +116,14 @@ func TestSampleKeysAreKnown(t *testing.T) {
 	})
 }
 
-// systemd itself must like the unit, with what may be dropped in, and give it an
-// exposure of 2.0 at most as it is.
+// TestUnit: systemd must accept the unit, with possible drop-ins, and rate its exposure
+// at 2.0 at most without them.
 func TestUnit(t *testing.T) {
 	unit, err := os.ReadFile("dist/sixfourd.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The programs need not be installed for the unit to be right.
+	// The unit must be valid even if the programs are not installed.
 	unit = regexp.MustCompile(`/usr/local/s?bin/sixfour(d|ctl)`).ReplaceAll(unit, []byte("/bin/true"))
 	for _, drop := range []string{"", "dist/sixfourd-netns.conf", "dist/sixfourd-xdp.conf"} {
 		text := unit

@@ -12,8 +12,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// In a namespace where nobody can be asked no name resolves: -check says so of the
-// routers that an automatic tunnel needs, and not of addresses.
+// TestCheckNames: in a namespace without a name server no name can be resolved. -check
+// reports the routers that an automatic tunnel needs, except those given by address.
 func TestCheckNames(t *testing.T) {
 	dir := t.TempDir()
 	program, err := rig.Build(dir, "sixfour/cmd/sixfourd")

@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/logging"
 )
 
-// What takes effect only after a restart is told until that, or until the file says
-// again what runs.
+// TestSettings: what takes effect only after a restart is reported until the restart, or
+// until the file has the current values again.
 func TestSettings(t *testing.T) {
 	parsed := func(text string) *config.Config {
 		cfg, err := config.Parse("f", []byte(text+"[[tunnel]]\nname = 'six0'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"))
@@ -47,7 +47,8 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// A SIGHUP that comes while the daemon starts does not end it, and is not forgotten.
+// TestHangupWhileStarting: a SIGHUP during the start does not end the daemon, and is not
+// lost.
 func TestHangupWhileStarting(t *testing.T) {
 	hup := hangups()
 	for range 3 {

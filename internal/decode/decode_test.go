@@ -159,7 +159,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// Whatever bytes there are, they can be taken apart.
+// FuzzLayers: any bytes can be decoded.
 func FuzzLayers(f *testing.F) {
 	for _, s := range []string{ping, "6000000000283c40" + fc1 + fc2 + "2c000401030100001100000900000063", "4500003800060000402f0000cb007114cb00710ab0000800"} {
 		f.Add(bytesOf(f, s), pcapng.LinkRaw)

@@ -13,12 +13,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Places of whoever has the most are given to others, never those of whoever has as few.
+// TestTake: places of the client with the most are given to others, never those of a
+// client with as few.
 func TestTake(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		asks  string // clients, one after the other
-		loses string // for each that asks: whose place is taken, "-" nobody's, "!" there is none
+		asks  string // clients, in order
+		loses string // for each request: whose place is taken; "-" nobody's, "!" there is none
 	}{
 		{"room", "a a b", "- - -"},
 		{"one client fills it", "a a a a a", "- - - - !"},
@@ -43,7 +44,7 @@ func TestTake(t *testing.T) {
 	}
 }
 
-// Idle places go before those in use, and those that are kept never go.
+// TestOrder: idle places are taken before those in use, and kept places never.
 func TestOrder(t *testing.T) {
 	l := NewLimit(3, 0)
 	var lost []int
@@ -58,13 +59,14 @@ func TestOrder(t *testing.T) {
 		t.Errorf("lost %v, %v", lost, ok)
 	}
 	end()
-	holds[2].Release() // it has none any more
+	holds[2].Release() // it has no place any more
 	if _, ok := l.Take("c", nil); !ok || !slices.Equal(lost, []int{2, 0}) {
 		t.Errorf("lost %v, %v", lost, ok)
 	}
 }
 
-// Who waits gets a place that is given back, or one that was held for too long.
+// TestWait: a waiting request gets a place that is released, or one that was held for
+// too long.
 func TestWait(t *testing.T) {
 	l := NewLimit(1, 0)
 	first, _ := l.Take("a", nil)

@@ -36,7 +36,7 @@ func serveUnix(t *testing.T, most int, client func(net.Conn) string) (path strin
 	return path
 }
 
-// ask is a request on a connection of its own.
+// ask makes a request on a connection of its own.
 func ask(t *testing.T, path string) string {
 	t.Helper()
 	c, err := net.Dial("unix", path)
@@ -51,11 +51,11 @@ func ask(t *testing.T, path string) string {
 	return body
 }
 
-// Many connections, idle and slow, of one client keep neither another client out nor
-// itself.
+// TestListener: many connections of one client, idle or slow, exclude neither another
+// client nor the client itself.
 func TestListener(t *testing.T) {
 	n := 0
-	path := serveUnix(t, 4, func(net.Conn) string { // one place accepts, so that there is no race
+	path := serveUnix(t, 4, func(net.Conn) string { // with a single accepting place there is no race
 		n++
 		if n > 40 {
 			return "other"
@@ -88,7 +88,7 @@ func TestByUser(t *testing.T) {
 	}
 }
 
-// addressed is a connection of which only the other end is known.
+// addressed is a connection that has only a remote address.
 type addressed struct {
 	net.Conn
 	from string

@@ -39,7 +39,7 @@ func mark(p Packet, m uint32) Packet {
 	return p
 }
 
-// The rules are as the nft command makes them, in a namespace each.
+// TestJudge uses rules made by the nft command, each in a namespace of its own.
 func TestJudge(t *testing.T) {
 	const input, output = "type filter hook input priority 0;", "type filter hook output priority 0;"
 	for _, test := range []struct {
@@ -187,10 +187,10 @@ func TestIPTables(t *testing.T) {
 	}
 }
 
-// Whatever bytes a rule has, it is judged.
+// FuzzRule: rules with any bytes can be evaluated.
 func FuzzRule(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0})
-	// An immediate that is a verdict of no bytes: linux/netfilter/nf_tables.h.
+	// An immediate that is a verdict without data: linux/netfilter/nf_tables.h.
 	f.Add([]byte{2, 0, 0, 0, 12, 0, 4, 128, 8, 0, 1, 128, 4, 0, 2, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, r, err := parseRule(b)

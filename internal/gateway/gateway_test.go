@@ -21,8 +21,8 @@ const mark = 1 << 25
 
 var must = rigtest.Must
 
-// namespace is one of our own with an uplink, eth0, and what serves as the tunnel,
-// six0. The calling goroutine, the test's, is in it from now on.
+// namespace returns a new namespace with an uplink, eth0, and a device in the place of
+// the tunnel, six0. The calling goroutine, the test's, enters it.
 func namespace(t *testing.T) (ns *rig.Namespace, tunnel int) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -53,7 +53,7 @@ func open(t *testing.T) *Gateway {
 	return g
 }
 
-// sync wants no error, and returns what there is to tell.
+// sync calls Sync, expects no error, and returns the result.
 func sync(t *testing.T, g *Gateway, w Wanted) Done {
 	t.Helper()
 	done, err := g.Sync(w)
@@ -61,7 +61,7 @@ func sync(t *testing.T, g *Gateway, w Wanted) Done {
 	return done
 }
 
-// shown are the rules and the routes of a namespace's IPv4, as text.
+// shown returns the rules and the routes of a namespace's IPv4 as text.
 func shown(t *testing.T, ns *rig.Namespace) string {
 	t.Helper()
 	rules, err := ns.Handle().RuleList(unix.AF_INET)
@@ -80,7 +80,7 @@ func shown(t *testing.T, ns *rig.Namespace) string {
 
 func TestRulesFollowAddresses(t *testing.T) {
 	ns, tunnel := namespace(t)
-	must(t, ns.AddAddr("eth0", netip.MustParsePrefix("10.0.0.1/32"))) // which the tunnel shares
+	must(t, ns.AddAddr("eth0", netip.MustParsePrefix("10.0.0.1/32"))) // the same address as the tunnel's
 	was := shown(t, ns)
 	g := open(t)
 	w := Wanted{Default: &Default{Interface: "six0", Index: tunnel, IPv4: true, Mark: mark}}
@@ -115,7 +115,8 @@ func TestRulesFollowAddresses(t *testing.T) {
 	}
 }
 
-// What is in the places of ours stays, whoever asks for cleanliness.
+// TestOthersRules: rules and routes of other programs in the places of ours are not
+// removed.
 func TestOthersRules(t *testing.T) {
 	ns, tunnel := namespace(t)
 	h := ns.Handle()
@@ -132,7 +133,7 @@ func TestOthersRules(t *testing.T) {
 	if len(routes) != 1 || routes[0].LinkIndex != tunnel {
 		t.Errorf("the next table has %v", routes)
 	}
-	must(t, Clean()) // not what the gateway has, nor what others have
+	must(t, Clean()) // removes neither those of the gateway nor those of others
 	if done := sync(t, g, w); len(done.Mended) > 0 {
 		t.Errorf("mended: %v", done.Mended)
 	}
@@ -143,8 +144,8 @@ func TestOthersRules(t *testing.T) {
 	}
 }
 
-// Connections are followed only while the host forwards, and what strict reverse
-// path filtering makes of them is said then.
+// TestFollowing: connections are followed only while the host forwards. Advice about
+// strict reverse path filtering is given only then.
 func TestFollowing(t *testing.T) {
 	ns, tunnel := namespace(t)
 	g := open(t)
@@ -189,7 +190,8 @@ func TestFollowing(t *testing.T) {
 	}
 }
 
-// Another tunnel takes the default route, and another uplink masquerades, in place.
+// TestChanges: the default route moves to another tunnel, and masquerading to another
+// uplink, without a restart.
 func TestChanges(t *testing.T) {
 	ns, tunnel := namespace(t)
 	was := shown(t, ns)
@@ -226,7 +228,7 @@ func TestChanges(t *testing.T) {
 	forwards("eth0", false)
 	forwards("six0", true)
 	forwards("far0", true)
-	// Somebody turns it off, and forgets our rules.
+	// Another program turns forwarding off, and removes our rules.
 	must(t, ns.Sysctl("net/ipv4/conf/far0/forwarding", "0"))
 	marks, err := ours(g.handle, 4, isForwarding)
 	must(t, err)

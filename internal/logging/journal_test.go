@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// listen is the journal's end of a socket.
+// listen opens the journal's end of a socket.
 func listen(t *testing.T, path string) *net.UnixConn {
 	t.Helper()
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -26,7 +26,7 @@ func listen(t *testing.T, path string) *net.UnixConn {
 	return c
 }
 
-// receive reads an entry as the journal does.
+// receive reads an entry in the way that the journal does.
 func receive(t *testing.T, c *net.UnixConn) map[string]string {
 	t.Helper()
 	b := make([]byte, 1<<20)
@@ -101,8 +101,8 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// journalLog is a log to a stand-in for the journal, at a path, and what it writes to
-// standard error instead, which may be read when the log is closed.
+// journalLog returns a log to a substitute for the journal, at a path, and what it
+// writes to standard error instead, which may be read after the log is closed.
 func journalLog(t *testing.T) (log *Log, c *net.UnixConn, stderr *bytes.Buffer, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "socket")
@@ -115,7 +115,7 @@ func journalLog(t *testing.T) (log *Log, c *net.UnixConn, stderr *bytes.Buffer, 
 	return log, c, stderr, path
 }
 
-// However much there is to say fits a datagram.
+// TestJournalLargeEntry: an entry of any size fits into a datagram.
 func TestJournalLargeEntry(t *testing.T) {
 	log, c, buf, _ := journalLog(t)
 	large := strings.Repeat("ä\n", 1<<20)
@@ -131,8 +131,8 @@ func TestJournalLargeEntry(t *testing.T) {
 	}
 }
 
-// When the journal goes, lines go to standard error, and back when it is there
-// again.
+// TestJournalGoes: without the journal, lines go to standard error, and later to the
+// journal again.
 func TestJournalGoes(t *testing.T) {
 	log, c, buf, path := journalLog(t)
 	log.Info("one")
@@ -153,7 +153,8 @@ func TestJournalGoes(t *testing.T) {
 	}
 }
 
-// A journal that is busy holds nobody, and is told what it has missed.
+// TestJournalIsBusy: a busy journal blocks nothing, and later gets the number of lost
+// entries.
 func TestJournalIsBusy(t *testing.T) {
 	log, c, buf, _ := journalLog(t)
 	const n = 20_000

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// limited is a logger behind a limiter, and what comes through.
+// limited returns a logger with a limiter, and a function that returns the logged lines.
 func limited(level zapcore.Level) (*zap.Logger, *limiter, func() []string) {
 	core, seen := observer.New(level)
 	l := newLimiter(core)
@@ -80,7 +80,7 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// Who makes us log ever new messages costs neither memory nor the disk.
+// TestManyMessages: a flood of different messages fills neither memory nor the disk.
 func TestManyMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, l, lines := limited(zap.InfoLevel)
@@ -103,7 +103,7 @@ func TestManyMessages(t *testing.T) {
 	})
 }
 
-// What ends the daemon is always logged.
+// TestLast: the error that ends the daemon is always logged.
 func TestLast(t *testing.T) {
 	var buf bytes.Buffer
 	log, err := newLog(&buf, "error", "console", nowhere)

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nowhere is the path of a journal that there is not.
+// nowhere is the path of a journal that does not exist.
 const nowhere = "no/such/socket"
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an expected event.
 const patience = 20 * time.Second
 
 func line(t *testing.T, level, format string) string {
@@ -61,7 +61,8 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// Whether standard error goes to the journal is said by its device and inode.
+// TestAutoFindsTheJournal: device and inode of standard error tell whether it is the
+// journal.
 func TestAutoFindsTheJournal(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {
@@ -86,7 +87,7 @@ func TestAutoFindsTheJournal(t *testing.T) {
 	}
 }
 
-// The level changes for the loggers that were already made, too.
+// TestSetLevel: the level also changes for loggers that were made earlier.
 func TestSetLevel(t *testing.T) {
 	var buf bytes.Buffer
 	log, err := newLog(&buf, "info", "json", nowhere)
@@ -122,7 +123,7 @@ func TestSetLevel(t *testing.T) {
 	}
 }
 
-// Many may log, change the level and close at once.
+// TestConcurrency: goroutines may log, change the level and close at the same time.
 func TestConcurrency(t *testing.T) {
 	var buf bytes.Buffer
 	log, err := newLog(&buf, "info", "console", nowhere)
@@ -150,8 +151,8 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
-// Whatever is logged, an entry is one line, and nothing of it does something on a
-// terminal. JSON keeps the text.
+// TestHostileText: an entry with any text is one line, without characters that have an
+// effect on a terminal. JSON keeps the text.
 func TestHostileText(t *testing.T) {
 	const evil = "a\x1b[2J\nb\x7f\u009b31m\u202ec\xff"
 	for _, format := range []string{"console", "journal", "json"} {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Neither a full disk nor a reader that went away ends anything, or holds it.
+// TestNobodyTakesLines: neither a full disk nor a reader that has ended stops or blocks
+// the logger.
 func TestNobodyTakesLines(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -43,7 +44,8 @@ func TestNobodyTakesLines(t *testing.T) {
 	}
 }
 
-// A reader that pauses holds nobody, and is told what it has missed.
+// TestReaderPauses: a reader that pauses blocks nothing, and gets the number of lines
+// that were lost.
 func TestReaderPauses(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -84,7 +86,7 @@ func TestReaderPauses(t *testing.T) {
 		}
 	}()
 	seen, told := 0, uint64(0)
-	for told < log.Lost() { // some may have been told of while there was room
+	for told < log.Lost() { // some may have been reported while there was room
 		select {
 		case l := <-lines:
 			_, rest, ok := strings.Cut(l, ` WARN log lines were lost: nobody took them {"lines": `)
@@ -114,7 +116,7 @@ func TestReaderPauses(t *testing.T) {
 	}
 }
 
-// A line that was cut does not take the next one with it.
+// TestTornLine: a line that was written in part does not damage the next one.
 func TestTornLine(t *testing.T) {
 	w := &tearing{room: 30}
 	log, err := newLog(w, "info", "console", nowhere)
@@ -132,7 +134,7 @@ func TestTornLine(t *testing.T) {
 	}
 }
 
-// drained waits until nothing is queued, and what was taken out is written.
+// drained waits until the queue is empty and its lines are written.
 func (q *queue) drained(t *testing.T) {
 	t.Helper()
 	deadline := time.Now().Add(patience)

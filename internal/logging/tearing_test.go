@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tearing is a disk with little room.
+// tearing is a writer like a disk with little room.
 type tearing struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer

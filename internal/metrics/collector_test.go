@@ -15,7 +15,7 @@ import (
 	"sixfour/internal/version"
 )
 
-// exposed are the families that a daemon shows, read as Prometheus reads them.
+// exposed returns the families that a daemon shows, as Prometheus parses them.
 func exposed(t *testing.T, d Daemon) map[string]*dto.MetricFamily {
 	t.Helper()
 	code, body := get(t, serve(t, d)+"/metrics")
@@ -30,7 +30,7 @@ func exposed(t *testing.T, d Daemon) map[string]*dto.MetricFamily {
 	return all
 }
 
-// series are the values of our families, by the name and the labels that are not
+// series returns the values of our families, by the name and the labels that are not
 // empty.
 func series(t *testing.T, d Daemon) map[string]float64 {
 	t.Helper()
@@ -125,7 +125,7 @@ func TestExposition(t *testing.T) {
 	}
 }
 
-// What promtool would say of names, types and help texts.
+// TestLint checks names, types and help texts as promtool does.
 func TestLint(t *testing.T) {
 	problems, err := testutil.GatherAndLint(registry(busy(), counts{}))
 	if err != nil {
@@ -136,7 +136,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// Each family shows something, with its labels, under its type.
+// TestFamilies: each family has a sample, with its labels and its type.
 func TestFamilies(t *testing.T) {
 	all := exposed(t, busy())
 	names := make(map[string]bool)
@@ -170,7 +170,7 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// Each drop is under one reason, a word of package drop, and the sum is the
+// TestDropsAddUp: each drop has one reason, a word of package drop, and the sum is the
 // daemon's.
 func TestDropsAddUp(t *testing.T) {
 	words := make(map[string]bool)

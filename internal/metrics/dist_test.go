@@ -24,11 +24,11 @@ var (
 	legend    = regexp.MustCompile(`\{\{ *(?:\$labels\.)?([a-z_]+) *\}\}`)
 )
 
-// vocabulary is what expressions may speak of.
+// vocabulary holds the metrics and labels that expressions may use.
 type vocabulary struct {
 	labels map[string][]string // of each metric
 	values map[string][]string // of the labels whose values are all known
-	used   map[string]bool     // metrics
+	used   map[string]bool     // metrics that were used
 }
 
 func newVocabulary(t *testing.T) *vocabulary {
@@ -49,11 +49,11 @@ func newVocabulary(t *testing.T) *vocabulary {
 	return v
 }
 
-// target are the labels that Prometheus adds to whatever it scrapes.
+// target are the labels that Prometheus adds to every metric.
 var target = []string{"instance", "job"}
 
-// check holds an expression, and the texts that show its labels, against what is
-// exposed.
+// check checks an expression, and the texts that show its labels, against the exposed
+// metrics.
 func (v *vocabulary) check(t *testing.T, where, expr string, texts ...string) {
 	t.Helper()
 	has := slices.Clone(target)
@@ -134,7 +134,7 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// panel is what of a dashboard's panel is held against the metrics.
+// panel is the part of a dashboard's panel that is checked against the metrics.
 type panel struct {
 	ID      int
 	Title   string

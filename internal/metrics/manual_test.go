@@ -10,8 +10,8 @@ import (
 
 var update = flag.Bool("update", false, "write the table of docs/metrics.md")
 
-// The manual's table has each metric as it is shown. To write it: go test
-// ./internal/metrics -update
+// TestManual: the manual's table has each metric as it is exposed. To update the table:
+// go test ./internal/metrics -update
 func TestManual(t *testing.T) {
 	const path, begin, end = "../../docs/metrics.md", "<!-- families -->\n", "<!-- end of families -->\n"
 	b, err := os.ReadFile(path)

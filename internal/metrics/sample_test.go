@@ -13,13 +13,13 @@ import (
 	"sixfour/internal/api"
 )
 
-// counts are what a logger has counted.
+// counts are a logger's counters.
 type counts struct{ lost, limited uint64 }
 
 func (c counts) Lost() uint64    { return c.lost }
 func (c counts) Limited() uint64 { return c.limited }
 
-// still is a daemon in which nothing happens.
+// still is a daemon whose state does not change.
 type still struct {
 	status api.Status
 	stuck  bool
@@ -34,11 +34,11 @@ func (s *still) Alive(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// odd is a name that the exposition must escape.
+// odd is a name that must be escaped in the exposition format.
 const odd = "a \"b\"\\\nü"
 
-// busy is a daemon of which everything is known: a tunnel with one peer, a hub,
-// and one that waits.
+// busy returns a daemon in which everything has a value: a tunnel with one peer, a hub,
+// and a tunnel that waits.
 func busy() *still {
 	at := time.Unix(1700000000, 500_000_000)
 	traffic := func(n uint64, drops map[string]uint64) api.Traffic {
@@ -64,7 +64,7 @@ func busy() *still {
 	c.State = api.State{Phase: api.Suspect, Since: at}
 	hub := api.TunnelStatus{Name: "hub", Mode: "6in4", Namespace: "n", Peers: []api.PeerStatus{b, c}}
 	hub.State = b.State
-	// Of what its peers brought the interface has refused two packets.
+	// The interface has refused two packets from the peers.
 	hub.In, hub.Out = traffic(38, map[string]uint64{"martian": 3, "spoof": 1, "interface_down": 2}), traffic(60, map[string]uint64{"no_peer": 8})
 	lost := api.TunnelStatus{Name: odd, Mode: "gre"}
 	lost.State = api.State{Phase: api.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
@@ -79,10 +79,10 @@ func busy() *still {
 	}}
 }
 
-// quiet is a log that nobody reads.
+// quiet is a log whose output is discarded.
 var quiet = log.New(io.Discard, "", 0)
 
-// serve is a server for a daemon, and its URL.
+// serve starts a server for a daemon, and returns its URL.
 func serve(t *testing.T, d Daemon) string {
 	t.Helper()
 	s, err := Listen("127.0.0.1:0", d, counts{19, 20}, quiet)
@@ -93,7 +93,7 @@ func serve(t *testing.T, d Daemon) string {
 	return "http://" + s.Addr().String()
 }
 
-// get asks, and returns the status code and the body.
+// get makes a request, and returns the status code and the body.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	client := http.Client{Timeout: time.Minute}

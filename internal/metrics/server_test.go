@@ -46,7 +46,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// There is nothing but what there must be.
+// TestPaths: there are no paths except the documented ones.
 func TestPaths(t *testing.T) {
 	url := serve(t, busy())
 	for _, path := range []string{"/", "/debug/pprof/", "/debug/vars", "/metrics/", "/status", "/v1/status"} {
@@ -77,7 +77,7 @@ func TestPaths(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// Machines that speak OpenMetrics get it.
+// TestOpenMetrics: clients that support OpenMetrics get it.
 func TestOpenMetrics(t *testing.T) {
 	req, err := http.NewRequest(http.MethodGet, serve(t, busy())+"/metrics", nil)
 	if err != nil {
@@ -123,13 +123,13 @@ func TestListenRefuses(t *testing.T) {
 	}
 }
 
-// Those who ask and do not read take a place each, hold nobody else, and leave
-// nothing behind.
+// TestSlowScrapers: clients that do not read their answers take one place each, block no
+// other client, and leave nothing behind.
 func TestSlowScrapers(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	d := busy()
 	long := strings.Repeat("x", 2000)
-	for i := range 300 { // 20 MB, more than the sockets' buffers take
+	for i := range 300 { // 20 MB, more than the buffers of the sockets
 		tunnel := d.status.Tunnels[0]
 		tunnel.Name = fmt.Sprint(long, i)
 		d.status.Tunnels = append(d.status.Tunnels, tunnel)
@@ -150,7 +150,7 @@ func TestSlowScrapers(t *testing.T) {
 	}
 }
 
-// slowClient is one that reads nothing, until it is cut off.
+// slowClient is a client that reads nothing until it is disconnected.
 type slowClient struct {
 	http.ResponseWriter
 	cut bool
@@ -158,7 +158,7 @@ type slowClient struct {
 
 func (c *slowClient) SetWriteDeadline(time.Time) error { c.cut = true; return nil }
 
-// Clients that read slowly hold so many sets of metrics and no more.
+// TestSnapshots: slow clients keep only a limited number of sets of metrics in memory.
 func TestSnapshots(t *testing.T) {
 	var s snapshots
 	var clients []*slowClient
@@ -188,8 +188,8 @@ func TestSnapshots(t *testing.T) {
 	}
 }
 
-// Connections that ask nothing, are slow to ask, or do not read what they asked for keep
-// nobody from asking, however many there are.
+// TestIdleConnections: connections without a request, with an incomplete one, or with an
+// answer that is not read, do not stop other clients, however many there are.
 func TestIdleConnections(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	s, err := Listen("127.0.0.1:0", busy(), counts{}, quiet)
@@ -211,12 +211,12 @@ func TestIdleConnections(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if took := time.Since(began); took > askTimeout { // by then idle connections end by themselves
+	if took := time.Since(began); took > askTimeout { // from then on idle connections end by themselves
 		t.Errorf("it took %v", took)
 	}
 }
 
-// askOnly asks for all metrics, waits until they begin to come, and does not read
+// askOnly requests all metrics, waits until they begin to arrive, and does not read
 // them.
 func askOnly(t *testing.T, address string) net.Conn {
 	t.Helper()

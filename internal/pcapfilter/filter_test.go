@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// packets are those of the table below. Checksums are of no concern.
+// packets are the packets of the table below. Their checksums are not used.
 var packets = func() (all [][]byte) {
 	const (
 		fc1, fc2 = "fc000000000000000000000000000001", "fc000000000000000000000000000002"
@@ -64,8 +64,9 @@ var packets = func() (all [][]byte) {
 	return all
 }()
 
-// chosen are the packets that each expression chooses. All but those of the last group
-// were compared with what tcpdump 4.99 with libpcap 1.10 chooses from a file of them.
+// chosen are the packets that each expression selects. All except those of the last
+// group were compared with the selection of tcpdump 4.99 with libpcap 1.10 from a file
+// of them.
 var chosen = []struct{ expression, want string }{
 	{"ip", "0 1 2 3 4 8 9 10 11 12 14 15 17 18"},
 	{"ip6", "5 6 7 13 16"},
@@ -109,7 +110,7 @@ var chosen = []struct{ expression, want string }{
 	{"! ip", "5 6 7 13 16"},
 	{"host 10.0.0.2 and udp", "3 9 10"},
 	{"host 10.0.0.1 and not (port 53 or icmp)", "1 2 9 11 12 14"},
-	{"icmp or udp and host 10.1.2.3", "18"}, // and binds no more strongly than or
+	{"icmp or udp and host 10.1.2.3", "18"}, // and has the same precedence as or
 	{"icmp or (udp and host 10.1.2.3)", "0 17 18"},
 	{"not host 10.0.0.1 and 10.1.2.3", "18"},
 	{"less 30", "8 9 10 12 15 17"},
@@ -183,7 +184,7 @@ func TestChosen(t *testing.T) {
 	}
 }
 
-// What is wrong is said with its column.
+// TestErrors: errors are reported with their column.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {
 		expression string
@@ -246,7 +247,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// Whatever is asked of whatever bytes, there is an answer.
+// FuzzFilter: any expression can be evaluated for any bytes.
 func FuzzFilter(f *testing.F) {
 	for _, c := range chosen {
 		f.Add(c.expression, packets[1])

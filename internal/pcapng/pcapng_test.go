@@ -18,7 +18,7 @@ import (
 
 var at = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 
-// file is one with everything that can be written.
+// file returns a file with everything that can be written.
 func file() []byte {
 	b := pcapng.AppendHeader(nil, "a program 1.0")
 	b = pcapng.AppendInterface(b, pcapng.Interface{Name: "six0 inner", Description: "inside", Link: pcapng.LinkRaw, Snap: 100, Filter: "tcp port 80"})
@@ -35,7 +35,7 @@ var written = []pcapng.Packet{
 	{Interface: 1, Time: at.Add(time.Hour), Data: []byte{}, Length: 0},
 }
 
-// What is written is read again, here and by another library.
+// TestWritten: a written file can be read by this package and by another library.
 func TestWritten(t *testing.T) {
 	r, err := pcapng.NewReader(bytes.NewReader(file()))
 	if err != nil {
@@ -107,7 +107,7 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// old is a pcap file of one packet of 4 bytes.
+// old returns a pcap file with one packet of 4 bytes.
 func old(order binary.AppendByteOrder, magic uint32) []byte {
 	b := order.AppendUint32(nil, magic)
 	b = order.AppendUint16(b, 2)
@@ -144,7 +144,7 @@ func TestPcap(t *testing.T) {
 	}
 }
 
-// ng is a file of other programs' making: blocks with 32-bit words, in an order.
+// ng returns a file as other programs write it: blocks of 32-bit words, in a byte order.
 func ng(order binary.AppendByteOrder, blocks ...[]any) (b []byte) {
 	for _, words := range blocks {
 		var body []byte
@@ -171,12 +171,12 @@ var (
 	ethernet = []any{pcapng.BlockInterface, uint16(1), uint16(0), 0}
 )
 
-// with is an interface with a resolution and an offset in seconds.
+// with returns an interface with a resolution and an offset in seconds.
 func with(resolution string, offset int) []any {
 	return []any{pcapng.BlockInterface, uint16(101), uint16(0), 3, uint16(9), uint16(1), resolution + "\x00\x00\x00", uint16(14), uint16(8), 0, offset}
 }
 
-// Files of other programs: their byte order, units of time, blocks that are not known.
+// TestOthers reads files of other programs: byte orders, units of time, unknown blocks.
 func TestOthers(t *testing.T) {
 	second := time.Unix(1, 0).UTC()
 	for _, c := range []struct {
@@ -205,7 +205,7 @@ func TestOthers(t *testing.T) {
 	}
 }
 
-// What is wrong with a file is said with the byte at which it is.
+// TestWrong: an error in a file is reported with its offset in bytes.
 func TestWrong(t *testing.T) {
 	le := binary.LittleEndian
 	for _, c := range []struct {

@@ -18,8 +18,8 @@ func parse(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
-// A configuration that needs what was given up is refused, with the line that needs
-// it.
+// TestAllows: a configuration that needs a right that was dropped is refused, with the
+// line that needs it.
 func TestAllows(t *testing.T) {
 	setModules(t)
 	for _, c := range []struct {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What may be read around a file: also where it leads to nothing yet, as the link to a
-// resolver's file before that has started.
+// TestAround checks what may be read around a file, also if its link leads to a file
+// that does not exist yet, such as a resolver's file before the resolver has started.
 func TestAround(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

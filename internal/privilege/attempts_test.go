@@ -20,7 +20,7 @@ import (
 	"sixfour/tun"
 )
 
-// role is what a configuration takes.
+// role is what a configuration needs.
 type role string
 
 const (
@@ -31,23 +31,23 @@ const (
 	rules role = "packet filter"
 )
 
-// place is where attempts are made.
+// place is the environment of the attempts.
 type place struct {
 	dir, config, socket string
 	parent              string       // a process
-	outside             net.Listener // another service of this machine
+	outside             net.Listener // another service on this host
 }
 
-// attempt is something that fails, or works in some roles.
+// attempt is an operation that must fail, or that must work in some roles.
 type attempt struct {
 	what    string
 	try     func(place) error
 	fails   syscall.Errno // 0: it works
 	worksIn []role
-	anyhow  bool // it fails without a sandbox, too, because a capability is missing
+	anyhow  bool // it also fails without a sandbox, because a capability is missing
 }
 
-// raw makes a call that Go has no function for.
+// raw makes a system call for which Go has no function.
 func raw(number uintptr, args ...uintptr) func(place) error {
 	return func(place) error {
 		var a [6]uintptr
@@ -79,7 +79,7 @@ func mapped(protection int) func(place) error {
 	}
 }
 
-// attempts are in the order in which they are made.
+// attempts are listed in the order in which they are made.
 var attempts = []attempt{
 	// Other programs and other processes.
 	{what: "execve", fails: unix.EPERM, try: func(place) error { return unix.Exec("/nonexistent", []string{"x"}, nil) }},
@@ -122,7 +122,7 @@ var attempts = []attempt{
 	{what: "the clock", fails: unix.EPERM, try: raw(unix.SYS_CLOCK_SETTIME, unix.CLOCK_REALTIME)},
 	{what: "a file by its handle", fails: unix.EPERM, try: raw(unix.SYS_OPEN_BY_HANDLE_AT)},
 
-	// Doors of the kernel that are not needed.
+	// Interfaces of the kernel that are not needed.
 	{what: "io_uring", fails: unix.EPERM, try: raw(unix.SYS_IO_URING_SETUP)},
 	{what: "userfaultfd", fails: unix.EPERM, try: raw(unix.SYS_USERFAULTFD, ^uintptr(0))},
 	{what: "a file in memory", fails: unix.EPERM, worksIn: []role{open}, try: func(place) error {
@@ -138,7 +138,7 @@ var attempts = []attempt{
 		if err := unix.IoctlSetPointerInt(0, unix.TIOCSTI, 'x'); err != unix.ENOTTY {
 			return err
 		}
-		return unix.EPERM // there is none
+		return unix.EPERM // there are none
 	}},
 
 	// Files.
@@ -264,7 +264,7 @@ var attempts = []attempt{
 	{what: "removing the control socket", try: func(p place) error { return os.Remove(p.socket) }},
 }
 
-// process is the number of the parent.
+// process returns the process ID of the parent.
 func (p place) process() int {
 	n, err := strconv.Atoi(p.parent)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// What is missing is named, with every way to give it, before anything is made.
+// TestCheck: the error names what is missing, and every way to grant it, before anything
+// is made.
 func TestCheck(t *testing.T) {
 	program, err := rig.Build(t.TempDir(), "sixfour/cmd/sixfourd")
 	if err != nil {

@@ -21,14 +21,13 @@ import (
 	"sixfour/internal/rig"
 )
 
-// The test's program is also what is restricted: started with these in its
-// environment it enters the sandbox of a configuration, tries everything, and prints
-// what came of it.
+// The test's program is also the restricted process: if these variables are set, it
+// enters the sandbox of a configuration, makes all attempts, and prints the results.
 const (
 	fileKey   = "SIXFOUR_PRIVILEGE_FILE"
-	parentKey = "SIXFOUR_PRIVILEGE_PARENT" // a process that is none of its business
-	inside    = "inside"                   // what it says when it is restricted
-	replaced  = "six1"                     // the tunnel of the configuration that it finds then
+	parentKey = "SIXFOUR_PRIVILEGE_PARENT" // a process that it must not access
+	inside    = "inside"                   // printed when it is restricted
+	replaced  = "six1"                     // the tunnel of the configuration that replaces the first one
 )
 
 func TestMain(m *testing.M) {
@@ -42,11 +41,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// outcome is what a restricted process prints.
+// outcome is the output of a restricted process.
 type outcome struct {
 	State   privilege.State
 	Threads []map[string]string // /proc/self/task/*/status
-	Tried   map[string]string   // errors, "" where there is none
+	Tried   map[string]string   // errors; "" means none
 }
 
 func restricted(file string) error {
@@ -67,7 +66,7 @@ func restricted(file string) error {
 	if err != nil {
 		return err
 	}
-	// Time to put another file in the configuration's place.
+	// Now the test may replace the configuration file.
 	fmt.Println(inside)
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
@@ -89,7 +88,7 @@ func restricted(file string) error {
 	return json.NewEncoder(os.Stdout).Encode(o)
 }
 
-// threads is what the kernel says of each thread of this process.
+// threads returns the kernel's status of each thread of this process.
 func threads() (all []map[string]string, err error) {
 	tasks, err := os.ReadDir("/proc/self/task")
 	for _, task := range tasks {
@@ -107,7 +106,8 @@ func threads() (all []map[string]string, err error) {
 	return all, err
 }
 
-// tunnel is a configuration with lines for its only tunnel and whole tables before it.
+// tunnel returns a configuration with lines for its only tunnel and whole tables before
+// it.
 func tunnel(socket, tables string, lines ...string) string {
 	return fmt.Sprintf("[control]\nsocket = %q\n%s\n[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n%s\n",
 		socket, tables, strings.Join(lines, "\n"))
@@ -179,8 +179,8 @@ func enter(t *testing.T, tables string, lines ...string) outcome {
 	return o
 }
 
-// What is forbidden fails, for all threads, and what is needed works; a
-// configuration that takes more is given no more than that.
+// TestEnter: forbidden operations fail in all threads, and needed ones work. A
+// configuration that needs more gets only that in addition.
 func TestEnter(t *testing.T) {
 	for _, c := range []struct {
 		role         role
@@ -228,7 +228,7 @@ func TestEnter(t *testing.T) {
 				case slices.Contains(a.worksIn, c.role):
 					want = 0
 				case c.role == open && want != 0 && !a.anyhow:
-					continue // whatever the kernel says
+					continue // not checked
 				}
 				text := ""
 				if want != 0 {

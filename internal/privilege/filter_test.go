@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The filter's logic, in a machine for such programs, whose numbers are big-endian:
-// so the lower half of an argument lies at 4.
+// TestFilter runs the filter in a BPF virtual machine with big-endian numbers, so the
+// lower half of an argument is at offset 4.
 func TestFilter(t *testing.T) {
 	const architecture = 0xc000003e
 	calls := []call{
@@ -52,7 +52,7 @@ func TestFilter(t *testing.T) {
 		for _, a := range c.arguments {
 			data = binary.BigEndian.AppendUint64(data, a)
 		}
-		// The kernel does what the stricter of two filters says.
+		// The kernel uses the stricter result of two filters.
 		a, b := run(t, first, data), run(t, second, data)
 		got := b
 		if b == allow {

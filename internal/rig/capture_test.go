@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udp4 is a UDP datagram from 192.0.2.66, which nobody has, to right. Total
-// length and header checksum are what Raw leaves to the kernel.
+// udp4 returns a UDP datagram from 192.0.2.66, which no host has, to right. The kernel
+// fills in total length and header checksum for Raw.
 func udp4(payload string) []byte {
 	p := []byte{
 		0x45, 0, 0, 0, 0x12, 0x34, 0, 0, 64, unix.IPPROTO_UDP, 0, 0,
@@ -52,7 +52,7 @@ func TestCaptureSeesBothDirections(t *testing.T) {
 	}
 }
 
-// A veth pair without IPv6 addresses carries nothing by itself.
+// TestVethIsQuiet: a veth pair without IPv6 addresses carries no traffic of its own.
 func TestVethIsQuiet(t *testing.T) {
 	a, b := namespace(t, "a"), namespace(t, "b")
 	check(t, Veth(a, "eth0", b, "eth0", 1500))
@@ -88,14 +88,14 @@ func TestRawAndInject(t *testing.T) {
 		}
 	}
 
-	// A source that routing would not expect, and the kernel's own checksum.
+	// A source that reverse path filtering would refuse, and the kernel's own checksum.
 	check(t, raw.Send(udp4("spoofed")))
 	f, err := c.Find(soon(t), func(f Frame) bool { return bytes.Contains(f.Packet(), []byte("spoofed")) })
 	check(t, err)
 	expect("spoofed")
 
-	// The same frame again, byte by byte; then with a checksum that the kernel
-	// would never send.
+	// The same frame again, unchanged; then with a checksum that the kernel would never
+	// send.
 	mac, err := b.MAC("eth0")
 	check(t, err)
 	from := capture(t, a, "eth0")

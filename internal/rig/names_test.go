@@ -31,7 +31,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %v, %v", network, got, err)
 		}
 	}
-	s.Set("host.example", v6) // it has moved, and has no IPv4 address any more
+	s.Set("host.example", v6) // its address changes, and it has no IPv4 address any more
 	if got, err := r.LookupNetIP(t.Context(), "ip4", "host.example."); err == nil {
 		t.Errorf("an address that it has no more: %v", got)
 	}

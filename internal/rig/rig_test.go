@@ -40,7 +40,7 @@ func namespace(t testing.TB, name string) *Namespace {
 	return n
 }
 
-// pair is
+// pair returns
 //
 //	left (eth0: 203.0.113.1, 2001:db8::1) ---- right (eth0: 203.0.113.2, 2001:db8::2)
 func pair(t testing.TB) (left, right *Namespace) {
@@ -69,7 +69,7 @@ func settle(t testing.TB, from *Namespace, to netip.Addr) {
 	}
 }
 
-// line is
+// line returns
 //
 //	left (eth0) ---- (eth0) router (eth1, MTU 1280) ---- (eth0, MTU 1280) right
 //
@@ -104,7 +104,7 @@ func line(t testing.TB) (left, router, right *Namespace) {
 	return left, router, right
 }
 
-// soon ends what hangs; nothing that works comes near it.
+// soon returns a context that ends tests that hang. Tests that pass are much faster.
 func soon(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -112,7 +112,7 @@ func soon(t testing.TB) context.Context {
 	return ctx
 }
 
-// where is the network namespace of the calling thread.
+// where returns the network namespace of the calling thread.
 func where() string {
 	s, _ := os.Readlink("/proc/thread-self/ns/net")
 	return s
@@ -127,7 +127,7 @@ func TestDoIsInsideAndNobodyElseIs(t *testing.T) {
 	if want := "net:[" + strconv.FormatUint(st.Ino, 10) + "]"; inside != want {
 		t.Errorf("inside is %s, and %s leads to %s", inside, n.Path(), want)
 	}
-	for range 100 { // any thread may come, none of them from inside
+	for range 100 { // on any thread, none of which may be inside the namespace
 		outside := make(chan string)
 		go func() { outside <- where() }()
 		if s := <-outside; s == inside || s == "" {
@@ -190,7 +190,7 @@ func TestLinks(t *testing.T) {
 	reach(1)
 	check(t, b.DelAddr("eth0", right4))
 	reach(0)
-	// Not on the link any more, but on loopback, and routed there.
+	// The address moves from the link to loopback, and is routed there.
 	check(t, b.AddAddr("lo", netip.MustParsePrefix("203.0.113.2/32")))
 	check(t, b.AddRoute(left4, netip.Addr{}, "eth0"))
 	reach(1)
@@ -230,7 +230,7 @@ func TestCloseEndsProcesses(t *testing.T) {
 	n := namespace(t, "a")
 	cmd := exec.Command("sleep", "600")
 	check(t, n.Start(cmd))
-	runtime.GC() // gives other threads reason to come and go
+	runtime.GC() // makes the runtime start and stop threads
 	n.Close()
 	err := cmd.Wait()
 	var exit *exec.ExitError

@@ -37,7 +37,7 @@ func TestPing(t *testing.T) {
 				t.Errorf("%s: %+v, %v", name, r, err)
 			}
 		}
-		// With DF, what the device does not take is not sent at all.
+		// With DF, a packet that exceeds the device's MTU is not sent at all.
 		r, err := Ping(soon(t), a, right.Addr(), PingOptions{Size: 1500, DF: true})
 		if err != nil || r.Sent != 0 || len(r.Errors) != 1 || !errors.Is(r.Errors[0], unix.EMSGSIZE) {
 			t.Errorf("too big with DF: %+v, %v", r, err)
@@ -45,7 +45,7 @@ func TestPing(t *testing.T) {
 	})
 }
 
-// The headers are as the options say.
+// TestPingHeader: the headers have the values of the options.
 func TestPingHeader(t *testing.T) {
 	a, b := pair(t)
 	c := capture(t, b, "eth0")
@@ -130,7 +130,8 @@ func TestTCPTransfer(t *testing.T) {
 	})
 }
 
-// A receiver whose answer differs from what was sent is found out.
+// TestTCPTransferNoticesChange: a receiver whose answer does not match the sent content
+// is detected.
 func TestTCPTransferNoticesChange(t *testing.T) {
 	a, b := pair(t)
 	l, err := b.ListenTCP(addrPort(right4, 0))
@@ -205,8 +206,8 @@ func TestLoad(t *testing.T) {
 			if err != nil || r.Bytes == 0 || r.BytesPerSecond() == 0 {
 				t.Errorf("%s: %+v, %v", name, r, err)
 			}
-			// A sender that moves to another processor overtakes itself: veth
-			// queues by processor. So Reordered may be anything.
+			// A sender that moves to another processor can reorder its own packets, because
+			// veth has a queue for each processor. So Reordered may have any value.
 			if o.UDP && (r.Received == 0 || r.Received > r.Sent) {
 				t.Errorf("%s: %+v", name, r)
 			}
@@ -217,7 +218,8 @@ func TestLoad(t *testing.T) {
 	})
 }
 
-// Nobody answers: everything ends when its context does, and says why.
+// TestNothingHangs: without answers, each function ends with its context, and returns
+// why.
 func TestNothingHangs(t *testing.T) {
 	a, b := pair(t)
 	nobody := netip.MustParseAddrPort("203.0.113.77:9")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen is where a manager listens.
+// listen returns a manager with a socket, and a function that receives from it.
 func listen(t *testing.T) (Manager, func() (text string, fds []int)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "notify")
@@ -51,7 +51,7 @@ func TestNotify(t *testing.T) {
 	m, next := listen(t)
 	for _, c := range []struct {
 		states []string
-		want   string // begins with
+		want   string // prefix
 	}{
 		{[]string{Ready}, "READY=1"},
 		{[]string{Ready, Status("%d tunnels\nof which none is up", 3)}, "READY=1\nSTATUS=3 tunnels; of which none is up"},

@@ -9,15 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// hostile are texts that would do something on a terminal.
+// hostile are texts that have an effect on a terminal.
 var hostile = map[string]string{
 	"\x1b[2J":           "\uFFFD[2J", // ESC: clears the screen
 	"\u009b2J":          "\uFFFD2J",  // the same with one character (C1)
-	"\x9b2J":            "\uFFFD2J",  // a byte that is no UTF-8
+	"\x9b2J":            "\uFFFD2J",  // a byte that is not UTF-8
 	"a\x7fb\x00\ac\b\r": "a\uFFFDb\uFFFD\uFFFDc\uFFFD\uFFFD",
 	"\u202egpj.exe":     "\uFFFDgpj.exe",  // right to left
 	"\u2066x\u2069":     "\uFFFDx\uFFFD",  // isolates
-	"a\u200bb\ufeff":    "a\uFFFDb\uFFFD", // no width
+	"a\u200bb\ufeff":    "a\uFFFDb\uFFFD", // zero width
 	"\U000e0041":        "\uFFFD",         // a tag
 	"é 漢字 🙂\u2028":      "é 漢字 🙂\uFFFD",
 	"plain":             "plain",
@@ -34,7 +34,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// The same comes out however the text is divided into writes.
+// TestWriter: the output does not depend on how the text is split into writes.
 func TestWriter(t *testing.T) {
 	for in, want := range hostile {
 		for _, size := range []int{1, 2, 3, len(in)} {
@@ -54,7 +54,7 @@ func TestWriter(t *testing.T) {
 	}
 }
 
-// JSON stays the same value, and has nothing in it that is not printable.
+// TestJSONWriter: JSON keeps its value, and contains only printable characters.
 func TestJSONWriter(t *testing.T) {
 	for in := range hostile {
 		var b bytes.Buffer

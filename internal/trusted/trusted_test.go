@@ -22,15 +22,15 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// What may be written to, and what another user may have put there.
+// TestCreate checks which files may be opened, and which may come from another user.
 func TestCreate(t *testing.T) {
 	write := func(path string) error { return os.WriteFile(path, []byte("secret"), 0o600) }
 	for _, c := range []struct {
 		name string
 		make func(dir string) error
 		path string // below the directory
-		into string // what is written to; "": path
-		err  string // "": it is written
+		into string // the file that is opened; "": path
+		err  string // "": no error
 	}{
 		{"nothing there", func(string) error { return nil }, "f", "", ""},
 		{"no directory", func(string) error { return nil }, "d/f", "", "no such file or directory"},
@@ -100,7 +100,8 @@ func own(err error, path string) error {
 	return os.Lchown(path, nobody, -1)
 }
 
-// Pipes, devices and the process's own descriptors are written to as they are.
+// TestCreateOther: pipes, devices and the process's own descriptors are opened
+// unchanged.
 func TestCreateOther(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	must(t, unix.Mkfifo(fifo, 0o600))
@@ -120,7 +121,7 @@ func TestCreateOther(t *testing.T) {
 	}
 }
 
-// Directories that are made do not depend on the umask.
+// TestMakeMissing: the mode of new directories does not depend on the umask.
 func TestMakeMissing(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
