@@ -30,6 +30,9 @@ const safeMTU = 1280
 // would have to be cut.
 func (g *Gatherer) AddMerged(pkt []byte, segment int) drop.Reason {
 	f := parseFlow(pkt)
+	if f.checksum == 0 {
+		f = behindExtensions(pkt, f)
+	}
 	if segment < 0 {
 		var r drop.Reason
 		if segment, r = g.guess(pkt, &f, segment); r != drop.None {
@@ -37,10 +40,10 @@ func (g *Gatherer) AddMerged(pkt []byte, segment int) drop.Reason {
 		}
 	}
 	if segment > 0 && f.kind == 0 {
-		f = behindExtensions(pkt, f)
-		if f.kind == 0 {
-			return drop.Merged
-		}
+		return drop.Merged
+	}
+	if segment == Single && !f.ports && !f.partial {
+		f.kind = 0 // packets with extension headers are not gathered
 	}
 	g.add(pkt, f, segment)
 	return drop.None
@@ -52,7 +55,7 @@ func (g *Gatherer) guess(pkt []byte, f *flow, known int) (segment int, r drop.Re
 	switch {
 	case f.checksum == 0: // neither TCP nor UDP
 		return Single, drop.None
-	case known == Small && (!f.partial || f.kind == 0): // the kernel merges none with IP options or without payload
+	case known == Small && (!f.partial || f.kind == 0 || !f.ports): // the kernel merges none with IP options or without payload
 		return Single, drop.None
 	case f.kind != 0 && verify(pkt, f) || !f.isTCP() && udpWithoutSum(pkt, f):
 		return Single, drop.None
@@ -84,12 +87,16 @@ func behindExtensions(pkt []byte, f flow) flow {
 	}
 	t := pkt[up.Offset:]
 	switch {
-	case up.Protocol == header.TCP && len(t) > tcpMinHeader && int(t[12]>>4)*4 >= tcpMinHeader:
+	case up.Protocol == header.TCP && len(t) >= tcpMinHeader && int(t[12]>>4)*4 >= tcpMinHeader:
 		f.kind, f.checksum, f.headers = unix.VIRTIO_NET_HDR_GSO_TCPV6, tcpChecksum, up.Offset+int(t[12]>>4)*4
 	case up.Protocol == header.UDP && len(t) > udpHeader:
 		f.kind, f.checksum, f.headers = unix.VIRTIO_NET_HDR_GSO_UDP_L4, udpChecksum, up.Offset+udpHeader
 	}
-	if f.transport = up.Offset; f.headers >= len(pkt) || f.headers > MaxHeaders {
+	if f.transport = up.Offset; f.checksum != 0 {
+		src, dst := addresses(pkt)
+		f.partial = binary.BigEndian.Uint16(t[f.checksum:]) == header.Fold(header.PseudoSum(src, dst, len(t), up.Protocol))
+	}
+	if f.headers >= len(pkt) || f.headers > MaxHeaders {
 		f.kind = 0
 	}
 	return f

@@ -53,7 +53,7 @@ func TestMergedOfUnknownSizes(t *testing.T) {
 	const partial, complete, wrong = "partial", "complete", "wrong"
 	for _, c := range []struct {
 		udp      bool
-		options  int // bytes of IP options
+		options  int // bytes of IPv4 options, or from 8 on of an IPv6 extension header
 		payload  int
 		checksum string
 		known    int
@@ -75,11 +75,23 @@ func TestMergedOfUnknownSizes(t *testing.T) {
 		{false, 0, 0, partial, Small, 0, drop.None}, // the kernel merges neither those without payload
 		{false, 4, 1000, partial, Small, 0, drop.None},
 		{true, 4, 1000, partial, Small, 0, drop.None}, // nor those with IP options
+		{false, 8, 20000, partial, Unknown, safeMTU - 68, drop.None},
+		{false, 8, 20000, complete, Unknown, 0, drop.None},
+		{false, 8, 20000, wrong, Unknown, 0, drop.Merged},
+		{false, 8, 1000, partial, Single, 0, drop.None},
+		{false, 8, 0, partial, Single, 0, drop.None},
+		{true, 8, 20000, partial, Unknown, 0, drop.Merged},
+		{true, 8, 1000, partial, Small, 0, drop.None},
+		{true, 8, 1000, partial, Single, 0, drop.None},
+		{true, 8, 1000, complete, Single, 0, drop.None},
 	} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
-			s := sample{udp: c.udp, flags: tcpACK, options: c.options, size: 1000, payload: c.payload}
+			s := sample{udp: c.udp, flags: tcpACK, ipv6: c.options >= 8, options: c.options, size: 1000, payload: c.payload}
 			pkt := s.build(r)[VirtioLen:]
 			f := parseFlow(pkt)
+			if s.ipv6 {
+				f = behindExtensions(pkt, f)
+			}
 			field := pkt[f.transport+f.checksum:]
 			if c.checksum != partial {
 				finishChecksum(pkt[f.transport:], f.checksum)
@@ -93,6 +105,9 @@ func TestMergedOfUnknownSizes(t *testing.T) {
 			}
 			if c.want == drop.None && g.groups[0].merged != c.merged {
 				t.Errorf("cut to %d, want %d", g.groups[0].merged, c.merged)
+			}
+			if c.want == drop.None && g.groups[0].flow.partial != (c.checksum == partial) {
+				t.Errorf("the kernel is to complete the checksum: %v", g.groups[0].flow.partial)
 			}
 		})
 	}

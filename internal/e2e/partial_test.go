@@ -34,10 +34,12 @@ func withOptions(pkt []byte) []byte {
 func TestPartialChecksumsArrive(t *testing.T) {
 	t.Parallel()
 	src4, dst4 := ip4A[0], ip4B[0]
+	src6, dst6 := ip6A[0], ip6B[0]
 	mid := func(next byte, payload []byte) []byte {
 		return ip6(netip.MustParseAddr("fd00:6::1"), netip.MustParseAddr("fd00:6::2"), next, payload)
 	}
 	inner := func(payload string) []byte { return ip4(src4, dst4, header.UDP, partialUDP(src4, dst4, payload)) }
+	padding := []byte{header.UDP, 0, 1, 4, 0, 0, 0, 0}
 	limit := []byte{header.ProtoIPv4, 0, 4, 1, 4, 1, 1, 0} // what Linux sends
 	for _, c := range []struct {
 		name, config string
@@ -55,6 +57,9 @@ func TestPartialChecksumsArrive(t *testing.T) {
 		}},
 		{"outer options", "mode = \"4in4\"\n" + over4 + inner4, dst4, func(p string) []byte {
 			return withOptions(ip4(outerA, outerB, header.ProtoIPv4, inner(p)))
+		}},
+		{"inner extension header", "mode = \"6in4\"\n" + over4 + inner6, dst6, func(p string) []byte {
+			return ip4(outerA, outerB, header.ProtoIPv6, ip6(src6, dst6, header.DestOptions, append(padding[:8:8], partialUDP(src6, dst6, p)...)))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
