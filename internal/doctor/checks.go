@@ -60,7 +60,7 @@ var (
 		{Check{"forward_firewall", OfTunnel, "whether it lets through what this host forwards between the tunnel and another network", "what it drops reaches nobody behind this host"}, (*tunnel).checkForwardFirewall},
 	}
 	peerChecks = []peerCheck{
-		{Check{"name", OfPeer, "whether the peer's name resolves, to the address that the daemon sends to", "without an address nothing is sent; with an old one, to nobody"}, (*peer).checkName},
+		{Check{"name", OfPeer, "whether the peer's name resolves, to the address that the daemon sends to", "without an address nothing is sent; with an old one, the peer gets nothing"}, (*peer).checkName},
 		{Check{"address", OfPeer, "whether our outer address is on an interface, and still the one in use", "peers know us by it"}, (*peer).checkAddress},
 		{Check{"route", OfPeer, "the route to the peer, its MTU, and that it does not lead into the tunnel itself", "outer packets follow it"}, (*peer).checkRoute},
 		{Check{"rp_filter", OfPeer, "strict reverse path filtering where the peer's packets arrive", "it drops them if the route back leads through another interface"}, (*peer).checkFilter},
@@ -78,7 +78,7 @@ var (
 		{Check{"ecn", OfPeer, "whether congestion marks in outer packets reach the peer and come back (RFC 6040)", "a path that wipes them makes senders that use ECN blind to congestion"}, (*peer).checkECN},
 	}
 	gatewayChecks = []gatewayCheck{
-		{Check{"default_route", OfGateway, "whether everything without another route goes into the tunnel, where default_route says so", "until then it goes the old way"}, (*gateway).checkDefaultRoute},
+		{Check{"default_route", OfGateway, "whether everything without another route goes into the tunnel, where default_route says so", "until then it is routed as before"}, (*gateway).checkDefaultRoute},
 		{Check{"masquerade", OfGateway, "whether what comes from the tunnels leaves with this host's address, by the interface towards the internet", "otherwise no answer finds the way back"}, (*gateway).checkMasquerade},
 		{Check{"internet_ipv4", OfGateway, "whether a host on the internet (probe) answers a ping: through the tunnel, or, at the end that serves it, directly", "this is what the tunnel is for"}, (*gateway).checkInternet4},
 		{Check{"internet_ipv6", OfGateway, "the same of IPv6", "one IP version may pass where the other one does not"}, (*gateway).checkInternet6},

@@ -116,6 +116,6 @@ var (
 	reloadedOK = gauge("reload_success", "Whether the last of them runs; 1 if there was none.")
 	build      = gauge("build_info", "What build this is; always 1.", "version", "commit", "goversion")
 	started    = gauge("start_timestamp_seconds", "When the daemon started.")
-	logLost    = counter("log_lines_lost_total", "Log lines that nobody took: a full disk, a reader that went away or was too slow.")
+	logLost    = counter("log_lines_lost_total", "Log lines that could not be written: full disk, or a reader that ended or was too slow.")
 	logLimited = counter("log_lines_limited_total", "Log lines not logged because there were too many like them.")
 )
