@@ -64,7 +64,7 @@ func Create(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := walk{}
+	w := walk{invoker: invoker()}
 	fd, err := w.create(abs)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
@@ -91,6 +91,7 @@ type walk struct {
 	lenient     bool // do not refuse them, but set warning
 	makeMissing bool
 	also        Owners
+	invoker     int   // user whose links to directories and pipes are trusted, too; 0: none
 	links       int   // number of links followed so far
 	warning     error // the first Untrusted
 }
@@ -162,6 +163,9 @@ func (w *walk) step(dir int, name, at string) (next int, target string, err erro
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(next, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if w.invoker != 0 && int(st.Uid) == w.invoker {
+			st.Uid = 0
+		}
 		target, err = w.follow(next, &st, at)
 		unix.Close(next)
 		return dir, target, err
@@ -290,7 +294,7 @@ func (w *walk) createIn(dir int, name, at string) (fd int, target string, err er
 	if err != nil {
 		return -1, "", err
 	}
-	if err := emptied(fd); err != nil {
+	if err := w.emptied(dir, fd); err != nil {
 		unix.Close(fd)
 		return -1, "", err
 	}
@@ -298,13 +302,19 @@ func (w *walk) createIn(dir int, name, at string) (fd int, target string, err er
 }
 
 // emptied truncates a regular file, unless it may belong to another user.
-func emptied(fd int) error {
+func (w *walk) emptied(dir, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
 	kind := st.Mode & unix.S_IFMT
 	switch {
+	case isProc(dir) && kind != unix.S_IFREG:
+		return nil // an open descriptor, such as standard output
+	case isProc(dir):
+		return unix.Ftruncate(fd, 0)
+	case kind == unix.S_IFIFO && w.invoker != 0 && int(st.Uid) == w.invoker && !isSticky(dir):
+		return nil
 	case kind == unix.S_IFCHR:
 		return nil // a terminal or /dev/null: only root controls /dev
 	case !trusted(st.Uid):
@@ -315,6 +325,21 @@ func emptied(fd int) error {
 		return unix.Ftruncate(fd, 0)
 	}
 	return nil
+}
+
+// isSticky reports whether a directory is one in which all users make files, such as /tmp.
+func isSticky(dir int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(dir, &st) != nil || st.Mode&unix.S_ISVTX != 0
+}
+
+// invoker returns the user that started this program by sudo(8); 0: none.
+func invoker() int {
+	uid, err := strconv.Atoi(os.Getenv("SUDO_UID"))
+	if os.Geteuid() != 0 || err != nil || uid < 0 {
+		return 0
+	}
+	return uid
 }
 
 func isProc(fd int) bool {

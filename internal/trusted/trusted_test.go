@@ -121,6 +121,52 @@ func TestCreateOther(t *testing.T) {
 	}
 }
 
+// By sudo, the user's pipes and links to directories are used, but no files of the user, nor
+// links to files. Descriptors of the process are used whoever owns them.
+func TestCreateBySudo(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(dir+"/to", 0o755))
+	must(t, own(os.Symlink("to", dir+"/d"), dir+"/d"))
+	must(t, own(os.Symlink("to/victim", dir+"/link"), dir+"/link"))
+	must(t, own(os.WriteFile(dir+"/file", nil, 0o600), dir+"/file"))
+	must(t, os.Mkdir(dir+"/sticky", 0o755))
+	must(t, os.Chmod(dir+"/sticky", 0o777|os.ModeSticky))
+	for _, fifo := range []string{dir + "/fifo", dir + "/sticky/fifo"} {
+		must(t, own(unix.Mkfifo(fifo, 0o600), fifo))
+		r, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		must(t, err)
+		defer r.Close()
+	}
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer r.Close()
+	defer w.Close()
+	must(t, w.Chown(nobody, -1))
+	pipe := fmt.Sprintf("/dev/fd/%d", w.Fd())
+	for _, c := range []struct {
+		path        string
+		alone, sudo bool // it is written to
+	}{
+		{pipe, true, true},
+		{dir + "/fifo", false, true},
+		{dir + "/sticky/fifo", false, false},
+		{dir + "/d/f", false, true},
+		{dir + "/link", false, false},
+		{dir + "/file", false, false},
+	} {
+		for uid, want := range map[string]bool{"": c.alone, "1": c.alone, fmt.Sprint(nobody): c.sudo} {
+			t.Setenv("SUDO_UID", uid)
+			f, err := Create(c.path)
+			if (err == nil) != want {
+				t.Errorf("%s by sudo of user %q: %v", c.path, uid, err)
+			}
+			if err == nil {
+				f.Close()
+			}
+		}
+	}
+}
+
 // TestMakeMissing: the mode of new directories does not depend on the umask.
 func TestMakeMissing(t *testing.T) {
 	old := unix.Umask(0o077)
