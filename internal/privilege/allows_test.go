@@ -59,6 +59,20 @@ func TestAllows(t *testing.T) {
 	}
 }
 
+// Without the package's user, the process stays root. That is a defect only if there are users.
+func TestBecomeWithoutUser(t *testing.T) {
+	defer func(name, file string) { account, passwd = name, file }(account, passwd)
+	account = "no-such-user"
+	cfg := parse(t, "TUNNEL\n")
+	if u, err := Become(cfg, "six.toml"); err != nil || u.Name != "root" || !strings.HasPrefix(u.Root, "there is no user no-such-user") {
+		t.Errorf("%+v, %v", u, err)
+	}
+	passwd = t.TempDir() + "/passwd"
+	if u, err := Become(cfg, "six.toml"); err != nil || u != (User{Name: "root"}) {
+		t.Errorf("without a list of users: %+v, %v", u, err)
+	}
+}
+
 // setModules replaces the loaded kernel modules for a test.
 func setModules(t *testing.T, names ...string) {
 	t.Helper()

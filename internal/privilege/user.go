@@ -20,6 +20,9 @@ import (
 // account is the user that packages create for the daemon.
 var account = "sixfour"
 
+// passwd is the list of users. Tests replace it.
+var passwd = "/etc/passwd"
+
 // User is the user of the process.
 type User struct {
 	Name string
@@ -42,6 +45,9 @@ func Become(cfg *config.Config, file string) (User, error) {
 	to, err := lookUp(account)
 	if err == nil {
 		err = to.prepare(cfg, file)
+	}
+	if _, none := os.Stat(passwd); err != nil && errors.Is(none, os.ErrNotExist) {
+		return User{Name: "root"}, nil // an image without users, in which nothing else runs
 	}
 	if err != nil {
 		return User{"root", err.Error()}, nil
