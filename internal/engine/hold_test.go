@@ -69,3 +69,22 @@ func TestHeldKeepOrder(t *testing.T) {
 		t.Errorf("%s, %d carried, want %s", got, p.out.packets.Load(), want)
 	}
 }
+
+// A packet whose neighbour has become known meanwhile is sent in fragments if it is larger
+// than the path's MTU, like any other packet.
+func TestResolvedMeanwhileButLarge(t *testing.T) {
+	var log []string
+	r := &moody{log: &log, knows: []bool{false, true, true}}
+	_, tn, p, to := labOf(t, 1000, encap.DefaultOptions, encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
+	tn.mech = newMechanism(0, resolve.SixOverFour{})
+	tn.speaker.Store(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
+	to.senders = sockets{&logging{log: &log}}
+	p.path.Store(to)
+	o := newOutbound(tn, nil, 0)
+	o.workspace = workspaces.Get().(*workspace)
+	o.add(append(make([]byte, encap.Headroom), datagram("2001:db8::1", "2001:db8::2", 1280, 1280)...))
+	o.send()
+	if drops := p.out.traffic().Drops; len(drops) != 0 || len(log) != 2 || p.out.packets.Load() != 1 {
+		t.Errorf("drops %v, sent %v, %d carried", drops, log, p.out.packets.Load())
+	}
+}

@@ -20,8 +20,15 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 		o.pieces(p, path, head, body)
 		return
 	}
-	if r == drop.Unresolved && o.awaits(p, path, head, body) {
-		return
+	if r == drop.Unresolved {
+		switch r = o.awaits(p, path, head, body); r {
+		case drop.None:
+			return
+		case drop.Unresolved:
+		default: // another reason, now that the neighbour is resolved
+			o.refuse(p, path, r, head, body)
+			return
+		}
 	}
 	o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
@@ -39,25 +46,28 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 }
 
 // awaits queues a packet until its neighbour is resolved, or sends it if the neighbour has
-// been resolved meanwhile. It reports whether either was possible.
-func (o *outbound) awaits(p *peer, path *path, head, body []byte) bool {
+// been resolved meanwhile. It returns a drop reason if neither was possible.
+func (o *outbound) awaits(p *peer, path *path, head, body []byte) drop.Reason {
 	s := o.t.speaker.Load()
 	if s == nil {
-		return false
+		return drop.Unresolved
 	}
-	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
+	whole := append(append(o.spare(1)[:encap.Headroom], head...), body...)
 	o.send() // keep the order of packets
 	held, known := s.hold(whole[encap.Headroom:])
+	if held {
+		return drop.None
+	}
 	if !known {
-		return held
+		return drop.Unresolved
 	}
 	pkt, r := path.stack.EncapsulateSegment(whole, encap.Headroom, nil)
-	if r != drop.None || len(pkt) > int(path.mtu) {
-		return false
+	if r != drop.None {
+		return r
 	}
 	o.push(p, path, transport.Packet{Head: pkt}, len(head)+len(body))
 	o.send() // before the buffer is used again
-	return true
+	return drop.None
 }
 
 // pieces sends an inner packet in fragments.
