@@ -174,6 +174,8 @@ type answer struct {
 	patience time.Duration // timeout of one write
 	begun    bool          // the status has been sent
 
+	progress func() // called when the client has taken a part of the answer; nil: by nobody
+
 	mu      sync.Mutex
 	aborted bool
 }
@@ -206,6 +208,9 @@ func (w *answer) Write(b []byte) (n int, err error) {
 		var m int
 		m, err = w.ResponseWriter.Write(b[n:min(n+maxWrite, len(b))])
 		n += m
+		if w.progress != nil && err == nil {
+			w.progress()
+		}
 	}
 	return n, err
 }

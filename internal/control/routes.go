@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -9,6 +11,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/fair"
+	"sixfour/internal/text"
 	"sixfour/internal/version"
 )
 
@@ -52,15 +55,31 @@ func (s *Server) status(w *answer, r *request) error {
 		return err
 	}
 	defer hold.Release()
+	end := hold.Begin(true) // what the daemon itself needs is not the client's delay
+	all, err := s.encodedStatus(r)
+	end()
+	if err != nil {
+		return err
+	}
+	w.progress = hold.Progress
+	w.Header().Set("Content-Type", "application/json")
+	_, err = w.Write(all)
+	return err
+}
+
+// encodedStatus returns the answer to a request for the status, as JSON.
+func (s *Server) encodedStatus(r *request) ([]byte, error) {
 	st := s.daemon.Status()
 	if name := r.query.Get("tunnel"); name != "" {
 		all := st.Tunnels
 		st.Tunnels = slices.DeleteFunc(slices.Clone(all), func(t api.TunnelStatus) bool { return t.Name != name })
 		if len(st.Tunnels) == 0 {
-			return fmt.Errorf("there is no tunnel %q: there are %s", name, names(all))
+			return nil, fmt.Errorf("there is no tunnel %q: there are %s", name, names(all))
 		}
 	}
-	return w.json(st)
+	var b bytes.Buffer
+	err := json.NewEncoder(text.NewJSONWriter(&b)).Encode(st)
+	return b.Bytes(), err
 }
 
 func (s *Server) events(w *answer, r *request) error {

@@ -25,7 +25,8 @@ type Limit struct {
 type Hold struct {
 	limit  *Limit
 	client string
-	since  time.Time // when its present state began
+	since  time.Time // when its present state began, or it last made progress
+	until  time.Time // no progress counts after this
 	cut    func()
 	idle   bool // ended before others of its client
 	kept   bool // must not be ended
@@ -136,7 +137,7 @@ func (l *Limit) try(client string, cut func()) (h, loser *Hold, again time.Durat
 		}
 		l.remove(loser)
 	}
-	h = &Hold{limit: l, client: client, since: now, cut: cut, idle: true}
+	h = &Hold{limit: l, client: client, since: now, until: now.Add(mostGraces * l.grace), cut: cut, idle: true}
 	l.holds = append(l.holds, h)
 	return h, loser, 0
 }
@@ -196,6 +197,19 @@ func (h *Hold) Release() {
 	h.limit.mu.Lock()
 	defer h.limit.mu.Unlock()
 	h.limit.remove(h)
+}
+
+// mostGraces is how many times grace a client may keep a place that others need, if it
+// makes progress all the time.
+const mostGraces = 20
+
+// Progress reports that the client has taken a part of its answer: grace begins anew.
+func (h *Hold) Progress() {
+	h.limit.mu.Lock()
+	defer h.limit.mu.Unlock()
+	if now := time.Now(); now.Before(h.until) {
+		h.since = now
+	}
 }
 
 // Begin marks the place as in use until end is called: other places of the client are

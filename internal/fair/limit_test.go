@@ -99,3 +99,27 @@ func TestWait(t *testing.T) {
 		t.Errorf("%d, %d still wait", own, all)
 	}
 }
+
+// TestProgress: a client that takes its answer keeps its place beyond grace, but not for
+// ever.
+func TestProgress(t *testing.T) {
+	l := NewLimit(1, time.Hour)
+	first, _ := l.Take("a", func() {})
+	for _, c := range []struct {
+		since, until time.Duration // from now
+		progress     bool
+		kept         bool
+	}{
+		{-2 * time.Hour, time.Hour, false, false},
+		{-2 * time.Hour, time.Hour, true, true},
+		{-2 * time.Hour, -time.Hour, true, false}, // it had time enough
+	} {
+		first.since, first.until = time.Now().Add(c.since), time.Now().Add(c.until)
+		if c.progress {
+			first.Progress()
+		}
+		if loser, _ := l.loser("a", time.Now()); (loser == nil) != c.kept {
+			t.Errorf("%+v: lost %v", c, loser != nil)
+		}
+	}
+}
