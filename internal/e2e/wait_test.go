@@ -356,8 +356,10 @@ func TestNamespaceOfAProcess(t *testing.T) {
 	h := newHosts(t, 1500)
 	sleep := func() *exec.Cmd {
 		t.Helper()
-		cmd := exec.Command("sleep", "600")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		// No Pdeathsig: it is sent when the thread ends that started the process, and the rig
+		// throws threads away that were in a namespace.
+		cmd := exec.Command("sleep", "300")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 		must(t, cmd.Start())
 		t.Cleanup(func() { _ = cmd.Process.Kill() })
 		return cmd
