@@ -25,12 +25,15 @@ default_route = true
 `)
 	said(t, "load nf_conntrack and nft_ct")
 	said(t, "the kernel lacks what it takes: load nf_tables, nf_conntrack")
-	run(t, "! grep -q 'every tunnel can carry' /run/inside.log")
+	// Within five seconds of the start "ready" waits for the gateway. After that it names it
+	// as waiting, and another line follows.
+	const carries = `ready {"tunnels": 1}\|every tunnel can carry`
+	run(t, "! grep -q '"+carries+"' /run/inside.log")
 	run(t, "ip rule | grep -q 'from "+theirs+" goto 30003\\|from "+theirs+" '") // what needs no modules works
 
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 998`)
 	said(t, "all is well again")
-	said(t, "every tunnel can carry")
+	said(t, carries)
 	run(t, "kill -TERM $(cat /run/inside.pid)")
 	run(t, "while [ -e /sys/class/net/six0 ]; do sleep 0.1; done; ! ip rule | grep -q 30003")
 }
