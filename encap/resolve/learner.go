@@ -132,7 +132,7 @@ func (l *learner) believes(p netip.Prefix, match prefix6) bool {
 	case l.at == nil:
 		return true
 	default:
-		return !(is6to4(a) && l.at.mine(v4of6to4(a))) && !within(l.at.delegated, a) && !within(l.at.elsewhere, a)
+		return (!is6to4(a) || !l.at.mine(v4of6to4(a))) && !within(l.at.delegated, a) && !within(l.at.elsewhere, a)
 	}
 }
 

@@ -113,7 +113,7 @@ func (t *Tunnel) Probed(p *Peer) []Pair {
 			guessed = append(guessed, pair)
 		}
 	}
-	all := append(sure, guessed...)
+	all := slices.Concat(sure, guessed)
 	return all[:min(len(all), maxProbed)]
 }
 

@@ -225,7 +225,7 @@ func (g *gateway) askFromClient(ctx context.Context, target netip.Addr) finding 
 	}
 	old, by, err := g.ask(ctx, target, config.GatewayMark)
 	outside := err == nil && by != into
-	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && !(outside && old.answered()) {
+	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && (!outside || !old.answered()) {
 		return skip("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, said(o)).
 			but("if it has: probe = \"ADDRESS\" in [gateway] with an IPv6 address makes this check fail without an answer")
 	}

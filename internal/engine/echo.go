@@ -60,11 +60,12 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	l := path.outer()
 	local, remote, inside := p.ends(path)
 	size := q.Size
-	if !inside {
+	switch {
+	case !inside:
 		local, remote = l.Local, l.Remote
-	} else if local.Is6() {
-		size -= pr.stack.Overhead(6) // of the IPv6 packet
-	} else {
+	case local.Is6():
+		size -= pr.stack.Overhead(6)
+	default:
 		size -= pr.stack.Overhead(4)
 	}
 	if size < header.IPv6Len+probe.Len {

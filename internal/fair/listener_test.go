@@ -1,6 +1,7 @@
 package fair
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -77,7 +78,7 @@ func TestListener(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	must(t, idle[0].SetReadDeadline(time.Now().Add(patience)))
-	if _, err := idle[0].Read(make([]byte, 1)); err != io.EOF {
+	if _, err := idle[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the oldest idle connection: %v", err)
 	}
 }

@@ -44,7 +44,7 @@ func (r *Router) Addresses() ([]Address, error) {
 		}
 		ones, _ := a.Mask.Size()
 		one := Address{Prefix: netip.PrefixFrom(ip.Unmap(), ones), Link: a.LinkIndex}
-		one.Subnet = one.Prefix.Masked()
+		one.Subnet = one.Masked()
 		if a.Peer != nil { // the remote address of a point-to-point link
 			if peer, ok := netip.AddrFromSlice(a.Peer.IP); ok {
 				ones, _ := a.Peer.Mask.Size()
