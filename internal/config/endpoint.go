@@ -68,7 +68,7 @@ func host(r *report, e entry, family int, or string) (Host, bool) {
 	// It is more likely that the user expects remote to be found automatically, like
 	// local, than that a host is called "auto".
 	if e.kind == unstable.String && anyWords[e.text] {
-		r.add(e.at, `%s is %s, but packets are taken from and sent to known ends only, because their outer address is all by which they are known: `+
+		r.add(e.at, `%s is %s, but sixfourd exchanges packets with configured addresses only, because nothing but its outer address identifies a peer: `+
 			`set it to the other end's address or DNS name; for several other ends, write a [[tunnel.peer]] for each`, e.name, quote(e.text))
 		return Host{}, false
 	}
