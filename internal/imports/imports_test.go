@@ -1,4 +1,5 @@
-// Package imports holds the test that keeps the rules of who may import whom.
+// Package imports holds the tests that keep the rules of the tree: which package may import
+// which, and how large packages, files and structs may be.
 package imports
 
 import (
