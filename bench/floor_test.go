@@ -19,6 +19,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/internal/rig"
 	"sixfour/transport"
+	"sixfour/transport/xdp"
 )
 
 // The floors are the costs of a packet in this machine's kernel at the places through
@@ -91,7 +92,7 @@ var floorSenders = []struct {
 		return newPacketSender(va, mac)
 	}},
 	{"xdp", func(va netlink.Link, to netip.Addr, mac net.HardwareAddr) (floorSender, error) {
-		port, err := transport.OpenXDP(va.Attrs().Index, 0, va.Attrs().MTU)
+		port, err := xdp.Open(va.Attrs().Index, 0, va.Attrs().MTU)
 		if err != nil {
 			return nil, err
 		}
@@ -100,17 +101,17 @@ var floorSenders = []struct {
 			port.Close()
 			return nil, err
 		}
-		return &xdpFloor{transport.NewXDPSender(port, [6]byte(va.Attrs().HardwareAddr), [6]byte(mac), other), port}, nil
+		return &xdpFloor{xdp.NewSender(port, [6]byte(va.Attrs().HardwareAddr), [6]byte(mac), other), port}, nil
 	}},
 }
 
-// xdpFloor is an XDPSender that owns its port.
+// xdpFloor is an xdp.Sender that owns its port.
 type xdpFloor struct {
-	*transport.XDPSender
-	port *transport.XDPPort
+	*xdp.Sender
+	port *xdp.Port
 }
 
-func (x *xdpFloor) Close() error { return errors.Join(x.XDPSender.Close(), x.port.Close()) }
+func (x *xdpFloor) Close() error { return errors.Join(x.Sender.Close(), x.port.Close()) }
 
 // BenchmarkFloorSend measures only sending, to an address that no host has.
 func BenchmarkFloorSend(b *testing.B) {

@@ -7,17 +7,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/rig/rigtest"
 	"sixfour/transport"
+	"sixfour/transport/wiretest"
 )
 
 // TestFullQueue: if the uplink takes no more packets, a batch waits until Close, and a
 // single packet does not wait.
 func TestFullQueue(t *testing.T) {
-	host := alone(t)
-	check(t, host.Throttle("lo", 1<<16, 5000, 1<<28))
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	rigtest.Must(t, host.Throttle("lo", 1<<16, 5000, 1<<28))
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		tx, _ := pair(t, host, e)
-		done, pkt := make(chan error), e.packet(1400, 0)
+		done, pkt := make(chan error), e.Packet(1400, 0)
 		go func() {
 			for {
 				if _, err := tx.Send([]transport.Packet{{Head: pkt}}); err != nil && !errors.Is(err, unix.ENOBUFS) {
@@ -31,7 +33,7 @@ func TestFullQueue(t *testing.T) {
 			if errors.Is(err, unix.ENOBUFS) {
 				break
 			}
-			check(t, err)
+			rigtest.Must(t, err)
 		}
 		tx.Close()
 		if err := <-done; !errors.Is(err, net.ErrClosed) {

@@ -4,20 +4,22 @@ import (
 	"errors"
 	"testing"
 
+	"sixfour/transport/wiretest"
+
 	"golang.org/x/sys/unix"
 )
 
 // TestLost: a receiver whose queue is not read reports the packets for which it has no
 // room.
 func TestLost(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		tx, rx := pair(t, host, e)
 		if n, ok := rx.Lost(); n != 0 || !ok {
 			t.Errorf("%d are lost before there is one, %v", n, ok)
 		}
 		const packets = 40000 // the receive buffer has 16 MiB
-		pkt := e.packet(1000, 0)
+		pkt := e.Packet(1000, 0)
 		for range packets {
 			for errors.Is(tx.SendOne(pkt), unix.ENOBUFS) {
 			}

@@ -7,7 +7,9 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 	"sixfour/transport"
+	"sixfour/transport/wiretest"
 )
 
 // TestMulticast: two links join left and right, without routes for multicast:
@@ -17,25 +19,25 @@ import (
 // A packet to a group leaves through the interface of the sender's address, is received
 // by hosts that joined the group there, and not by its own host.
 func TestMulticast(t *testing.T) {
-	left, right := two(t)
-	check(t, rig.Veth(left, "eth1", right, "eth1", 1500))
-	second := ends{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}
-	check(t, left.AddAddr("eth1", netip.PrefixFrom(second.left, 24)))
-	check(t, right.AddAddr("eth1", netip.PrefixFrom(second.right, 24)))
+	left, right := wiretest.Two(t)
+	rigtest.Must(t, rig.Veth(left, "eth1", right, "eth1", 1500))
+	second := wiretest.Ends{Left: netip.MustParseAddr("198.51.100.1"), Right: netip.MustParseAddr("198.51.100.2")}
+	rigtest.Must(t, left.AddAddr("eth1", netip.PrefixFrom(second.Left, 24)))
+	rigtest.Must(t, right.AddAddr("eth1", netip.PrefixFrom(second.Right, 24)))
 	group := netip.MustParseAddr("239.192.0.1") // all nodes of RFC 2529 section 5
 
 	at := func(n *rig.Namespace, addr netip.Addr) *transport.RawReceiver {
-		return listen(t, n, group, header.ProtoIPv6, transport.Shard{}, transport.Options{Join: group, JoinAt: addr})
+		return wiretest.Listen(t, n, group, header.ProtoIPv6, transport.Shard{}, transport.Options{Join: group, JoinAt: addr})
 	}
-	own := at(left, second.left)
-	first0, first1 := at(right, ends4.right), at(right, second.right)
+	own := at(left, second.Left)
+	first0, first1 := at(right, wiretest.Ends4.Right), at(right, second.Right)
 	to := func(from netip.Addr, n byte) []byte {
-		return ends{from, group}.outer(header.ProtoIPv6, bytes.Repeat([]byte{n}, 60))
+		return wiretest.Ends{Left: from, Right: group}.Outer(header.ProtoIPv6, bytes.Repeat([]byte{n}, 60))
 	}
-	check(t, dial(t, left, second.left, transport.Options{}).SendOne(to(second.left, 1)))
-	check(t, dial(t, left, ends4.left, transport.Options{}).SendOne(to(ends4.left, 2)))
-	check(t, dial(t, right, second.right, transport.Options{}).SendOne(to(second.right, 3)))
-	expect(t, first1, to(second.left, 1))
-	expect(t, first0, to(ends4.left, 2))
-	expect(t, own, to(second.right, 3))
+	rigtest.Must(t, wiretest.Dial(t, left, second.Left, transport.Options{}).SendOne(to(second.Left, 1)))
+	rigtest.Must(t, wiretest.Dial(t, left, wiretest.Ends4.Left, transport.Options{}).SendOne(to(wiretest.Ends4.Left, 2)))
+	rigtest.Must(t, wiretest.Dial(t, right, second.Right, transport.Options{}).SendOne(to(second.Right, 3)))
+	wiretest.Expect(t, first1, to(second.Left, 1))
+	wiretest.Expect(t, first0, to(wiretest.Ends4.Left, 2))
+	wiretest.Expect(t, own, to(second.Right, 3))
 }

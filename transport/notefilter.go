@@ -48,6 +48,7 @@ const (
 // A load beyond a packet's end refuses the packet.
 func noteFilter() []bpf.Instruction {
 	const otherHost, ethernet, loopback = 3, 1, 772
+	const ethernetLen = 14
 	p := new(program)
 	p.add(bpf.LoadExtension{Num: bpf.ExtType}) // refuses types from otherHost on, which include outgoing packets
 	p.jump(bpf.JumpGreaterOrEqual, otherHost, noteNothing)

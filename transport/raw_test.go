@@ -1,8 +1,6 @@
 package transport_test
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,91 +10,36 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"sixfour/encap/header"
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 	"sixfour/transport"
+	"sixfour/transport/wiretest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// protocol is a protocol number for experiments (RFC 3692).
-const protocol = 253
+const protocol = wiretest.Protocol
 
 // pair returns a sender at the left end and a receiver at the right.
-func pair(t *testing.T, host *rig.Namespace, e ends) (*transport.RawSender, *transport.RawReceiver) {
+func pair(t *testing.T, host *rig.Namespace, e wiretest.Ends) (*transport.RawSender, *transport.RawReceiver) {
 	t.Helper()
-	return dial(t, host, e.left, transport.Options{}), listen(t, host, e.right, protocol, transport.Shard{}, transport.Options{})
-}
-
-// packet returns a packet of size bytes that contains n.
-func (e ends) packet(size, n int) []byte {
-	payload := make([]byte, size-len(e.outer(protocol, nil)))
-	binary.BigEndian.PutUint32(payload, uint32(n))
-	return e.outer(protocol, payload)
-}
-
-// pieces splits every other packet in two, after the IP header.
-func pieces(pkts [][]byte) []transport.Packet {
-	var out []transport.Packet
-	for i, p := range pkts {
-		cut := len(p)
-		if i%2 == 1 {
-			cut = max(len(p)/2, min(len(p), header.IPv6Len))
-		}
-		out = append(out, transport.Packet{Head: p[:cut], Body: p[cut:]})
-	}
-	return out
-}
-
-func buffers(n, size int) [][]byte {
-	b := make([][]byte, n)
-	for i := range b {
-		b[i] = make([]byte, size)
-	}
-	return b
-}
-
-// receive waits for n packets.
-func receive(t *testing.T, rx transport.Receiver, n int) [][]byte {
-	t.Helper()
-	bufs, sizes := buffers(transport.BatchSize, transport.MaxPacket), make([]int, transport.BatchSize)
-	var got [][]byte
-	for len(got) < n {
-		k, err := rx.Receive(bufs, sizes)
-		check(t, err)
-		for i := range k {
-			got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
-		}
-	}
-	return got
-}
-
-// expect waits for packets that were sent, which must be the next to arrive.
-func expect(t *testing.T, rx transport.Receiver, sent ...[]byte) {
-	t.Helper()
-	for i, got := range receive(t, rx, len(sent)) {
-		if i >= len(sent) {
-			t.Errorf("one more packet: %x", got)
-		} else if want := arrived(sent[i]); !bytes.Equal(got, want) {
-			t.Errorf("packet %d\n got %x\nwant %x", i, got, want)
-		}
-	}
+	return wiretest.Dial(t, host, e.Left, transport.Options{}), wiretest.Listen(t, host, e.Right, protocol, transport.Shard{}, transport.Options{})
 }
 
 func TestBatches(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		for _, n := range []int{1, 2, transport.BatchSize, transport.BatchSize + 1, 3 * transport.BatchSize} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				tx, rx := pair(t, host, e)
 				var pkts [][]byte
 				for i := range n {
-					pkts = append(pkts, e.packet(44+i%1400, i))
+					pkts = append(pkts, e.Packet(44+i%1400, i))
 				}
-				if sent, err := tx.Send(pieces(pkts)); err != nil || sent != n {
+				if sent, err := tx.Send(wiretest.Pieces(pkts)); err != nil || sent != n {
 					t.Fatalf("sent %d: %v", sent, err)
 				}
-				expect(t, rx, pkts...)
+				wiretest.Expect(t, rx, pkts...)
 			})
 		}
 	})
@@ -105,24 +48,24 @@ func TestBatches(t *testing.T) {
 // TestBadPacketInBatch: a packet that is refused affects no other, and the error is
 // about it.
 func TestBadPacketInBatch(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
-		other := ends6
-		if e == ends6 {
-			other = ends4
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		other := wiretest.Ends6
+		if e == wiretest.Ends6 {
+			other = wiretest.Ends4
 		}
-		good := e.packet(100, 0)
+		good := e.Packet(100, 0)
 		for name, bad := range map[string]transport.Packet{
 			"nothing":                {},
 			"two bytes":              {Head: good[:2]},
 			"a header in two pieces": {Head: good[:19], Body: good[19:]},
-			"of the other version":   {Head: other.packet(100, 0)},
+			"of the other version":   {Head: other.Packet(100, 0)},
 			"of no version":          {Head: make([]byte, 100)},
 		} {
 			t.Run(name, func(t *testing.T) {
 				tx, rx := pair(t, host, e)
-				sent := [][]byte{e.packet(100, 0), e.packet(100, 1), e.packet(100, 2)}
-				pkts := pieces(sent)
+				sent := [][]byte{e.Packet(100, 0), e.Packet(100, 1), e.Packet(100, 2)}
+				pkts := wiretest.Pieces(sent)
 				pkts = append(pkts[:2:2], bad, pkts[2])
 				n, err := tx.Send(pkts)
 				if n != 2 || !errors.Is(err, unix.EINVAL) {
@@ -139,7 +82,7 @@ func TestBadPacketInBatch(t *testing.T) {
 						t.Errorf("alone: %v", err)
 					}
 				}
-				expect(t, rx, sent...)
+				wiretest.Expect(t, rx, sent...)
 			})
 		}
 	})
@@ -148,19 +91,19 @@ func TestBadPacketInBatch(t *testing.T) {
 // TestTruncatedPacketHasSizeZero: a packet larger than its buffer is not passed on as a
 // shorter one.
 func TestTruncatedPacketHasSizeZero(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		for _, room := range []int{500, 999, 100, 99, 40, 39, 1, 0} {
 			tx, rx := pair(t, host, e)
-			pkts := [][]byte{e.packet(1000, 0), e.packet(100, 1)}
-			if _, err := tx.Send(pieces(pkts)); err != nil {
+			pkts := [][]byte{e.Packet(1000, 0), e.Packet(100, 1)}
+			if _, err := tx.Send(wiretest.Pieces(pkts)); err != nil {
 				t.Fatal(err)
 			}
-			bufs, sizes := buffers(transport.BatchSize, room), make([]int, transport.BatchSize)
+			bufs, sizes := wiretest.Buffers(transport.BatchSize, room), make([]int, transport.BatchSize)
 			var got []int
 			for len(got) < len(pkts) {
 				n, err := rx.Receive(bufs, sizes)
-				check(t, err)
+				rigtest.Must(t, err)
 				got = append(got, sizes[:n]...)
 			}
 			for i, p := range pkts {
@@ -174,24 +117,24 @@ func TestTruncatedPacketHasSizeZero(t *testing.T) {
 
 // TestSizes sends the largest and the smallest packets.
 func TestSizes(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		tx, rx := pair(t, host, e)
-		for _, size := range []int{len(e.outer(protocol, nil)), len(e.outer(protocol, nil)) + 1, 60000, transport.MaxPacket} {
-			pkt := e.outer(protocol, make([]byte, size-len(e.outer(protocol, nil))))
-			check(t, tx.SendOne(pkt)) // within the MTU of loopback
-			expect(t, rx, pkt)
+		for _, size := range []int{len(e.Outer(protocol, nil)), len(e.Outer(protocol, nil)) + 1, 60000, transport.MaxPacket} {
+			pkt := e.Outer(protocol, make([]byte, size-len(e.Outer(protocol, nil))))
+			rigtest.Must(t, tx.SendOne(pkt)) // within the MTU of loopback
+			wiretest.Expect(t, rx, pkt)
 		}
 	})
 }
 
 func TestCloseEndsReceive(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		_, rx := pair(t, host, e)
 		done := make(chan error)
 		go func() {
-			_, err := rx.Receive(buffers(1, 100), make([]int, 1))
+			_, err := rx.Receive(wiretest.Buffers(1, 100), make([]int, 1))
 			done <- err
 		}()
 		rx.Close()
@@ -202,14 +145,14 @@ func TestCloseEndsReceive(t *testing.T) {
 }
 
 func TestSendAfterClose(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		tx, _ := pair(t, host, e)
 		tx.Close()
-		if _, err := tx.Send(pieces([][]byte{e.packet(100, 0)})); !errors.Is(err, net.ErrClosed) {
+		if _, err := tx.Send(wiretest.Pieces([][]byte{e.Packet(100, 0)})); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v, want %v", err, net.ErrClosed)
 		}
-		if err := tx.SendOne(e.packet(100, 0)); !errors.Is(err, net.ErrClosed) {
+		if err := tx.SendOne(e.Packet(100, 0)); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v, want %v", err, net.ErrClosed)
 		}
 	})
@@ -218,40 +161,40 @@ func TestSendAfterClose(t *testing.T) {
 // TestDestinations: packets go to their destinations, and a receiver gets only packets
 // to its own address.
 func TestDestinations(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
-		tx := dial(t, host, e.left, transport.Options{})
-		back := ends{e.left, e.left}
-		right := listen(t, host, e.right, protocol, transport.Shard{}, transport.Options{})
-		left := listen(t, host, e.left, protocol, transport.Shard{}, transport.Options{})
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		tx := wiretest.Dial(t, host, e.Left, transport.Options{})
+		back := wiretest.Ends{Left: e.Left, Right: e.Left}
+		right := wiretest.Listen(t, host, e.Right, protocol, transport.Shard{}, transport.Options{})
+		left := wiretest.Listen(t, host, e.Left, protocol, transport.Shard{}, transport.Options{})
 		var pkts [][]byte
 		for i := range 2 * transport.BatchSize {
-			pkts = append(pkts, e.packet(100, i), back.packet(100, i))
+			pkts = append(pkts, e.Packet(100, i), back.Packet(100, i))
 		}
-		if sent, err := tx.Send(pieces(pkts)); err != nil {
+		if sent, err := tx.Send(wiretest.Pieces(pkts)); err != nil {
 			t.Fatalf("sent %d: %v", sent, err)
 		}
-		check(t, tx.SendOne(back.packet(200, 0)))
-		check(t, tx.SendOne(e.packet(200, 0)))
+		rigtest.Must(t, tx.SendOne(back.Packet(200, 0)))
+		rigtest.Must(t, tx.SendOne(e.Packet(200, 0)))
 		var toRight, toLeft [][]byte
 		for i := 0; i < len(pkts); i += 2 {
 			toRight, toLeft = append(toRight, pkts[i]), append(toLeft, pkts[i+1])
 		}
-		expect(t, right, append(toRight, e.packet(200, 0))...)
-		expect(t, left, append(toLeft, back.packet(200, 0))...)
+		wiretest.Expect(t, right, append(toRight, e.Packet(200, 0))...)
+		wiretest.Expect(t, left, append(toLeft, back.Packet(200, 0))...)
 	})
 }
 
 // TestReceiverStartsEmpty: this holds from the first packet on: packets that arrive
 // while a receiver is opened, to any address, are not received.
 func TestReceiverStartsEmpty(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		stop, done := make(chan struct{}), make(chan struct{})
-		flood, tx := dial(t, host, e.left, transport.Options{}), dial(t, host, e.left, transport.Options{})
+		flood, tx := wiretest.Dial(t, host, e.Left, transport.Options{}), wiretest.Dial(t, host, e.Left, transport.Options{})
 		go func() {
 			defer close(done)
-			pkts := pieces([][]byte{e.packet(100, 0), e.packet(100, 1), e.packet(100, 2), e.packet(100, 3)})
+			pkts := wiretest.Pieces([][]byte{e.Packet(100, 0), e.Packet(100, 1), e.Packet(100, 2), e.Packet(100, 3)})
 			for {
 				select {
 				case <-stop:
@@ -265,36 +208,36 @@ func TestReceiverStartsEmpty(t *testing.T) {
 			close(stop)
 			<-done
 		})
-		toLeft := ends{e.left, e.left}.packet(100, 0)
+		toLeft := wiretest.Ends{Left: e.Left, Right: e.Left}.Packet(100, 0)
 		for range 20 {
-			rx := listen(t, host, e.left, protocol, transport.Shard{}, transport.Options{})
-			check(t, tx.SendOne(toLeft))
-			expect(t, rx, toLeft)
-			check(t, rx.Close())
+			rx := wiretest.Listen(t, host, e.Left, protocol, transport.Shard{}, transport.Options{})
+			rigtest.Must(t, tx.SendOne(toLeft))
+			wiretest.Expect(t, rx, toLeft)
+			rigtest.Must(t, rx.Close())
 		}
 	})
 }
 
 // TestAddressComesLater: the local address may be added after its sockets were opened.
 func TestAddressComesLater(t *testing.T) {
-	both(t, func(t *testing.T, e ends) {
-		n := namespace(t, "alone")
-		check(t, n.AddAddr("lo", netip.PrefixFrom(e.left, e.left.BitLen())))
-		tx := dial(t, n, e.left, transport.Options{})
-		rx := listen(t, n, e.right, protocol, transport.Shard{}, transport.Options{})
-		check(t, n.AddAddr("lo", netip.PrefixFrom(e.right, e.right.BitLen())))
-		settle(t, n, e.right)
-		check(t, tx.SendOne(e.packet(100, 0)))
-		expect(t, rx, e.packet(100, 0))
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		n := rigtest.Namespace(t, "alone")
+		rigtest.Must(t, n.AddAddr("lo", netip.PrefixFrom(e.Left, e.Left.BitLen())))
+		tx := wiretest.Dial(t, n, e.Left, transport.Options{})
+		rx := wiretest.Listen(t, n, e.Right, protocol, transport.Shard{}, transport.Options{})
+		rigtest.Must(t, n.AddAddr("lo", netip.PrefixFrom(e.Right, e.Right.BitLen())))
+		wiretest.Settle(t, n, e.Right)
+		rigtest.Must(t, tx.SendOne(e.Packet(100, 0)))
+		wiretest.Expect(t, rx, e.Packet(100, 0))
 	})
 }
 
 func TestNoAllocs(t *testing.T) {
-	host := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		tx, rx := pair(t, host, e)
-		pkts, one := pieces([][]byte{e.packet(100, 0), e.packet(200, 1)}), e.packet(100, 2)
-		bufs, sizes := buffers(transport.BatchSize, 2048), make([]int, transport.BatchSize)
+		pkts, one := wiretest.Pieces([][]byte{e.Packet(100, 0), e.Packet(200, 1)}), e.Packet(100, 2)
+		bufs, sizes := wiretest.Buffers(transport.BatchSize, 2048), make([]int, transport.BatchSize)
 		if n := testing.AllocsPerRun(100, func() {
 			if _, err := tx.Send(pkts); err != nil {
 				t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/internal/rig"
 	"sixfour/transport"
+	"sixfour/transport/wiretest"
 )
 
 // shardCase is one encapsulation: the headers before an inner packet.
@@ -77,15 +78,15 @@ func four(protocol, flags, dest byte, payload []byte) []byte {
 // TestShards: each packet arrives at one shard, all packets of a flow at the same one,
 // and flows at all of them.
 func TestShards(t *testing.T) {
-	n := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	n := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		for name, c := range shardCases {
 			t.Run(name, func(t *testing.T) { testShards(t, newShards(t, n, e, c.protocol), e, c) })
 		}
 	})
 }
 
-func testShards(t *testing.T, shards *shards, e ends, c shardCase) {
+func testShards(t *testing.T, shards *shards, e wiretest.Ends, c shardCase) {
 	const flows, each = 30, 3
 	for kind, inner := range c.inner {
 		var pkts []transport.Packet
@@ -93,7 +94,7 @@ func testShards(t *testing.T, shards *shards, e ends, c shardCase) {
 			flow := byte(n % flows)
 			// The last four bytes are the packet's number.
 			p := append(append([]byte(nil), c.gre...), inner(flow)...)
-			pkts = append(pkts, transport.Packet{Head: e.outer(c.protocol, binary.BigEndian.AppendUint32(p, uint32(n)))})
+			pkts = append(pkts, transport.Packet{Head: e.Outer(c.protocol, binary.BigEndian.AppendUint32(p, uint32(n)))})
 		}
 		shardOf := shards.carry(t, pkts, func(pkt []byte) int { return int(binary.BigEndian.Uint32(pkt[len(pkt)-4:])) })
 		used := make(map[int]bool)
@@ -112,8 +113,8 @@ func testShards(t *testing.T, shards *shards, e ends, c shardCase) {
 // TestShardsGetEverything: truncated packets, and packets that are not ours, also arrive
 // at one shard.
 func TestShardsGetEverything(t *testing.T) {
-	n := alone(t)
-	both(t, func(t *testing.T, e ends) {
+	n := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		for name, c := range shardCases {
 			t.Run(name, func(t *testing.T) {
 				shards := newShards(t, n, e, c.protocol)
@@ -121,9 +122,9 @@ func TestShardsGetEverything(t *testing.T) {
 					whole := append(append([]byte(nil), c.gre...), inner(1)...)
 					var pkts []transport.Packet
 					for n := range whole {
-						pkts = append(pkts, transport.Packet{Head: e.outer(c.protocol, whole[:n])})
+						pkts = append(pkts, transport.Packet{Head: e.Outer(c.protocol, whole[:n])})
 					}
-					none := len(e.outer(c.protocol, nil))
+					none := len(e.Outer(c.protocol, nil))
 					shards.carry(t, pkts, func(pkt []byte) int { return len(pkt) - none })
 				}
 			})
@@ -139,7 +140,7 @@ func TestShardsGetEverything(t *testing.T) {
 			"an unknown protocol": {protocol, nil},
 		} {
 			t.Run(name, func(t *testing.T) {
-				pkt := e.outer(c.protocol, append(c.payload, make([]byte, 100)...))
+				pkt := e.Outer(c.protocol, append(c.payload, make([]byte, 100)...))
 				newShards(t, n, e, c.protocol).carry(t, []transport.Packet{{Head: pkt}}, func([]byte) int { return 0 })
 			})
 		}
@@ -159,12 +160,12 @@ type shardPacket struct {
 	data  []byte
 }
 
-func newShards(t *testing.T, n *rig.Namespace, e ends, protocol byte) *shards {
-	s := &shards{dial(t, n, e.left, transport.Options{}), make(chan shardPacket, 1<<12)}
+func newShards(t *testing.T, n *rig.Namespace, e wiretest.Ends, protocol byte) *shards {
+	s := &shards{wiretest.Dial(t, n, e.Left, transport.Options{}), make(chan shardPacket, 1<<12)}
 	for i := range shardCount {
-		rx := listen(t, n, e.right, int(protocol), transport.Shard{Index: i, Count: shardCount}, transport.Options{})
+		rx := wiretest.Listen(t, n, e.Right, int(protocol), transport.Shard{Index: i, Count: shardCount}, transport.Options{})
 		go func() {
-			bufs, sizes := buffers(transport.BatchSize, 2000), make([]int, transport.BatchSize)
+			bufs, sizes := wiretest.Buffers(transport.BatchSize, 2000), make([]int, transport.BatchSize)
 			for {
 				n, err := rx.Receive(bufs, sizes)
 				if err != nil {
@@ -196,7 +197,7 @@ func (s *shards) carry(t *testing.T, pkts []transport.Packet, number func(pkt []
 					t.Fatalf("packet %d came to shards %d and %d", n, shardOf[n], p.shard)
 				}
 				shardOf[n] = p.shard
-				if sent := arrived(pkts[n].Head); !bytes.Equal(p.data, sent) {
+				if sent := wiretest.Arrived(pkts[n].Head); !bytes.Equal(p.data, sent) {
 					t.Fatalf("packet %d\n got %x\nsent %x", n, p.data, sent)
 				}
 			case <-time.After(20 * time.Second):

@@ -49,7 +49,7 @@ func (e *Engine) replaceReceiver(b broken) {
 		if port.err == nil && slices.ContainsFunc(port.inbounds, reads) {
 			e.closePort(port)
 			delete(e.ports, device)
-			e.replaced(b, "of AF_XDP", func(p *path) bool { return p.hop.port == port.XDPPort })
+			e.replaced(b, "of AF_XDP", func(p *path) bool { return p.hop.port == port.Port })
 		}
 	}
 }

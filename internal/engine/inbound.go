@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/pcapng"
 	"sixfour/transport"
 	"sixfour/transport/wait"
+	"sixfour/transport/xdp"
 	"sixfour/tun"
 )
 
@@ -80,7 +81,7 @@ type sink struct {
 func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
 	const large = encap.Headroom + transport.MaxPacket
 	a := newArena(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
-	_, direct := rx.(*transport.XDPPort)
+	_, direct := rx.(*xdp.Port)
 	segments, _ := rx.(segmenter)
 	return &inbound{
 		rx:       rx,

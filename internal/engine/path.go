@@ -12,6 +12,7 @@ import (
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
 	"sixfour/transport"
+	"sixfour/transport/xdp"
 )
 
 // evaluate updates a peer's path to the route to it. Anything missing puts the peer in
@@ -203,7 +204,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 	if hop.port != nil {
 		next.senders = nil
 		for _, raw := range out {
-			next.senders = append(next.senders, transport.NewXDPSender(hop.port, hop.from, hop.to, raw))
+			next.senders = append(next.senders, xdp.NewSender(hop.port, hop.from, hop.to, raw))
 		}
 	}
 	return next, ""

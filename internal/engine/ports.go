@@ -13,26 +13,26 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
-	"sixfour/transport"
+	"sixfour/transport/xdp"
 )
 
 // hop is the Ethernet next hop of a path, through an AF_XDP port. The zero value means that
 // packets use the socket only.
 type hop struct {
-	port     *transport.XDPPort
+	port     *xdp.Port
 	from, to [6]byte
 }
 
 // port is a device with AF_XDP, or the error why it cannot be used.
 type port struct {
-	*transport.XDPPort
+	*xdp.Port
 	err   error
 	retry time.Time // earliest next attempt after err
 	busy  int       // number of attempts at which another program had the device
 
-	filter   *transport.XDPFilter // nil: packets arrive through sockets
-	inbounds []*inbound           // one for each receive queue of the device
-	taken    map[arrival]bool     // set in the filter
+	filter   *xdp.Filter      // nil: packets arrive through sockets
+	inbounds []*inbound       // one for each receive queue of the device
+	taken    map[arrival]bool // set in the filter
 }
 
 // arrival is the key by which a filter selects packets.
@@ -138,11 +138,11 @@ func (e *Engine) lookAtPolicies() {
 }
 
 // port returns the port of a route's device, and opens one if there is none that works.
-func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
+func (e *Engine) port(route netcfg.Route) (*xdp.Port, error) {
 	p := e.ports[route.Index]
 	if p != nil && p.err == nil {
 		if !p.Broken() && p.MTU() >= route.MTU {
-			return p.XDPPort, nil
+			return p.Port, nil
 		}
 		e.closePort(p)
 	}
@@ -154,13 +154,13 @@ func (e *Engine) port(route netcfg.Route) (*transport.XDPPort, error) {
 		busy = p.busy
 	}
 	p = &port{taken: make(map[arrival]bool), busy: busy}
-	if p.XDPPort, p.err = transport.OpenXDP(route.Index, 0, route.MTU); p.err != nil {
+	if p.Port, p.err = xdp.Open(route.Index, 0, route.MTU); p.err != nil {
 		p.again()
 	} else if err := e.receive(p, route); err != nil {
 		e.log.Info("packets arrive through sockets, not through AF_XDP", zap.String("device", route.Interface), zap.Error(err))
 	}
 	e.ports[route.Index] = p
-	return p.XDPPort, p.err
+	return p.Port, p.err
 }
 
 // busyTries is how often a busy device is retried soon: the kernel needs a moment to release
@@ -203,11 +203,11 @@ func (e *Engine) awaited(most time.Duration) time.Duration {
 // receive starts to receive packets through a port, and through further ports for the
 // device's other receive queues.
 func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
-	if p.filter, err = transport.AttachXDP(route.Index, p.MTU()); err != nil {
+	if p.filter, err = xdp.Attach(route.Index, p.MTU()); err != nil {
 		return err
 	}
 	for queue := range route.Queues {
-		rx := p.XDPPort
+		rx := p.Port
 		if queue > 0 {
 			if rx = e.openQueue(route, queue); rx == nil {
 				break
@@ -225,8 +225,8 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 
 // openQueue opens a port for one more receive queue. If it returns nil, the queue's packets
 // go to the socket, as they do if the queue does not exist.
-func (e *Engine) openQueue(route netcfg.Route, queue int) *transport.XDPPort {
-	p, err := transport.OpenXDP(route.Index, queue, route.MTU)
+func (e *Engine) openQueue(route netcfg.Route, queue int) *xdp.Port {
+	p, err := xdp.Open(route.Index, queue, route.MTU)
 	if err != nil {
 		e.log.Debug("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
 		return nil
@@ -250,7 +250,7 @@ func (e *Engine) closePort(p *port) {
 // takeXDP sets the filters so that the ports receive packets of exactly those peers whose
 // packets leave through them.
 func (e *Engine) takeXDP() {
-	wanted := make(map[*transport.XDPPort]map[arrival]*tunnel)
+	wanted := make(map[*xdp.Port]map[arrival]*tunnel)
 	for _, t := range e.tunnels {
 		if !t.wantsXDP() {
 			continue
@@ -270,12 +270,12 @@ func (e *Engine) takeXDP() {
 			continue
 		}
 		for a := range port.taken {
-			if wanted[port.XDPPort][a] == nil {
+			if wanted[port.Port][a] == nil {
 				port.filter.Pass(a.remote, a.local, a.protocol)
 				delete(port.taken, a)
 			}
 		}
-		for a, t := range wanted[port.XDPPort] {
+		for a, t := range wanted[port.Port] {
 			if port.taken[a] {
 				continue
 			}
@@ -286,9 +286,9 @@ func (e *Engine) takeXDP() {
 			port.taken[a] = true
 		}
 	}
-	taken := make(map[*transport.XDPPort]map[arrival]bool)
+	taken := make(map[*xdp.Port]map[arrival]bool)
 	for _, port := range e.ports {
-		taken[port.XDPPort] = port.taken
+		taken[port.Port] = port.taken
 	}
 	for p := range e.registered() {
 		l := p.registered.outer()
@@ -298,7 +298,7 @@ func (e *Engine) takeXDP() {
 
 // closePorts closes ports that no path uses.
 func (e *Engine) closePorts() {
-	used := make(map[*transport.XDPPort]bool)
+	used := make(map[*xdp.Port]bool)
 	for _, t := range e.tunnels {
 		for _, p := range t.peers {
 			if path := p.path.Load(); path != nil {
@@ -307,7 +307,7 @@ func (e *Engine) closePorts() {
 		}
 	}
 	for device, p := range e.ports {
-		if p.err == nil && !used[p.XDPPort] {
+		if p.err == nil && !used[p.Port] {
 			e.closePort(p)
 			delete(e.ports, device)
 		}

@@ -4,16 +4,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
+	"sixfour/transport/xdp"
 
-	"sixfour/transport"
+	"go.uber.org/zap"
 )
 
 // Outer fragments come through a socket though a filter takes the peer's packets. All packets
 // then use the socket, for longer and longer times.
 func TestTwoWays(t *testing.T) {
 	e, _, p, to := lab(t)
-	to.hop.port = new(transport.XDPPort)
+	to.hop.port = new(xdp.Port)
 	e.table.Store(e.newTable(e.started))
 	in := e.newInbound(0, zap.NewNop(), batch{})
 	told := 0

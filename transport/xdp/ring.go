@@ -1,4 +1,4 @@
-package transport
+package xdp
 
 import (
 	"fmt"
@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// xdpRing is one ring of an AF_XDP socket, in memory shared with the kernel. It holds
+// ring is one ring of an AF_XDP socket, in memory shared with the kernel. It holds
 // entries of type E between the consumer's and the producer's counter. One of the two is
 // us, the other the kernel.
-type xdpRing[E unix.XDPDesc | uint64] struct {
+type ring[E unix.XDPDesc | uint64] struct {
 	mem      []byte
 	producer *uint32
 	consumer *uint32
@@ -22,13 +22,13 @@ type xdpRing[E unix.XDPDesc | uint64] struct {
 }
 
 // mapRing maps a ring of size entries, a power of two.
-func mapRing[E unix.XDPDesc | uint64](fd int, page int64, o unix.XDPRingOffset, size int) (*xdpRing[E], error) {
+func mapRing[E unix.XDPDesc | uint64](fd int, page int64, o unix.XDPRingOffset, size int) (*ring[E], error) {
 	var e E
 	mem, err := unix.Mmap(fd, page, int(o.Desc)+size*int(unsafe.Sizeof(e)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	return &xdpRing[E]{
+	return &ring[E]{
 		mem:      mem,
 		producer: (*uint32)(unsafe.Pointer(&mem[o.Producer])),
 		consumer: (*uint32)(unsafe.Pointer(&mem[o.Consumer])),
@@ -37,7 +37,7 @@ func mapRing[E unix.XDPDesc | uint64](fd int, page int64, o unix.XDPRingOffset, 
 	}, nil
 }
 
-func (r *xdpRing[E]) unmap() {
+func (r *ring[E]) unmap() {
 	if r != nil {
 		_ = unix.Munmap(r.mem)
 	}
@@ -45,22 +45,22 @@ func (r *xdpRing[E]) unmap() {
 
 // put adds an entry to a ring of which we are the producer. The caller makes sure that
 // there is room, and calls publish afterwards.
-func (r *xdpRing[E]) put(e E) {
+func (r *ring[E]) put(e E) {
 	r.entries[r.count&r.mask] = e
 	r.count++
 }
 
 // publish makes the new entries visible to the kernel.
-func (r *xdpRing[E]) publish() { atomic.StoreUint32(r.producer, r.count) }
+func (r *ring[E]) publish() { atomic.StoreUint32(r.producer, r.count) }
 
 // pending returns how many of the published entries the kernel has not taken yet.
-func (r *xdpRing[E]) pending() int { return int(r.count - atomic.LoadUint32(r.consumer)) }
+func (r *ring[E]) pending() int { return int(r.count - atomic.LoadUint32(r.consumer)) }
 
 // ready returns how many entries can be taken from a ring of which we are the consumer.
-func (r *xdpRing[E]) ready() int { return int(atomic.LoadUint32(r.producer) - r.count) }
+func (r *ring[E]) ready() int { return int(atomic.LoadUint32(r.producer) - r.count) }
 
 // takeSome takes up to n entries from a ring of which we are the consumer.
-func (r *xdpRing[E]) takeSome(to []E, n int) []E {
+func (r *ring[E]) takeSome(to []E, n int) []E {
 	for n = min(n, r.ready()); n > 0; n-- {
 		to = append(to, r.entries[r.count&r.mask])
 		r.count++
@@ -70,10 +70,10 @@ func (r *xdpRing[E]) takeSome(to []E, n int) []E {
 }
 
 // take takes all entries from a ring of which we are the consumer.
-func (r *xdpRing[E]) take(to []E) []E { return r.takeSome(to, r.ready()) }
+func (r *ring[E]) take(to []E) []E { return r.takeSome(to, r.ready()) }
 
-// xdpOffsets returns the offsets of the counters and entries in the rings.
-func xdpOffsets(fd int) (o unix.XDPMmapOffsets, err error) {
+// offsets returns the offsets of the counters and entries in the rings.
+func offsets(fd int) (o unix.XDPMmapOffsets, err error) {
 	size := uint32(unsafe.Sizeof(o))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
 		uintptr(unsafe.Pointer(&o)), uintptr(unsafe.Pointer(&size)), 0)

@@ -1,4 +1,10 @@
-package transport
+// Package xdp sends and receives outer packets through AF_XDP sockets.
+//
+// Such a socket passes Ethernet frames to a device's driver without routing, packet
+// filter and queueing disciplines. A packet costs about half of what it costs on a raw
+// socket. The kernel copies from the socket's memory (XDP_COPY): with zero-copy drivers
+// the socket would own the queue's receive side, too.
+package xdp
 
 import (
 	"encoding/binary"
@@ -14,45 +20,41 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
+	"sixfour/transport"
 	"sixfour/transport/wait"
 )
 
-// An AF_XDP socket passes Ethernet frames to a device's driver without routing, packet
-// filter and queueing disciplines. A packet costs about half of what it costs on a raw
-// socket. The kernel copies from the socket's memory (XDP_COPY): with zero-copy drivers
-// the socket would own the queue's receive side, too.
-
-// Sizes of an XDPPort.
+// Sizes of a Port.
 const (
-	xdpFrames    = 1024 // packets that are being sent; a power of two
-	xdpArrivals  = 4096 // packets that may wait to be received; a power of two
-	xdpFrameSize = 2048 // bytes; twice that for devices with a larger MTU
-	xdpHeadroom  = 256  // bytes of a frame that the kernel reserves before a received packet
-	ethernetLen  = 14
+	sendFrames    = 1024 // packets that are being sent; a power of two
+	receiveFrames = 4096 // packets that may wait to be received; a power of two
+	frameSize     = 2048 // bytes; twice that for devices with a larger MTU
+	headroom      = 256  // bytes of a frame that the kernel reserves before a received packet
+	ethernetLen   = 14
 )
 
-// XDPPort sends and receives through one queue of one Ethernet device. A device's queue
+// Port sends and receives through one queue of one Ethernet device. A device's queue
 // can have only one port in the whole system, which all Senders share.
-type XDPPort struct {
+type Port struct {
 	mu     sync.Mutex
 	fd     int // -1 after Close
 	mem    []byte
 	size   int // bytes of a frame
 	free   []uint64
-	tx     *xdpRing[unix.XDPDesc]
-	done   *xdpRing[uint64] // frames that the kernel returns
+	tx     *ring[unix.XDPDesc]
+	done   *ring[uint64] // frames that the kernel returns
 	broken bool
 
 	// For the receiver.
 	arrivals *wait.FD
-	rx       *xdpRing[unix.XDPDesc]
-	fill     *xdpRing[uint64] // frames that the kernel may fill
+	rx       *ring[unix.XDPDesc]
+	fill     *ring[uint64] // frames that the kernel may fill
 	descs    []unix.XDPDesc
 }
 
-// OpenXDP opens a queue of a device, for packets of up to mtu bytes.
-func OpenXDP(device, queue, mtu int) (*XDPPort, error) {
-	p := &XDPPort{size: xdpFrameSize}
+// Open opens a queue of a device, for packets of up to mtu bytes.
+func Open(device, queue, mtu int) (*Port, error) {
+	p := &Port{size: frameSize}
 	if mtu > p.MTU() {
 		p.size *= 2 // a page, which is the maximum
 	}
@@ -70,47 +72,47 @@ func OpenXDP(device, queue, mtu int) (*XDPPort, error) {
 	return p, nil
 }
 
-func (p *XDPPort) setUp(device, queue int) error {
+func (p *Port) setUp(device, queue int) error {
 	// Packets that wait in the device count against the send buffer.
-	buffer := 2 * xdpFrames * p.size
+	buffer := 2 * sendFrames * p.size
 	if unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer) != nil {
 		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, buffer)
 	}
-	_ = unix.SetsockoptInt(p.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, BatchSize) // since Linux 6.18
+	_ = unix.SetsockoptInt(p.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, transport.BatchSize) // since Linux 6.18
 	var err error
-	if p.mem, err = newFrames(p.fd, xdpFrames+xdpArrivals, p.size); err != nil {
+	if p.mem, err = newFrames(p.fd, sendFrames+receiveFrames, p.size); err != nil {
 		return err
 	}
 	for ring, size := range map[int]int{
-		unix.XDP_UMEM_FILL_RING: xdpArrivals, unix.XDP_RX_RING: xdpArrivals,
-		unix.XDP_UMEM_COMPLETION_RING: xdpFrames, unix.XDP_TX_RING: xdpFrames,
+		unix.XDP_UMEM_FILL_RING: receiveFrames, unix.XDP_RX_RING: receiveFrames,
+		unix.XDP_UMEM_COMPLETION_RING: sendFrames, unix.XDP_TX_RING: sendFrames,
 	} {
 		if err := unix.SetsockoptInt(p.fd, unix.SOL_XDP, ring, size); err != nil {
 			return os.NewSyscallError("setsockopt XDP ring", err)
 		}
 	}
-	o, err := xdpOffsets(p.fd)
+	o, err := offsets(p.fd)
 	if err != nil {
 		return err
 	}
-	if p.fill, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_FILL_RING, o.Fr, xdpArrivals); err != nil {
+	if p.fill, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_FILL_RING, o.Fr, receiveFrames); err != nil {
 		return err
 	}
-	if p.rx, err = mapRing[unix.XDPDesc](p.fd, unix.XDP_PGOFF_RX_RING, o.Rx, xdpArrivals); err != nil {
+	if p.rx, err = mapRing[unix.XDPDesc](p.fd, unix.XDP_PGOFF_RX_RING, o.Rx, receiveFrames); err != nil {
 		return err
 	}
-	if p.done, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, o.Cr, xdpFrames); err != nil {
+	if p.done, err = mapRing[uint64](p.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, o.Cr, sendFrames); err != nil {
 		return err
 	}
-	if p.tx, err = mapRing[unix.XDPDesc](p.fd, unix.XDP_PGOFF_TX_RING, o.Tx, xdpFrames); err != nil {
+	if p.tx, err = mapRing[unix.XDPDesc](p.fd, unix.XDP_PGOFF_TX_RING, o.Tx, sendFrames); err != nil {
 		return err
 	}
-	p.free = make([]uint64, 0, xdpFrames)
-	for i := range xdpFrames {
+	p.free = make([]uint64, 0, sendFrames)
+	for i := range sendFrames {
 		p.free = append(p.free, uint64(i*p.size))
 	}
-	for i := range xdpArrivals {
-		p.fill.put(uint64((xdpFrames + i) * p.size))
+	for i := range receiveFrames {
+		p.fill.put(uint64((sendFrames + i) * p.size))
 	}
 	p.fill.publish()
 	if err := unix.Bind(p.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(device), QueueID: uint32(queue)}); err != nil {
@@ -130,11 +132,11 @@ func (p *XDPPort) setUp(device, queue int) error {
 }
 
 // MTU returns the size of the largest packet that fits, in bytes.
-func (p *XDPPort) MTU() int { return p.size - xdpHeadroom - ethernetLen }
+func (p *Port) MTU() int { return p.size - headroom - ethernetLen }
 
 // Close closes the port and ends its Receive. Its Senders continue with their other
 // socket.
-func (p *XDPPort) Close() error {
+func (p *Port) Close() error {
 	if p.arrivals != nil {
 		p.arrivals.Close()
 	}
@@ -156,21 +158,23 @@ func (p *XDPPort) Close() error {
 }
 
 // Broken reports that the port can no longer send. It may be replaced by a new one.
-func (p *XDPPort) Broken() bool {
+func (p *Port) Broken() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.broken
 }
 
-// Receive implements Receiver. It returns the packets that an XDPFilter takes.
-func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
+// Receive implements transport.Receiver. It returns the packets that a Filter takes.
+func (p *Port) Receive(bufs [][]byte, sizes []int) (int, error) {
 	if _, err := p.arrivals.Acquire(); err != nil {
 		return 0, net.ErrClosed
 	}
 	defer p.arrivals.Release()
 	for p.rx.ready() == 0 {
-		if err := p.arrivals.Wait(unix.POLLIN); err != nil {
-			return 0, closed(err)
+		if err := p.arrivals.Wait(unix.POLLIN); errors.Is(err, os.ErrClosed) {
+			return 0, net.ErrClosed
+		} else if err != nil {
+			return 0, err
 		}
 	}
 	p.descs = p.rx.takeSome(p.descs[:0], min(len(bufs), len(sizes)))
@@ -185,8 +189,8 @@ func (p *XDPPort) Receive(bufs [][]byte, sizes []int) (int, error) {
 	return len(p.descs), nil
 }
 
-// Lost implements Receiver.
-func (p *XDPPort) Lost() (n uint32, ok bool) {
+// Lost implements transport.Receiver.
+func (p *Port) Lost() (n uint32, ok bool) {
 	fd, err := p.arrivals.Acquire()
 	if err != nil {
 		return 0, false
@@ -199,35 +203,39 @@ func (p *XDPPort) Lost() (n uint32, ok bool) {
 	return uint32(s.Rx_dropped + s.Rx_ring_full), errno == 0
 }
 
-// XDPSender sends to one next hop through an XDPPort. Packets that the port does not
-// take go through another Sender, which XDPSender closes. Packets from the other Sender
+// Sender sends to one next hop through a Port. Packets that the port does not take go
+// through another transport.Sender, which Sender closes. Packets from the other Sender
 // may wait in the device's queueing discipline, which packets of the port bypass: as
 // long as they wait, all packets go through the other Sender, so that the order is kept.
-type XDPSender struct {
-	port   *XDPPort
+type Sender struct {
+	port   *Port
 	eth    [ethernetLen]byte // without the EtherType
 	detour atomic.Bool       // the last packet went through the other Sender
-	Sender
+	transport.Sender
 }
 
-// Queuer is a Sender that reports whether a packet that it sent has not left the host
+// Queuer is a transport.Sender that reports whether a packet that it sent has not left the host
 // yet.
 type Queuer interface{ Queued() bool }
 
-var _ Queuer = (*RawSender)(nil)
+var (
+	_ Queuer             = (*transport.RawSender)(nil)
+	_ transport.Receiver = (*Port)(nil)
+	_ transport.Sender   = (*Sender)(nil)
+)
 
-// NewXDPSender returns a sender from the device's hardware address to the next hop's,
+// NewSender returns a sender from the device's hardware address to the next hop's,
 // for IPv4 and IPv6 packets.
-func NewXDPSender(p *XDPPort, from, to [6]byte, other Sender) *XDPSender {
-	s := &XDPSender{port: p, Sender: other}
+func NewSender(p *Port, from, to [6]byte, other transport.Sender) *Sender {
+	s := &Sender{port: p, Sender: other}
 	copy(s.eth[0:], to[:])
 	copy(s.eth[6:], from[:])
 	s.detour.Store(true) // earlier packets went that way
 	return s
 }
 
-// Send implements Sender.
-func (s *XDPSender) Send(pkts []Packet) (int, error) {
+// Send implements transport.Sender.
+func (s *Sender) Send(pkts []transport.Packet) (int, error) {
 	if s.detour.Load() {
 		if q, ok := s.Sender.(Queuer); ok && q.Queued() {
 			return s.Sender.Send(pkts)
@@ -236,7 +244,7 @@ func (s *XDPSender) Send(pkts []Packet) (int, error) {
 	}
 	sent := 0
 	for sent < len(pkts) {
-		batch := pkts[sent:min(sent+BatchSize, len(pkts))]
+		batch := pkts[sent:min(sent+transport.BatchSize, len(pkts))]
 		n := s.port.send(&s.eth, batch)
 		sent += n
 		if n < len(batch) {
@@ -249,7 +257,7 @@ func (s *XDPSender) Send(pkts []Packet) (int, error) {
 }
 
 // send sends a batch of at most BatchSize packets and returns how many were sent.
-func (p *XDPPort) send(eth *[ethernetLen]byte, pkts []Packet) (n int) {
+func (p *Port) send(eth *[ethernetLen]byte, pkts []transport.Packet) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.broken || !p.reclaim(len(pkts)) {
@@ -292,26 +300,26 @@ func etherTypeOf(pkt []byte) uint16 {
 
 // How long to wait for a device whose queue is full.
 const (
-	xdpPause    = 20 * time.Microsecond
-	xdpPatience = 1000 // pauses
+	pause    = 20 * time.Microsecond
+	patience = 1000 // pauses
 )
 
 // reclaim takes back the frames that were sent, and waits until n are free.
-func (p *XDPPort) reclaim(n int) bool {
-	for range xdpPatience {
+func (p *Port) reclaim(n int) bool {
+	for range patience {
 		p.free = p.done.take(p.free)
 		if len(p.free) >= n {
 			return true
 		}
-		time.Sleep(xdpPause)
+		time.Sleep(pause)
 	}
 	return false
 }
 
 // kick makes the kernel send everything in the ring. It returns false if the device
 // takes no more.
-func (p *XDPPort) kick() bool {
-	for range xdpPatience {
+func (p *Port) kick() bool {
+	for range patience {
 		before := p.tx.pending()
 		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(p.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 		left := p.tx.pending()
@@ -321,7 +329,7 @@ func (p *XDPPort) kick() bool {
 		case left == 0:
 			return true
 		case left == before:
-			time.Sleep(xdpPause)
+			time.Sleep(pause)
 		}
 	}
 	return false

@@ -1,4 +1,4 @@
-package transport
+package xdp
 
 import (
 	"github.com/cilium/ebpf/asm"
@@ -9,21 +9,21 @@ import (
 
 // Offsets in struct xdp_md.
 const (
-	xdpDataEnd = 4
-	xdpQueue   = 16 // rx_queue_index
+	dataEnd = 4
+	rxQueue = 16 // rx_queue_index
 )
 
-// xdpPass is XDP_PASS.
-const xdpPass = 2
+// pass is XDP_PASS.
+const pass = 2
 
-// xdpProgram returns the filter. It takes only packets that fit into a frame. IPv4
+// program returns the filter. It takes only packets that fit into a frame. IPv4
 // packets must have no options and not be fragments; in IPv6 packets, the protocol must
 // directly follow the IPv6 header.
-func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
+func program(pairs4, pairs6, ports, mtu int) asm.Instructions {
 	p := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
-		asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
+		asm.LoadMem(asm.R3, asm.R1, dataEnd, asm.Word),
 		asm.Mov.Reg(asm.R4, asm.R2),
 		asm.Add.Imm(asm.R4, ethernetLen+header.IPv4Len),
 		asm.JGT.Reg(asm.R4, asm.R3, "pass"),
@@ -41,21 +41,21 @@ func xdpProgram(pairs4, pairs6, ports, mtu int) asm.Instructions {
 	end := asm.Instructions{
 		// A queue without a port also passes its packets on.
 		asm.LoadMapPtr(asm.R1, ports).WithSymbol("take"),
-		asm.LoadMem(asm.R2, asm.R6, xdpQueue, asm.Word),
-		asm.Mov.Imm(asm.R3, xdpPass),
+		asm.LoadMem(asm.R2, asm.R6, rxQueue, asm.Word),
+		asm.Mov.Imm(asm.R3, pass),
 		asm.FnRedirectMap.Call(),
 		asm.Return(),
 
-		asm.Mov.Imm(asm.R0, xdpPass).WithSymbol("pass"),
+		asm.Mov.Imm(asm.R0, pass).WithSymbol("pass"),
 		asm.Return(),
 	}
-	p = append(p, xdpIPv4(pairs4)...)
-	p = append(p, xdpIPv6(pairs6)...)
+	p = append(p, ipv4(pairs4)...)
+	p = append(p, ipv6(pairs6)...)
 	return append(p, end...)
 }
 
-// xdpIPv4 checks a packet with a complete IPv4 header.
-func xdpIPv4(pairs int) asm.Instructions {
+// ipv4 checks a packet with a complete IPv4 header.
+func ipv4(pairs int) asm.Instructions {
 	const ip = ethernetLen
 	check := asm.Instructions{
 		asm.LoadMem(asm.R5, asm.R2, ip, asm.Byte),
@@ -65,11 +65,11 @@ func xdpIPv4(pairs int) asm.Instructions {
 		asm.And.Imm(asm.R5, header.MF|header.OffsetMask),
 		asm.JNE.Imm(asm.R5, 0, "pass"),
 	}
-	return append(check, xdpLookUp(pairs, xdpKey4Len, ip+12, ip+9)...)
+	return append(check, lookUp(pairs, key4Len, ip+12, ip+9)...)
 }
 
-// xdpIPv6 checks a packet that is at least as long as an IPv4 header.
-func xdpIPv6(pairs int) asm.Instructions {
+// ipv6 checks a packet that is at least as long as an IPv4 header.
+func ipv6(pairs int) asm.Instructions {
 	const ip = ethernetLen
 	check := asm.Instructions{
 		asm.Mov.Reg(asm.R4, asm.R2).WithSymbol("ipv6"),
@@ -79,12 +79,12 @@ func xdpIPv6(pairs int) asm.Instructions {
 		asm.And.Imm(asm.R5, 0xf0),
 		asm.JNE.Imm(asm.R5, 0x60, "pass"),
 	}
-	return append(check, xdpLookUp(pairs, xdpKey6Len, ip+8, ip+6)...)
+	return append(check, lookUp(pairs, key6Len, ip+8, ip+6)...)
 }
 
-// xdpLookUp passes a packet on if its key is not in a map. The addresses and the
+// lookUp passes a packet on if its key is not in a map. The addresses and the
 // protocol of the key are at these offsets in the packet.
-func xdpLookUp(pairs int, keyLen, addresses, protocol int16) asm.Instructions {
+func lookUp(pairs int, keyLen, addresses, protocol int16) asm.Instructions {
 	var p asm.Instructions
 	for i := int16(0); i < keyLen-4; i += 4 {
 		p = append(p,

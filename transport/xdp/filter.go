@@ -1,4 +1,4 @@
-package transport
+package xdp
 
 import (
 	"encoding/binary"
@@ -11,28 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// XDPFilter is an XDP program on a device. It takes received packets with given pairs of
+// Filter is an XDP program on a device. It takes received packets with given pairs of
 // addresses and IP protocols and delivers them to ports. All other packets pass to the
 // kernel unchanged, including fragments and packets with IPv4 options or IPv6 extension
 // headers.
-type XDPFilter struct {
-	pairs4 *ebpf.Map // by xdpKey
+type Filter struct {
+	pairs4 *ebpf.Map // by key
 	pairs6 *ebpf.Map
 	ports  *ebpf.Map // by the device's receive queue
 	prog   *ebpf.Program
 	link   link.Link
 }
 
-// Limits of an XDPFilter.
+// Limits of a Filter.
 const (
-	maxXDPPairs  = 1 << 17
-	maxXDPQueues = 64
+	maxPairs  = 1 << 17
+	maxQueues = 64
 )
 
-// AttachXDP attaches a filter to a device, for packets of up to mtu bytes. The filter is
+// Attach attaches a filter to a device, for packets of up to mtu bytes. The filter is
 // removed by Close, or when the process ends.
-func AttachXDP(device, mtu int) (*XDPFilter, error) {
-	f := new(XDPFilter)
+func Attach(device, mtu int) (*Filter, error) {
+	f := new(Filter)
 	if err := f.attach(device, mtu); err != nil {
 		f.Close()
 		switch {
@@ -46,20 +46,20 @@ func AttachXDP(device, mtu int) (*XDPFilter, error) {
 	return f, nil
 }
 
-func (f *XDPFilter) attach(device, mtu int) (err error) {
-	if f.pairs4, err = newXDPPairs("sixfour_pairs4", xdpKey4Len); err != nil {
+func (f *Filter) attach(device, mtu int) (err error) {
+	if f.pairs4, err = newPairs("sixfour_pairs4", key4Len); err != nil {
 		return err
 	}
-	if f.pairs6, err = newXDPPairs("sixfour_pairs6", xdpKey6Len); err != nil {
+	if f.pairs6, err = newPairs("sixfour_pairs6", key6Len); err != nil {
 		return err
 	}
 	if f.ports, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "sixfour_ports", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: maxXDPQueues,
+		Name: "sixfour_ports", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: maxQueues,
 	}); err != nil {
 		return err
 	}
 	if f.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "sixfour", Type: ebpf.XDP, License: "MIT", Instructions: xdpProgram(f.pairs4.FD(), f.pairs6.FD(), f.ports.FD(), mtu),
+		Name: "sixfour", Type: ebpf.XDP, License: "MIT", Instructions: program(f.pairs4.FD(), f.pairs6.FD(), f.ports.FD(), mtu),
 	}); err != nil {
 		return err
 	}
@@ -71,28 +71,28 @@ func (f *XDPFilter) attach(device, mtu int) (err error) {
 	return err
 }
 
-func newXDPPairs(name string, keySize uint32) (*ebpf.Map, error) {
+func newPairs(name string, keySize uint32) (*ebpf.Map, error) {
 	return ebpf.NewMap(&ebpf.MapSpec{
-		Name: name, Type: ebpf.Hash, KeySize: keySize, ValueSize: 4, MaxEntries: maxXDPPairs,
+		Name: name, Type: ebpf.Hash, KeySize: keySize, ValueSize: 4, MaxEntries: maxPairs,
 		Flags: 1, // BPF_F_NO_PREALLOC: allocate memory only for pairs in use
 	})
 }
 
 // Lengths of the keys of pairs.
 const (
-	xdpKey4Len = 2*4 + 4
-	xdpKey6Len = 2*16 + 4
+	key4Len = 2*4 + 4
+	key6Len = 2*16 + 4
 )
 
-// xdpKey returns a key: both addresses as in a packet, and the protocol in a word of its
+// key returns a key: both addresses as in a packet, and the protocol in a word of its
 // own.
-func xdpKey(source, dest netip.Addr, protocol byte) []byte {
+func key(source, dest netip.Addr, protocol byte) []byte {
 	key := append(source.AsSlice(), dest.AsSlice()...)
 	return binary.NativeEndian.AppendUint32(key, uint32(protocol))
 }
 
 // pairs returns the map for the IP version of two addresses.
-func (f *XDPFilter) pairs(source, dest netip.Addr) (*ebpf.Map, error) {
+func (f *Filter) pairs(source, dest netip.Addr) (*ebpf.Map, error) {
 	switch {
 	case source.Is4() && dest.Is4():
 		return f.pairs4, nil
@@ -104,10 +104,10 @@ func (f *XDPFilter) pairs(source, dest netip.Addr) (*ebpf.Map, error) {
 
 // Take makes the filter take the packets of an IP protocol from a remote address to a
 // local one.
-func (f *XDPFilter) Take(remote, local netip.Addr, protocol byte) error {
+func (f *Filter) Take(remote, local netip.Addr, protocol byte) error {
 	pairs, err := f.pairs(remote, local)
 	if err == nil {
-		err = pairs.Put(xdpKey(remote, local, protocol), uint32(1))
+		err = pairs.Put(key(remote, local, protocol), uint32(1))
 	}
 	if err != nil {
 		return fmt.Errorf("XDP filter for packets from %v: %w", remote, err)
@@ -116,14 +116,14 @@ func (f *XDPFilter) Take(remote, local netip.Addr, protocol byte) error {
 }
 
 // Pass undoes Take.
-func (f *XDPFilter) Pass(remote, local netip.Addr, protocol byte) {
+func (f *Filter) Pass(remote, local netip.Addr, protocol byte) {
 	if pairs, err := f.pairs(remote, local); err == nil {
-		_ = pairs.Delete(xdpKey(remote, local, protocol)) // it is no error if there is no such key
+		_ = pairs.Delete(key(remote, local, protocol)) // it is no error if there is no such key
 	}
 }
 
 // Serve delivers the packets that the filter takes on one receive queue to a port.
-func (f *XDPFilter) Serve(queue int, p *XDPPort) error {
+func (f *Filter) Serve(queue int, p *Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var key, value [4]byte
@@ -136,7 +136,7 @@ func (f *XDPFilter) Serve(queue int, p *XDPPort) error {
 }
 
 // Close removes the program from the device.
-func (f *XDPFilter) Close() error {
+func (f *Filter) Close() error {
 	var err error
 	if f.link != nil {
 		err = f.link.Close()
