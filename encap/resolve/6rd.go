@@ -103,6 +103,26 @@ func (d *domain) own(v4 uint32) prefix6 {
 // Hosts returns the BRs.
 func (m SixRD) Hosts() []Host { return m.Relays }
 
+// NeedsHosts reports whether this is a CE: the list of a BR has only the other BRs, and may
+// have none.
+func (m SixRD) NeedsHosts() bool { return m.Role == RoleCE }
+
+// Sources returns the prefix that is delegated to a CE.
+func (m SixRD) Sources(local netip.Addr) (netip.Prefix, bool) {
+	p, err := m.Delegated(local)
+	return p, err == nil && m.Role == RoleCE
+}
+
+// ProbeAddress returns the first address in the prefix that is delegated to local: a BR
+// returns packets to it.
+func (m SixRD) ProbeAddress(local netip.Addr) netip.Addr {
+	p, err := m.Delegated(local)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return p.Addr().Next()
+}
+
 // Resolver returns the resolver for a site. A CE's address must be in the domain; a BR's
 // need not.
 func (m SixRD) Resolver(at Site) (Resolver, error) {

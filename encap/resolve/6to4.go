@@ -47,6 +47,10 @@ func (m SixToFour) Hosts() []Host {
 	return []Host{m.Relay}
 }
 
+// ProbeAddress returns the invalid address: a relay returns packets, but it may be anybody's
+// public service, at an anycast address, and is probed only when a user asks.
+func (m SixToFour) ProbeAddress(netip.Addr) netip.Addr { return netip.Addr{} }
+
 // Resolver returns the resolver for a site, whose local address must be globally unique:
 // otherwise no host could answer (RFC 6343 section 4.1).
 func (m SixToFour) Resolver(at Site) (Resolver, error) {

@@ -40,6 +40,47 @@ type Warner interface {
 	Warnings() []string
 }
 
+// Delegator is a Mechanism that derives an IPv6 prefix from each outer address.
+type Delegator interface {
+	Mechanism
+	// Delegated returns the prefix of the node with the outer address local.
+	Delegated(local netip.Addr) (netip.Prefix, error)
+}
+
+// HostPolicy is a Mechanism that may not need its hosts. Without it, the hosts carry all
+// packets whose destination has no embedded outer address, so one of them must be another
+// host, and the hosts are watched.
+type HostPolicy interface {
+	Mechanism
+	// NeedsHosts reports whether one of Hosts must be another host that carries packets.
+	NeedsHosts() bool
+}
+
+// NeedsHosts reports whether one of the hosts of a mechanism, if it has any, must be
+// another host that carries packets, and is to be watched.
+func NeedsHosts(m Mechanism) bool {
+	p, ok := m.(HostPolicy)
+	return !ok || p.NeedsHosts()
+}
+
+// Restricted is a Mechanism that drops packets from some addresses of the interface.
+type Restricted interface {
+	Mechanism
+	// Sources returns the prefix from which a node with the outer address local may send.
+	// Ok is false if there is no such limit.
+	Sources(local netip.Addr) (p netip.Prefix, ok bool)
+}
+
+// Returner is a Mechanism whose relays forward a packet to one of our inner addresses back
+// to us, so that such a packet shows whether a relay works.
+type Returner interface {
+	Mechanism
+	// ProbeAddress returns the inner address for regular probes of the relays, for a node
+	// with the outer address local. It is invalid if the relays must not be probed
+	// regularly.
+	ProbeAddress(local netip.Addr) netip.Addr
+}
+
 // Site describes the host on which a mechanism runs.
 type Site struct {
 	Local  netip.Addr     // outer IPv4 address

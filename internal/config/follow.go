@@ -35,11 +35,11 @@ func (d *draft) checkFollow(r *report, m resolve.Mechanism, local end) {
 			r.doubt(d.addressAt[i], "address has %v, which in mode %s belongs to another outer address than %s, %v: write %v", p.Addr(), quote(d.automatic().mode), local.key, local.Addr, want)
 			continue
 		}
-		rd, ok := m.(resolve.SixRD)
-		if !ok || rd.Role != resolve.RoleCE || !p.Addr().Is6() || p.Addr().IsLinkLocalUnicast() {
+		from, ok := m.(resolve.Restricted)
+		if !ok || !p.Addr().Is6() || p.Addr().IsLinkLocalUnicast() {
 			continue
 		}
-		if own, err := rd.Delegated(local.Addr); err == nil && !own.Contains(p.Addr()) {
+		if own, limited := from.Sources(local.Addr); limited && !own.Contains(p.Addr()) {
 			r.doubt(d.addressAt[i], "address has %v, which is outside %v, the prefix that is delegated to %s, %v, so that what is sent from it would be dropped: choose one of that prefix", p.Addr(), own, local.key, local.Addr)
 		}
 	}

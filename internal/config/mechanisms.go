@@ -162,7 +162,7 @@ func (d *draft) checkSite(r *report) {
 	}
 	hosts := m.Hosts()
 	isOurs := func(h Host) bool { return h.Addr.IsValid() && h.Addr == local.Addr }
-	if rd, ok := m.(resolve.SixRD); ok && rd.Role == resolve.RoleBR { // it may be the only border relay in its list
+	if !resolve.NeedsHosts(m) {
 		return
 	}
 	if len(hosts) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return !isOurs(h) }) {

@@ -48,11 +48,8 @@ func (p *peer) candidates(layers []encap.Layer) (all []candidate) {
 
 // forwardsBack reports whether the mode's relay returns packets addressed to us.
 func (p *peer) forwardsBack() bool {
-	switch p.t.cfg.Layers[p.t.mechanism()].Mechanism.(type) {
-	case resolve.SixRD, *resolve.SixRD, resolve.SixToFour, *resolve.SixToFour:
-		return true
-	}
-	return false
+	_, ok := p.t.cfg.Layers[p.t.mechanism()].Mechanism.(resolve.Returner)
+	return ok
 }
 
 // ownIn6 returns our first IPv6 address on the interface; invalid: none.

@@ -88,7 +88,7 @@ func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 		if other.mech == nil {
 			continue
 		}
-		if d, ok := other.mech.cfg.(delegator); ok {
+		if d, ok := other.mech.cfg.(resolve.Delegator); ok {
 			if p, err := d.Delegated(other.mechanismAt()); err == nil {
 				s.Delegated = append(s.Delegated, p)
 			}
@@ -106,12 +106,6 @@ func (t *tunnel) mechanismAt() netip.Addr {
 	return t.mech.site.Local
 }
 
-// isBorderRelay reports whether a mechanism is a 6rd border relay.
-func isBorderRelay(m resolve.Mechanism) bool {
-	sixRD, ok := m.(resolve.SixRD)
-	return ok && sixRD.Role != resolve.RoleCE
-}
-
 // warn logs the warnings about a tunnel's mechanism.
 func (t *tunnel) warn() {
 	if t.mech == nil {
@@ -122,11 +116,6 @@ func (t *tunnel) warn() {
 			t.log.Warn(text)
 		}
 	}
-}
-
-// delegator is a mechanism that derives a prefix from each outer address.
-type delegator interface {
-	Delegated(local netip.Addr) (netip.Prefix, error)
 }
 
 // addresses returns the addresses that the interface is to have now. In an automatic tunnel
@@ -163,7 +152,7 @@ func (t *tunnel) renumber() {
 	}
 	t.mech.numbered, t.beside.old = want, true
 	fields := []zap.Field{zap.Stringer("local", t.mech.site.Local), zap.Stringers("address", want)}
-	if d, ok := t.mech.cfg.(delegator); ok {
+	if d, ok := t.mech.cfg.(resolve.Delegator); ok {
 		if p, err := d.Delegated(t.mech.site.Local); err == nil {
 			fields = append(fields, zap.Stringer("delegated", p))
 		}

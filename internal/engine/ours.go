@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"sixfour/encap/resolve"
 	"sixfour/internal/netcfg"
 )
 
@@ -55,7 +56,7 @@ func (m *mechanism) isOurs(a netip.Addr) bool {
 // only addresses of this host for it. A 6rd border relay does not need the other relays in
 // its list.
 func (m *mechanism) onlyOurs() bool {
-	if isBorderRelay(m.cfg) {
+	if !resolve.NeedsHosts(m.cfg) {
 		return false
 	}
 	known, ours := 0, 0

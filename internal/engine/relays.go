@@ -25,7 +25,7 @@ func addrs(p *atomic.Pointer[[]netip.Addr]) []netip.Addr {
 // as a whole.
 type relays struct {
 	addrs []netip.Addr
-	self  netip.Addr // our 6rd address, to which relays return probes; invalid: they do not
+	self  netip.Addr // address of ours to which relays return probes; invalid: they do not
 }
 
 // relays returns the present relays. Any goroutine may call it.
@@ -45,8 +45,7 @@ const maxRelays = 64
 func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 	m := t.mech
 	var now relays
-	sixRD, ok := m.cfg.(resolve.SixRD)
-	if m.layer == len(t.cfg.Layers)-1 && !isBorderRelay(m.cfg) {
+	if m.layer == len(t.cfg.Layers)-1 && resolve.NeedsHosts(m.cfg) {
 		list := now.addrs
 		for _, a := range slices.Concat(m.hosts...) {
 			if a.Is4() && a != local && !m.isOurs(a) && !slices.Contains(list, a) && len(list) < maxRelays {
@@ -54,8 +53,8 @@ func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 			}
 		}
 		now.addrs = list
-		if d, err := sixRD.Delegated(local); ok && err == nil {
-			now.self = d.Addr().Next()
+		if r, ok := m.cfg.(resolve.Returner); ok {
+			now.self = r.ProbeAddress(local)
 		}
 	}
 	if was := m.relays(); now.self == was.self && slices.Equal(now.addrs, was.addrs) {
