@@ -47,12 +47,12 @@ func (e *Engine) followAggregates() {
 // segment returns what is known of how the kernel merged the current packet. The kernel
 // merges no packets with two layers of encapsulation, and none with options in the outer
 // IPv4 header. Larger packets may still be what the sending host left to be segmented.
-func (in *inbound) segment(path *path, pkt []byte) int {
+func (in *inbound) segment(wire *Wire, pkt []byte) int {
 	if in.segments == nil {
 		return transport.Single
 	}
 	segment := in.segments.Segment(in.hand)
-	if segment == transport.Small && (path.stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
+	if segment == transport.Small && (wire.stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
 		return transport.Single
 	}
 	return segment

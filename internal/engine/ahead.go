@@ -22,7 +22,7 @@ func (e *Engine) listenAhead() {
 		}
 	}
 	for l, shards := range needed {
-		if len(e.kept.passed[receiverName(l, transport.Shard{Index: 0, Count: shards})]) > 0 {
+		if len(e.handover.passed[receiverName(l, transport.Shard{Index: 0, Count: shards})]) > 0 {
 			continue
 		}
 		done := make(chan []transport.Receiver, 1)

@@ -11,7 +11,7 @@ import (
 // answers while Run runs, except while it opens interfaces. Any goroutine may call Alive.
 func (e *Engine) Alive(ctx context.Context) error {
 	select {
-	case e.pulse <- struct{}{}:
+	case e.healthChecks <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return errors.New("the control loop does not answer: tunnels carry packets as they are, and what changes around them is not followed: restart the daemon if it stays so")
@@ -27,7 +27,7 @@ func (e *Engine) pause(ctx context.Context, d time.Duration) {
 			return
 		case <-ctx.Done():
 			return
-		case <-e.pulse:
+		case <-e.healthChecks:
 		}
 	}
 }

@@ -14,29 +14,29 @@ import (
 // take is the slow path for inner packets addressed to our end of the layer: answers to
 // probes, ICMPv6 errors about packets of the layer, and, if the interface does not have the
 // address, all other packets. It reports whether the packet was handled.
-func (in *inbound) take(s *sink, e *end, path *path, inner []byte) bool {
-	ours := e.peer.answer(header.IPv6(inner))
+func (in *inbound) take(s *sink, e *end, wire *Wire, inner []byte) bool {
+	ours := e.path.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
-		ours = ok && e.peer.hear(source(inner), err)
+		ours = ok && e.path.handleICMP(source(inner), err)
 	}
 	if ours {
 		in.show(s.t, inner, noteOurs)
-		e.peer.took(1, len(inner))
+		e.path.received(1, len(inner))
 		return true
 	}
 	if e.host {
 		in.answer(s, e, inner)
-	} else if isLargeRequest(header.IPv6(inner), path) {
-		e.peer.asked6.Add(1)
+	} else if isLargeRequest(header.IPv6(inner), wire) {
+		e.path.asked6.Add(1)
 	}
 	return e.host
 }
 
 // isLargeRequest reports whether a packet to our end is an echo request with an answer too
 // large for every path to carry. The interface sends that answer.
-func isLargeRequest(ip header.IPv6, path *path) bool {
-	return len(ip)+path.stack.Overhead(6) > everyPath && ip.NextHeader() == header.ICMPv6 && ip.Payload()[0] == icmp.EchoRequest6
+func isLargeRequest(ip header.IPv6, wire *Wire) bool {
+	return len(ip)+wire.stack.Overhead(6) > everyPath && ip.NextHeader() == header.ICMPv6 && ip.Payload()[0] == icmp.EchoRequest6
 }
 
 // answer handles packets to the IPv6 layer's own address if the interface does not have it:
@@ -49,16 +49,16 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 		// has its own copy. A host passes such a message on, and it is no error if no program
 		// waits for it (RFC 4443 section 4.2).
 		in.show(s.t, inner, noteOurs)
-		e.peer.took(1, size)
+		e.path.received(1, size)
 		return
 	}
 	if !echoReply(in.reply[encap.Headroom:], inner) {
-		in.lose(s, e.peer, inner, drop.UnknownProtocol, nil)
+		in.lose(s, e.path, inner, drop.UnknownProtocol, nil)
 		return
 	}
-	p := e.peer.path.Load()
+	p := e.path.wire.Load()
 	if p == nil {
-		in.lose(s, e.peer, inner, drop.NoRoute, nil)
+		in.lose(s, e.path, inner, drop.NoRoute, nil)
 		return
 	}
 	// A reply is as large as its request, but the path back may have a smaller MTU.
@@ -66,18 +66,18 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
 		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
 		if r != drop.None {
-			in.lose(s, e.peer, inner, r, nil)
+			in.lose(s, e.path, inner, r, nil)
 			return
 		}
 		if err := p.send(pkt, in.pieces); err != nil {
-			in.lose(s, e.peer, inner, sendReason(err), err)
+			in.lose(s, e.path, inner, sendReason(err), err)
 			return
 		}
 		in.noteSent(pkt)
 	}
 	in.showAnswer(s.t, inner, whole)
-	e.peer.took(1, size)
-	e.peer.answered.Add(1)
+	e.path.received(1, size)
+	e.path.answered.Add(1)
 }
 
 // keepaliveBack reports whether a packet is a router's keepalive that the peer has

@@ -46,7 +46,7 @@ func (r *reload) apply() error {
 	r.gateway, e.gate.cfg = e.gate.cfg, r.cfg.Gateway
 	for _, c := range r.changes {
 		c.follow(e)
-		e.beat()
+		e.heartbeat()
 	}
 	if err := e.takeAll(slices.Concat(r.added, r.revised())); err != nil {
 		return err
@@ -75,14 +75,14 @@ func (e *Engine) takeEffect() {
 	for _, t := range e.tunnels {
 		t.setMTU()
 		t.renumber()
-		e.beat()
+		e.heartbeat()
 	}
 	e.arrange()
 }
 
 // open makes an interface without routes: other interfaces may still have them.
 func (r *reload) open(t *tunnel) error {
-	r.e.beat()
+	r.e.heartbeat()
 	s := t.settings()
 	s.Impatient = r.impatient()
 	s.Routes = nil
@@ -103,7 +103,7 @@ func (r *reload) impatient() bool { return time.Since(r.begun) > openTime }
 func (r *reload) leave() error {
 	r.left = true
 	for _, c := range r.changes {
-		r.e.beat()
+		r.e.heartbeat()
 		if c.t.link == nil { // the interface is gone and will be made again
 			continue
 		}
@@ -113,7 +113,7 @@ func (r *reload) leave() error {
 	}
 	wanted := r.newRoutes()
 	for _, t := range r.removed {
-		r.e.beat()
+		r.e.heartbeat()
 		keep := slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p route) bool { return wanted[place{t.cfg.Netns, p}] })
 		if t.link == nil || len(keep) == len(t.cfg.Routes) {
 			continue
@@ -144,7 +144,7 @@ func (r *reload) newRoutes() map[place]bool {
 // takeAll adds the addresses and routes that interfaces lack.
 func (e *Engine) takeAll(tunnels []*tunnel) error {
 	for _, t := range tunnels {
-		e.beat()
+		e.heartbeat()
 		if t.link == nil {
 			continue
 		}
@@ -206,7 +206,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 		case <-done:
 			return
 		case <-ticker.C:
-			e.beat()
+			e.heartbeat()
 		}
 	}
 }
@@ -214,7 +214,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 // shut removes the tunnel's paths, interface and sockets.
 func (t *tunnel) shut() {
 	for _, p := range t.peers {
-		p.replacePath(nil)
+		p.publish(nil)
 	}
 	t.close()
 	t.closeSockets()
@@ -241,7 +241,7 @@ func (r *reload) undo() (err error) {
 	}
 	if r.left {
 		for _, c := range r.changes {
-			e.beat()
+			e.heartbeat()
 			if c.t.link != nil {
 				err = errors.Join(err, c.t.link.Leave(c.t.addressesOf(&c.old), c.old.Routes))
 			}
@@ -251,7 +251,7 @@ func (r *reload) undo() (err error) {
 		e.evaluatePeers(r.closed)
 	}
 	for _, t := range r.closed {
-		e.beat()
+		e.heartbeat()
 		s := t.settings()
 		s.Impatient = r.impatient()
 		if lost := e.open(t, s); lost != nil {
@@ -277,16 +277,16 @@ func (r *reload) finish() {
 	e := r.e
 	for _, t := range r.added {
 		e.begin(t)
-		e.beat()
+		e.heartbeat()
 	}
 	for _, c := range r.changes {
 		c.finish(e)
-		e.beat()
+		e.heartbeat()
 	}
 	e.shutAll(r.removed)
 	for _, t := range r.removed {
 		t.retire(e)
-		e.beat()
+		e.heartbeat()
 	}
 	for _, name := range r.plan.Removed {
 		e.endCaptures(name)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
 	"sixfour/encap"
 	"sixfour/encap/resolve"
 	"sixfour/transport"
@@ -28,7 +29,7 @@ type listener struct {
 const formerLife = 30 * time.Second
 
 // register makes a path the one by which a peer's packets are received.
-func (e *Engine) register(p *peer, now *path) {
+func (e *Engine) register(p *path, now *Wire) {
 	old, arrives := p.registered, p.arrives
 	p.registered = now
 	if old != nil && *old.outer() == *now.outer() {
@@ -37,7 +38,7 @@ func (e *Engine) register(p *peer, now *path) {
 			return
 		}
 	} else { // until the table is replaced, packets use the old pointer
-		p.arrives = new(atomic.Pointer[path])
+		p.arrives = new(atomic.Pointer[Wire])
 		p.arrives.Store(now)
 	}
 	if old != nil && p.remote().Name != "" && old.outer().Remote != now.outer().Remote {
@@ -60,16 +61,16 @@ func (e *Engine) arrange() {
 			continue
 		}
 		if !p.listening.Swap(true) {
-			p.t.prober.rouse()
+			p.t.prober.notify()
 			p.t.keeper.mark(p)
 		}
-		e.letSpeak(p)
+		e.runAgent(p)
 	}
 }
 
 // registered returns the peers for whose packets there is an entry in the table.
-func (e *Engine) registered() iter.Seq[*peer] {
-	return func(yield func(*peer) bool) {
+func (e *Engine) registered() iter.Seq[*path] {
+	return func(yield func(*path) bool) {
 		for _, t := range e.tunnels {
 			for _, p := range t.peers {
 				if p.registered != nil && !yield(p) {
@@ -94,7 +95,7 @@ func (e *Engine) newTable(now time.Time) *table {
 	for p := range e.registered() {
 		l := p.registered.outer()
 		en := newEnd(p, p.arrives)
-		p.meet(t.twin(en, l))
+		p.reportConflict(t.conflict(en, l))
 		t.add(en, l)
 		for _, group := range groups(l) {
 			t.any[group] = append(t.any[group], en)
@@ -103,20 +104,20 @@ func (e *Engine) newTable(now time.Time) *table {
 	return t
 }
 
-// meet records and reports a peer whose packets cannot be told from this one's. The
+// reportConflict records and reports a peer whose packets cannot be told from this one's. The
 // configuration could not show the conflict: names have resolved to one address, or
 // "auto" is the address of another tunnel. A nil e, or the end of a former path, is no
 // conflict.
-func (p *peer) meet(e *end) {
-	var other *peer
-	if e != nil && e.arrives == e.peer.arrives {
-		other = e.peer
+func (p *path) reportConflict(e *end) {
+	var other *path
+	if e != nil && e.arrives == e.path.arrives {
+		other = e.path
 	}
-	if other != nil && other != p.twin {
+	if other != nil && other != p.conflicting {
 		p.log().Error("the packets of this peer cannot be told from those of another, which gets none: give one of them another address",
 			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.cfg.Name))
 	}
-	p.twin = other
+	p.conflicting = other
 }
 
 // needed returns the places where packets must be received, and the number of receivers
@@ -135,7 +136,7 @@ func (e *Engine) needed() map[listener]int {
 }
 
 // listener returns where the path's packets arrive.
-func (p *path) listener() listener { return layersListener(p.layers) }
+func (p *Wire) listener() listener { return layersListener(p.layers) }
 
 // layersListener returns where packets with these layers, innermost first, arrive.
 func layersListener(layers []encap.Layer) listener {
@@ -173,11 +174,11 @@ func (e *Engine) listen(needed map[listener]int) {
 			continue
 		}
 		e.stopListening(l)
-		e.notHeard(l, e.openReceivers(l, shards))
+		e.listenFailed(l, e.openReceivers(l, shards))
 	}
-	for l := range e.deaf {
+	for l := range e.listenErrors {
 		if needed[l] == 0 && !locals[l.local] {
-			delete(e.deaf, l)
+			delete(e.listenErrors, l)
 		}
 	}
 	for l := range e.inbounds {
@@ -187,7 +188,7 @@ func (e *Engine) listen(needed map[listener]int) {
 	}
 	for local := range locals {
 		if e.errors[local] == nil {
-			e.notHeard(listener{local: local}, e.listenErrors(local))
+			e.listenFailed(listener{local: local}, e.listenICMP(local))
 		}
 	}
 	for local, rx := range e.errors {
@@ -198,31 +199,31 @@ func (e *Engine) listen(needed map[listener]int) {
 	}
 }
 
-// notHeard records whether the receivers of a place could be opened: err is nil, or says
+// listenFailed records whether the receivers of a place could be opened: err is nil, or says
 // why not. Protocol 0 stands for the receiver of ICMP errors. Opening is retried.
-func (e *Engine) notHeard(l listener, err error) {
+func (e *Engine) listenFailed(l listener, err error) {
 	if err == nil {
-		delete(e.deaf, l)
+		delete(e.listenErrors, l)
 		return
 	}
 	why := "a socket to receive by: " + err.Error()
-	if e.deaf[l] != why {
+	if e.listenErrors[l] != why {
 		e.log.Warn("packets do not arrive, trying again", zap.Error(err))
 	}
-	e.deaf[l] = why
+	e.listenErrors[l] = why
 	e.stale = true
 }
 
-// notHeardAt returns why packets with these layers, over a device, cannot be received, or
+// receiveProblem returns why packets with these layers, over a device, cannot be received, or
 // "".
-func (e *Engine) notHeardAt(layers []encap.Layer, device int) string {
-	if len(e.deaf) == 0 {
+func (e *Engine) receiveProblem(layers []encap.Layer, device int) string {
+	if len(e.listenErrors) == 0 {
 		return ""
 	}
 	l := layersListener(layers)
-	why := e.deaf[l]
+	why := e.listenErrors[l]
 	for _, group := range groups(&layers[len(layers)-1]) {
-		if of := e.deaf[listener{group, l.protocol, l.local, device}]; of != "" {
+		if of := e.listenErrors[listener{group, l.protocol, l.local, device}]; of != "" {
 			why = of
 		}
 	}

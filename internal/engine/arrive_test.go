@@ -18,22 +18,22 @@ import (
 	"sixfour/transport"
 )
 
-func pathTo(remote string) *path {
-	return &path{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{})}}
+func pathTo(remote string) *Wire {
+	return &Wire{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{})}}
 }
 
 // hubOf returns an engine with one hub whose peers have names.
-func hubOf(names ...string) (*Engine, []*peer) {
+func hubOf(names ...string) (*Engine, []*path) {
 	tun := &tunnel{cfg: config.Tunnel{Hub: true}, log: zap.NewNop(), prober: newProber()}
 	for _, n := range names {
-		tun.peers = append(tun.peers, newPeer(tun, &config.Peer{Name: n, Remotes: []config.Host{{Name: n}}}))
+		tun.peers = append(tun.peers, newPath(tun, &config.Peer{Name: n, Remotes: []config.Host{{Name: n}}}))
 	}
 	return &Engine{tunnels: []*tunnel{tun}}, tun.peers
 }
 
 // moves gives a peer another path.
-func (e *Engine) moves(p *peer, to *path) {
-	p.replacePath(to)
+func (e *Engine) moves(p *path, to *Wire) {
+	p.publish(to)
 	e.register(p, to)
 }
 
@@ -52,13 +52,13 @@ func TestFormerAddress(t *testing.T) {
 		name  string
 		table *table
 		pkt   []byte
-		want  *path
+		want  *Wire
 	}{
 		{"from there, as yet", before, fromOld, old},
 		{"from there, then", after, fromOld, old},
 		{"from the new address", after, fromNew, next},
 	} {
-		if got := c.table.find(c.pkt, 0); got == nil || got.peer != p || got.path() != c.want {
+		if got := c.table.find(c.pkt, 0); got == nil || got.path != p || got.wire() != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
@@ -68,7 +68,7 @@ func TestFormerAddress(t *testing.T) {
 	wider := pathTo("198.51.100.2")
 	wider.mtu = 1400
 	e.moves(p, wider)
-	if got := after.find(fromNew, 0); got.path() != wider {
+	if got := after.find(fromNew, 0); got.wire() != wider {
 		t.Error("between the same ends a new path is not that of the table")
 	}
 }
@@ -82,7 +82,7 @@ func TestFormerAddressOfAnother(t *testing.T) {
 		e.moves(come, pathTo("198.51.100.7"))
 		e.moves(gone, pathTo("198.51.100.2"))
 		e.moves(come, pathTo("198.51.100.1"))
-		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.peer != come {
+		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.path != come {
 			t.Errorf("%v: of the peer that was there before", order)
 		}
 	}
@@ -115,7 +115,7 @@ func TestTwins(t *testing.T) {
 
 // overLink returns a peer of a 6over4 tunnel at a local address, registered with a path
 // through a device.
-func overLink(t *testing.T, local string, device int) (*peer, *path) {
+func overLink(t *testing.T, local string, device int) (*path, *Wire) {
 	t.Helper()
 	l := layer(encap.SixInFour, local, local, encap.GRE{})
 	l.Remote = netip.Addr{}
@@ -125,9 +125,9 @@ func overLink(t *testing.T, local string, device int) (*peer, *path) {
 	}
 	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
 	tun.mtu.Store(1480)
-	p := newPeer(tun, &config.Peer{Remotes: make([]config.Host, 1)})
-	tun.only, tun.peers = p, []*peer{p}
-	to := &path{layers: []encap.Layer{l}, device: device}
+	p := newPath(tun, &config.Peer{Remotes: make([]config.Host, 1)})
+	tun.only, tun.peers = p, []*path{p}
+	to := &Wire{layers: []encap.Layer{l}, device: device}
 	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestGroupsOfTwoLinks(t *testing.T) {
 	pkt := arriving("198.51.100.2", "239.192.0.1", header.ProtoIPv6, inner...)
 	binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
 	header.IPv4(pkt).SetChecksum()
-	for _, p := range []*peer{a, b} {
+	for _, p := range []*path{a, b} {
 		in := e.newInbound(0, zap.NewNop(), nil)
 		in.at = p.registered.outer().Local
 		in.fromAnywhere(table, pkt)
@@ -187,13 +187,13 @@ func TestDeviceMadeAnew(t *testing.T) {
 // A receiver that cannot be opened does not end the daemon.
 func TestNotHeard(t *testing.T) {
 	core, seen := observer.New(zap.WarnLevel)
-	e := &Engine{log: zap.New(core), inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver), deaf: make(map[listener]string)}
+	e := &Engine{log: zap.New(core), inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver), listenErrors: make(map[listener]string)}
 	l := listener{netip.MustParseAddr("239.192.0.1"), header.ProtoIPv6, netip.MustParseAddr("192.0.2.77"), 1}
 	for range 2 {
 		e.listen(map[listener]int{l: 1})
 	}
-	if !strings.HasPrefix(e.deaf[l], "a socket to receive by: ") {
-		t.Errorf("%v", e.deaf)
+	if !strings.HasPrefix(e.listenErrors[l], "a socket to receive by: ") {
+		t.Errorf("%v", e.listenErrors)
 	}
 	if !e.stale || seen.FilterMessageSnippet("trying again").Len() != 1 || len(e.inbounds[l]) != 0 {
 		t.Errorf("stale %v, said %v, receivers %v", e.stale, seen.All(), e.inbounds)

@@ -75,16 +75,16 @@ func (a *asked) answer(seq uint16) {
 
 // asking is a series of an operator's questions to one peer.
 type asking struct {
-	p      *peer
-	q      question
-	path   *path
-	shows  string // what an answer shows, if not that the tunnel works
-	heard  chan heardAt
-	flying []flying // questions in flight, in the order of sending
+	p        *path
+	q        question
+	wire     *Wire
+	shows    string // what an answer shows, if not that the tunnel works
+	heard    chan heardAt
+	inFlight []inFlight // questions in flight, in the order of sending
 }
 
-// flying is a question in flight: sent, but not answered.
-type flying struct {
+// inFlight is a question in flight: sent, but not answered.
+type inFlight struct {
 	seq  uint16
 	n    int // the operator's number
 	size int
@@ -107,17 +107,17 @@ func (e *Engine) ask(name string) (*asking, error) {
 // renew prepares for the present path.
 func (a *asking) renew() error {
 	p := a.p
-	path := p.path.Load()
-	if path == nil {
+	wire := p.wire.Load()
+	if wire == nil {
 		return p.unreachable()
 	}
-	if path == a.path {
+	if wire == a.wire {
 		return nil
 	}
-	a.path = path
-	l := path.outer()
+	a.wire = wire
+	l := wire.outer()
 	a.q = question{way: wayOutside, kind: kindAsked, local: l.Local, remote: l.Remote}
-	_, _, inside := probe.Ends(path.layers)
+	_, _, inside := probe.Ends(wire.layers)
 	proven := p.answersBy()
 	switch {
 	case p.t.automatic():
@@ -137,10 +137,10 @@ func (a *asking) renew() error {
 		a.shows = fmt.Sprintf("from %v itself, outside the tunnel", a.q.remote)
 	}
 	// Without fragmentation, and with a path MTU larger than any question.
-	options := path.options
+	options := wire.options
 	options.StaticMTU = false
 	var err error
-	a.q.stack, err = encap.New(path.layers, api.MaxPingSize, options, nil, p.record)
+	a.q.stack, err = encap.New(wire.layers, api.MaxPingSize, options, nil, p.record)
 	return err
 }
 
@@ -148,7 +148,7 @@ func (a *asking) renew() error {
 var errRemoved = errors.New("a reload has removed it, or made it anew: ask again")
 
 // unreachable returns why nothing can be sent to a peer.
-func (p *peer) unreachable() error {
+func (p *path) unreachable() error {
 	if p.t.prober.hasForgotten(p) {
 		return errRemoved
 	}
@@ -169,29 +169,29 @@ func (a *asking) send(n, size int) error {
 	if err != nil {
 		return err
 	}
-	a.flying = append(a.flying, flying{seq, n, size, time.Now()})
+	a.inFlight = append(a.inFlight, inFlight{seq, n, size, time.Now()})
 	a.q.seq, a.q.size = seq, size
-	if err := a.p.put(a.path, a.q); err != nil {
-		a.land(len(a.flying) - 1)
+	if err := a.p.put(a.wire, a.q); err != nil {
+		a.finish(len(a.inFlight) - 1)
 		return err
 	}
 	return nil
 }
 
-// land removes a question from those in flight.
-func (a *asking) land(i int) flying {
-	f := a.flying[i]
+// finish removes a question from those in flight.
+func (a *asking) finish(i int) inFlight {
+	f := a.inFlight[i]
 	a.p.asked.forget(f.seq)
-	a.flying = slices.Delete(a.flying, i, i+1)
+	a.inFlight = slices.Delete(a.inFlight, i, i+1)
 	return f
 }
 
-// take handles an answer; false: the question was already answered or given up.
-func (a *asking) take(h heardAt) (flying, bool) {
-	if i := slices.IndexFunc(a.flying, func(f flying) bool { return f.seq == h.seq }); i >= 0 {
-		return a.land(i), true
+// answered handles an answer; false: the question was already answered or given up.
+func (a *asking) answered(h heardAt) (inFlight, bool) {
+	if i := slices.IndexFunc(a.inFlight, func(f inFlight) bool { return f.seq == h.seq }); i >= 0 {
+		return a.finish(i), true
 	}
-	return flying{}, false
+	return inFlight{}, false
 }
 
 // wrong returns the last error after the given time, if there is one.
@@ -205,8 +205,8 @@ func (a *asking) wrong(since time.Time) string {
 }
 
 func (a *asking) close() {
-	for len(a.flying) > 0 {
-		a.land(0)
+	for len(a.inFlight) > 0 {
+		a.finish(0)
 	}
 }
 
@@ -226,20 +226,20 @@ func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.Ping
 	next, lost := time.NewTicker(r.Interval), time.NewTimer(0)
 	defer next.Stop()
 	defer lost.Stop()
-	for sent := a.pingOne(0, r, each); sent < r.Count || len(a.flying) > 0; {
-		if len(a.flying) > 0 {
-			lost.Reset(time.Until(a.flying[0].at.Add(r.Timeout)))
+	for sent := a.pingOne(0, r, each); sent < r.Count || len(a.inFlight) > 0; {
+		if len(a.inFlight) > 0 {
+			lost.Reset(time.Until(a.inFlight[0].at.Add(r.Timeout)))
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case h := <-a.heard:
-			if f, ok := a.take(h); ok {
+			if f, ok := a.answered(h); ok {
 				each(api.PingReply{Seq: f.n, Size: f.size, RTT: h.at.Sub(f.at).Seconds(), Detail: a.shows})
 			}
 		case <-lost.C:
-			for len(a.flying) > 0 && time.Since(a.flying[0].at) >= r.Timeout {
-				f := a.land(0)
+			for len(a.inFlight) > 0 && time.Since(a.inFlight[0].at) >= r.Timeout {
+				f := a.finish(0)
 				each(api.PingReply{Seq: f.n, Size: f.size, Lost: true, Detail: a.wrong(f.at)})
 			}
 		case <-next.C:

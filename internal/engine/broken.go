@@ -35,32 +35,32 @@ func (e *Engine) replaceReceiver(b broken) {
 	for l, shards := range maps.Clone(e.inbounds) {
 		if slices.ContainsFunc(shards, reads) {
 			e.stopListening(l)
-			e.replaced(b, fmt.Sprintf("for protocol %d at %v", l.protocol, l.local), func(p *path) bool { return p.listener() == l })
+			e.replaced(b, fmt.Sprintf("for protocol %d at %v", l.protocol, l.local), func(p *Wire) bool { return p.listener() == l })
 		}
 	}
 	for local, rx := range maps.Clone(e.errors) {
 		if rx == b.rx {
 			rx.Close()
 			delete(e.errors, local)
-			e.replaced(b, fmt.Sprintf("for ICMP errors at %v", local), func(p *path) bool { return p.outer().Local == local })
+			e.replaced(b, fmt.Sprintf("for ICMP errors at %v", local), func(p *Wire) bool { return p.outer().Local == local })
 		}
 	}
 	for device, port := range maps.Clone(e.ports) {
 		if port.err == nil && slices.ContainsFunc(port.inbounds, reads) {
 			e.closePort(port)
 			delete(e.ports, device)
-			e.replaced(b, "of AF_XDP", func(p *path) bool { return p.hop.port == port.Port })
+			e.replaced(b, "of AF_XDP", func(p *Wire) bool { return p.hop.port == port.Port })
 		}
 	}
 }
 
 // replaced logs that a receiver is being replaced, and counts a repair for each tunnel
 // with a registered path for which uses is true.
-func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
+func (e *Engine) replaced(b broken, which string, uses func(*Wire) bool) {
 	e.stale = true
 	e.log.Warn("a receiver "+which+" does nothing but fail: opening another one", zap.Error(b.err))
 	for _, t := range e.tunnels {
-		if slices.ContainsFunc(t.peers, func(p *peer) bool { return p.registered != nil && uses(p.registered) }) {
+		if slices.ContainsFunc(t.peers, func(p *path) bool { return p.registered != nil && uses(p.registered) }) {
 			t.repaired(repairSocket, fmt.Sprintf("the receiver %s had failed (%v): there is another one", which, b.err))
 		}
 	}

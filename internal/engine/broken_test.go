@@ -47,9 +47,9 @@ func TestBrokenReceiver(t *testing.T) {
 		inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver)}
 	e.table.Store(new(table))
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
-		p := newPeer(e.tunnels[i], &config.Peer{Remotes: make([]config.Host, 1)})
-		e.tunnels[i].peers = []*peer{p}
-		p.registered = &path{layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
+		p := newPath(e.tunnels[i], &config.Peer{Remotes: make([]config.Host, 1)})
+		e.tunnels[i].peers = []*path{p}
+		p.registered = &Wire{layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
 	}
 	l := tun.peers[0].registered.listener()
 	good, bad, icmp := new(failing), new(failing), new(failing)

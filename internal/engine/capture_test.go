@@ -69,23 +69,23 @@ func capturedBy(t *testing.T, c *capturing, do func()) (shown []string) {
 }
 
 // lab returns a 4in6in4 tunnel without devices and sockets.
-func lab(t testing.TB) (e *Engine, tun *tunnel, p *peer, to *path) {
+func lab(t testing.TB) (e *Engine, tun *tunnel, p *path, to *Wire) {
 	return labOf(t, 1500, encap.DefaultOptions,
 		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}),
 		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
 }
 
 // labOf returns a tunnel with the given layers over a path with the given MTU.
-func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...encap.Layer) (e *Engine, tun *tunnel, p *peer, to *path) {
+func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...encap.Layer) (e *Engine, tun *tunnel, p *path, to *Wire) {
 	t.Helper()
 	e = &Engine{}
 	tun = &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), capturing: &e.captures, cfg: config.Tunnel{
 		Name: "t0", Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}, Layers: make([]config.Layer, len(layers))}}
 	tun.mtu.Store(1440)
 	tun.reply = newReplier(tun)
-	p = newPeer(tun, &config.Peer{Remotes: make([]config.Host, len(layers))})
-	tun.peers, tun.only = []*peer{p}, p
-	to = &path{mtu: mtu, options: options, layers: layers}
+	p = newPath(tun, &config.Peer{Remotes: make([]config.Host, len(layers))})
+	tun.peers, tun.only = []*path{p}, p
+	to = &Wire{mtu: mtu, options: options, layers: layers}
 	var err error
 	if to.stack, err = encap.New(to.layers, mtu, options, resolve.NewSources(nil, nil, false), p.record); err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func TestCaptureOutbound(t *testing.T) {
 	e, tun, p, to := lab(t)
 	sender := &sends{refuse: 1}
 	to.senders = sockets{sender}
-	p.path.Store(to)
+	p.wire.Store(to)
 	o := newOutbound(tun, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	inner := func(dst string, payload int) []byte {
@@ -290,7 +290,7 @@ func TestCaptureOffNoAllocs(t *testing.T) {
 	in := e.newInbound(0, zap.NewNop(), batch{})
 	n := put(in, tunnelled("198.51.100.1", "127.0.0.1", 1000), tunnelled("198.51.100.1", "10.0.0.2", 1000))
 	to.senders = sockets{&sends{refuse: -1}}
-	p.path.Store(to)
+	p.wire.Store(to)
 	o := newOutbound(tun, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	b := append(make([]byte, encap.Headroom), tunnelled("10.0.0.1", "10.0.0.2", 30)[60:]...)

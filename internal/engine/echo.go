@@ -52,13 +52,13 @@ const (
 
 // probe sends a path MTU probe through the tunnel or, if no inner address is known to
 // answer, to the peer's outer address. A probe that cannot be sent counts as unanswered.
-func (p *peer) probe(pr *probing, q pathmtu.Packet) {
-	path := p.path.Load()
-	if !path.is(pr.layers, pr.link) {
+func (p *path) probe(pr *probing, q pathmtu.Packet) {
+	wire := p.wire.Load()
+	if !wire.is(pr.layers, pr.link) {
 		return
 	}
-	l := path.outer()
-	local, remote, inside := p.ends(path)
+	l := wire.outer()
+	local, remote, inside := p.ends(wire)
 	size := q.Size
 	switch {
 	case !inside:
@@ -76,7 +76,7 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	p.echo.Fill(pkt, local, remote, q.Seq)
 	if inside {
 		if by := p.answersBy(); by.way == wayBetween && by.between.Remote == remote {
-			limitHops(pkt, by.between, path.options)
+			limitHops(pkt, by.between, wire.options)
 		}
 		var r drop.Reason
 		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
@@ -86,7 +86,7 @@ func (p *peer) probe(pr *probing, q pathmtu.Packet) {
 	p.echo.probes.Add(1) // before an answer can arrive
 	m := p.t.capturing.moment()
 	defer m.end()
-	if path.senders[0].SendOne(pkt) == nil {
+	if wire.senders[0].SendOne(pkt) == nil {
 		p.showProbe(m.at, pkt, buf[encap.Headroom:], inside)
 	}
 }
@@ -129,7 +129,7 @@ func (e *echo) proves(inner []byte) bool {
 // answer handles a packet to our end, and reports whether it is an answer to a probe, or a
 // fragment of one. A far end whose interface MTU is too small sends its answer in
 // fragments; the first one is sufficient.
-func (p *peer) answer(ip header.IPv6) bool {
+func (p *path) answer(ip header.IPv6) bool {
 	up, ok := header.FindUpper(ip)
 	if !ok || up.Protocol != header.ICMPv6 {
 		return false
@@ -145,13 +145,13 @@ func (p *peer) answer(ip header.IPv6) bool {
 	if fragmented {
 		p.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
-	p.heardAnswer(m)
+	p.passAnswer(m)
 	return true
 }
 
 // answersBetween reports whether an inner packet answers a probe between two inner
 // addresses, and passes the answer on. It examines carried packets no more than needed.
-func (p *peer) answersBetween(between []config.Pair, inner []byte) bool {
+func (p *path) answersBetween(between []config.Pair, inner []byte) bool {
 	var m, from, to []byte
 	var reply byte
 	if header.Version(inner) == 6 {
@@ -170,7 +170,7 @@ func (p *peer) answersBetween(between []config.Pair, inner []byte) bool {
 	if !p.echo.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair config.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
 		return false
 	}
-	p.heardAnswer(m)
+	p.passAnswer(m)
 	return true
 }
 
@@ -180,8 +180,8 @@ func is(b []byte, a netip.Addr) bool {
 	return in == a
 }
 
-// heardAnswer passes an answer to the sender of the probe.
-func (p *peer) heardAnswer(m []byte) {
+// passAnswer passes an answer to the sender of the probe.
+func (p *path) passAnswer(m []byte) {
 	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
 	if len(m) >= askLen {
 		switch k := kind(m[kindAt]); {
@@ -220,9 +220,9 @@ func answersOuter(pkt []byte, zone uint32, t *table) bool {
 	if len(m) == 0 || m[0] != reply {
 		return false
 	}
-	if e := t.about(sent, zone, func(e *end) bool { return e.peer.echo.IsReply(m, reply) }); e != nil {
-		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
-		e.peer.heardAnswer(m)
+	if e := t.about(sent, zone, func(e *end) bool { return e.path.echo.IsReply(m, reply) }); e != nil {
+		e.path.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
+		e.path.passAnswer(m)
 	}
 	return true
 }

@@ -36,35 +36,35 @@ import (
 // Engine runs the tunnels of one configuration. The control loop, which is the goroutine
 // in Run, makes all changes; the data goroutines read what it publishes.
 type Engine struct {
-	log      *zap.Logger
-	router   *netcfg.Router
-	notify   chan struct{}   // something outside the engine changed
-	lost     chan struct{}   // an interface is gone; the tunnel's state says which
-	reloads  chan *reload    // configurations to replace the running one
-	ended    chan struct{}   // closed when Run has returned
-	names    chan resolution // new addresses of a name
-	learnt   chan *tunnel    // tunnels whose neighbours announced something for the interface
-	tooLong  chan tooLong    // destinations with a smaller MTU than the others
-	looking  chan struct{}   // limits concurrent name lookups
-	broken   chan broken     // receivers that failed
-	resolver *net.Resolver
-	prober   *prober
-	keeper   *keeper
-	ports    map[int]*port       // by interface index
-	policies policies            // XFRM policies that AF_XDP would bypass
-	segments *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
-	shards   int                 // receivers at each local address
-	shield   shield              // suppresses the kernel's own ICMP errors
-	gate     gate                // the [gateway] section
-	events   events
-	captures capturing
-	pulse    chan struct{} // health checks of the control loop
-	loop     loop
-	started  time.Time
-	kept     kept
-	ahead    ahead
-	wg       sync.WaitGroup
-	ctx      context.Context // ends with Run
+	log          *zap.Logger
+	router       *netcfg.Router
+	notify       chan struct{}   // something outside the engine changed
+	lost         chan struct{}   // an interface is gone; the tunnel's state says which
+	reloads      chan *reload    // configurations to replace the running one
+	ended        chan struct{}   // closed when Run has returned
+	names        chan resolution // new addresses of a name
+	learnt       chan *tunnel    // tunnels whose neighbours announced something for the interface
+	tooLong      chan tooLong    // destinations with a smaller MTU than the others
+	looking      chan struct{}   // limits concurrent name lookups
+	broken       chan broken     // receivers that failed
+	resolver     *net.Resolver
+	prober       *prober
+	keeper       *keeper
+	ports        map[int]*port       // by interface index
+	policies     policies            // XFRM policies that AF_XDP would bypass
+	segments     *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
+	shards       int                 // receivers at each local address
+	shield       shield              // suppresses the kernel's own ICMP errors
+	gate         gate                // the [gateway] section
+	events       events
+	captures     capturing
+	healthChecks chan struct{} // health checks of the control loop
+	loop         loop
+	started      time.Time
+	handover     handover
+	ahead        ahead
+	wg           sync.WaitGroup
+	ctx          context.Context // ends with Run
 
 	// mu guards what a reload changes: the list of tunnels, and each tunnel's peers and
 	// configuration. Only the control loop changes them, so it reads them without mu.
@@ -72,46 +72,46 @@ type Engine struct {
 	tunnels  []*tunnel
 	reloaded api.Reloads
 
-	sandbox   atomic.Pointer[api.Sandbox]
-	table     atomic.Pointer[table]
-	stale     bool                // the table must be rebuilt
-	moveAt    time.Time           // when a peer that is down tries the next address of its name; zero: never
-	rest      time.Time           // the earliest time to evaluate everything again after a change
-	links     []netip.Prefix      // this host's IPv4 addresses
-	hosts     map[string]hostNets // by namespace
-	byIndex   map[int]*tunnel     // tunnels with an interface in our own network namespace
-	watched   map[watched]watching
-	deaf      map[listener]string     // listeners that cannot receive, and why
-	stray     counters                // packets that belong to no tunnel
-	strangers strangers               // the sources of those packets
-	inbounds  map[listener][]*inbound // one per shard
-	receivers sync.WaitGroup          // the receivers' goroutines
-	errors    map[netip.Addr]transport.Receiver
+	sandbox      atomic.Pointer[api.Sandbox]
+	table        atomic.Pointer[table]
+	stale        bool                // the table must be rebuilt
+	moveAt       time.Time           // when a peer that is down tries the next address of its name; zero: never
+	rest         time.Time           // the earliest time to evaluate everything again after a change
+	links        []netip.Prefix      // this host's IPv4 addresses
+	hosts        map[string]hostNets // by namespace
+	byIndex      map[int]*tunnel     // tunnels with an interface in our own network namespace
+	watched      map[watched]watching
+	listenErrors map[listener]string     // listeners that cannot receive, and why
+	stray        counters                // packets that belong to no tunnel
+	strangers    strangers               // the sources of those packets
+	inbounds     map[listener][]*inbound // one per shard
+	receivers    sync.WaitGroup          // the receivers' goroutines
+	errors       map[netip.Addr]transport.Receiver
 }
 
 // New prepares the tunnels of a configuration. It changes nothing on the system; Run
 // does.
 func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e := &Engine{
-		log:      log,
-		notify:   make(chan struct{}, 1),
-		lost:     make(chan struct{}, 1),
-		reloads:  make(chan *reload),
-		ended:    make(chan struct{}),
-		watched:  make(map[watched]watching),
-		deaf:     make(map[listener]string),
-		names:    make(chan resolution),
-		learnt:   make(chan *tunnel),
-		tooLong:  make(chan tooLong, 16),
-		looking:  make(chan struct{}, lookups),
-		broken:   make(chan broken),
-		pulse:    make(chan struct{}),
-		ports:    make(map[int]*port),
-		inbounds: make(map[listener][]*inbound),
-		errors:   make(map[netip.Addr]transport.Receiver),
-		hosts:    make(map[string]hostNets),
-		prober:   newProber(),
-		started:  time.Now(),
+		log:          log,
+		notify:       make(chan struct{}, 1),
+		lost:         make(chan struct{}, 1),
+		reloads:      make(chan *reload),
+		ended:        make(chan struct{}),
+		watched:      make(map[watched]watching),
+		listenErrors: make(map[listener]string),
+		names:        make(chan resolution),
+		learnt:       make(chan *tunnel),
+		tooLong:      make(chan tooLong, 16),
+		looking:      make(chan struct{}, lookups),
+		broken:       make(chan broken),
+		healthChecks: make(chan struct{}),
+		ports:        make(map[int]*port),
+		inbounds:     make(map[listener][]*inbound),
+		errors:       make(map[netip.Addr]transport.Receiver),
+		hosts:        make(map[string]hostNets),
+		prober:       newProber(),
+		started:      time.Now(),
 	}
 	e.prober.log = log
 	var err error
@@ -194,7 +194,7 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 	for _, t := range e.tunnels {
 		e.tryOpen(t)
 		e.begin(t)
-		e.beat()
+		e.heartbeat()
 	}
 	e.wg.Go(func() { e.prober.run(ctx) })
 	e.wg.Go(func() { e.keeper.run(ctx) })
@@ -222,12 +222,12 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 		e.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
 		e.closeRest()
 		e.closeAhead()
-		e.beat()
-		wait := e.awaited(lookAgain)
+		e.heartbeat()
+		wait := e.nextDue(lookAgain)
 		if !complete {
 			wait = min(wait, retry)
 		}
-		timer.Reset(min(wait, e.loop.tell(e.summary, complete, tell)))
+		timer.Reset(min(wait, e.loop.report(e.summary, complete, tell)))
 		e.loop.pace(e.tunnels)
 		e.wait(ctx, timer.C)
 	}
@@ -245,9 +245,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 		case <-e.notify:
 			e.pause(ctx, max(settle, time.Until(e.rest))) // one administrator command causes many changes
 			return
-		case <-e.pulse:
+		case <-e.healthChecks:
 		case <-e.loop.tick:
-			e.beat()
+			e.heartbeat()
 			if e.followNamespaces() {
 				return
 			}
@@ -269,8 +269,8 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 			return
 		case l := <-e.tooLong:
 			e.narrowHop(l)
-		case l := <-e.prober.lessons:
-			e.takeLesson(l)
+		case l := <-e.prober.updates:
+			e.applyMTUUpdate(l)
 		}
 	}
 }
@@ -284,7 +284,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 			e.interfaceLost(t)
 		}
 		t.expireFragments(time.Now())
-		e.beat()
+		e.heartbeat()
 	}
 	e.evaluatePeers(e.tunnels)
 	complete = true
@@ -292,12 +292,12 @@ func (e *Engine) evaluateAll() (complete bool) {
 		t.setMTU()
 		t.renumber()
 		t.closeUnused()
-		e.beat()
+		e.heartbeat()
 		complete = complete && t.carries()
 	}
 	e.arrange()
 	e.closePorts()
-	e.shieldUs()
+	e.updateShield()
 	e.followAggregates()
 	complete = e.syncGateway() && complete
 	return complete && !e.stale
@@ -305,10 +305,10 @@ func (e *Engine) evaluateAll() (complete bool) {
 
 // evaluatePeers updates the paths of all peers of the given tunnels.
 func (e *Engine) evaluatePeers(tunnels []*tunnel) {
-	e.lookAtHost()
-	e.lookAtPolicies()
+	e.readHost()
+	e.readPolicies()
 	e.byIndex = make(map[int]*tunnel)
-	var peers []*peer
+	var peers []*path
 	for _, t := range e.tunnels {
 		if index := int(t.index.Load()); t.cfg.Netns == "" && index != 0 {
 			e.byIndex[index] = t
@@ -328,22 +328,22 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 		held[i], t.held, t.waiting = t.held, nil, 0
 	}
 	for i, p := range peers {
-		p.complain()
+		p.logIrregularities()
 		p.widen(now)
 		if p.former != nil && !now.Before(p.until) || p.parted(now) {
 			e.stale = true
 		}
 		e.evaluate(p, routes[i])
-		e.beat()
+		e.heartbeat()
 	}
 	for i, t := range tunnels {
 		t.holdRoutes(held[i])
 	}
 }
 
-// aLinkIsLost makes the control loop look for the interface that is gone. It never
+// interfaceGone makes the control loop look for the interface that is gone. It never
 // blocks: the control loop may be waiting for the caller.
-func (e *Engine) aLinkIsLost() {
+func (e *Engine) interfaceGone() {
 	select {
 	case e.lost <- struct{}{}:
 	default:
@@ -354,7 +354,7 @@ func (e *Engine) aLinkIsLost() {
 func (e *Engine) close(regular bool) {
 	e.captures.close(errDaemonEnds)
 	e.closeGateway()
-	if regular && e.kept.store != nil {
+	if regular && e.handover.store != nil {
 		e.handOver()
 		shutAll(e.tunnels)
 	} else {

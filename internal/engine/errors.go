@@ -30,14 +30,14 @@ type outerErrors struct {
 	stray  *counters                              // packets that belong to no tunnel
 }
 
-// heard counts ICMP errors about a tunnel's outer packets.
-type heard struct {
+// icmpReceived counts ICMP errors about a tunnel's outer packets.
+type icmpReceived struct {
 	errors  icmpCounts    // about packets of ours
 	ignored atomic.Uint64 // about other packets, or impossible
 }
 
-// listenErrors opens the receiver of ICMP messages to an address.
-func (e *Engine) listenErrors(local netip.Addr) error {
+// listenICMP opens the receiver of ICMP messages to an address.
+func (e *Engine) listenICMP(local netip.Addr) error {
 	protocol, types := header.ICMP, []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
 	if local.Is6() {
 		protocol, types = header.ICMPv6, []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
@@ -77,15 +77,15 @@ func (o *outerErrors) run() {
 		}
 		failures = 0
 		for i, size := range sizes[:n] {
-			if guarded(o.log, "handle an ICMP message about outer packets", func() { o.hear(bufs[i][:size]) }) {
+			if guarded(o.log, "handle an ICMP message about outer packets", func() { o.handle(bufs[i][:size]) }) {
 				o.stray.dropped(drop.InternalError, 1)
 			}
 		}
 	}
 }
 
-// hear handles one message.
-func (o *outerErrors) hear(b []byte) {
+// handle handles one message.
+func (o *outerErrors) handle(b []byte) {
 	pkt, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None {
 		return
@@ -97,19 +97,19 @@ func (o *outerErrors) hear(b []byte) {
 	if !ok || len(err.Quote) < header.IPv4Len || header.Version(err.Quote) != err.Version || err.Version == 6 && len(err.Quote) < header.IPv6Len {
 		return
 	}
-	var about *peer
+	var about *path
 	if e := o.table.Load().about(err.Quote, o.zone, func(e *end) bool {
-		about = e.peer
-		path := e.path()
-		_, ours := path.stack.Unquote(err.Quote)
+		about = e.path
+		wire := e.wire()
+		_, ours := wire.stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
-		e.peer.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
-		e.peer.hear(source(pkt), err)
+		e.path.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
+		e.path.handleICMP(source(pkt), err)
 	} else if about != nil && about.echo.sentOutside(err.Quote) {
 		about.noteICMP(source(pkt), err)
 	} else if about != nil {
-		about.heard.ignored.Add(1)
+		about.icmp.ignored.Add(1)
 	}
 }
 
@@ -121,30 +121,30 @@ func source(pkt []byte) netip.Addr {
 	return header.IPv4(pkt).Src()
 }
 
-// hear handles an ICMP error, sent by a host on the path, about a packet between the ends
+// handleICMP handles an ICMP error, sent by a host on the path, about a packet between the ends
 // of the peer's tunnel or of its IPv6 layer. It reports whether we sent that packet.
-func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
-	path := p.path.Load()
-	if path == nil {
+func (p *path) handleICMP(from netip.Addr, err icmp.Error) bool {
+	wire := p.wire.Load()
+	if wire == nil {
 		return false
 	}
-	q, ok := path.stack.Unquote(err.Quote)
+	q, ok := wire.stack.Unquote(err.Quote)
 	if !ok {
-		p.heard.ignored.Add(1)
+		p.icmp.ignored.Add(1)
 		return false
 	}
 	switch m := err.Meaning(); m {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || !path.stack.NeedsPathMTU() {
-			p.heard.ignored.Add(1)
+		if mtu == 0 || !wire.stack.NeedsPathMTU() {
+			p.icmp.ignored.Add(1)
 			return true
 		}
 		p.tooBig(encap.PathMTU(max(mtu+q.Outside, int(encap.LeastPathMTU))), q, err)
 	default:
 		p.noteICMP(from, err)
-		p.isDoubtful()
+		p.doubtName()
 		p.doubted.Store(true)
 		p.t.keeper.mark(p)
 		switch {
@@ -154,13 +154,13 @@ func (p *peer) hear(from netip.Addr, err icmp.Error) bool {
 			p.t.reply.unreachable(m, q.Inner)
 		}
 	}
-	p.heard.errors.add(err.Version, err.Type, err.Code)
+	p.icmp.errors.add(err.Version, err.Type, err.Code)
 	return true
 }
 
 // tooBig handles a router's report about the path MTU. In an automatic tunnel each
 // destination has its own path MTU.
-func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
+func (p *path) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
 	if q.To == 0 {
 		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
 		return
@@ -173,14 +173,14 @@ func (p *peer) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
 }
 
 // narrowTo stores the path MTU to one destination of an automatic tunnel.
-func (p *peer) narrowTo(dst [4]byte, mtu encap.PathMTU) {
+func (p *path) narrowTo(dst [4]byte, mtu encap.PathMTU) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()
 	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
 }
 
 // widen removes stored path MTUs that are due to be tested again.
-func (p *peer) widen(now time.Time) {
+func (p *path) widen(now time.Time) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()
 	p.record.Widen(now)

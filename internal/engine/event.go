@@ -93,7 +93,7 @@ func (e *Engine) Events(ctx context.Context) <-chan api.Event {
 }
 
 // event adds an event about a peer.
-func (p *peer) event(kind, text string) {
+func (p *path) event(kind, text string) {
 	p.t.events.add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
 }
 

@@ -60,13 +60,13 @@ func TestFindPeer(t *testing.T) {
 	hub := func(name string, peers ...string) *tunnel {
 		h := &tunnel{cfg: config.Tunnel{Name: name}}
 		for _, p := range peers {
-			h.peers = append(h.peers, newPeer(h, &config.Peer{Name: p}))
+			h.peers = append(h.peers, newPath(h, &config.Peer{Name: p}))
 		}
 		return h
 	}
 	one := &tunnel{cfg: config.Tunnel{Name: "six0"}}
-	one.only = newPeer(one, &config.Peer{})
-	one.peers = []*peer{one.only}
+	one.only = newPath(one, &config.Peer{})
+	one.peers = []*path{one.only}
 	e := &Engine{tunnels: []*tunnel{one, hub("hub0", "b", "c"), hub("hub1", "c", "six0"), hub("hub2", "d")}}
 	for _, c := range []struct{ name, found, wrong string }{
 		{name: "six0", found: "six0"},

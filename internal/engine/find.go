@@ -10,10 +10,10 @@ const candidates = 10
 
 // find returns the peer of a name: "TUNNEL" for the only peer of a tunnel,
 // "TUNNEL/PEER", or the name of a peer if only one tunnel has it.
-func (e *Engine) find(name string) (*peer, error) {
+func (e *Engine) find(name string) (*path, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	var found []*peer
+	var found []*path
 	var all, same []string
 	for _, t := range e.tunnels {
 		for _, p := range t.peers {
@@ -40,7 +40,7 @@ func (e *Engine) find(name string) (*peer, error) {
 }
 
 // name returns the name by which operators refer to the peer.
-func (p *peer) name() string {
+func (p *path) name() string {
 	if p.t.only != nil {
 		return p.t.cfg.Name
 	}

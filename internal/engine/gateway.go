@@ -51,7 +51,7 @@ func (e *Engine) syncGateway() (worked bool) {
 	if err == nil {
 		done, err = g.up.Sync(wanted)
 	}
-	e.tellGateway(done, err)
+	e.reportGateway(done, err)
 	g.shown.Store(newGatewayStatus(&g.cfg, wanted, done, err))
 	g.worked = g.worked || err == nil && complete
 	return g.worked
@@ -106,7 +106,7 @@ func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 	if into == nil {
 		return w, true
 	}
-	if slices.ContainsFunc(into.peers, func(p *peer) bool { return p.path.Load() != nil }) {
+	if slices.ContainsFunc(into.peers, func(p *path) bool { return p.wire.Load() != nil }) {
 		g.taken = into.cfg.Name
 	}
 	if g.taken != into.cfg.Name {
@@ -122,8 +122,8 @@ func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 	return w, true
 }
 
-// tellGateway logs the results of a sync, each only once.
-func (e *Engine) tellGateway(done gateway.Done, err error) {
+// reportGateway logs the results of a sync, each only once.
+func (e *Engine) reportGateway(done gateway.Done, err error) {
 	g := &e.gate
 	if len(done.Mended) > 0 {
 		text := "the gateway's " + strings.Join(done.Mended, ", ") + " that somebody removed"

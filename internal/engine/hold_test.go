@@ -56,7 +56,7 @@ func TestHeldKeepOrder(t *testing.T) {
 	tn.mech = newMechanism(0, resolve.SixOverFour{})
 	tn.speaker.Store(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
 	to.senders = sockets{&logging{log: &log}}
-	p.path.Store(to)
+	p.wire.Store(to)
 	o := newOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	for _, pkt := range sixes(1, 2, 3, 4, 5, 6) {
@@ -79,7 +79,7 @@ func TestResolvedMeanwhileButLarge(t *testing.T) {
 	tn.mech = newMechanism(0, resolve.SixOverFour{})
 	tn.speaker.Store(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
 	to.senders = sockets{&logging{log: &log}}
-	p.path.Store(to)
+	p.wire.Store(to)
 	o := newOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	o.add(append(make([]byte, encap.Headroom), datagram("2001:db8::1", "2001:db8::2", 1280, 1280)...))

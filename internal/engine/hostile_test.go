@@ -33,7 +33,7 @@ func sixToFour(t testing.TB) resolve.Resolver {
 
 // hostileLabs returns tunnels that send packets in all ways: whole, as segments, in inner and
 // in outer fragments, with a resolver, and among many peers. They send no ICMP errors.
-func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *peer, *path)) {
+func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *path, *Wire)) {
 	t.Helper()
 	all := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
 	automatic := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: sixToFour(t)}
@@ -54,7 +54,7 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *peer
 		{1280, encap.DefaultOptions, false, []encap.Layer{layer(encap.SixInSix, "2001:db8::1", "2001:db8::2", encap.GRE{})}},
 		{1500, encap.DefaultOptions, false, []encap.Layer{automatic}},
 	} {
-		labs = append(labs, func(t testing.TB) (*Engine, *tunnel, *peer, *path) {
+		labs = append(labs, func(t testing.TB) (*Engine, *tunnel, *path, *Wire) {
 			e, tun, p, to := labOf(t, c.mtu, c.options, c.layers...)
 			tun.reply.retire()
 			tun.troubles = rate.NewLimiter(rate.Inf, 1)
@@ -150,10 +150,10 @@ func hostileReads() [][]byte {
 }
 
 // reads handles packets as run does, and checks that no loss is uncounted.
-func reads(t testing.TB, e *Engine, tn *tunnel, p *peer, to *path, list [][]byte) {
+func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte) {
 	t.Helper()
 	to.senders = sockets{&checking{t: t}}
-	p.path.Store(to)
+	p.wire.Store(to)
 	tap, err := capture.New(capture.Request{Tunnel: "t0"})
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func reads(t testing.TB, e *Engine, tn *tunnel, p *peer, to *path, list [][]byte
 	if got := p.out.packets.Load() + lost(&p.out, &tn.out); got != uint64(n) {
 		t.Errorf("%d packets were counted, of %d", got, n)
 	}
-	if w := &p.witness; w.size > 0 {
+	if w := &p.sample; w.size > 0 {
 		w.tell(tn, to)
 	}
 }
@@ -200,7 +200,7 @@ func TestHostileReads(t *testing.T) {
 func TestPaddingStays(t *testing.T) {
 	e, tn, p, to := lab(t)
 	to.senders = sockets{&sends{refuse: -1}}
-	p.path.Store(to)
+	p.wire.Store(to)
 	o := newOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	got := capturedBy(t, &e.captures, func() {
@@ -213,8 +213,8 @@ func TestPaddingStays(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if p.witness.size != 1300 || p.out.bytes.Load() != 1340 {
-		t.Errorf("the large one of %d, all of %d", p.witness.size, p.out.bytes.Load())
+	if p.sample.size != 1300 || p.out.bytes.Load() != 1340 {
+		t.Errorf("the large one of %d, all of %d", p.sample.size, p.out.bytes.Load())
 	}
 }
 
@@ -264,7 +264,7 @@ func FuzzArrivals(f *testing.F) {
 	for _, lab := range labs {
 		e, tn, p, to := lab(f)
 		to.senders = sockets{&checking{t: f}}
-		p.path.Store(to)
+		p.wire.Store(to)
 		e.table.Store(e.newTable(e.started))
 		tap, err := capture.New(capture.Request{Tunnel: tn.cfg.Name})
 		if err != nil {
@@ -301,7 +301,7 @@ func FuzzOuterErrors(f *testing.F) {
 	for i, lab := range labs {
 		e, _, p, to := lab(f)
 		to.senders = sockets{&checking{t: f}}
-		p.path.Store(to)
+		p.wire.Store(to)
 		e.table.Store(e.newTable(e.started))
 		all = append(all, heard{&outerErrors{table: &e.table, log: zap.NewNop(), stray: &e.stray}, e})
 		for _, inner := range [][]byte{datagram("10.0.0.1", "10.0.0.2", 200, 200), datagram("fc00::1", "2002:c633:6401::1", 200, 200)} {
@@ -335,7 +335,7 @@ func FuzzOuterErrors(f *testing.F) {
 			header.IPv4(pkt).SetChecksum()
 			binary.BigEndian.PutUint16(pkt[header.IPv4Len+2:], ^header.Sum(m, 0))
 		}
-		h.o.hear(pkt)
+		h.o.handle(pkt)
 		for len(h.e.tunnels[0].prober.reports) > 0 {
 			<-h.e.tunnels[0].prober.reports
 		}

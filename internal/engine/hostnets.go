@@ -19,9 +19,9 @@ type hostNets struct {
 	fault string            // the last error in reading the addresses
 }
 
-// beside describes the other links around a tunnel's interface: inner packets must not have
+// surroundings describes the other links around a tunnel's interface: inner packets must not have
 // addresses of this host and of its other links as their sources.
-type beside struct {
+type surroundings struct {
 	now atomic.Pointer[resolve.Interface]
 
 	// Inputs from which now was made; used by the control loop only.
@@ -30,15 +30,15 @@ type beside struct {
 	old  bool // the configuration has changed since
 }
 
-// lookAtHost updates what tunnels need to know about the host: its addresses in our own
+// readHost updates what tunnels need to know about the host: its addresses in our own
 // namespace and in each namespace with a tunnel's interface.
-func (e *Engine) lookAtHost() {
+func (e *Engine) readHost() {
 	looked := make(map[string]bool)
-	e.lookAtNamespace("", looked)
+	e.readNamespace("", looked)
 	for _, t := range e.tunnels {
-		e.lookAtNamespace(t.cfg.Netns, looked)
+		e.readNamespace(t.cfg.Netns, looked)
 		if nets := e.hosts[t.cfg.Netns].nets; nets != nil {
-			t.beside.bring(t, nets)
+			t.surroundings.update(t, nets)
 		}
 		if t.mech != nil {
 			t.mech.links = e.links
@@ -51,7 +51,7 @@ func (e *Engine) lookAtHost() {
 	}
 }
 
-func (e *Engine) lookAtNamespace(namespace string, looked map[string]bool) {
+func (e *Engine) readNamespace(namespace string, looked map[string]bool) {
 	if looked[namespace] {
 		return
 	}
@@ -122,9 +122,9 @@ func (e *Engine) elsewhere(t *tunnel) (subnets []netip.Prefix) {
 	return subnets
 }
 
-// bring updates b to the tunnel's interface and the other links. In a hub, the table of
+// update updates b to the tunnel's interface and the other links. In a hub, the table of
 // peers decides which of them may send a packet.
-func (b *beside) bring(t *tunnel, nets *resolve.HostNets) {
+func (b *surroundings) update(t *tunnel, nets *resolve.HostNets) {
 	link := int(t.index.Load())
 	if b.now.Load() != nil && b.nets == nets && b.link == link && !b.old {
 		return

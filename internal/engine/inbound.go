@@ -73,7 +73,7 @@ type sink struct {
 	kept   []capture.Packet // copies of packets in the gatherer, for captures
 
 	// Packets of one peer in the gatherer that are not counted yet.
-	peer           *peer
+	path           *path
 	packets, bytes int
 	held, all      int // packets in the gatherer that are counted, and their bytes
 }
@@ -209,12 +209,12 @@ func (in *inbound) open(t *table, from, n int) {
 		}
 		if e := t.find(pkt, in.zone); e != nil {
 			in.end = e
-			path := e.path()
-			inner, r := e.decapsulate(path, pkt)
-			if r == drop.None && in.socket && e.peer.ways.taken.Load() != 0 && e.peer.ways.note() {
+			wire := e.wire()
+			inner, r := e.decapsulate(wire, pkt)
+			if r == drop.None && in.socket && e.path.ways.taken.Load() != 0 && e.path.ways.note() {
 				in.changed()
 			}
-			in.deliver(e, path, pkt, inner, r)
+			in.deliver(e, wire, pkt, inner, r)
 		} else {
 			in.fromAnywhere(t, pkt)
 		}
@@ -231,14 +231,14 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
 		for _, e := range t.any[ip.Dst()] {
-			path := e.path()
-			if e.protocol != ip.Protocol() || in.at.IsValid() && path.outer().Local != in.at {
+			wire := e.wire()
+			if e.protocol != ip.Protocol() || in.at.IsValid() && wire.outer().Local != in.at {
 				continue
 			}
 			in.end = e
-			inner, r := e.decapsulate(path, pkt)
+			inner, r := e.decapsulate(wire, pkt)
 			if r == drop.None || r == drop.Fragment && inner != nil {
-				in.deliver(e, path, pkt, inner, r)
+				in.deliver(e, wire, pkt, inner, r)
 				return
 			}
 			if first == nil {
@@ -250,16 +250,16 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
-	if first.peer.returned(pkt) {
-		in.show(first.peer.t, nil, noteProbed)
+	if first.path.returned(pkt) {
+		in.show(first.path.t, nil, noteProbed)
 		return
 	}
-	in.lose(in.sink(first.peer.t), first.peer, nil, why, nil)
+	in.lose(in.sink(first.path.t), first.path, nil, why, nil)
 }
 
 // decapsulate calls Stack.Decapsulate, and checks that the peer may send the result.
-func (e *end) decapsulate(path *path, pkt []byte) ([]byte, drop.Reason) {
-	inner, r := path.stack.Decapsulate(pkt)
+func (e *end) decapsulate(wire *Wire, pkt []byte) ([]byte, drop.Reason) {
+	inner, r := wire.stack.Decapsulate(pkt)
 	if r != drop.None {
 		return inner, r
 	}
@@ -279,8 +279,8 @@ func (e *end) allows(inner []byte) drop.Reason {
 // peers the peer's prefixes decide (RFC 3704), except for packets from the peer's end of
 // the layer to ours.
 func (e *end) sends(inner []byte) bool {
-	table := e.peer.t.table.Load()
-	return table == nil || table.Allows(e.peer, inner) ||
+	table := e.path.t.table.Load()
+	return table == nil || table.Allows(e.path, inner) ||
 		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
 }
 
@@ -290,11 +290,11 @@ func (e *end) isOurs(inner []byte) bool {
 }
 
 // deliver handles what Decapsulate returned for pkt on a path.
-func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason) {
-	s, segment := in.sink(e.peer.t), in.segment(path, pkt)
+func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason) {
+	s, segment := in.sink(e.path.t), in.segment(wire, pkt)
 	if r == drop.Fragment && inner != nil {
 		segment = transport.Single
-		if inner, r = path.reassemble(s.t, inner); inner == nil && r == drop.None {
+		if inner, r = wire.reassemble(s.t, inner); inner == nil && r == drop.None {
 			in.show(s.t, nil, noteHeld)
 			return
 		}
@@ -304,52 +304,52 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 		}
 	}
 	if (r == drop.BadExtension || r == drop.SourceRouting) && inner != nil {
-		in.tellProblem(s, e, inner)
+		in.reportProblem(s, e, inner)
 	} else if e.protocol == header.GRE && inner != nil {
-		if back := path.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
+		if back := wire.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
 			in.sendBack(s, e, inner, back)
 			return
 		}
 	}
 	if r != drop.None {
-		if e.peer.returned(pkt) || keepaliveBack(pkt) {
+		if e.path.returned(pkt) || keepaliveBack(pkt) {
 			in.show(s.t, inner, noteProbed)
 		} else {
-			in.lose(s, e.peer, inner, r, nil)
+			in.lose(s, e.path, inner, r, nil)
 		}
 		return
 	}
-	if len(path.between) > 0 && e.peer.answersBetween(path.between, inner) {
+	if len(wire.between) > 0 && e.path.answersBetween(wire.between, inner) {
 		in.show(s.t, inner, noteProbed)
-		e.peer.took(1, len(inner))
+		e.path.received(1, len(inner))
 		return
 	}
 	if e.isOurs(inner) {
-		if in.take(s, e, path, inner) {
+		if in.take(s, e, wire, inner) {
 			return
 		}
 		if !e.sends(inner) { // without this peer's end as source it is an ordinary packet
-			in.lose(s, e.peer, inner, drop.Spoof, nil)
+			in.lose(s, e.path, inner, drop.Spoof, nil)
 			return
 		}
 	}
 	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && nd.Is(inner) {
-		switch done, r := sp.hear(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
+		switch done, r := sp.receive(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
 		case r != drop.None:
-			in.lose(s, e.peer, inner, r, nil)
+			in.lose(s, e.path, inner, r, nil)
 			return
 		case done:
 			in.show(s.t, inner, noteNeighbour)
-			e.peer.took(1, len(inner))
+			e.path.received(1, len(inner))
 			return
 		}
 	}
 	if segment == transport.Unknown {
 		in.segments.Wake()
 	}
-	path.clamp.apply(inner)
+	wire.clamp.apply(inner)
 	if r := s.gather.AddMerged(inner, segment); r != drop.None {
-		in.lose(s, e.peer, inner, r, nil)
+		in.lose(s, e.path, inner, r, nil)
 		return
 	}
 	if s.gather.Len() == 1 {
@@ -358,40 +358,40 @@ func (in *inbound) deliver(e *end, path *path, pkt, inner []byte, r drop.Reason)
 	if in.seen != nil {
 		s.keepFor(in, inner)
 	}
-	s.add(e.peer, inner)
+	s.add(e.path, inner)
 }
 
 // sendBack returns a router's keepalive to it.
 func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
-	path := e.peer.path.Load()
-	if path == nil {
-		in.lose(s, e.peer, inner, drop.NoRoute, nil)
+	wire := e.path.wire.Load()
+	if wire == nil {
+		in.lose(s, e.path, inner, drop.NoRoute, nil)
 		return
 	}
 	answer := inner
 	if back == encap.ReturnInside {
 		n := encap.Headroom + copy(in.scratch[encap.Headroom:], inner)
 		var r drop.Reason
-		if answer, r = path.stack.Encapsulate(in.scratch[:n], encap.Headroom); r != drop.None {
-			in.lose(s, e.peer, inner, r, nil)
+		if answer, r = wire.stack.Encapsulate(in.scratch[:n], encap.Headroom); r != drop.None {
+			in.lose(s, e.path, inner, r, nil)
 			return
 		}
 	}
-	if err := path.send(answer, in.pieces); err != nil {
-		in.lose(s, e.peer, inner, sendReason(err), err)
+	if err := wire.send(answer, in.pieces); err != nil {
+		in.lose(s, e.path, inner, sendReason(err), err)
 		return
 	}
 	in.show(s.t, inner, noteKeepalive)
 	s.t.show(&capture.Packet{At: in.moment.at, Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
-	e.peer.took(1, len(inner))
-	e.peer.answered.Add(1)
+	e.path.received(1, len(inner))
+	e.path.answered.Add(1)
 }
 
 // add adds a packet to the counts of its peer.
-func (s *sink) add(p *peer, inner []byte) {
-	if s.peer != p {
+func (s *sink) add(p *path, inner []byte) {
+	if s.path != p {
 		s.count()
-		s.peer = p
+		s.path = p
 	}
 	s.packets++
 	s.bytes += len(inner)
@@ -399,11 +399,11 @@ func (s *sink) add(p *peer, inner []byte) {
 
 // count adds the packets of the present peer to its counters.
 func (s *sink) count() {
-	p, packets, bytes := s.peer, s.packets, s.bytes
+	p, packets, bytes := s.path, s.packets, s.bytes
 	s.held, s.all = s.held+packets, s.all+bytes
-	s.peer, s.packets, s.bytes = nil, 0, 0
+	s.path, s.packets, s.bytes = nil, 0, 0
 	if packets > 0 {
-		p.took(packets, bytes)
+		p.received(packets, bytes)
 	}
 }
 

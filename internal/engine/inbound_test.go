@@ -22,14 +22,14 @@ func TestSourcesToOurEnd(t *testing.T) {
 	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{
 		Hub: true, Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}, Layers: make([]config.Layer, 2)}}
 	tun.mtu.Store(1440)
-	p := newPeer(tun, &config.Peer{Remotes: make([]config.Host, 2)})
-	tun.peers = []*peer{p}
+	p := newPath(tun, &config.Peer{Remotes: make([]config.Host, 2)})
+	tun.peers = []*path{p}
 	behind, err := newBehind(tun.peers, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tun.table.Store(behind)
-	to := &path{layers: []encap.Layer{
+	to := &Wire{layers: []encap.Layer{
 		layer(encap.FourInSix, ours, theirs, encap.GRE{}),
 		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
 	}}
@@ -56,8 +56,8 @@ func TestSourcesToOurEnd(t *testing.T) {
 		header.IPv4(pkt).SetChecksum()
 		in := e.newInbound(0, zap.NewNop(), nil)
 		from := table.find(pkt, 0)
-		inner, r := from.decapsulate(from.path(), pkt)
-		in.deliver(from, from.path(), pkt, inner, r)
+		inner, r := from.decapsulate(from.wire(), pkt)
+		in.deliver(from, from.wire(), pkt, inner, r)
 		if got := len(in.touched) == 1; got != c.passes {
 			t.Errorf("from %s to %s: passes %v (%v)", c.src, c.dst, got, p.in.traffic().Drops)
 		}

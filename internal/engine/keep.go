@@ -22,10 +22,10 @@ type Store interface {
 	Remove(name string) error
 }
 
-// kept holds what one process passes to the next: the queues of the interfaces, and the
+// handover holds what one process passes to the next: the queues of the interfaces, and the
 // sockets that receive outer packets. While a copy of a descriptor is open, arriving
 // packets wait in its queue.
-type kept struct {
+type handover struct {
 	store  Store            // nil: there is none
 	passed map[string][]int // inherited descriptors by name that are not adopted yet
 }
@@ -34,7 +34,7 @@ type kept struct {
 // previous process passed on, given by name. The engine owns these and closes the ones
 // that it cannot use. Call Keep before Run. Run then does not remove interfaces when its
 // ctx ends: the kernel removes them when the last copy of their descriptors is closed.
-func (e *Engine) Keep(s Store, passed map[string][]int) { e.kept = kept{s, passed} }
+func (e *Engine) Keep(s Store, passed map[string][]int) { e.handover = handover{s, passed} }
 
 // queueName is the name under which a queue's descriptor is stored. It escapes the
 // tunnel's name, which may contain any characters.
@@ -46,9 +46,9 @@ func receiverName(l listener, s transport.Shard) string {
 	return fmt.Sprintf("raw/%d/%s/%d/%d", l.protocol, url.QueryEscape(l.local.String()), s.Index, s.Count)
 }
 
-// put stores a descriptor. A failure has no effect until a restart, which then loses
+// save stores a descriptor. A failure has no effect until a restart, which then loses
 // packets.
-func (k *kept) put(name string, use func(func(fd int) error) error, log *zap.Logger) {
+func (k *handover) save(name string, use func(func(fd int) error) error, log *zap.Logger) {
 	if k.store == nil {
 		return
 	}
@@ -58,7 +58,7 @@ func (k *kept) put(name string, use func(func(fd int) error) error, log *zap.Log
 }
 
 // remove releases a stored descriptor.
-func (k *kept) remove(name string, log *zap.Logger) {
+func (k *handover) remove(name string, log *zap.Logger) {
 	if k.store == nil {
 		return
 	}
@@ -68,7 +68,7 @@ func (k *kept) remove(name string, log *zap.Logger) {
 }
 
 // take returns the descriptor of a name and closes any others of that name; -1: none.
-func (k *kept) take(name string) int {
+func (k *handover) take(name string) int {
 	fds := k.passed[name]
 	if len(fds) == 0 {
 		return -1
@@ -81,7 +81,7 @@ func (k *kept) take(name string) int {
 }
 
 // queuesOf takes the descriptors of a tunnel's queues.
-func (k *kept) queuesOf(tunnel string) (fds []int) {
+func (k *handover) queuesOf(tunnel string) (fds []int) {
 	for i := 0; ; i++ {
 		fd := k.take(queueName(tunnel, i))
 		if fd < 0 {
@@ -93,21 +93,21 @@ func (k *kept) queuesOf(tunnel string) (fds []int) {
 
 // closeRest closes the inherited descriptors that were not adopted.
 func (e *Engine) closeRest() {
-	for name, fds := range e.kept.passed {
+	for name, fds := range e.handover.passed {
 		e.log.Info("a descriptor that was kept is of no use any more", zap.String("descriptor", name))
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
-		e.kept.remove(name, e.log)
+		e.handover.remove(name, e.log)
 	}
-	e.kept.passed = nil
+	e.handover.passed = nil
 }
 
 // openKept makes a tunnel's interface from inherited descriptors if they fit, or a new
 // one.
 func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
-	s.Kept = e.kept.queuesOf(t.cfg.Name)
-	if e.kept.store != nil {
+	s.Kept = e.handover.queuesOf(t.cfg.Name)
+	if e.handover.store != nil {
 		s.QueueLength = keptQueue
 	}
 	defer func() {
@@ -115,7 +115,7 @@ func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
 			unix.Close(fd)
 		}
 	}()
-	if err := t.open(s, e.aLinkIsLost); err != nil {
+	if err := t.open(s, e.interfaceGone); err != nil {
 		if len(s.Kept) > 0 { // an interface that cannot be used again
 			e.forgetQueues(t)
 		}
@@ -135,7 +135,7 @@ func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
 
 // discard removes a tunnel's interface even if copies of its descriptors are stored.
 func (e *Engine) discard(t *tunnel) {
-	if e.kept.store == nil || t.link == nil {
+	if e.handover.store == nil || t.link == nil {
 		return
 	}
 	if err := t.link.Delete(); err != nil {
@@ -147,21 +147,21 @@ func (e *Engine) discard(t *tunnel) {
 // keepQueues stores the queues of a tunnel's interface.
 func (e *Engine) keepQueues(t *tunnel) {
 	for i, q := range t.link.Device.Queues() {
-		e.kept.put(queueName(t.cfg.Name, i), q.Use, t.log)
+		e.handover.save(queueName(t.cfg.Name, i), q.Use, t.log)
 	}
 }
 
 // forgetQueues releases the stored queues of a tunnel's interface.
 func (e *Engine) forgetQueues(t *tunnel) {
 	for i := range t.queues {
-		e.kept.remove(queueName(t.cfg.Name, i), t.log)
+		e.handover.remove(queueName(t.cfg.Name, i), t.log)
 	}
 }
 
 // adoptReceivers adopts the inherited receivers of a listener if all shards are there.
 func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receiver) {
 	for i := range shards {
-		fd := e.kept.take(receiverName(l, transport.Shard{Index: i, Count: shards}))
+		fd := e.handover.take(receiverName(l, transport.Shard{Index: i, Count: shards}))
 		if fd < 0 {
 			break
 		}
@@ -185,7 +185,7 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 func (e *Engine) keepReceivers(l listener, inbounds []*inbound) {
 	for i, in := range inbounds {
 		if rx, ok := in.rx.(*transport.RawReceiver); ok && !l.at.IsValid() {
-			e.kept.put(receiverName(l, transport.Shard{Index: i, Count: len(inbounds)}), rx.Use, e.log)
+			e.handover.save(receiverName(l, transport.Shard{Index: i, Count: len(inbounds)}), rx.Use, e.log)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func (e *Engine) keepReceivers(l listener, inbounds []*inbound) {
 func (e *Engine) forgetReceivers(l listener) {
 	for i := range e.inbounds[l] {
 		if !l.at.IsValid() {
-			e.kept.remove(receiverName(l, transport.Shard{Index: i, Count: len(e.inbounds[l])}), e.log)
+			e.handover.remove(receiverName(l, transport.Shard{Index: i, Count: len(e.inbounds[l])}), e.log)
 		}
 	}
 }

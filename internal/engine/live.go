@@ -18,10 +18,10 @@ import (
 type keeper struct {
 	begun   time.Time // start of the time that liveness.Peer uses
 	wake    chan struct{}
-	answers chan lifeSign
+	answers chan probeAnswer
 
 	mu    sync.Mutex
-	fresh []*peer // peers to check
+	fresh []*path // peers to check
 
 	// Used by the goroutine only.
 	due   schedule
@@ -31,9 +31,9 @@ type keeper struct {
 	changed func() // called when packets must use another address
 }
 
-// lifeSign is an answer to a liveness probe.
-type lifeSign struct {
-	p      *peer
+// probeAnswer is an answer to a liveness probe.
+type probeAnswer struct {
+	p      *path
 	by     way
 	seq    uint16
 	target uint16
@@ -51,14 +51,14 @@ const (
 
 func newKeeper(changed func()) *keeper {
 	return &keeper{
-		begun: time.Now(), wake: make(chan struct{}, 1), answers: make(chan lifeSign, 1024),
+		begun: time.Now(), wake: make(chan struct{}, 1), answers: make(chan probeAnswer, 1024),
 		limit: rate.NewLimiter(probesPerSecond, probesAtOnce), changed: changed,
 	}
 }
 
 // mark makes the keeper check a peer: its path has changed, or a packet came from it. Any
 // goroutine may call it.
-func (k *keeper) mark(p *peer) {
+func (k *keeper) mark(p *path) {
 	if k == nil || p.marked.Swap(true) {
 		return
 	}
@@ -82,9 +82,9 @@ func (k *keeper) run(ctx context.Context) {
 		case <-timer.C:
 		case <-k.wake:
 		case s := <-k.answers:
-			k.takeAll(s)
+			k.handleAnswers(s)
 		}
-		k.lookAtFresh()
+		k.checkMarked()
 		if next, ok := k.step(); ok {
 			timer.Reset(time.Until(next))
 		}
@@ -94,10 +94,10 @@ func (k *keeper) run(ctx context.Context) {
 // since converts a time for liveness.Peer.
 func (k *keeper) since(at time.Time) time.Duration { return at.Sub(k.begun) }
 
-// takeAll handles an answer, and those that wait behind it.
-func (k *keeper) takeAll(s lifeSign) {
+// handleAnswers handles an answer, and those that wait behind it.
+func (k *keeper) handleAnswers(s probeAnswer) {
 	for range cap(k.answers) {
-		k.guard(s.p, func() { k.take(s) })
+		k.guard(s.p, func() { k.handleAnswer(s) })
 		select {
 		case s = <-k.answers:
 		default:
@@ -106,13 +106,13 @@ func (k *keeper) takeAll(s lifeSign) {
 	}
 }
 
-// take handles an answer. An answer to a probe from before the last restart says nothing
+// handleAnswer handles an answer. An answer to a probe from before the last restart says nothing
 // of the present path.
-func (k *keeper) take(s lifeSign) {
-	if int(s.target) >= len(s.p.pulses) || !s.p.pulses[s.target].life.Recent(s.seq) {
+func (k *keeper) handleAnswer(s probeAnswer) {
+	if int(s.target) >= len(s.p.sessions) || !s.p.sessions[s.target].life.Recent(s.seq) {
 		return
 	}
-	pl := s.p.pulses[s.target]
+	pl := s.p.sessions[s.target]
 	now := k.since(s.at)
 	only := pl.onlyHost(now)
 	if pl.proven.improve(s.by, s.pair, pl.target.between) {
@@ -124,14 +124,14 @@ func (k *keeper) take(s lifeSign) {
 	}
 	if pl.life.Answer(s.seq, now) {
 		pl.seen = s.p.in.packets.Load() // the answer may be counted there
-		k.settle(pl)
+		k.update(pl)
 	} else if only {
-		k.settle(pl)
+		k.update(pl)
 	}
 }
 
-// lookAtFresh checks the peers that were marked.
-func (k *keeper) lookAtFresh() {
+// checkMarked checks the peers that were marked.
+func (k *keeper) checkMarked() {
 	k.mu.Lock()
 	fresh := k.fresh
 	k.fresh = nil
@@ -139,50 +139,50 @@ func (k *keeper) lookAtFresh() {
 	now := k.since(time.Now())
 	for _, p := range fresh {
 		p.marked.Store(false) // a mark from now on is a new one
-		k.guard(p, func() { k.lookAt(p, now) })
+		k.guard(p, func() { k.check(p, now) })
 	}
 }
 
-// lookAt checks one marked peer.
-func (k *keeper) lookAt(p *peer, now time.Duration) {
+// check checks one marked peer.
+func (k *keeper) check(p *path, now time.Duration) {
 	k.renew(p, now)
-	heard, doubted := p.lifeSign.Swap(false), p.doubted.Swap(false)
-	for _, pl := range p.pulses {
+	heard, doubted := p.packetArrived.Swap(false), p.doubted.Swap(false)
+	for _, pl := range p.sessions {
 		if heard && pl.hasTraffic() {
-			pl.look(now)
+			pl.arrivals(now)
 			pl.life.Traffic(true, now)
 		}
 		if doubted {
 			pl.life.Doubt(now)
 		}
-		k.settle(pl)
+		k.update(pl)
 	}
 }
 
 // guard calls f, which works on a peer. After a panic the peer's liveness sessions are
 // dropped; they start again when the peer is next marked.
-func (k *keeper) guard(p *peer, f func()) {
+func (k *keeper) guard(p *path, f func()) {
 	if !guarded(p.t.log, "watch whether peers live", f) {
 		return
 	}
 	p.t.recovered("watch whether a peer lives")
-	for _, pl := range p.pulses {
+	for _, pl := range p.sessions {
 		if pl.place >= 0 {
 			heap.Remove(&k.due, pl.place)
 		}
 	}
-	p.pulses = nil
+	p.sessions = nil
 }
 
 // renew updates a peer's liveness sessions to its path. Without a path there are none; a
 // session whose target has changed starts again.
-func (k *keeper) renew(p *peer, now time.Duration) {
+func (k *keeper) renew(p *path, now time.Duration) {
 	targets := p.targets()
 	for i, t := range targets {
-		if i == len(p.pulses) {
-			p.pulses = append(p.pulses, &pulse{p: p, index: uint16(i), place: -1})
+		if i == len(p.sessions) {
+			p.sessions = append(p.sessions, &session{p: p, index: uint16(i), place: -1})
 		}
-		pl := p.pulses[i]
+		pl := p.sessions[i]
 		switch {
 		case pl.life == nil:
 			pl.life = liveness.New(t.set, pl.first(), now)
@@ -201,7 +201,7 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 		}
 		pl.target, pl.proven, pl.tries = t, unproven, 0
 		p.proven.Store(nil)
-		pl.look(now)
+		pl.arrivals(now)
 		pl.inside = never
 		if pl.place < 0 {
 			heap.Push(&k.due, pl)
@@ -209,8 +209,8 @@ func (k *keeper) renew(p *peer, now time.Duration) {
 			heap.Fix(&k.due, pl.place) // at once: a heap can fix only one moved element at a time
 		}
 	}
-	for i := len(targets); i < len(p.pulses); i++ {
-		if pl := p.pulses[i]; pl.place >= 0 {
+	for i := len(targets); i < len(p.sessions); i++ {
+		if pl := p.sessions[i]; pl.place >= 0 {
 			heap.Remove(&k.due, pl.place)
 		}
 	}
@@ -233,9 +233,9 @@ func (k *keeper) step() (next time.Time, ok bool) {
 }
 
 // next does the work that is due for one liveness session.
-func (k *keeper) next(pl *pulse, at time.Time) {
+func (k *keeper) next(pl *session, at time.Time) {
 	now := k.since(at)
-	if pl.hasTraffic() && pl.look(now) {
+	if pl.hasTraffic() && pl.arrivals(now) {
 		pl.life.Traffic(false, now)
 	}
 	seq, probe := pl.life.Next(now)
@@ -245,20 +245,20 @@ func (k *keeper) next(pl *pulse, at time.Time) {
 			k.pause = at.Add(probesPause)
 		}
 	}
-	k.settle(pl)
+	k.update(pl)
 }
 
-// settle is called after a liveness session has changed. It moves the session in the
+// update is called after a liveness session has changed. It moves the session in the
 // schedule, and updates the state of the peer.
-func (k *keeper) settle(pl *pulse) {
+func (k *keeper) update(pl *session) {
 	if pl.place >= 0 {
 		heap.Fix(&k.due, pl.place)
-		pl.p.tell(k)
+		pl.p.updateState(k)
 	}
 }
 
 // schedule is a heap of liveness sessions, ordered by when work is due.
-type schedule []*pulse
+type schedule []*session
 
 func (s schedule) Len() int           { return len(s) }
 func (s schedule) Less(i, j int) bool { return s[i].life.Due() < s[j].life.Due() }
@@ -268,7 +268,7 @@ func (s schedule) Swap(i, j int) {
 }
 
 func (s *schedule) Push(x any) {
-	pl := x.(*pulse)
+	pl := x.(*session)
 	pl.place = len(*s)
 	*s = append(*s, pl)
 }

@@ -26,7 +26,7 @@ import (
 
 // echoing is a sender that answers pings of the peer's outer address.
 type echoing struct {
-	p      *peer
+	p      *path
 	silent *atomic.Bool
 	sent   *atomic.Int64
 }
@@ -41,7 +41,7 @@ func (s *echoing) SendOne(pkt []byte) error {
 	if !s.p.echo.IsReply(m, icmp.EchoReply4) {
 		return errors.New("not a probe")
 	}
-	s.p.heardAnswer(m)
+	s.p.passAnswer(m)
 	return nil
 }
 
@@ -59,14 +59,14 @@ func TestManyLives(t *testing.T) {
 	var silent atomic.Bool
 	var sent atomic.Int64
 	for i := range peers {
-		p := newPeer(hub, &config.Peer{Name: fmt.Sprint(i)})
+		p := newPath(hub, &config.Peer{Name: fmt.Sprint(i)})
 		hub.peers = append(hub.peers, p)
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
-		way := &path{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
+		way := &Wire{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
 			life: liveness.Settings{Every: time.Second, After: 1}, senders: sockets{&echoing{p, &silent, &sent}}}
 		p.listening.Store(true)
-		p.replacePath(way)
-		p.setPath(way)
+		p.publish(way)
+		p.reportWire(way)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -99,12 +99,12 @@ func TestManyLives(t *testing.T) {
 	}
 	// The peers' packets are received, but they no longer answer: something is wrong.
 	p := hub.peers[7]
-	if p.wanted.Load() == 0 {
+	if p.notifyFlags.Load() == 0 {
 		t.Error("nobody wants to know")
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		p.took(1, 100)
-		if s := p.status(); s.LastError != nil && s.LastError.What == deafness {
+		p.received(1, 100)
+		if s := p.status(); s.LastError != nil && s.LastError.What == noAnswers {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -127,7 +127,7 @@ func TestManyLives(t *testing.T) {
 		t.Errorf("%d probes in %v", n, time.Since(began))
 	}
 	for _, p := range hub.peers {
-		p.replacePath(nil)
+		p.publish(nil)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		k.mu.Lock()
@@ -155,13 +155,13 @@ func TestDeafUnderLoad(t *testing.T) {
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
 	var silent atomic.Bool
 	var sent atomic.Int64
-	p := newPeer(tun, &config.Peer{})
-	tun.peers, tun.only = []*peer{p}, p
-	way := &path{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
+	p := newPath(tun, &config.Peer{})
+	tun.peers, tun.only = []*path{p}, p
+	way := &Wire{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
 		life: liveness.Settings{Every: time.Second, After: 2}, senders: sockets{&echoing{p, &silent, &sent}}}
 	p.listening.Store(true)
-	p.replacePath(way)
-	p.setPath(way)
+	p.publish(way)
+	p.reportWire(way)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -177,9 +177,9 @@ func TestDeafUnderLoad(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); !ok(p.status()); time.Sleep(50 * time.Microsecond) {
 			p.in.carried(1, 100)
-			if p.wanted.Load() != 0 {
+			if p.notifyFlags.Load() != 0 {
 				told++
-				p.isHeard()
+				p.notifyArrival()
 			}
 			if time.Now().After(deadline) {
 				t.Fatalf("not %s: %+v", what, p.status())
@@ -188,7 +188,7 @@ func TestDeafUnderLoad(t *testing.T) {
 	}
 	until("up", func(s api.PeerStatus) bool { return s.State.Phase == api.Up && s.Liveness.RTT > 0 })
 	silent.Store(true)
-	until("suspect", func(s api.PeerStatus) bool { return s.State.Phase == api.Suspect && s.State.Detail == deafness })
+	until("suspect", func(s api.PeerStatus) bool { return s.State.Phase == api.Suspect && s.State.Detail == noAnswers })
 	seen := sent.Load()
 	until("asked", func(s api.PeerStatus) bool {
 		if s.State.Phase != api.Suspect {
@@ -196,7 +196,7 @@ func TestDeafUnderLoad(t *testing.T) {
 		}
 		return sent.Load() >= seen+3
 	})
-	if s := p.status(); s.LastError == nil || s.LastError.What != deafness || s.LastDown != nil {
+	if s := p.status(); s.LastError == nil || s.LastError.What != noAnswers || s.LastDown != nil {
 		t.Errorf("%+v %+v", s.LastError, s.LastDown)
 	}
 	silent.Store(false)
@@ -210,7 +210,7 @@ func TestDeafUnderLoad(t *testing.T) {
 func FuzzHeardAnswer(f *testing.F) {
 	k := newKeeper(func() {})
 	tun := &tunnel{cfg: config.Tunnel{}, log: zap.NewNop(), prober: newProber(), keeper: k}
-	p := newPeer(tun, &config.Peer{})
+	p := newPath(tun, &config.Peer{})
 	good := make([]byte, askLen)
 	binary.BigEndian.PutUint16(good[4:], p.echo.ID)
 	copy(good[8:], p.echo.Cookie[:])
@@ -220,7 +220,7 @@ func FuzzHeardAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, m, pkt []byte) {
 		if len(m) >= kindAt {
-			p.heardAnswer(m)
+			p.passAnswer(m)
 		}
 		p.returned(pkt)
 		select {
@@ -228,7 +228,7 @@ func FuzzHeardAnswer(f *testing.F) {
 			if s.by >= noWay {
 				t.Errorf("way %d", s.by)
 			}
-			k.take(s)
+			k.handleAnswer(s)
 		default:
 		}
 	})
@@ -238,12 +238,12 @@ func FuzzHeardAnswer(f *testing.F) {
 // first.
 func TestScheduleHolds(t *testing.T) {
 	k := newKeeper(func() {})
-	var peers []*peer
+	var peers []*path
 	for range 2 {
 		tun := &tunnel{log: zap.NewNop(), prober: newProber(), mech: new(mechanism), falls: newLifeLimit(), returns: newLifeLimit()}
-		p := newPeer(tun, &config.Peer{})
+		p := newPath(tun, &config.Peer{})
 		p.listening.Store(true)
-		p.path.Store(&path{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
+		p.wire.Store(&Wire{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
 			life: liveness.Settings{Every: time.Second, After: 3}})
 		peers = append(peers, p)
 	}
@@ -256,8 +256,8 @@ func TestScheduleHolds(t *testing.T) {
 		}
 		p.t.mech.watched.Store(&watched)
 		k.renew(p, now+time.Duration(i)*time.Minute)
-		for _, pl := range p.pulses {
-			k.settle(pl)
+		for _, pl := range p.sessions {
+			k.update(pl)
 		}
 		for at := 1; at < len(k.due); at++ {
 			if k.due.Less(at, (at-1)/2) {

@@ -150,7 +150,7 @@ func (t *tunnel) renumber() {
 	if t.lack(err); err != nil {
 		t.troubled(&t.warned.state, err)
 	}
-	t.mech.numbered, t.beside.old = want, true
+	t.mech.numbered, t.surroundings.old = want, true
 	fields := []zap.Field{zap.Stringer("local", t.mech.site.Local), zap.Stringers("address", want)}
 	if d, ok := t.mech.cfg.(resolve.Delegator); ok {
 		if p, err := d.Delegated(t.mech.site.Local); err == nil {

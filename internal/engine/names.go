@@ -14,7 +14,7 @@ import (
 // resolution is the result of looking up a DNS name.
 type resolution struct {
 	t     *tunnel
-	p     *peer // the name is this peer's remote; nil: a host of the tunnel's mechanism
+	p     *path // the name is this peer's remote; nil: a host of the tunnel's mechanism
 	host  int
 	name  string
 	addrs []netip.Addr
@@ -41,7 +41,7 @@ func (e *Engine) followNames(t *tunnel) {
 
 // followPeer looks up a peer's name regularly, if the peer has one, and stops looking up
 // its former name.
-func (e *Engine) followPeer(p *peer) {
+func (e *Engine) followPeer(p *path) {
 	p.stopFollowing()
 	name := p.remote().Name
 	if name == "" {
@@ -54,15 +54,15 @@ func (e *Engine) followPeer(p *peer) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	doubt := make(chan struct{}, 1)
 	p.unfollow = cancel
-	p.doubt.Store(&doubt)
+	p.lookUpSoon.Store(&doubt)
 	e.wg.Go(func() { e.follow(ctx, network, resolution{t: p.t, p: p, name: name, over: ctx.Done()}, doubt) })
 }
 
-func (p *peer) stopFollowing() {
+func (p *path) stopFollowing() {
 	if p.unfollow != nil {
 		p.unfollow()
 		p.unfollow = nil
-		p.doubt.Store(nil)
+		p.lookUpSoon.Store(nil)
 	}
 }
 
@@ -122,10 +122,10 @@ func (e *Engine) follow(ctx context.Context, network string, r resolution, doubt
 	}
 }
 
-// isDoubtful is called when the peer's address seems wrong. If the address came from a
+// doubtName is called when the peer's address seems wrong. If the address came from a
 // name, the peer may have moved, and the name is looked up soon (mechanisms 2.7).
-func (p *peer) isDoubtful() {
-	d := p.doubt.Load()
+func (p *path) doubtName() {
+	d := p.lookUpSoon.Load()
 	if d == nil { // not a name
 		return
 	}

@@ -19,9 +19,9 @@ func TestManyNamesAreOneChange(t *testing.T) {
 	tun := &tunnel{log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var peers []*peer
+	var peers []*path
 	for range names {
-		peers = append(peers, newPeer(tun, new(config.Peer)))
+		peers = append(peers, newPath(tun, new(config.Peer)))
 	}
 	go func() {
 		for i, p := range peers {

@@ -29,14 +29,14 @@ const (
 
 // learnName sets the addresses of a peer's name, and reports whether paths must be
 // evaluated.
-func (p *peer) learnName(name string, addrs []netip.Addr) (changed bool) {
+func (p *path) learnName(name string, addrs []netip.Addr) (changed bool) {
 	first := !p.naming.looked
 	p.naming.looked = true
 	if len(addrs) == 0 {
 		return first
 	}
 	p.naming.addrs = addrs
-	p.several.Store(len(addrs) > 1)
+	p.hasAlternatives.Store(len(addrs) > 1)
 	if slices.Contains(addrs, p.resolved) {
 		return false
 	}
@@ -50,11 +50,11 @@ func (p *peer) learnName(name string, addrs []netip.Addr) (changed bool) {
 }
 
 // isLookedUp reports whether the first look-up of the peer's name is still running.
-func (p *peer) isLookedUp() bool { return p.remote().Name != "" && !p.naming.looked }
+func (p *path) isLookedUp() bool { return p.remote().Name != "" && !p.naming.looked }
 
 // leaveDead moves a peer that is down to the next address of its name. After all addresses
 // were tried, it stays longer at each.
-func (e *Engine) leaveDead(p *peer, now time.Time) {
+func (e *Engine) leaveDead(p *path, now time.Time) {
 	if len(p.naming.addrs) < 2 {
 		return
 	}
@@ -81,12 +81,12 @@ func (e *Engine) leaveDead(p *peer, now time.Time) {
 	if rounds := p.naming.moves / len(p.naming.addrs); rounds > 0 {
 		p.naming.next = now.Add(min(movePause<<min(rounds-1, 8), maxMovePause))
 	}
-	p.tellMove(dead, "does not answer")
+	p.reportMove(dead, "does not answer")
 }
 
 // leaveUnusable moves a peer to the next address of its name if the present one cannot be
 // reached, and returns the route to it.
-func (e *Engine) leaveUnusable(p *peer, answer netcfg.Answer) netcfg.Answer {
+func (e *Engine) leaveUnusable(p *path, answer netcfg.Answer) netcfg.Answer {
 	if len(p.naming.addrs) < 2 || e.isUsable(p, p.resolved, answer) {
 		return answer
 	}
@@ -97,7 +97,7 @@ func (e *Engine) leaveUnusable(p *peer, answer netcfg.Answer) netcfg.Answer {
 	}
 	other, ok := e.otherAddress(p)
 	if ok {
-		p.tellMove(before, why)
+		p.reportMove(before, why)
 		return other
 	}
 	return answer
@@ -105,7 +105,7 @@ func (e *Engine) leaveUnusable(p *peer, answer netcfg.Answer) netcfg.Answer {
 
 // otherAddress makes the next usable address of the peer's name its remote address, and
 // returns the route to it; false: there is none.
-func (e *Engine) otherAddress(p *peer) (netcfg.Answer, bool) {
+func (e *Engine) otherAddress(p *path) (netcfg.Answer, bool) {
 	addrs, before := p.naming.addrs, p.resolved
 	at := slices.Index(addrs, before) // -1: start with the first
 	for i := range addrs {
@@ -113,7 +113,7 @@ func (e *Engine) otherAddress(p *peer) (netcfg.Answer, bool) {
 		if p.resolved == before {
 			continue
 		}
-		if a := e.routesTo([]*peer{p})[0]; e.isUsable(p, p.resolved, a) {
+		if a := e.routesTo([]*path{p})[0]; e.isUsable(p, p.resolved, a) {
 			return a, true
 		}
 	}
@@ -122,12 +122,12 @@ func (e *Engine) otherAddress(p *peer) (netcfg.Answer, bool) {
 }
 
 // isUsable reports whether packets to a remote address leave this host.
-func (e *Engine) isUsable(p *peer, remote netip.Addr, a netcfg.Answer) bool {
+func (e *Engine) isUsable(p *path, remote netip.Addr, a netcfg.Answer) bool {
 	return a.Err == nil && (!a.Ours || e.meets(p.t, remote, a.Route))
 }
 
-// tellMove reports that a peer has left an address of its name.
-func (p *peer) tellMove(from netip.Addr, why string) {
+// reportMove reports that a peer has left an address of its name.
+func (p *path) reportMove(from netip.Addr, why string) {
 	text := fmt.Sprintf("%v %s: the next address that %s has is %v", from, why, p.remote().Name, p.resolved)
 	p.remember(text)
 	p.log().Log(p.t.lifeLevel(p.t.falls, zap.InfoLevel), "next address of the name", zap.String("name", p.remote().Name),

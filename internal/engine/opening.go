@@ -47,8 +47,8 @@ func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
 		return nil
 	}
 	for _, p := range t.peers {
-		if path := p.path.Load(); path != nil {
-			p.setPath(path)
+		if wire := p.wire.Load(); wire != nil {
+			p.reportWire(wire)
 		}
 	}
 	return nil
@@ -111,7 +111,7 @@ func (e *Engine) interfaceLost(t *tunnel) {
 // loseInterface drops an interface that cannot be used any more; it will be made again.
 func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
 	for _, p := range t.peers {
-		p.replacePath(nil)
+		p.publish(nil)
 	}
 	t.close()
 	e.forgetQueues(t)

@@ -9,12 +9,12 @@ import (
 	"sixfour/encap/icmp"
 )
 
-// tellProblem sends an ICMPv6 Parameter Problem to the far end of a layer if a packet to
+// reportProblem sends an ICMPv6 Parameter Problem to the far end of a layer if a packet to
 // our end has a bad extension header that must be reported. For an outermost IPv6 header
 // the kernel does this.
-func (in *inbound) tellProblem(s *sink, e *end, pkt []byte) {
+func (in *inbound) reportProblem(s *sink, e *end, pkt []byte) {
 	code, at, tell := header.FindProblem(header.IPv6(pkt))
-	p := e.peer.path.Load()
+	p := e.path.wire.Load()
 	if !tell || p == nil || !icmp.MayAnswer(pkt, code == header.UnknownOption) {
 		return
 	}
@@ -32,7 +32,7 @@ func (in *inbound) tellProblem(s *sink, e *end, pkt []byte) {
 
 // tell sends an error message to the far end of a layer. The message is in buf behind
 // Headroom. tell returns the outer packet; nil: it could not be sent.
-func (p *path) tell(layer int, buf, scratch []byte, r *replier) []byte {
+func (p *Wire) tell(layer int, buf, scratch []byte, r *replier) []byte {
 	out, why := p.stack.EncapsulateBeside(layer, buf, encap.Headroom)
 	if why != drop.None || p.send(out, scratch) != nil {
 		r.failed.Add(1)

@@ -12,7 +12,7 @@ import (
 // selfWaiting returns why a peer waits whose outer address is an address of this host, or
 // "". A tunnel to itself receives its own packets as the peer's: a packet forwarded into it
 // would be forwarded again and again until its hop limit is used up (RFC 6324 section 3).
-func (e *Engine) selfWaiting(p *peer, remote netip.Addr, route netcfg.Route) string {
+func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) string {
 	t := p.t
 	switch {
 	case t.automatic() && t.mech.onlyOurs():
@@ -20,7 +20,7 @@ func (e *Engine) selfWaiting(p *peer, remote netip.Addr, route netcfg.Route) str
 	case t.automatic() || !route.Ours || e.meets(t, remote, route):
 		return ""
 	case p.remote().Name != "":
-		p.isDoubtful() // look the name up again
+		p.doubtName() // look the name up again
 		return fmt.Sprintf("another address of %s: %v is an address of this host itself, so that the tunnel would lead to its own end: correct the name (DNS, /etc/hosts), or set remote to the other host's address", p.remote().Name, remote)
 	}
 	return fmt.Sprintf("another remote: %v is an address of this host itself, so that the tunnel would lead to its own end: set remote to the other host's address, or remove the address here (ip addr)", remote)
@@ -39,7 +39,7 @@ func (e *Engine) meets(t *tunnel, remote netip.Addr, route netcfg.Route) bool {
 		return false
 	}
 	for _, other := range e.tunnels {
-		if other.local() == remote && slices.ContainsFunc(other.peers, func(p *peer) bool { return p.outerRemote() == local }) {
+		if other.local() == remote && slices.ContainsFunc(other.peers, func(p *path) bool { return p.outerRemote() == local }) {
 			return other.cfg.Netns != t.cfg.Netns
 		}
 	}

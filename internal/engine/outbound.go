@@ -41,8 +41,8 @@ type workspace struct {
 	used  int    // bytes of heads in use
 	batch []transport.Packet
 	inner []int   // size of the inner packet, for each packet in the batch
-	peers []*peer // its peer
-	paths []*path // its path
+	paths []*path // its peer
+	wires []*Wire // its path
 
 	scratch [3][]byte           // for packets that are fragmented
 	one     [1]transport.Packet // one fragment
@@ -58,8 +58,8 @@ var workspaces = sync.Pool{New: func() any {
 		heads: make([]byte, transport.BatchSize*2*encap.Headroom),
 		batch: make([]transport.Packet, 0, transport.BatchSize),
 		inner: make([]int, 0, transport.BatchSize),
-		peers: make([]*peer, 0, transport.BatchSize),
 		paths: make([]*path, 0, transport.BatchSize),
+		wires: make([]*Wire, 0, transport.BatchSize),
 	}
 }}
 
@@ -150,8 +150,8 @@ func (o *outbound) add(b []byte) int {
 		o.t.reply.noWay(icmp.Unreachable, inner)
 		return n
 	}
-	path := p.path.Load()
-	if path == nil {
+	wire := p.wire.Load()
+	if wire == nil {
 		o.drops.lose(&p.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
@@ -159,13 +159,13 @@ func (o *outbound) add(b []byte) int {
 		o.t.reply.late(&p.soft, inner)
 	}
 	if super.Headers() == 0 {
-		path.clamp.apply(inner)
-		head, r := path.stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
+		wire.clamp.apply(inner)
+		head, r := wire.stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
 		if r != drop.None {
-			o.refuse(p, path, r, inner, nil)
+			o.refuse(p, wire, r, inner, nil)
 			return 1
 		}
-		o.push(p, path, transport.Packet{Head: head}, len(inner))
+		o.push(p, wire, transport.Packet{Head: head}, len(inner))
 		return 1
 	}
 	for i := range n {
@@ -176,28 +176,28 @@ func (o *outbound) add(b []byte) int {
 		h := o.heads[o.used : o.used+size]
 		o.used += size
 		payload := super.Segment(i, h[encap.Headroom:])
-		head, r := path.stack.EncapsulateSegment(h, encap.Headroom, payload)
+		head, r := wire.stack.EncapsulateSegment(h, encap.Headroom, payload)
 		if r != drop.None {
-			o.refuse(p, path, r, h[encap.Headroom:], payload)
+			o.refuse(p, wire, r, h[encap.Headroom:], payload)
 			continue
 		}
-		o.push(p, path, transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
+		o.push(p, wire, transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
 	}
 	return n
 }
 
 // push appends an outer packet to the batch. The size is that of the inner packet.
-func (o *outbound) push(p *peer, path *path, pkt transport.Packet, size int) {
-	if pkt.Len() > min(everyPath, int(path.mtu)-1) {
+func (o *outbound) push(p *path, wire *Wire, pkt transport.Packet, size int) {
+	if pkt.Len() > min(everyPath, int(wire.mtu)-1) {
 		o.large++
 	}
-	if pkt.Len() > int(path.mtu) {
-		o.sentLarge(p, path, 1)
-		o.oversize(p, path, pkt, size)
+	if pkt.Len() > int(wire.mtu) {
+		o.sentLarge(p, wire, 1)
+		o.oversize(p, wire, pkt, size)
 		return
 	}
 	o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
-	o.peers, o.paths = append(o.peers, p), append(o.paths, path)
+	o.paths, o.wires = append(o.paths, p), append(o.wires, wire)
 }
 
 // everyPath is the size, in bytes, of the largest outer packet that every path carries,
@@ -215,9 +215,9 @@ func (o *outbound) send() {
 	}
 	for o.done = 0; o.done < len(o.batch); {
 		done := o.done
-		s := o.paths[done].senders[o.index]
+		s := o.wires[done].senders[o.index]
 		run := 1 // packets that leave through the same sender
-		for done+run < len(o.batch) && (o.paths[done+run] == o.paths[done] || o.paths[done+run].senders[o.index] == s) {
+		for done+run < len(o.batch) && (o.wires[done+run] == o.wires[done] || o.wires[done+run].senders[o.index] == s) {
 			run++
 		}
 		n, err := s.Send(o.batch[done : done+run])
@@ -228,33 +228,33 @@ func (o *outbound) send() {
 		}
 		done = o.done
 		if errors.Is(err, net.ErrClosed) {
-			if p := o.peers[done].path.Load(); p == nil || p == o.paths[done] {
+			if p := o.paths[done].wire.Load(); p == nil || p == o.wires[done] {
 				o.lose(done, drop.NoRoute, nil)
 				o.done++
 			} else {
-				o.paths[done] = p
+				o.wires[done] = p
 			}
 		} else if err != nil {
-			o.tellTooLong(o.peers[done], o.batch[done].Head, err)
-			o.peers[done].noteSend(err)
+			o.reportTooLong(o.paths[done], o.batch[done].Head, err)
+			o.paths[done].noteSend(err)
 			o.lose(done, sendReason(err), err)
 			o.done++
 		}
 	}
 	if o.large > 0 {
-		o.witness()
-		o.tellLarge()
+		o.sampleLarge()
+		o.reportLarge()
 		o.large = 0
 	}
-	clear(o.peers) // a pooled workspace must not keep peers in memory
-	clear(o.paths)
+	clear(o.paths) // a pooled workspace must not keep peers in memory
+	clear(o.wires)
 	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
-	o.peers, o.paths, o.done = o.peers[:0], o.paths[:0], 0
+	o.paths, o.wires, o.done = o.paths[:0], o.wires[:0], 0
 }
 
-// tellTooLong reports to the control loop a destination of an automatic tunnel that is
+// reportTooLong reports to the control loop a destination of an automatic tunnel that is
 // behind another device than the rest, with a smaller MTU. It never blocks.
-func (o *outbound) tellTooLong(p *peer, outer []byte, err error) {
+func (o *outbound) reportTooLong(p *path, outer []byte, err error) {
 	if o.t.automatic() && header.Version(outer) == 4 && errors.Is(err, unix.EMSGSIZE) {
 		select {
 		case o.t.tooLong <- tooLong{p, header.IPv4(outer).Dst()}:
@@ -266,8 +266,8 @@ func (o *outbound) tellTooLong(p *peer, outer []byte, err error) {
 // carried adds n packets of the batch, starting at index from, to their peers' counters.
 func (o *outbound) carried(from, n int) {
 	for end := from + n; from < end; {
-		p, packets, bytes := o.peers[from], 0, 0
-		for ; from < end && o.peers[from] == p; from++ {
+		p, packets, bytes := o.paths[from], 0, 0
+		for ; from < end && o.paths[from] == p; from++ {
 			packets++
 			bytes += o.inner[from]
 		}
@@ -275,22 +275,22 @@ func (o *outbound) carried(from, n int) {
 	}
 }
 
-// tellLarge tells the prober how many packets of the batch not every path carries.
-func (o *outbound) tellLarge() {
+// reportLarge tells the prober how many packets of the batch not every path carries.
+func (o *outbound) reportLarge() {
 	for i := 0; i < len(o.batch); {
-		p, path, large := o.peers[i], o.paths[i], 0
-		for ; i < len(o.batch) && o.peers[i] == p; i++ {
-			if o.batch[i].Len() > min(everyPath, int(o.paths[i].mtu)-1) {
+		p, wire, large := o.paths[i], o.wires[i], 0
+		for ; i < len(o.batch) && o.paths[i] == p; i++ {
+			if o.batch[i].Len() > min(everyPath, int(o.wires[i].mtu)-1) {
 				large++
 			}
 		}
-		o.sentLarge(p, path, large)
+		o.sentLarge(p, wire, large)
 	}
 }
 
 // sentLarge tells the prober of n large packets to one peer.
-func (o *outbound) sentLarge(p *peer, path *path, n int) {
-	if n > 0 && path.stack.NeedsPathMTU() {
+func (o *outbound) sentLarge(p *path, wire *Wire, n int) {
+	if n > 0 && wire.stack.NeedsPathMTU() {
 		p.sentLarge(uint64(n))
 	}
 }

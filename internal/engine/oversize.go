@@ -15,25 +15,25 @@ import (
 // beginning of the packet, body the rest. A packet that may be fragmented is sent in
 // fragments. Any other is counted as dropped, and the sender gets an ICMP error if there is
 // one for the reason.
-func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte) {
-	if r == drop.TooBig && path.stack.InPieces(head, len(head)+len(body)) {
-		o.pieces(p, path, head, body)
+func (o *outbound) refuse(p *path, wire *Wire, r drop.Reason, head, body []byte) {
+	if r == drop.TooBig && wire.stack.InPieces(head, len(head)+len(body)) {
+		o.pieces(p, wire, head, body)
 		return
 	}
 	if r == drop.Unresolved {
-		switch r = o.awaits(p, path, head, body); r {
+		switch r = o.awaits(p, wire, head, body); r {
 		case drop.None:
 			return
 		case drop.Unresolved:
 		default: // another reason, now that the neighbour is resolved
-			o.refuse(p, path, r, head, body)
+			o.refuse(p, wire, r, head, body)
 			return
 		}
 	}
 	o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
 	case drop.TooBig:
-		o.t.reply.tooBig(int(path.stack.LimitTo(head)), head, body)
+		o.t.reply.tooBig(int(wire.stack.LimitTo(head)), head, body)
 	case drop.EncapLimit:
 		o.t.reply.limitReached(head)
 	case drop.NoPeer, drop.Unresolved:
@@ -47,7 +47,7 @@ func (o *outbound) refuse(p *peer, path *path, r drop.Reason, head, body []byte)
 
 // awaits queues a packet until its neighbour is resolved, or sends it if the neighbour has
 // been resolved meanwhile. It returns a drop reason if neither was possible.
-func (o *outbound) awaits(p *peer, path *path, head, body []byte) drop.Reason {
+func (o *outbound) awaits(p *path, wire *Wire, head, body []byte) drop.Reason {
 	s := o.t.speaker.Load()
 	if s == nil {
 		return drop.Unresolved
@@ -61,18 +61,18 @@ func (o *outbound) awaits(p *peer, path *path, head, body []byte) drop.Reason {
 	if !known {
 		return drop.Unresolved
 	}
-	pkt, r := path.stack.EncapsulateSegment(whole, encap.Headroom, nil)
+	pkt, r := wire.stack.EncapsulateSegment(whole, encap.Headroom, nil)
 	if r != drop.None {
 		return r
 	}
-	o.push(p, path, transport.Packet{Head: pkt}, len(head)+len(body))
+	o.push(p, wire, transport.Packet{Head: pkt}, len(head)+len(body))
 	o.send() // before the buffer is used again
 	return drop.None
 }
 
 // pieces sends an inner packet in fragments.
-func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
-	o.sentLarge(p, path, 1)
+func (o *outbound) pieces(p *path, wire *Wire, head, body []byte) {
+	o.sentLarge(p, wire, 1)
 	o.send() // keep the order of packets
 	o.moment = o.t.capturing.moment()
 	defer o.moment.end()
@@ -81,12 +81,12 @@ func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 		o.drops.lose(&p.out, &capture.Packet{At: o.moment.at, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
 		o.sent = nil
 	}
-	for pkt, r := range path.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
+	for pkt, r := range wire.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
 		if r != drop.None {
 			lose(r, nil)
 			return
 		}
-		if err := o.sendOne(p, path, pkt); err != nil {
+		if err := o.sendOne(p, wire, pkt); err != nil {
 			lose(sendReason(err), err)
 			return
 		}
@@ -98,11 +98,11 @@ func (o *outbound) pieces(p *peer, path *path, head, body []byte) {
 // oversize is the slow path for outer packets that are larger than the path's MTU and may
 // be fragmented: the path does not carry the 1280 bytes that IPv6 needs (RFC 4213 section
 // 3.2.2), or the MTU is static. Size is that of the inner packet.
-func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int) {
+func (o *outbound) oversize(p *path, wire *Wire, pkt transport.Packet, size int) {
 	o.send()
 	o.moment = o.t.capturing.moment()
 	defer o.moment.end()
-	if err := o.sendOne(p, path, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
+	if err := o.sendOne(p, wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
 		o.drops.lose(&p.out, &capture.Packet{At: o.moment.at, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
 		o.sent = nil
 		return
@@ -115,12 +115,12 @@ func (o *outbound) oversize(p *peer, path *path, pkt transport.Packet, size int)
 
 // sendOne sends an outer packet, in fragments if necessary: a raw socket for packets with
 // complete headers does not fragment. Like a batch, it waits for room in the socket.
-func (o *outbound) sendOne(p *peer, path *path, pkt []byte) error {
-	for f := range path.stack.Cut(pkt, path.mtu, o.spare(2)) {
+func (o *outbound) sendOne(p *path, wire *Wire, pkt []byte) error {
+	for f := range wire.stack.Cut(pkt, wire.mtu, o.spare(2)) {
 		o.one[0] = transport.Packet{Head: f}
-		_, err := path.senders[o.index].Send(o.one[:])
+		_, err := wire.senders[o.index].Send(o.one[:])
 		if errors.Is(err, net.ErrClosed) { // the path was replaced
-			if now := p.path.Load(); now != nil {
+			if now := p.wire.Load(); now != nil {
 				_, err = now.senders[o.index].Send(o.one[:])
 			}
 		}

@@ -59,8 +59,8 @@ func (o *outbound) failed() {
 func (in *inbound) failed() {
 	c := in.stray
 	if in.end != nil {
-		t := in.end.peer.t
-		c = &in.end.peer.in
+		t := in.end.path.t
+		c = &in.end.path.in
 		t.recovered("handle a packet that arrived")
 		if t.id < len(in.sinks) {
 			if s := in.sinks[t.id]; s != nil && s.t == t && (s.gather == nil || s.gather.Len() != s.held+s.packets) {

@@ -49,7 +49,7 @@ func TestPanicInBatch(t *testing.T) {
 	e, tn, p, to := labOf(t, 1500, encap.DefaultOptions, automatic)
 	tn.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
 	to.senders = sockets{&sends{refuse: -1}}
-	p.path.Store(to)
+	p.wire.Store(to)
 	tn.troubles = newLifeLimit()
 	e.table.Store(&table{any: map[netip.Addr][]*end{netip.MustParseAddr("192.0.2.1"): {newEnd(p, p.arrives)}}})
 	in := e.newInbound(0, zap.NewNop(), batch{})
@@ -94,20 +94,20 @@ func TestPanicWithCollectedPackets(t *testing.T) {
 	good := tunnelled("198.51.100.1", "10.0.0.2", 30)
 	for _, c := range []struct {
 		name        string
-		before      func(in *inbound, tn *tunnel, p *peer)
+		before      func(in *inbound, tn *tunnel, p *path)
 		batch, lost int // packets, and how many are lost by the panic
 	}{
-		{"collect", func(in *inbound, tn *tunnel, p *peer) {
+		{"collect", func(in *inbound, tn *tunnel, p *path) {
 			s := in.sink(tn)
 			s.gather.Add(bytes.Clone(good[60:])) // a panic in the gatherer leaves a packet like this
-			sick := newPeer(&tunnel{}, &config.Peer{})
-			sick.wanted.Store(wantedByProber) // there is no prober, so that counting its packet panics
-			s.peer, s.packets, s.bytes = sick, 1, len(good)-60
+			sick := newPath(&tunnel{}, &config.Peer{})
+			sick.notifyFlags.Store(wantedByProber) // there is no prober, so that counting its packet panics
+			s.path, s.packets, s.bytes = sick, 1, len(good)-60
 			tn.in.carried(1, s.bytes) // as for sick, which is no peer of this tunnel
 		}, 3, 2},
-		{"write", func(_ *inbound, tn *tunnel, p *peer) {
+		{"write", func(_ *inbound, tn *tunnel, p *path) {
 			tn.prober = nil
-			p.wanted.Store(wantedByProber)
+			p.notifyFlags.Store(wantedByProber)
 		}, 3, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -171,17 +171,17 @@ func TestPanicsBeside(t *testing.T) {
 
 	pr := newProber()
 	pr.seen[p] = 7
-	pr.guard(func() { pr.believe(t.Context(), tooBig{}) })
+	pr.guard(func() { pr.handleReport(t.Context(), tooBig{}) })
 	if len(pr.seen) != 0 {
 		t.Error("the prober goes on with what a panic left")
 	}
 
 	k := newKeeper(func() {})
-	sick, well := &pulse{p: p, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &pulse{p: newPeer(tn, &p.cfg), place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
+	sick, well := &session{p: p, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &session{p: newPath(tn, &p.cfg), place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
 	k.due = schedule{sick, well}
-	p.pulses, well.p.pulses = []*pulse{sick}, []*pulse{well}
+	p.sessions, well.p.sessions = []*session{sick}, []*session{well}
 	k.guard(p, func() { panic("a fault") })
-	if len(k.due) != 1 || k.due[0] != well || p.pulses != nil || tn.repairs[repairPanic].Load() != 1 {
+	if len(k.due) != 1 || k.due[0] != well || p.sessions != nil || tn.repairs[repairPanic].Load() != 1 {
 		t.Errorf("%d pulses are left, %d panics", len(k.due), tn.repairs[repairPanic].Load())
 	}
 

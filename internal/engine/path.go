@@ -17,41 +17,41 @@ import (
 
 // evaluate updates a peer's path to the route to it. Anything missing puts the peer in
 // the waiting state: it may become available, and other tunnels are not affected.
-func (e *Engine) evaluate(p *peer, route netcfg.Answer) {
+func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 	route = e.leaveUnusable(p, route)
-	path, waiting := e.findPath(p, route)
-	if path == nil {
-		p.replacePath(nil)
+	wire, waiting := e.findWire(p, route)
+	if wire == nil {
+		p.publish(nil)
 		p.setState(api.Waiting, waiting)
 		return
 	}
-	if path != p.path.Load() {
-		p.replacePath(path)
-		p.follows(path)
+	if wire != p.wire.Load() {
+		p.publish(wire)
+		p.follows(wire)
 		if p.t.only != nil {
 			p.t.setMTU()
 		}
 		if p.t.link != nil { // otherwise setPath is called when there is an interface
-			p.setPath(path)
+			p.reportWire(wire)
 		}
 	}
 	// Without an interface, leave arriving packets to the kernel.
-	if p.t.link != nil && path != p.registered {
-		e.register(p, path)
+	if p.t.link != nil && wire != p.registered {
+		e.register(p, wire)
 	}
 }
 
 // evaluateOne evaluates a single peer when nothing else has changed. The first hop, which
 // sets the interface's MTU, must be the same.
-func (e *Engine) evaluateOne(p *peer) {
+func (e *Engine) evaluateOne(p *path) {
 	before := slices.Clone(p.t.held)
-	e.evaluate(p, e.routesTo([]*peer{p})[0])
+	e.evaluate(p, e.routesTo([]*path{p})[0])
 	p.t.holdRoutes(before) // the route to the peer may have changed, too
 	e.arrange()
 }
 
 // routesTo returns the routes to peers. A peer without an address has an empty answer.
-func (e *Engine) routesTo(peers []*peer) []netcfg.Answer {
+func (e *Engine) routesTo(peers []*path) []netcfg.Answer {
 	answers := make([]netcfg.Answer, len(peers))
 	var queries []netcfg.Query
 	var of []int
@@ -90,7 +90,7 @@ func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
 // tooLong is a destination of an automatic tunnel whose first hop refused a packet as
 // too large.
 type tooLong struct {
-	p   *peer
+	p   *path
 	dst netip.Addr
 }
 
@@ -108,7 +108,7 @@ func (t *tunnel) local() netip.Addr { return t.cfg.Layers[len(t.cfg.Layers)-1].L
 
 // outerRemote returns the address that packets go to, if it is known. For an automatic
 // tunnel it is one of many.
-func (p *peer) outerRemote() netip.Addr {
+func (p *path) outerRemote() netip.Addr {
 	switch r := p.remote(); {
 	case r.Addr.IsValid():
 		return r.Addr
@@ -120,30 +120,30 @@ func (p *peer) outerRemote() netip.Addr {
 	return netip.Addr{}
 }
 
-// takeLesson applies an MTU update from the prober. If the peer was removed from the
+// applyMTUUpdate applies an MTU update from the prober. If the peer was removed from the
 // configuration meanwhile, it must not get a path again.
-func (e *Engine) takeLesson(l lesson) {
+func (e *Engine) applyMTUUpdate(l mtuUpdate) {
 	defer close(l.applied)
 	if e.prober.hasForgotten(l.p) {
 		return
 	}
-	l.p.lesson = l
+	l.p.knownMTU = l
 	e.evaluateOne(l.p)
 }
 
-// replacePath publishes a path; nil: there is none.
-func (p *peer) replacePath(path *path) {
-	p.path.Store(path)
-	if path != nil && p.registered != nil && *path.outer() == *p.registered.outer() {
-		p.arrives.Store(path)
+// publish publishes a path; nil: there is none.
+func (p *path) publish(wire *Wire) {
+	p.wire.Store(wire)
+	if wire != nil && p.registered != nil && *wire.outer() == *p.registered.outer() {
+		p.arrives.Store(wire)
 	}
-	p.t.prober.rouse()
+	p.t.prober.notify()
 	p.t.keeper.mark(p)
 }
 
-// findPath returns the path that the peer should have now: the present one if nothing
+// findWire returns the path that the peer should have now: the present one if nothing
 // has changed, or nil and what the peer waits for.
-func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting string) {
+func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting string) {
 	t, route := p.t, answer.Route
 	remote := p.outerRemote()
 	way := e.wayOut(p, remote, answer) // also decides on the interface's routes
@@ -169,14 +169,14 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 			return nil, waiting
 		}
 	}
-	if why := e.notHeardAt(layers, route.Index); why != "" {
+	if why := e.receiveProblem(layers, route.Index); why != "" {
 		return nil, why
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
-	old := p.path.Load()
-	next = &path{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, on: route.Interface, link: link, mtu: mtu, by: by, hop: hop,
+	old := p.wire.Load()
+	next = &Wire{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, on: route.Interface, link: link, mtu: mtu, by: by, hop: hop,
 		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
 	if !t.automatic() {
 		next.between = t.cfg.Probed(&p.cfg)
@@ -211,7 +211,7 @@ func (e *Engine) findPath(p *peer, answer netcfg.Answer) (next *path, waiting st
 }
 
 // wayOut returns what is missing to send packets to a peer, or "".
-func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string {
+func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string {
 	t, route := p.t, answer.Route
 	self, around := e.selfWaiting(p, remote, route), t.around(remote, answer)
 	switch {
@@ -244,7 +244,7 @@ func (e *Engine) wayOut(p *peer, remote netip.Addr, answer netcfg.Answer) string
 }
 
 // resolve sets the resolver of the automatic layer, or returns what it waits for.
-func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
+func (e *Engine) resolve(p *path, layers []encap.Layer) (waiting string) {
 	m := p.t.mech
 	l := &layers[m.layer]
 	r, err := m.at(e.site(p.t, l.Local))
@@ -261,7 +261,7 @@ func (e *Engine) resolve(p *peer, layers []encap.Layer) (waiting string) {
 // depth returns the number of layers of a peer's packets when they leave the host: those
 // of its tunnel, and of all other tunnels through which the route leads. For a loop it is
 // more than encap.MaxDepth.
-func (e *Engine) depth(p *peer, route netcfg.Route) int {
+func (e *Engine) depth(p *path, route netcfg.Route) int {
 	p.through = e.byIndex[route.Index]
 	depth := len(p.t.cfg.Layers)
 	for t := p.through; t != nil && depth <= encap.MaxDepth; t = p.through {
@@ -275,8 +275,8 @@ func (e *Engine) depth(p *peer, route netcfg.Route) int {
 
 // learnt returns the path MTU as far as it is known, for the given layers and first-hop
 // MTU.
-func (p *peer) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
-	if l := p.lesson; l.link == link && l.mtu < link && slices.Equal(l.layers, layers) {
+func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
+	if l := p.knownMTU; l.link == link && l.mtu < link && slices.Equal(l.layers, layers) {
 		return l.mtu, l.by
 	}
 	return link, pathmtu.Route
@@ -307,8 +307,8 @@ func (t *tunnel) closeUnused() {
 	}
 	used := make(map[origin]bool)
 	for _, p := range t.peers {
-		if path := p.path.Load(); path != nil {
-			used[path.from] = true
+		if wire := p.wire.Load(); wire != nil {
+			used[wire.from] = true
 		}
 	}
 	for from, s := range t.sockets {

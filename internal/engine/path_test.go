@@ -19,8 +19,8 @@ func TestDepthThroughHub(t *testing.T) {
 	}
 	const uplink, ofHub, ofOther = 2, 3, 4 // indexes of devices
 	hub, other := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}, &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
-	near, far := newPeer(hub, remote("198.51.100.1")), newPeer(hub, remote("203.0.113.1"))
-	hub.peers = []*peer{near, far}
+	near, far := newPath(hub, remote("198.51.100.1")), newPath(hub, remote("203.0.113.1"))
+	hub.peers = []*path{near, far}
 	behind, err := newBehind(hub.peers, []config.Peer{
 		{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 		{Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
@@ -37,8 +37,8 @@ func TestDepthThroughHub(t *testing.T) {
 		{"through the hub's first peer", "10.0.0.9", 3},
 		{"to nobody behind the hub", "172.16.0.9", 3},
 	} {
-		p := newPeer(other, remote(c.to))
-		other.only, other.peers = p, []*peer{p}
+		p := newPath(other, remote(c.to))
+		other.only, other.peers = p, []*path{p}
 		e := &Engine{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}
 		for range 2 { // until all know through which tunnel they go
 			e.depth(near, netcfg.Route{Index: uplink})

@@ -18,60 +18,60 @@ import (
 	"sixfour/internal/pathmtu"
 )
 
-// peer is one remote endpoint of a tunnel. The only peer of an automatic tunnel stands
+// path is one remote endpoint of a tunnel. The only peer of an automatic tunnel stands
 // for all its endpoints.
-type peer struct {
+type path struct {
 	t    *tunnel
 	cfg  config.Peer // the name never changes; the rest follows the rule of tunnel.cfg
 	in   counters
 	out  counters
-	path atomic.Pointer[path] // nil: the peer cannot be reached now
+	wire atomic.Pointer[Wire] // nil: the peer cannot be reached now
 
 	listening atomic.Bool   // a receiver is open for packets from the peer
 	answered  atomic.Uint64 // echo requests answered by the daemon itself
 	record    *encap.Record
 	soft      softState
-	heard     heard
+	icmp      icmpReceived
 	echo      *echo
 	// Limits the reports about the path MTU from routers; anyone can forge them.
-	reports *rate.Limiter
-	narrow  sync.Mutex // held to add and remove destinations with a smaller MTU
-	witness witness
-	wanted  atomic.Uint32                 // wantedBy flags: receivers of a notice about the next packet from the peer
-	arrived atomic.Bool                   // a packet arrived: the prober must check
-	large   atomic.Uint64                 // packets sent that not every path carries
-	asked6  atomic.Uint64                 // large echo requests to our end that the interface answers
-	watched atomic.Bool                   // the prober knows the peer
-	retired bool                          // the prober must forget it; guarded by the prober's mu
-	doubt   atomic.Pointer[chan struct{}] // asks whether its name still has the address; nil: it has no name
+	reports     *rate.Limiter
+	narrow      sync.Mutex // held to add and remove destinations with a smaller MTU
+	sample      ptbSample
+	notifyFlags atomic.Uint32                 // wantedBy flags: receivers of a notice about the next packet from the peer
+	arrived     atomic.Bool                   // a packet arrived: the prober must check
+	large       atomic.Uint64                 // packets sent that not every path carries
+	asked6      atomic.Uint64                 // large echo requests to our end that the interface answers
+	watched     atomic.Bool                   // the prober knows the peer
+	retired     bool                          // the prober must forget it; guarded by the prober's mu
+	lookUpSoon  atomic.Pointer[chan struct{}] // asks whether its name still has the address; nil: it has no name
 
 	// Used by the control loop only.
 	resolved   netip.Addr // address of a remote given by name
 	naming     naming
 	unfollow   context.CancelFunc // stops following the name; nil: it has none
-	registered *path              // the path for which packets from the peer are received
+	registered *Wire              // the path for which packets from the peer are received
 	// arrives is the path that decapsulates these packets: the latest with the same ends
 	// as registered. A path with other ends gets another pointer.
-	arrives    *atomic.Pointer[path]
-	former     *atomic.Pointer[path] // the path to a former address of the name, accepted until then
-	until      time.Time
-	noXDP      string  // why packets do not leave through AF_XDP though they should
-	twin       *peer   // conflicting peer: its packets cannot be told from this peer's
-	through    *tunnel // the tunnel into which the outer packets are routed
-	lesson     lesson  // the last MTU update
-	lastWay    lastWay
-	odd, wraps uint64 // values of the record's counters when they were last logged
+	arrives     *atomic.Pointer[Wire]
+	former      *atomic.Pointer[Wire] // the path to a former address of the name, accepted until then
+	until       time.Time
+	noXDP       string    // why packets do not leave through AF_XDP though they should
+	conflicting *path     // conflicting peer: its packets cannot be told from this peer's
+	through     *tunnel   // the tunnel into which the outer packets are routed
+	knownMTU    mtuUpdate // the last MTU update
+	lastRoute   lastRoute
+	odd, wraps  uint64 // values of the record's counters when they were last logged
 
-	several  atomic.Bool           // its name has more than one address
-	lifeSign atomic.Bool           // a packet arrived: the keeper must check
-	doubted  atomic.Bool           // an error reported that the peer cannot be reached
-	marked   atomic.Bool           // the keeper will check the peer
-	ways     twoWays               // packets that may arrive both by socket and by AF_XDP
-	pulses   []*pulse              // liveness sessions, owned by the keeper
-	proven   atomic.Pointer[proof] // how probes were answered; nil: none was
-	expected atomic.Int64          // probes of whether it is up that may still be answered
-	asked    asked
-	refused  atomic.Int64 // when a send failure was last examined, in ns since the epoch
+	hasAlternatives atomic.Bool           // its name has more than one address
+	packetArrived   atomic.Bool           // a packet arrived: the keeper must check
+	doubted         atomic.Bool           // an error reported that the peer cannot be reached
+	marked          atomic.Bool           // the keeper will check the peer
+	ways            twoWays               // packets that may arrive both by socket and by AF_XDP
+	sessions        []*session            // liveness sessions, owned by the keeper
+	proven          atomic.Pointer[proof] // how probes were answered; nil: none was
+	expected        atomic.Int64          // probes of whether it is up that may still be answered
+	asked           asked
+	refused         atomic.Int64 // when a send failure was last examined, in ns since the epoch
 
 	mu       sync.Mutex
 	state    api.State
@@ -81,8 +81,8 @@ type peer struct {
 	wasUp    bool // up at some time since leaveDead last checked
 }
 
-// path is how packets reach a peer. It is immutable: a changed path replaces it.
-type path struct {
+// Wire is how packets reach a peer. It is immutable: a changed path replaces it.
+type Wire struct {
 	layers  []encap.Layer // innermost first
 	options encap.Options
 	version int           // the tunnel's version when the path was made
@@ -102,26 +102,26 @@ type path struct {
 
 // outer returns the outermost layer, whose addresses are in the packets that leave the
 // host.
-func (p *path) outer() *encap.Layer { return &p.layers[len(p.layers)-1] }
+func (p *Wire) outer() *encap.Layer { return &p.layers[len(p.layers)-1] }
 
 // is reports whether a path has the given layers and first-hop MTU.
-func (p *path) is(layers []encap.Layer, link encap.PathMTU) bool {
+func (p *Wire) is(layers []encap.Layer, link encap.PathMTU) bool {
 	return p != nil && p.link == link && slices.Equal(p.layers, layers)
 }
 
 // same reports whether two paths have the same layers and hops and make the same packets.
-func (p *path) same(o *path) bool {
+func (p *Wire) same(o *Wire) bool {
 	return p.is(o.layers, o.link) && p.mtu == o.mtu && p.by == o.by && p.hop == o.hop && p.device == o.device && p.version == o.version && slices.Equal(p.between, o.between)
 }
 
-func newPeer(t *tunnel, cfg *config.Peer) *peer {
-	p := &peer{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+func newPath(t *tunnel, cfg *config.Peer) *path {
+	p := &path{t: t, cfg: *cfg, record: encap.NewRecord(), echo: newEcho(), reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
 	p.state = api.State{Phase: api.Starting, Since: time.Now()}
 	return p
 }
 
 // log returns the tunnel's logger, with the peer's name if it has one.
-func (p *peer) log() *zap.Logger {
+func (p *path) log() *zap.Logger {
 	if p.cfg.Name == "" {
 		return p.t.log
 	}
@@ -129,7 +129,7 @@ func (p *peer) log() *zap.Logger {
 }
 
 // remote returns the configured outer address or name of the peer.
-func (p *peer) remote() config.Host { return p.cfg.Remotes[len(p.cfg.Remotes)-1] }
+func (p *path) remote() config.Host { return p.cfg.Remotes[len(p.cfg.Remotes)-1] }
 
 // outerVersion returns the IP version of the outermost header.
 func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }
@@ -137,8 +137,8 @@ func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.La
 // automatic reports whether outer destinations are derived from the packets.
 func (t *tunnel) automatic() bool { return t.mech != nil }
 
-// complain logs irregularities that were counted since the last call.
-func (p *peer) complain() {
+// logIrregularities logs irregularities that were counted since the last call.
+func (p *path) logIrregularities() {
 	if n := p.record.OddECN(); n > p.odd {
 		p.log().Warn("packets came with ECN fields that no sound path makes (RFC 6040 section 4.2): something on the way, or the peer, writes them wrongly", zap.Uint64("packets", n-p.odd))
 		p.odd = n
@@ -150,7 +150,7 @@ func (p *peer) complain() {
 }
 
 // send sends one packet outside a batch, and fragments it if necessary.
-func (p *path) send(pkt, scratch []byte) error {
+func (p *Wire) send(pkt, scratch []byte) error {
 	for f := range p.stack.Cut(pkt, p.mtu, scratch) {
 		if err := p.senders[0].SendOne(f); err != nil {
 			return err

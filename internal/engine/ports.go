@@ -46,14 +46,14 @@ func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 
 // findHop returns the next hop through the route's device if the tunnel is to use AF_XDP
 // and the device supports it.
-func (e *Engine) findHop(p *peer, l *encap.Layer, route netcfg.Route) hop {
+func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) hop {
 	t := p.t
 	if !t.wantsXDP() || t.automatic() {
 		return hop{}
 	}
 	h, err := e.tryHop(p, l, route)
 	if err != nil {
-		p.complainOfXDP(err)
+		p.logNoXDP(err)
 	} else {
 		p.noXDP, t.noXDP = "", ""
 	}
@@ -63,10 +63,10 @@ func (e *Engine) findHop(p *peer, l *encap.Layer, route netcfg.Route) hop {
 	return h
 }
 
-// complainOfXDP logs why packets leave through a socket, if the reason is new. A hub may
+// logNoXDP logs why packets leave through a socket, if the reason is new. A hub may
 // have thousands of peers: unresolved neighbours are logged at debug level only, and a
 // fault of the device is logged once.
-func (p *peer) complainOfXDP(err error) {
+func (p *path) logNoXDP(err error) {
 	t, why := p.t, err.Error()
 	if why == p.noXDP {
 		return
@@ -88,7 +88,7 @@ var errLinkLocal = errors.New("an end is a link-local address")
 
 var errNoNeighbour = errors.New("is not known yet")
 
-func (e *Engine) tryHop(p *peer, l *encap.Layer, route netcfg.Route) (hop, error) {
+func (e *Engine) tryHop(p *path, l *encap.Layer, route netcfg.Route) (hop, error) {
 	if isZoned(l.Local, l.Remote) {
 		return hop{}, errLinkLocal
 	}
@@ -111,7 +111,7 @@ func (e *Engine) tryHop(p *peer, l *encap.Layer, route netcfg.Route) (hop, error
 
 // mayBypass returns why a peer's packets must not bypass the kernel's IP layer. If the
 // IPsec policies are not known, packets must not bypass it.
-func (e *Engine) mayBypass(p *peer, l *encap.Layer, route netcfg.Route) error {
+func (e *Engine) mayBypass(p *path, l *encap.Layer, route netcfg.Route) error {
 	if e.policies.err != nil {
 		return e.policies.err
 	}
@@ -130,8 +130,8 @@ type policies struct {
 	err error
 }
 
-// lookAtPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
-func (e *Engine) lookAtPolicies() {
+// readPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
+func (e *Engine) readPolicies() {
 	if slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP) {
 		e.policies.Policies, e.policies.err = e.router.Policies()
 	}
@@ -177,16 +177,16 @@ func (p *port) again() {
 	p.retry = time.Now().Add(wait)
 }
 
-// awaited returns the time until the next work of the control loop: an interface to check,
+// nextDue returns the time until the next work of the control loop: an interface to check,
 // a peer to move to another address of its name, or a port to retry. It returns most if
 // that is less. A port whose retry time has passed is not needed any more.
-func (e *Engine) awaited(most time.Duration) time.Duration {
+func (e *Engine) nextDue(most time.Duration) time.Duration {
 	for _, t := range e.tunnels {
 		if t.opening.lacks != "" {
 			most = min(most, retry)
 		}
 		if t.touched.Load() && t.link != nil {
-			most = min(most, max(time.Until(t.mending.next), settle))
+			most = min(most, max(time.Until(t.restoring.next), settle))
 		}
 	}
 	if !e.moveAt.IsZero() {
@@ -301,8 +301,8 @@ func (e *Engine) closePorts() {
 	used := make(map[*xdp.Port]bool)
 	for _, t := range e.tunnels {
 		for _, p := range t.peers {
-			if path := p.path.Load(); path != nil {
-				used[path.hop.port] = true
+			if wire := p.wire.Load(); wire != nil {
+				used[wire.hop.port] = true
 			}
 		}
 	}
@@ -315,7 +315,7 @@ func (e *Engine) closePorts() {
 }
 
 // io returns how the path's packets leave.
-func (p *path) io() config.IO {
+func (p *Wire) io() config.IO {
 	if p.hop.port != nil {
 		return config.IOXDP
 	}

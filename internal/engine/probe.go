@@ -27,22 +27,22 @@ type prober struct {
 	asleep  atomic.Bool
 	reports chan tooBig
 	answers chan answer
-	lessons chan lesson
+	updates chan mtuUpdate
 
 	mu      sync.Mutex
-	fresh   []*peer // to be watched from now on
+	fresh   []*path // to be watched from now on
 	leaving bool    // some watched peers are retired
 
 	// Used by the goroutine only.
-	peers  []*peer // watched peers
-	paths  map[*peer]*probing
-	seen   map[*peer]uint64 // large packets already counted
-	checks allowance        // bytes allowed for checking unproven reports
+	paths    []*path // watched peers
+	searches map[*path]*probing
+	seen     map[*path]uint64 // large packets already counted
+	checks   allowance        // bytes allowed for checking unproven reports
 }
 
 // tooBig is a router's report about the MTU of a tunnel's path.
 type tooBig struct {
-	p     *peer
+	p     *path
 	mtu   encap.PathMTU
 	inner []byte // the quoted packet, as far as it was quoted
 	proof bool   // it quotes a probe, which an attacker off the path cannot know
@@ -51,13 +51,13 @@ type tooBig struct {
 
 // answer is an answer to a path MTU probe.
 type answer struct {
-	p   *peer
+	p   *path
 	seq uint16
 }
 
-// lesson is an MTU update: what the prober learnt about a path.
-type lesson struct {
-	p         *peer
+// mtuUpdate is an MTU update: what the prober learnt about a path.
+type mtuUpdate struct {
+	p         *path
 	layers    []encap.Layer
 	link, mtu encap.PathMTU
 	by        pathmtu.Source
@@ -91,74 +91,74 @@ func (pr *probing) traffic(n int, asked uint64) int {
 
 func newProber() *prober {
 	return &prober{
-		wake:    make(chan struct{}, 1),
-		reports: make(chan tooBig, 64),
-		answers: make(chan answer, 256),
-		lessons: make(chan lesson),
-		paths:   make(map[*peer]*probing),
-		seen:    make(map[*peer]uint64),
-		checks:  newAllowance(time.Now()),
+		wake:     make(chan struct{}, 1),
+		reports:  make(chan tooBig, 64),
+		answers:  make(chan answer, 256),
+		updates:  make(chan mtuUpdate),
+		searches: make(map[*path]*probing),
+		seen:     make(map[*path]uint64),
+		checks:   newAllowance(time.Now()),
 	}
 }
 
 // sentLarge counts packets that not every path carries, and wakes the prober.
-func (p *peer) sentLarge(n uint64) {
+func (p *path) sentLarge(n uint64) {
 	p.large.Add(n)
 	p.t.prober.watch(p)
 }
 
 // watch makes the prober watch a peer from now on. Of a hub with many peers it watches
 // only those to which there is traffic.
-func (p *prober) watch(peer *peer) {
-	if !peer.watched.Load() && !peer.watched.Swap(true) {
+func (p *prober) watch(path *path) {
+	if !path.watched.Load() && !path.watched.Swap(true) {
 		p.mu.Lock()
-		if !peer.retired {
-			p.fresh = append(p.fresh, peer)
+		if !path.retired {
+			p.fresh = append(p.fresh, path)
 		}
 		p.mu.Unlock()
 	}
-	p.rouse()
+	p.notify()
 }
 
 // forget makes the prober forget peers that were removed.
-func (p *prober) forget(peers []*peer) {
+func (p *prober) forget(peers []*path) {
 	p.mu.Lock()
-	for _, peer := range peers {
-		peer.retired = true
+	for _, path := range peers {
+		path.retired = true
 	}
 	p.leaving = true
 	p.mu.Unlock()
-	p.rouse()
+	p.notify()
 }
 
 // hasForgotten reports whether a peer was removed.
-func (p *prober) hasForgotten(peer *peer) bool {
+func (p *prober) hasForgotten(path *path) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return peer.retired
+	return path.retired
 }
 
 // settle adds new peers to the watched ones, and drops retired ones.
 func (p *prober) settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.peers = append(p.peers, p.fresh...)
+	p.paths = append(p.paths, p.fresh...)
 	p.fresh = nil
 	if !p.leaving {
 		return
 	}
 	p.leaving = false
-	p.peers = slices.DeleteFunc(p.peers, func(peer *peer) bool {
-		if peer.retired {
-			delete(p.paths, peer)
-			delete(p.seen, peer)
+	p.paths = slices.DeleteFunc(p.paths, func(path *path) bool {
+		if path.retired {
+			delete(p.searches, path)
+			delete(p.seen, path)
 		}
-		return peer.retired
+		return path.retired
 	})
 }
 
-// rouse wakes the prober if it sleeps.
-func (p *prober) rouse() {
+// notify wakes the prober if it sleeps.
+func (p *prober) notify() {
 	if p.asleep.Load() && p.asleep.Swap(false) {
 		select {
 		case p.wake <- struct{}{}:
@@ -169,7 +169,7 @@ func (p *prober) rouse() {
 
 // tooBig passes on a router's report about an inner packet; size is the length of the
 // report in bytes. If there are too many reports, some are dropped: routers repeat them.
-func (p *prober) tooBig(of *peer, mtu encap.PathMTU, inner []byte, size int) {
+func (p *prober) tooBig(of *path, mtu encap.PathMTU, inner []byte, size int) {
 	if !of.reports.Allow() {
 		return
 	}
@@ -188,7 +188,7 @@ const trafficPoll = 500 * time.Millisecond
 // guard calls f. After a panic the state of all paths is discarded and learnt again.
 func (p *prober) guard(f func()) {
 	if guarded(p.log, "find path MTUs", f) {
-		clear(p.paths)
+		clear(p.searches)
 		clear(p.seen)
 	}
 }
@@ -204,9 +204,9 @@ func (p *prober) run(ctx context.Context) {
 		case <-timer.C:
 		case <-p.wake:
 		case r := <-p.reports:
-			p.guard(func() { p.believe(ctx, r) })
+			p.guard(func() { p.handleReport(ctx, r) })
 		case a := <-p.answers:
-			p.guard(func() { p.take(a) })
+			p.guard(func() { p.handleAnswer(a) })
 		}
 		p.asleep.Store(false)
 		next := time.Now().Add(trafficPoll)
@@ -216,19 +216,19 @@ func (p *prober) run(ctx context.Context) {
 		}
 		if next.IsZero() || time.Until(next) > trafficPoll { // let traffic wake the goroutine
 			p.asleep.Store(true)
-			if p.news() { // something arrived before asleep was set
+			if p.pending() { // something arrived before asleep was set
 				timer.Reset(0)
 			}
 		}
 	}
 }
 
-// take handles an answer and all others that are waiting: a step visits all peers, so
+// handleAnswer handles an answer and all others that are waiting: a step visits all peers, so
 // one step for each answer would be slow with many peers.
-func (p *prober) take(a answer) {
+func (p *prober) handleAnswer(a answer) {
 	now := time.Now()
 	for {
-		if pr := p.paths[a.p]; pr != nil {
+		if pr := p.searches[a.p]; pr != nil {
 			pr.Answer(a.seq, now)
 			pr.again = now
 		}
@@ -240,18 +240,18 @@ func (p *prober) take(a answer) {
 	}
 }
 
-// news reports whether a peer was sent large packets that are not counted yet, or has a
+// pending reports whether a peer was sent large packets that are not counted yet, or has a
 // new path.
-func (p *prober) news() bool {
+func (p *prober) pending() bool {
 	p.mu.Lock()
 	fresh := len(p.fresh) > 0 || p.leaving
 	p.mu.Unlock()
 	if fresh {
 		return true
 	}
-	for _, peer := range p.peers {
-		path, pr := peer.path.Load(), p.paths[peer]
-		if peer.large.Load() != p.seen[peer] || peer.arrived.Load() || path != nil && peer.learns(path) && !pr.isAbout(path) {
+	for _, path := range p.paths {
+		wire, pr := path.wire.Load(), p.searches[path]
+		if path.large.Load() != p.seen[path] || path.arrived.Load() || wire != nil && path.learns(wire) && !pr.isAbout(wire) {
 			return true
 		}
 	}
@@ -260,13 +260,13 @@ func (p *prober) news() bool {
 
 // learns reports whether to search the MTU of the peer's path: it is needed, and answers
 // to probes can be received. An automatic tunnel has too many paths.
-func (p *peer) learns(path *path) bool {
-	return path.stack.NeedsPathMTU() && !p.t.automatic() && p.listening.Load()
+func (p *path) learns(wire *Wire) bool {
+	return wire.stack.NeedsPathMTU() && !p.t.automatic() && p.listening.Load()
 }
 
 // isAbout reports whether a path has the layers, first hop and options that are being
 // searched.
-func (pr *probing) isAbout(p *path) bool {
+func (pr *probing) isAbout(p *Wire) bool {
 	return pr != nil && p.is(pr.layers, pr.link) && p.options == pr.options
 }
 
@@ -280,21 +280,21 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 		}
 	}
 	p.settle()
-	for _, peer := range p.peers {
-		large := peer.large.Load()
-		pr := p.probing(peer, now)
+	for _, path := range p.paths {
+		large := path.large.Load()
+		pr := p.probing(path, now)
 		if pr == nil {
-			p.seen[peer] = large
+			p.seen[path] = large
 			continue
 		}
-		if peer.arrived.Load() {
-			peer.arrived.Store(false)
+		if path.arrived.Load() {
+			path.arrived.Store(false)
 			pr.Heard(now)
 			pr.again = now
 		}
-		if n := large - p.seen[peer]; n > 0 {
-			pr.Sent(pr.traffic(int(n), peer.asked6.Load()), now)
-			p.seen[peer] = large
+		if n := large - p.seen[path]; n > 0 {
+			pr.Sent(pr.traffic(int(n), path.asked6.Load()), now)
+			p.seen[path] = large
 			sooner(now.Add(trafficPoll))
 		} else if pr.again.IsZero() {
 			continue
@@ -305,13 +305,13 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 		var probes []pathmtu.Packet
 		probes, pr.again = pr.Next(now)
 		for _, q := range probes {
-			peer.probe(pr, q)
+			path.probe(pr, q)
 			if pr.Checking() {
 				p.checks.spend(q.Size)
 			}
 		}
-		p.tell(ctx, peer, pr)
-		peer.wants(wantedByProber, pr.Unknown())
+		p.report(ctx, path, pr)
+		path.notifyNext(wantedByProber, pr.Unknown())
 		if !pr.again.IsZero() {
 			sooner(pr.again)
 		}
@@ -321,29 +321,29 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 
 // probing returns the state for a peer's present path, or nil if it has no path or its
 // MTU is not to be learnt.
-func (p *prober) probing(peer *peer, now time.Time) *probing {
-	path, pr := peer.path.Load(), p.paths[peer]
-	if path == nil || !peer.learns(path) {
+func (p *prober) probing(path *path, now time.Time) *probing {
+	wire, pr := path.wire.Load(), p.searches[path]
+	if wire == nil || !path.learns(wire) {
 		return nil
 	}
-	if pr.isAbout(path) {
+	if pr.isAbout(wire) {
 		return pr
 	}
 	// Use a path MTU larger than any probe, so that probes are sent with DF.
-	wide := path.link + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
-	stack, err := encap.New(path.layers, wide, path.options, nil, peer.record)
+	wide := wire.link + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
+	stack, err := encap.New(wire.layers, wide, wire.options, nil, path.record)
 	if err != nil { // cannot happen: the path has a stack of the same layers
-		peer.log().Error("path MTU", zap.Error(err))
+		path.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(path.link)), layers: path.layers, link: path.link, options: path.options, stack: stack, again: now, asked: peer.asked6.Load()}
-	p.paths[peer] = pr
+	pr = &probing{Path: pathmtu.New(int(wire.link)), layers: wire.layers, link: wire.link, options: wire.options, stack: stack, again: now, asked: path.asked6.Load()}
+	p.searches[path] = pr
 	return pr
 }
 
-// believe handles a router's report. A report without proof is checked with probes if
+// handleReport handles a router's report. A report without proof is checked with probes if
 // the peer answers them.
-func (p *prober) believe(ctx context.Context, r tooBig) {
+func (p *prober) handleReport(ctx context.Context, r tooBig) {
 	now := time.Now()
 	pr, watched := p.probing(r.p, now), r.p.watched.Load()
 	if pr == nil {
@@ -361,29 +361,29 @@ func (p *prober) believe(ctx context.Context, r tooBig) {
 	p.watch(r.p)
 	believed := pr.TooBig(int(r.mtu), r.proof, now)
 	pr.again = now
-	p.tell(ctx, r.p, pr)
+	p.report(ctx, r.p, pr)
 	// Tell the sender now if possible: otherwise when it sends again.
 	if !believed || r.inner == nil || r.p.echo.sent(r.inner) {
 		return
 	}
-	if path := r.p.path.Load(); path != nil && path.mtu == r.mtu {
-		limit := int(path.stack.LimitTo(r.inner))
-		if size(r.inner) > limit && !path.stack.InPieces(r.inner, size(r.inner)) {
+	if wire := r.p.wire.Load(); wire != nil && wire.mtu == r.mtu {
+		limit := int(wire.stack.LimitTo(r.inner))
+		if size(r.inner) > limit && !wire.stack.InPieces(r.inner, size(r.inner)) {
 			r.p.t.reply.tooBig(limit, r.inner, nil)
 		}
 	}
 }
 
-// tell reports a new MTU to the control loop, and waits until the path has it.
-func (p *prober) tell(ctx context.Context, peer *peer, pr *probing) {
+// report reports a new MTU to the control loop, and waits until the path has it.
+func (p *prober) report(ctx context.Context, path *path, pr *probing) {
 	mtu, by := pr.MTU()
-	path := peer.path.Load()
-	if path == nil || !pr.isAbout(path) || int(path.mtu) == mtu && path.by == by {
+	wire := path.wire.Load()
+	if wire == nil || !pr.isAbout(wire) || int(wire.mtu) == mtu && wire.by == by {
 		return
 	}
-	l := lesson{peer, pr.layers, pr.link, encap.PathMTU(mtu), by, make(chan struct{})}
+	l := mtuUpdate{path, pr.layers, pr.link, encap.PathMTU(mtu), by, make(chan struct{})}
 	select {
-	case p.lessons <- l:
+	case p.updates <- l:
 	case <-ctx.Done():
 		return
 	}
@@ -392,7 +392,7 @@ func (p *prober) tell(ctx context.Context, peer *peer, pr *probing) {
 	case <-ctx.Done():
 		return
 	}
-	if now := peer.path.Load(); now != nil && now.mtu < path.mtu && by == pathmtu.Probe {
-		peer.witness.tell(peer.t, now)
+	if now := path.wire.Load(); now != nil && now.mtu < wire.mtu && by == pathmtu.Probe {
+		path.sample.tell(path.t, now)
 	}
 }

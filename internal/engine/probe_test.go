@@ -11,16 +11,16 @@ import (
 // Waiting answers of many peers are handled together.
 func TestAnswersAreTakenAtOnce(t *testing.T) {
 	p := newProber()
-	var peers []*peer
+	var peers []*path
 	for range cap(p.answers) {
-		one := newPeer(&tunnel{prober: p}, new(config.Peer))
-		p.paths[one] = &probing{Path: pathmtu.New(1500)}
+		one := newPath(&tunnel{prober: p}, new(config.Peer))
+		p.searches[one] = &probing{Path: pathmtu.New(1500)}
 		peers = append(peers, one)
 		p.answers <- answer{p: one}
 	}
-	p.take(<-p.answers)
+	p.handleAnswer(<-p.answers)
 	for i, one := range peers {
-		if p.paths[one].again.IsZero() {
+		if p.searches[one].again.IsZero() {
 			t.Fatalf("answer %d waits", i)
 		}
 	}

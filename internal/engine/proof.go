@@ -32,7 +32,7 @@ func (pr *proof) improve(by way, pair int, between []config.Pair) bool {
 }
 
 // answersBy returns the way in which the peer answers probes.
-func (p *peer) answersBy() proof {
+func (p *path) answersBy() proof {
 	if pr := p.proven.Load(); pr != nil {
 		return *pr
 	}
@@ -42,8 +42,8 @@ func (p *peer) answersBy() proof {
 // ends returns the addresses for echo requests to the peer through the tunnel: those of
 // the layer, or others if the peer has answered only at these. If ok is false, no address
 // is known to answer.
-func (p *peer) ends(path *path) (local, remote netip.Addr, ok bool) {
-	local, remote, ok = probe.Ends(path.layers)
+func (p *path) ends(wire *Wire) (local, remote netip.Addr, ok bool) {
+	local, remote, ok = probe.Ends(wire.layers)
 	if !ok {
 		return local, remote, false
 	}

@@ -33,17 +33,17 @@ func TestProofImproves(t *testing.T) {
 func TestProofIsForgotten(t *testing.T) {
 	set := liveness.Settings{Every: time.Second, After: 2}
 	for _, c := range []struct{ proven, want way }{{wayInside, waySelf}, {wayAllNodes, waySelf}, {waySelf, waySelf}, {wayOutside, wayOutside}, {noWay, noWay}} {
-		pl := &pulse{p: new(peer), target: target{set: set}, life: liveness.New(set, 0, 0), proven: proof{way: c.proven}}
+		pl := &session{p: new(path), target: target{set: set}, life: liveness.New(set, 0, 0), proven: proof{way: c.proven}}
 		pl.p.proven.Store(&pl.proven)
 		now := time.Duration(0)
 		for missed := 0; missed < set.After; _, missed = pl.life.State() {
-			if pl.forget(); pl.proven.way != c.proven {
+			if pl.resetMethod(); pl.proven.way != c.proven {
 				t.Fatalf("%v: forgotten after %d probes", c.proven, missed)
 			}
 			now += time.Second
 			pl.life.Next(now)
 		}
-		pl.forget()
+		pl.resetMethod()
 		if forgotten := c.want != c.proven; pl.proven.way != c.want || (pl.p.proven.Load() == nil) != forgotten {
 			t.Errorf("%v: %v, want %v", c.proven, pl.proven.way, c.want)
 		}

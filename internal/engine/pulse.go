@@ -17,10 +17,10 @@ import (
 	"sixfour/internal/probe"
 )
 
-// pulse is a liveness session with a peer, or with a relay or router of an automatic
+// session is a liveness session with a peer, or with a relay or router of an automatic
 // tunnel. The keeper owns it.
-type pulse struct {
-	p      *peer
+type session struct {
+	p      *path
 	index  uint16 // index in the peer's pulses
 	target target
 	life   *liveness.Peer
@@ -47,49 +47,49 @@ func (t target) sameEnds(o target) bool {
 
 // targets returns the liveness targets of a peer: none without a path, or if answers
 // could not be received.
-func (p *peer) targets() []target {
-	path := p.path.Load()
-	if path == nil || path.life.Every == 0 || !p.listening.Load() || p.t.retired.Load() {
+func (p *path) targets() []target {
+	wire := p.wire.Load()
+	if wire == nil || wire.life.Every == 0 || !p.listening.Load() || p.t.retired.Load() {
 		return nil
 	}
-	l := path.outer()
-	t := target{layers: path.layers, local: l.Local, remote: l.Remote, between: path.between, set: path.life}
+	l := wire.outer()
+	t := target{layers: wire.layers, local: l.Local, remote: l.Remote, between: wire.between, set: wire.life}
 	if !p.t.automatic() {
 		return []target{t}
 	}
 	var list []target
 	relays := p.t.mech.relays()
 	for _, a := range relays.addrs {
-		list = append(list, target{local: l.Local, remote: a, self: relays.self, set: path.life})
+		list = append(list, target{local: l.Local, remote: a, self: relays.self, set: wire.life})
 	}
 	return list
 }
 
 // isWatched reports whether the peer has liveness checks. An automatic tunnel without
 // relays or routers has none: its peer stands for any endpoint.
-func (p *peer) isWatched(path *path) bool {
-	return path.life.Every > 0 && (!p.t.automatic() || len(p.t.mech.relays().addrs) > 0)
+func (p *path) isWatched(wire *Wire) bool {
+	return wire.life.Every > 0 && (!p.t.automatic() || len(p.t.mech.relays().addrs) > 0)
 }
 
 // isAbout reports whether the path still leads to the session's target.
-func (pl *pulse) isAbout(path *path) bool {
-	l := path.outer()
+func (pl *session) isAbout(wire *Wire) bool {
+	l := wire.outer()
 	if pl.target.layers == nil {
 		return l.Local == pl.target.local
 	}
-	return l.Remote == pl.target.remote && slices.Equal(path.layers, pl.target.layers)
+	return l.Remote == pl.target.remote && slices.Equal(wire.layers, pl.target.layers)
 }
 
 // first returns the number of the first probe. It is random, and it also spreads the
 // probes of different peers over time.
-func (pl *pulse) first() uint16 { return uint16(rand.Uint32()) }
+func (pl *session) first() uint16 { return uint16(rand.Uint32()) }
 
 // hasTraffic reports whether packets from the peer come from the session's target. For
 // the relays of an automatic tunnel, packets are not counted by source.
-func (pl *pulse) hasTraffic() bool { return pl.target.layers != nil }
+func (pl *session) hasTraffic() bool { return pl.target.layers != nil }
 
-// look reports whether packets have arrived since the last call.
-func (pl *pulse) look(now time.Duration) bool {
+// arrivals reports whether packets have arrived since the last call.
+func (pl *session) arrivals(now time.Duration) bool {
 	n := pl.p.in.packets.Load()
 	was := pl.seen
 	pl.seen = n
@@ -104,13 +104,13 @@ const never time.Duration = math.MinInt64 / 2
 
 // onlyHost reports whether lately only the peer's host has answered, which does not show
 // that the tunnel works.
-func (pl *pulse) onlyHost(now time.Duration) bool {
+func (pl *session) onlyHost(now time.Duration) bool {
 	return pl.target.layers != nil && pl.proven.way == wayOutside && now-pl.inside > 2*pl.target.set.Every
 }
 
 // ways returns the ways of probing that apply, the best first.
-func (pl *pulse) ways(path *path) []way {
-	l := path.outer()
+func (pl *session) ways(wire *Wire) []way {
+	l := wire.outer()
 	if pl.target.layers == nil {
 		if pl.target.self.IsValid() {
 			return []way{waySelf, wayOutside}
@@ -118,13 +118,13 @@ func (pl *pulse) ways(path *path) []way {
 		return []way{wayOutside}
 	}
 	var ways []way
-	if l.Kind.IsGRE() && len(path.layers) == 1 {
+	if l.Kind.IsGRE() && len(wire.layers) == 1 {
 		ways = append(ways, wayKeepalive)
 	}
 	if len(pl.target.between) > 0 {
 		ways = append(ways, wayBetween)
 	}
-	_, remote, inside := probe.Ends(path.layers)
+	_, remote, inside := probe.Ends(wire.layers)
 	switch {
 	case !inside:
 		return append(ways, wayOutside)
@@ -138,19 +138,19 @@ func (pl *pulse) ways(path *path) []way {
 
 // probe sends a probe in every way that may be answered, but in none worse than the
 // proven one. A probe that cannot be sent counts as unanswered.
-func (pl *pulse) probe(seq uint16) {
-	path := pl.p.path.Load()
-	if path == nil {
+func (pl *session) probe(seq uint16) {
+	wire := pl.p.wire.Load()
+	if wire == nil {
 		return
 	}
-	pl.forget()
-	for _, w := range pl.ways(path) {
+	pl.resetMethod()
+	for _, w := range pl.ways(wire) {
 		if w > pl.proven.way {
 			break
 		}
-		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: path.stack}
+		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: wire.stack}
 		if w != wayBetween {
-			pl.ask(path, q)
+			pl.ask(wire, q)
 			continue
 		}
 		for i, pair := range pl.target.between {
@@ -158,15 +158,15 @@ func (pl *pulse) probe(seq uint16) {
 				continue
 			}
 			q.between, q.pair = pair, uint8(i)
-			pl.ask(path, q)
+			pl.ask(wire, q)
 		}
 	}
 	pl.tries++
 }
 
-// forget makes the next probe go in every way through the tunnel, when the peer does not
+// resetMethod makes the next probe go in every way through the tunnel, when the peer does not
 // answer any more in the one in which it did: another system may have its address by now.
-func (pl *pulse) forget() {
+func (pl *session) resetMethod() {
 	if _, missed := pl.life.State(); missed >= pl.target.set.After && pl.proven.way < waySelf {
 		pl.proven = proof{way: waySelf}
 		pl.p.proven.Store(nil)
@@ -174,9 +174,9 @@ func (pl *pulse) forget() {
 }
 
 // ask sends one packet of a probe.
-func (pl *pulse) ask(path *path, q question) {
+func (pl *session) ask(wire *Wire, q question) {
 	pl.p.expected.Add(1) // before an answer can arrive
-	if err := pl.p.put(path, q); err != nil {
+	if err := pl.p.put(wire, q); err != nil {
 		pl.p.expected.Add(-1)
 		pl.p.noteSend(err)
 		pl.life.Refused()
@@ -185,8 +185,8 @@ func (pl *pulse) ask(path *path, q question) {
 
 // returned reports whether a packet that no tunnel may carry is a probe of ours that the
 // far end returned. If so, it passes the answer on.
-func (p *peer) returned(pkt []byte) bool {
-	if path := p.path.Load(); path == nil || !p.isWatched(path) {
+func (p *path) returned(pkt []byte) bool {
+	if wire := p.wire.Load(); wire == nil || !p.isWatched(wire) {
 		return false
 	}
 	outer, r := header.ParseReceived(pkt, header.Version(pkt))
@@ -208,14 +208,14 @@ func (p *peer) returned(pkt []byte) bool {
 		if r != drop.None || h.Protocol != header.GREKeepalive || !p.echo.IsReply(payload[h.Len:], 0) {
 			return false
 		}
-		p.heardAnswer(payload[h.Len:])
+		p.passAnswer(payload[h.Len:])
 		return true
 	case protocol == header.ProtoIPv6 && p.t.automatic():
 		inner, r := header.ParseIPv6(payload)
 		if r != drop.None || inner.NextHeader() != header.ICMPv6 || !p.echo.IsReply(inner.Payload(), icmp.EchoRequest6) {
 			return false
 		}
-		p.heardAnswer(inner.Payload())
+		p.passAnswer(inner.Payload())
 		return true
 	}
 	return false
@@ -223,7 +223,7 @@ func (p *peer) returned(pkt []byte) bool {
 
 // answer passes an answer to a probe to the keeper. It never blocks. Any goroutine may
 // call it.
-func (k *keeper) answer(p *peer, w kind, seq uint16, m []byte) {
+func (k *keeper) answer(p *path, w kind, seq uint16, m []byte) {
 	if k == nil || len(m) < askLen || w >= kind(noWay) {
 		return
 	}
@@ -232,7 +232,7 @@ func (k *keeper) answer(p *peer, w kind, seq uint16, m []byte) {
 		return
 	}
 	select {
-	case k.answers <- lifeSign{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), int(m[pairAt]), time.Now()}:
+	case k.answers <- probeAnswer{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), int(m[pairAt]), time.Now()}:
 	default: // more than were asked for: drop it
 	}
 }
@@ -243,34 +243,34 @@ const (
 	wantedByKeeper
 )
 
-// wants sets or clears the flag of one receiver in wanted.
-func (p *peer) wants(who uint32, want bool) {
+// notifyNext sets or clears the flag of one receiver in wanted.
+func (p *path) notifyNext(who uint32, want bool) {
 	if want {
-		p.wanted.Or(who)
+		p.notifyFlags.Or(who)
 	} else {
-		p.wanted.And(math.MaxUint32 &^ who)
+		p.notifyFlags.And(math.MaxUint32 &^ who)
 	}
 }
 
-// took counts packets from the peer, and notifies those waiting for a packet from it.
+// received counts packets from the peer, and notifies those waiting for a packet from it.
 // Packets handled by the daemon itself show that the peer is alive just as packets for
 // the interface do: a peer that has just started probes before it sends.
-func (p *peer) took(packets, bytes int) {
+func (p *path) received(packets, bytes int) {
 	p.in.carried(packets, bytes)
-	if p.wanted.Load() != 0 {
-		p.isHeard()
+	if p.notifyFlags.Load() != 0 {
+		p.notifyArrival()
 	}
 }
 
-// isHeard notifies the prober and the keeper, if they wait for it, of a packet.
-func (p *peer) isHeard() {
-	who := p.wanted.Swap(0)
+// notifyArrival notifies the prober and the keeper, if they wait for it, of a packet.
+func (p *path) notifyArrival() {
+	who := p.notifyFlags.Swap(0)
 	if who&wantedByProber != 0 {
 		p.arrived.Store(true)
 		p.t.prober.watch(p)
 	}
 	if who&wantedByKeeper != 0 {
-		p.lifeSign.Store(true)
+		p.packetArrived.Store(true)
 		p.t.keeper.mark(p)
 	}
 }

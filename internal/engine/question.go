@@ -57,27 +57,27 @@ type question struct {
 var errSmall = fmt.Errorf("it is too small for an echo request")
 
 // put sends a question on a path.
-func (p *peer) put(path *path, q question) error {
+func (p *path) put(wire *Wire, q question) error {
 	if q.way == waySelf {
 		var err error
-		if q.stack, err = p.toRelay(path, q.remote); err != nil {
+		if q.stack, err = p.toRelay(wire, q.remote); err != nil {
 			return err
 		}
 	}
 	local, remote, gre := q.local, q.remote, 0
 	switch q.way {
 	case wayInside:
-		local, remote, _ = probe.Ends(path.layers)
+		local, remote, _ = probe.Ends(wire.layers)
 	case wayKeepalive:
 		local, remote = remote, local // it is the answer
 		gre = header.GRELen
-		if keyed, _ := path.outer().GRE.Inward(); keyed {
+		if keyed, _ := wire.outer().GRE.Inward(); keyed {
 			gre += header.GREKeyLen
 		}
 	case wayBetween:
 		local, remote = q.between.Local, q.between.Remote
 	case wayAllNodes:
-		local, _, _ = probe.Ends(path.layers)
+		local, _, _ = probe.Ends(wire.layers)
 		remote = allNodes
 	case waySelf:
 		local, remote = q.self, q.self
@@ -103,7 +103,7 @@ func (p *peer) put(path *path, q question) error {
 	binary.BigEndian.PutUint16(pkt[at+gre+indexAt:], q.index)
 	pkt[at+gre+pairAt] = q.pair
 	if q.way == wayKeepalive {
-		p.echo.keepalive(pkt, local, remote, path.outer().GRE, at, at+gre, q)
+		p.echo.keepalive(pkt, local, remote, wire.outer().GRE, at, at+gre, q)
 	} else {
 		p.echo.Fill(pkt, local, remote, q.seq)
 	}
@@ -111,7 +111,7 @@ func (p *peer) put(path *path, q question) error {
 	case waySelf:
 		header.IPv6(pkt)[7] = selfHopLimit
 	case wayBetween:
-		limitHops(pkt, q.between, path.options)
+		limitHops(pkt, q.between, wire.options)
 	}
 	if q.way != wayOutside {
 		var r drop.Reason
@@ -121,7 +121,7 @@ func (p *peer) put(path *path, q question) error {
 	}
 	m := p.t.capturing.moment()
 	defer m.end()
-	if err := path.senders[0].SendOne(pkt); err != nil {
+	if err := wire.senders[0].SendOne(pkt); err != nil {
 		return err
 	}
 	p.showProbe(m.at, pkt, buf[encap.Headroom:], q.way != wayOutside)
@@ -156,11 +156,11 @@ const farHopLimit = 64
 const selfHopLimit = 64
 
 // toRelay returns a stack that sends all packets to one relay.
-func (p *peer) toRelay(path *path, relay netip.Addr) (*encap.Stack, error) {
+func (p *path) toRelay(wire *Wire, relay netip.Addr) (*encap.Stack, error) {
 	to := relay.As4()
-	layers := slices.Clone(path.layers)
-	layers[p.t.mech.layer].Resolver = &told{binary.BigEndian.Uint32(to[:])}
-	return encap.New(layers, path.mtu, path.options, nil, p.record)
+	layers := slices.Clone(wire.layers)
+	layers[p.t.mech.layer].Resolver = &staticHop{binary.BigEndian.Uint32(to[:])}
+	return encap.New(layers, wire.mtu, wire.options, nil, p.record)
 }
 
 // keepalive fills in a packet that the peer returns to us: GRE from the peer to us, with the

@@ -26,7 +26,7 @@ const timedOutMost = repliesPerSender
 
 // reassemble adds a fragment and returns the inner packet if it is complete. A nil packet
 // with drop.None means that the fragment waits for the others.
-func (p *path) reassemble(t *tunnel, pkt []byte) ([]byte, drop.Reason) {
+func (p *Wire) reassemble(t *tunnel, pkt []byte) ([]byte, drop.Reason) {
 	whole, r := t.fragments.add(t, header.IPv6(pkt))
 	if whole == nil {
 		return nil, r
@@ -69,15 +69,15 @@ func (f *reassembly) expire(now time.Time) (timedOut [][]byte) {
 func (t *tunnel) expireFragments(now time.Time) {
 	for _, first := range t.fragments.expire(now) {
 		for _, p := range t.peers {
-			path := p.path.Load()
-			if path == nil {
+			wire := p.wire.Load()
+			if wire == nil {
 				continue
 			}
-			if layer, ok := path.stack.EndOf(first); ok {
+			if layer, ok := wire.stack.EndOf(first); ok {
 				if icmp.MayAnswer(first, false) && t.reply.may(&t.reply.own, first) {
 					buf := make([]byte, encap.Headroom, encap.Headroom+header.IPv6Len+icmp.MaxLen)
 					buf = layerError(buf, header.IPv6(first), icmp.TimeExceeded6, icmp.ReassemblyTime6, 0)
-					if path.tell(layer, buf, make([]byte, path.mtu), t.reply) != nil {
+					if wire.tell(layer, buf, make([]byte, wire.mtu), t.reply) != nil {
 						t.reply.sent.add(6, icmp.TimeExceeded6, icmp.ReassemblyTime6)
 					}
 				}

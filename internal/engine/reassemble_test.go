@@ -29,7 +29,7 @@ func TestReassemblyTimeIsTold(t *testing.T) {
 	_, tun, p, to := lab(t)
 	out := new(recorder)
 	to.senders = sockets{out}
-	p.path.Store(to)
+	p.wire.Store(to)
 	first := func(src string, id byte) header.IPv6 {
 		f := append([]byte{header.ProtoIPv4, 0, 0, 1, 0, 0, 0, id}, make([]byte, 64)...)
 		pkt := arriving(src, "fc00::1", header.FragmentHdr, f...)

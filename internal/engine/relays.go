@@ -67,11 +67,11 @@ func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 // chosen returns the liveness session of the relay in use: the first that is not down, or
 // the first if all are. It notifies the control loop if the set of relays that are down has
 // changed.
-func (p *peer) chosen(k *keeper) *pulse {
-	var best *pulse
+func (p *path) chosen(k *keeper) *session {
+	var best *session
 	var down []netip.Addr
 	watched := 0
-	for _, pl := range p.pulses {
+	for _, pl := range p.sessions {
 		if pl.place < 0 {
 			continue
 		}
@@ -83,7 +83,7 @@ func (p *peer) chosen(k *keeper) *pulse {
 		}
 	}
 	if len(down) == watched { // all are down: keep the order
-		down, best = nil, p.pulses[0]
+		down, best = nil, p.sessions[0]
 	}
 	m := p.t.mech
 	before := addrs(&m.down)

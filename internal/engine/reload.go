@@ -108,7 +108,7 @@ func (r *reload) prepare() (err error) {
 	}
 	free := 0
 	for i := range r.cfg.Tunnels {
-		r.e.beat()
+		r.e.heartbeat()
 		cfg := &r.cfg.Tunnels[i]
 		t := old[cfg.Name]
 		delete(old, cfg.Name)

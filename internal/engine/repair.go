@@ -51,7 +51,7 @@ func (t *tunnel) repaired(r repair, text string) {
 }
 
 // repaired counts and reports a repair for one peer.
-func (p *peer) repaired(r repair, text string) {
+func (p *path) repaired(r repair, text string) {
 	p.t.repairs[r].Add(1)
 	p.event(api.EventRepair, text)
 }
@@ -60,20 +60,20 @@ func (p *peer) repaired(r repair, text string) {
 // with pauses, and only mendMost times in mendWindow. If an administrator or a program
 // removes them repeatedly, that is intended, and must not keep the daemon busy.
 const (
-	mendPause  = time.Second
-	mendMost   = 10
-	mendWindow = 10 * time.Minute
+	restorePause  = time.Second
+	restoreMost   = 10
+	restoreWindow = 10 * time.Minute
 )
 
-// mending tracks how often an interface's addresses and routes were restored recently.
-type mending struct {
+// restoring tracks how often an interface's addresses and routes were restored recently.
+type restoring struct {
 	next  time.Time // earliest time of the next restoration
 	since time.Time
 	times int
 }
 
-// mended records what was restored on the interface.
-func (t *tunnel) mended(r netcfg.Restored, now time.Time) {
+// restored records what was restored on the interface.
+func (t *tunnel) restored(r netcfg.Restored, now time.Time) {
 	if r == (netcfg.Restored{}) {
 		return
 	}
@@ -85,15 +85,15 @@ func (t *tunnel) mended(r netcfg.Restored, now time.Time) {
 	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were put back", t.cfg.Name, r.Addresses, r.Routes)
 	t.event(api.EventRepair, text)
 	t.log.Warn(text)
-	m := &t.mending
-	if now.Sub(m.since) > mendWindow {
+	m := &t.restoring
+	if now.Sub(m.since) > restoreWindow {
 		m.since, m.times = now, 0
 	}
 	m.times++
-	if m.next = now.Add(mendPause); m.times < mendMost {
+	if m.next = now.Add(restorePause); m.times < restoreMost {
 		return
 	}
-	m.next = m.since.Add(mendWindow)
+	m.next = m.since.Add(restoreWindow)
 	text = fmt.Sprintf("somebody takes addresses or routes from interface %s again and again: they are not put back for the next %v; change them in the configuration, and find out who does it (ip monitor address route)",
 		t.cfg.Name, m.next.Sub(now).Round(time.Second))
 	t.log.Error(text)
@@ -102,9 +102,9 @@ func (t *tunnel) mended(r netcfg.Restored, now time.Time) {
 	}
 }
 
-// lastWay is the local address and the interface by which a peer was last reached. The
+// lastRoute is the local address and the interface by which a peer was last reached. The
 // control loop owns it.
-type lastWay struct {
+type lastRoute struct {
 	known  bool
 	local  netip.Addr
 	device int
@@ -112,14 +112,14 @@ type lastWay struct {
 
 // follows counts and reports that a path uses another local address or interface than the
 // last path. A change for all peers of a tunnel counts once.
-func (p *peer) follows(path *path) {
-	was, now := p.lastWay, lastWay{true, path.outer().Local, path.device}
-	p.lastWay = now
+func (p *path) follows(wire *Wire) {
+	was, now := p.lastRoute, lastRoute{true, wire.outer().Local, wire.device}
+	p.lastRoute = now
 	if !was.known || was == now {
 		return
 	}
-	first := now != p.t.lastWay
-	p.t.lastWay = now
+	first := now != p.t.lastRoute
+	p.t.lastRoute = now
 	text, what := fmt.Sprintf("packets are sent from %v now, before from %v", now.local, was.local), repairAddress
 	if now.local == was.local {
 		text, what = "packets leave through another interface", repairRoute

@@ -29,18 +29,18 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.ctx = t.Context()
 	e.evaluatePeers(e.tunnels)
 	tun := e.tunnels[0]
-	p, was := tun.only, tun.only.path.Load()
+	p, was := tun.only, tun.only.wire.Load()
 	if was == nil || len(tun.sockets) == 0 {
 		t.Fatalf("%+v", p.status())
 	}
 	e.tunnels = nil
 	shutAll([]*tunnel{tun})
 	tun.retire(e)
-	l := lesson{p, was.layers, was.link, 1300, "probe", make(chan struct{})}
-	e.takeLesson(l)
+	l := mtuUpdate{p, was.layers, was.link, 1300, "probe", make(chan struct{})}
+	e.applyMTUUpdate(l)
 	<-l.applied
-	if p.path.Load() != nil || len(tun.sockets) > 0 {
-		t.Errorf("a path %+v, %d sockets", p.path.Load(), len(tun.sockets))
+	if p.wire.Load() != nil || len(tun.sockets) > 0 {
+		t.Errorf("a path %+v, %d sockets", p.wire.Load(), len(tun.sockets))
 	}
 	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)

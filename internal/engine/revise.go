@@ -26,12 +26,12 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 type revision struct {
 	t        *tunnel
 	cfg, old config.Tunnel
-	table    *resolve.Peers[*peer]
-	oldTable *resolve.Peers[*peer]
-	peers    []*peer
-	oldPeers []*peer
-	fresh    []*peer // only in the new configuration
-	gone     []*peer // only in the old configuration
+	table    *resolve.Peers[*path]
+	oldTable *resolve.Peers[*path]
+	peers    []*path
+	oldPeers []*path
+	fresh    []*path // only in the new configuration
+	gone     []*path // only in the old configuration
 	changed  []peerRevision
 	same     bool // only peers have changed
 	renewed  bool // the mechanism has changed
@@ -39,14 +39,14 @@ type revision struct {
 
 // peerRevision is a new configuration of a peer that stays.
 type peerRevision struct {
-	p        *peer
+	p        *path
 	cfg, old config.Peer
 }
 
 // revise prepares a revision. It identifies peers by their names.
 func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.peers, oldTable: t.table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
-	known := make(map[string]*peer, len(t.peers))
+	known := make(map[string]*path, len(t.peers))
 	for _, p := range t.peers {
 		known[p.cfg.Name] = p
 	}
@@ -56,7 +56,7 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 		delete(known, next.Name)
 		switch {
 		case p == nil:
-			p = newPeer(t, next)
+			p = newPath(t, next)
 			r.fresh = append(r.fresh, p)
 		case !p.cfg.Equal(next):
 			r.changed = append(r.changed, peerRevision{p, *next, p.cfg})
@@ -96,11 +96,11 @@ func (r *revision) back() {
 	}
 }
 
-func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peers[*peer]) {
+func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peers[*path]) {
 	t := r.t
 	t.cfg.Assume(cfg)
 	t.peers = peers
-	t.beside.old = true
+	t.surroundings.old = true
 	t.table.Store(table)
 	if !r.same {
 		t.version++ // to make all its paths again
@@ -111,7 +111,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peer
 }
 
 // assume applies a new configuration to a peer. It never writes the name.
-func (p *peer) assume(cfg *config.Peer) {
+func (p *path) assume(cfg *config.Peer) {
 	if !slices.Equal(p.cfg.Remotes, cfg.Remotes) {
 		p.cfg.Remotes = cfg.Remotes
 	}
@@ -128,7 +128,7 @@ func (r *revision) follow(e *Engine) {
 
 func (r *revision) unfollow(e *Engine) {
 	for _, p := range r.fresh {
-		p.replacePath(nil)
+		p.publish(nil)
 		p.stopFollowing()
 	}
 	e.prober.forget(r.fresh)
@@ -150,7 +150,7 @@ func (r *revision) refollow(e *Engine) {
 // finish stops the peers that were removed. No table refers to them any more.
 func (r *revision) finish(e *Engine) {
 	for _, p := range r.gone {
-		p.replacePath(nil)
+		p.publish(nil)
 		p.stopFollowing()
 	}
 	e.prober.forget(r.gone)

@@ -14,7 +14,7 @@ func TestSearchAmongMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := &asking{p: p, path: to, heard: make(chan heardAt, 1)}
+	a := &asking{p: p, wire: to, heard: make(chan heardAt, 1)}
 	if _, err := a.passes(t.Context(), probeUsual, time.Millisecond); !errors.Is(err, errBusy) {
 		t.Error(err)
 	}

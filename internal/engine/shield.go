@@ -19,10 +19,10 @@ type shield struct {
 	complain string         // why it could not be set, as last logged
 }
 
-// shieldUs updates the shield to where packets are received, and to whether the kernel
+// updateShield updates the shield to where packets are received, and to whether the kernel
 // would answer them. The latter changes with the loaded modules, so every full evaluation
 // checks it.
-func (e *Engine) shieldUs() {
+func (e *Engine) updateShield() {
 	ends := e.shieldedEnds()
 	why := netcfg.KernelAnswers(modules, ends)
 	if why == "" || len(e.inbounds) == 0 {

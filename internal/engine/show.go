@@ -37,7 +37,7 @@ const (
 )
 
 // showProbe shows a probe of ours, sent through or outside the tunnel.
-func (p *peer) showProbe(at time.Time, pkt, echo []byte, inside bool) {
+func (p *path) showProbe(at time.Time, pkt, echo []byte, inside bool) {
 	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
 	if inside {
 		c.Inner = whole(echo)
@@ -124,7 +124,7 @@ func (in *inbound) show(t *tunnel, inner []byte, note string) {
 
 // lose counts the current packet as dropped, with its inner packet, if known, and the
 // reason.
-func (in *inbound) lose(s *sink, p *peer, inner []byte, r drop.Reason, err error) {
+func (in *inbound) lose(s *sink, p *path, inner []byte, r drop.Reason, err error) {
 	s.drops.lose(&p.in, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
 }
 
@@ -173,7 +173,7 @@ func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reas
 
 // lose counts packet i of the batch as dropped.
 func (o *outbound) lose(i int, r drop.Reason, err error) {
-	o.drops.lose(&o.peers[i].out, &capture.Packet{
+	o.drops.lose(&o.paths[i].out, &capture.Packet{
 		At: o.moment.at, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
 }

@@ -21,7 +21,7 @@ import (
 
 // speaker exchanges neighbour discovery messages for a resolver, on a goroutine of its own.
 type speaker struct {
-	p      *peer
+	p      *path
 	wake   chan struct{}
 	learnt func() // called when the interface needs an update
 	failed func() // called when the resolver must be replaced
@@ -34,24 +34,24 @@ type speaker struct {
 	drops drops
 }
 
-// told is a static next hop: a resolver that always returns the same outer address.
-type told struct{ to uint32 }
+// staticHop is a static next hop: a resolver that always returns the same outer address.
+type staticHop struct{ to uint32 }
 
-func (t *told) To(header.IPv6) (uint32, drop.Reason)      { return t.to, drop.None }
-func (t *told) From(header.IPv4, header.IPv6) drop.Reason { return drop.ForeignSource }
+func (t *staticHop) To(header.IPv6) (uint32, drop.Reason)      { return t.to, drop.None }
+func (t *staticHop) From(header.IPv4, header.IPv6) drop.Reason { return drop.ForeignSource }
 
-// letSpeak stops the speaker of a peer's former resolver, and starts one for the resolver of
+// runAgent stops the speaker of a peer's former resolver, and starts one for the resolver of
 // the registered path if it needs one. It must not start before packets are received: the
 // first answers would be lost, and the requests would be repeated only after seconds.
-func (e *Engine) letSpeak(p *peer) {
+func (e *Engine) runAgent(p *path) {
 	if p.t.mech == nil {
 		return
 	}
 	r := p.registered.layers[p.t.mech.layer].Resolver
-	if r == p.t.speaks {
+	if r == p.t.agentResolver {
 		return
 	}
-	p.t.speaks = r
+	p.t.agentResolver = r
 	if old := p.t.speaker.Load(); old != nil {
 		old.cancel()
 	}
@@ -114,24 +114,24 @@ func (s *speaker) run(ctx context.Context) {
 
 // next sends the messages that are due, and returns when more are due.
 func (s *speaker) next(scratch []byte) (again time.Time) {
-	path := s.p.path.Load()
-	if path == nil || !s.p.listening.Load() { // nothing can be sent, or answers would not be received
+	wire := s.p.wire.Load()
+	if wire == nil || !s.p.listening.Load() { // nothing can be sent, or answers would not be received
 		return time.Now().Add(settle)
 	}
-	s.use(func() { again = s.say(path, scratch) })
+	s.use(func() { again = s.say(wire, scratch) })
 	return again
 }
 
 // say sends the resolver's messages, and returns when more are due. It calls due again at
 // once to confirm that they were sent: until then the resolver holds other packets back.
-func (s *speaker) say(path *path, scratch []byte) time.Time {
+func (s *speaker) say(wire *Wire, scratch []byte) time.Time {
 	send, again := s.due()
 	if len(send) == 0 {
 		return again
 	}
-	s.send(path, scratch, send)
+	s.send(wire, scratch, send)
 	if send, again = s.due(); len(send) > 0 {
-		s.send(path, scratch, send)
+		s.send(wire, scratch, send)
 		return time.Now()
 	}
 	return again
@@ -147,11 +147,11 @@ func (s *speaker) due() (send []resolve.Message, again time.Time) {
 }
 
 // send sends each message to its outer address.
-func (s *speaker) send(path *path, scratch []byte, send []resolve.Message) {
-	to := new(told)
-	layers := append([]encap.Layer(nil), path.layers...)
+func (s *speaker) send(wire *Wire, scratch []byte, send []resolve.Message) {
+	to := new(staticHop)
+	layers := append([]encap.Layer(nil), wire.layers...)
 	layers[s.p.t.mech.layer].Resolver = to
-	stack, err := encap.New(layers, path.mtu, path.options, nil, s.p.record)
+	stack, err := encap.New(layers, wire.mtu, wire.options, nil, s.p.record)
 	if err != nil { // cannot happen: the path has a stack of the same layers
 		s.p.t.log.Error("neighbour discovery", zap.Error(err))
 		return
@@ -164,7 +164,7 @@ func (s *speaker) send(path *path, scratch []byte, send []resolve.Message) {
 		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
 		if r != drop.None {
 			s.drops.lose(&s.p.out, &capture.Packet{At: now.at, Inner: whole(m.Packet), Reason: r})
-		} else if err := path.senders[0].SendOne(pkt); err != nil {
+		} else if err := wire.senders[0].SendOne(pkt); err != nil {
 			s.drops.lose(&s.p.out, &capture.Packet{At: now.at, Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
 		} else {
 			s.p.t.show(&capture.Packet{At: now.at, Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
@@ -184,9 +184,9 @@ func (s *speaker) Learnt() resolve.Learnt {
 // and any host on their network can send them in any name.
 const hearPerSecond = 1000
 
-// hear handles a neighbour discovery message that arrived. It reports whether the message
+// receive handles a neighbour discovery message that arrived. It reports whether the message
 // needs no further handling, or returns the reason why it was dropped.
-func (s *speaker) hear(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
+func (s *speaker) receive(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
 	if !s.limit.Allow() {
 		return true, drop.Limited
 	}

@@ -20,7 +20,7 @@ import (
 
 // gossip is a resolver that learns something new each time.
 type gossip struct {
-	told
+	staticHop
 	heard int
 }
 
@@ -33,8 +33,8 @@ func (g *gossip) Learnt() resolve.Learnt { return resolve.Learnt{MTU: 1280 + g.h
 
 func newGossip(learnt func()) (*speaker, *gossip) {
 	g := new(gossip)
-	p := newPeer(&tunnel{log: zap.NewNop(), prober: newProber()}, new(config.Peer))
-	p.path.Store(pathTo("198.51.100.1"))
+	p := newPath(&tunnel{log: zap.NewNop(), prober: newProber()}, new(config.Peer))
+	p.wire.Store(pathTo("198.51.100.1"))
 	p.listening.Store(true)
 	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
 }
@@ -47,7 +47,7 @@ func TestFloodOfNeighbours(t *testing.T) {
 	const flood = 100 * hearPerSecond
 	refused := 0
 	for range flood {
-		if _, r := s.hear(1, advertisement); r == drop.Limited {
+		if _, r := s.receive(1, advertisement); r == drop.Limited {
 			refused++
 		}
 	}
@@ -65,7 +65,7 @@ func TestFloodOfAdvertisements(t *testing.T) {
 	done := make(chan struct{})
 	go func() { s.run(ctx); close(done) }()
 	for range hearPerSecond {
-		s.hear(1, advertisement)
+		s.receive(1, advertisement)
 		time.Sleep(100 * time.Microsecond)
 	}
 	last := g.Learnt()

@@ -13,7 +13,7 @@ import (
 )
 
 // setState sets a phase without a path, and logs it if it is new.
-func (p *peer) setState(phase api.Phase, detail string) {
+func (p *path) setState(phase api.Phase, detail string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state.Phase == phase && p.state.Detail == detail {
@@ -35,14 +35,14 @@ func (p *peer) setState(phase api.Phase, detail string) {
 }
 
 // beginOutage records that the peer cannot be reached from now on. p.mu must be held.
-func (p *peer) beginOutage(why string) {
+func (p *path) beginOutage(why string) {
 	if p.outage.Why == "" || !p.outage.Until.IsZero() {
 		p.outage = api.Outage{From: time.Now(), Why: why}
 	}
 }
 
 // endOutage records that the peer can be reached again. p.mu must be held.
-func (p *peer) endOutage() {
+func (p *path) endOutage() {
 	if p.outage.Why != "" && p.outage.Until.IsZero() {
 		p.outage.Until = time.Now()
 	}
@@ -61,19 +61,19 @@ func (t *tunnel) waitingLevel() zapcore.Level {
 	return zap.WarnLevel
 }
 
-// setPath sets the path that is in use, and logs it. If the ends have changed, it is
+// reportWire sets the path that is in use, and logs it. If the ends have changed, it is
 // unknown again whether the peer is up.
-func (p *peer) setPath(path *path) {
+func (p *path) reportWire(wire *Wire) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.state
 	now := api.State{
 		Phase: before.Phase, Since: before.Since, Detail: before.Detail,
-		IO: string(path.io()), IOWhy: p.noXDP, PathMTU: int(path.mtu), PathMTUBy: string(path.by),
+		IO: string(wire.io()), IOWhy: p.noXDP, PathMTU: int(wire.mtu), PathMTUBy: string(wire.by),
 	}
-	setEnds(&now, path)
-	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !p.isWatched(path) {
-		now.Phase, now.Since, now.Detail = p.firstPhase(path), time.Now(), ""
+	setEnds(&now, wire)
+	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !p.isWatched(wire) {
+		now.Phase, now.Since, now.Detail = p.firstPhase(wire), time.Now(), ""
 	}
 	p.state = now
 	if before.Phase.Carries() && before.PathMTU != now.PathMTU {
@@ -81,7 +81,7 @@ func (p *peer) setPath(path *path) {
 	}
 	if now.SameEnds(before) && now.IO == before.IO && now.Phase == before.Phase { // nothing else is new
 		if now != before {
-			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(path.mtu)), zap.String("by", string(path.by)), zap.Int("before", before.PathMTU))
+			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(wire.mtu)), zap.String("by", string(wire.by)), zap.Int("before", before.PathMTU))
 		}
 		return
 	}
@@ -96,12 +96,12 @@ func (p *peer) setPath(path *path) {
 		p.endOutage()
 	}
 	p.log().Log(p.t.level(), string(now.Phase), zap.String("local", now.Local), zap.String("remote", now.Remote), zap.String("io", now.IO),
-		zap.Int("path_mtu", int(path.mtu)), zap.String("path_mtu_by", string(path.by)), zap.Int64("mtu", p.t.mtu.Load()))
+		zap.Int("path_mtu", int(wire.mtu)), zap.String("path_mtu_by", string(wire.by)), zap.Int64("mtu", p.t.mtu.Load()))
 }
 
 // firstPhase returns the phase of a peer that has just got a path.
-func (p *peer) firstPhase(path *path) api.Phase {
-	if p.isWatched(path) {
+func (p *path) firstPhase(wire *Wire) api.Phase {
+	if p.isWatched(wire) {
 		return api.Probing
 	}
 	return api.Up
@@ -118,11 +118,11 @@ func (t *tunnel) level() zapcore.Level {
 
 // setEnds sets in a state the addresses of the outermost layer, and those of the
 // innermost layer over IPv6 inside it.
-func setEnds(s *api.State, path *path) {
-	layers, outer := path.layers, path.outer()
-	s.Local, s.Remote = named(outer.Local, path.on), "any"
+func setEnds(s *api.State, wire *Wire) {
+	layers, outer := wire.layers, wire.outer()
+	s.Local, s.Remote = named(outer.Local, wire.on), "any"
 	if outer.Resolver == nil {
-		s.Remote = named(outer.Remote, path.on)
+		s.Remote = named(outer.Remote, wire.on)
 	}
 	for _, l := range layers[:len(layers)-1] {
 		if l.Kind.Over() == 6 {
@@ -132,16 +132,16 @@ func setEnds(s *api.State, path *path) {
 	}
 }
 
-// tell updates the peer's state from its liveness sessions.
-func (p *peer) tell(k *keeper) {
-	pl := p.pulses[0]
+// updateState updates the peer's state from its liveness sessions.
+func (p *path) updateState(k *keeper) {
+	pl := p.sessions[0]
 	if p.t.automatic() {
 		pl = p.chosen(k)
 	}
 	state, missed := pl.life.State()
-	p.wants(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
+	p.notifyNext(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
 	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
-	for _, one := range p.pulses {
+	for _, one := range p.sessions {
 		sent, lost := one.life.Probes()
 		l.Sent, l.Lost = l.Sent+sent, l.Lost+lost
 	}
@@ -151,9 +151,9 @@ func (p *peer) tell(k *keeper) {
 	phase := map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}[state]
 	changed := p.setLife(l, phase, pl, k.since(time.Now()))
 	if changed && (phase == api.Suspect || phase == api.Down) || missed > 0 && phase == api.Down {
-		p.isDoubtful()
+		p.doubtName()
 	}
-	if changed && phase == api.Down && p.several.Load() {
+	if changed && phase == api.Down && p.hasAlternatives.Load() {
 		k.changed()
 	}
 }
@@ -163,21 +163,21 @@ func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
 
 // setLife updates the peer's liveness state, and reports whether the phase, or the reason
 // for it, has changed. It ignores results of a path that was replaced.
-func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Duration) (changed bool) {
+func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Duration) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.liveness = l
 	before := p.state
-	path := p.path.Load()
+	wire := p.wire.Load()
 	deaf := pl.life.Deaf()
-	if path == nil || !before.Phase.Carries() || !pl.isAbout(path) {
+	if wire == nil || !before.Phase.Carries() || !pl.isAbout(wire) {
 		return false
 	}
 	detail := ""
 	if phase == api.Up && pl.onlyHost(now) {
-		detail = onlyHost
+		detail = onlyHostAnswers
 	}
-	if before.Phase == phase && (!deaf || before.Detail == deafness) {
+	if before.Phase == phase && (!deaf || before.Detail == noAnswers) {
 		if phase == api.Up {
 			p.state.Detail = detail
 		}
@@ -191,14 +191,14 @@ func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Dura
 	switch phase {
 	case api.Suspect, api.Down:
 		if p.state.Detail = p.silence(l, pl); deaf {
-			p.state.Detail = deafness
-			p.trouble = api.Trouble{At: time.Now(), What: deafness}
+			p.state.Detail = noAnswers
+			p.trouble = api.Trouble{At: time.Now(), What: noAnswers}
 		}
 		text += ": " + p.state.Detail
 		if phase == api.Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, path.on)), zap.String("why", p.state.Detail))
+		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, wire.on)), zap.String("why", p.state.Detail))
 	case api.Up:
 		p.wasUp = true
 		p.endOutage()
@@ -206,7 +206,7 @@ func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Dura
 		if before.Phase != api.Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
-		fields := []zap.Field{zap.String("remote", named(pl.target.remote, path.on))}
+		fields := []zap.Field{zap.String("remote", named(pl.target.remote, wire.on))}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
 			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))
@@ -217,15 +217,15 @@ func (p *peer) setLife(l api.Liveness, phase api.Phase, pl *pulse, now time.Dura
 	return true
 }
 
-// onlyHost is the detail of a peer that is up only because its outer address answers
+// onlyHostAnswers is the detail of a peer that is up only because its outer address answers
 // pings.
-const onlyHost = "its host answers pings, but nothing comes through the tunnel"
+const onlyHostAnswers = "its host answers pings, but nothing comes through the tunnel"
 
-// deafness is the reason why a peer that still sends packets is suspect.
-const deafness = "packets come from it, but it answers no probes any more: ours may not arrive there"
+// noAnswers is the reason why a peer that still sends packets is suspect.
+const noAnswers = "packets come from it, but it answers no probes any more: ours may not arrive there"
 
 // silence returns why a peer is suspect or down. p.mu must be held.
-func (p *peer) silence(l api.Liveness, pl *pulse) string {
+func (p *path) silence(l api.Liveness, pl *session) string {
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
 	if l.Heard.IsZero() {
 		why += ", and nothing else was heard"
@@ -235,7 +235,7 @@ func (p *peer) silence(l api.Liveness, pl *pulse) string {
 			why += ", and it never answered one: only what it sends shows that it lives"
 		}
 	}
-	if p.trouble.What != "" && p.trouble.What != deafness && !p.trouble.At.Before(l.Heard) {
+	if p.trouble.What != "" && p.trouble.What != noAnswers && !p.trouble.At.Before(l.Heard) {
 		why += "; the last error: " + p.trouble.What
 	}
 	return why

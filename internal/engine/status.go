@@ -69,13 +69,13 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 	}
 }
 
-func (p *peer) status() api.PeerStatus {
+func (p *path) status() api.PeerStatus {
 	s := api.PeerStatus{
 		Peer:     p.cfg.Name,
 		In:       p.in.traffic(),
 		Out:      p.out.traffic(),
 		Answered: p.answered.Load(),
-		ICMP:     api.ICMP{HeardTypes: p.heard.errors.counts(), Ignored: p.heard.ignored.Load()},
+		ICMP:     api.ICMP{HeardTypes: p.icmp.errors.counts(), Ignored: p.icmp.ignored.Load()},
 		Probes:   api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
 		OddECN:   p.record.OddECN(),
 		IDWraps:  p.record.Wraps(),

@@ -17,13 +17,13 @@ type Wait struct{ Tunnel, For string }
 // loop is the state of the control loop's health reports and of its reports to the service
 // manager.
 type loop struct {
-	ticker  *time.Ticker
-	tick    <-chan time.Time // channel of ticker
-	ticks   bool             // ticker is running
-	alive   func()           // called regularly as a heartbeat; nil: not needed
-	watched bool             // the heartbeat is needed after the start, too
-	until   time.Time        // until then an incomplete start is not reported
-	told    *Summary         // last summary reported; nil: none yet
+	ticker   *time.Ticker
+	tick     <-chan time.Time // channel of ticker
+	ticks    bool             // ticker is running
+	alive    func()           // called regularly as a heartbeat; nil: not needed
+	watched  bool             // the heartbeat is needed after the start, too
+	until    time.Time        // until then an incomplete start is not reported
+	reported *Summary         // last summary reported; nil: none yet
 }
 
 const (
@@ -45,7 +45,7 @@ func (l *loop) begin() *time.Ticker {
 // pace runs the ticker during the start, and later only if it is needed, so that an idle
 // daemon can sleep.
 func (l *loop) pace(tunnels []*tunnel) {
-	needed := l.told == nil || l.watched || slices.ContainsFunc(tunnels, func(t *tunnel) bool { return t.cfg.Netns != "" })
+	needed := l.reported == nil || l.watched || slices.ContainsFunc(tunnels, func(t *tunnel) bool { return t.cfg.Netns != "" })
 	switch {
 	case needed && !l.ticks:
 		l.ticker.Reset(tick)
@@ -55,17 +55,17 @@ func (l *loop) pace(tunnels []*tunnel) {
 	l.ticks = needed
 }
 
-// tell reports the state of the tunnels if it has changed. It returns the time until the
+// report reports the state of the tunnels if it has changed. It returns the time until the
 // next report is due even without a change.
-func (l *loop) tell(summary func() Summary, complete bool, tell func(Summary)) (again time.Duration) {
-	if l.told == nil && !complete {
+func (l *loop) report(summary func() Summary, complete bool, tell func(Summary)) (again time.Duration) {
+	if l.reported == nil && !complete {
 		if again = time.Until(l.until); again > 0 {
 			return again
 		}
 	}
 	s := summary()
-	if l.told == nil || l.told.Tunnels != s.Tunnels || !slices.Equal(l.told.Waiting, s.Waiting) {
-		l.told = &s
+	if l.reported == nil || l.reported.Tunnels != s.Tunnels || !slices.Equal(l.reported.Waiting, s.Waiting) {
+		l.reported = &s
 		tell(s)
 	}
 	return lookAgain
@@ -75,7 +75,7 @@ func (l *loop) tell(summary func() Summary, complete bool, tell func(Summary)) (
 // the start is over, or forever. Call OnBeat before Run.
 func (e *Engine) OnBeat(alive func(), forever bool) { e.loop.alive, e.loop.watched = alive, forever }
 
-func (e *Engine) beat() {
+func (e *Engine) heartbeat() {
 	if e.loop.alive != nil {
 		e.loop.alive()
 	}
@@ -83,7 +83,7 @@ func (e *Engine) beat() {
 
 // carries reports whether the tunnel can reach any of its peers.
 func (t *tunnel) carries() bool {
-	return t.link != nil && slices.ContainsFunc(t.peers, func(p *peer) bool { return p.path.Load() != nil })
+	return t.link != nil && slices.ContainsFunc(t.peers, func(p *path) bool { return p.wire.Load() != nil })
 }
 
 // summary returns the present state of the tunnels.
@@ -106,7 +106,7 @@ func (e *Engine) summary() Summary {
 }
 
 // detail returns what the peer waits for, or "".
-func (p *peer) detail() string {
+func (p *path) detail() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state.Detail

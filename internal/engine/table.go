@@ -27,8 +27,8 @@ type zoned struct {
 
 // end is the entry of one peer in a table.
 type end struct {
-	peer     *peer
-	arrives  *atomic.Pointer[path] // the path that decapsulates packets
+	path     *path
+	arrives  *atomic.Pointer[Wire] // the path that decapsulates packets
 	protocol byte
 	gre      encap.GRE
 	local    [16]byte // our address of the layer that probes test; zero: none
@@ -39,19 +39,19 @@ type end struct {
 }
 
 // newEnd makes an entry for a peer's path, and for later paths with the same ends.
-func newEnd(p *peer, arrives *atomic.Pointer[path]) *end {
-	path := arrives.Load()
-	l := path.outer()
-	e := &end{peer: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
-	if ours, theirs, ok := probe.Ends(path.layers); ok {
+func newEnd(p *path, arrives *atomic.Pointer[Wire]) *end {
+	wire := arrives.Load()
+	l := wire.outer()
+	e := &end{path: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
+	if ours, theirs, ok := probe.Ends(wire.layers); ok {
 		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
 	}
 	return e
 }
 
-// path returns the path that decapsulates the end's packets.
-func (e *end) path() *path { return e.arrives.Load() }
+// wire returns the path that decapsulates the end's packets.
+func (e *end) wire() *Wire { return e.arrives.Load() }
 
 // add adds an entry for the addresses of a layer.
 func (t *table) add(e *end, l *encap.Layer) {
@@ -84,9 +84,9 @@ func (t *table) add(e *end, l *encap.Layer) {
 	}
 }
 
-// twin returns a conflicting entry, one that matches the same packets as an entry to be
+// conflict returns a conflicting entry, one that matches the same packets as an entry to be
 // added; nil: there is none. The conflicting entry would get no packets any more.
-func (t *table) twin(e *end, l *encap.Layer) *end {
+func (t *table) conflict(e *end, l *encap.Layer) *end {
 	var twin *end
 	switch {
 	case l.Resolver != nil:
@@ -98,14 +98,14 @@ func (t *table) twin(e *end, l *encap.Layer) *end {
 		remote, local := l.Remote.As16(), l.Local.As16()
 		twin = t.from6([32]byte(append(remote[:], local[:]...)), zoneOf(l.Local))
 	}
-	for twin != nil && !twin.alike(e) {
+	for twin != nil && !twin.matchesSame(e) {
 		twin = twin.next
 	}
 	return twin
 }
 
-// alike reports whether two entries with the same addresses match the same packets.
-func (e *end) alike(o *end) bool {
+// matchesSame reports whether two entries with the same addresses match the same packets.
+func (e *end) matchesSame(o *end) bool {
 	keyed, key := e.gre.Inward()
 	otherKeyed, other := o.gre.Inward()
 	return e.protocol == o.protocol && keyed == otherKeyed && key == other

@@ -20,7 +20,7 @@ const troublePause = time.Second
 var epoch = time.Now()
 
 // note records the peer's last error, and adds an event if the error is new.
-func (p *peer) note(what string) {
+func (p *path) note(what string) {
 	now := time.Now()
 	p.mu.Lock()
 	news := what != p.trouble.What || now.Sub(p.trouble.At) > outdated
@@ -32,7 +32,7 @@ func (p *peer) note(what string) {
 }
 
 // remember records a change as the last error; another event reports it.
-func (p *peer) remember(what string) {
+func (p *path) remember(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trouble = api.Trouble{At: time.Now(), What: what}
@@ -49,13 +49,13 @@ const (
 )
 
 // noteICMP records an ICMP error that a host on the path sent about a packet of ours.
-func (p *peer) noteICMP(from netip.Addr, err icmp.Error) {
+func (p *path) noteICMP(from netip.Addr, err icmp.Error) {
 	p.note(fmt.Sprintf("%v said: %v", from, err))
 }
 
 // noteSend records that the kernel refused to send a packet. It ignores packets that are
 // too large and a temporary lack of buffers: these are not errors of the peer.
-func (p *peer) noteSend(err error) {
+func (p *path) noteSend(err error) {
 	if r := sendReason(err); r == drop.TooBig || r == drop.NoBuffer {
 		return
 	}

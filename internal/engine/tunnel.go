@@ -30,9 +30,9 @@ type tunnel struct {
 	// made. Only the control loop, or code that holds the engine's mu, may use the rest.
 	cfg   config.Tunnel
 	log   *zap.Logger
-	peers []*peer                              // same rule as for cfg
-	only  *peer                                // the only peer; nil: table decides
-	table atomic.Pointer[resolve.Peers[*peer]] // peers by inner destination
+	peers []*path                              // same rule as for cfg
+	only  *path                                // the only peer; nil: table decides
+	table atomic.Pointer[resolve.Peers[*path]] // peers by inner destination
 	in    counters                             // packets that belong to no peer
 	out   counters
 
@@ -44,7 +44,7 @@ type tunnel struct {
 	mtu     atomic.Int64                // of the interface
 
 	queues         int
-	beside         beside
+	surroundings   surroundings
 	fragments      reassembly
 	speaker        atomic.Pointer[speaker] // nil: the mechanism sends nothing of its own
 	reply          *replier
@@ -59,22 +59,22 @@ type tunnel struct {
 	tooLong        chan<- tooLong // to the control loop; never blocks
 
 	// Used by the control loop only.
-	waiting  int                // peers that began to wait since the last full evaluation
-	version  int                // of the path settings in the configuration
-	unfollow context.CancelFunc // stops following the mechanism's names; nil: it has none
-	link     *netcfg.Link
-	down     bool // the interface is administratively down
-	mending  mending
-	opening  opening
-	warned   struct{ state, mtu string } // the last warnings about the interface
-	lastWay  lastWay                     // last change that was counted, so that it counts once for all peers
-	mech     *mechanism                  // of an automatic tunnel
-	speaks   resolve.Resolver            // the resolver for which the speaker runs
-	sockets  map[origin]sockets          // for sending
-	sorted   *sortedRoutes               // of cfg
-	held     []netip.Prefix              // configured routes that would lead outer packets into the tunnel
-	noXDP    string                      // last reported reason why packets do not leave through AF_XDP
-	wg       sync.WaitGroup              // for the goroutines that use the device
+	waiting       int                // peers that began to wait since the last full evaluation
+	version       int                // of the path settings in the configuration
+	unfollow      context.CancelFunc // stops following the mechanism's names; nil: it has none
+	link          *netcfg.Link
+	down          bool // the interface is administratively down
+	restoring     restoring
+	opening       opening
+	warned        struct{ state, mtu string } // the last warnings about the interface
+	lastRoute     lastRoute                   // last change that was counted, so that it counts once for all peers
+	mech          *mechanism                  // of an automatic tunnel
+	agentResolver resolve.Resolver            // the resolver for which the speaker runs
+	sockets       map[origin]sockets          // for sending
+	sorted        *sortedRoutes               // of cfg
+	held          []netip.Prefix              // configured routes that would lead outer packets into the tunnel
+	noXDP         string                      // last reported reason why packets do not leave through AF_XDP
+	wg            sync.WaitGroup              // for the goroutines that use the device
 }
 
 // origin identifies a socket for sending: what all its packets have in common.
@@ -98,7 +98,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 	}
 	t.reply = newReplier(t)
 	for i := range cfg.Peers {
-		t.peers = append(t.peers, newPeer(t, &cfg.Peers[i]))
+		t.peers = append(t.peers, newPath(t, &cfg.Peers[i]))
 	}
 	if !cfg.Hub {
 		t.only = t.peers[0]
@@ -118,16 +118,16 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 }
 
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
-func newBehind(peers []*peer, cfgs []config.Peer) (*resolve.Peers[*peer], error) {
-	list := make([]resolve.Peer[*peer], len(peers))
+func newBehind(peers []*path, cfgs []config.Peer) (*resolve.Peers[*path], error) {
+	list := make([]resolve.Peer[*path], len(peers))
 	for i, p := range peers {
-		list[i] = resolve.Peer[*peer]{Peer: p, Allowed: cfgs[i].Allowed}
+		list[i] = resolve.Peer[*path]{Peer: p, Allowed: cfgs[i].Allowed}
 	}
 	return resolve.NewPeers(list)
 }
 
 // to returns the peer for an inner packet; nil: there is none.
-func (t *tunnel) to(inner []byte) *peer {
+func (t *tunnel) to(inner []byte) *path {
 	if t.only != nil {
 		return t.only
 	}
@@ -136,7 +136,7 @@ func (t *tunnel) to(inner []byte) *peer {
 }
 
 // toward returns the peer to which packets for an address go; nil: there is none.
-func (t *tunnel) toward(a netip.Addr) *peer {
+func (t *tunnel) toward(a netip.Addr) *path {
 	if t.only != nil {
 		return t.only
 	}
@@ -191,7 +191,7 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	s := resolve.NewSources(own, ends, t.cfg.Strict).At(&t.beside.now, farEnds(layers))
+	s := resolve.NewSources(own, ends, t.cfg.Strict).At(&t.surroundings.now, farEnds(layers))
 	for _, l := range layers {
 		s = s.For(l.Resolver)
 	}
@@ -231,8 +231,8 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 func (t *tunnel) widest() encap.PathMTU {
 	var widest encap.PathMTU
 	for _, p := range t.peers {
-		if path := p.path.Load(); path != nil {
-			widest = max(widest, path.link)
+		if wire := p.wire.Load(); wire != nil {
+			widest = max(widest, wire.link)
 		}
 	}
 	if widest == 0 {
@@ -245,7 +245,7 @@ func (t *tunnel) widest() encap.PathMTU {
 // path, so that new connections fit it.
 type clamp struct{ ipv4, ipv6 encap.TunnelMTU }
 
-func (t *tunnel) newClamp(p *path) clamp {
+func (t *tunnel) newClamp(p *Wire) clamp {
 	if t.cfg.NoMSSClamp {
 		return clamp{}
 	}
@@ -337,12 +337,12 @@ func (t *tunnel) look() (gone bool) {
 		return true
 	}
 	now := time.Now()
-	if err == nil && up && now.Before(t.mending.next) {
+	if err == nil && up && now.Before(t.restoring.next) {
 		t.touched.Store(true) // check again at that time
 	} else if err == nil && up {
 		var r netcfg.Restored
 		r, err = t.link.Restore()
-		t.mended(r, now)
+		t.restored(r, now)
 		if err == nil {
 			err = t.link.Taken()
 		}
@@ -354,8 +354,8 @@ func (t *tunnel) look() (gone bool) {
 	case err != nil:
 		t.troubled(&t.warned.state, err)
 		t.touched.Store(true)
-		if next := now.Add(lookSoon); t.mending.next.Before(next) {
-			t.mending.next = next
+		if next := now.Add(lookSoon); t.restoring.next.Before(next) {
+			t.restoring.next = next
 		}
 	case !up && !t.down:
 		t.log.Warn("interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")

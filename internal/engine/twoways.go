@@ -55,7 +55,7 @@ func (w *twoWays) note() bool {
 
 // parted makes the peer's packets use the socket if note was called, and AF_XDP again after
 // the pause. It reports whether the filter must be changed.
-func (p *peer) parted(now time.Time) bool {
+func (p *path) parted(now time.Time) bool {
 	w := &p.ways
 	if w.seen.Swap(false) && w.taken.Load() != 0 {
 		w.count.Store(0)
@@ -76,13 +76,13 @@ func (p *peer) parted(now time.Time) bool {
 
 // mayBeTaken reports whether an XDP filter may take the peer's packets. With a static path
 // MTU both ends fragment packets that are too large for the path, so it may not.
-func (p *peer) mayBeTaken() bool {
+func (p *path) mayBeTaken() bool {
 	r := p.registered
 	return r != nil && r.hop.port != nil && !r.options.StaticMTU && p.ways.until.IsZero()
 }
 
 // isTaken records whether a filter takes the peer's packets.
-func (p *peer) isTaken(taken bool) {
+func (p *path) isTaken(taken bool) {
 	if w := &p.ways; !taken {
 		w.taken.Store(0)
 	} else if w.taken.Load() == 0 {

@@ -7,33 +7,33 @@ import (
 	"sixfour/transport"
 )
 
-// witness is the beginning of the last large packet that was sent. If the path turns out
+// ptbSample is the beginning of the last large packet that was sent. If the path turns out
 // to lose such packets, the daemon uses it to send a Packet Too Big message to the sender
 // at once. Otherwise the sender would learn the limit only when it sends again, and a TCP
 // whose packets are all lost waits longer each time.
-type witness struct {
+type ptbSample struct {
 	mu   sync.Mutex
 	size int // of the packet; 0: none stored
-	head [witnessLen]byte
+	head [sampleLen]byte
 }
 
 // witnessLen, in bytes, has room for IP and TCP headers with options.
-const witnessLen = 128
+const sampleLen = 128
 
-// witness stores the last large packet of the batch.
-func (o *outbound) witness() {
+// sampleLarge stores the last large packet of the batch.
+func (o *outbound) sampleLarge() {
 	for i := len(o.batch) - 1; i >= 0; i-- {
 		pkt, size := &o.batch[i], o.inner[i]
 		if pkt.Len() <= everyPath {
 			continue
 		}
-		o.peers[i].witness.remember(pkt, size)
+		o.paths[i].sample.remember(pkt, size)
 		return
 	}
 }
 
 // remember stores the inner packet of the given size at the end of an outer packet.
-func (w *witness) remember(pkt *transport.Packet, size int) {
+func (w *ptbSample) remember(pkt *transport.Packet, size int) {
 	if !w.mu.TryLock() { // another queue is storing one, which is as good
 		return
 	}
@@ -45,7 +45,7 @@ func (w *witness) remember(pkt *transport.Packet, size int) {
 
 // tell informs the sender of the stored packet if the packet is too large for the path and
 // must not be fragmented. It then forgets the packet.
-func (w *witness) tell(t *tunnel, p *path) {
+func (w *ptbSample) tell(t *tunnel, p *Wire) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	head := w.head[:min(w.size, len(w.head))]
