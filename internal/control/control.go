@@ -75,15 +75,6 @@ type Server struct {
 	closed bool
 }
 
-// Listen calls Open and Serve.
-func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
-	s, err := Open(path, d, log)
-	if err == nil {
-		s.Serve()
-	}
-	return s, err
-}
-
 // Open makes the socket, and its directory if necessary; clients that connect wait until
 // Serve. It replaces a socket that a dead daemon left behind. The error is ErrInUse if a
 // running daemon answers there.

@@ -7,6 +7,15 @@ import (
 	"go.uber.org/zap"
 )
 
+// Listen calls Open and Serve.
+func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
+	s, err := Open(path, d, log)
+	if err == nil {
+		s.Serve()
+	}
+	return s, err
+}
+
 // ListenImpatient is Listen with limits that a test can reach.
 func ListenImpatient(path string, d Daemon, wait time.Duration, log *zap.Logger) (*Server, error) {
 	l := usual

@@ -84,21 +84,3 @@ var (
 		{Check{"internet_ipv6", OfGateway, "the same of IPv6", "one IP version may pass where the other one does not"}, (*gateway).checkInternet6},
 	}
 )
-
-// Checks returns all checks in the order in which they run.
-func Checks() []Check {
-	var all []Check
-	for _, c := range hostChecks {
-		all = append(all, c.Check)
-	}
-	for _, c := range tunnelChecks {
-		all = append(all, c.Check)
-	}
-	for _, c := range peerChecks {
-		all = append(all, c.Check)
-	}
-	for _, c := range gatewayChecks {
-		all = append(all, c.Check)
-	}
-	return all
-}

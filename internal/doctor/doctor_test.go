@@ -247,6 +247,24 @@ func TestMeaning(t *testing.T) {
 	}
 }
 
+// allChecks returns all checks in the order in which they run.
+func allChecks() []Check {
+	var all []Check
+	for _, c := range hostChecks {
+		all = append(all, c.Check)
+	}
+	for _, c := range tunnelChecks {
+		all = append(all, c.Check)
+	}
+	for _, c := range peerChecks {
+		all = append(all, c.Check)
+	}
+	for _, c := range gatewayChecks {
+		all = append(all, c.Check)
+	}
+	return all
+}
+
 // The manual's page has each check, in the same words.
 func TestManual(t *testing.T) {
 	b, err := os.ReadFile("../../docs/doctor.md")
@@ -254,7 +272,7 @@ func TestManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	page, seen := string(b), 0
-	for _, c := range Checks() {
+	for _, c := range allChecks() {
 		row := "| `" + c.ID + "` | " + c.What + " | " + c.Why + " |"
 		if !strings.Contains(page, row) {
 			t.Errorf("docs/doctor.md lacks the row\n%s", row)
@@ -265,8 +283,8 @@ func TestManual(t *testing.T) {
 			seen++
 		}
 	}
-	if seen != len(Checks()) {
-		t.Errorf("docs/doctor.md has %d checks, of %d", seen, len(Checks()))
+	if seen != len(allChecks()) {
+		t.Errorf("docs/doctor.md has %d checks, of %d", seen, len(allChecks()))
 	}
 }
 

@@ -114,10 +114,11 @@ func runFragile(remote string) error {
 	if err != nil {
 		return err
 	}
-	s, err := control.Listen(cfg.Control.Socket, asDaemon{e}, log)
+	s, err := control.Open(cfg.Control.Socket, asDaemon{e}, log)
 	if err != nil {
 		return err
 	}
+	s.Serve()
 	defer s.Close()
 	return e.Run(ctx, func(engine.Summary) { log.Info("ready") })
 }

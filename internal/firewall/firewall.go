@@ -54,9 +54,6 @@ const (
 	Depends         // unknown
 )
 
-// String returns the verdict in a word.
-func (v Verdict) String() string { return [...]string{"pass", "drop", "depends"}[v] }
-
 // Place is a rule or, with handle 0, a chain's policy.
 type Place struct {
 	Family, Table string

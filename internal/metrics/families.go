@@ -51,14 +51,6 @@ func newFamily(kind prometheus.ValueType, name, help string, labels []string) *f
 	return f
 }
 
-// typeName returns the name of the metric type in the manual.
-func (f *family) typeName() string {
-	if f.kind == prometheus.CounterValue {
-		return "counter"
-	}
-	return "gauge"
-}
-
 // pairs returns labels with values in the order of the family's labels, sorted by name
 // as in the exposition format. Families with the same labels may share them.
 func (f *family) pairs(values []string) []*dto.LabelPair {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 var update = flag.Bool("update", false, "write the table of docs/metrics.md")
@@ -35,4 +37,12 @@ func TestManual(t *testing.T) {
 	} else if table != want.String() {
 		t.Errorf("the table of %s is another, write it with go test ./internal/metrics -update:\n%s", path, want.String())
 	}
+}
+
+// typeName returns the name of the metric type in the manual.
+func (f *family) typeName() string {
+	if f.kind == prometheus.CounterValue {
+		return "counter"
+	}
+	return "gauge"
 }
