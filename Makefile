@@ -48,7 +48,7 @@ test: ## every test but the interop ones; needs root for namespaces and TUN devi
 check: test race cross interop ## all tests, as CI runs them
 
 # Those in which no code of the daemon runs beside another, or the same as in other tests.
-NO_RACE    := packaging|unit|differential|manual|reference|imports|peers
+NO_RACE    := packaging|differential|manual|imports|peers
 
 race: ## the same tests with the race detector, where there can be races; needs a C compiler
 	CGO_ENABLED=1 $(GO) test -count=1 -race $$($(GO) list ./... | grep -vE '/($(NO_RACE))$$')
@@ -77,7 +77,7 @@ lint: ## gofmt, go vet and golangci-lint
 	$(GO) run $(LINT) run
 
 docs: ## write the pages of the manual that are made from the program
-	$(GO) test ./internal/reference -count=1 -update
+	$(GO) run ./internal/manual -reference docs/reference.md
 
 install: build install-files ## install programs, manual pages, completions, unit and sample configuration (DESTDIR, PREFIX, UNITDIR)
 

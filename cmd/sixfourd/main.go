@@ -20,7 +20,6 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
-	"sixfour/internal/exit"
 	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
 	"sixfour/internal/privilege"
@@ -48,9 +47,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if f.clean {
 		if err := gateway.Clean(); err != nil {
 			fmt.Fprintf(stderr, "sixfourd: %v\n", err)
-			return exit.Failure
+			return usage.ExitFailure
 		}
-		return exit.OK
+		return usage.ExitOK
 	}
 	var doubts config.Problems
 	cfg, err := load(f, func(path string) (cfg *config.Config, err error) {
@@ -62,32 +61,32 @@ func run(args []string, stdout, stderr io.Writer) int {
 	})
 	if err != nil {
 		fmt.Fprintln(text.NewWriter(stderr), err)
-		return exit.Misuse
+		return usage.ExitMisuse
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		fmt.Fprintf(stderr, "sixfourd: %v\n", err)
-		return exit.Misuse
+		return usage.ExitMisuse
 	}
 	defer log.Close()
 	if f.check {
 		if problems := append(hindrances(cfg, nil), unresolved(cfg)...).Sorted(); len(problems) > 0 {
 			fmt.Fprintln(text.NewWriter(stderr), problems)
-			return exit.Misuse
+			return usage.ExitMisuse
 		}
-		return exit.OK
+		return usage.ExitOK
 	}
 	if f.checkStart {
-		return exit.OK
+		return usage.ExitOK
 	}
 	for _, d := range doubts {
 		log.Warn("the configuration is used, but a part of the traffic cannot pass: " + d.String())
 	}
 	if err := serve(cfg, f, log); err != nil {
 		log.Last(err)
-		return exit.Failure
+		return usage.ExitFailure
 	}
-	return exit.OK
+	return usage.ExitOK
 }
 
 func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, done bool) {
@@ -104,19 +103,19 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage.Daemon())
-		return f, exit.OK, true
+		return f, usage.ExitOK, true
 	case err == nil && fs.NArg() > 0:
 		err = fmt.Errorf("argument %q is one too many: sixfourd takes only flags, such as -config PATH", fs.Arg(0))
 	}
 	if err != nil {
 		fmt.Fprintf(text.NewWriter(stderr), "sixfourd: %s\nsee sixfourd -help\n", misuse(err))
-		return f, exit.Misuse, true
+		return f, usage.ExitMisuse, true
 	}
 	if *printVersion {
 		fmt.Fprintln(stdout, "sixfourd", version.String())
-		return f, exit.OK, true
+		return f, usage.ExitOK, true
 	}
-	return f, exit.OK, false
+	return f, usage.ExitOK, false
 }
 
 // misuse returns an error of package flag with advice.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/exit"
 	"sixfour/internal/rig"
+	"sixfour/internal/usage"
 )
 
 // TestCheckNames: in a namespace without a name server no name can be resolved. -check
@@ -37,7 +37,7 @@ func TestCheckNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	var end *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &end) || end.ExitCode() != exit.Misuse {
+	if err := cmd.Wait(); !errors.As(err, &end) || end.ExitCode() != usage.ExitMisuse {
 		t.Errorf("%v", err)
 	}
 	if got, want := out.String(), file+`:5:11: routers: "isatap.invalid" has no IPv4 address: `; !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"sixfour/internal/api"
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 )
 
 func TestReload(t *testing.T) {
@@ -35,7 +35,7 @@ later     [metrics] has changed, which takes effect after a restart
 	f.mu.Lock()
 	f.bad = "six.toml:3:1: what is wrong\nsix.toml:9:1: and this"
 	f.mu.Unlock()
-	if out, code := program(t, f.socket, false, "reload"); code != exit.Failure || out != "sixfourctl: "+f.bad+"\n" {
+	if out, code := program(t, f.socket, false, "reload"); code != usage.ExitFailure || out != "sixfourctl: "+f.bad+"\n" {
 		t.Errorf("%d: %s", code, out)
 	}
 }

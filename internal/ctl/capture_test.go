@@ -15,8 +15,8 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/internal/capture"
-	"sixfour/internal/exit"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/usage"
 )
 
 // Capture shows three packets, of which one is lost, and then waits; for tunnel gone it ends.
@@ -110,7 +110,7 @@ func TestCaptureOnATerminal(t *testing.T) {
 	f, p := start(t), openPTY(t)
 	cmd := p.run(t, f, "", "capture", "six0")
 	p.see(t, "a capture is no text for a terminal")
-	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exit.Misuse {
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != usage.ExitMisuse {
 		t.Error(err)
 	}
 }

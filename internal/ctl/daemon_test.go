@@ -17,7 +17,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/control"
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 )
 
 // asProgram is the environment variable that makes the test binary sixfourctl.
@@ -65,8 +65,9 @@ func start(t *testing.T) *fake {
 
 func (f *fake) listen(t *testing.T) {
 	t.Helper()
-	s, err := control.Listen(f.socket, f, zap.NewNop())
+	s, err := control.Open(f.socket, f, zap.NewNop())
 	must(t, err)
+	s.Serve()
 	f.server = s
 }
 
@@ -206,11 +207,11 @@ func ctlTo(ctx context.Context, args string, out, errs *buffer) error {
 func exitStatus(err error) int {
 	switch {
 	case err == nil:
-		return exit.OK
+		return usage.ExitOK
 	case errors.As(err, new(failure)):
-		return exit.Failure
+		return usage.ExitFailure
 	}
-	return exit.Misuse
+	return usage.ExitMisuse
 }
 
 // waitFor waits until a condition is true.

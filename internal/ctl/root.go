@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 	"sixfour/internal/version"
 )
 
@@ -42,15 +42,15 @@ func Main() int {
 	defer stop()
 	cmd, err := Root().ExecuteContextC(ctx)
 	if err == nil {
-		return exit.OK
+		return usage.ExitOK
 	}
 	out := errorOutput(cmd)
 	fmt.Fprintf(out, "sixfourctl: %v\n", err)
 	if errors.As(err, new(failure)) {
-		return exit.Failure
+		return usage.ExitFailure
 	}
 	fmt.Fprintf(out, "see %s --help\n", cmd.CommandPath())
-	return exit.Misuse
+	return usage.ExitMisuse
 }
 
 const long = `Shows what a running sixfourd does, and changes it. It speaks to the daemon over its control socket (--socket PATH, default

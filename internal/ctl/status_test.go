@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 )
 
 // lines returns a report's lines, without colours.
@@ -119,7 +119,7 @@ func TestStatusToFullDevice(t *testing.T) {
 		cmd := Root()
 		cmd.SetOut(full)
 		cmd.SetArgs(append(args, "--socket", f.socket))
-		if err := cmd.ExecuteContext(t.Context()); exitStatus(err) != exit.Failure {
+		if err := cmd.ExecuteContext(t.Context()); exitStatus(err) != usage.ExitFailure {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestStatusWithoutTheRight(t *testing.T) {
 	must(t, os.Chmod(filepath.Dir(f.socket), 0o755))
 	must(t, os.Chmod(filepath.Dir(filepath.Dir(f.socket)), 0o755))
 	out, code := program(t, f.socket, true, "status")
-	if want := "sixfourctl: " + f.socket + " may not be opened: run as root, or join group sixfour\n"; code != exit.Failure || out != want {
+	if want := "sixfourctl: " + f.socket + " may not be opened: run as root, or join group sixfour\n"; code != usage.ExitFailure || out != want {
 		t.Errorf("%d: %s", code, out)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 )
 
 func TestWatchPrintsEvents(t *testing.T) {
@@ -73,7 +73,7 @@ func TestWatchThroughRestart(t *testing.T) {
 
 func TestWatchWithoutDaemon(t *testing.T) {
 	_, _, err := ctl(t.Context(), "watch --socket /no/such/socket")
-	if exitStatus(err) != exit.Failure || !strings.Contains(err.Error(), "no sixfourd answers") {
+	if exitStatus(err) != usage.ExitFailure || !strings.Contains(err.Error(), "no sixfourd answers") {
 		t.Errorf("%v", err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"sixfour/internal/ctl"
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 )
 
 const operators = "Operating sixfour"
@@ -98,7 +98,7 @@ func meaning(f *pflag.Flag) string {
 
 func exitStatus(p *page) {
 	p.section("EXIT STATUS")
-	for _, s := range exit.Statuses {
+	for _, s := range usage.ExitStatuses {
 		p.item(strong(fmt.Sprint(s.Code)), s.Operators)
 	}
 }

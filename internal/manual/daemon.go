@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"sixfour/internal/config"
-	"sixfour/internal/exit"
 	"sixfour/internal/usage"
 )
 
@@ -31,7 +30,7 @@ func daemonPage() []byte {
 		p.item(strong(s.Name), s.Meaning)
 	}
 	p.section("EXIT STATUS")
-	for _, s := range exit.Statuses {
+	for _, s := range usage.ExitStatuses {
 		p.item(strong(fmt.Sprint(s.Code)), s.Daemon)
 	}
 	p.section("FILES")

@@ -1,27 +1,43 @@
 // Manual writes the manual pages of both programs and of the configuration, and
-// sixfourctl's completions for shells, as they lie below /usr/share:
+// sixfourctl's completions for shells, in directories as below /usr/share:
 //
 //	go run ./internal/manual DIR
 //
-// All of it is made from what the programs themselves say.
+// With -reference it writes the page docs/reference.md instead:
+//
+//	go run ./internal/manual -reference FILE
+//
+// All of this is generated from the programs' own tables and help texts.
 package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"sixfour/internal/usage"
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: manual DIR")
-		os.Exit(2)
+	reference := flag.String("reference", "", "write docs/reference.md to `FILE`")
+	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: manual DIR | -reference FILE") }
+	flag.Parse()
+	var err error
+	switch {
+	case *reference != "" && flag.NArg() == 0:
+		err = os.WriteFile(*reference, referencePage(), 0o644)
+	case *reference == "" && flag.NArg() == 1:
+		err = write(flag.Arg(0))
+	default:
+		flag.Usage()
+		os.Exit(usage.ExitMisuse)
 	}
-	if err := write(os.Args[1]); err != nil {
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "manual: %v\n", err)
-		os.Exit(1)
+		os.Exit(usage.ExitFailure)
 	}
 }
 

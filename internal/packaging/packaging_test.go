@@ -1,3 +1,5 @@
+// Package packaging tests what is installed: the packages, the container image, and the
+// unit by which systemd runs the daemon.
 package packaging
 
 import (

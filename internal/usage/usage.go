@@ -1,4 +1,5 @@
-// Package usage is what the help and the manual page of sixfourd have in common.
+// Package usage holds what the programs and their manual pages have in common: the flags
+// and signals of sixfourd, and the exit statuses of both programs.
 package usage
 
 import (
@@ -61,4 +62,24 @@ type Signal struct{ Name, Meaning string }
 var DaemonSignals = []Signal{
 	{"SIGHUP", "read the configuration again and apply it: unchanged tunnels lose no packets; a file with errors changes nothing"},
 	{"SIGTERM, SIGINT", "end, and remove what the daemon made"},
+}
+
+// Exit statuses of both programs.
+const (
+	ExitOK      = 0
+	ExitFailure = 1
+	ExitMisuse  = 2
+)
+
+// ExitStatus describes an exit status.
+type ExitStatus struct {
+	Code              int
+	Daemon, Operators string // its meaning for sixfourd and for sixfourctl
+}
+
+// ExitStatuses lists all exit statuses.
+var ExitStatuses = []ExitStatus{
+	{ExitOK, "ended by SIGTERM or SIGINT; what it made is removed", "success"},
+	{ExitFailure, "a failure at run time", "failure: no daemon, no answer, a check that fails"},
+	{ExitMisuse, "bad flags or configuration, also with `-check`", "wrong use: unknown command, flag or argument"},
 }

@@ -1,4 +1,4 @@
-package unit
+package packaging
 
 import (
 	"context"
@@ -42,8 +42,8 @@ func start(t *testing.T, script, built, config string, dropIns ...string) map[st
 	return lines
 }
 
-// build makes the programs.
-func build(t *testing.T) (dir string) {
+// programs builds both programs, and returns their directory.
+func programs(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, program := range []string{"sixfour/cmd/sixfourd", "sixfour/cmd/sixfourctl"} {
@@ -70,7 +70,7 @@ func TestWaiting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := start(t, "waiting", build(t), string(sample)+"[[tunnel]]\nname = \"in0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.21\"\nnetns = \"inner\"\n"+oldHub, "sixfourd-netns.conf")
+	got := start(t, "waiting", programs(t), string(sample)+"[[tunnel]]\nname = \"in0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.21\"\nnetns = \"inner\"\n"+oldHub, "sixfourd-netns.conf")
 	for key, want := range map[string]string{
 		"started": "0", "state": "active", "jobs": "0", "postinstall": "0", "again": "active",
 		"refused": "0, the same process", "old hub": "1",
@@ -94,7 +94,7 @@ func TestWaiting(t *testing.T) {
 // The daemon runs by its unit as a user of its own, with the capabilities that its
 // configuration takes and no more; whoever is in the group may open the socket.
 func TestUnit(t *testing.T) {
-	built := build(t)
+	built := programs(t)
 	const tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.20\"\naddress = [\"fc00::1/64\"]\n"
 	for _, c := range []struct {
 		name, config string

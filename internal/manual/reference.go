@@ -1,6 +1,4 @@
-// Package reference makes the page of the manual that lists every key, reason and
-// exit status, from the code that has them.
-package reference
+package main
 
 import (
 	"fmt"
@@ -8,10 +6,10 @@ import (
 	"strings"
 
 	"sixfour/internal/config"
-	"sixfour/internal/exit"
+	"sixfour/internal/usage"
 )
 
-const head = `# Reference
+const referenceHead = `# Reference
 
 This page is generated from the program (` + "`make docs`" + `), and a test compares the two.
 
@@ -27,10 +25,11 @@ The file is in TOML format. Unknown keys, wrong types, impossible values and con
 column. Durations are written like "10s" or "1m30s". A key for the address of a remote end can also have a DNS name.
 `
 
-// Markdown is the page.
-func Markdown() string {
+// referencePage returns docs/reference.md: the keys of the configuration, and the exit
+// statuses.
+func referencePage() []byte {
 	var b strings.Builder
-	b.WriteString(head)
+	b.WriteString(referenceHead)
 	keys := config.Reference()
 	for len(keys) > 0 {
 		table := keys[0].Table
@@ -38,18 +37,18 @@ func Markdown() string {
 		if n < 0 {
 			n = len(keys)
 		}
-		writeTable(&b, table, keys[:n])
+		keyTable(&b, table, keys[:n])
 		keys = keys[n:]
 	}
 	b.WriteString("\n## Exit statuses\n\n| | `sixfourd` | `sixfourctl` |\n| --- | --- | --- |\n")
-	for _, s := range exit.Statuses {
+	for _, s := range usage.ExitStatuses {
 		fmt.Fprintf(&b, "| %d | %s | %s |\n", s.Code, s.Daemon, s.Operators)
 	}
-	return b.String()
+	return []byte(b.String())
 }
 
-// writeTable writes the keys of one table of a file.
-func writeTable(b *strings.Builder, table string, keys []config.Key) {
+// keyTable writes the keys of one table of the configuration.
+func keyTable(b *strings.Builder, table string, keys []config.Key) {
 	fmt.Fprintf(b, "\n### `%s`\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n", table)
 	for _, k := range keys {
 		preset := ""

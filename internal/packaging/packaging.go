@@ -1,2 +1,0 @@
-// Package packaging holds the test that builds the packages and installs them.
-package packaging

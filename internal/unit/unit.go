@@ -1,2 +1,0 @@
-// Package unit holds the test that lets systemd run the daemon, by its unit.
-package unit
