@@ -4,7 +4,8 @@ import (
 	"errors"
 
 	"sixfour/internal/config"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
+	"sixfour/internal/netns"
 )
 
 // hindrances returns what on this host prevents a configuration from working: interface
@@ -18,12 +19,12 @@ func hindrances(cfg, runs *config.Config) (problems config.Problems) {
 		if runs != nil && has(runs, t) {
 			continue
 		}
-		key, err := "name", netcfg.CheckName(t.Netns, t.Name)
-		if errors.As(err, new(*netcfg.NamespaceError)) {
+		key, err := "name", iface.CheckName(t.Netns, t.Name)
+		if errors.As(err, new(*netns.Error)) {
 			key = "netns"
 		}
 		if err == nil && runs == nil { // a reload tries the routes, and undoes everything on an error
-			key, err = t.RoutesKey(), netcfg.CheckRoutes(t.Netns, t.Name, t.Routes)
+			key, err = t.RoutesKey(), iface.CheckRoutes(t.Netns, t.Name, t.Routes)
 		}
 		if err != nil {
 			problems = append(problems, t.Problem(key, "%v", err))

@@ -19,7 +19,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 	"sixfour/internal/probe"
 	"sixfour/internal/rig"
 )
@@ -192,10 +192,10 @@ func TestKernelAnswers(t *testing.T) {
 	if f := check(running); f.verdict != Fail || !strings.HasPrefix(f.mend, "nft 'add table ip sixfour") {
 		t.Errorf("with a daemon that does nothing: %+v", f)
 	}
-	var shield *netcfg.Shield
+	var shield *nft.Suppressor
 	if err := ns.Do(func() (err error) {
-		if shield, err = netcfg.OpenShield(); err == nil {
-			err = shield.Protect([]netcfg.End{{Local: netip.MustParseAddr("203.0.113.10"), Protocol: header.ProtoIPv6}})
+		if shield, err = nft.OpenSuppressor(); err == nil {
+			err = shield.Suppress([]nft.End{{Local: netip.MustParseAddr("203.0.113.10"), Protocol: header.ProtoIPv6}})
 		}
 		return err
 	}); err != nil {

@@ -17,6 +17,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/control"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 	"sixfour/internal/probe"
 )
 
@@ -110,7 +111,7 @@ func (p *peer) innerBeside(ctx context.Context, pairs []config.Pair) finding {
 
 // innerRoutes checks whether packets to the addresses enter this tunnel.
 func (p *peer) innerRoutes(pairs []config.Pair) (f finding, bad bool) {
-	err := netcfg.In(p.t.cfg.Netns, func() error {
+	err := netns.In(p.t.cfg.Netns, func() error {
 		router, err := netcfg.NewRouter()
 		if err != nil {
 			return err

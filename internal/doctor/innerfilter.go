@@ -14,7 +14,7 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/config"
 	"sixfour/internal/firewall"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 )
 
 // innerRules returns the rules of the namespace of the tunnel's interface.
@@ -22,7 +22,7 @@ func (t *tunnel) innerRules() (rules *firewall.Ruleset, err error) {
 	if t.cfg.Netns == "" {
 		return t.h.rules()
 	}
-	err = netcfg.In(t.cfg.Netns, func() (err error) {
+	err = netns.In(t.cfg.Netns, func() (err error) {
 		rules, err = firewall.Read()
 		return err
 	})

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 )
 
 // knownRemote returns the peer's outer address if it is known without a look-up; invalid: it
@@ -283,22 +283,22 @@ func (p *peer) checkKernelAnswers(context.Context) finding {
 	if !p.local.IsValid() {
 		return skip("our address is not known")
 	}
-	ends := []netcfg.End{{Local: p.local, Protocol: p.t.outer().Protocol()}}
-	why := netcfg.KernelAnswers(p.t.h.o.Paths.modules(), ends)
+	ends := []nft.End{{Local: p.local, Protocol: p.t.outer().Protocol()}}
+	why := nft.KernelAnswers(p.t.h.o.Paths.modules(), ends)
 	if why == "" {
 		return pass("no module of the kernel answers protocol %d", ends[0].Protocol)
 	}
 	if !p.t.h.privileged() {
 		return skip("the kernel answers because of %s: whether that is kept back may not be looked at by this user", why).but(asRoot)
 	}
-	shielded, err := netcfg.Shielded(ends[0])
+	shielded, err := nft.Suppressed(ends[0])
 	switch {
 	case err != nil:
-		return fail(netcfg.ByHand(ends), "the kernel answers because of %s, and nftables cannot keep that back: %v", why, err)
+		return fail(nft.SuppressCommand(ends), "the kernel answers because of %s, and nftables cannot keep that back: %v", why, err)
 	case shielded:
 		return pass("the kernel would answer because of %s: the daemon keeps that back", why)
 	case p.t.status == nil:
 		return pass("the kernel would answer because of %s: the daemon will keep that back when it runs", why)
 	}
-	return fail(netcfg.ByHand(ends), "the kernel answers with port unreachable because of %s, and nobody keeps that back", why)
+	return fail(nft.SuppressCommand(ends), "the kernel answers with port unreachable because of %s, and nobody keeps that back", why)
 }

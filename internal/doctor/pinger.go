@@ -13,7 +13,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/config"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 	"sixfour/internal/probe"
 )
 
@@ -32,7 +32,7 @@ func (t *tunnel) newPinger(pair config.Pair, id probe.Identity) (*pinger, error)
 		network = "ip6:ipv6-icmp"
 	}
 	p := &pinger{pair: pair, id: id}
-	err := netcfg.In(t.cfg.Netns, func() (err error) {
+	err := netns.In(t.cfg.Netns, func() (err error) {
 		p.conn, err = net.ListenIP(network, &net.IPAddr{IP: pair.Local.AsSlice()})
 		return err
 	})

@@ -16,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 )
 
 // inside runs f in the namespace of the tunnel's interface, with a netlink handle for it.
 func (t *tunnel) inside(f func(*netlink.Handle) error) error {
-	return netcfg.In(t.cfg.Netns, func() error {
+	return netns.In(t.cfg.Netns, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return fmt.Errorf("open netlink: %w", err)
@@ -53,7 +54,7 @@ func (t *tunnel) checkInterface(context.Context) (f finding) {
 
 // failOrSkip returns the finding for an error that prevented a check.
 func failOrSkip(err error) finding {
-	var ns *netcfg.NamespaceError
+	var ns *netns.Error
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return skip("%v", err).but(asRoot)

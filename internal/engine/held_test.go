@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/iface"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/rig"
 )
@@ -80,7 +81,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	_, tun, p, _ := lab(t)
 	tun.cfg.Routes = routes
 	tun.cfg.Address = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/30")}
-	tun.link, err = netcfg.Open(netcfg.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
+	tun.link, err = iface.Open(iface.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
 	must(err)
 	t.Cleanup(func() { tun.link.Close() })
 	p.cfg.Remotes[len(p.cfg.Remotes)-1].Addr = netip.MustParseAddr("203.0.113.20")

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
 	"sixfour/transport"
 )
 
@@ -105,7 +105,7 @@ func (e *Engine) closeRest() {
 
 // openKept makes a tunnel's interface from inherited descriptors if they fit, or a new
 // one.
-func (e *Engine) openKept(t *tunnel, s netcfg.Settings) error {
+func (e *Engine) openKept(t *tunnel, s iface.Settings) error {
 	s.Kept = e.handover.queuesOf(t.cfg.Name)
 	if e.handover.store != nil {
 		s.QueueLength = keptQueue

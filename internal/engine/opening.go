@@ -10,7 +10,8 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
+	"sixfour/internal/netns"
 )
 
 // opening is the state of making a tunnel's interface. The control loop owns it.
@@ -37,7 +38,7 @@ func (e *Engine) tryOpen(t *tunnel) {
 }
 
 // open makes a tunnel's interface. Peers with a path can then carry packets.
-func (e *Engine) open(t *tunnel, s netcfg.Settings) error {
+func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	t.opening.whole = false
 	if err := e.openKept(t, s); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (t *tunnel) lack(err error) {
 	}
 	o.next = time.Now().Add(retry)
 	o.lacks = "its interface: " + strings.ReplaceAll(err.Error(), "\n", "; ")
-	var missing *netcfg.NamespaceError
+	var missing *netns.Error
 	if errors.As(err, &missing) {
 		o.lacks = "its " + missing.Error()
 	}
@@ -127,7 +128,7 @@ func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
 // it, but nothing can reach the interface there.
 func (e *Engine) followNamespaces() (changed bool) {
 	type answer struct {
-		id  netcfg.NamespaceID
+		id  netns.ID
 		err error
 	}
 	var known map[string]answer
@@ -137,7 +138,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 		}
 		a, ok := known[t.cfg.Netns]
 		if !ok {
-			a.id, a.err = netcfg.Identify(t.cfg.Netns)
+			a.id, a.err = netns.Identify(t.cfg.Netns)
 			if known == nil {
 				known = make(map[string]answer)
 			}

@@ -6,19 +6,19 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap/drop"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
 )
 
 // overflow counts packets for which the queues of a tunnel's interface had no room. The
 // kernel counts them itself; its counter is read when a status is requested.
 type overflow struct {
 	mu   sync.Mutex
-	link *netcfg.Link // nil: the interface is gone
-	lost uint64       // of that interface, already counted
+	link *iface.Link // nil: the interface is gone
+	lost uint64      // of that interface, already counted
 }
 
 // watch starts counting for an interface.
-func (o *overflow) watch(link *netcfg.Link) {
+func (o *overflow) watch(link *iface.Link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.link = link

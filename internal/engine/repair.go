@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
 )
 
 // repair is a kind of fault that the daemon repairs.
@@ -73,8 +73,8 @@ type restoring struct {
 }
 
 // restored records what was restored on the interface.
-func (t *tunnel) restored(r netcfg.Restored, now time.Time) {
-	if r == (netcfg.Restored{}) {
+func (t *tunnel) restored(r iface.Restored, now time.Time) {
+	if r == (iface.Restored{}) {
 		return
 	}
 	for what, n := range map[repair]int{repairAddress: r.Addresses, repairRoute: r.Routes} {

@@ -10,7 +10,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 	"sixfour/transport"
 )
 
@@ -134,7 +134,7 @@ func (r *replier) sender(version int) (*transport.ICMPSender, error) {
 		return nil, net.ErrClosed
 	}
 	var s *transport.ICMPSender
-	if err := netcfg.In(r.namespace, func() (err error) {
+	if err := netns.In(r.namespace, func() (err error) {
 		s, err = transport.OpenICMP(version)
 		return err
 	}); err != nil {

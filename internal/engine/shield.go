@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 )
 
 // modules is where the kernel lists its modules.
@@ -15,8 +15,8 @@ var modules = os.DirFS("/sys/module")
 
 // shield suppresses the kernel's own ICMP errors to our peers. The control loop owns it.
 type shield struct {
-	up       *netcfg.Shield // nil: not active
-	complain string         // why it could not be set, as last logged
+	up       *nft.Suppressor // nil: not active
+	complain string          // why it could not be set, as last logged
 }
 
 // updateShield updates the shield to where packets are received, and to whether the kernel
@@ -24,7 +24,7 @@ type shield struct {
 // checks it.
 func (e *Engine) updateShield() {
 	ends := e.shieldedEnds()
-	why := netcfg.KernelAnswers(modules, ends)
+	why := nft.KernelAnswers(modules, ends)
 	if why == "" || len(e.inbounds) == 0 {
 		if e.shield.up != nil {
 			e.log.Info("the kernel's answers are no longer kept back: there is no need", zap.String("nftables_table", e.shield.up.Name()))
@@ -35,15 +35,15 @@ func (e *Engine) updateShield() {
 	var err error
 	fresh := e.shield.up == nil
 	if fresh {
-		e.shield.up, err = netcfg.OpenShield()
+		e.shield.up, err = nft.OpenSuppressor()
 	}
 	if err == nil {
-		err = e.shield.up.Protect(ends)
+		err = e.shield.up.Suppress(ends)
 	}
 	switch {
 	case err != nil && err.Error() != e.shield.complain:
 		e.shield.complain = err.Error()
-		way := "unload them, or run: " + netcfg.ByHand(ends)
+		way := "unload them, or run: " + nft.SuppressCommand(ends)
 		if errors.Is(err, unix.EPERM) { // no shield existed when the daemon dropped its privileges
 			way += `; or restart the daemon, which gave up the right to use nftables; packet_filter = "on" in [security] keeps it`
 		}
@@ -60,11 +60,11 @@ func (e *Engine) updateShield() {
 }
 
 // shieldedEnds returns the ends at which the kernel must not answer.
-func (e *Engine) shieldedEnds() []netcfg.End {
-	ends := make([]netcfg.End, 0, len(e.inbounds))
+func (e *Engine) shieldedEnds() []nft.End {
+	ends := make([]nft.End, 0, len(e.inbounds))
 	for l := range e.inbounds {
 		if !l.local.IsMulticast() {
-			ends = append(ends, netcfg.End{Local: l.local, Protocol: l.protocol})
+			ends = append(ends, nft.End{Local: l.local, Protocol: l.protocol})
 		}
 	}
 	return ends

@@ -14,7 +14,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
 	"sixfour/internal/pcapng"
 	"sixfour/transport"
 )
@@ -252,12 +252,12 @@ func (t *tunnel) learn() {
 		return
 	}
 	l, now := s.Learnt(), time.Now()
-	var leases []netcfg.Lease
+	var leases []iface.Lease
 	if l.Link.IsValid() {
-		leases = append(leases, netcfg.Lease{Prefix: l.Link, Preferred: math.MaxInt64, Valid: math.MaxInt64})
+		leases = append(leases, iface.Lease{Prefix: l.Link, Preferred: math.MaxInt64, Valid: math.MaxInt64})
 	}
 	for _, a := range l.Addresses {
-		leases = append(leases, netcfg.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
+		leases = append(leases, iface.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
 	}
 	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
 		t.log.Warn("give the interface what a router has told", zap.Error(err))

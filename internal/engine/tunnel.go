@@ -17,7 +17,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/iface"
 	"sixfour/transport"
 	"sixfour/tun"
 )
@@ -36,12 +36,12 @@ type tunnel struct {
 	in    counters                             // packets that belong to no peer
 	out   counters
 
-	device  atomic.Pointer[tun.Device]  // nil: the interface is gone
-	index   atomic.Int64                // of the interface, in its namespace
-	gone    atomic.Pointer[netcfg.Link] // the last link that was found to be gone
-	touched atomic.Bool                 // the interface was changed from outside
-	retired atomic.Bool                 // no longer a tunnel of the engine
-	mtu     atomic.Int64                // of the interface
+	device  atomic.Pointer[tun.Device] // nil: the interface is gone
+	index   atomic.Int64               // of the interface, in its namespace
+	gone    atomic.Pointer[iface.Link] // the last link that was found to be gone
+	touched atomic.Bool                // the interface was changed from outside
+	retired atomic.Bool                // no longer a tunnel of the engine
+	mtu     atomic.Int64               // of the interface
 
 	queues         int
 	surroundings   surroundings
@@ -62,7 +62,7 @@ type tunnel struct {
 	waiting       int                // peers that began to wait since the last full evaluation
 	version       int                // of the path settings in the configuration
 	unfollow      context.CancelFunc // stops following the mechanism's names; nil: it has none
-	link          *netcfg.Link
+	link          *iface.Link
 	down          bool // the interface is administratively down
 	restoring     restoring
 	opening       opening
@@ -274,8 +274,8 @@ func (c *clamp) apply(inner []byte) {
 const assumedMTU encap.PathMTU = 1500
 
 // settings returns what the interface should have.
-func (t *tunnel) settings() netcfg.Settings {
-	return netcfg.Settings{
+func (t *tunnel) settings() iface.Settings {
+	return iface.Settings{
 		Name:      t.cfg.Name,
 		Namespace: t.cfg.Netns,
 		MTU:       int(t.wantMTU(t.widest())),
@@ -290,9 +290,9 @@ func (t *tunnel) settings() netcfg.Settings {
 
 // open makes the interface and starts the goroutines that use it. It calls lost at most
 // once, from another goroutine, when the interface is gone.
-func (t *tunnel) open(s netcfg.Settings, lost func()) error {
+func (t *tunnel) open(s iface.Settings, lost func()) error {
 	t.mtu.Store(int64(s.MTU))
-	link, err := netcfg.Open(s)
+	link, err := iface.Open(s)
 	if err != nil {
 		return err
 	}
@@ -333,14 +333,14 @@ func (t *tunnel) look() (gone bool) {
 		return false
 	}
 	up, err := t.link.IsUp()
-	if errors.Is(err, netcfg.ErrGone) {
+	if errors.Is(err, iface.ErrGone) {
 		return true
 	}
 	now := time.Now()
 	if err == nil && up && now.Before(t.restoring.next) {
 		t.touched.Store(true) // check again at that time
 	} else if err == nil && up {
-		var r netcfg.Restored
+		var r iface.Restored
 		r, err = t.link.Restore()
 		t.restored(r, now)
 		if err == nil {

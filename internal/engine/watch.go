@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 )
 
 // watched identifies a namespace in which changes are followed, optionally with changes of
@@ -30,7 +31,7 @@ func (e *Engine) watchAll(tunnels []*tunnel) {
 	}
 	for w := range wanted {
 		if _, ok := e.watched[w]; !ok {
-			id, err := netcfg.Identify(w.namespace)
+			id, err := netns.Identify(w.namespace)
 			if err == nil { // otherwise it is followed once it contains an interface
 				e.watch(w, id)
 			}
@@ -46,11 +47,11 @@ func (e *Engine) watchAll(tunnels []*tunnel) {
 // watching is a namespace whose changes are followed.
 type watching struct {
 	cancel context.CancelFunc
-	id     netcfg.NamespaceID
+	id     netns.ID
 }
 
 // watch starts to follow changes in a namespace with the given identity.
-func (e *Engine) watch(w watched, id netcfg.NamespaceID) {
+func (e *Engine) watch(w watched, id netns.ID) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	e.watched[w] = watching{cancel, id}
 	e.wg.Go(func() {

@@ -8,7 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 )
 
 // follow makes answers from hosts behind this host go back the way that their connection
@@ -21,7 +21,7 @@ type follow struct {
 	iface string          // the tunnel's interface in the chain
 }
 
-func (f *follow) sync(own *netcfg.Tables, wanted bool, d *Default) error {
+func (f *follow) sync(own *nft.Tables, wanted bool, d *Default) error {
 	if wanted == (f.chain != nil) && (!wanted || f.iface == d.Interface) {
 		return nil
 	}

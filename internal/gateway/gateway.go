@@ -32,7 +32,7 @@
 // (masquerade.go), for which the interfaces must forward (forward.go).
 //
 // All of this is in the process's own network namespace. The kernel removes nftables
-// tables when the process ends in any way (see netcfg.Tables). Rules remain after a
+// tables when the process ends in any way (see nft.Tables). Rules remain after a
 // process was killed: without the interface they have no effect, and Clean, or the next
 // gateway, removes them. Our rules are recognized by protocol and priority, and only the
 // owner of the nftables table for the same purpose changes them. So there is one gateway
@@ -48,6 +48,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 )
 
 // Wanted describes what a Gateway must do.
@@ -189,7 +190,7 @@ func Clean() error {
 
 func (g *Gateway) cleanWay(v int) error {
 	w, err := g.openWay(v)
-	if errors.Is(err, netcfg.ErrTaken) {
+	if errors.Is(err, nft.ErrTaken) {
 		return nil
 	}
 	if err != nil {
@@ -200,7 +201,7 @@ func (g *Gateway) cleanWay(v int) error {
 
 func (g *Gateway) cleanMasquerade() error {
 	m, err := g.openMasquerade()
-	if errors.Is(err, netcfg.ErrTaken) {
+	if errors.Is(err, nft.ErrTaken) {
 		return nil
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 )
 
 // masquerade replaces the source of packets from tunnels by the host's own address. It
@@ -23,7 +24,7 @@ import (
 type masquerade struct {
 	handle *netlink.Handle
 	router *netcfg.Router
-	own    *netcfg.Tables
+	own    *nft.Tables
 	v4, v6 *nftables.Table // v6 is nil while no tunnel needs it
 	in4    content         // the content of the tables
 	in6    content
@@ -39,13 +40,13 @@ type content struct {
 func (g *Gateway) openMasquerade() (*masquerade, error) {
 	m := &masquerade{handle: g.handle, router: g.router}
 	var err error
-	if m.own, err = netcfg.OpenTables("masquerade"); err != nil {
+	if m.own, err = nft.OpenTables("masquerade"); err != nil {
 		return nil, explain(err)
 	}
 	m.v4, err = m.own.Add(nftables.TableFamilyIPv4)
 	if err != nil {
 		m.own.Close()
-		if errors.Is(err, netcfg.ErrTaken) {
+		if errors.Is(err, nft.ErrTaken) {
 			return nil, fmt.Errorf("%w: only one sixfourd of a network namespace can have masquerade: take it out of one configuration", err)
 		}
 		return nil, explain(err)

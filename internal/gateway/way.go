@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 )
 
 // The routing tables from which ours is chosen: the first that no other program uses.
@@ -24,19 +25,19 @@ type way struct {
 	v      int
 	handle *netlink.Handle
 	router *netcfg.Router
-	own    *netcfg.Tables // its owner owns the rules
-	number int            // of the routing table
-	rules  []rule         // the required rules; nil: not made yet
-	route  int            // index of the interface of the default route; 0: there is none
+	own    *nft.Tables // its owner owns the rules
+	number int         // of the routing table
+	rules  []rule      // the required rules; nil: not made yet
+	route  int         // index of the interface of the default route; 0: there is none
 	follow follow
 }
 
-// openWay takes over the existing rules of an IP version. The error is netcfg.ErrTaken
+// openWay takes over the existing rules of an IP version. The error is nft.ErrTaken
 // if they belong to another process.
 func (g *Gateway) openWay(v int) (*way, error) {
 	w := &way{v: v, handle: g.handle, router: g.router}
 	var err error
-	if w.own, err = netcfg.OpenTables(fmt.Sprintf("route%d", v)); err != nil {
+	if w.own, err = nft.OpenTables(fmt.Sprintf("route%d", v)); err != nil {
 		return nil, explain(err)
 	}
 	if err = w.addTable(); err == nil {
@@ -58,7 +59,7 @@ func (w *way) nftables() nftables.TableFamily {
 
 func (w *way) addTable() error {
 	table, err := w.own.Add(w.nftables())
-	if errors.Is(err, netcfg.ErrTaken) {
+	if errors.Is(err, nft.ErrTaken) {
 		return fmt.Errorf("%w: only one sixfourd of a network namespace can have default_route for IPv%d: take it out of one configuration", err, w.v)
 	}
 	w.follow = follow{table: table}

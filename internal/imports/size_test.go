@@ -36,7 +36,6 @@ var tooLarge = []string{
 	"internal/engine.reload",
 	"internal/engine.tunnel",
 	"internal/liveness.Peer",
-	"internal/netcfg",
 	"internal/pathmtu.Path",
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/netns"
 )
 
 // Address is an address of an interface.
@@ -17,7 +19,7 @@ type Address struct {
 
 // Addresses returns the addresses of all interfaces in a namespace, given as for In.
 func Addresses(namespace string) (list []Address, err error) {
-	err = In(namespace, func() error {
+	err = netns.In(namespace, func() error {
 		r, err := NewRouter()
 		if err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 
 	nfnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // device is what the kernel reports about an interface.
@@ -27,11 +29,11 @@ const skipStatistics = 8
 
 // interfaces queries the interfaces of routes, and returns them by index. Each route
 // without an error has an entry, whose err may be set.
-func (r *Router) interfaces(routes []found) map[int]*device {
+func (r *Router) interfaces(routes []rtnl.RouteReply) map[int]*device {
 	var indices []int
 	for _, f := range routes {
-		if f.err == nil {
-			indices = append(indices, f.index)
+		if f.Err == nil {
+			indices = append(indices, f.Index)
 		}
 	}
 	return r.devices(indices)
@@ -47,11 +49,11 @@ func (r *Router) devices(indices []int) map[int]*device {
 			distinct = append(distinct, index)
 		}
 	}
-	r.conn.exchange(len(distinct), func(b *builder, i int) {
+	r.conn.Exchange(len(distinct), func(b *rtnl.Builder, i int) {
 		var h [unix.SizeofIfInfomsg]byte
 		binary.NativeEndian.PutUint32(h[4:], uint32(distinct[i]))
-		b.begin(unix.RTM_GETLINK, 0, h[:])
-		b.number(unix.IFLA_EXT_MASK, skipStatistics)
+		b.Begin(unix.RTM_GETLINK, 0, h[:])
+		b.Number(unix.IFLA_EXT_MASK, skipStatistics)
 	}, func(i int, message []byte, err error) {
 		*devices[distinct[i]] = parseDevice(message, err)
 	})
@@ -64,7 +66,7 @@ func parseDevice(message []byte, err error) (d device) {
 		return device{err: err}
 	}
 	var hardware []byte
-	d.err = attributes(message, unix.SizeofIfInfomsg, func(a *nfnetlink.AttributeDecoder) {
+	d.err = rtnl.Attributes(message, unix.SizeofIfInfomsg, func(a *nfnetlink.AttributeDecoder) {
 		switch a.Type() {
 		case unix.IFLA_IFNAME:
 			d.name = a.String()

@@ -8,6 +8,8 @@ import (
 
 	nfnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // AllInterfaces is the index of the settings for all interfaces.
@@ -35,9 +37,9 @@ func (r *Router) Conf(v, index int) (c Conf, err error) {
 	if v == 6 {
 		fam = unix.AF_INET6
 	}
-	r.conn.exchange(1, func(b *builder, _ int) {
-		b.begin(unix.RTM_GETNETCONF, 0, []byte{fam, 0, 0, 0})
-		b.number(netconfIndex, uint32(index))
+	r.conn.Exchange(1, func(b *rtnl.Builder, _ int) {
+		b.Begin(unix.RTM_GETNETCONF, 0, []byte{fam, 0, 0, 0})
+		b.Number(netconfIndex, uint32(index))
 	}, func(_ int, message []byte, e error) { c, err = parseConf(message, e) })
 	if err != nil {
 		return Conf{}, fmt.Errorf("ask for the settings of interface %d: %w", index, err)
@@ -50,7 +52,7 @@ func parseConf(message []byte, err error) (c Conf, _ error) {
 	if err != nil {
 		return c, err
 	}
-	err = attributes(message, 4, func(a *nfnetlink.AttributeDecoder) {
+	err = rtnl.Attributes(message, 4, func(a *nfnetlink.AttributeDecoder) {
 		switch a.Type() {
 		case netconfForwarding:
 			c.Forwarding = a.Uint32() != 0
@@ -73,14 +75,14 @@ func (r *Router) SetForwarding(name string, index int, on bool) error {
 		return nil
 	}
 	var err error
-	r.conn.exchange(1, func(b *builder, _ int) {
+	r.conn.Exchange(1, func(b *rtnl.Builder, _ int) {
 		var h [unix.SizeofIfInfomsg]byte
 		binary.NativeEndian.PutUint32(h[4:], uint32(index))
-		b.begin(unix.RTM_SETLINK, unix.NLM_F_ACK, h[:])
-		var inet, spec builder
-		inet.nested(unix.IFLA_INET_CONF, confForwarding, value)
-		spec.attribute(unix.AF_INET|unix.NLA_F_NESTED, inet)
-		b.attribute(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, spec)
+		b.Begin(unix.RTM_SETLINK, unix.NLM_F_ACK, h[:])
+		var inet, spec rtnl.Builder
+		inet.Nested(unix.IFLA_INET_CONF, confForwarding, value)
+		spec.Attribute(unix.AF_INET|unix.NLA_F_NESTED, inet)
+		b.Attribute(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, spec)
 	}, func(_ int, _ []byte, e error) { err = e })
 	if err != nil {
 		return fmt.Errorf("set net.ipv4.conf.%s.forwarding to %d: %w", name, value, err)

@@ -8,20 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // TestForwarding: netlink reads and writes the same settings as sysctl, also if
 // /proc/sys is read-only.
 func TestForwarding(t *testing.T) {
-	ns := namespace(t)
-	must(t, rig.Veth(ns, "one", ns, "two", 1500))
-	must(t, ns.Sysctl("net/ipv4/conf/one/rp_filter", "1"))
-	must(t, ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+	ns := rigtest.Enter(t, "netcfg")
+	rigtest.Must(t, rig.Veth(ns, "one", ns, "two", 1500))
+	rigtest.Must(t, ns.Sysctl("net/ipv4/conf/one/rp_filter", "1"))
+	rigtest.Must(t, ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 	r, err := NewRouter()
-	must(t, err)
+	rigtest.Must(t, err)
 	defer r.Close()
 	link, err := ns.Handle().LinkByName("one")
-	must(t, err)
+	rigtest.Must(t, err)
 	index := link.Attrs().Index
 	want := func(v, index int, c Conf) {
 		t.Helper()
@@ -35,22 +36,22 @@ func TestForwarding(t *testing.T) {
 	}
 	want(4, index, Conf{false, 1})
 	want(6, AllInterfaces, Conf{true, 0})
-	must(t, r.SetForwarding("one", index, true))
+	rigtest.Must(t, r.SetForwarding("one", index, true))
 	want(4, index, Conf{true, 1})
-	must(t, r.SetForwarding("one", index, false))
+	rigtest.Must(t, r.SetForwarding("one", index, false))
 	want(4, index, Conf{false, 1})
 
-	must(t, unix.Unshare(unix.CLONE_NEWNS))
-	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
-	must(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	must(t, r.SetForwarding("one", index, true))
+	rigtest.Must(t, unix.Unshare(unix.CLONE_NEWNS))
+	rigtest.Must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	rigtest.Must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
+	rigtest.Must(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	rigtest.Must(t, r.SetForwarding("one", index, true))
 	want(4, index, Conf{true, 1})
 	b, err := os.ReadFile("/proc/sys/net/ipv4/conf/one/forwarding")
 	if err != nil || strings.TrimSpace(string(b)) != "1" {
 		t.Errorf("forwarding is %q, %v", b, err)
 	}
-	must(t, r.SetForwarding("one", index, false))
+	rigtest.Must(t, r.SetForwarding("one", index, false))
 	want(4, index, Conf{false, 1})
 	if err := r.SetForwarding("none", 1<<20, true); err == nil {
 		t.Error("forwarding of an interface that there is not")

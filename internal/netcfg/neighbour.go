@@ -4,13 +4,15 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+
+	"sixfour/internal/rtnl"
 )
 
 // Neighbour returns the hardware address of a route's next hop. It makes the kernel
 // resolve or verify the address, as for the kernel's own packets. Ok is false if the
 // address is not known yet. A Watch with neighbours reports changes.
 func (r *Router) Neighbour(to Route) (hardware [6]byte, ok bool) {
-	kind := int(family(to.Hop))
+	kind := int(rtnl.Family(to.Hop))
 	list, err := r.handle.NeighList(to.Index, kind)
 	if err != nil {
 		return hardware, false

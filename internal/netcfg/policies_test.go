@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rig/rigtest"
 )
 
 // TestPoliciesAgainst: an IPsec policy excludes AF_XDP if it is the first one that
@@ -49,17 +51,17 @@ func TestPoliciesAgainst(t *testing.T) {
 // TestReadIPsec: all of a policy is read, also if an IPv6 prefix looks like an IPv4
 // address.
 func TestReadIPsec(t *testing.T) {
-	n := namespace(t)
-	must(t, n.Do(func() error {
+	n := rigtest.Enter(t, "netcfg")
+	rigtest.Must(t, n.Do(func() error {
 		_, dst, err := net.ParseCIDR("2001:db8::/64")
-		must(t, err)
+		rigtest.Must(t, err)
 		return netlink.XfrmPolicyAdd(&netlink.XfrmPolicy{
 			Dst: dst, Src: dst, Proto: unix.IPPROTO_GRE, Dir: netlink.XFRM_DIR_IN, Priority: 7, Action: netlink.XFRM_POLICY_BLOCK,
 			Mark: &netlink.XfrmMark{Value: 1, Mask: 3},
 		})
 	}))
 	var p Policies
-	must(t, n.Do(func() error { return p.readIPsec(unix.AF_INET6) }))
+	rigtest.Must(t, n.Do(func() error { return p.readIPsec(unix.AF_INET6) }))
 	prefix := netip.MustParsePrefix("2001:db8::/64")
 	want := ipsecPolicy{source: prefix, dest: prefix, protocol: unix.IPPROTO_GRE, mark: 1, mask: 3, direction: netlink.XFRM_DIR_IN, priority: 7, acts: true}
 	if len(p.ipsec) != 1 || p.ipsec[0] != want {

@@ -1,14 +1,16 @@
+// Package netcfg asks the kernel about routes, interfaces, addresses, neighbours and
+// policies, and reports their changes.
 package netcfg
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 
-	nfnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // Route is the route by which the kernel sends to an address.
@@ -27,19 +29,19 @@ type Route struct {
 
 // Router queries routes in the process's own namespace. It may be used concurrently.
 type Router struct {
-	conn   *conn
+	conn   *rtnl.Conn
 	handle *netlink.Handle // for neighbours
 }
 
 // NewRouter opens the connection to the kernel.
 func NewRouter() (*Router, error) {
-	c, err := dial()
+	c, err := rtnl.Dial()
 	if err != nil {
 		return nil, err
 	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		c.close()
+		c.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	return &Router{conn: c, handle: h}, nil
@@ -47,7 +49,7 @@ func NewRouter() (*Router, error) {
 
 // Close closes the connection.
 func (r *Router) Close() {
-	r.conn.close()
+	r.conn.Close()
 	r.handle.Close()
 }
 
@@ -101,21 +103,21 @@ func (r *Router) ToAll(queries []Query) []Answer {
 	}
 	// Two requests for each. What the kernel has learnt about the path from ICMP cannot
 	// be trusted, so the MTU comes from the entry in the table.
-	used, table := make([]found, len(asked)), make([]found, len(asked))
-	r.conn.exchange(2*len(asked), func(b *builder, i int) {
+	used, table := make([]rtnl.RouteReply, len(asked)), make([]rtnl.RouteReply, len(asked))
+	r.conn.Exchange(2*len(asked), func(b *rtnl.Builder, i int) {
 		q := queries[asked[i/2]]
 		device, _ := devices.of(q)
-		b.getRoute(q, device, i%2 != 0)
+		b.GetRoute(rtnl.RouteRequest{Remote: q.Remote, Local: q.Local, Mark: q.Mark, Device: device, Table: i%2 != 0})
 	}, func(i int, message []byte, err error) {
 		into := used
 		if i%2 != 0 {
 			into = table
 		}
-		into[i/2] = parseRoute(message, err)
+		into[i/2] = rtnl.ParseRoute(message, err)
 	})
 	interfaces := r.interfaces(used)
 	for i, at := range asked {
-		answers[at] = used[i].answer(queries[at], table[i], interfaces)
+		answers[at] = answerOf(queries[at], used[i], table[i], interfaces)
 	}
 	r.stable(queries, answers)
 	return answers
@@ -128,21 +130,23 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 	if !local.IsValid() {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
-	own, query := make([]found, 1), Query{Remote: local}
+	own, query := make([]rtnl.RouteReply, 1), Query{Remote: local}
 	device, err := zones([]Query{query}).of(query)
 	if err != nil {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
 	// Only the table entry names the interface: the route in use leads through the
 	// loopback device.
-	r.conn.exchange(1, func(b *builder, _ int) { b.getRoute(query, device, true) },
-		func(_ int, message []byte, err error) { own[0] = parseRoute(message, err) })
-	if own[0].err != nil || own[0].kind != unix.RTN_LOCAL {
+	r.conn.Exchange(1, func(b *rtnl.Builder, _ int) {
+		b.GetRoute(rtnl.RouteRequest{Remote: local, Device: device, Table: true})
+	},
+		func(_ int, message []byte, err error) { own[0] = rtnl.ParseRoute(message, err) })
+	if own[0].Err != nil || own[0].Kind != unix.RTN_LOCAL {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
-	link := r.interfaces(own)[own[0].index]
+	link := r.interfaces(own)[own[0].Index]
 	if link.err != nil {
-		return Route{}, fmt.Errorf("interface %d, which has %v: %w", own[0].index, local, link.err)
+		return Route{}, fmt.Errorf("interface %d, which has %v: %w", own[0].Index, local, link.err)
 	}
 	return link.route(local, local.Is6()), nil
 }
@@ -158,124 +162,51 @@ func (r *Router) owned(queries []Query, devices devices) map[netip.Addr]error {
 			distinct = append(distinct, q.Local)
 		}
 	}
-	r.conn.exchange(len(distinct), func(b *builder, i int) {
+	r.conn.Exchange(len(distinct), func(b *rtnl.Builder, i int) {
 		q := Query{Remote: distinct[i]}
 		device, _ := devices.of(q)
-		b.getRoute(q, device, false)
+		b.GetRoute(rtnl.RouteRequest{Remote: distinct[i], Device: device})
 	},
 		func(i int, message []byte, err error) {
-			if f := parseRoute(message, err); f.err != nil || f.kind != unix.RTN_LOCAL {
+			if f := rtnl.ParseRoute(message, err); f.Err != nil || f.Kind != unix.RTN_LOCAL {
 				owned[distinct[i]] = fmt.Errorf("%v: %w", distinct[i], ErrNotLocal)
 			}
 		})
 	return owned
 }
 
-// getRoute requests a route, through a device if that is not 0: the route in use or,
-// with table, the table entry from which it comes (ip route get fibmatch).
-func (b *builder) getRoute(q Query, device int, table bool) {
-	h := [unix.SizeofRtMsg]byte{family(q.Remote), uint8(q.Remote.BitLen())}
-	flags := uint32(unix.RTM_F_LOOKUP_TABLE)
-	if q.Local.IsValid() {
-		h[2] = uint8(q.Local.BitLen())
-	}
-	if table {
-		flags |= unix.RTM_F_FIB_MATCH
-	}
-	binary.NativeEndian.PutUint32(h[8:], flags)
-	b.begin(unix.RTM_GETROUTE, 0, h[:])
-	b.address(unix.RTA_DST, q.Remote)
-	if q.Local.IsValid() {
-		b.address(unix.RTA_SRC, q.Local)
-	}
-	if device != 0 {
-		b.number(unix.RTA_OIF, uint32(device))
-	}
-	if q.Mark != 0 {
-		b.number(unix.RTA_MARK, q.Mark)
-	}
-}
-
-// found is what the kernel reports about a route.
-type found struct {
-	kind    uint8 // RTN_UNICAST, RTN_LOCAL…
-	index   int   // of the interface
-	source  netip.Addr
-	gateway netip.Addr
-	mtu     int // 0: none of its own
-	bits    int // prefix length of the destination
-	metric  uint32
-	err     error
-}
-
-// parseRoute parses the answer to getRoute (linux/rtnetlink.h: struct rtmsg).
-func parseRoute(message []byte, err error) (f found) {
-	if err != nil {
-		return found{err: err}
-	}
-	f.err = attributes(message, unix.SizeofRtMsg, func(a *nfnetlink.AttributeDecoder) {
-		switch a.Type() {
-		case unix.RTA_OIF:
-			f.index = int(a.Uint32())
-		case unix.RTA_PRIORITY:
-			f.metric = a.Uint32()
-		case unix.RTA_PREFSRC:
-			f.source, _ = netip.AddrFromSlice(a.Bytes())
-		case unix.RTA_GATEWAY:
-			f.gateway, _ = netip.AddrFromSlice(a.Bytes())
-		case unix.RTA_VIA: // a gateway of the other family, after two bytes with its family
-			if via := a.Bytes(); len(via) > 2 {
-				f.gateway, _ = netip.AddrFromSlice(via[2:])
-			}
-		case unix.RTA_METRICS:
-			a.Nested(func(m *nfnetlink.AttributeDecoder) error {
-				for m.Next() {
-					if m.Type() == unix.RTAX_MTU {
-						f.mtu = int(m.Uint32())
-					}
-				}
-				return nil
-			})
-		}
-	})
-	if f.err == nil {
-		f.kind, f.bits = message[7], int(message[1])
-	}
-	return f
-}
-
-// answer builds the answer to a query from the route in use, the table entry from which
+// answerOf builds the answer to a query from the route in use, the table entry from which
 // it comes, and the interfaces.
-func (f found) answer(q Query, table found, interfaces map[int]*device) Answer {
+func answerOf(q Query, f, table rtnl.RouteReply, interfaces map[int]*device) Answer {
 	fail := func(err error) Answer { return Answer{Err: fmt.Errorf("route to %v: %w", q.Remote, err)} }
-	if f.err != nil {
-		return fail(f.err)
+	if f.Err != nil {
+		return fail(f.Err)
 	}
-	if table.err != nil {
-		return fail(table.err)
+	if table.Err != nil {
+		return fail(table.Err)
 	}
-	link := interfaces[f.index]
-	if f.kind == unix.RTN_BROADCAST {
+	link := interfaces[f.Index]
+	if f.Kind == unix.RTN_BROADCAST {
 		return fail(errBroadcast)
 	}
 	if link.err != nil {
-		return Answer{Err: fmt.Errorf("interface %d of the route to %v: %w", f.index, q.Remote, link.err)}
+		return Answer{Err: fmt.Errorf("interface %d of the route to %v: %w", f.Index, q.Remote, link.err)}
 	}
 	// The kernel reports the source that it would choose even if the query has one.
 	source := q.Local
 	if !source.IsValid() {
-		source = f.source
+		source = f.Source
 	}
 	route := link.route(source, q.Remote.Is6())
 	// Packets through the loopback device come back to this host, whatever the route's
 	// type.
-	route.Ours = link.loopback || f.kind == unix.RTN_LOCAL || f.kind == unix.RTN_ANYCAST
-	route.Bits = table.bits
-	if table.mtu > 0 {
-		route.MTU = min(route.MTU, table.mtu)
+	route.Ours = link.loopback || f.Kind == unix.RTN_LOCAL || f.Kind == unix.RTN_ANYCAST
+	route.Bits = table.Bits
+	if table.MTU > 0 {
+		route.MTU = min(route.MTU, table.MTU)
 	}
-	if route.Hop = q.Remote.WithZone(""); f.gateway.IsValid() {
-		route.Hop = f.gateway
+	if route.Hop = q.Remote.WithZone(""); f.Gateway.IsValid() {
+		route.Hop = f.Gateway
 	}
 	return Answer{Route: route}
 }

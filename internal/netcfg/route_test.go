@@ -3,7 +3,6 @@ package netcfg
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -11,61 +10,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/rig"
+	"sixfour/internal/netns"
+	"sixfour/internal/rig/rigtest"
+	"sixfour/internal/rtnl"
 )
-
-var mac = net.HardwareAddr{2, 0, 0, 0, 0, 1}
-
-// uplinks puts the test into a namespace with two uplinks to another:
-//
-//	eth0  192.0.2.1/24 2001:db8::1/64 fe80::1/64  MTU 1500  -  .2, ::2, fe80::2 of isp
-//	eth1  198.51.100.1/24 2001:db8:1::1/64        MTU 1400  -  .2, ::2 of isp
-func uplinks(t testing.TB) (ns, isp *rig.Namespace) {
-	t.Helper()
-	ns = namespace(t)
-	isp, err := rig.New("isp")
-	must(t, err)
-	t.Cleanup(isp.Close)
-	for _, l := range []struct {
-		dev  string
-		mtu  int
-		ours []string
-		isp  []string
-	}{
-		{"eth0", 1500, []string{"192.0.2.1/24", "2001:db8::1/64", "fe80::1/64"}, []string{"192.0.2.2/24", "2001:db8::2/64", "fe80::2/64"}},
-		{"eth1", 1400, []string{"198.51.100.1/24", "2001:db8:1::1/64"}, []string{"198.51.100.2/24", "2001:db8:1::2/64"}},
-	} {
-		must(t, rig.Veth(ns, l.dev, isp, l.dev, l.mtu))
-		must(t, ns.SetMAC(l.dev, mac))
-		for i := range l.ours {
-			must(t, ns.AddAddr(l.dev, netip.MustParsePrefix(l.ours[i])))
-			must(t, isp.AddAddr(l.dev, netip.MustParsePrefix(l.isp[i])))
-			// An IPv6 address can be used only a little later.
-			settled(t, ns, l.ours[i])
-			settled(t, isp, l.isp[i])
-		}
-	}
-	return ns, isp
-}
-
-// settled waits until the namespace can use an address.
-func settled(t testing.TB, ns *rig.Namespace, p string) {
-	t.Helper()
-	ip := netip.MustParsePrefix(p).Addr().AsSlice()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if r, err := ns.Handle().RouteGet(ip); err == nil && r[0].Type == unix.RTN_LOCAL {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s is not there", p)
-		}
-	}
-}
 
 func router(t testing.TB) *Router {
 	t.Helper()
 	r, err := NewRouter()
-	must(t, err)
+	rigtest.Must(t, err)
 	t.Cleanup(r.Close)
 	return r
 }
@@ -78,28 +31,14 @@ func addr(s string) netip.Addr {
 	return netip.MustParseAddr(s)
 }
 
-func route(t testing.TB, ns *rig.Namespace, dst, via, dev string, change func(*netlink.Route)) {
-	t.Helper()
-	link, err := ns.Handle().LinkByName(dev)
-	must(t, err)
-	r := &netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), LinkIndex: link.Attrs().Index}
-	if via != "" {
-		r.Gw = addr(via).AsSlice()
-	}
-	if change != nil {
-		change(r)
-	}
-	must(t, ns.Handle().RouteAdd(r))
-}
-
 func TestTo(t *testing.T) {
-	ns, _ := uplinks(t)
+	ns, _ := rigtest.Uplinks(t)
 	mtu := func(n int) func(*netlink.Route) { return func(r *netlink.Route) { r.MTU = n } }
-	route(t, ns, "0.0.0.0/0", "192.0.2.2", "eth0", nil)
-	route(t, ns, "::/0", "fe80::2", "eth0", nil)
-	route(t, ns, "203.0.113.0/24", "198.51.100.2", "eth1", mtu(1300))
-	route(t, ns, "2001:db8:2::/64", "2001:db8:1::2", "eth1", mtu(1300))
-	route(t, ns, "2001:db8:3::/64", "2001:db8::2", "eth0", func(r *netlink.Route) { r.Src = addr("2001:db8:1::1").AsSlice() })
+	rigtest.Route(t, ns, "0.0.0.0/0", "192.0.2.2", "eth0", nil)
+	rigtest.Route(t, ns, "::/0", "fe80::2", "eth0", nil)
+	rigtest.Route(t, ns, "203.0.113.0/24", "198.51.100.2", "eth1", mtu(1300))
+	rigtest.Route(t, ns, "2001:db8:2::/64", "2001:db8:1::2", "eth1", mtu(1300))
+	rigtest.Route(t, ns, "2001:db8:3::/64", "2001:db8::2", "eth0", func(r *netlink.Route) { r.Src = addr("2001:db8:1::1").AsSlice() })
 	// Packets with a mark take another route.
 	for _, f := range []struct {
 		family   int
@@ -107,11 +46,11 @@ func TestTo(t *testing.T) {
 	}{{unix.AF_INET, "0.0.0.0/0", "198.51.100.2"}, {unix.AF_INET6, "::/0", "2001:db8:1::2"}} {
 		rule := netlink.NewRule()
 		rule.Mark, rule.Table, rule.Family = 7, 100, f.family
-		must(t, ns.Handle().RuleAdd(rule))
-		route(t, ns, f.dst, f.via, "eth1", func(r *netlink.Route) { r.Table = 100 })
+		rigtest.Must(t, ns.Handle().RuleAdd(rule))
+		rigtest.Route(t, ns, f.dst, f.via, "eth1", func(r *netlink.Route) { r.Table = 100 })
 	}
-	route(t, ns, "2001:db8:dead::/48", "", "lo", func(r *netlink.Route) { r.Type = unix.RTN_UNREACHABLE })
-	must(t, ns.Sysctl("net/ipv6/conf/eth1/mtu", "1380"))
+	rigtest.Route(t, ns, "2001:db8:dead::/48", "", "lo", func(r *netlink.Route) { r.Type = unix.RTN_UNREACHABLE })
+	rigtest.Must(t, ns.Sysctl("net/ipv6/conf/eth1/mtu", "1380"))
 
 	r := router(t)
 	for _, c := range []struct {
@@ -157,11 +96,11 @@ func TestTo(t *testing.T) {
 			continue
 		}
 		link, err := ns.Handle().LinkByName(c.dev)
-		must(t, err)
+		rigtest.Must(t, err)
 		want := Route{Source: addr(c.source), Interface: c.dev, Index: link.Attrs().Index, MTU: c.mtu, Hop: addr(c.hop), Queues: link.Attrs().NumRxQueues}
 		want.Ours = c.dev == "lo"
 		if c.dev != "lo" {
-			want.Ethernet, want.Hardware = true, [6]byte(mac)
+			want.Ethernet, want.Hardware = true, [6]byte(rigtest.MAC)
 		}
 		want.Bits = got.Bits // see TestBits
 		if got != want {
@@ -173,11 +112,11 @@ func TestTo(t *testing.T) {
 // TestBits checks the length of the prefix that the kernel's table has for an address.
 // It shows whether a change of another route concerns this one.
 func TestBits(t *testing.T) {
-	ns, _ := uplinks(t)
-	route(t, ns, "0.0.0.0/0", "192.0.2.2", "eth0", nil)
-	route(t, ns, "203.0.113.0/24", "198.51.100.2", "eth1", nil)
-	route(t, ns, "203.0.113.7/32", "198.51.100.2", "eth1", nil)
-	route(t, ns, "2001:db8:7::/48", "fe80::2", "eth0", nil)
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Route(t, ns, "0.0.0.0/0", "192.0.2.2", "eth0", nil)
+	rigtest.Route(t, ns, "203.0.113.0/24", "198.51.100.2", "eth1", nil)
+	rigtest.Route(t, ns, "203.0.113.7/32", "198.51.100.2", "eth1", nil)
+	rigtest.Route(t, ns, "2001:db8:7::/48", "fe80::2", "eth0", nil)
 	for a, want := range map[string]int{"100.64.0.1": 0, "203.0.113.1": 24, "203.0.113.7": 32, "192.0.2.9": 24, "2001:db8:7::1": 48} {
 		if got, err := router(t).To(addr(a), addr(""), 0); err != nil || got.Bits != want {
 			t.Errorf("%s: /%d, %v, want /%d", a, got.Bits, err, want)
@@ -187,8 +126,8 @@ func TestBits(t *testing.T) {
 
 // TestToVia: a gateway of the other family, which IPv4 routes may have (RFC 5549).
 func TestToVia(t *testing.T) {
-	ns, _ := uplinks(t)
-	route(t, ns, "203.0.113.0/24", "", "eth0", func(r *netlink.Route) {
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Route(t, ns, "203.0.113.0/24", "", "eth0", func(r *netlink.Route) {
 		r.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: addr("fe80::2").AsSlice()}
 	})
 	got, err := router(t).To(addr("203.0.113.1"), addr(""), 0)
@@ -200,9 +139,9 @@ func TestToVia(t *testing.T) {
 // TestToAll: many queries at once, more than are in flight: each has its own answer or
 // its own error.
 func TestToAll(t *testing.T) {
-	ns, _ := uplinks(t)
-	route(t, ns, "203.0.113.0/24", "192.0.2.2", "eth0", nil)
-	route(t, ns, "2001:db8:2::/64", "fe80::2", "eth0", nil)
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Route(t, ns, "203.0.113.0/24", "192.0.2.2", "eth0", nil)
+	rigtest.Route(t, ns, "2001:db8:2::/64", "fe80::2", "eth0", nil)
 	r := router(t)
 	kinds := []struct {
 		remote, local string
@@ -217,7 +156,7 @@ func TestToAll(t *testing.T) {
 		{"203.0.113.1", "2001:db8::1", unix.EAFNOSUPPORT},
 	}
 	var queries []Query
-	for i := range 10 * inFlight {
+	for i := range 10 * rtnl.InFlight {
 		k := kinds[i%len(kinds)]
 		queries = append(queries, Query{addr(k.remote), addr(k.local), 0})
 	}
@@ -232,8 +171,8 @@ func TestToAll(t *testing.T) {
 	if got := r.ToAll(nil); len(got) != 0 {
 		t.Errorf("no query: %v", got)
 	}
-	r.conn.close()
-	for i, a := range r.ToAll(queries[:2*inFlight]) {
+	r.conn.Close()
+	for i, a := range r.ToAll(queries[:2*rtnl.InFlight]) {
 		if a.Err == nil {
 			t.Errorf("query %d has an answer from a closed socket", i)
 		}
@@ -241,8 +180,8 @@ func TestToAll(t *testing.T) {
 }
 
 func TestHolder(t *testing.T) {
-	ns, _ := uplinks(t)
-	must(t, ns.Sysctl("net/ipv6/conf/eth1/mtu", "1380"))
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Must(t, ns.Sysctl("net/ipv6/conf/eth1/mtu", "1380"))
 	r := router(t)
 	for _, c := range []struct {
 		local, dev string
@@ -266,12 +205,12 @@ func TestHolder(t *testing.T) {
 			}
 			continue
 		}
-		must(t, err)
+		rigtest.Must(t, err)
 		link, err := ns.Handle().LinkByName(c.dev)
-		must(t, err)
+		rigtest.Must(t, err)
 		want := Route{Source: addr(c.local), Interface: c.dev, Index: link.Attrs().Index, MTU: c.mtu, Queues: link.Attrs().NumRxQueues}
 		if c.dev != "lo" {
-			want.Ethernet, want.Hardware = true, [6]byte(mac)
+			want.Ethernet, want.Hardware = true, [6]byte(rigtest.MAC)
 		}
 		if got != want {
 			t.Errorf("%s:\n%+v, want\n%+v", c.local, got, want)
@@ -280,14 +219,14 @@ func TestHolder(t *testing.T) {
 }
 
 func TestNeighbour(t *testing.T) {
-	ns, isp := uplinks(t)
+	ns, isp := rigtest.Uplinks(t)
 	theirs, err := isp.MAC("eth0")
-	must(t, err)
-	route(t, ns, "::/0", "fe80::2", "eth0", nil)
+	rigtest.Must(t, err)
+	rigtest.Route(t, ns, "::/0", "fe80::2", "eth0", nil)
 	r := router(t)
 	for _, remote := range []string{"192.0.2.2", "2001:db8::2", "2001:db8:9::1"} {
 		to, err := r.To(addr(remote), addr(""), 0)
-		must(t, err)
+		rigtest.Must(t, err)
 		var hardware [6]byte
 		for ok, deadline := false, time.Now().Add(10*time.Second); !ok; time.Sleep(time.Millisecond) {
 			if hardware, ok = r.Neighbour(to); !ok && time.Now().After(deadline) {
@@ -299,7 +238,7 @@ func TestNeighbour(t *testing.T) {
 		}
 	}
 	nobody, err := r.To(addr("2001:db8::3"), addr(""), 0)
-	must(t, err)
+	rigtest.Must(t, err)
 	if hardware, ok := r.Neighbour(nobody); ok {
 		t.Errorf("a neighbour that does not exist has the address % x", hardware)
 	}
@@ -307,15 +246,15 @@ func TestNeighbour(t *testing.T) {
 
 // BenchmarkToAll: very many peers of either family behind a gateway.
 func BenchmarkToAll(b *testing.B) {
-	ns, _ := uplinks(b)
-	route(b, ns, "10.0.0.0/8", "192.0.2.2", "eth0", nil)
-	route(b, ns, "2001:db8:2::/64", "fe80::2", "eth0", nil)
+	ns, _ := rigtest.Uplinks(b)
+	rigtest.Route(b, ns, "10.0.0.0/8", "192.0.2.2", "eth0", nil)
+	rigtest.Route(b, ns, "2001:db8:2::/64", "fe80::2", "eth0", nil)
 	for _, local := range []string{"192.0.2.1", "2001:db8::1"} {
 		for _, peers := range []int{1, 10_000, 100_000} {
 			b.Run(fmt.Sprintf("%d from %s", peers, local), func(b *testing.B) {
 				// The benchmark has a goroutine, and so a thread, of its own.
 				var r *Router
-				must(b, In(ns.Path(), func() (err error) {
+				rigtest.Must(b, netns.In(ns.Path(), func() (err error) {
 					r, err = NewRouter()
 					return err
 				}))

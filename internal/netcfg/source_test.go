@@ -9,16 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // temporaries returns the temporary addresses of a device, once there are some.
 func temporaries(t *testing.T, ns *rig.Namespace, dev string) (all []netlink.Addr) {
 	t.Helper()
 	link, err := ns.Handle().LinkByName(dev)
-	must(t, err)
+	rigtest.Must(t, err)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		list, err := ns.Handle().AddrList(link, unix.AF_INET6)
-		must(t, err)
+		rigtest.Must(t, err)
 		for _, a := range list {
 			if a.Flags&unix.IFA_F_TEMPORARY != 0 && a.Flags&unix.IFA_F_TENTATIVE == 0 {
 				all = append(all, a)
@@ -36,19 +37,19 @@ func temporaries(t *testing.T, ns *rig.Namespace, dev string) (all []netlink.Add
 // TestStableSource: of a host's addresses a permanent one is chosen, where the kernel by
 // itself would choose a temporary one (RFC 8981).
 func TestStableSource(t *testing.T) {
-	ns, _ := uplinks(t)
-	must(t, ns.Sysctl("net/ipv6/conf/eth0/use_tempaddr", "2"))
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Must(t, ns.Sysctl("net/ipv6/conf/eth0/use_tempaddr", "2"))
 	link, err := ns.Handle().LinkByName("eth0")
-	must(t, err)
-	must(t, ns.DelAddr("eth0", netip.MustParsePrefix("2001:db8::1/64")))
-	stays := &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("2001:db8::5/64")), Flags: unix.IFA_F_NODAD | unix.IFA_F_MANAGETEMPADDR, ValidLft: 86400, PreferedLft: 80000}
-	must(t, ns.Handle().AddrAdd(link, stays))
-	settled(t, ns, "2001:db8::5/64")
+	rigtest.Must(t, err)
+	rigtest.Must(t, ns.DelAddr("eth0", netip.MustParsePrefix("2001:db8::1/64")))
+	stays := &netlink.Addr{IPNet: rigtest.IPNet(netip.MustParsePrefix("2001:db8::5/64")), Flags: unix.IFA_F_NODAD | unix.IFA_F_MANAGETEMPADDR, ValidLft: 86400, PreferedLft: 80000}
+	rigtest.Must(t, ns.Handle().AddrAdd(link, stays))
+	rigtest.Settled(t, ns, "2001:db8::5/64")
 	temp := temporaries(t, ns, "eth0")[0]
-	route(t, ns, "2001:db8:7::/64", "2001:db8::2", "eth0", nil)
+	rigtest.Route(t, ns, "2001:db8:7::/64", "2001:db8::2", "eth0", nil)
 	for _, mark := range []uint32{0, 7} {
 		list, err := ns.Handle().RouteGet(addr("2001:db8:7::1").AsSlice())
-		must(t, err)
+		rigtest.Must(t, err)
 		if !list[0].Src.Equal(temp.IP) {
 			t.Fatalf("the kernel takes %v by itself, not the temporary %v: the test shows nothing", list[0].Src, temp.IP)
 		}
@@ -67,10 +68,10 @@ func TestStableSource(t *testing.T) {
 // address if the host forwards (RFC 4291 section 2.6.1), and those routed to the
 // loopback device.
 func TestOurs(t *testing.T) {
-	ns, _ := uplinks(t)
-	must(t, ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
-	route(t, ns, "203.0.113.0/24", "", "lo", nil)
-	route(t, ns, "2001:db8:9::/48", "", "lo", nil)
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Must(t, ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+	rigtest.Route(t, ns, "203.0.113.0/24", "", "lo", nil)
+	rigtest.Route(t, ns, "2001:db8:9::/48", "", "lo", nil)
 	r := router(t)
 	for a, want := range map[string]bool{
 		"192.0.2.1": true, "192.0.2.2": false, "127.0.64.9": true, "203.0.113.7": true,

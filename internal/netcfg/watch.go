@@ -10,6 +10,9 @@ import (
 	nfnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/netns"
+	"sixfour/internal/rtnl"
 )
 
 // rtnlgrpIPv6Rule is RTNLGRP_IPV6_RULE of linux/rtnetlink.h.
@@ -29,7 +32,7 @@ func Watch(ctx context.Context, namespace string, neighbours bool, changed func(
 		groups = append(groups, unix.RTNLGRP_NEIGH)
 	}
 	var sock *nl.NetlinkSocket
-	if err := In(namespace, func() (err error) {
+	if err := netns.In(namespace, func() (err error) {
 		sock, err = nl.Subscribe(unix.NETLINK_ROUTE, groups...)
 		return err
 	}); err != nil {
@@ -73,7 +76,7 @@ func destinationOf(message []byte) (p netip.Prefix) {
 		a = netip.IPv6Unspecified()
 	}
 	// A message that cannot be parsed is about no route that we know.
-	if err := attributes(message, unix.SizeofRtMsg, func(d *nfnetlink.AttributeDecoder) {
+	if err := rtnl.Attributes(message, unix.SizeofRtMsg, func(d *nfnetlink.AttributeDecoder) {
 		if d.Type() == unix.RTA_DST {
 			a, _ = netip.AddrFromSlice(d.Bytes())
 		}
@@ -93,7 +96,7 @@ func linkOf(kind uint16, message []byte) (index int) {
 		return int(binary.NativeEndian.Uint32(message[4:]))
 	case kind == unix.RTM_DELROUTE:
 		// A message that cannot be parsed is about no link that we know.
-		_ = attributes(message, unix.SizeofRtMsg, func(a *nfnetlink.AttributeDecoder) {
+		_ = rtnl.Attributes(message, unix.SizeofRtMsg, func(a *nfnetlink.AttributeDecoder) {
 			if a.Type() == unix.RTA_OIF {
 				index = int(a.Uint32())
 			}

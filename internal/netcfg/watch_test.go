@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // TestWatch: each kind of change is reported, and a change of a link with its index.
 func TestWatch(t *testing.T) {
-	ns, _ := uplinks(t)
+	ns, _ := rigtest.Uplinks(t)
 	index, err := ns.Handle().LinkByName("eth0")
-	must(t, err)
+	rigtest.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var others, links atomic.Int64
 	done := make(chan error, 1)
@@ -38,7 +39,7 @@ func TestWatch(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	told("MTU", &links, func(i int) { must(t, ns.SetMTU("eth0", 1400+i%2)) })
+	told("MTU", &links, func(i int) { rigtest.Must(t, ns.SetMTU("eth0", 1400+i%2)) })
 	// From here on the watch has started.
 	settle := func() {
 		for before := int64(-1); before != others.Load(); time.Sleep(20 * time.Millisecond) {
@@ -48,7 +49,7 @@ func TestWatch(t *testing.T) {
 	once := func(f func() error) func(int) {
 		return func(i int) {
 			if i == 0 {
-				must(t, f())
+				rigtest.Must(t, f())
 			}
 		}
 	}
@@ -70,10 +71,10 @@ func TestWatch(t *testing.T) {
 		told("no address "+c.address, &links, once(func() error { return ns.DelAddr("eth0", netip.MustParsePrefix(c.address)) }))
 	}
 	cancel()
-	must(t, <-done)
+	rigtest.Must(t, <-done)
 
 	missing, err := rig.New("missing")
-	must(t, err)
+	rigtest.Must(t, err)
 	path := missing.Path()
 	missing.Close()
 	if err := Watch(t.Context(), path, false, func(Change) {}); err == nil {

@@ -16,7 +16,8 @@ import (
 	"strings"
 
 	"sixfour/internal/config"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
+	"sixfour/internal/nft"
 )
 
 // Sandbox describes what the process may still do.
@@ -49,7 +50,7 @@ func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
 		s.state.Missing = append(s.state.Missing, "user: it goes on as root, whose files and Unix sockets are open to it: "+as.Root)
 	}
 	// If one cannot be opened, its tunnels wait and report why.
-	_ = netcfg.Hold(s.needs.processes...)
+	_ = netns.Hold(s.needs.processes...)
 	kept, err := keepCapabilities(s.needs)
 	if err != nil {
 		return nil, fmt.Errorf("give up capabilities: %w", err)
@@ -97,7 +98,7 @@ func needsOf(cfg *config.Config, file string) needs {
 		n.lowPort = err == nil && number < 1024
 	}
 	// A module matters even if the file has no tunnel of its protocol: a reload may add one.
-	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || netcfg.KernelMayAnswer(modules)
+	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || nft.KernelMayAnswer(modules)
 	for _, t := range cfg.Tunnels {
 		n.xdp = n.xdp || t.IO != config.IOSocket
 		switch {
@@ -106,7 +107,7 @@ func needsOf(cfg *config.Config, file string) needs {
 		case strings.HasPrefix(t.Netns, "/proc/"):
 			n.processes = append(n.processes, t.Netns)
 		default:
-			n.names = append(n.names, filepath.Dir(netcfg.NamespacePath(t.Netns)))
+			n.names = append(n.names, filepath.Dir(netns.Path(t.Netns)))
 		}
 		n.setns = true
 	}
@@ -149,7 +150,7 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
 	dir := ""
 	if t.Netns != "" {
-		dir = filepath.Dir(netcfg.NamespacePath(t.Netns))
+		dir = filepath.Dir(netns.Path(t.Netns))
 	}
 	switch {
 	case t.IO == config.IOXDP && !s.needs.xdp:

@@ -13,7 +13,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"sixfour/internal/config"
-	"sixfour/internal/netcfg"
+	"sixfour/internal/netns"
 	"sixfour/internal/trusted"
 )
 
@@ -52,7 +52,7 @@ func Become(cfg *config.Config, file string) (User, error) {
 	if err != nil {
 		return User{"root", err.Error()}, nil
 	}
-	_ = netcfg.Hold(needsOf(cfg, file).processes...) // the user has no access to other users' processes
+	_ = netns.Hold(needsOf(cfg, file).processes...) // the user has no access to other users' processes
 	if err := to.become(); err != nil {
 		return User{}, fmt.Errorf("become user %s: %w", account, err)
 	}

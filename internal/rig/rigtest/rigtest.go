@@ -3,7 +3,11 @@
 package rigtest
 
 import (
+	"os"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
 )
@@ -22,5 +26,21 @@ func Namespace(t testing.TB, name string) *rig.Namespace {
 	n, err := rig.New(name)
 	Must(t, err)
 	t.Cleanup(n.Close)
+	return n
+}
+
+// Enter makes a network namespace, which is closed at the end of the test, and moves the
+// calling goroutine, the test's, into it.
+func Enter(t testing.TB, name string) *rig.Namespace {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Fatal("network namespaces need root: run the tests as root")
+	}
+	n := Namespace(t, name)
+	fd, err := unix.Open(n.Path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	Must(t, err)
+	defer unix.Close(fd)
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	Must(t, unix.Setns(fd, unix.CLONE_NEWNET))
 	return n
 }

@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"cmp"
@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // restoreRoutes adds missing routes, and returns how many were missing. The kernel
@@ -43,8 +45,8 @@ func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first er
 		}
 		routes = append(routes, r)
 	}
-	l.conn.exchange(len(routes), func(b *builder, i int) {
-		b.newRoute(routes[i], unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	l.conn.Exchange(len(routes), func(b *rtnl.Builder, i int) {
+		newRoute(b, routes[i], unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}, func(i int, _ []byte, err error) {
 		switch {
 		case err == nil:
@@ -66,8 +68,8 @@ const manyRoutes = 1024
 // tryRoutes adds routes, and counts the errors that fine accepts.
 func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerated int, first error) {
 	at := len(routes)
-	l.conn.exchange(len(routes), func(b *builder, i int) {
-		b.newRoute(l.route(routes[i]), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	l.conn.Exchange(len(routes), func(b *rtnl.Builder, i int) {
+		newRoute(b, l.route(routes[i]), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}, func(i int, _ []byte, err error) {
 		switch {
 		case err == nil:
@@ -103,30 +105,30 @@ type linkRoute struct {
 }
 
 // newRoute adds a route to the main table.
-func (b *builder) newRoute(r linkRoute, flags uint16) {
-	b.route(unix.RTM_NEWROUTE, flags, r)
+func newRoute(b *rtnl.Builder, r linkRoute, flags uint16) {
+	writeRoute(b, unix.RTM_NEWROUTE, flags, r)
 	if r.mtu > 0 {
-		b.nested(unix.RTA_METRICS, unix.RTAX_MTU, uint32(r.mtu))
+		b.Nested(unix.RTA_METRICS, unix.RTAX_MTU, uint32(r.mtu))
 	}
 }
 
 // delRoute removes a route from the main table.
-func (b *builder) delRoute(r linkRoute) { b.route(unix.RTM_DELROUTE, 0, r) }
+func delRoute(b *rtnl.Builder, r linkRoute) { writeRoute(b, unix.RTM_DELROUTE, 0, r) }
 
-// route writes the part that newRoute and delRoute have in common (linux/rtnetlink.h:
+// writeRoute writes the part that newRoute and delRoute have in common (linux/rtnetlink.h:
 // struct rtmsg).
-func (b *builder) route(kind, flags uint16, r linkRoute) {
-	h := [unix.SizeofRtMsg]byte{family(r.dst.Addr()), uint8(r.dst.Bits()), 4: unix.RT_TABLE_MAIN, 5: r.protocol, 6: unix.RT_SCOPE_UNIVERSE, 7: unix.RTN_UNICAST}
+func writeRoute(b *rtnl.Builder, kind, flags uint16, r linkRoute) {
+	h := [unix.SizeofRtMsg]byte{rtnl.Family(r.dst.Addr()), uint8(r.dst.Bits()), 4: unix.RT_TABLE_MAIN, 5: r.protocol, 6: unix.RT_SCOPE_UNIVERSE, 7: unix.RTN_UNICAST}
 	if r.dst.Addr().Is4() {
 		h[6] = unix.RT_SCOPE_LINK
 	}
-	b.begin(kind, flags|unix.NLM_F_ACK, h[:])
-	b.address(unix.RTA_DST, r.dst.Addr())
-	b.number(unix.RTA_OIF, uint32(r.index))
+	b.Begin(kind, flags|unix.NLM_F_ACK, h[:])
+	b.Address(unix.RTA_DST, r.dst.Addr())
+	b.Number(unix.RTA_OIF, uint32(r.index))
 	if r.source.IsValid() {
-		b.address(unix.RTA_PREFSRC, r.source)
+		b.Address(unix.RTA_PREFSRC, r.source)
 	}
 	if r.metric > 0 {
-		b.number(unix.RTA_PRIORITY, r.metric)
+		b.Number(unix.RTA_PRIORITY, r.metric)
 	}
 }

@@ -1,4 +1,6 @@
-package netcfg
+// Package iface makes the TUN interface of a tunnel, with its addresses and routes, and
+// keeps them as they should be.
+package iface
 
 import (
 	"errors"
@@ -12,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/netns"
+	"sixfour/internal/rtnl"
 	"sixfour/tun"
 )
 
@@ -57,13 +61,13 @@ type Link struct {
 	set    Settings
 	index  int
 	handle *netlink.Handle // in the interface's namespace
-	conn   *conn           // in the same namespace
+	conn   *rtnl.Conn      // in the same namespace
 	learnt learnt
 
 	linkLocal bool // the interface has the address of wantsLinkLocal
 	adopted   bool // the interface is that of Settings.Kept
 
-	namespace NamespaceID
+	namespace netns.ID
 	lacks     *lacking // nil: the interface has all addresses and routes
 	stuck     stuck    // what the kernel did not let Leave remove
 }
@@ -72,7 +76,7 @@ type Link struct {
 // interface that is not ours has it. An interface of ours is no error: either a running
 // process holds it, and Open will say so, or it is a leftover, which Open replaces.
 func CheckName(namespace, name string) error {
-	return In(namespace, func() error {
+	return netns.In(namespace, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return fmt.Errorf("open netlink: %w", err)
@@ -107,19 +111,19 @@ const busyWait = 2 * time.Second
 // removes everything again.
 func Open(s Settings) (*Link, error) {
 	var l *Link
-	err := in(s.Namespace, func(id NamespaceID) (err error) {
+	err := netns.Do(s.Namespace, func(id netns.ID) (err error) {
 		l, err = open(s, id)
 		return err
 	})
 	return l, err
 }
 
-func open(s Settings, id NamespaceID) (*Link, error) {
+func open(s Settings, id netns.ID) (*Link, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	c, err := dial()
+	c, err := rtnl.Dial()
 	if err != nil {
 		h.Close()
 		return nil, err
@@ -337,7 +341,7 @@ func (l *Link) IsUp() (bool, error) {
 }
 
 // Namespace returns the identity of the namespace in which the interface was made.
-func (l *Link) Namespace() NamespaceID { return l.namespace }
+func (l *Link) Namespace() netns.ID { return l.namespace }
 
 // Index returns the interface's index in its namespace.
 func (l *Link) Index() int { return l.index }
@@ -346,7 +350,7 @@ func (l *Link) Index() int { return l.index }
 // routes, unless another process has copies of the descriptors.
 func (l *Link) Close() error {
 	l.handle.Close()
-	l.conn.close()
+	l.conn.Close()
 	if l.Device == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"fmt"
@@ -7,6 +7,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/netns"
+	"sixfour/internal/rtnl"
 )
 
 // lacking holds the addresses and routes of an interface's Settings that the kernel has
@@ -87,8 +90,8 @@ func (l *Link) completeAddresses() {
 func (l *Link) completeRoutes() error {
 	routes := l.lacks.routes
 	refused := make([]error, len(routes))
-	l.conn.exchange(len(routes), func(b *builder, i int) {
-		b.newRoute(l.route(routes[i]), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	l.conn.Exchange(len(routes), func(b *rtnl.Builder, i int) {
+		newRoute(b, l.route(routes[i]), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}, func(i int, _ []byte, err error) { refused[i] = err })
 	l.lacks.routes = nil
 	for i, err := range refused {
@@ -120,16 +123,16 @@ func (l *Link) Taken() error {
 func (l *Link) taken(routes []netip.Prefix, others func(index int) bool) (first error) {
 	routes = routes[:min(len(routes), manyRoutes)]
 	through := make([]int, len(routes))
-	l.conn.exchange(len(routes), func(b *builder, i int) {
-		b.getRoute(Query{Remote: middle(routes[i])}, 0, true)
+	l.conn.Exchange(len(routes), func(b *rtnl.Builder, i int) {
+		b.GetRoute(rtnl.RouteRequest{Remote: middle(routes[i]), Table: true})
 	}, func(i int, message []byte, err error) {
 		// Routes with another metric may exist beside ours.
-		f, metric := parseRoute(message, err), uint32(0)
+		f, metric := rtnl.ParseRoute(message, err), uint32(0)
 		if routes[i].Addr().Is6() {
 			metric = defaultMetric6
 		}
-		if f.err == nil && f.kind == unix.RTN_UNICAST && f.bits == routes[i].Bits() && message[4] == unix.RT_TABLE_MAIN && f.metric == metric {
-			through[i] = f.index
+		if f.Err == nil && f.Kind == unix.RTN_UNICAST && f.Bits == routes[i].Bits() && f.Table == unix.RT_TABLE_MAIN && f.Metric == metric {
+			through[i] = f.Index
 		}
 	})
 	for i, index := range through {
@@ -159,12 +162,12 @@ func middle(p netip.Prefix) netip.Addr {
 // CheckRoutes returns an error if another interface, which is not one of ours, has one
 // of the routes of a new interface. Routes of a running daemon are not an error.
 func CheckRoutes(namespace, name string, routes []netip.Prefix) error {
-	return In(namespace, func() error {
-		c, err := dial()
+	return netns.In(namespace, func() error {
+		c, err := rtnl.Dial()
 		if err != nil {
 			return err
 		}
-		defer c.close()
+		defer c.Close()
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return fmt.Errorf("open netlink: %w", err)

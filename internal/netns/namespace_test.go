@@ -1,4 +1,4 @@
-package netcfg
+package netns
 
 import (
 	"errors"
@@ -53,7 +53,7 @@ func TestHold(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	var missing *NamespaceError
+	var missing *Error
 	if err := Hold(path + ".gone"); !errors.As(err, &missing) || missing.Namespace != path+".gone" {
 		t.Errorf("%v", err)
 	}

@@ -1,4 +1,4 @@
-package netcfg
+package nft
 
 import (
 	"bytes"
@@ -11,9 +11,9 @@ import (
 	nfnetlink "github.com/mdlayher/netlink"
 )
 
-// Shielded reports whether a Shield of any process protects an end in the namespace of
-// the calling thread. It returns an error if nftables cannot be read.
-func Shielded(e End) (bool, error) {
+// Suppressed reports whether a Suppressor of any process covers an end in the namespace
+// of the calling thread. It returns an error if nftables cannot be read.
+func Suppressed(e End) (bool, error) {
 	conn, err := nftables.New(nftables.WithSockOptions(func(c *nfnetlink.Conn) error {
 		return c.SetDeadline(time.Now().Add(answerLimit))
 	}))

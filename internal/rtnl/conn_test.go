@@ -1,40 +1,42 @@
-package netcfg
+package rtnl
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rig/rigtest"
 )
 
 // FuzzAnswers parses possible answers of the kernel.
 func FuzzAnswers(f *testing.F) {
-	c, err := dial()
-	must(f, err)
-	defer c.close()
+	c, err := Dial()
+	rigtest.Must(f, err)
+	defer c.Close()
 	// Real answers, each with its header.
-	c.exchange(3, func(b *builder, i int) {
+	c.Exchange(3, func(b *Builder, i int) {
 		switch i {
 		case 0:
-			b.getRoute(Query{Remote: one}, 0, true)
+			b.GetRoute(RouteRequest{Remote: netip.MustParseAddr("127.0.0.1"), Table: true})
 		case 1:
-			b.begin(unix.RTM_GETLINK, 0, append(make([]byte, 4), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+			b.Begin(unix.RTM_GETLINK, 0, append(make([]byte, 4), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
 		default:
-			b.begin(unix.RTM_GETROUTE, 0, []byte{unix.AF_INET, 32, 0, 0})
+			b.Begin(unix.RTM_GETROUTE, 0, []byte{unix.AF_INET, 32, 0, 0})
 		}
 	}, func(_ int, message []byte, _ error) {
-		var b builder
-		b.begin(0, 0, message)
+		var b Builder
+		b.Begin(0, 0, message)
 		b.finish(0, 1)
 		f.Add([]byte(b))
 	})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		given := bytes.Clone(b)
 		_ = each(b, func(m message) {
-			parseRoute(m.body, m.err)
-			parseDevice(m.body, m.err)
+			ParseRoute(m.body, m.err)
 		})
 		if !bytes.Equal(given, b) {
 			t.Error("changed")
@@ -80,14 +82,11 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// TestParseShort: a truncated answer is an error of its own query only.
+// TestParseShort: a truncated answer is an error of its own request only.
 func TestParseShort(t *testing.T) {
-	for _, b := range [][]byte{nil, make([]byte, 7), append(make([]byte, unix.SizeofIfInfomsg), 9, 0, 4, 0)} {
-		if f := parseRoute(b, nil); f.err == nil {
+	for _, b := range [][]byte{nil, make([]byte, 7), append(make([]byte, unix.SizeofRtMsg), 9, 0, 4, 0)} {
+		if f := ParseRoute(b, nil); f.Err == nil {
 			t.Errorf("route of % x: %+v", b, f)
-		}
-		if d := parseDevice(b, nil); d.err == nil {
-			t.Errorf("interface of % x: %+v", b, d)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package netcfg
+package nft
 
 import (
 	"github.com/google/nftables"
@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guard is the part of a Shield for one family.
-type guard struct {
+// familyRules is the part of a Suppressor for one address family.
+type familyRules struct {
 	family  nftables.TableFamily
 	key     nftables.SetDatatype
 	rules   func(ends *nftables.Set) [][]expr.Any
@@ -17,7 +17,7 @@ type guard struct {
 }
 
 // fill adds the set, the chain and its rules to the table.
-func (g *guard) fill(c *nftables.Conn) error {
+func (g *familyRules) fill(c *nftables.Conn) error {
 	g.ends = &nftables.Set{
 		Table: g.table, Name: "ends", Concatenation: true,
 		KeyType: nftables.MustConcatSetType(g.key, nftables.TypeInetProto),

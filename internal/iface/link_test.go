@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"errors"
@@ -14,7 +14,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/netcfg"
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
+	"sixfour/internal/rtnl"
 )
 
 func prefixes(list string) (ps []netip.Prefix) {
@@ -28,7 +31,7 @@ func prefixes(list string) (ps []netip.Prefix) {
 func openLink(t testing.TB, ns *rig.Namespace, addresses, routes []netip.Prefix) *Link {
 	t.Helper()
 	l, err := Open(Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: addresses, Routes: routes})
-	must(t, err)
+	rigtest.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
@@ -37,9 +40,9 @@ func openLink(t testing.TB, ns *rig.Namespace, addresses, routes []netip.Prefix)
 func addresses(t testing.TB, ns *rig.Namespace, family int) string {
 	t.Helper()
 	link, err := ns.Handle().LinkByName("six0")
-	must(t, err)
+	rigtest.Must(t, err)
 	list, err := ns.Handle().AddrList(link, family)
-	must(t, err)
+	rigtest.Must(t, err)
 	var all []string
 	for _, a := range list {
 		all = append(all, a.IPNet.String())
@@ -52,9 +55,9 @@ func addresses(t testing.TB, ns *rig.Namespace, family int) string {
 func routes(t testing.TB, ns *rig.Namespace, family int) string {
 	t.Helper()
 	link, err := ns.Handle().LinkByName("six0")
-	must(t, err)
+	rigtest.Must(t, err)
 	list, err := ns.Handle().RouteList(link, family)
-	must(t, err)
+	rigtest.Must(t, err)
 	var all []string
 	for _, r := range list {
 		if r.Protocol != unix.RTPROT_KERNEL {
@@ -66,7 +69,7 @@ func routes(t testing.TB, ns *rig.Namespace, family int) string {
 }
 
 func TestOpenAndRestore(t *testing.T) {
-	ns := namespace(t)
+	ns := rigtest.Enter(t, "iface")
 	l := openLink(t, ns, prefixes("10.0.0.1/30 fe80::5efe:c000:201/64 2001:db8::1/64"),
 		prefixes("192.168.2.0/24 10.9.8.7/16 0.0.0.0/0 2001:db8:2::/48 ::/0"))
 	want := func(when string) {
@@ -92,21 +95,21 @@ func TestOpenAndRestore(t *testing.T) {
 	count(Restored{})
 	want("restored, though nothing was missing")
 	// A missing route after one that is not missing.
-	must(t, ns.Handle().RouteDel(&netlink.Route{LinkIndex: l.Index(), Dst: ipNet(netip.MustParsePrefix("10.9.0.0/16")), Scope: netlink.SCOPE_LINK}))
+	rigtest.Must(t, ns.Handle().RouteDel(&netlink.Route{LinkIndex: l.Index(), Dst: ipNet(netip.MustParsePrefix("10.9.0.0/16")), Scope: netlink.SCOPE_LINK}))
 	count(Restored{Routes: 1})
 	want("one route restored")
-	must(t, ns.DelAddr("six0", netip.MustParsePrefix("10.0.0.1/30"))) // with all IPv4 routes, because it is the only address
+	rigtest.Must(t, ns.DelAddr("six0", netip.MustParsePrefix("10.0.0.1/30"))) // with all IPv4 routes, because it is the only address
 	count(Restored{1, 3})
 	want("address restored")
 	// Also the routes that the kernel adds with addresses.
 	connected := func() (n int) {
 		list, err := ns.Handle().RouteList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index()}}, netlink.FAMILY_ALL)
-		must(t, err)
+		rigtest.Must(t, err)
 		for _, r := range list {
 			if r.Protocol == unix.RTPROT_KERNEL {
 				n++
 			}
-			must(t, ns.Handle().RouteDel(&r))
+			rigtest.Must(t, ns.Handle().RouteDel(&r))
 		}
 		return n
 	}
@@ -119,11 +122,11 @@ func TestOpenAndRestore(t *testing.T) {
 		t.Errorf("%d connected routes after they were restored", n)
 	}
 	count(Restored{Routes: 8})
-	must(t, ns.LinkDown("six0"))
-	must(t, ns.LinkUp("six0"))
+	rigtest.Must(t, ns.LinkDown("six0"))
+	rigtest.Must(t, ns.LinkUp("six0"))
 	count(Restored{2, 5})
 	want("restored")
-	must(t, l.Close())
+	rigtest.Must(t, l.Close())
 	if _, err := ns.Handle().LinkByName("six0"); !errors.As(err, new(netlink.LinkNotFoundError)) {
 		t.Errorf("after Close: %v", err)
 	}
@@ -139,7 +142,7 @@ func TestLinkLocal(t *testing.T) {
 		if got := automatic(prefixes(c.given)); got != c.made {
 			t.Errorf("%s: the kernel makes one: %v", c.given, got)
 		}
-		ns := namespace(t)
+		ns := rigtest.Enter(t, "iface")
 		l := openLink(t, ns, prefixes(c.given), nil)
 		got := strings.Fields(addresses(t, ns, unix.AF_INET6))
 		given := slices.DeleteFunc(strings.Fields(c.given), func(s string) bool { return !strings.Contains(s, ":") })
@@ -153,15 +156,15 @@ func TestLinkLocal(t *testing.T) {
 // TestRouteOfOthers: the error names the first of many routes that cannot be added, and
 // everything is removed again.
 func TestRouteOfOthers(t *testing.T) {
-	ns, _ := uplinks(t)
-	route(t, ns, "203.0.113.0/24", "192.0.2.2", "eth0", func(r *netlink.Route) { r.Priority = 0 })
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Route(t, ns, "203.0.113.0/24", "192.0.2.2", "eth0", func(r *netlink.Route) { r.Priority = 0 })
 	l := openLink(t, ns, nil, nil)
 	var many []netip.Prefix
-	for i := range 3 * inFlight {
+	for i := range 3 * rtnl.InFlight {
 		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24))
 	}
-	many[2*inFlight] = netip.MustParsePrefix("203.0.113.0/24")
-	must(t, l.Close())
+	many[2*rtnl.InFlight] = netip.MustParsePrefix("203.0.113.0/24")
+	rigtest.Must(t, l.Close())
 	_, err := Open(Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Routes: many})
 	if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "203.0.113.0/24") || !strings.Contains(err.Error(), "ip route del") {
 		t.Errorf("%v", err)
@@ -175,9 +178,9 @@ func TestRouteOfOthers(t *testing.T) {
 func lifetimes(t *testing.T, ns *rig.Namespace, a string) (preferred, valid uint32) {
 	t.Helper()
 	link, err := ns.Handle().LinkByName("six0")
-	must(t, err)
+	rigtest.Must(t, err)
 	list, err := ns.Handle().AddrList(link, unix.AF_INET6)
-	must(t, err)
+	rigtest.Must(t, err)
 	for _, x := range list {
 		if x.IPNet.String() == a {
 			return uint32(x.PreferedLft), uint32(x.ValidLft)
@@ -188,7 +191,7 @@ func lifetimes(t *testing.T, ns *rig.Namespace, a string) (preferred, valid uint
 }
 
 func TestLearn(t *testing.T) {
-	ns := namespace(t)
+	ns := rigtest.Enter(t, "iface")
 	const link = "fe80::5efe:c000:201/64"
 	l := openLink(t, ns, prefixes(link), nil)
 	lease := func(p string, preferred, valid time.Duration) Lease {
@@ -217,7 +220,7 @@ func TestLearn(t *testing.T) {
 		{"nothing again", nil, false, 0, link, ""},
 		{"both", []Lease{lease(a, 0, time.Hour), lease(b, forever, forever)}, true, 1400, a + " " + b + " " + link, "::/0/4096/1400"},
 	} {
-		must(t, l.Learn(c.leases, c.defaultRoute, c.mtu))
+		rigtest.Must(t, l.Learn(c.leases, c.defaultRoute, c.mtu))
 		if got := addresses(t, ns, unix.AF_INET6); got != c.addresses {
 			t.Errorf("%s: addresses %s, want %s", c.when, got, c.addresses)
 		}
@@ -237,8 +240,8 @@ func TestLearn(t *testing.T) {
 		}
 	}
 	good("learnt")
-	must(t, ns.LinkDown("six0"))
-	must(t, ns.LinkUp("six0"))
+	rigtest.Must(t, ns.LinkDown("six0"))
+	rigtest.Must(t, ns.LinkUp("six0"))
 	restored(t, l)
 	if got, want := addresses(t, ns, unix.AF_INET6), a+" "+b+" "+link; got != want {
 		t.Errorf("restored: addresses %s, want %s", got, want)
@@ -248,8 +251,8 @@ func TestLearn(t *testing.T) {
 	}
 	good("restored")
 	// The kernel has already removed it.
-	must(t, ns.LinkDown("six0"))
-	must(t, l.Learn(nil, false, 0))
+	rigtest.Must(t, ns.LinkDown("six0"))
+	rigtest.Must(t, l.Learn(nil, false, 0))
 
 	err := l.Learn([]Lease{{netip.MustParsePrefix("10.0.0.1/24"), time.Hour, time.Hour}}, false, 0)
 	if err == nil || !strings.Contains(err.Error(), "10.0.0.1/24") || !strings.Contains(err.Error(), "six0") {
@@ -260,33 +263,35 @@ func TestLearn(t *testing.T) {
 // TestLearnDefaultOfOthers: two tunnels may learn a default route, and a native one is
 // still preferred.
 func TestLearnDefaultOfOthers(t *testing.T) {
-	ns, _ := uplinks(t)
-	route(t, ns, "::/0", "fe80::2", "eth0", nil)
+	ns, _ := rigtest.Uplinks(t)
+	rigtest.Route(t, ns, "::/0", "fe80::2", "eth0", nil)
 	l := openLink(t, ns, prefixes("fe80::5/64"), nil)
 	other, err := Open(Settings{Name: "six1", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: prefixes("fe80::6/64")})
-	must(t, err)
+	rigtest.Must(t, err)
 	defer other.Close()
-	must(t, l.Learn(nil, true, 0))
-	must(t, other.Learn(nil, true, 0))
+	rigtest.Must(t, l.Learn(nil, true, 0))
+	rigtest.Must(t, other.Learn(nil, true, 0))
 	if got := routes(t, ns, unix.AF_INET6); got != "::/0/4096/0" {
 		t.Errorf("six0: %s", got)
 	}
-	r := router(t)
-	if to, err := r.To(addr("2001:db8:9::1"), netip.Addr{}, 0); err != nil || to.Interface != "eth0" {
+	r, err := netcfg.NewRouter()
+	rigtest.Must(t, err)
+	defer r.Close()
+	if to, err := r.To(netip.MustParseAddr("2001:db8:9::1"), netip.Addr{}, 0); err != nil || to.Interface != "eth0" {
 		t.Errorf("with a native route: through %s, %v", to.Interface, err)
 	}
-	must(t, ns.LinkDown("eth0"))
-	must(t, other.Learn(nil, false, 0))
-	if to, err := r.To(addr("2001:db8:9::1"), netip.Addr{}, 0); err != nil || to.Interface != "six0" {
+	rigtest.Must(t, ns.LinkDown("eth0"))
+	rigtest.Must(t, other.Learn(nil, false, 0))
+	if to, err := r.To(netip.MustParseAddr("2001:db8:9::1"), netip.Addr{}, 0); err != nil || to.Interface != "six0" {
 		t.Errorf("without one: through %s, %v", to.Interface, err)
 	}
 }
 
 // TestRestoreMany: routes after the first ones are restored, too.
 func TestRestoreMany(t *testing.T) {
-	ns := namespace(t)
+	ns := rigtest.Enter(t, "iface")
 	var many []netip.Prefix
-	for i := range 10 * inFlight {
+	for i := range 10 * rtnl.InFlight {
 		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24))
 	}
 	l := openLink(t, ns, prefixes("192.0.2.1/32"), many)
@@ -294,18 +299,18 @@ func TestRestoreMany(t *testing.T) {
 		if got := len(strings.Fields(routes(t, ns, unix.AF_INET))); got != len(many) {
 			t.Errorf("%d routes, want %d", got, len(many))
 		}
-		must(t, ns.LinkDown("six0"))
+		rigtest.Must(t, ns.LinkDown("six0"))
 		if got := routes(t, ns, unix.AF_INET); got != "" {
 			t.Errorf("routes of an interface that is down: %s", got)
 		}
-		must(t, ns.LinkUp("six0"))
+		rigtest.Must(t, ns.LinkUp("six0"))
 		restored(t, l)
 	}
 }
 
 // BenchmarkOpen makes and restores an interface with very many routes.
 func BenchmarkOpen(b *testing.B) {
-	ns := namespace(b)
+	ns := rigtest.Enter(b, "iface")
 	for _, v6 := range []bool{false, true} {
 		for _, n := range []int{10_000, 100_000} {
 			many := make([]netip.Prefix, n)
@@ -324,13 +329,13 @@ func BenchmarkOpen(b *testing.B) {
 					start = time.Now()
 					restored(b, l)
 					touched += time.Since(start)
-					must(b, ns.LinkDown("six0"))
-					must(b, ns.LinkUp("six0"))
+					rigtest.Must(b, ns.LinkDown("six0"))
+					rigtest.Must(b, ns.LinkUp("six0"))
 					start = time.Now()
 					restored(b, l)
 					restore += time.Since(start)
 					start = time.Now()
-					must(b, l.Close())
+					rigtest.Must(b, l.Close())
 					remove += time.Since(start)
 				}
 				b.ReportMetric(float64(made.Milliseconds())/float64(b.N), "ms/open")
@@ -346,6 +351,6 @@ func BenchmarkOpen(b *testing.B) {
 func restored(t testing.TB, l *Link) Restored {
 	t.Helper()
 	r, err := l.Restore()
-	must(t, err)
+	rigtest.Must(t, err)
 	return r
 }

@@ -1,4 +1,4 @@
-package netcfg
+package nft
 
 import (
 	"fmt"
@@ -93,9 +93,9 @@ func hasDevice(name string) bool {
 	return err == nil && unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r) == nil
 }
 
-// ByHand returns a command that has the effect of a Shield for the ends' protocols, for
-// all addresses.
-func ByHand(ends []End) string {
+// SuppressCommand returns a command that has the effect of a Suppressor for the ends'
+// protocols, for all addresses.
+func SuppressCommand(ends []End) string {
 	var commands []string
 	for _, f := range []struct {
 		name   string

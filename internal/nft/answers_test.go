@@ -1,4 +1,4 @@
-package netcfg
+package nft
 
 import (
 	"strings"
@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 func TestKernelAnswers(t *testing.T) {
-	ns := namespace(t)
+	ns := rigtest.Enter(t, "nft")
 	const gre, ipip, ipv6, udp = unix.IPPROTO_GRE, unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_UDP
 	for _, c := range []struct {
 		modules string
@@ -47,11 +48,11 @@ func TestKernelAnswers(t *testing.T) {
 		device string
 		end    End
 	}{{"sit0", End{one, ipv6}}, {"ip6tnl0", End{one6, ipip}}, {"ip6gre0", End{one6, gre}}} {
-		must(t, rig.Veth(ns, c.device, ns, "peer", 1500)) // the type of device does not matter
+		rigtest.Must(t, rig.Veth(ns, c.device, ns, "peer", 1500)) // the type of device does not matter
 		if got := KernelAnswers(fstest.MapFS{}, []End{c.end}); got != "device "+c.device {
 			t.Errorf("with the device %s: %q", c.device, got)
 		}
-		must(t, ns.DelLink(c.device))
+		rigtest.Must(t, ns.DelLink(c.device))
 	}
 }
 
@@ -72,7 +73,7 @@ func TestByHand(t *testing.T) {
 		{[]End{{one6, unix.IPPROTO_GRE}, {one, unix.IPPROTO_IPIP}},
 			"nft '" + table4 + "{ 4 } drop; " + table6 + rule6 + "{ 47 } drop; " + rule6 + "60 @th,384,8 { 47 } drop'"},
 	} {
-		if got := ByHand(c.ends); got != c.want {
+		if got := SuppressCommand(c.ends); got != c.want {
 			t.Errorf("%v:\n%s, want\n%s", c.ends, got, c.want)
 		}
 	}

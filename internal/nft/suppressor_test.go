@@ -1,11 +1,9 @@
-package netcfg
+package nft
 
 import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 var (
@@ -44,10 +43,10 @@ func portUnreachable(from, to netip.Addr, code, quoted byte) []byte {
 func passes(t *testing.T, ns *rig.Namespace, packet []byte) bool {
 	t.Helper()
 	c, err := ns.Capture("lo")
-	must(t, err)
+	rigtest.Must(t, err)
 	defer c.Close()
 	raw, err := ns.OpenRaw()
-	must(t, err)
+	rigtest.Must(t, err)
 	defer raw.Close()
 	err = raw.Send(packet)
 	if err != nil && !errors.Is(err, unix.EPERM) { // EPERM: a filter dropped it
@@ -55,44 +54,20 @@ func passes(t *testing.T, ns *rig.Namespace, packet []byte) bool {
 	}
 	// A packet to the own host has arrived when the call that sends it returns.
 	frames, werr := c.Waiting()
-	must(t, werr)
+	rigtest.Must(t, werr)
 	if (len(frames) > 0) != (err == nil) {
 		t.Fatalf("%d frames, %v", len(frames), err)
 	}
 	return len(frames) > 0
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// namespace returns a new namespace, which the calling goroutine, the test's, enters.
-func namespace(t testing.TB) *rig.Namespace {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Fatal("network namespaces need root: run the tests as root")
-	}
-	ns, err := rig.New("shield")
-	must(t, err)
-	t.Cleanup(ns.Close)
-	fd, err := unix.Open(ns.Path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	must(t, err)
-	defer unix.Close(fd)
-	runtime.LockOSThread() // never unlocked: the thread ends with the test
-	must(t, unix.Setns(fd, unix.CLONE_NEWNET))
-	return ns
-}
-
 // tables returns the names of the nftables tables in the current namespace.
 func tables(t *testing.T) (names []string) {
 	t.Helper()
 	c, err := nftables.New()
-	must(t, err)
+	rigtest.Must(t, err)
 	list, err := c.ListTables()
-	must(t, err)
+	rigtest.Must(t, err)
 	for _, table := range list {
 		names = append(names, table.Name)
 	}
@@ -106,12 +81,12 @@ var ways = []struct {
 	flags uint32
 }{{"owned", tableOwner}, {"not owned", 0}}
 
-func TestShieldDropsWhatItShould(t *testing.T) {
+func TestSuppressorDropsOnlyPortUnreachables(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			ns := namespace(t)
-			s, err := openShield(way.flags)
-			must(t, err)
+			ns := rigtest.Enter(t, "nft")
+			s, err := openSuppressor(way.flags)
+			rigtest.Must(t, err)
 			defer s.Close()
 			want := func(when string, from netip.Addr, code, quoted byte, dropped bool) {
 				t.Helper()
@@ -121,14 +96,14 @@ func TestShieldDropsWhatItShould(t *testing.T) {
 			}
 			want("nothing protected", one, 3, unix.IPPROTO_IPV6, false)
 
-			must(t, s.Protect([]End{{one, unix.IPPROTO_IPV6}}))
+			rigtest.Must(t, s.Suppress([]End{{one, unix.IPPROTO_IPV6}}))
 			want("one protected", one, 3, unix.IPPROTO_IPV6, true)
 			want("one protected", two, 3, unix.IPPROTO_IPV6, false)
 			want("one protected", one, 3, unix.IPPROTO_UDP, false)
 			want("one protected", one, 3, unix.IPPROTO_GRE, false)
 			want("one protected", one, 1, unix.IPPROTO_IPV6, false)
 
-			must(t, s.Protect([]End{{two, unix.IPPROTO_IPV6}, {two, unix.IPPROTO_GRE}, {two, unix.IPPROTO_GRE}}))
+			rigtest.Must(t, s.Suppress([]End{{two, unix.IPPROTO_IPV6}, {two, unix.IPPROTO_GRE}, {two, unix.IPPROTO_GRE}}))
 			want("two protected", one, 3, unix.IPPROTO_IPV6, false)
 			want("two protected", two, 3, unix.IPPROTO_IPV6, true)
 			want("two protected", two, 3, unix.IPPROTO_GRE, true)
@@ -137,17 +112,17 @@ func TestShieldDropsWhatItShould(t *testing.T) {
 				t.Errorf("the rule's counter is %d, want 3", n)
 			}
 
-			must(t, s.Protect(nil))
+			rigtest.Must(t, s.Suppress(nil))
 			want("nothing protected", two, 3, unix.IPPROTO_IPV6, false)
 		})
 	}
 }
 
 // dropped returns the sum of the counters of a family's rules.
-func dropped(t *testing.T, s *Shield, g *guard) (n uint64) {
+func dropped(t *testing.T, s *Suppressor, g *familyRules) (n uint64) {
 	t.Helper()
 	rules, err := s.own.conn.GetRules(g.table, &nftables.Chain{Table: g.table, Name: "output"})
-	must(t, err)
+	rigtest.Must(t, err)
 	counters := 0
 	for _, r := range rules {
 		for _, e := range r.Exprs {
@@ -187,30 +162,30 @@ func portUnreachable6(to netip.Addr, kind, code byte, quoted ...byte) []byte {
 func passes6(t *testing.T, ns *rig.Namespace, packet []byte) bool {
 	t.Helper()
 	c, err := ns.Capture("lo")
-	must(t, err)
+	rigtest.Must(t, err)
 	defer c.Close()
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	must(t, err)
+	rigtest.Must(t, err)
 	defer unix.Close(fd)
 	err = unix.Sendto(fd, packet, 0, &unix.SockaddrInet6{Addr: one6.As16()})
 	if err != nil && !errors.Is(err, unix.EPERM) {
 		t.Fatal(err)
 	}
 	frames, werr := c.Waiting()
-	must(t, werr)
+	rigtest.Must(t, werr)
 	if (len(frames) > 0) != (err == nil) {
 		t.Fatalf("%d frames, %v", len(frames), err)
 	}
 	return len(frames) > 0
 }
 
-func TestShieldIPv6DropsWhatItShould(t *testing.T) {
+func TestSuppressorIPv6DropsOnlyPortUnreachables(t *testing.T) {
 	const limited = unix.IPPROTO_DSTOPTS
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			ns := namespace(t)
-			s, err := openShield(way.flags)
-			must(t, err)
+			ns := rigtest.Enter(t, "nft")
+			s, err := openSuppressor(way.flags)
+			rigtest.Must(t, err)
 			defer s.Close()
 			want := func(when string, to netip.Addr, kind, code byte, drop bool, quoted ...byte) {
 				t.Helper()
@@ -223,7 +198,7 @@ func TestShieldIPv6DropsWhatItShould(t *testing.T) {
 			binary.BigEndian.PutUint16(cut[4:], 8+40)
 
 			want("nothing protected", two6, 1, 4, false, unix.IPPROTO_IPV6)
-			must(t, s.Protect([]End{{two6, unix.IPPROTO_IPV6}, {one, unix.IPPROTO_IPIP}}))
+			rigtest.Must(t, s.Suppress([]End{{two6, unix.IPPROTO_IPV6}, {one, unix.IPPROTO_IPIP}}))
 			want("one protected", two6, 1, 4, true, unix.IPPROTO_IPV6)
 			want("one protected", two6, 1, 4, true, limited, unix.IPPROTO_IPV6)
 			want("one protected", one6, 1, 4, false, unix.IPPROTO_IPV6)
@@ -241,7 +216,7 @@ func TestShieldIPv6DropsWhatItShould(t *testing.T) {
 				t.Error("the end for IPv4 is not protected")
 			}
 
-			must(t, s.Protect([]End{{one6, unix.IPPROTO_IPIP}, {one6, unix.IPPROTO_GRE}}))
+			rigtest.Must(t, s.Suppress([]End{{one6, unix.IPPROTO_IPIP}, {one6, unix.IPPROTO_GRE}}))
 			want("others protected", two6, 1, 4, false, unix.IPPROTO_IPV6)
 			want("others protected", one6, 1, 4, true, unix.IPPROTO_IPIP)
 			want("others protected", one6, 1, 4, true, limited, unix.IPPROTO_GRE)
@@ -255,9 +230,9 @@ func TestShieldIPv6DropsWhatItShould(t *testing.T) {
 				t.Errorf("tables: %v, want %s for each family", got, s.Name())
 			}
 
-			must(t, s.Protect(nil))
+			rigtest.Must(t, s.Suppress(nil))
 			want("nothing protected", one6, 1, 4, false, unix.IPPROTO_GRE)
-			must(t, s.Close())
+			rigtest.Must(t, s.Close())
 			if got := tables(t); len(got) != 0 {
 				t.Errorf("left: %v", got)
 			}
@@ -265,23 +240,23 @@ func TestShieldIPv6DropsWhatItShould(t *testing.T) {
 	}
 }
 
-func TestShieldGoesWithClose(t *testing.T) {
+func TestCloseRemovesTables(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			namespace(t)
-			a, err := openShield(way.flags)
-			must(t, err)
-			b, err := openShield(way.flags)
-			must(t, err)
-			must(t, b.Protect([]End{{one, unix.IPPROTO_IPV6}}))
+			rigtest.Enter(t, "nft")
+			a, err := openSuppressor(way.flags)
+			rigtest.Must(t, err)
+			b, err := openSuppressor(way.flags)
+			rigtest.Must(t, err)
+			rigtest.Must(t, b.Suppress([]End{{one, unix.IPPROTO_IPV6}}))
 			if got := tables(t); len(got) != 2 || got[0] == got[1] {
 				t.Errorf("tables of two: %v", got)
 			}
-			must(t, a.Close())
+			rigtest.Must(t, a.Close())
 			if got := tables(t); len(got) != 1 || got[0] != b.Name() {
 				t.Errorf("tables after one is closed: %v, want %s", got, b.Name())
 			}
-			must(t, b.Close())
+			rigtest.Must(t, b.Close())
 			if got := tables(t); len(got) != 0 {
 				t.Errorf("left: %v", got)
 			}
@@ -289,34 +264,34 @@ func TestShieldGoesWithClose(t *testing.T) {
 	}
 }
 
-// TestShieldWithoutOwner: tables that a killed process has left, and a table that was
+// TestTablesWithoutOwner: tables that a killed process has left, and a table that was
 // removed.
-func TestShieldWithoutOwner(t *testing.T) {
-	ns := namespace(t)
-	dead, err := openShield(0)
-	must(t, err)
-	must(t, dead.Protect([]End{{one6, unix.IPPROTO_IPV6}}))
+func TestTablesWithoutOwner(t *testing.T) {
+	ns := rigtest.Enter(t, "nft")
+	dead, err := openSuppressor(0)
+	rigtest.Must(t, err)
+	rigtest.Must(t, dead.Suppress([]End{{one6, unix.IPPROTO_IPV6}}))
 	dead.own.release()
-	must(t, dead.own.conn.CloseLasting())
+	rigtest.Must(t, dead.own.conn.CloseLasting())
 	c, err := nftables.New()
-	must(t, err)
+	rigtest.Must(t, err)
 	c.AddTable(&nftables.Table{Name: "sixfour", Family: nftables.TableFamilyIPv4}) // made by hand
-	must(t, c.Flush())
+	rigtest.Must(t, c.Flush())
 
-	s, err := openShield(0)
-	must(t, err)
+	s, err := openSuppressor(0)
+	rigtest.Must(t, err)
 	defer s.Close()
 	if got := strings.Join(tables(t), " "); got != "sixfour "+s.Name() {
 		t.Errorf("tables: %s, want sixfour and %s", got, s.Name())
 	}
 	ends := []End{{one, unix.IPPROTO_IPV6}, {one6, unix.IPPROTO_IPV6}}
-	must(t, s.Protect(ends))
+	rigtest.Must(t, s.Suppress(ends))
 	c.FlushRuleset()
-	must(t, c.Flush())
+	rigtest.Must(t, c.Flush())
 	if !passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
 		t.Error("dropped by a table that is gone")
 	}
-	must(t, s.Protect(ends))
+	rigtest.Must(t, s.Suppress(ends))
 	if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
 		t.Error("the table was not made again")
 	}
@@ -325,24 +300,24 @@ func TestShieldWithoutOwner(t *testing.T) {
 	}
 }
 
-// TestShieldOwned: no other process can remove an owned table.
-func TestShieldOwned(t *testing.T) {
-	ns := namespace(t)
-	s, err := OpenShield()
-	must(t, err)
+// TestTablesOwned: no other process can remove an owned table.
+func TestTablesOwned(t *testing.T) {
+	ns := rigtest.Enter(t, "nft")
+	s, err := OpenSuppressor()
+	rigtest.Must(t, err)
 	if !s.own.owned() {
 		t.Fatal("this kernel knows no owners of tables, which came with Linux 5.12: run the tests on a newer one")
 	}
-	must(t, s.Protect([]End{{one, unix.IPPROTO_IPV6}}))
+	rigtest.Must(t, s.Suppress([]End{{one, unix.IPPROTO_IPV6}}))
 	c, err := nftables.New()
-	must(t, err)
+	rigtest.Must(t, err)
 	c.FlushRuleset()
-	must(t, c.Flush())
+	rigtest.Must(t, c.Flush())
 	if passes(t, ns, portUnreachable(one, one, 3, unix.IPPROTO_IPV6)) {
 		t.Error("somebody else removed the table")
 	}
 	// As if the process had died.
-	must(t, s.own.conn.CloseLasting())
+	rigtest.Must(t, s.own.conn.CloseLasting())
 	for deadline := time.Now().Add(10 * time.Second); len(tables(t)) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the table outlives its owner: %v", tables(t))

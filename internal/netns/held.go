@@ -1,4 +1,4 @@
-package netcfg
+package netns
 
 import (
 	"errors"
@@ -10,38 +10,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NamespaceID identifies a namespace, also if a later one has the same name: the kernel
+// ID identifies a namespace, also if a later one has the same name: the kernel
 // does not reuse the number while the namespace is in use. The zero value means the
 // process's own namespace.
-type NamespaceID struct{ device, inode uint64 }
+type ID struct{ device, inode uint64 }
 
 // identify returns the identity of the namespace of a descriptor.
-func identify(fd int) (NamespaceID, error) {
+func identify(fd int) (ID, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return NamespaceID{}, err
+		return ID{}, err
 	}
-	return NamespaceID{uint64(st.Dev), st.Ino}, nil
+	return ID{uint64(st.Dev), st.Ino}, nil
 }
 
 // Identify returns the identity of the namespace that a name or a path, given as for In,
 // currently refers to. The error is fs.ErrNotExist if there is none.
-func Identify(namespace string) (NamespaceID, error) {
+func Identify(namespace string) (ID, error) {
 	if namespace == "" {
-		return NamespaceID{}, nil
+		return ID{}, nil
 	}
 	if h, ok := held.Load(namespace); ok {
 		h := h.(*holding)
 		if h.ended() {
-			return NamespaceID{}, explainNamespace(namespace, fs.ErrNotExist)
+			return ID{}, explain(namespace, fs.ErrNotExist)
 		}
 		return h.id, nil
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(NamespacePath(namespace), &st); err != nil {
-		return NamespaceID{}, explainNamespace(namespace, err)
+	if err := unix.Stat(Path(namespace), &st); err != nil {
+		return ID{}, explain(namespace, err)
 	}
-	return NamespaceID{uint64(st.Dev), st.Ino}, nil
+	return ID{uint64(st.Dev), st.Ino}, nil
 }
 
 // held maps the names and paths given to In to the namespaces that are held.
@@ -51,7 +51,7 @@ var held sync.Map
 type holding struct {
 	fd      int
 	process int // a pidfd of the process in the path; -1: none
-	id      NamespaceID
+	id      ID
 }
 
 // Hold opens namespaces and keeps them open for later calls of In. It is for namespaces
@@ -79,11 +79,11 @@ func hold(namespace string) (*holding, error) {
 	// the namespace counts as that of a process that has ended.
 	if pid, err := strconv.Atoi(process(namespace)); err == nil {
 		if h.process, err = unix.PidfdOpen(pid, 0); err != nil && !errors.Is(err, unix.ENOSYS) {
-			return nil, explainNamespace(namespace, err)
+			return nil, explain(namespace, err)
 		}
 	}
 	var err error
-	if h.fd, err = openNamespace(namespace); err == nil {
+	if h.fd, err = open(namespace); err == nil {
 		h.id, err = identify(h.fd)
 	}
 	if err != nil {
@@ -110,7 +110,7 @@ func (h *holding) ended() bool {
 	if h.process < 0 {
 		return false
 	}
-	n, err := again(func() (int, error) {
+	n, err := uninterrupted(func() (int, error) {
 		return unix.Poll([]unix.PollFd{{Fd: int32(h.process), Events: unix.POLLIN}}, 0)
 	})
 	return err == nil && n > 0
@@ -124,8 +124,8 @@ func (h *holding) close() {
 	}
 }
 
-// openNamespace returns a descriptor, which the caller must close.
-func openNamespace(namespace string) (fd int, err error) {
+// open returns a descriptor, which the caller must close.
+func open(namespace string) (fd int, err error) {
 	h, ok := held.Load(namespace)
 	switch {
 	case ok && h.(*holding).ended():
@@ -134,10 +134,19 @@ func openNamespace(namespace string) (fd int, err error) {
 		fd, err = unix.FcntlInt(uintptr(h.(*holding).fd), unix.F_DUPFD_CLOEXEC, 0)
 	default:
 		// O_NONBLOCK: opening a named pipe instead would block forever.
-		fd, err = unix.Open(NamespacePath(namespace), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		fd, err = unix.Open(Path(namespace), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
-		return -1, explainNamespace(namespace, err)
+		return -1, explain(namespace, err)
 	}
 	return fd, nil
+}
+
+// uninterrupted repeats a system call until no signal interrupts it.
+func uninterrupted(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }

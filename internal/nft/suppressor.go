@@ -1,4 +1,4 @@
-package netcfg
+package nft
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"github.com/google/nftables"
 )
 
-// Shield suppresses ICMP errors of the kernel: a peer takes a port unreachable for the
-// end of its tunnel. For each family that needs it, there is a table of our own (see
+// Suppressor suppresses ICMP errors of the kernel about packets of tunnels: a peer takes
+// a port unreachable for the end of its tunnel. For each family that needs it, there is a table of our own (see
 // Tables). Its rules drop and count each ICMP port unreachable of this host that quotes
 // a packet of one of the protocols to one of our addresses. The kernel has no other
 // reason to send such packets, except for a GRE tunnel of its own that has the same
@@ -17,21 +17,21 @@ import (
 // Use it only if KernelAnswers says that it is needed: its rules are evaluated for each
 // packet that this host sends.
 //
-// Shield is not safe for concurrent use.
-type Shield struct {
+// Suppressor is not safe for concurrent use.
+type Suppressor struct {
 	own    *Tables
-	v4, v6 guard
+	v4, v6 familyRules
 }
 
-// OpenShield makes a shield that protects nothing yet. Close it after use. The table for
+// OpenSuppressor makes a Suppressor that covers no end yet. Close it after use. The table for
 // IPv4 exists from the beginning, to verify that nftables works; the table for IPv6 is
 // made when it is needed.
-func OpenShield() (*Shield, error) { return openShield(tableOwner) }
+func OpenSuppressor() (*Suppressor, error) { return openSuppressor(tableOwner) }
 
-func openShield(flags uint32) (*Shield, error) {
-	s := new(Shield)
-	s.v4 = guard{family: nftables.TableFamilyIPv4, key: nftables.TypeIPAddr, rules: rules4}
-	s.v6 = guard{family: nftables.TableFamilyIPv6, key: nftables.TypeIP6Addr, rules: rules6}
+func openSuppressor(flags uint32) (*Suppressor, error) {
+	s := new(Suppressor)
+	s.v4 = familyRules{family: nftables.TableFamilyIPv4, key: nftables.TypeIPAddr, rules: rules4}
+	s.v6 = familyRules{family: nftables.TableFamilyIPv6, key: nftables.TypeIP6Addr, rules: rules6}
 	var err error
 	if s.own, err = openTables(randomName(), flags); err != nil {
 		return nil, err
@@ -44,10 +44,10 @@ func openShield(flags uint32) (*Shield, error) {
 }
 
 // Name returns the name of the tables.
-func (s *Shield) Name() string { return s.own.Name() }
+func (s *Suppressor) Name() string { return s.own.Name() }
 
 // make makes a family's table and its content.
-func (s *Shield) make(g *guard) (err error) {
+func (s *Suppressor) make(g *familyRules) (err error) {
 	if g.table, err = s.own.Add(g.family); err != nil {
 		return err
 	}
@@ -58,9 +58,9 @@ func (s *Shield) make(g *guard) (err error) {
 	return nil
 }
 
-// Protect makes the shield protect these ends, and no others. It is cheap if nothing
+// Suppress makes the Suppressor cover these ends, and no others. It is cheap if nothing
 // changes. It makes a table again that was removed.
-func (s *Shield) Protect(ends []End) error {
+func (s *Suppressor) Suppress(ends []End) error {
 	var v4, v6 []End
 	for _, e := range ends {
 		if e.Local.Is4() {
@@ -69,11 +69,11 @@ func (s *Shield) Protect(ends []End) error {
 			v6 = append(v6, e)
 		}
 	}
-	return errors.Join(s.protect(&s.v4, v4), s.protect(&s.v6, v6))
+	return errors.Join(s.suppress(&s.v4, v4), s.suppress(&s.v6, v6))
 }
 
-// protect is Protect for one family.
-func (s *Shield) protect(g *guard, ends []End) error {
+// suppress is Suppress for one family.
+func (s *Suppressor) suppress(g *familyRules, ends []End) error {
 	switch exists, err := s.exists(g); {
 	case err != nil:
 		return err
@@ -107,7 +107,7 @@ func (s *Shield) protect(g *guard, ends []End) error {
 }
 
 // exists reports whether a family's table still exists.
-func (s *Shield) exists(g *guard) (bool, error) {
+func (s *Suppressor) exists(g *familyRules) (bool, error) {
 	if g.present == nil {
 		return false, nil
 	}
@@ -115,7 +115,7 @@ func (s *Shield) exists(g *guard) (bool, error) {
 }
 
 // change adds elements to the set and removes others, in one step.
-func (s *Shield) change(g *guard, add, remove []nftables.SetElement) error {
+func (s *Suppressor) change(g *familyRules, add, remove []nftables.SetElement) error {
 	return s.own.Change(func(c *nftables.Conn) error {
 		if len(add) > 0 {
 			if err := c.SetAddElements(g.ends, add); err != nil {
@@ -130,4 +130,4 @@ func (s *Shield) change(g *guard, add, remove []nftables.SetElement) error {
 }
 
 // Close removes the tables.
-func (s *Shield) Close() error { return s.own.Close() }
+func (s *Suppressor) Close() error { return s.own.Close() }

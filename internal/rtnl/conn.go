@@ -1,4 +1,6 @@
-package netcfg
+// Package rtnl sends requests about interfaces, addresses and routes to the kernel
+// (rtnetlink(7)), many with one system call, and parses the answers.
+package rtnl
 
 import (
 	"encoding/binary"
@@ -7,41 +9,45 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	nfnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// conn queries and changes the kernel's routing tables, with many requests at once: one
+// Conn queries and changes the kernel's routing tables, with many requests at once: one
 // system call carries several requests, and sequence numbers match the answers to them.
-// Each request must have a single answer, so dumps are not possible. A conn stays in the
+// Each request must have a single answer, so dumps are not possible. A Conn stays in the
 // namespace in which it was made. It may be used concurrently.
-type conn struct {
+type Conn struct {
 	mu  sync.Mutex
 	fd  int
 	seq uint32 // of the last request
-	out builder
-	in  []byte // valid while the conn is in use
+	out Builder
+	in  []byte // valid while the Conn is in use
 }
 
-// answerBuffers holds the buffers of all conns, of which few are in use at a time.
+// answerBuffers holds the buffers of all Conns, of which few are in use at a time.
 var answerBuffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
 
-// inFlight is how many requests are sent before their answers are read. The kernel puts
+// InFlight is how many requests are sent before their answers are read. The kernel puts
 // the answers into the socket's buffer while it handles the requests, and drops those
 // for which there is no room. An answer has at most one page while the kernel writes it,
 // and a socket's buffer has 200 kB by default.
-const inFlight = 32
+const InFlight = 32
 
 // maxMessage is larger than any answer of the kernel, in bytes: netlink answers have a
 // page or two.
 const maxMessage = 64 << 10
 
+// answerTimeout bounds the wait for an answer of the kernel.
+const answerTimeout = 5 * time.Second
+
 // errShort means that an answer is truncated.
 var errShort = errors.New("the kernel's answer is too short")
 
-// dial opens a conn in the namespace of the calling thread. The caller must close it.
-func dial() (*conn, error) {
+// Dial opens a Conn in the namespace of the calling thread. The caller must close it.
+func Dial() (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
@@ -49,7 +55,7 @@ func dial() (*conn, error) {
 	// The kernel has answered before the system call that sends the requests returns. So
 	// this limit is normally never reached; without it, a lost answer would block
 	// forever.
-	limit := unix.NsecToTimeval(int64(answerLimit))
+	limit := unix.NsecToTimeval(int64(answerTimeout))
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	if err == nil {
 		err = unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) // from now on only the kernel can send to this socket
@@ -58,21 +64,22 @@ func dial() (*conn, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &conn{fd: fd}, nil
+	return &Conn{fd: fd}, nil
 }
 
-func (c *conn) close() {
+// Close closes the connection. Requests after it fail.
+func (c *Conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	unix.Close(c.fd)
 	c.fd = -1
 }
 
-// exchange makes n requests. build writes request i. answer is called exactly once for
+// Exchange makes n requests. build writes request i. answer is called exactly once for
 // each i, in any order, with the message after its netlink header, or with an error. The
 // message is valid until answer returns. It is empty for a request that the kernel only
 // acknowledges.
-func (c *conn) exchange(n int, build func(b *builder, i int), answer func(i int, message []byte, err error)) {
+func (c *Conn) Exchange(n int, build func(b *Builder, i int), answer func(i int, message []byte, err error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	buffer := answerBuffers.Get().(*[maxMessage]byte)
@@ -81,8 +88,8 @@ func (c *conn) exchange(n int, build func(b *builder, i int), answer func(i int,
 		c.in = nil
 		answerBuffers.Put(buffer)
 	}()
-	for first := 0; first < n; first += inFlight {
-		count := min(inFlight, n-first)
+	for first := 0; first < n; first += InFlight {
+		count := min(InFlight, n-first)
 		if err := c.batch(first, count, build, answer); err != nil {
 			for i := first + count; i < n; i++ {
 				answer(i, nil, err)
@@ -95,7 +102,7 @@ func (c *conn) exchange(n int, build func(b *builder, i int), answer func(i int,
 // batch makes count requests from first on, which must be few enough for all their
 // answers to have room in the socket's buffer. It returns an error of the socket, after
 // passing it to answer for each request that has no answer because of it.
-func (c *conn) batch(first, count int, build func(b *builder, i int), answer func(i int, message []byte, err error)) error {
+func (c *Conn) batch(first, count int, build func(b *Builder, i int), answer func(i int, message []byte, err error)) error {
 	c.out = c.out[:0]
 	base := c.seq + 1
 	for i := range count {
@@ -104,7 +111,7 @@ func (c *conn) batch(first, count int, build func(b *builder, i int), answer fun
 		build(&c.out, first+i)
 		c.out.finish(start, c.seq)
 	}
-	var answered [inFlight]bool
+	var answered [InFlight]bool
 	left := count
 	_, err := again(func() (int, error) { return unix.Write(c.fd, c.out) })
 	for left > 0 && err == nil {
@@ -177,12 +184,12 @@ func each(b []byte, f func(message)) error {
 // aligned returns a length including padding, for messages and attributes.
 func aligned(n int) int { return (n + 3) &^ 3 }
 
-// builder holds requests, one after the other.
-type builder []byte
+// Builder holds requests, one after the other.
+type Builder []byte
 
-// begin starts a request: its netlink header, without length and sequence number, and
+// Begin starts a request: its netlink header, without length and sequence number, and
 // the header of its type, whose length is a multiple of 4 bytes.
-func (b *builder) begin(kind, flags uint16, header []byte) {
+func (b *Builder) Begin(kind, flags uint16, header []byte) {
 	h := [unix.SizeofNlMsghdr]byte{}
 	binary.NativeEndian.PutUint16(h[4:], kind)
 	binary.NativeEndian.PutUint16(h[6:], unix.NLM_F_REQUEST|flags)
@@ -190,14 +197,14 @@ func (b *builder) begin(kind, flags uint16, header []byte) {
 }
 
 // finish completes the request that starts at an offset.
-func (b *builder) finish(start int, seq uint32) {
+func (b *Builder) finish(start int, seq uint32) {
 	h := (*b)[start:]
 	binary.NativeEndian.PutUint32(h, uint32(len(h)))
 	binary.NativeEndian.PutUint32(h[8:], seq)
 }
 
-// attribute adds an attribute (linux/rtnetlink.h: struct rtattr).
-func (b *builder) attribute(kind uint16, value []byte) {
+// Attribute adds an attribute (linux/rtnetlink.h: struct rtattr).
+func (b *Builder) Attribute(kind uint16, value []byte) {
 	at := len(*b)
 	*b = append(slices.Grow(*b, unix.SizeofRtAttr+aligned(len(value))), 0, 0, 0, 0)
 	binary.NativeEndian.PutUint16((*b)[at:], uint16(unix.SizeofRtAttr+len(value)))
@@ -206,29 +213,31 @@ func (b *builder) attribute(kind uint16, value []byte) {
 	*b = append(*b, make([]byte, aligned(len(value))-len(value))...)
 }
 
-func (b *builder) number(kind uint16, v uint32) {
-	b.attribute(kind, binary.NativeEndian.AppendUint32(nil, v))
+// Number adds an attribute with a number in the host's byte order.
+func (b *Builder) Number(kind uint16, v uint32) {
+	b.Attribute(kind, binary.NativeEndian.AppendUint32(nil, v))
 }
 
-func (b *builder) address(kind uint16, a netip.Addr) {
+// Address adds an attribute with an address.
+func (b *Builder) Address(kind uint16, a netip.Addr) {
 	if a.Is4() {
 		v := a.As4()
-		b.attribute(kind, v[:])
+		b.Attribute(kind, v[:])
 	} else {
 		v := a.As16()
-		b.attribute(kind, v[:])
+		b.Attribute(kind, v[:])
 	}
 }
 
-// nested adds an attribute that contains one numeric attribute.
-func (b *builder) nested(outer, inner uint16, v uint32) {
-	var in builder
-	in.number(inner, v)
-	b.attribute(outer|unix.NLA_F_NESTED, in)
+// Nested adds an attribute that contains one numeric attribute.
+func (b *Builder) Nested(outer, inner uint16, v uint32) {
+	var in Builder
+	in.Number(inner, v)
+	b.Attribute(outer|unix.NLA_F_NESTED, in)
 }
 
-// attributes calls f for each attribute after a header of the given length.
-func attributes(message []byte, header int, f func(a *nfnetlink.AttributeDecoder)) error {
+// Attributes calls f for each attribute after a header of the given length.
+func Attributes(message []byte, header int, f func(a *nfnetlink.AttributeDecoder)) error {
 	if len(message) < header {
 		return errShort
 	}
@@ -245,8 +254,8 @@ func attributes(message []byte, header int, f func(a *nfnetlink.AttributeDecoder
 	return nil
 }
 
-// family returns the kernel's number for an address's family.
-func family(a netip.Addr) uint8 {
+// Family returns the kernel's number for an address's family.
+func Family(a netip.Addr) uint8 {
 	if a.Is4() {
 		return unix.AF_INET
 	}

@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // stuck is what Leave could not remove from an interface. It is not part of the Settings, so
@@ -25,7 +27,7 @@ func (l *Link) Leave(addresses, routes []netip.Prefix) error {
 	goneAddresses, keptAddresses := split(l.set.Addresses, addresses)
 	goneRoutes, goneAddresses = append(goneRoutes, l.stuck.routes...), append(goneAddresses, l.stuck.addresses...)
 	l.stuck = stuck{}
-	err := l.each(len(goneRoutes), func(b *builder, i int) { b.delRoute(l.route(goneRoutes[i])) }, func(i int, err error) error {
+	err := l.each(len(goneRoutes), func(b *rtnl.Builder, i int) { delRoute(b, l.route(goneRoutes[i])) }, func(i int, err error) error {
 		if errors.Is(err, unix.ESRCH) {
 			return nil
 		}
@@ -88,7 +90,7 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 
 // removeOwn removes routes through the interface, if they exist.
 func (l *Link) removeOwn(routes []netip.Prefix) {
-	_ = l.each(len(routes), func(b *builder, i int) { b.delRoute(l.route(routes[i])) }, func(_ int, err error) error { return err })
+	_ = l.each(len(routes), func(b *rtnl.Builder, i int) { delRoute(b, l.route(routes[i])) }, func(_ int, err error) error { return err })
 }
 
 // split returns the elements of a list that are not in another list, and those that are.

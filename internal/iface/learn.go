@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"encoding/binary"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // Lease is an IPv6 address in a prefix that a router advertised, with the length of the
@@ -99,14 +101,14 @@ func (l *Link) relearn() error {
 			leases = append(leases, a)
 		}
 	}
-	err := l.each(len(leases), func(b *builder, i int) { b.newAddress(l.index, leases[i], age) },
+	err := l.each(len(leases), func(b *rtnl.Builder, i int) { newAddress(b, l.index, leases[i], age) },
 		func(i int, err error) error { return explainAddress(l.set.Name, leases[i].Prefix, err) })
 	if !l.learnt.defaultRoute {
 		return err
 	}
 	// An existing route with that metric, which may belong to another tunnel, is neither
 	// replaced nor a reason to fail.
-	return errors.Join(err, l.each(1, func(b *builder, _ int) { b.newRoute(l.defaultRoute(), unix.NLM_F_CREATE|unix.NLM_F_APPEND) },
+	return errors.Join(err, l.each(1, func(b *rtnl.Builder, _ int) { newRoute(b, l.defaultRoute(), unix.NLM_F_CREATE|unix.NLM_F_APPEND) },
 		func(_ int, err error) error {
 			if errors.Is(err, unix.EEXIST) {
 				return nil
@@ -117,7 +119,7 @@ func (l *Link) relearn() error {
 
 // removeAddresses also returns the addresses that the kernel did not let it remove.
 func (l *Link) removeAddresses(gone []netip.Prefix) (left []netip.Prefix, err error) {
-	err = l.each(len(gone), func(b *builder, i int) { b.delAddress(l.index, gone[i]) }, func(i int, err error) error {
+	err = l.each(len(gone), func(b *rtnl.Builder, i int) { delAddress(b, l.index, gone[i]) }, func(i int, err error) error {
 		if errors.Is(err, unix.EADDRNOTAVAIL) { // no longer valid, or the interface was down
 			return nil
 		}
@@ -128,7 +130,7 @@ func (l *Link) removeAddresses(gone []netip.Prefix) (left []netip.Prefix, err er
 }
 
 func (l *Link) removeDefault() error {
-	return l.each(1, func(b *builder, _ int) { b.delRoute(l.defaultRoute()) }, func(_ int, err error) error {
+	return l.each(1, func(b *rtnl.Builder, _ int) { delRoute(b, l.defaultRoute()) }, func(_ int, err error) error {
 		if errors.Is(err, unix.ESRCH) {
 			return nil
 		}
@@ -141,8 +143,8 @@ func (l *Link) defaultRoute() linkRoute {
 }
 
 // each makes n changes. It joins the errors that explain returns for their errors.
-func (l *Link) each(n int, build func(b *builder, i int), explain func(i int, err error) error) (all error) {
-	l.conn.exchange(n, build, func(i int, _ []byte, err error) {
+func (l *Link) each(n int, build func(b *rtnl.Builder, i int), explain func(i int, err error) error) (all error) {
+	l.conn.Exchange(n, build, func(i int, _ []byte, err error) {
 		if err != nil {
 			all = errors.Join(all, explain(i, err))
 		}
@@ -153,24 +155,26 @@ func (l *Link) each(n int, build func(b *builder, i int), explain func(i int, er
 // newAddress adds an address to an interface, or changes its lifetimes, which began to
 // run at the given age. There is no duplicate address detection, because the link has no
 // multicast.
-func (b *builder) newAddress(index int, a Lease, age time.Duration) {
-	b.addressOf(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, a.Prefix)
+func newAddress(b *rtnl.Builder, index int, a Lease, age time.Duration) {
+	addressOf(b, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, a.Prefix)
 	valid := seconds(a.Valid, age)
 	var times []byte // linux/if_addr.h: struct ifa_cacheinfo
 	times = binary.NativeEndian.AppendUint32(times, min(seconds(a.Preferred, age), valid))
 	times = binary.NativeEndian.AppendUint32(times, valid)
-	b.attribute(unix.IFA_CACHEINFO, append(times, make([]byte, 8)...))
+	b.Attribute(unix.IFA_CACHEINFO, append(times, make([]byte, 8)...))
 }
 
-func (b *builder) delAddress(index int, p netip.Prefix) { b.addressOf(unix.RTM_DELADDR, 0, index, p) }
+func delAddress(b *rtnl.Builder, index int, p netip.Prefix) {
+	addressOf(b, unix.RTM_DELADDR, 0, index, p)
+}
 
 // addressOf writes the part that requests for addresses have in common (linux/if_addr.h:
 // struct ifaddrmsg).
-func (b *builder) addressOf(kind, flags uint16, index int, p netip.Prefix) {
-	h := [unix.SizeofIfAddrmsg]byte{family(p.Addr()), uint8(p.Bits()), unix.IFA_F_NODAD}
+func addressOf(b *rtnl.Builder, kind, flags uint16, index int, p netip.Prefix) {
+	h := [unix.SizeofIfAddrmsg]byte{rtnl.Family(p.Addr()), uint8(p.Bits()), unix.IFA_F_NODAD}
 	binary.NativeEndian.PutUint32(h[4:], uint32(index))
-	b.begin(kind, flags|unix.NLM_F_ACK, h[:])
-	b.address(unix.IFA_LOCAL, p.Addr())
+	b.Begin(kind, flags|unix.NLM_F_ACK, h[:])
+	b.Address(unix.IFA_LOCAL, p.Addr())
 }
 
 // seconds returns what is left of a time, rounded up, so that a time that has not ended

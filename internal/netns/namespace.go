@@ -1,6 +1,5 @@
-// Package netcfg configures interfaces, addresses and routes in the kernel, and queries
-// routes, through netlink.
-package netcfg
+// Package netns runs code in other network namespaces (network_namespaces(7)).
+package netns
 
 import (
 	"errors"
@@ -13,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaceDir is the directory in which iproute2 keeps named network namespaces.
-const namespaceDir = "/run/netns"
+// dir is the directory in which iproute2 keeps named network namespaces.
+const dir = "/run/netns"
 
 // In runs f in a network namespace, given by its iproute2 name or by a path; the empty
 // string is the process's own. A namespace belongs to a thread: f runs on a thread of
@@ -22,19 +21,19 @@ const namespaceDir = "/run/netns"
 // namespace. Goroutines that f starts are not in the namespace; descriptors that f opens
 // stay in it.
 func In(namespace string, f func() error) error {
-	return in(namespace, func(NamespaceID) error { return f() })
+	return Do(namespace, func(ID) error { return f() })
 }
 
-// in is In for a function that needs the identity of its namespace.
-func in(namespace string, f func(NamespaceID) error) error {
+// Do is In for a function that needs the identity of its namespace.
+func Do(namespace string, f func(ID) error) error {
 	if namespace == "" {
-		return f(NamespaceID{})
+		return f(ID{})
 	}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
 		done <- func() error {
-			fd, err := openNamespace(namespace)
+			fd, err := open(namespace)
 			if err != nil {
 				return err
 			}
@@ -44,7 +43,7 @@ func in(namespace string, f func(NamespaceID) error) error {
 				err = unix.Setns(fd, unix.CLONE_NEWNET)
 			}
 			if err != nil {
-				return explainNamespace(namespace, err)
+				return explain(namespace, err)
 			}
 			return f(id)
 		}()
@@ -52,29 +51,29 @@ func in(namespace string, f func(NamespaceID) error) error {
 	return <-done
 }
 
-// NamespacePath returns the file of a namespace, given as for In.
-func NamespacePath(namespace string) string {
+// Path returns the file of a namespace, given as for In.
+func Path(namespace string) string {
 	if strings.ContainsRune(namespace, '/') {
 		return namespace
 	}
-	return filepath.Join(namespaceDir, namespace)
+	return filepath.Join(dir, namespace)
 }
 
-// NamespaceError says that a namespace cannot be entered, and how to fix that.
-type NamespaceError struct {
+// Error says that a namespace cannot be entered, and how to fix that.
+type Error struct {
 	Namespace string
 	Hint      string
 	Err       error
 }
 
-func (e *NamespaceError) Error() string {
+func (e *Error) Error() string {
 	return fmt.Sprintf("network namespace %s: %v: %s", e.Namespace, e.Err, e.Hint)
 }
 
-func (e *NamespaceError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
-func explainNamespace(namespace string, err error) error {
-	hint := "check that " + NamespacePath(namespace) + " is a network namespace"
+func explain(namespace string, err error) error {
+	hint := "check that " + Path(namespace) + " is a network namespace"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		hint = "create it first (ip netns add " + filepath.Base(namespace) + ")"
@@ -86,5 +85,5 @@ func explainNamespace(namespace string, err error) error {
 	case errors.Is(err, unix.EPERM):
 		hint = "entering another namespace needs CAP_SYS_ADMIN: run as root, or start the daemon inside it"
 	}
-	return &NamespaceError{namespace, hint, err}
+	return &Error{namespace, hint, err}
 }

@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"encoding/binary"
@@ -6,6 +6,8 @@ import (
 
 	nfnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sixfour/internal/rtnl"
 )
 
 // Lost returns how many packets to the interface the kernel dropped because its queues
@@ -17,16 +19,16 @@ func (l *Link) Lost() (n uint64, err error) {
 		link64    = 1  // IFLA_STATS_LINK_64
 		txDropped = 7 * 8
 	)
-	l.conn.exchange(1, func(b *builder, _ int) {
+	l.conn.Exchange(1, func(b *rtnl.Builder, _ int) {
 		var h [headerLen]byte
 		binary.NativeEndian.PutUint32(h[4:], uint32(l.index))
 		binary.NativeEndian.PutUint32(h[8:], 1<<(link64-1)) // filter_mask
-		b.begin(unix.RTM_GETSTATS, 0, h[:])
+		b.Begin(unix.RTM_GETSTATS, 0, h[:])
 	}, func(_ int, m []byte, e error) {
 		if err = e; err != nil {
 			return
 		}
-		err = attributes(m, headerLen, func(a *nfnetlink.AttributeDecoder) {
+		err = rtnl.Attributes(m, headerLen, func(a *nfnetlink.AttributeDecoder) {
 			if s := a.Bytes(); a.Type() == link64 && len(s) >= txDropped+8 {
 				n = binary.NativeEndian.Uint64(s[txDropped:])
 			}

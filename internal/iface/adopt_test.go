@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/rig/rigtest"
 	"sixfour/tun"
 )
 
@@ -13,7 +14,7 @@ import (
 func copies(t *testing.T, d *tun.Device) (fds []int) {
 	t.Helper()
 	for _, q := range d.Queues() {
-		must(t, q.Use(func(fd int) error {
+		rigtest.Must(t, q.Use(func(fd int) error {
 			own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 			fds = append(fds, own)
 			return err
@@ -50,27 +51,27 @@ func TestAdopt(t *testing.T) {
 		{"more queues", func(s *Settings) { s.Queues = 3 }, false},
 		{"one queue", func(s *Settings) { s.Queues = 1 }, false},
 	} {
-		ns := namespace(t)
+		ns := rigtest.Enter(t, "iface")
 		set := Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 2, Offload: tun.OffloadUDP,
 			Addresses: prefixes("10.0.0.1/30 fe80::5efe:c000:201/64 2001:db8::1/64"), Routes: prefixes("192.168.2.0/24 ::/0")}
 		first, err := Open(set)
-		must(t, err)
+		rigtest.Must(t, err)
 		kept := copies(t, first.Device)
-		must(t, first.Close())
+		rigtest.Must(t, first.Close())
 		if _, err := Open(Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 2}); !errors.Is(err, tun.ErrBusy) {
 			t.Errorf("%s: who has no descriptors: %v, want ErrBusy", c.name, err)
 		}
 		c.change(&set)
 		set.Kept = kept
 		second, err := Open(set)
-		must(t, err)
+		rigtest.Must(t, err)
 		if second.Adopted() != c.kept || (second.Index() == first.Index()) != c.kept {
 			t.Errorf("%s: adopted %v, index %d, before %d", c.name, second.Adopted(), second.Index(), first.Index())
 		}
-		fresh := namespace(t)
+		fresh := rigtest.Enter(t, "iface")
 		set.Kept, set.Namespace = nil, fresh.Path()
 		want, err := Open(set)
-		must(t, err)
+		rigtest.Must(t, err)
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			if got, want := routes(t, ns, family), routes(t, fresh, family); got != want {
 				t.Errorf("%s: routes %s, want %s", c.name, got, want)
@@ -82,9 +83,9 @@ func TestAdopt(t *testing.T) {
 		if mtu, err := ns.MTU("six0"); err != nil || mtu != set.MTU {
 			t.Errorf("%s: MTU %d, %v", c.name, mtu, err)
 		}
-		must(t, want.Close())
-		must(t, second.Delete())
-		must(t, second.Close())
+		rigtest.Must(t, want.Close())
+		rigtest.Must(t, second.Delete())
+		rigtest.Must(t, second.Close())
 		release(kept)
 		if _, err := ns.Handle().LinkByName("six0"); err == nil {
 			t.Errorf("%s: it is still there", c.name)
@@ -95,14 +96,14 @@ func TestAdopt(t *testing.T) {
 // TestAdoptFromAnotherNamespace: descriptors of an interface with the same name in
 // another namespace are refused.
 func TestAdoptFromAnotherNamespace(t *testing.T) {
-	ns, other := namespace(t), namespace(t)
+	ns, other := rigtest.Enter(t, "iface"), rigtest.Enter(t, "iface")
 	set := Settings{Name: "six0", Namespace: other.Path(), MTU: 1400, Queues: 1}
 	theirs, err := Open(set)
-	must(t, err)
+	rigtest.Must(t, err)
 	defer theirs.Close()
 	set.Namespace, set.Kept = ns.Path(), copies(t, theirs.Device)
 	l, err := Open(set)
-	must(t, err)
+	rigtest.Must(t, err)
 	defer l.Close()
 	if l.Adopted() {
 		t.Error("it was adopted")

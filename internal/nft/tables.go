@@ -1,4 +1,6 @@
-package netcfg
+// Package nft makes nftables tables that exist as long as this process, and, with one of
+// them, suppresses the kernel's own ICMP errors about packets of tunnels.
+package nft
 
 import (
 	"crypto/rand"

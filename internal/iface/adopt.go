@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"errors"

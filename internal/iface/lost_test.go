@@ -1,4 +1,4 @@
-package netcfg
+package iface
 
 import (
 	"net"
@@ -6,18 +6,19 @@ import (
 	"testing"
 
 	"sixfour/internal/rig"
+	"sixfour/internal/rig/rigtest"
 )
 
 // TestLost: packets for which the queue of an interface has no room are counted.
 func TestLost(t *testing.T) {
 	ns, err := rig.New("lost")
-	must(t, err)
+	rigtest.Must(t, err)
 	t.Cleanup(ns.Close)
 	l := openLink(t, ns, prefixes("10.9.0.1/24"), nil)
 	before, err := l.Lost()
-	must(t, err)
+	rigtest.Must(t, err)
 	const packets = 5000 // the queue holds hundreds
-	must(t, ns.Do(func() error {
+	rigtest.Must(t, ns.Do(func() error {
 		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.9.0.2:9")))
 		if err != nil {
 			return err
@@ -32,7 +33,7 @@ func TestLost(t *testing.T) {
 	if err != nil || after-before < packets/4 || after-before > packets {
 		t.Errorf("%d were lost before and %d after %d packets, %v", before, after, packets, err)
 	}
-	must(t, l.Close())
+	rigtest.Must(t, l.Close())
 	if _, err := l.Lost(); err == nil {
 		t.Error("an interface that is closed has statistics")
 	}
