@@ -18,7 +18,7 @@ func (in *inbound) take(s *sink, e *end, wire *Wire, inner []byte) bool {
 	ours := e.path.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
-		ours = ok && e.path.handleICMP(source(inner), err)
+		ours = ok && e.path.handleICMP(header.Source(inner), err)
 	}
 	if ours {
 		in.show(s.t, inner, noteOurs)

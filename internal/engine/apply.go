@@ -298,7 +298,7 @@ func (r *reload) finish() {
 func (t *tunnel) retire(e *Engine) {
 	t.retired.Store(true)
 	t.closeSockets()
-	t.reply.retire()
+	t.reply.Retire()
 	t.stopFollowing()
 	for _, p := range t.peers {
 		p.stopFollowing()

@@ -19,6 +19,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
+	"sixfour/internal/icmpreply"
 	"sixfour/internal/pcapng"
 	"sixfour/transport"
 )
@@ -29,17 +30,17 @@ type memory struct{ bytes.Buffer }
 func (*memory) Flush() error { return nil }
 
 // capturedBy captures tunnel t0 while do runs, and returns what the capture shows.
-func capturedBy(t *testing.T, c *capturing, do func()) (shown []string) {
+func capturedBy(t *testing.T, c *capture.Set, do func()) (shown []string) {
 	t.Helper()
 	tap, err := capture.New(capture.Request{Tunnel: "t0"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.begin("t0", tap); err != nil {
+	if err := c.Begin("t0", tap); err != nil {
 		t.Fatal(err)
 	}
 	do()
-	c.end(nil, func(one captured) bool { return one.tap == tap })
+	c.EndTap(tap)
 	var out memory
 	if err := tap.Stream(t.Context(), &out); err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...enc
 	tun = &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), capturing: &e.captures, cfg: config.Tunnel{
 		Name: "t0", Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}, Layers: make([]config.Layer, len(layers))}}
 	tun.mtu.Store(1440)
-	tun.reply = newReplier(tun)
+	tun.reply = icmpreply.New(tun.cfg.Netns, &tun.index, tun.log)
 	p = newPath(tun, &config.Peer{Remotes: make([]config.Host, len(layers))})
 	tun.peers, tun.only = []*path{p}, p
 	to = &Wire{mtu: mtu, options: options, layers: layers}
@@ -223,7 +224,7 @@ func TestCaptureRequests(t *testing.T) {
 		go func() { ends <- e.Capture(ctx, capture.Request{Tunnel: "t0"}, new(memory)) }()
 	}
 	for {
-		if c := e.captures.now.Load(); c != nil && len(c.list) == capture.MaxTaps {
+		if c := e.captures.Taps(); c.Len() == capture.MaxTaps {
 			break
 		}
 	}
@@ -238,10 +239,10 @@ func TestCaptureRequests(t *testing.T) {
 		}
 	}
 	cancel()
-	if e.captures.now.Load() != nil {
+	if e.captures.Taps() != nil {
 		t.Error("captures are left")
 	}
-	e.captures.close(errDaemonEnds)
+	e.captures.Close(errDaemonEnds)
 	if err := e.Capture(t.Context(), capture.Request{Tunnel: "t0"}, new(memory)); err == nil {
 		t.Error("a capture of an engine that has ended")
 	}

@@ -9,6 +9,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/internal/api"
+	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
 )
 
@@ -73,7 +74,7 @@ type drops struct {
 	silent uint64 // drops not logged since last
 
 	// For captures; nil: none.
-	capturing *capturing
+	capturing *capture.Set
 	tunnel    string // tunnel of the packets; "": none
 	direction pcapng.Direction
 

@@ -84,10 +84,10 @@ func (p *path) probe(pr *probing, q pathmtu.Packet) {
 		}
 	}
 	p.echo.probes.Add(1) // before an answer can arrive
-	m := p.t.capturing.moment()
-	defer m.end()
+	m := p.t.capturing.Now()
+	defer m.End()
 	if wire.senders[0].SendOne(pkt) == nil {
-		p.showProbe(m.at, pkt, buf[encap.Headroom:], inside)
+		p.showProbe(m.At, pkt, buf[encap.Headroom:], inside)
 	}
 }
 

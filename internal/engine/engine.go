@@ -25,7 +25,9 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
+	"sixfour/internal/capture"
 	"sixfour/internal/config"
+	"sixfour/internal/events"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/version"
 	"sixfour/transport"
@@ -56,8 +58,8 @@ type Engine struct {
 	shards       int                 // receivers at each local address
 	shield       shield              // suppresses the kernel's own ICMP errors
 	gate         gate                // the [gateway] section
-	events       events
-	captures     capturing
+	events       events.Log
+	captures     capture.Set
 	healthChecks chan struct{} // health checks of the control loop
 	loop         loop
 	started      time.Time
@@ -352,7 +354,7 @@ func (e *Engine) interfaceGone() {
 
 // close removes everything that the engine made, except what the next process adopts.
 func (e *Engine) close(regular bool) {
-	e.captures.close(errDaemonEnds)
+	e.captures.Close(errDaemonEnds)
 	e.closeGateway()
 	if regular && e.handover.store != nil {
 		e.handOver()

@@ -15,7 +15,9 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/capture"
+	"sixfour/internal/icmpreply"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/recovery"
 	"sixfour/transport"
 )
 
@@ -32,8 +34,8 @@ type outerErrors struct {
 
 // icmpReceived counts ICMP errors about a tunnel's outer packets.
 type icmpReceived struct {
-	errors  icmpCounts    // about packets of ours
-	ignored atomic.Uint64 // about other packets, or impossible
+	errors  icmpreply.Counts // about packets of ours
+	ignored atomic.Uint64    // about other packets, or impossible
 }
 
 // listenICMP opens the receiver of ICMP messages to an address.
@@ -77,7 +79,7 @@ func (o *outerErrors) run() {
 		}
 		failures = 0
 		for i, size := range sizes[:n] {
-			if guarded(o.log, "handle an ICMP message about outer packets", func() { o.handle(bufs[i][:size]) }) {
+			if recovery.Guard(o.log, "handle an ICMP message about outer packets", func() { o.handle(bufs[i][:size]) }) {
 				o.stray.dropped(drop.InternalError, 1)
 			}
 		}
@@ -105,20 +107,12 @@ func (o *outerErrors) handle(b []byte) {
 		return ours
 	}); e != nil {
 		e.path.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
-		e.path.handleICMP(source(pkt), err)
+		e.path.handleICMP(header.Source(pkt), err)
 	} else if about != nil && about.echo.sentOutside(err.Quote) {
-		about.noteICMP(source(pkt), err)
+		about.noteICMP(header.Source(pkt), err)
 	} else if about != nil {
 		about.icmp.ignored.Add(1)
 	}
-}
-
-// source returns the source address of a packet.
-func source(pkt []byte) netip.Addr {
-	if header.Version(pkt) == 6 {
-		return header.IPv6(pkt).Src()
-	}
-	return header.IPv4(pkt).Src()
 }
 
 // handleICMP handles an ICMP error, sent by a host on the path, about a packet between the ends
@@ -149,12 +143,12 @@ func (p *path) handleICMP(from netip.Addr, err icmp.Error) bool {
 		p.t.keeper.mark(p)
 		switch {
 		case q.Inner == nil:
-			p.soft.note(m)
+			p.soft.Note(m)
 		case !p.echo.sent(q.Inner): // errors about our own probes are not sent on
-			p.t.reply.unreachable(m, q.Inner)
+			p.t.reply.Unreachable(m, q.Inner)
 		}
 	}
-	p.icmp.errors.add(err.Version, err.Type, err.Code)
+	p.icmp.errors.Add(err.Version, err.Type, err.Code)
 	return true
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/events"
 	"sixfour/internal/iface"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/rig"
@@ -85,7 +86,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	must(err)
 	t.Cleanup(func() { tun.link.Close() })
 	p.cfg.Remotes[len(p.cfg.Remotes)-1].Addr = netip.MustParseAddr("203.0.113.20")
-	tun.keeper, tun.events, tun.opening.whole = newKeeper(func() {}), new(events), true
+	tun.keeper, tun.events, tun.opening.whole = newKeeper(func() {}), new(events.Log), true
 	e := &Engine{tunnels: []*tunnel{tun}}
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
 	t.Cleanup(func() { e.router.Close() })

@@ -56,7 +56,7 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *path
 	} {
 		labs = append(labs, func(t testing.TB) (*Engine, *tunnel, *path, *Wire) {
 			e, tun, p, to := labOf(t, c.mtu, c.options, c.layers...)
-			tun.reply.retire()
+			tun.reply.Retire()
 			tun.troubles = rate.NewLimiter(rate.Inf, 1)
 			to.clamp = clamp{ipv4: 1000, ipv6: 1200}
 			if c.layers[len(c.layers)-1].Resolver != nil {
@@ -158,10 +158,10 @@ func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.captures.begin("t0", tap); err != nil {
+	if err := e.captures.Begin("t0", tap); err != nil {
 		t.Fatal(err)
 	}
-	defer e.captures.end(errors.New("over"), func(captured) bool { return true })
+	defer e.captures.EndTunnel("t0", errors.New("over"))
 	o := newOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	defer workspaces.Put(o.workspace)
@@ -270,7 +270,7 @@ func FuzzArrivals(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		if err := e.captures.begin("t0", tap); err != nil {
+		if err := e.captures.Begin("t0", tap); err != nil {
 			f.Fatal(err)
 		}
 		ins = append(ins, e.newInbound(0, zap.NewNop(), batch{}))

@@ -16,6 +16,7 @@ import (
 	"sixfour/encap/nd"
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/recovery"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/transport/xdp"
@@ -42,15 +43,15 @@ type inbound struct {
 	socket  bool // rx is a socket, not an AF_XDP port
 
 	// For captures.
-	capturing *capturing
-	seen      *captures // the captures of this batch; nil: none
-	hand      int       // index of the packet being handled
-	end       *end      // its end; nil: none
-	pkt       []byte    // the packet as it arrived, for captures
-	note      string    // note about it
-	moment    moment    // arrival time of the batch
-	kept      []byte    // copies of packets of the batch
-	sent      [][]byte  // outer packets of an answer
+	capturing *capture.Set
+	seen      *capture.Taps  // the captures of this batch; nil: none
+	hand      int            // index of the packet being handled
+	end       *end           // its end; nil: none
+	pkt       []byte         // the packet as it arrived, for captures
+	note      string         // note about it
+	moment    capture.Moment // arrival time of the batch
+	kept      []byte         // copies of packets of the batch
+	sent      [][]byte       // outer packets of an answer
 
 	arena   *arena // memory of the buffers
 	bufs    [][]byte
@@ -176,18 +177,18 @@ func (in *inbound) carry(n int) {
 		in.known = t
 		in.forget()
 	}
-	in.seen = in.capturing.now.Load()
+	in.seen = in.capturing.Taps()
 	if in.seen != nil {
-		in.moment = in.capturing.moment()
-		defer in.moment.end()
+		in.moment = in.capturing.Now()
+		defer in.moment.End()
 	}
 	for next := 0; next < n; next = in.hand + 1 {
-		if guarded(in.drops.log, "handle a packet that arrived", func() { in.open(t, next, n) }) {
-			guarded(in.drops.log, "count a packet that was lost", in.failed)
+		if recovery.Guard(in.drops.log, "handle a packet that arrived", func() { in.open(t, next, n) }) {
+			recovery.Guard(in.drops.log, "count a packet that was lost", in.failed)
 		}
 	}
 	for _, s := range in.touched {
-		if guarded(s.drops.log, "write packets to the interface", func() { s.flush(in.seen) }) {
+		if recovery.Guard(s.drops.log, "write packets to the interface", func() { s.flush(in.seen) }) {
 			in.replace(s)
 		}
 	}
@@ -204,7 +205,7 @@ func (in *inbound) open(t *table, from, n int) {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
 		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // a packet too large for its buffer has size 0
-			in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.Truncated})
+			in.drops.lose(in.stray, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.find(pkt, in.zone); e != nil {
@@ -247,7 +248,7 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.lose(in.stray, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.ForeignSource})
+		in.drops.lose(in.stray, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
 	if first.path.returned(pkt) {
@@ -382,7 +383,7 @@ func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 		return
 	}
 	in.show(s.t, inner, noteKeepalive)
-	s.t.show(&capture.Packet{At: in.moment.at, Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
+	s.t.show(&capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
 	e.path.received(1, len(inner))
 	e.path.answered.Add(1)
 }
@@ -408,7 +409,7 @@ func (s *sink) count() {
 }
 
 // flush writes the collected packets to the tunnel's device.
-func (s *sink) flush(seen *captures) {
+func (s *sink) flush(seen *capture.Taps) {
 	n := s.gather.Len()
 	s.count()
 	refused := tun.Refused{Packets: n, Bytes: s.all}

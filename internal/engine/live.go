@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sixfour/internal/liveness"
+	"sixfour/internal/recovery"
 )
 
 // keeper runs the liveness sessions of all peers on one goroutine, which sleeps until
@@ -162,7 +163,7 @@ func (k *keeper) check(p *path, now time.Duration) {
 // guard calls f, which works on a peer. After a panic the peer's liveness sessions are
 // dropped; they start again when the peer is next marked.
 func (k *keeper) guard(p *path, f func()) {
-	if !guarded(p.t.log, "watch whether peers live", f) {
+	if !recovery.Guard(p.t.log, "watch whether peers live", f) {
 		return
 	}
 	p.t.recovered("watch whether a peer lives")

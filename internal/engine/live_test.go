@@ -20,6 +20,7 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/events"
 	"sixfour/internal/liveness"
 	"sixfour/transport"
 )
@@ -54,7 +55,7 @@ func TestManyLives(t *testing.T) {
 	const peers = 2000
 	core, lines := observer.New(zapcore.InfoLevel)
 	k := newKeeper(func() {})
-	hub := &tunnel{cfg: config.Tunnel{Name: "hub0", Hub: true}, log: zap.New(core), prober: newProber(), keeper: k, events: new(events),
+	hub := &tunnel{cfg: config.Tunnel{Name: "hub0", Hub: true}, log: zap.New(core), prober: newProber(), keeper: k, events: new(events.Log),
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
 	var silent atomic.Bool
 	var sent atomic.Int64
@@ -151,7 +152,7 @@ func TestManyLives(t *testing.T) {
 // batch.
 func TestDeafUnderLoad(t *testing.T) {
 	k := newKeeper(func() {})
-	tun := &tunnel{cfg: config.Tunnel{Name: "six0"}, log: zap.NewNop(), prober: newProber(), keeper: k, events: new(events),
+	tun := &tunnel{cfg: config.Tunnel{Name: "six0"}, log: zap.NewNop(), prober: newProber(), keeper: k, events: new(events.Log),
 		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
 	var silent atomic.Bool
 	var sent atomic.Int64

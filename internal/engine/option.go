@@ -7,6 +7,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/icmpreply"
 )
 
 // reportProblem sends an ICMPv6 Parameter Problem to the far end of a layer if a packet to
@@ -19,23 +20,23 @@ func (in *inbound) reportProblem(s *sink, e *end, pkt []byte) {
 		return
 	}
 	layer, ok := p.stack.EndOf(pkt)
-	if !ok || !s.t.reply.may(&s.t.reply.own, pkt) {
+	if !ok || !s.t.reply.May(&s.t.reply.Own, pkt) {
 		return
 	}
 	buf := layerError(in.reply[:encap.Headroom], header.IPv6(pkt), icmp.Parameter6, code, uint32(at))
 	if out := p.tell(layer, buf, in.pieces, s.t.reply); out != nil {
 		in.noteSent(out)
 		in.showAnswer(s.t, pkt, buf[encap.Headroom:])
-		s.t.reply.sent.add(6, icmp.Parameter6, code)
+		s.t.reply.Sent.Add(6, icmp.Parameter6, code)
 	}
 }
 
 // tell sends an error message to the far end of a layer. The message is in buf behind
 // Headroom. tell returns the outer packet; nil: it could not be sent.
-func (p *Wire) tell(layer int, buf, scratch []byte, r *replier) []byte {
+func (p *Wire) tell(layer int, buf, scratch []byte, r *icmpreply.Replier) []byte {
 	out, why := p.stack.EncapsulateBeside(layer, buf, encap.Headroom)
 	if why != drop.None || p.send(out, scratch) != nil {
-		r.failed.Add(1)
+		r.Failed.Add(1)
 		return nil
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/recovery"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -28,9 +29,9 @@ type outbound struct {
 	sent  [][]byte // for captures: the outer packets of one inner packet
 
 	*workspace
-	large  int    // packets in the batch that not every path carries unfragmented
-	moment moment // the time of sending, for captures
-	done   int    // packets of the batch that were sent or dropped
+	large  int            // packets in the batch that not every path carries unfragmented
+	moment capture.Moment // the time of sending, for captures
+	done   int            // packets of the batch that were sent or dropped
 }
 
 // workspace holds the buffers of an outbound. A goroutine has one only while it carries
@@ -90,7 +91,7 @@ func (o *outbound) run() {
 	for o.queue.Wait() == nil {
 		o.workspace = workspaces.Get().(*workspace)
 		var err error
-		if guarded(o.drops.log, "carry packets from the interface", func() { err = o.carry() }) {
+		if recovery.Guard(o.drops.log, "carry packets from the interface", func() { err = o.carry() }) {
 			o.failed()
 		} else {
 			workspaces.Put(o.workspace)
@@ -147,7 +148,7 @@ func (o *outbound) add(b []byte) int {
 	p := o.t.to(inner)
 	if p == nil {
 		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoPeer, Count: n})
-		o.t.reply.noWay(icmp.Unreachable, inner)
+		o.t.reply.NoWay(icmp.Unreachable, inner)
 		return n
 	}
 	wire := p.wire.Load()
@@ -155,8 +156,8 @@ func (o *outbound) add(b []byte) int {
 		o.drops.lose(&p.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
-	if p.soft.pending.Load() != 0 {
-		o.t.reply.late(&p.soft, inner)
+	if p.soft.Pending.Load() != 0 {
+		o.t.reply.Late(&p.soft, inner)
 	}
 	if super.Headers() == 0 {
 		wire.clamp.apply(inner)
@@ -210,8 +211,8 @@ const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 func (o *outbound) send() {
 	seen := o.t.seen()
 	if len(o.batch) > 0 && seen != nil {
-		o.moment = o.t.capturing.moment()
-		defer o.moment.end()
+		o.moment = o.t.capturing.Now()
+		defer o.moment.End()
 	}
 	for o.done = 0; o.done < len(o.batch); {
 		done := o.done

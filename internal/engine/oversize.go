@@ -33,15 +33,15 @@ func (o *outbound) refuse(p *path, wire *Wire, r drop.Reason, head, body []byte)
 	o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
 	case drop.TooBig:
-		o.t.reply.tooBig(int(wire.stack.LimitTo(head)), head, body)
+		o.t.reply.TooBig(int(wire.stack.LimitTo(head)), head, body)
 	case drop.EncapLimit:
-		o.t.reply.limitReached(head)
+		o.t.reply.LimitReached(head)
 	case drop.NoPeer, drop.Unresolved:
-		o.t.reply.noWay(icmp.Unreachable, head)
+		o.t.reply.NoWay(icmp.Unreachable, head)
 	case drop.Martian, drop.Spoof:
-		o.t.reply.noWay(icmp.Prohibited, head)
+		o.t.reply.NoWay(icmp.Prohibited, head)
 	case drop.Loop:
-		o.t.reply.noRoute(head)
+		o.t.reply.NoRoute(head)
 	}
 }
 
@@ -74,11 +74,11 @@ func (o *outbound) awaits(p *path, wire *Wire, head, body []byte) drop.Reason {
 func (o *outbound) pieces(p *path, wire *Wire, head, body []byte) {
 	o.sentLarge(p, wire, 1)
 	o.send() // keep the order of packets
-	o.moment = o.t.capturing.moment()
-	defer o.moment.end()
+	o.moment = o.t.capturing.Now()
+	defer o.moment.End()
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	lose := func(r drop.Reason, err error) {
-		o.drops.lose(&p.out, &capture.Packet{At: o.moment.at, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
+		o.drops.lose(&p.out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
 		o.sent = nil
 	}
 	for pkt, r := range wire.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
@@ -100,10 +100,10 @@ func (o *outbound) pieces(p *path, wire *Wire, head, body []byte) {
 // 3.2.2), or the MTU is static. Size is that of the inner packet.
 func (o *outbound) oversize(p *path, wire *Wire, pkt transport.Packet, size int) {
 	o.send()
-	o.moment = o.t.capturing.moment()
-	defer o.moment.end()
+	o.moment = o.t.capturing.Now()
+	defer o.moment.End()
 	if err := o.sendOne(p, wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
-		o.drops.lose(&p.out, &capture.Packet{At: o.moment.at, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
+		o.drops.lose(&p.out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
 		o.sent = nil
 		return
 	}

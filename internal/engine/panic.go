@@ -1,41 +1,12 @@
 package engine
 
 import (
-	"fmt"
-	"runtime/debug"
 	"slices"
-	"time"
-
-	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap/drop"
 	"sixfour/internal/api"
 	"sixfour/internal/capture"
 )
-
-// panicLog limits log lines about panics of all goroutines: each has a stack trace, and
-// anyone can resend a packet that causes a panic.
-var panicLog = rate.NewLimiter(rate.Every(10*time.Second), 5)
-
-// guarded calls f, logs a panic in it, and reports whether there was one. The caller must
-// then replace state that f may have left half changed. Locks that f takes must be
-// released by defer.
-func guarded(log *zap.Logger, doing string, f func()) (panicked bool) {
-	defer func() {
-		v := recover()
-		if v == nil {
-			return
-		}
-		panicked = true
-		if log != nil && panicLog.Allow() {
-			log.Error("panic: this is a fault of sixfourd, which goes on without what it was working on: please report this line",
-				zap.String("doing", doing), zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
-		}
-	}()
-	f()
-	return false
-}
 
 // recovered counts and reports a panic while doing something for the tunnel.
 func (t *tunnel) recovered(doing string) {
@@ -69,7 +40,7 @@ func (in *inbound) failed() {
 			}
 		}
 	}
-	in.drops.lose(c, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Reason: drop.InternalError})
+	in.drops.lose(c, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Reason: drop.InternalError})
 }
 
 // replace is called after a panic in a sink's flush. It discards the sink.

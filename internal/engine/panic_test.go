@@ -15,6 +15,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/liveness"
+	"sixfour/internal/recovery"
 	"sixfour/transport"
 )
 
@@ -72,7 +73,7 @@ func TestPanicInBatch(t *testing.T) {
 	o := newOutbound(tn, nil, 0)
 	turn := func(pkts [][]byte) {
 		o.workspace = workspaces.New().(*workspace)
-		if guarded(nil, "", func() {
+		if recovery.Guard(nil, "", func() {
 			for _, pkt := range pkts {
 				o.add(append(make([]byte, encap.Headroom), pkt...))
 			}
@@ -187,12 +188,12 @@ func TestPanicsBeside(t *testing.T) {
 
 	failed := false
 	s := &speaker{p: p, s: nil, failed: func() { failed = true }} // using the nil resolver panics
-	if !guarded(nil, "", func() { s.hold(nil) }) || !failed || !s.mu.TryLock() {
+	if !recovery.Guard(nil, "", func() { s.hold(nil) }) || !failed || !s.mu.TryLock() {
 		t.Error("a speaker whose resolver panics keeps it, or its lock")
 	}
 
 	f := &reassembly{}
-	if !guarded(nil, "", func() { f.add(tn, nil) }) || f.r != nil || !f.mu.TryLock() {
+	if !recovery.Guard(nil, "", func() { f.add(tn, nil) }) || f.r != nil || !f.mu.TryLock() {
 		t.Error("fragments are kept after a panic, or their lock")
 	}
 }

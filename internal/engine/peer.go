@@ -14,6 +14,7 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/icmpreply"
 	"sixfour/internal/liveness"
 	"sixfour/internal/pathmtu"
 )
@@ -30,7 +31,7 @@ type path struct {
 	listening atomic.Bool   // a receiver is open for packets from the peer
 	answered  atomic.Uint64 // echo requests answered by the daemon itself
 	record    *encap.Record
-	soft      softState
+	soft      icmpreply.Soft
 	icmp      icmpReceived
 	echo      *echo
 	// Limits the reports about the path MTU from routers; anyone can forge them.

@@ -11,7 +11,9 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/header"
 	"sixfour/internal/pathmtu"
+	"sixfour/internal/recovery"
 )
 
 // prober finds the path MTUs of all peers. It runs on one goroutine, which sleeps while
@@ -187,7 +189,7 @@ const trafficPoll = 500 * time.Millisecond
 
 // guard calls f. After a panic the state of all paths is discarded and learnt again.
 func (p *prober) guard(f func()) {
-	if guarded(p.log, "find path MTUs", f) {
+	if recovery.Guard(p.log, "find path MTUs", f) {
 		clear(p.searches)
 		clear(p.seen)
 	}
@@ -368,8 +370,8 @@ func (p *prober) handleReport(ctx context.Context, r tooBig) {
 	}
 	if wire := r.p.wire.Load(); wire != nil && wire.mtu == r.mtu {
 		limit := int(wire.stack.LimitTo(r.inner))
-		if size(r.inner) > limit && !wire.stack.InPieces(r.inner, size(r.inner)) {
-			r.p.t.reply.tooBig(limit, r.inner, nil)
+		if header.TotalLen(r.inner) > limit && !wire.stack.InPieces(r.inner, header.TotalLen(r.inner)) {
+			r.p.t.reply.TooBig(limit, r.inner, nil)
 		}
 	}
 }

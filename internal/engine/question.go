@@ -119,12 +119,12 @@ func (p *path) put(wire *Wire, q question) error {
 			return fmt.Errorf("it cannot be encapsulated: %v", r)
 		}
 	}
-	m := p.t.capturing.moment()
-	defer m.end()
+	m := p.t.capturing.Now()
+	defer m.End()
 	if err := wire.senders[0].SendOne(pkt); err != nil {
 		return err
 	}
-	p.showProbe(m.at, pkt, buf[encap.Headroom:], q.way != wayOutside)
+	p.showProbe(m.At, pkt, buf[encap.Headroom:], q.way != wayOutside)
 	return nil
 }
 

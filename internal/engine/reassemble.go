@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/icmpreply"
 )
 
 // reassembly is the slow path for fragments of a tunnel's IPv6 layer (RFC 2473 section
@@ -22,7 +23,7 @@ type reassembly struct {
 }
 
 // timedOutMost limits timedOut: more errors would not be sent anyway.
-const timedOutMost = repliesPerSender
+const timedOutMost = icmpreply.PerSender
 
 // reassemble adds a fragment and returns the inner packet if it is complete. A nil packet
 // with drop.None means that the fragment waits for the others.
@@ -74,11 +75,11 @@ func (t *tunnel) expireFragments(now time.Time) {
 				continue
 			}
 			if layer, ok := wire.stack.EndOf(first); ok {
-				if icmp.MayAnswer(first, false) && t.reply.may(&t.reply.own, first) {
+				if icmp.MayAnswer(first, false) && t.reply.Allow(first) {
 					buf := make([]byte, encap.Headroom, encap.Headroom+header.IPv6Len+icmp.MaxLen)
 					buf = layerError(buf, header.IPv6(first), icmp.TimeExceeded6, icmp.ReassemblyTime6, 0)
 					if wire.tell(layer, buf, make([]byte, wire.mtu), t.reply) != nil {
-						t.reply.sent.add(6, icmp.TimeExceeded6, icmp.ReassemblyTime6)
+						t.reply.Sent.Add(6, icmp.TimeExceeded6, icmp.ReassemblyTime6)
 					}
 				}
 				break

@@ -9,6 +9,7 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/icmpreply"
 	"sixfour/transport"
 )
 
@@ -56,7 +57,7 @@ func TestReassemblyTimeIsTold(t *testing.T) {
 		tun.fragments.add(tun, first("fc00::2", id))
 	}
 	tun.expireFragments(time.Now().Add(2 * fragment.Timeout))
-	if n := len(out.sent); n > 1+repliesPerSender {
+	if n := len(out.sent); n > 1+icmpreply.PerSender {
 		t.Errorf("%d errors", n)
 	}
 }

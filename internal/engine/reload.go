@@ -46,7 +46,7 @@ func (e *Engine) ReloadFailed(err error) {
 	why := text.Cut(err.Error(), maxWhy)
 	e.reloaded.Failed++
 	e.reloaded.Last, e.reloaded.Error = time.Now(), why
-	e.events.add(api.Event{At: time.Now(), Kind: api.EventReload, Text: "failed: " + why})
+	e.events.Add(api.Event{At: time.Now(), Kind: api.EventReload, Text: "failed: " + why})
 }
 
 // noteReload records a reload that succeeded.
@@ -55,7 +55,7 @@ func (e *Engine) noteReload(p *api.Plan) {
 	defer e.mu.Unlock()
 	e.reloaded.Succeeded++
 	e.reloaded.Last, e.reloaded.Error = time.Now(), ""
-	e.events.add(api.Event{At: time.Now(), Kind: api.EventReload, Text: p.String()})
+	e.events.Add(api.Event{At: time.Now(), Kind: api.EventReload, Text: p.String()})
 }
 
 // reload is one change of the configuration. The control loop runs it.

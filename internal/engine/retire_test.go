@@ -45,7 +45,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)
 	}
-	if s, err := tun.reply.sender(4); s != nil || !errors.Is(err, net.ErrClosed) {
+	if s, err := tun.reply.Sender(4); s != nil || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a socket for ICMP: %v", err)
 	}
 }

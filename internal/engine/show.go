@@ -12,15 +12,12 @@ import (
 )
 
 // seen returns the running captures; nil: none.
-func (t *tunnel) seen() *captures {
-	if t.capturing == nil {
-		return nil
-	}
-	return t.capturing.now.Load()
+func (t *tunnel) seen() *capture.Taps {
+	return t.capturing.Taps()
 }
 
 // show passes a packet that belongs to no batch to the captures.
-func (t *tunnel) show(p *capture.Packet) { t.seen().show(t.cfg.Name, p) }
+func (t *tunnel) show(p *capture.Packet) { t.seen().Show(t.cfg.Name, p) }
 
 // Notes on captured packets that their bytes do not explain.
 const (
@@ -58,12 +55,9 @@ func (d *drops) lose(c *counters, p *capture.Packet) {
 		pkt = p.Inner.Head
 	}
 	d.countN(c, p.Reason, max(p.Count, 1), pkt, p.Err)
-	if d.capturing == nil {
-		return
-	}
-	if seen := d.capturing.now.Load(); seen != nil {
+	if seen := d.capturing.Taps(); seen != nil {
 		p.Direction = d.direction
-		seen.show(d.tunnel, p)
+		seen.Show(d.tunnel, p)
 	}
 }
 
@@ -118,14 +112,14 @@ func (in *inbound) endBatch() {
 // packet.
 func (in *inbound) show(t *tunnel, inner []byte, note string) {
 	if in.seen != nil {
-		in.seen.show(t.cfg.Name, &capture.Packet{At: in.moment.at, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
+		in.seen.Show(t.cfg.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
 	}
 }
 
 // lose counts the current packet as dropped, with its inner packet, if known, and the
 // reason.
 func (in *inbound) lose(s *sink, p *path, inner []byte, r drop.Reason, err error) {
-	s.drops.lose(&p.in, &capture.Packet{At: in.moment.at, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
+	s.drops.lose(&p.in, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
 }
 
 // noteSent stores an outer packet of an answer, for captures.
@@ -141,7 +135,7 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 		return
 	}
 	in.show(t, inner, noteAnswered)
-	p := &capture.Packet{At: in.moment.at, Direction: pcapng.Outbound, Inner: whole(answer), Note: noteAnswer}
+	p := &capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Inner: whole(answer), Note: noteAnswer}
 	if p.Fragments = in.sent; len(in.sent) == 1 {
 		p.Outer, p.Fragments = whole(in.sent[0]), nil
 	}
@@ -151,12 +145,12 @@ func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
 
 // keepFor stores a packet until the device has accepted or refused it.
 func (s *sink) keepFor(in *inbound, inner []byte) {
-	s.kept = append(s.kept, capture.Packet{At: in.moment.at, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
+	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
 }
 
 // showKept shows the stored packets of a batch. The device has refused those with the
 // given indexes, or all of them.
-func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reason, err error) {
+func (s *sink) showKept(seen *capture.Taps, refused []int16, all bool, why drop.Reason, err error) {
 	if len(s.kept) == 0 {
 		return
 	}
@@ -165,7 +159,7 @@ func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reas
 		if all || slices.Contains(refused, int16(i)) {
 			p.Reason, p.Err = why, err
 		}
-		seen.show(s.t.cfg.Name, p)
+		seen.Show(s.t.cfg.Name, p)
 	}
 	clear(s.kept)
 	s.kept = s.kept[:0]
@@ -174,15 +168,15 @@ func (s *sink) showKept(seen *captures, refused []int16, all bool, why drop.Reas
 // lose counts packet i of the batch as dropped.
 func (o *outbound) lose(i int, r drop.Reason, err error) {
 	o.drops.lose(&o.paths[i].out, &capture.Packet{
-		At: o.moment.at, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
+		At: o.moment.At, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
 }
 
 // show shows n packets of the batch, starting at from, which were sent.
-func (o *outbound) show(seen *captures, from, n int) {
+func (o *outbound) show(seen *capture.Taps, from, n int) {
 	for i := from; i < from+n; i++ {
-		seen.show(o.t.cfg.Name, &capture.Packet{
-			At: o.moment.at, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
+		seen.Show(o.t.cfg.Name, &capture.Packet{
+			At: o.moment.At, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
 		})
 	}
 }
@@ -199,7 +193,7 @@ func (o *outbound) showSent(inner []byte) {
 	if o.sent == nil {
 		return
 	}
-	p := &capture.Packet{At: o.moment.at, Direction: pcapng.Outbound, Inner: whole(inner)}
+	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: whole(inner)}
 	if len(o.sent) == 1 {
 		p.Outer = whole(o.sent[0])
 	} else {

@@ -16,6 +16,7 @@ import (
 	"sixfour/internal/capture"
 	"sixfour/internal/iface"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/recovery"
 	"sixfour/transport"
 )
 
@@ -95,7 +96,7 @@ func (s *speaker) run(ctx context.Context) {
 		case <-s.wake:
 		}
 		again := time.Now().Add(learnPause)
-		if guarded(s.p.t.log, "talk to neighbours", func() { again = s.next(scratch) }) {
+		if recovery.Guard(s.p.t.log, "talk to neighbours", func() { again = s.next(scratch) }) {
 			s.p.t.recovered("talk to neighbours")
 		}
 		if now := s.Learnt(); !sameLearnt(now, before) {
@@ -156,18 +157,18 @@ func (s *speaker) send(wire *Wire, scratch []byte, send []resolve.Message) {
 		s.p.t.log.Error("neighbour discovery", zap.Error(err))
 		return
 	}
-	now := s.p.t.capturing.moment()
-	defer now.end()
+	now := s.p.t.capturing.Now()
+	defer now.End()
 	for _, m := range send {
 		to.to = m.To
 		n := copy(scratch[encap.Headroom:], m.Packet)
 		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
 		if r != drop.None {
-			s.drops.lose(&s.p.out, &capture.Packet{At: now.at, Inner: whole(m.Packet), Reason: r})
+			s.drops.lose(&s.p.out, &capture.Packet{At: now.At, Inner: whole(m.Packet), Reason: r})
 		} else if err := wire.senders[0].SendOne(pkt); err != nil {
-			s.drops.lose(&s.p.out, &capture.Packet{At: now.at, Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
+			s.drops.lose(&s.p.out, &capture.Packet{At: now.At, Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
 		} else {
-			s.p.t.show(&capture.Packet{At: now.at, Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
+			s.p.t.show(&capture.Packet{At: now.At, Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
 			s.p.out.carried(1, n)
 		}
 	}

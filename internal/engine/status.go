@@ -22,9 +22,9 @@ func (t *tunnel) status() api.TunnelStatus {
 	if t.only == nil {
 		s.Liveness.Loss = lossOf(s.Peers)
 	}
-	s.ICMP.SentTypes = t.reply.sent.counts()
+	s.ICMP.SentTypes = t.reply.Sent.Types()
 	s.ICMP.Sent = s.ICMP.SentTypes.Total()
-	s.ICMP.Limited = t.reply.limited.Load()
+	s.ICMP.Limited = t.reply.Limited.Load()
 	s.Repairs = t.repairs.counts()
 	return s
 }
@@ -75,7 +75,7 @@ func (p *path) status() api.PeerStatus {
 		In:       p.in.traffic(),
 		Out:      p.out.traffic(),
 		Answered: p.answered.Load(),
-		ICMP:     api.ICMP{HeardTypes: p.icmp.errors.counts(), Ignored: p.icmp.ignored.Load()},
+		ICMP:     api.ICMP{HeardTypes: p.icmp.errors.Types(), Ignored: p.icmp.ignored.Load()},
 		Probes:   api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
 		OddECN:   p.record.OddECN(),
 		IDWraps:  p.record.Wraps(),

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -69,4 +70,19 @@ func (p *path) noteSend(err error) {
 		err = errno
 	}
 	p.note(fmt.Sprintf("packets cannot be sent: %v", err))
+}
+
+// Events delivers the last hundred events, and new ones until ctx ends, when the channel is
+// closed. A reader that falls more than a thousand events behind misses the oldest of them;
+// an event of the kind "lost" then says how many.
+func (e *Engine) Events(ctx context.Context) <-chan api.Event { return e.events.Follow(ctx) }
+
+// event adds an event about a peer.
+func (p *path) event(kind, text string) {
+	p.t.events.Add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
+}
+
+// event adds an event about a tunnel.
+func (t *tunnel) event(kind, text string) {
+	t.events.Add(api.Event{At: time.Now(), Tunnel: t.cfg.Name, Kind: kind, Text: text})
 }

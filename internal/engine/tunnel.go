@@ -16,7 +16,10 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/internal/capture"
 	"sixfour/internal/config"
+	"sixfour/internal/events"
+	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
 	"sixfour/transport"
 	"sixfour/tun"
@@ -47,14 +50,14 @@ type tunnel struct {
 	surroundings   surroundings
 	fragments      reassembly
 	speaker        atomic.Pointer[speaker] // nil: the mechanism sends nothing of its own
-	reply          *replier
+	reply          *icmpreply.Replier
 	prober         *prober
-	keeper         *keeper // nil: no liveness checks
-	events         *events // nil: events are not recorded
+	keeper         *keeper     // nil: no liveness checks
+	events         *events.Log // nil: events are not recorded
 	repairs        repairCounts
 	troubles       *rate.Limiter // limits events about errors
 	falls, returns *rate.Limiter // limit log lines about peers that stop or resume answering
-	capturing      *capturing    // nil: no captures
+	capturing      *capture.Set  // nil: no captures
 	overflow       overflow
 	tooLong        chan<- tooLong // to the control loop; never blocks
 
@@ -96,7 +99,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 		falls:    newLifeLimit(),
 		returns:  newLifeLimit(),
 	}
-	t.reply = newReplier(t)
+	t.reply = icmpreply.New(t.cfg.Netns, &t.index, t.log)
 	for i := range cfg.Peers {
 		t.peers = append(t.peers, newPath(t, &cfg.Peers[i]))
 	}
@@ -395,7 +398,7 @@ func (t *tunnel) close() {
 	}
 	t.closeSockets() // a goroutine that uses the device may be blocked in a socket
 	t.wg.Wait()
-	t.reply.close()
+	t.reply.Close()
 	t.link = nil
 }
 

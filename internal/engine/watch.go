@@ -11,6 +11,7 @@ import (
 
 	"sixfour/internal/netcfg"
 	"sixfour/internal/netns"
+	"sixfour/internal/recovery"
 )
 
 // watched identifies a namespace in which changes are followed, optionally with changes of
@@ -76,7 +77,7 @@ func (e *Engine) keepWatching(ctx context.Context, namespace, of string, watch f
 	said := ""
 	for {
 		var err error
-		guarded(e.log, "follow changes of "+of, func() {
+		recovery.Guard(e.log, "follow changes of "+of, func() {
 			err = errors.New("the daemon failed by a fault of its own")
 			err = watch()
 		})

@@ -51,18 +51,7 @@ func (w *ptbSample) tell(t *tunnel, p *Wire) {
 	head := w.head[:min(w.size, len(w.head))]
 	w.size = 0
 	limit := int(p.stack.LimitTo(head))
-	if size(head) > limit && !p.stack.InPieces(head, size(head)) {
-		t.reply.tooBig(limit, head, nil)
+	if header.TotalLen(head) > limit && !p.stack.InPieces(head, header.TotalLen(head)) {
+		t.reply.TooBig(limit, head, nil)
 	}
-}
-
-// size returns the full length of a packet from its beginning; 0 if that is too short.
-func size(head []byte) int {
-	switch {
-	case len(head) >= header.IPv6Len && header.Version(head) == 6:
-		return header.IPv6Len + header.IPv6(head).PayloadLen()
-	case len(head) >= header.IPv4Len && header.Version(head) == 4:
-		return header.IPv4(head).TotalLen()
-	}
-	return 0
 }

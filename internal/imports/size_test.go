@@ -32,7 +32,7 @@ var tooLarge = []string{
 	"internal/engine",
 	"internal/engine.Engine",
 	"internal/engine.inbound",
-	"internal/engine.peer",
+	"internal/engine.path",
 	"internal/engine.reload",
 	"internal/engine.tunnel",
 	"internal/liveness.Peer",

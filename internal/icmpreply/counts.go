@@ -1,4 +1,4 @@
-package engine
+package icmpreply
 
 import (
 	"sync/atomic"
@@ -7,19 +7,19 @@ import (
 	"sixfour/internal/api"
 )
 
-// icmpCounts counts received or sent ICMP errors by type. Any goroutine may use it.
-type icmpCounts struct {
+// Counts counts received or sent ICMP errors by type. Any goroutine may use it.
+type Counts struct {
 	unreachable, tooBig, timeExceeded, parameter, other atomic.Uint64
 }
 
-func (c *icmpCounts) counts() api.ICMPTypes {
+func (c *Counts) Types() api.ICMPTypes {
 	return api.ICMPTypes{
 		Unreachable: c.unreachable.Load(), TooBig: c.tooBig.Load(), TimeExceeded: c.timeExceeded.Load(), Parameter: c.parameter.Load(), Other: c.other.Load(),
 	}
 }
 
-// add counts a message of the given IP version.
-func (c *icmpCounts) add(version int, typ, code byte) {
+// Add counts a message of the given IP version.
+func (c *Counts) Add(version int, typ, code byte) {
 	if version == 4 {
 		c.of4(typ, code).Add(1)
 	} else {
@@ -27,7 +27,7 @@ func (c *icmpCounts) add(version int, typ, code byte) {
 	}
 }
 
-func (c *icmpCounts) of4(typ, code byte) *atomic.Uint64 {
+func (c *Counts) of4(typ, code byte) *atomic.Uint64 {
 	switch typ {
 	case icmp.Unreachable4:
 		if code == icmp.FragNeeded {
@@ -42,7 +42,7 @@ func (c *icmpCounts) of4(typ, code byte) *atomic.Uint64 {
 	return &c.other
 }
 
-func (c *icmpCounts) of6(typ byte) *atomic.Uint64 {
+func (c *Counts) of6(typ byte) *atomic.Uint64 {
 	switch typ {
 	case icmp.Unreachable6:
 		return &c.unreachable

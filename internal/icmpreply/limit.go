@@ -1,4 +1,4 @@
-package engine
+package icmpreply
 
 import (
 	"hash/maphash"
@@ -14,9 +14,9 @@ import (
 // section 4.3.2.8. A sender that ignores the errors, or a network that forges senders, must
 // not use up what the others need.
 const (
-	repliesPerSender  = 10 // per second, and burst
-	repliesPerNetwork = 50
-	repliesPerSecond  = 100
+	PerSender  = 10 // per second, and burst
+	perNetwork = 50
+	perSecond  = 100
 )
 
 // errorLimit limits errors of one kind to inner senders: to each sender, to each network,
@@ -34,8 +34,8 @@ type errorLimit struct {
 func (l *errorLimit) allow(to netip.Addr, at time.Time) bool {
 	l.once.Do(func() {
 		l.begun, l.seed = at, maphash.MakeSeed()
-		l.total = rate.NewLimiter(repliesPerSecond, repliesPerSecond)
-		l.senders, l.networks = newShares(repliesPerSender), newShares(repliesPerNetwork)
+		l.total = rate.NewLimiter(perSecond, perSecond)
+		l.senders, l.networks = newShares(PerSender), newShares(perNetwork)
 	})
 	now := at.Sub(l.begun)
 	return l.senders.take(maphash.Comparable(l.seed, to), now) &&

@@ -1,4 +1,5 @@
-package engine
+// Package events stores the most recent events of the daemon for its readers.
+package events
 
 import (
 	"context"
@@ -16,17 +17,17 @@ const (
 	backlog = 1024
 )
 
-// events stores the most recent events in a ring. A reader costs nothing but its position:
+// Log stores the most recent events in a ring. A reader costs nothing but its position:
 // there is no queue that a slow reader could fill.
-type events struct {
+type Log struct {
 	mu    sync.Mutex
 	ring  [backlog]api.Event
 	next  uint64        // number of events so far
 	fresh chan struct{} // closed when the next event is added; nil: no reader waits
 }
 
-// add adds an event. Any goroutine may call it.
-func (e *events) add(ev api.Event) {
+// Add adds an event. Any goroutine may call it.
+func (e *Log) Add(ev api.Event) {
 	if e == nil {
 		return
 	}
@@ -42,7 +43,7 @@ func (e *events) add(ev api.Event) {
 
 // read appends to into the events that start with number from. It returns them, how many
 // were missed, the number of the next event, and a channel that is closed when it is added.
-func (e *events) read(into []api.Event, from uint64) (list []api.Event, missed, next uint64, fresh <-chan struct{}) {
+func (e *Log) read(into []api.Event, from uint64) (list []api.Event, missed, next uint64, fresh <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if oldest := e.next - min(e.next, backlog); from < oldest {
@@ -57,21 +58,21 @@ func (e *events) read(into []api.Event, from uint64) (list []api.Event, missed, 
 	return into, missed, from, e.fresh
 }
 
-// Events delivers the last hundred events, and new ones until ctx ends, when the channel is
+// Follow delivers the last hundred events, and new ones until ctx ends, when the channel is
 // closed. A reader that falls more than a thousand events behind misses the oldest of them;
 // an event of the kind "lost" then says how many.
-func (e *Engine) Events(ctx context.Context) <-chan api.Event {
+func (e *Log) Follow(ctx context.Context) <-chan api.Event {
 	out := make(chan api.Event)
 	go func() {
 		defer close(out)
-		e.events.mu.Lock()
-		at := e.events.next - min(e.events.next, history)
-		e.events.mu.Unlock()
+		e.mu.Lock()
+		at := e.next - min(e.next, history)
+		e.mu.Unlock()
 		var list []api.Event
 		for {
 			var missed uint64
 			var fresh <-chan struct{}
-			list, missed, at, fresh = e.events.read(list[:0], at)
+			list, missed, at, fresh = e.read(list[:0], at)
 			if missed > 0 {
 				list = append([]api.Event{{At: time.Now(), Kind: api.EventLost, Text: fmt.Sprintf("%d events were not read in time", missed)}}, list...)
 			}
@@ -90,14 +91,4 @@ func (e *Engine) Events(ctx context.Context) <-chan api.Event {
 		}
 	}()
 	return out
-}
-
-// event adds an event about a peer.
-func (p *path) event(kind, text string) {
-	p.t.events.add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
-}
-
-// event adds an event about a tunnel.
-func (t *tunnel) event(kind, text string) {
-	t.events.add(api.Event{At: time.Now(), Tunnel: t.cfg.Name, Kind: kind, Text: text})
 }

@@ -1,4 +1,4 @@
-package engine
+package icmpreply
 
 import (
 	"hash/maphash"
@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
@@ -31,11 +33,11 @@ func TestErrorLimit(t *testing.T) {
 		name, noisy, quiet string
 		crowd, most        int // number of forged senders, and the most errors they may get at once
 	}{
-		{"one sender", "2001:db8:1::", "2001:db8:2::1", 1, repliesPerSender},
-		{"one sender of the same network", "2001:db8:1::", "2001:db8:1::1:1", 1, repliesPerSender},
-		{"one sender, IPv4", "10.1.1.1", "10.1.2.1", 1, repliesPerSender},
-		{"a network of senders", "2001:db8:1::", "2001:db8:2::1", 1 << 16, repliesPerNetwork},
-		{"a network of senders, IPv4", "10.1.1.0", "10.1.2.1", 256, repliesPerNetwork},
+		{"one sender", "2001:db8:1::", "2001:db8:2::1", 1, PerSender},
+		{"one sender of the same network", "2001:db8:1::", "2001:db8:1::1:1", 1, PerSender},
+		{"one sender, IPv4", "10.1.1.1", "10.1.2.1", 1, PerSender},
+		{"a network of senders", "2001:db8:1::", "2001:db8:2::1", 1 << 16, perNetwork},
+		{"a network of senders, IPv4", "10.1.1.0", "10.1.2.1", 256, perNetwork},
 	} {
 		var l errorLimit
 		now := time.Now()
@@ -72,8 +74,8 @@ func TestErrorLimit(t *testing.T) {
 			told++
 		}
 	}
-	if told != repliesPerSecond {
-		t.Errorf("%d are told, want %d", told, repliesPerSecond)
+	if told != perSecond {
+		t.Errorf("%d are told, want %d", told, perSecond)
 	}
 }
 
@@ -91,8 +93,10 @@ func quietHeard(l *errorLimit, first string, now time.Time) (heard int) {
 
 // A sender that is over its limit does not use up a stored error that quoted too little.
 func TestLateErrorIsForOthers(t *testing.T) {
-	_, tun, p, _ := lab(t)
-	l := &tun.reply.relayed
+	r := New("", new(atomic.Int64), zap.NewNop())
+	r.Retire() // what is allowed need not be sent
+	var soft Soft
+	l := &r.relayed
 	first := netip.MustParseAddr("192.0.2.1")
 	l.allow(first, time.Now())
 	share := func(a netip.Addr) *atomic.Int64 {
@@ -103,16 +107,27 @@ func TestLateErrorIsForOthers(t *testing.T) {
 	for share(other) == share(first) {
 		other = other.Next()
 	}
-	noisy, quiet := arriving(first.String(), "10.0.0.2", header.UDP), arriving(other.String(), "10.0.0.2", header.UDP)
-	p.soft.note(icmp.Unreachable)
+	noisy, quiet := packetFrom(first), packetFrom(other)
+	soft.Note(icmp.Unreachable)
 	for range 100 {
-		tun.reply.late(&p.soft, noisy)
+		r.Late(&soft, noisy)
 	}
-	if n := p.soft.pending.Load(); n != 1 {
+	if n := soft.Pending.Load(); n != 1 {
 		t.Fatalf("%d errors are left", n)
 	}
-	tun.reply.late(&p.soft, quiet)
-	if n := p.soft.pending.Load(); n != 0 {
+	r.Late(&soft, quiet)
+	if n := soft.Pending.Load(); n != 0 {
 		t.Errorf("%d errors are left", n)
 	}
+}
+
+// packetFrom returns a UDP packet over IPv4 from an address.
+func packetFrom(a netip.Addr) []byte {
+	pkt := make([]byte, header.IPv4Len+8)
+	ip := header.IPv4(pkt)
+	ip[0], ip[3], ip[8], ip[9] = 0x45, byte(len(pkt)), 64, header.UDP
+	copy(ip.Source(), a.AsSlice())
+	copy(ip.Dest(), []byte{10, 0, 0, 2})
+	ip.SetChecksum()
+	return pkt
 }

@@ -1,0 +1,144 @@
+package capture
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Taps is the immutable list of running captures; a change replaces it. Nil means none:
+// goroutines that carry packets check only that, once for each batch.
+type Taps struct {
+	list []tapped
+}
+
+// tapped is one capture of a tunnel, given by name. It continues when the tunnel's
+// configuration changes.
+type tapped struct {
+	tunnel string
+	tap    *Tap
+}
+
+// Show passes a packet to the captures of a tunnel. If tunnel is "", the packet belongs to
+// none, and all captures get it.
+func (c *Taps) Show(tunnel string, p *Packet) {
+	if c == nil {
+		return
+	}
+	p.ID = NextID()
+	for _, one := range c.list {
+		if tunnel == "" || one.tunnel == tunnel {
+			one.tap.Show(p)
+		}
+	}
+}
+
+// Len returns how many captures run.
+func (c *Taps) Len() int {
+	if c == nil {
+		return 0
+	}
+	return len(c.list)
+}
+
+// Set starts and ends captures.
+type Set struct {
+	mu    sync.Mutex
+	taps  atomic.Pointer[Taps]
+	ended error // why no capture can start any more; nil: it can
+	clock Clock
+}
+
+// Taps returns the running captures; nil: none, also of a nil set.
+func (c *Set) Taps() *Taps {
+	if c == nil {
+		return nil
+	}
+	return c.taps.Load()
+}
+
+// Moment is the time of packets that are about to be sent, or have arrived, for captures.
+type Moment struct {
+	At    time.Time // zero: no captures
+	clock *Clock    // nil: no captures
+}
+
+// Now returns the present time. Captures put packets in the order of their moments, and
+// hold back later packets until end is called.
+func (c *Set) Now() Moment {
+	if c.Taps() == nil {
+		return Moment{}
+	}
+	return Moment{c.clock.Hold(), &c.clock}
+}
+
+// End must be called when all packets of the moment were shown.
+func (m *Moment) End() {
+	if m.clock != nil {
+		m.clock.Release(m.At)
+	}
+	*m = Moment{}
+}
+
+// ErrTooMany means that the maximum number of captures is running.
+var ErrTooMany = fmt.Errorf("%d captures run already: end one of them", MaxTaps)
+
+func (c *Set) Begin(tunnel string, tap *Tap) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended != nil {
+		return c.ended
+	}
+	var list []tapped
+	if old := c.taps.Load(); old != nil {
+		list = old.list
+	}
+	tap.Await(&c.clock)
+	if len(list) >= MaxTaps {
+		return ErrTooMany
+	}
+	c.taps.Store(&Taps{append(slices.Clone(list), tapped{tunnel, tap})})
+	return nil
+}
+
+// end ends the captures for which which returns true, and gives their readers the reason.
+func (c *Set) end(why error, which func(tapped) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.taps.Load()
+	if old == nil {
+		return
+	}
+	next := new(Taps)
+	for _, one := range old.list {
+		if which(one) {
+			one.tap.End(why)
+		} else {
+			next.list = append(next.list, one)
+		}
+	}
+	if len(next.list) == 0 {
+		next = nil
+	}
+	c.taps.Store(next)
+}
+
+// EndTap ends one capture.
+func (c *Set) EndTap(tap *Tap) {
+	c.end(nil, func(one tapped) bool { return one.tap == tap })
+}
+
+// EndTunnel ends the captures of a tunnel, and gives their readers the reason.
+func (c *Set) EndTunnel(tunnel string, why error) {
+	c.end(why, func(one tapped) bool { return one.tunnel == tunnel })
+}
+
+// Close ends all captures, and lets no new one start.
+func (c *Set) Close(why error) {
+	c.mu.Lock()
+	c.ended = why
+	c.mu.Unlock()
+	c.end(why, func(tapped) bool { return true })
+}
