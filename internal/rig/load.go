@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -26,6 +27,9 @@ type LoadOptions struct {
 	Size     int           // UDP: bytes of a datagram's content; default 1000
 	Rate     int           // UDP: datagrams per second of each stream; default: as many as the kernel takes
 	Segments int           // UDP: datagrams passed to and from the kernel as one (UDP_SEGMENT); default 1
+	// Drain is how long to wait for another datagram after the last one was sent, while
+	// some have not arrived (UDP); default 300 ms.
+	Drain time.Duration
 }
 
 // LoadResult is the result of a load. Bytes are payload, counted at the receiver.
@@ -34,6 +38,7 @@ type LoadResult struct {
 	Elapsed   time.Duration // from the first byte to the last one, at the receiver
 	Sent      int64         // UDP: datagrams that the kernel took
 	Received  int64         // UDP: datagrams that arrived
+	Overrun   int64         // UDP: datagrams for which the receiving socket had no room
 	Reordered int64         // UDP: datagrams that arrived after a later one of their stream
 	Gap       time.Duration // UDP: the longest time between two datagrams of a stream
 }
@@ -57,9 +62,8 @@ func rate(n int64, elapsed time.Duration) float64 {
 const (
 	loadBatch  = 64      // datagrams per system call
 	loadBuffer = 4 << 20 // receive buffer in bytes that a socket requests
-	// loadDrain is how long a receiver continues after the last datagram was sent, and
-	// how long a TCP sender waits for data that is still on its way.
-	loadDrain = 300 * time.Millisecond
+	loadDrain  = 300 * time.Millisecond
+	// loadGrace is how much longer than its duration a load may take.
 	loadGrace = 10 * time.Second
 )
 
@@ -73,11 +77,14 @@ func Load(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadO
 	if o.Size == 0 {
 		o.Size = 1000
 	}
+	if o.Drain == 0 {
+		o.Drain = loadDrain
+	}
 	o.Streams, o.Segments = max(o.Streams, 1), max(o.Segments, 1)
 	if o.UDP && (o.Size < loadHeaderLen || o.Size*o.Segments > 0xffff) {
 		return LoadResult{}, fmt.Errorf("load of %d datagrams of %d bytes at a time: sizes go from %d to %d, together", o.Segments, o.Size, loadHeaderLen, 0xffff)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.Duration+loadGrace)
+	ctx, cancel := context.WithTimeout(ctx, o.Duration+o.Drain+loadGrace)
 	defer cancel()
 	stream := tcpStream
 	if o.UDP {
@@ -103,15 +110,15 @@ func Load(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o LoadO
 
 // meter adds up the results of the receivers of a load.
 type meter struct {
-	bytes, sent, received, reordered atomic.Int64
+	bytes, sent, received, reordered, overrun atomic.Int64
 
 	mu          sync.Mutex
 	first, last time.Time
 	gap         time.Duration
 }
 
-// seen extends the period in which data arrived.
-func (m *meter) seen(first, last time.Time, gap time.Duration) {
+// extend extends the period in which data arrived.
+func (m *meter) extend(first, last time.Time, gap time.Duration) {
 	if first.IsZero() {
 		return
 	}
@@ -127,7 +134,15 @@ func (m *meter) seen(first, last time.Time, gap time.Duration) {
 }
 
 func (m *meter) result() LoadResult {
-	return LoadResult{m.bytes.Load(), m.last.Sub(m.first), m.sent.Load(), m.received.Load(), m.reordered.Load(), m.gap}
+	return LoadResult{
+		Bytes:     m.bytes.Load(),
+		Elapsed:   m.last.Sub(m.first),
+		Sent:      m.sent.Load(),
+		Received:  m.received.Load(),
+		Overrun:   m.overrun.Load(),
+		Reordered: m.reordered.Load(),
+		Gap:       m.gap,
+	}
 }
 
 // tcpStream runs one connection: it writes for the duration, then closes it.
@@ -176,7 +191,7 @@ func tcpSink(ctx context.Context, l *net.TCPListener, m *meter) error {
 	defer c.Close()
 	defer until(ctx, c)()
 	var first, last time.Time
-	defer func() { m.seen(first, last, 0) }()
+	defer func() { m.extend(first, last, 0) }()
 	for buf := make([]byte, 256<<10); ; {
 		n, err := c.Read(buf)
 		if n > 0 {
@@ -237,20 +252,56 @@ func udpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o 
 	dst := sink.LocalAddr().(*net.UDPAddr)
 	v6 := dst.IP.To4() == nil
 
-	drain, cancel := context.WithCancel(ctx)
+	drained, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer until(drain, sink)()
+	defer until(drained, sink)()
 	received := make(chan error, 1)
-	go func() { received <- udpSink(drain, batches(sink, v6), buffer, o.Size, m) }()
+	go func() { received <- udpSink(drained, batches(sink, v6), buffer, o.Size, m) }()
 	err = udpSource(ctx, from, dst, v6, o, m)
 	if err == nil {
-		select {
-		case <-time.After(loadDrain):
-		case <-ctx.Done():
-		}
+		drain(ctx, m, o.Drain)
 	}
 	cancel()
-	return errors.Join(err, <-received)
+	err = errors.Join(err, <-received)
+	overrun, lostErr := overrunOf(sink)
+	m.overrun.Add(int64(overrun))
+	return errors.Join(err, lostErr)
+}
+
+// drain waits until all datagrams that were sent have arrived, or none has arrived for
+// a while.
+func drain(ctx context.Context, m *meter, idle time.Duration) {
+	const step = 10 * time.Millisecond
+	received := m.received.Load()
+	for waited := time.Duration(0); waited < idle && received < m.sent.Load(); waited += step {
+		select {
+		case <-time.After(step):
+		case <-ctx.Done():
+			return
+		}
+		if n := m.received.Load(); n != received {
+			received, waited = n, 0
+		}
+	}
+}
+
+// overrunOf returns how many datagrams a socket had no room for.
+func overrunOf(c *net.UDPConn) (lost uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var info [unix.SK_MEMINFO_DROPS + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	var errno unix.Errno
+	err = raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if err == nil && errno != 0 {
+		err = os.NewSyscallError("getsockopt SO_MEMINFO", errno)
+	}
+	return info[unix.SK_MEMINFO_DROPS], err
 }
 
 func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, o LoadOptions, m *meter) error {
@@ -324,7 +375,7 @@ func setUDP(c *net.UDPConn, option, value int) error {
 func udpSink(ctx context.Context, conn batcher, buffer, size int, m *meter) error {
 	var first, last time.Time
 	var gap time.Duration
-	defer func() { m.seen(first, last, gap) }()
+	defer func() { m.extend(first, last, gap) }()
 	ms := messages(buffer)
 	for next := uint64(0); ; {
 		n, err := conn.ReadBatch(ms, 0)
