@@ -83,7 +83,7 @@ func (m *Moment) End() {
 }
 
 // ErrTooMany means that the maximum number of captures is running.
-var ErrTooMany = fmt.Errorf("%d captures run already: end one of them", MaxTaps)
+var ErrTooMany = fmt.Errorf("%d captures are already running: end one of them", MaxTaps)
 
 func (c *Set) Begin(tunnel string, tap *Tap) error {
 	c.mu.Lock()

@@ -89,7 +89,7 @@ func queued(ctx context.Context, emit func(any) error, do func(ctx context.Conte
 		defer close(queue)
 		defer func() { // net/http recovers panics in its own goroutine only
 			if v := recover(); v != nil {
-				ended <- fmt.Errorf("the daemon failed by a fault of its own: %v", v)
+				ended <- fmt.Errorf("a bug in the daemon: %v", v)
 			}
 		}()
 		ended <- do(ctx, func(v any) {

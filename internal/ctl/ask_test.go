@@ -60,7 +60,7 @@ rtt min/avg/max/mdev = 1.000/2.000/3.000/1.000 ms
 {"sent":1,"answered":1,"loss":0,"rtt_min_seconds":0.001,"rtt_avg_seconds":0.001,"rtt_max_seconds":0.001,"rtt_mdev_seconds":0}
 `, 0, ""},
 		{"ping hub0/pb -c 1", "no answer from hub0/pb: seq=1 (a router said: \uFFFD[2J)\n\n--- hub0/pb ---\n1 sent, 0 answered, 100% lost, in N\n", 1, "no answer"},
-		{"ping hub0", "", 1, `"hub0" may be any of 3 peers: say hub0/pa`},
+		{"ping hub0", "", 1, `"hub0" is the name of 3 peers: choose hub0/pa`},
 		{"ping", "", 2, "ping: an argument is missing: sixfourctl ping TUNNEL|TUNNEL/PEER|PEER"},
 		{"ping six0 -c 0", "", 2, "--count 0: give a number from 1 to 100000"},
 		{"ping six0 -i 0s", "", 2, "--interval"},

@@ -111,7 +111,7 @@ func (f *fake) Reload(context.Context) (api.Plan, error) {
 func (f *fake) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
 	switch r.Peer {
 	case "hub0":
-		return errors.New(`"hub0" may be any of 3 peers: say hub0/pa, hub0/pb, hub0/pc`)
+		return errors.New(`"hub0" is the name of 3 peers: choose hub0/pa, hub0/pb, hub0/pc`)
 	case "hub0/pa":
 		each(api.PingReply{Seq: 1, RTT: 0.002})
 		<-ctx.Done()

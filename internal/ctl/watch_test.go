@@ -15,10 +15,10 @@ func TestWatchPrintsEvents(t *testing.T) {
 	f := start(t)
 	f.events <- api.Event{At: began, Tunnel: "six0", Kind: api.EventState, Text: "up\x1b[2J"}
 	f.events <- api.Event{At: began, Tunnel: "hub0", Peer: "pa", Kind: api.EventPathMTU, Text: "1400"}
-	f.events <- api.Event{At: began, Kind: api.EventLost, Text: "7 events were not read in time"}
+	f.events <- api.Event{At: began, Kind: api.EventLost, Text: "7 events were lost, because they were not read in time"}
 	at := began.Local().Format(time.RFC3339)
 	for _, c := range []struct{ args, want string }{
-		{"watch", at + " six0 state: up\uFFFD[2J\n" + at + " hub0/pa path_mtu: 1400\n" + at + " lost: 7 events were not read in time\n"},
+		{"watch", at + " six0 state: up\uFFFD[2J\n" + at + " hub0/pa path_mtu: 1400\n" + at + " lost: 7 events were lost, because they were not read in time\n"},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		out, errs, ended := new(buffer), new(buffer), make(chan error, 1)

@@ -226,7 +226,7 @@ func TestOneWay(t *testing.T) {
 		}
 	}()
 	allow := forbidIn(t, h.b, unix.IPPROTO_IPV6)
-	const detail = "packets come from it, but it answers no probes any more"
+	const detail = "packets come from it, but it no longer answers probes"
 	s := a.phase(t, api.Suspect)
 	eventually(t, "a knows that b sends", func() error {
 		if _, s = a.status(t); !strings.Contains(s.State.Detail, detail) || s.LastError == nil || !strings.Contains(s.LastError.What, detail) {
@@ -282,7 +282,7 @@ func TestSilentPeer(t *testing.T) {
 		}
 		a.phase(t, api.Suspect)
 	}
-	a.wait(t, "it never answered one")
+	a.wait(t, "it has never answered one")
 }
 
 // Without keepalive there is no probe, and a tunnel is up when it can carry.

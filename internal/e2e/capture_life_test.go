@@ -95,7 +95,7 @@ func TestCaptureReaderStops(t *testing.T) {
 		must(t, err)
 		defer stream.Close() // and nobody reads
 	}
-	if _, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"}); err == nil || !strings.Contains(err.Error(), "captures run already") {
+	if _, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"}); err == nil || !strings.Contains(err.Error(), "captures are already running") {
 		t.Errorf("one more: %v", err)
 	}
 	raw, err := h.b.OpenRaw()

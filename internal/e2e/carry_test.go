@@ -249,7 +249,7 @@ func TestNetns(t *testing.T) {
 		t.Error("the interface is in the outer namespace too")
 	}
 	must(t, inner.DelLink("six0")) // and is made again where it was
-	a.wait(t, "interface is back")
+	a.wait(t, "the interface was made again")
 	reachable(t, inner, inB)
 	if code := a.end(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit status %d", code)

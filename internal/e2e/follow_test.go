@@ -54,7 +54,7 @@ func TestAddressFollowsLocal(t *testing.T) {
 			has(c.after, c.before)
 			reachable(t, h.a, peer)
 			reachable(t, h.b, netip.MustParsePrefix(c.after).Addr())
-			a.wait(t, "addresses follow the local address")
+			a.wait(t, "the interface's addresses were changed")
 			a.mustReload(t, conf+"ttl = 63\n")
 			has(c.after, c.before)
 			reachable(t, h.a, peer)

@@ -54,7 +54,7 @@ func TestGateway(t *testing.T) {
 		t.Error("the comparison does not see forwarding")
 	}
 	for _, d := range []*daemon{a, b} {
-		if log := d.log.String(); strings.Contains(log, "put back") || strings.Contains(log, " ERROR ") {
+		if log := d.log.String(); strings.Contains(log, "restored") || strings.Contains(log, " ERROR ") {
 			t.Errorf("log:\n%s", log)
 		}
 	}
@@ -152,7 +152,7 @@ func TestGatewayMends(t *testing.T) {
 
 	// The interface is deleted, and made again.
 	must(t, n.a.DelLink("six0"))
-	a.wait(t, "interface is back")
+	a.wait(t, "the interface was made again")
 	n.everyWay(t)
 
 	must(t, kept.SetDeadline(time.Now().Add(patience)))
@@ -265,7 +265,7 @@ func TestGatewaysOfTwo(t *testing.T) {
 	second.wait(t, "only one sixfourd of a network namespace can have default_route for IPv4")
 	n.everyWay(t)
 	a.end(t, syscall.SIGKILL)
-	second.wait(t, "gateway: all is well again")
+	second.wait(t, "gateway: works again")
 	second.end(t, syscall.SIGTERM)
 	unchanged(t, n.a, was)
 

@@ -31,7 +31,7 @@ func TestHealsKinds(t *testing.T) {
 			for name, d := range map[string]*daemon{"a": a, "b": b} {
 				ns := map[string]*rig.Namespace{"a": h.a, "b": h.b}[name]
 				must(t, ns.DelLink("six0"))
-				d.wait(t, "interface is back")
+				d.wait(t, "the interface was made again")
 				back()
 			}
 			address := netip.PrefixFrom(outerA, 24)

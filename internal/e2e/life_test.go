@@ -214,14 +214,14 @@ func TestHeals(t *testing.T) {
 
 	must(t, h.a.DelLink("six0"))
 	a.wait(t, "interface six0 was deleted by someone else")
-	a.wait(t, "interface is back")
+	a.wait(t, "the interface was made again")
 	reachable(t, h.a, inB)
 
 	must(t, h.a.LinkDown("six0")) // takes routes and IPv6 addresses away
 	a.wait(t, "interface is down")
 	phase(api.Waiting)
 	must(t, h.a.LinkUp("six0"))
-	a.wait(t, "interface is up again")
+	a.wait(t, "the interface is up again")
 	phase(api.Up)
 	reachable(t, h.a, in6B)
 	if got := remains(t, h.a); len(got) != 2 {

@@ -231,7 +231,7 @@ func TestNameHasDeadAddress(t *testing.T) {
 			if len(s.Peers) > 0 {
 				state, trouble = s.Peers[0].State, s.Peers[0].LastError
 			}
-			if state.Remote != c.third.String() || trouble == nil || !strings.Contains(trouble.What, "does not answer: the next address that b.example has is "+c.third.String()) {
+			if state.Remote != c.third.String() || trouble == nil || !strings.Contains(trouble.What, "does not answer: the next address of b.example, "+c.third.String()+", is used now") {
 				t.Errorf("%+v, %+v", state, trouble)
 			}
 		})

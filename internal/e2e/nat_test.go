@@ -119,7 +119,7 @@ func TestIdlePeer(t *testing.T) {
 		}
 		return nil
 	})
-	if s.State.Phase != api.Suspect || s.LastDown != nil && s.LastDown.Until.IsZero() || !strings.Contains(s.State.Detail, "it never answered") {
+	if s.State.Phase != api.Suspect || s.LastDown != nil && s.LastDown.Until.IsZero() || !strings.Contains(s.State.Detail, "it has never answered") {
 		t.Errorf("%+v, %+v", s.State, s.LastDown)
 	}
 	atB.end(t, syscall.SIGKILL)

@@ -222,7 +222,7 @@ func TestReloadIsRolledBack(t *testing.T) {
 			"tunnel gre0: add route 192.168.9.0/24", true},
 	} {
 		r := a.reload(t, c.config)
-		if !strings.Contains(r.Error, c.said) || strings.Contains(r.Error, "could not be put back") {
+		if !strings.Contains(r.Error, c.said) || strings.Contains(r.Error, "could not be restored") {
 			t.Errorf("%s: %+v, want %q", c.name, r, c.said)
 		}
 		now, want := furniture(t, h.a), before

@@ -77,7 +77,7 @@ func TestShield(t *testing.T) {
 	}
 
 	must(t, rig.Veth(h.a, "sit0", h.a, "other", 1500))
-	a.wait(t, "they are kept back")
+	a.wait(t, "these errors are suppressed")
 	shielded(t, h.a, 1)
 	if !unreachable(t, h.a, unix.IPPROTO_IPV6) {
 		t.Error("the kernel's answer was not kept back")
@@ -88,7 +88,7 @@ func TestShield(t *testing.T) {
 	reachable(t, h.a, inB)
 
 	must(t, h.a.DelLink("sit0"))
-	a.wait(t, "no longer kept back")
+	a.wait(t, "no longer suppressed")
 	shielded(t, h.a, 0)
 	if unreachable(t, h.a, unix.IPPROTO_IPV6) {
 		t.Error("an answer was kept back without need")

@@ -35,12 +35,12 @@ func (e *Engine) followAggregates() {
 	if !hold {
 		on, err := netcfg.Features(netcfg.MergesDatagrams, netcfg.MergesLists)
 		if err != nil {
-			e.log.Debug("whether the uplink puts datagrams together (GRO) is not known", zap.Error(err))
+			e.log.Debug("cannot find out whether the uplink merges datagrams (GRO)", zap.Error(err))
 		}
 		hold = len(on) > 0
 	}
 	if err := e.segments.Hold(hold, time.Now()); err != nil {
-		e.log.Warn("how the uplink puts packets together (GRO) is not known", zap.Error(err))
+		e.log.Warn("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
 	}
 }
 

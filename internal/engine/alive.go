@@ -14,7 +14,7 @@ func (e *Engine) Alive(ctx context.Context) error {
 	case e.healthChecks <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return errors.New("the control loop does not answer: tunnels carry packets as they are, and what changes around them is not followed: restart the daemon if it stays so")
+		return errors.New("the control loop does not respond: tunnels still carry packets, but the daemon does not notice changes of addresses, routes and interfaces: if this continues, restart the daemon")
 	}
 }
 

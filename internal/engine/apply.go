@@ -267,7 +267,7 @@ func (r *reload) undo() (err error) {
 	}
 	e.watchAll(r.before)
 	if err != nil {
-		return fmt.Errorf("and what was there before could not be put back: %w", err)
+		return fmt.Errorf("and the earlier state could not be restored: %w", err)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func (p *path) reportConflict(e *end) {
 		other = e.path
 	}
 	if other != nil && other != p.conflicting {
-		p.log().Error("the packets of this peer cannot be told from those of another, which gets none: give one of them another address",
+		p.log().Error("the packets of this peer cannot be distinguished from those of another peer, which receives none: give one of them another address",
 			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.cfg.Name))
 	}
 	p.conflicting = other
@@ -206,9 +206,9 @@ func (e *Engine) listenFailed(l listener, err error) {
 		delete(e.listenErrors, l)
 		return
 	}
-	why := "a socket to receive by: " + err.Error()
+	why := "a socket to receive with: " + err.Error()
 	if e.listenErrors[l] != why {
-		e.log.Warn("packets do not arrive, trying again", zap.Error(err))
+		e.log.Warn("cannot open a socket to receive packets: trying again", zap.Error(err))
 	}
 	e.listenErrors[l] = why
 	e.stale = true

@@ -192,7 +192,7 @@ func TestNotHeard(t *testing.T) {
 	for range 2 {
 		e.listen(map[listener]int{l: 1})
 	}
-	if !strings.HasPrefix(e.listenErrors[l], "a socket to receive by: ") {
+	if !strings.HasPrefix(e.listenErrors[l], "a socket to receive with: ") {
 		t.Errorf("%v", e.listenErrors)
 	}
 	if !e.stale || seen.FilterMessageSnippet("trying again").Len() != 1 || len(e.inbounds[l]) != 0 {

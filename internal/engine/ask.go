@@ -30,7 +30,7 @@ type heardAt struct {
 // maxAsked limits the waiting questions about one peer.
 const maxAsked = 1000
 
-var errBusy = errors.New("too many others ask at the same time: try again later")
+var errBusy = errors.New("too many pings and MTU tests run at the same time: try again later")
 
 // next returns the number of a new question. The answer will be sent to the channel, if the
 // channel has room.
@@ -123,7 +123,7 @@ func (a *asking) renew() error {
 	case p.t.automatic():
 		relays := p.t.mech.relays().addrs
 		if len(relays) == 0 {
-			return errors.New("the tunnel finds the other ends in the packets: there is none to be asked")
+			return errors.New("the tunnel takes outer addresses from the packets: it has no relay or router to ping")
 		}
 		down := addrs(&p.t.mech.down)
 		a.q.remote = relays[max(0, slices.IndexFunc(relays, func(r netip.Addr) bool { return !slices.Contains(down, r) }))]
@@ -134,7 +134,7 @@ func (a *asking) renew() error {
 	}
 	a.shows = ""
 	if a.q.way == wayOutside {
-		a.shows = fmt.Sprintf("from %v itself, outside the tunnel", a.q.remote)
+		a.shows = fmt.Sprintf("from the outer address %v, outside the tunnel", a.q.remote)
 	}
 	// Without fragmentation, and with a path MTU larger than any question.
 	options := wire.options
@@ -145,7 +145,7 @@ func (a *asking) renew() error {
 }
 
 // errRemoved means that a reload has removed the peer.
-var errRemoved = errors.New("a reload has removed it, or made it anew: ask again")
+var errRemoved = errors.New("a reload has removed or replaced it: try again")
 
 // unreachable returns why nothing can be sent to a peer.
 func (p *path) unreachable() error {
@@ -155,9 +155,9 @@ func (p *path) unreachable() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state.Phase == api.Waiting {
-		return fmt.Errorf("nothing can be sent: waiting for %s", p.state.Detail)
+		return fmt.Errorf("no packets can be sent: waiting for %s", p.state.Detail)
 	}
-	return errors.New("nothing can be sent yet: try again")
+	return errors.New("no packets can be sent yet: try again")
 }
 
 // send sends a question with the operator's number n.

@@ -58,10 +58,10 @@ func (e *Engine) replaceReceiver(b broken) {
 // with a registered path for which uses is true.
 func (e *Engine) replaced(b broken, which string, uses func(*Wire) bool) {
 	e.stale = true
-	e.log.Warn("a receiver "+which+" does nothing but fail: opening another one", zap.Error(b.err))
+	e.log.Warn("a receiver "+which+" fails again and again: opening another one", zap.Error(b.err))
 	for _, t := range e.tunnels {
 		if slices.ContainsFunc(t.peers, func(p *path) bool { return p.registered != nil && uses(p.registered) }) {
-			t.repaired(repairSocket, fmt.Sprintf("the receiver %s had failed (%v): there is another one", which, b.err))
+			t.repaired(repairSocket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
 		}
 	}
 }

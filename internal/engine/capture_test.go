@@ -211,7 +211,7 @@ func TestCaptureRequests(t *testing.T) {
 		r    capture.Request
 		want string
 	}{
-		{capture.Request{Tunnel: "t9"}, `there is no tunnel "t9": there is t0`},
+		{capture.Request{Tunnel: "t9"}, `there is no tunnel "t9": choose t0`},
 		{capture.Request{Tunnel: "t0", Filter: "host"}, "filter"},
 	} {
 		if err := e.Capture(t.Context(), c.r, new(memory)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -228,7 +228,7 @@ func TestCaptureRequests(t *testing.T) {
 			break
 		}
 	}
-	if err := e.Capture(ctx, capture.Request{Tunnel: "t0"}, new(memory)); err == nil || !strings.Contains(err.Error(), "captures run already") {
+	if err := e.Capture(ctx, capture.Request{Tunnel: "t0"}, new(memory)); err == nil || !strings.Contains(err.Error(), "captures are already running") {
 		t.Errorf("one more: %v", err)
 	}
 	e.endCaptures("other")

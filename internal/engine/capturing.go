@@ -8,7 +8,7 @@ import (
 	"sixfour/internal/capture"
 )
 
-var errDaemonEnds = errors.New("the daemon ends")
+var errDaemonEnds = errors.New("the daemon is stopping")
 
 // Capture writes a tunnel's packets to out as pcapng. It ends when ctx ends, when the
 // requested number of packets is written, or with an error when the tunnel is removed. An
@@ -37,7 +37,7 @@ func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
 		}
 		names = append(names, t.cfg.Name)
 	}
-	return fmt.Errorf("there is no tunnel %q: there is %s", tunnel, anyOf(names))
+	return fmt.Errorf("there is no tunnel %q: choose %s", tunnel, anyOf(names))
 }
 
 // endCaptures ends the captures of a tunnel that was removed from the configuration.

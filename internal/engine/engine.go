@@ -118,7 +118,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.prober.log = log
 	var err error
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
-		log.Info("how the uplink puts packets together (GRO) is not known", zap.Error(err))
+		log.Info("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
 	}
 	e.keeper = newKeeper(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway

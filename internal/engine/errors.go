@@ -79,7 +79,7 @@ func (o *outerErrors) run() {
 		}
 		failures = 0
 		for i, size := range sizes[:n] {
-			if recovery.Guard(o.log, "handle an ICMP message about outer packets", func() { o.handle(bufs[i][:size]) }) {
+			if recovery.Guard(o.log, "handling an ICMP message about outer packets", func() { o.handle(bufs[i][:size]) }) {
 				o.stray.dropped(drop.InternalError, 1)
 			}
 		}

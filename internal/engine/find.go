@@ -34,9 +34,9 @@ func (e *Engine) find(name string) (*path, error) {
 	case len(found) == 1 && len(same) == 1:
 		return found[0], nil
 	case len(same) > 0:
-		return nil, fmt.Errorf("%q may be any of %d peers: say %s", name, len(same), anyOf(same))
+		return nil, fmt.Errorf("%q is the name of %d peers: choose %s", name, len(same), anyOf(same))
 	}
-	return nil, fmt.Errorf("there is no peer %q: there is %s", name, anyOf(all))
+	return nil, fmt.Errorf("there is no peer %q: choose %s", name, anyOf(all))
 }
 
 // name returns the name by which operators refer to the peer.

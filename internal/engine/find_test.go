@@ -25,10 +25,10 @@ func TestFindPeer(t *testing.T) {
 		{name: "hub1/six0", found: "hub1/six0"},
 		{name: "b", found: "hub0/b"},
 		{name: "hub0/c", found: "hub0/c"},
-		{name: "c", wrong: "any of 2 peers: say hub0/c, hub1/c"},
-		{name: "hub0", wrong: "any of 2 peers: say hub0/b, hub0/c"},
+		{name: "c", wrong: "is the name of 2 peers: choose hub0/c, hub1/c"},
+		{name: "hub0", wrong: "is the name of 2 peers: choose hub0/b, hub0/c"},
 		{name: "hub2", found: "hub2/d"},
-		{name: "six1", wrong: `no peer "six1": there is six0, hub0/b, hub0/c, hub1/c, hub1/six0, hub2/d`},
+		{name: "six1", wrong: `no peer "six1": choose six0, hub0/b, hub0/c, hub1/c, hub1/six0, hub2/d`},
 		{name: "", wrong: "no peer"},
 	} {
 		p, err := e.find(c.name)

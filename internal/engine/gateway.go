@@ -67,7 +67,7 @@ func (g *gate) waits() string {
 	case g.worked:
 		return ""
 	}
-	return "tunnel " + g.cfg.DefaultRoute + ", into which the default route is to lead"
+	return "tunnel " + g.cfg.DefaultRoute + ", for the default route"
 }
 
 // yieldDefaultRoute removes the default route if the configuration no longer has it. This
@@ -126,8 +126,8 @@ func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 func (e *Engine) reportGateway(done gateway.Done, err error) {
 	g := &e.gate
 	if len(done.Mended) > 0 {
-		text := "the gateway's " + strings.Join(done.Mended, ", ") + " that somebody removed"
-		e.log.Warn("put back: " + text)
+		text := "another program had removed the gateway's " + strings.Join(done.Mended, ", ") + ": restored"
+		e.log.Warn(text)
 		for _, t := range e.tunnels {
 			if t.cfg.Name == g.cfg.DefaultRoute || g.cfg.DefaultRoute == "" && t.cfg.Netns == "" {
 				t.repaired(repairRoute, text)
@@ -150,7 +150,7 @@ func (e *Engine) reportGateway(done gateway.Done, err error) {
 	case complain != "" && complain != was:
 		e.log.Error("gateway: " + complain)
 	case complain == "" && was != "":
-		e.log.Info("gateway: all is well again")
+		e.log.Info("gateway: works again")
 	}
 }
 
@@ -160,7 +160,7 @@ func (e *Engine) closeGateway() {
 		return
 	}
 	if err := e.gate.up.Close(); err != nil {
-		e.log.Warn("undo the gateway", zap.Error(err))
+		e.log.Warn("could not remove all routes and rules of the gateway", zap.Error(err))
 	}
 	e.gate.up, e.gate.taken = nil, ""
 }

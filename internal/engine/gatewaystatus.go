@@ -27,9 +27,9 @@ func newGatewayStatus(cfg *config.Gateway, w gateway.Wanted, done gateway.Done, 
 		case err != nil:
 			d.State, d.Detail = api.HalfFailed, oneLine(err)
 		case w.Default == nil:
-			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("tunnel %s has not been able to carry packets yet: everything goes the old way", cfg.DefaultRoute)
+			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("tunnel %s cannot carry packets yet: packets still take the old default route", cfg.DefaultRoute)
 		case w.Default.Index == 0:
-			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("there is no interface %s: what would go into it is lost", cfg.DefaultRoute)
+			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("there is no interface %s: packets to it are lost", cfg.DefaultRoute)
 		}
 		s.DefaultRoute = d
 	}

@@ -60,7 +60,7 @@ func (e *Engine) readNamespace(namespace string, looked map[string]bool) {
 	h := e.hosts[namespace]
 	if err != nil { // keep what was known
 		if h.fault != err.Error() {
-			e.log.Warn("changes of this host's addresses are not seen", zap.String("netns", namespace), zap.Error(err))
+			e.log.Warn("cannot follow changes of this host's addresses", zap.String("netns", namespace), zap.Error(err))
 		}
 		h.fault = err.Error()
 		e.hosts[namespace] = h

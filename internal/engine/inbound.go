@@ -183,12 +183,12 @@ func (in *inbound) carry(n int) {
 		defer in.moment.End()
 	}
 	for next := 0; next < n; next = in.hand + 1 {
-		if recovery.Guard(in.drops.log, "handle a packet that arrived", func() { in.open(t, next, n) }) {
-			recovery.Guard(in.drops.log, "count a packet that was lost", in.failed)
+		if recovery.Guard(in.drops.log, "handling a received packet", func() { in.open(t, next, n) }) {
+			recovery.Guard(in.drops.log, "counting a lost packet", in.failed)
 		}
 	}
 	for _, s := range in.touched {
-		if recovery.Guard(s.drops.log, "write packets to the interface", func() { s.flush(in.seen) }) {
+		if recovery.Guard(s.drops.log, "writing packets to the interface", func() { s.flush(in.seen) }) {
 			in.replace(s)
 		}
 	}

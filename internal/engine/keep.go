@@ -53,7 +53,7 @@ func (k *handover) save(name string, use func(func(fd int) error) error, log *za
 		return
 	}
 	if err := use(func(fd int) error { return k.store.Store(name, fd) }); err != nil {
-		log.Warn("a restart will lose packets", zap.String("descriptor", name), zap.Error(err))
+		log.Warn("the service manager did not store a descriptor: a restart will lose packets", zap.String("descriptor", name), zap.Error(err))
 	}
 }
 
@@ -63,7 +63,7 @@ func (k *handover) remove(name string, log *zap.Logger) {
 		return
 	}
 	if err := k.store.Remove(name); err != nil {
-		log.Warn("a descriptor stays with the service manager", zap.String("descriptor", name), zap.Error(err))
+		log.Warn("the service manager did not release a stored descriptor", zap.String("descriptor", name), zap.Error(err))
 	}
 }
 
@@ -94,7 +94,7 @@ func (k *handover) queuesOf(tunnel string) (fds []int) {
 // closeRest closes the inherited descriptors that were not adopted.
 func (e *Engine) closeRest() {
 	for name, fds := range e.handover.passed {
-		e.log.Info("a descriptor that was kept is of no use any more", zap.String("descriptor", name))
+		e.log.Info("closed a stored descriptor that is no longer needed", zap.String("descriptor", name))
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
@@ -122,11 +122,11 @@ func (e *Engine) openKept(t *tunnel, s iface.Settings) error {
 		return err
 	}
 	if t.link.Adopted() {
-		t.log.Info("the interface of the process before was taken over")
+		t.log.Info("took over the interface of the previous process")
 		return nil
 	}
 	if len(s.Kept) > 0 {
-		t.log.Info("the interface of the process before was not made as this one is to be: it was replaced")
+		t.log.Info("the interface of the previous process does not fit the configuration: replaced")
 		e.forgetQueues(t)
 	}
 	e.keepQueues(t)
@@ -139,7 +139,7 @@ func (e *Engine) discard(t *tunnel) {
 		return
 	}
 	if err := t.link.Delete(); err != nil {
-		t.log.Warn("remove interface", zap.Error(err))
+		t.log.Warn("cannot remove the interface", zap.Error(err))
 	}
 	e.forgetQueues(t)
 }
@@ -167,7 +167,7 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 		}
 		rx, err := transport.AdoptRaw(fd, l.local, int(l.protocol), e.segments)
 		if err != nil {
-			e.log.Warn("packets that waited are lost", zap.Error(err))
+			e.log.Warn("cannot take over a socket of the previous process: the packets waiting in it are lost", zap.Error(err))
 			unix.Close(fd)
 			break
 		}
@@ -240,7 +240,7 @@ func (t *tunnel) drain() {
 		return
 	}
 	if err := t.link.Device.Close(); err != nil {
-		t.log.Warn("close interface", zap.Error(err))
+		t.log.Warn("cannot close the interface", zap.Error(err))
 	}
 	sent := make(chan struct{})
 	go func() {

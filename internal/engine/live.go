@@ -163,10 +163,10 @@ func (k *keeper) check(p *path, now time.Duration) {
 // guard calls f, which works on a peer. After a panic the peer's liveness sessions are
 // dropped; they start again when the peer is next marked.
 func (k *keeper) guard(p *path, f func()) {
-	if !recovery.Guard(p.t.log, "watch whether peers live", f) {
+	if !recovery.Guard(p.t.log, "probing peers", f) {
 		return
 	}
-	p.t.recovered("watch whether a peer lives")
+	p.t.recovered("probing a peer")
 	for _, pl := range p.sessions {
 		if pl.place >= 0 {
 			heap.Remove(&k.due, pl.place)

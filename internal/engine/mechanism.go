@@ -157,5 +157,5 @@ func (t *tunnel) renumber() {
 			fields = append(fields, zap.Stringer("delegated", p))
 		}
 	}
-	t.log.Info("the interface's addresses follow the local address: those of the networks behind it, if there are any, must follow, too", fields...)
+	t.log.Info("the interface's addresses were changed, because the local address has changed: if there are networks behind this host, change their addresses, too", fields...)
 }

@@ -41,7 +41,7 @@ func (p *path) learnName(name string, addrs []netip.Addr) (changed bool) {
 		return false
 	}
 	if was := p.resolved; was.IsValid() {
-		text := fmt.Sprintf("the name %s is %v now, was %v", name, addrs[0], was)
+		text := fmt.Sprintf("the name %s now resolves to %v, before to %v", name, addrs[0], was)
 		p.repaired(repairName, text)
 		p.remember(text)
 	}
@@ -128,8 +128,8 @@ func (e *Engine) isUsable(p *path, remote netip.Addr, a netcfg.Answer) bool {
 
 // reportMove reports that a peer has left an address of its name.
 func (p *path) reportMove(from netip.Addr, why string) {
-	text := fmt.Sprintf("%v %s: the next address that %s has is %v", from, why, p.remote().Name, p.resolved)
+	text := fmt.Sprintf("%v %s: the next address of %s, %v, is used now", from, why, p.remote().Name, p.resolved)
 	p.remember(text)
-	p.log().Log(p.t.lifeLevel(p.t.falls, zap.InfoLevel), "next address of the name", zap.String("name", p.remote().Name),
+	p.log().Log(p.t.lifeLevel(p.t.falls, zap.InfoLevel), "using the next address of the name", zap.String("name", p.remote().Name),
 		zap.Stringer("address", p.resolved), zap.Stringer("before", from), zap.String("why", why))
 }

@@ -75,7 +75,7 @@ func (m *mechanism) firstHost() string {
 			continue
 		}
 		if h.Name != "" {
-			return fmt.Sprintf("%v, which %s is,", m.hosts[i][0], h.Name)
+			return fmt.Sprintf("%v (%s)", m.hosts[i][0], h.Name)
 		}
 		return m.hosts[i][0].String()
 	}

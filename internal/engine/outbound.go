@@ -91,7 +91,7 @@ func (o *outbound) run() {
 	for o.queue.Wait() == nil {
 		o.workspace = workspaces.Get().(*workspace)
 		var err error
-		if recovery.Guard(o.drops.log, "carry packets from the interface", func() { err = o.carry() }) {
+		if recovery.Guard(o.drops.log, "sending packets from the interface", func() { err = o.carry() }) {
 			o.failed()
 		} else {
 			workspaces.Put(o.workspace)

@@ -12,7 +12,7 @@ import (
 func (t *tunnel) recovered(doing string) {
 	t.repairs[repairPanic].Add(1)
 	if t.troubles.Allow() {
-		t.event(api.EventError, "panic: a fault of sixfourd, which was made to "+doing+"; the log has the stack")
+		t.event(api.EventError, "panic: a bug in sixfourd while "+doing+"; the log has the stack")
 	}
 }
 
@@ -22,7 +22,7 @@ func (o *outbound) failed() {
 	n := max(1, len(o.batch)-o.done)
 	o.sent, o.large = nil, 0
 	o.drops.countN(&o.t.out, drop.InternalError, n, nil, nil)
-	o.t.recovered("carry packets from the interface")
+	o.t.recovered("sending packets from the interface")
 }
 
 // failed is called after a panic while handling the current packet. A sink that the panic
@@ -32,7 +32,7 @@ func (in *inbound) failed() {
 	if in.end != nil {
 		t := in.end.path.t
 		c = &in.end.path.in
-		t.recovered("handle a packet that arrived")
+		t.recovered("handling a received packet")
 		if t.id < len(in.sinks) {
 			if s := in.sinks[t.id]; s != nil && s.t == t && (s.gather == nil || s.gather.Len() != s.held+s.packets) {
 				in.touched = slices.DeleteFunc(in.touched, func(other *sink) bool { return other == s })
@@ -46,7 +46,7 @@ func (in *inbound) failed() {
 // replace is called after a panic in a sink's flush. It discards the sink.
 func (in *inbound) replace(s *sink) {
 	in.discard(s)
-	s.t.recovered("write packets to the interface")
+	s.t.recovered("writing packets to the interface")
 }
 
 // discard removes a sink whose state is unknown, and counts its packets as dropped

@@ -160,7 +160,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 		local = route.Source
 	}
 	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
-		return nil, fmt.Sprintf("an address to send from to %v: the route has none", remote)
+		return nil, fmt.Sprintf("a source address for packets to %v: the route has none", remote)
 	}
 	local, remote = inZone(local, route.Index), inZone(remote, route.Index)
 	layers := t.cfg.Stack(&p.cfg, local, remote)
@@ -189,7 +189,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 	}
 	var err error
 	if next.stack, err = encap.New(next.layers, mtu, t.cfg.Options, t.newSources(layers), p.record); err != nil {
-		return nil, "headers for its packets: " + err.Error()
+		return nil, "valid outer headers: " + err.Error()
 	}
 	next.clamp = t.newClamp(next)
 	next.from = origin{local, t.cfg.FwMark, next.outer().Kind.Protocol(), 0}
@@ -198,7 +198,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 	}
 	out, err := t.openSockets(next.from)
 	if err != nil {
-		return nil, "a socket to send through: " + err.Error()
+		return nil, "a socket to send with: " + err.Error()
 	}
 	next.senders = out
 	if hop.port != nil {
@@ -238,7 +238,7 @@ func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string
 	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
 		return fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name)
 	case e.depth(p, route) > encap.MaxDepth:
-		return fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or in a circle: add a route for it through the uplink", remote, p.through.cfg.Name, encap.MaxDepth)
+		return fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or endlessly: add a route for it through the uplink", remote, p.through.cfg.Name, encap.MaxDepth)
 	}
 	return ""
 }

@@ -141,11 +141,11 @@ func (t *tunnel) automatic() bool { return t.mech != nil }
 // logIrregularities logs irregularities that were counted since the last call.
 func (p *path) logIrregularities() {
 	if n := p.record.OddECN(); n > p.odd {
-		p.log().Warn("packets came with ECN fields that no sound path makes (RFC 6040 section 4.2): something on the way, or the peer, writes them wrongly", zap.Uint64("packets", n-p.odd))
+		p.log().Warn("packets arrived with a combination of inner and outer ECN fields that is not valid (RFC 6040 section 4.2): a router on the path, or the peer, sets them wrongly", zap.Uint64("packets", n-p.odd))
 		p.odd = n
 	}
 	if n := p.record.Wraps(); n > p.wraps {
-		p.log().Warn("fragments are sent so fast that identifications come round while others may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that nothing is cut", zap.Uint64("times", n-p.wraps))
+		p.log().Warn("fragments are sent so fast that their identifications repeat while earlier fragments may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that packets are not fragmented", zap.Uint64("times", n-p.wraps))
 		p.wraps = n
 	}
 }

@@ -93,7 +93,7 @@ func (e *Engine) tryHop(p *path, l *encap.Layer, route netcfg.Route) (hop, error
 		return hop{}, errLinkLocal
 	}
 	if !route.Ethernet {
-		return hop{}, fmt.Errorf("%s is no Ethernet device", route.Interface)
+		return hop{}, fmt.Errorf("%s is not an Ethernet device", route.Interface)
 	}
 	if err := e.mayBypass(p, l, route); err != nil {
 		return hop{}, err
@@ -217,7 +217,7 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 		p.inbounds = append(p.inbounds, in)
 		e.receivers.Go(in.run)
 		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets to the kernel
-			e.log.Warn("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
+			e.log.Warn("cannot use AF_XDP on a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
 		}
 	}
 	return nil
@@ -228,7 +228,7 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 func (e *Engine) openQueue(route netcfg.Route, queue int) *xdp.Port {
 	p, err := xdp.Open(route.Index, queue, route.MTU)
 	if err != nil {
-		e.log.Debug("no AF_XDP for a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
+		e.log.Debug("cannot use AF_XDP on a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
 		return nil
 	}
 	return p
@@ -238,7 +238,7 @@ func (e *Engine) openQueue(route netcfg.Route, queue int) *xdp.Port {
 func (e *Engine) closePort(p *port) {
 	if p.filter != nil {
 		if err := p.filter.Close(); err != nil {
-			e.log.Warn("take the XDP program away", zap.Error(err))
+			e.log.Warn("cannot remove the XDP program", zap.Error(err))
 		}
 	}
 	for _, in := range p.inbounds {

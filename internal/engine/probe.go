@@ -189,7 +189,7 @@ const trafficPoll = 500 * time.Millisecond
 
 // guard calls f. After a panic the state of all paths is discarded and learnt again.
 func (p *prober) guard(f func()) {
-	if recovery.Guard(p.log, "find path MTUs", f) {
+	if recovery.Guard(p.log, "searching path MTUs", f) {
 		clear(p.searches)
 		clear(p.seen)
 	}

@@ -94,12 +94,12 @@ func (p *path) chosen(k *keeper) *session {
 	was := func(a netip.Addr) bool { return slices.Contains(before, a) }
 	for _, a := range down {
 		if !was(a) {
-			p.log().Warn("relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", best.target.remote))
+			p.log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", best.target.remote))
 		}
 	}
-	text := fmt.Sprintf("packets that no address shows the way of go to %v", best.target.remote)
+	text := fmt.Sprintf("packets whose destination contains no outer address go to %v", best.target.remote)
 	if len(down) > 0 {
-		text += fmt.Sprintf(", %v being down", down)
+		text += fmt.Sprintf(", because %v is down", down)
 	}
 	p.event(api.EventState, text)
 	k.changed()

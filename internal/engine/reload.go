@@ -13,7 +13,7 @@ import (
 )
 
 // ErrEnded means that the engine no longer runs.
-var ErrEnded = errors.New("the daemon is about to end")
+var ErrEnded = errors.New("the daemon is stopping")
 
 // Reload makes the engine run another configuration, which must be valid, and returns
 // what changed. After an error everything is as before, unless the error says otherwise.
@@ -88,7 +88,7 @@ func (r *reload) run() {
 	}
 	if r.err != nil {
 		r.err = errors.Join(r.err, r.undo())
-		r.e.log.Error("reload: everything is as it was before", zap.Error(r.err))
+		r.e.log.Error("reload failed: the earlier configuration is still in use", zap.Error(r.err))
 		r.e.ReloadFailed(r.err)
 		return
 	}

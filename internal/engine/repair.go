@@ -82,7 +82,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 			t.repairs[what].Add(1)
 		}
 	}
-	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were put back", t.cfg.Name, r.Addresses, r.Routes)
+	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were restored", t.cfg.Name, r.Addresses, r.Routes)
 	t.event(api.EventRepair, text)
 	t.log.Warn(text)
 	m := &t.restoring
@@ -94,7 +94,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 		return
 	}
 	m.next = m.since.Add(restoreWindow)
-	text = fmt.Sprintf("somebody takes addresses or routes from interface %s again and again: they are not put back for the next %v; change them in the configuration, and find out who does it (ip monitor address route)",
+	text = fmt.Sprintf("another program removes addresses or routes of interface %s again and again: they are not restored for the next %v; change them in the configuration, and find that program (ip monitor address route)",
 		t.cfg.Name, m.next.Sub(now).Round(time.Second))
 	t.log.Error(text)
 	for _, p := range t.peers {
@@ -120,9 +120,9 @@ func (p *path) follows(wire *Wire) {
 	}
 	first := now != p.t.lastRoute
 	p.t.lastRoute = now
-	text, what := fmt.Sprintf("packets are sent from %v now, before from %v", now.local, was.local), repairAddress
+	text, what := fmt.Sprintf("packets are now sent from %v, before from %v", now.local, was.local), repairAddress
 	if now.local == was.local {
-		text, what = "packets leave through another interface", repairRoute
+		text, what = "packets now leave through another interface", repairRoute
 	}
 	if first {
 		p.repaired(what, text)

@@ -35,7 +35,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 		return api.MTUResult{}, err
 	}
 	if rtt == 0 {
-		return api.MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: how large packets may be is not known that way; sixfourctl status shows what is known", peer)
+		return api.MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: the path MTU cannot be measured; sixfourctl status shows the value in use", peer)
 	}
 	each(api.MTUProbe{Size: probeLeast, Answered: true})
 	patience := min(max(probePatient, 4*rtt), api.MaxPingTimeout)

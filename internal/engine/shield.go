@@ -27,7 +27,7 @@ func (e *Engine) updateShield() {
 	why := nft.KernelAnswers(modules, ends)
 	if why == "" || len(e.inbounds) == 0 {
 		if e.shield.up != nil {
-			e.log.Info("the kernel's answers are no longer kept back: there is no need", zap.String("nftables_table", e.shield.up.Name()))
+			e.log.Info("the kernel's ICMP errors to our peers are no longer suppressed, because that is no longer necessary", zap.String("nftables_table", e.shield.up.Name()))
 		}
 		e.dropShield()
 		return
@@ -47,11 +47,11 @@ func (e *Engine) updateShield() {
 		if errors.Is(err, unix.EPERM) { // no shield existed when the daemon dropped its privileges
 			way += `; or restart the daemon, which gave up the right to use nftables; packet_filter = "on" in [security] keeps it`
 		}
-		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), for which they may give us up, and nftables cannot keep them back: "+way,
+		e.log.Warn("the kernel answers our peers' packets with ICMP errors (port unreachable), after which peers may stop sending, and nftables cannot suppress these errors: "+way,
 			zap.String("because_of", why), zap.Error(err))
 	case err == nil && fresh:
 		e.shield.complain = ""
-		e.log.Info("the kernel would answer our peers' packets with ICMP errors (port unreachable): they are kept back",
+		e.log.Info("the kernel would answer our peers' packets with ICMP errors (port unreachable): these errors are suppressed",
 			zap.String("because_of", why), zap.String("nftables_table", e.shield.up.Name()))
 	}
 	if err != nil {
@@ -76,7 +76,7 @@ func (e *Engine) dropShield() {
 		return
 	}
 	if err := e.shield.up.Close(); err != nil {
-		e.log.Warn("take the shield away", zap.Error(err))
+		e.log.Warn("cannot remove the nftables table that suppresses ICMP errors", zap.Error(err))
 	}
 	e.shield.up = nil
 }

@@ -21,16 +21,16 @@ func (t *tunnel) show(p *capture.Packet) { t.seen().Show(t.cfg.Name, p) }
 
 // Notes on captured packets that their bytes do not explain.
 const (
-	noteHeld      = "a fragment: it waits for the rest"
-	noteWhole     = "the last fragment to come of the inner packet, which is whole now"
+	noteHeld      = "a fragment: waiting for the others"
+	noteWhole     = "the last missing fragment: the inner packet is complete now"
 	noteOurs      = "for the daemon itself"
-	noteAnswered  = "the daemon itself answers it"
-	noteAnswer    = "an answer of the daemon itself"
-	noteKeepalive = "a keepalive: the daemon sends back what is inside"
-	noteProbe     = "a probe of the daemon"
-	noteProbed    = "answers a probe of the daemon"
+	noteAnswered  = "answered by the daemon itself"
+	noteAnswer    = "an answer from the daemon itself"
+	noteKeepalive = "a keepalive: the daemon returns the packet inside"
+	noteProbe     = "a probe from the daemon"
+	noteProbed    = "an answer to a probe from the daemon"
 	noteICMP      = "an ICMP error about a packet of the tunnel"
-	noteNeighbour = "neighbour discovery: the daemon itself takes part"
+	noteNeighbour = "neighbour discovery of the daemon itself"
 )
 
 // showProbe shows a probe of ours, sent through or outside the tunnel.

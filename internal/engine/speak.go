@@ -96,8 +96,8 @@ func (s *speaker) run(ctx context.Context) {
 		case <-s.wake:
 		}
 		again := time.Now().Add(learnPause)
-		if recovery.Guard(s.p.t.log, "talk to neighbours", func() { again = s.next(scratch) }) {
-			s.p.t.recovered("talk to neighbours")
+		if recovery.Guard(s.p.t.log, "processing neighbour discovery", func() { again = s.next(scratch) }) {
+			s.p.t.recovered("processing neighbour discovery")
 		}
 		if now := s.Learnt(); !sameLearnt(now, before) {
 			if next := told.Add(learnPause); time.Now().Before(next) {
@@ -261,6 +261,6 @@ func (t *tunnel) learn() {
 		leases = append(leases, iface.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
 	}
 	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
-		t.log.Warn("give the interface what a router has told", zap.Error(err))
+		t.log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
 	}
 }

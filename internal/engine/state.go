@@ -222,17 +222,17 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 const onlyHostAnswers = "its host answers pings, but nothing comes through the tunnel"
 
 // noAnswers is the reason why a peer that still sends packets is suspect.
-const noAnswers = "packets come from it, but it answers no probes any more: ours may not arrive there"
+const noAnswers = "packets come from it, but it no longer answers probes: our packets may not reach it"
 
 // silence returns why a peer is suspect or down. p.mu must be held.
 func (p *path) silence(l api.Liveness, pl *session) string {
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
 	if l.Heard.IsZero() {
-		why += ", and nothing else was heard"
+		why += ", and no packet was received"
 	} else {
 		why += fmt.Sprintf(", silent for %v", time.Since(l.Heard).Round(time.Second))
 		if pl.proven.way == noWay {
-			why += ", and it never answered one: only what it sends shows that it lives"
+			why += ", and it has never answered one: only packets from it can show that it is up"
 		}
 	}
 	if p.trouble.What != "" && p.trouble.What != noAnswers && !p.trouble.At.Before(l.Heard) {

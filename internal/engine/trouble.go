@@ -51,7 +51,7 @@ const (
 
 // noteICMP records an ICMP error that a host on the path sent about a packet of ours.
 func (p *path) noteICMP(from netip.Addr, err icmp.Error) {
-	p.note(fmt.Sprintf("%v said: %v", from, err))
+	p.note(fmt.Sprintf("ICMP error from %v: %v", from, err))
 }
 
 // noteSend records that the kernel refused to send a packet. It ignores packets that are

@@ -307,7 +307,7 @@ func (t *tunnel) open(s iface.Settings, lost func()) error {
 	t.overflow.watch(link)
 	t.device.Store(link.Device)
 	if got, want := link.Device.Offload(), t.offload(); got < want {
-		t.log.Info("the kernel leaves less to us than it could: packets cost more", zap.Stringer("offload", got), zap.Stringer("wanted", want))
+		t.log.Info("the kernel offers fewer offloads than wanted: packets cost more processor time", zap.Stringer("offload", got), zap.Stringer("wanted", want))
 	}
 	var once sync.Once
 	for i, q := range link.Device.Queues() {
@@ -361,9 +361,9 @@ func (t *tunnel) look() (gone bool) {
 			t.restoring.next = next
 		}
 	case !up && !t.down:
-		t.log.Warn("interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
+		t.log.Warn("the interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
 	case up && t.down:
-		t.log.Info("interface is up again")
+		t.log.Info("the interface is up again")
 	}
 	t.down = err == nil && !up
 	return false
@@ -379,7 +379,7 @@ func (t *tunnel) troubled(last *string, err error) {
 		return
 	}
 	*last = err.Error()
-	t.log.Warn("interface is not as it should be", zap.Error(err))
+	t.log.Warn("cannot restore the interface", zap.Error(err))
 	for _, p := range t.peers {
 		p.note("interface " + t.cfg.Name + ": " + err.Error())
 	}
@@ -394,7 +394,7 @@ func (t *tunnel) close() {
 	t.device.Store(nil)
 	t.overflow.end(t)
 	if err := t.link.Close(); err != nil {
-		t.log.Warn("close interface", zap.Error(err))
+		t.log.Warn("cannot close the interface", zap.Error(err))
 	}
 	t.closeSockets() // a goroutine that uses the device may be blocked in a socket
 	t.wg.Wait()

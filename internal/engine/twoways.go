@@ -64,7 +64,7 @@ func (p *path) parted(now time.Time) bool {
 		}
 		w.pause = min(max(2*w.pause, leastPause), mostPause)
 		w.until = now.Add(w.pause)
-		p.log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter leaves some to the kernel, such as fragments and packets with an encapsulation limit, and they would change places with the others", zap.Duration("for", w.pause))
+		p.log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter passes some of them to the kernel, such as fragments and packets with an encapsulation limit, which would reorder the packets", zap.Duration("for", w.pause))
 		return true
 	}
 	if !w.until.IsZero() && now.After(w.until) {

@@ -77,8 +77,8 @@ func (e *Engine) keepWatching(ctx context.Context, namespace, of string, watch f
 	said := ""
 	for {
 		var err error
-		recovery.Guard(e.log, "follow changes of "+of, func() {
-			err = errors.New("the daemon failed by a fault of its own")
+		recovery.Guard(e.log, "following changes of "+of, func() {
+			err = errors.New("a bug in the daemon")
 			err = watch()
 		})
 		if err == nil || ctx.Err() != nil {
@@ -86,7 +86,7 @@ func (e *Engine) keepWatching(ctx context.Context, namespace, of string, watch f
 		}
 		if err.Error() != said {
 			said = err.Error()
-			e.log.Warn("changes of "+of+" are noticed late", zap.String("netns", namespace), zap.Error(err))
+			e.log.Warn("cannot follow changes of "+of+": they are noticed late", zap.String("netns", namespace), zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():

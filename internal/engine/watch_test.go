@@ -30,7 +30,7 @@ func TestKeepWatching(t *testing.T) {
 		if tries != 4 || len(e.notify) != 1 {
 			t.Errorf("%d tries, %d changes", tries, len(e.notify))
 		}
-		if n := seen.FilterMessage("changes of things are noticed late").Len(); n != 2 {
+		if n := seen.FilterMessage("cannot follow changes of things: they are noticed late").Len(); n != 2 {
 			t.Errorf("said %d times: %v", n, seen.All())
 		}
 	})

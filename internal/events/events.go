@@ -74,7 +74,7 @@ func (e *Log) Follow(ctx context.Context) <-chan api.Event {
 			var fresh <-chan struct{}
 			list, missed, at, fresh = e.read(list[:0], at)
 			if missed > 0 {
-				list = append([]api.Event{{At: time.Now(), Kind: api.EventLost, Text: fmt.Sprintf("%d events were not read in time", missed)}}, list...)
+				list = append([]api.Event{{At: time.Now(), Kind: api.EventLost, Text: fmt.Sprintf("%d events were lost, because they were not read in time", missed)}}, list...)
 			}
 			for _, ev := range list {
 				select {

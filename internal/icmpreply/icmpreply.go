@@ -123,7 +123,7 @@ func (r *Replier) send(inner []byte, message func([]byte) []byte) {
 	}
 	if err != nil {
 		r.Failed.Add(1)
-		r.log.Debug("tell the inner sender", zap.Stringer("sender", to), zap.Error(err))
+		r.log.Debug("sending an ICMP error to an inner sender", zap.Stringer("sender", to), zap.Error(err))
 		return
 	}
 	r.Sent.Add(version, r.msg[0], r.msg[1])

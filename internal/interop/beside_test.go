@@ -88,7 +88,7 @@ func TestEveryModeBesideTheKernel(t *testing.T) {
 	}
 
 	insideTheMachine(t, allTunnels(true))
-	said(t, "they are kept back")
+	said(t, "these errors are suppressed")
 	said(t, "ready")
 	if _, err := c.Waiting(); err != nil { // what came until now does not count
 		t.Fatal(err)

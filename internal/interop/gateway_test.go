@@ -32,7 +32,7 @@ default_route = true
 	run(t, "ip rule | grep -q 'from "+theirs+" goto 30003\\|from "+theirs+" '") // what needs no modules works
 
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 998`)
-	said(t, "all is well again")
+	said(t, "gateway: works again")
 	said(t, carries)
 	run(t, "kill -TERM $(cat /run/inside.pid)")
 	run(t, "while [ -e /sys/class/net/six0 ]; do sleep 0.1; done; ! ip rule | grep -q 30003")

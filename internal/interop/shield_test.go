@@ -80,7 +80,7 @@ func TestKernelBesideUs(t *testing.T) {
 		t.Error("the kernel should answer for a tunnel that nobody has")
 	}
 	insideTheMachine(t, inside)
-	said(t, "nftables cannot keep them back")
+	said(t, "nftables cannot suppress these errors")
 	said(t, "ready")
 	if answers, errors := pinged("sixfourd, without nftables"); answers == 0 || errors == 0 {
 		t.Error("without nftables both should answer: sixfourd, and the kernel")
@@ -88,7 +88,7 @@ func TestKernelBesideUs(t *testing.T) {
 
 	// A change of any link makes the daemon look again at once.
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 999`)
-	said(t, "they are kept back")
+	said(t, "these errors are suppressed")
 	if answers, errors := pinged("sixfourd, with its shield"); answers != 5 || errors > 0 {
 		t.Error("the kernel should not answer any more")
 	}

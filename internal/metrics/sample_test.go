@@ -29,7 +29,7 @@ func (s *still) Status() api.Status { return s.status }
 
 func (s *still) Alive(ctx context.Context) error {
 	if s.stuck {
-		return errors.New("the control loop does not answer")
+		return errors.New("the control loop does not respond")
 	}
 	return ctx.Err()
 }

@@ -23,7 +23,7 @@ func TestHealth(t *testing.T) {
 		t.Error(code, body)
 	}
 	d.stuck = true
-	if code, body := get(t, url+"/healthz"); code != 503 || body != "the control loop does not answer" {
+	if code, body := get(t, url+"/healthz"); code != 503 || body != "the control loop does not respond" {
 		t.Error(code, body)
 	}
 }

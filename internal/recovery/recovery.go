@@ -25,7 +25,7 @@ func Guard(log *zap.Logger, doing string, f func()) (panicked bool) {
 		}
 		panicked = true
 		if log != nil && panicLog.Allow() {
-			log.Error("panic: this is a fault of sixfourd, which goes on without what it was working on: please report this line",
+			log.Error("panic: this is a bug in sixfourd, which discards what it was working on and continues: please report this line",
 				zap.String("doing", doing), zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
