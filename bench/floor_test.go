@@ -132,7 +132,7 @@ func BenchmarkFloorSendReceive(b *testing.B) {
 		b.Fatal(err)
 	}
 	eachSender(b, ns, left.Remote, mac, func(b *testing.B, send func(n int)) {
-		var r *transport.RawReceiver
+		var r *transport.RawPort
 		err := ns[1].Do(func() (err error) {
 			r, err = transport.ListenRaw(left.Remote, header.ProtoIPv6, transport.Shard{}, transport.Options{})
 			return err
@@ -156,12 +156,12 @@ func BenchmarkFloorSendReceive(b *testing.B) {
 }
 
 func receiveAll(r transport.Receiver, received *atomic.Int64) error {
-	bufs, lens := make([][]byte, transport.BatchSize), make([]int, transport.BatchSize)
+	bufs, meta := make([][]byte, transport.BatchSize), make([]transport.Meta, transport.BatchSize)
 	for i := range bufs {
 		bufs[i] = make([]byte, 2048)
 	}
 	for {
-		n, err := r.Receive(bufs, lens)
+		n, err := r.Receive(bufs, meta)
 		if err != nil {
 			return err
 		}

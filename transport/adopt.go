@@ -15,12 +15,12 @@ import (
 // ErrOther means that a descriptor does not belong to the expected socket.
 var ErrOther = errors.New("the descriptor is of another socket")
 
-// AdoptRaw makes a receiver from a descriptor that ListenRaw has opened for the same
+// AdoptRaw makes a port from a descriptor that ListenRaw has opened for the same
 // address, protocol and shard in another process, which may have ended. Packets that
-// wait in it can be received. On success the receiver owns the descriptor; otherwise the
+// wait in it can be received. On success the port owns the descriptor; otherwise the
 // caller keeps it, and the error is ErrOther if the descriptor does not fit. AdoptRaw
 // does not check the shard.
-func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawReceiver, error) {
+func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawPort, error) {
 	op := fmt.Sprintf("take over raw socket for protocol %d at %v", protocol, local)
 	f, err := familyOf(local)
 	if err != nil {
@@ -39,7 +39,7 @@ func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawRece
 	if err != nil {
 		return nil, explain(op, err)
 	}
-	return newReceiver(w, f, protocol, known), nil
+	return newRawPort(w, f, local, protocol, known), nil
 }
 
 // boundTo reports whether a socket address is the local address, on the same interface
@@ -55,8 +55,8 @@ func boundTo(sa unix.Sockaddr, local netip.Addr) bool {
 	return false
 }
 
-// Use calls f with the receiver's descriptor, which stays open until f returns.
-func (r *RawReceiver) Use(f func(fd int) error) error {
+// Use calls f with the port's descriptor, which stays open until f returns.
+func (r *RawPort) Use(f func(fd int) error) error {
 	fd, err := r.fd.Acquire()
 	if err != nil {
 		return net.ErrClosed

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"encoding/binary"
-	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,16 +29,6 @@ type arrival struct {
 // header, on every platform.
 const controlLen = 128
 
-// tellArrivals makes the kernel pass the fields as ancillary data.
-func tellArrivals(fd int) error {
-	for _, option := range []int{unix.IPV6_RECVPKTINFO, unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVTCLASS} {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, option, 1); err != nil {
-			return os.NewSyscallError("setsockopt for ancillary data of IPv6", err)
-		}
-	}
-	return nil
-}
-
 func newArrivals(b *batch, protocol byte) *arrivals {
 	a := &arrivals{batch: b, protocol: protocol, each: make([]arrival, len(b.msgs))}
 	for i := range a.each {
@@ -61,17 +50,17 @@ func (a *arrivals) expect(n int) {
 
 // complete writes the headers, and adds their length to the sizes. A packet with missing
 // fields gets size 0.
-func (a *arrivals) complete(bufs [][]byte, sizes []int) {
+func (a *arrivals) complete(bufs [][]byte, meta []Meta) {
 	for i, buf := range bufs {
 		hdr := &a.batch.msgs[i].hdr
 		payload := int(a.batch.msgs[i].n)
-		sizes[i] = 0
+		meta[i].Size = 0
 		if hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || hdr.Namelen != unix.SizeofSockaddrInet6 || len(buf) < header.IPv6Len+payload {
 			continue
 		}
 		e := &a.each[i]
 		if writeHeader(buf, payload, a.protocol, &e.source.Addr, e.control[:hdr.Controllen]) {
-			sizes[i] = header.IPv6Len + payload
+			meta[i].Size = header.IPv6Len + payload
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
@@ -150,23 +149,6 @@ func (f *family) setDest(n *name, pkt []byte) {
 	} else {
 		copy(n.Addr[:], header.IPv6(pkt).Dest())
 	}
-}
-
-// refuseAll is a filter that refuses all packets.
-var refuseAll = []bpf.Instruction{bpf.RetConstant{Val: 0}}
-
-// setFilter attaches a program that returns how many bytes of a packet to accept.
-func setFilter(fd int, program []bpf.Instruction) error {
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		return err
-	}
-	code := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER",
-		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}))
 }
 
 // explain adds advice to an error from opening a socket.

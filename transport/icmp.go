@@ -48,35 +48,15 @@ func OpenICMP(version int) (*ICMPSender, error) {
 func (s *ICMPSender) setUp() error {
 	if s.version == 6 {
 		return errors.Join(
-			filterICMP(s.fd, 6, []int{}),
+			inet6.filterICMP(s.fd, []int{}),
 			os.NewSyscallError("setsockopt IPV6_UNICAST_HOPS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hopLimit)))
 	}
 	return errors.Join(
-		filterICMP(s.fd, 4, []int{}),
+		inet4.filterICMP(s.fd, []int{}),
 		os.NewSyscallError("setsockopt IP_TOS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TOS, errorTOS)),
 		os.NewSyscallError("setsockopt IP_TTL", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TTL, hopLimit)),
 		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)))
 }
-
-// filterICMP makes a raw socket receive only some types of ICMP. The kernel does not
-// filter types of ICMP for IPv4 from 32 on.
-func filterICMP(fd int, version byte, types []int) error {
-	if version == 6 {
-		refused := unix.ICMPv6Filter{Data: [8]uint32{allOnes, allOnes, allOnes, allOnes, allOnes, allOnes, allOnes, allOnes}}
-		for _, t := range types {
-			refused.Data[t/32%8] &^= 1 << (t % 32)
-		}
-		return os.NewSyscallError("setsockopt ICMP6_FILTER", unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &refused))
-	}
-	const icmpFilter = 1 // ICMP_FILTER of linux/icmp.h, at the level SOL_RAW
-	refused := uint32(allOnes)
-	for _, t := range types {
-		refused &^= 1 << t
-	}
-	return os.NewSyscallError("setsockopt ICMP_FILTER", unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, int(int32(refused))))
-}
-
-const allOnes = 1<<32 - 1
 
 // Send sends a message. The kernel computes the checksum of ICMPv6. iface is the
 // interface of a link-local destination, and is ignored otherwise.

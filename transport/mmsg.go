@@ -62,11 +62,11 @@ func (b *batch) receive(fd int) (int, unix.Errno) {
 
 // sizes reads the lengths of the received packets. A truncated packet gets size 0,
 // because its content cannot be used.
-func (b *batch) sizes(sizes []int) {
-	for i := range sizes {
-		sizes[i] = int(b.msgs[i].n)
+func (b *batch) sizes(meta []Meta) {
+	for i := range meta {
+		meta[i].Size = int(b.msgs[i].n)
 		if b.msgs[i].hdr.Flags&unix.MSG_TRUNC != 0 {
-			sizes[i] = 0
+			meta[i].Size = 0
 		}
 	}
 }

@@ -26,11 +26,13 @@ func TestMulticast(t *testing.T) {
 	rigtest.Must(t, right.AddAddr("eth1", netip.PrefixFrom(second.Right, 24)))
 	group := netip.MustParseAddr("239.192.0.1") // all nodes of RFC 2529 section 5
 
-	at := func(n *rig.Namespace, addr netip.Addr) *transport.RawReceiver {
-		return wiretest.Listen(t, n, group, header.ProtoIPv6, transport.Shard{}, transport.Options{Join: group, JoinAt: addr})
+	at := func(n *rig.Namespace, dev string) *transport.RawPort {
+		l, err := n.Handle().LinkByName(dev)
+		rigtest.Must(t, err)
+		return wiretest.Listen(t, n, group, header.ProtoIPv6, transport.Shard{}, transport.Options{Join: group, JoinOn: l.Attrs().Index})
 	}
-	own := at(left, second.Left)
-	first0, first1 := at(right, wiretest.Ends4.Right), at(right, second.Right)
+	own := at(left, "eth1")
+	first0, first1 := at(right, "eth0"), at(right, "eth1")
 	to := func(from netip.Addr, n byte) []byte {
 		return wiretest.Ends{Left: from, Right: group}.Outer(header.ProtoIPv6, bytes.Repeat([]byte{n}, 60))
 	}

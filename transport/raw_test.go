@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const protocol = wiretest.Protocol
 
 // pair returns a sender at the left end and a receiver at the right.
-func pair(t *testing.T, host *rig.Namespace, e wiretest.Ends) (*transport.RawSender, *transport.RawReceiver) {
+func pair(t *testing.T, host *rig.Namespace, e wiretest.Ends) (*transport.RawSender, *transport.RawPort) {
 	t.Helper()
 	return wiretest.Dial(t, host, e.Left, transport.Options{}), wiretest.Listen(t, host, e.Right, protocol, transport.Shard{}, transport.Options{})
 }
@@ -99,12 +99,14 @@ func TestTruncatedPacketHasSizeZero(t *testing.T) {
 			if _, err := tx.Send(wiretest.Pieces(pkts)); err != nil {
 				t.Fatal(err)
 			}
-			bufs, sizes := wiretest.Buffers(transport.BatchSize, room), make([]int, transport.BatchSize)
+			bufs, meta := wiretest.Buffers(transport.BatchSize, room), make([]transport.Meta, transport.BatchSize)
 			var got []int
 			for len(got) < len(pkts) {
-				n, err := rx.Receive(bufs, sizes)
+				n, err := rx.Receive(bufs, meta)
 				rigtest.Must(t, err)
-				got = append(got, sizes[:n]...)
+				for _, m := range meta[:n] {
+					got = append(got, m.Size)
+				}
 			}
 			for i, p := range pkts {
 				if want := map[bool]int{true: len(p)}[len(p) <= room]; got[i] != want {
@@ -134,7 +136,7 @@ func TestCloseEndsReceive(t *testing.T) {
 		_, rx := pair(t, host, e)
 		done := make(chan error)
 		go func() {
-			_, err := rx.Receive(wiretest.Buffers(1, 100), make([]int, 1))
+			_, err := rx.Receive(wiretest.Buffers(1, 100), make([]transport.Meta, 1))
 			done <- err
 		}()
 		rx.Close()
@@ -237,7 +239,7 @@ func TestNoAllocs(t *testing.T) {
 	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		tx, rx := pair(t, host, e)
 		pkts, one := wiretest.Pieces([][]byte{e.Packet(100, 0), e.Packet(200, 1)}), e.Packet(100, 2)
-		bufs, sizes := wiretest.Buffers(transport.BatchSize, 2048), make([]int, transport.BatchSize)
+		bufs, meta := wiretest.Buffers(transport.BatchSize, 2048), make([]transport.Meta, transport.BatchSize)
 		if n := testing.AllocsPerRun(100, func() {
 			if _, err := tx.Send(pkts); err != nil {
 				t.Fatal(err)
@@ -246,7 +248,7 @@ func TestNoAllocs(t *testing.T) {
 				t.Fatal(err)
 			}
 			for got := 0; got < len(pkts)+1; {
-				n, err := rx.Receive(bufs, sizes)
+				n, err := rx.Receive(bufs, meta)
 				if err != nil {
 					t.Fatal(err)
 				}

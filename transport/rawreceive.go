@@ -20,25 +20,27 @@ import (
 // writes to the TUN device would be lost.
 const receiveBuffer = 8 << 20
 
-// RawReceiver receives the packets of one IP protocol that arrive at one local address,
-// with their IP header and after the kernel has reassembled them.
+// RawPort is a Port for one IP protocol and one local address. It receives packets with
+// their IP header, after the kernel has reassembled them. Each of its senders has a
+// socket of its own, see RawSender.
 //
 // For IPv6 the kernel processes the IPv6 header and all extension headers, and returns
-// only what follows them. RawReceiver rebuilds the IPv6 header from ancillary data: it
+// only what follows them. RawPort rebuilds the IPv6 header from ancillary data: it
 // has no extension headers, and a flow label of 0.
-type RawReceiver struct {
+type RawPort struct {
 	fd       *wait.FD
 	batch    *batch
 	arrivals *arrivals // IPv6 only
 	known    *Segments // nil: segment sizes stay unknown
-	segments []int     // of the packets of the last batch
+	local    netip.Addr
+	protocol int
 }
 
-// ListenRaw opens a receiver of a shard, in the network namespace of the calling thread.
+// ListenRaw opens a port of a shard, in the network namespace of the calling thread.
 // The local address need not exist yet; a link-local one needs a zone. For ICMPv6 the
 // kernel delivers only messages with a correct checksum. Without CAP_NET_RAW the error
 // names the missing capability.
-func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver, error) {
+func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawPort, error) {
 	op := fmt.Sprintf("open raw socket for protocol %d at %v", protocol, local)
 	f, err := familyOf(local)
 	if err != nil {
@@ -48,7 +50,7 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver
 	if err != nil {
 		return nil, explain(op, err)
 	}
-	if err := begin(own, s.filter(f.version, protocol)); err != nil {
+	if err := f.begin(own, s.filter(f.version, protocol)); err != nil {
 		unix.Close(own)
 		return nil, fmt.Errorf("%s: filter for shard %d of %d: %w", op, s.Index, s.Count, err)
 	}
@@ -57,11 +59,11 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawReceiver
 		unix.Close(own)
 		return nil, explain(op, err)
 	}
-	return newReceiver(fd, f, protocol, o.Segments), nil
+	return newRawPort(fd, f, local, protocol, o.Segments), nil
 }
 
-func newReceiver(fd *wait.FD, f *family, protocol int, known *Segments) *RawReceiver {
-	r := &RawReceiver{fd: fd, batch: newBatch(BatchSize), known: known, segments: make([]int, BatchSize)}
+func newRawPort(fd *wait.FD, f *family, local netip.Addr, protocol int, known *Segments) *RawPort {
+	r := &RawPort{fd: fd, batch: newBatch(BatchSize), known: known, local: local, protocol: protocol}
 	if f.version == 6 {
 		r.arrivals = newArrivals(r.batch, byte(protocol))
 	}
@@ -69,25 +71,30 @@ func newReceiver(fd *wait.FD, f *family, protocol int, known *Segments) *RawRece
 }
 
 func (f *family) setUpReceiver(fd int, o Options) error {
-	if err := setFilter(fd, refuseAll); err != nil { // until begin
+	if err := f.setFilter(fd, refuseAll); err != nil { // until begin
 		return err
 	}
 	if o.ICMP != nil {
-		if err := filterICMP(fd, f.version, o.ICMP); err != nil {
+		if err := f.filterICMP(fd, o.ICMP); err != nil {
 			return err
 		}
 	}
+	widen(fd)
+	if f.version == 6 {
+		return describeArrivals(fd)
+	}
+	if o.Join.IsValid() {
+		return join(fd, o.Join, o.JoinOn)
+	}
+	return nil
+}
+
+// widen makes a socket's receive buffer larger.
+func widen(fd int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		// Without CAP_NET_ADMIN, the limit is net.core.rmem_max.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	if f.version == 6 {
-		return tellArrivals(fd)
-	}
-	if o.Join.IsValid() {
-		return join(fd, o.Join, o.JoinAt)
-	}
-	return nil
 }
 
 // begin replaces the filter of a socket that refuses all packets. A socket that is not
@@ -95,7 +102,7 @@ func (f *family) setUpReceiver(fd int, o Options) error {
 // all shards, so begin first discards what is in its queue. The kernel may have chosen
 // the socket for a packet before the socket was bound, and not have run the filter yet:
 // begin waits for such packets, which takes some milliseconds.
-func begin(fd int, filter []bpf.Instruction) error {
+func (f *family) begin(fd int, filter []bpf.Instruction) error {
 	// The kernel waits for all readers of data that is protected by RCU (membarrier(2)).
 	// On a kernel without this call, such a packet may still arrive.
 	const membarrierGlobal = 1
@@ -103,29 +110,13 @@ func begin(fd int, filter []bpf.Instruction) error {
 	for {
 		_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return setFilter(fd, filter)
+			return f.setFilter(fd, filter)
 		}
 	}
 }
 
-// join makes the socket receive packets to an IPv4 group that arrive at the interface
-// with an address, and no other packets.
-func join(fd int, group, at netip.Addr) error {
-	if !group.Is4() || !group.IsMulticast() || !at.Is4() {
-		return fmt.Errorf("join %v at %v: a group is an IPv4 multicast address, and joined where an IPv4 address is", group, at)
-	}
-	err := unix.SetsockoptIPMreq(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreq{Multiaddr: group.As4(), Interface: at.As4()})
-	if errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("join %v: no interface has the address %v: add it first (ip addr add %v/PREFIX dev DEV)", group, at, at)
-	}
-	if err != nil {
-		return fmt.Errorf("join %v at %v: %w", group, at, err)
-	}
-	return os.NewSyscallError("setsockopt IP_MULTICAST_ALL", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0))
-}
-
 // Receive implements Receiver.
-func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
+func (r *RawPort) Receive(bufs [][]byte, meta []Meta) (int, error) {
 	fd, err := r.fd.Acquire()
 	if err != nil {
 		return 0, net.ErrClosed
@@ -136,14 +127,14 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 		n, errno := r.batch.receive(fd)
 		switch errno {
 		case 0:
-			r.batch.sizes(sizes[:n])
+			r.batch.sizes(meta[:n])
 			if r.arrivals != nil {
-				r.arrivals.complete(bufs[:n], sizes[:n])
+				r.arrivals.complete(bufs[:n], meta[:n])
 			}
 			if r.known != nil {
-				r.known.find(bufs[:n], sizes[:n], r.segments[:n])
+				r.known.find(bufs[:n], meta[:n])
 			} else {
-				assume(sizes[:n], r.segments[:n])
+				assume(meta[:n])
 			}
 			return n, nil
 		case unix.EAGAIN:
@@ -156,20 +147,15 @@ func (r *RawReceiver) Receive(bufs [][]byte, sizes []int) (int, error) {
 	}
 }
 
-// Segment returns how many bytes of payload each segment of packet i of the last batch
-// has, except for the last segment, which may have less, if the packet is an aggregate
-// of one inner flow (see Segments). Otherwise it returns Single, Small or Unknown.
-func (r *RawReceiver) Segment(i int) int { return r.segments[i] }
-
 // Wake starts recording: see Segments.Wake.
-func (r *RawReceiver) Wake() {
+func (r *RawPort) Wake() {
 	if r.known != nil {
 		r.known.Wake()
 	}
 }
 
 // fill leaves room for the header that the kernel does not return.
-func (r *RawReceiver) fill(bufs [][]byte) {
+func (r *RawPort) fill(bufs [][]byte) {
 	if r.arrivals == nil {
 		r.batch.fill(bufs, 0)
 		return
@@ -179,12 +165,15 @@ func (r *RawReceiver) fill(bufs [][]byte) {
 }
 
 // Lost implements Receiver.
-func (r *RawReceiver) Lost() (n uint32, ok bool) {
-	fd, err := r.fd.Acquire()
+func (r *RawPort) Lost() (n uint32, ok bool) { return lost(r.fd) }
+
+// lost returns the number of packets for which a socket had no room.
+func lost(w *wait.FD) (n uint32, ok bool) {
+	fd, err := w.Acquire()
 	if err != nil {
 		return 0, false
 	}
-	defer r.fd.Release()
+	defer w.Release()
 	var info [unix.SK_MEMINFO_DROPS + 1]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
@@ -192,5 +181,15 @@ func (r *RawReceiver) Lost() (n uint32, ok bool) {
 	return info[unix.SK_MEMINFO_DROPS], errno == 0 // since Linux 4.12
 }
 
-// Close implements Receiver.
-func (r *RawReceiver) Close() error { return r.fd.Close() }
+// Sender implements Port: see DialRaw. The sender uses no memory and no descriptor of
+// the port, which may be closed before it.
+func (r *RawPort) Sender(o Options) (Sender, error) { return DialRaw(r.local, r.protocol, o) }
+
+// KernelHeaders implements Port.
+func (r *RawPort) KernelHeaders() int { return 0 }
+
+// Streams implements Port.
+func (r *RawPort) Streams() bool { return false }
+
+// Close implements Port.
+func (r *RawPort) Close() error { return r.fd.Close() }

@@ -85,15 +85,12 @@ func (f *family) setUpSender(fd int) error {
 		return os.NewSyscallError("setsockopt RECVERR", err)
 	}
 	if f.version == 4 {
-		// Our own multicast must not come back: a neighbour that receives its own
-		// solicitation would conclude that another node has its address (RFC 4862 section
-		// 5.4.3).
-		if err := unix.SetsockoptInt(fd, f.level, unix.IP_MULTICAST_LOOP, 0); err != nil {
-			return os.NewSyscallError("setsockopt IP_MULTICAST_LOOP", err)
+		if err := leaveOutLoop(fd); err != nil {
+			return err
 		}
 	}
 	// Received packets would only fill the socket's queue.
-	return setFilter(fd, refuseAll)
+	return f.setFilter(fd, refuseAll)
 }
 
 // Queued reports whether a packet waits in a queue of the kernel, of the socket or of a

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +33,7 @@ type Segments struct {
 // restAfter is how long the socket listens after the last aggregate.
 const restAfter = 10 * time.Minute
 
-// Results of Segment other than a size.
+// Values of Meta.Segment other than a size.
 const (
 	Single  = 0  // the kernel did not merge the packet
 	Unknown = -1 // nothing is known about it
@@ -95,16 +96,17 @@ func (s *Segments) listen() error {
 // Close must not be called while a receiver uses s.
 func (s *Segments) Close() error { return s.ring.close() }
 
-// find writes the segment size of each packet of a received batch to segments, and
-// completes the GRE checksums that the kernel left when it merged packets.
-func (s *Segments) find(bufs [][]byte, sizes []int, segments []int) {
+// find sets the segment size of each packet of a received batch, and completes the GRE
+// checksums that the kernel left when it merged packets.
+func (s *Segments) find(bufs [][]byte, meta []Meta) {
 	if !s.awake.Load() {
-		assume(sizes, segments)
+		assume(meta)
 		return
 	}
-	for i, size := range sizes {
-		if segments[i] = Small; size > notedFrom {
-			segments[i] = Unknown
+	for i := range meta {
+		m := &meta[i]
+		if m.Segment = Small; m.Size > notedFrom {
+			m.Segment = Unknown
 		}
 	}
 	if !s.ring.ready() && s.notes.live.Load() == 0 {
@@ -114,14 +116,14 @@ func (s *Segments) find(bufs [][]byte, sizes []int, segments []int) {
 	defer s.mu.Unlock()
 	s.read()
 	now := time.Now()
-	for i, size := range sizes {
-		pkt := bufs[i][:size]
+	for i := range meta {
+		pkt := bufs[i][:meta[i].Size]
 		key, ok := s.notes.key(pkt)
 		if !ok {
 			continue
 		}
 		if segment, ok := s.notes.take(key); ok {
-			if segments[i] = segment; segment > 0 {
+			if meta[i].Segment = segment; segment > 0 {
 				s.last = now
 				finishGRE(pkt)
 			}
@@ -144,10 +146,11 @@ func (s *Segments) read() {
 
 // assume is find for the case without notes. Packets of at most notedFrom bytes are
 // Single, larger ones Unknown.
-func assume(sizes []int, segments []int) {
-	for i, size := range sizes {
-		if segments[i] = Single; size > notedFrom {
-			segments[i] = Unknown
+func assume(meta []Meta) {
+	for i := range meta {
+		m := &meta[i]
+		if m.Segment = Single; m.Size > notedFrom {
+			m.Segment = Unknown
 		}
 	}
 }
@@ -179,8 +182,16 @@ func openNoteRing() (r *noteRing, err error) {
 }
 
 func (r *noteRing) setUp() error {
-	if err := setFilter(r.fd, noteFilter()); err != nil {
+	raw, err := bpf.Assemble(noteFilter())
+	if err != nil {
 		return err
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}); err != nil {
+		return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
 	}
 	for _, o := range []struct {
 		name               string

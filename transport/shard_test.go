@@ -165,14 +165,14 @@ func newShards(t *testing.T, n *rig.Namespace, e wiretest.Ends, protocol byte) *
 	for i := range shardCount {
 		rx := wiretest.Listen(t, n, e.Right, int(protocol), transport.Shard{Index: i, Count: shardCount}, transport.Options{})
 		go func() {
-			bufs, sizes := wiretest.Buffers(transport.BatchSize, 2000), make([]int, transport.BatchSize)
+			bufs, meta := wiretest.Buffers(transport.BatchSize, 2000), make([]transport.Meta, transport.BatchSize)
 			for {
-				n, err := rx.Receive(bufs, sizes)
+				n, err := rx.Receive(bufs, meta)
 				if err != nil {
 					return
 				}
 				for k := range n {
-					s.got <- shardPacket{i, bytes.Clone(bufs[k][:sizes[k]])}
+					s.got <- shardPacket{i, bytes.Clone(bufs[k][:meta[k].Size])}
 				}
 			}
 		}()

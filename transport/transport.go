@@ -1,7 +1,11 @@
 // Package transport receives and sends outer packets in batches.
 package transport
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"sixfour/encap/header"
+)
 
 // BatchSize is the number of packets that callers should offer at a time.
 const BatchSize = 128
@@ -11,15 +15,56 @@ const BatchSize = 128
 // do not truncate merged packets, which are far larger than the MTU.
 const MaxPacket = 65535
 
-// Receiver is the receiving half of a transport.
+// Port is a socket of ours, in both directions: the answer to a packet that was sent
+// through a port arrives at it, also from behind a NAT.
+//
+// A port may be one of several shards with the same address, each with a receiving
+// goroutine of its own. It may have several senders, each with a sending goroutine of
+// its own.
+type Port interface {
+	Receiver
+
+	// Sender opens a sender through the port, in the network namespace of the calling
+	// thread. It may be called concurrently with all other methods. Close the senders
+	// before the port; afterwards they return net.ErrClosed.
+	Sender(o Options) (Sender, error)
+
+	// KernelHeaders returns how many bytes of outer headers the kernel removes from a
+	// received packet and writes before a sent one: 0 for raw sockets, 28 or 48 for UDP.
+	// A sender takes whole packets nevertheless.
+	KernelHeaders() int
+
+	// Streams reports whether the port carries packets in byte streams, which have no
+	// path MTU and drop the oldest packets rather than wait.
+	Streams() bool
+}
+
+// Meta describes a received packet.
+type Meta struct {
+	// Outer is filled by ports for which KernelHeaders is not 0. With other ports a
+	// packet begins with its outer header, and Outer stays empty: whoever needs an
+	// address reads it there.
+	Outer header.Outer
+
+	// Size is the length of the packet in its buffer; 0: it was larger than the buffer,
+	// or its metadata is not complete.
+	Size int
+
+	// Segment is how many bytes of payload each segment of the packet has, except for the
+	// last segment, which may have less, if the packet is an aggregate of one inner flow
+	// (see Segments). Otherwise it is Single, Small or Unknown.
+	Segment int
+}
+
+// Receiver is the receiving half of a Port.
 type Receiver interface {
 	// Receive waits for packets and puts each into a buffer of bufs, from its first byte
-	// on, and its length into sizes at the same index. Each packet begins with its IP
-	// header. It returns the number of packets, at least one. A packet that was larger
-	// than its buffer has size 0. Receive does not retain the buffers. Only one goroutine
-	// at a time may call it. After Close the error is net.ErrClosed; after other errors
-	// it may be called again.
-	Receive(bufs [][]byte, sizes []int) (int, error)
+	// on, and its description into meta at the same index. A packet begins with its outer
+	// IP header if the port's KernelHeaders is 0, and otherwise after its outer headers.
+	// Receive returns the number of packets, at least one. It does not retain the
+	// buffers. Only one goroutine at a time may call it. After Close the error is
+	// net.ErrClosed; after other errors it may be called again.
+	Receive(bufs [][]byte, meta []Meta) (int, error)
 
 	// Lost returns how many packets the kernel had no room for since the receiver was
 	// opened, modulo 1<<32. While the queue of a shard is full, the packets of other
@@ -39,8 +84,8 @@ type Packet struct{ Head, Body []byte }
 // Len is the packet's length in bytes.
 func (p *Packet) Len() int { return len(p.Head) + len(p.Body) }
 
-// Sender is the sending half of a transport. It sends whole packets to the destinations
-// in their headers.
+// Sender is a sending half of a Port. It sends whole packets to the destinations in
+// their headers.
 type Sender interface {
 	// Send sends packets in their order and returns how many were handed over.
 	// If that is less than all of them, the error is about pkts[n]: the caller
@@ -57,7 +102,7 @@ type Sender interface {
 	Close() error
 }
 
-// Options are the options that all sockets of a transport have in common.
+// Options are the options of sockets.
 type Options struct {
 	Mark uint32 // SO_MARK, for policy routing; 0: none
 	ICMP []int  // for a receiver of ICMP or ICMPv6: the types to receive; nil: all
@@ -66,10 +111,11 @@ type Options struct {
 	// for a link-local address; 0: the interface of the route.
 	Device int
 
-	// For a receiver at an IPv4 multicast address: that group, and an address of ours on
-	// the interface where it joins the group. No packets from other interfaces are
+	// For a receiver at an IPv4 multicast address: that group, and the index of the
+	// interface on which it joins the group. No packets from other interfaces are
 	// received.
-	Join, JoinAt netip.Addr
+	Join   netip.Addr
+	JoinOn int
 
 	Segments *Segments // for a receiver of tunnel packets: finds segment sizes; nil: they stay unknown
 }

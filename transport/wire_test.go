@@ -229,9 +229,9 @@ func TestOpenErrors(t *testing.T) {
 		{addr("::ffff:203.0.113.1"), transport.Options{}, "neither an IPv4 nor an IPv6 address"},
 		{addr("fe80::1"), transport.Options{}, "write fe80::1%DEV"},
 		{addr("fe80::1%nosuch0"), transport.Options{}, "the interface of fe80::1%nosuch0: no such device"},
-		{addr("239.192.0.1"), transport.Options{Join: addr("239.192.0.1"), JoinAt: addr("192.0.2.9")}, "no interface has the address 192.0.2.9"},
+		{addr("239.192.0.1"), transport.Options{Join: addr("239.192.0.1"), JoinOn: 1 << 20}, "no interface with index 1048576"},
 		{addr("239.192.0.1"), transport.Options{Join: addr("239.192.0.1")}, "join"},
-		{addr("239.192.0.1"), transport.Options{Join: addr("ff02::1"), JoinAt: addr("192.0.2.9")}, "IPv4 multicast address"},
+		{addr("239.192.0.1"), transport.Options{Join: addr("ff02::1"), JoinOn: 1}, "IPv4 multicast address"},
 	} {
 		err := n.Do(func() error {
 			rx, err := transport.ListenRaw(c.local, protocol, transport.Shard{}, c.o)

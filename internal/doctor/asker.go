@@ -130,17 +130,17 @@ func (a *asker) close() {
 
 func (a *asker) receive(rx transport.Receiver, hear func([]byte)) {
 	const batch = 8
-	bufs, sizes := make([][]byte, batch), make([]int, batch)
+	bufs, meta := make([][]byte, batch), make([]transport.Meta, batch)
 	for i := range bufs {
 		bufs[i] = make([]byte, transport.MaxPacket)
 	}
 	for {
-		n, err := rx.Receive(bufs, sizes)
+		n, err := rx.Receive(bufs, meta)
 		if err != nil {
 			return
 		}
-		for i, size := range sizes[:n] {
-			hear(bufs[i][:size])
+		for i, m := range meta[:n] {
+			hear(bufs[i][:m.Size])
 		}
 	}
 }

@@ -15,12 +15,9 @@ import (
 // This does not compile unless packages transport and tun use the same numbers.
 var _ = [1]struct{}{}[(transport.Single-tun.Single)|(transport.Unknown-tun.Unknown)|(transport.Small-tun.Small)]
 
-// segmenter tells how the kernel merged a packet of the last batch. Wake makes it look at
-// the packets that follow: see transport.Segments.
-type segmenter interface {
-	Segment(i int) int
-	Wake()
-}
+// segmenter is a receiver that can tell how the kernel merged packets. Wake makes it look
+// at the packets that follow: see transport.Segments.
+type segmenter interface{ Wake() }
 
 // followAggregates makes segments record how the kernel merged received packets (GRO) if
 // packets cannot be carried otherwise: merged datagrams cannot be told apart, and the GRE
@@ -51,7 +48,7 @@ func (in *inbound) segment(wire *Wire, pkt []byte) int {
 	if in.segments == nil {
 		return transport.Single
 	}
-	segment := in.segments.Segment(in.hand)
+	segment := in.meta[in.hand].Segment
 	if segment == transport.Small && (wire.stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
 		return transport.Single
 	}

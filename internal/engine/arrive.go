@@ -241,7 +241,7 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 	for i := len(all); i < shards; i++ {
 		o := transport.Options{Segments: e.segments}
 		if l.at.IsValid() {
-			o.Join, o.JoinAt = l.local, l.at
+			o.Join, o.JoinOn = l.local, l.device
 		}
 		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, o)
 		if err != nil {

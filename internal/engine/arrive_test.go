@@ -188,7 +188,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 func TestNotHeard(t *testing.T) {
 	core, seen := observer.New(zap.WarnLevel)
 	e := &Engine{log: zap.New(core), inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver), listenErrors: make(map[listener]string)}
-	l := listener{netip.MustParseAddr("239.192.0.1"), header.ProtoIPv6, netip.MustParseAddr("192.0.2.77"), 1}
+	l := listener{netip.MustParseAddr("239.192.0.1"), header.ProtoIPv6, netip.MustParseAddr("192.0.2.77"), 1 << 20}
 	for range 2 {
 		e.listen(map[listener]int{l: 1})
 	}

@@ -20,7 +20,7 @@ type failing struct {
 	closed atomic.Bool
 }
 
-func (f *failing) Receive([][]byte, []int) (int, error) {
+func (f *failing) Receive([][]byte, []transport.Meta) (int, error) {
 	if f.closed.Load() {
 		return 0, net.ErrClosed
 	}

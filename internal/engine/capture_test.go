@@ -118,7 +118,7 @@ func (batch) Lost() (uint32, bool) { return 0, false }
 
 func put(in *inbound, pkts ...[]byte) int {
 	for i, p := range pkts {
-		in.sizes[i] = copy(in.bufs[i], p)
+		in.meta[i].Size = copy(in.bufs[i], p)
 	}
 	return len(pkts)
 }

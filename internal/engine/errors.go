@@ -61,10 +61,10 @@ const errorBatch = 16
 func (o *outerErrors) run() {
 	arena := newArena(errorBatch * transport.MaxPacket)
 	defer arena.free()
-	bufs, sizes := arena.buffers(errorBatch, transport.MaxPacket), make([]int, errorBatch)
+	bufs, meta := arena.buffers(errorBatch, transport.MaxPacket), make([]transport.Meta, errorBatch)
 	failures := 0
 	for {
-		n, err := o.rx.Receive(bufs, sizes)
+		n, err := o.rx.Receive(bufs, meta)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -78,8 +78,8 @@ func (o *outerErrors) run() {
 			continue
 		}
 		failures = 0
-		for i, size := range sizes[:n] {
-			if recovery.Guard(o.log, "handling an ICMP message about outer packets", func() { o.handle(bufs[i][:size]) }) {
+		for i, m := range meta[:n] {
+			if recovery.Guard(o.log, "handling an ICMP message about outer packets", func() { o.handle(bufs[i][:m.Size]) }) {
 				o.stray.dropped(drop.InternalError, 1)
 			}
 		}

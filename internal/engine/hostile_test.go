@@ -279,8 +279,8 @@ func FuzzArrivals(f *testing.F) {
 		in, n := ins[int(which)%len(ins)], 0
 		for len(b) >= 2 && n < transport.BatchSize {
 			size := min(int(binary.BigEndian.Uint16(b)), len(b)-2)
-			in.sizes[n] = copy(in.bufs[n], b[2:2+size])
-			if pkt := in.bufs[n][:in.sizes[n]]; size >= header.IPv4Len && header.Version(pkt) == 4 && header.IPv4(pkt).HeaderLen() <= size && header.IPv4(pkt).HeaderLen() >= header.IPv4Len {
+			in.meta[n].Size = copy(in.bufs[n], b[2:2+size])
+			if pkt := in.bufs[n][:in.meta[n].Size]; size >= header.IPv4Len && header.Version(pkt) == 4 && header.IPv4(pkt).HeaderLen() <= size && header.IPv4(pkt).HeaderLen() >= header.IPv4Len {
 				header.IPv4(pkt).SetChecksum() // a wrong checksum would reveal nothing
 			}
 			b, n = b[2+size:], n+1

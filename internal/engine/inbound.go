@@ -55,13 +55,13 @@ type inbound struct {
 
 	arena   *arena // memory of the buffers
 	bufs    [][]byte
-	sizes   []int
-	known   *table  // the table of the last batch
-	sinks   []*sink // by the tunnel's id; nil: no packets yet
-	touched []*sink // those with packets of the current batch
-	reply   []byte  // buffer for an answer of our own
-	scratch []byte  // buffer for its IPv6 fragments
-	pieces  []byte  // buffer for its outer fragments
+	meta    []transport.Meta // of the packets in bufs
+	known   *table           // the table of the last batch
+	sinks   []*sink          // by the tunnel's id; nil: no packets yet
+	touched []*sink          // those with packets of the current batch
+	reply   []byte           // buffer for an answer of our own
+	scratch []byte           // buffer for its IPv6 fragments
+	pieces  []byte           // buffer for its outer fragments
 }
 
 // sink collects the packets of one tunnel in a batch.
@@ -99,7 +99,7 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 
 		arena:   a,
 		bufs:    a.buffers(transport.BatchSize, transport.MaxPacket),
-		sizes:   make([]int, transport.BatchSize),
+		meta:    make([]transport.Meta, transport.BatchSize),
 		reply:   a.buffer(large),
 		scratch: a.buffer(large),
 		pieces:  a.buffer(transport.MaxPacket),
@@ -137,7 +137,7 @@ func (in *inbound) run() {
 	wait.Thread()
 	failures := 0
 	for {
-		n, err := in.rx.Receive(in.bufs, in.sizes)
+		n, err := in.rx.Receive(in.bufs, in.meta)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -200,7 +200,7 @@ func (in *inbound) carry(n int) {
 func (in *inbound) open(t *table, from, n int) {
 	for i := from; i < n; i++ {
 		in.hand, in.end = i, nil
-		pkt := in.bufs[i][:in.sizes[i]]
+		pkt := in.bufs[i][:in.meta[i].Size]
 		if in.seen != nil {
 			in.pkt, in.note = in.keep(pkt), ""
 		}

@@ -67,14 +67,10 @@ func TestSourcesToOurEnd(t *testing.T) {
 	}
 }
 
-// merges is a segmenter that says the same of all packets.
-type merges struct {
-	segment int
-	woken   bool
-}
+// waker is a segmenter that records whether it was woken.
+type waker struct{ woken bool }
 
-func (m *merges) Segment(int) int { return m.segment }
-func (m *merges) Wake()           { m.woken = true }
+func (w *waker) Wake() { w.woken = true }
 
 // Only a packet from a peer makes the packet socket listen.
 func TestStrangersDoNotWake(t *testing.T) {
@@ -90,11 +86,13 @@ func TestStrangersDoNotWake(t *testing.T) {
 		{"a peer, refused", "198.51.100.1", "127.0.0.1", transport.Unknown, false},
 		{"a stranger", "198.51.100.9", "10.0.0.2", transport.Unknown, false},
 	} {
-		in, m := e.newInbound(0, zap.NewNop(), batch{}), &merges{segment: c.segment}
-		in.segments = m
-		in.carry(put(in, tunnelled(c.outer, c.inner, 30)))
-		if m.woken != c.wakes {
-			t.Errorf("%s: wakes it: %v", c.name, m.woken)
+		in, w := e.newInbound(0, zap.NewNop(), batch{}), new(waker)
+		in.segments = w
+		n := put(in, tunnelled(c.outer, c.inner, 30))
+		in.meta[0].Segment = c.segment
+		in.carry(n)
+		if w.woken != c.wakes {
+			t.Errorf("%s: wakes it: %v", c.name, w.woken)
 		}
 	}
 }

@@ -184,7 +184,7 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 // groups: they are bound to a device, which may have changed by the time of adoption.
 func (e *Engine) keepReceivers(l listener, inbounds []*inbound) {
 	for i, in := range inbounds {
-		if rx, ok := in.rx.(*transport.RawReceiver); ok && !l.at.IsValid() {
+		if rx, ok := in.rx.(*transport.RawPort); ok && !l.at.IsValid() {
 			e.handover.save(receiverName(l, transport.Shard{Index: i, Count: len(inbounds)}), rx.Use, e.log)
 		}
 	}

@@ -146,11 +146,11 @@ type once struct {
 	done bool
 }
 
-func (o *once) Receive(bufs [][]byte, sizes []int) (int, error) {
+func (o *once) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
 	if o.done {
 		return 0, errors.New("no more")
 	}
-	o.done, sizes[0] = true, copy(bufs[0], arriving("198.51.100.1", "192.0.2.1", header.ICMP, make([]byte, 40)...))
+	o.done, meta[0].Size = true, copy(bufs[0], arriving("198.51.100.1", "192.0.2.1", header.ICMP, make([]byte, 40)...))
 	bufs[0][3] = 60
 	header.IPv4(bufs[0][:60]).SetChecksum()
 	return 1, nil

@@ -95,7 +95,7 @@ func (in *inbound) outer() []byte {
 	if in.seen != nil {
 		return in.pkt
 	}
-	return in.bufs[in.hand][:in.sizes[in.hand]]
+	return in.bufs[in.hand][:in.meta[in.hand].Size]
 }
 
 // endBatch discards the copies of the batch.

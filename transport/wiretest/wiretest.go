@@ -99,7 +99,7 @@ func Dial(t testing.TB, n *rig.Namespace, local netip.Addr, o transport.Options)
 }
 
 // Listen opens a receiver that is closed at the end of the test.
-func Listen(t testing.TB, n *rig.Namespace, local netip.Addr, protocol int, s transport.Shard, o transport.Options) (rx *transport.RawReceiver) {
+func Listen(t testing.TB, n *rig.Namespace, local netip.Addr, protocol int, s transport.Shard, o transport.Options) (rx *transport.RawPort) {
 	t.Helper()
 	rigtest.Must(t, n.Do(func() (err error) {
 		rx, err = transport.ListenRaw(local, protocol, s, o)
@@ -170,13 +170,13 @@ func Buffers(n, size int) [][]byte {
 // Receive waits for n packets.
 func Receive(t *testing.T, rx transport.Receiver, n int) [][]byte {
 	t.Helper()
-	bufs, sizes := Buffers(transport.BatchSize, transport.MaxPacket), make([]int, transport.BatchSize)
+	bufs, meta := Buffers(transport.BatchSize, transport.MaxPacket), make([]transport.Meta, transport.BatchSize)
 	var got [][]byte
 	for len(got) < n {
-		k, err := rx.Receive(bufs, sizes)
+		k, err := rx.Receive(bufs, meta)
 		rigtest.Must(t, err)
 		for i := range k {
-			got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
+			got = append(got, bytes.Clone(bufs[i][:meta[i].Size]))
 		}
 	}
 	return got

@@ -165,7 +165,7 @@ func (p *Port) Broken() bool {
 }
 
 // Receive implements transport.Receiver. It returns the packets that a Filter takes.
-func (p *Port) Receive(bufs [][]byte, sizes []int) (int, error) {
+func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
 	if _, err := p.arrivals.Acquire(); err != nil {
 		return 0, net.ErrClosed
 	}
@@ -177,11 +177,12 @@ func (p *Port) Receive(bufs [][]byte, sizes []int) (int, error) {
 			return 0, err
 		}
 	}
-	p.descs = p.rx.takeSome(p.descs[:0], min(len(bufs), len(sizes)))
+	p.descs = p.rx.takeSome(p.descs[:0], min(len(bufs), len(meta)))
 	for i, d := range p.descs {
 		pkt := p.mem[d.Addr+ethernetLen : d.Addr+uint64(d.Len)]
-		if sizes[i] = len(pkt); copy(bufs[i], pkt) < len(pkt) {
-			sizes[i] = 0
+		meta[i] = transport.Meta{Size: len(pkt)} // the kernel merges no packets before they reach the socket
+		if copy(bufs[i], pkt) < len(pkt) {
+			meta[i].Size = 0
 		}
 		p.fill.put(d.Addr &^ uint64(p.size-1))
 	}

@@ -99,7 +99,7 @@ func TestFilter(t *testing.T) {
 			other.Left = netip.MustParseAddr("2001:db8::9")
 		}
 		tx := wiretest.Dial(t, left, e.Left, transport.Options{})
-		kernel := make(map[byte]*transport.RawReceiver)
+		kernel := make(map[byte]*transport.RawPort)
 		for _, p := range wiretest.TunnelProtocols {
 			kernel[p] = wiretest.Listen(t, right, e.Right, int(p), transport.Shard{}, transport.Options{})
 		}

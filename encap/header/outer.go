@@ -1,0 +1,10 @@
+package header
+
+import "net/netip"
+
+// Outer is what the outer headers of a received packet say, for packets from which the
+// kernel has removed these headers, such as those of a UDP socket.
+type Outer struct {
+	From, At netip.AddrPort // source and destination; the port is 0 if the delivery has no ports
+	TOS, TTL byte           // of IPv4; traffic class and hop limit of IPv6
+}
