@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/engine"
 	"sixfour/internal/metrics"
 	"sixfour/internal/rig"
@@ -104,7 +104,7 @@ func hub(b *testing.B, peers int) *engine.Engine {
 	for i := range peers {
 		fmt.Fprintf(&text, "[[tunnel.peer]]\nname = \"peer%d\"\nremote = \"198.18.%d.%d\"\nallowed = [\"2001:db8:%x::/48\"]\n", i, i>>8, i&0xff, i)
 	}
-	cfg, err := config.Parse("hub", []byte(text.String()))
+	cfg, err := configfile.Parse("hub", []byte(text.String()))
 	if err != nil {
 		b.Fatal(err)
 	}

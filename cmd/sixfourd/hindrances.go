@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
 	"sixfour/internal/iface"
 	"sixfour/internal/netns"
 )
@@ -13,7 +14,7 @@ import (
 // running daemon, tunnels wait until that changes. A check of a file, and a reload with
 // a new tunnel, must report it at once. runs is the configuration that a reload
 // replaces, whose tunnels are not checked; nil: the file is only checked.
-func hindrances(cfg, runs *config.Config) (problems config.Problems) {
+func hindrances(cfg, runs *config.Config) (problems problem.List) {
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
 		if runs != nil && has(runs, t) {

@@ -18,6 +18,8 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
+	"sixfour/internal/configfile"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 	"sixfour/internal/gateway"
@@ -51,12 +53,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return usage.ExitOK
 	}
-	var doubts config.Problems
+	var doubts problem.List
 	cfg, err := load(f, func(path string) (cfg *config.Config, err error) {
 		if f.check {
-			return config.Load(path)
+			return configfile.Load(path)
 		}
-		cfg, doubts, err = config.LoadLenient(path)
+		cfg, doubts, err = configfile.LoadLenient(path)
 		return cfg, err
 	})
 	if err != nil {

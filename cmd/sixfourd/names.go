@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
 )
 
 // patience is how long resolving all names of a configuration may take.
@@ -17,12 +18,12 @@ const patience = 10 * time.Second
 // unresolved returns problems for routers and relays of automatic tunnels whose names
 // cannot be resolved. A running daemon tries again and again; a check of a configuration
 // must report them at once.
-func unresolved(cfg *config.Config) config.Problems {
+func unresolved(cfg *config.Config) problem.List {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	var problems config.Problems
+	var problems problem.List
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
 		for _, l := range t.Layers {
@@ -44,6 +45,6 @@ func unresolved(cfg *config.Config) config.Problems {
 		}
 	}
 	all.Wait()
-	slices.SortFunc(problems, func(a, b config.Problem) int { return strings.Compare(a.Text, b.Text) })
+	slices.SortFunc(problems, func(a, b problem.Problem) int { return strings.Compare(a.Text, b.Text) })
 	return problems.Sorted()
 }

@@ -15,6 +15,8 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
+	"sixfour/internal/configfile"
 	"sixfour/internal/engine"
 	"sixfour/internal/logging"
 	"sixfour/internal/privilege"
@@ -97,7 +99,7 @@ func (p *process) reload(ctx context.Context) (api.Plan, error) {
 	if p.sandbox == nil {
 		return api.Plan{}, errStarting
 	}
-	cfg, err := load(p.flags, config.Load)
+	cfg, err := load(p.flags, configfile.Load)
 	if err == nil {
 		err = p.sandbox.Allows(cfg)
 	}
@@ -143,7 +145,7 @@ func (p *process) settle(plan *api.Plan, cfg *config.Config) {
 
 // refuse logs what is wrong with a file.
 func (p *process) refuse(err error) {
-	var problems config.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) {
 		p.log.Error("reload: nothing was changed", zap.Error(err))
 	}

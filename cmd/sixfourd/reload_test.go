@@ -10,6 +10,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/logging"
 )
 
@@ -17,7 +18,7 @@ import (
 // until the file has the current values again.
 func TestSettings(t *testing.T) {
 	parsed := func(text string) *config.Config {
-		cfg, err := config.Parse("f", []byte(text+"[[tunnel]]\nname = 'six0'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"))
+		cfg, err := configfile.Parse("f", []byte(text+"[[tunnel]]\nname = 'six0'\nmode = '6in4'\nlocal = '192.0.2.1'\nremote = '192.0.2.2'\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,14 +1,16 @@
-// Package config reads a configuration file in TOML and returns a typed, validated,
-// immutable value, or a list of all errors in the file.
+// Package config has the daemon's configuration as plain values. Package configfile reads
+// them from a file.
 package config
 
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
+	"sixfour/internal/config/problem"
 )
 
 // Config is a whole configuration file.
@@ -44,6 +46,26 @@ type Security struct {
 	PacketFilter bool // packet_filter = "on"
 }
 
+// Gateway is the [gateway] table: it makes one end of a tunnel the internet gateway of
+// the other end.
+type Gateway struct {
+	// Masquerade are the interfaces on which packets from the tunnels get this host's
+	// address as source.
+	Masquerade []string
+	// DefaultRoute is the name of the tunnel for all traffic without another route; ""
+	// means none. IPv4 and IPv6 say for which versions: those of which the tunnel has an
+	// address.
+	DefaultRoute string
+	IPv4, IPv6   bool
+	Bypass       []netip.Prefix // masked; destinations that keep their old route
+	Probe        []netip.Addr   // hosts on the internet that sixfourctl doctor pings
+	DefaultProbe bool           // the file does not name Probe
+}
+
+// GatewayMark is the firewall mark of outer packets of tunnels without fwmark, if there
+// is a DefaultRoute. It is a single bit, so that other programs can use the other bits.
+const GatewayMark = 1 << 25
+
 // Tunnel is one [[tunnel]] table.
 type Tunnel struct {
 	Name string
@@ -53,25 +75,39 @@ type Tunnel struct {
 	Layers     []Layer // innermost first, one for each of Mode.Layers
 	Peers      []Peer  // at least one; an automatic tunnel has exactly one
 	Hub        bool    // the peers are in [[tunnel.peer]] tables
-	Address    []netip.Prefix
-	Routes     []netip.Prefix  // masked
-	MTU        encap.TunnelMTU // 0: derived from the path MTU
 	Options    encap.Options
 	NoMSSClamp bool   // mss_clamp = false
 	Strict     bool   // martians = "strict"
 	FwMark     uint32 // GatewayMark if the file sets none and there is a default route
-	Queues     int    // of the interface; 0: derived from the number of processors
-	NoOffload  bool   // offload = "off"
 	IO         IO
-	Netns      string // name or absolute path; "": the daemon's own
+	Interface
+	Liveness
+	Source Source
+}
 
+// Interface is what the network interface of a tunnel is configured with.
+type Interface struct {
+	Address   []netip.Prefix
+	Routes    []netip.Prefix  // masked
+	MTU       encap.TunnelMTU // 0: derived from the path MTU
+	Queues    int             // 0: derived from the number of processors
+	NoOffload bool            // offload = "off"
+	Netns     string          // name or absolute path; "": the daemon's own
+}
+
+// Liveness says how a tunnel tests whether its peers are reachable.
+type Liveness struct {
 	Keepalive time.Duration // a peer is probed if it was silent for this long; 0: never
 	DeadAfter int           // consecutive lost probes after which the peer is down
+}
 
-	file   string
-	header pos               // of the [[tunnel]] header
-	values map[string]pos    // of the keys in the table
-	sums   map[string]uint64 // hashes of their values, without those of the peers
+// Source is the place of a tunnel in a file, for problems. It is zero if the tunnel is in
+// no file.
+type Source struct {
+	File   string
+	Header problem.Pos            // of the [[tunnel]] header
+	Keys   map[string]problem.Pos // of the values in the table
+	Sums   map[string]uint64      // hashes of the values, without those of the peers
 }
 
 // Layer is the part of a tunnel's layer that is the same for all peers.
@@ -90,7 +126,7 @@ type Peer struct {
 	Allowed []netip.Prefix // masked; nil, in the short form: everything
 	Probe   netip.Addr     // inner address that answers echo requests; invalid: not configured
 
-	at pos // of the outermost remote, or of the table if there is none
+	At problem.Pos // in the file: of the outermost remote, or of the table if there is none
 }
 
 // Host is a remote endpoint. Either its address or its DNS name is set.
@@ -105,17 +141,6 @@ const (
 	IOSocket IO = "socket"
 	IOXDP    IO = "xdp"
 	IOAuto   IO = "auto"
-)
-
-// Default values.
-const (
-	defaultLevel  = "info"
-	defaultFormat = "auto"
-	defaultSocket = "/run/sixfour/control.sock"
-
-	defaultKeepalive = 25 * time.Second // some address translators forget a mapping after 30 seconds
-	defaultDeadAfter = 5
-	defaultListen    = "127.0.0.1:9640" // for a [metrics] table without listen
 )
 
 // Stack returns the layers towards a peer, innermost first. Local and remote are the
@@ -134,10 +159,10 @@ func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
 // Problem returns a problem at the position of a key's value, or of the tunnel's header
 // if the table does not have the key. It is for checks that need the system, such as
 // whether the interface name is in use.
-func (t *Tunnel) Problem(key, format string, args ...any) Problem {
-	at, ok := t.values[key]
+func (t *Tunnel) Problem(key, format string, args ...any) problem.Problem {
+	at, ok := t.Source.Keys[key]
 	if !ok {
-		at = t.header
+		at = t.Source.Header
 	}
 	return t.problem(at, format, args)
 }
@@ -146,20 +171,53 @@ func (t *Tunnel) Problem(key, format string, args ...any) Problem {
 var hostKeys = []string{"routers", "border_relay", "relay"}
 
 // HostProblem is Problem at the position of the outer hosts of a mechanism.
-func (t *Tunnel) HostProblem(format string, args ...any) Problem {
+func (t *Tunnel) HostProblem(format string, args ...any) problem.Problem {
 	for _, key := range hostKeys {
-		if at, ok := t.values[key]; ok {
+		if at, ok := t.Source.Keys[key]; ok {
 			return t.problem(at, key+": "+format, args)
 		}
 	}
-	return t.problem(t.header, format, args)
+	return t.problem(t.Source.Header, format, args)
 }
 
 // PeerProblem is Problem at the position of a peer's outermost remote end.
-func (t *Tunnel) PeerProblem(p *Peer, format string, args ...any) Problem {
-	return t.problem(p.at, format, args)
+func (t *Tunnel) PeerProblem(p *Peer, format string, args ...any) problem.Problem {
+	return t.problem(p.At, format, args)
 }
 
-func (t *Tunnel) problem(at pos, format string, args []any) Problem {
-	return Problem{t.file, at.line, at.column, fmt.Sprintf(format, args...)}
+func (t *Tunnel) problem(at problem.Pos, format string, args []any) problem.Problem {
+	return problem.Problem{File: t.Source.File, Line: at.Line, Column: at.Column, Text: fmt.Sprintf(format, args...)}
+}
+
+// AddressAt returns the interface's addresses for the outer address local. If the
+// configured local address is "auto", addresses that embed the outer address change with
+// it.
+func (t *Tunnel) AddressAt(local netip.Addr) []netip.Prefix {
+	for _, l := range t.Layers {
+		if f, ok := l.Mechanism.(resolve.Follower); ok && !l.Local.IsValid() && local.IsValid() {
+			list := slices.Clone(t.Address)
+			for i, p := range list {
+				list[i] = f.AddressAt(p, local)
+			}
+			return list
+		}
+	}
+	return t.Address
+}
+
+// RoutesKey returns the key that sets the routes.
+func (t *Tunnel) RoutesKey() string {
+	if _, ok := t.Source.Keys["routes"]; ok {
+		return "routes"
+	}
+	return "ds_lite"
+}
+
+// Outermost returns the remote end of the outermost layer, or the zero Host if there is
+// none.
+func (p *Peer) Outermost() Host {
+	if len(p.Remotes) == 0 {
+		return Host{}
+	}
+	return p.Remotes[len(p.Remotes)-1]
 }

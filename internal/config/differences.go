@@ -1,7 +1,6 @@
 package config
 
 import (
-	"hash/maphash"
 	"maps"
 	"reflect"
 	"slices"
@@ -43,12 +42,12 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 		return d
 	}
 	// The values differ: find the keys that cause it by their text.
-	for _, key := range slices.Sorted(maps.Keys(union(t.sums, newer.sums))) {
-		if key != "peer" && t.sums[key] != newer.sums[key] {
+	for _, key := range slices.Sorted(maps.Keys(union(t.Source.Sums, newer.Source.Sums))) {
+		if key != "peer" && t.Source.Sums[key] != newer.Source.Sums[key] {
 			d.Keys = append(d.Keys, key)
 		}
 	}
-	if t.FwMark != newer.FwMark && t.sums["fwmark"] == newer.sums["fwmark"] { // changed by [gateway]
+	if t.FwMark != newer.FwMark && t.Source.Sums["fwmark"] == newer.Source.Sums["fwmark"] { // changed by [gateway]
 		d.Keys = append(d.Keys, "fwmark")
 		slices.Sort(d.Keys)
 	}
@@ -76,7 +75,7 @@ func union(a, b map[string]uint64) map[string]uint64 {
 func (t *Tunnel) SameBesidesPeers(o *Tunnel) bool {
 	a, b := *t, *o
 	for _, c := range []*Tunnel{&a, &b} {
-		c.Peers, c.file, c.header, c.values, c.sums = nil, "", pos{}, nil, nil
+		c.Peers, c.Source = nil, Source{}
 	}
 	return reflect.DeepEqual(a, b)
 }
@@ -88,14 +87,21 @@ func (p *Peer) Equal(o *Peer) bool {
 
 // Assume copies the values of o to t. It does not write values that are equal.
 func (t *Tunnel) Assume(o *Tunnel) {
-	into, from := reflect.ValueOf(t).Elem(), reflect.ValueOf(o).Elem()
+	assume(reflect.ValueOf(t).Elem(), reflect.ValueOf(o).Elem())
+	t.Peers, t.Source = o.Peers, o.Source
+}
+
+// assume copies the fields of a struct that differ, except for those that Assume copies.
+func assume(into, from reflect.Value) {
 	for i := range into.NumField() {
-		if f := into.Type().Field(i); f.IsExported() && f.Name != "Peers" && !reflect.DeepEqual(into.Field(i).Interface(), from.Field(i).Interface()) {
+		switch f := into.Type().Field(i); {
+		case f.Name == "Peers" || f.Name == "Source":
+		case f.Anonymous:
+			assume(into.Field(i), from.Field(i))
+		case !reflect.DeepEqual(into.Field(i).Interface(), from.Field(i).Interface()):
 			into.Field(i).Set(from.Field(i))
 		}
 	}
-	t.Peers = o.Peers
-	t.file, t.header, t.values, t.sums = o.file, o.header, o.values, o.sums
 }
 
 // Sections returns the names of the top-level tables, other than [[tunnel]], in which
@@ -108,27 +114,4 @@ func (c *Config) Sections(o *Config) (names []string) {
 		}
 	}
 	return names
-}
-
-// sum returns a hash of the value without its position.
-func (v *value) sum() uint64 {
-	var h maphash.Hash
-	h.SetSeed(sumSeed)
-	v.write(&h)
-	return h.Sum64()
-}
-
-var sumSeed = maphash.MakeSeed()
-
-func (v *value) write(h *maphash.Hash) {
-	maphash.WriteComparable(h, v.kind)
-	maphash.WriteComparable(h, v.text)
-	maphash.WriteComparable(h, len(v.items)+len(v.table))
-	for _, item := range v.items {
-		item.write(h)
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.table)) {
-		maphash.WriteComparable(h, name)
-		v.table[name].write(h)
-	}
 }

@@ -102,7 +102,7 @@ const maxProbed = 4
 // are those of Inside, sure ones first. For a peer of a hub only sure ones are used.
 func (t *Tunnel) Probed(p *Peer) []Pair {
 	if p.Probe.IsValid() {
-		return []Pair{{t.askFrom(p.Probe), p.Probe, true, t.isNeighbour(p.Probe)}}
+		return []Pair{{t.SourceFor(p.Probe), p.Probe, true, t.isNeighbour(p.Probe)}}
 	}
 	var sure, guessed []Pair
 	for _, pair := range t.Inside(p) {
@@ -117,10 +117,10 @@ func (t *Tunnel) Probed(p *Peer) []Pair {
 	return all[:min(len(all), maxProbed)]
 }
 
-// askFrom returns the inner address of ours from which an echo request to another one is
+// SourceFor returns the inner address of ours from which an echo request to another one is
 // sent: one of the same subnet if there is one. It is invalid if we have none of that IP
 // version.
-func (t *Tunnel) askFrom(a netip.Addr) (from netip.Addr) {
+func (t *Tunnel) SourceFor(a netip.Addr) (from netip.Addr) {
 	for _, own := range t.Address {
 		switch {
 		case own.Contains(a):

@@ -40,7 +40,7 @@ func TestProbed(t *testing.T) {
 		{"6in4", []string{"2001:db8::2/64"}, nil, "2001:db8:5::5", false, "2001:db8::2>2001:db8:5::5"},
 	} {
 		mode, _ := encap.ModeByName(test.mode)
-		tun := Tunnel{Mode: mode, Hub: test.hub, Address: prefixList(test.own)}
+		tun := Tunnel{Mode: mode, Hub: test.hub, Interface: Interface{Address: prefixList(test.own)}}
 		p := &Peer{Allowed: prefixList(test.allowed)}
 		if test.probe != "" {
 			p.Probe = netip.MustParseAddr(test.probe)

@@ -19,6 +19,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/nft"
 	"sixfour/internal/probe"
 	"sixfour/internal/rig"
@@ -132,7 +133,7 @@ func TestKernelTunnel(t *testing.T) {
 func TestSharedPackets(t *testing.T) {
 	gre := func(text string) config.Tunnel {
 		t.Helper()
-		cfg, err := config.Parse("file", []byte("[[tunnel]]\nname = 'six0'\nmode = 'gre'\nlocal = '203.0.113.10'\nremote = '203.0.113.20'\n"+text))
+		cfg, err := configfile.Parse("file", []byte("[[tunnel]]\nname = 'six0'\nmode = 'gre'\nlocal = '203.0.113.10'\nremote = '203.0.113.20'\n"+text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,8 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
+	"sixfour/internal/configfile"
 	"sixfour/internal/control"
 	"sixfour/internal/firewall"
 	"sixfour/internal/netcfg"
@@ -26,12 +28,12 @@ type host struct {
 	path      string         // of the configuration
 	cfg       *config.Config // nil: there is no valid one
 	cfgErr    error
-	doubts    config.Problems // the daemon starts with them, but does not reload
-	status    *api.Status     // nil: no daemon answers
-	noone     error           // why no daemon answers
-	pid       int             // of the daemon; 0: not known
-	unit      unit            // the daemon's systemd unit; nil: none
-	elsewhere string          // the daemon's network namespace, if it differs from ours
+	doubts    problem.List // the daemon starts with them, but does not reload
+	status    *api.Status  // nil: no daemon answers
+	noone     error        // why no daemon answers
+	pid       int          // of the daemon; 0: not known
+	unit      unit         // the daemon's systemd unit; nil: none
+	elsewhere string       // the daemon's network namespace, if it differs from ours
 
 	router    *netcfg.Router
 	routerErr error
@@ -72,7 +74,7 @@ func newHost(o Options) *host {
 	if h.path == "" {
 		h.path = o.Paths.Config
 	}
-	h.cfg, h.doubts, h.cfgErr = config.LoadLenient(h.path)
+	h.cfg, h.doubts, h.cfgErr = configfile.LoadLenient(h.path)
 	switch {
 	case o.Socket != "":
 		h.socket = o.Socket
@@ -139,7 +141,7 @@ func (h *host) takeDaemonsFile() {
 		return
 	}
 	h.path = path
-	h.cfg, h.doubts, h.cfgErr = config.LoadLenient(path)
+	h.cfg, h.doubts, h.cfgErr = configfile.LoadLenient(path)
 }
 
 // fileOf returns the configuration file of a daemon, from its directory in /proc, as a path
@@ -272,7 +274,7 @@ func (h *host) statusOf(name string) *api.TunnelStatus {
 // configFrom derives a tunnel's configuration from the daemon's status. Without the file,
 // GRE keys and options are not known.
 func configFrom(s *api.TunnelStatus) config.Tunnel {
-	c := config.Tunnel{Name: s.Name, Netns: s.Namespace, Options: encap.DefaultOptions, Hub: len(s.Peers) > 0}
+	c := config.Tunnel{Name: s.Name, Interface: config.Interface{Netns: s.Namespace}, Options: encap.DefaultOptions, Hub: len(s.Peers) > 0}
 	c.Mode, _ = encap.ModeByName(s.Mode)
 	states := []api.PeerStatus{s.PeerStatus}
 	if c.Hub {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 )
 
 // unit holds the relevant settings of the daemon's systemd unit (systemd.exec(5),
@@ -247,7 +248,7 @@ func (p *peer) otherDaemon() int {
 		if err != nil {
 			continue
 		}
-		cfg, _, err := config.LoadLenient(path)
+		cfg, _, err := configfile.LoadLenient(path)
 		if err == nil && slices.ContainsFunc(cfg.Tunnels, p.sharesPackets) {
 			return pid
 		}

@@ -22,7 +22,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
-	configs "sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
 	"sixfour/internal/rig"
@@ -101,7 +101,7 @@ const fragileEnv = "SIXFOUR_FRAGILE_REMOTE"
 func runFragile(remote string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg, err := configs.Load(os.Args[len(os.Args)-1])
+	cfg, err := configfile.Load(os.Args[len(os.Args)-1])
 	if err != nil {
 		return err
 	}

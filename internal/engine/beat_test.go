@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/netcfg"
 )
 
@@ -20,7 +21,7 @@ func TestReloadBeats(t *testing.T) {
 		for i := range n {
 			fmt.Fprintf(&file, "[[tunnel]]\nname = 'beat%d'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.1.%d'\nnetns = 'elsewhere'\n%s\n", i, i+1, key)
 		}
-		cfg, err := config.Parse("f", []byte(file.String()))
+		cfg, err := configfile.Parse("f", []byte(file.String()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -81,7 +81,7 @@ func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...enc
 	t.Helper()
 	e = &Engine{}
 	tun = &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), capturing: &e.captures, cfg: config.Tunnel{
-		Name: "t0", Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}, Layers: make([]config.Layer, len(layers))}}
+		Name: "t0", Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}}, Layers: make([]config.Layer, len(layers))}}
 	tun.mtu.Store(1440)
 	tun.reply = icmpreply.New(tun.cfg.Netns, &tun.index, tun.log)
 	p = newPath(tun, &config.Peer{Remotes: make([]config.Host, len(layers))})

@@ -20,7 +20,7 @@ import (
 func TestSourcesToOurEnd(t *testing.T) {
 	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
 	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{
-		Hub: true, Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}, Layers: make([]config.Layer, 2)}}
+		Hub: true, Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}}, Layers: make([]config.Layer, 2)}}
 	tun.mtu.Store(1440)
 	p := newPath(tun, &config.Peer{Remotes: make([]config.Host, 2)})
 	tun.peers = []*path{p}

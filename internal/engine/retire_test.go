@@ -7,14 +7,14 @@ import (
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/netcfg"
 )
 
 // After a reload has removed a tunnel, an MTU update or an ICMP error that is still waiting
 // opens nothing again, and questions to its peers return an error.
 func TestRetiredTunnelStaysSo(t *testing.T) {
-	cfg, err := config.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\nnetns = 'elsewhere'\n"))
+	cfg, err := configfile.Parse("f", []byte("[[tunnel]]\nname = 'gone0'\nmode = '6in4'\nlocal = '127.0.0.1'\nremote = '127.0.0.2'\nnetns = 'elsewhere'\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,12 @@ import (
 // mechanismFiles are the files outside the packages of the mechanisms that may name the
 // type of a mechanism: the row that reads its keys, and what computes addresses for users.
 var mechanismFiles = map[string][]string{
-	"internal/config/mechanisms.go": {"PMT", "SixOverFour", "SixToFour", "V4Compat"}, // the table itself
-	"internal/config/6to4.go":       {"PMT", "SixToFour"},
-	"internal/config/6rd.go":        {"SixRD"},
-	"internal/config/6over4.go":     {"SixOverFour"},
-	"internal/config/isatap.go":     {"ISATAP"},
-	"internal/address/address.go":   {"SixRD"},
+	"internal/config/mechanism/mechanism.go": {"PMT", "SixOverFour", "SixToFour", "V4Compat"}, // the table itself
+	"internal/config/mechanism/6to4.go":      {"PMT", "SixToFour"},
+	"internal/config/mechanism/6rd.go":       {"SixRD"},
+	"internal/config/mechanism/6over4.go":    {"SixOverFour"},
+	"internal/config/mechanism/isatap.go":    {"ISATAP"},
+	"internal/address/address.go":            {"SixRD"},
 }
 
 // Code that works with every mechanism asks for what it needs through an interface of

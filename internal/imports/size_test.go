@@ -26,8 +26,6 @@ const (
 var tooLarge = []string{
 	"encap/resolve",
 	"encap/resolve.sixOverFour",
-	"internal/config",
-	"internal/config.Tunnel",
 	"internal/doctor",
 	"internal/engine",
 	"internal/engine.Engine",

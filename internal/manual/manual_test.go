@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/ctl"
 	"sixfour/internal/usage"
 )
@@ -124,7 +124,7 @@ func TestComplete(t *testing.T) {
 			t.Errorf("the help has no %s", f.Name)
 		}
 	}
-	for _, k := range config.Reference() {
+	for _, k := range configfile.Reference() {
 		has("man/man5/sixfour.toml.5", k.Name)
 	}
 	for _, c := range ctl.Root().Commands() {
@@ -163,7 +163,7 @@ func TestText(t *testing.T) {
 
 // What the manual page shows is a configuration.
 func TestConfigExample(t *testing.T) {
-	if _, err := config.Parse("sixfour.toml(5)", []byte(configExample)); err != nil {
+	if _, err := configfile.Parse("sixfour.toml(5)", []byte(configExample)); err != nil {
 		t.Error(err)
 	}
 }

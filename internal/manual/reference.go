@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/usage"
 )
 
@@ -30,10 +30,10 @@ column. Durations are written like "10s" or "1m30s". A key for the address of a 
 func referencePage() []byte {
 	var b strings.Builder
 	b.WriteString(referenceHead)
-	keys := config.Reference()
+	keys := configfile.Reference()
 	for len(keys) > 0 {
 		table := keys[0].Table
-		n := slices.IndexFunc(keys, func(k config.Key) bool { return k.Table != table })
+		n := slices.IndexFunc(keys, func(k configfile.Key) bool { return k.Table != table })
 		if n < 0 {
 			n = len(keys)
 		}
@@ -48,7 +48,7 @@ func referencePage() []byte {
 }
 
 // keyTable writes the keys of one table of the configuration.
-func keyTable(b *strings.Builder, table string, keys []config.Key) {
+func keyTable(b *strings.Builder, table string, keys []configfile.Key) {
 	fmt.Fprintf(b, "\n### `%s`\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n", table)
 	for _, k := range keys {
 		preset := ""

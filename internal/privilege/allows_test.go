@@ -6,12 +6,13 @@ import (
 	"testing/fstest"
 
 	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 )
 
 func parse(t *testing.T, text string) *config.Config {
 	t.Helper()
 	const head = "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n"
-	cfg, err := config.Parse("six.toml", []byte(strings.Replace(text, "TUNNEL\n", head, 1)))
+	cfg, err := configfile.Parse("six.toml", []byte(strings.Replace(text, "TUNNEL\n", head, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}

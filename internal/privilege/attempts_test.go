@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
-	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/tun"
 )
 
@@ -165,7 +165,7 @@ var attempts = []attempt{
 	}},
 	{what: "a file's mode", fails: unix.EPERM, worksIn: []role{open}, try: func(p place) error { return os.Chmod(p.config, 0o600) }},
 	{what: "reading the configuration, which was replaced", try: func(p place) error {
-		cfg, err := config.Load(p.config)
+		cfg, err := configfile.Load(p.config)
 		if err == nil && cfg.Tunnels[0].Name != replaced {
 			err = fmt.Errorf("it is the one of before")
 		}

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sixfour/internal/config"
+	"sixfour/internal/configfile"
 	"sixfour/internal/privilege"
 	"sixfour/internal/rig"
 )
@@ -49,7 +49,7 @@ type outcome struct {
 }
 
 func restricted(file string) error {
-	cfg, err := config.Load(file)
+	cfg, err := configfile.Load(file)
 	if err != nil {
 		return err
 	}

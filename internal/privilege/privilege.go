@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
 	"sixfour/internal/netns"
 	"sixfour/internal/nft"
 )
@@ -129,7 +130,7 @@ func unique(s []string) []string {
 // tunnels the error is of type config.Problems. Changes to the control socket and to the
 // sandbox itself take effect at the next start, and are not checked.
 func (s *Sandbox) Allows(cfg *config.Config) error {
-	var problems config.Problems
+	var problems problem.List
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
 		if key, lacks := s.lacks(t); lacks != "" {

@@ -1,0 +1,111 @@
+// Package mechanism has the automatic modes: the keys of each, and how a mechanism of
+// package resolve is made from their values.
+package mechanism
+
+import (
+	"net/netip"
+	"slices"
+
+	"sixfour/encap/resolve"
+	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
+	"sixfour/internal/config/tree"
+	"sixfour/internal/config/value"
+)
+
+// Row is an automatic mode: its keys, and how they are read.
+type Row struct {
+	Mode      string
+	Keys      []string
+	Outermost string // why it must be the outermost layer of a stack; "": it need not be
+	Begin     func() Reading
+}
+
+// Reading holds the keys of one tunnel's mechanism while they are read.
+type Reading struct {
+	Read func(name string, r *problem.Report, e tree.Entry)
+	// Finish checks the values against each other and the rest of the tunnel.
+	Finish func(r *problem.Report, t *Tunnel) resolve.Mechanism
+}
+
+// Tunnel is the tunnel of a mechanism: what is known of it when all its keys are read.
+type Tunnel struct {
+	State    tree.State
+	Header   problem.Pos            // of the table
+	Values   map[string]problem.Pos // of the keys in the table
+	Address  []netip.Prefix
+	Strict   bool
+	Local    netip.Addr // the outer address; zero: none, or "auto"
+	LocalKey string     // the key that sets it
+	LocalAt  problem.Pos
+}
+
+// need reports that the tunnel does not have a key.
+func (t *Tunnel) need(r *problem.Report, name, set string) { t.State.Need(r, t.Header, name, set) }
+
+// Rows are the automatic modes. A new mode needs a row here and one in
+// encap.Modes. The row has preset values, the keys that set fields in them, and the
+// function that builds the mechanism from them.
+var Rows = []Row{
+	row("6to4", sixToFour{resolve.SixToFour{Relay: AnycastRelay}, resolve.PMT{Mode: resolve.PMTRewrite}}, []tree.Key[*sixToFour]{
+		{Name: "role", Read: readRole6to4},
+		{Name: "relay", Read: readRelay},
+		{Name: "relays", Read: value.Prefixes(4, func(m *sixToFour) *[]netip.Prefix { return &m.Relays })},
+		{Name: "clients", Read: value.Prefixes(4, func(m *sixToFour) *[]netip.Prefix { return &m.Clients })},
+		{Name: "sources", Read: value.Prefixes(6, func(m *sixToFour) *[]netip.Prefix { return &m.Sources })},
+		{Name: "provider_prefix", Read: value.Prefix(6, func(m *sixToFour) *netip.Prefix { return &m.pmt.ProviderPrefix })},
+		{Name: "v4_common", Read: value.Prefix(4, func(m *sixToFour) *netip.Prefix { return &m.pmt.Common })},
+		{Name: "customers", Read: value.Prefixes(4, func(m *sixToFour) *[]netip.Prefix { return &m.pmt.Customers })},
+		{Name: "subnet", Read: readSubnet},
+		{Name: "mapping", Read: readMapping},
+	}, (*sixToFour).finish),
+	row("6rd", sixRD{}, []tree.Key[*sixRD]{
+		{Name: "prefix", Read: value.Prefix(6, func(m *sixRD) *netip.Prefix { return &m.Prefix })},
+		{Name: "mask_len", Read: readMaskLen},
+		{Name: "border_relay", Read: value.Hosts(func(m *sixRD) *[]config.Host { return &m.Relays })},
+		{Name: "option212", Read: readOption212},
+		{Name: "v4_common", Read: value.Prefix(4, func(m *sixRD) *netip.Prefix { return &m.common })},
+		{Name: "role", Read: readRole6rd},
+	}, (*sixRD).finish),
+	outermost("it knows its routers and neighbours by the outer addresses of their packets", row("isatap", isatap{}, []tree.Key[*isatap]{
+		{Name: "routers", Read: value.Hosts(func(m *isatap) *[]config.Host { return &m.Routers })},
+		{Name: "router", Read: func(r *problem.Report, e tree.Entry, m *isatap) { m.Router, _ = value.Bool(r, e) }},
+		{Name: "prefix", Read: value.Prefixes(6, func(m *isatap) *[]netip.Prefix { return &m.Prefixes })},
+	}, (*isatap).finish)),
+	row("v4compat", resolve.V4Compat{}, nil, plain[resolve.V4Compat]),
+	outermost("it sends to IPv4 multicast groups", row("6over4", resolve.SixOverFour{Scope: 192}, []tree.Key[*resolve.SixOverFour]{
+		{Name: "scope", Read: readScope},
+	}, plain[resolve.SixOverFour])),
+}
+
+// row returns a mechanism whose keys are read into a P.
+func row[P any](mode string, preset P, keys []tree.Key[*P], finish func(*P, *problem.Report, *Tunnel) resolve.Mechanism) Row {
+	m := Row{Mode: mode}
+	for _, k := range keys {
+		m.Keys = append(m.Keys, k.Name)
+	}
+	m.Begin = func() Reading {
+		p := preset
+		return Reading{
+			Read: func(name string, r *problem.Report, e tree.Entry) {
+				keys[slices.Index(m.Keys, name)].Read(r, e, &p)
+			},
+			Finish: func(r *problem.Report, t *Tunnel) resolve.Mechanism { return finish(&p, r, t) },
+		}
+	}
+	return m
+}
+
+func outermost(why string, m Row) Row {
+	m.Outermost = why
+	return m
+}
+
+// plain is the finish function of a mechanism whose values need no check against each
+// other.
+func plain[P resolve.Mechanism](p *P, _ *problem.Report, _ *Tunnel) resolve.Mechanism { return *p }
+
+// ByMode returns the row of an automatic mode.
+func ByMode(mode string) *Row {
+	return &Rows[slices.IndexFunc(Rows, func(m Row) bool { return m.Mode == mode })]
+}

@@ -1,0 +1,104 @@
+package configfile
+
+import (
+	"net/netip"
+	"strings"
+
+	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
+)
+
+// neighbours holds the tunnels of a file that were read so far.
+type neighbours struct {
+	names     map[string]int // line of the tunnel with the name
+	wires     map[wire]owner
+	automatic map[automatic]int  // line of the tunnel
+	claims    map[string]*claims // by network namespace
+}
+
+// owner is the tunnel that uses a wire, with its line or, in a hub, the line of the
+// peer.
+type owner struct {
+	*draft
+	line int
+}
+
+// wire is what distinguishes the outer packets of one peer from those of another.
+type wire struct {
+	version  int // of the outermost header
+	protocol byte
+	local    netip.Addr
+	remote   config.Host
+	keyed    bool
+	key      uint32
+}
+
+// automatic identifies a tunnel that can exist only once, because its outer packets have
+// any remote address.
+type automatic struct {
+	mode  string
+	local netip.Addr
+}
+
+// check reports what two tunnels cannot have in common.
+func (n *neighbours) check(r *problem.Report, d *draft) {
+	if n.names == nil {
+		n.names, n.wires, n.automatic, n.claims = map[string]int{}, map[wire]owner{}, map[automatic]int{}, map[string]*claims{}
+	}
+	if d.state.Good("name") {
+		if line, taken := n.names[d.Name]; taken {
+			r.Add(d.Source.Keys["name"], "name is %s, which the tunnel of line %d has: give each tunnel its own", problem.Quote(d.Name), line)
+		} else {
+			n.names[d.Name] = d.Source.Header.Line
+		}
+	}
+	n.checkClaims(r, d)
+	if !d.known() {
+		return
+	}
+	l := d.layers[len(d.layers)-1]
+	local := d.localOf(l)
+	switch {
+	case !local.readable:
+	case l.mechanism != nil:
+		a := automatic{l.mode, local.Addr}
+		if line, taken := n.automatic[a]; taken {
+			r.Add(local.at, "%s is that of the tunnel of line %d, which is of mode %s, too, so that nobody could tell their packets apart: give one of them another address", local.key, line, problem.Quote(l.mode))
+		} else {
+			n.automatic[a] = d.Source.Header.Line
+		}
+	default:
+		n.checkPeers(r, d, l, local)
+	}
+}
+
+// checkPeers reports a peer, or the peer of the short form, whose outer packets cannot
+// be distinguished from those of another peer, of this tunnel or of an earlier one.
+func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local end) {
+	wayOut := "give one of them another address"
+	if l.kind.IsGRE() {
+		wayOut += " or another key"
+	}
+	for i := range d.Peers {
+		p := &d.Peers[i]
+		keyed, key := l.gre.Inward()
+		w := wire{l.kind.Over(), l.kind.Protocol(), local.Addr, p.Outermost(), keyed, key}
+		if w.remote == (config.Host{}) {
+			continue
+		}
+		w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))
+		other, taken := n.wires[w]
+		switch {
+		case !taken && d.Hub:
+			n.wires[w] = owner{d, d.peers[i].header.Line}
+		case !taken:
+			n.wires[w] = owner{d, d.Source.Header.Line}
+		case other.draft == d:
+			r.Add(p.At, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", other.line)
+		case other.Hub:
+			r.Add(p.At, "%s and remote are those of the peer of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+		default:
+			r.Add(p.At, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package configfile
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"sixfour/internal/config"
+	"sixfour/internal/config/problem"
+	"sixfour/internal/config/tree"
+)
+
+// documented returns the tables whose keys are in the reference, with those keys that
+// hold values.
+func documented() map[string][]string {
+	tunnel := slices.DeleteFunc(tree.Names(tunnelKeys), func(name string) bool { return name == "peer" })
+	return map[string][]string{
+		"[log]":      tree.Names(logKeys),
+		"[control]":  tree.Names(controlKeys),
+		tableGateway: tree.Names(gatewayKeys),
+		"[metrics]":  tree.Names(metricsKeys),
+		"[security]": tree.Names(securityKeys),
+		tableTunnel:  tunnel,
+		tablePeer:    tree.Names(peerKeys),
+	}
+}
+
+// TestReferenceIsComplete: the reference has each key once, and no others.
+func TestReferenceIsComplete(t *testing.T) {
+	seen := make(map[string]bool)
+	all := documented()
+	for _, k := range Reference() {
+		id := k.Table + " " + k.Name
+		if seen[id] || !slices.Contains(all[k.Table], k.Name) {
+			t.Errorf("the reference has %s, which there is not, or twice", id)
+		}
+		seen[id] = true
+		if k.Values == "" || k.Meaning == "" {
+			t.Errorf("the reference says nothing of %s", id)
+		}
+	}
+	for table, names := range all {
+		for _, name := range names {
+			if !seen[table+" "+name] {
+				t.Errorf("the reference lacks %s %s", table, name)
+			}
+		}
+	}
+}
+
+// bare returns a minimal file for a mode, in which a key can be set.
+func bare(k Key) string {
+	tunnel := "[[tunnel]]\nname = \"six0\"\nlocal = \"192.0.2.1\"\n"
+	switch {
+	case strings.Contains(k.Modes, "gre"):
+		tunnel += "mode = \"gre\"\nremote = \"192.0.2.2\"\n"
+	case strings.Contains(k.Modes, "4in6"):
+		tunnel = strings.ReplaceAll(tunnel, "192.0.2.1", "2001:db8::1") + "mode = \"4in6\"\nremote = \"2001:db8::2\"\n"
+	case strings.Contains(k.Modes, "6to4"):
+		tunnel += "mode = \"6to4\"\naddress = [\"2002:c000:201::1/16\"]\n"
+	case strings.Contains(k.Modes, "6rd"):
+		tunnel += "mode = \"6rd\"\nprefix = \"2001:db8::/32\"\n"
+	case strings.Contains(k.Modes, "isatap"):
+		tunnel += "mode = \"isatap\"\nrouters = [\"192.0.2.7\"]\n"
+	case strings.Contains(k.Modes, "6over4"):
+		tunnel += "mode = \"6over4\"\n"
+	default:
+		tunnel += "mode = \"4in6in4\"\nremote = \"192.0.2.2\"\nlocal6 = \"fc00::1\"\nremote6 = \"fc00::2\"\n"
+	}
+	if k.Table == tableTunnel {
+		return tunnel
+	}
+	return tunnel + k.Table + "\n"
+}
+
+// values returns a configuration without positions in the file, which differ.
+func values(t *testing.T, text string) string {
+	t.Helper()
+	c, err := Parse("file", []byte(text))
+	if err != nil {
+		t.Errorf("%v in\n%s", err, text)
+		return ""
+	}
+	c.Control.Explicit = false
+	for i := range c.Tunnels {
+		c.Tunnels[i].Source = config.Source{}
+		for j := range c.Tunnels[i].Peers {
+			c.Tunnels[i].Peers[j].At = problem.Pos{}
+		}
+	}
+	return fmt.Sprintf("%+v", reflect.ValueOf(c).Elem())
+}
+
+// TestReferenceDefaults: setting a key to its default changes nothing.
+func TestReferenceDefaults(t *testing.T) {
+	for _, k := range Reference() {
+		if k.Default == "" {
+			continue
+		}
+		text := bare(k)
+		without := values(t, text)
+		with := values(t, text+k.Name+" = "+k.Default+"\n")
+		if without != with {
+			t.Errorf("%s %s = %s:\n%s\nwithout it:\n%s", k.Table, k.Name, k.Default, with, without)
+		}
+	}
+}
