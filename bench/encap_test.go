@@ -39,7 +39,7 @@ func layersOf(tb testing.TB, mode string, e encap.Endpoints) []encap.Layer {
 		layers = append(layers, m.Between(e)...)
 		switch l := &layers[len(layers)-1]; rest {
 		case "key csum seq":
-			l.GRE = encap.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true}
+			l.Kind = l.Kind.With(encap.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true})
 		case "to anywhere":
 			l.Remote, l.Resolver = netip.Addr{}, anywhere(binary.BigEndian.Uint32(e.Remote.AsSlice()))
 		}

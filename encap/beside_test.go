@@ -185,11 +185,7 @@ func testQuotes(t *testing.T, s *encap.Stack, layers []encap.Layer, pkt, inner [
 		} else {
 			at += 40
 		}
-		if layers[i].Kind.IsGRE() {
-			if at += 4; layers[i].GRE.Keyed {
-				at += 4
-			}
-		}
+		at += layers[i].Kind.Properties().Overhead
 	}
 }
 

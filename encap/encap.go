@@ -1,8 +1,9 @@
 // Package encap encapsulates and decapsulates packets. It handles only the bytes of
 // packets: it sends and receives nothing.
 //
-// A tunnel mechanism is a Stack of layers. A layer reads and writes one delivery header,
-// and its resolver determines the addresses. For encapsulation, the headers of all
+// A tunnel mechanism is a Stack of layers. A layer is a delivery header of an IP version and
+// a Framing, which stands between that header and the packet inside. A resolver determines
+// the addresses. For encapsulation, the headers of all
 // layers are prepared once as a template, which is copied in front of each packet and
 // then patched for each layer. For decapsulation, each layer in turn checks its header
 // and removes it.
@@ -27,6 +28,9 @@ type arriving interface {
 	// reason is drop.Fragment.
 	decapsulate(pkt []byte) (inner []byte, taken bool, r drop.Reason)
 
+	// openDatagram is decapsulate for a packet whose delivery header was removed.
+	openDatagram(payload []byte, o header.Outer) (inner []byte, r drop.Reason)
+
 	// unquote is decapsulate for a packet that we sent and that an ICMP error quotes.
 	// Size is the packet's length; pkt holds only the beginning of it. Ok is false if
 	// this layer does not send such a packet.
@@ -35,7 +39,7 @@ type arriving interface {
 
 // Headroom is the most room in bytes that Encapsulate needs in front of an inner packet:
 // the sum of the longest headers of all layers that a stack can have.
-const Headroom = MaxDepth * (header.IPv6Len + header.EncapLimitLen + header.GREMaxLen)
+const Headroom = MaxDepth * (header.IPv6Len + header.EncapLimitLen + maxFraming)
 
 // Stack encapsulates packets for one peer and decapsulates packets from it. Its methods
 // may be called concurrently on different buffers.
@@ -53,6 +57,7 @@ type Stack struct {
 	at6    int
 	cut4   *template // the layer at which packets with DF enter to be fragmented; nil: they are not
 	own    own       // recognizes outer packets of this stack, which must not enter it again
+	echoes bool      // the framing of the outermost layer has keepalives
 
 	// For IPv6 packets that enter a layer over IPv6: the template for packets that carry
 	// an encapsulation limit, and the check for the layer's own packets.
@@ -78,7 +83,7 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 		if i > 0 && !l.Kind.Carries(layers[i-1].Kind.Over()) {
 			return nil, fmt.Errorf("encap: layer %v does not carry IPv%d, which layer %v makes", l.Kind, layers[i-1].Kind.Over(), layers[i-1].Kind)
 		}
-		pair, c := resolve.NewFixed(l.Local, l.Remote), newContent(l, rec)
+		pair, c := resolve.NewFixed(l.Local, l.Remote), newContent(l.Kind, rec)
 		if l.Kind.Over() == 4 {
 			s.in = append(s.in, &over4{c, pair, l.Resolver, o.StaticMTU})
 		} else {
@@ -108,6 +113,7 @@ func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Re
 		}
 	}
 	s.own = newOwn(layers[len(layers)-1])
+	_, s.echoes = layers[len(layers)-1].Kind.framing.(Keepaliver)
 	return s, nil
 }
 
@@ -163,14 +169,13 @@ func (s *Stack) LimitBack(version int, p PathMTU) TunnelMTU {
 	}
 	room := int(p) - t.size
 	for _, part := range t.parts {
-		if part.over == 6 && part.size-part.gre == header.IPv6Len {
+		if part.over == 6 && part.size-part.framing == header.IPv6Len {
 			room -= header.EncapLimitLen
 		}
 	}
 	for _, l := range s.layers {
-		if keyed, _ := l.GRE.Inward(); keyed && !l.GRE.Keyed {
-			room -= header.GREKeyLen
-		}
+		p := l.Kind.Properties()
+		room -= max(0, p.OverheadBack-p.Overhead)
 	}
 	return max(MinTunnelMTU4, min(s.Limit(version), TunnelMTU(room)))
 }
@@ -327,6 +332,17 @@ func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 		return nil, r
 	}
 	return s.strip(pkt, len(s.layers))
+}
+
+// Open is Decapsulate for a packet whose outermost delivery header the kernel has removed,
+// and its UDP header if the outermost framing has one. O is what they said.
+func (s *Stack) Open(o header.Outer, payload []byte) ([]byte, drop.Reason) {
+	last := len(s.in) - 1
+	inner, r := s.in[last].openDatagram(payload, o)
+	if r != drop.None {
+		return nil, r
+	}
+	return s.strip(inner, last)
 }
 
 // DecapsulateReassembled is Decapsulate for a packet that was reassembled from

@@ -260,7 +260,7 @@ func samePieces(t *testing.T, g golden, rec *encap.Record, inner []byte, kernel 
 	for i, f := range kernel {
 		_, part, _ := carried(f.ip)
 		want, _ := ourWay(f.ip, part, got[i])
-		if g.layers[0].GRE.Sequence {
+		if g.layers[0].Kind.Properties().Ordered {
 			// Sequence numbers continued between the stacks of this test.
 			copy(got[i][20+4+8:], want[20+4+8:20+4+12])
 			copy(got[i][24:26], want[24:26])

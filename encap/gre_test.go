@@ -142,7 +142,7 @@ func TestGREOptions(t *testing.T) {
 				headers = header.IPv6Len
 			}
 			from, to := l, l
-			from.GRE, to.GRE = c.out, c.in
+			from.Kind, to.Kind = l.Kind.With(c.out), l.Kind.With(c.in)
 			inner := header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 60))
 			pkt, r := encapsulate(build(t, []encap.Layer{from}, 1500, encap.DefaultOptions), inner)
 			if r != drop.None {

@@ -3,7 +3,6 @@ package encap
 import (
 	"net/netip"
 
-	"sixfour/encap/drop"
 	"sixfour/encap/header"
 )
 
@@ -29,11 +28,15 @@ const (
 // the addresses that we know, so the answer goes only to the router. Some routers write
 // their answer between the inner addresses. Such an answer goes back through the tunnel.
 func (s *Stack) Keepalive(inner []byte, own bool) Return {
-	last := s.layers[len(s.layers)-1]
-	if !last.Kind.IsGRE() {
+	if !s.echoes {
 		return NoReturn
 	}
-	src, dst, ttl, ok := keepaliveEnds(inner)
+	return s.keepalive(inner, own)
+}
+
+func (s *Stack) keepalive(inner []byte, own bool) Return {
+	last := s.layers[len(s.layers)-1]
+	src, dst, ttl, ok := s.keepaliveEnds(inner)
 	switch {
 	case !ok:
 		return NoReturn
@@ -50,15 +53,21 @@ func (s *Stack) Keepalive(inner []byte, own bool) Return {
 	return NoReturn
 }
 
+// isKeepalive reports whether what follows an inner IP header is the answer to a keepalive.
+func (s *Stack) isKeepalive(protocol byte, payload []byte) bool {
+	_, ok := s.layers[len(s.layers)-1].Kind.OpenKeepalive(protocol, payload)
+	return ok
+}
+
 // keepaliveEnds returns the addresses and the TTL of the answer that an inner packet
 // contains, if the packet is such an answer.
-func keepaliveEnds(inner []byte) (src, dst netip.Addr, ttl byte, ok bool) {
+func (s *Stack) keepaliveEnds(inner []byte) (src, dst netip.Addr, ttl byte, ok bool) {
 	if header.Version(inner) == 6 {
 		ip := header.IPv6(inner)
-		return ip.Src(), ip.Dst(), ip[7], ip.NextHeader() == header.GRE && ip.HopLimit() > 1 && answersKeepalive(ip.Payload())
+		return ip.Src(), ip.Dst(), ip[7], ip.HopLimit() > 1 && s.isKeepalive(ip.NextHeader(), ip.Payload())
 	}
 	ip := header.IPv4(inner)
-	return ip.Src(), ip.Dst(), ip[8], ip.Protocol() == header.GRE && !ip.IsFragment() && ip.TTL() > 1 && answersKeepalive(ip.Payload())
+	return ip.Src(), ip.Dst(), ip[8], !ip.IsFragment() && ip.TTL() > 1 && s.isKeepalive(ip.Protocol(), ip.Payload())
 }
 
 // returnTo sets the addresses and the TTL of an inner packet.
@@ -75,11 +84,4 @@ func returnTo(inner []byte, src, dst netip.Addr, ttl byte) {
 	copy(ip.Dest(), dst.AsSlice())
 	ip[8] = ttl
 	ip.SetChecksum()
-}
-
-// answersKeepalive reports whether a GRE packet is the answer to a keepalive: its
-// protocol type is 0.
-func answersKeepalive(b []byte) bool {
-	h, r := header.ParseGRE(b)
-	return r == drop.None && h.Protocol == header.GREKeepalive
 }

@@ -17,48 +17,6 @@ type Layer struct {
 	// Resolver finds the outer destination of each packet, in a layer that carries IPv6
 	// over IPv4. If it is nil, the destination is Remote.
 	Resolver resolve.Resolver
-	GRE      GRE // for layers with a GRE header
-}
-
-// GRE says which optional fields a GRE header has (RFC 2784, RFC 2890). Both ends must
-// agree on them.
-type GRE struct {
-	Keyed    bool
-	Key      uint32
-	Checksum bool
-	Sequence bool
-
-	// Apart: received packets do not have Key, but a key of their own, or none.
-	Apart   bool
-	InKeyed bool
-	InKey   uint32
-}
-
-// Inward returns the key that received packets must have. If keyed is false, they must
-// have none.
-func (g GRE) Inward() (keyed bool, key uint32) {
-	if g.Apart {
-		return g.InKeyed, g.InKey
-	}
-	return g.Keyed, g.Key
-}
-
-// Takes reports whether a header, which may be cut off, has the key that received
-// packets must have.
-func (g *GRE) Takes(h *header.GREHeader) bool {
-	keyed, key := g.Inward()
-	return h.Flags&header.GREKey != 0 == keyed && h.Key == key
-}
-
-// overhead returns the length of the GRE header in bytes.
-func (g GRE) overhead() int {
-	n := header.GRELen
-	for _, there := range []bool{g.Keyed, g.Checksum, g.Sequence} {
-		if there {
-			n += 4
-		}
-	}
-	return n
 }
 
 // overhead returns how many bytes the layer adds to a packet.
@@ -70,10 +28,7 @@ func (l Layer) overhead(o Options) int {
 			n += header.EncapLimitLen
 		}
 	}
-	if l.Kind.IsGRE() {
-		n += l.GRE.overhead()
-	}
-	return n
+	return n + l.Kind.Properties().Overhead
 }
 
 // check returns an error if an address is missing or of the wrong family.
@@ -85,7 +40,11 @@ func (l Layer) check() error {
 	if !is(l.Local) || l.Resolver == nil && !is(l.Remote) {
 		return fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", l.Kind, l.Kind.Over(), l.Local, l.Remote)
 	}
-	if l.Resolver != nil && l.Kind != SixInFour {
+	p := l.Kind.Properties()
+	if p.Overhead > maxFraming {
+		return fmt.Errorf("encap: layer %v has a header of %d bytes, which is longer than the %d that there is room for", l.Kind, p.Overhead, maxFraming)
+	}
+	if l.Resolver != nil && (l.Kind.over != 4 || !p.Carries6 || p.Carries4) {
 		return fmt.Errorf("encap: layer %v cannot find its addresses itself", l.Kind)
 	}
 	return nil

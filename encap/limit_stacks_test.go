@@ -67,12 +67,7 @@ func TestEncapLimitOfStacks(t *testing.T) {
 				got = append(got, -1)
 				at += 40
 			}
-			if c.layers[i].Kind.IsGRE() {
-				at += 4
-				if c.layers[i].GRE.Checksum {
-					at += 4
-				}
-			}
+			at += c.layers[i].Kind.Properties().Overhead
 		}
 		if !slices.Equal(got, c.want) && len(got)+len(c.want) > 0 {
 			t.Errorf("%s: limits %v, want %v", c.name, got, c.want)

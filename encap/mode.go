@@ -2,56 +2,65 @@ package encap
 
 import (
 	"slices"
-
-	"sixfour/encap/header"
 )
 
-// Kind is a type of layer: which packets it carries over which IP version, and how.
-type Kind uint8
-
-const (
-	SixInFour  Kind = iota // RFC 4213: IPv6 in IPv4, protocol 41
-	FourInFour             // RFC 2003: IPv4 in IPv4, protocol 4
-	FourInSix              // RFC 2473: IPv4 in IPv6, next header 4
-	SixInSix               // RFC 2473: IPv6 in IPv6, next header 41
-	GREInFour              // RFC 2784: either in GRE in IPv4, protocol 47
-	GREInSix               // RFC 7676: either in GRE in IPv6, next header 47
-)
-
-// kinds holds the properties of each kind of layer that do not depend on its addresses.
-var kinds = [...]struct {
+// Kind is a type of layer: a delivery header of an IP version, and a framing. Kinds are
+// compared with ==.
+type Kind struct {
 	name    string
-	carries int // IP version inside; 0: either, as the GRE header says
 	over    int // IP version of the delivery header
-}{
-	SixInFour:  {"6in4", 6, 4},
-	FourInFour: {"4in4", 4, 4},
-	FourInSix:  {"4in6", 4, 6},
-	SixInSix:   {"6in6", 6, 6},
-	GREInFour:  {"gre", 0, 4},
-	GREInSix:   {"gre6", 0, 6},
+	framing Framing
 }
 
+// The kinds without ports, with the framings' default options.
+var (
+	SixInFour  = Kind{"6in4", 4, Bare(6)} // RFC 4213: IPv6 in IPv4, protocol 41
+	FourInFour = Kind{"4in4", 4, Bare(4)} // RFC 2003: IPv4 in IPv4, protocol 4
+	FourInSix  = Kind{"4in6", 6, Bare(4)} // RFC 2473: IPv4 in IPv6, next header 4
+	SixInSix   = Kind{"6in6", 6, Bare(6)} // RFC 2473: IPv6 in IPv6, next header 41
+	GREInFour  = Kind{"gre", 4, GRE{}}    // RFC 2784: either in GRE in IPv4, protocol 47
+	GREInSix   = Kind{"gre6", 6, GRE{}}   // RFC 7676: either in GRE in IPv6, next header 47
+)
+
 // String returns the layer's name in the configuration.
-func (k Kind) String() string { return kinds[k].name }
+func (k Kind) String() string { return k.name }
 
 // Over returns the IP version of the layer's delivery header, which is also the version
 // of the layer's local and remote address.
-func (k Kind) Over() int { return kinds[k].over }
+func (k Kind) Over() int { return k.over }
+
+// Framing returns what stands between the delivery header and the inner packet.
+func (k Kind) Framing() Framing { return k.framing }
+
+// With returns the kind with other options of its framing. Nil leaves it as it is.
+func (k Kind) With(f Framing) Kind {
+	if f != nil {
+		k.framing = f
+	}
+	return k
+}
+
+// Properties returns the properties of the framing.
+func (k Kind) Properties() Properties { return k.framing.Properties() }
 
 // Carries reports whether the layer carries packets of an IP version.
-func (k Kind) Carries(version int) bool { return kinds[k].carries == version || k.IsGRE() }
-
-// IsGRE reports whether a GRE header follows the delivery header.
-func (k Kind) IsGRE() bool { return kinds[k].carries == 0 }
+func (k Kind) Carries(version int) bool {
+	p := k.Properties()
+	return p.Carries(version)
+}
 
 // Protocol returns the protocol number in the layer's delivery header for what follows
 // it.
-func (k Kind) Protocol() byte {
-	if k.IsGRE() {
-		return header.GRE
+func (k Kind) Protocol() byte { return k.Properties().Protocol }
+
+// OpenKeepalive returns the payload of a keepalive that has come back, if the framing has
+// keepalives. B is what follows an IP header with a protocol number.
+func (k Kind) OpenKeepalive(protocol byte, b []byte) (payload []byte, ok bool) {
+	f, ok := k.framing.(Keepaliver)
+	if !ok || protocol != k.Protocol() {
+		return nil, false
 	}
-	return protocolOf(kinds[k].carries)
+	return f.OpenKeepalive(b)
 }
 
 // Mode is a named stack of layers, innermost first. Inner packets enter it at

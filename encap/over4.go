@@ -37,11 +37,21 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	case ip.IsFragment(): // a raw socket reassembles, so a fragment here does not come from one
 		return nil, false, drop.Fragment
 	}
-	inner, r := l.open(ip.Payload(), ip.TOS())
+	if l.ported != nil && !l.ported.Matches(ip.Payload()) {
+		return nil, false, drop.UnknownProtocol
+	}
+	inner, r := l.open(pkt, ip.HeaderLen(), ip.TOS())
 	if l.resolver != nil && r == drop.None {
 		r = l.resolver.From(ip, header.IPv6(inner))
 	}
 	return inner, true, r
+}
+
+func (l *over4) openDatagram(payload []byte, o header.Outer) ([]byte, drop.Reason) {
+	if r := l.pair.Accepts(o); r != drop.None {
+		return nil, r
+	}
+	return l.content.openDatagram(payload, o)
 }
 
 // unquote checks a quoted header against what this layer sends (RFC 5927 section 4): the
@@ -58,7 +68,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	case 0:
 		ok = l.record.recentID4(ip.ID())
 	case header.DF: // also on a path whose MTU has become smaller: the packet may be a probe
-		ok = ip.ID() == 0 && (!l.static || l.carries != 6)
+		ok = ip.ID() == 0 && (!l.static || l.bare != 6)
 	case header.MF: // the first fragment: its length is not that of the inner packet
 		return unquoted{taken: true}, l.record.recentID4(ip.ID())
 	}
@@ -66,7 +76,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		return q, false
 	}
 	q.taken = true
-	q.inner, q.size, q.version, ok = l.content.unquote(pkt[header.IPv4Len:], size-header.IPv4Len)
+	q.inner, q.size, q.version, ok = l.codec.Unquote(pkt[header.IPv4Len:], size-header.IPv4Len)
 	if ok && l.resolver != nil && len(q.inner) >= header.IPv6Len && q.inner[0]>>4 == 6 {
 		// The destination of the quoted packet must be the one that we would use.
 		inner := append([]byte(nil), q.inner...) // the resolver may write to it

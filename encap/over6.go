@@ -32,7 +32,10 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	default: // not a tunnel packet of this layer
 		return nil, false, drop.None
 	}
-	inner, r := l.open(ip.Payload(), ip.TrafficClass())
+	if l.ported != nil && !l.ported.Matches(ip.Payload()) {
+		return nil, false, drop.None
+	}
+	inner, r := l.open(pkt, header.IPv6Len, ip.TrafficClass())
 	return inner, true, r
 }
 
@@ -58,8 +61,18 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 	case from != drop.None:
 		return nil, false, from
 	}
-	inner, r := l.open(ip[up.Offset:], ip.TrafficClass())
+	if l.ported != nil && !l.ported.Matches(ip[up.Offset:]) {
+		return nil, false, drop.None
+	}
+	inner, r := l.open(ip, up.Offset, ip.TrafficClass())
 	return inner, true, r
+}
+
+func (l *over6) openDatagram(payload []byte, o header.Outer) ([]byte, drop.Reason) {
+	if r := l.pair.Accepts(o); r != drop.None {
+		return nil, r
+	}
+	return l.content.openDatagram(payload, o)
 }
 
 // unquote checks a quoted header against what this layer sends: the addresses, and what
@@ -88,6 +101,6 @@ func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		return q, true // between the two ends of the layer, but not one of its tunnel packets
 	}
 	q.taken = true
-	q.inner, q.size, q.version, ok = l.content.unquote(pkt[off:], size-off)
+	q.inner, q.size, q.version, ok = l.codec.Unquote(pkt[off:], size-off)
 	return q, ok
 }

@@ -13,15 +13,32 @@ import (
 type own struct {
 	pair     resolve.Fixed
 	protocol byte
-	anywhere bool // the remote address is found for each packet
+	anywhere bool  // the remote address is found for each packet
+	ported   Codec // if the framing has ports, it tells its packets from others; nil: it has none
 }
 
 func newOwn(l Layer) own {
-	return own{resolve.NewFixed(l.Local, l.Remote), l.Kind.Protocol(), l.Resolver != nil}
+	p := l.Kind.Properties()
+	o := own{pair: resolve.NewFixed(l.Local, l.Remote), protocol: p.Protocol, anywhere: l.Resolver != nil}
+	if p.Ports != (Ports{}) {
+		o.ported = l.Kind.framing.Codec(nil)
+	}
+	return o
+}
+
+// sends reports whether what follows a delivery header is the layer's. What does not begin
+// with the framing's header, a later fragment, counts as the layer's.
+func (o *own) sends(payload []byte, first bool) bool {
+	if o.ported == nil || !first {
+		return true
+	}
+	_, _, _, ok := o.ported.Unquote(payload, len(payload))
+	return ok
 }
 
 func (o *own) is4(ip header.IPv4) bool {
-	return ip.Protocol() == o.protocol && (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip))
+	return ip.Protocol() == o.protocol && (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip)) &&
+		(o.ported == nil || o.sends(ip.Payload(), ip.FirstBytes()))
 }
 
 // is6 also recognizes packets with headers that the layer, or fragmentation, puts before what
@@ -30,13 +47,13 @@ func (o *own) is4(ip header.IPv4) bool {
 func (o *own) is6(ip header.IPv6) bool {
 	switch ip.NextHeader() {
 	case o.protocol:
-		return o.pair.Sends6(ip)
+		return o.pair.Sends6(ip) && (o.ported == nil || o.sends(ip.Payload(), true))
 	case header.DestOptions, header.FragmentHdr:
 		if !o.pair.Sends6(ip) {
 			return false
 		}
 		up, ok := header.FindUpper(ip)
-		return ok && (up.Protocol == o.protocol || up.Later && up.Protocol == header.DestOptions)
+		return ok && (up.Protocol == o.protocol && o.sends(ip[min(up.Offset, len(ip)):], !up.Later) || up.Later && up.Protocol == header.DestOptions)
 	}
 	return false
 }

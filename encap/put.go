@@ -94,7 +94,7 @@ func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit b
 }
 
 // finish writes the fields that put leaves out, innermost header first, because the
-// checksum of a GRE header covers everything inside it.
+// checksum in an outer header covers everything inside it.
 func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 	end := off
 	for i := range t.parts {
@@ -103,15 +103,12 @@ func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 			limit--
 			b[end-p.size+limitOffset] = limit
 		}
-		if p.sealed() {
-			p.options.finish(b[end-p.gre:end], b[end:], tail, p.record)
+		if p.finisher != nil {
+			p.finisher.Finish(b[end-p.size:], p.size-p.framing, tail)
 		}
 		end -= p.size
 	}
 }
-
-// sealed reports whether the GRE header has fields that differ from packet to packet.
-func (p *part) sealed() bool { return p.gre != 0 && (p.options.Checksum || p.options.Sequence) }
 
 // vary writes the fields that only some IPv4 headers need for each packet: destination,
 // DF and identification. The packet has n bytes; inner is the packet inside, and df its

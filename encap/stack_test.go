@@ -17,7 +17,9 @@ func layer(k encap.Kind, local, remote string) encap.Layer {
 // greLayer returns a layer with GRE options.
 func greLayer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
 	l := layer(k, local, remote)
-	l.GRE = g
+	if g != (encap.GRE{}) {
+		l.Kind = k.With(g)
+	}
 	return l
 }
 

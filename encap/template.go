@@ -31,8 +31,8 @@ const short = 72
 type part struct {
 	over    int  // IP version of the header
 	carries int  // IP version of the packet inside
-	size    int  // with extension headers and GRE header, in bytes
-	gre     int  // length of the GRE header at the end, in bytes
+	size    int  // with extension headers and the framing's header, in bytes
+	framing int  // length of the framing's header at the end, in bytes
 	keep    byte // TOS = inner & keep | set
 	set     byte
 	ttl     byte // InheritTTL: copy the inner TTL
@@ -48,7 +48,7 @@ type part struct {
 	label   FlowLabel
 	limited bool // the encapsulation limit comes from the packet
 
-	options GRE
+	finisher Codec // writes fields of its header for each packet; nil: there are none
 }
 
 // fragmentation says whether an IPv4 delivery header has DF set.
@@ -72,7 +72,7 @@ func (b *builder) template(entry, version int) *template {
 		if p.limited {
 			t.limited++
 		}
-		t.unfinished = t.unfinished || p.limited || p.sealed()
+		t.unfinished = t.unfinished || p.limited || p.finisher != nil
 		reversed = append(bytes, reversed...)
 		carries = p.over
 	}
@@ -161,7 +161,7 @@ func (b *builder) fragmentation(layer, carries int) fragmentation {
 // part prepares the header of a layer over packets of an IP version.
 func (b *builder) part(layer, carries int) (part, []byte) {
 	l := b.layers[layer]
-	p := part{over: l.Kind.Over(), carries: carries, keep: 0xff, record: b.record, label: b.FlowLabel, resolver: l.Resolver, options: l.GRE}
+	p := part{over: l.Kind.Over(), carries: carries, keep: 0xff, record: b.record, label: b.FlowLabel, resolver: l.Resolver}
 	if b.DSCP != InheritDSCP {
 		p.keep, p.set = header.ECNMask, byte(b.DSCP)<<2
 	}
@@ -174,10 +174,12 @@ func (b *builder) part(layer, carries int) (part, []byte) {
 	} else {
 		h = b.header6(&p, layer, l)
 	}
-	if l.Kind.IsGRE() {
-		p.gre = l.GRE.overhead()
-		h = l.GRE.append(h, carries)
+	f, codec := l.Kind.Properties(), l.Kind.framing.Codec(b.record)
+	if f.Finished {
+		p.finisher = codec
 	}
+	p.framing = f.Overhead
+	h = codec.Append(h, carries)
 	p.size = len(h)
 	return p, h
 }
@@ -212,12 +214,4 @@ func (b *builder) header6(p *part, layer int, l Layer) []byte {
 		p.limited = b.limited && b.nested6(layer) == layer-b.entry
 	}
 	return h
-}
-
-// protocolOf returns the protocol number for an inner packet of an IP version.
-func protocolOf(version int) byte {
-	if version == 4 {
-		return header.ProtoIPv4
-	}
-	return header.ProtoIPv6
 }

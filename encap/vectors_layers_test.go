@@ -147,7 +147,7 @@ func TestKeepalive(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := bytes.Clone(c.outer)
 			if c.edit == nil { // a key in both headers
-				c.from.GRE = encap.GRE{Keyed: true, Key: 7}
+				c.from.Kind = c.from.Kind.With(encap.GRE{Keyed: true, Key: 7})
 				b = keyed(b, 7)
 				c.inner += 4
 				c.edit = func([]byte) {}

@@ -63,6 +63,18 @@ func (f *Fixed) Accepts6(ip header.IPv6) drop.Reason {
 	return drop.None
 }
 
+// Accepts returns drop.None if a packet is from the peer to us, and otherwise the reason to
+// drop it.
+func (f *Fixed) Accepts(o header.Outer) drop.Reason {
+	switch {
+	case o.At.Addr() != f.Local:
+		return drop.ForeignDestination
+	case o.From.Addr() != f.Remote:
+		return drop.ForeignSource
+	}
+	return drop.None
+}
+
 // Sends4 reports whether an IPv4 packet is from us to the peer.
 func (f *Fixed) Sends4(ip header.IPv4) bool {
 	return binary.BigEndian.Uint32(ip.Source()) == f.local4 && binary.BigEndian.Uint32(ip.Dest()) == f.remote4

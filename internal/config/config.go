@@ -112,8 +112,8 @@ type Source struct {
 
 // Layer is the part of a tunnel's layer that is the same for all peers.
 type Layer struct {
-	Local     netip.Addr // zero: "auto", which only the outermost layer may have
-	GRE       encap.GRE
+	Local     netip.Addr        // zero: "auto", which only the outermost layer may have
+	Framing   encap.Framing     // with options; nil: that of the layer's kind, without
 	Mechanism resolve.Mechanism // finds the outer addresses; nil: they are configured
 }
 
@@ -143,13 +143,31 @@ const (
 	IOAuto   IO = "auto"
 )
 
+// Kind returns the kind of a layer, with the options of its framing.
+func (t *Tunnel) Kind(layer int) encap.Kind {
+	return t.Mode.Layers[layer].With(t.Layers[layer].Framing)
+}
+
+// Outermost returns the kind of the outermost layer, with the options of its framing.
+func (t *Tunnel) Outermost() encap.Kind { return t.Kind(len(t.Layers) - 1) }
+
+// InOrder reports whether the packets of the tunnel must stay in order.
+func (t *Tunnel) InOrder() bool {
+	for i := range t.Layers {
+		if t.Kind(i).Properties().Ordered {
+			return true
+		}
+	}
+	return false
+}
+
 // Stack returns the layers towards a peer, innermost first. Local and remote are the
 // addresses of the outermost layer, because the file may have "auto" or a name. Layers
 // with a Mechanism still need its resolver.
 func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
 	layers := make([]encap.Layer, len(t.Layers))
 	for i, l := range t.Layers {
-		layers[i] = encap.Layer{Kind: t.Mode.Layers[i], Local: l.Local, Remote: p.Remotes[i].Addr, GRE: l.GRE}
+		layers[i] = encap.Layer{Kind: t.Kind(i), Local: l.Local, Remote: p.Remotes[i].Addr}
 	}
 	outermost := &layers[len(layers)-1]
 	outermost.Local, outermost.Remote = local, remote

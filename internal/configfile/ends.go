@@ -212,10 +212,10 @@ func (d *draft) checkZones(r *problem.Report, local, remote end) {
 func (d *draft) bare() []encap.Layer {
 	layers := make([]encap.Layer, len(d.layers))
 	for i, l := range d.layers {
-		layers[i] = encap.Layer{Kind: l.kind, GRE: l.gre}
-		if l.kind.IsGRE() && !l.ownGRE {
-			layers[i].GRE = d.gre
+		if isGRE(l.kind) && !l.ownGRE {
+			l.gre = d.gre
 		}
+		layers[i] = encap.Layer{Kind: l.kind.With(l.framing())}
 	}
 	return layers
 }

@@ -147,8 +147,8 @@ func fuzzPeer(t *testing.T, c *config.Tunnel, p *config.Peer) {
 			_, err := l.Mechanism.Resolver(resolve.Site{Local: l.Local, Own: c.Address, Strict: c.Strict})
 			expect(err == nil, fmt.Sprintf("a mechanism that does not work: %v", err))
 		}
-		expect(l.GRE == encap.GRE{} || k.IsGRE(), "GRE")
-		expect(!l.GRE.Sequence || c.Queues == 1, "an order that is lost")
+		expect(l.Framing == nil || isGRE(k), "GRE")
+		expect(!k.With(l.Framing).Properties().Ordered || c.Queues == 1, "an order that is lost")
 	}
 	for _, a := range p.Allowed {
 		expect(a == a.Masked() && c.Mode.Carries(value.Version(a.Addr())), "allowed")

@@ -11,6 +11,20 @@ import (
 	"sixfour/internal/config/value"
 )
 
+// isGRE reports whether a kind of layer has a GRE header.
+func isGRE(k encap.Kind) bool {
+	_, ok := k.Framing().(encap.GRE)
+	return ok
+}
+
+// framing returns the framing with the options of the layer; nil: it has none.
+func (l *layerDraft) framing() encap.Framing {
+	if l.gre == (encap.GRE{}) {
+		return nil
+	}
+	return l.gre
+}
+
 // greKeys returns the keys of a GRE header (RFC 2784, RFC 2890). gre returns where their
 // values are stored, allowed reports whether the keys are valid there, and what names
 // the mode.
@@ -19,7 +33,7 @@ func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *enca
 		return tree.Key[T]{Name: name, Read: func(r *problem.Report, e tree.Entry, into T) {
 			if !allowed(into) {
 				r.Add(e.KeyAt, "%s contradicts %s, which has no GRE header: leave it out, or choose mode %s", e.Name, what(into),
-					problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return m.Layers[0].IsGRE() }))))
+					problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return isGRE(m.Layers[0]) }))))
 				return
 			}
 			read(r, e, gre(into))

@@ -29,8 +29,7 @@ type wire struct {
 	protocol byte
 	local    netip.Addr
 	remote   config.Host
-	keyed    bool
-	key      uint32
+	identity uint64 // of the framing
 }
 
 // automatic identifies a tunnel that can exist only once, because its outer packets have
@@ -76,13 +75,13 @@ func (n *neighbours) check(r *problem.Report, d *draft) {
 // be distinguished from those of another peer, of this tunnel or of an earlier one.
 func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local end) {
 	wayOut := "give one of them another address"
-	if l.kind.IsGRE() {
+	if isGRE(l.kind) {
 		wayOut += " or another key"
 	}
 	for i := range d.Peers {
 		p := &d.Peers[i]
-		keyed, key := l.gre.Inward()
-		w := wire{l.kind.Over(), l.kind.Protocol(), local.Addr, p.Outermost(), keyed, key}
+		f := l.kind.With(l.framing()).Properties()
+		w := wire{l.kind.Over(), f.Protocol, local.Addr, p.Outermost(), f.Identity}
 		if w.remote == (config.Host{}) {
 			continue
 		}

@@ -62,7 +62,7 @@ var itemKeys = append([]tree.Key[*item]{
 	{Name: "local", Read: func(_ *problem.Report, e tree.Entry, i *item) { i.local = e }},
 	{Name: "remote", Read: func(_ *problem.Report, e tree.Entry, i *item) { i.remote = e }},
 }, greKeys(
-	func(i *item) bool { return i.mode.Name == "" || i.mode.Layers[0].IsGRE() },
+	func(i *item) bool { return i.mode.Name == "" || isGRE(i.mode.Layers[0]) },
 	func(i *item) string { return "mode " + problem.Quote(i.mode.Name) },
 	func(i *item) *encap.GRE { return &i.gre },
 )...)

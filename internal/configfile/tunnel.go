@@ -60,7 +60,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 	{Name: "io", Read: readIO},
 	{Name: "netns", Read: readNetns},
 }, greKeys(
-	func(d *draft) bool { return !d.known() || d.has(func(l layerDraft) bool { return l.kind.IsGRE() }) },
+	func(d *draft) bool { return !d.known() || d.has(func(l layerDraft) bool { return isGRE(l.kind) }) },
 	(*draft).what,
 	func(d *draft) *encap.GRE { return &d.gre },
 ), mechanismKeys(), []tree.Key[*draft]{
@@ -115,7 +115,7 @@ func (d *draft) finish() {
 	}
 	for i := range d.layers {
 		l := &d.layers[i]
-		if l.kind.IsGRE() && !l.ownGRE {
+		if isGRE(l.kind) && !l.ownGRE {
 			l.gre = d.gre
 		}
 		remote := config.Host{}
@@ -123,7 +123,7 @@ func (d *draft) finish() {
 			e := d.remoteOf(*l)
 			remote, one.At = e.Host, e.at
 		}
-		d.Layers = append(d.Layers, config.Layer{Local: d.localOf(*l).Addr, GRE: l.gre})
+		d.Layers = append(d.Layers, config.Layer{Local: d.localOf(*l).Addr, Framing: l.framing()})
 		one.Remotes = append(one.Remotes, remote)
 	}
 	if !d.Hub {

@@ -25,7 +25,7 @@ func (p *peer) mayAsk() (f finding, ok bool) {
 		return skip("the ends, or the route between them, are not known"), false
 	case !p.t.h.privileged():
 		return skip("raw sockets are not for this user").but(asRoot), false
-	case !p.t.file && p.t.outer().IsGRE():
+	case !p.t.file && p.t.outer().Properties().Optional:
 		return skip("the tunnel's GRE key is in the configuration file, which was not found").but("sixfourctl doctor --config PATH"), false
 	}
 	return f, true

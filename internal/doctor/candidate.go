@@ -40,7 +40,7 @@ func (p *peer) candidates(layers []encap.Layer) (all []candidate) {
 	for _, c := range p.t.cfg.Inside(p.cfg) {
 		add(inside, c.Local, c.Remote, c.Sure, c.Remote.String())
 	}
-	if layers[len(layers)-1].Kind.IsGRE() && len(layers) == 1 {
+	if _, ok := layers[0].Kind.Framing().(encap.Keepaliver); ok && len(layers) == 1 {
 		add(keepalive, netip.Addr{}, netip.Addr{}, false, "a keepalive")
 	}
 	return all

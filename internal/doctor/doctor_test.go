@@ -315,9 +315,10 @@ func FuzzHear(f *testing.F) {
 			q.local, q.remote = netip.MustParseAddr("fc00::1"), netip.MustParseAddr("fc00::2")
 		}
 		for _, w := range []way{inside, keepalive, outside} {
-			if q.way = w; w == keepalive && !kind.IsGRE() {
+			if _, ok := kind.Framing().(encap.Keepaliver); w == keepalive && !ok {
 				continue
 			}
+			q.way = w
 			b, err := a.build(q, 1)
 			if err != nil {
 				f.Fatal(err)

@@ -262,9 +262,7 @@ func (p *peer) sharesPackets(t config.Tunnel) bool {
 		return false
 	}
 	outer := t.Layers[len(t.Layers)-1]
-	keyed, key := outer.GRE.Inward()
-	ourKeyed, ourKey := p.t.cfg.Layers[len(p.t.cfg.Layers)-1].GRE.Inward()
-	return outer.Local == p.configured() && keyed == ourKeyed && key == ourKey &&
+	return outer.Local == p.configured() && t.Outermost().Properties().Identity == p.t.cfg.Outermost().Properties().Identity &&
 		slices.ContainsFunc(t.Peers, func(c config.Peer) bool { return c.Remotes[len(c.Remotes)-1].Addr == p.remote })
 }
 

@@ -20,14 +20,14 @@ var _ = [1]struct{}{}[(transport.Single-tun.Single)|(transport.Unknown-tun.Unkno
 type segmenter interface{ Wake() }
 
 // followAggregates makes segments record how the kernel merged received packets (GRO) if
-// packets cannot be carried otherwise: merged datagrams cannot be told apart, and the GRE
-// checksum of a merged packet is that of its first segment.
+// packets cannot be carried otherwise: merged datagrams cannot be told apart, and the
+// framing's checksum in a merged packet is that of its first segment.
 func (e *Engine) followAggregates() {
 	if e.segments == nil {
 		return
 	}
 	hold := slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
-		return t.cfg.Layers[len(t.cfg.Layers)-1].GRE.Checksum
+		return t.cfg.Outermost().Properties().Summed
 	})
 	if !hold {
 		on, err := netcfg.Features(netcfg.MergesDatagrams, netcfg.MergesLists)

@@ -18,7 +18,7 @@ func (e *Engine) listenAhead() {
 		outermost := len(t.cfg.Layers) - 1
 		if local := t.cfg.Layers[outermost].Local; local.IsValid() && local.Zone() == "" {
 			l := listener{local: local, protocol: t.cfg.Mode.Layers[outermost].Protocol()}
-			needed[l] = e.shardsFor(needed[l], t.cfg.Layers[outermost].GRE.Sequence)
+			needed[l] = e.shardsFor(needed[l], t.cfg.Outermost().Properties().Ordered)
 		}
 	}
 	for l, shards := range needed {

@@ -83,19 +83,20 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 // keepaliveBack reports whether a packet is a router's keepalive that the peer has
 // returned and that another program on this host, such as sixfourctl doctor, has sent. The
 // peer's own keepalives arrive inside a tunnel packet.
-func keepaliveBack(pkt []byte) bool {
+func (e *end) keepaliveBack(pkt []byte) bool {
 	outer, r := header.Parse(pkt, header.Version(pkt))
 	if r != drop.None {
 		return false
 	}
 	var payload []byte
-	if header.Version(outer) == 4 && header.IPv4(outer).Protocol() == header.GRE {
-		payload = header.IPv4(outer).Payload()
-	} else if header.Version(outer) == 6 && header.IPv6(outer).NextHeader() == header.GRE {
-		payload = header.IPv6(outer).Payload()
+	var ok bool
+	kind := e.wire().outer().Kind
+	if header.Version(outer) == 4 {
+		payload, ok = kind.OpenKeepalive(header.IPv4(outer).Protocol(), header.IPv4(outer).Payload())
+	} else {
+		payload, ok = kind.OpenKeepalive(header.IPv6(outer).NextHeader(), header.IPv6(outer).Payload())
 	}
-	h, r := header.ParseGRE(payload)
-	return r == drop.None && h.Protocol == header.GREKeepalive && len(payload) >= h.Len+echoHeaderLen && payload[h.Len] == echoReply4
+	return ok && len(payload) >= echoHeaderLen && payload[0] == echoReply4
 }
 
 // ICMP and ICMPv6 echo (RFC 792, RFC 4443 section 4).

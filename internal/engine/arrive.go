@@ -127,7 +127,7 @@ func (e *Engine) needed() map[listener]int {
 	for p := range e.registered() {
 		l := p.registered.outer()
 		key := p.registered.listener()
-		needed[key] = e.shardsFor(needed[key], l.GRE.Sequence)
+		needed[key] = e.shardsFor(needed[key], l.Kind.Properties().Ordered)
 		for _, group := range groups(l) {
 			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.device}] = 1
 		}

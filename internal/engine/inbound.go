@@ -306,14 +306,14 @@ func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason)
 	}
 	if (r == drop.BadExtension || r == drop.SourceRouting) && inner != nil {
 		in.reportProblem(s, e, inner)
-	} else if e.protocol == header.GRE && inner != nil {
+	} else if inner != nil {
 		if back := wire.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
 			in.sendBack(s, e, inner, back)
 			return
 		}
 	}
 	if r != drop.None {
-		if e.path.returned(pkt) || keepaliveBack(pkt) {
+		if e.path.returned(pkt) || e.keepaliveBack(pkt) {
 			in.show(s.t, inner, noteProbed)
 		} else {
 			in.lose(s, e.path, inner, r, nil)

@@ -118,7 +118,7 @@ func (pl *session) ways(wire *Wire) []way {
 		return []way{wayOutside}
 	}
 	var ways []way
-	if l.Kind.IsGRE() && len(wire.layers) == 1 {
+	if _, ok := l.Kind.Framing().(encap.Keepaliver); ok && len(wire.layers) == 1 {
 		ways = append(ways, wayKeepalive)
 	}
 	if len(pl.target.between) > 0 {
@@ -186,7 +186,8 @@ func (pl *session) ask(wire *Wire, q question) {
 // returned reports whether a packet that no tunnel may carry is a probe of ours that the
 // far end returned. If so, it passes the answer on.
 func (p *path) returned(pkt []byte) bool {
-	if wire := p.wire.Load(); wire == nil || !p.isWatched(wire) {
+	wire := p.wire.Load()
+	if wire == nil || !p.isWatched(wire) {
 		return false
 	}
 	outer, r := header.ParseReceived(pkt, header.Version(pkt))
@@ -202,13 +203,13 @@ func (p *path) returned(pkt []byte) bool {
 		ip := header.IPv4(outer)
 		protocol, payload = ip.Protocol(), ip.Payload()
 	}
+	answer, ok := wire.outer().Kind.OpenKeepalive(protocol, payload)
 	switch {
-	case protocol == header.GRE:
-		h, r := header.ParseGRE(payload)
-		if r != drop.None || h.Protocol != header.GREKeepalive || !p.echo.IsReply(payload[h.Len:], 0) {
+	case ok:
+		if !p.echo.IsReply(answer, 0) {
 			return false
 		}
-		p.passAnswer(payload[h.Len:])
+		p.passAnswer(answer)
 		return true
 	case protocol == header.ProtoIPv6 && p.t.automatic():
 		inner, r := header.ParseIPv6(payload)

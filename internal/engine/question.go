@@ -64,15 +64,15 @@ func (p *path) put(wire *Wire, q question) error {
 			return err
 		}
 	}
-	local, remote, gre := q.local, q.remote, 0
+	local, remote := q.local, q.remote
+	var answer []byte // the framing's header in a keepalive
 	switch q.way {
 	case wayInside:
 		local, remote, _ = probe.Ends(wire.layers)
 	case wayKeepalive:
 		local, remote = remote, local // it is the answer
-		gre = header.GRELen
-		if keyed, _ := wire.outer().GRE.Inward(); keyed {
-			gre += header.GREKeyLen
+		if k, ok := wire.outer().Kind.Framing().(encap.Keepaliver); ok {
+			answer = k.AppendKeepalive(nil)
 		}
 	case wayBetween:
 		local, remote = q.between.Local, q.between.Remote
@@ -86,7 +86,7 @@ func (p *path) put(wire *Wire, q question) error {
 	if local.Is6() {
 		at, version = header.IPv6Len, 6
 	}
-	size := at + gre + askLen
+	size := at + len(answer) + askLen
 	if q.size > 0 {
 		inner := q.size
 		if q.way != wayOutside {
@@ -99,11 +99,13 @@ func (p *path) put(wire *Wire, q question) error {
 	}
 	buf := make([]byte, encap.Headroom+size)
 	pkt := buf[encap.Headroom:]
-	pkt[at+gre+kindAt] = byte(q.kind)
-	binary.BigEndian.PutUint16(pkt[at+gre+indexAt:], q.index)
-	pkt[at+gre+pairAt] = q.pair
+	data := at + len(answer)
+	pkt[data+kindAt] = byte(q.kind)
+	binary.BigEndian.PutUint16(pkt[data+indexAt:], q.index)
+	pkt[data+pairAt] = q.pair
 	if q.way == wayKeepalive {
-		p.echo.keepalive(pkt, local, remote, wire.outer().GRE, at, at+gre, q)
+		copy(pkt[at:], answer)
+		p.echo.keepalive(pkt, local, remote, wire.outer().Kind.Protocol(), pkt[data:], q)
 	} else {
 		p.echo.Fill(pkt, local, remote, q.seq)
 	}
@@ -163,27 +165,23 @@ func (p *path) toRelay(wire *Wire, relay netip.Addr) (*encap.Stack, error) {
 	return encap.New(layers, wire.mtu, wire.options, nil, p.record)
 }
 
-// keepalive fills in a packet that the peer returns to us: GRE from the peer to us, with the
-// protocol of a router's keepalive (mechanisms 8), followed by our probe's identity.
-func (e *echo) keepalive(pkt []byte, from, to netip.Addr, g encap.GRE, gre, data int, q question) {
-	m := pkt[data:]
+// keepalive fills in a packet that the peer returns to us, from the peer to us, as a router's
+// keepalive is (mechanisms 8). Its framing's header is complete; m, which follows it, gets
+// our probe's identity.
+func (e *echo) keepalive(pkt []byte, from, to netip.Addr, protocol byte, m []byte, q question) {
 	binary.BigEndian.PutUint16(m[probe.IDAt:], e.ID)
 	binary.BigEndian.PutUint16(m[probe.SeqAt:], q.seq)
 	copy(m[probe.CookieAt:], e.Cookie[:])
-	if keyed, key := g.Inward(); keyed {
-		binary.BigEndian.PutUint16(pkt[gre:], header.GREKey)
-		binary.BigEndian.PutUint32(pkt[gre+header.GRELen:], key)
-	}
 	if from.Is6() {
 		h := header.IPv6(pkt)
-		h[0], h[6], h[7] = 0x60, header.GRE, probe.HopLimit
+		h[0], h[6], h[7] = 0x60, protocol, probe.HopLimit
 		binary.BigEndian.PutUint16(h[4:], uint16(len(pkt)-header.IPv6Len))
 		copy(h.Source(), from.AsSlice())
 		copy(h.Dest(), to.AsSlice())
 		return
 	}
 	h := header.IPv4(pkt)
-	h[0], h[8], h[9] = 0x45, probe.HopLimit, header.GRE
+	h[0], h[8], h[9] = 0x45, probe.HopLimit, protocol
 	binary.BigEndian.PutUint16(h[2:], uint16(len(pkt)))
 	binary.BigEndian.PutUint16(h[4:], q.seq|1) // the host that forwards it would replace 0
 	binary.BigEndian.PutUint16(h[6:], header.DF)

@@ -30,24 +30,35 @@ type end struct {
 	path     *path
 	arrives  *atomic.Pointer[Wire] // the path that decapsulates packets
 	protocol byte
-	gre      encap.GRE
-	local    [16]byte // our address of the layer that probes test; zero: none
-	remote   [16]byte // the peer's address of that layer
-	host     bool     // the interface does not have local, so the daemon answers there
-	link     bool     // in table.any: to be asked after the others
-	next     *end     // entry with the same addresses, but another protocol or key
+	framing  encap.Framing // it tells packets with the same addresses apart; nil: it cannot
+	identity uint64        // of the framing
+	local    [16]byte      // our address of the layer that probes test; zero: none
+	remote   [16]byte      // the peer's address of that layer
+	host     bool          // the interface does not have local, so the daemon answers there
+	link     bool          // in table.any: to be asked after the others
+	next     *end          // entry with the same addresses, but another protocol or framing
 }
 
 // newEnd makes an entry for a peer's path, and for later paths with the same ends.
 func newEnd(p *path, arrives *atomic.Pointer[Wire]) *end {
 	wire := arrives.Load()
 	l := wire.outer()
-	e := &end{path: p, arrives: arrives, protocol: l.Kind.Protocol(), gre: l.GRE}
+	e := &end{path: p, arrives: arrives}
+	e.frame(l.Kind)
 	if ours, theirs, ok := probe.Ends(wire.layers); ok {
 		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
 	}
 	return e
+}
+
+// frame sets what the framing of an outermost layer shows of its packets.
+func (e *end) frame(k encap.Kind) {
+	f := k.Properties()
+	e.protocol, e.identity = f.Protocol, f.Identity
+	if f.Optional {
+		e.framing = k.Framing()
+	}
 }
 
 // wire returns the path that decapsulates the end's packets.
@@ -106,9 +117,7 @@ func (t *table) conflict(e *end, l *encap.Layer) *end {
 
 // matchesSame reports whether two entries with the same addresses match the same packets.
 func (e *end) matchesSame(o *end) bool {
-	keyed, key := e.gre.Inward()
-	otherKeyed, other := o.gre.Inward()
-	return e.protocol == o.protocol && keyed == otherKeyed && key == other
+	return e.protocol == o.protocol && e.identity == o.identity
 }
 
 // from6 returns the first entry for a pair of addresses, on the link of zone unless it is 0.
@@ -136,18 +145,15 @@ func (t *table) find(pkt []byte, zone uint32) *end {
 }
 
 // match returns the entry that matches a packet, among those with the same addresses.
-// Payload is what follows the delivery header. A GRE packet with a key that no entry has
-// goes to the first GRE entry, which drops it.
+// Payload is what follows the delivery header. A packet that matches no framing,
+// such as GRE with an unknown key, goes to the first entry of its protocol, which drops it.
 func (e *end) match(protocol byte, payload []byte) *end {
 	var first *end
 	for ; e != nil; e = e.next {
 		if e.protocol != protocol {
 			continue
 		}
-		if protocol != header.GRE {
-			return e
-		}
-		if h, _ := header.PeekGRE(payload); e.gre.Takes(&h) {
+		if e.framing == nil || e.framing.Matches(payload) {
 			return e
 		}
 		if first == nil {

@@ -16,7 +16,8 @@ func tableOf(layers ...encap.Layer) (*table, []*end) {
 	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
 	var ends []*end
 	for i := range layers {
-		e := &end{protocol: layers[i].Kind.Protocol(), gre: layers[i].GRE}
+		e := new(end)
+		e.frame(layers[i].Kind)
 		ends = append(ends, e)
 		t.add(e, &layers[i])
 	}
@@ -24,7 +25,11 @@ func tableOf(layers ...encap.Layer) (*table, []*end) {
 }
 
 func layer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
-	return encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote), GRE: g}
+	l := encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
+	if g != (encap.GRE{}) {
+		l.Kind = k.With(g)
+	}
+	return l
 }
 
 // arriving returns the beginning of an outer packet.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -172,7 +171,7 @@ func queuesOf(cfg *config.Tunnel, n int) int {
 
 // inOrder reports whether the tunnel must keep the order of packets.
 func inOrder(cfg *config.Tunnel) bool {
-	return slices.ContainsFunc(cfg.Layers, func(l config.Layer) bool { return l.GRE.Sequence })
+	return cfg.InOrder()
 }
 
 // offload returns the most offloads that the device may enable.
