@@ -1,6 +1,8 @@
 package ctl
 
 import (
+	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -10,23 +12,44 @@ import (
 // width is the width of a screen, in columns.
 const width = 80
 
-// ofRoot is the usage template of sixfourctl itself.
-const ofRoot = `Usage: {{.Name}} COMMAND [ARGUMENT...]
-
-{{range .Commands}}{{if .IsAvailableCommand}}  {{rpad .Name .NamePadding}} {{.Short}}
-{{end}}{{end}}
-{{.Name}} COMMAND --help says more of each; --version prints the version.
-`
-
-// fit makes the help of sixfourctl and of its commands fit the width of a screen.
-func fit(root *cobra.Command) {
-	usage := strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages", "Flags.FlagUsagesWrapped 80")
+// setUsage makes the help of sixfourctl and of its commands fit the width of a screen.
+// It uses no templates: with text/template in a program, the linker keeps the exported
+// methods of all types.
+func setUsage(root *cobra.Command) {
 	root.Long = wrap(root.Long)
-	root.SetUsageTemplate(ofRoot)
 	for _, c := range root.Commands() {
 		c.Long = wrap(c.Long)
-		c.SetUsageTemplate(usage)
 	}
+	root.SetUsageFunc(func(c *cobra.Command) error {
+		if c == root {
+			return printRootUsage(c.OutOrStderr(), c)
+		}
+		return printUsage(c.OutOrStderr(), c)
+	})
+}
+
+func printRootUsage(w io.Writer, root *cobra.Command) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: %s COMMAND [ARGUMENT...]\n\n", root.Name())
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			fmt.Fprintf(&b, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
+		}
+	}
+	fmt.Fprintf(&b, "\n%s COMMAND --help says more of each; --version prints the version.\n", root.Name())
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func printUsage(w io.Writer, c *cobra.Command) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:\n  %s\n", c.UseLine())
+	if c.HasExample() {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", c.Example)
+	}
+	fmt.Fprintf(&b, "\nFlags:\n%s", c.Flags().FlagUsagesWrapped(width))
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // wrap fills paragraphs. Lines that begin with a space are not changed.

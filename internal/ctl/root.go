@@ -63,18 +63,21 @@ func Root() *cobra.Command {
 		Use:               "sixfourctl",
 		Short:             "Show and change what a running sixfourd does",
 		Long:              long,
-		Version:           version.String(),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	cmd.SetVersionTemplate("sixfourctl {{.Version}}\n")
+	showVersion := cmd.Flags().BoolP("version", "v", false, "print the version")
 	for _, c := range commands {
 		cmd.AddCommand(c())
 	}
 	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
 	cmd.Args = cobra.ArbitraryArgs // RunE reports unknown commands
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *showVersion {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "sixfourctl %s\n", version.String())
+			return err
+		}
 		if len(args) == 0 {
 			return cmd.Help()
 		}
@@ -88,6 +91,6 @@ func Root() *cobra.Command {
 		return unknownCommand(cmd, args[0])
 	}
 	cmd.SetFlagErrorFunc(explainFlag)
-	fit(cmd)
+	setUsage(cmd)
 	return cmd
 }
