@@ -32,6 +32,21 @@ const (
 	Outer
 )
 
+// sidesNames are the names of Sides in the control API.
+var sidesNames = [...]string{Both: "both", Inner: "inner", Outer: "outer"}
+
+// String returns the name of s in the control API.
+func (s Sides) String() string { return sidesNames[s] }
+
+// SidesNamed returns the Sides with a name; "" means Both.
+func SidesNamed(name string) (s Sides, ok bool) {
+	if name == "" {
+		return Both, true
+	}
+	i := slices.Index(sidesNames[:], name)
+	return Sides(i), i >= 0
+}
+
 // Request describes a capture.
 type Request struct {
 	Tunnel string

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/fair"
 	"sixfour/internal/text"
 	"sixfour/internal/version"
@@ -38,11 +39,6 @@ type refusal struct {
 
 func refuse(status int, format string, args ...any) error {
 	return refusal{status, fmt.Errorf(format, args...)}
-}
-
-// failed is the JSON form of every error.
-type failed struct {
-	Error string `json:"error"`
 }
 
 // ServeHTTP answers one request.
@@ -114,7 +110,7 @@ func find(w *answer, hr *http.Request) (route, error) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		return route{}, refuse(http.StatusMethodNotAllowed, "%s takes %s, not %q", hr.URL.Path, strings.Join(methods, " or "), hr.Method)
 	}
-	return route{}, refuse(http.StatusNotFound, "there is no %q: this is sixfourd %s, and all that can be asked is below %s", hr.URL.Path, version.String(), Prefix)
+	return route{}, refuse(http.StatusNotFound, "there is no %q: this is sixfourd %s, and all that can be asked is below %s", hr.URL.Path, version.String(), api.PathPrefix)
 }
 
 // read reads the whole request, so that the handler does not depend on the speed of the
@@ -246,5 +242,5 @@ func (w *answer) fail(err error) {
 	w.Header().Del("Trailer")
 	w.extend()
 	w.WriteHeader(status)
-	_ = json.NewEncoder(text.NewJSONWriter(w)).Encode(failed{text.Cut(err.Error(), maxText)}) // it fails if the client has disconnected
+	_ = json.NewEncoder(text.NewJSONWriter(w)).Encode(api.Failure{Error: text.Cut(err.Error(), maxText)}) // it fails if the client has disconnected
 }

@@ -4,38 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"sixfour/internal/api"
 )
-
-// Duration is a time.Duration whose JSON form is text as in the configuration, such as
-// "1.5s".
-type Duration time.Duration
-
-// MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	*d = Duration(v)
-	return err
-}
-
-// pingRequest is the JSON form of api.PingRequest. Missing fields have defaults.
-type pingRequest struct {
-	Peer     string   `json:"peer"`
-	Count    int      `json:"count,omitzero"`
-	Interval Duration `json:"interval,omitzero"`
-	Timeout  Duration `json:"timeout,omitzero"`
-	Size     int      `json:"size,omitzero"`
-}
-
-type mtuRequest struct {
-	Peer string `json:"peer"`
-}
 
 func (s *Server) reload(w *answer, r *request) error {
 	plan, err := s.daemon.Reload(r.Context())
@@ -46,7 +18,7 @@ func (s *Server) reload(w *answer, r *request) error {
 }
 
 func (s *Server) ping(w *answer, r *request) error {
-	var q pingRequest
+	var q api.PingBody
 	if err := r.decode(&q); err != nil {
 		return err
 	}
@@ -59,7 +31,7 @@ func (s *Server) ping(w *answer, r *request) error {
 }
 
 func (s *Server) mtu(w *answer, r *request) error {
-	var q mtuRequest
+	var q api.MTUBody
 	if err := r.decode(&q); err != nil {
 		return err
 	}
@@ -113,31 +85,4 @@ func queued(ctx context.Context, emit func(any) error, do func(ctx context.Conte
 		return cause
 	}
 	return err
-}
-
-// Reload makes the daemon read its configuration again, and returns what changed.
-func (c *Client) Reload(ctx context.Context) (api.Plan, error) {
-	var p api.Plan
-	return p, c.ask(ctx, "reload", nil, &p)
-}
-
-// Ping sends probes through a tunnel, and calls each with the outcome of every probe.
-func (c *Client) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply) error) error {
-	q := pingRequest{Peer: r.Peer, Count: r.Count, Interval: Duration(r.Interval), Timeout: Duration(r.Timeout), Size: r.Size}
-	return values(ctx, c, http.MethodPost, "ping", nil, q, each)
-}
-
-// ProbeMTU searches for the path MTU to a peer, and calls each for every size tried.
-func (c *Client) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe) error) (result api.MTUResult, err error) {
-	err = values(ctx, c, http.MethodPost, "mtu", nil, mtuRequest{peer}, func(line struct {
-		api.MTUProbe
-		api.MTUResult
-	}) error {
-		if line.PathMTU > 0 {
-			result = line.MTUResult
-			return nil
-		}
-		return each(line.MTUProbe)
-	})
-	return result, err
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"sixfour/internal/capture"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/pcapng"
 )
 
@@ -39,7 +39,7 @@ func (fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) er
 // A request has all parameters of a capture; the capture ends with the daemon's reason, and an
 // invalid request is refused before it starts.
 func TestCapture(t *testing.T) {
-	c := control.NewClient(listen(t, fake{}))
+	c := client.New(listen(t, fake{}))
 	defer c.Close()
 	for _, test := range []struct {
 		request capture.Request

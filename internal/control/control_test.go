@@ -16,6 +16,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 const patience = 30 * time.Second
@@ -116,12 +117,12 @@ func listen(t *testing.T, d control.Daemon) (path string) {
 
 func TestStatus(t *testing.T) {
 	path := listen(t, fake{})
-	got, err := control.Status(t.Context(), path)
+	got, err := client.Status(t.Context(), path)
 	must(t, err)
 	if tun := got.Tunnels[0]; len(got.Tunnels) != 2 || tun.Name != "six0" || tun.State.Phase != api.Up || tun.In.Drops["martian"] != 2 {
 		t.Errorf("%+v", tun)
 	}
-	c := control.NewClient(path)
+	c := client.New(path)
 	defer c.Close()
 	if got, err := c.Status(t.Context(), "six1"); err != nil || len(got.Tunnels) != 1 || got.Tunnels[0].Name != "six1" {
 		t.Errorf("%+v, %v", got, err)
@@ -132,7 +133,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	c := control.NewClient(listen(t, fake{}))
+	c := client.New(listen(t, fake{}))
 	defer c.Close()
 	var got []string
 	enough := errors.New("enough")
@@ -150,7 +151,7 @@ func TestEvents(t *testing.T) {
 // The daemon detects at once that a client following its events has disconnected.
 func TestEventsWithoutReader(t *testing.T) {
 	ended := make(chan struct{})
-	c := control.NewClient(listen(t, fake{events: func(ctx context.Context, emit func(api.Event) bool) {
+	c := client.New(listen(t, fake{events: func(ctx context.Context, emit func(api.Event) bool) {
 		emit(api.Event{Text: "first"})
 		<-ctx.Done()
 		close(ended)
@@ -177,7 +178,7 @@ func TestAskedTooEarly(t *testing.T) {
 		c, err := net.Dial("unix", path)
 		must(t, err)
 		go func() {
-			_, err := control.Status(t.Context(), path)
+			_, err := client.Status(t.Context(), path)
 			ended <- err
 		}()
 		if serve {
@@ -186,7 +187,7 @@ func TestAskedTooEarly(t *testing.T) {
 		}
 		must(t, s.Close())
 		if !serve {
-			if err := <-ended; !errors.Is(err, control.ErrNoDaemon) {
+			if err := <-ended; !errors.Is(err, client.ErrNoDaemon) {
 				t.Error(err)
 			}
 		}
@@ -199,7 +200,7 @@ func TestCloseEndsStreams(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
 	s, err := control.Listen(path, fake{}, zap.NewNop())
 	must(t, err)
-	c := control.NewClient(path)
+	c := client.New(path)
 	defer c.Close()
 	ended, begun := make(chan error, 1), make(chan struct{}, 3)
 	go func() {
@@ -207,19 +208,19 @@ func TestCloseEndsStreams(t *testing.T) {
 	}()
 	<-begun
 	must(t, s.Close())
-	if err := <-ended; err != nil && !errors.Is(err, control.ErrNoDaemon) {
+	if err := <-ended; err != nil && !errors.Is(err, client.ErrNoDaemon) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after Close: %v", err)
 	}
-	if _, err := control.Status(t.Context(), path); !errors.Is(err, control.ErrNoDaemon) {
+	if _, err := client.Status(t.Context(), path); !errors.Is(err, client.ErrNoDaemon) {
 		t.Errorf("without a daemon: %v", err)
 	}
 }
 
 func TestAsk(t *testing.T) {
-	c := control.NewClient(listen(t, fake{}))
+	c := client.New(listen(t, fake{}))
 	defer c.Close()
 	if _, err := c.Reload(t.Context()); err == nil || err.Error() != "six.toml:3:1: what is wrong" {
 		t.Error(err)
@@ -254,7 +255,7 @@ func (broken) Reload(context.Context) (api.Plan, error) {
 
 // However long an error is, the client understands it.
 func TestLongError(t *testing.T) {
-	c := control.NewClient(listen(t, broken{}))
+	c := client.New(listen(t, broken{}))
 	defer c.Close()
 	if _, err := c.Reload(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "six.toml:3:1: <what> is wrong\nsix.toml") || !strings.HasSuffix(err.Error(), "…") {
 		t.Errorf("%.200v", err)

@@ -38,9 +38,6 @@ func GiveAfter(path string, gid int, replace func()) error {
 	return s.give(gid)
 }
 
-// NewClientOf returns a client whose daemon is a function.
-func NewClientOf(rt http.RoundTripper) *Client { return &Client{"s", &http.Client{Transport: rt}} }
-
 // Handler returns a server without a socket.
 func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), usual) }
 

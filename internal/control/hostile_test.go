@@ -2,7 +2,6 @@ package control_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +23,8 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
-	"sixfour/internal/capture"
 	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // talk sends raw bytes, and returns everything received until the daemon closes the
@@ -99,7 +98,7 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: allowed is %q", c.name, resp.Header.Get("Allow"))
 		}
 	}
-	if _, err := control.Status(t.Context(), path); err != nil {
+	if _, err := client.Status(t.Context(), path); err != nil {
 		t.Errorf("after all this: %v", err)
 	}
 }
@@ -183,7 +182,7 @@ func TestSlowClients(t *testing.T) {
 	defer s.Close()
 	slow, err := flood(path, control.MaxConns/2)
 	must(t, err)
-	if _, err := control.Status(t.Context(), path); err != nil {
+	if _, err := client.Status(t.Context(), path); err != nil {
 		t.Errorf("beside slow clients of the same user: %v", err)
 	}
 	for _, c := range slow {
@@ -201,7 +200,7 @@ func TestSlowClients(t *testing.T) {
 		t.Errorf("%q, %v", said, err)
 	}
 	for range 3 {
-		if _, err := control.Status(t.Context(), path); err != nil {
+		if _, err := client.Status(t.Context(), path); err != nil {
 			t.Errorf("beside another user's: %v", err)
 		}
 	}
@@ -212,7 +211,7 @@ func TestSlowClients(t *testing.T) {
 // If answers are not read as fast as they come, the request ends. It does not wait for the
 // reader.
 func TestPingsTooFastForTheirReader(t *testing.T) {
-	c := control.NewClient(listen(t, fake{}))
+	c := client.New(listen(t, fake{}))
 	defer c.Close()
 	err := c.Ping(t.Context(), api.PingRequest{Peer: "six0", Count: math.MaxInt}, func(api.PingReply) error { return nil })
 	if err == nil || err.Error() != "the answers are not read as fast as they come" {
@@ -227,7 +226,7 @@ func TestTooManyStreams(t *testing.T) {
 	var open sync.WaitGroup
 	begun := make(chan struct{}, 3*control.MaxStreams)
 	for range control.MaxStreams {
-		c := control.NewClient(path)
+		c := client.New(path)
 		open.Go(func() {
 			_ = c.Events(ctx, func(api.Event) error { begun <- struct{}{}; return nil }) // ends with ctx
 			c.Close()
@@ -236,7 +235,7 @@ func TestTooManyStreams(t *testing.T) {
 	for range 3 * control.MaxStreams {
 		<-begun
 	}
-	c := control.NewClient(path)
+	c := client.New(path)
 	defer c.Close()
 	none := func(api.Event) error { return errors.New("an event") }
 	if err := c.Events(t.Context(), none); err == nil || err.Error() != "32 streams (of events, captures, pings) are open, and more are not served: end one" {
@@ -259,7 +258,7 @@ func TestManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 4 * control.MaxConns {
 		all.Go(func() {
-			if _, err := control.Status(t.Context(), path); err != nil {
+			if _, err := client.Status(t.Context(), path); err != nil {
 				t.Error(err)
 			}
 		})
@@ -292,7 +291,7 @@ func TestOtherServers(t *testing.T) {
 				conn.Close()
 			}
 		})
-		if _, err := control.Status(t.Context(), path); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := client.Status(t.Context(), path); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v", c.answer, err)
 		}
 		l.Close()
@@ -320,35 +319,6 @@ func FuzzRequest(f *testing.F) {
 		var e struct{ Error string }
 		if w.Code != http.StatusOK && (json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Error == "") {
 			t.Errorf("%s %s: %d %s", method, target, w.Code, w.Body)
-		}
-	})
-}
-
-// answering is a daemon that answers everything with the same bytes.
-type answering []byte
-
-func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
-	return http.ReadResponse(bufio.NewReader(bytes.NewReader(a)), r)
-}
-
-// Whatever a daemon answers, the client returns an error or a value, and ends.
-func FuzzClient(f *testing.F) {
-	head := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sixfour-Error\r\n\r\n"
-	for _, body := range []string{"", "{}", `{"tunnels":[{"name":"six0","in":{"drops":{"x":1}}}]}`, `{"version":"1","api":1}`, `{"seq":1}` + "\n" + `{"error":"x"}` + "\n", `{"path_mtu":1480}`, "\x0a\x0d\x0d\x0a", strings.Repeat("[", 20000)} {
-		f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: " + fmt.Sprint(len(body)) + "\r\n\r\n" + body))
-		f.Add([]byte(head + fmt.Sprintf("%x\r\n%s\r\n0\r\nSixfour-Error: gone\r\n\r\n", len(body), body)))
-		f.Add([]byte("HTTP/1.1 422 No\r\n\r\n" + body))
-	}
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		c := control.NewClientOf(answering(answer))
-		_, _ = c.Status(t.Context(), "")
-		_, _ = c.Reload(t.Context())
-		_ = c.Events(t.Context(), func(api.Event) error { return nil })
-		_ = c.Ping(t.Context(), api.PingRequest{}, func(api.PingReply) error { return nil })
-		_, _ = c.ProbeMTU(t.Context(), "x", func(api.MTUProbe) error { return nil })
-		if stream, err := c.Capture(t.Context(), capture.Request{}); err == nil {
-			_, _ = io.Copy(io.Discard, stream)
-			stream.Close()
 		}
 	})
 }

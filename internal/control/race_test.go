@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/trusted"
 )
 
@@ -121,7 +122,7 @@ func TestDirectoriesOfOthers(t *testing.T) {
 			if got := info.Sys().(*syscall.Stat_t).Gid; info.Mode().Perm() != mode || got != gid {
 				t.Errorf("mode %v, group %d, want %v, %d", info.Mode().Perm(), got, mode, gid)
 			}
-			if _, err := control.Status(t.Context(), path); err != nil {
+			if _, err := client.Status(t.Context(), path); err != nil {
 				t.Error(err)
 			}
 			must(t, s.Close())

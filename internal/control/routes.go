@@ -15,10 +15,6 @@ import (
 	"sixfour/internal/version"
 )
 
-// Prefix is the start of every path. Below it the API changes only by additions, such as a
-// new field or path. Any other change needs another prefix.
-const Prefix = "/v1/"
-
 // route is one request that the API supports.
 type route struct {
 	method, path string
@@ -29,23 +25,17 @@ type route struct {
 }
 
 var routes = []route{
-	{method: http.MethodGet, path: Prefix + "version", handle: (*Server).version},
-	{method: http.MethodGet, path: Prefix + "status", params: []string{"tunnel"}, handle: (*Server).status},
-	{method: http.MethodGet, path: Prefix + "events", stream: true, handle: (*Server).events},
-	{method: http.MethodPost, path: Prefix + "reload", handle: (*Server).reload},
-	{method: http.MethodPost, path: Prefix + "ping", body: true, stream: true, handle: (*Server).ping},
-	{method: http.MethodPost, path: Prefix + "mtu", body: true, stream: true, handle: (*Server).mtu},
-	{method: http.MethodGet, path: Prefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
-}
-
-// Version is the answer of the path version.
-type Version struct {
-	Version string `json:"version"` // of the daemon
-	API     int    `json:"api"`     // the number in Prefix
+	{method: http.MethodGet, path: api.PathPrefix + "version", handle: (*Server).version},
+	{method: http.MethodGet, path: api.PathPrefix + "status", params: []string{"tunnel"}, handle: (*Server).status},
+	{method: http.MethodGet, path: api.PathPrefix + "events", stream: true, handle: (*Server).events},
+	{method: http.MethodPost, path: api.PathPrefix + "reload", handle: (*Server).reload},
+	{method: http.MethodPost, path: api.PathPrefix + "ping", body: true, stream: true, handle: (*Server).ping},
+	{method: http.MethodPost, path: api.PathPrefix + "mtu", body: true, stream: true, handle: (*Server).mtu},
+	{method: http.MethodGet, path: api.PathPrefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 
 func (s *Server) version(w *answer, _ *request) error {
-	return w.json(Version{version.String(), 1})
+	return w.json(api.Version{Version: version.String(), API: 1})
 }
 
 func (s *Server) status(w *answer, r *request) error {

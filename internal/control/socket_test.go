@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // asClient is the environment variable with the socket that the test binary queries instead
@@ -77,7 +78,7 @@ func TestSocketPathThatExists(t *testing.T) {
 			s, err := control.Listen(path, fake{}, zap.NewNop())
 			if c.err == "" {
 				must(t, err)
-				if _, err := control.Status(t.Context(), path); err != nil {
+				if _, err := client.Status(t.Context(), path); err != nil {
 					t.Error(err)
 				}
 				must(t, s.Close())
@@ -124,7 +125,7 @@ func TestManyStartAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, err := control.Status(t.Context(), path); err != nil {
+	if _, err := client.Status(t.Context(), path); err != nil {
 		t.Error(err)
 	}
 	won := 0
@@ -149,7 +150,7 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 	must(t, err)
 	defer second.Close()
 	must(t, first.Close())
-	if _, err := control.Status(t.Context(), path); err != nil {
+	if _, err := client.Status(t.Context(), path); err != nil {
 		t.Error(err)
 	}
 }

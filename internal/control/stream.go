@@ -6,11 +6,9 @@ import (
 	"errors"
 	"net/http"
 
+	"sixfour/internal/api"
 	"sixfour/internal/text"
 )
-
-// errorTrailer is the HTTP trailer with the error of a stream of bytes.
-const errorTrailer = "Sixfour-Error"
 
 // lines answers with JSON values, one per line, each sent at once, until do returns. The
 // context of do ends when the client disconnects; emit fails then, and when the client does
@@ -26,7 +24,7 @@ func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) e
 	})
 	err = endOf(r.Context(), err)
 	if err != nil && w.begun && !errors.Is(err, context.Canceled) {
-		_ = enc.Encode(failed{err.Error()}) // it fails if the client has disconnected
+		_ = enc.Encode(api.Failure{Error: err.Error()}) // it fails if the client has disconnected
 	}
 	return err
 }
@@ -36,10 +34,10 @@ func (w *answer) lines(r *request, do func(ctx context.Context, emit func(any) e
 // the first byte is the answer; a later one is in the trailer.
 func (w *answer) bytes(r *request, contentType string, do func(ctx context.Context, w *Bytes) error) error {
 	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Trailer", errorTrailer)
+	w.Header().Set("Trailer", api.ErrorTrailer)
 	err := endOf(r.Context(), do(r.Context(), &Bytes{w}))
 	if err != nil && w.begun {
-		w.Header().Set(errorTrailer, headerText(err.Error()))
+		w.Header().Set(api.ErrorTrailer, headerText(err.Error()))
 	}
 	return err
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // shells are the supported shells.
@@ -74,7 +74,7 @@ func complete(cmd *cobra.Command, args []string, begin string, peers bool) ([]co
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	s, err := control.Status(ctx, socket)
+	s, err := client.Status(ctx, socket)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp // the command itself reports the error
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 const (
@@ -18,7 +18,7 @@ const (
 
 // follower follows the events of a daemon, even through restarts.
 type follower struct {
-	client *control.Client
+	client *client.Client
 	tunnel string       // show events of this tunnel only; "": of all
 	say    func(string) // reports that the daemon has ended or is back
 	last   time.Time    // time of the latest event
@@ -44,7 +44,7 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 			return nil //nolint:nilerr // ended by the user
 		case broken != nil:
 			return broken
-		case err != nil && !errors.Is(err, control.ErrNoDaemon):
+		case err != nil && !errors.Is(err, client.ErrNoDaemon):
 			return err
 		}
 		f.say("the daemon has gone: waiting for it")

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // period is how often the live view requests the status.
 const period = time.Second
 
 // watchScreen shows the live view until ctx ends.
-func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.File, p painter) error {
+func watchScreen(ctx context.Context, c *client.Client, tunnel string, tty *os.File, p painter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGWINCH, unix.SIGTSTP)
@@ -47,7 +47,7 @@ func watchScreen(ctx context.Context, c *control.Client, tunnel string, tty *os.
 }
 
 // run redraws every second, and after each event.
-func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-chan os.Signal, events <-chan api.Event, ended <-chan error) error {
+func (v *view) run(ctx context.Context, c *client.Client, s *screen, signals <-chan os.Signal, events <-chan api.Event, ended <-chan error) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	if err := v.ask(ctx, c); err != nil {
@@ -80,7 +80,7 @@ func (v *view) run(ctx context.Context, c *control.Client, s *screen, signals <-
 }
 
 // ask requests a new status. A missing daemon is shown, and is not an error.
-func (v *view) ask(ctx context.Context, c *control.Client) error {
+func (v *view) ask(ctx context.Context, c *client.Client) error {
 	st, err := c.Status(ctx, v.tunnel)
 	v.now = time.Now()
 	switch {
@@ -90,7 +90,7 @@ func (v *view) ask(ctx context.Context, c *control.Client) error {
 		v.gone = nil
 		v.before, v.beforeAt = v.status, v.statusAt
 		v.status, v.statusAt = st, v.now
-	case v.statusAt.IsZero() || !errors.Is(err, control.ErrNoDaemon) && v.gone == nil:
+	case v.statusAt.IsZero() || !errors.Is(err, client.ErrNoDaemon) && v.gone == nil:
 		return err
 	default:
 		v.gone = err

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/text"
 )
 
@@ -22,9 +22,9 @@ func fail(err error) error {
 
 // socketFlag adds --socket to a command, and returns a function that makes a client for it.
 // The caller of that function must close the client.
-func socketFlag(cmd *cobra.Command) func() *control.Client {
+func socketFlag(cmd *cobra.Command) func() *client.Client {
 	path := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket")
-	return func() *control.Client { return control.NewClient(*path) }
+	return func() *client.Client { return client.New(*path) }
 }
 
 // jsonFlag adds --json to a command.

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 func statusCommand() *cobra.Command {
@@ -44,7 +44,7 @@ as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs
 
 // look requests the status of everything, of one tunnel, or of a peer as if it were the
 // only one of its tunnel.
-func look(ctx context.Context, c *control.Client, what string) (api.Status, error) {
+func look(ctx context.Context, c *client.Client, what string) (api.Status, error) {
 	tunnel, peer, one := strings.Cut(what, "/")
 	s, err := c.Status(ctx, tunnel)
 	if err != nil || !one {

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/decode"
 	"sixfour/internal/rig"
 	"sixfour/internal/trusted"
@@ -161,7 +161,7 @@ func (d *demo) start(ctx context.Context) error {
 	defer cancel()
 	for _, socket := range d.sockets {
 		for {
-			s, err := control.Status(ctx, socket)
+			s, err := client.Status(ctx, socket)
 			if err == nil && s.Tunnels[0].State.Phase == api.Up {
 				d.result.TunnelMTU = s.Tunnels[0].State.TunnelMTU
 				break
@@ -256,7 +256,7 @@ func (d *demo) udp(ctx context.Context) error {
 func (d *demo) status(ctx context.Context) error {
 	d.result.Drops = make(map[string]uint64)
 	for i, socket := range d.sockets {
-		s, err := control.Status(ctx, socket)
+		s, err := client.Status(ctx, socket)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // mayAsk reports whether probes to the peer can be sent and answers received, or why not.
@@ -108,7 +108,7 @@ func (p *peer) atDaemon() string {
 
 // askDaemon makes the daemon probe the peer.
 func (p *peer) askDaemon(ctx context.Context) finding {
-	c := control.NewClient(p.t.h.socket)
+	c := client.New(p.t.h.socket)
 	defer c.Close()
 	var answer *api.PingReply
 	err := c.Ping(ctx, api.PingRequest{Peer: p.atDaemon(), Count: tries, Interval: answerLimit, Timeout: answerLimit}, func(r api.PingReply) error {

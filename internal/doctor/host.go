@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // peerPID returns the process that listens at a Unix socket; 0: not known.
@@ -49,9 +49,9 @@ func (h *host) checkDaemon(context.Context) finding {
 		return pass("sixfourd (process %d) answers at %s", h.pid, h.socket)
 	case h.status != nil:
 		return pass("sixfourd answers at %s", h.socket)
-	case !errors.Is(h.noone, control.ErrNoDaemon) && !h.privileged():
+	case !errors.Is(h.noone, client.ErrNoDaemon) && !h.privileged():
 		return skip("%v", h.noone).but(asRoot)
-	case !errors.Is(h.noone, control.ErrNoDaemon):
+	case !errors.Is(h.noone, client.ErrNoDaemon):
 		return fail("systemctl restart sixfourd", "%s: %v", h.socket, h.noone)
 	case h.cfg == nil && !h.privileged(): // the configuration may name another socket
 		return skip("%v", h.noone).but(asRoot)

@@ -15,7 +15,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/netns"
 	"sixfour/internal/probe"
@@ -199,7 +199,7 @@ func (p *peer) traffic(ctx context.Context) *api.PeerStatus {
 	if p.t.h.status == nil {
 		return nil
 	}
-	c := control.NewClient(p.t.h.socket)
+	c := client.New(p.t.h.socket)
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()

@@ -16,7 +16,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/configfile"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/firewall"
 	"sixfour/internal/netcfg"
 )
@@ -85,7 +85,7 @@ func newHost(o Options) *host {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusLimit)
 	defer cancel()
-	if s, err := control.Status(ctx, h.socket); err != nil {
+	if s, err := client.Status(ctx, h.socket); err != nil {
 		h.noone = err
 	} else {
 		h.status = &s

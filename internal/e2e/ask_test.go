@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 )
 
 // ask pings a peer, and returns what became of it.
 func (d *daemon) ask(t *testing.T, r api.PingRequest) (replies []api.PingReply, err error) {
 	t.Helper()
-	c := control.NewClient(d.socket)
+	c := client.New(d.socket)
 	defer c.Close()
 	err = c.Ping(t.Context(), r, func(p api.PingReply) error {
 		replies = append(replies, p)
@@ -149,7 +149,7 @@ func TestAskMTU(t *testing.T) {
 			}
 			b, a := start(t, n.b, c.b), start(t, n.a, c.a)
 			a.phase(t, api.Up)
-			client := control.NewClient(a.socket)
+			client := client.New(a.socket)
 			defer client.Close()
 			tried := make(map[int]bool)
 			got, err := client.ProbeMTU(t.Context(), "six0", func(p api.MTUProbe) error {

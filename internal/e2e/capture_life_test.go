@@ -7,7 +7,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/internal/capture"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/rig"
 )
@@ -73,7 +73,7 @@ func TestCaptureReload(t *testing.T) {
 	if rec.err == nil || !strings.Contains(rec.err.Error(), "tunnel six0 was removed") {
 		t.Errorf("it ends with %v", rec.err)
 	}
-	c := control.NewClient(a.socket)
+	c := client.New(a.socket)
 	defer c.Close()
 	if _, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"}); err == nil || !strings.Contains(err.Error(), `there is no tunnel "six0": there is gre0`) {
 		t.Error(err)
@@ -87,7 +87,7 @@ func TestCaptureReaderStops(t *testing.T) {
 	a := start(t, h.a, configA())
 	start(t, h.b, configB())
 	reachable(t, h.a, inB)
-	c := control.NewClient(a.socket)
+	c := client.New(a.socket)
 	defer c.Close()
 	before := resident(t, a.cmd.Process.Pid)
 	for range capture.MaxTaps {

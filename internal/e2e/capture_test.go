@@ -18,7 +18,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/internal/capture"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/rig"
 )
@@ -36,7 +36,7 @@ type recording struct {
 // record captures at a daemon until the test ends.
 func (d *daemon) record(t *testing.T, r capture.Request) *recording {
 	t.Helper()
-	c := control.NewClient(d.socket)
+	c := client.New(d.socket)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := c.Capture(ctx, r)
 	must(t, err)

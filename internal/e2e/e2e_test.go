@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
 	"sixfour/internal/rig/rigtest"
 )
@@ -217,7 +217,7 @@ func (d *daemon) exit(t *testing.T) int {
 // status asks the daemon, and returns the answer and its first tunnel.
 func (d *daemon) status(t *testing.T) (api.Status, api.TunnelStatus) {
 	t.Helper()
-	s, err := control.Status(t.Context(), d.socket)
+	s, err := client.Status(t.Context(), d.socket)
 	must(t, err)
 	return s, s.Tunnels[0]
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
 )
 
@@ -64,7 +64,7 @@ func TestLinkLocalEnds(t *testing.T) {
 				pings(t, a, addr(i+1, 2), rig.PingOptions{Size: 4000})
 				transfer(t, a, far, addr(i+1, 2), 1<<20)
 			}
-			s, err := control.Status(t.Context(), d.socket)
+			s, err := client.Status(t.Context(), d.socket)
 			must(t, err)
 			for i, dev := range []string{"va", "wa"} {
 				state := s.Tunnels[i].State

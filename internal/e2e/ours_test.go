@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
 )
 
@@ -15,7 +15,7 @@ import (
 func (d *daemon) waitsFor(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "it waits for "+text, func() error {
-		all, err := control.Status(t.Context(), d.socket)
+		all, err := client.Status(t.Context(), d.socket)
 		if err != nil { // not yet
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/capture"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
 )
 
@@ -31,16 +31,16 @@ func spokes(names string) string {
 // answers is not their business, but that it does.
 func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace) (all *sync.WaitGroup) {
 	all = new(sync.WaitGroup)
-	again := func(what func(*control.Client) error) {
+	again := func(what func(*client.Client) error) {
 		all.Go(func() {
-			c := control.NewClient(d.socket)
+			c := client.New(d.socket)
 			defer c.Close()
 			for ctx.Err() == nil {
 				_ = what(c)
 			}
 		})
 	}
-	again(func(c *control.Client) error {
+	again(func(c *client.Client) error {
 		_, err := c.Status(ctx, "")
 		if err != nil && ctx.Err() == nil {
 			t.Error(err)
@@ -48,21 +48,21 @@ func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace
 		return err
 	})
 	for _, peer := range []string{"six0", "crowd1", "hub0/b", "c"} {
-		again(func(c *control.Client) error {
+		again(func(c *client.Client) error {
 			return c.Ping(ctx, api.PingRequest{Peer: peer, Count: 3, Interval: 10 * time.Millisecond, Timeout: 50 * time.Millisecond},
 				func(api.PingReply) error { return nil })
 		})
 	}
-	again(func(c *control.Client) error {
+	again(func(c *client.Client) error {
 		_, err := c.ProbeMTU(ctx, "six0", func(api.MTUProbe) error { return nil })
 		return err
 	})
-	again(func(c *control.Client) error {
+	again(func(c *client.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		defer cancel()
 		return c.Events(ctx, func(api.Event) error { return nil })
 	})
-	again(func(c *control.Client) error {
+	again(func(c *client.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
 		stream, err := c.Capture(ctx, capture.Request{Tunnel: "crowd0"})
@@ -122,7 +122,7 @@ func TestWatchedReloadStorm(t *testing.T) {
 			}
 		}
 	})
-	c := control.NewClient(a.socket)
+	c := client.New(a.socket)
 	reloads := 200
 	if rig.Race {
 		reloads = 100

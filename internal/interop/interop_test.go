@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
 )
 
@@ -95,7 +95,7 @@ func lives(t *testing.T, socket string) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
-		s, err := control.Status(t.Context(), socket)
+		s, err := client.Status(t.Context(), socket)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
 )
 
@@ -283,7 +283,7 @@ func asked(t *testing.T, socket string, s api.TunnelStatus) {
 	if len(s.Peers) > 0 {
 		peer += "/" + s.Peers[0].Peer
 	}
-	c := control.NewClient(socket)
+	c := client.New(socket)
 	defer c.Close()
 	err := c.Ping(t.Context(), api.PingRequest{Peer: peer, Count: 1, Timeout: patience}, func(r api.PingReply) error {
 		report(t, "the machine answers a probe through the tunnel: %v %s", !r.Lost, r.Detail)
@@ -300,7 +300,7 @@ func asked(t *testing.T, socket string, s api.TunnelStatus) {
 // counted reports what the daemon has counted.
 func counted(t *testing.T, socket string) api.TunnelStatus {
 	t.Helper()
-	s, err := control.Status(t.Context(), socket)
+	s, err := client.Status(t.Context(), socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
-	"sixfour/internal/control"
+	"sixfour/internal/control/client"
 	"sixfour/internal/pathmtu"
 	"sixfour/internal/rig"
 )
@@ -197,7 +197,7 @@ func much(t *testing.T, from end, to string, bytes int64) {
 func learnt(t *testing.T, socket string, mtu int) api.State {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		s, err := control.Status(t.Context(), socket)
+		s, err := client.Status(t.Context(), socket)
 		if err != nil {
 			t.Fatal(err)
 		}

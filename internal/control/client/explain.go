@@ -1,4 +1,4 @@
-package control
+package client
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/api"
 	"sixfour/internal/version"
 )
 
@@ -39,7 +40,7 @@ func (c *Client) explain(err error) error {
 
 // refused returns the error that the daemon answered with.
 func (c *Client) refused(resp *http.Response) error {
-	var f failed
+	var f api.Failure
 	err := json.NewDecoder(io.LimitReader(resp.Body, maxError)).Decode(&f)
 	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed || err != nil || f.Error == "" {
 		who := resp.Header.Get("Server")

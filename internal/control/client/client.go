@@ -1,4 +1,5 @@
-package control
+// Package client sends requests to the daemon at its control socket.
+package client
 
 import (
 	"bufio"
@@ -33,9 +34,9 @@ type Client struct {
 	http   *http.Client
 }
 
-// NewClient returns a client for the daemon at a socket. It connects with the first
+// New returns a client for the daemon at a socket. It connects with the first
 // request.
-func NewClient(socket string) *Client {
+func New(socket string) *Client {
 	return &Client{socket, &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: replyPatience}
@@ -50,7 +51,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status requests the status of the daemon at a socket.
 func Status(ctx context.Context, socket string) (api.Status, error) {
-	c := NewClient(socket)
+	c := New(socket)
 	defer c.Close()
 	return c.Status(ctx, "")
 }
@@ -66,8 +67,8 @@ func (c *Client) Status(ctx context.Context, tunnel string) (api.Status, error) 
 }
 
 // Version requests the versions of the daemon and of its API.
-func (c *Client) Version(ctx context.Context) (Version, error) {
-	var v Version
+func (c *Client) Version(ctx context.Context) (api.Version, error) {
+	var v api.Version
 	return v, c.look(ctx, "version", nil, &v)
 }
 
@@ -182,7 +183,7 @@ type stream struct {
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.resp.Body.Read(p)
 	if errors.Is(err, io.EOF) {
-		if text := s.resp.Trailer.Get(errorTrailer); text != "" {
+		if text := s.resp.Trailer.Get(api.ErrorTrailer); text != "" {
 			return n, errors.New(text)
 		}
 		return n, err
@@ -194,7 +195,7 @@ func (s *stream) Close() error { return s.resp.Body.Close() }
 
 // do sends a request, and returns the answer unless it is an error.
 func (c *Client) do(ctx context.Context, method, what string, query url.Values, body any) (*http.Response, error) {
-	u := url.URL{Scheme: "http", Host: "sixfourd", Path: Prefix + what, RawQuery: query.Encode()}
+	u := url.URL{Scheme: "http", Host: "sixfourd", Path: api.PathPrefix + what, RawQuery: query.Encode()}
 	var payload io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
