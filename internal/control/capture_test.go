@@ -40,7 +40,6 @@ func (fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) er
 // invalid request is refused before it starts.
 func TestCapture(t *testing.T) {
 	c := client.New(listen(t, fake{}))
-	defer c.Close()
 	for _, test := range []struct {
 		request capture.Request
 		packets int

@@ -123,7 +123,6 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%+v", tun)
 	}
 	c := client.New(path)
-	defer c.Close()
 	if got, err := c.Status(t.Context(), "six1"); err != nil || len(got.Tunnels) != 1 || got.Tunnels[0].Name != "six1" {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -134,7 +133,6 @@ func TestStatus(t *testing.T) {
 
 func TestEvents(t *testing.T) {
 	c := client.New(listen(t, fake{}))
-	defer c.Close()
 	var got []string
 	enough := errors.New("enough")
 	err := c.Events(t.Context(), func(ev api.Event) error {
@@ -156,7 +154,6 @@ func TestEventsWithoutReader(t *testing.T) {
 		<-ctx.Done()
 		close(ended)
 	}}))
-	defer c.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	if err := c.Events(ctx, func(api.Event) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
@@ -201,7 +198,6 @@ func TestCloseEndsStreams(t *testing.T) {
 	s, err := control.Listen(path, fake{}, zap.NewNop())
 	must(t, err)
 	c := client.New(path)
-	defer c.Close()
 	ended, begun := make(chan error, 1), make(chan struct{}, 3)
 	go func() {
 		ended <- c.Events(t.Context(), func(api.Event) error { begun <- struct{}{}; return nil })
@@ -221,7 +217,6 @@ func TestCloseEndsStreams(t *testing.T) {
 
 func TestAsk(t *testing.T) {
 	c := client.New(listen(t, fake{}))
-	defer c.Close()
 	if _, err := c.Reload(t.Context()); err == nil || err.Error() != "six.toml:3:1: what is wrong" {
 		t.Error(err)
 	}
@@ -256,7 +251,6 @@ func (broken) Reload(context.Context) (api.Plan, error) {
 // However long an error is, the client understands it.
 func TestLongError(t *testing.T) {
 	c := client.New(listen(t, broken{}))
-	defer c.Close()
 	if _, err := c.Reload(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "six.toml:3:1: <what> is wrong\nsix.toml") || !strings.HasSuffix(err.Error(), "…") {
 		t.Errorf("%.200v", err)
 	}

@@ -212,7 +212,6 @@ func TestSlowClients(t *testing.T) {
 // reader.
 func TestPingsTooFastForTheirReader(t *testing.T) {
 	c := client.New(listen(t, fake{}))
-	defer c.Close()
 	err := c.Ping(t.Context(), api.PingRequest{Peer: "six0", Count: math.MaxInt}, func(api.PingReply) error { return nil })
 	if err == nil || err.Error() != "the answers are not read as fast as they come" {
 		t.Error(err)
@@ -229,14 +228,12 @@ func TestTooManyStreams(t *testing.T) {
 		c := client.New(path)
 		open.Go(func() {
 			_ = c.Events(ctx, func(api.Event) error { begun <- struct{}{}; return nil }) // ends with ctx
-			c.Close()
 		})
 	}
 	for range 3 * control.MaxStreams {
 		<-begun
 	}
 	c := client.New(path)
-	defer c.Close()
 	none := func(api.Event) error { return errors.New("an event") }
 	if err := c.Events(t.Context(), none); err == nil || err.Error() != "32 streams (of events, captures, pings) are open, and more are not served: end one" {
 		t.Error(err)

@@ -64,7 +64,6 @@ matches its inner or its outer form.`,
 		// If the reader has stopped, a second Ctrl-C ends the program at once.
 		defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, unix.SIGTERM) })()
 		c := dial()
-		defer c.Close()
 		// Start the capture first: an invalid request must not overwrite an existing file.
 		stream, err := c.Capture(ctx, r)
 		if err != nil {

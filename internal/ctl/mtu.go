@@ -20,7 +20,6 @@ carries, and what that leaves for the tunnel. Nothing is changed by it.`,
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c := dial()
-		defer c.Close()
 		out, enc := output(cmd), jsonLines(cmd.OutOrStdout())
 		result, err := c.ProbeMTU(cmd.Context(), args[0], func(p api.MTUProbe) error {
 			if *asJSON {

@@ -44,7 +44,6 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 			return errors.New("--interval, --timeout and --size must not be negative, nor the first two be 0")
 		}
 		c := dial()
-		defer c.Close()
 		r.Peer = args[0]
 		p := &pinger{out: output(cmd), peer: r.Peer, began: time.Now()}
 		if *asJSON {

@@ -20,7 +20,6 @@ cannot be applied, changes nothing, and the errors are printed. A tunnel whose s
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c := dial()
-		defer c.Close()
 		plan, err := c.Reload(cmd.Context())
 		if err != nil {
 			return fail(err)

@@ -26,7 +26,6 @@ as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c := dial()
-		defer c.Close()
 		s, err := look(cmd.Context(), c, strings.Join(args, ""))
 		if err != nil {
 			return fail(err)

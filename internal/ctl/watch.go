@@ -23,7 +23,6 @@ and with --json, it prints events alone, one a line, the last hundred first. A d
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c := dial()
-		defer c.Close()
 		tunnel := strings.Join(args, "")
 		if _, err := c.Status(cmd.Context(), tunnel); err != nil { // report an error before following
 			return fail(err)

@@ -109,7 +109,6 @@ func (p *peer) atDaemon() string {
 // askDaemon makes the daemon probe the peer.
 func (p *peer) askDaemon(ctx context.Context) finding {
 	c := client.New(p.t.h.socket)
-	defer c.Close()
 	var answer *api.PingReply
 	err := c.Ping(ctx, api.PingRequest{Peer: p.atDaemon(), Count: tries, Interval: answerLimit, Timeout: answerLimit}, func(r api.PingReply) error {
 		if !r.Lost && answer == nil {

@@ -200,7 +200,6 @@ func (p *peer) traffic(ctx context.Context) *api.PeerStatus {
 		return nil
 	}
 	c := client.New(p.t.h.socket)
-	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
 	s, err := c.Status(ctx, p.t.cfg.Name)

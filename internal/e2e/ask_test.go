@@ -19,7 +19,6 @@ import (
 func (d *daemon) ask(t *testing.T, r api.PingRequest) (replies []api.PingReply, err error) {
 	t.Helper()
 	c := client.New(d.socket)
-	defer c.Close()
 	err = c.Ping(t.Context(), r, func(p api.PingReply) error {
 		replies = append(replies, p)
 		return nil
@@ -150,7 +149,6 @@ func TestAskMTU(t *testing.T) {
 			b, a := start(t, n.b, c.b), start(t, n.a, c.a)
 			a.phase(t, api.Up)
 			client := client.New(a.socket)
-			defer client.Close()
 			tried := make(map[int]bool)
 			got, err := client.ProbeMTU(t.Context(), "six0", func(p api.MTUProbe) error {
 				if tried[p.Size] || p.Answered != (p.Size <= c.narrow) {

@@ -74,7 +74,6 @@ func TestCaptureReload(t *testing.T) {
 		t.Errorf("it ends with %v", rec.err)
 	}
 	c := client.New(a.socket)
-	defer c.Close()
 	if _, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"}); err == nil || !strings.Contains(err.Error(), `there is no tunnel "six0": there is gre0`) {
 		t.Error(err)
 	}
@@ -88,7 +87,6 @@ func TestCaptureReaderStops(t *testing.T) {
 	start(t, h.b, configB())
 	reachable(t, h.a, inB)
 	c := client.New(a.socket)
-	defer c.Close()
 	before := resident(t, a.cmd.Process.Pid)
 	for range capture.MaxTaps {
 		stream, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"})

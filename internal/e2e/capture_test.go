@@ -44,7 +44,6 @@ func (d *daemon) record(t *testing.T, r capture.Request) *recording {
 	begun := make(chan struct{})
 	go func() {
 		defer close(rec.done)
-		defer c.Close()
 		defer stream.Close()
 		blocks := pcapng.NewBlocks(stream)
 		for n := 0; ; n++ {

@@ -34,7 +34,6 @@ func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace
 	again := func(what func(*client.Client) error) {
 		all.Go(func() {
 			c := client.New(d.socket)
-			defer c.Close()
 			for ctx.Err() == nil {
 				_ = what(c)
 			}
@@ -137,7 +136,6 @@ func TestWatchedReloadStorm(t *testing.T) {
 			t.Errorf("reload %d: %v", i, err)
 		}
 	}
-	c.Close()
 	close(done)
 	cancel()
 	all.Wait()

@@ -3,9 +3,7 @@
 package imports
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -54,7 +52,7 @@ var rules = map[string][]string{
 	"sixfour/internal/icmpreply":    {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/api", "sixfour/internal/netns", "sixfour/transport"},
 	"sixfour/internal/gateway":      {"sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/engine":       {"sixfour/internal/events", "sixfour/internal/icmpreply", "sixfour/internal/recovery", "sixfour/internal/api", "sixfour/internal/text", "sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/iface", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
-	"sixfour/internal/control":      {"sixfour/internal/capture", "sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version"},
+	"sixfour/internal/control":      {"sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/capture"},
 	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/api", "sixfour/internal/usage", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/control/client"},
 	"sixfour/internal/manual":       {"sixfour/internal/configfile", "sixfour/internal/ctl", "sixfour/internal/usage"},
 	"sixfour/internal/usage":        {},
@@ -150,41 +148,6 @@ func TestWhatTheDaemonIsWithout(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
 		if slices.ContainsFunc(inTheDaemon, func(path string) bool { return strings.HasPrefix(dep, path) }) {
 			t.Errorf("cmd/sixfourd depends on %s", dep)
-		}
-	}
-}
-
-// The daemon starts no other program: no function that could is in it. (A library
-// that it uses has os/exec among its imports, for its own tests.)
-func TestDaemonStartsNoProgram(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "sixfourd")
-	for _, args := range [][]string{{"build", "-o", program, "./cmd/sixfourd"}, {"tool", "nm", program}} {
-		cmd := exec.Command("go", args...)
-		cmd.Dir = "../.."
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("go %v: %v", args, err)
-		}
-		for line := range strings.Lines(string(out)) {
-			fields := strings.Fields(line)
-			name := fields[len(fields)-1]
-			for _, bad := range []string{"os/exec.", "os.StartProcess", "syscall.forkExec", "syscall.forkAndExecInChild", "syscall.Exec"} {
-				if strings.HasPrefix(name, bad) {
-					t.Errorf("cmd/sixfourd has %s", name)
-				}
-			}
-		}
-	}
-}
-
-// The operator's tool shows what the daemon says of itself. It needs none of what makes
-// tunnels.
-func TestWhatTheToolIsWithout(t *testing.T) {
-	without := []string{"sixfour/internal/engine", "sixfour/internal/gateway", "sixfour/transport/xdp", "github.com/cilium/ebpf"}
-	for _, dep := range goList(t, "-deps", "./cmd/sixfourctl") {
-		if slices.Contains(without, dep) {
-			t.Errorf("cmd/sixfourctl depends on %s", dep)
 		}
 	}
 }

@@ -284,7 +284,6 @@ func asked(t *testing.T, socket string, s api.TunnelStatus) {
 		peer += "/" + s.Peers[0].Peer
 	}
 	c := client.New(socket)
-	defer c.Close()
 	err := c.Ping(t.Context(), api.PingRequest{Peer: peer, Count: 1, Timeout: patience}, func(r api.PingReply) error {
 		report(t, "the machine answers a probe through the tunnel: %v %s", !r.Lost, r.Detail)
 		if r.Lost || r.Detail != "" {

@@ -3,7 +3,6 @@ package client
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +18,7 @@ import (
 
 // Limits of what the client reads.
 const (
+	maxHead  = 1 << 20   // bytes of the header of an answer
 	maxLine  = 1 << 20   // bytes of one value of a stream
 	maxReply = 512 << 20 // bytes of any other answer
 	maxError = 64 << 10  // bytes of an error
@@ -31,29 +31,21 @@ const replyPatience = 10 * time.Second
 // concurrently.
 type Client struct {
 	socket string
-	http   *http.Client
+	dial   func(ctx context.Context) (net.Conn, error)
 }
 
-// New returns a client for the daemon at a socket. It connects with the first
-// request.
+// New returns a client for the daemon at a socket. Each request makes a connection of its
+// own.
 func New(socket string) *Client {
-	return &Client{socket, &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			d := net.Dialer{Timeout: replyPatience}
-			return d.DialContext(ctx, "unix", socket)
-		},
-		DisableCompression: true,
-	}}}
+	return &Client{socket, func(ctx context.Context) (net.Conn, error) {
+		d := net.Dialer{Timeout: replyPatience}
+		return d.DialContext(ctx, "unix", socket)
+	}}
 }
-
-// Close closes idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status requests the status of the daemon at a socket.
 func Status(ctx context.Context, socket string) (api.Status, error) {
-	c := New(socket)
-	defer c.Close()
-	return c.Status(ctx, "")
+	return New(socket).Status(ctx, "")
 }
 
 // Status requests the daemon's status, with all tunnels or, if tunnel is not "", with one.
@@ -192,29 +184,3 @@ func (s *stream) Read(p []byte) (int, error) {
 }
 
 func (s *stream) Close() error { return s.resp.Body.Close() }
-
-// do sends a request, and returns the answer unless it is an error.
-func (c *Client) do(ctx context.Context, method, what string, query url.Values, body any) (*http.Response, error) {
-	u := url.URL{Scheme: "http", Host: "sixfourd", Path: api.PathPrefix + what, RawQuery: query.Encode()}
-	var payload io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		payload = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), payload)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	return nil, c.refused(resp)
-}

@@ -2,9 +2,10 @@ package client
 
 import (
 	"bufio"
-	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,11 +14,18 @@ import (
 	"sixfour/internal/capture"
 )
 
-// answering is a daemon that answers everything with the same bytes.
-type answering []byte
-
-func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
-	return http.ReadResponse(bufio.NewReader(bytes.NewReader(a)), r)
+// answering returns a client for a daemon that answers everything with the same bytes.
+func answering(answer []byte) *Client {
+	return &Client{"s", func(context.Context) (net.Conn, error) {
+		ours, daemon := net.Pipe()
+		go func() {
+			defer daemon.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(daemon)); err == nil {
+				_, _ = daemon.Write(answer) // fails if the client has enough
+			}
+		}()
+		return ours, nil
+	}}
 }
 
 // Whatever a daemon answers, the client returns an error or a value, and ends.
@@ -29,7 +37,7 @@ func FuzzClient(f *testing.F) {
 		f.Add([]byte("HTTP/1.1 422 No\r\n\r\n" + body))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		c := &Client{"s", &http.Client{Transport: answering(answer)}}
+		c := answering(answer)
 		_, _ = c.Status(t.Context(), "")
 		_, _ = c.Reload(t.Context())
 		_ = c.Events(t.Context(), func(api.Event) error { return nil })

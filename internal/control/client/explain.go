@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/url"
 
 	"golang.org/x/sys/unix"
 
@@ -21,10 +20,6 @@ var ErrNoDaemon = errors.New("no sixfourd answers")
 
 // explain turns an error of the connection into one that says what it means and what to do.
 func (c *Client) explain(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) { // the URL is of no use to the user
-		err = u.Err
-	}
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
