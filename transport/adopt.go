@@ -26,13 +26,7 @@ func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawPort
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	for option, want := range map[int]int{unix.SO_DOMAIN: f.domain, unix.SO_TYPE: unix.SOCK_RAW, unix.SO_PROTOCOL: protocol} {
-		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option); err != nil || got != want {
-			return nil, fmt.Errorf("%s: %w", op, ErrOther)
-		}
-	}
-	at, err := unix.Getsockname(fd)
-	if err != nil || !boundTo(at, local) {
+	if !f.fits(fd, unix.SOCK_RAW, protocol, local) {
 		return nil, fmt.Errorf("%s: %w", op, ErrOther)
 	}
 	w, err := wait.New(fd)
@@ -40,6 +34,34 @@ func AdoptRaw(fd int, local netip.Addr, protocol int, known *Segments) (*RawPort
 		return nil, explain(op, err)
 	}
 	return newRawPort(w, f, local, protocol, known), nil
+}
+
+// AdoptUDP is AdoptRaw for a descriptor that ListenUDP has opened with the same options.
+func AdoptUDP(fd int, local netip.AddrPort, o Options) (*UDPPort, error) {
+	op := fmt.Sprintf("take over UDP socket at %v", local)
+	f, err := familyOf(local.Addr())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	if at, err := boundAt(fd); err != nil || at.Port() != local.Port() || !f.fits(fd, unix.SOCK_DGRAM, unix.IPPROTO_UDP, local.Addr()) {
+		return nil, fmt.Errorf("%s: %w", op, ErrOther)
+	}
+	w, err := wait.New(fd)
+	if err != nil {
+		return nil, explain(op, err)
+	}
+	return newUDPPort(w, f, local, o), nil
+}
+
+// fits reports whether a socket is of a kind and a protocol, and bound to an address.
+func (f *family) fits(fd, kind, protocol int, local netip.Addr) bool {
+	for option, want := range map[int]int{unix.SO_DOMAIN: f.domain, unix.SO_TYPE: kind, unix.SO_PROTOCOL: protocol} {
+		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option); err != nil || got != want {
+			return false
+		}
+	}
+	at, err := unix.Getsockname(fd)
+	return err == nil && boundTo(at, local)
 }
 
 // boundTo reports whether a socket address is the local address, on the same interface

@@ -25,6 +25,12 @@ type arrival struct {
 	source  name
 }
 
+// receive makes a message use the memory.
+func (a *arrival) receive(hdr *unix.Msghdr) {
+	hdr.Name = (*byte)(unsafe.Pointer(&a.source))
+	hdr.Control = &a.control[0]
+}
+
 // controlLen is large enough for a struct in6_pktinfo and two ints, each with its
 // header, on every platform.
 const controlLen = 128
@@ -32,8 +38,7 @@ const controlLen = 128
 func newArrivals(b *batch, protocol byte) *arrivals {
 	a := &arrivals{batch: b, protocol: protocol, each: make([]arrival, len(b.msgs))}
 	for i := range a.each {
-		b.msgs[i].hdr.Name = (*byte)(unsafe.Pointer(&a.each[i].source))
-		b.msgs[i].hdr.Control = &a.each[i].control[0]
+		a.each[i].receive(&b.msgs[i].hdr)
 	}
 	return a
 }

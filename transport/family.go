@@ -45,10 +45,11 @@ func familyOf(a netip.Addr) (*family, error) {
 	return nil, fmt.Errorf("%v is neither an IPv4 nor an IPv6 address to send from", a)
 }
 
-// open opens a raw socket with the common options, calls more to set further ones, and
-// binds it to the local address.
-func (f *family) open(protocol int, local netip.Addr, o Options, more func(fd int) error) (int, error) {
-	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+// open opens a socket of a kind (SOCK_RAW, SOCK_DGRAM) with the common options, calls
+// more to set further ones, and binds it to the local address, whose port is 0 for a raw
+// socket.
+func (f *family) open(kind, protocol int, local netip.AddrPort, o Options, more func(fd int) error) (int, error) {
+	fd, err := unix.Socket(f.domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
@@ -89,14 +90,15 @@ func (f *family) setCommon(fd int, o Options) error {
 	return os.NewSyscallError("setsockopt SO_MARK", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)))
 }
 
-func bind(fd int, local netip.Addr) error {
-	if local.Is4() {
-		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: local.As4()}))
+func bind(fd int, local netip.AddrPort) error {
+	a, port := local.Addr(), int(local.Port())
+	if a.Is4() {
+		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: a.As4(), Port: port}))
 	}
-	sa := &unix.SockaddrInet6{Addr: local.As16()}
-	if local.IsLinkLocalUnicast() {
+	sa := &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+	if a.IsLinkLocalUnicast() {
 		var err error
-		if sa.ZoneId, err = zone(fd, local); err != nil {
+		if sa.ZoneId, err = zone(fd, a); err != nil {
 			return err
 		}
 	}
@@ -126,6 +128,14 @@ func (f *family) begins(b []byte) bool {
 	return len(b) >= f.headerLen && b[0]>>4 == f.version
 }
 
+// dest returns the destination address of a packet for which f.begins is true.
+func (f *family) dest(pkt []byte) []byte {
+	if f.version == 4 {
+		return header.IPv4(pkt).Dest()
+	}
+	return header.IPv6(pkt).Dest()
+}
+
 // name is a struct sockaddr_in or sockaddr_in6 for msghdr.
 type name struct{ unix.RawSockaddrInet6 }
 
@@ -145,9 +155,9 @@ func (f *family) nameLen() uint32 {
 // setDest copies the destination address of a packet, for which f.begins is true, to n.
 func (f *family) setDest(n *name, pkt []byte) {
 	if f.version == 4 {
-		copy((*unix.RawSockaddrInet4)(unsafe.Pointer(n)).Addr[:], header.IPv4(pkt).Dest())
+		copy((*unix.RawSockaddrInet4)(unsafe.Pointer(n)).Addr[:], f.dest(pkt))
 	} else {
-		copy(n.Addr[:], header.IPv6(pkt).Dest())
+		copy(n.Addr[:], f.dest(pkt))
 	}
 }
 

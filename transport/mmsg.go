@@ -38,10 +38,11 @@ func (b *batch) fill(bufs [][]byte, front int) {
 	}
 }
 
-// add adds a packet to send. The batch must have room for it.
-func (b *batch) add(p *Packet) {
+// add adds a packet to send, without the first cut bytes of its Head. The batch must have
+// room for it.
+func (b *batch) add(p *Packet, cut int) {
 	i, pieces := b.used, 1
-	point(&b.iovs[i][0], p.Head)
+	point(&b.iovs[i][0], p.Head[cut:])
 	if len(p.Body) > 0 {
 		pieces = 2
 		point(&b.iovs[i][1], p.Body)

@@ -46,7 +46,7 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawPort, er
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	own, err := f.open(protocol, local, o, func(fd int) error { return f.setUpReceiver(fd, o) })
+	own, err := f.open(unix.SOCK_RAW, protocol, netip.AddrPortFrom(local, 0), o, func(fd int) error { return f.setUpReceiver(fd, o) })
 	if err != nil {
 		return nil, explain(op, err)
 	}

@@ -45,7 +45,7 @@ func DialRaw(local netip.Addr, protocol int, o Options) (*RawSender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	own, err := f.open(unix.IPPROTO_RAW, local, o, f.setUpSender)
+	own, err := f.open(unix.SOCK_RAW, unix.IPPROTO_RAW, netip.AddrPortFrom(local, 0), o, f.setUpSender)
 	if err != nil {
 		return nil, explain(op, err)
 	}
@@ -114,24 +114,32 @@ const memInfoSent = 2
 
 // Send implements Sender.
 func (s *RawSender) Send(pkts []Packet) (int, error) {
-	fd, err := s.fd.Acquire()
+	return sendAll(s.fd, s.batch, s, pkts, s.refused)
+}
+
+// filler points its batch at packets, up to the first one that must be refused.
+type filler interface{ fill(pkts []Packet) }
+
+// sendAll implements Sender.Send with a batch and what fills it. Refused is the error for
+// a packet with which the batch is not filled.
+func sendAll(w *wait.FD, b *batch, f filler, pkts []Packet, refused error) (sent int, err error) {
+	fd, err := w.Acquire()
 	if err != nil {
 		return 0, net.ErrClosed
 	}
-	defer s.fd.Release()
-	sent := 0
+	defer w.Release()
 	for sent < len(pkts) {
-		if s.fill(pkts[sent:]); s.batch.used == 0 {
-			return sent, s.refused
+		if f.fill(pkts[sent:]); b.used == 0 {
+			return sent, refused
 		}
-		for from := 0; from < s.batch.used; {
-			n, errno := s.batch.send(fd, from)
+		for from := 0; from < b.used; {
+			n, errno := b.send(fd, from)
 			from += n
 			sent += n
 			switch errno {
 			case 0:
 			case unix.EAGAIN:
-				if err := s.fd.Wait(unix.POLLOUT); err != nil {
+				if err := w.Wait(unix.POLLOUT); err != nil {
 					return sent, closed(err)
 				}
 			default:
@@ -143,7 +151,7 @@ func (s *RawSender) Send(pkts []Packet) (int, error) {
 	return sent, nil
 }
 
-// fill points the batch at packets, up to the first one that must be refused.
+// fill implements filler.
 func (s *RawSender) fill(pkts []Packet) {
 	s.batch.used = 0
 	for i := range min(len(pkts), len(s.names)) {
@@ -151,7 +159,7 @@ func (s *RawSender) fill(pkts []Packet) {
 			return
 		}
 		s.family.setDest(&s.names[i], pkts[i].Head)
-		s.batch.add(&pkts[i])
+		s.batch.add(&pkts[i], 0)
 	}
 }
 
@@ -180,8 +188,13 @@ func (s *RawSender) SendOne(pkt []byte) error {
 	}
 	to := s.newName()
 	s.family.setDest(&to, pkt)
+	return s.family.sendOne(fd, pkt, &to, s.control)
+}
+
+// sendOne implements Sender.SendOne.
+func (f *family) sendOne(fd int, pkt []byte, to *name, c *control) error {
 	for {
-		switch errno := s.family.sendmsg(fd, pkt, &to, s.control, unix.MSG_DONTWAIT); errno {
+		switch errno := f.sendmsg(fd, pkt, to, c, unix.MSG_DONTWAIT); errno {
 		case 0:
 			return nil
 		case unix.EINTR:

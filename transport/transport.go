@@ -117,5 +117,9 @@ type Options struct {
 	Join   netip.Addr
 	JoinOn int
 
+	// For a UDP port over IPv4: whether DF is clear in the packets, so that routers may
+	// fragment them, and whether they have no checksum (RFC 768).
+	Fragment, NoChecksum bool
+
 	Segments *Segments // for a receiver of tunnel packets: finds segment sizes; nil: they stay unknown
 }

@@ -1,0 +1,241 @@
+package transport
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
+	"sixfour/transport/wait"
+)
+
+// UDPSender sends through a UDPPort. It takes whole packets, with an IP header without
+// options or extension headers and a UDP header, and sends what follows: to the
+// destination and port, and with the TOS, TTL and flow label in these headers. The kernel
+// writes the identification, the lengths and the checksums, and DF as the port's options
+// say. The source must be the port's; the source address counts if that of the port is
+// unspecified.
+type UDPSender struct {
+	port     *UDPPort
+	fd       *wait.FD // a copy of the port's descriptor
+	batch    *batch
+	names    []name
+	controls []udpControl
+	refused  error
+}
+
+var (
+	_ Port   = (*UDPPort)(nil)
+	_ Port   = (*RawPort)(nil)
+	_ Sender = (*UDPSender)(nil)
+)
+
+// Sender implements Port. Mark and device must be those of the port. Send refuses a
+// packet that is not as UDPSender says with an error that wraps EINVAL, and one larger
+// than the device's MTU with EMSGSIZE.
+func (p *UDPPort) Sender(o Options) (Sender, error) {
+	if o.Mark != p.options.Mark || o.Device != p.options.Device {
+		return nil, fmt.Errorf("send from %v with mark %d and device %d: its socket has mark %d and device %d", p.local, o.Mark, o.Device, p.options.Mark, p.options.Device)
+	}
+	fd, err := p.copy()
+	if err != nil {
+		return nil, fmt.Errorf("send from %v: %w", p.local, err)
+	}
+	s := &UDPSender{
+		port: p, fd: fd, batch: newBatch(BatchSize), names: make([]name, BatchSize), controls: make([]udpControl, BatchSize),
+		refused: fmt.Errorf("send from %v: the bytes do not begin with the headers of a UDP packet over IPv%d from this port: %w", p.local, p.family.version, unix.EINVAL),
+	}
+	for i := range s.names {
+		hdr := &s.batch.msgs[i].hdr
+		s.names[i] = p.family.newName()
+		hdr.Name = (*byte)(unsafe.Pointer(&s.names[i]))
+		hdr.Namelen = p.family.nameLen()
+		control := s.controls[i].setUp(p)
+		hdr.Control = &control[0]
+		hdr.SetControllen(len(control))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.senders == nil {
+		fd.Close()
+		return nil, net.ErrClosed
+	}
+	p.senders[s] = true
+	return s, nil
+}
+
+// copy returns a copy of the port's descriptor.
+func (p *UDPPort) copy() (fd *wait.FD, err error) {
+	err = p.Use(func(own int) error {
+		of, err := unix.FcntlInt(uintptr(own), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+		}
+		if fd, err = wait.New(of); err != nil {
+			unix.Close(of)
+		}
+		return err
+	})
+	return fd, err
+}
+
+// takes reports whether a packet begins with headers that the port can send.
+func (p *UDPPort) takes(head []byte) bool {
+	f := p.family
+	if len(head) < f.headerLen+udpLen || binary.BigEndian.Uint16(head[f.headerLen:]) != p.local.Port() {
+		return false
+	}
+	if f.version == 4 {
+		return head[0] == 0x45 && header.IPv4(head).Protocol() == header.UDP
+	}
+	return head[0]>>4 == 6 && head[6] == header.UDP
+}
+
+// address sets the destination, and the flow label.
+func (p *UDPPort) address(n *name, head []byte) {
+	const label = 1<<20 - 1
+	p.family.setDest(n, head)
+	n.Port = binary.NativeEndian.Uint16(head[p.family.headerLen+2:])
+	if p.family.version == 6 {
+		flow := n.flowinfo()
+		binary.BigEndian.PutUint32(flow[:], binary.BigEndian.Uint32(head)&label)
+	}
+}
+
+// flowinfo returns the bytes of sin6_flowinfo, which are in network byte order.
+func (n *name) flowinfo() *[4]byte { return (*[4]byte)(unsafe.Pointer(&n.Flowinfo)) }
+
+// Send implements Sender.
+func (s *UDPSender) Send(pkts []Packet) (int, error) {
+	return sendAll(s.fd, s.batch, s, pkts, s.refused)
+}
+
+// fill implements filler.
+func (s *UDPSender) fill(pkts []Packet) {
+	s.batch.used = 0
+	p := s.port
+	for i := range min(len(pkts), len(s.names)) {
+		head := pkts[i].Head
+		if !p.takes(head) {
+			return
+		}
+		p.address(&s.names[i], head)
+		s.controls[i].set(p, head)
+		s.batch.add(&pkts[i], p.KernelHeaders())
+	}
+}
+
+// SendOne implements Sender.
+func (s *UDPSender) SendOne(pkt []byte) error {
+	fd, err := s.fd.Acquire()
+	if err != nil {
+		return net.ErrClosed
+	}
+	defer s.fd.Release()
+	p := s.port
+	if !p.takes(pkt) {
+		return s.refused
+	}
+	to := p.family.newName()
+	p.address(&to, pkt)
+	var c udpControl
+	control := control{c.setUp(p)}
+	c.set(p, pkt)
+	return p.family.sendOne(fd, pkt[p.KernelHeaders():], &to, &control)
+}
+
+// Close implements Sender.
+func (s *UDPSender) Close() error {
+	s.port.mu.Lock()
+	delete(s.port.senders, s)
+	s.port.mu.Unlock()
+	return s.fd.Close()
+}
+
+// udpControl is the memory for the ancillary data of a packet to send: TOS, TTL and, for
+// a port at an unspecified address, the source, each with a header (cmsg(3)).
+type udpControl [11]uint64
+
+// Offsets of the messages. The last one is the largest, for IPv6.
+var tosAt, ttlAt, sourceAt = 0, unix.CmsgSpace(4), 2 * unix.CmsgSpace(4)
+
+func (c *udpControl) bytes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
+}
+
+// setUp writes the headers of the messages, and returns the messages.
+func (c *udpControl) setUp(p *UDPPort) []byte {
+	tos, ttl, source, size := unix.IP_TOS, unix.IP_TTL, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo
+	if p.family.version == 6 {
+		tos, ttl, source, size = unix.IPV6_TCLASS, unix.IPV6_HOPLIMIT, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo
+	}
+	b := c.bytes()
+	message := func(at, kind, size int) {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[at]))
+		h.Level, h.Type = int32(p.family.level), int32(kind)
+		h.SetLen(unix.CmsgLen(size))
+	}
+	message(tosAt, tos, 4)
+	message(ttlAt, ttl, 4)
+	if !p.local.Addr().IsUnspecified() {
+		return b[:sourceAt]
+	}
+	message(sourceAt, source, size)
+	return b[:sourceAt+unix.CmsgSpace(size)]
+}
+
+// set writes the fields of a packet.
+func (c *udpControl) set(p *UDPPort, head []byte) {
+	b, data := c.bytes(), unix.CmsgLen(0)
+	tos, ttl := head[1], head[8]
+	if p.family.version == 6 {
+		tos, ttl = head[0]<<4|head[1]>>4, head[7]
+	}
+	binary.NativeEndian.PutUint32(b[tosAt+data:], uint32(tos))
+	binary.NativeEndian.PutUint32(b[ttlAt+data:], uint32(ttl))
+	if p.local.Addr().IsUnspecified() {
+		if p.family.version == 4 {
+			copy(b[sourceAt+data+4:], header.IPv4(head).Source()) // ipi_spec_dst
+		} else {
+			copy(b[sourceAt+data:], header.IPv6(head).Source())
+		}
+	}
+}
+
+// readControl reads the ancillary data of a received packet: TOS and TTL into o. It
+// returns the destination. Ok is false if a field is missing.
+func readControl(o *header.Outer, control []byte) (at netip.Addr, ok bool) {
+	const dest, ttl, tos = 1, 2, 4
+	known := 0
+	for len(control) >= unix.SizeofCmsghdr {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			return at, false
+		}
+		control = rest
+		four, six := h.Level == unix.IPPROTO_IP, h.Level == unix.IPPROTO_IPV6
+		switch {
+		case four && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			at = netip.AddrFrom4([4]byte(data[8:]))
+			known |= dest
+		case six && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			at = netip.AddrFrom16([16]byte(data))
+			known |= dest
+		case (four && h.Type == unix.IP_TTL || six && h.Type == unix.IPV6_HOPLIMIT) && len(data) >= 4:
+			o.TTL = byte(binary.NativeEndian.Uint32(data))
+			known |= ttl
+		case four && h.Type == unix.IP_TOS && len(data) >= 1:
+			o.TOS = data[0]
+			known |= tos
+		case six && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
+			o.TOS = byte(binary.NativeEndian.Uint32(data))
+			known |= tos
+		}
+	}
+	return at, known == dest|ttl|tos
+}
