@@ -67,3 +67,8 @@ func mix(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a, b)
 	return hi ^ lo
 }
+
+// FlowHash returns a hash of the flow to which a packet belongs. It is the same for all
+// packets of a flow, and differs from process to process. header.Parse must have accepted
+// the packet.
+func FlowHash(pkt []byte) uint64 { return flowHash(pkt, header.Version(pkt)) }

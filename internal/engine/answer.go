@@ -15,7 +15,7 @@ import (
 // probes, ICMPv6 errors about packets of the layer, and, if the interface does not have the
 // address, all other packets. It reports whether the packet was handled.
 func (in *inbound) take(s *sink, e *end, wire *Wire, inner []byte) bool {
-	ours := e.path.answer(header.IPv6(inner))
+	ours := e.path.probes.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
 		ours = ok && e.path.handleICMP(header.Source(inner), err)
@@ -28,7 +28,7 @@ func (in *inbound) take(s *sink, e *end, wire *Wire, inner []byte) bool {
 	if e.host {
 		in.answer(s, e, inner)
 	} else if isLargeRequest(header.IPv6(inner), wire) {
-		e.path.asked6.Add(1)
+		e.path.requests.large.Add(1)
 	}
 	return e.host
 }
@@ -77,7 +77,7 @@ func (in *inbound) answer(s *sink, e *end, inner []byte) {
 	}
 	in.showAnswer(s.t, inner, whole)
 	e.path.received(1, size)
-	e.path.answered.Add(1)
+	e.path.requests.answered.Add(1)
 }
 
 // keepaliveBack reports whether a packet is a router's keepalive that the peer has

@@ -213,7 +213,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 
 // shut removes the tunnel's paths, interface and sockets.
 func (t *tunnel) shut() {
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		p.publish(nil)
 	}
 	t.close()
@@ -300,14 +300,15 @@ func (t *tunnel) retire(e *Engine) {
 	t.closeSockets()
 	t.reply.Retire()
 	t.stopFollowing()
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		p.stopFollowing()
 	}
-	if s := t.speaker.Swap(nil); s != nil {
+	if s := t.speaker.Load(); s != nil {
 		s.cancel()
+		t.setSpeaker(nil)
 	}
-	e.prober.forget(t.peers)
-	for _, p := range t.peers {
+	e.prober.forget(t.paths)
+	for _, p := range t.paths {
 		e.keeper.mark(p)
 	}
 }

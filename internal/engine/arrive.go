@@ -3,13 +3,13 @@ package engine
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/encap/resolve"
 	"sixfour/transport"
 )
 
@@ -34,7 +34,7 @@ func (e *Engine) register(p *path, now *Wire) {
 	p.registered = now
 	if old != nil && *old.outer() == *now.outer() {
 		arrives.Store(now)
-		if p.listening.Load() && old.hop.port == now.hop.port && (old.device == now.device || groups(now.outer()) == nil) {
+		if p.listening.Load() && old.hop.port == now.hop.port && (old.hop.device == now.hop.device || groups(now.outer()) == nil) {
 			return
 		}
 	} else { // until the table is replaced, packets use the old pointer
@@ -72,7 +72,7 @@ func (e *Engine) arrange() {
 func (e *Engine) registered() iter.Seq[*path] {
 	return func(yield func(*path) bool) {
 		for _, t := range e.tunnels {
-			for _, p := range t.peers {
+			for _, p := range t.paths {
 				if p.registered != nil && !yield(p) {
 					return
 				}
@@ -87,14 +87,14 @@ func (e *Engine) newTable(now time.Time) *table {
 	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
 	for p := range e.registered() {
 		if p.former != nil && now.Before(p.until) {
-			t.add(newEnd(p, p.former), p.former.Load().outer())
+			t.add(newEnd(p.dataPath, p.former, p.hasAddress), p.former.Load().outer())
 		} else {
 			p.former = nil
 		}
 	}
 	for p := range e.registered() {
 		l := p.registered.outer()
-		en := newEnd(p, p.arrives)
+		en := newEnd(p.dataPath, p.arrives, p.hasAddress)
 		p.reportConflict(t.conflict(en, l))
 		t.add(en, l)
 		for _, group := range groups(l) {
@@ -110,8 +110,10 @@ func (e *Engine) newTable(now time.Time) *table {
 // conflict.
 func (p *path) reportConflict(e *end) {
 	var other *path
-	if e != nil && e.arrives == e.path.arrives {
-		other = e.path
+	if e != nil {
+		if q := e.path.owner.(*path); e.arrives == q.arrives {
+			other = q
+		}
 	}
 	if other != nil && other != p.conflicting {
 		p.log().Error("the packets of this peer cannot be distinguished from those of another peer, which receives none: give one of them another address",
@@ -129,7 +131,7 @@ func (e *Engine) needed() map[listener]int {
 		key := p.registered.listener()
 		needed[key] = e.shardsFor(needed[key], l.Kind.Properties().Ordered)
 		for _, group := range groups(l) {
-			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.device}] = 1
+			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.hop.device}] = 1
 		}
 	}
 	return needed
@@ -142,14 +144,6 @@ func (p *Wire) listener() listener { return layersListener(p.layers) }
 func layersListener(layers []encap.Layer) listener {
 	l := &layers[len(layers)-1]
 	return listener{local: l.Local, protocol: l.Kind.Protocol()}
-}
-
-// groups returns the multicast groups at which a layer receives packets.
-func groups(l *encap.Layer) []netip.Addr {
-	if j, ok := l.Resolver.(resolve.Joiner); ok {
-		return j.Groups()
-	}
-	return nil
 }
 
 // shardsFor returns the number of receivers: one if the order of packets must be kept.
@@ -272,4 +266,9 @@ func (e *Engine) stopListening(l listener) {
 		in.rx.Close()
 	}
 	delete(e.inbounds, l)
+}
+
+// hasAddress reports whether the tunnel's interface is to have an address.
+func (p *path) hasAddress(a netip.Addr) bool {
+	return slices.ContainsFunc(p.t.cfg.Address, func(own netip.Prefix) bool { return own.Addr() == a })
 }

@@ -24,11 +24,12 @@ func pathTo(remote string) *Wire {
 
 // hubOf returns an engine with one hub whose peers have names.
 func hubOf(names ...string) (*Engine, []*path) {
-	tun := &tunnel{cfg: config.Tunnel{Hub: true}, log: zap.NewNop(), prober: newProber()}
+	cfg := config.Tunnel{Hub: true}
 	for _, n := range names {
-		tun.peers = append(tun.peers, newPath(tun, &config.Peer{Name: n, Remotes: []config.Host{{Name: n}}}))
+		cfg.Peers = append(cfg.Peers, config.Peer{Name: n, Remotes: []config.Host{{Name: n}}})
 	}
-	return &Engine{tunnels: []*tunnel{tun}}, tun.peers
+	tun := tunnelOf(cfg)
+	return &Engine{tunnels: []*tunnel{tun}}, tun.paths
 }
 
 // moves gives a peer another path.
@@ -58,7 +59,7 @@ func TestFormerAddress(t *testing.T) {
 		{"from there, then", after, fromOld, old},
 		{"from the new address", after, fromNew, next},
 	} {
-		if got := c.table.find(c.pkt, 0); got == nil || got.path != p || got.wire() != c.want {
+		if got := c.table.find(c.pkt, 0); got == nil || got.path != p.dataPath || got.wire() != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
@@ -82,7 +83,7 @@ func TestFormerAddressOfAnother(t *testing.T) {
 		e.moves(come, pathTo("198.51.100.7"))
 		e.moves(gone, pathTo("198.51.100.2"))
 		e.moves(come, pathTo("198.51.100.1"))
-		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.path != come {
+		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.path != come.dataPath {
 			t.Errorf("%v: of the peer that was there before", order)
 		}
 	}
@@ -123,11 +124,10 @@ func overLink(t *testing.T, local string, device int) (*path, *Wire) {
 	if l.Resolver, err = (resolve.SixOverFour{}).Resolver(resolve.Site{Local: l.Local}); err != nil {
 		t.Fatal(err)
 	}
-	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	tun.mtu.Store(1480)
-	p := newPath(tun, &config.Peer{Remotes: make([]config.Host, 1)})
-	tun.only, tun.peers = p, []*path{p}
-	to := &Wire{layers: []encap.Layer{l}, device: device}
+	p := tun.only
+	to := &Wire{path: p.dataPath, layers: []encap.Layer{l}, hop: hop{device: device}}
 	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestGroupsOfTwoLinks(t *testing.T) {
 		in := e.newInbound(0, zap.NewNop(), nil)
 		in.at = p.registered.outer().Local
 		in.fromAnywhere(table, pkt)
-		if len(in.touched) != 1 || in.touched[0].t != p.t {
+		if len(in.touched) != 1 || in.touched[0].t != p.tunnel {
 			t.Errorf("at %v it is for %+v", in.at, in.touched)
 		}
 	}
@@ -172,7 +172,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 	}
 	groupsBefore := e.needed()
 	anew := *before
-	anew.device = 7
+	anew.hop.device = 7
 	e.moves(p, &anew)
 	for l := range e.needed() {
 		if l.local.IsMulticast() && groupsBefore[l] != 0 {

@@ -60,7 +60,7 @@ func (e *Engine) replaced(b broken, which string, uses func(*Wire) bool) {
 	e.stale = true
 	e.log.Warn("a receiver "+which+" fails again and again: opening another one", zap.Error(b.err))
 	for _, t := range e.tunnels {
-		if slices.ContainsFunc(t.peers, func(p *path) bool { return p.registered != nil && uses(p.registered) }) {
+		if slices.ContainsFunc(t.paths, func(p *path) bool { return p.registered != nil && uses(p.registered) }) {
 			t.repaired(repairSocket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
 		}
 	}

@@ -41,17 +41,16 @@ func (f *failing) Close() error {
 // A receiver that fails for good is replaced, and counted for the tunnels that it served; one
 // that works now and then is not replaced.
 func TestBrokenReceiver(t *testing.T) {
-	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
-	other := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
+	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	e := &Engine{log: zap.NewNop(), ctx: t.Context(), broken: make(chan broken), tunnels: []*tunnel{tun, other},
 		inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver)}
 	e.table.Store(new(table))
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
-		p := newPath(e.tunnels[i], &config.Peer{Remotes: make([]config.Host, 1)})
-		e.tunnels[i].peers = []*path{p}
+		p := e.tunnels[i].only
 		p.registered = &Wire{layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
 	}
-	l := tun.peers[0].registered.listener()
+	l := tun.paths[0].registered.listener()
 	good, bad, icmp := new(failing), new(failing), new(failing)
 	good.left.Store(brokenAfter - 1)
 	bad.left.Store(1 << 40)

@@ -19,7 +19,6 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
-	"sixfour/internal/icmpreply"
 	"sixfour/internal/pcapng"
 	"sixfour/transport"
 )
@@ -80,13 +79,11 @@ func lab(t testing.TB) (e *Engine, tun *tunnel, p *path, to *Wire) {
 func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...encap.Layer) (e *Engine, tun *tunnel, p *path, to *Wire) {
 	t.Helper()
 	e = &Engine{}
-	tun = &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), capturing: &e.captures, cfg: config.Tunnel{
-		Name: "t0", Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}}, Layers: make([]config.Layer, len(layers))}}
+	tun = loggedTunnel(config.Tunnel{
+		Name: "t0", Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}}, Layers: make([]config.Layer, len(layers))}, &e.captures, zap.NewNop())
 	tun.mtu.Store(1440)
-	tun.reply = icmpreply.New(tun.cfg.Netns, &tun.index, tun.log)
-	p = newPath(tun, &config.Peer{Remotes: make([]config.Host, len(layers))})
-	tun.peers, tun.only = []*path{p}, p
-	to = &Wire{mtu: mtu, options: options, layers: layers}
+	p = tun.only
+	to = &Wire{path: p.dataPath, mtu: mtu, options: options, layers: layers}
 	var err error
 	if to.stack, err = encap.New(to.layers, mtu, options, resolve.NewSources(nil, nil, false), p.record); err != nil {
 		t.Fatal(err)
@@ -170,8 +167,8 @@ func TestCaptureOutbound(t *testing.T) {
 	e, tun, p, to := lab(t)
 	sender := &sends{refuse: 1}
 	to.senders = sockets{sender}
-	p.wire.Store(to)
-	o := newOutbound(tun, nil, 0)
+	useWire(p, to)
+	o := newOutbound(tun.dataTunnel, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	inner := func(dst string, payload int) []byte {
 		b := make([]byte, encap.Headroom, encap.Headroom+100)
@@ -291,8 +288,8 @@ func TestCaptureOffNoAllocs(t *testing.T) {
 	in := e.newInbound(0, zap.NewNop(), batch{})
 	n := put(in, tunnelled("198.51.100.1", "127.0.0.1", 1000), tunnelled("198.51.100.1", "10.0.0.2", 1000))
 	to.senders = sockets{&sends{refuse: -1}}
-	p.wire.Store(to)
-	o := newOutbound(tun, nil, 0)
+	useWire(p, to)
+	o := newOutbound(tun.dataTunnel, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	b := append(make([]byte, encap.Headroom), tunnelled("10.0.0.1", "10.0.0.2", 30)[60:]...)
 	if got := testing.AllocsPerRun(100, func() { in.carry(n) }); got != 0 {

@@ -11,10 +11,7 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/internal/capture"
-	"sixfour/internal/config"
 	"sixfour/internal/pathmtu"
-	"sixfour/internal/pcapng"
 	"sixfour/internal/probe"
 )
 
@@ -145,13 +142,13 @@ func (p *path) answer(ip header.IPv6) bool {
 	if fragmented {
 		p.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
-	p.passAnswer(m)
+	p.passReply(m)
 	return true
 }
 
 // answersBetween reports whether an inner packet answers a probe between two inner
 // addresses, and passes the answer on. It examines carried packets no more than needed.
-func (p *path) answersBetween(between []config.Pair, inner []byte) bool {
+func (p *path) answersBetween(between []probe.Pair, inner []byte) bool {
 	var m, from, to []byte
 	var reply byte
 	if header.Version(inner) == 6 {
@@ -167,10 +164,10 @@ func (p *path) answersBetween(between []config.Pair, inner []byte) bool {
 		}
 		m, from, to, reply = ip.Payload(), ip.Source(), ip.Dest(), icmp.EchoReply4
 	}
-	if !p.echo.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair config.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
+	if !p.echo.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair probe.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
 		return false
 	}
-	p.passAnswer(m)
+	p.passReply(m)
 	return true
 }
 
@@ -180,8 +177,17 @@ func is(b []byte, a netip.Addr) bool {
 	return in == a
 }
 
-// passAnswer passes an answer to the sender of the probe.
-func (p *path) passAnswer(m []byte) {
+// isReply reports whether an ICMP message is the reply to a probe.
+func (p *path) isReply(m []byte, typ byte) bool { return p.echo.IsReply(m, typ) }
+
+// sent reports whether a quoted inner packet is a probe.
+func (p *path) sent(inner []byte) bool { return p.echo.sent(inner) }
+
+// sentOutside reports whether a quoted packet is a probe of an outer address.
+func (p *path) sentOutside(quote []byte) bool { return p.echo.sentOutside(quote) }
+
+// passReply passes an answer to the sender of the probe.
+func (p *path) passReply(m []byte) {
 	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
 	if len(m) >= askLen {
 		switch k := kind(m[kindAt]); {
@@ -201,30 +207,6 @@ func (p *path) passAnswer(m []byte) {
 	case p.t.prober.answers <- answer{p, seq}:
 	default: // more than were asked for: drop it
 	}
-}
-
-// answersOuter reports whether an ICMP packet to one of our outer addresses is an echo
-// reply. If it answers the probe of a peer's outer address, the answer is passed on.
-func answersOuter(pkt []byte, zone uint32, t *table) bool {
-	reply, m := byte(icmp.EchoReply4), []byte(nil)
-	var sent []byte // beginning of the packet that it answers
-	if header.Version(pkt) == 6 {
-		ip := header.IPv6(pkt)
-		reply, m = icmp.EchoReply6, ip.Payload()
-		sent = slices.Concat(ip[:8], ip.Dest(), ip.Source())
-	} else {
-		ip := header.IPv4(pkt)
-		m = ip.Payload()
-		sent = slices.Concat(ip[:12], ip.Dest(), ip.Source())
-	}
-	if len(m) == 0 || m[0] != reply {
-		return false
-	}
-	if e := t.about(sent, zone, func(e *end) bool { return e.path.echo.IsReply(m, reply) }); e != nil {
-		e.path.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
-		e.path.passAnswer(m)
-	}
-	return true
 }
 
 // fragmentSeen marks a stored identification as valid.

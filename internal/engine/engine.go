@@ -137,11 +137,11 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 
 // newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
-	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, e.log)
+	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, &e.captures, e.log)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
-	t.tooLong, t.events, t.capturing, t.keeper = e.tooLong, &e.events, &e.captures, e.keeper
+	t.toLoop, t.events, t.keeper = e.tooLong, &e.events, e.keeper
 	return t, nil
 }
 
@@ -285,7 +285,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 		if t.isGone() || t.look() {
 			e.interfaceLost(t)
 		}
-		t.expireFragments(time.Now())
+		t.expireFragments(time.Now(), t.dataPaths())
 		e.heartbeat()
 	}
 	e.evaluatePeers(e.tunnels)
@@ -317,7 +317,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 		}
 	}
 	for _, t := range tunnels {
-		peers = append(peers, t.peers...)
+		peers = append(peers, t.paths...)
 	}
 	now := time.Now()
 	e.moveAt = time.Time{}

@@ -1,10 +1,10 @@
 package engine
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,22 +36,6 @@ type outerErrors struct {
 type icmpReceived struct {
 	errors  icmpreply.Counts // about packets of ours
 	ignored atomic.Uint64    // about other packets, or impossible
-}
-
-// listenICMP opens the receiver of ICMP messages to an address.
-func (e *Engine) listenICMP(local netip.Addr) error {
-	protocol, types := header.ICMP, []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
-	if local.Is6() {
-		protocol, types = header.ICMPv6, []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
-	}
-	rx, err := transport.ListenRaw(local, protocol, transport.Shard{}, transport.Options{ICMP: types})
-	if err != nil {
-		return err
-	}
-	o := &outerErrors{rx, zoneOf(local), &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken, &e.stray}
-	e.errors[local] = rx
-	e.wg.Go(o.run)
-	return nil
 }
 
 // errorBatch is how many messages are read at a time.
@@ -99,17 +83,17 @@ func (o *outerErrors) handle(b []byte) {
 	if !ok || len(err.Quote) < header.IPv4Len || header.Version(err.Quote) != err.Version || err.Version == 6 && len(err.Quote) < header.IPv6Len {
 		return
 	}
-	var about *path
+	var about *dataPath
 	if e := o.table.Load().about(err.Quote, o.zone, func(e *end) bool {
 		about = e.path
 		wire := e.wire()
 		_, ours := wire.stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
-		e.path.t.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
+		e.path.tunnel.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
 		e.path.handleICMP(header.Source(pkt), err)
-	} else if about != nil && about.echo.sentOutside(err.Quote) {
-		about.noteICMP(header.Source(pkt), err)
+	} else if about != nil && about.probes.sentOutside(err.Quote) {
+		about.owner.reported(header.Source(pkt), err)
 	} else if about != nil {
 		about.icmp.ignored.Add(1)
 	}
@@ -117,7 +101,7 @@ func (o *outerErrors) handle(b []byte) {
 
 // handleICMP handles an ICMP error, sent by a host on the path, about a packet between the ends
 // of the peer's tunnel or of its IPv6 layer. It reports whether we sent that packet.
-func (p *path) handleICMP(from netip.Addr, err icmp.Error) bool {
+func (p *dataPath) handleICMP(from netip.Addr, err icmp.Error) bool {
 	wire := p.wire.Load()
 	if wire == nil {
 		return false
@@ -135,47 +119,40 @@ func (p *path) handleICMP(from netip.Addr, err icmp.Error) bool {
 			p.icmp.ignored.Add(1)
 			return true
 		}
-		p.tooBig(encap.PathMTU(max(mtu+q.Outside, int(encap.LeastPathMTU))), q, err)
+		p.owner.reportedTooBig(encap.PathMTU(max(mtu+q.Outside, int(encap.LeastPathMTU))), q, err)
 	default:
-		p.noteICMP(from, err)
-		p.doubtName()
-		p.doubted.Store(true)
-		p.t.keeper.mark(p)
+		p.owner.reportedUnreachable(from, err)
 		switch {
 		case q.Inner == nil:
 			p.soft.Note(m)
-		case !p.echo.sent(q.Inner): // errors about our own probes are not sent on
-			p.t.reply.Unreachable(m, q.Inner)
+		case !p.probes.sent(q.Inner): // errors about our own probes are not sent on
+			p.tunnel.reply.Unreachable(m, q.Inner)
 		}
 	}
 	p.icmp.errors.Add(err.Version, err.Type, err.Code)
 	return true
 }
 
-// tooBig handles a router's report about the path MTU. In an automatic tunnel each
-// destination has its own path MTU.
-func (p *path) tooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
-	if q.To == 0 {
-		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
-		return
+// answersOuter reports whether an ICMP packet to one of our outer addresses is an echo
+// reply. If it answers the probe of a peer's outer address, the answer is passed on.
+func answersOuter(pkt []byte, zone uint32, t *table) bool {
+	reply, m := byte(icmp.EchoReply4), []byte(nil)
+	var sent []byte // beginning of the packet that it answers
+	if header.Version(pkt) == 6 {
+		ip := header.IPv6(pkt)
+		reply, m = icmp.EchoReply6, ip.Payload()
+		sent = slices.Concat(ip[:8], ip.Dest(), ip.Source())
+	} else {
+		ip := header.IPv4(pkt)
+		m = ip.Payload()
+		sent = slices.Concat(ip[:12], ip.Dest(), ip.Source())
 	}
-	if p.reports.Allow() {
-		var dst [4]byte
-		binary.BigEndian.PutUint32(dst[:], q.To)
-		p.narrowTo(dst, mtu)
+	if len(m) == 0 || m[0] != reply {
+		return false
 	}
-}
-
-// narrowTo stores the path MTU to one destination of an automatic tunnel.
-func (p *path) narrowTo(dst [4]byte, mtu encap.PathMTU) {
-	p.narrow.Lock()
-	defer p.narrow.Unlock()
-	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
-}
-
-// widen removes stored path MTUs that are due to be tested again.
-func (p *path) widen(now time.Time) {
-	p.narrow.Lock()
-	defer p.narrow.Unlock()
-	p.record.Widen(now)
+	if e := t.about(sent, zone, func(e *end) bool { return e.path.probes.isReply(m, reply) }); e != nil {
+		e.path.tunnel.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
+		e.path.probes.passReply(m)
+	}
+	return true
 }

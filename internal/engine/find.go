@@ -16,9 +16,9 @@ func (e *Engine) find(name string) (*path, error) {
 	var found []*path
 	var all, same []string
 	for _, t := range e.tunnels {
-		for _, p := range t.peers {
+		for _, p := range t.paths {
 			full := p.name()
-			if full == name || t.cfg.Name == name && len(t.peers) == 1 {
+			if full == name || t.cfg.Name == name && len(t.paths) == 1 {
 				return p, nil
 			}
 			if p.cfg.Name != "" && p.cfg.Name == name {

@@ -10,15 +10,13 @@ import (
 
 func TestFindPeer(t *testing.T) {
 	hub := func(name string, peers ...string) *tunnel {
-		h := &tunnel{cfg: config.Tunnel{Name: name}}
+		cfg := config.Tunnel{Name: name, Hub: true}
 		for _, p := range peers {
-			h.peers = append(h.peers, newPath(h, &config.Peer{Name: p}))
+			cfg.Peers = append(cfg.Peers, config.Peer{Name: p})
 		}
-		return h
+		return tunnelOf(cfg)
 	}
-	one := &tunnel{cfg: config.Tunnel{Name: "six0"}}
-	one.only = newPath(one, &config.Peer{})
-	one.peers = []*path{one.only}
+	one := tunnelOf(config.Tunnel{Name: "six0"})
 	e := &Engine{tunnels: []*tunnel{one, hub("hub0", "b", "c"), hub("hub1", "c", "six0"), hub("hub2", "d")}}
 	for _, c := range []struct{ name, found, wrong string }{
 		{name: "six0", found: "six0"},

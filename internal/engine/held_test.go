@@ -43,7 +43,7 @@ func TestHeldRoutes(t *testing.T) {
 		{"with the gateway's", "203.0.113.20", 0, func(c *config.Tunnel) { c.FwMark = config.GatewayMark }, all[:3]},
 		{"in a namespace", "203.0.113.20", 0, func(c *config.Tunnel) { c.Netns = "x" }, nil},
 	} {
-		tun := &tunnel{cfg: config.Tunnel{Name: "six0", Interface: config.Interface{Routes: routes}, Mode: encap.Mode{Layers: []encap.Kind{encap.SixInFour}}}}
+		tun := tunnelOf(config.Tunnel{Name: "six0", Interface: config.Interface{Routes: routes}, Mode: encap.Mode{Layers: []encap.Kind{encap.SixInFour}}})
 		if c.change != nil {
 			c.change(&tun.cfg)
 		}

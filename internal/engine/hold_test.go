@@ -54,10 +54,10 @@ func TestHeldKeepOrder(t *testing.T) {
 	r := &moody{log: &log, knows: []bool{true, true, false, false, true, false, true, true, true}}
 	_, tn, p, to := labOf(t, 1500, encap.DefaultOptions, encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
 	tn.mech = newMechanism(0, resolve.SixOverFour{})
-	tn.speaker.Store(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
+	tn.setSpeaker(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
 	to.senders = sockets{&logging{log: &log}}
-	p.wire.Store(to)
-	o := newOutbound(tn, nil, 0)
+	useWire(p, to)
+	o := newOutbound(tn.dataTunnel, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	for _, pkt := range sixes(1, 2, 3, 4, 5, 6) {
 		o.add(append(make([]byte, encap.Headroom), pkt...))
@@ -77,10 +77,10 @@ func TestResolvedMeanwhileButLarge(t *testing.T) {
 	r := &moody{log: &log, knows: []bool{false, true, true}}
 	_, tn, p, to := labOf(t, 1000, encap.DefaultOptions, encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
 	tn.mech = newMechanism(0, resolve.SixOverFour{})
-	tn.speaker.Store(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
+	tn.setSpeaker(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
 	to.senders = sockets{&logging{log: &log}}
-	p.wire.Store(to)
-	o := newOutbound(tn, nil, 0)
+	useWire(p, to)
+	o := newOutbound(tn.dataTunnel, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	o.add(append(make([]byte, encap.Headroom), datagram("2001:db8::1", "2001:db8::2", 1280, 1280)...))
 	o.send()

@@ -63,12 +63,12 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *path
 				tun.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
 			}
 			if c.hub {
-				table, err := newBehind(tun.peers, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
+				table, err := newBehind(tun.paths, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
 				if err != nil {
 					t.Fatal(err)
 				}
 				tun.only = nil
-				tun.table.Store(table)
+				tun.peers.table.Store(table)
 			}
 			return e, tun, p, to
 		})
@@ -153,7 +153,7 @@ func hostileReads() [][]byte {
 func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte) {
 	t.Helper()
 	to.senders = sockets{&checking{t: t}}
-	p.wire.Store(to)
+	useWire(p, to)
 	tap, err := capture.New(capture.Request{Tunnel: "t0"})
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte
 		t.Fatal(err)
 	}
 	defer e.captures.EndTunnel("t0", errors.New("over"))
-	o := newOutbound(tn, nil, 0)
+	o := newOutbound(tn.dataTunnel, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	defer workspaces.Put(o.workspace)
 	n := 0
@@ -177,7 +177,7 @@ func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte
 		t.Errorf("%d packets were counted, of %d", got, n)
 	}
 	if w := &p.sample; w.size > 0 {
-		w.tell(tn, to)
+		w.tell(tn.dataTunnel, to)
 	}
 }
 
@@ -200,8 +200,8 @@ func TestHostileReads(t *testing.T) {
 func TestPaddingStays(t *testing.T) {
 	e, tn, p, to := lab(t)
 	to.senders = sockets{&sends{refuse: -1}}
-	p.wire.Store(to)
-	o := newOutbound(tn, nil, 0)
+	useWire(p, to)
+	o := newOutbound(tn.dataTunnel, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	got := capturedBy(t, &e.captures, func() {
 		for _, b := range [][]byte{virtio(0, 0, 0, 0, 0, datagram("10.0.0.1", "10.0.0.2", 1300, 1440)), virtio(0, 0, 0, 0, 0, datagram("10.0.0.1", "10.0.0.2", 40, 9000))} {
@@ -264,7 +264,7 @@ func FuzzArrivals(f *testing.F) {
 	for _, lab := range labs {
 		e, tn, p, to := lab(f)
 		to.senders = sockets{&checking{t: f}}
-		p.wire.Store(to)
+		useWire(p, to)
 		e.table.Store(e.newTable(e.started))
 		tap, err := capture.New(capture.Request{Tunnel: tn.cfg.Name})
 		if err != nil {
@@ -301,7 +301,7 @@ func FuzzOuterErrors(f *testing.F) {
 	for i, lab := range labs {
 		e, _, p, to := lab(f)
 		to.senders = sockets{&checking{t: f}}
-		p.wire.Store(to)
+		useWire(p, to)
 		e.table.Store(e.newTable(e.started))
 		all = append(all, heard{&outerErrors{table: &e.table, log: zap.NewNop(), stray: &e.stray}, e})
 		for _, inner := range [][]byte{datagram("10.0.0.1", "10.0.0.2", 200, 200), datagram("fc00::1", "2002:c633:6401::1", 200, 200)} {

@@ -66,7 +66,7 @@ type inbound struct {
 
 // sink collects the packets of one tunnel in a batch.
 type sink struct {
-	t      *tunnel
+	t      *dataTunnel
 	queue  int // of the device
 	mtu    int64
 	gather *tun.Gatherer
@@ -74,7 +74,7 @@ type sink struct {
 	kept   []capture.Packet // copies of packets in the gatherer, for captures
 
 	// Packets of one peer in the gatherer that are not counted yet.
-	path           *path
+	path           *dataPath
 	packets, bytes int
 	held, all      int // packets in the gatherer that are counted, and their bytes
 }
@@ -107,7 +107,7 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 }
 
 // sink returns the sink of a tunnel.
-func (in *inbound) sink(t *tunnel) *sink {
+func (in *inbound) sink(t *dataTunnel) *sink {
 	if t.id >= len(in.sinks) {
 		in.sinks = append(in.sinks, make([]*sink, t.id+1-len(in.sinks))...)
 	}
@@ -251,11 +251,11 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		in.drops.lose(in.stray, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
-	if first.path.returned(pkt) {
-		in.show(first.path.t, nil, noteProbed)
+	if first.path.probes.returned(pkt) {
+		in.show(first.path.tunnel, nil, noteProbed)
 		return
 	}
-	in.lose(in.sink(first.path.t), first.path, nil, why, nil)
+	in.lose(in.sink(first.path.tunnel), first.path, nil, why, nil)
 }
 
 // decapsulate calls Stack.Decapsulate, and checks that the peer may send the result.
@@ -280,8 +280,8 @@ func (e *end) allows(inner []byte) drop.Reason {
 // peers the peer's prefixes decide (RFC 3704), except for packets from the peer's end of
 // the layer to ours.
 func (e *end) sends(inner []byte) bool {
-	table := e.path.t.table.Load()
-	return table == nil || table.Allows(e.path, inner) ||
+	table := e.path.tunnel.peers.table.Load()
+	return table == nil || table.Allows(e.path.peer, inner) ||
 		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
 }
 
@@ -292,7 +292,7 @@ func (e *end) isOurs(inner []byte) bool {
 
 // deliver handles what Decapsulate returned for pkt on a path.
 func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason) {
-	s, segment := in.sink(e.path.t), in.segment(wire, pkt)
+	s, segment := in.sink(e.path.tunnel), in.segment(wire, pkt)
 	if r == drop.Fragment && inner != nil {
 		segment = transport.Single
 		if inner, r = wire.reassemble(s.t, inner); inner == nil && r == drop.None {
@@ -313,14 +313,14 @@ func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason)
 		}
 	}
 	if r != drop.None {
-		if e.path.returned(pkt) || e.keepaliveBack(pkt) {
+		if e.path.probes.returned(pkt) || e.keepaliveBack(pkt) {
 			in.show(s.t, inner, noteProbed)
 		} else {
 			in.lose(s, e.path, inner, r, nil)
 		}
 		return
 	}
-	if len(wire.between) > 0 && e.path.answersBetween(wire.between, inner) {
+	if len(wire.between) > 0 && e.path.probes.answersBetween(wire.between, inner) {
 		in.show(s.t, inner, noteProbed)
 		e.path.received(1, len(inner))
 		return
@@ -334,8 +334,8 @@ func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason)
 			return
 		}
 	}
-	if sp := s.t.speaker.Load(); sp != nil && header.Version(inner) == 6 && nd.Is(inner) {
-		switch done, r := sp.receive(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
+	if a := s.t.agent.Load(); a != nil && header.Version(inner) == 6 && nd.Is(inner) {
+		switch done, r := a.receive(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
 		case r != drop.None:
 			in.lose(s, e.path, inner, r, nil)
 			return
@@ -385,11 +385,11 @@ func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
 	in.show(s.t, inner, noteKeepalive)
 	s.t.show(&capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
 	e.path.received(1, len(inner))
-	e.path.answered.Add(1)
+	e.path.requests.answered.Add(1)
 }
 
 // add adds a packet to the counts of its peer.
-func (s *sink) add(p *path, inner []byte) {
+func (s *sink) add(p *dataPath, inner []byte) {
 	if s.path != p {
 		s.count()
 		s.path = p

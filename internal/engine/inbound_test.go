@@ -19,16 +19,16 @@ import (
 // end or from its prefixes, but not from others' addresses.
 func TestSourcesToOurEnd(t *testing.T) {
 	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
-	tun := &tunnel{log: zap.NewNop(), queues: 1, prober: newProber(), cfg: config.Tunnel{
-		Hub: true, Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}}, Layers: make([]config.Layer, 2)}}
+	tun := tunnelOf(config.Tunnel{
+		Hub: true, Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}}, Layers: make([]config.Layer, 2),
+		Peers: []config.Peer{{Remotes: make([]config.Host, 2)}}})
 	tun.mtu.Store(1440)
-	p := newPath(tun, &config.Peer{Remotes: make([]config.Host, 2)})
-	tun.peers = []*path{p}
-	behind, err := newBehind(tun.peers, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
+	p := tun.paths[0]
+	behind, err := newBehind(tun.paths, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tun.table.Store(behind)
+	tun.peers.table.Store(behind)
 	to := &Wire{layers: []encap.Layer{
 		layer(encap.FourInSix, ours, theirs, encap.GRE{}),
 		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),

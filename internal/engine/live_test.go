@@ -13,7 +13,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
@@ -42,7 +41,7 @@ func (s *echoing) SendOne(pkt []byte) error {
 	if !s.p.echo.IsReply(m, icmp.EchoReply4) {
 		return errors.New("not a probe")
 	}
-	s.p.passAnswer(m)
+	s.p.passReply(m)
 	return nil
 }
 
@@ -55,13 +54,13 @@ func TestManyLives(t *testing.T) {
 	const peers = 2000
 	core, lines := observer.New(zapcore.InfoLevel)
 	k := newKeeper(func() {})
-	hub := &tunnel{cfg: config.Tunnel{Name: "hub0", Hub: true}, log: zap.New(core), prober: newProber(), keeper: k, events: new(events.Log),
-		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
+	hub := loggedTunnel(config.Tunnel{Name: "hub0", Hub: true}, nil, zap.New(core))
+	hub.keeper, hub.events = k, new(events.Log)
 	var silent atomic.Bool
 	var sent atomic.Int64
 	for i := range peers {
 		p := newPath(hub, &config.Peer{Name: fmt.Sprint(i)})
-		hub.peers = append(hub.peers, p)
+		hub.paths = append(hub.paths, p)
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
 		way := &Wire{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
 			life: liveness.Settings{Every: time.Second, After: 1}, senders: sockets{&echoing{p, &silent, &sent}}}
@@ -79,7 +78,7 @@ func TestManyLives(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			n := 0
-			for _, p := range hub.peers {
+			for _, p := range hub.paths {
 				if p.status().State.Phase == want {
 					n++
 				}
@@ -99,8 +98,8 @@ func TestManyLives(t *testing.T) {
 		t.Errorf("%d warnings", n)
 	}
 	// The peers' packets are received, but they no longer answer: something is wrong.
-	p := hub.peers[7]
-	if p.notifyFlags.Load() == 0 {
+	p := hub.paths[7]
+	if p.notices.flags.Load() == 0 {
 		t.Error("nobody wants to know")
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
@@ -117,7 +116,7 @@ func TestManyLives(t *testing.T) {
 	}
 	silent.Store(false)
 	all(api.Up)
-	s := hub.peers[8].status()
+	s := hub.paths[8].status()
 	if s.LastDown == nil || s.LastDown.Why == "" || s.LastDown.Until.IsZero() || s.Liveness.Lost == 0 || s.Liveness.Sent <= s.Liveness.Lost {
 		t.Errorf("%+v %+v", s.LastDown, s.Liveness)
 	}
@@ -127,7 +126,7 @@ func TestManyLives(t *testing.T) {
 	if n, most := sent.Load()-before, int64(probesPerSecond*time.Since(began).Seconds())+2*probesAtOnce; n > most {
 		t.Errorf("%d probes in %v", n, time.Since(began))
 	}
-	for _, p := range hub.peers {
+	for _, p := range hub.paths {
 		p.publish(nil)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -152,12 +151,11 @@ func TestManyLives(t *testing.T) {
 // batch.
 func TestDeafUnderLoad(t *testing.T) {
 	k := newKeeper(func() {})
-	tun := &tunnel{cfg: config.Tunnel{Name: "six0"}, log: zap.NewNop(), prober: newProber(), keeper: k, events: new(events.Log),
-		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
+	tun := tunnelOf(config.Tunnel{Name: "six0"})
+	tun.keeper, tun.events = k, new(events.Log)
 	var silent atomic.Bool
 	var sent atomic.Int64
-	p := newPath(tun, &config.Peer{})
-	tun.peers, tun.only = []*path{p}, p
+	p := tun.only
 	way := &Wire{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
 		life: liveness.Settings{Every: time.Second, After: 2}, senders: sockets{&echoing{p, &silent, &sent}}}
 	p.listening.Store(true)
@@ -178,9 +176,9 @@ func TestDeafUnderLoad(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); !ok(p.status()); time.Sleep(50 * time.Microsecond) {
 			p.in.carried(1, 100)
-			if p.notifyFlags.Load() != 0 {
+			if flags := p.notices.flags.Swap(0); flags != 0 {
 				told++
-				p.notifyArrival()
+				p.notify(flags)
 			}
 			if time.Now().After(deadline) {
 				t.Fatalf("not %s: %+v", what, p.status())
@@ -210,8 +208,9 @@ func TestDeafUnderLoad(t *testing.T) {
 // Answers to no question, or to another's, change nothing.
 func FuzzHeardAnswer(f *testing.F) {
 	k := newKeeper(func() {})
-	tun := &tunnel{cfg: config.Tunnel{}, log: zap.NewNop(), prober: newProber(), keeper: k}
-	p := newPath(tun, &config.Peer{})
+	tun := tunnelOf(config.Tunnel{})
+	tun.keeper = k
+	p := tun.only
 	good := make([]byte, askLen)
 	binary.BigEndian.PutUint16(good[4:], p.echo.ID)
 	copy(good[8:], p.echo.Cookie[:])
@@ -221,7 +220,7 @@ func FuzzHeardAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, m, pkt []byte) {
 		if len(m) >= kindAt {
-			p.passAnswer(m)
+			p.passReply(m)
 		}
 		p.returned(pkt)
 		select {
@@ -241,8 +240,9 @@ func TestScheduleHolds(t *testing.T) {
 	k := newKeeper(func() {})
 	var peers []*path
 	for range 2 {
-		tun := &tunnel{log: zap.NewNop(), prober: newProber(), mech: new(mechanism), falls: newLifeLimit(), returns: newLifeLimit()}
-		p := newPath(tun, &config.Peer{})
+		tun := tunnelOf(config.Tunnel{})
+		tun.mech = new(mechanism)
+		p := tun.only
 		p.listening.Store(true)
 		p.wire.Store(&Wire{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
 			life: liveness.Settings{Every: time.Second, After: 3}})

@@ -33,7 +33,7 @@ const lookups = 16
 
 // followNames starts to look up the names in a tunnel's configuration regularly.
 func (e *Engine) followNames(t *tunnel) {
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		e.followPeer(p)
 	}
 	e.followHosts(t)
@@ -77,8 +77,8 @@ func (e *Engine) followHosts(t *tunnel) {
 		if h.Name == "" {
 			continue
 		}
-		if t.unfollow == nil {
-			ctx, t.unfollow = context.WithCancel(e.ctx)
+		if t.unfollowHosts == nil {
+			ctx, t.unfollowHosts = context.WithCancel(e.ctx)
 		}
 		e.wg.Go(func() { e.follow(ctx, "ip4", resolution{t: t, host: i, name: h.Name, over: ctx.Done()}, nil) })
 	}
@@ -86,9 +86,9 @@ func (e *Engine) followHosts(t *tunnel) {
 
 // stopFollowing stops looking up the names of the mechanism's hosts.
 func (t *tunnel) stopFollowing() {
-	if t.unfollow != nil {
-		t.unfollow()
-		t.unfollow = nil
+	if t.unfollowHosts != nil {
+		t.unfollowHosts()
+		t.unfollowHosts = nil
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"go.uber.org/zap"
-
 	"sixfour/internal/config"
 )
 
@@ -16,7 +14,7 @@ import (
 func TestManyNamesAreOneChange(t *testing.T) {
 	const names = 2000
 	e := &Engine{names: make(chan resolution), prober: newProber()}
-	tun := &tunnel{log: zap.NewNop()}
+	tun := tunnelOf(config.Tunnel{Hub: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var peers []*path

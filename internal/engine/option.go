@@ -20,7 +20,7 @@ func (in *inbound) reportProblem(s *sink, e *end, pkt []byte) {
 		return
 	}
 	layer, ok := p.stack.EndOf(pkt)
-	if !ok || !s.t.reply.May(&s.t.reply.Own, pkt) {
+	if !ok || !s.t.reply.Allow(pkt) {
 		return
 	}
 	buf := layerError(in.reply[:encap.Headroom], header.IPv6(pkt), icmp.Parameter6, code, uint32(at))

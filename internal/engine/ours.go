@@ -39,7 +39,7 @@ func (e *Engine) meets(t *tunnel, remote netip.Addr, route netcfg.Route) bool {
 		return false
 	}
 	for _, other := range e.tunnels {
-		if other.local() == remote && slices.ContainsFunc(other.peers, func(p *path) bool { return p.outerRemote() == local }) {
+		if other.local() == remote && slices.ContainsFunc(other.paths, func(p *path) bool { return p.outerRemote() == local }) {
 			return other.cfg.Netns != t.cfg.Netns
 		}
 	}

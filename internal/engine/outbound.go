@@ -22,7 +22,7 @@ import (
 
 // outbound carries packets from one queue of a TUN device to the peers, on one goroutine.
 type outbound struct {
-	t     *tunnel
+	t     *dataTunnel
 	queue *tun.Queue
 	index int // of the queue, and of the sender
 	drops drops
@@ -42,7 +42,6 @@ type workspace struct {
 	used  int    // bytes of heads in use
 	batch []transport.Packet
 	inner []int   // size of the inner packet, for each packet in the batch
-	paths []*path // its peer
 	wires []*Wire // its path
 
 	scratch [3][]byte           // for packets that are fragmented
@@ -59,12 +58,11 @@ var workspaces = sync.Pool{New: func() any {
 		heads: make([]byte, transport.BatchSize*2*encap.Headroom),
 		batch: make([]transport.Packet, 0, transport.BatchSize),
 		inner: make([]int, 0, transport.BatchSize),
-		paths: make([]*path, 0, transport.BatchSize),
 		wires: make([]*Wire, 0, transport.BatchSize),
 	}
 }}
 
-func newOutbound(t *tunnel, q *tun.Queue, index int) *outbound {
+func newOutbound(t *dataTunnel, q *tun.Queue, index int) *outbound {
 	return &outbound{t: t, queue: q, index: index, drops: t.drops("out", pcapng.Outbound)}
 }
 
@@ -145,28 +143,28 @@ func (o *outbound) add(b []byte) int {
 		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(b[min(encap.Headroom, len(b)):]), Reason: r})
 		return 1
 	}
-	p := o.t.to(inner)
+	p := o.t.peers.to(inner)
 	if p == nil {
 		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoPeer, Count: n})
 		o.t.reply.NoWay(icmp.Unreachable, inner)
 		return n
 	}
-	wire := p.wire.Load()
+	wire := p.wireFor(inner)
 	if wire == nil {
-		o.drops.lose(&p.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoRoute, Count: n})
+		o.drops.lose(&p.paths[0].out, &capture.Packet{Inner: whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
-	if p.soft.Pending.Load() != 0 {
-		o.t.reply.Late(&p.soft, inner)
+	if soft := &wire.path.soft; soft.Pending.Load() != 0 {
+		o.t.reply.Late(soft, inner)
 	}
 	if super.Headers() == 0 {
 		wire.clamp.apply(inner)
 		head, r := wire.stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
 		if r != drop.None {
-			o.refuse(p, wire, r, inner, nil)
+			o.refuse(wire, r, inner, nil)
 			return 1
 		}
-		o.push(p, wire, transport.Packet{Head: head}, len(inner))
+		o.push(wire, transport.Packet{Head: head}, len(inner))
 		return 1
 	}
 	for i := range n {
@@ -179,26 +177,25 @@ func (o *outbound) add(b []byte) int {
 		payload := super.Segment(i, h[encap.Headroom:])
 		head, r := wire.stack.EncapsulateSegment(h, encap.Headroom, payload)
 		if r != drop.None {
-			o.refuse(p, wire, r, h[encap.Headroom:], payload)
+			o.refuse(wire, r, h[encap.Headroom:], payload)
 			continue
 		}
-		o.push(p, wire, transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
+		o.push(wire, transport.Packet{Head: head, Body: payload}, super.Headers()+len(payload))
 	}
 	return n
 }
 
 // push appends an outer packet to the batch. The size is that of the inner packet.
-func (o *outbound) push(p *path, wire *Wire, pkt transport.Packet, size int) {
+func (o *outbound) push(wire *Wire, pkt transport.Packet, size int) {
 	if pkt.Len() > min(everyPath, int(wire.mtu)-1) {
 		o.large++
 	}
 	if pkt.Len() > int(wire.mtu) {
-		o.sentLarge(p, wire, 1)
-		o.oversize(p, wire, pkt, size)
+		wire.sentLarge(1)
+		o.oversize(wire, pkt, size)
 		return
 	}
-	o.batch, o.inner = append(o.batch, pkt), append(o.inner, size)
-	o.paths, o.wires = append(o.paths, p), append(o.wires, wire)
+	o.batch, o.inner, o.wires = append(o.batch, pkt), append(o.inner, size), append(o.wires, wire)
 }
 
 // everyPath is the size, in bytes, of the largest outer packet that every path carries,
@@ -229,15 +226,15 @@ func (o *outbound) send() {
 		}
 		done = o.done
 		if errors.Is(err, net.ErrClosed) {
-			if p := o.paths[done].wire.Load(); p == nil || p == o.wires[done] {
+			if w := o.wires[done].path.wire.Load(); w == nil || w == o.wires[done] {
 				o.lose(done, drop.NoRoute, nil)
 				o.done++
 			} else {
-				o.wires[done] = p
+				o.wires[done] = w
 			}
 		} else if err != nil {
-			o.reportTooLong(o.paths[done], o.batch[done].Head, err)
-			o.paths[done].noteSend(err)
+			o.reportTooLong(o.wires[done], o.batch[done].Head, err)
+			o.wires[done].path.owner.sendFailed(err)
 			o.lose(done, sendReason(err), err)
 			o.done++
 		}
@@ -247,28 +244,24 @@ func (o *outbound) send() {
 		o.reportLarge()
 		o.large = 0
 	}
-	clear(o.paths) // a pooled workspace must not keep peers in memory
-	clear(o.wires)
-	o.batch, o.inner, o.used = o.batch[:0], o.inner[:0], 0
-	o.paths, o.wires, o.done = o.paths[:0], o.wires[:0], 0
+	clear(o.wires) // a pooled workspace must not keep paths in memory
+	o.batch, o.inner, o.wires = o.batch[:0], o.inner[:0], o.wires[:0]
+	o.used, o.done = 0, 0
 }
 
 // reportTooLong reports to the control loop a destination of an automatic tunnel that is
 // behind another device than the rest, with a smaller MTU. It never blocks.
-func (o *outbound) reportTooLong(p *path, outer []byte, err error) {
-	if o.t.automatic() && header.Version(outer) == 4 && errors.Is(err, unix.EMSGSIZE) {
-		select {
-		case o.t.tooLong <- tooLong{p, header.IPv4(outer).Dst()}:
-		default: // the sender will retry
-		}
+func (o *outbound) reportTooLong(w *Wire, outer []byte, err error) {
+	if errors.Is(err, unix.EMSGSIZE) && header.Version(outer) == 4 && w.automatic() {
+		w.path.owner.hopRefused(header.IPv4(outer).Dst())
 	}
 }
 
-// carried adds n packets of the batch, starting at index from, to their peers' counters.
+// carried adds n packets of the batch, starting at index from, to their paths' counters.
 func (o *outbound) carried(from, n int) {
 	for end := from + n; from < end; {
-		p, packets, bytes := o.paths[from], 0, 0
-		for ; from < end && o.paths[from] == p; from++ {
+		p, packets, bytes := o.wires[from].path, 0, 0
+		for ; from < end && o.wires[from].path == p; from++ {
 			packets++
 			bytes += o.inner[from]
 		}
@@ -279,20 +272,20 @@ func (o *outbound) carried(from, n int) {
 // reportLarge tells the prober how many packets of the batch not every path carries.
 func (o *outbound) reportLarge() {
 	for i := 0; i < len(o.batch); {
-		p, wire, large := o.paths[i], o.wires[i], 0
-		for ; i < len(o.batch) && o.paths[i] == p; i++ {
-			if o.batch[i].Len() > min(everyPath, int(o.wires[i].mtu)-1) {
+		wire, large := o.wires[i], uint64(0)
+		for ; i < len(o.batch) && o.wires[i] == wire; i++ {
+			if o.batch[i].Len() > min(everyPath, int(wire.mtu)-1) {
 				large++
 			}
 		}
-		o.sentLarge(p, wire, large)
+		wire.sentLarge(large)
 	}
 }
 
-// sentLarge tells the prober of n large packets to one peer.
-func (o *outbound) sentLarge(p *path, wire *Wire, n int) {
-	if n > 0 && wire.stack.NeedsPathMTU() {
-		p.sentLarge(uint64(n))
+// sentLarge counts n packets that not every path carries, if their path's MTU matters.
+func (w *Wire) sentLarge(n uint64) {
+	if n > 0 && w.stack.NeedsPathMTU() {
+		w.path.sentLarge(n)
 	}
 }
 

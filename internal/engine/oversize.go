@@ -15,22 +15,22 @@ import (
 // beginning of the packet, body the rest. A packet that may be fragmented is sent in
 // fragments. Any other is counted as dropped, and the sender gets an ICMP error if there is
 // one for the reason.
-func (o *outbound) refuse(p *path, wire *Wire, r drop.Reason, head, body []byte) {
+func (o *outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
 	if r == drop.TooBig && wire.stack.InPieces(head, len(head)+len(body)) {
-		o.pieces(p, wire, head, body)
+		o.pieces(wire, head, body)
 		return
 	}
 	if r == drop.Unresolved {
-		switch r = o.awaits(p, wire, head, body); r {
+		switch r = o.awaits(wire, head, body); r {
 		case drop.None:
 			return
 		case drop.Unresolved:
 		default: // another reason, now that the neighbour is resolved
-			o.refuse(p, wire, r, head, body)
+			o.refuse(wire, r, head, body)
 			return
 		}
 	}
-	o.drops.lose(&p.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
+	o.drops.lose(&wire.path.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
 	case drop.TooBig:
 		o.t.reply.TooBig(int(wire.stack.LimitTo(head)), head, body)
@@ -47,14 +47,14 @@ func (o *outbound) refuse(p *path, wire *Wire, r drop.Reason, head, body []byte)
 
 // awaits queues a packet until its neighbour is resolved, or sends it if the neighbour has
 // been resolved meanwhile. It returns a drop reason if neither was possible.
-func (o *outbound) awaits(p *path, wire *Wire, head, body []byte) drop.Reason {
-	s := o.t.speaker.Load()
-	if s == nil {
+func (o *outbound) awaits(wire *Wire, head, body []byte) drop.Reason {
+	a := o.t.agent.Load()
+	if a == nil {
 		return drop.Unresolved
 	}
 	whole := append(append(o.spare(1)[:encap.Headroom], head...), body...)
 	o.send() // keep the order of packets
-	held, known := s.hold(whole[encap.Headroom:])
+	held, known := a.hold(whole[encap.Headroom:])
 	if held {
 		return drop.None
 	}
@@ -65,20 +65,20 @@ func (o *outbound) awaits(p *path, wire *Wire, head, body []byte) drop.Reason {
 	if r != drop.None {
 		return r
 	}
-	o.push(p, wire, transport.Packet{Head: pkt}, len(head)+len(body))
+	o.push(wire, transport.Packet{Head: pkt}, len(head)+len(body))
 	o.send() // before the buffer is used again
 	return drop.None
 }
 
 // pieces sends an inner packet in fragments.
-func (o *outbound) pieces(p *path, wire *Wire, head, body []byte) {
-	o.sentLarge(p, wire, 1)
+func (o *outbound) pieces(wire *Wire, head, body []byte) {
+	wire.sentLarge(1)
 	o.send() // keep the order of packets
 	o.moment = o.t.capturing.Now()
 	defer o.moment.End()
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	lose := func(r drop.Reason, err error) {
-		o.drops.lose(&p.out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
+		o.drops.lose(&wire.path.out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
 		o.sent = nil
 	}
 	for pkt, r := range wire.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
@@ -86,41 +86,41 @@ func (o *outbound) pieces(p *path, wire *Wire, head, body []byte) {
 			lose(r, nil)
 			return
 		}
-		if err := o.sendOne(p, wire, pkt); err != nil {
+		if err := o.sendOne(wire, pkt); err != nil {
 			lose(sendReason(err), err)
 			return
 		}
 	}
 	o.showSent(whole[encap.Headroom:])
-	p.out.carried(1, len(head)+len(body))
+	wire.path.out.carried(1, len(head)+len(body))
 }
 
 // oversize is the slow path for outer packets that are larger than the path's MTU and may
 // be fragmented: the path does not carry the 1280 bytes that IPv6 needs (RFC 4213 section
 // 3.2.2), or the MTU is static. Size is that of the inner packet.
-func (o *outbound) oversize(p *path, wire *Wire, pkt transport.Packet, size int) {
+func (o *outbound) oversize(wire *Wire, pkt transport.Packet, size int) {
 	o.send()
 	o.moment = o.t.capturing.Now()
 	defer o.moment.End()
-	if err := o.sendOne(p, wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
-		o.drops.lose(&p.out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
+	if err := o.sendOne(wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
+		o.drops.lose(&wire.path.out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
 		o.sent = nil
 		return
 	}
 	if o.sent != nil {
 		o.showSent(flat(innerOf(pkt, size)))
 	}
-	p.out.carried(1, size)
+	wire.path.out.carried(1, size)
 }
 
 // sendOne sends an outer packet, in fragments if necessary: a raw socket for packets with
 // complete headers does not fragment. Like a batch, it waits for room in the socket.
-func (o *outbound) sendOne(p *path, wire *Wire, pkt []byte) error {
+func (o *outbound) sendOne(wire *Wire, pkt []byte) error {
 	for f := range wire.stack.Cut(pkt, wire.mtu, o.spare(2)) {
 		o.one[0] = transport.Packet{Head: f}
 		_, err := wire.senders[o.index].Send(o.one[:])
 		if errors.Is(err, net.ErrClosed) { // the path was replaced
-			if now := p.wire.Load(); now != nil {
+			if now := wire.path.wire.Load(); now != nil {
 				_, err = now.senders[o.index].Send(o.one[:])
 			}
 		}

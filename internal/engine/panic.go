@@ -4,17 +4,8 @@ import (
 	"slices"
 
 	"sixfour/encap/drop"
-	"sixfour/internal/api"
 	"sixfour/internal/capture"
 )
-
-// recovered counts and reports a panic while doing something for the tunnel.
-func (t *tunnel) recovered(doing string) {
-	t.repairs[repairPanic].Add(1)
-	if t.troubles.Allow() {
-		t.event(api.EventError, "panic: a bug in sixfourd while "+doing+"; the log has the stack")
-	}
-}
 
 // failed is called after a panic in carry. The packets of the batch are lost, and the
 // workspace is not used again.
@@ -22,7 +13,7 @@ func (o *outbound) failed() {
 	n := max(1, len(o.batch)-o.done)
 	o.sent, o.large = nil, 0
 	o.drops.countN(&o.t.out, drop.InternalError, n, nil, nil)
-	o.t.recovered("sending packets from the interface")
+	o.t.owner.recovered("sending packets from the interface")
 }
 
 // failed is called after a panic while handling the current packet. A sink that the panic
@@ -30,9 +21,9 @@ func (o *outbound) failed() {
 func (in *inbound) failed() {
 	c := in.stray
 	if in.end != nil {
-		t := in.end.path.t
+		t := in.end.path.tunnel
 		c = &in.end.path.in
-		t.recovered("handling a received packet")
+		t.owner.recovered("handling a received packet")
 		if t.id < len(in.sinks) {
 			if s := in.sinks[t.id]; s != nil && s.t == t && (s.gather == nil || s.gather.Len() != s.held+s.packets) {
 				in.touched = slices.DeleteFunc(in.touched, func(other *sink) bool { return other == s })
@@ -46,7 +37,7 @@ func (in *inbound) failed() {
 // replace is called after a panic in a sink's flush. It discards the sink.
 func (in *inbound) replace(s *sink) {
 	in.discard(s)
-	s.t.recovered("writing packets to the interface")
+	s.t.owner.recovered("writing packets to the interface")
 }
 
 // discard removes a sink whose state is unknown, and counts its packets as dropped

@@ -50,9 +50,9 @@ func TestPanicInBatch(t *testing.T) {
 	e, tn, p, to := labOf(t, 1500, encap.DefaultOptions, automatic)
 	tn.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
 	to.senders = sockets{&sends{refuse: -1}}
-	p.wire.Store(to)
+	useWire(p, to)
 	tn.troubles = newLifeLimit()
-	e.table.Store(&table{any: map[netip.Addr][]*end{netip.MustParseAddr("192.0.2.1"): {newEnd(p, p.arrives)}}})
+	e.table.Store(&table{any: map[netip.Addr][]*end{netip.MustParseAddr("192.0.2.1"): {newEnd(p.dataPath, p.arrives, p.hasAddress)}}})
 	in := e.newInbound(0, zap.NewNop(), batch{})
 	var outer [][]byte
 	for _, pkt := range sixes(64, 13, 64, 13, 13, 64) {
@@ -70,7 +70,7 @@ func TestPanicInBatch(t *testing.T) {
 		t.Errorf("%v %v, %d panics", p.in.traffic().Drops, tn.in.traffic().Drops, tn.repairs[repairPanic].Load())
 	}
 	// When sending, the packets of the same batch are lost, but not those of the next.
-	o := newOutbound(tn, nil, 0)
+	o := newOutbound(tn.dataTunnel, nil, 0)
 	turn := func(pkts [][]byte) {
 		o.workspace = workspaces.New().(*workspace)
 		if recovery.Guard(nil, "", func() {
@@ -99,16 +99,17 @@ func TestPanicWithCollectedPackets(t *testing.T) {
 		batch, lost int // packets, and how many are lost by the panic
 	}{
 		{"collect", func(in *inbound, tn *tunnel, p *path) {
-			s := in.sink(tn)
+			s := in.sink(tn.dataTunnel)
 			s.gather.Add(bytes.Clone(good[60:])) // a panic in the gatherer leaves a packet like this
-			sick := newPath(&tunnel{}, &config.Peer{})
-			sick.notifyFlags.Store(wantedByProber) // there is no prober, so that counting its packet panics
-			s.path, s.packets, s.bytes = sick, 1, len(good)-60
+			sick := newPath(tunnelOf(config.Tunnel{}), &config.Peer{})
+			sick.notices.request(wantedByProber, true)
+			sick.owner = nil // so that counting its packet panics
+			s.path, s.packets, s.bytes = sick.dataPath, 1, len(good)-60
 			tn.in.carried(1, s.bytes) // as for sick, which is no peer of this tunnel
 		}, 3, 2},
 		{"write", func(_ *inbound, tn *tunnel, p *path) {
 			tn.prober = nil
-			p.notifyFlags.Store(wantedByProber)
+			p.notices.request(wantedByProber, true)
 		}, 3, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -193,7 +194,7 @@ func TestPanicsBeside(t *testing.T) {
 	}
 
 	f := &reassembly{}
-	if !recovery.Guard(nil, "", func() { f.add(tn, nil) }) || f.r != nil || !f.mu.TryLock() {
+	if !recovery.Guard(nil, "", func() { f.add(tn.dataTunnel, nil) }) || f.r != nil || !f.mu.TryLock() {
 		t.Error("fragments are kept after a panic, or their lock")
 	}
 }

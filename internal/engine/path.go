@@ -3,14 +3,17 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 
 	"sixfour/encap"
 	"sixfour/internal/api"
+	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
+	"sixfour/internal/probe"
 	"sixfour/transport"
 	"sixfour/transport/xdp"
 )
@@ -134,6 +137,11 @@ func (e *Engine) applyMTUUpdate(l mtuUpdate) {
 // publish publishes a path; nil: there is none.
 func (p *path) publish(wire *Wire) {
 	p.wire.Store(wire)
+	if wire == nil {
+		p.peer.use()
+	} else {
+		p.peer.use(wire)
+	}
 	if wire != nil && p.registered != nil && *wire.outer() == *p.registered.outer() {
 		p.arrives.Store(wire)
 	}
@@ -175,11 +183,14 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
+	hop.device, hop.on, hop.mtu = route.Index, route.Interface, link
 	old := p.wire.Load()
-	next = &Wire{layers: layers, options: t.cfg.Options, version: t.version, device: route.Index, on: route.Interface, link: link, mtu: mtu, by: by, hop: hop,
-		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter}}
+	next = &Wire{
+		path: p.dataPath, layers: layers, options: t.cfg.Options, version: t.version, hop: hop, mtu: mtu, by: by,
+		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter},
+	}
 	if !t.automatic() {
-		next.between = t.cfg.Probed(&p.cfg)
+		next.between = pairs(t.cfg.Probed(&p.cfg))
 	}
 	if old.same(next) {
 		return old, ""
@@ -192,11 +203,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 		return nil, "valid outer headers: " + err.Error()
 	}
 	next.clamp = t.newClamp(next)
-	next.from = origin{local, t.cfg.FwMark, next.outer().Kind.Protocol(), 0}
-	if isZoned(local, remote) {
-		next.from.device = route.Index
-	}
-	out, err := t.openSockets(next.from)
+	out, err := t.openSockets(t.originOf(next))
 	if err != nil {
 		return nil, "a socket to send with: " + err.Error()
 	}
@@ -266,7 +273,7 @@ func (e *Engine) depth(p *path, route netcfg.Route) int {
 	depth := len(p.t.cfg.Layers)
 	for t := p.through; t != nil && depth <= encap.MaxDepth; t = p.through {
 		depth += len(t.cfg.Layers)
-		if p = t.toward(p.outerRemote()); p == nil {
+		if p = t.towardPath(p.outerRemote()); p == nil {
 			break
 		}
 	}
@@ -280,6 +287,44 @@ func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 		return l.mtu, l.by
 	}
 	return link, pathmtu.Route
+}
+
+// originOf returns the origin of a wire's packets.
+func (t *tunnel) originOf(w *Wire) origin {
+	l := w.outer()
+	from := origin{local: l.Local, mark: t.cfg.FwMark, protocol: l.Kind.Protocol()}
+	if isZoned(l.Local, l.Remote) {
+		from.device = w.hop.device
+	}
+	return from
+}
+
+// pairs returns the pairs of a configuration as probes use them.
+func pairs(configured []config.Pair) (all []probe.Pair) {
+	for _, p := range configured {
+		all = append(all, probe.Pair{Local: p.Local, Remote: p.Remote, Near: p.Near})
+	}
+	return all
+}
+
+// towardPath returns a path to the peer to which packets for an address go; nil: there is
+// none.
+func (t *tunnel) towardPath(a netip.Addr) *path {
+	if p := t.peers.toward(a); p != nil {
+		return p.paths[0].owner.(*path)
+	}
+	return nil
+}
+
+// dataPaths returns the tunnel's paths as the data goroutines know them.
+func (t *tunnel) dataPaths() iter.Seq[*dataPath] {
+	return func(yield func(*dataPath) bool) {
+		for _, p := range t.paths {
+			if !yield(p.dataPath) {
+				return
+			}
+		}
+	}
 }
 
 // openSockets returns the sockets for sending from an origin, and opens them if needed.
@@ -306,9 +351,9 @@ func (t *tunnel) closeUnused() {
 		return
 	}
 	used := make(map[origin]bool)
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		if wire := p.wire.Load(); wire != nil {
-			used[wire.from] = true
+			used[t.originOf(wire)] = true
 		}
 	}
 	for from, s := range t.sockets {

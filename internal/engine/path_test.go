@@ -18,17 +18,17 @@ func TestDepthThroughHub(t *testing.T) {
 		return &config.Peer{Remotes: []config.Host{{Addr: netip.MustParseAddr(a)}}}
 	}
 	const uplink, ofHub, ofOther = 2, 3, 4 // indexes of devices
-	hub, other := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}, &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	hub, other := tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	near, far := newPath(hub, remote("198.51.100.1")), newPath(hub, remote("203.0.113.1"))
-	hub.peers = []*path{near, far}
-	behind, err := newBehind(hub.peers, []config.Peer{
+	hub.paths = []*path{near, far}
+	behind, err := newBehind(hub.paths, []config.Peer{
 		{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 		{Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	hub.table.Store(behind)
+	hub.peers.table.Store(behind)
 	for _, c := range []struct {
 		name, to string // of the other tunnel
 		want     int    // layers of packets to the far peer
@@ -38,7 +38,8 @@ func TestDepthThroughHub(t *testing.T) {
 		{"to nobody behind the hub", "172.16.0.9", 3},
 	} {
 		p := newPath(other, remote(c.to))
-		other.only, other.peers = p, []*path{p}
+		other.only, other.paths = p, []*path{p}
+		other.peers.only = p.peer
 		e := &Engine{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}
 		for range 2 { // until all know through which tunnel they go
 			e.depth(near, netcfg.Route{Index: uplink})
@@ -56,10 +57,10 @@ func TestDepthThroughHub(t *testing.T) {
 // No other mechanism may send to the prefix that 6rd currently delegates to this host (RFC
 // 6324).
 func TestDelegatedToAddressOfTheMoment(t *testing.T) {
-	ce := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	ce := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	ce.mech = newMechanism(0, resolve.SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), Role: resolve.RoleCE,
 		Relays: []resolve.Host{{Addr: netip.MustParseAddr("198.51.100.1")}}})
-	other := &tunnel{cfg: config.Tunnel{Layers: make([]config.Layer, 1)}}
+	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	other.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
 	e := &Engine{tunnels: []*tunnel{ce, other}}
 	local := netip.MustParseAddr("192.0.2.1")

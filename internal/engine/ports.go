@@ -16,13 +16,6 @@ import (
 	"sixfour/transport/xdp"
 )
 
-// hop is the Ethernet next hop of a path, through an AF_XDP port. The zero value means that
-// packets use the socket only.
-type hop struct {
-	port     *xdp.Port
-	from, to [6]byte
-}
-
 // port is a device with AF_XDP, or the error why it cannot be used.
 type port struct {
 	*xdp.Port
@@ -106,7 +99,7 @@ func (e *Engine) tryHop(p *path, l *encap.Layer, route netcfg.Route) (hop, error
 	if err != nil {
 		return hop{}, fmt.Errorf("%s: %w", route.Interface, err)
 	}
-	return hop{port, route.Hardware, to}, nil
+	return hop{port: port, from: route.Hardware, to: to}, nil
 }
 
 // mayBypass returns why a peer's packets must not bypass the kernel's IP layer. If the
@@ -255,7 +248,7 @@ func (e *Engine) takeXDP() {
 		if !t.wantsXDP() {
 			continue
 		}
-		for _, p := range t.peers {
+		for _, p := range t.paths {
 			if r := p.registered; p.mayBeTaken() {
 				if wanted[r.hop.port] == nil {
 					wanted[r.hop.port] = make(map[arrival]*tunnel)
@@ -300,7 +293,7 @@ func (e *Engine) takeXDP() {
 func (e *Engine) closePorts() {
 	used := make(map[*xdp.Port]bool)
 	for _, t := range e.tunnels {
-		for _, p := range t.peers {
+		for _, p := range t.paths {
 			if wire := p.wire.Load(); wire != nil {
 				used[wire.hop.port] = true
 			}

@@ -103,12 +103,6 @@ func newProber() *prober {
 	}
 }
 
-// sentLarge counts packets that not every path carries, and wakes the prober.
-func (p *path) sentLarge(n uint64) {
-	p.large.Add(n)
-	p.t.prober.watch(p)
-}
-
 // watch makes the prober watch a peer from now on. Of a hub with many peers it watches
 // only those to which there is traffic.
 func (p *prober) watch(path *path) {
@@ -295,7 +289,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			pr.again = now
 		}
 		if n := large - p.seen[path]; n > 0 {
-			pr.Sent(pr.traffic(int(n), path.asked6.Load()), now)
+			pr.Sent(pr.traffic(int(n), path.requests.large.Load()), now)
 			p.seen[path] = large
 			sooner(now.Add(trafficPoll))
 		} else if pr.again.IsZero() {
@@ -313,7 +307,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			}
 		}
 		p.report(ctx, path, pr)
-		path.notifyNext(wantedByProber, pr.Unknown())
+		path.notices.request(wantedByProber, pr.Unknown())
 		if !pr.again.IsZero() {
 			sooner(pr.again)
 		}
@@ -332,13 +326,13 @@ func (p *prober) probing(path *path, now time.Time) *probing {
 		return pr
 	}
 	// Use a path MTU larger than any probe, so that probes are sent with DF.
-	wide := wire.link + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
+	wide := wire.hop.mtu + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
 	stack, err := encap.New(wire.layers, wide, wire.options, nil, path.record)
 	if err != nil { // cannot happen: the path has a stack of the same layers
 		path.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(wire.link)), layers: wire.layers, link: wire.link, options: wire.options, stack: stack, again: now, asked: path.asked6.Load()}
+	pr = &probing{Path: pathmtu.New(int(wire.hop.mtu)), layers: wire.layers, link: wire.hop.mtu, options: wire.options, stack: stack, again: now, asked: path.requests.large.Load()}
 	p.searches[path] = pr
 	return pr
 }
@@ -395,6 +389,6 @@ func (p *prober) report(ctx context.Context, path *path, pr *probing) {
 		return
 	}
 	if now := path.wire.Load(); now != nil && now.mtu < wire.mtu && by == pathmtu.Probe {
-		path.sample.tell(path.t, now)
+		path.sample.tell(path.tunnel, now)
 	}
 }

@@ -13,7 +13,7 @@ func TestAnswersAreTakenAtOnce(t *testing.T) {
 	p := newProber()
 	var peers []*path
 	for range cap(p.answers) {
-		one := newPath(&tunnel{prober: p}, new(config.Peer))
+		one := newPath(tunnelOf(config.Tunnel{Hub: true}), new(config.Peer))
 		p.searches[one] = &probing{Path: pathmtu.New(1500)}
 		peers = append(peers, one)
 		p.answers <- answer{p: one}

@@ -3,15 +3,14 @@ package engine
 import (
 	"net/netip"
 
-	"sixfour/internal/config"
 	"sixfour/internal/probe"
 )
 
 // proof is the best way in which a peer has answered probes.
 type proof struct {
 	way     way
-	pair    int         // with wayBetween: index in the path's pairs
-	between config.Pair // that pair
+	pair    int        // with wayBetween: index in the path's pairs
+	between probe.Pair // that pair
 }
 
 // unproven means that the peer has answered no probe.
@@ -19,7 +18,7 @@ var unproven = proof{way: noWay}
 
 // improve records that a probe was answered, and reports whether its way was better than
 // the best before.
-func (pr *proof) improve(by way, pair int, between []config.Pair) bool {
+func (pr *proof) improve(by way, pair int, between []probe.Pair) bool {
 	switch {
 	case by >= pr.way, by == wayBetween && pair >= len(between):
 		return false

@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"sixfour/internal/config"
 	"sixfour/internal/liveness"
+	"sixfour/internal/probe"
 )
 
 // A better way of answering takes the place of a worse one, and none the other way round.
 func TestProofImproves(t *testing.T) {
-	pair := config.Pair{Local: netip.MustParseAddr("10.0.0.1"), Remote: netip.MustParseAddr("10.0.0.2")}
+	pair := probe.Pair{Local: netip.MustParseAddr("10.0.0.1"), Remote: netip.MustParseAddr("10.0.0.2")}
 	pr := unproven
 	for _, c := range []struct {
 		by       way
@@ -22,7 +22,7 @@ func TestProofImproves(t *testing.T) {
 		{wayOutside, 0, true, wayOutside}, {wayBetween, 1, false, wayOutside}, {wayBetween, 0, true, wayBetween},
 		{wayAllNodes, 0, false, wayBetween}, {wayInside, 0, true, wayInside}, {wayBetween, 0, false, wayInside},
 	} {
-		if got := pr.improve(c.by, c.pair, []config.Pair{pair}); got != c.improves || pr.way != c.want || (pr.way == wayBetween) != (pr.between == pair) {
+		if got := pr.improve(c.by, c.pair, []probe.Pair{pair}); got != c.improves || pr.way != c.want || (pr.way == wayBetween) != (pr.between == pair) {
 			t.Errorf("%v %d: %v, %+v", c.by, c.pair, got, pr)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probe"
 )
@@ -36,7 +35,7 @@ type target struct {
 	layers        []encap.Layer // of the path; nil: the target is a relay
 	local, remote netip.Addr    // outer addresses
 	self          netip.Addr    // our address to which a relay returns packets; invalid: it does not
-	between       []config.Pair // inner addresses
+	between       []probe.Pair  // inner addresses
 	set           liveness.Settings
 }
 
@@ -178,7 +177,7 @@ func (pl *session) ask(wire *Wire, q question) {
 	pl.p.expected.Add(1) // before an answer can arrive
 	if err := pl.p.put(wire, q); err != nil {
 		pl.p.expected.Add(-1)
-		pl.p.noteSend(err)
+		pl.p.sendFailed(err)
 		pl.life.Refused()
 	}
 }
@@ -209,14 +208,14 @@ func (p *path) returned(pkt []byte) bool {
 		if !p.echo.IsReply(answer, 0) {
 			return false
 		}
-		p.passAnswer(answer)
+		p.passReply(answer)
 		return true
 	case protocol == header.ProtoIPv6 && p.t.automatic():
 		inner, r := header.ParseIPv6(payload)
 		if r != drop.None || inner.NextHeader() != header.ICMPv6 || !p.echo.IsReply(inner.Payload(), icmp.EchoRequest6) {
 			return false
 		}
-		p.passAnswer(inner.Payload())
+		p.passReply(inner.Payload())
 		return true
 	}
 	return false
@@ -243,35 +242,3 @@ const (
 	wantedByProber = 1 << iota
 	wantedByKeeper
 )
-
-// notifyNext sets or clears the flag of one receiver in wanted.
-func (p *path) notifyNext(who uint32, want bool) {
-	if want {
-		p.notifyFlags.Or(who)
-	} else {
-		p.notifyFlags.And(math.MaxUint32 &^ who)
-	}
-}
-
-// received counts packets from the peer, and notifies those waiting for a packet from it.
-// Packets handled by the daemon itself show that the peer is alive just as packets for
-// the interface do: a peer that has just started probes before it sends.
-func (p *path) received(packets, bytes int) {
-	p.in.carried(packets, bytes)
-	if p.notifyFlags.Load() != 0 {
-		p.notifyArrival()
-	}
-}
-
-// notifyArrival notifies the prober and the keeper, if they wait for it, of a packet.
-func (p *path) notifyArrival() {
-	who := p.notifyFlags.Swap(0)
-	if who&wantedByProber != 0 {
-		p.arrived.Store(true)
-		p.t.prober.watch(p)
-	}
-	if who&wantedByKeeper != 0 {
-		p.packetArrived.Store(true)
-		p.t.keeper.mark(p)
-	}
-}

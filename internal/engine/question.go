@@ -9,7 +9,6 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/internal/config"
 	"sixfour/internal/probe"
 )
 
@@ -44,12 +43,12 @@ type question struct {
 	way           way
 	kind          kind
 	seq           uint16
-	index         uint16      // of a liveness session
-	local, remote netip.Addr  // outer addresses
-	self          netip.Addr  // for waySelf
-	between       config.Pair // for wayBetween
-	pair          uint8       // index in the path's pairs
-	size          int         // of the outer packet, in bytes; 0: the least
+	index         uint16     // of a liveness session
+	local, remote netip.Addr // outer addresses
+	self          netip.Addr // for waySelf
+	between       probe.Pair // for wayBetween
+	pair          uint8      // index in the path's pairs
+	size          int        // of the outer packet, in bytes; 0: the least
 	stack         *encap.Stack
 }
 
@@ -137,7 +136,7 @@ var allNodes = netip.AddrFrom16([16]byte{0xff, 2, 15: 1})
 // without forwarding. If it does not have the address, it would return the probe to us, and
 // so on (RFC 6164 section 5.1): a hop limit of 1 prevents that. If outer headers inherit
 // the hop limit, the probe would not arrive with a limit of 1.
-func limitHops(pkt []byte, pair config.Pair, o encap.Options) {
+func limitHops(pkt []byte, pair probe.Pair, o encap.Options) {
 	limit := byte(farHopLimit)
 	if pair.Near && o.TTL != encap.InheritTTL && o.HopLimit != encap.InheritTTL {
 		limit = 1

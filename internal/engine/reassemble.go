@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"iter"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ const timedOutMost = icmpreply.PerSender
 
 // reassemble adds a fragment and returns the inner packet if it is complete. A nil packet
 // with drop.None means that the fragment waits for the others.
-func (p *Wire) reassemble(t *tunnel, pkt []byte) ([]byte, drop.Reason) {
+func (p *Wire) reassemble(t *dataTunnel, pkt []byte) ([]byte, drop.Reason) {
 	whole, r := t.fragments.add(t, header.IPv6(pkt))
 	if whole == nil {
 		return nil, r
@@ -35,7 +36,7 @@ func (p *Wire) reassemble(t *tunnel, pkt []byte) ([]byte, drop.Reason) {
 	return p.stack.DecapsulateReassembled(whole)
 }
 
-func (f *reassembly) add(t *tunnel, pkt header.IPv6) ([]byte, drop.Reason) {
+func (f *reassembly) add(t *dataTunnel, pkt header.IPv6) ([]byte, drop.Reason) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.r == nil {
@@ -67,9 +68,9 @@ func (f *reassembly) expire(now time.Time) (timedOut [][]byte) {
 
 // expireFragments calls expire for the tunnel, and reports timed-out packets to the far
 // ends: ICMPv6 Time Exceeded, code 1 (RFC 8200 section 4.5). The control loop calls it.
-func (t *tunnel) expireFragments(now time.Time) {
+func (t *dataTunnel) expireFragments(now time.Time, paths iter.Seq[*dataPath]) {
 	for _, first := range t.fragments.expire(now) {
-		for _, p := range t.peers {
+		for p := range paths {
 			wire := p.wire.Load()
 			if wire == nil {
 				continue

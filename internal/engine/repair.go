@@ -97,7 +97,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 	text = fmt.Sprintf("another program removes addresses or routes of interface %s again and again: they are not restored for the next %v; change them in the configuration, and find that program (ip monitor address route)",
 		t.cfg.Name, m.next.Sub(now).Round(time.Second))
 	t.log.Error(text)
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		p.note(text)
 	}
 }
@@ -113,7 +113,7 @@ type lastRoute struct {
 // follows counts and reports that a path uses another local address or interface than the
 // last path. A change for all peers of a tunnel counts once.
 func (p *path) follows(wire *Wire) {
-	was, now := p.lastRoute, lastRoute{true, wire.outer().Local, wire.device}
+	was, now := p.lastRoute, lastRoute{true, wire.outer().Local, wire.hop.device}
 	p.lastRoute = now
 	if !was.known || was == now {
 		return

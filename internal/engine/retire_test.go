@@ -36,7 +36,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.tunnels = nil
 	shutAll([]*tunnel{tun})
 	tun.retire(e)
-	l := mtuUpdate{p, was.layers, was.link, 1300, "probe", make(chan struct{})}
+	l := mtuUpdate{p, was.layers, was.hop.mtu, 1300, "probe", make(chan struct{})}
 	e.applyMTUUpdate(l)
 	<-l.applied
 	if p.wire.Load() != nil || len(tun.sockets) > 0 {

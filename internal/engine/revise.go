@@ -26,8 +26,8 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 type revision struct {
 	t        *tunnel
 	cfg, old config.Tunnel
-	table    *resolve.Peers[*path]
-	oldTable *resolve.Peers[*path]
+	table    *resolve.Peers[*dataPeer]
+	oldTable *resolve.Peers[*dataPeer]
 	peers    []*path
 	oldPeers []*path
 	fresh    []*path // only in the new configuration
@@ -45,9 +45,9 @@ type peerRevision struct {
 
 // revise prepares a revision. It identifies peers by their names.
 func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
-	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.peers, oldTable: t.table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
-	known := make(map[string]*path, len(t.peers))
-	for _, p := range t.peers {
+	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.paths, oldTable: t.peers.table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
+	known := make(map[string]*path, len(t.paths))
+	for _, p := range t.paths {
 		known[p.cfg.Name] = p
 	}
 	for i := range cfg.Peers {
@@ -63,7 +63,7 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 		}
 		r.peers = append(r.peers, p)
 	}
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		if known[p.cfg.Name] != nil {
 			r.gone = append(r.gone, p)
 		}
@@ -96,12 +96,12 @@ func (r *revision) back() {
 	}
 }
 
-func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peers[*path]) {
+func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peers[*dataPeer]) {
 	t := r.t
 	t.cfg.Assume(cfg)
-	t.peers = peers
+	t.paths = peers
 	t.surroundings.old = true
-	t.table.Store(table)
+	t.peers.table.Store(table)
 	if !r.same {
 		t.version++ // to make all its paths again
 	}

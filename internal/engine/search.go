@@ -39,9 +39,9 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 	}
 	each(api.MTUProbe{Size: probeLeast, Answered: true})
 	patience := min(max(probePatient, 4*rtt), api.MaxPingTimeout)
-	good, bad := probeLeast, int(a.wire.link)+1
+	good, bad := probeLeast, int(a.wire.hop.mtu)+1
 	for size := bad - 1; good+1 < bad; size = (good + bad) / 2 {
-		if good == probeLeast && bad <= int(a.wire.link) && bad > probeUsual {
+		if good == probeLeast && bad <= int(a.wire.hop.mtu) && bad > probeUsual {
 			size = probeUsual
 		}
 		rtt, err := a.passes(ctx, size, patience)

@@ -12,12 +12,12 @@ import (
 )
 
 // seen returns the running captures; nil: none.
-func (t *tunnel) seen() *capture.Taps {
+func (t *dataTunnel) seen() *capture.Taps {
 	return t.capturing.Taps()
 }
 
 // show passes a packet that belongs to no batch to the captures.
-func (t *tunnel) show(p *capture.Packet) { t.seen().Show(t.cfg.Name, p) }
+func (t *dataTunnel) show(p *capture.Packet) { t.seen().Show(t.name, p) }
 
 // Notes on captured packets that their bytes do not explain.
 const (
@@ -34,17 +34,17 @@ const (
 )
 
 // showProbe shows a probe of ours, sent through or outside the tunnel.
-func (p *path) showProbe(at time.Time, pkt, echo []byte, inside bool) {
+func (p *dataPath) showProbe(at time.Time, pkt, echo []byte, inside bool) {
 	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
 	if inside {
 		c.Inner = whole(echo)
 	}
-	p.t.show(&c)
+	p.tunnel.show(&c)
 }
 
 // drops returns a drop counter for one direction of the tunnel.
-func (t *tunnel) drops(name string, d pcapng.Direction) drops {
-	return drops{log: t.log.Named(name), capturing: t.capturing, tunnel: t.cfg.Name, direction: d}
+func (t *dataTunnel) drops(name string, d pcapng.Direction) drops {
+	return drops{log: t.log.Named(name), capturing: t.capturing, tunnel: t.name, direction: d}
 }
 
 // lose counts and logs one or more packets that are not carried, and shows them to the
@@ -110,15 +110,15 @@ func (in *inbound) endBatch() {
 
 // show shows the current packet, which was carried or handled by the daemon, and its inner
 // packet.
-func (in *inbound) show(t *tunnel, inner []byte, note string) {
+func (in *inbound) show(t *dataTunnel, inner []byte, note string) {
 	if in.seen != nil {
-		in.seen.Show(t.cfg.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
+		in.seen.Show(t.name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
 	}
 }
 
 // lose counts the current packet as dropped, with its inner packet, if known, and the
 // reason.
-func (in *inbound) lose(s *sink, p *path, inner []byte, r drop.Reason, err error) {
+func (in *inbound) lose(s *sink, p *dataPath, inner []byte, r drop.Reason, err error) {
 	s.drops.lose(&p.in, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
 }
 
@@ -130,7 +130,7 @@ func (in *inbound) noteSent(outer []byte) {
 }
 
 // showAnswer shows the current packet and the daemon's answer to it.
-func (in *inbound) showAnswer(t *tunnel, inner, answer []byte) {
+func (in *inbound) showAnswer(t *dataTunnel, inner, answer []byte) {
 	if in.seen == nil {
 		return
 	}
@@ -159,7 +159,7 @@ func (s *sink) showKept(seen *capture.Taps, refused []int16, all bool, why drop.
 		if all || slices.Contains(refused, int16(i)) {
 			p.Reason, p.Err = why, err
 		}
-		seen.Show(s.t.cfg.Name, p)
+		seen.Show(s.t.name, p)
 	}
 	clear(s.kept)
 	s.kept = s.kept[:0]
@@ -167,7 +167,7 @@ func (s *sink) showKept(seen *capture.Taps, refused []int16, all bool, why drop.
 
 // lose counts packet i of the batch as dropped.
 func (o *outbound) lose(i int, r drop.Reason, err error) {
-	o.drops.lose(&o.paths[i].out, &capture.Packet{
+	o.drops.lose(&o.wires[i].path.out, &capture.Packet{
 		At: o.moment.At, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
 }
@@ -175,7 +175,7 @@ func (o *outbound) lose(i int, r drop.Reason, err error) {
 // show shows n packets of the batch, starting at from, which were sent.
 func (o *outbound) show(seen *capture.Taps, from, n int) {
 	for i := from; i < from+n; i++ {
-		seen.Show(o.t.cfg.Name, &capture.Packet{
+		seen.Show(o.t.name, &capture.Packet{
 			At: o.moment.At, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
 		})
 	}

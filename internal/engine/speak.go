@@ -58,7 +58,7 @@ func (e *Engine) runAgent(p *path) {
 	}
 	s, ok := r.(resolve.Speaker)
 	if !ok {
-		p.t.speaker.Store(nil)
+		p.t.setSpeaker(nil)
 		return
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
@@ -73,7 +73,7 @@ func (e *Engine) runAgent(p *path) {
 		p.t.mech.failed.Store(true)
 		e.somethingChanged()
 	}
-	p.t.speaker.Store(sp)
+	p.t.setSpeaker(sp)
 	e.wg.Go(func() { sp.run(ctx) })
 }
 
@@ -262,5 +262,15 @@ func (t *tunnel) learn() {
 	}
 	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
 		t.log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
+	}
+}
+
+// setSpeaker sets the speaker of the tunnel's mechanism; nil: none.
+func (t *tunnel) setSpeaker(s *speaker) {
+	t.speaker.Store(s)
+	if s == nil {
+		t.setAgent(nil)
+	} else {
+		t.setAgent(s)
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
@@ -33,8 +31,8 @@ func (g *gossip) Learnt() resolve.Learnt { return resolve.Learnt{MTU: 1280 + g.h
 
 func newGossip(learnt func()) (*speaker, *gossip) {
 	g := new(gossip)
-	p := newPath(&tunnel{log: zap.NewNop(), prober: newProber()}, new(config.Peer))
-	p.wire.Store(pathTo("198.51.100.1"))
+	p := tunnelOf(config.Tunnel{}).only
+	useWire(p, pathTo("198.51.100.1"))
 	p.listening.Store(true)
 	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
 }

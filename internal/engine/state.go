@@ -120,9 +120,9 @@ func (t *tunnel) level() zapcore.Level {
 // innermost layer over IPv6 inside it.
 func setEnds(s *api.State, wire *Wire) {
 	layers, outer := wire.layers, wire.outer()
-	s.Local, s.Remote = named(outer.Local, wire.on), "any"
+	s.Local, s.Remote = named(outer.Local, wire.hop.on), "any"
 	if outer.Resolver == nil {
-		s.Remote = named(outer.Remote, wire.on)
+		s.Remote = named(outer.Remote, wire.hop.on)
 	}
 	for _, l := range layers[:len(layers)-1] {
 		if l.Kind.Over() == 6 {
@@ -139,7 +139,7 @@ func (p *path) updateState(k *keeper) {
 		pl = p.chosen(k)
 	}
 	state, missed := pl.life.State()
-	p.notifyNext(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
+	p.notices.request(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
 	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
 	for _, one := range p.sessions {
 		sent, lost := one.life.Probes()
@@ -198,7 +198,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 		if phase == api.Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, wire.on)), zap.String("why", p.state.Detail))
+		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, wire.hop.on)), zap.String("why", p.state.Detail))
 	case api.Up:
 		p.wasUp = true
 		p.endOutage()
@@ -206,7 +206,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 		if before.Phase != api.Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
-		fields := []zap.Field{zap.String("remote", named(pl.target.remote, wire.on))}
+		fields := []zap.Field{zap.String("remote", named(pl.target.remote, wire.hop.on))}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
 			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))

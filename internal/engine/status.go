@@ -9,7 +9,7 @@ func (t *tunnel) status() api.TunnelStatus {
 	s := api.TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
 	t.overflow.look(t)
 	s.In, s.Out = t.in.traffic(), t.out.traffic()
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		one := p.status()
 		if t.only == nil {
 			s.Peers = append(s.Peers, one)
@@ -74,7 +74,7 @@ func (p *path) status() api.PeerStatus {
 		Peer:     p.cfg.Name,
 		In:       p.in.traffic(),
 		Out:      p.out.traffic(),
-		Answered: p.answered.Load(),
+		Answered: p.requests.answered.Load(),
 		ICMP:     api.ICMP{HeardTypes: p.icmp.errors.Types(), Ignored: p.icmp.ignored.Load()},
 		Probes:   api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
 		OddECN:   p.record.OddECN(),

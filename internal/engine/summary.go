@@ -83,7 +83,7 @@ func (e *Engine) heartbeat() {
 
 // carries reports whether the tunnel can reach any of its peers.
 func (t *tunnel) carries() bool {
-	return t.link != nil && slices.ContainsFunc(t.peers, func(p *path) bool { return p.wire.Load() != nil })
+	return t.link != nil && slices.ContainsFunc(t.paths, func(p *path) bool { return p.wire.Load() != nil })
 }
 
 // summary returns the present state of the tunnels.
@@ -95,7 +95,7 @@ func (e *Engine) summary() Summary {
 		}
 		w := Wait{t.cfg.Name, t.waits()}
 		if w.For == "" {
-			w.For = t.peers[0].detail()
+			w.For = t.paths[0].detail()
 		}
 		s.Waiting = append(s.Waiting, w)
 	}

@@ -27,7 +27,7 @@ type zoned struct {
 
 // end is the entry of one peer in a table.
 type end struct {
-	path     *path
+	path     *dataPath
 	arrives  *atomic.Pointer[Wire] // the path that decapsulates packets
 	protocol byte
 	framing  encap.Framing // it tells packets with the same addresses apart; nil: it cannot
@@ -39,15 +39,16 @@ type end struct {
 	next     *end          // entry with the same addresses, but another protocol or framing
 }
 
-// newEnd makes an entry for a peer's path, and for later paths with the same ends.
-func newEnd(p *path, arrives *atomic.Pointer[Wire]) *end {
+// newEnd makes an entry for a path's wire, and for later wires with the same ends.
+// HasAddress reports whether the tunnel's interface has an address.
+func newEnd(p *dataPath, arrives *atomic.Pointer[Wire], hasAddress func(netip.Addr) bool) *end {
 	wire := arrives.Load()
 	l := wire.outer()
 	e := &end{path: p, arrives: arrives}
 	e.frame(l.Kind)
 	if ours, theirs, ok := probe.Ends(wire.layers); ok {
 		e.local, e.remote = ours.As16(), theirs.As16()
-		e.host = !slices.ContainsFunc(p.t.cfg.Address, func(a netip.Prefix) bool { return a.Addr() == ours })
+		e.host = !hasAddress(ours)
 	}
 	return e
 }

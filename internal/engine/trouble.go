@@ -17,9 +17,6 @@ import (
 // send: such an error often repeats for every packet.
 const troublePause = time.Second
 
-// epoch is the start of the monotonic times that are stored as integers.
-var epoch = time.Now()
-
 // note records the peer's last error, and adds an event if the error is new.
 func (p *path) note(what string) {
 	now := time.Now()
@@ -54,9 +51,9 @@ func (p *path) noteICMP(from netip.Addr, err icmp.Error) {
 	p.note(fmt.Sprintf("ICMP error from %v: %v", from, err))
 }
 
-// noteSend records that the kernel refused to send a packet. It ignores packets that are
+// sendFailed records that the kernel refused to send a packet. It ignores packets that are
 // too large and a temporary lack of buffers: these are not errors of the peer.
-func (p *path) noteSend(err error) {
+func (p *path) sendFailed(err error) {
 	if r := sendReason(err); r == drop.TooBig || r == drop.NoBuffer {
 		return
 	}

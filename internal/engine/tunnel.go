@@ -13,7 +13,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"sixfour/encap"
-	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
@@ -27,56 +26,67 @@ import (
 // tunnel is one TUN interface with its peers. The control loop owns it; the fields that
 // the data goroutines read are atomic pointers, or never change.
 type tunnel struct {
-	id int // unique in the engine
+	*dataTunnel
 	// The name, the namespace and Hub never change: they decide how the interface is
 	// made. Only the control loop, or code that holds the engine's mu, may use the rest.
-	cfg   config.Tunnel
-	log   *zap.Logger
-	peers []*path                              // same rule as for cfg
-	only  *path                                // the only peer; nil: table decides
-	table atomic.Pointer[resolve.Peers[*path]] // peers by inner destination
-	in    counters                             // packets that belong to no peer
-	out   counters
+	cfg     config.Tunnel
+	version int                // of the settings in cfg from which wires are made
+	paths   []*path            // same rule as for cfg
+	only    *path              // the only one; nil: the tunnel is a hub
+	sockets map[origin]sockets // for sending; the control loop owns it
+	ifaceState
+	routing
+	surroundings surroundings
+	mech         *mechanism // of an automatic tunnel
+	agentState
+	prober *prober
+	keeper *keeper // nil: no liveness checks
+	reports
+	toLoop chan<- tooLong // to the control loop; never blocks
+}
 
-	device  atomic.Pointer[tun.Device] // nil: the interface is gone
-	index   atomic.Int64               // of the interface, in its namespace
-	gone    atomic.Pointer[iface.Link] // the last link that was found to be gone
-	touched atomic.Bool                // the interface was changed from outside
-	retired atomic.Bool                // no longer a tunnel of the engine
-	mtu     atomic.Int64               // of the interface
+// ifaceState is the state of a tunnel's interface.
+type ifaceState struct {
+	index    atomic.Int64               // in its namespace
+	gone     atomic.Pointer[iface.Link] // the last link that was found to be gone
+	touched  atomic.Bool                // it was changed from outside
+	overflow overflow
 
-	queues         int
-	surroundings   surroundings
-	fragments      reassembly
-	speaker        atomic.Pointer[speaker] // nil: the mechanism sends nothing of its own
-	reply          *icmpreply.Replier
-	prober         *prober
-	keeper         *keeper     // nil: no liveness checks
+	// Used by the control loop only.
+	link      *iface.Link
+	down      bool // administratively down
+	restoring restoring
+	opening   opening
+	warned    struct{ state, mtu string } // the last warnings about the interface
+	wg        sync.WaitGroup              // for the goroutines that use the device
+}
+
+// routing is which of a tunnel's routes the interface has. The control loop owns it.
+type routing struct {
+	sorted *sortedRoutes  // of cfg
+	held   []netip.Prefix // configured routes that would lead outer packets into the tunnel
+}
+
+// agentState is how the mechanism of an automatic tunnel speaks and follows names.
+type agentState struct {
+	speaker atomic.Pointer[speaker] // nil: the mechanism sends nothing of its own
+
+	// Used by the control loop only.
+	agentResolver resolve.Resolver   // the resolver for which the speaker runs
+	unfollowHosts context.CancelFunc // stops following the mechanism's names; nil: it has none
+}
+
+// reports is what a tunnel reports in events and the log.
+type reports struct {
 	events         *events.Log // nil: events are not recorded
 	repairs        repairCounts
 	troubles       *rate.Limiter // limits events about errors
 	falls, returns *rate.Limiter // limit log lines about peers that stop or resume answering
-	capturing      *capture.Set  // nil: no captures
-	overflow       overflow
-	tooLong        chan<- tooLong // to the control loop; never blocks
 
 	// Used by the control loop only.
-	waiting       int                // peers that began to wait since the last full evaluation
-	version       int                // of the path settings in the configuration
-	unfollow      context.CancelFunc // stops following the mechanism's names; nil: it has none
-	link          *iface.Link
-	down          bool // the interface is administratively down
-	restoring     restoring
-	opening       opening
-	warned        struct{ state, mtu string } // the last warnings about the interface
-	lastRoute     lastRoute                   // last change that was counted, so that it counts once for all peers
-	mech          *mechanism                  // of an automatic tunnel
-	agentResolver resolve.Resolver            // the resolver for which the speaker runs
-	sockets       map[origin]sockets          // for sending
-	sorted        *sortedRoutes               // of cfg
-	held          []netip.Prefix              // configured routes that would lead outer packets into the tunnel
-	noXDP         string                      // last reported reason why packets do not leave through AF_XDP
-	wg            sync.WaitGroup              // for the goroutines that use the device
+	waiting   int       // paths that began to wait since the last full evaluation
+	lastRoute lastRoute // last change that was counted, so that it counts once for all paths
+	noXDP     string    // last reported reason why packets do not leave through AF_XDP
 }
 
 // origin identifies a socket for sending: what all its packets have in common.
@@ -90,26 +100,26 @@ type origin struct {
 // sockets are the senders of one origin, one for each queue.
 type sockets []transport.Sender
 
-func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger) (*tunnel, error) {
+func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
-		id: id, cfg: cfg, log: log.With(zap.String("tunnel", cfg.Name)), queues: queues,
-		prober: p, sockets: make(map[origin]sockets),
-		troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce),
-		falls:    newLifeLimit(),
-		returns:  newLifeLimit(),
+		dataTunnel: &dataTunnel{id: id, name: cfg.Name, queues: queues, log: log.With(zap.String("tunnel", cfg.Name)), capturing: c},
+		cfg:        cfg, prober: p, sockets: make(map[origin]sockets),
+		reports: newReports(),
 	}
+	t.owner = t
 	t.reply = icmpreply.New(t.cfg.Netns, &t.index, t.log)
 	for i := range cfg.Peers {
-		t.peers = append(t.peers, newPath(t, &cfg.Peers[i]))
+		t.paths = append(t.paths, newPath(t, &cfg.Peers[i]))
 	}
 	if !cfg.Hub {
-		t.only = t.peers[0]
+		t.only = t.paths[0]
+		t.peers.only = t.only.peer
 	} else {
-		table, err := newBehind(t.peers, cfg.Peers)
+		table, err := newBehind(t.paths, cfg.Peers)
 		if err != nil {
 			return nil, err
 		}
-		t.table.Store(table)
+		t.peers.table.Store(table)
 	}
 	for i, l := range cfg.Layers {
 		if l.Mechanism != nil {
@@ -119,31 +129,17 @@ func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, log *zap.Logger
 	return t, nil
 }
 
+func newReports() reports {
+	return reports{troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
+}
+
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
-func newBehind(peers []*path, cfgs []config.Peer) (*resolve.Peers[*path], error) {
-	list := make([]resolve.Peer[*path], len(peers))
-	for i, p := range peers {
-		list[i] = resolve.Peer[*path]{Peer: p, Allowed: cfgs[i].Allowed}
+func newBehind(paths []*path, cfgs []config.Peer) (*resolve.Peers[*dataPeer], error) {
+	list := make([]resolve.Peer[*dataPeer], len(paths))
+	for i, p := range paths {
+		list[i] = resolve.Peer[*dataPeer]{Peer: p.peer, Allowed: cfgs[i].Allowed}
 	}
 	return resolve.NewPeers(list)
-}
-
-// to returns the peer for an inner packet; nil: there is none.
-func (t *tunnel) to(inner []byte) *path {
-	if t.only != nil {
-		return t.only
-	}
-	p, _ := t.table.Load().To(inner)
-	return p
-}
-
-// toward returns the peer to which packets for an address go; nil: there is none.
-func (t *tunnel) toward(a netip.Addr) *path {
-	if t.only != nil {
-		return t.only
-	}
-	p, _ := t.table.Load().Toward(a)
-	return p
 }
 
 // maxQueues is the most queues that a tunnel has if the configuration does not set their
@@ -232,9 +228,9 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 // is none. Packets too large for the other paths are answered with ICMP.
 func (t *tunnel) widest() encap.PathMTU {
 	var widest encap.PathMTU
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		if wire := p.wire.Load(); wire != nil {
-			widest = max(widest, wire.link)
+			widest = max(widest, wire.hop.mtu)
 		}
 	}
 	if widest == 0 {
@@ -243,33 +239,18 @@ func (t *tunnel) widest() encap.PathMTU {
 	return widest
 }
 
-// clamp is the largest inner TCP packet by IP version; 0: no limit. It is part of the
-// path, so that new connections fit it.
-type clamp struct{ ipv4, ipv6 encap.TunnelMTU }
-
 func (t *tunnel) newClamp(p *Wire) clamp {
 	if t.cfg.NoMSSClamp {
 		return clamp{}
 	}
-	iface := t.wantMTU(p.link)
+	iface := t.wantMTU(p.hop.mtu)
 	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
 	// Where the path MTU is smaller than the MTU of the peer's own link may be, only
 	// the MSS tells the peer what fits.
-	if p.stack.NeedsPathMTU() && p.mtu < max(p.link, assumedMTU) {
+	if p.stack.NeedsPathMTU() && p.mtu < max(p.hop.mtu, assumedMTU) {
 		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
 	}
 	return c
-}
-
-// apply lowers the MSS option of a TCP SYN.
-func (c *clamp) apply(inner []byte) {
-	mtu := c.ipv4
-	if header.Version(inner) == 6 {
-		mtu = c.ipv6
-	}
-	if mtu != 0 {
-		encap.ClampMSS(inner, mtu)
-	}
 }
 
 // assumedMTU is the MTU of Ethernet, used while there is no path.
@@ -310,7 +291,7 @@ func (t *tunnel) open(s iface.Settings, lost func()) error {
 	}
 	var once sync.Once
 	for i, q := range link.Device.Queues() {
-		out := newOutbound(t, q, i)
+		out := newOutbound(t.dataTunnel, q, i)
 		t.wg.Go(func() {
 			out.run()
 			once.Do(func() {
@@ -379,7 +360,7 @@ func (t *tunnel) troubled(last *string, err error) {
 	}
 	*last = err.Error()
 	t.log.Warn("cannot restore the interface", zap.Error(err))
-	for _, p := range t.peers {
+	for _, p := range t.paths {
 		p.note("interface " + t.cfg.Name + ": " + err.Error())
 	}
 }

@@ -27,7 +27,7 @@ func (o *outbound) sampleLarge() {
 		if pkt.Len() <= everyPath {
 			continue
 		}
-		o.paths[i].sample.remember(pkt, size)
+		o.wires[i].path.sample.remember(pkt, size)
 		return
 	}
 }
@@ -45,7 +45,7 @@ func (w *ptbSample) remember(pkt *transport.Packet, size int) {
 
 // tell informs the sender of the stored packet if the packet is too large for the path and
 // must not be fragmented. It then forgets the packet.
-func (w *ptbSample) tell(t *tunnel, p *Wire) {
+func (w *ptbSample) tell(t *dataTunnel, p *Wire) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	head := w.head[:min(w.size, len(w.head))]

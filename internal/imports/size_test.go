@@ -30,9 +30,7 @@ var tooLarge = []string{
 	"internal/engine",
 	"internal/engine.Engine",
 	"internal/engine.inbound",
-	"internal/engine.path",
 	"internal/engine.reload",
-	"internal/engine.tunnel",
 	"internal/liveness.Peer",
 	"internal/pathmtu.Path",
 }

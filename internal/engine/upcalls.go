@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/api"
+	"sixfour/transport"
+)
+
+// reportedTooBig handles a router's report about the path MTU. In an automatic tunnel each
+// destination has its own path MTU.
+func (p *path) reportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
+	if q.To == 0 {
+		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
+		return
+	}
+	if p.reports.Allow() {
+		var dst [4]byte
+		binary.BigEndian.PutUint32(dst[:], q.To)
+		p.narrowTo(dst, mtu)
+	}
+}
+
+// narrowTo stores the path MTU to one destination of an automatic tunnel.
+func (p *path) narrowTo(dst [4]byte, mtu encap.PathMTU) {
+	p.narrow.Lock()
+	defer p.narrow.Unlock()
+	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
+}
+
+// widen removes stored path MTUs that are due to be tested again.
+func (p *path) widen(now time.Time) {
+	p.narrow.Lock()
+	defer p.narrow.Unlock()
+	p.record.Widen(now)
+}
+
+// reportedUnreachable handles an ICMP error that says that the peer cannot be reached.
+func (p *path) reportedUnreachable(from netip.Addr, err icmp.Error) {
+	p.noteICMP(from, err)
+	p.doubtName()
+	p.doubted.Store(true)
+	p.t.keeper.mark(p)
+}
+
+// reported handles an ICMP error about a probe of the peer's outer address.
+func (p *path) reported(from netip.Addr, err icmp.Error) { p.noteICMP(from, err) }
+
+// largeSent makes the prober watch the path, to which large packets were sent.
+func (p *path) largeSent() { p.t.prober.watch(p) }
+
+// hopRefused reports to the control loop a destination of an automatic tunnel that is
+// behind another device than the rest, with a smaller MTU.
+func (p *path) hopRefused(dst netip.Addr) {
+	select {
+	case p.t.toLoop <- tooLong{p, dst}:
+	default: // the sender will retry
+	}
+}
+
+// notify tells the prober and the keeper, if they wait for it, that a packet has arrived.
+func (p *path) notify(flags uint32) {
+	if flags&wantedByProber != 0 {
+		p.arrived.Store(true)
+		p.t.prober.watch(p)
+	}
+	if flags&wantedByKeeper != 0 {
+		p.packetArrived.Store(true)
+		p.t.keeper.mark(p)
+	}
+}
+
+// recovered counts and reports a panic while doing something for the tunnel.
+func (t *tunnel) recovered(doing string) {
+	t.repairs[repairPanic].Add(1)
+	if t.troubles.Allow() {
+		t.event(api.EventError, "panic: a bug in sixfourd while "+doing+"; the log has the stack")
+	}
+}
+
+// listenICMP opens the receiver of ICMP messages to an address.
+func (e *Engine) listenICMP(local netip.Addr) error {
+	protocol, types := header.ICMP, []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
+	if local.Is6() {
+		protocol, types = header.ICMPv6, []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
+	}
+	rx, err := transport.ListenRaw(local, protocol, transport.Shard{}, transport.Options{ICMP: types})
+	if err != nil {
+		return err
+	}
+	o := &outerErrors{rx, zoneOf(local), &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken, &e.stray}
+	e.errors[local] = rx
+	e.wg.Go(o.run)
+	return nil
+}
