@@ -13,6 +13,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/internal/capture"
+	"sixfour/internal/decode"
 	"sixfour/internal/pcapng"
 )
 
@@ -50,7 +51,7 @@ func (s *sink) read(t *testing.T) (packets []string, end []pcapng.Statistics) {
 	s.mu.Lock()
 	all := bytes.Clone(s.buf.Bytes()[:s.flushed])
 	s.mu.Unlock()
-	r, err := pcapng.NewReader(bytes.NewReader(all))
+	r, err := decode.NewReader(bytes.NewReader(all))
 	if err != nil {
 		t.Fatal(err)
 	}

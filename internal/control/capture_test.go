@@ -10,6 +10,7 @@ import (
 
 	"sixfour/internal/capture"
 	"sixfour/internal/control/client"
+	"sixfour/internal/decode"
 	"sixfour/internal/pcapng"
 )
 
@@ -68,7 +69,7 @@ func TestCapture(t *testing.T) {
 }
 
 func count(from io.Reader) (n int, err error) {
-	r, err := pcapng.NewReader(from)
+	r, err := decode.NewReader(from)
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 )
 
 // icmpHeader is the length of the header of ICMP and ICMPv6 messages in bytes, including
@@ -31,23 +34,17 @@ var codes6 = map[byte]string{
 	0: "no route", 1: "prohibited", 2: "beyond scope", 3: "address", 4: "port", 5: "source address refused", 6: "reject route",
 }
 
-// message decodes the type and code of an ICMP message.
-func (d *decoder) message(name string, b []byte, types map[byte]string) *Layer {
-	l := d.add(name, min(len(b), icmpHeader))
-	words := types[b[0]]
+// message adds a message with its type and code.
+func (d *decoder) message(name string, bytes int, kind, code byte, types map[byte]string) *Layer {
+	l := d.add(name, bytes)
+	words := types[kind]
 	if words == "" {
-		words = fmt.Sprintf("type %d", b[0])
+		words = fmt.Sprintf("type %d", kind)
 	}
-	l.say("type", b[0], words)
-	l.say("code", b[1], "")
+	l.say("type", kind, words)
+	l.say("code", code, "")
 	l.say("name", words, "")
 	return l
-}
-
-func (d *decoder) echo(l *Layer, b []byte) {
-	l.field("identifier", binary.BigEndian.Uint16(b[4:]))
-	l.field("sequence", binary.BigEndian.Uint16(b[6:]))
-	d.rest(b[icmpHeader:])
 }
 
 // quote decodes the packet that an ICMP error quotes.
@@ -62,158 +59,170 @@ func (d *decoder) quote(b []byte) {
 }
 
 func (d *decoder) icmp4(b []byte) {
-	if len(b) < icmpHeader {
+	var m layers.ICMPv4
+	if err := m.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
 		d.odd("ICMP", b)
 		return
 	}
-	l := d.message("ICMP", b, types4)
-	switch b[0] {
-	case 0, 8:
-		d.echo(l, b)
-	case 3, 4, 5, 11, 12:
-		if b[0] == 3 {
-			if name := codes4[b[1]]; name != "" {
-				l.note("%s", name)
-			} else {
-				l.note("code %d", b[1])
-			}
-			if b[1] == 4 {
-				l.say("mtu", binary.BigEndian.Uint16(b[6:]), fmt.Sprintf("MTU %d", binary.BigEndian.Uint16(b[6:])))
-			}
+	kind, code := m.TypeCode.Type(), m.TypeCode.Code()
+	l := d.message("ICMP", len(m.Contents), kind, code, types4)
+	switch kind {
+	case layers.ICMPv4TypeEchoReply, layers.ICMPv4TypeEchoRequest:
+		l.field("identifier", m.Id)
+		l.field("sequence", m.Seq)
+		d.rest(m.Payload)
+	case layers.ICMPv4TypeDestinationUnreachable:
+		if name := codes4[code]; name != "" {
+			l.note("%s", name)
+		} else {
+			l.note("code %d", code)
 		}
-		d.quote(b[icmpHeader:])
+		if code == layers.ICMPv4CodeFragmentationNeeded {
+			l.say("mtu", m.Seq, fmt.Sprintf("MTU %d", m.Seq))
+		}
+		d.quote(m.Payload)
+	case layers.ICMPv4TypeSourceQuench, layers.ICMPv4TypeRedirect, layers.ICMPv4TypeTimeExceeded, layers.ICMPv4TypeParameterProblem:
+		d.quote(m.Payload)
 	default:
-		d.rest(b[icmpHeader:])
+		d.rest(m.Payload)
 	}
 }
 
 func (d *decoder) icmp6(b []byte) {
-	if len(b) < icmpHeader {
+	var m layers.ICMPv6
+	if err := m.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil || len(b) < icmpHeader {
 		d.odd("ICMPv6", b)
 		return
 	}
-	l := d.message("ICMPv6", b, types6)
-	arg := binary.BigEndian.Uint32(b[4:])
-	switch b[0] {
-	case 128, 129:
-		d.echo(l, b)
-	case 1, 2, 3, 4:
-		switch b[0] {
-		case 1:
-			if name := codes6[b[1]]; name != "" {
-				l.note("%s", name)
-			}
-		case 2:
-			l.say("mtu", arg, fmt.Sprintf("MTU %d", arg))
-		case 4:
-			l.field("pointer", arg)
+	kind, code := m.TypeCode.Type(), m.TypeCode.Code()
+	l := d.message("ICMPv6", icmpHeader, kind, code, types6)
+	arg, body := binary.BigEndian.Uint32(m.Payload), b[icmpHeader:]
+	switch kind {
+	case layers.ICMPv6TypeEchoRequest, layers.ICMPv6TypeEchoReply:
+		var e layers.ICMPv6Echo
+		_ = e.DecodeFromBytes(m.Payload, gopacket.NilDecodeFeedback) // it is long enough
+		l.field("identifier", e.Identifier)
+		l.field("sequence", e.SeqNumber)
+		d.rest(body)
+	case layers.ICMPv6TypeDestinationUnreachable:
+		if name := codes6[code]; name != "" {
+			l.note("%s", name)
 		}
-		d.quote(b[icmpHeader:])
-	case 135, 136:
-		if len(b) < icmpHeader+16 {
+		d.quote(body)
+	case layers.ICMPv6TypePacketTooBig:
+		l.say("mtu", arg, fmt.Sprintf("MTU %d", arg))
+		d.quote(body)
+	case layers.ICMPv6TypeParameterProblem:
+		l.field("pointer", arg)
+		d.quote(body)
+	case layers.ICMPv6TypeTimeExceeded:
+		d.quote(body)
+	case layers.ICMPv6TypeNeighborSolicitation, layers.ICMPv6TypeNeighborAdvertisement:
+		var n layers.ICMPv6NeighborSolicitation // the advertisement has the same fields
+		err := n.DecodeFromBytes(m.Payload, gopacket.NilDecodeFeedback)
+		target, ok := netip.AddrFromSlice(n.TargetAddress)
+		if !ok {
 			l.note("cut off")
 			return
 		}
 		l.Bytes += 16
-		target := netip.AddrFrom16([16]byte(b[icmpHeader:]))
 		l.say("target", target, "target "+target.String())
-		d.neighbourOptions(l, b[icmpHeader+16:])
-	case 134:
+		d.neighbourOptions(l, n.Options, err)
+	case layers.ICMPv6TypeRouterAdvertisement:
+		var r layers.ICMPv6RouterAdvertisement
+		err := r.DecodeFromBytes(m.Payload, gopacket.NilDecodeFeedback)
 		l.field("router_lifetime", binary.BigEndian.Uint16(b[6:]))
-		if len(b) >= 16 {
-			l.Bytes += 8
-			d.neighbourOptions(l, b[16:])
+		if len(r.Contents) == 0 {
+			l.note("cut off")
+			return
 		}
-	case 133:
-		d.neighbourOptions(l, b[icmpHeader:])
+		l.Bytes += 8
+		d.neighbourOptions(l, r.Options, err)
+	case layers.ICMPv6TypeRouterSolicitation:
+		var r layers.ICMPv6RouterSolicitation
+		d.neighbourOptions(l, r.Options, r.DecodeFromBytes(m.Payload, gopacket.NilDecodeFeedback))
 	default:
-		d.rest(b[icmpHeader:])
+		d.rest(body)
 	}
 }
 
 // neighbourOptions lists the options of a neighbour discovery message (RFC 4861 section
-// 4.6).
-func (d *decoder) neighbourOptions(l *Layer, b []byte) {
+// 4.6). err is the error of decoding the message.
+func (d *decoder) neighbourOptions(l *Layer, options layers.ICMPv6Options, err error) {
 	var prefixes []string
-	for len(b) >= 8 {
-		n := int(b[1]) * 8
-		if n == 0 || n > len(b) {
-			l.note("an option is cut off")
-			return
-		}
+	for _, o := range options {
 		switch {
-		case b[0] == 3 && n == 32:
-			p := netip.PrefixFrom(netip.AddrFrom16([16]byte(b[16:])), int(min(b[2], 128)))
+		case o.Type == layers.ICMPv6OptPrefixInfo && len(o.Data) == 30: // length, flags, two lifetimes, 4 bytes, prefix
+			p := netip.PrefixFrom(netip.AddrFrom16([16]byte(o.Data[14:])), int(min(o.Data[0], 128)))
 			prefixes = append(prefixes, p.String())
 			l.note("prefix %v", p)
-		case b[0] == 5 && n == 8:
-			l.say("mtu", binary.BigEndian.Uint32(b[4:]), fmt.Sprintf("MTU %d", binary.BigEndian.Uint32(b[4:])))
+		case o.Type == layers.ICMPv6OptMTU && len(o.Data) == 6:
+			mtu := binary.BigEndian.Uint32(o.Data[2:])
+			l.say("mtu", mtu, fmt.Sprintf("MTU %d", mtu))
 		}
-		l.Bytes += n
-		b = b[n:]
+		l.Bytes += 2 + len(o.Data)
+	}
+	if err != nil {
+		l.note("an option is cut off")
 	}
 	if len(prefixes) > 0 {
 		l.say("prefixes", prefixes, "")
 	}
-	d.rest(b)
 }
 
-// tcpFlags are the names of the flags from the lowest bit on.
-var tcpFlags = [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}
-
 func (d *decoder) tcp(b []byte) {
-	if len(b) < 20 || int(b[12]>>4)*4 < 20 || int(b[12]>>4)*4 > len(b) {
+	var t layers.TCP
+	if err := t.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
 		d.odd("TCP", b)
 		return
 	}
-	n := int(b[12]>>4) * 4
-	l := d.add("TCP", n)
-	d.ports(l, b)
+	l := d.add("TCP", len(t.Contents))
+	d.ports(l, uint16(t.SrcPort), uint16(t.DstPort))
 	var set []string
-	for i, name := range tcpFlags {
-		if b[13]>>i&1 != 0 {
-			set = append(set, name)
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{{t.FIN, "FIN"}, {t.SYN, "SYN"}, {t.RST, "RST"}, {t.PSH, "PSH"}, {t.ACK, "ACK"}, {t.URG, "URG"}, {t.ECE, "ECE"}, {t.CWR, "CWR"}} {
+		if f.set {
+			set = append(set, f.name)
 		}
 	}
 	l.say("flags", set, strings.Join(set, " "))
-	l.field("sequence", binary.BigEndian.Uint32(b[4:]))
-	if b[13]&0x10 != 0 {
-		l.field("acknowledgement", binary.BigEndian.Uint32(b[8:]))
+	l.field("sequence", t.Seq)
+	if t.ACK {
+		l.field("acknowledgement", t.Ack)
 	}
-	l.field("window", binary.BigEndian.Uint16(b[14:]))
-	for o := b[20:n]; len(o) > 0 && o[0] != 0; {
-		if o[0] == 1 {
-			o = o[1:]
-			continue
+	l.field("window", t.Window)
+	for _, o := range t.Options {
+		if o.OptionType == layers.TCPOptionKindMSS && len(o.OptionData) == 2 {
+			mss := binary.BigEndian.Uint16(o.OptionData)
+			l.say("mss", mss, fmt.Sprintf("MSS %d", mss))
 		}
-		if len(o) < 2 || int(o[1]) < 2 || int(o[1]) > len(o) {
-			l.note("an option is cut off")
-			break
-		}
-		if o[0] == 2 && o[1] == 4 {
-			l.say("mss", binary.BigEndian.Uint16(o[2:]), fmt.Sprintf("MSS %d", binary.BigEndian.Uint16(o[2:])))
-		}
-		o = o[o[1]:]
 	}
-	d.rest(b[n:])
+	if n := len(t.Options); len(t.Padding) > 0 && (n == 0 || t.Options[n-1].OptionType != layers.TCPOptionKindEndList) {
+		l.note("an option is cut off")
+	}
+	d.rest(t.Payload)
 }
 
 func (d *decoder) udp(b []byte) {
-	if len(b) < 8 {
+	var u layers.UDP
+	if err := u.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil && len(u.Contents) == 0 {
 		d.odd("UDP", b)
 		return
 	}
-	l := d.add("UDP", 8)
-	d.ports(l, b)
-	l.field("length", binary.BigEndian.Uint16(b[4:]))
-	if binary.BigEndian.Uint16(b[6:]) == 0 {
+	l := d.add("UDP", len(u.Contents))
+	d.ports(l, uint16(u.SrcPort), uint16(u.DstPort))
+	l.field("length", u.Length)
+	if u.Checksum == 0 {
 		l.note("no checksum")
 	}
-	d.rest(b[8:])
+	if body := b[len(u.Contents):]; !d.decode(u.NextLayerType(), body) {
+		d.rest(body)
+	}
 }
 
-func (d *decoder) ports(l *Layer, b []byte) {
-	src, dst := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+func (d *decoder) ports(l *Layer, src, dst uint16) {
 	l.say("source_port", src, fmt.Sprintf("%d > %d", src, dst))
 	l.say("destination_port", dst, "")
 }

@@ -19,6 +19,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/internal/capture"
 	"sixfour/internal/control/client"
+	"sixfour/internal/decode"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/rig"
 )
@@ -81,7 +82,7 @@ func (r *recording) packets(t *testing.T) (all []seen) {
 	r.mu.Lock()
 	raw := bytes.Clone(r.raw.Bytes())
 	r.mu.Unlock()
-	in, err := pcapng.NewReader(bytes.NewReader(raw))
+	in, err := decode.NewReader(bytes.NewReader(raw))
 	must(t, err)
 	last := time.Time{}
 	for {

@@ -19,7 +19,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
-	"sixfour/internal/pcapng"
+	"sixfour/internal/decode"
 	"sixfour/transport"
 )
 
@@ -44,7 +44,7 @@ func capturedBy(t *testing.T, c *capture.Set, do func()) (shown []string) {
 	if err := tap.Stream(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
-	r, err := pcapng.NewReader(&out)
+	r, err := decode.NewReader(&out)
 	if err != nil {
 		t.Fatal(err)
 	}

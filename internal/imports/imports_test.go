@@ -86,9 +86,10 @@ var (
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
-// inTheDaemon must not be: gopacket is for tests, captures and decoding; pprof
-// would show the inside of the process to whoever may ask for metrics.
-var inTheDaemon = []string{"github.com/google/gopacket", "net/http/pprof"}
+// inTheDaemon must not be: gopacket is for tests and for decoding in sixfourctl (package
+// pcapng says what it would cost here); pprof would show the inside of the process to
+// whoever may ask for metrics.
+var inTheDaemon = []string{"github.com/google/gopacket", "github.com/gopacket/gopacket", "net/http/pprof"}
 
 func goList(t *testing.T, args ...string) []string {
 	t.Helper()

@@ -35,6 +35,9 @@ type Blocks struct {
 	order binary.ByteOrder // of the section
 	at    int64
 	buf   bytes.Buffer
+
+	interfaces int    // of the section
+	snap       uint32 // snapshot length of the first one
 }
 
 // NewBlocks returns a Blocks that reads from r.
@@ -101,7 +104,7 @@ func (s *Blocks) read(n int64) error {
 	return err
 }
 
-// options calls each for every option, up to one that is truncated.
+// options calls each, unless it is nil, for every option, up to one that is truncated.
 func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
 	for len(o) >= 4 {
 		code, n := b.order.Uint16(o), int(b.order.Uint16(o[2:]))
@@ -112,14 +115,59 @@ func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
 		if len(o) < 4+padded {
 			return b.fail("an option is longer than the block")
 		}
-		each(code, o[4:4+n])
+		if each != nil {
+			each(code, o[4:4+n])
+		}
 		o = o[4+padded:]
 	}
 	return nil
 }
 
-// Marks parses a packet without its time, whose units are in the interface's
-// description.
+// maxInterfaces is how many interfaces a section may have.
+const maxInterfaces = 1 << 12
+
+// Check checks whether what the last block contains fits into it, and into the section. It
+// must be called for each block of a file.
+func (s *Blocks) Check(b *Block) error {
+	body := b.body()
+	switch b.Type {
+	case BlockHeader:
+		s.interfaces = 0
+		return b.options(body[16:], nil)
+	case BlockInterface:
+		if len(body) < 8 {
+			return b.fail("an interface of %d bytes", len(body))
+		}
+		if s.interfaces == 0 {
+			s.snap = b.order.Uint32(body[4:])
+		}
+		if s.interfaces++; s.interfaces > maxInterfaces {
+			return b.fail("more than %d interfaces", maxInterfaces)
+		}
+		return b.options(body[8:], nil)
+	case BlockPacket:
+		p, err := b.Marks()
+		if err == nil && p.Interface >= s.interfaces {
+			err = b.fail("interface %d, which is not described", p.Interface)
+		}
+		return err
+	case BlockSimple:
+		if len(body) < 4 || s.interfaces == 0 {
+			return b.fail("a packet of %d bytes, and %d interfaces", len(body), s.interfaces)
+		}
+		captured := b.order.Uint32(body)
+		if s.snap != 0 {
+			captured = min(captured, s.snap)
+		}
+		if int64(captured) > int64(len(body)-4) {
+			return b.fail("%d bytes of a packet", captured)
+		}
+	}
+	return nil
+}
+
+// Marks parses what a packet block says beside the packet: interface, length, direction,
+// ID and lost packets. The other fields are not set.
 func (b *Block) Marks() (p Packet, err error) {
 	body := b.body()
 	if b.Type != BlockPacket || len(body) < packetHead {
@@ -131,11 +179,8 @@ func (b *Block) Marks() (p Packet, err error) {
 		return p, b.fail("%d bytes of a packet", captured)
 	}
 	p.Interface, p.Length = int(min(b.order.Uint32(body), math.MaxInt32)), int(min(b.order.Uint32(body[16:]), math.MaxInt32))
-	p.Data = body[packetHead : packetHead+captured]
 	return p, b.options(body[packetHead+padded:], func(code uint16, v []byte) {
 		switch {
-		case code == optComment:
-			p.Comments = append(p.Comments, string(v))
 		case code == optFlags && len(v) == 4:
 			p.Direction = Direction(b.order.Uint32(v) & 3)
 		case code == optDropped && len(v) == 8:

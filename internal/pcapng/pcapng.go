@@ -1,5 +1,17 @@
-// Package pcapng writes and reads files of captured packets. It writes pcapng
-// (draft-ietf-opsawg-pcapng), and reads pcapng and the older pcap.
+// Package pcapng writes files of captured packets (draft-ietf-opsawg-pcapng), and cuts
+// such a file into its blocks. Package decode reads the packets of a file.
+//
+// The daemon writes captures with this package, and not with the writer of
+// github.com/gopacket/gopacket (measured with 1.7.7, see BenchmarkWrite), because
+//
+//   - the daemon would be 11 % larger: 18.1 MB instead of 16.2 MB (without DWARF), for the
+//     decoders of 148 protocols that the writer's package depends on;
+//   - a packet of 1400 bytes takes 210 ns and 3 allocations instead of 30 ns and none; with a
+//     comment and a count of lost packets, 400 ns and 6 allocations instead of 33 ns and none;
+//   - its statistics have no comment, and a capture has the reason why it ended there.
+//
+// Blocks is for sixfourctl, which copies a capture as it arrives, and ends the file after a
+// whole block of whatever type. gopacket's reader returns packets, not blocks.
 package pcapng
 
 import (
@@ -11,7 +23,7 @@ import (
 const (
 	BlockHeader     = 0x0a0d0d0a // section header
 	BlockInterface  = 1
-	BlockSimple     = 3
+	BlockSimple     = 3 // a packet without a time
 	BlockStatistics = 5
 	BlockPacket     = 6 // enhanced packet
 )
@@ -36,7 +48,6 @@ const (
 	optDescription = 3
 	optResolution  = 9
 	optFilter      = 11
-	optOffset      = 14
 
 	optFlags   = 2 // of a packet
 	optDropped = 4
@@ -74,9 +85,6 @@ type Interface struct {
 	Filter            string // the capture filter
 	Link              uint16 // link type
 	Snap              uint32 // snapshot length in bytes; 0: no limit
-
-	resolution byte // for a file that is read: if_tsresol
-	offset     int64
 }
 
 // Packet is a captured packet.
