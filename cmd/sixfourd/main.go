@@ -82,7 +82,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return usage.ExitOK
 	}
 	for _, d := range doubts {
-		log.Warn("the configuration is used, but a part of the traffic cannot pass: " + d.String())
+		log.Warn("the configuration is in use, but some of the traffic cannot pass: " + d.String())
 	}
 	if err := serve(cfg, f, log); err != nil {
 		log.Last(err)
@@ -174,7 +174,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	}
 	passed, err := systemd.Passed()
 	if err != nil {
-		log.Warn("a restart has lost packets", zap.Error(err))
+		log.Warn("cannot take over the descriptors of the previous process: packets were lost", zap.Error(err))
 	}
 	var store engine.Store
 	if p.manager.Keeps() {
@@ -189,10 +189,10 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	case cfg.Control.Explicit && !errors.As(err, new(*trusted.Untrusted)):
 		return err
 	default: // the path is the default one, or another user can prevent the socket
-		log.Warn("no control socket", zap.Error(err))
+		log.Warn("cannot open the control socket: sixfourctl cannot reach this daemon", zap.Error(err))
 	}
 	if err := gateway.Clean(); err != nil { // later the process may not use the packet filter
-		log.Warn("remove what a process left that was killed", zap.Error(err))
+		log.Warn("cannot remove what a killed process left behind", zap.Error(err))
 	}
 	if err := p.restrict(); err != nil {
 		return err

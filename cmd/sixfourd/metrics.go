@@ -33,11 +33,11 @@ func (p *process) offerMetrics(ctx context.Context, address string) (wait func()
 		m, err := serveMetrics(address, p.Engine, p.log)
 		switch {
 		case err == nil && said != "":
-			p.log.Info("metrics can be read now", zap.String("address", address))
+			p.log.Info("metrics are available now", zap.String("address", address))
 			p.say(func(r *report) { r.metrics = "" })
 		case err != nil && err.Error() != said:
 			said = err.Error()
-			p.log.Error("metrics cannot be read, trying again", zap.Error(err))
+			p.log.Error("cannot serve metrics: trying again", zap.Error(err))
 			p.say(func(r *report) { r.metrics = said })
 		}
 		return m

@@ -38,7 +38,7 @@ func unresolved(cfg *config.Config) problem.List {
 					if _, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", h.Name); err != nil {
 						mu.Lock()
 						defer mu.Unlock()
-						problems = append(problems, t.HostProblem("%q has no IPv4 address: %v: correct it, or see that the DNS knows it", h.Name, err))
+						problems = append(problems, t.HostProblem("%q has no IPv4 address: %v: correct it, or add it to the DNS", h.Name, err))
 					}
 				})
 			}

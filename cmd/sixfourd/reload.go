@@ -147,10 +147,10 @@ func (p *process) settle(plan *api.Plan, cfg *config.Config) {
 func (p *process) refuse(err error) {
 	var problems problem.List
 	if !errors.As(err, &problems) {
-		p.log.Error("reload: nothing was changed", zap.Error(err))
+		p.log.Error("reload failed, nothing was changed", zap.Error(err))
 	}
 	for _, problem := range problems {
-		p.log.Error("reload: nothing was changed: " + problem.String())
+		p.log.Error("reload failed, nothing was changed: " + problem.String())
 	}
 	p.ReloadFailed(err)
 }

@@ -20,7 +20,7 @@ func (p *process) restrict() error {
 	state := box.State()
 	p.Sandboxed(api.Sandbox(state))
 	for _, m := range state.Missing {
-		p.log.Warn("the daemon cannot restrict itself", zap.String("because", m))
+		p.log.Warn("the daemon cannot restrict itself completely", zap.String("because", m))
 	}
 	p.log.Info("restricted", zap.String("user", state.User), zap.Strings("capabilities", state.Capabilities),
 		zap.String("landlock", state.Landlock), zap.String("seccomp", state.Seccomp))

@@ -124,7 +124,7 @@ func shown(tap *capture.Tap) {
 
 func TestShown(t *testing.T) {
 	spoof := " (dropped: spoof: " + drop.Spoof.Means() + ")"
-	const nowhere = " (dropped: no_route: there is no way to the peer, or our outer address is missing; the log says which (unreachable); this is 3 packets that the kernel handed over as one)"
+	const nowhere = " (dropped: no_route: there is no route to the peer, or our outer address is missing; the log says which (unreachable); this is 3 packets that the kernel handed over as one)"
 	const stray = " (dropped: foreign_source: the outer source, or that of the IPv6 layer, is not the configured peer; noted)"
 	inner := []string{"0 t inner out E-inner 7/7", "1 t inner in `spoof 6/6" + spoof, "2 t inner out E-nowhere 9/9" + nowhere, "3 t inner out `cut 4/4"}
 	outer := []string{"0 t outer out E-outerinner 12/12", "1 t outer in E-spoof 7/7" + spoof, "3 t outer out E-one 5/5", "3 t outer out E-two 5/5", "4 t outer in E-stray 7/7" + stray}

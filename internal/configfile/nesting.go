@@ -47,7 +47,7 @@ func checkNesting(r *problem.Report, drafts []*draft) {
 					"give one of them another remote, or route that elsewhere", w.peer.Outermost().Addr, problem.Quote(last.Name), last.Source.Header.Line)
 				continue
 			}
-			r.Add(w.peer.At, "remote %v is reached through tunnel %s (line %d), and packets would be encapsulated more than %d times, or in a circle: "+
+			r.Add(w.peer.At, "remote %v is reached through tunnel %s (line %d), and packets would be encapsulated more than %d times, or endlessly: "+
 				"give it another remote, or route that elsewhere", w.peer.Outermost().Addr, problem.Quote(w.to.Name), w.to.Source.Header.Line, encap.MaxDepth)
 		}
 	}

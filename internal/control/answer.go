@@ -65,7 +65,7 @@ func (s *Server) panicked() {
 	if v == nil {
 		return
 	}
-	s.log.Error("panic: this is a fault of sixfourd, which goes on without the request: please report this line",
+	s.log.Error("panic: this is a bug in sixfourd, which discards the request and continues: please report this line",
 		zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
 	panic(http.ErrAbortHandler)
 }
@@ -84,7 +84,7 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 		defer cancel(nil)
 		hold, ok := s.streams.Take(fair.Client(ctx), func() { cancel(errOther) })
 		if !ok {
-			return refuse(http.StatusServiceUnavailable, "%d streams (of events, captures, pings) are open, and more are not served: end one", s.limits.streams)
+			return refuse(http.StatusServiceUnavailable, "%d streams (events, captures, pings) are already open, which is the limit: end one of them", s.limits.streams)
 		}
 		defer hold.Release()
 		r.Request = r.WithContext(ctx)
@@ -93,7 +93,7 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 }
 
 // errOther ends a stream when too many are open and another user needs one.
-var errOther = errors.New("many streams (of events, captures, pings) are open, and another user needed one")
+var errOther = errors.New("too many streams (events, captures, pings) are open: this one was closed, because another user needed one")
 
 func find(w *answer, hr *http.Request) (route, error) {
 	var methods []string
@@ -110,7 +110,7 @@ func find(w *answer, hr *http.Request) (route, error) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		return route{}, refuse(http.StatusMethodNotAllowed, "%s takes %s, not %q", hr.URL.Path, strings.Join(methods, " or "), hr.Method)
 	}
-	return route{}, refuse(http.StatusNotFound, "there is no %q: this is sixfourd %s, and all that can be asked is below %s", hr.URL.Path, version.String(), api.PathPrefix)
+	return route{}, refuse(http.StatusNotFound, "there is no %q: this is sixfourd %s, and all its paths begin with %s", hr.URL.Path, version.String(), api.PathPrefix)
 }
 
 // read reads the whole request, so that the handler does not depend on the speed of the
@@ -119,11 +119,11 @@ func (s *Server) read(w *answer, hr *http.Request, rt route) (*request, error) {
 	r := &request{Request: hr}
 	var err error
 	if r.query, err = url.ParseQuery(hr.URL.RawQuery); err != nil {
-		return nil, refuse(http.StatusBadRequest, "the query: %v", err)
+		return nil, refuse(http.StatusBadRequest, "cannot parse the query: %v", err)
 	}
 	for name, values := range r.query {
 		if !slices.Contains(rt.params, name) || len(values) > 1 {
-			return nil, refuse(http.StatusBadRequest, "%s takes no parameter %q, or not twice", hr.URL.Path, name)
+			return nil, refuse(http.StatusBadRequest, "%s takes no parameter %q, or only once", hr.URL.Path, name)
 		}
 	}
 	_ = w.rc.SetReadDeadline(time.Now().Add(s.limits.read)) // fails with a test's recorder
@@ -153,11 +153,11 @@ func (r *request) decode(into any) error {
 	}
 	if err == nil {
 		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("more follows the value")
+			err = errors.New("there is more data after the value")
 		}
 	}
 	if err != nil {
-		return refuse(http.StatusBadRequest, "the body: %v", err)
+		return refuse(http.StatusBadRequest, "cannot parse the body: %v", err)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (s *Server) mtu(w *answer, r *request) error {
 // maxQueue is how many values may wait for the client.
 const maxQueue = 256
 
-var errSlow = errors.New("the answers are not read as fast as they come")
+var errSlow = errors.New("the answers are read too slowly")
 
 // queued calls do, whose values must not wait for the client: put never blocks, and ends
 // do's context if the client is too slow.

@@ -55,20 +55,20 @@ func TestBadRequests(t *testing.T) {
 		err        string // "": the answer need not be JSON
 	}{
 		{"unknown path", "GET /status HTTP/1.1\r\nHost: x\r\n\r\n", 404, `there is no "/status": this is sixfourd `},
-		{"unknown path", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, "all that can be asked is below /v1/"},
+		{"unknown path", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, "all its paths begin with /v1/"},
 		{"other case", "GET /V1/Status HTTP/1.1\r\nHost: x\r\n\r\n", 404, "there is no"},
 		{"dots", "GET /v1/../v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 404, "there is no"},
 		{"wrong method", "POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, `/v1/status takes GET, not "POST"`},
 		{"unknown method", "FROB /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 405, `/v1/status takes GET, not "FROB"`},
 		{"unknown parameter", "GET /v1/status?tunel=x HTTP/1.1\r\nHost: x\r\n\r\n", 400, `takes no parameter "tunel"`},
-		{"twice", "GET /v1/status?tunnel=x&tunnel=y HTTP/1.1\r\nHost: x\r\n\r\n", 400, `"tunnel", or not twice`},
+		{"twice", "GET /v1/status?tunnel=x&tunnel=y HTTP/1.1\r\nHost: x\r\n\r\n", 400, `"tunnel", or only once`},
 		{"bad escape", "GET /v1/status?tunnel=%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "the query: invalid URL escape"},
 		{"unknown tunnel", "GET /v1/status?tunnel=%1b[2J HTTP/1.1\r\nHost: x\r\n\r\n", 422, `there is no tunnel "\x1b[2J"`},
 		{"no body", "POST /v1/ping HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 400, "/v1/ping takes a body of JSON"},
 		{"no JSON", post("/v1/ping", "peer=six0"), 400, "the body: invalid character"},
 		{"a number for a name", post("/v1/ping", `{"peer":6}`), 400, "cannot unmarshal number"},
 		{"an unknown field", post("/v1/ping", `{"per":"six0"}`), 400, `unknown field "per"`},
-		{"two values", post("/v1/ping", `{"peer":"six0"}{}`), 400, "more follows the value"},
+		{"two values", post("/v1/ping", `{"peer":"six0"}{}`), 400, "there is more data after the value"},
 		{"no duration", post("/v1/ping", `{"peer":"six0","interval":1}`), 400, "the body: "},
 		{"no such duration", post("/v1/ping", `{"peer":"six0","interval":"1 second"}`), 400, "the body: "},
 		{"a deep one", post("/v1/mtu", strings.Repeat("[", 20000)), 400, "the body: "},
@@ -213,7 +213,7 @@ func TestSlowClients(t *testing.T) {
 func TestPingsTooFastForTheirReader(t *testing.T) {
 	c := client.New(listen(t, fake{}))
 	err := c.Ping(t.Context(), api.PingRequest{Peer: "six0", Count: math.MaxInt}, func(api.PingReply) error { return nil })
-	if err == nil || err.Error() != "the answers are not read as fast as they come" {
+	if err == nil || err.Error() != "the answers are read too slowly" {
 		t.Error(err)
 	}
 }
@@ -235,7 +235,7 @@ func TestTooManyStreams(t *testing.T) {
 	}
 	c := client.New(path)
 	none := func(api.Event) error { return errors.New("an event") }
-	if err := c.Events(t.Context(), none); err == nil || err.Error() != "32 streams (of events, captures, pings) are open, and more are not served: end one" {
+	if err := c.Events(t.Context(), none); err == nil || err.Error() != "32 streams (events, captures, pings) are already open, which is the limit: end one of them" {
 		t.Error(err)
 	}
 	if _, err := c.Status(t.Context(), ""); err != nil {
@@ -269,9 +269,9 @@ func TestOtherServers(t *testing.T) {
 		{"HTTP/1.1 404 Not Found\r\nServer: sixfourd/0.9\r\nContent-Length: 5\r\n\r\nnone\n", "is of sixfourd/0.9, which this sixfourctl "},
 		{"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "is of something else, or an older sixfourd, which"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "invalid character"},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", "went away before its answer was complete"},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", "ended before its answer was complete"},
 		{"220 mail.example ESMTP\r\n", "malformed HTTP"},
-		{"", "went away before its answer was complete"},
+		{"", "ended before its answer was complete"},
 	} {
 		path := filepath.Join(t.TempDir(), "s")
 		l, err := net.Listen("unix", path)

@@ -86,7 +86,7 @@ func TestDirectoriesOfOthers(t *testing.T) {
 			must(t, os.Mkdir(dir+"/to", 0o755))
 			must(t, os.Symlink("to", dir+"/d"))
 			must(t, os.Lchown(dir+"/d", other, -1))
-		}, "d/s", "", "/d is a link that user "},
+		}, "d/s", "", "/d is a symbolic link that user "},
 		{"a link of root", func(t *testing.T, dir string) {
 			must(t, os.Mkdir(dir+"/to", 0o755))
 			must(t, os.Symlink("to", dir+"/d"))
@@ -139,7 +139,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	must(t, os.Chown(dir, nobody-1, -1))
 	path := filepath.Join(dir, "s")
 	must(t, os.WriteFile(path, nil, 0o600))
-	if _, err := control.Listen(path, fake{}, zap.NewNop()); !errors.As(err, new(*trusted.Untrusted)) || !strings.Contains(err.Error(), "exists and is no socket") {
+	if _, err := control.Listen(path, fake{}, zap.NewNop()); !errors.As(err, new(*trusted.Untrusted)) || !strings.Contains(err.Error(), "exists and is not a socket") {
 		t.Errorf("%v", err)
 	}
 }

@@ -37,7 +37,7 @@ type socket struct {
 // socket there.
 func listen(path string, log *zap.Logger) (*socket, error) {
 	if max := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > max {
-		return nil, fmt.Errorf("control socket %s: the path has %d bytes, a socket's at most %d: name a shorter one in [control]", path, len(path), max)
+		return nil, fmt.Errorf("control socket %s: the path has %d bytes, but a socket's path may have only %d: set a shorter one in [control]", path, len(path), max)
 	}
 	s := &socket{path: path}
 	err := s.make(log)
@@ -145,7 +145,7 @@ func lock(dir *os.File, name string) (unlock func(), err error) {
 				unix.Close(fd)
 			}, nil
 		case err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR), time.Now().After(deadline):
-			return nil, fmt.Errorf("control socket: lock %s: %w: see that the daemon may write there, and that no other one is starting", filepath.Join(dir.Name(), name), cmp.Or(err, error(unix.EWOULDBLOCK)))
+			return nil, fmt.Errorf("control socket: lock %s: %w: check that the daemon may write there, and that no other sixfourd is starting", filepath.Join(dir.Name(), name), cmp.Or(err, error(unix.EWOULDBLOCK)))
 		}
 	}
 }
@@ -177,13 +177,13 @@ func (s *socket) removeStale() error {
 		return fmt.Errorf("control socket: %s: %w", s.path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("control socket: %s exists and is no socket: remove it, or name another one in [control]", s.path)
+		return fmt.Errorf("control socket: %s exists and is not a socket: remove it, or set another socket in [control]", s.path)
 	}
 	if c, err := net.DialTimeout("unix", s.path, lockPatience); err == nil {
 		c.Close()
-		return fmt.Errorf("control socket %s: %w: give this one another [control] socket", s.path, ErrInUse)
+		return fmt.Errorf("control socket %s: %w: set another socket in [control] for this daemon", s.path, ErrInUse)
 	} else if errors.Is(err, unix.EAGAIN) { // a full queue: the socket is in use
-		return fmt.Errorf("control socket %s: %w, or is about to: give this one another [control] socket", s.path, ErrInUse)
+		return fmt.Errorf("control socket %s: %w, or will soon: set another socket in [control] for this daemon", s.path, ErrInUse)
 	} else if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -212,7 +212,7 @@ func (s *socket) find() error {
 		return fmt.Errorf("control socket: %s: %w", s.path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Uid != uint32(os.Geteuid()) || st.Nlink != 1 {
-		return fmt.Errorf("control socket: %s was replaced while it was made: name one in [control] in a directory that only root can change", s.path)
+		return fmt.Errorf("control socket: %s was replaced while it was created: set a socket in [control] in a directory that only root can change", s.path)
 	}
 	return nil
 }
@@ -270,7 +270,7 @@ func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logg
 		}
 		var st unix.Stat_t
 		if err := unix.Lstat(s.path, &st); errors.Is(err, unix.ENOENT) || err == nil && !s.is(&st) {
-			log.Error("somebody has removed the control socket: sixfourctl does not reach this daemon until it is restarted; tunnels go on, and SIGHUP reloads", zap.String("socket", s.path))
+			log.Error("another program has removed the control socket: sixfourctl cannot reach this daemon until it is restarted; tunnels continue, and SIGHUP still reloads", zap.String("socket", s.path))
 			return
 		}
 	}

@@ -62,14 +62,14 @@ func TestSocketPathThatExists(t *testing.T) {
 	}{
 		{"nothing", func(*testing.T, string) {}, ""},
 		{"a stale socket", stale, ""},
-		{"a file", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, "exists and is no socket: remove it, or name another one"},
-		{"a directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "exists and is no socket"},
-		{"a link to nothing", func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) }, "exists and is no socket"},
+		{"a file", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, "exists and is not a socket: remove it, or set another socket"},
+		{"a directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "exists and is not a socket"},
+		{"a link to nothing", func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) }, "exists and is not a socket"},
 		{"a living daemon", func(t *testing.T, path string) {
 			s, err := control.Listen(path, fake{}, zap.NewNop())
 			must(t, err)
 			t.Cleanup(func() { s.Close() })
-		}, "another sixfourd answers there: give this one another [control] socket"},
+		}, "another sixfourd answers there: set another socket in [control] for this daemon"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
@@ -99,7 +99,7 @@ func TestSocketPaths(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
 	for path, want := range map[string]string{
-		filepath.Join(dir, strings.Repeat("x", 200)): "a socket's at most 107: name a shorter one in [control]",
+		filepath.Join(dir, strings.Repeat("x", 200)): "but a socket's path may have only 107: set a shorter one in [control]",
 		filepath.Join(dir, "file", "s"):              "not a directory",
 	} {
 		if _, err := control.Listen(path, fake{}, zap.NewNop()); err == nil || !strings.Contains(err.Error(), want) {
@@ -168,7 +168,7 @@ func TestRemovedSocket(t *testing.T) {
 			t.Fatal("nothing is said")
 		}
 	}
-	if got := logs.All(); len(got) != 1 || !strings.HasPrefix(got[0].Message, "somebody has removed the control socket") {
+	if got := logs.All(); len(got) != 1 || !strings.HasPrefix(got[0].Message, "another program has removed the control socket") {
 		t.Errorf("logged %+v", got)
 	}
 }

@@ -17,8 +17,8 @@ func addressCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "address [" + strings.Join(address.Mechanisms, "|") + "] ADDRESS",
-		Short: "Which addresses belong together in a tunnel mechanism",
-		Long: `Shows which IPv6 address or prefix a mechanism derives from an IPv4 address, and which IPv4 address hides in an IPv6 one. It
+		Short: "Convert between the IPv4 and IPv6 addresses of a mechanism",
+		Long: `Shows which IPv6 address or prefix a mechanism derives from an IPv4 address, and which IPv4 address an IPv6 address contains. It
 needs no daemon.`,
 		Args: takes(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {

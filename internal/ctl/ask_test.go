@@ -21,7 +21,7 @@ changed   hub0: peer; peers 2 added, 1 removed
 replaced  six0: mode, local6
 unchanged six3
 changed   [log]
-later     [metrics] has changed, which takes effect after a restart
+later     [metrics] has changed: this takes effect after a restart
 `; out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)
 	}

@@ -26,7 +26,7 @@ func captureCommand() *cobra.Command {
 	var inner, outer bool
 	cmd := &cobra.Command{
 		Use:   "capture TUNNEL [FILTER]",
-		Short: "What goes through a tunnel, and what does not and why, as pcapng",
+		Short: "Capture the packets of a tunnel as pcapng, with the reasons of drops",
 		Long: `Writes what goes through a tunnel as pcapng, until Ctrl-C: each packet as it is
 carried (inner) and as it is on the wire (outer), both with the same packet
 identifier, and as a comment why it was not carried.
@@ -41,11 +41,11 @@ matches its inner or its outer form.`,
 		ValidArgsFunction: completeTunnel,
 	}
 	dial := socketFlag(cmd)
-	cmd.Flags().StringVarP(&path, "write", "w", "-", "`FILE` to write, which is replaced; -: standard output")
-	cmd.Flags().BoolVar(&inner, "inner", false, "only the packets that are carried")
-	cmd.Flags().BoolVar(&outer, "outer", false, "only the packets on the wire")
-	cmd.Flags().Uint64VarP(&r.Count, "count", "c", 0, "end after `N` packets, inner and outer counted as one")
-	cmd.Flags().IntVar(&r.Snap, "snaplen", 0, "`BYTES` to keep of each packet; 0: all")
+	cmd.Flags().StringVarP(&path, "write", "w", "-", "write to `FILE` and replace it; -: standard output")
+	cmd.Flags().BoolVar(&inner, "inner", false, "only inner packets, which are carried")
+	cmd.Flags().BoolVar(&outer, "outer", false, "only outer packets, which are on the wire")
+	cmd.Flags().Uint64VarP(&r.Count, "count", "c", 0, "stop after `N` packets; an inner packet and its outer packet count as one")
+	cmd.Flags().IntVar(&r.Snap, "snaplen", 0, "keep the first `BYTES` of each packet; 0: all")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.Tunnel, r.Filter = args[0], strings.Join(args[1:], " ")
 		switch {
@@ -57,7 +57,7 @@ matches its inner or its outer form.`,
 			r.Sides = capture.Outer
 		}
 		if _, tty := terminal(cmd.OutOrStdout()); tty && path == "-" {
-			return errors.New("a capture is no text for a terminal: give it to a packet analyser (sixfourctl capture " + r.Tunnel + " | tcpdump -nr -), or to a file (-w FILE)")
+			return errors.New("a capture cannot be shown on a terminal: pipe it into a packet analyser (sixfourctl capture " + r.Tunnel + " | tcpdump -nr -), or write it to a file (-w FILE)")
 		}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
@@ -213,7 +213,7 @@ func (t *tee) summary(path string) string {
 		s += " into " + path
 	}
 	if t.lost > 0 {
-		s += fmt.Sprintf(", %d more lost, for which there was no room: who reads is too slow, or choose fewer with a filter", t.lost)
+		s += fmt.Sprintf(", %d more lost, because the capture was read too slowly: use a filter to capture fewer", t.lost)
 	}
 	return s
 }

@@ -109,7 +109,7 @@ func TestCaptureToFile(t *testing.T) {
 func TestCaptureOnATerminal(t *testing.T) {
 	f, p := start(t), openPTY(t)
 	cmd := p.run(t, f, "", "capture", "six0")
-	p.see(t, "a capture is no text for a terminal")
+	p.see(t, "a capture cannot be shown on a terminal")
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != usage.ExitMisuse {
 		t.Error(err)
 	}
@@ -180,7 +180,7 @@ func TestDecode(t *testing.T) {
 		status int
 		want   string
 	}{
-		{[]string{path}, 0, "  dropped: martian: an inner address cannot be there"},
+		{[]string{path}, 0, "  dropped: martian: an inner address is not valid"},
 		{[]string{"--json", path}, 0, `"drop":"martian"`},
 		{nil, 0, "4  20"}, // the fourth, of this century
 		{[]string{"/nowhere"}, 1, "open /nowhere: no such file"},

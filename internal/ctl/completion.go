@@ -18,7 +18,7 @@ var shells = []string{"bash", "zsh", "fish"}
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion " + strings.Join(shells, "|"),
-		Short: "What a shell needs to complete commands and names of tunnels",
+		Short: "Print the completion script of a shell",
 		Long: `Prints what a shell needs to complete the commands of sixfourctl, their flags, and the names of tunnels and peers, which
 it asks the running daemon for. Packages have it installed already.`,
 		Example: `  . <(sixfourctl completion bash)
@@ -44,7 +44,7 @@ func completion(root *cobra.Command, w io.Writer, shell string) error {
 	case "fish":
 		return root.GenFishCompletion(w, true)
 	}
-	return fmt.Errorf("there is no completion for %q: there are %s", shell, strings.Join(shells, ", "))
+	return fmt.Errorf("there is no completion for %q: choose %s", shell, strings.Join(shells, ", "))
 }
 
 // completing limits how long completion waits for the daemon.

@@ -17,14 +17,14 @@ import (
 func decodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "decode [FILE]",
-		Short: "The layers of captured packets, one indented block a packet",
+		Short: "Show the headers of captured packets, layer by layer",
 		Long: `Takes the packets of a capture apart, pcapng or pcap, from FILE or from standard
 input: every header from the outermost in, and why a packet was not carried.
 
   sixfourctl capture six0 -c 10 | sixfourctl decode`,
 		Args: takes(0, 1),
 	}
-	asJSON := cmd.Flags().Bool("json", false, "print JSON, one line a packet")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, one line for each packet")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		from, name := cmd.InOrStdin(), "standard input"
 		if len(args) == 1 && args[0] != "-" {
@@ -36,7 +36,7 @@ input: every header from the outermost in, and why a packet was not carried.
 			defer f.Close()
 			from = f
 		} else if _, tty := terminal(from); tty {
-			return errors.New("there is a terminal where a capture should come from: name a file, or pipe one in")
+			return errors.New("standard input is a terminal, not a capture: name a file, or pipe a capture into this command")
 		}
 		signal.Ignore(unix.SIGPIPE)
 		in := bufio.NewReaderSize(from, 1<<16)

@@ -16,7 +16,7 @@ func demoCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Two namespaces, two daemons, traffic, and what was measured",
+		Short: "Try a tunnel between two network namespaces, and measure it",
 		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and shows what was measured. It needs
 nothing but root, and leaves nothing behind.`,
 		Args: takes(0, 0),
@@ -46,7 +46,7 @@ nothing but root, and leaves nothing behind.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was measured as JSON; the story goes to standard error")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the measurements as JSON, and the report to standard error")
 	return cmd
 }
 
@@ -64,7 +64,7 @@ func findDaemon() (string, error) {
 	}
 	path, err := exec.LookPath("sixfourd")
 	if err != nil {
-		return "", fmt.Errorf("find sixfourd: %w: build it (make build), or put it beside sixfourctl", err)
+		return "", fmt.Errorf("find sixfourd: %w: build it (make build), or copy it into the directory of sixfourctl", err)
 	}
 	return path, nil
 }

@@ -13,7 +13,7 @@ func doctorCommand() *cobra.Command {
 	var o doctor.Options
 	cmd := &cobra.Command{
 		Use:   "doctor [TUNNEL[/PEER]]...",
-		Short: "Each thing a tunnel needs: PASS, FAIL or SKIP, and what mends it",
+		Short: "Check everything that a tunnel needs, and show repairs",
 		Long: `Looks at each thing that a tunnel needs, on this host and on the way to each peer:
 PASS, FAIL or SKIP, and for each FAIL the command or line that mends it. Nothing is
 changed. Peers are sent a few packets. Without names all tunnels are looked at, and of
@@ -24,8 +24,8 @@ Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
 		ValidArgsFunction: completePeer,
 	}
 	asJSON := jsonFlag(cmd)
-	socket := cmd.Flags().String("socket", defaultSocket, "control socket of the daemon at `PATH`, if not that of the configuration")
-	cmd.Flags().StringVar(&o.Config, "config", "", "configuration file at `PATH` (default the daemon's, or /etc/sixfour.toml)")
+	socket := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket (default that of the configuration)")
+	cmd.Flags().StringVar(&o.Config, "config", "", "`PATH` of the configuration file (default the daemon's, or /etc/sixfour.toml)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Names = args
 		if cmd.Flags().Changed("socket") {
@@ -69,7 +69,7 @@ func printReport(w io.Writer, r *doctor.Report, p painter) error {
 		}
 	}
 	if r.Unseen > 0 {
-		fmt.Fprintf(w, "%d more peers were not looked at: name them as TUNNEL/PEER\n", r.Unseen)
+		fmt.Fprintf(w, "%d more peers were not checked: name them as TUNNEL/PEER\n", r.Unseen)
 	}
 	_, err := fmt.Fprintf(w, "%d PASS, %d FAIL, %d SKIP\n", r.Passed, r.Failed, r.Skipped)
 	return err
@@ -83,7 +83,7 @@ func title(c doctor.Result) string {
 	case doctor.OfPeer:
 		return "peer " + c.Tunnel + "/" + c.Peer
 	case doctor.OfGateway:
-		return "the way into the internet"
+		return "the path to the internet"
 	}
 	return "this host"
 }

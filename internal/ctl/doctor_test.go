@@ -31,7 +31,7 @@ func TestPrintReport(t *testing.T) {
 		"  FAIL  route      no route\n" +
 		"                   > ip route add\n" +
 		"  SKIP  answer     of \uFFFD[2J\n" +
-		"3 more peers were not looked at: name them as TUNNEL/PEER\n" +
+		"3 more peers were not checked: name them as TUNNEL/PEER\n" +
 		"1 PASS, 1 FAIL, 2 SKIP\n"
 	if b.String() != want {
 		t.Errorf("%s\nwant\n%s", b.String(), want)

@@ -47,11 +47,11 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 		case err != nil && !errors.Is(err, client.ErrNoDaemon):
 			return err
 		}
-		f.say("the daemon has gone: waiting for it")
+		f.say("the daemon has stopped: waiting until it runs again")
 		if !f.wait(ctx) {
 			return nil
 		}
-		f.say("the daemon answers again")
+		f.say("the daemon is running again")
 	}
 }
 

@@ -19,7 +19,7 @@ func takes(least, most int) cobra.PositionalArgs {
 		case len(args) < least:
 			return fmt.Errorf("%s: an argument is missing: %s", cmd.Name(), call)
 		case len(args) > most && most == 0:
-			return fmt.Errorf("%s takes no arguments, and %q is one: %s", cmd.Name(), args[0], call)
+			return fmt.Errorf("%s takes no arguments, but %q was given: %s", cmd.Name(), args[0], call)
 		case len(args) > most:
 			return fmt.Errorf("%s: argument %q is one too many: %s", cmd.Name(), args[most], call)
 		}
@@ -64,7 +64,7 @@ func unknownFlag(cmd *cobra.Command, unknown *pflag.NotExistError) error {
 		name = "-" + unknown.GetSpecifiedName()
 	}
 	if !cmd.HasParent() {
-		return fmt.Errorf("there is no flag %s before a command: flags of a command stand behind it, such as sixfourctl status --json", name)
+		return fmt.Errorf("there is no flag %s before a command: flags of a command come after it, such as sixfourctl status --json", name)
 	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })

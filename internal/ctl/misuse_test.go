@@ -13,7 +13,7 @@ func TestMisuse(t *testing.T) {
 		{"statsu", `there is no command "statsu": did you mean "status"?`, ""},
 		{"Status", `there is no command "Status": did you mean "status"?`, ""},
 		{"help frob", `there is no command "frob": there are`, ""},
-		{"--json status", "there is no flag --json before a command: flags of a command stand behind it, such as sixfourctl status --json", ""},
+		{"--json status", "there is no flag --json before a command: flags of a command come after it, such as sixfourctl status --json", ""},
 		{"status --jsno", "status has no flag --jsno: did you mean --json?", " status"},
 		{"status -j", "status has no flag -j: it has --", " status"},
 		{"status --json=maybe", `--json "maybe": give true or false`, " status"},
@@ -21,7 +21,7 @@ func TestMisuse(t *testing.T) {
 		{"ping six0 -i 5", `--interval "5": give a time with a unit, such as 500ms or 2s`, " ping"},
 		{"ping six0 six1", `ping: argument "six1" is one too many: sixfourctl ping TUNNEL|TUNNEL/PEER|PEER`, " ping"},
 		{"capture six0 -c -1", `--count "-1": give a whole number that is not negative`, " capture"},
-		{"reload now", `reload takes no arguments, and "now" is one: sixfourctl reload`, " reload"},
+		{"reload now", `reload takes no arguments, but "now" was given: sixfourctl reload`, " reload"},
 		{"completion tcsh", `there is no completion for "tcsh": there are bash, zsh, fish`, " completion"},
 		{"completion", "completion: an argument is missing: sixfourctl completion bash|zsh|fish", " completion"},
 	} {

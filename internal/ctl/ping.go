@@ -22,7 +22,7 @@ var errNoAnswer = errors.New("no answer")
 func pingCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ping TUNNEL|TUNNEL/PEER|PEER",
-		Short: "Probe whether a peer answers, and how fast",
+		Short: "Probe a peer, and measure round-trip times",
 		Long: `Sends probes of the tunnel layer to a peer, until Ctrl-C or as many as asked for, and prints each answer and, in the end, the
 round-trip times. PEER alone names a peer that only one tunnel has. Exit status 1: nothing was answered.`,
 		Example:           "  sixfourctl ping six0 -c 3",
@@ -32,16 +32,16 @@ round-trip times. PEER alone names a peer that only one tunnel has. Exit status 
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	var r api.PingRequest
 	f := cmd.Flags()
-	f.IntVarP(&r.Count, "count", "c", maxPings, "stop after so many probes")
-	f.DurationVarP(&r.Interval, "interval", "i", time.Second, "between probes")
-	f.DurationVarP(&r.Timeout, "timeout", "W", time.Second, "of each answer")
-	f.IntVarP(&r.Size, "size", "s", 0, "`bytes` of the outer packet (default: the least)")
+	f.IntVarP(&r.Count, "count", "c", maxPings, "stop after this `number` of probes")
+	f.DurationVarP(&r.Interval, "interval", "i", time.Second, "`time` between two probes")
+	f.DurationVarP(&r.Timeout, "timeout", "W", time.Second, "`time` to wait for each answer")
+	f.IntVarP(&r.Size, "size", "s", 0, "size of the outer packet in `bytes` (default: the smallest)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case r.Count < 1 || r.Count > maxPings:
 			return fmt.Errorf("--count %d: give a number from 1 to %d", r.Count, maxPings)
 		case r.Interval <= 0 || r.Timeout <= 0 || r.Size < 0:
-			return errors.New("--interval, --timeout and --size must not be negative, nor the first two be 0")
+			return errors.New("--interval and --timeout must be more than 0, and --size must not be negative")
 		}
 		c := dial()
 		r.Peer = args[0]

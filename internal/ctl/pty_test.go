@@ -145,7 +145,7 @@ func TestNoColour(t *testing.T) {
 	}{{"X=", true}, {"NO_COLOR=1", false}, {"NO_COLOR=", true}, {"TERM=dumb", false}} {
 		p := openPTY(t)
 		must(t, p.run(t, f, c.env, "status").Wait())
-		p.see(t, "of no tunnel")
+		p.see(t, "packets of no tunnel")
 		if got := strings.Contains(p.seen.String(), "\x1b["); got != c.colours {
 			t.Errorf("%s: %q", c.env, p.seen.String())
 		}

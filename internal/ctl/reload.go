@@ -58,7 +58,7 @@ func planLines(p api.Plan) (lines [][]cell) {
 		add(yellow, "changed", "["+table+"]")
 	}
 	for _, table := range p.Restart {
-		add(yellow, "later", "["+table+"] has changed, which takes effect after a restart")
+		add(yellow, "later", "["+table+"] has changed: this takes effect after a restart")
 	}
 	return lines
 }

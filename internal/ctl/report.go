@@ -22,7 +22,7 @@ func report(s api.Status, now time.Time) [][]cell {
 	}
 	r.gateway(s.Gateway)
 	if len(s.Stray.Drops) > 0 {
-		r.line(cell{"of no tunnel", none})
+		r.line(cell{"packets of no tunnel", none})
 		r.drops("in", s.Stray)
 		r.strangers(s.Strangers)
 	}
@@ -89,7 +89,7 @@ func (r *reporter) liveness(l api.Liveness) {
 		facts = append(facts, probes(l))
 	}
 	if !l.Heard.IsZero() {
-		facts = append(facts, "heard "+r.since(l.Heard)+" ago")
+		facts = append(facts, "last packet "+r.since(l.Heard)+" ago")
 	}
 	if len(facts) > 0 {
 		r.fact("liveness", "%s", strings.Join(facts, ", "))
@@ -139,21 +139,21 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 		}
 	}
 	if d := g.DefaultRoute; d != nil {
-		what := "everything"
+		what := "all packets"
 		switch {
 		case !d.IPv6:
-			what = "all IPv4"
+			what = "all IPv4 packets"
 		case !d.IPv4:
-			what = "all IPv6"
+			what = "all IPv6 packets"
 		}
-		what += " without another route goes into " + d.Tunnel
+		what += " without another route go into " + d.Tunnel
 		if len(d.Bypass) > 0 {
-			what += ", but for " + strings.Join(d.Bypass, ", ")
+			what += ", except to " + strings.Join(d.Bypass, ", ")
 		}
 		half("default", d.State, d.Detail, what)
 	}
 	if m := g.Masquerade; m != nil {
-		half("masquerade", m.State, m.Detail, "what comes from the tunnels leaves through "+strings.Join(m.Interfaces, ", ")+" with its address")
+		half("masquerade", m.State, m.Detail, "packets from the tunnels leave through "+strings.Join(m.Interfaces, ", ")+" with its address")
 	}
 	for _, a := range g.Advice {
 		r.fact("advice", "%s", a)
@@ -178,13 +178,13 @@ func (r *reporter) rare(p api.PeerStatus) {
 		r.fact("errors", "%d about our packets, %d not believed, %d sent to inner senders, %d too many to send", i.Heard, i.Ignored, i.Sent, i.Limited)
 	}
 	if p.OddECN > 0 {
-		r.fact("ECN", "%d packets with marks that no sound path makes", p.OddECN)
+		r.fact("ECN", "%d packets with an invalid combination of inner and outer fields", p.OddECN)
 	}
 	if p.IDWraps > 0 {
-		r.fact("fragments", "identifications came round %d times too soon", p.IDWraps)
+		r.fact("fragments", "IPv4 identifications repeated %d times too soon", p.IDWraps)
 	}
 	if p.Answered > 0 {
-		r.fact("answered", "%d echo requests to our end of the layer, and keepalives", p.Answered)
+		r.fact("answered", "%d echo requests and keepalives of the peer", p.Answered)
 	}
 }
 
@@ -224,7 +224,7 @@ func (r *reporter) peers(peers []api.PeerStatus) *table {
 		case p.State.Detail != "":
 			one.under = why(p.State) + " " + plain(p.State.Detail)
 		case p.LastDown != nil && p.LastDown.Until.IsZero():
-			one.under = plain("out " + r.outage(*p.LastDown))
+			one.under = plain("down " + r.outage(*p.LastDown))
 		}
 		t.rows = append(t.rows, one)
 	}
@@ -313,7 +313,7 @@ func inside(namespace string) string {
 func known(by string) string {
 	switch by {
 	case "icmp":
-		return "a router said so"
+		return "reported by a router"
 	case "probe":
 		return "found by probes"
 	}

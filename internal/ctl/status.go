@@ -17,7 +17,7 @@ import (
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [TUNNEL|TUNNEL/PEER]",
-		Short: "Each tunnel and peer: state, endpoints, traffic, drops by reason",
+		Short: "Show each tunnel and peer: state, addresses, traffic, drops by reason",
 		Long: `Shows all tunnels, one, or one peer. A tunnel with many peers has a line for each, with what is missing below it; name a peer
 as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs/drops.md).`,
 		Args:              takes(0, 1),
@@ -55,7 +55,7 @@ func look(ctx context.Context, c *client.Client, what string) (api.Status, error
 	t := &s.Tunnels[0]
 	i := slices.IndexFunc(t.Peers, func(p api.PeerStatus) bool { return p.Peer == peer })
 	if i < 0 {
-		return s, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows those that it has", tunnel, peer, tunnel)
+		return s, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows its peers", tunnel, peer, tunnel)
 	}
 	t.PeerStatus, t.Peers = t.Peers[i], nil
 	s.Stray, s.Strangers, s.Gateway = api.Traffic{}, nil, nil

@@ -47,13 +47,13 @@ func (v *view) frame(columns, rows int) [][]cell {
 
 func (v *view) title() []cell {
 	if v.gone != nil {
-		return []cell{{plain(v.gone.Error()) + " (waiting for it; q ends)", red}}
+		return []cell{{plain(v.gone.Error()) + " (waiting for the daemon; q quits)", red}}
 	}
 	peers := 0
 	for _, t := range v.status.Tunnels {
 		peers += max(len(t.Peers), 1)
 	}
-	return []cell{{"sixfourd " + plain(v.status.Version), bold}, {fmt.Sprintf(" for %s: %d tunnels, %d peers, at %s; q ends",
+	return []cell{{"sixfourd " + plain(v.status.Version), bold}, {fmt.Sprintf(" for %s: %d tunnels, %d peers, at %s; q quits",
 		lapse(v.now.Sub(v.status.Started)), len(v.status.Tunnels), peers, v.now.Format(time.TimeOnly)), none}}
 }
 

@@ -14,7 +14,7 @@ import (
 func watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch [TUNNEL]",
-		Short: "State, traffic and events, live in the terminal",
+		Short: "Show state, traffic and events, updated every second",
 		Long: `Draws the tunnels each second, with rates, and below them the last events, until q or Ctrl-C. Where the output is no terminal,
 and with --json, it prints events alone, one a line, the last hundred first. A daemon that restarts is waited for.`,
 		Args:              takes(0, 1),

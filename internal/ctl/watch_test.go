@@ -60,7 +60,7 @@ func TestWatchThroughRestart(t *testing.T) {
 	f.server.Close()
 	waitFor(t, "that the daemon is missed", func() bool { return strings.Contains(errs.String(), "no sixfourd answers at") })
 	f.listen(t)
-	waitFor(t, "that it is back", func() bool { return strings.Contains(errs.String(), "the daemon answers again") })
+	waitFor(t, "that it is back", func() bool { return strings.Contains(errs.String(), "the daemon is running again") })
 	f.events <- ev
 	f.events <- api.Event{At: began.Add(time.Second), Tunnel: "six0", Kind: api.EventState, Text: "down"}
 	waitFor(t, "the other event", func() bool { return strings.Contains(out.String(), "down\n") })

@@ -150,7 +150,7 @@ func file(t testing.TB) []byte {
 	pkt := bytesOf(t, ping)
 	return pcapng.AppendPacket(b, &pcapng.Packet{
 		Time: time.Date(2026, 3, 1, 12, 0, 0, 7, time.UTC), Data: pkt[:30], Length: len(pkt), Direction: pcapng.Inbound, ID: 7, Dropped: 2,
-		Comments: []string{"dropped: martian: an inner address cannot be there", "\x1b[2Jhidden"},
+		Comments: []string{"dropped: martian: an inner address is not valid", "\x1b[2Jhidden"},
 	})
 }
 
@@ -159,7 +159,7 @@ func TestFile(t *testing.T) {
 	n, err := decode.File(bytes.NewReader(file(t)), &out, false)
 	const want = `1  2026-03-01T12:00:00.000000007Z  in  six0` + "\uFFFD" + `[2J inner  32 B, of which 30 are here  packet 7
   (2 packets before it were not captured)
-  dropped: martian: an inner address cannot be there
+  dropped: martian: an inner address is not valid
   ` + "\uFFFD" + `[2Jhidden
   IPv4          20 B  10.0.0.1 > 10.0.0.2, protocol 1 (ICMP), TTL 64, TOS 0x00, ID 1, length 32, checksum 0x66da right, 2 bytes of it are missing
   ICMP           8 B  echo request, identifier 1, sequence 2

@@ -101,8 +101,8 @@ func Run(ctx context.Context, w io.Writer, program string) (res Result, err erro
 		{"ping through the whole stack: 10.0.0.2", d.ping4},
 		{"one packet on the wire, layer by layer", d.packet},
 		{fmt.Sprintf("TCP for %v", loadTime), d.tcp},
-		{fmt.Sprintf("UDP for %v: datagrams of 64 bytes, as many as go", loadTime), d.udp},
-		{"what the daemons say", d.status},
+		{fmt.Sprintf("UDP for %v: datagrams of 64 bytes, as many as possible", loadTime), d.udp},
+		{"what the daemons report", d.status},
 	} {
 		fmt.Fprintf(w, "\n[%4.1f s] %s\n", time.Since(d.began).Seconds(), s.what)
 		if err := s.do(ctx); err != nil {
@@ -168,7 +168,7 @@ func (d *demo) start(ctx context.Context) error {
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("a daemon is not ready after %v: what it said stands above (%w)", ready, errors.Join(ctx.Err(), err))
+				return fmt.Errorf("a daemon is not ready after %v: its log is printed above (%w)", ready, errors.Join(ctx.Err(), err))
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
@@ -201,7 +201,7 @@ func (d *demo) ping(ctx context.Context, to netip.Addr) (time.Duration, error) {
 	}
 	slices.Sort(res.RTTs)
 	median := res.RTTs[len(res.RTTs)/2]
-	fmt.Fprintf(d.w, "  %d sent, %d received; round trip %v at least, %v in the middle, %v at most\n",
+	fmt.Fprintf(d.w, "  %d sent, %d received; round trip: minimum %v, median %v, maximum %v\n",
 		res.Sent, res.Received, round(res.RTTs[0]), round(median), round(res.RTTs[len(res.RTTs)-1]))
 	return median, nil
 }
@@ -248,7 +248,7 @@ func (d *demo) udp(ctx context.Context) error {
 		return err
 	}
 	d.result.UDPPacketsPerS, d.result.UDPLost = r.PacketsPerSecond(), r.Lost()
-	fmt.Fprintf(d.w, "  %.0f packets a second arrived; %d of %d were more than what the tunnel takes\n",
+	fmt.Fprintf(d.w, "  %.0f packets per second arrived; %d of %d were lost, because they were more than the tunnel can carry\n",
 		r.PacketsPerSecond(), r.Lost(), r.Sent)
 	return nil
 }
@@ -265,7 +265,7 @@ func (d *demo) status(ctx context.Context) error {
 			for _, drops := range []map[string]uint64{t.In.Drops, t.Out.Drops} {
 				for reason, n := range drops {
 					d.result.Drops[reason] += n
-					fmt.Fprintf(d.w, "     dropped: %s %d (what was sent as fast as can be, or before both ends were up)\n", reason, n)
+					fmt.Fprintf(d.w, "     dropped: %s %d (sent faster than the tunnel can carry, or before both ends were up)\n", reason, n)
 				}
 			}
 		}

@@ -37,7 +37,7 @@ func Prepare() (run bool, status int, err error) {
 	case errors.As(err, &exit):
 		return false, exit.ExitCode(), nil
 	}
-	return false, 0, fmt.Errorf("make a user namespace: %w: they are closed to this user: run it as root (sudo sixfourctl demo), or open them (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)", err)
+	return false, 0, fmt.Errorf("create a user namespace: %w: this user may not: run it as root (sudo sixfourctl demo), or permit user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)", err)
 }
 
 // checkTun tries the TUN device, without which nothing can be shown.

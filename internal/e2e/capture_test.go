@@ -180,7 +180,7 @@ func TestCapture(t *testing.T) {
 		}
 	}
 	dropped := atA.find(t, "the martian", func(p seen) bool { return bytes.HasSuffix(p.Data, []byte("martian")) && p.comment() != "" })
-	if want := "dropped: martian: an inner address cannot be there"; !bytes.HasPrefix([]byte(dropped.comment()), []byte(want)) || dropped.Direction != pcapng.Inbound {
+	if want := "dropped: martian: an inner address is not valid"; !bytes.HasPrefix([]byte(dropped.comment()), []byte(want)) || dropped.Direction != pcapng.Inbound {
 		t.Errorf("%q, %v", dropped.comment(), dropped.Direction)
 	}
 	stray := atA.find(t, "the stray", func(p seen) bool {

@@ -213,7 +213,7 @@ func TestHeals(t *testing.T) {
 	reachable(t, h.a, inB)
 
 	must(t, h.a.DelLink("six0"))
-	a.wait(t, "interface six0 was deleted by someone else")
+	a.wait(t, "interface six0 was deleted by another program")
 	a.wait(t, "the interface was made again")
 	reachable(t, h.a, inB)
 

@@ -102,7 +102,7 @@ func TestSecondDaemonAtTheSameSocket(t *testing.T) {
 	cmd.Stderr = &said
 	must(t, h.b.Start(cmd))
 	_ = cmd.Wait() // the status says it
-	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said.String(), "another sixfourd answers there: give this one another [control] socket") {
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said.String(), "another sixfourd answers there: set another socket in [control] for this daemon") {
 		t.Errorf("exit status %d\n%s", code, said.String())
 	}
 	if _, s := first.status(t); s.Name != "six0" {
@@ -124,7 +124,7 @@ func TestSocketInDirectoryOfAnotherUser(t *testing.T) {
 	must(t, os.Lchown(filepath.Join(dir, "link"), other, -1))
 	for socket, want := range map[string]string{
 		filepath.Join(dir, "s"):         "because another user could replace it",
-		filepath.Join(dir, "link", "s"): "no control socket",
+		filepath.Join(dir, "link", "s"): "cannot open the control socket: sixfourctl cannot reach this daemon",
 	} {
 		d := &daemon{socket: socket, config: filepath.Join(t.TempDir(), "sixfour.toml"), done: make(chan error, 1)}
 		d.write(t, configA())

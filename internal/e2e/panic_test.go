@@ -248,7 +248,7 @@ func TestPanicsCostTheirPacket(t *testing.T) {
 		if n := tunnel.Out.Drops[drop.InternalError.String()] + tunnel.In.Drops[drop.InternalError.String()]; n == 0 {
 			t.Errorf("no packet is counted as %v: %v %v", drop.InternalError, tunnel.Out.Drops, tunnel.In.Drops)
 		}
-		if !strings.Contains(d.log.String(), "panic: this is a fault of sixfourd") || !strings.Contains(d.log.String(), "fragileResolver") {
+		if !strings.Contains(d.log.String(), "panic: this is a bug in sixfourd") || !strings.Contains(d.log.String(), "fragileResolver") {
 			t.Error("the log does not show where the fault is")
 		}
 	}

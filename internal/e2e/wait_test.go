@@ -217,7 +217,7 @@ func TestMetricsLater(t *testing.T) {
 	defer other.Close()
 	start(t, h.b, configB())
 	a := launch(t, h.a, listenLine+configA(), "NOTIFY_SOCKET="+m.path)
-	a.wait(t, "metrics cannot be read, trying again")
+	a.wait(t, "cannot serve metrics: trying again")
 	reachable(t, h.a, inB)
 	m.wait(t, "STATUS=metrics: listen at 127.0.0.1:9640: address already in use: another program listens there (ss -ltnp sport = :9640 shows which): end it, or choose another listen in [metrics]; 1 tunnel, ready to carry packets")
 	other.Close()
@@ -225,12 +225,12 @@ func TestMetricsLater(t *testing.T) {
 		_, _, err := ask(h.a, "/metrics")
 		return err
 	})
-	a.wait(t, "metrics can be read now")
+	a.wait(t, "metrics are available now")
 	if code := a.end(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 	a = launch(t, h.a, strings.Replace(listenLine, "127.0.0.1", inA.String(), 1)+configA())
-	a.wait(t, "metrics can be read now")
+	a.wait(t, "metrics are available now")
 }
 
 // A manager that watches is told that the daemon lives, and, of one whose control loop
@@ -344,7 +344,7 @@ func TestNamespaceMadeAgain(t *testing.T) {
 	}
 	// What happens in the new one is followed as in the first.
 	ip("-n", name, "link", "del", "six0")
-	a.wait(t, "interface six0 was deleted by someone else")
+	a.wait(t, "interface six0 was deleted by another program")
 	inside()
 	a.end(t, syscall.SIGTERM)
 }

@@ -44,7 +44,7 @@ func (f *follow) sync(own *nft.Tables, wanted bool, d *Default) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("answers of who is behind this host (containers, a network) to connections from outside go into the tunnel, not back, because nftables cannot follow connections: "+
+		return fmt.Errorf("answers from hosts behind this one (containers, a network) to connections from outside go into the tunnel instead of back, because nftables cannot track connections: "+
 			"load nf_conntrack and nft_ct (modprobe -a nf_conntrack nft_ct): %w", err)
 	}
 	f.chain, f.iface = nil, ""

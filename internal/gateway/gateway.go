@@ -194,7 +194,7 @@ func (g *Gateway) cleanWay(v int) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove what a process has left: %w", err)
+		return fmt.Errorf("remove what an earlier process left behind: %w", err)
 	}
 	return w.close()
 }
@@ -205,7 +205,7 @@ func (g *Gateway) cleanMasquerade() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove what a process has left: %w", err)
+		return fmt.Errorf("remove what an earlier process left behind: %w", err)
 	}
 	return m.close()
 }

@@ -47,7 +47,7 @@ func (g *Gateway) openMasquerade() (*masquerade, error) {
 	if err != nil {
 		m.own.Close()
 		if errors.Is(err, nft.ErrTaken) {
-			return nil, fmt.Errorf("%w: only one sixfourd of a network namespace can have masquerade: take it out of one configuration", err)
+			return nil, fmt.Errorf("%w: only one sixfourd of a network namespace can have masquerade: remove it from one configuration", err)
 		}
 		return nil, explain(err)
 	}
@@ -75,7 +75,7 @@ func (m *masquerade) sync(w Wanted, done *Done) error {
 	for _, name := range w.Masquerade {
 		if steps.index[name] == 0 {
 			done.Missing = append(done.Missing, name)
-			done.Advice = append(done.Advice, fmt.Sprintf("there is no interface %s, or it is without IPv4: nothing leaves through it; if that is not what is meant, correct masquerade", name))
+			done.Advice = append(done.Advice, fmt.Sprintf("there is no interface %s, or it has no IPv4 address: no packets leave through it; if this is not intended, correct masquerade", name))
 		}
 	}
 	in4.forward = steps.ours
@@ -234,9 +234,9 @@ func (m *masquerade) close() error {
 func hint(err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return ": it takes CAP_NET_ADMIN"
+		return ": this needs CAP_NET_ADMIN"
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT):
-		return ": the kernel lacks what it takes: load nf_tables, nf_conntrack, nft_ct, nft_chain_nat and nft_masq (modprobe -a)"
+		return ": the kernel lacks modules: load nf_tables, nf_conntrack, nft_ct, nft_chain_nat and nft_masq (modprobe -a)"
 	}
 	return ""
 }

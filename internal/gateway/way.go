@@ -60,7 +60,7 @@ func (w *way) nftables() nftables.TableFamily {
 func (w *way) addTable() error {
 	table, err := w.own.Add(w.nftables())
 	if errors.Is(err, nft.ErrTaken) {
-		return fmt.Errorf("%w: only one sixfourd of a network namespace can have default_route for IPv%d: take it out of one configuration", err, w.v)
+		return fmt.Errorf("%w: only one sixfourd of a network namespace can have default_route for IPv%d: remove it from one configuration", err, w.v)
 	}
 	w.follow = follow{table: table}
 	return explain(err)
@@ -235,8 +235,8 @@ func (w *way) checkReversePath(d *Default, done *Done) {
 	all, err := w.router.Conf(4, netcfg.AllInterfaces)
 	one, err2 := w.router.Conf(4, route.Index)
 	if err == nil && err2 == nil && max(all.RPFilter, one.RPFilter) == 1 {
-		done.Advice = append(done.Advice, fmt.Sprintf("connections that come in by %s and are forwarded, such as to containers, are dropped by strict reverse path filtering: "+
-			"make it loose (sysctl -w net.ipv4.conf.%s.rp_filter=2), if there are any", route.Interface, route.Interface))
+		done.Advice = append(done.Advice, fmt.Sprintf("strict reverse path filtering drops connections that come in through %s and are forwarded, such as to containers: "+
+			"if there are any, make it loose (sysctl -w net.ipv4.conf.%s.rp_filter=2)", route.Interface, route.Interface))
 	}
 }
 

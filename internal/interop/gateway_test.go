@@ -24,7 +24,7 @@ masquerade = "eth0"
 default_route = true
 `)
 	said(t, "load nf_conntrack and nft_ct")
-	said(t, "the kernel lacks what it takes: load nf_tables, nf_conntrack")
+	said(t, "the kernel lacks modules: load nf_tables, nf_conntrack")
 	// Within five seconds of the start "ready" waits for the gateway. After that it names it
 	// as waiting, and another line follows.
 	const carries = `ready {"tunnels": 1}\|every tunnel can carry`

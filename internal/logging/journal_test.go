@@ -172,7 +172,7 @@ func TestJournalIsBusy(t *testing.T) {
 	if got := receive(t, c); got["MESSAGE"] != "room again" {
 		t.Errorf("%q", got)
 	}
-	if got := receive(t, c); got["SIXFOUR_MESSAGE"] != "log lines were lost: nobody took them" || got["PRIORITY"] != "4" {
+	if got := receive(t, c); got["SIXFOUR_MESSAGE"] != "log lines were lost, because they could not be written in time" || got["PRIORITY"] != "4" {
 		t.Errorf("%q", got)
 	}
 	log.Close()

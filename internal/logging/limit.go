@@ -148,7 +148,7 @@ func (l *limiter) tell() {
 			fields = append(fields, zap.String("tunnel", s.tunnel))
 		}
 		b.silent = 0
-		e := zapcore.Entry{Level: b.level, Time: time.Now(), LoggerName: b.logger, Message: "more like it were not logged"}
+		e := zapcore.Entry{Level: b.level, Time: time.Now(), LoggerName: b.logger, Message: "similar lines were not logged"}
 		if l.out.Enabled(e.Level) { // the level may have changed since
 			_ = l.out.Write(e, fields) // neither core fails
 		}

@@ -67,13 +67,13 @@ func TestLimit(t *testing.T) {
 		flood(six0, 5)
 		check("3 s later", repeat("dropped tunnel=six0", 3)...)
 		time.Sleep(tellAfter)
-		check("then", "more like it were not logged tunnel=six0 like=dropped lines=39")
+		check("then", "similar lines were not logged tunnel=six0 like=dropped lines=39")
 		time.Sleep(10 * tellAfter)
 		check("nothing more")
 		flood(six0, 12)
 		check("a burst again", repeat("dropped tunnel=six0", 10)...)
 		l.close()
-		check("the end", "more like it were not logged tunnel=six0 like=dropped lines=2")
+		check("the end", "similar lines were not logged tunnel=six0 like=dropped lines=2")
 		if n := l.limited.Load(); n != 41 {
 			t.Errorf("%d limited", n)
 		}
@@ -92,7 +92,7 @@ func TestManyMessages(t *testing.T) {
 		}
 		time.Sleep(tellAfter)
 		synctest.Wait()
-		if got := lines(); len(got) != 1 || got[0] != fmt.Sprintf("more like it were not logged like=(different messages) lines=%d", 9*maxMessages-burst) {
+		if got := lines(); len(got) != 1 || got[0] != fmt.Sprintf("similar lines were not logged like=(different messages) lines=%d", 9*maxMessages-burst) {
 			t.Errorf("%q", got)
 		}
 		log.Error("new")

@@ -110,7 +110,7 @@ func (q *queue) close() {
 
 // lossEntry returns the entry that reports lost lines.
 func lossEntry(n uint64) (zapcore.Entry, []zapcore.Field) {
-	return zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(), Message: "log lines were lost: nobody took them"}, []zapcore.Field{zap.Uint64("lines", n)}
+	return zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(), Message: "log lines were lost, because they could not be written in time"}, []zapcore.Field{zap.Uint64("lines", n)}
 }
 
 func lossLine(enc zapcore.Encoder, n uint64) []byte {

@@ -89,7 +89,7 @@ func TestReaderPauses(t *testing.T) {
 	for told < log.Lost() { // some may have been reported while there was room
 		select {
 		case l := <-lines:
-			_, rest, ok := strings.Cut(l, ` WARN log lines were lost: nobody took them {"lines": `)
+			_, rest, ok := strings.Cut(l, ` WARN log lines were lost, because they could not be written in time {"lines": `)
 			if !ok {
 				seen++
 				continue

@@ -36,7 +36,7 @@ var followed = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", 
 func restrictFiles(n needs) (string, error) {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil || version == 0 {
-		return "", errors.New("the kernel has it not, or it is off: see CONFIG_SECURITY_LANDLOCK and the boot option lsm=")
+		return "", errors.New("the kernel does not support it, or it is disabled: see CONFIG_SECURITY_LANDLOCK and the boot option lsm=")
 	}
 	handled := landlock.Config{
 		HandledAccessFS:  landlock.V5.HandledAccessFS,

@@ -48,7 +48,7 @@ const (
 func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
 	s := &Sandbox{needs: needsOf(cfg, file), state: State{User: as.Name, Landlock: off, Seccomp: off}}
 	if as.Root != "" {
-		s.state.Missing = append(s.state.Missing, "user: it goes on as root, whose files and Unix sockets are open to it: "+as.Root)
+		s.state.Missing = append(s.state.Missing, "user: the daemon still runs as root, with access to root's files and Unix sockets: "+as.Root)
 	}
 	// If one cannot be opened, its tunnels wait and report why.
 	_ = netns.Hold(s.needs.processes...)

@@ -39,7 +39,7 @@ func install(filter []bpf.Instruction, flags uintptr) error {
 	runtime.KeepAlive(program)
 	switch {
 	case errno == unix.ENOSYS, errno == unix.EINVAL:
-		return errors.New("the kernel has it not, or is older than 4.17: see CONFIG_SECCOMP_FILTER")
+		return errors.New("the kernel does not support it, or is older than 4.17: see CONFIG_SECCOMP_FILTER")
 	case errno != 0:
 		return os.NewSyscallError("seccomp", errno)
 	case thread != 0:

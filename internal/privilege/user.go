@@ -104,7 +104,7 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 		for path, flags := range map[string]int{file: unix.O_RDONLY, "/dev/net/tun": unix.O_RDWR} {
 			fd, err := unix.Open(path, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err != nil {
-				return fmt.Errorf("user %s may not open %s: %w: let it (chgrp %s %[2]s && chmod g+r %[2]s)", account, path, err, account)
+				return fmt.Errorf("user %s may not open %s: %w: give it access (chgrp %s %[2]s && chmod g+r %[2]s)", account, path, err, account)
 			}
 			unix.Close(fd)
 		}

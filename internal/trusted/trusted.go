@@ -205,7 +205,7 @@ func (w *walk) follow(fd int, st *unix.Stat_t, at string) (string, error) {
 		return "", unix.ELOOP
 	}
 	if !trusted(st.Uid) {
-		return "", untrusted("%s is a link that %s made: name the file that is meant", at, userName(st.Uid))
+		return "", untrusted("%s is a symbolic link that %s made: name the file that it leads to", at, userName(st.Uid))
 	}
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(fd, "", buf[:])

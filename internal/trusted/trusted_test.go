@@ -49,8 +49,8 @@ func TestCreate(t *testing.T) {
 			return os.Symlink("to", dir+"/f")
 		}, "f", "to", ""},
 		{"a link of ours to nothing yet", func(dir string) error { return os.Symlink(dir+"/to", dir+"/f") }, "f", "to", ""},
-		{"a link of nobody", func(dir string) error { return own(os.Symlink("victim", dir+"/f"), dir+"/f") }, "f", "", "/f is a link that user "},
-		{"a link of nobody on the way", func(dir string) error { return own(os.Symlink(".", dir+"/d"), dir+"/d") }, "d/f", "", "/d is a link that user "},
+		{"a link of nobody", func(dir string) error { return own(os.Symlink("victim", dir+"/f"), dir+"/f") }, "f", "", "/f is a symbolic link that user "},
+		{"a link of nobody on the way", func(dir string) error { return own(os.Symlink(".", dir+"/d"), dir+"/d") }, "d/f", "", "/d is a symbolic link that user "},
 		{"up behind a link", func(dir string) error {
 			if err := os.MkdirAll(dir+"/a/b", 0o755); err != nil {
 				return err

@@ -28,7 +28,7 @@ var DaemonFlags = []Flag{
 	{"log-level", "LEVEL", "debug, info, warn or error, instead of the file's"},
 	{"log-format", "FORMAT", "auto, console, json or journal, instead of the file's"},
 	{"version", "", "print the version"},
-	{"help", "", "print this"},
+	{"help", "", "print this help"},
 }
 
 // DaemonSynopsis are the arguments that count.

@@ -88,7 +88,7 @@ func (c *Client) look(ctx context.Context, what string, query url.Values, into a
 	return c.read(resp, into)
 }
 
-var errLate = fmt.Errorf("no answer within %v: it is stopped, or far too busy", replyPatience)
+var errLate = fmt.Errorf("no answer within %v: the daemon is stopped, or overloaded", replyPatience)
 
 // ask sends a request that may take long.
 func (c *Client) ask(ctx context.Context, what string, body, into any) error {

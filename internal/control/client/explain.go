@@ -28,7 +28,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s may not be opened: run as root, or join group sixfour", c.socket)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return fmt.Errorf("%w at %s any more: it went away before its answer was complete", ErrNoDaemon, c.socket)
+		return fmt.Errorf("%w at %s any more: it ended before its answer was complete", ErrNoDaemon, c.socket)
 	}
 	return fmt.Errorf("daemon at %s: %w", c.socket, err)
 }
@@ -42,7 +42,7 @@ func (c *Client) refused(resp *http.Response) error {
 		if who == "" {
 			who = "something else, or an older sixfourd"
 		}
-		return fmt.Errorf("%s is of %s, which this sixfourctl %s does not understand (%s): restart the daemon after an update, or use the sixfourctl that came with it",
+		return fmt.Errorf("%s belongs to %s, which this sixfourctl %s does not understand (%s): restart the daemon after an update, or use the sixfourctl that came with it",
 			c.socket, who, version.String(), resp.Status)
 	}
 	return errors.New(f.Error)
