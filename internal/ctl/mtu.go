@@ -12,8 +12,8 @@ func mtuCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mtu TUNNEL|TUNNEL/PEER|PEER",
 		Short: "Find the path MTU to a peer by probing",
-		Long: `Sends probes of different sizes to a peer, and prints which of them were answered, and in the end how large a packet the path
-carries, and what that leaves for the tunnel. Nothing is changed by it.`,
+		Long: `Sends probes of different sizes to a peer, and prints which of them were answered. At the end it prints the path MTU, and the
+tunnel MTU that follows from it. It changes nothing.`,
 		Args:              takes(1, 1),
 		ValidArgsFunction: completePeer,
 	}

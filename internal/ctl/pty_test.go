@@ -160,7 +160,7 @@ func TestQuit(t *testing.T) {
 		before := p.settings(t)
 		cmd := p.runWith(t, f, input, "watch")
 		p.see(t, "hub0")
-		p.see(t, "q ends")
+		p.see(t, "q quits")
 		_, err := p.user.WriteString("xq")
 		must(t, err)
 		must(t, cmd.Wait())

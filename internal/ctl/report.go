@@ -174,8 +174,8 @@ func (r *reporter) strangers(all []api.Stranger) {
 
 // rare shows counts that are zero for most tunnels.
 func (r *reporter) rare(p api.PeerStatus) {
-	if i := p.ICMP; i != (api.ICMP{}) {
-		r.fact("errors", "%d about our packets, %d not believed, %d sent to inner senders, %d too many to send", i.Heard, i.Ignored, i.Sent, i.Limited)
+	if errors := icmpErrors(p.ICMP); len(errors) > 0 {
+		r.fact("ICMP", "errors: %s", strings.Join(errors, ", "))
 	}
 	if p.OddECN > 0 {
 		r.fact("ECN", "%d packets with an invalid combination of inner and outer fields", p.OddECN)
@@ -186,6 +186,24 @@ func (r *reporter) rare(p api.PeerStatus) {
 	if p.Answered > 0 {
 		r.fact("answered", "%d echo requests and keepalives of the peer", p.Answered)
 	}
+}
+
+// icmpErrors lists the counts of ICMP errors that are not zero.
+func icmpErrors(i api.ICMP) (list []string) {
+	for _, c := range []struct {
+		n    uint64
+		what string
+	}{
+		{i.Heard, "received about our packets"},
+		{i.Ignored, "received and ignored"},
+		{i.Sent, "sent to inner senders"},
+		{i.Limited, "not sent because of the rate limit"},
+	} {
+		if c.n > 0 {
+			list = append(list, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	return list
 }
 
 func (r *reporter) trouble(p api.PeerStatus) {

@@ -27,11 +27,11 @@ func TestReport(t *testing.T) {
   outer      203.0.113.10 > 203.0.113.20, path MTU 1500 (of the first hop), through a socket
   IPv6 layer fc00::1 > fc00::2
   interface  MTU 1440, in network namespace lan
-  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost (the last 1), heard 1h13m ago
+  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost (the last 1), last packet 1h13m ago
   out        4 packets, 100 bytes
   in         3 packets, 99 bytes
   dropped in martian 2, spoof 1
-  answered   7 echo requests to our end of the layer, and keepalives
+  answered   7 echo requests and keepalives of the peer
   last error 2h12m ago: �[2Jnetwork is unreachable
   last down  2026-03-01 12:00:00, for 1m10s: 5 probes were lost
   repairs    interface 2, route 1
@@ -49,7 +49,7 @@ hub0  4in6in4  up for 2h13m
       waits for a route to 198.51.100.2
   pc    down     2h13m  198.51.100.1  0.500 ms   <1%      1500  12.3 k  1.23 MB   9  900 B  in: spoof 8
       because 5 probes were lost
-of no tunnel
+packets of no tunnel
   dropped in foreign_source 5
 `
 	now := began.Add(2*time.Hour + 13*time.Minute + 5*time.Second)
@@ -156,11 +156,11 @@ func TestReportGateway(t *testing.T) {
 	}
 	want := `
 gateway
-  default    active: all IPv4 without another route goes into six0, but for 198.51.100.0/24
-  masquerade waiting: what comes from the tunnels leaves through eth0, ppp0 with its address
+  default    active: all IPv4 packets without another route go into six0, except to 198.51.100.0/24
+  masquerade waiting: packets from the tunnels leave through eth0, ppp0 with its address
              because there is no interface ppp0
   advice     turn it on
-of no tunnel
+packets of no tunnel
   dropped in foreign_source 5
   from       192.0.2.1 (protocol 41, 1m05s ago)
 `

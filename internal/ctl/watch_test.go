@@ -98,7 +98,7 @@ func TestPicture(t *testing.T) {
 		v.events = append(v.events, api.Event{At: began, Tunnel: "six0", Kind: "state", Text: fmt.Sprint(i)})
 	}
 	at := began.Local().Format(time.TimeOnly)
-	got, want := picture(v, 120, 12), `sixfourd 1 for 1m00s: 2 tunnels, 4 peers, at `+v.now.Format(time.TimeOnly)+`; q ends
+	got, want := picture(v, 120, 12), `sixfourd 1 for 1m00s: 2 tunnels, 4 peers, at `+v.now.Format(time.TimeOnly)+`; q quits
 TUNNEL  STATE      FOR       RTT  LOSS  PATH MTU         OUT         RATE     IN      RATE  DROPPED
 six0    up       1m00s   12.3 ms    5%      1500  1.50 kp/s  1.00 Mbit/s  0 p/s   0 bit/s  in spoof 2 p/s
 hub0    up       1m00s                                0 p/s      0 bit/s  0 p/s   0 bit/s
