@@ -266,7 +266,7 @@ func TestManyAtOnce(t *testing.T) {
 // The program that answers may not be sixfourd, or may have another API.
 func TestOtherServers(t *testing.T) {
 	for _, c := range []struct{ answer, want string }{
-		{"HTTP/1.1 404 Not Found\r\nServer: sixfourd/0.9\r\nContent-Length: 5\r\n\r\nnone\n", "is of sixfourd/0.9, which this sixfourctl "},
+		{"HTTP/1.1 404 Not Found\r\nServer: sixfourd/0.9\r\nContent-Length: 5\r\n\r\nnone\n", "belongs to sixfourd/0.9, which this sixfourctl "},
 		{"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "belongs to something else, or an older sixfourd, which"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "invalid character"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", "ended before its answer was complete"},

@@ -26,17 +26,17 @@ func captureCommand() *cobra.Command {
 	var inner, outer bool
 	cmd := &cobra.Command{
 		Use:   "capture TUNNEL [FILTER]",
-		Short: "Capture the packets of a tunnel as pcapng, with the reasons of drops",
-		Long: `Writes what goes through a tunnel as pcapng, until Ctrl-C: each packet as it is
+		Short: "Capture the packets of a tunnel, and why some are dropped",
+		Long: `Writes the packets of a tunnel as pcapng, until Ctrl-C: each packet as it is
 carried (inner) and as it is on the wire (outer), both with the same packet
-identifier, and as a comment why it was not carried.
+identifier. A comment says why a packet was not carried.
 
   sixfourctl capture six0 | wireshark -k -i -
   sixfourctl capture six0 | tcpdump -nr -
   sixfourctl capture six0 -w six0.pcapng --inner tcp port 443
 
-FILTER is one of tcpdump's (pcap-filter(7)). A packet is written if the filter
-matches its inner or its outer form.`,
+FILTER has the syntax of tcpdump's filters (pcap-filter(7)). A packet is written
+if the filter matches its inner or its outer form.`,
 		Args:              takes(1, math.MaxInt),
 		ValidArgsFunction: completeTunnel,
 	}
@@ -44,7 +44,7 @@ matches its inner or its outer form.`,
 	cmd.Flags().StringVarP(&path, "write", "w", "-", "write to `FILE` and replace it; -: standard output")
 	cmd.Flags().BoolVar(&inner, "inner", false, "only inner packets, which are carried")
 	cmd.Flags().BoolVar(&outer, "outer", false, "only outer packets, which are on the wire")
-	cmd.Flags().Uint64VarP(&r.Count, "count", "c", 0, "stop after `N` packets; an inner packet and its outer packet count as one")
+	cmd.Flags().Uint64VarP(&r.Count, "count", "c", 0, "stop after `N` packets, inner and outer counted once")
 	cmd.Flags().IntVar(&r.Snap, "snaplen", 0, "keep the first `BYTES` of each packet; 0: all")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.Tunnel, r.Filter = args[0], strings.Join(args[1:], " ")

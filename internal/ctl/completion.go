@@ -19,8 +19,8 @@ func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion " + strings.Join(shells, "|"),
 		Short: "Print the completion script of a shell",
-		Long: `Prints what a shell needs to complete the commands of sixfourctl, their flags, and the names of tunnels and peers, which
-it asks the running daemon for. Packages have it installed already.`,
+		Long: `Prints the script with which a shell completes the commands of sixfourctl, their flags, and the names of tunnels and peers.
+The script asks the running daemon for these names. The packages have installed it already.`,
 		Example: `  . <(sixfourctl completion bash)
   sixfourctl completion zsh > "${fpath[1]}/_sixfourctl"
   sixfourctl completion fish > ~/.config/fish/completions/sixfourctl.fish`,

@@ -18,8 +18,8 @@ func decodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "decode [FILE]",
 		Short: "Show the headers of captured packets, layer by layer",
-		Long: `Takes the packets of a capture apart, pcapng or pcap, from FILE or from standard
-input: every header from the outermost in, and why a packet was not carried.
+		Long: `Reads a capture, pcapng or pcap, from FILE or from standard input. It prints the
+headers of each packet, from the outermost inwards, and why it was not carried.
 
   sixfourctl capture six0 -c 10 | sixfourctl decode`,
 		Args: takes(0, 1),

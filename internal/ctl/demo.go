@@ -17,8 +17,8 @@ func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Try a tunnel between two network namespaces, and measure it",
-		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and shows what was measured. It needs
-nothing but root, and leaves nothing behind.`,
+		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and prints measurements. It needs
+only root, and removes everything at the end.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := findDaemon()

@@ -14,13 +14,13 @@ func doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor [TUNNEL[/PEER]]...",
 		Short: "Check everything that a tunnel needs, and show repairs",
-		Long: `Looks at each thing that a tunnel needs, on this host and on the way to each peer:
-PASS, FAIL or SKIP, and for each FAIL the command or line that mends it. Nothing is
-changed. Peers are sent a few packets. Without names all tunnels are looked at, and of
-each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. Where no daemon answers, that FAILs, and the
-configuration is looked at; --config names another file than the daemon's.
+		Long: `Checks everything that a tunnel needs, on this host and on the path to each peer:
+PASS, FAIL or SKIP, and for each FAIL the command or line that repairs it. It changes
+nothing. It sends a few packets to the peers. Without names it checks all tunnels, and of
+each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. If no daemon answers, that is a FAIL, and the
+configuration file is checked; --config names another file than the daemon's.
 
-Exit status: 0 if nothing FAILs, 1 if something does, 2 misuse.`,
+Exit status: 0 if no check FAILs, 1 if one does, 2 wrong use.`,
 		ValidArgsFunction: completePeer,
 	}
 	asJSON := jsonFlag(cmd)

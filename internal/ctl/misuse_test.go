@@ -22,7 +22,7 @@ func TestMisuse(t *testing.T) {
 		{"ping six0 six1", `ping: argument "six1" is one too many: sixfourctl ping TUNNEL|TUNNEL/PEER|PEER`, " ping"},
 		{"capture six0 -c -1", `--count "-1": give a whole number that is not negative`, " capture"},
 		{"reload now", `reload takes no arguments, but "now" was given: sixfourctl reload`, " reload"},
-		{"completion tcsh", `there is no completion for "tcsh": there are bash, zsh, fish`, " completion"},
+		{"completion tcsh", `there is no completion for "tcsh": choose bash, zsh, fish`, " completion"},
 		{"completion", "completion: an argument is missing: sixfourctl completion bash|zsh|fish", " completion"},
 	} {
 		cmd := Root()

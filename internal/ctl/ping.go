@@ -23,8 +23,8 @@ func pingCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ping TUNNEL|TUNNEL/PEER|PEER",
 		Short: "Probe a peer, and measure round-trip times",
-		Long: `Sends probes of the tunnel layer to a peer, until Ctrl-C or as many as asked for, and prints each answer and, in the end, the
-round-trip times. PEER alone names a peer that only one tunnel has. Exit status 1: nothing was answered.`,
+		Long: `Sends probes of the tunnel layer to a peer, until Ctrl-C or the number of --count, and prints each answer and, at the end, the
+round-trip times. PEER alone names a peer that only one tunnel has. Exit status 1: no probe was answered.`,
 		Example:           "  sixfourctl ping six0 -c 3",
 		Args:              takes(1, 1),
 		ValidArgsFunction: completePeer,

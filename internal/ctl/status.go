@@ -17,9 +17,9 @@ import (
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [TUNNEL|TUNNEL/PEER]",
-		Short: "Show each tunnel and peer: state, addresses, traffic, drops by reason",
-		Long: `Shows all tunnels, one, or one peer. A tunnel with many peers has a line for each, with what is missing below it; name a peer
-as TUNNEL/PEER to see all that is known of it. Drops are counted by reason (docs/drops.md).`,
+		Short: "Show the state, traffic and drops of tunnels and peers",
+		Long: `Shows all tunnels, one tunnel, or one peer. A tunnel with many peers has a line for each of them, and below it what is missing;
+name a peer as TUNNEL/PEER to see its details. Drops are counted by reason (docs/drops.md).`,
 		Args:              takes(0, 1),
 		ValidArgsFunction: completePeer,
 	}

@@ -15,8 +15,9 @@ func watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch [TUNNEL]",
 		Short: "Show state, traffic and events, updated every second",
-		Long: `Draws the tunnels each second, with rates, and below them the last events, until q or Ctrl-C. Where the output is no terminal,
-and with --json, it prints events alone, one a line, the last hundred first. A daemon that restarts is waited for.`,
+		Long: `Shows the tunnels with their rates, and below them the latest events, updated every second, until q or Ctrl-C. If the output is
+not a terminal, and with --json, it prints only events, one per line, beginning with the last hundred. If the daemon restarts, it
+waits until the daemon runs again.`,
 		Args:              takes(0, 1),
 		ValidArgsFunction: completeTunnel,
 	}
