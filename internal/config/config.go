@@ -112,7 +112,7 @@ type Source struct {
 
 // Layer is the part of a tunnel's layer that is the same for all peers.
 type Layer struct {
-	Local     netip.Addr        // zero: "auto", which only the outermost layer may have
+	Local     netip.Addr        // zero in the outermost layer, of which each path has its own
 	Framing   encap.Framing     // with options; nil: that of the layer's kind, without
 	Mechanism resolve.Mechanism // finds the outer addresses; nil: they are configured
 }
@@ -120,13 +120,14 @@ type Layer struct {
 // Peer is one remote end of a tunnel.
 type Peer struct {
 	Name string // "" in the short form
-	// Remotes are the remote ends, one for each layer. That of a layer with a Mechanism
-	// is the zero Host. Only the outermost one may be a name.
-	Remotes []Host
-	Allowed []netip.Prefix // masked; nil, in the short form: everything
-	Probe   netip.Addr     // inner address that answers echo requests; invalid: not configured
-
-	At problem.Pos // in the file: of the outermost remote, or of the table if there is none
+	// Paths are the ways to the peer, in order of preference: at least one. An automatic
+	// tunnel has exactly one.
+	Paths []Path
+	// InnerRemotes are the remote ends of the layers inside the outermost one, innermost
+	// first. That of a layer with a Mechanism is the zero Addr.
+	InnerRemotes []netip.Addr
+	Allowed      []netip.Prefix // masked; nil, in the short form: everything
+	Probe        netip.Addr     // inner address that answers echo requests; invalid: not configured
 }
 
 // Host is a remote endpoint. Either its address or its DNS name is set.
@@ -167,11 +168,34 @@ func (t *Tunnel) InOrder() bool {
 func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
 	layers := make([]encap.Layer, len(t.Layers))
 	for i, l := range t.Layers {
-		layers[i] = encap.Layer{Kind: t.Kind(i), Local: l.Local, Remote: p.Remotes[i].Addr}
+		layers[i] = encap.Layer{Kind: t.Kind(i), Local: l.Local}
+		if i < len(p.InnerRemotes) {
+			layers[i].Remote = p.InnerRemotes[i]
+		}
 	}
 	outermost := &layers[len(layers)-1]
 	outermost.Local, outermost.Remote = local, remote
 	return layers
+}
+
+// LocalOf returns our address in a layer, on a path. It is the zero Addr for "auto", which
+// only the outermost layer may have.
+func (t *Tunnel) LocalOf(layer int, p *Path) netip.Addr {
+	if layer == len(t.Layers)-1 {
+		return p.Local
+	}
+	return t.Layers[layer].Local
+}
+
+// Locals returns our different outer addresses, in the order of the paths. The zero Addr
+// stands for "auto".
+func (t *Tunnel) Locals() (all []netip.Addr) {
+	for _, p := range t.AllPaths() {
+		if !slices.Contains(all, p.Local) {
+			all = append(all, p.Local)
+		}
+	}
+	return all
 }
 
 // Problem returns a problem at the position of a key's value, or of the tunnel's header
@@ -198,11 +222,6 @@ func (t *Tunnel) HostProblem(format string, args ...any) problem.Problem {
 	return t.problem(t.Source.Header, format, args)
 }
 
-// PeerProblem is Problem at the position of a peer's outermost remote end.
-func (t *Tunnel) PeerProblem(p *Peer, format string, args ...any) problem.Problem {
-	return t.problem(p.At, format, args)
-}
-
 func (t *Tunnel) problem(at problem.Pos, format string, args []any) problem.Problem {
 	return problem.Problem{File: t.Source.File, Line: at.Line, Column: at.Column, Text: fmt.Sprintf(format, args...)}
 }
@@ -211,8 +230,8 @@ func (t *Tunnel) problem(at problem.Pos, format string, args []any) problem.Prob
 // configured local address is "auto", addresses that embed the outer address change with
 // it.
 func (t *Tunnel) AddressAt(local netip.Addr) []netip.Prefix {
-	for _, l := range t.Layers {
-		if f, ok := l.Mechanism.(resolve.Follower); ok && !l.Local.IsValid() && local.IsValid() {
+	for i, l := range t.Layers {
+		if f, ok := l.Mechanism.(resolve.Follower); ok && !t.LocalOf(i, &t.Peers[0].Paths[0]).IsValid() && local.IsValid() {
 			list := slices.Clone(t.Address)
 			for i, p := range list {
 				list[i] = f.AddressAt(p, local)
@@ -229,13 +248,4 @@ func (t *Tunnel) RoutesKey() string {
 		return "routes"
 	}
 	return "ds_lite"
-}
-
-// Outermost returns the remote end of the outermost layer, or the zero Host if there is
-// none.
-func (p *Peer) Outermost() Host {
-	if len(p.Remotes) == 0 {
-		return Host{}
-	}
-	return p.Remotes[len(p.Remotes)-1]
 }

@@ -82,7 +82,12 @@ func (t *Tunnel) SameBesidesPeers(o *Tunnel) bool {
 
 // Equal reports whether two configurations of a peer are equivalent.
 func (p *Peer) Equal(o *Peer) bool {
-	return p.Name == o.Name && slices.Equal(p.Remotes, o.Remotes) && slices.Equal(p.Allowed, o.Allowed) && p.Probe == o.Probe
+	return p.Name == o.Name && SamePaths(p.Paths, o.Paths) && slices.Equal(p.InnerRemotes, o.InnerRemotes) && slices.Equal(p.Allowed, o.Allowed) && p.Probe == o.Probe
+}
+
+// SamePaths reports whether two lists of paths are equivalent.
+func SamePaths(a, b []Path) bool {
+	return slices.EqualFunc(a, b, func(p, o Path) bool { return p.Equal(&o) })
 }
 
 // Assume copies the values of o to t. It does not write values that are equal.

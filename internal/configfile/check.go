@@ -21,9 +21,8 @@ func (d *draft) checkLoop(r *problem.Report) {
 	const wayOut = "choose a prefix without it, set netns to move the interface into a namespace of its own, " +
 		"or set fwmark and add a rule that routes marked packets elsewhere"
 	var remotes bart.Table[*config.Peer]
-	for i := range d.Peers {
-		p := &d.Peers[i]
-		if a := p.Outermost().Addr; a.IsValid() {
+	for p, path := range d.AllPaths() {
+		if a := path.Remote.Addr; a.IsValid() {
 			remotes.Insert(netip.PrefixFrom(a, a.BitLen()), p)
 		}
 	}

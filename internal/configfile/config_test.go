@@ -54,19 +54,37 @@ func mode(name string) encap.Mode {
 	return m
 }
 
-// layers returns the layers of a tunnel, innermost first, between local ends and without
-// options.
+// local returns a local end; the zero Addr for "auto".
+func local(s string) netip.Addr {
+	a, _ := netip.ParseAddr(s)
+	return a
+}
+
+// layers returns the layers of a tunnel, innermost first, without options: those inside
+// the outermost one with their local ends, and the outermost one.
 func layers(locals ...string) []config.Layer {
 	var list []config.Layer
 	for _, s := range locals {
-		a, _ := netip.ParseAddr(s) // else "auto"
-		list = append(list, config.Layer{Local: a})
+		list = append(list, config.Layer{Local: local(s)})
 	}
-	return list
+	return append(list, config.Layer{})
 }
 
-// onePeer returns the peer of the short form, with a remote end for each layer.
-func onePeer(remotes ...string) []config.Peer { return []config.Peer{{Remotes: hosts(remotes...)}} }
+// onePeer returns the peer of the short form with one path, and a remote end for each
+// layer, innermost first.
+func onePeer(from string, remotes ...string) []config.Peer {
+	return []config.Peer{aPeer(from, remotes...)}
+}
+
+func aPeer(from string, remotes ...string) config.Peer {
+	all := hosts(remotes...)
+	last := len(all) - 1
+	p := config.Peer{Paths: []config.Path{{Local: local(from), Remote: all[last]}}}
+	for _, h := range all[:last] {
+		p.InnerRemotes = append(p.InnerRemotes, h.Addr)
+	}
+	return p
+}
 
 func hosts(texts ...string) []config.Host {
 	var list []config.Host
@@ -100,8 +118,8 @@ func TestSample(t *testing.T) {
 		Tunnels: []config.Tunnel{{
 			Name:      "six0",
 			Mode:      mode("4in6in4"),
-			Layers:    layers("fc00::1", "203.0.113.10"),
-			Peers:     onePeer("fc00::2", "203.0.113.20"),
+			Layers:    layers("fc00::1"),
+			Peers:     onePeer("203.0.113.10", "fc00::2", "203.0.113.20"),
 			Interface: config.Interface{Address: prefixes("10.0.0.1/30", "fc00::1/64"), Routes: prefixes("192.168.2.0/24")},
 			Options:   encap.DefaultOptions,
 			IO:        config.IOSocket,
@@ -121,8 +139,8 @@ func forget(c *config.Config) {
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
 		t.Source = config.Source{}
-		for j := range t.Peers {
-			t.Peers[j].At = problem.Pos{}
+		for _, p := range t.AllPaths() {
+			p.At = problem.Pos{}
 		}
 	}
 }
@@ -136,7 +154,7 @@ func TestDefaults(t *testing.T) {
 	want := &config.Config{
 		Log:     config.Log{Level: "info", Format: "auto"},
 		Control: config.Control{Socket: "/run/sixfour/control.sock"},
-		Tunnels: []config.Tunnel{{Name: "a", Mode: mode("6in4"), Layers: layers("auto"), Peers: onePeer("tunnel.example."), Options: encap.DefaultOptions, IO: config.IOSocket, Liveness: defaultLiveness}},
+		Tunnels: []config.Tunnel{{Name: "a", Mode: mode("6in4"), Layers: layers(), Peers: onePeer("auto", "tunnel.example."), Options: encap.DefaultOptions, IO: config.IOSocket, Liveness: defaultLiveness}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -194,7 +212,7 @@ mtu = 65467
 		Control: config.Control{Socket: "/tmp/s", Explicit: true},
 		Tunnels: []config.Tunnel{
 			{
-				Name: "a", Mode: mode("4in6in4"), Layers: layers("2001:db8::1", "auto"), Peers: onePeer("2001:db8::2", "192.0.2.1"),
+				Name: "a", Mode: mode("4in6in4"), Layers: layers("2001:db8::1"), Peers: onePeer("auto", "2001:db8::2", "192.0.2.1"),
 				Interface: config.Interface{Address: prefixes("192.0.2.2/24"), Routes: prefixes("0.0.0.0/0", "::/0"), MTU: 1280, Queues: 64, NoOffload: true, Netns: "/run/netns/inner"},
 				Options: encap.Options{
 					TTL: encap.InheritTTL, HopLimit: 255, DSCP: 46, ECNCompat: true, StaticMTU: true, EncapLimit: 4,
@@ -204,7 +222,7 @@ mtu = 65467
 				Liveness: defaultLiveness,
 			},
 			{
-				Name: "b", Mode: mode("4in6in4"), Layers: layers("2001:db8::1", "127.0.0.1"), Peers: onePeer("2001:db8::2", "127.0.0.2"),
+				Name: "b", Mode: mode("4in6in4"), Layers: layers("2001:db8::1"), Peers: onePeer("127.0.0.1", "2001:db8::2", "127.0.0.2"),
 				Interface: config.Interface{MTU: 65467}, IO: config.IOSocket, Liveness: defaultLiveness,
 				Options: encap.Options{
 					TTL: 64, HopLimit: encap.InheritTTL, FlowLabel: encap.FlowLabel{Source: encap.FlowLabelInner},

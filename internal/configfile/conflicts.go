@@ -135,10 +135,9 @@ func checkOwnRemotes(r *problem.Report, drafts []*draft) {
 		}
 	}
 	for _, d := range drafts {
-		for i := range d.Peers {
-			p := &d.Peers[i]
-			if owner := owners[p.Outermost().Addr]; owner != nil && owner != d {
-				r.Doubt(p.At, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", p.Outermost().Addr, whose(p), owner.Source.Header.Line)
+		for p, path := range d.AllPaths() {
+			if owner := owners[path.Remote.Addr]; owner != nil && owner != d {
+				r.Doubt(path.At, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", path.Remote.Addr, whose(p), owner.Source.Header.Line)
 			}
 		}
 	}
@@ -170,17 +169,15 @@ func notHost(p netip.Prefix) (what, right string) {
 
 // checkOther reports an address of the interface that is also the remote end.
 func (d *draft) checkOther(r *problem.Report, a netip.Addr, at problem.Pos) {
-	for _, p := range d.Peers {
-		for i, remote := range p.Remotes {
-			outermost := i == len(p.Remotes)-1
-			if remote.Addr != a || outermost && d.Netns != "" {
-				continue
-			}
-			if !outermost || d.FwMark != 0 { // otherwise checkLoop reports it
-				r.Doubt(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, whose(&p))
-			}
-			return
+	for p, path := range d.AllPaths() {
+		inner, outer := slices.Contains(p.InnerRemotes, a), path.Remote.Addr == a && d.Netns == ""
+		if !inner && !outer {
+			continue
 		}
+		if inner || d.FwMark != 0 { // otherwise checkLoop reports it
+			r.Doubt(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, whose(p))
+		}
+		return
 	}
 }
 
@@ -195,10 +192,9 @@ func (d *draft) checkReach(r *problem.Report) {
 	if !local.Addr.IsValid() {
 		return
 	}
-	for i := range d.Peers {
-		p := &d.Peers[i]
-		if remote := p.Outermost().Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
-			r.Doubt(p.At, "remote is %v%s and %s is %v, and the loopback network reaches nothing but this host: correct one of them", remote, whose(p), local.key, local.Addr)
+	for p, path := range d.AllPaths() {
+		if remote := path.Remote.Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
+			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches nothing but this host: correct one of them", remote, whose(p), local.key, local.Addr)
 		}
 	}
 }

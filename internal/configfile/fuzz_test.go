@@ -133,18 +133,22 @@ func fuzzPeer(t *testing.T, c *config.Tunnel, p *config.Peer) {
 	named, bounded := p.Name != "", p.Allowed != nil
 	expect(named == c.Hub && bounded == c.Hub, "a hub's peer")
 	for i, k := range c.Mode.Layers {
-		l, remote, outermost := c.Layers[i], p.Remotes[i], i == len(c.Layers)-1
-		for _, a := range []netip.Addr{l.Local, remote.Addr} {
+		l, outermost := c.Layers[i], i == len(c.Layers)-1
+		local, remote := c.LocalOf(i, &p.Paths[0]), p.Paths[0].Remote
+		if !outermost {
+			remote = config.Host{Addr: p.InnerRemotes[i]}
+		}
+		for _, a := range []netip.Addr{local, remote.Addr} {
 			expect(!a.IsValid() || value.Version(a) == k.Over() && !a.Is4In6() && (a.Zone() == "" && config.NotUnicast(a) == "" || a.Zone() != "" && outermost && a.IsLinkLocalUnicast()), "an end")
-			expect(!a.IsValid() || c.Netns != "" || c.FwMark != 0 || a != p.Outermost().Addr || !slices.ContainsFunc(c.Address, func(r netip.Prefix) bool { return r.Contains(a) }) &&
+			expect(!a.IsValid() || c.Netns != "" || c.FwMark != 0 || a != p.Paths[0].Remote.Addr || !slices.ContainsFunc(c.Address, func(r netip.Prefix) bool { return r.Contains(a) }) &&
 				!slices.Contains(c.Routes, netip.PrefixFrom(a, a.BitLen())), "a loop")
 		}
-		expect(l.Local.IsValid() || outermost, "local is auto")
+		expect(local.IsValid() || outermost, "local is auto")
 		expect(remote.Name == "" || outermost, "remote is a name")
 		expect((remote == config.Host{}) == (l.Mechanism != nil), "no remote")
-		expect(!remote.Addr.IsValid() || l.Local != remote.Addr, "remote is local")
-		if l.Mechanism != nil && l.Local.IsValid() {
-			_, err := l.Mechanism.Resolver(resolve.Site{Local: l.Local, Own: c.Address, Strict: c.Strict})
+		expect(!remote.Addr.IsValid() || local != remote.Addr, "remote is local")
+		if l.Mechanism != nil && local.IsValid() {
+			_, err := l.Mechanism.Resolver(resolve.Site{Local: local, Own: c.Address, Strict: c.Strict})
 			expect(err == nil, fmt.Sprintf("a mechanism that does not work: %v", err))
 		}
 		expect(l.Framing == nil || isGRE(k), "GRE")

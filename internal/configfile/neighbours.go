@@ -79,25 +79,28 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 		wayOut += " or another key"
 	}
 	for i := range d.Peers {
-		p := &d.Peers[i]
-		f := l.kind.With(l.framing()).Properties()
-		w := wire{l.kind.Over(), f.Protocol, local.Addr, p.Outermost(), f.Identity}
-		if w.remote == (config.Host{}) {
-			continue
+		line := d.Source.Header.Line
+		if d.Hub {
+			line = d.peers[i].header.Line
 		}
-		w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))
-		other, taken := n.wires[w]
-		switch {
-		case !taken && d.Hub:
-			n.wires[w] = owner{d, d.peers[i].header.Line}
-		case !taken:
-			n.wires[w] = owner{d, d.Source.Header.Line}
-		case other.draft == d:
-			r.Add(p.At, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", other.line)
-		case other.Hub:
-			r.Add(p.At, "%s and remote are those of the peer of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
-		default:
-			r.Add(p.At, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+		for _, path := range d.Peers[i].Paths {
+			f := l.kind.With(l.framing()).Properties()
+			w := wire{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity}
+			if w.remote == (config.Host{}) {
+				continue
+			}
+			w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))
+			other, taken := n.wires[w]
+			switch {
+			case !taken:
+				n.wires[w] = owner{d, line}
+			case other.draft == d:
+				r.Add(path.At, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", other.line)
+			case other.Hub:
+				r.Add(path.At, "%s and remote are those of the peer of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+			default:
+				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+			}
 		}
 	}
 }

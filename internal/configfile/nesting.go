@@ -18,10 +18,10 @@ type node struct {
 }
 
 // way is a tunnel through which the outer packets of another tunnel go, and one of the
-// peers for which they do.
+// paths on which they do.
 type way struct {
 	to   *node
-	peer *config.Peer
+	path *config.Path
 }
 
 // checkNesting reports tunnels whose outer packets go through other tunnels of the file
@@ -43,12 +43,12 @@ func checkNesting(r *problem.Report, drafts []*draft) {
 				continue
 			}
 			if last := w.to.cameFrom(n, encap.MaxDepth-n.own()); last != nil {
-				r.Add(w.peer.At, "remote %v is reached through tunnel %s (line %d), whose own packets come back into this one: "+
-					"give one of them another remote, or route that elsewhere", w.peer.Outermost().Addr, problem.Quote(last.Name), last.Source.Header.Line)
+				r.Add(w.path.At, "remote %v is reached through tunnel %s (line %d), whose own packets come back into this one: "+
+					"give one of them another remote, or route that elsewhere", w.path.Remote.Addr, problem.Quote(last.Name), last.Source.Header.Line)
 				continue
 			}
-			r.Add(w.peer.At, "remote %v is reached through tunnel %s (line %d), and packets would be encapsulated more than %d times, or endlessly: "+
-				"give it another remote, or route that elsewhere", w.peer.Outermost().Addr, problem.Quote(w.to.Name), w.to.Source.Header.Line, encap.MaxDepth)
+			r.Add(w.path.At, "remote %v is reached through tunnel %s (line %d), and packets would be encapsulated more than %d times, or endlessly: "+
+				"give it another remote, or route that elsewhere", w.path.Remote.Addr, problem.Quote(w.to.Name), w.to.Source.Header.Line, encap.MaxDepth)
 		}
 	}
 }
@@ -74,15 +74,14 @@ func ways(drafts []*draft) []*node {
 			continue
 		}
 		seen := map[*node]bool{}
-		for i := range n.Peers {
-			p := &n.Peers[i]
-			a := p.Outermost().Addr
+		for _, path := range n.AllPaths() {
+			a := path.Remote.Addr
 			if !a.IsValid() {
 				continue
 			}
 			if to, ok := behind.Lookup(a); ok && to != n && !seen[to] { // checkLoop checks a tunnel's own routes
 				seen[to] = true
-				n.through = append(n.through, &way{to, p})
+				n.through = append(n.through, &way{to, path})
 			}
 		}
 	}

@@ -64,7 +64,6 @@ func readPeers(r *problem.Report, e tree.Entry, d *draft) {
 			continue
 		}
 		p := &peerDraft{hub: h, header: item.At}
-		p.At = item.At
 		s := readTable(r, "[[tunnel.peer]]", item, peerKeys, p)
 		p.checkMissing(r, s)
 		p.finish(r)
@@ -168,21 +167,29 @@ func (p *peerDraft) remoteOver(version int) end {
 // finish gives the peer a remote end for each layer.
 func (p *peerDraft) finish(r *problem.Report) {
 	d := p.hub.draft
+	path := config.Path{At: p.header}
 	if !d.known() && p.over4.key != "" { // to check routes
-		p.Remotes, p.At = []config.Host{p.over4.Host}, p.over4.at
-		return
+		path.Remote, path.At = p.over4.Host, p.over4.at
 	}
-	p.Remotes = make([]config.Host, len(d.layers))
+	if last := len(d.layers) - 1; last > 0 {
+		p.InnerRemotes = make([]netip.Addr, last)
+	}
 	for i, l := range d.layers {
 		e := l.own.remote
 		if e.key == "" {
 			e = p.remoteOver(l.kind.Over())
 		}
 		outermost := i == len(d.layers)-1
-		if outermost && e.key != "" {
-			p.At = e.at
+		switch {
+		case !outermost:
+			p.InnerRemotes[i] = e.Addr
+		default:
+			path.Local, path.Remote = d.localOf(l).Addr, e.Host
+			if e.key != "" {
+				path.At = e.at
+			}
 		}
-		p.Remotes[i] = e.Host
 		d.checkEnd(r, l, e, outermost)
 	}
+	p.Paths = []config.Path{path}
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/config"
-	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 )
 
@@ -84,12 +82,7 @@ func values(t *testing.T, text string) string {
 		return ""
 	}
 	c.Control.Explicit = false
-	for i := range c.Tunnels {
-		c.Tunnels[i].Source = config.Source{}
-		for j := range c.Tunnels[i].Peers {
-			c.Tunnels[i].Peers[j].At = problem.Pos{}
-		}
-	}
+	forget(c)
 	return fmt.Sprintf("%+v", reflect.ValueOf(c).Elem())
 }
 

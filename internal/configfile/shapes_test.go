@@ -27,31 +27,31 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 func TestLayers(t *testing.T) {
 	gre := encap.GRE{Keyed: true, Key: 0x01020304, Checksum: true, Sequence: true}
 	for _, row := range []struct {
-		file    string
-		kinds   []encap.Kind
-		layers  []config.Layer
-		remotes []config.Host
+		file   string
+		kinds  []encap.Kind
+		layers []config.Layer
+		peer   config.Peer
 	}{
-		{over6Tunnel, []encap.Kind{encap.FourInSix}, layers("2001:db8::1"), hosts("2001:db8::2")},
-		{tunnel("6in6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\n", []encap.Kind{encap.SixInSix}, layers("auto"), hosts("a.example")},
-		{greTunnel + "okey = '0.0.0.2'\nikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Local: addr("192.0.2.1"), Framing: encap.GRE{Keyed: true, Key: 2, Apart: true, InKeyed: true, InKey: 1}}}, hosts("192.0.2.2")},
-		{greTunnel + "ikey = 1\nokey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Local: addr("192.0.2.1"), Framing: encap.GRE{Keyed: true, Key: 1}}}, hosts("192.0.2.2")},
-		{greTunnel + "ikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Local: addr("192.0.2.1"), Framing: encap.GRE{Apart: true, InKeyed: true, InKey: 1}}}, hosts("192.0.2.2")},
-		{greTunnel + "okey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Local: addr("192.0.2.1"), Framing: encap.GRE{Keyed: true, Key: 1, Apart: true}}}, hosts("192.0.2.2")},
+		{over6Tunnel, []encap.Kind{encap.FourInSix}, layers(), aPeer("2001:db8::1", "2001:db8::2")},
+		{tunnel("6in6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\n", []encap.Kind{encap.SixInSix}, layers(), aPeer("auto", "a.example")},
+		{greTunnel + "okey = '0.0.0.2'\nikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Keyed: true, Key: 2, Apart: true, InKeyed: true, InKey: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "ikey = 1\nokey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Keyed: true, Key: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "ikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Apart: true, InKeyed: true, InKey: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "okey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Keyed: true, Key: 1, Apart: true}}}, aPeer("192.0.2.1", "192.0.2.2")},
 		{greTunnel + "key = '1.2.3.4'\nchecksum = true\nsequence = true\n", []encap.Kind{encap.GREInFour},
-			[]config.Layer{{Local: addr("192.0.2.1"), Framing: gre}}, hosts("192.0.2.2")},
+			[]config.Layer{{Framing: gre}}, aPeer("192.0.2.1", "192.0.2.2")},
 		{stackTunnel + "stack = ['gre6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\nkey = 7\n", []encap.Kind{encap.GREInSix, encap.SixInFour},
-			[]config.Layer{{Local: addr("fc00::1"), Framing: encap.GRE{Keyed: true, Key: 7}}, {Local: addr("192.0.2.1")}}, hosts("fc00::2", "192.0.2.2")},
+			[]config.Layer{{Local: addr("fc00::1"), Framing: encap.GRE{Keyed: true, Key: 7}}, {}}, aPeer("192.0.2.1", "fc00::2", "192.0.2.2")},
 		// An item with GRE options has only its own.
 		{stackTunnel + "stack = [{ mode = 'gre', local = '10.1.1.1', remote = '10.1.1.2', checksum = true }, 'gre']\nkey = 0\n",
 			[]encap.Kind{encap.GREInFour, encap.GREInFour},
-			[]config.Layer{{Local: addr("10.1.1.1"), Framing: encap.GRE{Checksum: true}}, {Local: addr("192.0.2.1"), Framing: encap.GRE{Keyed: true}}}, hosts("10.1.1.2", "192.0.2.2")},
+			[]config.Layer{{Local: addr("10.1.1.1"), Framing: encap.GRE{Checksum: true}}, {Framing: encap.GRE{Keyed: true}}}, aPeer("192.0.2.1", "10.1.1.2", "192.0.2.2")},
 		{stackTunnel + "stack = ['4in6in4', { mode = '4in4', local = '10.1.1.1', remote = 'a.example' }]\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n",
-			[]encap.Kind{encap.FourInSix, encap.SixInFour, encap.FourInFour}, layers("fc00::1", "192.0.2.1", "10.1.1.1"), hosts("fc00::2", "192.0.2.2", "a.example")},
+			[]encap.Kind{encap.FourInSix, encap.SixInFour, encap.FourInFour}, layers("fc00::1", "192.0.2.1"), aPeer("10.1.1.1", "fc00::2", "192.0.2.2", "a.example")},
 	} {
 		got := one(t, row.file)
-		if !reflect.DeepEqual(got.Mode.Layers, row.kinds) || !reflect.DeepEqual(got.Layers, row.layers) || !reflect.DeepEqual(got.Peers, []config.Peer{{Remotes: row.remotes}}) || got.Hub {
-			t.Errorf("%s\ngot  %v %+v %+v\nwant %v %+v %+v", row.file, got.Mode.Layers, got.Layers, got.Peers, row.kinds, row.layers, row.remotes)
+		if !reflect.DeepEqual(got.Mode.Layers, row.kinds) || !reflect.DeepEqual(got.Layers, row.layers) || !reflect.DeepEqual(got.Peers, []config.Peer{row.peer}) || got.Hub {
+			t.Errorf("%s\ngot  %v %+v %+v\nwant %v %+v %+v", row.file, got.Mode.Layers, got.Layers, got.Peers, row.kinds, row.layers, row.peer)
 		}
 	}
 }
@@ -59,10 +59,10 @@ func TestLayers(t *testing.T) {
 func TestHub(t *testing.T) {
 	got := one(t, tunnel("4in6in4", "auto", "")+"local6 = 'fc00::1'\n"+
 		peer("a", "192.0.2.2", "10.0.0.0/8")+"remote6 = 'fc00::2'\n"+peer("b", "b.example", "10.1.0.0/16', 'fd00::/8")+"remote6 = 'fc00::2'\n")
-	want := []config.Peer{
-		{Name: "a", Remotes: hosts("fc00::2", "192.0.2.2"), Allowed: prefixes("10.0.0.0/8")},
-		{Name: "b", Remotes: hosts("fc00::2", "b.example"), Allowed: prefixes("10.1.0.0/16", "fd00::/8")},
-	}
+	a, b := aPeer("auto", "fc00::2", "192.0.2.2"), aPeer("auto", "fc00::2", "b.example")
+	a.Name, a.Allowed = "a", prefixes("10.0.0.0/8")
+	b.Name, b.Allowed = "b", prefixes("10.1.0.0/16", "fd00::/8")
+	want := []config.Peer{a, b}
 	if !reflect.DeepEqual(got.Peers, want) || !got.Hub {
 		t.Errorf("got  %+v\nwant %+v", got.Peers, want)
 	}
@@ -72,17 +72,6 @@ func TestHub(t *testing.T) {
 		{Kind: encap.SixInFour, Local: addr("192.0.2.1"), Remote: addr("192.0.2.3")},
 	}; !reflect.DeepEqual(stack, want) {
 		t.Errorf("got  %+v\nwant %+v", stack, want)
-	}
-}
-
-func TestPeerProblem(t *testing.T) {
-	c, err := Parse("f.toml", []byte(hubTunnel+peer("a", "192.0.2.2", "10.0.0.0/8")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	hub := c.Tunnels[0] // a copy keeps its position
-	if got, want := hub.PeerProblem(&hub.Peers[0], "%s is away", "a").String(), "f.toml:7:10: a is away"; got != want {
-		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
@@ -130,10 +119,10 @@ func TestAutomatic(t *testing.T) {
 		{"6over4", "scope = 193\n", resolve.SixOverFour{Scope: 193}},
 	} {
 		got := one(t, tunnel(row.mode, local, "")+row.keys)
-		if want := []config.Layer{{Local: addr(local), Mechanism: row.want}}; !reflect.DeepEqual(got.Layers, want) || !got.Mode.Automatic {
+		if want := []config.Layer{{Mechanism: row.want}}; !reflect.DeepEqual(got.Layers, want) || !got.Mode.Automatic {
 			t.Errorf("%s %s\ngot  %+v\nwant %+v", row.mode, row.keys, got.Layers, want)
 		}
-		if want := []config.Peer{{Remotes: []config.Host{{}}}}; !reflect.DeepEqual(got.Peers, want) {
+		if want := []config.Peer{{Paths: []config.Path{{Local: addr(local)}}}}; !reflect.DeepEqual(got.Peers, want) {
 			t.Errorf("%s: peers %+v", row.mode, got.Peers)
 		}
 		if _, err := got.Layers[0].Mechanism.Resolver(resolve.Site{Local: addr(local)}); err != nil {

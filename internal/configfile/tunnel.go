@@ -109,26 +109,32 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 
 // finish builds the layers and, in the short form, the only peer.
 func (d *draft) finish() {
-	one := config.Peer{At: d.Source.Header}
+	var inner []netip.Addr // remote ends of the layers inside the outermost one
+	path := config.Path{At: d.Source.Header}
 	if remote := d.over4.remote; !d.known() && remote.key != "" { // to check routes
-		one = config.Peer{Remotes: []config.Host{remote.Host}, At: remote.at}
+		path.Remote, path.At = remote.Host, remote.at
 	}
 	for i := range d.layers {
 		l := &d.layers[i]
 		if isGRE(l.kind) && !l.ownGRE {
 			l.gre = d.gre
 		}
-		remote := config.Host{}
+		local, remote := d.localOf(*l), end{at: path.At}
 		if l.mechanism == nil {
-			e := d.remoteOf(*l)
-			remote, one.At = e.Host, e.at
+			remote = d.remoteOf(*l)
 		}
-		d.Layers = append(d.Layers, config.Layer{Local: d.localOf(*l).Addr, Framing: l.framing()})
-		one.Remotes = append(one.Remotes, remote)
+		path.At = remote.at
+		layer := config.Layer{Framing: l.framing()}
+		if i < len(d.layers)-1 {
+			layer.Local = local.Addr
+			inner = append(inner, remote.Addr)
+		} else {
+			path.Local, path.Remote = local.Addr, remote.Host
+		}
+		d.Layers = append(d.Layers, layer)
 	}
 	if !d.Hub {
-		one.Probe = d.probe
-		d.Peers = []config.Peer{one}
+		d.Peers = []config.Peer{{Paths: []config.Path{path}, InnerRemotes: inner, Probe: d.probe}}
 	}
 	if d.dsLite {
 		d.presetDSLite()

@@ -148,7 +148,8 @@ func TestSharedPackets(t *testing.T) {
 		{"key = 1\n", "key = 2\n", false},
 		{"key = 0\n", "", false},
 	} {
-		p := &peer{t: &tunnel{cfg: gre(test.ours)}, remote: netip.MustParseAddr("203.0.113.20")}
+		ours := gre(test.ours)
+		p := &peer{t: &tunnel{cfg: ours}, cfg: &ours.Peers[0], remote: netip.MustParseAddr("203.0.113.20")}
 		if got := p.sharesPackets(gre(test.theirs)); got != test.want {
 			t.Errorf("%q and %q: %v, want %v", test.ours, test.theirs, got, test.want)
 		}

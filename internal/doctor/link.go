@@ -74,7 +74,7 @@ func list(addrs []netip.Addr) string {
 }
 
 // configured returns our configured outer address; invalid: "auto".
-func (p *peer) configured() netip.Addr { return p.t.cfg.Layers[len(p.t.cfg.Layers)-1].Local }
+func (p *peer) configured() netip.Addr { return p.cfg.Paths[0].Local }
 
 func (p *peer) checkAddress(context.Context) finding {
 	if p.t.h.router == nil {

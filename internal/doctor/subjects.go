@@ -281,26 +281,36 @@ func configFrom(s *api.TunnelStatus) config.Tunnel {
 		states = s.Peers
 	}
 	for i, k := range c.Mode.Layers {
-		local := s.State.Local
-		if k.Over() == 6 && i < len(c.Mode.Layers)-1 {
-			local = s.State.Local6
+		l := config.Layer{}
+		if i < len(c.Mode.Layers)-1 {
+			l.Local = parsed(s.State.Local)
+			if k.Over() == 6 {
+				l.Local = parsed(s.State.Local6)
+			}
 		}
-		a, _ := netip.ParseAddr(local)
-		c.Layers = append(c.Layers, config.Layer{Local: a})
+		c.Layers = append(c.Layers, l)
 	}
 	for _, state := range states {
-		p := config.Peer{Name: state.Peer}
-		for i, k := range c.Mode.Layers {
+		p := config.Peer{Name: state.Peer, Paths: []config.Path{{Local: parsed(s.State.Local), Remote: config.Host{Addr: parsed(state.State.Remote)}}}}
+		for _, k := range c.Mode.Layers[:max(len(c.Mode.Layers)-1, 0)] {
 			remote := state.State.Remote
-			if k.Over() == 6 && i < len(c.Mode.Layers)-1 {
+			if k.Over() == 6 {
 				remote = state.State.Remote6
 			}
-			a, _ := netip.ParseAddr(remote)
-			p.Remotes = append(p.Remotes, config.Host{Addr: a})
+			p.InnerRemotes = append(p.InnerRemotes, parsed(remote))
 		}
 		c.Peers = append(c.Peers, p)
 	}
 	return c
+}
+
+// parsed returns an address, or the zero Addr if the text is none.
+func parsed(s string) netip.Addr {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
 }
 
 // addPeers adds the tunnel's remote ends.
@@ -324,7 +334,7 @@ func (t *tunnel) addPeers() {
 	}
 	for i := range t.cfg.Peers {
 		c := &t.cfg.Peers[i]
-		t.peers = append(t.peers, &peer{t: t, cfg: c, status: t.peerStatus(c.Name), target: c.Remotes[len(c.Remotes)-1]})
+		t.peers = append(t.peers, &peer{t: t, cfg: c, status: t.peerStatus(c.Name), target: c.Paths[0].Remote})
 	}
 }
 

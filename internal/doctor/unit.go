@@ -261,9 +261,15 @@ func (p *peer) sharesPackets(t config.Tunnel) bool {
 	if len(t.Layers) == 0 || len(p.t.cfg.Layers) == 0 || (&tunnel{cfg: t}).outer() != p.t.outer() {
 		return false
 	}
-	outer := t.Layers[len(t.Layers)-1]
-	return outer.Local == p.configured() && t.Outermost().Properties().Identity == p.t.cfg.Outermost().Properties().Identity &&
-		slices.ContainsFunc(t.Peers, func(c config.Peer) bool { return c.Remotes[len(c.Remotes)-1].Addr == p.remote })
+	if t.Outermost().Properties().Identity != p.t.cfg.Outermost().Properties().Identity {
+		return false
+	}
+	for _, path := range t.AllPaths() {
+		if path.Local == p.configured() && path.Remote.Addr == p.remote {
+			return true
+		}
+	}
+	return false
 }
 
 // checkTunFor checks access for the user that the daemon runs as: this program may be root.

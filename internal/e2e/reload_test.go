@@ -142,6 +142,14 @@ func TestReload(t *testing.T) {
 	}
 	a.mustReload(t, second+configA())
 	inPlace()
+
+	// Our own, to one that no interface has, and back.
+	a.mustReload(t, second+strings.Replace(configA(), "203.0.113.10", "203.0.113.11", 1))
+	if res, err := rig.Ping(t.Context(), h.a, inB, rig.PingOptions{}); err == nil && res.Received > 0 {
+		t.Error("the peer answers to an address that this host does not have")
+	}
+	a.mustReload(t, second+configA())
+	inPlace()
 	has("address 10.9.9.9/32 ", false)
 	has("route 192.168.2.0/24 ", false)
 
@@ -157,7 +165,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("there is %v", got)
 	}
 	reachable(t, h.a, inB)
-	if s, _ := a.status(t); len(s.Tunnels) != 1 || s.Reloads.Succeeded != 6 || s.Reloads.Failed != 0 {
+	if s, _ := a.status(t); len(s.Tunnels) != 1 || s.Reloads.Succeeded != 8 || s.Reloads.Failed != 0 {
 		t.Errorf("%+v", s)
 	}
 	if code := a.end(t, syscall.SIGTERM); code != 0 || len(remains(t, h.a)) > 0 {

@@ -16,9 +16,11 @@ func (e *Engine) listenAhead() {
 	needed := make(map[listener]int)
 	for _, t := range e.tunnels {
 		outermost := len(t.cfg.Layers) - 1
-		if local := t.cfg.Layers[outermost].Local; local.IsValid() && local.Zone() == "" {
-			l := listener{local: local, protocol: t.cfg.Mode.Layers[outermost].Protocol()}
-			needed[l] = e.shardsFor(needed[l], t.cfg.Outermost().Properties().Ordered)
+		for _, local := range t.cfg.Locals() {
+			if local.IsValid() && local.Zone() == "" {
+				l := listener{local: local, protocol: t.cfg.Mode.Layers[outermost].Protocol()}
+				needed[l] = e.shardsFor(needed[l], t.cfg.Outermost().Properties().Ordered)
+			}
 		}
 	}
 	for l, shards := range needed {

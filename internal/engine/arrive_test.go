@@ -26,7 +26,7 @@ func pathTo(remote string) *Wire {
 func hubOf(names ...string) (*Engine, []*path) {
 	cfg := config.Tunnel{Hub: true}
 	for _, n := range names {
-		cfg.Peers = append(cfg.Peers, config.Peer{Name: n, Remotes: []config.Host{{Name: n}}})
+		cfg.Peers = append(cfg.Peers, config.Peer{Name: n, Paths: []config.Path{{Remote: config.Host{Name: n}}}})
 	}
 	tun := tunnelOf(cfg)
 	return &Engine{tunnels: []*tunnel{tun}}, tun.paths

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"net/netip"
+
 	"go.uber.org/zap"
 
 	"sixfour/internal/capture"
@@ -13,7 +15,7 @@ func tunnelOf(cfg config.Tunnel) *tunnel { return loggedTunnel(cfg, nil, zap.New
 
 func loggedTunnel(cfg config.Tunnel, c *capture.Set, log *zap.Logger) *tunnel {
 	if len(cfg.Peers) == 0 && !cfg.Hub {
-		cfg.Peers = []config.Peer{{Remotes: make([]config.Host, max(1, len(cfg.Layers)))}}
+		cfg.Peers = []config.Peer{{Paths: make([]config.Path, 1), InnerRemotes: make([]netip.Addr, max(0, len(cfg.Layers)-1))}}
 	}
 	t, err := newTunnel(0, cfg, 1, newProber(), c, log)
 	if err != nil {

@@ -21,7 +21,7 @@ func TestSourcesToOurEnd(t *testing.T) {
 	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
 	tun := tunnelOf(config.Tunnel{
 		Hub: true, Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}}, Layers: make([]config.Layer, 2),
-		Peers: []config.Peer{{Remotes: make([]config.Host, 2)}}})
+		Peers: []config.Peer{{Paths: make([]config.Path, 1), InnerRemotes: make([]netip.Addr, 1)}}})
 	tun.mtu.Store(1440)
 	p := tun.paths[0]
 	behind, err := newBehind(tun.paths, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})

@@ -100,7 +100,7 @@ func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 // mechanismAt returns our outer address at which the mechanism runs or, if it is not
 // configured, last ran; invalid: it never ran.
 func (t *tunnel) mechanismAt() netip.Addr {
-	if local := t.cfg.Layers[t.mech.layer].Local; local.IsValid() {
+	if local := t.cfg.LocalOf(t.mech.layer, &t.cfg.Peers[0].Paths[0]); local.IsValid() {
 		return local
 	}
 	return t.mech.site.Local

@@ -17,7 +17,7 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 	switch {
 	case t.automatic() && t.mech.onlyOurs():
 		return fmt.Sprintf("a relay or router that is another host: %s is an address of this host itself: correct the configuration, or the name", t.mech.firstHost())
-	case t.automatic() || !route.Ours || e.meets(t, remote, route):
+	case t.automatic() || !route.Ours || e.meets(p, remote, route):
 		return ""
 	case p.remote().Name != "":
 		p.doubtName() // look the name up again
@@ -30,8 +30,8 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 // both ends intentionally on this host: they have different outer addresses, and their
 // interfaces are in different network namespaces, so that there is no loop. If our
 // interface is not in the daemon's namespace, the other end may belong to another process.
-func (e *Engine) meets(t *tunnel, remote netip.Addr, route netcfg.Route) bool {
-	local := t.local()
+func (e *Engine) meets(p *path, remote netip.Addr, route netcfg.Route) bool {
+	local := p.local()
 	if !local.IsValid() {
 		local = route.Source
 	}
@@ -39,11 +39,11 @@ func (e *Engine) meets(t *tunnel, remote netip.Addr, route netcfg.Route) bool {
 		return false
 	}
 	for _, other := range e.tunnels {
-		if other.local() == remote && slices.ContainsFunc(other.paths, func(p *path) bool { return p.outerRemote() == local }) {
-			return other.cfg.Netns != t.cfg.Netns
+		if slices.ContainsFunc(other.paths, func(o *path) bool { return o.local() == remote && o.outerRemote() == local }) {
+			return other.cfg.Netns != p.t.cfg.Netns
 		}
 	}
-	return t.cfg.Netns != ""
+	return p.t.cfg.Netns != ""
 }
 
 // isOurs reports whether an IPv4 address belongs to this host, as far as the mechanism

@@ -59,7 +59,7 @@ func (e *Engine) routesTo(peers []*path) []netcfg.Answer {
 	var queries []netcfg.Query
 	var of []int
 	for i, p := range peers {
-		local, remote := p.t.local(), p.outerRemote()
+		local, remote := p.local(), p.outerRemote()
 		switch {
 		case remote.IsValid():
 			queries, of = append(queries, netcfg.Query{Remote: remote, Local: local, Mark: p.t.cfg.FwMark}), append(of, i)
@@ -69,8 +69,8 @@ func (e *Engine) routesTo(peers []*path) []netcfg.Answer {
 	}
 	for i, a := range e.router.ToAll(queries) {
 		// Without a route to its relay an automatic tunnel still reaches all others.
-		if p := peers[of[i]]; a.Err != nil && p.t.automatic() && p.t.local().IsValid() {
-			a = e.holder(p.t.local())
+		if p := peers[of[i]]; a.Err != nil && p.t.automatic() && p.local().IsValid() {
+			a = e.holder(p.local())
 		}
 		answers[of[i]] = a
 	}
@@ -100,14 +100,14 @@ type tooLong struct {
 // narrowHop records the MTU of the first hop to a destination that was sent too large a
 // packet.
 func (e *Engine) narrowHop(l tooLong) {
-	route, err := e.router.To(l.dst, l.p.t.local(), l.p.t.cfg.FwMark)
+	route, err := e.router.To(l.dst, l.p.local(), l.p.t.cfg.FwMark)
 	if err == nil {
 		l.p.narrowTo(l.dst.As4(), encap.PathMTU(route.MTU))
 	}
 }
 
 // local returns our configured outer address; invalid: the route decides.
-func (t *tunnel) local() netip.Addr { return t.cfg.Layers[len(t.cfg.Layers)-1].Local }
+func (p *path) local() netip.Addr { return p.cfg.Paths[0].Local }
 
 // outerRemote returns the address that packets go to, if it is known. For an automatic
 // tunnel it is one of many.
@@ -163,7 +163,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 	case way != "":
 		return nil, way
 	}
-	local := t.local()
+	local := p.local()
 	if !local.IsValid() {
 		local = route.Source
 	}
@@ -228,16 +228,16 @@ func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string
 		return "the first look-up of the name " + p.remote().Name
 	case !remote.IsValid() && !t.automatic():
 		return fmt.Sprintf("an IPv%d address of %s: the name does not resolve", t.outerVersion(), p.remote().Name)
-	case !remote.IsValid() && !t.local().IsValid() && !t.mech.looked:
+	case !remote.IsValid() && !p.local().IsValid() && !t.mech.looked:
 		return "the first look-up of the name " + t.mech.cfg.Hosts()[0].Name
-	case !remote.IsValid() && !t.local().IsValid():
+	case !remote.IsValid() && !p.local().IsValid():
 		return fmt.Sprintf("an address of %s: the name does not resolve", t.mech.cfg.Hosts()[0].Name)
 	case errors.Is(answer.Err, netcfg.ErrNotLocal):
 		device := "DEV"
-		if z := t.local().Zone(); z != "" {
+		if z := p.local().Zone(); z != "" {
 			device = z
 		}
-		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev %s), or set local = \"auto\"", t.local(), t.local().WithZone(""), device)
+		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev %s), or set local = \"auto\"", p.local(), p.local().WithZone(""), device)
 	case around != "" && answer.Err == nil:
 		return around
 	case answer.Err != nil:

@@ -15,7 +15,7 @@ import (
 // loop, although those of the first peer leave the host at once.
 func TestDepthThroughHub(t *testing.T) {
 	remote := func(a string) *config.Peer {
-		return &config.Peer{Remotes: []config.Host{{Addr: netip.MustParseAddr(a)}}}
+		return &config.Peer{Paths: []config.Path{{Remote: config.Host{Addr: netip.MustParseAddr(a)}}}}
 	}
 	const uplink, ofHub, ofOther = 2, 3, 4 // indexes of devices
 	hub, other := tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})

@@ -111,7 +111,7 @@ func (p *path) log() *zap.Logger {
 }
 
 // remote returns the configured outer address or name of the peer.
-func (p *path) remote() config.Host { return p.cfg.Remotes[len(p.cfg.Remotes)-1] }
+func (p *path) remote() config.Host { return p.cfg.Paths[0].Remote }
 
 // outerVersion returns the IP version of the outermost header.
 func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }

@@ -112,8 +112,11 @@ func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peer
 
 // assume applies a new configuration to a peer. It never writes the name.
 func (p *path) assume(cfg *config.Peer) {
-	if !slices.Equal(p.cfg.Remotes, cfg.Remotes) {
-		p.cfg.Remotes = cfg.Remotes
+	if !config.SamePaths(p.cfg.Paths, cfg.Paths) {
+		p.cfg.Paths = cfg.Paths
+	}
+	if !slices.Equal(p.cfg.InnerRemotes, cfg.InnerRemotes) {
+		p.cfg.InnerRemotes = cfg.InnerRemotes
 	}
 	p.cfg.Allowed = cfg.Allowed
 }
@@ -137,7 +140,7 @@ func (r *revision) unfollow(e *Engine) {
 
 func (r *revision) refollow(e *Engine) {
 	for _, c := range r.changed {
-		if now, before := c.cfg.Remotes, c.old.Remotes; now[len(now)-1] != before[len(before)-1] {
+		if c.cfg.Paths[0].Remote != c.old.Paths[0].Remote {
 			c.p.resolved, c.p.naming = netip.Addr{}, naming{}
 			e.followPeer(c.p)
 		}
