@@ -22,7 +22,7 @@ func TestNesting(t *testing.T) {
 	checkProblems(t, []problemRow{
 		{nested("a", double, "192.0.2.2", "10.1.0.0/16") + nested("b", double, "10.1.0.2", "10.2.0.0/16"), ""},
 		{nested("a", double, "192.0.2.2", "10.1.0.0/16") + nested("b", double, "10.1.0.2", "10.2.0.0/16") + nested("c", plain, "10.2.0.2", ""),
-			`21:10: remote 10.2.0.2 is reached through tunnel "b" (line 9), and packets would be encapsulated more than 4 times, or in a circle: give it another remote, or route that elsewhere`},
+			`21:10: remote 10.2.0.2 is reached through tunnel "b" (line 9), and packets would be encapsulated more than 4 times, or endlessly: give it another remote, or route that elsewhere`},
 		{nested("a", double, "10.2.0.2", "10.1.0.0/16") + nested("b", double, "10.1.0.2", "10.2.0.0/16"),
 			lines(
 				`5:10: remote 10.2.0.2 is reached through tunnel "b" (line 9), whose own packets come back into this one: give one of them another remote, or route that elsewhere`,
