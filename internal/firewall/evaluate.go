@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
@@ -15,18 +16,18 @@ type evaluation struct {
 	packet    Packet
 	head      value // the IP header
 	mark      value
-	tracked   bool // connection tracking knows about the packet
+	tracked   bool // connection tracking sees the packet
 	left      int  // number of expressions that may still be evaluated
 	registers *registers
-	base0     *chain // the base chain that the packet entered
+	entered   *chain // the base chain that the packet entered
 }
 
 // outcome is what may happen to a packet in a chain: it passes the base chain, is
 // dropped, or continues after the rule that jumped here. Several may be possible.
 type outcome struct {
-	pass bool
-	drop *Place
-	on   bool
+	pass      bool
+	drop      *Place
+	continues bool
 }
 
 // prepare writes the known fields of the IP header.
@@ -60,12 +61,12 @@ func (e *evaluation) prepare() {
 
 // base evaluates a base chain.
 func (e *evaluation) base(c *chain) outcome {
-	e.base0 = c
+	e.entered = c
 	out := e.chain(c, 0)
-	if out.on {
-		out.on = false
+	if out.continues {
+		out.continues = false
 		if c.drops {
-			out.fall(e.place(c, 0))
+			out.dropsAt(e.place(c, 0))
 		} else {
 			out.pass = true
 		}
@@ -73,15 +74,15 @@ func (e *evaluation) base(c *chain) outcome {
 	return out
 }
 
-// fall records the first place where a packet may be dropped.
-func (o *outcome) fall(at *Place) {
+// dropsAt records the first place where a packet may be dropped.
+func (o *outcome) dropsAt(at *Place) {
 	if o.drop == nil {
 		o.drop = at
 	}
 }
 
 func (e *evaluation) place(c *chain, handle uint64) *Place {
-	return &Place{Family: familyNames[c.family], Table: c.table, Base: e.base0.name, Chain: c.name, Handle: handle}
+	return &Place{Family: familyNames[c.family], Table: c.table, Base: e.entered.name, Chain: c.name, Handle: handle}
 }
 
 // maxJumps is NFT_JUMP_STACK_SIZE.
@@ -98,20 +99,20 @@ func (e *evaluation) chain(c *chain, depth int) (all outcome) {
 		one, last := e.apply(c, r, verdict, depth)
 		all.pass = all.pass || one.pass
 		if one.drop != nil {
-			all.fall(one.drop)
+			all.dropsAt(one.drop)
 		}
 		if last {
-			all.on = all.on || one.on
+			all.continues = all.continues || one.continues
 			if matches == yes {
 				return all
 			}
 			continue
 		}
-		if matches == yes && !one.on {
+		if matches == yes && !one.continues {
 			return all
 		}
 	}
-	all.on = true
+	all.continues = true
 	return all
 }
 
@@ -122,15 +123,15 @@ type verdict struct {
 }
 
 var (
-	goOn     = verdict{Verdict: expr.Verdict{Kind: expr.VerdictContinue}}
-	anything = verdict{unsure: true}
+	noVerdict  = verdict{Verdict: expr.Verdict{Kind: expr.VerdictContinue}}
+	anyVerdict = verdict{unsure: true}
 )
 
 // apply applies a rule's verdict. last means that no other rule of the chain follows.
 func (e *evaluation) apply(c *chain, r *rule, v verdict, depth int) (one outcome, last bool) {
 	if v.unsure {
-		one = outcome{pass: true, on: true}
-		one.fall(e.place(c, r.handle))
+		one = outcome{pass: true, continues: true}
+		one.dropsAt(e.place(c, r.handle))
 		return one, false
 	}
 	switch v.Kind {
@@ -139,33 +140,33 @@ func (e *evaluation) apply(c *chain, r *rule, v verdict, depth int) (one outcome
 	case expr.VerdictDrop:
 		return outcome{drop: e.place(c, r.handle)}, false
 	case expr.VerdictReturn:
-		return outcome{on: true}, true
+		return outcome{continues: true}, true
 	case expr.VerdictJump, expr.VerdictGoto:
 		to := c.chains[v.Chain]
 		if to == nil || depth >= maxJumps || e.left <= 0 {
-			return e.apply(c, r, anything, depth)
+			return e.apply(c, r, anyVerdict, depth)
 		}
 		return e.chain(to, depth+1), v.Kind == expr.VerdictGoto
 	case expr.VerdictContinue, expr.VerdictBreak:
-		return outcome{on: true}, false
+		return outcome{continues: true}, false
 	}
-	return e.apply(c, r, anything, depth) // a queue: a program decides
+	return e.apply(c, r, anyVerdict, depth) // a queue: a program decides
 }
 
 // rule reports whether the packet matches, and the rule's verdict in that case.
 func (e *evaluation) rule(c *chain, r *rule) (matches ternary, v verdict) {
 	e.registers = newRegisters()
-	matches, v = yes, goOn
-	for _, x := range r.exprs {
+	matches, v = yes, noVerdict
+	for i := range r.exprs {
 		if e.left--; e.left <= 0 {
-			return maybe, anything
+			return maybe, anyVerdict
 		}
 		var one ternary
-		one, v = e.expr(c, x)
+		one, v = e.expr(c, &r.exprs[i])
 		if matches = min(matches, one); matches == no {
-			return no, goOn
+			return no, noVerdict
 		}
-		if v != goOn {
+		if v != noVerdict {
 			return matches, v
 		}
 	}
@@ -173,80 +174,85 @@ func (e *evaluation) rule(c *chain, r *rule) (matches ternary, v verdict) {
 }
 
 // expr evaluates one expression.
-func (e *evaluation) expr(c *chain, x any) (ternary, verdict) {
-	switch x := x.(type) {
-	case *expr.Verdict:
-		return yes, verdict{Verdict: *x}
-	case *expr.Reject:
-		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictDrop}}
-	case *expr.NAT, *expr.Masq:
-		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictAccept}}
-	case *expr.Counter, *expr.Log:
-		return yes, goOn
-	case *expr.Notrack:
-		e.tracked = false
-		return yes, goOn
+func (e *evaluation) expr(c *chain, x *expression) (ternary, verdict) {
+	if x.jump != nil {
+		return yes, verdict{Verdict: *x.jump}
+	}
+	switch x := x.fields.(type) {
+	case nil:
 	case *expr.Meta:
 		e.meta(x)
-		return yes, goOn
+		return yes, noVerdict
 	case *expr.Payload:
 		e.payload(x)
-		return yes, goOn
+		return yes, noVerdict
 	case *expr.Bitwise:
 		e.bitwise(x)
-		return yes, goOn
+		return yes, noVerdict
 	case *expr.Byteorder:
 		e.byteorder(x)
-		return yes, goOn
+		return yes, noVerdict
 	case *expr.Ct:
 		e.ct(x)
-		return yes, goOn
+		return yes, noVerdict
 	case *expr.Fib:
 		e.fib(x)
-		return yes, goOn
-	case *expr.Immediate:
-		e.registers.store(x.Register, knownValue(x.Data))
-		return yes, goOn
+		return yes, noVerdict
 	case *expr.Cmp:
-		return e.registers.load(x.Register, len(x.Data)).compare(x.Op, x.Data), goOn
+		return e.registers.load(x.Register, len(x.Data)).compare(x.Op, x.Data), noVerdict
 	case *expr.Range:
 		in := e.registers.load(x.Register, len(x.FromData)).within(x.FromData, x.ToData)
 		if x.Op == expr.CmpOpNeq { // NFT_RANGE_NEQ has the same number
 			in = in.not()
 		}
-		return in, goOn
+		return in, noVerdict
 	case *expr.Lookup:
 		return e.lookup(c, x)
 	case *expr.Match:
-		return e.match(x), goOn
-	case unread:
-		return e.unread(x)
+		return e.match(x), noVerdict
 	}
-	return maybe, goOn
+	return e.named(x.name)
 }
 
-// match evaluates an iptables match.
+// named evaluates an expression by its name. It is unknown whether one with another name
+// matches, and which registers it writes.
+func (e *evaluation) named(name string) (ternary, verdict) {
+	switch name {
+	case "reject", "target REJECT":
+		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictDrop}}
+	case "nat", "masq", "redir":
+		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictAccept}}
+	case "counter", "log", "last", "objref", "dup", "flow_offload", "target LOG", "target NFLOG", "target TCPMSS":
+		return yes, noVerdict
+	case "target MARK", "target CONNMARK":
+		e.mark = unknownValue(4)
+		return yes, noVerdict
+	case "notrack", "target CT":
+		e.tracked = false
+		return yes, noVerdict
+	}
+	e.registers = newRegisters()
+	if name == "immediate" { // a value, such as a new mark
+		return yes, noVerdict
+	}
+	if strings.HasPrefix(name, "target ") || name == "queue" || name == "synproxy" || name == "tproxy" || name == "fwd" {
+		return yes, anyVerdict
+	}
+	return maybe, noVerdict
+}
+
+// match evaluates an iptables match. The states of connection tracking have the same bits
+// as in nftables.
 func (e *evaluation) match(x *expr.Match) ternary {
 	switch info := x.Info.(type) {
 	case *xt.Comment:
 		return yes
-	case *xt.ConntrackMtinfo1:
-		return e.matchState(info.ConntrackMtinfoBase, uint16(info.StateMask))
-	case *xt.ConntrackMtinfo2:
-		return e.matchState(info.ConntrackMtinfoBase, info.StateMask)
 	case *xt.ConntrackMtinfo3:
-		return e.matchState(info.ConntrackMtinfoBase, info.StateMask)
+		if e.tracked && info.MatchFlags == uint16(xt.ConntrackState) && info.InvertFlags == 0 {
+			return ternaryOf(uint32(info.StateMask)&e.state() != 0)
+		}
 	}
 	return maybe
-}
-
-// matchState is known if the match tests only states, whose bits are the same as those
-// of nftables.
-func (e *evaluation) matchState(info xt.ConntrackMtinfoBase, states uint16) ternary {
-	if info.MatchFlags != uint16(xt.ConntrackState) || info.InvertFlags != 0 || !e.tracked {
-		return maybe
-	}
-	return ternaryOf(uint32(states)&e.state() != 0)
 }
 
 // state returns the packet's state in connection tracking.
@@ -255,27 +261,6 @@ func (e *evaluation) state() uint32 {
 		return expr.CtStateBitESTABLISHED
 	}
 	return expr.CtStateBitNEW
-}
-
-// unread handles an expression that this package does not understand: it is unknown
-// whether it matches, and what it writes.
-func (e *evaluation) unread(x unread) (ternary, verdict) {
-	e.registers = newRegisters()
-	switch x.name {
-	case "target LOG", "target NFLOG", "target MARK", "target CONNMARK", "target TCPMSS", "target CT", "objref", "last", "dup", "flow_offload":
-		e.mark = unknownValue(4)
-		return yes, goOn
-	case "queue", "synproxy", "tproxy", "fwd":
-		return yes, anything
-	case "target REJECT":
-		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictDrop}}
-	case "redir":
-		return yes, verdict{Verdict: expr.Verdict{Kind: expr.VerdictAccept}}
-	}
-	if len(x.name) > 6 && x.name[:6] == "target" {
-		return yes, anything
-	}
-	return maybe, goOn
 }
 
 func (e *evaluation) lookup(c *chain, x *expr.Lookup) (ternary, verdict) {
@@ -288,25 +273,19 @@ func (e *evaluation) lookup(c *chain, x *expr.Lookup) (ternary, verdict) {
 	}
 	found, el := s.find(e.registers.load(x.SourceRegister, n))
 	if x.Invert {
-		return found.not(), goOn
+		return found.not(), noVerdict
 	}
 	if !x.IsDestRegSet || found == no {
-		return found, goOn
+		return found, noVerdict
 	}
 	if x.DestRegister != unix.NFT_REG_VERDICT {
-		v := unknownValue(16)
-		if el != nil {
-			v = knownValue(el.Val)
+		e.registers.store(x.DestRegister, unknownValue(16))
+		return found, noVerdict
+	}
+	if el != nil {
+		if v := parseVerdict(el.Val); v != nil {
+			return found, verdict{Verdict: *v}
 		}
-		e.registers.store(x.DestRegister, v)
-		return found, goOn
 	}
-	if el == nil {
-		return found, anything
-	}
-	v, ok := parseVerdict(el.Val)
-	if !ok {
-		return found, anything
-	}
-	return found, verdict{Verdict: v}
+	return found, anyVerdict
 }

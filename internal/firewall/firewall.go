@@ -2,9 +2,9 @@
 // reading its nftables rules and evaluating them for the packet. It changes nothing, and
 // sends nothing.
 //
-// Rules may test properties that are unknown for a packet that was not sent, and the
-// kernel has more expressions than this package understands. So there are three results:
-// the packet passes, is dropped, or the result depends on what is unknown.
+// A rule may test a property that is unknown, because the packet was not sent, and the
+// kernel has more expressions than this package evaluates. So there are three results: the
+// packet passes, it is dropped, or the result depends on what is unknown.
 package firewall
 
 import (
@@ -94,8 +94,8 @@ func (r *Ruleset) Judge(p Packet) Judgement {
 	e.prepare()
 	var doubt *Place
 	for _, c := range r.base {
-		certain, met := c.meets(p)
-		if !met || c.nat && p.Answer { // only the first packet of a connection passes NAT chains
+		certain, ok := c.isOnWayOf(p)
+		if !ok || c.nat && p.Answer { // only the first packet of a connection passes NAT chains
 			continue
 		}
 		out := e.base(c)
@@ -128,9 +128,9 @@ const (
 	netdevEgress  = 1
 )
 
-// meets reports whether packets pass a base chain, and whether that is certain: the
+// isOnWayOf reports whether packets pass a base chain, and whether that is certain: the
 // chain of a device may be that of another device.
-func (c *chain) meets(p Packet) (certain, met bool) {
+func (c *chain) isOnWayOf(p Packet) (certain, ok bool) {
 	arrives, leaves := p.Hook != Output, p.Hook != Input
 	switch c.family {
 	case nftables.TableFamilyNetdev:

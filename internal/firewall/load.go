@@ -112,7 +112,7 @@ func (e *evaluation) device(in bool) (name string, index int, none bool) {
 	if in {
 		return p.Device, p.Index, false
 	}
-	return p.To, p.ToIndex, e.base0.hook == prerouting
+	return p.To, p.ToIndex, e.entered.hook == prerouting
 }
 
 // meta loads properties of the packet that are not in its bytes.
