@@ -32,7 +32,9 @@ func (p *peer) mayAsk() (f finding, ok bool) {
 }
 
 // layers returns the layers of the peer's packets.
-func (p *peer) layers() []encap.Layer { return p.t.cfg.Stack(p.cfg, p.local, p.remote) }
+func (p *peer) layers() []encap.Layer {
+	return p.t.cfg.Stack(p.cfg, &p.cfg.Paths[0], p.local, p.remote)
+}
 
 // open opens the asker.
 func (p *peer) open() error {

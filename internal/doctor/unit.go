@@ -261,11 +261,9 @@ func (p *peer) sharesPackets(t config.Tunnel) bool {
 	if len(t.Layers) == 0 || len(p.t.cfg.Layers) == 0 || (&tunnel{cfg: t}).outer() != p.t.outer() {
 		return false
 	}
-	if t.Outermost().Properties().Identity != p.t.cfg.Outermost().Properties().Identity {
-		return false
-	}
+	identity := p.t.cfg.Outermost(&p.cfg.Paths[0]).Properties().Identity
 	for _, path := range t.AllPaths() {
-		if path.Local == p.configured() && path.Remote.Addr == p.remote {
+		if path.Local == p.configured() && path.Remote.Addr == p.remote && t.Outermost(path).Properties().Identity == identity {
 			return true
 		}
 	}
