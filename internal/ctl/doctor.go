@@ -7,17 +7,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/subject"
 )
 
 func doctorCommand() *cobra.Command {
-	var o doctor.Options
+	var o subject.Options
 	cmd := &cobra.Command{
 		Use:   "doctor [TUNNEL[/PEER]]...",
 		Short: "Check everything that a tunnel needs, and show repairs",
 		Long: `Checks everything that a tunnel needs, on this host and on the path to each peer:
 PASS, FAIL or SKIP, and for each FAIL the command or line that repairs it. It changes
 nothing. It sends a few packets to the peers. Without names it checks all tunnels, and of
-each the first ` + fmt.Sprint(doctor.MaxPeers) + ` peers. If no daemon answers, that is a FAIL, and the
+each the first ` + fmt.Sprint(subject.MaxPeers) + ` peers. If no daemon answers, that is a FAIL, and the
 configuration file is checked; --config names another file than the daemon's.
 
 Exit status: 0 if no check FAILs, 1 if one does, 2 wrong use.`,
@@ -49,7 +51,7 @@ Exit status: 0 if no check FAILs, 1 if one does, 2 wrong use.`,
 }
 
 // verdicts maps verdicts to their styles on a terminal.
-var verdicts = map[doctor.Verdict]style{doctor.Pass: green, doctor.Fail: red, doctor.Skip: yellow}
+var verdicts = map[finding.Verdict]style{finding.Pass: green, finding.Fail: red, finding.Skip: yellow}
 
 // printReport prints the results, subject by subject.
 func printReport(w io.Writer, r *doctor.Report, p painter) error {

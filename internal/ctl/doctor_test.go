@@ -6,14 +6,15 @@ import (
 	"testing"
 
 	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
 )
 
 var found = doctor.Report{
 	Checks: []doctor.Result{
-		{Check: "tun", Subject: doctor.OfHost, Verdict: doctor.Pass, Finding: "/dev/net/tun is a TUN device"},
-		{Check: "interface", Subject: doctor.OfTunnel, Tunnel: "six0", Verdict: doctor.Skip, Finding: "there is none yet"},
-		{Check: "route", Subject: doctor.OfPeer, Tunnel: "six0", Peer: "b", Verdict: doctor.Fail, Finding: "no route", Mend: "ip route add"},
-		{Check: "answer", Subject: doctor.OfPeer, Tunnel: "six0", Peer: "b", Verdict: doctor.Skip, Finding: "of \x1b[2J"},
+		{Check: "tun", Subject: doctor.OfHost, Verdict: finding.Pass, Finding: "/dev/net/tun is a TUN device"},
+		{Check: "interface", Subject: doctor.OfTunnel, Tunnel: "six0", Verdict: finding.Skip, Finding: "there is none yet"},
+		{Check: "route", Subject: doctor.OfPeer, Tunnel: "six0", Peer: "b", Verdict: finding.Fail, Finding: "no route", Mend: "ip route add"},
+		{Check: "answer", Subject: doctor.OfPeer, Tunnel: "six0", Peer: "b", Verdict: finding.Skip, Finding: "of \x1b[2J"},
 	},
 	Passed: 1, Failed: 1, Skipped: 2, Unseen: 3,
 }

@@ -5,62 +5,26 @@ package doctor
 
 import (
 	"context"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/subject"
 )
-
-// Verdict is the result of a check.
-type Verdict string
-
-// The verdicts. A check is skipped if it is not possible or not relevant.
-const (
-	Pass Verdict = "PASS"
-	Fail Verdict = "FAIL"
-	Skip Verdict = "SKIP"
-)
-
-// finding is the outcome of a check: one sentence and, if something is wrong, the command or
-// configuration line that corrects it.
-type finding struct {
-	verdict Verdict
-	text    string
-	mend    string
-}
-
-func pass(format string, args ...any) finding {
-	return finding{Pass, fmt.Sprintf(format, args...), ""}
-}
-
-func skip(format string, args ...any) finding {
-	return finding{Skip, fmt.Sprintf(format, args...), ""}
-}
-
-func fail(mend, format string, args ...any) finding {
-	return finding{Fail, fmt.Sprintf(format, args...), mend}
-}
-
-// but returns a copy of the finding with a remedy.
-func (f finding) but(mend string) finding {
-	f.mend = mend
-	return f
-}
 
 // Result is the result of one check of one subject.
 type Result struct {
-	Check   string  `json:"check"`   // its ID
-	Subject Subject `json:"subject"` // what was checked
-	Tunnel  string  `json:"tunnel,omitempty"`
-	Peer    string  `json:"peer,omitempty"` // its name, or its outer address if it has none
-	Verdict Verdict `json:"verdict"`
-	Finding string  `json:"finding"`
-	Mend    string  `json:"mend,omitempty"` // the command or line that corrects it
+	Check   string          `json:"check"`   // its ID
+	Subject Subject         `json:"subject"` // what was checked
+	Tunnel  string          `json:"tunnel,omitempty"`
+	Peer    string          `json:"peer,omitempty"` // its name, or its outer address if it has none
+	Verdict finding.Verdict `json:"verdict"`
+	Finding string          `json:"finding"`
+	Mend    string          `json:"mend,omitempty"` // the command or line that corrects it
 }
 
 // Report is the results for the host, for each tunnel with its peers, and for the gateway,
@@ -74,51 +38,7 @@ type Report struct {
 	Unseen int `json:"unseen_peers,omitempty"`
 }
 
-// Options selects what to check.
-type Options struct {
-	Config string // path; "": that of the running daemon, or else the default
-	Socket string // control socket; "": the configured one, or else the default
-	// Names are the tunnels, or peers as TUNNEL/PEER, to check; empty: all tunnels, with
-	// the first peers of each.
-	Names []string
-	Paths Paths
-}
-
-// Paths are the locations of system files; the zero value means the usual ones.
-type Paths struct {
-	Config  string   // /etc/sixfour.toml
-	Socket  string   // /run/sixfour/control.sock
-	Tun     string   // /dev/net/tun
-	Modules string   // /sys/module
-	Proc    string   // /proc
-	Units   []string // directories of systemd units
-}
-
-// orDefault fills in the usual locations.
-func (p Paths) orDefault() Paths {
-	for _, d := range []struct {
-		path *string
-		at   string
-	}{
-		{&p.Config, "/etc/sixfour.toml"}, {&p.Socket, "/run/sixfour/control.sock"},
-		{&p.Tun, "/dev/net/tun"}, {&p.Modules, "/sys/module"}, {&p.Proc, "/proc"},
-	} {
-		if *d.path == "" {
-			*d.path = d.at
-		}
-	}
-	if p.Units == nil {
-		p.Units = unitDirs
-	}
-	return p
-}
-
-// modules returns the directory in which the kernel lists its modules.
-func (p Paths) modules() fs.FS { return os.DirFS(p.Modules) }
-
 const (
-	// MaxPeers is how many peers of a tunnel are checked if none is named.
-	MaxPeers = 20
 	// atOnce is how many peers are checked concurrently: most of the time is spent waiting
 	// for answers that do not come.
 	atOnce = 8
@@ -127,34 +47,34 @@ const (
 )
 
 // Run runs all checks. An error means that a name selects nothing.
-func Run(ctx context.Context, o Options) (*Report, error) {
-	o.Paths = o.Paths.orDefault()
-	h := newHost(o)
-	defer h.close()
+func Run(ctx context.Context, o subject.Options) (*Report, error) {
+	o.Paths = o.Paths.OrDefault()
+	h := subject.NewHost(o)
+	defer h.Close()
 	r := &Report{}
 	for _, c := range hostChecks {
 		r.add(c.Check, "", "", attempt(ctx, h, c.run))
 	}
-	tunnels, err := h.tunnels(o.Names)
+	tunnels, err := h.Tunnels(o.Names)
 	if err != nil {
 		return nil, err
 	}
 	for _, t := range tunnels {
 		for _, c := range tunnelChecks {
 			f := attempt(ctx, t, c.run)
-			if f.verdict == Fail {
-				t.failed = append(t.failed, c.ID)
+			if f.Verdict == finding.Fail {
+				t.Failed = append(t.Failed, c.ID)
 			}
-			r.add(c.Check, t.cfg.Name, "", f)
+			r.add(c.Check, t.Config.Name, "", f)
 		}
-		r.Unseen += t.unseen
-		for i, findings := range t.lookAtPeers(ctx) {
+		r.Unseen += t.Omitted
+		for i, findings := range checkPeers(ctx, t) {
 			for j, f := range findings {
-				r.add(peerChecks[j].Check, t.cfg.Name, t.peers[i].label(), f)
+				r.add(peerChecks[j].Check, t.Config.Name, t.Peers[i].Label(), f)
 			}
 		}
 	}
-	if g := h.gateway(); g != nil && len(o.Names) == 0 {
+	if g := newGateway(h); g != nil && len(o.Names) == 0 {
 		g.noteFailed(r)
 		for _, c := range gatewayChecks {
 			r.add(c.Check, "", "", attempt(ctx, g, c.run))
@@ -163,71 +83,60 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return r, ctx.Err()
 }
 
-// lookAtPeers runs all checks of all peers, several peers at a time.
-func (t *tunnel) lookAtPeers(ctx context.Context) [][]finding {
-	all := make([][]finding, len(t.peers))
+// checkPeers runs all checks of all peers, several peers at a time.
+func checkPeers(ctx context.Context, t *subject.Tunnel) [][]finding.Finding {
+	all := make([][]finding.Finding, len(t.Peers))
 	slots := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
-	for i, p := range t.peers {
+	for i, p := range t.Peers {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			all[i] = p.look(ctx)
+			all[i] = checkPeer(ctx, p)
 		})
 	}
 	wg.Wait()
 	return all
 }
 
-// look runs all checks of a peer.
-func (p *peer) look(ctx context.Context) []finding {
-	findings := make([]finding, 0, len(peerChecks))
+// checkPeer runs all checks of a peer.
+func checkPeer(ctx context.Context, p *subject.Peer) []finding.Finding {
+	findings := make([]finding.Finding, 0, len(peerChecks))
 	for _, c := range peerChecks {
 		f := attempt(ctx, p, c.run)
-		if f.verdict == Fail {
-			p.failed = append(p.failed, c.ID)
+		if f.Verdict == finding.Fail {
+			p.Failed = append(p.Failed, c.ID)
 		}
 		findings = append(findings, f)
 	}
-	p.close()
-	p.reconsider(findings)
+	p.Close()
+	reconsider(p, findings)
 	return findings
 }
 
-// lacks returns why something is not tried: another check failed without which it cannot
-// work; "": none failed.
-func (p *peer) lacks(needed ...string) string {
-	for _, id := range needed {
-		if slices.Contains(p.failed, id) {
-			return fmt.Sprintf("the check %s fails", id)
-		}
-	}
-	return ""
-}
-
 // attempt runs a check. A check that panics or does not end affects only itself: it works
-// on a copy of the subject, which replaces the subject only if the check ends in time.
-func attempt[S any](ctx context.Context, subject *S, check func(*S, context.Context) finding) finding {
+// on a copy of its subject, which replaces the subject only if the check ends in time.
+func attempt[S any](ctx context.Context, about *S, check func(context.Context, *S) finding.Finding) finding.Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	work := *subject
-	done, broken := make(chan finding, 1), make(chan finding, 1)
+	work := *about
+	done, broken := make(chan finding.Finding, 1), make(chan finding.Finding, 1)
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {
-				broken <- skip("the check broke down, which is a mistake in this program: %v at %s", r, where(debug.Stack()))
+				broken <- finding.Skipped("the check broke down, which is a mistake in this program: %v at %s", r, where(debug.Stack()))
 			}
 		}()
-		done <- check(&work, ctx)
+		done <- check(ctx, &work)
 	}()
 	select {
 	case f := <-done:
-		*subject = work
+		*about = work
 		return f
 	case f := <-broken:
 		return f
 	case <-ctx.Done():
-		return skip("not known: the check did not end within %v", checkLimit)
+		return finding.Skipped("not known: the check did not end within %v", checkLimit)
 	}
 }
 
@@ -243,14 +152,38 @@ func where(stack []byte) string {
 	return filepath.Base(place)
 }
 
-func (r *Report) add(c Check, tunnel, peer string, f finding) {
-	r.Checks = append(r.Checks, Result{c.ID, c.Subject, tunnel, peer, f.verdict, f.text, f.mend})
-	switch f.verdict {
-	case Pass:
+func (r *Report) add(c Check, tunnel, peer string, f finding.Finding) {
+	r.Checks = append(r.Checks, Result{c.ID, c.Subject, tunnel, peer, f.Verdict, f.Text, f.Remedy})
+	switch f.Verdict {
+	case finding.Pass:
 		r.Passed++
-	case Fail:
+	case finding.Fail:
 		r.Failed++
 	default:
 		r.Skipped++
+	}
+}
+
+// reconsider corrects findings by the results of other checks: if the peer answers, packets
+// pass in both directions.
+func reconsider(p *subject.Peer, findings []finding.Finding) {
+	passed := func(ids ...string) bool {
+		return slices.ContainsFunc(ids, func(id string) bool {
+			return findings[slices.IndexFunc(peerChecks, func(c peerCheck) bool { return c.ID == id })].Verdict == finding.Pass
+		})
+	}
+	inner := passed("inner_ipv4", "inner_ipv6")
+	if !inner && !passed("answer") {
+		return
+	}
+	for i, c := range peerChecks {
+		f := &findings[i]
+		switch {
+		case f.Verdict != finding.Fail:
+		case c.ID == "firewall_out" || c.ID == "firewall_in":
+			*f = finding.Skipped("so it seems: %s; and yet the peer answers", f.Text)
+		case c.ID == "answer" && inner:
+			*f = finding.Skipped("it answers no question of the tunnel's own, but a ping of its inner address")
+		}
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/subject"
 	"sixfour/internal/rig"
 )
 
@@ -81,7 +82,7 @@ func TestFaults(t *testing.T) {
 			test.fault(t, h)
 			r := a.consult(t, nil)
 			fails(t, r, test.check)
-			verdict(t, r, test.check, doctor.Fail, test.says)
+			verdict(t, r, test.check, finding.Fail, test.says)
 		})
 	}
 }
@@ -106,7 +107,7 @@ func TestNarrowPath(t *testing.T) {
 	must(t, h.b.SetMTU("vb", 1400))
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "full_size", doctor.Pass, "packets of 1400 bytes arrive, the path's MTU: router 198.51.100.1 says so")
+	verdict(t, r, "full_size", finding.Pass, "packets of 1400 bytes arrive, the path's MTU: router 198.51.100.1 says so")
 }
 
 // A daemon that has found an MTU by probes, without routers' reports, is right.
@@ -120,7 +121,7 @@ func TestBlackHoleIsKnown(t *testing.T) {
 	a.says(t, `"path_mtu": 1400`)
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "full_size", doctor.Pass, "packets of 1400 bytes arrive, which the daemon has found")
+	verdict(t, r, "full_size", finding.Pass, "packets of 1400 bytes arrive, which the daemon has found")
 }
 
 func TestDeadPeer(t *testing.T) {
@@ -129,12 +130,12 @@ func TestDeadPeer(t *testing.T) {
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", doctor.Fail, "203.0.113.20 says about a packet of the tunnel: that no tunnel there has these ends")
+	verdict(t, r, "answer", finding.Fail, "203.0.113.20 says about a packet of the tunnel: that no tunnel there has these ends")
 	for _, id := range []string{"full_size", "fragments", "ecn"} {
-		verdict(t, r, id, doctor.Skip, "the peer does not answer")
+		verdict(t, r, id, finding.Skip, "the peer does not answer")
 	}
 	must(t, h.b.LinkDown("vb"))
-	verdict(t, a.consult(t, nil), "answer", doctor.Fail, "198.51.100.1 says about a packet of the tunnel: that the host does not answer there")
+	verdict(t, a.consult(t, nil), "answer", finding.Fail, "198.51.100.1 says about a packet of the tunnel: that the host does not answer there")
 }
 
 // The route to the peer leads into the tunnel.
@@ -146,7 +147,7 @@ func TestLoop(t *testing.T) {
 	a.says(t, "waiting")
 	r := a.consult(t, nil)
 	fails(t, r, "route")
-	verdict(t, r, "route", doctor.Fail, "the tunnel itself > ip route add 203.0.113.20/32 via GATEWAY dev va")
+	verdict(t, r, "route", finding.Fail, "the tunnel itself > ip route add 203.0.113.20/32 via GATEWAY dev va")
 }
 
 // Both ends are link-local addresses with zones.
@@ -163,9 +164,9 @@ func TestLinkLocalEnds(t *testing.T) {
 		d := start(t, a, end(local, "fe80::2%va", 1), nil).ready(t)
 		r := d.consult(t, nil)
 		fails(t, r)
-		verdict(t, r, "address", doctor.Pass, "va")
-		verdict(t, r, "route", doctor.Pass, "on the link of va")
-		verdict(t, r, "answer", doctor.Pass, "")
+		verdict(t, r, "address", finding.Pass, "va")
+		verdict(t, r, "route", finding.Pass, "on the link of va")
+		verdict(t, r, "answer", finding.Pass, "")
 		must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 		_, _ = d.cmd.Process.Wait()
 	}
@@ -178,7 +179,7 @@ func TestRemoteIsOurs(t *testing.T) {
 	must(t, h.a.AddAddr("lo", netip.PrefixFrom(outerB.Addr(), 32)))
 	a.says(t, "is an address of this host itself")
 	r := a.consult(t, nil)
-	verdict(t, r, "route", doctor.Fail, "203.0.113.20 is an address of this host itself > set remote to the other host's address")
+	verdict(t, r, "route", finding.Fail, "203.0.113.20 is an address of this host itself > set remote to the other host's address")
 }
 
 // The local address of a running daemon is removed.
@@ -191,7 +192,7 @@ func TestAddressChanged(t *testing.T) {
 	a.says(t, "waiting")
 	r := a.consult(t, nil)
 	fails(t, r, "address")
-	verdict(t, r, "state", doctor.Skip, "the daemon waits, and the check address fails")
+	verdict(t, r, "state", finding.Skip, "the daemon waits, and the check address fails")
 }
 
 // A daemon that hangs is not reported as missing.
@@ -203,8 +204,8 @@ func TestHungDaemon(t *testing.T) {
 	must(t, a.cmd.Process.Signal(syscall.SIGSTOP))
 	r := a.consult(t, nil)
 	fails(t, r, "daemon")
-	verdict(t, r, "daemon", doctor.Fail, "systemctl restart sixfourd")
-	verdict(t, r, "answer", doctor.Pass, "")
+	verdict(t, r, "daemon", finding.Fail, "systemctl restart sixfourd")
+	verdict(t, r, "answer", finding.Pass, "")
 }
 
 func TestNames(t *testing.T) {
@@ -222,21 +223,21 @@ func TestNames(t *testing.T) {
 	a := file(t, h.a, cfg)
 	r := a.consult(t, files)
 	fails(t, r, "name")
-	verdict(t, r, "name", doctor.Fail, "b.example does not resolve to an IPv4 address")
-	verdict(t, r, "answer", doctor.Skip, "not known")
+	verdict(t, r, "name", finding.Fail, "b.example does not resolve to an IPv4 address")
+	verdict(t, r, "answer", finding.Skip, "not known")
 
 	names.Set("b.example", outerB.Addr())
 	r = a.consult(t, files)
 	fails(t, r)
-	verdict(t, r, "name", doctor.Pass, "b.example is 203.0.113.20")
-	verdict(t, r, "address", doctor.Pass, `"auto" is 198.51.100.10`)
+	verdict(t, r, "name", finding.Pass, "b.example is 203.0.113.20")
+	verdict(t, r, "address", finding.Pass, `"auto" is 198.51.100.10`)
 
 	a = start(t, h.a, cfg, files).ready(t)
 	fails(t, a.consult(t, files))
 	names.Set("b.example", netip.MustParseAddr("203.0.113.21"))
 	r = a.consult(t, files)
 	fails(t, r, "name")
-	verdict(t, r, "name", doctor.Fail, "b.example is 203.0.113.21, but the daemon sends to 203.0.113.20")
+	verdict(t, r, "name", finding.Fail, "b.example is 203.0.113.21, but the daemon sends to 203.0.113.20")
 }
 
 func TestForwarding(t *testing.T) {
@@ -246,16 +247,16 @@ func TestForwarding(t *testing.T) {
 	a := start(t, h.a, plain(outerA, outerB, 1, `routes = ["2001:db8:77::/48"]`), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "forwarding", doctor.Skip, "no other network")
+	verdict(t, r, "forwarding", finding.Skip, "no other network")
 
 	lan := newNamespace(t, "lan")
 	must(t, rig.Veth(h.a, "lan0", lan, "l", 1500))
 	must(t, h.a.AddAddr("lan0", netip.MustParsePrefix("2001:db8:78::1/64")))
 	r = a.consult(t, nil)
 	fails(t, r, "forwarding")
-	verdict(t, r, "forwarding", doctor.Fail, "what comes from lan0 is not forwarded into the tunnel, nor back > sysctl -w net.ipv6.conf.all.forwarding=1")
+	verdict(t, r, "forwarding", finding.Fail, "what comes from lan0 is not forwarded into the tunnel, nor back > sysctl -w net.ipv6.conf.all.forwarding=1")
 	must(t, h.a.Forward())
-	verdict(t, a.consult(t, nil), "forwarding", doctor.Pass, "")
+	verdict(t, a.consult(t, nil), "forwarding", finding.Pass, "")
 }
 
 // hub returns a tunnel with many peers, of which one exists.
@@ -279,15 +280,15 @@ func TestHub(t *testing.T) {
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.1.0.0/16"), netip.Addr{}, "six0"))
 	r := a.consult(t, nil, "six0/p0")
 	fails(t, r)
-	verdict(t, r, "answer", doctor.Pass, "10.0.0.2 answers")
+	verdict(t, r, "answer", finding.Pass, "10.0.0.2 answers")
 
 	must(t, h.a.Sysctl("net/ipv4/conf/six0/rp_filter", "1"))
 	r = a.consult(t, nil, "six0/p0")
 	fails(t, r, "inner_rp_filter")
-	verdict(t, r, "inner_rp_filter", doctor.Fail, "packets from 10.2.0.0/16, which are allowed of peer p1, are dropped")
+	verdict(t, r, "inner_rp_filter", finding.Fail, "packets from 10.2.0.0/16, which are allowed of peer p1, are dropped")
 
 	r = a.consult(t, nil)
-	if r.Unseen != 25-doctor.MaxPeers {
+	if r.Unseen != 25-subject.MaxPeers {
 		t.Errorf("%d peers unseen", r.Unseen)
 	}
 	answers := 0
@@ -296,7 +297,7 @@ func TestHub(t *testing.T) {
 			answers++
 		}
 	}
-	if answers != doctor.MaxPeers {
+	if answers != subject.MaxPeers {
 		t.Errorf("%d peers were asked", answers)
 	}
 }
@@ -307,16 +308,16 @@ func TestUnprivileged(t *testing.T) {
 	_, a := pair(t)
 	r := a.consultAs(t, 65534)
 	fails(t, r)
-	verdict(t, r, "config", doctor.Skip, "may not be read by this user > sudo sixfourctl doctor")
+	verdict(t, r, "config", finding.Skip, "may not be read by this user > sudo sixfourctl doctor")
 	must(t, os.Chmod(a.path, 0o644))
 	must(t, os.Chmod(filepath.Dir(a.path), 0o755))
 	must(t, os.Chmod(filepath.Dir(filepath.Dir(a.path)), 0o755))
 	r = a.consultAs(t, 65534)
 	fails(t, r)
-	verdict(t, r, "capabilities", doctor.Skip, "sudo sixfourctl doctor")
-	verdict(t, r, "answer", doctor.Skip, "sudo sixfourctl doctor")
-	verdict(t, r, "firewall_in", doctor.Skip, "sudo sixfourctl doctor")
-	verdict(t, r, "route", doctor.Pass, "through va by 198.51.100.1")
+	verdict(t, r, "capabilities", finding.Skip, "sudo sixfourctl doctor")
+	verdict(t, r, "answer", finding.Skip, "sudo sixfourctl doctor")
+	verdict(t, r, "firewall_in", finding.Skip, "sudo sixfourctl doctor")
+	verdict(t, r, "route", finding.Pass, "through va by 198.51.100.1")
 }
 
 // A notice is given if the daemon is in another namespace.
@@ -326,7 +327,7 @@ func TestElsewhere(t *testing.T) {
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	a.ns = h.r
 	r := a.consult(t, nil)
-	verdict(t, r, "daemon", doctor.Fail, fmt.Sprintf("nsenter --net=/proc/%d/task/", a.cmd.Process.Pid))
+	verdict(t, r, "daemon", finding.Fail, fmt.Sprintf("nsenter --net=/proc/%d/task/", a.cmd.Process.Pid))
 }
 
 // The file with which the daemon was started is found, and changes in it are reported.
@@ -337,25 +338,25 @@ func TestChangedFile(t *testing.T) {
 	socket := filepath.Join(filepath.Dir(a.path), "control.sock")
 	r := a.consultWith(t, nil, "--socket", socket)
 	fails(t, r)
-	verdict(t, r, "config", doctor.Pass, a.path+" has the daemon's 1 tunnel")
+	verdict(t, r, "config", finding.Pass, a.path+" has the daemon's 1 tunnel")
 
 	text, err := os.ReadFile(a.path)
 	must(t, err)
 	must(t, os.WriteFile(a.path, append(text, strings.NewReplacer("six0", "six1", "203.0.113.20", "203.0.113.21", "fc00::1/64", "fc01::1/64").Replace(plain(outerA, outerB, 1))...), 0o600))
 	r = a.consultWith(t, nil, "--socket", socket, "six0")
 	fails(t, r, "config")
-	verdict(t, r, "config", doctor.Fail, "tunnel six1 is in "+a.path+", but the daemon does not run it > sixfourctl reload")
+	verdict(t, r, "config", finding.Fail, "tunnel six1 is in "+a.path+", but the daemon does not run it > sixfourctl reload")
 
 	must(t, os.WriteFile(a.path, []byte("[[tunnel]]\nmode = \"none\"\n"), 0o600))
 	r = a.consultWith(t, nil, "--socket", socket)
 	fails(t, r, "config")
-	verdict(t, r, "answer", doctor.Pass, "")
+	verdict(t, r, "answer", finding.Pass, "")
 
 	must(t, os.Remove(a.path))
 	r = a.consultWith(t, nil, "--socket", socket)
 	fails(t, r)
-	verdict(t, r, "config", doctor.Skip, "name its file with --config")
-	verdict(t, r, "answer", doctor.Pass, "")
+	verdict(t, r, "config", finding.Skip, "name its file with --config")
+	verdict(t, r, "answer", finding.Pass, "")
 }
 
 // The tunnel's interface is in a namespace of its own.
@@ -367,17 +368,17 @@ func TestNetns(t *testing.T) {
 	a := start(t, h.a, plain(outerA, outerB, 1, fmt.Sprintf("netns = %q", inner.Path()), `routes = ["2001:db8:77::/48"]`), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "interface", doctor.Pass, "six0 is up")
-	verdict(t, r, "answer", doctor.Pass, "")
+	verdict(t, r, "interface", finding.Pass, "six0 is up")
+	verdict(t, r, "answer", finding.Pass, "")
 	lan := newNamespace(t, "lan")
 	must(t, rig.Veth(inner, "lan0", lan, "l", 1500))
 	must(t, inner.AddAddr("lan0", netip.MustParsePrefix("2001:db8:78::1/64")))
 	r = a.consult(t, nil)
 	fails(t, r, "forwarding")
-	verdict(t, r, "forwarding", doctor.Fail, fmt.Sprintf("nsenter --net=%s sysctl -w net.ipv6.conf.all.forwarding=1", inner.Path()))
+	verdict(t, r, "forwarding", finding.Fail, fmt.Sprintf("nsenter --net=%s sysctl -w net.ipv6.conf.all.forwarding=1", inner.Path()))
 
 	gone := file(t, h.a, plain(outerA, outerB, 1, `netns = "no-such-namespace"`))
-	verdict(t, gone.consult(t, nil), "interface", doctor.Fail, "ip netns add no-such-namespace")
+	verdict(t, gone.consult(t, nil), "interface", finding.Fail, "ip netns add no-such-namespace")
 }
 
 // A connection tracking entry is sufficient for answers, but the peer cannot send first.
@@ -387,7 +388,7 @@ func TestStateful(t *testing.T) {
 	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established,related accept; }; }")
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "firewall_in", doctor.Pass, "10 minutes at most: the first is dropped by the policy of nftables inet f i > nft insert rule")
+	verdict(t, r, "firewall_in", finding.Pass, "10 minutes at most: the first is dropped by the policy of nftables inet f i > nft insert rule")
 }
 
 // A rule that cannot be interpreted does not count if the peer answers, and is named.
@@ -397,7 +398,7 @@ func TestUnknownRule(t *testing.T) {
 	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; meta l4proto 41 limit rate over 1000/second drop; }; }")
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "firewall_in", doctor.Skip, "> nft -a list chain inet f i")
+	verdict(t, r, "firewall_in", finding.Skip, "> nft -a list chain inet f i")
 }
 
 // The node with the name of the TUN device is something else.

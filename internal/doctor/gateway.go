@@ -13,27 +13,31 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/packetfilter"
+	"sixfour/internal/doctor/prober"
+	"sixfour/internal/doctor/subject"
 	"sixfour/internal/firewall"
 	"sixfour/internal/probe"
 )
 
 // gateway describes the [gateway] section, with which a tunnel leads to the internet.
 type gateway struct {
-	h      *host
+	h      *subject.Host
 	cfg    config.Gateway
 	status *api.GatewayStatus // nil: no daemon applies it
 	failed []string           // failed checks of the default route's tunnel and its peers
 	reach4 bool               // internet_ipv4 passes
 }
 
-// gateway returns the configured gateway; nil: none.
-func (h *host) gateway() *gateway {
+// newGateway returns the configured gateway; nil: none.
+func newGateway(h *subject.Host) *gateway {
 	g := &gateway{h: h}
-	if h.cfg != nil {
-		g.cfg = h.cfg.Gateway
+	if h.Config != nil {
+		g.cfg = h.Config.Gateway
 	}
-	if h.status != nil {
-		g.status = h.status.Gateway
+	if h.Status != nil {
+		g.status = h.Status.Gateway
 	}
 	if g.cfg.DefaultRoute == "" && len(g.cfg.Masquerade) == 0 {
 		return nil
@@ -44,7 +48,7 @@ func (h *host) gateway() *gateway {
 // noteFailed stores the failed checks of the tunnel that takes the default route.
 func (g *gateway) noteFailed(r *Report) {
 	for _, c := range r.Checks {
-		if c.Verdict == Fail && c.Tunnel != "" && c.Tunnel == g.cfg.DefaultRoute && slices.Contains(reaches, c.Check) {
+		if c.Verdict == finding.Fail && c.Tunnel != "" && c.Tunnel == g.cfg.DefaultRoute && slices.Contains(reaches, c.Check) {
 			g.failed = append(g.failed, c.Check)
 		}
 	}
@@ -53,43 +57,43 @@ func (g *gateway) noteFailed(r *Report) {
 // reaches are the checks that must pass to reach anything beyond the peer.
 var reaches = []string{"interface", "address", "route", "rp_filter", "firewall_out", "firewall_in", "state", "answer", "inner_ipv4", "inner_ipv6"}
 
-func (g *gateway) checkDefaultRoute(context.Context) finding {
+func checkDefaultRoute(_ context.Context, g *gateway) finding.Finding {
 	switch d := g.status; {
 	case g.cfg.DefaultRoute == "":
-		return skip("default_route is false: everything goes the old way")
-	case g.h.status == nil:
-		return skip("no daemon runs")
+		return finding.Skipped("default_route is false: everything goes the old way")
+	case g.h.Status == nil:
+		return finding.Skipped("no daemon runs")
 	case d == nil || d.DefaultRoute == nil:
-		return fail("sixfourctl reload", "the file has default_route, but the daemon does not do it")
+		return finding.Failed("sixfourctl reload", "the file has default_route, but the daemon does not do it")
 	case d.DefaultRoute.State == api.HalfFailed:
-		return fail("journalctl -u sixfourd", "the daemon says: %s", d.DefaultRoute.Detail)
+		return finding.Failed("journalctl -u sixfourd", "the daemon says: %s", d.DefaultRoute.Detail)
 	case d.DefaultRoute.State == api.HalfWaiting && len(g.failed) > 0:
-		return skip("the daemon says: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
+		return finding.Skipped("the daemon says: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
 	case d.DefaultRoute.State == api.HalfWaiting:
-		return fail("sixfourctl watch (it goes on by itself)", "the daemon says: %s", d.DefaultRoute.Detail)
+		return finding.Failed("sixfourctl watch (it goes on by itself)", "the daemon says: %s", d.DefaultRoute.Detail)
 	}
-	return pass("everything without another route goes into %s", g.cfg.DefaultRoute)
+	return finding.Passed("everything without another route goes into %s", g.cfg.DefaultRoute)
 }
 
-func (g *gateway) checkMasquerade(context.Context) finding {
+func checkMasquerade(_ context.Context, g *gateway) finding.Finding {
 	if len(g.cfg.Masquerade) == 0 {
-		return skip("masquerade is not set: nobody's way into the internet leads through this host")
+		return finding.Skipped("masquerade is not set: nobody's way into the internet leads through this host")
 	}
 	switch s := g.status; {
-	case g.h.status == nil:
-		return skip("no daemon runs")
+	case g.h.Status == nil:
+		return finding.Skipped("no daemon runs")
 	case s == nil || s.Masquerade == nil:
-		return fail("sixfourctl reload", "the file has masquerade, but the daemon does not do it")
+		return finding.Failed("sixfourctl reload", "the file has masquerade, but the daemon does not do it")
 	case s.Masquerade.State != api.HalfActive:
-		return fail(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon says: %s", s.Masquerade.Detail)
+		return finding.Failed(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon says: %s", s.Masquerade.Detail)
 	}
 	if up := g.uplink(); !slices.Contains(g.cfg.Masquerade, up) && up != unknownUplink {
-		return fail(fmt.Sprintf("masquerade = %q in [gateway]", up), "what is for the internet leaves by %s, but masquerade is %s", up, strings.Join(g.cfg.Masquerade, ", "))
+		return finding.Failed(fmt.Sprintf("masquerade = %q in [gateway]", up), "what is for the internet leaves by %s, but masquerade is %s", up, strings.Join(g.cfg.Masquerade, ", "))
 	}
 	if a := g.status.Advice; len(a) > 0 {
-		return skip("%s", a[0])
+		return finding.Skipped("%s", a[0])
 	}
-	return pass("what comes from the tunnels leaves through %s with its address", strings.Join(g.cfg.Masquerade, ", "))
+	return finding.Passed("what comes from the tunnels leaves through %s with its address", strings.Join(g.cfg.Masquerade, ", "))
 }
 
 // unknownUplink is the placeholder for an unknown interface.
@@ -97,69 +101,69 @@ const unknownUplink = "UPLINK"
 
 // uplink returns the interface by which IPv4 packets to the internet leave.
 func (g *gateway) uplink() string {
-	to := everywhere[4]
+	to := packetfilter.DistantHosts[4]
 	for _, a := range g.cfg.Probe {
 		if a.Is4() {
 			to = a
 		}
 	}
-	if g.h.router != nil {
-		if r, err := g.h.router.To(to, netip.Addr{}, config.GatewayMark); err == nil {
+	if g.h.Router != nil {
+		if r, err := g.h.Router.To(to, netip.Addr{}, config.GatewayMark); err == nil {
 			return r.Interface
 		}
 	}
 	return unknownUplink
 }
 
-func (g *gateway) checkInternet4(ctx context.Context) finding {
+func checkInternet4(ctx context.Context, g *gateway) finding.Finding {
 	f := g.checkInternet(ctx, 4)
-	g.reach4 = f.verdict == Pass
+	g.reach4 = f.Verdict == finding.Pass
 	return f
 }
 
-func (g *gateway) checkInternet6(ctx context.Context) finding { return g.checkInternet(ctx, 6) }
+func checkInternet6(ctx context.Context, g *gateway) finding.Finding { return g.checkInternet(ctx, 6) }
 
 // checkInternet pings a host on the internet: through the tunnel and, if there is no answer,
 // by the old route, to find out which of the two is broken.
-func (g *gateway) checkInternet(ctx context.Context, version int) finding {
+func (g *gateway) checkInternet(ctx context.Context, version int) finding.Finding {
 	through := g.cfg.DefaultRoute != "" && (version == 4 && g.cfg.IPv4 || version == 6 && g.cfg.IPv6)
 	serves := len(g.cfg.Masquerade) > 0 && (version == 4 || g.serves6())
 	if !through && !serves {
-		return skip("IPv%d is not what [gateway] is for here", version)
+		return finding.Skipped("IPv%d is not what [gateway] is for here", version)
 	}
 	i := slices.IndexFunc(g.cfg.Probe, func(a netip.Addr) bool { return a.Is4() == (version == 4) })
 	switch {
 	case i < 0:
-		return skip("probe in [gateway] names no IPv%d address to ask", version)
-	case g.h.status == nil:
-		return skip("no daemon runs")
-	case !g.h.privileged():
-		return skip("raw sockets are not for this user").but(asRoot)
-	case g.h.router == nil:
-		return skip("%v", g.h.routerErr)
+		return finding.Skipped("probe in [gateway] names no IPv%d address to ask", version)
+	case g.h.Status == nil:
+		return finding.Skipped("no daemon runs")
+	case !g.h.Privileged():
+		return finding.Skipped("raw sockets are not for this user").WithRemedy(finding.AsRoot)
+	case g.h.Router == nil:
+		return finding.Skipped("%v", g.h.RouterErr)
 	}
 	target := g.cfg.Probe[i]
 	if !through {
-		if g.lacks(version) {
-			return skip("this host has no IPv%d route to the internet", version).but(fmt.Sprintf("if it should have one: probe = \"ADDRESS\" in [gateway] with an IPv%d address makes this check fail without it", version))
+		if g.lacksRoute(version) {
+			return finding.Skipped("this host has no IPv%d route to the internet", version).WithRemedy(fmt.Sprintf("if it should have one: probe = \"ADDRESS\" in [gateway] with an IPv%d address makes this check fail without it", version))
 		}
-		return g.askFromServer(ctx, target)
+		return g.pingFromServer(ctx, target)
 	}
 	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != api.HalfActive {
-		return skip("the default route does not lead into %s", g.cfg.DefaultRoute)
+		return finding.Skipped("the default route does not lead into %s", g.cfg.DefaultRoute)
 	}
-	return g.askFromClient(ctx, target)
+	return g.pingFromClient(ctx, target)
 }
 
-// lacks reports whether this host has no route to the internet for an IP version that the
+// lacksRoute reports whether this host has no route to the internet for an IP version that the
 // user did not ask to test, but has one for the other version.
-func (g *gateway) lacks(version int) bool {
+func (g *gateway) lacksRoute(version int) bool {
 	if !g.cfg.DefaultProbe {
 		return false
 	}
 	routed := make(map[bool]bool) // by whether it is the version
 	for _, a := range g.cfg.Probe {
-		_, err := g.h.router.To(a, netip.Addr{}, 0)
+		_, err := g.h.Router.To(a, netip.Addr{}, 0)
 		routed[a.Is4() == (version == 4)] = !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH)
 	}
 	return !routed[true] && routed[false]
@@ -169,7 +173,7 @@ func (g *gateway) lacks(version int) bool {
 // The peer then needs IPv6 internet access of its own, and masquerades.
 func (g *gateway) private6() bool {
 	some := false
-	for _, t := range g.h.cfg.Tunnels {
+	for _, t := range g.h.Config.Tunnels {
 		for _, p := range t.Address {
 			if t.Name != g.cfg.DefaultRoute || p.Addr().Is4() {
 				continue
@@ -185,7 +189,7 @@ func (g *gateway) private6() bool {
 
 // serves6 reports whether IPv6 packets of a tunnel are masqueraded.
 func (g *gateway) serves6() bool {
-	return g.h.cfg != nil && slices.ContainsFunc(g.h.cfg.Tunnels, func(t config.Tunnel) bool {
+	return g.h.Config != nil && slices.ContainsFunc(g.h.Config.Tunnels, func(t config.Tunnel) bool {
 		return t.Netns == "" && slices.ContainsFunc(t.Address, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsPrivate() })
 	})
 }
@@ -193,96 +197,95 @@ func (g *gateway) serves6() bool {
 // orProbe says how to configure another host to ping.
 const orProbe = `; if that host is not to be asked: probe = "ADDRESS" in [gateway]`
 
-// askFromServer pings from the host that gives others access to the internet.
-func (g *gateway) askFromServer(ctx context.Context, target netip.Addr) finding {
-	o, route, err := g.ask(ctx, target, 0)
+// pingFromServer pings from the host that gives others access to the internet.
+func (g *gateway) pingFromServer(ctx context.Context, target netip.Addr) finding.Finding {
+	o, route, err := g.ping(ctx, target, 0)
 	mend := "ip route get " + target.String() + orProbe
 	switch {
 	case err != nil:
-		return fail(mend, "this host itself does not reach the internet: %v", err)
-	case o.answered():
-		return pass("%v answers a ping of this host through %s, in %v", target, route, o.rtt.Round(10*time.Microsecond))
+		return finding.Failed(mend, "this host itself does not reach the internet: %v", err)
+	case o.Answered():
+		return finding.Passed("%v answers a ping of this host through %s, in %v", target, route, o.RTT.Round(10*time.Microsecond))
 	}
-	return fail(mend, "%v does not answer a ping of this host through %s%s", target, route, said(o))
+	return finding.Failed(mend, "%v does not answer a ping of this host through %s%s", target, route, describeError(o))
 }
 
-// askFromClient pings from the host that sends all traffic into the tunnel.
-func (g *gateway) askFromClient(ctx context.Context, target netip.Addr) finding {
+// pingFromClient pings from the host that sends all traffic into the tunnel.
+func (g *gateway) pingFromClient(ctx context.Context, target netip.Addr) finding.Finding {
 	into := g.cfg.DefaultRoute
-	o, route, err := g.ask(ctx, target, 0)
+	o, route, err := g.ping(ctx, target, 0)
 	switch {
 	case err != nil:
-		return fail("ip rule; ip route get "+target.String(), "packets to the internet find no way: %v", err)
+		return finding.Failed("ip rule; ip route get "+target.String(), "packets to the internet find no way: %v", err)
 	case route != into:
-		return fail("ip rule; ip route get "+target.String()+orProbe, "packets to %v leave by %s, not by %s", target, route, into)
-	case o.answered():
-		return pass("%v answers a ping through %s, in %v", target, into, o.rtt.Round(10*time.Microsecond))
+		return finding.Failed("ip rule; ip route get "+target.String()+orProbe, "packets to %v leave by %s, not by %s", target, route, into)
+	case o.Answered():
+		return finding.Passed("%v answers a ping through %s, in %v", target, into, o.RTT.Round(10*time.Microsecond))
 	case len(g.failed) > 0:
-		return skip("%v does not answer a ping through %s, and the check %s fails", target, into, g.failed[0])
+		return finding.Skipped("%v does not answer a ping through %s, and the check %s fails", target, into, g.failed[0])
 	}
 	if f, bad := g.ownRules(target, into); bad {
 		return f
 	}
-	old, by, err := g.ask(ctx, target, config.GatewayMark)
+	old, by, err := g.ping(ctx, target, config.GatewayMark)
 	outside := err == nil && by != into
-	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && (!outside || !old.answered()) {
-		return skip("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, said(o)).
-			but("if it has: probe = \"ADDRESS\" in [gateway] with an IPv6 address makes this check fail without an answer")
+	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && (!outside || !old.Answered()) {
+		return finding.Skipped("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, describeError(o)).
+			WithRemedy("if it has: probe = \"ADDRESS\" in [gateway] with an IPv6 address makes this check fail without an answer")
 	}
 	mend := fmt.Sprintf("on the peer: masquerade = \"INTERFACE\" in [gateway], and look at its sixfourctl doctor%s", orProbe)
 	switch {
-	case outside && old.answered():
-		return fail(mend, "%v does not answer a ping through %s%s, but the old way by %s it does: the peer does not pass on what is for the internet, or the answers", target, into, said(o), by)
+	case outside && old.Answered():
+		return finding.Failed(mend, "%v does not answer a ping through %s%s, but the old way by %s it does: the peer does not pass on what is for the internet, or the answers", target, into, describeError(o), by)
 	case outside:
-		return fail(mend, "%v does not answer a ping, neither through %s%s nor the old way by %s: the peer does not pass on what is for the internet, or that host does not answer anybody", target, into, said(o), by)
+		return finding.Failed(mend, "%v does not answer a ping, neither through %s%s nor the old way by %s: the peer does not pass on what is for the internet, or that host does not answer anybody", target, into, describeError(o), by)
 	}
-	return fail(mend, "%v does not answer a ping through %s%s: the peer does not pass on what is for the internet, or the answers", target, into, said(o))
+	return finding.Failed(mend, "%v does not answer a ping through %s%s: the peer does not pass on what is for the internet, or the answers", target, into, describeError(o))
 }
 
-// said describes the error of an outcome.
-func said(o outcome) string {
+// describeError describes the error of an outcome.
+func describeError(o prober.Outcome) string {
 	switch {
-	case o.err != nil:
-		return fmt.Sprintf(" (it does not leave: %v)", o.err)
-	case o.ok:
-		return fmt.Sprintf(" (%v says %s)", o.from, meaning(o.reply.err))
+	case o.Err != nil:
+		return fmt.Sprintf(" (it does not leave: %v)", o.Err)
+	case o.Replied:
+		return fmt.Sprintf(" (%v says %s)", o.From, prober.Meaning(o.Reply.ICMP))
 	}
 	return ""
 }
 
 // ownRules checks whether this host's rules drop the answers.
-func (g *gateway) ownRules(target netip.Addr, into string) (f finding, bad bool) {
-	rules, err := g.h.rules()
-	route, err2 := g.h.router.To(target, netip.Addr{}, 0)
+func (g *gateway) ownRules(target netip.Addr, into string) (f finding.Finding, bad bool) {
+	rules, err := g.h.Rules()
+	route, err2 := g.h.Router.To(target, netip.Addr{}, 0)
 	if err != nil || err2 != nil {
 		return f, false
 	}
-	p := echo(firewall.Input, target, route.Source, true)
+	p := packetfilter.Echo(firewall.Input, target, route.Source, true)
 	p.Device, p.Index = into, route.Index
 	if j := rules.Judge(p); j.Verdict == firewall.Drop {
-		return fail(acceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet, such as those of %v, which come out of %s", place(j.Place), target, into), true
+		return finding.Failed(packetfilter.AcceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet, such as those of %v, which come out of %s", packetfilter.Place(j.Place), target, into), true
 	}
 	return f, false
 }
 
-// ask pings a host by the route for packets with a mark, and returns the interface of that
+// ping pings a host by the route for packets with a mark, and returns the interface of that
 // route.
-func (g *gateway) ask(ctx context.Context, target netip.Addr, mark uint32) (o outcome, device string, err error) {
-	route, err := g.h.router.To(target, netip.Addr{}, mark)
+func (g *gateway) ping(ctx context.Context, target netip.Addr, mark uint32) (o prober.Outcome, device string, err error) {
+	route, err := g.h.Router.To(target, netip.Addr{}, mark)
 	if err != nil {
 		return o, "", err
 	}
-	here := &tunnel{h: g.h}
-	ping, err := here.newPinger(config.Pair{Local: route.Source, Remote: target}, probe.NewIdentity())
+	ping, err := prober.NewPinger("", config.Pair{Local: route.Source, Remote: target}, probe.NewIdentity())
 	if err != nil {
 		return o, route.Interface, err
 	}
-	defer ping.close()
-	if err := ping.mark(mark); err != nil {
+	defer ping.Close()
+	if err := ping.Mark(mark); err != nil {
 		return o, route.Interface, err
 	}
-	for n := range tries {
-		if o = ping.ping(ctx, uint16(n+1)); o.ok || o.err != nil || ctx.Err() != nil {
+	for n := range prober.MaxTries {
+		if o = ping.Ping(ctx, uint16(n+1)); o.Replied || o.Err != nil || ctx.Err() != nil {
 			break
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
 	"sixfour/internal/rig"
 )
 
@@ -53,21 +53,21 @@ func TestGateway(t *testing.T) {
 				switch {
 				case end.at != "":
 					fails(t, r, end.at)
-					verdict(t, r, end.at, doctor.Fail, end.says)
+					verdict(t, r, end.at, finding.Fail, end.says)
 				case end.says != "":
 					fails(t, r)
-					verdict(t, r, "internet_ipv4", doctor.Pass, end.says)
+					verdict(t, r, "internet_ipv4", finding.Pass, end.says)
 				default:
 					fails(t, r)
 				}
 			}
 			if test.name == "all is well" {
 				r := a.consult(t, nil)
-				verdict(t, r, "default_route", doctor.Pass, "everything without another route goes into six0")
-				verdict(t, r, "internet_ipv6", doctor.Skip, "is not what [gateway] is for here")
-				verdict(t, b.consult(t, nil), "masquerade", doctor.Pass, "leaves through vb with its address")
+				verdict(t, r, "default_route", finding.Pass, "everything without another route goes into six0")
+				verdict(t, r, "internet_ipv6", finding.Skip, "is not what [gateway] is for here")
+				verdict(t, b.consult(t, nil), "masquerade", finding.Pass, "leaves through vb with its address")
 				nft(t, h.a, `table ip f { chain i { type filter hook input priority 0; policy drop; ip saddr { 10.0.0.0/8, 203.0.113.20 } accept; }; }`)
-				verdict(t, a.consult(t, nil), "internet_ipv4", doctor.Fail, "the policy of nftables ip f i drops answers from the internet, such as those of 203.0.113.1, which come out of six0")
+				verdict(t, a.consult(t, nil), "internet_ipv4", finding.Fail, "the policy of nftables ip f i drops answers from the internet, such as those of 203.0.113.1, which come out of six0")
 			}
 		})
 	}
@@ -89,12 +89,12 @@ func TestGatewayWithoutIPv6(t *testing.T) {
 	a := start(t, h.a, "[gateway]\ndefault_route = true\n"+double(1), nil).ready(t)
 	r := b.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "internet_ipv4", doctor.Pass, "1.1.1.1 answers a ping of this host through vb")
-	verdict(t, r, "internet_ipv6", doctor.Skip, "this host has no IPv6 route to the internet")
+	verdict(t, r, "internet_ipv4", finding.Pass, "1.1.1.1 answers a ping of this host through vb")
+	verdict(t, r, "internet_ipv6", finding.Skip, "this host has no IPv6 route to the internet")
 	r = a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "internet_ipv4", doctor.Pass, "1.1.1.1 answers a ping through six0")
-	verdict(t, r, "internet_ipv6", doctor.Skip, "the peer may have no IPv6 internet access")
+	verdict(t, r, "internet_ipv4", finding.Pass, "1.1.1.1 answers a ping through six0")
+	verdict(t, r, "internet_ipv6", finding.Skip, "the peer may have no IPv6 internet access")
 	for _, end := range []*daemon{a, b} {
 		text, err := os.ReadFile(end.path)
 		must(t, err)
@@ -113,12 +113,12 @@ func TestGatewayUnreached(t *testing.T) {
 	a := start(t, h.a, "[gateway]\ndefault_route = true\n"+double(1), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "internet_ipv4", "internet_ipv6")
-	verdict(t, r, "internet_ipv4", doctor.Fail, "1.1.1.1 does not answer a ping, neither through six0")
-	verdict(t, r, "internet_ipv4", doctor.Fail, `if that host is not to be asked: probe = "ADDRESS" in [gateway]`)
+	verdict(t, r, "internet_ipv4", finding.Fail, "1.1.1.1 does not answer a ping, neither through six0")
+	verdict(t, r, "internet_ipv4", finding.Fail, `if that host is not to be asked: probe = "ADDRESS" in [gateway]`)
 	a.kill()
 	r = a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "internet_ipv4", doctor.Skip, "no daemon runs")
+	verdict(t, r, "internet_ipv4", finding.Skip, "no daemon runs")
 	silent := file(t, h.a, strings.Replace(fmt.Sprintf("[gateway]\ndefault_route = true\nprobe = []\n%s", double(1)), "six0", "six9", 1))
-	verdict(t, silent.consult(t, nil), "internet_ipv4", doctor.Skip, "names no IPv4 address to ask")
+	verdict(t, silent.consult(t, nil), "internet_ipv4", finding.Skip, "names no IPv4 address to ask")
 }

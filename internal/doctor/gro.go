@@ -4,19 +4,21 @@ import (
 	"context"
 	"strings"
 
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/subject"
 	"sixfour/internal/netcfg"
 )
 
 // checkGROList finds devices whose GRO merges packets into lists. Small merged packets
 // cannot be recognised: their datagrams arrive as one.
-func (h *host) checkGROList(context.Context) finding {
+func checkGROList(_ context.Context, h *subject.Host) finding.Finding {
 	on, err := netcfg.Features(netcfg.MergesLists)
 	if err != nil {
-		return skip("%v", err)
+		return finding.Skipped("%v", err)
 	}
 	if devices := on[netcfg.MergesLists]; len(devices) > 0 {
-		return fail("ethtool -K "+devices[0]+" "+netcfg.MergesLists+" off",
+		return finding.Failed("ethtool -K "+devices[0]+" "+netcfg.MergesLists+" off",
 			"%s is on at %s: small datagrams of one flow inside a tunnel can arrive as one", netcfg.MergesLists, strings.Join(devices, ", "))
 	}
-	return pass("no device has %s on", netcfg.MergesLists)
+	return finding.Passed("no device has %s on", netcfg.MergesLists)
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
 )
 
 // ends are two matching configurations, by mode.
@@ -34,12 +35,12 @@ func TestHealthy(t *testing.T) {
 			fails(t, with)
 			for _, r := range []doctor.Report{without, with} {
 				for _, id := range []string{"tun", "route", "firewall_in", "firewall_out", "answer", "full_size", "icmp", "fragments", "ecn"} {
-					verdict(t, r, id, doctor.Pass, "")
+					verdict(t, r, id, finding.Pass, "")
 				}
 			}
-			verdict(t, without, "daemon", doctor.Skip, "sixfourd is not running")
-			verdict(t, with, "daemon", doctor.Pass, "process")
-			verdict(t, with, "interface", doctor.Pass, "six0 is up")
+			verdict(t, without, "daemon", finding.Skip, "sixfourd is not running")
+			verdict(t, with, "daemon", finding.Pass, "process")
+			verdict(t, with, "interface", finding.Pass, "six0 is up")
 		})
 	}
 }
@@ -52,9 +53,9 @@ func TestPastSockets(t *testing.T) {
 	a.says(t, `"io": "xdp"`)
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "answer", doctor.Pass, "answers the daemon through the tunnel")
-	verdict(t, r, "ecn", doctor.Skip, "AF_XDP")
-	verdict(t, r, "icmp", doctor.Pass, "router 198.51.100.1")
+	verdict(t, r, "answer", finding.Pass, "answers the daemon through the tunnel")
+	verdict(t, r, "ecn", finding.Skip, "AF_XDP")
+	verdict(t, r, "icmp", finding.Pass, "router 198.51.100.1")
 	b.kill()
 	fails(t, a.consult(t, nil), "answer")
 }

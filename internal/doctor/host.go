@@ -1,13 +1,10 @@
 package doctor
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,96 +15,69 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/internal/control/client"
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/subject"
 )
 
-// peerPID returns the process that listens at a Unix socket; 0: not known.
-func peerPID(socket string) int {
-	c, err := net.DialTimeout("unix", socket, statusLimit)
-	if err != nil {
-		return 0
-	}
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0
-	}
-	pid := 0
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
-	return pid
-}
-
-func (h *host) checkDaemon(context.Context) finding {
+func checkDaemon(_ context.Context, h *subject.Host) finding.Finding {
 	switch {
-	case h.elsewhere != "":
-		return fail(fmt.Sprintf("nsenter --net=%s sixfourctl doctor", h.elsewhere),
-			"sixfourd (process %d) runs in another network namespace than this program, which looks at its own", h.pid)
-	case h.status != nil && h.pid != 0:
-		return pass("sixfourd (process %d) answers at %s", h.pid, h.socket)
-	case h.status != nil:
-		return pass("sixfourd answers at %s", h.socket)
-	case !errors.Is(h.noone, client.ErrNoDaemon) && !h.privileged():
-		return skip("%v", h.noone).but(asRoot)
-	case !errors.Is(h.noone, client.ErrNoDaemon):
-		return fail("systemctl restart sixfourd", "%s: %v", h.socket, h.noone)
-	case h.cfg == nil && !h.privileged(): // the configuration may name another socket
-		return skip("%v", h.noone).but(asRoot)
-	case h.cfg == nil && h.o.Socket == "" && h.fileError() == nil:
-		return skip("the file that says where its control socket is has errors, and nothing answers at %s", h.socket).but("sixfourctl doctor --socket PATH")
-	case h.cfg != nil && h.o.Config != "": // a file is checked, perhaps before the first start
-		return skip("sixfourd is not running: nothing answers at %s; only %s is looked at", h.socket, h.path).but("sixfourd -config " + h.path)
-	case h.unit != nil:
-		return fail("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.socket)
+	case h.OtherNamespace != "":
+		return finding.Failed(fmt.Sprintf("nsenter --net=%s sixfourctl doctor", h.OtherNamespace),
+			"sixfourd (process %d) runs in another network namespace than this program, which looks at its own", h.PID)
+	case h.Status != nil && h.PID != 0:
+		return finding.Passed("sixfourd (process %d) answers at %s", h.PID, h.Socket)
+	case h.Status != nil:
+		return finding.Passed("sixfourd answers at %s", h.Socket)
+	case !errors.Is(h.StatusErr, client.ErrNoDaemon) && !h.Privileged():
+		return finding.Skipped("%v", h.StatusErr).WithRemedy(finding.AsRoot)
+	case !errors.Is(h.StatusErr, client.ErrNoDaemon):
+		return finding.Failed("systemctl restart sixfourd", "%s: %v", h.Socket, h.StatusErr)
+	case h.Config == nil && !h.Privileged(): // the configuration may name another socket
+		return finding.Skipped("%v", h.StatusErr).WithRemedy(finding.AsRoot)
+	case h.Config == nil && h.Options.Socket == "" && h.FileError() == nil:
+		return finding.Skipped("the file that says where its control socket is has errors, and nothing answers at %s", h.Socket).WithRemedy("sixfourctl doctor --socket PATH")
+	case h.Config != nil && h.Options.Config != "": // a file is checked, perhaps before the first start
+		return finding.Skipped("sixfourd is not running: nothing answers at %s; only %s is looked at", h.Socket, h.File).WithRemedy("sixfourd -config " + h.File)
+	case h.Unit != nil:
+		return finding.Failed("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.Socket)
 	}
-	return fail("sixfourd -config "+h.path, "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.socket)
+	return finding.Failed("sixfourd -config "+h.File, "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.Socket)
 }
 
-func (h *host) checkConfig(context.Context) finding {
-	if h.cfgErr != nil {
-		if errors.Is(h.fileError(), fs.ErrPermission) {
-			return skip("%s may not be read by this user", h.path).but(asRoot)
+func checkConfig(_ context.Context, h *subject.Host) finding.Finding {
+	if h.ConfigErr != nil {
+		if errors.Is(h.FileError(), fs.ErrPermission) {
+			return finding.Skipped("%s may not be read by this user", h.File).WithRemedy(finding.AsRoot)
 		}
-		if h.status != nil && h.o.Config == "" && errors.Is(h.fileError(), fs.ErrNotExist) {
-			return skip("%s is not there: what the daemon says of its tunnels is all that is known: name its file with --config", h.path)
+		if h.Status != nil && h.Options.Config == "" && errors.Is(h.FileError(), fs.ErrNotExist) {
+			return finding.Skipped("%s is not there: what the daemon says of its tunnels is all that is known: name its file with --config", h.File)
 		}
-		return fail("sixfourd -check -config "+h.path, "%s", firstLine(h.cfgErr.Error()))
+		return finding.Failed("sixfourd -check -config "+h.File, "%s", firstLine(h.ConfigErr.Error()))
 	}
-	if len(h.doubts) > 0 {
-		return fail("sixfourd -check -config "+h.path, "%s", h.doubts[0])
+	if len(h.Warnings) > 0 {
+		return finding.Failed("sixfourd -check -config "+h.File, "%s", h.Warnings[0])
 	}
-	if h.status == nil {
-		return pass("%s has %s", h.path, count(len(h.cfg.Tunnels), "tunnel"))
+	if h.Status == nil {
+		return finding.Passed("%s has %s", h.File, finding.Count(len(h.Config.Tunnels), "tunnel"))
 	}
 	var here, there []string
-	for _, t := range h.cfg.Tunnels {
+	for _, t := range h.Config.Tunnels {
 		here = append(here, t.Name)
 	}
-	for _, t := range h.status.Tunnels {
+	for _, t := range h.Status.Tunnels {
 		there = append(there, t.Name)
 	}
 	for _, name := range here {
 		if !slices.Contains(there, name) {
-			return fail("sixfourctl reload", "tunnel %s is in %s, but the daemon does not run it", name, h.path)
+			return finding.Failed("sixfourctl reload", "tunnel %s is in %s, but the daemon does not run it", name, h.File)
 		}
 	}
 	for _, name := range there {
 		if !slices.Contains(here, name) {
-			return fail("sixfourctl reload", "the daemon runs tunnel %s, which is not in %s", name, h.path)
+			return finding.Failed("sixfourctl reload", "the daemon runs tunnel %s, which is not in %s", name, h.File)
 		}
 	}
-	return pass("%s has the daemon's %s", h.path, count(len(here), "tunnel"))
-}
-
-// fileError returns why the configuration file cannot be opened; nil: it can.
-func (h *host) fileError() error {
-	f, err := os.OpenFile(h.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // do not block on a named pipe
-	if err == nil {
-		f.Close()
-	}
-	return err
+	return finding.Passed("%s has the daemon's %s", h.File, finding.Count(len(here), "tunnel"))
 }
 
 func firstLine(s string) string {
@@ -115,31 +85,24 @@ func firstLine(s string) string {
 	return line
 }
 
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
 // leastKernel is the first long-term kernel that supports the route queries of netcfg
 // (RTM_F_FIB_MATCH came with 4.13).
 var leastKernel = [2]int{4, 14}
 
-func (h *host) checkKernel(context.Context) finding {
+func checkKernel(_ context.Context, h *subject.Host) finding.Finding {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return skip("uname: %v", err)
+		return finding.Skipped("uname: %v", err)
 	}
 	release := unix.ByteSliceToString(u.Release[:])
 	major, minor, ok := kernelVersion(release)
 	switch {
 	case !ok:
-		return skip("the release %q begins with no version", release)
+		return finding.Skipped("the release %q begins with no version", release)
 	case major < leastKernel[0] || major == leastKernel[0] && minor < leastKernel[1]:
-		return fail("install a newer kernel", "Linux %s is older than %d.%d", release, leastKernel[0], leastKernel[1])
+		return finding.Failed("install a newer kernel", "Linux %s is older than %d.%d", release, leastKernel[0], leastKernel[1])
 	}
-	return pass("Linux %s", release)
+	return finding.Passed("Linux %s", release)
 }
 
 // kernelVersion parses the first two numbers of a release.
@@ -157,103 +120,87 @@ func kernelVersion(release string) (major, minor int, ok bool) {
 	return major, minor, err == nil
 }
 
-func (h *host) checkTun(context.Context) finding {
-	path := h.o.Paths.Tun
+func checkTun(_ context.Context, h *subject.Host) finding.Finding {
+	path := h.Options.Paths.Tun
 	make := fmt.Sprintf("modprobe tun; mkdir -p %s; mknod %s c 10 200 (in a container, from outside: --device %s)", filepath.Dir(path), path, path)
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return fail(make, "%s does not open: %v", path, err)
+		return finding.Failed(make, "%s does not open: %v", path, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		if os.Geteuid() != 0 {
-			return skip("%s may not be opened by this user", path).but(asRoot)
+			return finding.Skipped("%s may not be opened by this user", path).WithRemedy(finding.AsRoot)
 		}
-		return fail("let the container use it: --device "+path, "%s may not be opened: %v", path, err)
+		return finding.Failed("let the container use it: --device "+path, "%s may not be opened: %v", path, err)
 	case err != nil:
-		return fail(make, "%s does not open: %v", path, err)
+		return finding.Failed(make, "%s does not open: %v", path, err)
 	}
 	defer unix.Close(fd)
 	features, err := unix.IoctlGetUint32(fd, unix.TUNGETFEATURES)
 	switch {
 	case err != nil:
-		return fail("rm "+path+"; "+make, "%s is no TUN device: %v", path, err)
+		return finding.Failed("rm "+path+"; "+make, "%s is no TUN device: %v", path, err)
 	case features&unix.IFF_MULTI_QUEUE == 0:
-		return fail("install a newer kernel", "%s has no more than one queue", path)
+		return finding.Failed("install a newer kernel", "%s has no more than one queue", path)
 	}
-	return h.checkTunFor(path)
+	return checkTunFor(h, path)
 }
 
-// asRoot is the remedy for a missing permission of this program.
-const asRoot = "sudo sixfourctl doctor"
-
-// needed are the capabilities that a daemon needs.
-var needed = []struct {
-	bit  uint
-	name string
-}{{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_NET_RAW, "CAP_NET_RAW"}}
-
-func (h *host) checkCapabilities(context.Context) finding {
-	if h.pid != 0 {
-		missing, err := h.missing(strconv.Itoa(h.pid))
+func checkCapabilities(_ context.Context, h *subject.Host) finding.Finding {
+	if h.PID != 0 {
+		missing, err := h.MissingCapabilities(strconv.Itoa(h.PID))
 		if err == nil && len(missing) > 0 {
-			return fail("give its unit AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW, or run it as root",
-				"sixfourd (process %d) lacks %s", h.pid, strings.Join(missing, " and "))
+			return finding.Failed("give its unit AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW, or run it as root",
+				"sixfourd (process %d) lacks %s", h.PID, strings.Join(missing, " and "))
 		}
 	}
-	missing, err := h.missing("self")
+	missing, err := h.MissingCapabilities("self")
 	switch {
 	case err != nil:
-		return skip("%v", err)
+		return finding.Skipped("%v", err)
 	case len(missing) > 0:
-		return skip("this program lacks %s, so that much cannot be looked at", strings.Join(missing, " and ")).but(asRoot)
-	case h.pid != 0:
-		return pass("sixfourd and this program have CAP_NET_ADMIN and CAP_NET_RAW")
+		return finding.Skipped("this program lacks %s, so that much cannot be looked at", strings.Join(missing, " and ")).WithRemedy(finding.AsRoot)
+	case h.PID != 0:
+		return finding.Passed("sixfourd and this program have CAP_NET_ADMIN and CAP_NET_RAW")
 	}
-	return pass("this program has CAP_NET_ADMIN and CAP_NET_RAW")
+	return finding.Passed("this program has CAP_NET_ADMIN and CAP_NET_RAW")
 }
 
-// missing returns the needed capabilities that a process lacks (proc_pid_status(5)).
-func (h *host) missing(pid string) (names []string, err error) {
-	b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, pid, "status"))
-	if err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for lines.Scan() {
-		value, ok := strings.CutPrefix(lines.Text(), "CapEff:")
-		if !ok {
-			continue
-		}
-		bits, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		if err != nil {
-			return nil, fmt.Errorf("the capabilities of process %s: %w", pid, err)
-		}
-		for _, c := range needed {
-			if bits>>c.bit&1 == 0 {
-				names = append(names, c.name)
-			}
-		}
-		return names, nil
-	}
-	return nil, fmt.Errorf("the capabilities of process %s are not shown", pid)
-}
-
-// privileged reports whether this program may check everything.
-func (h *host) privileged() bool {
-	missing, err := h.missing("self")
-	return err != nil || len(missing) == 0
-}
-
-func (h *host) checkIPTables(context.Context) finding {
+func checkIPTables(_ context.Context, h *subject.Host) finding.Finding {
 	for _, t := range []struct{ file, command string }{{"ip_tables_names", "iptables-legacy"}, {"ip6_tables_names", "ip6tables-legacy"}} {
-		b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, "thread-self/net", t.file))
+		b, err := os.ReadFile(filepath.Join(h.Options.Paths.Proc, "thread-self/net", t.file))
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) {
-			return skip("the tables of %s may not be looked at by this user", t.command).but(asRoot)
+			return finding.Skipped("the tables of %s may not be looked at by this user", t.command).WithRemedy(finding.AsRoot)
 		}
 		if tables := strings.Fields(string(b)); len(tables) > 0 {
-			return skip("%s has tables (%s), whose rules are not looked at", t.command, strings.Join(tables, ", ")).
-				but(t.command + " -L -v -n")
+			return finding.Skipped("%s has tables (%s), whose rules are not looked at", t.command, strings.Join(tables, ", ")).
+				WithRemedy(t.command + " -L -v -n")
 		}
 	}
-	return pass("iptables-legacy has no tables: nftables shows all rules")
+	return finding.Passed("iptables-legacy has no tables: nftables shows all rules")
+}
+
+// checkTunFor checks access for the user that the daemon runs as: this program may be root.
+func checkTunFor(h *subject.Host, path string) finding.Finding {
+	if h.PID == 0 && h.Unit != nil {
+		if why := h.Unit.HidesTun(path); why != "" {
+			return finding.Failed("systemctl edit sixfourd: [Service] BindPaths="+path+", DeviceAllow="+path+" rw", "the unit %s keeps %s from the daemon: %s", subject.UnitName, path, why)
+		}
+	}
+	a, ok := h.Account()
+	if !ok {
+		return finding.Passed("%s is a TUN device, and this program may use it; which user the daemon runs as is not known", path)
+	}
+	switch may, known := a.MayUse(path); {
+	case !known:
+		return finding.Passed("%s is a TUN device", path)
+	case !may:
+		info, err := os.Stat(path)
+		if err != nil {
+			return finding.Skipped("%v", err)
+		}
+		return finding.Failed(fmt.Sprintf(`chmod 0666 %s (and, so that it stays: echo 'KERNEL=="tun", MODE="0666"' > /etc/udev/rules.d/60-tun.rules)`, path),
+			"%s is a TUN device, but its mode %04o does not let user %s use it, which the daemon runs as", path, info.Mode().Perm(), a.Name)
+	}
+	return finding.Passed("%s is a TUN device, and user %s, which the daemon runs as, may use it", path, a.Name)
 }

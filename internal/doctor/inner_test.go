@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
 	"sixfour/internal/rig"
 )
 
@@ -96,10 +96,10 @@ func TestInside(t *testing.T) {
 				}
 				ids := strings.Split(end.at, ",")
 				fails(t, r, ids...)
-				verdict(t, r, ids[0], doctor.Fail, end.says)
+				verdict(t, r, ids[0], finding.Fail, end.says)
 			}
 			if test.name == "new connections" {
-				verdict(t, a.consult(t, nil), "inner_firewall", doctor.Skip, "drops pings from 10.0.0.2 to 10.0.0.1, which come out of six0; what this host asks is let through > nft insert rule inet f i iifname six0 accept")
+				verdict(t, a.consult(t, nil), "inner_firewall", finding.Skip, "drops pings from 10.0.0.2 to 10.0.0.1, which come out of six0; what this host asks is let through > nft insert rule inet f i iifname six0 accept")
 			}
 			if test.name == "nothing" {
 				unharmed(t, a, b)
@@ -143,11 +143,11 @@ func TestStopped(t *testing.T) {
 	a := start(t, h.a, double(1), nil).ready(t)
 	a.kill()
 	r := a.consultWith(t, nil, "--socket", filepath.Join(t.TempDir(), "s"))
-	verdict(t, r, "daemon", doctor.Fail, "sixfourd is not running: nothing answers at")
+	verdict(t, r, "daemon", finding.Fail, "sixfourd is not running: nothing answers at")
 	r = a.consult(t, nil)
 	fails(t, r) // with a named file, doctor needs no daemon
-	verdict(t, r, "daemon", doctor.Skip, "sixfourd is not running: nothing answers at")
-	verdict(t, r, "inner_ipv4", doctor.Pass, "10.0.0.2 answers a ping from 10.0.0.1 by a packet of this program's own")
+	verdict(t, r, "daemon", finding.Skip, "sixfourd is not running: nothing answers at")
+	verdict(t, r, "inner_ipv4", finding.Pass, "10.0.0.2 answers a ping from 10.0.0.1 by a packet of this program's own")
 }
 
 // If the peer is silent, another source of packets is named.
@@ -161,8 +161,8 @@ func TestMoved(t *testing.T) {
 	a.says(t, "foreign_source")
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", doctor.Fail, `packets of protocol 41 come from 203.0.113.21, which is nobody's remote: did the peer move?`)
-	verdict(t, r, "answer", doctor.Fail, `remote = "203.0.113.21" in [[tunnel]] six0`)
+	verdict(t, r, "answer", finding.Fail, `packets of protocol 41 come from 203.0.113.21, which is nobody's remote: did the peer move?`)
+	verdict(t, r, "answer", finding.Fail, `remote = "203.0.113.21" in [[tunnel]] six0`)
 }
 
 // The peer's packets arrive here, but ours do not arrive there.
@@ -174,9 +174,9 @@ func TestOneWay(t *testing.T) {
 	b.says(t, "suspect")
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", doctor.Fail, "packets come from 203.0.113.20, but it answers none of ours")
+	verdict(t, r, "answer", finding.Fail, "packets come from 203.0.113.20, but it answers none of ours")
 	fails(t, b.consult(t, nil), "answer")
-	verdict(t, b.consult(t, nil), "answer", doctor.Fail, "nothing comes back through the tunnel")
+	verdict(t, b.consult(t, nil), "answer", finding.Fail, "nothing comes back through the tunnel")
 }
 
 // If no host on the link has the peer's address, doctor does not claim that the peer sent an
@@ -187,7 +187,7 @@ func TestNobodyOnTheLink(t *testing.T) {
 	a := start(t, h.a, config("6in4", outerA, netip.MustParsePrefix("198.51.100.99/24"), `address = ["fc00::1/64"]`), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", doctor.Fail, "no host on the link of va answers for 198.51.100.99 (ARP, or neighbour discovery)")
+	verdict(t, r, "answer", finding.Fail, "no host on the link of va answers for 198.51.100.99 (ARP, or neighbour discovery)")
 }
 
 // The rules for forwarded packets are evaluated as well.
@@ -202,17 +202,17 @@ func TestForwardFirewall(t *testing.T) {
 	must(t, h.a.Forward())
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "forward_firewall", doctor.Pass, "between six0 and lan0")
+	verdict(t, r, "forward_firewall", finding.Pass, "between six0 and lan0")
 	for _, test := range []struct {
 		rules string
-		want  doctor.Verdict
+		want  finding.Verdict
 		says  string
 	}{
-		{"policy drop;", doctor.Fail, "the policy of nftables inet f c drops what this host forwards between six0 and lan0 (such as 2001:db8:77::1 and 2001:db8:78::2) > nft insert rule inet f c iifname six0 accept; nft insert rule inet f c oifname six0 accept"},
-		{`policy drop; iifname "lan0" accept;`, doctor.Fail, "drops what this host forwards"},
-		{`policy drop; ct state established accept; iifname "lan0" accept;`, doctor.Skip, "drops connections from the tunnel to lan0; those into the tunnel pass"},
-		{`policy drop; iifname "lan0" oifname "six0" accept; iifname "six0" oifname "lan0" accept;`, doctor.Pass, ""},
-		{`meta length > 1000 drop;`, doctor.Skip, "depends on what is not known here"},
+		{"policy drop;", finding.Fail, "the policy of nftables inet f c drops what this host forwards between six0 and lan0 (such as 2001:db8:77::1 and 2001:db8:78::2) > nft insert rule inet f c iifname six0 accept; nft insert rule inet f c oifname six0 accept"},
+		{`policy drop; iifname "lan0" accept;`, finding.Fail, "drops what this host forwards"},
+		{`policy drop; ct state established accept; iifname "lan0" accept;`, finding.Skip, "drops connections from the tunnel to lan0; those into the tunnel pass"},
+		{`policy drop; iifname "lan0" oifname "six0" accept; iifname "six0" oifname "lan0" accept;`, finding.Pass, ""},
+		{`meta length > 1000 drop;`, finding.Skip, "depends on what is not known here"},
 	} {
 		nft(t, h.a, "add table inet f\ndelete table inet f\ntable inet f { chain c { type filter hook forward priority 0; "+test.rules+" }; }")
 		verdict(t, a.consult(t, nil), "forward_firewall", test.want, test.says)
@@ -227,7 +227,7 @@ func TestTwoDaemons(t *testing.T) {
 	a := start(t, h.a, double(1), nil).ready(t)
 	second := start(t, h.a, strings.NewReplacer("six0", "six1", "10.0.0.1", "10.9.0.1", "fc00::1/64", "fc09::1/64").Replace(double(1)), nil).ready(t)
 	r := a.consult(t, nil)
-	verdict(t, r, "kernel_tunnel", doctor.Fail, fmt.Sprintf("another sixfourd (process %d) has a tunnel with the same ends", second.cmd.Process.Pid))
+	verdict(t, r, "kernel_tunnel", finding.Fail, fmt.Sprintf("another sixfourd (process %d) has a tunnel with the same ends", second.cmd.Process.Pid))
 }
 
 // A daemon in another mount namespace, such as that of a container, has another file at the
@@ -241,10 +241,10 @@ func TestTwoDaemonsInTwoMountNamespaces(t *testing.T) {
 	apart := strings.ReplaceAll(same, outerB.Addr().String(), "203.0.113.21")
 	for _, test := range []struct {
 		what, here, there string
-		want              doctor.Verdict
+		want              finding.Verdict
 	}{
-		{"the file here has the same ends", same, apart, doctor.Pass},
-		{"the file there has the same ends", apart, same, doctor.Fail},
+		{"the file here has the same ends", same, apart, finding.Pass},
+		{"the file there has the same ends", apart, same, finding.Fail},
 	} {
 		there := file(t, h.a, test.there)
 		second := file(t, h.a, test.here)
@@ -263,7 +263,7 @@ func TestBrokenFile(t *testing.T) {
 	must(t, os.WriteFile(a.path, []byte("x = [\n"), 0o600))
 	r := a.consult(t, nil)
 	fails(t, r, "config")
-	verdict(t, r, "daemon", doctor.Skip, "the file that says where its control socket is has errors")
+	verdict(t, r, "daemon", finding.Skip, "the file that says where its control socket is has errors")
 }
 
 // Packets of the tunnel expire on the path because their TTL is too small: a router reports it.
@@ -274,5 +274,5 @@ func TestSmallTTL(t *testing.T) {
 	a := start(t, h.a, double(1)+"ttl = 1\n", nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", doctor.Fail, "hops")
+	verdict(t, r, "answer", finding.Fail, "hops")
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sixfour/internal/doctor"
+	"sixfour/internal/doctor/finding"
 	"sixfour/internal/rig"
 	"sixfour/internal/rig/rigtest"
 )
@@ -214,7 +215,7 @@ func fails(t *testing.T, r doctor.Report, ids ...string) {
 	t.Helper()
 	var failed []string
 	for _, c := range r.Checks {
-		if c.Verdict == doctor.Fail {
+		if c.Verdict == finding.Fail {
 			failed = append(failed, c.Check)
 			if c.Mend == "" {
 				t.Errorf("%s has no way out", c.Check)
@@ -232,7 +233,7 @@ func fails(t *testing.T, r doctor.Report, ids ...string) {
 }
 
 // verdict checks the result of one check.
-func verdict(t *testing.T, r doctor.Report, id string, want doctor.Verdict, text string) {
+func verdict(t *testing.T, r doctor.Report, id string, want finding.Verdict, text string) {
 	t.Helper()
 	for _, c := range r.Checks {
 		if c.Check == id {

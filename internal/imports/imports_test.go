@@ -53,7 +53,7 @@ var rules = map[string][]string{
 	"sixfour/internal/gateway":      {"sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/engine":       {"sixfour/internal/events", "sixfour/internal/icmpreply", "sixfour/internal/recovery", "sixfour/internal/api", "sixfour/internal/text", "sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/iface", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/capture"},
-	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/api", "sixfour/internal/usage", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/control/client"},
+	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/api", "sixfour/internal/usage", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/subject"},
 	"sixfour/internal/manual":       {"sixfour/internal/configfile", "sixfour/internal/ctl", "sixfour/internal/usage"},
 	"sixfour/internal/usage":        {},
 	"sixfour/internal/logging":      {"sixfour/internal/text"},
@@ -72,11 +72,23 @@ var rules = map[string][]string{
 	"sixfour/internal/imports":      {},
 	"sixfour/internal/e2e":          {"sixfour/internal/rig"},
 	"sixfour/internal/differential": {"sixfour/internal/rig"},
-	"sixfour/internal/doctor":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/api", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe", "sixfour/transport", "sixfour/internal/control/client"},
+	"sixfour/internal/doctor":       {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/peercheck", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/doctor/tunnelcheck", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe"},
 	"sixfour/internal/demo":         {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/api", "sixfour/internal/trusted", "sixfour/internal/control/client"},
 	"sixfour/internal/interop/*":    {"sixfour/internal/rig"},
 
 	"sixfour/internal/control/client": {"sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/version"},
+
+	"sixfour/internal/doctor/finding": {"sixfour/internal/netns"},
+
+	"sixfour/internal/doctor/prober": {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netns", "sixfour/internal/probe", "sixfour/transport"},
+
+	"sixfour/internal/doctor/subject": {"sixfour/encap", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/control/client", "sixfour/internal/doctor/prober", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
+
+	"sixfour/internal/doctor/packetfilter": {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/doctor/finding", "sixfour/internal/firewall"},
+
+	"sixfour/internal/doctor/tunnelcheck": {"sixfour/internal/config", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
+
+	"sixfour/internal/doctor/peercheck": {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe"},
 }
 
 // libraries must be usable by others: whatever they import, and what that

@@ -26,7 +26,6 @@ const (
 var tooLarge = []string{
 	"encap/resolve",
 	"encap/resolve.sixOverFour",
-	"internal/doctor",
 	"internal/engine",
 	"internal/engine.Engine",
 	"internal/engine.inbound",

@@ -1,4 +1,4 @@
-package doctor
+package subject
 
 import (
 	"bufio"
@@ -12,26 +12,23 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"sixfour/internal/config"
-	"sixfour/internal/configfile"
 )
 
 // unit holds the relevant settings of the daemon's systemd unit (systemd.exec(5),
 // systemd.resource-control(5)). A key that may occur more than once has all its values.
 type unit map[string][]string
 
-// unitName is the name of the daemon's unit.
-const unitName = "sixfourd.service"
+// UnitName is the name of the daemon's unit.
+const UnitName = "sixfourd.service"
 
 // unitDirs are the directories of systemd units, highest priority first (systemd.unit(5)).
 var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
-// readUnit reads the daemon's unit with its drop-ins; nil: there is none.
-func readUnit(dirs []string) unit {
+// ReadUnit reads the daemon's unit with its drop-ins; nil: there is none.
+func ReadUnit(dirs []string) unit {
 	var files []string
 	for _, dir := range dirs {
-		file := filepath.Join(dir, unitName)
+		file := filepath.Join(dir, UnitName)
 		if _, err := os.Stat(file); err == nil {
 			files = append(files, file)
 			break
@@ -44,7 +41,7 @@ func readUnit(dirs []string) unit {
 	// order of their names.
 	dropIns := make(map[string]string)
 	for _, dir := range slices.Backward(dirs) {
-		found, _ := filepath.Glob(filepath.Join(dir, unitName+".d", "*.conf"))
+		found, _ := filepath.Glob(filepath.Join(dir, UnitName+".d", "*.conf"))
 		for _, file := range found {
 			dropIns[filepath.Base(file)] = file
 		}
@@ -90,9 +87,9 @@ func (u unit) last(key string) string {
 	return ""
 }
 
-// hidesTun returns why no process of the unit can open the TUN device, whatever its user;
+// HidesTun returns why no process of the unit can open the TUN device, whatever its user;
 // "": the unit does not prevent it.
-func (u unit) hidesTun(path string) string {
+func (u unit) HidesTun(path string) string {
 	if on := u.last("PrivateDevices"); (on == "yes" || on == "true" || on == "1" || on == "on") && !u.binds(path) {
 		return fmt.Sprintf("PrivateDevices=%s without BindPaths=%s", on, path)
 	}
@@ -127,25 +124,25 @@ func (u unit) binds(path string) bool {
 
 // account is the user that the daemon runs as, or will run as.
 type account struct {
-	name      string
+	Name      string
 	uid       int
 	gids      []int
 	overrides bool // may ignore file permissions (CAP_DAC_OVERRIDE)
 }
 
-// account returns the account of the running daemon, or else that of its unit; if ok is
+// Account returns the account of the running daemon, or else that of its unit; if ok is
 // false, it is not known.
-func (h *host) account() (a account, ok bool) {
-	if h.pid != 0 {
-		return h.accountOf(strconv.Itoa(h.pid))
+func (h *Host) Account() (a account, ok bool) {
+	if h.PID != 0 {
+		return h.accountOf(strconv.Itoa(h.PID))
 	}
-	if h.unit == nil {
+	if h.Unit == nil {
 		return a, false
 	}
-	name := h.unit.last("User")
+	name := h.Unit.last("User")
 	if name == "" || name == "root" || name == "0" {
-		bounds := h.unit.last("CapabilityBoundingSet")
-		return account{name: "root", overrides: bounds == "" || strings.Contains(bounds, "CAP_DAC_OVERRIDE")}, true
+		bounds := h.Unit.last("CapabilityBoundingSet")
+		return account{Name: "root", overrides: bounds == "" || strings.Contains(bounds, "CAP_DAC_OVERRIDE")}, true
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -153,10 +150,10 @@ func (h *host) account() (a account, ok bool) {
 			return a, false
 		}
 	}
-	a.name = name
+	a.Name = name
 	a.uid, _ = strconv.Atoi(u.Uid)
-	groups := append([]string{u.Gid}, h.unit["SupplementaryGroups"]...)
-	if g := h.unit.last("Group"); g != "" {
+	groups := append([]string{u.Gid}, h.Unit["SupplementaryGroups"]...)
+	if g := h.Unit.last("Group"); g != "" {
 		groups[0] = g
 	}
 	if more, err := u.GroupIds(); err == nil {
@@ -170,13 +167,13 @@ func (h *host) account() (a account, ok bool) {
 			a.gids = append(a.gids, gid)
 		}
 	}
-	a.overrides = strings.Contains(h.unit.last("AmbientCapabilities"), "CAP_DAC_OVERRIDE")
+	a.overrides = strings.Contains(h.Unit.last("AmbientCapabilities"), "CAP_DAC_OVERRIDE")
 	return a, true
 }
 
 // accountOf returns the account of a process (proc_pid_status(5)).
-func (h *host) accountOf(pid string) (a account, ok bool) {
-	b, err := os.ReadFile(filepath.Join(h.o.Paths.Proc, pid, "status"))
+func (h *Host) accountOf(pid string) (a account, ok bool) {
+	b, err := os.ReadFile(filepath.Join(h.Options.Paths.Proc, pid, "status"))
 	if err != nil {
 		return a, false
 	}
@@ -200,16 +197,16 @@ func (h *host) accountOf(pid string) (a account, ok bool) {
 			a.overrides = err == nil && bits>>unix.CAP_DAC_OVERRIDE&1 == 1
 		}
 	}
-	a.name = strconv.Itoa(a.uid)
-	if u, err := user.LookupId(a.name); err == nil {
-		a.name = u.Username
+	a.Name = strconv.Itoa(a.uid)
+	if u, err := user.LookupId(a.Name); err == nil {
+		a.Name = u.Username
 	}
 	return a, ok
 }
 
-// mayUse reports whether the account may read and write a file. If known is false, the file's
+// MayUse reports whether the account may read and write a file. If known is false, the file's
 // mode alone does not decide.
-func (a account) mayUse(path string) (may, known bool) {
+func (a account) MayUse(path string) (may, known bool) {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {
 		return false, false
@@ -228,69 +225,4 @@ func (a account) mayUse(path string) (may, known bool) {
 		shift = 3
 	}
 	return s.Mode>>shift&readWrite == readWrite, true
-}
-
-// otherDaemon returns another sixfourd in this namespace that has a tunnel with the same
-// outer addresses; 0: none.
-func (p *peer) otherDaemon() int {
-	h := p.t.h
-	if h.pid == 0 || h.elsewhere != "" {
-		return 0
-	}
-	dirs, _ := filepath.Glob(filepath.Join(h.o.Paths.Proc, "[0-9]*"))
-	for _, dir := range dirs {
-		pid, _ := strconv.Atoi(filepath.Base(dir))
-		exe, err := os.Readlink(filepath.Join(dir, "exe"))
-		if err != nil || pid == h.pid || strings.TrimSuffix(filepath.Base(exe), " (deleted)") != "sixfourd" || elsewhere(h.o.Paths.Proc, pid) != "" {
-			continue
-		}
-		path, err := h.fileOf(dir)
-		if err != nil {
-			continue
-		}
-		cfg, _, err := configfile.LoadLenient(path)
-		if err == nil && slices.ContainsFunc(cfg.Tunnels, p.sharesPackets) {
-			return pid
-		}
-	}
-	return 0
-}
-
-// sharesPackets reports whether another daemon's tunnel receives the packets of the peer.
-func (p *peer) sharesPackets(t config.Tunnel) bool {
-	if len(t.Layers) == 0 || len(p.t.cfg.Layers) == 0 || (&tunnel{cfg: t}).outer() != p.t.outer() {
-		return false
-	}
-	identity := p.t.cfg.Outermost(&p.cfg.Paths[0]).Properties().Identity
-	for _, path := range t.AllPaths() {
-		if path.Local == p.configured() && path.Remote.Addr == p.remote && t.Outermost(path).Properties().Identity == identity {
-			return true
-		}
-	}
-	return false
-}
-
-// checkTunFor checks access for the user that the daemon runs as: this program may be root.
-func (h *host) checkTunFor(path string) finding {
-	if h.pid == 0 && h.unit != nil {
-		if why := h.unit.hidesTun(path); why != "" {
-			return fail("systemctl edit sixfourd: [Service] BindPaths="+path+", DeviceAllow="+path+" rw", "the unit %s keeps %s from the daemon: %s", unitName, path, why)
-		}
-	}
-	a, ok := h.account()
-	if !ok {
-		return pass("%s is a TUN device, and this program may use it; which user the daemon runs as is not known", path)
-	}
-	switch may, known := a.mayUse(path); {
-	case !known:
-		return pass("%s is a TUN device", path)
-	case !may:
-		info, err := os.Stat(path)
-		if err != nil {
-			return skip("%v", err)
-		}
-		return fail(fmt.Sprintf(`chmod 0666 %s (and, so that it stays: echo 'KERNEL=="tun", MODE="0666"' > /etc/udev/rules.d/60-tun.rules)`, path),
-			"%s is a TUN device, but its mode %04o does not let user %s use it, which the daemon runs as", path, info.Mode().Perm(), a.name)
-	}
-	return pass("%s is a TUN device, and user %s, which the daemon runs as, may use it", path, a.name)
 }

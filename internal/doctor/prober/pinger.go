@@ -1,4 +1,4 @@
-package doctor
+package prober
 
 import (
 	"context"
@@ -17,22 +17,22 @@ import (
 	"sixfour/internal/probe"
 )
 
-// pinger sends echo requests as any program on this host does: the kernel routes them, and
+// Pinger sends echo requests as any program on this host does: the kernel routes them, and
 // the packet filter sees them and the answers.
-type pinger struct {
+type Pinger struct {
 	pair config.Pair
 	conn *net.IPConn
 	id   probe.Identity
 }
 
-// newPinger opens the socket in the namespace of the tunnel's interface.
-func (t *tunnel) newPinger(pair config.Pair, id probe.Identity) (*pinger, error) {
+// NewPinger opens the socket in a network namespace, given as for netns.In.
+func NewPinger(namespace string, pair config.Pair, id probe.Identity) (*Pinger, error) {
 	network := "ip4:icmp"
 	if pair.Local.Is6() {
 		network = "ip6:ipv6-icmp"
 	}
-	p := &pinger{pair: pair, id: id}
-	err := netns.In(t.cfg.Netns, func() (err error) {
+	p := &Pinger{pair: pair, id: id}
+	err := netns.In(namespace, func() (err error) {
 		p.conn, err = net.ListenIP(network, &net.IPAddr{IP: pair.Local.AsSlice()})
 		return err
 	})
@@ -42,16 +42,16 @@ func (t *tunnel) newPinger(pair config.Pair, id probe.Identity) (*pinger, error)
 	return p, nil
 }
 
-// ping sends one echo request, and waits for its answer or an ICMP error about it.
-func (p *pinger) ping(ctx context.Context, seq uint16) (o outcome) {
-	n := ipLen(p.pair.Local)
+// Ping sends one echo request, and waits for its answer or an ICMP error about it.
+func (p *Pinger) Ping(ctx context.Context, seq uint16) (o Outcome) {
+	n := IPLen(p.pair.Local)
 	packet := make([]byte, n+probe.Len)
 	p.id.Fill(packet, p.pair.Local, p.pair.Remote, seq)
 	sent := time.Now()
 	if _, err := p.conn.WriteToIP(packet[n:], &net.IPAddr{IP: p.pair.Remote.AsSlice()}); err != nil {
-		return outcome{err: err}
+		return Outcome{Err: err}
 	}
-	_ = p.conn.SetReadDeadline(sent.Add(answerLimit))
+	_ = p.conn.SetReadDeadline(sent.Add(AnswerTimeout))
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	buf := make([]byte, 2048)
@@ -61,10 +61,10 @@ func (p *pinger) ping(ctx context.Context, seq uint16) (o outcome) {
 			return o
 		}
 		if r, ok := p.read(buf[:n], seq); ok {
-			r.rtt = time.Since(sent)
-			r.from, _ = netip.AddrFromSlice(from.IP)
-			r.from = r.from.Unmap()
-			if o = (outcome{reply: r, ok: true}); r.answer {
+			r.RTT = time.Since(sent)
+			r.From, _ = netip.AddrFromSlice(from.IP)
+			r.From = r.From.Unmap()
+			if o = (Outcome{Reply: r, Replied: true}); r.Answer {
 				return o
 			}
 			_ = p.conn.SetReadDeadline(time.Now().Add(grace))
@@ -74,13 +74,13 @@ func (p *pinger) ping(ctx context.Context, seq uint16) (o outcome) {
 
 // read returns what an ICMP message, without IP header, says about the request with a
 // sequence number; if ok is false, nothing.
-func (p *pinger) read(m []byte, seq uint16) (r reply, ok bool) {
+func (p *Pinger) read(m []byte, seq uint16) (r Reply, ok bool) {
 	answer, version := byte(icmp.EchoReply4), 4
 	if p.pair.Local.Is6() {
 		answer, version = icmp.EchoReply6, 6
 	}
 	if p.id.IsReply(m, answer) {
-		return reply{answer: true}, binary.BigEndian.Uint16(m[probe.SeqAt:]) == seq
+		return Reply{Answer: true}, binary.BigEndian.Uint16(m[probe.SeqAt:]) == seq
 	}
 	const quoteAt = 8 // RFC 792; RFC 4443 section 3
 	if len(m) < quoteAt {
@@ -98,13 +98,13 @@ func (p *pinger) read(m []byte, seq uint16) (r reply, ok bool) {
 	if binary.BigEndian.Uint16(about[probe.IDAt:]) != p.id.ID || binary.BigEndian.Uint16(about[probe.SeqAt:]) != seq {
 		return r, false
 	}
-	return reply{err: icmp.Error{Version: version, Type: m[0], Code: m[1], Arg: binary.BigEndian.Uint32(m[4:])}}, true
+	return Reply{ICMP: icmp.Error{Version: version, Type: m[0], Code: m[1], Arg: binary.BigEndian.Uint32(m[4:])}}, true
 }
 
-func (p *pinger) close() { p.conn.Close() }
+func (p *Pinger) Close() { p.conn.Close() }
 
-// mark makes the kernel route the requests by a mark.
-func (p *pinger) mark(mark uint32) error {
+// Mark makes the kernel route the requests by a mark.
+func (p *Pinger) Mark(mark uint32) error {
 	if mark == 0 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package doctor
+package prober
 
 import (
 	"bytes"
@@ -13,20 +13,20 @@ import (
 	"sixfour/internal/probe"
 )
 
-// hear handles a packet of the tunnel's protocol to our outer address. It modifies the
+// receivePacket handles a packet of the tunnel's protocol to our outer address. It modifies the
 // packet.
-func (a *asker) hear(b []byte) {
+func (a *Prober) receivePacket(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
 		return
 	}
 	if source(packet) == a.remote {
-		defer a.count(a.answers())
+		defer a.countOther(a.answerCount())
 	}
 	outer := ecnOf(packet)
 	if m, ok := keepaliveIn(packet); ok {
-		if a.id.IsReply(m, icmp.EchoReply4) {
-			a.answered(m, outer, outer)
+		if a.ID.IsReply(m, icmp.EchoReply4) {
+			a.deliverAnswer(m, outer, outer)
 		}
 		return
 	}
@@ -37,23 +37,23 @@ func (a *asker) hear(b []byte) {
 	}
 	m, ok := a.replyIn(inner)
 	if !ok {
-		m, ok = a.cameBack(inner)
+		m, ok = a.looped(inner)
 	}
 	if ok {
-		a.answered(m, ecnOf(inner), outer)
+		a.deliverAnswer(m, ecnOf(inner), outer)
 		return
 	}
-	a.hearInside(inner)
+	a.receiveInner(inner)
 }
 
-// hearInside handles an ICMP error that came through the tunnel: its quote has the cookie
+// receiveInner handles an ICMP error that came through the tunnel: its quote has the cookie
 // of the question.
-func (a *asker) hearInside(inner []byte) {
+func (a *Prober) receiveInner(inner []byte) {
 	err, ok := icmp.Parse(inner)
 	if !ok {
 		return
 	}
-	at := bytes.Index(err.Quote, a.id.Cookie[:])
+	at := bytes.Index(err.Quote, a.ID.Cookie[:])
 	if at < probe.CookieAt-probe.SeqAt {
 		return
 	}
@@ -61,36 +61,36 @@ func (a *asker) hearInside(inner []byte) {
 	err.Quote = slices.Clone(err.Quote)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if q := a.waiting[seq]; q != nil {
-		q.tell(reply{err: err, from: source(inner)})
+	if q := a.pending[seq]; q != nil {
+		q.deliver(Reply{ICMP: err, From: source(inner)})
 	}
 }
 
-// answers returns the number of answers received.
-func (a *asker) answers() int {
+// answerCount returns the number of answers received.
+func (a *Prober) answerCount() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.told
+	return a.answers
 }
 
-// count counts a packet from the peer, unless an answer was received since answers returned
+// countOther counts a packet from the peer, unless an answer was received since answers returned
 // before.
-func (a *asker) count(before int) {
+func (a *Prober) countOther(before int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.told == before {
-		a.heard++
+	if a.answers == before {
+		a.others++
 	}
 }
 
-// cameBack returns the ICMP message if a packet is our echo request to ourselves.
-func (a *asker) cameBack(packet []byte) (m []byte, ok bool) {
+// looped returns the ICMP message if a packet is our echo request to ourselves.
+func (a *Prober) looped(packet []byte) (m []byte, ok bool) {
 	if header.Version(packet) != 6 {
 		return nil, false
 	}
 	ip := header.IPv6(packet)
 	m = ip.Payload()
-	return m, ip.NextHeader() == header.ICMPv6 && ip.Src() == ip.Dst() && a.id.IsReply(m, icmp.EchoRequest6)
+	return m, ip.NextHeader() == header.ICMPv6 && ip.Src() == ip.Dst() && a.ID.IsReply(m, icmp.EchoRequest6)
 }
 
 // keepaliveIn returns the payload of a GRE packet with protocol type 0, a keepalive.
@@ -113,30 +113,30 @@ func keepaliveIn(packet []byte) ([]byte, bool) {
 
 // replyIn returns the echo reply in a packet. A reply that is too large for the path back
 // comes in fragments; the first one is sufficient.
-func (a *asker) replyIn(packet []byte) (m []byte, ok bool) {
+func (a *Prober) replyIn(packet []byte) (m []byte, ok bool) {
 	if header.Version(packet) == 4 {
 		ip := header.IPv4(packet)
 		m = ip.Payload()
-		return m, ip.Protocol() == header.ICMP && ip.FirstBytes() && a.id.IsReply(m, icmp.EchoReply4)
+		return m, ip.Protocol() == header.ICMP && ip.FirstBytes() && a.ID.IsReply(m, icmp.EchoReply4)
 	}
 	up, ok := header.FindUpper(header.IPv6(packet))
 	if !ok || up.Protocol != header.ICMPv6 || up.Later {
 		return nil, false
 	}
 	m = packet[up.Offset:]
-	return m, a.id.IsReply(m, icmp.EchoReply6)
+	return m, a.ID.IsReply(m, icmp.EchoReply6)
 }
 
-// hearICMP handles an ICMP packet to our outer address: the answer to a question outside the
+// receiveICMP handles an ICMP packet to our outer address: the answer to a question outside the
 // tunnel, or an error about any question.
-func (a *asker) hearICMP(b []byte) {
+func (a *Prober) receiveICMP(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
 		return
 	}
 	if m, ok := a.replyIn(packet); ok {
 		if source(packet) == a.remote {
-			a.answered(m, ecnOf(packet), ecnOf(packet))
+			a.deliverAnswer(m, ecnOf(packet), ecnOf(packet))
 		}
 		return
 	}
@@ -147,9 +147,9 @@ func (a *asker) hearICMP(b []byte) {
 	err.Quote = slices.Clone(err.Quote)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, q := range a.waiting {
+	for _, q := range a.pending {
 		if quotes(err.Quote, q.packet) {
-			q.tell(reply{err: err, from: source(packet)})
+			q.deliver(Reply{ICMP: err, From: source(packet)})
 			return
 		}
 	}
@@ -180,17 +180,17 @@ func quotes(quote, packet []byte) bool {
 // 4443 section 2.4 c).
 const quotedBytes = 128
 
-func (a *asker) answered(m []byte, inner, outer byte) {
+func (a *Prober) deliverAnswer(m []byte, inner, outer byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.told++
-	if q := a.waiting[binary.BigEndian.Uint16(m[probe.SeqAt:])]; q != nil {
-		q.tell(reply{answer: true, rtt: time.Since(q.sent), inner: inner, outer: outer})
+	a.answers++
+	if q := a.pending[binary.BigEndian.Uint16(m[probe.SeqAt:])]; q != nil {
+		q.deliver(Reply{Answer: true, RTT: time.Since(q.sent), InnerECN: inner, OuterECN: outer})
 	}
 }
 
-// tell passes on a reply if there is room. It never blocks.
-func (q *question) tell(r reply) {
+// deliver passes on a reply if there is room. It never blocks.
+func (q *Question) deliver(r Reply) {
 	select {
 	case q.replies <- r:
 	default:

@@ -1,0 +1,280 @@
+package peercheck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/subject"
+	"sixfour/internal/nft"
+)
+
+func Name(ctx context.Context, p *subject.Peer) finding.Finding {
+	p.Remote = p.KnownRemote()
+	name := p.Target.Name
+	if name == "" {
+		return finding.Skipped("the remote end is no name")
+	}
+	network := fmt.Sprintf("ip%d", p.Tunnel.Outer().Over())
+	look := "getent ahosts " + name + " (and look at /etc/resolv.conf)"
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
+	if err != nil || len(addrs) == 0 {
+		var dns *net.DNSError
+		why := "it has no address"
+		if errors.As(err, &dns) {
+			why = dns.Err
+		} else if err != nil {
+			why = err.Error()
+		}
+		return finding.Failed(look, "%s does not resolve to an IPv%d address: %s", name, p.Tunnel.Outer().Over(), why)
+	}
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	used := netip.Addr{}
+	if p.Status != nil && p.Tunnel.Mechanism() < 0 {
+		used = subject.DaemonAddr(p.Status.State.Remote)
+	}
+	switch {
+	case !used.IsValid():
+		p.Remote = addrs[0]
+	case !slices.Contains(addrs, used):
+		p.Remote = used
+		return finding.Failed("systemctl restart sixfourd (or wait: it looks the name up again every 5 minutes)", "%s is %s, but the daemon sends to %v", name, finding.List(addrs), used)
+	}
+	return finding.Passed("%s is %s", name, finding.List(addrs))
+}
+
+func Address(_ context.Context, p *subject.Peer) finding.Finding {
+	if p.Tunnel.Host.Router == nil {
+		return finding.Skipped("%v", p.Tunnel.Host.RouterErr)
+	}
+	if local := p.Configured(); local.IsValid() {
+		p.Local = local
+		holder, err := p.Tunnel.Host.Router.Holder(local)
+		if err != nil {
+			return finding.Failed(addAddress(p, local), "no interface that is up has %v", local)
+		}
+		return finding.Passed("%v is on %s", local, holder.Interface)
+	}
+	if !p.Remote.IsValid() {
+		return finding.Skipped("it is chosen by the route to the peer, whose address is not known")
+	}
+	route, err := p.Tunnel.Host.Router.To(p.Remote, netip.Addr{}, p.Tunnel.Config.FwMark)
+	if err != nil || !route.Source.IsValid() {
+		return finding.Skipped("it is chosen by the route to %v, and there is none", p.Remote)
+	}
+	if p.Local = route.Source; p.Local.Is6() && p.Local.IsLinkLocalUnicast() {
+		p.Local = p.Local.WithZone(route.Interface)
+	}
+	if p.Status != nil {
+		if used := subject.DaemonAddr(p.Status.State.Local); used.IsValid() && used != p.Local {
+			return finding.Failed("systemctl restart sixfourd", `"auto" is %v now, but the daemon uses %v`, p.Local, used)
+		}
+	}
+	return finding.Passed(`"auto" is %v, on %s`, p.Local, route.Interface)
+}
+
+// addAddress returns the command that adds a missing address to the interface by which the
+// peer is reached.
+func addAddress(p *subject.Peer, local netip.Addr) string {
+	device, bits := "DEV", local.BitLen()
+	if r, err := p.Tunnel.Host.Router.To(p.Remote, netip.Addr{}, p.Tunnel.Config.FwMark); err == nil {
+		device = r.Interface
+		if r.Hop.Is4() == local.Is4() { // its subnet may also be ours
+			bits = commonSubnet(local, r.Hop)
+		}
+	} else if d := sameSubnet(p); d != "" {
+		device, bits = d, commonSubnet(local, p.Remote)
+	}
+	return fmt.Sprintf(`ip addr add %v/%d dev %s (or set local = "auto")`, local, bits, device)
+}
+
+// commonSubnet returns the prefix length of the usual subnet that contains both addresses,
+// or that of a single address.
+func commonSubnet(a, b netip.Addr) int {
+	usual := []int{24, 16, 8}
+	if a.Is6() {
+		usual = []int{64, 48}
+	}
+	for _, bits := range usual {
+		if netip.PrefixFrom(a, bits).Masked().Contains(b) {
+			return bits
+		}
+	}
+	return a.BitLen()
+}
+
+// sameSubnet returns the only Ethernet interface; "": there is none, or more than one.
+func sameSubnet(p *subject.Peer) string {
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	ifs = slices.DeleteFunc(ifs, func(i net.Interface) bool { return len(i.HardwareAddr) == 0 || i.Flags&net.FlagUp == 0 })
+	if len(ifs) != 1 {
+		return ""
+	}
+	return ifs[0].Name
+}
+
+func Route(_ context.Context, p *subject.Peer) finding.Finding {
+	if why := p.FailedCheck("address"); why != "" {
+		return finding.Skipped("%s", why)
+	}
+	if p.Tunnel.Host.Router == nil {
+		return finding.Skipped("%v", p.Tunnel.Host.RouterErr)
+	}
+	if !p.Remote.IsValid() {
+		if p.Tunnel.Mechanism() < 0 || !p.Local.IsValid() {
+			return finding.Skipped("the peer's address is not known")
+		}
+		r, err := p.Tunnel.Host.Router.Holder(p.Local)
+		if err != nil {
+			return finding.Failed("ip link set DEV up", "%v", err)
+		}
+		p.Route = r
+		return finding.Passed("packets leave by %s, which has %v, MTU %d", r.Interface, p.Local, r.MTU)
+	}
+	r, err := p.Tunnel.Host.Router.To(p.Remote, p.Configured(), p.Tunnel.Config.FwMark)
+	host := netip.PrefixFrom(p.Remote, p.Remote.BitLen())
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES):
+		return finding.Failed(fmt.Sprintf("ip rule; ip route get %v", p.Remote), "a routing rule, or a route of type blackhole or prohibit, keeps packets to %v back: %v", p.Remote, err)
+	case err != nil:
+		return finding.Failed(fmt.Sprintf("ip route add %v via GATEWAY (and look whether the uplink is up: ip link)", host), "%v", err)
+	case r.Interface == p.Tunnel.Config.Name && p.Tunnel.Config.Netns == "":
+		return finding.Failed(routeAround(p, host), "the route to %v leads into %s, the tunnel itself", p.Remote, r.Interface)
+	case r.Ours && (p.Status == nil || !p.Status.State.Phase.Carries()): // otherwise both ends are on this host intentionally
+		return finding.Failed("set remote to the other host's address (or correct the name, or remove the address here: ip addr)", "%v is an address of this host itself", p.Remote)
+	}
+	if l, err := netlink.LinkByIndex(r.Index); err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
+		return finding.Failed("look at the cable, or at what is at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.Remote, r.Interface)
+	}
+	p.Route = r
+	if r.Hop == p.Remote.WithZone("") {
+		return finding.Passed("%v is on the link of %s, MTU %d", p.Remote, r.Interface, r.MTU)
+	}
+	return finding.Passed("through %s by %v, MTU %d", r.Interface, r.Hop, r.MTU)
+}
+
+// routeAround returns the command that makes outer packets leave by the interface with our
+// address.
+func routeAround(p *subject.Peer, host netip.Prefix) string {
+	if holder, err := p.Tunnel.Host.Router.Holder(p.Local); err == nil && holder.Interface != p.Tunnel.Config.Name {
+		return fmt.Sprintf("ip route add %v via GATEWAY dev %s", host, holder.Interface)
+	}
+	return fmt.Sprintf("ip route add %v via GATEWAY dev UPLINK", host)
+}
+
+// ReversePath checks the interface at which packets to our address probably arrive: the one
+// that has the address. Strict filtering there accepts only packets whose answers would
+// leave by the same interface.
+func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
+	switch {
+	case p.Tunnel.Outer().Over() == 6:
+		return finding.Skipped("there is none for IPv6")
+	case p.Route.Interface == "" || !p.Local.IsValid():
+		return finding.Skipped("the route to the peer is not known")
+	case !p.Remote.IsValid():
+		return finding.Skipped("packets come from anywhere")
+	}
+	holder, err := p.Tunnel.Host.Router.Holder(p.Local)
+	if err != nil {
+		return finding.Skipped("%v", err)
+	}
+	device := holder.Interface
+	if !holder.Ethernet && device != p.Route.Interface { // for example the loopback device
+		device = p.Route.Interface
+	}
+	value, err := p.Tunnel.ReversePathFilter(device)
+	if err != nil {
+		return finding.Skipped("%v", err)
+	}
+	if value != subject.Strict {
+		return finding.Passed("is not strict on %s", device)
+	}
+	// The kernel's check ignores the mark of our packets (src_valid_mark is 0).
+	if back, err := p.Tunnel.Host.Router.To(p.Remote, p.Local, 0); err == nil && back.Interface != device {
+		return finding.Failed(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", device),
+			"is strict on %s, which has %v, and drops what arrives there from %v: the route back leads through %s", device, p.Local, p.Remote, back.Interface)
+	}
+	return finding.Passed("is strict on %s, by which packets to the peer leave, too", device)
+}
+
+func KernelTunnel(_ context.Context, p *subject.Peer) finding.Finding {
+	if !p.Local.IsValid() || !p.Remote.IsValid() {
+		return finding.Skipped("the ends are not known")
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return finding.Skipped("list interfaces: %v", err)
+	}
+	for _, l := range links {
+		local, remote, protocol := kernelTunnel(l)
+		if protocol == p.Tunnel.Outer().Protocol() && local == p.Local && remote == p.Remote && l.Attrs().Flags&net.FlagUp != 0 {
+			return finding.Failed("ip link delete "+l.Attrs().Name, "%s, a tunnel of the kernel's own (type %s), has the same ends and takes each packet, too", l.Attrs().Name, l.Type())
+		}
+	}
+	if pid := p.OtherDaemon(); pid != 0 {
+		return finding.Failed(fmt.Sprintf("end one of the two (kill %d), or take the tunnel out of one's configuration", pid),
+			"another sixfourd (process %d) has a tunnel with the same ends and takes each packet, too", pid)
+	}
+	return finding.Passed("no tunnel of the kernel's own, and no other sixfourd, has these ends")
+}
+
+// kernelTunnel returns the ends and the protocol of a kernel tunnel; 0: the interface is not
+// a tunnel.
+func kernelTunnel(l netlink.Link) (local, remote netip.Addr, protocol byte) {
+	ends := func(a, b net.IP) (x, y netip.Addr) {
+		x, _ = netip.AddrFromSlice(a)
+		y, _ = netip.AddrFromSlice(b)
+		return x.Unmap(), y.Unmap()
+	}
+	switch l := l.(type) {
+	case *netlink.Sittun:
+		protocol = unix.IPPROTO_IPV6
+		local, remote = ends(l.Local, l.Remote)
+	case *netlink.Iptun:
+		protocol = unix.IPPROTO_IPIP
+		local, remote = ends(l.Local, l.Remote)
+	case *netlink.Gretun:
+		protocol = unix.IPPROTO_GRE
+		local, remote = ends(l.Local, l.Remote)
+	case *netlink.Ip6tnl:
+		protocol = l.Proto
+		local, remote = ends(l.Local, l.Remote)
+	}
+	return local, remote, protocol
+}
+
+func KernelAnswers(_ context.Context, p *subject.Peer) finding.Finding {
+	if !p.Local.IsValid() {
+		return finding.Skipped("our address is not known")
+	}
+	ends := []nft.End{{Local: p.Local, Protocol: p.Tunnel.Outer().Protocol()}}
+	why := nft.KernelAnswers(p.Tunnel.Host.Options.Paths.ModulesFS(), ends)
+	if why == "" {
+		return finding.Passed("no module of the kernel answers protocol %d", ends[0].Protocol)
+	}
+	if !p.Tunnel.Host.Privileged() {
+		return finding.Skipped("the kernel answers because of %s: whether that is kept back may not be looked at by this user", why).WithRemedy(finding.AsRoot)
+	}
+	shielded, err := nft.Suppressed(ends[0])
+	switch {
+	case err != nil:
+		return finding.Failed(nft.SuppressCommand(ends), "the kernel answers because of %s, and nftables cannot keep that back: %v", why, err)
+	case shielded:
+		return finding.Passed("the kernel would answer because of %s: the daemon keeps that back", why)
+	case p.Tunnel.Status == nil:
+		return finding.Passed("the kernel would answer because of %s: the daemon will keep that back when it runs", why)
+	}
+	return finding.Failed(nft.SuppressCommand(ends), "the kernel answers with port unreachable because of %s, and nobody keeps that back", why)
+}

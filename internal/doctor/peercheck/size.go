@@ -1,0 +1,96 @@
+package peercheck
+
+import (
+	"context"
+	"fmt"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/prober"
+	"sixfour/internal/doctor/subject"
+	"sixfour/internal/probe"
+)
+
+// FullSize sends packets of the known path MTU: that found by the daemon, or else that
+// of the route. It follows routers' errors, as the daemon does.
+func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
+	if f, ok := mayAskAgain(p); !ok {
+		return f
+	}
+	size, by := p.Route.MTU, "the first hop's"
+	if p.Status != nil && p.Status.State.PathMTU > 0 && p.Status.State.PathMTU < size {
+		size, by = p.Status.State.PathMTU, "which the daemon has found"
+	}
+	size = min(size, maxAsked)
+	told := ""
+	for range maxPlateaus {
+		q := *p.Answered
+		q.Size = size
+		o := p.Prober.Ask(ctx, q)
+		switch {
+		case o.Answered():
+			return finding.Passed("packets of %d bytes arrive, %s%s", size, by, told)
+		case o.Err != nil:
+			return finding.Skipped("packets of %d bytes do not leave: %v", size, o.Err)
+		case !o.Replied:
+			return searchLargest(ctx, p, size, told)
+		}
+		next := o.Reply.ICMP.MTU(size)
+		if o.Reply.ICMP.Meaning() != icmp.TooBig || next < leastSize(p) {
+			return finding.Failed(remedyFor(p, leastSize(p)), "of packets of %d bytes %v says %s", size, o.From, prober.Meaning(o.Reply.ICMP))
+		}
+		told = fmt.Sprintf(": router %v says so", o.From)
+		size, by = next, "the path's MTU"
+	}
+	return finding.Skipped("router after router has a smaller MTU: not followed below %d bytes", size)
+}
+
+const (
+	// maxAsked is the largest packet that is sent, in bytes: a jumbo frame.
+	maxAsked = 9216
+	// maxPlateaus is how many routers' reports are followed.
+	maxPlateaus = 8
+)
+
+// leastSize returns the size of the smallest question, in bytes.
+func leastSize(p *subject.Peer) int {
+	n := prober.IPLen(p.Remote) + probe.Len
+	if !answersOutside(p) {
+		n += header.IPv6Len + encap.Overhead(p.Prober.Layers, p.Tunnel.Config.Options)
+	}
+	return n
+}
+
+// searchLargest finds the largest size that passes when larger packets are lost without an error.
+func searchLargest(ctx context.Context, p *subject.Peer, size int, told string) finding.Finding {
+	passes, vanishes := leastSize(p), size
+	for vanishes-passes > 1 && ctx.Err() == nil {
+		const at = 16 // sizes per round
+		step := max(1, (vanishes-passes)/at)
+		var questions []prober.Question
+		var sizes []int
+		for n := passes + step; n < vanishes; n += step {
+			q := *p.Answered
+			q.Size = n
+			questions, sizes = append(questions, q), append(sizes, n)
+		}
+		for i, o := range p.Prober.AskAll(ctx, questions) {
+			if o.Answered() {
+				passes = max(passes, sizes[i])
+			} else {
+				vanishes = min(vanishes, sizes[i])
+			}
+		}
+		vanishes = max(vanishes, passes+1)
+	}
+	return finding.Failed(remedyFor(p, passes), "packets of %d bytes vanish without an ICMP error; those of %d arrive%s", size, passes, told)
+}
+
+// remedyFor returns the remedy when the path MTU is smaller than known.
+func remedyFor(p *subject.Peer, path int) string {
+	ipv6 := p.Tunnel.Config.Mode.Carries(6) && path >= header.IPv6Len+int(encap.MinTunnelMTU6)
+	mtu := encap.MTU(p.Prober.Layers, encap.PathMTU(path), p.Tunnel.Config.Options, ipv6)
+	return fmt.Sprintf("mtu = %d in [[tunnel]] %s, or let ICMP \"fragmentation needed\" and \"packet too big\" pass on the way (the daemon finds the MTU by probes, but loses packets until it has)", mtu, p.Tunnel.Config.Name)
+}
