@@ -74,7 +74,7 @@ func TestCaptureReload(t *testing.T) {
 		t.Errorf("it ends with %v", rec.err)
 	}
 	c := client.New(a.socket)
-	if _, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"}); err == nil || !strings.Contains(err.Error(), `there is no tunnel "six0": there is gre0`) {
+	if _, err := c.Capture(t.Context(), capture.Request{Tunnel: "six0"}); err == nil || !strings.Contains(err.Error(), `there is no tunnel "six0": choose gre0`) {
 		t.Error(err)
 	}
 }
