@@ -9,22 +9,22 @@ import (
 	"sixfour/internal/netns"
 )
 
-// hindrances returns what on this host prevents a configuration from working: interface
+// hostProblems returns what on this host prevents a configuration from working: interface
 // names that are in use, missing namespaces, routes that other interfaces have. In a
 // running daemon, tunnels wait until that changes. A check of a file, and a reload with
 // a new tunnel, must report it at once. runs is the configuration that a reload
 // replaces, whose tunnels are not checked; nil: the file is only checked.
-func hindrances(cfg, runs *config.Config) (problems problem.List) {
+func hostProblems(cfg, running *config.Config) (problems problem.List) {
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
-		if runs != nil && has(runs, t) {
+		if running != nil && hasTunnel(running, t) {
 			continue
 		}
 		key, err := "name", iface.CheckName(t.Netns, t.Name)
 		if errors.As(err, new(*netns.Error)) {
 			key = "netns"
 		}
-		if err == nil && runs == nil { // a reload tries the routes, and undoes everything on an error
+		if err == nil && running == nil { // a reload tries the routes, and undoes everything on an error
 			key, err = t.RoutesKey(), iface.CheckRoutes(t.Netns, t.Name, t.Routes)
 		}
 		if err != nil {
@@ -34,8 +34,8 @@ func hindrances(cfg, runs *config.Config) (problems problem.List) {
 	return problems
 }
 
-// has reports whether a configuration has a tunnel with the same interface.
-func has(cfg *config.Config, t *config.Tunnel) bool {
+// hasTunnel reports whether a configuration has a tunnel with the same interface.
+func hasTunnel(cfg *config.Config, t *config.Tunnel) bool {
 	for i := range cfg.Tunnels {
 		if o := &cfg.Tunnels[i]; o.Name == t.Name && o.Netns == t.Netns {
 			return true

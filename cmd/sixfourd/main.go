@@ -53,12 +53,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return usage.ExitOK
 	}
-	var doubts problem.List
+	var warnings problem.List
 	cfg, err := load(f, func(path string) (cfg *config.Config, err error) {
 		if f.check {
 			return configfile.Load(path)
 		}
-		cfg, doubts, err = configfile.LoadLenient(path)
+		cfg, warnings, err = configfile.LoadLenient(path)
 		return cfg, err
 	})
 	if err != nil {
@@ -72,7 +72,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	defer log.Close()
 	if f.check {
-		if problems := append(hindrances(cfg, nil), unresolved(cfg)...).Sorted(); len(problems) > 0 {
+		if problems := append(hostProblems(cfg, nil), unresolved(cfg)...).Sorted(); len(problems) > 0 {
 			fmt.Fprintln(text.NewWriter(stderr), problems)
 			return usage.ExitMisuse
 		}
@@ -81,7 +81,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if f.checkStart {
 		return usage.ExitOK
 	}
-	for _, d := range doubts {
+	for _, d := range warnings {
 		log.Warn("the configuration is in use, but some of the traffic cannot pass: " + d.String())
 	}
 	if err := serve(cfg, f, log); err != nil {
@@ -167,8 +167,8 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	hup := hangups()
-	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), beaten: time.Now(), user: who}
+	hup := notifyHangup()
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), lastBeat: time.Now(), user: who}
 	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		store = p.manager
 	}
 	p.Keep(store, passed)
-	p.OnBeat(p.beat, p.watchdog > 0)
+	p.OnBeat(p.heartbeat, p.watchdog > 0)
 	ctl, err := control.Open(cfg.Control.Socket, p, log.Logger)
 	switch {
 	case err == nil:
@@ -210,5 +210,5 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		p.notify(systemd.Stopping)
 	})()
 	go p.reloadOnSignal(ctx, hup)
-	return p.Run(ctx, p.tell)
+	return p.Run(ctx, p.reportState)
 }

@@ -28,17 +28,17 @@ const listenAgain = 2 * time.Second
 // that. If it cannot listen, it reports that, and tries again: no tunnel depends on it,
 // and the address may be that of a tunnel's interface, which does not exist yet.
 func (p *process) offerMetrics(ctx context.Context, address string) (wait func()) {
-	said := ""
+	lastError := ""
 	open := func() *metrics.Server {
 		m, err := serveMetrics(address, p.Engine, p.log)
 		switch {
-		case err == nil && said != "":
+		case err == nil && lastError != "":
 			p.log.Info("metrics are available now", zap.String("address", address))
-			p.say(func(r *report) { r.metrics = "" })
-		case err != nil && err.Error() != said:
-			said = err.Error()
+			p.updateReport(func(r *report) { r.metrics = "" })
+		case err != nil && err.Error() != lastError:
+			lastError = err.Error()
 			p.log.Error("cannot serve metrics: trying again", zap.Error(err))
-			p.say(func(r *report) { r.metrics = said })
+			p.updateReport(func(r *report) { r.metrics = lastError })
 		}
 		return m
 	}
@@ -60,8 +60,8 @@ func (p *process) offerMetrics(ctx context.Context, address string) (wait func()
 	return func() { <-done }
 }
 
-// say changes the report, and sends it to the service manager once the start is over.
-func (p *process) say(change func(*report)) {
+// updateReport changes the report, and sends it to the service manager once the start is over.
+func (p *process) updateReport(change func(*report)) {
 	line := p.report.line(change)
 	if p.ready.Load() {
 		p.notify(line)

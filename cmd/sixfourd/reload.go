@@ -33,7 +33,7 @@ type process struct {
 	sandbox *privilege.Sandbox
 
 	watchdog  time.Duration // how often the service manager expects a notification; 0: never
-	beaten    time.Time     // when it got the last one; only the engine's control loop uses it
+	lastBeat  time.Time     // when it got the last one; only the engine's control loop uses it
 	ready     atomic.Bool   // the manager was notified of it
 	reloading atomic.Bool   // a reload runs
 	report    report
@@ -49,9 +49,9 @@ func (p *process) notify(states ...string) {
 	}
 }
 
-// hangups returns a channel that receives SIGHUPs from now on, and holds one until it is
+// notifyHangup returns a channel that receives SIGHUPs from now on, and holds one until it is
 // read. Otherwise a SIGHUP during the start would end the daemon.
-func hangups() <-chan os.Signal {
+func notifyHangup() <-chan os.Signal {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	return hup
@@ -104,47 +104,47 @@ func (p *process) reload(ctx context.Context) (api.Plan, error) {
 		err = p.sandbox.Allows(cfg)
 	}
 	if err == nil {
-		if problems := hindrances(cfg, p.cfg); len(problems) > 0 {
+		if problems := hostProblems(cfg, p.cfg); len(problems) > 0 {
 			err = problems
 		}
 	}
 	if err != nil {
-		p.refuse(err)
+		p.logFailure(err)
 		return api.Plan{}, err
 	}
 	plan, err := p.Engine.Reload(ctx, cfg)
 	if err != nil {
 		return plan, err
 	}
-	p.settle(&plan, cfg)
+	p.applySettings(&plan, cfg)
 	return plan, nil
 }
 
-// settle applies the parts of the file other than tunnels. Every reload reports what
+// applySettings applies the parts of the file other than tunnels. Every reload reports what
 // takes effect only after a restart, until the restart or until the file has the current
 // values again.
-func (p *process) settle(plan *api.Plan, cfg *config.Config) {
-	runs := *p.cfg
-	runs.Tunnels, runs.Gateway = cfg.Tunnels, cfg.Gateway
+func (p *process) applySettings(plan *api.Plan, cfg *config.Config) {
+	running := *p.cfg
+	running.Tunnels, running.Gateway = cfg.Tunnels, cfg.Gateway
 	for _, table := range p.cfg.Sections(cfg) {
 		switch {
 		case table == "gateway":
 			plan.Settings = append(plan.Settings, table)
 		case table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
-			runs.Log = cfg.Log
+			running.Log = cfg.Log
 			plan.Settings = append(plan.Settings, table)
 		default:
 			plan.Restart = append(plan.Restart, table)
 		}
 	}
-	p.cfg = &runs
+	p.cfg = &running
 	if len(plan.Restart) > 0 {
 		p.log.Warn("some of the configuration takes effect after a restart", zap.Strings("tables", plan.Restart))
 	}
 }
 
-// refuse logs what is wrong with a file.
-func (p *process) refuse(err error) {
+// logFailure logs what is wrong with a file.
+func (p *process) logFailure(err error) {
 	var problems problem.List
 	if !errors.As(err, &problems) {
 		p.log.Error("reload failed, nothing was changed", zap.Error(err))

@@ -41,17 +41,17 @@ func TestSettings(t *testing.T) {
 		{"[log]\nformat = 'console'\nlevel = 'warn'\n", nil, nil},
 	} {
 		var plan api.Plan
-		p.settle(&plan, parsed(c.file))
+		p.applySettings(&plan, parsed(c.file))
 		if slices.Sort(plan.Restart); !slices.Equal(plan.Settings, c.settings) || !slices.Equal(plan.Restart, c.restart) {
 			t.Errorf("%s: now %v, then %v", c.file, plan.Settings, plan.Restart)
 		}
 	}
 }
 
-// TestHangupWhileStarting: a SIGHUP during the start does not end the daemon, and is not
+// TestSIGHUPDuringStart: a SIGHUP during the start does not end the daemon, and is not
 // lost.
-func TestHangupWhileStarting(t *testing.T) {
-	hup := hangups()
+func TestSIGHUPDuringStart(t *testing.T) {
+	hup := notifyHangup()
 	for range 3 {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)

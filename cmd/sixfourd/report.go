@@ -63,10 +63,10 @@ func describe(s engine.Summary) string {
 	return line
 }
 
-// tell reports the state of the tunnels: to the log, and to the service manager. The
+// reportState reports the state of the tunnels: to the log, and to the service manager. The
 // first report means that the daemon is ready: the configuration is in effect, and each
 // tunnel either can carry packets or is named.
-func (p *process) tell(s engine.Summary) {
+func (p *process) reportState(s engine.Summary) {
 	fields := []zap.Field{zap.Int("tunnels", s.Tunnels)}
 	if len(s.Waiting) > 0 {
 		names := make([]string, len(s.Waiting))
@@ -91,10 +91,10 @@ func (p *process) tell(s engine.Summary) {
 	p.notify(status)
 }
 
-// beat sends the heartbeat to the service manager while the control loop works. During the
+// heartbeat sends the heartbeat to the service manager while the control loop works. During the
 // start and a reload it also extends the time that they may take (TimeoutStartSec= applies
 // to ExecReload=, too).
-func (p *process) beat() {
+func (p *process) heartbeat() {
 	const each, more = 10 * time.Second, time.Minute
 	var states []string
 	interval := each
@@ -104,8 +104,8 @@ func (p *process) beat() {
 	if !p.ready.Load() || p.reloading.Load() {
 		states, interval = append(states, systemd.Starting(more)), min(interval, each)
 	}
-	if now := time.Now(); len(states) > 0 && now.Sub(p.beaten) > interval {
+	if now := time.Now(); len(states) > 0 && now.Sub(p.lastBeat) > interval {
 		p.notify(states...)
-		p.beaten = now
+		p.lastBeat = now
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // The heartbeat says that the control loop works, and extends the time of a start and of a
 // reload.
-func TestBeat(t *testing.T) {
+func TestHeartbeat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -41,8 +41,8 @@ func TestBeat(t *testing.T) {
 		p := &process{log: log, manager: systemd.Find(), watchdog: c.watchdog}
 		p.ready.Store(c.ready)
 		p.reloading.Store(c.reloading)
-		p.beat()
-		p.beat() // too early
+		p.heartbeat()
+		p.heartbeat() // too early
 		if err := p.manager.Notify("END=1"); err != nil {
 			t.Fatal(err)
 		}

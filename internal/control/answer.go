@@ -43,8 +43,8 @@ func refuse(status int, format string, args ...any) error {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
+	s.closing.RLock()
+	defer s.closing.RUnlock()
 	if s.closed {
 		return
 	}
@@ -82,7 +82,7 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 	if rt.stream {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		hold, ok := s.streams.Take(fair.Client(ctx), func() { cancel(errOther) })
+		hold, ok := s.streams.Take(fair.Client(ctx), func() { cancel(errDisplaced) })
 		if !ok {
 			return refuse(http.StatusServiceUnavailable, "%d streams (events, captures, pings) are already open, which is the limit: end one of them", s.limits.streams)
 		}
@@ -92,8 +92,8 @@ func (s *Server) serve(w *answer, hr *http.Request) error {
 	return rt.handle(s, w, r)
 }
 
-// errOther ends a stream when too many are open and another user needs one.
-var errOther = errors.New("too many streams (events, captures, pings) are open: this one was closed, because another user needed one")
+// errDisplaced ends a stream when too many are open and another user needs one.
+var errDisplaced = errors.New("too many streams (events, captures, pings) are open: this one was closed, because another user needed one")
 
 func find(w *answer, hr *http.Request) (route, error) {
 	var methods []string

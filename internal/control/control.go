@@ -48,13 +48,13 @@ type limits struct {
 	reports int           // concurrent status answers: with many peers each takes megabytes
 	patient time.Duration // how long a client may take to read a status while others wait
 
-	read  time.Duration // for a request to arrive
-	idle  time.Duration // for the next request on a connection
-	write time.Duration // for the client to take one write
-	look  time.Duration // interval of checks that the socket's file exists
+	read        time.Duration // for a request to arrive
+	idle        time.Duration // for the next request on a connection
+	write       time.Duration // for the client to take one write
+	checkSocket time.Duration // interval of checks that the socket's file exists
 }
 
-var usual = limits{conns: 64, streams: 32, reports: 4, patient: time.Second, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second, look: 5 * time.Second}
+var defaultLimits = limits{conns: 64, streams: 32, reports: 4, patient: time.Second, read: 5 * time.Second, idle: 5 * time.Second, write: 10 * time.Second, checkSocket: 5 * time.Second}
 
 // Server answers requests at a control socket.
 type Server struct {
@@ -70,16 +70,16 @@ type Server struct {
 	conns   *fair.Listener
 	served  sync.WaitGroup // the goroutines of Serve
 
-	// A request holds gate for reading, Close holds it for writing.
-	gate   sync.RWMutex
-	closed bool
+	// A request holds closing for reading, Close for writing.
+	closing sync.RWMutex
+	closed  bool
 }
 
 // Open makes the socket, and its directory if necessary; clients that connect wait until
 // Serve. It replaces a socket that a dead daemon left behind. The error is ErrInUse if a
 // running daemon answers there.
 func Open(path string, d Daemon, log *zap.Logger) (*Server, error) {
-	return open(path, newServer(d, log, usual))
+	return open(path, newServer(d, log, defaultLimits))
 }
 
 func open(path string, s *Server) (*Server, error) {
@@ -112,7 +112,7 @@ func (s *Server) Serve() {
 	s.served.Go(func() {
 		_ = s.http.Serve(s.conns) // ends with ErrServerClosed
 	})
-	s.served.Go(func() { s.socket.watch(s.limits.look, s.ended, s.log) })
+	s.served.Go(func() { s.socket.watch(s.limits.checkSocket, s.ended, s.log) })
 }
 
 func newServer(d Daemon, log *zap.Logger, l limits) *Server {
@@ -128,8 +128,8 @@ func (s *Server) Close() error {
 	s.conns.Close() // if Serve was not called
 	s.served.Wait()
 	s.socket.release()
-	s.gate.Lock()
+	s.closing.Lock()
 	s.closed = true
-	s.gate.Unlock()
+	s.closing.Unlock()
 	return err
 }

@@ -147,7 +147,7 @@ func TestEvents(t *testing.T) {
 }
 
 // The daemon detects at once that a client following its events has disconnected.
-func TestEventsWithoutReader(t *testing.T) {
+func TestEventsClientDisconnects(t *testing.T) {
 	ended := make(chan struct{})
 	c := client.New(listen(t, fake{events: func(ctx context.Context, emit func(api.Event) bool) {
 		emit(api.Event{Text: "first"})
@@ -166,7 +166,7 @@ func TestEventsWithoutReader(t *testing.T) {
 }
 
 // A request before the daemon can answer waits, and fails when the daemon ends.
-func TestAskedTooEarly(t *testing.T) {
+func TestRequestBeforeServe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
 	for _, serve := range []bool{true, false} {
 		s, err := control.Open(path, fake{}, zap.NewNop())

@@ -14,7 +14,7 @@ import (
 )
 
 // The page has each route, and no others.
-func TestPageHasRoutes(t *testing.T) {
+func TestDocsRoutes(t *testing.T) {
 	page, err := os.ReadFile("../../docs/control.md")
 	must(t, err)
 	var told []string
@@ -30,7 +30,7 @@ func TestPageHasRoutes(t *testing.T) {
 }
 
 // The page names each field of each answer, and its examples are JSON.
-func TestPageHasFields(t *testing.T) {
+func TestDocsFields(t *testing.T) {
 	b, err := os.ReadFile("../../docs/control.md")
 	must(t, err)
 	page := string(b)

@@ -18,8 +18,8 @@ func Listen(path string, d Daemon, log *zap.Logger) (*Server, error) {
 
 // ListenImpatient is Listen with limits that a test can reach.
 func ListenImpatient(path string, d Daemon, wait time.Duration, log *zap.Logger) (*Server, error) {
-	l := usual
-	l.read, l.idle, l.write, l.look = wait, wait, wait, wait
+	l := defaultLimits
+	l.read, l.idle, l.write, l.checkSocket = wait, wait, wait, wait
 	s, err := open(path, newServer(d, log, l))
 	if err == nil {
 		s.Serve()
@@ -35,11 +35,11 @@ func GiveAfter(path string, gid int, replace func()) error {
 	}
 	defer s.release()
 	replace()
-	return s.give(gid)
+	return s.setGroup(gid)
 }
 
 // Handler returns a server without a socket.
-func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), usual) }
+func Handler(d Daemon) http.Handler { return newServer(d, zap.NewNop(), defaultLimits) }
 
 // SetGroup changes the group that may use sockets made from now on.
 func SetGroup(name string) (restore func()) {
@@ -50,8 +50,8 @@ func SetGroup(name string) (restore func()) {
 
 // Limits of the server.
 var (
-	MaxConns   = usual.conns
-	MaxStreams = usual.streams
+	MaxConns   = defaultLimits.conns
+	MaxStreams = defaultLimits.streams
 )
 
 // Sizes of requests.

@@ -124,7 +124,7 @@ func TestSlowRequests(t *testing.T) {
 }
 
 // A client that stops reading is disconnected, and its request ends.
-func TestReaderThatStops(t *testing.T) {
+func TestStoppedReader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ended := make(chan struct{})
 	text := strings.Repeat("x", 10000)
@@ -210,7 +210,7 @@ func TestSlowClients(t *testing.T) {
 
 // If answers are not read as fast as they come, the request ends. It does not wait for the
 // reader.
-func TestPingsTooFastForTheirReader(t *testing.T) {
+func TestSlowPingReader(t *testing.T) {
 	c := client.New(listen(t, fake{}))
 	err := c.Ping(t.Context(), api.PingRequest{Peer: "six0", Count: math.MaxInt}, func(api.PingReply) error { return nil })
 	if err == nil || err.Error() != "the answers are read too slowly" {
@@ -250,7 +250,7 @@ func TestTooManyStreams(t *testing.T) {
 }
 
 // Many concurrent requests are all answered, even more than are served at a time.
-func TestManyAtOnce(t *testing.T) {
+func TestConcurrentRequests(t *testing.T) {
 	path := listen(t, fake{})
 	var all sync.WaitGroup
 	for range 4 * control.MaxConns {

@@ -56,7 +56,7 @@ func TestSwappedSocket(t *testing.T) {
 
 // If another user could replace the socket, only its owner may use it. No socket is made where
 // a link of another user leads.
-func TestDirectoriesOfOthers(t *testing.T) {
+func TestUntrustedDirectories(t *testing.T) {
 	g, err := user.LookupGroupId("65534")
 	must(t, err)
 	defer control.SetGroup(g.Name)()

@@ -137,9 +137,9 @@ const lockPatience = 5 * time.Second
 // open and lock it.
 func lock(dir *os.File, name string) (unlock func(), err error) {
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
-		held, fd, err := tryLock(dir, name)
+		locked, fd, err := tryLock(dir, name)
 		switch {
-		case held:
+		case locked:
 			return func() {
 				_ = unix.Unlinkat(int(dir.Fd()), name, 0) // a file left behind does no harm
 				unix.Close(fd)
@@ -151,7 +151,7 @@ func lock(dir *os.File, name string) (unlock func(), err error) {
 }
 
 // tryLock takes the lock, unless the previous owner has removed its file.
-func tryLock(dir *os.File, name string) (held bool, fd int, err error) {
+func tryLock(dir *os.File, name string) (locked bool, fd int, err error) {
 	fd, err = unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return false, -1, err
@@ -229,16 +229,16 @@ func (s *socket) open(log *zap.Logger) {
 		gid, err = strconv.Atoi(g.Gid)
 	}
 	if err == nil {
-		err = s.give(gid)
+		err = s.setGroup(gid)
 	}
 	if err != nil {
 		log.Warn("only root may use the control socket", zap.String("socket", s.path), zap.Error(err))
 	}
 }
 
-// give sets the group and mode of the file by its descriptor. Before Linux 6.6, the mode can
+// setGroup sets the group and mode of the file by its descriptor. Before Linux 6.6, the mode can
 // be changed in this way only through /proc.
-func (s *socket) give(gid int) error {
+func (s *socket) setGroup(gid int) error {
 	fd := int(s.file.Fd())
 	if err := unix.Fchownat(fd, "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
 		return fmt.Errorf("give it to group %s: %w", group, err)
@@ -249,9 +249,9 @@ func (s *socket) give(gid int) error {
 	return nil
 }
 
-// is reports whether a file is that of the socket. The open descriptor keeps the inode
+// isFile reports whether a file is that of the socket. The open descriptor keeps the inode
 // number from being reused.
-func (s *socket) is(st *unix.Stat_t) bool {
+func (s *socket) isFile(st *unix.Stat_t) bool {
 	var own unix.Stat_t
 	return unix.Fstat(int(s.file.Fd()), &own) == nil && own.Dev == st.Dev && own.Ino == st.Ino
 }
@@ -269,7 +269,7 @@ func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logg
 		case <-tick.C:
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(s.path, &st); errors.Is(err, unix.ENOENT) || err == nil && !s.is(&st) {
+		if err := unix.Lstat(s.path, &st); errors.Is(err, unix.ENOENT) || err == nil && !s.isFile(&st) {
 			log.Error("another program has removed the control socket: sixfourctl cannot reach this daemon until it is restarted; tunnels continue, and SIGHUP still reloads", zap.String("socket", s.path))
 			return
 		}
@@ -281,7 +281,7 @@ func (s *socket) watch(every time.Duration, ended <-chan struct{}, log *zap.Logg
 // and does not consider it stale.
 func (s *socket) remove() error {
 	st, err := s.stat()
-	if err == nil && s.is(&st) {
+	if err == nil && s.isFile(&st) {
 		err = unix.Unlinkat(int(s.dir.Fd()), s.name(), 0)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {

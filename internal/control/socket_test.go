@@ -109,7 +109,7 @@ func TestSocketPaths(t *testing.T) {
 }
 
 // Of several daemons that start together and find a stale socket, exactly one gets the socket.
-func TestManyStartAtOnce(t *testing.T) {
+func TestConcurrentStart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	stale(t, path)
 	const n = 16
@@ -141,7 +141,7 @@ func TestManyStartAtOnce(t *testing.T) {
 }
 
 // A daemon does not remove the socket of another one that replaced it.
-func TestCloseLeavesAnothersSocket(t *testing.T) {
+func TestCloseKeepsForeignSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	first, err := control.Listen(path, fake{}, zap.NewNop())
 	must(t, err)
@@ -174,7 +174,7 @@ func TestRemovedSocket(t *testing.T) {
 }
 
 // The group may use the socket, others may not.
-func TestWhoMayUseIt(t *testing.T) {
+func TestSocketPermissions(t *testing.T) {
 	g, err := user.LookupGroupId("65534")
 	must(t, err)
 	gid, err := strconv.Atoi(g.Gid)

@@ -45,8 +45,8 @@ func (w *answer) bytes(r *request, contentType string, do func(ctx context.Conte
 // endOf returns the error of a stream that ended with err: errOther if another user needed
 // its place.
 func endOf(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errOther) {
-		return errOther
+	if errors.Is(context.Cause(ctx), errDisplaced) {
+		return errDisplaced
 	}
 	return err
 }

@@ -154,7 +154,7 @@ func TestCaptureInterrupted(t *testing.T) {
 }
 
 // If the reader of a capture ends, even while no packets arrive, the capture ends silently.
-func TestCaptureReaderGoes(t *testing.T) {
+func TestCaptureReaderCloses(t *testing.T) {
 	f := start(t)
 	for _, read := range []int{0, 10, 400} {
 		cmd, out, said := running(t, "capture", "six0", "--socket", f.socket)

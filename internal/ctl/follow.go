@@ -12,15 +12,15 @@ import (
 const (
 	// again is the pause before a follower tries again to reach a daemon that ended.
 	again = time.Second
-	// retold is the most past events that a daemon sends to a new reader.
-	retold = 100
+	// maxPast is the most past events that a daemon sends to a new reader.
+	maxPast = 100
 )
 
 // follower follows the events of a daemon, even through restarts.
 type follower struct {
 	client *client.Client
 	tunnel string       // show events of this tunnel only; "": of all
-	say    func(string) // reports that the daemon has ended or is back
+	notify func(string) // reports that the daemon has ended or is back
 	last   time.Time    // time of the latest event
 }
 
@@ -30,7 +30,7 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 		var broken error // the error of each
 		known, n := f.last, 0
 		err := f.client.Events(ctx, func(ev api.Event) error {
-			if n++; n <= retold && !ev.At.After(known) {
+			if n++; n <= maxPast && !ev.At.After(known) {
 				return nil // seen before the connection broke
 			}
 			f.last = ev.At
@@ -47,11 +47,11 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 		case err != nil && !errors.Is(err, client.ErrNoDaemon):
 			return err
 		}
-		f.say("the daemon has stopped: waiting until it runs again")
+		f.notify("the daemon has stopped: waiting until it runs again")
 		if !f.wait(ctx) {
 			return nil
 		}
-		f.say("the daemon is running again")
+		f.notify("the daemon is running again")
 	}
 }
 
@@ -71,7 +71,7 @@ func (f *follower) wait(ctx context.Context) bool {
 		}
 		if text := err.Error(); text != said && ctx.Err() == nil {
 			said = text
-			f.say("waiting: " + text)
+			f.notify("waiting: " + text)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func watchScreen(ctx context.Context, c *client.Client, tunnel string, tty *os.F
 	events, ended := make(chan api.Event), make(chan error, 1)
 	var following sync.WaitGroup
 	following.Go(func() {
-		f := &follower{client: c, tunnel: tunnel, say: func(string) {}} // the status shows it
+		f := &follower{client: c, tunnel: tunnel, notify: func(string) {}} // the status shows it
 		ended <- f.run(ctx, func(ev api.Event) error {
 			select {
 			case events <- ev:

@@ -25,11 +25,11 @@ tunnel MTU that follows from it. It changes nothing.`,
 			if *asJSON {
 				return enc.Encode(p)
 			}
-			became := "no answer"
+			result := "no answer"
 			if p.Answered {
-				became = "answered"
+				result = "answered"
 			}
-			_, err := fmt.Fprintf(out, "%5d bytes: %s\n", p.Size, became)
+			_, err := fmt.Fprintf(out, "%5d bytes: %s\n", p.Size, result)
 			return err
 		})
 		if err != nil {

@@ -52,7 +52,7 @@ func planLines(p api.Plan) (lines [][]cell) {
 		add(yellow, what, c.Tunnel+": "+changes(c))
 	}
 	if n := len(p.Unchanged); n > 0 {
-		add(none, "unchanged", few(p.Unchanged))
+		add(none, "unchanged", firstNames(p.Unchanged))
 	}
 	for _, table := range p.Settings {
 		add(yellow, "changed", "["+table+"]")
@@ -83,8 +83,8 @@ func changes(c api.Change) string {
 	return strings.Join(list, "; ")
 }
 
-// few lists names, or only the first of many.
-func few(names []string) string {
+// firstNames lists names, or only the first of many.
+func firstNames(names []string) string {
 	const most = 10
 	if n := len(names) - most; n > 1 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n)

@@ -36,8 +36,8 @@ type reporter struct {
 
 func (r *reporter) line(cells ...cell) { r.lines = append(r.lines, cells) }
 
-// fact adds a line below that of a tunnel.
-func (r *reporter) fact(name, format string, args ...any) {
+// field adds a line below that of a tunnel.
+func (r *reporter) field(name, format string, args ...any) {
 	r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{plain(fmt.Sprintf(format, args...)), none})
 }
 
@@ -48,32 +48,32 @@ func (r *reporter) tunnel(t api.TunnelStatus) {
 	}
 	r.line(cell{plain(name), bold}, cell{"  " + t.Mode + "  ", none}, phase(t.State), cell{" for " + r.since(t.State.Since), none})
 	if t.State.Detail != "" {
-		r.fact(why(t.State), "%s", t.State.Detail)
+		r.field(why(t.State), "%s", t.State.Detail)
 	}
 	switch {
 	case len(t.Peers) > 0:
-		r.fact("outer", "%s > %d peers, through %s", t.State.Local, len(t.Peers), way(&t.State))
-		r.fact("peers", "%s", phases(t.Peers))
+		r.field("outer", "%s > %d peers, through %s", t.State.Local, len(t.Peers), way(&t.State))
+		r.field("peers", "%s", phases(t.Peers))
 	case t.State.Local != "":
-		r.fact("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(&t.State))
+		r.field("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(&t.State))
 	}
 	switch {
 	case t.State.Local6 == "":
 	case len(t.Peers) > 0:
-		r.fact("IPv6 layer", "%s > %d peers", t.State.Local6, len(t.Peers))
+		r.field("IPv6 layer", "%s > %d peers", t.State.Local6, len(t.Peers))
 	default:
-		r.fact("IPv6 layer", "%s > %s", t.State.Local6, t.State.Remote6)
+		r.field("IPv6 layer", "%s > %s", t.State.Local6, t.State.Remote6)
 	}
 	if t.State.TunnelMTU != 0 {
-		r.fact("interface", "MTU %d%s", t.State.TunnelMTU, inside(t.Namespace))
+		r.field("interface", "MTU %d%s", t.State.TunnelMTU, inside(t.Namespace))
 	}
 	r.liveness(t.Liveness)
 	r.traffic("out", t.Out)
 	r.traffic("in", t.In)
-	r.rare(t.PeerStatus)
-	r.trouble(t.PeerStatus)
+	r.exceptions(t.PeerStatus)
+	r.problems(t.PeerStatus)
 	if len(t.Repairs) > 0 {
-		r.fact("repairs", "%s", counts(t.Repairs))
+		r.field("repairs", "%s", counts(t.Repairs))
 	}
 	if len(t.Peers) > 0 {
 		r.lines = append(r.lines, r.peers(t.Peers).lines(2)...)
@@ -92,7 +92,7 @@ func (r *reporter) liveness(l api.Liveness) {
 		facts = append(facts, "last packet "+r.since(l.Heard)+" ago")
 	}
 	if len(facts) > 0 {
-		r.fact("liveness", "%s", strings.Join(facts, ", "))
+		r.field("liveness", "%s", strings.Join(facts, ", "))
 	}
 }
 
@@ -114,13 +114,13 @@ func probes(l api.Liveness) string {
 }
 
 func (r *reporter) traffic(direction string, t api.Traffic) {
-	r.fact(direction, "%d packets, %d bytes", t.Packets, t.Bytes)
+	r.field(direction, "%d packets, %d bytes", t.Packets, t.Bytes)
 	r.drops(direction, t)
 }
 
 func (r *reporter) drops(direction string, t api.Traffic) {
 	if len(t.Drops) > 0 {
-		r.fact("dropped "+direction, "%s", counts(t.Drops))
+		r.field("dropped "+direction, "%s", counts(t.Drops))
 	}
 }
 
@@ -135,7 +135,7 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 		look := map[api.HalfState]style{api.HalfActive: green, api.HalfWaiting: yellow, api.HalfFailed: red}[s]
 		r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{string(s), look}, cell{plain(": " + what), none})
 		if detail != "" {
-			r.fact("", "because %s", detail)
+			r.field("", "because %s", detail)
 		}
 	}
 	if d := g.DefaultRoute; d != nil {
@@ -156,7 +156,7 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 		half("masquerade", m.State, m.Detail, "packets from the tunnels leave through "+strings.Join(m.Interfaces, ", ")+" with its address")
 	}
 	for _, a := range g.Advice {
-		r.fact("advice", "%s", a)
+		r.field("advice", "%s", a)
 	}
 }
 
@@ -168,23 +168,23 @@ func (r *reporter) strangers(all []api.Stranger) {
 		list = append(list, fmt.Sprintf("%s (protocol %d, %s ago)", s.From, s.Protocol, r.since(s.Last)))
 	}
 	if len(list) > 0 {
-		r.fact("from", "%s", strings.Join(list, ", "))
+		r.field("from", "%s", strings.Join(list, ", "))
 	}
 }
 
-// rare shows counts that are zero for most tunnels.
-func (r *reporter) rare(p api.PeerStatus) {
+// exceptions shows counts that are zero for most tunnels.
+func (r *reporter) exceptions(p api.PeerStatus) {
 	if errors := icmpErrors(p.ICMP); len(errors) > 0 {
-		r.fact("ICMP", "errors: %s", strings.Join(errors, ", "))
+		r.field("ICMP", "errors: %s", strings.Join(errors, ", "))
 	}
 	if p.OddECN > 0 {
-		r.fact("ECN", "%d packets with an invalid combination of inner and outer fields", p.OddECN)
+		r.field("ECN", "%d packets with an invalid combination of inner and outer fields", p.OddECN)
 	}
 	if p.IDWraps > 0 {
-		r.fact("fragments", "IPv4 identifications repeated %d times too soon", p.IDWraps)
+		r.field("fragments", "IPv4 identifications repeated %d times too soon", p.IDWraps)
 	}
 	if p.Answered > 0 {
-		r.fact("answered", "%d echo requests and keepalives of the peer", p.Answered)
+		r.field("answered", "%d echo requests and keepalives of the peer", p.Answered)
 	}
 }
 
@@ -206,12 +206,12 @@ func icmpErrors(i api.ICMP) (list []string) {
 	return list
 }
 
-func (r *reporter) trouble(p api.PeerStatus) {
+func (r *reporter) problems(p api.PeerStatus) {
 	if e := p.LastError; e != nil {
-		r.fact("last error", "%s ago: %s", r.since(e.At), e.What)
+		r.field("last error", "%s ago: %s", r.since(e.At), e.What)
 	}
 	if o := p.LastDown; o != nil {
-		r.fact("last down", "%s", r.outage(*o))
+		r.field("last down", "%s", r.outage(*o))
 	}
 }
 
@@ -220,10 +220,10 @@ func (r *reporter) outage(o api.Outage) string {
 	if o.Until.IsZero() {
 		return fmt.Sprintf("since %s (%s): %s", o.From.Local().Format(layout), r.since(o.From), o.Why)
 	}
-	return fmt.Sprintf("%s, for %s: %s", o.From.Local().Format(layout), lapse(o.Until.Sub(o.From)), o.Why)
+	return fmt.Sprintf("%s, for %s: %s", o.From.Local().Format(layout), formatDuration(o.Until.Sub(o.From)), o.Why)
 }
 
-func (r *reporter) since(t time.Time) string { return lapse(r.now.Sub(t)) }
+func (r *reporter) since(t time.Time) string { return formatDuration(r.now.Sub(t)) }
 
 // peers shows each of many peers in a line, and below it why it carries no packets.
 func (r *reporter) peers(peers []api.PeerStatus) *table {

@@ -125,7 +125,7 @@ func TestStatusToFullDevice(t *testing.T) {
 	}
 }
 
-func TestManyPeersStayALineEach(t *testing.T) {
+func TestOneLinePerPeer(t *testing.T) {
 	s := api.Status{Tunnels: []api.TunnelStatus{hub(1000)}}
 	if n := strings.Count(lines(s, began), "\n"); n > 1000+10 {
 		t.Errorf("%d lines", n)
@@ -133,7 +133,7 @@ func TestManyPeersStayALineEach(t *testing.T) {
 }
 
 // Without permission, the error says how to get it.
-func TestStatusWithoutTheRight(t *testing.T) {
+func TestStatusWithoutPermission(t *testing.T) {
 	f := start(t)
 	must(t, os.Chmod(filepath.Dir(f.socket), 0o755))
 	must(t, os.Chmod(filepath.Dir(filepath.Dir(f.socket)), 0o755))

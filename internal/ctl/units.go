@@ -27,8 +27,8 @@ func scaled(n float64, unit string) string {
 	return s
 }
 
-// lapse formats a duration in its two largest units: 3d4h, 2h13m, 1m05s, 12s.
-func lapse(d time.Duration) string {
+// formatDuration formats a duration in its two largest units: 3d4h, 2h13m, 1m05s, 12s.
+func formatDuration(d time.Duration) string {
 	d = max(d, 0).Truncate(time.Second)
 	h, m, s := int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60
 	switch {

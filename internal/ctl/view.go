@@ -54,7 +54,7 @@ func (v *view) title() []cell {
 		peers += max(len(t.Peers), 1)
 	}
 	return []cell{{"sixfourd " + plain(v.status.Version), bold}, {fmt.Sprintf(" for %s: %d tunnels, %d peers, at %s; q quits",
-		lapse(v.now.Sub(v.status.Started)), len(v.status.Tunnels), peers, v.now.Format(time.TimeOnly)), none}}
+		formatDuration(v.now.Sub(v.status.Started)), len(v.status.Tunnels), peers, v.now.Format(time.TimeOnly)), none}}
 }
 
 // table shows every tunnel, and as many of its peers as fit, those with problems first.
@@ -112,7 +112,7 @@ func (v *view) row(name, key string, p api.PeerStatus, rates map[string]rate) ro
 		in, inBits = scaled(r.in.packets, "p/s"), scaled(8*r.in.bytes, "bit/s")
 		drops = r.drops
 	}
-	return row{cells: []cell{{plain(name), none}, phase(p.State), {lapse(v.now.Sub(p.State.Since)), none}, {rtt, none}, {loss, none}, {mtu, none},
+	return row{cells: []cell{{plain(name), none}, phase(p.State), {formatDuration(v.now.Sub(p.State.Since)), none}, {rtt, none}, {loss, none}, {mtu, none},
 		{out, none}, {outBits, none}, {in, none}, {inBits, none}, {drops, red}}}
 }
 

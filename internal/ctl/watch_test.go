@@ -48,7 +48,7 @@ func TestWatchOneTunnelAsJSON(t *testing.T) {
 }
 
 // watch waits for a daemon that restarts, and shows no event twice.
-func TestWatchThroughRestart(t *testing.T) {
+func TestWatchAcrossRestart(t *testing.T) {
 	f := start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

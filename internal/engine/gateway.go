@@ -125,8 +125,8 @@ func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 // reportGateway logs the results of a sync, each only once.
 func (e *Engine) reportGateway(done gateway.Done, err error) {
 	g := &e.gate
-	if len(done.Mended) > 0 {
-		text := "another program had removed the gateway's " + strings.Join(done.Mended, ", ") + ": restored"
+	if len(done.Restored) > 0 {
+		text := "another program had removed the gateway's " + strings.Join(done.Restored, ", ") + ": restored"
 		e.log.Warn(text)
 		for _, t := range e.tunnels {
 			if t.cfg.Name == g.cfg.DefaultRoute || g.cfg.DefaultRoute == "" && t.cfg.Netns == "" {

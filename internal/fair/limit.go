@@ -17,23 +17,23 @@ type Limit struct {
 
 	mu      sync.Mutex
 	holds   []*Hold // oldest first
-	turns   map[string]*turn
+	queues  map[string]*clientQueue
 	changed chan struct{} // closed when a place becomes free
 }
 
 // Hold is a place that is taken.
 type Hold struct {
-	limit  *Limit
-	client string
-	since  time.Time // when its present state began, or it last made progress
-	until  time.Time // no progress counts after this
-	cut    func()
-	idle   bool // ended before others of its client
-	kept   bool // must not be ended
+	limit     *Limit
+	client    string
+	since     time.Time // when its present state began, or it last made progress
+	until     time.Time // no progress counts after this
+	cut       func()
+	idle      bool // ended before others of its client
+	protected bool // must not be ended
 }
 
-// turn lets the requests of a client look for a place one after the other.
-type turn struct {
+// clientQueue makes the requests of a client look for a place one after the other.
+type clientQueue struct {
 	next  chan struct{}
 	users int
 }
@@ -42,16 +42,16 @@ type turn struct {
 // may be taken from a client even if the client that needs it has as many; with grace 0
 // it may not.
 func NewLimit(most int, grace time.Duration) *Limit {
-	return &Limit{most: most, grace: grace, turns: make(map[string]*turn), changed: make(chan struct{})}
+	return &Limit{most: most, grace: grace, queues: make(map[string]*clientQueue), changed: make(chan struct{})}
 }
 
 // Take takes a place for a client, if there is one, or if a client with more places can
 // lose one. Cut, which must not block, is called when this place is given to another
 // client.
 func (l *Limit) Take(client string, cut func()) (h *Hold, ok bool) {
-	h, loser, _ := l.try(client, cut)
-	if loser != nil {
-		loser.cut()
+	h, displaced, _ := l.try(client, cut)
+	if displaced != nil {
+		displaced.cut()
 	}
 	return h, h != nil
 }
@@ -71,14 +71,14 @@ func (l *Limit) Wait(ctx context.Context, client string, cut func()) (*Hold, err
 		l.mu.Lock()
 		changed := l.changed
 		l.mu.Unlock()
-		h, loser, again := l.try(client, cut)
-		if loser != nil {
-			loser.cut()
+		h, displaced, retry := l.try(client, cut)
+		if displaced != nil {
+			displaced.cut()
 		}
 		if h != nil {
 			return h, nil
 		}
-		timer := time.NewTimer(again)
+		timer := time.NewTimer(retry)
 		select {
 		case <-changed:
 		case <-timer.C:
@@ -90,23 +90,23 @@ func (l *Limit) Wait(ctx context.Context, client string, cut func()) (*Hold, err
 	}
 }
 
-func (l *Limit) enter(client string) *turn {
+func (l *Limit) enter(client string) *clientQueue {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.turns[client]
+	t := l.queues[client]
 	if t == nil {
-		t = &turn{next: make(chan struct{}, 1)}
-		l.turns[client] = t
+		t = &clientQueue{next: make(chan struct{}, 1)}
+		l.queues[client] = t
 	}
 	t.users++
 	return t
 }
 
-func (l *Limit) leave(client string, t *turn) {
+func (l *Limit) leave(client string, t *clientQueue) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.users--; t.users == 0 {
-		delete(l.turns, client)
+		delete(l.queues, client)
 	}
 }
 
@@ -114,7 +114,7 @@ func (l *Limit) leave(client string, t *turn) {
 func (l *Limit) waiting(client string) (own, all int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for name, t := range l.turns {
+	for name, t := range l.queues {
 		all += t.users
 		if name == client {
 			own = t.users
@@ -123,58 +123,58 @@ func (l *Limit) waiting(client string) (own, all int) {
 	return own, all
 }
 
-// longest is how long a request waits before it tries again, if nothing happens before.
-const longest = time.Second
+// maxRetry is how long a request waits before it tries again, if nothing happens before.
+const maxRetry = time.Second
 
-// try takes a place, possibly that of loser. If it fails, it returns when to try again.
-func (l *Limit) try(client string, cut func()) (h, loser *Hold, again time.Duration) {
+// try takes a place, possibly that of displaced. If it fails, it returns when to try again.
+func (l *Limit) try(client string, cut func()) (h, displaced *Hold, retry time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	if len(l.holds) >= l.most {
-		if loser, again = l.loser(client, now); loser == nil {
-			return nil, nil, again
+		if displaced, retry = l.choose(client, now); displaced == nil {
+			return nil, nil, retry
 		}
-		l.remove(loser)
+		l.remove(displaced)
 	}
 	h = &Hold{limit: l, client: client, since: now, until: now.Add(mostGraces * l.grace), cut: cut, idle: true}
 	l.holds = append(l.holds, h)
-	return h, loser, 0
+	return h, displaced, 0
 }
 
-// loser returns the hold whose place a client gets, or how long the client should wait.
-func (l *Limit) loser(client string, now time.Time) (*Hold, time.Duration) {
+// choose returns the hold whose place a client gets, or how long the client should wait.
+func (l *Limit) choose(client string, now time.Time) (*Hold, time.Duration) {
 	count := make(map[string]int)
 	for _, h := range l.holds {
 		count[h.client]++
 	}
-	var greedy, old *Hold
-	again := longest
+	var largest, old *Hold
+	retry := maxRetry
 	for _, h := range l.holds {
 		n := count[h.client]
-		if h.kept || n < count[client] {
+		if h.protected || n < count[client] {
 			continue
 		}
-		if n > count[client]+1 && (greedy == nil || n > count[greedy.client] || n == count[greedy.client] && h.before(greedy)) {
-			greedy = h
+		if n > count[client]+1 && (largest == nil || n > count[largest.client] || n == count[largest.client] && h.isEndedBefore(largest)) {
+			largest = h
 		}
 		if l.grace == 0 {
 			continue
 		}
 		if left := l.grace - now.Sub(h.since); left > 0 {
-			again = min(again, left)
-		} else if old == nil || h.before(old) {
+			retry = min(retry, left)
+		} else if old == nil || h.isEndedBefore(old) {
 			old = h
 		}
 	}
-	if greedy != nil {
-		return greedy, 0
+	if largest != nil {
+		return largest, 0
 	}
-	return old, again
+	return old, retry
 }
 
-// before reports whether h is ended before another hold.
-func (h *Hold) before(other *Hold) bool {
+// isEndedBefore reports whether h is ended before another hold.
+func (h *Hold) isEndedBefore(other *Hold) bool {
 	if h.idle != other.idle {
 		return h.idle
 	}
@@ -220,8 +220,8 @@ func (h *Hold) Begin(keep bool) (end func()) {
 	return func() { h.set(true, false) }
 }
 
-func (h *Hold) set(idle, kept bool) {
+func (h *Hold) set(idle, protected bool) {
 	h.limit.mu.Lock()
 	defer h.limit.mu.Unlock()
-	h.idle, h.kept, h.since = idle, kept, time.Now()
+	h.idle, h.protected, h.since = idle, protected, time.Now()
 }

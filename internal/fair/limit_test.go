@@ -95,7 +95,7 @@ func TestWait(t *testing.T) {
 		t.Error(err)
 	}
 	<-cut
-	if own, all := l.waiting("a"); own != 0 || all != 0 || len(l.turns) != 0 {
+	if own, all := l.waiting("a"); own != 0 || all != 0 || len(l.queues) != 0 {
 		t.Errorf("%d, %d still wait", own, all)
 	}
 }
@@ -118,8 +118,8 @@ func TestProgress(t *testing.T) {
 		if c.progress {
 			first.Progress()
 		}
-		if loser, _ := l.loser("a", time.Now()); (loser == nil) != c.kept {
-			t.Errorf("%+v: lost %v", c, loser != nil)
+		if displaced, _ := l.choose("a", time.Now()); (displaced == nil) != c.kept {
+			t.Errorf("%+v: lost %v", c, displaced != nil)
 		}
 	}
 }

@@ -20,26 +20,26 @@ import (
 // are recorded in the kernel, as a routing rule without effect: "30010: from all iif
 // eth0 nop proto 64".
 
-// change holds the changes to forwarding settings.
-type change struct {
-	ours             []string // interfaces on which we have turned forwarding on, after the change
-	on               []string
-	off              []string       // interfaces on which forwarding must be turned off
-	forget, remember []rule         // rules to remove and to add
-	index            map[string]int // indexes of existing interfaces
+// forwardingChange holds the changes to forwarding settings.
+type forwardingChange struct {
+	own                   []string // interfaces on which we have turned forwarding on, after the change
+	turnOn                []string
+	turnOff               []string       // interfaces on which forwarding must be turned off
+	removeRules, addRules []rule         // rules to remove and to add
+	index                 map[string]int // indexes of existing interfaces
 }
 
 func forwardingRule(name string) rule { return rule{priority: priorityForwarding, arrived: name} }
 
 // forwarding determines the changes after which the named interfaces, and no others,
 // forward because of us.
-func (m *masquerade) forwarding(names []string, done *Done) (change, error) {
-	c := change{index: make(map[string]int)}
+func (m *masquerade) forwarding(names []string, done *Done) (forwardingChange, error) {
+	c := forwardingChange{index: make(map[string]int)}
 	all, err := m.router.Conf(4, netcfg.AllInterfaces)
 	if err != nil {
 		return c, err
 	}
-	marked, err := ours(m.handle, 4, isForwarding)
+	marked, err := ownRules(m.handle, 4, isForwardingRule)
 	if err != nil {
 		return c, err
 	}
@@ -48,34 +48,34 @@ func (m *masquerade) forwarding(names []string, done *Done) (change, error) {
 		if err != nil {
 			return c, err
 		}
-		noted, known := slices.Contains(marked, forwardingRule(name)), slices.Contains(m.ours, name)
+		noted, known := slices.Contains(marked, forwardingRule(name)), slices.Contains(m.forwardingOn, name)
 		if c.index[name] == 0 || all.Forwarding || on && !noted && !known {
 			continue
 		}
-		c.ours = append(c.ours, name)
+		c.own = append(c.own, name)
 		if !on {
-			c.on = append(c.on, name)
+			c.turnOn = append(c.turnOn, name)
 		}
 		if !noted {
-			c.remember = append(c.remember, forwardingRule(name))
+			c.addRules = append(c.addRules, forwardingRule(name))
 		}
 		if known && !on {
-			done.Mended = append(done.Mended, "forwarding")
+			done.Restored = append(done.Restored, "forwarding")
 		}
 		if known && !noted {
-			done.Mended = append(done.Mended, "rule")
+			done.Restored = append(done.Restored, "rule")
 		}
 	}
 	for _, r := range marked {
-		if slices.Contains(c.ours, r.arrived) {
+		if slices.Contains(c.own, r.arrived) {
 			continue
 		}
 		if _, err := m.forwards(r.arrived, &c); err != nil {
 			return c, err
 		}
-		c.forget = append(c.forget, r)
+		c.removeRules = append(c.removeRules, r)
 		if !all.Forwarding && c.index[r.arrived] != 0 {
-			c.off = append(c.off, r.arrived)
+			c.turnOff = append(c.turnOff, r.arrived)
 		}
 	}
 	return c, nil
@@ -83,7 +83,7 @@ func (m *masquerade) forwarding(names []string, done *Done) (change, error) {
 
 // forwards reports whether an interface forwards. An interface that does not exist gets
 // no index in c.
-func (m *masquerade) forwards(name string, c *change) (bool, error) {
+func (m *masquerade) forwards(name string, c *forwardingChange) (bool, error) {
 	link, err := m.handle.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return false, nil
@@ -103,18 +103,18 @@ func (m *masquerade) forwards(name string, c *change) (bool, error) {
 }
 
 // apply makes the changes. It records what is ours before it changes a setting.
-func (m *masquerade) apply(c change) error {
-	all := setRules(m.handle, 4, nil, c.remember)
+func (m *masquerade) apply(c forwardingChange) error {
+	all := setRules(m.handle, 4, nil, c.addRules)
 	if all == nil {
-		for _, name := range c.on {
+		for _, name := range c.turnOn {
 			all = errors.Join(all, m.set(name, c.index[name], true))
 		}
 	}
-	for _, name := range c.off {
+	for _, name := range c.turnOff {
 		all = errors.Join(all, m.set(name, c.index[name], false))
 	}
-	m.ours = c.ours
-	return errors.Join(all, setRules(m.handle, 4, c.forget, nil))
+	m.forwardingOn = c.own
+	return errors.Join(all, setRules(m.handle, 4, c.removeRules, nil))
 }
 
 func (m *masquerade) set(name string, index int, on bool) error {

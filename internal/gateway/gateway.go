@@ -77,8 +77,8 @@ type Default struct {
 
 // Done is the result of a Sync.
 type Done struct {
-	Mended []string // what other programs had removed: "rule", "route", "table", "forwarding"
-	Advice []string // what does not work although there was no error, and how to fix it
+	Restored []string // what other programs had removed: "rule", "route", "table", "forwarding"
+	Advice   []string // what does not work although there was no error, and how to fix it
 
 	Missing                   []string // interfaces of masquerade that do not exist
 	DefaultErr, MasqueradeErr error    // why one of the two is not as required
@@ -86,10 +86,10 @@ type Done struct {
 
 // Gateway manages the rules and tables. It is not safe for concurrent use.
 type Gateway struct {
-	handle     *netlink.Handle
-	router     *netcfg.Router
-	ways       map[int]*way // by IP version
-	masquerade *masquerade  // nil: there is none
+	handle        *netlink.Handle
+	router        *netcfg.Router
+	defaultRoutes map[int]*defaultRoute // by IP version
+	masquerade    *masquerade           // nil: there is none
 }
 
 // Open returns a gateway that does nothing yet. Close it after use.
@@ -103,7 +103,7 @@ func Open() (*Gateway, error) {
 		h.Close()
 		return nil, err
 	}
-	return &Gateway{handle: h, router: r, ways: make(map[int]*way)}, nil
+	return &Gateway{handle: h, router: r, defaultRoutes: make(map[int]*defaultRoute)}, nil
 }
 
 // Sync makes everything as w says, and restores what other programs have removed. It is
@@ -111,26 +111,26 @@ func Open() (*Gateway, error) {
 func (g *Gateway) Sync(w Wanted) (Done, error) {
 	var done Done
 	for _, v := range []int{4, 6} {
-		done.DefaultErr = errors.Join(done.DefaultErr, g.syncWay(v, w.Default, &done))
+		done.DefaultErr = errors.Join(done.DefaultErr, g.syncDefaultRoute(v, w.Default, &done))
 	}
 	done.MasqueradeErr = g.syncMasquerade(w, &done)
 	return done, errors.Join(done.DefaultErr, done.MasqueradeErr)
 }
 
-func (g *Gateway) syncWay(v int, d *Default, done *Done) (err error) {
+func (g *Gateway) syncDefaultRoute(v int, d *Default, done *Done) (err error) {
 	wanted := d != nil && (v == 4 && d.IPv4 || v == 6 && d.IPv6)
-	w := g.ways[v]
+	w := g.defaultRoutes[v]
 	switch {
 	case !wanted && w == nil:
 		return nil
 	case !wanted:
-		delete(g.ways, v)
+		delete(g.defaultRoutes, v)
 		return w.close()
 	case w == nil:
-		if w, err = g.openWay(v); err != nil {
+		if w, err = g.openDefaultRoute(v); err != nil {
 			return fmt.Errorf("take the default route of IPv%d: %w", v, err)
 		}
-		g.ways[v] = w
+		g.defaultRoutes[v] = w
 	}
 	if err := w.sync(d, done); err != nil {
 		return fmt.Errorf("keep the default route of IPv%d: %w", v, err)
@@ -175,21 +175,21 @@ func Clean() error {
 	defer g.Close()
 	var all error
 	for _, v := range []int{4, 6} {
-		rules, err := ours(g.handle, v, isWay)
+		rules, err := ownRules(g.handle, v, isDefaultRouteRule)
 		if err == nil && len(rules) > 0 {
-			err = g.cleanWay(v)
+			err = g.cleanDefaultRoute(v)
 		}
 		all = errors.Join(all, err)
 	}
-	marks, err := ours(g.handle, 4, isForwarding)
+	marks, err := ownRules(g.handle, 4, isForwardingRule)
 	if err == nil && len(marks) > 0 {
 		err = g.cleanMasquerade()
 	}
 	return errors.Join(all, err)
 }
 
-func (g *Gateway) cleanWay(v int) error {
-	w, err := g.openWay(v)
+func (g *Gateway) cleanDefaultRoute(v int) error {
+	w, err := g.openDefaultRoute(v)
 	if errors.Is(err, nft.ErrTaken) {
 		return nil
 	}

@@ -86,7 +86,7 @@ func TestRulesFollowAddresses(t *testing.T) {
 	w := Wanted{Default: &Default{Interface: "six0", Index: tunnel, IPv4: true, Mark: mark}}
 	from := func(want ...string) {
 		t.Helper()
-		rules, err := ours(g.handle, 4, isWay)
+		rules, err := ownRules(g.handle, 4, isDefaultRouteRule)
 		must(t, err)
 		var got []string
 		for _, r := range rules {
@@ -105,7 +105,7 @@ func TestRulesFollowAddresses(t *testing.T) {
 	sync(t, g, w)
 	from("192.0.2.2/32", "198.51.100.7/32")
 	must(t, ns.DelAddr("eth0", netip.MustParsePrefix("198.51.100.7/24")))
-	if done := sync(t, g, w); len(done.Mended)+len(done.Advice) > 0 {
+	if done := sync(t, g, w); len(done.Restored)+len(done.Advice) > 0 {
 		t.Errorf("what changes with the host is told as %+v", done)
 	}
 	from("192.0.2.2/32")
@@ -115,14 +115,14 @@ func TestRulesFollowAddresses(t *testing.T) {
 	}
 }
 
-// TestOthersRules: rules and routes of other programs in the places of ours are not
+// TestForeignRules: rules and routes of other programs in the places of ours are not
 // removed.
-func TestOthersRules(t *testing.T) {
+func TestForeignRules(t *testing.T) {
 	ns, tunnel := namespace(t)
 	h := ns.Handle()
 	must(t, h.RouteAdd(&netlink.Route{Table: firstTable, Dst: ipNet(netip.MustParsePrefix("198.18.0.0/15")), LinkIndex: tunnel}))
 	other := netlink.NewRule()
-	other.Family, other.Priority, other.Table, other.Src = unix.AF_INET, priorityOldWay, 100, ipNet(netip.MustParsePrefix("192.0.2.2/32"))
+	other.Family, other.Priority, other.Table, other.Src = unix.AF_INET, priorityBypass, 100, ipNet(netip.MustParsePrefix("192.0.2.2/32"))
 	must(t, h.RuleAdd(other))
 	was := shown(t, ns)
 	g := open(t)
@@ -134,8 +134,8 @@ func TestOthersRules(t *testing.T) {
 		t.Errorf("the next table has %v", routes)
 	}
 	must(t, Clean()) // removes neither those of the gateway nor those of others
-	if done := sync(t, g, w); len(done.Mended) > 0 {
-		t.Errorf("mended: %v", done.Mended)
+	if done := sync(t, g, w); len(done.Restored) > 0 {
+		t.Errorf("mended: %v", done.Restored)
 	}
 	must(t, g.Close())
 	must(t, Clean())
@@ -144,9 +144,9 @@ func TestOthersRules(t *testing.T) {
 	}
 }
 
-// TestFollowing: connections are followed only while the host forwards. Advice about
+// TestReplyRules: connections are followed only while the host forwards. Advice about
 // strict reverse path filtering is given only then.
-func TestFollowing(t *testing.T) {
+func TestReplyRules(t *testing.T) {
 	ns, tunnel := namespace(t)
 	g := open(t)
 	defer g.Close()
@@ -190,9 +190,9 @@ func TestFollowing(t *testing.T) {
 	}
 }
 
-// TestChanges: the default route moves to another tunnel, and masquerading to another
+// TestOtherTunnelAndUplink: the default route moves to another tunnel, and masquerading to another
 // uplink, without a restart.
-func TestChanges(t *testing.T) {
+func TestOtherTunnelAndUplink(t *testing.T) {
 	ns, tunnel := namespace(t)
 	was := shown(t, ns)
 	g := open(t)
@@ -230,15 +230,15 @@ func TestChanges(t *testing.T) {
 	forwards("far0", true)
 	// Another program turns forwarding off, and removes our rules.
 	must(t, ns.Sysctl("net/ipv4/conf/far0/forwarding", "0"))
-	marks, err := ours(g.handle, 4, isForwarding)
+	marks, err := ownRules(g.handle, 4, isForwardingRule)
 	must(t, err)
 	must(t, setRules(g.handle, 4, marks, nil))
-	if done := sync(t, g, Wanted{Masquerade: []string{"far0"}, Tunnels: tunnels}); !slices.Contains(done.Mended, "forwarding") || !slices.Contains(done.Mended, "rule") {
-		t.Errorf("mended: %v", done.Mended)
+	if done := sync(t, g, Wanted{Masquerade: []string{"far0"}, Tunnels: tunnels}); !slices.Contains(done.Restored, "forwarding") || !slices.Contains(done.Restored, "rule") {
+		t.Errorf("mended: %v", done.Restored)
 	}
 	forwards("far0", true)
-	if done := sync(t, g, Wanted{Masquerade: []string{"far0"}, Tunnels: tunnels}); len(done.Mended) > 0 {
-		t.Errorf("mended: %v", done.Mended)
+	if done := sync(t, g, Wanted{Masquerade: []string{"far0"}, Tunnels: tunnels}); len(done.Restored) > 0 {
+		t.Errorf("mended: %v", done.Restored)
 	}
 	must(t, g.Close())
 	forwards("far0", false)

@@ -22,13 +22,13 @@ import (
 //
 // Only one process in a network namespace can do it: the owner of the table.
 type masquerade struct {
-	handle *netlink.Handle
-	router *netcfg.Router
-	own    *nft.Tables
-	v4, v6 *nftables.Table // v6 is nil while no tunnel needs it
-	in4    content         // the content of the tables
-	in6    content
-	ours   []string // interfaces on which we have turned forwarding on
+	handle       *netlink.Handle
+	router       *netcfg.Router
+	own          *nft.Tables
+	v4, v6       *nftables.Table // v6 is nil while no tunnel needs it
+	in4          content         // the content of the tables
+	in6          content
+	forwardingOn []string // interfaces on which we have turned forwarding on
 }
 
 // content describes one table.
@@ -78,7 +78,7 @@ func (m *masquerade) sync(w Wanted, done *Done) error {
 			done.Advice = append(done.Advice, fmt.Sprintf("there is no interface %s, or it has no IPv4 address: no packets leave through it; if this is not intended, correct masquerade", name))
 		}
 	}
-	in4.forward = steps.ours
+	in4.forward = steps.own
 	// The accepting rules are changed before the others.
 	if err := m.fill(m.v4, &m.in4, in4); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (m *masquerade) restore(done *Done) error {
 		if err == nil && !exists {
 			*t.in = content{}
 			if *t.table, err = m.own.Add((*t.table).Family); err == nil {
-				done.Mended = append(done.Mended, "table")
+				done.Restored = append(done.Restored, "table")
 			}
 		}
 		if err != nil {
@@ -188,7 +188,7 @@ func (c content) between(f func(tunnel, uplink string)) {
 // match the input interface since Linux 5.7.
 func natRules(in content, family nftables.TableFamily) (rules [][]expr.Any) {
 	in.between(func(tunnel, uplink string) {
-		r := append(arrived(tunnel), left(uplink)...)
+		r := append(arrivesBy(tunnel), leavesBy(uplink)...)
 		if family == nftables.TableFamilyIPv6 { // ip6 saddr fc00::/7
 			r = append(r,
 				&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 1},
@@ -213,10 +213,10 @@ func forwardRules(in content) [][]expr.Any {
 		append(ctBits(expr.CtKeySTATUS, ctStatusDNAT), accept), // for a published port (destination NAT)
 	}
 	in.between(func(tunnel, uplink string) {
-		rules = append(rules, append(append(arrived(tunnel), left(uplink)...), accept))
+		rules = append(rules, append(append(arrivesBy(tunnel), leavesBy(uplink)...), accept))
 	})
 	for _, name := range in.forward {
-		rules = append(rules, append(arrived(name), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}))
+		rules = append(rules, append(arrivesBy(name), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}))
 	}
 	return rules
 }

@@ -18,7 +18,7 @@ const protocol = 64
 
 // Priorities of our rules: see the package comment.
 const (
-	priorityOldWay     = 30000
+	priorityBypass     = 30000
 	priorityMain       = 30001
 	priorityTunnel     = 30002
 	priorityEnd        = 30003
@@ -37,11 +37,11 @@ type rule struct {
 	noDefault  bool // ignore the table's default route
 }
 
-func isWay(r rule) bool        { return r.priority != priorityForwarding }
-func isForwarding(r rule) bool { return r.priority == priorityForwarding }
+func isDefaultRouteRule(r rule) bool { return r.priority != priorityForwarding }
+func isForwardingRule(r rule) bool   { return r.priority == priorityForwarding }
 
-// ours returns the rules of an IP version that we have made.
-func ours(h *netlink.Handle, v int, which func(rule) bool) ([]rule, error) {
+// ownRules returns the rules of an IP version that we have made.
+func ownRules(h *netlink.Handle, v int, which func(rule) bool) ([]rule, error) {
 	list, err := dump(func() ([]netlink.Rule, error) { return h.RuleList(family(v)) })
 	if err != nil {
 		return nil, fmt.Errorf("list the rules of IPv%d: %w", v, err)
@@ -121,7 +121,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 // setRules changes the kernel's rules from those in there to those in wanted. The rule
 // that sends packets into the tunnel is added last and removed first.
-func setRules(h *netlink.Handle, v int, there, wanted []rule) error {
+func setRules(h *netlink.Handle, v int, existing, wanted []rule) error {
 	late := func(a, b rule) int {
 		switch {
 		case a.priority == b.priority:
@@ -133,8 +133,8 @@ func setRules(h *netlink.Handle, v int, there, wanted []rule) error {
 		}
 		return 0
 	}
-	add := slices.DeleteFunc(slices.Clone(wanted), func(r rule) bool { return slices.Contains(there, r) })
-	remove := slices.DeleteFunc(slices.Clone(there), func(r rule) bool { return slices.Contains(wanted, r) })
+	add := slices.DeleteFunc(slices.Clone(wanted), func(r rule) bool { return slices.Contains(existing, r) })
+	remove := slices.DeleteFunc(slices.Clone(existing), func(r rule) bool { return slices.Contains(wanted, r) })
 	slices.SortStableFunc(add, late)
 	slices.SortStableFunc(remove, func(a, b rule) int { return late(b, a) })
 	var all error

@@ -114,7 +114,7 @@ func goList(t *testing.T, args ...string) []string {
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
 
-func TestWhoImportsWhom(t *testing.T) {
+func TestImportRules(t *testing.T) {
 	found := 0
 	for _, line := range goList(t, "-deps", "-f", `{{if not .Standard}}{{.ImportPath}} {{join .Imports " "}}{{end}}`, "./...") {
 		pkg, imports, _ := strings.Cut(line, " ")
@@ -157,7 +157,7 @@ func TestLibrariesStandAlone(t *testing.T) {
 	}
 }
 
-func TestWhatTheDaemonIsWithout(t *testing.T) {
+func TestDaemonDependencies(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/sixfourd") {
 		if slices.ContainsFunc(inTheDaemon, func(path string) bool { return strings.HasPrefix(dep, path) }) {
 			t.Errorf("cmd/sixfourd depends on %s", dep)

@@ -61,7 +61,7 @@ func TestPrograms(t *testing.T) {
 
 // The operator's tool shows what the daemon says of itself. It needs none of what makes
 // tunnels or answers at the control socket.
-func TestWhatTheToolIsWithout(t *testing.T) {
+func TestToolDependencies(t *testing.T) {
 	without := []string{
 		"sixfour/internal/engine", "sixfour/internal/gateway", "sixfour/internal/iface", "sixfour/internal/control", "sixfour/internal/metrics",
 		"sixfour/internal/privilege", "sixfour/tun", "sixfour/transport/xdp",

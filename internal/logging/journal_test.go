@@ -131,9 +131,9 @@ func TestJournalLargeEntry(t *testing.T) {
 	}
 }
 
-// TestJournalGoes: without the journal, lines go to standard error, and later to the
+// TestJournalRestarts: without the journal, lines go to standard error, and later to the
 // journal again.
-func TestJournalGoes(t *testing.T) {
+func TestJournalRestarts(t *testing.T) {
 	log, c, buf, path := journalLog(t)
 	log.Info("one")
 	receive(t, c)

@@ -15,8 +15,8 @@ const (
 	// once, and perSecond how many per second after that.
 	burst     = 10
 	perSecond = 1
-	// tellAfter is after what time the number of suppressed entries is logged.
-	tellAfter = 10 * time.Second
+	// reportAfter is after what time the number of suppressed entries is logged.
+	reportAfter = 10 * time.Second
 	// maxMessages is how many messages have a limit of their own; all others share one
 	// limit.
 	maxMessages = 512
@@ -66,9 +66,9 @@ type subject struct{ message, tunnel string }
 // bucket is the limit of one subject.
 type bucket struct {
 	*rate.Limiter
-	silent uint64 // suppressed entries that were not reported yet
-	level  zapcore.Level
-	logger string
+	suppressed uint64 // suppressed entries that were not reported yet
+	level      zapcore.Level
+	logger     string
 }
 
 // limiter counts entries by their subject.
@@ -95,10 +95,10 @@ func (l *limiter) allow(e zapcore.Entry, tunnel string) bool {
 		return true
 	}
 	l.limited.Add(1)
-	b.silent++
+	b.suppressed++
 	b.level, b.logger = e.Level, e.LoggerName
 	if l.timer == nil && !l.closed {
-		l.timer = time.AfterFunc(tellAfter, l.tell)
+		l.timer = time.AfterFunc(reportAfter, l.report)
 	}
 	return false
 }
@@ -128,26 +128,26 @@ func (l *limiter) bucket(s subject, now time.Time) *bucket {
 // forget removes buckets that are the same as new ones.
 func (l *limiter) forget(now time.Time) {
 	for s, b := range l.buckets {
-		if b.silent == 0 && b.TokensAt(now) >= burst {
+		if b.suppressed == 0 && b.TokensAt(now) >= burst {
 			delete(l.buckets, s)
 		}
 	}
 }
 
-// tell logs how many entries were suppressed.
-func (l *limiter) tell() {
+// report logs how many entries were suppressed.
+func (l *limiter) report() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.timer = nil
 	for s, b := range l.buckets {
-		if b.silent == 0 {
+		if b.suppressed == 0 {
 			continue
 		}
-		fields := []zapcore.Field{zap.Uint64("lines", b.silent), zap.String("like", s.message)}
+		fields := []zapcore.Field{zap.Uint64("lines", b.suppressed), zap.String("like", s.message)}
 		if s.tunnel != "" {
 			fields = append(fields, zap.String("tunnel", s.tunnel))
 		}
-		b.silent = 0
+		b.suppressed = 0
 		e := zapcore.Entry{Level: b.level, Time: time.Now(), LoggerName: b.logger, Message: "similar lines were not logged"}
 		if l.out.Enabled(e.Level) { // the level may have changed since
 			_ = l.out.Write(e, fields) // neither core fails
@@ -163,5 +163,5 @@ func (l *limiter) close() {
 		l.timer.Stop()
 	}
 	l.mu.Unlock()
-	l.tell()
+	l.report()
 }

@@ -66,9 +66,9 @@ func TestLimit(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		flood(six0, 5)
 		check("3 s later", repeat("dropped tunnel=six0", 3)...)
-		time.Sleep(tellAfter)
+		time.Sleep(reportAfter)
 		check("then", "similar lines were not logged tunnel=six0 like=dropped lines=39")
-		time.Sleep(10 * tellAfter)
+		time.Sleep(10 * reportAfter)
 		check("nothing more")
 		flood(six0, 12)
 		check("a burst again", repeat("dropped tunnel=six0", 10)...)
@@ -90,7 +90,7 @@ func TestManyMessages(t *testing.T) {
 		if got := len(lines()); got != maxMessages+burst || len(l.buckets) > maxMessages+1 {
 			t.Errorf("%d lines, %d buckets", got, len(l.buckets))
 		}
-		time.Sleep(tellAfter)
+		time.Sleep(reportAfter)
 		synctest.Wait()
 		if got := lines(); len(got) != 1 || got[0] != fmt.Sprintf("similar lines were not logged like=(different messages) lines=%d", 9*maxMessages-burst) {
 			t.Errorf("%q", got)

@@ -53,7 +53,7 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-func TestRefuses(t *testing.T) {
+func TestInvalidOptions(t *testing.T) {
 	for _, c := range [][2]string{{"loud", "auto"}, {"", "auto"}, {"panic", "auto"}, {"info", "xml"}} {
 		if _, err := New(new(bytes.Buffer), c[0], c[1]); err == nil {
 			t.Errorf("level %q, format %q are taken", c[0], c[1])

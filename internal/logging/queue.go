@@ -14,21 +14,21 @@ import (
 const (
 	// queued is how many lines can wait to be written.
 	queued = 1024
-	// parting is how long the end of the daemon waits for these lines.
-	parting = time.Second
+	// closeTimeout is how long the end of the daemon waits for these lines.
+	closeTimeout = time.Second
 )
 
 // queue writes lines on a goroutine of its own, because a pipe that is not read, or a
 // disk that hangs, must not block the goroutines that carry packets. A line that has no
 // room, or that cannot be written, is lost and counted. It is a zapcore.WriteSyncer.
 type queue struct {
-	w     io.Writer
-	lines chan []byte
-	lost  *atomic.Uint64
-	told  uint64 // lost lines that were reported
+	w        io.Writer
+	lines    chan []byte
+	lost     *atomic.Uint64
+	reported uint64 // lost lines that were reported
 	// loss returns the line that reports how many lines were lost.
-	loss func(n uint64) []byte
-	torn bool // the last line was written in part
+	loss    func(n uint64) []byte
+	partial bool // the last line was written in part
 
 	mu     sync.RWMutex // write-locked to close lines
 	closed bool
@@ -65,31 +65,31 @@ func (q *queue) run() {
 	defer close(q.done)
 	for line := range q.lines {
 		if q.put(line) {
-			q.tell()
+			q.reportLoss()
 		}
 	}
 }
 
 // put writes a line, and reports whether it succeeded.
 func (q *queue) put(line []byte) bool {
-	if q.torn {
+	if q.partial {
 		line = append([]byte("\n"), line...)
 	}
 	n, err := q.w.Write(line)
 	if err == nil {
-		q.torn = false
+		q.partial = false
 		return true
 	}
-	q.torn = q.torn || n > 0
+	q.partial = q.partial || n > 0
 	q.lost.Add(1)
 	return false
 }
 
-// tell reports, once a line can be written again, how many were lost.
-func (q *queue) tell() {
-	if n := q.lost.Load(); n > q.told {
-		if _, err := q.w.Write(q.loss(n - q.told)); err == nil {
-			q.told = n
+// reportLoss reports, once a line can be written again, how many were lost.
+func (q *queue) reportLoss() {
+	if n := q.lost.Load(); n > q.reported {
+		if _, err := q.w.Write(q.loss(n - q.reported)); err == nil {
+			q.reported = n
 		}
 	}
 }
@@ -104,7 +104,7 @@ func (q *queue) close() {
 	q.mu.Unlock()
 	select {
 	case <-q.done:
-	case <-time.After(parting):
+	case <-time.After(closeTimeout):
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestNobodyTakesLines: neither a full disk nor a reader that has ended stops or blocks
+// TestFailingWriter: neither a full disk nor a reader that has ended stops or blocks
 // the logger.
-func TestNobodyTakesLines(t *testing.T) {
+func TestFailingWriter(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -44,9 +44,9 @@ func TestNobodyTakesLines(t *testing.T) {
 	}
 }
 
-// TestReaderPauses: a reader that pauses blocks nothing, and gets the number of lines
+// TestBlockedWriter: a reader that pauses blocks nothing, and gets the number of lines
 // that were lost.
-func TestReaderPauses(t *testing.T) {
+func TestBlockedWriter(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -116,8 +116,8 @@ func TestReaderPauses(t *testing.T) {
 	}
 }
 
-// TestTornLine: a line that was written in part does not damage the next one.
-func TestTornLine(t *testing.T) {
+// TestPartialLine: a line that was written in part does not damage the next one.
+func TestPartialLine(t *testing.T) {
 	w := &tearing{room: 30}
 	log, err := newLog(w, "info", "console", nowhere)
 	if err != nil {

@@ -38,14 +38,14 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect sends the current metrics.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.status()
-	o := out{ch}
+	o := sink{ch}
 	b := version.Get()
 	o.add(build, 1, b.Release, b.Commit, b.Go)
 	o.add(started, seconds(s.Started))
 	o.add(reloads, float64(s.Reloads.Succeeded), "success")
 	o.add(reloads, float64(s.Reloads.Failed), "failure")
 	o.add(reloadedAt, seconds(s.Reloads.Last))
-	o.add(reloadedOK, truth(s.Reloads.Error == ""))
+	o.add(reloadedOK, boolValue(s.Reloads.Error == ""))
 	o.add(logLost, float64(c.logs.Lost()))
 	o.add(logLimited, float64(c.logs.Limited()))
 	o.traffic("", "", "in", &s.Stray)
@@ -56,25 +56,25 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // gateway sends the state of [gateway].
-func (o out) gateway(g *api.GatewayStatus) {
+func (o sink) gateway(g *api.GatewayStatus) {
 	if g == nil {
 		return
 	}
 	if d := g.DefaultRoute; d != nil {
-		o.add(defaultRoute, truth(d.State == api.HalfActive), d.Tunnel)
+		o.add(defaultRoute, boolValue(d.State == api.HalfActive), d.Tunnel)
 	}
 	if m := g.Masquerade; m != nil {
 		for _, name := range m.Interfaces {
-			o.add(masquerading, truth(m.State != api.HalfFailed && !slices.Contains(m.Missing, name)), name)
+			o.add(masquerading, boolValue(m.State != api.HalfFailed && !slices.Contains(m.Missing, name)), name)
 		}
 	}
 }
 
-// out is the destination of metrics.
-type out struct{ ch chan<- prometheus.Metric }
+// sink is the destination of metrics.
+type sink struct{ ch chan<- prometheus.Metric }
 
 // add sends a metric with values for its family's labels.
-func (o out) add(f *family, value float64, labels ...string) {
+func (o sink) add(f *family, value float64, labels ...string) {
 	o.ch <- &sample{f, value, f.pairs(labels)}
 }
 
@@ -101,9 +101,9 @@ func (s *sample) Write(m *dto.Metric) error {
 }
 
 // tunnel sends the metrics of a tunnel and its peers.
-func (o out) tunnel(t *api.TunnelStatus) {
+func (o sink) tunnel(t *api.TunnelStatus) {
 	o.add(info, 1, t.Name, t.Mode, t.Namespace)
-	o.add(ready, truth(t.State.Phase.Carries()), t.Name)
+	o.add(ready, boolValue(t.State.Phase.Carries()), t.Name)
 	if t.State.TunnelMTU > 0 {
 		o.add(tunnelMTU, float64(t.State.TunnelMTU), t.Name)
 	}
@@ -116,7 +116,7 @@ func (o out) tunnel(t *api.TunnelStatus) {
 	if len(all) == 0 { // there is only one
 		all = []api.PeerStatus{t.PeerStatus}
 	} else {
-		o.blameless(t)
+		o.unattributed(t)
 	}
 	var in [len(states)]int
 	for i := range all {
@@ -128,9 +128,9 @@ func (o out) tunnel(t *api.TunnelStatus) {
 	}
 }
 
-// blameless sends the counters of a hub for packets that belong to no peer: the tunnel's
+// unattributed sends the counters of a hub for packets that belong to no peer: the tunnel's
 // counters minus those of its peers.
-func (o out) blameless(t *api.TunnelStatus) {
+func (o sink) unattributed(t *api.TunnelStatus) {
 	in, out := t.In, t.Out
 	for i := range t.Peers {
 		less(&in, &t.Peers[i].In)
@@ -151,18 +151,18 @@ func less(t, other *api.Traffic) {
 }
 
 // peer sends the metrics of one peer.
-func (o out) peer(tunnel string, p *api.PeerStatus) {
+func (o sink) peer(tunnel string, p *api.PeerStatus) {
 	o.traffic(tunnel, p.Peer, "in", &p.In)
 	o.traffic(tunnel, p.Peer, "out", &p.Out)
 	o.errors(tunnel, p.Peer, "in", &p.ICMP.HeardTypes)
 	labels := up.pairs([]string{tunnel, p.Peer})
 	put := func(f *family, value float64) { o.ch <- &sample{f, value, labels} }
 	put(ignored, float64(p.ICMP.Ignored))
-	put(up, truth(p.State.Phase == api.Up || p.State.Phase == api.Suspect))
+	put(up, boolValue(p.State.Phase == api.Up || p.State.Phase == api.Suspect))
 	put(state, float64(number(p.State.Phase)))
 	put(since, seconds(p.State.Since))
 	if !p.Liveness.Heard.IsZero() {
-		put(heard, seconds(p.Liveness.Heard))
+		put(lastHeard, seconds(p.Liveness.Heard))
 	}
 	if p.Liveness.RTT > 0 {
 		put(rtt, p.Liveness.RTT)
@@ -181,11 +181,11 @@ func (o out) peer(tunnel string, p *api.PeerStatus) {
 }
 
 // traffic sends the counters of one direction: carried packets and drops.
-func (o out) traffic(tunnel, peer, direction string, t *api.Traffic) {
+func (o sink) traffic(tunnel, peer, direction string, t *api.Traffic) {
 	if tunnel != "" { // a packet that belongs to no tunnel is never carried
 		labels := packets.pairs([]string{tunnel, peer, direction})
 		o.ch <- &sample{packets, float64(t.Packets), labels}
-		o.ch <- &sample{octets, float64(t.Bytes), labels}
+		o.ch <- &sample{bytesTotal, float64(t.Bytes), labels}
 	}
 	for reason, n := range t.Drops {
 		if n > 0 { // otherwise it belonged to a peer
@@ -195,7 +195,7 @@ func (o out) traffic(tunnel, peer, direction string, t *api.Traffic) {
 }
 
 // errors sends the counters of ICMP errors.
-func (o out) errors(tunnel, peer, direction string, t *api.ICMPTypes) {
+func (o sink) errors(tunnel, peer, direction string, t *api.ICMPTypes) {
 	for _, kind := range [...]struct {
 		name string
 		n    uint64
@@ -224,7 +224,7 @@ func number(p api.Phase) int {
 	return 0
 }
 
-func truth(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}

@@ -72,17 +72,17 @@ func stateNumbers() string {
 }
 
 var (
-	packets = counter("packets_total", "Inner packets carried; in: received from peers and written to the interface.", labelTunnel, labelPeer, labelDirection)
-	octets  = counter("bytes_total", "Bytes of the inner packets carried.", labelTunnel, labelPeer, labelDirection)
-	drops   = counter("drops_total", "Packets not carried, each counted under one reason; the label tunnel is empty for packets of no tunnel.", labelTunnel, labelPeer, labelDirection, labelReason)
-	icmps   = counter("icmp_total", "ICMP errors; in: about our outer packets; out: to inner senders.", labelTunnel, labelPeer, labelDirection, labelType)
-	ignored = counter("icmp_ignored_total", "ICMP errors that were ignored: about packets that were not sent, or not plausible.", labelTunnel, labelPeer)
-	limited = counter("icmp_limited_total", "ICMP errors not sent to inner senders because of the rate limit.", labelTunnel)
+	packets    = counter("packets_total", "Inner packets carried; in: received from peers and written to the interface.", labelTunnel, labelPeer, labelDirection)
+	bytesTotal = counter("bytes_total", "Bytes of the inner packets carried.", labelTunnel, labelPeer, labelDirection)
+	drops      = counter("drops_total", "Packets not carried, each counted under one reason; the label tunnel is empty for packets of no tunnel.", labelTunnel, labelPeer, labelDirection, labelReason)
+	icmps      = counter("icmp_total", "ICMP errors; in: about our outer packets; out: to inner senders.", labelTunnel, labelPeer, labelDirection, labelType)
+	ignored    = counter("icmp_ignored_total", "ICMP errors that were ignored: about packets that were not sent, or not plausible.", labelTunnel, labelPeer)
+	limited    = counter("icmp_limited_total", "ICMP errors not sent to inner senders because of the rate limit.", labelTunnel)
 
 	up         = gauge("peer_up", "Whether the peer answers or, without keepalive, whether packets can be sent to it; 1 also while it is suspect.", labelTunnel, labelPeer)
 	state      = gauge("peer_state", "State of the peer: "+stateNumbers()+".", labelTunnel, labelPeer)
 	since      = gauge("peer_state_since_timestamp_seconds", "When the peer entered its state.", labelTunnel, labelPeer)
-	heard      = gauge("peer_heard_timestamp_seconds", "When the last packet came from the peer, as far as known.", labelTunnel, labelPeer)
+	lastHeard  = gauge("peer_heard_timestamp_seconds", "When the last packet came from the peer, as far as known.", labelTunnel, labelPeer)
 	rtt        = gauge("peer_rtt_seconds", "Smoothed round-trip time of keepalive probes; absent while not known.", labelTunnel, labelPeer)
 	loss       = gauge("peer_loss_ratio", "Share of the last 20 keepalive probes that was not answered, 0 to 1.", labelTunnel, labelPeer)
 	sent       = counter("peer_probes_sent_total", "Keepalive probes sent.", labelTunnel, labelPeer)

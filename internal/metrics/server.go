@@ -31,13 +31,13 @@ type Daemon interface {
 // Limits of one listener. Clients are not authenticated, and can be on any host that can
 // reach the address.
 const (
-	maxConns   = 64
-	maxHeader  = 8 << 10
-	maxHealth  = 2000             // bytes of a health answer: written without waiting for the client
-	askTimeout = 5 * time.Second  // for a request to arrive
-	tellTime   = 20 * time.Second // for the client to read an answer
-	idleTime   = 15 * time.Second
-	lifeTime   = 5 * time.Second // for the control loop to answer
+	maxConns        = 64
+	maxHeader       = 8 << 10
+	maxHealth       = 2000             // bytes of a health answer: written without waiting for the client
+	requestTimeout  = 5 * time.Second  // for a request to arrive
+	responseTimeout = 20 * time.Second // for the client to read an answer
+	idleTime        = 15 * time.Second
+	aliveTimeout    = 5 * time.Second // for the control loop to answer
 )
 
 // Server serves /metrics, /healthz and /readyz.
@@ -57,9 +57,9 @@ func Listen(address string, d Daemon, logs Logs, errorLog *log.Logger) (*Server,
 		ConnContext:       bounded.ConnContext,
 		Handler:           handler(d, logs, errorLog),
 		ErrorLog:          errorLog,
-		ReadHeaderTimeout: askTimeout,
-		ReadTimeout:       askTimeout,
-		WriteTimeout:      tellTime,
+		ReadHeaderTimeout: requestTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      responseTimeout,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 	}}
@@ -116,26 +116,26 @@ func handler(d Daemon, logs Logs, errorLog *log.Logger) http.Handler {
 	}}))
 	health := func(path string, h http.HandlerFunc) { mux.Handle("GET "+path, fair.ServeSoon(h)) }
 	health("/healthz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), lifeTime)
+		ctx, cancel := context.WithTimeout(r.Context(), aliveTimeout)
 		defer cancel()
-		tell(w, trouble(d.Alive(ctx)))
+		writeHealth(w, errorLines(d.Alive(ctx)))
 	})
 	health("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		tell(w, waiting(d.Status()))
+		writeHealth(w, waitingLines(d.Status()))
 	})
 	return mux
 }
 
-// trouble returns an error as lines.
-func trouble(err error) []string {
+// errorLines returns an error as lines.
+func errorLines(err error) []string {
 	if err == nil {
 		return nil
 	}
 	return []string{err.Error()}
 }
 
-// waiting returns a line for each tunnel that cannot carry packets, with the reason.
-func waiting(s api.Status) (lines []string) {
+// waitingLines returns a line for each tunnel that cannot carry packets, with the reason.
+func waitingLines(s api.Status) (lines []string) {
 	for i := range s.Tunnels {
 		t := &s.Tunnels[i]
 		if t.State.Phase.Carries() {
@@ -150,8 +150,8 @@ func waiting(s api.Status) (lines []string) {
 	return lines
 }
 
-// tell answers that all is well or, with status 503, what is wrong.
-func tell(w http.ResponseWriter, lines []string) {
+// writeHealth answers that all is well or, with status 503, what is wrong.
+func writeHealth(w http.ResponseWriter, lines []string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

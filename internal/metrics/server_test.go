@@ -167,7 +167,7 @@ func TestSnapshots(t *testing.T) {
 	for i := range 2 * (maxSnapshots + 2) {
 		c := &slowClient{}
 		clients = append(clients, c)
-		begun = append(begun, s.join(http.NewResponseController(c), now.Add(time.Duration(i/2)*fresh)))
+		begun = append(begun, s.join(http.NewResponseController(c), now.Add(time.Duration(i/2)*maxAge)))
 	}
 	if begun[0] != begun[1] || begun[1] == begun[2] {
 		t.Error("who asks at the same time has the same set, later ones another")
@@ -211,7 +211,7 @@ func TestIdleConnections(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if took := time.Since(began); took > askTimeout { // from then on idle connections end by themselves
+	if took := time.Since(began); took > requestTimeout { // from then on idle connections end by themselves
 		t.Errorf("it took %v", took)
 	}
 }

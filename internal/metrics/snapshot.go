@@ -14,8 +14,8 @@ const (
 	// maxSnapshots is how many sets of all metrics are in memory at the same time,
 	// however slowly clients read them: with many peers each has megabytes.
 	maxSnapshots = 4
-	// fresh is how long further clients get the same set while a client reads it.
-	fresh = time.Second
+	// maxAge is how long further clients get the same set while a client reads it.
+	maxAge = time.Second
 )
 
 // snapshots serves /metrics. Clients that ask at about the same time share one set of
@@ -27,7 +27,7 @@ type snapshots struct {
 	mu  sync.Mutex
 	all []*snapshot // being read, oldest first
 
-	gathering sync.Mutex // only one at a time, to bound the cost of scrapes
+	gatherMu sync.Mutex // only one at a time, to bound the cost of scrapes
 }
 
 type snapshot struct {
@@ -49,8 +49,8 @@ func (s *snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *snapshots) read(snap *snapshot) []*dto.MetricFamily {
 	snap.once.Do(func() {
-		s.gathering.Lock()
-		defer s.gathering.Unlock()
+		s.gatherMu.Lock()
+		defer s.gatherMu.Unlock()
 		snap.families = s.gather()
 	})
 	return snap.families
@@ -60,7 +60,7 @@ func (s *snapshots) read(snap *snapshot) []*dto.MetricFamily {
 func (s *snapshots) join(rc *http.ResponseController, now time.Time) *snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.all); n > 0 && now.Sub(s.all[n-1].at) < fresh {
+	if n := len(s.all); n > 0 && now.Sub(s.all[n-1].at) < maxAge {
 		s.all[n-1].readers[rc] = true
 		return s.all[n-1]
 	}

@@ -55,7 +55,7 @@ func callsFor(n needs, pid uint32) []call {
 	}
 	calls = append(calls,
 		// A thread, but not a process.
-		call{unix.SYS_CLONE, []way{{{cloneFlags, unix.CLONE_THREAD, unix.CLONE_THREAD}}}},
+		call{unix.SYS_CLONE, []condition{{{cloneFlags, unix.CLONE_THREAD, unix.CLONE_THREAD}}}},
 		// Signals to the process itself.
 		call{unix.SYS_TGKILL, oneOf(0, pid)},
 		call{unix.SYS_KILL, oneOf(0, pid)},
@@ -63,7 +63,7 @@ func callsFor(n needs, pid uint32) []call {
 		call{unix.SYS_PRCTL, oneOf(0, unix.PR_SET_TIMERSLACK, unix.PR_GET_TIMERSLACK, unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA)},
 		call{unix.SYS_IOCTL, oneOf(1, devices...)},
 		// Memory that was written cannot become executable.
-		call{unix.SYS_MPROTECT, []way{{{2, unix.PROT_EXEC, 0}}}},
+		call{unix.SYS_MPROTECT, []condition{{{2, unix.PROT_EXEC, 0}}}},
 	)
 	calls = append(calls, callsHere()...)
 	calls = append(calls, call{unix.SYS_SOCKET, sockets(n)})
@@ -84,15 +84,15 @@ var raw = []uint32{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE, unix.
 // mptcp is IPPROTO_MPTCP of linux/in.h, which Go uses for listeners.
 const mptcp = 262
 
-// sockets returns the ways to call socket(2): for the protocols of tunnels, for DNS and
+// sockets returns the conditions for calls of socket(2): for the protocols of tunnels, for DNS and
 // metrics, and for the control socket. Packet sockets are not among them: they would let
 // CAP_NET_RAW read all traffic. The only one is made earlier, and its filter is locked.
-func sockets(n needs) []way {
-	ways := oneOf(0, unix.AF_UNIX)
+func sockets(n needs) []condition {
+	conditions := oneOf(0, unix.AF_UNIX)
 	for family, icmp := range map[uint32]uint32{unix.AF_INET: unix.IPPROTO_ICMP, unix.AF_INET6: unix.IPPROTO_ICMPV6} {
 		of := func(kind, protocol uint32) {
 			const kinds = 0xf // SOCK_TYPE_MASK of linux/net.h: the other bits are flags
-			ways = append(ways, way{exactly(0, family), {1, kinds, kind}, exactly(2, protocol)})
+			conditions = append(conditions, condition{exactly(0, family), {1, kinds, kind}, exactly(2, protocol)})
 		}
 		of(unix.SOCK_DGRAM, 0)
 		of(unix.SOCK_STREAM, 0)
@@ -101,14 +101,14 @@ func sockets(n needs) []way {
 			of(unix.SOCK_RAW, protocol)
 		}
 	}
-	ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_ROUTE)})
+	conditions = append(conditions, condition{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_ROUTE)})
 	if n.filter {
-		ways = append(ways, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_NETFILTER)})
+		conditions = append(conditions, condition{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_NETFILTER)})
 	}
 	if n.xdp { // AF_XDP must not bypass IPsec, so the kernel is asked for policies
-		ways = append(ways, way{exactly(0, unix.AF_XDP)}, way{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})
+		conditions = append(conditions, condition{exactly(0, unix.AF_XDP)}, condition{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})
 	}
-	return ways
+	return conditions
 }
 
 // absent are calls that fail as if the kernel did not have them: the flags of clone3 are
@@ -117,4 +117,4 @@ var absent = []uint32{unix.SYS_CLONE3}
 
 // notExecuted is the condition that a mapping, of a call with the arguments of mmap(2),
 // is not executable.
-var notExecuted = []way{{{2, unix.PROT_EXEC, 0}}}
+var notExecuted = []condition{{{2, unix.PROT_EXEC, 0}}}

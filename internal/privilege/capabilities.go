@@ -8,13 +8,13 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// always are the capabilities that every tunnel needs: for interfaces, routes and the
+// required are the capabilities that every tunnel needs: for interfaces, routes and the
 // packet filter, and for raw sockets.
-var always = []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
+var required = []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
 
-// kept returns the capabilities to keep, if the process has them.
-func kept(n needs) []cap.Value {
-	k := append([]cap.Value{}, always...)
+// capabilitiesFor returns the capabilities to keep, if the process has them.
+func capabilitiesFor(n needs) []cap.Value {
+	k := append([]cap.Value{}, required...)
 	if n.setns { // setns(2)
 		k = append(k, cap.SYS_ADMIN)
 	}
@@ -43,7 +43,7 @@ func loadProgram() cap.Value {
 func Check() error {
 	var missing []string
 	have := cap.GetProc()
-	for _, c := range always {
+	for _, c := range required {
 		if ok, err := have.GetFlag(cap.Permitted, c); err != nil || !ok {
 			missing = append(missing, strings.ToUpper(c.String()))
 		}
@@ -52,7 +52,7 @@ func Check() error {
 		return nil
 	}
 	var names, flags []string
-	for _, c := range always {
+	for _, c := range required {
 		names = append(names, c.String())
 		flags = append(flags, "--cap-add "+strings.ToUpper(strings.TrimPrefix(c.String(), "cap_")))
 	}
@@ -66,7 +66,7 @@ func Check() error {
 func keepCapabilities(n needs) (names []string, err error) {
 	have, left := cap.GetProc(), cap.NewSet()
 	keep := map[cap.Value]bool{}
-	for _, c := range kept(n) {
+	for _, c := range capabilitiesFor(n) {
 		if keep[c] {
 			continue
 		}
@@ -85,15 +85,15 @@ func keepCapabilities(n needs) (names []string, err error) {
 			}
 		}
 	}
-	if err := closeDoors(have, keep); err != nil {
+	if err := lockCapabilities(have, keep); err != nil {
 		return nil, err
 	}
 	return names, left.SetProc()
 }
 
-// closeDoors makes sure that no program that the process might start gets more rights
+// lockCapabilities makes sure that no program that the process might start gets more rights
 // than the process: neither set-user-ID programs nor uid 0 gain capabilities.
-func closeDoors(have *cap.Set, keep map[cap.Value]bool) error {
+func lockCapabilities(have *cap.Set, keep map[cap.Value]bool) error {
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
@@ -104,14 +104,14 @@ func closeDoors(have *cap.Set, keep map[cap.Value]bool) error {
 	if err != nil || !may {
 		return err // the service manager has done it, or no_new_privs must be enough
 	}
-	raised, err := have.Dup()
+	withSetpcap, err := have.Dup()
 	if err != nil {
 		return err
 	}
-	if err := raised.SetFlag(cap.Effective, true, cap.SETPCAP); err != nil {
+	if err := withSetpcap.SetFlag(cap.Effective, true, cap.SETPCAP); err != nil {
 		return err
 	}
-	if err := raised.SetProc(); err != nil {
+	if err := withSetpcap.SetProc(); err != nil {
 		return err
 	}
 	for c := cap.Value(0); c < cap.MaxBits(); c++ {

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call is a system call that is allowed if its arguments match one of the ways. Without
-// ways it is always allowed.
+// call is a system call that is allowed if its arguments match one of the conditions.
+// Without conditions it is always allowed.
 type call struct {
-	number uint32
-	ways   []way
+	number     uint32
+	conditions []condition
 }
 
-// way is a list of conditions, all of which a call's arguments must meet.
-type way []argument
+// condition is a list of requirements for a call's arguments, all of which they must meet.
+type condition []argument
 
 // argument is a condition: the lower 32 bits of the argument, under mask, are the value.
 // It is used for arguments that the kernel treats as ints or flags.
@@ -30,13 +30,13 @@ func exactly(index, value uint32) argument {
 	return argument{index, ^uint32(0), value}
 }
 
-// oneOf returns the ways for an argument that may have one of several values.
-func oneOf(index uint32, values ...uint32) []way {
-	var ways []way
+// oneOf returns the conditions for an argument that may have one of several values.
+func oneOf(index uint32, values ...uint32) []condition {
+	var conditions []condition
 	for _, v := range values {
-		ways = append(ways, way{exactly(index, v)})
+		conditions = append(conditions, condition{exactly(index, v)})
 	}
-	return ways
+	return conditions
 }
 
 // Offsets in struct seccomp_data, seccomp(2).
@@ -65,19 +65,19 @@ const (
 	own    = 0x0f0000
 )
 
-// young returns the filter for calls that are newer than the lists, and for absent ones:
+// newCalls returns the filter for calls that are newer than the lists, and for absent ones:
 // libraries try them first, and have a fallback. There are two filters because the
 // kernel logs all refusals of a filter or none, and these need no log.
-func young(absent []uint32) []bpf.Instruction {
+func newCalls(absent []uint32) []bpf.Instruction {
 	p := []bpf.Instruction{bpf.LoadAbsolute{Off: atNumber, Size: 4}}
 	for _, number := range absent {
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: 1}, bpf.RetConstant{Val: unknown})
 	}
-	return append(p, ifYoung(unknown, allow)...)
+	return append(p, ifNewCall(unknown, allow)...)
 }
 
-// ifYoung returns the end of a filter, with the call's number in its register.
-func ifYoung(then, otherwise uint32) []bpf.Instruction {
+// ifNewCall returns the end of a filter, with the call's number in its register.
+func ifNewCall(then, otherwise uint32) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: newest, SkipFalse: 2},
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: own, SkipTrue: 1},
@@ -86,7 +86,7 @@ func ifYoung(then, otherwise uint32) []bpf.Instruction {
 	}
 }
 
-// listed returns the filter for all other calls; it allows those that young handles. It
+// listed returns the filter for all other calls; it allows those that newCalls handles. It
 // is for an architecture (an AUDIT_ARCH_ constant) on which the lower half of an
 // argument is at the offset low.
 func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
@@ -99,21 +99,21 @@ func listed(architecture uint32, low uint32, calls []call) []bpf.Instruction {
 	for _, c := range calls {
 		b := c.block(low)
 		if len(b) > math.MaxUint8 { // the longest jump
-			panic(fmt.Sprintf("system call %d may be made in too many ways", c.number))
+			panic(fmt.Sprintf("system call %d has too many conditions", c.number))
 		}
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: c.number, SkipFalse: uint8(len(b))})
 		p = append(p, b...)
 	}
-	return append(p, ifYoung(allow, refuse)...)
+	return append(p, ifNewCall(allow, refuse)...)
 }
 
 // block returns the instructions for a call after its number has matched.
 func (c call) block(low uint32) []bpf.Instruction {
-	if len(c.ways) == 0 {
+	if len(c.conditions) == 0 {
 		return []bpf.Instruction{bpf.RetConstant{Val: allow}}
 	}
 	var b []bpf.Instruction
-	for _, w := range c.ways {
+	for _, w := range c.conditions {
 		const each = 3                 // instructions per argument
 		rest := uint8(each*len(w)) + 1 // to the next way
 		for _, a := range w {

@@ -16,10 +16,10 @@ func TestFilter(t *testing.T) {
 		{number: 1},
 		{number: own + 2},
 		{number: 4},
-		{2, []way{{{1, unix.CLONE_THREAD, unix.CLONE_THREAD}}}},
-		{3, []way{{exactly(0, unix.AF_INET)}, {exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_ROUTE)}, {exactly(5, 7)}}},
+		{2, []condition{{{1, unix.CLONE_THREAD, unix.CLONE_THREAD}}}},
+		{3, []condition{{exactly(0, unix.AF_INET)}, {exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_ROUTE)}, {exactly(5, 7)}}},
 	}
-	first, second := machine(t, young([]uint32{4})), machine(t, listed(architecture, 4, calls))
+	first, second := machine(t, newCalls([]uint32{4})), machine(t, listed(architecture, 4, calls))
 	for _, c := range []struct {
 		what         string
 		architecture uint32

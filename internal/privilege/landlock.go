@@ -67,7 +67,7 @@ func readable(n needs) []string {
 		all = append(all, there(dir))
 	}
 	for _, file := range append([]string{n.config}, followed...) {
-		all = append(all, around(file)...)
+		all = append(all, directoriesOf(file)...)
 	}
 	return unique(all)
 }
@@ -83,11 +83,11 @@ func there(dir string) string {
 	return dir
 }
 
-// around returns the directories that contain a file: that of its path, and that of the
+// directoriesOf returns the directories that contain a file: that of its path, and that of the
 // target of its symbolic links. So a file that replaces it can be read as well. For a
 // file in the root directory it returns only the file, because that directory contains
 // everything.
-func around(file string) []string {
+func directoriesOf(file string) []string {
 	var all []string
 	for _, path := range []string{file, target(file)} {
 		path, err := filepath.Abs(path)

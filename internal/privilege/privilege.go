@@ -52,11 +52,11 @@ func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
 	}
 	// If one cannot be opened, its tunnels wait and report why.
 	_ = netns.Hold(s.needs.processes...)
-	kept, err := keepCapabilities(s.needs)
+	capabilities, err := keepCapabilities(s.needs)
 	if err != nil {
 		return nil, fmt.Errorf("give up capabilities: %w", err)
 	}
-	s.state.Capabilities = kept
+	s.state.Capabilities = capabilities
 	if cfg.Security.NoSandbox {
 		return s, nil
 	}

@@ -15,7 +15,7 @@ import (
 // restrictCalls restricts the system calls of all threads to those that are needed. The
 // kernel logs refused calls if auditing is on (type=1326).
 func restrictCalls(n needs) error {
-	if err := install(young(absent), 0); err != nil {
+	if err := install(newCalls(absent), 0); err != nil {
 		return err
 	}
 	return install(listed(architecture, lowerHalf(), callsFor(n, uint32(os.Getpid()))), unix.SECCOMP_FILTER_FLAG_LOG)

@@ -100,7 +100,7 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 			return fmt.Errorf("the process lacks %s, without which it cannot become user %s", c, account)
 		}
 	}
-	if err := id.as(func() error {
+	if err := id.withFileRights(func() error {
 		for path, flags := range map[string]int{file: unix.O_RDONLY, "/dev/net/tun": unix.O_RDWR} {
 			fd, err := unix.Open(path, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err != nil {
@@ -114,10 +114,10 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 	}
 	// This comes last, because root could not use a directory of another user.
 	dir := filepath.Dir(cfg.Control.Socket)
-	if err := id.give(dir, !cfg.Control.Explicit); err != nil {
+	if err := id.giveDirectory(dir, !cfg.Control.Explicit); err != nil {
 		return fmt.Errorf("the control socket's directory: %w", err)
 	}
-	return id.as(func() error {
+	return id.withFileRights(func() error {
 		if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 			return fmt.Errorf("user %s may not make the control socket in %s: %w: give it the directory (chown %[1]s %[2]s)", account, dir, err)
 		}
@@ -125,10 +125,10 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 	})
 }
 
-// give gives a directory to the user if it does not exist yet, like the unit's
+// giveDirectory gives a directory to the user if it does not exist yet, like the unit's
 // RuntimeDirectory; or if ours is set, from its name, and it is root's from an earlier
 // start.
-func (id identity) give(dir string, ours bool) error {
+func (id identity) giveDirectory(dir string, ours bool) error {
 	var st unix.Stat_t
 	err := unix.Lstat(dir, &st)
 	missing := errors.Is(err, unix.ENOENT)
@@ -149,9 +149,9 @@ func (id identity) give(dir string, ours bool) error {
 	return nil
 }
 
-// as runs f with the user's rights to files, on a thread that afterwards has root's
+// withFileRights runs f with the user's rights to files, on a thread that afterwards has root's
 // again (setfsuid(2)).
-func (id identity) as(f func() error) error {
+func (id identity) withFileRights(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	groups, err := unix.Getgroups()

@@ -96,13 +96,13 @@ func (c *Capture) Next(ctx context.Context) (f Frame, err error) {
 	if err := c.file.SetDeadline(time.Time{}); err != nil {
 		return f, fmt.Errorf("capture: %w", err)
 	}
-	defer until(ctx, c.file)()
+	defer interruptOnDone(ctx, c.file)()
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		f, err = c.receive(int(fd))
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	if rerr != nil {
-		err = because(ctx, rerr)
+		err = causeOf(ctx, rerr)
 	}
 	if err != nil {
 		return Frame{}, fmt.Errorf("capture: %w", err)

@@ -52,8 +52,8 @@ func TestCaptureSeesBothDirections(t *testing.T) {
 	}
 }
 
-// TestVethIsQuiet: a veth pair without IPv6 addresses carries no traffic of its own.
-func TestVethIsQuiet(t *testing.T) {
+// TestVethHasNoTraffic: a veth pair without IPv6 addresses carries no traffic of its own.
+func TestVethHasNoTraffic(t *testing.T) {
 	a, b := namespace(t, "a"), namespace(t, "b")
 	check(t, Veth(a, "eth0", b, "eth0", 1500))
 	c := capture(t, b, "eth0")

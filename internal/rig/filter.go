@@ -9,9 +9,9 @@ import (
 // filterTable is the nftables table of a namespace's filters.
 var filterTable = &nftables.Table{Name: "rig", Family: nftables.TableFamilyINet}
 
-// swallowed are the ICMP messages that a misconfigured firewall drops: "destination
+// droppedErrors are the ICMP messages that a misconfigured firewall drops: "destination
 // unreachable", which includes "fragmentation needed", and in IPv6 "packet too big".
-var swallowed = []struct{ protocol, typ byte }{
+var droppedErrors = []struct{ protocol, typ byte }{
 	{unix.IPPROTO_ICMP, 3}, {unix.IPPROTO_ICMPV6, 1}, {unix.IPPROTO_ICMPV6, 2},
 }
 
@@ -31,7 +31,7 @@ func (n *Namespace) DropUnreachable() error {
 				Table: table, Name: name,
 				Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter,
 			})
-			for _, m := range swallowed {
+			for _, m := range droppedErrors {
 				c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
 					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
 					&expr.Cmp{Register: unix.NFT_REG_1, Data: []byte{m.protocol}},

@@ -152,7 +152,7 @@ func tcpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o 
 		return err
 	}
 	defer l.Close()
-	defer until(ctx, l)()
+	defer interruptOnDone(ctx, l)()
 	received := make(chan error, 1)
 	go func() { received <- tcpSink(ctx, l, m) }()
 	err = tcpSource(ctx, from, l.Addr().(*net.TCPAddr).AddrPort(), o.Duration)
@@ -168,11 +168,11 @@ func tcpSource(ctx context.Context, from *Namespace, addr netip.AddrPort, d time
 		return err
 	}
 	defer c.Close()
-	defer until(ctx, c)()
+	defer interruptOnDone(ctx, c)()
 	buf := make([]byte, 128<<10)
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		if _, err := c.Write(buf); err != nil {
-			return from.explain("load "+addr.String(), because(ctx, err))
+			return from.explain("load "+addr.String(), causeOf(ctx, err))
 		}
 	}
 	// The data in the buffers arrives before the end of the connection.
@@ -180,16 +180,16 @@ func tcpSource(ctx context.Context, from *Namespace, addr netip.AddrPort, d time
 		return err
 	}
 	_, err = io.Copy(io.Discard, c)
-	return because(ctx, err)
+	return causeOf(ctx, err)
 }
 
 func tcpSink(ctx context.Context, l *net.TCPListener, m *meter) error {
 	c, err := l.AcceptTCP()
 	if err != nil {
-		return because(ctx, err)
+		return causeOf(ctx, err)
 	}
 	defer c.Close()
-	defer until(ctx, c)()
+	defer interruptOnDone(ctx, c)()
 	var first, last time.Time
 	defer func() { m.extend(first, last, 0) }()
 	for buf := make([]byte, 256<<10); ; {
@@ -205,7 +205,7 @@ func tcpSink(ctx context.Context, l *net.TCPListener, m *meter) error {
 			return nil
 		}
 		if err != nil {
-			return because(ctx, err)
+			return causeOf(ctx, err)
 		}
 	}
 }
@@ -254,7 +254,7 @@ func udpStream(ctx context.Context, from, to *Namespace, addr netip.AddrPort, o 
 
 	drained, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer until(drained, sink)()
+	defer interruptOnDone(drained, sink)()
 	received := make(chan error, 1)
 	go func() { received <- udpSink(drained, batches(sink, v6), buffer, o.Size, m) }()
 	err = udpSource(ctx, from, dst, v6, o, m)
@@ -314,7 +314,7 @@ func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, 
 		return from.explain("load "+dst.String(), err)
 	}
 	defer c.Close()
-	defer until(ctx, c)()
+	defer interruptOnDone(ctx, c)()
 	if o.Segments > 1 {
 		if err := setUDP(c, unix.UDP_SEGMENT, o.Size); err != nil {
 			return err
@@ -344,7 +344,7 @@ func udpSource(ctx context.Context, from *Namespace, dst *net.UDPAddr, v6 bool, 
 		n += uint64(taken)
 		m.sent.Add(int64(taken))
 		if err != nil && !transient(err) {
-			return from.explain("load "+dst.String(), because(ctx, err))
+			return from.explain("load "+dst.String(), causeOf(ctx, err))
 		}
 	}
 }

@@ -38,10 +38,10 @@ type Namespace struct {
 	threads sync.WaitGroup // of started processes
 }
 
-// quiet are settings of a new namespace that make tests independent of the host's
+// defaultSysctls are settings of a new namespace that make tests independent of the host's
 // configuration and of the packet rate: there is no reverse path filter, and ICMP errors
 // are not rate-limited.
-var quiet = map[string]string{
+var defaultSysctls = map[string]string{
 	"net/ipv4/conf/all/rp_filter":     "0",
 	"net/ipv4/conf/default/rp_filter": "0",
 	"net/ipv4/icmp_ratelimit":         "0",
@@ -66,7 +66,7 @@ func New(name string) (*Namespace, error) {
 	if err == nil {
 		err = n.LinkUp("lo")
 	}
-	for path, value := range quiet {
+	for path, value := range defaultSysctls {
 		if err == nil {
 			err = n.Sysctl(path, value)
 		}
@@ -155,7 +155,7 @@ func (n *Namespace) StartWith(cmd *exec.Cmd, files map[string]string) error {
 		runtime.LockOSThread()
 		err := n.enter()
 		if err == nil {
-			err = hide(files)
+			err = bindMount(files)
 		}
 		if err == nil {
 			err = cmd.Start()
@@ -171,9 +171,9 @@ func (n *Namespace) StartWith(cmd *exec.Cmd, files map[string]string) error {
 	return nil
 }
 
-// hide makes the calling thread, which must be locked, see other files in the place of
+// bindMount makes the calling thread, which must be locked, see other files in the place of
 // some.
-func hide(files map[string]string) error {
+func bindMount(files map[string]string) error {
 	if len(files) == 0 {
 		return nil
 	}

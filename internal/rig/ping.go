@@ -90,9 +90,9 @@ func Ping(ctx context.Context, from *Namespace, dst netip.Addr, o PingOptions) (
 		return p.res, from.explain("ping "+dst.String(), err)
 	}
 	defer p.conn.Close()
-	defer until(ctx, p.conn)()
+	defer interruptOnDone(ctx, p.conn)()
 	if err := p.run(ctx); err != nil {
-		return p.res, from.explain("ping "+dst.String(), because(ctx, err))
+		return p.res, from.explain("ping "+dst.String(), causeOf(ctx, err))
 	}
 	return p.res, nil
 }
@@ -234,13 +234,13 @@ func (p *pinger) receive(ctx context.Context, wait time.Duration, enough func() 
 			return err
 		}
 		addr, _ := netip.AddrFromSlice(from.(*net.IPAddr).IP)
-		p.take(buf[:n], addr.Unmap(), time.Now())
+		p.receivePacket(buf[:n], addr.Unmap(), time.Now())
 	}
 	return nil
 }
 
-// take handles one ICMP message.
-func (p *pinger) take(b []byte, from netip.Addr, now time.Time) {
+// receivePacket handles one ICMP message.
+func (p *pinger) receivePacket(b []byte, from netip.Addr, now time.Time) {
 	if len(b) < echoLen {
 		return
 	}
@@ -249,7 +249,7 @@ func (p *pinger) take(b []byte, from netip.Addr, now time.Time) {
 		reply, echo = byte(ipv6.ICMPTypeEchoReply), byte(ipv6.ICMPTypeEchoRequest)
 	}
 	if b[0] == reply {
-		p.takeReply(b, from, now)
+		p.receiveReply(b, from, now)
 		return
 	}
 	if q := quotedEcho(b[echoLen:], p.dst.Is6()); len(q) >= 6 && q[0] == echo && int(binary.BigEndian.Uint16(q[4:])) == p.id {
@@ -264,7 +264,7 @@ func (p *pinger) take(b []byte, from netip.Addr, now time.Time) {
 	}
 }
 
-func (p *pinger) takeReply(b []byte, from netip.Addr, now time.Time) {
+func (p *pinger) receiveReply(b []byte, from netip.Addr, now time.Time) {
 	seq := int(binary.BigEndian.Uint16(b[6:]))
 	if int(binary.BigEndian.Uint16(b[4:])) != p.id || seq >= p.Count || p.sent[seq].IsZero() || from != p.dst.Unmap() {
 		return

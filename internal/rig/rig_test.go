@@ -118,7 +118,7 @@ func where() string {
 	return s
 }
 
-func TestDoIsInsideAndNobodyElseIs(t *testing.T) {
+func TestDoEntersNamespace(t *testing.T) {
 	n := namespace(t, "a")
 	var inside string
 	check(t, n.Do(func() error { inside = where(); return nil }))
@@ -136,7 +136,7 @@ func TestDoIsInsideAndNobodyElseIs(t *testing.T) {
 	}
 }
 
-func TestDoReturnsWhatHappened(t *testing.T) {
+func TestDoReturnsError(t *testing.T) {
 	n := namespace(t, "a")
 	if err := n.Do(func() error { return unix.ENOTTY }); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("an error comes back as %v", err)
@@ -153,7 +153,7 @@ func TestDoReturnsWhatHappened(t *testing.T) {
 	}
 }
 
-func TestSettingsAreTheNamespacesOwn(t *testing.T) {
+func TestSysctlIsPerNamespace(t *testing.T) {
 	read := func(n *Namespace) (s string) {
 		check(t, n.Do(func() error {
 			b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")

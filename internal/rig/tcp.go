@@ -54,9 +54,9 @@ func SendTCP(ctx context.Context, from *Namespace, addr netip.AddrPort, bytes in
 		return Transfer{}, err
 	}
 	defer c.Close()
-	defer until(ctx, c)()
+	defer interruptOnDone(ctx, c)()
 	if err := sendContent(c, bytes); err != nil {
-		return Transfer{}, from.explain(fmt.Sprintf("send %d bytes to %v by TCP", bytes, addr), because(ctx, err))
+		return Transfer{}, from.explain(fmt.Sprintf("send %d bytes to %v by TCP", bytes, addr), causeOf(ctx, err))
 	}
 	return Transfer{bytes, time.Since(start)}, nil
 }
@@ -93,7 +93,7 @@ func ServeTCP(parent context.Context, l *net.TCPListener) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	defer l.Close()
-	defer until(ctx, l)()
+	defer interruptOnDone(ctx, l)()
 	var transfers sync.WaitGroup
 	defer transfers.Wait()
 	for {
@@ -102,11 +102,11 @@ func ServeTCP(parent context.Context, l *net.TCPListener) error {
 			if parent.Err() != nil {
 				return nil
 			}
-			return because(ctx, err)
+			return causeOf(ctx, err)
 		}
 		transfers.Go(func() {
 			defer c.Close()
-			defer until(ctx, c)()
+			defer interruptOnDone(ctx, c)()
 			if err := receiveContent(c); err != nil && ctx.Err() == nil {
 				cancel(fmt.Errorf("receive from %v by TCP: %w", c.RemoteAddr(), err))
 			}

@@ -67,7 +67,7 @@ func TestPingHeader(t *testing.T) {
 	}
 }
 
-func TestPingHearsOfErrors(t *testing.T) {
+func TestPingReportsErrors(t *testing.T) {
 	a, _, _ := line(t)
 	for _, c := range []struct {
 		dst      string
@@ -130,9 +130,9 @@ func TestTCPTransfer(t *testing.T) {
 	})
 }
 
-// TestTCPTransferNoticesChange: a receiver whose answer does not match the sent content
+// TestTCPTransferDetectsChange: a receiver whose answer does not match the sent content
 // is detected.
-func TestTCPTransferNoticesChange(t *testing.T) {
+func TestTCPTransferDetectsChange(t *testing.T) {
 	a, b := pair(t)
 	l, err := b.ListenTCP(addrPort(right4, 0))
 	check(t, err)
@@ -218,9 +218,9 @@ func TestLoad(t *testing.T) {
 	})
 }
 
-// TestNothingHangs: without answers, each function ends with its context, and returns
+// TestContextEndsOperations: without answers, each function ends with its context, and returns
 // why.
-func TestNothingHangs(t *testing.T) {
+func TestContextEndsOperations(t *testing.T) {
 	a, b := pair(t)
 	nobody := netip.MustParseAddrPort("203.0.113.77:9")
 	for name, f := range map[string]func(context.Context) error{

@@ -88,7 +88,7 @@ func UDPExchange(ctx context.Context, from, to *Namespace, addr netip.AddrPort, 
 // ctx ends, which is not an error. It closes c.
 func ServeUDP(ctx context.Context, c *net.UDPConn) error {
 	defer c.Close()
-	defer until(ctx, c)()
+	defer interruptOnDone(ctx, c)()
 	buf := make([]byte, 1<<16)
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(buf)
@@ -137,9 +137,9 @@ func SendUDP(ctx context.Context, from *Namespace, addr netip.AddrPort, sizes []
 		return nil, from.explain(op, err)
 	}
 	defer x.conn.Close()
-	defer until(ctx, x.conn)()
+	defer interruptOnDone(ctx, x.conn)()
 	if err := x.run(ctx, o); err != nil {
-		return nil, from.explain(op, because(ctx, err))
+		return nil, from.explain(op, causeOf(ctx, err))
 	}
 	return x.ds, nil
 }

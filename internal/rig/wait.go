@@ -21,17 +21,17 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("nothing came of it in %v", patience))
 }
 
-// longAgo is a deadline in the past, which ends all waiting operations.
-var longAgo = time.Unix(1, 0)
+// past is a deadline in the past, which ends all waiting operations.
+var past = time.Unix(1, 0)
 
 type deadliner interface{ SetDeadline(time.Time) error }
 
-// until ends all operations that wait on c when ctx ends. After release has returned, c
+// interruptOnDone ends all operations that wait on c when ctx ends. After release has returned, c
 // is no longer affected by ctx.
-func until(ctx context.Context, c deadliner) (release func()) {
+func interruptOnDone(ctx context.Context, c deadliner) (release func()) {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		_ = c.SetDeadline(longAgo) // fails only if c is closed, and then no operation waits
+		_ = c.SetDeadline(past) // fails only if c is closed, and then no operation waits
 		close(ended)
 	})
 	return func() {
@@ -41,8 +41,8 @@ func until(ctx context.Context, c deadliner) (release func()) {
 	}
 }
 
-// because returns err, or the reason why ctx ended if that caused err.
-func because(ctx context.Context, err error) error {
+// causeOf returns err, or the reason why ctx ended if that caused err.
+func causeOf(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -57,7 +57,7 @@ func (n *Namespace) DialTCP(ctx context.Context, addr netip.AddrPort) (c *net.TC
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				<-ctx.Done() // the deadline was that of ctx, whose timer may be a moment late
 			}
-			return n.explain("connect", because(ctx, err))
+			return n.explain("connect", causeOf(ctx, err))
 		}
 		c = conn.(*net.TCPConn)
 		return nil

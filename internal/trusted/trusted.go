@@ -42,7 +42,7 @@ type Owners struct{ Users, Groups []int }
 // and those of also could replace entries, and a path through such a directory. With
 // makeMissing it creates the missing directories of the path, with mode 0755.
 func OpenDir(path string, makeMissing bool, also Owners) (*os.File, error) {
-	w := walk{strict: true, makeMissing: makeMissing, also: also}
+	w := walk{strict: true, makeMissing: makeMissing, moreOwners: also}
 	return w.openFile(path)
 }
 
@@ -51,7 +51,7 @@ func OpenDir(path string, makeMissing bool, also Owners) (*os.File, error) {
 // still follows no link of another user. Directories that it creates below such a directory
 // have the mode 0755 less the bits of the umask.
 func OpenAnyDir(path string, makeMissing bool, also Owners) (dir *os.File, warning, err error) {
-	w := walk{strict: true, lenient: true, makeMissing: makeMissing, also: also}
+	w := walk{strict: true, warnOnly: true, makeMissing: makeMissing, moreOwners: also}
 	dir, err = w.openFile(path)
 	return dir, w.warning, err
 }
@@ -88,9 +88,9 @@ func absolute(path string) (string, error) {
 // walk is one walk from the root directory along a path.
 type walk struct {
 	strict      bool // refuse directories that other users can change
-	lenient     bool // do not refuse them, but set warning
+	warnOnly    bool // do not refuse them, but set warning
 	makeMissing bool
-	also        Owners
+	moreOwners  Owners
 	invoker     int   // user whose links to directories and pipes are trusted, too; 0: none
 	links       int   // number of links followed so far
 	warning     error // the first Untrusted
@@ -224,28 +224,28 @@ func (w *walk) check(dir int, at string) error {
 	if !w.strict {
 		return nil
 	}
-	err := w.judge(dir, at)
-	if w.lenient && errors.As(err, new(*Untrusted)) {
+	err := w.checkOwner(dir, at)
+	if w.warnOnly && errors.As(err, new(*Untrusted)) {
 		w.warning = cmp.Or(w.warning, err)
 		return nil
 	}
 	return err
 }
 
-func (w *walk) judge(dir int, at string) error {
+func (w *walk) checkOwner(dir int, at string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(dir, &st); err != nil {
 		return err
 	}
 	const rootGroup = 0
 	switch {
-	case !trusted(st.Uid) && !slices.Contains(w.also.Users, int(st.Uid)):
+	case !trusted(st.Uid) && !slices.Contains(w.moreOwners.Users, int(st.Uid)):
 		return untrusted("%s belongs to %s, who could replace what is in it: use a directory that belongs to root", at, userName(st.Uid))
 	case st.Mode&unix.S_ISVTX != 0:
 		return nil
 	case st.Mode&unix.S_IWOTH != 0:
 		return untrusted("%s may be changed by everybody (chmod o-w %s): use a directory that only its owner can change", at, at)
-	case st.Mode&unix.S_IWGRP != 0 && st.Gid != rootGroup && !slices.Contains(w.also.Groups, int(st.Gid)):
+	case st.Mode&unix.S_IWGRP != 0 && st.Gid != rootGroup && !slices.Contains(w.moreOwners.Groups, int(st.Gid)):
 		return untrusted("%s may be changed by group %s (chmod g-w %s): use a directory that only its owner can change", at, groupName(st.Gid), at)
 	}
 	return nil
@@ -294,15 +294,15 @@ func (w *walk) createIn(dir int, name, at string) (fd int, target string, err er
 	if err != nil {
 		return -1, "", err
 	}
-	if err := w.emptied(dir, fd); err != nil {
+	if err := w.truncate(dir, fd); err != nil {
 		unix.Close(fd)
 		return -1, "", err
 	}
 	return fd, "", nil
 }
 
-// emptied truncates a regular file, unless it may belong to another user.
-func (w *walk) emptied(dir, fd int) error {
+// truncate truncates a regular file, unless it may belong to another user.
+func (w *walk) truncate(dir, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err

@@ -55,13 +55,13 @@ func (c *Client) Status(ctx context.Context, tunnel string) (api.Status, error) 
 	if tunnel != "" {
 		query.Set("tunnel", tunnel)
 	}
-	return s, c.look(ctx, "status", query, &s)
+	return s, c.get(ctx, "status", query, &s)
 }
 
 // Version requests the versions of the daemon and of its API.
 func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	var v api.Version
-	return v, c.look(ctx, "version", nil, &v)
+	return v, c.get(ctx, "version", nil, &v)
 }
 
 // Events calls each with some past events, and with new ones, until ctx ends, each fails or
@@ -70,16 +70,16 @@ func (c *Client) Events(ctx context.Context, each func(api.Event) error) error {
 	return values(ctx, c, http.MethodGet, "events", nil, nil, each)
 }
 
-// look sends a request that needs no work by the daemon.
-func (c *Client) look(ctx context.Context, what string, query url.Values, into any) error {
+// get sends a request that needs no work by the daemon.
+func (c *Client) get(ctx context.Context, what string, query url.Values, into any) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := time.AfterFunc(replyPatience, func() { cancel(errLate) })
+	late := time.AfterFunc(replyPatience, func() { cancel(errTimeout) })
 	defer late.Stop()
 	resp, err := c.do(ctx, http.MethodGet, what, query, nil)
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errLate) {
-			return fmt.Errorf("daemon at %s: %w", c.socket, errLate)
+		if errors.Is(context.Cause(ctx), errTimeout) {
+			return fmt.Errorf("daemon at %s: %w", c.socket, errTimeout)
 		}
 		return err
 	}
@@ -88,7 +88,7 @@ func (c *Client) look(ctx context.Context, what string, query url.Values, into a
 	return c.read(resp, into)
 }
 
-var errLate = fmt.Errorf("no answer within %v: the daemon is stopped, or overloaded", replyPatience)
+var errTimeout = fmt.Errorf("no answer within %v: the daemon is stopped, or overloaded", replyPatience)
 
 // ask sends a request that may take long.
 func (c *Client) ask(ctx context.Context, what string, body, into any) error {

@@ -20,22 +20,22 @@ const (
 	tables     = 16
 )
 
-// way holds the routing rules and the default route into the tunnel, for one IP version.
-type way struct {
-	v      int
-	handle *netlink.Handle
-	router *netcfg.Router
-	own    *nft.Tables // its owner owns the rules
-	number int         // of the routing table
-	rules  []rule      // the required rules; nil: not made yet
-	route  int         // index of the interface of the default route; 0: there is none
-	follow follow
+// defaultRoute holds the routing rules and the default route into the tunnel, for one IP version.
+type defaultRoute struct {
+	v       int
+	handle  *netlink.Handle
+	router  *netcfg.Router
+	own     *nft.Tables // its owner owns the rules
+	number  int         // of the routing table
+	rules   []rule      // the required rules; nil: not made yet
+	route   int         // index of the interface of the default route; 0: there is none
+	replies replyRules
 }
 
-// openWay takes over the existing rules of an IP version. The error is nft.ErrTaken
+// openDefaultRoute takes over the existing rules of an IP version. The error is nft.ErrTaken
 // if they belong to another process.
-func (g *Gateway) openWay(v int) (*way, error) {
-	w := &way{v: v, handle: g.handle, router: g.router}
+func (g *Gateway) openDefaultRoute(v int) (*defaultRoute, error) {
+	w := &defaultRoute{v: v, handle: g.handle, router: g.router}
 	var err error
 	if w.own, err = nft.OpenTables(fmt.Sprintf("route%d", v)); err != nil {
 		return nil, explain(err)
@@ -50,25 +50,25 @@ func (g *Gateway) openWay(v int) (*way, error) {
 	return w, nil
 }
 
-func (w *way) nftables() nftables.TableFamily {
+func (w *defaultRoute) nftables() nftables.TableFamily {
 	if w.v == 4 {
 		return nftables.TableFamilyIPv4
 	}
 	return nftables.TableFamilyIPv6
 }
 
-func (w *way) addTable() error {
+func (w *defaultRoute) addTable() error {
 	table, err := w.own.Add(w.nftables())
 	if errors.Is(err, nft.ErrTaken) {
 		return fmt.Errorf("%w: only one sixfourd of a network namespace can have default_route for IPv%d: remove it from one configuration", err, w.v)
 	}
-	w.follow = follow{table: table}
+	w.replies = replyRules{table: table}
 	return explain(err)
 }
 
 // freeTable chooses the routing table, and removes what a killed process has left in it,
 // whose interface another process keeps.
-func (w *way) freeTable() error {
+func (w *defaultRoute) freeTable() error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -97,11 +97,11 @@ func (w *way) freeTable() error {
 }
 
 // sync makes the rules and the route as required.
-func (w *way) sync(d *Default, done *Done) error {
+func (w *defaultRoute) sync(d *Default, done *Done) error {
 	exists, err := w.own.Exists(w.nftables())
 	if err == nil && !exists { // there was no owned table
 		if err = w.addTable(); err == nil {
-			done.Mended = append(done.Mended, "table")
+			done.Restored = append(done.Restored, "table")
 		}
 	}
 	if err != nil {
@@ -111,19 +111,19 @@ func (w *way) sync(d *Default, done *Done) error {
 	if err != nil {
 		return err
 	}
-	there, err := ours(w.handle, w.v, isWay)
+	existing, err := ownRules(w.handle, w.v, isDefaultRouteRule)
 	if err != nil {
 		return err
 	}
-	gone := func(r rule) bool { return slices.Contains(w.rules, r) && !slices.Contains(there, r) }
+	gone := func(r rule) bool { return slices.Contains(w.rules, r) && !slices.Contains(existing, r) }
 	if slices.ContainsFunc(wanted, gone) {
-		done.Mended = append(done.Mended, "rule")
+		done.Restored = append(done.Restored, "rule")
 	}
-	if !sameRules(there, wanted) {
-		err = setRules(w.handle, w.v, there, wanted)
+	if !sameRules(existing, wanted) {
+		err = setRules(w.handle, w.v, existing, wanted)
 	}
 	w.rules = wanted
-	return errors.Join(err, w.lead(d.Index, done), w.following(d, done))
+	return errors.Join(err, w.setRoute(d.Index, done), w.syncReplies(d, done))
 }
 
 func sameRules(a, b []rule) bool {
@@ -131,7 +131,7 @@ func sameRules(a, b []rule) bool {
 }
 
 // wanted returns the required rules.
-func (w *way) wanted(d *Default) ([]rule, error) {
+func (w *defaultRoute) wanted(d *Default) ([]rule, error) {
 	own, err := w.addresses(d.Index)
 	if err != nil {
 		return nil, err
@@ -139,17 +139,17 @@ func (w *way) wanted(d *Default) ([]rule, error) {
 	rules := []rule{
 		{priority: priorityEnd},
 		{priority: priorityLast, table: unix.RT_TABLE_MAIN},
-		{priority: priorityOldWay, mark: d.Mark, mask: d.Mark, jump: priorityEnd},
+		{priority: priorityBypass, mark: d.Mark, mask: d.Mark, jump: priorityEnd},
 	}
 	for _, m := range d.Marks {
-		rules = append(rules, rule{priority: priorityOldWay, mark: m, mask: 1<<32 - 1, jump: priorityEnd})
+		rules = append(rules, rule{priority: priorityBypass, mark: m, mask: 1<<32 - 1, jump: priorityEnd})
 	}
 	for _, a := range own {
-		rules = append(rules, rule{priority: priorityOldWay, from: netip.PrefixFrom(a, a.BitLen()), jump: priorityEnd})
+		rules = append(rules, rule{priority: priorityBypass, from: netip.PrefixFrom(a, a.BitLen()), jump: priorityEnd})
 	}
 	for _, p := range d.Bypass {
 		if p.Addr().Is4() == (w.v == 4) {
-			rules = append(rules, rule{priority: priorityOldWay, to: p, jump: priorityEnd})
+			rules = append(rules, rule{priority: priorityBypass, to: p, jump: priorityEnd})
 		}
 	}
 	return append(rules,
@@ -159,7 +159,7 @@ func (w *way) wanted(d *Default) ([]rule, error) {
 
 // addresses returns the addresses of the host whose packets go the old way: all that
 // other hosts can send to, except those of the tunnel's interface.
-func (w *way) addresses(tunnel int) (own []netip.Addr, _ error) {
+func (w *defaultRoute) addresses(tunnel int) (own []netip.Addr, _ error) {
 	list, err := dump(func() ([]netlink.Addr, error) { return w.handle.AddrList(nil, family(w.v)) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
@@ -179,18 +179,18 @@ func (w *way) addresses(tunnel int) (own []netip.Addr, _ error) {
 	return slices.DeleteFunc(own, func(a netip.Addr) bool { return slices.Contains(inside, a) }), nil
 }
 
-// lead makes the default route lead into the tunnel's interface, if the interface
+// setRoute makes the default route lead into the tunnel's interface, if the interface
 // exists.
-func (w *way) lead(index int, done *Done) error {
+func (w *defaultRoute) setRoute(index int, done *Done) error {
 	if index == 0 {
 		w.route = 0
 		return nil
 	}
-	r := w.defaultRoute(index)
+	r := w.netlinkRoute(index)
 	err := w.handle.RouteAdd(r)
 	switch {
 	case err == nil && w.route == index:
-		done.Mended = append(done.Mended, "route")
+		done.Restored = append(done.Restored, "route")
 	case errors.Is(err, unix.EEXIST) && w.route != index:
 		err = w.handle.RouteReplace(r)
 	case errors.Is(err, unix.EEXIST):
@@ -207,14 +207,14 @@ func (w *way) lead(index int, done *Done) error {
 	return nil
 }
 
-func (w *way) following(d *Default, done *Done) error {
+func (w *defaultRoute) syncReplies(d *Default, done *Done) error {
 	conf, err := w.router.Conf(w.v, netcfg.AllInterfaces)
 	if err != nil {
 		return err
 	}
 	// For IPv4 the setting of all interfaces does not decide whether a host forwards, but
 	// it is set on hosts that route for others.
-	if err := w.follow.sync(w.own, conf.Forwarding, d); err != nil {
+	if err := w.replies.sync(w.own, conf.Forwarding, d); err != nil {
 		if conf.Forwarding {
 			done.Advice = append(done.Advice, err.Error())
 		}
@@ -227,7 +227,7 @@ func (w *way) following(d *Default, done *Done) error {
 
 // checkReversePath adds advice if strict reverse path filtering drops connections that
 // come in to be forwarded, because the route back leads into the tunnel.
-func (w *way) checkReversePath(d *Default, done *Done) {
+func (w *defaultRoute) checkReversePath(d *Default, done *Done) {
 	route, err := w.router.To(netip.MustParseAddr("192.0.2.1"), netip.Addr{}, d.Mark)
 	if err != nil || route.Index == d.Index {
 		return // there is no uplink now
@@ -240,8 +240,8 @@ func (w *way) checkReversePath(d *Default, done *Done) {
 	}
 }
 
-// defaultRoute returns the default route through an interface.
-func (w *way) defaultRoute(index int) *netlink.Route {
+// netlinkRoute returns the default route through an interface.
+func (w *defaultRoute) netlinkRoute(index int) *netlink.Route {
 	r := &netlink.Route{
 		Family: family(w.v), LinkIndex: index, Table: w.number, Protocol: protocol,
 		Scope: netlink.SCOPE_LINK, Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
@@ -253,13 +253,13 @@ func (w *way) defaultRoute(index int) *netlink.Route {
 }
 
 // close removes the rules, the route and the table.
-func (w *way) close() error {
-	there, err := ours(w.handle, w.v, isWay)
+func (w *defaultRoute) close() error {
+	existing, err := ownRules(w.handle, w.v, isDefaultRouteRule)
 	if err == nil {
-		err = setRules(w.handle, w.v, there, nil)
+		err = setRules(w.handle, w.v, existing, nil)
 	}
 	if w.route != 0 {
-		e := w.handle.RouteDel(w.defaultRoute(w.route))
+		e := w.handle.RouteDel(w.netlinkRoute(w.route))
 		if e != nil && !errors.Is(e, unix.ESRCH) && !errors.Is(e, unix.ENODEV) {
 			err = errors.Join(err, fmt.Errorf("remove the default route of routing table %d: %w", w.number, e))
 		}

@@ -11,17 +11,17 @@ import (
 	"sixfour/internal/nft"
 )
 
-// follow makes answers from hosts behind this host go back the way that their connection
-// came, if that is not the tunnel. It is a chain in the way's table. It exists only
+// replyRules makes answers from hosts behind this host go back the way that their connection
+// came, if that is not the tunnel. It is a chain in the table of the default route. It exists only
 // while the host forwards, because it needs connection tracking, which costs time for
 // every packet.
-type follow struct {
+type replyRules struct {
 	table *nftables.Table
 	chain *nftables.Chain // nil: there is none
 	iface string          // the tunnel's interface in the chain
 }
 
-func (f *follow) sync(own *nft.Tables, wanted bool, d *Default) error {
+func (f *replyRules) sync(own *nft.Tables, wanted bool, d *Default) error {
 	if wanted == (f.chain != nil) && (!wanted || f.iface == d.Interface) {
 		return nil
 	}
@@ -38,7 +38,7 @@ func (f *follow) sync(own *nft.Tables, wanted bool, d *Default) error {
 			return nil
 		}
 		c.AddChain(chain)
-		for _, r := range followRules(d) {
+		for _, r := range replyExprs(d) {
 			c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: r})
 		}
 		return nil
@@ -54,15 +54,15 @@ func (f *follow) sync(own *nft.Tables, wanted bool, d *Default) error {
 	return nil
 }
 
-// followRules returns rules that mark connections that do not begin in the tunnel, and
+// replyExprs returns rules that mark connections that do not begin in the tunnel, and
 // the packets that answer them, before these are routed.
-func followRules(d *Default) [][]expr.Any {
+func replyExprs(d *Default) [][]expr.Any {
 	mark := binaryutil.NativeEndian.PutUint32(d.Mark)
 	rest := binaryutil.NativeEndian.PutUint32(^d.Mark)
 	or := &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: rest, Xor: mark}
 	return [][]expr.Any{
 		// iifname TUNNEL return
-		append(arrived(d.Interface), &expr.Verdict{Kind: expr.VerdictReturn}),
+		append(arrivesBy(d.Interface), &expr.Verdict{Kind: expr.VerdictReturn}),
 		// ct state new ct mark set ct mark or MARK
 		append(state(expr.CtStateBitNEW),
 			&expr.Ct{Key: expr.CtKeyMARK, Register: register}, or,
@@ -83,10 +83,10 @@ func followRules(d *Default) [][]expr.Any {
 // Rules compare values in one register.
 const register = unix.NFT_REG_1
 
-// arrived matches packets that arrived on an interface, left those that leave through
+// arrivesBy matches packets that arrived on an interface, left those that leave through
 // one.
-func arrived(name string) []expr.Any { return named(expr.MetaKeyIIFNAME, name) }
-func left(name string) []expr.Any    { return named(expr.MetaKeyOIFNAME, name) }
+func arrivesBy(name string) []expr.Any { return named(expr.MetaKeyIIFNAME, name) }
+func leavesBy(name string) []expr.Any  { return named(expr.MetaKeyOIFNAME, name) }
 
 func named(key expr.MetaKey, name string) []expr.Any {
 	padded := make([]byte, unix.IFNAMSIZ)

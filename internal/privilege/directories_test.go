@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestAround checks what may be read around a file, also if its link leads to a file
+// TestDirectoriesOf checks what may be read around a file, also if its link leads to a file
 // that does not exist yet, such as a resolver's file before the resolver has started.
-func TestAround(t *testing.T) {
+func TestDirectoriesOf(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -34,11 +34,11 @@ func TestAround(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, want := around(file), []string{filepath.Join(dir, "etc"), filepath.Join(dir, c.want)}; !slices.Equal(got, want) {
+		if got, want := directoriesOf(file), []string{filepath.Join(dir, "etc"), filepath.Join(dir, c.want)}; !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", c.name, got, want)
 		}
 	}
-	if got := around("/nowhere"); !slices.Equal(got, []string{"/nowhere", "/nowhere"}) {
+	if got := directoriesOf("/nowhere"); !slices.Equal(got, []string{"/nowhere", "/nowhere"}) {
 		t.Error(got)
 	}
 }
