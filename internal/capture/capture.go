@@ -1,4 +1,4 @@
-// Package capture shows the packets of a tunnel, inner and outer, carried or dropped, as
+// package capture shows the packets of a tunnel, inner and outer, carried or dropped, as
 // pcapng.
 //
 // A Tap is one capture with one reader. The goroutines that carry packets give it copies and

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -69,7 +70,7 @@ func (e *Engine) takeEffect() {
 	e.yieldDefaultRoute()
 	e.stale = true
 	for _, t := range e.tunnels {
-		e.shards = max(e.shards, t.queues)
+		e.shards = max(e.shards, t.Queues)
 	}
 	e.evaluatePeers(e.tunnels)
 	for _, t := range e.tunnels {
@@ -114,7 +115,7 @@ func (r *reload) leave() error {
 	wanted := r.newRoutes()
 	for _, t := range r.removed {
 		r.e.heartbeat()
-		keep := slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p route) bool { return wanted[place{t.cfg.Netns, p}] })
+		keep := slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p netip.Prefix) bool { return wanted[routeIn{t.cfg.Netns, p}] })
 		if t.link == nil || len(keep) == len(t.cfg.Routes) {
 			continue
 		}
@@ -126,16 +127,16 @@ func (r *reload) leave() error {
 }
 
 // newRoutes returns the routes of all added and changed tunnels.
-func (r *reload) newRoutes() map[place]bool {
-	routes := make(map[place]bool)
+func (r *reload) newRoutes() map[routeIn]bool {
+	routes := make(map[routeIn]bool)
 	for _, t := range r.added {
 		for _, p := range t.cfg.Routes {
-			routes[place{t.cfg.Netns, p}] = true
+			routes[routeIn{t.cfg.Netns, p}] = true
 		}
 	}
 	for _, c := range r.changes {
 		for _, p := range c.cfg.Routes {
-			routes[place{c.t.cfg.Netns, p}] = true
+			routes[routeIn{c.t.cfg.Netns, p}] = true
 		}
 	}
 	return routes
@@ -296,9 +297,9 @@ func (r *reload) finish() {
 
 // retire stops all background work of a tunnel that was removed.
 func (t *tunnel) retire(e *Engine) {
-	t.retired.Store(true)
+	t.Retired.Store(true)
 	t.closeSockets()
-	t.reply.Retire()
+	t.Reply.Retire()
 	t.stopFollowing()
 	for _, p := range t.paths {
 		p.stopFollowing()
@@ -311,4 +312,10 @@ func (t *tunnel) retire(e *Engine) {
 	for _, p := range t.paths {
 		e.keeper.mark(p)
 	}
+}
+
+// routeIn is the destination of a route in a network namespace.
+type routeIn struct {
+	namespace string
+	to        netip.Prefix
 }

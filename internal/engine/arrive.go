@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/internal/datapath"
 	"sixfour/transport"
 )
 
@@ -29,19 +30,19 @@ type listener struct {
 const formerLife = 30 * time.Second
 
 // register makes a path the one by which a peer's packets are received.
-func (e *Engine) register(p *path, now *Wire) {
+func (e *Engine) register(p *path, now *datapath.Wire) {
 	old, arrives := p.registered, p.arrives
 	p.registered = now
-	if old != nil && *old.outer() == *now.outer() {
+	if old != nil && *old.Outer() == *now.Outer() {
 		arrives.Store(now)
-		if p.listening.Load() && old.hop.port == now.hop.port && (old.hop.device == now.hop.device || groups(now.outer()) == nil) {
+		if p.listening.Load() && old.Hop.Port == now.Hop.Port && (old.Hop.Device == now.Hop.Device || datapath.Groups(now.Outer()) == nil) {
 			return
 		}
 	} else { // until the table is replaced, packets use the old pointer
-		p.arrives = new(atomic.Pointer[Wire])
+		p.arrives = new(atomic.Pointer[datapath.Wire])
 		p.arrives.Store(now)
 	}
-	if old != nil && p.remote().Name != "" && old.outer().Remote != now.outer().Remote {
+	if old != nil && p.remote().Name != "" && old.Outer().Remote != now.Outer().Remote {
 		p.former, p.until = arrives, time.Now().Add(formerLife)
 	}
 	e.stale = true
@@ -53,11 +54,11 @@ func (e *Engine) arrange() {
 		return
 	}
 	e.stale = false
-	e.table.Store(e.newTable(time.Now()))
+	e.Table.Store(e.newTable(time.Now()))
 	e.listen(e.needed())
 	e.takeXDP()
 	for p := range e.registered() {
-		if len(e.inbounds[p.registered.listener()]) == 0 {
+		if len(e.inbounds[listenerOf(p.registered)]) == 0 {
 			continue
 		}
 		if !p.listening.Swap(true) {
@@ -83,23 +84,20 @@ func (e *Engine) registered() iter.Seq[*path] {
 
 // newTable builds the table for the present peers. A former address of one peer may now
 // belong to another, which then takes precedence.
-func (e *Engine) newTable(now time.Time) *table {
-	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
+func (e *Engine) newTable(now time.Time) *datapath.Table {
+	t := datapath.NewTable()
 	for p := range e.registered() {
 		if p.former != nil && now.Before(p.until) {
-			t.add(newEnd(p.dataPath, p.former, p.hasAddress), p.former.Load().outer())
+			t.Add(datapath.NewEnd(p.Path, p.former, p.hasAddress), p.former.Load().Outer())
 		} else {
 			p.former = nil
 		}
 	}
 	for p := range e.registered() {
-		l := p.registered.outer()
-		en := newEnd(p.dataPath, p.arrives, p.hasAddress)
-		p.reportConflict(t.conflict(en, l))
-		t.add(en, l)
-		for _, group := range groups(l) {
-			t.any[group] = append(t.any[group], en)
-		}
+		l := p.registered.Outer()
+		en := datapath.NewEnd(p.Path, p.arrives, p.hasAddress)
+		p.reportConflict(t.Conflict(en, l))
+		t.Add(en, l)
 	}
 	return t
 }
@@ -108,10 +106,10 @@ func (e *Engine) newTable(now time.Time) *table {
 // configuration could not show the conflict: names have resolved to one address, or
 // "auto" is the address of another tunnel. A nil e, or the end of a former path, is no
 // conflict.
-func (p *path) reportConflict(e *end) {
+func (p *path) reportConflict(e *datapath.End) {
 	var other *path
 	if e != nil {
-		if q := e.path.owner.(*path); e.arrives == q.arrives {
+		if q := e.Path.Owner.(*path); e.Arrives == q.arrives {
 			other = q
 		}
 	}
@@ -127,18 +125,18 @@ func (p *path) reportConflict(e *end) {
 func (e *Engine) needed() map[listener]int {
 	needed := make(map[listener]int)
 	for p := range e.registered() {
-		l := p.registered.outer()
-		key := p.registered.listener()
+		l := p.registered.Outer()
+		key := listenerOf(p.registered)
 		needed[key] = e.shardsFor(needed[key], l.Kind.Properties().Ordered)
-		for _, group := range groups(l) {
-			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.hop.device}] = 1
+		for _, group := range datapath.Groups(l) {
+			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.Hop.Device}] = 1
 		}
 	}
 	return needed
 }
 
-// listener returns where the path's packets arrive.
-func (p *Wire) listener() listener { return layersListener(p.layers) }
+// listenerOf returns where packets of a wire's path arrive.
+func listenerOf(w *datapath.Wire) listener { return layersListener(w.Layers) }
 
 // layersListener returns where packets with these layers, innermost first, arrive.
 func layersListener(layers []encap.Layer) listener {
@@ -216,7 +214,7 @@ func (e *Engine) receiveProblem(layers []encap.Layer, device int) string {
 	}
 	l := layersListener(layers)
 	why := e.listenErrors[l]
-	for _, group := range groups(&layers[len(layers)-1]) {
+	for _, group := range datapath.Groups(&layers[len(layers)-1]) {
 		if of := e.listenErrors[listener{group, l.protocol, l.local, device}]; of != "" {
 			why = of
 		}
@@ -244,15 +242,14 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 		}
 		all = append(all, rx)
 	}
-	var opened []*inbound
+	var opened []*datapath.Inbound
 	for i, rx := range all {
-		in := e.newInbound(i, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
-		in.at, in.zone = l.at, zoneOf(l.local)
+		in := e.NewInbound(datapath.Place{Queue: i, At: l.at, Zone: datapath.ZoneOf(l.local), Socket: true}, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
 		opened = append(opened, in)
 	}
 	e.inbounds[l] = opened
 	for _, in := range opened {
-		e.receivers.Go(in.run)
+		e.receivers.Go(in.Run)
 	}
 	if !adopted {
 		e.keepReceivers(l, opened)
@@ -263,7 +260,7 @@ func (e *Engine) openReceivers(l listener, shards int) error {
 func (e *Engine) stopListening(l listener) {
 	e.forgetReceivers(l)
 	for _, in := range e.inbounds[l] {
-		in.rx.Close()
+		in.Rx.Close()
 	}
 	delete(e.inbounds, l)
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,14 +11,14 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/header"
-	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/transport"
 )
 
-func pathTo(remote string) *Wire {
-	return &Wire{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{})}}
+func pathTo(remote string) *datapath.Wire {
+	return &datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{})}}
 }
 
 // hubOf returns an engine with one hub whose peers have names.
@@ -29,11 +28,11 @@ func hubOf(names ...string) (*Engine, []*path) {
 		cfg.Peers = append(cfg.Peers, config.Peer{Name: n, Paths: []config.Path{{Remote: config.Host{Name: n}}}})
 	}
 	tun := tunnelOf(cfg)
-	return &Engine{tunnels: []*tunnel{tun}}, tun.paths
+	return &Engine{running: running{tunnels: []*tunnel{tun}}}, tun.paths
 }
 
 // moves gives a peer another path.
-func (e *Engine) moves(p *path, to *Wire) {
+func (e *Engine) moves(p *path, to *datapath.Wire) {
 	p.publish(to)
 	e.register(p, to)
 }
@@ -51,25 +50,25 @@ func TestFormerAddress(t *testing.T) {
 	fromOld, fromNew := arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), arriving("198.51.100.2", "192.0.2.1", header.ProtoIPv6)
 	for _, c := range []struct {
 		name  string
-		table *table
+		table *datapath.Table
 		pkt   []byte
-		want  *Wire
+		want  *datapath.Wire
 	}{
 		{"from there, as yet", before, fromOld, old},
 		{"from there, then", after, fromOld, old},
 		{"from the new address", after, fromNew, next},
 	} {
-		if got := c.table.find(c.pkt, 0); got == nil || got.path != p.dataPath || got.wire() != c.want {
+		if got := c.table.Find(c.pkt, 0); got == nil || got.Path != p.Path || got.Wire() != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
-	if got := e.newTable(now.Add(formerLife+time.Minute)).find(fromOld, 0); got != nil {
+	if got := e.newTable(now.Add(formerLife+time.Minute)).Find(fromOld, 0); got != nil {
 		t.Errorf("long ago: %+v", got)
 	}
 	wider := pathTo("198.51.100.2")
-	wider.mtu = 1400
+	wider.MTU = 1400
 	e.moves(p, wider)
-	if got := after.find(fromNew, 0); got.wire() != wider {
+	if got := after.Find(fromNew, 0); got.Wire() != wider {
 		t.Error("between the same ends a new path is not that of the table")
 	}
 }
@@ -83,7 +82,7 @@ func TestFormerAddressOfAnother(t *testing.T) {
 		e.moves(come, pathTo("198.51.100.7"))
 		e.moves(gone, pathTo("198.51.100.2"))
 		e.moves(come, pathTo("198.51.100.1"))
-		if got := e.newTable(time.Now()).find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.path != come.dataPath {
+		if got := e.newTable(time.Now()).Find(arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6), 0); got.Path != come.Path {
 			t.Errorf("%v: of the peer that was there before", order)
 		}
 	}
@@ -93,7 +92,7 @@ func TestFormerAddressOfAnother(t *testing.T) {
 func TestTwins(t *testing.T) {
 	e, peers := hubOf("a", "b")
 	core, seen := observer.New(zap.ErrorLevel)
-	e.tunnels[0].log = zap.New(core)
+	e.tunnels[0].Log = zap.New(core)
 	for i, c := range []struct {
 		a, b string
 		said int
@@ -116,7 +115,7 @@ func TestTwins(t *testing.T) {
 
 // overLink returns a peer of a 6over4 tunnel at a local address, registered with a path
 // through a device.
-func overLink(t *testing.T, local string, device int) (*path, *Wire) {
+func overLink(t *testing.T, local string, device int) (*path, *datapath.Wire) {
 	t.Helper()
 	l := layer(encap.SixInFour, local, local, encap.GRE{})
 	l.Remote = netip.Addr{}
@@ -125,43 +124,19 @@ func overLink(t *testing.T, local string, device int) (*path, *Wire) {
 		t.Fatal(err)
 	}
 	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
-	tun.mtu.Store(1480)
+	tun.MTU.Store(1480)
 	p := tun.only
-	to := &Wire{path: p.dataPath, layers: []encap.Layer{l}, hop: hop{device: device}}
-	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
+	to := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{l}, Hop: datapath.Hop{Device: device}}
+	if to.Stack, err = encap.New(to.Layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.Record); err != nil {
 		t.Fatal(err)
 	}
 	return p, to
 }
 
-// Two links of 6over4 use the same groups: a group's packets that arrive over one link reach
-// only the tunnel of that link.
-func TestGroupsOfTwoLinks(t *testing.T) {
-	a, pathA := overLink(t, "192.0.2.1", 2)
-	b, pathB := overLink(t, "198.51.100.1", 3)
-	b.t.id = 1
-	e := &Engine{tunnels: []*tunnel{a.t, b.t}}
-	e.moves(a, pathA)
-	e.moves(b, pathB)
-	table := e.newTable(time.Now())
-	inner := nd.Append(nil, netip.MustParseAddr("fe80::c633:6402"), netip.MustParseAddr("ff02::1"), &nd.Message{Type: nd.RouterAdvertisement})
-	pkt := arriving("198.51.100.2", "239.192.0.1", header.ProtoIPv6, inner...)
-	binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
-	header.IPv4(pkt).SetChecksum()
-	for _, p := range []*path{a, b} {
-		in := e.newInbound(0, zap.NewNop(), nil)
-		in.at = p.registered.outer().Local
-		in.fromAnywhere(table, pkt)
-		if len(in.touched) != 1 || in.touched[0].t != p.tunnel {
-			t.Errorf("at %v it is for %+v", in.at, in.touched)
-		}
-	}
-}
-
 // A device that is made again with the same address is in no group.
 func TestDeviceMadeAnew(t *testing.T) {
 	p, before := overLink(t, "192.0.2.1", 2)
-	e := &Engine{tunnels: []*tunnel{p.t}}
+	e := &Engine{running: running{tunnels: []*tunnel{p.t}}}
 	e.moves(p, before)
 	p.listening.Store(true)
 	again := *before
@@ -172,7 +147,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 	}
 	groupsBefore := e.needed()
 	anew := *before
-	anew.hop.device = 7
+	anew.Hop.Device = 7
 	e.moves(p, &anew)
 	for l := range e.needed() {
 		if l.local.IsMulticast() && groupsBefore[l] != 0 {
@@ -187,7 +162,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 // A receiver that cannot be opened does not end the daemon.
 func TestNotHeard(t *testing.T) {
 	core, seen := observer.New(zap.WarnLevel)
-	e := &Engine{log: zap.New(core), inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver), listenErrors: make(map[listener]string)}
+	e := &Engine{log: zap.New(core), receiving: receiving{inbounds: make(map[listener][]*datapath.Inbound), errors: make(map[netip.Addr]transport.Receiver), listenErrors: make(map[listener]string)}}
 	l := listener{netip.MustParseAddr("239.192.0.1"), header.ProtoIPv6, netip.MustParseAddr("192.0.2.77"), 1 << 20}
 	for range 2 {
 		e.listen(map[listener]int{l: 1})

@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/api"
+	"sixfour/internal/datapath"
 	"sixfour/internal/probe"
 )
 
@@ -77,7 +78,7 @@ func (a *asked) answer(seq uint16) {
 type asking struct {
 	p        *path
 	q        question
-	wire     *Wire
+	wire     *datapath.Wire
 	shows    string // what an answer shows, if not that the tunnel works
 	heard    chan heardAt
 	inFlight []inFlight // questions in flight, in the order of sending
@@ -107,7 +108,7 @@ func (e *Engine) ask(name string) (*asking, error) {
 // renew prepares for the present path.
 func (a *asking) renew() error {
 	p := a.p
-	wire := p.wire.Load()
+	wire := p.Wire.Load()
 	if wire == nil {
 		return p.unreachable()
 	}
@@ -115,9 +116,9 @@ func (a *asking) renew() error {
 		return nil
 	}
 	a.wire = wire
-	l := wire.outer()
+	l := wire.Outer()
 	a.q = question{way: wayOutside, kind: kindAsked, local: l.Local, remote: l.Remote}
-	_, _, inside := probe.Ends(wire.layers)
+	_, _, inside := probe.Ends(wire.Layers)
 	proven := p.answersBy()
 	switch {
 	case p.t.automatic():
@@ -137,10 +138,10 @@ func (a *asking) renew() error {
 		a.shows = fmt.Sprintf("from the outer address %v, outside the tunnel", a.q.remote)
 	}
 	// Without fragmentation, and with a path MTU larger than any question.
-	options := wire.options
+	options := wire.Options
 	options.StaticMTU = false
 	var err error
-	a.q.stack, err = encap.New(wire.layers, api.MaxPingSize, options, nil, p.record)
+	a.q.stack, err = encap.New(wire.Layers, api.MaxPingSize, options, nil, p.Record)
 	return err
 }
 

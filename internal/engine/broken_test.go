@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/transport"
 )
 
@@ -25,7 +26,7 @@ func (f *failing) Receive([][]byte, []transport.Meta) (int, error) {
 		return 0, net.ErrClosed
 	}
 	if f.left.Add(-1) < 0 {
-		f.left.Store(brokenAfter - 1)
+		f.left.Store(datapath.BrokenAfter - 1)
 		return 0, nil
 	}
 	return 0, errors.New("no")
@@ -43,30 +44,31 @@ func (f *failing) Close() error {
 func TestBrokenReceiver(t *testing.T) {
 	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
-	e := &Engine{log: zap.NewNop(), ctx: t.Context(), broken: make(chan broken), tunnels: []*tunnel{tun, other},
-		inbounds: make(map[listener][]*inbound), errors: make(map[netip.Addr]transport.Receiver)}
-	e.table.Store(new(table))
+	e := &Engine{log: zap.NewNop(), ctx: t.Context(), signals: signals{broken: make(chan broken)}, running: running{tunnels: []*tunnel{tun, other}},
+		receiving: receiving{inbounds: make(map[listener][]*datapath.Inbound), errors: make(map[netip.Addr]transport.Receiver)}}
+	e.Table.Store(new(datapath.Table))
+	e.Plane.Failed = e.isBroken
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
 		p := e.tunnels[i].only
-		p.registered = &Wire{layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
+		p.registered = &datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
 	}
-	l := tun.paths[0].registered.listener()
+	l := listenerOf(tun.paths[0].registered)
 	good, bad, icmp := new(failing), new(failing), new(failing)
-	good.left.Store(brokenAfter - 1)
+	good.left.Store(datapath.BrokenAfter - 1)
 	bad.left.Store(1 << 40)
 	icmp.left.Store(1 << 40)
 	done := make(chan struct{})
 	for _, rx := range []*failing{good, bad} {
-		in := e.newInbound(0, zap.NewNop(), rx)
+		in := e.NewInbound(datapath.Place{Socket: true}, zap.NewNop(), rx)
 		e.inbounds[l] = append(e.inbounds[l], in)
 		go func() {
-			in.run()
+			in.Run()
 			done <- struct{}{}
 		}()
 	}
 	e.errors[l.local] = icmp
 	go func() {
-		(&outerErrors{icmp, 0, &e.table, zap.NewNop(), e.isBroken, &e.stray}).run()
+		e.NewICMP(0, zap.NewNop(), icmp).Run()
 		done <- struct{}{}
 	}()
 	for range 2 {

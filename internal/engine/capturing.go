@@ -21,7 +21,7 @@ func (e *Engine) Capture(ctx context.Context, r capture.Request, out capture.Sin
 	if err != nil {
 		return err
 	}
-	defer e.captures.EndTap(tap)
+	defer e.Captures.EndTap(tap)
 	return tap.Stream(ctx, out)
 }
 
@@ -33,7 +33,7 @@ func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
 	var names []string
 	for _, t := range e.tunnels {
 		if t.cfg.Name == tunnel {
-			return e.captures.Begin(tunnel, tap)
+			return e.Captures.Begin(tunnel, tap)
 		}
 		names = append(names, t.cfg.Name)
 	}
@@ -42,5 +42,5 @@ func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
 
 // endCaptures ends the captures of a tunnel that was removed from the configuration.
 func (e *Engine) endCaptures(tunnel string) {
-	e.captures.EndTunnel(tunnel, fmt.Errorf("tunnel %s was removed", tunnel))
+	e.Captures.EndTunnel(tunnel, fmt.Errorf("tunnel %s was removed", tunnel))
 }

@@ -50,11 +50,11 @@ const (
 // probe sends a path MTU probe through the tunnel or, if no inner address is known to
 // answer, to the peer's outer address. A probe that cannot be sent counts as unanswered.
 func (p *path) probe(pr *probing, q pathmtu.Packet) {
-	wire := p.wire.Load()
-	if !wire.is(pr.layers, pr.link) {
+	wire := p.Wire.Load()
+	if !wire.Is(pr.layers, pr.link) {
 		return
 	}
-	l := wire.outer()
+	l := wire.Outer()
 	local, remote, inside := p.ends(wire)
 	size := q.Size
 	switch {
@@ -73,7 +73,7 @@ func (p *path) probe(pr *probing, q pathmtu.Packet) {
 	p.echo.Fill(pkt, local, remote, q.Seq)
 	if inside {
 		if by := p.answersBy(); by.way == wayBetween && by.between.Remote == remote {
-			limitHops(pkt, by.between, wire.options)
+			limitHops(pkt, by.between, wire.Options)
 		}
 		var r drop.Reason
 		if pkt, r = pr.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
@@ -81,10 +81,10 @@ func (p *path) probe(pr *probing, q pathmtu.Packet) {
 		}
 	}
 	p.echo.probes.Add(1) // before an answer can arrive
-	m := p.t.capturing.Now()
+	m := p.t.Captures.Now()
 	defer m.End()
-	if wire.senders[0].SendOne(pkt) == nil {
-		p.showProbe(m.At, pkt, buf[encap.Headroom:], inside)
+	if wire.Senders[0].SendOne(pkt) == nil {
+		p.ShowProbe(m.At, pkt, buf[encap.Headroom:], inside)
 	}
 }
 
@@ -123,10 +123,10 @@ func (e *echo) proves(inner []byte) bool {
 	return e.sent(inner) && len(inner) >= header.IPv6Len+probe.Len && [8]byte(inner[header.IPv6Len+probe.CookieAt:]) == e.Cookie
 }
 
-// answer handles a packet to our end, and reports whether it is an answer to a probe, or a
+// Answer handles a packet to our end, and reports whether it is an answer to a probe, or a
 // fragment of one. A far end whose interface MTU is too small sends its answer in
 // fragments; the first one is sufficient.
-func (p *path) answer(ip header.IPv6) bool {
+func (p *path) Answer(ip header.IPv6) bool {
 	up, ok := header.FindUpper(ip)
 	if !ok || up.Protocol != header.ICMPv6 {
 		return false
@@ -142,13 +142,13 @@ func (p *path) answer(ip header.IPv6) bool {
 	if fragmented {
 		p.echo.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
-	p.passReply(m)
+	p.PassReply(m)
 	return true
 }
 
-// answersBetween reports whether an inner packet answers a probe between two inner
+// AnswersBetween reports whether an inner packet answers a probe between two inner
 // addresses, and passes the answer on. It examines carried packets no more than needed.
-func (p *path) answersBetween(between []probe.Pair, inner []byte) bool {
+func (p *path) AnswersBetween(between []probe.Pair, inner []byte) bool {
 	var m, from, to []byte
 	var reply byte
 	if header.Version(inner) == 6 {
@@ -167,7 +167,7 @@ func (p *path) answersBetween(between []probe.Pair, inner []byte) bool {
 	if !p.echo.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair probe.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
 		return false
 	}
-	p.passReply(m)
+	p.PassReply(m)
 	return true
 }
 
@@ -177,17 +177,17 @@ func is(b []byte, a netip.Addr) bool {
 	return in == a
 }
 
-// isReply reports whether an ICMP message is the reply to a probe.
-func (p *path) isReply(m []byte, typ byte) bool { return p.echo.IsReply(m, typ) }
+// IsReply reports whether an ICMP message is the reply to a probe.
+func (p *path) IsReply(m []byte, typ byte) bool { return p.echo.IsReply(m, typ) }
 
-// sent reports whether a quoted inner packet is a probe.
-func (p *path) sent(inner []byte) bool { return p.echo.sent(inner) }
+// Sent reports whether a quoted inner packet is a probe.
+func (p *path) Sent(inner []byte) bool { return p.echo.sent(inner) }
 
-// sentOutside reports whether a quoted packet is a probe of an outer address.
-func (p *path) sentOutside(quote []byte) bool { return p.echo.sentOutside(quote) }
+// SentOutside reports whether a quoted packet is a probe of an outer address.
+func (p *path) SentOutside(quote []byte) bool { return p.echo.sentOutside(quote) }
 
-// passReply passes an answer to the sender of the probe.
-func (p *path) passReply(m []byte) {
+// PassReply passes an answer to the sender of the probe.
+func (p *path) PassReply(m []byte) {
 	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
 	if len(m) >= askLen {
 		switch k := kind(m[kindAt]); {

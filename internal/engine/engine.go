@@ -1,4 +1,4 @@
-// Package engine runs the life cycle of tunnels: it makes their interfaces and
+// package engine runs the life cycle of tunnels: it makes their interfaces and
 // sockets, runs a goroutine for each direction, and follows what changes around
 // them.
 //
@@ -25,8 +25,8 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
-	"sixfour/internal/capture"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/internal/events"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/version"
@@ -38,8 +38,31 @@ import (
 // Engine runs the tunnels of one configuration. The control loop, which is the goroutine
 // in Run, makes all changes; the data goroutines read what it publishes.
 type Engine struct {
-	log          *zap.Logger
-	router       *netcfg.Router
+	log    *zap.Logger
+	ctx    context.Context // ends with Run
+	wg     sync.WaitGroup
+	about  about
+	events events.Log
+	datapath.Plane
+	signals
+	lookups
+	running
+	host
+	receiving
+	prober *prober
+	keeper *keeper
+	kernel
+	loop loop
+}
+
+// about is what status says of the daemon as a whole.
+type about struct {
+	started time.Time
+	sandbox atomic.Pointer[api.Sandbox]
+}
+
+// signals are what other goroutines tell the control loop.
+type signals struct {
 	notify       chan struct{}   // something outside the engine changed
 	lost         chan struct{}   // an interface is gone; the tunnel's state says which
 	reloads      chan *reload    // configurations to replace the running one
@@ -47,75 +70,87 @@ type Engine struct {
 	names        chan resolution // new addresses of a name
 	learnt       chan *tunnel    // tunnels whose neighbours announced something for the interface
 	tooLong      chan tooLong    // destinations with a smaller MTU than the others
-	looking      chan struct{}   // limits concurrent name lookups
 	broken       chan broken     // receivers that failed
-	resolver     *net.Resolver
-	prober       *prober
-	keeper       *keeper
-	ports        map[int]*port       // by interface index
-	policies     policies            // XFRM policies that AF_XDP would bypass
-	segments     *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
-	shards       int                 // receivers at each local address
-	shield       shield              // suppresses the kernel's own ICMP errors
-	gate         gate                // the [gateway] section
-	events       events.Log
-	captures     capture.Set
-	healthChecks chan struct{} // health checks of the control loop
-	loop         loop
-	started      time.Time
-	handover     handover
-	ahead        ahead
-	wg           sync.WaitGroup
-	ctx          context.Context // ends with Run
+	healthChecks chan struct{}   // health checks of the control loop
+}
 
-	// mu guards what a reload changes: the list of tunnels, and each tunnel's peers and
-	// configuration. Only the control loop changes them, so it reads them without mu.
-	mu       sync.RWMutex
+// lookups is how names are looked up.
+type lookups struct {
+	resolver *net.Resolver
+	looking  chan struct{} // limits concurrent look-ups
+}
+
+// running is the configuration that runs. Only the control loop changes it, so the loop
+// reads it without mu.
+type running struct {
+	mu       sync.RWMutex // guards the list of tunnels, and each tunnel's peers and configuration
 	tunnels  []*tunnel
 	reloaded api.Reloads
+}
 
-	sandbox      atomic.Pointer[api.Sandbox]
-	table        atomic.Pointer[table]
+// host is what the engine knows about this host. The control loop owns it.
+type host struct {
+	router   *netcfg.Router
+	policies policies            // XFRM policies that AF_XDP would bypass
+	links    []netip.Prefix      // this host's IPv4 addresses
+	hosts    map[string]hostNets // by namespace
+	byIndex  map[int]*tunnel     // tunnels with an interface in our own network namespace
+	watched  map[watched]watching
+}
+
+// receiving is where packets are received. The control loop owns it.
+type receiving struct {
+	segments     *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
+	shards       int                 // receivers at each local address
 	stale        bool                // the table must be rebuilt
-	moveAt       time.Time           // when a peer that is down tries the next address of its name; zero: never
-	rest         time.Time           // the earliest time to evaluate everything again after a change
-	links        []netip.Prefix      // this host's IPv4 addresses
-	hosts        map[string]hostNets // by namespace
-	byIndex      map[int]*tunnel     // tunnels with an interface in our own network namespace
-	watched      map[watched]watching
-	listenErrors map[listener]string     // listeners that cannot receive, and why
-	stray        counters                // packets that belong to no tunnel
-	strangers    strangers               // the sources of those packets
-	inbounds     map[listener][]*inbound // one per shard
-	receivers    sync.WaitGroup          // the receivers' goroutines
-	errors       map[netip.Addr]transport.Receiver
+	inbounds     map[listener][]*datapath.Inbound
+	receivers    sync.WaitGroup                    // the inbounds' goroutines
+	errors       map[netip.Addr]transport.Receiver // of ICMP errors
+	listenErrors map[listener]string               // listeners that cannot receive, and why
+	ports        map[int]*port                     // AF_XDP, by interface index
+	handover     handover
+	ahead        ahead
+}
+
+// kernel is what the engine changes in the kernel beside interfaces. The control loop owns
+// it.
+type kernel struct {
+	shield shield // suppresses the kernel's own ICMP errors
+	gate   gate   // the [gateway] section
 }
 
 // New prepares the tunnels of a configuration. It changes nothing on the system; Run
 // does.
 func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e := &Engine{
-		log:          log,
-		notify:       make(chan struct{}, 1),
-		lost:         make(chan struct{}, 1),
-		reloads:      make(chan *reload),
-		ended:        make(chan struct{}),
-		watched:      make(map[watched]watching),
-		listenErrors: make(map[listener]string),
-		names:        make(chan resolution),
-		learnt:       make(chan *tunnel),
-		tooLong:      make(chan tooLong, 16),
-		looking:      make(chan struct{}, lookups),
-		broken:       make(chan broken),
-		healthChecks: make(chan struct{}),
-		ports:        make(map[int]*port),
-		inbounds:     make(map[listener][]*inbound),
-		errors:       make(map[netip.Addr]transport.Receiver),
-		hosts:        make(map[string]hostNets),
-		prober:       newProber(),
-		started:      time.Now(),
+		log: log,
+		signals: signals{
+			notify:       make(chan struct{}, 1),
+			lost:         make(chan struct{}, 1),
+			reloads:      make(chan *reload),
+			ended:        make(chan struct{}),
+			names:        make(chan resolution),
+			learnt:       make(chan *tunnel),
+			tooLong:      make(chan tooLong, 16),
+			broken:       make(chan broken),
+			healthChecks: make(chan struct{}),
+		},
+		host: host{
+			hosts:   make(map[string]hostNets),
+			watched: make(map[watched]watching),
+		},
+		receiving: receiving{
+			inbounds:     make(map[listener][]*datapath.Inbound),
+			errors:       make(map[netip.Addr]transport.Receiver),
+			listenErrors: make(map[listener]string),
+			ports:        make(map[int]*port),
+		},
+		prober: newProber(),
 	}
+	e.about.started = time.Now()
+	e.looking = make(chan struct{}, concurrentLookups)
 	e.prober.log = log
+	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
 	var err error
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
 		log.Info("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
@@ -123,21 +158,21 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.keeper = newKeeper(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway
 	e.resolver = e.newResolver()
-	e.table.Store(new(table))
+	e.Table.Store(new(datapath.Table))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
 		if err != nil {
 			return nil, err
 		}
 		e.tunnels = append(e.tunnels, t)
-		e.shards = max(e.shards, t.queues)
+		e.shards = max(e.shards, t.Queues)
 	}
 	return e, nil
 }
 
 // newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
-	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, &e.captures, e.log)
+	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, &e.Captures, e.log)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
@@ -221,7 +256,7 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 	for ctx.Err() == nil {
 		begun := time.Now()
 		complete := e.evaluateAll()
-		e.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
+		e.loop.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
 		e.closeRest()
 		e.closeAhead()
 		e.heartbeat()
@@ -245,7 +280,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 		case <-timer:
 			return
 		case <-e.notify:
-			e.pause(ctx, max(settle, time.Until(e.rest))) // one administrator command causes many changes
+			e.pause(ctx, max(settle, time.Until(e.loop.rest))) // one administrator command causes many changes
 			return
 		case <-e.healthChecks:
 		case <-e.loop.tick:
@@ -285,7 +320,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 		if t.isGone() || t.look() {
 			e.interfaceLost(t)
 		}
-		t.expireFragments(time.Now(), t.dataPaths())
+		t.ExpireFragments(time.Now(), t.dataPaths())
 		e.heartbeat()
 	}
 	e.evaluatePeers(e.tunnels)
@@ -320,7 +355,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 		peers = append(peers, t.paths...)
 	}
 	now := time.Now()
-	e.moveAt = time.Time{}
+	e.loop.moveAt = time.Time{}
 	for _, p := range peers {
 		e.leaveDead(p, now)
 	}
@@ -332,7 +367,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	for i, p := range peers {
 		p.logIrregularities()
 		p.widen(now)
-		if p.former != nil && !now.Before(p.until) || p.parted(now) {
+		if p.former != nil && !now.Before(p.until) || p.part(now) {
 			e.stale = true
 		}
 		e.evaluate(p, routes[i])
@@ -354,7 +389,7 @@ func (e *Engine) interfaceGone() {
 
 // close removes everything that the engine made, except what the next process adopts.
 func (e *Engine) close(regular bool) {
-	e.captures.Close(errDaemonEnds)
+	e.Captures.Close(errDaemonEnds)
 	e.closeGateway()
 	if regular && e.handover.store != nil {
 		e.handOver()
@@ -367,7 +402,7 @@ func (e *Engine) close(regular bool) {
 	e.dropShield()
 	for _, shards := range e.inbounds {
 		for _, in := range shards {
-			in.rx.Close()
+			in.Rx.Close()
 		}
 	}
 	for _, rx := range e.errors {
@@ -386,13 +421,13 @@ func (e *Engine) close(regular bool) {
 }
 
 // Sandboxed sets the restrictions of the process, which Status reports.
-func (e *Engine) Sandboxed(s api.Sandbox) { e.sandbox.Store(&s) }
+func (e *Engine) Sandboxed(s api.Sandbox) { e.about.sandbox.Store(&s) }
 
 // Status returns the current state of all tunnels. Any goroutine may call it.
 func (e *Engine) Status() api.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := api.Status{Version: version.String(), Started: e.started, Reloads: e.reloaded, Stray: e.stray.traffic(), Strangers: e.strangers.list(), Sandbox: e.sandbox.Load(), Gateway: e.gate.shown.Load()}
+	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.reloaded, Stray: e.Stray.Traffic(), Strangers: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gate.shown.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

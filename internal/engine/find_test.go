@@ -17,7 +17,7 @@ func TestFindPeer(t *testing.T) {
 		return tunnelOf(cfg)
 	}
 	one := tunnelOf(config.Tunnel{Name: "six0"})
-	e := &Engine{tunnels: []*tunnel{one, hub("hub0", "b", "c"), hub("hub1", "c", "six0"), hub("hub2", "d")}}
+	e := &Engine{running: running{tunnels: []*tunnel{one, hub("hub0", "b", "c"), hub("hub1", "c", "six0"), hub("hub2", "d")}}}
 	for _, c := range []struct{ name, found, wrong string }{
 		{name: "six0", found: "six0"},
 		{name: "hub1/six0", found: "hub1/six0"},

@@ -2,11 +2,17 @@ package engine
 
 import (
 	"net/netip"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
 
 	"go.uber.org/zap"
 
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 )
 
 // tunnelOf returns the tunnel of a configuration, without an interface. It has at least one
@@ -24,8 +30,44 @@ func loggedTunnel(cfg config.Tunnel, c *capture.Set, log *zap.Logger) *tunnel {
 	return t
 }
 
-// useWire makes packets of a path leave by a wire.
-func useWire(p *path, w *Wire) {
-	w.path = p.dataPath
-	p.publish(w)
+// wired returns a 4in6in4 tunnel with a path that has a wire, without devices and sockets.
+func wired(t testing.TB) (*tunnel, *path, *datapath.Wire) {
+	t.Helper()
+	tun := tunnelOf(config.Tunnel{Name: "t0", Layers: make([]config.Layer, 2)})
+	tun.MTU.Store(1440)
+	p := tun.only
+	w := &datapath.Wire{Path: p.Path, MTU: 1500, Options: encap.DefaultOptions, Layers: []encap.Layer{
+		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
+	}}
+	var err error
+	if w.Stack, err = encap.New(w.Layers, w.MTU, w.Options, resolve.NewSources(nil, nil, false), p.Record); err != nil {
+		t.Fatal(err)
+	}
+	new(Engine).moves(p, w)
+	return tun, p, w
+}
+
+func layer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
+	l := encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
+	if g != (encap.GRE{}) {
+		l.Kind = k.With(g)
+	}
+	return l
+}
+
+// arriving returns the beginning of an outer packet.
+func arriving(src, dst string, protocol byte, payload ...byte) []byte {
+	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
+	if s.Is4() {
+		b := make([]byte, header.IPv4Len)
+		b[0], b[9] = 0x45, protocol
+		copy(b[12:], s.AsSlice())
+		copy(b[16:], d.AsSlice())
+		return append(b, payload...)
+	}
+	b := make([]byte, header.IPv6Len)
+	b[0], b[6] = 0x60, protocol
+	copy(b[8:], s.AsSlice())
+	copy(b[24:], d.AsSlice())
+	return append(b, payload...)
 }

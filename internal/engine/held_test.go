@@ -79,7 +79,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	must(err)
 	t.Cleanup(ns.Close)
 	routes := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("10.9.0.0/16")}
-	_, tun, p, _ := lab(t)
+	tun, p, _ := wired(t)
 	tun.cfg.Routes = routes
 	tun.cfg.Address = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/30")}
 	tun.link, err = iface.Open(iface.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
@@ -87,7 +87,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	t.Cleanup(func() { tun.link.Close() })
 	p.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
 	tun.keeper, tun.events, tun.opening.whole = newKeeper(func() {}), new(events.Log), true
-	e := &Engine{tunnels: []*tunnel{tun}}
+	e := &Engine{running: running{tunnels: []*tunnel{tun}}}
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
 	t.Cleanup(func() { e.router.Close() })
 	device, err := ns.Handle().LinkByName("six0")

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"sixfour/internal/datapath"
 	"sixfour/internal/iface"
 	"sixfour/transport"
 )
@@ -122,11 +123,11 @@ func (e *Engine) openKept(t *tunnel, s iface.Settings) error {
 		return err
 	}
 	if t.link.Adopted() {
-		t.log.Info("took over the interface of the previous process")
+		t.Log.Info("took over the interface of the previous process")
 		return nil
 	}
 	if len(s.Kept) > 0 {
-		t.log.Info("the interface of the previous process does not fit the configuration: replaced")
+		t.Log.Info("the interface of the previous process does not fit the configuration: replaced")
 		e.forgetQueues(t)
 	}
 	e.keepQueues(t)
@@ -139,7 +140,7 @@ func (e *Engine) discard(t *tunnel) {
 		return
 	}
 	if err := t.link.Delete(); err != nil {
-		t.log.Warn("cannot remove the interface", zap.Error(err))
+		t.Log.Warn("cannot remove the interface", zap.Error(err))
 	}
 	e.forgetQueues(t)
 }
@@ -147,14 +148,14 @@ func (e *Engine) discard(t *tunnel) {
 // keepQueues stores the queues of a tunnel's interface.
 func (e *Engine) keepQueues(t *tunnel) {
 	for i, q := range t.link.Device.Queues() {
-		e.handover.save(queueName(t.cfg.Name, i), q.Use, t.log)
+		e.handover.save(queueName(t.cfg.Name, i), q.Use, t.Log)
 	}
 }
 
 // forgetQueues releases the stored queues of a tunnel's interface.
 func (e *Engine) forgetQueues(t *tunnel) {
-	for i := range t.queues {
-		e.handover.remove(queueName(t.cfg.Name, i), t.log)
+	for i := range t.Queues {
+		e.handover.remove(queueName(t.cfg.Name, i), t.Log)
 	}
 }
 
@@ -182,9 +183,9 @@ func (e *Engine) adoptReceivers(l listener, shards int) (all []transport.Receive
 
 // keepReceivers stores the receivers of a listener. It leaves out those of multicast
 // groups: they are bound to a device, which may have changed by the time of adoption.
-func (e *Engine) keepReceivers(l listener, inbounds []*inbound) {
+func (e *Engine) keepReceivers(l listener, inbounds []*datapath.Inbound) {
 	for i, in := range inbounds {
-		if rx, ok := in.rx.(*transport.RawPort); ok && !l.at.IsValid() {
+		if rx, ok := in.Rx.(*transport.RawPort); ok && !l.at.IsValid() {
 			e.handover.save(receiverName(l, transport.Shard{Index: i, Count: len(inbounds)}), rx.Use, e.log)
 		}
 	}
@@ -212,7 +213,7 @@ const keptQueue = 2048
 func (e *Engine) handOver() {
 	for _, shards := range e.inbounds {
 		for _, in := range shards {
-			in.rx.Close()
+			in.Rx.Close()
 		}
 	}
 	// From now on packets arrive at the raw sockets and leave through them.
@@ -240,7 +241,7 @@ func (t *tunnel) drain() {
 		return
 	}
 	if err := t.link.Device.Close(); err != nil {
-		t.log.Warn("cannot close the interface", zap.Error(err))
+		t.Log.Warn("cannot close the interface", zap.Error(err))
 	}
 	sent := make(chan struct{})
 	go func() {

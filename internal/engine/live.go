@@ -124,7 +124,7 @@ func (k *keeper) handleAnswer(s probeAnswer) {
 		pl.inside = now
 	}
 	if pl.life.Answer(s.seq, now) {
-		pl.seen = s.p.in.packets.Load() // the answer may be counted there
+		pl.seen = s.p.In.Packets.Load() // the answer may be counted there
 		k.update(pl)
 	} else if only {
 		k.update(pl)
@@ -163,10 +163,10 @@ func (k *keeper) check(p *path, now time.Duration) {
 // guard calls f, which works on a peer. After a panic the peer's liveness sessions are
 // dropped; they start again when the peer is next marked.
 func (k *keeper) guard(p *path, f func()) {
-	if !recovery.Guard(p.t.log, "probing peers", f) {
+	if !recovery.Guard(p.t.Log, "probing peers", f) {
 		return
 	}
-	p.t.recovered("probing a peer")
+	p.t.Recovered("probing a peer")
 	for _, pl := range p.sessions {
 		if pl.place >= 0 {
 			heap.Remove(&k.due, pl.place)

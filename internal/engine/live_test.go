@@ -19,6 +19,7 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/internal/events"
 	"sixfour/internal/liveness"
 	"sixfour/transport"
@@ -41,7 +42,7 @@ func (s *echoing) SendOne(pkt []byte) error {
 	if !s.p.echo.IsReply(m, icmp.EchoReply4) {
 		return errors.New("not a probe")
 	}
-	s.p.passReply(m)
+	s.p.PassReply(m)
 	return nil
 }
 
@@ -62,8 +63,8 @@ func TestManyLives(t *testing.T) {
 		p := newPath(hub, &config.Peer{Name: fmt.Sprint(i)})
 		hub.paths = append(hub.paths, p)
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
-		way := &Wire{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
-			life: liveness.Settings{Every: time.Second, After: 1}, senders: sockets{&echoing{p, &silent, &sent}}}
+		way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
+			Life: liveness.Settings{Every: time.Second, After: 1}, Senders: sockets{&echoing{p, &silent, &sent}}}
 		p.listening.Store(true)
 		p.publish(way)
 		p.reportWire(way)
@@ -99,11 +100,11 @@ func TestManyLives(t *testing.T) {
 	}
 	// The peers' packets are received, but they no longer answer: something is wrong.
 	p := hub.paths[7]
-	if p.notices.flags.Load() == 0 {
+	if p.Notices.Flags.Load() == 0 {
 		t.Error("nobody wants to know")
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		p.received(1, 100)
+		p.Received(1, 100)
 		if s := p.status(); s.LastError != nil && s.LastError.What == noAnswers {
 			break
 		}
@@ -156,8 +157,8 @@ func TestDeafUnderLoad(t *testing.T) {
 	var silent atomic.Bool
 	var sent atomic.Int64
 	p := tun.only
-	way := &Wire{layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
-		life: liveness.Settings{Every: time.Second, After: 2}, senders: sockets{&echoing{p, &silent, &sent}}}
+	way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
+		Life: liveness.Settings{Every: time.Second, After: 2}, Senders: sockets{&echoing{p, &silent, &sent}}}
 	p.listening.Store(true)
 	p.publish(way)
 	p.reportWire(way)
@@ -175,10 +176,10 @@ func TestDeafUnderLoad(t *testing.T) {
 	until := func(what string, ok func(api.PeerStatus) bool) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); !ok(p.status()); time.Sleep(50 * time.Microsecond) {
-			p.in.carried(1, 100)
-			if flags := p.notices.flags.Swap(0); flags != 0 {
+			p.In.Carried(1, 100)
+			if flags := p.Notices.Flags.Swap(0); flags != 0 {
 				told++
-				p.notify(flags)
+				p.Notify(flags)
 			}
 			if time.Now().After(deadline) {
 				t.Fatalf("not %s: %+v", what, p.status())
@@ -220,9 +221,9 @@ func FuzzHeardAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, m, pkt []byte) {
 		if len(m) >= kindAt {
-			p.passReply(m)
+			p.PassReply(m)
 		}
-		p.returned(pkt)
+		p.Returned(pkt)
 		select {
 		case s := <-k.answers:
 			if s.by >= noWay {
@@ -244,8 +245,8 @@ func TestScheduleHolds(t *testing.T) {
 		tun.mech = new(mechanism)
 		p := tun.only
 		p.listening.Store(true)
-		p.wire.Store(&Wire{layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
-			life: liveness.Settings{Every: time.Second, After: 3}})
+		p.Wire.Store(&datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
+			Life: liveness.Settings{Every: time.Second, After: 3}})
 		peers = append(peers, p)
 	}
 	now := k.since(time.Now())

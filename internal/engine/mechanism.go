@@ -113,7 +113,7 @@ func (t *tunnel) warn() {
 	}
 	if w, ok := t.mech.cfg.(resolve.Warner); ok {
 		for _, text := range w.Warnings() {
-			t.log.Warn(text)
+			t.Log.Warn(text)
 		}
 	}
 }
@@ -157,5 +157,5 @@ func (t *tunnel) renumber() {
 			fields = append(fields, zap.Stringer("delegated", p))
 		}
 	}
-	t.log.Info("the interface's addresses were changed, because the local address has changed: if there are networks behind this host, change their addresses, too", fields...)
+	t.Log.Info("the interface's addresses were changed, because the local address has changed: if there are networks behind this host, change their addresses, too", fields...)
 }

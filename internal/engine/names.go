@@ -28,8 +28,8 @@ const resolveInterval = 5 * time.Minute
 // resolveRetry is the pause after a failed look-up.
 const resolveRetry = 5 * time.Second
 
-// lookups limits concurrent look-ups.
-const lookups = 16
+// concurrentLookups limits concurrent look-ups.
+const concurrentLookups = 16
 
 // followNames starts to look up the names in a tunnel's configuration regularly.
 func (e *Engine) followNames(t *tunnel) {
@@ -185,7 +185,7 @@ func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
 
 func (r *resolution) log() *zap.Logger {
 	if r.p == nil {
-		return r.t.log
+		return r.t.Log
 	}
 	return r.p.log()
 }

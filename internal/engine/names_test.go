@@ -13,7 +13,7 @@ import (
 // once for each.
 func TestManyNamesAreOneChange(t *testing.T) {
 	const names = 2000
-	e := &Engine{names: make(chan resolution), prober: newProber()}
+	e := &Engine{signals: signals{names: make(chan resolution)}, prober: newProber()}
 	tun := tunnelOf(config.Tunnel{Hub: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -68,8 +68,8 @@ func (e *Engine) leaveDead(p *path, now time.Time) {
 		return
 	}
 	if now.Before(p.naming.next) {
-		if e.moveAt.IsZero() || p.naming.next.Before(e.moveAt) {
-			e.moveAt = p.naming.next
+		if e.loop.moveAt.IsZero() || p.naming.next.Before(e.loop.moveAt) {
+			e.loop.moveAt = p.naming.next
 		}
 		return
 	}

@@ -31,7 +31,7 @@ const openTime = 2 * time.Second
 // or routes are missing, the tunnel waits and is retried.
 func (e *Engine) tryOpen(t *tunnel) {
 	s := t.settings()
-	s.Partial, s.Impatient = true, time.Since(e.started) > openTime
+	s.Partial, s.Impatient = true, time.Since(e.about.started) > openTime
 	if err := e.open(t, s); err != nil {
 		t.lack(err)
 	}
@@ -48,7 +48,7 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 		return nil
 	}
 	for _, p := range t.paths {
-		if wire := p.wire.Load(); wire != nil {
+		if wire := p.Wire.Load(); wire != nil {
 			p.reportWire(wire)
 		}
 	}
@@ -63,7 +63,7 @@ func (e *Engine) openAgain(t *tunnel) {
 	}
 	if t.link != nil {
 		if t.lack(t.link.Complete()); o.lacks == "" {
-			t.log.Info("the interface now has all its addresses and routes")
+			t.Log.Info("the interface now has all its addresses and routes")
 		}
 		return
 	}
@@ -72,7 +72,7 @@ func (e *Engine) openAgain(t *tunnel) {
 		return
 	}
 	if o.text != "" {
-		t.log.Info("the interface was made again")
+		t.Log.Info("the interface was made again")
 		t.repaired(o.lost, o.text)
 		o.text = ""
 	}
@@ -106,7 +106,7 @@ func (t *tunnel) waits() string {
 func (e *Engine) interfaceLost(t *tunnel) {
 	e.loseInterface(t, repairInterface, "interface "+t.cfg.Name+" was deleted", "its interface, which was deleted")
 	t.opening.text = "interface " + t.cfg.Name + ", which was deleted, was made again"
-	t.log.Error("interface " + t.cfg.Name + " was deleted by another program: making it again; to remove it, delete the tunnel from the configuration and reload")
+	t.Log.Error("interface " + t.cfg.Name + " was deleted by another program: making it again; to remove it, delete the tunnel from the configuration and reload")
 }
 
 // loseInterface drops an interface that cannot be used any more; it will be made again.
@@ -165,5 +165,5 @@ func (e *Engine) namespaceLost(t *tunnel, why error) {
 	e.loseInterface(t, repairNamespace, why.Error(), "its "+why.Error())
 	t.opening.next = time.Time{}
 	t.opening.text = fmt.Sprintf("interface %s was made again in network namespace %s, which was deleted and made again", t.cfg.Name, t.cfg.Netns)
-	t.log.Warn("the network namespace of interface "+t.cfg.Name+" was deleted: making the interface in the namespace that now has its name", zap.String("netns", t.cfg.Netns))
+	t.Log.Warn("the network namespace of interface "+t.cfg.Name+" was deleted: making the interface in the namespace that now has its name", zap.String("netns", t.cfg.Netns))
 }

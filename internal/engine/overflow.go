@@ -36,8 +36,8 @@ func (o *overflow) look(t *tunnel) {
 	if err != nil || n <= o.lost {
 		return
 	}
-	t.out.dropped(drop.NoRoom, int(n-o.lost))
-	t.log.Named("out").Warn("dropped", zap.Stringer("reason", drop.NoRoom), zap.Uint64("packets", n-o.lost))
+	t.Out.Dropped(drop.NoRoom, int(n-o.lost))
+	t.Log.Named("out").Warn("dropped", zap.Stringer("reason", drop.NoRoom), zap.Uint64("packets", n-o.lost))
 	o.lost = n
 }
 

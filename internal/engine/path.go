@@ -10,6 +10,7 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
@@ -28,7 +29,7 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 		p.setState(api.Waiting, waiting)
 		return
 	}
-	if wire != p.wire.Load() {
+	if wire != p.Wire.Load() {
 		p.publish(wire)
 		p.follows(wire)
 		if p.t.only != nil {
@@ -135,14 +136,14 @@ func (e *Engine) applyMTUUpdate(l mtuUpdate) {
 }
 
 // publish publishes a path; nil: there is none.
-func (p *path) publish(wire *Wire) {
-	p.wire.Store(wire)
+func (p *path) publish(wire *datapath.Wire) {
+	p.Wire.Store(wire)
 	if wire == nil {
-		p.peer.use()
+		p.Peer.Use()
 	} else {
-		p.peer.use(wire)
+		p.Peer.Use(wire)
 	}
-	if wire != nil && p.registered != nil && *wire.outer() == *p.registered.outer() {
+	if wire != nil && p.registered != nil && *wire.Outer() == *p.registered.Outer() {
 		p.arrives.Store(wire)
 	}
 	p.t.prober.notify()
@@ -151,7 +152,7 @@ func (p *path) publish(wire *Wire) {
 
 // findWire returns the path that the peer should have now: the present one if nothing
 // has changed, or nil and what the peer waits for.
-func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting string) {
+func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, waiting string) {
 	t, route := p.t, answer.Route
 	remote := p.outerRemote()
 	way := e.wayOut(p, remote, answer) // also decides on the interface's routes
@@ -183,35 +184,35 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *Wire, waiting st
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
-	hop.device, hop.on, hop.mtu = route.Index, route.Interface, link
-	old := p.wire.Load()
-	next = &Wire{
-		path: p.dataPath, layers: layers, options: t.cfg.Options, version: t.version, hop: hop, mtu: mtu, by: by,
-		life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter},
+	hop.Device, hop.Interface, hop.MTU = route.Index, route.Interface, link
+	old := p.Wire.Load()
+	next = &datapath.Wire{
+		Path: p.Path, Layers: layers, Options: t.cfg.Options, Version: t.version, Hop: hop, MTU: mtu, By: by,
+		Life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter},
 	}
 	if !t.automatic() {
-		next.between = pairs(t.cfg.Probed(&p.cfg))
+		next.Between = pairs(t.cfg.Probed(&p.cfg))
 	}
-	if old.same(next) {
+	if old.Same(next) {
 		return old, ""
 	}
-	if old != nil && slices.Equal(old.layers, layers) {
-		next.layers = old.layers // share the memory
+	if old != nil && slices.Equal(old.Layers, layers) {
+		next.Layers = old.Layers // share the memory
 	}
 	var err error
-	if next.stack, err = encap.New(next.layers, mtu, t.cfg.Options, t.newSources(layers), p.record); err != nil {
+	if next.Stack, err = encap.New(next.Layers, mtu, t.cfg.Options, t.newSources(layers), p.Record); err != nil {
 		return nil, "valid outer headers: " + err.Error()
 	}
-	next.clamp = t.newClamp(next)
+	next.Clamp = t.newClamp(next)
 	out, err := t.openSockets(t.originOf(next))
 	if err != nil {
 		return nil, "a socket to send with: " + err.Error()
 	}
-	next.senders = out
-	if hop.port != nil {
-		next.senders = nil
+	next.Senders = out
+	if hop.Port != nil {
+		next.Senders = nil
 		for _, raw := range out {
-			next.senders = append(next.senders, xdp.NewSender(hop.port, hop.from, hop.to, raw))
+			next.Senders = append(next.Senders, xdp.NewSender(hop.Port, hop.From, hop.To, raw))
 		}
 	}
 	return next, ""
@@ -290,11 +291,11 @@ func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 }
 
 // originOf returns the origin of a wire's packets.
-func (t *tunnel) originOf(w *Wire) origin {
-	l := w.outer()
+func (t *tunnel) originOf(w *datapath.Wire) origin {
+	l := w.Outer()
 	from := origin{local: l.Local, mark: t.cfg.FwMark, protocol: l.Kind.Protocol()}
 	if isZoned(l.Local, l.Remote) {
-		from.device = w.hop.device
+		from.device = w.Hop.Device
 	}
 	return from
 }
@@ -310,17 +311,17 @@ func pairs(configured []config.Pair) (all []probe.Pair) {
 // towardPath returns a path to the peer to which packets for an address go; nil: there is
 // none.
 func (t *tunnel) towardPath(a netip.Addr) *path {
-	if p := t.peers.toward(a); p != nil {
-		return p.paths[0].owner.(*path)
+	if p := t.Peers.Toward(a); p != nil {
+		return p.Paths[0].Owner.(*path)
 	}
 	return nil
 }
 
 // dataPaths returns the tunnel's paths as the data goroutines know them.
-func (t *tunnel) dataPaths() iter.Seq[*dataPath] {
-	return func(yield func(*dataPath) bool) {
+func (t *tunnel) dataPaths() iter.Seq[*datapath.Path] {
+	return func(yield func(*datapath.Path) bool) {
 		for _, p := range t.paths {
-			if !yield(p.dataPath) {
+			if !yield(p.Path) {
 				return
 			}
 		}
@@ -333,7 +334,7 @@ func (t *tunnel) openSockets(from origin) (sockets, error) {
 		return s, nil
 	}
 	var s sockets
-	for range t.queues {
+	for range t.Queues {
 		raw, err := transport.DialRaw(from.local, int(from.protocol), transport.Options{Mark: from.mark, Device: from.device})
 		if err != nil {
 			s.close()
@@ -352,7 +353,7 @@ func (t *tunnel) closeUnused() {
 	}
 	used := make(map[origin]bool)
 	for _, p := range t.paths {
-		if wire := p.wire.Load(); wire != nil {
+		if wire := p.Wire.Load(); wire != nil {
 			used[t.originOf(wire)] = true
 		}
 	}

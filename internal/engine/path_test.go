@@ -28,7 +28,7 @@ func TestDepthThroughHub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hub.peers.table.Store(behind)
+	hub.Peers.Table.Store(behind)
 	for _, c := range []struct {
 		name, to string // of the other tunnel
 		want     int    // layers of packets to the far peer
@@ -39,8 +39,8 @@ func TestDepthThroughHub(t *testing.T) {
 	} {
 		p := newPath(other, remote(c.to))
 		other.only, other.paths = p, []*path{p}
-		other.peers.only = p.peer
-		e := &Engine{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}
+		other.Peers.Only = p.Peer
+		e := &Engine{host: host{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}}
 		for range 2 { // until all know through which tunnel they go
 			e.depth(near, netcfg.Route{Index: uplink})
 			e.depth(p, netcfg.Route{Index: ofHub})
@@ -62,7 +62,7 @@ func TestDelegatedToAddressOfTheMoment(t *testing.T) {
 		Relays: []resolve.Host{{Addr: netip.MustParseAddr("198.51.100.1")}}})
 	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	other.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
-	e := &Engine{tunnels: []*tunnel{ce, other}}
+	e := &Engine{running: running{tunnels: []*tunnel{ce, other}}}
 	local := netip.MustParseAddr("192.0.2.1")
 	if got := e.site(other, local).Delegated; len(got) > 0 {
 		t.Errorf("before there is an address: %v", got)

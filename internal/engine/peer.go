@@ -13,12 +13,13 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 )
 
 // path is one way to a peer. That of an automatic tunnel stands for the ways to all its
 // peers.
 type path struct {
-	*dataPath
+	*datapath.Path
 	t   *tunnel
 	cfg config.Peer // the name never changes; the rest follows the rule of tunnel.cfg
 
@@ -44,11 +45,11 @@ type nameLookup struct {
 
 // registration is how a path's packets are received. The control loop owns it.
 type registration struct {
-	registered *Wire // the wire for which packets are received; nil: none
+	registered *datapath.Wire // the wire for which packets are received; nil: none
 	// arrives is the wire that decapsulates these packets: the latest with the same ends
 	// as registered. A wire with other ends gets another pointer.
-	arrives     *atomic.Pointer[Wire]
-	former      *atomic.Pointer[Wire] // the wire to a former address of the name, accepted until then
+	arrives     *atomic.Pointer[datapath.Wire]
+	former      *atomic.Pointer[datapath.Wire] // the wire to a former address of the name, accepted until then
 	until       time.Time
 	conflicting *path // its packets cannot be told from this path's
 }
@@ -95,8 +96,8 @@ type report struct {
 
 func newPath(t *tunnel, cfg *config.Peer) *path {
 	p := &path{t: t, cfg: *cfg, echo: newEcho()}
-	p.dataPath = &dataPath{tunnel: t.dataTunnel, record: encap.NewRecord(), owner: p, probes: p}
-	p.peer = &dataPeer{paths: []*dataPath{p.dataPath}}
+	p.Path = &datapath.Path{Tunnel: t.Tunnel, Record: encap.NewRecord(), Owner: p, Probes: p}
+	p.Peer = &datapath.Peer{Paths: []*datapath.Path{p.Path}}
 	p.reports = rate.NewLimiter(reportsPerSecond, reportsPerSecond)
 	p.state = api.State{Phase: api.Starting, Since: time.Now()}
 	return p
@@ -105,9 +106,9 @@ func newPath(t *tunnel, cfg *config.Peer) *path {
 // log returns the tunnel's logger, with the peer's name if it has one.
 func (p *path) log() *zap.Logger {
 	if p.cfg.Name == "" {
-		return p.t.log
+		return p.t.Log
 	}
-	return p.t.log.With(zap.String("peer", p.cfg.Name))
+	return p.t.Log.With(zap.String("peer", p.cfg.Name))
 }
 
 // remote returns the configured outer address or name of the peer.
@@ -121,11 +122,11 @@ func (t *tunnel) automatic() bool { return t.mech != nil }
 
 // logIrregularities logs irregularities that were counted since the last call.
 func (p *path) logIrregularities() {
-	if n := p.record.OddECN(); n > p.odd {
+	if n := p.Record.OddECN(); n > p.odd {
 		p.log().Warn("packets arrived with a combination of inner and outer ECN fields that is not valid (RFC 6040 section 4.2): a router on the path, or the peer, sets them wrongly", zap.Uint64("packets", n-p.odd))
 		p.odd = n
 	}
-	if n := p.record.Wraps(); n > p.wraps {
+	if n := p.Record.Wraps(); n > p.wraps {
 		p.log().Warn("fragments are sent so fast that their identifications repeat while earlier fragments may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that packets are not fragmented", zap.Uint64("times", n-p.wraps))
 		p.wraps = n
 	}

@@ -12,6 +12,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/internal/netcfg"
 	"sixfour/transport/xdp"
 )
@@ -23,9 +24,9 @@ type port struct {
 	retry time.Time // earliest next attempt after err
 	busy  int       // number of attempts at which another program had the device
 
-	filter   *xdp.Filter      // nil: packets arrive through sockets
-	inbounds []*inbound       // one for each receive queue of the device
-	taken    map[arrival]bool // set in the filter
+	filter   *xdp.Filter         // nil: packets arrive through sockets
+	inbounds []*datapath.Inbound // one for each receive queue of the device
+	taken    map[arrival]bool    // set in the filter
 }
 
 // arrival is the key by which a filter selects packets.
@@ -39,10 +40,10 @@ func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 
 // findHop returns the next hop through the route's device if the tunnel is to use AF_XDP
 // and the device supports it.
-func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) hop {
+func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.Hop {
 	t := p.t
 	if !t.wantsXDP() || t.automatic() {
-		return hop{}
+		return datapath.Hop{}
 	}
 	h, err := e.tryHop(p, l, route)
 	if err != nil {
@@ -81,25 +82,25 @@ var errLinkLocal = errors.New("an end is a link-local address")
 
 var errNoNeighbour = errors.New("is not known yet")
 
-func (e *Engine) tryHop(p *path, l *encap.Layer, route netcfg.Route) (hop, error) {
+func (e *Engine) tryHop(p *path, l *encap.Layer, route netcfg.Route) (datapath.Hop, error) {
 	if isZoned(l.Local, l.Remote) {
-		return hop{}, errLinkLocal
+		return datapath.Hop{}, errLinkLocal
 	}
 	if !route.Ethernet {
-		return hop{}, fmt.Errorf("%s is not an Ethernet device", route.Interface)
+		return datapath.Hop{}, fmt.Errorf("%s is not an Ethernet device", route.Interface)
 	}
 	if err := e.mayBypass(p, l, route); err != nil {
-		return hop{}, err
+		return datapath.Hop{}, err
 	}
 	to, ok := e.router.Neighbour(route)
 	if !ok {
-		return hop{}, fmt.Errorf("the hardware address of %v at %s %w", route.Hop, route.Interface, errNoNeighbour)
+		return datapath.Hop{}, fmt.Errorf("the hardware address of %v at %s %w", route.Hop, route.Interface, errNoNeighbour)
 	}
 	port, err := e.port(route)
 	if err != nil {
-		return hop{}, fmt.Errorf("%s: %w", route.Interface, err)
+		return datapath.Hop{}, fmt.Errorf("%s: %w", route.Interface, err)
 	}
-	return hop{port: port, from: route.Hardware, to: to}, nil
+	return datapath.Hop{Port: port, From: route.Hardware, To: to}, nil
 }
 
 // mayBypass returns why a peer's packets must not bypass the kernel's IP layer. If the
@@ -182,8 +183,8 @@ func (e *Engine) nextDue(most time.Duration) time.Duration {
 			most = min(most, max(time.Until(t.restoring.next), settle))
 		}
 	}
-	if !e.moveAt.IsZero() {
-		most = min(most, max(time.Until(e.moveAt), settle))
+	if !e.loop.moveAt.IsZero() {
+		most = min(most, max(time.Until(e.loop.moveAt), settle))
 	}
 	for _, p := range e.ports {
 		if wait := time.Until(p.retry); p.err != nil && wait > 0 {
@@ -206,9 +207,9 @@ func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
 				break
 			}
 		}
-		in := e.newInbound(queue, e.log.Named("in").With(zap.String("device", route.Interface)), rx)
+		in := e.NewInbound(datapath.Place{Queue: queue}, e.log.Named("in").With(zap.String("device", route.Interface)), rx)
 		p.inbounds = append(p.inbounds, in)
-		e.receivers.Go(in.run)
+		e.receivers.Go(in.Run)
 		if err := p.filter.Serve(queue, rx); err != nil { // the queue passes its packets to the kernel
 			e.log.Warn("cannot use AF_XDP on a receive queue", zap.String("device", route.Interface), zap.Int("queue", queue), zap.Error(err))
 		}
@@ -235,7 +236,7 @@ func (e *Engine) closePort(p *port) {
 		}
 	}
 	for _, in := range p.inbounds {
-		in.rx.Close()
+		in.Rx.Close()
 	}
 	p.Close()
 }
@@ -250,11 +251,11 @@ func (e *Engine) takeXDP() {
 		}
 		for _, p := range t.paths {
 			if r := p.registered; p.mayBeTaken() {
-				if wanted[r.hop.port] == nil {
-					wanted[r.hop.port] = make(map[arrival]*tunnel)
+				if wanted[r.Hop.Port] == nil {
+					wanted[r.Hop.Port] = make(map[arrival]*tunnel)
 				}
-				l := r.outer()
-				wanted[r.hop.port][arrival{l.Remote, l.Local, l.Kind.Protocol()}] = t
+				l := r.Outer()
+				wanted[r.Hop.Port][arrival{l.Remote, l.Local, l.Kind.Protocol()}] = t
 			}
 		}
 	}
@@ -273,7 +274,7 @@ func (e *Engine) takeXDP() {
 				continue
 			}
 			if err := port.filter.Take(a.remote, a.local, a.protocol); err != nil {
-				t.log.Warn("packets arrive through sockets, not through AF_XDP", zap.Error(err))
+				t.Log.Warn("packets arrive through sockets, not through AF_XDP", zap.Error(err))
 				continue
 			}
 			port.taken[a] = true
@@ -284,8 +285,8 @@ func (e *Engine) takeXDP() {
 		taken[port.Port] = port.taken
 	}
 	for p := range e.registered() {
-		l := p.registered.outer()
-		p.isTaken(p.mayBeTaken() && taken[p.registered.hop.port][arrival{l.Remote, l.Local, l.Kind.Protocol()}])
+		l := p.registered.Outer()
+		p.Ways.SetTaken(p.mayBeTaken() && taken[p.registered.Hop.Port][arrival{l.Remote, l.Local, l.Kind.Protocol()}])
 	}
 }
 
@@ -294,8 +295,8 @@ func (e *Engine) closePorts() {
 	used := make(map[*xdp.Port]bool)
 	for _, t := range e.tunnels {
 		for _, p := range t.paths {
-			if wire := p.wire.Load(); wire != nil {
-				used[wire.hop.port] = true
+			if wire := p.Wire.Load(); wire != nil {
+				used[wire.Hop.Port] = true
 			}
 		}
 	}
@@ -307,10 +308,27 @@ func (e *Engine) closePorts() {
 	}
 }
 
-// io returns how the path's packets leave.
-func (p *Wire) io() config.IO {
-	if p.hop.port != nil {
+// ioOf returns how packets leave by a wire.
+func ioOf(w *datapath.Wire) config.IO {
+	if w.Hop.Port != nil {
 		return config.IOXDP
 	}
 	return config.IOSocket
+}
+
+// mayBeTaken reports whether an XDP filter may take the path's packets. With a static path
+// MTU both ends fragment packets that are too large for the path, so it may not.
+func (p *path) mayBeTaken() bool {
+	r := p.registered
+	return r != nil && r.Hop.Port != nil && !r.Options.StaticMTU && !p.Ways.Parted()
+}
+
+// part makes the path's packets use the socket for a while if some of them arrive there
+// though a filter takes them. It reports whether the filter must be changed.
+func (p *path) part(now time.Time) bool {
+	changed, pause := p.Ways.Part(now)
+	if pause > 0 {
+		p.log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter passes some of them to the kernel, such as fragments and packets with an encapsulation limit, which would reorder the packets", zap.Duration("for", pause))
+	}
+	return changed
 }

@@ -12,6 +12,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/header"
+	"sixfour/internal/datapath"
 	"sixfour/internal/pathmtu"
 	"sixfour/internal/recovery"
 )
@@ -246,8 +247,8 @@ func (p *prober) pending() bool {
 		return true
 	}
 	for _, path := range p.paths {
-		wire, pr := path.wire.Load(), p.searches[path]
-		if path.large.Load() != p.seen[path] || path.arrived.Load() || wire != nil && path.learns(wire) && !pr.isAbout(wire) {
+		wire, pr := path.Wire.Load(), p.searches[path]
+		if path.Large.Load() != p.seen[path] || path.arrived.Load() || wire != nil && path.learns(wire) && !pr.isAbout(wire) {
 			return true
 		}
 	}
@@ -256,14 +257,14 @@ func (p *prober) pending() bool {
 
 // learns reports whether to search the MTU of the peer's path: it is needed, and answers
 // to probes can be received. An automatic tunnel has too many paths.
-func (p *path) learns(wire *Wire) bool {
-	return wire.stack.NeedsPathMTU() && !p.t.automatic() && p.listening.Load()
+func (p *path) learns(wire *datapath.Wire) bool {
+	return wire.Stack.NeedsPathMTU() && !p.t.automatic() && p.listening.Load()
 }
 
 // isAbout reports whether a path has the layers, first hop and options that are being
 // searched.
-func (pr *probing) isAbout(p *Wire) bool {
-	return pr != nil && p.is(pr.layers, pr.link) && p.options == pr.options
+func (pr *probing) isAbout(p *datapath.Wire) bool {
+	return pr != nil && p.Is(pr.layers, pr.link) && p.Options == pr.options
 }
 
 // step does all work that is due, and returns when the next is; zero: when there is
@@ -277,7 +278,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 	}
 	p.settle()
 	for _, path := range p.paths {
-		large := path.large.Load()
+		large := path.Large.Load()
 		pr := p.probing(path, now)
 		if pr == nil {
 			p.seen[path] = large
@@ -289,7 +290,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			pr.again = now
 		}
 		if n := large - p.seen[path]; n > 0 {
-			pr.Sent(pr.traffic(int(n), path.requests.large.Load()), now)
+			pr.Sent(pr.traffic(int(n), path.Requests.Large.Load()), now)
 			p.seen[path] = large
 			sooner(now.Add(trafficPoll))
 		} else if pr.again.IsZero() {
@@ -307,7 +308,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 			}
 		}
 		p.report(ctx, path, pr)
-		path.notices.request(wantedByProber, pr.Unknown())
+		path.Notices.Request(wantedByProber, pr.Unknown())
 		if !pr.again.IsZero() {
 			sooner(pr.again)
 		}
@@ -318,7 +319,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 // probing returns the state for a peer's present path, or nil if it has no path or its
 // MTU is not to be learnt.
 func (p *prober) probing(path *path, now time.Time) *probing {
-	wire, pr := path.wire.Load(), p.searches[path]
+	wire, pr := path.Wire.Load(), p.searches[path]
 	if wire == nil || !path.learns(wire) {
 		return nil
 	}
@@ -326,13 +327,13 @@ func (p *prober) probing(path *path, now time.Time) *probing {
 		return pr
 	}
 	// Use a path MTU larger than any probe, so that probes are sent with DF.
-	wide := wire.hop.mtu + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
-	stack, err := encap.New(wire.layers, wide, wire.options, nil, path.record)
+	wide := wire.Hop.MTU + encap.PathMTU(int(encap.MinTunnelMTU6)+encap.Headroom)
+	stack, err := encap.New(wire.Layers, wide, wire.Options, nil, path.Record)
 	if err != nil { // cannot happen: the path has a stack of the same layers
 		path.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(wire.hop.mtu)), layers: wire.layers, link: wire.hop.mtu, options: wire.options, stack: stack, again: now, asked: path.requests.large.Load()}
+	pr = &probing{Path: pathmtu.New(int(wire.Hop.MTU)), layers: wire.Layers, link: wire.Hop.MTU, options: wire.Options, stack: stack, again: now, asked: path.Requests.Large.Load()}
 	p.searches[path] = pr
 	return pr
 }
@@ -362,10 +363,10 @@ func (p *prober) handleReport(ctx context.Context, r tooBig) {
 	if !believed || r.inner == nil || r.p.echo.sent(r.inner) {
 		return
 	}
-	if wire := r.p.wire.Load(); wire != nil && wire.mtu == r.mtu {
-		limit := int(wire.stack.LimitTo(r.inner))
-		if header.TotalLen(r.inner) > limit && !wire.stack.InPieces(r.inner, header.TotalLen(r.inner)) {
-			r.p.t.reply.TooBig(limit, r.inner, nil)
+	if wire := r.p.Wire.Load(); wire != nil && wire.MTU == r.mtu {
+		limit := int(wire.Stack.LimitTo(r.inner))
+		if header.TotalLen(r.inner) > limit && !wire.Stack.InPieces(r.inner, header.TotalLen(r.inner)) {
+			r.p.t.Reply.TooBig(limit, r.inner, nil)
 		}
 	}
 }
@@ -373,8 +374,8 @@ func (p *prober) handleReport(ctx context.Context, r tooBig) {
 // report reports a new MTU to the control loop, and waits until the path has it.
 func (p *prober) report(ctx context.Context, path *path, pr *probing) {
 	mtu, by := pr.MTU()
-	wire := path.wire.Load()
-	if wire == nil || !pr.isAbout(wire) || int(wire.mtu) == mtu && wire.by == by {
+	wire := path.Wire.Load()
+	if wire == nil || !pr.isAbout(wire) || int(wire.MTU) == mtu && wire.By == by {
 		return
 	}
 	l := mtuUpdate{path, pr.layers, pr.link, encap.PathMTU(mtu), by, make(chan struct{})}
@@ -388,7 +389,7 @@ func (p *prober) report(ctx context.Context, path *path, pr *probing) {
 	case <-ctx.Done():
 		return
 	}
-	if now := path.wire.Load(); now != nil && now.mtu < wire.mtu && by == pathmtu.Probe {
-		path.sample.tell(path.tunnel, now)
+	if now := path.Wire.Load(); now != nil && now.MTU < wire.MTU && by == pathmtu.Probe {
+		path.Sample.Tell(path.Tunnel, now)
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/netip"
 
+	"sixfour/internal/datapath"
 	"sixfour/internal/probe"
 )
 
@@ -41,8 +42,8 @@ func (p *path) answersBy() proof {
 // ends returns the addresses for echo requests to the peer through the tunnel: those of
 // the layer, or others if the peer has answered only at these. If ok is false, no address
 // is known to answer.
-func (p *path) ends(wire *Wire) (local, remote netip.Addr, ok bool) {
-	local, remote, ok = probe.Ends(wire.layers)
+func (p *path) ends(wire *datapath.Wire) (local, remote netip.Addr, ok bool) {
+	local, remote, ok = probe.Ends(wire.Layers)
 	if !ok {
 		return local, remote, false
 	}

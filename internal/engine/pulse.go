@@ -12,6 +12,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probe"
 )
@@ -47,36 +48,36 @@ func (t target) sameEnds(o target) bool {
 // targets returns the liveness targets of a peer: none without a path, or if answers
 // could not be received.
 func (p *path) targets() []target {
-	wire := p.wire.Load()
-	if wire == nil || wire.life.Every == 0 || !p.listening.Load() || p.t.retired.Load() {
+	wire := p.Wire.Load()
+	if wire == nil || wire.Life.Every == 0 || !p.listening.Load() || p.t.Retired.Load() {
 		return nil
 	}
-	l := wire.outer()
-	t := target{layers: wire.layers, local: l.Local, remote: l.Remote, between: wire.between, set: wire.life}
+	l := wire.Outer()
+	t := target{layers: wire.Layers, local: l.Local, remote: l.Remote, between: wire.Between, set: wire.Life}
 	if !p.t.automatic() {
 		return []target{t}
 	}
 	var list []target
 	relays := p.t.mech.relays()
 	for _, a := range relays.addrs {
-		list = append(list, target{local: l.Local, remote: a, self: relays.self, set: wire.life})
+		list = append(list, target{local: l.Local, remote: a, self: relays.self, set: wire.Life})
 	}
 	return list
 }
 
 // isWatched reports whether the peer has liveness checks. An automatic tunnel without
 // relays or routers has none: its peer stands for any endpoint.
-func (p *path) isWatched(wire *Wire) bool {
-	return wire.life.Every > 0 && (!p.t.automatic() || len(p.t.mech.relays().addrs) > 0)
+func (p *path) isWatched(wire *datapath.Wire) bool {
+	return wire.Life.Every > 0 && (!p.t.automatic() || len(p.t.mech.relays().addrs) > 0)
 }
 
 // isAbout reports whether the path still leads to the session's target.
-func (pl *session) isAbout(wire *Wire) bool {
-	l := wire.outer()
+func (pl *session) isAbout(wire *datapath.Wire) bool {
+	l := wire.Outer()
 	if pl.target.layers == nil {
 		return l.Local == pl.target.local
 	}
-	return l.Remote == pl.target.remote && slices.Equal(wire.layers, pl.target.layers)
+	return l.Remote == pl.target.remote && slices.Equal(wire.Layers, pl.target.layers)
 }
 
 // first returns the number of the first probe. It is random, and it also spreads the
@@ -89,7 +90,7 @@ func (pl *session) hasTraffic() bool { return pl.target.layers != nil }
 
 // arrivals reports whether packets have arrived since the last call.
 func (pl *session) arrivals(now time.Duration) bool {
-	n := pl.p.in.packets.Load()
+	n := pl.p.In.Packets.Load()
 	was := pl.seen
 	pl.seen = n
 	if n != was && pl.hasTraffic() {
@@ -108,8 +109,8 @@ func (pl *session) onlyHost(now time.Duration) bool {
 }
 
 // ways returns the ways of probing that apply, the best first.
-func (pl *session) ways(wire *Wire) []way {
-	l := wire.outer()
+func (pl *session) ways(wire *datapath.Wire) []way {
+	l := wire.Outer()
 	if pl.target.layers == nil {
 		if pl.target.self.IsValid() {
 			return []way{waySelf, wayOutside}
@@ -117,13 +118,13 @@ func (pl *session) ways(wire *Wire) []way {
 		return []way{wayOutside}
 	}
 	var ways []way
-	if _, ok := l.Kind.Framing().(encap.Keepaliver); ok && len(wire.layers) == 1 {
+	if _, ok := l.Kind.Framing().(encap.Keepaliver); ok && len(wire.Layers) == 1 {
 		ways = append(ways, wayKeepalive)
 	}
 	if len(pl.target.between) > 0 {
 		ways = append(ways, wayBetween)
 	}
-	_, remote, inside := probe.Ends(wire.layers)
+	_, remote, inside := probe.Ends(wire.Layers)
 	switch {
 	case !inside:
 		return append(ways, wayOutside)
@@ -138,7 +139,7 @@ func (pl *session) ways(wire *Wire) []way {
 // probe sends a probe in every way that may be answered, but in none worse than the
 // proven one. A probe that cannot be sent counts as unanswered.
 func (pl *session) probe(seq uint16) {
-	wire := pl.p.wire.Load()
+	wire := pl.p.Wire.Load()
 	if wire == nil {
 		return
 	}
@@ -147,7 +148,7 @@ func (pl *session) probe(seq uint16) {
 		if w > pl.proven.way {
 			break
 		}
-		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: wire.stack}
+		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: wire.Stack}
 		if w != wayBetween {
 			pl.ask(wire, q)
 			continue
@@ -173,19 +174,19 @@ func (pl *session) resetMethod() {
 }
 
 // ask sends one packet of a probe.
-func (pl *session) ask(wire *Wire, q question) {
+func (pl *session) ask(wire *datapath.Wire, q question) {
 	pl.p.expected.Add(1) // before an answer can arrive
 	if err := pl.p.put(wire, q); err != nil {
 		pl.p.expected.Add(-1)
-		pl.p.sendFailed(err)
+		pl.p.SendFailed(err)
 		pl.life.Refused()
 	}
 }
 
-// returned reports whether a packet that no tunnel may carry is a probe of ours that the
+// Returned reports whether a packet that no tunnel may carry is a probe of ours that the
 // far end returned. If so, it passes the answer on.
-func (p *path) returned(pkt []byte) bool {
-	wire := p.wire.Load()
+func (p *path) Returned(pkt []byte) bool {
+	wire := p.Wire.Load()
 	if wire == nil || !p.isWatched(wire) {
 		return false
 	}
@@ -202,20 +203,20 @@ func (p *path) returned(pkt []byte) bool {
 		ip := header.IPv4(outer)
 		protocol, payload = ip.Protocol(), ip.Payload()
 	}
-	answer, ok := wire.outer().Kind.OpenKeepalive(protocol, payload)
+	answer, ok := wire.Outer().Kind.OpenKeepalive(protocol, payload)
 	switch {
 	case ok:
 		if !p.echo.IsReply(answer, 0) {
 			return false
 		}
-		p.passReply(answer)
+		p.PassReply(answer)
 		return true
 	case protocol == header.ProtoIPv6 && p.t.automatic():
 		inner, r := header.ParseIPv6(payload)
 		if r != drop.None || inner.NextHeader() != header.ICMPv6 || !p.echo.IsReply(inner.Payload(), icmp.EchoRequest6) {
 			return false
 		}
-		p.passReply(inner.Payload())
+		p.PassReply(inner.Payload())
 		return true
 	}
 	return false

@@ -9,6 +9,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/datapath"
 	"sixfour/internal/probe"
 )
 
@@ -56,7 +57,7 @@ type question struct {
 var errSmall = fmt.Errorf("it is too small for an echo request")
 
 // put sends a question on a path.
-func (p *path) put(wire *Wire, q question) error {
+func (p *path) put(wire *datapath.Wire, q question) error {
 	if q.way == waySelf {
 		var err error
 		if q.stack, err = p.toRelay(wire, q.remote); err != nil {
@@ -67,16 +68,16 @@ func (p *path) put(wire *Wire, q question) error {
 	var answer []byte // the framing's header in a keepalive
 	switch q.way {
 	case wayInside:
-		local, remote, _ = probe.Ends(wire.layers)
+		local, remote, _ = probe.Ends(wire.Layers)
 	case wayKeepalive:
 		local, remote = remote, local // it is the answer
-		if k, ok := wire.outer().Kind.Framing().(encap.Keepaliver); ok {
+		if k, ok := wire.Outer().Kind.Framing().(encap.Keepaliver); ok {
 			answer = k.AppendKeepalive(nil)
 		}
 	case wayBetween:
 		local, remote = q.between.Local, q.between.Remote
 	case wayAllNodes:
-		local, _, _ = probe.Ends(wire.layers)
+		local, _, _ = probe.Ends(wire.Layers)
 		remote = allNodes
 	case waySelf:
 		local, remote = q.self, q.self
@@ -104,7 +105,7 @@ func (p *path) put(wire *Wire, q question) error {
 	pkt[data+pairAt] = q.pair
 	if q.way == wayKeepalive {
 		copy(pkt[at:], answer)
-		p.echo.keepalive(pkt, local, remote, wire.outer().Kind.Protocol(), pkt[data:], q)
+		p.echo.keepalive(pkt, local, remote, wire.Outer().Kind.Protocol(), pkt[data:], q)
 	} else {
 		p.echo.Fill(pkt, local, remote, q.seq)
 	}
@@ -112,7 +113,7 @@ func (p *path) put(wire *Wire, q question) error {
 	case waySelf:
 		header.IPv6(pkt)[7] = selfHopLimit
 	case wayBetween:
-		limitHops(pkt, q.between, wire.options)
+		limitHops(pkt, q.between, wire.Options)
 	}
 	if q.way != wayOutside {
 		var r drop.Reason
@@ -120,12 +121,12 @@ func (p *path) put(wire *Wire, q question) error {
 			return fmt.Errorf("it cannot be encapsulated: %v", r)
 		}
 	}
-	m := p.t.capturing.Now()
+	m := p.t.Captures.Now()
 	defer m.End()
-	if err := wire.senders[0].SendOne(pkt); err != nil {
+	if err := wire.Senders[0].SendOne(pkt); err != nil {
 		return err
 	}
-	p.showProbe(m.At, pkt, buf[encap.Headroom:], q.way != wayOutside)
+	p.ShowProbe(m.At, pkt, buf[encap.Headroom:], q.way != wayOutside)
 	return nil
 }
 
@@ -157,11 +158,11 @@ const farHopLimit = 64
 const selfHopLimit = 64
 
 // toRelay returns a stack that sends all packets to one relay.
-func (p *path) toRelay(wire *Wire, relay netip.Addr) (*encap.Stack, error) {
+func (p *path) toRelay(wire *datapath.Wire, relay netip.Addr) (*encap.Stack, error) {
 	to := relay.As4()
-	layers := slices.Clone(wire.layers)
+	layers := slices.Clone(wire.Layers)
 	layers[p.t.mech.layer].Resolver = &staticHop{binary.BigEndian.Uint32(to[:])}
-	return encap.New(layers, wire.mtu, wire.options, nil, p.record)
+	return encap.New(layers, wire.MTU, wire.Options, nil, p.Record)
 }
 
 // keepalive fills in a packet that the peer returns to us, from the peer to us, as a router's

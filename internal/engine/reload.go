@@ -73,8 +73,14 @@ type reload struct {
 	added         []*tunnel      // including those that replace a tunnel
 	removed       []*tunnel      // including those that are replaced
 
+	progress
+}
+
+// progress is how far a reload has come, for undo.
+type progress struct {
 	opened, closed []*tunnel // interfaces that were made, and interfaces that were removed
-	left, assumed  bool      // left: leave was called; assumed: tunnels have their new configurations
+	left           bool      // leave was called
+	assumed        bool      // tunnels have their new configurations
 }
 
 // run carries out the reload, and undoes it if it fails.
@@ -104,7 +110,7 @@ func (r *reload) prepare() (err error) {
 	taken := make(map[int]bool)
 	for _, t := range r.before {
 		old[t.cfg.Name] = t
-		taken[t.id] = true
+		taken[t.ID] = true
 	}
 	free := 0
 	for i := range r.cfg.Tunnels {

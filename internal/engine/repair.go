@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
+	"sixfour/internal/datapath"
 	"sixfour/internal/iface"
 )
 
@@ -84,7 +85,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 	}
 	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were restored", t.cfg.Name, r.Addresses, r.Routes)
 	t.event(api.EventRepair, text)
-	t.log.Warn(text)
+	t.Log.Warn(text)
 	m := &t.restoring
 	if now.Sub(m.since) > restoreWindow {
 		m.since, m.times = now, 0
@@ -96,7 +97,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 	m.next = m.since.Add(restoreWindow)
 	text = fmt.Sprintf("another program removes addresses or routes of interface %s again and again: they are not restored for the next %v; change them in the configuration, and find that program (ip monitor address route)",
 		t.cfg.Name, m.next.Sub(now).Round(time.Second))
-	t.log.Error(text)
+	t.Log.Error(text)
 	for _, p := range t.paths {
 		p.note(text)
 	}
@@ -112,8 +113,8 @@ type lastRoute struct {
 
 // follows counts and reports that a path uses another local address or interface than the
 // last path. A change for all peers of a tunnel counts once.
-func (p *path) follows(wire *Wire) {
-	was, now := p.lastRoute, lastRoute{true, wire.outer().Local, wire.hop.device}
+func (p *path) follows(wire *datapath.Wire) {
+	was, now := p.lastRoute, lastRoute{true, wire.Outer().Local, wire.Hop.Device}
 	p.lastRoute = now
 	if !was.known || was == now {
 		return

@@ -29,23 +29,23 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.ctx = t.Context()
 	e.evaluatePeers(e.tunnels)
 	tun := e.tunnels[0]
-	p, was := tun.only, tun.only.wire.Load()
+	p, was := tun.only, tun.only.Wire.Load()
 	if was == nil || len(tun.sockets) == 0 {
 		t.Fatalf("%+v", p.status())
 	}
 	e.tunnels = nil
 	shutAll([]*tunnel{tun})
 	tun.retire(e)
-	l := mtuUpdate{p, was.layers, was.hop.mtu, 1300, "probe", make(chan struct{})}
+	l := mtuUpdate{p, was.Layers, was.Hop.MTU, 1300, "probe", make(chan struct{})}
 	e.applyMTUUpdate(l)
 	<-l.applied
-	if p.wire.Load() != nil || len(tun.sockets) > 0 {
-		t.Errorf("a path %+v, %d sockets", p.wire.Load(), len(tun.sockets))
+	if p.Wire.Load() != nil || len(tun.sockets) > 0 {
+		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), len(tun.sockets))
 	}
 	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)
 	}
-	if s, err := tun.reply.Sender(4); s != nil || !errors.Is(err, net.ErrClosed) {
+	if s, err := tun.Reply.Sender(4); s != nil || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a socket for ICMP: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 )
 
 // canBecome reports whether a tunnel, one of the given number, can take another
@@ -15,9 +16,9 @@ import (
 func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 	want := queuesOf(cfg, of)
 	if cfg.Queues == 0 && t.cfg.Queues == 0 && !inOrder(cfg) { // a different number of tunnels alone is no reason to replace it
-		want = t.queues
+		want = t.Queues
 	}
-	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.queues == want &&
+	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.Queues == want &&
 		(!t.automatic() && !cfg.Mode.Automatic || reflect.DeepEqual(t.cfg.Mode, cfg.Mode))
 }
 
@@ -26,8 +27,8 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 type revision struct {
 	t        *tunnel
 	cfg, old config.Tunnel
-	table    *resolve.Peers[*dataPeer]
-	oldTable *resolve.Peers[*dataPeer]
+	table    *resolve.Peers[*datapath.Peer]
+	oldTable *resolve.Peers[*datapath.Peer]
 	peers    []*path
 	oldPeers []*path
 	fresh    []*path // only in the new configuration
@@ -45,7 +46,7 @@ type peerRevision struct {
 
 // revise prepares a revision. It identifies peers by their names.
 func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
-	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.paths, oldTable: t.peers.table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
+	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.paths, oldTable: t.Peers.Table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
 	known := make(map[string]*path, len(t.paths))
 	for _, p := range t.paths {
 		known[p.cfg.Name] = p
@@ -96,12 +97,12 @@ func (r *revision) back() {
 	}
 }
 
-func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peers[*dataPeer]) {
+func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peers[*datapath.Peer]) {
 	t := r.t
 	t.cfg.Assume(cfg)
 	t.paths = peers
 	t.surroundings.old = true
-	t.peers.table.Store(table)
+	t.Peers.Table.Store(table)
 	if !r.same {
 		t.version++ // to make all its paths again
 	}

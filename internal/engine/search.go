@@ -39,9 +39,9 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 	}
 	each(api.MTUProbe{Size: probeLeast, Answered: true})
 	patience := min(max(probePatient, 4*rtt), api.MaxPingTimeout)
-	good, bad := probeLeast, int(a.wire.hop.mtu)+1
+	good, bad := probeLeast, int(a.wire.Hop.MTU)+1
 	for size := bad - 1; good+1 < bad; size = (good + bad) / 2 {
-		if good == probeLeast && bad <= int(a.wire.hop.mtu) && bad > probeUsual {
+		if good == probeLeast && bad <= int(a.wire.Hop.MTU) && bad > probeUsual {
 			size = probeUsual
 		}
 		rtt, err := a.passes(ctx, size, patience)
@@ -55,7 +55,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 			bad = size
 		}
 	}
-	mtu := encap.MTU(a.wire.layers, encap.PathMTU(good), a.wire.options, false)
+	mtu := encap.MTU(a.wire.Layers, encap.PathMTU(good), a.wire.Options, false)
 	return api.MTUResult{PathMTU: good, TunnelMTU: int(mtu), By: string(pathmtu.Probe)}, nil
 }
 
@@ -66,7 +66,7 @@ func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (
 	defer lost.Stop()
 	for n := range probeTries {
 		if err := a.send(n+1, size); err != nil {
-			if a.p.wire.Load() == nil || errors.Is(err, errBusy) {
+			if a.p.Wire.Load() == nil || errors.Is(err, errBusy) {
 				return 0, err
 			}
 			continue // larger than the MTU of the first hop

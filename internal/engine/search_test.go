@@ -8,7 +8,7 @@ import (
 
 // A lack of room for a question, because of too many others, says nothing about the path.
 func TestSearchAmongMany(t *testing.T) {
-	_, _, p, to := lab(t)
+	_, p, to := wired(t)
 	for range maxAsked {
 		if _, err := p.asked.next(make(chan heardAt, 1)); err != nil {
 			t.Fatal(err)

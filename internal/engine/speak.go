@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
+	"sixfour/internal/datapath"
 	"sixfour/internal/iface"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
@@ -32,7 +33,7 @@ type speaker struct {
 	mu sync.Mutex // guards s
 	s  resolve.Speaker
 
-	drops drops
+	drops datapath.Drops
 }
 
 // staticHop is a static next hop: a resolver that always returns the same outer address.
@@ -48,7 +49,7 @@ func (e *Engine) runAgent(p *path) {
 	if p.t.mech == nil {
 		return
 	}
-	r := p.registered.layers[p.t.mech.layer].Resolver
+	r := p.registered.Layers[p.t.mech.layer].Resolver
 	if r == p.t.agentResolver {
 		return
 	}
@@ -62,7 +63,7 @@ func (e *Engine) runAgent(p *path) {
 		return
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, limit: rate.NewLimiter(hearPerSecond, hearPerSecond), drops: p.t.drops("out", pcapng.Outbound)}
+	sp := &speaker{p: p, s: s, wake: make(chan struct{}, 1), cancel: cancel, limit: rate.NewLimiter(hearPerSecond, hearPerSecond), drops: p.t.Drops("out", pcapng.Outbound)}
 	sp.learnt = func() {
 		select {
 		case e.learnt <- p.t:
@@ -96,8 +97,8 @@ func (s *speaker) run(ctx context.Context) {
 		case <-s.wake:
 		}
 		again := time.Now().Add(learnPause)
-		if recovery.Guard(s.p.t.log, "processing neighbour discovery", func() { again = s.next(scratch) }) {
-			s.p.t.recovered("processing neighbour discovery")
+		if recovery.Guard(s.p.t.Log, "processing neighbour discovery", func() { again = s.next(scratch) }) {
+			s.p.t.Recovered("processing neighbour discovery")
 		}
 		if now := s.Learnt(); !sameLearnt(now, before) {
 			if next := told.Add(learnPause); time.Now().Before(next) {
@@ -115,7 +116,7 @@ func (s *speaker) run(ctx context.Context) {
 
 // next sends the messages that are due, and returns when more are due.
 func (s *speaker) next(scratch []byte) (again time.Time) {
-	wire := s.p.wire.Load()
+	wire := s.p.Wire.Load()
 	if wire == nil || !s.p.listening.Load() { // nothing can be sent, or answers would not be received
 		return time.Now().Add(settle)
 	}
@@ -125,7 +126,7 @@ func (s *speaker) next(scratch []byte) (again time.Time) {
 
 // say sends the resolver's messages, and returns when more are due. It calls due again at
 // once to confirm that they were sent: until then the resolver holds other packets back.
-func (s *speaker) say(wire *Wire, scratch []byte) time.Time {
+func (s *speaker) say(wire *datapath.Wire, scratch []byte) time.Time {
 	send, again := s.due()
 	if len(send) == 0 {
 		return again
@@ -142,34 +143,34 @@ func (s *speaker) say(wire *Wire, scratch []byte) time.Time {
 func (s *speaker) due() (send []resolve.Message, again time.Time) {
 	send, lost, again := s.s.Next(time.Now())
 	if lost > 0 {
-		s.drops.countN(&s.p.out, drop.Unresolved, lost, nil, nil)
+		s.drops.CountN(&s.p.Out, drop.Unresolved, lost, nil, nil)
 	}
 	return send, again
 }
 
 // send sends each message to its outer address.
-func (s *speaker) send(wire *Wire, scratch []byte, send []resolve.Message) {
+func (s *speaker) send(wire *datapath.Wire, scratch []byte, send []resolve.Message) {
 	to := new(staticHop)
-	layers := append([]encap.Layer(nil), wire.layers...)
+	layers := append([]encap.Layer(nil), wire.Layers...)
 	layers[s.p.t.mech.layer].Resolver = to
-	stack, err := encap.New(layers, wire.mtu, wire.options, nil, s.p.record)
+	stack, err := encap.New(layers, wire.MTU, wire.Options, nil, s.p.Record)
 	if err != nil { // cannot happen: the path has a stack of the same layers
-		s.p.t.log.Error("neighbour discovery", zap.Error(err))
+		s.p.t.Log.Error("neighbour discovery", zap.Error(err))
 		return
 	}
-	now := s.p.t.capturing.Now()
+	now := s.p.t.Captures.Now()
 	defer now.End()
 	for _, m := range send {
 		to.to = m.To
 		n := copy(scratch[encap.Headroom:], m.Packet)
 		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
 		if r != drop.None {
-			s.drops.lose(&s.p.out, &capture.Packet{At: now.At, Inner: whole(m.Packet), Reason: r})
-		} else if err := wire.senders[0].SendOne(pkt); err != nil {
-			s.drops.lose(&s.p.out, &capture.Packet{At: now.At, Outer: whole(pkt), Inner: whole(m.Packet), Reason: sendReason(err), Err: err})
+			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Inner: datapath.Whole(m.Packet), Reason: r})
+		} else if err := wire.Senders[0].SendOne(pkt); err != nil {
+			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Packet), Reason: datapath.SendReason(err), Err: err})
 		} else {
-			s.p.t.show(&capture.Packet{At: now.At, Direction: pcapng.Outbound, Outer: whole(pkt), Inner: whole(m.Packet)})
-			s.p.out.carried(1, n)
+			s.p.t.Show(&capture.Packet{At: now.At, Direction: pcapng.Outbound, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Packet)})
+			s.p.Out.Carried(1, n)
 		}
 	}
 }
@@ -185,9 +186,9 @@ func (s *speaker) Learnt() resolve.Learnt {
 // and any host on their network can send them in any name.
 const hearPerSecond = 1000
 
-// receive handles a neighbour discovery message that arrived. It reports whether the message
+// Receive handles a neighbour discovery message that arrived. It reports whether the message
 // needs no further handling, or returns the reason why it was dropped.
-func (s *speaker) receive(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
+func (s *speaker) Receive(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
 	if !s.limit.Allow() {
 		return true, drop.Limited
 	}
@@ -196,10 +197,10 @@ func (s *speaker) receive(from uint32, ip header.IPv6) (done bool, r drop.Reason
 	return done, drop.None
 }
 
-// hold queues a packet whose neighbour is not resolved, and reports whether there was room.
+// Hold queues a packet whose neighbour is not resolved, and reports whether there was room.
 // If the neighbour has been resolved meanwhile, it reports that instead: under load each
 // packet would otherwise be queued behind the one before.
-func (s *speaker) hold(pkt header.IPv6) (held, known bool) {
+func (s *speaker) Hold(pkt header.IPv6) (held, known bool) {
 	s.use(func() {
 		if _, r := s.s.To(pkt); r == drop.None {
 			known = true
@@ -261,7 +262,7 @@ func (t *tunnel) learn() {
 		leases = append(leases, iface.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
 	}
 	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
-		t.log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
+		t.Log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
 	}
 }
 
@@ -269,8 +270,8 @@ func (t *tunnel) learn() {
 func (t *tunnel) setSpeaker(s *speaker) {
 	t.speaker.Store(s)
 	if s == nil {
-		t.setAgent(nil)
+		t.SetAgent(nil)
 	} else {
-		t.setAgent(s)
+		t.SetAgent(s)
 	}
 }

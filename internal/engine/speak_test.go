@@ -32,7 +32,7 @@ func (g *gossip) Learnt() resolve.Learnt { return resolve.Learnt{MTU: 1280 + g.h
 func newGossip(learnt func()) (*speaker, *gossip) {
 	g := new(gossip)
 	p := tunnelOf(config.Tunnel{}).only
-	useWire(p, pathTo("198.51.100.1"))
+	p.publish(pathTo("198.51.100.1"))
 	p.listening.Store(true)
 	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
 }
@@ -45,7 +45,7 @@ func TestFloodOfNeighbours(t *testing.T) {
 	const flood = 100 * hearPerSecond
 	refused := 0
 	for range flood {
-		if _, r := s.receive(1, advertisement); r == drop.Limited {
+		if _, r := s.Receive(1, advertisement); r == drop.Limited {
 			refused++
 		}
 	}
@@ -63,7 +63,7 @@ func TestFloodOfAdvertisements(t *testing.T) {
 	done := make(chan struct{})
 	go func() { s.run(ctx); close(done) }()
 	for range hearPerSecond {
-		s.receive(1, advertisement)
+		s.Receive(1, advertisement)
 		time.Sleep(100 * time.Microsecond)
 	}
 	last := g.Learnt()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sixfour/internal/api"
+	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
 )
 
@@ -63,13 +64,13 @@ func (t *tunnel) waitingLevel() zapcore.Level {
 
 // reportWire sets the path that is in use, and logs it. If the ends have changed, it is
 // unknown again whether the peer is up.
-func (p *path) reportWire(wire *Wire) {
+func (p *path) reportWire(wire *datapath.Wire) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.state
 	now := api.State{
 		Phase: before.Phase, Since: before.Since, Detail: before.Detail,
-		IO: string(wire.io()), IOWhy: p.noXDP, PathMTU: int(wire.mtu), PathMTUBy: string(wire.by),
+		IO: string(ioOf(wire)), IOWhy: p.noXDP, PathMTU: int(wire.MTU), PathMTUBy: string(wire.By),
 	}
 	setEnds(&now, wire)
 	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !p.isWatched(wire) {
@@ -81,7 +82,7 @@ func (p *path) reportWire(wire *Wire) {
 	}
 	if now.SameEnds(before) && now.IO == before.IO && now.Phase == before.Phase { // nothing else is new
 		if now != before {
-			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(wire.mtu)), zap.String("by", string(wire.by)), zap.Int("before", before.PathMTU))
+			p.log().Log(p.t.level(), "path MTU", zap.Int("path_mtu", int(wire.MTU)), zap.String("by", string(wire.By)), zap.Int("before", before.PathMTU))
 		}
 		return
 	}
@@ -96,11 +97,11 @@ func (p *path) reportWire(wire *Wire) {
 		p.endOutage()
 	}
 	p.log().Log(p.t.level(), string(now.Phase), zap.String("local", now.Local), zap.String("remote", now.Remote), zap.String("io", now.IO),
-		zap.Int("path_mtu", int(wire.mtu)), zap.String("path_mtu_by", string(wire.by)), zap.Int64("mtu", p.t.mtu.Load()))
+		zap.Int("path_mtu", int(wire.MTU)), zap.String("path_mtu_by", string(wire.By)), zap.Int64("mtu", p.t.MTU.Load()))
 }
 
 // firstPhase returns the phase of a peer that has just got a path.
-func (p *path) firstPhase(wire *Wire) api.Phase {
+func (p *path) firstPhase(wire *datapath.Wire) api.Phase {
 	if p.isWatched(wire) {
 		return api.Probing
 	}
@@ -118,11 +119,11 @@ func (t *tunnel) level() zapcore.Level {
 
 // setEnds sets in a state the addresses of the outermost layer, and those of the
 // innermost layer over IPv6 inside it.
-func setEnds(s *api.State, wire *Wire) {
-	layers, outer := wire.layers, wire.outer()
-	s.Local, s.Remote = named(outer.Local, wire.hop.on), "any"
+func setEnds(s *api.State, wire *datapath.Wire) {
+	layers, outer := wire.Layers, wire.Outer()
+	s.Local, s.Remote = named(outer.Local, wire.Hop.Interface), "any"
 	if outer.Resolver == nil {
-		s.Remote = named(outer.Remote, wire.hop.on)
+		s.Remote = named(outer.Remote, wire.Hop.Interface)
 	}
 	for _, l := range layers[:len(layers)-1] {
 		if l.Kind.Over() == 6 {
@@ -139,7 +140,7 @@ func (p *path) updateState(k *keeper) {
 		pl = p.chosen(k)
 	}
 	state, missed := pl.life.State()
-	p.notices.request(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
+	p.Notices.Request(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
 	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
 	for _, one := range p.sessions {
 		sent, lost := one.life.Probes()
@@ -168,7 +169,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 	defer p.mu.Unlock()
 	p.liveness = l
 	before := p.state
-	wire := p.wire.Load()
+	wire := p.Wire.Load()
 	deaf := pl.life.Deaf()
 	if wire == nil || !before.Phase.Carries() || !pl.isAbout(wire) {
 		return false
@@ -198,7 +199,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 		if phase == api.Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, wire.hop.on)), zap.String("why", p.state.Detail))
+		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, wire.Hop.Interface)), zap.String("why", p.state.Detail))
 	case api.Up:
 		p.wasUp = true
 		p.endOutage()
@@ -206,7 +207,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 		if before.Phase != api.Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
-		fields := []zap.Field{zap.String("remote", named(pl.target.remote, wire.hop.on))}
+		fields := []zap.Field{zap.String("remote", named(pl.target.remote, wire.Hop.Interface))}
 		if l.RTT > 0 {
 			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
 			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))

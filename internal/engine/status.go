@@ -8,7 +8,7 @@ import (
 func (t *tunnel) status() api.TunnelStatus {
 	s := api.TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
 	t.overflow.look(t)
-	s.In, s.Out = t.in.traffic(), t.out.traffic()
+	s.In, s.Out = t.In.Traffic(), t.Out.Traffic()
 	for _, p := range t.paths {
 		one := p.status()
 		if t.only == nil {
@@ -22,9 +22,9 @@ func (t *tunnel) status() api.TunnelStatus {
 	if t.only == nil {
 		s.Liveness.Loss = lossOf(s.Peers)
 	}
-	s.ICMP.SentTypes = t.reply.Sent.Types()
+	s.ICMP.SentTypes = t.Reply.Sent.Types()
 	s.ICMP.Sent = s.ICMP.SentTypes.Total()
-	s.ICMP.Limited = t.reply.Limited.Load()
+	s.ICMP.Limited = t.Reply.Limited.Load()
 	s.Repairs = t.repairs.counts()
 	return s
 }
@@ -72,20 +72,20 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 func (p *path) status() api.PeerStatus {
 	s := api.PeerStatus{
 		Peer:     p.cfg.Name,
-		In:       p.in.traffic(),
-		Out:      p.out.traffic(),
-		Answered: p.requests.answered.Load(),
-		ICMP:     api.ICMP{HeardTypes: p.icmp.errors.Types(), Ignored: p.icmp.ignored.Load()},
+		In:       p.In.Traffic(),
+		Out:      p.Out.Traffic(),
+		Answered: p.Requests.Answered.Load(),
+		ICMP:     api.ICMP{HeardTypes: p.ICMP.Errors.Types(), Ignored: p.ICMP.Ignored.Load()},
 		Probes:   api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
-		OddECN:   p.record.OddECN(),
-		IDWraps:  p.record.Wraps(),
+		OddECN:   p.Record.OddECN(),
+		IDWraps:  p.Record.Wraps(),
 	}
 	s.ICMP.Heard = s.ICMP.HeardTypes.Total()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Liveness = p.state, p.liveness
 	if s.State.Phase.Carries() {
-		s.State.TunnelMTU = int(p.t.mtu.Load())
+		s.State.TunnelMTU = int(p.t.MTU.Load())
 	}
 	if p.trouble.What != "" {
 		t := p.trouble

@@ -24,6 +24,9 @@ type loop struct {
 	watched  bool             // the heartbeat is needed after the start, too
 	until    time.Time        // until then an incomplete start is not reported
 	reported *Summary         // last summary reported; nil: none yet
+
+	moveAt time.Time // when a path that is down tries the next address of its name; zero: never
+	rest   time.Time // the earliest time to evaluate everything again after a change
 }
 
 const (
@@ -83,7 +86,7 @@ func (e *Engine) heartbeat() {
 
 // carries reports whether the tunnel can reach any of its peers.
 func (t *tunnel) carries() bool {
-	return t.link != nil && slices.ContainsFunc(t.paths, func(p *path) bool { return p.wire.Load() != nil })
+	return t.link != nil && slices.ContainsFunc(t.paths, func(p *path) bool { return p.Wire.Load() != nil })
 }
 
 // summary returns the present state of the tunnels.

@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
+	"sixfour/internal/datapath"
 )
 
 // troublePause is the least time between two checks of packets that the kernel refuses to
@@ -51,13 +52,13 @@ func (p *path) noteICMP(from netip.Addr, err icmp.Error) {
 	p.note(fmt.Sprintf("ICMP error from %v: %v", from, err))
 }
 
-// sendFailed records that the kernel refused to send a packet. It ignores packets that are
+// SendFailed records that the kernel refused to send a packet. It ignores packets that are
 // too large and a temporary lack of buffers: these are not errors of the peer.
-func (p *path) sendFailed(err error) {
-	if r := sendReason(err); r == drop.TooBig || r == drop.NoBuffer {
+func (p *path) SendFailed(err error) {
+	if r := datapath.SendReason(err); r == drop.TooBig || r == drop.NoBuffer {
 		return
 	}
-	now := int64(time.Since(epoch)) // monotonic: the wall clock may be set back
+	now := int64(time.Since(datapath.Epoch)) // monotonic: the wall clock may be set back
 	last := p.refused.Load()
 	if last != 0 && now-last < int64(troublePause) || !p.refused.CompareAndSwap(last, now) {
 		return

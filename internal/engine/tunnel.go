@@ -16,6 +16,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 	"sixfour/internal/events"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
@@ -26,7 +27,7 @@ import (
 // tunnel is one TUN interface with its peers. The control loop owns it; the fields that
 // the data goroutines read are atomic pointers, or never change.
 type tunnel struct {
-	*dataTunnel
+	*datapath.Tunnel
 	// The name, the namespace and Hub never change: they decide how the interface is
 	// made. Only the control loop, or code that holds the engine's mu, may use the rest.
 	cfg     config.Tunnel
@@ -102,24 +103,24 @@ type sockets []transport.Sender
 
 func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
-		dataTunnel: &dataTunnel{id: id, name: cfg.Name, queues: queues, log: log.With(zap.String("tunnel", cfg.Name)), capturing: c},
-		cfg:        cfg, prober: p, sockets: make(map[origin]sockets),
+		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
+		cfg:    cfg, prober: p, sockets: make(map[origin]sockets),
 		reports: newReports(),
 	}
-	t.owner = t
-	t.reply = icmpreply.New(t.cfg.Netns, &t.index, t.log)
+	t.Owner = t
+	t.Reply = icmpreply.New(t.cfg.Netns, &t.index, t.Log)
 	for i := range cfg.Peers {
 		t.paths = append(t.paths, newPath(t, &cfg.Peers[i]))
 	}
 	if !cfg.Hub {
 		t.only = t.paths[0]
-		t.peers.only = t.only.peer
+		t.Peers.Only = t.only.Peer
 	} else {
 		table, err := newBehind(t.paths, cfg.Peers)
 		if err != nil {
 			return nil, err
 		}
-		t.peers.table.Store(table)
+		t.Peers.Table.Store(table)
 	}
 	for i, l := range cfg.Layers {
 		if l.Mechanism != nil {
@@ -134,10 +135,10 @@ func newReports() reports {
 }
 
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
-func newBehind(paths []*path, cfgs []config.Peer) (*resolve.Peers[*dataPeer], error) {
-	list := make([]resolve.Peer[*dataPeer], len(paths))
+func newBehind(paths []*path, cfgs []config.Peer) (*resolve.Peers[*datapath.Peer], error) {
+	list := make([]resolve.Peer[*datapath.Peer], len(paths))
 	for i, p := range paths {
-		list[i] = resolve.Peer[*dataPeer]{Peer: p.peer, Allowed: cfgs[i].Allowed}
+		list[i] = resolve.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: cfgs[i].Allowed}
 	}
 	return resolve.NewPeers(list)
 }
@@ -229,8 +230,8 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 func (t *tunnel) widest() encap.PathMTU {
 	var widest encap.PathMTU
 	for _, p := range t.paths {
-		if wire := p.wire.Load(); wire != nil {
-			widest = max(widest, wire.hop.mtu)
+		if wire := p.Wire.Load(); wire != nil {
+			widest = max(widest, wire.Hop.MTU)
 		}
 	}
 	if widest == 0 {
@@ -239,16 +240,16 @@ func (t *tunnel) widest() encap.PathMTU {
 	return widest
 }
 
-func (t *tunnel) newClamp(p *Wire) clamp {
+func (t *tunnel) newClamp(p *datapath.Wire) datapath.Clamp {
 	if t.cfg.NoMSSClamp {
-		return clamp{}
+		return datapath.Clamp{}
 	}
-	iface := t.wantMTU(p.hop.mtu)
-	c := clamp{min(iface, p.stack.Limit(4)), min(iface, p.stack.Limit(6))}
+	iface := t.wantMTU(p.Hop.MTU)
+	c := datapath.Clamp{IPv4: min(iface, p.Stack.Limit(4)), IPv6: min(iface, p.Stack.Limit(6))}
 	// Where the path MTU is smaller than the MTU of the peer's own link may be, only
 	// the MSS tells the peer what fits.
-	if p.stack.NeedsPathMTU() && p.mtu < max(p.hop.mtu, assumedMTU) {
-		c.ipv4, c.ipv6 = min(c.ipv4, p.stack.LimitBack(4, p.mtu)), min(c.ipv6, p.stack.LimitBack(6, p.mtu))
+	if p.Stack.NeedsPathMTU() && p.MTU < max(p.Hop.MTU, assumedMTU) {
+		c.IPv4, c.IPv6 = min(c.IPv4, p.Stack.LimitBack(4, p.MTU)), min(c.IPv6, p.Stack.LimitBack(6, p.MTU))
 	}
 	return c
 }
@@ -264,7 +265,7 @@ func (t *tunnel) settings() iface.Settings {
 		MTU:       int(t.wantMTU(t.widest())),
 		Addresses: t.addresses(),
 		Routes:    t.routes(),
-		Queues:    t.queues,
+		Queues:    t.Queues,
 		Offload:   t.offload(),
 
 		NoLinkLocal: t.automatic() || t.cfg.Hub,
@@ -274,7 +275,7 @@ func (t *tunnel) settings() iface.Settings {
 // open makes the interface and starts the goroutines that use it. It calls lost at most
 // once, from another goroutine, when the interface is gone.
 func (t *tunnel) open(s iface.Settings, lost func()) error {
-	t.mtu.Store(int64(s.MTU))
+	t.MTU.Store(int64(s.MTU))
 	link, err := iface.Open(s)
 	if err != nil {
 		return err
@@ -285,15 +286,15 @@ func (t *tunnel) open(s iface.Settings, lost func()) error {
 	}
 	t.index.Store(int64(link.Index()))
 	t.overflow.watch(link)
-	t.device.Store(link.Device)
+	t.Device.Store(link.Device)
 	if got, want := link.Device.Offload(), t.offload(); got < want {
-		t.log.Info("the kernel offers fewer offloads than wanted: packets cost more processor time", zap.Stringer("offload", got), zap.Stringer("wanted", want))
+		t.Log.Info("the kernel offers fewer offloads than wanted: packets cost more processor time", zap.Stringer("offload", got), zap.Stringer("wanted", want))
 	}
 	var once sync.Once
 	for i, q := range link.Device.Queues() {
-		out := newOutbound(t.dataTunnel, q, i)
+		out := datapath.NewOutbound(t.Tunnel, q, i)
 		t.wg.Go(func() {
-			out.run()
+			out.Run()
 			once.Do(func() {
 				t.gone.Store(link)
 				lost()
@@ -341,9 +342,9 @@ func (t *tunnel) look() (gone bool) {
 			t.restoring.next = next
 		}
 	case !up && !t.down:
-		t.log.Warn("the interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
+		t.Log.Warn("the interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
 	case up && t.down:
-		t.log.Info("the interface is up again")
+		t.Log.Info("the interface is up again")
 	}
 	t.down = err == nil && !up
 	return false
@@ -359,7 +360,7 @@ func (t *tunnel) troubled(last *string, err error) {
 		return
 	}
 	*last = err.Error()
-	t.log.Warn("cannot restore the interface", zap.Error(err))
+	t.Log.Warn("cannot restore the interface", zap.Error(err))
 	for _, p := range t.paths {
 		p.note("interface " + t.cfg.Name + ": " + err.Error())
 	}
@@ -371,14 +372,14 @@ func (t *tunnel) close() {
 	if t.link == nil {
 		return
 	}
-	t.device.Store(nil)
+	t.Device.Store(nil)
 	t.overflow.end(t)
 	if err := t.link.Close(); err != nil {
-		t.log.Warn("cannot close the interface", zap.Error(err))
+		t.Log.Warn("cannot close the interface", zap.Error(err))
 	}
 	t.closeSockets() // a goroutine that uses the device may be blocked in a socket
 	t.wg.Wait()
-	t.reply.Close()
+	t.Reply.Close()
 	t.link = nil
 }
 
@@ -393,11 +394,11 @@ func (t *tunnel) closeSockets() {
 // setMTU sets the interface's MTU, if there is an interface, to fit its paths.
 func (t *tunnel) setMTU() {
 	mtu := t.wantMTU(t.widest())
-	if t.link != nil && int64(mtu) != t.mtu.Load() {
+	if t.link != nil && int64(mtu) != t.MTU.Load() {
 		if err := t.link.SetMTU(int(mtu)); err != nil {
 			t.troubled(&t.warned.mtu, err)
 			return
 		}
 	}
-	t.mtu.Store(int64(mtu))
+	t.MTU.Store(int64(mtu))
 }

@@ -11,12 +11,13 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
+	"sixfour/internal/datapath"
 	"sixfour/transport"
 )
 
-// reportedTooBig handles a router's report about the path MTU. In an automatic tunnel each
+// ReportedTooBig handles a router's report about the path MTU. In an automatic tunnel each
 // destination has its own path MTU.
-func (p *path) reportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
+func (p *path) ReportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
 	if q.To == 0 {
 		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
 		return
@@ -32,41 +33,41 @@ func (p *path) reportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) 
 func (p *path) narrowTo(dst [4]byte, mtu encap.PathMTU) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()
-	p.record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
+	p.Record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
 }
 
 // widen removes stored path MTUs that are due to be tested again.
 func (p *path) widen(now time.Time) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()
-	p.record.Widen(now)
+	p.Record.Widen(now)
 }
 
-// reportedUnreachable handles an ICMP error that says that the peer cannot be reached.
-func (p *path) reportedUnreachable(from netip.Addr, err icmp.Error) {
+// ReportedUnreachable handles an ICMP error that says that the peer cannot be reached.
+func (p *path) ReportedUnreachable(from netip.Addr, err icmp.Error) {
 	p.noteICMP(from, err)
 	p.doubtName()
 	p.doubted.Store(true)
 	p.t.keeper.mark(p)
 }
 
-// reported handles an ICMP error about a probe of the peer's outer address.
-func (p *path) reported(from netip.Addr, err icmp.Error) { p.noteICMP(from, err) }
+// Reported handles an ICMP error about a probe of the peer's outer address.
+func (p *path) Reported(from netip.Addr, err icmp.Error) { p.noteICMP(from, err) }
 
-// largeSent makes the prober watch the path, to which large packets were sent.
-func (p *path) largeSent() { p.t.prober.watch(p) }
+// LargeSent makes the prober watch the path, to which large packets were sent.
+func (p *path) LargeSent() { p.t.prober.watch(p) }
 
-// hopRefused reports to the control loop a destination of an automatic tunnel that is
+// HopRefused reports to the control loop a destination of an automatic tunnel that is
 // behind another device than the rest, with a smaller MTU.
-func (p *path) hopRefused(dst netip.Addr) {
+func (p *path) HopRefused(dst netip.Addr) {
 	select {
 	case p.t.toLoop <- tooLong{p, dst}:
 	default: // the sender will retry
 	}
 }
 
-// notify tells the prober and the keeper, if they wait for it, that a packet has arrived.
-func (p *path) notify(flags uint32) {
+// Notify tells the prober and the keeper, if they wait for it, that a packet has arrived.
+func (p *path) Notify(flags uint32) {
 	if flags&wantedByProber != 0 {
 		p.arrived.Store(true)
 		p.t.prober.watch(p)
@@ -77,8 +78,8 @@ func (p *path) notify(flags uint32) {
 	}
 }
 
-// recovered counts and reports a panic while doing something for the tunnel.
-func (t *tunnel) recovered(doing string) {
+// Recovered counts and reports a panic while doing something for the tunnel.
+func (t *tunnel) Recovered(doing string) {
 	t.repairs[repairPanic].Add(1)
 	if t.troubles.Allow() {
 		t.event(api.EventError, "panic: a bug in sixfourd while "+doing+"; the log has the stack")
@@ -95,8 +96,8 @@ func (e *Engine) listenICMP(local netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	o := &outerErrors{rx, zoneOf(local), &e.table, e.log.Named("icmp").With(zap.Stringer("local", local)), e.isBroken, &e.stray}
+	o := e.NewICMP(datapath.ZoneOf(local), e.log.Named("icmp").With(zap.Stringer("local", local)), rx)
 	e.errors[local] = rx
-	e.wg.Go(o.run)
+	e.wg.Go(o.Run)
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 func TestKeepWatching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, seen := observer.New(zap.WarnLevel)
-		e := &Engine{log: zap.New(core), notify: make(chan struct{}, 1)}
+		e := &Engine{log: zap.New(core), signals: signals{notify: make(chan struct{}, 1)}}
 		ctx, cancel := context.WithCancel(t.Context())
 		tries := 0
 		e.keepWatching(ctx, "", "things", func() error {

@@ -15,12 +15,6 @@ func inZone(a netip.Addr, device int) netip.Addr {
 	return a
 }
 
-// zoneOf returns the index of an address's interface; 0: it has no zone.
-func zoneOf(a netip.Addr) uint32 {
-	n, _ := strconv.ParseUint(a.Zone(), 10, 32)
-	return uint32(n)
-}
-
 // isZoned reports whether an end of a path is a link-local address with a zone.
 func isZoned(local, remote netip.Addr) bool { return local.Zone() != "" || remote.Zone() != "" }
 

@@ -1,4 +1,4 @@
-// Package events stores the most recent events of the daemon for its readers.
+// package events stores the most recent events of the daemon for its readers.
 package events
 
 import (

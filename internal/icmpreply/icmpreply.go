@@ -1,4 +1,4 @@
-// Package icmpreply sends ICMP errors to the senders of inner packets, as the kernel does
+// package icmpreply sends ICMP errors to the senders of inner packets, as the kernel does
 // for its own tunnels.
 package icmpreply
 

@@ -27,9 +27,6 @@ var tooLarge = []string{
 	"encap/resolve",
 	"encap/resolve.sixOverFour",
 	"internal/engine",
-	"internal/engine.Engine",
-	"internal/engine.inbound",
-	"internal/engine.reload",
 	"internal/liveness.Peer",
 	"internal/pathmtu.Path",
 }

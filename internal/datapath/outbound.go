@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"errors"
@@ -20,12 +20,12 @@ import (
 	"sixfour/tun"
 )
 
-// outbound carries packets from one queue of a TUN device to the peers, on one goroutine.
-type outbound struct {
-	t     *dataTunnel
+// Outbound carries packets from one queue of a TUN device to the peers, on one goroutine.
+type Outbound struct {
+	t     *Tunnel
 	queue *tun.Queue
 	index int // of the queue, and of the sender
-	drops drops
+	drops Drops
 	sent  [][]byte // for captures: the outer packets of one inner packet
 
 	*workspace
@@ -62,8 +62,8 @@ var workspaces = sync.Pool{New: func() any {
 	}
 }}
 
-func newOutbound(t *dataTunnel, q *tun.Queue, index int) *outbound {
-	return &outbound{t: t, queue: q, index: index, drops: t.drops("out", pcapng.Outbound)}
+func NewOutbound(t *Tunnel, q *tun.Queue, index int) *Outbound {
+	return &Outbound{t: t, queue: q, index: index, drops: t.Drops("out", pcapng.Outbound)}
 }
 
 // readPause is the pause after a failed read, so that a device or socket that only fails
@@ -83,8 +83,8 @@ func nap(batch int) bool {
 	return true
 }
 
-// run carries packets until the device is closed or deleted.
-func (o *outbound) run() {
+// Run carries packets until the device is closed or deleted.
+func (o *Outbound) Run() {
 	wait.Thread()
 	for o.queue.Wait() == nil {
 		o.workspace = workspaces.Get().(*workspace)
@@ -99,14 +99,14 @@ func (o *outbound) run() {
 			return
 		}
 		if err != nil {
-			o.drops.countN(&o.t.out, drop.TunFailed, 1, nil, err)
+			o.drops.CountN(&o.t.Out, drop.TunFailed, 1, nil, err)
 			time.Sleep(readPause)
 		}
 	}
 }
 
 // carry carries packets until the queue is empty.
-func (o *outbound) carry() error {
+func (o *Outbound) carry() error {
 	for {
 		n, empty, err := o.read()
 		o.send()
@@ -118,7 +118,7 @@ func (o *outbound) carry() error {
 
 // read reads packets and encapsulates them while there is room. It returns their number,
 // and whether the queue is empty.
-func (o *outbound) read() (packets int, empty bool, err error) {
+func (o *Outbound) read() (packets int, empty bool, err error) {
 	for at := 0; len(o.batch) < transport.BatchSize && at+encap.Headroom+tun.MaxRead <= len(o.arena); {
 		// The virtio header lies where the outer headers will be written.
 		start := at + encap.Headroom - tun.VirtioLen
@@ -136,30 +136,30 @@ func (o *outbound) read() (packets int, empty bool, err error) {
 
 // add encapsulates the result of one read, b[Headroom-VirtioLen:], and returns the number
 // of packets in it. Only ParseSuper can tell their lengths.
-func (o *outbound) add(b []byte) int {
+func (o *Outbound) add(b []byte) int {
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
 	inner, n := super.Packet(), super.Segments()
 	if r != drop.None {
-		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(b[min(encap.Headroom, len(b)):]), Reason: r})
+		o.drops.Lose(&o.t.Out, &capture.Packet{Inner: Whole(b[min(encap.Headroom, len(b)):]), Reason: r})
 		return 1
 	}
-	p := o.t.peers.to(inner)
+	p := o.t.Peers.to(inner)
 	if p == nil {
-		o.drops.lose(&o.t.out, &capture.Packet{Inner: whole(inner), Reason: drop.NoPeer, Count: n})
-		o.t.reply.NoWay(icmp.Unreachable, inner)
+		o.drops.Lose(&o.t.Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoPeer, Count: n})
+		o.t.Reply.NoWay(icmp.Unreachable, inner)
 		return n
 	}
 	wire := p.wireFor(inner)
 	if wire == nil {
-		o.drops.lose(&p.paths[0].out, &capture.Packet{Inner: whole(inner), Reason: drop.NoRoute, Count: n})
+		o.drops.Lose(&p.Paths[0].Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
-	if soft := &wire.path.soft; soft.Pending.Load() != 0 {
-		o.t.reply.Late(soft, inner)
+	if soft := &wire.Path.soft; soft.Pending.Load() != 0 {
+		o.t.Reply.Late(soft, inner)
 	}
 	if super.Headers() == 0 {
-		wire.clamp.apply(inner)
-		head, r := wire.stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
+		wire.Clamp.apply(inner)
+		head, r := wire.Stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
 		if r != drop.None {
 			o.refuse(wire, r, inner, nil)
 			return 1
@@ -175,7 +175,7 @@ func (o *outbound) add(b []byte) int {
 		h := o.heads[o.used : o.used+size]
 		o.used += size
 		payload := super.Segment(i, h[encap.Headroom:])
-		head, r := wire.stack.EncapsulateSegment(h, encap.Headroom, payload)
+		head, r := wire.Stack.EncapsulateSegment(h, encap.Headroom, payload)
 		if r != drop.None {
 			o.refuse(wire, r, h[encap.Headroom:], payload)
 			continue
@@ -186,11 +186,11 @@ func (o *outbound) add(b []byte) int {
 }
 
 // push appends an outer packet to the batch. The size is that of the inner packet.
-func (o *outbound) push(wire *Wire, pkt transport.Packet, size int) {
-	if pkt.Len() > min(everyPath, int(wire.mtu)-1) {
+func (o *Outbound) push(wire *Wire, pkt transport.Packet, size int) {
+	if pkt.Len() > min(everyPath, int(wire.MTU)-1) {
 		o.large++
 	}
-	if pkt.Len() > int(wire.mtu) {
+	if pkt.Len() > int(wire.MTU) {
 		wire.sentLarge(1)
 		o.oversize(wire, pkt, size)
 		return
@@ -205,17 +205,17 @@ const everyPath = int(encap.MinTunnelMTU6) + header.IPv4Len
 
 // send sends the batch. If the kernel refuses a packet, only that packet is lost; if a
 // path is replaced meanwhile, the rest of its packets use the new path.
-func (o *outbound) send() {
+func (o *Outbound) send() {
 	seen := o.t.seen()
 	if len(o.batch) > 0 && seen != nil {
-		o.moment = o.t.capturing.Now()
+		o.moment = o.t.Captures.Now()
 		defer o.moment.End()
 	}
 	for o.done = 0; o.done < len(o.batch); {
 		done := o.done
-		s := o.wires[done].senders[o.index]
+		s := o.wires[done].Senders[o.index]
 		run := 1 // packets that leave through the same sender
-		for done+run < len(o.batch) && (o.wires[done+run] == o.wires[done] || o.wires[done+run].senders[o.index] == s) {
+		for done+run < len(o.batch) && (o.wires[done+run] == o.wires[done] || o.wires[done+run].Senders[o.index] == s) {
 			run++
 		}
 		n, err := s.Send(o.batch[done : done+run])
@@ -226,7 +226,7 @@ func (o *outbound) send() {
 		}
 		done = o.done
 		if errors.Is(err, net.ErrClosed) {
-			if w := o.wires[done].path.wire.Load(); w == nil || w == o.wires[done] {
+			if w := o.wires[done].Path.Wire.Load(); w == nil || w == o.wires[done] {
 				o.lose(done, drop.NoRoute, nil)
 				o.done++
 			} else {
@@ -234,8 +234,8 @@ func (o *outbound) send() {
 			}
 		} else if err != nil {
 			o.reportTooLong(o.wires[done], o.batch[done].Head, err)
-			o.wires[done].path.owner.sendFailed(err)
-			o.lose(done, sendReason(err), err)
+			o.wires[done].Path.Owner.SendFailed(err)
+			o.lose(done, SendReason(err), err)
 			o.done++
 		}
 	}
@@ -251,30 +251,30 @@ func (o *outbound) send() {
 
 // reportTooLong reports to the control loop a destination of an automatic tunnel that is
 // behind another device than the rest, with a smaller MTU. It never blocks.
-func (o *outbound) reportTooLong(w *Wire, outer []byte, err error) {
+func (o *Outbound) reportTooLong(w *Wire, outer []byte, err error) {
 	if errors.Is(err, unix.EMSGSIZE) && header.Version(outer) == 4 && w.automatic() {
-		w.path.owner.hopRefused(header.IPv4(outer).Dst())
+		w.Path.Owner.HopRefused(header.IPv4(outer).Dst())
 	}
 }
 
 // carried adds n packets of the batch, starting at index from, to their paths' counters.
-func (o *outbound) carried(from, n int) {
+func (o *Outbound) carried(from, n int) {
 	for end := from + n; from < end; {
-		p, packets, bytes := o.wires[from].path, 0, 0
-		for ; from < end && o.wires[from].path == p; from++ {
+		p, packets, bytes := o.wires[from].Path, 0, 0
+		for ; from < end && o.wires[from].Path == p; from++ {
 			packets++
 			bytes += o.inner[from]
 		}
-		p.out.carried(packets, bytes)
+		p.Out.Carried(packets, bytes)
 	}
 }
 
 // reportLarge tells the prober how many packets of the batch not every path carries.
-func (o *outbound) reportLarge() {
+func (o *Outbound) reportLarge() {
 	for i := 0; i < len(o.batch); {
 		wire, large := o.wires[i], uint64(0)
 		for ; i < len(o.batch) && o.wires[i] == wire; i++ {
-			if o.batch[i].Len() > min(everyPath, int(wire.mtu)-1) {
+			if o.batch[i].Len() > min(everyPath, int(wire.MTU)-1) {
 				large++
 			}
 		}
@@ -284,13 +284,13 @@ func (o *outbound) reportLarge() {
 
 // sentLarge counts n packets that not every path carries, if their path's MTU matters.
 func (w *Wire) sentLarge(n uint64) {
-	if n > 0 && w.stack.NeedsPathMTU() {
-		w.path.sentLarge(n)
+	if n > 0 && w.Stack.NeedsPathMTU() {
+		w.Path.sentLarge(n)
 	}
 }
 
-// sendReason returns the drop reason for an error from the kernel's send.
-func sendReason(err error) drop.Reason {
+// SendReason returns the drop reason for an error from the kernel's send.
+func SendReason(err error) drop.Reason {
 	switch {
 	case errors.Is(err, unix.EMSGSIZE):
 		return drop.TooBig

@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -16,17 +15,10 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
-	"sixfour/internal/config"
 	"sixfour/internal/decode"
 	"sixfour/transport"
 )
-
-// memory is a sink that stores a capture.
-type memory struct{ bytes.Buffer }
-
-func (*memory) Flush() error { return nil }
 
 // capturedBy captures tunnel t0 while do runs, and returns what the capture shows.
 func capturedBy(t *testing.T, c *capture.Set, do func()) (shown []string) {
@@ -68,31 +60,6 @@ func capturedBy(t *testing.T, c *capture.Set, do func()) (shown []string) {
 	}
 }
 
-// lab returns a 4in6in4 tunnel without devices and sockets.
-func lab(t testing.TB) (e *Engine, tun *tunnel, p *path, to *Wire) {
-	return labOf(t, 1500, encap.DefaultOptions,
-		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}),
-		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
-}
-
-// labOf returns a tunnel with the given layers over a path with the given MTU.
-func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...encap.Layer) (e *Engine, tun *tunnel, p *path, to *Wire) {
-	t.Helper()
-	e = &Engine{}
-	tun = loggedTunnel(config.Tunnel{
-		Name: "t0", Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}}, Layers: make([]config.Layer, len(layers))}, &e.captures, zap.NewNop())
-	tun.mtu.Store(1440)
-	p = tun.only
-	to = &Wire{path: p.dataPath, mtu: mtu, options: options, layers: layers}
-	var err error
-	if to.stack, err = encap.New(to.layers, mtu, options, resolve.NewSources(nil, nil, false), p.record); err != nil {
-		t.Fatal(err)
-	}
-	e.tunnels = []*tunnel{tun}
-	e.moves(p, to)
-	return e, tun, p, to
-}
-
 // tunnelled returns an IPv4 packet with an inner packet of the tunnel.
 func tunnelled(outer, inner string, payload int) []byte {
 	in := arriving(inner, "10.0.0.1", header.UDP, make([]byte, payload)...)
@@ -113,7 +80,7 @@ type batch struct{ transport.Receiver }
 
 func (batch) Lost() (uint32, bool) { return 0, false }
 
-func put(in *inbound, pkts ...[]byte) int {
+func put(in *Inbound, pkts ...[]byte) int {
 	for i, p := range pkts {
 		in.meta[i].Size = copy(in.bufs[i], p)
 	}
@@ -124,13 +91,12 @@ func put(in *inbound, pkts ...[]byte) int {
 // are dropped at the end.
 func TestCaptureInbound(t *testing.T) {
 	e, _, _, _ := lab(t)
-	e.table.Store(e.newTable(e.started))
-	in := e.newInbound(0, zap.NewNop(), batch{})
+	in := e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{})
 	good, martian, stray := tunnelled("198.51.100.1", "10.0.0.2", 30), tunnelled("198.51.100.1", "127.0.0.1", 30), tunnelled("198.51.100.9", "10.0.0.2", 30)
 	cut := bytes.Clone(good)[:70]
 	binary.BigEndian.PutUint16(cut[2:], 70)
 	header.IPv4(cut).SetChecksum()
-	got := capturedBy(t, &e.captures, func() { in.carry(put(in, good, martian, stray, cut, []byte{0x45, 0})) })
+	got := capturedBy(t, &e.Captures, func() { in.carry(put(in, good, martian, stray, cut, []byte{0x45, 0})) })
 	want := []string{
 		"0 in outer 110 (dropped: martian)", // dropped before decapsulation: no inner packet
 		"1 in outer 110 (dropped: foreign_source)",
@@ -166,9 +132,9 @@ func (s *sends) Send(p []transport.Packet) (int, error) {
 func TestCaptureOutbound(t *testing.T) {
 	e, tun, p, to := lab(t)
 	sender := &sends{refuse: 1}
-	to.senders = sockets{sender}
+	to.Senders = []transport.Sender{sender}
 	useWire(p, to)
-	o := newOutbound(tun.dataTunnel, nil, 0)
+	o := NewOutbound(tun, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	inner := func(dst string, payload int) []byte {
 		b := make([]byte, encap.Headroom, encap.Headroom+100)
@@ -184,7 +150,7 @@ func TestCaptureOutbound(t *testing.T) {
 	ip[9] = header.ProtoIPv6
 	copy(ip[12:], []byte{192, 0, 2, 1})
 	ip.SetChecksum()
-	got := capturedBy(t, &e.captures, func() {
+	got := capturedBy(t, &e.Captures, func() {
 		for _, b := range [][]byte{inner("10.0.0.2", 30), inner("10.0.0.3", 40), inner("10.0.0.4", 50), inner("10.0.0.5", 1500), own} {
 			o.add(b)
 		}
@@ -202,61 +168,24 @@ func TestCaptureOutbound(t *testing.T) {
 	}
 }
 
-func TestCaptureRequests(t *testing.T) {
-	e, _, _, _ := lab(t)
-	for _, c := range []struct {
-		r    capture.Request
-		want string
-	}{
-		{capture.Request{Tunnel: "t9"}, `there is no tunnel "t9": choose t0`},
-		{capture.Request{Tunnel: "t0", Filter: "host"}, "filter"},
-	} {
-		if err := e.Capture(t.Context(), c.r, new(memory)); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v, want %s", c.r, err, c.want)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ends := make(chan error)
-	for range capture.MaxTaps {
-		go func() { ends <- e.Capture(ctx, capture.Request{Tunnel: "t0"}, new(memory)) }()
-	}
-	for {
-		if c := e.captures.Taps(); c.Len() == capture.MaxTaps {
-			break
-		}
-	}
-	if err := e.Capture(ctx, capture.Request{Tunnel: "t0"}, new(memory)); err == nil || !strings.Contains(err.Error(), "captures are already running") {
-		t.Errorf("one more: %v", err)
-	}
-	e.endCaptures("other")
-	e.endCaptures("t0")
-	for range capture.MaxTaps {
-		if err := <-ends; err == nil || !strings.Contains(err.Error(), "tunnel t0 was removed") {
-			t.Errorf("%v", err)
-		}
-	}
-	cancel()
-	if e.captures.Taps() != nil {
-		t.Error("captures are left")
-	}
-	e.captures.Close(errDaemonEnds)
-	if err := e.Capture(t.Context(), capture.Request{Tunnel: "t0"}, new(memory)); err == nil {
-		t.Error("a capture of an engine that has ended")
-	}
-}
-
 // The cost of checking for captures, and of a running capture, for packets that arrive and
 // are dropped, which needs no device.
 func BenchmarkInbound(b *testing.B) {
 	for _, on := range []bool{false, true} {
 		b.Run(fmt.Sprintf("capture=%v", on), func(b *testing.B) {
 			e, tun, _, _ := lab(b)
-			e.table.Store(e.newTable(e.started))
-			in := e.newInbound(0, zap.NewNop(), batch{})
+			in := e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{})
 			if on {
 				ctx, cancel := context.WithCancel(b.Context())
 				defer cancel()
-				go func() { _ = e.Capture(ctx, capture.Request{Tunnel: "t0"}, discard{}) }()
+				tap, err := capture.New(capture.Request{Tunnel: "t0"})
+				if err == nil {
+					err = e.Captures.Begin("t0", tap)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				go func() { _ = tap.Stream(ctx, discard{}) }()
 				for tun.seen() == nil {
 				}
 			}
@@ -279,17 +208,17 @@ func BenchmarkInbound(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
-func (discard) Flush() error                { return nil }
+
+func (discard) Flush() error { return nil }
 
 // Without a capture, neither direction allocates.
 func TestCaptureOffNoAllocs(t *testing.T) {
 	e, tun, p, to := lab(t)
-	e.table.Store(e.newTable(e.started))
-	in := e.newInbound(0, zap.NewNop(), batch{})
+	in := e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{})
 	n := put(in, tunnelled("198.51.100.1", "127.0.0.1", 1000), tunnelled("198.51.100.1", "10.0.0.2", 1000))
-	to.senders = sockets{&sends{refuse: -1}}
+	to.Senders = []transport.Sender{&sends{refuse: -1}}
 	useWire(p, to)
-	o := newOutbound(tun.dataTunnel, nil, 0)
+	o := NewOutbound(tun, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	b := append(make([]byte, encap.Headroom), tunnelled("10.0.0.1", "10.0.0.2", 30)[60:]...)
 	if got := testing.AllocsPerRun(100, func() { in.carry(n) }); got != 0 {

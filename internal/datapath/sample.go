@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"sync"
@@ -21,13 +21,13 @@ type ptbSample struct {
 const sampleLen = 128
 
 // sampleLarge stores the last large packet of the batch.
-func (o *outbound) sampleLarge() {
+func (o *Outbound) sampleLarge() {
 	for i := len(o.batch) - 1; i >= 0; i-- {
 		pkt, size := &o.batch[i], o.inner[i]
 		if pkt.Len() <= everyPath {
 			continue
 		}
-		o.wires[i].path.sample.remember(pkt, size)
+		o.wires[i].Path.Sample.remember(pkt, size)
 		return
 	}
 }
@@ -43,15 +43,15 @@ func (w *ptbSample) remember(pkt *transport.Packet, size int) {
 	copy(w.head[n:], pkt.Body)
 }
 
-// tell informs the sender of the stored packet if the packet is too large for the path and
+// Tell informs the sender of the stored packet if the packet is too large for the path and
 // must not be fragmented. It then forgets the packet.
-func (w *ptbSample) tell(t *dataTunnel, p *Wire) {
+func (w *ptbSample) Tell(t *Tunnel, p *Wire) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	head := w.head[:min(w.size, len(w.head))]
 	w.size = 0
-	limit := int(p.stack.LimitTo(head))
-	if header.TotalLen(head) > limit && !p.stack.InPieces(head, header.TotalLen(head)) {
-		t.reply.TooBig(limit, head, nil)
+	limit := int(p.Stack.LimitTo(head))
+	if header.TotalLen(head) > limit && !p.Stack.InPieces(head, header.TotalLen(head)) {
+		t.Reply.TooBig(limit, head, nil)
 	}
 }

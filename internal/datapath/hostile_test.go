@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"encoding/binary"
@@ -9,14 +9,12 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/capture"
-	"sixfour/internal/config"
 	"sixfour/transport"
 	"sixfour/tun"
 )
@@ -33,7 +31,7 @@ func sixToFour(t testing.TB) resolve.Resolver {
 
 // hostileLabs returns tunnels that send packets in all ways: whole, as segments, in inner and
 // in outer fragments, with a resolver, and among many peers. They send no ICMP errors.
-func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *path, *Wire)) {
+func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Plane, *Tunnel, *Path, *Wire)) {
 	t.Helper()
 	all := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
 	automatic := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: sixToFour(t)}
@@ -54,21 +52,17 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Engine, *tunnel, *path
 		{1280, encap.DefaultOptions, false, []encap.Layer{layer(encap.SixInSix, "2001:db8::1", "2001:db8::2", encap.GRE{})}},
 		{1500, encap.DefaultOptions, false, []encap.Layer{automatic}},
 	} {
-		labs = append(labs, func(t testing.TB) (*Engine, *tunnel, *path, *Wire) {
+		labs = append(labs, func(t testing.TB) (*Plane, *Tunnel, *Path, *Wire) {
 			e, tun, p, to := labOf(t, c.mtu, c.options, c.layers...)
-			tun.reply.Retire()
-			tun.troubles = rate.NewLimiter(rate.Inf, 1)
-			to.clamp = clamp{ipv4: 1000, ipv6: 1200}
-			if c.layers[len(c.layers)-1].Resolver != nil {
-				tun.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
-			}
+			tun.Reply.Retire()
+			to.Clamp = Clamp{IPv4: 1000, IPv6: 1200}
 			if c.hub {
-				table, err := newBehind(tun.paths, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
+				table, err := resolve.NewPeers([]resolve.Peer[*Peer]{{Peer: p.Peer, Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
 				if err != nil {
 					t.Fatal(err)
 				}
-				tun.only = nil
-				tun.peers.table.Store(table)
+				tun.Peers.Only = nil
+				tun.Peers.Table.Store(table)
 			}
 			return e, tun, p, to
 		})
@@ -97,9 +91,9 @@ func (s *checking) Send(pkts []transport.Packet) (int, error) {
 }
 
 // lost returns how many packets were dropped for any reason.
-func lost(cs ...*counters) (n uint64) {
+func lost(cs ...*Counters) (n uint64) {
 	for _, c := range cs {
-		for _, d := range c.traffic().Drops {
+		for _, d := range c.Traffic().Drops {
 			n += d
 		}
 	}
@@ -150,19 +144,19 @@ func hostileReads() [][]byte {
 }
 
 // reads handles packets as run does, and checks that no loss is uncounted.
-func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte) {
+func reads(t testing.TB, e *Plane, tn *Tunnel, p *Path, to *Wire, list [][]byte) {
 	t.Helper()
-	to.senders = sockets{&checking{t: t}}
+	to.Senders = []transport.Sender{&checking{t: t}}
 	useWire(p, to)
 	tap, err := capture.New(capture.Request{Tunnel: "t0"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.captures.Begin("t0", tap); err != nil {
+	if err := e.Captures.Begin("t0", tap); err != nil {
 		t.Fatal(err)
 	}
-	defer e.captures.EndTunnel("t0", errors.New("over"))
-	o := newOutbound(tn.dataTunnel, nil, 0)
+	defer e.Captures.EndTunnel("t0", errors.New("over"))
+	o := NewOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	defer workspaces.Put(o.workspace)
 	n := 0
@@ -173,11 +167,11 @@ func reads(t testing.TB, e *Engine, tn *tunnel, p *path, to *Wire, list [][]byte
 		}
 	}
 	o.send()
-	if got := p.out.packets.Load() + lost(&p.out, &tn.out); got != uint64(n) {
+	if got := p.Out.Packets.Load() + lost(&p.Out, &tn.Out); got != uint64(n) {
 		t.Errorf("%d packets were counted, of %d", got, n)
 	}
-	if w := &p.sample; w.size > 0 {
-		w.tell(tn.dataTunnel, to)
+	if w := &p.Sample; w.size > 0 {
+		w.Tell(tn, to)
 	}
 }
 
@@ -199,11 +193,11 @@ func TestHostileReads(t *testing.T) {
 // Bytes behind the packet do not leave the host.
 func TestPaddingStays(t *testing.T) {
 	e, tn, p, to := lab(t)
-	to.senders = sockets{&sends{refuse: -1}}
+	to.Senders = []transport.Sender{&sends{refuse: -1}}
 	useWire(p, to)
-	o := newOutbound(tn.dataTunnel, nil, 0)
+	o := NewOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
-	got := capturedBy(t, &e.captures, func() {
+	got := capturedBy(t, &e.Captures, func() {
 		for _, b := range [][]byte{virtio(0, 0, 0, 0, 0, datagram("10.0.0.1", "10.0.0.2", 1300, 1440)), virtio(0, 0, 0, 0, 0, datagram("10.0.0.1", "10.0.0.2", 40, 9000))} {
 			o.add(append(make([]byte, encap.Headroom-tun.VirtioLen), b...))
 		}
@@ -213,8 +207,8 @@ func TestPaddingStays(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if p.sample.size != 1300 || p.out.bytes.Load() != 1340 {
-		t.Errorf("the large one of %d, all of %d", p.sample.size, p.out.bytes.Load())
+	if p.Sample.size != 1300 || p.Out.bytes.Load() != 1340 {
+		t.Errorf("the large one of %d, all of %d", p.Sample.size, p.Out.bytes.Load())
 	}
 }
 
@@ -260,20 +254,19 @@ func FuzzArrivals(f *testing.F) {
 			}
 		}
 	}
-	var ins []*inbound
+	var ins []*Inbound
 	for _, lab := range labs {
 		e, tn, p, to := lab(f)
-		to.senders = sockets{&checking{t: f}}
+		to.Senders = []transport.Sender{&checking{t: f}}
 		useWire(p, to)
-		e.table.Store(e.newTable(e.started))
-		tap, err := capture.New(capture.Request{Tunnel: tn.cfg.Name})
+		tap, err := capture.New(capture.Request{Tunnel: tn.Name})
 		if err != nil {
 			f.Fatal(err)
 		}
-		if err := e.captures.Begin("t0", tap); err != nil {
+		if err := e.Captures.Begin("t0", tap); err != nil {
 			f.Fatal(err)
 		}
-		ins = append(ins, e.newInbound(0, zap.NewNop(), batch{}))
+		ins = append(ins, e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{}))
 	}
 	f.Fuzz(func(t *testing.T, which byte, b []byte) {
 		in, n := ins[int(which)%len(ins)], 0
@@ -293,19 +286,14 @@ func FuzzArrivals(f *testing.F) {
 // tunnel.
 func FuzzOuterErrors(f *testing.F) {
 	labs := hostileLabs(f)
-	type heard struct {
-		o *outerErrors
-		e *Engine
-	}
-	var all []heard
+	var all []*ICMPInbound
 	for i, lab := range labs {
 		e, _, p, to := lab(f)
-		to.senders = sockets{&checking{t: f}}
+		to.Senders = []transport.Sender{&checking{t: f}}
 		useWire(p, to)
-		e.table.Store(e.newTable(e.started))
-		all = append(all, heard{&outerErrors{table: &e.table, log: zap.NewNop(), stray: &e.stray}, e})
+		all = append(all, e.NewICMP(0, zap.NewNop(), nil))
 		for _, inner := range [][]byte{datagram("10.0.0.1", "10.0.0.2", 200, 200), datagram("fc00::1", "2002:c633:6401::1", 200, 200)} {
-			quote, r := to.stack.Encapsulate(append(make([]byte, encap.Headroom), inner...), encap.Headroom)
+			quote, r := to.Stack.Encapsulate(append(make([]byte, encap.Headroom), inner...), encap.Headroom)
 			if r != drop.None {
 				continue
 			}
@@ -318,7 +306,7 @@ func FuzzOuterErrors(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(_ *testing.T, which, typ, code byte, arg uint32, quote []byte) {
-		h := all[int(which)%len(all)]
+		o := all[int(which)%len(all)]
 		version6 := header.Version(quote) == 6
 		m := binary.BigEndian.AppendUint32([]byte{typ, code, 0, 0}, arg)
 		m = append(m, quote[:min(len(quote), 2000)]...)
@@ -335,9 +323,6 @@ func FuzzOuterErrors(f *testing.F) {
 			header.IPv4(pkt).SetChecksum()
 			binary.BigEndian.PutUint16(pkt[header.IPv4Len+2:], ^header.Sum(m, 0))
 		}
-		h.o.handle(pkt)
-		for len(h.e.tunnels[0].prober.reports) > 0 {
-			<-h.e.tunnels[0].prober.reports
-		}
+		o.handle(pkt)
 	})
 }

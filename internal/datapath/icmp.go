@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"errors"
@@ -21,28 +21,32 @@ import (
 	"sixfour/transport"
 )
 
-// outerErrors receives the ICMP messages to one of our outer addresses, on one goroutine:
+// ICMPInbound receives the ICMP messages to one of our outer addresses, on one goroutine:
 // errors about outer packets, and answers to probes of outer addresses.
-type outerErrors struct {
-	rx     transport.Receiver
-	zone   uint32                 // zone of the address
-	table  *atomic.Pointer[table] // finds the peer of an error
-	log    *zap.Logger
-	broken func(rx transport.Receiver, err error) // called when rx has failed for good
-	stray  *counters                              // packets that belong to no tunnel
+type ICMPInbound struct {
+	*Plane
+	rx   transport.Receiver
+	zone uint32 // zone of the address
+	log  *zap.Logger
 }
 
-// icmpReceived counts ICMP errors about a tunnel's outer packets.
-type icmpReceived struct {
-	errors  icmpreply.Counts // about packets of ours
-	ignored atomic.Uint64    // about other packets, or impossible
+// NewICMP returns what serves a receiver of ICMP messages. Zone is that of our address, or
+// 0. Run must follow.
+func (p *Plane) NewICMP(zone uint32, log *zap.Logger, rx transport.Receiver) *ICMPInbound {
+	return &ICMPInbound{p, rx, zone, log}
+}
+
+// ICMPReceived counts ICMP errors about a tunnel's outer packets.
+type ICMPReceived struct {
+	Errors  icmpreply.Counts // about packets of ours
+	Ignored atomic.Uint64    // about other packets, or impossible
 }
 
 // errorBatch is how many messages are read at a time.
 const errorBatch = 16
 
-// run handles messages until the receiver is closed.
-func (o *outerErrors) run() {
+// Run handles messages until the receiver is closed.
+func (o *ICMPInbound) Run() {
 	arena := newArena(errorBatch * transport.MaxPacket)
 	defer arena.free()
 	bufs, meta := arena.buffers(errorBatch, transport.MaxPacket), make([]transport.Meta, errorBatch)
@@ -53,8 +57,8 @@ func (o *outerErrors) run() {
 			return
 		}
 		if err != nil {
-			if failures++; failures == brokenAfter {
-				o.broken(o.rx, err)
+			if failures++; failures == BrokenAfter {
+				o.Failed(o.rx, err)
 				return
 			}
 			o.log.Warn("receive", zap.Error(err))
@@ -64,78 +68,78 @@ func (o *outerErrors) run() {
 		failures = 0
 		for i, m := range meta[:n] {
 			if recovery.Guard(o.log, "handling an ICMP message about outer packets", func() { o.handle(bufs[i][:m.Size]) }) {
-				o.stray.dropped(drop.InternalError, 1)
+				o.Stray.Dropped(drop.InternalError, 1)
 			}
 		}
 	}
 }
 
 // handle handles one message.
-func (o *outerErrors) handle(b []byte) {
+func (o *ICMPInbound) handle(b []byte) {
 	pkt, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None {
 		return
 	}
-	if answersOuter(pkt, o.zone, o.table.Load()) {
+	if answersOuter(pkt, o.zone, o.Table.Load()) {
 		return
 	}
 	err, ok := icmp.Parse(pkt)
 	if !ok || len(err.Quote) < header.IPv4Len || header.Version(err.Quote) != err.Version || err.Version == 6 && len(err.Quote) < header.IPv6Len {
 		return
 	}
-	var about *dataPath
-	if e := o.table.Load().about(err.Quote, o.zone, func(e *end) bool {
-		about = e.path
-		wire := e.wire()
-		_, ours := wire.stack.Unquote(err.Quote)
+	var about *Path
+	if e := o.Table.Load().about(err.Quote, o.zone, func(e *End) bool {
+		about = e.Path
+		wire := e.Wire()
+		_, ours := wire.Stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
-		e.path.tunnel.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteICMP})
-		e.path.handleICMP(header.Source(pkt), err)
-	} else if about != nil && about.probes.sentOutside(err.Quote) {
-		about.owner.reported(header.Source(pkt), err)
+		e.Path.Tunnel.Show(&capture.Packet{Direction: pcapng.Inbound, Outer: Whole(pkt), Note: noteICMP})
+		e.Path.handleICMP(header.Source(pkt), err)
+	} else if about != nil && about.Probes.SentOutside(err.Quote) {
+		about.Owner.Reported(header.Source(pkt), err)
 	} else if about != nil {
-		about.icmp.ignored.Add(1)
+		about.ICMP.Ignored.Add(1)
 	}
 }
 
 // handleICMP handles an ICMP error, sent by a host on the path, about a packet between the ends
 // of the peer's tunnel or of its IPv6 layer. It reports whether we sent that packet.
-func (p *dataPath) handleICMP(from netip.Addr, err icmp.Error) bool {
-	wire := p.wire.Load()
+func (p *Path) handleICMP(from netip.Addr, err icmp.Error) bool {
+	wire := p.Wire.Load()
 	if wire == nil {
 		return false
 	}
-	q, ok := wire.stack.Unquote(err.Quote)
+	q, ok := wire.Stack.Unquote(err.Quote)
 	if !ok {
-		p.icmp.ignored.Add(1)
+		p.ICMP.Ignored.Add(1)
 		return false
 	}
 	switch m := err.Meaning(); m {
 	case icmp.Nothing:
 	case icmp.TooBig:
 		mtu := err.MTU(q.Size)
-		if mtu == 0 || !wire.stack.NeedsPathMTU() {
-			p.icmp.ignored.Add(1)
+		if mtu == 0 || !wire.Stack.NeedsPathMTU() {
+			p.ICMP.Ignored.Add(1)
 			return true
 		}
-		p.owner.reportedTooBig(encap.PathMTU(max(mtu+q.Outside, int(encap.LeastPathMTU))), q, err)
+		p.Owner.ReportedTooBig(encap.PathMTU(max(mtu+q.Outside, int(encap.LeastPathMTU))), q, err)
 	default:
-		p.owner.reportedUnreachable(from, err)
+		p.Owner.ReportedUnreachable(from, err)
 		switch {
 		case q.Inner == nil:
 			p.soft.Note(m)
-		case !p.probes.sent(q.Inner): // errors about our own probes are not sent on
-			p.tunnel.reply.Unreachable(m, q.Inner)
+		case !p.Probes.Sent(q.Inner): // errors about our own probes are not sent on
+			p.Tunnel.Reply.Unreachable(m, q.Inner)
 		}
 	}
-	p.icmp.errors.Add(err.Version, err.Type, err.Code)
+	p.ICMP.Errors.Add(err.Version, err.Type, err.Code)
 	return true
 }
 
 // answersOuter reports whether an ICMP packet to one of our outer addresses is an echo
 // reply. If it answers the probe of a peer's outer address, the answer is passed on.
-func answersOuter(pkt []byte, zone uint32, t *table) bool {
+func answersOuter(pkt []byte, zone uint32, t *Table) bool {
 	reply, m := byte(icmp.EchoReply4), []byte(nil)
 	var sent []byte // beginning of the packet that it answers
 	if header.Version(pkt) == 6 {
@@ -150,9 +154,9 @@ func answersOuter(pkt []byte, zone uint32, t *table) bool {
 	if len(m) == 0 || m[0] != reply {
 		return false
 	}
-	if e := t.about(sent, zone, func(e *end) bool { return e.path.probes.isReply(m, reply) }); e != nil {
-		e.path.tunnel.show(&capture.Packet{Direction: pcapng.Inbound, Outer: whole(pkt), Note: noteProbed})
-		e.path.probes.passReply(m)
+	if e := t.about(sent, zone, func(e *End) bool { return e.Path.Probes.IsReply(m, reply) }); e != nil {
+		e.Path.Tunnel.Show(&capture.Packet{Direction: pcapng.Inbound, Outer: Whole(pkt), Note: noteProbed})
+		e.Path.Probes.PassReply(m)
 	}
 	return true
 }

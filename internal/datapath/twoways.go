@@ -1,10 +1,8 @@
-package engine
+package datapath
 
 import (
 	"sync/atomic"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // twoWays detects that a peer's packets arrive both through AF_XDP and through a socket.
@@ -42,7 +40,7 @@ const (
 // note is called for a valid packet that came through a socket though a filter takes the
 // peer's packets. It reports whether the control loop must be notified.
 func (w *twoWays) note() bool {
-	now := time.Since(epoch)
+	now := time.Since(Epoch)
 	if now-time.Duration(w.taken.Load()) <= takenGrace || w.seen.Load() {
 		return false
 	}
@@ -53,10 +51,10 @@ func (w *twoWays) note() bool {
 	return w.count.Add(1) >= strays && !w.seen.Swap(true)
 }
 
-// parted makes the peer's packets use the socket if note was called, and AF_XDP again after
-// the pause. It reports whether the filter must be changed.
-func (p *path) parted(now time.Time) bool {
-	w := &p.ways
+// Part makes the path's packets use the socket if note was called for them, and AF_XDP again
+// after a pause. It reports whether the filter must be changed, and the pause if it has
+// begun. The control loop calls it.
+func (w *twoWays) Part(now time.Time) (changed bool, pause time.Duration) {
 	if w.seen.Swap(false) && w.taken.Load() != 0 {
 		w.count.Store(0)
 		if now.Sub(w.ended) >= quiet {
@@ -64,28 +62,23 @@ func (p *path) parted(now time.Time) bool {
 		}
 		w.pause = min(max(2*w.pause, leastPause), mostPause)
 		w.until = now.Add(w.pause)
-		p.log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter passes some of them to the kernel, such as fragments and packets with an encapsulation limit, which would reorder the packets", zap.Duration("for", w.pause))
-		return true
+		return true, w.pause
 	}
 	if !w.until.IsZero() && now.After(w.until) {
 		w.until, w.ended = time.Time{}, now
-		return true
+		return true, 0
 	}
-	return false
+	return false, 0
 }
 
-// mayBeTaken reports whether an XDP filter may take the peer's packets. With a static path
-// MTU both ends fragment packets that are too large for the path, so it may not.
-func (p *path) mayBeTaken() bool {
-	r := p.registered
-	return r != nil && r.hop.port != nil && !r.options.StaticMTU && p.ways.until.IsZero()
-}
+// Parted reports whether the path's packets must use the socket now.
+func (w *twoWays) Parted() bool { return !w.until.IsZero() }
 
-// isTaken records whether a filter takes the peer's packets.
-func (p *path) isTaken(taken bool) {
-	if w := &p.ways; !taken {
+// SetTaken records whether a filter takes the path's packets.
+func (w *twoWays) SetTaken(taken bool) {
+	if !taken {
 		w.taken.Store(0)
 	} else if w.taken.Load() == 0 {
-		w.taken.Store(int64(time.Since(epoch)))
+		w.taken.Store(int64(time.Since(Epoch)))
 	}
 }

@@ -1,8 +1,9 @@
-package engine
+package datapath
 
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func (r *recorder) SendOne(pkt []byte) error {
 func TestReassemblyTimeIsTold(t *testing.T) {
 	_, tun, p, to := lab(t)
 	out := new(recorder)
-	to.senders = sockets{out}
+	to.Senders = []transport.Sender{out}
 	useWire(p, to)
 	first := func(src string, id byte) header.IPv6 {
 		f := append([]byte{header.ProtoIPv4, 0, 0, 1, 0, 0, 0, id}, make([]byte, 64)...)
@@ -37,13 +38,13 @@ func TestReassemblyTimeIsTold(t *testing.T) {
 		binary.BigEndian.PutUint16(pkt[4:], uint16(len(f)))
 		return pkt
 	}
-	tun.fragments.add(tun.dataTunnel, first("fc00::2", 1))
-	tun.fragments.add(tun.dataTunnel, first("fc00::9", 2)) // from an address that is no peer's end
-	tun.expireFragments(time.Now(), tun.dataPaths())
+	tun.fragments.add(tun, first("fc00::2", 1))
+	tun.fragments.add(tun, first("fc00::9", 2)) // from an address that is no peer's end
+	tun.ExpireFragments(time.Now(), slices.Values([]*Path{p}))
 	if len(out.sent) > 0 {
 		t.Fatalf("told too early: %x", out.sent)
 	}
-	tun.expireFragments(time.Now().Add(2*fragment.Timeout), tun.dataPaths())
+	tun.ExpireFragments(time.Now().Add(2*fragment.Timeout), slices.Values([]*Path{p}))
 	if len(out.sent) != 1 {
 		t.Fatalf("%d errors", len(out.sent))
 	}
@@ -54,9 +55,9 @@ func TestReassemblyTimeIsTold(t *testing.T) {
 		t.Errorf("%x", ip)
 	}
 	for id := range byte(100) {
-		tun.fragments.add(tun.dataTunnel, first("fc00::2", id))
+		tun.fragments.add(tun, first("fc00::2", id))
 	}
-	tun.expireFragments(time.Now().Add(2*fragment.Timeout), tun.dataPaths())
+	tun.ExpireFragments(time.Now().Add(2*fragment.Timeout), slices.Values([]*Path{p}))
 	if n := len(out.sent); n > 1+icmpreply.PerSender {
 		t.Errorf("%d errors", n)
 	}

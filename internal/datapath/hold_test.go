@@ -1,10 +1,9 @@
-package engine
+package datapath
 
 import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
@@ -15,7 +14,7 @@ import (
 
 // moody is a resolver that knows the neighbour in some calls, as the list says.
 type moody struct {
-	resolve.Speaker
+	resolve.Resolver
 	knows []bool
 	log   *[]string
 }
@@ -29,10 +28,15 @@ func (m *moody) To(header.IPv6) (uint32, drop.Reason) {
 	return 0xc6336401, drop.None
 }
 
-func (m *moody) Hold(pkt []byte, _ time.Time) bool {
+func (m *moody) Hold(pkt header.IPv6) (held, known bool) {
+	if _, r := m.To(pkt); r == drop.None {
+		return false, true
+	}
 	*m.log = append(*m.log, fmt.Sprintf("hold %d", pkt[7]))
-	return true
+	return true, false
 }
+
+func (*moody) Receive(uint32, header.IPv6) (bool, drop.Reason) { return false, drop.None }
 
 // logging is a sender that logs what it sends.
 type logging struct {
@@ -53,11 +57,10 @@ func TestHeldKeepOrder(t *testing.T) {
 	var log []string
 	r := &moody{log: &log, knows: []bool{true, true, false, false, true, false, true, true, true}}
 	_, tn, p, to := labOf(t, 1500, encap.DefaultOptions, encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
-	tn.mech = newMechanism(0, resolve.SixOverFour{})
-	tn.setSpeaker(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
-	to.senders = sockets{&logging{log: &log}}
+	tn.SetAgent(r)
+	to.Senders = []transport.Sender{&logging{log: &log}}
 	useWire(p, to)
-	o := newOutbound(tn.dataTunnel, nil, 0)
+	o := NewOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	for _, pkt := range sixes(1, 2, 3, 4, 5, 6) {
 		o.add(append(make([]byte, encap.Headroom), pkt...))
@@ -65,8 +68,8 @@ func TestHeldKeepOrder(t *testing.T) {
 	o.send()
 	// 1 and 2 are resolved, 3 is not, 4 is, 5 is resolved at the second attempt.
 	want := "[send 1 send 2 hold 3 send 4 send 5 send 6]"
-	if got := fmt.Sprint(log); got != want || p.out.packets.Load() != 5 {
-		t.Errorf("%s, %d carried, want %s", got, p.out.packets.Load(), want)
+	if got := fmt.Sprint(log); got != want || p.Out.Packets.Load() != 5 {
+		t.Errorf("%s, %d carried, want %s", got, p.Out.Packets.Load(), want)
 	}
 }
 
@@ -76,15 +79,14 @@ func TestResolvedMeanwhileButLarge(t *testing.T) {
 	var log []string
 	r := &moody{log: &log, knows: []bool{false, true, true}}
 	_, tn, p, to := labOf(t, 1000, encap.DefaultOptions, encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
-	tn.mech = newMechanism(0, resolve.SixOverFour{})
-	tn.setSpeaker(&speaker{p: p, s: r, wake: make(chan struct{}, 1), failed: func() {}})
-	to.senders = sockets{&logging{log: &log}}
+	tn.SetAgent(r)
+	to.Senders = []transport.Sender{&logging{log: &log}}
 	useWire(p, to)
-	o := newOutbound(tn.dataTunnel, nil, 0)
+	o := NewOutbound(tn, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	o.add(append(make([]byte, encap.Headroom), datagram("2001:db8::1", "2001:db8::2", 1280, 1280)...))
 	o.send()
-	if drops := p.out.traffic().Drops; len(drops) != 0 || len(log) != 2 || p.out.packets.Load() != 1 {
-		t.Errorf("drops %v, sent %v, %d carried", drops, log, p.out.packets.Load())
+	if drops := p.Out.Traffic().Drops; len(drops) != 0 || len(log) != 2 || p.Out.Packets.Load() != 1 {
+		t.Errorf("drops %v, sent %v, %d carried", drops, log, p.Out.Packets.Load())
 	}
 }

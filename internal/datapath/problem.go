@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"encoding/binary"
@@ -13,28 +13,28 @@ import (
 // reportProblem sends an ICMPv6 Parameter Problem to the far end of a layer if a packet to
 // our end has a bad extension header that must be reported. For an outermost IPv6 header
 // the kernel does this.
-func (in *inbound) reportProblem(s *sink, e *end, pkt []byte) {
+func (in *Inbound) reportProblem(s *sink, e *End, pkt []byte) {
 	code, at, tell := header.FindProblem(header.IPv6(pkt))
-	p := e.path.wire.Load()
+	p := e.Path.Wire.Load()
 	if !tell || p == nil || !icmp.MayAnswer(pkt, code == header.UnknownOption) {
 		return
 	}
-	layer, ok := p.stack.EndOf(pkt)
-	if !ok || !s.t.reply.Allow(pkt) {
+	layer, ok := p.Stack.EndOf(pkt)
+	if !ok || !s.t.Reply.Allow(pkt) {
 		return
 	}
 	buf := layerError(in.reply[:encap.Headroom], header.IPv6(pkt), icmp.Parameter6, code, uint32(at))
-	if out := p.tell(layer, buf, in.pieces, s.t.reply); out != nil {
+	if out := p.tell(layer, buf, in.pieces, s.t.Reply); out != nil {
 		in.noteSent(out)
 		in.showAnswer(s.t, pkt, buf[encap.Headroom:])
-		s.t.reply.Sent.Add(6, icmp.Parameter6, code)
+		s.t.Reply.Sent.Add(6, icmp.Parameter6, code)
 	}
 }
 
 // tell sends an error message to the far end of a layer. The message is in buf behind
 // Headroom. tell returns the outer packet; nil: it could not be sent.
 func (p *Wire) tell(layer int, buf, scratch []byte, r *icmpreply.Replier) []byte {
-	out, why := p.stack.EncapsulateBeside(layer, buf, encap.Headroom)
+	out, why := p.Stack.EncapsulateBeside(layer, buf, encap.Headroom)
 	if why != drop.None || p.send(out, scratch) != nil {
 		r.Failed.Add(1)
 		return nil

@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"encoding/binary"
@@ -12,41 +12,16 @@ import (
 )
 
 // tableOf makes a table with one peer for each outermost layer.
-func tableOf(layers ...encap.Layer) (*table, []*end) {
-	t := &table{pairs4: make(map[[8]byte]*end), pairs6: make(map[[32]byte]*end), zoned: make(map[zoned]*end), any: make(map[netip.Addr][]*end)}
-	var ends []*end
+func tableOf(layers ...encap.Layer) (*Table, []*End) {
+	t := NewTable()
+	var ends []*End
 	for i := range layers {
-		e := new(end)
+		e := new(End)
 		e.frame(layers[i].Kind)
 		ends = append(ends, e)
-		t.add(e, &layers[i])
+		t.Add(e, &layers[i])
 	}
 	return t, ends
-}
-
-func layer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
-	l := encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
-	if g != (encap.GRE{}) {
-		l.Kind = k.With(g)
-	}
-	return l
-}
-
-// arriving returns the beginning of an outer packet.
-func arriving(src, dst string, protocol byte, payload ...byte) []byte {
-	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
-	if s.Is4() {
-		b := make([]byte, header.IPv4Len)
-		b[0], b[9] = 0x45, protocol
-		copy(b[12:], s.AsSlice())
-		copy(b[16:], d.AsSlice())
-		return append(b, payload...)
-	}
-	b := make([]byte, header.IPv6Len)
-	b[0], b[6] = 0x60, protocol
-	copy(b[8:], s.AsSlice())
-	copy(b[24:], d.AsSlice())
-	return append(b, payload...)
 }
 
 func TestFind(t *testing.T) {
@@ -84,7 +59,7 @@ func TestFind(t *testing.T) {
 		{"IPv6, another protocol", arriving(there6, here6, header.ProtoIPv4), -1},
 		{"IPv6, the other way", arriving(here6, there6, header.ProtoIPv6), -1},
 	} {
-		got := table.find(c.pkt, 0)
+		got := table.Find(c.pkt, 0)
 		if c.want < 0 && got != nil || c.want >= 0 && got != ends[c.want] {
 			t.Errorf("%s: %+v, want that of %d", c.name, got, c.want)
 		}
@@ -104,7 +79,7 @@ func BenchmarkFind(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if table.find(pkts[i*7919%n], 0) == nil {
+				if table.Find(pkts[i*7919%n], 0) == nil {
 					b.Fatal("not found")
 				}
 			}
@@ -115,15 +90,15 @@ func BenchmarkFind(b *testing.B) {
 // A peer's drop counters take memory only after the first drop, and many goroutines can add
 // to them.
 func TestDropCounts(t *testing.T) {
-	var c counters
-	if got := c.traffic(); len(got.Drops) != 0 || c.drops.Load() != nil {
+	var c Counters
+	if got := c.Traffic(); len(got.Drops) != 0 || c.drops.Load() != nil {
 		t.Errorf("%+v", got)
 	}
 	done := make(chan struct{})
 	for range 4 {
 		go func() {
 			for range 1000 {
-				c.dropped(drop.Spoof, 2)
+				c.Dropped(drop.Spoof, 2)
 			}
 			done <- struct{}{}
 		}()
@@ -131,7 +106,7 @@ func TestDropCounts(t *testing.T) {
 	for range 4 {
 		<-done
 	}
-	if got := c.traffic().Drops; got["spoof"] != 8000 || len(got) != 1 {
+	if got := c.Traffic().Drops; got["spoof"] != 8000 || len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 }

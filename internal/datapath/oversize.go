@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"errors"
@@ -15,8 +15,8 @@ import (
 // beginning of the packet, body the rest. A packet that may be fragmented is sent in
 // fragments. Any other is counted as dropped, and the sender gets an ICMP error if there is
 // one for the reason.
-func (o *outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
-	if r == drop.TooBig && wire.stack.InPieces(head, len(head)+len(body)) {
+func (o *Outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
+	if r == drop.TooBig && wire.Stack.InPieces(head, len(head)+len(body)) {
 		o.pieces(wire, head, body)
 		return
 	}
@@ -30,38 +30,38 @@ func (o *outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
 			return
 		}
 	}
-	o.drops.lose(&wire.path.out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
+	o.drops.Lose(&wire.Path.Out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
 	switch r {
 	case drop.TooBig:
-		o.t.reply.TooBig(int(wire.stack.LimitTo(head)), head, body)
+		o.t.Reply.TooBig(int(wire.Stack.LimitTo(head)), head, body)
 	case drop.EncapLimit:
-		o.t.reply.LimitReached(head)
+		o.t.Reply.LimitReached(head)
 	case drop.NoPeer, drop.Unresolved:
-		o.t.reply.NoWay(icmp.Unreachable, head)
+		o.t.Reply.NoWay(icmp.Unreachable, head)
 	case drop.Martian, drop.Spoof:
-		o.t.reply.NoWay(icmp.Prohibited, head)
+		o.t.Reply.NoWay(icmp.Prohibited, head)
 	case drop.Loop:
-		o.t.reply.NoRoute(head)
+		o.t.Reply.NoRoute(head)
 	}
 }
 
 // awaits queues a packet until its neighbour is resolved, or sends it if the neighbour has
 // been resolved meanwhile. It returns a drop reason if neither was possible.
-func (o *outbound) awaits(wire *Wire, head, body []byte) drop.Reason {
+func (o *Outbound) awaits(wire *Wire, head, body []byte) drop.Reason {
 	a := o.t.agent.Load()
 	if a == nil {
 		return drop.Unresolved
 	}
 	whole := append(append(o.spare(1)[:encap.Headroom], head...), body...)
 	o.send() // keep the order of packets
-	held, known := a.hold(whole[encap.Headroom:])
+	held, known := a.Hold(whole[encap.Headroom:])
 	if held {
 		return drop.None
 	}
 	if !known {
 		return drop.Unresolved
 	}
-	pkt, r := wire.stack.EncapsulateSegment(whole, encap.Headroom, nil)
+	pkt, r := wire.Stack.EncapsulateSegment(whole, encap.Headroom, nil)
 	if r != drop.None {
 		return r
 	}
@@ -71,57 +71,57 @@ func (o *outbound) awaits(wire *Wire, head, body []byte) drop.Reason {
 }
 
 // pieces sends an inner packet in fragments.
-func (o *outbound) pieces(wire *Wire, head, body []byte) {
+func (o *Outbound) pieces(wire *Wire, head, body []byte) {
 	wire.sentLarge(1)
 	o.send() // keep the order of packets
-	o.moment = o.t.capturing.Now()
+	o.moment = o.t.Captures.Now()
 	defer o.moment.End()
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	lose := func(r drop.Reason, err error) {
-		o.drops.lose(&wire.path.out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
+		o.drops.Lose(&wire.Path.Out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
 		o.sent = nil
 	}
-	for pkt, r := range wire.stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
+	for pkt, r := range wire.Stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
 		if r != drop.None {
 			lose(r, nil)
 			return
 		}
 		if err := o.sendOne(wire, pkt); err != nil {
-			lose(sendReason(err), err)
+			lose(SendReason(err), err)
 			return
 		}
 	}
 	o.showSent(whole[encap.Headroom:])
-	wire.path.out.carried(1, len(head)+len(body))
+	wire.Path.Out.Carried(1, len(head)+len(body))
 }
 
 // oversize is the slow path for outer packets that are larger than the path's MTU and may
 // be fragmented: the path does not carry the 1280 bytes that IPv6 needs (RFC 4213 section
 // 3.2.2), or the MTU is static. Size is that of the inner packet.
-func (o *outbound) oversize(wire *Wire, pkt transport.Packet, size int) {
+func (o *Outbound) oversize(wire *Wire, pkt transport.Packet, size int) {
 	o.send()
-	o.moment = o.t.capturing.Now()
+	o.moment = o.t.Captures.Now()
 	defer o.moment.End()
 	if err := o.sendOne(wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
-		o.drops.lose(&wire.path.out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: sendReason(err), Err: err})
+		o.drops.Lose(&wire.Path.Out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: SendReason(err), Err: err})
 		o.sent = nil
 		return
 	}
 	if o.sent != nil {
 		o.showSent(flat(innerOf(pkt, size)))
 	}
-	wire.path.out.carried(1, size)
+	wire.Path.Out.Carried(1, size)
 }
 
 // sendOne sends an outer packet, in fragments if necessary: a raw socket for packets with
 // complete headers does not fragment. Like a batch, it waits for room in the socket.
-func (o *outbound) sendOne(wire *Wire, pkt []byte) error {
-	for f := range wire.stack.Cut(pkt, wire.mtu, o.spare(2)) {
+func (o *Outbound) sendOne(wire *Wire, pkt []byte) error {
+	for f := range wire.Stack.Cut(pkt, wire.MTU, o.spare(2)) {
 		o.one[0] = transport.Packet{Head: f}
-		_, err := wire.senders[o.index].Send(o.one[:])
+		_, err := wire.Senders[o.index].Send(o.one[:])
 		if errors.Is(err, net.ErrClosed) { // the path was replaced
-			if now := wire.path.wire.Load(); now != nil {
-				_, err = now.senders[o.index].Send(o.one[:])
+			if now := wire.Path.Wire.Load(); now != nil {
+				_, err = now.Senders[o.index].Send(o.one[:])
 			}
 		}
 		if err != nil {
@@ -133,7 +133,7 @@ func (o *outbound) sendOne(wire *Wire, pkt []byte) error {
 }
 
 // spare returns buffer i for a packet with its Headroom.
-func (o *outbound) spare(i int) []byte {
+func (o *Outbound) spare(i int) []byte {
 	if o.scratch[i] == nil {
 		o.scratch[i] = make([]byte, encap.Headroom+transport.MaxPacket)
 	}

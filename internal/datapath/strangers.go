@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"net/netip"
@@ -13,10 +13,10 @@ import (
 // maxStrangers limits how many are stored: any host can send from any address.
 const maxStrangers = 8
 
-// strangers stores the most recent sources of packets that belong to no tunnel. It is
+// Strangers stores the most recent sources of packets that belong to no tunnel. It is
 // updated when a drop is logged, at most once per second for each receiver, so the lock
 // costs nothing.
-type strangers struct {
+type Strangers struct {
 	mu  sync.Mutex
 	all []stranger // the most recent last
 }
@@ -28,7 +28,7 @@ type stranger struct {
 }
 
 // note stores the outer addresses of a packet.
-func (s *strangers) note(pkt []byte, now time.Time) {
+func (s *Strangers) note(pkt []byte, now time.Time) {
 	one := stranger{last: now}
 	switch v := header.Version(pkt); {
 	case v == 4 && len(pkt) >= header.IPv4Len:
@@ -49,12 +49,12 @@ func (s *strangers) note(pkt []byte, now time.Time) {
 	s.all = append(s.all, one)
 }
 
-// list returns what status shows, the most recent first.
-func (s *strangers) list() (all []api.Stranger) {
+// List returns what status shows, the most recent first.
+func (s *Strangers) List() (all []api.Stranger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range slices.Backward(s.all) {
-		all = append(all, api.Stranger{From: one.from.String(), To: one.to.String(), Protocol: int(one.protocol), Last: wall(one.last)})
+		all = append(all, api.Stranger{From: one.from.String(), To: one.to.String(), Protocol: int(one.protocol), Last: time.Now().Add(-time.Since(one.last))})
 	}
 	return all
 }

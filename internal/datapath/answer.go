@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"encoding/binary"
@@ -14,21 +14,21 @@ import (
 // take is the slow path for inner packets addressed to our end of the layer: answers to
 // probes, ICMPv6 errors about packets of the layer, and, if the interface does not have the
 // address, all other packets. It reports whether the packet was handled.
-func (in *inbound) take(s *sink, e *end, wire *Wire, inner []byte) bool {
-	ours := e.path.probes.answer(header.IPv6(inner))
+func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
+	ours := e.Path.Probes.Answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
-		ours = ok && e.path.handleICMP(header.Source(inner), err)
+		ours = ok && e.Path.handleICMP(header.Source(inner), err)
 	}
 	if ours {
 		in.show(s.t, inner, noteOurs)
-		e.path.received(1, len(inner))
+		e.Path.Received(1, len(inner))
 		return true
 	}
 	if e.host {
 		in.answer(s, e, inner)
 	} else if isLargeRequest(header.IPv6(inner), wire) {
-		e.path.requests.large.Add(1)
+		e.Path.Requests.Large.Add(1)
 	}
 	return e.host
 }
@@ -36,61 +36,61 @@ func (in *inbound) take(s *sink, e *end, wire *Wire, inner []byte) bool {
 // isLargeRequest reports whether a packet to our end is an echo request with an answer too
 // large for every path to carry. The interface sends that answer.
 func isLargeRequest(ip header.IPv6, wire *Wire) bool {
-	return len(ip)+wire.stack.Overhead(6) > everyPath && ip.NextHeader() == header.ICMPv6 && ip.Payload()[0] == icmp.EchoRequest6
+	return len(ip)+wire.Stack.Overhead(6) > everyPath && ip.NextHeader() == header.ICMPv6 && ip.Payload()[0] == icmp.EchoRequest6
 }
 
 // answer handles packets to the IPv6 layer's own address if the interface does not have it:
 // the daemon is then the host, and answers echo requests so that the layer can be tested
 // (seed: ping fc00::2 before ping 10.0.0.2).
-func (in *inbound) answer(s *sink, e *end, inner []byte) {
+func (in *Inbound) answer(s *sink, e *End, inner []byte) {
 	size := len(inner)
 	if ip := header.IPv6(inner); ip.NextHeader() == header.ICMPv6 && len(ip.Payload()) >= echoHeaderLen && ip.Payload()[0] == echoReply6 {
 		// The answer to an echo request of another program, such as sixfourctl doctor, which
 		// has its own copy. A host passes such a message on, and it is no error if no program
 		// waits for it (RFC 4443 section 4.2).
 		in.show(s.t, inner, noteOurs)
-		e.path.received(1, size)
+		e.Path.Received(1, size)
 		return
 	}
 	if !echoReply(in.reply[encap.Headroom:], inner) {
-		in.lose(s, e.path, inner, drop.UnknownProtocol, nil)
+		in.lose(s, e.Path, inner, drop.UnknownProtocol, nil)
 		return
 	}
-	p := e.path.wire.Load()
+	p := e.Path.Wire.Load()
 	if p == nil {
-		in.lose(s, e.path, inner, drop.NoRoute, nil)
+		in.lose(s, e.Path, inner, drop.NoRoute, nil)
 		return
 	}
 	// A reply is as large as its request, but the path back may have a smaller MTU.
 	whole := in.reply[encap.Headroom : encap.Headroom+size]
-	for piece := range fragment.IPv6(whole, int(p.stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
-		pkt, r := p.stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
+	for piece := range fragment.IPv6(whole, int(p.Stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
+		pkt, r := p.Stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
 		if r != drop.None {
-			in.lose(s, e.path, inner, r, nil)
+			in.lose(s, e.Path, inner, r, nil)
 			return
 		}
 		if err := p.send(pkt, in.pieces); err != nil {
-			in.lose(s, e.path, inner, sendReason(err), err)
+			in.lose(s, e.Path, inner, SendReason(err), err)
 			return
 		}
 		in.noteSent(pkt)
 	}
 	in.showAnswer(s.t, inner, whole)
-	e.path.received(1, size)
-	e.path.requests.answered.Add(1)
+	e.Path.Received(1, size)
+	e.Path.Requests.Answered.Add(1)
 }
 
 // keepaliveBack reports whether a packet is a router's keepalive that the peer has
 // returned and that another program on this host, such as sixfourctl doctor, has sent. The
 // peer's own keepalives arrive inside a tunnel packet.
-func (e *end) keepaliveBack(pkt []byte) bool {
+func (e *End) keepaliveBack(pkt []byte) bool {
 	outer, r := header.Parse(pkt, header.Version(pkt))
 	if r != drop.None {
 		return false
 	}
 	var payload []byte
 	var ok bool
-	kind := e.wire().outer().Kind
+	kind := e.Wire().Outer().Kind
 	if header.Version(outer) == 4 {
 		payload, ok = kind.OpenKeepalive(header.IPv4(outer).Protocol(), header.IPv4(outer).Payload())
 	} else {

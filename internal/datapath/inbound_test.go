@@ -1,17 +1,16 @@
-package engine
+package datapath
 
 import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
+	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
-	"sixfour/internal/config"
 	"sixfour/transport"
 )
 
@@ -19,26 +18,14 @@ import (
 // end or from its prefixes, but not from others' addresses.
 func TestSourcesToOurEnd(t *testing.T) {
 	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
-	tun := tunnelOf(config.Tunnel{
-		Hub: true, Interface: config.Interface{Address: []netip.Prefix{netip.MustParsePrefix(ours + "/64")}}, Layers: make([]config.Layer, 2),
-		Peers: []config.Peer{{Paths: make([]config.Path, 1), InnerRemotes: make([]netip.Addr, 1)}}})
-	tun.mtu.Store(1440)
-	p := tun.paths[0]
-	behind, err := newBehind(tun.paths, []config.Peer{{Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
+	e, tun, p, _ := lab(t)
+	behind, err := resolve.NewPeers([]resolve.Peer[*Peer]{{Peer: p.Peer, Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tun.peers.table.Store(behind)
-	to := &Wire{layers: []encap.Layer{
-		layer(encap.FourInSix, ours, theirs, encap.GRE{}),
-		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
-	}}
-	if to.stack, err = encap.New(to.layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.record); err != nil {
-		t.Fatal(err)
-	}
-	e := &Engine{tunnels: []*tunnel{tun}}
-	e.moves(p, to)
-	table := e.newTable(time.Now())
+	tun.Peers.Only = nil
+	tun.Peers.Table.Store(behind)
+	table := e.Table.Load()
 	for _, c := range []struct {
 		src, dst string
 		passes   bool
@@ -54,15 +41,15 @@ func TestSourcesToOurEnd(t *testing.T) {
 		pkt[20+7] = 64 // hop limit
 		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
 		header.IPv4(pkt).SetChecksum()
-		in := e.newInbound(0, zap.NewNop(), nil)
-		from := table.find(pkt, 0)
-		inner, r := from.decapsulate(from.wire(), pkt)
-		in.deliver(from, from.wire(), pkt, inner, r)
+		in := e.NewInbound(Place{Socket: true}, zap.NewNop(), nil)
+		from := table.Find(pkt, 0)
+		inner, r := from.decapsulate(from.Wire(), pkt)
+		in.deliver(from, from.Wire(), pkt, inner, r)
 		if got := len(in.touched) == 1; got != c.passes {
-			t.Errorf("from %s to %s: passes %v (%v)", c.src, c.dst, got, p.in.traffic().Drops)
+			t.Errorf("from %s to %s: passes %v (%v)", c.src, c.dst, got, p.In.Traffic().Drops)
 		}
 	}
-	if n := p.in.traffic().Drops["spoof"]; n != 3 {
+	if n := p.In.Traffic().Drops["spoof"]; n != 3 {
 		t.Errorf("%d are spoofs", n)
 	}
 }
@@ -75,7 +62,6 @@ func (w *waker) Wake() { w.woken = true }
 // Only a packet from a peer makes the packet socket listen.
 func TestStrangersDoNotWake(t *testing.T) {
 	e, _, _, _ := lab(t)
-	e.table.Store(e.newTable(e.started))
 	for _, c := range []struct {
 		name, outer, inner string
 		segment            int
@@ -86,13 +72,41 @@ func TestStrangersDoNotWake(t *testing.T) {
 		{"a peer, refused", "198.51.100.1", "127.0.0.1", transport.Unknown, false},
 		{"a stranger", "198.51.100.9", "10.0.0.2", transport.Unknown, false},
 	} {
-		in, w := e.newInbound(0, zap.NewNop(), batch{}), new(waker)
+		in, w := e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{}), new(waker)
 		in.segments = w
 		n := put(in, tunnelled(c.outer, c.inner, 30))
 		in.meta[0].Segment = c.segment
 		in.carry(n)
 		if w.woken != c.wakes {
 			t.Errorf("%s: wakes it: %v", c.name, w.woken)
+		}
+	}
+}
+
+// Two links of 6over4 use the same groups: a group's packets that arrive over one link reach
+// only the tunnel of that link.
+func TestGroupsOfTwoLinks(t *testing.T) {
+	var paths []*Path
+	for i, local := range []string{"192.0.2.1", "198.51.100.1"} {
+		l := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr(local)}
+		var err error
+		if l.Resolver, err = (resolve.SixOverFour{}).Resolver(resolve.Site{Local: l.Local}); err != nil {
+			t.Fatal(err)
+		}
+		_, tun, p, _ := labOf(t, 1500, encap.DefaultOptions, l)
+		tun.ID = i
+		paths = append(paths, p)
+	}
+	pl, table := new(Plane), tableFor(paths...)
+	inner := nd.Append(nil, netip.MustParseAddr("fe80::c633:6402"), netip.MustParseAddr("ff02::1"), &nd.Message{Type: nd.RouterAdvertisement})
+	pkt := arriving("198.51.100.2", "239.192.0.1", header.ProtoIPv6, inner...)
+	binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+	header.IPv4(pkt).SetChecksum()
+	for _, p := range paths {
+		in := pl.NewInbound(Place{At: p.Wire.Load().Outer().Local, Socket: true}, zap.NewNop(), nil)
+		in.fromAnywhere(table, pkt)
+		if len(in.touched) != 1 || in.touched[0].t != p.Tunnel {
+			t.Errorf("at %v it is for %+v", in.At, in.touched)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"sync/atomic"
@@ -13,12 +13,12 @@ import (
 	"sixfour/internal/pcapng"
 )
 
-// counters counts the packets of one peer, or of a tunnel as a whole, in one direction.
+// Counters counts the packets of one peer, or of a tunnel as a whole, in one direction.
 // Goroutines that carry packets add once per batch, or for each drop; any goroutine may
 // read. The padding puts the counters on cache lines of their own.
-type counters struct {
+type Counters struct {
 	_       [64]byte
-	packets atomic.Uint64
+	Packets atomic.Uint64
 	bytes   atomic.Uint64
 	drops   atomic.Pointer[dropCounts] // nil: no drops yet
 	_       [64]byte
@@ -26,14 +26,14 @@ type counters struct {
 
 type dropCounts [drop.Count]atomic.Uint64
 
-// carried adds a batch of packets, and their bytes.
-func (c *counters) carried(packets, bytes int) {
-	c.packets.Add(uint64(packets))
+// Carried adds a batch of packets, and their bytes.
+func (c *Counters) Carried(packets, bytes int) {
+	c.Packets.Add(uint64(packets))
 	c.bytes.Add(uint64(bytes))
 }
 
-// dropped adds packets under one reason.
-func (c *counters) dropped(r drop.Reason, n int) {
+// Dropped adds packets under one reason.
+func (c *Counters) Dropped(r drop.Reason, n int) {
 	d := c.drops.Load()
 	if d == nil {
 		c.drops.CompareAndSwap(nil, new(dropCounts))
@@ -42,15 +42,15 @@ func (c *counters) dropped(r drop.Reason, n int) {
 	d[r].Add(uint64(n))
 }
 
-func (c *counters) traffic() api.Traffic {
+func (c *Counters) Traffic() api.Traffic {
 	t := api.Traffic{Drops: make(map[string]uint64)}
 	c.addTo(&t)
 	return t
 }
 
 // addTo adds the counts to t.
-func (c *counters) addTo(t *api.Traffic) {
-	t.Packets += c.packets.Load()
+func (c *Counters) addTo(t *api.Traffic) {
+	t.Packets += c.Packets.Load()
 	t.Bytes += c.bytes.Load()
 	d := c.drops.Load()
 	if d == nil {
@@ -67,8 +67,8 @@ func (c *counters) addTo(t *api.Traffic) {
 // sender of invalid packets must not be able to fill the disk.
 const dropLogInterval = time.Second
 
-// drops counts the packets that one goroutine drops, and logs some of them.
-type drops struct {
+// Drops counts the packets that one goroutine drops, and logs some of them.
+type Drops struct {
 	log    *zap.Logger
 	last   time.Time
 	silent uint64 // drops not logged since last
@@ -78,13 +78,13 @@ type drops struct {
 	tunnel    string // tunnel of the packets; "": none
 	direction pcapng.Direction
 
-	strangers *strangers // stores unknown sources; nil: does not
+	strangers *Strangers // stores unknown sources; nil: does not
 }
 
-// countN counts n packets dropped for one reason. Pkt is one of them, or nil; err is the
+// CountN counts n packets dropped for one reason. Pkt is one of them, or nil; err is the
 // kernel's error, or nil.
-func (d *drops) countN(c *counters, r drop.Reason, n int, pkt []byte, err error) {
-	c.dropped(r, n)
+func (d *Drops) CountN(c *Counters, r drop.Reason, n int, pkt []byte, err error) {
+	c.Dropped(r, n)
 	if isLinkChatter(pkt) {
 		return
 	}

@@ -1,8 +1,9 @@
-package engine
+package datapath
 
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"sixfour/encap"
@@ -10,13 +11,18 @@ import (
 	"sixfour/internal/probe"
 )
 
-// table maps packets that arrive to their peers. It is immutable, and all inbounds read it;
+// Table maps packets that arrive to their peers. It is immutable, and all inbounds read it;
 // a change replaces it.
-type table struct {
-	pairs4 map[[8]byte]*end  // by the peer's address and ours, in the order of a packet
-	pairs6 map[[32]byte]*end // the same for IPv6
-	zoned  map[zoned]*end    // the same if our address is link-local
-	any    map[netip.Addr][]*end
+type Table struct {
+	pairs4 map[[8]byte]*End  // by the peer's address and ours, in the order of a packet
+	pairs6 map[[32]byte]*End // the same for IPv6
+	zoned  map[zoned]*End    // the same if our address is link-local
+	any    map[netip.Addr][]*End
+}
+
+// NewTable returns an empty table.
+func NewTable() *Table {
+	return &Table{pairs4: make(map[[8]byte]*End), pairs6: make(map[[32]byte]*End), zoned: make(map[zoned]*End), any: make(map[netip.Addr][]*End)}
 }
 
 // zoned is a pair of IPv6 addresses on one link.
@@ -25,10 +31,10 @@ type zoned struct {
 	zone uint32
 }
 
-// end is the entry of one peer in a table.
-type end struct {
-	path     *dataPath
-	arrives  *atomic.Pointer[Wire] // the path that decapsulates packets
+// End is the entry of one peer in a table.
+type End struct {
+	Path     *Path
+	Arrives  *atomic.Pointer[Wire] // the path that decapsulates packets
 	protocol byte
 	framing  encap.Framing // it tells packets with the same addresses apart; nil: it cannot
 	identity uint64        // of the framing
@@ -36,17 +42,17 @@ type end struct {
 	remote   [16]byte      // the peer's address of that layer
 	host     bool          // the interface does not have local, so the daemon answers there
 	link     bool          // in table.any: to be asked after the others
-	next     *end          // entry with the same addresses, but another protocol or framing
+	next     *End          // entry with the same addresses, but another protocol or framing
 }
 
-// newEnd makes an entry for a path's wire, and for later wires with the same ends.
+// NewEnd makes an entry for a path's wire, and for later wires with the same ends.
 // HasAddress reports whether the tunnel's interface has an address.
-func newEnd(p *dataPath, arrives *atomic.Pointer[Wire], hasAddress func(netip.Addr) bool) *end {
+func NewEnd(p *Path, arrives *atomic.Pointer[Wire], hasAddress func(netip.Addr) bool) *End {
 	wire := arrives.Load()
-	l := wire.outer()
-	e := &end{path: p, arrives: arrives}
+	l := wire.Outer()
+	e := &End{Path: p, Arrives: arrives}
 	e.frame(l.Kind)
-	if ours, theirs, ok := probe.Ends(wire.layers); ok {
+	if ours, theirs, ok := probe.Ends(wire.Layers); ok {
 		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !hasAddress(ours)
 	}
@@ -54,7 +60,7 @@ func newEnd(p *dataPath, arrives *atomic.Pointer[Wire], hasAddress func(netip.Ad
 }
 
 // frame sets what the framing of an outermost layer shows of its packets.
-func (e *end) frame(k encap.Kind) {
+func (e *End) frame(k encap.Kind) {
 	f := k.Properties()
 	e.protocol, e.identity = f.Protocol, f.Identity
 	if f.Optional {
@@ -62,18 +68,21 @@ func (e *end) frame(k encap.Kind) {
 	}
 }
 
-// wire returns the path that decapsulates the end's packets.
-func (e *end) wire() *Wire { return e.arrives.Load() }
+// Wire returns the path that decapsulates the end's packets.
+func (e *End) Wire() *Wire { return e.Arrives.Load() }
 
-// add adds an entry for the addresses of a layer.
-func (t *table) add(e *end, l *encap.Layer) {
+// Add adds an entry for the addresses of a layer, and for its multicast groups.
+func (t *Table) Add(e *End, l *encap.Layer) {
+	for _, group := range Groups(l) {
+		t.any[group] = append(t.any[group], e)
+	}
 	switch {
 	case l.Resolver != nil:
 		// A mechanism that joins groups is a link that any host may be on: other
 		// mechanisms get the packet first.
-		e.link = len(groups(l)) > 0
+		e.link = len(Groups(l)) > 0
 		list := t.any[l.Local]
-		at := slices.IndexFunc(list, func(other *end) bool { return other.link && !e.link })
+		at := slices.IndexFunc(list, func(other *End) bool { return other.link && !e.link })
 		if at < 0 {
 			at = len(list)
 		}
@@ -86,7 +95,7 @@ func (t *table) add(e *end, l *encap.Layer) {
 	default:
 		remote, local := l.Remote.As16(), l.Local.As16()
 		pair := [32]byte(append(remote[:], local[:]...))
-		if zone := zoneOf(l.Local); zone != 0 {
+		if zone := ZoneOf(l.Local); zone != 0 {
 			e.next = t.zoned[zoned{pair, zone}]
 			t.zoned[zoned{pair, zone}] = e
 			return
@@ -96,10 +105,10 @@ func (t *table) add(e *end, l *encap.Layer) {
 	}
 }
 
-// conflict returns a conflicting entry, one that matches the same packets as an entry to be
+// Conflict returns a conflicting entry, one that matches the same packets as an entry to be
 // added; nil: there is none. The conflicting entry would get no packets any more.
-func (t *table) conflict(e *end, l *encap.Layer) *end {
-	var twin *end
+func (t *Table) Conflict(e *End, l *encap.Layer) *End {
+	var twin *End
 	switch {
 	case l.Resolver != nil:
 		return nil
@@ -108,7 +117,7 @@ func (t *table) conflict(e *end, l *encap.Layer) *end {
 		twin = t.pairs4[[8]byte(append(remote[:], local[:]...))]
 	default:
 		remote, local := l.Remote.As16(), l.Local.As16()
-		twin = t.from6([32]byte(append(remote[:], local[:]...)), zoneOf(l.Local))
+		twin = t.from6([32]byte(append(remote[:], local[:]...)), ZoneOf(l.Local))
 	}
 	for twin != nil && !twin.matchesSame(e) {
 		twin = twin.next
@@ -117,22 +126,22 @@ func (t *table) conflict(e *end, l *encap.Layer) *end {
 }
 
 // matchesSame reports whether two entries with the same addresses match the same packets.
-func (e *end) matchesSame(o *end) bool {
+func (e *End) matchesSame(o *End) bool {
 	return e.protocol == o.protocol && e.identity == o.identity
 }
 
 // from6 returns the first entry for a pair of addresses, on the link of zone unless it is 0.
-func (t *table) from6(pair [32]byte, zone uint32) *end {
+func (t *Table) from6(pair [32]byte, zone uint32) *End {
 	if zone != 0 {
 		return t.zoned[zoned{pair, zone}]
 	}
 	return t.pairs6[pair]
 }
 
-// find returns the entry for a packet with a complete IP header. Zone is that of our
+// Find returns the entry for a packet with a complete IP header. Zone is that of our
 // link-local address at which the packet arrived, or 0. Nil means that there is no entry,
 // but one in any may still match.
-func (t *table) find(pkt []byte, zone uint32) *end {
+func (t *Table) Find(pkt []byte, zone uint32) *End {
 	if header.Version(pkt) == 6 {
 		ip := header.IPv6(pkt)
 		return t.from6([32]byte(pkt[8:]), zone).match(ip.NextHeader(), ip.Payload())
@@ -148,8 +157,8 @@ func (t *table) find(pkt []byte, zone uint32) *end {
 // match returns the entry that matches a packet, among those with the same addresses.
 // Payload is what follows the delivery header. A packet that matches no framing,
 // such as GRE with an unknown key, goes to the first entry of its protocol, which drops it.
-func (e *end) match(protocol byte, payload []byte) *end {
-	var first *end
+func (e *End) match(protocol byte, payload []byte) *End {
+	var first *End
 	for ; e != nil; e = e.next {
 		if e.protocol != protocol {
 			continue
@@ -167,8 +176,8 @@ func (e *end) match(protocol byte, payload []byte) *end {
 // about returns the entry of the packet that an ICMP message concerns. Quote begins with
 // an IP header whose source and destination are those of a packet that we sent. Is selects
 // among the entries for these addresses.
-func (t *table) about(quote []byte, zone uint32, is func(*end) bool) *end {
-	var e *end
+func (t *Table) about(quote []byte, zone uint32, is func(*End) bool) *End {
+	var e *End
 	if header.Version(quote) == 6 {
 		ip := header.IPv6(quote)
 		e = t.from6([32]byte(append(slices.Clone(ip.Dest()), ip.Source()...)), zone)
@@ -189,4 +198,10 @@ func (t *table) about(quote []byte, zone uint32, is func(*end) bool) *end {
 		}
 	}
 	return nil
+}
+
+// ZoneOf returns the index of an address's interface; 0: it has no zone.
+func ZoneOf(a netip.Addr) uint32 {
+	n, _ := strconv.ParseUint(a.Zone(), 10, 32)
+	return uint32(n)
 }

@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"bytes"
@@ -28,19 +28,19 @@ const timedOutMost = icmpreply.PerSender
 
 // reassemble adds a fragment and returns the inner packet if it is complete. A nil packet
 // with drop.None means that the fragment waits for the others.
-func (p *Wire) reassemble(t *dataTunnel, pkt []byte) ([]byte, drop.Reason) {
+func (p *Wire) reassemble(t *Tunnel, pkt []byte) ([]byte, drop.Reason) {
 	whole, r := t.fragments.add(t, header.IPv6(pkt))
 	if whole == nil {
 		return nil, r
 	}
-	return p.stack.DecapsulateReassembled(whole)
+	return p.Stack.DecapsulateReassembled(whole)
 }
 
-func (f *reassembly) add(t *dataTunnel, pkt header.IPv6) ([]byte, drop.Reason) {
+func (f *reassembly) add(t *Tunnel, pkt header.IPv6) ([]byte, drop.Reason) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.r == nil {
-		f.r = fragment.NewReassembler(fragment.DefaultLimits, func(r drop.Reason, n int) { t.in.dropped(r, n) })
+		f.r = fragment.NewReassembler(fragment.DefaultLimits, func(r drop.Reason, n int) { t.In.Dropped(r, n) })
 		f.r.OnTimeout(func(first func() []byte) {
 			if len(f.timedOut) < timedOutMost {
 				f.timedOut = append(f.timedOut, first())
@@ -66,21 +66,21 @@ func (f *reassembly) expire(now time.Time) (timedOut [][]byte) {
 	return timedOut
 }
 
-// expireFragments calls expire for the tunnel, and reports timed-out packets to the far
+// ExpireFragments calls expire for the tunnel, and reports timed-out packets to the far
 // ends: ICMPv6 Time Exceeded, code 1 (RFC 8200 section 4.5). The control loop calls it.
-func (t *dataTunnel) expireFragments(now time.Time, paths iter.Seq[*dataPath]) {
+func (t *Tunnel) ExpireFragments(now time.Time, paths iter.Seq[*Path]) {
 	for _, first := range t.fragments.expire(now) {
 		for p := range paths {
-			wire := p.wire.Load()
+			wire := p.Wire.Load()
 			if wire == nil {
 				continue
 			}
-			if layer, ok := wire.stack.EndOf(first); ok {
-				if icmp.MayAnswer(first, false) && t.reply.Allow(first) {
+			if layer, ok := wire.Stack.EndOf(first); ok {
+				if icmp.MayAnswer(first, false) && t.Reply.Allow(first) {
 					buf := make([]byte, encap.Headroom, encap.Headroom+header.IPv6Len+icmp.MaxLen)
 					buf = layerError(buf, header.IPv6(first), icmp.TimeExceeded6, icmp.ReassemblyTime6, 0)
-					if wire.tell(layer, buf, make([]byte, wire.mtu), t.reply) != nil {
-						t.reply.Sent.Add(6, icmp.TimeExceeded6, icmp.ReassemblyTime6)
+					if wire.tell(layer, buf, make([]byte, wire.MTU), t.Reply) != nil {
+						t.Reply.Sent.Add(6, icmp.TimeExceeded6, icmp.ReassemblyTime6)
 					}
 				}
 				break

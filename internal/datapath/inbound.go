@@ -1,11 +1,10 @@
-package engine
+package datapath
 
 import (
 	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,84 +18,65 @@ import (
 	"sixfour/internal/recovery"
 	"sixfour/transport"
 	"sixfour/transport/wait"
-	"sixfour/transport/xdp"
 	"sixfour/tun"
 )
 
-// inbound carries packets that arrive at an outer address of ours to the TUN devices of
-// the tunnels that end there, on one goroutine. It serves one shard of one address and
-// protocol, or one AF_XDP port.
-type inbound struct {
-	rx       transport.Receiver
+// BrokenAfter is the number of consecutive errors, readPause apart, after which a
+// receiver is replaced: about a second.
+const BrokenAfter = 100
+
+// Inbound carries packets that arrive at an outer address of ours to the TUN devices of
+// the tunnels that end there, on one goroutine. It serves one shard of one port.
+type Inbound struct {
+	*Plane
+	Place
+	Rx       transport.Receiver
 	segments segmenter // rx, if the kernel may have merged its packets (GRO)
-	queue    int       // index of the queue in the devices, modulo their number of queues
-	table    *atomic.Pointer[table]
-	at       netip.Addr // for a multicast group: our address on the link
-	zone     uint32     // zone of a link-local address of ours; 0: another address
-	stray    *counters  // of packets that belong to no tunnel
-	drops    drops
-	// broken is called at most once, when rx has failed for good.
-	broken func(rx transport.Receiver, err error)
-	lost   uint32 // losses that the receiver has reported
-	// changed is called when packets of a peer arrive by another kind of receiver.
-	changed func()
-	socket  bool // rx is a socket, not an AF_XDP port
+	drops    Drops
+	lost     uint32 // losses that the receiver has reported
 
-	// For captures.
-	capturing *capture.Set
-	seen      *capture.Taps  // the captures of this batch; nil: none
-	hand      int            // index of the packet being handled
-	end       *end           // its end; nil: none
-	pkt       []byte         // the packet as it arrived, for captures
-	note      string         // note about it
-	moment    capture.Moment // arrival time of the batch
-	kept      []byte         // copies of packets of the batch
-	sent      [][]byte       // outer packets of an answer
+	hand int  // index of the packet being handled
+	end  *End // its end; nil: none
+	shown
+	buffers
 
-	arena   *arena // memory of the buffers
+	known   *Table  // the table of the last batch
+	sinks   []*sink // by the tunnel's id; nil: no packets yet
+	touched []*sink // those with packets of the current batch
+}
+
+// Place says where an inbound receives packets.
+type Place struct {
+	Queue  int        // index of the queue in the devices, modulo their number of queues
+	At     netip.Addr // for a multicast group: our address on the link
+	Zone   uint32     // zone of a link-local address of ours; 0: another address
+	Socket bool       // packets come from a socket, not from AF_XDP
+}
+
+// shown is what an inbound keeps of a batch for captures.
+type shown struct {
+	seen   *capture.Taps  // the captures of this batch; nil: none
+	pkt    []byte         // the present packet as it arrived
+	note   string         // note about it
+	moment capture.Moment // arrival time of the batch
+	kept   []byte         // copies of packets of the batch
+	sent   [][]byte       // outer packets of an answer
+}
+
+// buffers are the memory of an inbound.
+type buffers struct {
+	arena   *arena
 	bufs    [][]byte
 	meta    []transport.Meta // of the packets in bufs
-	known   *table           // the table of the last batch
-	sinks   []*sink          // by the tunnel's id; nil: no packets yet
-	touched []*sink          // those with packets of the current batch
-	reply   []byte           // buffer for an answer of our own
-	scratch []byte           // buffer for its IPv6 fragments
-	pieces  []byte           // buffer for its outer fragments
+	reply   []byte           // for an answer of our own
+	scratch []byte           // for its IPv6 fragments
+	pieces  []byte           // for its outer fragments
 }
 
-// sink collects the packets of one tunnel in a batch.
-type sink struct {
-	t      *dataTunnel
-	queue  int // of the device
-	mtu    int64
-	gather *tun.Gatherer
-	drops  drops
-	kept   []capture.Packet // copies of packets in the gatherer, for captures
-
-	// Packets of one peer in the gatherer that are not counted yet.
-	path           *dataPath
-	packets, bytes int
-	held, all      int // packets in the gatherer that are counted, and their bytes
-}
-
-func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *inbound {
+func newBuffers() buffers {
 	const large = encap.Headroom + transport.MaxPacket
 	a := newArena(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
-	_, direct := rx.(*xdp.Port)
-	segments, _ := rx.(segmenter)
-	return &inbound{
-		rx:       rx,
-		segments: segments,
-		queue:    queue,
-		table:    &e.table,
-		stray:    &e.stray,
-		drops:    drops{log: log, capturing: &e.captures, direction: pcapng.Inbound, strangers: &e.strangers},
-
-		broken:    e.isBroken,
-		changed:   e.somethingChanged,
-		socket:    !direct,
-		capturing: &e.captures,
-
+	return buffers{
 		arena:   a,
 		bufs:    a.buffers(transport.BatchSize, transport.MaxPacket),
 		meta:    make([]transport.Meta, transport.BatchSize),
@@ -106,44 +86,72 @@ func (e *Engine) newInbound(queue int, log *zap.Logger, rx transport.Receiver) *
 	}
 }
 
+// sink collects the packets of one tunnel in a batch.
+type sink struct {
+	t      *Tunnel
+	queue  int // of the device
+	mtu    int64
+	gather *tun.Gatherer
+	drops  Drops
+	kept   []capture.Packet // copies of packets in the gatherer, for captures
+
+	// Packets of one peer in the gatherer that are not counted yet.
+	path           *Path
+	packets, bytes int
+	held, all      int // packets in the gatherer that are counted, and their bytes
+}
+
+// NewInbound returns an inbound that serves a receiver. Run must follow, and frees its
+// memory.
+func (p *Plane) NewInbound(at Place, log *zap.Logger, rx transport.Receiver) *Inbound {
+	segments, _ := rx.(segmenter)
+	return &Inbound{
+		Plane: p, Place: at, Rx: rx, segments: segments, buffers: newBuffers(),
+		drops: Drops{log: log, capturing: &p.Captures, direction: pcapng.Inbound, strangers: &p.Strangers},
+	}
+}
+
+// close closes the receiver, which ends run.
+func (in *Inbound) close() error { return in.Rx.Close() }
+
 // sink returns the sink of a tunnel.
-func (in *inbound) sink(t *dataTunnel) *sink {
-	if t.id >= len(in.sinks) {
-		in.sinks = append(in.sinks, make([]*sink, t.id+1-len(in.sinks))...)
+func (in *Inbound) sink(t *Tunnel) *sink {
+	if t.ID >= len(in.sinks) {
+		in.sinks = append(in.sinks, make([]*sink, t.ID+1-len(in.sinks))...)
 	}
-	s := in.sinks[t.id]
+	s := in.sinks[t.ID]
 	if s == nil || s.t != t { // the id belonged to another tunnel
-		s = &sink{t: t, queue: in.queue % t.queues, drops: t.drops("in", pcapng.Inbound)}
-		in.sinks[t.id] = s
+		s = &sink{t: t, queue: in.Queue % t.Queues, drops: t.Drops("in", pcapng.Inbound)}
+		in.sinks[t.ID] = s
 	}
-	if mtu := t.mtu.Load(); s.mtu != mtu && (s.gather == nil || s.gather.Len() == 0) {
+	if mtu := t.MTU.Load(); s.mtu != mtu && (s.gather == nil || s.gather.Len() == 0) {
 		s.mtu, s.gather = mtu, tun.NewGatherer(transport.BatchSize, int(mtu))
 	}
 	return s
 }
 
 // forget drops the sinks of tunnels that were removed.
-func (in *inbound) forget() {
+func (in *Inbound) forget() {
 	for i, s := range in.sinks {
-		if s != nil && s.t.retired.Load() {
+		if s != nil && s.t.Retired.Load() {
 			in.sinks[i] = nil
 		}
 	}
 }
 
-// run carries packets until the receiver is closed, and then frees the buffers.
-func (in *inbound) run() {
+// Run carries packets until the receiver is closed, and then frees the buffers.
+func (in *Inbound) Run() {
 	defer in.arena.free()
 	wait.Thread()
 	failures := 0
 	for {
-		n, err := in.rx.Receive(in.bufs, in.meta)
+		n, err := in.Rx.Receive(in.bufs, in.meta)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			if failures++; failures == brokenAfter {
-				in.broken(in.rx, err)
+			if failures++; failures == BrokenAfter {
+				in.Plane.Failed(in.Rx, err)
 				return
 			}
 			in.drops.log.Warn("receive", zap.Error(err))
@@ -159,32 +167,32 @@ func (in *inbound) run() {
 
 // overrun counts packets for which the kernel's queue had no room. A full queue gives
 // full batches, so the kernel is asked only after a full batch.
-func (in *inbound) overrun(batch int) {
+func (in *Inbound) overrun(batch int) {
 	if batch < transport.BatchSize {
 		return
 	}
-	if lost, ok := in.rx.Lost(); ok && lost != in.lost {
-		in.drops.countN(in.stray, drop.NoRoom, int(lost-in.lost), nil, nil)
+	if lost, ok := in.Rx.Lost(); ok && lost != in.lost {
+		in.drops.CountN(&in.Stray, drop.NoRoom, int(lost-in.lost), nil, nil)
 		in.lost = lost
 	}
 }
 
 // carry decapsulates the n packets that were received and writes them to their
 // devices.
-func (in *inbound) carry(n int) {
-	t := in.table.Load()
+func (in *Inbound) carry(n int) {
+	t := in.Table.Load()
 	if t != in.known {
 		in.known = t
 		in.forget()
 	}
-	in.seen = in.capturing.Taps()
+	in.seen = in.Captures.Taps()
 	if in.seen != nil {
-		in.moment = in.capturing.Now()
+		in.moment = in.Captures.Now()
 		defer in.moment.End()
 	}
 	for next := 0; next < n; next = in.hand + 1 {
 		if recovery.Guard(in.drops.log, "handling a received packet", func() { in.open(t, next, n) }) {
-			recovery.Guard(in.drops.log, "counting a lost packet", in.failed)
+			recovery.Guard(in.drops.log, "counting a lost packet", in.lostByPanic)
 		}
 	}
 	for _, s := range in.touched {
@@ -197,7 +205,7 @@ func (in *inbound) carry(n int) {
 }
 
 // open decapsulates packets from to n-1 of the batch.
-func (in *inbound) open(t *table, from, n int) {
+func (in *Inbound) open(t *Table, from, n int) {
 	for i := from; i < n; i++ {
 		in.hand, in.end = i, nil
 		pkt := in.bufs[i][:in.meta[i].Size]
@@ -205,15 +213,15 @@ func (in *inbound) open(t *table, from, n int) {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
 		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // a packet too large for its buffer has size 0
-			in.drops.lose(in.stray, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Reason: drop.Truncated})
+			in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
-		if e := t.find(pkt, in.zone); e != nil {
+		if e := t.Find(pkt, in.Zone); e != nil {
 			in.end = e
-			wire := e.wire()
+			wire := e.Wire()
 			inner, r := e.decapsulate(wire, pkt)
-			if r == drop.None && in.socket && e.path.ways.taken.Load() != 0 && e.path.ways.note() {
-				in.changed()
+			if r == drop.None && in.Socket && e.Path.Ways.taken.Load() != 0 && e.Path.Ways.note() {
+				in.Changed()
 			}
 			in.deliver(e, wire, pkt, inner, r)
 		} else {
@@ -226,14 +234,14 @@ func (in *inbound) open(t *table, from, n int) {
 // fromAnywhere handles a packet whose source is the remote address of no peer. An
 // automatic tunnel at its destination may accept it. If none accepts it, the drop reason
 // of the first one counts.
-func (in *inbound) fromAnywhere(t *table, pkt []byte) {
-	var first *end
+func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
+	var first *End
 	var why drop.Reason
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
 		for _, e := range t.any[ip.Dst()] {
-			wire := e.wire()
-			if e.protocol != ip.Protocol() || in.at.IsValid() && wire.outer().Local != in.at {
+			wire := e.Wire()
+			if e.protocol != ip.Protocol() || in.At.IsValid() && wire.Outer().Local != in.At {
 				continue
 			}
 			in.end = e
@@ -248,19 +256,19 @@ func (in *inbound) fromAnywhere(t *table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.lose(in.stray, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Reason: drop.ForeignSource})
+		in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
-	if first.path.probes.returned(pkt) {
-		in.show(first.path.tunnel, nil, noteProbed)
+	if first.Path.Probes.Returned(pkt) {
+		in.show(first.Path.Tunnel, nil, noteProbed)
 		return
 	}
-	in.lose(in.sink(first.path.tunnel), first.path, nil, why, nil)
+	in.lose(in.sink(first.Path.Tunnel), first.Path, nil, why, nil)
 }
 
 // decapsulate calls Stack.Decapsulate, and checks that the peer may send the result.
-func (e *end) decapsulate(wire *Wire, pkt []byte) ([]byte, drop.Reason) {
-	inner, r := wire.stack.Decapsulate(pkt)
+func (e *End) decapsulate(wire *Wire, pkt []byte) ([]byte, drop.Reason) {
+	inner, r := wire.Stack.Decapsulate(pkt)
 	if r != drop.None {
 		return inner, r
 	}
@@ -269,7 +277,7 @@ func (e *end) decapsulate(wire *Wire, pkt []byte) ([]byte, drop.Reason) {
 
 // allows returns a drop reason unless an inner packet may come from the peer or is
 // addressed to our end of the layer; the daemon handles the latter itself.
-func (e *end) allows(inner []byte) drop.Reason {
+func (e *End) allows(inner []byte) drop.Reason {
 	if e.sends(inner) || e.isOurs(inner) {
 		return drop.None
 	}
@@ -279,20 +287,20 @@ func (e *end) allows(inner []byte) drop.Reason {
 // sends reports whether an inner packet may come from the peer. In a tunnel with many
 // peers the peer's prefixes decide (RFC 3704), except for packets from the peer's end of
 // the layer to ours.
-func (e *end) sends(inner []byte) bool {
-	table := e.path.tunnel.peers.table.Load()
-	return table == nil || table.Allows(e.path.peer, inner) ||
+func (e *End) sends(inner []byte) bool {
+	table := e.Path.Tunnel.Peers.Table.Load()
+	return table == nil || table.Allows(e.Path.Peer, inner) ||
 		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
 }
 
 // isOurs reports whether an inner packet is addressed to our end of the layer.
-func (e *end) isOurs(inner []byte) bool {
+func (e *End) isOurs(inner []byte) bool {
 	return header.Version(inner) == 6 && e.local != [16]byte{} && [16]byte(header.IPv6(inner).Dest()) == e.local
 }
 
 // deliver handles what Decapsulate returned for pkt on a path.
-func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason) {
-	s, segment := in.sink(e.path.tunnel), in.segment(wire, pkt)
+func (in *Inbound) deliver(e *End, wire *Wire, pkt, inner []byte, r drop.Reason) {
+	s, segment := in.sink(e.Path.Tunnel), in.segment(wire, pkt)
 	if r == drop.Fragment && inner != nil {
 		segment = transport.Single
 		if inner, r = wire.reassemble(s.t, inner); inner == nil && r == drop.None {
@@ -307,22 +315,22 @@ func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason)
 	if (r == drop.BadExtension || r == drop.SourceRouting) && inner != nil {
 		in.reportProblem(s, e, inner)
 	} else if inner != nil {
-		if back := wire.stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
+		if back := wire.Stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
 			in.sendBack(s, e, inner, back)
 			return
 		}
 	}
 	if r != drop.None {
-		if e.path.probes.returned(pkt) || e.keepaliveBack(pkt) {
+		if e.Path.Probes.Returned(pkt) || e.keepaliveBack(pkt) {
 			in.show(s.t, inner, noteProbed)
 		} else {
-			in.lose(s, e.path, inner, r, nil)
+			in.lose(s, e.Path, inner, r, nil)
 		}
 		return
 	}
-	if len(wire.between) > 0 && e.path.probes.answersBetween(wire.between, inner) {
+	if len(wire.Between) > 0 && e.Path.Probes.AnswersBetween(wire.Between, inner) {
 		in.show(s.t, inner, noteProbed)
-		e.path.received(1, len(inner))
+		e.Path.Received(1, len(inner))
 		return
 	}
 	if e.isOurs(inner) {
@@ -330,27 +338,27 @@ func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason)
 			return
 		}
 		if !e.sends(inner) { // without this peer's end as source it is an ordinary packet
-			in.lose(s, e.path, inner, drop.Spoof, nil)
+			in.lose(s, e.Path, inner, drop.Spoof, nil)
 			return
 		}
 	}
 	if a := s.t.agent.Load(); a != nil && header.Version(inner) == 6 && nd.Is(inner) {
-		switch done, r := a.receive(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
+		switch done, r := a.Receive(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
 		case r != drop.None:
-			in.lose(s, e.path, inner, r, nil)
+			in.lose(s, e.Path, inner, r, nil)
 			return
 		case done:
 			in.show(s.t, inner, noteNeighbour)
-			e.path.received(1, len(inner))
+			e.Path.Received(1, len(inner))
 			return
 		}
 	}
 	if segment == transport.Unknown {
 		in.segments.Wake()
 	}
-	wire.clamp.apply(inner)
+	wire.Clamp.apply(inner)
 	if r := s.gather.AddMerged(inner, segment); r != drop.None {
-		in.lose(s, e.path, inner, r, nil)
+		in.lose(s, e.Path, inner, r, nil)
 		return
 	}
 	if s.gather.Len() == 1 {
@@ -359,37 +367,37 @@ func (in *inbound) deliver(e *end, wire *Wire, pkt, inner []byte, r drop.Reason)
 	if in.seen != nil {
 		s.keepFor(in, inner)
 	}
-	s.add(e.path, inner)
+	s.add(e.Path, inner)
 }
 
 // sendBack returns a router's keepalive to it.
-func (in *inbound) sendBack(s *sink, e *end, inner []byte, back encap.Return) {
-	wire := e.path.wire.Load()
+func (in *Inbound) sendBack(s *sink, e *End, inner []byte, back encap.Return) {
+	wire := e.Path.Wire.Load()
 	if wire == nil {
-		in.lose(s, e.path, inner, drop.NoRoute, nil)
+		in.lose(s, e.Path, inner, drop.NoRoute, nil)
 		return
 	}
 	answer := inner
 	if back == encap.ReturnInside {
 		n := encap.Headroom + copy(in.scratch[encap.Headroom:], inner)
 		var r drop.Reason
-		if answer, r = wire.stack.Encapsulate(in.scratch[:n], encap.Headroom); r != drop.None {
-			in.lose(s, e.path, inner, r, nil)
+		if answer, r = wire.Stack.Encapsulate(in.scratch[:n], encap.Headroom); r != drop.None {
+			in.lose(s, e.Path, inner, r, nil)
 			return
 		}
 	}
 	if err := wire.send(answer, in.pieces); err != nil {
-		in.lose(s, e.path, inner, sendReason(err), err)
+		in.lose(s, e.Path, inner, SendReason(err), err)
 		return
 	}
 	in.show(s.t, inner, noteKeepalive)
-	s.t.show(&capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Outer: whole(answer), Note: noteAnswer})
-	e.path.received(1, len(inner))
-	e.path.requests.answered.Add(1)
+	s.t.Show(&capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Outer: Whole(answer), Note: noteAnswer})
+	e.Path.Received(1, len(inner))
+	e.Path.Requests.Answered.Add(1)
 }
 
 // add adds a packet to the counts of its peer.
-func (s *sink) add(p *dataPath, inner []byte) {
+func (s *sink) add(p *Path, inner []byte) {
 	if s.path != p {
 		s.count()
 		s.path = p
@@ -404,7 +412,7 @@ func (s *sink) count() {
 	s.held, s.all = s.held+packets, s.all+bytes
 	s.path, s.packets, s.bytes = nil, 0, 0
 	if packets > 0 {
-		p.received(packets, bytes)
+		p.Received(packets, bytes)
 	}
 }
 
@@ -413,18 +421,18 @@ func (s *sink) flush(seen *capture.Taps) {
 	n := s.gather.Len()
 	s.count()
 	refused := tun.Refused{Packets: n, Bytes: s.all}
-	if dev := s.t.device.Load(); dev == nil {
+	if dev := s.t.Device.Load(); dev == nil {
 		s.gather.Discard()
 		s.held = 0
-		s.drops.countN(&s.t.in, drop.InterfaceDown, n, nil, nil)
+		s.drops.CountN(&s.t.In, drop.InterfaceDown, n, nil, nil)
 		s.showKept(seen, nil, true, drop.InterfaceDown, nil)
 	} else if refused = s.gather.Write(dev.Queues()[s.queue]); refused.Packets > 0 {
 		s.held = 0
-		s.drops.countN(&s.t.in, writeReason(refused.Err), refused.Packets, nil, refused.Err)
+		s.drops.CountN(&s.t.In, writeReason(refused.Err), refused.Packets, nil, refused.Err)
 	}
 	s.showKept(seen, refused.Which, false, writeReason(refused.Err), refused.Err)
 	if refused.Packets > 0 { // their peers are not known; this keeps the tunnel's total right
-		s.t.in.carried(-refused.Packets, -refused.Bytes)
+		s.t.In.Carried(-refused.Packets, -refused.Bytes)
 	}
 	s.held, s.all = 0, 0
 }

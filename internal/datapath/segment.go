@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"sixfour/encap/header"
@@ -16,12 +16,12 @@ type segmenter interface{ Wake() }
 // segment returns what is known of how the kernel merged the current packet. The kernel
 // merges no packets with two layers of encapsulation, and none with options in the outer
 // IPv4 header. Larger packets may still be what the sending host left to be segmented.
-func (in *inbound) segment(wire *Wire, pkt []byte) int {
+func (in *Inbound) segment(wire *Wire, pkt []byte) int {
 	if in.segments == nil {
 		return transport.Single
 	}
 	segment := in.meta[in.hand].Segment
-	if segment == transport.Small && (wire.stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
+	if segment == transport.Small && (wire.Stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
 		return transport.Single
 	}
 	return segment

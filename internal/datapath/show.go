@@ -1,4 +1,4 @@
-package engine
+package datapath
 
 import (
 	"bytes"
@@ -12,12 +12,12 @@ import (
 )
 
 // seen returns the running captures; nil: none.
-func (t *dataTunnel) seen() *capture.Taps {
-	return t.capturing.Taps()
+func (t *Tunnel) seen() *capture.Taps {
+	return t.Captures.Taps()
 }
 
-// show passes a packet that belongs to no batch to the captures.
-func (t *dataTunnel) show(p *capture.Packet) { t.seen().Show(t.name, p) }
+// Show passes a packet that belongs to no batch to the captures.
+func (t *Tunnel) Show(p *capture.Packet) { t.seen().Show(t.Name, p) }
 
 // Notes on captured packets that their bytes do not explain.
 const (
@@ -33,36 +33,36 @@ const (
 	noteNeighbour = "neighbour discovery of the daemon itself"
 )
 
-// showProbe shows a probe of ours, sent through or outside the tunnel.
-func (p *dataPath) showProbe(at time.Time, pkt, echo []byte, inside bool) {
-	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: whole(pkt), Note: noteProbe}
+// ShowProbe shows a probe of ours, sent through or outside the tunnel.
+func (p *Path) ShowProbe(at time.Time, pkt, echo []byte, inside bool) {
+	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: Whole(pkt), Note: noteProbe}
 	if inside {
-		c.Inner = whole(echo)
+		c.Inner = Whole(echo)
 	}
-	p.tunnel.show(&c)
+	p.Tunnel.Show(&c)
 }
 
-// drops returns a drop counter for one direction of the tunnel.
-func (t *dataTunnel) drops(name string, d pcapng.Direction) drops {
-	return drops{log: t.log.Named(name), capturing: t.capturing, tunnel: t.name, direction: d}
+// Drops returns a drop counter for one direction of the tunnel.
+func (t *Tunnel) Drops(name string, d pcapng.Direction) Drops {
+	return Drops{log: t.Log.Named(name), capturing: t.Captures, tunnel: t.Name, direction: d}
 }
 
-// lose counts and logs one or more packets that are not carried, and shows them to the
+// Lose counts and logs one or more packets that are not carried, and shows them to the
 // captures.
-func (d *drops) lose(c *counters, p *capture.Packet) {
+func (d *Drops) Lose(c *Counters, p *capture.Packet) {
 	pkt := p.Outer.Head
 	if len(pkt) == 0 {
 		pkt = p.Inner.Head
 	}
-	d.countN(c, p.Reason, max(p.Count, 1), pkt, p.Err)
+	d.CountN(c, p.Reason, max(p.Count, 1), pkt, p.Err)
 	if seen := d.capturing.Taps(); seen != nil {
 		p.Direction = d.direction
 		seen.Show(d.tunnel, p)
 	}
 }
 
-// whole wraps a contiguous packet for captures.
-func whole(b []byte) capture.Bytes { return capture.Bytes{Head: b} }
+// Whole wraps a contiguous packet for captures.
+func Whole(b []byte) capture.Bytes { return capture.Bytes{Head: b} }
 
 // innerOf returns the inner packet in an outer packet made by a stack: its last size bytes.
 func innerOf(outer transport.Packet, size int) capture.Bytes {
@@ -83,7 +83,7 @@ func flat(b capture.Bytes) []byte {
 
 // keep copies a packet until the end of the batch, before decapsulation, which writes to
 // it.
-func (in *inbound) keep(pkt []byte) []byte {
+func (in *Inbound) keep(pkt []byte) []byte {
 	at := len(in.kept)
 	in.kept = append(in.kept, pkt...)
 	return in.kept[at:len(in.kept):len(in.kept)]
@@ -91,7 +91,7 @@ func (in *inbound) keep(pkt []byte) []byte {
 
 // outer returns the current packet as it arrived. Without captures, decapsulation may have
 // changed it.
-func (in *inbound) outer() []byte {
+func (in *Inbound) outer() []byte {
 	if in.seen != nil {
 		return in.pkt
 	}
@@ -99,7 +99,7 @@ func (in *inbound) outer() []byte {
 }
 
 // endBatch discards the copies of the batch.
-func (in *inbound) endBatch() {
+func (in *Inbound) endBatch() {
 	if in.kept != nil {
 		in.kept = in.kept[:0]
 		if in.seen == nil { // captures have ended: free the memory
@@ -110,42 +110,42 @@ func (in *inbound) endBatch() {
 
 // show shows the current packet, which was carried or handled by the daemon, and its inner
 // packet.
-func (in *inbound) show(t *dataTunnel, inner []byte, note string) {
+func (in *Inbound) show(t *Tunnel, inner []byte, note string) {
 	if in.seen != nil {
-		in.seen.Show(t.name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(inner), Note: note})
+		in.seen.Show(t.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(inner), Note: note})
 	}
 }
 
 // lose counts the current packet as dropped, with its inner packet, if known, and the
 // reason.
-func (in *inbound) lose(s *sink, p *dataPath, inner []byte, r drop.Reason, err error) {
-	s.drops.lose(&p.in, &capture.Packet{At: in.moment.At, Outer: whole(in.outer()), Inner: whole(inner), Reason: r, Err: err})
+func (in *Inbound) lose(s *sink, p *Path, inner []byte, r drop.Reason, err error) {
+	s.drops.Lose(&p.In, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Inner: Whole(inner), Reason: r, Err: err})
 }
 
 // noteSent stores an outer packet of an answer, for captures.
-func (in *inbound) noteSent(outer []byte) {
+func (in *Inbound) noteSent(outer []byte) {
 	if in.seen != nil {
 		in.sent = append(in.sent, bytes.Clone(outer))
 	}
 }
 
 // showAnswer shows the current packet and the daemon's answer to it.
-func (in *inbound) showAnswer(t *dataTunnel, inner, answer []byte) {
+func (in *Inbound) showAnswer(t *Tunnel, inner, answer []byte) {
 	if in.seen == nil {
 		return
 	}
 	in.show(t, inner, noteAnswered)
-	p := &capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Inner: whole(answer), Note: noteAnswer}
+	p := &capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Inner: Whole(answer), Note: noteAnswer}
 	if p.Fragments = in.sent; len(in.sent) == 1 {
-		p.Outer, p.Fragments = whole(in.sent[0]), nil
+		p.Outer, p.Fragments = Whole(in.sent[0]), nil
 	}
-	t.show(p)
+	t.Show(p)
 	in.sent = nil
 }
 
 // keepFor stores a packet until the device has accepted or refused it.
-func (s *sink) keepFor(in *inbound, inner []byte) {
-	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: whole(in.pkt), Inner: whole(in.keep(inner)), Note: in.note})
+func (s *sink) keepFor(in *Inbound, inner []byte) {
+	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(in.keep(inner)), Note: in.note})
 }
 
 // showKept shows the stored packets of a batch. The device has refused those with the
@@ -159,46 +159,46 @@ func (s *sink) showKept(seen *capture.Taps, refused []int16, all bool, why drop.
 		if all || slices.Contains(refused, int16(i)) {
 			p.Reason, p.Err = why, err
 		}
-		seen.Show(s.t.name, p)
+		seen.Show(s.t.Name, p)
 	}
 	clear(s.kept)
 	s.kept = s.kept[:0]
 }
 
 // lose counts packet i of the batch as dropped.
-func (o *outbound) lose(i int, r drop.Reason, err error) {
-	o.drops.lose(&o.wires[i].path.out, &capture.Packet{
+func (o *Outbound) lose(i int, r drop.Reason, err error) {
+	o.drops.Lose(&o.wires[i].Path.Out, &capture.Packet{
 		At: o.moment.At, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
 }
 
 // show shows n packets of the batch, starting at from, which were sent.
-func (o *outbound) show(seen *capture.Taps, from, n int) {
+func (o *Outbound) show(seen *capture.Taps, from, n int) {
 	for i := from; i < from+n; i++ {
-		seen.Show(o.t.name, &capture.Packet{
+		seen.Show(o.t.Name, &capture.Packet{
 			At: o.moment.At, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
 		})
 	}
 }
 
 // noteSent stores an outer packet that belongs to no batch, for captures.
-func (o *outbound) noteSent(outer []byte) {
+func (o *Outbound) noteSent(outer []byte) {
 	if o.t.seen() != nil {
 		o.sent = append(o.sent, bytes.Clone(outer))
 	}
 }
 
 // showSent shows an inner packet and the outer packets that carried it.
-func (o *outbound) showSent(inner []byte) {
+func (o *Outbound) showSent(inner []byte) {
 	if o.sent == nil {
 		return
 	}
-	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: whole(inner)}
+	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: Whole(inner)}
 	if len(o.sent) == 1 {
-		p.Outer = whole(o.sent[0])
+		p.Outer = Whole(o.sent[0])
 	} else {
 		p.Fragments = o.sent
 	}
-	o.t.show(p)
+	o.t.Show(p)
 	o.sent = nil
 }

@@ -1,0 +1,146 @@
+package datapath
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/icmpreply"
+	"sixfour/internal/probe"
+)
+
+// Peer is one remote end of a tunnel. Its selection says which of its paths carry
+// packets now.
+type Peer struct {
+	Paths     []*Path // never changes, at least one
+	selection atomic.Pointer[selection]
+}
+
+// selection is the wires among which the packets to a peer are divided. It is immutable.
+type selection struct{ wires []*Wire }
+
+// Use makes packets to the peer use the given wires from now on; none: they are dropped.
+func (p *Peer) Use(wires ...*Wire) {
+	if len(wires) == 0 {
+		p.selection.Store(nil)
+		return
+	}
+	p.selection.Store(&selection{wires})
+}
+
+// wireFor returns the wire for a packet to the peer; nil: there is none. All packets of a
+// flow use the same wire.
+func (p *Peer) wireFor(inner []byte) *Wire {
+	s := p.selection.Load()
+	switch {
+	case s == nil:
+		return nil
+	case len(s.wires) == 1:
+		return s.wires[0]
+	}
+	return s.wires[encap.FlowHash(inner)%uint64(len(s.wires))]
+}
+
+// Path is one way to a peer. It exists as long as the configuration has it, also while
+// nothing can be sent.
+type Path struct {
+	Peer    *Peer
+	Tunnel  *Tunnel
+	In, Out Counters
+	Wire    atomic.Pointer[Wire] // nil: packets cannot be sent now
+	Record  *encap.Record
+	Owner   PathOwner
+	Probes  Probes
+
+	soft     icmpreply.Soft
+	ICMP     ICMPReceived
+	Sample   ptbSample
+	Notices  Notices
+	Large    atomic.Uint64 // packets sent that not every path carries
+	Requests echoRequests
+	Ways     twoWays // packets that may arrive both by socket and by AF_XDP
+}
+
+// echoRequests counts the echo requests that arrived for our end of the path.
+type echoRequests struct {
+	Answered atomic.Uint64 // by the daemon itself
+	Large    atomic.Uint64 // large ones, which the interface answers
+}
+
+// PathOwner is told what concerns a path but is not a matter of carrying packets. Its
+// methods never block, and any goroutine may call them.
+type PathOwner interface {
+	// Notify is called once for the flags that were set with notices.request, when a
+	// packet has arrived.
+	Notify(flags uint32)
+	// LargeSent is called after packets were sent that not every path carries.
+	LargeSent()
+	// SendFailed is called when the kernel refused to send a packet.
+	SendFailed(err error)
+	// HopRefused is called when the first hop to a destination of an automatic tunnel refused
+	// a packet as too large.
+	HopRefused(dst netip.Addr)
+	// ReportedTooBig is called for an ICMP error that reports a path MTU. The error is
+	// about a packet that the path has sent. The callee must not retain q and e.
+	ReportedTooBig(mtu encap.PathMTU, q encap.Quote, e icmp.Error)
+	// ReportedUnreachable is called for other ICMP errors about such packets.
+	ReportedUnreachable(from netip.Addr, e icmp.Error)
+	// Reported is called for an ICMP error about one of our own packets to the outer
+	// address of the peer.
+	Reported(from netip.Addr, e icmp.Error)
+}
+
+// Probes recognizes the answers to a path's probes and passes them on.
+type Probes interface {
+	// Returned reports whether a packet that no tunnel may carry is a probe of ours that
+	// the far end returned.
+	Returned(pkt []byte) bool
+	// AnswersBetween reports whether an inner packet answers a probe between two inner
+	// addresses.
+	AnswersBetween(between []probe.Pair, inner []byte) bool
+	// Answer reports whether a packet to our end of a layer is an answer to a probe, or a
+	// fragment of one.
+	Answer(ip header.IPv6) bool
+	// IsReply reports whether an ICMP message is the reply to a probe; passReply passes it
+	// on. Typ is the type of echo replies in its IP version.
+	IsReply(m []byte, typ byte) bool
+	PassReply(m []byte)
+	// Sent reports whether a quoted inner packet is a probe, and sentOutside whether a
+	// quoted packet is a probe of an outer address.
+	Sent(inner []byte) bool
+	SentOutside(quote []byte) bool
+}
+
+// Notices are requests for a notice about the next packet from a path.
+type Notices struct{ Flags atomic.Uint32 }
+
+// Request sets or clears the flag of one receiver of notices.
+func (n *Notices) Request(flag uint32, want bool) {
+	if want {
+		n.Flags.Or(flag)
+	} else {
+		n.Flags.And(^flag)
+	}
+}
+
+// Received counts packets that arrived on the path, and notifies those that wait for one.
+// Packets handled by the daemon itself show that the peer is alive just as packets for the
+// interface do: a peer that has just started probes before it sends.
+func (p *Path) Received(packets, bytes int) {
+	p.In.Carried(packets, bytes)
+	if p.Notices.Flags.Load() != 0 {
+		p.Owner.Notify(p.Notices.Flags.Swap(0))
+	}
+}
+
+// sentLarge counts packets that not every path carries.
+func (p *Path) sentLarge(n uint64) {
+	p.Large.Add(n)
+	p.Owner.LargeSent()
+}
+
+// Epoch is the start of the monotonic times that are stored as integers.
+var Epoch = time.Now()

@@ -1,0 +1,95 @@
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/internal/liveness"
+	"sixfour/internal/pathmtu"
+	"sixfour/internal/probe"
+	"sixfour/transport"
+	"sixfour/transport/xdp"
+)
+
+// Wire is how the packets of a path are sent and received now: their headers, their sizes,
+// and the sockets. It is immutable; another one replaces it.
+type Wire struct {
+	Path    *Path
+	Layers  []encap.Layer // innermost first
+	Options encap.Options
+	Version int // of the settings of the tunnel from which the wire was made
+	Hop     Hop
+	MTU     encap.PathMTU // path MTU as far as known; not larger than that of the first hop
+	By      pathmtu.Source
+	Life    liveness.Settings // Every is 0: no liveness checks
+	Between []probe.Pair      // inner addresses that the two ends may have
+	Stack   *encap.Stack
+	Clamp   Clamp
+	Senders []transport.Sender // one for each queue
+}
+
+// Hop is the first hop of a path. Without an AF_XDP port, packets use sockets only, and
+// from and to are zero.
+type Hop struct {
+	Device    int           // index of the interface
+	Interface string        // name of the interface
+	MTU       encap.PathMTU // of the interface or the route
+	Port      *xdp.Port
+	From, To  [6]byte // Ethernet addresses
+}
+
+// Outer returns the outermost layer, whose addresses are in the packets that leave the
+// host.
+func (w *Wire) Outer() *encap.Layer { return &w.Layers[len(w.Layers)-1] }
+
+// automatic reports whether outer destinations are derived from the packets.
+func (w *Wire) automatic() bool {
+	return slices.ContainsFunc(w.Layers, func(l encap.Layer) bool { return l.Resolver != nil })
+}
+
+// Is reports whether a wire, which may be nil, has the given layers and first-hop MTU.
+func (w *Wire) Is(layers []encap.Layer, hop encap.PathMTU) bool {
+	return w != nil && w.Hop.MTU == hop && slices.Equal(w.Layers, layers)
+}
+
+// Same reports whether two wires have the same layers and hops and make the same packets.
+// The first may be nil.
+func (w *Wire) Same(o *Wire) bool {
+	return w.Is(o.Layers, o.Hop.MTU) && w.MTU == o.MTU && w.By == o.By && w.Hop == o.Hop && w.Version == o.Version && slices.Equal(w.Between, o.Between)
+}
+
+// send sends one packet outside a batch, and fragments it if necessary.
+func (w *Wire) send(pkt, scratch []byte) error {
+	for f := range w.Stack.Cut(pkt, w.MTU, scratch) {
+		if err := w.Senders[0].SendOne(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clamp is the largest inner TCP packet by IP version; 0: no limit. It is part of the
+// wire, so that new connections fit it.
+type Clamp struct{ IPv4, IPv6 encap.TunnelMTU }
+
+// apply lowers the MSS option of a TCP SYN.
+func (c *Clamp) apply(inner []byte) {
+	mtu := c.IPv4
+	if header.Version(inner) == 6 {
+		mtu = c.IPv6
+	}
+	if mtu != 0 {
+		encap.ClampMSS(inner, mtu)
+	}
+}
+
+// Groups returns the multicast groups at which a layer receives packets.
+func Groups(l *encap.Layer) []netip.Addr {
+	if j, ok := l.Resolver.(resolve.Joiner); ok {
+		return j.Groups()
+	}
+	return nil
+}
