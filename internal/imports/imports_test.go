@@ -27,6 +27,7 @@ var rules = map[string][]string{
 	"sixfour/internal/api":       {},
 	"sixfour/internal/liveness":  {},
 	"sixfour/internal/pathmtu":   {},
+	"sixfour/internal/ports":     {"sixfour/encap/header", "sixfour/transport"},
 	"sixfour/internal/probe":     {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp"},
 	"sixfour/internal/firewall":  {"sixfour/encap/header"},
 	"sixfour/internal/address":   {"sixfour/encap/resolve"},
