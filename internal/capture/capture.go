@@ -1,9 +1,10 @@
 // package capture shows the packets of a tunnel, inner and outer, carried or dropped, as
 // pcapng.
 //
-// A Tap is one capture with one reader. The goroutines that carry packets give it copies and
-// never wait for the reader: what does not fit is counted, and the reader gets the count.
-// The reader's goroutine runs the filter and writes the pcapng.
+// A Tap is one capture with one reader. The goroutines that carry packets copy them to the
+// tap, and never wait for the reader: packets for which there is no room are counted, and
+// the capture reports the count. The goroutine of the reader runs the filter and writes
+// pcapng.
 package capture
 
 import (
@@ -83,9 +84,9 @@ type Bytes struct{ Head, Body []byte }
 // Len is the packet's length in bytes.
 func (b *Bytes) Len() int { return len(b.Head) + len(b.Body) }
 
-// room is the most bytes that wait for the reader. There are two buffers of this size: one
+// maxWaiting is the most bytes that wait for the reader. There are two buffers of this size: one
 // is read while the other is filled.
-const room = 4 << 20
+const maxWaiting = 4 << 20
 
 // MaxTaps limits concurrent captures.
 const MaxTaps = 8
@@ -94,27 +95,27 @@ const MaxTaps = 8
 type Tap struct {
 	request Request
 	filter  *pcapfilter.Filter
-	begun   time.Time // start, on the monotonic clock
+	start   time.Time // with the monotonic clock
 	wake    chan struct{}
 	clock   *Clock // nil: packets are shown in order
 
-	mu      sync.Mutex
-	waiting batch
-	lost    uint64 // since the last batch was taken
-	ended   bool
-	why     error         // why it ended
-	taken   time.Duration // time of the last packet taken by the reader
+	mu        sync.Mutex
+	waiting   batch
+	lost      uint64 // since the last batch was taken
+	ended     bool
+	cause     error         // why the capture ended
+	lastTaken time.Duration // time of the last packet taken by the reader
 }
 
-// batch holds the packets collected since the reader's last visit.
+// batch holds the packets that wait for the reader.
 type batch struct {
-	seen  []sight
-	bytes []byte
-	lost  uint64 // packets lost after these
+	records []record
+	bytes   []byte
+	lost    uint64 // packets lost after these
 }
 
-// sight is a packet of a batch; its bytes are in batch.bytes.
-type sight struct {
+// record is a packet of a batch; its bytes are in batch.bytes.
+type record struct {
 	at        time.Duration // since the capture began
 	id        uint64
 	direction pcapng.Direction
@@ -122,49 +123,49 @@ type sight struct {
 	count     int
 	err       error
 	note      string
-	from      int // offset of its bytes in batch.bytes
+	offset    int // offset of its bytes in batch.bytes
 	inner     int // length in bytes
 	outer     int // length in bytes
 }
 
-// sightCost is roughly what a sight takes besides its bytes.
-const sightCost = 128
+// recordCost is about what a record takes beside the bytes of the packet.
+const recordCost = 128
 
 // add adds a packet unless it is empty.
-func (b *batch) add(s sight, inner, outer Bytes) {
+func (b *batch) add(s record, inner, outer Bytes) {
 	if s.inner, s.outer = inner.Len(), outer.Len(); s.inner+s.outer == 0 {
 		return
 	}
-	s.from = len(b.bytes)
+	s.offset = len(b.bytes)
 	b.bytes = append(append(b.bytes, inner.Head...), inner.Body...)
 	b.bytes = append(append(b.bytes, outer.Head...), outer.Body...)
-	b.seen = append(b.seen, s)
+	b.records = append(b.records, s)
 }
 
 // split sorts the packets by time, after raising earlier times to earliest, and moves those
 // later than until to rest.
 func (b *batch) split(earliest, until time.Duration, rest *batch) {
-	for i := range b.seen {
-		b.seen[i].at = max(b.seen[i].at, earliest)
+	for i := range b.records {
+		b.records[i].at = max(b.records[i].at, earliest)
 	}
-	byTime := func(x, y sight) int { return cmp.Compare(x.at, y.at) }
-	if !slices.IsSortedFunc(b.seen, byTime) {
-		slices.SortStableFunc(b.seen, byTime)
+	byTime := func(x, y record) int { return cmp.Compare(x.at, y.at) }
+	if !slices.IsSortedFunc(b.records, byTime) {
+		slices.SortStableFunc(b.records, byTime)
 	}
-	n := len(b.seen)
-	for n > 0 && b.seen[n-1].at > until {
+	n := len(b.records)
+	for n > 0 && b.records[n-1].at > until {
 		n--
 	}
-	for _, s := range b.seen[n:] {
-		inner, outer := b.of(&s)
+	for _, s := range b.records[n:] {
+		inner, outer := b.packets(&s)
 		rest.add(s, Bytes{Head: inner}, Bytes{Head: outer})
 	}
-	b.seen = b.seen[:n]
+	b.records = b.records[:n]
 }
 
-// of returns the bytes of a packet.
-func (b *batch) of(s *sight) (inner, outer []byte) {
-	all := b.bytes[s.from : s.from+s.inner+s.outer]
+// packets returns the bytes of a record.
+func (b *batch) packets(s *record) (inner, outer []byte) {
+	all := b.bytes[s.offset : s.offset+s.inner+s.outer]
 	return all[:s.inner], all[s.inner:]
 }
 
@@ -182,12 +183,12 @@ func New(r Request) (*Tap, error) {
 	if r.Snap < 0 || r.Snap > pcapng.MaxSnap {
 		return nil, fmt.Errorf("a snap length of %d: give 1 to %d bytes, or 0 for all", r.Snap, pcapng.MaxSnap)
 	}
-	return &Tap{request: r, filter: filter, begun: time.Now(), wake: make(chan struct{}, 1)}, nil
+	return &Tap{request: r, filter: filter, start: time.Now(), wake: make(chan struct{}, 1)}, nil
 }
 
-// Await makes the reader wait for packets whose times a clock holds. It must be called
-// before anything is shown.
-func (t *Tap) Await(c *Clock) { t.clock = c }
+// UseClock makes the reader wait for packets whose times the clock holds. It must be called
+// before Show.
+func (t *Tap) UseClock(c *Clock) { t.clock = c }
 
 // Show gives the tap copies of a packet. It does not wait for the reader. Any goroutine may
 // call it.
@@ -196,25 +197,25 @@ func (t *Tap) Show(p *Packet) {
 	if id == 0 {
 		id = NextID()
 	}
-	s := sight{id: id, direction: p.Direction, reason: p.Reason, count: p.Count, err: p.Err, note: p.Note}
+	s := record{id: id, direction: p.Direction, reason: p.Reason, count: p.Count, err: p.Err, note: p.Note}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
 		return
 	}
 	b := &t.waiting
-	size := sightCost + p.Inner.Len() + p.Outer.Len()
+	size := recordCost + p.Inner.Len() + p.Outer.Len()
 	for _, f := range p.Fragments {
-		size += len(f) + sightCost
+		size += len(f) + recordCost
 	}
-	if len(b.bytes)+len(b.seen)*sightCost+size > room {
+	if len(b.bytes)+len(b.records)*recordCost+size > maxWaiting {
 		t.lost++
 		return
 	}
 	if p.At.IsZero() {
-		s.at = time.Since(t.begun) // under the lock, so that times never decrease
+		s.at = time.Since(t.start) // under the lock, so that times never decrease
 	} else {
-		s.at = max(0, p.At.Sub(t.begun))
+		s.at = max(0, p.At.Sub(t.start))
 	}
 	var inner, outer Bytes
 	if t.request.Sides != Outer {
@@ -235,13 +236,13 @@ func (t *Tap) Show(p *Packet) {
 	}
 }
 
-// End ends the capture: its reader gets the packets so far, and then the reason. It may be
-// called more than once; the first reason counts.
-func (t *Tap) End(why error) {
+// End ends the capture: its reader gets the packets so far, and then the cause. It may be
+// called more than once; the first cause counts.
+func (t *Tap) End(cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.ended {
-		t.ended, t.why = true, why
+		t.ended, t.cause = true, cause
 		select {
 		case t.wake <- struct{}{}:
 		default:
@@ -251,8 +252,8 @@ func (t *Tap) End(why error) {
 
 // take exchanges the packets before which nothing can be inserted any more for an empty
 // batch, and reports whether any are left.
-func (t *Tap) take(empty batch) (b batch, left, ended bool, why error) {
-	until := t.clock.settled().Sub(t.begun)
+func (t *Tap) take(empty batch) (b batch, left, ended bool, cause error) {
+	until := t.clock.earliestHold().Sub(t.start)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
@@ -260,11 +261,11 @@ func (t *Tap) take(empty batch) (b batch, left, ended bool, why error) {
 	}
 	b = t.waiting
 	b.lost, t.lost = t.lost, 0
-	clear(empty.seen)
-	t.waiting = batch{seen: empty.seen[:0], bytes: empty.bytes[:0]}
-	b.split(t.taken, until, &t.waiting)
-	if n := len(b.seen); n > 0 {
-		t.taken = b.seen[n-1].at
+	clear(empty.records)
+	t.waiting = batch{records: empty.records[:0], bytes: empty.bytes[:0]}
+	b.split(t.lastTaken, until, &t.waiting)
+	if n := len(b.records); n > 0 {
+		t.lastTaken = b.records[n-1].at
 	}
-	return b, len(t.waiting.seen) > 0, t.ended, t.why
+	return b, len(t.waiting.records) > 0, t.ended, t.cause
 }

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Clock puts packets shown by several goroutines in order. A packet can be shown only after
-// it was sent, when its outcome is known; its answer may be shown before that. A goroutine
-// that is about to send therefore holds the present time, and readers get nothing later
-// until it is released. The zero Clock is ready for use.
+// Clock orders the packets of several goroutines. A packet is shown after it was sent, when
+// the result is known, and the reply to it may be shown earlier. So a goroutine holds the
+// present time before it sends, and readers get no later packet until the goroutine
+// releases that time. The zero Clock is ready for use.
 type Clock struct {
 	mu   sync.Mutex
 	held []time.Time
 }
 
-// patience limits how long readers wait for packets that are being sent: a socket may be
+// maxHold limits how long readers wait for packets that are being sent: a socket may be
 // full for a long time, and a goroutine may fail before it shows its packets.
-const patience = time.Second
+const maxHold = time.Second
 
-// leftAgain is how soon packets that were held back are checked again.
-const leftAgain = 5 * time.Millisecond
+// recheckAfter is the time after which packets that were held back are checked again.
+const recheckAfter = 5 * time.Millisecond
 
 // Hold returns the present time for packets that will be shown. Release must follow.
 func (c *Clock) Hold() time.Time {
@@ -40,16 +40,16 @@ func (c *Clock) Release(at time.Time) {
 	}
 }
 
-// settled returns the time before which nothing more will be shown.
-func (c *Clock) settled() time.Time {
+// earliestHold returns the time before which no more packets will be shown.
+func (c *Clock) earliestHold() time.Time {
 	now := time.Now()
 	if c == nil {
 		return now
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// What was not released for so long never will be.
-	c.held = slices.DeleteFunc(c.held, func(at time.Time) bool { return now.Sub(at) > patience })
+	// A time that was not released for so long is not released any more.
+	c.held = slices.DeleteFunc(c.held, func(at time.Time) bool { return now.Sub(at) > maxHold })
 	first := time.Now()
 	for _, at := range c.held {
 		if at.Before(first) {

@@ -12,8 +12,8 @@ import (
 // taken returns what a reader gets now, one word for each packet.
 func taken(t *Tap) (words []string, left bool) {
 	b, left, _, _ := t.take(batch{})
-	for i := range b.seen {
-		inner, _ := b.of(&b.seen[i])
+	for i := range b.records {
+		inner, _ := b.packets(&b.records[i])
 		words = append(words, string(inner))
 	}
 	return words, left
@@ -27,7 +27,7 @@ func TestAnswersComeAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tap.Await(&clock)
+	tap.UseClock(&clock)
 	show := func(at time.Time, word string) { tap.Show(&Packet{At: at, Inner: Bytes{Head: []byte(word)}}) }
 	want := func(left bool, words ...string) {
 		t.Helper()
@@ -51,11 +51,11 @@ func TestAnswersComeAfter(t *testing.T) {
 	stuck := clock.Hold()
 	show(time.Time{}, "beside")
 	want(true)
-	clock.held[0] = stuck.Add(-2 * patience) // as if it had been held long ago
+	clock.held[0] = stuck.Add(-2 * maxHold) // as if it had been held long ago
 	want(false, "beside")
 	show(stuck.Add(-time.Hour), "late")
 	want(false, "late")
-	if b, _, _, _ := tap.take(batch{}); len(b.seen) != 0 || tap.taken < 0 {
+	if b, _, _, _ := tap.take(batch{}); len(b.records) != 0 || tap.lastTaken < 0 {
 		t.Error("time goes back")
 	}
 	clock.Hold()
@@ -71,7 +71,7 @@ func TestOrderAmongMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tap.Await(&clock)
+	tap.UseClock(&clock)
 	const senders, packets = 4, 500
 	var all sync.WaitGroup
 	for i := range senders {
@@ -81,7 +81,7 @@ func TestOrderAmongMany(t *testing.T) {
 				at := clock.Hold()
 				for range r.IntN(2000) { // simulates sending
 				}
-				tap.Show(&Packet{At: at, Inner: Bytes{Head: fmt.Append(nil, at.Sub(tap.begun).Nanoseconds())}})
+				tap.Show(&Packet{At: at, Inner: Bytes{Head: fmt.Append(nil, at.Sub(tap.start).Nanoseconds())}})
 				clock.Release(at)
 			}
 		})
@@ -89,9 +89,9 @@ func TestOrderAmongMany(t *testing.T) {
 	var last time.Duration
 	for n, b := 0, (batch{}); n < senders*packets; {
 		b, _, _, _ = tap.take(b)
-		for i := range b.seen {
-			inner, _ := b.of(&b.seen[i])
-			if at := b.seen[i].at; string(inner) != fmt.Sprint(at.Nanoseconds()) || at < last {
+		for i := range b.records {
+			inner, _ := b.packets(&b.records[i])
+			if at := b.records[i].at; string(inner) != fmt.Sprint(at.Nanoseconds()) || at < last {
 				t.Fatalf("%d ns after %v, shown as of %s", at, last, inner)
 			} else {
 				last = at

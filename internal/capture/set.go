@@ -47,7 +47,7 @@ func (c *Taps) Len() int {
 type Set struct {
 	mu    sync.Mutex
 	taps  atomic.Pointer[Taps]
-	ended error // why no capture can start any more; nil: it can
+	ended error // the cause of Close; nil: captures can start
 	clock Clock
 }
 
@@ -85,6 +85,7 @@ func (m *Moment) End() {
 // ErrTooMany means that the maximum number of captures is running.
 var ErrTooMany = fmt.Errorf("%d captures are already running: end one of them", MaxTaps)
 
+// Begin starts a capture of a tunnel. The error is ErrTooMany, or the cause of Close.
 func (c *Set) Begin(tunnel string, tap *Tap) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,7 +96,7 @@ func (c *Set) Begin(tunnel string, tap *Tap) error {
 	if old := c.taps.Load(); old != nil {
 		list = old.list
 	}
-	tap.Await(&c.clock)
+	tap.UseClock(&c.clock)
 	if len(list) >= MaxTaps {
 		return ErrTooMany
 	}
@@ -103,8 +104,8 @@ func (c *Set) Begin(tunnel string, tap *Tap) error {
 	return nil
 }
 
-// end ends the captures for which which returns true, and gives their readers the reason.
-func (c *Set) end(why error, which func(tapped) bool) {
+// end ends the captures for which ends returns true, and tells their readers the cause.
+func (c *Set) end(cause error, ends func(tapped) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.taps.Load()
@@ -113,8 +114,8 @@ func (c *Set) end(why error, which func(tapped) bool) {
 	}
 	next := new(Taps)
 	for _, one := range old.list {
-		if which(one) {
-			one.tap.End(why)
+		if ends(one) {
+			one.tap.End(cause)
 		} else {
 			next.list = append(next.list, one)
 		}
@@ -130,15 +131,15 @@ func (c *Set) EndTap(tap *Tap) {
 	c.end(nil, func(one tapped) bool { return one.tap == tap })
 }
 
-// EndTunnel ends the captures of a tunnel, and gives their readers the reason.
-func (c *Set) EndTunnel(tunnel string, why error) {
-	c.end(why, func(one tapped) bool { return one.tunnel == tunnel })
+// EndTunnel ends the captures of a tunnel, and tells their readers the cause.
+func (c *Set) EndTunnel(tunnel string, cause error) {
+	c.end(cause, func(one tapped) bool { return one.tunnel == tunnel })
 }
 
 // Close ends all captures, and lets no new one start.
-func (c *Set) Close(why error) {
+func (c *Set) Close(cause error) {
 	c.mu.Lock()
-	c.ended = why
+	c.ended = cause
 	c.mu.Unlock()
-	c.end(why, func(tapped) bool { return true })
+	c.end(cause, func(tapped) bool { return true })
 }

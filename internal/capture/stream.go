@@ -18,18 +18,18 @@ type writer struct {
 	inner int // number of the interface of inner packets; -1: none
 	outer int
 
-	packets uint64 // packets written, inner and outer counted as one
-	written [2]uint64
-	lost    uint64 // total
-	untold  uint64 // lost packets not yet reported to the reader
-	last    uint64 // ID of the last packet that the filter matched
+	packets    uint64 // packets written, inner and outer counted as one
+	written    [2]uint64
+	lost       uint64 // total
+	unreported uint64 // lost packets not yet reported to the reader
+	last       uint64 // ID of the last packet that the filter matched
 }
 
 // flushAt is the amount written at a time, in bytes.
 const flushAt = 64 << 10
 
 // Stream writes pcapng to a sink until ctx ends, the requested number of packets is
-// written, or the capture ends; it then returns the reason. The output is complete unless
+// written, or the capture ends; it then returns the cause. The output is complete unless
 // the sink failed. Stream may be called once.
 func (t *Tap) Stream(ctx context.Context, out Sink) error {
 	w := &writer{t: t, out: out, inner: -1, outer: -1}
@@ -46,25 +46,25 @@ func (t *Tap) Stream(ctx context.Context, out Sink) error {
 	defer again.Stop()
 	for {
 		if left {
-			again.Reset(leftAgain)
+			again.Reset(recheckAfter)
 		}
 		select {
 		case <-t.wake:
 		case <-again.C:
 		}
 		var ended bool
-		var why error
-		b, left, ended, why = t.take(b)
+		var cause error
+		b, left, ended, cause = t.take(b)
 		done, err := w.batch(&b)
 		if err != nil {
 			return err
 		}
 		if ended || done {
-			w.statistics(why)
+			w.statistics(cause)
 			if err := w.flush(); err != nil {
 				return err
 			}
-			return why
+			return cause
 		}
 		if err := w.flush(); err != nil {
 			return err
@@ -103,10 +103,10 @@ func (w *writer) begin() {
 
 // batch writes a batch, and reports whether the requested number of packets is reached.
 func (w *writer) batch(b *batch) (done bool, err error) {
-	for i := range b.seen {
-		s := &b.seen[i]
-		inner, outer := b.of(s)
-		if !w.chosen(s, inner, outer) {
+	for i := range b.records {
+		s := &b.records[i]
+		inner, outer := b.packets(s)
+		if !w.matches(s, inner, outer) {
 			continue
 		}
 		if s.id != w.last {
@@ -125,13 +125,13 @@ func (w *writer) batch(b *batch) (done bool, err error) {
 		}
 	}
 	w.lost += b.lost
-	w.untold += b.lost
+	w.unreported += b.lost
 	return w.t.request.Count > 0 && w.packets >= w.t.request.Count, nil
 }
 
-// chosen reports whether the filter matches the inner or the outer packet. The fragments of
+// matches reports whether the filter matches the inner or the outer packet. The fragments of
 // a packet that matched are included.
-func (w *writer) chosen(s *sight, inner, outer []byte) bool {
+func (w *writer) matches(s *record, inner, outer []byte) bool {
 	if s.id == w.last {
 		return true
 	}
@@ -144,18 +144,18 @@ func (w *writer) chosen(s *sight, inner, outer []byte) bool {
 }
 
 // packet writes a packet of one interface, unless the interface or the packet is missing.
-func (w *writer) packet(s *sight, at int, pkt []byte) {
+func (w *writer) packet(s *record, at int, pkt []byte) {
 	if at < 0 || len(pkt) == 0 {
 		return
 	}
 	p := pcapng.Packet{
-		Interface: at, Time: w.t.begun.Add(s.at), Data: pkt, Length: len(pkt),
-		Direction: s.direction, ID: s.id, Dropped: w.untold,
+		Interface: at, Time: w.t.start.Add(s.at), Data: pkt, Length: len(pkt),
+		Direction: s.direction, ID: s.id, Dropped: w.unreported,
 	}
 	if snap := w.t.request.Snap; snap > 0 {
 		p.Data = pkt[:min(len(pkt), snap)]
 	}
-	w.untold = 0
+	w.unreported = 0
 	w.written[at]++
 	if text := s.comment(); text != "" {
 		p.Comments = append(p.Comments, text)
@@ -163,8 +163,8 @@ func (w *writer) packet(s *sight, at int, pkt []byte) {
 	w.buf = pcapng.AppendPacket(w.buf, &p)
 }
 
-// comment returns what the bytes of a packet do not show.
-func (s *sight) comment() string {
+// comment returns the comment of a packet: the reason of a drop, and notes.
+func (s *record) comment() string {
 	text := s.note
 	if s.reason != drop.None {
 		text = fmt.Sprintf("dropped: %v: %s", s.reason, s.reason.Means())
@@ -185,22 +185,22 @@ func (s *sight) comment() string {
 }
 
 // statistics writes the counts of each interface, with which a file ends.
-func (w *writer) statistics(why error) {
+func (w *writer) statistics(cause error) {
 	for i := range w.written {
 		if i != w.inner && i != w.outer {
 			continue
 		}
-		s := pcapng.Statistics{Interface: i, Time: time.Now(), Start: w.t.begun, Stop: time.Now(), Received: w.written[i], Lost: w.lost}
-		if why != nil {
-			s.Comment = why.Error()
+		s := pcapng.Statistics{Interface: i, Time: time.Now(), Start: w.t.start, Stop: time.Now(), Received: w.written[i], Lost: w.lost}
+		if cause != nil {
+			s.Comment = cause.Error()
 		}
 		w.buf = pcapng.AppendStatistics(w.buf, &s)
 	}
-	w.untold = 0
+	w.unreported = 0
 }
 
 func (w *writer) flush() error {
-	if w.untold > 0 { // no packet was written that could report the loss
+	if w.unreported > 0 { // no packet was written that could report the loss
 		w.statistics(nil)
 	}
 	_, err := w.out.Write(w.buf)

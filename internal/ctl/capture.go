@@ -82,15 +82,15 @@ if the filter matches its inner or its outer form.`,
 			signal.Ignore(unix.SIGPIPE)
 			defer watchReader(f, cancel)()
 		}
-		t := &tee{out: bufio.NewWriterSize(out, 1<<16), begun: time.Now()}
-		err = t.copy(ctx, stream)
+		copying := &copier{out: bufio.NewWriterSize(out, 1<<16), start: time.Now()}
+		err = copying.copy(ctx, stream)
 		if f, ok := out.(*os.File); ok && path != "-" {
 			err = errors.Join(err, f.Close())
 		}
-		if errors.Is(err, unix.EPIPE) && t.lost == 0 {
+		if errors.Is(err, unix.EPIPE) && copying.lost == 0 {
 			return nil
 		}
-		fmt.Fprintln(errorOutput(cmd), "sixfourctl: "+t.summary(path))
+		fmt.Fprintln(errorOutput(cmd), "sixfourctl: "+copying.summary(path))
 		return fail(err)
 	}
 	return cmd
@@ -123,97 +123,97 @@ func watchReader(f *os.File, gone func()) (stop func()) {
 	}
 }
 
-// tee copies a capture block by block, and counts its packets.
-type tee struct {
+// copier copies a capture block by block, and counts its packets.
+type copier struct {
 	out   *bufio.Writer
-	begun time.Time
+	start time.Time
 
-	packets uint64 // inner and outer counted as one
-	written []uint64
-	lost    uint64 // packets lost in the daemon
-	last    uint64 // ID of the last packet
-	ended   bool   // the daemon has written the final statistics
+	packets  uint64 // inner and outer counted as one
+	written  []uint64
+	lost     uint64 // packets lost in the daemon
+	lastID   uint64 // ID of the last packet
+	complete bool   // the daemon has written the final statistics
 }
 
 // copy copies until the daemon or ctx ends the capture. The output is then complete, unless
 // writing failed.
-func (t *tee) copy(ctx context.Context, from io.Reader) error {
+func (c *copier) copy(ctx context.Context, from io.Reader) error {
 	in := bufio.NewReaderSize(from, 1<<16)
 	blocks := pcapng.NewBlocks(in)
 	for {
 		if in.Buffered() == 0 { // show packets as they arrive
-			if err := t.out.Flush(); err != nil {
+			if err := c.out.Flush(); err != nil {
 				return err
 			}
 		}
 		b, err := blocks.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return t.out.Flush()
+			return c.out.Flush()
 		case err != nil && ctx.Err() != nil: // stopped by the user
-			t.end()
-			return t.out.Flush()
+			c.end()
+			return c.out.Flush()
 		case err != nil:
-			t.end()
-			return errors.Join(fmt.Errorf("the capture has ended: %w", err), t.out.Flush())
+			c.end()
+			return errors.Join(fmt.Errorf("the capture has ended: %w", err), c.out.Flush())
 		}
-		if err := t.count(b); err != nil {
+		if err := c.count(b); err != nil {
 			return err
 		}
-		if _, err := t.out.Write(b.Raw); err != nil {
+		if _, err := c.out.Write(b.Raw); err != nil {
 			return err
 		}
 	}
 }
 
-func (t *tee) count(b *pcapng.Block) error {
+func (c *copier) count(b *pcapng.Block) error {
 	switch b.Type {
 	case pcapng.BlockInterface:
-		t.written = append(t.written, 0)
+		c.written = append(c.written, 0)
 	case pcapng.BlockPacket:
-		t.ended = false
-		p, err := b.Marks()
+		c.complete = false
+		p, err := b.PacketInfo()
 		if err != nil {
 			return err
 		}
-		if p.ID != t.last {
-			t.packets++
-			t.last = p.ID
+		if p.ID != c.lastID {
+			c.packets++
+			c.lastID = p.ID
 		}
-		if p.Interface < len(t.written) {
-			t.written[p.Interface]++
+		if p.Interface < len(c.written) {
+			c.written[p.Interface]++
 		}
-		t.lost += p.Dropped
+		c.lost += p.Dropped
 	case pcapng.BlockStatistics:
-		t.ended = true
+		c.complete = true
 		s, err := b.Statistics()
 		if err != nil {
 			return err
 		}
-		t.lost = max(t.lost, s.Lost)
+		c.lost = max(c.lost, s.Lost)
 	}
 	return nil
 }
 
 // end writes the final statistics, if the daemon has not.
-func (t *tee) end() {
-	if t.ended {
+func (c *copier) end() {
+	if c.complete {
 		return
 	}
 	now := time.Now()
-	for i, n := range t.written {
+	for i, n := range c.written {
 		// An error here is repeated by the next flush.
-		_, _ = t.out.Write(pcapng.AppendStatistics(nil, &pcapng.Statistics{Interface: i, Time: now, Start: t.begun, Stop: now, Received: n, Lost: t.lost}))
+		_, _ = c.out.Write(pcapng.AppendStatistics(nil, &pcapng.Statistics{Interface: i, Time: now, Start: c.start, Stop: now, Received: n, Lost: c.lost}))
 	}
 }
 
-func (t *tee) summary(path string) string {
-	s := fmt.Sprintf("%d packets captured", t.packets)
+func (c *copier) summary(path string) string {
+	s := fmt.Sprintf("%d packets captured", c.packets)
 	if path != "-" {
 		s += " into " + path
 	}
-	if t.lost > 0 {
-		s += fmt.Sprintf(", %d more lost, because the capture was read too slowly: use a filter to capture fewer", t.lost)
+	if c.lost > 0 {
+		s += fmt.Sprintf(", %d more lost, because the capture was read too slowly: use a filter to capture fewer", c.lost)
 	}
 	return s
 }

@@ -184,7 +184,7 @@ func TestDecode(t *testing.T) {
 		{[]string{"--json", path}, 0, `"drop":"martian"`},
 		{nil, 0, "4  20"}, // the fourth, of this century
 		{[]string{"/nowhere"}, 1, "open /nowhere: no such file"},
-		{[]string{"/proc/self/status"}, 1, "/proc/self/status: no capture file"},
+		{[]string{"/proc/self/status"}, 1, "/proc/self/status: not a capture file"},
 		{[]string{path, path}, 2, "decode: argument"},
 	} {
 		cmd := exec.Command("/proc/self/exe", append([]string{"decode"}, c.args...)...)

@@ -47,8 +47,8 @@ func completion(root *cobra.Command, w io.Writer, shell string) error {
 	return fmt.Errorf("there is no completion for %q: choose %s", shell, strings.Join(shells, ", "))
 }
 
-// completing limits how long completion waits for the daemon.
-const completing = 2 * time.Second
+// completionTimeout limits how long completion waits for the daemon.
+const completionTimeout = 2 * time.Second
 
 // completeTunnel completes the only argument of a command with tunnel names.
 func completeTunnel(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -68,7 +68,7 @@ func complete(cmd *cobra.Command, args []string, begin string, peers bool) ([]co
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	ctx, cancel := context.WithTimeout(ctx, completing)
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
 	defer cancel()
 	socket, err := cmd.Flags().GetString("socket")
 	if err != nil {

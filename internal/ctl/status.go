@@ -26,7 +26,7 @@ name a peer as TUNNEL/PEER to see its details. Drops are counted by reason (docs
 	dial, asJSON := socketFlag(cmd), jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c := dial()
-		s, err := look(cmd.Context(), c, strings.Join(args, ""))
+		s, err := requestStatus(cmd.Context(), c, strings.Join(args, ""))
 		if err != nil {
 			return fail(err)
 		}
@@ -41,9 +41,9 @@ name a peer as TUNNEL/PEER to see its details. Drops are counted by reason (docs
 	return cmd
 }
 
-// look requests the status of everything, of one tunnel, or of a peer as if it were the
+// requestStatus requests the status of everything, of one tunnel, or of a peer as if it were the
 // only one of its tunnel.
-func look(ctx context.Context, c *client.Client, what string) (api.Status, error) {
+func requestStatus(ctx context.Context, c *client.Client, what string) (api.Status, error) {
 	tunnel, peer, one := strings.Cut(what, "/")
 	s, err := c.Status(ctx, tunnel)
 	if err != nil || !one {

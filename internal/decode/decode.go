@@ -59,12 +59,11 @@ func (l *Layer) MarshalJSON() ([]byte, error) {
 
 // field adds a field whose text is its name and value.
 func (l *Layer) field(name string, v any) {
-	l.say(name, v, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
+	l.add(name, v, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
 }
 
-// say adds a field with the given text. If words is empty, the text must already contain
-// it.
-func (l *Layer) say(name string, v any, words string) {
+// add adds a field with a text; "": the text of another field shows it.
+func (l *Layer) add(name string, v any, words string) {
 	if l.fields == nil {
 		l.fields = make(map[string]any)
 	}
@@ -105,7 +104,7 @@ func (p *Packet) Print(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "  %d B", p.Length)
 	if p.Captured < p.Length {
-		fmt.Fprintf(&b, ", of which %d are here", p.Captured)
+		fmt.Fprintf(&b, ", of which %d were captured", p.Captured)
 	}
 	if p.ID != 0 {
 		fmt.Fprintf(&b, "  packet %d", p.ID)
@@ -145,9 +144,9 @@ func plain(s string) string {
 	}, s)
 }
 
-// File decodes all packets of a file, pcapng or pcap, and writes them as blocks of text,
-// or as JSON, one line per packet. It returns the number of packets. An error of the
-// file contains the offset in bytes.
+// File decodes all packets of a pcapng or pcap file, and writes them as blocks of text, or
+// as JSON with one line per packet. It returns the number of packets. An error in the file
+// is reported with its offset in bytes.
 func File(from io.Reader, to io.Writer, asJSON bool) (n int, err error) {
 	r, err := NewReader(from)
 	if err != nil {

@@ -157,7 +157,7 @@ func file(t testing.TB) []byte {
 func TestFile(t *testing.T) {
 	var out bytes.Buffer
 	n, err := decode.File(bytes.NewReader(file(t)), &out, false)
-	const want = `1  2026-03-01T12:00:00.000000007Z  in  six0` + "\uFFFD" + `[2J inner  32 B, of which 30 are here  packet 7
+	const want = `1  2026-03-01T12:00:00.000000007Z  in  six0` + "\uFFFD" + `[2J inner  32 B, of which 30 were captured  packet 7
   (2 packets before it were not captured)
   dropped: martian: an inner address is not valid
   ` + "\uFFFD" + `[2Jhidden

@@ -32,14 +32,14 @@ func (d *decoder) ip(b []byte) {
 func (d *decoder) addresses(l *Layer, src, dst net.IP) {
 	from, _ := netip.AddrFromSlice(src)
 	to, _ := netip.AddrFromSlice(dst)
-	l.say("source", from, from.String()+" > "+to.String())
-	l.say("destination", to, "")
+	l.add("source", from, from.String()+" > "+to.String())
+	l.add("destination", to, "")
 }
 
 func (d *decoder) ipv4(b []byte) {
 	n := int(b[0]&0xf) * 4
 	if len(b) < header.IPv4Len || n < header.IPv4Len || n > len(b) {
-		d.odd("IPv4", b)
+		d.truncated("IPv4", b)
 		return
 	}
 	var ip layers.IPv4
@@ -50,22 +50,22 @@ func (d *decoder) ipv4(b []byte) {
 		fixed[0] = 4<<4 | header.IPv4Len/4
 		fixed[2], fixed[3] = 0, header.IPv4Len
 		if err := ip.DecodeFromBytes(fixed, gopacket.NilDecodeFeedback); err != nil {
-			d.odd("IPv4", b)
+			d.truncated("IPv4", b)
 			return
 		}
 	}
 	l := d.add("IPv4", n)
 	d.addresses(l, ip.SrcIP, ip.DstIP)
 	d.protocol(l, "protocol", ip.Protocol)
-	l.say("ttl", ip.TTL, fmt.Sprintf("TTL %d", ip.TTL))
-	l.say("tos", ip.TOS, fmt.Sprintf("TOS %#02x", ip.TOS)+ecn(ip.TOS))
-	l.say("id", ip.Id, fmt.Sprintf("ID %d", ip.Id))
+	l.add("ttl", ip.TTL, fmt.Sprintf("TTL %d", ip.TTL))
+	l.add("tos", ip.TOS, fmt.Sprintf("TOS %#02x", ip.TOS)+ecn(ip.TOS))
+	l.add("id", ip.Id, fmt.Sprintf("ID %d", ip.Id))
 	df, offset := ip.Flags&layers.IPv4DontFragment != 0, int(ip.FragOffset)*8
-	l.say("df", df, map[bool]string{true: "DF"}[df])
+	l.add("df", df, map[bool]string{true: "DF"}[df])
 	d.fragment(l, offset, ip.Flags&layers.IPv4MoreFragments != 0)
 	l.field("length", total)
 	right := header.Sum(b[:n], 0) == 0xffff
-	l.say("checksum_right", right, fmt.Sprintf("checksum %#04x %s", ip.Checksum, map[bool]string{true: "right", false: "WRONG"}[right]))
+	l.add("checksum_right", right, fmt.Sprintf("checksum %#04x %s", ip.Checksum, map[bool]string{true: "right", false: "WRONG"}[right]))
 	if n > header.IPv4Len {
 		l.field("options", n-header.IPv4Len)
 	}
@@ -88,8 +88,8 @@ func (d *decoder) fragment(l *Layer, offset int, more bool) {
 	if !more {
 		last = ", the last"
 	}
-	l.say("fragment_offset", offset, fmt.Sprintf("fragment at %d%s", offset, last))
-	l.say("more_fragments", more, "")
+	l.add("fragment_offset", offset, fmt.Sprintf("fragment at %d%s", offset, last))
+	l.add("more_fragments", more, "")
 }
 
 // payload returns the payload of an IP packet, without trailing bytes. If the payload is
@@ -101,10 +101,10 @@ func (d *decoder) payload(l *Layer, b []byte, head, total int) (body []byte, ok 
 		d.rest(b[head:])
 		return nil, false
 	case total > len(b):
-		l.say("missing", total-len(b), fmt.Sprintf("%d bytes of it are missing", total-len(b)))
+		l.add("missing", total-len(b), fmt.Sprintf("%d bytes of it are missing", total-len(b)))
 		return b[head:], true
 	case total < len(b):
-		l.say("trailing", len(b)-total, fmt.Sprintf("%d bytes follow it", len(b)-total))
+		l.add("trailing", len(b)-total, fmt.Sprintf("%d bytes follow it", len(b)-total))
 	}
 	return b[head:total], true
 }
@@ -115,16 +115,16 @@ func (d *decoder) ipv6(b []byte) {
 	// decoded below, or a length of 0, which is right for a packet without a payload.
 	err := ip.DecodeFromBytes(b, gopacket.NilDecodeFeedback)
 	if err != nil && len(b) < header.IPv6Len {
-		d.odd("IPv6", b)
+		d.truncated("IPv6", b)
 		return
 	}
 	l := d.add("IPv6", header.IPv6Len)
 	d.addresses(l, ip.SrcIP, ip.DstIP)
 	d.protocol(l, "next_header", ip.NextHeader)
 	l.field("hop_limit", ip.HopLimit)
-	l.say("traffic_class", ip.TrafficClass, fmt.Sprintf("traffic class %#02x", ip.TrafficClass)+ecn(ip.TrafficClass))
-	l.say("flow_label", ip.FlowLabel, fmt.Sprintf("flow label %#05x", ip.FlowLabel))
-	l.say("payload", ip.Length, fmt.Sprintf("payload %d", ip.Length))
+	l.add("traffic_class", ip.TrafficClass, fmt.Sprintf("traffic class %#02x", ip.TrafficClass)+ecn(ip.TrafficClass))
+	l.add("flow_label", ip.FlowLabel, fmt.Sprintf("flow label %#05x", ip.FlowLabel))
+	l.add("payload", ip.Length, fmt.Sprintf("payload %d", ip.Length))
 	if body, ok := d.payload(l, b, header.IPv6Len, header.IPv6Len+int(ip.Length)); ok {
 		d.extensions(ip.NextHeader, body)
 	}
@@ -141,13 +141,13 @@ func (d *decoder) extensions(next layers.IPProtocol, b []byte) {
 		if next == layers.IPProtocolIPv6Fragment {
 			var f layers.IPv6Fragment
 			if err := f.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-				d.odd(name, b)
+				d.truncated(name, b)
 				return
 			}
 			l := d.add(name, len(f.Contents))
 			d.protocol(l, "next_header", f.NextHeader)
 			d.fragment(l, int(f.FragmentOffset)*8, f.MoreFragments)
-			l.say("id", f.Identification, fmt.Sprintf("ID %#08x", f.Identification))
+			l.add("id", f.Identification, fmt.Sprintf("ID %#08x", f.Identification))
 			if f.FragmentOffset > 0 {
 				d.rest(f.Payload)
 				return
@@ -157,7 +157,7 @@ func (d *decoder) extensions(next layers.IPProtocol, b []byte) {
 		}
 		var e layers.IPv6ExtensionSkipper
 		if err := e.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-			d.odd(name, b)
+			d.truncated(name, b)
 			return
 		}
 		l := d.add(name, len(e.Contents))
@@ -214,7 +214,7 @@ func (d *decoder) protocol(l *Layer, field string, n layers.IPProtocol) {
 	if name != "" {
 		words += " (" + name + ")"
 	}
-	l.say(field, byte(n), words)
+	l.add(field, byte(n), words)
 }
 
 // protocolNames are the names of protocols where gopacket's do not say enough.
@@ -246,17 +246,17 @@ func (d *decoder) upper(protocol layers.IPProtocol, b []byte) {
 func (d *decoder) gre(b []byte) {
 	var g layers.GRE
 	if err := g.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-		d.odd("GRE", b)
+		d.truncated("GRE", b)
 		return
 	}
 	l := d.add("GRE", len(g.Contents))
-	l.say("protocol", uint16(g.Protocol), fmt.Sprintf("protocol %#04x", uint16(g.Protocol)))
+	l.add("protocol", uint16(g.Protocol), fmt.Sprintf("protocol %#04x", uint16(g.Protocol)))
 	if g.Version != 0 {
 		l.field("version", g.Version)
 	}
 	if g.ChecksumPresent {
 		right := header.Sum(b, 0) == 0xffff
-		l.say("checksum_right", right, "checksum "+map[bool]string{true: "right", false: "WRONG"}[right])
+		l.add("checksum_right", right, "checksum "+map[bool]string{true: "right", false: "WRONG"}[right])
 	}
 	if g.KeyPresent {
 		l.field("key", g.Key)

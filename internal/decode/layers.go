@@ -26,8 +26,8 @@ func Layers(b []byte, link int) []*Layer {
 	return d.layers
 }
 
-// decoder decodes one packet. The headers that tunnels use have methods of their own,
-// which describe them in full. Of all other headers gopacket tells the names and sizes.
+// decoder decodes one packet. It has a method for each header that tunnels use, which shows
+// the fields. Of all other headers it shows the names and sizes.
 type decoder struct {
 	layers []*Layer
 	quoted bool
@@ -49,8 +49,8 @@ func (d *decoder) rest(b []byte) {
 	}
 }
 
-// odd adds data that should be a header but cannot be one.
-func (d *decoder) odd(name string, b []byte) {
+// truncated adds a header that is cut off.
+func (d *decoder) truncated(name string, b []byte) {
 	d.add(name, len(b)).note("cut off")
 }
 
@@ -65,7 +65,7 @@ func (d *decoder) link(b []byte, link int) {
 	case linkNames[link] == "":
 		d.add("unknown", len(b)).note("link type %d", link)
 	default:
-		d.odd(linkNames[link], b)
+		d.truncated(linkNames[link], b)
 	}
 }
 
@@ -79,7 +79,7 @@ var linkNames = map[int]string{
 func (d *decoder) loopback(b []byte) {
 	const size = 4
 	if len(b) < size {
-		d.odd("loopback", b)
+		d.truncated("loopback", b)
 		return
 	}
 	d.add("loopback", size)
@@ -93,17 +93,17 @@ func (d *decoder) decode(first gopacket.Decoder, b []byte) (ok bool) {
 		if kind == gopacket.LayerTypeZero || len(d.layers) >= maxLayers {
 			return false
 		}
-		if describe := described[kind]; describe != nil {
+		if describe := describers[kind]; describe != nil {
 			describe(d, b)
 			return true
 		}
 	}
 	for i, l := range gopacket.NewPacket(b, first, gopacket.NoCopy).Layers() {
 		kind := l.LayerType()
-		switch describe := described[kind]; {
-		case i == 0 && unknown[kind]:
+		switch describe := describers[kind]; {
+		case i == 0 && opaque[kind]:
 			return false
-		case unknown[kind] || len(d.layers) >= maxLayers:
+		case opaque[kind] || len(d.layers) >= maxLayers:
 			d.rest(b)
 			return true
 		case describe != nil:
@@ -125,12 +125,12 @@ func (d *decoder) decode(first gopacket.Decoder, b []byte) (ok bool) {
 	return true
 }
 
-// described are the layers whose fields are shown. (The map is filled later, because the
-// methods refer to it.)
-var described map[gopacket.LayerType]func(*decoder, []byte)
+// describers are the methods for layers whose fields are shown. (The map is filled by init,
+// because the methods refer to it.)
+var describers map[gopacket.LayerType]func(*decoder, []byte)
 
 func init() {
-	described = map[gopacket.LayerType]func(*decoder, []byte){
+	describers = map[gopacket.LayerType]func(*decoder, []byte){
 		layers.LayerTypeEthernet: (*decoder).ethernet, layers.LayerTypeDot1Q: (*decoder).vlan,
 		layers.LayerTypeIPv4: (*decoder).ip, layers.LayerTypeIPv6: (*decoder).ip, layers.LayerTypeGRE: (*decoder).gre,
 		layers.LayerTypeICMPv4: (*decoder).icmp4, layers.LayerTypeICMPv6: (*decoder).icmp6,
@@ -138,8 +138,8 @@ func init() {
 	}
 }
 
-// unknown are the types of data without a known header.
-var unknown = map[gopacket.LayerType]bool{
+// opaque are the types of data without a known header.
+var opaque = map[gopacket.LayerType]bool{
 	gopacket.LayerTypePayload: true, gopacket.LayerTypeFragment: true, gopacket.LayerTypeDecodeFailure: true, gopacket.LayerTypeZero: true,
 }
 
@@ -151,21 +151,21 @@ var names = map[gopacket.LayerType]string{
 func (d *decoder) ethernet(b []byte) {
 	var e layers.Ethernet
 	if err := e.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-		d.odd("Ethernet", b)
+		d.truncated("Ethernet", b)
 		return
 	}
 	l := d.add("Ethernet", len(e.Contents))
 	src, dst := e.SrcMAC.String(), e.DstMAC.String()
-	l.say("source", src, src+" > "+dst)
-	l.say("destination", dst, "")
-	l.say("type", uint16(e.EthernetType), fmt.Sprintf("type %#04x", uint16(e.EthernetType)))
+	l.add("source", src, src+" > "+dst)
+	l.add("destination", dst, "")
+	l.add("type", uint16(e.EthernetType), fmt.Sprintf("type %#04x", uint16(e.EthernetType)))
 	d.etherType(e.EthernetType, b[len(e.Contents):])
 }
 
 func (d *decoder) vlan(b []byte) {
 	var v layers.Dot1Q
 	if err := v.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-		d.odd("VLAN", b)
+		d.truncated("VLAN", b)
 		return
 	}
 	d.add("VLAN", len(v.Contents)).field("id", v.VLANIdentifier)

@@ -16,8 +16,8 @@ import (
 )
 
 // Reader reads the packets of a pcapng or pcap file, with the readers of gopacket. They
-// trust the lengths inside a block: a wrong one would be read as packets. So package pcapng
-// reads and checks the blocks first, and reports errors with their place in the file.
+// do not check the lengths inside a block, and read a damaged file as packets. So package
+// pcapng reads and checks the blocks first, and reports errors with their offset.
 type Reader struct {
 	in *bufio.Reader
 
@@ -58,11 +58,11 @@ func NewReader(from io.Reader) (*Reader, error) {
 	switch binary.BigEndian.Uint32(magic) {
 	case 0xa1b2c3d4, 0xa1b23c4d, 0xd4c3b2a1, 0x4d3cb2a1:
 	default:
-		return nil, fmt.Errorf("no capture file: it begins with % x, which neither pcapng nor pcap does", magic)
+		return nil, fmt.Errorf("not a capture file: it begins with % x, unlike pcapng and pcap", magic)
 	}
 	r.pcap, err = pcapgo.NewReader(r.in)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, errors.New("no capture file: it is shorter than the header of one")
+		return nil, errors.New("not a capture file: it is shorter than the header of one")
 	}
 	if err != nil {
 		return nil, err

@@ -41,9 +41,9 @@ func (d *decoder) message(name string, bytes int, kind, code byte, types map[byt
 	if words == "" {
 		words = fmt.Sprintf("type %d", kind)
 	}
-	l.say("type", kind, words)
-	l.say("code", code, "")
-	l.say("name", words, "")
+	l.add("type", kind, words)
+	l.add("code", code, "")
+	l.add("name", words, "")
 	return l
 }
 
@@ -61,7 +61,7 @@ func (d *decoder) quote(b []byte) {
 func (d *decoder) icmp4(b []byte) {
 	var m layers.ICMPv4
 	if err := m.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-		d.odd("ICMP", b)
+		d.truncated("ICMP", b)
 		return
 	}
 	kind, code := m.TypeCode.Type(), m.TypeCode.Code()
@@ -78,7 +78,7 @@ func (d *decoder) icmp4(b []byte) {
 			l.note("code %d", code)
 		}
 		if code == layers.ICMPv4CodeFragmentationNeeded {
-			l.say("mtu", m.Seq, fmt.Sprintf("MTU %d", m.Seq))
+			l.add("mtu", m.Seq, fmt.Sprintf("MTU %d", m.Seq))
 		}
 		d.quote(m.Payload)
 	case layers.ICMPv4TypeSourceQuench, layers.ICMPv4TypeRedirect, layers.ICMPv4TypeTimeExceeded, layers.ICMPv4TypeParameterProblem:
@@ -91,7 +91,7 @@ func (d *decoder) icmp4(b []byte) {
 func (d *decoder) icmp6(b []byte) {
 	var m layers.ICMPv6
 	if err := m.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil || len(b) < icmpHeader {
-		d.odd("ICMPv6", b)
+		d.truncated("ICMPv6", b)
 		return
 	}
 	kind, code := m.TypeCode.Type(), m.TypeCode.Code()
@@ -110,7 +110,7 @@ func (d *decoder) icmp6(b []byte) {
 		}
 		d.quote(body)
 	case layers.ICMPv6TypePacketTooBig:
-		l.say("mtu", arg, fmt.Sprintf("MTU %d", arg))
+		l.add("mtu", arg, fmt.Sprintf("MTU %d", arg))
 		d.quote(body)
 	case layers.ICMPv6TypeParameterProblem:
 		l.field("pointer", arg)
@@ -126,7 +126,7 @@ func (d *decoder) icmp6(b []byte) {
 			return
 		}
 		l.Bytes += 16
-		l.say("target", target, "target "+target.String())
+		l.add("target", target, "target "+target.String())
 		d.neighbourOptions(l, n.Options, err)
 	case layers.ICMPv6TypeRouterAdvertisement:
 		var r layers.ICMPv6RouterAdvertisement
@@ -158,7 +158,7 @@ func (d *decoder) neighbourOptions(l *Layer, options layers.ICMPv6Options, err e
 			l.note("prefix %v", p)
 		case o.Type == layers.ICMPv6OptMTU && len(o.Data) == 6:
 			mtu := binary.BigEndian.Uint32(o.Data[2:])
-			l.say("mtu", mtu, fmt.Sprintf("MTU %d", mtu))
+			l.add("mtu", mtu, fmt.Sprintf("MTU %d", mtu))
 		}
 		l.Bytes += 2 + len(o.Data)
 	}
@@ -166,14 +166,14 @@ func (d *decoder) neighbourOptions(l *Layer, options layers.ICMPv6Options, err e
 		l.note("an option is cut off")
 	}
 	if len(prefixes) > 0 {
-		l.say("prefixes", prefixes, "")
+		l.add("prefixes", prefixes, "")
 	}
 }
 
 func (d *decoder) tcp(b []byte) {
 	var t layers.TCP
 	if err := t.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-		d.odd("TCP", b)
+		d.truncated("TCP", b)
 		return
 	}
 	l := d.add("TCP", len(t.Contents))
@@ -187,7 +187,7 @@ func (d *decoder) tcp(b []byte) {
 			set = append(set, f.name)
 		}
 	}
-	l.say("flags", set, strings.Join(set, " "))
+	l.add("flags", set, strings.Join(set, " "))
 	l.field("sequence", t.Seq)
 	if t.ACK {
 		l.field("acknowledgement", t.Ack)
@@ -196,7 +196,7 @@ func (d *decoder) tcp(b []byte) {
 	for _, o := range t.Options {
 		if o.OptionType == layers.TCPOptionKindMSS && len(o.OptionData) == 2 {
 			mss := binary.BigEndian.Uint16(o.OptionData)
-			l.say("mss", mss, fmt.Sprintf("MSS %d", mss))
+			l.add("mss", mss, fmt.Sprintf("MSS %d", mss))
 		}
 	}
 	if n := len(t.Options); len(t.Padding) > 0 && (n == 0 || t.Options[n-1].OptionType != layers.TCPOptionKindEndList) {
@@ -208,7 +208,7 @@ func (d *decoder) tcp(b []byte) {
 func (d *decoder) udp(b []byte) {
 	var u layers.UDP
 	if err := u.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil && len(u.Contents) == 0 {
-		d.odd("UDP", b)
+		d.truncated("UDP", b)
 		return
 	}
 	l := d.add("UDP", len(u.Contents))
@@ -223,6 +223,6 @@ func (d *decoder) udp(b []byte) {
 }
 
 func (d *decoder) ports(l *Layer, src, dst uint16) {
-	l.say("source_port", src, fmt.Sprintf("%d > %d", src, dst))
-	l.say("destination_port", dst, "")
+	l.add("source_port", src, fmt.Sprintf("%d > %d", src, dst))
+	l.add("destination_port", dst, "")
 }

@@ -11,7 +11,7 @@ import (
 type eval struct {
 	pkt               []byte
 	inbound, outbound bool
-	beyond            bool // a load was beyond the packet's end: the filter does not match
+	outOfRange        bool // a load was beyond the end of the packet: the filter does not match
 }
 
 // condition is a part of a filter.
@@ -22,7 +22,7 @@ type value func(*eval) uint32
 
 func (e *eval) load(off uint64, size int) uint32 {
 	if off+uint64(size) > uint64(len(e.pkt)) {
-		e.beyond = true
+		e.outOfRange = true
 		return 0
 	}
 	b := e.pkt[off:]
@@ -49,11 +49,11 @@ func (e *eval) upper() uint64 { return uint64(e.byte(0)&0x0f) * 4 }
 // and, or and not combine conditions. After a load beyond the packet's end none of them
 // matches.
 func and(a, b condition) condition {
-	return func(e *eval) bool { return a(e) && !e.beyond && b(e) }
+	return func(e *eval) bool { return a(e) && !e.outOfRange && b(e) }
 }
 
 func or(a, b condition) condition {
-	return func(e *eval) bool { return a(e) || !e.beyond && b(e) }
+	return func(e *eval) bool { return a(e) || !e.outOfRange && b(e) }
 }
 
 func not(a condition) condition {
@@ -91,39 +91,39 @@ func protocol6(n byte) condition {
 	}
 }
 
-// way selects source or destination.
-type way int
+// side selects source or destination.
+type side int
 
 const (
-	either way = iota
+	either side = iota
 	source
-	dest
+	destination
 	both
 )
 
-// pick combines the results for the source and for the destination.
-func (w way) pick(e *eval, src, dst func(*eval) bool) bool {
+// combine combines the results for the source and for the destination.
+func (w side) combine(e *eval, src, dst func(*eval) bool) bool {
 	switch w {
 	case source:
 		return src(e)
-	case dest:
+	case destination:
 		return dst(e)
 	case both:
 		return src(e) && dst(e)
 	}
-	return src(e) || !e.beyond && dst(e)
+	return src(e) || !e.outOfRange && dst(e)
 }
 
-// ends4 matches packets from or to IPv4 addresses, ends6 those of IPv6.
-func ends4(w way, addr, mask uint32) condition {
+// address4 matches packets from or to IPv4 addresses, address6 those of IPv6.
+func address4(w side, addr, mask uint32) condition {
 	at := func(off uint64) func(*eval) bool {
 		return func(e *eval) bool { return e.load(off, 4)&mask == addr }
 	}
 	src, dst := at(12), at(16)
-	return func(e *eval) bool { return isIPv4(e) && w.pick(e, src, dst) }
+	return func(e *eval) bool { return isIPv4(e) && w.combine(e, src, dst) }
 }
 
-func ends6(w way, addr [16]byte, bits int) condition {
+func address6(w side, addr [16]byte, bits int) condition {
 	var mask [16]byte
 	for i := range bits {
 		mask[i/8] |= 0x80 >> (i % 8)
@@ -131,7 +131,7 @@ func ends6(w way, addr [16]byte, bits int) condition {
 	at := func(off int) func(*eval) bool {
 		return func(e *eval) bool {
 			if len(e.pkt) < off+16 {
-				e.beyond = true
+				e.outOfRange = true
 				return false
 			}
 			var have [16]byte
@@ -142,11 +142,11 @@ func ends6(w way, addr [16]byte, bits int) condition {
 		}
 	}
 	src, dst := at(8), at(24)
-	return func(e *eval) bool { return isIPv6(e) && w.pick(e, src, dst) }
+	return func(e *eval) bool { return isIPv6(e) && w.combine(e, src, dst) }
 }
 
 // ports matches packets of protocols with ports, one of them in a range.
-func ports(w way, protocols []byte, low, high uint32) condition {
+func ports(w side, protocols []byte, low, high uint32) condition {
 	within := func(e *eval, off uint64) bool {
 		p := e.load(off, 2)
 		return low <= p && p <= high
@@ -156,9 +156,9 @@ func ports(w way, protocols []byte, low, high uint32) condition {
 	return func(e *eval) bool {
 		switch {
 		case isIPv4(e):
-			return bytes.IndexByte(protocols, e.byte(9)) >= 0 && !laterFragment(e) && w.pick(e, src4, dst4)
+			return bytes.IndexByte(protocols, e.byte(9)) >= 0 && !laterFragment(e) && w.combine(e, src4, dst4)
 		case isIPv6(e):
-			return bytes.IndexByte(protocols, e.byte(6)) >= 0 && w.pick(e, src6, dst6)
+			return bytes.IndexByte(protocols, e.byte(6)) >= 0 && w.combine(e, src6, dst6)
 		}
 		return false
 	}
@@ -166,8 +166,8 @@ func ports(w way, protocols []byte, low, high uint32) condition {
 
 // field is a header whose bytes can be loaded: which packets have it, and its offset.
 type field struct {
-	has   condition
-	start func(*eval) uint64
+	present condition
+	start   func(*eval) uint64
 }
 
 // fields are these headers. Like libpcap, upper-layer headers are found only in IPv4

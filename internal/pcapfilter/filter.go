@@ -59,5 +59,5 @@ func (f *Filter) Match(pkt []byte, inbound, outbound bool) bool {
 	}
 	f.eval = eval{pkt: pkt, inbound: inbound, outbound: outbound}
 	ok := f.match(&f.eval)
-	return ok && !f.eval.beyond
+	return ok && !f.eval.outOfRange
 }

@@ -27,7 +27,7 @@ func (p *parser) identifier(q qualifiers) (condition, *Error) {
 	bits := -1
 	if p.tok.is("/") || p.tok.is("mask") {
 		if q.kind == "host" {
-			return nil, p.fail(p.tok.at, "a host has no mask: say net")
+			return nil, p.fail(p.tok.at, "a host has no mask: use net")
 		}
 		var err *Error
 		if bits, err = p.mask(); err != nil {
@@ -35,9 +35,9 @@ func (p *parser) identifier(q qualifiers) (condition, *Error) {
 		}
 	}
 	if strings.Contains(tok.text, ":") {
-		return p.ends6(q, tok, bits)
+		return p.address6(q, tok, bits)
 	}
-	return p.ends4(q, tok, bits)
+	return p.address4(q, tok, bits)
 }
 
 // mask parses the length of a prefix, or a mask in dotted form.
@@ -50,7 +50,7 @@ func (p *parser) mask() (int, *Error) {
 	if dotted {
 		a, err := netip.ParseAddr(tok.text)
 		if err != nil || !a.Is4() {
-			return 0, p.fail(tok.at, "%q is no mask such as 255.255.255.0", tok.text)
+			return 0, p.fail(tok.at, "%q is not a mask such as 255.255.255.0", tok.text)
 		}
 		b := a.As4()
 		m := binary.BigEndian.Uint32(b[:])
@@ -59,7 +59,7 @@ func (p *parser) mask() (int, *Error) {
 			bits++
 		}
 		if m != 0 {
-			return 0, p.fail(tok.at, "the mask %s has a hole", tok.text)
+			return 0, p.fail(tok.at, "the mask %s is not contiguous", tok.text)
 		}
 		return bits, p.advance()
 	}
@@ -70,35 +70,35 @@ func (p *parser) mask() (int, *Error) {
 	return int(n), p.advance()
 }
 
-func (p *parser) ends6(q qualifiers, tok token, bits int) (condition, *Error) {
+func (p *parser) address6(q qualifiers, tok token, bits int) (condition, *Error) {
 	a, err := netip.ParseAddr(tok.text)
 	switch {
 	case err != nil || a.Zone() != "":
-		return nil, p.fail(tok.at, "%q is no IPv6 address", tok.text)
+		return nil, p.fail(tok.at, "%q is not an IPv6 address", tok.text)
 	case q.proto == "ip":
-		return nil, p.fail(tok.at, "%s is no IPv4 address", tok.text)
+		return nil, p.fail(tok.at, "%s is not an IPv4 address", tok.text)
 	case bits < 0:
 		bits = 128
 	}
 	prefix := netip.PrefixFrom(a, bits).Masked()
 	if prefix.Addr() != a {
-		return nil, p.fail(tok.at, "%s/%d has bits behind the prefix: %v", tok.text, bits, prefix)
+		return nil, p.fail(tok.at, "%s/%d has bits set after the prefix: use %v", tok.text, bits, prefix)
 	}
-	return ends6(q.way, a.As16(), bits), nil
+	return address6(q.side, a.As16(), bits), nil
 }
 
-// ends4 parses an IPv4 address, or the leading bytes of one for a network.
-func (p *parser) ends4(q qualifiers, tok token, bits int) (condition, *Error) {
+// address4 parses an IPv4 address, or the leading bytes of one for a network.
+func (p *parser) address4(q qualifiers, tok token, bits int) (condition, *Error) {
 	parts := strings.Split(tok.text, ".")
 	text := tok.text + strings.Repeat(".0", max(0, 4-len(parts)))
 	a, err := netip.ParseAddr(text)
 	switch {
 	case err != nil:
-		return nil, p.fail(tok.at, "%q is no address (names are not looked up) and no word of pcap-filter(7) that is known", tok.text)
+		return nil, p.fail(tok.at, "%q is neither an address nor a known word of pcap-filter(7); host names are not resolved", tok.text)
 	case len(parts) < 4 && q.kind != "net" && bits < 0:
-		return nil, p.fail(tok.at, "%q is no address: say net %s, or port %s", tok.text, tok.text, tok.text)
+		return nil, p.fail(tok.at, "%q is not an address: use net %s, or port %s", tok.text, tok.text, tok.text)
 	case q.proto == "ip6":
-		return nil, p.fail(tok.at, "%s is no IPv6 address", tok.text)
+		return nil, p.fail(tok.at, "%s is not an IPv6 address", tok.text)
 	case bits > 32:
 		return nil, p.fail(tok.at, "an IPv4 prefix has at most 32 bits, not %d", bits)
 	case bits < 0:
@@ -106,10 +106,10 @@ func (p *parser) ends4(q qualifiers, tok token, bits int) (condition, *Error) {
 	}
 	prefix := netip.PrefixFrom(a, bits).Masked()
 	if prefix.Addr() != a {
-		return nil, p.fail(tok.at, "%s/%d has bits behind the prefix: %v", tok.text, bits, prefix)
+		return nil, p.fail(tok.at, "%s/%d has bits set after the prefix: use %v", tok.text, bits, prefix)
 	}
 	b := a.As4()
-	return ends4(q.way, binary.BigEndian.Uint32(b[:]), uint32(uint64(0xffffffff)<<(32-bits))), nil
+	return address4(q.side, binary.BigEndian.Uint32(b[:]), uint32(uint64(0xffffffff)<<(32-bits))), nil
 }
 
 // port parses a port or a range of ports.
@@ -132,13 +132,13 @@ func (p *parser) port(q qualifiers) (condition, *Error) {
 	low, ok := portNumber(first, names)
 	high, ok2 := portNumber(last, names)
 	if !ok || !ok2 {
-		return nil, p.fail(tok.at, "%q is no port", tok.text)
+		return nil, p.fail(tok.at, "%q is not a port", tok.text)
 	}
 	var numbers []byte
 	for _, n := range names {
 		numbers = append(numbers, protocols[n].number)
 	}
-	return ports(q.way, numbers, min(low, high), max(low, high)), p.advance()
+	return ports(q.side, numbers, min(low, high), max(low, high)), p.advance()
 }
 
 func portNumber(s string, protocols []string) (uint32, bool) {
@@ -158,8 +158,8 @@ func (p *parser) number(q qualifiers) (condition, *Error) {
 	}
 	switch {
 	case !ok || n > 255:
-		return nil, p.fail(tok.at, "%q is no protocol: give a number from 0 to 255", tok.text)
-	case q.way != either:
+		return nil, p.fail(tok.at, "%q is not a protocol: give a number from 0 to 255", tok.text)
+	case q.side != either:
 		return nil, p.fail(tok.at, "a protocol has no source and no destination")
 	case q.proto == "ip":
 		return protocol4(byte(n)), p.advance()

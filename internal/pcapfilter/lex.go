@@ -4,15 +4,15 @@ import "strings"
 
 // token is a word, a number or a sign, and its position. The zero value is the end.
 type token struct {
-	text string
-	at   int
-	word bool // a word or number, not a sign
-	id   bool // after a backslash: a name, even if it is a keyword
+	text    string
+	at      int
+	word    bool // a word or number, not a sign
+	escaped bool // after a backslash: a name, even if it is a keyword
 }
 
 func (t token) is(texts ...string) bool {
 	for _, s := range texts {
-		if t.text == s && !t.id {
+		if t.text == s && !t.escaped {
 			return true
 		}
 	}
@@ -64,7 +64,7 @@ func (l *lexer) next() (token, *Error) {
 	case c == ']':
 		l.brackets--
 	case strings.IndexByte("()!&|<>=+-*/%^:", c) < 0:
-		return token{}, l.fail(start, "%q means nothing here", c)
+		return token{}, l.fail(start, "unexpected character %q", c)
 	}
 	l.at++
 	return token{string(c), start, false, false}, nil

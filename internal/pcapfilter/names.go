@@ -40,9 +40,9 @@ var constants = map[string]uint32{
 	"icmp6-multicastlistenerreportv2": 143,
 }
 
-// absent are words of pcap-filter(7) that do not apply to packets without a link layer,
-// or in a tunnel, or that are too expensive to evaluate.
-var absent = map[string]bool{
+// unsupported are words of pcap-filter(7) that do not apply to packets without a link layer
+// or to packets in a tunnel, or that are too expensive to evaluate.
+var unsupported = map[string]bool{
 	"ether": true, "link": true, "ppp": true, "slip": true, "fddi": true, "tr": true, "wlan": true, "arp": true, "rarp": true,
 	"vlan": true, "mpls": true, "pppoed": true, "pppoes": true, "geneve": true, "vxlan": true, "gateway": true, "protochain": true, "broadcast": true,
 	"atalk": true, "aarp": true, "decnet": true, "iso": true, "stp": true, "ipx": true, "netbeui": true, "lat": true,

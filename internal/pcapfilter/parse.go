@@ -29,8 +29,8 @@ func (p *parser) advance() (err *Error) {
 	return err
 }
 
-// want skips a sign, which must be there.
-func (p *parser) want(sign string) *Error {
+// expect skips a sign, which must be there.
+func (p *parser) expect(sign string) *Error {
 	if !p.tok.is(sign) {
 		return p.unexpected("%q is missing", sign)
 	}
@@ -41,7 +41,7 @@ func (p *parser) want(sign string) *Error {
 func (p *parser) unexpected(format string, args ...any) *Error {
 	what := fmt.Sprintf(format, args...)
 	if p.tok.text == "" {
-		return p.fail(p.tok.at, "%s where the expression ends", what)
+		return p.fail(p.tok.at, "%s at the end of the expression", what)
 	}
 	return p.fail(p.tok.at, "%s before %q", what, p.tok.text)
 }
@@ -66,7 +66,7 @@ func (p *parser) parse() (condition, *Error) {
 // condition returns the operand's condition, or an error if it is a number.
 func (p *parser) condition(o operand) (condition, *Error) {
 	if o.value != nil {
-		return nil, p.fail(o.at, "a number is no condition: compare it with another (=, !=, <, >)")
+		return nil, p.fail(o.at, "a number is not a condition: compare it with another number (=, !=, <, >)")
 	}
 	return o.condition, nil
 }
@@ -143,7 +143,7 @@ func (p *parser) term(follows bool) (operand, *Error) {
 	a, b := o.value, right.value
 	relation := condition(func(e *eval) bool {
 		x, y := a(e), b(e)
-		return !e.beyond && compare(x, y)
+		return !e.outOfRange && compare(x, y)
 	})
 	return operand{condition: all(o.condition, right.condition, relation), at: at}, nil
 }
@@ -177,7 +177,7 @@ var operators = map[string]struct {
 // divide returns the quotient. A division by 0 ends the filter.
 func divide(e *eval, a, b uint32) uint32 {
 	if b == 0 {
-		e.beyond = true
+		e.outOfRange = true
 		return 0
 	}
 	return a / b
@@ -189,7 +189,7 @@ func (p *parser) arithmetic(binds int, follows bool) (operand, *Error) {
 	left, err := p.primary(follows)
 	for err == nil && left.value != nil {
 		op, ok := operators[p.tok.text]
-		if !ok || p.tok.id || op.binds <= binds {
+		if !ok || p.tok.escaped || op.binds <= binds {
 			return left, nil
 		}
 		sign := p.tok

@@ -3,7 +3,7 @@ package pcapfilter
 // qualifiers say how an identifier is interpreted.
 type qualifiers struct {
 	proto string // "": any protocol to which it applies
-	way   way
+	side  side
 	kind  string // host, net, port, portrange, proto; "": derived from the identifier
 }
 
@@ -12,15 +12,15 @@ func (p *parser) primary(follows bool) (operand, *Error) {
 	tok := p.tok
 	switch {
 	case tok.text == "":
-		return operand{}, p.unexpected("something to look for is missing")
+		return operand{}, p.unexpected("a condition is missing")
 	case tok.is("("):
 		return p.parenthesis()
 	case tok.is("-"):
 		return p.negative()
 	case !tok.word:
-		return operand{}, p.unexpected("something to look for is missing")
+		return operand{}, p.unexpected("a condition is missing")
 	}
-	if _, isProtocol := protocols[tok.text]; !tok.id && (isProtocol || tok.is("ip", "ip6")) {
+	if _, isProtocol := protocols[tok.text]; !tok.escaped && (isProtocol || tok.is("ip", "ip6")) {
 		return p.protocol()
 	}
 	switch {
@@ -38,9 +38,9 @@ func (p *parser) primary(follows bool) (operand, *Error) {
 		}
 		return operand{condition: c, at: tok.at}, p.advance()
 	case tok.is("multicast"):
-		return operand{}, p.fail(tok.at, "packets of a tunnel have no link layer: say ip multicast or ip6 multicast")
-	case !tok.id && absent[tok.text]:
-		return operand{}, p.fail(tok.at, "%q is not there in packets of a tunnel, which begin with their IP header, or not supported", tok.text)
+		return operand{}, p.fail(tok.at, "packets of a tunnel have no link layer: use ip multicast or ip6 multicast")
+	case !tok.escaped && unsupported[tok.text]:
+		return operand{}, p.fail(tok.at, "%q is not supported, or does not apply to packets of a tunnel, which begin with their IP header", tok.text)
 	}
 	n, isNumber := number(tok.text)
 	named, isNamed := constants[tok.text]
@@ -83,7 +83,7 @@ func (p *parser) parenthesis() (operand, *Error) {
 		return o, err
 	}
 	o.at = at
-	return o, p.want(")")
+	return o, p.expect(")")
 }
 
 func (p *parser) negative() (operand, *Error) {
@@ -148,7 +148,7 @@ func (p *parser) protocol() (operand, *Error) {
 func (p *parser) bytes(name token) (operand, *Error) {
 	f, ok := fields[name.text]
 	if !ok {
-		return operand{}, p.fail(name.at, "the bytes of %s cannot be asked for", name.text)
+		return operand{}, p.fail(name.at, "the header bytes of %s cannot be accessed", name.text)
 	}
 	if err := p.advance(); err != nil {
 		return operand{}, err
@@ -158,7 +158,7 @@ func (p *parser) bytes(name token) (operand, *Error) {
 		return off, err
 	}
 	if off.value == nil {
-		return off, p.fail(off.at, "an offset is a number")
+		return off, p.fail(off.at, "the offset must be a number")
 	}
 	size := 1
 	if p.tok.is(":") {
@@ -167,7 +167,7 @@ func (p *parser) bytes(name token) (operand, *Error) {
 		}
 		n, ok := number(p.tok.text)
 		if !ok || n != 1 && n != 2 && n != 4 {
-			return off, p.fail(p.tok.at, "the size is 1, 2 or 4")
+			return off, p.fail(p.tok.at, "the size must be 1, 2 or 4")
 		}
 		size = int(n)
 		if err := p.advance(); err != nil {
@@ -176,10 +176,10 @@ func (p *parser) bytes(name token) (operand, *Error) {
 	}
 	at := off.value
 	return operand{
-		condition: all(f.has, off.condition),
+		condition: all(f.present, off.condition),
 		value:     func(e *eval) uint32 { return e.load(f.start(e)+uint64(at(e)), size) },
 		at:        name.at,
-	}, p.want("]")
+	}, p.expect("]")
 }
 
 // length parses less and greater.
@@ -222,9 +222,9 @@ func (p *parser) qualified(proto string) (operand, *Error) {
 // direction parses src, dst, src or dst, src and dst.
 func (p *parser) direction(q *qualifiers) *Error {
 	first := p.tok.text
-	q.way = source
+	q.side = source
 	if first == "dst" {
-		q.way = dest
+		q.side = destination
 	}
 	if err := p.advance(); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (p *parser) direction(q *qualifiers) *Error {
 	}
 	next, err := ahead.next() // the error belongs to what follows
 	if err == nil && next.is("src", "dst") && next.text != first {
-		q.way = join
+		q.side = join
 		if err := p.advance(); err != nil {
 			return err
 		}
@@ -282,5 +282,5 @@ func (p *parser) list(q qualifiers) (condition, *Error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, p.want(")")
+	return c, p.expect(")")
 }

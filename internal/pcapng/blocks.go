@@ -11,18 +11,18 @@ import (
 
 // Block is a block of a pcapng file.
 type Block struct {
-	Type  uint32
-	Raw   []byte // with type and lengths; valid until the next one is read
-	order binary.ByteOrder
-	at    int64 // offset in the file
+	Type   uint32
+	Raw    []byte // with type and lengths; valid until the next one is read
+	order  binary.ByteOrder
+	offset int64 // offset in the file
 }
 
 // body returns what is between the lengths.
 func (b *Block) body() []byte { return b.Raw[8 : len(b.Raw)-4] }
 
-// fail returns an error with the block's offset.
-func (b *Block) fail(format string, args ...any) error {
-	return fmt.Errorf("the block at byte %d: %s", b.at, fmt.Sprintf(format, args...))
+// error returns an error with the block's offset.
+func (b *Block) error(format string, args ...any) error {
+	return fmt.Errorf("the block at byte %d: %s", b.offset, fmt.Sprintf(format, args...))
 }
 
 // maxBlock is the longest block that is read, in bytes. Blocks with packets have at most
@@ -31,10 +31,10 @@ const maxBlock = 16 << 20
 
 // Blocks reads the blocks of a pcapng file one after the other.
 type Blocks struct {
-	r     io.Reader
-	order binary.ByteOrder // of the section
-	at    int64
-	buf   bytes.Buffer
+	r      io.Reader
+	order  binary.ByteOrder // of the section
+	offset int64
+	buf    bytes.Buffer
 
 	interfaces int    // of the section
 	snap       uint32 // snapshot length of the first one
@@ -49,19 +49,19 @@ var ErrCut = errors.New("the file is cut off there")
 // Next returns the next block. The error is io.EOF if the file ends after a block. Other
 // errors contain the offset in bytes. Only whole blocks are returned.
 func (s *Blocks) Next() (*Block, error) {
-	b := &Block{at: s.at}
+	b := &Block{offset: s.offset}
 	s.buf.Reset()
 	if err := s.read(8); err != nil {
 		if errors.Is(err, io.EOF) && s.buf.Len() == 0 {
 			return nil, io.EOF
 		}
-		return nil, b.cut(err)
+		return nil, b.truncated(err)
 	}
 	head := s.buf.Bytes()
 	isHeader := binary.LittleEndian.Uint32(head) == BlockHeader // the same in both byte orders
 	if isHeader {
 		if err := s.read(4); err != nil {
-			return nil, b.cut(err)
+			return nil, b.truncated(err)
 		}
 		switch head = s.buf.Bytes(); binary.LittleEndian.Uint32(head[8:]) {
 		case byteOrderMagic:
@@ -69,31 +69,31 @@ func (s *Blocks) Next() (*Block, error) {
 		case 0x4d3c2b1a:
 			s.order = binary.BigEndian
 		default:
-			return nil, b.fail("a section header without its magic number")
+			return nil, b.error("a section header without its magic number")
 		}
 	} else if s.order == nil {
-		return nil, b.fail("no section header: this is no capture file")
+		return nil, b.error("no section header: this is not a capture file")
 	}
 	b.order, b.Type = s.order, s.order.Uint32(head)
 	length := int64(s.order.Uint32(head[4:]))
 	if length%4 != 0 || length < 12 || isHeader && length < 28 || length > maxBlock {
-		return nil, b.fail("a length of %d", length)
+		return nil, b.error("a length of %d", length)
 	}
 	if err := s.read(length - int64(s.buf.Len())); err != nil {
-		return nil, b.cut(err)
+		return nil, b.truncated(err)
 	}
 	b.Raw = s.buf.Bytes()
 	if again := int64(s.order.Uint32(b.Raw[length-4:])); again != length {
-		return nil, b.fail("the length is %d at its beginning and %d at its end", length, again)
+		return nil, b.error("the length is %d at its beginning and %d at its end", length, again)
 	}
-	s.at += length
+	s.offset += length
 	return b, nil
 }
 
-// cut explains a read error in the middle of a block.
-func (b *Block) cut(err error) error {
+// truncated returns the error for a read that failed in the middle of a block.
+func (b *Block) truncated(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("the block at byte %d: %w", b.at, ErrCut)
+		return fmt.Errorf("the block at byte %d: %w", b.offset, ErrCut)
 	}
 	return err
 }
@@ -113,7 +113,7 @@ func (b *Block) options(o []byte, each func(code uint16, value []byte)) error {
 		}
 		padded := (n + 3) &^ 3
 		if len(o) < 4+padded {
-			return b.fail("an option is longer than the block")
+			return b.error("an option is longer than the block")
 		}
 		if each != nil {
 			each(code, o[4:4+n])
@@ -136,47 +136,47 @@ func (s *Blocks) Check(b *Block) error {
 		return b.options(body[16:], nil)
 	case BlockInterface:
 		if len(body) < 8 {
-			return b.fail("an interface of %d bytes", len(body))
+			return b.error("an interface of %d bytes", len(body))
 		}
 		if s.interfaces == 0 {
 			s.snap = b.order.Uint32(body[4:])
 		}
 		if s.interfaces++; s.interfaces > maxInterfaces {
-			return b.fail("more than %d interfaces", maxInterfaces)
+			return b.error("more than %d interfaces", maxInterfaces)
 		}
 		return b.options(body[8:], nil)
 	case BlockPacket:
-		p, err := b.Marks()
+		p, err := b.PacketInfo()
 		if err == nil && p.Interface >= s.interfaces {
-			err = b.fail("interface %d, which is not described", p.Interface)
+			err = b.error("interface %d, which is not described", p.Interface)
 		}
 		return err
 	case BlockSimple:
 		if len(body) < 4 || s.interfaces == 0 {
-			return b.fail("a packet of %d bytes, and %d interfaces", len(body), s.interfaces)
+			return b.error("a packet of %d bytes, and %d interfaces", len(body), s.interfaces)
 		}
 		captured := b.order.Uint32(body)
 		if s.snap != 0 {
 			captured = min(captured, s.snap)
 		}
 		if int64(captured) > int64(len(body)-4) {
-			return b.fail("%d bytes of a packet", captured)
+			return b.error("%d bytes of a packet", captured)
 		}
 	}
 	return nil
 }
 
-// Marks parses what a packet block says beside the packet: interface, length, direction,
+// PacketInfo parses what a packet block says beside the packet: interface, length, direction,
 // ID and lost packets. The other fields are not set.
-func (b *Block) Marks() (p Packet, err error) {
+func (b *Block) PacketInfo() (p Packet, err error) {
 	body := b.body()
 	if b.Type != BlockPacket || len(body) < packetHead {
-		return p, b.fail("no packet of %d bytes", len(b.Raw))
+		return p, b.error("no packet of %d bytes", len(b.Raw))
 	}
 	captured := int64(b.order.Uint32(body[12:]))
 	padded := (captured + 3) &^ 3
 	if padded > int64(len(body)-packetHead) {
-		return p, b.fail("%d bytes of a packet", captured)
+		return p, b.error("%d bytes of a packet", captured)
 	}
 	p.Interface, p.Length = int(min(b.order.Uint32(body), math.MaxInt32)), int(min(b.order.Uint32(body[16:]), math.MaxInt32))
 	return p, b.options(body[packetHead+padded:], func(code uint16, v []byte) {
@@ -198,7 +198,7 @@ const packetHead = 20
 func (b *Block) Statistics() (s Statistics, err error) {
 	body := b.body()
 	if b.Type != BlockStatistics || len(body) < 12 {
-		return s, b.fail("no statistics of %d bytes", len(b.Raw))
+		return s, b.error("no statistics of %d bytes", len(b.Raw))
 	}
 	s.Interface = int(min(b.order.Uint32(body), math.MaxInt32))
 	return s, b.options(body[12:], func(code uint16, v []byte) {

@@ -101,7 +101,7 @@ func TestBlocks(t *testing.T) {
 			want := written[packets]
 			packets++
 			want.Time, want.Data, want.Comments = time.Time{}, nil, nil
-			if got, err := b.Marks(); err != nil || !reflect.DeepEqual(got, want) {
+			if got, err := b.PacketInfo(); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%+v, %v, want %+v", got, err, want)
 			}
 		}
@@ -151,7 +151,7 @@ func TestWrong(t *testing.T) {
 		for err == nil {
 			switch b.Type {
 			case pcapng.BlockPacket:
-				_, err = b.Marks()
+				_, err = b.PacketInfo()
 			case pcapng.BlockStatistics:
 				_, err = b.Statistics()
 			}
@@ -179,7 +179,7 @@ func FuzzBlocks(f *testing.F) {
 				t.Fatal("a block differs from its bytes in the file")
 			}
 			at += len(block.Raw)
-			_, _ = block.Marks()
+			_, _ = block.PacketInfo()
 			_, _ = block.Statistics()
 		}
 	})
