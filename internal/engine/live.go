@@ -17,7 +17,7 @@ import (
 // something is due. A peer needs no goroutine and no timer of its own, and its packets
 // cost nothing extra: the keeper reads their counters.
 type keeper struct {
-	begun   time.Time // start of the time that liveness.Peer uses
+	begun   time.Time // start of the time that liveness.Session uses
 	wake    chan struct{}
 	answers chan probeAnswer
 
@@ -92,7 +92,7 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// since converts a time for liveness.Peer.
+// since converts a time for liveness.Session.
 func (k *keeper) since(at time.Time) time.Duration { return at.Sub(k.begun) }
 
 // handleAnswers handles an answer, and those that wait behind it.
@@ -154,7 +154,7 @@ func (k *keeper) check(p *path, now time.Duration) {
 			pl.life.Traffic(true, now)
 		}
 		if doubted {
-			pl.life.Doubt(now)
+			pl.life.UnreachableError(now)
 		}
 		k.update(pl)
 	}

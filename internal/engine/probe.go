@@ -286,7 +286,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 		}
 		if path.arrived.Load() {
 			path.arrived.Store(false)
-			pr.Heard(now)
+			pr.Received(now)
 			pr.again = now
 		}
 		if n := large - p.seen[path]; n > 0 {

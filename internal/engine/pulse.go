@@ -23,7 +23,7 @@ type session struct {
 	p      *path
 	index  uint16 // index in the peer's pulses
 	target target
-	life   *liveness.Peer
+	life   *liveness.Session
 	seen   uint64        // packets from the peer counted so far
 	proven proof         // the best way in which probes were answered
 	tries  int           // probes sent to the present target
@@ -179,7 +179,7 @@ func (pl *session) ask(wire *datapath.Wire, q question) {
 	if err := pl.p.put(wire, q); err != nil {
 		pl.p.expected.Add(-1)
 		pl.p.SendFailed(err)
-		pl.life.Refused()
+		pl.life.SendFailed()
 	}
 }
 

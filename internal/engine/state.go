@@ -140,13 +140,13 @@ func (p *path) updateState(k *keeper) {
 		pl = p.chosen(k)
 	}
 	state, missed := pl.life.State()
-	p.Notices.Request(wantedByKeeper, pl.hasTraffic() && pl.life.Attentive())
+	p.Notices.Request(wantedByKeeper, pl.hasTraffic() && pl.life.WantsNextPacket())
 	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
 	for _, one := range p.sessions {
 		sent, lost := one.life.Probes()
 		l.Sent, l.Lost = l.Sent+sent, l.Lost+lost
 	}
-	if at, ok := pl.life.Heard(); ok {
+	if at, ok := pl.life.LastPacket(); ok {
 		l.Heard = wall(k.begun.Add(at))
 	}
 	phase := map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}[state]
@@ -170,7 +170,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 	p.liveness = l
 	before := p.state
 	wire := p.Wire.Load()
-	deaf := pl.life.Deaf()
+	deaf := pl.life.OneWay()
 	if wire == nil || !before.Phase.Carries() || !pl.isAbout(wire) {
 		return false
 	}

@@ -2,7 +2,7 @@
 // whether the peer is up, how long round trips take, and how many packets are lost
 // (mechanisms 1.9).
 //
-// It only decides and remembers. Its caller sends the probes, reports answers and traffic,
+// It sends nothing itself. Its caller sends the probes, reports answers and traffic,
 // and passes the time, which is the duration since any fixed moment and must not go
 // backwards.
 //
@@ -22,7 +22,7 @@
 // A peer that has never answered is up as long as it sends packets: some peers answer no
 // probes. Its silence proves nothing, because an idle peer is silent as well: it becomes
 // suspect, but not down, unless errors in reply to probes report that it cannot be reached
-// (Doubt), or probes cannot be sent (Refused).
+// (UnreachableError), or probes cannot be sent (SendFailed).
 package liveness
 
 import (
@@ -49,104 +49,125 @@ const (
 
 const (
 	// Limits of a probe's timeout.
-	leastTimeout = time.Second
-	mostTimeout  = 3 * time.Second
+	minTimeout = time.Second
+	maxTimeout = 3 * time.Second
 	// suspectAfter is the number of lost probes after which a peer is suspect, unless
 	// After is less.
 	suspectAfter = 3
-	// glances is how often in Every traffic is checked.
-	glances = 4
+	// trafficChecks is how often in Every traffic is checked.
+	trafficChecks = 4
 	// Window is the number of recent probes that Loss covers.
 	Window = 20
-	// enoughDenials errors show that a silent peer is not idle: anybody can forge one.
-	enoughDenials = 2
-	// timed is the number of recent probes whose sending times are stored, so that late
+	// enoughErrors errors show that a silent peer is not idle: anybody can forge one.
+	enoughErrors = 2
+	// timedProbes is the number of recent probes whose sending times are stored, so that late
 	// answers can be used to measure round trips.
-	timed = 4
+	timedProbes = 4
 )
 
-// Peer is the state of one peer. It is not safe for concurrent use.
-type Peer struct {
-	set   Settings
-	state State
-	until time.Duration // when Next is due
-	look  time.Duration // when traffic was last checked
-	came  time.Duration // when traffic was last found; negative: never
-	ask   time.Duration // when to send the next probe
-
-	first   uint16 // number of the first probe
-	seq     uint16 // number of the next probe
-	asked   bool   // a probe is in flight
-	sent    [timed]time.Duration
-	heard   time.Duration // when the last packet came, or somewhat earlier; negative: never
-	quiet   time.Duration // when the peer counts as silent
-	replied time.Duration // when the peer last answered; negative: never
-	missed  int           // probes lost in a row; a packet ends the row only if the peer never answered
-	since   time.Duration // when the first of them was sent
-	silent  int           // how many of them were lost after quiet
-	denials int           // errors while a probe waited for its answer, since the last packet
-	pause   time.Duration // between probes of a suspect or down peer
-	total   uint64
-	lost    uint64
-	known   int    // number of probes in the window
-	answers uint32 // bit i is set if the (i+1)th last probe was answered
-
-	rtt, deviation time.Duration // RFC 6298; 0: unknown
+// Session watches one peer. It is not safe for concurrent use.
+type Session struct {
+	settings Settings
+	state    State
+	first    uint16 // number of the first probe
+	seq      uint16 // number of the next probe
+	times
+	silence
+	counts
+	roundTrip
 }
 
-// New returns a peer that is to be probed at once. First is the number of its first probe.
-// It should differ between peers, so that they are not all probed at the same time.
-func New(set Settings, first uint16, now time.Duration) *Peer {
-	p := &Peer{first: first, seq: first}
-	p.Restart(set, now)
-	return p
+// times are the moments at which something is due, or at which traffic was found.
+type times struct {
+	due       time.Duration // when Next must be called
+	checked   time.Duration // when traffic was last checked
+	trafficAt time.Duration // when traffic was last found; negative: never
+	probeAt   time.Duration // when to send the next probe
+	interval  time.Duration // between probes of a suspect or down peer
+}
+
+// silence is what is known about a peer that does not answer.
+type silence struct {
+	packetAt      time.Duration // when the last packet came, or somewhat earlier; negative: never
+	answerAt      time.Duration // when the peer last answered; negative: never
+	silentFrom    time.Duration // when the peer counts as silent
+	lostInRow     int           // probes lost in a row; a packet ends the row only if the peer never answered
+	firstLostAt   time.Duration // when the first of them was sent
+	lostInSilence int           // how many of them were lost after silentFrom
+	errors        int           // errors while a probe waited for its answer, since the last packet
+}
+
+// counts are the numbers of probes, and the results of the recent ones.
+type counts struct {
+	total, lost uint64
+	inFlight    bool   // a probe is in flight
+	probed      int    // number of probes in the window
+	answered    uint32 // bit i is set if the (i+1)th last probe was answered
+	sent        [timedProbes]time.Duration
+}
+
+// roundTrip is the average of round-trip times (RFC 6298); 0: unknown.
+type roundTrip struct{ smoothed, deviation time.Duration }
+
+// New returns a session of a peer that is to be probed at once. First is the number of its
+// first probe. It should differ between peers, so that they are not all probed at the same
+// time.
+func New(set Settings, first uint16, now time.Duration) *Session {
+	s := &Session{first: first, seq: first}
+	s.Restart(set, now)
+	return s
 }
 
 // Restart forgets everything but the counts: the peer's address has changed, or sending
 // was not possible for a while. The peer is to be probed at once.
-func (p *Peer) Restart(set Settings, now time.Duration) {
-	*p = Peer{set: set, first: p.first, seq: p.seq, total: p.total, lost: p.lost, heard: -1, came: -1, replied: -1, until: now, look: now, ask: now, quiet: now}
+func (s *Session) Restart(set Settings, now time.Duration) {
+	*s = Session{
+		settings: set, first: s.first, seq: s.seq,
+		times:   times{due: now, checked: now, probeAt: now, trafficAt: -1},
+		silence: silence{packetAt: -1, answerAt: -1, silentFrom: now},
+		counts:  counts{total: s.total, lost: s.lost},
+	}
 }
 
 // Set changes the settings and keeps the state.
-func (p *Peer) Set(set Settings, now time.Duration) {
-	p.set = set
-	if p.heard >= 0 {
-		p.quiet = p.heard + set.Every
+func (s *Session) Set(set Settings, now time.Duration) {
+	s.settings = set
+	if s.packetAt >= 0 {
+		s.silentFrom = s.packetAt + set.Every
 	}
-	p.ask = min(p.ask, now+p.jitter(set.Every))
-	p.pause = min(p.pause, set.Every)
-	p.next(now)
+	s.probeAt = min(s.probeAt, now+s.jitter(set.Every))
+	s.interval = min(s.interval, set.Every)
+	s.schedule(now)
 }
 
 // State returns the present state, and the number of probes lost in a row.
-func (p *Peer) State() (State, int) { return p.state, p.missed }
+func (s *Session) State() (State, int) { return s.state, s.lostInRow }
 
-// Deaf reports whether a suspect peer still sends packets: it answered before and no longer
-// does, so our packets may not reach it.
-func (p *Peer) Deaf() bool { return p.state == Suspect && p.heard >= p.since }
+// OneWay reports whether a suspect peer still sends packets: it answered before and no
+// longer does, so our packets may not reach it.
+func (s *Session) OneWay() bool { return s.state == Suspect && s.packetAt >= s.firstLostAt }
 
-// Attentive reports whether the next packet should be reported at once, because there was
-// no traffic before the last Next. While there is traffic, it is enough to check counters
-// now and then, which costs nothing per packet.
-func (p *Peer) Attentive() bool { return p.came != p.look }
+// WantsNextPacket reports whether the next packet should be reported at once, because there
+// was no traffic before the last Next. While there is traffic, it is enough to check
+// counters now and then, which costs nothing per packet.
+func (s *Session) WantsNextPacket() bool { return s.trafficAt != s.checked }
 
 // Due returns when Next must be called.
-func (p *Peer) Due() time.Duration { return p.until }
+func (s *Session) Due() time.Duration { return s.due }
 
-// Heard returns when the last packet came, up to half of Every too early; false: never.
-func (p *Peer) Heard() (time.Duration, bool) { return max(0, p.heard), p.heard >= 0 }
+// LastPacket returns when the last packet came, up to half of Every too early; false: never.
+func (s *Session) LastPacket() (time.Duration, bool) { return max(0, s.packetAt), s.packetAt >= 0 }
 
 // RTT returns the smoothed round-trip time; 0: unknown.
-func (p *Peer) RTT() time.Duration { return p.rtt }
+func (s *Session) RTT() time.Duration { return s.smoothed }
 
 // Probes returns how many probes were sent, and how many of them were not answered in time.
-func (p *Peer) Probes() (sent, lost uint64) { return p.total, p.lost }
+func (s *Session) Probes() (sent, lost uint64) { return s.total, s.lost }
 
 // Loss returns the fraction, 0 to 1, of the last Window probes that were not answered.
-func (p *Peer) Loss() float64 {
-	replied, known := p.answers, p.known
-	if p.asked && replied&1 == 0 { // the last probe may still be answered
+func (s *Session) Loss() float64 {
+	replied, known := s.answered, s.probed
+	if s.inFlight && replied&1 == 0 { // the last probe may still be answered
 		replied, known = replied>>1, known-1
 	}
 	if known <= 0 {
@@ -157,176 +178,178 @@ func (p *Peer) Loss() float64 {
 
 // Traffic reports that the peer has sent packets since the last check: now if exact, or
 // otherwise at any time since the last Next.
-func (p *Peer) Traffic(exact bool, now time.Duration) {
-	at := p.look
+func (s *Session) Traffic(exact bool, now time.Duration) {
+	at := s.checked
 	if exact {
 		at = now
 	}
-	p.look, p.came = now, now
-	if p.state != Up && !p.Deaf() { // probe it to learn its state
-		p.ask, p.pause = now, 0
-		if p.total > 0 {
-			p.ask = max(now, p.last()+leastTimeout)
+	s.checked, s.trafficAt = now, now
+	if s.state != Up && !s.OneWay() { // probe it to learn its state
+		s.probeAt, s.interval = now, 0
+		if s.total > 0 {
+			s.probeAt = max(now, s.lastProbeAt()+minTimeout)
 		}
 	}
-	p.hear(at)
-	if p.replied < 0 {
-		p.missed, p.state = 0, Up
+	s.recordPacket(at)
+	if s.answerAt < 0 {
+		s.lostInRow, s.state = 0, Up
 	}
-	p.next(now)
+	s.schedule(now)
 }
 
-// hear records that the peer sent a packet at the given time.
-func (p *Peer) hear(at time.Duration) {
-	p.heard = max(p.heard, at)
-	p.quiet, p.silent, p.denials = p.heard+p.set.Every, 0, 0
+// recordPacket records that the peer sent a packet at the given time.
+func (s *Session) recordPacket(at time.Duration) {
+	s.packetAt = max(s.packetAt, at)
+	s.silentFrom, s.lostInSilence, s.errors = s.packetAt+s.settings.Every, 0, 0
 }
 
-// last returns when the last probe was sent.
-func (p *Peer) last() time.Duration { return p.sent[(p.seq-1)%timed] }
+// lastProbeAt returns when the last probe was sent.
+func (s *Session) lastProbeAt() time.Duration { return s.sent[(s.seq-1)%timedProbes] }
 
-// Refused reports that a probe could not be sent. Until a packet comes from the peer, its
+// SendFailed reports that a probe could not be sent. Until a packet comes from the peer, its
 // silence does not mean that it is idle.
-func (p *Peer) Refused() { p.denials = enoughDenials }
+func (s *Session) SendFailed() { s.errors = enoughErrors }
 
-// Doubt reports that an error said that the peer cannot be reached: it is probed now,
+// UnreachableError reports that an error said that the peer cannot be reached: it is probed now,
 // unless a probe was just sent.
-func (p *Peer) Doubt(now time.Duration) {
-	if p.asked {
-		p.denials = min(p.denials+1, enoughDenials)
+func (s *Session) UnreachableError(now time.Duration) {
+	if s.inFlight {
+		s.errors = min(s.errors+1, enoughErrors)
 	}
-	if p.state == Up && !p.asked && (p.total == 0 || now-p.last() >= leastTimeout) {
-		p.ask, p.until, p.quiet = now, now, now
+	if s.state == Up && !s.inFlight && (s.total == 0 || now-s.lastProbeAt() >= minTimeout) {
+		s.probeAt, s.due, s.silentFrom = now, now, now
 	}
 }
 
 // Recent reports whether the number is that of one of the recent probes.
-func (p *Peer) Recent(seq uint16) bool { return int(p.seq-1-seq) < p.known }
+func (s *Session) Recent(seq uint16) bool { return int(s.seq-1-seq) < s.probed }
 
 // Answer reports an answer to a probe. It returns whether this is the first answer to one
 // of the recent probes.
-func (p *Peer) Answer(seq uint16, now time.Duration) bool {
-	back := int(p.seq - 1 - seq)
-	if back >= p.known || p.answers>>back&1 != 0 {
+func (s *Session) Answer(seq uint16, now time.Duration) bool {
+	back := int(s.seq - 1 - seq)
+	if back >= s.probed || s.answered>>back&1 != 0 {
 		return false
 	}
-	p.answers |= 1 << back
+	s.answered |= 1 << back
 	// After lost probes the answer may have been delayed by the peer's neighbour
 	// discovery: that is not a round-trip time.
-	if back < timed && (p.missed == 0 || p.rtt == 0) {
-		p.measure(now - p.sent[seq%timed])
+	if back < timedProbes && (s.lostInRow == 0 || s.smoothed == 0) {
+		s.measure(now - s.sent[seq%timedProbes])
 	}
 	if back == 0 {
-		p.asked = false
+		s.inFlight = false
 	}
-	p.look = now
-	p.hear(now)
-	p.replied, p.missed, p.pause, p.state = now, 0, 0, Up
-	p.ask = now + p.jitter(p.set.Every)
-	p.next(now)
+	s.checked = now
+	s.recordPacket(now)
+	s.answerAt, s.lostInRow, s.interval, s.state = now, 0, 0, Up
+	s.probeAt = now + s.jitter(s.settings.Every)
+	s.schedule(now)
 	return true
 }
 
 // measure adds a round-trip time to the average (RFC 6298 section 2).
-func (p *Peer) measure(r time.Duration) {
+func (s *Session) measure(r time.Duration) {
 	r = max(r, 1)
-	if p.rtt == 0 {
-		p.rtt, p.deviation = r, r/2
+	if s.smoothed == 0 {
+		s.smoothed, s.deviation = r, r/2
 		return
 	}
-	p.deviation += ((p.rtt - r).Abs() - p.deviation) / 4
-	p.rtt += (r - p.rtt) / 8
+	s.deviation += ((s.smoothed - r).Abs() - s.deviation) / 4
+	s.smoothed += (r - s.smoothed) / 8
 }
 
 // timeout returns how long to wait for an answer.
-func (p *Peer) timeout() time.Duration {
-	needed := p.rtt + 4*p.deviation
-	return min(max(needed, p.jitter(leastTimeout)), mostTimeout)
+func (s *Session) timeout() time.Duration {
+	needed := s.smoothed + 4*s.deviation
+	return min(max(needed, s.jitter(minTimeout)), maxTimeout)
 }
 
 // Next does what is due: it counts the probe in flight as lost after its timeout, and
 // returns whether to send another probe, and its sequence number. Traffic must have been
 // reported before.
-func (p *Peer) Next(now time.Duration) (seq uint16, probe bool) {
-	p.look = now
-	if p.asked && now-p.last() >= p.timeout() {
-		p.miss(now)
+func (s *Session) Next(now time.Duration) (seq uint16, probe bool) {
+	s.checked = now
+	if s.inFlight && now-s.lastProbeAt() >= s.timeout() {
+		s.probeLost(now)
 	}
-	if p.asked || now < p.ask {
-		p.next(now)
+	if s.inFlight || now < s.probeAt {
+		s.schedule(now)
 		return 0, false
 	}
-	seq = p.seq
-	p.seq++
-	p.total++
-	p.asked = true
-	p.sent[seq%timed] = now
-	p.answers = p.answers << 1 & (1<<Window - 1)
-	p.known = min(p.known+1, Window)
-	p.next(now)
+	seq = s.seq
+	s.seq++
+	s.total++
+	s.inFlight = true
+	s.sent[seq%timedProbes] = now
+	s.answered = s.answered << 1 & (1<<Window - 1)
+	s.probed = min(s.probed+1, Window)
+	s.schedule(now)
 	return seq, true
 }
 
-// next sets when Next is due. Traffic of a peer that is up or suspect must be checked
+// schedule sets when Next is due. Traffic of a peer that is up or suspect must be checked
 // regularly.
-func (p *Peer) next(now time.Duration) {
-	p.until = p.ask
-	if p.asked {
-		p.until = p.last() + p.timeout()
+func (s *Session) schedule(now time.Duration) {
+	s.due = s.probeAt
+	if s.inFlight {
+		s.due = s.lastProbeAt() + s.timeout()
 	}
-	if p.state == Up || p.state == Suspect {
-		p.until = min(p.until, now+p.set.Every/glances)
+	if s.state == Up || s.state == Suspect {
+		s.due = min(s.due, now+s.settings.Every/trafficChecks)
 	}
 }
 
-// miss records that the last probe was lost.
-func (p *Peer) miss(now time.Duration) {
-	p.asked = false
-	p.lost++
+// probeLost records that the last probe was lost.
+func (s *Session) probeLost(now time.Duration) {
+	s.inFlight = false
+	s.lost++
 	switch {
-	case p.replied >= p.last(): // a late answer to an earlier probe came
+	case s.answerAt >= s.lastProbeAt(): // a late answer to an earlier probe came
 		return
-	case p.replied < 0 && (now < p.quiet || p.heard >= p.last()): // the peer never answers, and need not
-		p.ask = max(now, min(p.last()+p.jitter(p.set.Every), p.quiet))
+	case s.answerAt < 0 && (now < s.silentFrom || s.packetAt >= s.lastProbeAt()): // the peer never answers, and need not
+		s.probeAt = max(now, min(s.lastProbeAt()+s.jitter(s.settings.Every), s.silentFrom))
 		return
 	}
-	if p.missed == 0 {
-		p.since = p.last()
+	if s.lostInRow == 0 {
+		s.firstLostAt = s.lastProbeAt()
 	}
-	p.missed++
-	p.ask = now
-	limit := min(suspectAfter, p.set.After)
-	if now >= p.quiet {
-		p.silent++
-	} else if p.missed >= limit {
-		p.ask = min(p.later(now), p.quiet)
+	s.lostInRow++
+	s.probeAt = now
+	limit := min(suspectAfter, s.settings.After)
+	if now >= s.silentFrom {
+		s.lostInSilence++
+	} else if s.lostInRow >= limit {
+		s.probeAt = min(s.retryAt(now), s.silentFrom)
 	}
 	switch {
-	case p.silent >= p.set.After:
-		p.state = Down
-		if p.mayBeIdle() {
-			p.state = Suspect
+	case s.lostInSilence >= s.settings.After:
+		s.state = Down
+		if s.mayBeIdle() {
+			s.state = Suspect
 		}
-		p.ask = p.later(now)
-	case p.missed >= limit && p.state == Up, p.state == Down && p.silent == 0 && p.last() >= p.heard:
-		p.state = Suspect
+		s.probeAt = s.retryAt(now)
+	case s.lostInRow >= limit && s.state == Up, s.state == Down && s.lostInSilence == 0 && s.lastProbeAt() >= s.packetAt:
+		s.state = Suspect
 	}
 }
 
 // mayBeIdle reports whether the peer's silence proves nothing.
-func (p *Peer) mayBeIdle() bool { return p.replied < 0 && p.heard >= 0 && p.denials < enoughDenials }
+func (s *Session) mayBeIdle() bool {
+	return s.answerAt < 0 && s.packetAt >= 0 && s.errors < enoughErrors
+}
 
-// later returns when to probe a peer again that does not answer: less and less often.
-func (p *Peer) later(now time.Duration) time.Duration {
-	p.pause = min(max(2*p.pause, 2*leastTimeout), max(p.set.Every, leastTimeout))
-	return max(now, p.last()+p.jitter(p.pause))
+// retryAt returns when to probe a peer again that does not answer: less and less often.
+func (s *Session) retryAt(now time.Duration) time.Duration {
+	s.interval = min(max(2*s.interval, 2*minTimeout), max(s.settings.Every, minTimeout))
+	return max(now, s.lastProbeAt()+s.jitter(s.interval))
 }
 
 // jitter returns between three quarters of a time and all of it (mechanisms 1.9). The
 // result depends on the number of the probe and on that of the peer's first probe, so that
 // many peers are not probed at the same moments.
-func (p *Peer) jitter(t time.Duration) time.Duration {
-	x := uint32(p.first)<<16 | uint32(p.seq)
+func (s *Session) jitter(t time.Duration) time.Duration {
+	x := uint32(s.first)<<16 | uint32(s.seq)
 	x = (x ^ x>>16) * 0x7feb352d
 	x = (x ^ x>>15) * 0x846ca68b
 	return t - t/4*time.Duration(x>>24)/256

@@ -10,7 +10,7 @@ import (
 // world simulates a peer, the path to it, and the caller of a Peer.
 type world struct {
 	t   *testing.T
-	p   *Peer
+	p   *Session
 	now time.Duration
 
 	rtt     time.Duration // of answers; negative: none
@@ -39,7 +39,7 @@ func (w *world) run(until time.Duration) {
 		for w.traffic > 0 && w.now >= w.next {
 			w.packets++
 			w.next = w.now + w.traffic
-			if w.p.Attentive() {
+			if w.p.WantsNextPacket() {
 				w.told++
 				w.seen = w.packets
 				w.p.Traffic(true, w.now)
@@ -118,7 +118,7 @@ func TestDown(t *testing.T) {
 			silent := w.now
 			w.rtt, w.traffic = -1, 0
 			clear(w.answers)
-			bound := set.Every + time.Duration(set.After)*leastTimeout
+			bound := set.Every + time.Duration(set.After)*minTimeout
 			for s, _ := w.p.State(); s != Down; s, _ = w.p.State() {
 				w.run(w.now + tick)
 				if w.now > silent+bound+time.Duration(2+set.After)*tick {
@@ -126,7 +126,7 @@ func TestDown(t *testing.T) {
 				}
 			}
 			_, missed := w.p.State()
-			if at, _ := w.p.Heard(); missed < set.After || w.now < at+set.Every {
+			if at, _ := w.p.LastPacket(); missed < set.After || w.now < at+set.Every {
 				t.Errorf("%+v: heard at %v, down at %v after %d", set, at, w.now, missed)
 			}
 			want := fmt.Sprintf("[up 0 suspect %d down %d]", min(suspectAfter, set.After), missed)
@@ -145,12 +145,12 @@ func TestDown(t *testing.T) {
 			} else {
 				w.traffic, w.next = set.Every/4, w.now
 			}
-			within := leastTimeout + 2*mostTimeout // for a probe that is in flight, the next one, and the timeout of that
+			within := minTimeout + 2*maxTimeout // for a probe that is in flight, the next one, and the timeout of that
 			if w.traffic == 0 {
 				within = set.Every + time.Second
 			}
 			w.run(w.now + within)
-			if s, _ := w.p.State(); w.traffic == 0 && s != Up || w.traffic > 0 && (s != Suspect || !w.p.Deaf()) {
+			if s, _ := w.p.State(); w.traffic == 0 && s != Up || w.traffic > 0 && (s != Suspect || !w.p.OneWay()) {
 				t.Errorf("%+v: %v %v after it is there again", set, s, within)
 			}
 		}
@@ -171,7 +171,7 @@ func TestDeaf(t *testing.T) {
 			w.rtt = -1
 			clear(w.answers)
 			begun, limit := w.now, min(suspectAfter, set.After)
-			bound := set.Every + time.Duration(limit)*leastTimeout
+			bound := set.Every + time.Duration(limit)*minTimeout
 			for s, _ := w.p.State(); s != Suspect; s, _ = w.p.State() {
 				w.run(w.now + tick)
 				if w.now > begun+bound+time.Duration(2+limit)*tick {
@@ -179,7 +179,7 @@ func TestDeaf(t *testing.T) {
 				}
 			}
 			w.run(w.now + set.Every) // at least one packet arrives
-			if !w.p.Deaf() {
+			if !w.p.OneWay() {
 				t.Errorf("%s: not known to send", name)
 			}
 			before, told, since := w.probes, w.told, w.now
@@ -188,7 +188,7 @@ func TestDeaf(t *testing.T) {
 			if n := w.probes - before; n < 15 || n > 42 {
 				t.Errorf("%s: %d probes in %v", name, n, w.now-since)
 			}
-			if n := w.told - told; n > 2*20*glances {
+			if n := w.told - told; n > 2*20*trafficChecks {
 				t.Errorf("%s: told at once %d times in %v", name, n, w.now-since)
 			}
 			if want := fmt.Sprintf("[up 0 suspect %d]", limit); fmt.Sprint(w.states) != want {
@@ -200,14 +200,14 @@ func TestDeaf(t *testing.T) {
 				t.Errorf("%s: %v after %d", name, s, missed)
 			}
 			w.rtt, w.traffic = -1, 0 // finally it also sends nothing
-			w.run(w.now + 2*set.Every + time.Duration(set.After)*leastTimeout)
+			w.run(w.now + 2*set.Every + time.Duration(set.After)*minTimeout)
 			if s, _ := w.p.State(); s != Down {
 				t.Errorf("%s: %v", name, s)
 			}
 			// Its packet causes a probe at once; it answers, and was not suspect in between.
 			w.rtt, w.traffic, w.next = 20*time.Millisecond, time.Hour, w.now
 			changes := len(w.states)
-			w.run(w.now + 3*leastTimeout + 10*tick)
+			w.run(w.now + 3*minTimeout + 10*tick)
 			if s, _ := w.p.State(); s != Up || len(w.states) != changes+1 {
 				t.Errorf("%s: %v after it is heard: %v", name, s, w.states)
 			}
@@ -226,7 +226,7 @@ func TestSet(t *testing.T) {
 		t.Errorf("%v, RTT %v, %d probes", s, w.p.RTT(), w.probes)
 	}
 	w.rtt = -1
-	w.run(w.now + usual.Every + time.Duration(usual.After+1)*leastTimeout)
+	w.run(w.now + usual.Every + time.Duration(usual.After+1)*minTimeout)
 	if s, _ := w.p.State(); s != Down {
 		t.Errorf("%v", s)
 	}
@@ -259,7 +259,7 @@ func TestSilent(t *testing.T) {
 	if w.probes > 5+2+1000/18 {
 		t.Errorf("%d probes", w.probes)
 	}
-	if at, ok := w.p.Heard(); !ok || w.now-at > 10*time.Second+usual.Every/2+tick {
+	if at, ok := w.p.LastPacket(); !ok || w.now-at > 10*time.Second+usual.Every/2+tick {
 		t.Errorf("heard at %v, it is %v", at, w.now)
 	}
 	w.traffic = 0
@@ -267,16 +267,16 @@ func TestSilent(t *testing.T) {
 	if s, _ := w.p.State(); s != Suspect || fmt.Sprint(w.states) != "[down 5 up 0 suspect 3]" {
 		t.Errorf("%v, %v", s, w.states)
 	}
-	for w.p.asked { // one error that may be forged
+	for w.p.inFlight { // one error that may be forged
 		w.run(w.now + tick)
 	}
-	w.p.Doubt(w.now)
+	w.p.UnreachableError(w.now)
 	w.run(w.now + 2*usual.Every)
 	if s, _ := w.p.State(); s != Suspect {
 		t.Errorf("%v after one error", s)
 	}
-	for until := w.now + 3*usual.Every; w.now < until; w.run(w.now + leastTimeout/2) { // one to each probe
-		w.p.Doubt(w.now)
+	for until := w.now + 3*usual.Every; w.now < until; w.run(w.now + minTimeout/2) { // one to each probe
+		w.p.UnreachableError(w.now)
 	}
 	if s, _ := w.p.State(); s != Down {
 		t.Errorf("%v after errors", s)
@@ -322,7 +322,7 @@ func TestDoubt(t *testing.T) {
 	w.run(5 * time.Second)
 	before := w.probes
 	for range 100 {
-		w.p.Doubt(w.now)
+		w.p.UnreachableError(w.now)
 		w.run(w.now + tick)
 	}
 	if n := w.probes - before; n != 1 {
@@ -354,7 +354,7 @@ func TestRestart(t *testing.T) {
 // The probes of many peers that start together are spread over time.
 func TestSpread(t *testing.T) {
 	const peers = 10000
-	var list []*Peer
+	var list []*Session
 	for i := range peers {
 		list = append(list, New(usual, uint16(i*7919), 0))
 	}
@@ -405,23 +405,23 @@ func FuzzPeer(f *testing.F) {
 			case 3:
 				exact := op%2 == 0
 				p.Traffic(exact, now)
-				if s, _ := p.State(); s == Unknown || s == Down && p.replied < 0 {
+				if s, _ := p.State(); s == Unknown || s == Down && p.answerAt < 0 {
 					t.Fatalf("%v with a packet", s)
 				}
-				if at, _ := p.Heard(); exact || at > heard {
+				if at, _ := p.LastPacket(); exact || at > heard {
 					heard, doubted = at, false
 				}
-				if p.Attentive() {
+				if p.WantsNextPacket() {
 					t.Fatal("the next packet would be told of, too")
 				}
 			case 4:
 				doubted = true
-				p.Doubt(now)
+				p.UnreachableError(now)
 			}
 			s, missed := p.State()
 			// A peer that is down and sends a packet is probed at once, before its state changes.
-			atOnce := p.asked || p.ask <= now+leastTimeout
-			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every && !atOnce || p.Deaf() && s != Suspect {
+			atOnce := p.inFlight || p.probeAt <= now+minTimeout
+			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every && !atOnce || p.OneWay() && s != Suspect {
 				t.Fatalf("%v after %d, heard at %v, it is %v", s, missed, heard, now)
 			}
 			if loss := p.Loss(); loss < 0 || loss > 1 || p.RTT() < 0 || missed < 0 || missed > 0 && s == Up && missed >= 4 {

@@ -137,7 +137,7 @@ func TestHeard(t *testing.T) {
 		t.Error("known")
 	}
 	n.deaf = false
-	p.Heard(n.now)
+	p.Received(n.now)
 	n.run(p, 5*time.Second)
 	want(t, p, 1400, Probe)
 	if p.Unknown() {
@@ -147,7 +147,7 @@ func TestHeard(t *testing.T) {
 	n.traffic, n.deaf = false, true
 	p = New(1500)
 	for range 3600 {
-		p.Heard(n.now)
+		p.Received(n.now)
 		n.run(p, time.Second)
 	}
 	if n.probes > 60 {
@@ -192,8 +192,8 @@ func TestTooBigVerified(t *testing.T) {
 		n.run(p, 2*time.Second)
 		want(t, p, 1500, Route)
 	}
-	if p.Forged() != 4 {
-		t.Errorf("%d forged", p.Forged())
+	if p.RefutedReports() != 4 {
+		t.Errorf("%d forged", p.RefutedReports())
 	}
 	n.mtu = 1400
 	p.TooBig(1400, false, n.now)
@@ -255,7 +255,7 @@ func TestLies(t *testing.T) {
 		p.TooBig(600, false, n.now)
 		n.run(p, 200*time.Millisecond)
 		if mtu, _ := p.MTU(); mtu != 1500 {
-			t.Fatalf("%d after %d lies", mtu, p.Forged())
+			t.Fatalf("%d after %d lies", mtu, p.RefutedReports())
 		}
 	}
 }
@@ -391,8 +391,8 @@ func TestTrustReturns(t *testing.T) {
 		p.TooBig(1400, false, n.now)
 		n.run(p, 2*time.Minute)
 	}
-	if p.Forged() != 20 {
-		t.Errorf("%d forged", p.Forged())
+	if p.RefutedReports() != 20 {
+		t.Errorf("%d forged", p.RefutedReports())
 	}
 	n.mtu = 1400
 	p.TooBig(1400, false, n.now)
