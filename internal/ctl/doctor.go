@@ -26,7 +26,7 @@ Exit status: 0 if no check FAILs, 1 if one does, 2 wrong use.`,
 		ValidArgsFunction: completePeer,
 	}
 	asJSON := jsonFlag(cmd)
-	socket := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket (default that of the configuration)")
+	socket := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket, if it is not that of the configuration")
 	cmd.Flags().StringVar(&o.Config, "config", "", "`PATH` of the configuration file (default the daemon's, or /etc/sixfour.toml)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Names = args

@@ -192,6 +192,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 	} {
 		r := a.reload(t, c.config)
 		for _, said := range c.said {
+			a.wait(t, said) // the log is written later
 			if !strings.Contains(r.Error, a.config+said) && !strings.Contains(r.Error, said) || strings.Count(a.log.String(), said) != 1 {
 				t.Errorf("%q: %+v, want %q, once in the log", c.config, r, said)
 			}
