@@ -61,7 +61,7 @@ func (o *ICMPInbound) Run() {
 				o.Failed(o.rx, err)
 				return
 			}
-			o.log.Warn("receive", zap.Error(err))
+			o.log.Warn("cannot receive packets", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}

@@ -154,7 +154,7 @@ func (in *Inbound) Run() {
 				in.Plane.Failed(in.Rx, err)
 				return
 			}
-			in.drops.log.Warn("receive", zap.Error(err))
+			in.drops.log.Warn("cannot receive packets", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}

@@ -415,7 +415,7 @@ func (e *Engine) close(regular bool) {
 	}
 	if e.segments != nil {
 		if err := e.segments.Close(); err != nil {
-			e.log.Warn("close", zap.Error(err))
+			e.log.Warn("cannot close the socket that records merged packets", zap.Error(err))
 		}
 	}
 }

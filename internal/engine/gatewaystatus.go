@@ -27,7 +27,7 @@ func newGatewayStatus(cfg *config.Gateway, w gateway.Wanted, done gateway.Done, 
 		case err != nil:
 			d.State, d.Detail = api.HalfFailed, oneLine(err)
 		case w.Default == nil:
-			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("tunnel %s cannot carry packets yet: packets still take the old default route", cfg.DefaultRoute)
+			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("tunnel %s cannot carry packets yet, so packets still take the old default route", cfg.DefaultRoute)
 		case w.Default.Index == 0:
 			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("there is no interface %s: packets to it are lost", cfg.DefaultRoute)
 		}

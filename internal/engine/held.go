@@ -43,9 +43,9 @@ func (t *tunnel) around(remote netip.Addr, answer netcfg.Answer) string {
 	case !first.IsValid():
 		return ""
 	case first.IsSingleIP():
-		return fmt.Sprintf("a route to %v through the uplink: routes contains this address, so the tunnel's own packets would enter %s again: remove it from routes", remote, t.cfg.Name)
+		return fmt.Sprintf("a route to %v through the uplink: the key routes contains this address, so the tunnel's own packets would enter %s again: remove it from routes", remote, t.cfg.Name)
 	}
-	return fmt.Sprintf("a route to %v through the uplink: routes contains %v, which would lead the tunnel's own packets into %s again and is not set until then: ip route add %v/%d via GATEWAY dev UPLINK",
+	return fmt.Sprintf("a route to %v through the uplink: the key routes contains %v, which would lead the tunnel's own packets into %s again, so it is not set until there is such a route: ip route add %v/%d via GATEWAY dev UPLINK",
 		remote, first, t.cfg.Name, remote, remote.BitLen())
 }
 
