@@ -264,12 +264,9 @@ func (e *evaluation) state() uint32 {
 }
 
 func (e *evaluation) lookup(c *chain, x *expr.Lookup) (ternary, verdict) {
-	s := c.sets[x.SetName]
-	n := 0
+	s, n := c.sets[x.SetName], 0
 	if s != nil {
-		for _, el := range s.elements {
-			n = max(n, len(el.Key))
-		}
+		n = s.length
 	}
 	found, el := s.find(e.registers.load(x.SourceRegister, n))
 	if x.Invert {
@@ -282,10 +279,8 @@ func (e *evaluation) lookup(c *chain, x *expr.Lookup) (ternary, verdict) {
 		e.registers.store(x.DestRegister, unknownValue(16))
 		return found, noVerdict
 	}
-	if el != nil {
-		if v := parseVerdict(el.Val); v != nil {
-			return found, verdict{Verdict: *v}
-		}
+	if el != nil && el.verdict != nil {
+		return found, verdict{Verdict: *el.verdict}
 	}
 	return found, anyVerdict
 }

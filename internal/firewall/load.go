@@ -55,7 +55,7 @@ func (e *evaluation) payload(x *expr.Payload) {
 	v := unknownValue(n)
 	switch {
 	case inside:
-		v = value{e.head.b[at : at+n], e.head.known[at : at+n]}
+		v = e.head.part(at, at+n)
 	case behind:
 		v = knownValue(e.packet.Payload[at : at+n])
 	}

@@ -11,13 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// set holds the elements of a set or a map.
-type set struct {
-	interval bool
-	concat   bool
-	elements []nftables.SetElement
-}
-
 // answerLimit bounds the wait for the kernel's answer. A kernel without nf_tables does
 // not answer some requests.
 const answerLimit = 5 * time.Second
@@ -133,9 +126,7 @@ func readSets(conn *nftables.Conn, t tableName) (map[string]*set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list nftables set %s of table %s: %w", s.Name, t.name, err)
 		}
-		// The kernel does not mark all concatenations as such; their ranges show it.
-		concat := s.Concatenation || slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return len(e.KeyEnd) > 0 })
-		sets[s.Name] = &set{interval: s.Interval, concat: concat, elements: elements}
+		sets[s.Name] = newSet(s.Interval && !s.Concatenation, elements)
 	}
 	return sets, nil
 }

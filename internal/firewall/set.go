@@ -2,98 +2,108 @@ package firewall
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 )
 
-// find looks up a value: whether there is an element for it, and which. The element is
-// nil if several are possible.
-func (s *set) find(v value) (found ternary, e *nftables.SetElement) {
+// set is a set or a map.
+type set struct {
+	length   int // of the keys, in bytes
+	elements []element
+	others   *element // for what no element contains (nft: *); nil: there is none
+}
+
+// element is a range of keys.
+type element struct {
+	from, to []byte        // the first and the last key
+	fields   bool          // the ranges of fields of 4 bytes each are concatenated
+	verdict  *expr.Verdict // of a verdict map
+}
+
+// newSet makes a set of the kernel's elements. An interval is an element where it begins,
+// and another one, marked as an end, behind its last key; where the next interval begins
+// there, or there is no greater key, the end may be missing.
+func newSet(interval bool, list []nftables.SetElement) *set {
+	s := new(set)
+	if slices.ContainsFunc(list, func(e nftables.SetElement) bool { return len(e.KeyEnd) > 0 }) {
+		interval = false // concatenations have both ends in one element
+	}
+	slices.SortStableFunc(list, func(x, y nftables.SetElement) int {
+		return cmp.Or(bytes.Compare(x.Key, y.Key), cmp.Compare(len(x.KeyEnd), len(y.KeyEnd)))
+	})
+	for i, e := range list {
+		if e.IntervalEnd {
+			continue
+		}
+		one := element{from: e.Key, to: e.Key, verdict: parseVerdict(e.Val)}
+		switch {
+		case len(e.Key) == 0:
+			s.others = &one
+			continue
+		case len(e.KeyEnd) == len(e.Key): // of a concatenation; a prefix is a range, too
+			one.to, one.fields = e.KeyEnd, true
+		case interval:
+			one.to = before(list[i+1:], e.Key)
+		}
+		s.length = max(s.length, len(e.Key))
+		s.elements = append(s.elements, one)
+	}
+	return s
+}
+
+// before returns the key before the first one of a sorted list that is greater than key;
+// without one it is the greatest key.
+func before(list []nftables.SetElement, key []byte) []byte {
+	last := bytes.Repeat([]byte{0xff}, len(key))
+	for _, e := range list {
+		if len(e.Key) == len(key) && bytes.Compare(e.Key, key) > 0 {
+			last = bytes.Clone(e.Key)
+			for i := len(last) - 1; ; i-- { // minus 1
+				last[i]--
+				if last[i] != 0xff {
+					return last
+				}
+			}
+		}
+	}
+	return last
+}
+
+// find looks up a value: whether there is an element for it, and which. The element is nil
+// if several are possible. A set that was not read may contain anything.
+func (s *set) find(v value) (found ternary, e *element) {
 	if s == nil {
 		return maybe, nil
 	}
-	if s.interval && !s.concat {
-		return s.findInterval(v)
-	}
 	for i := range s.elements {
-		switch holds(&s.elements[i], v) {
+		switch s.elements[i].contains(v) {
 		case yes:
 			return yes, &s.elements[i]
 		case maybe:
 			found = maybe
 		}
 	}
-	if found == no {
-		return s.findRest()
+	if found == no && s.others != nil {
+		return yes, s.others
 	}
 	return found, nil
 }
 
-// findRest returns the catch-all element, which has no key.
-func (s *set) findRest() (ternary, *nftables.SetElement) {
-	for i := range s.elements {
-		if len(s.elements[i].Key) == 0 && !s.elements[i].IntervalEnd {
-			return yes, &s.elements[i]
-		}
-	}
-	return no, nil
-}
-
-// findInterval looks up a value among intervals. Each element is the start of an
-// interval or, if it is marked so, the end of one.
-func (s *set) findInterval(v value) (ternary, *nftables.SetElement) {
-	if len(s.elements) == 0 {
-		return no, nil
-	}
-	if !v.allKnown() {
-		return maybe, nil
-	}
-	// If an interval ends where the next one starts, only the start counts.
-	bounds := slices.Clone(s.elements)
-	slices.SortStableFunc(bounds, func(a, b nftables.SetElement) int {
-		if c := bytes.Compare(a.Key, b.Key); c != 0 {
-			return c
-		}
-		switch {
-		case a.IntervalEnd == b.IntervalEnd:
-			return 0
-		case a.IntervalEnd:
-			return -1
-		}
-		return 1
-	})
-	var last *nftables.SetElement
-	for i := range bounds {
-		if len(bounds[i].Key) != len(v.b) {
-			continue
-		}
-		if bytes.Compare(bounds[i].Key, v.b) > 0 {
-			break
-		}
-		last = &bounds[i]
-	}
-	if last == nil || last.IntervalEnd {
-		return s.findRest()
-	}
-	return yes, last
-}
-
-// holds reports whether an element contains a value. A range of concatenated fields has
-// a range for each field. Each field has a multiple of 4 bytes, and a prefix is a range
-// for each 4 bytes, too.
-func holds(e *nftables.SetElement, v value) ternary {
-	if len(e.Key) == 0 || len(e.Key) > len(v.b) {
+func (e *element) contains(v value) ternary {
+	if len(e.from) > len(v.b) {
 		return no
 	}
-	if len(e.KeyEnd) != len(e.Key) {
-		return v.is(e.Key)
+	v = v.part(0, len(e.from))
+	if !e.fields {
+		return v.within(e.from, e.to)
 	}
-	answer := yes
-	for i := 0; i < len(e.Key); i += 4 {
-		end := min(i+4, len(e.Key))
-		part := value{v.b[i:end], v.known[i:end]}
-		answer = min(answer, part.within(e.Key[i:end], e.KeyEnd[i:end]))
+	result := yes
+	for i := 0; i < len(e.from); i += 4 {
+		end := min(i+4, len(e.from))
+		result = min(result, v.part(i, end).within(e.from[i:end], e.to[i:end]))
 	}
-	return answer
+	return result
 }

@@ -91,11 +91,17 @@ func (v value) compare(op expr.CmpOp, b []byte) ternary {
 
 // within reports whether v is between two values, both included.
 func (v value) within(from, to []byte) ternary {
-	if !v.allKnown() || len(from) != len(v.b) || len(to) != len(v.b) {
+	switch {
+	case bytes.Equal(from, to) && len(from) <= len(v.b):
+		return v.is(from)
+	case !v.allKnown() || len(from) != len(v.b) || len(to) != len(v.b):
 		return maybe
 	}
 	return ternaryOf(bytes.Compare(v.b, from) >= 0 && bytes.Compare(v.b, to) <= 0)
 }
+
+// part returns the bytes from an offset up to another.
+func (v value) part(from, to int) value { return value{v.b[from:to], v.known[from:to]} }
 
 // registers are the registers through which a rule's expressions pass values: 16 of 4
 // bytes or, over the same bytes, 4 of 16 (linux/netfilter/nf_tables.h).
@@ -125,7 +131,7 @@ func (r *registers) load(register uint32, n int) value {
 	if !ok {
 		return unknownValue(max(0, min(n, registersLen)))
 	}
-	return value{r.b[off : off+n], r.known[off : off+n]}
+	return r.part(off, off+n)
 }
 
 // store writes a value from a register on. Like the kernel, it pads the value to 4 bytes
