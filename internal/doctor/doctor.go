@@ -1,6 +1,6 @@
 // Package doctor checks everything that a tunnel needs, on this host and on the path to
-// each peer. For each thing it says whether it is in order and, if not, how to correct it.
-// It does not need a daemon, and changes nothing.
+// each peer. For each thing it says whether it is in order and, if not, how to correct
+// it. It does not need a daemon, and changes nothing.
 package doctor
 
 import (
@@ -27,8 +27,8 @@ type Result struct {
 	Mend    string          `json:"mend,omitempty"` // the command or line that corrects it
 }
 
-// Report is the results for the host, for each tunnel with its peers, and for the gateway,
-// if there is one.
+// Report is the results for the host, for each tunnel with its peers, and for the
+// gateway, if there is one.
 type Report struct {
 	Checks  []Result `json:"checks"`
 	Passed  int      `json:"passed"`
@@ -39,8 +39,8 @@ type Report struct {
 }
 
 const (
-	// atOnce is how many peers are checked concurrently: most of the time is spent waiting
-	// for answers that do not come.
+	// atOnce is how many peers are checked concurrently: most of the time is spent
+	// waiting for answers that do not come.
 	atOnce = 8
 	// checkLimit is the timeout of a check.
 	checkLimit = 20 * time.Second
@@ -140,8 +140,8 @@ func attempt[S any](ctx context.Context, about *S, check func(context.Context, *
 	}
 }
 
-// where returns the place in a stack trace where a panic began: the first line after those
-// of the runtime.
+// where returns the place in a stack trace where a panic began: the first line after
+// those of the runtime.
 func where(stack []byte) string {
 	lines := strings.Split(string(stack), "\n")
 	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "panic(") })
@@ -164,8 +164,8 @@ func (r *Report) add(c Check, tunnel, peer string, f finding.Finding) {
 	}
 }
 
-// reconsider corrects findings by the results of other checks: if the peer answers, packets
-// pass in both directions.
+// reconsider corrects findings by the results of other checks: if the peer answers,
+// packets pass in both directions.
 func reconsider(p *subject.Peer, findings []finding.Finding) {
 	passed := func(ids ...string) bool {
 		return slices.ContainsFunc(ids, func(id string) bool {

@@ -22,8 +22,8 @@ func pair(t *testing.T) (hosts, *daemon) {
 	return h, file(t, h.a, plain(outerA, outerB, 1))
 }
 
-// Each fault makes only its own check fail; checks that cannot work because of it are skipped.
-// There is no daemon on our side.
+// Each fault makes only its own check fail; checks that cannot work because of it are
+// skipped. There is no daemon on our side.
 func TestFaults(t *testing.T) {
 	const forward = "table inet f { chain c { type filter hook forward priority 0; %s; }; }"
 	for _, test := range []struct {
@@ -87,8 +87,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// asymmetric gives a a second link by which a sends to b, while b's packets still arrive by
-// the first:
+// asymmetric gives a a second link by which a sends to b, while b's packets still arrive
+// by the first:
 //
 //	wa 198.51.101.10/24 ─── rw .1
 func asymmetric(t *testing.T, h hosts) {

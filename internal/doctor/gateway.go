@@ -123,8 +123,8 @@ func checkInternet4(ctx context.Context, g *gateway) finding.Finding {
 
 func checkInternet6(ctx context.Context, g *gateway) finding.Finding { return g.checkInternet(ctx, 6) }
 
-// checkInternet pings a host on the internet: through the tunnel and, if there is no answer,
-// by the old route, to find out which of the two is broken.
+// checkInternet pings a host on the internet: through the tunnel and, if there is no
+// answer, by the old route, to find out which of the two is broken.
 func (g *gateway) checkInternet(ctx context.Context, version int) finding.Finding {
 	through := g.cfg.DefaultRoute != "" && (version == 4 && g.cfg.IPv4 || version == 6 && g.cfg.IPv6)
 	serves := len(g.cfg.Masquerade) > 0 && (version == 4 || g.serves6())
@@ -155,8 +155,8 @@ func (g *gateway) checkInternet(ctx context.Context, version int) finding.Findin
 	return g.pingFromClient(ctx, target)
 }
 
-// lacksRoute reports whether this host has no route to the internet for an IP version that the
-// user did not ask to test, but has one for the other version.
+// lacksRoute reports whether this host has no route to the internet for an IP version
+// that the user did not ask to test, but has one for the other version.
 func (g *gateway) lacksRoute(version int) bool {
 	if !g.cfg.DefaultProbe {
 		return false
@@ -169,8 +169,8 @@ func (g *gateway) lacksRoute(version int) bool {
 	return !routed[true] && routed[false]
 }
 
-// private6 reports whether all IPv6 addresses of the default route's tunnel are in fc00::/7.
-// The peer then needs IPv6 internet access of its own, and masquerades.
+// private6 reports whether all IPv6 addresses of the default route's tunnel are in
+// fc00::/7. The peer then needs IPv6 internet access of its own, and masquerades.
 func (g *gateway) private6() bool {
 	some := false
 	for _, t := range g.h.Config.Tunnels {
@@ -269,8 +269,8 @@ func (g *gateway) ownRules(target netip.Addr, into string) (f finding.Finding, b
 	return f, false
 }
 
-// ping pings a host by the route for packets with a mark, and returns the interface of that
-// route.
+// ping pings a host by the route for packets with a mark, and returns the interface of
+// that route.
 func (g *gateway) ping(ctx context.Context, target netip.Addr, mark uint32) (o prober.Outcome, device string, err error) {
 	route, err := g.h.Router.To(target, netip.Addr{}, mark)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A tunnel that leads to the internet is checked for it, at the end that uses it and at the
-// end that serves it.
+// A tunnel that leads to the internet is checked for it, at the end that uses it and at
+// the end that serves it.
 func TestGateway(t *testing.T) {
 	const probe = "probe = \"203.0.113.1\"\n" // the router's address on b's link
 	client := "[gateway]\ndefault_route = true\n" + probe + double(1, `address = ["10.0.0.1/30"]`)
@@ -104,8 +104,8 @@ func TestGatewayWithoutIPv6(t *testing.T) {
 	}
 }
 
-// Without a host that answers, not everything is in order, and a stopped daemon gives no access
-// to the internet.
+// Without a host that answers, not everything is in order, and a stopped daemon gives no
+// access to the internet.
 func TestGatewayUnreached(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)

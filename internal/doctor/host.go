@@ -180,7 +180,8 @@ func checkIPTables(_ context.Context, h *subject.Host) finding.Finding {
 	return finding.Passed("iptables-legacy has no tables: nftables shows all rules")
 }
 
-// checkTunFor checks access for the user that the daemon runs as: this program may be root.
+// checkTunFor checks access for the user that the daemon runs as: this program may be
+// root.
 func checkTunFor(h *subject.Host, path string) finding.Finding {
 	if h.PID == 0 && h.Unit != nil {
 		if why := h.Unit.HidesTun(path); why != "" {

@@ -118,8 +118,8 @@ func unharmed(t *testing.T, all ...*daemon) {
 	}
 }
 
-// Probes cause neither drops nor warnings at either end, in any mode, and whether the interface
-// has the layer's address or the daemon answers for it.
+// Probes cause neither drops nor warnings at either end, in any mode, and whether the
+// interface has the layer's address or the daemon answers for it.
 func TestUnharmed(t *testing.T) {
 	all := append(ends[:len(ends):len(ends)], struct{ name, a, b string }{"4in6in4 whose layer is the daemon's",
 		double(1, `address = ["10.0.0.1/30"]`), double(2, `address = ["10.0.0.2/30"]`)})
@@ -179,8 +179,8 @@ func TestOneWay(t *testing.T) {
 	verdict(t, b.consult(t, nil), "answer", finding.Fail, "nothing comes back through the tunnel")
 }
 
-// If no host on the link has the peer's address, doctor does not claim that the peer sent an
-// error.
+// If no host on the link has the peer's address, doctor does not claim that the peer sent
+// an error.
 func TestNobodyOnTheLink(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -230,8 +230,8 @@ func TestTwoDaemons(t *testing.T) {
 	verdict(t, r, "kernel_tunnel", finding.Fail, fmt.Sprintf("another sixfourd (process %d) has a tunnel with the same ends", second.cmd.Process.Pid))
 }
 
-// A daemon in another mount namespace, such as that of a container, has another file at the
-// same path.
+// A daemon in another mount namespace, such as that of a container, has another file at
+// the same path.
 func TestTwoDaemonsInTwoMountNamespaces(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)
@@ -266,7 +266,8 @@ func TestBrokenFile(t *testing.T) {
 	verdict(t, r, "daemon", finding.Skip, "the file that says where its control socket is has errors")
 }
 
-// Packets of the tunnel expire on the path because their TTL is too small: a router reports it.
+// Packets of the tunnel expire on the path because their TTL is too small: a router
+// reports it.
 func TestSmallTTL(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t)

@@ -85,7 +85,7 @@ func (e *Engine) takeEffect() {
 func (r *reload) open(t *tunnel) error {
 	r.e.heartbeat()
 	s := t.settings()
-	s.Impatient = r.impatient()
+	s.NoWait = r.impatient()
 	s.Routes = nil
 	if err := r.e.open(t, s); err != nil {
 		return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
@@ -108,7 +108,7 @@ func (r *reload) leave() error {
 		if c.t.link == nil { // the interface is gone and will be made again
 			continue
 		}
-		if err := c.t.link.Leave(c.t.addressesOf(&c.cfg), c.cfg.Routes); err != nil {
+		if err := c.t.link.RemoveOthers(c.t.addressesOf(&c.cfg), c.cfg.Routes); err != nil {
 			return fmt.Errorf("tunnel %s: %w", c.t.cfg.Name, err)
 		}
 	}
@@ -119,7 +119,7 @@ func (r *reload) leave() error {
 		if t.link == nil || len(keep) == len(t.cfg.Routes) {
 			continue
 		}
-		if err := t.link.Leave(t.addresses(), keep); err != nil {
+		if err := t.link.RemoveOthers(t.addresses(), keep); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
 	}
@@ -149,8 +149,8 @@ func (e *Engine) takeAll(tunnels []*tunnel) error {
 		if t.link == nil {
 			continue
 		}
-		s, waited := t.settings(), t.link.Lacks() != nil
-		err := t.link.Take(s.Addresses, s.Routes)
+		s, waited := t.settings(), t.link.Missing() != nil
+		err := t.link.Add(s.Addresses, s.Routes)
 		switch {
 		case waited: // what was already missing is no reason to refuse a configuration
 			t.lack(err)
@@ -244,7 +244,7 @@ func (r *reload) undo() (err error) {
 		for _, c := range r.changes {
 			e.heartbeat()
 			if c.t.link != nil {
-				err = errors.Join(err, c.t.link.Leave(c.t.addressesOf(&c.old), c.old.Routes))
+				err = errors.Join(err, c.t.link.RemoveOthers(c.t.addressesOf(&c.old), c.old.Routes))
 			}
 		}
 	}
@@ -254,7 +254,7 @@ func (r *reload) undo() (err error) {
 	for _, t := range r.closed {
 		e.heartbeat()
 		s := t.settings()
-		s.Impatient = r.impatient()
+		s.NoWait = r.impatient()
 		if lost := e.open(t, s); lost != nil {
 			t.lack(lost)
 			err = errors.Join(err, fmt.Errorf("tunnel %s: %w", t.cfg.Name, lost))

@@ -98,12 +98,12 @@ func (t *tunnel) holdRoutes(before []netip.Prefix) {
 		return
 	}
 	routes := t.routes()
-	if err := t.link.Leave(t.addresses(), routes); err != nil {
+	if err := t.link.RemoveOthers(t.addresses(), routes); err != nil {
 		t.held = before // retry later
 		t.troubled(&t.warned.state, err)
 		return
 	}
-	err := t.link.TakeSome(t.addresses(), routes)
+	err := t.link.AddPossible(t.addresses(), routes)
 	if t.lack(err); err != nil {
 		t.troubled(&t.warned.state, err)
 	}

@@ -107,17 +107,17 @@ func (e *Engine) closeRest() {
 // openKept makes a tunnel's interface from inherited descriptors if they fit, or a new
 // one.
 func (e *Engine) openKept(t *tunnel, s iface.Settings) error {
-	s.Kept = e.handover.queuesOf(t.cfg.Name)
+	s.Descriptors = e.handover.queuesOf(t.cfg.Name)
 	if e.handover.store != nil {
 		s.QueueLength = keptQueue
 	}
 	defer func() {
-		for _, fd := range s.Kept {
+		for _, fd := range s.Descriptors {
 			unix.Close(fd)
 		}
 	}()
 	if err := t.open(s, e.interfaceGone); err != nil {
-		if len(s.Kept) > 0 { // an interface that cannot be used again
+		if len(s.Descriptors) > 0 { // an interface that cannot be used again
 			e.forgetQueues(t)
 		}
 		return err
@@ -126,7 +126,7 @@ func (e *Engine) openKept(t *tunnel, s iface.Settings) error {
 		t.Log.Info("took over the interface of the previous process")
 		return nil
 	}
-	if len(s.Kept) > 0 {
+	if len(s.Descriptors) > 0 {
 		t.Log.Info("the interface of the previous process does not fit the configuration: replaced")
 		e.forgetQueues(t)
 	}

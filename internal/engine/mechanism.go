@@ -142,11 +142,11 @@ func (t *tunnel) renumber() {
 	if slices.Equal(want, t.mech.numbered) {
 		return
 	}
-	if err := t.link.Leave(want, t.routes()); err != nil { // retried later
+	if err := t.link.RemoveOthers(want, t.routes()); err != nil { // retried later
 		t.troubled(&t.warned.state, err)
 		return
 	}
-	err := t.link.TakeSome(want, t.routes())
+	err := t.link.AddPossible(want, t.routes())
 	if t.lack(err); err != nil {
 		t.troubled(&t.warned.state, err)
 	}

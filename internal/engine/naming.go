@@ -123,7 +123,7 @@ func (e *Engine) otherAddress(p *path) (netcfg.Answer, bool) {
 
 // isUsable reports whether packets to a remote address leave this host.
 func (e *Engine) isUsable(p *path, remote netip.Addr, a netcfg.Answer) bool {
-	return a.Err == nil && (!a.Ours || e.meets(p, remote, a.Route))
+	return a.Err == nil && (!a.ToThisHost || e.meets(p, remote, a.Route))
 }
 
 // reportMove reports that a peer has left an address of its name.

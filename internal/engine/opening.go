@@ -31,7 +31,7 @@ const openTime = 2 * time.Second
 // or routes are missing, the tunnel waits and is retried.
 func (e *Engine) tryOpen(t *tunnel) {
 	s := t.settings()
-	s.Partial, s.Impatient = true, time.Since(e.about.started) > openTime
+	s.Partial, s.NoWait = true, time.Since(e.about.started) > openTime
 	if err := e.open(t, s); err != nil {
 		t.lack(err)
 	}
@@ -44,7 +44,7 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 		return err
 	}
 	e.watchNamespace(t)
-	if t.lack(t.link.Lacks()); t.waits() != "" {
+	if t.lack(t.link.Missing()); t.waits() != "" {
 		return nil
 	}
 	for _, p := range t.paths {
@@ -62,7 +62,7 @@ func (e *Engine) openAgain(t *tunnel) {
 		return
 	}
 	if t.link != nil {
-		if t.lack(t.link.Complete()); o.lacks == "" {
+		if t.lack(t.link.AddMissing()); o.lacks == "" {
 			t.Log.Info("the interface now has all its addresses and routes")
 		}
 		return

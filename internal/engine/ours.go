@@ -17,7 +17,7 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 	switch {
 	case t.automatic() && t.mech.onlyOurs():
 		return fmt.Sprintf("a relay or router that is another host: %s is an address of this host itself: correct the configuration, or the name", t.mech.firstHost())
-	case t.automatic() || !route.Ours || e.meets(p, remote, route):
+	case t.automatic() || !route.ToThisHost || e.meets(p, remote, route):
 		return ""
 	case p.remote().Name != "":
 		p.doubtName() // look the name up again

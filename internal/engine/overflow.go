@@ -22,7 +22,7 @@ func (o *overflow) watch(link *iface.Link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.link = link
-	o.lost, _ = link.Lost() // if this fails, look fails later as well
+	o.lost, _ = link.Dropped() // if this fails, look fails later as well
 }
 
 // look adds the packets lost since the last call. Any goroutine may call it.
@@ -32,7 +32,7 @@ func (o *overflow) look(t *tunnel) {
 	if o.link == nil {
 		return
 	}
-	n, err := o.link.Lost()
+	n, err := o.link.Dropped()
 	if err != nil || n <= o.lost {
 		return
 	}

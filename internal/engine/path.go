@@ -84,7 +84,7 @@ func (e *Engine) routesTo(peers []*path) []netcfg.Answer {
 // for them cause an MTU update.
 func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
 	const loopbackMTU = 65535
-	a.Route, a.Err = e.router.Holder(local)
+	a.Route, a.Err = e.router.InterfaceWith(local)
 	if a.MTU >= loopbackMTU {
 		a.MTU = int(assumedMTU)
 	}

@@ -94,7 +94,7 @@ func (e *Engine) tryHop(p *path, l *encap.Layer, route netcfg.Route) (datapath.H
 	}
 	to, ok := e.router.Neighbour(route)
 	if !ok {
-		return datapath.Hop{}, fmt.Errorf("the hardware address of %v at %s %w", route.Hop, route.Interface, errNoNeighbour)
+		return datapath.Hop{}, fmt.Errorf("the hardware address of %v at %s %w", route.NextHop, route.Interface, errNoNeighbour)
 	}
 	port, err := e.port(route)
 	if err != nil {
@@ -109,7 +109,7 @@ func (e *Engine) mayBypass(p *path, l *encap.Layer, route netcfg.Route) error {
 	if e.policies.err != nil {
 		return e.policies.err
 	}
-	if why := e.policies.Against(netcfg.Outer{
+	if why := e.policies.Conflict(netcfg.Outer{
 		Local: l.Local, Remote: l.Remote, Protocol: l.Kind.Protocol(), Mark: p.t.cfg.FwMark, Device: route.Index,
 	}); why != "" {
 		return errors.New(why)

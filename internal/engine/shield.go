@@ -60,11 +60,11 @@ func (e *Engine) updateShield() {
 }
 
 // shieldedEnds returns the ends at which the kernel must not answer.
-func (e *Engine) shieldedEnds() []nft.End {
-	ends := make([]nft.End, 0, len(e.inbounds))
+func (e *Engine) shieldedEnds() []nft.Endpoint {
+	ends := make([]nft.Endpoint, 0, len(e.inbounds))
 	for l := range e.inbounds {
 		if !l.local.IsMulticast() {
-			ends = append(ends, nft.End{Local: l.local, Protocol: l.protocol})
+			ends = append(ends, nft.Endpoint{Local: l.local, Protocol: l.protocol})
 		}
 	}
 	return ends

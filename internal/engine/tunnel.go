@@ -328,7 +328,7 @@ func (t *tunnel) look() (gone bool) {
 		r, err = t.link.Restore()
 		t.restored(r, now)
 		if err == nil {
-			err = t.link.Taken()
+			err = t.link.RouteConflict()
 		}
 		if err == nil {
 			t.warned.state = ""

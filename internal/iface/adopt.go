@@ -17,14 +17,14 @@ import (
 // of the Settings fits. An interface that does not fit is removed, because its name may
 // be needed.
 func (l *Link) adopt() bool {
-	if len(l.set.Kept) == 0 {
+	if len(l.set.Descriptors) == 0 {
 		return false
 	}
 	link, err := find(l.handle, l.set.Name)
 	if err != nil || link == nil || !strings.HasPrefix(link.Attrs().Alias, alias) {
 		return false
 	}
-	fds := l.set.Kept
+	fds := l.set.Descriptors
 	s := tun.Settings{Name: l.set.Name, MTU: l.set.MTU, Queues: l.set.Queues, Offload: l.set.Offload}
 	if l.Device, err = tun.Adopt(fds, s); err != nil {
 		l.Device = nil
@@ -67,21 +67,21 @@ func (l *Link) reconcile() error {
 	if err := l.readRoutes(); err != nil {
 		return err
 	}
-	if err := l.Leave(want.Addresses, want.Routes); err != nil {
+	if err := l.RemoveOthers(want.Addresses, want.Routes); err != nil {
 		return err
 	}
 	if err := l.bringUp(link); err != nil {
 		return err
 	}
 	if l.set.Partial {
-		_ = l.TakeSome(want.Addresses, want.Routes) // Lacks returns the error
+		_ = l.AddPossible(want.Addresses, want.Routes) // Missing returns the error
 		return l.setLinkLocal()
 	}
-	return errors.Join(l.Take(want.Addresses, want.Routes), l.setLinkLocal())
+	return errors.Join(l.Add(want.Addresses, want.Routes), l.setLinkLocal())
 }
 
 // readAddresses sets l.set to the addresses that the interface has, except for those
-// that the kernel added by itself and those that were learnt, which will be learnt
+// that the kernel added by itself and those that were learned, which will be learned
 // again.
 func (l *Link) readAddresses() error {
 	list, err := l.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, netlink.FAMILY_ALL)
@@ -90,7 +90,7 @@ func (l *Link) readAddresses() error {
 	}
 	wanted := l.set
 	l.set.Addresses = nil
-	l.learnt.since = time.Now()
+	l.learned.since = time.Now()
 	for _, a := range list {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
@@ -101,7 +101,7 @@ func (l *Link) readAddresses() error {
 		switch {
 		case a.Flags&unix.IFA_F_PERMANENT == 0:
 			valid, preferred := time.Duration(a.ValidLft)*time.Second, time.Duration(a.PreferedLft)*time.Second
-			l.learnt.leases = append(l.learnt.leases, Lease{Prefix: p, Valid: valid, Preferred: preferred})
+			l.learned.leases = append(l.learned.leases, Lease{Prefix: p, Valid: valid, Preferred: preferred})
 		case ip.IsLinkLocalUnicast() && !wanted.has(p):
 			l.linkLocal = true // setLinkLocal removes it if it must not exist
 		default:
@@ -121,7 +121,7 @@ func (s *Settings) has(p netip.Prefix) bool {
 }
 
 // readRoutes sets l.set to the routes through the interface, except for a default route
-// that was learnt.
+// that was learned.
 func (l *Link) readRoutes() error {
 	filter := &netlink.Route{LinkIndex: l.index, Table: unix.RT_TABLE_MAIN}
 	list, err := l.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
@@ -132,7 +132,7 @@ func (l *Link) readRoutes() error {
 	for _, r := range list {
 		p := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		if r.Family == unix.AF_INET6 {
-			p = everything
+			p = defaultRoute6
 		}
 		if r.Dst != nil {
 			ip, _ := netip.AddrFromSlice(r.Dst.IP)
@@ -142,8 +142,8 @@ func (l *Link) readRoutes() error {
 		switch {
 		case r.Protocol == unix.RTPROT_BOOT:
 			l.set.Routes = append(l.set.Routes, p)
-		case r.Protocol == unix.RTPROT_RA && p == everything && r.Priority == learntMetric:
-			l.learnt.defaultRoute, l.learnt.mtu = true, r.MTU
+		case r.Protocol == unix.RTPROT_RA && p == defaultRoute6 && r.Priority == learnedMetric:
+			l.learned.defaultRoute, l.learned.mtu = true, r.MTU
 		}
 	}
 	return nil

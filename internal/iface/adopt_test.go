@@ -62,14 +62,14 @@ func TestAdopt(t *testing.T) {
 			t.Errorf("%s: who has no descriptors: %v, want ErrBusy", c.name, err)
 		}
 		c.change(&set)
-		set.Kept = kept
+		set.Descriptors = kept
 		second, err := Open(set)
 		rigtest.Must(t, err)
 		if second.Adopted() != c.kept || (second.Index() == first.Index()) != c.kept {
 			t.Errorf("%s: adopted %v, index %d, before %d", c.name, second.Adopted(), second.Index(), first.Index())
 		}
 		fresh := rigtest.Enter(t, "iface")
-		set.Kept, set.Namespace = nil, fresh.Path()
+		set.Descriptors, set.Namespace = nil, fresh.Path()
 		want, err := Open(set)
 		rigtest.Must(t, err)
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -101,7 +101,7 @@ func TestAdoptFromAnotherNamespace(t *testing.T) {
 	theirs, err := Open(set)
 	rigtest.Must(t, err)
 	defer theirs.Close()
-	set.Namespace, set.Kept = ns.Path(), copies(t, theirs.Device)
+	set.Namespace, set.Descriptors = ns.Path(), copies(t, theirs.Device)
 	l, err := Open(set)
 	rigtest.Must(t, err)
 	defer l.Close()

@@ -14,52 +14,52 @@ import (
 	"sixfour/internal/rtnl"
 )
 
-// stuck is what Leave could not remove from an interface. It is not part of the Settings, so
-// that Restore does not add it again.
-type stuck struct{ addresses, routes []netip.Prefix }
+// notRemoved is what RemoveOthers could not remove from an interface. It is not part of
+// the Settings, so that Restore does not add it again.
+type notRemoved struct{ addresses, routes []netip.Prefix }
 
-// Leave removes those addresses and routes from the interface that are not in these
-// lists. One that is already gone is no error. On an error, Leave still removes the
-// others, and the next Leave tries again.
-func (l *Link) Leave(addresses, routes []netip.Prefix) error {
+// RemoveOthers removes those addresses and routes from the interface that are not in
+// these lists. One that is already gone is no error. On an error, RemoveOthers still
+// removes the others, and the next RemoveOthers tries again.
+func (l *Link) RemoveOthers(addresses, routes []netip.Prefix) error {
 	l.reclaim(addresses, routes)
-	goneRoutes, keptRoutes := split(l.set.Routes, routes)
-	goneAddresses, keptAddresses := split(l.set.Addresses, addresses)
-	goneRoutes, goneAddresses = append(goneRoutes, l.stuck.routes...), append(goneAddresses, l.stuck.addresses...)
-	l.stuck = stuck{}
+	goneRoutes, keptRoutes := partition(l.set.Routes, routes)
+	goneAddresses, keptAddresses := partition(l.set.Addresses, addresses)
+	goneRoutes, goneAddresses = append(goneRoutes, l.notRemoved.routes...), append(goneAddresses, l.notRemoved.addresses...)
+	l.notRemoved = notRemoved{}
 	err := l.each(len(goneRoutes), func(b *rtnl.Builder, i int) { delRoute(b, l.route(goneRoutes[i])) }, func(i int, err error) error {
 		if errors.Is(err, unix.ESRCH) {
 			return nil
 		}
-		l.stuck.routes = append(l.stuck.routes, goneRoutes[i])
+		l.notRemoved.routes = append(l.notRemoved.routes, goneRoutes[i])
 		return fmt.Errorf("remove route %v through %s: %w", goneRoutes[i], l.set.Name, err)
 	})
 	notRemoved, lost := l.removeAddresses(goneAddresses)
-	l.stuck.addresses = notRemoved
+	l.notRemoved.addresses = notRemoved
 	l.set.Routes, l.set.Addresses = keptRoutes, keptAddresses
-	if l.lacks != nil {
-		_, l.lacks.addresses = split(l.lacks.addresses, addresses)
-		_, l.lacks.routes = split(l.lacks.routes, routes)
+	if l.missing != nil {
+		_, l.missing.addresses = partition(l.missing.addresses, addresses)
+		_, l.missing.routes = partition(l.missing.routes, routes)
 	}
 	return errors.Join(err, lost)
 }
 
-// reclaim returns to the Settings what Leave could not remove and is wanted again: the
-// interface still has it.
+// reclaim returns to the Settings what RemoveOthers could not remove and is wanted again:
+// the interface still has it.
 func (l *Link) reclaim(addresses, routes []netip.Prefix) {
 	var again []netip.Prefix
-	l.stuck.routes, again = split(l.stuck.routes, routes)
+	l.notRemoved.routes, again = partition(l.notRemoved.routes, routes)
 	l.set.Routes = slices.Concat(l.set.Routes, again)
-	l.stuck.addresses, again = split(l.stuck.addresses, addresses)
+	l.notRemoved.addresses, again = partition(l.notRemoved.addresses, addresses)
 	l.set.Addresses = slices.Concat(l.set.Addresses, again)
 }
 
-// Take adds those of these addresses and routes that the interface does not have. On an
-// error some may have been added; Leave removes them. If the interface Lacks something
-// already, Take is TakeSome.
-func (l *Link) Take(addresses, routes []netip.Prefix) error {
-	if l.lacks != nil {
-		return l.TakeSome(addresses, routes)
+// Add adds those of these addresses and routes that the interface does not have. On an
+// error some may have been added; RemoveOthers removes them. If the interface is Missing
+// something already, Add is AddPossible.
+func (l *Link) Add(addresses, routes []netip.Prefix) error {
+	if l.missing != nil {
+		return l.AddPossible(addresses, routes)
 	}
 	if slices.Equal(l.set.Addresses, addresses) && slices.Equal(l.set.Routes, routes) {
 		return nil
@@ -71,7 +71,7 @@ func (l *Link) Take(addresses, routes []netip.Prefix) error {
 	if !slices.Equal(before.Addresses, addresses) {
 		err = errors.Join(l.setLinkLocal(), l.addAddresses())
 	}
-	lacking, kept := split(routes, before.Routes)
+	lacking, kept := partition(routes, before.Routes)
 	if err == nil {
 		// With the last address of a family, the kernel removed all routes.
 		l.set.Routes = kept
@@ -93,8 +93,9 @@ func (l *Link) removeOwn(routes []netip.Prefix) {
 	_ = l.each(len(routes), func(b *rtnl.Builder, i int) { delRoute(b, l.route(routes[i])) }, func(_ int, err error) error { return err })
 }
 
-// split returns the elements of a list that are not in another list, and those that are.
-func split(list, in []netip.Prefix) (not, both []netip.Prefix) {
+// partition returns the elements of a list that are not in another list, and those that
+// are.
+func partition(list, in []netip.Prefix) (not, both []netip.Prefix) {
 	set := make(map[netip.Prefix]bool, len(in))
 	for _, p := range in {
 		set[p] = true
@@ -120,8 +121,8 @@ func (l *Link) setLinkLocal() error {
 	l.linkLocal = want
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 	if want {
-		// With a random identifier, as the kernel does for an interface without a hardware
-		// address.
+		// With a random identifier, as the kernel does for an interface without a
+		// hardware address.
 		a := [16]byte{0: 0xfe, 1: 0x80}
 		for i := 8; i < len(a); i++ {
 			a[i] = byte(rand.Uint32())
@@ -139,7 +140,7 @@ func (l *Link) setLinkLocal() error {
 	}
 	for _, a := range list {
 		ip, _ := netip.AddrFromSlice(a.IP)
-		if !ip.IsLinkLocalUnicast() || l.given(ip) {
+		if !ip.IsLinkLocalUnicast() || l.configured(ip) {
 			continue
 		}
 		if err := l.handle.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, fs.ErrNotExist) {

@@ -14,7 +14,7 @@ import (
 )
 
 // Lease is an IPv6 address in a prefix that a router advertised, with the length of the
-// prefix, which is on the link. From the time at which it is learnt it may be used for
+// prefix, which is on the link. From the time at which it is learned it may be used for
 // new connections for Preferred, and for all connections for Valid (RFC 4862 section
 // 5.5.4). A time of 1<<32-1 seconds or more never ends.
 type Lease struct {
@@ -23,24 +23,24 @@ type Lease struct {
 	Valid     time.Duration
 }
 
-// learnt is what Learn has added to an interface.
-type learnt struct {
-	leases       []Lease
-	since        time.Time
-	defaultRoute bool
-	mtu          int
-	stuck        bool // the kernel did not let Learn remove a default route
+// learned is what Learn has added to an interface.
+type learned struct {
+	leases            []Lease
+	since             time.Time
+	defaultRoute      bool
+	mtu               int
+	defaultNotRemoved bool // the kernel did not let Learn remove a default route
 }
 
-// learntMetric is the metric of a learnt default route. A default route that does not
+// learnedMetric is the metric of a learned default route. A default route that does not
 // use a tunnel is preferred: its metric is at most 2048.
-const learntMetric = 4096
+const learnedMetric = 4096
 
 // minLinkMTU is the smallest MTU that a router may advertise (RFC 4861 section 6.3.4).
 const minLinkMTU = 1280
 
-// everything is ::/0.
-var everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+// defaultRoute6 is ::/0.
+var defaultRoute6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 
 // Learn adds the advertised addresses and, if defaultRoute is set, a default route ::/0
 // to the interface. The route has the advertised MTU, if that is at least 1280. Learn
@@ -55,13 +55,13 @@ func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 		if !a.Prefix.Addr().Is6() {
 			return fmt.Errorf("interface %s: learn address %v: not IPv6", l.set.Name, a.Prefix)
 		}
-		if a.Valid > 0 && !wanted[a.Prefix] && !l.given(a.Prefix.Addr()) {
+		if a.Valid > 0 && !wanted[a.Prefix] && !l.configured(a.Prefix.Addr()) {
 			wanted[a.Prefix] = true
 			leases = append(leases, a)
 		}
 	}
 	var gone []netip.Prefix
-	for _, a := range l.learnt.leases {
+	for _, a := range l.learned.leases {
 		if !wanted[a.Prefix] {
 			gone = append(gone, a.Prefix)
 		}
@@ -71,16 +71,16 @@ func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 	}
 	_, err := l.removeAddresses(gone) // they expire
 	stuck := false
-	if l.learnt.stuck || l.learnt.defaultRoute && (!defaultRoute || mtu != l.learnt.mtu) {
+	if l.learned.defaultNotRemoved || l.learned.defaultRoute && (!defaultRoute || mtu != l.learned.mtu) {
 		lost := l.removeDefault()
 		stuck, err = lost != nil, errors.Join(err, lost)
 	}
-	l.learnt = learnt{leases: leases, since: time.Now(), defaultRoute: defaultRoute, mtu: mtu, stuck: stuck}
-	return errors.Join(err, l.relearn())
+	l.learned = learned{leases: leases, since: time.Now(), defaultRoute: defaultRoute, mtu: mtu, defaultNotRemoved: stuck}
+	return errors.Join(err, l.addLearned())
 }
 
-// given reports whether an address is one of the Settings.
-func (l *Link) given(a netip.Addr) bool {
+// configured reports whether an address is one of the Settings.
+func (l *Link) configured(a netip.Addr) bool {
 	for _, p := range l.set.Addresses {
 		if p.Addr() == a {
 			return true
@@ -89,21 +89,21 @@ func (l *Link) given(a netip.Addr) bool {
 	return false
 }
 
-// relearn adds what is learnt to the interface, if it is not there yet.
-func (l *Link) relearn() error {
-	if len(l.learnt.leases) == 0 && !l.learnt.defaultRoute {
+// addLearned adds what is learned to the interface, if it is not there yet.
+func (l *Link) addLearned() error {
+	if len(l.learned.leases) == 0 && !l.learned.defaultRoute {
 		return nil
 	}
 	var leases []Lease
-	age := time.Since(l.learnt.since)
-	for _, a := range l.learnt.leases {
+	age := time.Since(l.learned.since)
+	for _, a := range l.learned.leases {
 		if a.Valid > age {
 			leases = append(leases, a)
 		}
 	}
 	err := l.each(len(leases), func(b *rtnl.Builder, i int) { newAddress(b, l.index, leases[i], age) },
 		func(i int, err error) error { return explainAddress(l.set.Name, leases[i].Prefix, err) })
-	if !l.learnt.defaultRoute {
+	if !l.learned.defaultRoute {
 		return err
 	}
 	// An existing route with that metric, which may belong to another tunnel, is neither
@@ -113,7 +113,7 @@ func (l *Link) relearn() error {
 			if errors.Is(err, unix.EEXIST) {
 				return nil
 			}
-			return explainRoute(l.set.Name, everything, err)
+			return explainRoute(l.set.Name, defaultRoute6, err)
 		}))
 }
 
@@ -134,12 +134,12 @@ func (l *Link) removeDefault() error {
 		if errors.Is(err, unix.ESRCH) {
 			return nil
 		}
-		return fmt.Errorf("remove route %v through %s: %w", everything, l.set.Name, err)
+		return fmt.Errorf("remove route %v through %s: %w", defaultRoute6, l.set.Name, err)
 	})
 }
 
 func (l *Link) defaultRoute() linkRoute {
-	return linkRoute{dst: everything, index: l.index, protocol: unix.RTPROT_RA, metric: learntMetric, mtu: l.learnt.mtu}
+	return linkRoute{dst: defaultRoute6, index: l.index, protocol: unix.RTPROT_RA, metric: learnedMetric, mtu: l.learned.mtu}
 }
 
 // each makes n changes. It joins the errors that explain returns for their errors.

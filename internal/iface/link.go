@@ -42,34 +42,34 @@ type Settings struct {
 	// QueueLength is how many packets can wait in each queue of a new interface; 0: the
 	// kernel's default.
 	QueueLength int
-	// Kept are the descriptors of the queues of an interface that another process has
-	// made. If they fit, Open keeps the interface, with the addresses and routes that are
-	// correct.
-	Kept []int
+	// Descriptors are the descriptors of the queues of an interface that another process
+	// has made. If they fit, Open keeps the interface, with the addresses and routes that
+	// are correct.
+	Descriptors []int
 	// Partial makes Open succeed even if the kernel refuses some of the addresses and
-	// routes: Lacks returns which, and Complete tries them again.
+	// routes: Missing returns which, and AddMissing tries them again.
 	Partial bool
-	// Impatient makes Open fail at once if another process has the interface. Otherwise
+	// NoWait makes Open fail at once if another process has the interface. Otherwise
 	// Open waits for a moment.
-	Impatient bool
+	NoWait bool
 }
 
 // Link is a TUN interface with its addresses and routes, and its open device. The kernel
 // removes all of it when the device is closed. It is not safe for concurrent use.
 type Link struct {
-	Device *tun.Device
-	set    Settings
-	index  int
-	handle *netlink.Handle // in the interface's namespace
-	conn   *rtnl.Conn      // in the same namespace
-	learnt learnt
+	Device  *tun.Device
+	set     Settings
+	index   int
+	handle  *netlink.Handle // in the interface's namespace
+	conn    *rtnl.Conn      // in the same namespace
+	learned learned
 
 	linkLocal bool // the interface has the address of wantsLinkLocal
-	adopted   bool // the interface is that of Settings.Kept
+	adopted   bool // the interface is that of Settings.Descriptors
 
-	namespace netns.ID
-	lacks     *lacking // nil: the interface has all addresses and routes
-	stuck     stuck    // what the kernel did not let Leave remove
+	namespace  netns.ID
+	missing    *missing   // nil: the interface has all addresses and routes
+	notRemoved notRemoved // what the kernel did not let RemoveOthers remove
 }
 
 // CheckName returns an error if a new interface cannot have the name because an
@@ -152,7 +152,7 @@ func (l *Link) make() error {
 			l.Device, err = tun.Open(tun.Settings{Name: l.set.Name, MTU: l.set.MTU, Queues: l.set.Queues, Offload: l.set.Offload})
 		}
 		switch {
-		case errors.Is(err, tun.ErrBusy) && !l.set.Impatient && time.Now().Before(deadline):
+		case errors.Is(err, tun.ErrBusy) && !l.set.NoWait && time.Now().Before(deadline):
 		case errors.Is(err, tun.ErrBusy):
 			return fmt.Errorf("interface %w: is another sixfourd running with the same tunnel? (fuser -v /dev/net/tun)", err)
 		default:
@@ -204,15 +204,15 @@ func (l *Link) configure() error {
 			return fmt.Errorf("set the queue length of %s to %d: %w", s.Name, s.QueueLength, err)
 		}
 	}
-	l.lacks = &lacking{addresses: s.Addresses, routes: s.Routes}
-	l.completeAddresses()
-	if err := l.lacks.err; err != nil && !s.Partial {
+	l.missing = &missing{addresses: s.Addresses, routes: s.Routes}
+	l.addMissingAddresses()
+	if err := l.missing.err; err != nil && !s.Partial {
 		return err
 	}
 	if err := l.bringUp(link); err != nil {
 		return err
 	}
-	if err := l.completeRoutes(); !s.Partial {
+	if err := l.addMissingRoutes(); !s.Partial {
 		return err
 	}
 	return nil
@@ -271,7 +271,7 @@ func (l *Link) Restore() (r Restored, err error) {
 	if err != nil {
 		return r, err
 	}
-	return r, l.relearn()
+	return r, l.addLearned()
 }
 
 // addresses returns the addresses of the interface.

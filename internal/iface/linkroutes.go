@@ -115,8 +115,8 @@ func newRoute(b *rtnl.Builder, r linkRoute, flags uint16) {
 // delRoute removes a route from the main table.
 func delRoute(b *rtnl.Builder, r linkRoute) { writeRoute(b, unix.RTM_DELROUTE, 0, r) }
 
-// writeRoute writes the part that newRoute and delRoute have in common (linux/rtnetlink.h:
-// struct rtmsg).
+// writeRoute writes the part that newRoute and delRoute have in common
+// (linux/rtnetlink.h: struct rtmsg).
 func writeRoute(b *rtnl.Builder, kind, flags uint16, r linkRoute) {
 	h := [unix.SizeofRtMsg]byte{rtnl.Family(r.dst.Addr()), uint8(r.dst.Bits()), 4: unix.RT_TABLE_MAIN, 5: r.protocol, 6: unix.RT_SCOPE_UNIVERSE, 7: unix.RTN_UNICAST}
 	if r.dst.Addr().Is4() {

@@ -9,10 +9,10 @@
 // A peer is probed at most Every after its last answer, even if packets come from it: its
 // packets do not show that ours arrive. A probe without an answer within its timeout is
 // lost, and another one follows at once. The timeout is a second while round trips are
-// shorter (RFC 6298 section 2), and at most three seconds. After three lost probes in a row
-// (or After, if that is less) the peer is suspect: no later than Every + 3 timeouts after
-// the last answer. It stays suspect until it answers. Meanwhile it is probed less and less
-// often, but at least once in Every.
+// shorter (RFC 6298 section 2), and at most three seconds. After three lost probes in a
+// row (or After, if that is less) the peer is suspect: no later than Every + 3 timeouts
+// after the last answer. It stays suspect until it answers. Meanwhile it is probed less
+// and less often, but at least once in Every.
 //
 // The peer is down when no packet has come from it for Every, and then After probes in a
 // row are lost: no later than Every + After timeouts after its last packet, which is 30
@@ -21,8 +21,8 @@
 //
 // A peer that has never answered is up as long as it sends packets: some peers answer no
 // probes. Its silence proves nothing, because an idle peer is silent as well: it becomes
-// suspect, but not down, unless errors in reply to probes report that it cannot be reached
-// (UnreachableError), or probes cannot be sent (SendFailed).
+// suspect, but not down, unless errors in reply to probes report that it cannot be
+// reached (UnreachableError), or probes cannot be sent (SendFailed).
 package liveness
 
 import (
@@ -60,8 +60,8 @@ const (
 	Window = 20
 	// enoughErrors errors show that a silent peer is not idle: anybody can forge one.
 	enoughErrors = 2
-	// timedProbes is the number of recent probes whose sending times are stored, so that late
-	// answers can be used to measure round trips.
+	// timedProbes is the number of recent probes whose sending times are stored, so that
+	// late answers can be used to measure round trips.
 	timedProbes = 4
 )
 
@@ -109,9 +109,9 @@ type counts struct {
 // roundTrip is the average of round-trip times (RFC 6298); 0: unknown.
 type roundTrip struct{ smoothed, deviation time.Duration }
 
-// New returns a session of a peer that is to be probed at once. First is the number of its
-// first probe. It should differ between peers, so that they are not all probed at the same
-// time.
+// New returns a session of a peer that is to be probed at once. First is the number of
+// its first probe. It should differ between peers, so that they are not all probed at the
+// same time.
 func New(set Settings, first uint16, now time.Duration) *Session {
 	s := &Session{first: first, seq: first}
 	s.Restart(set, now)
@@ -147,21 +147,23 @@ func (s *Session) State() (State, int) { return s.state, s.lostInRow }
 // longer does, so our packets may not reach it.
 func (s *Session) OneWay() bool { return s.state == Suspect && s.packetAt >= s.firstLostAt }
 
-// WantsNextPacket reports whether the next packet should be reported at once, because there
-// was no traffic before the last Next. While there is traffic, it is enough to check
-// counters now and then, which costs nothing per packet.
+// WantsNextPacket reports whether the next packet should be reported at once, because
+// there was no traffic before the last Next. While there is traffic, it is enough to
+// check counters now and then, which costs nothing per packet.
 func (s *Session) WantsNextPacket() bool { return s.trafficAt != s.checked }
 
 // Due returns when Next must be called.
 func (s *Session) Due() time.Duration { return s.due }
 
-// LastPacket returns when the last packet came, up to half of Every too early; false: never.
+// LastPacket returns when the last packet came, up to half of Every too early; false:
+// never.
 func (s *Session) LastPacket() (time.Duration, bool) { return max(0, s.packetAt), s.packetAt >= 0 }
 
 // RTT returns the smoothed round-trip time; 0: unknown.
 func (s *Session) RTT() time.Duration { return s.smoothed }
 
-// Probes returns how many probes were sent, and how many of them were not answered in time.
+// Probes returns how many probes were sent, and how many of them were not answered in
+// time.
 func (s *Session) Probes() (sent, lost uint64) { return s.total, s.lost }
 
 // Loss returns the fraction, 0 to 1, of the last Window probes that were not answered.
@@ -206,12 +208,12 @@ func (s *Session) recordPacket(at time.Duration) {
 // lastProbeAt returns when the last probe was sent.
 func (s *Session) lastProbeAt() time.Duration { return s.sent[(s.seq-1)%timedProbes] }
 
-// SendFailed reports that a probe could not be sent. Until a packet comes from the peer, its
-// silence does not mean that it is idle.
+// SendFailed reports that a probe could not be sent. Until a packet comes from the peer,
+// its silence does not mean that it is idle.
 func (s *Session) SendFailed() { s.errors = enoughErrors }
 
-// UnreachableError reports that an error said that the peer cannot be reached: it is probed now,
-// unless a probe was just sent.
+// UnreachableError reports that an error said that the peer cannot be reached: it is
+// probed now, unless a probe was just sent.
 func (s *Session) UnreachableError(now time.Duration) {
 	if s.inFlight {
 		s.errors = min(s.errors+1, enoughErrors)
@@ -346,8 +348,8 @@ func (s *Session) retryAt(now time.Duration) time.Duration {
 }
 
 // jitter returns between three quarters of a time and all of it (mechanisms 1.9). The
-// result depends on the number of the probe and on that of the peer's first probe, so that
-// many peers are not probed at the same moments.
+// result depends on the number of the probe and on that of the peer's first probe, so
+// that many peers are not probed at the same moments.
 func (s *Session) jitter(t time.Duration) time.Duration {
 	x := uint32(s.first)<<16 | uint32(s.seq)
 	x = (x ^ x>>16) * 0x7feb352d

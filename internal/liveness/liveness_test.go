@@ -82,8 +82,8 @@ func (s State) String() string { return [...]string{"unknown", "up", "suspect", 
 
 var usual = Settings{25 * time.Second, 5}
 
-// A peer that answers is up after the first answer. It is then probed as often as necessary
-// and no more, whether it sends packets or not.
+// A peer that answers is up after the first answer. It is then probed as often as
+// necessary and no more, whether it sends packets or not.
 func TestUp(t *testing.T) {
 	w := newWorld(t, usual)
 	w.rtt = 50 * time.Millisecond
@@ -106,8 +106,8 @@ func TestUp(t *testing.T) {
 	}
 }
 
-// Whenever a peer fails, it is down in time, but not before the required number of probes is
-// lost; and it is up after the first packet or answer.
+// Whenever a peer fails, it is down in time, but not before the required number of probes
+// is lost; and it is up after the first packet or answer.
 func TestDown(t *testing.T) {
 	for _, set := range []Settings{usual, {time.Second, 1}, {time.Second, 3}, {5 * time.Second, 4}, {time.Minute, 10}} {
 		for range 50 {
@@ -157,9 +157,9 @@ func TestDown(t *testing.T) {
 	}
 }
 
-// If our packets no longer arrive, but the peer's packets do, the peer is suspect in time. It
-// stays suspect, not down, and not up before it answers. It is probed less and less often, and
-// its packets are not reported each at once.
+// If our packets no longer arrive, but the peer's packets do, the peer is suspect in
+// time. It stays suspect, not down, and not up before it answers. It is probed less and
+// less often, and its packets are not reported each at once.
 func TestDeaf(t *testing.T) {
 	for _, set := range []Settings{usual, {2 * time.Second, 1}, {2 * time.Second, 2}, {5 * time.Second, 4}, {time.Minute, 10}} {
 		for _, traffic := range []time.Duration{tick, time.Second, set.Every / 3, set.Every * 3 / 4, set.Every * 24 / 25} {
@@ -204,7 +204,8 @@ func TestDeaf(t *testing.T) {
 			if s, _ := w.p.State(); s != Down {
 				t.Errorf("%s: %v", name, s)
 			}
-			// Its packet causes a probe at once; it answers, and was not suspect in between.
+			// Its packet causes a probe at once; it answers, and was not suspect in
+			// between.
 			w.rtt, w.traffic, w.next = 20*time.Millisecond, time.Hour, w.now
 			changes := len(w.states)
 			w.run(w.now + 3*minTimeout + 10*tick)
@@ -419,7 +420,8 @@ func FuzzPeer(f *testing.F) {
 				p.UnreachableError(now)
 			}
 			s, missed := p.State()
-			// A peer that is down and sends a packet is probed at once, before its state changes.
+			// A peer that is down and sends a packet is probed at once, before its state
+			// changes.
 			atOnce := p.inFlight || p.probeAt <= now+minTimeout
 			if s == Up && missed >= suspectAfter || s == Down && !doubted && now < heard+set.Every && !atOnce || p.OneWay() && s != Suspect {
 				t.Fatalf("%v after %d, heard at %v, it is %v", s, missed, heard, now)

@@ -125,9 +125,9 @@ func selected(a nl.XfrmAddress, bits uint8, family int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), int(bits))
 }
 
-// Against returns why outer packets must not bypass the kernel's IP layer, or "" if they
+// Conflict returns why outer packets must not bypass the kernel's IP layer, or "" if they
 // may.
-func (p Policies) Against(o Outer) string {
+func (p Policies) Conflict(o Outer) string {
 	for _, d := range []netlink.Dir{netlink.XFRM_DIR_OUT, netlink.XFRM_DIR_IN} {
 		if p.ipsecActs(o, d) {
 			return fmt.Sprintf("an IPsec policy (ip xfrm policy) is for packets of protocol %d %s %v, and AF_XDP would bypass it", o.Protocol, preposition(d), o.Remote)

@@ -42,7 +42,7 @@ func TestPoliciesAgainst(t *testing.T) {
 		{"ports", []ipsecPolicy{with(out, func(p *ipsecPolicy) { p.ports = true })}, ""},
 	} {
 		o := Outer{Local: netip.MustParseAddr("203.0.113.10"), Remote: peer.Addr(), Protocol: unix.IPPROTO_IPV6, Mark: 5, Device: 3}
-		if got := (Policies{ipsec: c.policies}).Against(o); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+		if got := (Policies{ipsec: c.policies}).Conflict(o); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

@@ -15,16 +15,16 @@ import (
 
 // Route is the route by which the kernel sends to an address.
 type Route struct {
-	Source    netip.Addr // source address that the kernel chooses; zero: it has none
-	Interface string
-	Index     int        // of the interface
-	MTU       int        // of the route, or of its interface if the route has none
-	Hop       netip.Addr // the gateway, or the destination itself; without a zone, because Index is the interface
-	Ethernet  bool       // the interface uses Ethernet frames
-	Hardware  [6]byte    // its hardware address, if so
-	Queues    int        // the most receive queues that it can have
-	Bits      int        // prefix length of the entry in the kernel's table
-	Ours      bool       // packets to the address come back to this host
+	Source     netip.Addr // source address that the kernel chooses; zero: it has none
+	Interface  string
+	Index      int        // of the interface
+	MTU        int        // of the route, or of its interface if the route has none
+	NextHop    netip.Addr // the gateway, or the destination itself; without a zone, because Index is the interface
+	Ethernet   bool       // the interface uses Ethernet frames
+	Hardware   [6]byte    // its hardware address, if so
+	Queues     int        // the most receive queues that it can have
+	Bits       int        // prefix length of the entry in the kernel's table
+	ToThisHost bool       // packets to the address come back to this host
 }
 
 // Router queries routes in the process's own namespace. It may be used concurrently.
@@ -87,7 +87,7 @@ func (r *Router) To(remote, local netip.Addr, mark uint32) (Route, error) {
 func (r *Router) ToAll(queries []Query) []Answer {
 	answers := make([]Answer, len(queries))
 	devices := zones(queries)
-	owned := r.owned(queries, devices)
+	owned := r.localAddresses(queries, devices)
 	var asked []int // indexes of the queries for which the kernel is asked
 	for i, q := range queries {
 		switch _, err := devices.of(q); {
@@ -119,14 +119,14 @@ func (r *Router) ToAll(queries []Query) []Answer {
 	for i, at := range asked {
 		answers[at] = answerOf(queries[at], used[i], table[i], interfaces)
 	}
-	r.stable(queries, answers)
+	r.preferPublicSources(queries, answers)
 	return answers
 }
 
-// Holder returns the interface that has a local address, as a Route without Hop. It is
-// for tunnels without a fixed remote. The error is ErrNotLocal if no interface has the
-// address, or if that interface is down.
-func (r *Router) Holder(local netip.Addr) (Route, error) {
+// InterfaceWith returns the interface that has a local address, as a Route without
+// NextHop. It is for tunnels without a fixed remote. The error is ErrNotLocal if no
+// interface has the address, or if that interface is down.
+func (r *Router) InterfaceWith(local netip.Addr) (Route, error) {
 	if !local.IsValid() {
 		return Route{}, fmt.Errorf("%v: %w", local, ErrNotLocal)
 	}
@@ -151,9 +151,9 @@ func (r *Router) Holder(local netip.Addr) (Route, error) {
 	return link.route(local, local.Is6()), nil
 }
 
-// owned checks each distinct local address. The value is nil if the address is ours, and
-// ErrNotLocal otherwise.
-func (r *Router) owned(queries []Query, devices devices) map[netip.Addr]error {
+// localAddresses checks each distinct local address. The value is nil if the address is
+// ours, and ErrNotLocal otherwise.
+func (r *Router) localAddresses(queries []Query, devices devices) map[netip.Addr]error {
 	owned := make(map[netip.Addr]error)
 	var distinct []netip.Addr
 	for _, q := range queries {
@@ -200,13 +200,13 @@ func answerOf(q Query, f, table rtnl.RouteReply, interfaces map[int]*device) Ans
 	route := link.route(source, q.Remote.Is6())
 	// Packets through the loopback device come back to this host, whatever the route's
 	// type.
-	route.Ours = link.loopback || f.Kind == unix.RTN_LOCAL || f.Kind == unix.RTN_ANYCAST
+	route.ToThisHost = link.loopback || f.Kind == unix.RTN_LOCAL || f.Kind == unix.RTN_ANYCAST
 	route.Bits = table.Bits
 	if table.MTU > 0 {
 		route.MTU = min(route.MTU, table.MTU)
 	}
-	if route.Hop = q.Remote.WithZone(""); f.Gateway.IsValid() {
-		route.Hop = f.Gateway
+	if route.NextHop = q.Remote.WithZone(""); f.Gateway.IsValid() {
+		route.NextHop = f.Gateway
 	}
 	return Answer{Route: route}
 }

@@ -97,8 +97,8 @@ func TestTo(t *testing.T) {
 		}
 		link, err := ns.Handle().LinkByName(c.dev)
 		rigtest.Must(t, err)
-		want := Route{Source: addr(c.source), Interface: c.dev, Index: link.Attrs().Index, MTU: c.mtu, Hop: addr(c.hop), Queues: link.Attrs().NumRxQueues}
-		want.Ours = c.dev == "lo"
+		want := Route{Source: addr(c.source), Interface: c.dev, Index: link.Attrs().Index, MTU: c.mtu, NextHop: addr(c.hop), Queues: link.Attrs().NumRxQueues}
+		want.ToThisHost = c.dev == "lo"
 		if c.dev != "lo" {
 			want.Ethernet, want.Hardware = true, [6]byte(rigtest.MAC)
 		}
@@ -131,7 +131,7 @@ func TestToVia(t *testing.T) {
 		r.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: addr("fe80::2").AsSlice()}
 	})
 	got, err := router(t).To(addr("203.0.113.1"), addr(""), 0)
-	if err != nil || got.Hop != addr("fe80::2") || got.Source != addr("192.0.2.1") {
+	if err != nil || got.NextHop != addr("fe80::2") || got.Source != addr("192.0.2.1") {
 		t.Errorf("%+v, %v, want through fe80::2", got, err)
 	}
 }
@@ -198,7 +198,7 @@ func TestHolder(t *testing.T) {
 		{"2001:db8::2", "", 0},
 		{"", "", 0},
 	} {
-		got, err := r.Holder(addr(c.local))
+		got, err := r.InterfaceWith(addr(c.local))
 		if c.dev == "" {
 			if !errors.Is(err, ErrNotLocal) {
 				t.Errorf("%q: %+v, %v, want %v", c.local, got, err, ErrNotLocal)
@@ -230,7 +230,7 @@ func TestNeighbour(t *testing.T) {
 		var hardware [6]byte
 		for ok, deadline := false, time.Now().Add(10*time.Second); !ok; time.Sleep(time.Millisecond) {
 			if hardware, ok = r.Neighbour(to); !ok && time.Now().After(deadline) {
-				t.Fatalf("%s: the kernel does not find its hop %v", remote, to.Hop)
+				t.Fatalf("%s: the kernel does not find its hop %v", remote, to.NextHop)
 			}
 		}
 		if hardware != [6]byte(theirs) {

@@ -14,14 +14,14 @@ const (
 	preferPublic        = 2
 )
 
-// stable replaces the source of answers to queries without a Local address: if it is a
-// temporary IPv6 address (RFC 8981), stable uses a public one if there is one. The
-// tunnel's other end identifies us by this address, so it should not change every few
+// preferPublicSources replaces the source of answers to queries without a Local address:
+// if it is a temporary IPv6 address (RFC 8981), stable uses a public one if there is one.
+// The tunnel's other end identifies us by this address, so it should not change every few
 // hours.
-func (r *Router) stable(queries []Query, answers []Answer) {
+func (r *Router) preferPublicSources(queries []Query, answers []Answer) {
 	var temporary map[netip.Addr]bool // nil: not read yet
 	for i, q := range queries {
-		if q.Local.IsValid() || answers[i].Err != nil || !answers[i].Source.Is6() || answers[i].Ours {
+		if q.Local.IsValid() || answers[i].Err != nil || !answers[i].Source.Is6() || answers[i].ToThisHost {
 			continue
 		}
 		if temporary == nil {

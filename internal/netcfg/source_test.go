@@ -78,8 +78,8 @@ func TestOurs(t *testing.T) {
 		"2001:db8::1": true, "2001:db8::2": false, "::1": true, "2001:db8::": true, "2001:db8:9::1": true,
 		"fe80::1%eth0": true, "fe80::2%eth0": false,
 	} {
-		if got, err := r.To(addr(a), addr(""), 0); err != nil || got.Ours != want {
-			t.Errorf("%s: %v, %v, want %v", a, got.Ours, err, want)
+		if got, err := r.To(addr(a), addr(""), 0); err != nil || got.ToThisHost != want {
+			t.Errorf("%s: %v, %v, want %v", a, got.ToThisHost, err, want)
 		}
 	}
 }

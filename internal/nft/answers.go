@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// End is a receiving end of tunnels: packets of a protocol (in IPv6, the next header) to
-// one of our addresses.
-type End struct {
+// Endpoint is a receiving end of tunnels: packets of a protocol (in IPv6, the next
+// header) to one of our addresses.
+type Endpoint struct {
 	Local    netip.Addr
 	Protocol uint8
 }
@@ -23,7 +23,7 @@ type kind struct {
 	protocol uint8
 }
 
-func (e End) kind() kind { return kind{e.Local.Is6(), e.Protocol} }
+func (e Endpoint) kind() kind { return kind{e.Local.Is6(), e.Protocol} }
 
 // answering lists what makes the kernel answer packets of a kind that match none of its
 // own tunnels: modules, which are in /sys/module even if they are built in (except for
@@ -39,16 +39,16 @@ var answering = map[kind]struct{ modules, devices []string }{
 	{true, unix.IPPROTO_GRE}:   {[]string{"ip6_gre"}, []string{"ip6gre0"}},
 }
 
-// KernelMayAnswer reports whether the kernel answers packets of any kind that match none of
-// its own tunnels. See KernelAnswers.
+// KernelMayAnswer reports whether the kernel answers packets of any kind that match none
+// of its own tunnels. See KernelAnswers.
 func KernelMayAnswer(modules fs.FS) bool {
-	var ends []End
+	var ends []Endpoint
 	for k := range answering {
 		local := netip.IPv4Unspecified()
 		if k.v6 {
 			local = netip.IPv6Unspecified()
 		}
-		ends = append(ends, End{local, k.protocol})
+		ends = append(ends, Endpoint{local, k.protocol})
 	}
 	return KernelAnswers(modules, ends) != ""
 }
@@ -59,7 +59,7 @@ func KernelMayAnswer(modules fs.FS) bool {
 // unreachable: type 3, code 3; in ICMPv6 type 1, code 4), although it also delivers them
 // to our raw sockets. A module may be loaded or unloaded at any time. modules is
 // /sys/module.
-func KernelAnswers(modules fs.FS, ends []End) string {
+func KernelAnswers(modules fs.FS, ends []Endpoint) string {
 	asked := make(map[kind]bool)
 	for _, e := range ends {
 		k := e.kind()
@@ -95,7 +95,7 @@ func hasDevice(name string) bool {
 
 // SuppressCommand returns a command that has the effect of a Suppressor for the ends'
 // protocols, for all addresses.
-func SuppressCommand(ends []End) string {
+func SuppressCommand(ends []Endpoint) string {
 	var commands []string
 	for _, f := range []struct {
 		name   string
@@ -108,7 +108,7 @@ func SuppressCommand(ends []End) string {
 	} {
 		var protocols []string
 		for _, p := range []uint8{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE} {
-			if slices.ContainsFunc(ends, func(e End) bool { return e.kind() == kind{f.v6, p} }) {
+			if slices.ContainsFunc(ends, func(e Endpoint) bool { return e.kind() == kind{f.v6, p} }) {
 				protocols = append(protocols, fmt.Sprint(p))
 			}
 		}

@@ -13,7 +13,7 @@ type familyRules struct {
 	rules   func(ends *nftables.Set) [][]expr.Any
 	table   *nftables.Table
 	ends    *nftables.Set
-	present map[End]bool // the elements of the set; nil: there is no table
+	present map[Endpoint]bool // the elements of the set; nil: there is no table
 }
 
 // fill adds the set, the chain and its rules to the table.
@@ -36,7 +36,7 @@ func (g *familyRules) fill(c *nftables.Conn) error {
 }
 
 // element returns the end as a key of the set: each part takes a multiple of 4 bytes.
-func (e End) element() nftables.SetElement {
+func (e Endpoint) element() nftables.SetElement {
 	return nftables.SetElement{Key: append(e.Local.AsSlice(), e.Protocol, 0, 0, 0)}
 }
 
@@ -78,7 +78,8 @@ const (
 // 2.2).
 func rules6(ends *nftables.Set) (rules [][]expr.Any) {
 	for _, protocolAt := range []uint32{quotedNext, quotedBehind} {
-		// meta l4proto ipv6-icmp icmpv6 type destination-unreachable icmpv6 code port-unreachable
+		// meta l4proto ipv6-icmp icmpv6 type destination-unreachable icmpv6 code
+		// port-unreachable
 		r := portUnreachableOf(unix.IPPROTO_ICMPV6, 1, 4)
 		if protocolAt == quotedBehind {
 			r = append(r, // @th,112,8 60

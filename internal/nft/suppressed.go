@@ -13,7 +13,7 @@ import (
 
 // Suppressed reports whether a Suppressor of any process covers an end in the namespace
 // of the calling thread. It returns an error if nftables cannot be read.
-func Suppressed(e End) (bool, error) {
+func Suppressed(e Endpoint) (bool, error) {
 	conn, err := nftables.New(nftables.WithSockOptions(func(c *nfnetlink.Conn) error {
 		return c.SetDeadline(time.Now().Add(answerLimit))
 	}))

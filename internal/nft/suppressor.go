@@ -8,11 +8,11 @@ import (
 )
 
 // Suppressor suppresses ICMP errors of the kernel about packets of tunnels: a peer takes
-// a port unreachable for the end of its tunnel. For each family that needs it, there is a table of our own (see
-// Tables). Its rules drop and count each ICMP port unreachable of this host that quotes
-// a packet of one of the protocols to one of our addresses. The kernel has no other
-// reason to send such packets, except for a GRE tunnel of its own that has the same
-// address.
+// a port unreachable for the end of its tunnel. For each family that needs it, there is a
+// table of our own (see Tables). Its rules drop and count each ICMP port unreachable of
+// this host that quotes a packet of one of the protocols to one of our addresses. The
+// kernel has no other reason to send such packets, except for a GRE tunnel of its own
+// that has the same address.
 //
 // Use it only if KernelAnswers says that it is needed: its rules are evaluated for each
 // packet that this host sends.
@@ -23,9 +23,9 @@ type Suppressor struct {
 	v4, v6 familyRules
 }
 
-// OpenSuppressor makes a Suppressor that covers no end yet. Close it after use. The table for
-// IPv4 exists from the beginning, to verify that nftables works; the table for IPv6 is
-// made when it is needed.
+// OpenSuppressor makes a Suppressor that covers no end yet. Close it after use. The table
+// for IPv4 exists from the beginning, to verify that nftables works; the table for IPv6
+// is made when it is needed.
 func OpenSuppressor() (*Suppressor, error) { return openSuppressor(tableOwner) }
 
 func openSuppressor(flags uint32) (*Suppressor, error) {
@@ -51,7 +51,7 @@ func (s *Suppressor) make(g *familyRules) (err error) {
 	if g.table, err = s.own.Add(g.family); err != nil {
 		return err
 	}
-	g.present = make(map[End]bool)
+	g.present = make(map[Endpoint]bool)
 	if err := s.own.Change(g.fill); err != nil {
 		return fmt.Errorf("fill nftables table %s: %w", s.Name(), err)
 	}
@@ -60,8 +60,8 @@ func (s *Suppressor) make(g *familyRules) (err error) {
 
 // Suppress makes the Suppressor cover these ends, and no others. It is cheap if nothing
 // changes. It makes a table again that was removed.
-func (s *Suppressor) Suppress(ends []End) error {
-	var v4, v6 []End
+func (s *Suppressor) Suppress(ends []Endpoint) error {
+	var v4, v6 []Endpoint
 	for _, e := range ends {
 		if e.Local.Is4() {
 			v4 = append(v4, e)
@@ -73,7 +73,7 @@ func (s *Suppressor) Suppress(ends []End) error {
 }
 
 // suppress is Suppress for one family.
-func (s *Suppressor) suppress(g *familyRules, ends []End) error {
+func (s *Suppressor) suppress(g *familyRules, ends []Endpoint) error {
 	switch exists, err := s.exists(g); {
 	case err != nil:
 		return err
@@ -86,7 +86,7 @@ func (s *Suppressor) suppress(g *familyRules, ends []End) error {
 			return err
 		}
 	}
-	wanted := make(map[End]bool, len(ends))
+	wanted := make(map[Endpoint]bool, len(ends))
 	var add, remove []nftables.SetElement
 	for _, e := range ends {
 		if !wanted[e] && !g.present[e] {

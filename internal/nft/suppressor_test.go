@@ -96,14 +96,14 @@ func TestSuppressorDropsOnlyPortUnreachables(t *testing.T) {
 			}
 			want("nothing protected", one, 3, unix.IPPROTO_IPV6, false)
 
-			rigtest.Must(t, s.Suppress([]End{{one, unix.IPPROTO_IPV6}}))
+			rigtest.Must(t, s.Suppress([]Endpoint{{one, unix.IPPROTO_IPV6}}))
 			want("one protected", one, 3, unix.IPPROTO_IPV6, true)
 			want("one protected", two, 3, unix.IPPROTO_IPV6, false)
 			want("one protected", one, 3, unix.IPPROTO_UDP, false)
 			want("one protected", one, 3, unix.IPPROTO_GRE, false)
 			want("one protected", one, 1, unix.IPPROTO_IPV6, false)
 
-			rigtest.Must(t, s.Suppress([]End{{two, unix.IPPROTO_IPV6}, {two, unix.IPPROTO_GRE}, {two, unix.IPPROTO_GRE}}))
+			rigtest.Must(t, s.Suppress([]Endpoint{{two, unix.IPPROTO_IPV6}, {two, unix.IPPROTO_GRE}, {two, unix.IPPROTO_GRE}}))
 			want("two protected", one, 3, unix.IPPROTO_IPV6, false)
 			want("two protected", two, 3, unix.IPPROTO_IPV6, true)
 			want("two protected", two, 3, unix.IPPROTO_GRE, true)
@@ -198,7 +198,7 @@ func TestSuppressorIPv6DropsOnlyPortUnreachables(t *testing.T) {
 			binary.BigEndian.PutUint16(cut[4:], 8+40)
 
 			want("nothing protected", two6, 1, 4, false, unix.IPPROTO_IPV6)
-			rigtest.Must(t, s.Suppress([]End{{two6, unix.IPPROTO_IPV6}, {one, unix.IPPROTO_IPIP}}))
+			rigtest.Must(t, s.Suppress([]Endpoint{{two6, unix.IPPROTO_IPV6}, {one, unix.IPPROTO_IPIP}}))
 			want("one protected", two6, 1, 4, true, unix.IPPROTO_IPV6)
 			want("one protected", two6, 1, 4, true, limited, unix.IPPROTO_IPV6)
 			want("one protected", one6, 1, 4, false, unix.IPPROTO_IPV6)
@@ -216,7 +216,7 @@ func TestSuppressorIPv6DropsOnlyPortUnreachables(t *testing.T) {
 				t.Error("the end for IPv4 is not protected")
 			}
 
-			rigtest.Must(t, s.Suppress([]End{{one6, unix.IPPROTO_IPIP}, {one6, unix.IPPROTO_GRE}}))
+			rigtest.Must(t, s.Suppress([]Endpoint{{one6, unix.IPPROTO_IPIP}, {one6, unix.IPPROTO_GRE}}))
 			want("others protected", two6, 1, 4, false, unix.IPPROTO_IPV6)
 			want("others protected", one6, 1, 4, true, unix.IPPROTO_IPIP)
 			want("others protected", one6, 1, 4, true, limited, unix.IPPROTO_GRE)
@@ -248,7 +248,7 @@ func TestCloseRemovesTables(t *testing.T) {
 			rigtest.Must(t, err)
 			b, err := openSuppressor(way.flags)
 			rigtest.Must(t, err)
-			rigtest.Must(t, b.Suppress([]End{{one, unix.IPPROTO_IPV6}}))
+			rigtest.Must(t, b.Suppress([]Endpoint{{one, unix.IPPROTO_IPV6}}))
 			if got := tables(t); len(got) != 2 || got[0] == got[1] {
 				t.Errorf("tables of two: %v", got)
 			}
@@ -270,7 +270,7 @@ func TestTablesWithoutOwner(t *testing.T) {
 	ns := rigtest.Enter(t, "nft")
 	dead, err := openSuppressor(0)
 	rigtest.Must(t, err)
-	rigtest.Must(t, dead.Suppress([]End{{one6, unix.IPPROTO_IPV6}}))
+	rigtest.Must(t, dead.Suppress([]Endpoint{{one6, unix.IPPROTO_IPV6}}))
 	dead.own.release()
 	rigtest.Must(t, dead.own.conn.CloseLasting())
 	c, err := nftables.New()
@@ -284,7 +284,7 @@ func TestTablesWithoutOwner(t *testing.T) {
 	if got := strings.Join(tables(t), " "); got != "sixfour "+s.Name() {
 		t.Errorf("tables: %s, want sixfour and %s", got, s.Name())
 	}
-	ends := []End{{one, unix.IPPROTO_IPV6}, {one6, unix.IPPROTO_IPV6}}
+	ends := []Endpoint{{one, unix.IPPROTO_IPV6}, {one6, unix.IPPROTO_IPV6}}
 	rigtest.Must(t, s.Suppress(ends))
 	c.FlushRuleset()
 	rigtest.Must(t, c.Flush())
@@ -308,7 +308,7 @@ func TestTablesOwned(t *testing.T) {
 	if !s.own.owned() {
 		t.Fatal("this kernel knows no owners of tables, which came with Linux 5.12: run the tests on a newer one")
 	}
-	rigtest.Must(t, s.Suppress([]End{{one, unix.IPPROTO_IPV6}}))
+	rigtest.Must(t, s.Suppress([]Endpoint{{one, unix.IPPROTO_IPV6}}))
 	c, err := nftables.New()
 	rigtest.Must(t, err)
 	c.FlushRuleset()

@@ -34,7 +34,7 @@ type Tables struct {
 	name   string
 	flags  uint32
 	claim  io.Closer // on the name, if the socket does not own the tables
-	made   []*nftables.Table
+	tables []*nftables.Table
 }
 
 // ErrTaken means that another process has tables with the name.
@@ -105,7 +105,7 @@ func (t *Tables) Add(family nftables.TableFamily) (*nftables.Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make nftables table %s: %w", t.name, err)
 	}
-	t.made = append(t.made, table)
+	t.tables = append(t.tables, table)
 	return table, nil
 }
 
@@ -170,7 +170,7 @@ func (t *Tables) Change(f func(*nftables.Conn) error) error {
 // Close removes the tables.
 func (t *Tables) Close() error {
 	var all error
-	for _, table := range t.made {
+	for _, table := range t.tables {
 		if exists, err := t.Exists(table.Family); err != nil || !exists {
 			all = errors.Join(all, err)
 			continue
@@ -179,7 +179,7 @@ func (t *Tables) Close() error {
 			all = errors.Join(all, fmt.Errorf("remove nftables table %s: %w", t.name, err))
 		}
 	}
-	t.made = nil
+	t.tables = nil
 	t.release()
 	return errors.Join(all, t.conn.CloseLasting())
 }

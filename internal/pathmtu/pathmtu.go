@@ -11,8 +11,8 @@ import "time"
 // Source is where the path MTU is known from.
 type Source string
 
-// The sources: the interface of the route, which is the first hop; a router on the path; an
-// answered probe.
+// The sources: the interface of the route, which is the first hop; a router on the path;
+// an answered probe.
 const (
 	Route Source = "route"
 	ICMP  Source = "icmp"
@@ -27,16 +27,16 @@ const (
 	confirmEvery = time.Second
 	maxMisses    = 3 // MAX_PROBES
 	missPause    = 200 * time.Millisecond
-	// busyCount large packets within busyWindow count as traffic. A single packet does not
-	// justify three probes.
+	// busyCount large packets within busyWindow count as traffic. A single packet does
+	// not justify three probes.
 	busyCount  = 3
 	busyWindow = 3 * time.Second
 	// A round ends this long after the answer to its last probe: the other probes were
 	// sent before it. Without that answer the round proves nothing.
 	lateAnswers  = 100 * time.Millisecond
 	roundTimeout = 2 * time.Second
-	// A larger size is tried again this long after a decrease (PMTU_RAISE_TIMER). RFC 8899
-	// proposes ten minutes; but a lost probe costs no user a packet.
+	// A larger size is tried again this long after a decrease (PMTU_RAISE_TIMER). RFC
+	// 8899 proposes ten minutes; but a lost probe costs no user a packet.
 	raiseEvery = time.Minute
 	// If probes are not answered, a decrease is forgotten after this time (RFC 1191
 	// section 6.3).
@@ -55,8 +55,8 @@ const (
 // sentinel is the size of a probe that passes every path. Each round ends with one.
 const sentinel = 128
 
-// usual are common path MTUs: Ethernet, PPPoE, tunnels over them, the minimum MTU of IPv6,
-// and some of RFC 1191 section 7.1.
+// usual are common path MTUs: Ethernet, PPPoE, tunnels over them, the minimum MTU of
+// IPv6, and some of RFC 1191 section 7.1.
 var usual = []int{9000, 4352, 1500, 1492, 1480, 1472, 1460, 1440, 1420, 1400, 1380, 1300, 1280, 1006, 576, 296}
 
 // Path is the state of one path. It is not safe for concurrent use.
@@ -149,8 +149,8 @@ func (p *Path) Answering() bool { return p.answering }
 // Unknown reports whether no probe has been answered yet, and none is in flight or due.
 func (p *Path) Unknown() bool { return !p.answering && p.initial == 0 && p.sentAt.IsZero() }
 
-// Received reports that the far end has sent a packet. If it has not answered so far, it is
-// probed once more: at once, or, after many silent rounds, when the pause is over.
+// Received reports that the far end has sent a packet. If it has not answered so far, it
+// is probed once more: at once, or, after many silent rounds, when the pause is over.
 func (p *Path) Received(now time.Time) {
 	if !p.Unknown() {
 		return
@@ -177,13 +177,14 @@ func (p *Path) Sent(n int, now time.Time) {
 	}
 }
 
-// TooBig reports that a router on the path carries packets of up to mtu bytes. With proof,
-// which means that the report quotes a probe, it is believed. Otherwise probes decide (RFC
-// 8899 section 4.6.2): if the far end answers probes, the MTU does not change until then,
-// and believed is false; if that is not known, the router is believed meanwhile.
+// TooBig reports that a router on the path carries packets of up to mtu bytes. With
+// proof, which means that the report quotes a probe, it is believed. Otherwise probes
+// decide (RFC 8899 section 4.6.2): if the far end answers probes, the MTU does not change
+// until then, and believed is false; if that is not known, the router is believed
+// meanwhile.
 //
-// Only one check runs at a time. After a refuted report the next checks are delayed; if the
-// path MTU really decreases meanwhile, confirmations detect it.
+// Only one check runs at a time. After a refuted report the next checks are delayed; if
+// the path MTU really decreases meanwhile, confirmations detect it.
 func (p *Path) TooBig(mtu int, proof bool, now time.Time) (believed bool) {
 	switch {
 	case proof && mtu <= p.mtu:
@@ -315,9 +316,9 @@ func (p *Path) conclude(now time.Time) {
 	}
 }
 
-// checkReport evaluates a round that checks a router's report. It probes the previous size
-// and, once that was lost, the reported size. The report is right if the previous size is
-// lost repeatedly, not only by chance.
+// checkReport evaluates a round that checks a router's report. It probes the previous
+// size and, once that was lost, the reported size. The report is right if the previous
+// size is lost repeatedly, not only by chance.
 func (p *Path) checkReport(passed int, now time.Time) {
 	if passed >= p.fails-1 {
 		p.refuted.add(now)

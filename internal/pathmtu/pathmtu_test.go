@@ -73,8 +73,8 @@ func want(t *testing.T, p *Path, mtu int, by Source) {
 	}
 }
 
-// A black hole is located exactly within ten seconds of simulated time, for any size and any
-// round-trip time; and an increase of the path MTU is detected.
+// A black hole is located exactly within ten seconds of simulated time, for any size and
+// any round-trip time; and an increase of the path MTU is detected.
 func TestBlackHole(t *testing.T) {
 	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond} {
 		for _, mtu := range []int{1499, 1492, 1400, 1399, 1337, 1281, 1280, 1279, 600, 577, 300, 200, 129} {
@@ -103,8 +103,8 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// The path MTU is small from the beginning, and no router reports it: this is known before
-// there is traffic.
+// The path MTU is small from the beginning, and no router reports it: this is known
+// before there is traffic.
 func TestNarrowFromTheStart(t *testing.T) {
 	n := newNetwork(1400)
 	n.traffic = false
@@ -217,7 +217,8 @@ func TestTooBigVerified(t *testing.T) {
 	want(t, p, 1290, ICMP)
 }
 
-// A false report arrives before it is known whether the peer answers: it has no lasting effect.
+// A false report arrives before it is known whether the peer answers: it has no lasting
+// effect.
 func TestTooBigFirst(t *testing.T) {
 	n := newNetwork(1500)
 	n.traffic = false
@@ -236,8 +237,8 @@ func TestTooBigFirst(t *testing.T) {
 	want(t, p, 1300, ICMP)
 }
 
-// Two false reports in succession, before it is known whether the peer answers, and after;
-// and false reports on a path with some loss.
+// Two false reports in succession, before it is known whether the peer answers, and
+// after; and false reports on a path with some loss.
 func TestLies(t *testing.T) {
 	n := newNetwork(1500)
 	n.traffic = false

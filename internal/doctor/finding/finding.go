@@ -1,4 +1,5 @@
-// Package finding has the outcome of a check of doctor: a verdict, a sentence and a remedy.
+// Package finding has the outcome of a check of doctor: a verdict, a sentence and a
+// remedy.
 package finding
 
 import (
@@ -22,8 +23,8 @@ const (
 	Skip Verdict = "SKIP"
 )
 
-// Finding is the outcome of a check: one sentence and, if something is wrong, the command or
-// configuration line that corrects it.
+// Finding is the outcome of a check: one sentence and, if something is wrong, the command
+// or configuration line that corrects it.
 type Finding struct {
 	Verdict Verdict
 	Text    string

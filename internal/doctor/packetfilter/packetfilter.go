@@ -1,5 +1,5 @@
-// Package packetfilter describes rules of this host's packet filter, and the packets about
-// which it is asked.
+// Package packetfilter describes rules of this host's packet filter, and the packets
+// about which it is asked.
 package packetfilter
 
 import (
@@ -85,6 +85,6 @@ func Worst(a, b firewall.Judgement) firewall.Judgement {
 	return a
 }
 
-// DistantHosts has addresses of distant hosts, by IP version. They are documentation addresses
-// (RFC 5737, RFC 3849), to which nothing is sent.
+// DistantHosts has addresses of distant hosts, by IP version. They are documentation
+// addresses (RFC 5737, RFC 3849), to which nothing is sent.
 var DistantHosts = map[int]netip.Addr{4: netip.MustParseAddr("192.0.2.1"), 6: netip.MustParseAddr("2001:db8::1")}

@@ -19,7 +19,8 @@ import (
 	"sixfour/internal/doctor/subject"
 )
 
-// mayProbe reports whether probes to the peer can be sent and answers received, or why not.
+// mayProbe reports whether probes to the peer can be sent and answers received, or why
+// not.
 func mayProbe(p *subject.Peer) (f finding.Finding, ok bool) {
 	switch why := p.FailedCheck("address", "route"); {
 	case why != "":
@@ -203,22 +204,22 @@ func lastError(ctx context.Context, p *subject.Peer) string {
 	return "the daemon noted: " + now.LastError.What
 }
 
-// describeError describes an ICMP error about a packet. This host's own kernel sends one if no host
-// on the link has the next hop's address.
+// describeError describes an ICMP error about a packet. This host's own kernel sends one
+// if no host on the link has the next hop's address.
 func describeError(p *subject.Peer, o prober.Outcome, about string) string {
 	m := prober.Meaning(o.Reply.ICMP)
 	if o.From != p.Local {
 		return fmt.Sprintf("%v says about %s: %s", o.From, about, m)
 	}
-	hop := p.Route.Hop
+	hop := p.Route.NextHop
 	if m != prober.NoHost || !hop.IsValid() {
 		return fmt.Sprintf("this host itself says about %s: %s", about, m)
 	}
 	return fmt.Sprintf("no host on the link of %s answers for %v (ARP, or neighbour discovery), so %s does not leave this host", p.Route.Interface, hop, about)
 }
 
-// explainArrivals describes what arrives from the peer, or from its possible new address, while the
-// peer does not answer. If ok is false, nothing arrives.
+// explainArrivals describes what arrives from the peer, or from its possible new address,
+// while the peer does not answer. If ok is false, nothing arrives.
 func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, ok bool) {
 	now := countersOf(ctx, p)
 	if p.Status != nil && now != nil {
@@ -260,8 +261,8 @@ func explainMove(p *subject.Peer) (f finding.Finding, ok bool) {
 	return f, false
 }
 
-// explainDrops explains why the daemon drops the peer's packets, if drop counters that show
-// the reason have increased.
+// explainDrops explains why the daemon drops the peer's packets, if drop counters that
+// show the reason have increased.
 func explainDrops(p *subject.Peer, before, after map[string]uint64) (f finding.Finding, ok bool) {
 	for _, a := range dropAdvice {
 		if after[a.reason] > before[a.reason] {
@@ -282,8 +283,8 @@ var dropAdvice = []struct{ reason, means, mend string }{
 	{"unknown_protocol", "they carry what this mode does not", "set the same mode at both ends"},
 }
 
-// unknownSource returns a source address that belongs to no peer and from which packets of the
-// tunnel's protocol have recently arrived.
+// unknownSource returns a source address that belongs to no peer and from which packets
+// of the tunnel's protocol have recently arrived.
 func unknownSource(p *subject.Peer) (s api.Stranger, ok bool) {
 	if p.Tunnel.Host.Status == nil {
 		return s, false
@@ -296,11 +297,12 @@ func unknownSource(p *subject.Peer) (s api.Stranger, ok bool) {
 	return s, false
 }
 
-// strangerLately is how recently a peer that has moved must have sent a packet: by default
-// it sends a probe at least every 30 seconds.
+// strangerLately is how recently a peer that has moved must have sent a packet: by
+// default it sends a probe at least every 30 seconds.
 const strangerLately = 2 * time.Minute
 
-// heardLately is how recent a packet from the peer must be to show that the peer is alive.
+// heardLately is how recent a packet from the peer must be to show that the peer is
+// alive.
 const heardLately = 30 * time.Second
 
 // describePing says whether the peer's host answers outside the tunnel.

@@ -27,9 +27,9 @@ import (
 func InnerIPv4(ctx context.Context, p *subject.Peer) finding.Finding { return checkInner(ctx, p, 4) }
 func InnerIPv6(ctx context.Context, p *subject.Peer) finding.Finding { return checkInner(ctx, p, 6) }
 
-// innerPairs returns the pairs of inner addresses of an IP version with which the peer can be
-// pinged: those that the configuration shows, and the ends of the IPv6 layer if the interface
-// has our end.
+// innerPairs returns the pairs of inner addresses of an IP version with which the peer
+// can be pinged: those that the configuration shows, and the ends of the IPv6 layer if
+// the interface has our end.
 func innerPairs(p *subject.Peer, version int) (pairs []config.Pair) {
 	is := func(a netip.Addr) bool { return a.Is4() == (version == 4) }
 	add := func(pair config.Pair) {
@@ -57,8 +57,9 @@ func innerPairs(p *subject.Peer, version int) (pairs []config.Pair) {
 	return pairs
 }
 
-// checkInner pings the peer's inner addresses of an IP version: through the interface, like
-// any program, if a daemon runs the tunnel; otherwise with packets made by this program.
+// checkInner pings the peer's inner addresses of an IP version: through the interface,
+// like any program, if a daemon runs the tunnel; otherwise with packets made by this
+// program.
 func checkInner(ctx context.Context, p *subject.Peer, version int) finding.Finding {
 	if !p.Tunnel.Carried(version) {
 		return finding.Skipped("the tunnel does not carry IPv%d", version)
@@ -145,8 +146,8 @@ func innerByKernel(ctx context.Context, p *subject.Peer, pairs []config.Pair) fi
 	return judgeInner(ctx, p, pairs, outcomes, e)
 }
 
-// pingThrough pings one address through the interface, at most as often as other questions
-// are sent. Heard is the answer as seen in an outer packet of the tunnel.
+// pingThrough pings one address through the interface, at most as often as other
+// questions are sent. Heard is the answer as seen in an outer packet of the tunnel.
 func pingThrough(ctx context.Context, p *subject.Peer, pair config.Pair) (o, heard prober.Outcome) {
 	id := probe.NewIdentity()
 	if p.Prober != nil {

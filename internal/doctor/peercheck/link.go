@@ -58,7 +58,7 @@ func Address(_ context.Context, p *subject.Peer) finding.Finding {
 	}
 	if local := p.Configured(); local.IsValid() {
 		p.Local = local
-		holder, err := p.Tunnel.Host.Router.Holder(local)
+		holder, err := p.Tunnel.Host.Router.InterfaceWith(local)
 		if err != nil {
 			return finding.Failed(addAddress(p, local), "no interface that is up has %v", local)
 		}
@@ -82,14 +82,14 @@ func Address(_ context.Context, p *subject.Peer) finding.Finding {
 	return finding.Passed(`"auto" is %v, on %s`, p.Local, route.Interface)
 }
 
-// addAddress returns the command that adds a missing address to the interface by which the
-// peer is reached.
+// addAddress returns the command that adds a missing address to the interface by which
+// the peer is reached.
 func addAddress(p *subject.Peer, local netip.Addr) string {
 	device, bits := "DEV", local.BitLen()
 	if r, err := p.Tunnel.Host.Router.To(p.Remote, netip.Addr{}, p.Tunnel.Config.FwMark); err == nil {
 		device = r.Interface
-		if r.Hop.Is4() == local.Is4() { // its subnet may also be ours
-			bits = commonSubnet(local, r.Hop)
+		if r.NextHop.Is4() == local.Is4() { // its subnet may also be ours
+			bits = commonSubnet(local, r.NextHop)
 		}
 	} else if d := sameSubnet(p); d != "" {
 		device, bits = d, commonSubnet(local, p.Remote)
@@ -97,8 +97,8 @@ func addAddress(p *subject.Peer, local netip.Addr) string {
 	return fmt.Sprintf(`ip addr add %v/%d dev %s (or set local = "auto")`, local, bits, device)
 }
 
-// commonSubnet returns the prefix length of the usual subnet that contains both addresses,
-// or that of a single address.
+// commonSubnet returns the prefix length of the usual subnet that contains both
+// addresses, or that of a single address.
 func commonSubnet(a, b netip.Addr) int {
 	usual := []int{24, 16, 8}
 	if a.Is6() {
@@ -136,7 +136,7 @@ func Route(_ context.Context, p *subject.Peer) finding.Finding {
 		if p.Tunnel.Mechanism() < 0 || !p.Local.IsValid() {
 			return finding.Skipped("the peer's address is not known")
 		}
-		r, err := p.Tunnel.Host.Router.Holder(p.Local)
+		r, err := p.Tunnel.Host.Router.InterfaceWith(p.Local)
 		if err != nil {
 			return finding.Failed("ip link set DEV up", "%v", err)
 		}
@@ -152,31 +152,31 @@ func Route(_ context.Context, p *subject.Peer) finding.Finding {
 		return finding.Failed(fmt.Sprintf("ip route add %v via GATEWAY (and look whether the uplink is up: ip link)", host), "%v", err)
 	case r.Interface == p.Tunnel.Config.Name && p.Tunnel.Config.Netns == "":
 		return finding.Failed(routeAround(p, host), "the route to %v leads into %s, the tunnel itself", p.Remote, r.Interface)
-	case r.Ours && (p.Status == nil || !p.Status.State.Phase.Carries()): // otherwise both ends are on this host intentionally
+	case r.ToThisHost && (p.Status == nil || !p.Status.State.Phase.Carries()): // otherwise both ends are on this host intentionally
 		return finding.Failed("set remote to the other host's address (or correct the name, or remove the address here: ip addr)", "%v is an address of this host itself", p.Remote)
 	}
 	if l, err := netlink.LinkByIndex(r.Index); err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
 		return finding.Failed("look at the cable, or at what is at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.Remote, r.Interface)
 	}
 	p.Route = r
-	if r.Hop == p.Remote.WithZone("") {
+	if r.NextHop == p.Remote.WithZone("") {
 		return finding.Passed("%v is on the link of %s, MTU %d", p.Remote, r.Interface, r.MTU)
 	}
-	return finding.Passed("through %s by %v, MTU %d", r.Interface, r.Hop, r.MTU)
+	return finding.Passed("through %s by %v, MTU %d", r.Interface, r.NextHop, r.MTU)
 }
 
-// routeAround returns the command that makes outer packets leave by the interface with our
-// address.
+// routeAround returns the command that makes outer packets leave by the interface with
+// our address.
 func routeAround(p *subject.Peer, host netip.Prefix) string {
-	if holder, err := p.Tunnel.Host.Router.Holder(p.Local); err == nil && holder.Interface != p.Tunnel.Config.Name {
+	if holder, err := p.Tunnel.Host.Router.InterfaceWith(p.Local); err == nil && holder.Interface != p.Tunnel.Config.Name {
 		return fmt.Sprintf("ip route add %v via GATEWAY dev %s", host, holder.Interface)
 	}
 	return fmt.Sprintf("ip route add %v via GATEWAY dev UPLINK", host)
 }
 
-// ReversePath checks the interface at which packets to our address probably arrive: the one
-// that has the address. Strict filtering there accepts only packets whose answers would
-// leave by the same interface.
+// ReversePath checks the interface at which packets to our address probably arrive: the
+// one that has the address. Strict filtering there accepts only packets whose answers
+// would leave by the same interface.
 func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
 	switch {
 	case p.Tunnel.Outer().Over() == 6:
@@ -186,7 +186,7 @@ func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
 	case !p.Remote.IsValid():
 		return finding.Skipped("packets come from anywhere")
 	}
-	holder, err := p.Tunnel.Host.Router.Holder(p.Local)
+	holder, err := p.Tunnel.Host.Router.InterfaceWith(p.Local)
 	if err != nil {
 		return finding.Skipped("%v", err)
 	}
@@ -230,8 +230,8 @@ func KernelTunnel(_ context.Context, p *subject.Peer) finding.Finding {
 	return finding.Passed("no tunnel of the kernel's own, and no other sixfourd, has these ends")
 }
 
-// kernelTunnel returns the ends and the protocol of a kernel tunnel; 0: the interface is not
-// a tunnel.
+// kernelTunnel returns the ends and the protocol of a kernel tunnel; 0: the interface is
+// not a tunnel.
 func kernelTunnel(l netlink.Link) (local, remote netip.Addr, protocol byte) {
 	ends := func(a, b net.IP) (x, y netip.Addr) {
 		x, _ = netip.AddrFromSlice(a)
@@ -259,7 +259,7 @@ func KernelAnswers(_ context.Context, p *subject.Peer) finding.Finding {
 	if !p.Local.IsValid() {
 		return finding.Skipped("our address is not known")
 	}
-	ends := []nft.End{{Local: p.Local, Protocol: p.Tunnel.Outer().Protocol()}}
+	ends := []nft.Endpoint{{Local: p.Local, Protocol: p.Tunnel.Outer().Protocol()}}
 	why := nft.KernelAnswers(p.Tunnel.Host.Options.Paths.ModulesFS(), ends)
 	if why == "" {
 		return finding.Passed("no module of the kernel answers protocol %d", ends[0].Protocol)

@@ -79,7 +79,7 @@ func TestKernelAnswers(t *testing.T) {
 	var shield *nft.Suppressor
 	if err := ns.Do(func() (err error) {
 		if shield, err = nft.OpenSuppressor(); err == nil {
-			err = shield.Suppress([]nft.End{{Local: netip.MustParseAddr("203.0.113.10"), Protocol: header.ProtoIPv6}})
+			err = shield.Suppress([]nft.Endpoint{{Local: netip.MustParseAddr("203.0.113.10"), Protocol: header.ProtoIPv6}})
 		}
 		return err
 	}); err != nil {

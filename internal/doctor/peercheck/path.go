@@ -44,7 +44,7 @@ func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 	if p.Prober == nil {
 		return finding.Skipped("the sockets were not opened")
 	}
-	if p.Route.Hop == p.Remote {
+	if p.Route.NextHop == p.Remote {
 		return finding.Skipped("there is no router on the way: the peer is on the link of %s", p.Route.Interface)
 	}
 	questions := make([]prober.Question, mostHops)
@@ -73,8 +73,8 @@ func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 // mostHops is the largest distance of routers that are tested, in hops.
 const mostHops = 6
 
-// silentRouters explains that none of the first routers, which a ping reached, has sent an
-// ICMP error.
+// silentRouters explains that none of the first routers, which a ping reached, has sent
+// an ICMP error.
 func silentRouters(p *subject.Peer, hops int) finding.Finding {
 	const wanted = "destination-unreachable, time-exceeded, parameter-problem"
 	match, protocol := "icmp type { "+wanted+" }", byte(header.ICMP)
@@ -87,7 +87,7 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 	}
 	if rules, err := p.Tunnel.Host.Rules(); err == nil {
 		packet := filteredPacket(p, firewall.Input, protocol)
-		packet.Source, packet.Answer = p.Route.Hop, true
+		packet.Source, packet.Answer = p.Route.NextHop, true
 		if j := rules.Judge(packet); j.Verdict == firewall.Drop {
 			return finding.Failed(fmt.Sprintf("nft insert rule %s %s %s %s accept", j.Family, j.Table, j.Base, match), "%s: %s drops ICMP", text, packetfilter.Place(j.Place))
 		}
@@ -96,8 +96,8 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 }
 
 // ECN tests whether the path preserves ECN marks, with a packet that can be marked and
-// one that is marked. RFC 6040 section 4.2 defines the result at the peer, whose answer has
-// the same mark.
+// one that is marked. RFC 6040 section 4.2 defines the result at the peer, whose answer
+// has the same mark.
 func ECN(ctx context.Context, p *subject.Peer) finding.Finding {
 	if f, ok := mayAskAgain(p); !ok {
 		return f
@@ -131,8 +131,8 @@ func ECN(ctx context.Context, p *subject.Peer) finding.Finding {
 	return finding.Passed("marks reach the peer and come back")
 }
 
-// besideECN judges the answers to pings outside the tunnel. Linux answers with the marks of
-// the request; other systems need not.
+// besideECN judges the answers to pings outside the tunnel. Linux answers with the marks
+// of the request; other systems need not.
 func besideECN(plain, marked byte, mend string) finding.Finding {
 	switch {
 	case plain == header.ECT0 && marked == header.CE:

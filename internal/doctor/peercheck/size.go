@@ -63,7 +63,8 @@ func leastSize(p *subject.Peer) int {
 	return n
 }
 
-// searchLargest finds the largest size that passes when larger packets are lost without an error.
+// searchLargest finds the largest size that passes when larger packets are lost without
+// an error.
 func searchLargest(ctx context.Context, p *subject.Peer, size int, told string) finding.Finding {
 	passes, vanishes := leastSize(p), size
 	for vanishes-passes > 1 && ctx.Err() == nil {

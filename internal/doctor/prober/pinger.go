@@ -17,8 +17,8 @@ import (
 	"sixfour/internal/probe"
 )
 
-// Pinger sends echo requests as any program on this host does: the kernel routes them, and
-// the packet filter sees them and the answers.
+// Pinger sends echo requests as any program on this host does: the kernel routes them,
+// and the packet filter sees them and the answers.
 type Pinger struct {
 	pair config.Pair
 	conn *net.IPConn

@@ -171,9 +171,9 @@ func (a *Prober) Expect() (seq uint16, replies <-chan Reply) {
 // AskOnce sends a question once.
 func (a *Prober) AskOnce(ctx context.Context, q Question) Outcome { return a.askTimes(ctx, q, 1) }
 
-// Ask sends a question, at most tries times, until there is an answer or an ICMP error. An
-// answer takes precedence over an earlier error: a kernel that does not know of the tunnel
-// daemon on its host sends an error although the daemon answers.
+// Ask sends a question, at most tries times, until there is an answer or an ICMP error.
+// An answer takes precedence over an earlier error: a kernel that does not know of the
+// tunnel daemon on its host sends an error although the daemon answers.
 func (a *Prober) Ask(ctx context.Context, q Question) Outcome { return a.askTimes(ctx, q, MaxTries) }
 
 func (a *Prober) askTimes(ctx context.Context, q Question, left int) (o Outcome) {

@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/probe"
 )
 
-// receivePacket handles a packet of the tunnel's protocol to our outer address. It modifies the
-// packet.
+// receivePacket handles a packet of the tunnel's protocol to our outer address. It
+// modifies the packet.
 func (a *Prober) receivePacket(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
@@ -46,8 +46,8 @@ func (a *Prober) receivePacket(b []byte) {
 	a.receiveInner(inner)
 }
 
-// receiveInner handles an ICMP error that came through the tunnel: its quote has the cookie
-// of the question.
+// receiveInner handles an ICMP error that came through the tunnel: its quote has the
+// cookie of the question.
 func (a *Prober) receiveInner(inner []byte) {
 	err, ok := icmp.Parse(inner)
 	if !ok {
@@ -73,8 +73,8 @@ func (a *Prober) answerCount() int {
 	return a.answers
 }
 
-// countOther counts a packet from the peer, unless an answer was received since answers returned
-// before.
+// countOther counts a packet from the peer, unless an answer was received since answers
+// returned before.
 func (a *Prober) countOther(before int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -127,8 +127,8 @@ func (a *Prober) replyIn(packet []byte) (m []byte, ok bool) {
 	return m, a.ID.IsReply(m, icmp.EchoReply6)
 }
 
-// receiveICMP handles an ICMP packet to our outer address: the answer to a question outside the
-// tunnel, or an error about any question.
+// receiveICMP handles an ICMP packet to our outer address: the answer to a question
+// outside the tunnel, or an error about any question.
 func (a *Prober) receiveICMP(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
@@ -155,9 +155,9 @@ func (a *Prober) receiveICMP(b []byte) {
 	}
 }
 
-// quotes reports whether a quote is the beginning of a packet. The quote of an IPv4 packet
-// may differ in the fields that routers change, and need not have more than 8 bytes of the
-// payload.
+// quotes reports whether a quote is the beginning of a packet. The quote of an IPv4
+// packet may differ in the fields that routers change, and need not have more than 8
+// bytes of the payload.
 func quotes(quote, packet []byte) bool {
 	const least = 8
 	if len(packet) == 0 || header.Version(quote) != header.Version(packet) {

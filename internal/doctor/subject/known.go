@@ -16,8 +16,8 @@ import (
 	"sixfour/internal/netns"
 )
 
-// FailedCheck returns why something is not tried: another check failed without which it cannot
-// work; "": none failed.
+// FailedCheck returns why something is not tried: another check failed without which it
+// cannot work; "": none failed.
 func (p *Peer) FailedCheck(needed ...string) string {
 	for _, id := range needed {
 		if slices.Contains(p.Failed, id) {
@@ -27,8 +27,8 @@ func (p *Peer) FailedCheck(needed ...string) string {
 	return ""
 }
 
-// KnownRemote returns the peer's outer address if it is known without a look-up; invalid: it
-// is not.
+// KnownRemote returns the peer's outer address if it is known without a look-up; invalid:
+// it is not.
 func (p *Peer) KnownRemote() netip.Addr {
 	switch {
 	case p.Remote.IsValid():
@@ -44,7 +44,8 @@ func (p *Peer) KnownRemote() netip.Addr {
 // Configured returns our configured outer address; invalid: "auto".
 func (p *Peer) Configured() netip.Addr { return p.Config.Paths[0].Local }
 
-// InNamespace runs f in the namespace of the tunnel's interface, with a netlink handle for it.
+// InNamespace runs f in the namespace of the tunnel's interface, with a netlink handle
+// for it.
 func (t *Tunnel) InNamespace(f func(*netlink.Handle) error) error {
 	return netns.In(t.Config.Netns, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -67,8 +68,8 @@ func (t *Tunnel) IPCommand() string {
 	return "ip -n " + t.Config.Netns
 }
 
-// Addresses returns the addresses that the interface must have, given the daemon's present
-// outer address.
+// Addresses returns the addresses that the interface must have, given the daemon's
+// present outer address.
 func (t *Tunnel) Addresses() []netip.Prefix {
 	if t.Status == nil {
 		return t.Config.Address
@@ -93,8 +94,8 @@ func (t *Tunnel) Sysctl(path string) (int, error) {
 // (RFC 3704 section 2.2); 2 is loose.
 const Strict = 1
 
-// ReversePathFilter returns the effective rp_filter of an interface: the larger of its own value and
-// that of all.
+// ReversePathFilter returns the effective rp_filter of an interface: the larger of its
+// own value and that of all.
 func (t *Tunnel) ReversePathFilter(device string) (int, error) {
 	all, err := t.Sysctl("net/ipv4/conf/all/rp_filter")
 	if err != nil {

@@ -52,7 +52,8 @@ var needed = []struct {
 	name string
 }{{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_NET_RAW, "CAP_NET_RAW"}}
 
-// MissingCapabilities returns the needed capabilities that a process lacks (proc_pid_status(5)).
+// MissingCapabilities returns the needed capabilities that a process lacks
+// (proc_pid_status(5)).
 func (h *Host) MissingCapabilities(pid string) (names []string, err error) {
 	b, err := os.ReadFile(filepath.Join(h.Options.Paths.Proc, pid, "status"))
 	if err != nil {
@@ -84,9 +85,9 @@ func (h *Host) Privileged() bool {
 	return err != nil || len(missing) == 0
 }
 
-// elsewhere returns the network namespace of a process, as a path, if it differs from ours;
-// "": it does not, or is not known. Some threads of a Go program, even the first one, may be
-// in other namespaces: the namespace of most threads counts.
+// elsewhere returns the network namespace of a process, as a path, if it differs from
+// ours; "": it does not, or is not known. Some threads of a Go program, even the first
+// one, may be in other namespaces: the namespace of most threads counts.
 func elsewhere(proc string, pid int) string {
 	ours, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
 	if err != nil || pid == 0 {
@@ -110,10 +111,10 @@ func elsewhere(proc string, pid int) string {
 	return path
 }
 
-// fileOf returns the configuration file of a daemon, from its directory in /proc, as a path
-// that leads there from this program's mount namespace. If the daemon runs in another one,
-// such as that of a container, the path leads through /proc/PID/root. With an error, it is the
-// path in the daemon's mount namespace.
+// fileOf returns the configuration file of a daemon, from its directory in /proc, as a
+// path that leads there from this program's mount namespace. If the daemon runs in
+// another one, such as that of a container, the path leads through /proc/PID/root. With
+// an error, it is the path in the daemon's mount namespace.
 func (h *Host) fileOf(dir string) (string, error) {
 	path := configOfProcess(dir)
 	if path == "" {
@@ -130,8 +131,8 @@ func (h *Host) fileOf(dir string) (string, error) {
 	return through, nil
 }
 
-// configOfProcess returns the configuration file with which a daemon was started, from its
-// directory in /proc; "": the default, or not known.
+// configOfProcess returns the configuration file with which a daemon was started, from
+// its directory in /proc; "": the default, or not known.
 func configOfProcess(dir string) string {
 	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if err != nil {

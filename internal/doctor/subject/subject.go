@@ -105,13 +105,14 @@ func (h *Host) Close() {
 	}
 }
 
-// takeDaemonsFile selects the configuration file of the running daemon, unless another one
-// was named.
+// takeDaemonsFile selects the configuration file of the running daemon, unless another
+// one was named.
 func (h *Host) takeDaemonsFile() {
 	if h.Options.Config != "" || h.PID == 0 {
 		return
 	}
-	// An unprivileged user may not see the daemon's mount namespace, which mostly has the same file.
+	// An unprivileged user may not see the daemon's mount namespace, which mostly has the
+	// same file.
 	path, _ := h.fileOf(filepath.Join(h.Options.Paths.Proc, fmt.Sprint(h.PID)))
 	if path == h.File {
 		return

@@ -21,7 +21,8 @@ type unit map[string][]string
 // UnitName is the name of the daemon's unit.
 const UnitName = "sixfourd.service"
 
-// unitDirs are the directories of systemd units, highest priority first (systemd.unit(5)).
+// unitDirs are the directories of systemd units, highest priority first
+// (systemd.unit(5)).
 var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
 // ReadUnit reads the daemon's unit with its drop-ins; nil: there is none.
@@ -204,8 +205,8 @@ func (h *Host) accountOf(pid string) (a account, ok bool) {
 	return a, ok
 }
 
-// MayUse reports whether the account may read and write a file. If known is false, the file's
-// mode alone does not decide.
+// MayUse reports whether the account may read and write a file. If known is false, the
+// file's mode alone does not decide.
 func (a account) MayUse(path string) (may, known bool) {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {

@@ -28,8 +28,8 @@ func rulesOf(t *subject.Tunnel) (rules *firewall.Ruleset, err error) {
 	return rules, err
 }
 
-// innerExamples returns one pair of inner addresses for each of the interface's addresses:
-// with the first peer's address, or else with a neighbour's.
+// innerExamples returns one pair of inner addresses for each of the interface's
+// addresses: with the first peer's address, or else with a neighbour's.
 func innerExamples(t *subject.Tunnel) (pairs []config.Pair) {
 	for _, own := range t.Config.Address {
 		pair := config.Pair{Local: own.Addr(), Remote: own.Masked().Addr().Next()}
@@ -193,8 +193,8 @@ func inspectForwardFirewall(t *subject.Tunnel, h *netlink.Handle) finding.Findin
 	return finding.Passed("this host's rules let through what it forwards between %s and %s", t.Config.Name, ways[0].name)
 }
 
-// forwardPath is another network that this host forwards for, with an address in it and one
-// on the other side of the tunnel. OneWay is "in" if connections begin only there.
+// forwardPath is another network that this host forwards for, with an address in it and
+// one on the other side of the tunnel. OneWay is "in" if connections begin only there.
 type forwardPath struct {
 	name           string
 	index          int
@@ -202,8 +202,9 @@ type forwardPath struct {
 	oneWay         string
 }
 
-// forwardPaths returns the networks to and from which the tunnel's packets of an IP version
-// are forwarded: forwarding is on, and the tunnel has routes or the gateway serves it.
+// forwardPaths returns the networks to and from which the tunnel's packets of an IP
+// version are forwarded: forwarding is on, and the tunnel has routes or the gateway
+// serves it.
 func forwardPaths(t *subject.Tunnel, h *netlink.Handle) (ways []forwardPath) {
 	for _, s := range forwarding {
 		is := func(p netip.Prefix) bool { return p.Addr().Is4() == (s.version == 4) }

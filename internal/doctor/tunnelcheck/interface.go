@@ -169,7 +169,7 @@ func otherNetwork(t *subject.Tunnel, h *netlink.Handle, version int) (name strin
 		for _, p := range t.Peers {
 			if r, err := t.Host.Router.To(p.KnownRemote(), netip.Addr{}, t.Config.FwMark); err == nil {
 				uplinks[r.Interface] = true
-			} else if r, err := t.Host.Router.Holder(p.Configured()); err == nil { // there is no route at the moment
+			} else if r, err := t.Host.Router.InterfaceWith(p.Configured()); err == nil { // there is no route at the moment
 				uplinks[r.Interface] = true
 			}
 		}

@@ -10,10 +10,10 @@ import (
 	"sixfour/internal/rtnl"
 )
 
-// Lost returns how many packets to the interface the kernel dropped because its queues
+// Dropped returns how many packets to the interface the kernel dropped because its queues
 // were full, since the interface was made. It may be called concurrently, and also after
 // Close, when it returns an error.
-func (l *Link) Lost() (n uint64, err error) {
+func (l *Link) Dropped() (n uint64, err error) {
 	const (
 		headerLen = 12 // struct if_stats_msg of linux/if_link.h
 		link64    = 1  // IFLA_STATS_LINK_64

@@ -15,7 +15,7 @@ func TestLost(t *testing.T) {
 	rigtest.Must(t, err)
 	t.Cleanup(ns.Close)
 	l := openLink(t, ns, prefixes("10.9.0.1/24"), nil)
-	before, err := l.Lost()
+	before, err := l.Dropped()
 	rigtest.Must(t, err)
 	const packets = 5000 // the queue holds hundreds
 	rigtest.Must(t, ns.Do(func() error {
@@ -29,12 +29,12 @@ func TestLost(t *testing.T) {
 		}
 		return nil
 	}))
-	after, err := l.Lost()
+	after, err := l.Dropped()
 	if err != nil || after-before < packets/4 || after-before > packets {
 		t.Errorf("%d were lost before and %d after %d packets, %v", before, after, packets, err)
 	}
 	rigtest.Must(t, l.Close())
-	if _, err := l.Lost(); err == nil {
+	if _, err := l.Dropped(); err == nil {
 		t.Error("an interface that is closed has statistics")
 	}
 }

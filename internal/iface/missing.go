@@ -12,115 +12,115 @@ import (
 	"sixfour/internal/rtnl"
 )
 
-// lacking holds the addresses and routes of an interface's Settings that the kernel has
+// missing holds the addresses and routes of an interface's Settings that the kernel has
 // refused.
-type lacking struct {
+type missing struct {
 	addresses, routes []netip.Prefix
 	err               error // the error for the first of them
 }
 
-// Lacks returns why the interface does not have all of its addresses and routes, or nil
+// Missing returns why the interface does not have all of its addresses and routes, or nil
 // if it has them all.
-func (l *Link) Lacks() error {
-	if l.lacks == nil {
+func (l *Link) Missing() error {
+	if l.missing == nil {
 		return nil
 	}
-	return l.lacks.err
+	return l.missing.err
 }
 
-// Complete tries again to add the missing addresses and routes to the interface, and
-// returns Lacks. It does not change those that the interface has.
-func (l *Link) Complete() error {
-	if l.lacks == nil {
+// AddMissing tries again to add the missing addresses and routes to the interface, and
+// returns Missing. It does not change those that the interface has.
+func (l *Link) AddMissing() error {
+	if l.missing == nil {
 		return nil
 	}
-	l.completeAddresses()
-	return l.completeRoutes()
+	l.addMissingAddresses()
+	return l.addMissingRoutes()
 }
 
-// TakeSome adds those of these addresses and routes that the interface does not have, as
-// far as the kernel accepts them, and returns Lacks. Leave removes those that the
-// interface had before and that are not among these.
-func (l *Link) TakeSome(addresses, routes []netip.Prefix) error {
+// AddPossible adds those of these addresses and routes that the interface does not have,
+// as far as the kernel accepts them, and returns Missing. RemoveOthers removes those that
+// the interface had before and that are not among these.
+func (l *Link) AddPossible(addresses, routes []netip.Prefix) error {
 	l.reclaim(addresses, routes)
 	before := l.present()
 	l.set.Addresses, l.set.Routes = addresses, routes
-	l.lacks = new(lacking)
-	l.lacks.addresses, _ = split(addresses, before.Addresses)
-	l.lacks.routes, _ = split(routes, before.Routes)
+	l.missing = new(missing)
+	l.missing.addresses, _ = partition(addresses, before.Addresses)
+	l.missing.routes, _ = partition(routes, before.Routes)
 	if err := l.setLinkLocal(); err != nil {
-		l.lacks.err = err
+		l.missing.err = err
 		return err
 	}
-	l.completeAddresses()
+	l.addMissingAddresses()
 	// With the last address of a family, the kernel removed all routes.
 	if _, err := l.restoreRoutes(); err != nil {
-		l.lacks.err = err
+		l.missing.err = err
 		return err
 	}
-	return l.completeRoutes()
+	return l.addMissingRoutes()
 }
 
 // present returns the Settings without the missing addresses and routes.
 func (l *Link) present() Settings {
 	s := l.set
-	if l.lacks != nil {
-		s.Addresses, _ = split(s.Addresses, l.lacks.addresses)
-		s.Routes, _ = split(s.Routes, l.lacks.routes)
+	if l.missing != nil {
+		s.Addresses, _ = partition(s.Addresses, l.missing.addresses)
+		s.Routes, _ = partition(s.Routes, l.missing.routes)
 	}
 	return s
 }
 
-// completeAddresses adds the missing addresses. It stores an error in l.lacks.
-func (l *Link) completeAddresses() {
+// addMissingAddresses adds the missing addresses. It stores an error in l.missing.
+func (l *Link) addMissingAddresses() {
 	var refused []netip.Prefix
-	l.lacks.err = nil
-	for _, p := range l.lacks.addresses {
+	l.missing.err = nil
+	for _, p := range l.missing.addresses {
 		if err := l.addAddress(p); err != nil {
-			if refused = append(refused, p); l.lacks.err == nil {
-				l.lacks.err = err
+			if refused = append(refused, p); l.missing.err == nil {
+				l.missing.err = err
 			}
 		}
 	}
-	l.lacks.addresses = refused
+	l.missing.addresses = refused
 }
 
-// completeRoutes adds the missing routes, many at once. It is an error if one exists
+// addMissingRoutes adds the missing routes, many at once. It is an error if one exists
 // already, because it then belongs to another interface.
-func (l *Link) completeRoutes() error {
-	routes := l.lacks.routes
+func (l *Link) addMissingRoutes() error {
+	routes := l.missing.routes
 	refused := make([]error, len(routes))
 	l.conn.Exchange(len(routes), func(b *rtnl.Builder, i int) {
 		newRoute(b, l.route(routes[i]), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}, func(i int, _ []byte, err error) { refused[i] = err })
-	l.lacks.routes = nil
+	l.missing.routes = nil
 	for i, err := range refused {
 		if err == nil {
 			continue
 		}
-		if l.lacks.routes = append(l.lacks.routes, routes[i]); l.lacks.err == nil {
-			l.lacks.err = explainRoute(l.set.Name, routes[i], err)
+		if l.missing.routes = append(l.missing.routes, routes[i]); l.missing.err == nil {
+			l.missing.err = explainRoute(l.set.Name, routes[i], err)
 		}
 	}
-	err := l.lacks.err
+	err := l.missing.err
 	if err == nil {
-		l.lacks = nil
+		l.missing = nil
 	}
 	return err
 }
 
-// Taken returns an error for the first route of the Settings that another interface has
-// now. A route that is replaced is removed from the interface that had it, and while an
-// interface is down any process may add its routes elsewhere. If there are many routes,
-// Taken checks only the first ones.
-func (l *Link) Taken() error {
-	return l.taken(l.present().Routes, func(index int) bool { return index != l.index })
+// RouteConflict returns an error for the first route of the Settings that another
+// interface has now. A route that is replaced is removed from the interface that had it,
+// and while an interface is down any process may add its routes elsewhere. If there are
+// many routes, RouteConflict checks only the first ones.
+func (l *Link) RouteConflict() error {
+	return l.conflict(l.present().Routes, func(index int) bool { return index != l.index })
 }
 
-// taken returns an error for the first of some routes that leads through an interface
+// conflict returns an error for the first of some routes that leads through an interface
 // for which others returns true. It does not find routes that a longer prefix or a
 // routing rule hides.
-func (l *Link) taken(routes []netip.Prefix, others func(index int) bool) (first error) {
+func (l *Link) conflict(routes []netip.Prefix, others func(index int) bool) (first error) {
 	routes = routes[:min(len(routes), manyRoutes)]
 	through := make([]int, len(routes))
 	l.conn.Exchange(len(routes), func(b *rtnl.Builder, i int) {
@@ -174,7 +174,7 @@ func CheckRoutes(namespace, name string, routes []netip.Prefix) error {
 		}
 		defer h.Close()
 		l := &Link{set: Settings{Name: name}, conn: c}
-		return l.taken(routes, func(index int) bool {
+		return l.conflict(routes, func(index int) bool {
 			link, err := h.LinkByIndex(index)
 			return err == nil && !strings.HasPrefix(link.Attrs().Alias, alias)
 		})

@@ -29,15 +29,15 @@ func TestPartial(t *testing.T) {
 	l, err := Open(set)
 	rigtest.Must(t, err)
 	defer l.Close()
-	if err := l.Lacks(); err == nil || !strings.Contains(err.Error(), "IPv6 is switched off") {
-		t.Errorf("lacks: %v", err)
+	if err := l.Missing(); err == nil || !strings.Contains(err.Error(), "IPv6 is switched off") {
+		t.Errorf("missing: %v", err)
 	}
 	if got := routes(t, ns, unix.AF_INET); got != "10.9.0.0/16/0/0" {
 		t.Errorf("the routes that are free: %s", got)
 	}
 	restored(t, l) // does not try what is refused
 	rigtest.Must(t, ns.Sysctl("net/ipv6/conf/six0/disable_ipv6", "0"))
-	if err := l.Complete(); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "203.0.113.0/24") {
+	if err := l.AddMissing(); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "203.0.113.0/24") {
 		t.Errorf("with IPv6: %v", err)
 	}
 	del := func(dst string) {
@@ -45,17 +45,17 @@ func TestPartial(t *testing.T) {
 		rigtest.Must(t, ns.Handle().RouteDel(&netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), Gw: netip.MustParseAddr("192.0.2.2").AsSlice()}))
 	}
 	del("203.0.113.0/24")
-	if err := l.Complete(); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "0.0.0.0/0") {
+	if err := l.AddMissing(); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "0.0.0.0/0") {
 		t.Errorf("with one route: %v", err)
 	}
 	other := prefixes("0.0.0.0/0 10.8.0.0/16")
-	rigtest.Must(t, l.Leave(set.Addresses, other))
-	if err := l.TakeSome(set.Addresses, other); !errors.Is(err, fs.ErrExist) {
+	rigtest.Must(t, l.RemoveOthers(set.Addresses, other))
+	if err := l.AddPossible(set.Addresses, other); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("with other routes: %v", err)
 	}
 	del("0.0.0.0/0")
-	rigtest.Must(t, l.Complete())
-	rigtest.Must(t, l.Lacks())
+	rigtest.Must(t, l.AddMissing())
+	rigtest.Must(t, l.Missing())
 	if got, want := routes(t, ns, unix.AF_INET), "0.0.0.0/0/0/0 10.8.0.0/16/0/0"; got != want {
 		t.Errorf("all: %s, want %s", got, want)
 	}
@@ -89,7 +89,7 @@ func TestTaken(t *testing.T) {
 	check("beside it there is room", "")
 	l := openLink(t, ns, prefixes("10.0.0.1/30 fd00::1/64"), list)
 	check("it is ours", "")
-	rigtest.Must(t, l.Taken())
+	rigtest.Must(t, l.RouteConflict())
 	for _, dst := range []string{"::/0", "fd00:2::/48", "0.0.0.0/0", "10.9.0.0/16"} {
 		via := "192.0.2.2"
 		if strings.Contains(dst, ":") {
@@ -100,15 +100,15 @@ func TestTaken(t *testing.T) {
 		rigtest.Must(t, ns.Handle().RouteReplace(&netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), Gw: netip.MustParseAddr(via).AsSlice(), LinkIndex: eth0.Attrs().Index}))
 		// The error names the first of the list; routes are taken from the end of the
 		// list.
-		if err := l.Taken(); err == nil || !strings.Contains(err.Error(), "add route "+dst+" ") {
+		if err := l.RouteConflict(); err == nil || !strings.Contains(err.Error(), "add route "+dst+" ") {
 			t.Errorf("%s was replaced: %v", dst, err)
 		}
 		check("taken", dst)
 	}
 }
 
-// The next Leave removes what a Leave could not remove. Restore does not add it again. If it
-// is wanted again, the interface keeps it.
+// The next RemoveOthers removes what a RemoveOthers could not remove. Restore does not
+// add it again. If it is wanted again, the interface keeps it.
 func TestLeaveTriesAgain(t *testing.T) {
 	ns := rigtest.Enter(t, "iface")
 	set := Settings{Addresses: prefixes("10.0.0.1/30 10.1.0.1/30"), Routes: prefixes("10.8.0.0/16 10.9.0.0/16 10.10.0.0/16")}
@@ -116,17 +116,17 @@ func TestLeaveTriesAgain(t *testing.T) {
 	state := func() string { return addresses(t, ns, unix.AF_INET) + " " + routes(t, ns, unix.AF_INET) }
 	fail := func(addresses, routes []netip.Prefix) {
 		t.Helper()
-		cutOff(t, l, func() error { return l.Leave(addresses, routes) })
+		cutOff(t, l, func() error { return l.RemoveOthers(addresses, routes) })
 	}
 	fail(set.Addresses[:1], set.Routes[:1])
-	rigtest.Must(t, l.TakeSome(set.Addresses[:1], set.Routes[:2])) // the second route is wanted again
+	rigtest.Must(t, l.AddPossible(set.Addresses[:1], set.Routes[:2])) // the second route is wanted again
 	fail(set.Addresses[:1], set.Routes[:2])
-	rigtest.Must(t, l.Leave(set.Addresses[:1], set.Routes[:2]))
+	rigtest.Must(t, l.RemoveOthers(set.Addresses[:1], set.Routes[:2]))
 	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0 10.9.0.0/16/0/0"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	fail(set.Addresses[:1], set.Routes[:1])
-	rigtest.Must(t, l.Take(set.Addresses[:1], set.Routes[:2]))
+	rigtest.Must(t, l.Add(set.Addresses[:1], set.Routes[:2]))
 	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0 10.9.0.0/16/0/0"; got != want {
 		t.Errorf("it was wanted again: %s, want %s", got, want)
 	}
@@ -135,7 +135,7 @@ func TestLeaveTriesAgain(t *testing.T) {
 	if got := restored(t, l); got != (Restored{}) {
 		t.Errorf("restored %+v, which is not wanted", got)
 	}
-	rigtest.Must(t, l.Leave(set.Addresses[:1], set.Routes[:1]))
+	rigtest.Must(t, l.RemoveOthers(set.Addresses[:1], set.Routes[:1]))
 	if got, want := state(), "10.0.0.1/30 10.8.0.0/16/0/0"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
