@@ -58,7 +58,7 @@ func (f *follower) run(ctx context.Context, each func(api.Event) error) error {
 // wait waits until a daemon answers; it returns false if ctx ends before. While the daemon
 // starts, its socket may exist before we may open it.
 func (f *follower) wait(ctx context.Context) bool {
-	said := ""
+	reported := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,8 +69,8 @@ func (f *follower) wait(ctx context.Context) bool {
 		if err == nil {
 			return true
 		}
-		if text := err.Error(); text != said && ctx.Err() == nil {
-			said = text
+		if text := err.Error(); text != reported && ctx.Err() == nil {
+			reported = text
 			f.notify("waiting: " + text)
 		}
 	}

@@ -36,7 +36,7 @@ func printRootUsage(w io.Writer, root *cobra.Command) error {
 			fmt.Fprintf(&b, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
 		}
 	}
-	fmt.Fprintf(&b, "\n%s COMMAND --help says more of each; --version prints the version.\n", root.Name())
+	fmt.Fprintf(&b, "\n%s COMMAND --help explains a command; --version prints the version.\n", root.Name())
 	_, err := io.WriteString(w, b.String())
 	return err
 }

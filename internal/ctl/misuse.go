@@ -41,7 +41,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 	return fmt.Errorf("there is no command %q: there are %s", name, strings.Join(names, ", "))
 }
 
-// explainFlag returns an error that says what is wrong with a flag, and what is valid.
+// explainFlag returns an error with the problem of a flag, and its valid values.
 func explainFlag(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var empty *pflag.ValueRequiredError

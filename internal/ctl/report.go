@@ -327,7 +327,7 @@ func inside(namespace string) string {
 	return ", in network namespace " + namespace
 }
 
-// known says what the source of a path MTU is.
+// known describes the source of a path MTU.
 func known(by string) string {
 	switch by {
 	case "icmp":
@@ -338,7 +338,7 @@ func known(by string) string {
 	return "of the first hop"
 }
 
-// way says how packets leave.
+// way describes how packets leave.
 func way(s *api.State) string {
 	if s.IO == "xdp" {
 		return "AF_XDP"

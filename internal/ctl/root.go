@@ -53,7 +53,7 @@ func Main() int {
 	return usage.ExitMisuse
 }
 
-const long = `Shows what a running sixfourd does, and changes it. It speaks to the daemon over its control socket (--socket PATH, default
+const long = `Shows what a running sixfourd does, and changes it. It connects to the control socket of the daemon (--socket PATH, default
 /run/sixfour/control.sock), which root and the group sixfour may open.`
 
 // Root returns sixfourctl with all its commands. Each call makes a new tree.

@@ -33,8 +33,8 @@ waits until the daemon runs again.`,
 		if live && !*asJSON {
 			return fail(watchScreen(cmd.Context(), c, tunnel, tty, colours(out)))
 		}
-		said, lines, enc := errorOutput(cmd), output(cmd), jsonLines(out)
-		f := &follower{client: c, tunnel: tunnel, notify: func(what string) { fmt.Fprintf(said, "sixfourctl: %s\n", what) }}
+		messages, lines, enc := errorOutput(cmd), output(cmd), jsonLines(out)
+		f := &follower{client: c, tunnel: tunnel, notify: func(what string) { fmt.Fprintf(messages, "sixfourctl: %s\n", what) }}
 		return fail(f.run(cmd.Context(), func(ev api.Event) error {
 			if *asJSON {
 				return enc.Encode(ev)

@@ -93,7 +93,7 @@ func (d *decoder) fragment(l *Layer, offset int, more bool) {
 }
 
 // payload returns the payload of an IP packet, without trailing bytes. If the payload is
-// incomplete, the layer says so.
+// incomplete, that is noted in the layer.
 func (d *decoder) payload(l *Layer, b []byte, head, total int) (body []byte, ok bool) {
 	switch {
 	case total < head:

@@ -35,7 +35,7 @@ const (
 	pcapRecord = 16      // bytes in front of each packet of a pcap file
 )
 
-// NewReader detects the format of the file. The error says what is wrong with the file.
+// NewReader detects the format of the file. The error describes what is wrong with the file.
 func NewReader(from io.Reader) (*Reader, error) {
 	r := &Reader{in: bufio.NewReader(from), at: pcapHeader}
 	magic, err := r.in.Peek(4)
@@ -67,7 +67,7 @@ func NewReader(from io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.pcap.SetSnaplen(maxRecord) // packets may be longer than the header says
+	r.pcap.SetSnaplen(maxRecord) // packets may be longer than the snapshot length of the file
 	return r, nil
 }
 

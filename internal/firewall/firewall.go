@@ -39,7 +39,7 @@ type Packet struct {
 	ToIndex     int
 	Mark        uint32 // for Output: SO_MARK
 	// Answer means that this host recently sent a packet of the same connection in the
-	// other direction, so connection tracking knows the connection (state established,
+	// other direction, so connection tracking has the connection (state established,
 	// not new).
 	Answer bool
 }

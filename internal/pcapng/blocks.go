@@ -166,8 +166,8 @@ func (s *Blocks) Check(b *Block) error {
 	return nil
 }
 
-// PacketInfo parses what a packet block says beside the packet: interface, length, direction,
-// ID and lost packets. The other fields are not set.
+// PacketInfo parses the fields of a packet block beside the packet: interface, length,
+// direction, ID and lost packets. The other fields of the Packet are not set.
 func (b *Block) PacketInfo() (p Packet, err error) {
 	body := b.body()
 	if b.Type != BlockPacket || len(body) < packetHead {
