@@ -149,8 +149,9 @@ func (t *Tunnel) Kind(layer int) encap.Kind {
 	return t.Mode.Layers[layer].With(t.Layers[layer].Framing)
 }
 
-// Outermost returns the kind of the outermost layer, with the options of its framing.
-func (t *Tunnel) Outermost() encap.Kind { return t.Kind(len(t.Layers) - 1) }
+// Outermost returns the kind of the outermost layer on a path: that of the mode in the
+// encapsulation of the path.
+func (t *Tunnel) Outermost(p *Path) encap.Kind { return p.Frame(t.Kind(len(t.Layers) - 1)) }
 
 // InOrder reports whether the packets of the tunnel must stay in order.
 func (t *Tunnel) InOrder() bool {
@@ -162,10 +163,10 @@ func (t *Tunnel) InOrder() bool {
 	return false
 }
 
-// Stack returns the layers towards a peer, innermost first. Local and remote are the
+// Stack returns the layers on a path to a peer, innermost first. Local and remote are the
 // addresses of the outermost layer, because the file may have "auto" or a name. Layers
 // with a Mechanism still need its resolver.
-func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
+func (t *Tunnel) Stack(p *Peer, path *Path, local, remote netip.Addr) []encap.Layer {
 	layers := make([]encap.Layer, len(t.Layers))
 	for i, l := range t.Layers {
 		layers[i] = encap.Layer{Kind: t.Kind(i), Local: l.Local}
@@ -174,7 +175,7 @@ func (t *Tunnel) Stack(p *Peer, local, remote netip.Addr) []encap.Layer {
 		}
 	}
 	outermost := &layers[len(layers)-1]
-	outermost.Local, outermost.Remote = local, remote
+	outermost.Kind, outermost.Local, outermost.Remote = t.Outermost(path), local, remote
 	return layers
 }
 

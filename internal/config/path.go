@@ -4,15 +4,50 @@ import (
 	"iter"
 	"net/netip"
 
+	"sixfour/encap"
 	"sixfour/internal/config/problem"
 )
 
 // Path is one way to a peer: the outer addresses between which packets are exchanged.
 type Path struct {
+	Encap  string     // the name of an Encapsulation
 	Local  netip.Addr // zero: "auto"
 	Remote Host       // zero: a Mechanism finds it
 
+	// For encapsulations with ports; 0: any.
+	Port, LocalPort uint16 // the peer's and ours
+	Checksum        bool   // sent packets have a UDP checksum
+
 	At problem.Pos // in the file: of the remote end, or of the table if there is none
+}
+
+// NoEncapsulation is the name of the encapsulation in which the outermost layer of the mode
+// is what is on the wire: protocol 4, 41 or 47.
+const NoEncapsulation = "none"
+
+// Encapsulation is what the packets of the outermost layer travel in, on a path.
+type Encapsulation struct {
+	Name     string
+	Ports    bool   // it has ports
+	Port     uint16 // the peer's if the path has none; 0: the path must have one
+	Checksum bool   // it has a checksum that can be left out
+	// Frame returns the outermost layer of the mode as it is on a path; nil: unchanged.
+	Frame func(outermost encap.Kind, p *Path) encap.Kind
+}
+
+// Encapsulations are all encapsulations. A new one needs a row here.
+var Encapsulations = []Encapsulation{
+	{Name: NoEncapsulation},
+}
+
+// Frame returns the outermost layer of a mode in the encapsulation of the path.
+func (p *Path) Frame(outermost encap.Kind) encap.Kind {
+	for i := range Encapsulations {
+		if e := &Encapsulations[i]; e.Name == p.Encap && e.Frame != nil {
+			return e.Frame(outermost, p)
+		}
+	}
+	return outermost
 }
 
 // AllPaths returns every path of a tunnel with its peer.

@@ -79,7 +79,7 @@ func onePeer(from string, remotes ...string) []config.Peer {
 func aPeer(from string, remotes ...string) config.Peer {
 	all := hosts(remotes...)
 	last := len(all) - 1
-	p := config.Peer{Paths: []config.Path{{Local: local(from), Remote: all[last]}}}
+	p := config.Peer{Paths: []config.Path{{Encap: "none", Local: local(from), Remote: all[last]}}}
 	for _, h := range all[:last] {
 		p.InnerRemotes = append(p.InnerRemotes, h.Addr)
 	}

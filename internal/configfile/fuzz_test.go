@@ -115,7 +115,7 @@ func fuzzTunnel(t *testing.T, c *config.Tunnel) {
 	for _, p := range c.Routes {
 		expect(p == p.Masked(), "a route")
 	}
-	expect(c.MTU == 0 || least <= c.MTU && c.MTU <= encap.MaxMTU(c.Stack(&c.Peers[0], netip.Addr{}, netip.Addr{}), c.Options), "mtu")
+	expect(c.MTU == 0 || least <= c.MTU && c.MTU <= encap.MaxMTU(c.Stack(&c.Peers[0], &c.Peers[0].Paths[0], netip.Addr{}, netip.Addr{}), c.Options), "mtu")
 
 	o := c.Options
 	expect(0 <= o.TTL && o.TTL <= 255 && 0 <= o.HopLimit && o.HopLimit <= 255, "ttl, hop_limit")

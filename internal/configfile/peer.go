@@ -167,7 +167,7 @@ func (p *peerDraft) remoteOver(version int) end {
 // finish gives the peer a remote end for each layer.
 func (p *peerDraft) finish(r *problem.Report) {
 	d := p.hub.draft
-	path := config.Path{At: p.header}
+	path := config.Path{Encap: config.NoEncapsulation, At: p.header}
 	if !d.known() && p.over4.key != "" { // to check routes
 		path.Remote, path.At = p.over4.Host, p.over4.at
 	}

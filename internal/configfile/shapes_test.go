@@ -66,7 +66,7 @@ func TestHub(t *testing.T) {
 	if !reflect.DeepEqual(got.Peers, want) || !got.Hub {
 		t.Errorf("got  %+v\nwant %+v", got.Peers, want)
 	}
-	stack := got.Stack(&got.Peers[1], addr("192.0.2.1"), addr("192.0.2.3"))
+	stack := got.Stack(&got.Peers[1], &got.Peers[1].Paths[0], addr("192.0.2.1"), addr("192.0.2.3"))
 	if want := []encap.Layer{
 		{Kind: encap.FourInSix, Local: addr("fc00::1"), Remote: addr("fc00::2")},
 		{Kind: encap.SixInFour, Local: addr("192.0.2.1"), Remote: addr("192.0.2.3")},
@@ -122,7 +122,7 @@ func TestAutomatic(t *testing.T) {
 		if want := []config.Layer{{Mechanism: row.want}}; !reflect.DeepEqual(got.Layers, want) || !got.Mode.Automatic {
 			t.Errorf("%s %s\ngot  %+v\nwant %+v", row.mode, row.keys, got.Layers, want)
 		}
-		if want := []config.Peer{{Paths: []config.Path{{Local: addr(local)}}}}; !reflect.DeepEqual(got.Peers, want) {
+		if want := []config.Peer{{Paths: []config.Path{{Encap: "none", Local: addr(local)}}}}; !reflect.DeepEqual(got.Peers, want) {
 			t.Errorf("%s: peers %+v", row.mode, got.Peers)
 		}
 		if _, err := got.Layers[0].Mechanism.Resolver(resolve.Site{Local: addr(local)}); err != nil {

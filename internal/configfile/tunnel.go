@@ -110,7 +110,7 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 // finish builds the layers and, in the short form, the only peer.
 func (d *draft) finish() {
 	var inner []netip.Addr // remote ends of the layers inside the outermost one
-	path := config.Path{At: d.Source.Header}
+	path := config.Path{Encap: config.NoEncapsulation, At: d.Source.Header}
 	if remote := d.over4.remote; !d.known() && remote.key != "" { // to check routes
 		path.Remote, path.At = remote.Host, remote.at
 	}

@@ -19,7 +19,7 @@ func (e *Engine) listenAhead() {
 		for _, local := range t.cfg.Locals() {
 			if local.IsValid() && local.Zone() == "" {
 				l := listener{local: local, protocol: t.cfg.Mode.Layers[outermost].Protocol()}
-				needed[l] = e.shardsFor(needed[l], t.cfg.Outermost().Properties().Ordered)
+				needed[l] = e.shardsFor(needed[l], t.cfg.Kind(outermost).Properties().Ordered)
 			}
 		}
 	}

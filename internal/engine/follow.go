@@ -17,7 +17,7 @@ func (e *Engine) followAggregates() {
 		return
 	}
 	hold := slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
-		return t.cfg.Outermost().Properties().Summed
+		return t.cfg.Outermost(&t.cfg.Peers[0].Paths[0]).Properties().Summed
 	})
 	if !hold {
 		on, err := netcfg.Features(netcfg.MergesDatagrams, netcfg.MergesLists)

@@ -172,7 +172,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		return nil, fmt.Sprintf("a source address for packets to %v: the route has none", remote)
 	}
 	local, remote = inZone(local, route.Index), inZone(remote, route.Index)
-	layers := t.cfg.Stack(&p.cfg, local, remote)
+	layers := t.cfg.Stack(&p.cfg, &p.cfg.Paths[0], local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
 			return nil, waiting

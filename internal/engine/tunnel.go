@@ -222,7 +222,7 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 	if t.cfg.MTU != 0 {
 		return t.cfg.MTU
 	}
-	return encap.MTU(t.cfg.Stack(&t.cfg.Peers[0], netip.Addr{}, netip.Addr{}), p, t.cfg.Options, t.has6())
+	return encap.MTU(t.cfg.Stack(&t.cfg.Peers[0], &t.cfg.Peers[0].Paths[0], netip.Addr{}, netip.Addr{}), p, t.cfg.Options, t.has6())
 }
 
 // widest returns the largest first-hop MTU of the tunnel's paths, or assumedMTU if there

@@ -37,7 +37,7 @@ func mayProbe(p *subject.Peer) (f finding.Finding, ok bool) {
 
 // layersOf returns the layers of the peer's packets.
 func layersOf(p *subject.Peer) []encap.Layer {
-	return p.Tunnel.Config.Stack(p.Config, p.Local, p.Remote)
+	return p.Tunnel.Config.Stack(p.Config, &p.Config.Paths[0], p.Local, p.Remote)
 }
 
 // openProber opens the sockets of the prober.

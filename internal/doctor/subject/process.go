@@ -196,11 +196,9 @@ func (p *Peer) sharesPackets(t config.Tunnel) bool {
 	if len(t.Layers) == 0 || len(p.Tunnel.Config.Layers) == 0 || (&Tunnel{Config: t}).Outer() != p.Tunnel.Outer() {
 		return false
 	}
-	if t.Outermost().Properties().Identity != p.Tunnel.Config.Outermost().Properties().Identity {
-		return false
-	}
+	identity := p.Tunnel.Config.Outermost(&p.Config.Paths[0]).Properties().Identity
 	for _, path := range t.AllPaths() {
-		if path.Local == p.Configured() && path.Remote.Addr == p.Remote {
+		if path.Local == p.Configured() && path.Remote.Addr == p.Remote && t.Outermost(path).Properties().Identity == identity {
 			return true
 		}
 	}

@@ -214,7 +214,7 @@ func configFrom(s *api.TunnelStatus) config.Tunnel {
 		c.Layers = append(c.Layers, l)
 	}
 	for _, state := range states {
-		p := config.Peer{Name: state.Peer, Paths: []config.Path{{Local: parsed(s.State.Local), Remote: config.Host{Addr: parsed(state.State.Remote)}}}}
+		p := config.Peer{Name: state.Peer, Paths: []config.Path{{Encap: config.NoEncapsulation, Local: parsed(s.State.Local), Remote: config.Host{Addr: parsed(state.State.Remote)}}}}
 		for _, k := range c.Mode.Layers[:max(len(c.Mode.Layers)-1, 0)] {
 			remote := state.State.Remote
 			if k.Over() == 6 {
