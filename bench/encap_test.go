@@ -51,8 +51,11 @@ func layersOf(tb testing.TB, mode string, e encap.Endpoints) []encap.Layer {
 // calling one.
 type anywhere uint32
 
-func (a anywhere) To(header.IPv6) (uint32, drop.Reason)      { return uint32(a), drop.None }
-func (a anywhere) From(header.IPv4, header.IPv6) drop.Reason { return drop.None }
+func (a anywhere) To([]byte) (resolve.Endpoint, drop.Reason) {
+	return resolve.Endpoint4(uint32(a)), drop.None
+}
+
+func (a anywhere) From(_, _ resolve.Endpoint, _ []byte) drop.Reason { return drop.None }
 
 // stack returns a stack whose path carries the largest of the sizes in every mode.
 func stack(tb testing.TB, mode string, e encap.Endpoints, o encap.Options) *encap.Stack {

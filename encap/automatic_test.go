@@ -11,21 +11,26 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/resolve"
 )
 
 // embedded is a resolver for tests: the outer address follows 64:ff9b:: in the inner
-// one, and a source must embed the outer source.
-type embedded struct{}
+// one, and a source must embed the outer source. All ports are port.
+type embedded struct{ port uint16 }
 
-func (embedded) To(ip header.IPv6) (uint32, drop.Reason) {
+func (e embedded) To(inner []byte) (resolve.Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	if binary.BigEndian.Uint32(ip.Dest()) != 0x0064ff9b {
-		return 0, drop.NoPeer
+		return resolve.Endpoint{}, drop.NoPeer
 	}
-	return binary.BigEndian.Uint32(ip.Dest()[4:]), drop.None
+	to := resolve.Endpoint4(binary.BigEndian.Uint32(ip.Dest()[4:]))
+	to.Port = e.port
+	return to, drop.None
 }
 
-func (embedded) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	if binary.BigEndian.Uint32(inner.Source()) != 0x0064ff9b || binary.BigEndian.Uint32(inner.Source()[4:]) != binary.BigEndian.Uint32(outer.Source()) {
+func (e embedded) From(from, _ resolve.Endpoint, pkt []byte) drop.Reason {
+	inner := header.IPv6(pkt)
+	if binary.BigEndian.Uint32(inner.Source()) != 0x0064ff9b || binary.BigEndian.Uint32(inner.Source()[4:]) != from.IPv4() || from.Port != e.port {
 		return drop.Spoof
 	}
 	return drop.None
@@ -123,7 +128,7 @@ func TestNarrow(t *testing.T) {
 	s := buildWith(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions, rec)
 	now := time.Unix(1e9, 0)
 	narrow := func(dst string, mtu encap.PathMTU, after time.Duration) {
-		rec.Narrow(binary.BigEndian.Uint32(netip.MustParseAddr(dst).AsSlice()), mtu, now.Add(after))
+		rec.Narrow(netip.MustParseAddr(dst), mtu, now.Add(after))
 	}
 	check := func(when, dst string, size int, limit encap.TunnelMTU, r drop.Reason, df bool) {
 		t.Helper()
@@ -202,7 +207,7 @@ func TestNarrowIsBounded(t *testing.T) {
 	const told, room = 2000, 1024
 	for dst := range uint32(told) {
 		now = now.Add(time.Millisecond)
-		if rec.Narrow(dst+1, 1400, now); limit(dst+1) != 1380 {
+		if rec.Narrow(resolve.Endpoint4(dst+1).Addr(), 1400, now); limit(dst+1) != 1380 {
 			t.Fatalf("no room for number %d", dst)
 		}
 	}
@@ -211,7 +216,7 @@ func TestNarrowIsBounded(t *testing.T) {
 			t.Fatalf("number %d: remembered %v, want %v", dst, known, want)
 		}
 	}
-	rec.Narrow(told, 1350, now) // a known one may still become smaller
+	rec.Narrow(resolve.Endpoint4(told).Addr(), 1350, now) // a known one may still become smaller
 	if limit(told) != 1330 {
 		t.Errorf("limit %d", limit(told))
 	}
@@ -229,7 +234,7 @@ func TestAutomaticUnquote(t *testing.T) {
 	if r != drop.None {
 		t.Fatal(r)
 	}
-	to := binary.BigEndian.Uint32(addr("198.51.100.2"))
+	to := netip.MustParseAddr("198.51.100.2")
 	for n := range len(pkt) + 1 {
 		q, ok := s.Unquote(pkt[:n])
 		if ok != (n >= 28) || ok && (q.To != to || q.Size != len(pkt)) || (q.Inner != nil) != (n >= 60) {
@@ -270,7 +275,7 @@ func TestAutomaticStack(t *testing.T) {
 	// The smaller path MTU also counts for inner packets.
 	rec := encap.NewRecord()
 	s := buildWith(t, layers, 1500, encap.DefaultOptions, rec)
-	rec.Narrow(binary.BigEndian.Uint32(addr("198.51.100.2")), 1400, time.Unix(1e9, 0))
+	rec.Narrow(netip.MustParseAddr("198.51.100.2"), 1400, time.Unix(1e9, 0))
 	for _, size := range []int{1340, 1341} {
 		_, r := encapsulate(s, header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, size-20)))
 		if limit := s.LimitTo(inner); limit != 1340 || (r == drop.None) != (size <= 1340) {

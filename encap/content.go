@@ -33,7 +33,7 @@ func (c *content) open(pkt []byte, at int, outerTOS byte) ([]byte, drop.Reason) 
 	if version == 0 {
 		var r drop.Reason
 		if inner, version, r = c.codec.Open(pkt, at); r != drop.None {
-			return nil, r
+			return inner, r
 		}
 	}
 	inner, r := header.Parse(inner, version)
@@ -52,7 +52,7 @@ func (c *content) openDatagram(b []byte, o header.Outer) ([]byte, drop.Reason) {
 	}
 	inner, version, r := d.OpenDatagram(b, o)
 	if r != drop.None {
-		return nil, r
+		return inner, r
 	}
 	inner, r = header.Parse(inner, version)
 	if outer := o.TOS & header.ECNMask; r == drop.None && outer != header.NotECT {

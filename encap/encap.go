@@ -11,6 +11,7 @@ package encap
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"sixfour/encap/drop"
@@ -226,7 +227,7 @@ func (s *Stack) narrowFor(inner []byte) PathMTU {
 	if outer.Resolver == nil {
 		return 0
 	}
-	ip := make(header.IPv6, header.IPv6Len) // the resolver may write to it
+	ip := make([]byte, header.IPv6Len) // the resolver may write to it
 	if s.enters(last, inner) {
 		copy(ip, inner)
 	} else { // the packet that arrives at this layer is the one of the layer inside
@@ -324,7 +325,8 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 // With some reasons it also returns a packet. With drop.Fragment, the packet is a
 // fragment of the IPv6 packet of a layer, for reassembly; pass the reassembled packet to
 // DecapsulateReassembled. With drop.OwnSource or drop.Spoof, it is the inner packet, for
-// Keepalive. With drop.BadExtension or drop.SourceRouting, it is the IPv6 packet of a
+// Keepalive. With drop.UnknownProtocol, it is a control message of the framing, for the
+// resolve.Agent. With drop.BadExtension or drop.SourceRouting, it is the IPv6 packet of a
 // layer, whose sender may have to get an ICMPv6 error (header.FindProblem).
 func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	pkt, r := header.ParseReceived(outer, s.outer)
@@ -334,13 +336,31 @@ func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 	return s.strip(pkt, len(s.layers))
 }
 
+// Outer returns what the outermost headers of a packet say, which Decapsulate has accepted.
+func (s *Stack) Outer(outer []byte) header.Outer {
+	o := header.OuterOf(outer)
+	if s.layers[len(s.layers)-1].Kind.Properties().Ports == (Ports{}) {
+		return o
+	}
+	udp := outer[min(len(outer), header.IPv6Len):]
+	if s.outer == 4 {
+		udp = header.IPv4(outer).Payload()
+	}
+	from, at := header.Ports(udp)
+	o.From, o.At = netip.AddrPortFrom(o.From.Addr(), from), netip.AddrPortFrom(o.At.Addr(), at)
+	return o
+}
+
 // Open is Decapsulate for a packet whose outermost delivery header the kernel has removed,
 // and its UDP header if the outermost framing has one. O is what they said.
 func (s *Stack) Open(o header.Outer, payload []byte) ([]byte, drop.Reason) {
 	last := len(s.in) - 1
 	inner, r := s.in[last].openDatagram(payload, o)
 	if r != drop.None {
-		return nil, r
+		if r != drop.UnknownProtocol {
+			inner = nil
+		}
+		return inner, r
 	}
 	return s.strip(inner, last)
 }
@@ -372,6 +392,8 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 			break
 		}
 		switch {
+		case taken && r == drop.UnknownProtocol:
+			return inner, r
 		case (r == drop.Fragment || r == drop.BadExtension || r == drop.SourceRouting) && header.Version(pkt) == 6:
 			return pkt, r
 		case r == drop.None:

@@ -34,7 +34,8 @@ type Codec interface {
 	// Open checks and removes the header at pkt[at:]. Pkt begins with the delivery header;
 	// if the kernel has removed and checked that one, at is 0. Open returns the inner
 	// packet, unchecked, and its IP version. It may count the packet, in the record, so it
-	// is called once for each packet.
+	// is called once for each packet. With drop.UnknownProtocol it may return a control
+	// message of the mechanism, for its resolve.Agent.
 	Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason)
 	// Unquote removes the header from a packet of ours that an ICMP error quotes, and that
 	// may be cut off anywhere. B is what follows the delivery header, and size its whole
@@ -55,7 +56,8 @@ type Properties struct {
 	// same.
 	Identity uint64
 	// Ports are our port and the peer's. Without ports both are 0. Local is the port at
-	// which packets arrive; Remote is the one to which they are sent.
+	// which packets arrive; Remote is the one to which they are sent, unless a resolver
+	// finds another. The header begins with the source and the destination port.
 	Ports Ports
 
 	Finished bool // Finish must be called

@@ -21,7 +21,6 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
 	"sixfour/internal/vectors"
 )
@@ -45,7 +44,7 @@ type target struct {
 	from    netip.Addr // outer addresses from which packets are accepted
 	to      netip.Addr
 	carries byte // protocol number of the outer packets
-	speaker resolve.Speaker
+	agent   resolve.Agent
 	whole   *fragment.Reassembler
 	good    [][]byte // valid packets, from which others are made
 }
@@ -76,7 +75,7 @@ func newTargets(t testing.TB) (list []*target) {
 			t.Fatal(err)
 		}
 		g := &target{name: name, in: s, from: from, to: to, carries: layers[len(layers)-1].Kind.Protocol(), whole: fragment.NewReassembler(fragment.Limits{}, nil)}
-		g.speaker, _ = r.(resolve.Speaker)
+		g.agent, _ = r.(resolve.Agent)
 		list = append(list, g)
 		return g
 	}
@@ -255,7 +254,7 @@ func (h *hostile) check(inner []byte) {
 		if at := bytes.IndexByte(inner[6:7], header.Routing); at == 0 && len(inner) >= 44 && inner[42] == 0 && inner[43] > 0 {
 			h.t.Errorf("%s: source routing in %x", h.at.name, inner)
 		}
-		if h.at.speaker != nil && nd.Is(header.IPv6(inner)) {
+		if h.at.agent != nil && h.at.agent.Wants(inner) {
 			h.hear(inner)
 		}
 	}
@@ -271,21 +270,22 @@ func (h *hostile) check(inner []byte) {
 	h.at.in.Encapsulate(out, encap.Headroom)
 }
 
-// hear passes a message to a speaker, and collects its messages.
+// hear passes a message to an agent, and collects its messages.
 func (h *hostile) hear(inner []byte) {
-	from := uint32(0xc6336402)
+	from := netip.MustParseAddr("198.51.100.2")
 	if ip := header.IPv4(h.sent); len(h.sent) >= header.IPv4Len && header.Version(h.sent) == 4 {
-		from = binary.BigEndian.Uint32(ip.Source())
+		from = ip.Src()
 	}
-	h.at.speaker.Hear(from, header.IPv6(inner), h.now)
-	h.at.speaker.Hold(inner, h.now)
-	send, _, _ := h.at.speaker.Next(h.now)
+	h.at.agent.Hear(header.Outer{From: netip.AddrPortFrom(from, 0)}, inner, h.now)
+	h.at.agent.Hold(inner, h.now)
+	send, _, _ := h.at.agent.Next(h.now)
 	for _, m := range send {
-		if _, r := header.ParseIPv6(m.Packet); r != drop.None {
-			h.t.Errorf("%s: sends %x: %v", h.at.name, m.Packet, r)
+		if _, r := header.ParseIPv6(m.Bytes); r != drop.None {
+			h.t.Errorf("%s: sends %x: %v", h.at.name, m.Bytes, r)
 		}
 	}
-	h.at.speaker.Learnt()
+	h.at.agent.Learnt()
+	h.at.agent.Entries(h.now)
 }
 
 // make makes a packet from a valid one, or from random bytes.

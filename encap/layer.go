@@ -14,8 +14,8 @@ type Layer struct {
 	// The outer addresses, of the IP version that Kind.Over returns. Remote is not set if
 	// there is a Resolver.
 	Local, Remote netip.Addr
-	// Resolver finds the outer destination of each packet, in a layer that carries IPv6
-	// over IPv4. If it is nil, the destination is Remote.
+	// Resolver finds the outer destination of each packet, in a layer over IPv4. If it is
+	// nil, the destination is Remote.
 	Resolver resolve.Resolver
 }
 
@@ -44,7 +44,8 @@ func (l Layer) check() error {
 	if p.Overhead > maxFraming {
 		return fmt.Errorf("encap: layer %v has a header of %d bytes, which is longer than the %d that there is room for", l.Kind, p.Overhead, maxFraming)
 	}
-	if l.Resolver != nil && (l.Kind.over != 4 || !p.Carries6 || p.Carries4) {
+	_, dual := l.Resolver.(resolve.DualResolver)
+	if l.Resolver != nil && (l.Kind.over != 4 || !p.Carries6 || p.Carries4 && !dual) {
 		return fmt.Errorf("encap: layer %v cannot find its addresses itself", l.Kind)
 	}
 	return nil

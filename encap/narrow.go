@@ -2,6 +2,8 @@ package encap
 
 import (
 	"maps"
+	"net/netip"
+	"sixfour/encap/resolve"
 	"sync/atomic"
 	"time"
 )
@@ -9,7 +11,7 @@ import (
 // narrow holds the destinations of an automatic tunnel whose path MTU, as routers
 // reported it, is smaller than the MTU of the first hop.
 type narrow struct {
-	paths atomic.Pointer[map[uint32]narrowPath] // replaced as a whole; nil: there are none
+	paths atomic.Pointer[map[netip.Addr]narrowPath] // replaced as a whole; nil: there are none
 }
 
 type narrowPath struct {
@@ -26,10 +28,10 @@ const (
 	narrowLife = 10 * time.Minute
 )
 
-// Narrow records that the path MTU to an outer IPv4 destination is mtu bytes. Narrow and
+// Narrow records that the path MTU to an outer destination is mtu bytes. Narrow and
 // Widen must not be called concurrently.
-func (r *Record) Narrow(dst uint32, mtu PathMTU, now time.Time) {
-	paths := make(map[uint32]narrowPath)
+func (r *Record) Narrow(dst netip.Addr, mtu PathMTU, now time.Time) {
+	paths := make(map[netip.Addr]narrowPath)
 	if old := r.narrow.paths.Load(); old != nil {
 		maps.Copy(paths, *old)
 	}
@@ -44,7 +46,7 @@ func (r *Record) Narrow(dst uint32, mtu PathMTU, now time.Time) {
 
 // oldest returns the destination whose entry is the oldest. The oldest entry is the one
 // to replace: otherwise forged messages could fill the table and keep all others out.
-func oldest(paths map[uint32]narrowPath) (dst uint32) {
+func oldest(paths map[netip.Addr]narrowPath) (dst netip.Addr) {
 	var until time.Time
 	for d, p := range paths {
 		if until.IsZero() || p.until.Before(until) {
@@ -61,7 +63,7 @@ func (r *Record) Widen(now time.Time) {
 		return
 	}
 	paths := maps.Clone(*old)
-	maps.DeleteFunc(paths, func(_ uint32, p narrowPath) bool { return now.After(p.until) })
+	maps.DeleteFunc(paths, func(_ netip.Addr, p narrowPath) bool { return now.After(p.until) })
 	if len(paths) == 0 {
 		r.narrow.paths.Store(nil)
 	} else if len(paths) != len(*old) {
@@ -70,9 +72,9 @@ func (r *Record) Widen(now time.Time) {
 }
 
 // mtuTo returns the path MTU that was recorded for a destination, or 0 if there is none.
-func (r *Record) mtuTo(dst uint32) PathMTU {
+func (r *Record) mtuTo(dst resolve.Endpoint) PathMTU {
 	if paths := r.narrow.paths.Load(); paths != nil {
-		return (*paths)[dst].mtu
+		return (*paths)[dst.Addr()].mtu
 	}
 	return 0
 }

@@ -42,16 +42,24 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	}
 	inner, r := l.open(pkt, ip.HeaderLen(), ip.TOS())
 	if l.resolver != nil && r == drop.None {
-		r = l.resolver.From(ip, header.IPv6(inner))
+		from, at := resolve.Endpoint4(binary.BigEndian.Uint32(ip.Source())), resolve.Endpoint4(binary.BigEndian.Uint32(ip.Dest()))
+		if l.ported != nil {
+			from.Port, at.Port = header.Ports(ip.Payload())
+		}
+		r = l.resolver.From(from, at, inner)
 	}
 	return inner, true, r
 }
 
 func (l *over4) openDatagram(payload []byte, o header.Outer) ([]byte, drop.Reason) {
-	if r := l.pair.Accepts(o); r != drop.None {
+	if r := l.pair.Accepts(o); r != drop.None && (l.resolver == nil || r != drop.ForeignSource && !o.At.Addr().IsMulticast()) {
 		return nil, r
 	}
-	return l.content.openDatagram(payload, o)
+	inner, r := l.content.openDatagram(payload, o)
+	if l.resolver != nil && r == drop.None {
+		r = l.resolver.From(resolve.EndpointOf(o.From), resolve.EndpointOf(o.At), inner)
+	}
+	return inner, r
 }
 
 // unquote checks a quoted header against what this layer sends (RFC 5927 section 4): the
@@ -81,7 +89,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		// The destination of the quoted packet must be the one that we would use.
 		inner := append([]byte(nil), q.inner...) // the resolver may write to it
 		dst, r := l.resolver.To(inner)
-		ok = r == drop.None && dst == binary.BigEndian.Uint32(ip.Dest())
+		ok = r == drop.None && dst.Addr() == ip.Dst()
 	}
 	return q, ok
 }

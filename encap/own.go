@@ -37,8 +37,12 @@ func (o *own) sends(payload []byte, first bool) bool {
 }
 
 func (o *own) is4(ip header.IPv4) bool {
-	return ip.Protocol() == o.protocol && (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip)) &&
-		(o.ported == nil || o.sends(ip.Payload(), ip.FirstBytes()))
+	return ip.Protocol() == o.protocol && o.between4(ip) // most packets have another protocol: this is inlined
+}
+
+// between4 is is4 for a packet with the layer's protocol.
+func (o *own) between4(ip header.IPv4) bool {
+	return (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip)) && (o.ported == nil || o.sends(ip.Payload(), ip.FirstBytes()))
 }
 
 // is6 also recognizes packets with headers that the layer, or fragmentation, puts before what

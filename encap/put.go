@@ -68,7 +68,7 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 				f.df = true
 			} else {
 				var r drop.Reason
-				if sum, f.df, r = p.vary(h, b[end:], n, f.df); r != drop.None {
+				if sum, f.df, r = p.vary(h, b[end-p.size:], n, f.df); r != drop.None {
 					return 0, r
 				}
 			}
@@ -111,12 +111,12 @@ func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 }
 
 // vary writes the fields that only some IPv4 headers need for each packet: destination,
-// DF and identification. The packet has n bytes; inner is the packet inside, and df its
-// DF. vary returns the sum of the other words of the header, and whether DF is set.
-func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
+// DF and identification. The packet has n bytes and begins with pkt; df is the DF of the
+// packet inside. vary returns the sum of the other words of the header, and whether DF is set.
+func (p *part) vary(h *[header.IPv4Len]byte, pkt []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
 	sum, rule := p.sum, p.df
 	if p.resolver != nil {
-		if sum, rule, r = p.resolve(h, inner, n); r != drop.None {
+		if sum, rule, r = p.resolve(h, pkt, n); r != drop.None {
 			return 0, false, r
 		}
 	}
@@ -132,17 +132,24 @@ func (p *part) vary(h *[header.IPv4Len]byte, inner []byte, n int, df bool) (sum 
 	return sum + uint32(id), false, drop.None
 }
 
-// resolve writes the destination that the resolver finds for inner into the IPv4 header
-// of a packet of n bytes. It returns the sum of the other words of the header, and the
+// resolve writes the destination that the resolver finds into the IPv4 header of a packet of
+// n bytes, which begins with pkt, and into a framing's header with ports. It returns the sum of the other words of the header, and the
 // DF rule for this destination.
-func (p *part) resolve(h *[header.IPv4Len]byte, inner []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
-	dst, r := p.resolver.To(header.IPv6(inner))
+func (p *part) resolve(h *[header.IPv4Len]byte, pkt []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
+	to, r := p.resolver.To(pkt[p.size:])
 	if r != drop.None {
 		return 0, 0, r
 	}
+	if !to.Is4() || to.Form != 0 {
+		return 0, 0, drop.NoRoute
+	}
+	dst := to.IPv4()
 	binary.BigEndian.PutUint32(h[16:], dst)
+	if p.ported {
+		binary.BigEndian.PutUint16(pkt[header.IPv4Len+2:], to.Port)
+	}
 	sum, rule = p.sum+dst>>16+dst&0xffff, p.df
-	if mtu := p.record.mtuTo(dst); mtu != 0 && rule == dfSet {
+	if mtu := p.record.mtuTo(to); mtu != 0 && rule == dfSet {
 		least := int(MinTunnelMTU6) + header.IPv4Len
 		switch {
 		case n > max(int(mtu), least):

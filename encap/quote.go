@@ -1,7 +1,7 @@
 package encap
 
 import (
-	"encoding/binary"
+	"net/netip"
 	"slices"
 
 	"sixfour/encap/header"
@@ -9,10 +9,10 @@ import (
 
 // Quote is what an ICMP error says about a packet that we sent.
 type Quote struct {
-	Size    int    // of the packet that the error is about, in bytes
-	Outside int    // bytes that the layers outside that packet add to it
-	To      uint32 // outer destination, if a resolver found it
-	Inner   []byte // the inner packet as far as it is quoted; nil if its header is not
+	Size    int        // of the packet that the error is about, in bytes
+	Outside int        // bytes that the layers outside that packet add to it
+	To      netip.Addr // outer destination, if a resolver found it
+	Inner   []byte     // the inner packet as far as it is quoted; nil if its header is not
 }
 
 // unquoted is the result of a layer's unquote.
@@ -47,7 +47,7 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 		q.Outside += l.overhead(s.options)
 	}
 	if s.layers[i].Resolver != nil {
-		q.To = binary.BigEndian.Uint32(header.IPv4(pkt).Dest())
+		q.To = header.IPv4(pkt).Dst()
 	}
 	for u.taken {
 		if len(u.inner) < minQuote {

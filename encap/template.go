@@ -37,18 +37,26 @@ type part struct {
 	set     byte
 	ttl     byte // InheritTTL: copy the inner TTL
 
-	// IPv4.
+	ipv4Part
+	ipv6Part
+
+	finisher Codec // writes fields of its header for each packet; nil: there are none
+}
+
+// ipv4Part is what differs from packet to packet in an IPv4 header.
+type ipv4Part struct {
 	sum      uint32           // over the header's words except those that are patched
 	df       fragmentation    // whether the packet may be fragmented
 	record   *Record          // source of identifications
 	resolver resolve.Resolver // finds the destination; nil: the template has it
+	ported   bool             // the framing's header begins with two ports, the second of which the resolver finds
 	plain    bool             // the template has destination, DF and identification
+}
 
-	// IPv6.
+// ipv6Part is what differs from packet to packet in an IPv6 header.
+type ipv6Part struct {
 	label   FlowLabel
 	limited bool // the encapsulation limit comes from the packet
-
-	finisher Codec // writes fields of its header for each packet; nil: there are none
 }
 
 // fragmentation says whether an IPv4 delivery header has DF set.
@@ -161,7 +169,7 @@ func (b *builder) fragmentation(layer, carries int) fragmentation {
 // part prepares the header of a layer over packets of an IP version.
 func (b *builder) part(layer, carries int) (part, []byte) {
 	l := b.layers[layer]
-	p := part{over: l.Kind.Over(), carries: carries, keep: 0xff, record: b.record, label: b.FlowLabel, resolver: l.Resolver}
+	p := part{over: l.Kind.Over(), carries: carries, keep: 0xff, ipv4Part: ipv4Part{record: b.record, resolver: l.Resolver}, ipv6Part: ipv6Part{label: b.FlowLabel}}
 	if b.DSCP != InheritDSCP {
 		p.keep, p.set = header.ECNMask, byte(b.DSCP)<<2
 	}
@@ -178,7 +186,7 @@ func (b *builder) part(layer, carries int) (part, []byte) {
 	if f.Finished {
 		p.finisher = codec
 	}
-	p.framing = f.Overhead
+	p.framing, p.ported = f.Overhead, f.Ports != Ports{}
 	h = codec.Append(h, carries)
 	p.size = len(h)
 	return p, h

@@ -32,7 +32,7 @@ const defaultScope = 192
 // Hosts returns nothing: neighbour discovery finds all nodes.
 func (SixOverFour) Hosts() []Host { return nil }
 
-// Resolver returns the resolver for a site with any IPv4 address. It is a Speaker and a
+// Resolver returns the resolver for a site with any IPv4 address. It is an Agent and a
 // Joiner.
 func (m SixOverFour) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "6over4")
@@ -65,7 +65,7 @@ type sixOverFour struct {
 	cache        *neighbours
 	view         atomic.Pointer[linkView]
 
-	// Used only by the methods of Speaker.
+	// Used only by the methods of Agent.
 	learner
 	outbox
 	held      int          // bytes in queues
@@ -99,29 +99,30 @@ func (r *sixOverFour) update() {
 // group returns the IPv4 group for an IPv6 group (RFC 2529 section 6).
 func (r *sixOverFour) group(to word6) uint32 { return r.groups | uint32(to.lo&0xffff) }
 
-func (r *sixOverFour) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *sixOverFour) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	v := r.view.Load()
 	switch {
 	case isMulticast(src):
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	case isLinkLocal(src) && src != r.link: // neighbours could not resolve it
-		return 0, drop.Spoof
+		return Endpoint{}, drop.Spoof
 	case to == r.link, slices.Contains(r.own6, to), r.returnsTo(v.home, src), r.returnsTo(v.home, to):
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	case isMulticast(to):
-		return r.group(to), drop.None
+		return Endpoint4(r.group(to)), drop.None
 	}
 	next, ok := v.next(to)
 	if !ok {
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	}
 	if n := r.cache.find(next); n != nil {
 		if hop := n.hop.Load(); hop&mayPass != 0 {
-			return uint32(hop), drop.None
+			return Endpoint4(uint32(hop)), drop.None
 		}
 	}
-	return 0, drop.Unresolved
+	return Endpoint{}, drop.Unresolved
 }
 
 // next returns the neighbour to which a packet to an address is sent.
@@ -135,8 +136,9 @@ func (v *linkView) next(to word6) (word6, bool) {
 // From accepts packets that can be from a node of this link. A packet to an IPv6 group
 // must come to its IPv4 group, so that a unicast packet from a remote host cannot reach
 // all nodes.
-func (r *sixOverFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	src, to, src4, dst4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer), dest4(outer)
+func (r *sixOverFour) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	src, to, src4, dst4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4(), at.IPv4()
 	home := r.view.Load().home
 	switch {
 	case r.mine(src4), src == r.link, slices.Contains(r.own6, src): // also our own packets to a group
@@ -166,6 +168,9 @@ func (r *sixOverFour) Groups() []netip.Addr {
 	}
 	return out
 }
+
+// Wants selects neighbour discovery messages.
+func (r *sixOverFour) Wants(inner []byte) bool { return nd.Is(header.IPv6(inner)) }
 
 // Learnt returns addresses in the routers' prefixes with our identifier, the default
 // route and the MTU.

@@ -3,6 +3,7 @@ package resolve
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -64,7 +65,8 @@ func (r *sixOverFour) linkAddr(m *nd.Message) uint32 {
 
 // Hear handles all neighbour discovery messages except router solicitations, which are
 // for a router behind the interface.
-func (r *sixOverFour) Hear(from uint32, ip header.IPv6, now time.Time) bool {
+func (r *sixOverFour) Hear(o header.Outer, inner []byte, now time.Time) bool {
+	from, ip := source4(o), header.IPv6(inner)
 	if !nd.Is(ip) {
 		return false
 	}
@@ -206,7 +208,7 @@ func (r *sixOverFour) flush(n *neighbour) {
 	r.flushed = append(r.flushed, n)
 	for _, p := range n.queue {
 		r.leaving += len(p)
-		r.list = append(r.list, Message{n.link, p})
+		r.list = append(r.list, Message{To: Endpoint4(n.link), Bytes: p})
 	}
 	n.queue = nil
 	n.publish()
@@ -340,4 +342,17 @@ func (r *sixOverFour) ask(n *neighbour, now time.Time) bool {
 	all := nd.SolicitedNode(target)
 	b := all.As16()
 	return r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))
+}
+
+// Entries returns the neighbour cache.
+func (r *sixOverFour) Entries(now time.Time) (list []Entry) {
+	r.cache.all(func(n *neighbour) {
+		e := Entry{Node: n.addr.addr(), State: n.state.String(), Age: now.Sub(n.touched)}
+		if n.link != 0 {
+			e.Link = netip.AddrPortFrom(addr4(n.link), 0)
+		}
+		list = append(list, e)
+	})
+	slices.SortFunc(list, func(a, b Entry) int { return a.Node.Compare(b.Node) })
+	return list
 }

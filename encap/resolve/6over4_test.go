@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,11 +15,11 @@ import (
 )
 
 func TestSixOverFourVectors(t *testing.T) {
-	a := resolver(t, SixOverFour{}, at(one, "2001:db8::c000:201/64")).(Speaker)
-	b := resolver(t, SixOverFour{}, at(two)).(Speaker)
+	a := resolver(t, SixOverFour{}, at(one, "2001:db8::c000:201/64")).(Agent)
+	b := resolver(t, SixOverFour{}, at(two)).(Agent)
 	outer, ns := vector(t, "6OVER4-1")
-	if dst, why := a.To(ns); dst != dest4(outer) || why != drop.None {
-		t.Errorf("the solicitation goes to %v, %v", addr4(dst), why)
+	if dst, why := a.To(ns); dst.Addr() != outer.Dst() || why != drop.None {
+		t.Errorf("the solicitation goes to %v, %v", dst.Addr(), why)
 	}
 	a.Next(start) // solicits routers
 	pkt := inner("2001:db8::c000:201", "2001:db8::1")
@@ -27,29 +28,29 @@ func TestSixOverFourVectors(t *testing.T) {
 		t.Fatal("no room")
 	}
 	send, _, _ := a.Next(start)
-	if len(send) != 1 || send[0].To != dest4(outer) || !bytes.Equal(send[0].Packet, ns) {
-		t.Errorf("%x, want %x", send, []byte(ns))
+	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, ns) {
+		t.Errorf("%v, want %x", send, []byte(ns))
 	}
 	b.Next(start)
-	if why := b.From(outer, ns); why != drop.None || !b.Hear(source4(outer), ns, start) {
+	if why := received(b, outer, ns); why != drop.None || !b.Hear(header.OuterOf(outer), ns, start) {
 		t.Error(why)
 	}
 	outer, na := vector(t, "6OVER4-2")
 	send, _, _ = b.Next(start)
-	if len(send) != 1 || send[0].To != dest4(outer) || !bytes.Equal(send[0].Packet, na) {
-		t.Errorf("%x, want %x", send, []byte(na))
+	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, na) {
+		t.Errorf("%v, want %x", send, []byte(na))
 	}
-	if why := a.From(outer, na); why != drop.None || !a.Hear(source4(outer), na, start) {
+	if why := received(a, outer, na); why != drop.None || !a.Hear(header.OuterOf(outer), na, start) {
 		t.Error(why)
 	}
-	if send, _, _ = a.Next(start); len(send) != 1 || send[0].To != v4(two) || !bytes.Equal(send[0].Packet, pkt) {
-		t.Errorf("%x, want %x", send, pkt)
+	if send, _, _ = a.Next(start); len(send) != 1 || send[0].To.IPv4() != v4(two) || !bytes.Equal(send[0].Bytes, pkt) {
+		t.Errorf("%v, want %x", send, pkt)
 	}
 	a.Next(start) // it was sent
 	if n := testing.AllocsPerRun(100, func() {
-		a.From(outer, na)
+		received(a, outer, na)
 		if dst, why := a.To(pkt[:header.IPv6Len]); why != drop.None {
-			t.Errorf("%v, %v", addr4(dst), why)
+			t.Errorf("%v, %v", dst.Addr(), why)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -63,7 +64,7 @@ func TestSixOverFourNoAllocs(t *testing.T) {
 	r := s.nodes[one]
 	out, in, outer := header.IPv6(inner("2001:db8::192.0.2.1", two6)), header.IPv6(inner(two6, "2001:db8::192.0.2.1")), header.IPv4(inner(two, one))
 	if n := testing.AllocsPerRun(100, func() {
-		if _, why := r.To(out); why != drop.None || r.From(outer, in) != drop.None {
+		if _, why := r.To(out); why != drop.None || received(r, outer, in) != drop.None {
 			t.Error(why)
 		}
 	}); n != 0 {
@@ -110,7 +111,7 @@ func TestSixOverFourRules(t *testing.T) {
 	outer, ns := vector(t, "6OVER4-2")
 	ns = bytes.Clone(ns)
 	ns[7] = 64
-	if why := r.From(outer, ns); why != drop.Spoof {
+	if why := received(r, outer, ns); why != drop.Spoof {
 		t.Errorf("neighbour discovery through a router: %v", why)
 	}
 	_, ns = vector(t, "6OVER4-1")
@@ -133,14 +134,14 @@ func TestSixOverFourRules(t *testing.T) {
 }
 
 // advertise delivers a router's advertisement.
-func advertise(s Speaker, from string, link []byte, lifetime time.Duration, now time.Time) {
+func advertise(s Agent, from string, link []byte, lifetime time.Duration, now time.Time) {
 	addr := word6{linkLocal.value.hi, uint64(v4(from))}.addr()
-	s.Hear(v4(from), nd.Append(nil, addr, allNodes.addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
+	s.Hear(heard(from), nd.Append(nil, addr, allNodes.addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
 		Prefixes: []nd.Prefix{{Prefix: netip.MustParsePrefix("2001:db8:5::/64"), OnLink: true, Auto: true, Valid: time.Hour, Preferred: time.Hour}}}), now)
 }
 
 func TestSixOverFourRouters(t *testing.T) {
-	r := resolver(t, SixOverFour{}, at(one)).(Speaker)
+	r := resolver(t, SixOverFour{}, at(one)).(Agent)
 	if got := strings.Join(asked(r, start, start.Add(time.Minute)), ","); got != "0s 239.192.0.2,4s 239.192.0.2,8s 239.192.0.2" {
 		t.Error(got)
 	}
@@ -165,7 +166,7 @@ func TestSixOverFourRouters(t *testing.T) {
 		if why != drop.None {
 			return why.String()
 		}
-		return addr4(dst).String()
+		return dst.Addr().String()
 	}
 	if got := first(); got != two {
 		t.Errorf("default router %s", got)
@@ -180,7 +181,7 @@ func TestSixOverFourRouters(t *testing.T) {
 	}
 	// A node that says that it is a host is no longer a router.
 	addr := word6{linkLocal.value.hi, uint64(v4("198.51.100.3"))}.addr()
-	r.Hear(v4("198.51.100.3"), nd.Append(nil, addr, word6{linkLocal.value.hi, uint64(v4(one))}.addr(),
+	r.Hear(heard("198.51.100.3"), nd.Append(nil, addr, word6{linkLocal.value.hi, uint64(v4(one))}.addr(),
 		&nd.Message{Type: nd.NeighborAdvertisement, Target: addr, Solicited: true, Link: linkOption(v4("198.51.100.3"))}), now)
 	if l := r.Learnt(); l.Default != start.Add(11*time.Minute) {
 		t.Errorf("%+v", l)
@@ -190,7 +191,7 @@ func TestSixOverFourRouters(t *testing.T) {
 		t.Error(got)
 	}
 	flow{src: own, dst: "3fff::1", why: drop.NoPeer}.check(t, r)
-	if r.Hear(v4(two), nd.Append(nil, word6{linkLocal.value.hi, uint64(v4(two))}.addr(), allRouters.addr(), &nd.Message{Type: nd.RouterSolicitation}), now) {
+	if r.Hear(heard(two), nd.Append(nil, word6{linkLocal.value.hi, uint64(v4(two))}.addr(), allRouters.addr(), &nd.Message{Type: nd.RouterSolicitation}), now) {
 		t.Error("a router behind the interface does not hear who asks it")
 	}
 }
@@ -213,17 +214,17 @@ func FuzzHear(f *testing.F) {
 		}
 		now := start
 		for _, m := range []Mechanism{SixOverFour{}, isatapServer, isatapClient} {
-			s := resolver(t, m, at(one, "2001:db8::1/64")).(Speaker)
+			s := resolver(t, m, at(one, "2001:db8::1/64")).(Agent)
 			s.Next(now)
-			s.From(header.IPv4(inner(two, one)), ip)
-			s.Hear(v4(two), ip, now)
+			received(s, inner(two, one), ip)
+			s.Hear(heard(two), ip, now)
 			s.To(ip)
 			s.Hold(ip, now)
 			for range 5 {
 				send, _, again := s.Next(now)
 				for _, q := range send {
-					if _, why := header.ParseIPv6(q.Packet); why != drop.None {
-						t.Fatalf("%v: %x", why, q.Packet)
+					if _, why := header.ParseIPv6(q.Bytes); why != drop.None {
+						t.Fatalf("%v: %x", why, q.Bytes)
 					}
 				}
 				if !again.IsZero() && !again.After(now) { // to learn that what waited was sent
@@ -237,4 +238,28 @@ func FuzzHear(f *testing.F) {
 			s.Learnt()
 		}
 	})
+}
+
+// TestEntriesOf6over4: the neighbour cache is shown, also while an address is being resolved.
+func TestEntriesOf6over4(t *testing.T) {
+	const one, two = "192.0.2.1", "192.0.2.2"
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::1/64")).(Agent)
+	if got := r.Entries(start); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	r.Next(start)
+	to := netip.MustParseAddr("2001:db8::2")
+	if pkt := inner("2001:db8::1", to.String()); !r.Hold(pkt, start) {
+		t.Fatal("not held")
+	}
+	want := []Entry{{Node: to, State: "incomplete", Age: time.Second}}
+	if got := r.Entries(start.Add(time.Second)); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	own := netip.MustParseAddr("2001:db8::1")
+	r.Hear(heard(two), nd.Append(nil, to, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: to, Solicited: true, Override: true, Link: linkOption(v4(two))}), start.Add(time.Second))
+	want = []Entry{{Node: to, Link: netip.MustParseAddrPort(two + ":0"), State: "reachable", Age: time.Minute}}
+	if got := r.Entries(start.Add(time.Second + time.Minute)); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
 }

@@ -172,34 +172,36 @@ type (
 // To sends packets for the domain directly, and all others to the BR. A packet to an
 // unused subnet of our own delegated prefix is refused: it would come straight back (RFC
 // 5969 section 7.1.1).
-func (r *sixRDCE) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *sixRDCE) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	if noLink(src) || noLink(to) {
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	}
 	var dst uint32
 	switch {
 	case r.delegated6.contains(to):
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	case !r.delegated6.contains(src):
-		return 0, drop.Spoof
+		return Endpoint{}, drop.Spoof
 	case r.prefix.contains(to):
 		dst = r.v4(to)
 	case len(r.relays) == 0: // the name does not resolve
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	default:
 		dst = r.relays[0]
 	}
 	if !r.reachable4(dst) {
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	}
-	return dst, r.leads(ip, dst)
+	return Endpoint4(dst), r.leads(ip, dst)
 }
 
 // From checks addresses by RFC 5969 section 12: a packet from the BR has a source
 // outside the domain, a packet from a CE has one inside the CE's prefix.
-func (r *sixRDCE) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+func (r *sixRDCE) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
 	switch {
 	case !r.reachable4(src4), noLink(src), noLink(to):
 		return drop.Martian
@@ -220,20 +222,21 @@ func (r *sixRDCE) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 }
 
 // To sends packets only to the CE to whose prefix the destination belongs.
-func (r *sixRDBR) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *sixRDBR) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	dst := r.v4(to)
 	switch {
 	case noLink(src), noLink(to):
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	case !r.prefix.contains(to):
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	case r.inside && r.delegated6.contains(to), slices.Contains(r.relays, dst):
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	case !r.reachable4(dst):
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	}
-	return dst, r.leads(ip, dst)
+	return Endpoint4(dst), r.leads(ip, dst)
 }
 
 // From accepts packets from CEs whose source is in their prefix (RFC 5969 section 12),
@@ -241,8 +244,9 @@ func (r *sixRDBR) To(ip header.IPv6) (uint32, drop.Reason) {
 // destination in the domain is forwarded, because CEs test the BR by sending packets to
 // themselves (section 8). A packet to our own delegated prefix is only for the
 // interface.
-func (r *sixRDBR) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+func (r *sixRDBR) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
 	switch {
 	case !r.reachable4(src4), noLink(src), noLink(to):
 		return drop.Martian

@@ -110,28 +110,29 @@ func (r *sixToFour) sane(a word6) bool {
 }
 
 // To follows RFC 3964 section 5.1.
-func (r *sixToFour) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *sixToFour) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	if !r.sane(src) || !r.sane(to) {
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	}
 	if r.home[0].contains(to) { // a subnet that does not exist
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	}
 	dst := r.relay
 	if is6to4(to) {
 		dst = v4of6to4(to)
 	}
 	if dst == 0 {
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	}
 	if !r.mayLeave(src, to) {
-		return 0, drop.Spoof
+		return Endpoint{}, drop.Spoof
 	}
 	if why := r.leads(ip, dst); why != drop.None {
-		return 0, why
+		return Endpoint{}, why
 	}
-	return dst, drop.None
+	return Endpoint4(dst), drop.None
 }
 
 func (r *sixToFour) mayLeave(src, to word6) bool {
@@ -145,11 +146,12 @@ func (r *sixToFour) mayLeave(src, to word6) bool {
 }
 
 // From follows RFC 3964 section 5.2.
-func (r *sixToFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
+func (r *sixToFour) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
 	if r.role == RoleReturn {
 		return drop.ForeignSource
 	}
-	src4 := source4(outer)
+	src4 := from.IPv4()
 	src, to := readWord6(inner.Source()), readWord6(inner.Dest())
 	switch {
 	case !r.global4(src4), !r.sane(src), !r.sane(to):
@@ -159,7 +161,7 @@ func (r *sixToFour) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 	case r.mine(src4), is6to4(src) && v4of6to4(src) != src4:
 		return drop.Spoof
 	case is6to4(to):
-		return r.arrives(dest4(outer), src4, src, to, inner)
+		return r.arrives(at.IPv4(), src4, src, to, inner)
 	case !is6to4(src):
 		return drop.Spoof // native to native
 	case r.role != RoleRelay:

@@ -30,7 +30,7 @@ type ISATAP struct {
 // Hosts returns the potential router list.
 func (m ISATAP) Hosts() []Host { return m.Routers }
 
-// Resolver returns the resolver for a site with any IPv4 address. It is a Speaker.
+// Resolver returns the resolver for a site with any IPv4 address. It is an Agent.
 func (m ISATAP) Resolver(at Site) (Resolver, error) {
 	p, err := newPlace(at, "isatap")
 	if err != nil {
@@ -82,7 +82,7 @@ type isatap struct {
 	static     []prefix6 // on-link regardless of advertisements
 	view       atomic.Pointer[isatapView]
 
-	// Used only by the methods of Speaker.
+	// Used only by the methods of Agent.
 	learner
 	outbox
 }
@@ -117,14 +117,15 @@ func (r *isatap) site4(a uint32) bool {
 	return r.reachable4(a) && (private4(a) || !Martian4(a, r.strict))
 }
 
-func (r *isatap) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *isatap) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	v := r.view.Load()
 	switch {
 	case isMulticast(to):
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	case isLinkLocal(src) != isLinkLocal(to) && !nd.Is(ip): // an answer could not be sent
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	}
 	dst := v.router
 	if isISATAP(to) && within(v.onLink, to) {
@@ -134,19 +135,19 @@ func (r *isatap) To(ip header.IPv6) (uint32, drop.Reason) {
 	}
 	switch {
 	case dst == 0:
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	case !r.site4(dst):
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	case r.mine(dst), r.returnsTo(v.home, src), r.returnsTo(v.home, to):
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	}
-	return dst, drop.None
+	return Endpoint4(dst), drop.None
 }
 
 // arrives does the checks that hosts and routers have in common, RFC 6324 section 3.1
 // last.
-func (r *isatap) arrives(outer header.IPv4, inner header.IPv6) drop.Reason {
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+func (r *isatap) arrives(from Endpoint, inner header.IPv6) drop.Reason {
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
 	home := r.view.Load().home
 	switch {
 	case !r.site4(src4), isMulticast(src), isMulticast(to) && to != allRouters,
@@ -161,6 +162,9 @@ func (r *isatap) arrives(outer header.IPv4, inner header.IPv6) drop.Reason {
 	}
 	return drop.None
 }
+
+// Wants selects neighbour discovery messages.
+func (r *isatap) Wants(inner []byte) bool { return nd.Is(header.IPv6(inner)) }
 
 // Hold keeps nothing, because every address is known at once.
 func (r *isatap) Hold([]byte, time.Time) bool { return false }

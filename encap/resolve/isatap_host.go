@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -33,11 +34,12 @@ type inquiry struct {
 
 // From follows RFC 5214 section 7.3: the inner source embeds the outer source, or the
 // outer source is a router on the list.
-func (h *isatapHost) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	if why := h.arrives(outer, inner); why != drop.None {
+func (h *isatapHost) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	if why := h.arrives(from, inner); why != drop.None {
 		return why
 	}
-	src, src4 := readWord6(inner.Source()), source4(outer)
+	src, src4 := readWord6(inner.Source()), from.IPv4()
 	switch {
 	case isISATAP(src) && uint32(src.lo) == src4, slices.Contains(h.prl, src4) && !isLinkLocal(src):
 		return drop.None
@@ -49,7 +51,8 @@ func (h *isatapHost) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 
 // Hear learns from advertisements of routers on the list, from their link-local ISATAP
 // address (RFC 5214 section 8.3.2), and answers neighbours.
-func (h *isatapHost) Hear(from uint32, ip header.IPv6, now time.Time) bool {
+func (h *isatapHost) Hear(o header.Outer, inner []byte, now time.Time) bool {
+	from, ip := source4(o), header.IPv6(inner)
 	if !nd.Is(ip) {
 		return false
 	}
@@ -115,3 +118,18 @@ func (h *isatapHost) Next(now time.Time) (send []Message, lost int, again time.T
 // Learnt returns addresses in the routers' prefixes with our identifier, the default
 // route and the MTU.
 func (h *isatapHost) Learnt() Learnt { return h.learnt() }
+
+// Entries returns the routers on the list: those that advertise themselves are "router", and
+// the others are "silent".
+func (h *isatapHost) Entries(now time.Time) (list []Entry) {
+	for _, q := range h.ask {
+		e := Entry{Node: isatapLocal(q.router).addr(), Link: netip.AddrPortFrom(addr4(q.router), 0), State: "silent"}
+		for _, r := range h.routers {
+			if uint32(r.addr.lo) == q.router {
+				e.State, e.Age = "router", now.Sub(r.heard.last)
+			}
+		}
+		list = append(list, e)
+	}
+	return list
+}

@@ -27,21 +27,23 @@ type isatapRouter struct {
 
 // From requires that the inner source embeds the outer source, and that its prefix is
 // one that we advertise (RFC 6324 section 3.1).
-func (r *isatapRouter) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	if why := r.arrives(outer, inner); why != drop.None {
+func (r *isatapRouter) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	if why := r.arrives(from, inner); why != drop.None {
 		return why
 	}
 	switch src := readWord6(inner.Source()); {
 	case !isISATAP(src):
 		return drop.ForeignSource
-	case uint32(src.lo) != source4(outer), !within(r.advertised, src):
+	case uint32(src.lo) != from.IPv4(), !within(r.advertised, src):
 		return drop.Spoof
 	}
 	return drop.None
 }
 
 // Hear answers solicitations.
-func (r *isatapRouter) Hear(from uint32, ip header.IPv6, _ time.Time) bool {
+func (r *isatapRouter) Hear(o header.Outer, inner []byte, _ time.Time) bool {
+	from, ip := source4(o), header.IPv6(inner)
 	if !nd.Is(ip) {
 		return false
 	}
@@ -77,3 +79,6 @@ func (r *isatapRouter) Next(time.Time) ([]Message, int, time.Time) {
 
 // Learnt returns only the link-local address: a router learns no prefixes.
 func (r *isatapRouter) Learnt() Learnt { return Learnt{Link: r.learnt().Link} }
+
+// Entries returns nothing: a router keeps no state of its hosts.
+func (r *isatapRouter) Entries(time.Time) []Entry { return nil }

@@ -3,6 +3,7 @@ package resolve
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,45 +21,45 @@ var (
 
 // carry delivers messages from one speaker to another, as the network and the engine do,
 // and returns those for other nodes.
-func carry(t *testing.T, list []Message, from string, to Speaker, address string, now time.Time) (rest []Message) {
+func carry(t *testing.T, list []Message, from string, to Agent, address string, now time.Time) (rest []Message) {
 	t.Helper()
 	for _, m := range list {
-		if m.To != v4(address) && addr4(m.To).IsMulticast() == false {
+		if m.To.IPv4() != v4(address) && m.To.Addr().IsMulticast() == false {
 			rest = append(rest, m)
 			continue
 		}
-		ip, r := header.ParseIPv6(m.Packet)
+		ip, r := header.ParseIPv6(m.Bytes)
 		if r != drop.None {
-			t.Fatalf("%v: %x", r, m.Packet)
+			t.Fatalf("%v: %x", r, m.Bytes)
 		}
-		if why := to.From(header.IPv4(inner(from, addr4(m.To).String())), ip); why != drop.None {
+		if why := received(to, inner(from, m.To.Addr().String()), ip); why != drop.None {
 			t.Errorf("%v > %v by %s: %v", ip.Src(), ip.Dst(), from, why)
 			continue
 		}
-		to.Hear(v4(from), ip, now)
+		to.Hear(heard(from), ip, now)
 	}
 	return rest
 }
 
 func TestISATAPVectors(t *testing.T) {
-	client := resolver(t, ISATAP{Routers: []Host{host("198.51.100.2")}}, at("192.0.2.1")).(Speaker)
-	router := resolver(t, isatapServer, at("198.51.100.2")).(Speaker)
+	client := resolver(t, ISATAP{Routers: []Host{host("198.51.100.2")}}, at("192.0.2.1")).(Agent)
+	router := resolver(t, isatapServer, at("198.51.100.2")).(Agent)
 
 	outer, rs := vector(t, "ISATAP-1")
 	send, lost, again := client.Next(start)
-	if len(send) != 1 || send[0].To != dest4(outer) || !bytes.Equal(send[0].Packet, rs) || lost != 0 || again != start.Add(4*time.Second) {
+	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, rs) || lost != 0 || again != start.Add(4*time.Second) {
 		t.Errorf("%v, %d, %v; want %x", send, lost, again, []byte(rs))
 	}
-	if why := router.From(outer, rs); why != drop.None || !router.Hear(source4(outer), rs, start) {
+	if why := received(router, outer, rs); why != drop.None || !router.Hear(header.OuterOf(outer), rs, start) {
 		t.Errorf("the router: %v", why)
 	}
 
 	outer, ra := vector(t, "ISATAP-2")
 	send, _, again = router.Next(start)
-	if len(send) != 1 || send[0].To != dest4(outer) || !bytes.Equal(send[0].Packet, ra) || !again.IsZero() {
-		t.Errorf("%x, %v; want %x", send, again, []byte(ra))
+	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, ra) || !again.IsZero() {
+		t.Errorf("%v, %v; want %x", send, again, []byte(ra))
 	}
-	if why := client.From(outer, ra); why != drop.None || !client.Hear(source4(outer), ra, start) {
+	if why := received(client, outer, ra); why != drop.None || !client.Hear(header.OuterOf(outer), ra, start) {
 		t.Errorf("the host: %v", why)
 	}
 	l := client.Learnt()
@@ -70,14 +71,14 @@ func TestISATAPVectors(t *testing.T) {
 	outer, in := vector(t, "ISATAP-3")
 	one := resolver(t, ISATAP{}, at("10.1.1.1", "2001:db8:5efe:1:0:5efe:10.1.1.1/64"))
 	two := resolver(t, ISATAP{}, at("10.1.1.2", "2001:db8:5efe:1:0:5efe:10.1.1.2/64"))
-	if dst, why := one.To(in); dst != dest4(outer) || why != drop.None {
-		t.Errorf("%v, %v", addr4(dst), why)
+	if dst, why := one.To(in); dst.Addr() != outer.Dst() || why != drop.None {
+		t.Errorf("%v, %v", dst.Addr(), why)
 	}
-	if why := two.From(outer, in); why != drop.None {
+	if why := received(two, outer, in); why != drop.None {
 		t.Error(why)
 	}
 	outer, in = vector(t, "ISATAP-D1")
-	if why := two.From(outer, in); why != drop.Spoof {
+	if why := received(two, outer, in); why != drop.Spoof {
 		t.Error(why)
 	}
 }
@@ -153,12 +154,12 @@ func TestISATAPRouter(t *testing.T) {
 }
 
 // asked returns the routers that a speaker solicits until a time, and when.
-func asked(s Speaker, from, to time.Time) (out []string) {
+func asked(s Agent, from, to time.Time) (out []string) {
 	for now := from; now.Before(to); {
 		send, _, again := s.Next(now)
 		for _, m := range send {
-			if m.Packet[40] == nd.RouterSolicitation {
-				out = append(out, now.Sub(from).String()+" "+addr4(m.To).String())
+			if m.Bytes[40] == nd.RouterSolicitation {
+				out = append(out, now.Sub(from).String()+" "+m.To.Addr().String())
 			}
 		}
 		if again.IsZero() {
@@ -170,12 +171,12 @@ func asked(s Speaker, from, to time.Time) (out []string) {
 }
 
 func TestISATAPAsksRouters(t *testing.T) {
-	silent := resolver(t, ISATAP{Routers: []Host{host("10.0.0.9")}}, at("10.1.1.1")).(Speaker)
+	silent := resolver(t, ISATAP{Routers: []Host{host("10.0.0.9")}}, at("10.1.1.1")).(Agent)
 	if got := strings.Join(asked(silent, start, start.Add(130*time.Second)), ","); got != "0s 10.0.0.9,4s 10.0.0.9,8s 10.0.0.9,2m8s 10.0.0.9" {
 		t.Error(got)
 	}
-	client := resolver(t, ISATAP{Routers: []Host{host("10.0.0.9"), host("10.0.0.1")}}, at("10.1.1.1", "2001:db8:7::5efe:10.1.1.1/64")).(Speaker)
-	router := resolver(t, isatapServer, at("10.0.0.1")).(Speaker)
+	client := resolver(t, ISATAP{Routers: []Host{host("10.0.0.9"), host("10.0.0.1")}}, at("10.1.1.1", "2001:db8:7::5efe:10.1.1.1/64")).(Agent)
+	router := resolver(t, isatapServer, at("10.0.0.1")).(Agent)
 	send, _, _ := client.Next(start)
 	flow{src: "2001:db8:7::5efe:10.1.1.1", dst: "3fff::1", out: "10.0.0.9"}.check(t, client) // the first known
 	carry(t, send, "10.1.1.1", router, "10.0.0.1", start)
@@ -245,8 +246,8 @@ func TestISATAPBelieves(t *testing.T) {
 		{"another's address", "10.0.0.1", nd.Append(nil, isatapLocal(v4("10.0.0.2")).addr(), own, &ra), false},
 		{"no ISATAP address", "10.0.0.1", nd.Append(nil, netip.MustParseAddr("fe80::1"), own, &ra), false},
 	} {
-		h := resolver(t, ISATAP{Routers: []Host{host("10.0.0.1")}}, at("10.1.1.1")).(Speaker)
-		if !h.Hear(v4(c.from), c.packet, start) {
+		h := resolver(t, ISATAP{Routers: []Host{host("10.0.0.1")}}, at("10.1.1.1")).(Agent)
+		if !h.Hear(heard(c.from), c.packet, start) {
 			t.Errorf("%s: is for the interface", c.name)
 		}
 		if got := !h.Learnt().Default.IsZero(); got != c.believe {
@@ -256,7 +257,7 @@ func TestISATAPBelieves(t *testing.T) {
 }
 
 func TestISATAPRouterAnswers(t *testing.T) {
-	r := resolver(t, isatapServer, at("10.0.0.1")).(Speaker)
+	r := resolver(t, isatapServer, at("10.0.0.1")).(Agent)
 	own, asker := isatapLocal(v4("10.0.0.1")).addr(), isatapLocal(v4("10.1.1.1")).addr()
 	rs := nd.Message{Type: nd.RouterSolicitation}
 	for _, c := range []struct {
@@ -273,18 +274,18 @@ func TestISATAPRouterAnswers(t *testing.T) {
 		{"are you there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own}), 1},
 		{"is another there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: asker}), 0},
 	} {
-		if !r.Hear(v4("10.1.1.1"), c.packet, start) {
+		if !r.Hear(heard("10.1.1.1"), c.packet, start) {
 			t.Errorf("%s: is for the interface", c.name)
 		}
-		if send, _, _ := r.Next(start); len(send) != c.answers || len(send) == 1 && send[0].To != v4("10.1.1.1") {
+		if send, _, _ := r.Next(start); len(send) != c.answers || len(send) == 1 && send[0].To.IPv4() != v4("10.1.1.1") {
 			t.Errorf("%s: %v", c.name, send)
 		}
 	}
-	if r.Hear(v4("10.1.1.1"), header.IPv6(inner("2001:db8::1", "2001:db8::2")), start) {
+	if r.Hear(heard("10.1.1.1"), header.IPv6(inner("2001:db8::1", "2001:db8::2")), start) {
 		t.Error("a packet that is no neighbour discovery is not for the interface")
 	}
 	for range 10000 {
-		r.Hear(v4("10.1.1.1"), nd.Append(nil, asker, own, &rs), start)
+		r.Hear(heard("10.1.1.1"), nd.Append(nil, asker, own, &rs), start)
 	}
 	if send, _, _ := r.Next(start); len(send) != maxOutbox {
 		t.Errorf("%d answers", len(send))
@@ -361,5 +362,35 @@ func TestLearner(t *testing.T) {
 	l.hear(&nd.Message{MTU: 9000000}, allNodes, start)
 	if got := l.learnt(); !got.Default.IsZero() || got.MTU != 1400 {
 		t.Errorf("a router that is none any more: %+v", got)
+	}
+}
+
+// TestEntriesOfISATAP: a host's routers are silent until they advertise themselves.
+func TestEntriesOfISATAP(t *testing.T) {
+	h := resolver(t, ISATAP{Routers: []Host{host("192.0.2.1"), host("192.0.2.2")}}, at("192.0.2.9")).(Agent)
+	router := resolver(t, ISATAP{Router: true, Prefixes: prefixes("2001:db8::/64")}, at("192.0.2.1")).(Agent)
+	silent := func(last string) Entry {
+		return Entry{Node: netip.MustParseAddr("fe80::200:5efe:c000:20" + last), Link: netip.MustParseAddrPort("192.0.2." + last + ":0"), State: "silent"}
+	}
+	want := []Entry{silent("1"), silent("2")}
+	if got := h.Entries(start); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	send, _, _ := h.Next(start)
+	for _, m := range send {
+		if m.To.Addr() == netip.MustParseAddr("192.0.2.1") {
+			router.Hear(heard("192.0.2.9"), m.Bytes, start)
+		}
+	}
+	send, _, _ = router.Next(start)
+	for _, m := range send {
+		h.Hear(heard("192.0.2.1"), m.Bytes, start)
+	}
+	want[0].State, want[0].Age = "router", 3*time.Second
+	if got := h.Entries(start.Add(3 * time.Second)); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	if got := router.Entries(start); len(got) != 0 {
+		t.Errorf("a router's entries: %v", got)
 	}
 }

@@ -248,7 +248,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// outbox holds the messages that a Speaker has to send. It is bounded: an answer that
+// outbox holds the messages that an Agent has to send. It is bounded: an answer that
 // does not fit is dropped, and the node that asked asks again.
 type outbox struct{ list []Message }
 
@@ -259,7 +259,7 @@ func (o *outbox) put(to uint32, packet []byte) bool {
 	if len(o.list) >= maxOutbox {
 		return false
 	}
-	o.list = append(o.list, Message{to, packet})
+	o.list = append(o.list, Message{To: Endpoint4(to), Bytes: packet})
 	return true
 }
 

@@ -62,14 +62,14 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 	site := at(here)
 	site.Delegated, site.Elsewhere = prefixes("3fff:100::/56"), prefixes("2001:db8:aaaa::/64")
 	for _, m := range []Mechanism{SixOverFour{}, ISATAP{Routers: []Host{host(router)}}} {
-		r := resolver(t, m, site).(Speaker)
+		r := resolver(t, m, site).(Agent)
 		r.Next(start)
 		hear := func(prefix string) {
 			src := isatapLocal(v4(router))
 			if _, ok := m.(SixOverFour); ok {
 				src = word6{linkLocal.value.hi, uint64(v4(router))}
 			}
-			r.Hear(v4(router), nd.Append(nil, src.addr(), allNodes.addr(), told(prefix, nd.Infinite)), start)
+			r.Hear(heard(router), nd.Append(nil, src.addr(), allNodes.addr(), told(prefix, nd.Infinite)), start)
 		}
 		for _, prefix := range []string{"2000::/1", "::/1", "2000::/3", "2002::/16", "2002:c000:201::/48", "2002:c000:201:5::/64", "3fff:100:0:7::/64", "2001::/32", "2001:db8:aaaa::/64"} {
 			hear(prefix)
@@ -78,7 +78,7 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 			t.Errorf("%T: learnt %v", m, got)
 		}
 		for _, back := range []string{"2002:c000:201:5::9", "3fff:100:0:7::9", "2001:db8:9:9:0:5efe:192.0.2.1"} {
-			if why := r.From(header.IPv4(inner(router, here)), header.IPv6(inner(back, "2001:db8:77::1"))); why != drop.Loop {
+			if why := received(r, inner(router, here), header.IPv6(inner(back, "2001:db8:77::1"))); why != drop.Loop {
 				t.Errorf("%T: from %s: %v", m, back, why)
 			}
 			if _, why := r.To(header.IPv6(inner("2001:db8:77::1", back))); why != drop.Loop {
@@ -96,12 +96,12 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 // TestSixOverFourSolicitsSlowly: packets to addresses that nobody has do not flood the
 // site with solicitations, and solicitations from :: do not flood it with answers.
 func TestSixOverFourSolicitsSlowly(t *testing.T) {
-	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Agent)
 	now, multicasts := start, 0
 	next := func() {
 		send, _, _ := r.Next(now)
 		for _, m := range send {
-			if m.To>>28 == 0xe {
+			if m.To.IPv4()>>28 == 0xe {
 				multicasts++
 			}
 		}
@@ -111,7 +111,7 @@ func TestSixOverFourSolicitsSlowly(t *testing.T) {
 	free := nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own})
 	for i := range seconds * 1000 {
 		r.Hold(inner("2001:db8::192.0.2.1", fmt.Sprintf("2001:db8::%x:%x", i>>16+1, i&0xffff)), now)
-		r.Hear(v4(two), free, now)
+		r.Hear(heard(two), free, now)
 		next()
 		now = now.Add(time.Millisecond)
 	}
@@ -140,7 +140,7 @@ func TestSixOverFourFindsDuringFlood(t *testing.T) {
 	asks := func(now time.Time) (n int) {
 		send, _, _ := r.Next(now)
 		for _, m := range send {
-			if m.Packet[40] == nd.NeighborSolicitation {
+			if m.Bytes[40] == nd.NeighborSolicitation {
 				n++
 			}
 		}
@@ -148,7 +148,7 @@ func TestSixOverFourFindsDuringFlood(t *testing.T) {
 	}
 	r.Next(start)
 	for range 2 * multicastPerSecond {
-		r.Hear(v4(two), free, start)
+		r.Hear(heard(two), free, start)
 	}
 	r.Hold(inner("2001:db8::192.0.2.1", two6), start)
 	if asks(start) != 1 {

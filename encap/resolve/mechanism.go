@@ -8,19 +8,27 @@ import (
 	"sixfour/encap/header"
 )
 
-// Resolver is the address part of an automatic tunnel mechanism. It finds the outer IPv4
-// addresses of IPv6 packets in the packets themselves, and checks received packets by
-// them. It may be used concurrently. Its methods allocate nothing.
+// Resolver is the address part of an automatic tunnel mechanism. It finds the outer
+// destinations of packets in the packets themselves, and checks received packets by them.
+// It may be used concurrently. Its methods allocate nothing.
+//
+// A resolver gets IPv6 packets only, unless it is a DualResolver.
 type Resolver interface {
-	// To returns the outer destination of an IPv6 packet that is about to be sent; ip
-	// needs only the IPv6 header. To may rewrite the packet's addresses. The reason
-	// drop.Unresolved means that the address is not known yet: then the resolver is a
-	// Speaker, and Hold can keep the packet.
-	To(ip header.IPv6) (dst uint32, r drop.Reason)
-	// From checks whether an IPv6 packet may have arrived in the packet outer, whose
-	// destination is an address of ours or a group that we joined. header.Parse has
-	// accepted both. From may rewrite the inner packet's addresses.
-	From(outer header.IPv4, inner header.IPv6) drop.Reason
+	// To returns the outer destination of an inner packet that is about to be sent, of
+	// which only the IP header is needed. To may rewrite the packet's addresses. The reason
+	// drop.Unresolved means that the address is not known yet: then the resolver is an
+	// Agent, and Hold can keep the packet.
+	To(inner []byte) (Endpoint, drop.Reason)
+	// From checks whether an inner packet may have arrived in a packet from one endpoint
+	// at another, which is an address of ours or a group that we joined. header.Parse has
+	// accepted both packets. From may rewrite the inner packet's addresses.
+	From(from, at Endpoint, inner []byte) drop.Reason
+}
+
+// DualResolver is a Resolver that also gets IPv4 packets, in a layer that carries them.
+type DualResolver interface {
+	Resolver
+	CarriesIPv4()
 }
 
 // Mechanism is the configuration of an automatic tunnel. It builds the resolver for a
@@ -106,13 +114,18 @@ type Host struct {
 	Name string
 }
 
-// Speaker is a Resolver that sends neighbour discovery messages itself. The methods of
-// this interface must not be called concurrently; To and From may be called at any time.
-type Speaker interface {
+// Agent is a Resolver that exchanges control packets itself, such as neighbour discovery
+// messages. The methods of this interface must not be called concurrently, except for To,
+// From and Wants, which may be called at any time.
+type Agent interface {
 	Resolver
-	// Hear handles a neighbour discovery packet (nd.Is) that From accepted. If done is
-	// false, the packet is also for the interface. Hear does not retain the packet.
-	Hear(from uint32, ip header.IPv6, now time.Time) (done bool)
+	// Wants reports whether a received packet is for Hear. It is called for every packet
+	// that From accepted, and for what a framing recognized as a control message of its
+	// own, which may begin with anything.
+	Wants(inner []byte) bool
+	// Hear handles a packet that Wants accepted. If done is false, the packet is also for
+	// the interface. Hear does not retain the packet.
+	Hear(o header.Outer, inner []byte, now time.Time) (done bool)
 	// Hold keeps a copy of a packet for which To returned drop.Unresolved, and reports
 	// whether there was room. Next returns the packet later as one of its messages, at
 	// once if the neighbour's address is known and only has to be confirmed, or counts it
@@ -126,12 +139,24 @@ type Speaker interface {
 	Next(now time.Time) (send []Message, lost int, again time.Time)
 	// Learnt returns what the interface should have. It changes only in Hear and Next.
 	Learnt() Learnt
+	// Entries returns what the agent knows of other nodes, for status.
+	Entries(now time.Time) []Entry
 }
 
-// Message is an inner packet and the outer address to send it to.
+// Message is what an agent sends to an outer destination: an inner packet or, if Raw is set,
+// the payload of a datagram that is not encapsulated.
 type Message struct {
-	To     uint32
-	Packet []byte
+	To    Endpoint
+	Bytes []byte
+	Raw   bool
+}
+
+// Entry is what an agent knows of another node.
+type Entry struct {
+	Node  netip.Addr     // its inner address
+	Link  netip.AddrPort // its outer address; invalid: not known
+	State string         // one word, such as reachable (RFC 4861 section 7.3.2)
+	Age   time.Duration  // since the node was last heard of, or a packet sent to it
 }
 
 // Learnt is what router advertisements gave the interface. It replaces what was learnt
@@ -151,7 +176,7 @@ type Lease struct {
 	Preferred, Valid time.Time
 }
 
-// Joiner is a Speaker that must receive IPv4 multicast. Groups returns the groups to
+// Joiner is an Agent that must receive IPv4 multicast. Groups returns the groups to
 // join on the interface of the local address. They may change when something was learnt.
 type Joiner interface {
 	Groups() []netip.Addr

@@ -46,6 +46,17 @@ func v4(s string) uint32 {
 	return w
 }
 
+// received returns what a resolver says of an inner packet in an outer one.
+func received(r Resolver, outer, inner []byte) drop.Reason {
+	o := header.OuterOf(outer)
+	return r.From(EndpointOf(o.From), EndpointOf(o.At), inner)
+}
+
+// heard returns the outer headers of a packet from an IPv4 address.
+func heard(from string) header.Outer {
+	return header.Outer{From: netip.AddrPortFrom(netip.MustParseAddr(from), 0)}
+}
+
 func host(s string) Host { return Host{Addr: netip.MustParseAddr(s)} }
 
 // flow is the expected result of a resolver for a packet between two inner addresses.
@@ -62,12 +73,12 @@ func (f flow) check(t *testing.T, r Resolver) {
 	t.Helper()
 	ip := header.IPv6(inner(f.src, f.dst))
 	if f.in == "" {
-		if dst, why := r.To(ip); why != f.why || why == drop.None && dst != v4(f.out) {
-			t.Errorf("%s > %s goes to %v, %v; want %s, %v", f.src, f.dst, addr4(dst), why, f.out, f.why)
+		if dst, why := r.To(ip); why != f.why || why == drop.None && dst.IPv4() != v4(f.out) {
+			t.Errorf("%s > %s goes to %v, %v; want %s, %v", f.src, f.dst, dst.Addr(), why, f.out, f.why)
 		}
 		return
 	}
-	if why := r.From(header.IPv4(inner(f.in, f.to)), ip); why != f.why {
+	if why := received(r, inner(f.in, f.to), ip); why != f.why {
 		t.Errorf("%s > %s from %s to %s: %v, want %v", f.src, f.dst, f.in, f.to, why, f.why)
 	}
 }
@@ -100,12 +111,12 @@ func TestVectorsOfMechanisms(t *testing.T) {
 			outer, in := vector(t, c.name)
 			if c.from != nil {
 				dst, why := resolver(t, c.from, Site{Local: outer.Src()}).To(in)
-				if why != drop.None || addr4(dst) != outer.Dst() {
-					t.Errorf("goes to %v, %v; want %v", addr4(dst), why, outer.Dst())
+				if why != drop.None || dst.Addr() != outer.Dst() {
+					t.Errorf("goes to %v, %v; want %v", dst.Addr(), why, outer.Dst())
 				}
 			}
 			if c.to != nil {
-				if why := resolver(t, c.to, Site{Local: outer.Dst()}).From(outer, in); why != c.why {
+				if why := received(resolver(t, c.to, Site{Local: outer.Dst()}), outer, in); why != c.why {
 					t.Errorf("arrives: %v, want %v", why, c.why)
 				}
 			}
@@ -134,10 +145,10 @@ func TestResolversNoAllocs(t *testing.T) {
 		if _, why := r.To(out); why != drop.None {
 			t.Errorf("%T: %v", r, why)
 		}
-		if why := r.From(outer, in); why != drop.None {
+		if why := received(r, outer, in); why != drop.None {
 			t.Errorf("%T: %v", r, why)
 		}
-		if n := testing.AllocsPerRun(100, func() { r.To(out); r.From(outer, in) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { r.To(out); received(r, outer, in) }); n != 0 {
 			t.Errorf("%T: %v allocations", r, n)
 		}
 	}

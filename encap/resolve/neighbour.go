@@ -17,6 +17,11 @@ const (
 	probe                   // it is being asked whether it is still there
 )
 
+// String returns the word for the state in RFC 4861.
+func (s state) String() string {
+	return [...]string{incomplete: "incomplete", reachable: "reachable", stale: "stale", delay: "delay", probe: "probe"}[s]
+}
+
 // Times and counts of RFC 4861 section 10.
 const (
 	retransTimer    = time.Second
@@ -28,7 +33,7 @@ const (
 )
 
 // neighbour is an entry of the neighbour cache. Any goroutine may read addr and hop; the
-// other fields belong to the Speaker.
+// other fields belong to the Agent.
 type neighbour struct {
 	addr word6
 	hop  atomic.Uint64 // the outer address, and mayPass
@@ -44,7 +49,7 @@ type neighbour struct {
 	leaving  int // how many times the queue was handed over and is not sent yet
 }
 
-// mayPass is set when packets need not wait for the Speaker.
+// mayPass is set when packets need not wait for the Agent.
 const mayPass = 1 << 32
 
 // enter changes the state, and publishes it for packets.
@@ -55,7 +60,7 @@ func (n *neighbour) enter(s state, link uint32, deadline time.Time) {
 }
 
 // publish updates what packets read of the neighbour. Packets must wait as long as
-// earlier packets wait for the neighbour, or are being sent by the Speaker.
+// earlier packets wait for the neighbour, or are being sent by the Agent.
 func (n *neighbour) publish() {
 	hop := uint64(n.link)
 	if (n.state == reachable || n.state == delay || n.state == probe) && len(n.queue) == 0 && n.leaving == 0 {

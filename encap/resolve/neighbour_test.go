@@ -19,7 +19,7 @@ import (
 type segment struct {
 	t     *testing.T
 	now   time.Time
-	nodes map[string]Speaker
+	nodes map[string]Agent
 	deaf  map[string]bool
 	lost  map[string]int
 	log   []string // neighbour discovery messages, by time and type
@@ -27,9 +27,9 @@ type segment struct {
 }
 
 func newSegment(t *testing.T, nodes ...string) *segment {
-	s := &segment{t: t, now: start, nodes: make(map[string]Speaker), deaf: make(map[string]bool), lost: make(map[string]int)}
+	s := &segment{t: t, now: start, nodes: make(map[string]Agent), deaf: make(map[string]bool), lost: make(map[string]int)}
 	for _, n := range nodes {
-		s.nodes[n] = resolver(t, SixOverFour{}, at(n, "2001:db8::"+n+"/64")).(Speaker)
+		s.nodes[n] = resolver(t, SixOverFour{}, at(n, "2001:db8::"+n+"/64")).(Agent)
 	}
 	return s
 }
@@ -67,24 +67,24 @@ func (s *segment) run(d time.Duration) {
 }
 
 func (s *segment) deliver(from string, m Message) {
-	ip := header.IPv6(m.Packet)
+	ip := header.IPv6(m.Bytes)
 	if nd.Is(ip) {
 		if name := names[ip[40]]; name != "RS" {
-			s.log = append(s.log, fmt.Sprintf("%v %s %s>%v", s.now.Sub(start), name, from, addr4(m.To)))
+			s.log = append(s.log, fmt.Sprintf("%v %s %s>%v", s.now.Sub(start), name, from, m.To.Addr()))
 		}
 	} else {
-		s.heard = append(s.heard, fmt.Sprintf("%s>%v", from, addr4(m.To)))
+		s.heard = append(s.heard, fmt.Sprintf("%s>%v", from, m.To.Addr()))
 	}
 	for to, n := range s.nodes {
-		group := slices.Contains(n.(Joiner).Groups(), addr4(m.To))
-		if to == from || s.deaf[to] || m.To != v4(to) && !group {
+		group := slices.Contains(n.(Joiner).Groups(), m.To.Addr())
+		if to == from || s.deaf[to] || m.To.IPv4() != v4(to) && !group {
 			continue
 		}
-		if why := n.From(header.IPv4(inner(from, addr4(m.To).String())), ip); why != drop.None {
+		if why := received(n, inner(from, m.To.Addr().String()), ip); why != drop.None {
 			s.t.Errorf("%v > %v by %s at %s: %v", ip.Src(), ip.Dst(), from, to, why)
 			continue
 		}
-		n.Hear(v4(from), ip, s.now)
+		n.Hear(heard(from), ip, s.now)
 	}
 }
 
@@ -96,7 +96,7 @@ func (s *segment) send(from, dst string) bool {
 	to, why := n.To(header.IPv6(pkt))
 	switch why {
 	case drop.None:
-		s.deliver(from, Message{to, pkt})
+		s.deliver(from, Message{To: to, Bytes: pkt})
 		return true
 	case drop.Unresolved:
 		if !n.Hold(pkt, s.now) {
@@ -252,29 +252,29 @@ func TestNeighbourAdvertised(t *testing.T) {
 			n.enter(c.before, v4(two), start.Add(time.Second))
 		}
 		to := word6{linkLocal.value.hi, uint64(v4(one))}.addr()
-		r.Hear(v4(two), nd.Append(nil, two6.addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(),
+		r.Hear(heard(two), nd.Append(nil, two6.addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(),
 			Solicited: c.solicited, Override: c.override, Link: c.link}), start)
 		if n.state != c.after || n.link != v4(c.to) {
 			t.Errorf("%s: state %d at %v, want %d at %s", c.name, n.state, addr4(n.link), c.after, c.to)
 		}
 	}
 	r := resolver(t, SixOverFour{}, at(one)).(*sixOverFour)
-	r.Hear(v4(two), nd.Append(nil, two6.addr(), allNodes.addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(), Link: other}), start)
+	r.Hear(heard(two), nd.Append(nil, two6.addr(), allNodes.addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(), Link: other}), start)
 	if r.cache.find(two6) != nil {
 		t.Error("an advertisement that nobody asked for makes an entry")
 	}
 }
 
 func TestNeighbourChecksWhetherFree(t *testing.T) {
-	r := resolver(t, SixOverFour{}, at(one)).(Speaker)
+	r := resolver(t, SixOverFour{}, at(one)).(Agent)
 	r.Next(start)
 	own := word6{linkLocal.value.hi, uint64(v4(one))}.addr()
-	r.Hear(v4(two), nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own}), start)
+	r.Hear(heard(two), nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own}), start)
 	send, _, _ := r.Next(start)
-	if len(send) != 1 || send[0].To != v4("239.192.0.1") {
+	if len(send) != 1 || send[0].To.IPv4() != v4("239.192.0.1") {
 		t.Fatalf("%v", send)
 	}
-	m, ok := nd.Parse(send[0].Packet)
+	m, ok := nd.Parse(send[0].Bytes)
 	if !ok || m.Solicited || !m.Override || m.Target != own {
 		t.Errorf("%+v", m)
 	}
@@ -296,7 +296,7 @@ func TestNeighboursAreBounded(t *testing.T) {
 			lost++
 		}
 		from := word6{linkLocal.value.hi, uint64(i) + 1<<33}.addr()
-		r.Hear(v4(two), nd.Append(nil, from, nd.SolicitedNode(from), &nd.Message{Type: nd.NeighborSolicitation, Target: from, Link: linkOption(v4(two))}), start.Add(time.Duration(i)))
+		r.Hear(heard(two), nd.Append(nil, from, nd.SolicitedNode(from), &nd.Message{Type: nd.NeighborSolicitation, Target: from, Link: linkOption(v4(two))}), start.Add(time.Duration(i)))
 	}
 	entries := 0
 	r.cache.all(func(*neighbour) { entries++ })
@@ -332,10 +332,10 @@ func TestNeighboursConcurrently(t *testing.T) {
 					return
 				default:
 				}
-				if dst, why := s.nodes[one].To(out); why == drop.None && dst != v4(two) || why != drop.None && why != drop.Unresolved {
-					t.Errorf("%v, %v", addr4(dst), why)
+				if dst, why := s.nodes[one].To(out); why == drop.None && dst.IPv4() != v4(two) || why != drop.None && why != drop.Unresolved {
+					t.Errorf("%v, %v", dst.Addr(), why)
 				}
-				if why := s.nodes[one].From(outer, in); why != drop.None {
+				if why := received(s.nodes[one], outer, in); why != drop.None {
 					t.Error(why)
 				}
 			}
@@ -353,32 +353,32 @@ func TestNeighboursConcurrently(t *testing.T) {
 // TestNeighbourKnownMeanwhile: when an address becomes known by another message, waiting
 // packets are sent, and a packet that is too late for Hold is sent at once.
 func TestNeighbourKnownMeanwhile(t *testing.T) {
-	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Agent)
 	r.Next(start)
 	pkt := inner("2001:db8::192.0.2.1", two6)
 	r.Hold(pkt, start)
 	r.Next(start)
 	target := netip.MustParseAddr(two6)
 	own := netip.MustParseAddr("2001:db8::192.0.2.1")
-	r.Hear(v4(two), nd.Append(nil, target, nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own, Link: linkOption(v4(two))}), start)
+	r.Hear(heard(two), nd.Append(nil, target, nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own, Link: linkOption(v4(two))}), start)
 	r.Hold(pkt, start)
 	send, lost, _ := r.Next(start)
 	var types []string
 	for _, m := range send {
-		if m.To != v4(two) {
-			t.Errorf("sent to %v", addr4(m.To))
+		if m.To.IPv4() != v4(two) {
+			t.Errorf("sent to %v", m.To.Addr())
 		}
-		types = append(types, fmt.Sprint(len(m.Packet)))
+		types = append(types, fmt.Sprint(len(m.Bytes)))
 	}
 	if got := strings.Join(types, " "); got != "40 72 40" || lost != 0 { // what waited, the answer, the late packet
 		t.Errorf("%s, %d lost", got, lost)
 	}
-	if r.Hear(v4(two), pkt, start) {
+	if r.Hear(heard(two), pkt, start) {
 		t.Error("data are kept from the interface")
 	}
 	bad := nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own})
 	bad[7] = 1
-	if !r.Hear(v4(two), bad, start) {
+	if !r.Hear(heard(two), bad, start) {
 		t.Error("bad neighbour discovery is for the interface")
 	}
 	if r.Hold(pkt[:39], start) || r.Hold(inner("2001:db8::192.0.2.1", "3fff::1"), start) {
@@ -386,8 +386,8 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 	}
 	advertise(r, two, nil, time.Hour, start)
 	learnt := r.Learnt().Addresses[0].Prefix.Addr()
-	r.Hear(v4(two), nd.Append(nil, target, learnt, &nd.Message{Type: nd.NeighborSolicitation, Target: learnt}), start)
-	if send, _, _ := r.Next(start); len(send) != 1 || send[0].To != v4(two) {
+	r.Hear(heard(two), nd.Append(nil, target, learnt, &nd.Message{Type: nd.NeighborSolicitation, Target: learnt}), start)
+	if send, _, _ := r.Next(start); len(send) != 1 || send[0].To.IPv4() != v4(two) {
 		t.Errorf("a learnt address is not defended: %v", send)
 	}
 }
@@ -395,7 +395,7 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 // TestNeighbourKeepsOrder: a packet that comes when a neighbour has just become known
 // does not overtake those that wait: it passes only when they were sent.
 func TestNeighbourKeepsOrder(t *testing.T) {
-	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Speaker)
+	r := resolver(t, SixOverFour{}, at(one, "2001:db8::192.0.2.1/64")).(Agent)
 	pkt := inner("2001:db8::192.0.2.1", two6)
 	way := func(want drop.Reason, what string) {
 		t.Helper()
@@ -406,7 +406,7 @@ func TestNeighbourKeepsOrder(t *testing.T) {
 	data := func(now time.Time) (n int) {
 		send, _, again := r.Next(now)
 		for _, m := range send {
-			if m.To == v4(two) && !nd.Is(m.Packet) {
+			if m.To.IPv4() == v4(two) && !nd.Is(m.Bytes) {
 				n++
 			}
 		}
@@ -420,7 +420,7 @@ func TestNeighbourKeepsOrder(t *testing.T) {
 	way(drop.Unresolved, "a new neighbour")
 	r.Hold(pkt, start)
 	data(start)
-	r.Hear(v4(two), nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: target, Solicited: true, Override: true, Link: linkOption(v4(two))}), start)
+	r.Hear(heard(two), nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: target, Solicited: true, Override: true, Link: linkOption(v4(two))}), start)
 	way(drop.Unresolved, "while another waits")
 	r.Hold(pkt, start)
 	if n := data(start); n != 2 {

@@ -104,8 +104,7 @@ func unicast4(a uint32) bool { return a>>24 != 0 && a>>24 != 127 && a < 224<<24 
 // private4 reports whether an IPv4 address is one of RFC 1918.
 func private4(a uint32) bool { return a>>24 == 10 || a>>20 == 0xac1 || a>>16 == 0xc0a8 }
 
-func source4(ip header.IPv4) uint32 { return binary.BigEndian.Uint32(ip.Source()) }
-func dest4(ip header.IPv4) uint32   { return binary.BigEndian.Uint32(ip.Dest()) }
+func source4(o header.Outer) uint32 { return EndpointOf(o.From).IPv4() }
 
 // word4 returns an IPv4 address as a number.
 func word4(a netip.Addr) (uint32, bool) {

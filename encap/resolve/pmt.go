@@ -100,8 +100,9 @@ type pmt struct {
 }
 
 // From accepts a customer's packet and writes a source in the provider's prefix.
-func (r *pmt) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+func (r *pmt) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
 	switch {
 	case noLink(src), noLink(to), to.hi>>48 == 0, !r.reachable4(src4):
 		return drop.Martian
@@ -124,26 +125,27 @@ func (r *pmt) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 }
 
 // To writes the customer's destination into an answer.
-func (r *pmt) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *pmt) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	if noLink(src) || noLink(to) {
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	}
 	inside, ok := r.inward(to)
 	dst := v4of6to4(inside)
 	switch {
 	case !ok, !within4(r.customers, dst):
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	case is6to4(src), r.customer(src): // not from outside
-		return 0, drop.Spoof
+		return Endpoint{}, drop.Spoof
 	case !r.reachable4(dst):
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	case r.mine(dst), r.returns(src):
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	}
 	r.change(ip, ip.Dest(), to, inside)
 	r.changeQuote(ip, false)
-	return dst, drop.None
+	return Endpoint4(dst), drop.None
 }
 
 // customer reports whether an address is in the outside prefix of a customer.

@@ -37,7 +37,7 @@ func TestPMTVector(t *testing.T) {
 	r := resolver(t, pmts["/64, one subnet"], at(anycast))
 	outer, in := vector(t, "PMT-1a")
 	want := header.IPv6(vectors.Read(t)["PMT-1b"])
-	if why := r.From(outer, in); why != drop.None {
+	if why := received(r, outer, in); why != drop.None {
 		t.Fatal(why)
 	}
 	in[7]-- // it is forwarded
@@ -49,8 +49,8 @@ func TestPMTVector(t *testing.T) {
 	copy(answer.Source(), want.Dest())
 	copy(answer.Dest(), want.Source())
 	dst, why := r.To(answer)
-	if why != drop.None || dst != source4(outer) || answer.Dst() != netip.MustParseAddr("2002:6440:102:1::1") || !whole(answer) {
-		t.Errorf("%v, %v: %x", addr4(dst), why, []byte(answer))
+	if why != drop.None || dst.Addr() != outer.Src() || answer.Dst() != netip.MustParseAddr("2002:6440:102:1::1") || !whole(answer) {
+		t.Errorf("%v, %v: %x", dst.Addr(), why, []byte(answer))
 	}
 }
 
@@ -115,7 +115,7 @@ func TestPMTBothWays(t *testing.T) {
 					}
 					before := bytes.Clone(out)
 					outer := header.IPv4(inner(addr4(customer).String(), anycast))
-					if why := r.From(outer, out); why != drop.None {
+					if why := received(r, outer, out); why != drop.None {
 						t.Fatalf("%s: %v", inside, why)
 					}
 					outside := out.Src()
@@ -127,8 +127,8 @@ func TestPMTBothWays(t *testing.T) {
 					}
 					answer := upper(native, outside.String(), protocol)
 					dst, why := r.To(answer)
-					if why != drop.None || dst != customer || answer.Dst().String() != netip.MustParseAddr(inside).String() || !whole(answer) {
-						t.Fatalf("%v goes to %v, %v, %v, checksum %v", outside, addr4(dst), why, answer.Dst(), whole(answer))
+					if why != drop.None || dst.IPv4() != customer || answer.Dst().String() != netip.MustParseAddr(inside).String() || !whole(answer) {
+						t.Fatalf("%v goes to %v, %v, %v, checksum %v", outside, dst.Addr(), why, answer.Dst(), whole(answer))
 					}
 					// Errors about both, with quotes of different lengths.
 					for _, n := range []int{40, 42, 44, 47, 48, 58, 64, 100} {
@@ -139,7 +139,7 @@ func TestPMTBothWays(t *testing.T) {
 						}
 						e = errorAbout(inside, "2001:4860::1", answer, n)
 						want = errorAbout(outside.String(), "2001:4860::1", upper(native, outside.String(), protocol), n)
-						if why := r.From(outer, e); why != drop.None || !whole(e) || n != 47 && !same(e, want) { // at 47 half a checksum is quoted
+						if why := received(r, outer, e); why != drop.None || !whole(e) || n != 47 && !same(e, want) { // at 47 half a checksum is quoted
 							t.Fatalf("error about %d bytes: %v, %v\n got %x\nwant %x", n, why, whole(e), []byte(e), []byte(want))
 						}
 					}
@@ -193,14 +193,14 @@ func TestPMTRules(t *testing.T) {
 	outer := header.IPv4(inner(customer, anycast))
 	for name, src := range map[string]string{"/64, one, npt": "2002:6440:102:1:ffff:ffff:ffff:ffff", "/48, subnets, npt": "2002:6440:102:ffff::1"} {
 		ip := header.IPv6(inner(src, native))
-		if why := resolver(t, pmts[name], at(anycast)).From(outer, ip); why != drop.Spoof || ip.Src().String() != src {
+		if why := received(resolver(t, pmts[name], at(anycast)), outer, ip); why != drop.Spoof || ip.Src().String() != src {
 			t.Errorf("%s: %v, %v", src, why, ip.Src())
 		}
 	}
 	// A quote that is not ours does not change.
 	for _, quote := range [][]byte{inner("2001:4860::8", "2001:4860::9"), inner("2001:4860::8", "2002:6440:102:9::1"), make([]byte, 40)} {
 		e := errorAbout("2002:6440:102:1::1", native, quote, 40)
-		if why := r.From(outer, e); why != drop.None || !whole(e) || !bytes.Equal(e[48:], quote) {
+		if why := received(r, outer, e); why != drop.None || !whole(e) || !bytes.Equal(e[48:], quote) {
 			t.Errorf("%v: %x", why, []byte(e))
 		}
 	}
@@ -216,7 +216,7 @@ func TestPMTChecksumsThatAreNot(t *testing.T) {
 	outer := header.IPv4(inner("100.64.1.2", anycast))
 	without := upper("2002:6440:102:1::1", "2001:4860::8", header.UDP)
 	without[46], without[47] = 0, 0
-	if why := r.From(outer, without); why != drop.None || without[46] != 0 || without[47] != 0 {
+	if why := received(r, outer, without); why != drop.None || without[46] != 0 || without[47] != 0 {
 		t.Errorf("%v: %x", why, []byte(without))
 	}
 	for sum := range 0x10000 {
@@ -227,7 +227,7 @@ func TestPMTChecksumsThatAreNot(t *testing.T) {
 		if ip[46] == 0 && ip[47] == 0 {
 			continue
 		}
-		r.From(outer, ip)
+		received(r, outer, ip)
 		if ip[46] == 0 && ip[47] == 0 || !whole(ip) {
 			t.Fatalf("%x", []byte(ip))
 		}
@@ -235,7 +235,7 @@ func TestPMTChecksumsThatAreNot(t *testing.T) {
 	for n := header.IPv6Len; n < 52; n++ { // the number of bytes that are present
 		ip := upper("2002:6440:102:1::1", "2001:4860::8", header.UDP)
 		behind := bytes.Clone(ip[n:])
-		if why := r.From(outer, ip[:n]); why != drop.None || !bytes.Equal(behind, ip[n:]) || (n >= 48) != whole(ip) {
+		if why := received(r, outer, ip[:n]); why != drop.None || !bytes.Equal(behind, ip[n:]) || (n >= 48) != whole(ip) {
 			t.Errorf("%d bytes: %v, %x", n, why, []byte(ip))
 		}
 	}
@@ -243,7 +243,7 @@ func TestPMTChecksumsThatAreNot(t *testing.T) {
 	later[6] = header.FragmentHdr
 	copy(later[40:], []byte{header.UDP, 0, 0, 8, 1, 2, 3, 4})
 	behind := bytes.Clone(later[40:])
-	if why := r.From(outer, later); why != drop.None || !bytes.Equal(behind, later[40:]) {
+	if why := received(r, outer, later); why != drop.None || !bytes.Equal(behind, later[40:]) {
 		t.Errorf("%v: %x", why, []byte(later))
 	}
 }
@@ -258,13 +258,13 @@ func TestPMTNoAllocs(t *testing.T) {
 		out := upper("2002:6440:102:"+subnet+"::1", "2001:4860::8", header.TCP)
 		outer := header.IPv4(inner("100.64.1.2", anycast))
 		before := bytes.Clone(out)
-		r.From(outer, out)
+		received(r, outer, out)
 		in := upper("2001:4860::8", out.Src().String(), header.TCP)
 		answer := bytes.Clone(in)
 		if n := testing.AllocsPerRun(100, func() {
 			copy(out, before)
 			copy(in, answer)
-			if dst, why := r.To(in); r.From(outer, out) != drop.None || why != drop.None || dst != v4("100.64.1.2") {
+			if dst, why := r.To(in); received(r, outer, out) != drop.None || why != drop.None || dst.IPv4() != v4("100.64.1.2") {
 				t.Error(why)
 			}
 		}); n != 0 {
@@ -317,7 +317,7 @@ func FuzzPMT(f *testing.F) {
 			r := resolver(t, m, at(anycast))
 			p := header.IPv6(bytes.Clone(ip))
 			copy(p.Source(), []byte{0x20, 2, 100, 64, 1, 2, 0, byte(m.Subnet)})
-			r.From(header.IPv4(inner("100.64.1.2", anycast)), p)
+			received(r, inner("100.64.1.2", anycast), p)
 			copy(p.Dest(), p.Source())
 			r.To(p)
 			if len(p) != n || header.Version(p) != 6 {

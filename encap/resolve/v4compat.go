@@ -31,24 +31,26 @@ type v4compat struct{ place }
 // Compatible makes v4compat a CompatibleResolver.
 func (*v4compat) Compatible() {}
 
-func (r *v4compat) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *v4compat) To(inner []byte) (Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
 	dst := uint32(to.lo)
 	switch {
 	case !isCompat(to):
-		return 0, drop.NoPeer
+		return Endpoint{}, drop.NoPeer
 	case !r.reachable4(dst): // also :: and ::1
-		return 0, drop.Martian
+		return Endpoint{}, drop.Martian
 	case r.mine(dst):
-		return 0, drop.Loop
+		return Endpoint{}, drop.Loop
 	case src != word6{lo: uint64(r.local)}:
-		return 0, drop.Spoof
+		return Endpoint{}, drop.Spoof
 	}
-	return dst, drop.None
+	return Endpoint4(dst), drop.None
 }
 
-func (r *v4compat) From(outer header.IPv4, inner header.IPv6) drop.Reason {
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), source4(outer)
+func (r *v4compat) From(from, at Endpoint, b []byte) drop.Reason {
+	inner := header.IPv6(b)
+	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
 	switch {
 	case !r.reachable4(src4):
 		return drop.Martian
@@ -56,7 +58,7 @@ func (r *v4compat) From(outer header.IPv4, inner header.IPv6) drop.Reason {
 		return drop.ForeignSource
 	case r.mine(uint32(src.lo)), slices.Contains(r.own6, src):
 		return drop.OwnSource
-	case uint32(src.lo) != src4, !isCompat(to), uint32(to.lo) != dest4(outer):
+	case uint32(src.lo) != src4, !isCompat(to), uint32(to.lo) != at.IPv4():
 		return drop.Spoof
 	}
 	return drop.None

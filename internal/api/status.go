@@ -59,6 +59,17 @@ type TunnelStatus struct {
 	// Repairs counts what was put right without anybody's help, by what it was:
 	// interface, address, route, socket, name or panic; only those that happened.
 	Repairs map[string]uint64 `json:"repairs,omitempty"`
+	// Neighbours are the other nodes that the tunnel's mechanism knows, such as routers and
+	// the neighbour cache; only mechanisms that exchange control packets have any.
+	Neighbours []Neighbour `json:"neighbours,omitempty"`
+}
+
+// Neighbour is another node of the link that an automatic mechanism makes.
+type Neighbour struct {
+	Address string  `json:"address"`         // inner address
+	Outer   string  `json:"outer,omitempty"` // outer address, with a port if there are ports; not there: it is not known
+	State   string  `json:"state"`           // incomplete, reachable, stale, delay or probe (RFC 4861 section 7.3.2); router or silent
+	Age     float64 `json:"age_seconds"`     // since it was last heard of, or a packet sent to it
 }
 
 // PeerStatus is what goes between us and one peer.

@@ -104,6 +104,7 @@ func evilAnswers(t *testing.T) map[string]string {
 	f := start(t)
 	st := f.Status()
 	st.Tunnels[0].Repairs = map[string]uint64{evil: 1}
+	st.Tunnels[0].Neighbours = []api.Neighbour{{Address: evil, Outer: evil, State: evil, Age: 1}}
 	st.Tunnels[0].In.Drops = map[string]uint64{evil: 1}
 	st.Stray.Drops = map[string]uint64{evil: 1}
 	st.Tunnels[1].Peers[0].Out.Drops = map[string]uint64{evil: 2}

@@ -75,8 +75,34 @@ func (r *reporter) tunnel(t api.TunnelStatus) {
 	if len(t.Repairs) > 0 {
 		r.field("repairs", "%s", counts(t.Repairs))
 	}
+	r.neighbours(t.Neighbours)
 	if len(t.Peers) > 0 {
 		r.lines = append(r.lines, r.peers(t.Peers).lines(2)...)
+	}
+}
+
+// shownNeighbours is how many neighbours are shown, so that a large link does not hide the
+// rest. The API returns all.
+const shownNeighbours = 20
+
+// neighbours shows the other nodes that a mechanism knows.
+func (r *reporter) neighbours(all []api.Neighbour) {
+	name := "neighbours"
+	for i, n := range all {
+		if i == shownNeighbours {
+			r.field("", "and %d more", len(all)-i)
+			return
+		}
+		outer := n.Outer
+		if outer == "" {
+			outer = "an unknown outer address"
+		}
+		text := fmt.Sprintf("%s at %s, %s", n.Address, outer, n.State)
+		if n.Age > 0 {
+			text += ", " + r.since(r.now.Add(-time.Duration(n.Age*float64(time.Second)))) + " ago"
+		}
+		r.field(name, "%s", text)
+		name = ""
 	}
 }
 

@@ -58,6 +58,27 @@ packets of no tunnel
 	}
 }
 
+// TestNeighbours: the nodes that a mechanism knows are shown, but not more than fit a screen.
+func TestNeighbours(t *testing.T) {
+	s := api.TunnelStatus{Name: "isatap0", Mode: "isatap", Neighbours: []api.Neighbour{
+		{Address: "fe80::5efe:a00:1", Outer: "10.0.0.1", State: "router", Age: 75},
+		{Address: "fe80::2", State: "incomplete"},
+	}}
+	got := lines(api.Status{Tunnels: []api.TunnelStatus{s}}, began)
+	if want := `  neighbours fe80::5efe:a00:1 at 10.0.0.1, router, 1m15s ago
+             fe80::2 at an unknown outer address, incomplete
+`; !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	for range 100 {
+		s.Neighbours = append(s.Neighbours, s.Neighbours[1])
+	}
+	got = lines(api.Status{Tunnels: []api.TunnelStatus{s}}, began)
+	if n := strings.Count(got, "incomplete"); n != shownNeighbours-1 || !strings.Contains(got, "and 82 more\n") {
+		t.Errorf("%d of them\n%s", n, got)
+	}
+}
+
 func TestColours(t *testing.T) {
 	var b strings.Builder
 	must(t, writeLines(&b, true, report(api.Status{Tunnels: []api.TunnelStatus{one()}}, began)))

@@ -80,6 +80,25 @@ func (in *Inbound) answer(s *sink, e *End, inner []byte) {
 	e.Path.Requests.Answered.Add(1)
 }
 
+// control passes a packet to the agent of the tunnel's mechanism, if the agent wants it. It
+// reports whether the packet needs no further handling.
+func (in *Inbound) control(s *sink, e *End, wire *Wire, pkt, inner []byte) bool {
+	a := s.t.agent.Load()
+	if a == nil || !a.Wants(inner) {
+		return false
+	}
+	switch done, r := a.Receive(wire.Stack.Outer(pkt), inner); {
+	case r != drop.None:
+		in.lose(s, e.Path, inner, r, nil)
+	case done:
+		in.show(s.t, inner, noteNeighbour)
+		e.Path.Received(1, len(inner))
+	default:
+		return false
+	}
+	return true
+}
+
 // keepaliveBack reports whether a packet is a router's keepalive that the peer has
 // returned and that another program on this host, such as sixfourctl doctor, has sent. The
 // peer's own keepalives arrive inside a tunnel packet.

@@ -19,16 +19,16 @@ type moody struct {
 	log   *[]string
 }
 
-func (m *moody) To(header.IPv6) (uint32, drop.Reason) {
+func (m *moody) To([]byte) (resolve.Endpoint, drop.Reason) {
 	known := m.knows[0]
 	m.knows = m.knows[1:]
 	if !known {
-		return 0, drop.Unresolved
+		return resolve.Endpoint{}, drop.Unresolved
 	}
-	return 0xc6336401, drop.None
+	return resolve.Endpoint4(0xc6336401), drop.None
 }
 
-func (m *moody) Hold(pkt header.IPv6) (held, known bool) {
+func (m *moody) Hold(pkt []byte) (held, known bool) {
 	if _, r := m.To(pkt); r == drop.None {
 		return false, true
 	}
@@ -36,7 +36,9 @@ func (m *moody) Hold(pkt header.IPv6) (held, known bool) {
 	return true, false
 }
 
-func (*moody) Receive(uint32, header.IPv6) (bool, drop.Reason) { return false, drop.None }
+func (*moody) Wants([]byte) bool { return false }
+
+func (*moody) Receive(header.Outer, []byte) (bool, drop.Reason) { return false, drop.None }
 
 // logging is a sender that logs what it sends.
 type logging struct {

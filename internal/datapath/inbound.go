@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/nd"
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
@@ -246,7 +244,7 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 			}
 			in.end = e
 			inner, r := e.decapsulate(wire, pkt)
-			if r == drop.None || r == drop.Fragment && inner != nil {
+			if r == drop.None || (r == drop.Fragment || r == drop.UnknownProtocol) && inner != nil {
 				in.deliver(e, wire, pkt, inner, r)
 				return
 			}
@@ -312,6 +310,12 @@ func (in *Inbound) deliver(e *End, wire *Wire, pkt, inner []byte, r drop.Reason)
 			r = e.allows(inner)
 		}
 	}
+	if r == drop.UnknownProtocol && inner != nil { // a control message of the framing
+		if in.control(s, e, wire, pkt, inner) {
+			return
+		}
+		inner = nil
+	}
 	if (r == drop.BadExtension || r == drop.SourceRouting) && inner != nil {
 		in.reportProblem(s, e, inner)
 	} else if inner != nil {
@@ -342,16 +346,8 @@ func (in *Inbound) deliver(e *End, wire *Wire, pkt, inner []byte, r drop.Reason)
 			return
 		}
 	}
-	if a := s.t.agent.Load(); a != nil && header.Version(inner) == 6 && nd.Is(inner) {
-		switch done, r := a.Receive(binary.BigEndian.Uint32(header.IPv4(pkt).Source()), inner); {
-		case r != drop.None:
-			in.lose(s, e.Path, inner, r, nil)
-			return
-		case done:
-			in.show(s.t, inner, noteNeighbour)
-			e.Path.Received(1, len(inner))
-			return
-		}
+	if s.t.agent.Load() != nil && in.control(s, e, wire, pkt, inner) {
+		return
 	}
 	if segment == transport.Unknown {
 		in.segments.Wake()

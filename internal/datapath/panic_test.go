@@ -11,6 +11,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/resolve"
 	"sixfour/internal/recovery"
 	"sixfour/transport"
 )
@@ -18,13 +19,13 @@ import (
 // faulty is a resolver that panics on packets with hop limit 13.
 type faulty struct{}
 
-func (faulty) To(ip header.IPv6) (uint32, drop.Reason) {
-	faulty{}.From(nil, ip)
-	return 0xc6336401, drop.None
+func (faulty) To(inner []byte) (resolve.Endpoint, drop.Reason) {
+	faulty{}.From(resolve.Endpoint{}, resolve.Endpoint{}, inner)
+	return resolve.Endpoint4(0xc6336401), drop.None
 }
 
-func (faulty) From(_ header.IPv4, ip header.IPv6) drop.Reason {
-	if ip.HopLimit() == 13 {
+func (faulty) From(_, _ resolve.Endpoint, inner []byte) drop.Reason {
+	if header.IPv6(inner).HopLimit() == 13 {
 		panic("hop limit 13")
 	}
 	return drop.None

@@ -44,12 +44,15 @@ type TunnelOwner interface {
 // Agent exchanges control packets for the tunnel's mechanism. Any goroutine may call its
 // methods.
 type Agent interface {
-	// Receive handles a control packet that arrived. It reports whether the packet needs no
-	// further handling, or returns the reason why it was dropped.
-	Receive(from uint32, ip header.IPv6) (done bool, r drop.Reason)
+	// Wants reports whether a packet that arrived is a control packet.
+	Wants(inner []byte) bool
+	// Receive handles a control packet that arrived with the outer headers o. It reports
+	// whether the packet needs no further handling, or returns the reason why it was
+	// dropped.
+	Receive(o header.Outer, inner []byte) (done bool, r drop.Reason)
 	// Hold queues a packet whose outer destination is not known, and reports whether there
 	// was room. If the destination is known meanwhile, it reports that instead.
-	Hold(pkt header.IPv6) (held, known bool)
+	Hold(pkt []byte) (held, known bool)
 }
 
 type agentBox struct{ Agent }

@@ -20,6 +20,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/configfile"
@@ -60,22 +61,25 @@ func (r *fragileResolver) fail(ip header.IPv6, at byte) {
 	}
 }
 
-func (r *fragileResolver) To(ip header.IPv6) (uint32, drop.Reason) {
+func (r *fragileResolver) To(inner []byte) (resolve.Endpoint, drop.Reason) {
+	ip := header.IPv6(inner)
 	r.fail(ip, fragileTo)
 	if ip.HopLimit() == fragileHold {
-		return 0, drop.Unresolved
+		return resolve.Endpoint{}, drop.Unresolved
 	}
-	return r.to, drop.None
+	return resolve.Endpoint4(r.to), drop.None
 }
 
-func (r *fragileResolver) From(_ header.IPv4, ip header.IPv6) drop.Reason {
-	r.fail(ip, fragileFrom)
+func (r *fragileResolver) From(_, _ resolve.Endpoint, inner []byte) drop.Reason {
+	r.fail(inner, fragileFrom)
 	return drop.None
 }
 
-func (r *fragileResolver) Hear(_ uint32, ip header.IPv6, _ time.Time) bool {
-	r.fail(ip, fragileHear)
-	r.sick = ip.HopLimit() == fragileNext
+func (*fragileResolver) Wants(inner []byte) bool { return nd.Is(inner) }
+
+func (r *fragileResolver) Hear(_ header.Outer, inner []byte, _ time.Time) bool {
+	r.fail(inner, fragileHear)
+	r.sick = header.IPv6(inner).HopLimit() == fragileNext
 	return true
 }
 
@@ -90,6 +94,8 @@ func (r *fragileResolver) Next(time.Time) ([]resolve.Message, int, time.Time) {
 	}
 	return nil, 0, time.Time{}
 }
+
+func (*fragileResolver) Entries(time.Time) []resolve.Entry { return nil }
 
 func (*fragileResolver) Learnt() resolve.Learnt { return resolve.Learnt{} }
 

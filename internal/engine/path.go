@@ -103,7 +103,7 @@ type tooLong struct {
 func (e *Engine) narrowHop(l tooLong) {
 	route, err := e.router.To(l.dst, l.p.local(), l.p.t.cfg.FwMark)
 	if err == nil {
-		l.p.narrowTo(l.dst.As4(), encap.PathMTU(route.MTU))
+		l.p.narrowTo(l.dst.Unmap(), encap.PathMTU(route.MTU))
 	}
 }
 

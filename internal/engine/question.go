@@ -9,6 +9,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/resolve"
 	"sixfour/internal/datapath"
 	"sixfour/internal/probe"
 )
@@ -159,9 +160,8 @@ const selfHopLimit = 64
 
 // toRelay returns a stack that sends all packets to one relay.
 func (p *path) toRelay(wire *datapath.Wire, relay netip.Addr) (*encap.Stack, error) {
-	to := relay.As4()
 	layers := slices.Clone(wire.Layers)
-	layers[p.t.mech.layer].Resolver = &staticHop{binary.BigEndian.Uint32(to[:])}
+	layers[p.t.mech.layer].Resolver = &staticHop{resolve.EndpointOf(netip.AddrPortFrom(relay, 0))}
 	return encap.New(layers, wire.MTU, wire.Options, nil, p.Record)
 }
 

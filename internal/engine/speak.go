@@ -31,16 +31,17 @@ type speaker struct {
 	limit  *rate.Limiter // limits received messages
 
 	mu sync.Mutex // guards s
-	s  resolve.Speaker
+	s  resolve.Agent
 
 	drops datapath.Drops
 }
 
 // staticHop is a static next hop: a resolver that always returns the same outer address.
-type staticHop struct{ to uint32 }
+type staticHop struct{ to resolve.Endpoint }
 
-func (t *staticHop) To(header.IPv6) (uint32, drop.Reason)      { return t.to, drop.None }
-func (t *staticHop) From(header.IPv4, header.IPv6) drop.Reason { return drop.ForeignSource }
+func (t *staticHop) To([]byte) (resolve.Endpoint, drop.Reason)        { return t.to, drop.None }
+func (t *staticHop) From(_, _ resolve.Endpoint, _ []byte) drop.Reason { return drop.ForeignSource }
+func (t *staticHop) CarriesIPv4()                                     {}
 
 // runAgent stops the speaker of a peer's former resolver, and starts one for the resolver of
 // the registered path if it needs one. It must not start before packets are received: the
@@ -57,7 +58,7 @@ func (e *Engine) runAgent(p *path) {
 	if old := p.t.speaker.Load(); old != nil {
 		old.cancel()
 	}
-	s, ok := r.(resolve.Speaker)
+	s, ok := r.(resolve.Agent)
 	if !ok {
 		p.t.setSpeaker(nil)
 		return
@@ -162,14 +163,18 @@ func (s *speaker) send(wire *datapath.Wire, scratch []byte, send []resolve.Messa
 	defer now.End()
 	for _, m := range send {
 		to.to = m.To
-		n := copy(scratch[encap.Headroom:], m.Packet)
-		pkt, r := stack.Encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
+		n := copy(scratch[encap.Headroom:], m.Bytes)
+		encapsulate := stack.Encapsulate
+		if m.Raw {
+			encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.To.AddrPort()) }
+		}
+		pkt, r := encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
 		if r != drop.None {
-			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Inner: datapath.Whole(m.Packet), Reason: r})
+			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Inner: datapath.Whole(m.Bytes), Reason: r})
 		} else if err := wire.Senders[0].SendOne(pkt); err != nil {
-			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Packet), Reason: datapath.SendReason(err), Err: err})
+			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Bytes), Reason: datapath.SendReason(err), Err: err})
 		} else {
-			s.p.t.Show(&capture.Packet{At: now.At, Direction: pcapng.Outbound, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Packet)})
+			s.p.t.Show(&capture.Packet{At: now.At, Direction: pcapng.Outbound, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Bytes)})
 			s.p.Out.Carried(1, n)
 		}
 	}
@@ -186,13 +191,22 @@ func (s *speaker) Learnt() resolve.Learnt {
 // and any host on their network can send them in any name.
 const hearPerSecond = 1000
 
-// Receive handles a neighbour discovery message that arrived. It reports whether the message
-// needs no further handling, or returns the reason why it was dropped.
-func (s *speaker) Receive(from uint32, ip header.IPv6) (done bool, r drop.Reason) {
+// Wants reports whether a packet that arrived is for Receive.
+func (s *speaker) Wants(inner []byte) bool { return s.s.Wants(inner) }
+
+// entries returns what the resolver knows of other nodes.
+func (s *speaker) entries() (list []resolve.Entry) {
+	s.use(func() { list = s.s.Entries(time.Now()) })
+	return list
+}
+
+// Receive handles a control packet that arrived with the outer headers o. It reports whether
+// the packet needs no further handling, or returns the reason why it was dropped.
+func (s *speaker) Receive(o header.Outer, inner []byte) (done bool, r drop.Reason) {
 	if !s.limit.Allow() {
 		return true, drop.Limited
 	}
-	s.use(func() { done = s.s.Hear(from, ip, time.Now()) })
+	s.use(func() { done = s.s.Hear(o, inner, time.Now()) })
 	s.rouse()
 	return done, drop.None
 }
@@ -200,7 +214,7 @@ func (s *speaker) Receive(from uint32, ip header.IPv6) (done bool, r drop.Reason
 // Hold queues a packet whose neighbour is not resolved, and reports whether there was room.
 // If the neighbour has been resolved meanwhile, it reports that instead: under load each
 // packet would otherwise be queued behind the one before.
-func (s *speaker) Hold(pkt header.IPv6) (held, known bool) {
+func (s *speaker) Hold(pkt []byte) (held, known bool) {
 	s.use(func() {
 		if _, r := s.s.To(pkt); r == drop.None {
 			known = true

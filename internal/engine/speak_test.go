@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 
 	"golang.org/x/time/rate"
@@ -22,12 +23,14 @@ type gossip struct {
 	heard int
 }
 
-func (g *gossip) Hear(uint32, header.IPv6, time.Time) bool { g.heard++; return true }
-func (*gossip) Hold([]byte, time.Time) bool                { return false }
+func (*gossip) Wants([]byte) bool                           { return true }
+func (g *gossip) Hear(header.Outer, []byte, time.Time) bool { g.heard++; return true }
+func (*gossip) Hold([]byte, time.Time) bool                 { return false }
 func (*gossip) Next(time.Time) ([]resolve.Message, int, time.Time) {
 	return nil, 0, time.Time{}
 }
-func (g *gossip) Learnt() resolve.Learnt { return resolve.Learnt{MTU: 1280 + g.heard} }
+func (*gossip) Entries(time.Time) []resolve.Entry { return nil }
+func (g *gossip) Learnt() resolve.Learnt          { return resolve.Learnt{MTU: 1280 + g.heard} }
 
 func newGossip(learnt func()) (*speaker, *gossip) {
 	g := new(gossip)
@@ -45,7 +48,7 @@ func TestFloodOfNeighbours(t *testing.T) {
 	const flood = 100 * hearPerSecond
 	refused := 0
 	for range flood {
-		if _, r := s.Receive(1, advertisement); r == drop.Limited {
+		if _, r := s.Receive(header.Outer{}, advertisement); r == drop.Limited {
 			refused++
 		}
 	}
@@ -63,7 +66,7 @@ func TestFloodOfAdvertisements(t *testing.T) {
 	done := make(chan struct{})
 	go func() { s.run(ctx); close(done) }()
 	for range hearPerSecond {
-		s.Receive(1, advertisement)
+		s.Receive(header.Outer{}, advertisement)
 		time.Sleep(100 * time.Microsecond)
 	}
 	last := g.Learnt()
@@ -88,5 +91,23 @@ func TestFloodOfAdvertisements(t *testing.T) {
 		if between := learnt[i+1].Sub(learnt[i]); between < learnPause/2 {
 			t.Errorf("again after %v", between)
 		}
+	}
+}
+
+// The status shows what the mechanism knows of other nodes.
+func TestNeighboursInStatus(t *testing.T) {
+	router := resolve.Host{Addr: netip.MustParseAddr("192.0.2.1")}
+	r, err := resolve.ISATAP{Routers: []resolve.Host{router}}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.9")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tn := tunnelOf(config.Tunnel{Name: "isatap0"})
+	if s := tn.status(); s.Neighbours != nil {
+		t.Errorf("without a mechanism: %v", s.Neighbours)
+	}
+	tn.setSpeaker(&speaker{p: tn.only, s: r.(resolve.Agent), failed: func() { t.Error("it failed") }})
+	want := []api.Neighbour{{Address: "fe80::200:5efe:c000:201", Outer: "192.0.2.1", State: "silent"}}
+	if s := tn.status(); !slices.Equal(s.Neighbours, want) {
+		t.Errorf("got  %v\nwant %v", s.Neighbours, want)
 	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/liveness"
 )
@@ -26,7 +27,26 @@ func (t *tunnel) status() api.TunnelStatus {
 	s.ICMP.Sent = s.ICMP.SentTypes.Total()
 	s.ICMP.Limited = t.Reply.Limited.Load()
 	s.Repairs = t.repairs.counts()
+	if a := t.speaker.Load(); a != nil {
+		s.Neighbours = neighbours(a.entries())
+	}
 	return s
+}
+
+// neighbours returns the entries of a resolver for the status.
+func neighbours(entries []resolve.Entry) (list []api.Neighbour) {
+	for _, e := range entries {
+		n := api.Neighbour{Address: e.Node.String(), State: e.State, Age: max(0, e.Age.Seconds())}
+		switch {
+		case !e.Link.IsValid():
+		case e.Link.Port() == 0:
+			n.Outer = e.Link.Addr().String()
+		default:
+			n.Outer = e.Link.String()
+		}
+		list = append(list, n)
+	}
+	return list
 }
 
 // lossOf returns the fraction of the last probes to all peers that were not answered.

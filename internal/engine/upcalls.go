@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"time"
 
@@ -18,22 +17,20 @@ import (
 // ReportedTooBig handles a router's report about the path MTU. In an automatic tunnel each
 // destination has its own path MTU.
 func (p *path) ReportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
-	if q.To == 0 {
+	if !q.To.IsValid() {
 		p.t.prober.tooBig(p, mtu, q.Inner, header.IPv4Len+icmp.HeaderLen+len(err.Quote))
 		return
 	}
 	if p.reports.Allow() {
-		var dst [4]byte
-		binary.BigEndian.PutUint32(dst[:], q.To)
-		p.narrowTo(dst, mtu)
+		p.narrowTo(q.To, mtu)
 	}
 }
 
 // narrowTo stores the path MTU to one destination of an automatic tunnel.
-func (p *path) narrowTo(dst [4]byte, mtu encap.PathMTU) {
+func (p *path) narrowTo(dst netip.Addr, mtu encap.PathMTU) {
 	p.narrow.Lock()
 	defer p.narrow.Unlock()
-	p.Record.Narrow(binary.BigEndian.Uint32(dst[:]), mtu, time.Now())
+	p.Record.Narrow(dst, mtu, time.Now())
 }
 
 // widen removes stored path MTUs that are due to be tested again.
