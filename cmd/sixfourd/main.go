@@ -24,6 +24,7 @@ import (
 	"sixfour/internal/engine"
 	"sixfour/internal/gateway"
 	"sixfour/internal/logging"
+	"sixfour/internal/ports"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
 	"sixfour/internal/text"
@@ -176,7 +177,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if err != nil {
 		log.Warn("cannot take over the descriptors of the previous process: packets were lost", zap.Error(err))
 	}
-	var store engine.Store
+	var store ports.Store
 	if p.manager.Keeps() {
 		store = p.manager
 	}

@@ -218,7 +218,7 @@ func (t *tunnel) shut() {
 		p.publish(nil)
 	}
 	t.close()
-	t.closeSockets()
+	t.senders.Close()
 }
 
 // undo restores everything as it was before the reload.
@@ -298,7 +298,7 @@ func (r *reload) finish() {
 // retire stops all background work of a tunnel that was removed.
 func (t *tunnel) retire(e *Engine) {
 	t.Retired.Store(true)
-	t.closeSockets()
+	t.senders.Close()
 	t.Reply.Retire()
 	t.stopFollowing()
 	for _, p := range t.paths {

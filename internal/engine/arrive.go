@@ -10,20 +10,12 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
 	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
 	"sixfour/transport"
 )
-
-// listener identifies a place where packets are received.
-type listener struct {
-	local    netip.Addr
-	protocol byte
-
-	// For a multicast group in local: our address, and the device that has it. The
-	// device is part of the key because a device that is made again is in no group.
-	at     netip.Addr
-	device int
-}
 
 // formerLife is how long packets from a peer's former address are accepted after its name
 // has changed (mechanisms 2.7): some are in flight, or the peer has not moved yet.
@@ -55,10 +47,12 @@ func (e *Engine) arrange() {
 	}
 	e.stale = false
 	e.Table.Store(e.newTable(time.Now()))
-	e.listen(e.needed())
+	if !e.sockets.Need(e.needed()) {
+		e.stale = true // opening is tried again, and the tunnels wait for it
+	}
 	e.takeXDP()
 	for p := range e.registered() {
-		if len(e.inbounds[listenerOf(p.registered)]) == 0 {
+		if !e.sockets.Receives(portOf(p.registered)) {
 			continue
 		}
 		if !p.listening.Swap(true) {
@@ -120,149 +114,94 @@ func (p *path) reportConflict(e *datapath.End) {
 	p.conflicting = other
 }
 
-// needed returns the places where packets must be received, and the number of receivers
-// at each.
-func (e *Engine) needed() map[listener]int {
-	needed := make(map[listener]int)
+// needed returns the ports at which packets must be received. Those of multicast groups are
+// not kept for the next process: by then their interface may be another one.
+func (e *Engine) needed() map[ports.Key]ports.Need {
+	needed := make(map[ports.Key]ports.Need)
 	for p := range e.registered() {
 		l := p.registered.Outer()
-		key := listenerOf(p.registered)
-		needed[key] = e.shardsFor(needed[key], l.Kind.Properties().Ordered)
+		e.needPort(needed, portOf(p.registered), l.Kind.Properties().Ordered)
+		key, need := icmpPort(l.Local)
+		needed[key] = need
 		for _, group := range datapath.Groups(l) {
-			needed[listener{group, l.Kind.Protocol(), l.Local, p.registered.Hop.Device}] = 1
+			needed[groupPort(l, group, p.registered.Hop.Device)] = ports.Need{}
 		}
 	}
 	return needed
 }
 
-// listenerOf returns where packets of a wire's path arrive.
-func listenerOf(w *datapath.Wire) listener { return layersListener(w.Layers) }
-
-// layersListener returns where packets with these layers, innermost first, arrive.
-func layersListener(layers []encap.Layer) listener {
-	l := &layers[len(layers)-1]
-	return listener{local: l.Local, protocol: l.Kind.Protocol()}
+// needPort adds the port of a tunnel to those that are needed. It has one shard if the
+// order of packets must be kept.
+func (e *Engine) needPort(needed map[ports.Key]ports.Need, k ports.Key, inOrder bool) {
+	shards := e.shards
+	if inOrder || needed[k].Shards == 1 {
+		shards = 1
+	}
+	needed[k] = ports.Need{Shards: shards, Keep: true}
 }
 
-// shardsFor returns the number of receivers: one if the order of packets must be kept.
-func (e *Engine) shardsFor(others int, inOrder bool) int {
-	if inOrder || others == 1 {
-		return 1
-	}
-	return e.shards
+// portOf returns the port at which the packets of a wire's path arrive.
+func portOf(w *datapath.Wire) ports.Key { return layerPort(w.Outer()) }
+
+// layerPort returns the port at which packets with an outermost layer arrive.
+func layerPort(l *encap.Layer) ports.Key { return ports.Raw(l.Kind.Protocol(), l.Local) }
+
+// groupPort returns the port for a multicast group at which a layer over a device receives
+// packets.
+func groupPort(l *encap.Layer, group netip.Addr, device int) ports.Key {
+	k := ports.Raw(l.Kind.Protocol(), group)
+	k.At, k.Device = l.Local, device
+	return k
 }
 
-// listen opens missing receivers and closes unused ones. A receiver that cannot be opened
-// is retried, and the tunnels wait for it.
-func (e *Engine) listen(needed map[listener]int) {
-	locals := make(map[netip.Addr]bool)
-	for l, shards := range needed {
-		if !l.local.IsMulticast() {
-			locals[l.local] = true
-		}
-		// A different number of shards alone is no reason to reopen: that would lose
-		// packets of the peers already there.
-		if have := len(e.inbounds[l]); have == 1 || have > 1 && shards > 1 {
-			continue
-		}
-		e.stopListening(l)
-		e.listenFailed(l, e.openReceivers(l, shards))
+// icmpPort returns the port for ICMP messages to an address of ours: errors about outer
+// packets, and answers to probes of outer addresses.
+func icmpPort(local netip.Addr) (ports.Key, ports.Need) {
+	if local.Is6() {
+		return ports.Raw(header.ICMPv6, local), ports.Need{ICMP: []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}}
 	}
-	for l := range e.listenErrors {
-		if needed[l] == 0 && !locals[l.local] {
-			delete(e.listenErrors, l)
-		}
-	}
-	for l := range e.inbounds {
-		if needed[l] == 0 {
-			e.stopListening(l)
-		}
-	}
-	for local := range locals {
-		if e.errors[local] == nil {
-			e.listenFailed(listener{local: local}, e.listenICMP(local))
-		}
-	}
-	for local, rx := range e.errors {
-		if !locals[local] {
-			rx.Close()
-			delete(e.errors, local)
-		}
-	}
-}
-
-// listenFailed records whether the receivers of a place could be opened: err is nil, or says
-// why not. Protocol 0 stands for the receiver of ICMP errors. Opening is retried.
-func (e *Engine) listenFailed(l listener, err error) {
-	if err == nil {
-		delete(e.listenErrors, l)
-		return
-	}
-	why := "a socket to receive with: " + err.Error()
-	if e.listenErrors[l] != why {
-		e.log.Warn("cannot open a socket to receive packets: trying again", zap.Error(err))
-	}
-	e.listenErrors[l] = why
-	e.stale = true
+	return ports.Raw(header.ICMP, local), ports.Need{ICMP: []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}}
 }
 
 // receiveProblem returns why packets with these layers, over a device, cannot be received, or
 // "".
 func (e *Engine) receiveProblem(layers []encap.Layer, device int) string {
-	if len(e.listenErrors) == 0 {
+	l := &layers[len(layers)-1]
+	err := e.sockets.Err(layerPort(l))
+	for _, group := range datapath.Groups(l) {
+		if of := e.sockets.Err(groupPort(l, group, device)); of != nil {
+			err = of
+		}
+	}
+	if err == nil {
 		return ""
 	}
-	l := layersListener(layers)
-	why := e.listenErrors[l]
-	for _, group := range datapath.Groups(&layers[len(layers)-1]) {
-		if of := e.listenErrors[listener{group, l.protocol, l.local, device}]; of != "" {
-			why = of
-		}
-	}
-	return why
+	return "a socket to receive with: " + err.Error()
 }
 
-// openReceivers opens the receivers of one place: adopted ones, or those opened in
-// advance, or new ones.
-func (e *Engine) openReceivers(l listener, shards int) error {
-	all := e.adoptReceivers(l, shards)
-	adopted := all != nil
-	if !adopted {
-		all = e.takeAhead(l, shards)
+// read receives what arrives at a shard of a port until the port is closed.
+func (e *Engine) read(k ports.Key, shard int, p transport.Port) {
+	local := k.Local.Addr()
+	log, zone := zap.Stringer("local", local), datapath.ZoneOf(local)
+	if k.Protocol == header.ICMP || k.Protocol == header.ICMPv6 {
+		e.NewICMP(zone, e.log.Named("icmp").With(log), p).Run()
+		return
 	}
-	for i := len(all); i < shards; i++ {
-		o := transport.Options{Segments: e.segments}
-		if l.at.IsValid() {
-			o.Join, o.JoinOn = l.local, l.device
-		}
-		rx, err := transport.ListenRaw(l.local, int(l.protocol), transport.Shard{Index: i, Count: shards}, o)
-		if err != nil {
-			closeAll(all)
-			return err
-		}
-		all = append(all, rx)
-	}
-	var opened []*datapath.Inbound
-	for i, rx := range all {
-		in := e.NewInbound(datapath.Place{Queue: i, At: l.at, Zone: datapath.ZoneOf(l.local), Socket: true}, e.log.Named("in").With(zap.Stringer("local", l.local)), rx)
-		opened = append(opened, in)
-	}
-	e.inbounds[l] = opened
-	for _, in := range opened {
-		e.receivers.Go(in.Run)
-	}
-	if !adopted {
-		e.keepReceivers(l, opened)
-	}
-	return nil
+	e.NewInbound(datapath.Place{Queue: shard, At: k.At, Zone: zone, Socket: true}, e.log.Named("in").With(log), p).Run()
 }
 
-func (e *Engine) stopListening(l listener) {
-	e.forgetReceivers(l)
-	for _, in := range e.inbounds[l] {
-		in.Rx.Close()
+// listenAhead starts to open the ports for the configured addresses.
+func (e *Engine) listenAhead() {
+	needed := make(map[ports.Key]ports.Need)
+	for _, t := range e.tunnels {
+		outermost := len(t.cfg.Layers) - 1
+		for _, local := range t.cfg.Locals() {
+			if local.IsValid() && local.Zone() == "" {
+				e.needPort(needed, ports.Raw(t.cfg.Mode.Layers[outermost].Protocol(), local), t.cfg.Kind(outermost).Properties().Ordered)
+			}
+		}
 	}
-	delete(e.inbounds, l)
+	e.sockets.OpenAhead(needed)
 }
 
 // hasAddress reports whether the tunnel's interface is to have an address.

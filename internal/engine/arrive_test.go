@@ -1,8 +1,8 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
 	"sixfour/transport"
 )
 
@@ -150,8 +151,8 @@ func TestDeviceMadeAnew(t *testing.T) {
 	anew.Hop.Device = 7
 	e.moves(p, &anew)
 	for l := range e.needed() {
-		if l.local.IsMulticast() && groupsBefore[l] != 0 {
-			t.Errorf("%v is not joined again", l.local)
+		if _, joined := groupsBefore[l]; l.Local.Addr().IsMulticast() && joined {
+			t.Errorf("%v is not joined again", l.Local.Addr())
 		}
 	}
 	if !e.stale {
@@ -159,18 +160,32 @@ func TestDeviceMadeAnew(t *testing.T) {
 	}
 }
 
-// A receiver that cannot be opened does not end the daemon.
+// refusing is sockets that cannot be opened.
+type refusing struct{ ports.Sockets }
+
+func (refusing) Listen(ports.Key, transport.Shard, transport.Options) (transport.Port, error) {
+	return nil, errors.New("no")
+}
+
+// A port that cannot be opened does not end the daemon.
 func TestNotHeard(t *testing.T) {
 	core, seen := observer.New(zap.WarnLevel)
-	e := &Engine{log: zap.New(core), receiving: receiving{inbounds: make(map[listener][]*datapath.Inbound), errors: make(map[netip.Addr]transport.Receiver), listenErrors: make(map[listener]string)}}
-	l := listener{netip.MustParseAddr("239.192.0.1"), header.ProtoIPv6, netip.MustParseAddr("192.0.2.77"), 1 << 20}
+	p, to := overLink(t, "192.0.2.77", 2)
+	e := &Engine{log: zap.New(core), running: running{tunnels: []*tunnel{p.t}}}
+	e.sockets = ports.New(ports.Config{Log: e.log, Sockets: refusing{}})
+	e.moves(p, to)
 	for range 2 {
-		e.listen(map[listener]int{l: 1})
+		e.stale = true
+		e.arrange()
 	}
-	if !strings.HasPrefix(e.listenErrors[l], "a socket to receive with: ") {
-		t.Errorf("%v", e.listenErrors)
+	if why := e.receiveProblem(to.Layers, 2); why != "a socket to receive with: no" {
+		t.Errorf("%q", why)
 	}
-	if !e.stale || seen.FilterMessageSnippet("trying again").Len() != 1 || len(e.inbounds[l]) != 0 {
-		t.Errorf("stale %v, said %v, receivers %v", e.stale, seen.All(), e.inbounds)
+	if why := e.receiveProblem([]encap.Layer{layer(encap.SixInFour, "192.0.2.78", "192.0.2.1", encap.GRE{})}, 2); why != "" {
+		t.Errorf("%q", why)
+	}
+	// Each port is reported once: for packets, for the groups, and for ICMP.
+	if n := len(e.needed()); n < 3 || !e.stale || seen.FilterMessageSnippet("trying again").Len() != n || p.listening.Load() {
+		t.Errorf("stale %v, said %v, listening %v", e.stale, seen.All(), p.listening.Load())
 	}
 }

@@ -25,28 +25,20 @@ func (e *Engine) isBroken(rx transport.Receiver, err error) {
 	}
 }
 
-// replaceReceiver closes a broken receiver and the other shards of its group. The next
-// full evaluation opens new ones.
+// replaceReceiver closes a broken receiver and the other shards of its port. The next full
+// evaluation opens the port again.
 func (e *Engine) replaceReceiver(b broken) {
-	reads := func(in *datapath.Inbound) bool { return in.Rx == b.rx }
-	for l, shards := range maps.Clone(e.inbounds) {
-		if slices.ContainsFunc(shards, reads) {
-			e.stopListening(l)
-			e.replaced(b, fmt.Sprintf("for protocol %d at %v", l.protocol, l.local), func(p *datapath.Wire) bool { return listenerOf(p) == l })
-		}
+	if k, ok := e.sockets.Replace(b.rx); ok {
+		e.replaced(b, k.String(), func(w *datapath.Wire) bool {
+			icmp, _ := icmpPort(w.Outer().Local)
+			return portOf(w) == k || icmp == k
+		})
 	}
-	for local, rx := range maps.Clone(e.errors) {
-		if rx == b.rx {
-			rx.Close()
-			delete(e.errors, local)
-			e.replaced(b, fmt.Sprintf("for ICMP errors at %v", local), func(p *datapath.Wire) bool { return p.Outer().Local == local })
-		}
-	}
-	for device, port := range maps.Clone(e.ports) {
-		if port.err == nil && slices.ContainsFunc(port.inbounds, reads) {
-			e.closePort(port)
-			delete(e.ports, device)
-			e.replaced(b, "of AF_XDP", func(p *datapath.Wire) bool { return p.Hop.Port == port.Port })
+	for device, x := range maps.Clone(e.xdp) {
+		if x.err == nil && slices.ContainsFunc(x.inbounds, func(in *datapath.Inbound) bool { return in.Rx == b.rx }) {
+			e.closeXDP(x)
+			delete(e.xdp, device)
+			e.replaced(b, "of AF_XDP", func(w *datapath.Wire) bool { return w.Hop.Port == x.Port })
 		}
 	}
 }

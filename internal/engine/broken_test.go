@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"sync/atomic"
 	"testing"
 
@@ -12,11 +11,13 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
 	"sixfour/transport"
 )
 
-// failing is a receiver that fails a number of times in a row before it works once.
+// failing is a port that fails a number of times in a row before it works once.
 type failing struct {
+	transport.Port
 	left   atomic.Int64
 	closed atomic.Bool
 }
@@ -39,38 +40,41 @@ func (f *failing) Close() error {
 	return nil
 }
 
+// given is sockets that are open already.
+type given map[ports.Key][]*failing
+
+func (g given) Listen(k ports.Key, s transport.Shard, _ transport.Options) (transport.Port, error) {
+	return g[k][s.Index], nil
+}
+
+func (given) Dial(ports.Key, transport.Options) (transport.Sender, error) {
+	return nil, errors.New("no")
+}
+
+func (given) Adopt(int, ports.Key, transport.Options) (transport.Port, error) {
+	return nil, transport.ErrOther
+}
+
 // A receiver that fails for good is replaced, and counted for the tunnels that it served; one
 // that works now and then is not replaced.
 func TestBrokenReceiver(t *testing.T) {
 	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
-	e := &Engine{log: zap.NewNop(), ctx: t.Context(), signals: signals{broken: make(chan broken)}, running: running{tunnels: []*tunnel{tun, other}},
-		receiving: receiving{inbounds: make(map[listener][]*datapath.Inbound), errors: make(map[netip.Addr]transport.Receiver)}}
+	e := &Engine{log: zap.NewNop(), ctx: t.Context(), signals: signals{broken: make(chan broken)}, running: running{tunnels: []*tunnel{tun, other}}}
 	e.Table.Store(new(datapath.Table))
 	e.Plane.Failed = e.isBroken
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
 		p := e.tunnels[i].only
 		p.registered = &datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
 	}
-	l := listenerOf(tun.paths[0].registered)
 	good, bad, icmp := new(failing), new(failing), new(failing)
 	good.left.Store(datapath.BrokenAfter - 1)
 	bad.left.Store(1 << 40)
 	icmp.left.Store(1 << 40)
-	done := make(chan struct{})
-	for _, rx := range []*failing{good, bad} {
-		in := e.NewInbound(datapath.Place{Socket: true}, zap.NewNop(), rx)
-		e.inbounds[l] = append(e.inbounds[l], in)
-		go func() {
-			in.Run()
-			done <- struct{}{}
-		}()
-	}
-	e.errors[l.local] = icmp
-	go func() {
-		e.NewICMP(0, zap.NewNop(), icmp).Run()
-		done <- struct{}{}
-	}()
+	k := portOf(tun.paths[0].registered)
+	ofICMP, _ := icmpPort(k.Local.Addr())
+	e.sockets = ports.New(ports.Config{Log: e.log, Read: e.read, Sockets: given{k: {good, bad}, ofICMP: {icmp}}})
+	e.sockets.Need(map[ports.Key]ports.Need{k: {Shards: 2}, ofICMP: {}})
 	for range 2 {
 		b := <-e.broken
 		if b.rx == good {
@@ -78,12 +82,10 @@ func TestBrokenReceiver(t *testing.T) {
 		}
 		e.replaceReceiver(b)
 	}
-	for range 3 {
-		<-done
+	if len(e.sockets.Open()) != 0 || !good.closed.Load() || !bad.closed.Load() || !icmp.closed.Load() || !e.stale {
+		t.Errorf("open are %v", e.sockets.Open())
 	}
-	if len(e.inbounds) != 0 || len(e.errors) != 0 || !good.closed.Load() || !bad.closed.Load() || !icmp.closed.Load() || !e.stale {
-		t.Errorf("%v %v", e.inbounds, e.errors)
-	}
+	e.sockets.Close() // when nothing receives any more
 	if n, none := tun.repairs.counts()["socket"], other.repairs.counts(); n != 2 || none != nil {
 		t.Errorf("%d repairs, the other tunnel has %v", n, none)
 	}

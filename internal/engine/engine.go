@@ -29,6 +29,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/events"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/ports"
 	"sixfour/internal/version"
 	"sixfour/transport"
 	"sixfour/transport/wait"
@@ -100,16 +101,12 @@ type host struct {
 
 // receiving is where packets are received. The control loop owns it.
 type receiving struct {
-	segments     *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
-	shards       int                 // receivers at each local address
-	stale        bool                // the table must be rebuilt
-	inbounds     map[listener][]*datapath.Inbound
-	receivers    sync.WaitGroup                    // the inbounds' goroutines
-	errors       map[netip.Addr]transport.Receiver // of ICMP errors
-	listenErrors map[listener]string               // listeners that cannot receive, and why
-	ports        map[int]*port                     // AF_XDP, by interface index
-	handover     handover
-	ahead        ahead
+	segments  *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
+	shards    int                 // receivers at each local address
+	stale     bool                // the table must be rebuilt
+	sockets   *ports.Set
+	xdp       map[int]*xdpDevice // by interface index
+	receivers sync.WaitGroup     // the goroutines that receive through AF_XDP
 }
 
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns
@@ -139,13 +136,8 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 			hosts:   make(map[string]hostNets),
 			watched: make(map[watched]watching),
 		},
-		receiving: receiving{
-			inbounds:     make(map[listener][]*datapath.Inbound),
-			errors:       make(map[netip.Addr]transport.Receiver),
-			listenErrors: make(map[listener]string),
-			ports:        make(map[int]*port),
-		},
-		prober: newProber(),
+		receiving: receiving{xdp: make(map[int]*xdpDevice)},
+		prober:    newProber(),
 	}
 	e.about.started = time.Now()
 	e.looking = make(chan struct{}, concurrentLookups)
@@ -155,6 +147,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
 		log.Info("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
 	}
+	e.sockets = ports.New(ports.Config{Log: log, Read: e.read, Segments: e.segments})
 	e.keeper = newKeeper(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway
 	e.resolver = e.newResolver()
@@ -172,7 +165,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 
 // newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
-	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, &e.Captures, e.log)
+	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, e.sockets, &e.Captures, e.log)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
@@ -257,8 +250,8 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 		begun := time.Now()
 		complete := e.evaluateAll()
 		e.loop.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
-		e.closeRest()
-		e.closeAhead()
+		e.sockets.Kept.CloseRest()
+		e.sockets.CloseAhead()
 		e.heartbeat()
 		wait := e.nextDue(lookAgain)
 		if !complete {
@@ -333,7 +326,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 		complete = complete && t.carries()
 	}
 	e.arrange()
-	e.closePorts()
+	e.closeUnusedXDP()
 	e.updateShield()
 	e.followAggregates()
 	complete = e.syncGateway() && complete
@@ -391,23 +384,15 @@ func (e *Engine) interfaceGone() {
 func (e *Engine) close(regular bool) {
 	e.Captures.Close(errDaemonEnds)
 	e.closeGateway()
-	if regular && e.handover.store != nil {
+	if regular && e.sockets.Kept.Stores() {
 		e.handOver()
 		shutAll(e.tunnels)
 	} else {
 		e.shutAll(e.tunnels)
 	}
-	e.closeAhead()
-	e.closePorts()
+	e.closeUnusedXDP()
 	e.dropShield()
-	for _, shards := range e.inbounds {
-		for _, in := range shards {
-			in.Rx.Close()
-		}
-	}
-	for _, rx := range e.errors {
-		rx.Close()
-	}
+	e.sockets.Close()
 	e.receivers.Wait()
 	e.wg.Wait()
 	if e.router != nil {

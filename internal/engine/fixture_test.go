@@ -4,15 +4,15 @@ import (
 	"net/netip"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
-
-	"go.uber.org/zap"
-
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
 )
 
 // tunnelOf returns the tunnel of a configuration, without an interface. It has at least one
@@ -23,7 +23,7 @@ func loggedTunnel(cfg config.Tunnel, c *capture.Set, log *zap.Logger) *tunnel {
 	if len(cfg.Peers) == 0 && !cfg.Hub {
 		cfg.Peers = []config.Peer{{Paths: make([]config.Path, 1), InnerRemotes: make([]netip.Addr, max(0, len(cfg.Layers)-1))}}
 	}
-	t, err := newTunnel(0, cfg, 1, newProber(), c, log)
+	t, err := newTunnel(0, cfg, 1, newProber(), ports.New(ports.Config{Log: log}), c, log)
 	if err != nil {
 		panic(err)
 	}

@@ -64,7 +64,7 @@ func TestManyLives(t *testing.T) {
 		hub.paths = append(hub.paths, p)
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
 		way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
-			Life: liveness.Settings{Every: time.Second, After: 1}, Senders: sockets{&echoing{p, &silent, &sent}}}
+			Life: liveness.Settings{Every: time.Second, After: 1}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
 		p.listening.Store(true)
 		p.publish(way)
 		p.reportWire(way)
@@ -158,7 +158,7 @@ func TestDeafUnderLoad(t *testing.T) {
 	var sent atomic.Int64
 	p := tun.only
 	way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
-		Life: liveness.Settings{Every: time.Second, After: 2}, Senders: sockets{&echoing{p, &silent, &sent}}}
+		Life: liveness.Settings{Every: time.Second, After: 2}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
 	p.listening.Store(true)
 	p.publish(way)
 	p.reportWire(way)

@@ -14,6 +14,7 @@ import (
 	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
+	"sixfour/internal/ports"
 	"sixfour/internal/probe"
 	"sixfour/transport"
 	"sixfour/transport/xdp"
@@ -204,7 +205,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		return nil, "valid outer headers: " + err.Error()
 	}
 	next.Clamp = t.newClamp(next)
-	out, err := t.openSockets(t.originOf(next))
+	out, err := t.senders.Open(t.originOf(next), ports.Need{Shards: t.Queues, Keep: true})
 	if err != nil {
 		return nil, "a socket to send with: " + err.Error()
 	}
@@ -291,11 +292,11 @@ func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 }
 
 // originOf returns the origin of a wire's packets.
-func (t *tunnel) originOf(w *datapath.Wire) origin {
+func (t *tunnel) originOf(w *datapath.Wire) ports.Origin {
 	l := w.Outer()
-	from := origin{local: l.Local, mark: t.cfg.FwMark, protocol: l.Kind.Protocol()}
+	from := ports.Origin{Key: layerPort(l), Mark: t.cfg.FwMark}
 	if isZoned(l.Local, l.Remote) {
-		from.device = w.Hop.Device
+		from.Device = w.Hop.Device
 	}
 	return from
 }
@@ -328,45 +329,16 @@ func (t *tunnel) dataPaths() iter.Seq[*datapath.Path] {
 	}
 }
 
-// openSockets returns the sockets for sending from an origin, and opens them if needed.
-func (t *tunnel) openSockets(from origin) (sockets, error) {
-	if s := t.sockets[from]; s != nil {
-		return s, nil
-	}
-	var s sockets
-	for range t.Queues {
-		raw, err := transport.DialRaw(from.local, int(from.protocol), transport.Options{Mark: from.mark, Device: from.device})
-		if err != nil {
-			s.close()
-			return nil, err
-		}
-		s = append(s, raw)
-	}
-	t.sockets[from] = s
-	return s, nil
-}
-
-// closeUnused closes sockets that no path of the tunnel uses.
+// closeUnused closes senders that no path of the tunnel uses.
 func (t *tunnel) closeUnused() {
-	if len(t.sockets) < 2 {
+	if t.senders.Len() < 2 {
 		return
 	}
-	used := make(map[origin]bool)
+	used := make(map[ports.Origin]bool)
 	for _, p := range t.paths {
 		if wire := p.Wire.Load(); wire != nil {
 			used[t.originOf(wire)] = true
 		}
 	}
-	for from, s := range t.sockets {
-		if !used[from] {
-			s.close()
-			delete(t.sockets, from)
-		}
-	}
-}
-
-func (s sockets) close() {
-	for _, one := range s {
-		one.Close()
-	}
+	t.senders.CloseUnused(func(from ports.Origin) bool { return used[from] })
 }

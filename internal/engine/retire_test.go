@@ -30,7 +30,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.evaluatePeers(e.tunnels)
 	tun := e.tunnels[0]
 	p, was := tun.only, tun.only.Wire.Load()
-	if was == nil || len(tun.sockets) == 0 {
+	if was == nil || tun.senders.Len() == 0 {
 		t.Fatalf("%+v", p.status())
 	}
 	e.tunnels = nil
@@ -39,8 +39,8 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	l := mtuUpdate{p, was.Layers, was.Hop.MTU, 1300, "probe", make(chan struct{})}
 	e.applyMTUUpdate(l)
 	<-l.applied
-	if p.Wire.Load() != nil || len(tun.sockets) > 0 {
-		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), len(tun.sockets))
+	if p.Wire.Load() != nil || tun.senders.Len() > 0 {
+		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), tun.senders.Len())
 	}
 	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)

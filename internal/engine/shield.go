@@ -25,7 +25,7 @@ type shield struct {
 func (e *Engine) updateShield() {
 	ends := e.shieldedEnds()
 	why := nft.KernelAnswers(modules, ends)
-	if why == "" || len(e.inbounds) == 0 {
+	if why == "" || len(ends) == 0 {
 		if e.shield.up != nil {
 			e.log.Info("the kernel's ICMP errors to our peers are no longer suppressed, because that is no longer necessary", zap.String("nftables_table", e.shield.up.Name()))
 		}
@@ -61,10 +61,11 @@ func (e *Engine) updateShield() {
 
 // shieldedEnds returns the ends at which the kernel must not answer.
 func (e *Engine) shieldedEnds() []nft.Endpoint {
-	ends := make([]nft.Endpoint, 0, len(e.inbounds))
-	for l := range e.inbounds {
-		if !l.local.IsMulticast() {
-			ends = append(ends, nft.Endpoint{Local: l.local, Protocol: l.protocol})
+	var ends []nft.Endpoint
+	for _, k := range e.sockets.Open() {
+		icmp, _ := icmpPort(k.Local.Addr())
+		if !k.Local.Addr().IsMulticast() && k.Protocol != icmp.Protocol {
+			ends = append(ends, nft.Endpoint{Local: k.Local.Addr(), Protocol: k.Protocol})
 		}
 	}
 	return ends

@@ -20,7 +20,7 @@ import (
 	"sixfour/internal/events"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
-	"sixfour/transport"
+	"sixfour/internal/ports"
 	"sixfour/tun"
 )
 
@@ -31,10 +31,10 @@ type tunnel struct {
 	// The name, the namespace and Hub never change: they decide how the interface is
 	// made. Only the control loop, or code that holds the engine's mu, may use the rest.
 	cfg     config.Tunnel
-	version int                // of the settings in cfg from which wires are made
-	paths   []*path            // same rule as for cfg
-	only    *path              // the only one; nil: the tunnel is a hub
-	sockets map[origin]sockets // for sending; the control loop owns it
+	version int            // of the settings in cfg from which wires are made
+	paths   []*path        // same rule as for cfg
+	only    *path          // the only one; nil: the tunnel is a hub
+	senders *ports.Senders // the control loop owns it
 	ifaceState
 	routing
 	surroundings surroundings
@@ -90,21 +90,10 @@ type reports struct {
 	noXDP     string    // last reported reason why packets do not leave through AF_XDP
 }
 
-// origin identifies a socket for sending: what all its packets have in common.
-type origin struct {
-	local    netip.Addr
-	mark     uint32
-	protocol byte
-	device   int // index of the device by which link-local packets leave; 0: the route decides
-}
-
-// sockets are the senders of one origin, one for each queue.
-type sockets []transport.Sender
-
-func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, c *capture.Set, log *zap.Logger) (*tunnel, error) {
+func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
-		cfg:    cfg, prober: p, sockets: make(map[origin]sockets),
+		cfg:    cfg, prober: p, senders: s.NewSenders(queues),
 		reports: newReports(),
 	}
 	t.Owner = t
@@ -377,18 +366,10 @@ func (t *tunnel) close() {
 	if err := t.link.Close(); err != nil {
 		t.Log.Warn("cannot close the interface", zap.Error(err))
 	}
-	t.closeSockets() // a goroutine that uses the device may be blocked in a socket
+	t.senders.Close() // a goroutine that uses the device may be blocked in a socket
 	t.wg.Wait()
 	t.Reply.Close()
 	t.link = nil
-}
-
-// closeSockets closes all sockets of the tunnel. No path may use them any more.
-func (t *tunnel) closeSockets() {
-	for from, s := range t.sockets {
-		s.close()
-		delete(t.sockets, from)
-	}
 }
 
 // setMTU sets the interface's MTU, if there is an interface, to fit its paths.

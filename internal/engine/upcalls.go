@@ -4,14 +4,10 @@ import (
 	"net/netip"
 	"time"
 
-	"go.uber.org/zap"
-
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
-	"sixfour/internal/datapath"
-	"sixfour/transport"
 )
 
 // ReportedTooBig handles a router's report about the path MTU. In an automatic tunnel each
@@ -81,20 +77,4 @@ func (t *tunnel) Recovered(doing string) {
 	if t.troubles.Allow() {
 		t.event(api.EventError, "panic: a bug in sixfourd while "+doing+"; the log has the stack")
 	}
-}
-
-// listenICMP opens the receiver of ICMP messages to an address.
-func (e *Engine) listenICMP(local netip.Addr) error {
-	protocol, types := header.ICMP, []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
-	if local.Is6() {
-		protocol, types = header.ICMPv6, []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
-	}
-	rx, err := transport.ListenRaw(local, protocol, transport.Shard{}, transport.Options{ICMP: types})
-	if err != nil {
-		return err
-	}
-	o := e.NewICMP(datapath.ZoneOf(local), e.log.Named("icmp").With(zap.Stringer("local", local)), rx)
-	e.errors[local] = rx
-	e.wg.Go(o.Run)
-	return nil
 }

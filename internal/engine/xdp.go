@@ -17,8 +17,8 @@ import (
 	"sixfour/transport/xdp"
 )
 
-// port is a device with AF_XDP, or the error why it cannot be used.
-type port struct {
+// xdpDevice is a device with AF_XDP, or the error why it cannot be used.
+type xdpDevice struct {
 	*xdp.Port
 	err   error
 	retry time.Time // earliest next attempt after err
@@ -133,12 +133,12 @@ func (e *Engine) readPolicies() {
 
 // port returns the port of a route's device, and opens one if there is none that works.
 func (e *Engine) port(route netcfg.Route) (*xdp.Port, error) {
-	p := e.ports[route.Index]
+	p := e.xdp[route.Index]
 	if p != nil && p.err == nil {
 		if !p.Broken() && p.MTU() >= route.MTU {
 			return p.Port, nil
 		}
-		e.closePort(p)
+		e.closeXDP(p)
 	}
 	if p != nil && p.err != nil && time.Now().Before(p.retry) {
 		return nil, p.err
@@ -147,13 +147,13 @@ func (e *Engine) port(route netcfg.Route) (*xdp.Port, error) {
 	if p != nil {
 		busy = p.busy
 	}
-	p = &port{taken: make(map[arrival]bool), busy: busy}
+	p = &xdpDevice{taken: make(map[arrival]bool), busy: busy}
 	if p.Port, p.err = xdp.Open(route.Index, 0, route.MTU); p.err != nil {
 		p.again()
 	} else if err := e.receive(p, route); err != nil {
 		e.log.Info("packets arrive through sockets, not through AF_XDP", zap.String("device", route.Interface), zap.Error(err))
 	}
-	e.ports[route.Index] = p
+	e.xdp[route.Index] = p
 	return p.Port, p.err
 }
 
@@ -162,7 +162,7 @@ func (e *Engine) port(route netcfg.Route) (*xdp.Port, error) {
 const busyTries = 10
 
 // again sets the time of the next attempt after an error.
-func (p *port) again() {
+func (p *xdpDevice) again() {
 	wait := lookAgain
 	if p.busy < busyTries && errors.Is(p.err, unix.EBUSY) {
 		wait = retry
@@ -186,7 +186,7 @@ func (e *Engine) nextDue(most time.Duration) time.Duration {
 	if !e.loop.moveAt.IsZero() {
 		most = min(most, max(time.Until(e.loop.moveAt), settle))
 	}
-	for _, p := range e.ports {
+	for _, p := range e.xdp {
 		if wait := time.Until(p.retry); p.err != nil && wait > 0 {
 			most = min(most, wait+settle)
 		}
@@ -196,7 +196,7 @@ func (e *Engine) nextDue(most time.Duration) time.Duration {
 
 // receive starts to receive packets through a port, and through further ports for the
 // device's other receive queues.
-func (e *Engine) receive(p *port, route netcfg.Route) (err error) {
+func (e *Engine) receive(p *xdpDevice, route netcfg.Route) (err error) {
 	if p.filter, err = xdp.Attach(route.Index, p.MTU()); err != nil {
 		return err
 	}
@@ -228,8 +228,8 @@ func (e *Engine) openQueue(route netcfg.Route, queue int) *xdp.Port {
 	return p
 }
 
-// closePort closes a port and restores the device.
-func (e *Engine) closePort(p *port) {
+// closeXDP closes a port and restores the device.
+func (e *Engine) closeXDP(p *xdpDevice) {
 	if p.filter != nil {
 		if err := p.filter.Close(); err != nil {
 			e.log.Warn("cannot remove the XDP program", zap.Error(err))
@@ -259,7 +259,7 @@ func (e *Engine) takeXDP() {
 			}
 		}
 	}
-	for _, port := range e.ports {
+	for _, port := range e.xdp {
 		if port.filter == nil {
 			continue
 		}
@@ -281,7 +281,7 @@ func (e *Engine) takeXDP() {
 		}
 	}
 	taken := make(map[*xdp.Port]map[arrival]bool)
-	for _, port := range e.ports {
+	for _, port := range e.xdp {
 		taken[port.Port] = port.taken
 	}
 	for p := range e.registered() {
@@ -290,8 +290,8 @@ func (e *Engine) takeXDP() {
 	}
 }
 
-// closePorts closes ports that no path uses.
-func (e *Engine) closePorts() {
+// closeUnusedXDP closes ports that no path uses.
+func (e *Engine) closeUnusedXDP() {
 	used := make(map[*xdp.Port]bool)
 	for _, t := range e.tunnels {
 		for _, p := range t.paths {
@@ -300,10 +300,10 @@ func (e *Engine) closePorts() {
 			}
 		}
 	}
-	for device, p := range e.ports {
+	for device, p := range e.xdp {
 		if p.err == nil && !used[p.Port] {
-			e.closePort(p)
-			delete(e.ports, device)
+			e.closeXDP(p)
+			delete(e.xdp, device)
 		}
 	}
 }
