@@ -3,10 +3,10 @@ package configfile
 import (
 	"net/netip"
 
+	"github.com/gaissmai/bart"
+
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
-
-	"github.com/gaissmai/bart"
 )
 
 // checkLoop reports routes that certainly lead outer packets into the tunnel again: a

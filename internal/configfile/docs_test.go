@@ -15,6 +15,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/config/section"
 	"sixfour/internal/config/tree"
 )
 
@@ -136,7 +137,10 @@ func TestEachModeHasAPage(t *testing.T) {
 // TestEachKeyIsInTheManual: every key is in the manual or in the sample, and every key
 // that the pages of modes list exists.
 func TestEachKeyIsInTheManual(t *testing.T) {
-	keys := slices.Concat(tree.Names(fileKeys), tree.Names(logKeys), tree.Names(controlKeys), tree.Names(metricsKeys), tree.Names(securityKeys), tree.Names(gatewayKeys), tree.Names(tunnelKeys), tree.Names(peerKeys), tree.Names(itemKeys))
+	keys := slices.Concat(tree.Names(fileKeys), tree.Names(tunnelKeys), tree.Names(peerKeys), tree.Names(itemKeys))
+	for _, names := range section.Names() {
+		keys = append(keys, names...)
+	}
 	mentioned := map[string]bool{"peer": true} // [[tunnel.peer]]
 	for path, page := range manual(t) {
 		for _, m := range quoted.FindAllStringSubmatch(anyBlock.ReplaceAllString(page, ""), -1) {

@@ -7,6 +7,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 )
@@ -124,7 +125,7 @@ func (d *draft) checkMissing(r *problem.Report) {
 	if d.Mode.Name == stackMode {
 		d.need(r, "stack", `the layers' modes, innermost first, such as ["gre6", "6in4"]`)
 	} else if !d.state.Set["stack"] {
-		d.need(r, "mode", problem.Alternatives(problem.QuoteAll(append(modeNames(anyMode), stackMode))))
+		d.need(r, "mode", problem.Alternatives(problem.QuoteAll(append(keys.Modes(keys.AnyMode), stackMode))))
 	}
 	if d.state.Set["stack"] && !d.known() {
 		return // the mode is wrong: other keys may be required

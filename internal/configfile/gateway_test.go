@@ -7,7 +7,9 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
+	"sixfour/internal/config/section"
 )
 
 // addressed is single with an address, to which rows add lines from line 7.
@@ -43,7 +45,7 @@ func TestGateway(t *testing.T) {
 			continue
 		}
 		if wanted := len(c.want.Masquerade) > 0 || c.want.DefaultRoute != ""; wanted && c.want.Probe == nil {
-			c.want.Probe, c.want.DefaultProbe = defaultProbe, true
+			c.want.Probe, c.want.DefaultProbe = section.DefaultProbe, true
 		}
 		var marks []uint32
 		for _, tunnel := range got.Tunnels {
@@ -71,7 +73,7 @@ func TestGatewayProblems(t *testing.T) {
 		{gateway + "masquerade = ['eth0', 'eth0']\n", `8:23: masquerade has "eth0" twice: leave one out`},
 		{double + "[gateway]\nmasquerade = 'a'\n", `9:14: masquerade is "a", which is a tunnel: name the interface towards the internet, such as "eth0"`},
 		{gateway + "masquerade = 'eth0'\n", "8:14: masquerade has nothing to do: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: " +
-			"leave it out, or choose a mode that carries IPv4 (" + problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(4) }))) + ")"},
+			"leave it out, or choose a mode that carries IPv4 (" + problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))) + ")"},
 		{gateway + "default_route = false\ntunnel = 'a'\n", `9:10: tunnel is "a", but default_route is false: set default_route = true, or leave tunnel out`},
 		{gateway + "tunnel = 'a'\n", `8:10: tunnel is "a", but default_route is false: set default_route = true, or leave tunnel out`},
 		{gateway + "bypass = ['2001:db8::/64']\n", "8:11: bypass has 2001:db8::/64, but everything goes the old way: set default_route = true, or leave bypass out"},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 	"sixfour/internal/config/value"
@@ -33,7 +34,7 @@ func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *enca
 		return tree.Key[T]{Name: name, Read: func(r *problem.Report, e tree.Entry, into T) {
 			if !allowed(into) {
 				r.Add(e.KeyAt, "%s contradicts %s, which has no GRE header: leave it out, or choose mode %s", e.Name, what(into),
-					problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return isGRE(m.Layers[0]) }))))
+					problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return isGRE(m.Layers[0]) }))))
 				return
 			}
 			read(r, e, gre(into))

@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"sixfour/internal/config"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 	"sixfour/internal/config/value"
@@ -64,7 +65,7 @@ func readPeers(r *problem.Report, e tree.Entry, d *draft) {
 			continue
 		}
 		p := &peerDraft{hub: h, header: item.At}
-		s := readTable(r, "[[tunnel.peer]]", item, peerKeys, p)
+		s := keys.Read(r, "[[tunnel.peer]]", item, peerKeys, p)
 		p.checkMissing(r, s)
 		p.finish(r)
 		d.peers = append(d.peers, p)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
 )
 
@@ -18,9 +19,9 @@ const (
 // The lists of modes in problems: for a mode, for an item of a stack, and for modes with
 // IPv6. A new mode must be added to each list to which it belongs.
 var (
-	allModes  = problem.Alternatives(problem.QuoteAll(append(modeNames(anyMode), "stack")))
-	itemModes = problem.Alternatives(problem.QuoteAll(modeNames(anyMode)))
-	carrying6 = problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(6) })))
+	allModes  = problem.Alternatives(problem.QuoteAll(append(keys.Modes(keys.AnyMode), "stack")))
+	itemModes = problem.Alternatives(problem.QuoteAll(keys.Modes(keys.AnyMode)))
+	carrying6 = problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(6) })))
 )
 
 func TestListsOfModes(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"sixfour/internal/config/keys"
+	"sixfour/internal/config/section"
 	"sixfour/internal/config/tree"
 )
 
@@ -14,22 +16,16 @@ import (
 // hold values.
 func documented() map[string][]string {
 	tunnel := slices.DeleteFunc(tree.Names(tunnelKeys), func(name string) bool { return name == "peer" })
-	return map[string][]string{
-		"[log]":      tree.Names(logKeys),
-		"[control]":  tree.Names(controlKeys),
-		tableGateway: tree.Names(gatewayKeys),
-		"[metrics]":  tree.Names(metricsKeys),
-		"[security]": tree.Names(securityKeys),
-		tableTunnel:  tunnel,
-		tablePeer:    tree.Names(peerKeys),
-	}
+	all := section.Names()
+	all[keys.TableTunnel], all[keys.TablePeer] = tunnel, tree.Names(peerKeys)
+	return all
 }
 
 // TestReferenceIsComplete: the reference has each key once, and no others.
 func TestReferenceIsComplete(t *testing.T) {
 	seen := make(map[string]bool)
 	all := documented()
-	for _, k := range Reference() {
+	for _, k := range keys.Reference() {
 		id := k.Table + " " + k.Name
 		if seen[id] || !slices.Contains(all[k.Table], k.Name) {
 			t.Errorf("the reference has %s, which there is not, or twice", id)
@@ -49,7 +45,7 @@ func TestReferenceIsComplete(t *testing.T) {
 }
 
 // bare returns a minimal file for a mode, in which a key can be set.
-func bare(k Key) string {
+func bare(k keys.Key) string {
 	tunnel := "[[tunnel]]\nname = \"six0\"\nlocal = \"192.0.2.1\"\n"
 	switch {
 	case strings.Contains(k.Modes, "gre"):
@@ -67,7 +63,7 @@ func bare(k Key) string {
 	default:
 		tunnel += "mode = \"4in6in4\"\nremote = \"192.0.2.2\"\nlocal6 = \"fc00::1\"\nremote6 = \"fc00::2\"\n"
 	}
-	if k.Table == tableTunnel {
+	if k.Table == keys.TableTunnel {
 		return tunnel
 	}
 	return tunnel + k.Table + "\n"
@@ -88,7 +84,7 @@ func values(t *testing.T, text string) string {
 
 // TestReferenceDefaults: setting a key to its default changes nothing.
 func TestReferenceDefaults(t *testing.T) {
-	for _, k := range Reference() {
+	for _, k := range keys.Reference() {
 		if k.Default == "" {
 			continue
 		}

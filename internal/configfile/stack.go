@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sixfour/encap"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
@@ -25,7 +26,7 @@ type layerDraft struct {
 const stackMode = "stack"
 
 func readMode(r *problem.Report, e tree.Entry, d *draft) {
-	w, ok := value.WordLike(r, e, otherModes, append(modeNames(anyMode), stackMode)...)
+	w, ok := value.WordLike(r, e, keys.ModeSynonyms, append(keys.Modes(keys.AnyMode), stackMode)...)
 	if !ok {
 		return
 	}
@@ -55,7 +56,7 @@ type item struct {
 
 var itemKeys = append([]tree.Key[*item]{
 	{Name: "mode", Read: func(r *problem.Report, e tree.Entry, i *item) {
-		if w, ok := value.WordLike(r, e, otherModes, modeNames(anyMode)...); ok {
+		if w, ok := value.WordLike(r, e, keys.ModeSynonyms, keys.Modes(keys.AnyMode)...); ok {
 			i.mode, _ = encap.ModeByName(w)
 		}
 	}},
@@ -119,15 +120,15 @@ func readItem(r *problem.Report, v *tree.Value) item {
 		var ok bool
 		if it.mode, ok = encap.ModeByName(v.Text); !ok {
 			guess := ""
-			if word := tree.Meant(v.Text, modeNames(anyMode), otherModes); word != "" {
+			if word := tree.Meant(v.Text, keys.Modes(keys.AnyMode), keys.ModeSynonyms); word != "" {
 				guess = ": did you mean " + problem.Quote(word) + "?"
 			}
-			r.Add(v.At, "stack has %s: it must have %s%s", problem.Quote(v.Text), problem.Alternatives(problem.QuoteAll(modeNames(anyMode))), guess)
+			r.Add(v.At, "stack has %s: it must have %s%s", problem.Quote(v.Text), problem.Alternatives(problem.QuoteAll(keys.Modes(keys.AnyMode))), guess)
 		}
 	case tree.Table:
-		s := readTable(r, "a table of stack", v, itemKeys, &it)
+		s := keys.Read(r, "a table of stack", v, itemKeys, &it)
 		if !s.Set["mode"] {
-			r.Add(v.At, "mode is missing in a table of stack: set it to %s", problem.Alternatives(problem.QuoteAll(modeNames(anyMode))))
+			r.Add(v.At, "mode is missing in a table of stack: set it to %s", problem.Alternatives(problem.QuoteAll(keys.Modes(keys.AnyMode))))
 		}
 		if len(it.mode.Layers) > 1 {
 			r.Add(v.At, "stack has mode %s in a table, which is %d layers: write a table for each of them", problem.Quote(it.mode.Name), len(it.mode.Layers))
@@ -179,7 +180,7 @@ func checkStack(r *problem.Report, e tree.Entry, d *draft) {
 		}
 		if makes := l.kind.Over(); !next.kind.Carries(makes) {
 			r.Add(next.at, "stack: %s carries IPv%d, but %s makes IPv%d packets: put %s there", problem.Quote(next.mode), 10-makes, problem.Quote(l.mode), makes,
-				problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return !m.Automatic && m.Layers[0].Carries(makes) }))))
+				problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return !m.Automatic && m.Layers[0].Carries(makes) }))))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
@@ -89,7 +90,7 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 	}
 	_, d.Hub = t.Table["peer"]
 	before := r.Found
-	d.state = readTable(r, "[[tunnel]]", t, tunnelKeys, d)
+	d.state = keys.Read(r, "[[tunnel]]", t, tunnelKeys, d)
 	d.finish()
 	d.checkMissing(r)
 	d.checkPairs(r)
@@ -147,7 +148,7 @@ func over6(read func(*problem.Report, tree.Entry, *draft)) func(*problem.Report,
 	return func(r *problem.Report, e tree.Entry, d *draft) {
 		if d.known() && !d.over(6) {
 			r.Add(e.KeyAt, "%s contradicts %s, which has no IPv6 delivery header: leave it out, or choose mode %s",
-				e.Name, d.what(), problem.Alternatives(problem.QuoteAll(modeNames(encap.Mode.Needs6))))
+				e.Name, d.what(), problem.Alternatives(problem.QuoteAll(keys.Modes(encap.Mode.Needs6))))
 			return
 		}
 		read(r, e, d)
@@ -185,19 +186,6 @@ func either(off, on string, option func(*draft) *bool) func(*problem.Report, tre
 		}
 	}
 }
-
-// modeNames returns the names of the modes for which holds returns true.
-func modeNames(holds func(encap.Mode) bool) []string {
-	var names []string
-	for _, m := range encap.Modes {
-		if holds(m) {
-			names = append(names, m.Name)
-		}
-	}
-	return names
-}
-
-func anyMode(encap.Mode) bool { return true }
 
 func readName(r *problem.Report, e tree.Entry, d *draft) {
 	name, ok := value.String(r, e, "the interface's name")
@@ -246,7 +234,7 @@ func readMSSClamp(r *problem.Report, e tree.Entry, d *draft) {
 func readIgnoreDF(r *problem.Report, e tree.Entry, d *draft) {
 	if d.known() && !d.Mode.Carries(4) {
 		r.Add(e.KeyAt, "%s contradicts %s, which does not carry IPv4: leave it out, or choose mode %s",
-			e.Name, d.what(), problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(4) }))))
+			e.Name, d.what(), problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))))
 		return
 	}
 	if on, ok := value.Bool(r, e); ok {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"sixfour/internal/configfile"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/usage"
 )
 
@@ -51,7 +51,7 @@ func configPage() []byte {
 prints all of them, with line and column. Durations are written like "10s" or "1m30s". A key for the address of a remote
 end can also have a DNS name. Default values are in brackets; a key without brackets has no default.`)
 	table := ""
-	for _, k := range configfile.Reference() {
+	for _, k := range keys.Reference() {
 		if k.Table != table {
 			table = k.Table
 			p.section(plain(table))
@@ -80,7 +80,7 @@ address = ["10.0.0.1/30", "fc00::1/64"]
 // manualDir is where packages put the manual, of which manual pages are the short form.
 const manualDir = "/usr/share/doc/sixfour"
 
-func keyTerm(k configfile.Key) string {
+func keyTerm(k keys.Key) string {
 	term := strong(k.Name) + " = " + plain(text(k.Values))
 	switch {
 	case k.Needed == "always":
@@ -93,7 +93,7 @@ func keyTerm(k configfile.Key) string {
 	return term
 }
 
-func keyMeaning(k configfile.Key) string {
+func keyMeaning(k keys.Key) string {
 	meaning := text(k.Meaning)
 	if k.Modes != "" {
 		meaning += " (only in " + text(k.Modes) + ")"

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sixfour/internal/config/keys"
 	"sixfour/internal/configfile"
 	"sixfour/internal/ctl"
 	"sixfour/internal/usage"
@@ -124,7 +125,7 @@ func TestComplete(t *testing.T) {
 			t.Errorf("the help has no %s", f.Name)
 		}
 	}
-	for _, k := range configfile.Reference() {
+	for _, k := range keys.Reference() {
 		has("man/man5/sixfour.toml.5", k.Name)
 	}
 	for _, c := range ctl.Root().Commands() {

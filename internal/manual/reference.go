@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"sixfour/internal/configfile"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/usage"
 )
 
@@ -30,15 +30,15 @@ column. Durations are written like "10s" or "1m30s". A key for the address of a 
 func referencePage() []byte {
 	var b strings.Builder
 	b.WriteString(referenceHead)
-	keys := configfile.Reference()
-	for len(keys) > 0 {
-		table := keys[0].Table
-		n := slices.IndexFunc(keys, func(k configfile.Key) bool { return k.Table != table })
+	all := keys.Reference()
+	for len(all) > 0 {
+		table := all[0].Table
+		n := slices.IndexFunc(all, func(k keys.Key) bool { return k.Table != table })
 		if n < 0 {
-			n = len(keys)
+			n = len(all)
 		}
-		keyTable(&b, table, keys[:n])
-		keys = keys[n:]
+		keyTable(&b, table, all[:n])
+		all = all[n:]
 	}
 	b.WriteString("\n## Exit statuses\n\n| | `sixfourd` | `sixfourctl` |\n| --- | --- | --- |\n")
 	for _, s := range usage.ExitStatuses {
@@ -48,9 +48,9 @@ func referencePage() []byte {
 }
 
 // keyTable writes the keys of one table of the configuration.
-func keyTable(b *strings.Builder, table string, keys []configfile.Key) {
+func keyTable(b *strings.Builder, table string, all []keys.Key) {
 	fmt.Fprintf(b, "\n### `%s`\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n", table)
-	for _, k := range keys {
+	for _, k := range all {
 		preset := ""
 		switch {
 		case k.Needed != "":

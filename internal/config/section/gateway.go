@@ -1,4 +1,4 @@
-package configfile
+package section
 
 import (
 	"errors"
@@ -8,13 +8,14 @@ import (
 
 	"sixfour/encap"
 	"sixfour/internal/config"
+	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 	"sixfour/internal/config/value"
 )
 
-// defaultProbe are anycast addresses that answer pings: those of a public DNS resolver.
-var defaultProbe = []netip.Addr{netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("2606:4700:4700::1111")}
+// DefaultProbe are anycast addresses that answer pings: those of a public DNS resolver.
+var DefaultProbe = []netip.Addr{netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("2606:4700:4700::1111")}
 
 // gatewayDraft is a [gateway] that is being read.
 type gatewayDraft struct {
@@ -41,13 +42,13 @@ var gatewayKeys = []tree.Key[*gatewayDraft]{
 }
 
 // readGateway reads [gateway], after the tunnels were read.
-func readGateway(r *problem.Report, e tree.Entry, c *fileDraft) {
+func readGateway(r *problem.Report, e tree.Entry, c *config.Config) {
 	if !isTable(r, e) {
 		return
 	}
 	sound := r.Found == 0
 	g := &gatewayDraft{}
-	s := readTable(r, "[gateway]", e.Value, gatewayKeys, g)
+	s := keys.Read(r, "[gateway]", e.Value, gatewayKeys, g)
 	if !sound { // the tunnels have errors, so a check against them may be misleading
 		return
 	}
@@ -66,7 +67,7 @@ func readGateway(r *problem.Report, e tree.Entry, c *fileDraft) {
 	case s.Set["probe"] && !s.Bad["probe"] && g.DefaultRoute == "" && len(g.Masquerade) == 0 && !s.Bad["masquerade"] && !g.on:
 		r.Add(e.Table["probe"].At, "probe has nothing to ask for: set default_route or masquerade, or leave probe out")
 	case !s.Set["probe"] && (g.DefaultRoute != "" || len(g.Masquerade) > 0):
-		g.Probe, g.DefaultProbe = defaultProbe, true
+		g.Probe, g.DefaultProbe = DefaultProbe, true
 	}
 	c.Gateway = g.Gateway
 }
@@ -157,7 +158,7 @@ func (g *gatewayDraft) checkMasquerade(r *problem.Report, tunnels []config.Tunne
 	}
 	if !slices.ContainsFunc(tunnels, func(t config.Tunnel) bool { return t.Netns == "" && (t.Mode.Carries(4) || hasPrivate6(&t)) }) {
 		r.Add(g.masqueradeAt[0], "masquerade has nothing to do: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: "+
-			"leave it out, or choose a mode that carries IPv4 (%s)", problem.Alternatives(problem.QuoteAll(modeNames(func(m encap.Mode) bool { return m.Carries(4) }))))
+			"leave it out, or choose a mode that carries IPv4 (%s)", problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))))
 	}
 }
 

@@ -1,4 +1,4 @@
-package configfile
+package keys
 
 import (
 	"sixfour/internal/config/problem"
@@ -8,8 +8,8 @@ import (
 // hints are for unknown keys.
 var hints = tree.Hints{Synonyms: otherNames, Elsewhere: elsewhere}
 
-// readTable is readKeys with the hints for unknown keys of this program.
-func readTable[T any](r *problem.Report, where string, t *tree.Value, rows []tree.Key[T], into T) tree.State {
+// Read is tree.Read with the hints for unknown keys of this program.
+func Read[T any](r *problem.Report, where string, t *tree.Value, rows []tree.Key[T], into T) tree.State {
 	return tree.Read(r, where, t, rows, into, hints)
 }
 
@@ -26,8 +26,8 @@ var otherNames = map[string]string{
 	"loglevel": "level", "port": "listen",
 }
 
-// otherModes are the names of modes in Linux, on routers and in textbooks.
-var otherModes = map[string]string{
+// ModeSynonyms are the names of modes in Linux, on routers and in textbooks.
+var ModeSynonyms = map[string]string{
 	"sit": "6in4", "ipv6ip": "6in4", "ip6ip": "6in4", "ipv6overipv4": "6in4", "ipv6inipv4": "6in4", "6over4tunnel": "6in4", "he": "6in4",
 	"ipip": "4in4", "ipv4inipv4": "4in4", "ip4ip4": "4in4", "ipip6": "4in6", "ip4ip6": "4in6", "ip4in6": "4in6", "ipv4ipv6": "4in6", "dslite": "4in6",
 	"ip6ip6": "6in6", "ipv6ipv6": "6in6", "ip6tnl": "6in6", "ip6gre": "gre6", "grev6": "gre6", "gretap": "gre", "ipgre": "gre",
@@ -43,8 +43,8 @@ func home(name, where string) string {
 			}
 		}
 	}
-	if name == "peer" && where != tableTunnel {
-		return tableTunnel
+	if name == "peer" && where != TableTunnel {
+		return TableTunnel
 	}
 	return ""
 }
@@ -57,7 +57,7 @@ func elsewhere(name, where string) string {
 		return ""
 	case name == "peer":
 		return "peers are [[tunnel.peer]], below the [[tunnel]] that they belong to"
-	case table == tableTunnel && where == tablePeer:
+	case table == TableTunnel && where == TablePeer:
 		return "it belongs to [[tunnel]], whose keys stand before its first [[tunnel.peer]]"
 	}
 	for _, k := range reference {

@@ -1,0 +1,116 @@
+// Package keys describes every key of a configuration file, and suggests keys for unknown
+// ones.
+package keys
+
+import (
+	"strings"
+
+	"sixfour/encap"
+)
+
+// Key is the manual's description of one key. Tests check that the list has all keys
+// that are read, and that each default is the one that the program uses.
+type Key struct {
+	Table   string // such as [log]; [[tunnel]] for keys of single modes
+	Modes   string // the modes that have it; "": all
+	Name    string
+	Values  string // allowed values
+	Default string // as TOML; "": none, because the key is required or has no meaning when left out
+	Needed  string // when it is required; "": never
+	Meaning string
+}
+
+const (
+	TableGateway = "[gateway]"
+	TableTunnel  = "[[tunnel]]"
+	TablePeer    = "[[tunnel.peer]]"
+	overIPv6     = "modes with a layer over IPv6"
+	withGRE      = "`gre`, `gre6`, stacks with them"
+	prefixes4    = "IPv4 prefixes"
+	prefixes6    = "IPv6 prefixes"
+)
+
+// Reference returns every key of a configuration file, in the order of the manual.
+func Reference() []Key { return reference }
+
+// modeValues returns the names of all modes.
+func modeValues() string {
+	names := make([]string, len(encap.Modes))
+	for i, m := range encap.Modes {
+		names[i] = "`" + m.Name + "`"
+	}
+	return strings.Join(names, ", ")
+}
+
+var reference = []Key{
+	{Table: "[log]", Name: "level", Values: "`debug`, `info`, `warn`, `error`", Default: `"info"`, Meaning: "lines of this level and above are logged"},
+	{Table: "[log]", Name: "format", Values: "`auto`, `console`, `json`, `journal`", Default: `"auto"`, Meaning: "`auto`: the format of the journal if standard error is the journal, otherwise lines for people"},
+	{Table: "[control]", Name: "socket", Values: "an absolute path", Default: `"/run/sixfour/control.sock"`, Meaning: "path of the socket that `sixfourctl` uses"},
+	{Table: TableGateway, Name: "masquerade", Values: "an interface's name, or an array of them", Default: "[]", Meaning: "packets from the tunnels leave [through this interface](gateway.md) with this host's address"},
+	{Table: TableGateway, Name: "default_route", Values: "true, false", Default: "false", Meaning: "everything for which there is no other route goes [into a tunnel](gateway.md)"},
+	{Table: TableGateway, Name: "tunnel", Values: "a tunnel's name", Needed: "with `default_route` and several tunnels", Meaning: "the tunnel that `default_route` uses"},
+	{Table: TableGateway, Name: "bypass", Values: "prefixes", Default: "[]", Meaning: "destinations that keep their direct route, outside the tunnel"},
+	{Table: TableGateway, Name: "probe", Values: "an address, or an array of them", Meaning: "hosts on the internet that [`sixfourctl doctor`](doctor.md) pings to test whether it can be reached; left out: 1.1.1.1 and 2606:4700:4700::1111; `[]`: none"},
+	{Table: "[metrics]", Name: "listen", Values: "an address and a port", Default: `"127.0.0.1:9640"`, Meaning: "where [metrics](metrics.md) are served over HTTP; without `[metrics]` they are not served"},
+	{Table: "[security]", Name: "sandbox", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "`auto`: the daemon restricts itself to the files and system calls that it needs, as far as the kernel can; `off`: it only gives up capabilities"},
+	{Table: "[security]", Name: "packet_filter", Values: "`auto`, `on`", Default: `"auto"`, Meaning: "whether the daemon [keeps access to nf_tables](security.md#the-packet-filter); `auto`: if there is a `[gateway]` at its start, or if a tunnel module of the kernel is loaded, which would answer peers' packets; `on`: always, for a later reload or module that needs it"},
+
+	{Table: TableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "name of the interface"},
+	{Table: TableTunnel, Name: "mode", Values: modeValues(), Needed: "without `stack`", Meaning: "[which headers the tunnel adds](modes/README.md)"},
+	{Table: TableTunnel, Name: "stack", Values: "an array of modes, innermost first, each a name or a table of `mode`, `local`, `remote`, `key`, `checksum`, `sequence`", Needed: "without `mode`", Meaning: "several layers, [one inside the other](modes/stack.md)"},
+	{Table: TableTunnel, Name: "local", Values: "an address, `auto`", Needed: "always", Meaning: "this end's outer address; `auto`: the address that routing would choose, also after it changes; a link-local address is written with its interface, as fe80::1%eth0"},
+	{Table: TableTunnel, Name: "remote", Values: "an address or a DNS name", Needed: "in configured modes without `[[tunnel.peer]]`", Meaning: "the other end's outer address; a name is looked up again from time to time; a link-local address is written with its interface, as fe80::2%eth0"},
+	{Table: TableTunnel, Modes: overIPv6, Name: "local6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "this end's address in the IPv6 layer"},
+	{Table: TableTunnel, Modes: overIPv6, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the other end's address in the IPv6 layer"},
+	{Table: TableTunnel, Name: "address", Values: "addresses with prefix lengths", Default: "[]", Meaning: "addresses of the interface"},
+	{Table: TableTunnel, Name: "routes", Values: "prefixes", Default: "[]", Meaning: "prefixes that are routed into the interface"},
+	{Table: TableTunnel, Name: "mtu", Values: "0, or 68 (with IPv6: 1280) to 65535 less what the mode adds", Default: "0", Meaning: "MTU of the interface; 0: the MTU of the route to the peer, less what the mode adds"},
+	{Table: TableTunnel, Name: "ttl", Values: "1 to 255, `inherit`", Default: "64", Meaning: "TTL of outer IPv4 headers"},
+	{Table: TableTunnel, Modes: overIPv6, Name: "hop_limit", Values: "1 to 255, `inherit`", Default: "64", Meaning: "hop limit of IPv6 headers"},
+	{Table: TableTunnel, Name: "dscp", Values: "0 to 63, `inherit`", Default: `"inherit"`, Meaning: "DSCP of outer headers"},
+	{Table: TableTunnel, Name: "ecn", Values: "`normal`, `compat`", Default: `"normal"`, Meaning: "congestion marks by RFC 6040; `compat`: for a peer that ignores them"},
+	{Table: TableTunnel, Name: "pmtu", Values: "`dynamic`, `static`", Default: `"dynamic"`, Meaning: "`dynamic`: outer packets have DF set, and the [path MTU](mtu.md) is learnt; `static`: outer IPv4 packets have DF set only if the inner packet has it, and routers fragment the others; over IPv6, where routers do not fragment, the same as `dynamic`"},
+	{Table: TableTunnel, Modes: "modes that carry IPv4", Name: "ignore_df", Values: "true, false", Default: "false", Meaning: "inner IPv4 packets that do not fit the path are [sent in fragments](mtu.md#ignoring-df) even if they have DF set; their sender gets no error"},
+	{Table: TableTunnel, Modes: overIPv6, Name: "encap_limit", Values: "0 to 255, `none`", Default: `"none"`, Meaning: "tunnel encapsulation limit (RFC 2473), 8 bytes a packet"},
+	{Table: TableTunnel, Modes: overIPv6, Name: "flow_label", Values: "`hash`, `inner`, 0 to 1048575", Default: `"hash"`, Meaning: "flow label of IPv6 headers; `hash`: one for each flow (RFC 6438); `inner`: that of the inner packet"},
+	{Table: TableTunnel, Name: "mss_clamp", Values: "true, false", Default: "true", Meaning: "the MSS of TCP connections through the tunnel is reduced to what fits its MTU"},
+	{Table: TableTunnel, Name: "keepalive", Values: "1s to 24h, 0s", Default: `"25s"`, Meaning: "a peer is [probed](liveness.md) again within this time of its last answer; 0s: no probes"},
+	{Table: TableTunnel, Name: "dead_after", Values: "1 to 1000", Default: "5", Meaning: "number of probes lost in a row after which a silent peer is down"},
+	{Table: TableTunnel, Name: "probe", Values: "an inner address", Meaning: "an inner address that answers echo requests through the tunnel, to test [whether the peer answers](liveness.md#probes); left out: addresses of the other end that the configuration shows"},
+	{Table: TableTunnel, Name: "martians", Values: "`rfc`, `strict`", Default: `"rfc"`, Meaning: "`strict`: documentation and benchmark IPv4 addresses inside IPv6 addresses are refused, too"},
+	{Table: TableTunnel, Name: "fwmark", Values: "0 to 4294967295", Default: "0", Meaning: "SO_MARK of outer packets, for routing rules"},
+	{Table: TableTunnel, Name: "netns", Values: "a name or an absolute path", Meaning: "network namespace of the interface; outer packets stay in the daemon's own namespace; left out: the daemon's own"},
+	{Table: TableTunnel, Name: "queues", Values: "0 to 64", Default: "0", Meaning: "number of queues of the interface, and of receivers at each local address; 0: one for every two processors, at most 4, for all tunnels together. Only with 1 do fragments keep their order within their flow"},
+	{Table: TableTunnel, Name: "offload", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "segmentation offload on the interface; `auto`: if the kernel supports it"},
+	{Table: TableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets are sent and received; `auto`: through AF_XDP if that is possible, without a warning if not"},
+
+	{Table: TableTunnel, Modes: withGRE, Name: "key", Values: "0 to 4294967295, a dotted quad", Meaning: "GRE key; left out: none"},
+	{Table: TableTunnel, Modes: withGRE, Name: "ikey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of received packets; left out: they must have none"},
+	{Table: TableTunnel, Modes: withGRE, Name: "okey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of sent packets; left out: none"},
+	{Table: TableTunnel, Modes: withGRE, Name: "checksum", Values: "true, false", Default: "false", Meaning: "sent packets have a GRE checksum, and received packets must have one"},
+	{Table: TableTunnel, Modes: withGRE, Name: "sequence", Values: "true, false", Default: "false", Meaning: "sent packets have a GRE sequence number, and received packets must have one"},
+	{Table: TableTunnel, Modes: "`4in6`", Name: "ds_lite", Values: "true, false", Default: "false", Meaning: "`address` is 192.0.0.2/29 and `routes` 0.0.0.0/0, unless they are given (RFC 6333)"},
+	{Table: TableTunnel, Modes: "`6to4`, `6rd`", Name: "role", Values: "`6to4`: `router`, `host`, `relay`, `return`, `pmt`; `6rd`: `ce`, `br`", Meaning: "the role of this end; left out: in `6to4` `router`; in `6rd` `ce` with a border relay, otherwise `br`"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "relay", Values: "an IPv4 address or name, `none`", Default: `"192.88.99.1"`, Meaning: "where packets to native addresses go"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "relays", Values: prefixes4, Meaning: "outer addresses from which packets with native sources are accepted; left out: any"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "clients", Values: prefixes4, Needed: "with role `relay`", Meaning: "outer addresses that the relay serves"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "sources", Values: prefixes6, Needed: "with role `return`", Meaning: "inner source addresses of the packets that are sent"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "provider_prefix", Values: "an IPv6 prefix", Needed: "with role `pmt`", Meaning: "replaces 2002::/16"},
+	{Table: TableTunnel, Modes: "`6to4`, `6rd`", Name: "v4_common", Values: "an IPv4 prefix", Meaning: "the bits that all IPv4 addresses of the domain share, which are left out of IPv6 addresses"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "customers", Values: prefixes4, Needed: "with role `pmt`", Meaning: "outer addresses that the relay serves"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "subnet", Values: "0 to 65535", Meaning: "the customers' only subnet, if the prefix has room for only one"},
+	{Table: TableTunnel, Modes: "`6to4`", Name: "mapping", Values: "`rewrite`, `npt`", Meaning: "`rewrite`: checksums are corrected; `npt`: a word of the address is changed so that checksums stay right (RFC 6296); left out: `rewrite`"},
+	{Table: TableTunnel, Modes: "`6rd`, `isatap`", Name: "prefix", Values: "`6rd`: an IPv6 prefix; `isatap`: prefixes of /64", Needed: "in `6rd` without `option212`, and at an ISATAP router", Meaning: "in `6rd` the prefix of the domain; in `isatap` the prefixes that the router advertises"},
+	{Table: TableTunnel, Modes: "`6rd`", Name: "mask_len", Values: "0 to 31", Default: "0", Meaning: "number of leading IPv4 bits that all addresses of the domain share, and that are left out"},
+	{Table: TableTunnel, Modes: "`6rd`", Name: "border_relay", Values: "IPv4 addresses or names", Meaning: "where packets to native addresses go; at a border relay: the other relays"},
+	{Table: TableTunnel, Modes: "`6rd`", Name: "option212", Values: "hexadecimal digits", Meaning: "`prefix`, `mask_len` and `border_relay` as a DHCPv4 server sends them (RFC 5969)"},
+	{Table: TableTunnel, Modes: "`isatap`", Name: "routers", Values: "IPv4 addresses or names", Needed: "at a host", Meaning: "the routers of the site (potential router list)"},
+	{Table: TableTunnel, Modes: "`isatap`", Name: "router", Values: "true, false", Default: "false", Meaning: "whether this end is a router"},
+	{Table: TableTunnel, Modes: "`6over4`", Name: "scope", Values: "192 to 195", Default: "192", Meaning: "second byte of the IPv4 groups (RFC 2365)"},
+
+	{Table: TablePeer, Name: "name", Values: "at most 63 bytes without white space", Needed: "always", Meaning: "name of the peer in status, metrics and log"},
+	{Table: TablePeer, Name: "remote", Values: "an address or a DNS name", Needed: "always", Meaning: "the peer's outer address"},
+	{Table: TablePeer, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the peer's address in the IPv6 layer"},
+	{Table: TablePeer, Name: "allowed", Values: "prefixes", Needed: "always", Meaning: "prefixes behind the peer: packets to them go to this peer, and its packets must come from them"},
+	{Table: TablePeer, Name: "probe", Values: "an inner address", Meaning: "as in `[[tunnel]]`; an address in `allowed`"},
+}
