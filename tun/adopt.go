@@ -79,7 +79,7 @@ type namespace struct{ device, inode uint64 }
 func namespaceOf(fd int, request uintptr) (n namespace, err error) {
 	ns, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, 0)
 	if errno != 0 {
-		return n, fmt.Errorf("ask for the network namespace: %w", errno)
+		return n, fmt.Errorf("get the network namespace: %w", errno)
 	}
 	defer unix.Close(int(ns))
 	var st unix.Stat_t

@@ -194,5 +194,5 @@ func (m SixToFour) Warnings() []string {
 	if m.Relay.Addr != netip.AddrFrom4([4]byte{192, 88, 99, 1}) {
 		return nil
 	}
-	return []string{`the relay 192.88.99.1 was given up (RFC 7526), and nobody may answer there: set relay to one that you know, or to "none"`}
+	return []string{`the relay address 192.88.99.1 is deprecated (RFC 7526), and there may be no relay: set relay to an address that you know, or to "none"`}
 }

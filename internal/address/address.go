@@ -226,7 +226,7 @@ func v4compat(a netip.Addr, _ Options) (Answer, error) {
 	}
 	v4, ok := embedded(a, resolve.SchemeCompat)
 	if !ok {
-		return Answer{}, other("%v is not an IPv4-compatible address: those are ::/96, but for :: and ::1", a)
+		return Answer{}, other("%v is not an IPv4-compatible address: those are in ::/96, except :: and ::1", a)
 	}
 	return Answer{IPv4: v4, IPv6: a}, nil
 }

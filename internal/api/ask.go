@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// PingRequest is what Ping is asked for. What is zero has a default.
+// PingRequest are the parameters of a ping. A field that is zero gets its default.
 type PingRequest struct {
 	Peer     string        `json:"peer"`     // "TUNNEL", "TUNNEL/PEER", or a peer's name that only one tunnel has
 	Count    int           `json:"count"`    // 1 to 100,000; default 4
 	Interval time.Duration `json:"interval"` // 10 ms to an hour; default 1 s
-	Timeout  time.Duration `json:"timeout"`  // of each answer, 1 ms to a minute; default 1 s
-	Size     int           `json:"size"`     // of the outer packets, in bytes; default: the least
+	Timeout  time.Duration `json:"timeout"`  // for each answer, 1 ms to a minute; default 1 s
+	Size     int           `json:"size"`     // of the outer packets, in bytes; default: the smallest
 }
 
-// Bounds and defaults of a PingRequest. Times are of each answer.
+// Limits and defaults of a PingRequest. Timeouts are for each answer.
 const (
 	pingCount       = 4
 	pingInterval    = time.Second
@@ -27,7 +27,8 @@ const (
 	MaxPingSize     = 65535
 )
 
-// Check gives what is zero its default, and reports what is out of bounds.
+// Check sets the fields that are zero to their defaults. It returns an error if a field is
+// out of range.
 func (r *PingRequest) Check() error {
 	if r.Count == 0 {
 		r.Count = pingCount
@@ -51,23 +52,23 @@ func (r *PingRequest) Check() error {
 	return nil
 }
 
-// PingReply is what became of one echo request.
+// PingReply is the result of one echo request.
 type PingReply struct {
 	Seq    int     `json:"seq"`  // from 1
-	Size   int     `json:"size"` // of the outer packet, in bytes; 0: the least
+	Size   int     `json:"size"` // of the outer packet, in bytes; 0: the smallest
 	RTT    float64 `json:"rtt_seconds"`
 	Lost   bool    `json:"lost"`
 	Detail string  `json:"detail,omitempty"` // what an answer shows, or why there is none
 }
 
-// MTUProbe is whether a packet of a size came through.
+// MTUProbe is the result of one probe of the path MTU.
 type MTUProbe struct {
 	Size     int  `json:"size"` // of the outer packet, in bytes
 	Answered bool `json:"answered"`
 }
 
-// MTUResult is what ProbeMTU has found: the largest outer packet, in bytes, that was
-// answered, and what that leaves for an inner one.
+// MTUResult is the result of a search for the path MTU: the size in bytes of the largest
+// outer packet that was answered, and of the largest inner packet that fits into it.
 type MTUResult struct {
 	PathMTU   int    `json:"path_mtu"`
 	TunnelMTU int    `json:"mtu"`

@@ -1,5 +1,4 @@
-// Package api has the values that the daemon and the programs that ask it exchange: its
-// status, its events, the plan of a reload, and questions to peers. They are plain data
-// with their JSON names, and know nothing of how packets are carried, so that a program
-// that shows them need not link that.
+// Package api defines the values that the daemon exchanges with its tools: the status,
+// events, the plan of a reload, pings and path MTU tests. They are plain data with their
+// JSON names, so that a tool does not link the code that carries packets.
 package api

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// Event is something that has happened to a tunnel.
+// Event is a change of a tunnel or of the configuration.
 type Event struct {
 	At     time.Time `json:"at"`
 	Tunnel string    `json:"tunnel"`
@@ -13,13 +13,14 @@ type Event struct {
 	Text   string    `json:"text"`
 }
 
-// Kinds of events. "lost" says how many others a reader was too slow for.
+// Kinds of events. An event of kind "lost" says how many events were not delivered,
+// because the reader was too slow.
 const (
-	EventState   = "state"    // a phase has begun
-	EventPathMTU = "path_mtu" // it has changed
-	EventRepair  = "repair"   // something was put right
+	EventState   = "state"    // the phase has changed
+	EventPathMTU = "path_mtu" // the path MTU has changed
+	EventRepair  = "repair"   // something was repaired
 	EventReload  = "reload"   // the configuration was read again
-	EventAddress = "address"  // an outer address, or the route, is another
-	EventError   = "error"    // something went wrong
+	EventAddress = "address"  // an outer address or the route has changed
+	EventError   = "error"    // an error occurred
 	EventLost    = "lost"
 )

@@ -1,24 +1,24 @@
 package api
 
-// GatewayStatus is what [gateway] came to.
+// GatewayStatus is the status of [gateway].
 type GatewayStatus struct {
 	DefaultRoute *DefaultRouteStatus `json:"default_route,omitempty"`
 	Masquerade   *MasqueradeStatus   `json:"masquerade,omitempty"`
-	Advice       []string            `json:"advice,omitempty"` // what does not work though nothing went wrong
+	Advice       []string            `json:"advice,omitempty"` // what does not work although there was no error
 }
 
-// HalfState is where one half of [gateway] stands.
+// HalfState is the state of one half of [gateway]: the default route or masquerading.
 type HalfState string
 
-// The states of a half: it does what it should; something that it needs is not there yet;
-// the kernel refuses.
+// The states of a half: it works; it waits for a tunnel or an interface; the kernel
+// refused a change.
 const (
 	HalfActive  HalfState = "active"
 	HalfWaiting HalfState = "waiting"
 	HalfFailed  HalfState = "failed"
 )
 
-// DefaultRouteStatus is the way of this host into the internet.
+// DefaultRouteStatus is the status of the default route through a tunnel.
 type DefaultRouteStatus struct {
 	Tunnel string    `json:"tunnel"`
 	State  HalfState `json:"state"`
@@ -28,10 +28,10 @@ type DefaultRouteStatus struct {
 	Bypass []string  `json:"bypass,omitempty"`
 }
 
-// MasqueradeStatus is what this host does for those at the other ends.
+// MasqueradeStatus is the status of masquerading for hosts at the other ends of tunnels.
 type MasqueradeStatus struct {
 	Interfaces []string  `json:"interfaces"`
 	State      HalfState `json:"state"`
 	Detail     string    `json:"detail,omitempty"`
-	Missing    []string  `json:"missing,omitempty"` // interfaces that there are not
+	Missing    []string  `json:"missing,omitempty"` // interfaces that do not exist
 }

@@ -4,20 +4,20 @@ import (
 	"time"
 )
 
-// State is where a tunnel stands.
+// State is the state of a tunnel or of a peer.
 type State struct {
 	Phase  Phase     `json:"phase"`
 	Since  time.Time `json:"since"`
-	Detail string    `json:"detail,omitempty"` // why it waits, and the way out
+	Detail string    `json:"detail,omitempty"` // why it is in this phase, and what to do
 
 	Local     string `json:"local,omitempty"` // outer addresses in use
 	Remote    string `json:"remote,omitempty"`
 	Local6    string `json:"local6,omitempty"`
 	Remote6   string `json:"remote6,omitempty"`
-	IO        string `json:"io,omitempty"`     // how packets leave: socket or xdp
-	IOWhy     string `json:"io_why,omitempty"` // why by the socket, although the configuration has xdp or auto
+	IO        string `json:"io,omitempty"`     // how packets are sent: socket or xdp
+	IOWhy     string `json:"io_why,omitempty"` // why the socket is used although io is xdp or auto
 	PathMTU   int    `json:"path_mtu,omitempty"`
-	PathMTUBy string `json:"path_mtu_by,omitempty"` // from where it is known: route, icmp or probe
+	PathMTUBy string `json:"path_mtu_by,omitempty"` // the source of the value: route, icmp or probe
 	TunnelMTU int    `json:"mtu,omitempty"`
 }
 
@@ -26,13 +26,13 @@ func (s *State) SameEnds(o State) bool {
 	return s.Local == o.Local && s.Remote == o.Remote && s.Local6 == o.Local6 && s.Remote6 == o.Remote6
 }
 
-// Phase is a tunnel's state in one word.
+// Phase is the state of a tunnel or of a peer in one word.
 type Phase string
 
 // Carries reports whether packets can be sent.
 func (p Phase) Carries() bool { return p.Rank() > Waiting.Rank() }
 
-// Rank is how well a peer is off, in comparison.
+// Rank orders phases: the higher it is, the better the peer can be reached.
 func (p Phase) Rank() int {
 	switch p {
 	case Waiting:
@@ -49,10 +49,10 @@ func (p Phase) Rank() int {
 	return 0
 }
 
-// A tunnel starts, and waits for what it lacks. When it can carry, the peer is
-// probed until it is heard, and is up then; when it does not answer any more it becomes
-// suspect, and when it is silent, too, it is down. All of the last four carry packets.
-// Without keepalive there is only up.
+// Phases. A tunnel starts, and waits until nothing is missing. Then its peer is probed; it
+// is up when it has answered or sent a packet, suspect when it no longer answers probes, and
+// down when it is silent as well. In the last four phases packets are sent. Without
+// keepalive the only one of these is up.
 const (
 	Starting Phase = "starting"
 	Waiting  Phase = "waiting"

@@ -4,24 +4,24 @@ import (
 	"time"
 )
 
-// Status is what the daemon is doing.
+// Status is the status of the daemon.
 type Status struct {
 	Version string         `json:"version"`
 	Started time.Time      `json:"started"`
 	Reloads Reloads        `json:"reloads"`
 	Tunnels []TunnelStatus `json:"tunnels"`
-	// Stray are packets that arrived at an outer address and belong to no
-	// tunnel there.
+	// Stray counts packets that arrived at an outer address of ours and belong to no
+	// tunnel.
 	Stray Traffic `json:"stray"`
-	// Strangers are from where some of them came, if from no tunnel's remote address,
-	// the latest first.
+	// Strangers are source addresses of such packets that are no tunnel's remote
+	// address, the latest first.
 	Strangers []Stranger `json:"strangers,omitempty"`
 	Sandbox   *Sandbox   `json:"sandbox,omitempty"`
-	// Gateway is what [gateway] came to; nil: there is none.
+	// Gateway is the status of [gateway]; nil: there is none.
 	Gateway *GatewayStatus `json:"gateway,omitempty"`
 }
 
-// Reloads counts the configurations that were to be run instead of another.
+// Reloads counts reloads of the configuration.
 type Reloads struct {
 	Succeeded uint64    `json:"succeeded"`
 	Failed    uint64    `json:"failed"`
@@ -29,8 +29,8 @@ type Reloads struct {
 	Error     string    `json:"error,omitempty"` // why the last one failed
 }
 
-// Stranger is an outer address that packets come from though no tunnel has it as its
-// remote end: most often a peer whose address has changed.
+// Stranger is an outer source address that is the remote address of no tunnel: most often
+// that of a peer whose address has changed.
 type Stranger struct {
 	From     string    `json:"from"`
 	To       string    `json:"to"`
@@ -38,17 +38,17 @@ type Stranger struct {
 	Last     time.Time `json:"last"`
 }
 
-// Sandbox is what the process may still do.
+// Sandbox describes the rights that the process has kept.
 type Sandbox struct {
 	User         string   `json:"user,omitempty"`
 	Capabilities []string `json:"capabilities"`
-	Landlock     string   `json:"landlock"`          // which version of it restricts files, or "off"
+	Landlock     string   `json:"landlock"`          // the version of Landlock that restricts files, or "off"
 	Seccomp      string   `json:"seccomp"`           // whether system calls are restricted, "on" or "off"
-	Missing      []string `json:"missing,omitempty"` // why something is off that should not be
+	Missing      []string `json:"missing,omitempty"` // why something is off that should be on
 }
 
-// TunnelStatus is what one tunnel is doing. What is of one peer only is that of a
-// tunnel's only peer, or, of a hub, in Peers.
+// TunnelStatus is the status of one tunnel. If it has only one peer, the embedded
+// PeerStatus is that peer's. For a hub it is the sum of all peers, which are in Peers.
 type TunnelStatus struct {
 	Name string `json:"name"`
 	Mode string `json:"mode"`
@@ -56,8 +56,8 @@ type TunnelStatus struct {
 	Interface string       `json:"interface"`
 	Namespace string       `json:"netns,omitempty"`
 	Peers     []PeerStatus `json:"peers,omitempty"`
-	// Repairs counts what was put right without anybody's help, by what it was:
-	// interface, address, route, socket, name or panic; only those that happened.
+	// Repairs counts automatic repairs by kind: interface, address, route, socket,
+	// name, namespace or panic. Kinds without repairs are absent.
 	Repairs map[string]uint64 `json:"repairs,omitempty"`
 	// Neighbours are the other nodes that the tunnel's mechanism knows, such as routers and
 	// the neighbour cache; only mechanisms that exchange control packets have any.
@@ -72,61 +72,60 @@ type Neighbour struct {
 	Age     float64 `json:"age_seconds"`     // since it was last heard of, or a packet sent to it
 }
 
-// PeerStatus is what goes between us and one peer.
+// PeerStatus is the status of one peer, with the traffic to and from it.
 type PeerStatus struct {
 	Peer     string  `json:"peer,omitempty"` // its name
 	State    State   `json:"state"`
 	In       Traffic `json:"in"`
 	Out      Traffic `json:"out"`
-	Answered uint64  `json:"echo_answered"` // echo requests to our end of the layer, and keepalives, by the daemon itself
+	Answered uint64  `json:"echo_answered"` // echo requests and keepalives that the daemon answered
 	ICMP     ICMP    `json:"icmp"`
 	Probes   Probes  `json:"probes"`
-	OddECN   uint64  `json:"ecn_odd"`    // packets with ECN fields that no sound path makes (RFC 6040 4.2)
-	IDWraps  uint64  `json:"ipid_wraps"` // IPv4 identifications came round too soon (RFC 6864 4.3)
+	OddECN   uint64  `json:"ecn_odd"`    // packets with an invalid combination of ECN fields (RFC 6040 4.2)
+	IDWraps  uint64  `json:"ipid_wraps"` // times that IPv4 identifications repeated too soon (RFC 6864 4.3)
 
 	Liveness  Liveness `json:"liveness"`
-	LastError *Trouble `json:"last_error,omitempty"` // the last thing that went wrong
-	LastDown  *Outage  `json:"last_down,omitempty"`  // the last time that the peer could not be reached
+	LastError *Trouble `json:"last_error,omitempty"` // the latest error
+	LastDown  *Outage  `json:"last_down,omitempty"`  // the latest time during which the peer was down
 }
 
-// Liveness is what is known of whether a peer lives, and how well it is reached. Of
-// a hub's tunnel Sent and Lost are those of all peers, Loss is of the last probes of each
-// peer, and Heard the latest.
+// Liveness is the result of a peer's probes. In the status of a hub, Sent and Lost are
+// sums over all peers, Loss is over the last probes of each peer, and Heard is the latest.
 type Liveness struct {
-	Sent   uint64    `json:"sent"`           // probes
-	Lost   uint64    `json:"lost"`           // those not answered in time
-	Missed int       `json:"missed"`         // of them, in a row, until now
+	Sent   uint64    `json:"sent"`           // number of probes
+	Lost   uint64    `json:"lost"`           // probes not answered in time
+	Missed int       `json:"missed"`         // probes lost in a row until now
 	RTT    float64   `json:"rtt_seconds"`    // smoothed (RFC 6298); 0: not known
 	Loss   float64   `json:"loss"`           // 0 to 1, of the last 20 probes
-	Heard  time.Time `json:"heard,omitzero"` // when it was last known that a packet had come from the peer
+	Heard  time.Time `json:"heard,omitzero"` // when a packet from the peer was last noticed
 }
 
-// Trouble is something that went wrong.
+// Trouble is an error and its time.
 type Trouble struct {
 	At   time.Time `json:"at"`
 	What string    `json:"what"`
 }
 
-// Outage is a time during which a peer could not be reached.
+// Outage is a period during which a peer could not be reached.
 type Outage struct {
 	From  time.Time `json:"from"`
-	Until time.Time `json:"until"` // zero: it still cannot
+	Until time.Time `json:"until"` // zero: the period has not ended
 	Why   string    `json:"why"`
 }
 
-// ICMP counts errors.
+// ICMP counts ICMP errors.
 type ICMP struct {
-	Heard   uint64 `json:"heard"`   // about our outer packets
-	Ignored uint64 `json:"ignored"` // about packets that we have not sent, or not to be believed
-	Sent    uint64 `json:"sent"`    // to inner senders
-	Limited uint64 `json:"limited"` // not sent: too many
+	Heard   uint64 `json:"heard"`   // received about our outer packets
+	Ignored uint64 `json:"ignored"` // received about packets that were not sent, or not plausible
+	Sent    uint64 `json:"sent"`    // sent to inner senders
+	Limited uint64 `json:"limited"` // not sent because of the rate limit
 
 	HeardTypes ICMPTypes `json:"heard_types,omitzero"`
 	SentTypes  ICMPTypes `json:"sent_types,omitzero"`
 }
 
-// ICMPTypes are errors by their type; those of ICMP and ICMPv6 that mean the same
-// are one.
+// ICMPTypes counts errors by type. Types of ICMP and ICMPv6 with the same meaning are
+// counted together.
 type ICMPTypes struct {
 	Unreachable  uint64 `json:"unreachable,omitempty"`
 	TooBig       uint64 `json:"too_big,omitempty"`
@@ -135,7 +134,7 @@ type ICMPTypes struct {
 	Other        uint64 `json:"other,omitempty"`
 }
 
-// Add adds others.
+// Add adds the counts of o.
 func (t *ICMPTypes) Add(o ICMPTypes) {
 	t.Unreachable += o.Unreachable
 	t.TooBig += o.TooBig
@@ -144,25 +143,25 @@ func (t *ICMPTypes) Add(o ICMPTypes) {
 	t.Other += o.Other
 }
 
-// Total is how many there are of all types.
+// Total returns the number of errors of all types.
 func (t *ICMPTypes) Total() uint64 {
 	return t.Unreachable + t.TooBig + t.TimeExceeded + t.Parameter + t.Other
 }
 
-// Probes counts those by which the path MTU is found.
+// Probes counts probes of the path MTU.
 type Probes struct {
 	Sent     uint64 `json:"sent"`
 	Answered uint64 `json:"answered"`
 }
 
-// Traffic is what went one way, and what did not.
+// Traffic counts the packets of one direction, those carried and those dropped.
 type Traffic struct {
 	Packets uint64            `json:"packets"`
 	Bytes   uint64            `json:"bytes"` // of inner packets
-	Drops   map[string]uint64 `json:"drops"` // by reason, only those that happened
+	Drops   map[string]uint64 `json:"drops"` // by reason; reasons that did not occur are absent
 }
 
-// Add adds other traffic.
+// Add adds the counts of o.
 func (t *Traffic) Add(o Traffic) {
 	t.Packets += o.Packets
 	t.Bytes += o.Bytes
