@@ -7,31 +7,31 @@ type GatewayStatus struct {
 	Advice       []string            `json:"advice,omitempty"` // what does not work although there was no error
 }
 
-// HalfState is the state of one half of [gateway]: the default route or masquerading.
-type HalfState string
+// GatewayState is the state of one half of [gateway]: the default route or masquerading.
+type GatewayState string
 
 // The states of a half: it works; it waits for a tunnel or an interface; the kernel
 // refused a change.
 const (
-	HalfActive  HalfState = "active"
-	HalfWaiting HalfState = "waiting"
-	HalfFailed  HalfState = "failed"
+	GatewayActive  GatewayState = "active"
+	GatewayWaiting GatewayState = "waiting"
+	GatewayFailed  GatewayState = "failed"
 )
 
 // DefaultRouteStatus is the status of the default route through a tunnel.
 type DefaultRouteStatus struct {
-	Tunnel string    `json:"tunnel"`
-	State  HalfState `json:"state"`
-	Detail string    `json:"detail,omitempty"` // why it is not active
-	IPv4   bool      `json:"ipv4"`             // which IP versions go into the tunnel
-	IPv6   bool      `json:"ipv6"`
-	Bypass []string  `json:"bypass,omitempty"`
+	Tunnel string       `json:"tunnel"`
+	State  GatewayState `json:"state"`
+	Detail string       `json:"detail,omitempty"` // why it is not active
+	IPv4   bool         `json:"ipv4"`             // which IP versions go into the tunnel
+	IPv6   bool         `json:"ipv6"`
+	Bypass []string     `json:"bypass,omitempty"`
 }
 
 // MasqueradeStatus is the status of masquerading for hosts at the other ends of tunnels.
 type MasqueradeStatus struct {
-	Interfaces []string  `json:"interfaces"`
-	State      HalfState `json:"state"`
-	Detail     string    `json:"detail,omitempty"`
-	Missing    []string  `json:"missing,omitempty"` // interfaces that do not exist
+	Interfaces []string     `json:"interfaces"`
+	State      GatewayState `json:"state"`
+	Detail     string       `json:"detail,omitempty"`
+	Missing    []string     `json:"missing,omitempty"` // interfaces that do not exist
 }

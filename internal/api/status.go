@@ -13,10 +13,10 @@ type Status struct {
 	// Stray counts packets that arrived at an outer address of ours and belong to no
 	// tunnel.
 	Stray Traffic `json:"stray"`
-	// Strangers are source addresses of such packets that are no tunnel's remote
+	// UnknownSources are source addresses of such packets that are no tunnel's remote
 	// address, the latest first.
-	Strangers []Stranger `json:"strangers,omitempty"`
-	Sandbox   *Sandbox   `json:"sandbox,omitempty"`
+	UnknownSources []UnknownSource `json:"strangers,omitempty"`
+	Sandbox        *Sandbox        `json:"sandbox,omitempty"`
 	// Gateway is the status of [gateway]; nil: there is none.
 	Gateway *GatewayStatus `json:"gateway,omitempty"`
 }
@@ -29,9 +29,9 @@ type Reloads struct {
 	Error     string    `json:"error,omitempty"` // why the last one failed
 }
 
-// Stranger is an outer source address that is the remote address of no tunnel: most often
+// UnknownSource is an outer source address that is the remote address of no tunnel: most often
 // that of a peer whose address has changed.
-type Stranger struct {
+type UnknownSource struct {
 	From     string    `json:"from"`
 	To       string    `json:"to"`
 	Protocol int       `json:"protocol"`
@@ -74,34 +74,34 @@ type Neighbour struct {
 
 // PeerStatus is the status of one peer, with the traffic to and from it.
 type PeerStatus struct {
-	Peer     string  `json:"peer,omitempty"` // its name
-	State    State   `json:"state"`
-	In       Traffic `json:"in"`
-	Out      Traffic `json:"out"`
-	Answered uint64  `json:"echo_answered"` // echo requests and keepalives that the daemon answered
-	ICMP     ICMP    `json:"icmp"`
-	Probes   Probes  `json:"probes"`
-	OddECN   uint64  `json:"ecn_odd"`    // packets with an invalid combination of ECN fields (RFC 6040 4.2)
-	IDWraps  uint64  `json:"ipid_wraps"` // times that IPv4 identifications repeated too soon (RFC 6864 4.3)
+	Peer       string  `json:"peer,omitempty"` // its name
+	State      State   `json:"state"`
+	In         Traffic `json:"in"`
+	Out        Traffic `json:"out"`
+	Answered   uint64  `json:"echo_answered"` // echo requests and keepalives that the daemon answered
+	ICMP       ICMP    `json:"icmp"`
+	Probes     Probes  `json:"probes"`
+	InvalidECN uint64  `json:"ecn_odd"`    // packets with an invalid combination of ECN fields (RFC 6040 4.2)
+	IDRepeats  uint64  `json:"ipid_wraps"` // times that IPv4 identifications repeated too soon (RFC 6864 4.3)
 
 	Liveness  Liveness `json:"liveness"`
-	LastError *Trouble `json:"last_error,omitempty"` // the latest error
+	LastError *Fault   `json:"last_error,omitempty"` // the latest error
 	LastDown  *Outage  `json:"last_down,omitempty"`  // the latest time during which the peer was down
 }
 
 // Liveness is the result of a peer's probes. In the status of a hub, Sent and Lost are
-// sums over all peers, Loss is over the last probes of each peer, and Heard is the latest.
+// sums over all peers, Loss is over the last probes of each peer, and LastPacket is the latest.
 type Liveness struct {
-	Sent   uint64    `json:"sent"`           // number of probes
-	Lost   uint64    `json:"lost"`           // probes not answered in time
-	Missed int       `json:"missed"`         // probes lost in a row until now
-	RTT    float64   `json:"rtt_seconds"`    // smoothed (RFC 6298); 0: not known
-	Loss   float64   `json:"loss"`           // 0 to 1, of the last 20 probes
-	Heard  time.Time `json:"heard,omitzero"` // when a packet from the peer was last noticed
+	Sent       uint64    `json:"sent"`           // number of probes
+	Lost       uint64    `json:"lost"`           // probes not answered in time
+	Missed     int       `json:"missed"`         // probes lost in a row until now
+	RTT        float64   `json:"rtt_seconds"`    // smoothed (RFC 6298); 0: not known
+	Loss       float64   `json:"loss"`           // 0 to 1, of the last 20 probes
+	LastPacket time.Time `json:"heard,omitzero"` // when a packet from the peer was last noticed
 }
 
-// Trouble is an error and its time.
-type Trouble struct {
+// Fault is an error and its time.
+type Fault struct {
 	At   time.Time `json:"at"`
 	What string    `json:"what"`
 }
@@ -115,13 +115,13 @@ type Outage struct {
 
 // ICMP counts ICMP errors.
 type ICMP struct {
-	Heard   uint64 `json:"heard"`   // received about our outer packets
-	Ignored uint64 `json:"ignored"` // received about packets that were not sent, or not plausible
-	Sent    uint64 `json:"sent"`    // sent to inner senders
-	Limited uint64 `json:"limited"` // not sent because of the rate limit
+	Received uint64 `json:"heard"`   // received about our outer packets
+	Ignored  uint64 `json:"ignored"` // received about packets that were not sent, or not plausible
+	Sent     uint64 `json:"sent"`    // sent to inner senders
+	Limited  uint64 `json:"limited"` // not sent because of the rate limit
 
-	HeardTypes ICMPTypes `json:"heard_types,omitzero"`
-	SentTypes  ICMPTypes `json:"sent_types,omitzero"`
+	ReceivedTypes ICMPTypes `json:"heard_types,omitzero"`
+	SentTypes     ICMPTypes `json:"sent_types,omitzero"`
 }
 
 // ICMPTypes counts errors by type. Types of ICMP and ICMPv6 with the same meaning are

@@ -144,8 +144,8 @@ func one() api.TunnelStatus {
 			In:        api.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"spoof": 1, "martian": 2}},
 			Out:       api.Traffic{Packets: 4, Bytes: 100},
 			Answered:  7,
-			Liveness:  api.Liveness{Sent: 40, Lost: 2, Missed: 1, RTT: 0.0123, Loss: 0.05, Heard: began.Add(time.Hour)},
-			LastError: &api.Trouble{At: began.Add(time.Minute), What: "\x1b[2Jnetwork is unreachable"},
+			Liveness:  api.Liveness{Sent: 40, Lost: 2, Missed: 1, RTT: 0.0123, Loss: 0.05, LastPacket: began.Add(time.Hour)},
+			LastError: &api.Fault{At: began.Add(time.Minute), What: "\x1b[2Jnetwork is unreachable"},
 			LastDown:  &api.Outage{From: began, Until: began.Add(70 * time.Second), Why: "5 probes were lost"},
 		}}
 }

@@ -24,7 +24,7 @@ func report(s api.Status, now time.Time) [][]cell {
 	if len(s.Stray.Drops) > 0 {
 		r.line(cell{"packets of no tunnel", none})
 		r.drops("in", s.Stray)
-		r.strangers(s.Strangers)
+		r.unknownSources(s.UnknownSources)
 	}
 	return r.lines
 }
@@ -114,8 +114,8 @@ func (r *reporter) liveness(l api.Liveness) {
 	if l.Sent > 0 {
 		facts = append(facts, probes(l))
 	}
-	if !l.Heard.IsZero() {
-		facts = append(facts, "last packet "+r.since(l.Heard)+" ago")
+	if !l.LastPacket.IsZero() {
+		facts = append(facts, "last packet "+r.since(l.LastPacket)+" ago")
 	}
 	if len(facts) > 0 {
 		r.field("liveness", "%s", strings.Join(facts, ", "))
@@ -157,8 +157,8 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 	}
 	r.line()
 	r.line(cell{"gateway", bold})
-	half := func(name string, s api.HalfState, detail, what string) {
-		look := map[api.HalfState]style{api.HalfActive: green, api.HalfWaiting: yellow, api.HalfFailed: red}[s]
+	half := func(name string, s api.GatewayState, detail, what string) {
+		look := map[api.GatewayState]style{api.GatewayActive: green, api.GatewayWaiting: yellow, api.GatewayFailed: red}[s]
 		r.line(cell{fmt.Sprintf("  %-10s ", name), faint}, cell{string(s), look}, cell{plain(": " + what), none})
 		if detail != "" {
 			r.field("", "because %s", detail)
@@ -186,8 +186,8 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 	}
 }
 
-// strangers shows the latest outer source addresses that belong to no peer.
-func (r *reporter) strangers(all []api.Stranger) {
+// unknownSources shows the latest outer source addresses that belong to no peer.
+func (r *reporter) unknownSources(all []api.UnknownSource) {
 	const most = 3
 	var list []string
 	for _, s := range all[:min(len(all), most)] {
@@ -203,11 +203,11 @@ func (r *reporter) exceptions(p api.PeerStatus) {
 	if errors := icmpErrors(p.ICMP); len(errors) > 0 {
 		r.field("ICMP", "errors: %s", strings.Join(errors, ", "))
 	}
-	if p.OddECN > 0 {
-		r.field("ECN", "%d packets with an invalid combination of inner and outer fields", p.OddECN)
+	if p.InvalidECN > 0 {
+		r.field("ECN", "%d packets with an invalid combination of inner and outer fields", p.InvalidECN)
 	}
-	if p.IDWraps > 0 {
-		r.field("fragments", "IPv4 identifications repeated %d times too soon", p.IDWraps)
+	if p.IDRepeats > 0 {
+		r.field("fragments", "IPv4 identifications repeated %d times too soon", p.IDRepeats)
 	}
 	if p.Answered > 0 {
 		r.field("answered", "%d echo requests and keepalives of the peer", p.Answered)
@@ -220,7 +220,7 @@ func icmpErrors(i api.ICMP) (list []string) {
 		n    uint64
 		what string
 	}{
-		{i.Heard, "received about our packets"},
+		{i.Received, "received about our packets"},
 		{i.Ignored, "received and ignored"},
 		{i.Sent, "sent to inner senders"},
 		{i.Limited, "not sent because of the rate limit"},

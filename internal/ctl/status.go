@@ -58,6 +58,6 @@ func requestStatus(ctx context.Context, c *client.Client, what string) (api.Stat
 		return s, fmt.Errorf("tunnel %s has no peer %q: sixfourctl status %s shows its peers", tunnel, peer, tunnel)
 	}
 	t.PeerStatus, t.Peers = t.Peers[i], nil
-	s.Stray, s.Strangers, s.Gateway = api.Traffic{}, nil, nil
+	s.Stray, s.UnknownSources, s.Gateway = api.Traffic{}, nil, nil
 	return s, nil
 }

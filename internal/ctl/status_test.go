@@ -168,12 +168,12 @@ func TestStatusWithoutPermission(t *testing.T) {
 func TestReportGateway(t *testing.T) {
 	s := api.Status{
 		Gateway: &api.GatewayStatus{
-			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.HalfActive, IPv4: true, Bypass: []string{"198.51.100.0/24"}},
-			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.HalfWaiting, Detail: "there is no interface ppp0", Missing: []string{"ppp0"}},
+			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.GatewayActive, IPv4: true, Bypass: []string{"198.51.100.0/24"}},
+			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.GatewayWaiting, Detail: "there is no interface ppp0", Missing: []string{"ppp0"}},
 			Advice:       []string{"turn it on"},
 		},
-		Stray:     api.Traffic{Drops: map[string]uint64{"foreign_source": 5}},
-		Strangers: []api.Stranger{{From: "192.0.2.1", To: "203.0.113.10", Protocol: 41, Last: began}},
+		Stray:          api.Traffic{Drops: map[string]uint64{"foreign_source": 5}},
+		UnknownSources: []api.UnknownSource{{From: "192.0.2.1", To: "203.0.113.10", Protocol: 41, Last: began}},
 	}
 	want := `
 gateway

@@ -50,11 +50,11 @@ func (s *Strangers) note(pkt []byte, now time.Time) {
 }
 
 // List returns what status shows, the most recent first.
-func (s *Strangers) List() (all []api.Stranger) {
+func (s *Strangers) List() (all []api.UnknownSource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range slices.Backward(s.all) {
-		all = append(all, api.Stranger{From: one.from.String(), To: one.to.String(), Protocol: int(one.protocol), Last: time.Now().Add(-time.Since(one.last))})
+		all = append(all, api.UnknownSource{From: one.from.String(), To: one.to.String(), Protocol: int(one.protocol), Last: time.Now().Add(-time.Since(one.last))})
 	}
 	return all
 }

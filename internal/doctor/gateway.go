@@ -65,11 +65,11 @@ func checkDefaultRoute(_ context.Context, g *gateway) finding.Finding {
 		return finding.Skipped("no daemon runs")
 	case d == nil || d.DefaultRoute == nil:
 		return finding.Failed("sixfourctl reload", "the file has default_route, but the daemon does not do it")
-	case d.DefaultRoute.State == api.HalfFailed:
+	case d.DefaultRoute.State == api.GatewayFailed:
 		return finding.Failed("journalctl -u sixfourd", "the daemon says: %s", d.DefaultRoute.Detail)
-	case d.DefaultRoute.State == api.HalfWaiting && len(g.failed) > 0:
+	case d.DefaultRoute.State == api.GatewayWaiting && len(g.failed) > 0:
 		return finding.Skipped("the daemon says: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
-	case d.DefaultRoute.State == api.HalfWaiting:
+	case d.DefaultRoute.State == api.GatewayWaiting:
 		return finding.Failed("sixfourctl watch (it goes on by itself)", "the daemon says: %s", d.DefaultRoute.Detail)
 	}
 	return finding.Passed("everything without another route goes into %s", g.cfg.DefaultRoute)
@@ -84,7 +84,7 @@ func checkMasquerade(_ context.Context, g *gateway) finding.Finding {
 		return finding.Skipped("no daemon runs")
 	case s == nil || s.Masquerade == nil:
 		return finding.Failed("sixfourctl reload", "the file has masquerade, but the daemon does not do it")
-	case s.Masquerade.State != api.HalfActive:
+	case s.Masquerade.State != api.GatewayActive:
 		return finding.Failed(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon says: %s", s.Masquerade.Detail)
 	}
 	if up := g.uplink(); !slices.Contains(g.cfg.Masquerade, up) && up != unknownUplink {
@@ -149,7 +149,7 @@ func (g *gateway) checkInternet(ctx context.Context, version int) finding.Findin
 		}
 		return g.pingFromServer(ctx, target)
 	}
-	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != api.HalfActive {
+	if d := g.status; d == nil || d.DefaultRoute == nil || d.DefaultRoute.State != api.GatewayActive {
 		return finding.Skipped("the default route does not lead into %s", g.cfg.DefaultRoute)
 	}
 	return g.pingFromClient(ctx, target)

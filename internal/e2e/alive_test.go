@@ -94,7 +94,7 @@ func TestDeadPeer(t *testing.T) {
 			if k.over%20 == 4 { // a ping of the outer address may have been the first to be answered
 				b.keptAlive(t)
 			}
-			if s.Liveness.RTT <= 0 || s.Liveness.Sent == 0 || s.Liveness.Heard.IsZero() {
+			if s.Liveness.RTT <= 0 || s.Liveness.Sent == 0 || s.Liveness.LastPacket.IsZero() {
 				t.Errorf("%+v", s.Liveness)
 			}
 			if k.over%20 == 0 {
@@ -277,7 +277,7 @@ func TestSilentPeer(t *testing.T) {
 	for range 3 { // the first is enough
 		send()
 		s := a.phase(t, api.Up)
-		if s.Liveness.RTT != 0 || s.Liveness.Heard.IsZero() {
+		if s.Liveness.RTT != 0 || s.Liveness.LastPacket.IsZero() {
 			t.Errorf("%+v", s.Liveness)
 		}
 		a.phase(t, api.Suspect)

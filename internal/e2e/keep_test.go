@@ -34,7 +34,7 @@ func TestReloadKeepsLife(t *testing.T) {
 			} {
 				a.mustReload(t, test.a+change+"\n")
 				_, s := a.status(t)
-				if s.State.Phase != api.Up || s.State.Since != before.State.Since || s.Liveness.Heard.IsZero() {
+				if s.State.Phase != api.Up || s.State.Since != before.State.Since || s.Liveness.LastPacket.IsZero() {
 					t.Errorf("%v: %+v %+v, before %+v", change, s.State, s.Liveness, before.State)
 				}
 			}

@@ -175,7 +175,7 @@ func TestPathMTULearnt(t *testing.T) {
 			if s.State.TunnelMTU != 1500-m.over {
 				t.Errorf("the interface's MTU is %d", s.State.TunnelMTU)
 			}
-			if s.ICMP.Heard == 0 || s.ICMP.Ignored != 0 || s.ICMP.Sent == 0 {
+			if s.ICMP.Received == 0 || s.ICMP.Ignored != 0 || s.ICMP.Sent == 0 {
 				t.Errorf("%+v", s.ICMP)
 			}
 		})

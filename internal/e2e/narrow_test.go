@@ -131,7 +131,7 @@ func TestNarrowDestination(t *testing.T) {
 				t.Errorf("the wide path: %+v, %v", res, err)
 			}
 			transfer(t, n.a, third, c.toC, 5<<20)
-			if _, s := a.status(t); s.State.PathMTU != 1500 || s.State.TunnelMTU != 1480 || s.ICMP.Heard == 0 {
+			if _, s := a.status(t); s.State.PathMTU != 1500 || s.State.TunnelMTU != 1480 || s.ICMP.Received == 0 {
 				t.Errorf("%+v, %+v", s.State, s.ICMP)
 			}
 		})

@@ -412,7 +412,7 @@ func (e *Engine) Sandboxed(s api.Sandbox) { e.about.sandbox.Store(&s) }
 func (e *Engine) Status() api.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.reloaded, Stray: e.Stray.Traffic(), Strangers: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gate.shown.Load()}
+	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.reloaded, Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gate.shown.Load()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

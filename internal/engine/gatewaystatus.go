@@ -19,27 +19,27 @@ func newGatewayStatus(cfg *config.Gateway, w gateway.Wanted, done gateway.Done, 
 		err = nil
 	}
 	if cfg.DefaultRoute != "" {
-		d := &api.DefaultRouteStatus{Tunnel: cfg.DefaultRoute, State: api.HalfActive, IPv4: cfg.IPv4, IPv6: cfg.IPv6}
+		d := &api.DefaultRouteStatus{Tunnel: cfg.DefaultRoute, State: api.GatewayActive, IPv4: cfg.IPv4, IPv6: cfg.IPv6}
 		for _, p := range cfg.Bypass {
 			d.Bypass = append(d.Bypass, p.String())
 		}
 		switch err := errors.Join(err, done.DefaultErr); {
 		case err != nil:
-			d.State, d.Detail = api.HalfFailed, oneLine(err)
+			d.State, d.Detail = api.GatewayFailed, oneLine(err)
 		case w.Default == nil:
-			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("tunnel %s cannot carry packets yet, so packets still take the old default route", cfg.DefaultRoute)
+			d.State, d.Detail = api.GatewayWaiting, fmt.Sprintf("tunnel %s cannot carry packets yet, so packets still take the old default route", cfg.DefaultRoute)
 		case w.Default.Index == 0:
-			d.State, d.Detail = api.HalfWaiting, fmt.Sprintf("there is no interface %s: packets to it are lost", cfg.DefaultRoute)
+			d.State, d.Detail = api.GatewayWaiting, fmt.Sprintf("there is no interface %s: packets to it are lost", cfg.DefaultRoute)
 		}
 		s.DefaultRoute = d
 	}
 	if len(cfg.Masquerade) > 0 {
-		m := &api.MasqueradeStatus{Interfaces: cfg.Masquerade, State: api.HalfActive, Missing: done.Missing}
+		m := &api.MasqueradeStatus{Interfaces: cfg.Masquerade, State: api.GatewayActive, Missing: done.Missing}
 		switch err := errors.Join(err, done.MasqueradeErr); {
 		case err != nil:
-			m.State, m.Detail = api.HalfFailed, oneLine(err)
+			m.State, m.Detail = api.GatewayFailed, oneLine(err)
 		case len(done.Missing) > 0:
-			m.State, m.Detail = api.HalfWaiting, "there is no interface "+strings.Join(done.Missing, ", ")
+			m.State, m.Detail = api.GatewayWaiting, "there is no interface "+strings.Join(done.Missing, ", ")
 		}
 		s.Masquerade = m
 	}

@@ -89,7 +89,7 @@ type report struct {
 	mu       sync.Mutex // guards the fields below
 	state    api.State
 	liveness api.Liveness
-	trouble  api.Trouble
+	trouble  api.Fault
 	outage   api.Outage
 	wasUp    bool // up at some time since leaveDead last checked
 }

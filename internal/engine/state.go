@@ -147,7 +147,7 @@ func (p *path) updateState(k *keeper) {
 		l.Sent, l.Lost = l.Sent+sent, l.Lost+lost
 	}
 	if at, ok := pl.life.LastPacket(); ok {
-		l.Heard = wall(k.begun.Add(at))
+		l.LastPacket = wall(k.begun.Add(at))
 	}
 	phase := map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}[state]
 	changed := p.setLife(l, phase, pl, k.since(time.Now()))
@@ -193,7 +193,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 	case api.Suspect, api.Down:
 		if p.state.Detail = p.silence(l, pl); deaf {
 			p.state.Detail = noAnswers
-			p.trouble = api.Trouble{At: time.Now(), What: noAnswers}
+			p.trouble = api.Fault{At: time.Now(), What: noAnswers}
 		}
 		text += ": " + p.state.Detail
 		if phase == api.Down {
@@ -228,15 +228,15 @@ const noAnswers = "packets come from it, but it no longer answers probes: our pa
 // silence returns why a peer is suspect or down. p.mu must be held.
 func (p *path) silence(l api.Liveness, pl *session) string {
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
-	if l.Heard.IsZero() {
+	if l.LastPacket.IsZero() {
 		why += ", and no packet was received"
 	} else {
-		why += fmt.Sprintf(", silent for %v", time.Since(l.Heard).Round(time.Second))
+		why += fmt.Sprintf(", silent for %v", time.Since(l.LastPacket).Round(time.Second))
 		if pl.proven.way == noWay {
 			why += ", and it has never answered one: only packets from it can show that it is up"
 		}
 	}
-	if p.trouble.What != "" && p.trouble.What != noAnswers && !p.trouble.At.Before(l.Heard) {
+	if p.trouble.What != "" && p.trouble.What != noAnswers && !p.trouble.At.Before(l.LastPacket) {
 		why += "; the last error: " + p.trouble.What
 	}
 	return why

@@ -68,17 +68,17 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 	s.In.Add(p.In)
 	s.Out.Add(p.Out)
 	s.Answered += p.Answered
-	s.ICMP.Heard += p.ICMP.Heard
+	s.ICMP.Received += p.ICMP.Received
 	s.ICMP.Ignored += p.ICMP.Ignored
-	s.ICMP.HeardTypes.Add(p.ICMP.HeardTypes)
+	s.ICMP.ReceivedTypes.Add(p.ICMP.ReceivedTypes)
 	s.Probes.Sent += p.Probes.Sent
 	s.Probes.Answered += p.Probes.Answered
-	s.OddECN += p.OddECN
-	s.IDWraps += p.IDWraps
+	s.InvalidECN += p.InvalidECN
+	s.IDRepeats += p.IDRepeats
 	s.Liveness.Sent += p.Liveness.Sent
 	s.Liveness.Lost += p.Liveness.Lost
-	if p.Liveness.Heard.After(s.Liveness.Heard) {
-		s.Liveness.Heard = p.Liveness.Heard
+	if p.Liveness.LastPacket.After(s.Liveness.LastPacket) {
+		s.Liveness.LastPacket = p.Liveness.LastPacket
 	}
 	if s.State.Phase != "" && p.State.Phase.Rank() <= s.State.Phase.Rank() {
 		return
@@ -91,16 +91,16 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 
 func (p *path) status() api.PeerStatus {
 	s := api.PeerStatus{
-		Peer:     p.cfg.Name,
-		In:       p.In.Traffic(),
-		Out:      p.Out.Traffic(),
-		Answered: p.Requests.Answered.Load(),
-		ICMP:     api.ICMP{HeardTypes: p.ICMP.Errors.Types(), Ignored: p.ICMP.Ignored.Load()},
-		Probes:   api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
-		OddECN:   p.Record.OddECN(),
-		IDWraps:  p.Record.Wraps(),
+		Peer:       p.cfg.Name,
+		In:         p.In.Traffic(),
+		Out:        p.Out.Traffic(),
+		Answered:   p.Requests.Answered.Load(),
+		ICMP:       api.ICMP{ReceivedTypes: p.ICMP.Errors.Types(), Ignored: p.ICMP.Ignored.Load()},
+		Probes:     api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
+		InvalidECN: p.Record.OddECN(),
+		IDRepeats:  p.Record.Wraps(),
 	}
-	s.ICMP.Heard = s.ICMP.HeardTypes.Total()
+	s.ICMP.Received = s.ICMP.ReceivedTypes.Total()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Liveness = p.state, p.liveness

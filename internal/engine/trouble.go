@@ -23,7 +23,7 @@ func (p *path) note(what string) {
 	now := time.Now()
 	p.mu.Lock()
 	news := what != p.trouble.What || now.Sub(p.trouble.At) > outdated
-	p.trouble = api.Trouble{At: now, What: what}
+	p.trouble = api.Fault{At: now, What: what}
 	p.mu.Unlock()
 	if news && p.t.troubles.Allow() {
 		p.event(api.EventError, what)
@@ -34,7 +34,7 @@ func (p *path) note(what string) {
 func (p *path) remember(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trouble = api.Trouble{At: time.Now(), What: what}
+	p.trouble = api.Fault{At: time.Now(), What: what}
 }
 
 // outdated is the time after which the same error is reported again.

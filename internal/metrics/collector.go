@@ -61,11 +61,11 @@ func (o sink) gateway(g *api.GatewayStatus) {
 		return
 	}
 	if d := g.DefaultRoute; d != nil {
-		o.add(defaultRoute, boolValue(d.State == api.HalfActive), d.Tunnel)
+		o.add(defaultRoute, boolValue(d.State == api.GatewayActive), d.Tunnel)
 	}
 	if m := g.Masquerade; m != nil {
 		for _, name := range m.Interfaces {
-			o.add(masquerading, boolValue(m.State != api.HalfFailed && !slices.Contains(m.Missing, name)), name)
+			o.add(masquerading, boolValue(m.State != api.GatewayFailed && !slices.Contains(m.Missing, name)), name)
 		}
 	}
 }
@@ -154,15 +154,15 @@ func less(t, other *api.Traffic) {
 func (o sink) peer(tunnel string, p *api.PeerStatus) {
 	o.traffic(tunnel, p.Peer, "in", &p.In)
 	o.traffic(tunnel, p.Peer, "out", &p.Out)
-	o.errors(tunnel, p.Peer, "in", &p.ICMP.HeardTypes)
+	o.errors(tunnel, p.Peer, "in", &p.ICMP.ReceivedTypes)
 	labels := up.pairs([]string{tunnel, p.Peer})
 	put := func(f *family, value float64) { o.ch <- &sample{f, value, labels} }
 	put(ignored, float64(p.ICMP.Ignored))
 	put(up, boolValue(p.State.Phase == api.Up || p.State.Phase == api.Suspect))
 	put(state, float64(number(p.State.Phase)))
 	put(since, seconds(p.State.Since))
-	if !p.Liveness.Heard.IsZero() {
-		put(lastHeard, seconds(p.Liveness.Heard))
+	if !p.Liveness.LastPacket.IsZero() {
+		put(lastHeard, seconds(p.Liveness.LastPacket))
 	}
 	if p.Liveness.RTT > 0 {
 		put(rtt, p.Liveness.RTT)
@@ -176,8 +176,8 @@ func (o sink) peer(tunnel string, p *api.PeerStatus) {
 	}
 	put(mtuSent, float64(p.Probes.Sent))
 	put(mtuAnswers, float64(p.Probes.Answered))
-	put(oddECN, float64(p.OddECN))
-	put(wraps, float64(p.IDWraps))
+	put(oddECN, float64(p.InvalidECN))
+	put(wraps, float64(p.IDRepeats))
 }
 
 // traffic sends the counters of one direction: carried packets and drops.

@@ -51,11 +51,11 @@ func busy() *still {
 		Answered: 5,
 		ICMP: api.ICMP{
 			Ignored: 7, Limited: 9,
-			HeardTypes: api.ICMPTypes{Unreachable: 1, TooBig: 2, TimeExceeded: 3, Parameter: 4, Other: 5},
-			SentTypes:  api.ICMPTypes{TooBig: 6},
+			ReceivedTypes: api.ICMPTypes{Unreachable: 1, TooBig: 2, TimeExceeded: 3, Parameter: 4, Other: 5},
+			SentTypes:     api.ICMPTypes{TooBig: 6},
 		},
-		Probes: api.Probes{Sent: 10, Answered: 11}, OddECN: 12, IDWraps: 13,
-		Liveness: api.Liveness{Sent: 14, Lost: 15, RTT: 0.016, Loss: 0.25, Heard: at},
+		Probes: api.Probes{Sent: 10, Answered: 11}, InvalidECN: 12, IDRepeats: 13,
+		Liveness: api.Liveness{Sent: 14, Lost: 15, RTT: 0.016, Loss: 0.25, LastPacket: at},
 	}
 	b, c := one, one
 	b.Peer, c.Peer = "b", odd
@@ -73,8 +73,8 @@ func busy() *still {
 		Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
 		Stray:   traffic(0, map[string]uint64{"foreign_source": 18}),
 		Gateway: &api.GatewayStatus{
-			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.HalfActive, IPv4: true},
-			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.HalfWaiting, Missing: []string{"ppp0"}},
+			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.GatewayActive, IPv4: true},
+			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.GatewayWaiting, Missing: []string{"ppp0"}},
 		},
 	}}
 }

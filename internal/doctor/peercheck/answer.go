@@ -157,8 +157,8 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 	if !sure && p.Status != nil && p.Status.State.Phase == api.Suspect {
 		return finding.Failed(mend, "it answers no question, and the daemon says: %s", p.Status.State.Detail)
 	}
-	if !sure && p.Status != nil && !p.Status.Liveness.Heard.IsZero() && time.Since(p.Status.Liveness.Heard) < heardLately {
-		return finding.Passed("it answers no question, but the daemon heard from it %v ago", time.Since(p.Status.Liveness.Heard).Round(time.Second))
+	if !sure && p.Status != nil && !p.Status.Liveness.LastPacket.IsZero() && time.Since(p.Status.Liveness.LastPacket) < heardLately {
+		return finding.Passed("it answers no question, but the daemon heard from it %v ago", time.Since(p.Status.Liveness.LastPacket).Round(time.Second))
 	}
 	if p.Tunnel.Mechanism() >= 0 && !sure {
 		return finding.Skipped("nothing that must answer here: %s", describePing(p, ping))
@@ -243,7 +243,7 @@ func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, o
 	if n == 0 && bypassesSockets(p) && p.Status != nil && now != nil {
 		n = int(now.In.Packets - p.Status.In.Packets)
 	}
-	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.Heard.After(time.Now().Add(-heardLately)) {
+	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.LastPacket.After(time.Now().Add(-heardLately)) {
 		return finding.Failed(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here: if nothing arrives there, a filter on the way, or its own, drops protocol %d from %v; if it does, look at its sixfourctl doctor",
 			p.Remote, p.Tunnel.Outer().Protocol(), daemonName(p), p.Tunnel.Outer().Protocol(), p.Local),
 			"packets come from %v, but it answers none of ours: they do not arrive there (one direction is cut), or its own rules drop them", p.Remote), true
@@ -285,11 +285,11 @@ var dropAdvice = []struct{ reason, means, mend string }{
 
 // unknownSource returns a source address that belongs to no peer and from which packets
 // of the tunnel's protocol have recently arrived.
-func unknownSource(p *subject.Peer) (s api.Stranger, ok bool) {
+func unknownSource(p *subject.Peer) (s api.UnknownSource, ok bool) {
 	if p.Tunnel.Host.Status == nil {
 		return s, false
 	}
-	for _, s := range p.Tunnel.Host.Status.Strangers {
+	for _, s := range p.Tunnel.Host.Status.UnknownSources {
 		if s.To == p.Local.String() && s.Protocol == int(p.Tunnel.Outer().Protocol()) && time.Since(s.Last) < strangerLately {
 			return s, true
 		}
