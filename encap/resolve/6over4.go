@@ -68,14 +68,24 @@ type sixOverFour struct {
 	// Used only by the methods of Agent.
 	learner
 	outbox
-	held      int          // bytes in queues
-	leaving   int          // those of them that are in the outbox
-	flushed   []*neighbour // neighbours whose packets are in the outbox
-	sending   []*neighbour // neighbours whose packets Next returned last
-	lost      int
+	waiting
+	inquiries
+	answers  bucket // of our answers to groups
+	solicits bucket // of our solicitations to groups
+}
+
+// waiting counts the packets that wait for neighbours.
+type waiting struct {
+	held    int          // bytes in queues
+	leaving int          // those of them that are in the outbox
+	flushed []*neighbour // neighbours whose packets are in the outbox
+	sending []*neighbour // neighbours whose packets Next returned last
+	lost    int          // packets given up since Next was called
+}
+
+// inquiries is the state of the solicitations of routers.
+type inquiries struct {
 	solicited int
-	answers   bucket    // of our answers to groups
-	solicits  bucket    // of our solicitations to groups
 	solicit   time.Time // do not solicit routers before this time
 }
 
