@@ -109,9 +109,6 @@ func (p *Plane) NewInbound(at Place, log *zap.Logger, rx transport.Receiver) *In
 	}
 }
 
-// close closes the receiver, which ends run.
-func (in *Inbound) close() error { return in.Rx.Close() }
-
 // sink returns the sink of a tunnel.
 func (in *Inbound) sink(t *Tunnel) *sink {
 	if t.ID >= len(in.sinks) {
