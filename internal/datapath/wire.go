@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sixfour/encap"
+	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/liveness"
@@ -45,10 +46,34 @@ type Hop struct {
 // host.
 func (w *Wire) Outer() *encap.Layer { return &w.Layers[len(w.Layers)-1] }
 
-// automatic reports whether outer destinations are derived from the packets.
-func (w *Wire) automatic() bool {
+// Automatic reports whether outer destinations are derived from the packets.
+func (w *Wire) Automatic() bool {
 	return slices.ContainsFunc(w.Layers, func(l encap.Layer) bool { return l.Resolver != nil })
 }
+
+// StackTo returns a stack for packets of our own on the wire of an automatic tunnel. The
+// given resolver, instead of the mechanism's own, decides on their outer destination.
+func (w *Wire) StackTo(r resolve.Resolver) (*encap.Stack, error) {
+	layers := slices.Clone(w.Layers)
+	for i := range layers {
+		if layers[i].Resolver != nil {
+			layers[i].Resolver = r
+		}
+	}
+	return encap.New(layers, w.MTU, w.Options, nil, w.Path.Record)
+}
+
+// StaticHop is a static next hop: a resolver that always returns the same outer address.
+type StaticHop struct{ Endpoint resolve.Endpoint }
+
+// To returns the outer address.
+func (h *StaticHop) To([]byte) (resolve.Endpoint, drop.Reason) { return h.Endpoint, drop.None }
+
+// From accepts no packet: a static next hop is only for sending.
+func (h *StaticHop) From(_, _ resolve.Endpoint, _ []byte) drop.Reason { return drop.ForeignSource }
+
+// CarriesIPv4 says that packets of both IP versions have this next hop.
+func (h *StaticHop) CarriesIPv4() {}
 
 // Is reports whether a wire, which may be nil, has the given layers and first-hop MTU.
 func (w *Wire) Is(layers []encap.Layer, hop encap.PathMTU) bool {

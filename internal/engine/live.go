@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sixfour/internal/liveness"
+	"sixfour/internal/probing"
 	"sixfour/internal/recovery"
 )
 
@@ -32,14 +33,10 @@ type keeper struct {
 	changed func() // called when packets must use another address
 }
 
-// probeAnswer is an answer to a liveness probe.
+// probeAnswer is an answer to a liveness probe of a path.
 type probeAnswer struct {
-	p      *path
-	by     way
-	seq    uint16
-	target uint16
-	pair   int
-	at     time.Time
+	p *path
+	probing.LivenessAnswer
 }
 
 // Limits of probes per second: each of a hub's hundred thousand peers can be probed every
@@ -110,20 +107,19 @@ func (k *keeper) handleAnswers(s probeAnswer) {
 // handleAnswer handles an answer. An answer to a probe from before the last restart says nothing
 // of the present path.
 func (k *keeper) handleAnswer(s probeAnswer) {
-	if int(s.target) >= len(s.p.sessions) || !s.p.sessions[s.target].life.Recent(s.seq) {
+	if int(s.Session) >= len(s.p.sessions) || !s.p.sessions[s.Session].life.Recent(s.Seq) {
 		return
 	}
-	pl := s.p.sessions[s.target]
-	now := k.since(s.at)
+	pl := s.p.sessions[s.Session]
+	now := k.since(s.At)
 	only := pl.onlyHost(now)
-	if pl.proven.improve(s.by, s.pair, pl.target.between) {
-		proven := pl.proven
-		s.p.proven.Store(&proven)
+	if pl.proven.Improve(s.Way, s.Pair, pl.target.between) {
+		s.p.echo.SetProof(pl.proven)
 	}
-	if s.by < wayOutside {
+	if s.Way < probing.Outside {
 		pl.inside = now
 	}
-	if pl.life.Answer(s.seq, now) {
+	if pl.life.Answer(s.Seq, now) {
 		pl.seen = s.p.In.Packets.Load() // the answer may be counted there
 		k.update(pl)
 	} else if only {
@@ -191,17 +187,17 @@ func (k *keeper) renew(p *path, now time.Duration) {
 			if pl.target.set != t.set {
 				pl.life.Set(t.set, now)
 			}
-			if !slices.Equal(pl.target.between, t.between) && pl.proven.way == wayBetween {
-				pl.proven = unproven
-				p.proven.Store(nil)
+			if !slices.Equal(pl.target.between, t.between) && pl.proven.Way == probing.Between {
+				pl.proven = probing.Unproven
+				p.echo.SetProof(probing.Unproven)
 			}
 			pl.target = t
 			continue
 		default:
 			pl.life.Restart(t.set, now)
 		}
-		pl.target, pl.proven, pl.tries = t, unproven, 0
-		p.proven.Store(nil)
+		pl.target, pl.proven, pl.tries = t, probing.Unproven, 0
+		p.echo.SetProof(probing.Unproven)
 		pl.arrivals(now)
 		pl.inside = never
 		if pl.place < 0 {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,6 +21,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/events"
 	"sixfour/internal/liveness"
+	"sixfour/internal/probing"
 	"sixfour/transport"
 )
 
@@ -42,7 +42,7 @@ func (s *echoing) SendOne(pkt []byte) error {
 	if !s.p.echo.IsReply(m, icmp.EchoReply4) {
 		return errors.New("not a probe")
 	}
-	s.p.PassReply(m)
+	s.p.echo.PassReply(m)
 	return nil
 }
 
@@ -206,33 +206,16 @@ func TestDeafUnderLoad(t *testing.T) {
 	}
 }
 
-// Answers to no question, or to another's, change nothing.
-func FuzzHeardAnswer(f *testing.F) {
+// Answers from an unknown session, or to a probe that was not sent, change nothing.
+func TestForeignAnswers(t *testing.T) {
 	k := newKeeper(func() {})
-	tun := tunnelOf(config.Tunnel{})
-	tun.keeper = k
-	p := tun.only
-	good := make([]byte, askLen)
-	binary.BigEndian.PutUint16(good[4:], p.echo.ID)
-	copy(good[8:], p.echo.Cookie[:])
-	for _, k := range []kind{kindPathMTU, kindAsked, kindLife, kindLife + kind(wayOutside), kindLife + kind(noWay), 255} {
-		good[kindAt] = byte(k)
-		f.Add(append([]byte(nil), good...), []byte{0x45})
+	p := tunnelOf(config.Tunnel{}).only
+	for _, a := range []probing.LivenessAnswer{{}, {Session: 7}, {Way: probing.Outside, Seq: 9}} {
+		k.handleAnswer(probeAnswer{p, a})
 	}
-	f.Fuzz(func(t *testing.T, m, pkt []byte) {
-		if len(m) >= kindAt {
-			p.PassReply(m)
-		}
-		p.Returned(pkt)
-		select {
-		case s := <-k.answers:
-			if s.by >= noWay {
-				t.Errorf("way %d", s.by)
-			}
-			k.handleAnswer(s)
-		default:
-		}
-	})
+	if len(k.due) > 0 || p.echo.Proof() != probing.Unproven {
+		t.Errorf("%d sessions, %+v", len(k.due), p.echo.Proof())
+	}
 }
 
 // When all targets of a peer change, the schedule remains a heap: what is due first is done

@@ -14,6 +14,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/probing"
 )
 
 // path is one way to a peer. That of an automatic tunnel stands for the ways to all its
@@ -28,10 +29,9 @@ type path struct {
 	listening atomic.Bool // a receiver is open for packets from the peer
 	registration
 	observed
-	echo *echo
+	echo *probing.Echo
 	searched
 	checked
-	asked asked
 	report
 }
 
@@ -76,12 +76,10 @@ type searched struct {
 
 // checked is what the keeper shares with others about a path.
 type checked struct {
-	packetArrived atomic.Bool           // a packet arrived: the keeper must check
-	doubted       atomic.Bool           // an error reported that the peer cannot be reached
-	marked        atomic.Bool           // the keeper will check the path
-	sessions      []*session            // owned by the keeper
-	proven        atomic.Pointer[proof] // how probes were answered; nil: none was
-	expected      atomic.Int64          // probes of whether it is up that may still be answered
+	packetArrived atomic.Bool // a packet arrived: the keeper must check
+	doubted       atomic.Bool // an error reported that the peer cannot be reached
+	marked        atomic.Bool // the keeper will check the path
+	sessions      []*session  // owned by the keeper
 }
 
 // report is the state of a path for status, events and the log.
@@ -95,8 +93,10 @@ type report struct {
 }
 
 func newPath(t *tunnel, cfg *config.Peer) *path {
-	p := &path{t: t, cfg: *cfg, echo: newEcho()}
-	p.Path = &datapath.Path{Tunnel: t.Tunnel, Record: encap.NewRecord(), Owner: p, Probes: p}
+	p := &path{t: t, cfg: *cfg}
+	p.Path = &datapath.Path{Tunnel: t.Tunnel, Record: encap.NewRecord(), Owner: p}
+	p.echo = probing.New(p.Path, p)
+	p.Probes = p.echo
 	p.Peer = &datapath.Peer{Paths: []*datapath.Path{p.Path}}
 	p.reports = rate.NewLimiter(reportsPerSecond, reportsPerSecond)
 	p.state = api.State{Phase: api.Starting, Since: time.Now()}

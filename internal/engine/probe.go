@@ -38,7 +38,7 @@ type prober struct {
 
 	// Used by the goroutine only.
 	paths    []*path // watched peers
-	searches map[*path]*probing
+	searches map[*path]*search
 	seen     map[*path]uint64 // large packets already counted
 	checks   allowance        // bytes allowed for checking unproven reports
 }
@@ -67,8 +67,8 @@ type mtuUpdate struct {
 	applied   chan struct{} // closed when the path has been updated
 }
 
-// probing is the state of the path MTU search of one peer.
-type probing struct {
+// search is the state of the path MTU search of one peer.
+type search struct {
 	*pathmtu.Path
 	layers  []encap.Layer // of the path that is searched
 	link    encap.PathMTU
@@ -84,7 +84,7 @@ const owedMost = 16
 
 // traffic returns how many of n large packets were more than answers to the peer's
 // probes. If answers counted as traffic, two ends would keep each other probing forever.
-func (pr *probing) traffic(n int, asked uint64) int {
+func (pr *search) traffic(n int, asked uint64) int {
 	pr.owed = min(pr.owed+int(min(asked-pr.asked, owedMost)), owedMost)
 	pr.asked = asked
 	answers := min(n, pr.owed)
@@ -98,7 +98,7 @@ func newProber() *prober {
 		reports:  make(chan tooBig, 64),
 		answers:  make(chan answer, 256),
 		updates:  make(chan mtuUpdate),
-		searches: make(map[*path]*probing),
+		searches: make(map[*path]*search),
 		seen:     make(map[*path]uint64),
 		checks:   newAllowance(time.Now()),
 	}
@@ -171,7 +171,7 @@ func (p *prober) tooBig(of *path, mtu encap.PathMTU, inner []byte, size int) {
 		return
 	}
 	select {
-	case p.reports <- tooBig{of, mtu, bytes.Clone(inner), of.echo.proves(inner), size}:
+	case p.reports <- tooBig{of, mtu, bytes.Clone(inner), of.echo.Proves(inner), size}:
 	default:
 	}
 }
@@ -263,7 +263,7 @@ func (p *path) learns(wire *datapath.Wire) bool {
 
 // isAbout reports whether a path has the layers, first hop and options that are being
 // searched.
-func (pr *probing) isAbout(p *datapath.Wire) bool {
+func (pr *search) isAbout(p *datapath.Wire) bool {
 	return pr != nil && p.Is(pr.layers, pr.link) && p.Options == pr.options
 }
 
@@ -302,7 +302,9 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 		var probes []pathmtu.Packet
 		probes, pr.again = pr.Next(now)
 		for _, q := range probes {
-			path.probe(pr, q)
+			if wire := path.Wire.Load(); wire.Is(pr.layers, pr.link) {
+				path.echo.SendMTUProbe(wire, pr.stack, q.Size, q.Seq)
+			}
 			if pr.Checking() {
 				p.checks.spend(q.Size)
 			}
@@ -318,7 +320,7 @@ func (p *prober) step(ctx context.Context) (next time.Time) {
 
 // probing returns the state for a peer's present path, or nil if it has no path or its
 // MTU is not to be learnt.
-func (p *prober) probing(path *path, now time.Time) *probing {
+func (p *prober) probing(path *path, now time.Time) *search {
 	wire, pr := path.Wire.Load(), p.searches[path]
 	if wire == nil || !path.learns(wire) {
 		return nil
@@ -333,7 +335,7 @@ func (p *prober) probing(path *path, now time.Time) *probing {
 		path.log().Error("path MTU", zap.Error(err))
 		return nil
 	}
-	pr = &probing{Path: pathmtu.New(int(wire.Hop.MTU)), layers: wire.Layers, link: wire.Hop.MTU, options: wire.Options, stack: stack, again: now, asked: path.Requests.Large.Load()}
+	pr = &search{Path: pathmtu.New(int(wire.Hop.MTU)), layers: wire.Layers, link: wire.Hop.MTU, options: wire.Options, stack: stack, again: now, asked: path.Requests.Large.Load()}
 	p.searches[path] = pr
 	return pr
 }
@@ -360,7 +362,7 @@ func (p *prober) handleReport(ctx context.Context, r tooBig) {
 	pr.again = now
 	p.report(ctx, r.p, pr)
 	// Tell the sender now if possible: otherwise when it sends again.
-	if !believed || r.inner == nil || r.p.echo.sent(r.inner) {
+	if !believed || r.inner == nil || r.p.echo.Sent(r.inner) {
 		return
 	}
 	if wire := r.p.Wire.Load(); wire != nil && wire.MTU == r.mtu {
@@ -372,7 +374,7 @@ func (p *prober) handleReport(ctx context.Context, r tooBig) {
 }
 
 // report reports a new MTU to the control loop, and waits until the path has it.
-func (p *prober) report(ctx context.Context, path *path, pr *probing) {
+func (p *prober) report(ctx context.Context, path *path, pr *search) {
 	mtu, by := pr.MTU()
 	wire := path.Wire.Load()
 	if wire == nil || !pr.isAbout(wire) || int(wire.MTU) == mtu && wire.By == by {

@@ -14,7 +14,7 @@ func TestAnswersAreTakenAtOnce(t *testing.T) {
 	var peers []*path
 	for range cap(p.answers) {
 		one := newPath(tunnelOf(config.Tunnel{Hub: true}), new(config.Peer))
-		p.searches[one] = &probing{Path: pathmtu.New(1500)}
+		p.searches[one] = &search{Path: pathmtu.New(1500)}
 		peers = append(peers, one)
 		p.answers <- answer{p: one}
 	}
@@ -32,7 +32,7 @@ func TestAnswersAreTakenAtOnce(t *testing.T) {
 // Answers to the far end's probes are no traffic: otherwise two ends would keep each other
 // probing forever.
 func TestAnswersAreNoTraffic(t *testing.T) {
-	var pr probing
+	var pr search
 	for i, c := range []struct {
 		large   int
 		asked   uint64

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -9,12 +8,10 @@ import (
 	"time"
 
 	"sixfour/encap"
-	"sixfour/encap/drop"
-	"sixfour/encap/header"
-	"sixfour/encap/icmp"
 	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probe"
+	"sixfour/internal/probing"
 )
 
 // session is a liveness session with a peer, or with a relay or router of an automatic
@@ -25,7 +22,7 @@ type session struct {
 	target target
 	life   *liveness.Session
 	seen   uint64        // packets from the peer counted so far
-	proven proof         // the best way in which probes were answered
+	proven probing.Proof // the best way in which probes were answered
 	tries  int           // probes sent to the present target
 	inside time.Duration // when the last packet came through the tunnel, in the keeper's time
 	place  int           // index in the schedule; -1: not in it
@@ -105,35 +102,35 @@ const never time.Duration = math.MinInt64 / 2
 // onlyHost reports whether lately only the peer's host has answered, which does not show
 // that the tunnel works.
 func (pl *session) onlyHost(now time.Duration) bool {
-	return pl.target.layers != nil && pl.proven.way == wayOutside && now-pl.inside > 2*pl.target.set.Every
+	return pl.target.layers != nil && pl.proven.Way == probing.Outside && now-pl.inside > 2*pl.target.set.Every
 }
 
 // ways returns the ways of probing that apply, the best first.
-func (pl *session) ways(wire *datapath.Wire) []way {
+func (pl *session) ways(wire *datapath.Wire) []probing.Way {
 	l := wire.Outer()
 	if pl.target.layers == nil {
 		if pl.target.self.IsValid() {
-			return []way{waySelf, wayOutside}
+			return []probing.Way{probing.Self, probing.Outside}
 		}
-		return []way{wayOutside}
+		return []probing.Way{probing.Outside}
 	}
-	var ways []way
+	var ways []probing.Way
 	if _, ok := l.Kind.Framing().(encap.Keepaliver); ok && len(wire.Layers) == 1 {
-		ways = append(ways, wayKeepalive)
+		ways = append(ways, probing.Keepalive)
 	}
 	if len(pl.target.between) > 0 {
-		ways = append(ways, wayBetween)
+		ways = append(ways, probing.Between)
 	}
 	_, remote, inside := probe.Ends(wire.Layers)
 	switch {
 	case !inside:
-		return append(ways, wayOutside)
-	case pl.tries == 0 && pl.proven.way == noWay: // nearly every peer answers it
-		return []way{wayInside}
+		return append(ways, probing.Outside)
+	case pl.tries == 0 && pl.proven.Way == probing.NoWay: // nearly every peer answers it
+		return []probing.Way{probing.Inside}
 	case remote.IsLinkLocalUnicast():
-		ways = append(ways, wayAllNodes)
+		ways = append(ways, probing.AllNodes)
 	}
-	return append([]way{wayInside}, ways...)
+	return append([]probing.Way{probing.Inside}, ways...)
 }
 
 // probe sends a probe in every way that may be answered, but in none worse than the
@@ -145,19 +142,19 @@ func (pl *session) probe(seq uint16) {
 	}
 	pl.resetMethod()
 	for _, w := range pl.ways(wire) {
-		if w > pl.proven.way {
+		if w > pl.proven.Way {
 			break
 		}
-		q := question{way: w, kind: kindLife + kind(w), seq: seq, index: pl.index, local: pl.target.local, remote: pl.target.remote, self: pl.target.self, stack: wire.Stack}
-		if w != wayBetween {
+		q := probing.Request{Way: w, Seq: seq, Session: pl.index, Local: pl.target.local, Remote: pl.target.remote, Self: pl.target.self, Stack: wire.Stack}
+		if w != probing.Between {
 			pl.ask(wire, q)
 			continue
 		}
 		for i, pair := range pl.target.between {
-			if pl.proven.way == wayBetween && i != pl.proven.pair {
+			if pl.proven.Way == probing.Between && i != pl.proven.Pair {
 				continue
 			}
-			q.between, q.pair = pair, uint8(i)
+			q.Between, q.Pair = pair, uint8(i)
 			pl.ask(wire, q)
 		}
 	}
@@ -167,73 +164,28 @@ func (pl *session) probe(seq uint16) {
 // resetMethod makes the next probe go in every way through the tunnel, when the peer does not
 // answer any more in the one in which it did: another system may have its address by now.
 func (pl *session) resetMethod() {
-	if _, missed := pl.life.State(); missed >= pl.target.set.After && pl.proven.way < waySelf {
-		pl.proven = proof{way: waySelf}
-		pl.p.proven.Store(nil)
+	if _, missed := pl.life.State(); missed >= pl.target.set.After && pl.proven.Way < probing.Self {
+		pl.proven = probing.Proof{Way: probing.Self}
+		pl.p.echo.SetProof(probing.Unproven)
 	}
 }
 
 // ask sends one packet of a probe.
-func (pl *session) ask(wire *datapath.Wire, q question) {
-	pl.p.expected.Add(1) // before an answer can arrive
-	if err := pl.p.put(wire, q); err != nil {
-		pl.p.expected.Add(-1)
+func (pl *session) ask(wire *datapath.Wire, q probing.Request) {
+	if err := pl.p.echo.SendLiveness(wire, q); err != nil {
 		pl.p.SendFailed(err)
 		pl.life.SendFailed()
 	}
 }
 
-// Returned reports whether a packet that no tunnel may carry is a probe of ours that the
-// far end returned. If so, it passes the answer on.
-func (p *path) Returned(pkt []byte) bool {
-	wire := p.Wire.Load()
-	if wire == nil || !p.isWatched(wire) {
-		return false
-	}
-	outer, r := header.ParseReceived(pkt, header.Version(pkt))
-	if r != drop.None {
-		return false
-	}
-	var protocol byte
-	var payload []byte
-	if header.Version(outer) == 6 {
-		ip := header.IPv6(outer)
-		protocol, payload = ip.NextHeader(), ip.Payload()
-	} else {
-		ip := header.IPv4(outer)
-		protocol, payload = ip.Protocol(), ip.Payload()
-	}
-	answer, ok := wire.Outer().Kind.OpenKeepalive(protocol, payload)
-	switch {
-	case ok:
-		if !p.echo.IsReply(answer, 0) {
-			return false
-		}
-		p.PassReply(answer)
-		return true
-	case protocol == header.ProtoIPv6 && p.t.automatic():
-		inner, r := header.ParseIPv6(payload)
-		if r != drop.None || inner.NextHeader() != header.ICMPv6 || !p.echo.IsReply(inner.Payload(), icmp.EchoRequest6) {
-			return false
-		}
-		p.PassReply(inner.Payload())
-		return true
-	}
-	return false
-}
-
 // answer passes an answer to a probe to the keeper. It never blocks. Any goroutine may
 // call it.
-func (k *keeper) answer(p *path, w kind, seq uint16, m []byte) {
-	if k == nil || len(m) < askLen || w >= kind(noWay) {
-		return
-	}
-	if p.expected.Add(-1) < 0 { // a peer that repeats its answers must not crowd out others
-		p.expected.Add(1)
+func (k *keeper) answer(p *path, a probing.LivenessAnswer) {
+	if k == nil {
 		return
 	}
 	select {
-	case k.answers <- probeAnswer{p, way(w), seq, binary.BigEndian.Uint16(m[indexAt:]), int(m[pairAt]), time.Now()}:
+	case k.answers <- probeAnswer{p, a}:
 	default: // more than were asked for: drop it
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/api"
 	"sixfour/internal/configfile"
 	"sixfour/internal/netcfg"
 )
@@ -42,7 +43,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	if p.Wire.Load() != nil || tun.senders.Len() > 0 {
 		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), tun.senders.Len())
 	}
-	if err := (&asking{p: p}).renew(); !errors.Is(err, errRemoved) {
+	if err := p.echo.Ping(t.Context(), p, api.PingRequest{Peer: "gone0"}, nil); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)
 	}
 	if s, err := tun.Reply.Sender(4); s != nil || !errors.Is(err, net.ErrClosed) {

@@ -36,13 +36,6 @@ type speaker struct {
 	drops datapath.Drops
 }
 
-// staticHop is a static next hop: a resolver that always returns the same outer address.
-type staticHop struct{ to resolve.Endpoint }
-
-func (t *staticHop) To([]byte) (resolve.Endpoint, drop.Reason)        { return t.to, drop.None }
-func (t *staticHop) From(_, _ resolve.Endpoint, _ []byte) drop.Reason { return drop.ForeignSource }
-func (t *staticHop) CarriesIPv4()                                     {}
-
 // runAgent stops the speaker of a peer's former resolver, and starts one for the resolver of
 // the registered path if it needs one. It must not start before packets are received: the
 // first answers would be lost, and the requests would be repeated only after seconds.
@@ -151,10 +144,8 @@ func (s *speaker) due() (send []resolve.Message, again time.Time) {
 
 // send sends each message to its outer address.
 func (s *speaker) send(wire *datapath.Wire, scratch []byte, send []resolve.Message) {
-	to := new(staticHop)
-	layers := append([]encap.Layer(nil), wire.Layers...)
-	layers[s.p.t.mech.layer].Resolver = to
-	stack, err := encap.New(layers, wire.MTU, wire.Options, nil, s.p.Record)
+	to := new(datapath.StaticHop)
+	stack, err := wire.StackTo(to)
 	if err != nil { // cannot happen: the path has a stack of the same layers
 		s.p.t.Log.Error("neighbour discovery", zap.Error(err))
 		return
@@ -162,7 +153,7 @@ func (s *speaker) send(wire *datapath.Wire, scratch []byte, send []resolve.Messa
 	now := s.p.t.Captures.Now()
 	defer now.End()
 	for _, m := range send {
-		to.to = m.To
+		to.Endpoint = m.To
 		n := copy(scratch[encap.Headroom:], m.Bytes)
 		encapsulate := stack.Encapsulate
 		if m.Raw {

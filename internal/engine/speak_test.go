@@ -13,13 +13,14 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 
 	"golang.org/x/time/rate"
 )
 
 // gossip is a resolver that learns something new each time.
 type gossip struct {
-	staticHop
+	datapath.StaticHop
 	heard int
 }
 

@@ -11,6 +11,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
+	"sixfour/internal/probing"
 )
 
 // setState sets a phase without a path, and logs it if it is new.
@@ -232,7 +233,7 @@ func (p *path) silence(l api.Liveness, pl *session) string {
 		why += ", and no packet was received"
 	} else {
 		why += fmt.Sprintf(", silent for %v", time.Since(l.LastPacket).Round(time.Second))
-		if pl.proven.way == noWay {
+		if pl.proven.Way == probing.NoWay {
 			why += ", and it has never answered one: only packets from it can show that it is up"
 		}
 	}

@@ -90,13 +90,14 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 }
 
 func (p *path) status() api.PeerStatus {
+	probes, answered := p.echo.Counts()
 	s := api.PeerStatus{
 		Peer:       p.cfg.Name,
 		In:         p.In.Traffic(),
 		Out:        p.Out.Traffic(),
 		Answered:   p.Requests.Answered.Load(),
 		ICMP:       api.ICMP{ReceivedTypes: p.ICMP.Errors.Types(), Ignored: p.ICMP.Ignored.Load()},
-		Probes:     api.Probes{Sent: p.echo.probes.Load(), Answered: p.echo.answered.Load()},
+		Probes:     api.Probes{Sent: probes, Answered: answered},
 		InvalidECN: p.Record.OddECN(),
 		IDRepeats:  p.Record.Wraps(),
 	}

@@ -8,6 +8,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
+	"sixfour/internal/probing"
 )
 
 // ReportedTooBig handles a router's report about the path MTU. In an automatic tunnel each
@@ -70,6 +71,17 @@ func (p *path) Notify(flags uint32) {
 		p.t.keeper.mark(p)
 	}
 }
+
+// AnsweredMTU passes an answer to a path MTU probe to the prober.
+func (p *path) AnsweredMTU(seq uint16) {
+	select {
+	case p.t.prober.answers <- answer{p, seq}:
+	default: // more than were asked for: drop it
+	}
+}
+
+// AnsweredLiveness passes an answer to a liveness probe to the keeper.
+func (p *path) AnsweredLiveness(a probing.LivenessAnswer) { p.t.keeper.answer(p, a) }
 
 // Recovered counts and reports a panic while doing something for the tunnel.
 func (t *tunnel) Recovered(doing string) {

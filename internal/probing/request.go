@@ -1,10 +1,9 @@
-package engine
+package probing
 
 import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
@@ -14,84 +13,87 @@ import (
 	"sixfour/internal/probe"
 )
 
-// way is how a probe is sent and how its answer comes.
-type way uint8
+// Way is how a probe is sent and how its answer comes.
+type Way uint8
 
 // The ways, the best first. An answer through the tunnel shows that the tunnel works; an
 // answer from the outer address only shows that the host is up.
 const (
-	// wayInside is an echo request between the ends of an IPv6 layer.
-	wayInside way = iota
-	// wayKeepalive is a router's GRE keepalive: the peer only forwards the answer in it.
-	wayKeepalive
-	// wayBetween is an echo request between our inner address and one that the peer may
+	// Inside is an echo request between the ends of an IPv6 layer.
+	Inside Way = iota
+	// Keepalive is a router's GRE keepalive: the peer only forwards the answer in it.
+	Keepalive
+	// Between is an echo request between our inner address and one that the peer may
 	// have according to the configuration.
-	wayBetween
-	// wayAllNodes is an echo request to all nodes of the link (ff02::1) in a 6in4 tunnel.
+	Between
+	// AllNodes is an echo request to all nodes of the link (ff02::1) in a 6in4 tunnel.
 	// The other end may not have the link-local address derived from its outer address: it
 	// may be behind a NAT, or run neither sixfourd nor Linux.
-	wayAllNodes
-	// waySelf is an echo request to ourselves, which a border relay returns as it forwards
+	AllNodes
+	// Self is an echo request to ourselves, which a border relay returns as it forwards
 	// any packet (RFC 5969 section 8). No other packet with our own source is accepted:
 	// this one is identified by its cookie, and is not delivered.
-	waySelf
-	// wayOutside is an echo request to the outer address.
-	wayOutside
-	noWay
+	Self
+	// Outside is an echo request to the outer address.
+	Outside
+	// NoWay is worse than any other: there was no answer.
+	NoWay
 )
 
-// question is a packet that asks for an answer.
-type question struct {
-	way           way
-	kind          kind
-	seq           uint16
-	index         uint16     // of a liveness session
-	local, remote netip.Addr // outer addresses
-	self          netip.Addr // for waySelf
-	between       probe.Pair // for wayBetween
-	pair          uint8      // index in the path's pairs
-	size          int        // of the outer packet, in bytes; 0: the least
-	stack         *encap.Stack
+// Request describes a probe.
+type Request struct {
+	Way           Way
+	Seq           uint16
+	Session       uint16     // index of a liveness session
+	Local, Remote netip.Addr // outer addresses
+	Self          netip.Addr // with Self: our own inner address
+	Between       probe.Pair // with Between
+	Pair          uint8      // with Between: index in the pairs of the path
+	Stack         *encap.Stack
+
+	purpose purpose
+	size    int // of the outer packet, in bytes; 0: the least
 }
 
-// errSmall means that a size has no room for a question.
+// errSmall means that a size has no room for a probe.
 var errSmall = fmt.Errorf("it is too small for an echo request")
 
-// put sends a question on a path.
-func (p *path) put(wire *datapath.Wire, q question) error {
-	if q.way == waySelf {
+// send sends a probe on a wire of the path.
+func (e *Echo) send(wire *datapath.Wire, q Request) error {
+	if q.Way == Self {
+		hop := &datapath.StaticHop{Endpoint: resolve.EndpointOf(netip.AddrPortFrom(q.Remote, 0))}
 		var err error
-		if q.stack, err = p.toRelay(wire, q.remote); err != nil {
+		if q.Stack, err = wire.StackTo(hop); err != nil {
 			return err
 		}
 	}
-	local, remote := q.local, q.remote
+	local, remote := q.Local, q.Remote
 	var answer []byte // the framing's header in a keepalive
-	switch q.way {
-	case wayInside:
+	switch q.Way {
+	case Inside:
 		local, remote, _ = probe.Ends(wire.Layers)
-	case wayKeepalive:
+	case Keepalive:
 		local, remote = remote, local // it is the answer
 		if k, ok := wire.Outer().Kind.Framing().(encap.Keepaliver); ok {
 			answer = k.AppendKeepalive(nil)
 		}
-	case wayBetween:
-		local, remote = q.between.Local, q.between.Remote
-	case wayAllNodes:
+	case Between:
+		local, remote = q.Between.Local, q.Between.Remote
+	case AllNodes:
 		local, _, _ = probe.Ends(wire.Layers)
 		remote = allNodes
-	case waySelf:
-		local, remote = q.self, q.self
+	case Self:
+		local, remote = q.Self, q.Self
 	}
 	at, version := header.IPv4Len, 4
 	if local.Is6() {
 		at, version = header.IPv6Len, 6
 	}
-	size := at + len(answer) + askLen
+	size := at + len(answer) + requestLen
 	if q.size > 0 {
 		inner := q.size
-		if q.way != wayOutside {
-			inner -= q.stack.Overhead(version)
+		if q.Way != Outside {
+			inner -= q.Stack.Overhead(version)
 		}
 		if inner < size {
 			return errSmall
@@ -101,33 +103,33 @@ func (p *path) put(wire *datapath.Wire, q question) error {
 	buf := make([]byte, encap.Headroom+size)
 	pkt := buf[encap.Headroom:]
 	data := at + len(answer)
-	pkt[data+kindAt] = byte(q.kind)
-	binary.BigEndian.PutUint16(pkt[data+indexAt:], q.index)
-	pkt[data+pairAt] = q.pair
-	if q.way == wayKeepalive {
+	pkt[data+purposeAt] = byte(q.purpose)
+	binary.BigEndian.PutUint16(pkt[data+sessionAt:], q.Session)
+	pkt[data+pairAt] = q.Pair
+	if q.Way == Keepalive {
 		copy(pkt[at:], answer)
-		p.echo.keepalive(pkt, local, remote, wire.Outer().Kind.Protocol(), pkt[data:], q)
+		e.keepalive(pkt, local, remote, wire.Outer().Kind.Protocol(), pkt[data:], q)
 	} else {
-		p.echo.Fill(pkt, local, remote, q.seq)
+		e.Fill(pkt, local, remote, q.Seq)
 	}
-	switch q.way {
-	case waySelf:
+	switch q.Way {
+	case Self:
 		header.IPv6(pkt)[7] = selfHopLimit
-	case wayBetween:
-		limitHops(pkt, q.between, wire.Options)
+	case Between:
+		limitHops(pkt, q.Between, wire.Options)
 	}
-	if q.way != wayOutside {
+	if q.Way != Outside {
 		var r drop.Reason
-		if pkt, r = q.stack.Encapsulate(buf, encap.Headroom); r != drop.None {
+		if pkt, r = q.Stack.Encapsulate(buf, encap.Headroom); r != drop.None {
 			return fmt.Errorf("it cannot be encapsulated: %v", r)
 		}
 	}
-	m := p.t.Captures.Now()
+	m := e.path.Tunnel.Captures.Now()
 	defer m.End()
 	if err := wire.Senders[0].SendOne(pkt); err != nil {
 		return err
 	}
-	p.ShowProbe(m.At, pkt, buf[encap.Headroom:], q.way != wayOutside)
+	e.path.ShowProbe(m.At, pkt, buf[encap.Headroom:], q.Way != Outside)
 	return nil
 }
 
@@ -158,19 +160,12 @@ const farHopLimit = 64
 // selfHopLimit is the hop limit of a packet that a border relay forwards.
 const selfHopLimit = 64
 
-// toRelay returns a stack that sends all packets to one relay.
-func (p *path) toRelay(wire *datapath.Wire, relay netip.Addr) (*encap.Stack, error) {
-	layers := slices.Clone(wire.Layers)
-	layers[p.t.mech.layer].Resolver = &staticHop{resolve.EndpointOf(netip.AddrPortFrom(relay, 0))}
-	return encap.New(layers, wire.MTU, wire.Options, nil, p.Record)
-}
-
 // keepalive fills in a packet that the peer returns to us, from the peer to us, as a router's
 // keepalive is (mechanisms 8). Its framing's header is complete; m, which follows it, gets
 // our probe's identity.
-func (e *echo) keepalive(pkt []byte, from, to netip.Addr, protocol byte, m []byte, q question) {
+func (e *Echo) keepalive(pkt []byte, from, to netip.Addr, protocol byte, m []byte, q Request) {
 	binary.BigEndian.PutUint16(m[probe.IDAt:], e.ID)
-	binary.BigEndian.PutUint16(m[probe.SeqAt:], q.seq)
+	binary.BigEndian.PutUint16(m[probe.SeqAt:], q.Seq)
 	copy(m[probe.CookieAt:], e.Cookie[:])
 	if from.Is6() {
 		h := header.IPv6(pkt)
@@ -183,7 +178,7 @@ func (e *echo) keepalive(pkt []byte, from, to netip.Addr, protocol byte, m []byt
 	h := header.IPv4(pkt)
 	h[0], h[8], h[9] = 0x45, probe.HopLimit, protocol
 	binary.BigEndian.PutUint16(h[2:], uint16(len(pkt)))
-	binary.BigEndian.PutUint16(h[4:], q.seq|1) // the host that forwards it would replace 0
+	binary.BigEndian.PutUint16(h[4:], q.Seq|1) // the host that forwards it would replace 0
 	binary.BigEndian.PutUint16(h[6:], header.DF)
 	copy(h.Source(), from.AsSlice())
 	copy(h.Dest(), to.AsSlice())

@@ -1,4 +1,4 @@
-package engine
+package probing
 
 import (
 	"context"
@@ -21,11 +21,11 @@ const (
 	probePatient = 300 * time.Millisecond
 )
 
-// ProbeMTU searches for the largest packet that reaches a peer unfragmented, and calls
+// SearchMTU searches for the largest packet that reaches a peer unfragmented, and calls
 // each, which must not block, for every size tried. It fails if the peer answers no probe,
 // or when ctx ends. The result changes no state.
-func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
-	a, err := e.ask(peer)
+func (e *Echo) SearchMTU(ctx context.Context, p Peer, name string, each func(api.MTUProbe)) (api.MTUResult, error) {
+	a, err := e.ask(p, name)
 	if err != nil {
 		return api.MTUResult{}, err
 	}
@@ -35,7 +35,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 		return api.MTUResult{}, err
 	}
 	if rtt == 0 {
-		return api.MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: the path MTU cannot be measured; sixfourctl status shows the value in use", peer)
+		return api.MTUResult{}, fmt.Errorf("%s answers no probes, not even small ones: the path MTU cannot be measured; sixfourctl status shows the value in use", name)
 	}
 	each(api.MTUProbe{Size: probeLeast, Answered: true})
 	patience := min(max(probePatient, 4*rtt), api.MaxPingTimeout)
@@ -65,8 +65,8 @@ func (a *asking) passes(ctx context.Context, size int, patience time.Duration) (
 	lost := time.NewTimer(0)
 	defer lost.Stop()
 	for n := range probeTries {
-		if err := a.send(n+1, size); err != nil {
-			if a.p.Wire.Load() == nil || errors.Is(err, errBusy) {
+		if err := a.sendOne(n+1, size); err != nil {
+			if a.echo.path.Wire.Load() == nil || errors.Is(err, errBusy) {
 				return 0, err
 			}
 			continue // larger than the MTU of the first hop

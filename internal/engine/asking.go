@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sixfour/internal/api"
+)
+
+// Ping sends echo requests to a peer's end of the tunnel. It calls each, which must not
+// block, with the outcome of each request. It returns when all requests are answered or
+// lost, or with ctx's error when ctx ends. If no inner address is known to answer, the
+// requests go to the peer's outer address, or are GRE keepalives if the peer answers those.
+func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.PingReply)) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	p, err := e.find(r.Peer)
+	if err != nil {
+		return err
+	}
+	return p.echo.Ping(ctx, p, r, each)
+}
+
+// ProbeMTU searches for the largest packet that reaches a peer unfragmented, and calls
+// each, which must not block, for every size tried. It fails if the peer answers no probe,
+// or when ctx ends. The result changes no state.
+func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
+	p, err := e.find(peer)
+	if err != nil {
+		return api.MTUResult{}, err
+	}
+	return p.echo.SearchMTU(ctx, p, peer, each)
+}
+
+// Relay returns the relay or router of an automatic tunnel to which packets go now: the
+// first that is not down, or the first if all are down. Invalid: there is none.
+func (p *path) Relay() netip.Addr {
+	relays := p.t.mech.relays().addrs
+	if len(relays) == 0 {
+		return netip.Addr{}
+	}
+	down := addrs(&p.t.mech.down)
+	return relays[max(0, slices.IndexFunc(relays, func(r netip.Addr) bool { return !slices.Contains(down, r) }))]
+}
+
+// errRemoved means that a reload has removed the peer.
+var errRemoved = errors.New("a reload has removed or replaced it: try again")
+
+// Unreachable returns why nothing can be sent to a peer.
+func (p *path) Unreachable() error {
+	if p.t.prober.hasForgotten(p) {
+		return errRemoved
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Phase == api.Waiting {
+		return fmt.Errorf("no packets can be sent: waiting for %s", p.state.Detail)
+	}
+	return errors.New("no packets can be sent yet: try again")
+}
+
+// LastError returns the last error after the given time, if there is one.
+func (p *path) LastError(since time.Time) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trouble.At.After(since) {
+		return p.trouble.What
+	}
+	return ""
+}
