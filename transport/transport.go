@@ -29,9 +29,9 @@ type Port interface {
 	// before the port; afterwards they return net.ErrClosed.
 	Sender(o Options) (Sender, error)
 
-	// KernelHeaders returns how many bytes of outer headers the kernel removes from a
-	// received packet and writes before a sent one: 0 for raw sockets, 28 or 48 for UDP.
-	// A sender takes whole packets nevertheless.
+	// KernelHeaders returns how many bytes of outer headers a received packet is without,
+	// because the kernel removes them: 0 for raw sockets, and for UDP 28 or 48 without
+	// Options.Headers. A sender always takes whole packets.
 	KernelHeaders() int
 
 	// Streams reports whether the port carries packets in byte streams, which have no
@@ -120,6 +120,12 @@ type Options struct {
 	// For a UDP port over IPv4: whether DF is clear in the packets, so that routers may
 	// fragment them, and whether they have no checksum (RFC 768).
 	Fragment, NoChecksum bool
+
+	// For a UDP port: whether received packets begin with their outer headers, as those of
+	// raw ports do. The port writes them again from what the kernel says of each packet:
+	// there are no options or extension headers, and identification, flow label and UDP
+	// checksum, which the kernel has verified, are 0.
+	Headers bool
 
 	Segments *Segments // for a receiver of tunnel packets: finds segment sizes; nil: they stay unknown
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"sixfour/encap/header"
 	"sixfour/transport/wait"
 )
 
@@ -20,7 +22,8 @@ import (
 const udpLen = 8
 
 // UDPPort is a Port for UDP at one local address and port. It needs no capability. What
-// it receives begins after the UDP header; Meta.Outer has the addresses, TOS and TTL.
+// it receives begins after the UDP header, unless Options.Headers is set; Meta.Outer has
+// the addresses, TOS and TTL.
 //
 // The kernel hides ICMP errors from the port, because they would be returned by a send or
 // receive call for another destination. It also does not report that a device's queue had
@@ -151,7 +154,7 @@ func (p *UDPPort) Receive(bufs [][]byte, meta []Meta) (int, error) {
 		return 0, net.ErrClosed
 	}
 	defer p.fd.Release()
-	p.batch.fill(bufs, 0)
+	p.batch.fill(bufs, p.front())
 	for i := range p.batch.used {
 		p.batch.msgs[i].hdr.Namelen = p.family.nameLen()
 		p.batch.msgs[i].hdr.SetControllen(controlLen)
@@ -161,7 +164,7 @@ func (p *UDPPort) Receive(bufs [][]byte, meta []Meta) (int, error) {
 		switch errno {
 		case 0:
 			for i := range n {
-				p.describe(i, &meta[i])
+				p.describe(i, bufs[i], &meta[i])
 			}
 			return n, nil
 		case unix.EAGAIN:
@@ -175,7 +178,7 @@ func (p *UDPPort) Receive(bufs [][]byte, meta []Meta) (int, error) {
 }
 
 // describe fills the description of packet i of the batch.
-func (p *UDPPort) describe(i int, m *Meta) {
+func (p *UDPPort) describe(i int, buf []byte, m *Meta) {
 	hdr := &p.batch.msgs[i].hdr
 	*m = Meta{Segment: Single}
 	if hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || hdr.Namelen != p.family.nameLen() {
@@ -192,6 +195,44 @@ func (p *UDPPort) describe(i int, m *Meta) {
 	}
 	m.Outer.From, m.Outer.At = netip.AddrPortFrom(from, port), netip.AddrPortFrom(at, p.local.Port())
 	m.Size = int(p.batch.msgs[i].n)
+	if p.options.Headers {
+		m.Size = p.writeHeaders(buf, m.Size, &m.Outer)
+	}
+}
+
+// writeHeaders writes the headers of a packet before its payload. It returns the length of
+// the packet, or 0 if it does not fit.
+func (p *UDPPort) writeHeaders(b []byte, payload int, o *header.Outer) int {
+	at := p.family.headerLen
+	if n := at + udpLen + payload; n <= len(b) && n <= MaxPacket {
+		b = b[:n]
+	} else {
+		return 0
+	}
+	udp := b[at:]
+	binary.BigEndian.PutUint16(udp, o.From.Port())
+	binary.BigEndian.PutUint16(udp[2:], p.local.Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+payload))
+	binary.BigEndian.PutUint16(udp[6:], 0)
+	if p.family.version == 4 {
+		ip := header.IPv4(b)
+		clear(ip[:at])
+		ip[0], ip[1], ip[8], ip[9] = 0x45, o.TOS, o.TTL, header.UDP
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)))
+		from, to := o.From.Addr().As4(), o.At.Addr().As4()
+		copy(ip.Source(), from[:])
+		copy(ip.Dest(), to[:])
+		ip.SetChecksum()
+		return len(b)
+	}
+	ip := header.IPv6(b)
+	binary.BigEndian.PutUint32(ip, 6<<28|uint32(o.TOS)<<20)
+	binary.BigEndian.PutUint16(ip[4:], uint16(udpLen+payload))
+	ip[6], ip[7] = header.UDP, o.TTL
+	from, to := o.From.Addr().As16(), o.At.Addr().As16()
+	copy(ip.Source(), from[:])
+	copy(ip.Dest(), to[:])
+	return len(b)
 }
 
 // sender returns where a packet comes from.
@@ -224,7 +265,18 @@ func (z *zoneName) of(index uint32) string {
 func (p *UDPPort) Lost() (n uint32, ok bool) { return lost(p.fd) }
 
 // KernelHeaders implements Port.
-func (p *UDPPort) KernelHeaders() int { return p.family.headerLen + udpLen }
+func (p *UDPPort) KernelHeaders() int { return p.headers() - p.front() }
+
+// headers returns the length of the headers that the kernel removes and writes.
+func (p *UDPPort) headers() int { return p.family.headerLen + udpLen }
+
+// front returns the room that headers need before a received payload.
+func (p *UDPPort) front() int {
+	if p.options.Headers {
+		return p.headers()
+	}
+	return 0
+}
 
 // Streams implements Port.
 func (p *UDPPort) Streams() bool { return false }

@@ -167,6 +167,41 @@ func TestUDPOptions(t *testing.T) {
 	}
 }
 
+// TestUDPHeaders: with the option, packets begin with their headers, and a packet that
+// does not fit with them has size 0.
+func TestUDPHeaders(t *testing.T) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		l, r := udp(t, host, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, host, e.Right, rightPort, transport.Shard{}, transport.Options{Headers: true})
+		if n := r.KernelHeaders(); n != 0 {
+			t.Errorf("%d bytes of headers are missing", n)
+		}
+		tx := sender(t, l, transport.Options{})
+		large := datagram(e, leftPort, rightPort, make([]byte, 2048-l.KernelHeaders()))
+		pkts := [][]byte{datagram(e, leftPort, rightPort, []byte("whole")), large, append(bytes.Clone(large), 0), datagram(e, leftPort, rightPort, nil)}
+		for _, pkt := range pkts {
+			rigtest.Must(t, tx.SendOne(pkt))
+		}
+		pkts[2] = nil
+		for i, got := range arrivals(t, r, len(pkts)) {
+			want := bytes.Clone(pkts[i])
+			if want != nil {
+				want = without(wiretest.Arrived(want))
+			}
+			if have := got.data; len(have) > 0 && e.Left.Is4() { // DF is not known
+				if header.IPv4(have).HeaderLen() != header.IPv4Len || header.Sum(have[:header.IPv4Len], 0) != 0xffff {
+					t.Errorf("packet %d: the header checksum is wrong: %x", i, have)
+				}
+				have[6] |= header.DF >> 8
+				got.data = without(have)
+			}
+			if !bytes.Equal(got.data, want) || len(want) > 0 && got.Outer.From != addrPort(e.Left, leftPort) {
+				t.Errorf("packet %d: %+v\n got %x\nwant %x", i, got.Meta, got.data, want)
+			}
+		}
+	})
+}
+
 // TestUDPAboveMTU: a packet larger than the device's MTU is refused, and no other.
 func TestUDPAboveMTU(t *testing.T) {
 	left, right := wiretest.Two(t)
@@ -402,7 +437,7 @@ func TestUDPOpenErrors(t *testing.T) {
 func TestUDPNoAllocs(t *testing.T) {
 	host := wiretest.Alone(t)
 	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
-		l, r := udp(t, host, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, host, e.Right, rightPort, transport.Shard{}, transport.Options{})
+		l, r := udp(t, host, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, host, e.Right, rightPort, transport.Shard{}, transport.Options{Headers: true})
 		tx := sender(t, l, transport.Options{})
 		pkts := wiretest.Pieces([][]byte{datagram(e, leftPort, rightPort, make([]byte, 100)), datagram(e, leftPort, rightPort, make([]byte, 200))})
 		one := datagram(e, leftPort, rightPort, make([]byte, 300))

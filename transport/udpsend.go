@@ -126,7 +126,7 @@ func (s *UDPSender) fill(pkts []Packet) {
 		}
 		p.address(&s.names[i], head)
 		s.controls[i].set(p, head)
-		s.batch.add(&pkts[i], p.KernelHeaders())
+		s.batch.add(&pkts[i], p.headers())
 	}
 }
 
@@ -146,7 +146,7 @@ func (s *UDPSender) SendOne(pkt []byte) error {
 	var c udpControl
 	control := control{c.setUp(p)}
 	c.set(p, pkt)
-	return p.family.sendOne(fd, pkt[p.KernelHeaders():], &to, &control)
+	return p.family.sendOne(fd, pkt[p.headers():], &to, &control)
 }
 
 // Close implements Sender.

@@ -52,7 +52,7 @@ func (e *Engine) arrange() {
 	}
 	e.takeXDP()
 	for p := range e.registered() {
-		if !e.sockets.Receives(portOf(p.registered)) {
+		if !e.sockets.Receives(p.port(p.registered)) {
 			continue
 		}
 		if !p.listening.Swap(true) {
@@ -114,17 +114,25 @@ func (p *path) reportConflict(e *datapath.End) {
 	p.conflicting = other
 }
 
-// needed returns the ports at which packets must be received. Those of multicast groups are
-// not kept for the next process: by then their interface may be another one.
+// needed returns the ports at which packets must be received, and those of UDP through
+// which packets are sent. Those of multicast groups are not kept for the next process: by
+// then their interface may be another one.
 func (e *Engine) needed() map[ports.Key]ports.Need {
 	needed := make(map[ports.Key]ports.Need)
 	for p := range e.registered() {
 		l := p.registered.Outer()
-		e.needPort(needed, portOf(p.registered), l.Kind.Properties().Ordered)
+		e.needPort(needed, p.port(p.registered), l.Kind.Properties().Ordered)
 		key, need := icmpPort(l.Local)
 		needed[key] = need
 		for _, group := range datapath.Groups(l) {
 			needed[groupPort(l, group, p.registered.Hop.Device)] = ports.Need{}
+		}
+	}
+	for _, t := range e.tunnels {
+		for _, p := range t.paths {
+			if w := p.Wire.Load(); w != nil && w != p.registered && hasPorts(w.Outer().Kind) {
+				e.needPort(needed, p.port(w), w.Outer().Kind.Properties().Ordered)
+			}
 		}
 	}
 	return needed
@@ -140,11 +148,25 @@ func (e *Engine) needPort(needed map[ports.Key]ports.Need, k ports.Key, inOrder 
 	needed[k] = ports.Need{Shards: shards, Keep: true}
 }
 
-// portOf returns the port at which the packets of a wire's path arrive.
-func portOf(w *datapath.Wire) ports.Key { return layerPort(w.Outer()) }
+// port returns the port at which the packets of a wire of the path arrive.
+func (p *path) port(w *datapath.Wire) ports.Key { return p.t.layerPort(w.Outer(), w.Hop.Device) }
 
-// layerPort returns the port at which packets with an outermost layer arrive.
-func layerPort(l *encap.Layer) ports.Key { return ports.Raw(l.Kind.Protocol(), l.Local) }
+// layerPort returns the port at which packets with an outermost layer arrive. They leave
+// through a device if our address is link-local.
+func (t *tunnel) layerPort(l *encap.Layer, device int) ports.Key {
+	k := ports.Raw(l.Kind.Protocol(), l.Local)
+	if hasPorts(l.Kind) {
+		k.Local = netip.AddrPortFrom(l.Local, l.Kind.Properties().Ports.Local)
+		k.Mark = t.cfg.FwMark
+		if isZoned(l.Local, l.Remote) {
+			k.Device = device
+		}
+	}
+	return k
+}
+
+// hasPorts reports whether packets of a kind arrive at a port of UDP.
+func hasPorts(k encap.Kind) bool { return k.Properties().Ports.Local != 0 }
 
 // groupPort returns the port for a multicast group at which a layer over a device receives
 // packets.
@@ -165,9 +187,9 @@ func icmpPort(local netip.Addr) (ports.Key, ports.Need) {
 
 // receiveProblem returns why packets with these layers, over a device, cannot be received, or
 // "".
-func (e *Engine) receiveProblem(layers []encap.Layer, device int) string {
+func (e *Engine) receiveProblem(t *tunnel, layers []encap.Layer, device int) string {
 	l := &layers[len(layers)-1]
-	err := e.sockets.Err(layerPort(l))
+	err := e.sockets.Err(t.layerPort(l, device))
 	for _, group := range datapath.Groups(l) {
 		if of := e.sockets.Err(groupPort(l, group, device)); of != nil {
 			err = of
@@ -196,7 +218,7 @@ func (e *Engine) listenAhead() {
 	for _, t := range e.tunnels {
 		outermost := len(t.cfg.Layers) - 1
 		for _, local := range t.cfg.Locals() {
-			if local.IsValid() && local.Zone() == "" {
+			if local.IsValid() && local.Zone() == "" && !hasPorts(t.cfg.Kind(outermost)) {
 				e.needPort(needed, ports.Raw(t.cfg.Mode.Layers[outermost].Protocol(), local), t.cfg.Kind(outermost).Properties().Ordered)
 			}
 		}

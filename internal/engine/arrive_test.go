@@ -178,10 +178,10 @@ func TestNotHeard(t *testing.T) {
 		e.stale = true
 		e.arrange()
 	}
-	if why := e.receiveProblem(to.Layers, 2); why != "a socket to receive with: no" {
+	if why := e.receiveProblem(p.t, to.Layers, 2); why != "a socket to receive with: no" {
 		t.Errorf("%q", why)
 	}
-	if why := e.receiveProblem([]encap.Layer{layer(encap.SixInFour, "192.0.2.78", "192.0.2.1", encap.GRE{})}, 2); why != "" {
+	if why := e.receiveProblem(p.t, []encap.Layer{layer(encap.SixInFour, "192.0.2.78", "192.0.2.1", encap.GRE{})}, 2); why != "" {
 		t.Errorf("%q", why)
 	}
 	// Each port is reported once: for packets, for the groups, and for ICMP.

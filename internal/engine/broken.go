@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
 	"sixfour/transport"
 )
 
@@ -29,27 +30,40 @@ func (e *Engine) isBroken(rx transport.Receiver, err error) {
 // evaluation opens the port again.
 func (e *Engine) replaceReceiver(b broken) {
 	if k, ok := e.sockets.Replace(b.rx); ok {
-		e.replaced(b, k.String(), func(w *datapath.Wire) bool {
-			icmp, _ := icmpPort(w.Outer().Local)
-			return portOf(w) == k || icmp == k
+		e.replaced(b, k.String(), func(p *path) bool {
+			icmp, _ := icmpPort(p.registered.Outer().Local)
+			return p.port(p.registered) == k || icmp == k
 		})
+		e.sendAgain(k)
 	}
 	for device, x := range maps.Clone(e.xdp) {
 		if x.err == nil && slices.ContainsFunc(x.inbounds, func(in *datapath.Inbound) bool { return in.Rx == b.rx }) {
 			e.closeXDP(x)
 			delete(e.xdp, device)
-			e.replaced(b, "of AF_XDP", func(w *datapath.Wire) bool { return w.Hop.Port == x.Port })
+			e.replaced(b, "of AF_XDP", func(p *path) bool { return p.registered.Hop.Port == x.Port })
+		}
+	}
+}
+
+// sendAgain makes paths that send through a port of UDP, which was closed, open it again:
+// they wait until then.
+func (e *Engine) sendAgain(k ports.Key) {
+	for _, t := range e.tunnels {
+		for _, p := range t.paths {
+			if w := p.Wire.Load(); w != nil && hasPorts(w.Outer().Kind) && p.port(w) == k {
+				p.publish(nil)
+			}
 		}
 	}
 }
 
 // replaced logs that a receiver is being replaced, and counts a repair for each tunnel
 // with a registered path for which uses is true.
-func (e *Engine) replaced(b broken, which string, uses func(*datapath.Wire) bool) {
+func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
 	e.stale = true
 	e.log.Warn("a receiver "+which+" fails again and again: opening another one", zap.Error(b.err))
 	for _, t := range e.tunnels {
-		if slices.ContainsFunc(t.paths, func(p *path) bool { return p.registered != nil && uses(p.registered) }) {
+		if slices.ContainsFunc(t.paths, func(p *path) bool { return p.registered != nil && uses(p) }) {
 			t.repaired(repairSocket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
 		}
 	}

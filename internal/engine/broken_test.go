@@ -71,7 +71,7 @@ func TestBrokenReceiver(t *testing.T) {
 	good.left.Store(datapath.BrokenAfter - 1)
 	bad.left.Store(1 << 40)
 	icmp.left.Store(1 << 40)
-	k := portOf(tun.paths[0].registered)
+	k := tun.only.port(tun.only.registered)
 	ofICMP, _ := icmpPort(k.Local.Addr())
 	e.sockets = ports.New(ports.Config{Log: e.log, Read: e.read, Sockets: given{k: {good, bad}, ofICMP: {icmp}}})
 	e.sockets.Need(map[ports.Key]ports.Need{k: {Shards: 2}, ofICMP: {}})

@@ -179,7 +179,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 			return nil, waiting
 		}
 	}
-	if why := e.receiveProblem(layers, route.Index); why != "" {
+	if why := e.receiveProblem(t, layers, route.Index); why != "" {
 		return nil, why
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
@@ -294,7 +294,7 @@ func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 // originOf returns the origin of a wire's packets.
 func (t *tunnel) originOf(w *datapath.Wire) ports.Origin {
 	l := w.Outer()
-	from := ports.Origin{Key: layerPort(l), Mark: t.cfg.FwMark}
+	from := ports.Origin{Key: t.layerPort(l, w.Hop.Device), Mark: t.cfg.FwMark}
 	if isZoned(l.Local, l.Remote) {
 		from.Device = w.Hop.Device
 	}

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"sixfour/encap/header"
 	"sixfour/internal/nft"
 )
 
@@ -64,7 +65,7 @@ func (e *Engine) shieldedEnds() []nft.Endpoint {
 	var ends []nft.Endpoint
 	for _, k := range e.sockets.Open() {
 		icmp, _ := icmpPort(k.Local.Addr())
-		if !k.Local.Addr().IsMulticast() && k.Protocol != icmp.Protocol {
+		if !k.Local.Addr().IsMulticast() && k.Protocol != icmp.Protocol && k.Protocol != header.UDP { // the kernel knows its own sockets
 			ends = append(ends, nft.Endpoint{Local: k.Local.Addr(), Protocol: k.Protocol})
 		}
 	}

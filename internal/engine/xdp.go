@@ -42,7 +42,7 @@ func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 // and the device supports it.
 func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.Hop {
 	t := p.t
-	if !t.wantsXDP() || t.automatic() {
+	if !t.wantsXDP() || t.automatic() || hasPorts(l.Kind) {
 		return datapath.Hop{}
 	}
 	h, err := e.tryHop(p, l, route)

@@ -52,7 +52,8 @@ func (k Key) String() string {
 type Need struct {
 	// Shards is the number of receiving goroutines; 0 is 1. A port that is open with
 	// several shards is not opened again for another number of several shards, and not
-	// with one for more: packets would be lost.
+	// with one for more: packets would be lost. One of UDP stays as it is: each of its
+	// shards has all packets of a remote address, in their order.
 	Shards int
 	ICMP   []int // types of ICMP to receive; nil: all
 	Keep   bool  // the next process adopts the port
@@ -106,7 +107,7 @@ func New(c Config) *Set {
 func (s *Set) Need(needed map[Key]Need) (complete bool) {
 	complete = true
 	for k, n := range needed {
-		if e := s.ports[k]; e != nil && len(e.shards) > 1 && n.shards() == 1 {
+		if e := s.ports[k]; e != nil && len(e.shards) > 1 && n.shards() == 1 && k.Protocol != header.UDP {
 			s.drop(k)
 		}
 		e, err := s.open(k, n)
@@ -186,7 +187,7 @@ func (s *Set) options(k Key, n Need) transport.Options {
 	o := transport.Options{ICMP: n.ICMP, Mark: k.Mark}
 	switch {
 	case k.Protocol == header.UDP:
-		o.Device = k.Device
+		o.Device, o.Headers = k.Device, true
 	case k.At.IsValid():
 		o.Join, o.JoinOn, o.Segments = k.Local.Addr(), k.Device, s.Segments
 	case n.ICMP == nil:

@@ -388,7 +388,7 @@ func TestKept(t *testing.T) {
 	defer second.Close()
 	arrived := []string{<-got, <-got}
 	slices.Sort(arrived)
-	if want := []string{"17 4", "41 100"}; !slices.Equal(arrived, want) {
+	if want := []string{"17 32", "41 100"}; !slices.Equal(arrived, want) {
 		t.Errorf("%v, want %v", arrived, want)
 	}
 	if !k.Has("raw/4/192.0.2.9/0/1") || k.Has("raw/41/203.0.113.2/0/2") {

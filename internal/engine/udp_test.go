@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/internal/config"
+	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
+	"sixfour/transport"
+)
+
+// datagrams is a framing with ports.
+type datagrams struct{ encap.Bare }
+
+func (datagrams) Properties() encap.Properties {
+	return encap.Properties{Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Carries6: true, Ports: encap.Ports{Local: 6635, Remote: 6636}}
+}
+
+// A path over UDP needs its port before its packets may arrive, because it sends through
+// it. When the port is replaced, the path is made again. Suppressing the kernel's errors
+// is not necessary there.
+func TestUDPPort(t *testing.T) {
+	tun := tunnelOf(config.Tunnel{FwMark: 7, Layers: make([]config.Layer, 1)})
+	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})
+	l.Kind = l.Kind.With(datagrams{encap.Bare(6)})
+	p, w := tun.only, &datapath.Wire{Path: tun.only.Path, Layers: []encap.Layer{l}}
+	p.Wire.Store(w)
+
+	k := ports.Key{Protocol: header.UDP, Local: netip.MustParseAddrPort("192.0.2.1:6635"), Mark: 7}
+	rx := new(failing)
+	rx.left.Store(1 << 40)
+	e := &Engine{log: zap.NewNop(), ctx: t.Context(), running: running{tunnels: []*tunnel{tun}}, receiving: receiving{shards: 1}}
+	e.sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: given{k: {rx}}})
+	if from := tun.originOf(w); from != (ports.Origin{Key: k, Mark: 7}) {
+		t.Errorf("packets leave through %+v", from)
+	}
+	needed := e.needed()
+	if _, ok := needed[k]; !ok || len(needed) != 1 {
+		t.Fatalf("needed are %v", needed)
+	}
+	e.sockets.Need(needed)
+	if ends := e.shieldedEnds(); len(ends) != 0 {
+		t.Errorf("errors are suppressed at %v", ends)
+	}
+	e.replaceReceiver(broken{rx, net.ErrClosed})
+	if p.Wire.Load() != nil || !rx.closed.Load() || !e.stale {
+		t.Errorf("the path is still %+v", p.Wire.Load())
+	}
+	e.sockets.Close()
+}
