@@ -19,7 +19,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// often has a daemon notice within seconds that its peer is gone.
+// often makes a daemon notice within seconds that its peer is gone.
 const often = "keepalive = \"2s\"\ndead_after = 3"
 
 // phase waits until a daemon's first tunnel is in a phase, and returns its status.
@@ -34,14 +34,14 @@ func (d *daemon) phase(t *testing.T, want api.Phase) (s api.TunnelStatus) {
 	return s
 }
 
-// forbid has a namespace drop all packets of an IPv4 protocol that come or go.
-// Allow is called to take that back.
+// forbid makes a namespace drop all packets of an IPv4 protocol, in both directions.
+// Calling allow ends this.
 func forbid(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
 	t.Helper()
 	return forbidAt(t, ns, protocol, map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput})
 }
 
-// forbidIn has it drop those that come.
+// forbidIn makes a namespace drop the packets that arrive.
 func forbidIn(t *testing.T, ns *rig.Namespace, protocol byte) (allow func()) {
 	t.Helper()
 	return forbidAt(t, ns, protocol, map[string]*nftables.ChainHook{"in": nftables.ChainHookPrerouting})
@@ -71,8 +71,8 @@ func forbidAt(t *testing.T, ns *rig.Namespace, protocol byte, hooks map[string]*
 	}
 }
 
-// A tunnel whose peer is stopped, killed, or cut off becomes suspect and down, says
-// why, and is up again with the first sign of life.
+// A tunnel whose peer is stopped, killed or disconnected becomes suspect and then down,
+// with the reason. It is up again as soon as the peer sends a packet.
 func TestDeadPeer(t *testing.T) {
 	for _, k := range []kind{
 		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind4in4, kind4in6, kind6in6.within("126"), kindDSLite, kind4in6.xdp(),
@@ -132,7 +132,7 @@ func (d *daemon) throughTunnel(t *testing.T) {
 	})
 }
 
-// within is k with other prefix lengths inside.
+// within returns k with other prefix lengths of the inner addresses.
 func (k kind) within(bits string) kind {
 	long := regexp.MustCompile(`/(30|64)"`)
 	k.name += " within a /" + bits
@@ -140,8 +140,8 @@ func (k kind) within(bits string) kind {
 	return k
 }
 
-// An answer of the peer's host says nothing of the tunnel, until something comes
-// through that.
+// An answer of the peer's host does not show that the tunnel works. A packet through the
+// tunnel does.
 func TestOnlyHost(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -159,7 +159,7 @@ func TestOnlyHost(t *testing.T) {
 	}
 }
 
-// Of a hub's peers each one's inner address is asked, if it has one of its own.
+// For each peer of a hub that has an inner address of its own, that address is probed.
 func TestHubWithin(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -171,7 +171,7 @@ func TestHubWithin(t *testing.T) {
 	a.phase(t, api.Down)
 }
 
-// The same under load, when a firewall on the way begins to drop the outer packets.
+// The same under load, when a firewall on the path begins to drop the outer packets.
 func TestForbiddenUnderLoad(t *testing.T) {
 	h := newHosts6(t)
 	b := start(t, h.b, configB(often))
@@ -202,8 +202,8 @@ func TestForbiddenUnderLoad(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// When what we send does not arrive any more, though packets come from the peer all the
-// time, the peer is suspect, and not down; and up when it answers again.
+// If our packets no longer arrive although packets come from the peer, the peer is suspect,
+// not down. It is up when it answers again.
 func TestOneWay(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -249,8 +249,8 @@ func TestOneWay(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// hasAnswer waits until the peer has answered a probe: until then it is up by what it
-// sends, and its silence would prove nothing.
+// hasAnswer waits until the peer has answered a probe. Until then the peer is up because it
+// sends packets, and its silence would prove nothing.
 func (d *daemon) hasAnswer(t *testing.T) {
 	t.Helper()
 	eventually(t, "the peer has answered", func() error {
@@ -261,8 +261,8 @@ func (d *daemon) hasAnswer(t *testing.T) {
 	})
 }
 
-// A peer that answers nothing is up while it sends, down if it has never sent anything,
-// and otherwise suspect: it may be idle.
+// A peer that answers no probes is up while it sends packets, down if it has never sent
+// any, and otherwise suspect, because it may be idle.
 func TestSilentPeer(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -285,7 +285,7 @@ func TestSilentPeer(t *testing.T) {
 	a.wait(t, "it has never answered one")
 }
 
-// Without keepalive there is no probe, and a tunnel is up when it can carry.
+// Without keepalive there are no probes, and a tunnel is up when it can carry packets.
 func TestNoKeepalive(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -295,8 +295,8 @@ func TestNoKeepalive(t *testing.T) {
 	}
 }
 
-// What is taken from the interface is put back, counted and told, until somebody does
-// so again and again.
+// Addresses and routes that are removed from the interface are restored, counted and
+// reported, unless this happens again and again.
 func TestTakenAway(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -336,7 +336,7 @@ func TestTakenAway(t *testing.T) {
 			list, err := h.a.Handle().RouteList(link, family)
 			must(t, err)
 			for _, r := range list {
-				_ = h.a.Handle().RouteDel(&r) // the kernel may have been quicker
+				_ = h.a.Handle().RouteDel(&r) // the kernel may have been faster
 			}
 		}
 	}
@@ -371,13 +371,13 @@ func TestTakenAway(t *testing.T) {
 	}
 }
 
-// Another outer address is told, counted, and survived.
+// A change of the outer address is reported and counted, and the tunnel continues.
 func TestAddressMoves(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
 	start(t, h.b, strings.Replace(kindGRE.atB(), outerA.String(), "203.0.113.11", 1)+often+"\n")
 	a := start(t, h.a, strings.Replace(kindGRE.atA(), `local = "203.0.113.10"`, `local = "auto"`, 1)+often+"\n")
-	a.phase(t, api.Up) // b's host answers, though its tunnel is another
+	a.phase(t, api.Up) // b's host answers, although its tunnel is another one
 	now := netip.MustParsePrefix("203.0.113.11/24")
 	must(t, h.a.DelAddr("va", netip.PrefixFrom(outerA, 24)))
 	must(t, h.a.AddAddr("va", now))
@@ -388,8 +388,8 @@ func TestAddressMoves(t *testing.T) {
 	}
 }
 
-// A name that is another address now is looked up as soon as its peer is silent,
-// though nobody says that nobody is there.
+// A name whose address has changed is looked up as soon as the peer is silent, even without
+// an ICMP error.
 func TestSilentNameMoves(t *testing.T) {
 	t.Parallel()
 	n := newResolving(t)
@@ -413,8 +413,8 @@ func TestSilentNameMoves(t *testing.T) {
 	})
 }
 
-// Keepalive changes in place: without it nobody is down, and with it what was not
-// watched is.
+// A change of keepalive takes effect in place: without it no peer is down, and with it
+// peers are probed that were not probed before.
 func TestKeepaliveChanges(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)

@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// said is a forged report of a narrow path, of the fewest bytes that are believed to
-// be about a packet of ours: its sender knows the addresses, and nothing else.
+// said is a forged report of a narrow path. It has the fewest bytes with which it can seem
+// to be about a packet of ours: its sender knows only the addresses.
 func said(to netip.Addr, mtu uint32, quote []byte) []byte {
 	from := netip.MustParseAddr("198.51.100.7")
 	if to.Is4() {
@@ -26,8 +26,8 @@ func said(to netip.Addr, mtu uint32, quote []byte) []byte {
 	return ip6(from, to, header.ICMPv6, msg)
 }
 
-// quoted is the beginning of a packet, of which its header says that it has 1500
-// bytes: the header and 8 bytes behind it.
+// quoted is the beginning of a packet of 1500 bytes, as its header says: the header and the
+// next 8 bytes.
 func quoted(src, dst netip.Addr, protocol byte, behind ...byte) []byte {
 	behind = append(behind, make([]byte, 8-len(behind))...)
 	if src.Is6() {
@@ -42,8 +42,8 @@ func quoted(src, dst netip.Addr, protocol byte, behind ...byte) []byte {
 	return b
 }
 
-// Errors that are forged, of a narrow path above all, cost their sender at least a third of what
-// they make the daemon send.
+// Forged errors, above all about a narrow path, cost their sender at least a third of the
+// bytes that they make the daemon send.
 func TestForgedReportsAreNotAmplified(t *testing.T) {
 	t.Parallel()
 	var (
@@ -51,7 +51,7 @@ func TestForgedReportsAreNotAmplified(t *testing.T) {
 		hub    = new(strings.Builder)
 		spokes []netip.Addr
 		many   [][]byte
-		gone   [][]byte // the same, that the host is unreachable
+		gone   [][]byte // the same errors, with the type host unreachable
 	)
 	fmt.Fprint(hub, "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n")
 	for i := range 30 {
@@ -113,8 +113,8 @@ func TestForgedReportsAreNotAmplified(t *testing.T) {
 	}
 }
 
-// flood sends a the reports in turns, at 50 a second, and returns how many bytes it
-// sent meanwhile, and how many bytes of reports it heard.
+// flood sends the reports to a in turns, 50 a second. It returns how many bytes a sent in
+// this time, and how many bytes of reports a received.
 func flood(t *testing.T, n routed, a *daemon, reports [][]byte) (sent, heard int) {
 	t.Helper()
 	const all = 100

@@ -15,7 +15,7 @@ import (
 	"sixfour/internal/control/client"
 )
 
-// ask pings a peer, and returns what became of it.
+// ask pings a peer, and returns the results.
 func (d *daemon) ask(t *testing.T, r api.PingRequest) (replies []api.PingReply, err error) {
 	t.Helper()
 	c := client.New(d.socket)
@@ -27,7 +27,7 @@ func (d *daemon) ask(t *testing.T, r api.PingRequest) (replies []api.PingReply, 
 }
 
 // An operator's echo requests are answered in each mode, up to the size that the path
-// carries, and what becomes of them is told: also when nobody is there any more.
+// carries. The result of each is reported, also when the peer has disappeared.
 func TestAsk(t *testing.T) {
 	for _, c := range []struct {
 		kind
@@ -97,8 +97,8 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// answeredInside waits until a peer answers an operator through the tunnel: until then
-// its host is asked.
+// answeredInside waits until a peer answers an operator through the tunnel. Until then its
+// host is pinged.
 func (d *daemon) answeredInside(t *testing.T, peer string) {
 	t.Helper()
 	eventually(t, "it answers through the tunnel", func() error {
@@ -110,7 +110,7 @@ func (d *daemon) answeredInside(t *testing.T, peer string) {
 	})
 }
 
-// keptAlive waits until a daemon has sent a router's keepalive on.
+// keptAlive waits until a daemon has returned a router's keepalive.
 func (d *daemon) keptAlive(t *testing.T) {
 	t.Helper()
 	eventually(t, "keepalives are answered", func() error {
@@ -121,8 +121,8 @@ func (d *daemon) keptAlive(t *testing.T) {
 	})
 }
 
-// The search for the path's MTU finds it to the byte, behind a router that tells and
-// behind one that does not, and says nothing where nobody answers.
+// The search finds the exact path MTU, behind a router that sends ICMP errors and behind
+// one that does not. It returns an error if the peer does not answer.
 func TestAskMTU(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -180,7 +180,7 @@ func TestAskMTU(t *testing.T) {
 	}
 }
 
-// freeze stops a daemon, which SIGCONT has go on.
+// freeze stops a daemon until it gets SIGCONT.
 func (d *daemon) freeze(t *testing.T) {
 	t.Helper()
 	must(t, d.cmd.Process.Signal(syscall.SIGSTOP))

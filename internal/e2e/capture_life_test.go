@@ -12,7 +12,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// An inner packet that goes in fragments is linked to each of them.
+// An inner packet that is sent in fragments is linked to each of them.
 func TestCaptureFragments(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -48,8 +48,8 @@ func TestCaptureFragments(t *testing.T) {
 	}
 }
 
-// A capture goes on when the tunnel's section changes, and says that it ends when the
-// tunnel is taken away.
+// A capture continues when the tunnel's section changes, and ends with a reason when the
+// tunnel is removed.
 func TestCaptureReload(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -79,8 +79,8 @@ func TestCaptureReload(t *testing.T) {
 	}
 }
 
-// A reader that stops costs packets nothing: they go on, memory does not grow, and
-// once it is cut off, or goes, there is room for another.
+// A reader that stops reading has no effect on packets: they are carried, and memory does
+// not grow. Once the reader is disconnected, another one can capture.
 func TestCaptureReaderStops(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())

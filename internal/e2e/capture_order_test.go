@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// In a capture a request stands before its reply, inside and outside, at both ends: also
-// when the goroutine that has sent the request shows it later than another one shows the
+// In a capture a request is before its reply, inside and outside, at both ends: also if the
+// goroutine that has sent the request shows it later than another goroutine shows the
 // reply.
 func TestCaptureRequestsComeFirst(t *testing.T) {
 	t.Parallel()

@@ -24,7 +24,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// recording is a capture that is read as it comes.
+// recording is a capture that is read while it runs.
 type recording struct {
 	end  context.CancelFunc
 	done chan struct{}
@@ -76,7 +76,7 @@ type seen struct {
 	at string // "inner" or "outer"
 }
 
-// packets are those that have come.
+// packets returns the packets that have arrived so far.
 func (r *recording) packets(t *testing.T) (all []seen) {
 	t.Helper()
 	r.mu.Lock()
@@ -116,7 +116,8 @@ func (r *recording) find(t *testing.T, what string, is func(seen) bool) (found s
 	return found
 }
 
-// other is the packet that belongs to one; ok is false if there is none.
+// other returns the packet that belongs to p, such as the outer one to the inner one; ok is
+// false if there is none.
 func (r *recording) other(t *testing.T, p seen) (o seen, ok bool) {
 	t.Helper()
 	for _, o := range r.packets(t) {
@@ -139,8 +140,9 @@ func isICMP(b []byte, typ byte, src netip.Addr) bool {
 	return len(b) > header.IPv4Len && header.Version(b) == 4 && ip.Protocol() == header.ICMP && ip.Src() == src && b[header.IPv4Len] == typ
 }
 
-// At both ends each packet is seen as it is inside and as it is on the wire, linked
-// and with its direction; what is not carried says why, with the word of the counters.
+// At both ends each packet is captured as it is inside and as it is on the wire, linked and
+// with its direction. A packet that is not carried has the reason, with the word of the
+// counters.
 func TestCapture(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -150,7 +152,8 @@ func TestCapture(t *testing.T) {
 	onlyDrops := a.record(t, capture.Request{Tunnel: "six0", Filter: "src 198.51.100.9 or (ip proto 41 and src 203.0.113.20 and ip[26] = 4)", Sides: capture.Outer})
 	_, before := a.status(t)
 	pings(t, h.a, inB, rig.PingOptions{Count: 3, Size: 1000})
-	// A forged packet from the peer's address, from loopback; and one from nobody.
+	// A forged packet from the peer's address with a loopback source, and one from an
+	// unknown address.
 	martian := ip4(netip.MustParseAddr("127.0.0.1"), inA, 253, []byte("martian"))
 	tunnelled := ip6(in6B, in6A, header.ProtoIPv4, martian)
 	send(t, h.b, ip4(outerB, outerA, header.ProtoIPv6, tunnelled), ip4(netip.MustParseAddr("198.51.100.9"), outerA, header.ProtoIPv6, tunnelled))
@@ -206,7 +209,7 @@ func TestCapture(t *testing.T) {
 	atA.ends(t, a)
 }
 
-// counts holds the drops in a capture against the counters.
+// counts compares the drops in a capture with the counters.
 func (d *daemon) counts(t *testing.T, rec *recording, before map[string]uint64) {
 	t.Helper()
 	words := make(map[string]uint64)
@@ -232,8 +235,8 @@ func (d *daemon) counts(t *testing.T, rec *recording, before map[string]uint64) 
 	}
 }
 
-// ends ends a capture by ending the daemon, which says so, and reads what is there
-// with another library.
+// ends ends a capture by ending the daemon, which reports that, and reads the file with
+// another library.
 func (r *recording) ends(t *testing.T, d *daemon) {
 	t.Helper()
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)

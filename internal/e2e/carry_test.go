@@ -36,7 +36,7 @@ func TestPing(t *testing.T) {
 	pings(t, h.a, in6B, rig.PingOptions{Size: 4000})
 }
 
-// The interface need not carry the IPv6 layer's address: the daemon answers.
+// The interface need not have the address of the IPv6 layer: the daemon answers for it.
 func TestPingAnsweredByDaemon(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`address = ["10.0.0.1/30"]`))
@@ -58,7 +58,7 @@ func TestPingAnsweredByDaemon(t *testing.T) {
 	})
 }
 
-// What is on the wire, read by a decoder that is not ours.
+// The packets on the wire, read by a decoder that is not ours.
 func TestWire(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.a, configA())
@@ -120,14 +120,15 @@ func TestUDP(t *testing.T) {
 			t.Errorf("UDP to %v: %+v, %v", c.addr, ds, err)
 		}
 	}
-	// Larger than the MTU and not to be fragmented: the kernel says so at once.
+	// For a packet larger than the MTU that must not be fragmented, the kernel reports that
+	// at once.
 	ds, err := rig.UDPExchange(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5002), []int{1413}, rig.UDPOptions{DF: true})
 	if err != nil || ds[0].Err == nil {
 		t.Errorf("1413 bytes with DF: %+v, %v", ds, err)
 	}
 }
 
-// Packets leave through AF_XDP, through the socket while they cannot, and
+// Packets are sent through AF_XDP, through the socket while AF_XDP cannot be used, and
 // through AF_XDP again.
 func TestXDP(t *testing.T) {
 	h := newHosts(t, 1500)
@@ -150,7 +151,8 @@ func TestXDP(t *testing.T) {
 	transfer(t, h.a, h.b, inB, 50<<20)
 	transfer(t, h.b, h.a, inA, 50<<20)
 
-	// Somebody else takes the peer's address: another neighbour.
+	// Another host takes over the peer's address: the neighbour has another hardware
+	// address.
 	must(t, h.b.LinkDown("vb"))
 	leaves(a, "socket")
 	must(t, h.b.SetMAC("vb", net.HardwareAddr{2, 0, 0, 0, 0, 0x77}))
@@ -182,7 +184,8 @@ func Test6in4(t *testing.T) {
 	}
 }
 
-// Options that change what is on the wire still carry, in any mix of ends.
+// With options that change the packets on the wire, packets are still carried, in any
+// combination of ends.
 func TestOptions(t *testing.T) {
 	for _, lines := range [][]string{
 		{`encap_limit = 4`},
@@ -219,7 +222,8 @@ func TestSmallPath(t *testing.T) {
 			if mtu, err := h.a.MTU("six0"); err != nil || mtu != c.mtu {
 				t.Errorf("MTU %d, %v; want %d", mtu, err, c.mtu)
 			}
-			// What may not be cut has 1280 bytes less the IPv6 layer's own 40.
+			// A packet that must not be fragmented has 1280 bytes less the 40 of the IPv6
+			// layer.
 			pings(t, h.a, inB, rig.PingOptions{Size: min(c.mtu, 1240) - 28, DF: true})
 			pings(t, h.a, inB, rig.PingOptions{Size: c.mtu - 28})
 			pings(t, h.b, inA, rig.PingOptions{Size: 5000})
@@ -235,7 +239,7 @@ func TestSmallPath(t *testing.T) {
 	}
 }
 
-// The interface lives in another namespace, the outer side stays.
+// The interface is in another namespace, and the outer side stays.
 func TestNetns(t *testing.T) {
 	h := newHosts(t, 1500)
 	inner := newNamespace(t, "inner")

@@ -11,7 +11,7 @@ import (
 	"sixfour/internal/demo"
 )
 
-// The demonstration runs as its users run it, tells its story, and measures.
+// The demonstration runs as for its users, prints its report, and measures.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"sixfourd", "sixfourctl"} {

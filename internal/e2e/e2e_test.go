@@ -52,8 +52,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		// Most of their time tests wait, so that more of them go beside each other than
-		// there are processors; not those that measure or flood.
+		// Tests wait for most of their time, so more of them run in parallel than there are
+		// processors; those that measure or flood do not.
 		if err := flag.Set("test.parallel", "6"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -62,7 +62,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for something that must happen.
 const patience = 20 * time.Second
 
 // hosts is the network of most tests:
@@ -129,7 +129,7 @@ type daemon struct {
 	socket string
 	config string // the path of its file
 	done   chan error
-	faulty bool // it is to fail, and says so
+	faulty bool // it is expected to fail, with a message
 }
 
 // launch starts a daemon in a namespace and does not wait for anything.
@@ -138,7 +138,7 @@ func launch(t *testing.T, ns *rig.Namespace, config string, env ...string) *daem
 	return launchWith(t, ns, config, nil, env...)
 }
 
-// launchWith is launch for a daemon that sees other files in the places of some.
+// launchWith is launch for a daemon that sees other files in the place of some.
 func launchWith(t *testing.T, ns *rig.Namespace, config string, files map[string]string, env ...string) *daemon {
 	t.Helper()
 	dir := t.TempDir()
@@ -167,7 +167,7 @@ func launchWith(t *testing.T, ns *rig.Namespace, config string, files map[string
 	return d
 }
 
-// write makes the file of the daemon another one, at once.
+// write replaces the daemon's file in one step.
 func (d *daemon) write(t *testing.T, config string) {
 	t.Helper()
 	must(t, os.WriteFile(d.config+".new", []byte(fmt.Sprintf("[control]\nsocket = %q\n", d.socket)+config), 0o600))
@@ -206,7 +206,7 @@ func (d *daemon) exit(t *testing.T) int {
 	t.Helper()
 	select {
 	case err := <-d.done:
-		d.done <- err // for the next to ask
+		d.done <- err // for the next call
 		return d.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
 		t.Fatalf("the daemon does not end:\n%s", d.log.String())
@@ -214,7 +214,7 @@ func (d *daemon) exit(t *testing.T) int {
 	return 0
 }
 
-// status asks the daemon, and returns the answer and its first tunnel.
+// status requests the daemon's status, and returns it and its first tunnel.
 func (d *daemon) status(t *testing.T) (api.Status, api.TunnelStatus) {
 	t.Helper()
 	s, err := client.Status(t.Context(), d.socket)
@@ -222,7 +222,7 @@ func (d *daemon) status(t *testing.T) (api.Status, api.TunnelStatus) {
 	return s, s.Tunnels[0]
 }
 
-// eventually tries until it works.
+// eventually repeats try until it succeeds.
 func eventually(t *testing.T, what string, try func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -238,7 +238,7 @@ func eventually(t *testing.T, what string, try func() error) {
 	}
 }
 
-// pings sends some pings, and wants every answer.
+// pings sends some pings, and requires every answer.
 func pings(t *testing.T, from *rig.Namespace, to netip.Addr, o rig.PingOptions) {
 	t.Helper()
 	if o.Count == 0 {
@@ -254,7 +254,7 @@ func pings(t *testing.T, from *rig.Namespace, to netip.Addr, o rig.PingOptions) 
 	}
 }
 
-// logCounters says where the kernel may have lost a packet.
+// logCounters logs the counters that show where the kernel may have lost a packet.
 func logCounters(t *testing.T, n *rig.Namespace) {
 	t.Helper()
 	if err := n.Do(func() error {

@@ -12,8 +12,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// With local = "auto" the addresses in which a mechanism has the outer one follow it,
-// and so does what is taken; a reload changes nothing of that.
+// With local = "auto" the addresses that contain the outer address follow it, and so do the
+// packets that are accepted. A reload does not change that.
 func TestAddressFollowsLocal(t *testing.T) {
 	t.Parallel()
 	const auto, lines = "local = \"auto\"\n", "keepalive = \"0s\"\n"
@@ -69,7 +69,7 @@ func TestAddressFollowsLocal(t *testing.T) {
 	}
 }
 
-// addressesOf are those of an interface.
+// addressesOf returns the addresses of an interface.
 func addressesOf(t *testing.T, ns *rig.Namespace, dev string) (list []netip.Prefix) {
 	t.Helper()
 	link, err := ns.Handle().LinkByName(dev)

@@ -14,8 +14,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// With martians = "strict" also addresses of documentation and tests are refused, of
-// which 198.51.100.0/24 is one.
+// With martians = "strict" addresses for documentation and tests are refused, too;
+// 198.51.100.0/24 is one of them.
 func TestStrictMartians(t *testing.T) {
 	for _, strict := range []bool{false, true} {
 		t.Run(fmt.Sprint(strict), func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestStrictMartians(t *testing.T) {
 	}
 }
 
-// A router that is not on an ISATAP host's list advertises itself, as itself and as
-// the one that is: only that one is believed.
+// A router that is not on an ISATAP host's list sends advertisements with its own address,
+// and with the address of the listed router: only the listed one is believed.
 func TestRogueRouter(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -101,7 +101,7 @@ func TestRogueRouter(t *testing.T) {
 	})
 }
 
-// A flood of forged packets costs a neighbour nothing.
+// A flood of forged packets has no effect on a neighbour.
 func TestForgeryFlood(t *testing.T) {
 	packets, perSecond := 100000, 20000
 	if rig.Race { // the daemon itself is slow then

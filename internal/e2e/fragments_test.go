@@ -13,9 +13,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A flood of fragments that never become packets, from the peer's own address:
-// memory stays bounded, and packets whose fragments arrive among them get
-// through.
+// A flood of fragments that never make complete packets, from the peer's own address:
+// memory stays bounded, and packets whose fragments arrive among them get through.
 func TestFragmentFlood(t *testing.T) {
 	n := newRouted(t)
 	n.introduce(t)
@@ -25,7 +24,7 @@ func TestFragmentFlood(t *testing.T) {
 	n.narrow(t, 1400)
 	told(t, n.b, inA, 1440-28, 1340)
 	told(t, n.a, inB, 1440-28, 1340)
-	// Larger than the path allows, and not than the interface: two fragments.
+	// Larger than the path allows, but not larger than the interface: two fragments.
 	pings(t, n.b, inA, rig.PingOptions{Size: 1440 - 28})
 	before := resident(t, a.cmd.Process.Pid)
 
@@ -72,8 +71,8 @@ func TestFragmentFlood(t *testing.T) {
 	if after > before+16<<10 && !rig.Race {
 		t.Errorf("memory grew from %d kB to %d kB", before, after)
 	}
-	// A kernel whose raw sockets are full (seen with Linux 6.18) says "protocol
-	// unreachable", which b tells the senders of some packets (RFC 2003 section 5).
+	// A kernel whose raw sockets are full (seen with Linux 6.18) sends "protocol
+	// unreachable", and b reports that to the senders of some packets (RFC 2003 section 5).
 	eventually(t, "nobody is told of errors any more", func() error {
 		res, err := rig.Ping(t.Context(), n.b, inA, rig.PingOptions{Size: 1440 - 28})
 		must(t, err)
@@ -85,8 +84,8 @@ func TestFragmentFlood(t *testing.T) {
 	pings(t, n.b, inA, rig.PingOptions{Size: 1440 - 28})
 }
 
-// A SYN that passes is made to fit the tunnel, unless that is switched off; its
-// checksum is right, or the receiver would not be asked for an answer.
+// The MSS of a SYN is reduced to what fits the tunnel, unless that is switched off. Its
+// checksum is right, otherwise the receiver would not answer.
 func TestMSSClamp(t *testing.T) {
 	for _, c := range []struct {
 		line string
@@ -139,8 +138,8 @@ func TestMSSClamp(t *testing.T) {
 	}
 }
 
-// Tunnels through tunnels: two with four layers together carry, a third one that
-// routes lead into them waits, and says why.
+// Tunnels through tunnels: two with four layers together carry packets. A third one that
+// routes lead into them waits, with the reason.
 func TestNesting(t *testing.T) {
 	h := newHosts(t, 1500)
 	const second = `

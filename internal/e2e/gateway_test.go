@@ -17,8 +17,9 @@ import (
 	"sixfour/internal/rig"
 )
 
-// From a's end to c and back: with the server's address through the tunnel, with
-// its own where that is meant; from c by the old address; and nothing is left.
+// Connections from a's side to c, and back: with the server's address through the tunnel,
+// with a's own address where that is intended, and from c to the old address. Nothing is
+// left behind.
 func TestGateway(t *testing.T) {
 	n := newInternet(t)
 	n.oldWay(t)
@@ -32,7 +33,7 @@ func TestGateway(t *testing.T) {
 	comesFrom(t, n.a, n.b, inB, inA)
 	transfer(t, n.a, n.c, addrC, 4<<20)
 
-	// What c sends to b's old address is none of a's, and b no router of c's.
+	// What c sends to b's old address is not for a, and b is no router of c.
 	if _, err := sees(t, n.c, n.b, addrB); err != nil {
 		t.Errorf("connect to the server: %v", err)
 	}
@@ -60,7 +61,7 @@ func TestGateway(t *testing.T) {
 	}
 }
 
-// A server that forwarded before goes on to, and forwards for all.
+// A server that forwarded before continues to forward, for all hosts.
 func TestGatewayOfARouter(t *testing.T) {
 	n := newInternet(t)
 	must(t, n.b.Forward())
@@ -72,8 +73,8 @@ func TestGatewayOfARouter(t *testing.T) {
 	unchanged(t, n.b, was)
 }
 
-// Who turns forwarding on for the whole host while the daemon does for itself,
-// keeps it.
+// If an administrator turns forwarding on for the whole host while the daemon has turned it
+// on for itself, it stays on.
 func TestGatewayLeavesForwarding(t *testing.T) {
 	n := newInternet(t)
 	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
@@ -87,7 +88,7 @@ func TestGatewayLeavesForwarding(t *testing.T) {
 	}
 }
 
-// Rules and routes that somebody removes come back, and connections go on.
+// Rules and routes that another program removes are restored, and connections continue.
 func TestGatewayMends(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
@@ -164,13 +165,13 @@ func TestGatewayMends(t *testing.T) {
 	}
 }
 
-// A reload makes the gateway, changes it and takes it away, and the tunnel carries
-// all the while.
+// A reload adds the gateway, changes it and removes it, and the tunnel carries packets all
+// the time.
 func TestGatewayReload(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
 	plain, server := fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1), fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2)
-	const filter = "[security]\npacket_filter = \"on\"\n" // from the start, as the gateway comes later
+	const filter = "[security]\npacket_filter = \"on\"\n" // from the start, because the gateway is added later
 	b := start(t, n.b, filter+server)
 	a := start(t, n.a, filter+plain)
 	wasA, wasB := configured(t, n.a), configured(t, n.b)
@@ -194,7 +195,8 @@ func TestGatewayReload(t *testing.T) {
 	}
 }
 
-// While the peer is away nothing leaks out the old way, and SSH still gets in.
+// While the peer is down no packet leaves by the old default route, and SSH to the host
+// still works.
 func TestGatewayHolds(t *testing.T) {
 	n := newInternet(t)
 	b := start(t, n.b, serverConfig())
@@ -206,8 +208,8 @@ func TestGatewayHolds(t *testing.T) {
 	}
 	comesFrom(t, n.c, n.a, addrA, addrC)
 
-	// The uplink gets another address, which the tunnel follows: the new one
-	// answers, and the peer is still reached by the old way.
+	// The uplink gets another address, and the tunnel follows: the new address answers, and
+	// the peer is still reached by the old default route.
 	moved := addrA.Next()
 	must(t, n.a.DelAddr("eth0", netip.PrefixFrom(addrA, 24)))
 	must(t, n.a.AddAddr("eth0", netip.PrefixFrom(moved, 24)))
@@ -217,7 +219,8 @@ func TestGatewayHolds(t *testing.T) {
 	comesFrom(t, n.a, n.c, addrC, addrB)
 }
 
-// What a killed daemon leaves, "sixfourd -clean" removes, and the next daemon.
+// What a killed daemon leaves behind is removed by "sixfourd -clean", and by the next
+// daemon.
 func TestGatewayAfterACrash(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
@@ -234,7 +237,7 @@ func TestGatewayAfterACrash(t *testing.T) {
 			}
 			return nil
 		})
-		n.oldWay(t) // what is left harms nobody
+		n.oldWay(t) // the remains have no effect
 		if again {
 			b, a := start(t, n.b, serverConfig()), start(t, n.a, clientConfig())
 			n.everyWay(t)
@@ -250,8 +253,9 @@ func TestGatewayAfterACrash(t *testing.T) {
 	}
 }
 
-// The next daemon removes what it does not want itself, but nothing of a daemon that
-// lives, nor does "sixfourd -clean"; a second one says why it cannot have it.
+// The next daemon removes what its configuration does not have, but nothing of a running
+// daemon; neither does "sixfourd -clean". A second daemon reports why it cannot have the
+// default route.
 func TestGatewaysOfTwo(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
@@ -277,16 +281,16 @@ func TestGatewaysOfTwo(t *testing.T) {
 	}
 }
 
-// Connections to who is behind the client, such as a container with a published
-// port, are answered the way they came.
+// Connections to hosts behind the client, such as a container with a published port, are
+// answered on the path by which they came.
 func TestGatewayFollowsForwarded(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
 	must(t, n.a.Forward())
-	for _, dev := range []string{"all", "eth0"} { // the daemon says that it takes this
+	for _, dev := range []string{"all", "eth0"} { // the daemon reports that this needs a module
 		must(t, n.a.Sysctl("net/ipv4/conf/"+dev+"/rp_filter", "0"))
 	}
-	// d is behind a, with addresses of its own, to which the router has a route.
+	// d is behind a, with its own addresses, to which the router has a route.
 	d := newNamespace(t, "d")
 	must(t, rig.Veth(n.a, "lan", d, "eth0", 1500))
 	behind := map[netip.Addr]netip.Addr{netip.MustParseAddr("198.18.0.2"): addrA, netip.MustParseAddr("2001:db8:d::2"): addrA6}
@@ -313,13 +317,13 @@ func TestGatewayFollowsForwarded(t *testing.T) {
 	}
 }
 
-// The marks of others are theirs: a tunnel with a mark and a rule for it, and a
-// rule of the administrator behind ours.
+// Marks of other programs stay in effect: a tunnel with a mark and a rule for it, and a
+// rule of the administrator after ours.
 func TestGatewayBesideOtherRules(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
-	// Marked packets have a table of their own, as they had before, and only they have
-	// a way out, which the reverse path does not know of.
+	// Marked packets have a routing table of their own, as before, and only they have a
+	// route to the internet, which the reverse path check does not know.
 	for _, dev := range []string{"all", "eth0"} {
 		must(t, n.a.Sysctl("net/ipv4/conf/"+dev+"/rp_filter", "0"))
 	}
@@ -327,7 +331,7 @@ func TestGatewayBesideOtherRules(t *testing.T) {
 	everywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	must(t, n.a.Handle().RouteAdd(&netlink.Route{Table: 100, Dst: everywhere, Gw: first(addrA).AsSlice()}))
 	was := configured(t, n.a)
-	must(t, n.a.DelRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(addrA), "")) // nothing but the mark leads there
+	must(t, n.a.DelRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(addrA), "")) // only the mark leads there
 	start(t, n.b, serverConfig())
 	a := start(t, n.a, strings.Replace(clientConfig(), "mode =", "fwmark = 7\nmode =", 1))
 	comesFrom(t, n.a, n.c, addrC, addrB)
@@ -336,7 +340,7 @@ func TestGatewayBesideOtherRules(t *testing.T) {
 	unchanged(t, n.a, was)
 }
 
-// A configuration that wants the impossible is not ready, and says why.
+// With a configuration that cannot work the gateway is not ready, with the reason.
 func TestGatewayWithoutInterface(t *testing.T) {
 	n := newInternet(t)
 	b := start(t, n.b, strings.Replace(serverConfig(), "eth0", "eth1", 1))

@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// greWith is a GRE header before a packet, with the options that are not nil.
+// greWith puts a GRE header before a packet, with the options that are not nil.
 func greWith(protocol uint16, key, sequence *uint32, pkt []byte) []byte {
 	b := []byte{0, 0, byte(protocol >> 8), byte(protocol)}
 	if key != nil {
@@ -27,8 +27,8 @@ func greWith(protocol uint16, key, sequence *uint32, pkt []byte) []byte {
 	return append(b, pkt...)
 }
 
-// A router's keepalive, which is an answer that it has written to itself, comes back
-// to it: over either IP version, with the tunnel's key and without one.
+// A router's keepalive contains an answer addressed to the router itself, which the daemon
+// returns: over either IP version, with and without the tunnel's key.
 func TestKeepalive(t *testing.T) {
 	key := uint32(42)
 	for _, c := range []struct {
@@ -46,7 +46,8 @@ func TestKeepalive(t *testing.T) {
 			must(t, err)
 			defer wire.Close()
 			inside := greWith(0, c.key, nil, nil)
-			// answer is what the router wants back, and keepalive what it sends for it.
+			// answer is the packet that the router expects back, and keepalive the packet
+			// that it sends for that.
 			answer := func(src, dst netip.Addr, ttl byte) []byte {
 				if src.Is6() {
 					p := ip6(src, dst, header.GRE, inside)
@@ -82,7 +83,7 @@ func TestKeepalive(t *testing.T) {
 				}
 				return nil
 			})
-			// Behind a NAT the router, or we, have other addresses than the other end knows.
+			// Behind a NAT, the router or we have other addresses than the other end knows.
 			sent := [][]byte{answer(ours, theirs, 255), answer(ours, theirs, 255), answer(ours, other, 255), answer(other, theirs, 255), answer(inA, inB, 255)}
 			for i, one := range sent {
 				within := i == len(sent)-1 // between the inner addresses, and so through the tunnel
@@ -119,13 +120,13 @@ func (h hosts) inject(t *testing.T, wire *rig.Capture, pkt []byte) {
 	etherType := uint16(0x0800)
 	if header.Version(pkt) == 6 {
 		etherType = 0x86dd
-		must(t, h.a.AddNeighbour("va", outer6B, from)) // b may not have been asked yet
+		must(t, h.a.AddNeighbour("va", outer6B, from)) // b may not have been probed yet
 	}
 	must(t, wire.Inject(rig.Ethernet(to, from, etherType, pkt)))
 }
 
-// Of packets in sequence those that come twice or too late are dropped; those that
-// are missing are not waited for.
+// Packets with sequence numbers that arrive twice or too late are dropped; the daemon does
+// not wait for missing ones.
 func TestSequence(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -148,7 +149,7 @@ func TestSequence(t *testing.T) {
 		n  uint32
 		ok bool
 	}{{0, true}, {1, true}, {1, false}, {2, true}, {7, true}, {5, false}, {7, false}, {8, true},
-		{1 << 30, false}, {9, true}, // one that may be forged
+		{1 << 30, false}, {9, true}, // one that could be forged
 		{1 << 31, false}, {1<<31 + 1, false}, {1<<31 + 2, false}, {1<<31 + 3, true}, {1<<31 + 4, true}, {1<<31 + 3, false}} {
 		send(t, h.b, number(c.n))
 		if !c.ok {
@@ -177,8 +178,8 @@ func TestSequence(t *testing.T) {
 	})
 }
 
-// A peer that starts anew counts from 0 again; its packets are taken when several have
-// followed each other.
+// A peer that restarts counts from 0 again. Its packets are accepted after several
+// consecutive ones.
 func TestSequenceAfterRestart(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)

@@ -12,8 +12,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// What goes away and comes back is waited for in the modes over IPv6 and in automatic
-// ones, too: the interface, and the outer address.
+// What disappears and comes back is waited for, also in the modes over IPv6 and in
+// automatic modes: the interface, and the outer address.
 func TestHealsKinds(t *testing.T) {
 	t.Parallel()
 	for _, k := range []kind{kindGRE6, kind6in6.xdp(), kind6to4, kindISATAP, kind6over4} {
@@ -59,10 +59,10 @@ func groups(t *testing.T, ns *rig.Namespace) int {
 		b, err = os.ReadFile("/proc/thread-self/net/igmp")
 		return err
 	}))
-	return strings.Count(string(b), "C0EF ") // 239.192.0.0/16, the other way round
+	return strings.Count(string(b), "C0EF ") // 239.192.0.0/16, in host byte order
 }
 
-// xdpPrograms is how many devices have one.
+// xdpPrograms returns how many devices have an XDP program.
 func xdpPrograms(t *testing.T, ns *rig.Namespace) (n int) {
 	t.Helper()
 	links, err := ns.Handle().LinkList()
@@ -75,8 +75,8 @@ func xdpPrograms(t *testing.T, ns *rig.Namespace) (n int) {
 	return n
 }
 
-// However they end, a hub and an automatic tunnel leave nothing, and a successor
-// finds its place free.
+// However they end, a hub and an automatic tunnel leave nothing behind, and the next daemon
+// can start.
 func TestKindsLeaveNothing(t *testing.T) {
 	hub := "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\nroutes = [\"192.168.2.0/24\"]\n" +
 		"[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\", \"192.168.2.0/24\"]\n" +

@@ -46,8 +46,8 @@ const (
 	inside = mid + header.IPv6Len // of the inner IPv4 header
 )
 
-// A peer whose network card computes checksums, where there is none between us
-// (virtio, veth), sends them half done.
+// A peer whose network card computes checksums, but with no card between us (virtio, veth),
+// sends packets with incomplete checksums.
 func TestPartialChecksum(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
@@ -80,8 +80,8 @@ func TestPartialChecksum(t *testing.T) {
 	}
 }
 
-// The kernel writes into record route and timestamp options of what it receives, after
-// it has verified the checksum, which is wrong then.
+// The kernel writes into record route and timestamp options of packets that it receives,
+// after it has verified the checksum, which is then wrong.
 func TestOuterOptions(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
@@ -118,8 +118,8 @@ func TestOuterOptions(t *testing.T) {
 	}
 }
 
-// A hostile sender on the path: each packet is dropped under one reason, and
-// the tunnel goes on.
+// A hostile sender on the path: each packet is dropped under one reason, and the tunnel
+// continues.
 func TestHostileSender(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
@@ -187,7 +187,8 @@ func TestHostileSender(t *testing.T) {
 	})
 	pings(t, h.a, inB, rig.PingOptions{})
 
-	// A flood of them does not fill the log: one line a second and goroutine.
+	// A flood of such packets does not fill the log: there is one line a second for each
+	// goroutine.
 	before := strings.Count(a.log.String(), "dropped")
 	bad := cases[0].spoil(forge(t))
 	for range 20000 {
@@ -211,8 +212,8 @@ func TestHostileSender(t *testing.T) {
 	}
 }
 
-// Echo requests to the layer's address that the daemon answers itself: only
-// good ones, and never more than it was asked.
+// Echo requests to the layer's address that the daemon answers itself: only valid ones are
+// answered, and never more than arrived.
 func TestHostileEcho(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`address = ["10.0.0.1/30"]`))

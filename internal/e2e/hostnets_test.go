@@ -9,8 +9,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// judged is what becomes of a packet that b sends through a tunnel of GRE: "" if it is
-// carried, or the reason for which it is not.
+// judged returns the result for a packet that b sends through a GRE tunnel: "" if it is
+// carried, or the reason why it is not.
 func (d *daemon) judged(t *testing.T, h hosts, src, dst string) (why string) {
 	t.Helper()
 	total := func(drops map[string]uint64, carried uint64) uint64 {
@@ -36,7 +36,7 @@ func (d *daemon) judged(t *testing.T, h hosts, src, dst string) (why string) {
 	return why
 }
 
-// becomes waits until packets from a source are judged so.
+// becomes waits until packets from a source have this result.
 func (d *daemon) becomes(t *testing.T, h hosts, src, dst, want string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a packet from %s: %q", src, want), func() error {
@@ -47,9 +47,9 @@ func (d *daemon) becomes(t *testing.T, h hosts, src, dst, want string) {
 	})
 }
 
-// A router's addresses, and the hosts on its other links, are not behind a peer that
-// everything may come from, unless the configuration says so; in the namespace of the
-// interface, whatever comes and goes there.
+// A router's addresses, and the hosts on its other links, are not accepted as sources
+// behind a peer with all addresses allowed, unless the configuration says so. What counts
+// are the interfaces in the namespace of the tunnel's interface, which may change.
 func TestSourcesOfThisHost(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -90,13 +90,13 @@ func TestSourcesOfThisHost(t *testing.T) {
 			must(t, router.AddAddr("lan", lan6))
 			check(map[string]string{"2001:db8:1::1": "own_source", "2001:db8:1::7": "spoof", "192.168.1.7": "spoof"})
 
-			// The configuration names a part of the LAN.
+			// The configuration contains a part of the LAN.
 			a.mustReload(t, conf+"routes = [\"192.168.1.128/25\", \"192.168.0.0/16\", \"2001:db8:1::/64\"]\n")
 			check(map[string]string{"192.168.1.200": "", "192.168.1.7": "spoof", "2001:db8:1::7": "", "2001:db8:1::1": "own_source"})
 			a.mustReload(t, conf)
 			check(map[string]string{"192.168.1.200": "spoof", "2001:db8:1::7": "spoof"})
 
-			// What the interface has itself, others may have, too.
+			// The interface's own subnets are accepted.
 			must(t, router.DelAddr("lan", lan6))
 			must(t, router.AddAddr("lan", netip.MustParsePrefix("fc00::9/64")))
 			check(map[string]string{"2001:db8:1::1": "", "2001:db8:1::7": "", "fc00::9": "own_source", "fc00::2": ""})
@@ -108,7 +108,7 @@ func TestSourcesOfThisHost(t *testing.T) {
 	}
 }
 
-// In a hub, what is allowed to one of the peers may be a part of the hub's LAN.
+// In a hub, a part of the hub's LAN may be allowed for one of the peers.
 func TestSourcesOfThisHostInAHub(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)

@@ -51,7 +51,7 @@ func newStar(t *testing.T) star {
 // spoke, of which %[1]d is the number, 2 to 4.
 type starKind struct {
 	name, hub, peer, spoke string
-	wrap                   func(self int, inner []byte) []byte // what a spoke's daemon would send
+	wrap                   func(self int, inner []byte) []byte // a packet as a spoke's daemon would send it
 }
 
 var starKinds = []starKind{
@@ -142,7 +142,7 @@ func TestHub(t *testing.T) {
 
 			k.spoofs(t, s, hub)
 
-			// Nobody's prefix: whoever sends it, the hub or a spoke, is told.
+			// The prefix of no peer: its sender, the hub or a spoke, gets an error.
 			for _, from := range []*rig.Namespace{s.hub, b} {
 				_, was := hub.status(t)
 				unreached(t, from, netip.MustParseAddr("10.0.0.99"))
@@ -154,7 +154,7 @@ func TestHub(t *testing.T) {
 	}
 }
 
-// unreached pings until the sender is told that nobody is there.
+// unreached pings until the sender gets an error that there is no such host.
 func unreached(t *testing.T, from *rig.Namespace, to netip.Addr) {
 	t.Helper()
 	eventually(t, from.Name()+" is told that nobody is there", func() error {
@@ -169,8 +169,8 @@ func unreached(t *testing.T, from *rig.Namespace, to netip.Addr) {
 	})
 }
 
-// spoofs sends packets with sources that b may not have: they are b's drops, and no
-// concern of its neighbours'.
+// spoofs sends packets with sources that are not allowed for b: they are counted as drops
+// of b, and have no effect on other peers.
 func (k starKind) spoofs(t *testing.T, s star, hub *daemon) {
 	t.Helper()
 	out, err := s.hub.Capture("six0")
@@ -204,12 +204,12 @@ func (k starKind) spoofs(t *testing.T, s star, hub *daemon) {
 	pings(t, s.spokes[1], spokeInner(4), rig.PingOptions{})
 }
 
-// Ten thousand peers in one file, of which the last one is there.
+// Ten thousand peers in one file; only the last one exists.
 func TestTenThousandPeers(t *testing.T) {
 	t.Parallel()
 	const n, mostKiB = 10000, 300 << 10
 	h := newHosts(t, 1500)
-	must(t, h.b.Sysctl("net/ipv6/conf/default/disable_ipv6", "1")) // whose sources a would not take
+	must(t, h.b.Sysctl("net/ipv6/conf/default/disable_ipv6", "1")) // whose sources a would refuse
 	must(t, h.a.AddRoute(netip.MustParsePrefix("198.18.0.0/15"), outerB, ""))
 	inner := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}) }
 	outer := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) }
@@ -230,7 +230,7 @@ func TestTenThousandPeers(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{Size: 4000, Count: 10})
 	transfer(t, h.b, h.a, inA, 20<<20)
 
-	// One peer sends what it may not, and to another nothing arrives.
+	// One peer sends packets that it must not send, and another one receives nothing.
 	const forged = 1000
 	for range forged {
 		send(t, h.b, ip4(outer(5), outerA, header.GRE, greOf(marked(inB, inA))))

@@ -19,8 +19,8 @@ func TestIdle(t *testing.T) {
 	reachable(t, h.a, inB)
 	a.answered(t) // each greets its path
 	b.answered(t)
-	// What the start has set off, in the daemon, its runtime and the kernel, comes to
-	// rest; a daemon that ticks never does.
+	// Work that the start has caused, in the daemon, its runtime and the kernel, ends after
+	// a while; periodic work of a daemon would not.
 	const seconds, most, windows = 5, 5, 8
 	var counts []int
 	for range windows {
@@ -35,7 +35,7 @@ func TestIdle(t *testing.T) {
 	t.Errorf("never at rest: %v wake-ups in windows of %d seconds", counts, seconds)
 }
 
-// wakeups is how often the threads of a process went to sleep of their own will.
+// wakeups returns how often the threads of a process went to sleep voluntarily.
 func wakeups(t *testing.T, pid int) (n int) {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
@@ -46,13 +46,13 @@ func wakeups(t *testing.T, pid int) (n int) {
 	return n
 }
 
-// resident is a process's memory in KiB.
+// resident returns a process's memory in KiB.
 func resident(t *testing.T, pid int) int {
 	t.Helper()
 	return field(t, fmt.Sprintf("/proc/%d/status", pid), "VmRSS")
 }
 
-// field is a number in a status file of /proc.
+// field returns a number from a status file of /proc.
 func field(t *testing.T, file, name string) int {
 	t.Helper()
 	b, err := os.ReadFile(file)

@@ -107,7 +107,7 @@ bypass = ["192.0.2.99/32", "2001:db8:c::99/128"]
 func clientConfig() string { return fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1) + bypass }
 func serverConfig() string { return fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2) + masquerade }
 
-// sees is the address from which somebody's TCP connection to an address comes.
+// sees returns the source address of a TCP connection to an address, as the server sees it.
 func sees(t *testing.T, from, to *rig.Namespace, addr netip.Addr) (netip.Addr, error) {
 	t.Helper()
 	l, err := to.ListenTCP(netip.AddrPortFrom(addr, 0))
@@ -141,7 +141,7 @@ func comesFrom(t *testing.T, from, to *rig.Namespace, addr, want netip.Addr) {
 	})
 }
 
-// everyWay is that all connections go the way that they should.
+// everyWay checks that all connections take the intended path.
 func (n internet) everyWay(t *testing.T) {
 	t.Helper()
 	comesFrom(t, n.a, n.c, addrC, addrB)
@@ -152,14 +152,14 @@ func (n internet) everyWay(t *testing.T) {
 	comesFrom(t, n.c, n.a, addrA6, addrC6)
 }
 
-// oldWay is that they all go the way that they went without a gateway.
+// oldWay checks that all connections take the same path as without a gateway.
 func (n internet) oldWay(t *testing.T) {
 	t.Helper()
 	comesFrom(t, n.a, n.c, addrC, addrA)
 	comesFrom(t, n.a, n.c, addrC6, addrA6)
 }
 
-// configured is what a namespace's kernel has been told, for comparison.
+// configured returns the configuration of a namespace's kernel, for comparison.
 func configured(t *testing.T, ns *rig.Namespace) string {
 	t.Helper()
 	var b strings.Builder
@@ -172,7 +172,7 @@ func configured(t *testing.T, ns *rig.Namespace) string {
 		routes, err := ns.Handle().RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 		must(t, err)
 		for _, r := range routes {
-			if r.Protocol != unix.RTPROT_KERNEL { // which come by themselves, and late
+			if r.Protocol != unix.RTPROT_KERNEL { // which appear by themselves, and late
 				fmt.Fprintf(&b, "%v\n", r)
 			}
 		}
@@ -201,7 +201,7 @@ func configured(t *testing.T, ns *rig.Namespace) string {
 	return b.String()
 }
 
-// unchanged waits until a namespace is as it was.
+// unchanged waits until a namespace is as before.
 func unchanged(t *testing.T, ns *rig.Namespace, was string) {
 	t.Helper()
 	eventually(t, "all is as it was in "+ns.Name(), func() error {
@@ -212,7 +212,7 @@ func unchanged(t *testing.T, ns *rig.Namespace, was string) {
 	})
 }
 
-// Of IPv6 the server's administrator turns forwarding on; of IPv4 the daemon does.
+// The server's administrator turns IPv6 forwarding on; the daemon turns IPv4 forwarding on.
 func (n internet) forward6(t *testing.T) {
 	t.Helper()
 	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))

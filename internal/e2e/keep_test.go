@@ -7,8 +7,8 @@ import (
 	"sixfour/internal/api"
 )
 
-// A reload that leaves the ends as they are leaves what is known of the peer's life,
-// whatever else it changes.
+// A reload that does not change the ends keeps the results of probes, whatever else it
+// changes.
 func TestReloadKeepsLife(t *testing.T) {
 	auto := func(c string) string { return strings.Replace(c, `local = "`+outerA.String()+`"`, `local = "auto"`, 1) }
 	for name, test := range map[string]struct{ a, b, routes string }{

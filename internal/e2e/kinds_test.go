@@ -42,21 +42,21 @@ var carried = []kind{
 	kindStack.xdp(),
 }
 
-// seen is k with another length and look on the wire.
+// seen returns k with another length and other headers on the wire.
 func (k kind) seen(over int, wire ...string) kind {
 	k.over, k.wire = over, wire
 	return k
 }
 
-// xdp is k with a's packets leaving and arriving through AF_XDP, where captures at a
-// do not see them.
+// xdp returns k with a's packets sent and received through AF_XDP, where captures at a do
+// not see them.
 func (k kind) xdp() kind {
 	k.name, k.a, k.b = k.name+" through AF_XDP", k.a+"io = \"xdp\"\n", k.a
 	return k
 }
 
-// Every mode carries what it can, of every size, both ways, and looks on the wire
-// as its standard says.
+// Every mode carries packets of every size in both directions, with the headers that its
+// standard requires.
 func TestKinds(t *testing.T) {
 	for _, k := range carried {
 		t.Run(k.name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestKinds(t *testing.T) {
 			if strings.Contains(k.a, "xdp") {
 				a.leavesBy(t, "xdp")
 			}
-			// An ISATAP host that has no prefix yet takes its own for a foreign one.
+			// An ISATAP host without a prefix refuses its own address.
 			before := lost(t, a, b)
 			for i := range k.toA {
 				k.pings(t, h.a, k.toB[i])
@@ -83,7 +83,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// lost is what daemons dropped of what came in.
+// lost returns the drops of packets that arrived at the daemons.
 func lost(t *testing.T, daemons ...*daemon) (drops string) {
 	t.Helper()
 	for _, d := range daemons {
@@ -96,7 +96,7 @@ func lost(t *testing.T, daemons ...*daemon) (drops string) {
 	return drops
 }
 
-// pings are a small one, the largest, and one that the kernel cuts.
+// pings sends a small one, the largest, and one that the kernel fragments.
 func (k kind) pings(t *testing.T, from *rig.Namespace, to netip.Addr) {
 	t.Helper()
 	echo := 28
@@ -108,7 +108,7 @@ func (k kind) pings(t *testing.T, from *rig.Namespace, to netip.Addr) {
 	pings(t, from, to, rig.PingOptions{Size: 4000})
 }
 
-// leavesBy waits until packets leave by a way.
+// leavesBy waits until packets are sent in this way: by a socket or AF_XDP.
 func (d *daemon) leavesBy(t *testing.T, by string) {
 	t.Helper()
 	eventually(t, "packets leave by "+by, func() error {
@@ -119,7 +119,7 @@ func (d *daemon) leavesBy(t *testing.T, by string) {
 	})
 }
 
-// looks pings, and wants to see the request at b's device with these headers.
+// looks sends a ping, and expects the request at b's device with these headers.
 func (k kind) looks(t *testing.T, b, from *rig.Namespace, to netip.Addr, want string) {
 	t.Helper()
 	wire, err := b.Capture("vb")
@@ -149,7 +149,7 @@ func (k kind) looks(t *testing.T, b, from *rig.Namespace, to netip.Addr, want st
 	}
 }
 
-// headers says in words which there are in a frame, by a decoder that is not ours.
+// headers names the headers of a frame, by a decoder that is not ours.
 func headers(f rig.Frame) string {
 	var words []string
 	for _, l := range gopacket.NewPacket(f.Data, layers.LayerTypeEthernet, gopacket.Default).Layers() {

@@ -7,8 +7,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// The path is narrow, routers are silent, and the peer comes when nobody asks any
-// more: its first packet is reason enough to find out.
+// The path is narrow, routers send no errors, and the peer starts after the search has
+// ended: its first packet starts the search again.
 func TestLatePeer(t *testing.T) {
 	t.Parallel()
 	n := newRouted(t)

@@ -20,7 +20,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// remains lists what a daemon could have left in a namespace.
+// remains lists what a daemon could have left behind in a namespace.
 func remains(t *testing.T, ns *rig.Namespace) (found []string) {
 	t.Helper()
 	links, err := ns.Handle().LinkList()
@@ -71,13 +71,13 @@ func TestKillAndRestart(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// Either side is restarted while TCP runs; the connection survives it.
+// Either side is restarted during a TCP transfer, and the connection continues.
 func TestRestartUnderTraffic(t *testing.T) {
 	h := newHosts(t, 1500)
 	a, b := start(t, h.a, configA()), start(t, h.b, configB())
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	// The addresses of the connection must outlive the interfaces.
+	// The addresses of the connection must exist longer than the interfaces.
 	for _, end := range []struct {
 		ns   *rig.Namespace
 		addr string
@@ -115,15 +115,15 @@ func TestRestartUnderTraffic(t *testing.T) {
 	}
 }
 
-// A leftover of ours is replaced, with what was on it; what is not ours is not
-// touched, and named.
+// An old interface of ours is replaced, with everything on it. An interface of another
+// program is not changed, and is named in the error.
 func TestStaleInterface(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	makeTun := func(alias string) {
 		must(t, h.a.Do(func() error {
 			handle := h.a.Handle()
-			// Persistent, like what a crash of its maker could never remove.
+			// A persistent interface, as a killed program leaves it behind.
 			if err := handle.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "six0"}, Mode: netlink.TUNTAP_MODE_TUN}); err != nil {
 				return err
 			}
@@ -170,13 +170,13 @@ func TestSecondDaemonForTheSameInterface(t *testing.T) {
 	d.wait(t, "another sixfourd running with the same tunnel")
 	pings(t, h.a, inB, rig.PingOptions{})
 	first.end(t, syscall.SIGTERM)
-	reachable(t, h.a, inB) // through the second one, when it has the interface
+	reachable(t, h.a, inB) // through the second daemon, when it has the interface
 	if _, s := d.status(t); !s.State.Phase.Carries() {
 		t.Errorf("%+v", s.State)
 	}
 }
 
-// What goes away and comes back is waited for, with the state in the log.
+// What disappears and comes back is waited for, with the state in the log.
 func TestHeals(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
@@ -217,7 +217,7 @@ func TestHeals(t *testing.T) {
 	a.wait(t, "the interface was made again")
 	reachable(t, h.a, inB)
 
-	must(t, h.a.LinkDown("six0")) // takes routes and IPv6 addresses away
+	must(t, h.a.LinkDown("six0")) // removes routes and IPv6 addresses
 	a.wait(t, "interface is down")
 	phase(api.Waiting)
 	must(t, h.a.LinkUp("six0"))
@@ -228,7 +228,7 @@ func TestHeals(t *testing.T) {
 		t.Errorf("after down and up: %v, want the interface and its route", got)
 	}
 
-	must(t, h.a.SetMTU("va", 1400)) // the interface follows its path
+	must(t, h.a.SetMTU("va", 1400)) // the MTU of the interface follows the path
 	eventually(t, "MTU 1340", func() error {
 		mtu, err := h.a.MTU("six0")
 		if err == nil && mtu != 1340 {
@@ -238,7 +238,7 @@ func TestHeals(t *testing.T) {
 	})
 }
 
-// local = "auto" takes the address that routing chooses, and follows it.
+// local = "auto" uses the address that routing chooses, and follows it.
 func TestLocalAuto(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
@@ -253,8 +253,8 @@ func TestLocalAuto(t *testing.T) {
 	reachable(t, h.a, inB)
 }
 
-// With a mark a rule keeps outer packets out of the tunnel into which everything
-// is routed, the peer's address too.
+// With a mark, a rule keeps outer packets out of the tunnel into which all packets are
+// routed, including those to the peer's address.
 func TestMark(t *testing.T) {
 	h := newHosts(t, 1500)
 	const mark, table = 7, 100
@@ -282,7 +282,7 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// A route to the peer that leads into the tunnel itself is not taken.
+// A route to the peer that leads into the tunnel itself is not used.
 func TestRouteIntoItself(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
@@ -297,7 +297,7 @@ func TestRouteIntoItself(t *testing.T) {
 	})
 }
 
-// Without the right to, the error says how to get it.
+// Without the capabilities, the error says how to get them.
 func TestUnprivileged(t *testing.T) {
 	h := newHosts(t, 1500)
 	path := filepath.Join(filepath.Dir(program), "nobody.toml")
@@ -313,7 +313,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
-// systemd is told when tunnels can carry, and not before.
+// systemd is notified when the tunnels can carry packets, and not before.
 func TestNotify(t *testing.T) {
 	h := newHosts(t, 1500)
 	socket := filepath.Join(t.TempDir(), "notify")
@@ -341,7 +341,7 @@ func TestNotify(t *testing.T) {
 	}
 }
 
-// A hangup makes the daemon look at its file, even if that is what it was.
+// SIGHUP makes the daemon read its file, even if the file has not changed.
 func TestSIGHUP(t *testing.T) {
 	h := newHosts(t, 1500)
 	d := start(t, h.a, configA())
@@ -352,7 +352,7 @@ func TestSIGHUP(t *testing.T) {
 	}
 }
 
-// A bad file changes nothing on the system.
+// A file with errors changes nothing on the system.
 func TestBadConfigurationChangesNothing(t *testing.T) {
 	h := newHosts(t, 1500)
 	d := launch(t, h.a, configA(`mtu = 60`, `rotes = []`, `ttl = 0`))
@@ -364,8 +364,8 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 	}
 }
 
-// A peer may be a name. The hosts file knows localhost, which is no other host;
-// the other name nobody knows.
+// A peer may be a name. The hosts file has localhost, which is this host; the other name
+// does not exist.
 func TestRemoteName(t *testing.T) {
 	ns := newNamespace(t, "a")
 	name := func(remote string) string {

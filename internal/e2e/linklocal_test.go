@@ -40,8 +40,8 @@ func linkEnd(name, mode, local, remote, inner string) string {
 	return fmt.Sprintf("[[tunnel]]\nname = %q\nmode = %q\nlocal = %q\nremote = %q\naddress = [%q]\n", name, mode, local, remote, inner)
 }
 
-// The ends of a tunnel may be link-local addresses, each with its interface: the same
-// pair on two links is two peers. When an interface is made anew, the tunnel is there
+// The ends of a tunnel may be link-local addresses, each with its interface: the same pair
+// on two links is two peers. If an interface is deleted and made again, the tunnel works
 // again.
 func TestLinkLocalEnds(t *testing.T) {
 	for _, mode := range []string{"4in6", "6in6", "gre6"} {
@@ -86,7 +86,7 @@ func TestLinkLocalEnds(t *testing.T) {
 	}
 }
 
-// An uplink may have a link-local address alone, from which then packets come.
+// An uplink may have only a link-local address, from which packets are then sent.
 func TestLinkLocalUplink(t *testing.T) {
 	t.Parallel()
 	a, b, _ := twoLinks(t)

@@ -145,8 +145,8 @@ func (l losses) check(t *testing.T, before losses, r rig.LoadResult) {
 	}
 }
 
-// An interface that loses its offloads under traffic, and gets them back, goes on
-// carrying.
+// An interface that loses its offloads under traffic, and gets them back, still carries
+// packets.
 func TestOffloadsComeAndGo(t *testing.T) {
 	h := newHosts(t, 1500)
 	a, b := start(t, h.a, configA()), start(t, h.b, configB())
@@ -178,8 +178,8 @@ func TestOffloadsComeAndGo(t *testing.T) {
 	}
 }
 
-// An uplink that takes less than is sent loses packets under one reason, and not
-// those of others.
+// An uplink that is slower than the sender loses packets under one reason, and not under
+// others.
 func TestUplinkFull(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
@@ -199,8 +199,8 @@ func TestUplinkFull(t *testing.T) {
 	reachable(t, h.a, inB) // as soon as the queue has room
 }
 
-// An uplink that takes its time holds the daemon back: the socket's buffer is full
-// again and again, and what the daemon has read is sent when there is room.
+// A slow uplink delays the daemon: the socket's buffer is full again and again, and what
+// the daemon has read is sent when there is room.
 func TestUplinkSlow(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
@@ -213,14 +213,14 @@ func TestUplinkSlow(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	_, s := a.status(t)
-	delete(s.Out.Drops, "no_room") // while it is held back, the interface's queue fills
+	delete(s.Out.Drops, "no_room") // while the daemon waits, the interface's queue fills
 	if len(s.Out.Drops) > 0 {
 		t.Errorf("drops: %v", s.Out.Drops)
 	}
 	reachable(t, h.a, inB)
 }
 
-// Many tunnels in one daemon: each carries, memory is bounded, and nothing stays
+// Many tunnels in one daemon: each carries packets, memory is bounded, and nothing is left
 // behind.
 func TestManyTunnels(t *testing.T) {
 	const n, mostKiB = 500, 200 << 10
@@ -248,8 +248,8 @@ func TestManyTunnels(t *testing.T) {
 	}
 }
 
-// Two daemons on one host, each with tunnels of its own; between them a host
-// with one daemon and two tunnels at one address.
+// Two daemons on one host, each with its own tunnels, and another host with one daemon and
+// two tunnels at one address.
 func TestTwoDaemonsOnOneHost(t *testing.T) {
 	h := newHosts(t, 1500)
 	second := netip.MustParseAddr("203.0.113.11")
@@ -271,9 +271,9 @@ io = "xdp"
 		}
 		return s
 	}
-	// First b: probes that come before a tunnel is there belong to none.
+	// b first: probes that arrive before their tunnel exists belong to no tunnel.
 	b := start(t, h.b, configB(`io = "xdp"`)+fill("%l", "203.0.113.20", "%r6", "1", "%r", "203.0.113.11", "%s6", "2", "%s4", "2", "%s", "six1"))
-	start(t, h.a, configA(`io = "xdp"`)) // a device serves one process so
+	start(t, h.a, configA(`io = "xdp"`)) // a device serves only one process in this way
 	start(t, h.a, fill("%l", "203.0.113.11", "%r6", "2", "%r", "203.0.113.20", "%s6", "1", "%s4", "1", "%s", "six1"))
 	pings(t, h.a, inB, rig.PingOptions{Count: 20})
 	pings(t, h.a, netip.MustParseAddr("10.0.1.2"), rig.PingOptions{Count: 20})

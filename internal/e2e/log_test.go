@@ -10,8 +10,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A daemon whose log nobody takes goes on: on a full disk, and after the reader
-// of its pipe went away.
+// A daemon whose log cannot be written continues: on a full disk, and after the reader of
+// its pipe has ended.
 func TestLogIsLost(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())

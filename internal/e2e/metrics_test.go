@@ -19,7 +19,7 @@ import (
 
 const listenLine = "[metrics]\nlisten = \"127.0.0.1:9640\"\n"
 
-// ask asks the listener in a namespace.
+// ask sends a request to the metrics server in a namespace.
 func ask(ns *rig.Namespace, path string) (code int, body string, err error) {
 	client := http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -36,7 +36,7 @@ func ask(ns *rig.Namespace, path string) (code int, body string, err error) {
 	return resp.StatusCode, string(b), err
 }
 
-// scrape is the sum of the series of a metric that have the labels.
+// scrape returns the sum of the series of a metric that have the labels.
 func scrape(t *testing.T, ns *rig.Namespace, name string, labels map[string]string) (sum float64, n int) {
 	t.Helper()
 	code, body, err := ask(ns, "/metrics")
@@ -62,7 +62,7 @@ func scrape(t *testing.T, ns *rig.Namespace, name string, labels map[string]stri
 	return sum, n
 }
 
-// The counters are those of the status, and readiness follows what is there.
+// The counters are the same as in the status, and /readyz follows the state of the tunnel.
 func TestMetrics(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())

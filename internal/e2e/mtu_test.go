@@ -55,7 +55,8 @@ func newRouted(t *testing.T) routed {
 	return n
 }
 
-// introduce lets all know their neighbours, so that a flood does not drown ARP.
+// introduce makes all hosts resolve their neighbours, so that a flood does not overload
+// ARP.
 func (n routed) introduce(t *testing.T) {
 	t.Helper()
 	for _, l := range []struct {
@@ -72,22 +73,22 @@ func (n routed) introduce(t *testing.T) {
 	}
 }
 
-// narrow gives the link between the routers an MTU, of which they tell by ICMP.
+// narrow sets the MTU of the link between the routers, which report it by ICMP.
 func (n routed) narrow(t *testing.T, mtu int) {
 	t.Helper()
 	must(t, n.r.SetMTU("rs", mtu))
 	must(t, n.s.SetMTU("sr", mtu))
 }
 
-// swallow makes the far end of that link drop what is larger, and nobody tells a.
-// (The kernel lets four bytes more through than the MTU.)
+// swallow makes the far end of that link drop larger packets without an ICMP error to a.
+// (The kernel accepts four bytes more than the MTU.)
 func (n routed) swallow(t *testing.T, mtu int) {
 	t.Helper()
 	must(t, n.r.SetMTU("rs", 1500))
 	must(t, n.s.SetMTU("sr", mtu-4))
 }
 
-// pathMTU waits until a daemon knows its path's MTU, and from where.
+// pathMTU waits until a daemon has this path MTU, from this source.
 func (d *daemon) pathMTU(t *testing.T, want int, by string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("path MTU %d by %s", want, by), func() error {
@@ -119,8 +120,8 @@ func xdp(config func(...string) string) func(...string) string {
 	return func(lines ...string) string { return config(append(lines, `io = "xdp"`)...) }
 }
 
-// told sends large packets until the sender is told of an MTU, by ICMP, or,
-// because it has been told before, by its own kernel.
+// told sends large packets until the sender learns an MTU, by ICMP, or, if it has learnt it
+// before, from its own kernel.
 func told(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the sender is told of an MTU of %d", mtu), func() error {
@@ -140,8 +141,8 @@ func told(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
 	})
 }
 
-// answered waits until the peer has answered the two probes of a round: from then
-// on routers have not the last word.
+// answered waits until the peer has answered the two probes of a round: from then on probes
+// decide, not routers.
 func (d *daemon) answered(t *testing.T) {
 	t.Helper()
 	eventually(t, "the peer answers probes", func() error {
@@ -152,8 +153,8 @@ func (d *daemon) answered(t *testing.T) {
 	})
 }
 
-// A router on the way tells of its narrow link: the sender of a large packet that
-// may not be cut is told what fits; then everything passes.
+// A router on the path reports its narrow link: the sender of a large packet that must not
+// be fragmented learns which size fits; then everything passes.
 func TestPathMTULearnt(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -182,8 +183,8 @@ func TestPathMTULearnt(t *testing.T) {
 	}
 }
 
-// Nobody tells of the narrow link. It appears under a running transfer, which
-// goes on; by then the path MTU is known exactly.
+// No router reports the narrow link. It appears during a transfer, which continues; then
+// the path MTU is known exactly.
 func TestBlackHole(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.mode, func(t *testing.T) {
@@ -212,8 +213,8 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// router is somebody on the way, who has seen a packet of a, of 1488 bytes, and
-// can send a errors about it.
+// router is a host on the path that has seen a packet of a, of 1488 bytes, and can send
+// errors about it to a.
 func (n routed) router(t *testing.T) (seen []byte, say func(typ, code byte, mtu uint32, quote []byte)) {
 	t.Helper()
 	capture, err := n.r.Capture("ra")
@@ -240,8 +241,8 @@ func (n routed) router(t *testing.T) (seen []byte, say func(typ, code byte, mtu 
 	}
 }
 
-// A flood of errors, about packets that a has sent: the tunnel goes on, memory
-// does not grow, and inner senders hear ten a second.
+// A flood of errors about packets that a has sent: the tunnel continues, memory does not
+// grow, and inner senders get ten errors a second.
 func TestErrorFlood(t *testing.T) {
 	n := newRouted(t)
 	n.introduce(t)
@@ -269,7 +270,7 @@ func TestErrorFlood(t *testing.T) {
 		must(t, err)
 		lost += 1 - res.Received
 	}
-	// While an error waits for a packet, here are packets that are none.
+	// While an error waits for a packet, these packets are not tunnel packets.
 	inner, err := n.a.Capture("six0")
 	must(t, err)
 	defer inner.Close()
@@ -287,10 +288,10 @@ func TestErrorFlood(t *testing.T) {
 		t.Errorf("memory grew from %d kB to %d kB", before, after)
 	}
 	pings(t, n.a, inB, rig.PingOptions{Size: 4000})
-	a.pathMTU(t, 1500, "route") // once the probes have shown that all of it was false
+	a.pathMTU(t, 1500, "route") // when the probes have shown that all the errors were false
 }
 
-// Errors that are not about packets of ours, or that lie, change nothing.
+// Errors that are not about our packets, or that are false, change nothing.
 func TestForgedErrors(t *testing.T) {
 	t.Parallel()
 	n := newRouted(t)
@@ -334,7 +335,7 @@ func TestForgedErrors(t *testing.T) {
 			t.Errorf("%s: path MTU %d", l.name, s.State.PathMTU)
 		}
 	}
-	// Unreachable: the inner sender is told only if the quote is true.
+	// Unreachable: the inner sender gets an error only if the quoted packet is a real one.
 	for _, l := range lies[:9] {
 		say(icmp.Unreachable4, 1, 0, l.quote)
 	}
@@ -349,7 +350,7 @@ func TestForgedErrors(t *testing.T) {
 		}
 		return nil
 	})
-	// Where nobody answers probes a true quote is believed.
+	// If the peer answers no probes, an error with a real quoted packet is believed.
 	b.end(t, syscall.SIGKILL)
 	eventually(t, "an error that cannot be verified is believed", func() error {
 		say(icmp.Unreachable4, icmp.FragNeeded, 1300, real)
@@ -360,8 +361,8 @@ func TestForgedErrors(t *testing.T) {
 	})
 }
 
-// The peer's host is gone: the inner sender hears it from the router before the
-// peer, once for each error.
+// The peer's host is gone: the inner sender gets one error for each error of the router in
+// front of the peer.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {

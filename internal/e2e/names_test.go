@@ -19,7 +19,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// resolving is the network of a test whose names a's own DNS server has.
+// resolving is the network of a test in which a's own DNS server has the names.
 type resolving struct {
 	hosts
 	names *rig.Names
@@ -48,8 +48,8 @@ func forgetful(t *testing.T, ns *rig.Namespace, dev string) {
 	}
 }
 
-// A peer that is a name moves to another address: packets follow it once there is
-// reason to look, and for a while what still comes from the old one is taken, too.
+// A peer that is a name moves to another address: packets follow it once there is a reason
+// to look the name up, and for a while packets from the old address are accepted, too.
 func TestNameMoves(t *testing.T) {
 	const hub = "mode = \"gre\"\n" + local4 + "address = [\"10.0.0.1/30\"]\n[[tunnel.peer]]\nname = \"b\"\nallowed = [\"10.0.0.2/32\"]\nremote = \"203.0.113.20\"\n"
 	for _, c := range []struct {
@@ -93,7 +93,7 @@ func TestNameMoves(t *testing.T) {
 				return nil
 			})
 
-			// Late packets from the old address, and only from there.
+			// Late packets from the old address are accepted, and only from there.
 			out, err := n.a.Capture("six0")
 			must(t, err)
 			defer out.Close()
@@ -124,7 +124,7 @@ func TestNameMoves(t *testing.T) {
 	}
 }
 
-// local = "auto" follows IPv6 addresses as it does those of IPv4.
+// local = "auto" follows IPv6 addresses as it follows IPv4 addresses.
 func TestLocalAuto6(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -141,8 +141,8 @@ func TestLocalAuto6(t *testing.T) {
 	pings(t, h.b, in6A, rig.PingOptions{Size: 4000})
 }
 
-// local = "auto" takes an address that stays, not a temporary one that the kernel
-// prefers for connections of its own (RFC 8981), and follows when it is replaced.
+// local = "auto" uses a stable address, not the temporary one that the kernel prefers for
+// its own connections (RFC 8981), and follows when it is replaced.
 func TestLocalAutoIsNotTemporary(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -173,7 +173,7 @@ func TestLocalAutoIsNotTemporary(t *testing.T) {
 	a.wait(t, `"local": "`+other.String()+`"`)
 }
 
-// An ISATAP host's router may be a name, also one that is not known yet.
+// An ISATAP host's router may be a name, also one that does not resolve yet.
 func TestRouterName(t *testing.T) {
 	t.Parallel()
 	n := newResolving(t)
@@ -196,8 +196,8 @@ func TestRouterName(t *testing.T) {
 	t.Errorf("no default route: %v", routes)
 }
 
-// A name may have several addresses: one at which nothing answers is left for the
-// next, however often, and status says so.
+// A name may have several addresses: if one does not answer, the next one is used, again
+// and again, and the status shows it.
 func TestNameHasDeadAddress(t *testing.T) {
 	const hub = "mode = \"gre\"\n" + local4 + "address = [\"10.0.0.1/30\"]\n" + often + "\n[[tunnel.peer]]\nname = \"b\"\nallowed = [\"10.0.0.2/32\"]\nremote = \"203.0.113.20\"\n"
 	for _, c := range []struct {
@@ -238,7 +238,7 @@ func TestNameHasDeadAddress(t *testing.T) {
 	}
 }
 
-// That a name does not resolve is known when its first look-up has ended.
+// It is known that a name does not resolve when its first look-up has ended.
 func TestFirstLookUp(t *testing.T) {
 	t.Parallel()
 	n := newResolving(t)

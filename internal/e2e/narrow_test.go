@@ -49,7 +49,7 @@ func newRouted6(t *testing.T) (n routed, c *rig.Namespace) {
 	return n, c
 }
 
-// largest is the most that an echo request may carry over a path to an address.
+// largest returns the largest payload of an echo request over a path to an address.
 func (k kind) largest(path int, to netip.Addr) int {
 	if to.Is6() {
 		return path - k.over - 48
@@ -57,10 +57,10 @@ func (k kind) largest(path int, to netip.Addr) int {
 	return path - k.over - 28
 }
 
-// knows waits until a daemon knows a path MTU between two values, from a source.
+// knows waits until a daemon has a path MTU between two values, from one of some sources.
 func (d *daemon) knows(t *testing.T, least, most int, by ...string) {
 	t.Helper()
-	if len(by) == 0 { // a probe of the peer's host may be faster than a router's word
+	if len(by) == 0 { // a probe of the peer's host may be faster than a router's error
 		by = []string{"icmp", "probe"}
 	}
 	eventually(t, fmt.Sprintf("path MTU %d to %d by %v", least, most, by), func() error {
@@ -105,8 +105,8 @@ func TestNarrowKinds(t *testing.T) {
 	}
 }
 
-// Each destination of an automatic tunnel has a path of its own: what a router tells
-// of one does not concern another.
+// Each destination of an automatic tunnel has its own path: an error about one does not
+// affect another.
 func TestNarrowDestination(t *testing.T) {
 	for _, c := range []struct {
 		kind
@@ -138,8 +138,8 @@ func TestNarrowDestination(t *testing.T) {
 	}
 }
 
-// The path to one destination does not carry the 1280 bytes of IPv6 and a header
-// more: packets to it are cut outside, and others are not.
+// The path to one destination does not carry 1280 bytes of IPv6 and one more header: outer
+// packets to it are fragmented, and others are not.
 func TestNarrowerThanIPv6(t *testing.T) {
 	for _, k := range []kind{kind6to4, kindGRE, kindStack, kind6in6} {
 		t.Run(k.name, func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestNarrowerThanIPv6(t *testing.T) {
 	}
 }
 
-// The path to one peer of a hub is narrow: that is not the other's.
+// The path to one peer of a hub is narrow: this does not affect the other peer.
 func TestNarrowPeer(t *testing.T) {
 	const hub = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\n" +
 		"[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\"]\n" +
@@ -204,8 +204,8 @@ func TestNarrowPeer(t *testing.T) {
 	}
 }
 
-// A path that is narrower than what routers are believed is no black hole: DF is clear,
-// and routers cut. Where the far end answers probes the exact size may be found.
+// A path that is narrower than a router is believed is no black hole: DF is clear, and
+// routers fragment. If the far end answers probes, the exact size may be found.
 func TestNarrowerThanBelieved(t *testing.T) {
 	t.Parallel()
 	plain := kind{"6in4", plainA(), plainB(), []netip.Addr{in6A}, []netip.Addr{in6B}, 20, nil}
@@ -236,7 +236,7 @@ func TestNarrowerThanBelieved(t *testing.T) {
 	}
 }
 
-// A static MTU is no black hole where routers may not cut: over IPv6, and outside inner
+// A static MTU is no black hole where routers must not fragment: over IPv6, and for inner
 // packets with DF. Elsewhere routers do, if they know how narrow the next link is.
 func TestStaticOverNarrowPath(t *testing.T) {
 	t.Parallel()
@@ -270,8 +270,8 @@ func TestStaticOverNarrowPath(t *testing.T) {
 	}
 }
 
-// With ignore_df packets of 1500 bytes that have DF come through whole, and nobody is
-// told that they are too big.
+// With ignore_df, packets of 1500 bytes that have DF arrive complete, and no sender gets
+// "too big".
 func TestIgnoreDF(t *testing.T) {
 	t.Parallel()
 	double := kind{"4in6in4", "mode = \"4in6in4\"\n" + over4 + mid6 + inner4, "", ip4A, ip4B, 60, nil}

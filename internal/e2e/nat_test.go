@@ -50,14 +50,14 @@ func command(t *testing.T, ns *rig.Namespace, name string, args ...string) {
 	}
 }
 
-// A far end behind a 1:1 NAT is up because it answers through the tunnel, whatever its
-// inner address is, and an operator's questions and the search for the path's MTU are
-// answered, too. So is the end behind the NAT, by keepalives that come back to it.
+// A peer behind a 1:1 NAT is up because it answers through the tunnel, whatever its inner
+// address is. An operator's pings and the search for the path MTU are answered, too. The
+// end behind the NAT is up as well, by keepalives that are returned to it.
 func TestBehindNAT(t *testing.T) {
 	const a, b = "local = \"203.0.113.10\"\nremote = \"203.0.113.20\"\n", "local = \"192.168.9.2\"\nremote = \"203.0.113.10\"\n"
 	for _, k := range []struct{ mode, a, b string }{
 		{"6in4", "address = [\"fc00::1/64\"]\n", "address = [\"fc00::2/64\"]\n"},
-		{"6in4", "address = [\"fc00::1:1/64\"]\n", "address = [\"fc00::77/64\"]\n"},                      // found by nobody but all nodes
+		{"6in4", "address = [\"fc00::1:1/64\"]\n", "address = [\"fc00::77/64\"]\n"},                      // only all nodes (ff02::1) finds it
 		{"6in4", "address = [\"fc00::1/128\"]\nprobe = \"fc00::77\"\n", "address = [\"fc00::77/64\"]\n"}, // named
 		{"4in4", "address = [\"10.0.0.7/24\"]\n", "address = [\"10.0.0.1/24\"]\n"},                       // by its subnet
 		{"4in4", "address = [\"10.0.0.7/24\"]\nprobe = \"10.9.9.9\"\n", "address = [\"10.9.9.9/32\"]\n"}, // named, in none
@@ -78,7 +78,7 @@ func TestBehindNAT(t *testing.T) {
 			atA.phase(t, api.Up)
 			atA.throughTunnel(t)
 			if k.mode == "gre" {
-				atA.keptAlive(t) // those of b come back to it
+				atA.keptAlive(t) // those of b are returned to it
 				atB.keptAlive(t)
 			}
 			if k.mode != "4in4" {
@@ -100,8 +100,8 @@ func TestBehindNAT(t *testing.T) {
 	}
 }
 
-// A peer that answers no probe, but from which packets have come, may be idle: it is not
-// down. When an ICMP error says that nobody is there any more, it is.
+// A peer that answers no probes, but has sent packets, may be idle: it is not down. When an
+// ICMP error reports that the host is gone, it is down.
 func TestIdlePeer(t *testing.T) {
 	t.Parallel()
 	h := newBehindNAT(t)

@@ -22,7 +22,7 @@ func newOperator(t *testing.T) operator {
 	return operator(o)
 }
 
-// run asks a daemon something, and returns all that was said, and the exit status.
+// run runs a command against a daemon, and returns its output and its exit status.
 func (o operator) run(t *testing.T, d *daemon, args ...string) (string, int) {
 	t.Helper()
 	cmd := exec.Command(string(o), append(args, "--socket", d.socket)...)
@@ -34,7 +34,7 @@ func (o operator) run(t *testing.T, d *daemon, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// What an operator asks a running daemon.
+// Commands of an operator against a running daemon.
 func TestOperate(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -92,7 +92,7 @@ func TestOperate(t *testing.T) {
 	}
 }
 
-// A second daemon with the same configuration says so and ends; the first one and its
+// A second daemon with the same configuration ends with an error; the first one and its
 // socket stay.
 func TestSecondDaemonAtTheSameSocket(t *testing.T) {
 	h := newHosts(t, 1500)
@@ -110,8 +110,9 @@ func TestSecondDaemonAtTheSameSocket(t *testing.T) {
 	}
 }
 
-// A daemon whose file names a control socket in a directory of another user runs, and only
-// the daemon's user may open the socket. Where a link of another user leads, it runs without one.
+// A daemon whose file has a control socket in a directory of another user runs, and only
+// the daemon's user may open the socket. If the path contains a link of another user, it
+// runs without a socket.
 func TestSocketInDirectoryOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)

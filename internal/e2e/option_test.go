@@ -18,10 +18,10 @@ func withOption(src, dst netip.Addr, next, option byte, payload []byte) []byte {
 	return ip6(src, dst, header.DestOptions, append([]byte{next, 0, option, 4, 0, 0, 0, 0}, payload...))
 }
 
-// complaint is the parameter problem in a frame that came, if there is one.
+// complaint returns the parameter problem in a received frame, if there is one.
 func complaint(f rig.Frame) (pkt header.IPv6, found bool) {
 	p := f.Packet()
-	if f.Outgoing { // this end's kernel knows no tunnel
+	if f.Outgoing { // this end's kernel has no tunnel
 		return nil, false
 	}
 	if f.Type == 0x0800 && len(p) > header.IPv4Len && p[9] == header.ProtoIPv6 {
@@ -32,9 +32,9 @@ func complaint(f rig.Frame) (pkt header.IPv6, found bool) {
 	return p, len(p) > header.IPv6Len+icmp.HeaderLen && p[6] == header.ICMPv6 && p[header.IPv6Len] == icmp.Parameter6
 }
 
-// An option that nobody knows draws Parameter Problem, if it asks for it (RFC 8200
-// section 4.2): of the layer inside IPv4 from the daemon, and of an outermost IPv6
-// header from the kernel.
+// An unknown option causes Parameter Problem if the option requires that (RFC 8200 section
+// 4.2): from the daemon for the layer inside IPv4, and from the kernel for an outermost
+// IPv6 header.
 func TestUnknownOption(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -16,7 +16,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// beyond is where the packets of the order test go: a host behind b.
+// beyond is the destination of the packets of the order test: a host behind b.
 var (
 	beyond4 = netip.MustParseAddr("10.9.0.2")
 	beyond6 = netip.MustParseAddr("fc09::2")
@@ -30,11 +30,11 @@ type mixture struct {
 	id       uint16
 	seq      uint32
 	long     int  // bytes of payload of the largest packets
-	whole    bool // none that does not show its ports
+	whole    bool // none whose ports cannot be seen
 	r        *rand.Rand
 }
 
-// next is the next datagram or segment: several packets if it goes in fragments.
+// next returns the next datagram or segment: several packets if it is sent in fragments.
 func (m *mixture) next() [][]byte {
 	kinds := []string{"", "", "", "", "", "empty", "short", "fragments", "looks partial", "no checksum", "wrong checksum", "DF", "DF", "ECN", "ID", "options", "long"}
 	kind := kinds[m.r.IntN(len(kinds))]
@@ -92,8 +92,8 @@ func (m *mixture) checksumAt() int {
 	return 6
 }
 
-// transport is a segment or datagram with a right checksum, which may look like one
-// that is still to be computed.
+// transport returns a segment or datagram with a correct checksum, which may look like an
+// incomplete one.
 func (m *mixture) transport(size int, partial bool, protocol byte) []byte {
 	headers := 8
 	if m.tcp {
@@ -166,8 +166,8 @@ func (m *mixture) packet(t []byte, tos byte, id, fragment uint16, kind string) [
 	return append(p, t...)
 }
 
-// plain is a packet without what may change on the way: the router's hop, and an
-// identification that means nothing (RFC 6864).
+// plain returns a packet without the fields that may change on the path: the hop limit, and
+// an identification without meaning (RFC 6864).
 func plain(p []byte) []byte {
 	p = bytes.Clone(p)
 	if header.Version(p) == 6 {
@@ -181,8 +181,8 @@ func plain(p []byte) []byte {
 	return p
 }
 
-// flowOf is which of the mixtures a packet is of: the tests have one flow for each
-// pair of source and protocol.
+// flowOf returns the flow to which a packet belongs: the tests have one flow for each pair
+// of source and protocol.
 func flowOf(p []byte) string {
 	if header.Version(p) == 4 {
 		return fmt.Sprint(header.IPv4(p).Src(), header.IPv4(p).Protocol())
@@ -194,8 +194,8 @@ func flowOf(p []byte) string {
 	return fmt.Sprint(header.IPv6(p).Src(), next)
 }
 
-// behind lays a link from b to a host, over which packets go one by one, and captures
-// there.
+// behind makes a link from b to a host, over which packets are sent one by one, and
+// captures there.
 func behind(t *testing.T, h hosts) *rig.Capture {
 	t.Helper()
 	far := newNamespace(t, "far")
@@ -218,8 +218,8 @@ func behind(t *testing.T, h hosts) *rig.Capture {
 	return wire
 }
 
-// The packets of a flow come out of the tunnel as they went in, in their order, whatever
-// they are and whatever goes beside them: in each way in which they can be carried.
+// The packets of a flow leave the tunnel unchanged and in their order, whatever they are
+// and whatever is sent at the same time, in each way in which they can be carried.
 func TestOrderWithinFlows(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -318,7 +318,7 @@ func keepsOrder(t *testing.T, config func(self int) string, long int) {
 			if got := plain(p); !bytes.Equal(got, flow[0]) {
 				moved[flowOf(p)]++
 				for i, s := range flow {
-					if bytes.Equal(got, s) { // so that what follows is held against the right ones
+					if bytes.Equal(got, s) { // so that the following packets are compared with the right ones
 						sent[flowOf(p)] = append(append([][]byte(nil), flow[:i]...), flow[i+1:]...)
 						break
 					}

@@ -11,7 +11,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// waitsFor waits until a tunnel says that it waits for something.
+// waitsFor waits until a tunnel waits for this.
 func (d *daemon) waitsFor(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "it waits for "+text, func() error {
@@ -32,8 +32,8 @@ func (d *daemon) waitsFor(t *testing.T, text string) {
 
 const itself = "is an address of this host itself"
 
-// A remote address that becomes one of this host's own is refused as long as it is
-// one: the tunnel would take its own packets for the peer's.
+// A remote address that becomes an address of this host is refused while it is one: the
+// tunnel would receive its own packets as the peer's.
 func TestRemoteBecomesOurs(t *testing.T) {
 	const hub = "mode = \"6in4\"\n" + local4 + "address = [\"fc00::%[1]d/64\"]\n[[tunnel.peer]]\nname = \"b\"\nallowed = [\"fc00::2/128\"]\nremote = \"203.0.113.20\"\n"
 	rd := "mode = \"6rd\"\nprefix = \"2001:db8::/32\"\nborder_relay = \"203.0.113.20\"\naddress = [\"2001:db8:cb00:71%[3]s::1/32\"]\n" + local4
@@ -71,9 +71,9 @@ func TestRemoteBecomesOurs(t *testing.T) {
 	}
 }
 
-// A name that is one of our own addresses, by DNS, is refused, also where another
-// address of ours is the one that packets would come from; with an address of the
-// other host beside it that one is taken.
+// A name that resolves to one of our own addresses is refused, also if packets would be
+// sent from another address of ours. If the name has an address of the other host as well,
+// that one is used.
 func TestNameIsOurs(t *testing.T) {
 	t.Parallel()
 	n := newResolving(t)
@@ -90,8 +90,8 @@ func TestNameIsOurs(t *testing.T) {
 	reachable(t, n.a, in6B)
 }
 
-// Both ends of a tunnel may be on one host: with outer addresses of their own, and
-// interfaces in different namespaces, nothing goes round.
+// Both ends of a tunnel may be on one host: with different outer addresses, and interfaces
+// in different namespaces, there is no loop.
 func TestBothEndsHere(t *testing.T) {
 	t.Parallel()
 	host, inside := newNamespace(t, "host"), newNamespace(t, "inside")
@@ -103,7 +103,7 @@ func TestBothEndsHere(t *testing.T) {
 	reachable(t, host, inB)
 	pings(t, inside, inA, rig.PingOptions{})
 
-	// In the same namespace they would hand each other what is forwarded.
+	// In the same namespace they would forward packets to each other for ever.
 	other := newNamespace(t, "other")
 	d := launch(t, other, end("six0", "127.0.0.1", "127.0.0.2", "10.0.0.1/32", "")+end("six1", "127.0.0.2", "127.0.0.1", "10.0.0.2/32", ""))
 	d.waitsFor(t, itself)

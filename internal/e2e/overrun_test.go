@@ -13,7 +13,7 @@ import (
 	"sixfour/internal/api"
 )
 
-// all is how many packets were counted one way, carried or not.
+// all returns the number of packets counted in one direction, carried or dropped.
 func all(t api.Traffic) (n uint64) {
 	n = t.Packets
 	for _, drops := range t.Drops {
@@ -22,14 +22,14 @@ func all(t api.Traffic) (n uint64) {
 	return n
 }
 
-// While the daemon stands still, queues fill up, of the interface and of the receiver.
-// What they have no room for is counted, so that no packet is missing.
+// While the daemon is stopped, the queues of the interface and of the receiver fill up.
+// Packets for which they have no room are counted, so that none is missing.
 func TestOverrun(t *testing.T) {
 	h := newHosts(t, 1500)
 	a, b := start(t, h.a, configA()), start(t, h.b, configB())
 	reachable(t, h.a, inB)
 	_ = b
-	// Somebody has room for what comes: a's kernel would answer some of it otherwise,
+	// A socket receives the packets: otherwise a's kernel would answer some of them,
 	// through the tunnel.
 	var taker int
 	must(t, h.a.Do(func() (err error) {
@@ -66,7 +66,8 @@ func TestOverrun(t *testing.T) {
 		now, tun := a.status(t)
 		gone, came := all(tun.Out)-all(tunBefore.Out), all(tun.In)+all(now.Stray)-all(tunBefore.In)-all(before.Stray)
 		lostOut, lostIn := tun.Out.Drops["no_room"], now.Stray.Drops["no_room"]
-		// Besides, b answers what it has no port for, and kernels greet.
+		// In addition b answers packets to closed ports, and kernels send packets of their
+		// own.
 		if gone < out || gone > out+100 || came < in || came > in+out+100 || lostOut == 0 || lostIn == 0 {
 			return fmt.Errorf("%d of %d went out, %d for lack of room not; %d of %d came in, %d for lack of room not", gone, out, lostOut, came, in, lostIn)
 		}

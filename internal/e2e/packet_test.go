@@ -30,11 +30,10 @@ func ip6(src, dst netip.Addr, next byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// experiment is a protocol that nobody speaks (RFC 3692).
+// experiment is a protocol number for experiments (RFC 3692), which no host supports.
 const experiment = 253
 
-// marked is a packet of a protocol that nobody has, by which it is known where it
-// comes out.
+// marked returns a packet of that protocol, which is recognised where it arrives.
 func marked(src, dst netip.Addr) []byte {
 	payload := []byte("known by its content")
 	if dst.Is4() {

@@ -38,8 +38,7 @@ const (
 	fragileNext
 )
 
-// fragile is a mechanism with a fault: packets with some hop limits make its resolvers
-// panic.
+// fragile is a mechanism with a bug: packets with some hop limits make its resolvers panic.
 type fragile struct{ remote netip.Addr }
 
 func (fragile) Hosts() []resolve.Host { return nil }
@@ -189,9 +188,9 @@ func solicitation(hopLimit byte) []byte {
 	return p
 }
 
-// A panic while a packet is handled costs that packet: the tunnel and all others carry
-// on, with their interfaces, and it is counted and logged. So it is in every goroutine
-// that handles what others send.
+// A panic while a packet is handled costs only that packet: the tunnel and all others
+// continue, with their interfaces, and the panic is counted and logged. This holds for
+// every goroutine that handles received data.
 func TestPanicsCostTheirPacket(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -277,14 +276,14 @@ func TestPanicsCostTheirPacket(t *testing.T) {
 	}
 }
 
-// repairsOf is how many panics were counted of the first tunnel.
+// repairsOf returns how many panics of the first tunnel were counted.
 func repairsOf(t *testing.T, d *daemon) uint64 {
 	t.Helper()
 	_, tunnel := d.status(t)
 	return tunnel.Repairs["panic"]
 }
 
-// linkIndex is that of an interface at both ends.
+// linkIndex returns the index of an interface at both ends.
 func linkIndex(t *testing.T, h hosts, name string) (index [2]int) {
 	t.Helper()
 	for i, ns := range []*rig.Namespace{h.a, h.b} {
@@ -295,9 +294,9 @@ func linkIndex(t *testing.T, h hosts, name string) (index [2]int) {
 	return index
 }
 
-// A fault that ends the daemon ends it by a signal: the exit status that a panic
-// usually has is that of a wrong configuration, after which systemd does not start it
-// again (RestartPreventExitStatus=). A signal makes the Go runtime end as a panic does.
+// A fatal bug ends the daemon by a signal: the usual exit status of a panic is that of a
+// wrong configuration, after which systemd does not start the daemon again
+// (RestartPreventExitStatus=). A signal makes the Go runtime end as a panic does.
 func TestFaultIsNoMisuse(t *testing.T) {
 	t.Parallel()
 	a := start(t, newHosts(t, 1500).a, configA())

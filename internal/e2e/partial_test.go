@@ -29,8 +29,8 @@ func withOptions(pkt []byte) []byte {
 	return b
 }
 
-// Datagrams whose checksum is not complete arrive also while sixfourd watches what the
-// uplink merges (GRO), and in all forms of packets that the kernel never merges.
+// Datagrams with an incomplete checksum also arrive while sixfourd records what the uplink
+// merges (GRO), in all forms of packets that the kernel never merges.
 func TestPartialChecksumsArrive(t *testing.T) {
 	t.Parallel()
 	src4, dst4 := ip4A[0], ip4B[0]
@@ -65,7 +65,7 @@ func TestPartialChecksumsArrive(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHosts(t, 1500)
-			must(t, h.b.Feature("vb", netcfg.MergesDatagrams, true)) // so that it watches from the start
+			must(t, h.b.Feature("vb", netcfg.MergesDatagrams, true)) // so that recording is on from the start
 			b := start(t, h.b, tunnelOf(c.config, 2))
 			at, err := h.b.ListenUDP(netip.AddrPortFrom(c.dst, 5555))
 			must(t, err)

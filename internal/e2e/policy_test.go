@@ -14,9 +14,9 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A policy of IPsec, and a routing rule, that select the outer protocol hold for what
-// the daemon sends, by the socket and where AF_XDP is asked for. Without them packets
-// leave by AF_XDP again.
+// An IPsec policy, or a routing rule, for the outer protocol applies to the daemon's
+// packets, those of the socket and those with AF_XDP configured. Without them packets are
+// sent by AF_XDP again.
 func TestPolicyByProtocol(t *testing.T) {
 	for _, c := range []struct {
 		kind
@@ -51,7 +51,7 @@ func TestPolicyByProtocol(t *testing.T) {
 	}
 }
 
-// policy is one that keeps packets from leaving.
+// policy returns an IPsec policy that blocks outgoing packets.
 type policy struct {
 	name        string // as status has it
 	add, remove func() error
@@ -74,12 +74,12 @@ func policies(protocol int, local, remote netip.Addr) []policy {
 	}
 }
 
-// alone is a prefix of one address.
+// alone returns the prefix of a single address.
 func alone(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 }
 
-// leavesBy waits until packets leave by a way of status, which has that reason.
+// leavesBy waits until the status shows this way of sending, with this reason.
 func leavesBy(t *testing.T, d *daemon, by, why string) {
 	t.Helper()
 	eventually(t, "packets leave by "+by, func() error {

@@ -35,7 +35,7 @@ func TestTooBigForQuietHosts(t *testing.T) {
 	start(t, n.b, plainB(`routes = ["2001:db8:60::/44"]`))
 	reachable(t, m, in6B)
 	reachable(t, q, in6B)
-	told(t, m, in6B, 1480-48, 1380) // a's own kernel would answer for us if it were told
+	told(t, m, in6B, 1480-48, 1380) // a's own kernel would answer for us if it got the error
 	a.pathMTU(t, 1400, "icmp")
 
 	noise, err := m.Capture("vm")
@@ -66,7 +66,7 @@ func TestTooBigForQuietHosts(t *testing.T) {
 		}
 		return nil
 	})
-	// What it is told first is for one packet: no more may be needed.
+	// The first error is for one packet: no more may be needed.
 	res, err := rig.Ping(t.Context(), q, in6B, rig.PingOptions{Size: 1480 - 48, DF: true, Count: 1, Timeout: 2 * time.Second})
 	must(t, err)
 	if len(res.ICMP) != 1 || res.ICMP[0].MTU != 1380 {

@@ -15,7 +15,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// between are the keys of a tunnel over the internet of a mode, of end 1 or 2.
+// between returns the keys of a tunnel of a mode over the internet, for end 1 or 2.
 func (n internet) between(mode string, end int) string {
 	local, remote := addrA, addrB
 	if strings.HasSuffix(mode, "6") {
@@ -36,8 +36,8 @@ func (n internet) between(mode string, end int) string {
 	return c + fmt.Sprintf("address = [\"10.0.0.%d/30\", \"fc00::%d/64\"]\n", end, end)
 }
 
-// Nothing goes round where the outer packets have a way of their own: then the peer's
-// public address, too, is reached through its tunnel, from whatever address of ours.
+// There is no loop if the outer packets have a route of their own: then the peer's public
+// address is reached through its tunnel, too, from any address of ours.
 func TestPeersOwnAddress(t *testing.T) {
 	t.Run("default route", func(t *testing.T) {
 		for _, mode := range []string{"4in6in4", "gre", "4in4", "gre6", "6in6"} {
@@ -67,7 +67,7 @@ func TestPeersOwnAddress(t *testing.T) {
 				if mode == "6in6" {
 					to, inside, ours, family = addrB6, in6A, addrA6, unix.AF_INET6
 				}
-				must(t, n.a.Sysctl("net/ipv4/conf/all/rp_filter", "2")) // what is not marked would go back by six0
+				must(t, n.a.Sysctl("net/ipv4/conf/all/rp_filter", "2")) // packets without the mark would be sent back through six0
 				rule := netlink.NewRule()
 				rule.Mark, rule.Table, rule.Family, rule.Priority = 7, 100, family, 100
 				must(t, n.a.Handle().RuleAdd(rule))
@@ -78,7 +78,8 @@ func TestPeersOwnAddress(t *testing.T) {
 				a := start(t, n.a, n.between(mode, 1)+fmt.Sprintf("fwmark = 7\nroutes = [%q]\n", prefix))
 				comesFrom(t, n.a, n.b, to, inside)
 
-				// From our own outer address to the peer's, not by the tunnel's protocol.
+				// From our own outer address to the peer's, but not by the tunnel's
+				// protocol.
 				out, err := n.a.Capture("six0")
 				must(t, err)
 				defer out.Close()
@@ -115,7 +116,7 @@ func TestPeersOwnAddress(t *testing.T) {
 	})
 }
 
-// Where outer packets would come back into the tunnel, it waits, for as long as that is so.
+// While outer packets would enter the tunnel again, the tunnel waits.
 func TestRouteIntoTunnel(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -129,8 +130,8 @@ func TestRouteIntoTunnel(t *testing.T) {
 	reachable(t, n.a, inB)
 }
 
-// A default route into the tunnel is taken where a longer one leads around it to the
-// peer, and held back as long as there is none: the host keeps its way to everything.
+// A default route into the tunnel is set if a longer route leads to the peer outside the
+// tunnel, and held back while there is none: the host keeps its own default route.
 func TestDefaultRouteAround(t *testing.T) {
 	for _, named := range []bool{false, true} {
 		t.Run(fmt.Sprintf("by name %v", named), func(t *testing.T) {
@@ -138,7 +139,7 @@ func TestDefaultRouteAround(t *testing.T) {
 			n := newInternet(t)
 			link, err := n.a.Handle().LinkByName("eth0")
 			must(t, err)
-			// As a network manager has it, so that ours comes before it.
+			// With the metric of a network manager, so that our route is preferred.
 			all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 			must(t, n.a.DelRoute(all, first(addrA), ""))
 			must(t, n.a.Handle().RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: first(addrA).AsSlice(), Priority: 100}))

@@ -33,9 +33,8 @@ func twoRelays(t *testing.T) (h hosts, c *rig.Namespace) {
 	return h, c
 }
 
-// A customer's edge goes to its second border relay when the first does not send its
-// packets back, though its host answers pings, and to the first when that is there
-// again.
+// A CE uses its second border relay when the first one does not return its packets,
+// although its host answers pings, and the first one again when that returns packets.
 func TestBorderRelayFailsOver(t *testing.T) {
 	t.Parallel()
 	h, c := twoRelays(t)
@@ -79,8 +78,8 @@ func TestBorderRelayFailsOver(t *testing.T) {
 	}
 }
 
-// provenBack waits until packets that a daemon has sent to itself have come back: then
-// a ping of the relay's host is not enough any more.
+// provenBack waits until packets that a daemon has sent to itself have come back: from then
+// on a ping of the relay's host is not enough.
 func provenBack(t *testing.T, d *daemon) {
 	t.Helper()
 	_, s := d.status(t)
@@ -93,7 +92,7 @@ func provenBack(t *testing.T, d *daemon) {
 	})
 }
 
-// Of ISATAP's potential routers the first that lives is the way out.
+// Of ISATAP's potential routers, the first one that answers is used.
 func TestPotentialRouters(t *testing.T) {
 	t.Parallel()
 	h, c := twoRelays(t)

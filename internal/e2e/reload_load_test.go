@@ -15,7 +15,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// crowd is so many tunnels to hosts that need not be there.
+// crowd returns n tunnels to hosts that need not exist.
 func crowd(n int, lines string) string {
 	var b strings.Builder
 	for i := range n {
@@ -25,8 +25,8 @@ func crowd(n int, lines string) string {
 	return b.String()
 }
 
-// flow is one side of the traffic of a test at a rate, in super-packets, which cost
-// the kernel little.
+// flow sends a test's traffic in one direction at a rate, in super-packets, which cost the
+// kernel little.
 func flow(t *testing.T, h hosts, rate int, d time.Duration) rig.LoadResult {
 	t.Helper()
 	r, err := rig.Load(t.Context(), h.a, h.b, netip.AddrPortFrom(inB, 5000),
@@ -37,10 +37,10 @@ func flow(t *testing.T, h hosts, rate int, d time.Duration) rig.LoadResult {
 	return r
 }
 
-// A tunnel that a reload does not change loses no packet of 200,000 a second while
-// 500 others are added, changed in place and by another interface, and removed. A
-// machine that is busy with other things loses some of so many packets because it has
-// no time for them: then fewer will do, with which none must be lost.
+// A tunnel that a reload does not change loses no packet of 200,000 a second while 500
+// others are added, changed in place, replaced and removed. A machine that is busy with
+// other work loses some of so many packets for lack of time: then the rate is reduced until
+// none is lost without a reload.
 func TestReloadUnderTraffic(t *testing.T) {
 	others, rate := 500, 200_000
 	if rig.Race {
@@ -59,7 +59,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 		{"removed", "# another line\n" + own},
 	}
 	const control = 2 * time.Second
-	var before api.TunnelStatus // the last round, of which none must be lost
+	var before api.TunnelStatus // before the last round, in which none must be lost
 	for ; ; rate /= 2 {
 		if rate < 5000 {
 			t.Fatal("packets are lost however few they are")
@@ -104,7 +104,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 	}
 }
 
-// descriptors is how many a process has open.
+// descriptors returns how many descriptors the daemon has open.
 func (d *daemon) descriptors(t *testing.T) int {
 	t.Helper()
 	list, err := os.ReadDir(filepath.Join("/proc", fmt.Sprint(d.cmd.Process.Pid), "fd"))
@@ -112,8 +112,8 @@ func (d *daemon) descriptors(t *testing.T) int {
 	return len(list)
 }
 
-// However often the daemon is told to reload, and whatever the file says by then, no
-// packet of another tunnel is lost, nothing stays behind, and the last file holds.
+// However often the daemon is told to reload, and whatever the file contains then, no
+// packet of another tunnel is lost, nothing is left behind, and the last file takes effect.
 func TestReloadStorm(t *testing.T) {
 	h := newHosts(t, 1500)
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.77.0.0/16"), outerB, "va"))

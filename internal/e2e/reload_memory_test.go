@@ -9,8 +9,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// Reloads by which receivers are opened anew, because tunnels have other addresses or
-// are others, leave no memory behind.
+// Reloads that open receivers again, because tunnels are new or have other addresses, leave
+// no memory behind.
 func TestReloadMemory(t *testing.T) {
 	const tunnels, reloads = 5, 12
 	h := newHosts6(t)

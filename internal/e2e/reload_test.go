@@ -16,7 +16,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// reload gives the daemon another file, lets it reload, and returns how that was.
+// reload writes another file for the daemon, reloads, and returns the result.
 func (d *daemon) reload(t *testing.T, config string) api.Reloads {
 	t.Helper()
 	before, _ := d.status(t)
@@ -33,7 +33,7 @@ func (d *daemon) reload(t *testing.T, config string) api.Reloads {
 	return now
 }
 
-// mustReload wants it to succeed.
+// mustReload requires that the reload succeeds.
 func (d *daemon) mustReload(t *testing.T, config string) {
 	t.Helper()
 	if r := d.reload(t, config); r.Error != "" {
@@ -41,8 +41,8 @@ func (d *daemon) mustReload(t *testing.T, config string) {
 	}
 }
 
-// furniture is all of a namespace's TUN interfaces, and the addresses and routes
-// there are, but for those that the kernel makes by itself.
+// furniture returns all TUN interfaces of a namespace, and its addresses and routes, except
+// those that the kernel makes by itself.
 func furniture(t *testing.T, ns *rig.Namespace) (all []string) {
 	t.Helper()
 	h := ns.Handle()
@@ -71,8 +71,8 @@ func other(name string, self, other int, lines ...string) string {
 	return fmt.Sprintf("[[tunnel]]\nname = %q\nmode = \"gre\"\nlocal = \"203.0.113.%d0\"\nremote = \"203.0.113.%d0\"\n%s\n", name, self, other, strings.Join(lines, "\n"))
 }
 
-// What a reload changes it changes in place where that is possible, and what it does
-// not change it leaves alone.
+// A reload makes its changes in place where that is possible, and leaves everything else
+// unchanged.
 func TestReload(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB(`routes = ["10.1.0.1/32"]`)+other("gre0", 2, 1, `address = ["10.5.0.2/24"]`))
@@ -113,7 +113,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 
-	// A tunnel more, to which a route moves.
+	// One more tunnel, to which a route moves.
 	second := other("gre0", 1, 2, `address = ["10.5.0.1/24"]`, `routes = ["192.168.3.0/24"]`)
 	a.mustReload(t, second+configA(`routes = ["192.168.2.0/24"]`))
 	a.wait(t, "1 added, 0 removed, 1 changed in place, 0 replaced, 0 unchanged")
@@ -132,7 +132,7 @@ func TestReload(t *testing.T) {
 	has("address fc00::1/48 ", true)
 	has(fmt.Sprintf("route 10.9.0.0/16 through %d", six0), true)
 
-	// The other end's, and back.
+	// The other end's address changes, and changes back.
 	a.mustReload(t, second+strings.Replace(configA(), "203.0.113.20", "203.0.113.21", 1))
 	if _, s := a.status(t); s.Name != "gre0" {
 		t.Errorf("the file's order is not that of the status: %+v", s)
@@ -143,7 +143,7 @@ func TestReload(t *testing.T) {
 	a.mustReload(t, second+configA())
 	inPlace()
 
-	// Our own, to one that no interface has, and back.
+	// Our own address changes to one that no interface has, and back.
 	a.mustReload(t, second+strings.Replace(configA(), "203.0.113.10", "203.0.113.11", 1))
 	if res, err := rig.Ping(t.Context(), h.a, inB, rig.PingOptions{}); err == nil && res.Received > 0 {
 		t.Error("the peer answers to an address that this host does not have")
@@ -153,12 +153,13 @@ func TestReload(t *testing.T) {
 	has("address 10.9.9.9/32 ", false)
 	has("route 192.168.2.0/24 ", false)
 
-	// The interface's own address may move, too.
+	// The interface's own address may change, too.
 	a.mustReload(t, configA(`address = ["fc00::1/64"]`)+other("gre0", 1, 2, `address = ["10.5.0.1/24", "10.0.0.1/30"]`))
 	has("address 10.0.0.1/30 on gre0", true)
 	has("address 10.0.0.1/30 on six0", false)
 
-	// What cannot be changed in place is replaced, and what is gone is gone.
+	// What cannot be changed in place is replaced, and what was removed does not exist any
+	// more.
 	a.mustReload(t, configA(`queues = 2`))
 	a.wait(t, "0 added, 1 removed, 0 changed in place, 1 replaced, 0 unchanged")
 	if got := remains(t, h.a); len(got) != 1 {
@@ -173,7 +174,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// An invalid file changes nothing, and each of its problems is said, with its place.
+// An invalid file changes nothing, and each of its problems is reported, with its position.
 func TestReloadOfAnInvalidFile(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
@@ -205,8 +206,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 	a.mustReload(t, configA(`routes = ["192.168.3.0/24"]`))
 }
 
-// Whatever fails when a new configuration is put into effect, everything is as it was
-// before.
+// If any step of applying a new configuration fails, everything is restored.
 func TestReloadIsRolledBack(t *testing.T) {
 	h := newHosts(t, 1500)
 	foreign := netip.MustParsePrefix("192.168.9.0/24")
@@ -222,7 +222,7 @@ func TestReloadIsRolledBack(t *testing.T) {
 	added := other("new0", 1, 3, `address = ["10.6.0.1/24"]`)
 	for _, c := range []struct {
 		name, config, said string
-		remade             bool // an interface was removed on the way, and made again
+		remade             bool // an interface was removed in between, and made again
 	}{
 		{"a tunnel that is added has a route of another", configA(`routes = ["192.168.7.0/24"]`) + other("new0", 1, 3, `routes = ["192.168.9.0/24"]`),
 			"tunnel new0: add route 192.168.9.0/24", false},
@@ -254,8 +254,7 @@ func TestReloadIsRolledBack(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// hubOf is a hub with so many peers that need not be there, whose networks are those
-// of a shift.
+// hubOf returns a hub with n peers that need not exist, whose networks depend on a shift.
 func hubOf(n, shift int, lines string) string {
 	var b strings.Builder
 	b.WriteString("[[tunnel]]\nname = \"hub0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.100.0.1/32\"]\nroutes = []\nkeepalive = \"0s\"\n" + lines + "\n")
@@ -266,8 +265,8 @@ func hubOf(n, shift int, lines string) string {
 	return b.String()
 }
 
-// A hub's peers are added, changed and removed in place, however many they are, and
-// those that stay keep what is known of them.
+// Any number of a hub's peers are added, changed and removed in place, and unchanged peers
+// keep their state.
 func TestReloadManyPeers(t *testing.T) {
 	peers := 10_000
 	if rig.Race {

@@ -17,7 +17,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// spokes is a hub with peers of these names, to hosts that need not be there.
+// spokes returns a hub with peers of these names, to hosts that need not exist.
 func spokes(names string) string {
 	var b strings.Builder
 	b.WriteString("[[tunnel]]\nname = \"hub0\"\nmode = \"4in4\"\nlocal = \"203.0.113.10\"\naddress = [\"10.79.0.1/16\"]\nkeepalive = \"1s\"\n")
@@ -27,8 +27,8 @@ func spokes(names string) string {
 	return b.String()
 }
 
-// watchers ask a daemon all that can be asked, again and again, until ctx ends. What it
-// answers is not their business, but that it does.
+// watchers send all kinds of requests to a daemon, again and again, until ctx ends. They
+// check that it answers, not what it answers.
 func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace) (all *sync.WaitGroup) {
 	all = new(sync.WaitGroup)
 	again := func(what func(*client.Client) error) {
@@ -82,9 +82,9 @@ func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace
 	return all
 }
 
-// Reloads of all kinds, by signal and by the control socket, while everybody looks:
-// nobody is told nonsense or kept waiting, a capture of the tunnel that stays goes on,
-// none of its packets is lost, and nothing stays behind.
+// Reloads of all kinds, by signal and by the control socket, during many requests: every
+// request gets a correct answer soon, a capture of the unchanged tunnel continues, no
+// packet of that tunnel is lost, and nothing is left behind.
 func TestWatchedReloadStorm(t *testing.T) {
 	h := newHosts(t, 1500)
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.77.0.0/16"), outerB, "va"))

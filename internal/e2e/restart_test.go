@@ -20,8 +20,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// manager stands in for systemd: it is told how a daemon is, and keeps descriptors
-// for the next one.
+// manager replaces systemd: it receives a daemon's notifications, and keeps descriptors for
+// the next daemon.
 type manager struct {
 	conn *net.UnixConn
 	path string
@@ -78,7 +78,7 @@ func (m *manager) take(text string, oob []byte) {
 	}
 }
 
-// release is what happens when the service is stopped for good.
+// release does what happens when the service is stopped for good.
 func (m *manager) release() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -88,14 +88,14 @@ func (m *manager) release() {
 	m.files = nil
 }
 
-// told reports whether there was a state.
+// told reports whether a state was received.
 func (m *manager) told(state string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.ContainsFunc(m.states, func(s string) bool { return strings.Contains(s, state) })
 }
 
-// start is what the manager does for a daemon whose configuration is in a file.
+// start starts a daemon with a configuration file, as the manager does.
 func (m *manager) start(t *testing.T, ns *rig.Namespace, d *daemon) {
 	t.Helper()
 	m.mu.Lock()
@@ -142,8 +142,8 @@ func managed(t *testing.T, m *manager, ns *rig.Namespace, config string) *daemon
 	return d
 }
 
-// Packets of both directions wait while the daemon is restarted, however it ended, and
-// none is lost; the interface, its addresses and routes stay.
+// Packets in both directions wait while the daemon is restarted, however it ended, and none
+// is lost. The interface, its addresses and routes stay.
 func TestRestartLosesNothing(t *testing.T) {
 	for _, queues := range []int{1, 2} {
 		h := newHosts(t, 1500)
@@ -171,7 +171,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		flows.Go(load(h.a, h.b, inB, &out))
 		flows.Go(load(h.b, h.a, inA, &in))
 		restarts := 0
-		for begun := time.Now(); time.Since(begun) < 3*time.Second; restarts++ { // the last packets find the last daemon
+		for begun := time.Now(); time.Since(begun) < 3*time.Second; restarts++ { // the last packets are for the last daemon
 			time.Sleep(200 * time.Millisecond) // some traffic between two
 			if code := a.end(t, syscall.SIGTERM); code != 0 {
 				t.Errorf("exit status %d", code)
@@ -204,8 +204,8 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 }
 
-// What was kept is held against the configuration that the next process finds, and
-// goes where nobody wants it any more.
+// Stored descriptors are compared with the configuration of the next process, and closed if
+// it does not need them.
 func TestRestartWithAnotherConfiguration(t *testing.T) {
 	h := newHosts(t, 1500)
 	m := newManager(t)
@@ -249,7 +249,7 @@ func TestRestartWithAnotherConfiguration(t *testing.T) {
 		t.Errorf("there is %v", got)
 	}
 
-	// What a reload removes is gone, whoever keeps it.
+	// What a reload removes is gone, even if the manager has stored it.
 	a.mustReload(t, configA(`queues = 2`)+other("gre0", 1, 2))
 	a.mustReload(t, other("gre0", 1, 2))
 	if got := remains(t, h.a); !slices.Equal(got, []string{"interface gre0"}) {
@@ -267,7 +267,7 @@ func TestRestartWithAnotherConfiguration(t *testing.T) {
 	})
 }
 
-// Descriptors that are none of ours, or not what their names say, do no harm.
+// Descriptors that are not ours, or do not match their names, do no harm.
 func TestRestartWithForeignDescriptors(t *testing.T) {
 	h := newHosts(t, 1500)
 	m := newManager(t)
@@ -287,8 +287,8 @@ func TestRestartWithForeignDescriptors(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// Without anybody who keeps anything, a restart is a gap, of which the test says how
-// long it is.
+// Without a manager that stores descriptors, a restart is an interruption, whose length the
+// test logs.
 func TestRestartWithoutStore(t *testing.T) {
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`queues = 1`))

@@ -35,7 +35,7 @@ func TestThroughRelay(t *testing.T) {
 			t.Parallel()
 			h := newHosts(t, 1500)
 			c, there := newNamespace(t, "c"), netip.MustParseAddr("3fff:c::2")
-			must(t, rig.Veth(h.b, "vbc", c, "vc", 1480)) // so that c need not be told first
+			must(t, rig.Veth(h.b, "vbc", c, "vc", 1480)) // so that c need not be configured first
 			must(t, h.b.AddAddr("vbc", netip.MustParsePrefix("3fff:c::1/64")))
 			must(t, c.AddAddr("vc", netip.PrefixFrom(there, 64)))
 			must(t, c.AddRoute(netip.MustParsePrefix(k.routes), netip.MustParseAddr("3fff:c::1"), ""))
@@ -58,15 +58,15 @@ func TestThroughRelay(t *testing.T) {
 	}
 }
 
-// A server sends its answers to 6to4 clients itself, and takes nothing from them that
-// way: what they send comes natively, as from any relay.
+// A server sends its answers to 6to4 clients itself, and accepts no tunnel packets from
+// them: their packets arrive natively, as from any relay.
 func TestReturnPath(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
 	server := netip.MustParseAddr("3fff:5::1")
 	must(t, h.b.AddAddr("lo", netip.PrefixFrom(server, 128)))
 	must(t, h.a.Forward())
-	// a is the client and its own relay towards the server: there it sends natively.
+	// a is the client and also its own relay towards the server: it sends natively there.
 	must(t, h.a.AddRoute(netip.PrefixFrom(server, 128), outer6B, ""))
 	a := start(t, h.a, kind6to4.atA())
 	b := start(t, h.b, tunnelOf("mode = \"6to4\"\nrole = \"return\"\nsources = [\"3fff:5::/64\"]\nroutes = [\"2002::/16\"]\n"+local4, 2))
@@ -82,8 +82,8 @@ func TestReturnPath(t *testing.T) {
 	}
 }
 
-// GRE tunnels between the same ends are told apart by their keys, and what has none
-// of them is refused.
+// GRE tunnels between the same ends are distinguished by their keys, and packets with
+// another key are refused.
 func TestKeysTellApart(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -115,7 +115,7 @@ func TestKeysTellApart(t *testing.T) {
 	})
 }
 
-// With a fixed MTU, and over a path of 1280 bytes, outer packets are cut.
+// With a fixed MTU, and over a path of 1280 bytes, outer packets are fragmented.
 func TestCutOutside(t *testing.T) {
 	static := "pmtu = \"static\"\nmtu = 1500\n"
 	for _, c := range []struct {
@@ -134,7 +134,7 @@ func TestCutOutside(t *testing.T) {
 			a, b := c.pair(t, h.a, h.b)
 			before := lost(t, a, b)
 			for i, to := range c.toB {
-				o := rig.PingOptions{Size: c.inner - 28} // with DF it would not be cut (RFC 2003 section 3.1)
+				o := rig.PingOptions{Size: c.inner - 28} // with DF it would not be fragmented (RFC 2003 section 3.1)
 				if to.Is6() {
 					o = rig.PingOptions{Size: c.inner - 48, DF: true}
 				}
@@ -150,7 +150,7 @@ func TestCutOutside(t *testing.T) {
 	}
 }
 
-// The far end's host is gone: the inner sender hears of it.
+// The far end's host is gone: the inner sender gets an error.
 func TestUnreachableKinds(t *testing.T) {
 	for _, k := range []kind{kind4in4, kind4in6, kindGRE, kindGRE6, kindStack, kind6to4, kind6rd} {
 		t.Run(k.name, func(t *testing.T) {

@@ -14,9 +14,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// What the kernel says of a daemon that carries packets, in each of its threads, is
-// what its status says; and a namespace that its interface came from was the only one
-// that it can still enter.
+// The status shows the restrictions that the kernel reports for each thread of a daemon
+// that carries packets. The daemon can enter only the namespace of its interface.
 func TestRestricted(t *testing.T) {
 	for _, c := range []struct {
 		name, line         string
@@ -76,8 +75,8 @@ func TestRestricted(t *testing.T) {
 	}
 }
 
-// A daemon that root has started, by hand or in a script, goes on as the package's user
-// where there is one that can do what it has to, and says it where not.
+// A daemon that root has started, by hand or in a script, becomes the package's user if
+// there is one that has the needed access, and otherwise reports why not.
 func TestGivesRootUp(t *testing.T) {
 	const uid = 64321
 	h := newHosts(t, 1500)
@@ -131,12 +130,12 @@ func TestGivesRootUp(t *testing.T) {
 		}
 	}
 
-	d.write(t, configA()) // which root alone may read
+	d.write(t, configA()) // which only root may read
 	launch()
 	is("root", "user sixfour may not open "+d.config)
 	d.end(t, syscall.SIGTERM)
 
-	must(t, os.Chown(run, uid, uid)) // it was made by the first one, as root
+	must(t, os.Chown(run, uid, uid)) // it was made by the first daemon, as root
 	must(t, os.Chown(d.config, 0, uid))
 	must(t, os.Chmod(d.config, 0o640))
 	launch()
@@ -150,7 +149,7 @@ func TestGivesRootUp(t *testing.T) {
 		t.Errorf("the control socket stays: %v", err)
 	}
 
-	must(t, os.Remove(run)) // then it is made, for that user
+	must(t, os.Remove(run)) // then it is created, for that user
 	launch()
 	is("sixfour", "")
 	d.end(t, syscall.SIGTERM)
@@ -161,8 +160,8 @@ func TestGivesRootUp(t *testing.T) {
 	d.end(t, syscall.SIGTERM)
 }
 
-// What a reload wants and the daemon has given up is said so, with the way out, and not
-// as whatever the kernel answers first.
+// If a reload needs a right that the daemon has given up, the error says so, and what to
+// do; it is not just an error of the kernel.
 func TestReloadBeyondSandbox(t *testing.T) {
 	h := newHosts(t, 1500)
 	inner := newNamespace(t, "inner")

@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// automatics are three automatic tunnels at one address of the network
-// 203.0.113.0/24, of which last is the last byte.
+// automatics returns three automatic tunnels at one address of the network 203.0.113.0/24,
+// with this last byte.
 func automatics(last int) string {
 	text := `
 [[tunnel]]
@@ -40,13 +40,13 @@ address = ["3fff:1::200:5efe:203.0.113.%[1]d/64"]
 	return fmt.Sprintf(text, last, fmt.Sprintf("%02x", last))
 }
 
-// Several automatic tunnels at one address, and a configured one: each packet finds
-// its own.
+// Several automatic tunnels and a configured one at one address: each packet is delivered
+// to the right tunnel.
 func TestOneAddress(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	must(t, h.b.AddAddr("vb", netip.MustParsePrefix("203.0.113.30/24")))
-	// 6over4 would take nearly everything, and so must be asked last.
+	// 6over4 would accept nearly every packet, so it must be checked last.
 	greedy := func(last int) string {
 		return fmt.Sprintf("[[tunnel]]\nname = \"over\"\nmode = \"6over4\"\nlocal = \"203.0.113.%[1]d\"\naddress = [\"3fff:64::%[1]d/64\"]\n", last)
 	}
@@ -62,7 +62,7 @@ func TestOneAddress(t *testing.T) {
 		pings(t, h.a, to, rig.PingOptions{Count: 50, Size: 1432, DF: true})
 		transfer(t, h.a, h.b, to, 1<<20)
 		for name, n := range packetsIn(t, a) {
-			if n -= before[name]; name == c.name && n < 50 || name != c.name && n > 10 { // what kernels say of themselves
+			if n -= before[name]; name == c.name && n < 50 || name != c.name && n > 10 { // packets that kernels send by themselves
 				t.Errorf("%s: %d packets came through %s", c.name, n, name)
 			}
 		}
@@ -78,7 +78,8 @@ func TestOneAddress(t *testing.T) {
 	}
 }
 
-// What another mechanism takes is not 6over4's, which would take it as well.
+// A packet that another mechanism accepts is not delivered to 6over4, which would accept
+// it, too.
 func TestLinkIsAskedLast(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -106,7 +107,7 @@ address = ["2001:db8:cb00:710a::1/32"]
 	})
 }
 
-// packetsIn are the packets that came through each tunnel.
+// packetsIn returns the number of packets received by each tunnel.
 func packetsIn(t *testing.T, d *daemon) map[string]uint64 {
 	t.Helper()
 	s, _ := d.status(t)
@@ -117,7 +118,8 @@ func packetsIn(t *testing.T, d *daemon) map[string]uint64 {
 	return in
 }
 
-// dropped is how many packets a daemon dropped for a reason, wherever.
+// dropped returns how many packets a daemon dropped for a reason, in all tunnels and
+// outside them.
 func dropped(s api.Status, reason string) uint64 {
 	n := s.Stray.Drops[reason]
 	for _, tun := range s.Tunnels {
@@ -126,9 +128,9 @@ func dropped(s api.Status, reason string) uint64 {
 	return n
 }
 
-// Packets that would go from one mechanism of a router to another, or from one
-// router to another, and back (RFC 6324): each ends where it is, once, and so does the
-// answer that there is no route, if it would take the same way.
+// Packets that would go from one mechanism of a router to another, or from one router to
+// another, and back (RFC 6324): each ends where it is, once, and so does the error that
+// there is no route, if it would take the same path.
 func TestLoopBetweenMechanisms(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -138,7 +140,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 	relay = strings.Replace(relay, "border_relay = \"203.0.113.1\"\n", "role = \"br\"\n", 1)
 	a := start(t, h.a, relay)
 	b := start(t, h.b, tunnelOf("mode = \"isatap\"\nrouter = true\nprefix = \"3fff:2::/64\"\naddress = [\"3fff:2::200:5efe:203.0.113.20/64\"]\n"+local4, 2))
-	// Natively each is the other's way to what it does not have.
+	// Without tunnels, each is the other's router for unknown destinations.
 	must(t, h.a.AddRoute(netip.MustParsePrefix("3fff:2::/64"), outer6B, ""))
 	must(t, h.b.AddRoute(netip.MustParsePrefix("::/0"), outer6A, ""))
 	wire, err := h.b.Capture("vb")
@@ -173,7 +175,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 		{"6to4 to ISATAP of ours", a, tunnelled(mallory, mallory6, "3fff:1::5efe:203.0.113.10"), "loop"},
 		{"6to4 to our own 6to4 site", a, tunnelled(mallory, mallory6, "2002:cb00:710a::99"), "loop"},
 		{"6rd to our own 6to4 site", a, tunnelled(mallory, "2001:db8:cb00:7142::1", "2002:cb00:710a::99"), "loop"},
-		{"6rd to ISATAP of ours", a, tunnelled(mallory, "2001:db8:cb00:7142::1", "3fff:1::5efe:203.0.113.10"), "spoof"}, // 6to4's word, which is asked first
+		{"6rd to ISATAP of ours", a, tunnelled(mallory, "2001:db8:cb00:7142::1", "3fff:1::5efe:203.0.113.10"), "spoof"}, // 6to4's reason, because it is checked first
 		{"ISATAP to our own 6to4 site", a, tunnelled(mallory, "3fff:1::200:5efe:203.0.113.66", "2002:cb00:710a::99"), "loop"},
 		{"native to our own 6to4 site", a, natively(native, "2002:cb00:710a::99"), "loop"},
 		{"native to our own 6rd prefix", a, natively(native, "2001:db8:cb00:710a::99"), "loop"},
@@ -195,7 +197,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 			}
 			return nil
 		})
-		pings(t, h.a, outer6B, rig.PingOptions{Count: 2}) // whatever it set off has passed by then
+		pings(t, h.a, outer6B, rig.PingOptions{Count: 2}) // everything that it caused has arrived by then
 		frames, err := wire.Waiting()
 		must(t, err)
 		n := 0

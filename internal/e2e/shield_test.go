@@ -14,7 +14,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// shields are the nftables tables of a namespace.
+// shields returns the nftables tables of a namespace.
 func shields(t *testing.T, ns *rig.Namespace) (names []string) {
 	t.Helper()
 	must(t, ns.Do(func() error {
@@ -31,7 +31,7 @@ func shields(t *testing.T, ns *rig.Namespace) (names []string) {
 	return names
 }
 
-// shielded waits until so many shields are there.
+// shielded waits until there are n tables.
 func shielded(t *testing.T, ns *rig.Namespace, want int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d shields", want), func() error {
@@ -42,8 +42,8 @@ func shielded(t *testing.T, ns *rig.Namespace, want int) {
 	})
 }
 
-// unreachable sends, from outerA to outerB, an ICMP port unreachable that quotes
-// a packet of a protocol, and tells whether a filter dropped it.
+// unreachable sends an ICMP port unreachable from outerA to outerB that quotes a packet of
+// a protocol, and reports whether a filter dropped it.
 func unreachable(t *testing.T, ns *rig.Namespace, quoted byte) (dropped bool) {
 	t.Helper()
 	p := make([]byte, 20+8+28)
@@ -64,9 +64,8 @@ func unreachable(t *testing.T, ns *rig.Namespace, quoted byte) (dropped bool) {
 	return err != nil
 }
 
-// Where the kernel has tunnels of its own, here a device with the name of one,
-// it is kept from answering our peers, for as long as it is so and the daemon
-// lives.
+// If the kernel has its own tunnels, here a device with the name of one, its ICMP errors to
+// our peers are suppressed for as long as that is the case and the daemon runs.
 func TestShield(t *testing.T) {
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
@@ -95,9 +94,8 @@ func TestShield(t *testing.T) {
 	}
 }
 
-// A daemon that needed no packet filter when it started cannot reach it any more: where
-// the kernel answers later it says so, with the way out, and a reload that wants a
-// gateway is refused.
+// A daemon that did not need nftables when it started cannot use it later: if the kernel
+// then answers, the log says so, and what to do; a reload with a gateway is refused.
 func TestNoPacketFilter(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -112,8 +110,8 @@ func TestNoPacketFilter(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// Two daemons in one namespace, one of which ends as it should, the other by
-// SIGKILL: each has a shield of its own, which goes with it.
+// Two daemons in one namespace, one of which ends normally, the other by SIGKILL: each has
+// its own table, which disappears with it.
 func TestShieldsOfTwo(t *testing.T) {
 	h := newHosts(t, 1500)
 	third := netip.MustParseAddr("203.0.113.11")

@@ -9,8 +9,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// forgery is a packet in IPv4 that somebody sends to a, and its reason; "" is for
-// what a's kernel does not let through to anybody.
+// forgery is an IPv4 packet that a host sends to a, and the expected reason; "" is for a
+// packet that a's kernel does not deliver to any socket.
 type forgery struct {
 	name  string
 	outer string // source
@@ -28,8 +28,8 @@ func (f forgery) packet(local netip.Addr) []byte {
 	return ip4(netip.MustParseAddr(f.outer), local, header.ProtoIPv6, inner)
 }
 
-// site is an automatic tunnel at 203.0.113.10, somebody whose packets it takes, and
-// what it must refuse.
+// site is an automatic tunnel at 203.0.113.10, a sender whose packets it accepts, and
+// packets that it must refuse.
 type site struct {
 	name      string
 	lines     string // %[1]d… as in tunnelOf
@@ -37,9 +37,9 @@ type site struct {
 	forgeries []forgery
 }
 
-// insane are inner addresses that no packet of a tunnel without neighbours has (RFC
-// 3964 section 5.3.2, RFC 5969 section 10), in packets between two others. Foreign is
-// what sources are that the mechanism does not know either.
+// insane returns packets between two other hosts with inner addresses that no packet of a
+// tunnel without neighbours has (RFC 3964 section 5.3.2, RFC 5969 section 10). Foreign is
+// the reason for sources that the mechanism does not know.
 func insane(outer, src, dst, foreign string) (list []forgery) {
 	for _, a := range []string{"fe80::1", "ff02::1", "ff0e::1"} {
 		list = append(list, forgery{"source " + a, outer, a, dst, "martian", nil})
@@ -53,11 +53,11 @@ func insane(outer, src, dst, foreign string) (list []forgery) {
 	return list
 }
 
-// notIn6to4 are IPv4 addresses that no 6to4 address embeds (RFC 3964 section 5.3.1),
-// the broadcast address of a's link among them (section 4.1.4).
+// notIn6to4 are IPv4 addresses that no 6to4 address contains (RFC 3964 section 5.3.1),
+// among them the broadcast address of a's link (section 4.1.4).
 var notIn6to4 = []string{"0.1.2.3", "10.0.0.1", "127.0.0.1", "169.254.1.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "224.0.0.1", "239.1.2.3", "240.0.0.1", "255.255.255.255", "203.0.113.255"}
 
-// in6to4 is the 6to4 address ::1 of a site.
+// in6to4 returns the 6to4 address ::1 of a site.
 func in6to4(v4 string) string {
 	b := netip.MustParseAddr(v4).As4()
 	return fmt.Sprintf("2002:%02x%02x:%02x%02x::1", b[0], b[1], b[2], b[3])
@@ -194,8 +194,8 @@ func concat(lists ...[]forgery) (all []forgery) {
 	return all
 }
 
-// What RFC 3964, RFC 5969 and RFC 5214 refuse, sent from a third host: nothing of it
-// comes out of the interface, and each packet has its one reason.
+// Packets that RFC 3964, RFC 5969 and RFC 5214 forbid, sent from a third host: none of them
+// comes out of the interface, and each is counted under one reason.
 func TestForgeries(t *testing.T) {
 	for _, s := range sites {
 		t.Run(s.name, func(t *testing.T) {
@@ -232,8 +232,8 @@ func TestForgeries(t *testing.T) {
 	}
 }
 
-// comesOut wants the good packet on the interface, and of the others those alone that
-// are said to be delivered.
+// comesOut expects the valid packet on the interface, and of the others only those that are
+// marked as delivered.
 func (s site) comesOut(t *testing.T, out *rig.Capture) {
 	t.Helper()
 	allowed := 0

@@ -9,8 +9,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// What is sent to a subnet of our own prefix that nobody has, from here or through the
-// tunnel, is answered, and does not circle.
+// A packet to a subnet of our own prefix that is not in use, from this host or through the
+// tunnel, gets an error, and does not loop.
 func TestUnusedSubnet(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -35,7 +35,7 @@ func TestUnusedSubnet(t *testing.T) {
 					return nil
 				})
 			}
-			// However many are sent, each goes no further than our interface.
+			// However many are sent, none goes further than our interface.
 			_, before := a.status(t)
 			res, err := rig.Ping(t.Context(), h.b, c.unused, rig.PingOptions{Count: 20, Timeout: 100 * time.Millisecond})
 			must(t, err)

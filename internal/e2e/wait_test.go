@@ -20,7 +20,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// check lets the program check the daemon's file in a namespace, and wants a problem.
+// check runs the program's check of the daemon's file in a namespace, and expects a
+// problem.
 func (d *daemon) check(t *testing.T, ns *rig.Namespace, problem string) {
 	t.Helper()
 	var log rig.Log
@@ -33,7 +34,7 @@ func (d *daemon) check(t *testing.T, ns *rig.Namespace, problem string) {
 	}
 }
 
-// serviceManager is one that keeps what it is told.
+// serviceManager records the notifications that it receives.
 type serviceManager struct {
 	path string
 	mu   sync.Mutex
@@ -61,7 +62,7 @@ func newServiceManager(t *testing.T) *serviceManager {
 	return m
 }
 
-// count is how many messages have a text.
+// count returns how many notifications contain a text.
 func (m *serviceManager) count(text string) (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -85,7 +86,7 @@ func (m *serviceManager) wait(t *testing.T, text string) {
 	})
 }
 
-// waits wants a tunnel to wait for something, or, if that is "", to carry.
+// waits expects that a tunnel waits for something or, if that is "", carries packets.
 func (d *daemon) waits(t *testing.T, tunnel, what string) {
 	t.Helper()
 	eventually(t, tunnel+" waits for "+what, func() error {
@@ -103,8 +104,8 @@ func (d *daemon) waits(t *testing.T, tunnel, what string) {
 	})
 }
 
-// Whatever one tunnel lacks, the daemon starts, says which tunnels wait and for what,
-// carries the others' packets, and heals each when what it lacks is there.
+// If a tunnel lacks something, the daemon starts, reports which tunnels wait and for what,
+// carries the packets of the others, and completes each tunnel when what it lacks appears.
 func TestOneTunnelWaits(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -149,7 +150,7 @@ func TestOneTunnelWaits(t *testing.T) {
 	a.check(t, h.a, ":17:10: add route 192.168.2.0/24 through route0")
 	a.check(t, h.a, ":19:8: an interface taken0 exists")
 	a.check(t, h.a, ":45:11: add route 0.0.0.0/0 through b4")
-	a.mustReload(t, strings.Replace(file, "name0", "name1", 1)) // none of this is in the way of a reload
+	a.mustReload(t, strings.Replace(file, "name0", "name1", 1)) // none of this prevents a reload
 	a.mustReload(t, file)
 
 	must(t, h.a.DelRoute(netip.MustParsePrefix("192.168.2.0/24"), outerB, "va"))
@@ -179,7 +180,7 @@ func TestOneTunnelWaits(t *testing.T) {
 	}
 }
 
-// The start does not wait for ever for a tunnel, and not at all if all can carry.
+// The start does not wait for a tunnel for ever, and not at all if all can carry packets.
 func TestAllCarryLater(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -203,8 +204,8 @@ func TestAllCarryLater(t *testing.T) {
 	}
 }
 
-// Metrics that cannot be served yet, at the address of a tunnel that waits or at a port
-// that another program has, end nothing, and are served when they can be.
+// Metrics that cannot be served yet, at the address of a waiting tunnel or at a port of
+// another program, do not end the daemon, and are served as soon as possible.
 func TestMetricsLater(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -233,8 +234,8 @@ func TestMetricsLater(t *testing.T) {
 	a.wait(t, "metrics are available now")
 }
 
-// A manager that watches is told that the daemon lives, and, of one whose control loop
-// stands still, nothing.
+// A service manager with a watchdog gets heartbeats; from a daemon whose control loop has
+// stopped it gets none.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -246,9 +247,9 @@ func TestWatchdog(t *testing.T) {
 		}
 		return nil
 	})
-	// As systemd ends it when there is none: the exit status must not be one at which it is
-	// not started again (RestartPreventExitStatus=2).
-	a.faulty = true // its last words are stacks
+	// As systemd kills it when there is no heartbeat: the exit status must not be one after
+	// which it is not started again (RestartPreventExitStatus=2).
+	a.faulty = true // its last output is the stacks
 	must(t, a.cmd.Process.Signal(syscall.SIGABRT))
 	a.exit(t)
 	if w, ok := a.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !w.Signaled() || w.Signal() != syscall.SIGABRT {
@@ -259,8 +260,8 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// A route that somebody takes from a tunnel that carries is named, and comes back when
-// it is free; what else the tunnel carries is not concerned.
+// A route that another program removes from a running tunnel is named, and restored when
+// possible; the tunnel's other packets are not affected.
 func TestRouteTakenLater(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
@@ -300,8 +301,8 @@ func ipNet(s string) *net.IPNet {
 	return n
 }
 
-// A namespace that is deleted and made again, as a container's is that restarts, has
-// the interfaces again; while there is none the tunnels wait.
+// If a namespace is deleted and made again, as that of a restarted container, the
+// interfaces are made again in it; while there is none, the tunnels wait.
 func TestNamespaceMadeAgain(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
@@ -342,22 +343,22 @@ func TestNamespaceMadeAgain(t *testing.T) {
 			t.Errorf("%+v %+v", s.Repairs, s.State)
 		}
 	}
-	// What happens in the new one is followed as in the first.
+	// Changes in the new namespace are followed as in the first one.
 	ip("-n", name, "link", "del", "six0")
 	a.wait(t, "interface six0 was deleted by another program")
 	inside()
 	a.end(t, syscall.SIGTERM)
 }
 
-// The namespace of a process lasts as long as the process: one that has ended is no
-// reason to say that its tunnel carries, or not to start.
+// The namespace of a process exists as long as the process: if the process has ended, the
+// tunnel waits, and the daemon still starts.
 func TestNamespaceOfAProcess(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	sleep := func() *exec.Cmd {
 		t.Helper()
-		// No Pdeathsig: it is sent when the thread ends that started the process, and the rig
-		// throws threads away that were in a namespace.
+		// No Pdeathsig: it is sent when the thread that started the process ends, and the
+		// rig ends threads that were in a namespace.
 		cmd := exec.Command("sleep", "300")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 		must(t, cmd.Start())
