@@ -14,7 +14,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// link is a side of the router.
+// link is one side of the router.
 type link int
 
 const (
@@ -25,8 +25,8 @@ const (
 
 func (l link) String() string { return [...]string{"LAN", "WAN"}[l] }
 
-// marks are what the texts beside the recordings call a frame, by its source
-// MAC; see testdata/golden/README.md. Frames are to one of these, too.
+// marks are the names of frames by their source MAC address in the texts of the recordings;
+// see testdata/golden/README.md. The destination of a frame is one of these addresses, too.
 var marks = map[string]struct {
 	text     string
 	link     link
@@ -49,8 +49,8 @@ type step struct {
 
 func (s step) String() string { return fmt.Sprintf("frame %d (%s)", s.n, s.label) }
 
-// answers are the texts of the packets that left on each link, in order. Between
-// the links there is no order: two threads may send them.
+// answers are the texts of the packets that left on each link, in order. There is no order
+// between the links, because two threads may send them.
 type answers [links][]string
 
 func golden(name string) string { return filepath.Join("..", "..", "testdata", "golden", name) }
@@ -79,10 +79,10 @@ func readFrames(t *testing.T, capture string) [][]byte {
 	}
 }
 
-// text is what stands beside a recording: a line for each frame, and labels.
+// text is the text file of a recording: a line for each frame, and labels.
 type text struct {
 	lines  []string
-	labels []string // the one above each line
+	labels []string // the label above each line
 }
 
 func readText(t *testing.T, capture string) (x text) {

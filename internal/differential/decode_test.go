@@ -25,8 +25,8 @@ const (
 	protoDestOpts = 60
 )
 
-// routers are the addresses of the recording router. What it chose at random in
-// headers from them is not compared: IPv4 identification and IPv6 flow label.
+// routers are the addresses of the recording router. Fields that it chose at random in
+// headers from them are not compared: IPv4 identification and IPv6 flow label.
 var routers = map[netip.Addr]bool{}
 
 func init() {
@@ -36,9 +36,9 @@ func init() {
 	}
 }
 
-// decode makes one line of an Ethernet frame that names every field but
-// checksums, fragment identifications of IPv6, and bytes of payload. A checksum
-// that is wrong is named: "BADSUM". The code shares nothing with the daemon's.
+// decode formats an Ethernet frame as one line with every field except checksums, fragment
+// identifications of IPv6, and bytes of payload. A wrong checksum is shown as "BADSUM". The
+// code shares nothing with the daemon's.
 func decode(frame []byte) string {
 	to, ours := "", marks[string(frame[6:12])].injected
 	if _, usual := marks[string(frame[:6])]; !usual {
@@ -47,8 +47,8 @@ func decode(frame []byte) string {
 	return to + decodeIP(frame[ethernetLen:], ours)
 }
 
-// decodeIP decodes a packet, or one that an ICMP error quotes: that may be cut,
-// and nothing in it is random.
+// decodeIP decodes a packet, or the quoted packet of an ICMP error, which may be truncated
+// and has no random fields.
 func decodeIP(b []byte, quoted bool) string {
 	switch {
 	case len(b) == 0:
@@ -133,8 +133,8 @@ func decode6(b []byte, quoted bool) string {
 	return s.String() + " | " + decodeUpper(proto, rest, sum(uint32(proto)+uint32(len(rest)), b[8:40]), all, quoted)
 }
 
-// decodeUpper decodes what IP carries, with the sum of the pseudo-header. Only if
-// all of it is there can its checksum be held against it.
+// decodeUpper decodes the payload of IP, with the sum of the pseudo-header. Its checksum
+// can be verified only if the payload is complete.
 func decodeUpper(proto byte, b []byte, pseudo uint32, all bool, quoted bool) string {
 	switch {
 	case proto == protoIPv4 || proto == protoIPv6:
@@ -208,7 +208,7 @@ func decodeGRE(b []byte, all, quoted bool) string {
 	return s + fmt.Sprintf(" | RAW[%d] %x", len(rest), rest)
 }
 
-// have says how much of something is there, if not all is.
+// have returns how many bytes are there, if some are missing.
 func have(n, want int) string {
 	if n == want {
 		return ""
@@ -216,8 +216,8 @@ func have(n, want int) string {
 	return fmt.Sprintf(" (have %d)", n)
 }
 
-// sum is the one's complement sum of RFC 1071, of the words of b and of start:
-// 0xffff if b holds its own checksum and that is right.
+// sum returns the one's complement sum of RFC 1071, over the words of b and start: 0xffff
+// if b contains its own checksum and that is correct.
 func sum(start uint32, b []byte) uint32 {
 	for ; len(b) >= 2; b = b[2:] {
 		start += uint32(binary.BigEndian.Uint16(b))

@@ -5,23 +5,23 @@ import (
 	"testing"
 )
 
-// difference is one way in which sixfourd does otherwise than the kernel, on
-// purpose: the answers to some of a recording's frames.
+// difference is an intended difference between sixfourd and the kernel: other answers to
+// some of a recording's frames.
 type difference struct {
 	captures []string
 	frames   []int // numbers of the injected frames
 	link     link
-	instead  rewrite // of what the kernel answered on that link
+	instead  rewrite // from the kernel's answers on that link
 	why      string
 }
 
-// differences are all that there are, but for one that is in every frame: what
-// identification outer headers have, which decode hides and checkIDs looks after.
-// Each is reviewed, and struck when it is no longer true: one that changes
-// nothing, or whose frame is answered as the kernel did, fails the test.
+// differences are all intended differences, except one that is in every frame: the
+// identification of outer headers, which decode leaves out and checkIDs verifies. Each was
+// reviewed. A difference that changes nothing, or whose frame is answered as by the kernel,
+// fails the test, and must be removed.
 var differences = []difference{
-	// ECN, RFC 6040 section 4.1, normal mode: CE inside becomes CE outside. The
-	// kernel still makes it ECT(0), as RFC 3168 section 9.1.1 said.
+	// ECN, RFC 6040 section 4.1, normal mode: an inner CE becomes an outer CE. The kernel
+	// still makes it ECT(0), as in RFC 3168 section 9.1.1.
 	{[]string{"sit-encap", "sit-tos-fixed"}, []int{11, 13}, wan, replace("tos=02", "tos=03", "tos=2a", "tos=2b"),
 		"RFC 6040 section 4.1: CE is copied"},
 	{[]string{"double-encap", "double-none-encap"}, []int{11, 13}, wan, replace("tos=02", "tos=03", "tc=02", "tc=03"),
@@ -35,7 +35,7 @@ var differences = []difference{
 	{[]string{"ip6gre"}, []int{9, 33}, wan, replace("ffff::2 tc=00", "ffff::2 tc=02"), "the same"},
 	{[]string{"ip6gre"}, []int{11, 13, 35, 37}, wan, replace("ffff::2 tc=00", "ffff::2 tc=03"), "the same"},
 
-	// Packets from nobody. The kernel's tunnels answer 3/3.
+	// Packets from unknown sources. The kernel's tunnels answer with ICMP 3/3.
 	{[]string{"ipip-bad", "gre-v4-bad"}, []int{1}, wan, answer(),
 		"RFC 4213 section 3.6 and RFC 2003 section 6.2: who we are is not told to a source that is no peer"},
 	{[]string{"gre-key"}, []int{7, 9}, wan, answer(),
@@ -61,8 +61,8 @@ var differences = []difference{
 	{[]string{"isatap"}, []int{7}, wan, answer("IP4 203.0.113.1>203.0.113.2 tos=00 ttl=63 id=rnd DF len=100 | IP6 2001:db8:1::10>2001:db8:9::1234 tc=00 fl=0 hl=63 plen=40 | UDP 1004>2000 len=40"),
 		"mechanisms 12: what is no ISATAP address goes to the router, also with a prefix of the link, where the kernel sees nobody who could have it"},
 
-	// ICMP errors that quote the inner packet. The kernel's sit wants to relay
-	// them from an address that it may not send from, and says nothing.
+	// ICMP errors that quote the inner packet. The kernel's sit tries to relay them from an
+	// address that it may not use, and sends nothing.
 	{[]string{"sit-errors"}, []int{1, 4, 7, 10, 19}, lan, answer(unreachable6),
 		"RFC 4213 section 3.4: an error with enough of the inner packet becomes ICMPv6; 3/0 to 3/3 and 11/0 are 1/3"},
 	{[]string{"sit-errors"}, []int{16}, lan, answer(prohibited6),
@@ -85,7 +85,7 @@ var differences = []difference{
 	{[]string{"ipip-errors"}, []int{2, 6, 10, 14, 21}, lan, answer(), "their senders know already"},
 	{[]string{"gre-v4-errors"}, []int{2, 6, 10, 20}, lan, answer(), "their senders know already"},
 
-	// ICMP errors that quote too little: the next packet draws one. The kernel
+	// ICMP errors that quote too few bytes: the next packet causes an error. The kernel
 	// forgets Time Exceeded.
 	{[]string{"sit-errors"}, []int{40}, lan, answer(unreachable6),
 		"RFC 2003 section 4.4, for 6in4 as well: our packets do not arrive, so their sender is told"},
@@ -128,8 +128,8 @@ var differences = []difference{
 		"IP6 2001:db8:ffff::1>2001:db8:ffff::2 tc=00 fl=rnd hl=64 plen=116 | FRAG off=1352 mf=0 | proto 60 fragment[108]"),
 		"RFC 2473 section 7.2 (b): DF is clear, so the tunnel's packet is fragmented to the path MTU of 1400"},
 
-	// IPv4 that may be fragmented and exceeds a path MTU of 1400, 1300, 1290,
-	// 600 or 552, the least that an old router's 0 brings it to. The kernel drops it in silence.
+	// IPv4 that may be fragmented and exceeds a path MTU of 1400, 1300, 1290, 600 or 552,
+	// the lowest value for an old router's 0. The kernel drops it without an error.
 	{[]string{"ipip-pmtu"}, []int{9}, wan, pieces4(ipipHeader, 1400, 25, 1480), "RFC 2003 section 5.1: DF is clear, so the packet is fragmented before it is encapsulated"},
 	{[]string{"ipip-pmtu"}, []int{16}, wan, pieces4(ipipHeader, 1400, 23, 1381), "the same"},
 	{[]string{"ipip-pmtu"}, []int{20}, wan, pieces4(ipipHeader, 1300, 25, 1480), "the same"},

@@ -1,10 +1,8 @@
-// Package differential holds the daemon against the Linux kernel: it replays
-// recordings of what a kernel's tunnel router was sent, lets sixfourd be that
-// router in a namespace, and compares all that the router sends, frame by frame,
-// with what the kernel sent. Where we differ on purpose, differences_test.go
-// says so and why; any other difference is a failure.
-//
-// Another tunnel's recording joins by a row in rows.
+// Package differential compares the daemon with the Linux kernel. It replays recordings of
+// the packets that a kernel's tunnel router received, with sixfourd as that router in a
+// namespace, and compares all packets that the router sends, frame by frame, with those
+// that the kernel sent. Intended differences are in differences_test.go, with reasons; any
+// other difference is a failure. To add the recording of another tunnel, add a row to rows.
 // The test needs root.
 package differential
 
@@ -25,7 +23,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "the differential test makes namespaces and TUN devices: run it as root")
 		os.Exit(1)
 	}
-	// The rows wait more than they work.
+	// The rows mostly wait.
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}

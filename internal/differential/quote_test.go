@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 )
 
-// sent is what outer packets a router can have seen.
+// sent describes the outer packets that a router can have seen.
 type sent struct {
 	longest int // bytes of IPv4, or of IPv6 where that is outermost
 }
 
-// fullSize is the size of the largest outer packet before the path shrank.
+// fullSize is the size of the largest outer packet before the path MTU was reduced.
 const fullSize = 1500
 
 // makeTrue makes what a recorded ICMP error says of our own outer packet true.
@@ -70,8 +70,8 @@ func (s *sent) makeTrue4(icmp []byte) {
 	setSum(icmp, 2, 0)
 }
 
-// makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about an outer
-// packet, or about the IPv6 layer of one, which has so many bytes outside.
+// makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about an outer packet, or
+// about the IPv6 layer of one, which has this many bytes of outer headers.
 func (s *sent) makeTrue6(ip []byte, outside int) {
 	icmp := ip[40 : 40+int(binary.BigEndian.Uint16(ip[4:]))]
 	q := icmp[8:]
@@ -92,8 +92,8 @@ func isOurs6(q []byte) bool {
 	return src[15] == 1 && dst[15] == 2 && bytes.Equal(src[:15], dst[:15])
 }
 
-// lengthen adds to the length fields of a packet, as many of its headers as
-// there are, and of those inside it.
+// lengthen adds to the length fields of a packet, for as many headers as are there,
+// including those of inner packets.
 func lengthen(b []byte, by int) {
 	add := func(field []byte) { binary.BigEndian.PutUint16(field, binary.BigEndian.Uint16(field)+uint16(by)) }
 	proto := byte(protoIPv4)

@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// quiet is how long nothing more may come once all answers are there. It
-	// also keeps the injections below the ten ICMP errors a second that
-	// sixfourd allows itself to one sender.
+	// quiet is how long no further frame may arrive after all answers have arrived. It also
+	// limits the rate of injections to less than the ten ICMP errors a second that sixfourd
+	// sends to one sender.
 	quiet = 110 * time.Millisecond
 
-	// silent is the same where there is no answer that would show that the
-	// router has seen the frame.
+	// silent is the same for frames without an answer, which would show that the router has
+	// seen the frame.
 	silent = 300 * time.Millisecond
 
-	// unwilling is how long an answer is waited for after one failed to come: a
-	// neighbour is given up after three seconds, and that answer must not be
-	// taken for a later one's.
+	// unwilling is how long to wait for answers after one was missing: the resolution of a
+	// neighbour fails after three seconds, and that answer must not be confused with a
+	// later one.
 	unwilling = 4 * time.Second
 )
 
-// replay injects a recorded frame and compares what the router sends then.
+// replay injects a recorded frame and compares the frames that the router then sends.
 func (r *router) replay(t *testing.T, s step, want answers) {
 	t.Helper()
 	if err := r.ports[s.link].Inject(r.sent.makeTrue(s.frame)); err != nil {
@@ -51,7 +51,7 @@ func (r *router) replay(t *testing.T, s step, want answers) {
 	}
 }
 
-// silence lets come what comes late.
+// silence waits for late frames.
 func (r *router) silence(t *testing.T) {
 	t.Helper()
 	for l, frames := range r.collect(answers{}) {
@@ -61,7 +61,7 @@ func (r *router) silence(t *testing.T) {
 	}
 }
 
-// collect waits for as many frames as are wanted, and then for quiet.
+// collect waits for the expected number of frames, and then until no more arrive.
 func (r *router) collect(want answers) (got [links][][]byte) {
 	missing := func() bool { return len(got[lan]) < len(want[lan]) || len(got[wan]) < len(want[wan]) }
 	pause := quiet
@@ -92,10 +92,10 @@ func list(lines []string) string {
 	return strings.Join(lines, "\n       ")
 }
 
-// checkIDs holds the identifications of the outer packets that one injected frame
-// drew against RFC 6864, which the kernel's do not follow: an atomic packet has
-// none, 0 (section 4.1); any other has one. The fragments of a packet share it,
-// in IPv4, in IPv6 and in the IPv6 layer (RFC 8200 section 4.5).
+// checkIDs compares the identifications of the outer packets that one injected frame caused
+// with RFC 6864, which the kernel does not follow: in an atomic packet it is 0 (section
+// 4.1), in any other it is not. The fragments of a packet have the same one, in IPv4, in
+// IPv6 and in the IPv6 layer (RFC 8200 section 4.5).
 func checkIDs(frames [][]byte) error {
 	ids := map[string][]uint32{} // of fragments
 	for _, f := range frames {
@@ -127,23 +127,22 @@ func checkIDs(frames [][]byte) error {
 	return nil
 }
 
-// noise is what a router sends of its own accord: multicast listener reports,
-// neighbour and router discovery, through the tunnel or beside it; and the echo
-// requests by which sixfourd asks whether the peer lives, through the tunnel or,
-// where that has no IPv6 layer, beside it.
+// noise are packets that a router sends by itself: multicast listener reports, neighbour
+// and router discovery, through the tunnel or outside it; and sixfourd's probes of the
+// peer, through the tunnel or, if that has no IPv6 layer, outside it.
 var noise = regexp.MustCompile(`^[^{]*\| ICMP6 (13[0-6]|143)/|^IP4 [^{]*\| IP6 (fc00::1|fe80::cb00:7101)>[^{]*\| ICMP6 128/|^IP4 203\.0\.113\.1>[^|]*\| ICMP 8/|^IP6 2001:db8:ffff::1>[^|]*\| ICMP6 128/`)
 
 func isNoise(frame []byte) bool { return noise.MatchString(decode(frame)) }
 
-// sequenced takes the numbers that noise has used out of a frame's GRE sequence
-// number (RFC 2890 section 2.2), and returns how many such numbers it has.
+// sequenced subtracts the numbers of noise packets from a frame's GRE sequence number (RFC
+// 2890 section 2.2), and returns how many such numbers the frame has.
 func sequenced(frame []byte, noisy uint32) uint32 {
 	ip := frame[ethernetLen:]
 	if ip[0]>>4 != 4 || ip[9] != protoGRE || ip[20]&0x10 == 0 {
 		return 0
 	}
 	gre := ip[20:]
-	at := 4 // behind the checksum and the key, if they are there
+	at := 4 // after the checksum and the key, if they are there
 	for _, flag := range []byte{0x80, 0x20} {
 		if gre[0]&flag != 0 {
 			at += 4

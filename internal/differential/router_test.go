@@ -34,24 +34,24 @@ type router struct {
 	sent     sent
 }
 
-// frame is one that the router sent.
+// frame is a frame that the router sent.
 type frame struct {
 	link link
 	data []byte
 }
 
-// neighbours are the tester's machines that the router knows. No others answer:
-// there is nobody at 192.168.1.77.
+// neighbours are the tester's hosts that the router knows. No other address answers: there
+// is no host at 192.168.1.77.
 var neighbours = map[link][]string{
 	lan: {"192.168.1.10", "2001:db8:1::10"},
 	wan: {"203.0.113.2", gateway, "2001:db8:ffff::2"},
 }
 
-// gateway is the way to everywhere else in IPv4, as in the recordings. IPv6 had
-// no default route.
+// gateway is the next hop of all other IPv4 destinations, as in the recordings. IPv6 had no
+// default route.
 const gateway = "203.0.113.254"
 
-// other is a neighbour on the WAN with an Ethernet address of its own.
+// other is a neighbour on the WAN with its own Ethernet address.
 const other = "203.0.113.9"
 
 func newRouter(t *testing.T, tunnel string, s site) *router {
@@ -76,7 +76,7 @@ func newRouter(t *testing.T, tunnel string, s site) *router {
 	return r
 }
 
-// connect joins the two by a link.
+// connect makes a link between the two.
 func (r *router) connect(t *testing.T, l link, tester, ns *rig.Namespace, addrs []string, s site) {
 	t.Helper()
 	dev, mtu := strings.ToLower(l.String()), 1500
@@ -106,9 +106,9 @@ func (r *router) connect(t *testing.T, l link, tester, ns *rig.Namespace, addrs 
 	r.ports[l] = c
 }
 
-// listen reads what comes out of the router on one link.
+// listen reads the frames that the router sends on one link.
 func (r *router) listen(ctx context.Context, t *testing.T, l link) {
-	var noisy uint32 // packets of GRE that have a number, and are noise
+	var noisy uint32 // GRE packets that have a sequence number, and are noise
 	for {
 		f, err := r.ports[l].Next(ctx)
 		if ctx.Err() != nil {

@@ -2,8 +2,8 @@ package differential
 
 import "net/netip"
 
-// Configurations that do what the kernel's devices do by default. A row adds
-// what its device was given.
+// Configurations that match the defaults of the kernel's devices. A row adds the options of
+// its device.
 const (
 	sit = `
 mode      = "6in4"
@@ -103,7 +103,7 @@ mss_clamp = false
 `
 )
 
-// rows are the recordings, in testdata/golden, and the tunnels that they show.
+// rows are the recordings, in testdata/golden, and their tunnels.
 var rows = []struct{ capture, tunnel string }{
 	{"sit-encap", sit + `dscp = 0`},
 	{"sit-decap", sit + `dscp = 0`},
@@ -157,7 +157,7 @@ var rows = []struct{ capture, tunnel string }{
 	{"isatap", isatap},
 }
 
-// site is in what the router of a recording differs from the others.
+// site holds the differences between the router of a recording and the others.
 type site struct {
 	wanMTU       int        // 0: 1500
 	router, host netip.Addr // more addresses, on the LAN
@@ -173,7 +173,7 @@ var sites = map[string]site{
 	"6rd-relay":         siteOf("2001:db8:100::2"),
 }
 
-// siteOf is one with addresses in a prefix of 64 bits, of which the host has ::10.
+// siteOf returns a site with addresses in a prefix of 64 bits, of which the host has ::10.
 func siteOf(router string) site {
 	r := netip.MustParseAddr(router)
 	host := r.As16()

@@ -8,10 +8,9 @@ import (
 	"testing"
 )
 
-// The texts were made by another program: where it reads a frame as we do, both
-// are right.
+// Another program made the texts: if it reads a frame as we do, both are right.
 func TestDecode(t *testing.T) {
-	other := map[string]bool{"wrong inner version": true, "inner IHL 4": true} // what is no packet, it reads in its own way
+	other := map[string]bool{"wrong inner version": true, "inner IHL 4": true} // it reads invalid packets in its own way
 	for _, row := range rows {
 		x := readText(t, row.capture)
 		for i, f := range readFrames(t, row.capture) {
@@ -27,8 +26,8 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// A frame of gre-all, whose tunnel has "key 7 csum seq"; and one to a neighbour
-// with another address.
+// A frame of gre-all, whose tunnel has "key 7 csum seq", and one to a neighbour with
+// another address.
 func TestDecodeOthers(t *testing.T) {
 	for _, c := range []struct{ frame, want string }{
 		{
@@ -56,13 +55,12 @@ func TestDecodeOthers(t *testing.T) {
 	}
 }
 
-// What makeTrue makes of recorded errors; decode would name a checksum that is
-// wrong.
+// The results of makeTrue for recorded errors; decode would show a wrong checksum.
 func TestMakeTrue(t *testing.T) {
 	for _, c := range []struct {
 		capture string
 		n       int
-		oldnew  []string // words of the text that change; none: not a byte changes
+		oldnew  []string // words of the text that change; none: no byte changes
 	}{
 		{"sit-errors", 1, []string{"id=1077", "id=0"}},
 		{"sit-errors", 31, []string{"id=1077", "id=0"}}, // 28 bytes quoted
@@ -87,7 +85,7 @@ func TestMakeTrue(t *testing.T) {
 	}
 }
 
-// After a router has said 1400, and 1300, no longer packet can be quoted.
+// After a router has reported 1400, and 1300, no longer packet can be quoted.
 func TestMakeTrueRemembers(t *testing.T) {
 	frames := readFrames(t, "ipip-pmtu")
 	s := sent{fullSize}
@@ -101,7 +99,7 @@ func TestMakeTrueRemembers(t *testing.T) {
 	}
 }
 
-// The kernel's identifications, beside what RFC 6864 wants.
+// The kernel's identifications, and those that RFC 6864 requires.
 func TestCheckIDs(t *testing.T) {
 	atomic := readFrames(t, "sit-encap")[1]       // DF, with an identification
 	fragments := readFrames(t, "sit-nopmtu")[3:5] // of one packet
@@ -141,7 +139,7 @@ func TestNoise(t *testing.T) {
 	}
 }
 
-// Frames of gre-all, from 3 on after a packet of noise, and one without a number.
+// Frames of gre-all, from the third on after a noise packet, and one without a number.
 func TestSequenced(t *testing.T) {
 	frames := readFrames(t, "gre-all")
 	for n, want := range map[int]string{4: "csum=ok key=00000007 seq=0", 6: "csum=ok key=00000007 seq=1"} {

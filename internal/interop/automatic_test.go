@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Somebody far away, whom the border relay reaches, or the router.
+// An address far away, which the border relay or the router reaches.
 const native, nativePrefix = "3fff::1", "3fff::/20"
 
-// automatics are modes whose outer addresses are in the inner ones, against the
+// automatics are the modes whose inner addresses contain the outer ones, against the
 // kernel's sit device without a remote.
 var automatics = []struct {
 	counterpart
-	native bool // we are who reaches the others, not the kernel
-	// configured is what the machine does once the daemon is there; solicits is
-	// whether it asks for routers before.
+	native bool // our end reaches the others, not the kernel
+	// configured is what the machine runs when the daemon is there; solicits means that the
+	// daemon asks for routers before.
 	solicits   bool
 	configured string
 }{
@@ -130,7 +130,7 @@ func TestAutomatic(t *testing.T) {
 			if c.configured != "" {
 				run(t, c.configured)
 			}
-			w := watch(t, outside{4, unix.IPPROTO_IPV6, true}) // relays and routers are asked whether they live
+			w := watch(t, outside{4, unix.IPPROTO_IPV6, true}) // relays and routers are probed
 			for _, way := range c.ways {
 				both(t, way, brief)
 			}
@@ -140,8 +140,8 @@ func TestAutomatic(t *testing.T) {
 	}
 }
 
-// solicitation is what an ISATAP host sends to a router of its list (RFC 5214
-// section 8.3.4); the kernel leaves that to a daemon, but takes the answer.
+// solicitation is what an ISATAP host sends to a router of its list (RFC 5214 section
+// 8.3.4). The kernel leaves that to a daemon, but accepts the answer.
 var solicitation = []byte{
 	0x45, 0, 0, 68, 0, 1, 0, 0, 64, 41, 0x02, 0x8c, 203, 0, 113, 1, 203, 0, 113, 2, // IPv4
 	0x60, 0, 0, 0, 0, 8, 58, 255, // IPv6

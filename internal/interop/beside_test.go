@@ -14,7 +14,7 @@ import (
 	"sixfour/internal/rig"
 )
 
-// tunnelOf is one of many tunnels between the same two hosts.
+// tunnelOf returns one of many tunnels between the same two hosts.
 type tunnelOf struct {
 	mode         string
 	version      int // of the outer header
@@ -32,8 +32,8 @@ var tunnels = []tunnelOf{
 	{"gre6", 6, unix.IPPROTO_GRE, "10.0.76.2", "10.0.76.1", 30},
 }
 
-// allTunnels is a configuration with all of them, for our end or, as there says,
-// the other, which begins within the first one's table.
+// allTunnels returns a configuration with all of them, for our end or for the other one. It
+// begins within the table of the first tunnel.
 func allTunnels(there bool) string {
 	var tables []string
 	for _, u := range tunnels {
@@ -52,8 +52,8 @@ func allTunnels(there bool) string {
 	return strings.Join(tables, "")
 }
 
-// isRefused reports whether the kernel refuses a packet of the tunnel with an ICMP
-// error, which quotes the packet behind eight bytes.
+// isRefused reports whether a packet is an ICMP error of the kernel about a packet of the
+// tunnel, which is quoted after eight bytes.
 func (u tunnelOf) isRefused(f rig.Frame) bool {
 	p, ok := dissect(f.Packet())
 	if !ok || f.Outgoing || p.version != u.version || len(p.payload) < 8+20 {
@@ -65,9 +65,9 @@ func (u tunnelOf) isRefused(f rig.Frame) bool {
 	return p.protocol == unix.IPPROTO_ICMPV6 && p.payload[0] == 1 && p.payload[8+6] == u.protocol
 }
 
-// Every configured mode at once between the same two hosts, of which one's kernel
-// has all its tunnel modules loaded and no tunnel: it answers each mode's packets,
-// as long as nobody keeps it from that.
+// All configured modes at once between the same two hosts. The kernel of one has all its
+// tunnel modules loaded and no tunnel: it answers packets of each mode with errors, unless
+// these are suppressed.
 func TestEveryModeBesideTheKernel(t *testing.T) {
 	kernel(t, "")
 	daemon(t, lab.ns, allTunnels(false))
@@ -90,7 +90,7 @@ func TestEveryModeBesideTheKernel(t *testing.T) {
 	insideTheMachine(t, allTunnels(true))
 	said(t, "these errors are suppressed")
 	said(t, "ready")
-	if _, err := c.Waiting(); err != nil { // what came until now does not count
+	if _, err := c.Waiting(); err != nil { // errors until now do not count
 		t.Fatal(err)
 	}
 	for _, u := range tunnels {

@@ -4,14 +4,14 @@ package interop
 
 import "testing"
 
-// A gateway in the machine, where connection tracking and address translation are
-// modules: it says what it lacks as long as the kernel cannot load them, and works
-// when it can.
+// A gateway in the machine, where connection tracking and address translation are modules:
+// it reports what is missing while the kernel cannot load them, and works as soon as it
+// can.
 func TestGatewayWithoutModules(t *testing.T) {
 	run(t, `modprobe nf_tables; echo /nowhere >/proc/sys/kernel/modprobe; echo 1 >/proc/sys/net/ipv4/ip_forward`)
 	t.Cleanup(func() {
 		run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; echo 0 >/proc/sys/net/ipv4/ip_forward
-			rmmod nft_masq nft_chain_nat nft_ct nf_nat nf_conntrack || :`) // others want to see nf_tables go
+			rmmod nft_masq nft_chain_nat nft_ct nf_nat nf_conntrack || :`) // other tests need nf_tables to be absent
 	})
 	insideTheMachine(t, `mode = "4in6in4"
 local = "`+theirs+`"
@@ -25,11 +25,11 @@ default_route = true
 `)
 	said(t, "load nf_conntrack and nft_ct")
 	said(t, "the kernel lacks modules: load nf_tables, nf_conntrack")
-	// Within five seconds of the start "ready" waits for the gateway. After that it names it
-	// as waiting, and another line follows.
+	// Within five seconds of the start "ready" waits for the gateway. After that the
+	// gateway is named as waiting, and another line follows.
 	const carries = `ready {"tunnels": 1}\|every tunnel can carry`
 	run(t, "! grep -q '"+carries+"' /run/inside.log")
-	run(t, "ip rule | grep -q 'from "+theirs+" goto 30003\\|from "+theirs+" '") // what needs no modules works
+	run(t, "ip rule | grep -q 'from "+theirs+" goto 30003\\|from "+theirs+" '") // the parts without modules work
 
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 998`)
 	said(t, "gateway: works again")

@@ -20,15 +20,15 @@ import (
 	"sixfour/internal/rig"
 )
 
-// way is a pair of addresses inside a tunnel, and what carries them.
+// way is a pair of addresses inside a tunnel, and the protocol that carries them.
 type way struct {
 	layers       string
 	ours, theirs string
-	device       string // in the machine: what packets to us leave by
+	device       string // in the machine: the device through which packets to us leave
 }
 
-// sit is the kernel's side of IPv6 in IPv4, of a peer and with an address;
-// double adds the IPv4 in IPv6 over it.
+// sit returns commands for the kernel's end of IPv6 in IPv4, with a peer and an address;
+// double adds the device for IPv4 in IPv6 over it.
 const (
 	sit = `
 		ip tunnel add sit6to4 mode sit local ` + theirs + ` remote %s
@@ -44,12 +44,12 @@ const (
 		ip route flush cache; ip -6 route flush cache`
 )
 
-// The daemon's double encapsulation against the kernel's: an ip6tnl device over
-// a sit device. The tunnel encapsulation limit (RFC 2473), which the kernel
-// sends unless told otherwise, may be there or not, in either direction.
+// The daemon's double encapsulation against the kernel's: an ip6tnl device over a sit
+// device. The tunnel encapsulation limit (RFC 2473), which the kernel sends by default, may
+// be present or absent, in either direction.
 func TestDouble(t *testing.T) {
 	for _, c := range []struct{ kernel, daemon string }{
-		{"4", `"none"`}, // both with what they do by default
+		{"4", `"none"`}, // both with their defaults
 		{"none", `"none"`},
 		{"4", `4`},
 	} {
@@ -90,7 +90,7 @@ func Test6in4(t *testing.T) {
 	w.report(t, false, false)
 }
 
-// lives waits until the kernel has answered a probe, inside the tunnel.
+// lives waits until the kernel has answered a probe through the tunnel.
 func lives(t *testing.T, socket string) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -109,7 +109,7 @@ func lives(t *testing.T, socket string) {
 	}
 }
 
-// sameMTU: what adds the same headers leaves the same room.
+// sameMTU checks that both ends, which add the same headers, have the same MTU.
 func sameMTU(t *testing.T, ours, theirs string) {
 	t.Helper()
 	a, err := daemonEnd{lab.ns}.mtu(t.Context(), ours)
@@ -128,7 +128,7 @@ func both(t *testing.T, w way, l load) {
 	})
 }
 
-// kernel makes the tunnel devices in the machine, for the time of the test.
+// kernel makes the tunnel devices in the machine, until the end of the test.
 func kernel(t *testing.T, commands string) {
 	t.Helper()
 	if _, err := lab.vm.Run(t.Context(), "set -e"+tearDown+commands); err != nil {
@@ -143,9 +143,9 @@ func kernel(t *testing.T, commands string) {
 	})
 }
 
-// daemon runs sixfourd with one tunnel, six0, for the time of the test; it must
-// say that it is ready, and end well. A failed test shows its log. What it
-// returns is the path of the control socket.
+// daemon runs sixfourd with one tunnel, six0, until the end of the test. It must become
+// ready, and end without an error. If the test fails, its log is shown. It returns the path
+// of the control socket.
 func daemon(t *testing.T, ns *rig.Namespace, section string) (socket string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -198,7 +198,7 @@ func daemon(t *testing.T, ns *rig.Namespace, section string) (socket string) {
 	return socket
 }
 
-// logBuffer keeps a log, and closes ready once the log says so.
+// logBuffer stores a log, and closes ready when the log has that line.
 type logBuffer struct {
 	mu    sync.Mutex
 	text  strings.Builder

@@ -11,9 +11,9 @@ import (
 	"sixfour/internal/rig"
 )
 
-// A keepalive as routers send it: an answer that comes back only if the other end
-// decapsulates the packet and sends it on. The kernel's GRE does neither as long as
-// it may not accept its own address as a source; we do.
+// A keepalive as routers send it: a packet that contains an answer, which comes back only
+// if the other end decapsulates and forwards it. The kernel's GRE does neither unless it
+// may accept its own address as a source; we do both.
 func TestKeepalive(t *testing.T) {
 	keepalive := []byte{
 		0x45, 0, 0, 48, 0, 0x11, 0, 0, 255, 47, 0x43, 0x89, 203, 0, 113, 1, 203, 0, 113, 2, // IPv4
@@ -28,7 +28,7 @@ func TestKeepalive(t *testing.T) {
 	kernel(t, `
 		ip link add far type gre`+over4+inside4)
 	socket := daemon(t, lab.ns, `mode = "gre"`+ends4+own4+`
-		keepalive = "0s"`) // it would send some, too
+		keepalive = "0s"`) // it would send some itself
 	c, err := lab.ns.Capture(tap)
 	if err != nil {
 		t.Fatal(err)

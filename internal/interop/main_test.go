@@ -27,7 +27,7 @@ const (
 	guestPort = 7000 // of the traffic server in the machine
 )
 
-// lab is what all tests share; making it takes longer than most of them.
+// lab is the network that all tests share; making it takes longer than most of them.
 var lab struct {
 	ns     *rig.Namespace
 	vm     *vm.VM
@@ -43,8 +43,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// setUp makes the lab, runs the tests and takes everything down again. If the
-// program dies in between, the kernel takes the machine and the daemon with it.
+// setUp makes the lab, runs the tests and removes everything. If the program dies in
+// between, the kernel ends the machine and the daemon with it.
 func setUp(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -59,7 +59,7 @@ func setUp(m *testing.M) (code int, err error) {
 	defer os.RemoveAll(tmp)
 	for _, pkg := range []string{"sixfour/cmd/sixfourd", "sixfour/internal/interop/guest"} {
 		build := exec.CommandContext(ctx, "go", "build", "-o", tmp, pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0") // nothing to link with in the machine
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // there are no libraries in the machine
 		if out, err := build.CombinedOutput(); err != nil {
 			return 1, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
@@ -106,8 +106,8 @@ func setUp(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// machineImage is the folder with the machine's kernel and initial file system,
-// which are made if they are not there, or older than what they are made of.
+// machineImage returns the directory with the machine's kernel and initial file system.
+// They are built if they are missing, or older than their sources.
 func machineImage(ctx context.Context) (string, error) {
 	dir := os.Getenv("SIXFOUR_LAB")
 	if dir == "" {

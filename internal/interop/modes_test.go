@@ -13,21 +13,21 @@ import (
 	"sixfour/internal/rig"
 )
 
-// counterpart is a mode of ours and the kernel's device for it, far.
+// counterpart is a mode of ours, and the kernel's device for it.
 type counterpart struct {
 	name    string
 	devices string // commands in the machine
-	section string // of the configuration, without the outer addresses
+	section string // lines of the configuration, without the outer addresses
 	outside
 	limits who  // adds an encapsulation limit
-	cut    bool // what is too big for the path is sent in outer fragments
+	cut    bool // packets that are too big for the path are sent in outer fragments
 	ways   []way
 }
 
-// who says of which side something holds.
+// who names the side for which something holds.
 type who struct{ ours, theirs bool }
 
-// What the kernel's devices are made with, and where the daemon's ends are.
+// Parameters of the kernel's devices, and the addresses of the daemon's ends.
 const (
 	over4, ends4 = ` local ` + theirs + ` remote ` + ours + ` ttl 64 `, `
 		local = "` + ours + `"
@@ -38,7 +38,7 @@ const (
 		remote = "` + theirs6 + `"`
 )
 
-// Addresses inside, of the device and in the configuration.
+// Inner addresses, of the device and in the configuration.
 const (
 	inside4 = `
 		ip addr add 10.0.0.1/30 dev far; ip link set far up`
@@ -230,8 +230,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// IPv4 that may be cut, in IPv6: we cut the packets of the tunnel, which the other
-// end puts together again (RFC 2473 section 7.2); the kernel cuts what is inside.
+// IPv4 that may be fragmented, in IPv6: we fragment the packets of the tunnel, which the
+// other end reassembles (RFC 2473 section 7.2); the kernel fragments the inner packet.
 func TestOuterFragments6(t *testing.T) {
 	kernel(t, `
 		ip link add far type ip6tnl mode ipip6`+over6+inside4)
@@ -258,8 +258,8 @@ func TestOuterFragments6(t *testing.T) {
 	}
 }
 
-// probed checks that the kernel has answered probes of the path MTU, which the
-// exchange, with its large packets, has given reason for.
+// probed checks that the kernel has answered probes of the path MTU, which the large
+// packets of the exchange have caused.
 func probed(t *testing.T, socket string) {
 	t.Helper()
 	s := counted(t, socket)
@@ -275,8 +275,8 @@ func probed(t *testing.T, socket string) {
 	}
 }
 
-// asked checks that the kernel answers the probes that go through the tunnel to its
-// inner address: not only its host is heard.
+// asked checks that the kernel answers the probes through the tunnel to its inner address,
+// and not only pings of its outer address.
 func asked(t *testing.T, socket string, s api.TunnelStatus) {
 	t.Helper()
 	peer := s.Name
@@ -296,7 +296,7 @@ func asked(t *testing.T, socket string, s api.TunnelStatus) {
 	}
 }
 
-// counted reports what the daemon has counted.
+// counted logs the daemon's counters.
 func counted(t *testing.T, socket string) api.TunnelStatus {
 	t.Helper()
 	s, err := client.Status(t.Context(), socket)

@@ -24,12 +24,12 @@ const (
 	muchBytes = 50_000_000
 	someBytes = 5_000_000
 
-	// The network behind the daemon, and its host there.
+	// The network behind the daemon, and the host in it.
 	lan4, host4 = "10.9.0.1/24", "10.9.0.2/24"
 	lan6, host6 = "2001:db8:9::1/64", "2001:db8:9::2/64"
 )
 
-// network is where the daemon is, and a host of the network behind it.
+// network is the daemon's network, and a host of the network behind it.
 type network struct{ daemon, host *rig.Namespace }
 
 // routers puts a narrow link between the daemon and the machine, at whose ends
@@ -107,11 +107,11 @@ func routers(t *testing.T, mtu int, mute bool) network {
 	return network{daemons, host}
 }
 
-// addr is the address of one with a prefix length.
+// addr returns the address of a prefix in text form.
 func addr(prefix string) string { return netip.MustParsePrefix(prefix).Addr().String() }
 
-// A path that is narrower than the links at its ends, as the routers say or do
-// not say: TCP gets through, in both directions.
+// A path that is narrower than the links at its ends, with and without ICMP errors from
+// routers: TCP gets through, in both directions.
 func TestNarrowPath(t *testing.T) {
 	const outer4 = `
 			local = "` + behind + `"
@@ -121,7 +121,7 @@ func TestNarrowPath(t *testing.T) {
 			remote = "` + theirs6 + `"`
 	for _, mode := range []struct {
 		name, devices, section string
-		to, back, behind       string // of the kernel, the daemon, and the host behind that
+		to, back, behind       string // of the kernel, of the daemon, and of the host behind the daemon
 		bytes                  int64
 		mtu                    int // between the routers
 	}{
@@ -170,10 +170,10 @@ func TestNarrowPath(t *testing.T) {
 				if routing.mute && s.PathMTUBy != string(pathmtu.Probe) {
 					t.Errorf("the path MTU is known by %s, and nothing but a probe can tell", s.PathMTUBy)
 				}
-				// With mute routers the kernel, which has no such discovery,
-				// sends packets that fit because it is told a segment size
-				// that fits: to the daemon by the interface's MTU, to a host
-				// that knows no better by the daemon, which rewrites it.
+				// If routers send no errors, the kernel, which has no path MTU probes,
+				// sends packets that fit because of the segment size that it gets: for the
+				// daemon from the interface's MTU, for a host behind it from the daemon,
+				// which reduces it.
 				much(t, kernelEnd{net.daemon}, mode.back, mode.bytes)
 				much(t, kernelEnd{net.host}, mode.behind, mode.bytes)
 			})
@@ -181,7 +181,7 @@ func TestNarrowPath(t *testing.T) {
 	}
 }
 
-// much moves much over TCP.
+// much transfers many bytes by TCP.
 func much(t *testing.T, from end, to string, bytes int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -193,7 +193,7 @@ func much(t *testing.T, from end, to string, bytes int64) {
 	report(t, "TCP  from %s to %s: %d bytes, SHA-256 the same at both ends, in %v", from.name(), to, tr.Bytes, tr.Elapsed.Round(10*time.Millisecond))
 }
 
-// learnt waits until the daemon knows the narrow link's MTU.
+// learnt waits until the daemon has the narrow link's MTU.
 func learnt(t *testing.T, socket string, mtu int) api.State {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {

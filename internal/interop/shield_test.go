@@ -12,22 +12,22 @@ import (
 	"sixfour/internal/rig"
 )
 
-// inside is the beginning of a tunnel of the sixfourd in the machine.
+// inside is the beginning of the [[tunnel]] of the sixfourd in the machine.
 const inside = `mode = "6in4"
 local = "` + theirs + `"
 remote = "` + ours + `"
 address = ["2001:db8:6::1/64"]
 `
 
-// insideTheMachine starts sixfourd in the machine, with the tunnels of a
-// configuration that begins within that of six0, for the time of the test. Its log
-// goes to /run/inside.log, its process's number to /run/inside.pid.
+// insideTheMachine starts sixfourd in the machine, until the end of the test, with the
+// tunnels of a configuration that begins within the table of six0. Its log is
+// /run/inside.log, and its process number is in /run/inside.pid.
 func insideTheMachine(t *testing.T, tunnels string) {
 	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		_, _ = lab.vm.Run(ctx, "kill -KILL $(cat /run/inside.pid)") // is dead already, if all went well
+		_, _ = lab.vm.Run(ctx, "kill -KILL $(cat /run/inside.pid)") // it has already ended, if all went well
 		if t.Failed() {
 			log, _ := lab.vm.Run(ctx, "cat /run/inside.log")
 			t.Logf("log of the sixfourd in the machine:\n%s", log)
@@ -45,12 +45,11 @@ func insideTheMachine(t *testing.T, tunnels string) {
 		echo $! >/run/inside.pid`)
 }
 
-// Beside the kernel's tunnels: sixfourd runs in the machine, whose kernel has
-// sit loaded and so answers every packet that we take, unless nftables keeps the
-// answers back. The peer, outside, is a sixfourd as well.
-//
-// In Debian's kernel nftables is a module, which is loaded when it is wanted; as
-// long as the kernel cannot find the program that does it, there is none.
+// Beside the kernel's tunnels: sixfourd runs in the machine, whose kernel has sit loaded
+// and therefore answers every packet that we accept with an error, unless nftables
+// suppresses the errors. The peer outside is a sixfourd, too. In Debian's kernel nftables
+// is a module, which is loaded on demand. While the kernel cannot find the program that
+// loads it, there is none.
 func TestKernelBesideUs(t *testing.T) {
 	kernel(t, "")
 	daemon(t, lab.ns, `
@@ -60,8 +59,8 @@ func TestKernelBesideUs(t *testing.T) {
 		address = ["2001:db8:6::2/64"]`)
 	there, here := netip.MustParseAddr("2001:db8:6::1"), netip.MustParseAddr("2001:db8:6::2")
 
-	// pinged sends pings into the machine and reports how many were answered,
-	// and how many errors the kernel sent.
+	// pinged sends pings into the machine, and returns how many were answered, and how many
+	// errors the kernel sent.
 	pinged := func(when string) (answers, errors int) {
 		t.Helper()
 		w := watch(t, protocol41)
@@ -86,7 +85,7 @@ func TestKernelBesideUs(t *testing.T) {
 		t.Error("without nftables both should answer: sixfourd, and the kernel")
 	}
 
-	// A change of any link makes the daemon look again at once.
+	// A change of any link makes the daemon check at once.
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 999`)
 	said(t, "these errors are suppressed")
 	if answers, errors := pinged("sixfourd, with its shield"); answers != 5 || errors > 0 {
@@ -104,7 +103,7 @@ func TestKernelBesideUs(t *testing.T) {
 		}
 		report(t, "TCP  between two sixfourds, to %v: %d bytes in %v", way.to, tr.Bytes, tr.Elapsed.Round(10*time.Millisecond))
 	}
-	w.report(t, false, false) // nothing but packets of the tunnel
+	w.report(t, false, false) // only packets of the tunnel
 
 	run(t, "kill -KILL $(cat /run/inside.pid)")
 	run(t, "while [ -e /sys/class/net/six0 ]; do sleep 0.1; done")
@@ -113,7 +112,7 @@ func TestKernelBesideUs(t *testing.T) {
 	}
 }
 
-// run runs a command in the machine that must work.
+// run runs a command in the machine that must succeed.
 func run(t *testing.T, command string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -123,7 +122,7 @@ func run(t *testing.T, command string) {
 	}
 }
 
-// said waits for the sixfourd in the machine to say something in its log.
+// said waits for a text in the log of the sixfourd in the machine.
 func said(t *testing.T, text string) {
 	t.Helper()
 	run(t, "until grep -q '"+text+"' /run/inside.log; do sleep 0.1; done")

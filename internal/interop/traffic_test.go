@@ -42,14 +42,13 @@ func (e daemonEnd) udp(ctx context.Context, to netip.Addr, sizes []int, o rig.UD
 	return rig.SendUDP(ctx, e.ns, netip.AddrPortFrom(to, guestPort), sizes, o)
 }
 
-// kernelEnd is the emulated machine, with the kernel's tunnel devices. What it
-// sends is received in a namespace here, by servers that live as long as the
-// call.
+// kernelEnd is the emulated machine, with the kernel's tunnel devices. Packets from it are
+// received in a namespace here, by servers that run as long as the call.
 type kernelEnd struct{ ns *rig.Namespace }
 
 func (kernelEnd) name() string { return "kernel" }
 
-// mtu is the device's, or what a router has announced, if that is less.
+// mtu returns the device's MTU, or the one that a router has announced, if that is less.
 func (kernelEnd) mtu(ctx context.Context, dev string) (int, error) {
 	out, err := lab.vm.Run(ctx, "cat /sys/class/net/"+dev+"/mtu /proc/sys/net/ipv6/conf/"+dev+"/mtu")
 	if err != nil {
@@ -118,28 +117,28 @@ func report(t *testing.T, format string, args ...any) {
 	fmt.Fprintf(t.Output(), format+"\n", args...)
 }
 
-// load is how much an exchange sends.
+// load is the amount that an exchange sends.
 type load struct {
-	pings    int // small ones, and as many large ones
+	pings    int // number of small ones, and of large ones
 	tcpBytes int64
 	copies   int // datagrams of each size
 }
 
-// Where there are many modes to try, little must do for each.
+// With many modes to test, little traffic must be enough for each.
 var (
 	full  = load{20, 5_000_000, 3}
 	brief = load{8, 1_000_000, 1}
 )
 
-// The machine is slow: datagrams come at a pace that it can follow, and nobody is
-// in a hurry.
+// The machine is slow: datagrams are sent at a rate that it can process, with long
+// timeouts.
 const (
 	pace     = 20 * time.Millisecond
 	patience = 15 * time.Second // for the last answer
 )
 
-// exchange sends everything from one end to the other. The interface that it
-// leaves by says how large a packet can be.
+// exchange sends everything from one end to the other. The MTU of the sending interface
+// determines the largest packet.
 func exchange(t *testing.T, from, to end, dst netip.Addr, dev string, l load) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
@@ -166,7 +165,7 @@ func exchange(t *testing.T, from, to end, dst netip.Addr, dev string, l load) {
 		if err != nil || r.Received != o.Count || r.Corrupt+r.Duplicates+len(r.ICMP) > 0 {
 			t.Errorf("%s: %+v, %v", what, r, err)
 			if r.Received == 0 {
-				return // nor would anything else arrive, and that takes minutes
+				return // nothing else would arrive either, and waiting for it takes minutes
 			}
 			continue
 		}
@@ -181,7 +180,7 @@ func exchange(t *testing.T, from, to end, dst netip.Addr, dev string, l load) {
 		report(t, "TCP  %s: %d bytes, SHA-256 the same at both ends, in %v", way, tr.Bytes, tr.Elapsed.Round(10*time.Millisecond))
 	}
 
-	// Around the MTU, and far above it.
+	// Sizes around the MTU, and far above it.
 	var sizes []int
 	for _, s := range []int{rig.MinDatagram, 100, 576, 1000, 1200, mtu - overhead - 1, mtu - overhead, mtu - overhead + 1, 2 * mtu, 4000, 8000, 16000} {
 		sizes = append(sizes, slices.Repeat([]int{s}, l.copies)...)

@@ -14,18 +14,18 @@ import (
 	"sixfour/internal/rig"
 )
 
-// outside is what the packets of a tunnel look like from outside.
+// outside describes the outer headers of a tunnel's packets.
 type outside struct {
 	version  int
 	protocol byte
-	// echoes means that probes, of the path MTU or of whether it lives, go to the
-	// kernel's outer address, because nobody need answer inside.
+	// echoes means that probes, of the path MTU or of liveness, go to the kernel's outer
+	// address, because no inner address need answer.
 	echoes bool
 }
 
 var protocol41 = outside{version: 4, protocol: unix.IPPROTO_IPV6}
 
-// wire counts what goes over the tap, while a test sends through the tunnel.
+// wire counts the packets on the tap device while a test sends through the tunnel.
 type wire struct {
 	outside
 	capture *rig.Capture
@@ -114,8 +114,8 @@ type dissected struct {
 	protocol byte // behind the extension headers
 	length   int
 	fragment bool
-	later    bool // fragment of IPv6, of which the first one says what it is
-	limited  bool // it, or IPv6 right inside IPv4, has an encapsulation limit
+	later    bool // an IPv6 fragment; only the first one shows the next header
+	limited  bool // it, or IPv6 directly inside IPv4, has an encapsulation limit
 	dst      []byte
 	payload  []byte
 }
@@ -149,14 +149,14 @@ func dissect(b []byte) (p dissected, ok bool) {
 	return p, true
 }
 
-// hasLimit: the option stands in a destination options header, right behind the
-// IPv6 header.
+// hasLimit reports whether a destination options header with the option directly follows
+// the IPv6 header.
 func hasLimit(b []byte) bool {
 	return len(b) > 43 && b[0]>>4 == 6 && b[6] == unix.IPPROTO_DSTOPTS && b[42] == 4
 }
 
-// isLinks reports whether a packet is one by which IPv6 neighbours find each other
-// (RFC 4861, RFC 3810), as ARP is for IPv4.
+// isLinks reports whether a packet is for the link itself: IPv6 neighbour discovery or
+// multicast listener reports (RFC 4861, RFC 3810), as ARP is for IPv4.
 func (p dissected) isLinks() bool {
 	return p.version == 6 && p.protocol == unix.IPPROTO_ICMPV6 && len(p.payload) > 0 && (p.dst[0] == 0xff || 133 <= p.payload[0] && p.payload[0] <= 137)
 }
@@ -175,8 +175,8 @@ func (p dissected) isEcho() bool {
 	return false
 }
 
-// unreachable ends the count, and is how many ICMP port unreachables came from
-// the kernel because of packets of the tunnel.
+// unreachable ends the count, and returns how many ICMP port unreachables the kernel sent
+// about packets of the tunnel.
 func (w *wire) unreachable() (n int) {
 	w.end()
 	return count(w.strange, func(p []byte) bool {
@@ -184,9 +184,9 @@ func (w *wire) unreachable() (n int) {
 	})
 }
 
-// report ends the count, and checks what must hold of any exchange: packets of the
-// tunnel and nothing else, never more than the link carries, and an encapsulation
-// limit where it was asked for, and nowhere else.
+// report ends the count, and checks what must hold for any exchange: there are only packets
+// of the tunnel, none is larger than the link allows, and they have an encapsulation limit
+// only if it is configured.
 func (w *wire) report(t *testing.T, oursLimited, theirsLimited bool) {
 	t.Helper()
 	w.end()

@@ -24,14 +24,14 @@ import (
 	"sixfour/internal/rig"
 )
 
-// Request is what to send, and where.
+// Request says what to send, and where.
 type Request struct {
 	To    netip.AddrPort // ping: any port
 	Ping  rig.PingOptions
 	Bytes int64 // tcp
 	Sizes []int // udp
 	UDP   rig.UDPOptions
-	Raw   []byte // raw: a whole IPv4 packet
+	Raw   []byte // raw: a complete IPv4 packet
 }
 
 // patience ends what hangs.

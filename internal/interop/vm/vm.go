@@ -1,6 +1,6 @@
-// Package vm runs a machine under qemu whose network card is a tap device in a
-// namespace of a rig, and commands inside it. Nothing of it is on disk but the
-// image, and nothing is left when the program dies.
+// Package vm runs an emulated machine (qemu) whose network card is a tap device in a
+// namespace of a rig, and runs commands in it. Only its image is on disk, and nothing is
+// left when the program ends.
 package vm
 
 import (
@@ -20,18 +20,18 @@ import (
 	"sixfour/internal/rig"
 )
 
-// channels is how many commands can run at once.
+// channels is how many commands can run at the same time.
 const channels = 3
 
-// Options say what machine to start.
+// Options describe the machine to start.
 type Options struct {
-	Kernel, Initrd string         // files, as vm/build makes them
+	Kernel, Initrd string         // files that vm/build makes
 	Namespace      *rig.Namespace // where the tap device is
 	Tap            string         // its name; it has no addresses, and no IPv6
 }
 
-// VM is a running machine. Its network card is eth0 there. Any number of
-// goroutines may use it.
+// VM is a running machine. Its network card is eth0 in it. Its methods may be called
+// concurrently.
 type VM struct {
 	cmd     *exec.Cmd
 	console rig.Log
@@ -39,14 +39,14 @@ type VM struct {
 	all     []*channel
 }
 
-// channel is one serial port of the machine, with an agent of guest-init behind
-// it: requests and their answers alternate.
+// channel is one serial port of the machine, with an agent of guest-init behind it.
+// Requests and answers alternate.
 type channel struct {
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// Boot starts the machine, and returns when it takes commands. Close it.
+// Boot starts the machine, and returns when it accepts commands. Close it after use.
 func Boot(ctx context.Context, o Options) (*VM, error) {
 	v := &VM{free: make(chan *channel, channels)}
 	if err := v.start(o); err != nil {
@@ -61,8 +61,8 @@ func Boot(ctx context.Context, o Options) (*VM, error) {
 	return v, nil
 }
 
-// start gives qemu everything that it shares with us as descriptors: 3 is the
-// tap device, and the others are ends of socket pairs.
+// start passes everything that qemu shares with us as descriptors: 3 is the tap device, and
+// the others are ends of socket pairs.
 func (v *VM) start(o Options) error {
 	var theirs []*os.File
 	defer func() {
@@ -115,7 +115,7 @@ func (v *VM) start(o Options) error {
 	return nil
 }
 
-// openTap makes a tap device, which lives as long as its descriptor.
+// openTap makes a tap device, which exists as long as its descriptor is open.
 func openTap(n *rig.Namespace, name string) (*os.File, error) {
 	var f *os.File
 	err := n.Do(func() error {
@@ -143,7 +143,7 @@ func openTap(n *rig.Namespace, name string) (*os.File, error) {
 	return f, err
 }
 
-// ExitError is a command that ran and failed.
+// ExitError is the error of a command that ran and failed.
 type ExitError struct {
 	Command string
 	Status  int
@@ -154,10 +154,10 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("in the machine: %s: exit status %d: %s", e.Command, e.Status, strings.TrimSpace(e.Stderr))
 }
 
-// Run runs a shell command in the machine, and returns its standard output. What
-// the command leaves in the background goes on.
+// Run runs a shell command in the machine, and returns its standard output. Background
+// processes of the command continue.
 func (v *VM) Run(ctx context.Context, command string) (string, error) {
-	seconds := 3600 // the agent kills the command then, should nobody wait any more
+	seconds := 3600 // the agent then kills the command, if nothing waits for it any more
 	if d, ok := ctx.Deadline(); ok {
 		seconds = int(time.Until(d).Seconds()) + 1
 	}
@@ -175,8 +175,8 @@ func (v *VM) Put(ctx context.Context, file, path string) error {
 	return err
 }
 
-// call makes one request on a channel that is free. A channel that broke down
-// is not used again: what comes out of it is the answer to something else.
+// call makes one request on a free channel. A channel that has failed is not used again,
+// because its next output would be the answer to an earlier request.
 func (v *VM) call(ctx context.Context, what, op, request string, data []byte) (string, error) {
 	var c *channel
 	select {
@@ -225,10 +225,10 @@ func (c *channel) exchange(op, request string, data []byte) (status int, stdout,
 	return status, string(b[:outLen]), string(b[outLen:]), nil
 }
 
-// Console is what the machine, and qemu, said so far.
+// Console returns the output of the machine and of qemu so far.
 func (v *VM) Console() string { return v.console.String() }
 
-// Close switches the machine off. Its tap device is gone afterwards.
+// Close switches the machine off and removes its tap device.
 func (v *VM) Close() {
 	if v.cmd != nil {
 		_ = v.cmd.Process.Kill()
