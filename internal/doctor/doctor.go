@@ -124,7 +124,7 @@ func attempt[S any](ctx context.Context, about *S, check func(context.Context, *
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {
-				broken <- finding.Skipped("the check broke down, which is a mistake in this program: %v at %s", r, where(debug.Stack()))
+				broken <- finding.Skipped("the check panicked, which is a bug in this program: %v at %s", r, where(debug.Stack()))
 			}
 		}()
 		done <- check(ctx, &work)
@@ -136,7 +136,7 @@ func attempt[S any](ctx context.Context, about *S, check func(context.Context, *
 	case f := <-broken:
 		return f
 	case <-ctx.Done():
-		return finding.Skipped("not known: the check did not end within %v", checkLimit)
+		return finding.Skipped("the check did not end within %v", checkLimit)
 	}
 }
 
@@ -181,9 +181,9 @@ func reconsider(p *subject.Peer, findings []finding.Finding) {
 		switch {
 		case f.Verdict != finding.Fail:
 		case c.ID == "firewall_out" || c.ID == "firewall_in":
-			*f = finding.Skipped("so it seems: %s; and yet the peer answers", f.Text)
+			*f = finding.Skipped("the peer answers, although it seems that %s", f.Text)
 		case c.ID == "answer" && inner:
-			*f = finding.Skipped("it answers no question of the tunnel's own, but a ping of its inner address")
+			*f = finding.Skipped("the peer answers no probe of the tunnel, but a ping of its inner address")
 		}
 	}
 }

@@ -46,19 +46,19 @@ func TestFaults(t *testing.T) {
 			must(t, h.a.DelRoute(all4, netip.MustParseAddr("198.51.100.1"), "va"))
 		}, "ip route add 203.0.113.20/32 via GATEWAY"},
 		{"route", func(t *testing.T, h hosts) { must(t, h.r.LinkDown("ra")) }, "the route to 203.0.113.20 leads through va, which has no carrier"},
-		{"answer", func(t *testing.T, h hosts) { must(t, h.b.LinkDown("vb")) }, "nothing comes back through the tunnel"},
-		{"gro_list", func(t *testing.T, h hosts) { must(t, h.a.Feature("va", "rx-gro-list", true)) }, "rx-gro-list is on at va: small datagrams of one flow inside a tunnel can arrive as one > ethtool -K va rx-gro-list off"},
+		{"answer", func(t *testing.T, h hosts) { must(t, h.b.LinkDown("vb")) }, "no answer comes back through the tunnel"},
+		{"gro_list", func(t *testing.T, h hosts) { must(t, h.a.Feature("va", "rx-gro-list", true)) }, "rx-gro-list is on for va: small datagrams of one flow in a tunnel can arrive merged into one > ethtool -K va rx-gro-list off"},
 		{"rp_filter", asymmetric, "sysctl -w net.ipv4.conf.va.rp_filter=2"},
 		{"answer", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip protocol 41 drop"))
-		}, "the host 203.0.113.20 itself answers pings"},
+		}, "the host 203.0.113.20 answers pings"},
 		{"full_size", func(t *testing.T, h hosts) {
 			must(t, h.r.DropUnreachable())
 			must(t, h.r.SetMTU("rb", 1400))
-		}, "packets of 1500 bytes vanish without an ICMP error; those of 1400 arrive > mtu = 1380 in [[tunnel]] six0"},
+		}, "packets of 1500 bytes are lost without an ICMP error; packets of 1400 bytes arrive > mtu = 1380 in [[tunnel]] six0"},
 		{"icmp", func(t *testing.T, h hosts) {
 			nft(t, h.r, "table ip f { chain o { type filter hook output priority 0; icmp type time-exceeded drop; }; }")
-		}, "the router on the way does not say that a packet's hops are used up > let ICMP errors pass"},
+		}, "the router on the path does not report that the hop limit is exceeded > accept ICMP errors"},
 		{"icmp", func(t *testing.T, h hosts) {
 			nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; meta l4proto 41 accept; iifname six0 accept; }; }")
 		}, "the policy of nftables inet f i drops ICMP > nft insert rule inet f i icmp type { destination-unreachable"},
@@ -67,13 +67,13 @@ func TestFaults(t *testing.T) {
 		}, "a packet in two fragments does not arrive"},
 		{"ecn", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip ecn set not-ect"))
-		}, `marks do not reach the peer, or it does not take them over: of a packet that said CE came out what says ECT(0) > find what writes the TOS`},
+		}, `marks do not reach the peer, or it does not copy them: a packet marked CE left the tunnel marked ECT(0) > find what changes the TOS`},
 		{"ecn", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip ecn ce drop"))
-		}, "packets that say CE are lost"},
+		}, "packets marked CE are lost"},
 		{"ecn", func(t *testing.T, h hosts) {
 			nft(t, h.r, fmt.Sprintf(forward, "ip ecn ect0 ip ecn set ce"))
-		}, "is marked CE on the way"},
+		}, "is marked CE on the path"},
 		{"interface", func(t *testing.T, h hosts) { must(t, rig.Veth(h.a, "six0", h.a, "other", 1500)) }, "ip link delete six0"},
 	} {
 		t.Run(test.check, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestNarrowPath(t *testing.T) {
 	must(t, h.b.SetMTU("vb", 1400))
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "full_size", finding.Pass, "packets of 1400 bytes arrive, the path's MTU: router 198.51.100.1 says so")
+	verdict(t, r, "full_size", finding.Pass, "packets of 1400 bytes arrive: the path MTU (as router 198.51.100.1 reported)")
 }
 
 // A daemon that has found an MTU by probes, without routers' reports, is right.
@@ -121,7 +121,7 @@ func TestBlackHoleIsKnown(t *testing.T) {
 	a.says(t, `"path_mtu": 1400`)
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "full_size", finding.Pass, "packets of 1400 bytes arrive, which the daemon has found")
+	verdict(t, r, "full_size", finding.Pass, "packets of 1400 bytes arrive: the path MTU that the daemon found")
 }
 
 func TestDeadPeer(t *testing.T) {
@@ -130,12 +130,12 @@ func TestDeadPeer(t *testing.T) {
 	a := start(t, h.a, plain(outerA, outerB, 1), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", finding.Fail, "203.0.113.20 says about a packet of the tunnel: that no tunnel there has these ends")
+	verdict(t, r, "answer", finding.Fail, "203.0.113.20 reports that it has no tunnel with these addresses (about a packet of the tunnel)")
 	for _, id := range []string{"full_size", "fragments", "ecn"} {
 		verdict(t, r, id, finding.Skip, "the peer does not answer")
 	}
 	must(t, h.b.LinkDown("vb"))
-	verdict(t, a.consult(t, nil), "answer", finding.Fail, "198.51.100.1 says about a packet of the tunnel: that the host does not answer there")
+	verdict(t, a.consult(t, nil), "answer", finding.Fail, "198.51.100.1 reports that the host is unreachable (about a packet of the tunnel)")
 }
 
 // The route to the peer leads into the tunnel.
@@ -229,7 +229,7 @@ func TestNames(t *testing.T) {
 	names.Set("b.example", outerB.Addr())
 	r = a.consult(t, files)
 	fails(t, r)
-	verdict(t, r, "name", finding.Pass, "b.example is 203.0.113.20")
+	verdict(t, r, "name", finding.Pass, "b.example resolves to 203.0.113.20")
 	verdict(t, r, "address", finding.Pass, `"auto" is 198.51.100.10`)
 
 	a = start(t, h.a, cfg, files).ready(t)
@@ -237,7 +237,7 @@ func TestNames(t *testing.T) {
 	names.Set("b.example", netip.MustParseAddr("203.0.113.21"))
 	r = a.consult(t, files)
 	fails(t, r, "name")
-	verdict(t, r, "name", finding.Fail, "b.example is 203.0.113.21, but the daemon sends to 203.0.113.20")
+	verdict(t, r, "name", finding.Fail, "b.example resolves to 203.0.113.21, but the daemon sends to 203.0.113.20")
 }
 
 func TestForwarding(t *testing.T) {
@@ -254,7 +254,7 @@ func TestForwarding(t *testing.T) {
 	must(t, h.a.AddAddr("lan0", netip.MustParsePrefix("2001:db8:78::1/64")))
 	r = a.consult(t, nil)
 	fails(t, r, "forwarding")
-	verdict(t, r, "forwarding", finding.Fail, "what comes from lan0 is not forwarded into the tunnel, nor back > sysctl -w net.ipv6.conf.all.forwarding=1")
+	verdict(t, r, "forwarding", finding.Fail, "packets from lan0 are not forwarded into the tunnel, nor back > sysctl -w net.ipv6.conf.all.forwarding=1")
 	must(t, h.a.Forward())
 	verdict(t, a.consult(t, nil), "forwarding", finding.Pass, "")
 }
@@ -285,7 +285,7 @@ func TestHub(t *testing.T) {
 	must(t, h.a.Sysctl("net/ipv4/conf/six0/rp_filter", "1"))
 	r = a.consult(t, nil, "six0/p0")
 	fails(t, r, "inner_rp_filter")
-	verdict(t, r, "inner_rp_filter", finding.Fail, "packets from 10.2.0.0/16, which are allowed of peer p1, are dropped")
+	verdict(t, r, "inner_rp_filter", finding.Fail, "drops packets from 10.2.0.0/16, which peer p1 may send")
 
 	r = a.consult(t, nil)
 	if r.Unseen != 25-subject.MaxPeers {
@@ -317,7 +317,7 @@ func TestUnprivileged(t *testing.T) {
 	verdict(t, r, "capabilities", finding.Skip, "sudo sixfourctl doctor")
 	verdict(t, r, "answer", finding.Skip, "sudo sixfourctl doctor")
 	verdict(t, r, "firewall_in", finding.Skip, "sudo sixfourctl doctor")
-	verdict(t, r, "route", finding.Pass, "through va by 198.51.100.1")
+	verdict(t, r, "route", finding.Pass, "through va via 198.51.100.1")
 }
 
 // A notice is given if the daemon is in another namespace.
@@ -338,7 +338,7 @@ func TestChangedFile(t *testing.T) {
 	socket := filepath.Join(filepath.Dir(a.path), "control.sock")
 	r := a.consultWith(t, nil, "--socket", socket)
 	fails(t, r)
-	verdict(t, r, "config", finding.Pass, a.path+" has the daemon's 1 tunnel")
+	verdict(t, r, "config", finding.Pass, a.path+" has the same 1 tunnel as the daemon")
 
 	text, err := os.ReadFile(a.path)
 	must(t, err)
@@ -355,7 +355,7 @@ func TestChangedFile(t *testing.T) {
 	must(t, os.Remove(a.path))
 	r = a.consultWith(t, nil, "--socket", socket)
 	fails(t, r)
-	verdict(t, r, "config", finding.Skip, "name its file with --config")
+	verdict(t, r, "config", finding.Skip, "name its configuration file with --config")
 	verdict(t, r, "answer", finding.Pass, "")
 }
 
@@ -388,7 +388,7 @@ func TestStateful(t *testing.T) {
 	nft(t, h.a, "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established,related accept; }; }")
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "firewall_in", finding.Pass, "10 minutes at most: the first is dropped by the policy of nftables inet f i > nft insert rule")
+	verdict(t, r, "firewall_in", finding.Pass, "only for up to 10 minutes after a packet in the other direction (connection tracking); otherwise the policy of nftables inet f i drops it > nft insert rule")
 }
 
 // A rule that cannot be interpreted does not count if the peer answers, and is named.

@@ -60,40 +60,40 @@ var reaches = []string{"interface", "address", "route", "rp_filter", "firewall_o
 func checkDefaultRoute(_ context.Context, g *gateway) finding.Finding {
 	switch d := g.status; {
 	case g.cfg.DefaultRoute == "":
-		return finding.Skipped("default_route is false: everything goes the old way")
+		return finding.Skipped("default_route is not set")
 	case g.h.Status == nil:
-		return finding.Skipped("no daemon runs")
+		return finding.Skipped("no daemon is running")
 	case d == nil || d.DefaultRoute == nil:
-		return finding.Failed("sixfourctl reload", "the file has default_route, but the daemon does not do it")
+		return finding.Failed("sixfourctl reload", "default_route is set in the file, but the daemon does not apply it")
 	case d.DefaultRoute.State == api.GatewayFailed:
-		return finding.Failed("journalctl -u sixfourd", "the daemon says: %s", d.DefaultRoute.Detail)
+		return finding.Failed("journalctl -u sixfourd", "the daemon reports: %s", d.DefaultRoute.Detail)
 	case d.DefaultRoute.State == api.GatewayWaiting && len(g.failed) > 0:
-		return finding.Skipped("the daemon says: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
+		return finding.Skipped("the daemon reports: %s; and the check %s fails", d.DefaultRoute.Detail, g.failed[0])
 	case d.DefaultRoute.State == api.GatewayWaiting:
-		return finding.Failed("sixfourctl watch (it goes on by itself)", "the daemon says: %s", d.DefaultRoute.Detail)
+		return finding.Failed("sixfourctl watch (the daemon continues by itself afterwards)", "the daemon reports: %s", d.DefaultRoute.Detail)
 	}
-	return finding.Passed("everything without another route goes into %s", g.cfg.DefaultRoute)
+	return finding.Passed("packets without another route go into %s", g.cfg.DefaultRoute)
 }
 
 func checkMasquerade(_ context.Context, g *gateway) finding.Finding {
 	if len(g.cfg.Masquerade) == 0 {
-		return finding.Skipped("masquerade is not set: nobody's way into the internet leads through this host")
+		return finding.Skipped("masquerade is not set: this host gives nobody internet access")
 	}
 	switch s := g.status; {
 	case g.h.Status == nil:
-		return finding.Skipped("no daemon runs")
+		return finding.Skipped("no daemon is running")
 	case s == nil || s.Masquerade == nil:
-		return finding.Failed("sixfourctl reload", "the file has masquerade, but the daemon does not do it")
+		return finding.Failed("sixfourctl reload", "masquerade is set in the file, but the daemon does not apply it")
 	case s.Masquerade.State != api.GatewayActive:
-		return finding.Failed(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon says: %s", s.Masquerade.Detail)
+		return finding.Failed(fmt.Sprintf("name the interface towards the internet: masquerade = %q in [gateway]", g.uplink()), "the daemon reports: %s", s.Masquerade.Detail)
 	}
 	if up := g.uplink(); !slices.Contains(g.cfg.Masquerade, up) && up != unknownUplink {
-		return finding.Failed(fmt.Sprintf("masquerade = %q in [gateway]", up), "what is for the internet leaves by %s, but masquerade is %s", up, strings.Join(g.cfg.Masquerade, ", "))
+		return finding.Failed(fmt.Sprintf("masquerade = %q in [gateway]", up), "packets to the internet leave through %s, but masquerade is %s", up, strings.Join(g.cfg.Masquerade, ", "))
 	}
 	if a := g.status.Advice; len(a) > 0 {
 		return finding.Skipped("%s", a[0])
 	}
-	return finding.Passed("what comes from the tunnels leaves through %s with its address", strings.Join(g.cfg.Masquerade, ", "))
+	return finding.Passed("packets from the tunnels leave through %s with its address", strings.Join(g.cfg.Masquerade, ", "))
 }
 
 // unknownUplink is the placeholder for an unknown interface.
@@ -129,23 +129,23 @@ func (g *gateway) checkInternet(ctx context.Context, version int) finding.Findin
 	through := g.cfg.DefaultRoute != "" && (version == 4 && g.cfg.IPv4 || version == 6 && g.cfg.IPv6)
 	serves := len(g.cfg.Masquerade) > 0 && (version == 4 || g.serves6())
 	if !through && !serves {
-		return finding.Skipped("IPv%d is not what [gateway] is for here", version)
+		return finding.Skipped("[gateway] is not used for IPv%d here", version)
 	}
 	i := slices.IndexFunc(g.cfg.Probe, func(a netip.Addr) bool { return a.Is4() == (version == 4) })
 	switch {
 	case i < 0:
-		return finding.Skipped("probe in [gateway] names no IPv%d address to ask", version)
+		return finding.Skipped("probe in [gateway] has no IPv%d address", version)
 	case g.h.Status == nil:
-		return finding.Skipped("no daemon runs")
+		return finding.Skipped("no daemon is running")
 	case !g.h.Privileged():
-		return finding.Skipped("raw sockets are not for this user").WithRemedy(finding.AsRoot)
+		return finding.Skipped("this user may not open raw sockets").WithRemedy(finding.AsRoot)
 	case g.h.Router == nil:
 		return finding.Skipped("%v", g.h.RouterErr)
 	}
 	target := g.cfg.Probe[i]
 	if !through {
 		if g.lacksRoute(version) {
-			return finding.Skipped("this host has no IPv%d route to the internet", version).WithRemedy(fmt.Sprintf("if it should have one: probe = \"ADDRESS\" in [gateway] with an IPv%d address makes this check fail without it", version))
+			return finding.Skipped("this host has no IPv%d route to the internet", version).WithRemedy(fmt.Sprintf("if it should have one: with probe = \"ADDRESS\" (an IPv%d address) in [gateway], this check fails without a route", version))
 		}
 		return g.pingFromServer(ctx, target)
 	}
@@ -195,7 +195,7 @@ func (g *gateway) serves6() bool {
 }
 
 // orProbe says how to configure another host to ping.
-const orProbe = `; if that host is not to be asked: probe = "ADDRESS" in [gateway]`
+const orProbe = `; to ping another host: probe = "ADDRESS" in [gateway]`
 
 // pingFromServer pings from the host that gives others access to the internet.
 func (g *gateway) pingFromServer(ctx context.Context, target netip.Addr) finding.Finding {
@@ -203,7 +203,7 @@ func (g *gateway) pingFromServer(ctx context.Context, target netip.Addr) finding
 	mend := "ip route get " + target.String() + orProbe
 	switch {
 	case err != nil:
-		return finding.Failed(mend, "this host itself does not reach the internet: %v", err)
+		return finding.Failed(mend, "this host cannot reach the internet: %v", err)
 	case o.Answered():
 		return finding.Passed("%v answers a ping of this host through %s, in %v", target, route, o.RTT.Round(10*time.Microsecond))
 	}
@@ -216,9 +216,9 @@ func (g *gateway) pingFromClient(ctx context.Context, target netip.Addr) finding
 	o, route, err := g.ping(ctx, target, 0)
 	switch {
 	case err != nil:
-		return finding.Failed("ip rule; ip route get "+target.String(), "packets to the internet find no way: %v", err)
+		return finding.Failed("ip rule; ip route get "+target.String(), "there is no route to the internet: %v", err)
 	case route != into:
-		return finding.Failed("ip rule; ip route get "+target.String()+orProbe, "packets to %v leave by %s, not by %s", target, route, into)
+		return finding.Failed("ip rule; ip route get "+target.String()+orProbe, "packets to %v leave through %s, not through %s", target, route, into)
 	case o.Answered():
 		return finding.Passed("%v answers a ping through %s, in %v", target, into, o.RTT.Round(10*time.Microsecond))
 	case len(g.failed) > 0:
@@ -231,25 +231,25 @@ func (g *gateway) pingFromClient(ctx context.Context, target netip.Addr) finding
 	outside := err == nil && by != into
 	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && (!outside || !old.Answered()) {
 		return finding.Skipped("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, describeError(o)).
-			WithRemedy("if it has: probe = \"ADDRESS\" in [gateway] with an IPv6 address makes this check fail without an answer")
+			WithRemedy("if it has: with probe = \"ADDRESS\" (an IPv6 address) in [gateway], this check fails without an answer")
 	}
-	mend := fmt.Sprintf("on the peer: masquerade = \"INTERFACE\" in [gateway], and look at its sixfourctl doctor%s", orProbe)
+	mend := fmt.Sprintf("on the peer: set masquerade = \"INTERFACE\" in [gateway], and run sixfourctl doctor%s", orProbe)
 	switch {
 	case outside && old.Answered():
-		return finding.Failed(mend, "%v does not answer a ping through %s%s, but the old way by %s it does: the peer does not pass on what is for the internet, or the answers", target, into, describeError(o), by)
+		return finding.Failed(mend, "%v does not answer a ping through %s%s, but it answers one through %s, past the tunnel: the peer does not forward packets to the internet, or their answers", target, into, describeError(o), by)
 	case outside:
-		return finding.Failed(mend, "%v does not answer a ping, neither through %s%s nor the old way by %s: the peer does not pass on what is for the internet, or that host does not answer anybody", target, into, describeError(o), by)
+		return finding.Failed(mend, "%v does not answer a ping, neither through %s%s nor through %s, past the tunnel: the peer does not forward packets to the internet, or that host answers no pings", target, into, describeError(o), by)
 	}
-	return finding.Failed(mend, "%v does not answer a ping through %s%s: the peer does not pass on what is for the internet, or the answers", target, into, describeError(o))
+	return finding.Failed(mend, "%v does not answer a ping through %s%s: the peer does not forward packets to the internet, or their answers", target, into, describeError(o))
 }
 
 // describeError describes the error of an outcome.
 func describeError(o prober.Outcome) string {
 	switch {
 	case o.Err != nil:
-		return fmt.Sprintf(" (it does not leave: %v)", o.Err)
+		return fmt.Sprintf(" (it cannot be sent: %v)", o.Err)
 	case o.Replied:
-		return fmt.Sprintf(" (%v says %s)", o.From, prober.Meaning(o.Reply.ICMP))
+		return fmt.Sprintf(" (%v reports %s)", o.From, prober.Meaning(o.Reply.ICMP))
 	}
 	return ""
 }
@@ -264,7 +264,7 @@ func (g *gateway) ownRules(target netip.Addr, into string) (f finding.Finding, b
 	p := packetfilter.Echo(firewall.Input, target, route.Source, true)
 	p.Device, p.Index = into, route.Index
 	if j := rules.Judge(p); j.Verdict == firewall.Drop {
-		return finding.Failed(packetfilter.AcceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet, such as those of %v, which come out of %s", packetfilter.Place(j.Place), target, into), true
+		return finding.Failed(packetfilter.AcceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet (such as those of %v) that arrive through %s", packetfilter.Place(j.Place), target, into), true
 	}
 	return f, false
 }

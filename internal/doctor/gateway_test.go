@@ -28,13 +28,13 @@ func TestGateway(t *testing.T) {
 		{"all is well", server("[gateway]\nmasquerade = \"vb\"\n" + probe), "",
 			"", "203.0.113.1 answers a ping through six0", "", "203.0.113.1 answers a ping of this host through vb"},
 		{"nobody serves", server(""), "",
-			"internet_ipv4", `does not answer a ping through six0, but the old way by va it does: the peer does not pass on what is for the internet, or the answers > on the peer: masquerade = "INTERFACE" in [gateway]`, "", ""},
+			"internet_ipv4", `does not answer a ping through six0, but it answers one through va, past the tunnel: the peer does not forward packets to the internet, or their answers > on the peer: set masquerade = "INTERFACE" in [gateway]`, "", ""},
 		{"an interface that there is not", server("[gateway]\nmasquerade = \"wan7\"\n" + probe), "",
-			"internet_ipv4", "the peer does not pass on", "masquerade", `there is no interface wan7`},
+			"internet_ipv4", "the peer does not forward packets to the internet", "masquerade", `there is no interface wan7`},
 		{"the wrong interface", server("[gateway]\nmasquerade = \"lan0\"\n" + probe), "",
-			"internet_ipv4", "the peer does not pass on", "masquerade", `what is for the internet leaves by vb, but masquerade is lan0 > masquerade = "vb" in [gateway]`},
+			"internet_ipv4", "the peer does not forward packets to the internet", "masquerade", `packets to the internet leave through vb, but masquerade is lan0 > masquerade = "vb" in [gateway]`},
 		{"a filter that drops what is forwarded", server("[gateway]\nmasquerade = \"vb\"\n" + probe), "table inet f { chain c { type filter hook forward priority 0; policy drop; }; }",
-			"internet_ipv4", "the peer does not pass on", "forward_firewall", "the policy of nftables inet f c drops what this host forwards between six0 and vb"},
+			"internet_ipv4", "the peer does not forward packets to the internet", "forward_firewall", "the policy of nftables inet f c drops packets that this host forwards between six0 and vb"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -63,11 +63,11 @@ func TestGateway(t *testing.T) {
 			}
 			if test.name == "all is well" {
 				r := a.consult(t, nil)
-				verdict(t, r, "default_route", finding.Pass, "everything without another route goes into six0")
-				verdict(t, r, "internet_ipv6", finding.Skip, "is not what [gateway] is for here")
-				verdict(t, b.consult(t, nil), "masquerade", finding.Pass, "leaves through vb with its address")
+				verdict(t, r, "default_route", finding.Pass, "packets without another route go into six0")
+				verdict(t, r, "internet_ipv6", finding.Skip, "[gateway] is not used for IPv6 here")
+				verdict(t, b.consult(t, nil), "masquerade", finding.Pass, "leave through vb with its address")
 				nft(t, h.a, `table ip f { chain i { type filter hook input priority 0; policy drop; ip saddr { 10.0.0.0/8, 203.0.113.20 } accept; }; }`)
-				verdict(t, a.consult(t, nil), "internet_ipv4", finding.Fail, "the policy of nftables ip f i drops answers from the internet, such as those of 203.0.113.1, which come out of six0")
+				verdict(t, a.consult(t, nil), "internet_ipv4", finding.Fail, "the policy of nftables ip f i drops answers from the internet (such as those of 203.0.113.1) that arrive through six0")
 			}
 		})
 	}
@@ -114,11 +114,11 @@ func TestGatewayUnreached(t *testing.T) {
 	r := a.consult(t, nil)
 	fails(t, r, "internet_ipv4", "internet_ipv6")
 	verdict(t, r, "internet_ipv4", finding.Fail, "1.1.1.1 does not answer a ping, neither through six0")
-	verdict(t, r, "internet_ipv4", finding.Fail, `if that host is not to be asked: probe = "ADDRESS" in [gateway]`)
+	verdict(t, r, "internet_ipv4", finding.Fail, `to ping another host: probe = "ADDRESS" in [gateway]`)
 	a.kill()
 	r = a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "internet_ipv4", finding.Skip, "no daemon runs")
+	verdict(t, r, "internet_ipv4", finding.Skip, "no daemon is running")
 	silent := file(t, h.a, strings.Replace(fmt.Sprintf("[gateway]\ndefault_route = true\nprobe = []\n%s", double(1)), "six0", "six9", 1))
-	verdict(t, silent.consult(t, nil), "internet_ipv4", finding.Skip, "names no IPv4 address to ask")
+	verdict(t, silent.consult(t, nil), "internet_ipv4", finding.Skip, "probe in [gateway] has no IPv4 address")
 }

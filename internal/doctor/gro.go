@@ -18,7 +18,7 @@ func checkGROList(_ context.Context, h *subject.Host) finding.Finding {
 	}
 	if devices := on[netcfg.MergesLists]; len(devices) > 0 {
 		return finding.Failed("ethtool -K "+devices[0]+" "+netcfg.MergesLists+" off",
-			"%s is on at %s: small datagrams of one flow inside a tunnel can arrive as one", netcfg.MergesLists, strings.Join(devices, ", "))
+			"%s is on for %s: small datagrams of one flow in a tunnel can arrive merged into one", netcfg.MergesLists, strings.Join(devices, ", "))
 	}
 	return finding.Passed("no device has %s on", netcfg.MergesLists)
 }

@@ -53,7 +53,7 @@ func TestPastSockets(t *testing.T) {
 	a.says(t, `"io": "xdp"`)
 	r := a.consult(t, nil)
 	fails(t, r)
-	verdict(t, r, "answer", finding.Pass, "answers the daemon through the tunnel")
+	verdict(t, r, "answer", finding.Pass, "answers the daemon's probes through the tunnel")
 	verdict(t, r, "ecn", finding.Skip, "AF_XDP")
 	verdict(t, r, "icmp", finding.Pass, "router 198.51.100.1")
 	b.kill()

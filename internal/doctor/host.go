@@ -23,7 +23,7 @@ func checkDaemon(_ context.Context, h *subject.Host) finding.Finding {
 	switch {
 	case h.OtherNamespace != "":
 		return finding.Failed(fmt.Sprintf("nsenter --net=%s sixfourctl doctor", h.OtherNamespace),
-			"sixfourd (process %d) runs in another network namespace than this program, which looks at its own", h.PID)
+			"sixfourd (process %d) runs in another network namespace than this program, which checks its own", h.PID)
 	case h.Status != nil && h.PID != 0:
 		return finding.Passed("sixfourd (process %d) answers at %s", h.PID, h.Socket)
 	case h.Status != nil:
@@ -35,13 +35,13 @@ func checkDaemon(_ context.Context, h *subject.Host) finding.Finding {
 	case h.Config == nil && !h.Privileged(): // the configuration may name another socket
 		return finding.Skipped("%v", h.StatusErr).WithRemedy(finding.AsRoot)
 	case h.Config == nil && h.Options.Socket == "" && h.FileError() == nil:
-		return finding.Skipped("the file that says where its control socket is has errors, and nothing answers at %s", h.Socket).WithRemedy("sixfourctl doctor --socket PATH")
+		return finding.Skipped("the configuration file, which names the control socket, has errors, and no daemon answers at %s", h.Socket).WithRemedy("sixfourctl doctor --socket PATH")
 	case h.Config != nil && h.Options.Config != "": // a file is checked, perhaps before the first start
-		return finding.Skipped("sixfourd is not running: nothing answers at %s; only %s is looked at", h.Socket, h.File).WithRemedy("sixfourd -config " + h.File)
+		return finding.Skipped("sixfourd is not running: nothing answers at %s; only %s is checked", h.Socket, h.File).WithRemedy("sixfourd -config " + h.File)
 	case h.Unit != nil:
-		return finding.Failed("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.Socket)
+		return finding.Failed("systemctl start sixfourd (if it ends again, journalctl -u sixfourd says why)", "sixfourd is not running: nothing answers at %s; only the configuration is checked", h.Socket)
 	}
-	return finding.Failed("sixfourd -config "+h.File, "sixfourd is not running: nothing answers at %s; only the configuration is looked at", h.Socket)
+	return finding.Failed("sixfourd -config "+h.File, "sixfourd is not running: nothing answers at %s; only the configuration is checked", h.Socket)
 }
 
 func checkConfig(_ context.Context, h *subject.Host) finding.Finding {
@@ -50,7 +50,7 @@ func checkConfig(_ context.Context, h *subject.Host) finding.Finding {
 			return finding.Skipped("%s may not be read by this user", h.File).WithRemedy(finding.AsRoot)
 		}
 		if h.Status != nil && h.Options.Config == "" && errors.Is(h.FileError(), fs.ErrNotExist) {
-			return finding.Skipped("%s is not there: what the daemon says of its tunnels is all that is known: name its file with --config", h.File)
+			return finding.Skipped("there is no file %s, so only the daemon's status is known: name its configuration file with --config", h.File)
 		}
 		return finding.Failed("sixfourd -check -config "+h.File, "%s", firstLine(h.ConfigErr.Error()))
 	}
@@ -77,7 +77,7 @@ func checkConfig(_ context.Context, h *subject.Host) finding.Finding {
 			return finding.Failed("sixfourctl reload", "the daemon runs tunnel %s, which is not in %s", name, h.File)
 		}
 	}
-	return finding.Passed("%s has the daemon's %s", h.File, finding.Count(len(here), "tunnel"))
+	return finding.Passed("%s has the same %s as the daemon", h.File, finding.Count(len(here), "tunnel"))
 }
 
 func firstLine(s string) string {
@@ -98,7 +98,7 @@ func checkKernel(_ context.Context, h *subject.Host) finding.Finding {
 	major, minor, ok := kernelVersion(release)
 	switch {
 	case !ok:
-		return finding.Skipped("the release %q begins with no version", release)
+		return finding.Skipped("the kernel's release %q does not begin with a version", release)
 	case major < leastKernel[0] || major == leastKernel[0] && minor < leastKernel[1]:
 		return finding.Failed("install a newer kernel", "Linux %s is older than %d.%d", release, leastKernel[0], leastKernel[1])
 	}
@@ -126,22 +126,22 @@ func checkTun(_ context.Context, h *subject.Host) finding.Finding {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return finding.Failed(make, "%s does not open: %v", path, err)
+		return finding.Failed(make, "%s cannot be opened: %v", path, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		if os.Geteuid() != 0 {
 			return finding.Skipped("%s may not be opened by this user", path).WithRemedy(finding.AsRoot)
 		}
 		return finding.Failed("let the container use it: --device "+path, "%s may not be opened: %v", path, err)
 	case err != nil:
-		return finding.Failed(make, "%s does not open: %v", path, err)
+		return finding.Failed(make, "%s cannot be opened: %v", path, err)
 	}
 	defer unix.Close(fd)
 	features, err := unix.IoctlGetUint32(fd, unix.TUNGETFEATURES)
 	switch {
 	case err != nil:
-		return finding.Failed("rm "+path+"; "+make, "%s is no TUN device: %v", path, err)
+		return finding.Failed("rm "+path+"; "+make, "%s is not a TUN device: %v", path, err)
 	case features&unix.IFF_MULTI_QUEUE == 0:
-		return finding.Failed("install a newer kernel", "%s has no more than one queue", path)
+		return finding.Failed("install a newer kernel", "%s does not support several queues", path)
 	}
 	return checkTunFor(h, path)
 }
@@ -159,7 +159,7 @@ func checkCapabilities(_ context.Context, h *subject.Host) finding.Finding {
 	case err != nil:
 		return finding.Skipped("%v", err)
 	case len(missing) > 0:
-		return finding.Skipped("this program lacks %s, so that much cannot be looked at", strings.Join(missing, " and ")).WithRemedy(finding.AsRoot)
+		return finding.Skipped("this program lacks %s, so many checks are skipped", strings.Join(missing, " and ")).WithRemedy(finding.AsRoot)
 	case h.PID != 0:
 		return finding.Passed("sixfourd and this program have CAP_NET_ADMIN and CAP_NET_RAW")
 	}
@@ -170,10 +170,10 @@ func checkIPTables(_ context.Context, h *subject.Host) finding.Finding {
 	for _, t := range []struct{ file, command string }{{"ip_tables_names", "iptables-legacy"}, {"ip6_tables_names", "ip6tables-legacy"}} {
 		b, err := os.ReadFile(filepath.Join(h.Options.Paths.Proc, "thread-self/net", t.file))
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) {
-			return finding.Skipped("the tables of %s may not be looked at by this user", t.command).WithRemedy(finding.AsRoot)
+			return finding.Skipped("this user may not read the tables of %s", t.command).WithRemedy(finding.AsRoot)
 		}
 		if tables := strings.Fields(string(b)); len(tables) > 0 {
-			return finding.Skipped("%s has tables (%s), whose rules are not looked at", t.command, strings.Join(tables, ", ")).
+			return finding.Skipped("%s has tables (%s), whose rules are not checked", t.command, strings.Join(tables, ", ")).
 				WithRemedy(t.command + " -L -v -n")
 		}
 	}
@@ -185,12 +185,12 @@ func checkIPTables(_ context.Context, h *subject.Host) finding.Finding {
 func checkTunFor(h *subject.Host, path string) finding.Finding {
 	if h.PID == 0 && h.Unit != nil {
 		if why := h.Unit.HidesTun(path); why != "" {
-			return finding.Failed("systemctl edit sixfourd: [Service] BindPaths="+path+", DeviceAllow="+path+" rw", "the unit %s keeps %s from the daemon: %s", subject.UnitName, path, why)
+			return finding.Failed("systemctl edit sixfourd: [Service] BindPaths="+path+", DeviceAllow="+path+" rw", "the unit %s does not let the daemon use %s: %s", subject.UnitName, path, why)
 		}
 	}
 	a, ok := h.Account()
 	if !ok {
-		return finding.Passed("%s is a TUN device, and this program may use it; which user the daemon runs as is not known", path)
+		return finding.Passed("%s is a TUN device, and this program may use it; the daemon's user is not known", path)
 	}
 	switch may, known := a.MayUse(path); {
 	case !known:
@@ -201,7 +201,7 @@ func checkTunFor(h *subject.Host, path string) finding.Finding {
 			return finding.Skipped("%v", err)
 		}
 		return finding.Failed(fmt.Sprintf(`chmod 0666 %s (and, so that it stays: echo 'KERNEL=="tun", MODE="0666"' > /etc/udev/rules.d/60-tun.rules)`, path),
-			"%s is a TUN device, but its mode %04o does not let user %s use it, which the daemon runs as", path, info.Mode().Perm(), a.Name)
+			"%s is a TUN device, but the daemon's user %s may not use it: its mode is %04o", path, a.Name, info.Mode().Perm())
 	}
-	return finding.Passed("%s is a TUN device, and user %s, which the daemon runs as, may use it", path, a.Name)
+	return finding.Passed("%s is a TUN device, and the daemon's user %s may use it", path, a.Name)
 }

@@ -37,37 +37,37 @@ func TestInside(t *testing.T) {
 	}{
 		{"nothing", double(1), double(2), nil, "", "", "", ""},
 		{"the peer's rules", double(1), double(2), func(t *testing.T, h hosts) { nft(t, h.b, dropIP) },
-			"inner_ipv4", "packets leave for the peer, and none comes back, while fc00::2 does answer, so the way is open: it is the other end that drops it > on the peer, 203.0.113.20",
-			"inner_firewall", "in nftables ip f i drops answers from 10.0.0.1 to 10.0.0.2, which come out of six0 > nft insert rule ip f i iifname six0 accept"},
+			"inner_ipv4", "packets leave for the peer, but no answer comes back, although fc00::2 answers, so the path works: the other end drops them > on the peer, 203.0.113.20",
+			"inner_firewall", "in nftables ip f i drops answers from 10.0.0.1 to 10.0.0.2 that arrive through six0 > nft insert rule ip f i iifname six0 accept"},
 		{"our own rules, of IPv6", double(1), double(2), func(t *testing.T, h hosts) {
 			nft(t, h.a, `table ip6 f { chain i { type filter hook input priority 0; policy drop; icmpv6 type nd-neighbor-advert accept; }; }`)
 		}, "inner_firewall", "the policy of nftables ip6 f i drops answers from fc00::2 to fc00::1", "inner_ipv6", "fc00::1 does not answer a ping from fc00::2: packets leave"},
 		{"our own rules on the way out", double(1), double(2), func(t *testing.T, h hosts) {
 			nft(t, h.a, `table ip f { chain o { type filter hook output priority 0; oifname "six0" ip daddr 10.0.0.0/8 drop; }; }`)
-		}, "inner_firewall", "drops pings from 10.0.0.1 to 10.0.0.2, which go into six0", "inner_ipv4", "it is the other end"},
+		}, "inner_firewall", "drops pings from 10.0.0.1 to 10.0.0.2 that leave through six0", "inner_ipv4", "the other end drops them"},
 		{"our own rules, which nobody understands", double(1), double(2), func(t *testing.T, h hosts) {
 			nft(t, h.a, `table ip f { chain i { type filter hook input priority 0; iifname "six0" meta length 1-1500 drop; }; }`)
-		}, "inner_ipv4", "the answer arrives and comes out of six0, and this host's own rules drop it there", "inner_ipv4", "it is the other end"},
+		}, "inner_ipv4", "the answer arrives through six0, but this host's own rules drop it", "inner_ipv4", "the other end drops them"},
 		{"a refusal", double(1), double(2), func(t *testing.T, h hosts) {
 			nft(t, h.b, `table ip f { chain i { type filter hook input priority 0; iifname "six0" reject with icmp type admin-prohibited; }; }`)
-		}, "inner_ipv4", "10.0.0.2 says that a firewall forbids it", "inner_firewall", "drops answers"},
+		}, "inner_ipv4", "10.0.0.2 reports that a firewall forbids it", "inner_firewall", "drops answers"},
 		{"the same address", double(1), double(2, `address = ["10.0.0.1/30", "fc00::2/64"]`), nil,
 			"inner_ipv4", "both ends have the same address > on the peer, 203.0.113.20: set its address to 10.0.0.2",
 			"inner_ipv4", "both ends have the same address"},
 		{"the other end in 6in4", double(1), plain(outerB, outerA, 2), nil,
-			"inner_ipv4", `does not take IPv4 in IPv6: the peer runs another mode, or its local6 is not fc00::2 > on the peer, 203.0.113.20: mode = "4in6in4"`, "", ""},
+			"inner_ipv4", `does not accept IPv4 in IPv6: the peer runs another mode, or its local6 is not fc00::2 > on the peer, 203.0.113.20: mode = "4in6in4"`, "", ""},
 		{"not exchanged", double(1), strings.NewReplacer("203.0.113.20", "198.51.100.10", "198.51.100.10", "203.0.113.20").Replace(double(1)), nil,
-			"answer", "both ends have the same inner address, or local6 and remote6 are not exchanged", "answer", "local6 and remote6 are not exchanged"},
+			"answer", "both ends have the same inner address, or local6 and remote6 are the wrong way round", "answer", "local6 and remote6 are the wrong way round"},
 		{"a route that leads elsewhere", double(1), double(2), func(t *testing.T, h hosts) {
 			must(t, h.a.AddRoute(netip.MustParsePrefix("10.0.0.2/32"), netip.MustParseAddr("198.51.100.1"), "va"))
-		}, "inner_ipv4", "the route to the peer's inner address 10.0.0.2 leads through va, not six0", "inner_ipv4", "it is the other end"},
+		}, "inner_ipv4", "the route to the peer's inner address 10.0.0.2 leads through va, not six0", "inner_ipv4", "the other end drops them"},
 		{"a host that answers no pings", double(1), double(2), func(t *testing.T, h hosts) {
 			must(t, h.a.Sysctl("net/ipv4/icmp_echo_ignore_all", "1"))
-		}, "", "", "inner_ipv4", "it is the other end"},
+		}, "", "", "inner_ipv4", "the other end drops them"},
 		{"another address in the layer", double(1), strings.Replace(double(2), `local6 = "fc00::2"`, `local6 = "fc00::3"`, 1), nil,
 			"inner_ipv4", "the peer runs another mode, or its local6 is not fc00::2", "inner_ipv4", ""},
 		{"an MTU that somebody has changed", double(1), double(2), func(t *testing.T, h hosts) { must(t, h.a.SetMTU("six0", 1400)) },
-			"interface", "the MTU of six0 is 1400, but the daemon has set 1440: somebody has changed it > ip link set six0 mtu 1440", "", ""},
+			"interface", "the MTU of six0 is 1400, but the daemon set 1440: another program has changed it > ip link set six0 mtu 1440", "", ""},
 		{"GRE keys", config("gre", outerA, outerB, `key = 7`, `address = ["10.0.0.1/30"]`), config("gre", outerB, outerA, `key = 8`, `address = ["10.0.0.2/30"]`), nil,
 			"answer", "the GRE keys of the two ends are not the same", "answer", "the GRE keys of the two ends are not the same"},
 		{"GRE sequence numbers at one end", config("gre", outerA, outerB, `sequence = true`, `address = ["10.0.0.1/30"]`), config("gre", outerB, outerA, `address = ["10.0.0.2/30"]`), nil,
@@ -76,7 +76,7 @@ func TestInside(t *testing.T) {
 			"answer", "through the tunnel", "interface", "interface six0 is down > ip link set six0 up"},
 		{"new connections", double(1), double(2), func(t *testing.T, h hosts) {
 			nft(t, h.a, `table inet f { chain i { type filter hook input priority 0; ct state established,related accept; iifname "six0" drop; }; }`)
-		}, "", "", "answer", "packets come from 198.51.100.10, but it answers none of ours"},
+		}, "", "", "answer", "packets arrive from 198.51.100.10, but it does not answer ours"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -99,7 +99,7 @@ func TestInside(t *testing.T) {
 				verdict(t, r, ids[0], finding.Fail, end.says)
 			}
 			if test.name == "new connections" {
-				verdict(t, a.consult(t, nil), "inner_firewall", finding.Skip, "drops pings from 10.0.0.2 to 10.0.0.1, which come out of six0; what this host asks is let through > nft insert rule inet f i iifname six0 accept")
+				verdict(t, a.consult(t, nil), "inner_firewall", finding.Skip, "drops pings from 10.0.0.2 to 10.0.0.1 that arrive through six0; answers to this host's own pings are accepted > nft insert rule inet f i iifname six0 accept")
 			}
 			if test.name == "nothing" {
 				unharmed(t, a, b)
@@ -147,7 +147,7 @@ func TestStopped(t *testing.T) {
 	r = a.consult(t, nil)
 	fails(t, r) // with a named file, doctor needs no daemon
 	verdict(t, r, "daemon", finding.Skip, "sixfourd is not running: nothing answers at")
-	verdict(t, r, "inner_ipv4", finding.Pass, "10.0.0.2 answers a ping from 10.0.0.1 by a packet of this program's own")
+	verdict(t, r, "inner_ipv4", finding.Pass, "10.0.0.2 answers a ping from 10.0.0.1 (sent by this program itself)")
 }
 
 // If the peer is silent, another source of packets is named.
@@ -161,7 +161,7 @@ func TestMoved(t *testing.T) {
 	a.says(t, "foreign_source")
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", finding.Fail, `packets of protocol 41 come from 203.0.113.21, which is nobody's remote: did the peer move?`)
+	verdict(t, r, "answer", finding.Fail, `packets of protocol 41 come from 203.0.113.21, which is no peer's remote: has the peer's address changed?`)
 	verdict(t, r, "answer", finding.Fail, `remote = "203.0.113.21" in [[tunnel]] six0`)
 }
 
@@ -174,9 +174,9 @@ func TestOneWay(t *testing.T) {
 	b.says(t, "suspect")
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", finding.Fail, "packets come from 203.0.113.20, but it answers none of ours")
+	verdict(t, r, "answer", finding.Fail, "packets arrive from 203.0.113.20, but it does not answer ours")
 	fails(t, b.consult(t, nil), "answer")
-	verdict(t, b.consult(t, nil), "answer", finding.Fail, "nothing comes back through the tunnel")
+	verdict(t, b.consult(t, nil), "answer", finding.Fail, "no answer comes back through the tunnel")
 }
 
 // If no host on the link has the peer's address, doctor does not claim that the peer sent
@@ -187,7 +187,7 @@ func TestNobodyOnTheLink(t *testing.T) {
 	a := start(t, h.a, config("6in4", outerA, netip.MustParsePrefix("198.51.100.99/24"), `address = ["fc00::1/64"]`), nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", finding.Fail, "no host on the link of va answers for 198.51.100.99 (ARP, or neighbour discovery)")
+	verdict(t, r, "answer", finding.Fail, "no host on the link of va answers ARP or neighbour discovery for 198.51.100.99")
 }
 
 // The rules for forwarded packets are evaluated as well.
@@ -208,11 +208,11 @@ func TestForwardFirewall(t *testing.T) {
 		want  finding.Verdict
 		says  string
 	}{
-		{"policy drop;", finding.Fail, "the policy of nftables inet f c drops what this host forwards between six0 and lan0 (such as 2001:db8:77::1 and 2001:db8:78::2) > nft insert rule inet f c iifname six0 accept; nft insert rule inet f c oifname six0 accept"},
-		{`policy drop; iifname "lan0" accept;`, finding.Fail, "drops what this host forwards"},
-		{`policy drop; ct state established accept; iifname "lan0" accept;`, finding.Skip, "drops connections from the tunnel to lan0; those into the tunnel pass"},
+		{"policy drop;", finding.Fail, "the policy of nftables inet f c drops packets that this host forwards between six0 and lan0 (such as 2001:db8:77::1 and 2001:db8:78::2) > nft insert rule inet f c iifname six0 accept; nft insert rule inet f c oifname six0 accept"},
+		{`policy drop; iifname "lan0" accept;`, finding.Fail, "drops packets that this host forwards"},
+		{`policy drop; ct state established accept; iifname "lan0" accept;`, finding.Skip, "drops connections from the tunnel to lan0; connections into the tunnel are accepted"},
 		{`policy drop; iifname "lan0" oifname "six0" accept; iifname "six0" oifname "lan0" accept;`, finding.Pass, ""},
-		{`meta length > 1000 drop;`, finding.Skip, "depends on what is not known here"},
+		{`meta length > 1000 drop;`, finding.Skip, "depends on something that is unknown here"},
 	} {
 		nft(t, h.a, "add table inet f\ndelete table inet f\ntable inet f { chain c { type filter hook forward priority 0; "+test.rules+" }; }")
 		verdict(t, a.consult(t, nil), "forward_firewall", test.want, test.says)
@@ -263,7 +263,7 @@ func TestBrokenFile(t *testing.T) {
 	must(t, os.WriteFile(a.path, []byte("x = [\n"), 0o600))
 	r := a.consult(t, nil)
 	fails(t, r, "config")
-	verdict(t, r, "daemon", finding.Skip, "the file that says where its control socket is has errors")
+	verdict(t, r, "daemon", finding.Skip, "the configuration file, which names the control socket, has errors")
 }
 
 // Packets of the tunnel expire on the path because their TTL is too small: a router
@@ -275,5 +275,5 @@ func TestSmallTTL(t *testing.T) {
 	a := start(t, h.a, double(1)+"ttl = 1\n", nil).ready(t)
 	r := a.consult(t, nil)
 	fails(t, r, "answer")
-	verdict(t, r, "answer", finding.Fail, "hops")
+	verdict(t, r, "answer", finding.Fail, "hop limit")
 }

@@ -24,10 +24,10 @@ func TestTunForTheUnit(t *testing.T) {
 		verdict finding.Verdict
 		says    string
 	}{
-		{"no unit", "", "", 0o600, 0, finding.Pass, "which user the daemon runs as is not known"},
-		{"root's device", head, "", 0o600, 0, finding.Fail, "its mode 0600 does not let user nobody use it, which the daemon runs as > chmod 0666"},
-		{"everybody's device", head, "", 0o666, 0, finding.Pass, "user nobody, which the daemon runs as, may use it"},
-		{"read only", head, "", 0o644, 0, finding.Fail, "its mode 0644"},
+		{"no unit", "", "", 0o600, 0, finding.Pass, "the daemon's user is not known"},
+		{"root's device", head, "", 0o600, 0, finding.Fail, "the daemon's user nobody may not use it: its mode is 0600 > chmod 0666"},
+		{"everybody's device", head, "", 0o666, 0, finding.Pass, "the daemon's user nobody may use it"},
+		{"read only", head, "", 0o644, 0, finding.Fail, "its mode is 0644"},
 		{"a group's", head + "SupplementaryGroups=54321 54322\n", "", 0o660, 54322, finding.Pass, ""},
 		{"another group's", head + "SupplementaryGroups=54321\n", "", 0o660, 54322, finding.Fail, "0660"},
 		{"a capability", head + "AmbientCapabilities=CAP_NET_ADMIN CAP_DAC_OVERRIDE\n", "", 0o600, 0, finding.Pass, ""},

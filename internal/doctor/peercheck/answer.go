@@ -26,9 +26,9 @@ func mayProbe(p *subject.Peer) (f finding.Finding, ok bool) {
 	case why != "":
 		return finding.Skipped("%s", why), false
 	case !p.Local.IsValid() || !p.Remote.IsValid() || p.Route.Interface == "":
-		return finding.Skipped("the ends, or the route between them, are not known"), false
+		return finding.Skipped("the outer addresses, or the route to the peer, are not known"), false
 	case !p.Tunnel.Host.Privileged():
-		return finding.Skipped("raw sockets are not for this user").WithRemedy(finding.AsRoot), false
+		return finding.Skipped("this user may not open raw sockets").WithRemedy(finding.AsRoot), false
 	case !p.Tunnel.FromFile && p.Tunnel.Outer().Properties().Optional:
 		return finding.Skipped("the tunnel's GRE key is in the configuration file, which was not found").WithRemedy("sixfourctl doctor --config PATH"), false
 	}
@@ -53,15 +53,15 @@ func openProber(p *subject.Peer) error {
 // State reports what the daemon waits for, unless a failed check already explains it.
 func State(_ context.Context, p *subject.Peer) finding.Finding {
 	if p.Status == nil {
-		return finding.Skipped("no daemon runs the tunnel")
+		return finding.Skipped("no daemon runs this tunnel")
 	}
 	s := p.Status.State
 	switch s.Phase {
 	case api.Waiting:
 	case api.Suspect, api.Down: // the next check says why
-		return finding.Skipped("the daemon says: %s, %s", s.Phase, s.Detail)
+		return finding.Skipped("the daemon reports: %s, %s", s.Phase, s.Detail)
 	default:
-		return finding.Passed("the daemon says: %s", s.Phase)
+		return finding.Passed("the daemon reports: %s", s.Phase)
 	}
 	if len(p.Failed) > 0 {
 		return finding.Skipped("the daemon waits, and the check %s fails", p.Failed[0])
@@ -69,7 +69,7 @@ func State(_ context.Context, p *subject.Peer) finding.Finding {
 	if slices.Contains(p.Tunnel.Failed, "interface") {
 		return finding.Skipped("the daemon waits, and the check interface fails")
 	}
-	return finding.Failed("sixfourctl watch (it goes on by itself when that is there)", "the daemon waits for %s", s.Detail)
+	return finding.Failed("sixfourctl watch (the daemon continues by itself afterwards)", "the daemon waits for %s", s.Detail)
 }
 
 func Answer(ctx context.Context, p *subject.Peer) finding.Finding {
@@ -124,11 +124,11 @@ func askDaemon(ctx context.Context, p *subject.Peer) finding.Finding {
 	})
 	switch {
 	case answer != nil && answer.Detail == "":
-		return finding.Passed("it answers the daemon through the tunnel, in %v", time.Duration(answer.RTT*float64(time.Second)).Round(10*time.Microsecond))
+		return finding.Passed("the peer answers the daemon's probes through the tunnel, in %v", time.Duration(answer.RTT*float64(time.Second)).Round(10*time.Microsecond))
 	case answer != nil:
-		return finding.Skipped("its host answers the daemon: %s", answer.Detail)
+		return finding.Skipped("the answer to the daemon's probe shows: %s", answer.Detail)
 	case err != nil:
-		return finding.Skipped("the daemon was asked: %v", err)
+		return finding.Skipped("the daemon could not probe the peer: %v", err)
 	}
 	return explainNoAnswer(ctx, p, nil, nil, prober.Outcome{})
 }
@@ -136,10 +136,10 @@ func askDaemon(ctx context.Context, p *subject.Peer) finding.Finding {
 // explainNoAnswer explains that no answer came back through the tunnel.
 func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outcomes []prober.Outcome, ping prober.Outcome) finding.Finding {
 	if why := p.FailedCheck("rp_filter", "firewall_out", "firewall_in"); why != "" {
-		return finding.Skipped("nothing comes back, and %s", why)
+		return finding.Skipped("no answer comes back, and %s", why)
 	}
 	sure := slices.ContainsFunc(all, func(c candidate) bool { return c.sure })
-	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the way must let protocol %d pass, and the peer's own must let pings in that come out of the tunnel)",
+	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the path must accept protocol %d, and the peer's own firewall must accept pings from the tunnel)",
 		p.Remote, p.Remote, p.Local, p.Tunnel.Config.Mode.Name, p.Tunnel.Outer().Protocol())
 	why := describeErrors(p, outcomes)
 	if why == "" {
@@ -152,31 +152,31 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 		return f
 	}
 	if bypassesSockets(p) {
-		return finding.Failed(mend, "nothing comes back to the daemon")
+		return finding.Failed(mend, "no answer to the daemon's probes comes back")
 	}
 	if !sure && p.Status != nil && p.Status.State.Phase == api.Suspect {
-		return finding.Failed(mend, "it answers no question, and the daemon says: %s", p.Status.State.Detail)
+		return finding.Failed(mend, "the peer answers no probe, and the daemon reports: %s", p.Status.State.Detail)
 	}
 	if !sure && p.Status != nil && !p.Status.Liveness.LastPacket.IsZero() && time.Since(p.Status.Liveness.LastPacket) < heardLately {
-		return finding.Passed("it answers no question, but the daemon heard from it %v ago", time.Since(p.Status.Liveness.LastPacket).Round(time.Second))
+		return finding.Passed("the peer answers no probe, but the daemon received a packet from it %v ago", time.Since(p.Status.Liveness.LastPacket).Round(time.Second))
 	}
 	if p.Tunnel.Mechanism() >= 0 && !sure {
-		return finding.Skipped("nothing that must answer here: %s", describePing(p, ping))
+		return finding.Skipped("nothing in this mode must answer probes: %s", describePing(p, ping))
 	}
 	if !sure {
 		if ping.Answered() {
 			p.Answered = &prober.Question{Way: prober.Outside}
 		}
 		if why != "" {
-			return finding.Failed(mend, "nothing comes back through the tunnel: %s", why)
+			return finding.Failed(mend, "no answer comes back through the tunnel: %s", why)
 		}
-		return finding.Skipped("no address inside is known to be the peer's: %s", describePing(p, ping)).
+		return finding.Skipped("no inner address of the peer is known: %s", describePing(p, ping)).
 			WithRemedy(fmt.Sprintf("ping the peer's inner address, or give %s an address in a /30 or /126", p.Tunnel.Config.Name))
 	}
 	if why == "" {
 		why = describePing(p, ping)
 	}
-	return finding.Failed(mend, "nothing comes back through the tunnel: %s", why)
+	return finding.Failed(mend, "no answer comes back through the tunnel: %s", why)
 }
 
 // describeErrors returns what ICMP errors say about the questions; "": nothing is known.
@@ -184,7 +184,7 @@ func describeErrors(p *subject.Peer, outcomes []prober.Outcome) string {
 	for _, o := range outcomes {
 		switch {
 		case errors.Is(o.Err, unix.EPERM):
-			return "this host refuses to send: a packet filter, or a security module"
+			return "this host refuses to send (a packet filter or a security module)"
 		case o.Err != nil:
 			return o.Err.Error()
 		case o.Replied:
@@ -201,7 +201,7 @@ func lastError(ctx context.Context, p *subject.Peer) string {
 	if now == nil || now.LastError == nil || p.Status == nil || p.Status.LastError != nil && !now.LastError.At.After(p.Status.LastError.At) {
 		return ""
 	}
-	return "the daemon noted: " + now.LastError.What
+	return "the daemon's last error: " + now.LastError.What
 }
 
 // describeError describes an ICMP error about a packet. This host's own kernel sends one
@@ -209,13 +209,13 @@ func lastError(ctx context.Context, p *subject.Peer) string {
 func describeError(p *subject.Peer, o prober.Outcome, about string) string {
 	m := prober.Meaning(o.Reply.ICMP)
 	if o.From != p.Local {
-		return fmt.Sprintf("%v says about %s: %s", o.From, about, m)
+		return fmt.Sprintf("%v reports %s (about %s)", o.From, m, about)
 	}
 	hop := p.Route.NextHop
 	if m != prober.NoHost || !hop.IsValid() {
-		return fmt.Sprintf("this host itself says about %s: %s", about, m)
+		return fmt.Sprintf("this host's kernel reports %s (about %s)", m, about)
 	}
-	return fmt.Sprintf("no host on the link of %s answers for %v (ARP, or neighbour discovery), so %s does not leave this host", p.Route.Interface, hop, about)
+	return fmt.Sprintf("no host on the link of %s answers ARP or neighbour discovery for %v, so %s does not leave this host", p.Route.Interface, hop, about)
 }
 
 // explainArrivals describes what arrives from the peer, or from its possible new address,
@@ -244,9 +244,9 @@ func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, o
 		n = int(now.In.Packets - p.Status.In.Packets)
 	}
 	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.LastPacket.After(time.Now().Add(-heardLately)) {
-		return finding.Failed(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here: if nothing arrives there, a filter on the way, or its own, drops protocol %d from %v; if it does, look at its sixfourctl doctor",
+		return finding.Failed(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here. If nothing arrives there, a filter on the path or the peer's own drops protocol %d from %v; otherwise run sixfourctl doctor there",
 			p.Remote, p.Tunnel.Outer().Protocol(), daemonName(p), p.Tunnel.Outer().Protocol(), p.Local),
-			"packets come from %v, but it answers none of ours: they do not arrive there (one direction is cut), or its own rules drop them", p.Remote), true
+			"packets arrive from %v, but it does not answer ours: they do not reach it (one direction is broken), or its own rules drop them", p.Remote), true
 	}
 	return explainMove(p)
 }
@@ -255,7 +255,7 @@ func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, o
 func explainMove(p *subject.Peer) (f finding.Finding, ok bool) {
 	if s, ok := unknownSource(p); ok {
 		return finding.Failed(fmt.Sprintf("if %s is the peer: remote = %q in [[tunnel]] %s, then: sixfourctl reload", s.From, s.From, p.Tunnel.Config.Name),
-			"nothing comes from %v, but packets of protocol %d come from %s, which is nobody's remote: did the peer move? (the last %v ago)",
+			"no packet comes from %v, but packets of protocol %d come from %s, which is no peer's remote: has the peer's address changed? (the last one came %v ago)",
 			p.Remote, s.Protocol, s.From, time.Since(s.Last).Round(time.Second)), true
 	}
 	return f, false
@@ -266,7 +266,7 @@ func explainMove(p *subject.Peer) (f finding.Finding, ok bool) {
 func explainDrops(p *subject.Peer, before, after map[string]uint64) (f finding.Finding, ok bool) {
 	for _, a := range dropAdvice {
 		if after[a.reason] > before[a.reason] {
-			return finding.Failed(a.mend, "packets come from %v, and the daemon here drops them (%s): %s", p.Remote, increased(before, after), a.means), true
+			return finding.Failed(a.mend, "packets arrive from %v, and this host's daemon drops them (%s): %s", p.Remote, increased(before, after), a.means), true
 		}
 	}
 	return f, false
@@ -274,13 +274,13 @@ func explainDrops(p *subject.Peer, before, after map[string]uint64) (f finding.F
 
 // dropAdvice explains the reasons for which packets from a peer are dropped.
 var dropAdvice = []struct{ reason, means, mend string }{
-	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are not exchanged", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
-	{"spoof", "their inner source is not what the peer may send from", "compare local6, remote6 and allowed with the peer's local6 and address"},
-	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends, or ikey at each to the okey of the other"},
+	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are the wrong way round", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
+	{"spoof", "the peer may not send from their inner source address", "compare local6, remote6 and allowed with the peer's local6 and address"},
+	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends, or set ikey at each end to the okey of the other end"},
 	{"sequence", "their GRE sequence numbers are missing, or old", "set sequence the same at both ends"},
-	{"bad_checksum", "their checksums are wrong, or, in GRE, missing though checksum = true asks for them", "set checksum the same at both ends; if it is, find what changes packets on the way (sixfourctl capture)"},
+	{"bad_checksum", "their checksums are wrong, or (with checksum = true) they have no GRE checksums", "set checksum the same at both ends; if it is the same, find what changes packets on the path (sixfourctl capture)"},
 	{"foreign_source", "their IPv6 layer comes from another address than remote6", "compare remote6 with the peer's local6"},
-	{"unknown_protocol", "they carry what this mode does not", "set the same mode at both ends"},
+	{"unknown_protocol", "they carry a protocol that this mode does not support", "set the same mode at both ends"},
 }
 
 // unknownSource returns a source address that belongs to no peer and from which packets
@@ -309,9 +309,9 @@ const heardLately = 30 * time.Second
 func describePing(p *subject.Peer, ping prober.Outcome) string {
 	switch {
 	case ping.Answered():
-		return fmt.Sprintf("the host %v itself answers pings, in %v", p.Remote, ping.RTT.Round(10*time.Microsecond))
+		return fmt.Sprintf("the host %v answers pings outside the tunnel, in %v", p.Remote, ping.RTT.Round(10*time.Microsecond))
 	case ping.Err != nil:
-		return fmt.Sprintf("a ping of %v does not leave: %v", p.Remote, ping.Err)
+		return fmt.Sprintf("a ping of %v cannot be sent: %v", p.Remote, ping.Err)
 	case ping.Replied:
 		return describeError(p, ping, fmt.Sprintf("a ping of %v", p.Remote))
 	}
@@ -321,7 +321,7 @@ func describePing(p *subject.Peer, ping prober.Outcome) string {
 // mayAskAgain returns why a check that needs answers is skipped; ok: it is not skipped.
 func mayAskAgain(p *subject.Peer) (f finding.Finding, ok bool) {
 	if bypassesSockets(p) {
-		return finding.Skipped("the daemon's packets arrive through AF_XDP, where this program does not hear them").WithRemedy("sixfourctl mtu " + daemonName(p)), false
+		return finding.Skipped("the daemon receives packets through AF_XDP, so this program does not see them").WithRemedy("sixfourctl mtu " + daemonName(p)), false
 	}
 	if p.Prober == nil || p.Answered == nil {
 		return finding.Skipped("the peer does not answer"), false

@@ -22,18 +22,18 @@ func filteredPacket(p *subject.Peer, hook firewall.Hook, protocol byte) firewall
 }
 
 func FirewallOut(_ context.Context, p *subject.Peer) finding.Finding {
-	return checkFirewall(p, firewall.Output, "out", "to")
+	return checkFirewall(p, firewall.Output, "to")
 }
 
 func FirewallIn(_ context.Context, p *subject.Peer) finding.Finding {
-	return checkFirewall(p, firewall.Input, "in", "from")
+	return checkFirewall(p, firewall.Input, "from")
 }
 
 // checkFirewall evaluates this host's rules for a packet of the tunnel.
-func checkFirewall(p *subject.Peer, hook firewall.Hook, way, preposition string) finding.Finding {
+func checkFirewall(p *subject.Peer, hook firewall.Hook, preposition string) finding.Finding {
 	protocol := p.Tunnel.Outer().Protocol()
 	if !p.Local.IsValid() || !p.Remote.IsValid() || p.Route.Interface == "" {
-		return finding.Skipped("the ends, or the route between them, are not known")
+		return finding.Skipped("the outer addresses, or the route to the peer, are not known")
 	}
 	rules, err := p.Tunnel.Host.Rules()
 	switch {
@@ -49,9 +49,9 @@ func checkFirewall(p *subject.Peer, hook firewall.Hook, way, preposition string)
 	accept := packetfilter.AcceptFrom(first.Place, p.Remote, hook, protocol)
 	switch {
 	case first.Verdict == firewall.Pass && later.Verdict == firewall.Pass:
-		return finding.Passed("protocol %d %s %v goes %s", protocol, preposition, p.Remote, way)
+		return finding.Passed("this host's rules accept protocol %d %s %v", protocol, preposition, p.Remote)
 	case first.Verdict == firewall.Drop && later.Verdict == firewall.Pass:
-		return finding.Passed("protocol %d %s %v goes %s while connection tracking remembers packets the other way, 10 minutes at most: the first is dropped by %s", protocol, preposition, p.Remote, way, packetfilter.Place(first.Place)).WithRemedy(accept)
+		return finding.Passed("this host's rules accept protocol %d %s %v only for up to 10 minutes after a packet in the other direction (connection tracking); otherwise %s drops it", protocol, preposition, p.Remote, packetfilter.Place(first.Place)).WithRemedy(accept)
 	case first.Verdict == firewall.Drop:
 		return finding.Failed(accept, "%s drops protocol %d %s %v", packetfilter.Place(first.Place), protocol, preposition, p.Remote)
 	}
@@ -59,5 +59,5 @@ func checkFirewall(p *subject.Peer, hook firewall.Hook, way, preposition string)
 	if doubt.Verdict == firewall.Pass {
 		doubt = later
 	}
-	return finding.Skipped("whether %s drops protocol %d %s %v depends on what is not known here", packetfilter.Place(doubt.Place), protocol, preposition, p.Remote).WithRemedy(packetfilter.ListChain(doubt.Place))
+	return finding.Skipped("whether %s drops protocol %d %s %v depends on something that is unknown here", packetfilter.Place(doubt.Place), protocol, preposition, p.Remote).WithRemedy(packetfilter.ListChain(doubt.Place))
 }

@@ -65,22 +65,22 @@ func checkInner(ctx context.Context, p *subject.Peer, version int) finding.Findi
 		return finding.Skipped("the tunnel does not carry IPv%d", version)
 	}
 	if p.Tunnel.Mechanism() >= 0 {
-		return finding.Skipped("the mode has no peer whose inner address the configuration shows")
+		return finding.Skipped("in this mode, the configuration has no inner address of a peer")
 	}
 	if why := p.FailedCheck("address", "route"); why != "" {
 		return finding.Skipped("%s", why)
 	}
 	if !p.Local.IsValid() || !p.Remote.IsValid() {
-		return finding.Skipped("the ends are not known")
+		return finding.Skipped("the outer addresses are not known")
 	}
 	pairs := innerPairs(p, version)
 	if len(pairs) == 0 {
 		prefix := map[int]string{4: "/30", 6: "/126"}[version]
-		return finding.Skipped("no inner IPv%d address is known to be the peer's", version).
+		return finding.Skipped("no inner IPv%d address of the peer is known", version).
 			WithRemedy(fmt.Sprintf("ping it, or give %s an address in a %s", p.Tunnel.Config.Name, prefix))
 	}
 	if !p.Tunnel.Host.Privileged() {
-		return finding.Skipped("raw sockets are not for this user").WithRemedy(finding.AsRoot)
+		return finding.Skipped("this user may not open raw sockets").WithRemedy(finding.AsRoot)
 	}
 	if p.Tunnel.Status == nil || slices.Contains(p.Tunnel.Failed, "interface") {
 		return innerBeside(ctx, p, pairs)
@@ -94,7 +94,7 @@ func checkInner(ctx context.Context, p *subject.Peer, version int) finding.Findi
 // innerBeside pings without a daemon.
 func innerBeside(ctx context.Context, p *subject.Peer, pairs []config.Pair) finding.Finding {
 	if p.Prober == nil || bypassesSockets(p) {
-		return finding.Skipped("no daemon runs the tunnel")
+		return finding.Skipped("no daemon runs this tunnel")
 	}
 	questions := make([]prober.Question, len(pairs))
 	for i, pair := range pairs {
@@ -120,7 +120,7 @@ func innerRoutes(p *subject.Peer, pairs []config.Pair) (f finding.Finding, bad b
 			switch {
 			case err != nil:
 				mend = fmt.Sprintf("look at: %[1]s rule; %[1]s route get %[2]v from %[3]v", p.Tunnel.IPCommand(), pair.Remote, pair.Local)
-				f, bad = finding.Failed(mend, "packets from %v to the peer's inner address %v find no way: %v", pair.Local, pair.Remote, err), true
+				f, bad = finding.Failed(mend, "there is no route from %v to the peer's inner address %v: %v", pair.Local, pair.Remote, err), true
 			case r.Interface != p.Tunnel.Config.Name:
 				f, bad = finding.Failed(mend, "the route to the peer's inner address %v leads through %s, not %s", pair.Remote, r.Interface, p.Tunnel.Config.Name), true
 			}
@@ -218,7 +218,7 @@ func judgeInner(ctx context.Context, p *subject.Peer, pairs []config.Pair, outco
 	}
 	sure := pairs[0].Sure
 	if answered >= 0 && (silent < 0 || !sure) {
-		way := "by a packet of this program's own"
+		way := "(sent by this program itself)"
 		if e != nil {
 			way = "through " + p.Tunnel.Config.Name
 		}
@@ -250,15 +250,15 @@ func innerSilence(ctx context.Context, p *subject.Peer, pair config.Pair, o prob
 	here := fmt.Sprintf("look at this host's rules for %s (nft list ruleset, iptables-legacy-save), then at: sixfourctl capture %s", p.Tunnel.Config.Name, p.Tunnel.Config.Name)
 	switch {
 	case errors.Is(o.Err, unix.EPERM):
-		return finding.Failed(here, "%s: this host refuses to send it: a packet filter, or a security module", what)
+		return finding.Failed(here, "%s: this host refuses to send it (a packet filter or a security module)", what)
 	case o.Err != nil:
-		return finding.Failed(here, "%s: it does not leave: %v", what, o.Err)
+		return finding.Failed(here, "%s: it cannot be sent: %v", what, o.Err)
 	case e == nil:
 	case e.heard[i].Answered(), bypassesSockets(p) && e.before != nil && e.after != nil && e.after.In.Packets > e.before.In.Packets:
 		if reasons := increased(inDrops(e.before), inDrops(e.after)); reasons != "" {
-			return finding.Failed("docs/drops.md says what to do", "%s, so it seems: the answer arrives, and this host's daemon drops it (%s)", what, reasons)
+			return finding.Failed("see docs/drops.md", "%s, apparently: the answer arrives, but this host's daemon drops it (%s)", what, reasons)
 		}
-		return finding.Failed(here, "%s, so it seems: the answer arrives and comes out of %s, and this host's own rules drop it there", what, p.Tunnel.Config.Name)
+		return finding.Failed(here, "%s, apparently: the answer arrives through %s, but this host's own rules drop it", what, p.Tunnel.Config.Name)
 	}
 	if e != nil {
 		if f, ok := explainDrops(p, inDrops(e.before), inDrops(e.after)); ok {
@@ -266,14 +266,14 @@ func innerSilence(ctx context.Context, p *subject.Peer, pair config.Pair, o prob
 			return f
 		}
 		if reasons := increased(outDrops(e.before), outDrops(e.after)); reasons != "" {
-			return finding.Failed("docs/drops.md says what to do", "%s: this host's daemon drops the packets to it (%s)", what, reasons)
+			return finding.Failed("see docs/drops.md", "%s: this host's daemon drops the packets to it (%s)", what, reasons)
 		}
 		if e.before != nil && e.after != nil && e.after.Out.Packets == e.before.Out.Packets {
-			return finding.Failed(here, "%s: no packet enters the tunnel: this host's own rules drop them before", what)
+			return finding.Failed(here, "%s: no packet enters the tunnel: this host's own rules drop them first", what)
 		}
 	}
 	if !pair.Sure {
-		return finding.Skipped("%s, of which it is not known whether it is the peer's", what).WithRemedy("ping the address that is")
+		return finding.Skipped("%s, but this may not be an address of the peer", what).WithRemedy("ping an address that is the peer's")
 	}
 	return otherEnd(ctx, p, pair, o, e, i, what, version)
 }
@@ -294,23 +294,23 @@ func otherEnd(ctx context.Context, p *subject.Peer, pair config.Pair, o prober.O
 		err := said.Reply.ICMP
 		if err.Version == 6 && err.Type == 4 && err.Code == 1 { // RFC 4443 section 3.4: unrecognized next header
 			return finding.Failed(fmt.Sprintf(there, fmt.Sprintf("mode = %q", p.Tunnel.Config.Mode.Name)),
-				"%s: %v says that it does not take %s in IPv6: the peer runs another mode, or its local6 is not %v", what, from, name, from)
+				"%s: %v reports that it does not accept %s in IPv6: the peer runs another mode, or its local6 is not %v", what, from, name, from)
 		}
-		return finding.Failed(fmt.Sprintf(there, "look at its rules and routes"), "%s: %v says %s", what, from, prober.Meaning(err))
+		return finding.Failed(fmt.Sprintf(there, "look at its rules and routes"), "%s: %v reports %s", what, from, prober.Meaning(err))
 	}
 	if answersAsUs(ctx, p, pair) {
 		return finding.Failed(fmt.Sprintf(there, fmt.Sprintf("set its address to %v (or change the one here)", pair.Remote)),
-			"%s, while %v, which is this host's, answers from the peer: both ends have the same address", what, pair.Local)
+			"%s, but the peer answers for %v, which is this host's address: both ends have the same address", what, pair.Local)
 	}
-	sent := "packets leave for the peer, and none comes back"
+	sent := "packets leave for the peer, but no answer comes back"
 	if e == nil {
-		sent = "nothing comes back"
+		sent = "no answer comes back"
 	}
 	if p.Answered != nil && p.Answered.Way == prober.Inside && p.Answered.Remote != pair.Remote {
-		sent += fmt.Sprintf(", while %v does answer, so the way is open", p.Answered.Remote)
+		sent += fmt.Sprintf(", although %v answers, so the path works", p.Answered.Remote)
 	}
-	return finding.Failed(fmt.Sprintf(there, fmt.Sprintf("its address must be %v, its mode %s, and it must let in what comes out of the tunnel (nft insert rule inet filter input iifname %s accept)", pair.Remote, p.Tunnel.Config.Mode.Name, p.Tunnel.Config.Name)),
-		"%s: %s: it is the other end that drops it", what, sent)
+	return finding.Failed(fmt.Sprintf(there, fmt.Sprintf("its address must be %v, its mode %s, and its packet filter must accept packets from the tunnel (nft insert rule inet filter input iifname %s accept)", pair.Remote, p.Tunnel.Config.Mode.Name, p.Tunnel.Config.Name)),
+		"%s: %s: the other end drops them", what, sent)
 }
 
 // answersAsUs probes once whether our inner address also answers at the peer.

@@ -20,10 +20,10 @@ func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 	p.Remote = p.KnownRemote()
 	name := p.Target.Name
 	if name == "" {
-		return finding.Skipped("the remote end is no name")
+		return finding.Skipped("the remote is not a name")
 	}
 	network := fmt.Sprintf("ip%d", p.Tunnel.Outer().Over())
-	look := "getent ahosts " + name + " (and look at /etc/resolv.conf)"
+	look := "getent ahosts " + name + " (and check /etc/resolv.conf)"
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
 	if err != nil || len(addrs) == 0 {
 		var dns *net.DNSError
@@ -47,9 +47,9 @@ func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 		p.Remote = addrs[0]
 	case !slices.Contains(addrs, used):
 		p.Remote = used
-		return finding.Failed("systemctl restart sixfourd (or wait: it looks the name up again every 5 minutes)", "%s is %s, but the daemon sends to %v", name, finding.List(addrs), used)
+		return finding.Failed("systemctl restart sixfourd (or wait: it looks the name up again every 5 minutes)", "%s resolves to %s, but the daemon sends to %v", name, finding.List(addrs), used)
 	}
-	return finding.Passed("%s is %s", name, finding.List(addrs))
+	return finding.Passed("%s resolves to %s", name, finding.List(addrs))
 }
 
 func Address(_ context.Context, p *subject.Peer) finding.Finding {
@@ -65,11 +65,11 @@ func Address(_ context.Context, p *subject.Peer) finding.Finding {
 		return finding.Passed("%v is on %s", local, holder.Interface)
 	}
 	if !p.Remote.IsValid() {
-		return finding.Skipped("it is chosen by the route to the peer, whose address is not known")
+		return finding.Skipped("the route to the peer determines it, and the peer's address is not known")
 	}
 	route, err := p.Tunnel.Host.Router.To(p.Remote, netip.Addr{}, p.Tunnel.Config.FwMark)
 	if err != nil || !route.Source.IsValid() {
-		return finding.Skipped("it is chosen by the route to %v, and there is none", p.Remote)
+		return finding.Skipped("the route to %v determines it, and there is no route", p.Remote)
 	}
 	if p.Local = route.Source; p.Local.Is6() && p.Local.IsLinkLocalUnicast() {
 		p.Local = p.Local.WithZone(route.Interface)
@@ -141,28 +141,28 @@ func Route(_ context.Context, p *subject.Peer) finding.Finding {
 			return finding.Failed("ip link set DEV up", "%v", err)
 		}
 		p.Route = r
-		return finding.Passed("packets leave by %s, which has %v, MTU %d", r.Interface, p.Local, r.MTU)
+		return finding.Passed("packets leave through %s, which has %v, MTU %d", r.Interface, p.Local, r.MTU)
 	}
 	r, err := p.Tunnel.Host.Router.To(p.Remote, p.Configured(), p.Tunnel.Config.FwMark)
 	host := netip.PrefixFrom(p.Remote, p.Remote.BitLen())
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES):
-		return finding.Failed(fmt.Sprintf("ip rule; ip route get %v", p.Remote), "a routing rule, or a route of type blackhole or prohibit, keeps packets to %v back: %v", p.Remote, err)
+		return finding.Failed(fmt.Sprintf("ip rule; ip route get %v", p.Remote), "a routing rule, or a route of type blackhole or prohibit, blocks packets to %v: %v", p.Remote, err)
 	case err != nil:
-		return finding.Failed(fmt.Sprintf("ip route add %v via GATEWAY (and look whether the uplink is up: ip link)", host), "%v", err)
+		return finding.Failed(fmt.Sprintf("ip route add %v via GATEWAY (and check that the uplink is up: ip link)", host), "%v", err)
 	case r.Interface == p.Tunnel.Config.Name && p.Tunnel.Config.Netns == "":
 		return finding.Failed(routeAround(p, host), "the route to %v leads into %s, the tunnel itself", p.Remote, r.Interface)
 	case r.ToThisHost && (p.Status == nil || !p.Status.State.Phase.Carries()): // otherwise both ends are on this host intentionally
 		return finding.Failed("set remote to the other host's address (or correct the name, or remove the address here: ip addr)", "%v is an address of this host itself", p.Remote)
 	}
 	if l, err := netlink.LinkByIndex(r.Index); err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
-		return finding.Failed("look at the cable, or at what is at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.Remote, r.Interface)
+		return finding.Failed("check the cable, and the device at its other end (ip link show "+r.Interface+")", "the route to %v leads through %s, which has no carrier", p.Remote, r.Interface)
 	}
 	p.Route = r
 	if r.NextHop == p.Remote.WithZone("") {
 		return finding.Passed("%v is on the link of %s, MTU %d", p.Remote, r.Interface, r.MTU)
 	}
-	return finding.Passed("through %s by %v, MTU %d", r.Interface, r.NextHop, r.MTU)
+	return finding.Passed("through %s via %v, MTU %d", r.Interface, r.NextHop, r.MTU)
 }
 
 // routeAround returns the command that makes outer packets leave by the interface with
@@ -180,11 +180,11 @@ func routeAround(p *subject.Peer, host netip.Prefix) string {
 func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
 	switch {
 	case p.Tunnel.Outer().Over() == 6:
-		return finding.Skipped("there is none for IPv6")
+		return finding.Skipped("IPv6 has no reverse path filter")
 	case p.Route.Interface == "" || !p.Local.IsValid():
 		return finding.Skipped("the route to the peer is not known")
 	case !p.Remote.IsValid():
-		return finding.Skipped("packets come from anywhere")
+		return finding.Skipped("packets may come from any address")
 	}
 	holder, err := p.Tunnel.Host.Router.InterfaceWith(p.Local)
 	if err != nil {
@@ -199,19 +199,19 @@ func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
 		return finding.Skipped("%v", err)
 	}
 	if value != subject.Strict {
-		return finding.Passed("is not strict on %s", device)
+		return finding.Passed("rp_filter is not strict on %s", device)
 	}
 	// The kernel's check ignores the mark of our packets (src_valid_mark is 0).
 	if back, err := p.Tunnel.Host.Router.To(p.Remote, p.Local, 0); err == nil && back.Interface != device {
 		return finding.Failed(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", device),
-			"is strict on %s, which has %v, and drops what arrives there from %v: the route back leads through %s", device, p.Local, p.Remote, back.Interface)
+			"rp_filter is strict on %s, which has %v, and drops packets from %v: the route back leads through %s", device, p.Local, p.Remote, back.Interface)
 	}
-	return finding.Passed("is strict on %s, by which packets to the peer leave, too", device)
+	return finding.Passed("rp_filter is strict on %s, and packets to the peer leave through it, too", device)
 }
 
 func KernelTunnel(_ context.Context, p *subject.Peer) finding.Finding {
 	if !p.Local.IsValid() || !p.Remote.IsValid() {
-		return finding.Skipped("the ends are not known")
+		return finding.Skipped("the outer addresses are not known")
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -220,14 +220,14 @@ func KernelTunnel(_ context.Context, p *subject.Peer) finding.Finding {
 	for _, l := range links {
 		local, remote, protocol := kernelTunnel(l)
 		if protocol == p.Tunnel.Outer().Protocol() && local == p.Local && remote == p.Remote && l.Attrs().Flags&net.FlagUp != 0 {
-			return finding.Failed("ip link delete "+l.Attrs().Name, "%s, a tunnel of the kernel's own (type %s), has the same ends and takes each packet, too", l.Attrs().Name, l.Type())
+			return finding.Failed("ip link delete "+l.Attrs().Name, "%s, a tunnel of the kernel (type %s), has the same ends and also receives each packet", l.Attrs().Name, l.Type())
 		}
 	}
 	if pid := p.OtherDaemon(); pid != 0 {
-		return finding.Failed(fmt.Sprintf("end one of the two (kill %d), or take the tunnel out of one's configuration", pid),
-			"another sixfourd (process %d) has a tunnel with the same ends and takes each packet, too", pid)
+		return finding.Failed(fmt.Sprintf("stop one of the two (kill %d), or remove the tunnel from one configuration", pid),
+			"another sixfourd (process %d) has a tunnel with the same ends and also receives each packet", pid)
 	}
-	return finding.Passed("no tunnel of the kernel's own, and no other sixfourd, has these ends")
+	return finding.Passed("no tunnel of the kernel and no other sixfourd has these ends")
 }
 
 // kernelTunnel returns the ends and the protocol of a kernel tunnel; 0: the interface is
@@ -262,19 +262,19 @@ func KernelAnswers(_ context.Context, p *subject.Peer) finding.Finding {
 	ends := []nft.Endpoint{{Local: p.Local, Protocol: p.Tunnel.Outer().Protocol()}}
 	why := nft.KernelAnswers(p.Tunnel.Host.Options.Paths.ModulesFS(), ends)
 	if why == "" {
-		return finding.Passed("no module of the kernel answers protocol %d", ends[0].Protocol)
+		return finding.Passed("no kernel module answers packets of protocol %d", ends[0].Protocol)
 	}
 	if !p.Tunnel.Host.Privileged() {
-		return finding.Skipped("the kernel answers because of %s: whether that is kept back may not be looked at by this user", why).WithRemedy(finding.AsRoot)
+		return finding.Skipped("the kernel answers because of %s, and this user may not see whether the answers are suppressed", why).WithRemedy(finding.AsRoot)
 	}
 	shielded, err := nft.Suppressed(ends[0])
 	switch {
 	case err != nil:
-		return finding.Failed(nft.SuppressCommand(ends), "the kernel answers because of %s, and nftables cannot keep that back: %v", why, err)
+		return finding.Failed(nft.SuppressCommand(ends), "the kernel answers because of %s, and nftables cannot suppress the answers: %v", why, err)
 	case shielded:
-		return finding.Passed("the kernel would answer because of %s: the daemon keeps that back", why)
+		return finding.Passed("the kernel would answer because of %s, but the daemon suppresses the answers", why)
 	case p.Tunnel.Status == nil:
-		return finding.Passed("the kernel would answer because of %s: the daemon will keep that back when it runs", why)
+		return finding.Passed("the kernel would answer because of %s, but the daemon will suppress the answers when it runs", why)
 	}
-	return finding.Failed(nft.SuppressCommand(ends), "the kernel answers with port unreachable because of %s, and nobody keeps that back", why)
+	return finding.Failed(nft.SuppressCommand(ends), "the kernel answers with port unreachable because of %s, and nothing suppresses the answers", why)
 }

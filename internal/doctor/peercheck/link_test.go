@@ -86,7 +86,7 @@ func TestKernelAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer shield.Close()
-	if f := check(running); f.Verdict != finding.Pass || !strings.Contains(f.Text, "keeps that back") {
+	if f := check(running); f.Verdict != finding.Pass || !strings.Contains(f.Text, "suppresses the answers") {
 		t.Errorf("with a shield: %+v", f)
 	}
 }

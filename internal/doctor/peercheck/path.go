@@ -25,10 +25,10 @@ func Fragments(ctx context.Context, p *subject.Peer) finding.Finding {
 	case o.Answered():
 		return finding.Passed("a packet in two fragments arrives")
 	case o.Err != nil:
-		return finding.Skipped("fragments do not leave: %v", o.Err)
+		return finding.Skipped("fragments cannot be sent: %v", o.Err)
 	}
-	return finding.Failed("let fragments pass on the way (on the peer: nft list ruleset; ip frag-off, exthdr frag), or keep mtu at the path's MTU less the overhead, so that none are made",
-		"a packet in two fragments does not arrive, while whole ones do")
+	return finding.Failed("accept fragments on the path (on the peer: nft list ruleset; ip frag-off, exthdr frag), or set mtu to the path MTU minus the overhead, so that there are none",
+		"a packet in two fragments does not arrive, but whole packets do")
 }
 
 // fragmentedSize is the size, in bytes, of the packet that is fragmented: each half must
@@ -45,7 +45,7 @@ func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 		return finding.Skipped("the sockets were not opened")
 	}
 	if p.Route.NextHop == p.Remote {
-		return finding.Skipped("there is no router on the way: the peer is on the link of %s", p.Route.Interface)
+		return finding.Skipped("there is no router on the path: the peer is on the link of %s", p.Route.Interface)
 	}
 	questions := make([]prober.Question, mostHops)
 	for i := range questions {
@@ -55,17 +55,17 @@ func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 	for i, o := range outcomes {
 		switch {
 		case o.Answered() && i == 0:
-			return finding.Skipped("there is no router on the way")
+			return finding.Skipped("there is no router on the path")
 		case o.Answered():
 			return silentRouters(p, i)
 		case o.Replied:
-			return finding.Passed("router %v, hop %d, says %s", o.From, i+1, prober.Meaning(o.Reply.ICMP))
+			return finding.Passed("router %v, hop %d, reports %s", o.From, i+1, prober.Meaning(o.Reply.ICMP))
 		case o.Err != nil:
-			return finding.Skipped("packets do not leave: %v", o.Err)
+			return finding.Skipped("packets cannot be sent: %v", o.Err)
 		}
 	}
 	if why := p.FailedCheck("answer"); why != "" {
-		return finding.Skipped("nothing at all comes back, and %s", why)
+		return finding.Skipped("no answer comes back, and %s", why)
 	}
 	return silentRouters(p, mostHops)
 }
@@ -81,9 +81,9 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 	if p.Remote.Is6() {
 		match, protocol = "icmpv6 type { packet-too-big, "+wanted+" }", header.ICMPv6
 	}
-	text := fmt.Sprintf("none of the first %s says that a packet's hops are used up", finding.Count(hops, "router"))
+	text := fmt.Sprintf("none of the first %s reports that the hop limit is exceeded", finding.Count(hops, "router"))
 	if hops == 1 {
-		text = "the router on the way does not say that a packet's hops are used up"
+		text = "the router on the path does not report that the hop limit is exceeded"
 	}
 	if rules, err := p.Tunnel.Host.Rules(); err == nil {
 		packet := filteredPacket(p, firewall.Input, protocol)
@@ -92,7 +92,7 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 			return finding.Failed(fmt.Sprintf("nft insert rule %s %s %s %s accept", j.Family, j.Table, j.Base, match), "%s: %s drops ICMP", text, packetfilter.Place(j.Place))
 		}
 	}
-	return finding.Failed("let ICMP errors pass on the way: "+match+" accept; meanwhile the daemon finds the path's MTU by probes", "%s", text)
+	return finding.Failed("accept ICMP errors on the path: "+match+" accept; meanwhile the daemon finds the path MTU by probes", "%s", text)
 }
 
 // ECN tests whether the path preserves ECN marks, with a packet that can be marked and
@@ -109,24 +109,24 @@ func ECN(ctx context.Context, p *subject.Peer) finding.Finding {
 	plain.InnerECN, plain.OuterECN = header.ECT0, header.ECT0
 	marked.InnerECN, marked.OuterECN = header.ECT0, header.CE
 	o := p.Prober.AskAll(ctx, []prober.Question{plain, marked})
-	const wiped = `find what writes the TOS or traffic class on the way; meanwhile ecn = "compat" in [[tunnel]]`
+	const remedy = `find what changes the TOS or traffic class on the path; meanwhile set ecn = "compat" in [[tunnel]]`
 	switch {
 	case o[0].Err != nil || o[1].Err != nil:
-		return finding.Skipped("packets with marks do not leave: %v", errors.Join(o[0].Err, o[1].Err))
+		return finding.Skipped("packets with marks cannot be sent: %v", errors.Join(o[0].Err, o[1].Err))
 	case !o[0].Answered():
-		return finding.Failed(wiped, "packets that say ECT(0) are lost")
+		return finding.Failed(remedy, "packets marked ECT(0) are lost")
 	case !o[1].Answered():
-		return finding.Failed(wiped, "packets that say CE are lost")
+		return finding.Failed(remedy, "packets marked CE are lost")
 	case answersOutside(p):
-		return besideECN(o[0].OuterECN, o[1].OuterECN, wiped)
+		return besideECN(o[0].OuterECN, o[1].OuterECN, remedy)
 	case o[0].InnerECN == header.NotECT:
-		return finding.Skipped("the peer's answers do not have the marks of what they answer")
+		return finding.Skipped("the peer's answers do not have the marks of the requests")
 	case o[1].InnerECN != header.CE:
-		return finding.Failed(wiped, "marks do not reach the peer, or it does not take them over: of a packet that said CE came out what says %s", ecnNames[o[1].InnerECN])
+		return finding.Failed(remedy, "marks do not reach the peer, or it does not copy them: a packet marked CE left the tunnel marked %s", ecnNames[o[1].InnerECN])
 	case o[0].InnerECN == header.CE:
-		return finding.Failed(wiped, "each packet that says ECT(0) is marked CE on the way")
+		return finding.Failed(remedy, "each packet marked ECT(0) is marked CE on the path")
 	case o[0].OuterECN == header.NotECT:
-		return finding.Skipped("marks reach the peer; answers come without: they are wiped on the way back, or the peer's ecn is %q", "compat")
+		return finding.Skipped("marks reach the peer, but its answers have none: they are removed on the way back, or the peer's ecn is %q", "compat")
 	}
 	return finding.Passed("marks reach the peer and come back")
 }
@@ -138,9 +138,9 @@ func besideECN(plain, marked byte, mend string) finding.Finding {
 	case plain == header.ECT0 && marked == header.CE:
 		return finding.Passed("marks reach the peer's host and come back")
 	case plain == header.NotECT && marked == header.NotECT:
-		return finding.Skipped("pings come back without marks: they are wiped on the way, or the host leaves them out")
+		return finding.Skipped("pings come back without marks: they are removed on the path, or the host does not copy them")
 	}
-	return finding.Failed(mend, "marks change on the way: ECT(0) becomes %s, CE becomes %s", ecnNames[plain], ecnNames[marked])
+	return finding.Failed(mend, "marks change on the path: ECT(0) becomes %s, CE becomes %s", ecnNames[plain], ecnNames[marked])
 }
 
 var ecnNames = [4]string{header.NotECT: "Not-ECT", header.ECT1: "ECT(1)", header.ECT0: "ECT(0)", header.CE: "CE"}

@@ -19,9 +19,9 @@ func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
 	if f, ok := mayAskAgain(p); !ok {
 		return f
 	}
-	size, by := p.Route.MTU, "the first hop's"
+	size, by := p.Route.MTU, "the MTU of the first hop"
 	if p.Status != nil && p.Status.State.PathMTU > 0 && p.Status.State.PathMTU < size {
-		size, by = p.Status.State.PathMTU, "which the daemon has found"
+		size, by = p.Status.State.PathMTU, "the path MTU that the daemon found"
 	}
 	size = min(size, maxAsked)
 	told := ""
@@ -31,20 +31,20 @@ func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
 		o := p.Prober.Ask(ctx, q)
 		switch {
 		case o.Answered():
-			return finding.Passed("packets of %d bytes arrive, %s%s", size, by, told)
+			return finding.Passed("packets of %d bytes arrive: %s%s", size, by, told)
 		case o.Err != nil:
-			return finding.Skipped("packets of %d bytes do not leave: %v", size, o.Err)
+			return finding.Skipped("packets of %d bytes cannot be sent: %v", size, o.Err)
 		case !o.Replied:
 			return searchLargest(ctx, p, size, told)
 		}
 		next := o.Reply.ICMP.MTU(size)
 		if o.Reply.ICMP.Meaning() != icmp.TooBig || next < leastSize(p) {
-			return finding.Failed(remedyFor(p, leastSize(p)), "of packets of %d bytes %v says %s", size, o.From, prober.Meaning(o.Reply.ICMP))
+			return finding.Failed(remedyFor(p, leastSize(p)), "%v reports %s (about packets of %d bytes)", o.From, prober.Meaning(o.Reply.ICMP), size)
 		}
-		told = fmt.Sprintf(": router %v says so", o.From)
-		size, by = next, "the path's MTU"
+		told = fmt.Sprintf(" (as router %v reported)", o.From)
+		size, by = next, "the path MTU"
 	}
-	return finding.Skipped("router after router has a smaller MTU: not followed below %d bytes", size)
+	return finding.Skipped("several routers reported smaller and smaller MTUs: sizes below %d bytes were not tried", size)
 }
 
 const (
@@ -86,12 +86,12 @@ func searchLargest(ctx context.Context, p *subject.Peer, size int, told string) 
 		}
 		vanishes = max(vanishes, passes+1)
 	}
-	return finding.Failed(remedyFor(p, passes), "packets of %d bytes vanish without an ICMP error; those of %d arrive%s", size, passes, told)
+	return finding.Failed(remedyFor(p, passes), "packets of %d bytes are lost without an ICMP error; packets of %d bytes arrive%s", size, passes, told)
 }
 
 // remedyFor returns the remedy when the path MTU is smaller than known.
 func remedyFor(p *subject.Peer, path int) string {
 	ipv6 := p.Tunnel.Config.Mode.Carries(6) && path >= header.IPv6Len+int(encap.MinTunnelMTU6)
 	mtu := encap.MTU(p.Prober.Layers, encap.PathMTU(path), p.Tunnel.Config.Options, ipv6)
-	return fmt.Sprintf("mtu = %d in [[tunnel]] %s, or let ICMP \"fragmentation needed\" and \"packet too big\" pass on the way (the daemon finds the MTU by probes, but loses packets until it has)", mtu, p.Tunnel.Config.Name)
+	return fmt.Sprintf("mtu = %d in [[tunnel]] %s, or accept ICMP \"fragmentation needed\" and \"packet too big\" on the path (the daemon finds the MTU by probes, but packets are lost until then)", mtu, p.Tunnel.Config.Name)
 }

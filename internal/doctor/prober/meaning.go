@@ -16,11 +16,11 @@ func Meaning(e icmp.Error) string {
 	case e.Meaning() == icmp.TooBig:
 		return fmt.Sprintf("that it is too big for an MTU of %d", e.Arg)
 	case e.Type == exceeded && e.Code == 0:
-		return "that its hops are used up"
+		return "that the hop limit is exceeded"
 	case e.Type == unreachable && names[e.Code] != "":
 		return names[e.Code]
 	}
-	return fmt.Sprintf("what ICMPv%d type %d code %d means", e.Version, e.Type, e.Code)
+	return fmt.Sprintf("an error of ICMPv%d type %d code %d", e.Version, e.Type, e.Code)
 }
 
 // Codes of "destination unreachable" (RFC 792, RFC 1812 section 5.2.7.1; RFC 4443 section
@@ -36,7 +36,7 @@ var (
 )
 
 const (
-	noTunnel   = "that no tunnel there has these ends"
-	NoHost     = "that the host does not answer there"
+	noTunnel   = "that it has no tunnel with these addresses"
+	NoHost     = "that the host is unreachable"
 	prohibited = "that a firewall forbids it"
 )

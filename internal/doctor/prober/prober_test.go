@@ -18,12 +18,12 @@ func TestMeaning(t *testing.T) {
 		want string
 	}{
 		{icmp.Error{Version: 4, Type: 3, Code: 4, Arg: 1400}, "MTU of 1400"},
-		{icmp.Error{Version: 4, Type: 11}, "hops"},
+		{icmp.Error{Version: 4, Type: 11}, "hop limit"},
 		{icmp.Error{Version: 4, Type: 3, Code: 2}, "no tunnel"},
 		{icmp.Error{Version: 4, Type: 3, Code: 13}, "firewall"},
 		{icmp.Error{Version: 4, Type: 3, Code: 6}, "type 3 code 6"},
 		{icmp.Error{Version: 6, Type: 2, Arg: 1300}, "MTU of 1300"},
-		{icmp.Error{Version: 6, Type: 3}, "hops"},
+		{icmp.Error{Version: 6, Type: 3}, "hop limit"},
 		{icmp.Error{Version: 6, Type: 1, Code: 1}, "firewall"},
 	} {
 		if got := Meaning(test.err); !strings.Contains(got, test.want) {

@@ -55,7 +55,7 @@ func innerExamples(t *subject.Tunnel) (pairs []config.Pair) {
 func InnerFirewall(_ context.Context, t *subject.Tunnel) finding.Finding {
 	pairs := innerExamples(t)
 	if len(pairs) == 0 {
-		return finding.Skipped("the interface has no address by the configuration")
+		return finding.Skipped("the configuration gives the interface no address")
 	}
 	rules, err := rulesOf(t)
 	if err != nil {
@@ -69,10 +69,10 @@ func InnerFirewall(_ context.Context, t *subject.Tunnel) finding.Finding {
 			what   string
 			ours   bool // our own pings need it
 		}{
-			{packetfilter.Echo(firewall.Output, pair.Local, pair.Remote, false), "pings from %[1]v to %[2]v, which go into %[3]s", true},
-			{packetfilter.Echo(firewall.Input, pair.Remote, pair.Local, true), "answers from %[2]v to %[1]v, which come out of %[3]s", true},
-			{packetfilter.Echo(firewall.Input, pair.Remote, pair.Local, false), "pings from %[2]v to %[1]v, which come out of %[3]s", false},
-			{packetfilter.Echo(firewall.Output, pair.Local, pair.Remote, true), "answers from %[1]v to %[2]v, which go into %[3]s", false},
+			{packetfilter.Echo(firewall.Output, pair.Local, pair.Remote, false), "pings from %[1]v to %[2]v that leave through %[3]s", true},
+			{packetfilter.Echo(firewall.Input, pair.Remote, pair.Local, true), "answers from %[2]v to %[1]v that arrive through %[3]s", true},
+			{packetfilter.Echo(firewall.Input, pair.Remote, pair.Local, false), "pings from %[2]v to %[1]v that arrive through %[3]s", false},
+			{packetfilter.Echo(firewall.Output, pair.Local, pair.Remote, true), "answers from %[1]v to %[2]v that leave through %[3]s", false},
 		} {
 			w.packet.Device, w.packet.Index = t.Config.Name, index
 			j := rules.Judge(w.packet)
@@ -86,16 +86,16 @@ func InnerFirewall(_ context.Context, t *subject.Tunnel) finding.Finding {
 				return finding.Failed(accept, "%s drops %s", packetfilter.Place(j.Place), what)
 			case j.Verdict == firewall.Drop && !drops:
 				drops = true
-				doubt = finding.Skipped("%s drops %s; what this host asks is let through", packetfilter.Place(j.Place), what).WithRemedy(accept + ", if the peer's programs shall reach this host")
+				doubt = finding.Skipped("%s drops %s; answers to this host's own pings are accepted", packetfilter.Place(j.Place), what).WithRemedy(accept + ", if the peer may open connections to this host")
 			case doubt.Text == "":
-				doubt = finding.Skipped("whether %s drops %s depends on what is not known here", packetfilter.Place(j.Place), what).WithRemedy(packetfilter.ListChain(j.Place))
+				doubt = finding.Skipped("whether %s drops %s depends on something that is unknown here", packetfilter.Place(j.Place), what).WithRemedy(packetfilter.ListChain(j.Place))
 			}
 		}
 	}
 	if doubt.Text != "" {
 		return doubt
 	}
-	return finding.Passed("this host's rules let pings into %s, and out of it, of %s", t.Config.Name, examples(pairs))
+	return finding.Passed("this host's rules accept pings through %s, in both directions, for %s", t.Config.Name, examples(pairs))
 }
 
 // answersNoPings reports if this host is configured not to answer pings.
@@ -106,7 +106,7 @@ func answersNoPings(t *subject.Tunnel) (f finding.Finding) {
 			path, setting string
 		}{{4, "net/ipv4/icmp_echo_ignore_all", "net.ipv4.icmp_echo_ignore_all"}, {6, "net/ipv6/icmp/echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"}} {
 			if value, err := t.Sysctl(s.path); err == nil && value != 0 && t.Carried(s.version) {
-				f = finding.Skipped("%s is %d: this host answers no pings, so the peer cannot see that it is there", s.setting, value).WithRemedy("sysctl -w " + s.setting + "=0")
+				f = finding.Skipped("%s is %d: this host answers no pings, so the checks of the peer fail", s.setting, value).WithRemedy("sysctl -w " + s.setting + "=0")
 			}
 		}
 		return nil
@@ -180,17 +180,17 @@ func inspectForwardFirewall(t *subject.Tunnel, h *netlink.Handle) finding.Findin
 		between := fmt.Sprintf("between %s and %s (such as %v and %v)", t.Config.Name, w.name, w.beyond, w.behind)
 		switch {
 		case out.Verdict == firewall.Drop && back.Verdict == firewall.Drop:
-			return finding.Failed(accept, "%s drops what this host forwards %s", packetfilter.Place(bad.Place), between)
+			return finding.Failed(accept, "%s drops packets that this host forwards %s", packetfilter.Place(bad.Place), between)
 		case out.Verdict == firewall.Drop:
-			return finding.Skipped("%s drops connections from %s into the tunnel; those from the tunnel pass", packetfilter.Place(out.Place), w.name).WithRemedy(accept)
+			return finding.Skipped("%s drops connections from %s into the tunnel; connections from the tunnel are accepted", packetfilter.Place(out.Place), w.name).WithRemedy(accept)
 		case back.Verdict == firewall.Drop:
-			return finding.Skipped("%s drops connections from the tunnel to %s; those into the tunnel pass", packetfilter.Place(back.Place), w.name).WithRemedy(accept)
+			return finding.Skipped("%s drops connections from the tunnel to %s; connections into the tunnel are accepted", packetfilter.Place(back.Place), w.name).WithRemedy(accept)
 		case out.Verdict == firewall.Depends || back.Verdict == firewall.Depends:
 			doubt := packetfilter.Worst(out, back)
-			return finding.Skipped("whether %s drops what this host forwards %s depends on what is not known here", packetfilter.Place(doubt.Place), between).WithRemedy(packetfilter.ListChain(doubt.Place))
+			return finding.Skipped("whether %s drops packets that this host forwards %s depends on something that is unknown here", packetfilter.Place(doubt.Place), between).WithRemedy(packetfilter.ListChain(doubt.Place))
 		}
 	}
-	return finding.Passed("this host's rules let through what it forwards between %s and %s", t.Config.Name, ways[0].name)
+	return finding.Passed("this host's rules accept the packets that it forwards between %s and %s", t.Config.Name, ways[0].name)
 }
 
 // forwardPath is another network that this host forwards for, with an address in it and

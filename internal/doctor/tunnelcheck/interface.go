@@ -33,20 +33,20 @@ func inspectInterface(t *subject.Tunnel, h *netlink.Handle) finding.Finding {
 	var missing netlink.LinkNotFoundError
 	switch {
 	case errors.As(err, &missing) && t.Status == nil:
-		return finding.Skipped("there is none yet: sixfourd makes it when it starts")
+		return finding.Skipped("it does not exist yet: sixfourd creates it when it starts")
 	case errors.As(err, &missing):
-		return finding.Failed("systemctl restart sixfourd", "there is no interface %s, though a daemon runs the tunnel", name)
+		return finding.Failed("systemctl restart sixfourd", "there is no interface %s, although a daemon runs the tunnel", name)
 	case err != nil:
 		return finding.Skipped("look up interface %s: %v", name, err)
 	case link.Type() != "tun" && link.Type() != "tuntap":
-		return finding.Failed(fmt.Sprintf("%s link delete %s", t.IPCommand(), name), "an interface %s exists, of type %s, and is not sixfour's: delete it, or give the tunnel another name", name, link.Type())
+		return finding.Failed(fmt.Sprintf("%s link delete %s", t.IPCommand(), name), "an interface %s of type %s exists that sixfour did not create: delete it, or give the tunnel another name", name, link.Type())
 	case t.Status == nil:
-		return finding.Skipped("there is one, of another program, or of a daemon that was not asked: name its control socket with --socket")
+		return finding.Skipped("it exists, but it belongs to another program, or to a daemon with another control socket (--socket)")
 	case link.Attrs().Flags&net.FlagUp == 0:
 		return finding.Failed(fmt.Sprintf("%s link set %s up", t.IPCommand(), name), "interface %s is down", name)
 	}
 	if want, is := t.Status.State.TunnelMTU, link.Attrs().MTU; want != 0 && want != is {
-		return finding.Failed(fmt.Sprintf("%s link set %s mtu %d", t.IPCommand(), name, want), "the MTU of %s is %d, but the daemon has set %d: somebody has changed it", name, is, want)
+		return finding.Failed(fmt.Sprintf("%s link set %s mtu %d", t.IPCommand(), name, want), "the MTU of %s is %d, but the daemon set %d: another program has changed it", name, is, want)
 	}
 	if f, bad := inspectAddresses(t, h, link); bad {
 		return f
@@ -115,7 +115,7 @@ var forwarding = []struct {
 
 func Forwarding(_ context.Context, t *subject.Tunnel) (f finding.Finding) {
 	if len(t.Config.Routes) == 0 {
-		return finding.Skipped("the tunnel has no routes: it is for this host itself")
+		return finding.Skipped("the tunnel has no routes: only this host uses it")
 	}
 	if err := t.InNamespace(func(h *netlink.Handle) error {
 		f = inspectForwarding(t, h)
@@ -145,19 +145,19 @@ func inspectForwarding(t *subject.Tunnel, h *netlink.Handle) finding.Finding {
 		case other == "":
 			continue
 		case !known:
-			return finding.Skipped("%s is 0, and by which interface peers are reached is not known: %s may be that", s.setting, other)
+			return finding.Skipped("%s is 0, and it is not known through which interface the peers are reached: it may be %s", s.setting, other)
 		}
 		command := "sysctl -w " + s.setting + "=1"
 		if t.Config.Netns != "" {
 			command = strings.TrimSuffix(t.IPCommand(), " ip") + " " + command
 			command = strings.Replace(command, "ip -n "+t.Config.Netns, "ip netns exec "+t.Config.Netns, 1)
 		}
-		return finding.Failed(command, "%s is 0: what comes from %s is not forwarded into the tunnel, nor back", s.setting, other)
+		return finding.Failed(command, "%s is 0: packets from %s are not forwarded into the tunnel, nor back", s.setting, other)
 	}
 	if on == 0 {
-		return finding.Skipped("is off, and there is no other network to forward for: the tunnel is for this host itself")
+		return finding.Skipped("forwarding is off, and there is no other network: only this host uses the tunnel")
 	}
-	return finding.Passed("this host forwards what the tunnel's routes are for")
+	return finding.Passed("this host forwards packets for the tunnel's routes")
 }
 
 // otherNetwork returns an interface with an address of an IP version that is not the
@@ -222,7 +222,7 @@ func inspectReversePath(t *subject.Tunnel, h *netlink.Handle) finding.Finding {
 		return finding.Skipped("%v", err)
 	}
 	if value != subject.Strict {
-		return finding.Passed("is not strict on %s", name)
+		return finding.Passed("rp_filter is not strict on %s", name)
 	}
 	router, err := netcfg.NewRouter()
 	if err != nil {
@@ -236,9 +236,9 @@ func inspectReversePath(t *subject.Tunnel, h *netlink.Handle) finding.Finding {
 			}
 			if r, err := router.To(prefix.Addr(), netip.Addr{}, 0); err != nil || r.Interface != name {
 				command := fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", name)
-				return finding.Failed(command+fmt.Sprintf(" (or add %q to routes)", prefix), "is strict on %s, and packets from %v, which are allowed of peer %s, are dropped: no route leads back there through %s", name, prefix, p.Name, name)
+				return finding.Failed(command+fmt.Sprintf(" (or add %q to routes)", prefix), "rp_filter is strict on %s and drops packets from %v, which peer %s may send: no route to them leads through %s", name, prefix, p.Name, name)
 			}
 		}
 	}
-	return finding.Passed("is strict on %s, where only what is routed into it comes from", name)
+	return finding.Passed("rp_filter is strict on %s, through which all prefixes of its peers are routed", name)
 }
