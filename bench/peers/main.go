@@ -29,7 +29,7 @@ func main() {
 	var o options
 	seconds := 0.0
 	flag.StringVar(&o.peers, "peers", "", "measure these only, a comma-separated list of "+strings.Join(peerNames(peers()), ", ")+"; then bench/results.md stays as it is")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often each peer has its turn")
+	flag.IntVar(&o.rounds, "rounds", 3, "number of runs of each peer")
 	flag.Float64Var(&seconds, "seconds", 3, "how long each load runs")
 	flag.StringVar(&o.out, "out", "dist/peers", "directory for the figures of each turn, as JSON lines")
 	flag.Parse()

@@ -128,7 +128,7 @@ func misuse(err error) string {
 		if meant := text.Nearest(name, flagNames); meant != "" {
 			return fmt.Sprintf("there is no flag -%s: did you mean -%s?", name, meant)
 		}
-		return fmt.Sprintf("there is no flag -%s: there are -%s", name, strings.Join(flagNames, ", -"))
+		return fmt.Sprintf("there is no flag -%s: choose -%s", name, strings.Join(flagNames, ", -"))
 	}
 	if name, empty := strings.CutPrefix(what, "flag needs an argument: "); empty {
 		return fmt.Sprintf("%s needs a value: %[1]s VALUE", name)

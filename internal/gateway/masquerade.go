@@ -16,11 +16,11 @@ import (
 )
 
 // masquerade replaces the source of packets from tunnels by the host's own address. It
-// does that for all of IPv4. For IPv6 it does so only for unique local addresses (RFC
-// 4193), which have no other way into the internet: global addresses need routes instead
+// does that for all IPv4 packets. For IPv6 it does that only for unique local addresses (RFC
+// 4193), which cannot reach the internet otherwise: global addresses need routes instead
 // (RFC 5902).
 //
-// Only one process in a network namespace can do it: the owner of the table.
+// Only one process in a network namespace can masquerade: the owner of the table.
 type masquerade struct {
 	handle       *netlink.Handle
 	router       *netcfg.Router

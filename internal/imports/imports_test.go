@@ -103,9 +103,9 @@ var (
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
-// inTheDaemon must not be: gopacket is for tests and for decoding in sixfourctl (package
-// pcapng says what it would cost here); pprof would show the inside of the process to
-// whoever may ask for metrics.
+// inTheDaemon lists packages that the daemon must not link: gopacket is for tests and for
+// decoding in sixfourctl (package pcapng says what it would cost here), and pprof would show
+// the memory of the process to every client that may read metrics.
 var inTheDaemon = []string{"github.com/google/gopacket", "github.com/gopacket/gopacket", "net/http/pprof"}
 
 func goList(t *testing.T, args ...string) []string {

@@ -22,7 +22,7 @@ const (
 )
 
 // tooLarge are the packages, files and structs that exceed a limit today. The list only
-// gets shorter: whoever brings one below the limit deletes its entry.
+// gets shorter: when one is below the limit, delete its entry.
 var tooLarge = []string{
 	"encap/resolve",
 	"internal/engine",

@@ -109,8 +109,8 @@ type counts struct {
 // roundTrip is the average of round-trip times (RFC 6298); 0: unknown.
 type roundTrip struct{ smoothed, deviation time.Duration }
 
-// New returns a session of a peer that is to be probed at once. First is the number of
-// its first probe. It should differ between peers, so that they are not all probed at the
+// New returns the session of a peer, whose first probe is due at once. First is the number of
+// that probe. It should differ between peers, so that they are not all probed at the
 // same time.
 func New(set Settings, first uint16, now time.Duration) *Session {
 	s := &Session{first: first, seq: first}
@@ -119,7 +119,7 @@ func New(set Settings, first uint16, now time.Duration) *Session {
 }
 
 // Restart forgets everything but the counts: the peer's address has changed, or sending
-// was not possible for a while. The peer is to be probed at once.
+// was not possible for a while. A probe is due at once.
 func (s *Session) Restart(set Settings, now time.Duration) {
 	*s = Session{
 		settings: set, first: s.first, seq: s.seq,

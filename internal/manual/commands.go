@@ -103,7 +103,7 @@ func exitStatus(p *page) {
 	}
 }
 
-// lower is a sentence as it goes on after a dash.
+// lower returns a sentence with a lower-case first letter, for the place after a dash.
 func lower(s string) string {
 	if len(s) > 1 && s[1] >= 'a' && s[1] <= 'z' {
 		return strings.ToLower(s[:1]) + s[1:]

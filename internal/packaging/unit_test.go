@@ -91,8 +91,8 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
-// The daemon runs by its unit as a user of its own, with the capabilities that its
-// configuration takes and no more; whoever is in the group may open the socket.
+// The unit runs the daemon as a user of its own, with only the capabilities that its
+// configuration needs. Members of the group may open the socket.
 func TestUnit(t *testing.T) {
 	built := programs(t)
 	const tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\nremote = \"203.0.113.20\"\naddress = [\"fc00::1/64\"]\n"

@@ -121,8 +121,8 @@ func TestCreateOther(t *testing.T) {
 	}
 }
 
-// By sudo, the user's pipes and links to directories are used, but no files of the user, nor
-// links to files. Descriptors of the process are used whoever owns them.
+// With sudo, the user's pipes and links to directories are used, but not the user's files, nor
+// links to files. Descriptors of the process are used, whatever user owns the file.
 func TestCreateBySudo(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(dir+"/to", 0o755))
