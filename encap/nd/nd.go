@@ -3,6 +3,8 @@
 // prefixes and its default router, and neighbour solicitations and
 // advertisements, by which it learns its neighbours' link-layer addresses. On the
 // links that tunnels make, a link-layer address is an IPv4 address.
+//
+// A Learner holds what routers advertise, and a Cache holds the neighbours.
 package nd
 
 import (

@@ -45,42 +45,43 @@ func (m SixOverFour) Resolver(at Site) (Resolver, error) {
 	if m.Scope < defaultScope || m.Scope > 195 {
 		return nil, fmt.Errorf("6over4: groups 239.%d.0.0/16 are not of the organisation-local scope: use 192 to 195 (RFC 2365 section 6.2)", m.Scope)
 	}
-	r := &sixOverFour{place: p, groups: 239<<24 | uint32(m.Scope)<<16, cache: newNeighbours(),
-		link: word6{linkLocal.value.hi, uint64(p.local)}, onLinkAlways: []prefix6{linkLocal}}
+	r := &sixOverFour{place: p, groups: 239<<24 | uint32(m.Scope)<<16, cache: nd.NewCache(),
+		link: header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(p.local)}, onLinkAlways: []header.Prefix6{nd.LinkLocal}}
 	for _, o := range at.Own {
 		if o.Bits() == 64 && o.Addr().Is6() {
-			r.onLinkAlways = append(r.onLinkAlways, newPrefix6(o))
+			r.onLinkAlways = append(r.onLinkAlways, header.NewPrefix6(o))
 		}
 	}
-	r.iid, r.at = uint64(p.local), &r.place
+	r.InterfaceID, r.Believes = uint64(p.local), r.place.mayBeOnLink
 	r.update()
 	return r, nil
 }
 
 type sixOverFour struct {
 	place
-	groups       uint32 // the first of the IPv4 groups
-	link         word6  // our link-local address
-	onLinkAlways []prefix6
-	cache        *neighbours
+	groups       uint32       // the first of the IPv4 groups
+	link         header.Word6 // our link-local address
+	onLinkAlways []header.Prefix6
+	cache        *nd.Cache
 	view         atomic.Pointer[linkView]
+	nd.Learner
 
 	// Used only by the methods of Agent.
-	learner
+
 	outbox
 	waiting
 	inquiries
-	answers  bucket // of our answers to groups
-	solicits bucket // of our solicitations to groups
+	answers  nd.Bucket // of our answers to groups
+	solicits nd.Bucket // of our solicitations to groups
 }
 
 // waiting counts the packets that wait for neighbours.
 type waiting struct {
-	held    int          // bytes in queues
-	leaving int          // those of them that are in the outbox
-	flushed []*neighbour // neighbours whose packets are in the outbox
-	sending []*neighbour // neighbours whose packets Next returned last
-	lost    int          // packets given up since Next was called
+	held    int             // bytes in queues
+	leaving int             // those of them that are in the outbox
+	flushed []*nd.Neighbour // neighbours whose packets are in the outbox
+	sending []*nd.Neighbour // neighbours whose packets Next returned last
+	lost    int             // packets given up since Next was called
 }
 
 // inquiries is the state of the solicitations of routers.
@@ -91,44 +92,44 @@ type inquiries struct {
 
 // linkView is the learnt state that To and From use. It is replaced as a whole.
 type linkView struct {
-	onLink, home []prefix6
-	router       word6 // zero: none
+	onLink, home []header.Prefix6
+	router       header.Word6 // zero: none
 }
 
 func (r *sixOverFour) update() {
 	v := &linkView{
-		onLink: slices.Concat(r.onLinkAlways, r.onLink()),
-		home:   slices.Concat(r.onLinkAlways, r.all()),
+		onLink: slices.Concat(r.onLinkAlways, r.OnLink()),
+		home:   slices.Concat(r.onLinkAlways, r.All()),
 	}
-	if len(r.routers) > 0 {
-		v.router = r.routers[0].addr
+	if len(r.Routers) > 0 {
+		v.router = r.Routers[0].Addr
 	}
 	r.view.Store(v)
 }
 
 // group returns the IPv4 group for an IPv6 group (RFC 2529 section 6).
-func (r *sixOverFour) group(to word6) uint32 { return r.groups | uint32(to.lo&0xffff) }
+func (r *sixOverFour) group(to header.Word6) uint32 { return r.groups | uint32(to.Lo&0xffff) }
 
 func (r *sixOverFour) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	v := r.view.Load()
 	switch {
-	case isMulticast(src):
+	case header.IsMulticast(src):
 		return Endpoint{}, drop.Martian
-	case isLinkLocal(src) && src != r.link: // neighbours could not resolve it
+	case header.IsLinkLocal(src) && src != r.link: // neighbours could not resolve it
 		return Endpoint{}, drop.Spoof
 	case to == r.link, slices.Contains(r.own6, to), r.returnsTo(v.home, src), r.returnsTo(v.home, to):
 		return Endpoint{}, drop.Loop
-	case isMulticast(to):
+	case header.IsMulticast(to):
 		return Endpoint4(r.group(to)), drop.None
 	}
 	next, ok := v.next(to)
 	if !ok {
 		return Endpoint{}, drop.NoPeer
 	}
-	if n := r.cache.find(next); n != nil {
-		if hop := n.hop.Load(); hop&mayPass != 0 {
+	if n := r.cache.Find(next); n != nil {
+		if hop := n.Hop.Load(); hop&nd.MayPass != 0 {
 			return Endpoint4(uint32(hop)), drop.None
 		}
 	}
@@ -136,11 +137,11 @@ func (r *sixOverFour) To(inner []byte) (Endpoint, drop.Reason) {
 }
 
 // next returns the neighbour to which a packet to an address is sent.
-func (v *linkView) next(to word6) (word6, bool) {
-	if within(v.onLink, to) {
+func (v *linkView) next(to header.Word6) (header.Word6, bool) {
+	if header.Within(v.onLink, to) {
 		return to, true
 	}
-	return v.router, v.router != word6{} && !isLinkLocal(to)
+	return v.router, v.router != header.Word6{} && !header.IsLinkLocal(to)
 }
 
 // From accepts packets that can be from a node of this link. A packet to an IPv6 group
@@ -148,14 +149,14 @@ func (v *linkView) next(to word6) (word6, bool) {
 // all nodes.
 func (r *sixOverFour) From(from, at Endpoint, b []byte) drop.Reason {
 	inner := header.IPv6(b)
-	src, to, src4, dst4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4(), at.IPv4()
+	src, to, src4, dst4 := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest()), from.IPv4(), at.IPv4()
 	home := r.view.Load().home
 	switch {
 	case r.mine(src4), src == r.link, slices.Contains(r.own6, src): // also our own packets to a group
 		return drop.OwnSource
-	case !r.reachable4(src4), isMulticast(src), src == word6{} && !nd.Is(inner):
+	case !r.reachable4(src4), header.IsMulticast(src), src == header.Word6{} && !nd.Is(inner):
 		return drop.Martian
-	case (isMulticast(to) || dst4>>28 == 0xe) && (!isMulticast(to) || dst4 != r.group(to)),
+	case (header.IsMulticast(to) || dst4>>28 == 0xe) && (!header.IsMulticast(to) || dst4 != r.group(to)),
 		nd.Is(inner) && inner.HopLimit() != nd.HopLimit: // it came through a router
 		return drop.Spoof
 	case r.returnsTo(home, src), r.returnsTo(home, to):
@@ -167,7 +168,7 @@ func (r *sixOverFour) From(from, at Endpoint, b []byte) drop.Reason {
 // Groups returns the groups of all nodes, and the solicited-node groups of our
 // addresses.
 func (r *sixOverFour) Groups() []netip.Addr {
-	list := []uint32{r.group(allNodes), r.group(r.link)}
+	list := []uint32{r.group(nd.AllNodes), r.group(r.link)}
 	for _, o := range r.own6 {
 		list = append(list, r.group(o))
 	}
@@ -184,4 +185,4 @@ func (r *sixOverFour) Wants(inner []byte) bool { return nd.Is(header.IPv6(inner)
 
 // Learnt returns addresses in the routers' prefixes with our identifier, the default
 // route and the MTU.
-func (r *sixOverFour) Learnt() Learnt { return r.learnt() }
+func (r *sixOverFour) Learnt() Learnt { return learnt(&r.Learner) }

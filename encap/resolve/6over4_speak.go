@@ -21,28 +21,6 @@ const (
 	solicitsPerSecond  = multicastPerSecond - answersPerSecond
 )
 
-// bucket is a token bucket.
-type bucket struct {
-	left int
-	at   time.Time // when it was full, or the last token was added
-}
-
-// take reports whether a message may be sent. It allows perSecond messages in a second,
-// and as many at once.
-func (b *bucket) take(now time.Time, perSecond int) bool {
-	each := time.Second / time.Duration(perSecond)
-	if n := now.Sub(b.at) / each; n >= time.Duration(perSecond) {
-		b.left, b.at = perSecond, now
-	} else if n > 0 {
-		b.left, b.at = min(b.left+int(n), perSecond), b.at.Add(n*each)
-	}
-	if b.left == 0 {
-		return false
-	}
-	b.left--
-	return true
-}
-
 // maxHeld bounds the bytes of all packets that wait for neighbours.
 const maxHeld = 1 << 20
 
@@ -74,7 +52,7 @@ func (r *sixOverFour) Hear(o header.Outer, inner []byte, now time.Time) bool {
 	if !ok {
 		return true
 	}
-	src := readWord6(ip.Source())
+	src := header.ReadWord6(ip.Source())
 	switch m.Type {
 	case nd.RouterSolicitation:
 		r.noticed(src, r.linkAddr(&m), now)
@@ -85,7 +63,7 @@ func (r *sixOverFour) Hear(o header.Outer, inner []byte, now time.Time) bool {
 			link = from
 		}
 		r.noticed(src, link, now)
-		r.hear(&m, src, now)
+		r.Advertised(&m, src, now)
 		r.solicited = solicitations
 		r.update()
 	case nd.NeighborSolicitation:
@@ -99,43 +77,43 @@ func (r *sixOverFour) Hear(o header.Outer, inner []byte, now time.Time) bool {
 
 // noticed records the link-layer address that a neighbour gave for itself (RFC 4861
 // section 7.2.3). It does not prove that the neighbour is reachable.
-func (r *sixOverFour) noticed(a word6, link uint32, now time.Time) {
-	if link == 0 || a == (word6{}) || isMulticast(a) {
+func (r *sixOverFour) noticed(a header.Word6, link uint32, now time.Time) {
+	if link == 0 || a == (header.Word6{}) || header.IsMulticast(a) {
 		return
 	}
 	n := r.entry(a, now)
-	n.touched = now
-	if n.link == link {
+	n.Touched = now
+	if n.Link == link {
 		return
 	}
-	n.enter(stale, link, time.Time{})
-	if len(n.queue) > 0 {
-		n.enter(delay, link, now.Add(delayFirstProbe))
+	n.Enter(nd.Stale, link, time.Time{})
+	if len(n.Queue) > 0 {
+		n.Enter(nd.Delay, link, now.Add(nd.DelayFirstProbe))
 		r.flush(n)
 	}
 }
 
-func (r *sixOverFour) ours(a word6) bool {
-	return a == r.link || slices.Contains(r.own6, a) || r.has(a)
+func (r *sixOverFour) ours(a header.Word6) bool {
+	return a == r.link || slices.Contains(r.own6, a) || r.Has(a)
 }
 
 // answer sends our link-layer address to the node that asks for it (RFC 4861 section
 // 7.2.4), or to all nodes if the node checks whether an address is in use.
-func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Message, now time.Time) {
+func (r *sixOverFour) answer(from uint32, src header.Word6, ip header.IPv6, m *nd.Message, now time.Time) {
 	t := m.Target.As16()
-	if !r.ours(readWord6(t[:])) {
+	if !r.ours(header.ReadWord6(t[:])) {
 		return
 	}
 	a := &nd.Message{Type: nd.NeighborAdvertisement, Target: m.Target, Solicited: true, Override: true, Link: linkOption(r.local)}
-	if src == (word6{}) {
+	if src == (header.Word6{}) {
 		a.Solicited = false
-		if r.answers.take(now, answersPerSecond) {
-			r.put(r.group(allNodes), nd.Append(nil, m.Target, allNodes.addr(), a))
+		if r.answers.Take(now, answersPerSecond) {
+			r.put(r.group(nd.AllNodes), nd.Append(nil, m.Target, nd.AllNodes.Addr(), a))
 		}
 		return
 	}
-	if n := r.cache.find(src); n != nil && n.link != 0 {
-		from = n.link
+	if n := r.cache.Find(src); n != nil && n.Link != 0 {
+		from = n.Link
 	}
 	r.put(from, nd.Append(nil, m.Target, ip.Src(), a))
 }
@@ -143,48 +121,48 @@ func (r *sixOverFour) answer(from uint32, src word6, ip header.IPv6, m *nd.Messa
 // confirmed handles a neighbour advertisement as in RFC 4861 section 7.2.5.
 func (r *sixOverFour) confirmed(m *nd.Message, now time.Time) {
 	t := m.Target.As16()
-	n := r.cache.find(readWord6(t[:]))
+	n := r.cache.Find(header.ReadWord6(t[:]))
 	if n == nil {
 		return // an answer without a question
 	}
 	link := r.linkAddr(m)
-	if !m.Router && slices.ContainsFunc(r.routers, func(q router) bool { return q.addr == n.addr }) {
-		r.routers = slices.DeleteFunc(r.routers, func(q router) bool { return q.addr == n.addr })
+	if !m.Router && slices.ContainsFunc(r.Routers, func(q nd.Router) bool { return q.Addr == n.Addr }) {
+		r.Routers = slices.DeleteFunc(r.Routers, func(q nd.Router) bool { return q.Addr == n.Addr })
 		r.update()
 	}
-	switch changed := link != 0 && link != n.link; {
-	case n.state == incomplete && link == 0:
+	switch changed := link != 0 && link != n.Link; {
+	case n.State == nd.Incomplete && link == 0:
 		return
-	case n.state != incomplete && changed && !m.Override:
-		if n.state == reachable {
-			n.enter(stale, n.link, time.Time{})
+	case n.State != nd.Incomplete && changed && !m.Override:
+		if n.State == nd.Reachable {
+			n.Enter(nd.Stale, n.Link, time.Time{})
 		}
 		return
 	case link == 0:
-		link = n.link
+		link = n.Link
 		fallthrough
 	default:
 		if m.Solicited {
-			n.enter(reachable, link, now.Add(reachableTime))
+			n.Enter(nd.Reachable, link, now.Add(nd.ReachableTime))
 		} else if changed {
-			n.enter(stale, link, time.Time{})
+			n.Enter(nd.Stale, link, time.Time{})
 		}
 	}
-	n.touched = now
-	if len(n.queue) > 0 && n.link != 0 {
-		if n.state == stale {
-			n.enter(delay, n.link, now.Add(delayFirstProbe))
+	n.Touched = now
+	if len(n.Queue) > 0 && n.Link != 0 {
+		if n.State == nd.Stale {
+			n.Enter(nd.Delay, n.Link, now.Add(nd.DelayFirstProbe))
 		}
 		r.flush(n)
 	}
 }
 
 // entry returns the entry of a neighbour, and creates it if there is none.
-func (r *sixOverFour) entry(a word6, now time.Time) *neighbour {
-	n := r.cache.find(a)
+func (r *sixOverFour) entry(a header.Word6, now time.Time) *nd.Neighbour {
+	n := r.cache.Find(a)
 	if n == nil {
-		var gone *neighbour
-		if n, gone = r.cache.add(a, now); gone != nil {
+		var gone *nd.Neighbour
+		if n, gone = r.cache.Add(a, now); gone != nil {
 			r.giveUp(gone)
 		}
 	}
@@ -192,34 +170,34 @@ func (r *sixOverFour) entry(a word6, now time.Time) *neighbour {
 }
 
 // giveUp drops the packets that wait for a neighbour.
-func (r *sixOverFour) giveUp(n *neighbour) {
-	r.lost += len(n.queue)
-	for _, p := range n.queue {
+func (r *sixOverFour) giveUp(n *nd.Neighbour) {
+	r.lost += len(n.Queue)
+	for _, p := range n.Queue {
 		r.held -= len(p)
 	}
-	n.queue = nil
-	n.publish()
+	n.Queue = nil
+	n.Publish()
 }
 
 // flush sends the packets that wait for a neighbour. Until Next they still count as
 // held, so that their size stays bounded.
-func (r *sixOverFour) flush(n *neighbour) {
-	n.leaving++
+func (r *sixOverFour) flush(n *nd.Neighbour) {
+	n.Leaving++
 	r.flushed = append(r.flushed, n)
-	for _, p := range n.queue {
+	for _, p := range n.Queue {
 		r.leaving += len(p)
-		r.list = append(r.list, Message{To: Endpoint4(n.link), Bytes: p})
+		r.list = append(r.list, Message{To: Endpoint4(n.Link), Bytes: p})
 	}
-	n.queue = nil
-	n.publish()
+	n.Queue = nil
+	n.Publish()
 }
 
 // sent is called after the messages that Next returned last were sent. Later packets can
 // no longer overtake them.
 func (r *sixOverFour) sent() {
 	for _, n := range r.sending {
-		n.leaving--
-		n.publish()
+		n.Leaving--
+		n.Publish()
 	}
 	clear(r.sending)
 	r.sending, r.flushed = r.flushed, r.sending[:0]
@@ -232,26 +210,26 @@ func (r *sixOverFour) Hold(pkt []byte, now time.Time) bool {
 	if len(pkt) < header.IPv6Len || r.held+len(pkt) > maxHeld {
 		return false
 	}
-	next, ok := r.view.Load().next(readWord6(header.IPv6(pkt).Dest()))
+	next, ok := r.view.Load().next(header.ReadWord6(header.IPv6(pkt).Dest()))
 	if !ok {
 		return false
 	}
 	n := r.entry(next, now)
-	n.touched = now
-	if len(n.queue) == queueLen {
-		r.held -= len(n.queue[0])
-		n.queue = slices.Delete(n.queue, 0, 1)
+	n.Touched = now
+	if len(n.Queue) == nd.QueueLen {
+		r.held -= len(n.Queue[0])
+		n.Queue = slices.Delete(n.Queue, 0, 1)
 		r.lost++
 	}
-	n.queue = append(n.queue, bytes.Clone(pkt))
+	n.Queue = append(n.Queue, bytes.Clone(pkt))
 	r.held += len(pkt)
 	switch {
-	case n.link == 0 && n.deadline.IsZero():
-		n.enter(incomplete, 0, now)
-	case n.state == stale:
-		n.enter(delay, n.link, now.Add(delayFirstProbe))
+	case n.Link == 0 && n.Deadline.IsZero():
+		n.Enter(nd.Incomplete, 0, now)
+	case n.State == nd.Stale:
+		n.Enter(nd.Delay, n.Link, now.Add(nd.DelayFirstProbe))
 		r.flush(n)
-	case n.state != incomplete: // the neighbour answered between To and Hold
+	case n.State != nd.Incomplete: // the neighbour answered between To and Hold
 		r.flush(n)
 	}
 	return true
@@ -259,19 +237,19 @@ func (r *sixOverFour) Hold(pkt []byte, now time.Time) bool {
 
 // Next sends the solicitations to neighbours and routers that are due.
 func (r *sixOverFour) Next(now time.Time) (send []Message, lost int, again time.Time) {
-	changed, again := r.expire(now)
-	if changed && len(r.routers) == 0 {
+	changed, again := r.Expire(now)
+	if changed && len(r.Routers) == 0 {
 		r.solicited = 0
 	}
-	again = earlier(again, r.askRouters(now))
-	r.cache.all(func(n *neighbour) {
-		for !n.deadline.IsZero() && !n.deadline.After(now) {
+	again = nd.Earlier(again, r.askRouters(now))
+	r.cache.All(func(n *nd.Neighbour) {
+		for !n.Deadline.IsZero() && !n.Deadline.After(now) {
 			if !r.due(n, now) {
 				changed = true
 				return
 			}
 		}
-		again = earlier(again, n.deadline)
+		again = nd.Earlier(again, n.Deadline)
 	})
 	if changed {
 		r.update()
@@ -291,7 +269,7 @@ func (r *sixOverFour) askRouters(now time.Time) time.Time {
 		return time.Time{}
 	}
 	if !r.solicit.After(now) {
-		r.put(r.group(allRouters), nd.Append(nil, r.link.addr(), allRouters.addr(), &nd.Message{Type: nd.RouterSolicitation, Link: linkOption(r.local)}))
+		r.put(r.group(nd.AllRouters), nd.Append(nil, r.link.Addr(), nd.AllRouters.Addr(), &nd.Message{Type: nd.RouterSolicitation, Link: linkOption(r.local)}))
 		r.solicited++
 		r.solicit = now.Add(solicitInterval)
 		if r.solicited == solicitations {
@@ -302,54 +280,54 @@ func (r *sixOverFour) askRouters(now time.Time) time.Time {
 }
 
 // due handles the deadline of a neighbour. It returns false if it removed the entry.
-func (r *sixOverFour) due(n *neighbour, now time.Time) bool {
-	switch n.state {
-	case reachable:
-		n.enter(stale, n.link, time.Time{})
+func (r *sixOverFour) due(n *nd.Neighbour, now time.Time) bool {
+	switch n.State {
+	case nd.Reachable:
+		n.Enter(nd.Stale, n.Link, time.Time{})
 		return true
-	case delay:
-		n.enter(probe, n.link, now)
+	case nd.Delay:
+		n.Enter(nd.Probe, n.Link, now)
 	}
-	if n.tries == solicitTries || n.tries+n.unsent == mostTries {
+	if n.Tries == nd.SolicitTries || n.Tries+n.Unsent == nd.MostTries {
 		r.giveUp(n)
-		r.cache.remove(n)
-		if n.tries == solicitTries {
-			r.failed(n.addr)
+		r.cache.Remove(n)
+		if n.Tries == nd.SolicitTries {
+			r.Failed(n.Addr)
 		}
 		return false
 	}
-	if n.tries+n.unsent == solicitTries { // its packets must not wait longer
+	if n.Tries+n.Unsent == nd.SolicitTries { // its packets must not wait longer
 		r.giveUp(n)
 	}
-	n.deadline = now.Add(retransTimer)
+	n.Deadline = now.Add(nd.RetransTimer)
 	if r.ask(n, now) {
-		n.tries++
+		n.Tries++
 	} else {
-		n.unsent++
+		n.Unsent++
 	}
 	return true
 }
 
 // ask sends a solicitation to a neighbour, and reports whether the limits allowed it.
-func (r *sixOverFour) ask(n *neighbour, now time.Time) bool {
-	target, m := n.addr.addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.addr.addr(), Link: linkOption(r.local)}
-	if n.state == probe {
-		return r.put(n.link, nd.Append(nil, r.link.addr(), target, m))
+func (r *sixOverFour) ask(n *nd.Neighbour, now time.Time) bool {
+	target, m := n.Addr.Addr(), &nd.Message{Type: nd.NeighborSolicitation, Target: n.Addr.Addr(), Link: linkOption(r.local)}
+	if n.State == nd.Probe {
+		return r.put(n.Link, nd.Append(nil, r.link.Addr(), target, m))
 	}
-	if !r.solicits.take(now, solicitsPerSecond) {
+	if !r.solicits.Take(now, solicitsPerSecond) {
 		return false
 	}
 	all := nd.SolicitedNode(target)
 	b := all.As16()
-	return r.put(r.group(readWord6(b[:])), nd.Append(nil, r.link.addr(), all, m))
+	return r.put(r.group(header.ReadWord6(b[:])), nd.Append(nil, r.link.Addr(), all, m))
 }
 
 // Entries returns the neighbour cache.
 func (r *sixOverFour) Entries(now time.Time) (list []Entry) {
-	r.cache.all(func(n *neighbour) {
-		e := Entry{Node: n.addr.addr(), State: n.state.String(), Age: now.Sub(n.touched)}
-		if n.link != 0 {
-			e.Link = netip.AddrPortFrom(addr4(n.link), 0)
+	r.cache.All(func(n *nd.Neighbour) {
+		e := Entry{Node: n.Addr.Addr(), State: n.State.String(), Age: now.Sub(n.Touched)}
+		if n.Link != 0 {
+			e.Link = netip.AddrPortFrom(addr4(n.Link), 0)
 		}
 		list = append(list, e)
 	})

@@ -135,8 +135,8 @@ func TestSixOverFourRules(t *testing.T) {
 
 // advertise delivers a router's advertisement.
 func advertise(s Agent, from string, link []byte, lifetime time.Duration, now time.Time) {
-	addr := word6{linkLocal.value.hi, uint64(v4(from))}.addr()
-	s.Hear(heard(from), nd.Append(nil, addr, allNodes.addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
+	addr := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(from))}.Addr()
+	s.Hear(heard(from), nd.Append(nil, addr, nd.AllNodes.Addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
 		Prefixes: []nd.Prefix{{Prefix: netip.MustParsePrefix("2001:db8:5::/64"), OnLink: true, Auto: true, Valid: time.Hour, Preferred: time.Hour}}}), now)
 }
 
@@ -180,9 +180,8 @@ func TestSixOverFourRouters(t *testing.T) {
 		t.Errorf("default router %s", got)
 	}
 	// A node that says that it is a host is no longer a router.
-	addr := word6{linkLocal.value.hi, uint64(v4("198.51.100.3"))}.addr()
-	r.Hear(heard("198.51.100.3"), nd.Append(nil, addr, word6{linkLocal.value.hi, uint64(v4(one))}.addr(),
-		&nd.Message{Type: nd.NeighborAdvertisement, Target: addr, Solicited: true, Link: linkOption(v4("198.51.100.3"))}), now)
+	addr := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4("198.51.100.3"))}.Addr()
+	r.Hear(heard("198.51.100.3"), nd.Append(nil, addr, header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: addr, Solicited: true, Link: linkOption(v4("198.51.100.3"))}), now)
 	if l := r.Learnt(); l.Default != start.Add(11*time.Minute) {
 		t.Errorf("%+v", l)
 	}
@@ -191,7 +190,7 @@ func TestSixOverFourRouters(t *testing.T) {
 		t.Error(got)
 	}
 	flow{src: own, dst: "3fff::1", why: drop.NoPeer}.check(t, r)
-	if r.Hear(heard(two), nd.Append(nil, word6{linkLocal.value.hi, uint64(v4(two))}.addr(), allRouters.addr(), &nd.Message{Type: nd.RouterSolicitation}), now) {
+	if r.Hear(heard(two), nd.Append(nil, header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(two))}.Addr(), nd.AllRouters.Addr(), &nd.Message{Type: nd.RouterSolicitation}), now) {
 		t.Error("a router behind the interface does not hear who asks it")
 	}
 }

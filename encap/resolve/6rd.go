@@ -52,7 +52,7 @@ func (m SixRD) Delegated(local netip.Addr) (netip.Prefix, error) {
 	if !d.has(v4) {
 		return netip.Prefix{}, fmt.Errorf("6rd: %v does not begin with the %d bits of %v that the domain has in common", local, m.MaskLen, m.Common)
 	}
-	return netip.PrefixFrom(d.of(v4).addr(), m.Prefix.Bits()+32-m.MaskLen), nil
+	return netip.PrefixFrom(d.of(v4).Addr(), m.Prefix.Bits()+32-m.MaskLen), nil
 }
 
 // IPv4 returns the address of the CE to whose delegated prefix an address belongs. The
@@ -64,7 +64,7 @@ func (m SixRD) IPv4(a netip.Addr) (netip.Addr, bool) {
 	}
 	b := a.As16()
 	d := m.domain(0)
-	return addr4(d.v4(readWord6(b[:]))), true
+	return addr4(d.v4(header.ReadWord6(b[:]))), true
 }
 
 // domain returns the mapping of the domain. The common bits are those of Common, or of
@@ -73,7 +73,7 @@ func (m SixRD) domain(local uint32) domain {
 	if c, ok := word4(m.Common); ok {
 		local = c
 	}
-	d := domain{prefix: newPrefix6(m.Prefix)}
+	d := domain{prefix: header.NewPrefix6(m.Prefix)}
 	d.suffix = uint32(uint64(1)<<(32-m.MaskLen) - 1)
 	d.common = local &^ d.suffix
 	d.shift = uint8(64 - m.Prefix.Bits() - (32 - m.MaskLen))
@@ -84,20 +84,20 @@ func (m SixRD) domain(local uint32) domain {
 // domain is a 6rd domain in a form that is fast to use. All of its values apply to the
 // upper half of an address.
 type domain struct {
-	prefix prefix6
+	prefix header.Prefix6
 	common uint32 // IPv4 bits that all CEs have in common
 	suffix uint32 // mask of the IPv4 bits that are embedded
 	shift  uint8  // of these bits in the upper half
 	rest   uint64 // mask of the subnet bits after them
 }
 
-func (d *domain) v4(a word6) uint32  { return d.common | uint32(a.hi>>d.shift)&d.suffix }
-func (d *domain) has(v4 uint32) bool { return v4&^d.suffix == d.common }
-func (d *domain) of(v4 uint32) word6 {
-	return word6{hi: d.prefix.value.hi | uint64(v4&d.suffix)<<d.shift}
+func (d *domain) v4(a header.Word6) uint32 { return d.common | uint32(a.Hi>>d.shift)&d.suffix }
+func (d *domain) has(v4 uint32) bool       { return v4&^d.suffix == d.common }
+func (d *domain) of(v4 uint32) header.Word6 {
+	return header.Word6{Hi: d.prefix.Value.Hi | uint64(v4&d.suffix)<<d.shift}
 }
-func (d *domain) own(v4 uint32) prefix6 {
-	return prefix6{d.of(v4), word6{hi: ^d.rest}}
+func (d *domain) own(v4 uint32) header.Prefix6 {
+	return header.Prefix6{Value: d.of(v4), Mask: header.Word6{Hi: ^d.rest}}
 }
 
 // Hosts returns the BRs.
@@ -137,8 +137,8 @@ func (m SixRD) Resolver(at Site) (Resolver, error) {
 	inside := r.has(p.local)
 	if inside {
 		r.delegated6 = r.own(p.local)
-		r.home = []prefix6{r.delegated6}
-		r.delegated = slices.DeleteFunc(r.delegated, func(d prefix6) bool { return d == r.delegated6 })
+		r.home = []header.Prefix6{r.delegated6}
+		r.delegated = slices.DeleteFunc(r.delegated, func(d header.Prefix6) bool { return d == r.delegated6 })
 	}
 	switch m.Role {
 	case RoleCE:
@@ -159,9 +159,9 @@ func (m SixRD) Resolver(at Site) (Resolver, error) {
 type sixRD struct {
 	place
 	domain
-	delegated6 prefix6  // our delegated prefix
-	inside     bool     // for a BR: it has a delegated prefix
-	relays     []uint32 // for a CE its BRs, for a BR the other BRs
+	delegated6 header.Prefix6 // our delegated prefix
+	inside     bool           // for a BR: it has a delegated prefix
+	relays     []uint32       // for a CE its BRs, for a BR the other BRs
 }
 
 type (
@@ -174,17 +174,17 @@ type (
 // 5969 section 7.1.1).
 func (r *sixRDCE) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	if noLink(src) || noLink(to) {
 		return Endpoint{}, drop.Martian
 	}
 	var dst uint32
 	switch {
-	case r.delegated6.contains(to):
+	case r.delegated6.Contains(to):
 		return Endpoint{}, drop.Loop
-	case !r.delegated6.contains(src):
+	case !r.delegated6.Contains(src):
 		return Endpoint{}, drop.Spoof
-	case r.prefix.contains(to):
+	case r.prefix.Contains(to):
 		dst = r.v4(to)
 	case len(r.relays) == 0: // the name does not resolve
 		return Endpoint{}, drop.NoPeer
@@ -201,15 +201,15 @@ func (r *sixRDCE) To(inner []byte) (Endpoint, drop.Reason) {
 // outside the domain, a packet from a CE has one inside the CE's prefix.
 func (r *sixRDCE) From(from, at Endpoint, b []byte) drop.Reason {
 	inner := header.IPv6(b)
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
+	src, to, src4 := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest()), from.IPv4()
 	switch {
 	case !r.reachable4(src4), noLink(src), noLink(to):
 		return drop.Martian
-	case r.delegated6.contains(src):
+	case r.delegated6.Contains(src):
 		return drop.OwnSource
-	case !r.delegated6.contains(to), r.mine(src4):
+	case !r.delegated6.Contains(to), r.mine(src4):
 		return drop.Spoof
-	case r.prefix.contains(src):
+	case r.prefix.Contains(src):
 		if r.v4(src) != src4 {
 			return drop.Spoof
 		}
@@ -224,14 +224,14 @@ func (r *sixRDCE) From(from, at Endpoint, b []byte) drop.Reason {
 // To sends packets only to the CE to whose prefix the destination belongs.
 func (r *sixRDBR) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	dst := r.v4(to)
 	switch {
 	case noLink(src), noLink(to):
 		return Endpoint{}, drop.Martian
-	case !r.prefix.contains(to):
+	case !r.prefix.Contains(to):
 		return Endpoint{}, drop.NoPeer
-	case r.inside && r.delegated6.contains(to), slices.Contains(r.relays, dst):
+	case r.inside && r.delegated6.Contains(to), slices.Contains(r.relays, dst):
 		return Endpoint{}, drop.Loop
 	case !r.reachable4(dst):
 		return Endpoint{}, drop.Martian
@@ -246,17 +246,17 @@ func (r *sixRDBR) To(inner []byte) (Endpoint, drop.Reason) {
 // interface.
 func (r *sixRDBR) From(from, at Endpoint, b []byte) drop.Reason {
 	inner := header.IPv6(b)
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
+	src, to, src4 := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest()), from.IPv4()
 	switch {
 	case !r.reachable4(src4), noLink(src), noLink(to):
 		return drop.Martian
 	case src4>>8 == 0xc05863, slices.Contains(r.relays, src4): // 192.88.99.0/24
 		return drop.ForeignSource
-	case r.inside && r.delegated6.contains(src):
+	case r.inside && r.delegated6.Contains(src):
 		return drop.OwnSource
-	case r.mine(src4), !r.prefix.contains(src), r.v4(src) != src4:
+	case r.mine(src4), !r.prefix.Contains(src), r.v4(src) != src4:
 		return drop.Spoof
-	case r.inside && r.delegated6.contains(to) && !slices.Contains(r.own6, to), !r.prefix.contains(to) && r.returns(to):
+	case r.inside && r.delegated6.Contains(to) && !slices.Contains(r.own6, to), !r.prefix.Contains(to) && r.returns(to):
 		return drop.Loop
 	}
 	return drop.None

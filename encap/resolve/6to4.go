@@ -64,12 +64,12 @@ func (m SixToFour) Resolver(at Site) (Resolver, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
-	own := prefix6{prefix6to4(p.local), word6{hi: 0xffffffffffff0000}}
-	p.home = []prefix6{own}
+	own := header.Prefix6{Value: prefix6to4(p.local), Mask: header.Word6{Hi: 0xffffffffffff0000}}
+	p.home = []header.Prefix6{own}
 	r := &sixToFour{place: p, role: m.Role, anySource: m.Relays == nil,
-		relays: prefixes4(m.Relays), clients: prefixes4(m.Clients), sources: prefixes6(m.Sources)}
-	for _, o := range prefixes6(at.Own) {
-		if !is6to4(o.value) {
+		relays: prefixes4(m.Relays), clients: prefixes4(m.Clients), sources: header.Prefixes6(m.Sources)}
+	for _, o := range header.Prefixes6(at.Own) {
+		if !is6to4(o.Value) {
 			r.native = append(r.native, o)
 		}
 	}
@@ -100,23 +100,23 @@ type sixToFour struct {
 	anySource bool
 	relays    []prefix4
 	clients   []prefix4
-	sources   []prefix6
-	native    []prefix6 // the interface's prefixes that are not 6to4
+	sources   []header.Prefix6
+	native    []header.Prefix6 // the interface's prefixes that are not 6to4
 }
 
 // sane is the IPv6 sanity check of RFC 3964 section 5.3.2 for a source or a destination.
-func (r *sixToFour) sane(a word6) bool {
-	return a.hi>>48 != 0 && !noLink(a) && (!is6to4(a) || r.global4(v4of6to4(a)))
+func (r *sixToFour) sane(a header.Word6) bool {
+	return a.Hi>>48 != 0 && !noLink(a) && (!is6to4(a) || r.global4(v4of6to4(a)))
 }
 
 // To follows RFC 3964 section 5.1.
 func (r *sixToFour) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	if !r.sane(src) || !r.sane(to) {
 		return Endpoint{}, drop.Martian
 	}
-	if r.home[0].contains(to) { // a subnet that does not exist
+	if r.home[0].Contains(to) { // a subnet that does not exist
 		return Endpoint{}, drop.Loop
 	}
 	dst := r.relay
@@ -135,10 +135,10 @@ func (r *sixToFour) To(inner []byte) (Endpoint, drop.Reason) {
 	return Endpoint4(dst), drop.None
 }
 
-func (r *sixToFour) mayLeave(src, to word6) bool {
+func (r *sixToFour) mayLeave(src, to header.Word6) bool {
 	switch {
 	case r.role == RoleReturn: // mechanisms 9.5
-		return !is6to4(src) && within(r.sources, src)
+		return !is6to4(src) && header.Within(r.sources, src)
 	case is6to4(src):
 		return v4of6to4(src) == r.local && (r.role != RoleHost || slices.Contains(r.own6, src))
 	}
@@ -152,11 +152,11 @@ func (r *sixToFour) From(from, at Endpoint, b []byte) drop.Reason {
 		return drop.ForeignSource
 	}
 	src4 := from.IPv4()
-	src, to := readWord6(inner.Source()), readWord6(inner.Dest())
+	src, to := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest())
 	switch {
 	case !r.global4(src4), !r.sane(src), !r.sane(to):
 		return drop.Martian
-	case r.home[0].contains(src), within(r.native, src), slices.Contains(r.own6, src):
+	case r.home[0].Contains(src), header.Within(r.native, src), slices.Contains(r.own6, src):
 		return drop.OwnSource
 	case r.mine(src4), is6to4(src) && v4of6to4(src) != src4:
 		return drop.Spoof
@@ -175,7 +175,7 @@ func (r *sixToFour) From(from, at Endpoint, b []byte) drop.Reason {
 }
 
 // arrives checks a packet to a 6to4 address.
-func (r *sixToFour) arrives(dst4, src4 uint32, src, to word6, inner header.IPv6) drop.Reason {
+func (r *sixToFour) arrives(dst4, src4 uint32, src, to header.Word6, inner header.IPv6) drop.Reason {
 	switch {
 	case v4of6to4(to) != dst4:
 		return drop.Spoof

@@ -2,6 +2,8 @@ package resolve
 
 import (
 	"net/netip"
+
+	"sixfour/encap/header"
 )
 
 // Scheme is a way to embed an IPv4 address in an IPv6 address.
@@ -30,30 +32,30 @@ func Embedded(a netip.Addr) (out []Embedding) {
 		return nil
 	}
 	b := a.As16()
-	w := readWord6(b[:])
+	w := header.ReadWord6(b[:])
 	add := func(s Scheme, v4 uint32) { out = append(out, Embedding{s, addr4(v4)}) }
 	if is6to4(w) {
 		add(Scheme6to4, v4of6to4(w))
 	}
 	if isTeredo(w) {
-		add(SchemeTeredo, ^uint32(w.lo))
+		add(SchemeTeredo, ^uint32(w.Lo))
 	}
 	if isISATAP(w) {
-		add(SchemeISATAP, uint32(w.lo))
+		add(SchemeISATAP, uint32(w.Lo))
 	}
-	if isCompat(w) && w.lo > 1 { // :: and ::1 embed none
-		add(SchemeCompat, uint32(w.lo))
+	if isCompat(w) && w.Lo > 1 { // :: and ::1 embed none
+		add(SchemeCompat, uint32(w.Lo))
 	}
 	return out
 }
 
-func is6to4(a word6) bool       { return a.hi>>48 == 0x2002 }
-func v4of6to4(a word6) uint32   { return uint32(a.hi >> 16) }
-func isTeredo(a word6) bool     { return a.hi>>32 == 0x20010000 }
-func isCompat(a word6) bool     { return a.hi == 0 && a.lo>>32 == 0 }
-func isISATAP(a word6) bool     { return a.lo>>32&^universal == 0x5efe }
-func embeds(a word6) bool       { return is6to4(a) || isISATAP(a) || isTeredo(a) }
-func prefix6to4(v uint32) word6 { return word6{hi: 0x2002<<48 | uint64(v)<<16} }
+func is6to4(a header.Word6) bool       { return a.Hi>>48 == 0x2002 }
+func v4of6to4(a header.Word6) uint32   { return uint32(a.Hi >> 16) }
+func isTeredo(a header.Word6) bool     { return a.Hi>>32 == 0x20010000 }
+func isCompat(a header.Word6) bool     { return a.Hi == 0 && a.Lo>>32 == 0 }
+func isISATAP(a header.Word6) bool     { return a.Lo>>32&^universal == 0x5efe }
+func embeds(a header.Word6) bool       { return is6to4(a) || isISATAP(a) || isTeredo(a) }
+func prefix6to4(v uint32) header.Word6 { return header.Word6{Hi: 0x2002<<48 | uint64(v)<<16} }
 
 // universal is the u bit in the upper half of an interface identifier. Comparisons of
 // ISATAP identifiers ignore it.
@@ -62,21 +64,21 @@ const universal = 0x02000000
 // Prefix6to4 returns the prefix of the 6to4 site at an IPv4 address.
 func Prefix6to4(v4 netip.Addr) netip.Prefix {
 	a, _ := word4(v4)
-	return netip.PrefixFrom(prefix6to4(a).addr(), 48)
+	return netip.PrefixFrom(prefix6to4(a).Addr(), 48)
 }
 
 // AddressISATAP returns the address of the node at an IPv4 address in a prefix of 64
 // bits.
 func AddressISATAP(prefix netip.Prefix, v4 netip.Addr) netip.Addr {
 	a, _ := word4(v4)
-	return word6{newPrefix6(prefix).value.hi, isatapID(a)}.addr()
+	return header.Word6{Hi: header.NewPrefix6(prefix).Value.Hi, Lo: isatapID(a)}.Addr()
 }
 
 // AddressCompat returns the address of the host at an IPv4 address with automatic
 // tunnelling.
 func AddressCompat(v4 netip.Addr) netip.Addr {
 	a, _ := word4(v4)
-	return word6{lo: uint64(a)}.addr()
+	return header.Word6{Lo: uint64(a)}.Addr()
 }
 
 // Teredo holds the fields of a Teredo address (RFC 4380 section 4).
@@ -93,16 +95,16 @@ func (t Teredo) Cone() bool { return t.Flags&0x8000 != 0 }
 // ParseTeredo returns the fields of a Teredo address.
 func ParseTeredo(a netip.Addr) (Teredo, bool) {
 	b := a.As16()
-	w := readWord6(b[:])
+	w := header.ReadWord6(b[:])
 	if !a.Is6() || !isTeredo(w) {
 		return Teredo{}, false
 	}
-	return Teredo{addr4(uint32(w.hi)), netip.AddrPortFrom(addr4(^uint32(w.lo)), ^uint16(w.lo>>32)), uint16(w.lo >> 48)}, true
+	return Teredo{addr4(uint32(w.Hi)), netip.AddrPortFrom(addr4(^uint32(w.Lo)), ^uint16(w.Lo>>32)), uint16(w.Lo >> 48)}, true
 }
 
 // Addr returns the Teredo address.
 func (t Teredo) Addr() netip.Addr {
 	server, _ := word4(t.Server)
 	client, _ := word4(t.Client.Addr())
-	return word6{0x20010000<<32 | uint64(server), uint64(t.Flags)<<48 | uint64(^t.Client.Port())<<32 | uint64(^client)}.addr()
+	return header.Word6{Hi: 0x20010000<<32 | uint64(server), Lo: uint64(t.Flags)<<48 | uint64(^t.Client.Port())<<32 | uint64(^client)}.Addr()
 }

@@ -2,6 +2,8 @@ package resolve
 
 import (
 	"net/netip"
+
+	"sixfour/encap/header"
 )
 
 // Follower is a Mechanism that embeds the outer address of a node in its inner ones.
@@ -29,7 +31,7 @@ func (m SixRD) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 
 // AddressAt follows RFC 3056 section 2.
 func (m SixToFour) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
-	if w, ok := word6Of(p.Addr()); !ok || !is6to4(w) || !local.Is4() {
+	if w, ok := header.Word6Of(p.Addr()); !ok || !is6to4(w) || !local.Is4() {
 		return p
 	}
 	return withHead(p, Prefix6to4(local))
@@ -38,18 +40,18 @@ func (m SixToFour) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 // AddressAt follows RFC 5214 section 6.1. An address that differs only in the u bit
 // embeds the same outer address.
 func (m ISATAP) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
-	w, ok := word6Of(p.Addr())
+	w, ok := header.Word6Of(p.Addr())
 	v4, is4 := word4(local)
-	if !ok || !is4 || !isISATAP(w) || uint32(w.lo) == v4 {
+	if !ok || !is4 || !isISATAP(w) || uint32(w.Lo) == v4 {
 		return p
 	}
-	w.lo = isatapID(v4)
-	return netip.PrefixFrom(w.addr(), p.Bits())
+	w.Lo = isatapID(v4)
+	return netip.PrefixFrom(w.Addr(), p.Bits())
 }
 
 // AddressAt follows RFC 2893 section 5.1.
 func (m V4Compat) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
-	if w, ok := word6Of(p.Addr()); !ok || !isCompat(w) || w.lo <= 1 || !local.Is4() {
+	if w, ok := header.Word6Of(p.Addr()); !ok || !isCompat(w) || w.Lo <= 1 || !local.Is4() {
 		return p
 	}
 	return netip.PrefixFrom(AddressCompat(local), p.Bits())
@@ -57,16 +59,8 @@ func (m V4Compat) AddressAt(p netip.Prefix, local netip.Addr) netip.Prefix {
 
 // withHead returns an interface address with its first bits replaced by a prefix.
 func withHead(p, head netip.Prefix) netip.Prefix {
-	w, _ := word6Of(p.Addr())
-	h := newPrefix6(head)
-	w.hi, w.lo = w.hi&^h.mask.hi|h.value.hi, w.lo&^h.mask.lo|h.value.lo
-	return netip.PrefixFrom(w.addr(), p.Bits())
-}
-
-func word6Of(a netip.Addr) (word6, bool) {
-	if !a.Is6() || a.Is4In6() {
-		return word6{}, false
-	}
-	b := a.As16()
-	return readWord6(b[:]), true
+	w, _ := header.Word6Of(p.Addr())
+	h := header.NewPrefix6(head)
+	w.Hi, w.Lo = w.Hi&^h.Mask.Hi|h.Value.Hi, w.Lo&^h.Mask.Lo|h.Value.Lo
+	return netip.PrefixFrom(w.Addr(), p.Bits())
 }

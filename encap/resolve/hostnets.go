@@ -7,6 +7,7 @@ import (
 	"github.com/gaissmai/bart"
 
 	"sixfour/encap/drop"
+	"sixfour/encap/header"
 )
 
 // HostNets holds the addresses of a host in one network namespace, and the subnets that
@@ -24,13 +25,13 @@ type HostNets struct {
 }
 
 type length struct {
-	mask word6
+	mask header.Word6
 	bits uint8
 }
 
 // hostNet is an entry for a prefix.
 type hostNet struct {
-	prefix word6
+	prefix header.Word6
 	bits   uint8 // 0: the entry is free
 	own    bool
 	links  []int // the interfaces on which it is a subnet
@@ -76,13 +77,13 @@ func (n *HostNets) add(p netip.Prefix) *hostNet {
 	if p.Addr().Is4() {
 		lengths, bits = &n.lengths4, bits+mappedBits
 	}
-	m := newPrefix6(netip.PrefixFrom(netip.IPv6Unspecified(), bits)).mask
+	m := header.NewPrefix6(netip.PrefixFrom(netip.IPv6Unspecified(), bits)).Mask
 	if l := (length{m, uint8(bits)}); !slices.Contains(*lengths, l) {
 		*lengths = append(*lengths, l)
 	}
 	b := p.Addr().As16()
-	a := readWord6(b[:])
-	a.hi, a.lo = a.hi&m.hi, a.lo&m.lo
+	a := header.ReadWord6(b[:])
+	a.Hi, a.Lo = a.Hi&m.Hi, a.Lo&m.Lo
 	v := n.slot(a, uint8(bits))
 	v.prefix, v.bits = a, uint8(bits)
 	return v
@@ -93,8 +94,8 @@ func (n *HostNets) add(p netip.Prefix) *hostNet {
 const mappedBits = 96
 
 // slot returns the entry of a prefix, or the free one where it would be.
-func (n *HostNets) slot(a word6, bits uint8) *hostNet {
-	for i := (a.hi*0x9e3779b97f4a7c15 ^ (a.lo+uint64(bits))*0xc2b2ae3d27d4eb4f) >> n.shift; ; i++ {
+func (n *HostNets) slot(a header.Word6, bits uint8) *hostNet {
+	for i := (a.Hi*0x9e3779b97f4a7c15 ^ (a.Lo+uint64(bits))*0xc2b2ae3d27d4eb4f) >> n.shift; ; i++ {
 		v := &n.slots[i%uint64(len(n.slots))]
 		if v.bits == 0 || v.bits == bits && v.prefix == a {
 			return v
@@ -103,10 +104,10 @@ func (n *HostNets) slot(a word6, bits uint8) *hostNet {
 }
 
 // find returns the longest prefix that contains an address, or nil if there is none.
-func (n *HostNets) find(a word6, lengths []length) *hostNet {
+func (n *HostNets) find(a header.Word6, lengths []length) *hostNet {
 	for i := range lengths {
 		l := &lengths[i]
-		if v := n.slot(word6{a.hi & l.mask.hi, a.lo & l.mask.lo}, l.bits); v.bits != 0 {
+		if v := n.slot(header.Word6{Hi: a.Hi & l.mask.Hi, Lo: a.Lo & l.mask.Lo}, l.bits); v.bits != 0 {
 			return v
 		}
 	}
@@ -143,13 +144,13 @@ func (n *HostNets) has(a netip.Addr) bool {
 		lengths = n.lengths4
 	}
 	b := a.As16()
-	return n.find(readWord6(b[:]), lengths) != nil
+	return n.find(header.ReadWord6(b[:]), lengths) != nil
 }
 
 // judge4 checks whether an inner packet may have the source a, if it comes from a peer
 // with further prefixes behind it. The longest prefix decides, as in a routing table.
 func (i *Interface) judge4(a uint32, peer []netip.Prefix) drop.Reason {
-	v := i.nets.find(word6{lo: 0xffff<<32 | uint64(a)}, i.nets.lengths4)
+	v := i.nets.find(header.Word6{Lo: 0xffff<<32 | uint64(a)}, i.nets.lengths4)
 	if v == nil || !v.own && slices.Contains(v.links, i.link) {
 		return drop.None
 	}
@@ -157,12 +158,12 @@ func (i *Interface) judge4(a uint32, peer []netip.Prefix) drop.Reason {
 }
 
 // judge6 is judge4 for IPv6.
-func (i *Interface) judge6(a word6, peer []netip.Prefix) drop.Reason {
+func (i *Interface) judge6(a header.Word6, peer []netip.Prefix) drop.Reason {
 	v := i.nets.find(a, i.nets.lengths6)
 	if v == nil || !v.own && slices.Contains(v.links, i.link) {
 		return drop.None
 	}
-	return i.refuse(v, a.addr(), int(v.bits), peer)
+	return i.refuse(v, a.Addr(), int(v.bits), peer)
 }
 
 // refuse returns the reason to drop a source that is not in a subnet of the interface.

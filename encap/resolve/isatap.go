@@ -49,9 +49,9 @@ func (m ISATAP) Resolver(at Site) (Resolver, error) {
 			return nil, errors.New("isatap: prefix " + q.String() + ": hosts make addresses only from IPv6 prefixes of 64 bits (RFC 4862 section 5.5.3)")
 		}
 	}
-	i := &isatap{place: p, prl: p.outer4(m.Routers, at), advertised: append(prefixes6(m.Prefixes), linkLocal),
-		static: slices.Concat([]prefix6{linkLocal}, prefixes6(at.Own), prefixes6(m.Prefixes))}
-	i.iid, i.at = isatapID(p.local), &i.place
+	i := &isatap{place: p, prl: p.outer4(m.Routers, at), advertised: append(header.Prefixes6(m.Prefixes), nd.LinkLocal),
+		static: slices.Concat([]header.Prefix6{nd.LinkLocal}, header.Prefixes6(at.Own), header.Prefixes6(m.Prefixes))}
+	i.InterfaceID, i.Believes = isatapID(p.local), i.place.mayBeOnLink
 	i.update()
 	if m.Router {
 		return &isatapRouter{isatap: i, prefixes: m.Prefixes}, nil
@@ -72,38 +72,41 @@ func isatapID(v4 uint32) uint64 {
 	return id
 }
 
-func isatapLocal(v4 uint32) word6 { return word6{linkLocal.value.hi, isatapID(v4)} }
+func isatapLocal(v4 uint32) header.Word6 {
+	return header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: isatapID(v4)}
+}
 
 // isatap is the part that hosts and routers have in common.
 type isatap struct {
 	place
 	prl        []uint32
-	advertised []prefix6 // for a router: the sources that it accepts
-	static     []prefix6 // on-link regardless of advertisements
+	advertised []header.Prefix6 // for a router: the sources that it accepts
+	static     []header.Prefix6 // on-link regardless of advertisements
 	view       atomic.Pointer[isatapView]
+	nd.Learner
 
 	// Used only by the methods of Agent.
-	learner
+
 	outbox
 }
 
 // isatapView is the learnt state that To and From use. It is replaced as a whole.
 type isatapView struct {
-	onLink, home []prefix6
+	onLink, home []header.Prefix6
 	router       uint32 // 0: none
 }
 
 // update publishes a new view.
 func (r *isatap) update() {
 	v := &isatapView{
-		onLink: slices.Concat(r.static, r.onLink()),
-		home:   slices.Concat(r.static, r.all()),
+		onLink: slices.Concat(r.static, r.OnLink()),
+		home:   slices.Concat(r.static, r.All()),
 	}
 	if len(r.prl) > 0 {
 		v.router = r.prl[0]
 	}
 	for _, a := range r.prl {
-		if slices.ContainsFunc(r.routers, func(q router) bool { return uint32(q.addr.lo) == a }) {
+		if slices.ContainsFunc(r.Routers, func(q nd.Router) bool { return uint32(q.Addr.Lo) == a }) {
 			v.router = a
 			break
 		}
@@ -119,18 +122,18 @@ func (r *isatap) site4(a uint32) bool {
 
 func (r *isatap) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	v := r.view.Load()
 	switch {
-	case isMulticast(to):
+	case header.IsMulticast(to):
 		return Endpoint{}, drop.NoPeer
-	case isLinkLocal(src) != isLinkLocal(to) && !nd.Is(ip): // an answer could not be sent
+	case header.IsLinkLocal(src) != header.IsLinkLocal(to) && !nd.Is(ip): // an answer could not be sent
 		return Endpoint{}, drop.Martian
 	}
 	dst := v.router
-	if isISATAP(to) && within(v.onLink, to) {
-		dst = uint32(to.lo)
-	} else if isLinkLocal(to) {
+	if isISATAP(to) && header.Within(v.onLink, to) {
+		dst = uint32(to.Lo)
+	} else if header.IsLinkLocal(to) {
 		dst = 0
 	}
 	switch {
@@ -147,13 +150,12 @@ func (r *isatap) To(inner []byte) (Endpoint, drop.Reason) {
 // arrives does the checks that hosts and routers have in common, RFC 6324 section 3.1
 // last.
 func (r *isatap) arrives(from Endpoint, inner header.IPv6) drop.Reason {
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
+	src, to, src4 := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest()), from.IPv4()
 	home := r.view.Load().home
 	switch {
-	case !r.site4(src4), isMulticast(src), isMulticast(to) && to != allRouters,
-		(isLinkLocal(src) != isLinkLocal(to) || to == allRouters) && !nd.Is(inner):
+	case !r.site4(src4), header.IsMulticast(src), header.IsMulticast(to) && to != nd.AllRouters, (header.IsLinkLocal(src) != header.IsLinkLocal(to) || to == nd.AllRouters) && !nd.Is(inner):
 		return drop.Martian
-	case isISATAP(src) && r.mine(uint32(src.lo)) && within(home, src), slices.Contains(r.own6, src):
+	case isISATAP(src) && r.mine(uint32(src.Lo)) && header.Within(home, src), slices.Contains(r.own6, src):
 		return drop.OwnSource
 	case r.mine(src4):
 		return drop.Spoof
@@ -171,16 +173,16 @@ func (r *isatap) Hold([]byte, time.Time) bool { return false }
 
 // ours reports whether an address is one of this node. ISATAP addresses may have the u
 // bit set or clear.
-func (r *isatap) ours(a word6) bool {
-	return slices.Contains(r.own6, a) || r.has(a) ||
-		a.hi == linkLocal.value.hi && isISATAP(a) && uint32(a.lo) == r.local
+func (r *isatap) ours(a header.Word6) bool {
+	return slices.Contains(r.own6, a) || r.Has(a) ||
+		a.Hi == nd.LinkLocal.Value.Hi && isISATAP(a) && uint32(a.Lo) == r.local
 }
 
 // answerNeighbor confirms that we are reachable to a node that asks (RFC 5214 section
 // 8.3.3). It sends no link-layer address, which is embedded in the address.
 func (r *isatap) answerNeighbor(from uint32, ip header.IPv6, m *nd.Message, isRouter bool) {
 	t := m.Target.As16()
-	if r.ours(readWord6(t[:])) && !ip.Src().IsUnspecified() {
+	if r.ours(header.ReadWord6(t[:])) && !ip.Src().IsUnspecified() {
 		r.put(from, nd.Append(nil, m.Target, ip.Src(), &nd.Message{
 			Type: nd.NeighborAdvertisement, Target: m.Target, Router: isRouter, Solicited: true}))
 	}

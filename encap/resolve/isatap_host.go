@@ -15,7 +15,6 @@ const (
 	solicitations   = 3                 // MAX_RTR_SOLICITATIONS (RFC 4861 section 10)
 	solicitInterval = 4 * time.Second   // RTR_SOLICITATION_INTERVAL
 	minRefresh      = 120 * time.Second // MinRouterSolicitInterval (RFC 5214 section 9)
-	maxRefresh      = time.Hour
 )
 
 // isatapHost is the resolver of a host that solicits the routers on its list.
@@ -39,11 +38,11 @@ func (h *isatapHost) From(from, at Endpoint, b []byte) drop.Reason {
 	if why := h.arrives(from, inner); why != drop.None {
 		return why
 	}
-	src, src4 := readWord6(inner.Source()), from.IPv4()
+	src, src4 := header.ReadWord6(inner.Source()), from.IPv4()
 	switch {
-	case isISATAP(src) && uint32(src.lo) == src4, slices.Contains(h.prl, src4) && !isLinkLocal(src):
+	case isISATAP(src) && uint32(src.Lo) == src4, slices.Contains(h.prl, src4) && !header.IsLinkLocal(src):
 		return drop.None
-	case isISATAP(src), isLinkLocal(src): // also from a router, because routers forward no link-local packets
+	case isISATAP(src), header.IsLinkLocal(src): // also from a router, because routers forward no link-local packets
 		return drop.Spoof
 	}
 	return drop.ForeignSource
@@ -64,10 +63,10 @@ func (h *isatapHost) Hear(o header.Outer, inner []byte, now time.Time) bool {
 	case nd.NeighborSolicitation:
 		h.answerNeighbor(from, ip, &m, false)
 	case nd.RouterAdvertisement:
-		src := readWord6(ip.Source())
+		src := header.ReadWord6(ip.Source())
 		at := slices.IndexFunc(h.ask, func(q inquiry) bool { return q.router == from })
-		if at >= 0 && linkLocal.contains(src) && isISATAP(src) && uint32(src.lo) == from {
-			h.hear(&m, word6{src.hi, src.lo &^ (universal << 32)}, now)
+		if at >= 0 && nd.LinkLocal.Contains(src) && isISATAP(src) && uint32(src.Lo) == from {
+			h.Advertised(&m, header.Word6{Hi: src.Hi, Lo: src.Lo &^ (universal << 32)}, now)
 			h.ask[at] = inquiry{router: from, next: now.Add(refreshIn(&m))}
 			h.update()
 		}
@@ -78,7 +77,7 @@ func (h *isatapHost) Hear(o header.Outer, inner []byte, now time.Time) bool {
 // refreshIn returns after what time a router is solicited again: well before the first
 // of its lifetimes ends.
 func refreshIn(m *nd.Message) time.Duration {
-	least := 4 * maxRefresh / 3
+	least := 4 * nd.MaxRefresh / 3
 	if m.Lifetime > 0 {
 		least = min(least, m.Lifetime)
 	}
@@ -96,37 +95,37 @@ func refreshIn(m *nd.Message) time.Duration {
 // Next solicits each router: three times, four seconds apart, if it does not answer, and
 // again later.
 func (h *isatapHost) Next(now time.Time) (send []Message, lost int, again time.Time) {
-	changed, again := h.expire(now)
+	changed, again := h.Expire(now)
 	if changed {
 		h.update()
 	}
 	for i := range h.ask {
 		q := &h.ask[i]
 		if !q.next.After(now) {
-			h.put(q.router, nd.Append(nil, isatapLocal(h.local).addr(), isatapLocal(q.router).addr(), &nd.Message{Type: nd.RouterSolicitation}))
+			h.put(q.router, nd.Append(nil, isatapLocal(h.local).Addr(), isatapLocal(q.router).Addr(), &nd.Message{Type: nd.RouterSolicitation}))
 			q.tries++
 			q.next = now.Add(solicitInterval)
 			if q.tries == solicitations {
 				q.tries, q.next = 0, now.Add(minRefresh)
 			}
 		}
-		again = earlier(again, q.next)
+		again = nd.Earlier(again, q.next)
 	}
 	return h.take(), 0, again
 }
 
 // Learnt returns addresses in the routers' prefixes with our identifier, the default
 // route and the MTU.
-func (h *isatapHost) Learnt() Learnt { return h.learnt() }
+func (h *isatapHost) Learnt() Learnt { return learnt(&h.Learner) }
 
 // Entries returns the routers on the list: those that advertise themselves are "router", and
 // the others are "silent".
 func (h *isatapHost) Entries(now time.Time) (list []Entry) {
 	for _, q := range h.ask {
-		e := Entry{Node: isatapLocal(q.router).addr(), Link: netip.AddrPortFrom(addr4(q.router), 0), State: "silent"}
-		for _, r := range h.routers {
-			if uint32(r.addr.lo) == q.router {
-				e.State, e.Age = "router", now.Sub(r.heard.last)
+		e := Entry{Node: isatapLocal(q.router).Addr(), Link: netip.AddrPortFrom(addr4(q.router), 0), State: "silent"}
+		for _, r := range h.Routers {
+			if uint32(r.Addr.Lo) == q.router {
+				e.State, e.Age = "router", now.Sub(r.LastAdvertised())
 			}
 		}
 		list = append(list, e)

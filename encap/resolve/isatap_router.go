@@ -32,10 +32,10 @@ func (r *isatapRouter) From(from, at Endpoint, b []byte) drop.Reason {
 	if why := r.arrives(from, inner); why != drop.None {
 		return why
 	}
-	switch src := readWord6(inner.Source()); {
+	switch src := header.ReadWord6(inner.Source()); {
 	case !isISATAP(src):
 		return drop.ForeignSource
-	case uint32(src.lo) != from.IPv4(), !within(r.advertised, src):
+	case uint32(src.Lo) != from.IPv4(), !header.Within(r.advertised, src):
 		return drop.Spoof
 	}
 	return drop.None
@@ -51,12 +51,12 @@ func (r *isatapRouter) Hear(o header.Outer, inner []byte, _ time.Time) bool {
 	if !ok {
 		return true
 	}
-	switch to := readWord6(ip.Dest()); m.Type {
+	switch to := header.ReadWord6(ip.Dest()); m.Type {
 	case nd.NeighborSolicitation:
 		r.answerNeighbor(from, ip, &m, true)
 	case nd.RouterSolicitation:
-		if (r.ours(to) || to == allRouters) && linkLocal.contains(readWord6(ip.Source())) {
-			r.put(from, nd.Append(nil, isatapLocal(r.local).addr(), ip.Src(), r.advertisement()))
+		if (r.ours(to) || to == nd.AllRouters) && nd.LinkLocal.Contains(header.ReadWord6(ip.Source())) {
+			r.put(from, nd.Append(nil, isatapLocal(r.local).Addr(), ip.Src(), r.advertisement()))
 		}
 	}
 	return true
@@ -78,7 +78,7 @@ func (r *isatapRouter) Next(time.Time) ([]Message, int, time.Time) {
 }
 
 // Learnt returns only the link-local address: a router learns no prefixes.
-func (r *isatapRouter) Learnt() Learnt { return Learnt{Link: r.learnt().Link} }
+func (r *isatapRouter) Learnt() Learnt { return Learnt{Link: learnt(&r.Learner).Link} }
 
 // Entries returns nothing: a router keeps no state of its hosts.
 func (r *isatapRouter) Entries(time.Time) []Entry { return nil }

@@ -229,7 +229,7 @@ func TestISATAPNeverAsksTooOften(t *testing.T) {
 // TestISATAPBelieves: only a router of the list is accepted, with its own link-local
 // address.
 func TestISATAPBelieves(t *testing.T) {
-	own, router := isatapLocal(v4("10.1.1.1")).addr(), isatapLocal(v4("10.0.0.1")).addr()
+	own, router := isatapLocal(v4("10.1.1.1")).Addr(), isatapLocal(v4("10.0.0.1")).Addr()
 	ra := nd.Message{Type: nd.RouterAdvertisement, Lifetime: time.Hour}
 	far := nd.Append(nil, router, own, &ra)
 	far[7] = 254
@@ -242,8 +242,8 @@ func TestISATAPBelieves(t *testing.T) {
 		{"the router", "10.0.0.1", nd.Append(nil, router, own, &ra), true},
 		{"with the other u bit", "10.0.0.1", nd.Append(nil, netip.MustParseAddr("fe80::200:5efe:10.0.0.1"), own, &ra), true},
 		{"hop limit 254", "10.0.0.1", far, false},
-		{"not on the list", "10.0.0.2", nd.Append(nil, isatapLocal(v4("10.0.0.2")).addr(), own, &ra), false},
-		{"another's address", "10.0.0.1", nd.Append(nil, isatapLocal(v4("10.0.0.2")).addr(), own, &ra), false},
+		{"not on the list", "10.0.0.2", nd.Append(nil, isatapLocal(v4("10.0.0.2")).Addr(), own, &ra), false},
+		{"another's address", "10.0.0.1", nd.Append(nil, isatapLocal(v4("10.0.0.2")).Addr(), own, &ra), false},
 		{"no ISATAP address", "10.0.0.1", nd.Append(nil, netip.MustParseAddr("fe80::1"), own, &ra), false},
 	} {
 		h := resolver(t, ISATAP{Routers: []Host{host("10.0.0.1")}}, at("10.1.1.1")).(Agent)
@@ -258,7 +258,7 @@ func TestISATAPBelieves(t *testing.T) {
 
 func TestISATAPRouterAnswers(t *testing.T) {
 	r := resolver(t, isatapServer, at("10.0.0.1")).(Agent)
-	own, asker := isatapLocal(v4("10.0.0.1")).addr(), isatapLocal(v4("10.1.1.1")).addr()
+	own, asker := isatapLocal(v4("10.0.0.1")).Addr(), isatapLocal(v4("10.1.1.1")).Addr()
 	rs := nd.Message{Type: nd.RouterSolicitation}
 	for _, c := range []struct {
 		name    string
@@ -267,8 +267,8 @@ func TestISATAPRouterAnswers(t *testing.T) {
 	}{
 		{"to us", nd.Append(nil, asker, own, &rs), 1},
 		{"to us with the other u bit", nd.Append(nil, asker, netip.MustParseAddr("fe80::200:5efe:10.0.0.1"), &rs), 1},
-		{"to all routers", nd.Append(nil, asker, allRouters.addr(), &rs), 1},
-		{"to another", nd.Append(nil, asker, isatapLocal(v4("10.0.0.2")).addr(), &rs), 0},
+		{"to all routers", nd.Append(nil, asker, nd.AllRouters.Addr(), &rs), 1},
+		{"to another", nd.Append(nil, asker, isatapLocal(v4("10.0.0.2")).Addr(), &rs), 0},
 		{"from nobody", nd.Append(nil, netip.IPv6Unspecified(), own, &rs), 0},
 		{"an advertisement", nd.Append(nil, asker, own, &nd.Message{Type: nd.RouterAdvertisement, Lifetime: time.Hour}), 0},
 		{"are you there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own}), 1},
@@ -316,8 +316,8 @@ func TestISATAPWhereItCannotWork(t *testing.T) {
 // RFC 4862 section 5.5.3 e: lifetimes.
 func TestLearner(t *testing.T) {
 	p := netip.MustParsePrefix("2001:db8:1::/64")
-	tell := func(l *learner, prefix string, valid, preferred time.Duration, now time.Time) {
-		l.hear(&nd.Message{Prefixes: []nd.Prefix{{Prefix: netip.MustParsePrefix(prefix), Auto: true, OnLink: true, Valid: valid, Preferred: preferred}}}, allNodes, now)
+	tell := func(l *nd.Learner, prefix string, valid, preferred time.Duration, now time.Time) {
+		l.Advertised(&nd.Message{Prefixes: []nd.Prefix{{Prefix: netip.MustParsePrefix(prefix), Auto: true, OnLink: true, Valid: valid, Preferred: preferred}}}, nd.AllNodes, now)
 	}
 	for _, c := range []struct {
 		left, said, want time.Duration
@@ -328,39 +328,39 @@ func TestLearner(t *testing.T) {
 		{10 * time.Hour, time.Minute, 2 * time.Hour},
 		{10 * time.Hour, 0, 2 * time.Hour},
 	} {
-		l := &learner{iid: 7}
+		l := &nd.Learner{InterfaceID: 7}
 		tell(l, p.String(), c.left, 0, start)
 		tell(l, p.String(), c.said, 0, start)
-		if got := l.learnt().Addresses; len(got) != 1 || got[0].Valid != start.Add(c.want) || got[0].Prefix.String() != "2001:db8:1::7/64" {
+		if got := learnt(l).Addresses; len(got) != 1 || got[0].Valid != start.Add(c.want) || got[0].Prefix.String() != "2001:db8:1::7/64" {
 			t.Errorf("%v left, %v said: %v", c.left, c.said, got)
 		}
 	}
-	l := &learner{iid: 7}
+	l := &nd.Learner{InterfaceID: 7}
 	for _, prefix := range []string{"fe80::/64", "ff02::/64", "::/0", "2000::/3", "8000::/1", "2001:db8::/48", "2001:db8::/65", "::/64", "2001:0:1:2::/64"} {
 		tell(l, prefix, time.Hour, time.Hour, start)
 	}
 	tell(l, p.String(), time.Hour, 2*time.Hour, start) // preferred longer than valid
 	tell(l, p.String(), 0, 0, start)
-	if len(l.prefixes) > 0 {
-		t.Errorf("%v", l.prefixes)
+	if len(l.Prefixes) > 0 {
+		t.Errorf("%v", l.Prefixes)
 	}
 	for i := range 100 {
-		l.hear(&nd.Message{Lifetime: time.Hour, MTU: 100}, word6{1, uint64(i)}, start)
-		tell(l, netip.PrefixFrom(word6{uint64(0x20010db8<<32 + i), 0}.addr(), 64).String(), time.Hour, time.Hour, start)
+		l.Advertised(&nd.Message{Lifetime: time.Hour, MTU: 100}, header.Word6{Hi: 1, Lo: uint64(i)}, start)
+		tell(l, netip.PrefixFrom(header.Word6{Hi: uint64(0x20010db8<<32 + i), Lo: 0}.Addr(), 64).String(), time.Hour, time.Hour, start)
 	}
-	if len(l.routers) != maxRouters || len(l.prefixes) != maxPrefixes || l.learnt().MTU != 0 {
-		t.Errorf("%d routers, %d prefixes, MTU %d", len(l.routers), len(l.prefixes), l.mtu)
+	if len(l.Routers) != nd.MaxRouters || len(l.Prefixes) != nd.MaxPrefixes || learnt(l).MTU != 0 {
+		t.Errorf("%d routers, %d prefixes, MTU %d", len(l.Routers), len(l.Prefixes), l.MTU)
 	}
-	changed, next := l.expire(start.Add(time.Minute))
+	changed, next := l.Expire(start.Add(time.Minute))
 	if changed || next != start.Add(time.Hour) {
 		t.Errorf("%v, %v", changed, next)
 	}
-	if changed, next = l.expire(start.Add(time.Hour)); !changed || !next.IsZero() || len(l.routers)+len(l.prefixes) > 0 {
+	if changed, next = l.Expire(start.Add(time.Hour)); !changed || !next.IsZero() || len(l.Routers)+len(l.Prefixes) > 0 {
 		t.Errorf("%v, %v, %v", changed, next, l)
 	}
-	l.hear(&nd.Message{Lifetime: time.Hour, MTU: 1400}, allNodes, start)
-	l.hear(&nd.Message{MTU: 9000000}, allNodes, start)
-	if got := l.learnt(); !got.Default.IsZero() || got.MTU != 1400 {
+	l.Advertised(&nd.Message{Lifetime: time.Hour, MTU: 1400}, nd.AllNodes, start)
+	l.Advertised(&nd.Message{MTU: 9000000}, nd.AllNodes, start)
+	if got := learnt(l); !got.Default.IsZero() || got.MTU != 1400 {
 		t.Errorf("a router that is none any more: %+v", got)
 	}
 }

@@ -22,36 +22,36 @@ func told(prefix string, valid time.Duration) *nd.Message {
 // time, keeps no other out; a prefix that was advertised repeatedly is not evicted by a
 // flood.
 func TestForgedAdvertisements(t *testing.T) {
-	l := &learner{iid: 7}
+	l := &nd.Learner{InterfaceID: 7}
 	forge := func(now time.Time) {
-		for i := range 2 * maxPrefixes {
-			l.hear(told(fmt.Sprintf("2001:db8:bad:%x::/64", i), nd.Infinite), word6{0xfe80 << 48, uint64(i)}, now)
+		for i := range 2 * nd.MaxPrefixes {
+			l.Advertised(told(fmt.Sprintf("2001:db8:bad:%x::/64", i), nd.Infinite), header.Word6{Hi: 0xfe80 << 48, Lo: uint64(i)}, now)
 		}
 	}
-	genuine := word6{0xfe80 << 48, 0xcafe}
+	genuine := header.Word6{Hi: 0xfe80 << 48, Lo: 0xcafe}
 	knows := func(prefix string) bool {
-		return slices.ContainsFunc(l.prefixes, func(q learntPrefix) bool { return q.prefix == netip.MustParsePrefix(prefix) }) &&
-			slices.ContainsFunc(l.routers, func(q router) bool { return q.addr == genuine })
+		return slices.ContainsFunc(l.Prefixes, func(q nd.LearntPrefix) bool { return q.Prefix == netip.MustParsePrefix(prefix) }) &&
+			slices.ContainsFunc(l.Routers, func(q nd.Router) bool { return q.Addr == genuine })
 	}
 	const real = "2001:db8:1::/64"
 	now := start
 	forge(now)
-	if len(l.prefixes) != maxPrefixes || len(l.routers) != maxRouters {
-		t.Fatalf("%d prefixes, %d routers", len(l.prefixes), len(l.routers))
+	if len(l.Prefixes) != nd.MaxPrefixes || len(l.Routers) != nd.MaxRouters {
+		t.Fatalf("%d prefixes, %d routers", len(l.Prefixes), len(l.Routers))
 	}
-	now = now.Add(confirmedAfter)
-	l.hear(told(real, time.Hour), genuine, now)
+	now = now.Add(nd.ConfirmedAfter)
+	l.Advertised(told(real, time.Hour), genuine, now)
 	if !knows(real) {
 		t.Error("forged advertisements keep a router out")
 	}
 	now = now.Add(200 * time.Second) // again, as routers do
-	l.hear(told(real, time.Hour), genuine, now)
+	l.Advertised(told(real, time.Hour), genuine, now)
 	for range 600 { // a flood for ten minutes
 		now = now.Add(time.Second)
 		forge(now)
 	}
-	if !knows(real) || len(l.prefixes) != maxPrefixes || len(l.routers) != maxRouters {
-		t.Errorf("a flood pushes a router out: %v, %v", l.prefixes, l.routers)
+	if !knows(real) || len(l.Prefixes) != nd.MaxPrefixes || len(l.Routers) != nd.MaxRouters {
+		t.Errorf("a flood pushes a router out: %v, %v", l.Prefixes, l.Routers)
 	}
 }
 
@@ -67,9 +67,9 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 		hear := func(prefix string) {
 			src := isatapLocal(v4(router))
 			if _, ok := m.(SixOverFour); ok {
-				src = word6{linkLocal.value.hi, uint64(v4(router))}
+				src = header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(router))}
 			}
-			r.Hear(heard(router), nd.Append(nil, src.addr(), allNodes.addr(), told(prefix, nd.Infinite)), start)
+			r.Hear(heard(router), nd.Append(nil, src.Addr(), nd.AllNodes.Addr(), told(prefix, nd.Infinite)), start)
 		}
 		for _, prefix := range []string{"2000::/1", "::/1", "2000::/3", "2002::/16", "2002:c000:201::/48", "2002:c000:201:5::/64", "3fff:100:0:7::/64", "2001::/32", "2001:db8:aaaa::/64"} {
 			hear(prefix)
@@ -119,8 +119,8 @@ func TestSixOverFourSolicitsSlowly(t *testing.T) {
 		t.Errorf("%d messages to groups in %d s, want at most %d", multicasts, seconds, most)
 	}
 	// When it is over, one who is there is found.
-	for range mostTries + 1 { // until all are given up
-		now = now.Add(retransTimer)
+	for range nd.MostTries + 1 { // until all are given up
+		now = now.Add(nd.RetransTimer)
 		next()
 	}
 	multicasts = 0
@@ -155,21 +155,21 @@ func TestSixOverFourFindsDuringFlood(t *testing.T) {
 		t.Error("forged questions take the share of our own")
 	}
 	// All solicitations of this moment are used up: the next neighbour is asked later.
-	for r.solicits.take(start, solicitsPerSecond) {
+	for r.solicits.Take(start, solicitsPerSecond) {
 	}
-	late := word6{0x20010db8 << 32, 77}
-	r.Hold(inner("2001:db8::192.0.2.1", late.addr().String()), start)
-	if n := asks(start); n != 0 || r.cache.find(late).tries != 0 {
-		t.Errorf("%d solicitations beyond the limit, %d tries", n, r.cache.find(late).tries)
+	late := header.Word6{Hi: 0x20010db8 << 32, Lo: 77}
+	r.Hold(inner("2001:db8::192.0.2.1", late.Addr().String()), start)
+	if n := asks(start); n != 0 || r.cache.Find(late).Tries != 0 {
+		t.Errorf("%d solicitations beyond the limit, %d tries", n, r.cache.Find(late).Tries)
 	}
 	now := start
-	for range solicitTries - 1 { // the flood goes on
-		for now = now.Add(retransTimer); r.solicits.take(now, solicitsPerSecond); {
+	for range nd.SolicitTries - 1 { // the flood goes on
+		for now = now.Add(nd.RetransTimer); r.solicits.Take(now, solicitsPerSecond); {
 		}
 		asks(now)
 	}
-	now = now.Add(retransTimer)
-	if asks(now); r.cache.find(late) == nil || r.cache.find(late).tries != 1 {
+	now = now.Add(nd.RetransTimer)
+	if asks(now); r.cache.Find(late) == nil || r.cache.Find(late).Tries != 1 {
 		t.Error("given up before it was asked")
 	}
 }
@@ -177,16 +177,16 @@ func TestSixOverFourFindsDuringFlood(t *testing.T) {
 // In a full set of the cache, an idle neighbour that was reachable stays rather than one that
 // only said its address.
 func TestNeighboursReachableBeforeStay(t *testing.T) {
-	c := newNeighbours()
-	c.factor = [2]uint64{} // all addresses in one set
-	friend, _ := c.add(word6{1, 0}, start)
-	friend.enter(reachable, v4(two), start.Add(reachableTime))
-	friend.enter(stale, v4(two), time.Time{})
-	for i := range uint64(3 * ways) {
-		n, _ := c.add(word6{2, i}, start.Add(time.Duration(i+1)*time.Second))
-		n.enter(stale, v4(two), time.Time{})
+	c := nd.NewCache()
+	c.Factor = [2]uint64{} // all addresses in one set
+	friend, _ := c.Add(header.Word6{Hi: 1, Lo: 0}, start)
+	friend.Enter(nd.Reachable, v4(two), start.Add(nd.ReachableTime))
+	friend.Enter(nd.Stale, v4(two), time.Time{})
+	for i := range uint64(3 * nd.Ways) {
+		n, _ := c.Add(header.Word6{Hi: 2, Lo: i}, start.Add(time.Duration(i+1)*time.Second))
+		n.Enter(nd.Stale, v4(two), time.Time{})
 	}
-	if c.find(word6{1, 0}) != friend {
+	if c.Find(header.Word6{Hi: 1, Lo: 0}) != friend {
 		t.Error("the neighbour that was reachable before had to go")
 	}
 }

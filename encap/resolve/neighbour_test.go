@@ -218,49 +218,49 @@ func TestNeighbourThatIsNotThere(t *testing.T) {
 // TestNeighbourAdvertised checks how an advertisement changes an entry (RFC 4861 section
 // 7.2.5).
 func TestNeighbourAdvertised(t *testing.T) {
-	two6 := word6{linkLocal.value.hi, uint64(v4(two))}
+	two6 := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(two))}
 	other := linkOption(v4("198.51.100.77"))
 	for _, c := range []struct {
 		name                string
-		before              state
+		before              nd.State
 		solicited, override bool
 		link                []byte
-		after               state
+		after               nd.State
 		to                  string
 	}{
-		{"incomplete, no address", incomplete, true, true, nil, incomplete, ""},
-		{"incomplete, another's nonsense", incomplete, true, true, linkOption(v4("224.0.0.1")), incomplete, ""},
-		{"incomplete, ours", incomplete, true, true, linkOption(v4(one)), incomplete, ""},
-		{"incomplete, 14 bytes", incomplete, true, true, make([]byte, 14), incomplete, ""},
-		{"incomplete, solicited", incomplete, true, false, other, reachable, "198.51.100.77"},
-		{"incomplete, unsolicited", incomplete, false, false, other, delay, "198.51.100.77"}, // a packet waits
-		{"reachable, another address", reachable, true, false, other, stale, two},
-		{"reachable, override", reachable, true, true, other, reachable, "198.51.100.77"},
-		{"reachable, unsolicited override", reachable, false, true, other, stale, "198.51.100.77"},
-		{"stale, another address", stale, true, false, other, stale, two},
-		{"stale, no address", stale, true, false, nil, reachable, two},
-		{"stale, unsolicited", stale, false, false, nil, stale, two},
-		{"probe, solicited", probe, true, false, linkOption(v4(two)), reachable, two},
-		{"probe, another address", probe, true, false, other, probe, two},
+		{"incomplete, no address", nd.Incomplete, true, true, nil, nd.Incomplete, ""},
+		{"incomplete, another's nonsense", nd.Incomplete, true, true, linkOption(v4("224.0.0.1")), nd.Incomplete, ""},
+		{"incomplete, ours", nd.Incomplete, true, true, linkOption(v4(one)), nd.Incomplete, ""},
+		{"incomplete, 14 bytes", nd.Incomplete, true, true, make([]byte, 14), nd.Incomplete, ""},
+		{"incomplete, solicited", nd.Incomplete, true, false, other, nd.Reachable, "198.51.100.77"},
+		{"incomplete, unsolicited", nd.Incomplete, false, false, other, nd.Delay, "198.51.100.77"}, // a packet waits
+		{"reachable, another address", nd.Reachable, true, false, other, nd.Stale, two},
+		{"reachable, override", nd.Reachable, true, true, other, nd.Reachable, "198.51.100.77"},
+		{"reachable, unsolicited override", nd.Reachable, false, true, other, nd.Stale, "198.51.100.77"},
+		{"stale, another address", nd.Stale, true, false, other, nd.Stale, two},
+		{"stale, no address", nd.Stale, true, false, nil, nd.Reachable, two},
+		{"stale, unsolicited", nd.Stale, false, false, nil, nd.Stale, two},
+		{"probe, solicited", nd.Probe, true, false, linkOption(v4(two)), nd.Reachable, two},
+		{"probe, another address", nd.Probe, true, false, other, nd.Probe, two},
 	} {
 		r := resolver(t, SixOverFour{}, at(one)).(*sixOverFour)
 		n := r.entry(two6, start)
-		if c.before == incomplete {
-			n.enter(incomplete, 0, start.Add(time.Second))
-			r.Hold(inner("fe80::192.0.2.1", two6.addr().String()), start)
+		if c.before == nd.Incomplete {
+			n.Enter(nd.Incomplete, 0, start.Add(time.Second))
+			r.Hold(inner("fe80::192.0.2.1", two6.Addr().String()), start)
 		} else {
-			n.enter(c.before, v4(two), start.Add(time.Second))
+			n.Enter(c.before, v4(two), start.Add(time.Second))
 		}
-		to := word6{linkLocal.value.hi, uint64(v4(one))}.addr()
-		r.Hear(heard(two), nd.Append(nil, two6.addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(),
+		to := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr()
+		r.Hear(heard(two), nd.Append(nil, two6.Addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.Addr(),
 			Solicited: c.solicited, Override: c.override, Link: c.link}), start)
-		if n.state != c.after || n.link != v4(c.to) {
-			t.Errorf("%s: state %d at %v, want %d at %s", c.name, n.state, addr4(n.link), c.after, c.to)
+		if n.State != c.after || n.Link != v4(c.to) {
+			t.Errorf("%s: state %d at %v, want %d at %s", c.name, n.State, addr4(n.Link), c.after, c.to)
 		}
 	}
 	r := resolver(t, SixOverFour{}, at(one)).(*sixOverFour)
-	r.Hear(heard(two), nd.Append(nil, two6.addr(), allNodes.addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.addr(), Link: other}), start)
-	if r.cache.find(two6) != nil {
+	r.Hear(heard(two), nd.Append(nil, two6.Addr(), nd.AllNodes.Addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.Addr(), Link: other}), start)
+	if r.cache.Find(two6) != nil {
 		t.Error("an advertisement that nobody asked for makes an entry")
 	}
 }
@@ -268,7 +268,7 @@ func TestNeighbourAdvertised(t *testing.T) {
 func TestNeighbourChecksWhetherFree(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one)).(Agent)
 	r.Next(start)
-	own := word6{linkLocal.value.hi, uint64(v4(one))}.addr()
+	own := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr()
 	r.Hear(heard(two), nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own}), start)
 	send, _, _ := r.Next(start)
 	if len(send) != 1 || send[0].To.IPv4() != v4("239.192.0.1") {
@@ -284,26 +284,26 @@ func TestNeighbourChecksWhetherFree(t *testing.T) {
 // evict neighbours in use.
 func TestNeighboursAreBounded(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one, "2001:db8::1/64")).(*sixOverFour)
-	friend := word6{0x20010db8 << 32, 77}
-	r.entry(friend, start).enter(reachable, v4(two), start.Add(reachableTime))
+	friend := header.Word6{Hi: 0x20010db8 << 32, Lo: 77}
+	r.entry(friend, start).Enter(nd.Reachable, v4(two), start.Add(nd.ReachableTime))
 	pkt := make([]byte, 1400)
 	lost, held := 0, 0
 	for i := range 20000 {
-		copy(pkt, inner("2001:db8::1", word6{0x20010db8 << 32, uint64(i) + 1<<32}.addr().String()))
+		copy(pkt, inner("2001:db8::1", header.Word6{Hi: 0x20010db8 << 32, Lo: uint64(i) + 1<<32}.Addr().String()))
 		if r.Hold(pkt, start.Add(time.Duration(i))) {
 			held++
 		} else {
 			lost++
 		}
-		from := word6{linkLocal.value.hi, uint64(i) + 1<<33}.addr()
+		from := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(i) + 1<<33}.Addr()
 		r.Hear(heard(two), nd.Append(nil, from, nd.SolicitedNode(from), &nd.Message{Type: nd.NeighborSolicitation, Target: from, Link: linkOption(v4(two))}), start.Add(time.Duration(i)))
 	}
 	entries := 0
-	r.cache.all(func(*neighbour) { entries++ })
+	r.cache.All(func(*nd.Neighbour) { entries++ })
 	if entries > 4096 || entries < 4000 || r.held > maxHeld {
 		t.Errorf("%d entries, %d bytes", entries, r.held)
 	}
-	if r.cache.find(friend) == nil {
+	if r.cache.Find(friend) == nil {
 		t.Error("a neighbour in use had to go")
 	}
 	for now := start; now.Before(start.Add(5 * time.Second)); now = now.Add(time.Second) {
@@ -436,7 +436,7 @@ func TestNeighbourKeepsOrder(t *testing.T) {
 	}
 	way(drop.None, "when all are sent")
 
-	old := start.Add(2 * reachableTime)
+	old := start.Add(2 * nd.ReachableTime)
 	data(old)
 	way(drop.Unresolved, "a stale neighbour")
 	r.Hold(pkt, old)

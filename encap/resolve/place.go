@@ -14,13 +14,13 @@ import (
 // checks that they have in common.
 type place struct {
 	local     uint32
-	own4      []uint32 // addresses of this host, including Local
-	broadcast []uint32 // broadcast addresses of the host's subnets
-	own6      []word6  // the interface's addresses
+	own4      []uint32       // addresses of this host, including Local
+	broadcast []uint32       // broadcast addresses of the host's subnets
+	own6      []header.Word6 // the interface's addresses
 	strict    bool
-	home      []prefix6 // prefixes of this mechanism, in which an address of ours may be embedded
-	delegated []prefix6
-	elsewhere []prefix6 // subnets of other links
+	home      []header.Prefix6 // prefixes of this mechanism, in which an address of ours may be embedded
+	delegated []header.Prefix6
+	elsewhere []header.Prefix6 // subnets of other links
 }
 
 func newPlace(at Site, mechanism string) (place, error) {
@@ -40,10 +40,10 @@ func newPlace(at Site, mechanism string) (place, error) {
 	for _, o := range at.Own {
 		if o.Addr().Is6() {
 			b := o.Addr().As16()
-			p.own6 = append(p.own6, readWord6(b[:]))
+			p.own6 = append(p.own6, header.ReadWord6(b[:]))
 		}
 	}
-	p.delegated, p.elsewhere = prefixes6(at.Delegated), prefixes6(at.Elsewhere)
+	p.delegated, p.elsewhere = header.Prefixes6(at.Delegated), header.Prefixes6(at.Elsewhere)
 	return p, nil
 }
 
@@ -64,7 +64,7 @@ func (p *place) global4(a uint32) bool {
 // leads checks whether an inner packet may go to an outer address without coming back to
 // us (RFC 6324 section 3.1, RFC 6169 section 5).
 func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
-	if p.mine(dst) || p.returns(readWord6(ip.Source())) || p.returns(readWord6(ip.Dest())) {
+	if p.mine(dst) || p.returns(header.ReadWord6(ip.Source())) || p.returns(header.ReadWord6(ip.Dest())) {
 		return drop.Loop
 	}
 	return drop.None
@@ -72,31 +72,28 @@ func (p *place) leads(ip header.IPv6, dst uint32) drop.Reason {
 
 // returns reports whether an inner address embeds an IPv4 address of ours by another
 // mechanism: a packet to it, or an answer to it, would be tunnelled to ourselves.
-func (p *place) returns(a word6) bool { return p.returnsTo(p.home, a) }
+func (p *place) returns(a header.Word6) bool { return p.returnsTo(p.home, a) }
 
-func (p *place) returnsTo(home []prefix6, a word6) bool {
-	if !embeds(a) && len(p.delegated) == 0 || within(home, a) {
+func (p *place) returnsTo(home []header.Prefix6, a header.Word6) bool {
+	if !embeds(a) && len(p.delegated) == 0 || header.Within(home, a) {
 		return false
 	}
 	switch {
 	case is6to4(a) && p.mine(v4of6to4(a)),
-		isISATAP(a) && p.mine(uint32(a.lo)),
-		isTeredo(a) && p.mine(^uint32(a.lo)):
+		isISATAP(a) && p.mine(uint32(a.Lo)),
+		isTeredo(a) && p.mine(^uint32(a.Lo)):
 		return true
 	}
-	return within(p.delegated, a)
+	return header.Within(p.delegated, a)
 }
 
 // noLink reports whether an inner address is invalid on a link without neighbours, such
 // as that of 6to4, 6rd and automatic tunnels. Link-local addresses are, because they do
 // not show which node has them; multicast addresses are, because such a link has no
 // multicast (RFC 3964 section 5.3.2, RFC 5969 section 10).
-func noLink(a word6) bool {
-	return a.hi>>56 == 0xff || isLinkLocal(a) || a.hi>>54 == 0xfec0>>6
+func noLink(a header.Word6) bool {
+	return a.Hi>>56 == 0xff || header.IsLinkLocal(a) || a.Hi>>54 == 0xfec0>>6
 }
-
-func isLinkLocal(a word6) bool { return a.hi>>54 == 0xfe80>>6 }
-func isMulticast(a word6) bool { return a.hi>>56 == 0xff }
 
 // unicast4 reports whether an IPv4 address can be the address of a host.
 func unicast4(a uint32) bool { return a>>24 != 0 && a>>24 != 127 && a < 224<<24 }
@@ -122,73 +119,6 @@ func addr4(a uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-func (w word6) addr() netip.Addr {
-	var b [16]byte
-	w.put(b[:])
-	return netip.AddrFrom16(b)
-}
-
-func (w word6) put(b []byte) {
-	binary.BigEndian.PutUint64(b, w.hi)
-	binary.BigEndian.PutUint64(b[8:], w.lo)
-}
-
-// prefix6 is an IPv6 prefix in a form that is fast to compare.
-type prefix6 struct{ value, mask word6 }
-
-func newPrefix6(p netip.Prefix) prefix6 {
-	var m word6
-	if p.Bits() > 64 {
-		m = word6{^uint64(0), ^uint64(0) << (128 - p.Bits())}
-	} else {
-		m.hi = ^uint64(0) << (64 - p.Bits())
-	}
-	b := p.Masked().Addr().As16()
-	return prefix6{readWord6(b[:]), m}
-}
-
-func prefixes6(list []netip.Prefix) (out []prefix6) {
-	for _, p := range list {
-		if p.IsValid() && p.Addr().Is6() {
-			out = append(out, newPrefix6(p))
-		}
-	}
-	return out
-}
-
-func (p prefix6) contains(a word6) bool {
-	return a.hi&p.mask.hi == p.value.hi && a.lo&p.mask.lo == p.value.lo
-}
-
-func within(list []prefix6, a word6) bool {
-	for i := range list {
-		if list[i].contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// prefixes4 converts IPv4 prefixes to a form that is fast to compare.
-func prefixes4(list []netip.Prefix) (out []prefix4) {
-	for _, p := range list {
-		if a, ok := word4(p.Addr()); ok && p.IsValid() && p.Addr().Is4() {
-			shift := uint8(32 - p.Bits())
-			out = append(out, prefix4{a >> shift, shift})
-		}
-	}
-	return out
-}
-
-func within4(list []prefix4, a uint32) bool {
-	for _, p := range list {
-		if a>>p.shift == p.value {
-			return true
-		}
-	}
-	return false
-}
-
 // outer4 returns the IPv4 addresses of hosts in their order, with those that are down
 // last. It omits our own, so that all hosts on a list can have the same list.
 func (p *place) outer4(hosts []Host, at Site) (out []uint32) {
@@ -210,4 +140,11 @@ func (p *place) outer4(hosts []Host, at Site) (out []uint32) {
 		}
 	}
 	return append(out, down...)
+}
+
+// mayBeOnLink reports whether a router may announce that a prefix is on this link. It must not
+// be a prefix of this host's own addresses of other mechanisms, because the checks of RFC
+// 6324 let destinations on this link pass, nor a subnet of another link.
+func (p *place) mayBeOnLink(a header.Word6) bool {
+	return (!is6to4(a) || !p.mine(v4of6to4(a))) && !header.Within(p.delegated, a) && !header.Within(p.elsewhere, a)
 }

@@ -102,9 +102,9 @@ type pmt struct {
 // From accepts a customer's packet and writes a source in the provider's prefix.
 func (r *pmt) From(from, at Endpoint, b []byte) drop.Reason {
 	inner := header.IPv6(b)
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
+	src, to, src4 := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest()), from.IPv4()
 	switch {
-	case noLink(src), noLink(to), to.hi>>48 == 0, !r.reachable4(src4):
+	case noLink(src), noLink(to), to.Hi>>48 == 0, !r.reachable4(src4):
 		return drop.Martian
 	case !within4(r.customers, src4):
 		return drop.ForeignSource
@@ -127,7 +127,7 @@ func (r *pmt) From(from, at Endpoint, b []byte) drop.Reason {
 // To writes the customer's destination into an answer.
 func (r *pmt) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	if noLink(src) || noLink(to) {
 		return Endpoint{}, drop.Martian
 	}
@@ -149,33 +149,33 @@ func (r *pmt) To(inner []byte) (Endpoint, drop.Reason) {
 }
 
 // customer reports whether an address is in the outside prefix of a customer.
-func (r *pmt) customer(a word6) bool {
+func (r *pmt) customer(a header.Word6) bool {
 	inside, ok := r.inward(a)
 	return ok && within4(r.customers, v4of6to4(inside))
 }
 
 // outward returns the provider's address for a customer's.
-func (r *pmt) outward(a word6) (word6, bool) {
-	out := word6{r.of(v4of6to4(a)).hi, a.lo}
+func (r *pmt) outward(a header.Word6) (header.Word6, bool) {
+	out := header.Word6{Hi: r.of(v4of6to4(a)).Hi, Lo: a.Lo}
 	switch {
 	case r.wide:
-		out.hi |= a.hi & 0xffff
-	case a.hi&0xffff != r.subnet:
+		out.Hi |= a.Hi & 0xffff
+	case a.Hi&0xffff != r.subnet:
 		return a, false
 	}
 	return r.neutral(a, out)
 }
 
 // inward returns the customer's address for a provider's.
-func (r *pmt) inward(a word6) (word6, bool) {
-	if !r.prefix.contains(a) || a.hi&r.rest != 0 {
+func (r *pmt) inward(a header.Word6) (header.Word6, bool) {
+	if !r.prefix.Contains(a) || a.Hi&r.rest != 0 {
 		return a, false
 	}
-	out := word6{prefix6to4(r.v4(a)).hi, a.lo}
+	out := header.Word6{Hi: prefix6to4(r.v4(a)).Hi, Lo: a.Lo}
 	if r.wide {
-		out.hi |= a.hi & 0xffff
+		out.Hi |= a.Hi & 0xffff
 	} else {
-		out.hi |= r.subnet
+		out.Hi |= r.subnet
 	}
 	return r.neutral(a, out)
 }
@@ -184,23 +184,23 @@ func (r *pmt) inward(a word6) (word6, bool) {
 // sections 3.1 to 3.7). It changes the subnet or, if the prefix leaves none, the first
 // word of the interface identifier that is not 0xffff. The reverse change uses the same
 // word, because the result is never 0xffff.
-func (r *pmt) neutral(old, changed word6) (word6, bool) {
+func (r *pmt) neutral(old, changed header.Word6) (header.Word6, bool) {
 	if !r.npt {
 		return changed, true
 	}
 	diff := difference(changed, old)
 	if r.wide {
-		word := uint16(changed.hi)
+		word := uint16(changed.Hi)
 		if word == 0xffff {
 			return old, false
 		}
-		changed.hi = changed.hi&^0xffff | uint64(notOnes(header.Fold(uint32(word)+uint32(diff))))
+		changed.Hi = changed.Hi&^0xffff | uint64(notOnes(header.Fold(uint32(word)+uint32(diff))))
 		return changed, true
 	}
 	for shift := 48; shift >= 0; shift -= 16 {
-		if word := uint16(changed.lo >> shift); word != 0xffff {
+		if word := uint16(changed.Lo >> shift); word != 0xffff {
 			sum := notOnes(header.Fold(uint32(word) + uint32(diff)))
-			changed.lo = changed.lo&^(0xffff<<shift) | uint64(sum)<<shift
+			changed.Lo = changed.Lo&^(0xffff<<shift) | uint64(sum)<<shift
 			return changed, true
 		}
 	}
@@ -217,20 +217,20 @@ func notOnes(sum uint16) uint16 {
 
 // difference returns the number to add to the one's complement sum of one address to get
 // that of another.
-func difference(from, to word6) uint16 {
+func difference(from, to header.Word6) uint16 {
 	return header.Fold(uint32(^sum6(from)) + uint32(sum6(to)))
 }
 
-func sum6(a word6) uint16 {
+func sum6(a header.Word6) uint16 {
 	var b [16]byte
-	a.put(b[:])
+	a.Put(b[:])
 	return header.Sum(b[:], 0)
 }
 
 // change writes an address of a packet, and updates its transport checksum, which covers
 // the pseudo-header.
-func (r *pmt) change(ip header.IPv6, at []byte, before, after word6) {
-	after.put(at)
+func (r *pmt) change(ip header.IPv6, at []byte, before, after header.Word6) {
+	after.Put(at)
 	if r.npt {
 		return
 	}
@@ -291,7 +291,7 @@ func (r *pmt) changeQuote(ip header.IPv6, outbound bool) {
 	if outbound {
 		at, translate = quote.Dest(), r.outward
 	}
-	before := readWord6(at)
+	before := header.ReadWord6(at)
 	if outbound && !is6to4(before) || header.Version(quote) != 6 {
 		return
 	}

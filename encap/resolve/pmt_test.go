@@ -107,7 +107,7 @@ func TestPMTBothWays(t *testing.T) {
 				if random.IntN(3) == 0 {
 					id |= 0xffff << 48
 				}
-				inside, native := word6{prefix6to4(customer).hi | subnet, id}.addr().String(), "2001:4860::8"
+				inside, native := header.Word6{Hi: prefix6to4(customer).Hi | subnet, Lo: id}.Addr().String(), "2001:4860::8"
 				for _, protocol := range []byte{header.TCP, header.UDP, header.ICMPv6} {
 					out := upper(inside, native, protocol)
 					if out[46] == 0 && out[47] == 0 && protocol == header.UDP {
@@ -122,7 +122,7 @@ func TestPMTBothWays(t *testing.T) {
 					if !m.ProviderPrefix.Contains(outside) || !whole(out) {
 						t.Fatalf("%s outside is %v, checksum %v", inside, outside, whole(out))
 					}
-					if got := [2]uint16{sum6(readWord6(before[8:])), sum6(readWord6(out.Source()))}; m.Mode == PMTNPT && got[0] != got[1] && (got[0]^got[1]) != 0xffff {
+					if got := [2]uint16{sum6(header.ReadWord6(before[8:])), sum6(header.ReadWord6(out.Source()))}; m.Mode == PMTNPT && got[0] != got[1] && (got[0]^got[1]) != 0xffff {
 						t.Fatalf("%s > %v is not neutral", inside, outside)
 					}
 					answer := upper(native, outside.String(), protocol)

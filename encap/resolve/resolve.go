@@ -16,7 +16,7 @@ type Fixed struct {
 	Local, Remote netip.Addr // of the same IP version
 
 	// The same addresses as they are in a header.
-	local6, remote6 word6
+	local6, remote6 header.Word6
 	local4, remote4 uint32
 }
 
@@ -34,7 +34,7 @@ func NewFixed(local, remote netip.Addr) Fixed {
 		}
 	} else {
 		l, r := local.As16(), remote.As16()
-		f.local6, f.remote6 = readWord6(l[:]), readWord6(r[:])
+		f.local6, f.remote6 = header.ReadWord6(l[:]), header.ReadWord6(r[:])
 	}
 	return f
 }
@@ -55,9 +55,9 @@ func (f *Fixed) Accepts4(ip header.IPv4) drop.Reason {
 // reason to drop it (RFC 2473 section 3.2).
 func (f *Fixed) Accepts6(ip header.IPv6) drop.Reason {
 	switch {
-	case readWord6(ip.Dest()) != f.local6:
+	case header.ReadWord6(ip.Dest()) != f.local6:
 		return drop.ForeignDestination
-	case readWord6(ip.Source()) != f.remote6:
+	case header.ReadWord6(ip.Source()) != f.remote6:
 		return drop.ForeignSource
 	}
 	return drop.None
@@ -87,12 +87,5 @@ func (f *Fixed) From4(ip header.IPv4) bool {
 
 // Sends6 reports whether an IPv6 packet is from us to the peer.
 func (f *Fixed) Sends6(ip header.IPv6) bool {
-	return readWord6(ip.Source()) == f.local6 && readWord6(ip.Dest()) == f.remote6
-}
-
-// word6 is an IPv6 address as two numbers, so that a comparison takes two instructions.
-type word6 struct{ hi, lo uint64 }
-
-func readWord6(b []byte) word6 {
-	return word6{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:16])}
+	return header.ReadWord6(ip.Source()) == f.local6 && header.ReadWord6(ip.Dest()) == f.remote6
 }

@@ -16,7 +16,7 @@ import (
 // is immutable and may be used concurrently.
 type Sources struct {
 	own4, end4 []uint32
-	own6, end6 []word6
+	own6, end6 []header.Word6
 	strict     bool
 	compatible bool // a resolver checks ::/96
 
@@ -69,14 +69,14 @@ func (s *Sources) For(r Resolver) *Sources {
 	return &t
 }
 
-func split(addrs []netip.Addr) (v4 []uint32, v6 []word6) {
+func split(addrs []netip.Addr) (v4 []uint32, v6 []header.Word6) {
 	for _, a := range addrs {
 		if a.Is4() {
 			b := a.As4()
 			v4 = append(v4, binary.BigEndian.Uint32(b[:]))
 		} else if a.Is6() {
 			b := a.As16()
-			v6 = append(v6, readWord6(b[:]))
+			v6 = append(v6, header.ReadWord6(b[:]))
 		}
 	}
 	return v4, v6
@@ -115,7 +115,7 @@ func (s *Sources) check4(ip header.IPv4) drop.Reason {
 }
 
 func (s *Sources) check6(ip header.IPv6) drop.Reason {
-	src := readWord6(ip.Source())
+	src := header.ReadWord6(ip.Source())
 	switch {
 	case martian6(src, ip, s.strict) && (!s.compatible || !isCompat(src)):
 		return drop.Martian
@@ -133,7 +133,7 @@ func (s *Sources) check6(ip header.IPv6) drop.Reason {
 		return r
 	case ip.HopLimit() == 0:
 		return drop.TTLExpired
-	case isTunnel(up.Protocol) && slices.Contains(s.end6, readWord6(ip.Dest())):
+	case isTunnel(up.Protocol) && slices.Contains(s.end6, header.ReadWord6(ip.Dest())):
 		return drop.Nested
 	}
 	return drop.None
@@ -145,18 +145,18 @@ func isTunnel(protocol byte) bool {
 }
 
 // martian6 implements the list of mechanisms 1.8 for inner IPv6 sources.
-func martian6(src word6, ip header.IPv6, strict bool) bool {
+func martian6(src header.Word6, ip header.IPv6, strict bool) bool {
 	switch {
-	case src.hi == 0: // ::/64 contains ::, ::1, ::/96 and ::ffff:0:0/96
-		if src.lo == 0 { // duplicate address detection and router solicitation
+	case src.Hi == 0: // ::/64 contains ::, ::1, ::/96 and ::ffff:0:0/96
+		if src.Lo == 0 { // duplicate address detection and router solicitation
 			dst := ip.Dest()
 			return dst[0] != 0xff || dst[1] != 0x02
 		}
-		return src.lo>>32 == 0 || src.lo>>32 == 0xffff
-	case src.hi>>56 == 0xff: // multicast
+		return src.Lo>>32 == 0 || src.Lo>>32 == 0xffff
+	case src.Hi>>56 == 0xff: // multicast
 		return true
-	case src.hi>>48 == 0x2002: // 6to4: the IPv4 address that it embeds
-		return Martian4(uint32(src.hi>>16), strict)
+	case src.Hi>>48 == 0x2002: // 6to4: the IPv4 address that it embeds
+		return Martian4(uint32(src.Hi>>16), strict)
 	}
 	return false
 }
@@ -165,6 +165,26 @@ func martian6(src word6, ip header.IPv6, strict bool) bool {
 type prefix4 struct {
 	value uint32
 	shift uint8
+}
+
+// prefixes4 converts IPv4 prefixes to a form that is fast to compare.
+func prefixes4(list []netip.Prefix) (out []prefix4) {
+	for _, p := range list {
+		if a, ok := word4(p.Addr()); ok && p.IsValid() && p.Addr().Is4() {
+			shift := uint8(32 - p.Bits())
+			out = append(out, prefix4{a >> shift, shift})
+		}
+	}
+	return out
+}
+
+func within4(list []prefix4, a uint32) bool {
+	for _, p := range list {
+		if a>>p.shift == p.value {
+			return true
+		}
+	}
+	return false
 }
 
 func mustPrefix4(s string) prefix4 {

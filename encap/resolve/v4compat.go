@@ -33,8 +33,8 @@ func (*v4compat) Compatible() {}
 
 func (r *v4compat) To(inner []byte) (Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
-	src, to := readWord6(ip.Source()), readWord6(ip.Dest())
-	dst := uint32(to.lo)
+	src, to := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
+	dst := uint32(to.Lo)
 	switch {
 	case !isCompat(to):
 		return Endpoint{}, drop.NoPeer
@@ -42,7 +42,7 @@ func (r *v4compat) To(inner []byte) (Endpoint, drop.Reason) {
 		return Endpoint{}, drop.Martian
 	case r.mine(dst):
 		return Endpoint{}, drop.Loop
-	case src != word6{lo: uint64(r.local)}:
+	case src != header.Word6{Lo: uint64(r.local)}:
 		return Endpoint{}, drop.Spoof
 	}
 	return Endpoint4(dst), drop.None
@@ -50,15 +50,15 @@ func (r *v4compat) To(inner []byte) (Endpoint, drop.Reason) {
 
 func (r *v4compat) From(from, at Endpoint, b []byte) drop.Reason {
 	inner := header.IPv6(b)
-	src, to, src4 := readWord6(inner.Source()), readWord6(inner.Dest()), from.IPv4()
+	src, to, src4 := header.ReadWord6(inner.Source()), header.ReadWord6(inner.Dest()), from.IPv4()
 	switch {
 	case !r.reachable4(src4):
 		return drop.Martian
 	case !isCompat(src):
 		return drop.ForeignSource
-	case r.mine(uint32(src.lo)), slices.Contains(r.own6, src):
+	case r.mine(uint32(src.Lo)), slices.Contains(r.own6, src):
 		return drop.OwnSource
-	case uint32(src.lo) != src4, !isCompat(to), uint32(to.lo) != at.IPv4():
+	case uint32(src.Lo) != src4, !isCompat(to), uint32(to.Lo) != at.IPv4():
 		return drop.Spoof
 	}
 	return drop.None
