@@ -30,7 +30,7 @@ func TestFlags(t *testing.T) {
 		{[]string{"-version"}, 0, "sixfourd ", ""},
 		{[]string{"--help"}, 0, "sixfourd carries", ""},
 		{[]string{"-h"}, 0, "sixfourd carries", ""},
-		{[]string{"-frobnicate"}, 2, "", "sixfourd: there is no flag -frobnicate: there are -config, -check,"},
+		{[]string{"-frobnicate"}, 2, "", "sixfourd: there is no flag -frobnicate: choose -config, -check,"},
 		{[]string{"-chek"}, 2, "", "sixfourd: there is no flag -chek: did you mean -check?"},
 		{[]string{"-config"}, 2, "", "sixfourd: -config needs a value: -config VALUE"},
 		{[]string{"start"}, 2, "", `sixfourd: argument "start" is one too many: sixfourd takes only flags, such as -config PATH`},
