@@ -16,7 +16,7 @@ import (
 // TestBounds: a file that exceeds a limit costs little time, and is reported in one
 // line.
 func TestBounds(t *testing.T) {
-	const file = ": no configuration is like that: name the right file with -config"
+	const file = ", so that it cannot be a configuration: name the right file with -config"
 	for _, c := range []struct{ name, file, want string }{
 		{"nested arrays", "a = " + strings.Repeat("[", 17) + strings.Repeat("]", 17), "1:5: arrays and tables are nested more than 16 levels deep here" + file},
 		{"nested tables", "a = " + strings.Repeat("{a = ", 17) + "1" + strings.Repeat("}", 17), "1:85: arrays and tables are nested more than 16 levels deep here" + file},

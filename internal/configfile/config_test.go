@@ -272,7 +272,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := []struct{ path, want string }{
-		{pipe, ":1:1: nobody writes into the pipe: name a file with -config"},
+		{pipe, ":1:1: no process writes to the pipe: name a file with -config"},
 		{filepath.Join(dir, "none"), ":1:1: cannot read the file: no such file or directory: write it, or name another with -config"},
 		{dir, ":1:1: cannot read the file: is a directory: name a file in it with -config"},
 		{write("large", strings.Repeat("#", maxSize+1), 0o600), ":1:1: the file is larger than 64 MiB, too large for a configuration: name the right one with -config"},

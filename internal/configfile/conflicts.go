@@ -77,7 +77,7 @@ func (c *claims) route(r *problem.Report, d *draft, p netip.Prefix, at problem.P
 	}
 	c.routes[p] = claim{d, false}
 	if other, taken := c.subnets[p]; taken && p.Addr().Is4() {
-		whose := "which address brings already"
+		whose := "which address adds already"
 		if other.draft != d {
 			whose = fmt.Sprintf("which is the subnet of an address of the tunnel of line %d", other.Source.Header.Line)
 		}
@@ -147,7 +147,7 @@ func checkOwnRemotes(r *problem.Report, drafts []*draft) {
 // It returns "" if a host can have it.
 func notHost(p netip.Prefix) (what, right string) {
 	a, bits := p.Addr(), p.Addr().BitLen()
-	const atHome = "it must be one that this end alone has"
+	const atHome = "it must be one that only this end has"
 	switch {
 	case p.Bits() == 0:
 		return "of a subnet that holds every address", fmt.Sprintf("write %v/%d, and what else is behind the tunnel in routes", a, bits)
@@ -175,7 +175,7 @@ func (d *draft) checkOther(r *problem.Report, a netip.Addr, at problem.Pos) {
 			continue
 		}
 		if inner || d.FwMark != 0 { // otherwise checkLoop reports it
-			r.Doubt(at, "address has %v, which is the other end's%s: it must be one that this end alone has", a, whose(p))
+			r.Doubt(at, "address has %v, which is the other end's%s: it must be one that only this end has", a, whose(p))
 		}
 		return
 	}
@@ -194,7 +194,7 @@ func (d *draft) checkReach(r *problem.Report) {
 	}
 	for p, path := range d.AllPaths() {
 		if remote := path.Remote.Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
-			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches nothing but this host: correct one of them", remote, whose(p), local.key, local.Addr)
+			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches only this host: correct one of them", remote, whose(p), local.key, local.Addr)
 		}
 	}
 }

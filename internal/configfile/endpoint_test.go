@@ -19,8 +19,8 @@ func TestModesOver6AndGRE(t *testing.T) {
 		{greTunnel + "ikey = 1\nokey = '0.0.0.2'\n", ""},
 		{greTunnel + "okey = 2\nikey = 1\nkey = 3\n",
 			lines(
-				`6:1: okey contradicts key, which is the key both of what comes (ikey) and of what is sent (okey): leave one of them out`,
-				`7:1: ikey contradicts key, which is the key both of what comes (ikey) and of what is sent (okey): leave one of them out`,
+				`6:1: okey contradicts key, which sets the key both of received packets (ikey) and of sent packets (okey): leave one of them out`,
+				`7:1: ikey contradicts key, which sets the key both of received packets (ikey) and of sent packets (okey): leave one of them out`,
 			)},
 		{greTunnel + "okey = 'x'\n",
 			`6:8: okey is "x": it must be a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`},
@@ -55,7 +55,7 @@ func TestModesOver6AndGRE(t *testing.T) {
 		{tunnel("6in6", "2001:db8::1%eth0", "fe80::2%a/b"),
 			lines(
 				`4:9: local is "2001:db8::1%eth0": an address here has no zone: write 2001:db8::1`,
-				`5:10: remote is "fe80::2%a/b": "a/b" is no name of an interface: write fe80::2%DEV`,
+				`5:10: remote is "fe80::2%a/b": "a/b" cannot be the name of an interface: write fe80::2%DEV`,
 			)},
 		{tunnel("6in6", "fe80::1%eth0", "fe80::1%eth0"),
 			"5:10: remote is the same as local: it must be the other end's outer address"},

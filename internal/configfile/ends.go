@@ -84,7 +84,7 @@ func readLocal(six bool) func(*problem.Report, tree.Entry, *draft) {
 		switch {
 		case d.twice(r, e, pair.local):
 		case d.known() && !d.needs(lacksLocal, version):
-			r.Add(e.KeyAt, "%s is of no layer, because each item of stack has its own local: leave it out", e.Name)
+			r.Add(e.KeyAt, "%s is not used, because each item of stack has its own local: leave it out", e.Name)
 		default:
 			pair.local = d.placeOf(lacksLocal, version).readLocal(r, e)
 		}
@@ -103,7 +103,7 @@ func readRemote(six bool) func(*problem.Report, tree.Entry, *draft) {
 		case d.known() && !d.needs(lacksRemote, version) && automatic != nil && automatic.kind.Over() == version:
 			d.refuseRemote(r, e, automatic.mode)
 		case d.known() && !d.needs(lacksRemote, version):
-			r.Add(e.KeyAt, "%s is of no layer, because each item of stack has its own remote: leave it out", e.Name)
+			r.Add(e.KeyAt, "%s is not used, because each item of stack has its own remote: leave it out", e.Name)
 		default:
 			pair.remote = d.placeOf(lacksRemote, version).readRemote(r, e)
 		}

@@ -14,15 +14,15 @@ func TestSyntax(t *testing.T) {
 		{single + "mtu = '", "6:7: not valid TOML: unterminated literal string"},
 		{"\x00", "1:1: not valid TOML: invalid character at start of key: U+0000"},
 		{"a = \"\xff\"", "1:6: not valid TOML: invalid UTF-8 character in basic string"},
-		{"\xef\xbb\xbf" + single + "mtu = 1\n", "6:7: mtu is 1: it must be at least 68, the least of IPv4, or 0 to take it from the path"}, // a byte order mark
+		{"\xef\xbb\xbf" + single + "mtu = 1\n", "6:7: mtu is 1: it must be at least 68, the minimum of IPv4, or 0 to take it from the path"}, // a byte order mark
 		{"\xef\xbb\xbfx = 1\n" + single, `1:4: unknown key "x"`},
 		{"\xff\xfe[\x00l\x00", "1:1: the file is UTF-16: save it as UTF-8"},
-		{"name = “six0”\n", "1:8: “ is no quotation mark of TOML: write \""},
-		{"name = ‘six0’\n", "1:8: ‘ is no quotation mark of TOML: write '"},
-		{"“name” = 1\n", "1:1: “ is no quotation mark of TOML: write \""},
-		{"name =\u00a0'x'\n", "1:7: U+00A0 is a space of another kind, such as a no-break space: write a plain one"},
-		{"name\u2003= 'x'\n", "1:5: U+2003 is a space of another kind, such as a no-break space: write a plain one"},
-		{"name: 'x'\n", "1:5: not valid TOML: = stands between a key and its value, not :"},
+		{"name = “six0”\n", "1:8: “ is not a quotation mark in TOML: write \""},
+		{"name = ‘six0’\n", "1:8: ‘ is not a quotation mark in TOML: write '"},
+		{"“name” = 1\n", "1:1: “ is not a quotation mark in TOML: write \""},
+		{"name =\u00a0'x'\n", "1:7: U+00A0 is a special space, such as a no-break space: write a plain one"},
+		{"name\u2003= 'x'\n", "1:5: U+2003 is a special space, such as a no-break space: write a plain one"},
+		{"name: 'x'\n", "1:5: not valid TOML: a key and its value are separated by =, not by :"},
 		{"name = six0\n", `1:8: not valid TOML: strings must be quoted: write "six0"`},
 		{"keepalive = 25s\n", `1:15: not valid TOML: strings must be quoted: write "25s"`},
 		{"local = 192.0.2.1\n", `1:14: not valid TOML: strings must be quoted: write "192.0.2.1"`},
@@ -45,7 +45,7 @@ func TestSyntax(t *testing.T) {
 
 // TestCrowdedTables: a file of another type, of any size, is refused at once.
 func TestCrowdedTables(t *testing.T) {
-	const want = "a table has more than 1000 keys here: no configuration is like that: name the right file with -config"
+	const want = "a table has more than 1000 keys here, so that it cannot be a configuration: name the right file with -config"
 	var keys, inline, tables strings.Builder
 	for i := range 50_000 {
 		fmt.Fprintf(&keys, "k%d = 1\n", i)
@@ -65,7 +65,7 @@ func TestRepeats(t *testing.T) {
 		{single + "name = 'b'\nmtu = 1\nttl = true\nlocal = 'auto'\n",
 			lines(
 				`6:1: key "name" is already set in line 2: keep one of the two`,
-				"7:7: mtu is 1: it must be at least 68, the least of IPv4, or 0 to take it from the path",
+				"7:7: mtu is 1: it must be at least 68, the minimum of IPv4, or 0 to take it from the path",
 				`8:7: ttl is a boolean: it must be an integer from 1 to 255 or "inherit"`,
 				`9:1: key "local" is already set in line 4: keep one of the two`,
 			)},
@@ -309,14 +309,14 @@ func TestOrder(t *testing.T) {
 				`2:10: socket is "s": it must be an absolute path, such as "/run/sixfour/control.sock"`,
 				`4:9: level is "x": it must be "debug", "info", "warn" or "error"`,
 				"5:3: remote is missing: set it to the other end's outer address or its DNS name",
-				"6:7: mtu is 1: it must be at least 68, the least of IPv4, or 0 to take it from the path",
+				"6:7: mtu is 1: it must be at least 68, the minimum of IPv4, or 0 to take it from the path",
 				`7:8: name is "": it must be the interface's name, of 1 to 15 bytes`,
 				"9:10: fwmark is -1: it must be an integer from 0 to 4294967295",
 				`10:11: routes has "10.0.0.0/8": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
 				`10:25: routes has "x": it must be an IP address and its prefix length, such as "192.0.2.0/24" or "2001:db8::/64"`,
 				`11:1: unknown key "foo" in [[tunnel]]`,
 				`19:8: name is "b", which the tunnel of line 13 has: give each tunnel its own`,
-				"22:10: local and remote are those of the tunnel of line 13, so that nobody could tell their packets apart: give one of them another address",
+				"22:10: local and remote are those of the tunnel of line 13, so that their packets could not be told apart: give one of them another address",
 			)},
 	})
 }

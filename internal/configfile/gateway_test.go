@@ -68,22 +68,22 @@ func TestGatewayProblems(t *testing.T) {
 		{gateway + "default_route = true\ntunnel = 1\n", `9:10: tunnel is an integer: it must be a string, the name of a tunnel`},
 		{gateway + "masquerade = true\n", "8:14: masquerade is a boolean: it must be an interface's name, or an array of them"},
 		{gateway + "masquerade = ['eth0', 1]\n", "8:23: masquerade is an integer: it must be an interface's name, or an array of them"},
-		{gateway + "masquerade = ''\n", `8:14: masquerade is "", which is no name of an interface: name the one towards the internet, such as "eth0"`},
-		{gateway + "masquerade = 'eth%d'\n", `8:14: masquerade is "eth%d", which is no name of an interface: name the one towards the internet, such as "eth0"`},
+		{gateway + "masquerade = ''\n", `8:14: masquerade is "", which cannot be the name of an interface: name the one towards the internet, such as "eth0"`},
+		{gateway + "masquerade = 'eth%d'\n", `8:14: masquerade is "eth%d", which cannot be the name of an interface: name the one towards the internet, such as "eth0"`},
 		{gateway + "masquerade = ['eth0', 'eth0']\n", `8:23: masquerade has "eth0" twice: leave one out`},
 		{double + "[gateway]\nmasquerade = 'a'\n", `9:14: masquerade is "a", which is a tunnel: name the interface towards the internet, such as "eth0"`},
-		{gateway + "masquerade = 'eth0'\n", "8:14: masquerade has nothing to do: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: " +
+		{gateway + "masquerade = 'eth0'\n", "8:14: masquerade has no effect: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: " +
 			"leave it out, or choose a mode that carries IPv4 (" + problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))) + ")"},
 		{gateway + "default_route = false\ntunnel = 'a'\n", `9:10: tunnel is "a", but default_route is false: set default_route = true, or leave tunnel out`},
 		{gateway + "tunnel = 'a'\n", `8:10: tunnel is "a", but default_route is false: set default_route = true, or leave tunnel out`},
-		{gateway + "bypass = ['2001:db8::/64']\n", "8:11: bypass has 2001:db8::/64, but everything goes the old way: set default_route = true, or leave bypass out"},
-		{gateway + "default_route = true\ntunnel = 'six0'\n", `9:10: tunnel is "six0", which there is not: it must be "a"`},
+		{gateway + "bypass = ['2001:db8::/64']\n", "8:11: bypass has 2001:db8::/64, but there is no default route through a tunnel: set default_route = true, or leave bypass out"},
+		{gateway + "default_route = true\ntunnel = 'six0'\n", `9:10: tunnel is "six0", which does not exist: it must be "a"`},
 		{other + "default_route = true\n", `13:17: default_route is true, but there are 2 tunnels: say which, by tunnel = NAME, of "a" or "b"`},
 		{other + "default_route = true\ntunnel = 'b'\n", `14:10: tunnel "b" (line 7) has no address from which anything could be sent into it: give it one by address`},
 		{addressed + "netns = 'n'\n[gateway]\ndefault_route = true\n", `9:17: tunnel "a" (line 1) has a network namespace of its own, where nothing else has a default route: leave default_route out, and give the tunnel routes = ["0.0.0.0/0"]`},
 		{without(addressed, "remote") + "[[tunnel.peer]]\nname = 'p'\nremote = '192.0.2.2'\nallowed = ['2001:db8::2/128']\n[gateway]\ndefault_route = true\n",
 			`11:17: no peer of tunnel "a" (line 1) takes everything: give one allowed = ["0.0.0.0/0"], and the tunnel an IPv4 address, or "::/0" and an IPv6 address`},
-		{gateway + "probe = '192.0.2.9'\n", "8:9: probe has nothing to ask for: set default_route or masquerade, or leave probe out"},
+		{gateway + "probe = '192.0.2.9'\n", "8:9: probe tests internet access through a tunnel, which this gateway does not give: set default_route or masquerade, or leave probe out"},
 		{gateway + "default_route = true\nprobe = ['192.0.2.9', 'example.net', '127.0.0.1', 7, '192.0.2.9']\n", lines(
 			`9:23: probe is "example.net": it must be the address of a host on the internet, such as "192.0.2.1", or an array of them`,
 			`9:38: probe is "127.0.0.1": it must be the address of a host on the internet, such as "192.0.2.1", or an array of them`,
@@ -97,7 +97,7 @@ func TestGatewayProblems(t *testing.T) {
 			`9:29: bypass has "2001:db8::1/64": it has bits set beyond its prefix length: write 2001:db8::/64`,
 			`9:47: bypass has "::/0": that is everything: leave default_route out instead`,
 			`9:74: bypass has "2001:db8:7::/48": it is there twice: leave one out`,
-			`9:93: bypass has 192.0.2.0/24, but tunnel "a" takes no IPv4, which all goes the old way: leave it out, or give the tunnel an IPv4 address`,
+			`9:93: bypass has 192.0.2.0/24, but tunnel "a" is not the default route of IPv4: leave it out, or give the tunnel an IPv4 address`,
 		)},
 	})
 }

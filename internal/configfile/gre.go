@@ -93,7 +93,7 @@ func readOutKey(r *problem.Report, e tree.Entry, g *encap.GRE) {
 }
 
 func contradictsKey(r *problem.Report, e tree.Entry) {
-	r.Add(e.KeyAt, "%s contradicts key, which is the key both of what comes (ikey) and of what is sent (okey): leave one of them out", e.Name)
+	r.Add(e.KeyAt, "%s contradicts key, which sets the key both of received packets (ikey) and of sent packets (okey): leave one of them out", e.Name)
 }
 
 // checkGRE reports sequence numbers on a tunnel that may reorder packets.

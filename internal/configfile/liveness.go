@@ -61,9 +61,9 @@ func (d *draft) checkProbes(r *problem.Report) {
 	if at, set := d.Source.Keys["probe"]; set && d.probe.IsValid() {
 		switch {
 		case d.Hub:
-			r.Add(at, "probe is of one peer: write it below its [[tunnel.peer]]")
+			r.Add(at, "probe is for one peer: write it below its [[tunnel.peer]]")
 		case d.automatic() != nil:
-			r.Add(at, "probe contradicts %s, in which no one peer is asked: leave it out", d.what())
+			r.Add(at, "probe contradicts %s, which has no single peer to probe: leave it out", d.what())
 		default:
 			d.checkProbe(r, at, d.probe)
 		}
@@ -87,6 +87,6 @@ func (d *draft) checkProbe(r *problem.Report, at problem.Pos, a netip.Addr) {
 	case slices.ContainsFunc(d.Address, func(own netip.Prefix) bool { return own.Addr() == a }):
 		r.Add(at, "probe is %v, which address gives to this end: choose the other end's", a)
 	case !d.SourceFor(a).IsValid():
-		r.Add(at, "probe is %v, but the interface has no IPv%d address to ask from: add one to address", a, value.Version(a))
+		r.Add(at, "probe is %v, but the interface has no IPv%d address to probe from: add one to address", a, value.Version(a))
 	}
 }

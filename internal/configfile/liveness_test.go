@@ -70,10 +70,10 @@ func TestProbe(t *testing.T) {
 		{gre + address + "probe = 'fe80::7'\n", `7:9: probe is "fe80::7": ` + want},
 		{gre + address + "probe = '10.0.0.2/24'\n", `7:9: probe is "10.0.0.2/24": ` + want},
 		{gre + address + "probe = '10.0.0.1'\n", "7:9: probe is 10.0.0.1, which address gives to this end: choose the other end's"},
-		{gre + "probe = '10.0.0.1'\n", "6:9: probe is 10.0.0.1, but the interface has no IPv4 address to ask from: add one to address"},
+		{gre + "probe = '10.0.0.1'\n", "6:9: probe is 10.0.0.1, but the interface has no IPv4 address to probe from: add one to address"},
 		{single + "address = ['fc00::1/64']\nprobe = '10.0.0.2'\n", `7:9: probe is 10.0.0.2, but mode "6in4" carries no IPv4: choose an address that packets inside the tunnel have`},
 		{hub + peer + "probe = '192.168.7.7'\n", ""},
 		{hub + peer + "probe = '10.0.0.3'\n", "10:9: probe is 10.0.0.3, which is not in allowed of the peer: its answers would be dropped as spoof: add it there, or choose another address"},
-		{hub + "probe = '10.0.0.2'\n" + peer, "6:9: probe is of one peer: write it below its [[tunnel.peer]]"},
+		{hub + "probe = '10.0.0.2'\n" + peer, "6:9: probe is for one peer: write it below its [[tunnel.peer]]"},
 	})
 }

@@ -62,7 +62,7 @@ func read(path string) ([]byte, error) {
 		return nil, errors.New("the file is larger than 64 MiB, too large for a configuration: name the right one with -config")
 	}
 	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && len(data) == 0 {
-		return nil, errors.New("nobody writes into the pipe: name a file with -config")
+		return nil, errors.New("no process writes to the pipe: name a file with -config")
 	}
 	return data, nil
 }
@@ -81,7 +81,7 @@ func explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		way = "run as a user who may read it, or change its permissions"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		way = "it is a pipe, and who writes into it does not end: name a file with -config"
+		way = "it is a pipe whose writer does not close it: name a file with -config"
 	case errors.Is(err, syscall.EISDIR):
 		way = "name a file in it with -config"
 	}

@@ -62,7 +62,7 @@ func (n *neighbours) check(r *problem.Report, d *draft) {
 	case l.mechanism != nil:
 		a := automatic{l.mode, local.Addr}
 		if line, taken := n.automatic[a]; taken {
-			r.Add(local.at, "%s is that of the tunnel of line %d, which is of mode %s, too, so that nobody could tell their packets apart: give one of them another address", local.key, line, problem.Quote(l.mode))
+			r.Add(local.at, "%s is that of the tunnel of line %d, which is of mode %s, too, so that their packets could not be told apart: give one of them another address", local.key, line, problem.Quote(l.mode))
 		} else {
 			n.automatic[a] = d.Source.Header.Line
 		}
@@ -95,11 +95,11 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 			case !taken:
 				n.wires[w] = owner{d, line}
 			case other.draft == d:
-				r.Add(path.At, "remote is that of the peer of line %d, so that nobody could tell their packets apart: give each peer its own", other.line)
+				r.Add(path.At, "remote is that of the peer of line %d, so that their packets could not be told apart: give each peer its own", other.line)
 			case other.Hub:
-				r.Add(path.At, "%s and remote are those of the peer of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+				r.Add(path.At, "%s and remote are those of the peer of line %d, so that their packets could not be told apart: %s", local.key, other.line, wayOut)
 			default:
-				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that nobody could tell their packets apart: %s", local.key, other.line, wayOut)
+				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that their packets could not be told apart: %s", local.key, other.line, wayOut)
 			}
 		}
 	}

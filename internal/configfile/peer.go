@@ -106,7 +106,7 @@ func readPeerRemote(six bool) func(*problem.Report, tree.Entry, *peerDraft) {
 		case six && d.known() && !d.over(6):
 			over6(nil)(r, e, d)
 		case d.known() && !d.needs(lacksRemote, version):
-			r.Add(e.KeyAt, "%s is of no layer, because each item of stack has its own remote: leave it out", e.Name)
+			r.Add(e.KeyAt, "%s is not used, because each item of stack has its own remote: leave it out", e.Name)
 		case d.twice(r, e, *to):
 		default:
 			*to = d.placeOf(lacksRemote, version).readRemote(r, e)

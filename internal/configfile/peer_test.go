@@ -10,7 +10,7 @@ func TestPeers(t *testing.T) {
 		{hubTunnel + peer("x", "192.0.2.2", "10.0.0.0/8") + peer("x", "192.0.2.2", "10.0.0.0/8"),
 			lines(
 				`10:8: name is "x", which the peer of line 5 has: give each peer its own`,
-				"11:10: remote is that of the peer of line 5, so that nobody could tell their packets apart: give each peer its own",
+				"11:10: remote is that of the peer of line 5, so that their packets could not be told apart: give each peer its own",
 				`12:12: allowed has "10.0.0.0/8": the prefix is already allowed in line 8: leave one out, because it can be behind one peer only`,
 			)},
 		{hubTunnel + peer("x", "192.0.2.1", "10.0.0.1/8") + peer("", "learn", "fc00::/7") + peer("a b", "auto", "x"),
@@ -25,7 +25,7 @@ func TestPeers(t *testing.T) {
 				`16:12: allowed has "x": it must be an IP address and its prefix length, such as "192.0.2.0/24" or "2001:db8::/64"`,
 			)},
 		{hubTunnel + peer("x", "y.example", "10.0.0.0/8") + peer("y", "Y.example.", "10.0.0.0/9"),
-			"11:10: remote is that of the peer of line 5, so that nobody could tell their packets apart: give each peer its own"},
+			"11:10: remote is that of the peer of line 5, so that their packets could not be told apart: give each peer its own"},
 		{hubTunnel + peer("x", "192.0.2.2", "0.0.0.0/0") + peer("y", "192.0.2.3", "192.0.2.3/32"), ""}, // from which no route follows
 		{hubTunnel + "fwmark = 1\n" + peer("x", "192.0.2.2", "0.0.0.0/0") + peer("y", "192.0.2.3", "192.0.2.3/32"), ""},
 		{hubTunnel + "remote = '192.0.2.5'\nremote6 = 'fc00::1'\n" + peer("x", "192.0.2.2", "10.0.0.0/8"),

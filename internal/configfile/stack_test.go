@@ -61,8 +61,8 @@ func TestStacks(t *testing.T) {
 			)},
 		{stackTunnel + "stack = [{mode = '4in4', local = '10.1.1.1', remote = '10.1.1.2'}, {mode = 'gre', local = '10.2.1.1', remote = '10.2.1.2', key = 7}]\n",
 			lines(
-				"4:1: local is of no layer, because each item of stack has its own local: leave it out",
-				"5:1: remote is of no layer, because each item of stack has its own remote: leave it out",
+				"4:1: local is not used, because each item of stack has its own local: leave it out",
+				"5:1: remote is not used, because each item of stack has its own remote: leave it out",
 			)},
 		{stackTunnel + "stack = [{mode = '4in4', key = 1, foo = 2}]\n",
 			lines(

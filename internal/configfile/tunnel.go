@@ -199,7 +199,7 @@ func readName(r *problem.Report, e tree.Entry, d *draft) {
 	case name == ".", name == "..":
 		value.Refuse(r, e, want+`, and not "." or ".."`)
 	case name == "all", name == "default": // names in net.ipv4.conf
-		r.Add(e.At, "name is %s, which the kernel keeps for settings of all interfaces: use another one", problem.Quote(name))
+		r.Add(e.At, "name is %s, which the kernel reserves for settings of all interfaces: use another one", problem.Quote(name))
 	case len(name) > value.MaxName:
 		r.Add(e.At, "%s is %s, of %d bytes: it must be %s", e.Name, problem.Quote(name), len(name), want)
 	case strings.IndexByte(name, 0xA0) >= 0: // in UTF-8, part of the no-break space, and of "à" and others
@@ -286,9 +286,9 @@ func readMTU(r *problem.Report, e tree.Entry, d *draft) {
 	case !ok:
 	case mtu == 0:
 	case mtu < encap.MinTunnelMTU4:
-		r.Add(e.At, "mtu is %d: it must be at least %d, the least of IPv4, or 0 to take it from the path", mtu, encap.MinTunnelMTU4)
+		r.Add(e.At, "mtu is %d: it must be at least %d, the minimum of IPv4, or 0 to take it from the path", mtu, encap.MinTunnelMTU4)
 	case mtu < encap.MinTunnelMTU6 && d.has6():
-		r.Add(e.At, "mtu is %d: it must be at least %d, the least of IPv6, which address or routes have, or 0 to take it from the path", mtu, encap.MinTunnelMTU6)
+		r.Add(e.At, "mtu is %d: it must be at least %d, the minimum of IPv6, which address or routes have, or 0 to take it from the path", mtu, encap.MinTunnelMTU6)
 	case d.known() && mtu > encap.MaxMTU(d.bare(), d.Options):
 		r.Add(e.At, "mtu is %d: it must be at most %d, which is what the outer packet's length leaves in %s, or 0 to take it from the path",
 			mtu, encap.MaxMTU(d.bare(), d.Options), d.what())

@@ -273,7 +273,7 @@ func TestMTU(t *testing.T) {
 	checkProblems(t, []problemRow{
 		{single + "mtu = -1\n", "6:7: mtu is -1: it must be an integer from 0 to 65535"},
 		{single + "mtu = 67\n",
-			"6:7: mtu is 67: it must be at least 68, the least of IPv4, or 0 to take it from the path"},
+			"6:7: mtu is 67: it must be at least 68, the minimum of IPv4, or 0 to take it from the path"},
 		{single + "mtu = 68\n", ""},
 		{single + "mtu = 65515\n", ""},
 		{single + "mtu = 65516\n",
@@ -283,10 +283,10 @@ func TestMTU(t *testing.T) {
 			"6:7: mtu is 99999999999: it must be an integer from 0 to 65535"},
 		{single + "pmtu = 'static'\n" + "mtu = 0\n", ""},
 		{single + "address = ['fc00::1/64']\n" + "mtu = 1279\n",
-			"7:7: mtu is 1279: it must be at least 1280, the least of IPv6, which address or routes have, or 0 to take it from the path"},
+			"7:7: mtu is 1279: it must be at least 1280, the minimum of IPv6, which address or routes have, or 0 to take it from the path"},
 		{single + "address = ['fc00::1/64']\n" + "mtu = 1280\n", ""},
 		{double + "routes = ['::/0']\n" + "mtu = 68\n",
-			"9:7: mtu is 68: it must be at least 1280, the least of IPv6, which address or routes have, or 0 to take it from the path"},
+			"9:7: mtu is 68: it must be at least 1280, the minimum of IPv6, which address or routes have, or 0 to take it from the path"},
 		{double + "address = ['10.0.0.1/24']\n" + "mtu = 68\n", ""},
 		{double + "mtu = 65475\n", ""},
 		{double + "mtu = 65476\n",
@@ -384,9 +384,9 @@ func TestLoops(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	checkProblems(t, []problemRow{
 		{single + strings.Replace(double, "'a'", "'b'", 1),
-			"10:10: local and remote are those of the tunnel of line 1, so that nobody could tell their packets apart: give one of them another address"},
+			"10:10: local and remote are those of the tunnel of line 1, so that their packets could not be told apart: give one of them another address"},
 		{strings.NewReplacer("192.0.2.1", "auto", "192.0.2.2", "A.example").Replace(single) + strings.NewReplacer("'a'", "'b'", "192.0.2.1", "auto", "192.0.2.2", "a.example.").Replace(single),
-			"10:10: local and remote are those of the tunnel of line 1, so that nobody could tell their packets apart: give one of them another address"},
+			"10:10: local and remote are those of the tunnel of line 1, so that their packets could not be told apart: give one of them another address"},
 		{single + strings.NewReplacer("'a'", "'b'", "192.0.2.1", "auto").Replace(single), ""},
 		{strings.Replace(single, "192.0.2.1", "x", 1) + strings.NewReplacer("'a'", "'b'", "192.0.2.1", "y").Replace(single),
 			lines(
@@ -396,9 +396,9 @@ func TestNeighbours(t *testing.T) {
 		{single + single + single,
 			lines(
 				`7:8: name is "a", which the tunnel of line 1 has: give each tunnel its own`,
-				"10:10: local and remote are those of the tunnel of line 1, so that nobody could tell their packets apart: give one of them another address",
+				"10:10: local and remote are those of the tunnel of line 1, so that their packets could not be told apart: give one of them another address",
 				`12:8: name is "a", which the tunnel of line 1 has: give each tunnel its own`,
-				"15:10: local and remote are those of the tunnel of line 1, so that nobody could tell their packets apart: give one of them another address",
+				"15:10: local and remote are those of the tunnel of line 1, so that their packets could not be told apart: give one of them another address",
 			)},
 	})
 }

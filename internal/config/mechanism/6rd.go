@@ -60,7 +60,7 @@ func (m *sixRD) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 		from = "option212"
 		for _, name := range []string{"prefix", "mask_len", "border_relay"} {
 			if at, given := t.Values[name]; given {
-				r.Add(at, "%s contradicts option212, which says it, too: leave one of them out", name)
+				r.Add(at, "%s contradicts option212, which has it, too: leave one of them out", name)
 				from = ""
 			}
 		}

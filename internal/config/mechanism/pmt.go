@@ -36,6 +36,6 @@ func (m *sixToFour) finishPMT(r *problem.Report, t *Tunnel) {
 		r.Add(t.Values["provider_prefix"], "provider_prefix is %v, and with %d bits of IPv4 addresses a customer's prefix would be /%d, longer than /64: choose a shorter prefix, or a longer v4_common",
 			m.pmt.ProviderPrefix, bits, external)
 	case external <= 48 && m.pmt.Subnet != 0:
-		r.Add(t.Values["subnet"], "subnet is %d, but a customer's prefix is /%d, in which there is room for all of his subnets: leave it out", m.pmt.Subnet, external)
+		r.Add(t.Values["subnet"], "subnet is %d, but a customer's prefix is /%d, which has room for all its subnets: leave it out", m.pmt.Subnet, external)
 	}
 }

@@ -65,7 +65,7 @@ func readGateway(r *problem.Report, e tree.Entry, c *config.Config) {
 	}
 	switch {
 	case s.Set["probe"] && !s.Bad["probe"] && g.DefaultRoute == "" && len(g.Masquerade) == 0 && !s.Bad["masquerade"] && !g.on:
-		r.Add(e.Table["probe"].At, "probe has nothing to ask for: set default_route or masquerade, or leave probe out")
+		r.Add(e.Table["probe"].At, "probe tests internet access through a tunnel, which this gateway does not give: set default_route or masquerade, or leave probe out")
 	case !s.Set["probe"] && (g.DefaultRoute != "" || len(g.Masquerade) > 0):
 		g.Probe, g.DefaultProbe = DefaultProbe, true
 	}
@@ -106,9 +106,9 @@ func readMasquerade(r *problem.Report, e tree.Entry, g *gatewayDraft) {
 		case item.Kind != tree.String:
 			r.Add(item.At, "masquerade is %s: it must be %s", tree.KindNames[item.Kind], want)
 		case name == "" || name == "." || name == ".." || len(name) > value.MaxName || !value.ValidName(name):
-			r.Add(item.At, "masquerade is %s, which is no name of an interface: name the one towards the internet, such as \"eth0\"", problem.Quote(name))
+			r.Add(item.At, "masquerade is %s, which cannot be the name of an interface: name the one towards the internet, such as \"eth0\"", problem.Quote(name))
 		case name == "lo":
-			r.Doubt(item.At, "masquerade is \"lo\", by which nothing leaves this host: name the interface towards the internet, such as \"eth0\"")
+			r.Doubt(item.At, "masquerade is \"lo\", through which nothing leaves this host: name the interface towards the internet, such as \"eth0\"")
 		case slices.Contains(g.Masquerade, name):
 			r.Add(item.At, "masquerade has %s twice: leave one out", problem.Quote(name))
 		default:
@@ -157,7 +157,7 @@ func (g *gatewayDraft) checkMasquerade(r *problem.Report, tunnels []config.Tunne
 		}
 	}
 	if !slices.ContainsFunc(tunnels, func(t config.Tunnel) bool { return t.Netns == "" && (t.Mode.Carries(4) || hasPrivate6(&t)) }) {
-		r.Add(g.masqueradeAt[0], "masquerade has nothing to do: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: "+
+		r.Add(g.masqueradeAt[0], "masquerade has no effect: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: "+
 			"leave it out, or choose a mode that carries IPv4 (%s)", problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))))
 	}
 }
@@ -178,7 +178,7 @@ func (g *gatewayDraft) checkDefaultRoute(r *problem.Report, e tree.Entry, s tree
 		r.Add(at("tunnel"), "tunnel is %s, but default_route is false: set default_route = true, or leave tunnel out", problem.Quote(g.tunnel))
 		return false
 	case !g.on && len(g.Bypass) > 0:
-		r.Add(g.bypassAt[0], "bypass has %v, but everything goes the old way: set default_route = true, or leave bypass out", g.Bypass[0])
+		r.Add(g.bypassAt[0], "bypass has %v, but there is no default route through a tunnel: set default_route = true, or leave bypass out", g.Bypass[0])
 		return false
 	case !g.on:
 		return false
@@ -191,7 +191,7 @@ func (g *gatewayDraft) checkDefaultRoute(r *problem.Report, e tree.Entry, s tree
 		key = "tunnel"
 		i := slices.IndexFunc(tunnels, func(t config.Tunnel) bool { return t.Name == g.tunnel })
 		if i < 0 {
-			r.Add(at(key), "tunnel is %s, which there is not: it must be %s", problem.Quote(g.tunnel), problem.Alternatives(shown(tunnels)))
+			r.Add(at(key), "tunnel is %s, which does not exist: it must be %s", problem.Quote(g.tunnel), problem.Alternatives(shown(tunnels)))
 			return false
 		}
 		t = &tunnels[i]
@@ -226,7 +226,7 @@ func takesAll(t *config.Tunnel, v int) bool {
 func (g *gatewayDraft) checkBypass(r *problem.Report) {
 	for i, p := range g.Bypass {
 		if v := value.Version(p.Addr()); v == 4 && !g.IPv4 || v == 6 && !g.IPv6 {
-			r.Add(g.bypassAt[i], "bypass has %v, but tunnel %s takes no IPv%d, which all goes the old way: leave it out, or give the tunnel an IPv%d address", p, problem.Quote(g.DefaultRoute), v, v)
+			r.Add(g.bypassAt[i], "bypass has %v, but tunnel %s is not the default route of IPv%d: leave it out, or give the tunnel an IPv%d address", p, problem.Quote(g.DefaultRoute), v, v)
 		}
 	}
 }

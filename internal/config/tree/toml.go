@@ -52,9 +52,9 @@ func explainTOML(data []byte, at problem.Pos, message string) string {
 	r, size := utf8.DecodeRuneInString(rest)
 	switch {
 	case quotationMarks[r] != "":
-		return fmt.Sprintf("%c is no quotation mark of TOML: write %s", r, quotationMarks[r])
+		return fmt.Sprintf("%c is not a quotation mark in TOML: write %s", r, quotationMarks[r])
 	case size > 1 && unicode.IsSpace(r):
-		return fmt.Sprintf("U+%04X is a space of another kind, such as a no-break space: write a plain one", r)
+		return fmt.Sprintf("U+%04X is a special space, such as a no-break space: write a plain one", r)
 	case size > 1:
 		message = numberBy.ReplaceAllLiteralString(message, fmt.Sprintf("U+%04X %q", r, string(r)))
 	}
@@ -80,7 +80,7 @@ func hintTOML(line, rest, message string) string {
 	case strings.HasPrefix(message, "invalid character at start of key") && (strings.HasPrefix(rest, ";") || strings.HasPrefix(rest, "//")):
 		return "a comment begins with #"
 	case message == "expected '=' after key" && strings.HasPrefix(strings.TrimLeft(rest, " \t"), ":"):
-		return "= stands between a key and its value, not :"
+		return "a key and its value are separated by =, not by :"
 	case message == "expected '=' after key":
 		return "= must stand between a key and its value"
 	case strings.HasPrefix(message, "expected newline but got") && strings.HasPrefix(rest, ","):

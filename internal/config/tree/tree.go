@@ -56,7 +56,7 @@ func Parse(r *problem.Report, data []byte) *Value {
 	root, broken := b.build()
 	if b.excess != "" {
 		r.Forget()
-		r.Add(b.excessAt, "%s here: no configuration is like that: name the right file with -config", b.excess)
+		r.Add(b.excessAt, "%s here, so that it cannot be a configuration: name the right file with -config", b.excess)
 		return nil
 	}
 	err := toml.Unmarshal(data, new(map[string]any))

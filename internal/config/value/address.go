@@ -36,7 +36,7 @@ func ParseEnd(s string) (netip.Addr, error) {
 		return ParseAddr(s)
 	}
 	if z := a.Zone(); z == "." || z == ".." || len(z) > MaxName || !ValidName(z) {
-		return a.WithZone(""), fmt.Errorf("%s is no name of an interface: write %v%%DEV", problem.Quote(z), a.WithZone(""))
+		return a.WithZone(""), fmt.Errorf("%s cannot be the name of an interface: write %v%%DEV", problem.Quote(z), a.WithZone(""))
 	}
 	return a, nil
 }
