@@ -40,6 +40,7 @@ func (p *Plane) NewICMP(zone uint32, log *zap.Logger, rx transport.Receiver) *IC
 type ICMPReceived struct {
 	Errors  icmpreply.Counts // about packets of ours
 	Ignored atomic.Uint64    // about other packets, or impossible
+	soft    icmpreply.Soft
 }
 
 // errorBatch is how many messages are read at a time.
@@ -128,7 +129,7 @@ func (p *Path) handleICMP(from netip.Addr, err icmp.Error) bool {
 		p.Owner.ReportedUnreachable(from, err)
 		switch {
 		case q.Inner == nil:
-			p.soft.Note(m)
+			p.ICMP.soft.Note(m)
 		case !p.Probes.Sent(q.Inner): // errors about our own probes are not sent on
 			p.Tunnel.Reply.Unreachable(m, q.Inner)
 		}

@@ -154,7 +154,7 @@ func (o *Outbound) add(b []byte) int {
 		o.drops.Lose(&p.Paths[0].Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
-	if soft := &wire.Path.soft; soft.Pending.Load() != 0 {
+	if soft := &wire.Path.ICMP.soft; soft.Pending.Load() != 0 {
 		o.t.Reply.Late(soft, inner)
 	}
 	if super.Headers() == 0 {

@@ -8,7 +8,6 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/internal/icmpreply"
 	"sixfour/internal/probe"
 )
 
@@ -55,13 +54,13 @@ type Path struct {
 	Owner   PathOwner
 	Probes  Probes
 
-	soft     icmpreply.Soft
-	ICMP     ICMPReceived
-	Sample   ptbSample
-	Notices  Notices
-	Large    atomic.Uint64 // packets sent that not every path carries
-	Requests echoRequests
-	Ways     twoWays // packets that may arrive both by socket and by AF_XDP
+	Listening atomic.Bool // a receiver is open for packets of the path
+	ICMP      ICMPReceived
+	Sample    ptbSample
+	Notices   Notices
+	Large     atomic.Uint64 // packets sent that not every path carries
+	Requests  echoRequests
+	Ways      twoWays // packets that may arrive both by socket and by AF_XDP
 }
 
 // echoRequests counts the echo requests that arrived for our end of the path.
@@ -73,7 +72,7 @@ type echoRequests struct {
 // PathOwner is told what concerns a path but is not a matter of carrying packets. Its
 // methods never block, and any goroutine may call them.
 type PathOwner interface {
-	// Notify is called once for the flags that were set with notices.request, when a
+	// Notify is called once for the flags that were set with Notices.Request, when a
 	// packet has arrived.
 	Notify(flags uint32)
 	// LargeSent is called after packets were sent that not every path carries.
@@ -116,6 +115,12 @@ type Probes interface {
 
 // Notices are requests for a notice about the next packet from a path.
 type Notices struct{ Flags atomic.Uint32 }
+
+// Flags in Notices: what waits for the next packet.
+const (
+	NoticeMTU      = 1 << iota // path MTU discovery
+	NoticeLiveness             // a liveness session
+)
 
 // Request sets or clears the flag of one receiver of notices.
 func (n *Notices) Request(flag uint32, want bool) {

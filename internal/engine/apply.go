@@ -308,7 +308,7 @@ func (t *tunnel) retire(e *Engine) {
 		s.cancel()
 		t.setSpeaker(nil)
 	}
-	e.prober.forget(t.paths)
+	e.forget(t.paths)
 	for _, p := range t.paths {
 		e.keeper.mark(p)
 	}

@@ -27,7 +27,7 @@ func (e *Engine) register(p *path, now *datapath.Wire) {
 	p.registered = now
 	if old != nil && *old.Outer() == *now.Outer() {
 		arrives.Store(now)
-		if p.listening.Load() && old.Hop.Port == now.Hop.Port && (old.Hop.Device == now.Hop.Device || datapath.Groups(now.Outer()) == nil) {
+		if p.Listening.Load() && old.Hop.Port == now.Hop.Port && (old.Hop.Device == now.Hop.Device || datapath.Groups(now.Outer()) == nil) {
 			return
 		}
 	} else { // until the table is replaced, packets use the old pointer
@@ -55,8 +55,8 @@ func (e *Engine) arrange() {
 		if !e.sockets.Receives(p.port(p.registered)) {
 			continue
 		}
-		if !p.listening.Swap(true) {
-			p.t.prober.notify()
+		if !p.Listening.Swap(true) {
+			p.t.finder.Notify()
 			p.t.keeper.mark(p)
 		}
 		e.runAgent(p)

@@ -139,7 +139,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 	p, before := overLink(t, "192.0.2.1", 2)
 	e := &Engine{running: running{tunnels: []*tunnel{p.t}}}
 	e.moves(p, before)
-	p.listening.Store(true)
+	p.Listening.Store(true)
 	again := *before
 	e.stale = false
 	e.moves(p, &again)
@@ -185,7 +185,7 @@ func TestNotHeard(t *testing.T) {
 		t.Errorf("%q", why)
 	}
 	// Each port is reported once: for packets, for the groups, and for ICMP.
-	if n := len(e.needed()); n < 3 || !e.stale || seen.FilterMessageSnippet("trying again").Len() != n || p.listening.Load() {
-		t.Errorf("stale %v, said %v, listening %v", e.stale, seen.All(), p.listening.Load())
+	if n := len(e.needed()); n < 3 || !e.stale || seen.FilterMessageSnippet("trying again").Len() != n || p.Listening.Load() {
+		t.Errorf("stale %v, said %v, listening %v", e.stale, seen.All(), p.Listening.Load())
 	}
 }

@@ -53,7 +53,7 @@ var errRemoved = errors.New("a reload has removed or replaced it: try again")
 
 // Unreachable returns why nothing can be sent to a peer.
 func (p *path) Unreachable() error {
-	if p.t.prober.hasForgotten(p) {
+	if p.t.finder.HasForgotten(p.search) {
 		return errRemoved
 	}
 	p.mu.Lock()

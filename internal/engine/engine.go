@@ -27,6 +27,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/discovery"
 	"sixfour/internal/events"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/ports"
@@ -50,7 +51,7 @@ type Engine struct {
 	running
 	host
 	receiving
-	prober *prober
+	finder *discovery.Finder
 	keeper *keeper
 	kernel
 	loop loop
@@ -137,11 +138,10 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 			watched: make(map[watched]watching),
 		},
 		receiving: receiving{xdp: make(map[int]*xdpDevice)},
-		prober:    newProber(),
+		finder:    discovery.New(log),
 	}
 	e.about.started = time.Now()
 	e.looking = make(chan struct{}, concurrentLookups)
-	e.prober.log = log
 	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
 	var err error
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
@@ -165,7 +165,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 
 // newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
-	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.prober, e.sockets, &e.Captures, e.log)
+	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.finder, e.sockets, &e.Captures, e.log)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
@@ -226,7 +226,7 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 		e.begin(t)
 		e.heartbeat()
 	}
-	e.wg.Go(func() { e.prober.run(ctx) })
+	e.wg.Go(func() { e.finder.Run(ctx) })
 	e.wg.Go(func() { e.keeper.run(ctx) })
 	e.control(ctx, tell)
 	return nil
@@ -236,8 +236,8 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 func (e *Engine) begin(t *tunnel) {
 	e.followNames(t)
 	t.warn()
-	if t.only != nil { // the prober sends the first probe on its path
-		e.prober.watch(t.only)
+	if t.only != nil { // its path MTU is searched from the start
+		e.finder.Watch(t.only.search)
 	}
 }
 
@@ -299,7 +299,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 			return
 		case l := <-e.tooLong:
 			e.narrowHop(l)
-		case l := <-e.prober.updates:
+		case l := <-e.finder.Updates():
 			e.applyMTUUpdate(l)
 		}
 	}
@@ -359,7 +359,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	}
 	for i, p := range peers {
 		p.logIrregularities()
-		p.widen(now)
+		p.search.Widen(now)
 		if p.former != nil && !now.Before(p.until) || p.part(now) {
 			e.stale = true
 		}

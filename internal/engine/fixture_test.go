@@ -12,6 +12,7 @@ import (
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/discovery"
 	"sixfour/internal/ports"
 )
 
@@ -23,7 +24,7 @@ func loggedTunnel(cfg config.Tunnel, c *capture.Set, log *zap.Logger) *tunnel {
 	if len(cfg.Peers) == 0 && !cfg.Hub {
 		cfg.Peers = []config.Peer{{Paths: make([]config.Path, 1), InnerRemotes: make([]netip.Addr, max(0, len(cfg.Layers)-1))}}
 	}
-	t, err := newTunnel(0, cfg, 1, newProber(), ports.New(ports.Config{Log: log}), c, log)
+	t, err := newTunnel(0, cfg, 1, discovery.New(log), ports.New(ports.Config{Log: log}), c, log)
 	if err != nil {
 		panic(err)
 	}

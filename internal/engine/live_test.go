@@ -65,7 +65,7 @@ func TestManyLives(t *testing.T) {
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
 		way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
 			Life: liveness.Settings{Every: time.Second, After: 1}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
-		p.listening.Store(true)
+		p.Listening.Store(true)
 		p.publish(way)
 		p.reportWire(way)
 	}
@@ -159,7 +159,7 @@ func TestDeafUnderLoad(t *testing.T) {
 	p := tun.only
 	way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
 		Life: liveness.Settings{Every: time.Second, After: 2}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
-	p.listening.Store(true)
+	p.Listening.Store(true)
 	p.publish(way)
 	p.reportWire(way)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -227,7 +227,7 @@ func TestScheduleHolds(t *testing.T) {
 		tun := tunnelOf(config.Tunnel{})
 		tun.mech = new(mechanism)
 		p := tun.only
-		p.listening.Store(true)
+		p.Listening.Store(true)
 		p.Wire.Store(&datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
 			Life: liveness.Settings{Every: time.Second, After: 3}})
 		peers = append(peers, p)

@@ -6,14 +6,17 @@ import (
 	"net/netip"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"sixfour/internal/config"
+	"sixfour/internal/discovery"
 )
 
 // A hub's names resolve one after the other: all peers are evaluated once for many names, not
 // once for each.
 func TestManyNamesAreOneChange(t *testing.T) {
 	const names = 2000
-	e := &Engine{signals: signals{names: make(chan resolution)}, prober: newProber()}
+	e := &Engine{signals: signals{names: make(chan resolution)}, finder: discovery.New(zap.NewNop())}
 	tun := tunnelOf(config.Tunnel{Hub: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

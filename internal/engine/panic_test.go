@@ -12,13 +12,6 @@ import (
 func TestPanicsBeside(t *testing.T) {
 	tn := tunnelOf(config.Tunnel{})
 	p := tn.only
-	pr := newProber()
-	pr.seen[p] = 7
-	pr.guard(func() { pr.handleReport(t.Context(), tooBig{}) })
-	if len(pr.seen) != 0 {
-		t.Error("the prober goes on with what a panic left")
-	}
-
 	k := newKeeper(func() {})
 	sick, well := &session{p: p, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &session{p: newPath(tn, &p.cfg), place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
 	k.due = schedule{sick, well}

@@ -11,6 +11,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/discovery"
 	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
@@ -104,7 +105,7 @@ type tooLong struct {
 func (e *Engine) narrowHop(l tooLong) {
 	route, err := e.router.To(l.dst, l.p.local(), l.p.t.cfg.FwMark)
 	if err == nil {
-		l.p.narrowTo(l.dst.Unmap(), encap.PathMTU(route.MTU))
+		l.p.search.NarrowTo(l.dst.Unmap(), encap.PathMTU(route.MTU))
 	}
 }
 
@@ -125,15 +126,25 @@ func (p *path) outerRemote() netip.Addr {
 	return netip.Addr{}
 }
 
-// applyMTUUpdate applies an MTU update from the prober. If the peer was removed from the
+// applyMTUUpdate applies a path MTU that was found. If the peer was removed from the
 // configuration meanwhile, it must not get a path again.
-func (e *Engine) applyMTUUpdate(l mtuUpdate) {
-	defer close(l.applied)
-	if e.prober.hasForgotten(l.p) {
+func (e *Engine) applyMTUUpdate(u discovery.Update) {
+	defer close(u.Applied)
+	p := u.Path.Owner.(*path)
+	if e.finder.HasForgotten(p.search) {
 		return
 	}
-	l.p.knownMTU = l
-	e.evaluateOne(l.p)
+	p.knownMTU = u
+	e.evaluateOne(p)
+}
+
+// forget makes path MTU discovery forget paths that were removed.
+func (e *Engine) forget(paths []*path) {
+	subjects := make([]*discovery.Subject, len(paths))
+	for i, p := range paths {
+		subjects[i] = p.search
+	}
+	e.finder.Forget(subjects...)
 }
 
 // publish publishes a path; nil: there is none.
@@ -147,7 +158,7 @@ func (p *path) publish(wire *datapath.Wire) {
 	if wire != nil && p.registered != nil && *wire.Outer() == *p.registered.Outer() {
 		p.arrives.Store(wire)
 	}
-	p.t.prober.notify()
+	p.t.finder.Notify()
 	p.t.keeper.mark(p)
 }
 
@@ -285,8 +296,8 @@ func (e *Engine) depth(p *path, route netcfg.Route) int {
 // learnt returns the path MTU as far as it is known, for the given layers and first-hop
 // MTU.
 func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
-	if l := p.knownMTU; l.link == link && l.mtu < link && slices.Equal(l.layers, layers) {
-		return l.mtu, l.by
+	if l := p.knownMTU; l.Hop == link && l.MTU < link && slices.Equal(l.Layers, layers) {
+		return l.MTU, l.By
 	}
 	return link, pathmtu.Route
 }

@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/discovery"
 	"sixfour/internal/probing"
 )
 
@@ -26,11 +26,10 @@ type path struct {
 
 	naming naming
 	nameLookup
-	listening atomic.Bool // a receiver is open for packets from the peer
 	registration
 	observed
-	echo *probing.Echo
-	searched
+	echo   *probing.Echo
+	search *discovery.Subject
 	checked
 	report
 }
@@ -57,21 +56,12 @@ type registration struct {
 // observed is what was last seen and reported of a path. The control loop owns it, except
 // for refused.
 type observed struct {
-	noXDP      string    // why packets do not leave through AF_XDP though they should
-	through    *tunnel   // the tunnel into which the outer packets are routed
-	knownMTU   mtuUpdate // the last MTU update
+	noXDP      string           // why packets do not leave through AF_XDP though they should
+	through    *tunnel          // the tunnel into which the outer packets are routed
+	knownMTU   discovery.Update // the last MTU update
 	lastRoute  lastRoute
 	odd, wraps uint64       // values of the record's counters when they were last logged
 	refused    atomic.Int64 // when a send failure was last examined, in ns since the epoch
-}
-
-// searched is what the prober shares with others about a path.
-type searched struct {
-	reports *rate.Limiter // limits routers' reports of the path MTU, which anyone can forge
-	narrow  sync.Mutex    // held to add and remove destinations with a smaller MTU
-	arrived atomic.Bool   // a packet arrived: the prober must check
-	watched atomic.Bool   // the prober knows the path
-	retired bool          // the prober must forget it; guarded by the prober's mu
 }
 
 // checked is what the keeper shares with others about a path.
@@ -98,7 +88,7 @@ func newPath(t *tunnel, cfg *config.Peer) *path {
 	p.echo = probing.New(p.Path, p)
 	p.Probes = p.echo
 	p.Peer = &datapath.Peer{Paths: []*datapath.Path{p.Path}}
-	p.reports = rate.NewLimiter(reportsPerSecond, reportsPerSecond)
+	p.search = discovery.NewSubject(p.Path, p.echo)
 	p.state = api.State{Phase: api.Starting, Since: time.Now()}
 	return p
 }

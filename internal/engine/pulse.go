@@ -46,7 +46,7 @@ func (t target) sameEnds(o target) bool {
 // could not be received.
 func (p *path) targets() []target {
 	wire := p.Wire.Load()
-	if wire == nil || wire.Life.Every == 0 || !p.listening.Load() || p.t.Retired.Load() {
+	if wire == nil || wire.Life.Every == 0 || !p.Listening.Load() || p.t.Retired.Load() {
 		return nil
 	}
 	l := wire.Outer()
@@ -189,9 +189,3 @@ func (k *keeper) answer(p *path, a probing.LivenessAnswer) {
 	default: // more than were asked for: drop it
 	}
 }
-
-// Flags in peer.wanted: the receivers of a notice about the next packet from a peer.
-const (
-	wantedByProber = 1 << iota
-	wantedByKeeper
-)

@@ -9,6 +9,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/configfile"
+	"sixfour/internal/discovery"
 	"sixfour/internal/netcfg"
 )
 
@@ -37,9 +38,9 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.tunnels = nil
 	shutAll([]*tunnel{tun})
 	tun.retire(e)
-	l := mtuUpdate{p, was.Layers, was.Hop.MTU, 1300, "probe", make(chan struct{})}
+	l := discovery.Update{Path: p.Path, Layers: was.Layers, Hop: was.Hop.MTU, MTU: 1300, By: "probe", Applied: make(chan struct{})}
 	e.applyMTUUpdate(l)
-	<-l.applied
+	<-l.Applied
 	if p.Wire.Load() != nil || tun.senders.Len() > 0 {
 		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), tun.senders.Len())
 	}

@@ -135,7 +135,7 @@ func (r *revision) unfollow(e *Engine) {
 		p.publish(nil)
 		p.stopFollowing()
 	}
-	e.prober.forget(r.fresh)
+	e.forget(r.fresh)
 	r.refollow(e)
 }
 
@@ -157,7 +157,7 @@ func (r *revision) finish(e *Engine) {
 		p.publish(nil)
 		p.stopFollowing()
 	}
-	e.prober.forget(r.gone)
+	e.forget(r.gone)
 	if r.renewed {
 		r.t.warn()
 	}

@@ -111,7 +111,7 @@ func (s *speaker) run(ctx context.Context) {
 // next sends the messages that are due, and returns when more are due.
 func (s *speaker) next(scratch []byte) (again time.Time) {
 	wire := s.p.Wire.Load()
-	if wire == nil || !s.p.listening.Load() { // nothing can be sent, or answers would not be received
+	if wire == nil || !s.p.Listening.Load() { // nothing can be sent, or answers would not be received
 		return time.Now().Add(settle)
 	}
 	s.use(func() { again = s.say(wire, scratch) })

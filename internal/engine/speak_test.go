@@ -37,7 +37,7 @@ func newGossip(learnt func()) (*speaker, *gossip) {
 	g := new(gossip)
 	p := tunnelOf(config.Tunnel{}).only
 	p.publish(pathTo("198.51.100.1"))
-	p.listening.Store(true)
+	p.Listening.Store(true)
 	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
 }
 

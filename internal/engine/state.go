@@ -141,7 +141,7 @@ func (p *path) updateState(k *keeper) {
 		pl = p.chosen(k)
 	}
 	state, missed := pl.life.State()
-	p.Notices.Request(wantedByKeeper, pl.hasTraffic() && pl.life.WantsNextPacket())
+	p.Notices.Request(datapath.NoticeLiveness, pl.hasTraffic() && pl.life.WantsNextPacket())
 	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
 	for _, one := range p.sessions {
 		sent, lost := one.life.Probes()

@@ -17,6 +17,7 @@ import (
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/discovery"
 	"sixfour/internal/events"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
@@ -40,7 +41,7 @@ type tunnel struct {
 	surroundings surroundings
 	mech         *mechanism // of an automatic tunnel
 	agentState
-	prober *prober
+	finder *discovery.Finder
 	keeper *keeper // nil: no liveness checks
 	reports
 	toLoop chan<- tooLong // to the control loop; never blocks
@@ -90,10 +91,10 @@ type reports struct {
 	noXDP     string    // last reported reason why packets do not leave through AF_XDP
 }
 
-func newTunnel(id int, cfg config.Tunnel, queues int, p *prober, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
+func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
-		cfg:    cfg, prober: p, senders: s.NewSenders(queues),
+		cfg:    cfg, finder: f, senders: s.NewSenders(queues),
 		reports: newReports(),
 	}
 	t.Owner = t

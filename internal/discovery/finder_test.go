@@ -1,31 +1,43 @@
-package engine
+package discovery
 
 import (
 	"testing"
 	"time"
 
-	"sixfour/internal/config"
+	"go.uber.org/zap"
+
+	"sixfour/internal/datapath"
 	"sixfour/internal/pathmtu"
 )
 
-// Waiting answers of many peers are handled together.
+// Waiting answers of many paths are handled together.
 func TestAnswersAreTakenAtOnce(t *testing.T) {
-	p := newProber()
-	var peers []*path
+	p := New(zap.NewNop())
+	var subjects []*Subject
 	for range cap(p.answers) {
-		one := newPath(tunnelOf(config.Tunnel{Hub: true}), new(config.Peer))
+		one := NewSubject(new(datapath.Path), nil)
 		p.searches[one] = &search{Path: pathmtu.New(1500)}
-		peers = append(peers, one)
-		p.answers <- answer{p: one}
+		subjects = append(subjects, one)
+		p.Answered(one, 0)
 	}
 	p.handleAnswer(<-p.answers)
-	for i, one := range peers {
+	for i, one := range subjects {
 		if p.searches[one].again.IsZero() {
 			t.Fatalf("answer %d waits", i)
 		}
 	}
 	if len(p.answers) > 0 {
 		t.Errorf("%d are left", len(p.answers))
+	}
+}
+
+// The goroutine survives a panic, and discards the state that the panic may have left.
+func TestPanic(t *testing.T) {
+	f := New(zap.NewNop())
+	f.seen[new(Subject)] = 7
+	f.guard(func() { f.handleReport(t.Context(), tooBig{}) })
+	if len(f.seen) != 0 {
+		t.Error("what a panic left is still used")
 	}
 }
 
