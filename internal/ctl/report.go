@@ -115,7 +115,7 @@ func (r *reporter) liveness(l api.Liveness) {
 		facts = append(facts, probes(l))
 	}
 	if !l.LastPacket.IsZero() {
-		facts = append(facts, "last packet "+r.since(l.LastPacket)+" ago")
+		facts = append(facts, "last confirmed "+r.since(l.LastPacket)+" ago")
 	}
 	if len(facts) > 0 {
 		r.field("liveness", "%s", strings.Join(facts, ", "))

@@ -27,7 +27,7 @@ func TestReport(t *testing.T) {
   outer      203.0.113.10 > 203.0.113.20, path MTU 1500 (of the first hop), through a socket
   IPv6 layer fc00::1 > fc00::2
   interface  MTU 1440, in network namespace lan
-  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost (the last 1), last packet 1h13m ago
+  liveness   RTT 12.3 ms, loss 5%; 40 probes, 2 lost (the last 1), last confirmed 1h13m ago
   out        4 packets, 100 bytes
   in         3 packets, 99 bytes
   dropped in martian 2, spoof 1
