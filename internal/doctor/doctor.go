@@ -39,9 +39,9 @@ type Report struct {
 }
 
 const (
-	// atOnce is how many peers are checked concurrently: most of the time is spent
+	// maxConcurrent is how many peers are checked concurrently: most of the time is spent
 	// waiting for answers that do not come.
-	atOnce = 8
+	maxConcurrent = 8
 	// checkLimit is the timeout of a check.
 	checkLimit = 20 * time.Second
 )
@@ -75,7 +75,7 @@ func Run(ctx context.Context, o subject.Options) (*Report, error) {
 		}
 	}
 	if g := newGateway(h); g != nil && len(o.Names) == 0 {
-		g.noteFailed(r)
+		g.recordFailed(r)
 		for _, c := range gatewayChecks {
 			r.add(c.Check, "", "", attempt(ctx, g, c.run))
 		}
@@ -86,7 +86,7 @@ func Run(ctx context.Context, o subject.Options) (*Report, error) {
 // checkPeers runs all checks of all peers, several peers at a time.
 func checkPeers(ctx context.Context, t *subject.Tunnel) [][]finding.Finding {
 	all := make([][]finding.Finding, len(t.Peers))
-	slots := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, maxConcurrent)
 	var wg sync.WaitGroup
 	for i, p := range t.Peers {
 		slots <- struct{}{}

@@ -23,11 +23,11 @@ import (
 
 // gateway describes the [gateway] section, with which a tunnel leads to the internet.
 type gateway struct {
-	h      *subject.Host
-	cfg    config.Gateway
-	status *api.GatewayStatus // nil: no daemon applies it
-	failed []string           // failed checks of the default route's tunnel and its peers
-	reach4 bool               // internet_ipv4 passes
+	h         *subject.Host
+	cfg       config.Gateway
+	status    *api.GatewayStatus // nil: no daemon applies it
+	failed    []string           // failed checks of the default route's tunnel and its peers
+	ipv4Works bool               // internet_ipv4 passes
 }
 
 // newGateway returns the configured gateway; nil: none.
@@ -45,17 +45,17 @@ func newGateway(h *subject.Host) *gateway {
 	return g
 }
 
-// noteFailed stores the failed checks of the tunnel that takes the default route.
-func (g *gateway) noteFailed(r *Report) {
+// recordFailed stores the failed checks of the tunnel that takes the default route.
+func (g *gateway) recordFailed(r *Report) {
 	for _, c := range r.Checks {
-		if c.Verdict == finding.Fail && c.Tunnel != "" && c.Tunnel == g.cfg.DefaultRoute && slices.Contains(reaches, c.Check) {
+		if c.Verdict == finding.Fail && c.Tunnel != "" && c.Tunnel == g.cfg.DefaultRoute && slices.Contains(neededBeyondPeer, c.Check) {
 			g.failed = append(g.failed, c.Check)
 		}
 	}
 }
 
-// reaches are the checks that must pass to reach anything beyond the peer.
-var reaches = []string{"interface", "address", "route", "rp_filter", "firewall_out", "firewall_in", "state", "answer", "inner_ipv4", "inner_ipv6"}
+// neededBeyondPeer are the checks that must pass to reach anything beyond the peer.
+var neededBeyondPeer = []string{"interface", "address", "route", "rp_filter", "firewall_out", "firewall_in", "state", "answer", "inner_ipv4", "inner_ipv6"}
 
 func checkDefaultRoute(_ context.Context, g *gateway) finding.Finding {
 	switch d := g.status; {
@@ -117,7 +117,7 @@ func (g *gateway) uplink() string {
 
 func checkInternet4(ctx context.Context, g *gateway) finding.Finding {
 	f := g.checkInternet(ctx, 4)
-	g.reach4 = f.Verdict == finding.Pass
+	g.ipv4Works = f.Verdict == finding.Pass
 	return f
 }
 
@@ -229,7 +229,7 @@ func (g *gateway) pingFromClient(ctx context.Context, target netip.Addr) finding
 	}
 	old, by, err := g.ping(ctx, target, config.GatewayMark)
 	outside := err == nil && by != into
-	if target.Is6() && g.cfg.DefaultProbe && g.reach4 && g.private6() && (!outside || !old.Answered()) {
+	if target.Is6() && g.cfg.DefaultProbe && g.ipv4Works && g.private6() && (!outside || !old.Answered()) {
 		return finding.Skipped("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, describeError(o)).
 			WithRemedy("if it has: with probe = \"ADDRESS\" (an IPv6 address) in [gateway], this check fails without an answer")
 	}
@@ -264,7 +264,7 @@ func (g *gateway) ownRules(target netip.Addr, into string) (f finding.Finding, b
 	p := packetfilter.Echo(firewall.Input, target, route.Source, true)
 	p.Device, p.Index = into, route.Index
 	if j := rules.Judge(p); j.Verdict == firewall.Drop {
-		return finding.Failed(packetfilter.AcceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet (such as those of %v) that arrive through %s", packetfilter.Place(j.Place), target, into), true
+		return finding.Failed(packetfilter.AcceptDevice(j.Place, firewall.Input, into), "%s drops answers from the internet (such as those of %v) that arrive through %s", packetfilter.Describe(j.Place), target, into), true
 	}
 	return f, false
 }
@@ -284,7 +284,7 @@ func (g *gateway) ping(ctx context.Context, target netip.Addr, mark uint32) (o p
 	if err := ping.Mark(mark); err != nil {
 		return o, route.Interface, err
 	}
-	for n := range prober.MaxTries {
+	for n := range prober.Tries {
 		if o = ping.Ping(ctx, uint16(n+1)); o.Replied || o.Err != nil || ctx.Err() != nil {
 			break
 		}

@@ -58,7 +58,7 @@ func checkConfig(_ context.Context, h *subject.Host) finding.Finding {
 		return finding.Failed("sixfourd -check -config "+h.File, "%s", h.Warnings[0])
 	}
 	if h.Status == nil {
-		return finding.Passed("%s has %s", h.File, finding.Count(len(h.Config.Tunnels), "tunnel"))
+		return finding.Passed("%s has %s", h.File, finding.Plural(len(h.Config.Tunnels), "tunnel"))
 	}
 	var here, there []string
 	for _, t := range h.Config.Tunnels {
@@ -77,7 +77,7 @@ func checkConfig(_ context.Context, h *subject.Host) finding.Finding {
 			return finding.Failed("sixfourctl reload", "the daemon runs tunnel %s, which is not in %s", name, h.File)
 		}
 	}
-	return finding.Passed("%s has the same %s as the daemon", h.File, finding.Count(len(here), "tunnel"))
+	return finding.Passed("%s has the same %s as the daemon", h.File, finding.Plural(len(here), "tunnel"))
 }
 
 func firstLine(s string) string {

@@ -52,14 +52,14 @@ func (f Finding) WithRemedy(mend string) Finding {
 // AsRoot is the remedy for a missing permission of this program.
 const AsRoot = "sudo sixfourctl doctor"
 
-func Count(n int, what string) string {
+func Plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-func List(addrs []netip.Addr) string {
+func Addresses(addrs []netip.Addr) string {
 	var texts []string
 	for _, a := range addrs {
 		texts = append(texts, a.String())

@@ -15,8 +15,8 @@ import (
 	"sixfour/internal/firewall"
 )
 
-// Place describes where a rule is.
-func Place(at firewall.Place) string {
+// Describe describes where a rule is.
+func Describe(at firewall.Place) string {
 	chain := fmt.Sprintf("nftables %s %s %s", at.Family, at.Table, at.Chain)
 	if at.Handle == 0 {
 		return "the policy of " + chain

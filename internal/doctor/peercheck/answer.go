@@ -83,16 +83,16 @@ func Answer(ctx context.Context, p *subject.Peer) finding.Finding {
 		return askDaemon(ctx, p)
 	}
 	all := candidates(p, p.Prober.Layers)
-	questions := make([]prober.Question, 0, len(all)+1)
+	probes := make([]prober.Probe, 0, len(all)+1)
 	for _, c := range all {
-		questions = append(questions, c.Question)
+		probes = append(probes, c.Probe)
 	}
-	host := prober.Question{Way: prober.Outside}
-	outcomes := p.Prober.AskAll(ctx, append(questions, host))
+	host := prober.Probe{Kind: prober.Outside}
+	outcomes := p.Prober.SendAll(ctx, append(probes, host))
 	ping := outcomes[len(all)]
 	for i, c := range all {
 		if o := outcomes[i]; o.Answered() {
-			p.Answered = &c.Question
+			p.Answered = &c.Probe
 			return finding.Passed("%s answers through the tunnel in %v", c.name, o.RTT.Round(10*time.Microsecond))
 		}
 	}
@@ -116,7 +116,7 @@ func daemonName(p *subject.Peer) string {
 func askDaemon(ctx context.Context, p *subject.Peer) finding.Finding {
 	c := client.New(p.Tunnel.Host.Socket)
 	var answer *api.PingReply
-	err := c.Ping(ctx, api.PingRequest{Peer: daemonName(p), Count: prober.MaxTries, Interval: prober.AnswerTimeout, Timeout: prober.AnswerTimeout}, func(r api.PingReply) error {
+	err := c.Ping(ctx, api.PingRequest{Peer: daemonName(p), Count: prober.Tries, Interval: prober.AnswerTimeout, Timeout: prober.AnswerTimeout}, func(r api.PingReply) error {
 		if !r.Lost && answer == nil {
 			answer = &r
 		}
@@ -157,7 +157,7 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 	if !sure && p.Status != nil && p.Status.State.Phase == api.Suspect {
 		return finding.Failed(mend, "the peer answers no probe, and the daemon reports: %s", p.Status.State.Detail)
 	}
-	if !sure && p.Status != nil && !p.Status.Liveness.LastPacket.IsZero() && time.Since(p.Status.Liveness.LastPacket) < heardLately {
+	if !sure && p.Status != nil && !p.Status.Liveness.LastPacket.IsZero() && time.Since(p.Status.Liveness.LastPacket) < recentPacket {
 		return finding.Passed("the peer answers no probe, but the daemon received a packet from it %v ago", time.Since(p.Status.Liveness.LastPacket).Round(time.Second))
 	}
 	if p.Tunnel.Mechanism() >= 0 && !sure {
@@ -165,7 +165,7 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 	}
 	if !sure {
 		if ping.Answered() {
-			p.Answered = &prober.Question{Way: prober.Outside}
+			p.Answered = &prober.Probe{Kind: prober.Outside}
 		}
 		if why != "" {
 			return finding.Failed(mend, "no answer comes back through the tunnel: %s", why)
@@ -179,7 +179,7 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 	return finding.Failed(mend, "no answer comes back through the tunnel: %s", why)
 }
 
-// describeErrors returns what ICMP errors say about the questions; "": nothing is known.
+// describeErrors returns what ICMP errors say about the probes; "": nothing is known.
 func describeErrors(p *subject.Peer, outcomes []prober.Outcome) string {
 	for _, o := range outcomes {
 		switch {
@@ -243,7 +243,7 @@ func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, o
 	if n == 0 && bypassesSockets(p) && p.Status != nil && now != nil {
 		n = int(now.In.Packets - p.Status.In.Packets)
 	}
-	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.LastPacket.After(time.Now().Add(-heardLately)) {
+	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.LastPacket.After(time.Now().Add(-recentPacket)) {
 		return finding.Failed(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here. If nothing arrives there, a filter on the path or the peer's own drops protocol %d from %v; otherwise run sixfourctl doctor there",
 			p.Remote, p.Tunnel.Outer().Protocol(), daemonName(p), p.Tunnel.Outer().Protocol(), p.Local),
 			"packets arrive from %v, but it does not answer ours: they do not reach it (one direction is broken), or its own rules drop them", p.Remote), true
@@ -290,20 +290,20 @@ func unknownSource(p *subject.Peer) (s api.UnknownSource, ok bool) {
 		return s, false
 	}
 	for _, s := range p.Tunnel.Host.Status.UnknownSources {
-		if s.To == p.Local.String() && s.Protocol == int(p.Tunnel.Outer().Protocol()) && time.Since(s.Last) < strangerLately {
+		if s.To == p.Local.String() && s.Protocol == int(p.Tunnel.Outer().Protocol()) && time.Since(s.Last) < recentUnknownSource {
 			return s, true
 		}
 	}
 	return s, false
 }
 
-// strangerLately is how recently a peer that has moved must have sent a packet: by
+// recentUnknownSource is how recently a peer that has moved must have sent a packet: by
 // default it sends a probe at least every 30 seconds.
-const strangerLately = 2 * time.Minute
+const recentUnknownSource = 2 * time.Minute
 
-// heardLately is how recent a packet from the peer must be to show that the peer is
+// recentPacket is how recent a packet from the peer must be to show that the peer is
 // alive.
-const heardLately = 30 * time.Second
+const recentPacket = 30 * time.Second
 
 // describePing says whether the peer's host answers outside the tunnel.
 func describePing(p *subject.Peer, ping prober.Outcome) string {
@@ -318,8 +318,8 @@ func describePing(p *subject.Peer, ping prober.Outcome) string {
 	return fmt.Sprintf("the host %v does not answer pings either", p.Remote)
 }
 
-// mayAskAgain returns why a check that needs answers is skipped; ok: it is not skipped.
-func mayAskAgain(p *subject.Peer) (f finding.Finding, ok bool) {
+// mayProbeAgain returns why a check that needs answers is skipped; ok: it is not skipped.
+func mayProbeAgain(p *subject.Peer) (f finding.Finding, ok bool) {
 	if bypassesSockets(p) {
 		return finding.Skipped("the daemon receives packets through AF_XDP, so this program does not see them").WithRemedy("sixfourctl mtu " + daemonName(p)), false
 	}
@@ -331,5 +331,5 @@ func mayAskAgain(p *subject.Peer) (f finding.Finding, ok bool) {
 
 // answersOutside reports whether the peer answers only outside the tunnel.
 func answersOutside(p *subject.Peer) bool {
-	return p.Answered != nil && p.Answered.Way == prober.Outside
+	return p.Answered != nil && p.Answered.Kind == prober.Outside
 }

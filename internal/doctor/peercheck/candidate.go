@@ -11,17 +11,17 @@ import (
 	"sixfour/internal/probe"
 )
 
-// candidate is a question that the peer may answer.
+// candidate is a probe that the peer may answer.
 type candidate struct {
-	prober.Question
+	prober.Probe
 	name string // of what answers
 	sure bool   // it must answer if the peer is as the configuration says
 }
 
 // candidates returns the ways to probe the peer through the tunnel, the best first.
 func candidates(p *subject.Peer, layers []encap.Layer) (all []candidate) {
-	add := func(w prober.Way, local, remote netip.Addr, sure bool, name string) {
-		all = append(all, candidate{prober.Question{Way: w, Local: local, Remote: remote}, name, sure})
+	add := func(w prober.Kind, local, remote netip.Addr, sure bool, name string) {
+		all = append(all, candidate{prober.Probe{Kind: w, Local: local, Remote: remote}, name, sure})
 	}
 	if p.Tunnel.Mechanism() >= 0 {
 		if own := ownIn6(p); own.IsValid() && forwardsBack(p) {

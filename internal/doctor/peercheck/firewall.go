@@ -51,13 +51,13 @@ func checkFirewall(p *subject.Peer, hook firewall.Hook, preposition string) find
 	case first.Verdict == firewall.Pass && later.Verdict == firewall.Pass:
 		return finding.Passed("this host's rules accept protocol %d %s %v", protocol, preposition, p.Remote)
 	case first.Verdict == firewall.Drop && later.Verdict == firewall.Pass:
-		return finding.Passed("this host's rules accept protocol %d %s %v only for up to 10 minutes after a packet in the other direction (connection tracking); otherwise %s drops it", protocol, preposition, p.Remote, packetfilter.Place(first.Place)).WithRemedy(accept)
+		return finding.Passed("this host's rules accept protocol %d %s %v only for up to 10 minutes after a packet in the other direction (connection tracking); otherwise %s drops it", protocol, preposition, p.Remote, packetfilter.Describe(first.Place)).WithRemedy(accept)
 	case first.Verdict == firewall.Drop:
-		return finding.Failed(accept, "%s drops protocol %d %s %v", packetfilter.Place(first.Place), protocol, preposition, p.Remote)
+		return finding.Failed(accept, "%s drops protocol %d %s %v", packetfilter.Describe(first.Place), protocol, preposition, p.Remote)
 	}
 	doubt := first
 	if doubt.Verdict == firewall.Pass {
 		doubt = later
 	}
-	return finding.Skipped("whether %s drops protocol %d %s %v depends on something that is unknown here", packetfilter.Place(doubt.Place), protocol, preposition, p.Remote).WithRemedy(packetfilter.ListChain(doubt.Place))
+	return finding.Skipped("whether %s drops protocol %d %s %v depends on something that is unknown here", packetfilter.Describe(doubt.Place), protocol, preposition, p.Remote).WithRemedy(packetfilter.ListChain(doubt.Place))
 }

@@ -96,11 +96,11 @@ func innerBeside(ctx context.Context, p *subject.Peer, pairs []config.Pair) find
 	if p.Prober == nil || bypassesSockets(p) {
 		return finding.Skipped("no daemon runs this tunnel")
 	}
-	questions := make([]prober.Question, len(pairs))
+	probes := make([]prober.Probe, len(pairs))
 	for i, pair := range pairs {
-		questions[i] = prober.Question{Way: prober.Inside, Local: pair.Local, Remote: pair.Remote}
+		probes[i] = prober.Probe{Kind: prober.Inside, Local: pair.Local, Remote: pair.Remote}
 	}
-	return judgeInner(ctx, p, pairs, p.Prober.AskAll(ctx, questions), nil)
+	return judgeInner(ctx, p, pairs, p.Prober.SendAll(ctx, probes), nil)
 }
 
 // innerRoutes checks whether packets to the addresses enter this tunnel.
@@ -142,12 +142,12 @@ func innerByKernel(ctx context.Context, p *subject.Peer, pairs []config.Pair) fi
 		wg.Go(func() { outcomes[i], heard[i] = pingThrough(ctx, p, pair) })
 	}
 	wg.Wait()
-	e := &evidence{heard: heard, before: before, after: countersOf(ctx, p)}
+	e := &evidence{replies: heard, before: before, after: countersOf(ctx, p)}
 	return judgeInner(ctx, p, pairs, outcomes, e)
 }
 
 // pingThrough pings one address through the interface, at most as often as other
-// questions are sent. Heard is the answer as seen in an outer packet of the tunnel.
+// probes are sent. Heard is the answer as seen in an outer packet of the tunnel.
 func pingThrough(ctx context.Context, p *subject.Peer, pair config.Pair) (o, heard prober.Outcome) {
 	id := probe.NewIdentity()
 	if p.Prober != nil {
@@ -158,7 +158,7 @@ func pingThrough(ctx context.Context, p *subject.Peer, pair config.Pair) (o, hea
 		return prober.Outcome{Err: err}, heard
 	}
 	defer ping.Close()
-	times := prober.MaxTries
+	times := prober.Tries
 	if slices.Contains(p.Tunnel.Failed, "inner_firewall") || p.FailedCheck("answer") != "" { // no answer is expected
 		times = 1
 	}
@@ -184,7 +184,7 @@ func pingThrough(ctx context.Context, p *subject.Peer, pair config.Pair) (o, hea
 
 // evidence is what this host knows about pings that went through the interface.
 type evidence struct {
-	heard         []prober.Outcome // answers seen in the tunnel's packets, by pair
+	replies       []prober.Outcome // answers seen in the tunnel's packets, by pair
 	before, after *api.PeerStatus  // the daemon's counters; nil: not known
 }
 
@@ -254,7 +254,7 @@ func innerSilence(ctx context.Context, p *subject.Peer, pair config.Pair, o prob
 	case o.Err != nil:
 		return finding.Failed(here, "%s: it cannot be sent: %v", what, o.Err)
 	case e == nil:
-	case e.heard[i].Answered(), bypassesSockets(p) && e.before != nil && e.after != nil && e.after.In.Packets > e.before.In.Packets:
+	case e.replies[i].Answered(), bypassesSockets(p) && e.before != nil && e.after != nil && e.after.In.Packets > e.before.In.Packets:
 		if reasons := increased(inDrops(e.before), inDrops(e.after)); reasons != "" {
 			return finding.Failed("see docs/drops.md", "%s, apparently: the answer arrives, but this host's daemon drops it (%s)", what, reasons)
 		}
@@ -284,7 +284,7 @@ func otherEnd(ctx context.Context, p *subject.Peer, pair config.Pair, o prober.O
 	there := fmt.Sprintf("on the peer, %v: %%s, then: sixfourctl doctor", p.Remote)
 	said := o
 	if !said.Replied && e != nil {
-		said = e.heard[i]
+		said = e.replies[i]
 	}
 	if said.Replied && !said.Answer {
 		from := said.From
@@ -306,7 +306,7 @@ func otherEnd(ctx context.Context, p *subject.Peer, pair config.Pair, o prober.O
 	if e == nil {
 		sent = "no answer comes back"
 	}
-	if p.Answered != nil && p.Answered.Way == prober.Inside && p.Answered.Remote != pair.Remote {
+	if p.Answered != nil && p.Answered.Kind == prober.Inside && p.Answered.Remote != pair.Remote {
 		sent += fmt.Sprintf(", although %v answers, so the path works", p.Answered.Remote)
 	}
 	return finding.Failed(fmt.Sprintf(there, fmt.Sprintf("its address must be %v, its mode %s, and its packet filter must accept packets from the tunnel (nft insert rule inet filter input iifname %s accept)", pair.Remote, p.Tunnel.Config.Mode.Name, p.Tunnel.Config.Name)),
@@ -315,10 +315,10 @@ func otherEnd(ctx context.Context, p *subject.Peer, pair config.Pair, o prober.O
 
 // answersAsUs probes once whether our inner address also answers at the peer.
 func answersAsUs(ctx context.Context, p *subject.Peer, pair config.Pair) bool {
-	if p.Prober == nil || bypassesSockets(p) || p.Answered == nil || p.Answered.Way == prober.Outside {
+	if p.Prober == nil || bypassesSockets(p) || p.Answered == nil || p.Answered.Kind == prober.Outside {
 		return false
 	}
-	return p.Prober.AskOnce(ctx, prober.Question{Way: prober.Inside, Local: pair.Remote, Remote: pair.Local}).Answered()
+	return p.Prober.SendOnce(ctx, prober.Probe{Kind: prober.Inside, Local: pair.Remote, Remote: pair.Local}).Answered()
 }
 
 func inDrops(s *api.PeerStatus) map[string]uint64 {

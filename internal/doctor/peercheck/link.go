@@ -47,9 +47,9 @@ func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 		p.Remote = addrs[0]
 	case !slices.Contains(addrs, used):
 		p.Remote = used
-		return finding.Failed("systemctl restart sixfourd (or wait: it looks the name up again every 5 minutes)", "%s resolves to %s, but the daemon sends to %v", name, finding.List(addrs), used)
+		return finding.Failed("systemctl restart sixfourd (or wait: it looks the name up again every 5 minutes)", "%s resolves to %s, but the daemon sends to %v", name, finding.Addresses(addrs), used)
 	}
-	return finding.Passed("%s resolves to %s", name, finding.List(addrs))
+	return finding.Passed("%s resolves to %s", name, finding.Addresses(addrs))
 }
 
 func Address(_ context.Context, p *subject.Peer) finding.Finding {

@@ -15,13 +15,13 @@ import (
 
 // Fragments sends a packet in two fragments.
 func Fragments(ctx context.Context, p *subject.Peer) finding.Finding {
-	if f, ok := mayAskAgain(p); !ok {
+	if f, ok := mayProbeAgain(p); !ok {
 		return f
 	}
 	q := *p.Answered
 	q.Fragmented = true
 	q.Size = fragmentedSize
-	switch o := p.Prober.Ask(ctx, q); {
+	switch o := p.Prober.Send(ctx, q); {
 	case o.Answered():
 		return finding.Passed("a packet in two fragments arrives")
 	case o.Err != nil:
@@ -47,11 +47,11 @@ func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 	if p.Route.NextHop == p.Remote {
 		return finding.Skipped("there is no router on the path: the peer is on the link of %s", p.Route.Interface)
 	}
-	questions := make([]prober.Question, mostHops)
-	for i := range questions {
-		questions[i] = prober.Question{Way: prober.Outside, TTL: byte(i + 1)}
+	probes := make([]prober.Probe, maxHops)
+	for i := range probes {
+		probes[i] = prober.Probe{Kind: prober.Outside, TTL: byte(i + 1)}
 	}
-	outcomes := p.Prober.AskAll(ctx, questions)
+	outcomes := p.Prober.SendAll(ctx, probes)
 	for i, o := range outcomes {
 		switch {
 		case o.Answered() && i == 0:
@@ -67,11 +67,11 @@ func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 	if why := p.FailedCheck("answer"); why != "" {
 		return finding.Skipped("no answer comes back, and %s", why)
 	}
-	return silentRouters(p, mostHops)
+	return silentRouters(p, maxHops)
 }
 
-// mostHops is the largest distance of routers that are tested, in hops.
-const mostHops = 6
+// maxHops is the largest distance of routers that are tested, in hops.
+const maxHops = 6
 
 // silentRouters explains that none of the first routers, which a ping reached, has sent
 // an ICMP error.
@@ -81,7 +81,7 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 	if p.Remote.Is6() {
 		match, protocol = "icmpv6 type { packet-too-big, "+wanted+" }", header.ICMPv6
 	}
-	text := fmt.Sprintf("none of the first %s reports that the hop limit is exceeded", finding.Count(hops, "router"))
+	text := fmt.Sprintf("none of the first %s reports that the hop limit is exceeded", finding.Plural(hops, "router"))
 	if hops == 1 {
 		text = "the router on the path does not report that the hop limit is exceeded"
 	}
@@ -89,7 +89,7 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 		packet := filteredPacket(p, firewall.Input, protocol)
 		packet.Source, packet.Answer = p.Route.NextHop, true
 		if j := rules.Judge(packet); j.Verdict == firewall.Drop {
-			return finding.Failed(fmt.Sprintf("nft insert rule %s %s %s %s accept", j.Family, j.Table, j.Base, match), "%s: %s drops ICMP", text, packetfilter.Place(j.Place))
+			return finding.Failed(fmt.Sprintf("nft insert rule %s %s %s %s accept", j.Family, j.Table, j.Base, match), "%s: %s drops ICMP", text, packetfilter.Describe(j.Place))
 		}
 	}
 	return finding.Failed("accept ICMP errors on the path: "+match+" accept; meanwhile the daemon finds the path MTU by probes", "%s", text)
@@ -99,7 +99,7 @@ func silentRouters(p *subject.Peer, hops int) finding.Finding {
 // one that is marked. RFC 6040 section 4.2 defines the result at the peer, whose answer
 // has the same mark.
 func ECN(ctx context.Context, p *subject.Peer) finding.Finding {
-	if f, ok := mayAskAgain(p); !ok {
+	if f, ok := mayProbeAgain(p); !ok {
 		return f
 	}
 	if p.Tunnel.Config.Options.ECNCompat {
@@ -108,7 +108,7 @@ func ECN(ctx context.Context, p *subject.Peer) finding.Finding {
 	plain, marked := *p.Answered, *p.Answered
 	plain.InnerECN, plain.OuterECN = header.ECT0, header.ECT0
 	marked.InnerECN, marked.OuterECN = header.ECT0, header.CE
-	o := p.Prober.AskAll(ctx, []prober.Question{plain, marked})
+	o := p.Prober.SendAll(ctx, []prober.Probe{plain, marked})
 	const remedy = `find what changes the TOS or traffic class on the path; meanwhile set ecn = "compat" in [[tunnel]]`
 	switch {
 	case o[0].Err != nil || o[1].Err != nil:

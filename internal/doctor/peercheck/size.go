@@ -16,19 +16,19 @@ import (
 // FullSize sends packets of the known path MTU: that found by the daemon, or else that
 // of the route. It follows routers' errors, as the daemon does.
 func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
-	if f, ok := mayAskAgain(p); !ok {
+	if f, ok := mayProbeAgain(p); !ok {
 		return f
 	}
 	size, by := p.Route.MTU, "the MTU of the first hop"
 	if p.Status != nil && p.Status.State.PathMTU > 0 && p.Status.State.PathMTU < size {
 		size, by = p.Status.State.PathMTU, "the path MTU that the daemon found"
 	}
-	size = min(size, maxAsked)
+	size = min(size, maxSize)
 	told := ""
-	for range maxPlateaus {
+	for range maxReports {
 		q := *p.Answered
 		q.Size = size
-		o := p.Prober.Ask(ctx, q)
+		o := p.Prober.Send(ctx, q)
 		switch {
 		case o.Answered():
 			return finding.Passed("packets of %d bytes arrive: %s%s", size, by, told)
@@ -38,8 +38,8 @@ func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
 			return searchLargest(ctx, p, size, told)
 		}
 		next := o.Reply.ICMP.MTU(size)
-		if o.Reply.ICMP.Meaning() != icmp.TooBig || next < leastSize(p) {
-			return finding.Failed(remedyFor(p, leastSize(p)), "%v reports %s (about packets of %d bytes)", o.From, prober.Meaning(o.Reply.ICMP), size)
+		if o.Reply.ICMP.Meaning() != icmp.TooBig || next < minSize(p) {
+			return finding.Failed(remedyFor(p, minSize(p)), "%v reports %s (about packets of %d bytes)", o.From, prober.Meaning(o.Reply.ICMP), size)
 		}
 		told = fmt.Sprintf(" (as router %v reported)", o.From)
 		size, by = next, "the path MTU"
@@ -48,14 +48,14 @@ func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
 }
 
 const (
-	// maxAsked is the largest packet that is sent, in bytes: a jumbo frame.
-	maxAsked = 9216
-	// maxPlateaus is how many routers' reports are followed.
-	maxPlateaus = 8
+	// maxSize is the largest packet that is sent, in bytes: a jumbo frame.
+	maxSize = 9216
+	// maxReports is how many routers' reports are followed.
+	maxReports = 8
 )
 
-// leastSize returns the size of the smallest question, in bytes.
-func leastSize(p *subject.Peer) int {
+// minSize returns the size of the smallest probe, in bytes.
+func minSize(p *subject.Peer) int {
 	n := prober.IPLen(p.Remote) + probe.Len
 	if !answersOutside(p) {
 		n += header.IPv6Len + encap.Overhead(p.Prober.Layers, p.Tunnel.Config.Options)
@@ -66,18 +66,18 @@ func leastSize(p *subject.Peer) int {
 // searchLargest finds the largest size that passes when larger packets are lost without
 // an error.
 func searchLargest(ctx context.Context, p *subject.Peer, size int, told string) finding.Finding {
-	passes, vanishes := leastSize(p), size
+	passes, vanishes := minSize(p), size
 	for vanishes-passes > 1 && ctx.Err() == nil {
 		const at = 16 // sizes per round
 		step := max(1, (vanishes-passes)/at)
-		var questions []prober.Question
+		var probes []prober.Probe
 		var sizes []int
 		for n := passes + step; n < vanishes; n += step {
 			q := *p.Answered
 			q.Size = n
-			questions, sizes = append(questions, q), append(sizes, n)
+			probes, sizes = append(probes, q), append(sizes, n)
 		}
-		for i, o := range p.Prober.AskAll(ctx, questions) {
+		for i, o := range p.Prober.SendAll(ctx, probes) {
 			if o.Answered() {
 				passes = max(passes, sizes[i])
 			} else {

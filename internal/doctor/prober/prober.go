@@ -34,24 +34,24 @@ type Prober struct {
 
 	mu      sync.Mutex
 	seq     uint16
-	pending map[uint16]*Question
+	pending map[uint16]*Probe
 	answers int // number of answers received
 	others  int // number of other packets of the tunnel's protocol from the peer
 }
 
-// Way is how a question is sent.
-type Way uint8
+// Kind is how a probe is sent.
+type Kind uint8
 
 const (
-	Inside    Way = iota // an echo request between two inner addresses, through the tunnel
-	Loop                 // an echo request to ourselves, which a relay returns (RFC 5969 section 8)
-	Keepalive            // a GRE keepalive as routers send it, which the peer returns (mechanisms 8)
-	Outside              // an echo request to the peer's outer address
+	Inside    Kind = iota // an echo request between two inner addresses, through the tunnel
+	Loop                  // an echo request to ourselves, which a relay returns (RFC 5969 section 8)
+	Keepalive             // a GRE keepalive as routers send it, which the peer returns (mechanisms 8)
+	Outside               // an echo request to the peer's outer address
 )
 
-// Question is a packet that asks for an answer.
-type Question struct {
-	Way                Way
+// Probe is a packet that asks for an answer.
+type Probe struct {
+	Kind               Kind
 	Local, Remote      netip.Addr // inside: the inner addresses
 	Size               int        // of the outer packet, in bytes; 0: small
 	TTL                byte       // TTL of an outside one; 0: the default
@@ -63,7 +63,7 @@ type Question struct {
 	replies chan Reply
 }
 
-// Reply is what a question caused: an answer, or an ICMP error about it.
+// Reply is what a probe caused: an answer, or an ICMP error about it.
 type Reply struct {
 	Answer             bool
 	RTT                time.Duration
@@ -73,8 +73,8 @@ type Reply struct {
 }
 
 const (
-	// MaxTries is how often an unanswered question is sent.
-	MaxTries = 3
+	// Tries is how often an unanswered probe is sent.
+	Tries = 3
 	// AnswerTimeout is how long to wait for an answer.
 	AnswerTimeout = time.Second
 	// lastLimit is how long to wait after the last try: a router needs 3 s in all to find
@@ -88,7 +88,7 @@ const (
 // New opens the sockets. Link-local addresses are on the given device.
 func New(layers []encap.Layer, o encap.Options, mark uint32, device int) (*Prober, error) {
 	l := layers[len(layers)-1]
-	a := &Prober{Layers: layers, local: l.Local.WithZone(""), remote: l.Remote.WithZone(""), ID: probe.NewIdentity(), seq: uint16(rand.Uint32()), pending: make(map[uint16]*Question)}
+	a := &Prober{Layers: layers, local: l.Local.WithZone(""), remote: l.Remote.WithZone(""), ID: probe.NewIdentity(), seq: uint16(rand.Uint32()), pending: make(map[uint16]*Probe)}
 	// A path MTU larger than any packet here, so that each packet is sent with DF.
 	const wide = transport.MaxPacket
 	var err error
@@ -147,14 +147,14 @@ func (a *Prober) receiveAll(rx transport.Receiver, hear func([]byte)) {
 	}
 }
 
-// Outcome is the result of a question.
+// Outcome is the result of a probe.
 type Outcome struct {
 	Reply
 	Replied bool  // there is a reply
-	Err     error // the question could not be sent; nil: it was
+	Err     error // the probe could not be sent; nil: it was
 }
 
-// Answered reports whether the question was answered.
+// Answered reports whether the probe was answered.
 func (o Outcome) Answered() bool { return o.Replied && o.Answer }
 
 // Expect prepares to receive the answer to an echo request that the kernel sends, and
@@ -163,21 +163,21 @@ func (a *Prober) Expect() (seq uint16, replies <-chan Reply) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.seq++
-	q := &Question{sent: time.Now(), replies: make(chan Reply, 2)}
+	q := &Probe{sent: time.Now(), replies: make(chan Reply, 2)}
 	a.pending[a.seq] = q
 	return a.seq, q.replies
 }
 
-// AskOnce sends a question once.
-func (a *Prober) AskOnce(ctx context.Context, q Question) Outcome { return a.askTimes(ctx, q, 1) }
+// SendOnce sends a probe once.
+func (a *Prober) SendOnce(ctx context.Context, q Probe) Outcome { return a.sendTimes(ctx, q, 1) }
 
-// Ask sends a question, at most tries times, until there is an answer or an ICMP error.
+// Send sends a probe, at most tries times, until there is an answer or an ICMP error.
 // An answer takes precedence over an earlier error: a kernel that does not know of the
 // tunnel daemon on its host sends an error although the daemon answers.
-func (a *Prober) Ask(ctx context.Context, q Question) Outcome { return a.askTimes(ctx, q, MaxTries) }
+func (a *Prober) Send(ctx context.Context, q Probe) Outcome { return a.sendTimes(ctx, q, Tries) }
 
-func (a *Prober) askTimes(ctx context.Context, q Question, left int) (o Outcome) {
-	q.replies = make(chan Reply, 2*MaxTries)
+func (a *Prober) sendTimes(ctx context.Context, q Probe, left int) (o Outcome) {
+	q.replies = make(chan Reply, 2*Tries)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -194,7 +194,7 @@ func (a *Prober) askTimes(ctx context.Context, q Question, left int) (o Outcome)
 				return o
 			}
 			one := q
-			seq, err := a.send(&one)
+			seq, err := a.post(&one)
 			defer a.Forget(seq) // only at the end: errors may come late
 			left--
 			switch {
@@ -212,19 +212,19 @@ func (a *Prober) askTimes(ctx context.Context, q Question, left int) (o Outcome)
 	}
 }
 
-// AskAll sends questions concurrently.
-func (a *Prober) AskAll(ctx context.Context, questions []Question) []Outcome {
-	outcomes := make([]Outcome, len(questions))
+// SendAll sends probes concurrently.
+func (a *Prober) SendAll(ctx context.Context, probes []Probe) []Outcome {
+	outcomes := make([]Outcome, len(probes))
 	var wg sync.WaitGroup
-	for i := range questions {
-		wg.Go(func() { outcomes[i] = a.Ask(ctx, questions[i]) })
+	for i := range probes {
+		wg.Go(func() { outcomes[i] = a.Send(ctx, probes[i]) })
 	}
 	wg.Wait()
 	return outcomes
 }
 
-// send sends a question.
-func (a *Prober) send(q *Question) (seq uint16, err error) {
+// post sends a probe.
+func (a *Prober) post(q *Probe) (seq uint16, err error) {
 	a.mu.Lock()
 	a.seq++
 	seq = a.seq
@@ -272,14 +272,14 @@ func (a *Prober) split(packet []byte, seq uint16) func(func([]byte) bool) {
 	return fragment.IPv6(packet, half, uint32(a.ID.ID)<<16|uint32(seq), b, 0)
 }
 
-// hopLimit is the hop limit of questions, large enough for any path.
+// hopLimit is the hop limit of probes, large enough for any path.
 const hopLimit = 64
 
-// build makes the packet of a question. mu must be held.
-func (a *Prober) build(q *Question, seq uint16) ([]byte, error) {
+// build makes the packet of a probe. mu must be held.
+func (a *Prober) build(q *Probe, seq uint16) ([]byte, error) {
 	var packet []byte
 	var err error
-	switch q.Way {
+	switch q.Kind {
 	case Outside:
 		packet = make([]byte, max(q.Size, IPLen(a.local)+probe.Len))
 		a.ID.Fill(packet, a.local, a.remote, seq)
@@ -304,7 +304,7 @@ func (a *Prober) build(q *Question, seq uint16) ([]byte, error) {
 		return nil, err
 	}
 	setECN(packet, q.OuterECN)
-	if header.Version(packet) == 4 { // an ICMP error quotes this field: it identifies the question
+	if header.Version(packet) == 4 { // an ICMP error quotes this field: it identifies the probe
 		binary.BigEndian.PutUint16(packet[4:], seq)
 		header.IPv4(packet).SetChecksum()
 	}
@@ -328,7 +328,7 @@ func (r refused) Error() string { return "the tunnel does not carry it: " + drop
 
 // keepalive makes a GRE packet from the peer to us with protocol type 0, as routers'
 // keepalives have, followed by the probe's identity.
-func (a *Prober) keepalive(q *Question, seq uint16) []byte {
+func (a *Prober) keepalive(q *Probe, seq uint16) []byte {
 	n, version := IPLen(a.local), 4
 	if a.local.Is6() {
 		version = 6

@@ -44,7 +44,7 @@ func listening(kind encap.Kind) *Prober {
 	}
 	return &Prober{
 		Layers: []encap.Layer{l}, stack: stack, local: l.Local, remote: l.Remote,
-		ID: probe.Identity{ID: 7, Cookie: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}}, pending: make(map[uint16]*Question),
+		ID: probe.Identity{ID: 7, Cookie: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}}, pending: make(map[uint16]*Probe),
 	}
 }
 
@@ -53,15 +53,15 @@ func FuzzHear(f *testing.F) {
 	kinds := []encap.Kind{encap.SixInFour, encap.FourInFour, encap.GREInFour, encap.FourInSix, encap.SixInSix, encap.GREInSix}
 	for i, kind := range kinds {
 		a := listening(kind)
-		q := &Question{Way: Inside, Local: netip.MustParseAddr("10.0.0.1"), Remote: netip.MustParseAddr("10.0.0.2")}
+		q := &Probe{Kind: Inside, Local: netip.MustParseAddr("10.0.0.1"), Remote: netip.MustParseAddr("10.0.0.2")}
 		if !kind.Carries(4) {
 			q.Local, q.Remote = netip.MustParseAddr("fc00::1"), netip.MustParseAddr("fc00::2")
 		}
-		for _, w := range []Way{Inside, Keepalive, Outside} {
+		for _, w := range []Kind{Inside, Keepalive, Outside} {
 			if _, ok := kind.Framing().(encap.Keepaliver); w == Keepalive && !ok {
 				continue
 			}
-			q.Way = w
+			q.Kind = w
 			b, err := a.build(q, 1)
 			if err != nil {
 				f.Fatal(err)
@@ -71,8 +71,8 @@ func FuzzHear(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		a := listening(kinds[int(kind)%len(kinds)])
-		q := &Question{replies: make(chan Reply, 4)}
-		q.packet, _ = a.build(&Question{Way: Outside}, 1)
+		q := &Probe{replies: make(chan Reply, 4)}
+		q.packet, _ = a.build(&Probe{Kind: Outside}, 1)
 		a.pending[1] = q
 		cookie := string(a.ID.Cookie[:])
 		known := strings.Contains(string(b), cookie)

@@ -47,7 +47,7 @@ func (a *Prober) receivePacket(b []byte) {
 }
 
 // receiveInner handles an ICMP error that came through the tunnel: its quote has the
-// cookie of the question.
+// cookie of the probe.
 func (a *Prober) receiveInner(inner []byte) {
 	err, ok := icmp.Parse(inner)
 	if !ok {
@@ -127,8 +127,8 @@ func (a *Prober) replyIn(packet []byte) (m []byte, ok bool) {
 	return m, a.ID.IsReply(m, icmp.EchoReply6)
 }
 
-// receiveICMP handles an ICMP packet to our outer address: the answer to a question
-// outside the tunnel, or an error about any question.
+// receiveICMP handles an ICMP packet to our outer address: the answer to a probe
+// outside the tunnel, or an error about any probe.
 func (a *Prober) receiveICMP(b []byte) {
 	packet, r := header.ParseReceived(b, header.Version(b))
 	if r != drop.None || destination(packet) != a.local {
@@ -190,7 +190,7 @@ func (a *Prober) deliverAnswer(m []byte, inner, outer byte) {
 }
 
 // deliver passes on a reply if there is room. It never blocks.
-func (q *Question) deliver(r Reply) {
+func (q *Probe) deliver(r Reply) {
 	select {
 	case q.replies <- r:
 	default:

@@ -65,7 +65,7 @@ type Peer struct {
 	Remote, Local netip.Addr // outer addresses; invalid: not known
 	Route         netcfg.Route
 	Prober        *prober.Prober
-	Answered      *prober.Question // the question that the peer answers; nil: none
+	Answered      *prober.Probe // the probe that the peer answers; nil: none
 }
 
 // StatusTimeout limits how long the daemon may take to answer.

@@ -83,12 +83,12 @@ func InnerFirewall(_ context.Context, t *subject.Tunnel) finding.Finding {
 			accept := packetfilter.AcceptDevice(j.Place, w.packet.Hook, t.Config.Name)
 			switch {
 			case j.Verdict == firewall.Drop && w.ours:
-				return finding.Failed(accept, "%s drops %s", packetfilter.Place(j.Place), what)
+				return finding.Failed(accept, "%s drops %s", packetfilter.Describe(j.Place), what)
 			case j.Verdict == firewall.Drop && !drops:
 				drops = true
-				doubt = finding.Skipped("%s drops %s; answers to this host's own pings are accepted", packetfilter.Place(j.Place), what).WithRemedy(accept + ", if the peer may open connections to this host")
+				doubt = finding.Skipped("%s drops %s; answers to this host's own pings are accepted", packetfilter.Describe(j.Place), what).WithRemedy(accept + ", if the peer may open connections to this host")
 			case doubt.Text == "":
-				doubt = finding.Skipped("whether %s drops %s depends on something that is unknown here", packetfilter.Place(j.Place), what).WithRemedy(packetfilter.ListChain(j.Place))
+				doubt = finding.Skipped("whether %s drops %s depends on something that is unknown here", packetfilter.Describe(j.Place), what).WithRemedy(packetfilter.ListChain(j.Place))
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func examples(pairs []config.Pair) string {
 	for _, p := range pairs {
 		all = append(all, p.Local)
 	}
-	return finding.List(all)
+	return finding.Addresses(all)
 }
 
 // indexOf returns the index of the tunnel's interface; 0: none.
@@ -180,14 +180,14 @@ func inspectForwardFirewall(t *subject.Tunnel, h *netlink.Handle) finding.Findin
 		between := fmt.Sprintf("between %s and %s (such as %v and %v)", t.Config.Name, w.name, w.beyond, w.behind)
 		switch {
 		case out.Verdict == firewall.Drop && back.Verdict == firewall.Drop:
-			return finding.Failed(accept, "%s drops packets that this host forwards %s", packetfilter.Place(bad.Place), between)
+			return finding.Failed(accept, "%s drops packets that this host forwards %s", packetfilter.Describe(bad.Place), between)
 		case out.Verdict == firewall.Drop:
-			return finding.Skipped("%s drops connections from %s into the tunnel; connections from the tunnel are accepted", packetfilter.Place(out.Place), w.name).WithRemedy(accept)
+			return finding.Skipped("%s drops connections from %s into the tunnel; connections from the tunnel are accepted", packetfilter.Describe(out.Place), w.name).WithRemedy(accept)
 		case back.Verdict == firewall.Drop:
-			return finding.Skipped("%s drops connections from the tunnel to %s; connections into the tunnel are accepted", packetfilter.Place(back.Place), w.name).WithRemedy(accept)
+			return finding.Skipped("%s drops connections from the tunnel to %s; connections into the tunnel are accepted", packetfilter.Describe(back.Place), w.name).WithRemedy(accept)
 		case out.Verdict == firewall.Depends || back.Verdict == firewall.Depends:
 			doubt := packetfilter.Worst(out, back)
-			return finding.Skipped("whether %s drops packets that this host forwards %s depends on something that is unknown here", packetfilter.Place(doubt.Place), between).WithRemedy(packetfilter.ListChain(doubt.Place))
+			return finding.Skipped("whether %s drops packets that this host forwards %s depends on something that is unknown here", packetfilter.Describe(doubt.Place), between).WithRemedy(packetfilter.ListChain(doubt.Place))
 		}
 	}
 	return finding.Passed("this host's rules accept the packets that it forwards between %s and %s", t.Config.Name, ways[0].name)
