@@ -75,3 +75,20 @@ func TestDelegatedToAddressOfTheMoment(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+// A peer that stays takes everything of its new configuration.
+func TestAssume(t *testing.T) {
+	prefix := netip.MustParsePrefix("10.0.0.0/24")
+	old := config.Peer{Name: "b", Paths: []config.Path{{Remote: config.Host{Name: "b.example"}}}, Allowed: []netip.Prefix{prefix}}
+	for what, next := range map[string]config.Peer{
+		"a path":                  {Name: "b", Paths: []config.Path{{Remote: config.Host{Name: "b.example"}}, {Remote: config.Host{Addr: prefix.Addr()}}}, Allowed: old.Allowed},
+		"an inner address":        {Name: "b", Paths: old.Paths, InnerRemotes: []netip.Addr{prefix.Addr()}, Allowed: old.Allowed},
+		"a prefix":                {Name: "b", Paths: old.Paths, Allowed: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}},
+		"an address that answers": {Name: "b", Paths: old.Paths, Allowed: old.Allowed, Probe: prefix.Addr().Next()},
+	} {
+		p := newPath(tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), &old)
+		if p.assume(&next); !p.cfg.Equal(&next) {
+			t.Errorf("%s: %+v, want %+v", what, p.cfg, next)
+		}
+	}
+}

@@ -120,6 +120,9 @@ func (p *path) assume(cfg *config.Peer) {
 		p.cfg.InnerRemotes = cfg.InnerRemotes
 	}
 	p.cfg.Allowed = cfg.Allowed
+	if p.cfg.Probe != cfg.Probe {
+		p.cfg.Probe = cfg.Probe
+	}
 }
 
 // follow starts to follow the names of the new configuration.
