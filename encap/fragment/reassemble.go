@@ -67,7 +67,7 @@ type partial struct {
 	pieces      int    // fragments
 	used        int    // bytes, of its blocks and of the entry itself
 	held        int    // bytes of payload held
-	total       int    // bytes of payload in all; 0: not known
+	total       int    // bytes of the complete payload; 0: not known
 	head        int    // bytes in front of the payload, in the fragment of offset 0
 	named       int    // offset in these bytes of the field that names the next header
 	next        byte   // value of that field, from the fragment header of offset 0
@@ -82,7 +82,7 @@ const partialCost = 320
 type block struct {
 	next  *block // of the same fragment, or of the free list
 	after *block // the next fragment, by offset
-	off   uint16 // of the fragment's payload in the packet's, in bytes
+	off   uint16 // offset of the fragment's payload in that of the packet, in bytes
 	size  uint16 // of the fragment's payload
 	used  uint16 // bytes of data
 	data  [blockData]byte

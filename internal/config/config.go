@@ -85,7 +85,7 @@ type Tunnel struct {
 	Source Source
 }
 
-// Interface is what the network interface of a tunnel is configured with.
+// Interface is the configuration of a tunnel's network interface.
 type Interface struct {
 	Address   []netip.Prefix
 	Routes    []netip.Prefix  // masked

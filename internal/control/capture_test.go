@@ -19,7 +19,7 @@ var errRemoved = errors.New("tunnel six1 was removed")
 // Capture shows three packets and ends. Tunnel six1 is removed.
 func (fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) error {
 	if !strings.HasPrefix(r.Tunnel, "six") {
-		return fmt.Errorf("there is no tunnel %q: there is six0, six1", r.Tunnel)
+		return fmt.Errorf("there is no tunnel %q: choose six0, six1", r.Tunnel)
 	}
 	tap, err := capture.New(r)
 	if err != nil {
@@ -52,7 +52,7 @@ func TestCapture(t *testing.T) {
 		{capture.Request{Tunnel: "six0", Filter: "ip6"}, 0, ""},
 		{capture.Request{Tunnel: "six0", Count: 2}, 2, ""},
 		{capture.Request{Tunnel: "six1"}, 3, "tunnel six1 was removed"},
-		{capture.Request{Tunnel: "nine"}, 0, `there is no tunnel "nine": there is six0, six1`},
+		{capture.Request{Tunnel: "nine"}, 0, `there is no tunnel "nine": choose six0, six1`},
 		{capture.Request{Tunnel: "six0", Filter: "tcp prot 80"}, 0, `filter "tcp prot 80", column 5: "and" or "or" is missing before "prot"`},
 		{capture.Request{Tunnel: "six0", Snap: -1}, 0, "snap length"},
 	} {

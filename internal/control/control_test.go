@@ -126,7 +126,7 @@ func TestStatus(t *testing.T) {
 	if got, err := c.Status(t.Context(), "six1"); err != nil || len(got.Tunnels) != 1 || got.Tunnels[0].Name != "six1" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := c.Status(t.Context(), "sax"); err == nil || err.Error() != `there is no tunnel "sax": there are six0, six1` {
+	if _, err := c.Status(t.Context(), "sax"); err == nil || err.Error() != `there is no tunnel "sax": choose six0, six1` {
 		t.Error(err)
 	}
 }

@@ -64,7 +64,7 @@ func (s *Server) encodedStatus(r *request) ([]byte, error) {
 		all := st.Tunnels
 		st.Tunnels = slices.DeleteFunc(slices.Clone(all), func(t api.TunnelStatus) bool { return t.Name != name })
 		if len(st.Tunnels) == 0 {
-			return nil, fmt.Errorf("there is no tunnel %q: there are %s", name, names(all))
+			return nil, fmt.Errorf("there is no tunnel %q: choose %s", name, names(all))
 		}
 	}
 	var b bytes.Buffer

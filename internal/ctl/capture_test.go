@@ -22,7 +22,7 @@ import (
 // Capture shows three packets, of which one is lost, and then waits; for tunnel gone it ends.
 func (f *fake) Capture(ctx context.Context, r capture.Request, out capture.Sink) error {
 	if r.Tunnel != "six0" && r.Tunnel != "gone" {
-		return errors.New(`there is no tunnel "` + r.Tunnel + `": there is six0`)
+		return errors.New(`there is no tunnel "` + r.Tunnel + `": choose six0`)
 	}
 	tap, err := capture.New(r)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestCaptureToFile(t *testing.T) {
 		said    string
 		packets int // in the file; negative: the file is unchanged
 	}{
-		{"nine", 1, `there is no tunnel "nine": there is six0`, -1},
+		{"nine", 1, `there is no tunnel "nine": choose six0`, -1},
 		{"six0 tcp prot 80", 1, `filter "tcp prot 80", column 5`, -1},
 		{"six0 --snaplen -1", 1, "snap length", -1},
 		{"six0 --inner --outer", 2, "--inner and --outer exclude each other", -1},

@@ -38,7 +38,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 	if meant := text.Nearest(name, names); meant != "" {
 		return fmt.Errorf("there is no command %q: did you mean %q?", name, meant)
 	}
-	return fmt.Errorf("there is no command %q: there are %s", name, strings.Join(names, ", "))
+	return fmt.Errorf("there is no command %q: choose %s", name, strings.Join(names, ", "))
 }
 
 // explainFlag returns an error with the problem of a flag, and its valid values.

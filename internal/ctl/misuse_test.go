@@ -9,10 +9,10 @@ import (
 // further help.
 func TestMisuse(t *testing.T) {
 	for _, c := range []struct{ args, want, see string }{
-		{"frob", `there is no command "frob": there are status, watch, doctor, reload, ping, mtu, capture, decode, demo, address, completion`, ""},
+		{"frob", `there is no command "frob": choose status, watch, doctor, reload, ping, mtu, capture, decode, demo, address, completion`, ""},
 		{"statsu", `there is no command "statsu": did you mean "status"?`, ""},
 		{"Status", `there is no command "Status": did you mean "status"?`, ""},
-		{"help frob", `there is no command "frob": there are`, ""},
+		{"help frob", `there is no command "frob": choose`, ""},
 		{"--json status", "there is no flag --json before a command: flags of a command come after it, such as sixfourctl status --json", ""},
 		{"status --jsno", "status has no flag --jsno: did you mean --json?", " status"},
 		{"status -j", "status has no flag -j: it has --", " status"},

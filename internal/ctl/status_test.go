@@ -102,11 +102,11 @@ func TestStatusCommand(t *testing.T) {
 		{"status", "\nhub0  4in6in4  up for ", "", 0},
 		{"status hub0", "hub0  4in6in4  up for ", "", 0},
 		{"status hub0/pc", "hub0/pc  4in6in4  down for ", "", 0},
-		{"status nope", "", `there is no tunnel "nope": there are six0, hub0`, 1},
+		{"status nope", "", `there is no tunnel "nope": choose six0, hub0`, 1},
 		{"status hub0/nope", "", `tunnel hub0 has no peer "nope"`, 1},
 		{"status six0 six1", "", `status: argument "six1" is one too many: sixfourctl status [TUNNEL|TUNNEL/PEER]`, 2},
 		{"status --frob", "", "status has no flag --frob: it has --", 2},
-		{"frob", "", `there is no command "frob": there are status, watch, doctor,`, 2},
+		{"frob", "", `there is no command "frob": choose status, watch, doctor,`, 2},
 		{"status --socket /no/such/socket", "", "no sixfourd answers at /no/such/socket: start it, or", 1},
 	} {
 		args := c.args

@@ -86,7 +86,7 @@ var (
 	bothA, bothB = []netip.Addr{inA, in6A}, []netip.Addr{inB, in6B}
 )
 
-// The tunnels, by name in the order of interest.
+// The tunnels that tests use between a and b.
 var (
 	kind4in4   = kind{"4in4", "mode = \"4in4\"\n" + over4 + inner4, "", ip4A, ip4B, 20, []string{"IPv4(4) IPv4(1)"}}
 	kind4in6   = kind{"4in6", "mode = \"4in6\"\n" + over6 + inner4, "", ip4A, ip4B, 40, []string{"IPv6(4) IPv4(1)"}}

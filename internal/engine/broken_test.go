@@ -40,7 +40,7 @@ func (f *failing) Close() error {
 	return nil
 }
 
-// given is sockets that are open already.
+// given provides sockets that are already open.
 type given map[ports.Key][]*failing
 
 func (g given) Listen(k ports.Key, s transport.Shard, _ transport.Options) (transport.Port, error) {

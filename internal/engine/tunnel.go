@@ -247,7 +247,7 @@ func (t *tunnel) newClamp(p *datapath.Wire) datapath.Clamp {
 // assumedMTU is the MTU of Ethernet, used while there is no path.
 const assumedMTU encap.PathMTU = 1500
 
-// settings returns what the interface should have.
+// settings returns the settings of the interface.
 func (t *tunnel) settings() iface.Settings {
 	return iface.Settings{
 		Name:      t.cfg.Name,
