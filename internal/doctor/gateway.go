@@ -200,14 +200,14 @@ const orProbe = `; to ping another host: probe = "ADDRESS" in [gateway]`
 // pingFromServer pings from the host that gives others access to the internet.
 func (g *gateway) pingFromServer(ctx context.Context, target netip.Addr) finding.Finding {
 	o, route, err := g.ping(ctx, target, 0)
-	mend := "ip route get " + target.String() + orProbe
+	remedy := "ip route get " + target.String() + orProbe
 	switch {
 	case err != nil:
-		return finding.Failed(mend, "this host cannot reach the internet: %v", err)
+		return finding.Failed(remedy, "this host cannot reach the internet: %v", err)
 	case o.Answered():
 		return finding.Passed("%v answers a ping of this host through %s, in %v", target, route, o.RTT.Round(10*time.Microsecond))
 	}
-	return finding.Failed(mend, "%v does not answer a ping of this host through %s%s", target, route, describeError(o))
+	return finding.Failed(remedy, "%v does not answer a ping of this host through %s%s", target, route, describeError(o))
 }
 
 // pingFromClient pings from the host that sends all traffic into the tunnel.
@@ -233,14 +233,14 @@ func (g *gateway) pingFromClient(ctx context.Context, target netip.Addr) finding
 		return finding.Skipped("%v does not answer a ping through %s%s, but IPv4 works: the peer may have no IPv6 internet access", target, into, describeError(o)).
 			WithRemedy("if it has: with probe = \"ADDRESS\" (an IPv6 address) in [gateway], this check fails without an answer")
 	}
-	mend := fmt.Sprintf("on the peer: set masquerade = \"INTERFACE\" in [gateway], and run sixfourctl doctor%s", orProbe)
+	remedy := fmt.Sprintf("on the peer: set masquerade = \"INTERFACE\" in [gateway], and run sixfourctl doctor%s", orProbe)
 	switch {
 	case outside && old.Answered():
-		return finding.Failed(mend, "%v does not answer a ping through %s%s, but it answers one through %s, past the tunnel: the peer does not forward packets to the internet, or their answers", target, into, describeError(o), by)
+		return finding.Failed(remedy, "%v does not answer a ping through %s%s, but it answers one through %s, past the tunnel: the peer does not forward packets to the internet, or their answers", target, into, describeError(o), by)
 	case outside:
-		return finding.Failed(mend, "%v does not answer a ping, neither through %s%s nor through %s, past the tunnel: the peer does not forward packets to the internet, or that host answers no pings", target, into, describeError(o), by)
+		return finding.Failed(remedy, "%v does not answer a ping, neither through %s%s nor through %s, past the tunnel: the peer does not forward packets to the internet, or that host answers no pings", target, into, describeError(o), by)
 	}
-	return finding.Failed(mend, "%v does not answer a ping through %s%s: the peer does not forward packets to the internet, or their answers", target, into, describeError(o))
+	return finding.Failed(remedy, "%v does not answer a ping through %s%s: the peer does not forward packets to the internet, or their answers", target, into, describeError(o))
 }
 
 // describeError describes the error of an outcome.

@@ -66,10 +66,12 @@ type Error struct {
 	Err       error
 }
 
+// Error returns the namespace, the error and the hint.
 func (e *Error) Error() string {
 	return fmt.Sprintf("network namespace %s: %v: %s", e.Namespace, e.Err, e.Hint)
 }
 
+// Unwrap returns the error without the namespace and the hint.
 func (e *Error) Unwrap() error { return e.Err }
 
 func explain(namespace string, err error) error {

@@ -31,27 +31,31 @@ type Finding struct {
 	Remedy  string
 }
 
+// Passed returns the finding of a check that passed.
 func Passed(format string, args ...any) Finding {
 	return Finding{Pass, fmt.Sprintf(format, args...), ""}
 }
 
+// Skipped returns the finding of a check that is not possible or not relevant.
 func Skipped(format string, args ...any) Finding {
 	return Finding{Skip, fmt.Sprintf(format, args...), ""}
 }
 
-func Failed(mend, format string, args ...any) Finding {
-	return Finding{Fail, fmt.Sprintf(format, args...), mend}
+// Failed returns the finding of a check that failed, with the remedy.
+func Failed(remedy, format string, args ...any) Finding {
+	return Finding{Fail, fmt.Sprintf(format, args...), remedy}
 }
 
 // WithRemedy returns a copy of the finding with a remedy.
-func (f Finding) WithRemedy(mend string) Finding {
-	f.Remedy = mend
+func (f Finding) WithRemedy(remedy string) Finding {
+	f.Remedy = remedy
 	return f
 }
 
 // AsRoot is the remedy for a missing permission of this program.
 const AsRoot = "sudo sixfourctl doctor"
 
+// Plural returns a number of things, such as "1 tunnel" or "2 tunnels".
 func Plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -59,6 +63,7 @@ func Plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// Addresses lists addresses in a sentence.
 func Addresses(addrs []netip.Addr) string {
 	var texts []string
 	for _, a := range addrs {

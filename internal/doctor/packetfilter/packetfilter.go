@@ -24,6 +24,7 @@ func Describe(at firewall.Place) string {
 	return fmt.Sprintf("the rule with handle %d in %s", at.Handle, chain)
 }
 
+// ListChain returns the command that shows the chain of a rule.
 func ListChain(at firewall.Place) string {
 	return fmt.Sprintf("nft -a list chain %s %s %s", at.Family, at.Table, at.Chain)
 }

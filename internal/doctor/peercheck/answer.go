@@ -72,6 +72,8 @@ func State(_ context.Context, p *subject.Peer) finding.Finding {
 	return finding.Failed("sixfourctl watch (the daemon continues by itself afterwards)", "the daemon waits for %s", s.Detail)
 }
 
+// Answer checks whether the peer answers a probe that goes through the tunnel. It also opens
+// the sockets for the checks after it.
 func Answer(ctx context.Context, p *subject.Peer) finding.Finding {
 	if f, ok := mayProbe(p); !ok {
 		return f
@@ -139,7 +141,7 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 		return finding.Skipped("no answer comes back, and %s", why)
 	}
 	sure := slices.ContainsFunc(all, func(c candidate) bool { return c.sure })
-	mend := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the path must accept protocol %d, and the peer's own firewall must accept pings from the tunnel)",
+	remedy := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the path must accept protocol %d, and the peer's own firewall must accept pings from the tunnel)",
 		p.Remote, p.Remote, p.Local, p.Tunnel.Config.Mode.Name, p.Tunnel.Outer().Protocol())
 	why := describeErrors(p, outcomes)
 	if why == "" {
@@ -152,10 +154,10 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 		return f
 	}
 	if bypassesSockets(p) {
-		return finding.Failed(mend, "no answer to the daemon's probes comes back")
+		return finding.Failed(remedy, "no answer to the daemon's probes comes back")
 	}
 	if !sure && p.Status != nil && p.Status.State.Phase == api.Suspect {
-		return finding.Failed(mend, "the peer answers no probe, and the daemon reports: %s", p.Status.State.Detail)
+		return finding.Failed(remedy, "the peer answers no probe, and the daemon reports: %s", p.Status.State.Detail)
 	}
 	if !sure && p.Status != nil && !p.Status.Liveness.LastPacket.IsZero() && time.Since(p.Status.Liveness.LastPacket) < recentPacket {
 		return finding.Passed("the peer answers no probe, but the daemon received a packet from it %v ago", time.Since(p.Status.Liveness.LastPacket).Round(time.Second))
@@ -168,7 +170,7 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 			p.Answered = &prober.Probe{Kind: prober.Outside}
 		}
 		if why != "" {
-			return finding.Failed(mend, "no answer comes back through the tunnel: %s", why)
+			return finding.Failed(remedy, "no answer comes back through the tunnel: %s", why)
 		}
 		return finding.Skipped("no inner address of the peer is known: %s", describePing(p, ping)).
 			WithRemedy(fmt.Sprintf("ping the peer's inner address, or give %s an address in a /30 or /126", p.Tunnel.Config.Name))
@@ -176,7 +178,7 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 	if why == "" {
 		why = describePing(p, ping)
 	}
-	return finding.Failed(mend, "no answer comes back through the tunnel: %s", why)
+	return finding.Failed(remedy, "no answer comes back through the tunnel: %s", why)
 }
 
 // describeErrors returns what ICMP errors say about the probes; "": nothing is known.
@@ -226,11 +228,11 @@ func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, o
 		if f, ok := explainDrops(p, p.Status.In.Drops, now.In.Drops); ok {
 			return f, true
 		}
-		var told uint64
+		var explained uint64
 		for _, a := range dropAdvice {
-			told += now.In.Drops[a.reason]
+			explained += now.In.Drops[a.reason]
 		}
-		if now.In.Packets <= told { // most packets were dropped, even if some time passes between two of them
+		if now.In.Packets <= explained { // most packets were dropped, even if some time passes between two of them
 			if f, ok := explainDrops(p, nil, now.In.Drops); ok {
 				return f, true
 			}
@@ -266,14 +268,14 @@ func explainMove(p *subject.Peer) (f finding.Finding, ok bool) {
 func explainDrops(p *subject.Peer, before, after map[string]uint64) (f finding.Finding, ok bool) {
 	for _, a := range dropAdvice {
 		if after[a.reason] > before[a.reason] {
-			return finding.Failed(a.mend, "packets arrive from %v, and this host's daemon drops them (%s): %s", p.Remote, increased(before, after), a.means), true
+			return finding.Failed(a.remedy, "packets arrive from %v, and this host's daemon drops them (%s): %s", p.Remote, increased(before, after), a.means), true
 		}
 	}
 	return f, false
 }
 
 // dropAdvice explains the reasons for which packets from a peer are dropped.
-var dropAdvice = []struct{ reason, means, mend string }{
+var dropAdvice = []struct{ reason, means, remedy string }{
 	{"own_source", "their source is an address of this host: both ends have the same inner address, or local6 and remote6 are the wrong way round", "exchange local6 and remote6 at one end, and give the two ends different addresses"},
 	{"spoof", "the peer may not send from their inner source address", "compare local6, remote6 and allowed with the peer's local6 and address"},
 	{"key", "the GRE keys of the two ends are not the same", "set the same key at both ends, or set ikey at each end to the okey of the other end"},

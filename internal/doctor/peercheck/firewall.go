@@ -21,10 +21,12 @@ func filteredPacket(p *subject.Peer, hook firewall.Hook, protocol byte) firewall
 	return k
 }
 
+// FirewallOut checks whether this host's rules accept the tunnel's packets to the peer.
 func FirewallOut(_ context.Context, p *subject.Peer) finding.Finding {
 	return checkFirewall(p, firewall.Output, "to")
 }
 
+// FirewallIn checks whether this host's rules accept the tunnel's packets from the peer.
 func FirewallIn(_ context.Context, p *subject.Peer) finding.Finding {
 	return checkFirewall(p, firewall.Input, "from")
 }

@@ -24,7 +24,10 @@ import (
 	"sixfour/internal/probe"
 )
 
+// InnerIPv4 checks whether the peer's inner IPv4 address answers a ping.
 func InnerIPv4(ctx context.Context, p *subject.Peer) finding.Finding { return checkInner(ctx, p, 4) }
+
+// InnerIPv6 checks whether the peer's inner IPv6 address answers a ping.
 func InnerIPv6(ctx context.Context, p *subject.Peer) finding.Finding { return checkInner(ctx, p, 6) }
 
 // innerPairs returns the pairs of inner addresses of an IP version with which the peer
@@ -115,14 +118,14 @@ func innerRoutes(p *subject.Peer, pairs []config.Pair) (f finding.Finding, bad b
 			if !pair.Sure {
 				continue
 			}
-			mend := fmt.Sprintf("%s route add %v dev %s", p.Tunnel.IPCommand(), netip.PrefixFrom(pair.Remote, pair.Remote.BitLen()), p.Tunnel.Config.Name)
+			remedy := fmt.Sprintf("%s route add %v dev %s", p.Tunnel.IPCommand(), netip.PrefixFrom(pair.Remote, pair.Remote.BitLen()), p.Tunnel.Config.Name)
 			r, err := router.To(pair.Remote, pair.Local, 0)
 			switch {
 			case err != nil:
-				mend = fmt.Sprintf("look at: %[1]s rule; %[1]s route get %[2]v from %[3]v", p.Tunnel.IPCommand(), pair.Remote, pair.Local)
-				f, bad = finding.Failed(mend, "there is no route from %v to the peer's inner address %v: %v", pair.Local, pair.Remote, err), true
+				remedy = fmt.Sprintf("look at: %[1]s rule; %[1]s route get %[2]v from %[3]v", p.Tunnel.IPCommand(), pair.Remote, pair.Local)
+				f, bad = finding.Failed(remedy, "there is no route from %v to the peer's inner address %v: %v", pair.Local, pair.Remote, err), true
 			case r.Interface != p.Tunnel.Config.Name:
-				f, bad = finding.Failed(mend, "the route to the peer's inner address %v leads through %s, not %s", pair.Remote, r.Interface, p.Tunnel.Config.Name), true
+				f, bad = finding.Failed(remedy, "the route to the peer's inner address %v leads through %s, not %s", pair.Remote, r.Interface, p.Tunnel.Config.Name), true
 			}
 		}
 		return nil

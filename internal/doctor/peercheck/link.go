@@ -16,6 +16,7 @@ import (
 	"sixfour/internal/nft"
 )
 
+// Name checks whether the peer's name resolves to the address in use, and sets Remote.
 func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 	p.Remote = p.KnownRemote()
 	name := p.Target.Name
@@ -52,6 +53,7 @@ func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 	return finding.Passed("%s resolves to %s", name, finding.Addresses(addrs))
 }
 
+// Address checks whether an interface has our outer address, and sets Local.
 func Address(_ context.Context, p *subject.Peer) finding.Finding {
 	if p.Tunnel.Host.Router == nil {
 		return finding.Skipped("%v", p.Tunnel.Host.RouterErr)
@@ -125,6 +127,7 @@ func sameSubnet(p *subject.Peer) string {
 	return ifs[0].Name
 }
 
+// Route checks the route to the peer, and sets Route.
 func Route(_ context.Context, p *subject.Peer) finding.Finding {
 	if why := p.FailedCheck("address"); why != "" {
 		return finding.Skipped("%s", why)
@@ -209,6 +212,7 @@ func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
 	return finding.Passed("rp_filter is strict on %s, and packets to the peer leave through it, too", device)
 }
 
+// KernelTunnel checks whether a tunnel of the kernel or another daemon has the same ends.
 func KernelTunnel(_ context.Context, p *subject.Peer) finding.Finding {
 	if !p.Local.IsValid() || !p.Remote.IsValid() {
 		return finding.Skipped("the outer addresses are not known")
@@ -255,6 +259,7 @@ func kernelTunnel(l netlink.Link) (local, remote netip.Addr, protocol byte) {
 	return local, remote, protocol
 }
 
+// KernelAnswers checks whether the kernel answers the peer's packets with ICMP errors.
 func KernelAnswers(_ context.Context, p *subject.Peer) finding.Finding {
 	if !p.Local.IsValid() {
 		return finding.Skipped("our address is not known")

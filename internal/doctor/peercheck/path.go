@@ -133,14 +133,14 @@ func ECN(ctx context.Context, p *subject.Peer) finding.Finding {
 
 // besideECN judges the answers to pings outside the tunnel. Linux answers with the marks
 // of the request; other systems need not.
-func besideECN(plain, marked byte, mend string) finding.Finding {
+func besideECN(plain, marked byte, remedy string) finding.Finding {
 	switch {
 	case plain == header.ECT0 && marked == header.CE:
 		return finding.Passed("marks reach the peer's host and come back")
 	case plain == header.NotECT && marked == header.NotECT:
 		return finding.Skipped("pings come back without marks: they are removed on the path, or the host does not copy them")
 	}
-	return finding.Failed(mend, "marks change on the path: ECT(0) becomes %s, CE becomes %s", ecnNames[plain], ecnNames[marked])
+	return finding.Failed(remedy, "marks change on the path: ECT(0) becomes %s, CE becomes %s", ecnNames[plain], ecnNames[marked])
 }
 
 var ecnNames = [4]string{header.NotECT: "Not-ECT", header.ECT1: "ECT(1)", header.ECT0: "ECT(0)", header.CE: "CE"}

@@ -24,24 +24,24 @@ func FullSize(ctx context.Context, p *subject.Peer) finding.Finding {
 		size, by = p.Status.State.PathMTU, "the path MTU that the daemon found"
 	}
 	size = min(size, maxSize)
-	told := ""
+	reporter := ""
 	for range maxReports {
 		q := *p.Answered
 		q.Size = size
 		o := p.Prober.Send(ctx, q)
 		switch {
 		case o.Answered():
-			return finding.Passed("packets of %d bytes arrive: %s%s", size, by, told)
+			return finding.Passed("packets of %d bytes arrive: %s%s", size, by, reporter)
 		case o.Err != nil:
 			return finding.Skipped("packets of %d bytes cannot be sent: %v", size, o.Err)
 		case !o.Replied:
-			return searchLargest(ctx, p, size, told)
+			return searchLargest(ctx, p, size, reporter)
 		}
 		next := o.Reply.ICMP.MTU(size)
 		if o.Reply.ICMP.Meaning() != icmp.TooBig || next < minSize(p) {
 			return finding.Failed(remedyFor(p, minSize(p)), "%v reports %s (about packets of %d bytes)", o.From, prober.Meaning(o.Reply.ICMP), size)
 		}
-		told = fmt.Sprintf(" (as router %v reported)", o.From)
+		reporter = fmt.Sprintf(" (as router %v reported)", o.From)
 		size, by = next, "the path MTU"
 	}
 	return finding.Skipped("several routers reported smaller and smaller MTUs: sizes below %d bytes were not tried", size)
@@ -65,7 +65,7 @@ func minSize(p *subject.Peer) int {
 
 // searchLargest finds the largest size that passes when larger packets are lost without
 // an error.
-func searchLargest(ctx context.Context, p *subject.Peer, size int, told string) finding.Finding {
+func searchLargest(ctx context.Context, p *subject.Peer, size int, reporter string) finding.Finding {
 	passes, vanishes := minSize(p), size
 	for vanishes-passes > 1 && ctx.Err() == nil {
 		const at = 16 // sizes per round
@@ -86,7 +86,7 @@ func searchLargest(ctx context.Context, p *subject.Peer, size int, told string) 
 		}
 		vanishes = max(vanishes, passes+1)
 	}
-	return finding.Failed(remedyFor(p, passes), "packets of %d bytes are lost without an ICMP error; packets of %d bytes arrive%s", size, passes, told)
+	return finding.Failed(remedyFor(p, passes), "packets of %d bytes are lost without an ICMP error; packets of %d bytes arrive%s", size, passes, reporter)
 }
 
 // remedyFor returns the remedy when the path MTU is smaller than known.

@@ -101,6 +101,7 @@ func (p *Pinger) read(m []byte, seq uint16) (r Reply, ok bool) {
 	return Reply{ICMP: icmp.Error{Version: version, Type: m[0], Code: m[1], Arg: binary.BigEndian.Uint32(m[4:])}}, true
 }
 
+// Close closes the socket.
 func (p *Pinger) Close() { p.conn.Close() }
 
 // Mark makes the kernel route the requests by a mark.

@@ -123,6 +123,7 @@ func New(layers []encap.Layer, o encap.Options, mark uint32, device int) (*Probe
 	return a, nil
 }
 
+// Close closes the sockets, and waits until nothing is received any more.
 func (a *Prober) Close() {
 	a.sender.Close()
 	a.tunnelReceiver.Close()
@@ -253,6 +254,7 @@ func (a *Prober) OtherPackets() int {
 	return a.others
 }
 
+// Forget ends the wait for answers to a probe.
 func (a *Prober) Forget(seq uint16) {
 	a.mu.Lock()
 	delete(a.pending, seq)

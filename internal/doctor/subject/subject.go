@@ -49,7 +49,7 @@ type Tunnel struct {
 	FromFile bool              // Config comes from the file, so it is complete
 	Status   *api.TunnelStatus // nil: the daemon does not have it
 	Peers    []*Peer
-	Omitted  int
+	Omitted  int      // peers that are not checked because there are too many
 	Failed   []string // failed checks
 }
 
@@ -71,6 +71,8 @@ type Peer struct {
 // StatusTimeout limits how long the daemon may take to answer.
 const StatusTimeout = 5 * time.Second
 
+// NewHost reads the configuration, and asks the daemon for its status. Close the Host after
+// use.
 func NewHost(o Options) *Host {
 	h := &Host{Options: o, File: o.Config, Rules: sync.OnceValues(firewall.Read), Unit: ReadUnit(o.Paths.Units)}
 	if h.File == "" {
@@ -99,6 +101,7 @@ func NewHost(o Options) *Host {
 	return h
 }
 
+// Close closes the connection to the kernel.
 func (h *Host) Close() {
 	if h.Router != nil {
 		h.Router.Close()
@@ -261,6 +264,7 @@ func (t *Tunnel) addPeers() {
 	}
 }
 
+// PeerStatus returns the status of a peer with a name; nil: the daemon does not have it.
 func (t *Tunnel) PeerStatus(name string) *api.PeerStatus {
 	switch {
 	case t.Status == nil:
@@ -303,6 +307,7 @@ func DaemonAddr(text string) netip.Addr {
 	return a
 }
 
+// Close closes the sockets of the Prober, if there is one.
 func (p *Peer) Close() {
 	if p.Prober != nil {
 		p.Prober.Close()

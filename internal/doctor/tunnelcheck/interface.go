@@ -17,6 +17,7 @@ import (
 	"sixfour/internal/netcfg"
 )
 
+// Interface checks whether the interface is up and has its addresses and routes.
 func Interface(_ context.Context, t *subject.Tunnel) (f finding.Finding) {
 	if err := t.InNamespace(func(h *netlink.Handle) error {
 		f = inspectInterface(t, h)
@@ -113,6 +114,7 @@ var forwarding = []struct {
 	{6, "net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"},
 }
 
+// Forwarding checks whether this host forwards packets for the tunnel's routes.
 func Forwarding(_ context.Context, t *subject.Tunnel) (f finding.Finding) {
 	if len(t.Config.Routes) == 0 {
 		return finding.Skipped("the tunnel has no routes: only this host uses it")
@@ -199,6 +201,7 @@ func otherNetwork(t *subject.Tunnel, h *netlink.Handle, version int) (name strin
 	return "", known
 }
 
+// ReversePath checks whether strict filtering on the interface drops packets of its peers.
 func ReversePath(_ context.Context, t *subject.Tunnel) (f finding.Finding) {
 	if !t.Config.Mode.Carries(4) {
 		return finding.Skipped("the mode does not carry IPv4")
