@@ -87,6 +87,21 @@ type PeerStatus struct {
 	Liveness  Liveness `json:"liveness"`
 	LastError *Fault   `json:"last_error,omitempty"` // the latest error
 	LastDown  *Outage  `json:"last_down,omitempty"`  // the latest time during which the peer was down
+
+	// Paths are the ways to the peer, in the order of preference, if there are several.
+	// The state, liveness and errors above are then those of the path in use.
+	Paths []PathStatus `json:"paths,omitempty"`
+}
+
+// PathStatus is the state of one of several ways to a peer.
+type PathStatus struct {
+	Used      bool     `json:"used"` // packets to the peer use it
+	State     State    `json:"state"`
+	In        Traffic  `json:"in"`
+	Out       Traffic  `json:"out"`
+	Liveness  Liveness `json:"liveness"`
+	LastError *Fault   `json:"last_error,omitempty"`
+	LastDown  *Outage  `json:"last_down,omitempty"`
 }
 
 // Liveness is the result of a peer's probes. In the status of a hub, Sent and Lost are

@@ -80,6 +80,7 @@ type Tunnel struct {
 	Strict     bool   // martians = "strict"
 	FwMark     uint32 // GatewayMark if the file sets none and there is a default route
 	IO         IO
+	Select     string // name of the policy by which a peer uses its paths; "": it has one path
 	Interface
 	Liveness
 	Source Source

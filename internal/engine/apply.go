@@ -214,7 +214,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 
 // shut removes the tunnel's paths, interface and sockets.
 func (t *tunnel) shut() {
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		p.publish(nil)
 	}
 	t.close()
@@ -299,17 +299,20 @@ func (r *reload) finish() {
 func (t *tunnel) retire(e *Engine) {
 	t.Retired.Store(true)
 	t.senders.Close()
+	for _, p := range t.peers {
+		p.endChoice()
+	}
 	t.Reply.Retire()
 	t.stopFollowing()
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		p.stopFollowing()
 	}
 	if s := t.speaker.Load(); s != nil {
 		s.cancel()
 		t.setSpeaker(nil)
 	}
-	e.forget(t.paths)
-	for _, p := range t.paths {
+	e.forget(slices.Collect(t.paths()))
+	for p := range t.paths() {
 		e.keeper.mark(p)
 	}
 }

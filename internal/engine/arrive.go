@@ -67,7 +67,7 @@ func (e *Engine) arrange() {
 func (e *Engine) registered() iter.Seq[*path] {
 	return func(yield func(*path) bool) {
 		for _, t := range e.tunnels {
-			for _, p := range t.paths {
+			for p := range t.paths() {
 				if p.registered != nil && !yield(p) {
 					return
 				}
@@ -109,7 +109,7 @@ func (p *path) reportConflict(e *datapath.End) {
 	}
 	if other != nil && other != p.conflicting {
 		p.log().Error("the packets of this peer cannot be distinguished from those of another peer, which receives none: give one of them another address",
-			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.cfg.Name))
+			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.peer.cfg.Name))
 	}
 	p.conflicting = other
 }
@@ -129,7 +129,7 @@ func (e *Engine) needed() map[ports.Key]ports.Need {
 		}
 	}
 	for _, t := range e.tunnels {
-		for _, p := range t.paths {
+		for p := range t.paths() {
 			if w := p.Wire.Load(); w != nil && w != p.registered && hasPorts(w.Outer().Kind) {
 				e.needPort(needed, p.port(w), w.Outer().Kind.Properties().Ordered)
 			}

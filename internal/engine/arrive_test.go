@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func hubOf(names ...string) (*Engine, []*path) {
 		cfg.Peers = append(cfg.Peers, config.Peer{Name: n, Paths: []config.Path{{Remote: config.Host{Name: n}}}})
 	}
 	tun := tunnelOf(cfg)
-	return &Engine{running: running{tunnels: []*tunnel{tun}}}, tun.paths
+	return &Engine{running: running{tunnels: []*tunnel{tun}}}, slices.Collect(tun.paths())
 }
 
 // moves gives a peer another path.
@@ -126,7 +127,7 @@ func overLink(t *testing.T, local string, device int) (*path, *datapath.Wire) {
 	}
 	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	tun.MTU.Store(1480)
-	p := tun.only
+	p := tun.only.paths[0]
 	to := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{l}, Hop: datapath.Hop{Device: device}}
 	if to.Stack, err = encap.New(to.Layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.Record); err != nil {
 		t.Fatal(err)

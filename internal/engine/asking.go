@@ -19,10 +19,11 @@ func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.Ping
 	if err := r.Check(); err != nil {
 		return err
 	}
-	p, err := e.find(r.Peer)
+	peer, err := e.find(r.Peer)
 	if err != nil {
 		return err
 	}
+	p := peer.inUse()
 	return p.echo.Ping(ctx, p, r, each)
 }
 
@@ -30,10 +31,11 @@ func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.Ping
 // each, which must not block, for every size tried. It fails if the peer answers no probe,
 // or when ctx ends. The result changes no state.
 func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUProbe)) (api.MTUResult, error) {
-	p, err := e.find(peer)
+	of, err := e.find(peer)
 	if err != nil {
 		return api.MTUResult{}, err
 	}
+	p := of.inUse()
 	return p.echo.SearchMTU(ctx, p, peer, each)
 }
 

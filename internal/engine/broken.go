@@ -49,7 +49,7 @@ func (e *Engine) replaceReceiver(b broken) {
 // they wait until then.
 func (e *Engine) sendAgain(k ports.Key) {
 	for _, t := range e.tunnels {
-		for _, p := range t.paths {
+		for p := range t.paths() {
 			if w := p.Wire.Load(); w != nil && hasPorts(w.Outer().Kind) && p.port(w) == k {
 				p.publish(nil)
 			}
@@ -63,7 +63,7 @@ func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
 	e.stale = true
 	e.log.Warn("a receiver "+which+" fails again and again: opening another one", zap.Error(b.err))
 	for _, t := range e.tunnels {
-		if slices.ContainsFunc(t.paths, func(p *path) bool { return p.registered != nil && uses(p) }) {
+		if t.anyPath(func(p *path) bool { return p.registered != nil && uses(p) }) {
 			t.repaired(repairSocket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
 		}
 	}

@@ -64,14 +64,15 @@ func TestBrokenReceiver(t *testing.T) {
 	e.Table.Store(new(datapath.Table))
 	e.Plane.Failed = e.isBroken
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
-		p := e.tunnels[i].only
+		p := e.tunnels[i].only.paths[0]
 		p.registered = &datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
 	}
 	good, bad, icmp := new(failing), new(failing), new(failing)
 	good.left.Store(datapath.BrokenAfter - 1)
 	bad.left.Store(1 << 40)
 	icmp.left.Store(1 << 40)
-	k := tun.only.port(tun.only.registered)
+	one := tun.only.paths[0]
+	k := one.port(one.registered)
 	ofICMP, _ := icmpPort(k.Local.Addr())
 	e.sockets = ports.New(ports.Config{Log: e.log, Read: e.read, Sockets: given{k: {good, bad}, ofICMP: {icmp}}})
 	e.sockets.Need(map[ports.Key]ports.Need{k: {Shards: 2}, ofICMP: {}})

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -236,8 +237,10 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 func (e *Engine) begin(t *tunnel) {
 	e.followNames(t)
 	t.warn()
-	if t.only != nil { // its path MTU is searched from the start
-		e.finder.Watch(t.only.search)
+	if t.only != nil { // the MTUs of its paths are searched from the start
+		for p := range t.paths() {
+			e.finder.Watch(p.search)
+		}
 	}
 }
 
@@ -345,7 +348,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 		}
 	}
 	for _, t := range tunnels {
-		peers = append(peers, t.paths...)
+		peers = slices.AppendSeq(peers, t.paths())
 	}
 	now := time.Now()
 	e.loop.moveAt = time.Time{}

@@ -10,15 +10,15 @@ const candidates = 10
 
 // find returns the peer of a name: "TUNNEL" for the only peer of a tunnel,
 // "TUNNEL/PEER", or the name of a peer if only one tunnel has it.
-func (e *Engine) find(name string) (*path, error) {
+func (e *Engine) find(name string) (*peer, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	var found []*path
+	var found []*peer
 	var all, same []string
 	for _, t := range e.tunnels {
-		for _, p := range t.paths {
+		for _, p := range t.peers {
 			full := p.name()
-			if full == name || t.cfg.Name == name && len(t.paths) == 1 {
+			if full == name || t.cfg.Name == name && len(t.peers) == 1 {
 				return p, nil
 			}
 			if p.cfg.Name != "" && p.cfg.Name == name {
@@ -37,14 +37,6 @@ func (e *Engine) find(name string) (*path, error) {
 		return nil, fmt.Errorf("%q is the name of %d peers: choose %s", name, len(same), anyOf(same))
 	}
 	return nil, fmt.Errorf("there is no peer %q: choose %s", name, anyOf(all))
-}
-
-// name returns the name by which operators refer to the peer.
-func (p *path) name() string {
-	if p.t.only != nil {
-		return p.t.cfg.Name
-	}
-	return p.t.cfg.Name + "/" + p.cfg.Name
 }
 
 func anyOf(names []string) string {

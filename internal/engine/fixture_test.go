@@ -36,7 +36,7 @@ func wired(t testing.TB) (*tunnel, *path, *datapath.Wire) {
 	t.Helper()
 	tun := tunnelOf(config.Tunnel{Name: "t0", Layers: make([]config.Layer, 2)})
 	tun.MTU.Store(1440)
-	p := tun.only
+	p := tun.only.paths[0]
 	w := &datapath.Wire{Path: p.Path, MTU: 1500, Options: encap.DefaultOptions, Layers: []encap.Layer{
 		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
 	}}
@@ -71,4 +71,14 @@ func arriving(src, dst string, protocol byte, payload ...byte) []byte {
 	copy(b[8:], s.AsSlice())
 	copy(b[24:], d.AsSlice())
 	return append(b, payload...)
+}
+
+// addPath adds a peer with one path to a tunnel.
+func addPath(t *tunnel, cfg config.Peer) *path {
+	if len(cfg.Paths) == 0 {
+		cfg.Paths = make([]config.Path, 1)
+	}
+	p := newPeer(t, &cfg)
+	t.peers = append(t.peers, p)
+	return p.paths[0]
 }

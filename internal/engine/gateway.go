@@ -106,7 +106,7 @@ func (e *Engine) wantedGateway() (w gateway.Wanted, complete bool) {
 	if into == nil {
 		return w, true
 	}
-	if slices.ContainsFunc(into.paths, func(p *path) bool { return p.Wire.Load() != nil }) {
+	if into.anyPath(func(p *path) bool { return p.Wire.Load() != nil }) {
 		g.taken = into.cfg.Name
 	}
 	if g.taken != into.cfg.Name {

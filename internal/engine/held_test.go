@@ -85,7 +85,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	tun.link, err = iface.Open(iface.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
 	must(err)
 	t.Cleanup(func() { tun.link.Close() })
-	p.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
+	p.peer.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
 	tun.keeper, tun.events, tun.opening.whole = newKeeper(func() {}), new(events.Log), true
 	e := &Engine{running: running{tunnels: []*tunnel{tun}}}
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))

@@ -60,8 +60,7 @@ func TestManyLives(t *testing.T) {
 	var silent atomic.Bool
 	var sent atomic.Int64
 	for i := range peers {
-		p := newPath(hub, &config.Peer{Name: fmt.Sprint(i)})
-		hub.paths = append(hub.paths, p)
+		p := addPath(hub, config.Peer{Name: fmt.Sprint(i)})
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
 		way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
 			Life: liveness.Settings{Every: time.Second, After: 1}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
@@ -79,7 +78,7 @@ func TestManyLives(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			n := 0
-			for _, p := range hub.paths {
+			for p := range hub.paths() {
 				if p.status().State.Phase == want {
 					n++
 				}
@@ -99,7 +98,7 @@ func TestManyLives(t *testing.T) {
 		t.Errorf("%d warnings", n)
 	}
 	// The peers' packets are received, but they no longer answer: something is wrong.
-	p := hub.paths[7]
+	p := hub.peers[7].paths[0]
 	if p.Notices.Flags.Load() == 0 {
 		t.Error("nobody wants to know")
 	}
@@ -117,7 +116,7 @@ func TestManyLives(t *testing.T) {
 	}
 	silent.Store(false)
 	all(api.Up)
-	s := hub.paths[8].status()
+	s := hub.peers[8].paths[0].status()
 	if s.LastDown == nil || s.LastDown.Why == "" || s.LastDown.Until.IsZero() || s.Liveness.Lost == 0 || s.Liveness.Sent <= s.Liveness.Lost {
 		t.Errorf("%+v %+v", s.LastDown, s.Liveness)
 	}
@@ -127,7 +126,7 @@ func TestManyLives(t *testing.T) {
 	if n, most := sent.Load()-before, int64(probesPerSecond*time.Since(began).Seconds())+2*probesAtOnce; n > most {
 		t.Errorf("%d probes in %v", n, time.Since(began))
 	}
-	for _, p := range hub.paths {
+	for p := range hub.paths() {
 		p.publish(nil)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -156,7 +155,7 @@ func TestDeafUnderLoad(t *testing.T) {
 	tun.keeper, tun.events = k, new(events.Log)
 	var silent atomic.Bool
 	var sent atomic.Int64
-	p := tun.only
+	p := tun.only.paths[0]
 	way := &datapath.Wire{Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
 		Life: liveness.Settings{Every: time.Second, After: 2}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
 	p.Listening.Store(true)
@@ -209,7 +208,7 @@ func TestDeafUnderLoad(t *testing.T) {
 // Answers from an unknown session, or to a probe that was not sent, change nothing.
 func TestForeignAnswers(t *testing.T) {
 	k := newKeeper(func() {})
-	p := tunnelOf(config.Tunnel{}).only
+	p := tunnelOf(config.Tunnel{}).only.paths[0]
 	for _, a := range []probing.LivenessAnswer{{}, {Session: 7}, {Way: probing.Outside, Seq: 9}} {
 		k.handleAnswer(probeAnswer{p, a})
 	}
@@ -226,7 +225,7 @@ func TestScheduleHolds(t *testing.T) {
 	for range 2 {
 		tun := tunnelOf(config.Tunnel{})
 		tun.mech = new(mechanism)
-		p := tun.only
+		p := tun.only.paths[0]
 		p.Listening.Store(true)
 		p.Wire.Store(&datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})},
 			Life: liveness.Settings{Every: time.Second, After: 3}})

@@ -33,15 +33,15 @@ const concurrentLookups = 16
 
 // followNames starts to look up the names in a tunnel's configuration regularly.
 func (e *Engine) followNames(t *tunnel) {
-	for _, p := range t.paths {
-		e.followPeer(p)
+	for p := range t.paths() {
+		e.followPath(p)
 	}
 	e.followHosts(t)
 }
 
-// followPeer looks up a peer's name regularly, if the peer has one, and stops looking up
+// followPath looks up the name of a path's remote end regularly, if the peer has one, and stops looking up
 // its former name.
-func (e *Engine) followPeer(p *path) {
+func (e *Engine) followPath(p *path) {
 	p.stopFollowing()
 	name := p.remote().Name
 	if name == "" {

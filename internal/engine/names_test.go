@@ -22,7 +22,7 @@ func TestManyNamesAreOneChange(t *testing.T) {
 	defer cancel()
 	var peers []*path
 	for range names {
-		peers = append(peers, newPath(tun, new(config.Peer)))
+		peers = append(peers, addPath(tun, config.Peer{}))
 	}
 	go func() {
 		for i, p := range peers {

@@ -47,7 +47,7 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	if t.lack(t.link.Missing()); t.waits() != "" {
 		return nil
 	}
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		if wire := p.Wire.Load(); wire != nil {
 			p.reportWire(wire)
 		}
@@ -111,13 +111,13 @@ func (e *Engine) interfaceLost(t *tunnel) {
 
 // loseInterface drops an interface that cannot be used any more; it will be made again.
 func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		p.publish(nil)
 	}
 	t.close()
 	e.forgetQueues(t)
 	t.opening = opening{next: time.Now().Add(retry), lacks: waiting, lost: what}
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		p.note(note)
 		p.setState(api.Waiting, waiting)
 	}

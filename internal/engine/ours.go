@@ -39,7 +39,7 @@ func (e *Engine) meets(p *path, remote netip.Addr, route netcfg.Route) bool {
 		return false
 	}
 	for _, other := range e.tunnels {
-		if slices.ContainsFunc(other.paths, func(o *path) bool { return o.local() == remote && o.outerRemote() == local }) {
+		if other.anyPath(func(o *path) bool { return o.local() == remote && o.outerRemote() == local }) {
 			return other.cfg.Netns != p.t.cfg.Netns
 		}
 	}

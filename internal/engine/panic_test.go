@@ -11,9 +11,9 @@ import (
 // The goroutines that do not carry packets survive a panic.
 func TestPanicsBeside(t *testing.T) {
 	tn := tunnelOf(config.Tunnel{})
-	p := tn.only
+	p := tn.only.paths[0]
 	k := newKeeper(func() {})
-	sick, well := &session{p: p, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &session{p: newPath(tn, &p.cfg), place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
+	sick, well := &session{p: p, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &session{p: addPath(tn, config.Peer{}), place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
 	k.due = schedule{sick, well}
 	p.sessions, well.p.sessions = []*session{sick}, []*session{well}
 	k.guard(p, func() { panic("a fault") })

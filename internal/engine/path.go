@@ -109,9 +109,6 @@ func (e *Engine) narrowHop(l tooLong) {
 	}
 }
 
-// local returns our configured outer address; invalid: the route decides.
-func (p *path) local() netip.Addr { return p.cfg.Paths[0].Local }
-
 // outerRemote returns the address that packets go to, if it is known. For an automatic
 // tunnel it is one of many.
 func (p *path) outerRemote() netip.Addr {
@@ -150,11 +147,7 @@ func (e *Engine) forget(paths []*path) {
 // publish publishes a path; nil: there is none.
 func (p *path) publish(wire *datapath.Wire) {
 	p.Wire.Store(wire)
-	if wire == nil {
-		p.Peer.Use()
-	} else {
-		p.Peer.Use(wire)
-	}
+	p.peer.choose()
 	if wire != nil && p.registered != nil && *wire.Outer() == *p.registered.Outer() {
 		p.arrives.Store(wire)
 	}
@@ -184,7 +177,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		return nil, fmt.Sprintf("a source address for packets to %v: the route has none", remote)
 	}
 	local, remote = inZone(local, route.Index), inZone(remote, route.Index)
-	layers := t.cfg.Stack(&p.cfg, &p.cfg.Paths[0], local, remote)
+	layers := t.cfg.Stack(&p.peer.cfg, p.spec(), local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
 			return nil, waiting
@@ -203,7 +196,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		Life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter},
 	}
 	if !t.automatic() {
-		next.Between = pairs(t.cfg.Probed(&p.cfg))
+		next.Between = pairs(t.cfg.Probed(&p.peer.cfg))
 	}
 	if old.Same(next) {
 		return old, ""
@@ -324,7 +317,7 @@ func pairs(configured []config.Pair) (all []probe.Pair) {
 // none.
 func (t *tunnel) towardPath(a netip.Addr) *path {
 	if p := t.Peers.Toward(a); p != nil {
-		return p.Paths[0].Owner.(*path)
+		return p.Paths[0].Owner.(*path).peer.inUse()
 	}
 	return nil
 }
@@ -332,7 +325,7 @@ func (t *tunnel) towardPath(a netip.Addr) *path {
 // dataPaths returns the tunnel's paths as the data goroutines know them.
 func (t *tunnel) dataPaths() iter.Seq[*datapath.Path] {
 	return func(yield func(*datapath.Path) bool) {
-		for _, p := range t.paths {
+		for p := range t.paths() {
 			if !yield(p.Path) {
 				return
 			}
@@ -346,7 +339,7 @@ func (t *tunnel) closeUnused() {
 		return
 	}
 	used := make(map[ports.Origin]bool)
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		if wire := p.Wire.Load(); wire != nil {
 			used[t.originOf(wire)] = true
 		}

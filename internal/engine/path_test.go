@@ -14,14 +14,13 @@ import (
 // Outer packets of a hub's second peer enter a tunnel whose outer packets go to that peer: a
 // loop, although those of the first peer leave the host at once.
 func TestDepthThroughHub(t *testing.T) {
-	remote := func(a string) *config.Peer {
-		return &config.Peer{Paths: []config.Path{{Remote: config.Host{Addr: netip.MustParseAddr(a)}}}}
+	remote := func(a string) config.Peer {
+		return config.Peer{Paths: []config.Path{{Remote: config.Host{Addr: netip.MustParseAddr(a)}}}}
 	}
 	const uplink, ofHub, ofOther = 2, 3, 4 // indexes of devices
 	hub, other := tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
-	near, far := newPath(hub, remote("198.51.100.1")), newPath(hub, remote("203.0.113.1"))
-	hub.paths = []*path{near, far}
-	behind, err := newBehind(hub.paths, []config.Peer{
+	near, far := addPath(hub, remote("198.51.100.1")), addPath(hub, remote("203.0.113.1"))
+	behind, err := newBehind(hub.peers, []config.Peer{
 		{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 		{Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
 	})
@@ -37,9 +36,9 @@ func TestDepthThroughHub(t *testing.T) {
 		{"through the hub's first peer", "10.0.0.9", 3},
 		{"to nobody behind the hub", "172.16.0.9", 3},
 	} {
-		p := newPath(other, remote(c.to))
-		other.only, other.paths = p, []*path{p}
-		other.Peers.Only = p.Peer
+		other.peers = nil
+		p := addPath(other, remote(c.to))
+		other.only, other.Peers.Only = p.peer, p.Peer
 		e := &Engine{host: host{byIndex: map[int]*tunnel{ofHub: hub, ofOther: other}}}
 		for range 2 { // until all know through which tunnel they go
 			e.depth(near, netcfg.Route{Index: uplink})
@@ -81,12 +80,12 @@ func TestAssume(t *testing.T) {
 	prefix := netip.MustParsePrefix("10.0.0.0/24")
 	old := config.Peer{Name: "b", Paths: []config.Path{{Remote: config.Host{Name: "b.example"}}}, Allowed: []netip.Prefix{prefix}}
 	for what, next := range map[string]config.Peer{
-		"a path":                  {Name: "b", Paths: []config.Path{{Remote: config.Host{Name: "b.example"}}, {Remote: config.Host{Addr: prefix.Addr()}}}, Allowed: old.Allowed},
+		"a path":                  {Name: "b", Paths: []config.Path{{Remote: config.Host{Addr: prefix.Addr()}}}, Allowed: old.Allowed},
 		"an inner address":        {Name: "b", Paths: old.Paths, InnerRemotes: []netip.Addr{prefix.Addr()}, Allowed: old.Allowed},
 		"a prefix":                {Name: "b", Paths: old.Paths, Allowed: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}},
 		"an address that answers": {Name: "b", Paths: old.Paths, Allowed: old.Allowed, Probe: prefix.Addr().Next()},
 	} {
-		p := newPath(tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), &old)
+		p := addPath(tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), old).peer
 		if p.assume(&next); !p.cfg.Equal(&next) {
 			t.Errorf("%s: %+v, want %+v", what, p.cfg, next)
 		}

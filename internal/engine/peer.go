@@ -1,123 +1,157 @@
 package engine
 
 import (
-	"context"
-	"net/netip"
+	"iter"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
-	"sixfour/encap"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
-	"sixfour/internal/discovery"
-	"sixfour/internal/probing"
+	"sixfour/internal/selection"
 )
 
-// path is one way to a peer. That of an automatic tunnel stands for the ways to all its
-// peers.
-type path struct {
-	*datapath.Path
-	t   *tunnel
-	cfg config.Peer // the name never changes; the rest follows the rule of tunnel.cfg
-
-	naming naming
-	nameLookup
-	registration
-	observed
-	echo   *probing.Echo
-	search *discovery.Subject
-	checked
-	report
+// peer is one remote end of a tunnel. It has at least one path; its selection says which
+// paths carry its packets.
+type peer struct {
+	*datapath.Peer
+	t      *tunnel
+	cfg    config.Peer // the name never changes; the rest follows the rule of tunnel.cfg
+	paths  []*path     // in the order of cfg.Paths
+	choice choice
 }
 
-// nameLookup follows the addresses of a remote given by name.
-type nameLookup struct {
-	resolved        netip.Addr                    // the address in use; the control loop owns it
-	unfollow        context.CancelFunc            // stops following the name; nil: there is none
-	lookUpSoon      atomic.Pointer[chan struct{}] // asks whether the name still has the address; nil: there is no name
-	hasAlternatives atomic.Bool                   // the name has more than one address
+// choice is which paths of a peer carry its packets.
+type choice struct {
+	mu     sync.Mutex // guards the fields below, and the peer's selection
+	policy selection.Policy
+	used   []int       // indexes of the paths in use
+	timer  *time.Timer // calls choose; nil: not needed so far
+	ended  bool
 }
 
-// registration is how a path's packets are received. The control loop owns it.
-type registration struct {
-	registered *datapath.Wire // the wire for which packets are received; nil: none
-	// arrives is the wire that decapsulates these packets: the latest with the same ends
-	// as registered. A wire with other ends gets another pointer.
-	arrives     *atomic.Pointer[datapath.Wire]
-	former      *atomic.Pointer[datapath.Wire] // the wire to a former address of the name, accepted until then
-	until       time.Time
-	conflicting *path // its packets cannot be told from this path's
-}
-
-// observed is what was last seen and reported of a path. The control loop owns it, except
-// for refused.
-type observed struct {
-	noXDP      string           // why packets do not leave through AF_XDP though they should
-	through    *tunnel          // the tunnel into which the outer packets are routed
-	knownMTU   discovery.Update // the last MTU update
-	lastRoute  lastRoute
-	odd, wraps uint64       // values of the record's counters when they were last logged
-	refused    atomic.Int64 // when a send failure was last examined, in ns since the epoch
-}
-
-// checked is what the keeper shares with others about a path.
-type checked struct {
-	packetArrived atomic.Bool // a packet arrived: the keeper must check
-	doubted       atomic.Bool // an error reported that the peer cannot be reached
-	marked        atomic.Bool // the keeper will check the path
-	sessions      []*session  // owned by the keeper
-}
-
-// report is the state of a path for status, events and the log.
-type report struct {
-	mu       sync.Mutex // guards the fields below
-	state    api.State
-	liveness api.Liveness
-	trouble  api.Fault
-	outage   api.Outage
-	wasUp    bool // up at some time since leaveDead last checked
-}
-
-func newPath(t *tunnel, cfg *config.Peer) *path {
-	p := &path{t: t, cfg: *cfg}
-	p.Path = &datapath.Path{Tunnel: t.Tunnel, Record: encap.NewRecord(), Owner: p}
-	p.echo = probing.New(p.Path, p)
-	p.Probes = p.echo
-	p.Peer = &datapath.Peer{Paths: []*datapath.Path{p.Path}}
-	p.search = discovery.NewSubject(p.Path, p.echo)
-	p.state = api.State{Phase: api.Starting, Since: time.Now()}
+func newPeer(t *tunnel, cfg *config.Peer) *peer {
+	p := &peer{Peer: new(datapath.Peer), t: t, cfg: *cfg}
+	p.choice.policy = selection.New(t.cfg.Select)
+	for i := range cfg.Paths {
+		one := newPath(p, i)
+		p.paths = append(p.paths, one)
+		p.Peer.Paths = append(p.Peer.Paths, one.Path)
+	}
 	return p
 }
 
-// log returns the tunnel's logger, with the peer's name if it has one.
-func (p *path) log() *zap.Logger {
-	if p.cfg.Name == "" {
-		return p.t.Log
+// choose makes the peer's packets use the paths that its policy chooses now. It is called
+// when a path has another wire or another state. Any goroutine may call it that holds no
+// lock of a path.
+func (p *peer) choose() {
+	c := &p.choice
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
 	}
-	return p.t.Log.With(zap.String("peer", p.cfg.Name))
+	now := time.Now()
+	measured := make([]selection.Measured, len(p.paths))
+	wires := make([]*datapath.Wire, len(p.paths))
+	for i, one := range p.paths {
+		wires[i] = one.Wire.Load()
+		measured[i] = one.measure(wires[i])
+	}
+	used, again := c.policy.Choose(now, measured)
+	var chosen []*datapath.Wire
+	for _, i := range used {
+		chosen = append(chosen, wires[i])
+	}
+	p.Use(chosen...)
+	p.reportChoice(used)
+	switch {
+	case again.IsZero():
+	case c.timer == nil:
+		c.timer = time.AfterFunc(time.Until(again), p.choose)
+	default:
+		c.timer.Reset(time.Until(again))
+	}
 }
 
-// remote returns the configured outer address or name of the peer.
-func (p *path) remote() config.Host { return p.cfg.Paths[0].Remote }
-
-// outerVersion returns the IP version of the outermost header.
-func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }
-
-// automatic reports whether outer destinations are derived from the packets.
-func (t *tunnel) automatic() bool { return t.mech != nil }
-
-// logIrregularities logs irregularities that were counted since the last call.
-func (p *path) logIrregularities() {
-	if n := p.Record.OddECN(); n > p.odd {
-		p.log().Warn("packets arrived with a combination of inner and outer ECN fields that is not valid (RFC 6040 section 4.2): a router on the path, or the peer, sets them wrongly", zap.Uint64("packets", n-p.odd))
-		p.odd = n
+// reportChoice reports that other paths of several are in use. c.mu must be held.
+func (p *peer) reportChoice(used []int) {
+	c := &p.choice
+	before := c.used
+	c.used = used
+	if len(p.paths) == 1 || len(used) == 0 || len(before) == 0 || used[0] == before[0] {
+		return
 	}
-	if n := p.Record.Wraps(); n > p.wraps {
-		p.log().Warn("fragments are sent so fast that their identifications repeat while earlier fragments may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that packets are not fragmented", zap.Uint64("times", n-p.wraps))
-		p.wraps = n
+	to, from := p.paths[used[0]], p.paths[before[0]]
+	why := ""
+	if detail := from.detail(); detail != "" {
+		why = ", " + from.label() + ": " + detail
 	}
+	to.event(api.EventState, "packets use this path now"+why)
+	to.log().Info("packets use this path now" + why)
+}
+
+// endChoice stops choosing, and drops the peer's packets.
+func (p *peer) endChoice() {
+	c := &p.choice
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	p.Use()
+}
+
+// inUse returns the path that the next packet to the peer may use; without one, the first
+// path.
+func (p *peer) inUse() *path {
+	p.choice.mu.Lock()
+	defer p.choice.mu.Unlock()
+	if len(p.choice.used) > 0 {
+		return p.paths[p.choice.used[0]]
+	}
+	return p.paths[0]
+}
+
+// name returns the name by which operators refer to the peer.
+func (p *peer) name() string {
+	if p.t.only != nil {
+		return p.t.cfg.Name
+	}
+	return p.t.cfg.Name + "/" + p.cfg.Name
+}
+
+// measure returns what the policy needs to know of the path, which has the given wire; nil:
+// packets cannot be sent.
+func (p *path) measure(w *datapath.Wire) selection.Measured {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return selection.Measured{
+		Usable: w != nil, Phase: p.state.Phase, Since: p.state.Since,
+		RTT: time.Duration(p.liveness.RTT * float64(time.Second)), Loss: p.liveness.Loss,
+	}
+}
+
+// paths returns the paths of all peers.
+func (t *tunnel) paths() iter.Seq[*path] {
+	return func(yield func(*path) bool) {
+		for _, p := range t.peers {
+			for _, one := range p.paths {
+				if !yield(one) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// anyPath reports whether f is true for a path of the tunnel.
+func (t *tunnel) anyPath(f func(*path) bool) bool {
+	for p := range t.paths() {
+		if f(p) {
+			return true
+		}
+	}
+	return false
 }

@@ -14,7 +14,7 @@ import (
 func TestProofIsForgotten(t *testing.T) {
 	set := liveness.Settings{Every: time.Second, After: 2}
 	for _, c := range []struct{ proven, want probing.Way }{{probing.Inside, probing.Self}, {probing.AllNodes, probing.Self}, {probing.Self, probing.Self}, {probing.Outside, probing.Outside}, {probing.NoWay, probing.NoWay}} {
-		pl := &session{p: tunnelOf(config.Tunnel{}).only, target: target{set: set}, life: liveness.New(set, 0, 0), proven: probing.Proof{Way: c.proven}}
+		pl := &session{p: tunnelOf(config.Tunnel{}).only.paths[0], target: target{set: set}, life: liveness.New(set, 0, 0), proven: probing.Proof{Way: c.proven}}
 		pl.p.echo.SetProof(pl.proven)
 		now := time.Duration(0)
 		for missed := 0; missed < set.After; _, missed = pl.life.State() {

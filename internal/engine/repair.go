@@ -98,7 +98,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 	text = fmt.Sprintf("another program removes addresses or routes of interface %s again and again: they are not restored for the next %v; change them in the configuration, and find that program (ip monitor address route)",
 		t.cfg.Name, m.next.Sub(now).Round(time.Second))
 	t.Log.Error(text)
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		p.note(text)
 	}
 }

@@ -31,7 +31,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.ctx = t.Context()
 	e.evaluatePeers(e.tunnels)
 	tun := e.tunnels[0]
-	p, was := tun.only, tun.only.Wire.Load()
+	p, was := tun.only.paths[0], tun.only.paths[0].Wire.Load()
 	if was == nil || tun.senders.Len() == 0 {
 		t.Fatalf("%+v", p.status())
 	}

@@ -29,10 +29,10 @@ type revision struct {
 	cfg, old config.Tunnel
 	table    *resolve.Peers[*datapath.Peer]
 	oldTable *resolve.Peers[*datapath.Peer]
-	peers    []*path
-	oldPeers []*path
-	fresh    []*path // only in the new configuration
-	gone     []*path // only in the old configuration
+	peers    []*peer
+	oldPeers []*peer
+	fresh    []*peer // only in the new configuration
+	gone     []*peer // only in the old configuration
 	changed  []peerRevision
 	same     bool // only peers have changed
 	renewed  bool // the mechanism has changed
@@ -40,15 +40,15 @@ type revision struct {
 
 // peerRevision is a new configuration of a peer that stays.
 type peerRevision struct {
-	p        *path
+	p        *peer
 	cfg, old config.Peer
 }
 
 // revise prepares a revision. It identifies peers by their names.
 func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
-	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.paths, oldTable: t.Peers.Table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
-	known := make(map[string]*path, len(t.paths))
-	for _, p := range t.paths {
+	r := &revision{t: t, cfg: *cfg, old: t.cfg, oldPeers: t.peers, oldTable: t.Peers.Table.Load(), same: t.cfg.SameBesidesPeers(cfg)}
+	known := make(map[string]*peer, len(t.peers))
+	for _, p := range t.peers {
 		known[p.cfg.Name] = p
 	}
 	for i := range cfg.Peers {
@@ -57,14 +57,18 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 		delete(known, next.Name)
 		switch {
 		case p == nil:
-			p = newPath(t, next)
+			p = newPeer(t, next)
+			r.fresh = append(r.fresh, p)
+		case len(p.cfg.Paths) != len(next.Paths):
+			r.gone = append(r.gone, p)
+			p = newPeer(t, next)
 			r.fresh = append(r.fresh, p)
 		case !p.cfg.Equal(next):
 			r.changed = append(r.changed, peerRevision{p, *next, p.cfg})
 		}
 		r.peers = append(r.peers, p)
 	}
-	for _, p := range t.paths {
+	for _, p := range t.peers {
 		if known[p.cfg.Name] != nil {
 			r.gone = append(r.gone, p)
 		}
@@ -97,10 +101,10 @@ func (r *revision) back() {
 	}
 }
 
-func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peers[*datapath.Peer]) {
+func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peers[*datapath.Peer]) {
 	t := r.t
 	t.cfg.Assume(cfg)
-	t.paths = peers
+	t.peers, t.encaps = peers, nil
 	t.surroundings.old = true
 	t.Peers.Table.Store(table)
 	if !r.same {
@@ -112,7 +116,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*path, table *resolve.Peer
 }
 
 // assume applies a new configuration to a peer. It never writes the name.
-func (p *path) assume(cfg *config.Peer) {
+func (p *peer) assume(cfg *config.Peer) {
 	if !config.SamePaths(p.cfg.Paths, cfg.Paths) {
 		p.cfg.Paths = cfg.Paths
 	}
@@ -128,25 +132,25 @@ func (p *path) assume(cfg *config.Peer) {
 // follow starts to follow the names of the new configuration.
 func (r *revision) follow(e *Engine) {
 	for _, p := range r.fresh {
-		e.followPeer(p)
+		for _, one := range p.paths {
+			e.followPath(one)
+		}
 	}
 	r.refollow(e)
 }
 
 func (r *revision) unfollow(e *Engine) {
-	for _, p := range r.fresh {
-		p.publish(nil)
-		p.stopFollowing()
-	}
-	e.forget(r.fresh)
+	e.removePeers(r.fresh)
 	r.refollow(e)
 }
 
 func (r *revision) refollow(e *Engine) {
 	for _, c := range r.changed {
-		if c.cfg.Paths[0].Remote != c.old.Paths[0].Remote {
-			c.p.resolved, c.p.naming = netip.Addr{}, naming{}
-			e.followPeer(c.p)
+		for i, p := range c.p.paths {
+			if c.cfg.Paths[i].Remote != c.old.Paths[i].Remote {
+				p.resolved, p.naming = netip.Addr{}, naming{}
+				e.followPath(p)
+			}
 		}
 	}
 	if r.renewed {
@@ -156,12 +160,22 @@ func (r *revision) refollow(e *Engine) {
 
 // finish stops the peers that were removed. No table refers to them any more.
 func (r *revision) finish(e *Engine) {
-	for _, p := range r.gone {
-		p.publish(nil)
-		p.stopFollowing()
-	}
-	e.forget(r.gone)
+	e.removePeers(r.gone)
 	if r.renewed {
 		r.t.warn()
 	}
+}
+
+// removePeers ends everything that works for peers.
+func (e *Engine) removePeers(peers []*peer) {
+	var paths []*path
+	for _, p := range peers {
+		p.endChoice()
+		for _, one := range p.paths {
+			one.publish(nil)
+			one.stopFollowing()
+		}
+		paths = append(paths, p.paths...)
+	}
+	e.forget(paths)
 }

@@ -35,7 +35,7 @@ func (g *gossip) Learnt() resolve.Learnt          { return resolve.Learnt{MTU: 1
 
 func newGossip(learnt func()) (*speaker, *gossip) {
 	g := new(gossip)
-	p := tunnelOf(config.Tunnel{}).only
+	p := tunnelOf(config.Tunnel{}).only.paths[0]
 	p.publish(pathTo("198.51.100.1"))
 	p.Listening.Store(true)
 	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
@@ -106,7 +106,7 @@ func TestNeighboursInStatus(t *testing.T) {
 	if s := tn.status(); s.Neighbours != nil {
 		t.Errorf("without a mechanism: %v", s.Neighbours)
 	}
-	tn.setSpeaker(&speaker{p: tn.only, s: r.(resolve.Agent), failed: func() { t.Error("it failed") }})
+	tn.setSpeaker(&speaker{p: tn.only.paths[0], s: r.(resolve.Agent), failed: func() { t.Error("it failed") }})
 	want := []api.Neighbour{{Address: "fe80::200:5efe:c000:201", Outer: "192.0.2.1", State: "silent"}}
 	if s := tn.status(); !slices.Equal(s.Neighbours, want) {
 		t.Errorf("got  %v\nwant %v", s.Neighbours, want)

@@ -152,6 +152,9 @@ func (p *path) updateState(k *keeper) {
 	}
 	phase := map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}[state]
 	changed := p.setLife(l, phase, pl, k.since(time.Now()))
+	if len(p.peer.paths) > 1 {
+		p.peer.choose()
+	}
 	if changed && (phase == api.Suspect || phase == api.Down) || missed > 0 && phase == api.Down {
 		p.doubtName()
 	}

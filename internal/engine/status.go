@@ -10,7 +10,7 @@ func (t *tunnel) status() api.TunnelStatus {
 	s := api.TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
 	t.overflow.look(t)
 	s.In, s.Out = t.In.Traffic(), t.Out.Traffic()
-	for _, p := range t.paths {
+	for _, p := range t.peers {
 		one := p.status()
 		if t.only == nil {
 			s.Peers = append(s.Peers, one)
@@ -89,10 +89,50 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 	}
 }
 
+// status returns the status of a peer. With several paths, the counts are those of all.
+func (p *peer) status() api.PeerStatus {
+	used := p.inUse()
+	s := used.status()
+	if len(p.paths) == 1 {
+		return s
+	}
+	s.Paths = make([]api.PathStatus, len(p.paths))
+	for i, one := range p.paths {
+		o := s
+		if one != used {
+			o = one.status()
+			add(&s, &o)
+		}
+		s.Paths[i] = api.PathStatus{Used: one == used, State: o.State, In: o.In, Out: o.Out, Liveness: o.Liveness, LastError: o.LastError, LastDown: o.LastDown}
+	}
+	return s
+}
+
+// add adds the counts of another path of the same peer.
+func add(s, o *api.PeerStatus) {
+	s.In, s.Out = sum(s.In, o.In), sum(s.Out, o.Out)
+	s.Answered += o.Answered
+	s.ICMP.Received += o.ICMP.Received
+	s.ICMP.Ignored += o.ICMP.Ignored
+	s.ICMP.ReceivedTypes.Add(o.ICMP.ReceivedTypes)
+	s.Probes.Sent += o.Probes.Sent
+	s.Probes.Answered += o.Probes.Answered
+	s.InvalidECN += o.InvalidECN
+	s.IDRepeats += o.IDRepeats
+}
+
+// sum returns the sum of two counts, and leaves them as they are.
+func sum(a, b api.Traffic) (both api.Traffic) {
+	both.Drops = make(map[string]uint64)
+	both.Add(a)
+	both.Add(b)
+	return both
+}
+
 func (p *path) status() api.PeerStatus {
 	probes, answered := p.echo.Counts()
 	s := api.PeerStatus{
-		Peer:       p.cfg.Name,
+		Peer:       p.peer.cfg.Name,
 		In:         p.In.Traffic(),
 		Out:        p.Out.Traffic(),
 		Answered:   p.Requests.Answered.Load(),

@@ -86,7 +86,7 @@ func (e *Engine) heartbeat() {
 
 // carries reports whether the tunnel can reach any of its peers.
 func (t *tunnel) carries() bool {
-	return t.link != nil && slices.ContainsFunc(t.paths, func(p *path) bool { return p.Wire.Load() != nil })
+	return t.link != nil && t.anyPath(func(p *path) bool { return p.Wire.Load() != nil })
 }
 
 // summary returns the present state of the tunnels.
@@ -98,7 +98,7 @@ func (e *Engine) summary() Summary {
 		}
 		w := Wait{t.cfg.Name, t.waits()}
 		if w.For == "" {
-			w.For = t.paths[0].detail()
+			w.For = t.peers[0].inUse().detail()
 		}
 		s.Waiting = append(s.Waiting, w)
 	}

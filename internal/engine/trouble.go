@@ -77,7 +77,10 @@ func (e *Engine) Events(ctx context.Context) <-chan api.Event { return e.events.
 
 // event adds an event about a peer.
 func (p *path) event(kind, text string) {
-	p.t.events.Add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.cfg.Name, Kind: kind, Text: text})
+	if l := p.label(); l != "" {
+		text = l + ": " + text
+	}
+	p.t.events.Add(api.Event{At: time.Now(), Tunnel: p.t.cfg.Name, Peer: p.peer.cfg.Name, Kind: kind, Text: text})
 }
 
 // event adds an event about a tunnel.

@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,11 +33,10 @@ type tunnel struct {
 	*datapath.Tunnel
 	// The name, the namespace and Hub never change: they decide how the interface is
 	// made. Only the control loop, or code that holds the engine's mu, may use the rest.
-	cfg     config.Tunnel
-	version int            // of the settings in cfg from which wires are made
-	paths   []*path        // same rule as for cfg
-	only    *path          // the only one; nil: the tunnel is a hub
-	senders *ports.Senders // the control loop owns it
+	cfg   config.Tunnel
+	peers []*peer // same rule as for cfg
+	only  *peer   // the only one; nil: the tunnel is a hub
+	wiring
 	ifaceState
 	routing
 	surroundings surroundings
@@ -45,6 +46,14 @@ type tunnel struct {
 	keeper *keeper // nil: no liveness checks
 	reports
 	toLoop chan<- tooLong // to the control loop; never blocks
+}
+
+// wiring is what a tunnel's wires are made of, apart from their paths. The control loop owns
+// it.
+type wiring struct {
+	version int // of the settings in the tunnel's configuration
+	senders *ports.Senders
+	encaps  []config.Path // one path of each encapsulation; nil: not known yet
 }
 
 // ifaceState is the state of a tunnel's interface.
@@ -94,19 +103,19 @@ type reports struct {
 func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
-		cfg:    cfg, finder: f, senders: s.NewSenders(queues),
+		cfg:    cfg, finder: f, wiring: wiring{senders: s.NewSenders(queues)},
 		reports: newReports(),
 	}
 	t.Owner = t
 	t.Reply = icmpreply.New(t.cfg.Netns, &t.index, t.Log)
 	for i := range cfg.Peers {
-		t.paths = append(t.paths, newPath(t, &cfg.Peers[i]))
+		t.peers = append(t.peers, newPeer(t, &cfg.Peers[i]))
 	}
 	if !cfg.Hub {
-		t.only = t.paths[0]
+		t.only = t.peers[0]
 		t.Peers.Only = t.only.Peer
 	} else {
-		table, err := newBehind(t.paths, cfg.Peers)
+		table, err := newBehind(t.peers, cfg.Peers)
 		if err != nil {
 			return nil, err
 		}
@@ -125,9 +134,9 @@ func newReports() reports {
 }
 
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
-func newBehind(paths []*path, cfgs []config.Peer) (*resolve.Peers[*datapath.Peer], error) {
-	list := make([]resolve.Peer[*datapath.Peer], len(paths))
-	for i, p := range paths {
+func newBehind(peers []*peer, cfgs []config.Peer) (*resolve.Peers[*datapath.Peer], error) {
+	list := make([]resolve.Peer[*datapath.Peer], len(peers))
+	for i, p := range peers {
 		list[i] = resolve.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: cfgs[i].Allowed}
 	}
 	return resolve.NewPeers(list)
@@ -212,14 +221,32 @@ func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 	if t.cfg.MTU != 0 {
 		return t.cfg.MTU
 	}
-	return encap.MTU(t.cfg.Stack(&t.cfg.Peers[0], &t.cfg.Peers[0].Paths[0], netip.Addr{}, netip.Addr{}), p, t.cfg.Options, t.has6())
+	if t.encaps == nil {
+		t.encaps = encapsulations(&t.cfg)
+	}
+	mtu := encap.TunnelMTU(math.MaxInt)
+	for i := range t.encaps { // a packet that fits must pass whichever path is in use
+		layers := t.cfg.Stack(&t.cfg.Peers[0], &t.encaps[i], netip.Addr{}, netip.Addr{})
+		mtu = min(mtu, encap.MTU(layers, p, t.cfg.Options, t.has6()))
+	}
+	return mtu
+}
+
+// encapsulations returns one path of each encapsulation in a configuration.
+func encapsulations(cfg *config.Tunnel) (one []config.Path) {
+	for _, p := range cfg.AllPaths() {
+		if !slices.ContainsFunc(one, func(o config.Path) bool { return o.Encap == p.Encap }) {
+			one = append(one, *p)
+		}
+	}
+	return one
 }
 
 // widest returns the largest first-hop MTU of the tunnel's paths, or assumedMTU if there
 // is none. Packets too large for the other paths are answered with ICMP.
 func (t *tunnel) widest() encap.PathMTU {
 	var widest encap.PathMTU
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		if wire := p.Wire.Load(); wire != nil {
 			widest = max(widest, wire.Hop.MTU)
 		}
@@ -351,7 +378,7 @@ func (t *tunnel) troubled(last *string, err error) {
 	}
 	*last = err.Error()
 	t.Log.Warn("cannot restore the interface", zap.Error(err))
-	for _, p := range t.paths {
+	for p := range t.paths() {
 		p.note("interface " + t.cfg.Name + ": " + err.Error())
 	}
 }

@@ -29,7 +29,7 @@ func TestUDPPort(t *testing.T) {
 	tun := tunnelOf(config.Tunnel{FwMark: 7, Layers: make([]config.Layer, 1)})
 	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})
 	l.Kind = l.Kind.With(datagrams{encap.Bare(6)})
-	p, w := tun.only, &datapath.Wire{Path: tun.only.Path, Layers: []encap.Layer{l}}
+	p, w := tun.only.paths[0], &datapath.Wire{Path: tun.only.paths[0].Path, Layers: []encap.Layer{l}}
 	p.Wire.Store(w)
 
 	k := ports.Key{Protocol: header.UDP, Local: netip.MustParseAddrPort("192.0.2.1:6635"), Mark: 7}

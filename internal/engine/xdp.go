@@ -249,7 +249,7 @@ func (e *Engine) takeXDP() {
 		if !t.wantsXDP() {
 			continue
 		}
-		for _, p := range t.paths {
+		for p := range t.paths() {
 			if r := p.registered; p.mayBeTaken() {
 				if wanted[r.Hop.Port] == nil {
 					wanted[r.Hop.Port] = make(map[arrival]*tunnel)
@@ -294,7 +294,7 @@ func (e *Engine) takeXDP() {
 func (e *Engine) closeUnusedXDP() {
 	used := make(map[*xdp.Port]bool)
 	for _, t := range e.tunnels {
-		for _, p := range t.paths {
+		for p := range t.paths() {
 			if wire := p.Wire.Load(); wire != nil {
 				used[wire.Hop.Port] = true
 			}

@@ -1,0 +1,143 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap"
+	"sixfour/internal/api"
+	"sixfour/internal/config"
+	"sixfour/internal/datapath"
+	"sixfour/internal/discovery"
+	"sixfour/internal/probing"
+)
+
+// path is one way to a peer. That of an automatic tunnel stands for the ways to all its
+// peers.
+type path struct {
+	*datapath.Path
+	t      *tunnel
+	peer   *peer
+	at     int // index in the peer's paths
+	naming naming
+	nameLookup
+	registration
+	observed
+	echo   *probing.Echo
+	search *discovery.Subject
+	checked
+	report
+}
+
+// nameLookup follows the addresses of a remote given by name.
+type nameLookup struct {
+	resolved        netip.Addr                    // the address in use; the control loop owns it
+	unfollow        context.CancelFunc            // stops following the name; nil: there is none
+	lookUpSoon      atomic.Pointer[chan struct{}] // asks whether the name still has the address; nil: there is no name
+	hasAlternatives atomic.Bool                   // the name has more than one address
+}
+
+// registration is how a path's packets are received. The control loop owns it.
+type registration struct {
+	registered *datapath.Wire // the wire for which packets are received; nil: none
+	// arrives is the wire that decapsulates these packets: the latest with the same ends
+	// as registered. A wire with other ends gets another pointer.
+	arrives     *atomic.Pointer[datapath.Wire]
+	former      *atomic.Pointer[datapath.Wire] // the wire to a former address of the name, accepted until then
+	until       time.Time
+	conflicting *path // its packets cannot be told from this path's
+}
+
+// observed is what was last seen and reported of a path. The control loop owns it, except
+// for refused.
+type observed struct {
+	noXDP      string           // why packets do not leave through AF_XDP though they should
+	through    *tunnel          // the tunnel into which the outer packets are routed
+	knownMTU   discovery.Update // the last MTU update
+	lastRoute  lastRoute
+	odd, wraps uint64       // values of the record's counters when they were last logged
+	refused    atomic.Int64 // when a send failure was last examined, in ns since the epoch
+}
+
+// checked is what the keeper shares with others about a path.
+type checked struct {
+	packetArrived atomic.Bool // a packet arrived: the keeper must check
+	doubted       atomic.Bool // an error reported that the peer cannot be reached
+	marked        atomic.Bool // the keeper will check the path
+	sessions      []*session  // owned by the keeper
+}
+
+// report is the state of a path for status, events and the log.
+type report struct {
+	mu       sync.Mutex // guards the fields below
+	state    api.State
+	liveness api.Liveness
+	trouble  api.Fault
+	outage   api.Outage
+	wasUp    bool // up at some time since leaveDead last checked
+}
+
+func newPath(p *peer, at int) *path {
+	w := &path{t: p.t, peer: p, at: at}
+	w.Path = &datapath.Path{Peer: p.Peer, Tunnel: p.t.Tunnel, Record: encap.NewRecord(), Owner: w}
+	w.echo = probing.New(w.Path, w)
+	w.Probes = w.echo
+	w.search = discovery.NewSubject(w.Path, w.echo)
+	w.state = api.State{Phase: api.Starting, Since: time.Now()}
+	return w
+}
+
+// spec returns the configuration of the path. It follows the rule of tunnel.cfg.
+func (p *path) spec() *config.Path { return &p.peer.cfg.Paths[p.at] }
+
+// remote returns the configured outer address or name of the path's remote end.
+func (p *path) remote() config.Host { return p.spec().Remote }
+
+// local returns our configured outer address; invalid: the route decides.
+func (p *path) local() netip.Addr { return p.spec().Local }
+
+// label returns what tells the path from the others of its peer in messages, or "" if it is
+// the only one.
+func (p *path) label() string {
+	if len(p.peer.paths) == 1 {
+		return ""
+	}
+	return fmt.Sprintf("path %d", p.at+1)
+}
+
+// log returns the tunnel's logger, with the names of the peer and of the path if they have
+// any.
+func (p *path) log() *zap.Logger {
+	l := p.t.Log
+	if p.peer.cfg.Name != "" {
+		l = l.With(zap.String("peer", p.peer.cfg.Name))
+	}
+	if len(p.peer.paths) > 1 {
+		l = l.With(zap.Int("path", p.at+1))
+	}
+	return l
+}
+
+// outerVersion returns the IP version of the outermost header.
+func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }
+
+// automatic reports whether outer destinations are derived from the packets.
+func (t *tunnel) automatic() bool { return t.mech != nil }
+
+// logIrregularities logs irregularities that were counted since the last call.
+func (p *path) logIrregularities() {
+	if n := p.Record.OddECN(); n > p.odd {
+		p.log().Warn("packets arrived with a combination of inner and outer ECN fields that is not valid (RFC 6040 section 4.2): a router on the path, or the peer, sets them wrongly", zap.Uint64("packets", n-p.odd))
+		p.odd = n
+	}
+	if n := p.Record.Wraps(); n > p.wraps {
+		p.log().Warn("fragments are sent so fast that their identifications repeat while earlier fragments may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that packets are not fragmented", zap.Uint64("times", n-p.wraps))
+		p.wraps = n
+	}
+}
