@@ -298,7 +298,7 @@ func (p *UDPPort) Close() error {
 	p.senders = nil
 	p.mu.Unlock()
 	for s := range senders {
-		s.fd.Close()
+		s.close()
 	}
 	return p.fd.Close()
 }

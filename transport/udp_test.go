@@ -34,10 +34,13 @@ func udp(t testing.TB, n *rig.Namespace, local netip.Addr, port uint16, s transp
 	return p
 }
 
-func sender(t testing.TB, p transport.Port, o transport.Options) transport.Sender {
+// sender opens a sender that is closed at the end of the test.
+func sender(t testing.TB, n *rig.Namespace, p transport.Port, o transport.Options) (tx transport.Sender) {
 	t.Helper()
-	tx, err := p.Sender(o)
-	rigtest.Must(t, err)
+	rigtest.Must(t, n.Do(func() (err error) {
+		tx, err = p.Sender(o)
+		return err
+	}))
 	t.Cleanup(func() { tx.Close() })
 	return tx
 }
@@ -67,7 +70,7 @@ func TestUDP(t *testing.T) {
 				local = map[bool]netip.Addr{true: netip.IPv4Unspecified(), false: netip.IPv6Unspecified()}[e.Left.Is4()]
 			}
 			l, r := udp(t, left, local, leftPort, transport.Shard{}, transport.Options{}), udp(t, right, e.Right, rightPort, transport.Shard{}, transport.Options{})
-			tx, back := sender(t, l, transport.Options{}), sender(t, r, transport.Options{})
+			tx, back := sender(t, left, l, transport.Options{}), sender(t, right, r, transport.Options{})
 			if got, want := l.KernelHeaders(), len(datagram(e, leftPort, rightPort, nil)); got != want {
 				t.Errorf("the kernel's headers have %d bytes, want %d", got, want)
 			}
@@ -151,7 +154,7 @@ func TestUDPOptions(t *testing.T) {
 		from := p.Local().Port()
 		c := wiretest.Capture(t, right, "eth0")
 		pkt := datagram(e, from, rightPort, make([]byte, 333))
-		rigtest.Must(t, sender(t, p, transport.Options{}).SendOne(pkt))
+		rigtest.Must(t, sender(t, left, p, transport.Options{}).SendOne(pkt))
 		f, err := c.Find(wiretest.Soon(t), func(f rig.Frame) bool { return len(f.Packet()) == len(pkt) })
 		rigtest.Must(t, err)
 		got := f.Packet()
@@ -176,7 +179,7 @@ func TestUDPHeaders(t *testing.T) {
 		if n := r.KernelHeaders(); n != 0 {
 			t.Errorf("%d bytes of headers are missing", n)
 		}
-		tx := sender(t, l, transport.Options{})
+		tx := sender(t, host, l, transport.Options{})
 		large := datagram(e, leftPort, rightPort, make([]byte, 2048-l.KernelHeaders()))
 		pkts := [][]byte{datagram(e, leftPort, rightPort, []byte("whole")), large, append(bytes.Clone(large), 0), datagram(e, leftPort, rightPort, nil)}
 		for _, pkt := range pkts {
@@ -211,7 +214,7 @@ func TestUDPAboveMTU(t *testing.T) {
 			r := udp(t, right, e.Right, rightPort, transport.Shard{}, transport.Options{})
 			room := 1500 - l.KernelHeaders()
 			sent := [][]byte{datagram(e, leftPort, rightPort, make([]byte, room)), datagram(e, leftPort, rightPort, make([]byte, room+1)), datagram(e, leftPort, rightPort, make([]byte, room))}
-			tx := sender(t, l, transport.Options{})
+			tx := sender(t, left, l, transport.Options{})
 			if n, err := tx.Send(wiretest.Pieces(sent)); n != 1 || !errors.Is(err, unix.EMSGSIZE) {
 				t.Errorf("sent %d: %v", n, err)
 			}
@@ -235,13 +238,13 @@ func TestUDPHostile(t *testing.T) {
 	host := wiretest.Alone(t)
 	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		l, r := udp(t, host, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, host, e.Right, rightPort, transport.Shard{}, transport.Options{})
-		tx := sender(t, l, transport.Options{})
+		tx := sender(t, host, l, transport.Options{})
 		good := datagram(e, leftPort, rightPort, []byte("good"))
 		other := wiretest.Ends6
 		if e == wiretest.Ends6 {
 			other = wiretest.Ends4
 		}
-		bad := [][]byte{nil, datagram(other, leftPort, rightPort, nil), e.Outer(header.GRE, good), datagram(e, leftPort+1, rightPort, nil), make([]byte, 60)}
+		bad := [][]byte{nil, datagram(other, leftPort, rightPort, nil), datagram(e, leftPort+1, rightPort, nil), make([]byte, 60)}
 		for n := range l.KernelHeaders() {
 			bad = append(bad, good[:n])
 		}
@@ -272,6 +275,33 @@ func TestUDPHostile(t *testing.T) {
 				t.Errorf("%d: %q", i, got.data)
 			}
 		}
+	})
+}
+
+// TestUDPOthers: packets that a UDP socket cannot send leave as they are, in their place
+// among the others.
+func TestUDPOthers(t *testing.T) {
+	left, right := wiretest.Two(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		l, r := udp(t, left, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, right, e.Right, rightPort, transport.Shard{}, transport.Options{})
+		gre := wiretest.Listen(t, right, e.Right, header.GRE, transport.Shard{}, transport.Options{})
+		tx := sender(t, left, l, transport.Options{})
+		payload := bytes.Repeat([]byte("sixfour!"), 20)
+		whole, other := datagram(e, leftPort, rightPort, payload), e.Outer(header.GRE, payload)
+		fragments := e.Fragments(header.UDP, whole[l.KernelHeaders()-8:])
+		batch := wiretest.Pieces(append([][]byte{whole, other, whole}, append(fragments, other, whole, other)...))
+		if n, err := tx.Send(batch); n != len(batch) || err != nil {
+			t.Fatalf("sent %d: %v", n, err)
+		}
+		for _, one := range [][]byte{other, fragments[1], fragments[0], whole} {
+			rigtest.Must(t, tx.SendOne(one))
+		}
+		for i, got := range arrivals(t, r, 6) {
+			if !bytes.Equal(got.data, payload) {
+				t.Errorf("packet %d: %x", i, got.data)
+			}
+		}
+		wiretest.Expect(t, gre, other, other, other, other)
 	})
 }
 
@@ -334,7 +364,7 @@ func TestUDPShards(t *testing.T) {
 		}
 		for range remotes {
 			p := udp(t, host, e.Left, 0, transport.Shard{}, transport.Options{})
-			tx := sender(t, p, transport.Options{})
+			tx := sender(t, host, p, transport.Options{})
 			for range each {
 				rigtest.Must(t, tx.SendOne(datagram(e, p.Local().Port(), rightPort, nil)))
 			}
@@ -409,7 +439,7 @@ func TestAdoptUDP(t *testing.T) {
 				t.Errorf("%v: %v", other, err)
 			}
 		}
-		rigtest.Must(t, sender(t, l, transport.Options{}).SendOne(datagram(e, leftPort, rightPort, []byte("waits"))))
+		rigtest.Must(t, sender(t, host, l, transport.Options{}).SendOne(datagram(e, leftPort, rightPort, []byte("waits"))))
 		rigtest.Must(t, first.Close())
 		second, err := transport.AdoptUDP(fd, addrPort(e.Right, rightPort), transport.Options{})
 		rigtest.Must(t, err)
@@ -438,7 +468,7 @@ func TestUDPNoAllocs(t *testing.T) {
 	host := wiretest.Alone(t)
 	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
 		l, r := udp(t, host, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, host, e.Right, rightPort, transport.Shard{}, transport.Options{Headers: true})
-		tx := sender(t, l, transport.Options{})
+		tx := sender(t, host, l, transport.Options{})
 		pkts := wiretest.Pieces([][]byte{datagram(e, leftPort, rightPort, make([]byte, 100)), datagram(e, leftPort, rightPort, make([]byte, 200))})
 		one := datagram(e, leftPort, rightPort, make([]byte, 300))
 		bufs, meta := wiretest.Buffers(transport.BatchSize, 2048), make([]transport.Meta, transport.BatchSize)

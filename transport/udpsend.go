@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -20,6 +21,10 @@ import (
 // writes the identification, the lengths and the checksums, and DF as the port's options
 // say. The source must be the port's; the source address counts if that of the port is
 // unspecified.
+//
+// Packets that a UDP socket cannot send leave whole through a raw socket, if the process
+// may open one: IPv4 fragments, and packets of other protocols, such as ICMP from the
+// address of the port, or with an IPv6 extension header.
 type UDPSender struct {
 	port     *UDPPort
 	fd       *wait.FD // a copy of the port's descriptor
@@ -27,6 +32,7 @@ type UDPSender struct {
 	names    []name
 	controls []udpControl
 	refused  error
+	raw      *RawSender // nil: not permitted
 }
 
 var (
@@ -59,11 +65,14 @@ func (p *UDPPort) Sender(o Options) (Sender, error) {
 		hdr.Control = &control[0]
 		hdr.SetControllen(len(control))
 	}
+	if s.raw, err = DialRaw(p.local.Addr(), header.UDP, o); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		fd.Close()
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.senders == nil {
-		fd.Close()
-		return nil, net.ErrClosed
+		return nil, errors.Join(net.ErrClosed, s.close())
 	}
 	p.senders[s] = true
 	return s, nil
@@ -91,9 +100,26 @@ func (p *UDPPort) takes(head []byte) bool {
 		return false
 	}
 	if f.version == 4 {
-		return head[0] == 0x45 && header.IPv4(head).Protocol() == header.UDP
+		return head[0] == 0x45 && header.IPv4(head).Protocol() == header.UDP && !isFragment(head)
 	}
 	return head[0]>>4 == 6 && head[6] == header.UDP
+}
+
+// leavesRaw reports whether a packet is of those for the raw socket.
+func (s *UDPSender) leavesRaw(head []byte) bool {
+	f := s.port.family
+	switch {
+	case s.raw == nil || !f.begins(head):
+		return false
+	case f.version == 4:
+		return header.IPv4(head).Protocol() != header.UDP || isFragment(head)
+	}
+	return head[6] != header.UDP
+}
+
+// isFragment reports whether an IPv4 packet is a fragment.
+func isFragment(head []byte) bool {
+	return binary.BigEndian.Uint16(head[6:])&(header.MF|header.OffsetMask) != 0
 }
 
 // address sets the destination, and the flow label.
@@ -112,7 +138,19 @@ func (n *name) flowinfo() *[4]byte { return (*[4]byte)(unsafe.Pointer(&n.Flowinf
 
 // Send implements Sender.
 func (s *UDPSender) Send(pkts []Packet) (int, error) {
-	return sendAll(s.fd, s.batch, s, pkts, s.refused)
+	sent := 0
+	for {
+		n, err := sendAll(s.fd, s.batch, s, pkts[sent:], s.refused)
+		sent += n
+		if err != s.refused || !s.leavesRaw(pkts[sent].Head) { //nolint:errorlint // it is this very error
+			return sent, err
+		}
+		n, err = s.raw.Send(pkts[sent : sent+1])
+		sent += n
+		if err != nil || sent == len(pkts) {
+			return sent, err
+		}
+	}
 }
 
 // fill implements filler.
@@ -139,6 +177,9 @@ func (s *UDPSender) SendOne(pkt []byte) error {
 	defer s.fd.Release()
 	p := s.port
 	if !p.takes(pkt) {
+		if s.leavesRaw(pkt) {
+			return s.raw.SendOne(pkt)
+		}
 		return s.refused
 	}
 	to := p.family.newName()
@@ -154,7 +195,15 @@ func (s *UDPSender) Close() error {
 	s.port.mu.Lock()
 	delete(s.port.senders, s)
 	s.port.mu.Unlock()
-	return s.fd.Close()
+	return s.close()
+}
+
+func (s *UDPSender) close() error {
+	err := s.fd.Close()
+	if s.raw != nil {
+		err = errors.Join(err, s.raw.Close())
+	}
+	return err
 }
 
 // udpControl is the memory for the ancillary data of a packet to send: TOS, TTL and, for
