@@ -143,7 +143,7 @@ func (m SixRD) Resolver(at Site) (Resolver, error) {
 	switch m.Role {
 	case RoleCE:
 		if !inside {
-			return nil, fmt.Errorf("6rd: local address %v is none of the domain, whose addresses begin with the %d bits of %v: correct mask_len or local", at.Local, m.MaskLen, m.Common)
+			return nil, fmt.Errorf("6rd: local address %v is not in the domain, whose addresses begin with the %d bits of %v: correct mask_len or local", at.Local, m.MaskLen, m.Common)
 		}
 		if len(m.Relays) == 0 {
 			return nil, errors.New("6rd: no border relay: without one only the domain can be reached; set border_relay")

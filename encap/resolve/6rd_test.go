@@ -130,7 +130,7 @@ func TestSixRDWhereItCannotWork(t *testing.T) {
 		s    Site
 		want string
 	}{
-		{inside, at("192.0.2.1"), "192.0.2.1 is none of the domain"},
+		{inside, at("192.0.2.1"), "192.0.2.1 is not in the domain"},
 		{domainOf("2001:db8::/40", 0, RoleCE, "10.0.0.1"), at(here), "delegated prefix of 72 bits"},
 		{domainOf("2001:db8::/32", 33, RoleCE, "10.0.0.1"), at(here), "mask length 33"},
 		{domainOf("10.0.0.0/8", 8, RoleCE, "10.0.0.1"), at(here), "prefix 10.0.0.0/8: use an IPv6 prefix"},

@@ -18,7 +18,7 @@ func (d *draft) checkLoop(r *problem.Report) {
 	if d.Netns != "" || d.FwMark != 0 || d.state.Bad["netns"] || d.state.Bad["fwmark"] {
 		return
 	}
-	const wayOut = "choose a prefix without it, set netns to move the interface into a namespace of its own, " +
+	const remedy = "choose a prefix without it, set netns to move the interface into a namespace of its own, " +
 		"or set fwmark and add a rule that routes marked packets elsewhere"
 	var remotes bart.Table[*config.Peer]
 	for p, path := range d.AllPaths() {
@@ -29,7 +29,7 @@ func (d *draft) checkLoop(r *problem.Report) {
 	loop := func(key string, prefix netip.Prefix, at problem.Pos) {
 		for remote, p := range remotes.Subnets(prefix.Masked()) { // one example is enough
 			r.Add(at, "%s has %v, which holds remote %v%s, so that outer packets would go into the tunnel again: %s",
-				key, prefix, remote.Addr(), whose(p), wayOut)
+				key, prefix, remote.Addr(), ofPeer(p), remedy)
 			break
 		}
 	}
@@ -43,8 +43,8 @@ func (d *draft) checkLoop(r *problem.Report) {
 	}
 }
 
-// whose names a peer in a problem.
-func whose(p *config.Peer) string {
+// ofPeer names a peer in a problem.
+func ofPeer(p *config.Peer) string {
 	if p.Name == "" {
 		return ""
 	}

@@ -77,11 +77,11 @@ func (c *claims) route(r *problem.Report, d *draft, p netip.Prefix, at problem.P
 	}
 	c.routes[p] = claim{d, false}
 	if other, taken := c.subnets[p]; taken && p.Addr().Is4() {
-		whose := "which address adds already"
+		because := "which address adds already"
 		if other.draft != d {
-			whose = fmt.Sprintf("which is the subnet of an address of the tunnel of line %d", other.Source.Header.Line)
+			because = fmt.Sprintf("which is the subnet of an address of the tunnel of line %d", other.Source.Header.Line)
 		}
-		r.Doubt(at, "routes has %v, %s: leave it out", p, whose)
+		r.Doubt(at, "routes has %v, %s: leave it out", p, because)
 	}
 }
 
@@ -137,7 +137,7 @@ func checkOwnRemotes(r *problem.Report, drafts []*draft) {
 	for _, d := range drafts {
 		for p, path := range d.AllPaths() {
 			if owner := owners[path.Remote.Addr]; owner != nil && owner != d {
-				r.Doubt(path.At, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", path.Remote.Addr, whose(p), owner.Source.Header.Line)
+				r.Doubt(path.At, "remote is %v%s, which is an address of the tunnel of line %d, and so this host itself: set it to the other end's outer address", path.Remote.Addr, ofPeer(p), owner.Source.Header.Line)
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func (d *draft) checkOther(r *problem.Report, a netip.Addr, at problem.Pos) {
 			continue
 		}
 		if inner || d.FwMark != 0 { // otherwise checkLoop reports it
-			r.Doubt(at, "address has %v, which is the other end's%s: it must be one that only this end has", a, whose(p))
+			r.Doubt(at, "address has %v, which is the other end's%s: it must be one that only this end has", a, ofPeer(p))
 		}
 		return
 	}
@@ -194,7 +194,7 @@ func (d *draft) checkReach(r *problem.Report) {
 	}
 	for p, path := range d.AllPaths() {
 		if remote := path.Remote.Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
-			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches only this host: correct one of them", remote, whose(p), local.key, local.Addr)
+			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches only this host: correct one of them", remote, ofPeer(p), local.key, local.Addr)
 		}
 	}
 }

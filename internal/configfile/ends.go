@@ -159,14 +159,14 @@ func (d *draft) suffix(version int) string {
 	return ""
 }
 
-func (d *draft) needEnd(r *problem.Report, name, whose string, p place) {
+func (d *draft) needEnd(r *problem.Report, name, of string, p place) {
 	switch {
 	case !p.outermost:
-		d.need(r, name, fmt.Sprintf("%s address in the IPv%d layer that %s has", whose, p.family, d.what()))
+		d.need(r, name, fmt.Sprintf("%s address in the IPv%d layer that %s has", of, p.family, d.what()))
 	case strings.HasPrefix(name, "local"):
-		d.need(r, name, whose+` outer address, or to "auto" for the one that the kernel's routing would choose`)
+		d.need(r, name, of+` outer address, or to "auto" for the one that the kernel's routing would choose`)
 	default:
-		d.need(r, name, whose+" outer address or its DNS name")
+		d.need(r, name, of+" outer address or its DNS name")
 	}
 }
 

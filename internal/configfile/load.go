@@ -20,8 +20,8 @@ import (
 // device.
 const maxSize = 64 << 20
 
-// patience is how long a process that writes to a pipe may take.
-const patience = 10 * time.Second
+// pipeTimeout is how long a process that writes to a pipe may take.
+const pipeTimeout = 10 * time.Second
 
 // Load reads a file and validates it. All errors are of type Problems.
 func Load(path string) (*config.Config, error) {
@@ -53,7 +53,7 @@ func read(path string) ([]byte, error) {
 		return nil, explain(err)
 	}
 	defer f.Close()
-	_ = f.SetReadDeadline(time.Now().Add(patience)) // only pipes support a deadline, and only they need one
+	_ = f.SetReadDeadline(time.Now().Add(pipeTimeout)) // only pipes support a deadline, and only they need one
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return nil, explain(err)
@@ -74,18 +74,18 @@ func explain(err error) error {
 	if errors.As(err, &reason) {
 		err = reason.Err
 	}
-	way := "name a readable file with -config"
+	remedy := "name a readable file with -config"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		way = "write it, or name another with -config"
+		remedy = "write it, or name another with -config"
 	case errors.Is(err, fs.ErrPermission):
-		way = "run as a user who may read it, or change its permissions"
+		remedy = "run as a user who may read it, or change its permissions"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		way = "it is a pipe whose writer does not close it: name a file with -config"
+		remedy = "it is a pipe whose writer does not close it: name a file with -config"
 	case errors.Is(err, syscall.EISDIR):
-		way = "name a file in it with -config"
+		remedy = "name a file in it with -config"
 	}
-	return errors.New("cannot read the file: " + err.Error() + ": " + way)
+	return errors.New("cannot read the file: " + err.Error() + ": " + remedy)
 }
 
 // Parse is Load for the content of a file. name precedes the line and column of each

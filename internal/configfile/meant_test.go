@@ -13,7 +13,7 @@ func TestMeant(t *testing.T) {
 		"sit": "6in4", "ipip6": "4in6", "4IN6IN4": "4in6in4", "6in4 ": "6in4", "ipip": "4in4", "ip6ip6": "6in6", "6-to-4": "6to4", "GRE": "gre", "ip6gre": "gre6",
 		"6rdd": "6rd", "isatab": "isatap", "wireguard": "", "": "",
 	} {
-		if got := tree.Meant(word, keys.Modes(keys.AnyMode), keys.ModeSynonyms); got != want {
+		if got := tree.Suggestion(word, keys.Modes(keys.AnyMode), keys.ModeSynonyms); got != want {
 			t.Errorf("mode %q: %q, want %q", word, got, want)
 		}
 	}

@@ -108,7 +108,7 @@ func TestMechanisms(t *testing.T) {
 		{tunnel("isatap", "192.0.2.1", "") + "routers = ['192.0.2.1']\n",
 			`4:9: local is 192.0.2.1, and so is the only relay or router that mode "isatap" has here: one of them must be another host's`},
 		{tunnel("6rd", "192.0.2.1", "") + "prefix = '2001:db8::/32'\nv4_common = '10.0.0.0/8'\nborder_relay = '10.0.0.1'\n",
-			"4:9: 6rd: local address 192.0.2.1 is none of the domain, whose addresses begin with the 8 bits of 10.0.0.0: correct mask_len or local"},
+			"4:9: 6rd: local address 192.0.2.1 is not in the domain, whose addresses begin with the 8 bits of 10.0.0.0: correct mask_len or local"},
 		{tunnel("6rd", "192.0.2.1", ""),
 			`1:3: prefix is missing: set it to the IPv6 prefix of the 6rd domain, such as "2001:db8::/32"`},
 		{tunnel("6rd", "192.0.2.1", "") + "prefix = '2001:db8::/32'\n", ""},

@@ -11,20 +11,20 @@ import (
 // neighbours holds the tunnels of a file that were read so far.
 type neighbours struct {
 	names     map[string]int // line of the tunnel with the name
-	wires     map[wire]owner
+	owners    map[outerKey]owner
 	automatic map[automatic]int  // line of the tunnel
 	claims    map[string]*claims // by network namespace
 }
 
-// owner is the tunnel that uses a wire, with its line or, in a hub, the line of the
+// owner is the tunnel that uses an outerKey, with its line or, in a hub, the line of the
 // peer.
 type owner struct {
 	*draft
 	line int
 }
 
-// wire is what distinguishes the outer packets of one peer from those of another.
-type wire struct {
+// outerKey is what distinguishes the outer packets of one peer from those of another.
+type outerKey struct {
 	version  int // of the outermost header
 	protocol byte
 	local    netip.Addr
@@ -42,7 +42,7 @@ type automatic struct {
 // check reports what two tunnels cannot have in common.
 func (n *neighbours) check(r *problem.Report, d *draft) {
 	if n.names == nil {
-		n.names, n.wires, n.automatic, n.claims = map[string]int{}, map[wire]owner{}, map[automatic]int{}, map[string]*claims{}
+		n.names, n.owners, n.automatic, n.claims = map[string]int{}, map[outerKey]owner{}, map[automatic]int{}, map[string]*claims{}
 	}
 	if d.state.Good("name") {
 		if line, taken := n.names[d.Name]; taken {
@@ -74,9 +74,9 @@ func (n *neighbours) check(r *problem.Report, d *draft) {
 // checkPeers reports a peer, or the peer of the short form, whose outer packets cannot
 // be distinguished from those of another peer, of this tunnel or of an earlier one.
 func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local end) {
-	wayOut := "give one of them another address"
+	remedy := "give one of them another address"
 	if isGRE(l.kind) {
-		wayOut += " or another key"
+		remedy += " or another key"
 	}
 	for i := range d.Peers {
 		line := d.Source.Header.Line
@@ -85,21 +85,21 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 		}
 		for _, path := range d.Peers[i].Paths {
 			f := l.kind.With(l.framing()).Properties()
-			w := wire{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity}
+			w := outerKey{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity}
 			if w.remote == (config.Host{}) {
 				continue
 			}
 			w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))
-			other, taken := n.wires[w]
+			other, taken := n.owners[w]
 			switch {
 			case !taken:
-				n.wires[w] = owner{d, line}
+				n.owners[w] = owner{d, line}
 			case other.draft == d:
 				r.Add(path.At, "remote is that of the peer of line %d, so that their packets could not be told apart: give each peer its own", other.line)
 			case other.Hub:
-				r.Add(path.At, "%s and remote are those of the peer of line %d, so that their packets could not be told apart: %s", local.key, other.line, wayOut)
+				r.Add(path.At, "%s and remote are those of the peer of line %d, so that their packets could not be told apart: %s", local.key, other.line, remedy)
 			default:
-				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that their packets could not be told apart: %s", local.key, other.line, wayOut)
+				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that their packets could not be told apart: %s", local.key, other.line, remedy)
 			}
 		}
 	}

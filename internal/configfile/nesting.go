@@ -13,13 +13,13 @@ import (
 // node is a tunnel whose outer packets may go through other tunnels.
 type node struct {
 	*draft
-	through []*way
-	depth   int // the largest number of encapsulations of a packet; values above encap.MaxDepth are all the same
+	carriers []*carrier
+	depth    int // the largest number of encapsulations of a packet; values above encap.MaxDepth are all the same
 }
 
-// way is a tunnel through which the outer packets of another tunnel go, and one of the
+// carrier is a tunnel through which the outer packets of another tunnel go, and one of the
 // paths on which they do.
-type way struct {
+type carrier struct {
 	to   *node
 	path *config.Path
 }
@@ -29,20 +29,20 @@ type way struct {
 // daemon checks the host's other routes when it runs. Tunnels with a mark are not
 // checked, because routing rules may use the mark.
 func checkNesting(r *problem.Report, drafts []*draft) {
-	all := ways(drafts)
+	all := carriers(drafts)
 	for range encap.MaxDepth { // each round follows one more tunnel
 		for _, n := range all {
-			for _, w := range n.through {
+			for _, w := range n.carriers {
 				n.depth = min(max(n.depth, n.own()+w.to.depth), encap.MaxDepth+1)
 			}
 		}
 	}
 	for _, n := range all {
-		for _, w := range n.through {
+		for _, w := range n.carriers {
 			if n.own()+w.to.depth <= encap.MaxDepth {
 				continue
 			}
-			if last := w.to.cameFrom(n, encap.MaxDepth-n.own()); last != nil {
+			if last := w.to.loopsThrough(n, encap.MaxDepth-n.own()); last != nil {
 				r.Add(w.path.At, "remote %v is reached through tunnel %s (line %d), whose own packets come back into this one: "+
 					"give one of them another remote, or route that elsewhere", w.path.Remote.Addr, problem.Quote(last.Name), last.Source.Header.Line)
 				continue
@@ -53,8 +53,8 @@ func checkNesting(r *problem.Report, drafts []*draft) {
 	}
 }
 
-// ways finds the tunnels through which outer packets go.
-func ways(drafts []*draft) []*node {
+// carriers finds the tunnels through which outer packets go.
+func carriers(drafts []*draft) []*node {
 	var behind bart.Table[*node] // the tunnel with the longest prefix that contains an address
 	all := make([]*node, len(drafts))
 	for i, d := range drafts {
@@ -81,7 +81,7 @@ func ways(drafts []*draft) []*node {
 			}
 			if to, ok := behind.Lookup(a); ok && to != n && !seen[to] { // checkLoop checks a tunnel's own routes
 				seen[to] = true
-				n.through = append(n.through, &way{to, path})
+				n.carriers = append(n.carriers, &carrier{to, path})
 			}
 		}
 	}
@@ -91,19 +91,19 @@ func ways(drafts []*draft) []*node {
 // own returns how many layers the tunnel itself adds, or one if its mode is invalid.
 func (n *node) own() int { return max(1, len(n.layers)) }
 
-// cameFrom returns the tunnel, n or one through which n's packets go, whose packets go
+// loopsThrough returns the tunnel, n or one through which n's packets go, whose packets go
 // through the tunnel first within left encapsulations, or nil.
-func (n *node) cameFrom(first *node, left int) *node {
+func (n *node) loopsThrough(first *node, left int) *node {
 	if left -= n.own(); left < 0 {
 		return nil
 	}
-	for _, w := range n.through {
+	for _, w := range n.carriers {
 		if w.to == first {
 			return n
 		}
 	}
-	for _, w := range n.through {
-		if last := w.to.cameFrom(first, left); last != nil {
+	for _, w := range n.carriers {
+		if last := w.to.loopsThrough(first, left); last != nil {
 			return last
 		}
 	}

@@ -120,7 +120,7 @@ func readItem(r *problem.Report, v *tree.Value) item {
 		var ok bool
 		if it.mode, ok = encap.ModeByName(v.Text); !ok {
 			guess := ""
-			if word := tree.Meant(v.Text, keys.Modes(keys.AnyMode), keys.ModeSynonyms); word != "" {
+			if word := tree.Suggestion(v.Text, keys.Modes(keys.AnyMode), keys.ModeSynonyms); word != "" {
 				guess = ": did you mean " + problem.Quote(word) + "?"
 			}
 			r.Add(v.At, "stack has %s: it must have %s%s", problem.Quote(v.Text), problem.Alternatives(problem.QuoteAll(keys.Modes(keys.AnyMode))), guess)

@@ -34,8 +34,8 @@ var ModeSynonyms = map[string]string{
 	"464": "4in6in4", "4over6over4": "4in6in4", "double": "4in6in4",
 }
 
-// home returns the table to which a key belongs, if it is in the wrong one.
-func home(name, where string) string {
+// tableOf returns the table to which a key belongs, if it is in the wrong one.
+func tableOf(name, where string) string {
 	for _, wanted := range []string{name, otherNames[tree.Fold(name)]} {
 		for _, k := range reference {
 			if k.Name == wanted && k.Table != where {
@@ -51,7 +51,7 @@ func home(name, where string) string {
 
 // elsewhere says in which table an unknown key belongs, or returns "".
 func elsewhere(name, where string) string {
-	table := home(name, where)
+	table := tableOf(name, where)
 	switch {
 	case table == "":
 		return ""

@@ -92,7 +92,7 @@ func (s State) guess(r *problem.Report, where string, t *Value, known []string, 
 			_, set := t.Table[k]
 			return set
 		})
-		if word := Meant(name, free, hints.Synonyms); word != "" {
+		if word := Suggestion(name, free, hints.Synonyms); word != "" {
 			text += ": did you mean " + problem.Quote(word) + "?"
 			s.Set[word], s.Bad[word] = true, true
 		} else if place := hints.Elsewhere(name, where); place != "" {

@@ -12,8 +12,8 @@ func Fold(name string) string {
 	return strings.NewReplacer("_", "", "-", "", " ", "", ".", "").Replace(strings.ToLower(name))
 }
 
-// Meant returns the word that a name was probably intended to be, or "".
-func Meant(name string, words []string, others map[string]string) string {
+// Suggestion returns the word that a name was probably intended to be, or "".
+func Suggestion(name string, words []string, others map[string]string) string {
 	f := Fold(name)
 	for _, w := range words {
 		if Fold(w) == f {

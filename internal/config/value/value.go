@@ -55,7 +55,7 @@ func WordLike(r *problem.Report, e tree.Entry, synonyms map[string]string, words
 	}
 	if !slices.Contains(words, e.Text) {
 		want := problem.Alternatives(problem.QuoteAll(words))
-		if word := tree.Meant(e.Text, words, synonyms); word != "" {
+		if word := tree.Suggestion(e.Text, words, synonyms); word != "" {
 			want += ": did you mean " + problem.Quote(word) + "?"
 		}
 		Refuse(r, e, want)
