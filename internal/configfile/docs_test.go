@@ -1,10 +1,8 @@
 package configfile
 
 import (
-	"encoding/json"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -29,7 +27,6 @@ const fragmentMark = "fragment"
 var (
 	tomlBlock  = regexp.MustCompile("(?ms)^```toml *([^\n]*)\n(.*?)^```")
 	setKey     = regexp.MustCompile(`(?m)[\[{,#\s]([a-z0-9_]+) *= `)
-	goBlock    = regexp.MustCompile("(?ms)^`([^`\n]*)`[^\n]*:\n\n```go\n(.*?)^```")
 	anyBlock   = regexp.MustCompile("(?ms)^```.*?^```$")
 	quoted     = regexp.MustCompile("`([^`]+)`")
 	link       = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
@@ -193,40 +190,6 @@ func TestLinksOfTheManual(t *testing.T) {
 				t.Errorf("%s links to %s: %v", path, m[1], err)
 			}
 		}
-	}
-}
-
-// TestExampleMechanism: the example of how to add a mechanism works, and its test
-// passes.
-func TestExampleMechanism(t *testing.T) {
-	top, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	overlay := struct{ Replace map[string]string }{map[string]string{}}
-	for _, m := range goBlock.FindAllStringSubmatch(readPage(t, "docs/adding-a-mechanism.md"), -1) {
-		file := filepath.Join(dir, filepath.Base(m[1]))
-		if err := os.WriteFile(file, []byte(m[2]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		overlay.Replace[filepath.Join(top, m[1])] = file
-	}
-	if len(overlay.Replace) != 2 {
-		t.Fatalf("the page shows %v: want a mechanism and its test", overlay.Replace)
-	}
-	b, err := json.Marshal(overlay)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(list, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("go", "test", "-overlay", list, "-run", "TestEmbed96", "-v", "./encap/resolve")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestEmbed96") {
-		t.Errorf("%v: %v\n%s", cmd, err, out)
 	}
 }
 
