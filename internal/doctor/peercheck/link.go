@@ -272,11 +272,11 @@ func KernelAnswers(_ context.Context, p *subject.Peer) finding.Finding {
 	if !p.Tunnel.Host.Privileged() {
 		return finding.Skipped("the kernel answers because of %s, and this user may not see whether the answers are suppressed", why).WithRemedy(finding.AsRoot)
 	}
-	shielded, err := nft.Suppressed(ends[0])
+	suppressed, err := nft.Suppressed(ends[0])
 	switch {
 	case err != nil:
 		return finding.Failed(nft.SuppressCommand(ends), "the kernel answers because of %s, and nftables cannot suppress the answers: %v", why, err)
-	case shielded:
+	case suppressed:
 		return finding.Passed("the kernel would answer because of %s, but the daemon suppresses the answers", why)
 	case p.Tunnel.Status == nil:
 		return finding.Passed("the kernel would answer because of %s, but the daemon will suppress the answers when it runs", why)

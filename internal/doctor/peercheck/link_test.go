@@ -76,18 +76,18 @@ func TestKernelAnswers(t *testing.T) {
 	if f := check(running); f.Verdict != finding.Fail || !strings.HasPrefix(f.Remedy, "nft 'add table ip sixfour") {
 		t.Errorf("with a daemon that does nothing: %+v", f)
 	}
-	var shield *nft.Suppressor
+	var suppressor *nft.Suppressor
 	if err := ns.Do(func() (err error) {
-		if shield, err = nft.OpenSuppressor(); err == nil {
-			err = shield.Suppress([]nft.Endpoint{{Local: netip.MustParseAddr("203.0.113.10"), Protocol: header.ProtoIPv6}})
+		if suppressor, err = nft.OpenSuppressor(); err == nil {
+			err = suppressor.Suppress([]nft.Endpoint{{Local: netip.MustParseAddr("203.0.113.10"), Protocol: header.ProtoIPv6}})
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	defer shield.Close()
+	defer suppressor.Close()
 	if f := check(running); f.Verdict != finding.Pass || !strings.Contains(f.Text, "suppresses the answers") {
-		t.Errorf("with a shield: %+v", f)
+		t.Errorf("with a suppressor: %+v", f)
 	}
 }
 

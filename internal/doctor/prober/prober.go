@@ -1,5 +1,6 @@
 // Package prober sends test packets to a peer or a host, and reads the answers and the
-// ICMP errors about them.
+// ICMP errors about them. It encapsulates packets and opens raw sockets with the packages
+// that the daemon uses, so that its probes look and are routed like the daemon's packets.
 package prober
 
 import (
