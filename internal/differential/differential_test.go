@@ -52,7 +52,7 @@ func TestAgainstKernel(t *testing.T) {
 			for i, s := range steps {
 				r.replay(t, s, expected[i])
 			}
-			r.silence(t)
+			r.waitLate(t)
 		})
 	}
 }

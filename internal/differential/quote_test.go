@@ -13,7 +13,7 @@ type sent struct {
 // fullSize is the size of the largest outer packet before the path MTU was reduced.
 const fullSize = 1500
 
-// makeTrue makes what a recorded ICMP error says of our own outer packet true.
+// correct makes what a recorded ICMP error says of our own outer packet true.
 //
 // The recordings' errors were made up: they quote a packet of 100 bytes with the
 // identification 0x1077, also where they say that it was too big for 1400. A
@@ -26,21 +26,21 @@ const fullSize = 1500
 // cannot be true stays false: errors about packets that were never ours, to
 // 203.0.113.99, and that a packet must be fragmented at a time when none of ours
 // has DF.
-func (s *sent) makeTrue(frame []byte) []byte {
+func (s *sent) correct(frame []byte) []byte {
 	frame = bytes.Clone(frame)
 	ip := frame[ethernetLen:]
 	if ip[0]>>4 == 6 {
 		if ip[6] == protoICMPv6 && ip[40] < 128 {
-			s.makeTrue6(ip, 0)
+			s.correct6(ip, 0)
 		}
 		return frame
 	}
 	hl := int(ip[0]&15) * 4
 	switch inside := ip[hl:]; {
 	case ip[9] == protoICMP && isError4(inside):
-		s.makeTrue4(inside)
+		s.correct4(inside)
 	case ip[9] == protoIPv6 && len(inside) > 48 && inside[6] == protoICMPv6 && inside[40] < 128:
-		s.makeTrue6(inside, 20)
+		s.correct6(inside, 20)
 	}
 	return frame
 }
@@ -49,8 +49,8 @@ func isError4(icmp []byte) bool {
 	return len(icmp) >= 28 && (icmp[0] == 3 || icmp[0] == 4 || icmp[0] == 11 || icmp[0] == 12)
 }
 
-// makeTrue4 corrects an ICMP message about an outer packet.
-func (s *sent) makeTrue4(icmp []byte) {
+// correct4 corrects an ICMP message about an outer packet.
+func (s *sent) correct4(icmp []byte) {
 	q := icmp[8:]
 	if !bytes.Equal(q[12:20], []byte{203, 0, 113, 1, 203, 0, 113, 2}) {
 		return
@@ -70,9 +70,9 @@ func (s *sent) makeTrue4(icmp []byte) {
 	setSum(icmp, 2, 0)
 }
 
-// makeTrue6 corrects an IPv6 packet that is an ICMPv6 message about an outer packet, or
+// correct6 corrects an IPv6 packet that is an ICMPv6 message about an outer packet, or
 // about the IPv6 layer of one, which has this many bytes of outer headers.
-func (s *sent) makeTrue6(ip []byte, outside int) {
+func (s *sent) correct6(ip []byte, outside int) {
 	icmp := ip[40 : 40+int(binary.BigEndian.Uint16(ip[4:]))]
 	q := icmp[8:]
 	if len(q) < 40 || !isOurs6(q) {

@@ -29,7 +29,7 @@ const (
 // replay injects a recorded frame and compares the frames that the router then sends.
 func (r *router) replay(t *testing.T, s step, want answers) {
 	t.Helper()
-	if err := r.ports[s.link].Inject(r.sent.makeTrue(s.frame)); err != nil {
+	if err := r.ports[s.link].Inject(r.sent.correct(s.frame)); err != nil {
 		t.Fatal(err)
 	}
 	frames := r.collect(want)
@@ -51,8 +51,8 @@ func (r *router) replay(t *testing.T, s step, want answers) {
 	}
 }
 
-// silence waits for late frames.
-func (r *router) silence(t *testing.T) {
+// waitLate waits for late frames.
+func (r *router) waitLate(t *testing.T) {
 	t.Helper()
 	for l, frames := range r.collect(answers{}) {
 		for _, f := range frames {

@@ -55,8 +55,8 @@ func TestDecodeOthers(t *testing.T) {
 	}
 }
 
-// The results of makeTrue for recorded errors; decode would show a wrong checksum.
-func TestMakeTrue(t *testing.T) {
+// The results of correct for recorded errors; decode would show a wrong checksum.
+func TestCorrect(t *testing.T) {
 	for _, c := range []struct {
 		capture string
 		n       int
@@ -79,21 +79,21 @@ func TestMakeTrue(t *testing.T) {
 	} {
 		f := readFrames(t, c.capture)[c.n-1]
 		want := strings.NewReplacer(c.oldnew...).Replace(decode(f))
-		if got := decode((&sent{fullSize}).makeTrue(f)); got != want || (want == decode(f)) != (c.oldnew == nil) {
+		if got := decode((&sent{fullSize}).correct(f)); got != want || (want == decode(f)) != (c.oldnew == nil) {
 			t.Errorf("%s, frame %d\n got %s\nwant %s", c.capture, c.n, got, want)
 		}
 	}
 }
 
 // After a router has reported 1400, and 1300, no longer packet can be quoted.
-func TestMakeTrueRemembers(t *testing.T) {
+func TestCorrectAfterErrors(t *testing.T) {
 	frames := readFrames(t, "ipip-pmtu")
 	s := sent{fullSize}
 	for i, c := range []struct {
 		n    int
 		want string
 	}{{6, "id=0 DF len=1500"}, {17, "id=0 DF len=1400 (have 28)"}, {32, "id=0 DF len=1300"}, {47, "id=0 DF len=1290"}} {
-		if got := decode(s.makeTrue(frames[c.n-1])); !strings.Contains(got, c.want) {
+		if got := decode(s.correct(frames[c.n-1])); !strings.Contains(got, c.want) {
 			t.Errorf("%d: %s, want %s", i, got, c.want)
 		}
 	}

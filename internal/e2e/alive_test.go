@@ -75,7 +75,7 @@ func forbidAt(t *testing.T, ns *rig.Namespace, protocol byte, hooks map[string]*
 // with the reason. It is up again as soon as the peer sends a packet.
 func TestDeadPeer(t *testing.T) {
 	for _, k := range []kind{
-		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind4in4, kind4in6, kind6in6.within("126"), kindDSLite, kind4in6.xdp(),
+		{name: "4in6in4"}, {name: "6in4"}, kindGRE, kindGRE6, kind4in4, kind4in6, kind6in6.withPrefixes("126"), kindDSLite, kind4in6.xdp(),
 		kindGRE.with(" with a key", "key = 42\n"), kindGRE.with(" with a key each way", "ikey = %[1]d\nokey = %[2]d\n"), kindGRE.with(" in order", "sequence = true\nchecksum = true\n"), kindGRE.xdp(),
 	} {
 		t.Run(k.name, func(t *testing.T) {
@@ -92,14 +92,14 @@ func TestDeadPeer(t *testing.T) {
 			s := a.phase(t, api.Up)
 			b.phase(t, api.Up)
 			if k.over%20 == 4 { // a ping of the outer address may have been the first to be answered
-				b.keptAlive(t)
+				b.waitKeepalive(t)
 			}
 			if s.Liveness.RTT <= 0 || s.Liveness.Sent == 0 || s.Liveness.LastPacket.IsZero() {
 				t.Errorf("%+v", s.Liveness)
 			}
 			if k.over%20 == 0 {
-				a.throughTunnel(t)
-				b.throughTunnel(t)
+				a.waitInnerAnswer(t)
+				b.waitInnerAnswer(t)
 			}
 			b.freeze(t)
 			a.wait(t, `"why": "3 probes in a row were not answered, silent for`)
@@ -121,8 +121,8 @@ func TestDeadPeer(t *testing.T) {
 	}
 }
 
-// throughTunnel waits until the peer has answered inside, and not only its host.
-func (d *daemon) throughTunnel(t *testing.T) {
+// waitInnerAnswer waits until the peer has answered inside, and not only its host.
+func (d *daemon) waitInnerAnswer(t *testing.T) {
 	t.Helper()
 	eventually(t, "the peer answers through the tunnel", func() error {
 		if _, s := d.status(t); s.State.Phase != api.Up || s.State.Detail != "" {
@@ -132,8 +132,8 @@ func (d *daemon) throughTunnel(t *testing.T) {
 	})
 }
 
-// within returns k with other prefix lengths of the inner addresses.
-func (k kind) within(bits string) kind {
+// withPrefixes returns k with other prefix lengths of the inner addresses.
+func (k kind) withPrefixes(bits string) kind {
 	long := regexp.MustCompile(`/(30|64)"`)
 	k.name += " within a /" + bits
 	k.a, k.b = long.ReplaceAllString(k.a, "/"+bits+`"`), long.ReplaceAllString(k.b, "/"+bits+`"`)
@@ -142,7 +142,7 @@ func (k kind) within(bits string) kind {
 
 // An answer of the peer's host does not show that the tunnel works. A packet through the
 // tunnel does.
-func TestOnlyHost(t *testing.T) {
+func TestOnlyHostAnswers(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
 	a := start(t, h.a, kind6in6.atA()+often+"\n")
@@ -153,32 +153,32 @@ func TestOnlyHost(t *testing.T) {
 	start(t, h.b, kind6in6.atB()+"keepalive = \"0s\"\n")
 	before := a.phase(t, api.Up)
 	reachable(t, h.a, in6B)
-	a.throughTunnel(t)
+	a.waitInnerAnswer(t)
 	if s := a.phase(t, api.Up); s.State.Since != before.State.Since {
 		t.Errorf("%+v, before %+v", s.State, before.State)
 	}
 }
 
 // For each peer of a hub that has an inner address of its own, that address is probed.
-func TestHubWithin(t *testing.T) {
+func TestHubProbesInnerAddresses(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
 	a := start(t, h.a, "[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\nroutes = [\"192.168.2.0/24\"]\n"+often+
 		"\n[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\", \"192.168.2.0/24\"]\n")
 	b := start(t, h.b, strings.Replace(kind4in4.atB(), "/30", "/24", 1))
-	a.answeredInside(t, "b")
+	a.waitInnerPing(t, "b")
 	b.end(t, syscall.SIGKILL)
 	a.phase(t, api.Down)
 }
 
 // The same under load, when a firewall on the path begins to drop the outer packets.
-func TestForbiddenUnderLoad(t *testing.T) {
+func TestBlockedUnderLoad(t *testing.T) {
 	h := newHosts6(t)
 	b := start(t, h.b, configB(often))
 	a := start(t, h.a, configA(often))
 	reachable(t, h.a, inB)
-	a.hasAnswer(t)
-	b.hasAnswer(t)
+	a.waitAnswered(t)
+	b.waitAnswered(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -211,7 +211,7 @@ func TestOneWay(t *testing.T) {
 	a := start(t, h.a, configA(often))
 	a.phase(t, api.Up)
 	b.phase(t, api.Up)
-	b.hasAnswer(t)
+	b.waitAnswered(t)
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -249,9 +249,9 @@ func TestOneWay(t *testing.T) {
 	pings(t, h.a, inB, rig.PingOptions{})
 }
 
-// hasAnswer waits until the peer has answered a probe. Until then the peer is up because it
+// waitAnswered waits until the peer has answered a probe. Until then the peer is up because it
 // sends packets, and its silence would prove nothing.
-func (d *daemon) hasAnswer(t *testing.T) {
+func (d *daemon) waitAnswered(t *testing.T) {
 	t.Helper()
 	eventually(t, "the peer has answered", func() error {
 		if _, s := d.status(t); s.Liveness.RTT == 0 {
@@ -273,7 +273,7 @@ func TestSilentPeer(t *testing.T) {
 	wire, err := h.b.Capture("vb")
 	must(t, err)
 	defer wire.Close()
-	send := func() { h.inject(t, wire, ip4(outerB, outerA, unix.IPPROTO_IPIP, marked(ip4B[0], ip4A[0]))) }
+	send := func() { h.inject(t, wire, ip4(outerB, outerA, unix.IPPROTO_IPIP, experimental(ip4B[0], ip4A[0]))) }
 	for range 3 { // the first is enough
 		send()
 		s := a.phase(t, api.Up)
@@ -297,7 +297,7 @@ func TestNoKeepalive(t *testing.T) {
 
 // Addresses and routes that are removed from the interface are restored, counted and
 // reported, unless this happens again and again.
-func TestTakenAway(t *testing.T) {
+func TestRemovedAddressesAndRoutes(t *testing.T) {
 	t.Parallel()
 	h := newHosts6(t)
 	b := start(t, h.b, configB(often))
@@ -390,7 +390,7 @@ func TestAddressMoves(t *testing.T) {
 
 // A name whose address has changed is looked up as soon as the peer is silent, even without
 // an ICMP error.
-func TestSilentNameMoves(t *testing.T) {
+func TestSilentNameIsLookedUp(t *testing.T) {
 	t.Parallel()
 	n := newResolving(t)
 	n.names.Set("b.example", outerB)

@@ -13,9 +13,9 @@ import (
 	"sixfour/internal/rig"
 )
 
-// said is a forged report of a narrow path. It has the fewest bytes with which it can seem
+// forgedTooBig is a forged report of a narrow path. It has the fewest bytes with which it can seem
 // to be about a packet of ours: its sender knows only the addresses.
-func said(to netip.Addr, mtu uint32, quote []byte) []byte {
+func forgedTooBig(to netip.Addr, mtu uint32, quote []byte) []byte {
 	from := netip.MustParseAddr("198.51.100.7")
 	if to.Is4() {
 		return ip4(from, to, header.ICMP, icmp.Append(nil, icmp.Unreachable4, icmp.FragNeeded, mtu, quote, nil))
@@ -26,9 +26,9 @@ func said(to netip.Addr, mtu uint32, quote []byte) []byte {
 	return ip6(from, to, header.ICMPv6, msg)
 }
 
-// quoted is the beginning of a packet of 1500 bytes, as its header says: the header and the
+// quotedPacket is the beginning of a packet of 1500 bytes, as its header says: the header and the
 // next 8 bytes.
-func quoted(src, dst netip.Addr, protocol byte, behind ...byte) []byte {
+func quotedPacket(src, dst netip.Addr, protocol byte, behind ...byte) []byte {
 	behind = append(behind, make([]byte, 8-len(behind))...)
 	if src.Is6() {
 		b := ip6(src, dst, protocol, behind)
@@ -47,7 +47,7 @@ func quoted(src, dst netip.Addr, protocol byte, behind ...byte) []byte {
 func TestForgedReportsAreNotAmplified(t *testing.T) {
 	t.Parallel()
 	var (
-		outer6 = quoted(outer6A, outer6B, header.ProtoIPv4, 0x45, 0, 0x05, 0xb4)
+		outer6 = quotedPacket(outer6A, outer6B, header.ProtoIPv4, 0x45, 0, 0x05, 0xb4)
 		hub    = new(strings.Builder)
 		spokes []netip.Addr
 		many   [][]byte
@@ -59,30 +59,30 @@ func TestForgedReportsAreNotAmplified(t *testing.T) {
 		fmt.Fprintf(hub, "[[tunnel.peer]]\nname = \"p%d\"\nremote = \"%v\"\nallowed = [\"10.0.0.%d/32\"]\n", i, spoke, 2+i)
 		spokes = append(spokes, spoke)
 		gone = append(gone, ip4(netip.MustParseAddr("198.51.100.7"), outerA, header.ICMP,
-			icmp.Append(nil, icmp.Unreachable4, 1, 0, quoted(outerA, spoke, header.GRE, 0, 0, 8, 0), nil)))
-		many = append(many, said(outerA, 1300, quoted(outerA, spoke, header.GRE, 0, 0, 8, 0)))
+			icmp.Append(nil, icmp.Unreachable4, 1, 0, quotedPacket(outerA, spoke, header.GRE, 0, 0, 8, 0), nil)))
+		many = append(many, forgedTooBig(outerA, 1300, quotedPacket(outerA, spoke, header.GRE, 0, 0, 8, 0)))
 	}
 	for _, c := range []struct {
 		name    string
 		a, b    string
 		reports [][]byte
 	}{
-		{"4in6in4", configA(), configB(), [][]byte{said(outerA, 1300, quoted(outerA, outerB, header.ProtoIPv6, 0x60, 0, 0, 0, 0x05, 0xa0, 4, 64))}},
+		{"4in6in4", configA(), configB(), [][]byte{forgedTooBig(outerA, 1300, quotedPacket(outerA, outerB, header.ProtoIPv6, 0x60, 0, 0, 0, 0x05, 0xa0, 4, 64))}},
 		{"4in6in4, ever less", configA(), configB(), func() (all [][]byte) {
 			for mtu := uint32(1499); mtu > 1299; mtu-- {
-				all = append(all, said(outerA, mtu, quoted(outerA, outerB, header.ProtoIPv6, 0x60, 0, 0, 0, 0x05, 0xa0, 4, 64)))
+				all = append(all, forgedTooBig(outerA, mtu, quotedPacket(outerA, outerB, header.ProtoIPv6, 0x60, 0, 0, 0, 0x05, 0xa0, 4, 64)))
 			}
 			return all
 		}()},
 		{"4in6in4, the layer inside", configA(), configB(), [][]byte{ip4(outerB, outerA, header.ProtoIPv6, func() []byte {
-			q := quoted(in6A, in6B, header.ProtoIPv4, 0x45, 0, 0x05, 0xa0)
+			q := quotedPacket(in6A, in6B, header.ProtoIPv4, 0x45, 0, 0x05, 0xa0)
 			binary.BigEndian.PutUint16(q[4:], 1440)
-			return said(in6A, 1300, q)
+			return forgedTooBig(in6A, 1300, q)
 		}())}},
-		{"6in4", plainA(), plainB(), [][]byte{said(outerA, 1300, quoted(outerA, outerB, header.ProtoIPv6, 0x60, 0, 0, 0, 0x05, 0xa0, 17, 64))}},
-		{"4in4", kind4in4.atA(), kind4in4.atB(), [][]byte{said(outerA, 1300, quoted(outerA, outerB, header.ProtoIPv4, 0x45, 0, 0x05, 0xc8))}},
-		{"gre", kindGRE.atA(), kindGRE.atB(), [][]byte{said(outerA, 1300, quoted(outerA, outerB, header.GRE, 0, 0, 8, 0))}},
-		{"4in6", kind4in6.atA(), kind4in6.atB(), [][]byte{said(outer6A, 1300, outer6)}},
+		{"6in4", plainA(), plainB(), [][]byte{forgedTooBig(outerA, 1300, quotedPacket(outerA, outerB, header.ProtoIPv6, 0x60, 0, 0, 0, 0x05, 0xa0, 17, 64))}},
+		{"4in4", kind4in4.atA(), kind4in4.atB(), [][]byte{forgedTooBig(outerA, 1300, quotedPacket(outerA, outerB, header.ProtoIPv4, 0x45, 0, 0x05, 0xc8))}},
+		{"gre", kindGRE.atA(), kindGRE.atB(), [][]byte{forgedTooBig(outerA, 1300, quotedPacket(outerA, outerB, header.GRE, 0, 0, 8, 0))}},
+		{"4in6", kind4in6.atA(), kind4in6.atB(), [][]byte{forgedTooBig(outer6A, 1300, outer6)}},
 		{"30 peers of a hub", hub.String(), "", many},
 		{"30 peers of a hub, unreachable", hub.String(), "", gone},
 	} {

@@ -34,7 +34,7 @@ func TestAsk(t *testing.T) {
 		outside bool // from the peer's host, not through the tunnel
 	}{
 		{kind{name: "4in6in4"}, false}, {kind{name: "6in4"}, false}, {kindGRE, false}, {kindGRE6, false}, {kindGRE.xdp(), false},
-		{kind4in4, false}, {kind4in6, false}, {kind6in6, false}, {kind6in6.within("128"), true},
+		{kind4in4, false}, {kind4in6, false}, {kind6in6, false}, {kind6in6.withPrefixes("128"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -49,10 +49,10 @@ func TestAsk(t *testing.T) {
 			b, a := start(t, h.b, atB), start(t, h.a, atA)
 			a.phase(t, api.Up)
 			if c.over%20 == 4 {
-				b.keptAlive(t)
+				b.waitKeepalive(t)
 			}
 			if !c.outside {
-				a.answeredInside(t, "six0")
+				a.waitInnerPing(t, "six0")
 			}
 			for _, size := range []int{0, 200, 1500} {
 				replies, err := a.ask(t, api.PingRequest{Peer: "six0", Count: 3, Interval: 10 * time.Millisecond, Timeout: 5 * time.Second, Size: size})
@@ -97,9 +97,9 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// answeredInside waits until a peer answers an operator through the tunnel. Until then its
+// waitInnerPing waits until a peer answers an operator through the tunnel. Until then its
 // host is pinged.
-func (d *daemon) answeredInside(t *testing.T, peer string) {
+func (d *daemon) waitInnerPing(t *testing.T, peer string) {
 	t.Helper()
 	eventually(t, "it answers through the tunnel", func() error {
 		replies, err := d.ask(t, api.PingRequest{Peer: peer, Count: 1})
@@ -110,8 +110,8 @@ func (d *daemon) answeredInside(t *testing.T, peer string) {
 	})
 }
 
-// keptAlive waits until a daemon has returned a router's keepalive.
-func (d *daemon) keptAlive(t *testing.T) {
+// waitKeepalive waits until a daemon has returned a router's keepalive.
+func (d *daemon) waitKeepalive(t *testing.T) {
 	t.Helper()
 	eventually(t, "keepalives are answered", func() error {
 		if _, s := d.status(t); s.Answered == 0 {
@@ -142,7 +142,7 @@ func TestAskMTU(t *testing.T) {
 			t.Parallel()
 			n := newRouted(t)
 			if c.swallows && c.narrow < 1500 {
-				n.swallow(t, c.narrow)
+				n.dropLarge(t, c.narrow)
 			} else {
 				n.narrow(t, c.narrow)
 			}

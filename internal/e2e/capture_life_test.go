@@ -43,7 +43,7 @@ func TestCaptureFragments(t *testing.T) {
 		return nil
 	})
 	arrived := atB.find(t, "what arrives", func(p seen) bool { return p.at == "inner" && isICMP(p.Data, 8, inA) })
-	if outer, ok := atB.other(t, arrived); !ok || len(outer.Data) != header.IPv4Len+header.IPv6Len+len(arrived.Data) {
+	if outer, ok := atB.counterpart(t, arrived); !ok || len(outer.Data) != header.IPv4Len+header.IPv6Len+len(arrived.Data) {
 		t.Errorf("the kernel has put together %+v", outer.Packet)
 	}
 }
@@ -105,8 +105,8 @@ func TestCaptureReaderStops(t *testing.T) {
 		must(t, raw.Send(pkt))
 	}
 	eventually(t, "all packets are counted", func() error {
-		if s, tun := a.status(t); all(tun.In)+all(s.Stray) < packets {
-			return fmt.Errorf("%d of %d", all(tun.In)+all(s.Stray), packets)
+		if s, tun := a.status(t); total(tun.In)+total(s.Stray) < packets {
+			return fmt.Errorf("%d of %d", total(tun.In)+total(s.Stray), packets)
 		}
 		return nil
 	})

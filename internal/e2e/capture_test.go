@@ -116,9 +116,9 @@ func (r *recording) find(t *testing.T, what string, is func(seen) bool) (found s
 	return found
 }
 
-// other returns the packet that belongs to p, such as the outer one to the inner one; ok is
+// counterpart returns the packet that belongs to p, such as the outer one to the inner one; ok is
 // false if there is none.
-func (r *recording) other(t *testing.T, p seen) (o seen, ok bool) {
+func (r *recording) counterpart(t *testing.T, p seen) (o seen, ok bool) {
 	t.Helper()
 	for _, o := range r.packets(t) {
 		if o.ID == p.ID && o.at != p.at {
@@ -172,7 +172,7 @@ func TestCapture(t *testing.T) {
 		{"b sends answers", atB, 0, inB, outerB, pcapng.Outbound},
 	} {
 		inner := c.rec.find(t, c.name, func(p seen) bool { return p.at == "inner" && isICMP(p.Data, c.typ, c.src) })
-		outer, ok := c.rec.other(t, inner)
+		outer, ok := c.rec.counterpart(t, inner)
 		if !ok || inner.Direction != c.way || outer.Direction != c.way || inner.comment() != "" {
 			t.Errorf("%s: %+v and %+v", c.name, inner.Packet, outer.Packet)
 			continue
@@ -189,7 +189,7 @@ func TestCapture(t *testing.T) {
 	stray := atA.find(t, "the stray", func(p seen) bool {
 		return len(p.Data) > header.IPv4Len && header.IPv4(p.Data).Src() == netip.MustParseAddr("198.51.100.9")
 	})
-	if _, ok := atA.other(t, stray); ok || stray.at != "outer" || !bytes.HasPrefix([]byte(stray.comment()), []byte("dropped: foreign_source: ")) {
+	if _, ok := atA.counterpart(t, stray); ok || stray.at != "outer" || !bytes.HasPrefix([]byte(stray.comment()), []byte("dropped: foreign_source: ")) {
 		t.Errorf("%v %q", stray.at, stray.comment())
 	}
 	eventually(t, "the filter chooses", func() error {
@@ -205,12 +205,12 @@ func TestCapture(t *testing.T) {
 		}
 		return nil
 	})
-	a.counts(t, atA, before.In.Drops)
-	atA.ends(t, a)
+	a.compareCounters(t, atA, before.In.Drops)
+	atA.stop(t, a)
 }
 
-// counts compares the drops in a capture with the counters.
-func (d *daemon) counts(t *testing.T, rec *recording, before map[string]uint64) {
+// compareCounters compares the drops in a capture with the counters.
+func (d *daemon) compareCounters(t *testing.T, rec *recording, before map[string]uint64) {
 	t.Helper()
 	words := make(map[string]uint64)
 	ids := make(map[uint64]bool)
@@ -235,9 +235,9 @@ func (d *daemon) counts(t *testing.T, rec *recording, before map[string]uint64) 
 	}
 }
 
-// ends ends a capture by ending the daemon, which reports that, and reads the file with
+// stop ends a capture by ending the daemon, which reports that, and reads the file with
 // another library.
-func (r *recording) ends(t *testing.T, d *daemon) {
+func (r *recording) stop(t *testing.T, d *daemon) {
 	t.Helper()
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	d.exit(t)

@@ -17,13 +17,13 @@ import (
 // memory stays bounded, and packets whose fragments arrive among them get through.
 func TestFragmentFlood(t *testing.T) {
 	n := newRouted(t)
-	n.introduce(t)
+	n.resolveNeighbours(t)
 	a := start(t, n.a, configA())
 	start(t, n.b, configB())
 	reachable(t, n.a, inB)
 	n.narrow(t, 1400)
-	told(t, n.b, inA, 1440-28, 1340)
-	told(t, n.a, inB, 1440-28, 1340)
+	waitTooBig(t, n.b, inA, 1440-28, 1340)
+	waitTooBig(t, n.a, inB, 1440-28, 1340)
 	// Larger than the path allows, but not larger than the interface: two fragments.
 	pings(t, n.b, inA, rig.PingOptions{Size: 1440 - 28})
 	before := resident(t, a.cmd.Process.Pid)

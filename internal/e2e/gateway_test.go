@@ -22,24 +22,24 @@ import (
 // left behind.
 func TestGateway(t *testing.T) {
 	n := newInternet(t)
-	n.oldWay(t)
-	wasA := configured(t, n.a)
-	before := configured(t, n.b)
+	n.checkDirect(t)
+	wasA := kernelState(t, n.a)
+	before := kernelState(t, n.b)
 	n.forward6(t)
-	wasB := configured(t, n.b)
+	wasB := kernelState(t, n.b)
 	b := start(t, n.b, serverConfig())
 	a := start(t, n.a, clientConfig())
-	n.everyWay(t)
-	comesFrom(t, n.a, n.b, inB, inA)
+	n.checkPaths(t)
+	waitSource(t, n.a, n.b, inB, inA)
 	transfer(t, n.a, n.c, addrC, 4<<20)
 
 	// What c sends to b's old address is not for a, and b is no router of c.
-	if _, err := sees(t, n.c, n.b, addrB); err != nil {
+	if _, err := sourceSeen(t, n.c, n.b, addrB); err != nil {
 		t.Errorf("connect to the server: %v", err)
 	}
 	must(t, n.c.AddRoute(netip.PrefixFrom(inA, 32), first(addrC), ""))
 	must(t, n.r.AddRoute(netip.PrefixFrom(inA, 32), addrB, ""))
-	if from, err := sees(t, n.c, n.a, inA); err == nil {
+	if from, err := sourceSeen(t, n.c, n.a, inA); err == nil {
 		t.Errorf("the server lets %v into the tunnel", from)
 	}
 	must(t, n.r.DelRoute(netip.PrefixFrom(inA, 32), addrB, ""))
@@ -48,7 +48,7 @@ func TestGateway(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 	unchanged(t, n.a, wasA)
-	n.oldWay(t)
+	n.checkDirect(t)
 	b.end(t, syscall.SIGTERM)
 	unchanged(t, n.b, wasB)
 	if wasB == before {
@@ -65,10 +65,10 @@ func TestGateway(t *testing.T) {
 func TestGatewayOfARouter(t *testing.T) {
 	n := newInternet(t)
 	must(t, n.b.Forward())
-	was := configured(t, n.b)
+	was := kernelState(t, n.b)
 	b := start(t, n.b, serverConfig())
 	start(t, n.a, clientConfig())
-	n.everyWay(t)
+	n.checkPaths(t)
 	b.end(t, syscall.SIGTERM)
 	unchanged(t, n.b, was)
 }
@@ -80,21 +80,21 @@ func TestGatewayLeavesForwarding(t *testing.T) {
 	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 	b := start(t, n.b, serverConfig())
 	start(t, n.a, clientConfig())
-	comesFrom(t, n.a, n.c, addrC, addrB)
+	waitSource(t, n.a, n.c, addrC, addrB)
 	must(t, n.b.Sysctl("net/ipv4/ip_forward", "1"))
 	b.end(t, syscall.SIGTERM)
-	if is := configured(t, n.b); !strings.Contains(is, "conf/eth0/forwarding 1") || strings.Contains(is, "proto 64") {
+	if is := kernelState(t, n.b); !strings.Contains(is, "conf/eth0/forwarding 1") || strings.Contains(is, "proto 64") {
 		t.Errorf("it is\n%s", is)
 	}
 }
 
 // Rules and routes that another program removes are restored, and connections continue.
-func TestGatewayMends(t *testing.T) {
+func TestGatewayRestores(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
 	start(t, n.b, serverConfig())
 	a := start(t, n.a, clientConfig())
-	n.everyWay(t)
+	n.checkPaths(t)
 	repairs := func() uint64 {
 		_, s := a.status(t)
 		return s.Repairs["route"]
@@ -129,7 +129,7 @@ func TestGatewayMends(t *testing.T) {
 			return nil
 		})
 	}
-	n.everyWay(t)
+	n.checkPaths(t)
 
 	// ip route flush table 25700
 	before := repairs()
@@ -149,12 +149,12 @@ func TestGatewayMends(t *testing.T) {
 		}
 		return nil
 	})
-	n.everyWay(t)
+	n.checkPaths(t)
 
 	// The interface is deleted, and made again.
 	must(t, n.a.DelLink("six0"))
 	a.wait(t, "the interface was made again")
-	n.everyWay(t)
+	n.checkPaths(t)
 
 	must(t, kept.SetDeadline(time.Now().Add(patience)))
 	must(t, other.SetDeadline(time.Now().Add(patience)))
@@ -174,18 +174,18 @@ func TestGatewayReload(t *testing.T) {
 	const filter = "[security]\npacket_filter = \"on\"\n" // from the start, because the gateway is added later
 	b := start(t, n.b, filter+server)
 	a := start(t, n.a, filter+plain)
-	wasA, wasB := configured(t, n.a), configured(t, n.b)
-	comesFrom(t, n.a, n.b, inB, inA)
+	wasA, wasB := kernelState(t, n.a), kernelState(t, n.b)
+	waitSource(t, n.a, n.b, inB, inA)
 	for range 2 {
 		b.mustReload(t, serverConfig())
 		a.mustReload(t, clientConfig())
-		n.everyWay(t)
+		n.checkPaths(t)
 		a.mustReload(t, strings.Replace(clientConfig(), "bypass = [\"192.0.2.99/32\", ", "bypass = [", 1))
-		comesFrom(t, n.a, n.c, bypassC, addrB)
-		comesFrom(t, n.a, n.c, bypassC6, addrA6)
+		waitSource(t, n.a, n.c, bypassC, addrB)
+		waitSource(t, n.a, n.c, bypassC6, addrA6)
 		a.mustReload(t, plain)
-		n.oldWay(t)
-		comesFrom(t, n.a, n.b, inB, inA)
+		n.checkDirect(t)
+		waitSource(t, n.a, n.b, inB, inA)
 		unchanged(t, n.a, wasA)
 		b.mustReload(t, server)
 		unchanged(t, n.b, wasB)
@@ -197,16 +197,16 @@ func TestGatewayReload(t *testing.T) {
 
 // While the peer is down no packet leaves by the old default route, and SSH to the host
 // still works.
-func TestGatewayHolds(t *testing.T) {
+func TestGatewayNeverLeaks(t *testing.T) {
 	n := newInternet(t)
 	b := start(t, n.b, serverConfig())
 	start(t, n.a, clientConfig())
-	comesFrom(t, n.a, n.c, addrC, addrB)
+	waitSource(t, n.a, n.c, addrC, addrB)
 	b.end(t, syscall.SIGKILL)
-	if from, err := sees(t, n.a, n.c, addrC); err == nil {
+	if from, err := sourceSeen(t, n.a, n.c, addrC); err == nil {
 		t.Errorf("a connection leaks out from %v", from)
 	}
-	comesFrom(t, n.c, n.a, addrA, addrC)
+	waitSource(t, n.c, n.a, addrA, addrC)
 
 	// The uplink gets another address, and the tunnel follows: the new address answers, and
 	// the peer is still reached by the old default route.
@@ -214,9 +214,9 @@ func TestGatewayHolds(t *testing.T) {
 	must(t, n.a.DelAddr("eth0", netip.PrefixFrom(addrA, 24)))
 	must(t, n.a.AddAddr("eth0", netip.PrefixFrom(moved, 24)))
 	must(t, n.a.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(moved), ""))
-	comesFrom(t, n.c, n.a, moved, addrC)
+	waitSource(t, n.c, n.a, moved, addrC)
 	start(t, n.b, strings.ReplaceAll(serverConfig(), addrA.String(), moved.String()))
-	comesFrom(t, n.a, n.c, addrC, addrB)
+	waitSource(t, n.a, n.c, addrC, addrB)
 }
 
 // What a killed daemon leaves behind is removed by "sixfourd -clean", and by the next
@@ -224,11 +224,11 @@ func TestGatewayHolds(t *testing.T) {
 func TestGatewayAfterACrash(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
-	wasA, wasB := configured(t, n.a), configured(t, n.b)
+	wasA, wasB := kernelState(t, n.a), kernelState(t, n.b)
 	for _, again := range []bool{false, true} {
 		b := start(t, n.b, serverConfig())
 		a := start(t, n.a, clientConfig())
-		n.everyWay(t)
+		n.checkPaths(t)
 		a.end(t, syscall.SIGKILL)
 		b.end(t, syscall.SIGKILL)
 		eventually(t, "the interface goes", func() error {
@@ -237,15 +237,15 @@ func TestGatewayAfterACrash(t *testing.T) {
 			}
 			return nil
 		})
-		n.oldWay(t) // the remains have no effect
+		n.checkDirect(t) // the remains have no effect
 		if again {
 			b, a := start(t, n.b, serverConfig()), start(t, n.a, clientConfig())
-			n.everyWay(t)
+			n.checkPaths(t)
 			a.end(t, syscall.SIGTERM)
 			b.end(t, syscall.SIGTERM)
 		} else {
 			for _, ns := range []*rig.Namespace{n.a, n.b} {
-				clean(t, ns)
+				removeLeftovers(t, ns)
 			}
 		}
 		unchanged(t, n.a, wasA)
@@ -256,18 +256,18 @@ func TestGatewayAfterACrash(t *testing.T) {
 // The next daemon removes what its configuration does not have, but nothing of a running
 // daemon; neither does "sixfourd -clean". A second daemon reports why it cannot have the
 // default route.
-func TestGatewaysOfTwo(t *testing.T) {
+func TestTwoGateways(t *testing.T) {
 	n := newInternet(t)
 	n.forward6(t)
-	was := configured(t, n.a)
+	was := kernelState(t, n.a)
 	start(t, n.b, serverConfig())
 	a := start(t, n.a, clientConfig())
-	n.everyWay(t)
-	clean(t, n.a)
-	n.everyWay(t)
+	n.checkPaths(t)
+	removeLeftovers(t, n.a)
+	n.checkPaths(t)
 	second := launch(t, n.a, strings.NewReplacer("six0", "six1", "10.0.0.", "10.0.1.", "fc00::", "fc01::").Replace(clientConfig()))
 	second.wait(t, "only one sixfourd of a network namespace can have default_route for IPv4")
-	n.everyWay(t)
+	n.checkPaths(t)
 	a.end(t, syscall.SIGKILL)
 	second.wait(t, "gateway: works again")
 	second.end(t, syscall.SIGTERM)
@@ -276,7 +276,7 @@ func TestGatewaysOfTwo(t *testing.T) {
 	a = start(t, n.a, clientConfig())
 	a.end(t, syscall.SIGKILL)
 	start(t, n.a, fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1))
-	if is := configured(t, n.a); strings.Contains(is, "proto 64") {
+	if is := kernelState(t, n.a); strings.Contains(is, "proto 64") {
 		t.Errorf("a daemon without a gateway leaves\n%s", is)
 	}
 }
@@ -306,14 +306,14 @@ func TestGatewayFollowsForwarded(t *testing.T) {
 	}
 	start(t, n.b, serverConfig())
 	start(t, n.a, clientConfig())
-	n.everyWay(t)
+	n.checkPaths(t)
 	// A packet of c's own connection must not come back through b with b's address.
 	for addr := range behind {
 		from := addrC
 		if addr.Is6() {
 			from = addrC6
 		}
-		comesFrom(t, n.c, d, addr, from)
+		waitSource(t, n.c, d, addr, from)
 	}
 }
 
@@ -330,11 +330,11 @@ func TestGatewayBesideOtherRules(t *testing.T) {
 	must(t, n.a.Handle().RuleAdd(&netlink.Rule{Family: unix.AF_INET, Priority: 32000, Mark: 7, Table: 100, Goto: -1, Flow: -1, SuppressPrefixlen: -1, SuppressIfgroup: -1}))
 	everywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	must(t, n.a.Handle().RouteAdd(&netlink.Route{Table: 100, Dst: everywhere, Gw: first(addrA).AsSlice()}))
-	was := configured(t, n.a)
+	was := kernelState(t, n.a)
 	must(t, n.a.DelRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(addrA), "")) // only the mark leads there
 	start(t, n.b, serverConfig())
 	a := start(t, n.a, strings.Replace(clientConfig(), "mode =", "fwmark = 7\nmode =", 1))
-	comesFrom(t, n.a, n.c, addrC, addrB)
+	waitSource(t, n.a, n.c, addrC, addrB)
 	a.end(t, syscall.SIGTERM)
 	must(t, n.a.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), first(addrA), ""))
 	unchanged(t, n.a, was)

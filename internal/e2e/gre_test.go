@@ -74,7 +74,7 @@ func TestKeepalive(t *testing.T) {
 			if c.over >= 44 {
 				ours, theirs, other = outer6A, outer6B, netip.MustParseAddr("2001:db8:ff::77")
 			}
-			for _, bad := range [][]byte{answer(ours, theirs, 1), marked(ours, theirs)} {
+			for _, bad := range [][]byte{answer(ours, theirs, 1), experimental(ours, theirs)} {
 				keepalive(bad)
 			}
 			eventually(t, "what is no keepalive is dropped", func() error {
@@ -135,7 +135,7 @@ func TestSequence(t *testing.T) {
 	must(t, err)
 	defer out.Close()
 	number := func(n uint32) []byte {
-		inner := marked(inB, inA)
+		inner := experimental(inB, inA)
 		copy(inner[header.IPv4Len:], fmt.Sprintf("number %10d", n))
 		return ip4(outerB, outerA, header.GRE, greWith(0x0800, nil, &n, inner))
 	}
@@ -168,7 +168,7 @@ func TestSequence(t *testing.T) {
 			t.Errorf("%d came out, want %d", got, c.n)
 		}
 	}
-	send(t, h.b, ip4(outerB, outerA, header.GRE, greWith(0x0800, nil, nil, marked(inB, inA)))) // without a number
+	send(t, h.b, ip4(outerB, outerA, header.GRE, greWith(0x0800, nil, nil, experimental(inB, inA)))) // without a number
 	drops++
 	eventually(t, "one without a number is dropped", func() error {
 		if _, s := a.status(t); s.In.Drops["sequence"] != drops {

@@ -15,9 +15,9 @@ import (
 	"sixfour/internal/rig"
 )
 
-// aggregates makes the device of b put packets together that it receives. veth does so
+// enableGRO makes the device of b put packets together that it receives. veth does so
 // if its peer cannot segment, its NAPI is a thread, and there is time to gather packets.
-func aggregates(t *testing.T, h hosts) {
+func enableGRO(t *testing.T, h hosts) {
 	t.Helper()
 	must(t, h.a.Ethtool("va", unix.ETHTOOL_STSO, 0))
 	must(t, h.b.Ethtool("vb", unix.ETHTOOL_SGRO, 1))
@@ -74,7 +74,7 @@ func TestAggregatesAreTakenApart(t *testing.T) {
 			must(t, behind.AddAddr("cb", netip.PrefixFrom(to, bits)))
 			must(t, behind.AddRoute(all, through, "cb"))
 			must(t, h.b.Forward())
-			aggregates(t, h)
+			enableGRO(t, h)
 			if c.feature != "" {
 				must(t, h.b.Feature("vb", c.feature, true))
 			}

@@ -14,7 +14,7 @@ import (
 
 // What disappears and comes back is waited for, also in the modes over IPv6 and in
 // automatic modes: the interface, and the outer address.
-func TestHealsKinds(t *testing.T) {
+func TestHealsModes(t *testing.T) {
 	t.Parallel()
 	for _, k := range []kind{kindGRE6, kind6in6.xdp(), kind6to4, kindISATAP, kind6over4} {
 		t.Run(k.name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func xdpPrograms(t *testing.T, ns *rig.Namespace) (n int) {
 
 // However they end, a hub and an automatic tunnel leave nothing behind, and the next daemon
 // can start.
-func TestKindsLeaveNothing(t *testing.T) {
+func TestModesLeaveNothing(t *testing.T) {
 	hub := "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\nroutes = [\"192.168.2.0/24\"]\n" +
 		"[[tunnel.peer]]\nname = \"b\"\nremote = \"203.0.113.20\"\nallowed = [\"10.0.0.2/32\", \"192.168.2.0/24\"]\n" +
 		"[[tunnel.peer]]\nname = \"c\"\nremote = \"203.0.113.30\"\nallowed = [\"10.0.0.3/32\"]\n"
@@ -94,7 +94,7 @@ func TestKindsLeaveNothing(t *testing.T) {
 			must(t, rig.Veth(h.a, "gre0", h.a, "another", 1500))
 			for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM} {
 				a := start(t, h.a, c.config)
-				if len(remains(t, h.a)) == 0 {
+				if len(leftovers(t, h.a)) == 0 {
 					t.Error("nothing was made")
 				}
 				shielded(t, h.a, 1)
@@ -113,7 +113,7 @@ func TestKindsLeaveNothing(t *testing.T) {
 				if code := a.end(t, sig); sig == syscall.SIGTERM && code != 0 {
 					t.Errorf("exit status %d", code)
 				}
-				if got := remains(t, h.a); len(got) > 0 {
+				if got := leftovers(t, h.a); len(got) > 0 {
 					t.Errorf("%v leaves %v", sig, got)
 				}
 				shielded(t, h.a, 0)

@@ -9,9 +9,9 @@ import (
 	"sixfour/internal/rig"
 )
 
-// judged returns the result for a packet that b sends through a GRE tunnel: "" if it is
+// verdict returns the result for a packet that b sends through a GRE tunnel: "" if it is
 // carried, or the reason why it is not.
-func (d *daemon) judged(t *testing.T, h hosts, src, dst string) (why string) {
+func (d *daemon) verdict(t *testing.T, h hosts, src, dst string) (why string) {
 	t.Helper()
 	total := func(drops map[string]uint64, carried uint64) uint64 {
 		for _, n := range drops {
@@ -20,7 +20,7 @@ func (d *daemon) judged(t *testing.T, h hosts, src, dst string) (why string) {
 		return carried
 	}
 	_, before := d.status(t)
-	send(t, h.b, ip4(outerB, outerA, header.GRE, greOf(marked(netip.MustParseAddr(src), netip.MustParseAddr(dst)))))
+	send(t, h.b, ip4(outerB, outerA, header.GRE, greOf(experimental(netip.MustParseAddr(src), netip.MustParseAddr(dst)))))
 	eventually(t, "a packet from "+src+" is counted", func() error {
 		_, now := d.status(t)
 		if total(now.In.Drops, now.In.Packets) == total(before.In.Drops, before.In.Packets) {
@@ -36,11 +36,11 @@ func (d *daemon) judged(t *testing.T, h hosts, src, dst string) (why string) {
 	return why
 }
 
-// becomes waits until packets from a source have this result.
-func (d *daemon) becomes(t *testing.T, h hosts, src, dst, want string) {
+// waitVerdict waits until packets from a source have this result.
+func (d *daemon) waitVerdict(t *testing.T, h hosts, src, dst, want string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a packet from %s: %q", src, want), func() error {
-		if got := d.judged(t, h, src, dst); got != want {
+		if got := d.verdict(t, h, src, dst); got != want {
 			return fmt.Errorf("%q", got)
 		}
 		return nil
@@ -78,7 +78,7 @@ func TestSourcesOfThisHost(t *testing.T) {
 					if netip.MustParseAddr(src).Is6() {
 						dst = "fc00::1"
 					}
-					a.becomes(t, h, src, dst, want)
+					a.waitVerdict(t, h, src, dst, want)
 				}
 			}
 			wan := map[bool]string{false: "spoof", true: ""}[c.apart] // whose link is elsewhere
@@ -122,10 +122,10 @@ func TestSourcesOfThisHostInAHub(t *testing.T) {
 			outerA, outerB, allowed)
 	}
 	a := start(t, h.a, hub(`"0.0.0.0/0"`))
-	a.becomes(t, h, "192.168.1.7", "10.47.0.1", "spoof")
-	a.becomes(t, h, "192.168.2.7", "10.47.0.1", "")
+	a.waitVerdict(t, h, "192.168.1.7", "10.47.0.1", "spoof")
+	a.waitVerdict(t, h, "192.168.2.7", "10.47.0.1", "")
 	a.mustReload(t, hub(`"0.0.0.0/0", "192.168.1.0/28"`))
-	a.becomes(t, h, "192.168.1.7", "10.47.0.1", "")
-	a.becomes(t, h, "192.168.1.77", "10.47.0.1", "spoof")
-	a.becomes(t, h, "192.168.1.1", "10.47.0.1", "own_source")
+	a.waitVerdict(t, h, "192.168.1.7", "10.47.0.1", "")
+	a.waitVerdict(t, h, "192.168.1.77", "10.47.0.1", "spoof")
+	a.waitVerdict(t, h, "192.168.1.1", "10.47.0.1", "own_source")
 }

@@ -145,7 +145,7 @@ func TestHub(t *testing.T) {
 			// The prefix of no peer: its sender, the hub or a spoke, gets an error.
 			for _, from := range []*rig.Namespace{s.hub, b} {
 				_, was := hub.status(t)
-				unreached(t, from, netip.MustParseAddr("10.0.0.99"))
+				waitUnreachable(t, from, netip.MustParseAddr("10.0.0.99"))
 				if _, now := hub.status(t); now.Out.Drops["no_peer"] <= was.Out.Drops["no_peer"] {
 					t.Errorf("drops %v, before %v", now.Out.Drops, was.Out.Drops)
 				}
@@ -154,8 +154,8 @@ func TestHub(t *testing.T) {
 	}
 }
 
-// unreached pings until the sender gets an error that there is no such host.
-func unreached(t *testing.T, from *rig.Namespace, to netip.Addr) {
+// waitUnreachable pings until the sender gets an error that there is no such host.
+func waitUnreachable(t *testing.T, from *rig.Namespace, to netip.Addr) {
 	t.Helper()
 	eventually(t, from.Name()+" is told that nobody is there", func() error {
 		res, err := rig.Ping(t.Context(), from, to, rig.PingOptions{Timeout: 200 * time.Millisecond})
@@ -178,9 +178,9 @@ func (k starKind) spoofs(t *testing.T, s star, hub *daemon) {
 	defer out.Close()
 	forged := []string{"10.0.0.3", "10.0.0.99", "192.168.3.1", "198.51.100.7"}
 	for _, src := range forged {
-		send(t, s.spokes[0], k.wrap(2, marked(netip.MustParseAddr(src), netip.MustParseAddr("10.0.0.1"))))
+		send(t, s.spokes[0], k.wrap(2, experimental(netip.MustParseAddr(src), netip.MustParseAddr("10.0.0.1"))))
 	}
-	send(t, s.spokes[0], k.wrap(2, marked(netip.MustParseAddr("192.168.99.99"), netip.MustParseAddr("10.0.0.1")))) // b may
+	send(t, s.spokes[0], k.wrap(2, experimental(netip.MustParseAddr("192.168.99.99"), netip.MustParseAddr("10.0.0.1")))) // b may
 	if _, err := out.Find(t.Context(), func(f rig.Frame) bool {
 		p := f.Packet()
 		if p[9] != 253 {
@@ -233,7 +233,7 @@ func TestTenThousandPeers(t *testing.T) {
 	// One peer sends packets that it must not send, and another one receives nothing.
 	const forged = 1000
 	for range forged {
-		send(t, h.b, ip4(outer(5), outerA, header.GRE, greOf(marked(inB, inA))))
+		send(t, h.b, ip4(outer(5), outerA, header.GRE, greOf(experimental(inB, inA))))
 	}
 	pings(t, h.a, inB, rig.PingOptions{Count: 100})
 	eventually(t, "the forged packets are counted", func() error {

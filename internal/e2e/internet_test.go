@@ -107,8 +107,8 @@ bypass = ["192.0.2.99/32", "2001:db8:c::99/128"]
 func clientConfig() string { return fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1) + bypass }
 func serverConfig() string { return fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2) + masquerade }
 
-// sees returns the source address of a TCP connection to an address, as the server sees it.
-func sees(t *testing.T, from, to *rig.Namespace, addr netip.Addr) (netip.Addr, error) {
+// sourceSeen returns the source address of a TCP connection to an address, as the server sees it.
+func sourceSeen(t *testing.T, from, to *rig.Namespace, addr netip.Addr) (netip.Addr, error) {
 	t.Helper()
 	l, err := to.ListenTCP(netip.AddrPortFrom(addr, 0))
 	must(t, err)
@@ -129,11 +129,11 @@ func sees(t *testing.T, from, to *rig.Namespace, addr netip.Addr) (netip.Addr, e
 	return netip.MustParseAddrPort(server.RemoteAddr().String()).Addr(), nil
 }
 
-// comesFrom waits until connections to an address come from another.
-func comesFrom(t *testing.T, from, to *rig.Namespace, addr, want netip.Addr) {
+// waitSource waits until connections to an address come from another.
+func waitSource(t *testing.T, from, to *rig.Namespace, addr, want netip.Addr) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("connect to %v", addr), func() error {
-		got, err := sees(t, from, to, addr)
+		got, err := sourceSeen(t, from, to, addr)
 		if err == nil && got != want {
 			err = fmt.Errorf("it comes from %v, not from %v", got, want)
 		}
@@ -141,26 +141,26 @@ func comesFrom(t *testing.T, from, to *rig.Namespace, addr, want netip.Addr) {
 	})
 }
 
-// everyWay checks that all connections take the intended path.
-func (n internet) everyWay(t *testing.T) {
+// checkPaths checks that all connections take the intended path.
+func (n internet) checkPaths(t *testing.T) {
 	t.Helper()
-	comesFrom(t, n.a, n.c, addrC, addrB)
-	comesFrom(t, n.a, n.c, addrC6, addrB6)
-	comesFrom(t, n.a, n.c, bypassC, addrA)
-	comesFrom(t, n.a, n.c, bypassC6, addrA6)
-	comesFrom(t, n.c, n.a, addrA, addrC)
-	comesFrom(t, n.c, n.a, addrA6, addrC6)
+	waitSource(t, n.a, n.c, addrC, addrB)
+	waitSource(t, n.a, n.c, addrC6, addrB6)
+	waitSource(t, n.a, n.c, bypassC, addrA)
+	waitSource(t, n.a, n.c, bypassC6, addrA6)
+	waitSource(t, n.c, n.a, addrA, addrC)
+	waitSource(t, n.c, n.a, addrA6, addrC6)
 }
 
-// oldWay checks that all connections take the same path as without a gateway.
-func (n internet) oldWay(t *testing.T) {
+// checkDirect checks that all connections take the same path as without a gateway.
+func (n internet) checkDirect(t *testing.T) {
 	t.Helper()
-	comesFrom(t, n.a, n.c, addrC, addrA)
-	comesFrom(t, n.a, n.c, addrC6, addrA6)
+	waitSource(t, n.a, n.c, addrC, addrA)
+	waitSource(t, n.a, n.c, addrC6, addrA6)
 }
 
-// configured returns the configuration of a namespace's kernel, for comparison.
-func configured(t *testing.T, ns *rig.Namespace) string {
+// kernelState returns the configuration of a namespace's kernel, for comparison.
+func kernelState(t *testing.T, ns *rig.Namespace) string {
 	t.Helper()
 	var b strings.Builder
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -205,7 +205,7 @@ func configured(t *testing.T, ns *rig.Namespace) string {
 func unchanged(t *testing.T, ns *rig.Namespace, was string) {
 	t.Helper()
 	eventually(t, "all is as it was in "+ns.Name(), func() error {
-		if is := configured(t, ns); is != was {
+		if is := kernelState(t, ns); is != was {
 			return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
 		}
 		return nil
@@ -218,8 +218,8 @@ func (n internet) forward6(t *testing.T) {
 	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 }
 
-// clean runs "sixfourd -clean".
-func clean(t *testing.T, ns *rig.Namespace) {
+// removeLeftovers runs "sixfourd -clean".
+func removeLeftovers(t *testing.T, ns *rig.Namespace) {
 	t.Helper()
 	cmd := exec.Command(program, "-clean")
 	var out strings.Builder

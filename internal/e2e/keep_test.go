@@ -9,7 +9,7 @@ import (
 
 // A reload that does not change the ends keeps the results of probes, whatever else it
 // changes.
-func TestReloadKeepsLife(t *testing.T) {
+func TestReloadKeepsLiveness(t *testing.T) {
 	auto := func(c string) string { return strings.Replace(c, `local = "`+outerA.String()+`"`, `local = "auto"`, 1) }
 	for name, test := range map[string]struct{ a, b, routes string }{
 		"4in6in4":        {configA(`address = ["10.0.0.1/30", "fc00::1/64"]`), configB(often), `"192.168.2.0/24", "fd00:2::/64"`},

@@ -16,7 +16,7 @@ import (
 var carried = []kind{
 	kind4in4,
 	kind4in6,
-	kind4in6.with(" with an encapsulation limit", "encap_limit = 4\n").seen(48, "IPv6(60) options(4) IPv4(1)"),
+	kind4in6.with(" with an encapsulation limit", "encap_limit = 4\n").withHeaders(48, "IPv6(60) options(4) IPv4(1)"),
 	kindDSLite,
 	kind6in6,
 	kindGRE,
@@ -42,8 +42,8 @@ var carried = []kind{
 	kindStack.xdp(),
 }
 
-// seen returns k with another length and other headers on the wire.
-func (k kind) seen(over int, wire ...string) kind {
+// withHeaders returns k with another length and other headers on the wire.
+func (k kind) withHeaders(over int, wire ...string) kind {
 	k.over, k.wire = over, wire
 	return k
 }
@@ -57,22 +57,22 @@ func (k kind) xdp() kind {
 
 // Every mode carries packets of every size in both directions, with the headers that its
 // standard requires.
-func TestKinds(t *testing.T) {
+func TestModesOnTheWire(t *testing.T) {
 	for _, k := range carried {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHosts6(t)
 			a, b := k.pair(t, h.a, h.b)
 			if strings.Contains(k.a, "xdp") {
-				a.leavesBy(t, "xdp")
+				a.waitIO(t, "xdp")
 			}
 			// An ISATAP host without a prefix refuses its own address.
 			before := lost(t, a, b)
 			for i := range k.toA {
 				k.pings(t, h.a, k.toB[i])
 				k.pings(t, h.b, k.toA[i])
-				k.looks(t, h.b, h.a, k.toB[i], k.wire[i])
-				k.looks(t, h.b, h.b, k.toA[i], k.wire[i])
+				k.checkHeaders(t, h.b, h.a, k.toB[i], k.wire[i])
+				k.checkHeaders(t, h.b, h.b, k.toA[i], k.wire[i])
 				transfer(t, h.a, h.b, k.toB[i], 4<<20)
 				transfer(t, h.b, h.a, k.toA[i], 4<<20)
 			}
@@ -108,8 +108,8 @@ func (k kind) pings(t *testing.T, from *rig.Namespace, to netip.Addr) {
 	pings(t, from, to, rig.PingOptions{Size: 4000})
 }
 
-// leavesBy waits until packets are sent in this way: by a socket or AF_XDP.
-func (d *daemon) leavesBy(t *testing.T, by string) {
+// waitIO waits until packets are sent in this way: by a socket or AF_XDP.
+func (d *daemon) waitIO(t *testing.T, by string) {
 	t.Helper()
 	eventually(t, "packets leave by "+by, func() error {
 		if _, s := d.status(t); s.State.IO != by {
@@ -119,8 +119,8 @@ func (d *daemon) leavesBy(t *testing.T, by string) {
 	})
 }
 
-// looks sends a ping, and expects the request at b's device with these headers.
-func (k kind) looks(t *testing.T, b, from *rig.Namespace, to netip.Addr, want string) {
+// checkHeaders sends a ping, and expects the request at b's device with these headers.
+func (k kind) checkHeaders(t *testing.T, b, from *rig.Namespace, to netip.Addr, want string) {
 	t.Helper()
 	wire, err := b.Capture("vb")
 	must(t, err)

@@ -12,7 +12,7 @@ import (
 func TestLatePeer(t *testing.T) {
 	t.Parallel()
 	n := newRouted(t)
-	n.swallow(t, 1404)
+	n.dropLarge(t, 1404)
 	a := start(t, n.a, configA())
 	eventually(t, "three rounds without an answer", func() error {
 		if _, s := a.status(t); s.Probes.Sent < 6 {

@@ -20,8 +20,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// remains lists what a daemon could have left behind in a namespace.
-func remains(t *testing.T, ns *rig.Namespace) (found []string) {
+// leftovers lists what a daemon could have left behind in a namespace.
+func leftovers(t *testing.T, ns *rig.Namespace) (found []string) {
 	t.Helper()
 	links, err := ns.Handle().LinkList()
 	must(t, err)
@@ -44,13 +44,13 @@ func TestSIGTERMLeavesNothing(t *testing.T) {
 	h := newHosts(t, 1500)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		a := start(t, h.a, configA(`routes = ["192.168.2.0/24", "192.168.3.0/24"]`))
-		if got := remains(t, h.a); len(got) != 3 {
+		if got := leftovers(t, h.a); len(got) != 3 {
 			t.Errorf("made %v, want an interface and two routes", got)
 		}
 		if code := a.end(t, sig); code != 0 {
 			t.Errorf("%v: exit status %d", sig, code)
 		}
-		if got := remains(t, h.a); len(got) > 0 {
+		if got := leftovers(t, h.a); len(got) > 0 {
 			t.Errorf("%v leaves %v", sig, got)
 		}
 		if _, err := os.Stat(a.socket); !errors.Is(err, os.ErrNotExist) {
@@ -146,7 +146,7 @@ func TestStaleInterface(t *testing.T) {
 		}
 	}
 	a.end(t, syscall.SIGTERM)
-	if got := remains(t, h.a); len(got) > 0 {
+	if got := leftovers(t, h.a); len(got) > 0 {
 		t.Errorf("left: %v", got)
 	}
 
@@ -224,7 +224,7 @@ func TestHeals(t *testing.T) {
 	a.wait(t, "the interface is up again")
 	phase(api.Up)
 	reachable(t, h.a, in6B)
-	if got := remains(t, h.a); len(got) != 2 {
+	if got := leftovers(t, h.a); len(got) != 2 {
 		t.Errorf("after down and up: %v, want the interface and its route", got)
 	}
 
@@ -359,7 +359,7 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 	if code := d.exit(t); code != 2 || strings.Count(d.log.String(), "\n") != 3 {
 		t.Errorf("exit status %d\n%s", code, d.log.String())
 	}
-	if got := remains(t, h.a); len(got) > 0 {
+	if got := leftovers(t, h.a); len(got) > 0 {
 		t.Errorf("left: %v", got)
 	}
 }

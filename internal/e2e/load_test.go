@@ -243,7 +243,7 @@ func TestManyTunnels(t *testing.T) {
 		t.Errorf("%d KiB resident with %d tunnels, more than %d", kib, n, mostKiB)
 	}
 	d.end(t, syscall.SIGTERM)
-	if left := remains(t, h.a); len(left) > 0 {
+	if left := leftovers(t, h.a); len(left) > 0 {
 		t.Errorf("%d things stayed behind: %v", len(left), left[:1])
 	}
 }
@@ -288,7 +288,7 @@ io = "xdp"
 // without a checksum (GRO). They must get through, not be lost or cut.
 func TestAggregatedByGRO(t *testing.T) {
 	h := newHosts(t, 1500)
-	aggregates(t, h)
+	enableGRO(t, h)
 	start(t, h.a, plainA())
 	b := start(t, h.b, plainB())
 	wire, err := h.b.Capture("vb")

@@ -55,9 +55,9 @@ func newRouted(t *testing.T) routed {
 	return n
 }
 
-// introduce makes all hosts resolve their neighbours, so that a flood does not overload
+// resolveNeighbours makes all hosts resolve their neighbours, so that a flood does not overload
 // ARP.
-func (n routed) introduce(t *testing.T) {
+func (n routed) resolveNeighbours(t *testing.T) {
 	t.Helper()
 	for _, l := range []struct {
 		ns, other       *rig.Namespace
@@ -80,9 +80,9 @@ func (n routed) narrow(t *testing.T, mtu int) {
 	must(t, n.s.SetMTU("sr", mtu))
 }
 
-// swallow makes the far end of that link drop larger packets without an ICMP error to a.
+// dropLarge makes the far end of that link drop larger packets without an ICMP error to a.
 // (The kernel accepts four bytes more than the MTU.)
-func (n routed) swallow(t *testing.T, mtu int) {
+func (n routed) dropLarge(t *testing.T, mtu int) {
 	t.Helper()
 	must(t, n.r.SetMTU("rs", 1500))
 	must(t, n.s.SetMTU("sr", mtu-4))
@@ -120,9 +120,9 @@ func xdp(config func(...string) string) func(...string) string {
 	return func(lines ...string) string { return config(append(lines, `io = "xdp"`)...) }
 }
 
-// told sends large packets until the sender learns an MTU, by ICMP, or, if it has learnt it
+// waitTooBig sends large packets until the sender learns an MTU, by ICMP, or, if it has learnt it
 // before, from its own kernel.
-func told(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
+func waitTooBig(t *testing.T, from *rig.Namespace, to netip.Addr, size, mtu int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the sender is told of an MTU of %d", mtu), func() error {
 		res, err := rig.Ping(t.Context(), from, to, rig.PingOptions{Size: size, DF: true, Timeout: 300 * time.Millisecond})
@@ -164,12 +164,12 @@ func TestPathMTULearnt(t *testing.T) {
 			a := start(t, n.a, m.a())
 			b := start(t, n.b, m.b())
 			reachable(t, n.a, m.toB)
-			told(t, n.a, m.toB, 1500-m.over-m.header, 1400-m.over)
+			waitTooBig(t, n.a, m.toB, 1500-m.over-m.header, 1400-m.over)
 			a.pathMTU(t, 1400, "icmp")
 			pings(t, n.a, m.toB, rig.PingOptions{Size: 1400 - m.over - m.header, DF: true})
 			transfer(t, n.a, n.b, m.toB, 20<<20)
 			transfer(t, n.b, n.a, m.toA, 20<<20)
-			told(t, n.b, m.toA, 1500-m.over-m.header, 1400-m.over)
+			waitTooBig(t, n.b, m.toA, 1500-m.over-m.header, 1400-m.over)
 			pings(t, n.a, m.toB, rig.PingOptions{Size: 4000})
 			b.pathMTU(t, 1400, "icmp")
 			_, s := a.status(t)
@@ -199,7 +199,7 @@ func TestBlackHole(t *testing.T) {
 				transfer(t, n.a, n.b, m.toB, 400<<20)
 			}()
 			time.Sleep(300 * time.Millisecond)
-			n.swallow(t, 1404)
+			n.dropLarge(t, 1404)
 			// The answers of b come back over a path of 1400.
 			eventually(t, "the path MTU is found by probes", func() error {
 				if _, s := a.status(t); s.State.PathMTU < 1400 || s.State.PathMTU > 1404 || s.State.PathMTUBy != "probe" || s.Probes.Answered == 0 {
@@ -245,7 +245,7 @@ func (n routed) router(t *testing.T) (seen []byte, say func(typ, code byte, mtu 
 // grow, and inner senders get ten errors a second.
 func TestErrorFlood(t *testing.T) {
 	n := newRouted(t)
-	n.introduce(t)
+	n.resolveNeighbours(t)
 	a := start(t, n.a, configA())
 	start(t, n.b, configB())
 	reachable(t, n.a, inB)

@@ -34,12 +34,12 @@ func newResolving(t *testing.T) resolving {
 	t.Cleanup(func() { names.Close() })
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(file, []byte(rig.Resolv), 0o644))
-	forgetful(t, h.a, "va")
+	shortenNeighbourTimers(t, h.a, "va")
 	return resolving{h, names, map[string]string{"/etc/resolv.conf": file}}
 }
 
-// forgetful makes a device notice soon that a neighbour is gone.
-func forgetful(t *testing.T, ns *rig.Namespace, dev string) {
+// shortenNeighbourTimers makes a device notice soon that a neighbour is gone.
+func shortenNeighbourTimers(t *testing.T, ns *rig.Namespace, dev string) {
 	t.Helper()
 	for _, family := range []string{"ipv4", "ipv6"} {
 		for key, value := range map[string]string{"base_reachable_time_ms": "500", "delay_first_probe_time": "1", "retrans_time_ms": "100"} {
@@ -100,7 +100,7 @@ func TestNameMoves(t *testing.T) {
 			wire, err := n.b.Capture("vb")
 			must(t, err)
 			defer wire.Close()
-			inner := greOf(marked(c.toB[0], c.toA[0]))
+			inner := greOf(experimental(c.toB[0], c.toA[0]))
 			for _, from := range []string{"203.0.113.99", "2001:db8:ff::99", c.old.String()} {
 				src := netip.MustParseAddr(from)
 				switch {

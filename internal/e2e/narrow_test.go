@@ -57,8 +57,8 @@ func (k kind) largest(path int, to netip.Addr) int {
 	return path - k.over - 28
 }
 
-// knows waits until a daemon has a path MTU between two values, from one of some sources.
-func (d *daemon) knows(t *testing.T, least, most int, by ...string) {
+// waitPathMTU waits until a daemon has a path MTU between two values, from one of some sources.
+func (d *daemon) waitPathMTU(t *testing.T, least, most int, by ...string) {
 	t.Helper()
 	if len(by) == 0 { // a probe of the peer's host may be faster than a router's error
 		by = []string{"icmp", "probe"}
@@ -72,7 +72,7 @@ func (d *daemon) knows(t *testing.T, least, most int, by ...string) {
 }
 
 // Path MTU as in TestPathMTULearnt and TestBlackHole, in the other modes.
-func TestNarrowKinds(t *testing.T) {
+func TestNarrowModes(t *testing.T) {
 	t.Parallel()
 	for _, k := range []kind{kind4in4, kind4in6, kind6in6, kindGRE, kindGRE6, kindStack} {
 		t.Run(k.name+" by ICMP", func(t *testing.T) {
@@ -81,24 +81,24 @@ func TestNarrowKinds(t *testing.T) {
 			n.narrow(t, 1400)
 			a, b := k.pair(t, n.a, n.b)
 			for i, to := range k.toB {
-				told(t, n.a, to, k.largest(1500, to), 1400-k.over)
+				waitTooBig(t, n.a, to, k.largest(1500, to), 1400-k.over)
 				pings(t, n.a, to, rig.PingOptions{Size: k.largest(1400, to), DF: true})
 				transfer(t, n.a, n.b, to, 5<<20)
 				transfer(t, n.b, n.a, k.toA[i], 5<<20)
-				told(t, n.b, k.toA[i], k.largest(1500, to), 1400-k.over)
+				waitTooBig(t, n.b, k.toA[i], k.largest(1500, to), 1400-k.over)
 				pings(t, n.a, to, rig.PingOptions{Size: 4000})
 			}
-			a.knows(t, 1400, 1400)
-			b.knows(t, 1400, 1400)
+			a.waitPathMTU(t, 1400, 1400)
+			b.waitPathMTU(t, 1400, 1400)
 		})
 		t.Run(k.name+" in silence", func(t *testing.T) {
 			t.Parallel()
 			n, _ := newRouted6(t)
 			a, _ := k.pair(t, n.a, n.b)
-			n.swallow(t, 1404)
+			n.dropLarge(t, 1404)
 			for _, to := range k.toB {
 				transfer(t, n.a, n.b, to, 5<<20)
-				a.knows(t, 1400, 1404, "probe")
+				a.waitPathMTU(t, 1400, 1404, "probe")
 				pings(t, n.a, to, rig.PingOptions{Size: k.largest(1400, to), DF: true})
 			}
 		})
@@ -122,7 +122,7 @@ func TestNarrowDestination(t *testing.T) {
 			a, _ := c.pair(t, n.a, n.b)
 			start(t, third, tunnelOf(c.a, 5))
 			reachable(t, n.a, c.toC)
-			told(t, n.a, c.toB[0], c.largest(1500, c.toB[0]), 1400-c.over)
+			waitTooBig(t, n.a, c.toB[0], c.largest(1500, c.toB[0]), 1400-c.over)
 			pings(t, n.a, c.toB[0], rig.PingOptions{Size: c.largest(1400, c.toB[0]), DF: true})
 			transfer(t, n.a, n.b, c.toB[0], 5<<20)
 			transfer(t, n.b, n.a, c.toA[0], 5<<20)
@@ -148,8 +148,8 @@ func TestNarrowerThanIPv6(t *testing.T) {
 			n.narrow(t, 1280)
 			k.pair(t, n.a, n.b)
 			to, back := k.toB[len(k.toB)-1], k.toA[len(k.toA)-1]
-			told(t, n.a, to, 1500-k.over-48, 1280)
-			told(t, n.b, back, 1500-k.over-48, 1280)
+			waitTooBig(t, n.a, to, 1500-k.over-48, 1280)
+			waitTooBig(t, n.b, back, 1500-k.over-48, 1280)
 			pings(t, n.a, to, rig.PingOptions{Size: 1280 - 48, DF: true})
 			transfer(t, n.a, n.b, to, 2<<20)
 			transfer(t, n.b, n.a, back, 2<<20)
@@ -183,10 +183,10 @@ func TestNarrowPeer(t *testing.T) {
 			reachable(t, n.a, inB)
 			reachable(t, n.a, toC)
 			if silent {
-				n.swallow(t, 1404)
+				n.dropLarge(t, 1404)
 			} else {
 				n.narrow(t, 1400)
-				told(t, n.a, inB, 1476-28, 1376)
+				waitTooBig(t, n.a, inB, 1476-28, 1376)
 			}
 			transfer(t, n.a, n.b, inB, 5<<20)
 			transfer(t, n.a, c, toC, 5<<20)
@@ -206,7 +206,7 @@ func TestNarrowPeer(t *testing.T) {
 
 // A path that is narrower than a router is believed is no black hole: DF is clear, and
 // routers fragment. If the far end answers probes, the exact size may be found.
-func TestNarrowerThanBelieved(t *testing.T) {
+func TestNarrowerThanLimit(t *testing.T) {
 	t.Parallel()
 	plain := kind{"6in4", plainA(), plainB(), []netip.Addr{in6A}, []netip.Addr{in6B}, 20, nil}
 	double := kind{"4in6in4", configA(), configB(), []netip.Addr{inA}, []netip.Addr{inB}, 60, nil}
@@ -254,7 +254,7 @@ func TestStaticOverNarrowPath(t *testing.T) {
 				n, _ := newRouted6(t)
 				static(k).pair(t, n.a, n.b)
 				if silent {
-					n.swallow(t, 1404)
+					n.dropLarge(t, 1404)
 				} else {
 					n.narrow(t, 1400)
 				}

@@ -76,13 +76,13 @@ func TestBehindNAT(t *testing.T) {
 			}
 			atB, atA := start(t, h.b, end(b+k.b)), start(t, h.a, end(a+k.a))
 			atA.phase(t, api.Up)
-			atA.throughTunnel(t)
+			atA.waitInnerAnswer(t)
 			if k.mode == "gre" {
-				atA.keptAlive(t) // those of b are returned to it
-				atB.keptAlive(t)
+				atA.waitKeepalive(t) // those of b are returned to it
+				atB.waitKeepalive(t)
 			}
 			if k.mode != "4in4" {
-				atB.throughTunnel(t)
+				atB.waitInnerAnswer(t)
 			}
 			replies, err := atA.ask(t, api.PingRequest{Peer: "six0", Count: 1})
 			if err != nil || len(replies) != 1 || replies[0].Lost {

@@ -18,8 +18,8 @@ func withOption(src, dst netip.Addr, next, option byte, payload []byte) []byte {
 	return ip6(src, dst, header.DestOptions, append([]byte{next, 0, option, 4, 0, 0, 0, 0}, payload...))
 }
 
-// complaint returns the parameter problem in a received frame, if there is one.
-func complaint(f rig.Frame) (pkt header.IPv6, found bool) {
+// parameterProblem returns the parameter problem in a received frame, if there is one.
+func parameterProblem(f rig.Frame) (pkt header.IPv6, found bool) {
 	p := f.Packet()
 	if f.Outgoing { // this end's kernel has no tunnel
 		return nil, false
@@ -81,12 +81,12 @@ func TestUnknownOption(t *testing.T) {
 					pkt = pkt[header.IPv4Len:]
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				f, err := wire.Find(ctx, func(f rig.Frame) bool { _, ok := complaint(f); return ok })
+				f, err := wire.Find(ctx, func(f rig.Frame) bool { _, ok := parameterProblem(f); return ok })
 				cancel()
 				if err != nil {
 					t.Fatalf("option %#x: %v", option, err)
 				}
-				got, _ := complaint(f)
+				got, _ := parameterProblem(f)
 				m := got.Payload()
 				if got.Src() != c.to || got.Dst() != c.from || m[1] != 2 || binary.BigEndian.Uint32(m[4:]) != header.IPv6Len+2 || !slices.Equal(m[icmp.HeaderLen:], pkt) ||
 					header.Sum(m, header.PseudoSum(got.Source(), got.Dest(), len(m), header.ICMPv6)) != 0xffff {
@@ -101,7 +101,7 @@ func TestUnknownOption(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if _, err := wire.Find(ctx, func(f rig.Frame) bool {
-				p, ok := complaint(f)
+				p, ok := parameterProblem(f)
 				return ok && p.Payload()[1] == 0 && binary.BigEndian.Uint32(p.Payload()[4:]) == header.IPv6Len+2
 			}); err != nil {
 				t.Errorf("a routing header: %v", err)

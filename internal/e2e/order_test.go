@@ -166,9 +166,9 @@ func (m *mixture) packet(t []byte, tos byte, id, fragment uint16, kind string) [
 	return append(p, t...)
 }
 
-// plain returns a packet without the fields that may change on the path: the hop limit, and
+// withoutMutable returns a packet without the fields that may change on the path: the hop limit, and
 // an identification without meaning (RFC 6864).
-func plain(p []byte) []byte {
+func withoutMutable(p []byte) []byte {
 	p = bytes.Clone(p)
 	if header.Version(p) == 6 {
 		p[7] = 0
@@ -194,9 +194,9 @@ func flowOf(p []byte) string {
 	return fmt.Sprint(header.IPv6(p).Src(), next)
 }
 
-// behind makes a link from b to a host, over which packets are sent one by one, and
+// connectBehind makes a link from b to a host, over which packets are sent one by one, and
 // captures there.
-func behind(t *testing.T, h hosts) *rig.Capture {
+func connectBehind(t *testing.T, h hosts) *rig.Capture {
 	t.Helper()
 	far := newNamespace(t, "far")
 	must(t, rig.Veth(h.b, "vf", far, "vg", 1500))
@@ -275,7 +275,7 @@ func keepsOrder(t *testing.T, config func(self int) string, long int) {
 			return nil
 		})
 	}
-	wire := behind(t, h)
+	wire := connectBehind(t, h)
 	enter, err := h.a.Capture("six0")
 	must(t, err)
 	defer enter.Close()
@@ -297,7 +297,7 @@ func keepsOrder(t *testing.T, config func(self int) string, long int) {
 			for range 1 + r.IntN(6) { // that follow each other
 				for _, p := range m.next() {
 					must(t, enter.Inject(p))
-					sent[flowOf(p)] = append(sent[flowOf(p)], plain(p))
+					sent[flowOf(p)] = append(sent[flowOf(p)], withoutMutable(p))
 					total++
 				}
 			}
@@ -315,7 +315,7 @@ func keepsOrder(t *testing.T, config func(self int) string, long int) {
 				continue
 			}
 			n++
-			if got := plain(p); !bytes.Equal(got, flow[0]) {
+			if got := withoutMutable(p); !bytes.Equal(got, flow[0]) {
 				moved[flowOf(p)]++
 				for i, s := range flow {
 					if bytes.Equal(got, s) { // so that the following packets are compared with the right ones

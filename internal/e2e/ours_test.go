@@ -92,7 +92,7 @@ func TestNameIsOurs(t *testing.T) {
 
 // Both ends of a tunnel may be on one host: with different outer addresses, and interfaces
 // in different namespaces, there is no loop.
-func TestBothEndsHere(t *testing.T) {
+func TestBothEndsOnOneHost(t *testing.T) {
 	t.Parallel()
 	host, inside := newNamespace(t, "host"), newNamespace(t, "inside")
 	end := func(name, local, remote, inner, more string) string {

@@ -13,8 +13,8 @@ import (
 	"sixfour/internal/api"
 )
 
-// all returns the number of packets counted in one direction, carried or dropped.
-func all(t api.Traffic) (n uint64) {
+// total returns the number of packets counted in one direction, carried or dropped.
+func total(t api.Traffic) (n uint64) {
 	n = t.Packets
 	for _, drops := range t.Drops {
 		n += drops
@@ -57,14 +57,14 @@ func TestOverrun(t *testing.T) {
 	raw, err := h.b.OpenRaw()
 	must(t, err)
 	defer raw.Close()
-	pkt := ip4(outerB, outerA, header.ProtoIPv6, ip6(in6B, in6A, header.ProtoIPv4, marked(inB, inA)))
+	pkt := ip4(outerB, outerA, header.ProtoIPv6, ip6(in6B, in6A, header.ProtoIPv4, experimental(inB, inA)))
 	for range in {
 		must(t, raw.Send(pkt))
 	}
 	must(t, a.cmd.Process.Signal(syscall.SIGCONT))
 	eventually(t, "all packets are counted", func() error {
 		now, tun := a.status(t)
-		gone, came := all(tun.Out)-all(tunBefore.Out), all(tun.In)+all(now.Stray)-all(tunBefore.In)-all(before.Stray)
+		gone, came := total(tun.Out)-total(tunBefore.Out), total(tun.In)+total(now.Stray)-total(tunBefore.In)-total(before.Stray)
 		lostOut, lostIn := tun.Out.Drops["no_room"], now.Stray.Drops["no_room"]
 		// In addition b answers packets to closed ports, and kernels send packets of their
 		// own.

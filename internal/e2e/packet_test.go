@@ -33,8 +33,8 @@ func ip6(src, dst netip.Addr, next byte, payload []byte) []byte {
 // experiment is a protocol number for experiments (RFC 3692), which no host supports.
 const experiment = 253
 
-// marked returns a packet of that protocol, which is recognised where it arrives.
-func marked(src, dst netip.Addr) []byte {
+// experimental returns a packet of that protocol, which is recognised where it arrives.
+func experimental(src, dst netip.Addr) []byte {
 	payload := []byte("known by its content")
 	if dst.Is4() {
 		return ip4(src, dst, experiment, payload)

@@ -153,7 +153,7 @@ mode = "4in4"
 local = "%v"
 remote = "%v"
 address = ["10.0.0.%d/30"]
-`, self, frailAddr(self), self, other, n))
+`, self, fragileAddr(self), self, other, n))
 	d.cmd = exec.Command(os.Args[0], d.config)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.Env = append(os.Environ(), fragileEnv+"="+other.String())
@@ -169,8 +169,8 @@ address = ["10.0.0.%d/30"]
 	return d
 }
 
-// frailAddr is the 6to4 address of an outer one.
-func frailAddr(outer netip.Addr) netip.Addr {
+// fragileAddr is the 6to4 address of an outer one.
+func fragileAddr(outer netip.Addr) netip.Addr {
 	v4 := outer.As4()
 	return netip.AddrFrom16([16]byte{0x20, 0x02, v4[0], v4[1], v4[2], v4[3], 15: 1})
 }
@@ -180,10 +180,10 @@ func frailAddr(outer netip.Addr) netip.Addr {
 func solicitation(hopLimit byte) []byte {
 	p := make([]byte, header.IPv6Len+24)
 	p[0], p[5], p[6], p[7] = 0x60, 24, header.ICMPv6, hopLimit
-	copy(p[8:], frailAddr(outerA).AsSlice())
-	copy(p[24:], frailAddr(outerB).AsSlice())
+	copy(p[8:], fragileAddr(outerA).AsSlice())
+	copy(p[24:], fragileAddr(outerB).AsSlice())
 	p[header.IPv6Len] = 135
-	copy(p[header.IPv6Len+8:], frailAddr(outerB).AsSlice())
+	copy(p[header.IPv6Len+8:], fragileAddr(outerB).AsSlice())
 	binary.BigEndian.PutUint16(p[header.IPv6Len+2:], ^header.Sum(p[header.IPv6Len:], header.PseudoSum(p[8:24], p[24:40], 24, header.ICMPv6)))
 	return p
 }
@@ -191,11 +191,11 @@ func solicitation(hopLimit byte) []byte {
 // A panic while a packet is handled costs only that packet: the tunnel and all others
 // continue, with their interfaces, and the panic is counted and logged. This holds for
 // every goroutine that handles received data.
-func TestPanicsCostTheirPacket(t *testing.T) {
+func TestPanicDropsOnePacket(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	a, b := fragileEnd(t, h.a, outerA, outerB, 1), fragileEnd(t, h.b, outerB, outerA, 2)
-	frail := frailAddr(outerB)
+	frail := fragileAddr(outerB)
 	reachable(t, h.a, frail)
 	reachable(t, h.a, inB)
 	wire, err := h.a.Capture("frail0")
@@ -297,7 +297,7 @@ func linkIndex(t *testing.T, h hosts, name string) (index [2]int) {
 // A fatal bug ends the daemon by a signal: the usual exit status of a panic is that of a
 // wrong configuration, after which systemd does not start the daemon again
 // (RestartPreventExitStatus=). A signal makes the Go runtime end as a panic does.
-func TestFaultIsNoMisuse(t *testing.T) {
+func TestPanicExitStatus(t *testing.T) {
 	t.Parallel()
 	a := start(t, newHosts(t, 1500).a, configA())
 	a.faulty = true

@@ -59,7 +59,7 @@ type policy struct {
 
 func policies(protocol int, local, remote netip.Addr) []policy {
 	ipsec := &netlink.XfrmPolicy{
-		Src: alone(local), Dst: alone(remote), Proto: netlink.Proto(protocol),
+		Src: singlePrefix(local), Dst: singlePrefix(remote), Proto: netlink.Proto(protocol),
 		Dir: netlink.XFRM_DIR_OUT, Action: netlink.XFRM_POLICY_BLOCK,
 	}
 	rule := netlink.NewRule()
@@ -74,8 +74,8 @@ func policies(protocol int, local, remote netip.Addr) []policy {
 	}
 }
 
-// alone returns the prefix of a single address.
-func alone(a netip.Addr) *net.IPNet {
+// singlePrefix returns the prefix of a single address.
+func singlePrefix(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 }
 

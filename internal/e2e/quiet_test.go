@@ -13,7 +13,7 @@ import (
 //
 //	m 2001:db8:61::2 ─── a ══ six0 ══ b fc00::2
 //	q 2001:db8:61::3 ─┘
-func TestTooBigForQuietHosts(t *testing.T) {
+func TestTooBigForHostsThatIgnoreIt(t *testing.T) {
 	t.Parallel()
 	n := newRouted(t)
 	n.narrow(t, 1400)
@@ -35,7 +35,7 @@ func TestTooBigForQuietHosts(t *testing.T) {
 	start(t, n.b, plainB(`routes = ["2001:db8:60::/44"]`))
 	reachable(t, m, in6B)
 	reachable(t, q, in6B)
-	told(t, m, in6B, 1480-48, 1380) // a's own kernel would answer for us if it got the error
+	waitTooBig(t, m, in6B, 1480-48, 1380) // a's own kernel would answer for us if it got the error
 	a.pathMTU(t, 1400, "icmp")
 
 	noise, err := m.Capture("vm")

@@ -50,7 +50,7 @@ func TestPeersOwnAddress(t *testing.T) {
 				}
 				start(t, n.b, n.between(mode, 2))
 				a := start(t, n.a, n.between(mode, 1)+"[gateway]\ndefault_route = true\n")
-				comesFrom(t, n.a, n.b, to, inside)
+				waitSource(t, n.a, n.b, to, inside)
 				_, s := a.status(t)
 				if len(s.Out.Drops) > 0 {
 					t.Errorf("%v", s.Out.Drops)
@@ -76,7 +76,7 @@ func TestPeersOwnAddress(t *testing.T) {
 				must(t, n.a.Handle().RouteAdd(&netlink.Route{Table: 100, LinkIndex: link.Attrs().Index, Gw: first(ours).AsSlice()}))
 				start(t, n.b, n.between(mode, 2))
 				a := start(t, n.a, n.between(mode, 1)+fmt.Sprintf("fwmark = 7\nroutes = [%q]\n", prefix))
-				comesFrom(t, n.a, n.b, to, inside)
+				waitSource(t, n.a, n.b, to, inside)
 
 				// From our own outer address to the peer's, but not by the tunnel's
 				// protocol.
@@ -86,13 +86,13 @@ func TestPeersOwnAddress(t *testing.T) {
 				far, err := n.b.Capture("six0")
 				must(t, err)
 				defer far.Close()
-				must(t, out.Inject(marked(ours, to)))
+				must(t, out.Inject(experimental(ours, to)))
 				_, err = far.Find(t.Context(), func(f rig.Frame) bool { return strings.Contains(string(f.Packet()), "known by its content") })
 				must(t, err)
 				if family == unix.AF_INET {
-					must(t, out.Inject(ip4(ours, to, header.GRE, greOf(marked(inA, to)))))
+					must(t, out.Inject(ip4(ours, to, header.GRE, greOf(experimental(inA, to)))))
 				} else {
-					must(t, out.Inject(ip6(ours, to, header.ProtoIPv6, marked(in6A, to))))
+					must(t, out.Inject(ip6(ours, to, header.ProtoIPv6, experimental(in6A, to))))
 				}
 				eventually(t, "the tunnel's own packet is a loop", func() error {
 					if _, s := a.status(t); s.Out.Drops["loop"] != 1 {
@@ -109,7 +109,7 @@ func TestPeersOwnAddress(t *testing.T) {
 		inside := newNamespace(t, "inside")
 		start(t, n.b, n.between("4in6in4", 2))
 		a := start(t, n.a, n.between("4in6in4", 1)+fmt.Sprintf("netns = %q\nroutes = [\"0.0.0.0/0\"]\n", inside.Path()))
-		comesFrom(t, inside, n.b, addrB, inA)
+		waitSource(t, inside, n.b, addrB, inA)
 		if _, s := a.status(t); len(s.Out.Drops) > 0 {
 			t.Errorf("%v", s.Out.Drops)
 		}
@@ -160,10 +160,10 @@ func TestDefaultRouteAround(t *testing.T) {
 			host := netip.PrefixFrom(addrB, 32)
 			for range 2 {
 				a.waitsFor(t, "routes has 0.0.0.0/0, which would lead the tunnel's own packets into six0 again")
-				comesFrom(t, n.a, n.c, addrC, addrA)
+				waitSource(t, n.a, n.c, addrC, addrA)
 				must(t, n.a.AddRoute(host, first(addrA), ""))
-				comesFrom(t, n.a, n.c, addrC, addrB)
-				comesFrom(t, n.a, n.b, netip.MustParseAddr("10.0.0.2"), inA)
+				waitSource(t, n.a, n.c, addrC, addrB)
+				waitSource(t, n.a, n.b, netip.MustParseAddr("10.0.0.2"), inA)
 				must(t, n.a.DelRoute(host, first(addrA), ""))
 			}
 		})

@@ -66,7 +66,7 @@ func TestBorderRelayFailsOver(t *testing.T) {
 		})
 	}
 	carries("b", b)
-	provenBack(t, a)
+	waitReturned(t, a)
 	b.freeze(t)
 	a.wait(t, `"packets_go_to": "198.51.100.30"`)
 	reachable(t, h.a, there)
@@ -78,9 +78,9 @@ func TestBorderRelayFailsOver(t *testing.T) {
 	}
 }
 
-// provenBack waits until packets that a daemon has sent to itself have come back: from then
+// waitReturned waits until packets that a daemon has sent to itself have come back: from then
 // on a ping of the relay's host is not enough.
-func provenBack(t *testing.T, d *daemon) {
+func waitReturned(t *testing.T, d *daemon) {
 	t.Helper()
 	_, s := d.status(t)
 	first := s.Liveness.Sent

@@ -15,8 +15,8 @@ import (
 	"sixfour/internal/rig"
 )
 
-// crowd returns n tunnels to hosts that need not exist.
-func crowd(n int, lines string) string {
+// otherTunnels returns n tunnels to hosts that need not exist.
+func otherTunnels(n int, lines string) string {
 	var b strings.Builder
 	for i := range n {
 		fmt.Fprintf(&b, "[[tunnel]]\nname = \"crowd%d\"\nmode = \"gre\"\nlocal = \"203.0.113.10\"\nremote = \"10.77.%d.%d\"\naddress = [\"10.78.%d.%d/32\"]\n%s\n",
@@ -53,9 +53,9 @@ func TestReloadUnderTraffic(t *testing.T) {
 	start(t, h.b, configB(`queues = 1`))
 	reachable(t, h.a, inB)
 	steps := []struct{ name, config string }{
-		{"added", own + crowd(others, "")},
-		{"changed in place", crowd(others, "ttl = 9\nroutes = []\nmtu = 1300") + own},
-		{"replaced", own + crowd(others, "offload = \"off\"")},
+		{"added", own + otherTunnels(others, "")},
+		{"changed in place", otherTunnels(others, "ttl = 9\nroutes = []\nmtu = 1300") + own},
+		{"replaced", own + otherTunnels(others, "offload = \"off\"")},
 		{"removed", "# another line\n" + own},
 	}
 	const control = 2 * time.Second
@@ -95,7 +95,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 		}
 		t.Logf("with reloads, of %d packets a second: %d of %d lost", rate, sum.Lost(), sum.Sent)
 	}
-	if got := remains(t, h.a); len(got) != 1 {
+	if got := leftovers(t, h.a); len(got) != 1 {
 		t.Errorf("there is %v", got)
 	}
 	s, six0 := a.status(t)
@@ -118,7 +118,7 @@ func TestReloadStorm(t *testing.T) {
 	h := newHosts(t, 1500)
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.77.0.0/16"), outerB, "va"))
 	own := configA(`queues = 1`)
-	few, many, bad := own+crowd(1, ""), own+crowd(8, "routes = [\"10.99.0.0/16\"]"), own+"nonsense"
+	few, many, bad := own+otherTunnels(1, ""), own+otherTunnels(8, "routes = [\"10.99.0.0/16\"]"), own+"nonsense"
 	many = strings.Replace(many, "routes = [\"10.99.0.0/16\"]", "", 7)
 	a := start(t, h.a, own)
 	start(t, h.b, configB(`queues = 1`))

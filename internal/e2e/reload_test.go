@@ -41,9 +41,9 @@ func (d *daemon) mustReload(t *testing.T, config string) {
 	}
 }
 
-// furniture returns all TUN interfaces of a namespace, and its addresses and routes, except
+// interfacesOf returns all TUN interfaces of a namespace, and its addresses and routes, except
 // those that the kernel makes by itself.
-func furniture(t *testing.T, ns *rig.Namespace) (all []string) {
+func interfacesOf(t *testing.T, ns *rig.Namespace) (all []string) {
 	t.Helper()
 	h := ns.Handle()
 	links, err := h.LinkList()
@@ -86,9 +86,9 @@ func TestReload(t *testing.T) {
 	}
 	has := func(what string, want bool) {
 		t.Helper()
-		found := slices.ContainsFunc(furniture(t, h.a), func(f string) bool { return strings.HasPrefix(f, what) })
+		found := slices.ContainsFunc(interfacesOf(t, h.a), func(f string) bool { return strings.HasPrefix(f, what) })
 		if found != want {
-			t.Errorf("%q: %v, want %v, among %q", what, found, want, furniture(t, h.a))
+			t.Errorf("%q: %v, want %v, among %q", what, found, want, interfacesOf(t, h.a))
 		}
 	}
 	six0 := index("six0")
@@ -162,15 +162,15 @@ func TestReload(t *testing.T) {
 	// more.
 	a.mustReload(t, configA(`queues = 2`))
 	a.wait(t, "0 added, 1 removed, 0 changed in place, 1 replaced, 0 unchanged")
-	if got := remains(t, h.a); len(got) != 1 {
+	if got := leftovers(t, h.a); len(got) != 1 {
 		t.Errorf("there is %v", got)
 	}
 	reachable(t, h.a, inB)
 	if s, _ := a.status(t); len(s.Tunnels) != 1 || s.Reloads.Succeeded != 8 || s.Reloads.Failed != 0 {
 		t.Errorf("%+v", s)
 	}
-	if code := a.end(t, syscall.SIGTERM); code != 0 || len(remains(t, h.a)) > 0 {
-		t.Errorf("exit status %d, left: %v", code, remains(t, h.a))
+	if code := a.end(t, syscall.SIGTERM); code != 0 || len(leftovers(t, h.a)) > 0 {
+		t.Errorf("exit status %d, left: %v", code, leftovers(t, h.a))
 	}
 }
 
@@ -180,7 +180,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 	start(t, h.b, configB())
 	a := start(t, h.a, configA(`routes = ["192.168.2.0/24"]`))
 	reachable(t, h.a, inB)
-	before := furniture(t, h.a)
+	before := interfacesOf(t, h.a)
 	for _, c := range []struct {
 		config string
 		said   []string
@@ -198,7 +198,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 				t.Errorf("%q: %+v, want %q, once in the log", c.config, r, said)
 			}
 		}
-		if now := furniture(t, h.a); !slices.Equal(now, before) {
+		if now := interfacesOf(t, h.a); !slices.Equal(now, before) {
 			t.Errorf("%q: there is %q, and was %q", c.config, now, before)
 		}
 	}
@@ -217,7 +217,7 @@ func TestReloadIsRolledBack(t *testing.T) {
 	inC := netip.MustParseAddr("10.5.0.2")
 	reachable(t, h.a, inB)
 	reachable(t, h.a, inC)
-	before := furniture(t, h.a)
+	before := interfacesOf(t, h.a)
 	kept := func(f string) bool { return !strings.Contains(f, "gre0") }
 	added := other("new0", 1, 3, `address = ["10.6.0.1/24"]`)
 	for _, c := range []struct {
@@ -234,7 +234,7 @@ func TestReloadIsRolledBack(t *testing.T) {
 		if !strings.Contains(r.Error, c.said) || strings.Contains(r.Error, "could not be restored") {
 			t.Errorf("%s: %+v, want %q", c.name, r, c.said)
 		}
-		now, want := furniture(t, h.a), before
+		now, want := interfacesOf(t, h.a), before
 		if c.remade {
 			now, want = slices.DeleteFunc(now, func(f string) bool { return !kept(f) }), slices.DeleteFunc(slices.Clone(want), func(f string) bool { return !kept(f) })
 			want = slices.DeleteFunc(want, func(f string) bool { return strings.HasPrefix(f, "route 192.168.5.0/24") })

@@ -27,9 +27,9 @@ func spokes(names string) string {
 	return b.String()
 }
 
-// watchers send all kinds of requests to a daemon, again and again, until ctx ends. They
+// readers send all kinds of requests to a daemon, again and again, until ctx ends. They
 // check that it answers, not what it answers.
-func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace) (all *sync.WaitGroup) {
+func (d *daemon) readers(ctx context.Context, t *testing.T, from *rig.Namespace) (all *sync.WaitGroup) {
 	all = new(sync.WaitGroup)
 	again := func(what func(*client.Client) error) {
 		all.Go(func() {
@@ -85,16 +85,16 @@ func (d *daemon) watchers(ctx context.Context, t *testing.T, from *rig.Namespace
 // Reloads of all kinds, by signal and by the control socket, during many requests: every
 // request gets a correct answer soon, a capture of the unchanged tunnel continues, no
 // packet of that tunnel is lost, and nothing is left behind.
-func TestWatchedReloadStorm(t *testing.T) {
+func TestReloadsDuringRequests(t *testing.T) {
 	h := newHosts(t, 1500)
 	must(t, h.a.AddRoute(netip.MustParsePrefix("10.77.0.0/16"), outerB, "va"))
 	base := listenLine + configA(`queues = 1`)
 	files := []string{
-		base + crowd(2, ""),
-		base + crowd(6, "ttl = 9") + spokes("abc"),
-		base + crowd(6, "ttl = 9\noffload = \"off\"") + spokes("bcd"),
+		base + otherTunnels(2, ""),
+		base + otherTunnels(6, "ttl = 9") + spokes("abc"),
+		base + otherTunnels(6, "ttl = 9\noffload = \"off\"") + spokes("bcd"),
 		base + "nonsense",
-		base + crowd(4, "mtu = 1300\nkeepalive = \"1s\"") + spokes("ab"),
+		base + otherTunnels(4, "mtu = 1300\nkeepalive = \"1s\"") + spokes("ab"),
 	}
 	a := start(t, h.a, base)
 	start(t, h.b, configB(`queues = 1`))
@@ -107,7 +107,7 @@ func TestWatchedReloadStorm(t *testing.T) {
 	descriptors, before := a.descriptors(t), routines()
 	rec := a.record(t, capture.Request{Tunnel: "six0", Filter: "icmp"})
 	ctx, cancel := context.WithCancel(t.Context())
-	all := a.watchers(ctx, t, h.a)
+	all := a.readers(ctx, t, h.a)
 	done := make(chan struct{})
 	all.Go(func() {
 		for going := true; going; {

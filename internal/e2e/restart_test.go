@@ -50,11 +50,11 @@ func (m *manager) listen() {
 		if err != nil {
 			return
 		}
-		m.take(string(buf[:n]), oob[:oobn])
+		m.receive(string(buf[:n]), oob[:oobn])
 	}
 }
 
-func (m *manager) take(text string, oob []byte) {
+func (m *manager) receive(text string, oob []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.states = append(m.states, text)
@@ -88,8 +88,8 @@ func (m *manager) release() {
 	m.files = nil
 }
 
-// told reports whether a state was received.
-func (m *manager) told(state string) bool {
+// received reports whether a state was received.
+func (m *manager) received(state string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.ContainsFunc(m.states, func(s string) bool { return strings.Contains(s, state) })
@@ -119,7 +119,7 @@ func (m *manager) start(t *testing.T, ns *rig.Namespace, d *daemon) {
 	cmd, done := d.cmd, d.done
 	go func() { done <- cmd.Wait() }()
 	eventually(t, "ready", func() error {
-		if !m.told("READY=1") {
+		if !m.received("READY=1") {
 			return errors.New(d.log.String())
 		}
 		return nil
@@ -151,7 +151,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		a := managed(t, m, h.a, configA(fmt.Sprintf("queues = %d", queues), `routes = ["192.168.2.0/24"]`))
 		start(t, h.b, configB(`queues = 1`))
 		reachable(t, h.a, inB)
-		before := furniture(t, h.a)
+		before := interfacesOf(t, h.a)
 		rate := 20_000
 		if rig.Race {
 			rate = 2000
@@ -184,21 +184,21 @@ func TestRestartLosesNothing(t *testing.T) {
 		}
 		t.Logf("%d queues, %d restarts, %d and %d packets: %d and %d lost, none for %v and %v at most",
 			queues, restarts, out.Received, in.Received, out.Lost(), in.Lost(), out.Gap.Round(time.Millisecond), in.Gap.Round(time.Millisecond))
-		if now := furniture(t, h.a); !slices.Equal(now, before) {
+		if now := interfacesOf(t, h.a); !slices.Equal(now, before) {
 			t.Errorf("there is %q, and was %q", now, before)
 		}
 		a.end(t, syscall.SIGKILL)
 		m.start(t, h.a, a)
 		pings(t, h.a, inB, rig.PingOptions{})
-		if now := furniture(t, h.a); !slices.Equal(now, before) {
+		if now := interfacesOf(t, h.a); !slices.Equal(now, before) {
 			t.Errorf("there is %q, and was %q", now, before)
 		}
 		a.end(t, syscall.SIGTERM)
-		if got := remains(t, h.a); len(got) != 2 {
+		if got := leftovers(t, h.a); len(got) != 2 {
 			t.Errorf("before the manager lets go there is %v", got)
 		}
 		m.release()
-		if got := remains(t, h.a); len(got) > 0 {
+		if got := leftovers(t, h.a); len(got) > 0 {
 			t.Errorf("left: %v", got)
 		}
 	}
@@ -231,7 +231,7 @@ func TestRestartWithAnotherConfiguration(t *testing.T) {
 	restart(configA(`address = ["10.0.0.1/24", "fc00::1/64"]`, `routes = ["192.168.3.0/24"]`, `mtu = 1300`))
 	want := []string{"address 10.0.0.1/24 on six0", "address fc00::1/64 on six0", fmt.Sprintf("link %d six0 tuntap mtu 1300 up up", first), fmt.Sprintf("route 192.168.3.0/24 through %d", first)}
 	eventually(t, "what the new configuration says", func() error {
-		now := furniture(t, h.a)
+		now := interfacesOf(t, h.a)
 		now = slices.DeleteFunc(now, func(f string) bool {
 			return !strings.Contains(f, "six0") && !strings.Contains(f, "gre0") && !strings.HasPrefix(f, "route") || strings.HasPrefix(f, "address fe80")
 		})
@@ -245,14 +245,14 @@ func TestRestartWithAnotherConfiguration(t *testing.T) {
 	if index() == first {
 		t.Error("an interface with other queues is the same")
 	}
-	if got := remains(t, h.a); len(got) != 1 {
+	if got := leftovers(t, h.a); len(got) != 1 {
 		t.Errorf("there is %v", got)
 	}
 
 	// What a reload removes is gone, even if the manager has stored it.
 	a.mustReload(t, configA(`queues = 2`)+other("gre0", 1, 2))
 	a.mustReload(t, other("gre0", 1, 2))
-	if got := remains(t, h.a); !slices.Equal(got, []string{"interface gre0"}) {
+	if got := leftovers(t, h.a); !slices.Equal(got, []string{"interface gre0"}) {
 		t.Errorf("there is %v", got)
 	}
 	eventually(t, "the manager forgets", func() error {

@@ -84,7 +84,7 @@ func TestReturnPath(t *testing.T) {
 
 // GRE tunnels between the same ends are distinguished by their keys, and packets with
 // another key are refused.
-func TestKeysTellApart(t *testing.T) {
+func TestKeysDistinguishTunnels(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	ends := func(self int) string {
@@ -106,7 +106,7 @@ func TestKeysTellApart(t *testing.T) {
 		}
 	}
 	other := uint32(8)
-	send(t, h.b, ip4(outerB, outerA, 47, greWith(0x0800, &other, nil, marked(inB, inA))))
+	send(t, h.b, ip4(outerB, outerA, 47, greWith(0x0800, &other, nil, experimental(inB, inA))))
 	eventually(t, "an unknown key is refused", func() error {
 		if s, _ := a.status(t); dropped(s, "key") != 1 {
 			return fmt.Errorf("%+v", s)
@@ -116,7 +116,7 @@ func TestKeysTellApart(t *testing.T) {
 }
 
 // With a fixed MTU, and over a path of 1280 bytes, outer packets are fragmented.
-func TestCutOutside(t *testing.T) {
+func TestOuterFragmentation(t *testing.T) {
 	static := "pmtu = \"static\"\nmtu = 1500\n"
 	for _, c := range []struct {
 		kind
@@ -151,12 +151,12 @@ func TestCutOutside(t *testing.T) {
 }
 
 // The far end's host is gone: the inner sender gets an error.
-func TestUnreachableKinds(t *testing.T) {
+func TestUnreachableModes(t *testing.T) {
 	for _, k := range []kind{kind4in4, kind4in6, kindGRE, kindGRE6, kindStack, kind6to4, kind6rd} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			n, _ := newRouted6(t)
-			forgetful(t, n.s, "sb")
+			shortenNeighbourTimers(t, n.s, "sb")
 			k.pair(t, n.a, n.b)
 			must(t, n.b.LinkDown("vb"))
 			for _, to := range k.toB {

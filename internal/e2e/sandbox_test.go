@@ -68,7 +68,7 @@ func TestRestricted(t *testing.T) {
 			if code := a.end(t, syscall.SIGTERM); code != 0 {
 				t.Errorf("exit status %d", code)
 			}
-			if got := remains(t, from); len(got) > 0 {
+			if got := leftovers(t, from); len(got) > 0 {
 				t.Errorf("left: %v", got)
 			}
 		})
@@ -77,7 +77,7 @@ func TestRestricted(t *testing.T) {
 
 // A daemon that root has started, by hand or in a script, becomes the package's user if
 // there is one that has the needed access, and otherwise reports why not.
-func TestGivesRootUp(t *testing.T) {
+func TestDropsRoot(t *testing.T) {
 	const uid = 64321
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
@@ -142,8 +142,8 @@ func TestGivesRootUp(t *testing.T) {
 	is("sixfour", "")
 	must(t, os.Chmod(d.config, 0o644))
 	pings(t, h.a, inB, rig.PingOptions{})
-	if code := d.end(t, syscall.SIGTERM); code != 0 || len(remains(t, h.a)) > 0 {
-		t.Errorf("exit status %d, left: %v", code, remains(t, h.a))
+	if code := d.end(t, syscall.SIGTERM); code != 0 || len(leftovers(t, h.a)) > 0 {
+		t.Errorf("exit status %d, left: %v", code, leftovers(t, h.a))
 	}
 	if _, err := os.Stat(d.socket); !os.IsNotExist(err) {
 		t.Errorf("the control socket stays: %v", err)

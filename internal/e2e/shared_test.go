@@ -80,7 +80,7 @@ func TestOneAddress(t *testing.T) {
 
 // A packet that another mechanism accepts is not delivered to 6over4, which would accept
 // it, too.
-func TestLinkIsAskedLast(t *testing.T) {
+func Test6over4IsCheckedLast(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	a := start(t, h.a, `
@@ -161,7 +161,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 			must(t, err)
 			macB, err := h.b.MAC("vb")
 			must(t, err)
-			must(t, wire.Inject(rig.Ethernet(macA, macB, 0x86dd, marked(netip.MustParseAddr(src), netip.MustParseAddr(dst)))))
+			must(t, wire.Inject(rig.Ethernet(macA, macB, 0x86dd, experimental(netip.MustParseAddr(src), netip.MustParseAddr(dst)))))
 		}
 	}
 	answers := map[string]uint64{"native, as from our own 6to4 site, to ISATAP": 1, "from b's 6to4 site to a by ISATAP": 1}
@@ -183,7 +183,7 @@ func TestLoopBetweenMechanisms(t *testing.T) {
 		{"native, as from our own 6to4 site, to ISATAP", a, natively("2002:cb00:710a::99", "3fff:1::200:5efe:203.0.113.20"), "loop"},
 		// RFC 6324 section 3: between b, an ISATAP router, and a, a 6to4 relay.
 		{"from b's 6to4 site to a by ISATAP", b, func() {
-			must(t, inB.Inject(marked(netip.MustParseAddr("2002:cb00:7114::1"), netip.MustParseAddr("3fff:2::200:5efe:203.0.113.10"))))
+			must(t, inB.Inject(experimental(netip.MustParseAddr("2002:cb00:7114::1"), netip.MustParseAddr("3fff:2::200:5efe:203.0.113.10"))))
 		}, "loop"},
 		{"the same, as b would send it", a, tunnelled("203.0.113.20", "2002:cb00:7114::1", "3fff:2::200:5efe:203.0.113.10"), "loop"},
 	} {

@@ -112,7 +112,7 @@ func TestNoPacketFilter(t *testing.T) {
 
 // Two daemons in one namespace, one of which ends normally, the other by SIGKILL: each has
 // its own table, which disappears with it.
-func TestShieldsOfTwo(t *testing.T) {
+func TestTwoShields(t *testing.T) {
 	h := newHosts(t, 1500)
 	third := netip.MustParseAddr("203.0.113.11")
 	must(t, h.a.AddAddr("va", netip.PrefixFrom(third, 24)))

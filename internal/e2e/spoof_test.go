@@ -21,7 +21,7 @@ type forgery struct {
 }
 
 func (f forgery) packet(local netip.Addr) []byte {
-	inner := marked(netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
+	inner := experimental(netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
 	if f.spoil != nil {
 		inner = f.spoil(inner)
 	}
@@ -37,10 +37,10 @@ type site struct {
 	forgeries []forgery
 }
 
-// insane returns packets between two other hosts with inner addresses that no packet of a
+// invalidSources returns packets between two other hosts with inner addresses that no packet of a
 // tunnel without neighbours has (RFC 3964 section 5.3.2, RFC 5969 section 10). Foreign is
 // the reason for sources that the mechanism does not know.
-func insane(outer, src, dst, foreign string) (list []forgery) {
+func invalidSources(outer, src, dst, foreign string) (list []forgery) {
 	for _, a := range []string{"fe80::1", "ff02::1", "ff0e::1"} {
 		list = append(list, forgery{"source " + a, outer, a, dst, "martian", nil})
 	}
@@ -94,7 +94,7 @@ func hopless(inner []byte) []byte { inner[7] = 0; return inner }
 
 var sites = []site{
 	{"6to4 router", "mode = \"6to4\"\n" + local4 + "address = [\"2002:cb00:71%[3]s::1/16\"]\nrelays = [\"203.0.113.1\"]\n",
-		forgery{"", mallory, mallory6, ours6to4, "", nil}, concat(insane(mallory, mallory6, ours6to4, "martian"), embeddedMartians(ours6to4), []forgery{
+		forgery{"", mallory, mallory6, ours6to4, "", nil}, concat(invalidSources(mallory, mallory6, ours6to4, "martian"), embeddedMartians(ours6to4), []forgery{
 			{"6to4 source of somebody else", mallory, "2002:cb00:7114::1", ours6to4, "spoof", nil},
 			{"6to4 destination of somebody else", mallory, mallory6, "2002:cb00:7114::1", "spoof", nil},
 			{"native to native", mallory, native, "2001:db8:88::1", "spoof", nil},
@@ -112,7 +112,7 @@ var sites = []site{
 			{"routing header", mallory, mallory6, ours6to4, "source_routing", rh0},
 			{"hop limit 0", mallory, mallory6, ours6to4, "ttl_expired", hopless},
 			{"cut", mallory, mallory6, ours6to4, "truncated", func(b []byte) []byte { return b[:50] }},
-			{"IPv4 inside", mallory, mallory6, ours6to4, "wrong_version", func([]byte) []byte { return marked(inB, inA) }},
+			{"IPv4 inside", mallory, mallory6, ours6to4, "wrong_version", func([]byte) []byte { return experimental(inB, inA) }},
 		})},
 	{"6to4 host", "mode = \"6to4\"\nrole = \"host\"\n" + local4 + "address = [\"2002:cb00:71%[3]s::1/16\"]\n",
 		forgery{"", mallory, native, ours6to4, "", nil}, []forgery{ // any relay's
@@ -121,7 +121,7 @@ var sites = []site{
 			{"native to native", mallory, native, "2001:db8:88::1", "spoof", nil},
 		}},
 	{"6to4 relay", "mode = \"6to4\"\nrole = \"relay\"\nclients = [\"203.0.113.64/28\"]\n" + local4 + "address = [\"2002:cb00:71%[3]s::1/16\"]\n",
-		forgery{"", mallory, mallory6, native, "", nil}, concat(insane(mallory, mallory6, native, "martian"), embeddedMartians(native), []forgery{
+		forgery{"", mallory, mallory6, native, "", nil}, concat(invalidSources(mallory, mallory6, native, "martian"), embeddedMartians(native), []forgery{
 			{"no client", "203.0.113.99", in6to4("203.0.113.99"), native, "foreign_source", nil},
 			{"source of another client", mallory, in6to4("203.0.113.67"), native, "spoof", nil},
 			{"to another 6to4 site", mallory, mallory6, "2002:cb00:7114::1", "spoof", nil},
@@ -137,7 +137,7 @@ var sites = []site{
 		}},
 	{"6rd customer edge", "mode = \"6rd\"\nprefix = \"2001:db8::/32\"\nborder_relay = \"203.0.113.1\"\n" + local4 + "address = [\"2001:db8:cb00:71%[3]s::1/32\"]\n",
 		forgery{"", mallory, "2001:db8:cb00:7142::1", "2001:db8:cb00:710a::1", "", nil}, concat(
-			insane("203.0.113.1", "3fff::1", "2001:db8:cb00:710a::1", "martian"), []forgery{
+			invalidSources("203.0.113.1", "3fff::1", "2001:db8:cb00:710a::1", "martian"), []forgery{
 				{"another customer's source", mallory, "2001:db8:cb00:7114::1", "2001:db8:cb00:710a::1", "spoof", nil},
 				{"another customer's, from the relay", "203.0.113.1", "2001:db8:cb00:7114::1", "2001:db8:cb00:710a::1", "spoof", nil},
 				{"from outside, not from the relay", mallory, "3fff::1", "2001:db8:cb00:710a::1", "foreign_source", nil},
@@ -149,7 +149,7 @@ var sites = []site{
 			})},
 	{"6rd border relay", "mode = \"6rd\"\nrole = \"br\"\nprefix = \"2001:db8::/32\"\n" + local4 + "address = [\"2001:db8:cb00:71%[3]s::1/32\"]\n",
 		forgery{"", mallory, "2001:db8:cb00:7142::1", "3fff::1", "", nil}, concat(
-			insane(mallory, "2001:db8:cb00:7142::1", "3fff::1", "spoof"), []forgery{
+			invalidSources(mallory, "2001:db8:cb00:7142::1", "3fff::1", "spoof"), []forgery{
 				{"another customer's source", mallory, "2001:db8:cb00:7114::1", "3fff::1", "spoof", nil},
 				{"a source outside the domain", mallory, "3fff::2", "3fff::1", "spoof", nil},
 				{"from a 6to4 relay", "192.88.99.1", "2001:db8:c058:6301::1", "3fff::1", "foreign_source", nil},
@@ -160,7 +160,7 @@ var sites = []site{
 			})},
 	{"ISATAP host", "mode = \"isatap\"\nrouters = [\"203.0.113.1\"]\n" + local4 + "address = [\"2001:db8:5efe:1:200:5efe:203.0.113.10/64\"]\n",
 		forgery{"", mallory, "2001:db8:5efe:1:200:5efe:203.0.113.66", sourced, "", nil}, concat(
-			insane("203.0.113.1", "3fff::1", sourced, "martian"), []forgery{
+			invalidSources("203.0.113.1", "3fff::1", sourced, "martian"), []forgery{
 				{"another node's source", mallory, "2001:db8:5efe:1:200:5efe:203.0.113.20", sourced, "spoof", nil},
 				{"from outside, not from a router", mallory, "3fff::1", sourced, "foreign_source", nil},
 				{"our address", mallory, sourced, sourced, "own_source", nil},
@@ -170,7 +170,7 @@ var sites = []site{
 			})},
 	{"ISATAP router", "mode = \"isatap\"\nrouter = true\nprefix = \"2001:db8:5efe:1::/64\"\n" + local4 + "address = [\"2001:db8:5efe:1:200:5efe:203.0.113.10/64\"]\n",
 		forgery{"", mallory, "2001:db8:5efe:1:200:5efe:203.0.113.66", "3fff::1", "", nil}, concat(
-			insane(mallory, "2001:db8:5efe:1:200:5efe:203.0.113.66", "3fff::1", "foreign_source"), []forgery{
+			invalidSources(mallory, "2001:db8:5efe:1:200:5efe:203.0.113.66", "3fff::1", "foreign_source"), []forgery{
 				{"another node's source", mallory, "2001:db8:5efe:1:200:5efe:203.0.113.20", "3fff::1", "spoof", nil},
 				{"another prefix", mallory, "3fff::200:5efe:203.0.113.66", "3fff::1", "spoof", nil},
 				{"no ISATAP source", mallory, "2001:db8:5efe:1::66", "3fff::1", "foreign_source", nil},
@@ -223,7 +223,7 @@ func TestForgeries(t *testing.T) {
 			if s.good.src != "" {
 				send(t, h.b, s.good.packet(outerA))
 			}
-			s.comesOut(t, out)
+			s.checkDelivered(t, out)
 			status, tun := a.status(t)
 			if fmt.Sprint(tun.In.Drops) != fmt.Sprint(want) || len(status.Stray.Drops) > 0 {
 				t.Errorf("drops %v and %v, want %v", tun.In.Drops, status.Stray.Drops, want)
@@ -232,9 +232,9 @@ func TestForgeries(t *testing.T) {
 	}
 }
 
-// comesOut expects the valid packet on the interface, and of the others only those that are
+// checkDelivered expects the valid packet on the interface, and of the others only those that are
 // marked as delivered.
-func (s site) comesOut(t *testing.T, out *rig.Capture) {
+func (s site) checkDelivered(t *testing.T, out *rig.Capture) {
 	t.Helper()
 	allowed := 0
 	for _, f := range s.forgeries {

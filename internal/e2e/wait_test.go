@@ -86,8 +86,8 @@ func (m *serviceManager) wait(t *testing.T, text string) {
 	})
 }
 
-// waits expects that a tunnel waits for something or, if that is "", carries packets.
-func (d *daemon) waits(t *testing.T, tunnel, what string) {
+// waitState expects that a tunnel waits for something or, if that is "", carries packets.
+func (d *daemon) waitState(t *testing.T, tunnel, what string) {
 	t.Helper()
 	eventually(t, tunnel+" waits for "+what, func() error {
 		s, _ := d.status(t)
@@ -138,7 +138,7 @@ func TestOneTunnelWaits(t *testing.T) {
 		"b4":     "add route 0.0.0.0/0 through b4: file exists: another interface has that route",
 	}
 	for tunnel, what := range wants {
-		a.waits(t, tunnel, what)
+		a.waitState(t, tunnel, what)
 		if tunnel != "b4" { // the last of six, of which five are named
 			m.wait(t, tunnel+" waits for ")
 		}
@@ -158,10 +158,10 @@ func TestOneTunnelWaits(t *testing.T) {
 	must(t, h.a.DelLink("other"))
 	must(t, h.a.AddAddr("va", netip.MustParsePrefix("203.0.113.11/24")))
 	for _, tunnel := range []string{"route0", "b4", "taken0", "local0"} {
-		a.waits(t, tunnel, "")
+		a.waitState(t, tunnel, "")
 	}
 	for _, f := range []string{"route 192.168.2.0/24", "route 192.168.3.0/24", "route 0.0.0.0/0"} {
-		if all := strings.Join(furniture(t, h.a), "\n"); !strings.Contains(all, f) {
+		if all := strings.Join(interfacesOf(t, h.a), "\n"); !strings.Contains(all, f) {
 			t.Errorf("no %s in\n%s", f, all)
 		}
 	}
@@ -170,18 +170,18 @@ func TestOneTunnelWaits(t *testing.T) {
 	v6 := plain("v6", "203.0.113.10", "203.0.113.35", `address = ["fd00::1/64"]`)
 	c := launch(t, h.a, v6, "NOTIFY_SOCKET="+m.path)
 	c.wait(t, "waiting")
-	c.waits(t, "v6", "add address fd00::1/64 to v6")
+	c.waitState(t, "v6", "add address fd00::1/64 to v6")
 	must(t, h.a.Sysctl("net/ipv6/conf/v6/disable_ipv6", "0"))
-	c.waits(t, "v6", "")
+	c.waitState(t, "v6", "")
 	c.end(t, syscall.SIGTERM)
 	pings(t, h.a, inB, rig.PingOptions{})
-	if code := a.end(t, syscall.SIGTERM); code != 0 || len(remains(t, h.a)) > 0 {
-		t.Errorf("exit status %d, left: %v", code, remains(t, h.a))
+	if code := a.end(t, syscall.SIGTERM); code != 0 || len(leftovers(t, h.a)) > 0 {
+		t.Errorf("exit status %d, left: %v", code, leftovers(t, h.a))
 	}
 }
 
 // The start does not wait for a tunnel for ever, and not at all if all can carry packets.
-func TestAllCarryLater(t *testing.T) {
+func TestEveryTunnelReadyLater(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	m := newServiceManager(t)
@@ -285,7 +285,7 @@ func TestRouteTakenLater(t *testing.T) {
 		pings(t, h.a, inB, rig.PingOptions{})
 		must(t, h.a.Handle().RouteDel(&r))
 		eventually(t, "it is back", func() error {
-			if all := strings.Join(furniture(t, h.a), "\n"); !strings.Contains(all, "route "+r.Dst.String()) {
+			if all := strings.Join(interfacesOf(t, h.a), "\n"); !strings.Contains(all, "route "+r.Dst.String()) {
 				return errors.New(all)
 			}
 			return nil
@@ -332,8 +332,8 @@ func TestNamespaceMadeAgain(t *testing.T) {
 	for i, pause := range []bool{false, true} {
 		ip("netns", "del", name)
 		if pause {
-			a.waits(t, "six0", "network namespace "+name+": no such file or directory")
-			a.waits(t, "gre0", "network namespace /run/netns/"+name+": no such file or directory")
+			a.waitState(t, "six0", "network namespace "+name+": no such file or directory")
+			a.waitState(t, "gre0", "network namespace /run/netns/"+name+": no such file or directory")
 			a.mustReload(t, file+"# the same\n")
 		}
 		ip("netns", "add", name)
@@ -369,14 +369,14 @@ func TestNamespaceOfAProcess(t *testing.T) {
 	line := fmt.Sprintf("netns = \"/proc/%d/ns/net\"", inner.Process.Pid)
 	start(t, h.b, configB())
 	a := start(t, h.a, configA()+other("gre0", 1, 2, line))
-	a.waits(t, "gre0", "")
+	a.waitState(t, "gre0", "")
 	must(t, inner.Process.Kill())
 	_ = inner.Wait()
-	a.waits(t, "gre0", "the process does not run")
+	a.waitState(t, "gre0", "the process does not run")
 	reachable(t, h.a, inB)
 	a.end(t, syscall.SIGTERM)
 	a = start(t, h.a, configA()+other("gre0", 1, 2, line))
-	a.waits(t, "gre0", "the process does not run")
+	a.waitState(t, "gre0", "the process does not run")
 	reachable(t, h.a, inB)
 	if _, s := a.status(t); s.State.Phase == api.Waiting {
 		t.Errorf("%+v", s.State)

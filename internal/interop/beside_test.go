@@ -87,9 +87,9 @@ func TestEveryModeBesideTheKernel(t *testing.T) {
 		report(t, "%s, nobody there: the kernel sent a port unreachable", u.mode)
 	}
 
-	insideTheMachine(t, allTunnels(true))
-	said(t, "these errors are suppressed")
-	said(t, "ready")
+	startInMachine(t, allTunnels(true))
+	waitLog(t, "these errors are suppressed")
+	waitLog(t, "ready")
 	if _, err := c.Waiting(); err != nil { // errors until now do not count
 		t.Fatal(err)
 	}

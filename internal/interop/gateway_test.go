@@ -13,7 +13,7 @@ func TestGatewayWithoutModules(t *testing.T) {
 		run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; echo 0 >/proc/sys/net/ipv4/ip_forward
 			rmmod nft_masq nft_chain_nat nft_ct nf_nat nf_conntrack || :`) // other tests need nf_tables to be absent
 	})
-	insideTheMachine(t, `mode = "4in6in4"
+	startInMachine(t, `mode = "4in6in4"
 local = "`+theirs+`"
 remote = "`+ours+`"
 local6 = "fc00::1"
@@ -23,8 +23,8 @@ address = ["10.9.0.1/30", "fc00::1/64"]
 masquerade = "eth0"
 default_route = true
 `)
-	said(t, "load nf_conntrack and nft_ct")
-	said(t, "the kernel lacks modules: load nf_tables, nf_conntrack")
+	waitLog(t, "load nf_conntrack and nft_ct")
+	waitLog(t, "the kernel lacks modules: load nf_tables, nf_conntrack")
 	// Within five seconds of the start "ready" waits for the gateway. After that the
 	// gateway is named as waiting, and another line follows.
 	const carries = `ready {"tunnels": 1}\|every tunnel can carry`
@@ -32,8 +32,8 @@ default_route = true
 	run(t, "ip rule | grep -q 'from "+theirs+" goto 30003\\|from "+theirs+" '") // the parts without modules work
 
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 998`)
-	said(t, "gateway: works again")
-	said(t, carries)
+	waitLog(t, "gateway: works again")
+	waitLog(t, carries)
 	run(t, "kill -TERM $(cat /run/inside.pid)")
 	run(t, "while [ -e /sys/class/net/six0 ]; do sleep 0.1; done; ! ip rule | grep -q 30003")
 }

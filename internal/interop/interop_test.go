@@ -64,7 +64,7 @@ func TestDouble(t *testing.T) {
 				remote6 = "fc00::1"
 				address = ["10.0.0.2/30", "fc00::2/64"]
 				encap_limit = `+c.daemon)
-			lives(t, socket)
+			waitAnswered(t, socket)
 			if strings.Trim(c.daemon, `"`) == c.kernel {
 				sameMTU(t, "six0", "ipip6")
 			}
@@ -84,14 +84,14 @@ func Test6in4(t *testing.T) {
 		local = "`+ours+`"
 		remote = "`+theirs+`"
 		address = ["2001:db8:6::2/64"]`)
-	lives(t, socket)
+	waitAnswered(t, socket)
 	sameMTU(t, "six0", "sit6to4")
 	both(t, way{"IPv6 in IPv4", "2001:db8:6::2", "2001:db8:6::1", "sit6to4"}, full)
 	w.report(t, false, false)
 }
 
-// lives waits until the kernel has answered a probe through the tunnel.
-func lives(t *testing.T, socket string) {
+// waitAnswered waits until the kernel has answered a probe through the tunnel.
+func waitAnswered(t *testing.T, socket string) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {

@@ -224,7 +224,7 @@ func TestModes(t *testing.T) {
 				probed(t, socket)
 			}
 			if c.ways[0] == ipv4 { // of a /30: the other end is known
-				asked(t, socket, counted(t, socket))
+				checkInnerProbes(t, socket, counted(t, socket))
 			}
 		})
 	}
@@ -275,9 +275,9 @@ func probed(t *testing.T, socket string) {
 	}
 }
 
-// asked checks that the kernel answers the probes through the tunnel to its inner address,
+// checkInnerProbes checks that the kernel answers the probes through the tunnel to its inner address,
 // and not only pings of its outer address.
-func asked(t *testing.T, socket string, s api.TunnelStatus) {
+func checkInnerProbes(t *testing.T, socket string, s api.TunnelStatus) {
 	t.Helper()
 	peer := s.Name
 	if len(s.Peers) > 0 {

@@ -164,8 +164,8 @@ func TestNarrowPath(t *testing.T) {
 				net := routers(t, mode.mtu, routing.mute)
 				kernel(t, mode.devices)
 				socket := daemon(t, net.daemon, mode.section)
-				much(t, daemonEnd{net.daemon}, mode.to, mode.bytes)
-				s := learnt(t, socket, mode.mtu)
+				transferLarge(t, daemonEnd{net.daemon}, mode.to, mode.bytes)
+				s := waitPathMTU(t, socket, mode.mtu)
 				report(t, "path MTU %d, by %s, tunnel MTU %d", s.PathMTU, s.PathMTUBy, s.TunnelMTU)
 				if routing.mute && s.PathMTUBy != string(pathmtu.Probe) {
 					t.Errorf("the path MTU is known by %s, and nothing but a probe can tell", s.PathMTUBy)
@@ -174,15 +174,15 @@ func TestNarrowPath(t *testing.T) {
 				// sends packets that fit because of the segment size that it gets: for the
 				// daemon from the interface's MTU, for a host behind it from the daemon,
 				// which reduces it.
-				much(t, kernelEnd{net.daemon}, mode.back, mode.bytes)
-				much(t, kernelEnd{net.host}, mode.behind, mode.bytes)
+				transferLarge(t, kernelEnd{net.daemon}, mode.back, mode.bytes)
+				transferLarge(t, kernelEnd{net.host}, mode.behind, mode.bytes)
 			})
 		}
 	}
 }
 
-// much transfers many bytes by TCP.
-func much(t *testing.T, from end, to string, bytes int64) {
+// transferLarge transfers many bytes by TCP.
+func transferLarge(t *testing.T, from end, to string, bytes int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -193,8 +193,8 @@ func much(t *testing.T, from end, to string, bytes int64) {
 	report(t, "TCP  from %s to %s: %d bytes, SHA-256 the same at both ends, in %v", from.name(), to, tr.Bytes, tr.Elapsed.Round(10*time.Millisecond))
 }
 
-// learnt waits until the daemon has the narrow link's MTU.
-func learnt(t *testing.T, socket string, mtu int) api.State {
+// waitPathMTU waits until the daemon has the narrow link's MTU.
+func waitPathMTU(t *testing.T, socket string, mtu int) api.State {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		s, err := client.Status(t.Context(), socket)

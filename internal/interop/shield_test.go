@@ -19,10 +19,10 @@ remote = "` + ours + `"
 address = ["2001:db8:6::1/64"]
 `
 
-// insideTheMachine starts sixfourd in the machine, until the end of the test, with the
+// startInMachine starts sixfourd in the machine, until the end of the test, with the
 // tunnels of a configuration that begins within the table of six0. Its log is
 // /run/inside.log, and its process number is in /run/inside.pid.
-func insideTheMachine(t *testing.T, tunnels string) {
+func startInMachine(t *testing.T, tunnels string) {
 	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -50,7 +50,7 @@ func insideTheMachine(t *testing.T, tunnels string) {
 // suppresses the errors. The peer outside is a sixfourd, too. In Debian's kernel nftables
 // is a module, which is loaded on demand. While the kernel cannot find the program that
 // loads it, there is none.
-func TestKernelBesideUs(t *testing.T) {
+func TestBesideKernelTunnels(t *testing.T) {
 	kernel(t, "")
 	daemon(t, lab.ns, `
 		mode = "6in4"
@@ -78,16 +78,16 @@ func TestKernelBesideUs(t *testing.T) {
 	if answers, errors := pinged("nobody there"); answers > 0 || errors == 0 {
 		t.Error("the kernel should answer for a tunnel that nobody has")
 	}
-	insideTheMachine(t, inside)
-	said(t, "nftables cannot suppress these errors")
-	said(t, "ready")
+	startInMachine(t, inside)
+	waitLog(t, "nftables cannot suppress these errors")
+	waitLog(t, "ready")
 	if answers, errors := pinged("sixfourd, without nftables"); answers == 0 || errors == 0 {
 		t.Error("without nftables both should answer: sixfourd, and the kernel")
 	}
 
 	// A change of any link makes the daemon check at once.
 	run(t, `echo /sbin/modprobe >/proc/sys/kernel/modprobe; ip link set lo txqueuelen 999`)
-	said(t, "these errors are suppressed")
+	waitLog(t, "these errors are suppressed")
 	if answers, errors := pinged("sixfourd, with its shield"); answers != 5 || errors > 0 {
 		t.Error("the kernel should not answer any more")
 	}
@@ -122,8 +122,8 @@ func run(t *testing.T, command string) {
 	}
 }
 
-// said waits for a text in the log of the sixfourd in the machine.
-func said(t *testing.T, text string) {
+// waitLog waits for a text in the log of the sixfourd in the machine.
+func waitLog(t *testing.T, text string) {
 	t.Helper()
 	run(t, "until grep -q '"+text+"' /run/inside.log; do sleep 0.1; done")
 	out, err := lab.vm.Run(t.Context(), "grep '"+text+"' /run/inside.log")
