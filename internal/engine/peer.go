@@ -24,7 +24,7 @@ type peer struct {
 // choice is which paths of a peer carry its packets.
 type choice struct {
 	mu     sync.Mutex // guards the fields below, and the peer's selection
-	policy selection.Policy
+	policy selection.Policy // nil: there is one path
 	used   []int       // indexes of the paths in use
 	timer  *time.Timer // calls choose; nil: not needed so far
 	ended  bool
@@ -32,7 +32,7 @@ type choice struct {
 
 func newPeer(t *tunnel, cfg *config.Peer) *peer {
 	p := &peer{Peer: new(datapath.Peer), t: t, cfg: *cfg}
-	p.choice.policy = selection.New(t.cfg.Select)
+	p.choice.policy = newPolicy(t.cfg.Select, len(cfg.Paths))
 	for i := range cfg.Paths {
 		one := newPath(p, i)
 		p.paths = append(p.paths, one)
@@ -49,6 +49,14 @@ func (p *peer) choose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
+		return
+	}
+	if len(p.paths) == 1 {
+		if w := p.paths[0].Wire.Load(); w != nil {
+			p.Use(w)
+		} else {
+			p.Use()
+		}
 		return
 	}
 	now := time.Now()
@@ -79,7 +87,7 @@ func (p *peer) reportChoice(used []int) {
 	c := &p.choice
 	before := c.used
 	c.used = used
-	if len(p.paths) == 1 || len(used) == 0 || len(before) == 0 || used[0] == before[0] {
+	if len(used) == 0 || len(before) == 0 || used[0] == before[0] {
 		return
 	}
 	to, from := p.paths[used[0]], p.paths[before[0]]
@@ -89,6 +97,22 @@ func (p *peer) reportChoice(used []int) {
 	}
 	to.event(api.EventState, "packets use this path now"+why)
 	to.log().Info("packets use this path now" + why)
+}
+
+// setPolicy makes another policy choose among the paths, if there are several.
+func (p *peer) setPolicy(name string) {
+	p.choice.mu.Lock()
+	p.choice.policy = newPolicy(name, len(p.paths))
+	p.choice.mu.Unlock()
+	p.choose()
+}
+
+// newPolicy returns the policy for a number of paths; nil: there is nothing to choose.
+func newPolicy(name string, paths int) selection.Policy {
+	if paths == 1 {
+		return nil
+	}
+	return selection.New(name)
 }
 
 // endChoice stops choosing, and drops the peer's packets.
@@ -106,6 +130,9 @@ func (p *peer) endChoice() {
 // inUse returns the path that the next packet to the peer may use; without one, the first
 // path.
 func (p *peer) inUse() *path {
+	if len(p.paths) == 1 {
+		return p.paths[0]
+	}
 	p.choice.mu.Lock()
 	defer p.choice.mu.Unlock()
 	if len(p.choice.used) > 0 {

@@ -103,10 +103,16 @@ func (r *revision) back() {
 
 func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peers[*datapath.Peer]) {
 	t := r.t
+	reselect := t.cfg.Select != cfg.Select
 	t.cfg.Assume(cfg)
 	t.peers, t.encaps = peers, nil
 	t.surroundings.old = true
 	t.Peers.Table.Store(table)
+	if reselect {
+		for _, p := range peers {
+			p.setPolicy(cfg.Select)
+		}
+	}
 	if !r.same {
 		t.version++ // to make all its paths again
 	}

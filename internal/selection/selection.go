@@ -26,32 +26,29 @@ type Policy interface {
 	Choose(now time.Time, paths []Measured) (use []int, again time.Time)
 }
 
-// Policies is the table of the policies by their names in the configuration.
-var Policies = []struct {
-	Name string
+// Row is a policy in the table of all policies.
+type Row struct {
+	Name string // in the configuration
 	New  func() Policy
-}{
-	{"", func() Policy { return first{} }},
 }
 
-// New returns a policy by its name, which must be in the table.
+// Policies are the policies for peers with several paths. The first is the default.
+var Policies []Row
+
+// Names returns the names of all policies, in the order of the table.
+func Names() (names []string) {
+	for _, p := range Policies {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// New returns the policy of a name, or the default one if there is no such name.
 func New(name string) Policy {
 	for _, p := range Policies {
 		if p.Name == name {
 			return p.New()
 		}
 	}
-	panic("selection: no policy " + name)
-}
-
-// first is the policy of a peer with one path: it uses the first usable one.
-type first struct{}
-
-func (first) Choose(_ time.Time, paths []Measured) ([]int, time.Time) {
-	for i := range paths {
-		if paths[i].Usable {
-			return []int{i}, time.Time{}
-		}
-	}
-	return nil, time.Time{}
+	return Policies[0].New()
 }
