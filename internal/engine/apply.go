@@ -313,7 +313,7 @@ func (t *tunnel) retire(e *Engine) {
 	}
 	e.forget(slices.Collect(t.paths()))
 	for p := range t.paths() {
-		e.keeper.mark(p)
+		e.keeper.Mark(p.life)
 	}
 }
 

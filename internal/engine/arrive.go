@@ -57,7 +57,7 @@ func (e *Engine) arrange() {
 		}
 		if !p.Listening.Swap(true) {
 			p.t.finder.Notify()
-			p.t.keeper.mark(p)
+			p.t.keeper.Mark(p.life)
 		}
 		e.runAgent(p)
 	}

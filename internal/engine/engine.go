@@ -30,6 +30,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
 	"sixfour/internal/events"
+	"sixfour/internal/keepalive"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/ports"
 	"sixfour/internal/version"
@@ -53,7 +54,7 @@ type Engine struct {
 	host
 	receiving
 	finder *discovery.Finder
-	keeper *keeper
+	keeper *keepalive.Keeper
 	kernel
 	loop loop
 }
@@ -149,7 +150,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		log.Info("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
 	}
 	e.sockets = ports.New(ports.Config{Log: log, Read: e.read, Segments: e.segments})
-	e.keeper = newKeeper(e.somethingChanged)
+	e.keeper = keepalive.New(e.somethingChanged)
 	e.gate.cfg = cfg.Gateway
 	e.resolver = e.newResolver()
 	e.Table.Store(new(datapath.Table))
@@ -228,7 +229,7 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 		e.heartbeat()
 	}
 	e.wg.Go(func() { e.finder.Run(ctx) })
-	e.wg.Go(func() { e.keeper.run(ctx) })
+	e.wg.Go(func() { e.keeper.Run(ctx) })
 	e.control(ctx, tell)
 	return nil
 }

@@ -152,7 +152,7 @@ func (p *path) publish(wire *datapath.Wire) {
 		p.arrives.Store(wire)
 	}
 	p.t.finder.Notify()
-	p.t.keeper.mark(p)
+	p.t.keeper.Mark(p.life)
 }
 
 // findWire returns the path that the peer should have now: the present one if nothing
@@ -266,7 +266,7 @@ func (e *Engine) resolve(p *path, layers []encap.Layer) (waiting string) {
 	}
 	l.Remote, l.Resolver = netip.Addr{}, r
 	if e.watchRelays(p.t, l.Local) {
-		p.t.keeper.mark(p)
+		p.t.keeper.Mark(p.life)
 	}
 	return ""
 }

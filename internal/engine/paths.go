@@ -15,6 +15,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
+	"sixfour/internal/keepalive"
 	"sixfour/internal/probing"
 )
 
@@ -31,7 +32,7 @@ type path struct {
 	observed
 	echo   *probing.Echo
 	search *discovery.Subject
-	checked
+	life   *keepalive.Subject
 	report
 }
 
@@ -65,14 +66,6 @@ type observed struct {
 	refused    atomic.Int64 // when a send failure was last examined, in ns since the epoch
 }
 
-// checked is what the keeper shares with others about a path.
-type checked struct {
-	packetArrived atomic.Bool // a packet arrived: the keeper must check
-	doubted       atomic.Bool // an error reported that the peer cannot be reached
-	marked        atomic.Bool // the keeper will check the path
-	sessions      []*session  // owned by the keeper
-}
-
 // report is the state of a path for status, events and the log.
 type report struct {
 	mu       sync.Mutex // guards the fields below
@@ -89,6 +82,7 @@ func newPath(p *peer, at int) *path {
 	w.echo = probing.New(w.Path, w)
 	w.Probes = w.echo
 	w.search = discovery.NewSubject(w.Path, w.echo)
+	w.life = keepalive.NewSubject(w.Path, w.echo, w)
 	w.state = api.State{Phase: api.Starting, Since: time.Now()}
 	return w
 }

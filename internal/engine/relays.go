@@ -10,7 +10,6 @@ import (
 
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
-	"sixfour/internal/liveness"
 )
 
 // addrs returns the list behind an atomic pointer. The list is only replaced as a whole.
@@ -64,44 +63,31 @@ func (e *Engine) watchRelays(t *tunnel, local netip.Addr) bool {
 	return true
 }
 
-// chosen returns the liveness session of the relay in use: the first that is not down, or
-// the first if all are. It notifies the control loop if the set of relays that are down has
-// changed.
-func (p *path) chosen(k *keeper) *session {
-	var best *session
-	var down []netip.Addr
-	watched := 0
-	for _, pl := range p.sessions {
-		if pl.place < 0 {
-			continue
-		}
-		watched++
-		if s, _ := pl.life.State(); s == liveness.Down {
-			down = append(down, pl.target.remote)
-		} else if best == nil {
-			best = pl
-		}
-	}
-	if len(down) == watched { // all are down: keep the order
-		down, best = nil, p.sessions[0]
-	}
+// Relays returns the relays and routers of an automatic tunnel that have liveness
+// sessions, and our inner address to which relays return probes. Any goroutine may call it.
+func (p *path) Relays() (list []netip.Addr, self netip.Addr) {
+	r := p.t.mech.relays()
+	return r.addrs, r.self
+}
+
+// RelaysDown records the relays and routers that are down, and reports whether others were
+// down before: packets then go to another one.
+func (p *path) RelaysDown(down []netip.Addr, inUse netip.Addr) bool {
 	m := p.t.mech
 	before := addrs(&m.down)
 	if slices.Equal(down, before) {
-		return best
+		return false
 	}
 	m.down.Store(&down)
-	was := func(a netip.Addr) bool { return slices.Contains(before, a) }
 	for _, a := range down {
-		if !was(a) {
-			p.log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", best.target.remote))
+		if !slices.Contains(before, a) {
+			p.log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", inUse))
 		}
 	}
-	text := fmt.Sprintf("packets whose destination contains no outer address go to %v", best.target.remote)
+	text := fmt.Sprintf("packets whose destination contains no outer address go to %v", inUse)
 	if len(down) > 0 {
 		text += fmt.Sprintf(", because %v is down", down)
 	}
 	p.event(api.EventState, text)
-	k.changed()
-	return best
+	return true
 }

@@ -10,8 +10,8 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
+	"sixfour/internal/keepalive"
 	"sixfour/internal/liveness"
-	"sixfour/internal/probing"
 )
 
 // setState sets a phase without a path, and logs it if it is new.
@@ -74,7 +74,7 @@ func (p *path) reportWire(wire *datapath.Wire) {
 		IO: string(ioOf(wire)), IOWhy: p.noXDP, PathMTU: int(wire.MTU), PathMTUBy: string(wire.By),
 	}
 	setEnds(&now, wire)
-	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !p.isWatched(wire) {
+	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !p.life.HasChecks(wire) {
 		now.Phase, now.Since, now.Detail = p.firstPhase(wire), time.Now(), ""
 	}
 	p.state = now
@@ -103,7 +103,7 @@ func (p *path) reportWire(wire *datapath.Wire) {
 
 // firstPhase returns the phase of a peer that has just got a path.
 func (p *path) firstPhase(wire *datapath.Wire) api.Phase {
-	if p.isWatched(wire) {
+	if p.life.HasChecks(wire) {
 		return api.Probing
 	}
 	return api.Up
@@ -134,55 +134,39 @@ func setEnds(s *api.State, wire *datapath.Wire) {
 	}
 }
 
-// updateState updates the peer's state from its liveness sessions.
-func (p *path) updateState(k *keeper) {
-	pl := p.sessions[0]
-	if p.t.automatic() {
-		pl = p.chosen(k)
-	}
-	state, missed := pl.life.State()
-	p.Notices.Request(datapath.NoticeLiveness, pl.hasTraffic() && pl.life.WantsNextPacket())
-	l := api.Liveness{Missed: missed, RTT: pl.life.RTT().Seconds(), Loss: pl.life.Loss()}
-	for _, one := range p.sessions {
-		sent, lost := one.life.Probes()
-		l.Sent, l.Lost = l.Sent+sent, l.Lost+lost
-	}
-	if at, ok := pl.life.LastPacket(); ok {
-		l.LastPacket = wall(k.begun.Add(at))
-	}
-	phase := map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}[state]
-	changed := p.setLife(l, phase, pl, k.since(time.Now()))
+// phases are the phases of a path with liveness sessions.
+var phases = map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}
+
+// Liveness updates the state of the path, and which paths the peer uses. It reports whether
+// the path may have another address that works.
+func (p *path) Liveness(r *keepalive.Result) bool {
+	phase := phases[r.State]
+	changed := p.setLife(r, phase)
 	if len(p.peer.paths) > 1 {
 		p.peer.choose()
 	}
-	if changed && (phase == api.Suspect || phase == api.Down) || missed > 0 && phase == api.Down {
+	if changed && (phase == api.Suspect || phase == api.Down) || r.Counts.Missed > 0 && phase == api.Down {
 		p.doubtName()
 	}
-	if changed && phase == api.Down && p.hasAlternatives.Load() {
-		k.changed()
-	}
+	return changed && phase == api.Down && p.hasAlternatives.Load()
 }
-
-// wall converts a time to the present wall clock, which may have been set since.
-func wall(at time.Time) time.Time { return time.Now().Add(-time.Since(at)) }
 
 // setLife updates the peer's liveness state, and reports whether the phase, or the reason
 // for it, has changed. It ignores results of a path that was replaced.
-func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Duration) (changed bool) {
+func (p *path) setLife(r *keepalive.Result, phase api.Phase) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.liveness = l
+	p.liveness = r.Counts
 	before := p.state
 	wire := p.Wire.Load()
-	deaf := pl.life.OneWay()
-	if wire == nil || !before.Phase.Carries() || !pl.isAbout(wire) {
+	if wire == nil || !before.Phase.Carries() || !r.IsAbout(wire) {
 		return false
 	}
 	detail := ""
-	if phase == api.Up && pl.onlyHost(now) {
+	if phase == api.Up && r.OnlyHost {
 		detail = onlyHostAnswers
 	}
-	if before.Phase == phase && (!deaf || before.Detail == noAnswers) {
+	if before.Phase == phase && (!r.OneWay || before.Detail == noAnswers) {
 		if phase == api.Up {
 			p.state.Detail = detail
 		}
@@ -195,7 +179,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 	text := string(phase)
 	switch phase {
 	case api.Suspect, api.Down:
-		if p.state.Detail = p.silence(l, pl); deaf {
+		if p.state.Detail = p.silence(r); r.OneWay {
 			p.state.Detail = noAnswers
 			p.trouble = api.Fault{At: time.Now(), What: noAnswers}
 		}
@@ -203,7 +187,7 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 		if phase == api.Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(pl.target.remote, wire.Hop.Interface)), zap.String("why", p.state.Detail))
+		p.log().Log(p.t.lifeLevel(p.t.falls, zap.WarnLevel), string(phase), zap.String("remote", named(r.Remote, wire.Hop.Interface)), zap.String("why", p.state.Detail))
 	case api.Up:
 		p.wasUp = true
 		p.endOutage()
@@ -211,10 +195,10 @@ func (p *path) setLife(l api.Liveness, phase api.Phase, pl *session, now time.Du
 		if before.Phase != api.Probing {
 			level = p.t.lifeLevel(p.t.returns, zap.InfoLevel)
 		}
-		fields := []zap.Field{zap.String("remote", named(pl.target.remote, wire.Hop.Interface))}
-		if l.RTT > 0 {
-			text += fmt.Sprintf(", RTT %v", pl.life.RTT().Round(time.Microsecond))
-			fields = append(fields, zap.Duration("rtt", pl.life.RTT()))
+		fields := []zap.Field{zap.String("remote", named(r.Remote, wire.Hop.Interface))}
+		if r.RTT > 0 {
+			text += fmt.Sprintf(", RTT %v", r.RTT.Round(time.Microsecond))
+			fields = append(fields, zap.Duration("rtt", r.RTT))
 		}
 		p.log().Log(level, "up", fields...)
 	}
@@ -230,13 +214,14 @@ const onlyHostAnswers = "its host answers pings, but nothing comes through the t
 const noAnswers = "packets come from it, but it no longer answers probes: our packets may not reach it"
 
 // silence returns why a peer is suspect or down. p.mu must be held.
-func (p *path) silence(l api.Liveness, pl *session) string {
+func (p *path) silence(r *keepalive.Result) string {
+	l := r.Counts
 	why := fmt.Sprintf("%d probes in a row were not answered", l.Missed)
 	if l.LastPacket.IsZero() {
 		why += ", and no packet was received"
 	} else {
 		why += fmt.Sprintf(", silent for %v", time.Since(l.LastPacket).Round(time.Second))
-		if pl.proven.Way == probing.NoWay {
+		if r.Unanswered {
 			why += ", and it has never answered one: only packets from it can show that it is up"
 		}
 	}

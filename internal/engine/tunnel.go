@@ -23,6 +23,7 @@ import (
 	"sixfour/internal/events"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
+	"sixfour/internal/keepalive"
 	"sixfour/internal/ports"
 	"sixfour/tun"
 )
@@ -43,7 +44,7 @@ type tunnel struct {
 	mech         *mechanism // of an automatic tunnel
 	agentState
 	finder *discovery.Finder
-	keeper *keeper // nil: no liveness checks
+	keeper *keepalive.Keeper // nil: no liveness checks
 	reports
 	toLoop chan<- tooLong // to the control loop; never blocks
 }

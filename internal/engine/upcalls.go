@@ -19,8 +19,7 @@ func (p *path) ReportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) 
 func (p *path) ReportedUnreachable(from netip.Addr, err icmp.Error) {
 	p.noteICMP(from, err)
 	p.doubtName()
-	p.doubted.Store(true)
-	p.t.keeper.mark(p)
+	p.t.keeper.Unreachable(p.life)
 }
 
 // Reported handles an ICMP error about a probe of the peer's outer address.
@@ -44,16 +43,15 @@ func (p *path) Notify(flags uint32) {
 		p.t.finder.Arrived(p.search)
 	}
 	if flags&datapath.NoticeLiveness != 0 {
-		p.packetArrived.Store(true)
-		p.t.keeper.mark(p)
+		p.t.keeper.Arrived(p.life)
 	}
 }
 
 // AnsweredMTU passes on an answer to a path MTU probe.
 func (p *path) AnsweredMTU(seq uint16) { p.t.finder.Answered(p.search, seq) }
 
-// AnsweredLiveness passes an answer to a liveness probe to the keeper.
-func (p *path) AnsweredLiveness(a probing.LivenessAnswer) { p.t.keeper.answer(p, a) }
+// AnsweredLiveness passes on an answer to a probe of a liveness session.
+func (p *path) AnsweredLiveness(a probing.LivenessAnswer) { p.t.keeper.Answered(p.life, a) }
 
 // Recovered counts and reports a panic while doing something for the tunnel.
 func (t *tunnel) Recovered(doing string) {

@@ -1,10 +1,9 @@
-package engine
+package keepalive
 
 import (
 	"testing"
 	"time"
 
-	"sixfour/internal/config"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probing"
 )
@@ -14,19 +13,19 @@ import (
 func TestProofIsForgotten(t *testing.T) {
 	set := liveness.Settings{Every: time.Second, After: 2}
 	for _, c := range []struct{ proven, want probing.Way }{{probing.Inside, probing.Self}, {probing.AllNodes, probing.Self}, {probing.Self, probing.Self}, {probing.Outside, probing.Outside}, {probing.NoWay, probing.NoWay}} {
-		pl := &session{p: tunnelOf(config.Tunnel{}).only.paths[0], target: target{set: set}, life: liveness.New(set, 0, 0), proven: probing.Proof{Way: c.proven}}
-		pl.p.echo.SetProof(pl.proven)
+		one := &session{s: newOwner(nil).s, target: target{set: set}, life: liveness.New(set, 0, 0), proven: probing.Proof{Way: c.proven}}
+		one.s.echo.SetProof(one.proven)
 		now := time.Duration(0)
-		for missed := 0; missed < set.After; _, missed = pl.life.State() {
-			if pl.resetMethod(); pl.proven.Way != c.proven {
+		for missed := 0; missed < set.After; _, missed = one.life.State() {
+			if one.resetMethod(); one.proven.Way != c.proven {
 				t.Fatalf("%v: forgotten after %d probes", c.proven, missed)
 			}
 			now += time.Second
-			pl.life.Next(now)
+			one.life.Next(now)
 		}
-		pl.resetMethod()
-		if forgotten := c.want != c.proven; pl.proven.Way != c.want || (pl.p.echo.Proof() == probing.Unproven) != (forgotten || c.proven == probing.NoWay) {
-			t.Errorf("%v: %v, want %v", c.proven, pl.proven.Way, c.want)
+		one.resetMethod()
+		if forgotten := c.want != c.proven; one.proven.Way != c.want || (one.s.echo.Proof() == probing.Unproven) != (forgotten || c.proven == probing.NoWay) {
+			t.Errorf("%v: %v, want %v", c.proven, one.proven.Way, c.want)
 		}
 	}
 }
