@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 var (
@@ -60,7 +61,7 @@ func (a anywhere) From(_, _ resolve.Endpoint, _ []byte) drop.Reason { return dro
 // stack returns a stack whose path carries the largest of the sizes in every mode.
 func stack(tb testing.TB, mode string, e encap.Endpoints, o encap.Options) *encap.Stack {
 	tb.Helper()
-	s, err := encap.New(layersOf(tb, mode, e), 1504, o, resolve.NewSources(nil, []netip.Addr{e.Local, e.Local6}, false), encap.NewRecord())
+	s, err := encap.New(layersOf(tb, mode, e), 1504, o, source.New(nil, []netip.Addr{e.Local, e.Local6}, false), encap.NewRecord())
 	if err != nil {
 		tb.Fatal(err)
 	}

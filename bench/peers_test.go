@@ -8,22 +8,22 @@ import (
 	"testing"
 
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 // peerTable returns n peers, each with a network of 256 addresses of its own, and
 // packets between random ones of them.
-func peerTable(tb testing.TB, n int) (*resolve.Peers[int32], [][]byte) {
+func peerTable(tb testing.TB, n int) (*source.Peers[int32], [][]byte) {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(1, uint64(n)))
 	network := func(i int) uint32 { return 10<<24 + uint32(i)<<8 } // 10.0.0.0 and on
-	list := make([]resolve.Peer[int32], n)
+	list := make([]source.Peer[int32], n)
 	for i := range list {
 		var inside [4]byte
 		binary.BigEndian.PutUint32(inside[:], network(i))
-		list[i] = resolve.Peer[int32]{Peer: int32(i), Allowed: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(inside), 24)}}
+		list[i] = source.Peer[int32]{Peer: int32(i), Allowed: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(inside), 24)}}
 	}
-	p, err := resolve.NewPeers(list)
+	p, err := source.NewPeers(list)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 // arriving checks and removes the delivery header of one layer.
@@ -49,7 +50,7 @@ type Stack struct {
 	in      []arriving
 	outer   int // IP version of the outermost header
 	options Options
-	sources *resolve.Sources
+	sources *source.Checks
 	record  *Record
 
 	enter4 *template // for IPv4 packets; nil: not carried
@@ -71,7 +72,7 @@ type Stack struct {
 // checks the packets that Decapsulate returns; rec is the record of the peer's previous
 // stack. New returns an error if an endpoint is missing or of the wrong family, or if a
 // layer does not carry the packets of the layer inside it.
-func New(layers []Layer, p PathMTU, o Options, sources *resolve.Sources, rec *Record) (*Stack, error) {
+func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Record) (*Stack, error) {
 	if len(layers) == 0 || len(layers) > MaxDepth {
 		return nil, fmt.Errorf("encap: a stack has 1 to %d layers, not %d", MaxDepth, len(layers))
 	}

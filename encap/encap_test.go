@@ -7,7 +7,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/vectors"
 )
 
@@ -72,7 +72,7 @@ func TestHeaderFields(t *testing.T) {
 		o := encap.DefaultOptions
 		o.FlowLabel.Source = encap.FlowLabelFixed
 		c.set(&o)
-		s, err := encap.New(m.Between(router), c.mtu, o, resolve.NewSources(nil, nil, false), encap.NewRecord())
+		s, err := encap.New(m.Between(router), c.mtu, o, source.New(nil, nil, false), encap.NewRecord())
 		if err != nil {
 			t.Fatal(err)
 		}

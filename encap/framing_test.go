@@ -8,7 +8,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 // kinds returns every kind of layer in the table of modes, once.
@@ -132,7 +132,7 @@ func TestOpenNoAllocs(t *testing.T) {
 		if r != drop.None {
 			t.Fatal(r)
 		}
-		s, err := encap.New(flip([]encap.Layer{l}), 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
+		s, err := encap.New(flip([]encap.Layer{l}), 1500, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 // golden is one tunnel of the captures, from the recording router's side.
@@ -72,7 +72,7 @@ func goldenTunnel(t *testing.T, file string) golden {
 func (g golden) stack(t *testing.T, o encap.Options, rec *encap.Record) *encap.Stack {
 	t.Helper()
 	own := addrs("203.0.113.1", "192.168.1.1", "2001:db8:ffff::1", "2001:db8:1::1")
-	s, err := encap.New(g.layers, g.path, o, resolve.NewSources(
+	s, err := encap.New(g.layers, g.path, o, source.New(
 		[]netip.Addr{own.Remote, own.Remote6}, []netip.Addr{own.Local, own.Local6}, false), rec)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 // Source MACs of the captures; see testdata/golden/README.md.
@@ -85,7 +85,7 @@ func newStack(t testing.TB, mode string, e encap.Endpoints, o encap.Options) *en
 			ends = append(ends, a)
 		}
 	}
-	s, err := encap.New(m.Between(e), 1500, o, resolve.NewSources(nil, ends, false), encap.NewRecord())
+	s, err := encap.New(m.Between(e), 1500, o, source.New(nil, ends, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/vectors"
 )
 
@@ -33,7 +34,7 @@ var hostilePackets = flag.Int("hostile", 200_000, "packets that TestHostile make
 // accepted packet may have one of them as source.
 var (
 	hostileOwn = []netip.Prefix{netip.MustParsePrefix("192.168.7.1/24"), netip.MustParsePrefix("2001:db8:aaaa::1/64")}
-	hostileNet = resolve.NewHostNets([]resolve.HostAddress{
+	hostileNet = source.NewHostNets([]source.HostAddress{
 		{Addr: hostileOwn[0].Addr(), Subnet: hostileOwn[0].Masked(), Link: 1}, {Addr: hostileOwn[1].Addr(), Subnet: hostileOwn[1].Masked(), Link: 1}})
 )
 
@@ -59,8 +60,8 @@ func (g *target) couldGet(b []byte) bool {
 
 // newTargets returns all kinds of stacks and all mechanisms.
 func newTargets(t testing.TB) (list []*target) {
-	at := new(atomic.Pointer[resolve.Interface])
-	at.Store(resolve.NewInterface(hostileNet, 2))
+	at := new(atomic.Pointer[source.Interface])
+	at.Store(source.NewInterface(hostileNet, 2))
 	add := func(name string, layers []encap.Layer, from, to netip.Addr) *target {
 		var ends []netip.Addr
 		var r resolve.Resolver
@@ -70,7 +71,7 @@ func newTargets(t testing.TB) (list []*target) {
 				r = l.Resolver
 			}
 		}
-		s, err := encap.New(layers, 1<<16, encap.DefaultOptions, resolve.NewSources(nil, ends, false).At(at, nil).For(r), encap.NewRecord())
+		s, err := encap.New(layers, 1<<16, encap.DefaultOptions, source.New(nil, ends, false).At(at, nil).For(r), encap.NewRecord())
 		if err != nil {
 			t.Fatal(err)
 		}

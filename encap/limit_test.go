@@ -9,14 +9,14 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/vectors"
 )
 
 func sixInSix(t *testing.T, local, remote string, o encap.Options) *encap.Stack {
 	t.Helper()
 	m := encap.Mode{Name: "6in6", Layers: []encap.Kind{encap.SixInSix}}
-	s, err := encap.New(m.Between(addrs("", "", local, remote)), 1500, o, resolve.NewSources(nil, nil, false), encap.NewRecord())
+	s, err := encap.New(m.Between(addrs("", "", local, remote)), 1500, o, source.New(nil, nil, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestOddECN(t *testing.T) {
 	for in := range byte(4) {
 		for out := range byte(4) {
 			rec := encap.NewRecord()
-			s, err := encap.New(m.Between(addrs("192.0.2.1", "198.51.100.2", "", "")), 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), rec)
+			s, err := encap.New(m.Between(addrs("192.0.2.1", "198.51.100.2", "", "")), 1500, encap.DefaultOptions, source.New(nil, nil, false), rec)
 			if err != nil {
 				t.Fatal(err)
 			}

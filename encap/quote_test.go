@@ -9,7 +9,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/vectors"
 )
 
@@ -130,7 +130,7 @@ func TestUnquote(t *testing.T) {
 func TestUnquoteIdentification(t *testing.T) {
 	m, _ := encap.ModeByName("4in6in4")
 	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
-	s, err := encap.New(m.Between(ends), 1280, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
+	s, err := encap.New(m.Between(ends), 1280, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/vectors"
 )
 
@@ -47,7 +48,7 @@ func addr(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
 func TestDecapsulateDouble(t *testing.T) {
 	ends := swap(addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")) // we are .20, fc00::2
 	m, _ := encap.ModeByName("4in6in4")
-	s, err := encap.New(m.Between(ends), 1500, encap.DefaultOptions, resolve.NewSources(
+	s, err := encap.New(m.Between(ends), 1500, encap.DefaultOptions, source.New(
 		[]netip.Addr{netip.MustParseAddr("10.0.0.2")}, []netip.Addr{ends.Local, ends.Local6}, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func toward(to string, kind byte, payload ...byte) []byte {
 func TestDecapsulateIPv6(t *testing.T) {
 	ends := addrs("198.51.100.2", "192.0.2.1", "2001:db8:2::1", "2001:db8:1::9")
 	m, _ := encap.ModeByName("4in6in4")
-	s, err := encap.New(m.Between(ends), 1500, encap.DefaultOptions, resolve.NewSources(nil, []netip.Addr{ends.Local, ends.Local6}, false), encap.NewRecord())
+	s, err := encap.New(m.Between(ends), 1500, encap.DefaultOptions, source.New(nil, []netip.Addr{ends.Local, ends.Local6}, false), encap.NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}

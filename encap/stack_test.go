@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 )
 
 // layer returns a layer between two addresses.
@@ -44,7 +44,7 @@ func buildWith(t testing.TB, layers []encap.Layer, p encap.PathMTU, o encap.Opti
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	s, err := encap.New(layers, p, o, resolve.NewSources(nil, ends, false), rec)
+	s, err := encap.New(layers, p, o, source.New(nil, ends, false), rec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,13 @@ type DualResolver interface {
 	CarriesIPv4()
 }
 
+// CompatibleResolver is a Resolver that accepts IPv4-compatible addresses, ::/96, as
+// inner sources.
+type CompatibleResolver interface {
+	Resolver
+	Compatible()
+}
+
 // Mechanism is the configuration of an automatic tunnel. It builds the resolver for a
 // site. It is immutable.
 type Mechanism interface {

@@ -11,7 +11,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/probe"
 )
@@ -68,7 +68,7 @@ func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...enc
 	tun.Peers.Only = p.Peer
 	to = &Wire{Path: p, MTU: mtu, Options: options, Layers: layers}
 	var err error
-	if to.Stack, err = encap.New(to.Layers, mtu, options, resolve.NewSources(nil, nil, false), p.Record); err != nil {
+	if to.Stack, err = encap.New(to.Layers, mtu, options, source.New(nil, nil, false), p.Record); err != nil {
 		t.Fatal(err)
 	}
 	useWire(p, to)

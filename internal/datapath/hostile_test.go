@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/capture"
 	"sixfour/transport"
 	"sixfour/tun"
@@ -57,7 +58,7 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Plane, *Tunnel, *Path,
 			tun.Reply.Retire()
 			to.Clamp = Clamp{IPv4: 1000, IPv6: 1200}
 			if c.hub {
-				table, err := resolve.NewPeers([]resolve.Peer[*Peer]{{Peer: p.Peer, Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
+				table, err := source.NewPeers([]source.Peer[*Peer]{{Peer: p.Peer, Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}}})
 				if err != nil {
 					t.Fatal(err)
 				}

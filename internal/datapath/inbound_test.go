@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/transport"
 )
 
@@ -19,7 +20,7 @@ import (
 func TestSourcesToOurEnd(t *testing.T) {
 	const ours, theirs, others = "fc00::1", "fc00::2", "fc00::3"
 	e, tun, p, _ := lab(t)
-	behind, err := resolve.NewPeers([]resolve.Peer[*Peer]{{Peer: p.Peer, Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
+	behind, err := source.NewPeers([]source.Peer[*Peer]{{Peer: p.Peer, Allowed: []netip.Prefix{netip.MustParsePrefix("fd00:a::/64")}}})
 	if err != nil {
 		t.Fatal(err)
 	}

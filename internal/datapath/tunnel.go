@@ -8,7 +8,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/capture"
 	"sixfour/internal/icmpreply"
 	"sixfour/tun"
@@ -69,7 +69,7 @@ func (t *Tunnel) SetAgent(a Agent) {
 // Peers are the peers of a tunnel: a single one, or several by inner destination.
 type Peers struct {
 	Only  *Peer // nil: table decides
-	Table atomic.Pointer[resolve.Peers[*Peer]]
+	Table atomic.Pointer[source.Peers[*Peer]]
 }
 
 // to returns the peer for an inner packet; nil: there is none.

@@ -15,7 +15,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/rig"
 )
 
@@ -32,7 +32,7 @@ func forge(t *testing.T) []byte {
 	header.IPv4(ip).SetChecksum()
 	m, _ := encap.ModeByName("4in6in4")
 	s, err := encap.New(m.Between(encap.Endpoints{Local: outerB, Remote: outerA, Local6: in6B, Remote6: in6A}), 1500,
-		encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
+		encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
 	must(t, err)
 	pkt, r := s.Encapsulate(inner, encap.Headroom)
 	if r != drop.None {

@@ -13,6 +13,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
@@ -129,7 +130,7 @@ func overLink(t *testing.T, local string, device int) (*path, *datapath.Wire) {
 	tun.MTU.Store(1480)
 	p := tun.only.paths[0]
 	to := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{l}, Hop: datapath.Hop{Device: device}}
-	if to.Stack, err = encap.New(to.Layers, 1500, encap.DefaultOptions, resolve.NewSources(nil, nil, false), p.Record); err != nil {
+	if to.Stack, err = encap.New(to.Layers, 1500, encap.DefaultOptions, source.New(nil, nil, false), p.Record); err != nil {
 		t.Fatal(err)
 	}
 	return p, to

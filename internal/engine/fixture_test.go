@@ -8,7 +8,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -41,7 +41,7 @@ func wired(t testing.TB) (*tunnel, *path, *datapath.Wire) {
 		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
 	}}
 	var err error
-	if w.Stack, err = encap.New(w.Layers, w.MTU, w.Options, resolve.NewSources(nil, nil, false), p.Record); err != nil {
+	if w.Stack, err = encap.New(w.Layers, w.MTU, w.Options, source.New(nil, nil, false), p.Record); err != nil {
 		t.Fatal(err)
 	}
 	new(Engine).moves(p, w)

@@ -8,24 +8,24 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/netcfg"
 )
 
 // hostNets holds the addresses in a network namespace.
 type hostNets struct {
 	list  []netcfg.Address
-	nets  *resolve.HostNets // nil: not known yet
-	fault string            // the last error in reading the addresses
+	nets  *source.HostNets // nil: not known yet
+	fault string           // the last error in reading the addresses
 }
 
 // surroundings describes the other links around a tunnel's interface: inner packets must not have
 // addresses of this host and of its other links as their sources.
 type surroundings struct {
-	now atomic.Pointer[resolve.Interface]
+	now atomic.Pointer[source.Interface]
 
 	// Inputs from which now was made; used by the control loop only.
-	nets *resolve.HostNets
+	nets *source.HostNets
 	link int
 	old  bool // the configuration has changed since
 }
@@ -69,14 +69,14 @@ func (e *Engine) readNamespace(namespace string, looked map[string]bool) {
 	if h.nets != nil && h.fault == "" && slices.Equal(h.list, list) {
 		return
 	}
-	addresses := make([]resolve.HostAddress, len(list))
+	addresses := make([]source.HostAddress, len(list))
 	for i, a := range list {
-		addresses[i] = resolve.HostAddress{Addr: a.Addr(), Subnet: a.Subnet, Link: a.Link}
+		addresses[i] = source.HostAddress{Addr: a.Addr(), Subnet: a.Subnet, Link: a.Link}
 		if e.isAutomatic(namespace, a.Link) {
 			addresses[i].Subnet = netip.Prefix{}
 		}
 	}
-	e.hosts[namespace] = hostNets{list: list, nets: resolve.NewHostNets(addresses)}
+	e.hosts[namespace] = hostNets{list: list, nets: source.NewHostNets(addresses)}
 	if namespace == "" {
 		e.setLinks(list)
 	}
@@ -124,7 +124,7 @@ func (e *Engine) elsewhere(t *tunnel) (subnets []netip.Prefix) {
 
 // update updates b to the tunnel's interface and the other links. In a hub, the table of
 // peers decides which of them may send a packet.
-func (b *surroundings) update(t *tunnel, nets *resolve.HostNets) {
+func (b *surroundings) update(t *tunnel, nets *source.HostNets) {
 	link := int(t.index.Load())
 	if b.now.Load() != nil && b.nets == nets && b.link == link && !b.old {
 		return
@@ -134,7 +134,7 @@ func (b *surroundings) update(t *tunnel, nets *resolve.HostNets) {
 	for i := range t.cfg.Peers {
 		behind = append(behind, t.cfg.Peers[i].Allowed)
 	}
-	b.now.Store(resolve.NewInterface(nets, link, behind...))
+	b.now.Store(source.NewInterface(nets, link, behind...))
 }
 
 // farEnds returns the remote addresses of a stack. They may be in a subnet of this host,

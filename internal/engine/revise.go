@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"slices"
 
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 )
@@ -27,8 +27,8 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 type revision struct {
 	t        *tunnel
 	cfg, old config.Tunnel
-	table    *resolve.Peers[*datapath.Peer]
-	oldTable *resolve.Peers[*datapath.Peer]
+	table    *source.Peers[*datapath.Peer]
+	oldTable *source.Peers[*datapath.Peer]
 	peers    []*peer
 	oldPeers []*peer
 	fresh    []*peer // only in the new configuration
@@ -101,7 +101,7 @@ func (r *revision) back() {
 	}
 }
 
-func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *resolve.Peers[*datapath.Peer]) {
+func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers[*datapath.Peer]) {
 	t := r.t
 	reselect := t.cfg.Select != cfg.Select
 	t.cfg.Assume(cfg)

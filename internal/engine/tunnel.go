@@ -16,6 +16,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -135,12 +136,12 @@ func newReports() reports {
 }
 
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
-func newBehind(peers []*peer, cfgs []config.Peer) (*resolve.Peers[*datapath.Peer], error) {
-	list := make([]resolve.Peer[*datapath.Peer], len(peers))
+func newBehind(peers []*peer, cfgs []config.Peer) (*source.Peers[*datapath.Peer], error) {
+	list := make([]source.Peer[*datapath.Peer], len(peers))
 	for i, p := range peers {
-		list[i] = resolve.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: cfgs[i].Allowed}
+		list[i] = source.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: cfgs[i].Allowed}
 	}
-	return resolve.NewPeers(list)
+	return source.NewPeers(list)
 }
 
 // maxQueues is the most queues that a tunnel has if the configuration does not set their
@@ -181,7 +182,7 @@ func (t *tunnel) offload() tun.Offload {
 
 // newSources returns the source checks for packets from the tunnel, with our present
 // outer addresses.
-func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
+func (t *tunnel) newSources(layers []encap.Layer) *source.Checks {
 	own := make([]netip.Addr, 0, len(t.cfg.Address))
 	for _, p := range t.addresses() {
 		own = append(own, p.Addr())
@@ -190,7 +191,7 @@ func (t *tunnel) newSources(layers []encap.Layer) *resolve.Sources {
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	s := resolve.NewSources(own, ends, t.cfg.Strict).At(&t.surroundings.now, farEnds(layers))
+	s := source.New(own, ends, t.cfg.Strict).At(&t.surroundings.now, farEnds(layers))
 	for _, l := range layers {
 		s = s.For(l.Resolver)
 	}

@@ -16,8 +16,9 @@ var rules = map[string][]string{
 	"sixfour/encap/header":       {"sixfour/encap/drop"},
 	"sixfour/encap/nd":           {"sixfour/encap/drop", "sixfour/encap/header"},
 	"sixfour/encap/resolve":      {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
+	"sixfour/encap/source":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/fragment":     {"sixfour/encap/drop", "sixfour/encap/header"},
-	"sixfour/encap":              {"sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/resolve"},
+	"sixfour/encap":              {"sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/encap/source"},
 	"sixfour/transport/wait":     {},
 	"sixfour/tun":                {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/transport":          {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
@@ -55,11 +56,11 @@ var rules = map[string][]string{
 	"sixfour/internal/icmpreply":    {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/api", "sixfour/internal/netns", "sixfour/transport"},
 	"sixfour/internal/gateway":      {"sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/selection":    {"sixfour/internal/api"},
-	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
+	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
 	"sixfour/internal/probing":      {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probe"},
 	"sixfour/internal/discovery":    {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probing", "sixfour/internal/recovery"},
 	"sixfour/internal/keepalive":    {"sixfour/encap", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/probe", "sixfour/internal/probing", "sixfour/internal/recovery"},
-	"sixfour/internal/engine":       {"sixfour/internal/keepalive", "sixfour/internal/selection", "sixfour/internal/ports", "sixfour/internal/discovery", "sixfour/internal/probing", "sixfour/internal/datapath", "sixfour/internal/events", "sixfour/internal/icmpreply", "sixfour/internal/recovery", "sixfour/internal/api", "sixfour/internal/text", "sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/iface", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
+	"sixfour/internal/engine":       {"sixfour/internal/keepalive", "sixfour/internal/selection", "sixfour/internal/ports", "sixfour/internal/discovery", "sixfour/internal/probing", "sixfour/internal/datapath", "sixfour/internal/events", "sixfour/internal/icmpreply", "sixfour/internal/recovery", "sixfour/internal/api", "sixfour/internal/text", "sixfour/internal/capture", "sixfour/internal/pcapng", "sixfour/internal/gateway", "sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/iface", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/probe", "sixfour/internal/version", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/capture"},
 	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/api", "sixfour/internal/usage", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/subject"},
 	"sixfour/internal/manual":       {"sixfour/internal/config/keys", "sixfour/internal/configfile", "sixfour/internal/ctl", "sixfour/internal/usage"},
@@ -88,7 +89,7 @@ var rules = map[string][]string{
 
 	"sixfour/internal/doctor/finding": {"sixfour/internal/netns"},
 
-	"sixfour/internal/doctor/prober": {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/netns", "sixfour/internal/probe", "sixfour/transport"},
+	"sixfour/internal/doctor/prober": {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/netns", "sixfour/internal/probe", "sixfour/transport"},
 
 	"sixfour/internal/doctor/subject": {"sixfour/encap", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/control/client", "sixfour/internal/doctor/prober", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
 
@@ -102,7 +103,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 

@@ -16,7 +16,7 @@ import (
 	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/probe"
 	"sixfour/transport"
 )
@@ -93,7 +93,7 @@ func New(layers []encap.Layer, o encap.Options, mark uint32, device int) (*Probe
 	// A path MTU larger than any packet here, so that each packet is sent with DF.
 	const wide = transport.MaxPacket
 	var err error
-	if a.stack, err = encap.New(layers, wide, o, resolve.NewSources(nil, nil, false), encap.NewRecord()); err != nil {
+	if a.stack, err = encap.New(layers, wide, o, source.New(nil, nil, false), encap.NewRecord()); err != nil {
 		return nil, err
 	}
 	options := transport.Options{Mark: mark}

@@ -8,7 +8,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/icmp"
-	"sixfour/encap/resolve"
+	"sixfour/encap/source"
 	"sixfour/internal/probe"
 )
 
@@ -38,7 +38,7 @@ func listening(kind encap.Kind) *Prober {
 	if kind.Over() == 6 {
 		l.Local, l.Remote = netip.MustParseAddr("2001:db8::10"), netip.MustParseAddr("2001:db8::20")
 	}
-	stack, err := encap.New([]encap.Layer{l}, 65535, encap.DefaultOptions, resolve.NewSources(nil, nil, false), encap.NewRecord())
+	stack, err := encap.New([]encap.Layer{l}, 65535, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
 	if err != nil {
 		panic(err)
 	}

@@ -20,7 +20,7 @@ func (a *Prober) receivePacket(b []byte) {
 	if r != drop.None || destination(packet) != a.local {
 		return
 	}
-	if source(packet) == a.remote {
+	if sender(packet) == a.remote {
 		defer a.countOther(a.answerCount())
 	}
 	outer := ecnOf(packet)
@@ -62,7 +62,7 @@ func (a *Prober) receiveInner(inner []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if q := a.pending[seq]; q != nil {
-		q.deliver(Reply{ICMP: err, From: source(inner)})
+		q.deliver(Reply{ICMP: err, From: sender(inner)})
 	}
 }
 
@@ -135,7 +135,7 @@ func (a *Prober) receiveICMP(b []byte) {
 		return
 	}
 	if m, ok := a.replyIn(packet); ok {
-		if source(packet) == a.remote {
+		if sender(packet) == a.remote {
 			a.deliverAnswer(m, ecnOf(packet), ecnOf(packet))
 		}
 		return
@@ -149,7 +149,7 @@ func (a *Prober) receiveICMP(b []byte) {
 	defer a.mu.Unlock()
 	for _, q := range a.pending {
 		if quotes(err.Quote, q.packet) {
-			q.deliver(Reply{ICMP: err, From: source(packet)})
+			q.deliver(Reply{ICMP: err, From: sender(packet)})
 			return
 		}
 	}
@@ -197,7 +197,8 @@ func (q *Probe) deliver(r Reply) {
 	}
 }
 
-func source(packet []byte) netip.Addr {
+// sender returns the source address of a packet.
+func sender(packet []byte) netip.Addr {
 	if header.Version(packet) == 4 {
 		return header.IPv4(packet).Src()
 	}

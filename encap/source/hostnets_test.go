@@ -1,4 +1,4 @@
-package resolve
+package source
 
 import (
 	"net/netip"
@@ -72,7 +72,7 @@ func TestHostNets(t *testing.T) {
 		} else {
 			pkt[6], pkt[7] = 59, 64
 		}
-		s := NewSources(nil, nil, false)
+		s := New(nil, nil, false)
 		if r := s.Check(pkt); r != drop.None {
 			t.Errorf("%s, where nothing is known: %v", c.src, r)
 		}
@@ -105,8 +105,8 @@ func BenchmarkSources(b *testing.B) {
 		} else {
 			pkt[6], pkt[7] = 59, 64
 		}
-		bare := NewSources(nil, nil, false)
-		for name, s := range map[string]*Sources{"bare": bare, "host": bare.At(&at, nil)} {
+		bare := New(nil, nil, false)
+		for name, s := range map[string]*Checks{"bare": bare, "host": bare.At(&at, nil)} {
 			b.Run(c[0]+"/"+name, func(b *testing.B) {
 				for b.Loop() {
 					if s.Check(pkt) != drop.None {

@@ -1,6 +1,7 @@
-package resolve
+package source
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -154,7 +155,9 @@ func (i *Interface) judge4(a uint32, peer []netip.Prefix) drop.Reason {
 	if v == nil || !v.own && slices.Contains(v.links, i.link) {
 		return drop.None
 	}
-	return i.refuse(v, addr4(a), int(v.bits)-mappedBits, peer)
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], a)
+	return i.refuse(v, netip.AddrFrom4(b), int(v.bits)-mappedBits, peer)
 }
 
 // judge6 is judge4 for IPv6.
