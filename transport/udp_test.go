@@ -125,6 +125,16 @@ func without(pkt []byte) []byte {
 	return b
 }
 
+// setDF sets or clears DF in a packet, if it is one of IPv4.
+func setDF(pkt []byte, on bool) {
+	if header.Version(pkt) == 4 {
+		if pkt[6] &^= header.DF >> 8; on {
+			pkt[6] |= header.DF >> 8
+		}
+		header.IPv4(pkt).SetChecksum()
+	}
+}
+
 // arrived is a packet with its description.
 type arrived struct {
 	transport.Meta
@@ -154,6 +164,7 @@ func TestUDPOptions(t *testing.T) {
 		from := p.Local().Port()
 		c := wiretest.Capture(t, right, "eth0")
 		pkt := datagram(e, from, rightPort, make([]byte, 333))
+		setDF(pkt, !o.Fragment)
 		rigtest.Must(t, sender(t, left, p, transport.Options{}).SendOne(pkt))
 		f, err := c.Find(wiretest.Soon(t), func(f rig.Frame) bool { return len(f.Packet()) == len(pkt) })
 		rigtest.Must(t, err)
@@ -215,6 +226,9 @@ func TestUDPAboveMTU(t *testing.T) {
 			room := 1500 - l.KernelHeaders()
 			sent := [][]byte{datagram(e, leftPort, rightPort, make([]byte, room)), datagram(e, leftPort, rightPort, make([]byte, room+1)), datagram(e, leftPort, rightPort, make([]byte, room))}
 			tx := sender(t, left, l, transport.Options{})
+			for _, pkt := range sent {
+				setDF(pkt, !fragment)
+			}
 			if n, err := tx.Send(wiretest.Pieces(sent)); n != 1 || !errors.Is(err, unix.EMSGSIZE) {
 				t.Errorf("sent %d: %v", n, err)
 			}
@@ -302,6 +316,22 @@ func TestUDPOthers(t *testing.T) {
 			}
 		}
 		wiretest.Expect(t, gre, other, other, other, other)
+		if !e.Left.Is4() {
+			return
+		}
+		// DF is as in the packet, whether it is as that of the port or not.
+		c := wiretest.Capture(t, right, "eth0")
+		for size, df := range map[int]bool{300: true, 301: false} {
+			pkt := datagram(e, leftPort, rightPort, make([]byte, size))
+			setDF(pkt, df)
+			rigtest.Must(t, tx.SendOne(pkt))
+			f, err := c.Find(wiretest.Soon(t), func(f rig.Frame) bool { return len(f.Packet()) == len(pkt) })
+			rigtest.Must(t, err)
+			if got := binary.BigEndian.Uint16(f.Packet()[6:])&header.DF != 0; got != df {
+				t.Errorf("DF is %v, want %v", got, df)
+			}
+		}
+		arrivals(t, r, 2)
 	})
 }
 

@@ -23,8 +23,10 @@ import (
 // unspecified.
 //
 // Packets that a UDP socket cannot send leave whole through a raw socket, if the process
-// may open one: IPv4 fragments, and packets of other protocols, such as ICMP from the
-// address of the port, or with an IPv6 extension header.
+// may open one: IPv4 fragments, IPv4 packets with another DF bit than the port's, and
+// packets of other protocols, such as ICMP from the address of the port, or with an IPv6
+// extension header. Without a raw socket, the port's DF bit counts, and the others are
+// refused.
 type UDPSender struct {
 	port     *UDPPort
 	fd       *wait.FD // a copy of the port's descriptor
@@ -105,6 +107,16 @@ func (p *UDPPort) takes(head []byte) bool {
 	return head[0]>>4 == 6 && head[6] == header.UDP
 }
 
+// takes reports whether a packet leaves through the UDP socket.
+func (s *UDPSender) takes(head []byte) bool {
+	return s.port.takes(head) && (s.raw == nil || !s.otherDF(head))
+}
+
+// otherDF reports whether an IPv4 packet has another DF bit than the port's.
+func (s *UDPSender) otherDF(head []byte) bool {
+	return s.port.family.version == 4 && head[6]&(header.DF>>8) == 0 != s.port.options.Fragment
+}
+
 // leavesRaw reports whether a packet is of those for the raw socket.
 func (s *UDPSender) leavesRaw(head []byte) bool {
 	f := s.port.family
@@ -112,7 +124,7 @@ func (s *UDPSender) leavesRaw(head []byte) bool {
 	case s.raw == nil || !f.begins(head):
 		return false
 	case f.version == 4:
-		return header.IPv4(head).Protocol() != header.UDP || isFragment(head)
+		return header.IPv4(head).Protocol() != header.UDP || isFragment(head) || s.port.takes(head)
 	}
 	return head[6] != header.UDP
 }
@@ -159,7 +171,7 @@ func (s *UDPSender) fill(pkts []Packet) {
 	p := s.port
 	for i := range min(len(pkts), len(s.names)) {
 		head := pkts[i].Head
-		if !p.takes(head) {
+		if !s.takes(head) {
 			return
 		}
 		p.address(&s.names[i], head)
@@ -176,7 +188,7 @@ func (s *UDPSender) SendOne(pkt []byte) error {
 	}
 	defer s.fd.Release()
 	p := s.port
-	if !p.takes(pkt) {
+	if !s.takes(pkt) {
 		if s.leavesRaw(pkt) {
 			return s.raw.SendOne(pkt)
 		}
