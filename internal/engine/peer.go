@@ -23,10 +23,10 @@ type peer struct {
 
 // choice is which paths of a peer carry its packets.
 type choice struct {
-	mu     sync.Mutex // guards the fields below, and the peer's selection
+	mu     sync.Mutex       // guards the fields below, and the peer's selection
 	policy selection.Policy // nil: there is one path
-	used   []int       // indexes of the paths in use
-	timer  *time.Timer // calls choose; nil: not needed so far
+	used   []int            // indexes of the paths in use
+	timer  *time.Timer      // calls choose; nil: not needed so far
 	ended  bool
 }
 
@@ -109,7 +109,7 @@ func (p *peer) setPolicy(name string) {
 
 // newPolicy returns the policy for a number of paths; nil: there is nothing to choose.
 func newPolicy(name string, paths int) selection.Policy {
-	if paths == 1 {
+	if paths < 2 {
 		return nil
 	}
 	return selection.New(name)
