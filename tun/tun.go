@@ -138,7 +138,7 @@ func explainAttach(name string, err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("make interface %s: %w: run as root, or give the program CAP_NET_ADMIN (setcap cap_net_raw,cap_net_admin+ep)", name, err)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("make interface %s: %w: an interface of that name exists and is no TUN interface, or the name is not allowed", name, err)
+		return fmt.Errorf("make interface %s: %w: an interface of that name exists and is not a TUN interface, or the name is not allowed", name, err)
 	}
 	return fmt.Errorf("make interface %s: %w", name, err)
 }

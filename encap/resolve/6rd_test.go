@@ -169,7 +169,7 @@ func TestParseOption212(t *testing.T) {
 	}{
 		{nil, "0 bytes: it needs at least 22"},
 		{v[:1], "length byte"},
-		{v[:23], "length byte does not say the 21 bytes"},
+		{v[:23], "the length byte contradicts the 21 bytes"},
 		{with(func(b []byte) []byte { b[1] = 21; return b }), "length byte"},
 		{v[2:20], "18 bytes: it needs at least 22"},
 		{with(func(b []byte) []byte { return append(b, 0)[2:] }), "not a multiple of 4"},

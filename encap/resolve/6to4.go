@@ -86,7 +86,7 @@ func (m SixToFour) check() error {
 	case m.Relay != (Host{}) && m.Role != RoleHost && m.Role != RoleRouter:
 		return fmt.Errorf("6to4: a %s reaches native IPv6 itself: leave out the relay, or use role router", m.Role)
 	case m.Role == RoleRelay && m.Clients == nil:
-		return errors.New("6to4: a relay must know whom it serves: set clients, to 0.0.0.0/0 for an open relay")
+		return errors.New("6to4: a relay must know its clients: set clients, to 0.0.0.0/0 for an open relay")
 	case m.Role == RoleReturn && m.Sources == nil:
 		return errors.New("6to4: a return path must know whose answers it sends: set sources to this server's native prefixes")
 	}

@@ -40,7 +40,7 @@ func (m ISATAP) Resolver(at Site) (Resolver, error) {
 	case m.Router && len(m.Prefixes) == 0:
 		return nil, errors.New("isatap: a router must advertise something: set prefix to a /64")
 	case m.Router && len(m.Routers) > 0:
-		return nil, errors.New("isatap: either this is a router or it asks routers: leave out routers, or router = true")
+		return nil, errors.New("isatap: a router does not ask other routers: leave out routers, or router = true")
 	case !m.Router && len(m.Prefixes) > 0:
 		return nil, errors.New("isatap: only a router advertises prefixes: set router = true, or put an address on the interface")
 	}

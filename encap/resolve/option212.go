@@ -26,7 +26,7 @@ func ParseOption212(b []byte) (SixRD, error) {
 	// most 32.
 	if len(b) > 0 && b[0] == option212 {
 		if len(b) < 2 || int(b[1]) != len(b)-2 {
-			return SixRD{}, fmt.Errorf("6rd option: length byte does not say the %d bytes that follow it", max(0, len(b)-2))
+			return SixRD{}, fmt.Errorf("6rd option: the length byte contradicts the %d bytes that follow it", max(0, len(b)-2))
 		}
 		b = b[2:]
 	}

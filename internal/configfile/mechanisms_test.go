@@ -155,7 +155,7 @@ func TestMechanisms(t *testing.T) {
 		{tunnel("6rd", "10.100.100.1", "") + "option212 = '0'\n",
 			`5:13: option212 is "0": it must be option 212 of DHCPv4 as hexadecimal digits, such as "082020010db80000000000000000000000000a000001"`},
 		{tunnel("6rd", "10.100.100.1", "") + "option212 = 'd4'\n",
-			`5:13: option212 is "d4": length byte does not say the 0 bytes that follow it: ask for what the DHCP server sent`},
+			`5:13: option212 is "d4": the length byte contradicts the 0 bytes that follow it: ask for what the DHCP server sent`},
 		{tunnel("6rd", "10.100.100.1", "") + "option212 = 212\n",
 			`5:13: option212 is an integer: it must be a string, option 212 of DHCPv4 as hexadecimal digits, such as "082020010db80000000000000000000000000a000001"`},
 		{tunnel("6rd", "10.100.100.1", "") + "option212 = '202020010db80000000000000000000000000a000001'\n",

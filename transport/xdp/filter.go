@@ -39,7 +39,7 @@ func Attach(device, mtu int) (*Filter, error) {
 		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 			err = fmt.Errorf("%w: run as root, or give the program CAP_BPF", err)
 		case errors.Is(err, unix.EBUSY):
-			err = fmt.Errorf("%w: the device has an XDP program of somebody else (ip link shows it)", err)
+			err = fmt.Errorf("%w: the device has the XDP program of another process (ip link shows it)", err)
 		}
 		return nil, fmt.Errorf("attach XDP program: %w", err)
 	}
