@@ -38,8 +38,8 @@ type Report struct {
 	Found    int // including those that were left out of problems
 	rest     Pos // position from which the file was not checked any more; zero: none
 
-	Lenient bool // doubt does not make the file invalid
-	Doubts  List // what doubt found, if lenient
+	Lenient bool // Doubt does not make the file invalid
+	Doubts  List // the problems from Doubt, if Lenient is set
 }
 
 // MaxProblems is how many problems of a file are reported. A file with more was not
@@ -84,7 +84,7 @@ func (r *Report) Add(at Pos, format string, args ...any) {
 }
 
 // Doubt reports what stops a part of the traffic and nothing else: the daemon can run the
-// rest of the file. A lenient report does not refuse the file for it.
+// rest of the file. If Lenient is set, the file is valid in spite of it.
 func (r *Report) Doubt(at Pos, format string, args ...any) {
 	switch {
 	case !r.Lenient:

@@ -16,7 +16,7 @@ type Key[T any] struct {
 	Read func(r *problem.Report, e Entry, into T)
 }
 
-// State is what readTable found about a table's known keys.
+// State is what Read found about a table's known keys.
 type State struct {
 	Set map[string]bool // set in the file, possibly misspelt
 	Bad map[string]bool // set to an invalid value

@@ -14,7 +14,7 @@ import (
 var errNoAddress = errors.New("it is no IP address")
 
 // ParseAddr parses an address that can be used in an IP header. If the error names a
-// correct address, parseAddr returns that address too.
+// correct address, ParseAddr returns that address too.
 func ParseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
@@ -28,7 +28,7 @@ func ParseAddr(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// ParseEnd is parseAddr for an end of an outermost layer, which may be a link-local IPv6
+// ParseEnd is ParseAddr for an end of an outermost layer, which may be a link-local IPv6
 // address with its interface, the zone (RFC 4007 section 11).
 func ParseEnd(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)

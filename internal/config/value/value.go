@@ -48,7 +48,7 @@ func Word(r *problem.Report, e tree.Entry, words ...string) (string, bool) {
 	return WordLike(r, e, nil, words...)
 }
 
-// WordLike is wordOf for words that have other names, folded, in other programs.
+// WordLike is Word for words that have other names, folded, in other programs.
 func WordLike(r *problem.Report, e tree.Entry, synonyms map[string]string, words ...string) (string, bool) {
 	if e.Kind != tree.String {
 		return String(r, e, problem.Alternatives(problem.QuoteAll(words)))
