@@ -372,11 +372,11 @@ func TestNamespaceOfAProcess(t *testing.T) {
 	a.waitState(t, "gre0", "")
 	must(t, inner.Process.Kill())
 	_ = inner.Wait()
-	a.waitState(t, "gre0", "the process does not run")
+	a.waitState(t, "gre0", "the process is not running")
 	reachable(t, h.a, inB)
 	a.end(t, syscall.SIGTERM)
 	a = start(t, h.a, configA()+other("gre0", 1, 2, line))
-	a.waitState(t, "gre0", "the process does not run")
+	a.waitState(t, "gre0", "the process is not running")
 	reachable(t, h.a, inB)
 	if _, s := a.status(t); s.State.Phase == api.Waiting {
 		t.Errorf("%+v", s.State)

@@ -310,7 +310,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 func explainAddress(name string, p netip.Prefix, err error) error {
 	if p.Addr().Is6() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)) {
-		return fmt.Errorf("add address %v to %s: %w: IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6, kernel option ipv6.disable): switch it on, or take the address out of the configuration", p, name, err)
+		return fmt.Errorf("add address %v to %s: %w: IPv6 is disabled here (sysctl net.ipv6.conf.all.disable_ipv6, kernel option ipv6.disable): enable it, or remove the address from the configuration", p, name, err)
 	}
 	return fmt.Errorf("add address %v to %s: %w", p, name, err)
 }

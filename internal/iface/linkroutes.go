@@ -62,7 +62,7 @@ func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first er
 // IP6_RT_PRIO_ADDRCONF).
 const connectedMetric6 = 256
 
-// manyRoutes is more than anybody writes into a file by hand.
+// manyRoutes is more than a file written by hand has.
 const manyRoutes = 1024
 
 // tryRoutes adds routes, and counts the errors that fine accepts.
@@ -84,7 +84,7 @@ func (l *Link) tryRoutes(routes []netip.Prefix, fine func(error) bool) (tolerate
 
 func explainRoute(name string, p netip.Prefix, err error) error {
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("add route %v through %s: %w: another interface has that route: remove it (ip route del %v), or take it out of the configuration", p, name, err, p)
+		return fmt.Errorf("add route %v through %s: %w: another interface has that route: remove it (ip route del %v), or remove it from the configuration", p, name, err, p)
 	}
 	return fmt.Errorf("add route %v through %s: %w", p, name, err)
 }

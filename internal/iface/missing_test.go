@@ -29,7 +29,7 @@ func TestPartial(t *testing.T) {
 	l, err := Open(set)
 	rigtest.Must(t, err)
 	defer l.Close()
-	if err := l.Missing(); err == nil || !strings.Contains(err.Error(), "IPv6 is switched off") {
+	if err := l.Missing(); err == nil || !strings.Contains(err.Error(), "IPv6 is disabled") {
 		t.Errorf("missing: %v", err)
 	}
 	if got := routes(t, ns, unix.AF_INET); got != "10.9.0.0/16/0/0" {

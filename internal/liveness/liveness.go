@@ -58,7 +58,7 @@ const (
 	trafficChecks = 4
 	// Window is the number of recent probes that Loss covers.
 	Window = 20
-	// enoughErrors errors show that a silent peer is not idle: anybody can forge one.
+	// enoughErrors errors show that a silent peer is not idle: a single one may be forged.
 	enoughErrors = 2
 	// timedProbes is the number of recent probes whose sending times are stored, so that
 	// late answers can be used to measure round trips.

@@ -130,7 +130,7 @@ func selected(a nl.XfrmAddress, bits uint8, family int) netip.Prefix {
 func (p Policies) Conflict(o Outer) string {
 	for _, d := range []netlink.Dir{netlink.XFRM_DIR_OUT, netlink.XFRM_DIR_IN} {
 		if p.ipsecActs(o, d) {
-			return fmt.Sprintf("an IPsec policy (ip xfrm policy) is for packets of protocol %d %s %v, and AF_XDP would bypass it", o.Protocol, preposition(d), o.Remote)
+			return fmt.Sprintf("an IPsec policy (ip xfrm policy) applies to packets of protocol %d %s %v, and AF_XDP would bypass it", o.Protocol, preposition(d), o.Remote)
 		}
 	}
 	if p.protocols[protocolKey(int(o.Protocol), o.Remote.Is4())] {

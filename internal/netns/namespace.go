@@ -80,10 +80,10 @@ func explain(namespace string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		hint = "create it first (ip netns add " + filepath.Base(namespace) + ")"
 		if process(namespace) != "" {
-			hint = "the process does not run: write the number of one that does, or name the namespace (ip netns attach NAME PID)"
+			hint = "the process is not running: use the number of a process that is, or give the namespace a name (ip netns attach NAME PID)"
 		}
 	case errors.Is(err, fs.ErrPermission) && process(namespace) != "":
-		hint = "the daemon has given up the right to look at other processes: restart it, or name the namespace (ip netns attach NAME PID)"
+		hint = "the daemon has dropped the right to inspect other processes: restart it, or give the namespace a name (ip netns attach NAME PID)"
 	case errors.Is(err, unix.EPERM):
 		hint = "entering another namespace needs CAP_SYS_ADMIN: run as root, or start the daemon inside it"
 	}

@@ -35,7 +35,7 @@ func Fragments(ctx context.Context, p *subject.Peer) finding.Finding {
 // look like a fragment of a large packet.
 const fragmentedSize = 1200
 
-// ICMPErrors causes ICMP errors from routers. It does so outside the tunnel, so that the
+// ICMPErrors causes ICMP errors from routers. It sends pings outside the tunnel, so that the
 // daemon does not have to handle them.
 func ICMPErrors(ctx context.Context, p *subject.Peer) finding.Finding {
 	if f, ok := mayProbe(p); !ok {
