@@ -44,7 +44,8 @@ func (r *reload) apply() error {
 	}
 	e.tunnels = r.after
 	e.mu.Unlock()
-	r.gateway, e.gate.cfg = e.gate.cfg, r.cfg.Gateway
+	r.gateway = e.gateway.Config()
+	e.gateway.SetConfig(r.cfg.Gateway)
 	for _, c := range r.changes {
 		c.follow(e)
 		e.heartbeat()
@@ -67,7 +68,9 @@ func (r *reload) revised() []*tunnel {
 
 // takeEffect updates the paths of all peers, and the table, to the configuration.
 func (e *Engine) takeEffect() {
-	e.yieldDefaultRoute()
+	if e.gateway.MustYield() {
+		e.syncGateway()
+	}
 	e.stale = true
 	for _, t := range e.tunnels {
 		e.shards = max(e.shards, t.Queues)
@@ -231,7 +234,7 @@ func (r *reload) undo() (err error) {
 		}
 		e.tunnels = r.before
 		e.mu.Unlock()
-		e.gate.cfg = r.gateway
+		e.gateway.SetConfig(r.gateway)
 		for _, c := range r.changes {
 			c.unfollow(e)
 		}

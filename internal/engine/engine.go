@@ -30,6 +30,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
 	"sixfour/internal/events"
+	"sixfour/internal/gateway"
 	"sixfour/internal/keepalive"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/ports"
@@ -115,8 +116,8 @@ type receiving struct {
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns
 // it.
 type kernel struct {
-	shield shield // suppresses the kernel's own ICMP errors
-	gate   gate   // the [gateway] section
+	shield  shield // suppresses the kernel's own ICMP errors
+	gateway *gateway.Applier
 }
 
 // New prepares the tunnels of a configuration. It changes nothing on the system; Run
@@ -151,8 +152,8 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	}
 	e.sockets = ports.New(ports.Config{Log: log, Read: e.read, Segments: e.segments})
 	e.keeper = keepalive.New(e.somethingChanged)
-	e.gate.cfg = cfg.Gateway
-	e.resolver = e.newResolver()
+	e.gateway = gateway.NewApplier(cfg.Gateway, log)
+	e.resolver = e.gateway.Resolver()
 	e.Table.Store(new(datapath.Table))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
@@ -217,7 +218,6 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 		return err
 	}
 	e.listenAhead()
-	e.gate.mark.Store(e.gate.cfg.DefaultRoute != "")
 	wait.Spare(spareProcessors)
 	e.watchAll(e.tunnels)
 	// Evaluate the paths first: the interfaces then start with the right MTU, and
@@ -387,7 +387,7 @@ func (e *Engine) interfaceGone() {
 // close removes everything that the engine made, except what the next process adopts.
 func (e *Engine) close(regular bool) {
 	e.Captures.Close(errDaemonEnds)
-	e.closeGateway()
+	e.gateway.Close()
 	if regular && e.sockets.Kept.Stores() {
 		e.handOver()
 		shutAll(e.tunnels)
@@ -416,7 +416,7 @@ func (e *Engine) Sandboxed(s api.Sandbox) { e.about.sandbox.Store(&s) }
 func (e *Engine) Status() api.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.reloaded, Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gate.shown.Load()}
+	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.reloaded, Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gateway.Status()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sixfour/internal/config"
+	"sixfour/internal/gateway"
 )
 
 func TestFindPeer(t *testing.T) {
@@ -43,7 +44,7 @@ func TestFindPeer(t *testing.T) {
 
 // The reason of a failed reload is stored up to a limit: a file may have thousands of errors.
 func TestLongReloadError(t *testing.T) {
-	e := new(Engine)
+	e := &Engine{kernel: kernel{gateway: new(gateway.Applier)}}
 	e.ReloadFailed(errors.New(strings.Repeat("x", 1<<20)))
 	why, events := e.Status().Reloads.Error, e.Events(t.Context())
 	if text := (<-events).Text; len(why) > 2*maxWhy || len(text) > 2*maxWhy || !strings.HasPrefix(why, "xxx") {

@@ -102,7 +102,7 @@ func (e *Engine) summary() Summary {
 		}
 		s.Waiting = append(s.Waiting, w)
 	}
-	if why := e.gate.waits(); why != "" {
+	if why := e.gateway.Waits(); why != "" {
 		s.Waiting = append(s.Waiting, Wait{"[gateway]", why})
 	}
 	return s

@@ -54,7 +54,7 @@ var rules = map[string][]string{
 	"sixfour/internal/events":       {"sixfour/internal/api"},
 	"sixfour/internal/recovery":     {},
 	"sixfour/internal/icmpreply":    {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/api", "sixfour/internal/netns", "sixfour/transport"},
-	"sixfour/internal/gateway":      {"sixfour/internal/netcfg", "sixfour/internal/nft"},
+	"sixfour/internal/gateway":      {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/selection":    {"sixfour/internal/api"},
 	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
 	"sixfour/internal/probing":      {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probe"},

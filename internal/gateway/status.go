@@ -1,4 +1,4 @@
-package engine
+package gateway
 
 import (
 	"errors"
@@ -7,13 +7,12 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/gateway"
 )
 
-// newGatewayStatus returns the status for a configuration, from what was wanted and done,
+// newStatus returns the status of the gateway for a configuration, from what was wanted and done,
 // and err, a failure before anything was done. It returns an empty status if there is
 // nothing to do.
-func newGatewayStatus(cfg *config.Gateway, w gateway.Wanted, done gateway.Done, err error) *api.GatewayStatus {
+func newStatus(cfg *config.Gateway, w Wanted, done Done, err error) *api.GatewayStatus {
 	s := &api.GatewayStatus{Advice: done.Advice}
 	if done.DefaultErr != nil || done.MasqueradeErr != nil {
 		err = nil
