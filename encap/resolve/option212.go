@@ -38,7 +38,7 @@ func ParseOption212(b []byte) (SixRD, error) {
 	case b[0] > 32:
 		return SixRD{}, fmt.Errorf("6rd option: IPv4MaskLen (byte 0) is %d: more than 32", b[0])
 	case int(b[1])+32-int(b[0]) > 128:
-		return SixRD{}, fmt.Errorf("6rd option: 6rdPrefixLen (byte 1) is %d: with %d IPv4 bits more than 128", b[1], 32-b[0])
+		return SixRD{}, fmt.Errorf("6rd option: 6rdPrefixLen (byte 1) is %d, which together with %d IPv4 bits is more than 128", b[1], 32-b[0])
 	}
 	prefix := netip.AddrFrom16([16]byte(b[2:option212BRs]))
 	m := SixRD{Prefix: netip.PrefixFrom(prefix, int(b[1])).Masked(), MaskLen: int(b[0]), Role: RoleCE}

@@ -33,7 +33,7 @@ func TestGateway(t *testing.T) {
 	waitSource(t, n.a, n.b, inB, inA)
 	transfer(t, n.a, n.c, addrC, 4<<20)
 
-	// What c sends to b's old address is not for a, and b is no router of c.
+	// What c sends to b's old address is not for a, and b is not a router for c.
 	if _, err := sourceSeen(t, n.c, n.b, addrB); err != nil {
 		t.Errorf("connect to the server: %v", err)
 	}

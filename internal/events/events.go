@@ -1,4 +1,4 @@
-// package events stores the most recent events of the daemon for its readers.
+// Package events stores the most recent events of the daemon for its readers.
 package events
 
 import (
