@@ -128,7 +128,7 @@ func TestNarrow(t *testing.T) {
 	s := buildWith(t, []encap.Layer{automatic}, 1500, encap.DefaultOptions, rec)
 	now := time.Unix(1e9, 0)
 	narrow := func(dst string, mtu encap.PathMTU, after time.Duration) {
-		rec.Narrow(netip.MustParseAddr(dst), mtu, now.Add(after))
+		rec.SetMTU(netip.MustParseAddr(dst), mtu, now.Add(after))
 	}
 	check := func(when, dst string, size int, limit encap.TunnelMTU, r drop.Reason, df bool) {
 		t.Helper()
@@ -167,12 +167,12 @@ func TestNarrow(t *testing.T) {
 	check("below 1300", there, 1281, 1280, drop.TooBig, false)
 
 	narrow("198.51.100.3", 1350, 2*time.Minute)
-	rec.Widen(now.Add(11 * time.Minute))
+	rec.ExpireMTUs(now.Add(11 * time.Minute))
 	check("ten minutes", there, 1280, 1280, drop.None, false)
-	rec.Widen(now.Add(11*time.Minute + 1))
+	rec.ExpireMTUs(now.Add(11*time.Minute + 1))
 	check("after ten minutes", there, 1480, 1480, drop.None, true)
 	check("the later one", far, 1331, 1330, drop.TooBig, true)
-	rec.Widen(now.Add(time.Hour))
+	rec.ExpireMTUs(now.Add(time.Hour))
 	check("after all", far, 1480, 1480, drop.None, true)
 
 	// A path MTU of the tunnel that is already small, or static, does not change.
@@ -207,7 +207,7 @@ func TestNarrowIsBounded(t *testing.T) {
 	const told, room = 2000, 1024
 	for dst := range uint32(told) {
 		now = now.Add(time.Millisecond)
-		if rec.Narrow(resolve.Endpoint4(dst+1).Addr(), 1400, now); limit(dst+1) != 1380 {
+		if rec.SetMTU(resolve.Endpoint4(dst+1).Addr(), 1400, now); limit(dst+1) != 1380 {
 			t.Fatalf("no room for number %d", dst)
 		}
 	}
@@ -216,11 +216,11 @@ func TestNarrowIsBounded(t *testing.T) {
 			t.Fatalf("number %d: remembered %v, want %v", dst, known, want)
 		}
 	}
-	rec.Narrow(resolve.Endpoint4(told).Addr(), 1350, now) // a known one may still become smaller
+	rec.SetMTU(resolve.Endpoint4(told).Addr(), 1350, now) // a known one may still become smaller
 	if limit(told) != 1330 {
 		t.Errorf("limit %d", limit(told))
 	}
-	rec.Widen(now.Add(time.Hour))
+	rec.ExpireMTUs(now.Add(time.Hour))
 	if limit(told) != 1480 {
 		t.Errorf("limit %d after a long time", limit(told))
 	}
@@ -275,7 +275,7 @@ func TestAutomaticStack(t *testing.T) {
 	// The smaller path MTU also counts for inner packets.
 	rec := encap.NewRecord()
 	s := buildWith(t, layers, 1500, encap.DefaultOptions, rec)
-	rec.Narrow(netip.MustParseAddr("198.51.100.2"), 1400, time.Unix(1e9, 0))
+	rec.SetMTU(netip.MustParseAddr("198.51.100.2"), 1400, time.Unix(1e9, 0))
 	for _, size := range []int{1340, 1341} {
 		_, r := encapsulate(s, header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, size-20)))
 		if limit := s.LimitTo(inner); limit != 1340 || (r == drop.None) != (size <= 1340) {

@@ -58,13 +58,13 @@ type Stack struct {
 	at4    int       // the layer at which IPv4 packets enter
 	at6    int
 	cut4   *template // the layer at which packets with DF enter to be fragmented; nil: they are not
-	own    own       // recognizes outer packets of this stack, which must not enter it again
+	loop   loopCheck // recognizes outer packets of this stack, which must not enter it again
 	echoes bool      // the framing of the outermost layer has keepalives
 
 	// For IPv6 packets that enter a layer over IPv6: the template for packets that carry
 	// an encapsulation limit, and the check for the layer's own packets.
 	limited6 *template
-	own6     own
+	loop6    loopCheck
 }
 
 // New prepares a stack of layers, innermost first. The path MTU decides whether IPv4
@@ -111,10 +111,10 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		s.enter6 = b.template(s.at6, 6)
 		if l := layers[s.at6]; l.Kind.Over() == 6 {
 			b.limited = true
-			s.limited6, s.own6 = b.template(s.at6, 6), newOwn(l)
+			s.limited6, s.loop6 = b.template(s.at6, 6), newLoopCheck(l)
 		}
 	}
-	s.own = newOwn(layers[len(layers)-1])
+	s.loop = newLoopCheck(layers[len(layers)-1])
 	_, s.echoes = layers[len(layers)-1].Kind.framing.(Keepaliver)
 	return s, nil
 }
@@ -198,7 +198,7 @@ func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 			limit = max(TunnelMTU(t.limit), MinTunnelMTU6)
 		}
 	}
-	if mtu := s.narrowFor(inner); mtu != 0 {
+	if mtu := s.mtuFor(inner); mtu != 0 {
 		// The outermost layer carries 1280 bytes even over a path with a smaller MTU.
 		limit = min(limit, max(TunnelMTU(mtu), MinTunnelMTU6+header.IPv4Len)-TunnelMTU(s.Overhead(version)))
 		if version == 6 {
@@ -220,9 +220,9 @@ func (s *Stack) NeedsPathMTU() bool {
 	return !s.options.StaticMTU || s.outer == 6 || s.enter4 != nil && s.enter4.first6() < 0 && !s.options.IgnoreDF
 }
 
-// narrowFor returns the recorded path MTU to the outer destination that a resolver finds
+// mtuFor returns the recorded path MTU to the outer destination that a resolver finds
 // for a packet, or 0 if none is recorded.
-func (s *Stack) narrowFor(inner []byte) PathMTU {
+func (s *Stack) mtuFor(inner []byte) PathMTU {
 	last := len(s.layers) - 1
 	outer := s.layers[last]
 	if outer.Resolver == nil {
@@ -284,18 +284,18 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 	var f fields
 	if header.Version(b[off:]) == 4 {
 		ip := header.IPv4(b[off:])
-		if s.outer == 4 && s.own.is4(ip) {
+		if s.outer == 4 && s.loop.is4(ip) {
 			return nil, drop.Loop
 		}
 		t, f = s.enter4, fields{tos: ip.TOS(), ttl: ip.TTL(), df: !s.options.IgnoreDF && !ip.MayFragment()}
 	} else {
 		ip := header.IPv6(b[off:])
 		t, f = s.enter6, fields{tos: ip.TrafficClass(), ttl: ip.HopLimit()}
-		if s.outer == 6 && s.own.is6(ip) {
+		if s.outer == 6 && s.loop.is6(ip) {
 			return nil, drop.Loop
 		}
 		if s.limited6 != nil {
-			if s.own6.is6(ip) { // RFC 2473 4.1.2
+			if s.loop6.is6(ip) { // RFC 2473 4.1.2
 				return nil, drop.Loop
 			}
 			if t, limit, found := s.limited(ip); found {

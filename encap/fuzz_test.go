@@ -240,7 +240,7 @@ func checkRefused(t *testing.T, s *encap.Stack, pkt []byte) {
 	ip := header.IPv6(answer[encap.Headroom:])
 	ip[0] = 0x60
 	binary.BigEndian.PutUint16(ip[4:], 1280-header.IPv6Len)
-	if out, r := s.EncapsulateBeside(layer, answer, encap.Headroom); r == drop.None && !bytes.HasSuffix(out, ip) {
+	if out, r := s.EncapsulateOutside(layer, answer, encap.Headroom); r == drop.None && !bytes.HasSuffix(out, ip) {
 		t.Fatalf("%x does not carry the answer", out)
 	}
 }

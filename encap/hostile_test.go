@@ -277,7 +277,7 @@ func (h *hostile) hear(inner []byte) {
 	if ip := header.IPv4(h.sent); len(h.sent) >= header.IPv4Len && header.Version(h.sent) == 4 {
 		from = ip.Src()
 	}
-	h.at.agent.Hear(header.Outer{From: netip.AddrPortFrom(from, 0)}, inner, h.now)
+	h.at.agent.Receive(header.Outer{From: netip.AddrPortFrom(from, 0)}, inner, h.now)
 	h.at.agent.Hold(inner, h.now)
 	send, _, _ := h.at.agent.Next(h.now)
 	for _, m := range send {

@@ -43,24 +43,24 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	if int(limit) < t.limited {
 		return refused(drop.EncapLimit)
 	}
-	// own holds the headers up to and including the one that is fragmented. The headers
+	// inside holds the headers up to and including the one that is fragmented. The headers
 	// outside it are written in front of each piece.
-	own, outside := t.upTo(t.first6())
-	if len(b)-off+own.size > header.IPv6Len+65535 {
+	inside, outside := t.upTo(t.first6())
+	if len(b)-off+inside.size > header.IPv6Len+65535 {
 		return refused(drop.TooBig)
 	}
-	start, r := own.encapsulate(b, off, nil, fieldsOf(b[off:]), limit)
+	start, r := inside.encapsulate(b, off, nil, fieldsOf(b[off:]), limit)
 	if r != drop.None {
 		return refused(r)
 	}
 	whole, id := b[start:], s.record.nextID6()
 	if outside == nil {
-		pieces := fragment.IPv6(whole, t.limit+own.size, id, scratch, 0)
+		pieces := fragment.IPv6(whole, t.limit+inside.size, id, scratch, 0)
 		return func(yield func([]byte, drop.Reason) bool) {
 			pieces(func(p []byte) bool { return yield(p, drop.None) })
 		}
 	}
-	return outside.each(fragment.IPv6(whole, outside.limit, id, scratch, Headroom), scratch, limit-byte(own.limited))
+	return outside.each(fragment.IPv6(whole, outside.limit, id, scratch, Headroom), scratch, limit-byte(inside.limited))
 }
 
 // piecesOutside is EncapsulatePieces for an IPv4 packet with DF that enters a layer over
@@ -96,18 +96,18 @@ func (t *template) first6() int {
 }
 
 // upTo splits the template after its nth part.
-func (t *template) upTo(n int) (own *template, outside *template) {
+func (t *template) upTo(n int) (inside *template, outside *template) {
 	size := 0
-	own, outside = &template{parts: t.parts[:n+1], limit: t.limit, unfinished: t.unfinished}, t
-	for i := range own.parts {
-		size += own.parts[i].size
-		if own.parts[i].limited {
-			own.limited++
+	inside, outside = &template{parts: t.parts[:n+1], limit: t.limit, unfinished: t.unfinished}, t
+	for i := range inside.parts {
+		size += inside.parts[i].size
+		if inside.parts[i].limited {
+			inside.limited++
 		}
 		outside = outside.outside
 	}
-	own.write(t.bytes[len(t.bytes)-size:])
-	return own, outside
+	inside.write(t.bytes[len(t.bytes)-size:])
+	return inside, outside
 }
 
 // each writes the headers in front of the pieces of a packet. The pieces lie in scratch

@@ -61,7 +61,7 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 		if i--; i < 0 {
 			break
 		}
-		if u, ok = s.in[i].unquote(pkt, size); !ok || !u.taken && !s.sentBeside(i, pkt) {
+		if u, ok = s.in[i].unquote(pkt, size); !ok || !u.taken && !s.sentOutside(i, pkt) {
 			return q, false
 		}
 	}
@@ -86,10 +86,10 @@ func (s *Stack) quotedLayer(pkt []byte, size int) (int, unquoted) {
 	return -1, unquoted{}
 }
 
-// sentBeside reports whether a quoted packet that the layer itself did not send can have
+// sentOutside reports whether a quoted packet that the layer itself did not send can have
 // been sent through the layer outside it: the packet enters the stack there, or comes
 // from our own end. If the quote is cut off, this cannot be known.
-func (s *Stack) sentBeside(layer int, pkt []byte) bool {
+func (s *Stack) sentOutside(layer int, pkt []byte) bool {
 	if s.enters(layer+1, pkt) {
 		return true
 	}

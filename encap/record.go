@@ -21,7 +21,7 @@ type Record struct {
 	sent     atomic.Uint32 // GRE packets with a sequence number
 	sequence sequence      // of received packets
 
-	narrow narrow
+	destMTUs destMTUs
 }
 
 // NewRecord returns a Record that begins at random identifications.

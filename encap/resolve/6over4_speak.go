@@ -41,9 +41,9 @@ func (r *sixOverFour) linkAddr(m *nd.Message) uint32 {
 	return v4
 }
 
-// Hear handles all neighbour discovery messages except router solicitations, which are
+// Receive handles all neighbour discovery messages except router solicitations, which are
 // for a router behind the interface.
-func (r *sixOverFour) Hear(o header.Outer, inner []byte, now time.Time) bool {
+func (r *sixOverFour) Receive(o header.Outer, inner []byte, now time.Time) bool {
 	from, ip := source4(o), header.IPv6(inner)
 	if !nd.Is(ip) {
 		return false

@@ -32,7 +32,7 @@ func TestSixOverFourVectors(t *testing.T) {
 		t.Errorf("%v, want %x", send, []byte(ns))
 	}
 	b.Next(start)
-	if why := received(b, outer, ns); why != drop.None || !b.Hear(header.OuterOf(outer), ns, start) {
+	if why := received(b, outer, ns); why != drop.None || !b.Receive(header.OuterOf(outer), ns, start) {
 		t.Error(why)
 	}
 	outer, na := vector(t, "6OVER4-2")
@@ -40,7 +40,7 @@ func TestSixOverFourVectors(t *testing.T) {
 	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, na) {
 		t.Errorf("%v, want %x", send, []byte(na))
 	}
-	if why := received(a, outer, na); why != drop.None || !a.Hear(header.OuterOf(outer), na, start) {
+	if why := received(a, outer, na); why != drop.None || !a.Receive(header.OuterOf(outer), na, start) {
 		t.Error(why)
 	}
 	if send, _, _ = a.Next(start); len(send) != 1 || send[0].To.IPv4() != v4(two) || !bytes.Equal(send[0].Bytes, pkt) {
@@ -136,7 +136,7 @@ func TestSixOverFourRules(t *testing.T) {
 // advertise delivers a router's advertisement.
 func advertise(s Agent, from string, link []byte, lifetime time.Duration, now time.Time) {
 	addr := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(from))}.Addr()
-	s.Hear(heard(from), nd.Append(nil, addr, nd.AllNodes.Addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
+	s.Receive(heard(from), nd.Append(nil, addr, nd.AllNodes.Addr(), &nd.Message{Type: nd.RouterAdvertisement, Lifetime: lifetime, MTU: 1400, Link: link,
 		Prefixes: []nd.Prefix{{Prefix: netip.MustParsePrefix("2001:db8:5::/64"), OnLink: true, Auto: true, Valid: time.Hour, Preferred: time.Hour}}}), now)
 }
 
@@ -181,7 +181,7 @@ func TestSixOverFourRouters(t *testing.T) {
 	}
 	// A node that says that it is a host is no longer a router.
 	addr := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4("198.51.100.3"))}.Addr()
-	r.Hear(heard("198.51.100.3"), nd.Append(nil, addr, header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: addr, Solicited: true, Link: linkOption(v4("198.51.100.3"))}), now)
+	r.Receive(heard("198.51.100.3"), nd.Append(nil, addr, header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: addr, Solicited: true, Link: linkOption(v4("198.51.100.3"))}), now)
 	if l := r.Learnt(); l.Default != start.Add(11*time.Minute) {
 		t.Errorf("%+v", l)
 	}
@@ -190,7 +190,7 @@ func TestSixOverFourRouters(t *testing.T) {
 		t.Error(got)
 	}
 	flow{src: own, dst: "3fff::1", why: drop.NoPeer}.check(t, r)
-	if r.Hear(heard(two), nd.Append(nil, header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(two))}.Addr(), nd.AllRouters.Addr(), &nd.Message{Type: nd.RouterSolicitation}), now) {
+	if r.Receive(heard(two), nd.Append(nil, header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(two))}.Addr(), nd.AllRouters.Addr(), &nd.Message{Type: nd.RouterSolicitation}), now) {
 		t.Error("a router behind the interface does not hear who asks it")
 	}
 }
@@ -216,7 +216,7 @@ func FuzzHear(f *testing.F) {
 			s := resolver(t, m, at(one, "2001:db8::1/64")).(Agent)
 			s.Next(now)
 			received(s, inner(two, one), ip)
-			s.Hear(heard(two), ip, now)
+			s.Receive(heard(two), ip, now)
 			s.To(ip)
 			s.Hold(ip, now)
 			for range 5 {
@@ -256,7 +256,7 @@ func TestEntriesOf6over4(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	own := netip.MustParseAddr("2001:db8::1")
-	r.Hear(heard(two), nd.Append(nil, to, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: to, Solicited: true, Override: true, Link: linkOption(v4(two))}), start.Add(time.Second))
+	r.Receive(heard(two), nd.Append(nil, to, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: to, Solicited: true, Override: true, Link: linkOption(v4(two))}), start.Add(time.Second))
 	want = []Entry{{Node: to, Link: netip.MustParseAddrPort(two + ":0"), State: "reachable", Age: time.Minute}}
 	if got := r.Entries(start.Add(time.Second + time.Minute)); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

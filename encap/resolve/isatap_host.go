@@ -48,9 +48,9 @@ func (h *isatapHost) From(from, at Endpoint, b []byte) drop.Reason {
 	return drop.ForeignSource
 }
 
-// Hear learns from advertisements of routers on the list, from their link-local ISATAP
+// Receive learns from advertisements of routers on the list, from their link-local ISATAP
 // address (RFC 5214 section 8.3.2), and answers neighbours.
-func (h *isatapHost) Hear(o header.Outer, inner []byte, now time.Time) bool {
+func (h *isatapHost) Receive(o header.Outer, inner []byte, now time.Time) bool {
 	from, ip := source4(o), header.IPv6(inner)
 	if !nd.Is(ip) {
 		return false

@@ -41,8 +41,8 @@ func (r *isatapRouter) From(from, at Endpoint, b []byte) drop.Reason {
 	return drop.None
 }
 
-// Hear answers solicitations.
-func (r *isatapRouter) Hear(o header.Outer, inner []byte, _ time.Time) bool {
+// Receive answers solicitations.
+func (r *isatapRouter) Receive(o header.Outer, inner []byte, _ time.Time) bool {
 	from, ip := source4(o), header.IPv6(inner)
 	if !nd.Is(ip) {
 		return false

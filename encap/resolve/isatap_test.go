@@ -36,7 +36,7 @@ func carry(t *testing.T, list []Message, from string, to Agent, address string, 
 			t.Errorf("%v > %v by %s: %v", ip.Src(), ip.Dst(), from, why)
 			continue
 		}
-		to.Hear(heard(from), ip, now)
+		to.Receive(heard(from), ip, now)
 	}
 	return rest
 }
@@ -50,7 +50,7 @@ func TestISATAPVectors(t *testing.T) {
 	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, rs) || lost != 0 || again != start.Add(4*time.Second) {
 		t.Errorf("%v, %d, %v; want %x", send, lost, again, []byte(rs))
 	}
-	if why := received(router, outer, rs); why != drop.None || !router.Hear(header.OuterOf(outer), rs, start) {
+	if why := received(router, outer, rs); why != drop.None || !router.Receive(header.OuterOf(outer), rs, start) {
 		t.Errorf("the router: %v", why)
 	}
 
@@ -59,7 +59,7 @@ func TestISATAPVectors(t *testing.T) {
 	if len(send) != 1 || send[0].To.Addr() != outer.Dst() || !bytes.Equal(send[0].Bytes, ra) || !again.IsZero() {
 		t.Errorf("%v, %v; want %x", send, again, []byte(ra))
 	}
-	if why := received(client, outer, ra); why != drop.None || !client.Hear(header.OuterOf(outer), ra, start) {
+	if why := received(client, outer, ra); why != drop.None || !client.Receive(header.OuterOf(outer), ra, start) {
 		t.Errorf("the host: %v", why)
 	}
 	l := client.Learnt()
@@ -247,7 +247,7 @@ func TestISATAPBelieves(t *testing.T) {
 		{"no ISATAP address", "10.0.0.1", nd.Append(nil, netip.MustParseAddr("fe80::1"), own, &ra), false},
 	} {
 		h := resolver(t, ISATAP{Routers: []Host{host("10.0.0.1")}}, at("10.1.1.1")).(Agent)
-		if !h.Hear(heard(c.from), c.packet, start) {
+		if !h.Receive(heard(c.from), c.packet, start) {
 			t.Errorf("%s: is for the interface", c.name)
 		}
 		if got := !h.Learnt().Default.IsZero(); got != c.believe {
@@ -274,18 +274,18 @@ func TestISATAPRouterAnswers(t *testing.T) {
 		{"are you there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own}), 1},
 		{"is another there", nd.Append(nil, asker, own, &nd.Message{Type: nd.NeighborSolicitation, Target: asker}), 0},
 	} {
-		if !r.Hear(heard("10.1.1.1"), c.packet, start) {
+		if !r.Receive(heard("10.1.1.1"), c.packet, start) {
 			t.Errorf("%s: is for the interface", c.name)
 		}
 		if send, _, _ := r.Next(start); len(send) != c.answers || len(send) == 1 && send[0].To.IPv4() != v4("10.1.1.1") {
 			t.Errorf("%s: %v", c.name, send)
 		}
 	}
-	if r.Hear(heard("10.1.1.1"), header.IPv6(inner("2001:db8::1", "2001:db8::2")), start) {
+	if r.Receive(heard("10.1.1.1"), header.IPv6(inner("2001:db8::1", "2001:db8::2")), start) {
 		t.Error("a packet that is no neighbour discovery is not for the interface")
 	}
 	for range 10000 {
-		r.Hear(heard("10.1.1.1"), nd.Append(nil, asker, own, &rs), start)
+		r.Receive(heard("10.1.1.1"), nd.Append(nil, asker, own, &rs), start)
 	}
 	if send, _, _ := r.Next(start); len(send) != maxOutbox {
 		t.Errorf("%d answers", len(send))
@@ -379,12 +379,12 @@ func TestEntriesOfISATAP(t *testing.T) {
 	send, _, _ := h.Next(start)
 	for _, m := range send {
 		if m.To.Addr() == netip.MustParseAddr("192.0.2.1") {
-			router.Hear(heard("192.0.2.9"), m.Bytes, start)
+			router.Receive(heard("192.0.2.9"), m.Bytes, start)
 		}
 	}
 	send, _, _ = router.Next(start)
 	for _, m := range send {
-		h.Hear(heard("192.0.2.1"), m.Bytes, start)
+		h.Receive(heard("192.0.2.1"), m.Bytes, start)
 	}
 	want[0].State, want[0].Age = "router", 3*time.Second
 	if got := h.Entries(start.Add(3 * time.Second)); !slices.Equal(got, want) {

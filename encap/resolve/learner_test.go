@@ -69,7 +69,7 @@ func TestNoRouterLiftsTheGuards(t *testing.T) {
 			if _, ok := m.(SixOverFour); ok {
 				src = header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(router))}
 			}
-			r.Hear(heard(router), nd.Append(nil, src.Addr(), nd.AllNodes.Addr(), told(prefix, nd.Infinite)), start)
+			r.Receive(heard(router), nd.Append(nil, src.Addr(), nd.AllNodes.Addr(), told(prefix, nd.Infinite)), start)
 		}
 		for _, prefix := range []string{"2000::/1", "::/1", "2000::/3", "2002::/16", "2002:c000:201::/48", "2002:c000:201:5::/64", "3fff:100:0:7::/64", "2001::/32", "2001:db8:aaaa::/64"} {
 			hear(prefix)
@@ -111,7 +111,7 @@ func TestSixOverFourSolicitsSlowly(t *testing.T) {
 	free := nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own})
 	for i := range seconds * 1000 {
 		r.Hold(inner("2001:db8::192.0.2.1", fmt.Sprintf("2001:db8::%x:%x", i>>16+1, i&0xffff)), now)
-		r.Hear(heard(two), free, now)
+		r.Receive(heard(two), free, now)
 		next()
 		now = now.Add(time.Millisecond)
 	}
@@ -148,7 +148,7 @@ func TestSixOverFourFindsDuringFlood(t *testing.T) {
 	}
 	r.Next(start)
 	for range 2 * multicastPerSecond {
-		r.Hear(heard(two), free, start)
+		r.Receive(heard(two), free, start)
 	}
 	r.Hold(inner("2001:db8::192.0.2.1", two6), start)
 	if asks(start) != 1 {

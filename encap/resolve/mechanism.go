@@ -126,25 +126,25 @@ type Host struct {
 // From and Wants, which may be called at any time.
 type Agent interface {
 	Resolver
-	// Wants reports whether a received packet is for Hear. It is called for every packet
+	// Wants reports whether a received packet is for Receive. It is called for every packet
 	// that From accepted, and for what a framing recognized as a control message of its
 	// own, which may begin with anything.
 	Wants(inner []byte) bool
-	// Hear handles a packet that Wants accepted. If done is false, the packet is also for
-	// the interface. Hear does not retain the packet.
-	Hear(o header.Outer, inner []byte, now time.Time) (done bool)
+	// Receive handles a packet that Wants accepted. If done is false, the packet is also for
+	// the interface. Receive does not retain the packet.
+	Receive(o header.Outer, inner []byte, now time.Time) (done bool)
 	// Hold keeps a copy of a packet for which To returned drop.Unresolved, and reports
 	// whether there was room. Next returns the packet later as one of its messages, at
 	// once if the neighbour's address is known and only has to be confirmed, or counts it
 	// as lost.
 	Hold(pkt []byte, now time.Time) bool
 	// Next returns the messages to send now, and the time by which to call Next again;
-	// zero means only after Hear or Hold. Call it when a tunnel starts, and after each
-	// Hear and Hold. All messages must be sent before the next call. They do not go
+	// zero means only after Receive or Hold. Call it when a tunnel starts, and after each
+	// Receive and Hold. All messages must be sent before the next call. They do not go
 	// through To, and belong to the caller. Lost is how many held packets were given up
 	// since the last call.
 	Next(now time.Time) (send []Message, lost int, again time.Time)
-	// Learnt returns what the interface should have. It changes only in Hear and Next.
+	// Learnt returns what the interface should have. It changes only in Receive and Next.
 	Learnt() Learnt
 	// Entries returns what the agent knows of other nodes, for status.
 	Entries(now time.Time) []Entry

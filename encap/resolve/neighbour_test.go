@@ -84,7 +84,7 @@ func (s *segment) deliver(from string, m Message) {
 			s.t.Errorf("%v > %v by %s at %s: %v", ip.Src(), ip.Dst(), from, to, why)
 			continue
 		}
-		n.Hear(heard(from), ip, s.now)
+		n.Receive(heard(from), ip, s.now)
 	}
 }
 
@@ -252,14 +252,14 @@ func TestNeighbourAdvertised(t *testing.T) {
 			n.Enter(c.before, v4(two), start.Add(time.Second))
 		}
 		to := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr()
-		r.Hear(heard(two), nd.Append(nil, two6.Addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.Addr(),
+		r.Receive(heard(two), nd.Append(nil, two6.Addr(), to, &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.Addr(),
 			Solicited: c.solicited, Override: c.override, Link: c.link}), start)
 		if n.State != c.after || n.Link != v4(c.to) {
 			t.Errorf("%s: state %d at %v, want %d at %s", c.name, n.State, addr4(n.Link), c.after, c.to)
 		}
 	}
 	r := resolver(t, SixOverFour{}, at(one)).(*sixOverFour)
-	r.Hear(heard(two), nd.Append(nil, two6.Addr(), nd.AllNodes.Addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.Addr(), Link: other}), start)
+	r.Receive(heard(two), nd.Append(nil, two6.Addr(), nd.AllNodes.Addr(), &nd.Message{Type: nd.NeighborAdvertisement, Target: two6.Addr(), Link: other}), start)
 	if r.cache.Find(two6) != nil {
 		t.Error("an advertisement that nobody asked for makes an entry")
 	}
@@ -269,7 +269,7 @@ func TestNeighbourChecksWhetherFree(t *testing.T) {
 	r := resolver(t, SixOverFour{}, at(one)).(Agent)
 	r.Next(start)
 	own := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(v4(one))}.Addr()
-	r.Hear(heard(two), nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own}), start)
+	r.Receive(heard(two), nd.Append(nil, netip.IPv6Unspecified(), nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own}), start)
 	send, _, _ := r.Next(start)
 	if len(send) != 1 || send[0].To.IPv4() != v4("239.192.0.1") {
 		t.Fatalf("%v", send)
@@ -296,7 +296,7 @@ func TestNeighboursAreBounded(t *testing.T) {
 			lost++
 		}
 		from := header.Word6{Hi: nd.LinkLocal.Value.Hi, Lo: uint64(i) + 1<<33}.Addr()
-		r.Hear(heard(two), nd.Append(nil, from, nd.SolicitedNode(from), &nd.Message{Type: nd.NeighborSolicitation, Target: from, Link: linkOption(v4(two))}), start.Add(time.Duration(i)))
+		r.Receive(heard(two), nd.Append(nil, from, nd.SolicitedNode(from), &nd.Message{Type: nd.NeighborSolicitation, Target: from, Link: linkOption(v4(two))}), start.Add(time.Duration(i)))
 	}
 	entries := 0
 	r.cache.All(func(*nd.Neighbour) { entries++ })
@@ -360,7 +360,7 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 	r.Next(start)
 	target := netip.MustParseAddr(two6)
 	own := netip.MustParseAddr("2001:db8::192.0.2.1")
-	r.Hear(heard(two), nd.Append(nil, target, nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own, Link: linkOption(v4(two))}), start)
+	r.Receive(heard(two), nd.Append(nil, target, nd.SolicitedNode(own), &nd.Message{Type: nd.NeighborSolicitation, Target: own, Link: linkOption(v4(two))}), start)
 	r.Hold(pkt, start)
 	send, lost, _ := r.Next(start)
 	var types []string
@@ -373,12 +373,12 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 	if got := strings.Join(types, " "); got != "40 72 40" || lost != 0 { // what waited, the answer, the late packet
 		t.Errorf("%s, %d lost", got, lost)
 	}
-	if r.Hear(heard(two), pkt, start) {
+	if r.Receive(heard(two), pkt, start) {
 		t.Error("data are kept from the interface")
 	}
 	bad := nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborSolicitation, Target: own})
 	bad[7] = 1
-	if !r.Hear(heard(two), bad, start) {
+	if !r.Receive(heard(two), bad, start) {
 		t.Error("bad neighbour discovery is for the interface")
 	}
 	if r.Hold(pkt[:39], start) || r.Hold(inner("2001:db8::192.0.2.1", "3fff::1"), start) {
@@ -386,7 +386,7 @@ func TestNeighbourKnownMeanwhile(t *testing.T) {
 	}
 	advertise(r, two, nil, time.Hour, start)
 	learnt := r.Learnt().Addresses[0].Prefix.Addr()
-	r.Hear(heard(two), nd.Append(nil, target, learnt, &nd.Message{Type: nd.NeighborSolicitation, Target: learnt}), start)
+	r.Receive(heard(two), nd.Append(nil, target, learnt, &nd.Message{Type: nd.NeighborSolicitation, Target: learnt}), start)
 	if send, _, _ := r.Next(start); len(send) != 1 || send[0].To.IPv4() != v4(two) {
 		t.Errorf("a learnt address is not defended: %v", send)
 	}
@@ -420,7 +420,7 @@ func TestNeighbourKeepsOrder(t *testing.T) {
 	way(drop.Unresolved, "a new neighbour")
 	r.Hold(pkt, start)
 	data(start)
-	r.Hear(heard(two), nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: target, Solicited: true, Override: true, Link: linkOption(v4(two))}), start)
+	r.Receive(heard(two), nd.Append(nil, target, own, &nd.Message{Type: nd.NeighborAdvertisement, Target: target, Solicited: true, Override: true, Link: linkOption(v4(two))}), start)
 	way(drop.Unresolved, "while another waits")
 	r.Hold(pkt, start)
 	if n := data(start); n != 2 {

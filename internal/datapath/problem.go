@@ -34,7 +34,7 @@ func (in *Inbound) reportProblem(s *sink, e *End, pkt []byte) {
 // tell sends an error message to the far end of a layer. The message is in buf behind
 // Headroom. tell returns the outer packet; nil: it could not be sent.
 func (p *Wire) tell(layer int, buf, scratch []byte, r *icmpreply.Replier) []byte {
-	out, why := p.Stack.EncapsulateBeside(layer, buf, encap.Headroom)
+	out, why := p.Stack.EncapsulateOutside(layer, buf, encap.Headroom)
 	if why != drop.None || p.send(out, scratch) != nil {
 		r.Failed.Add(1)
 		return nil

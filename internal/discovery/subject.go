@@ -46,14 +46,14 @@ func (s *Subject) learns(wire *datapath.Wire) bool {
 func (s *Subject) NarrowTo(dst netip.Addr, mtu encap.PathMTU) {
 	s.narrow.Lock()
 	defer s.narrow.Unlock()
-	s.Record.Narrow(dst, mtu, time.Now())
+	s.Record.SetMTU(dst, mtu, time.Now())
 }
 
 // Widen removes stored path MTUs that are due to be tested again.
 func (s *Subject) Widen(now time.Time) {
 	s.narrow.Lock()
 	defer s.narrow.Unlock()
-	s.Record.Widen(now)
+	s.Record.ExpireMTUs(now)
 }
 
 // tooBig is the report of a router about the MTU of a path.

@@ -76,7 +76,7 @@ func (r *fragileResolver) From(_, _ resolve.Endpoint, inner []byte) drop.Reason 
 
 func (*fragileResolver) Wants(inner []byte) bool { return nd.Is(inner) }
 
-func (r *fragileResolver) Hear(_ header.Outer, inner []byte, _ time.Time) bool {
+func (r *fragileResolver) Receive(_ header.Outer, inner []byte, _ time.Time) bool {
 	r.fail(inner, fragileHear)
 	r.sick = header.IPv6(inner).HopLimit() == fragileNext
 	return true

@@ -197,7 +197,7 @@ func (s *speaker) Receive(o header.Outer, inner []byte) (done bool, r drop.Reaso
 	if !s.limit.Allow() {
 		return true, drop.Limited
 	}
-	s.use(func() { done = s.s.Hear(o, inner, time.Now()) })
+	s.use(func() { done = s.s.Receive(o, inner, time.Now()) })
 	s.rouse()
 	return done, drop.None
 }

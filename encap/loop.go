@@ -5,21 +5,21 @@ import (
 	"sixfour/encap/resolve"
 )
 
-// own recognizes packets of a layer, as opposed to all other packets from its local to
+// loopCheck recognizes packets of a layer, as opposed to all other packets from its local to
 // its remote address. A layer's packet that is to be encapsulated again is in a loop
 // (RFC 2003 section 3.2, RFC 2473 section 4.1.2). Other traffic between these addresses
 // is not: if the outer packets have a firewall mark or a namespace of their own, the
 // rest may be routed through the tunnel to the peer's outer address.
-type own struct {
+type loopCheck struct {
 	pair     resolve.Fixed
 	protocol byte
 	anywhere bool  // the remote address is found for each packet
 	ported   Codec // if the framing has ports, it tells its packets from others; nil: it has none
 }
 
-func newOwn(l Layer) own {
+func newLoopCheck(l Layer) loopCheck {
 	p := l.Kind.Properties()
-	o := own{pair: resolve.NewFixed(l.Local, l.Remote), protocol: p.Protocol, anywhere: l.Resolver != nil}
+	o := loopCheck{pair: resolve.NewFixed(l.Local, l.Remote), protocol: p.Protocol, anywhere: l.Resolver != nil}
 	if p.Ports != (Ports{}) {
 		o.ported = l.Kind.framing.Codec(nil)
 	}
@@ -28,7 +28,7 @@ func newOwn(l Layer) own {
 
 // sends reports whether what follows a delivery header is the layer's. What does not begin
 // with the framing's header, a later fragment, counts as the layer's.
-func (o *own) sends(payload []byte, first bool) bool {
+func (o *loopCheck) sends(payload []byte, first bool) bool {
 	if o.ported == nil || !first {
 		return true
 	}
@@ -36,19 +36,19 @@ func (o *own) sends(payload []byte, first bool) bool {
 	return ok
 }
 
-func (o *own) is4(ip header.IPv4) bool {
+func (o *loopCheck) is4(ip header.IPv4) bool {
 	return ip.Protocol() == o.protocol && o.between4(ip) // most packets have another protocol: this is inlined
 }
 
 // between4 is is4 for a packet with the layer's protocol.
-func (o *own) between4(ip header.IPv4) bool {
+func (o *loopCheck) between4(ip header.IPv4) bool {
 	return (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip)) && (o.ported == nil || o.sends(ip.Payload(), ip.FirstBytes()))
 }
 
 // is6 also recognizes packets with headers that the layer, or fragmentation, puts before what
 // the layer carries: an encapsulation limit and a fragment header. In a later fragment of a
 // packet that begins with options, what they lead to is not visible: it counts as the layer's.
-func (o *own) is6(ip header.IPv6) bool {
+func (o *loopCheck) is6(ip header.IPv6) bool {
 	switch ip.NextHeader() {
 	case o.protocol:
 		return o.pair.Sends6(ip) && (o.ported == nil || o.sends(ip.Payload(), true))

@@ -21,10 +21,10 @@ func (s *Stack) EndOf(pkt []byte) (layer int, ok bool) {
 	return 0, false
 }
 
-// EncapsulateBeside is Encapsulate for the IPv6 packet b[off:] from our end of a layer
+// EncapsulateOutside is Encapsulate for the IPv6 packet b[off:] from our end of a layer
 // to its far end: only the headers outside the layer are written in front of it. The
 // layer is one that EndOf returns.
-func (s *Stack) EncapsulateBeside(layer int, b []byte, off int) ([]byte, drop.Reason) {
+func (s *Stack) EncapsulateOutside(layer int, b []byte, off int) ([]byte, drop.Reason) {
 	t, entry := s.enter4, s.at4
 	if t == nil || s.enter6 != nil && s.at6 < entry {
 		t, entry = s.enter6, s.at6
