@@ -308,7 +308,7 @@ func (t *tunnel) retire(e *Engine) {
 	t.Reply.Retire()
 	t.stopFollowing()
 	for p := range t.paths() {
-		p.stopFollowing()
+		p.far.Stop()
 	}
 	if s := t.speaker.Load(); s != nil {
 		s.cancel()

@@ -16,7 +16,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -32,6 +31,7 @@ import (
 	"sixfour/internal/events"
 	"sixfour/internal/gateway"
 	"sixfour/internal/keepalive"
+	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/ports"
 	"sixfour/internal/version"
@@ -50,7 +50,7 @@ type Engine struct {
 	events events.Log
 	datapath.Plane
 	signals
-	lookups
+	resolver *names.Resolver
 	running
 	host
 	receiving
@@ -77,12 +77,6 @@ type signals struct {
 	tooLong      chan tooLong    // destinations with a smaller MTU than the others
 	broken       chan broken     // receivers that failed
 	healthChecks chan struct{}   // health checks of the control loop
-}
-
-// lookups is how names are looked up.
-type lookups struct {
-	resolver *net.Resolver
-	looking  chan struct{} // limits concurrent look-ups
 }
 
 // running is the configuration that runs. Only the control loop changes it, so the loop
@@ -144,7 +138,6 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		finder:    discovery.New(log),
 	}
 	e.about.started = time.Now()
-	e.looking = make(chan struct{}, concurrentLookups)
 	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
 	var err error
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
@@ -153,7 +146,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.sockets = ports.New(ports.Config{Log: log, Read: e.read, Segments: e.segments})
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
-	e.resolver = e.gateway.Resolver()
+	e.resolver = names.NewResolver(e.gateway.Resolver())
 	e.Table.Store(new(datapath.Table))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))

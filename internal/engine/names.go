@@ -2,13 +2,14 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/config"
+	"sixfour/internal/api"
+	"sixfour/internal/netcfg"
 )
 
 // resolution is the result of looking up a DNS name.
@@ -21,16 +22,6 @@ type resolution struct {
 	over  <-chan struct{} // closed when the result is no longer needed
 }
 
-// resolveInterval is how often a name is looked up again. Records of hosts with changing
-// addresses have short TTLs, but the resolver does not report them.
-const resolveInterval = 5 * time.Minute
-
-// resolveRetry is the pause after a failed look-up.
-const resolveRetry = 5 * time.Second
-
-// concurrentLookups limits concurrent look-ups.
-const concurrentLookups = 16
-
 // followNames starts to look up the names in a tunnel's configuration regularly.
 func (e *Engine) followNames(t *tunnel) {
 	for p := range t.paths() {
@@ -39,31 +30,19 @@ func (e *Engine) followNames(t *tunnel) {
 	e.followHosts(t)
 }
 
-// followPath looks up the name of a path's remote end regularly, if the peer has one, and stops looking up
-// its former name.
+// followPath looks up the name of a path's remote end regularly, if the peer has one, and
+// stops looking up its former name.
 func (e *Engine) followPath(p *path) {
-	p.stopFollowing()
 	name := p.remote().Name
 	if name == "" {
+		p.far.Stop()
 		return
 	}
 	network := "ip4"
 	if p.t.outerVersion() == 6 {
 		network = "ip6"
 	}
-	ctx, cancel := context.WithCancel(e.ctx)
-	doubt := make(chan struct{}, 1)
-	p.unfollow = cancel
-	p.lookUpSoon.Store(&doubt)
-	e.wg.Go(func() { e.follow(ctx, network, resolution{t: p.t, p: p, name: name, over: ctx.Done()}, doubt) })
-}
-
-func (p *path) stopFollowing() {
-	if p.unfollow != nil {
-		p.unfollow()
-		p.unfollow = nil
-		p.lookUpSoon.Store(nil)
-	}
+	p.far.Follow(e.ctx, &e.wg, e.resolver, network, name, e.found(resolution{t: p.t, p: p, name: name}))
 }
 
 // followHosts looks up the names of a tunnel's mechanism regularly.
@@ -80,7 +59,9 @@ func (e *Engine) followHosts(t *tunnel) {
 		if t.unfollowHosts == nil {
 			ctx, t.unfollowHosts = context.WithCancel(e.ctx)
 		}
-		e.wg.Go(func() { e.follow(ctx, "ip4", resolution{t: t, host: i, name: h.Name, over: ctx.Done()}, nil) })
+		e.wg.Go(func() {
+			e.resolver.Follow(ctx, "ip4", h.Name, nil, e.found(resolution{t: t, host: i, name: h.Name}))
+		})
 	}
 }
 
@@ -92,73 +73,16 @@ func (t *tunnel) stopFollowing() {
 	}
 }
 
-// follow sends to the control loop the result of the first look-up of a name, and each
-// change of its addresses, until ctx ends.
-func (e *Engine) follow(ctx context.Context, network string, r resolution, doubt <-chan struct{}) {
-	for first := true; ; first = false {
-		wait, looked := resolveRetry, time.Now()
-		addrs := e.lookUp(ctx, network, r.name)
-		if len(addrs) > 0 {
-			wait = resolveInterval
-		}
-		if first || len(addrs) > 0 && !slices.Equal(addrs, r.addrs) {
-			r.addrs = addrs
-			select {
-			case e.names <- r:
-			case <-ctx.Done():
-			}
-		}
+// found returns a function that sends the addresses of a name to the control loop.
+func (e *Engine) found(r resolution) func(context.Context, []netip.Addr) {
+	return func(ctx context.Context, addrs []netip.Addr) {
+		r := r
+		r.addrs, r.over = addrs, ctx.Done()
 		select {
-		case <-time.After(wait):
-		case <-doubt:
-			select {
-			case <-time.After(time.Until(looked.Add(resolveRetry))):
-			case <-ctx.Done():
-				return
-			}
+		case e.names <- r:
 		case <-ctx.Done():
-			return
 		}
 	}
-}
-
-// doubtName is called when the peer's address seems wrong. If the address came from a
-// name, the peer may have moved, and the name is looked up soon (mechanisms 2.7).
-func (p *path) doubtName() {
-	d := p.lookUpSoon.Load()
-	if d == nil { // not a name
-		return
-	}
-	select {
-	case *d <- struct{}{}:
-	default: // already requested
-	}
-}
-
-// lookUp returns a name's addresses, sorted; none if the look-up fails.
-func (e *Engine) lookUp(ctx context.Context, network, name string) []netip.Addr {
-	select {
-	case e.looking <- struct{}{}:
-		defer func() { <-e.looking }()
-	case <-ctx.Done():
-		return nil
-	}
-	addrs, err := e.resolver.LookupNetIP(ctx, network, name)
-	if err != nil {
-		return nil
-	}
-	return usable(addrs)
-}
-
-// usable returns the addresses that an end of a tunnel can have, sorted. A name server that
-// blocks a name may answer 0.0.0.0, which the kernel would send to this host.
-func usable(addrs []netip.Addr) []netip.Addr {
-	for i, a := range addrs {
-		addrs[i] = a.Unmap()
-	}
-	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.Zone() != "" || config.NotUnicast(a) != "" })
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
 }
 
 // takeNames applies a resolution and those that follow shortly, and reports whether any of
@@ -190,8 +114,7 @@ func (r *resolution) log() *zap.Logger {
 	return r.p.log()
 }
 
-// apply applies a resolution. A peer's name may have several addresses in any order: the
-// peer keeps its present one if the name still has it.
+// apply applies a resolution, and reports whether paths must be evaluated.
 func (r *resolution) apply() (changed bool) {
 	select {
 	case <-r.over:
@@ -202,5 +125,77 @@ func (r *resolution) apply() (changed bool) {
 		r.t.mech.hosts[r.host], r.t.mech.looked = r.addrs, true
 		return true
 	}
-	return r.p.learnName(r.name, r.addrs)
+	before, changed := r.p.far.Learn(r.addrs)
+	if before.IsValid() {
+		text := fmt.Sprintf("the name %s now resolves to %v, before to %v", r.name, r.p.far.Addr(), before)
+		r.p.repaired(repairName, text)
+		r.p.remember(text)
+	}
+	return changed
+}
+
+// isLookedUp reports whether the first look-up of the peer's name is still running.
+func (p *path) isLookedUp() bool { return p.remote().Name != "" && !p.far.Looked() }
+
+// leaveDead moves a peer that is down to the next address of its name.
+func (e *Engine) leaveDead(p *path, now time.Time) {
+	if !p.far.HasAlternatives() {
+		return
+	}
+	p.mu.Lock()
+	down := p.state.Phase == api.Down
+	if p.wasUp {
+		p.far.Reached()
+		p.wasUp = false
+	}
+	p.mu.Unlock()
+	if !down {
+		return
+	}
+	if due := p.far.Due(); now.Before(due) {
+		if e.loop.moveAt.IsZero() || due.Before(e.loop.moveAt) {
+			e.loop.moveAt = due
+		}
+		return
+	}
+	dead := p.far.Addr()
+	if p.far.LeaveDead(now, func(netip.Addr) bool { return e.canUse(p, e.routesTo([]*path{p})[0]) }) {
+		p.reportMove(dead, "does not answer")
+	}
+}
+
+// leaveUnusable moves a peer to the next address of its name if the present one cannot be
+// reached, and returns the route to it.
+func (e *Engine) leaveUnusable(p *path, answer netcfg.Answer) netcfg.Answer {
+	if !p.far.HasAlternatives() || e.canUse(p, answer) {
+		return answer
+	}
+	before := p.far.Addr()
+	why := "cannot be reached"
+	if answer.Err == nil {
+		why = "is an address of this host itself"
+	}
+	other := answer
+	if p.far.Move(func(netip.Addr) bool {
+		other = e.routesTo([]*path{p})[0]
+		return e.canUse(p, other)
+	}) {
+		p.reportMove(before, why)
+		return other
+	}
+	return answer
+}
+
+// canUse reports whether packets to the address in use of the peer's name, to which the
+// answer is the route, leave this host.
+func (e *Engine) canUse(p *path, a netcfg.Answer) bool {
+	return a.Err == nil && (!a.ToThisHost || e.meets(p, p.far.Addr(), a.Route))
+}
+
+// reportMove reports that a peer has left an address of its name.
+func (p *path) reportMove(from netip.Addr, why string) {
+	text := fmt.Sprintf("%v %s: the next address of %s, %v, is used now", from, why, p.remote().Name, p.far.Addr())
+	p.remember(text)
+	p.log().Log(p.t.lifeLevel(p.t.falls, zap.InfoLevel), "using the next address of the name", zap.String("name", p.remote().Name),
+		zap.Stringer("address", p.far.Addr()), zap.Stringer("before", from), zap.String("why", why))
 }

@@ -20,7 +20,7 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 	case t.automatic() || !route.ToThisHost || e.meets(p, remote, route):
 		return ""
 	case p.remote().Name != "":
-		p.doubtName() // look the name up again
+		p.far.Doubt() // look the name up again
 		return fmt.Sprintf("another address of %s: %v is an address of this host itself, so that the tunnel would lead to its own end: correct the name (DNS, /etc/hosts), or set remote to the other host's address", p.remote().Name, remote)
 	}
 	return fmt.Sprintf("another remote: %v is an address of this host itself, so that the tunnel would lead to its own end: set remote to the other host's address, or remove the address here (ip addr)", remote)

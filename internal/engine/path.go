@@ -116,7 +116,7 @@ func (p *path) outerRemote() netip.Addr {
 	case r.Addr.IsValid():
 		return r.Addr
 	case r.Name != "":
-		return p.resolved
+		return p.far.Addr()
 	case p.t.mech != nil && p.t.mech.layer == len(p.t.cfg.Layers)-1:
 		return p.t.mech.towards()
 	}

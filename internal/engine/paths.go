@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
 	"sixfour/internal/keepalive"
+	"sixfour/internal/names"
 	"sixfour/internal/probing"
 )
 
@@ -23,25 +23,16 @@ import (
 // peers.
 type path struct {
 	*datapath.Path
-	t      *tunnel
-	peer   *peer
-	at     int // index in the peer's paths
-	naming naming
-	nameLookup
+	t    *tunnel
+	peer *peer
+	at   int // index in the peer's paths
+	far  names.Remote
 	registration
 	observed
 	echo   *probing.Echo
 	search *discovery.Subject
 	life   *keepalive.Subject
 	report
-}
-
-// nameLookup follows the addresses of a remote given by name.
-type nameLookup struct {
-	resolved        netip.Addr                    // the address in use; the control loop owns it
-	unfollow        context.CancelFunc            // stops following the name; nil: there is none
-	lookUpSoon      atomic.Pointer[chan struct{}] // asks whether the name still has the address; nil: there is no name
-	hasAlternatives atomic.Bool                   // the name has more than one address
 }
 
 // registration is how a path's packets are received. The control loop owns it.

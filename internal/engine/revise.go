@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 
@@ -154,7 +153,7 @@ func (r *revision) refollow(e *Engine) {
 	for _, c := range r.changed {
 		for i, p := range c.p.paths {
 			if c.cfg.Paths[i].Remote != c.old.Paths[i].Remote {
-				p.resolved, p.naming = netip.Addr{}, naming{}
+				p.far.Forget()
 				e.followPath(p)
 			}
 		}
@@ -179,7 +178,7 @@ func (e *Engine) removePeers(peers []*peer) {
 		p.endChoice()
 		for _, one := range p.paths {
 			one.publish(nil)
-			one.stopFollowing()
+			one.far.Stop()
 		}
 		paths = append(paths, p.paths...)
 	}

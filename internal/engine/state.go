@@ -146,9 +146,9 @@ func (p *path) Liveness(r *keepalive.Result) bool {
 		p.peer.choose()
 	}
 	if changed && (phase == api.Suspect || phase == api.Down) || r.Counts.Missed > 0 && phase == api.Down {
-		p.doubtName()
+		p.far.Doubt()
 	}
-	return changed && phase == api.Down && p.hasAlternatives.Load()
+	return changed && phase == api.Down && p.far.HasAlternatives()
 }
 
 // setLife updates the peer's liveness state, and reports whether the phase, or the reason

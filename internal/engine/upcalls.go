@@ -18,7 +18,7 @@ func (p *path) ReportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) 
 // ReportedUnreachable handles an ICMP error that says that the peer cannot be reached.
 func (p *path) ReportedUnreachable(from netip.Addr, err icmp.Error) {
 	p.noteICMP(from, err)
-	p.doubtName()
+	p.far.Doubt()
 	p.t.keeper.Unreachable(p.life)
 }
 
