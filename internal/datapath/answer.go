@@ -2,11 +2,9 @@ package datapath
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
-	"sixfour/encap/fragment"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 )
@@ -62,20 +60,14 @@ func (in *Inbound) answer(s *sink, e *End, inner []byte) {
 		return
 	}
 	// A reply is as large as its request, but the path back may have a smaller MTU.
-	whole := in.reply[encap.Headroom : encap.Headroom+size]
-	for piece := range fragment.IPv6(whole, int(p.Stack.Limit(6)), rand.Uint32(), in.scratch, encap.Headroom) {
-		pkt, r := p.Stack.Encapsulate(in.scratch[:encap.Headroom+len(piece)], encap.Headroom)
-		if r != drop.None {
-			in.lose(s, e.Path, inner, r, nil)
-			return
-		}
-		if err := p.send(pkt, in.pieces); err != nil {
-			in.lose(s, e.Path, inner, SendReason(err), err)
-			return
-		}
-		in.noteSent(pkt)
+	o := Own{
+		Buf: in.reply[:encap.Headroom+size], Stack: p.Stack, Pieces: in.scratch, Scratch: in.pieces,
+		Inner: in.reply[encap.Headroom : encap.Headroom+size], Note: noteAnswer, At: in.moment.At, answers: request{in, inner, noteAnswered},
 	}
-	in.showAnswer(s.t, inner, whole)
+	if n := p.Emit(&o); n != nil {
+		in.lose(s, e.Path, inner, n.Reason, n.Err)
+		return
+	}
 	e.Path.Received(1, size)
 	e.Path.Requests.Answered.Add(1)
 }

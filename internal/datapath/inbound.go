@@ -58,7 +58,6 @@ type shown struct {
 	note   string         // note about it
 	moment capture.Moment // arrival time of the batch
 	kept   []byte         // copies of packets of the batch
-	sent   [][]byte       // outer packets of an answer
 }
 
 // buffers are the memory of an inbound.
@@ -370,21 +369,18 @@ func (in *Inbound) sendBack(s *sink, e *End, inner []byte, back encap.Return) {
 		in.lose(s, e.Path, inner, drop.NoRoute, nil)
 		return
 	}
-	answer := inner
-	if back == encap.ReturnInside {
-		n := encap.Headroom + copy(in.scratch[encap.Headroom:], inner)
-		var r drop.Reason
-		if answer, r = wire.Stack.Encapsulate(in.scratch[:n], encap.Headroom); r != drop.None {
-			in.lose(s, e.Path, inner, r, nil)
-			return
-		}
+	n := copy(in.reply[encap.Headroom:], inner)
+	o := Own{
+		Buf: in.reply[:encap.Headroom+n], Scratch: in.pieces,
+		Note: noteAnswer, At: in.moment.At, answers: request{in, inner, noteKeepalive},
 	}
-	if err := wire.send(answer, in.pieces); err != nil {
-		in.lose(s, e.Path, inner, SendReason(err), err)
+	if back == encap.ReturnInside {
+		o.Stack = wire.Stack
+	}
+	if n := wire.Emit(&o); n != nil {
+		in.lose(s, e.Path, inner, n.Reason, n.Err)
 		return
 	}
-	in.show(s.t, inner, noteKeepalive)
-	s.t.Show(&capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Outer: Whole(answer), Note: noteAnswer})
 	e.Path.Received(1, len(inner))
 	e.Path.Requests.Answered.Add(1)
 }

@@ -7,7 +7,6 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
-	"sixfour/internal/icmpreply"
 )
 
 // reportProblem sends an ICMPv6 Parameter Problem to the far end of a layer if a packet to
@@ -24,22 +23,23 @@ func (in *Inbound) reportProblem(s *sink, e *End, pkt []byte) {
 		return
 	}
 	buf := layerError(in.reply[:encap.Headroom], header.IPv6(pkt), icmp.Parameter6, code, uint32(at))
-	if out := p.tell(layer, buf, in.pieces, s.t.Reply); out != nil {
-		in.noteSent(out)
-		in.showAnswer(s.t, pkt, buf[encap.Headroom:])
+	if p.sendError(layer, &Own{Buf: buf, Scratch: in.pieces, At: in.moment.At, answers: request{in, pkt, noteAnswered}}) {
 		s.t.Reply.Sent.Add(6, icmp.Parameter6, code)
 	}
 }
 
-// tell sends an error message to the far end of a layer. The message is in buf behind
-// Headroom. tell returns the outer packet; nil: it could not be sent.
-func (p *Wire) tell(layer int, buf, scratch []byte, r *icmpreply.Replier) []byte {
-	out, why := p.Stack.EncapsulateOutside(layer, buf, encap.Headroom)
-	if why != drop.None || p.send(out, scratch) != nil {
-		r.Failed.Add(1)
-		return nil
+// sendError sends an error message, which is in o.Buf, to the far end of a layer, and
+// reports whether it was sent.
+func (w *Wire) sendError(layer int, o *Own) bool {
+	o.Encapsulate = func(buf []byte, off int) ([]byte, drop.Reason) {
+		return w.Stack.EncapsulateOutside(layer, buf, off)
 	}
-	return out
+	o.Inner, o.Note = o.Buf[encap.Headroom:], noteAnswer
+	if w.Emit(o) != nil {
+		w.Path.Tunnel.Reply.Failed.Add(1)
+		return false
+	}
+	return true
 }
 
 // layerError appends to b an ICMPv6 error about a packet, sent from the packet's

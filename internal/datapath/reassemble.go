@@ -79,7 +79,7 @@ func (t *Tunnel) ExpireFragments(now time.Time, paths iter.Seq[*Path]) {
 				if icmp.MayAnswer(first, false) && t.Reply.Allow(first) {
 					buf := make([]byte, encap.Headroom, encap.Headroom+header.IPv6Len+icmp.MaxLen)
 					buf = layerError(buf, header.IPv6(first), icmp.TimeExceeded6, icmp.ReassemblyTime6, 0)
-					if wire.tell(layer, buf, make([]byte, wire.MTU), t.Reply) != nil {
+					if wire.sendError(layer, &Own{Buf: buf, Scratch: make([]byte, wire.MTU)}) {
 						t.Reply.Sent.Add(6, icmp.TimeExceeded6, icmp.ReassemblyTime6)
 					}
 				}

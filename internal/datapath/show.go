@@ -3,7 +3,6 @@ package datapath
 import (
 	"bytes"
 	"slices"
-	"time"
 
 	"sixfour/encap/drop"
 	"sixfour/internal/capture"
@@ -19,7 +18,10 @@ func (t *Tunnel) seen() *capture.Taps {
 // Show passes a packet that belongs to no batch to the captures.
 func (t *Tunnel) Show(p *capture.Packet) { t.seen().Show(t.Name, p) }
 
-// Notes on captured packets that their bytes do not explain.
+// NoteProbe is the note on captured probes.
+const NoteProbe = "a probe from the daemon"
+
+// Other notes on captured packets that their bytes do not explain.
 const (
 	noteHeld      = "a fragment: waiting for the others"
 	noteWhole     = "the last missing fragment: the inner packet is complete now"
@@ -27,20 +29,10 @@ const (
 	noteAnswered  = "answered by the daemon itself"
 	noteAnswer    = "an answer from the daemon itself"
 	noteKeepalive = "a keepalive: the daemon returns the packet inside"
-	noteProbe     = "a probe from the daemon"
 	noteProbed    = "an answer to a probe from the daemon"
 	noteICMP      = "an ICMP error about a packet of the tunnel"
 	noteNeighbour = "neighbour discovery of the daemon itself"
 )
-
-// ShowProbe shows a probe of ours, sent through or outside the tunnel.
-func (p *Path) ShowProbe(at time.Time, pkt, echo []byte, inside bool) {
-	c := capture.Packet{At: at, Direction: pcapng.Outbound, Outer: Whole(pkt), Note: noteProbe}
-	if inside {
-		c.Inner = Whole(echo)
-	}
-	p.Tunnel.Show(&c)
-}
 
 // Drops returns a drop counter for one direction of the tunnel.
 func (t *Tunnel) Drops(name string, d pcapng.Direction) Drops {
@@ -120,27 +112,6 @@ func (in *Inbound) show(t *Tunnel, inner []byte, note string) {
 // reason.
 func (in *Inbound) lose(s *sink, p *Path, inner []byte, r drop.Reason, err error) {
 	s.drops.Lose(&p.In, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Inner: Whole(inner), Reason: r, Err: err})
-}
-
-// noteSent stores an outer packet of an answer, for captures.
-func (in *Inbound) noteSent(outer []byte) {
-	if in.seen != nil {
-		in.sent = append(in.sent, bytes.Clone(outer))
-	}
-}
-
-// showAnswer shows the current packet and the daemon's answer to it.
-func (in *Inbound) showAnswer(t *Tunnel, inner, answer []byte) {
-	if in.seen == nil {
-		return
-	}
-	in.show(t, inner, noteAnswered)
-	p := &capture.Packet{At: in.moment.At, Direction: pcapng.Outbound, Inner: Whole(answer), Note: noteAnswer}
-	if p.Fragments = in.sent; len(in.sent) == 1 {
-		p.Outer, p.Fragments = Whole(in.sent[0]), nil
-	}
-	t.Show(p)
-	in.sent = nil
 }
 
 // keepFor stores a packet until the device has accepted or refused it.

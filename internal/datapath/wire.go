@@ -86,16 +86,6 @@ func (w *Wire) Same(o *Wire) bool {
 	return w.Is(o.Layers, o.Hop.MTU) && w.MTU == o.MTU && w.By == o.By && w.Hop == o.Hop && w.Version == o.Version && slices.Equal(w.Between, o.Between)
 }
 
-// send sends one packet outside a batch, and fragments it if necessary.
-func (w *Wire) send(pkt, scratch []byte) error {
-	for f := range w.Stack.Cut(pkt, w.MTU, scratch) {
-		if err := w.Senders[0].SendOne(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Clamp is the largest inner TCP packet by IP version; 0: no limit. It is part of the
 // wire, so that new connections fit it.
 type Clamp struct{ IPv4, IPv6 encap.TunnelMTU }

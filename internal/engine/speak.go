@@ -150,22 +150,16 @@ func (s *speaker) send(wire *datapath.Wire, scratch []byte, send []resolve.Messa
 		s.p.t.Log.Error("neighbour discovery", zap.Error(err))
 		return
 	}
-	now := s.p.t.Captures.Now()
-	defer now.End()
 	for _, m := range send {
 		to.Endpoint = m.To
 		n := copy(scratch[encap.Headroom:], m.Bytes)
-		encapsulate := stack.Encapsulate
+		o := datapath.Own{Buf: scratch[:encap.Headroom+n], Stack: stack, Inner: m.Bytes}
 		if m.Raw {
-			encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.To.AddrPort()) }
+			o.Encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.To.AddrPort()) }
 		}
-		pkt, r := encapsulate(scratch[:encap.Headroom+n], encap.Headroom)
-		if r != drop.None {
-			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Inner: datapath.Whole(m.Bytes), Reason: r})
-		} else if err := wire.Senders[0].SendOne(pkt); err != nil {
-			s.drops.Lose(&s.p.Out, &capture.Packet{At: now.At, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Bytes), Reason: datapath.SendReason(err), Err: err})
+		if not := wire.Emit(&o); not != nil {
+			s.drops.Lose(&s.p.Out, &capture.Packet{At: o.At, Outer: datapath.Whole(not.Outer), Inner: datapath.Whole(m.Bytes), Reason: not.Reason, Err: not.Err})
 		} else {
-			s.p.t.Show(&capture.Packet{At: now.At, Direction: pcapng.Outbound, Outer: datapath.Whole(pkt), Inner: datapath.Whole(m.Bytes)})
 			s.p.Out.Carried(1, n)
 		}
 	}

@@ -102,20 +102,16 @@ func (e *Echo) SendMTUProbe(wire *datapath.Wire, stack *encap.Stack, size int, s
 	buf := make([]byte, encap.Headroom+size)
 	pkt := buf[encap.Headroom:]
 	e.Fill(pkt, local, remote, seq)
+	own := datapath.Own{Buf: buf, Note: datapath.NoteProbe}
 	if inside {
 		if by := e.Proof(); by.Way == Between && by.between.Remote == remote {
 			limitHops(pkt, by.between, wire.Options)
 		}
-		var r drop.Reason
-		if pkt, r = stack.Encapsulate(buf, encap.Headroom); r != drop.None {
-			return
-		}
+		own.Stack, own.Inner = stack, pkt
 	}
 	e.probes.Add(1) // before an answer can arrive
-	m := e.path.Tunnel.Captures.Now()
-	defer m.End()
-	if wire.Senders[0].SendOne(pkt) == nil {
-		e.path.ShowProbe(m.At, pkt, buf[encap.Headroom:], inside)
+	if n := wire.Emit(&own); n != nil && n.Err == nil {
+		e.probes.Add(^uint64(0)) // it was never sent
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
-	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/datapath"
@@ -118,18 +117,13 @@ func (e *Echo) send(wire *datapath.Wire, q Request) error {
 	case Between:
 		limitHops(pkt, q.Between, wire.Options)
 	}
+	own := datapath.Own{Buf: buf, Note: datapath.NoteProbe}
 	if q.Way != Outside {
-		var r drop.Reason
-		if pkt, r = q.Stack.Encapsulate(buf, encap.Headroom); r != drop.None {
-			return fmt.Errorf("it cannot be encapsulated: %v", r)
-		}
+		own.Stack, own.Inner = q.Stack, pkt
 	}
-	m := e.path.Tunnel.Captures.Now()
-	defer m.End()
-	if err := wire.Senders[0].SendOne(pkt); err != nil {
-		return err
+	if n := wire.Emit(&own); n != nil {
+		return n
 	}
-	e.path.ShowProbe(m.At, pkt, buf[encap.Headroom:], q.Way != Outside)
 	return nil
 }
 
