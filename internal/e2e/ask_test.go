@@ -70,7 +70,7 @@ func TestAsk(t *testing.T) {
 				t.Errorf("1501 bytes: %+v, %v", replies, err)
 			}
 			for r, why := range map[api.PingRequest]string{
-				{Peer: "six1"}:                     `no peer "six1": there is six0`,
+				{Peer: "six1"}:                     `no peer "six1": choose six0`,
 				{Peer: "six0", Count: -1}:          "count is -1",
 				{Peer: "six0", Count: 1_000_000}:   "count is 1000000",
 				{Peer: "six0", Size: 70000}:        "size is 70000",

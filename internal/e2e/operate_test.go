@@ -55,7 +55,7 @@ func TestOperate(t *testing.T) {
 	expect("ping six0 -c 3 -i 10ms -W 10s", 0, "answer from six0: seq=1 time=", "3 sent, 3 answered, 0% lost")
 	expect("ping six0 -c 1 -s 1500 -W 10s", 0, "1 sent, 1 answered")
 	expect("ping six0 -c 1 -s 1501", 1, "1 sent, 0 answered")
-	expect("ping six1 -c 1", 1, `there is no peer "six1": there is six0`)
+	expect("ping six1 -c 1", 1, `there is no peer "six1": choose six0`)
 	expect("ping six0 -c 1 -i 1ms", 1, "interval is 1ms: it must be from 10ms")
 	expect("mtu six0", 0, " 1500 bytes: answered\npath MTU 1500 (found by probes), tunnel MTU 1440")
 

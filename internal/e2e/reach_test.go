@@ -159,7 +159,7 @@ func TestDefaultRouteAround(t *testing.T) {
 			}
 			host := netip.PrefixFrom(addrB, 32)
 			for range 2 {
-				a.waitsFor(t, "routes has 0.0.0.0/0, which would lead the tunnel's own packets into six0 again")
+				a.waitsFor(t, "the key routes contains 0.0.0.0/0, which would lead the tunnel's own packets into six0 again")
 				waitSource(t, n.a, n.c, addrC, addrA)
 				must(t, n.a.AddRoute(host, first(addrA), ""))
 				waitSource(t, n.a, n.c, addrC, addrB)
