@@ -140,7 +140,7 @@ func (p *part) resolve(h *[header.IPv4Len]byte, pkt []byte, n int) (sum uint32, 
 	if r != drop.None {
 		return 0, 0, r
 	}
-	if !to.Is4() || to.Form != 0 {
+	if !to.IsPlain4() {
 		return 0, 0, drop.NoRoute
 	}
 	dst := to.IPv4()

@@ -26,8 +26,9 @@ func EndpointOf(a netip.AddrPort) Endpoint {
 	return Endpoint{hi: binary.BigEndian.Uint64(b[:]), lo: binary.BigEndian.Uint64(b[8:]), Port: a.Port()}
 }
 
-// Is4 reports whether the address is one of IPv4.
-func (e Endpoint) Is4() bool { return e.hi == 0 && e.lo>>32 == 0xffff }
+// IsPlain4 reports whether the address is one of IPv4, and Form is 0. It is one comparison,
+// because it is asked for every packet.
+func (e Endpoint) IsPlain4() bool { return e.hi|(e.lo>>32^0xffff)|uint64(e.Form) == 0 }
 
 // IPv4 returns the address, which is one of IPv4, as a number.
 func (e Endpoint) IPv4() uint32 { return uint32(e.lo) }
