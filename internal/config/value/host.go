@@ -76,15 +76,27 @@ func IsDNSName(s string) bool {
 	if len(s) > 253 {
 		return false
 	}
-	last := ""
-	for l := range strings.SplitSeq(s, ".") {
-		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, nameCharacters) != "" {
+	length, digits := 0, true // of the label so far
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '.':
+			if length == 0 || s[i-1] == '-' {
+				return false
+			}
+			length, digits = 0, true
+			continue
+		case c == '-' && length == 0, length == 63, !isNameCharacter(c):
 			return false
+		case c < '0' || c > '9':
+			digits = false
 		}
-		last = l
+		length++
 	}
-	return strings.Trim(last, "0123456789") != ""
+	return length > 0 && !digits && s[len(s)-1] != '-'
 }
 
-// nameCharacters are the characters of host names, and the underscore that some use.
-const nameCharacters = "-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+// isNameCharacter reports whether a character may be in a host name. Some names have an
+// underscore.
+func isNameCharacter(c byte) bool {
+	return c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
