@@ -2,12 +2,9 @@ package engine
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
 	"sixfour/transport"
 )
@@ -36,12 +33,8 @@ func (e *Engine) replaceReceiver(b broken) {
 		})
 		e.sendAgain(k)
 	}
-	for device, x := range maps.Clone(e.xdp) {
-		if x.err == nil && slices.ContainsFunc(x.inbounds, func(in *datapath.Inbound) bool { return in.Rx == b.rx }) {
-			e.closeXDP(x)
-			delete(e.xdp, device)
-			e.replaced(b, "of AF_XDP", func(p *path) bool { return p.registered.Hop.Port == x.Port })
-		}
+	if port := e.xdp.Replace(b.rx); port != nil {
+		e.replaced(b, "of AF_XDP", func(p *path) bool { return p.registered.Hop.Port == port })
 	}
 }
 

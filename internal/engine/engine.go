@@ -35,6 +35,7 @@ import (
 	"sixfour/internal/netcfg"
 	"sixfour/internal/ports"
 	"sixfour/internal/version"
+	"sixfour/internal/xdpports"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -89,22 +90,20 @@ type running struct {
 
 // host is what the engine knows about this host. The control loop owns it.
 type host struct {
-	router   *netcfg.Router
-	policies policies            // XFRM policies that AF_XDP would bypass
-	links    []netip.Prefix      // this host's IPv4 addresses
-	hosts    map[string]hostNets // by namespace
-	byIndex  map[int]*tunnel     // tunnels with an interface in our own network namespace
-	watched  map[watched]watching
+	router  *netcfg.Router
+	links   []netip.Prefix      // this host's IPv4 addresses
+	hosts   map[string]hostNets // by namespace
+	byIndex map[int]*tunnel     // tunnels with an interface in our own network namespace
+	watched map[watched]watching
 }
 
 // receiving is where packets are received. The control loop owns it.
 type receiving struct {
-	segments  *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
-	shards    int                 // receivers at each local address
-	stale     bool                // the table must be rebuilt
-	sockets   *ports.Set
-	xdp       map[int]*xdpDevice // by interface index
-	receivers sync.WaitGroup     // the goroutines that receive through AF_XDP
+	segments *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
+	shards   int                 // receivers at each local address
+	stale    bool                // the table must be rebuilt
+	sockets  *ports.Set
+	xdp      xdpports.Set
 }
 
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns
@@ -134,10 +133,10 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 			hosts:   make(map[string]hostNets),
 			watched: make(map[watched]watching),
 		},
-		receiving: receiving{xdp: make(map[int]*xdpDevice)},
-		finder:    discovery.New(log),
+		finder: discovery.New(log),
 	}
 	e.about.started = time.Now()
+	e.xdp.Log, e.xdp.Plane = log, &e.Plane
 	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
 	var err error
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
@@ -390,7 +389,7 @@ func (e *Engine) close(regular bool) {
 	e.closeUnusedXDP()
 	e.dropShield()
 	e.sockets.Close()
-	e.receivers.Wait()
+	e.xdp.Wait()
 	e.wg.Wait()
 	if e.router != nil {
 		e.router.Close()

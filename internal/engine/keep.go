@@ -105,14 +105,8 @@ const keptQueue = 2048
 // already read from a queue or a socket. Packets still in them are for the next process.
 func (e *Engine) handOver() {
 	e.sockets.Close()
-	// From now on packets arrive at the raw sockets and leave through them.
-	for device, x := range e.xdp {
-		if x.err == nil {
-			e.closeXDP(x)
-			delete(e.xdp, device)
-		}
-	}
-	e.receivers.Wait()
+	e.xdp.Close() // from now on packets arrive at the raw sockets and leave through them
+	e.xdp.Wait()
 	var all sync.WaitGroup
 	for _, t := range e.tunnels {
 		all.Go(t.drain)
