@@ -68,6 +68,7 @@ func (r *reporter) tunnel(t api.TunnelStatus) {
 		r.field("interface", "MTU %d%s", t.State.TunnelMTU, inside(t.Namespace))
 	}
 	r.liveness(t.Liveness)
+	r.paths(t.Paths)
 	r.traffic("out", t.Out)
 	r.traffic("in", t.In)
 	r.exceptions(t.PeerStatus)
@@ -103,6 +104,30 @@ func (r *reporter) neighbours(all []api.Neighbour) {
 		}
 		r.field(name, "%s", text)
 		name = ""
+	}
+}
+
+// paths shows each of several paths to a peer.
+func (r *reporter) paths(all []api.PathStatus) {
+	for i, p := range all {
+		text := string(p.State.Phase) + " for " + r.since(p.State.Since)
+		if p.Used {
+			text += ", used"
+		}
+		if p.State.Local != "" {
+			text += fmt.Sprintf(": %s > %s", p.State.Local, p.State.Remote)
+		}
+		if p.Liveness.RTT > 0 {
+			text += ", RTT " + milliseconds(p.Liveness.RTT)
+		}
+		if p.State.PathMTU > 0 {
+			text += fmt.Sprintf(", path MTU %d", p.State.PathMTU)
+		}
+		text += fmt.Sprintf(", %d packets out, %d in", p.Out.Packets, p.In.Packets)
+		r.field(fmt.Sprintf("path %d", i+1), "%s", text)
+		if p.State.Detail != "" {
+			r.field("", "%s %s", why(p.State), p.State.Detail)
+		}
 	}
 }
 
@@ -269,10 +294,22 @@ func (r *reporter) peers(peers []api.PeerStatus) *table {
 			one.under = why(p.State) + " " + plain(p.State.Detail)
 		case p.LastDown != nil && p.LastDown.Until.IsZero():
 			one.under = plain("down " + r.outage(*p.LastDown))
+		case len(p.Paths) > 0:
+			one.under = pathInUse(p.Paths)
 		}
 		t.rows = append(t.rows, one)
 	}
 	return t
+}
+
+// pathInUse says which of several paths packets use.
+func pathInUse(paths []api.PathStatus) string {
+	for i, p := range paths {
+		if p.Used {
+			return fmt.Sprintf("uses path %d of %d", i+1, len(paths))
+		}
+	}
+	return fmt.Sprintf("uses none of %d paths", len(paths))
 }
 
 // quality returns the RTT, loss and path MTU of a peer, as far as they are known.

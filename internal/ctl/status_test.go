@@ -79,6 +79,28 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
+// Each of several paths has a line, with the reason of its state below it.
+func TestReportPaths(t *testing.T) {
+	now := time.Now()
+	s := api.Status{Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "6in4", PeerStatus: api.PeerStatus{
+		State: api.State{Phase: api.Up, Since: now},
+		Paths: []api.PathStatus{
+			{State: api.State{Phase: api.Down, Since: now.Add(-time.Minute), Local: "192.0.2.1", Remote: "198.51.100.1", PathMTU: 1500, Detail: "3 probes in a row were not answered"}},
+			{Used: true, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour), Local: "192.0.2.2", Remote: "198.51.100.2"}, Liveness: api.Liveness{RTT: 0.0015}, Out: api.Traffic{Packets: 7}},
+		},
+	}}}}
+	text := lines(s, now)
+	for _, want := range []string{
+		"path 1     down for 1m00s: 192.0.2.1 > 198.51.100.1, path MTU 1500, 0 packets out, 0 in",
+		"because 3 probes in a row were not answered",
+		"path 2     up for 1h00m, used: 192.0.2.2 > 198.51.100.2, RTT 1.50 ms, 7 packets out, 0 in",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
+	}
+}
+
 func TestColours(t *testing.T) {
 	var b strings.Builder
 	must(t, writeLines(&b, true, report(api.Status{Tunnels: []api.TunnelStatus{one()}}, began)))

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,6 +126,13 @@ func (p *peer) endChoice() {
 		c.timer.Stop()
 	}
 	p.Use()
+}
+
+// used returns the indexes of the paths in use.
+func (p *peer) used() []int {
+	p.choice.mu.Lock()
+	defer p.choice.mu.Unlock()
+	return slices.Clone(p.choice.used)
 }
 
 // inUse returns the path that the next packet to the peer may use; without one, the first

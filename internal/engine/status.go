@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/liveness"
@@ -17,7 +19,7 @@ func (t *tunnel) status() api.TunnelStatus {
 		}
 		merge(&s, one)
 		if t.only != nil {
-			s.Liveness, s.LastError, s.LastDown = one.Liveness, one.LastError, one.LastDown
+			s.Liveness, s.LastError, s.LastDown, s.Paths = one.Liveness, one.LastError, one.LastDown, one.Paths
 		}
 	}
 	if t.only == nil {
@@ -91,19 +93,19 @@ func merge(s *api.TunnelStatus, p api.PeerStatus) {
 
 // status returns the status of a peer. With several paths, the counts are those of all.
 func (p *peer) status() api.PeerStatus {
-	used := p.inUse()
-	s := used.status()
+	shown, used := p.inUse(), p.used()
+	s := shown.status()
 	if len(p.paths) == 1 {
 		return s
 	}
 	s.Paths = make([]api.PathStatus, len(p.paths))
 	for i, one := range p.paths {
 		o := s
-		if one != used {
+		if one != shown {
 			o = one.status()
 			add(&s, &o)
 		}
-		s.Paths[i] = api.PathStatus{Used: one == used, State: o.State, In: o.In, Out: o.Out, Liveness: o.Liveness, LastError: o.LastError, LastDown: o.LastDown}
+		s.Paths[i] = api.PathStatus{Used: slices.Contains(used, i), State: o.State, In: o.In, Out: o.Out, Liveness: o.Liveness, LastError: o.LastError, LastDown: o.LastDown}
 	}
 	return s
 }
