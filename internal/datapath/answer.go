@@ -13,7 +13,7 @@ import (
 // probes, ICMPv6 errors about packets of the layer, and, if the interface does not have the
 // address, all other packets. It reports whether the packet was handled.
 func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
-	ours := e.Path.Probes.Answer(header.IPv6(inner))
+	ours := e.Path.Peer.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
 		ours = ok && e.Path.handleICMP(header.Source(inner), err)

@@ -253,7 +253,7 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 		in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
-	if first.Path.Probes.Returned(pkt) {
+	if first.Path.Peer.returned(pkt) {
 		in.show(first.Path.Tunnel, nil, noteProbed)
 		return
 	}
@@ -321,14 +321,14 @@ func (in *Inbound) deliver(e *End, wire *Wire, pkt, inner []byte, r drop.Reason)
 		}
 	}
 	if r != drop.None {
-		if e.Path.Probes.Returned(pkt) || e.keepaliveBack(pkt) {
+		if e.Path.Peer.returned(pkt) || e.keepaliveBack(pkt) {
 			in.show(s.t, inner, noteProbed)
 		} else {
 			in.lose(s, e.Path, inner, r, nil)
 		}
 		return
 	}
-	if len(wire.Between) > 0 && e.Path.Probes.AnswersBetween(wire.Between, inner) {
+	if len(wire.Between) > 0 && e.Path.Peer.answersBetween(wire.Between, inner) {
 		in.show(s.t, inner, noteProbed)
 		e.Path.Received(1, len(inner))
 		return

@@ -43,6 +43,39 @@ func (p *Peer) wireFor(inner []byte) *Wire {
 	return s.wires[encap.FlowHash(inner)%uint64(len(s.wires))]
 }
 
+// The answer to a probe of one path may come by another one: the far end chooses for
+// itself by which path it sends. It shows that our packets arrive by the path of the probe.
+
+// returned is Probes.Returned for all paths of the peer.
+func (p *Peer) returned(pkt []byte) bool {
+	for _, one := range p.Paths {
+		if one.Probes.Returned(pkt) {
+			return true
+		}
+	}
+	return false
+}
+
+// answersBetween is Probes.AnswersBetween for all paths of the peer.
+func (p *Peer) answersBetween(between []probe.Pair, inner []byte) bool {
+	for _, one := range p.Paths {
+		if one.Probes.AnswersBetween(between, inner) {
+			return true
+		}
+	}
+	return false
+}
+
+// answer is Probes.Answer for all paths of the peer.
+func (p *Peer) answer(ip header.IPv6) bool {
+	for _, one := range p.Paths {
+		if one.Probes.Answer(ip) {
+			return true
+		}
+	}
+	return false
+}
+
 // Path is one way to a peer. It exists as long as the configuration has it, also while
 // nothing can be sent.
 type Path struct {

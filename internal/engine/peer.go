@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -92,12 +94,14 @@ func (p *peer) reportChoice(used []int) {
 		return
 	}
 	to, from := p.paths[used[0]], p.paths[before[0]]
-	why := ""
-	if detail := from.detail(); detail != "" {
-		why = ", " + from.label() + ": " + detail
+	why := to.label() + " is up again"
+	if from.Wire.Load() == nil {
+		why = from.label() + " cannot send"
+	} else if phase := from.phase(); phase != api.Up {
+		why = from.label() + " is " + string(phase) + ": " + from.detail()
 	}
-	to.event(api.EventState, "packets use this path now"+why)
-	to.log().Info("packets use this path now" + why)
+	to.event(api.EventState, "packets use this path now, because "+why)
+	to.log().Info("packets use this path now", zap.String("because", why))
 }
 
 // setPolicy makes another policy choose among the paths, if there are several.

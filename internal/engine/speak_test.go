@@ -24,9 +24,9 @@ type gossip struct {
 	heard int
 }
 
-func (*gossip) Wants([]byte) bool                           { return true }
+func (*gossip) Wants([]byte) bool                              { return true }
 func (g *gossip) Receive(header.Outer, []byte, time.Time) bool { g.heard++; return true }
-func (*gossip) Hold([]byte, time.Time) bool                 { return false }
+func (*gossip) Hold([]byte, time.Time) bool                    { return false }
 func (*gossip) Next(time.Time) ([]resolve.Message, int, time.Time) {
 	return nil, 0, time.Time{}
 }

@@ -3,6 +3,8 @@ package engine
 import (
 	"slices"
 	"time"
+
+	"sixfour/internal/api"
 )
 
 // Summary is the state that is reported to the service manager.
@@ -113,4 +115,11 @@ func (p *path) detail() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state.Detail
+}
+
+// phase returns the phase of the path.
+func (p *path) phase() api.Phase {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Phase
 }
