@@ -80,7 +80,7 @@ type Tunnel struct {
 	Strict     bool   // martians = "strict"
 	FwMark     uint32 // GatewayMark if the file sets none and there is a default route
 	IO         IO
-	Select     string // name of the policy by which a peer uses its paths; "": it has one path
+	Select     string // name of the policy by which a peer uses its paths; "": the default one
 	Interface
 	Liveness
 	Source Source

@@ -189,12 +189,9 @@ func (d *draft) checkReach(r *problem.Report) {
 	}
 	l := d.layers[len(d.layers)-1]
 	local := d.localOf(l)
-	if !local.Addr.IsValid() {
-		return
-	}
 	for p, path := range d.AllPaths() {
-		if remote := path.Remote.Addr; remote.IsValid() && remote.IsLoopback() != local.Addr.IsLoopback() {
-			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches only this host: correct one of them", remote, ofPeer(p), local.key, local.Addr)
+		if remote := path.Remote.Addr; remote.IsValid() && path.Local.IsValid() && remote.IsLoopback() != path.Local.IsLoopback() {
+			r.Doubt(path.At, "remote is %v%s and %s is %v, and the loopback network reaches only this host: correct one of them", remote, ofPeer(p), keyOfLocal(*path, local), path.Local)
 		}
 	}
 }

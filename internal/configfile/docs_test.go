@@ -134,11 +134,11 @@ func TestEachModeHasAPage(t *testing.T) {
 // TestEachKeyIsInTheManual: every key is in the manual or in the sample, and every key
 // that the pages of modes list exists.
 func TestEachKeyIsInTheManual(t *testing.T) {
-	keys := slices.Concat(tree.Names(fileKeys), tree.Names(tunnelKeys), tree.Names(peerKeys), tree.Names(itemKeys))
+	keys := slices.Concat(tree.Names(fileKeys), tree.Names(tunnelKeys), tree.Names(peerKeys), tree.Names(pathKeys), tree.Names(itemKeys))
 	for _, names := range section.Names() {
 		keys = append(keys, names...)
 	}
-	mentioned := map[string]bool{"peer": true} // [[tunnel.peer]]
+	mentioned := map[string]bool{"peer": true, "path": true} // [[tunnel.peer]], [[tunnel.path]]
 	for path, page := range manual(t) {
 		for _, m := range quoted.FindAllStringSubmatch(anyBlock.ReplaceAllString(page, ""), -1) {
 			mentioned[strings.Trim(m[1], "[]")] = true

@@ -139,10 +139,10 @@ func (d *draft) checkMissing(r *problem.Report) {
 	}
 	for _, version := range versions {
 		pair, suffix := d.pair(version), d.suffix(version)
-		if d.needs(lacksLocal, version) && pair.local.key == "" {
+		if d.needs(lacksLocal, version) && pair.local.key == "" && !d.pathsHave(localOfPath, d.placeOf(lacksLocal, version)) {
 			d.needEnd(r, "local"+suffix, "this end's", d.placeOf(lacksLocal, version))
 		}
-		if !d.Hub && d.needs(lacksRemote, version) && pair.remote.key == "" {
+		if !d.Hub && d.needs(lacksRemote, version) && pair.remote.key == "" && !d.pathsHave(remoteOfPath, d.placeOf(lacksRemote, version)) {
 			d.needEnd(r, "remote"+suffix, "the other end's", d.placeOf(lacksRemote, version))
 		}
 	}
@@ -174,16 +174,8 @@ func (d *draft) need(r *problem.Report, name, set string) {
 	d.state.Need(r, d.Source.Header, name, set)
 }
 
-// checkEnds reports a tunnel whose local and remote end are the same.
-func (d *draft) checkEnds(r *problem.Report) {
-	for i, l := range d.layers {
-		d.checkEnd(r, l, d.remoteOf(l), i == len(d.layers)-1)
-	}
-}
-
 // checkEnd reports a remote end that is the local one.
-func (d *draft) checkEnd(r *problem.Report, l layerDraft, remote end, outermost bool) {
-	local := d.localOf(l)
+func (d *draft) checkEnd(r *problem.Report, l layerDraft, local, remote end, outermost bool) {
 	if outermost {
 		d.checkZones(r, local, remote)
 	}

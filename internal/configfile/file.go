@@ -51,14 +51,19 @@ func readFile(r *problem.Report, root *tree.Value) *config.Config {
 	return &c.Config
 }
 
-// strayPeer reports [[tunnel.peer]] in a file without a [[tunnel]] for it.
-func strayPeer(r *problem.Report, e tree.Entry) bool {
-	peer, ok := e.Table["peer"]
-	if e.Kind != tree.Table || !ok || len(e.Table) > 1 {
+// strayTable reports [[tunnel.peer]] or [[tunnel.path]] in a file without a [[tunnel]] for
+// it.
+func strayTable(r *problem.Report, e tree.Entry) bool {
+	if e.Kind != tree.Table || len(e.Table) != 1 {
 		return false
 	}
-	r.Add(peer.KeyAt, "[[tunnel.peer]] stands before the [[tunnel]] that it belongs to: put it below that")
-	return true
+	for _, name := range []string{"peer", "path"} {
+		if stray, ok := e.Table[name]; ok {
+			r.Add(stray.KeyAt, "[[tunnel.%s]] stands before the [[tunnel]] that it belongs to: put it below that", name)
+			return true
+		}
+	}
+	return false
 }
 
 // maxTunnels is more interfaces than a host can use in practice.
@@ -67,7 +72,7 @@ const maxTunnels = 10_000
 // readTunnels reads all [[tunnel]] tables, and checks them against each other.
 func readTunnels(r *problem.Report, e tree.Entry, c *fileDraft) {
 	const want = "an array of tables, each of which begins with [[tunnel]]"
-	if strayPeer(r, e) {
+	if strayTable(r, e) {
 		return
 	}
 	if e.Kind != tree.Array {

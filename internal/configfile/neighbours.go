@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 )
@@ -30,6 +31,7 @@ type outerKey struct {
 	local    netip.Addr
 	remote   config.Host
 	identity uint64 // of the framing
+	ports    encap.Ports
 }
 
 // automatic identifies a tunnel that can exist only once, because its outer packets have
@@ -58,7 +60,7 @@ func (n *neighbours) check(r *problem.Report, d *draft) {
 	l := d.layers[len(d.layers)-1]
 	local := d.localOf(l)
 	switch {
-	case !local.readable:
+	case local.key != "" && !local.readable, local.key == "" && len(d.paths) == 0, d.state.Bad["path"]:
 	case l.mechanism != nil:
 		a := automatic{l.mode, local.Addr}
 		if line, taken := n.automatic[a]; taken {
@@ -84,8 +86,8 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 			line = d.peers[i].header.Line
 		}
 		for _, path := range d.Peers[i].Paths {
-			f := l.kind.With(l.framing()).Properties()
-			w := outerKey{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity}
+			f := path.Frame(l.kind.With(l.framing())).Properties()
+			w := outerKey{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity, f.Ports}
 			if w.remote == (config.Host{}) {
 				continue
 			}
@@ -97,10 +99,18 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 			case other.draft == d:
 				r.Add(path.At, "remote is that of the peer of line %d, so that their packets could not be told apart: give each peer its own", other.line)
 			case other.Hub:
-				r.Add(path.At, "%s and remote are those of the peer of line %d, so that their packets could not be told apart: %s", local.key, other.line, remedy)
+				r.Add(path.At, "%s and remote are those of the peer of line %d, so that their packets could not be told apart: %s", keyOfLocal(path, local), other.line, remedy)
 			default:
-				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that their packets could not be told apart: %s", local.key, other.line, remedy)
+				r.Add(path.At, "%s and remote are those of the tunnel of line %d, so that their packets could not be told apart: %s", keyOfLocal(path, local), other.line, remedy)
 			}
 		}
 	}
+}
+
+// keyOfLocal returns the key that sets the local end of a path. Local is that of the tunnel.
+func keyOfLocal(p config.Path, local end) string {
+	if local.key == "" || p.Local != local.Addr {
+		return "local"
+	}
+	return local.key
 }

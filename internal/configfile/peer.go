@@ -23,6 +23,7 @@ type peerDraft struct {
 	probeAt   problem.Pos
 	over4     end
 	over6     end
+	paths     []*pathDraft
 }
 
 // hub holds the peers of a tunnel that were read so far, and what is already in use.
@@ -34,6 +35,7 @@ type hub struct {
 
 var peerKeys = []tree.Key[*peerDraft]{
 	{Name: "name", Read: readPeerName},
+	{Name: "path", Read: readPeerPaths},
 	{Name: "remote", Read: readPeerRemote(false)},
 	{Name: "remote6", Read: readPeerRemote(true)},
 	{Name: "allowed", Read: readAllowed},
@@ -149,6 +151,9 @@ func (p *peerDraft) checkMissing(r *problem.Report, s tree.State) {
 		if !d.needs(lacksRemote, version) || p.remoteOver(version).key != "" {
 			continue
 		}
+		if d.placeOf(lacksRemote, version).outermost && allHave(p.paths, remoteOfPath) {
+			continue
+		}
 		set := "the peer's outer address or its DNS name"
 		if !d.placeOf(lacksRemote, version).outermost {
 			set = fmt.Sprintf("the peer's address in the IPv%d layer that %s has", version, d.what())
@@ -165,12 +170,13 @@ func (p *peerDraft) remoteOver(version int) end {
 	return p.over4
 }
 
-// finish gives the peer a remote end for each layer.
+// finish gives the peer its paths, and a remote end for each layer inside the outermost one.
 func (p *peerDraft) finish(r *problem.Report) {
 	d := p.hub.draft
-	path := config.Path{Encap: config.NoEncapsulation, At: p.header}
+	var local end // of a path without its own, as remote
+	remote := end{at: p.header}
 	if !d.known() && p.over4.key != "" { // to check routes
-		path.Remote, path.At = p.over4.Host, p.over4.at
+		remote = p.over4
 	}
 	if last := len(d.layers) - 1; last > 0 {
 		p.InnerRemotes = make([]netip.Addr, last)
@@ -180,17 +186,20 @@ func (p *peerDraft) finish(r *problem.Report) {
 		if e.key == "" {
 			e = p.remoteOver(l.kind.Over())
 		}
-		outermost := i == len(d.layers)-1
-		switch {
-		case !outermost:
-			p.InnerRemotes[i] = e.Addr
-		default:
-			path.Local, path.Remote = d.localOf(l).Addr, e.Host
-			if e.key != "" {
-				path.At = e.at
+		local = d.localOf(l)
+		if i == len(d.layers)-1 {
+			if e.key == "" {
+				e.at = p.header
 			}
+			remote = e
+			break
 		}
-		d.checkEnd(r, l, e, outermost)
+		p.InnerRemotes[i] = e.Addr
+		d.checkEnd(r, l, local, e, false)
 	}
-	p.Paths = []config.Path{path}
+	paths := p.paths
+	if len(paths) == 0 {
+		paths = d.paths
+	}
+	p.Paths = d.pathsTo(r, paths, local, remote)
 }

@@ -15,9 +15,10 @@ import (
 // documented returns the tables whose keys are in the reference, with those keys that
 // hold values.
 func documented() map[string][]string {
-	tunnel := slices.DeleteFunc(tree.Names(tunnelKeys), func(name string) bool { return name == "peer" })
+	isTable := func(name string) bool { return name == "peer" || name == "path" }
 	all := section.Names()
-	all[keys.TableTunnel], all[keys.TablePeer] = tunnel, tree.Names(peerKeys)
+	all[keys.TableTunnel], all[keys.TablePeer] = slices.DeleteFunc(tree.Names(tunnelKeys), isTable), slices.DeleteFunc(tree.Names(peerKeys), isTable)
+	all[keys.TablePath], all[keys.TablePeerPath] = tree.Names(pathKeys), tree.Names(pathKeys)
 	return all
 }
 
@@ -63,8 +64,11 @@ func bare(k keys.Key) string {
 	default:
 		tunnel += "mode = \"4in6in4\"\nremote = \"192.0.2.2\"\nlocal6 = \"fc00::1\"\nremote6 = \"fc00::2\"\n"
 	}
-	if k.Table == keys.TableTunnel {
+	switch k.Table {
+	case keys.TableTunnel:
 		return tunnel
+	case keys.TablePeerPath:
+		tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"192.0.2.1\"\n" + peer("b", "192.0.2.2", "10.0.0.2/32")
 	}
 	return tunnel + k.Table + "\n"
 }

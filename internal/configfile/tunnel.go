@@ -23,6 +23,7 @@ type draft struct {
 	layers              []layerDraft
 	over4, over6        ends
 	gre                 encap.GRE
+	paths               []*pathDraft // of the tunnel
 	peers               []*peerDraft
 	dsLite              bool
 	probe               netip.Addr
@@ -35,6 +36,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 	{Name: "mode", Read: readMode},
 	{Name: "stack", Read: readStack},
 	{Name: "name", Read: readName},
+	{Name: "path", Read: readTunnelPaths},
 	{Name: "local", Read: readLocal(false)},
 	{Name: "remote", Read: readRemote(false)},
 	{Name: "local6", Read: over6(readLocal(true))},
@@ -65,9 +67,9 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 	(*draft).what,
 	func(d *draft) *encap.GRE { return &d.gre },
 ), mechanismKeys(), []tree.Key[*draft]{
-	{Name: "mtu", Read: readMTU},
 	{Name: "peer", Read: readPeers},
-})
+	{Name: "mtu", Read: readMTU},
+}, selectKeys())
 
 // readTunnel reads one [[tunnel]], and checks its values against each other.
 func readTunnel(r *problem.Report, t *tree.Value) *draft {
@@ -91,12 +93,12 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 	_, d.Hub = t.Table["peer"]
 	before := r.Found
 	d.state = keys.Read(r, "[[tunnel]]", t, tunnelKeys, d)
-	d.finish()
+	d.finish(r)
 	d.checkMissing(r)
 	d.checkPairs(r)
-	d.checkEnds(r)
 	d.checkGRE(r)
 	d.checkProbes(r)
+	d.checkSelect(r)
 	d.checkEncapLimit(r)
 	d.finishMechanism(r)
 	d.checkLoop(r)
@@ -109,33 +111,34 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 }
 
 // finish builds the layers and, in the short form, the only peer.
-func (d *draft) finish() {
+func (d *draft) finish(r *problem.Report) {
 	var inner []netip.Addr // remote ends of the layers inside the outermost one
-	path := config.Path{Encap: config.NoEncapsulation, At: d.Source.Header}
-	if remote := d.over4.remote; !d.known() && remote.key != "" { // to check routes
-		path.Remote, path.At = remote.Host, remote.at
+	var local end          // of a path without its own, as remote
+	remote := end{at: d.Source.Header}
+	if !d.known() && d.over4.remote.key != "" { // to check routes
+		remote = d.over4.remote
 	}
 	for i := range d.layers {
 		l := &d.layers[i]
 		if isGRE(l.kind) && !l.ownGRE {
 			l.gre = d.gre
 		}
-		local, remote := d.localOf(*l), end{at: path.At}
+		local = d.localOf(*l)
 		if l.mechanism == nil {
 			remote = d.remoteOf(*l)
+		} else {
+			remote = end{at: remote.at}
 		}
-		path.At = remote.at
 		layer := config.Layer{Framing: l.framing()}
 		if i < len(d.layers)-1 {
 			layer.Local = local.Addr
 			inner = append(inner, remote.Addr)
-		} else {
-			path.Local, path.Remote = local.Addr, remote.Host
+			d.checkEnd(r, *l, local, remote, false)
 		}
 		d.Layers = append(d.Layers, layer)
 	}
 	if !d.Hub {
-		d.Peers = []config.Peer{{Paths: []config.Path{path}, InnerRemotes: inner, Probe: d.probe}}
+		d.Peers = []config.Peer{{Paths: d.pathsTo(r, d.paths, local, remote), InnerRemotes: inner, Probe: d.probe}}
 	}
 	if d.dsLite {
 		d.presetDSLite()
@@ -289,9 +292,9 @@ func readMTU(r *problem.Report, e tree.Entry, d *draft) {
 		r.Add(e.At, "mtu is %d: it must be at least %d, the minimum of IPv4, or 0 to take it from the path", mtu, encap.MinTunnelMTU4)
 	case mtu < encap.MinTunnelMTU6 && d.has6():
 		r.Add(e.At, "mtu is %d: it must be at least %d, the minimum of IPv6, which address or routes have, or 0 to take it from the path", mtu, encap.MinTunnelMTU6)
-	case d.known() && mtu > encap.MaxMTU(d.bare(), d.Options):
+	case d.known() && mtu > d.maxMTU():
 		r.Add(e.At, "mtu is %d: it must be at most %d, which is what the outer packet's length leaves in %s, or 0 to take it from the path",
-			mtu, encap.MaxMTU(d.bare(), d.Options), d.what())
+			mtu, d.maxMTU(), d.what())
 	default:
 		d.MTU = mtu
 	}

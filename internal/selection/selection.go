@@ -33,7 +33,9 @@ type Row struct {
 }
 
 // Policies are the policies for peers with several paths. The first is the default.
-var Policies []Row
+var Policies = []Row{
+	{"preferred", func() Policy { return &preferred{used: -1} }},
+}
 
 // Names returns the names of all policies, in the order of the table.
 func Names() (names []string) {

@@ -1,6 +1,8 @@
 package keys
 
 import (
+	"fmt"
+
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 )
@@ -36,14 +38,18 @@ var ModeSynonyms = map[string]string{
 
 // tableOf returns the table to which a key belongs, if it is in the wrong one.
 func tableOf(name, where string) string {
-	for _, wanted := range []string{name, otherNames[tree.Fold(name)]} {
-		for _, k := range reference {
+	words := []string{name, otherNames[tree.Fold(name)]}
+	if where == TablePath || where == TablePeerPath {
+		words = words[:1] // a port is not the listen of [metrics] there
+	}
+	for _, wanted := range words {
+		for _, k := range Reference() {
 			if k.Name == wanted && k.Table != where {
 				return k.Table
 			}
 		}
 	}
-	if name == "peer" && where != TableTunnel {
+	if (name == "peer" || name == "path") && where != TableTunnel {
 		return TableTunnel
 	}
 	return ""
@@ -55,12 +61,14 @@ func elsewhere(name, where string) string {
 	switch {
 	case table == "":
 		return ""
-	case name == "peer":
-		return "peers are [[tunnel.peer]], below the [[tunnel]] that they belong to"
+	case name == "peer" || name == "path":
+		return fmt.Sprintf("%ss are [[tunnel.%[1]s]], below the [[tunnel]] that they belong to", name)
+	case table == TablePath && where == TablePeer:
+		return "it belongs to " + TablePeerPath
 	case table == TableTunnel && where == TablePeer:
 		return "it belongs to [[tunnel]], whose keys stand before its first [[tunnel.peer]]"
 	}
-	for _, k := range reference {
+	for _, k := range Reference() {
 		if k.Table == table && k.Name == name {
 			return "it belongs to " + table
 		}

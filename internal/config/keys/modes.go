@@ -1,6 +1,10 @@
 package keys
 
-import "sixfour/encap"
+import (
+	"sixfour/encap"
+	"sixfour/internal/config"
+	"sixfour/internal/selection"
+)
 
 // Modes returns the names of the modes for which holds returns true.
 func Modes(holds func(encap.Mode) bool) []string {
@@ -15,3 +19,34 @@ func Modes(holds func(encap.Mode) bool) []string {
 
 // AnyMode returns true.
 func AnyMode(encap.Mode) bool { return true }
+
+// Encapsulations returns the names of the encapsulations of paths for which holds returns
+// true.
+func Encapsulations(holds func(config.Encapsulation) bool) (names []string) {
+	for _, e := range config.Encapsulations {
+		if holds(e) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+// AnyEncapsulation returns true.
+func AnyEncapsulation(config.Encapsulation) bool { return true }
+
+// HasPorts reports whether an encapsulation has ports.
+func HasPorts(e config.Encapsulation) bool { return e.Ports }
+
+// HasChecksum reports whether an encapsulation has a checksum that can be left out.
+func HasChecksum(e config.Encapsulation) bool { return e.Checksum }
+
+// Policies returns the names of the policies by which a peer uses its paths. The first is
+// the default.
+func Policies() (names []string) {
+	for _, p := range selection.Policies {
+		if p.Name != "" {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}

@@ -3,9 +3,8 @@
 package keys
 
 import (
+	"slices"
 	"strings"
-
-	"sixfour/encap"
 )
 
 // Key is the manual's description of one key. Tests check that the list has all keys
@@ -21,28 +20,63 @@ type Key struct {
 }
 
 const (
-	TableGateway = "[gateway]"
-	TableTunnel  = "[[tunnel]]"
-	TablePeer    = "[[tunnel.peer]]"
-	overIPv6     = "modes with a layer over IPv6"
-	withGRE      = "`gre`, `gre6`, stacks with them"
-	prefixes4    = "IPv4 prefixes"
-	prefixes6    = "IPv6 prefixes"
+	TableGateway  = "[gateway]"
+	TableTunnel   = "[[tunnel]]"
+	TablePeer     = "[[tunnel.peer]]"
+	TablePath     = "[[tunnel.path]]"
+	TablePeerPath = "[[tunnel.peer.path]]"
+	overIPv6      = "modes with a layer over IPv6"
+	withGRE       = "`gre`, `gre6`, stacks with them"
+	prefixes4     = "IPv4 prefixes"
+	prefixes6     = "IPv6 prefixes"
 )
 
 // Reference returns every key of a configuration file, in the order of the manual.
 func Reference() []Key { return reference }
 
-// modeValues returns the names of all modes.
-func modeValues() string {
-	names := make([]string, len(encap.Modes))
-	for i, m := range encap.Modes {
-		names[i] = "`" + m.Name + "`"
+// PathReference returns the keys of a table of paths. Those that only some encapsulations
+// have are left out if none has them. otherwise is the remote end of a path without one.
+func PathReference(table, otherwise string) []Key {
+	rows := []Key{
+		{Name: "encap", Values: markedUp(Encapsulations(AnyEncapsulation)), Default: `"none"`, Meaning: "what the packets of the tunnel travel in; `none`: the layers of the mode only, protocols 4, 41 and 47"},
+		{Name: "local", Values: "an address, `auto`", Meaning: "this end's outer address; left out: that of the tunnel"},
+		{Name: "remote", Values: "an address or a DNS name", Meaning: "the other end's outer address; left out: " + otherwise},
 	}
-	return strings.Join(names, ", ")
+	if with := Encapsulations(HasPorts); len(with) > 0 {
+		rows = append(rows,
+			Key{Modes: markedUp(with), Name: "port", Values: "1 to 65535", Needed: "with an `encap` without a port of its own", Meaning: "the other end's port"},
+			Key{Modes: markedUp(with), Name: "local_port", Values: "0 to 65535", Meaning: "this end's port; 0: any; left out: the same as `port`"})
+	}
+	if with := Encapsulations(HasChecksum); len(with) > 0 {
+		rows = append(rows, Key{Modes: markedUp(with), Name: "checksum", Values: "true, false", Default: "true", Meaning: "sent packets have a UDP checksum"})
+	}
+	for i := range rows {
+		rows[i].Table = table
+	}
+	return rows
 }
 
-var reference = []Key{
+// selectReference returns the key for the policy by which a peer uses its paths, if there
+// are policies.
+func selectReference() []Key {
+	names := Policies()
+	if len(names) == 0 {
+		return nil
+	}
+	return []Key{{Table: TableTunnel, Name: "select", Values: markedUp(names),
+		Meaning: "which [path](paths.md) packets take, of those that are up; `preferred`: the first one in the file; left out: `" + names[0] + "`. Only with more than one path"}}
+}
+
+// markedUp returns names as Markdown.
+func markedUp(names []string) string {
+	var marked []string
+	for _, n := range names {
+		marked = append(marked, "`"+n+"`")
+	}
+	return strings.Join(marked, ", ")
+}
+
+var reference = slices.Concat([]Key{
 	{Table: "[log]", Name: "level", Values: "`debug`, `info`, `warn`, `error`", Default: `"info"`, Meaning: "lines of this level and above are logged"},
 	{Table: "[log]", Name: "format", Values: "`auto`, `console`, `json`, `journal`", Default: `"auto"`, Meaning: "`auto`: the format of the journal if standard error is the journal, otherwise lines for people"},
 	{Table: "[control]", Name: "socket", Values: "an absolute path", Default: `"/run/sixfour/control.sock"`, Meaning: "path of the socket that `sixfourctl` uses"},
@@ -56,7 +90,7 @@ var reference = []Key{
 	{Table: "[security]", Name: "packet_filter", Values: "`auto`, `on`", Default: `"auto"`, Meaning: "whether the daemon [keeps access to nf_tables](security.md#the-packet-filter); `auto`: if there is a `[gateway]` at its start, or if a tunnel module of the kernel is loaded, which would answer peers' packets; `on`: always, for a later reload or module that needs it"},
 
 	{Table: TableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "name of the interface"},
-	{Table: TableTunnel, Name: "mode", Values: modeValues(), Needed: "without `stack`", Meaning: "[which headers the tunnel adds](modes/README.md)"},
+	{Table: TableTunnel, Name: "mode", Values: markedUp(Modes(AnyMode)), Needed: "without `stack`", Meaning: "[which headers the tunnel adds](modes/README.md)"},
 	{Table: TableTunnel, Name: "stack", Values: "an array of modes, innermost first, each a name or a table of `mode`, `local`, `remote`, `key`, `checksum`, `sequence`", Needed: "without `mode`", Meaning: "several layers, [one inside the other](modes/stack.md)"},
 	{Table: TableTunnel, Name: "local", Values: "an address, `auto`", Needed: "always", Meaning: "this end's outer address; `auto`: the address that routing would choose, also after it changes; a link-local address is written with its interface, as fe80::1%eth0"},
 	{Table: TableTunnel, Name: "remote", Values: "an address or a DNS name", Needed: "in configured modes without `[[tunnel.peer]]`", Meaning: "the other end's outer address; a name is looked up again from time to time; a link-local address is written with its interface, as fe80::2%eth0"},
@@ -83,7 +117,7 @@ var reference = []Key{
 	{Table: TableTunnel, Name: "queues", Values: "0 to 64", Default: "0", Meaning: "number of queues of the interface, and of receivers at each local address; 0: one for every two processors, at most 4, for all tunnels together. Only with 1 do fragments keep their order within their flow"},
 	{Table: TableTunnel, Name: "offload", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "segmentation offload on the interface; `auto`: if the kernel supports it"},
 	{Table: TableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets are sent and received; `auto`: through AF_XDP if that is possible, without a warning if not"},
-
+}, selectReference(), []Key{
 	{Table: TableTunnel, Modes: withGRE, Name: "key", Values: "0 to 4294967295, a dotted quad", Meaning: "GRE key; left out: none"},
 	{Table: TableTunnel, Modes: withGRE, Name: "ikey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of received packets; left out: they must have none"},
 	{Table: TableTunnel, Modes: withGRE, Name: "okey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of sent packets; left out: none"},
@@ -107,10 +141,10 @@ var reference = []Key{
 	{Table: TableTunnel, Modes: "`isatap`", Name: "routers", Values: "IPv4 addresses or names", Needed: "at a host", Meaning: "the routers of the site (potential router list)"},
 	{Table: TableTunnel, Modes: "`isatap`", Name: "router", Values: "true, false", Default: "false", Meaning: "whether this end is a router"},
 	{Table: TableTunnel, Modes: "`6over4`", Name: "scope", Values: "192 to 195", Default: "192", Meaning: "second byte of the IPv4 groups (RFC 2365)"},
-
+}, PathReference(TablePath, "that of the tunnel"), []Key{
 	{Table: TablePeer, Name: "name", Values: "at most 63 bytes without white space", Needed: "always", Meaning: "name of the peer in status, metrics and log"},
 	{Table: TablePeer, Name: "remote", Values: "an address or a DNS name", Needed: "always", Meaning: "the peer's outer address"},
 	{Table: TablePeer, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the peer's address in the IPv6 layer"},
 	{Table: TablePeer, Name: "allowed", Values: "prefixes", Needed: "always", Meaning: "prefixes behind the peer: packets to them go to this peer, and its packets must come from them"},
 	{Table: TablePeer, Name: "probe", Values: "an inner address", Meaning: "as in `[[tunnel]]`; an address in `allowed`"},
-}
+}, PathReference(TablePeerPath, "that of the peer"))
