@@ -269,7 +269,7 @@ func (o *Outbound) carried(from, n int) {
 	}
 }
 
-// reportLarge tells the prober how many packets of the batch not every path carries.
+// reportLarge counts the packets of the batch that not every path carries.
 func (o *Outbound) reportLarge() {
 	for i := 0; i < len(o.batch); {
 		wire, large := o.wires[i], uint64(0)

@@ -127,7 +127,7 @@ func TestManyLives(t *testing.T) {
 	<-done
 }
 
-// If a suspect peer still sends packets, the keeper is notified now and then, not for each
+// If a suspect peer still sends packets, the Keeper is notified now and then, not for each
 // batch.
 func TestDeafUnderLoad(t *testing.T) {
 	k := keepalive.New(func() {})

@@ -209,7 +209,7 @@ func (k *Keeper) renew(s *Subject, now time.Duration) {
 	targets := s.targets()
 	for i, t := range targets {
 		if i == len(s.sessions) {
-			s.sessions = append(s.sessions, &session{s: s, index: uint16(i), place: -1})
+			s.sessions = append(s.sessions, &session{of: s, index: uint16(i), place: -1})
 		}
 		one := s.sessions[i]
 		switch {
@@ -256,7 +256,7 @@ func (k *Keeper) step() (next time.Time, ok bool) {
 		if at.Before(due) {
 			return due, true
 		}
-		k.guard(one.s, func() { k.next(one, at) })
+		k.guard(one.of, func() { k.next(one, at) })
 	}
 	return next, false
 }
@@ -282,7 +282,7 @@ func (k *Keeper) next(one *session, at time.Time) {
 func (k *Keeper) update(one *session) {
 	if one.place >= 0 {
 		heap.Fix(&k.due, one.place)
-		k.report(one.s)
+		k.report(one.of)
 	}
 }
 

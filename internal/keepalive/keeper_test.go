@@ -253,7 +253,7 @@ func TestRelayInUse(t *testing.T) {
 func TestPanic(t *testing.T) {
 	k := New(func() {})
 	sick, well := newOwner(k), newOwner(k)
-	one, other := &session{s: sick.s, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &session{s: well.s, place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
+	one, other := &session{of: sick.s, place: 0, life: liveness.New(liveness.Settings{}, 0, 0)}, &session{of: well.s, place: 1, life: liveness.New(liveness.Settings{}, 0, 0)}
 	k.due = schedule{one, other}
 	sick.s.sessions, well.s.sessions = []*session{one}, []*session{other}
 	k.guard(sick.s, func() { panic("a fault") })

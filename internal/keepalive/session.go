@@ -17,8 +17,8 @@ import (
 // session is the liveness session with a peer, or with a relay or router of an automatic
 // tunnel. Only the goroutine of the Keeper uses it.
 type session struct {
-	s      *Subject
-	index  uint16 // in the sessions of s
+	of     *Subject
+	index  uint16 // in the sessions of the subject
 	target target
 	life   *liveness.Session
 	seen   uint64        // packets of the path counted so far
@@ -53,19 +53,19 @@ func (t *target) isAbout(wire *datapath.Wire) bool {
 
 // first returns the number of the first probe. It is random, and it also spreads the
 // probes of different peers over time.
-func (one *session) first() uint16 { return uint16(rand.Uint32()) }
+func (s *session) first() uint16 { return uint16(rand.Uint32()) }
 
 // hasTraffic reports whether packets from the peer come from the session's target. For
 // the relays of an automatic tunnel, packets are not counted by source.
-func (one *session) hasTraffic() bool { return one.target.layers != nil }
+func (s *session) hasTraffic() bool { return s.target.layers != nil }
 
 // arrivals reports whether packets have arrived since the last call.
-func (one *session) arrivals(now time.Duration) bool {
-	n := one.s.In.Packets.Load()
-	was := one.seen
-	one.seen = n
-	if n != was && one.hasTraffic() {
-		one.inside = now
+func (s *session) arrivals(now time.Duration) bool {
+	n := s.of.In.Packets.Load()
+	was := s.seen
+	s.seen = n
+	if n != was && s.hasTraffic() {
+		s.inside = now
 	}
 	return n != was
 }
@@ -75,15 +75,15 @@ const never time.Duration = math.MinInt64 / 2
 
 // onlyHost reports whether lately only the peer's host has answered, which does not show
 // that the tunnel works.
-func (one *session) onlyHost(now time.Duration) bool {
-	return one.target.layers != nil && one.proven.Way == probing.Outside && now-one.inside > 2*one.target.set.Every
+func (s *session) onlyHost(now time.Duration) bool {
+	return s.target.layers != nil && s.proven.Way == probing.Outside && now-s.inside > 2*s.target.set.Every
 }
 
 // ways returns the ways of probing that apply, the best first.
-func (one *session) ways(wire *datapath.Wire) []probing.Way {
+func (s *session) ways(wire *datapath.Wire) []probing.Way {
 	l := wire.Outer()
-	if one.target.layers == nil {
-		if one.target.self.IsValid() {
+	if s.target.layers == nil {
+		if s.target.self.IsValid() {
 			return []probing.Way{probing.Self, probing.Outside}
 		}
 		return []probing.Way{probing.Outside}
@@ -92,14 +92,14 @@ func (one *session) ways(wire *datapath.Wire) []probing.Way {
 	if _, ok := l.Kind.Framing().(encap.Keepaliver); ok && len(wire.Layers) == 1 {
 		ways = append(ways, probing.Keepalive)
 	}
-	if len(one.target.between) > 0 {
+	if len(s.target.between) > 0 {
 		ways = append(ways, probing.Between)
 	}
 	_, remote, inside := probe.Ends(wire.Layers)
 	switch {
 	case !inside:
 		return append(ways, probing.Outside)
-	case one.tries == 0 && one.proven.Way == probing.NoWay: // nearly every peer answers it
+	case s.tries == 0 && s.proven.Way == probing.NoWay: // nearly every peer answers it
 		return []probing.Way{probing.Inside}
 	case remote.IsLinkLocalUnicast():
 		ways = append(ways, probing.AllNodes)
@@ -108,46 +108,46 @@ func (one *session) ways(wire *datapath.Wire) []probing.Way {
 }
 
 // probe sends a probe in every way that may be answered, but in none worse than the
-// proven one. A probe that cannot be sent counts as unanswered.
-func (one *session) probe(seq uint16) {
-	wire := one.s.Wire.Load()
+// proven s. A probe that cannot be sent counts as unanswered.
+func (s *session) probe(seq uint16) {
+	wire := s.of.Wire.Load()
 	if wire == nil {
 		return
 	}
-	one.resetMethod()
-	for _, w := range one.ways(wire) {
-		if w > one.proven.Way {
+	s.resetMethod()
+	for _, w := range s.ways(wire) {
+		if w > s.proven.Way {
 			break
 		}
-		q := probing.Request{Way: w, Seq: seq, Session: one.index, Local: one.target.local, Remote: one.target.remote, Self: one.target.self, Stack: wire.Stack}
+		q := probing.Request{Way: w, Seq: seq, Session: s.index, Local: s.target.local, Remote: s.target.remote, Self: s.target.self, Stack: wire.Stack}
 		if w != probing.Between {
-			one.ask(wire, q)
+			s.ask(wire, q)
 			continue
 		}
-		for i, pair := range one.target.between {
-			if one.proven.Way == probing.Between && i != one.proven.Pair {
+		for i, pair := range s.target.between {
+			if s.proven.Way == probing.Between && i != s.proven.Pair {
 				continue
 			}
 			q.Between, q.Pair = pair, uint8(i)
-			one.ask(wire, q)
+			s.ask(wire, q)
 		}
 	}
-	one.tries++
+	s.tries++
 }
 
 // resetMethod makes the next probe go in every way through the tunnel, when the peer does not
 // answer any more in the one in which it did: another system may have its address by now.
-func (one *session) resetMethod() {
-	if _, missed := one.life.State(); missed >= one.target.set.After && one.proven.Way < probing.Self {
-		one.proven = probing.Proof{Way: probing.Self}
-		one.s.echo.SetProof(probing.Unproven)
+func (s *session) resetMethod() {
+	if _, missed := s.life.State(); missed >= s.target.set.After && s.proven.Way < probing.Self {
+		s.proven = probing.Proof{Way: probing.Self}
+		s.of.echo.SetProof(probing.Unproven)
 	}
 }
 
 // ask sends one packet of a probe.
-func (one *session) ask(wire *datapath.Wire, q probing.Request) {
-	if err := one.s.echo.SendLiveness(wire, q); err != nil {
-		one.s.Path.Owner.SendFailed(err)
-		one.life.SendFailed()
+func (s *session) ask(wire *datapath.Wire, q probing.Request) {
+	if err := s.of.echo.SendLiveness(wire, q); err != nil {
+		s.of.Path.Owner.SendFailed(err)
+		s.life.SendFailed()
 	}
 }

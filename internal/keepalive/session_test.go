@@ -13,8 +13,8 @@ import (
 func TestProofIsForgotten(t *testing.T) {
 	set := liveness.Settings{Every: time.Second, After: 2}
 	for _, c := range []struct{ proven, want probing.Way }{{probing.Inside, probing.Self}, {probing.AllNodes, probing.Self}, {probing.Self, probing.Self}, {probing.Outside, probing.Outside}, {probing.NoWay, probing.NoWay}} {
-		one := &session{s: newOwner(nil).s, target: target{set: set}, life: liveness.New(set, 0, 0), proven: probing.Proof{Way: c.proven}}
-		one.s.echo.SetProof(one.proven)
+		one := &session{of: newOwner(nil).s, target: target{set: set}, life: liveness.New(set, 0, 0), proven: probing.Proof{Way: c.proven}}
+		one.of.echo.SetProof(one.proven)
 		now := time.Duration(0)
 		for missed := 0; missed < set.After; _, missed = one.life.State() {
 			if one.resetMethod(); one.proven.Way != c.proven {
@@ -24,7 +24,7 @@ func TestProofIsForgotten(t *testing.T) {
 			one.life.Next(now)
 		}
 		one.resetMethod()
-		if forgotten := c.want != c.proven; one.proven.Way != c.want || (one.s.echo.Proof() == probing.Unproven) != (forgotten || c.proven == probing.NoWay) {
+		if forgotten := c.want != c.proven; one.proven.Way != c.want || (one.of.echo.Proof() == probing.Unproven) != (forgotten || c.proven == probing.NoWay) {
 			t.Errorf("%v: %v, want %v", c.proven, one.proven.Way, c.want)
 		}
 	}
