@@ -31,6 +31,8 @@ type Encapsulation struct {
 	Ports    bool   // it has ports
 	Port     uint16 // the peer's if the path has none; 0: the path must have one
 	Checksum bool   // it has a checksum that can be left out
+	// Carries reports whether it can carry the outermost layer of a mode; nil: any.
+	Carries func(outermost encap.Kind) bool
 	// Frame returns the outermost layer of the mode as it is on a path; nil: unchanged.
 	Frame func(outermost encap.Kind, p *Path) encap.Kind
 }

@@ -9,6 +9,7 @@ import (
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 	"sixfour/internal/config/value"
+	"sixfour/internal/selection"
 )
 
 // pathDraft is a path that is being read: of [[tunnel.path]] or [[tunnel.peer.path]].
@@ -152,6 +153,9 @@ func (d *draft) readPaths(r *problem.Report, header string, e tree.Entry, hub bo
 		p := &pathDraft{header: item.At, in: d, hub: hub}
 		p.setEncap(config.NoEncapsulation)
 		s := keys.Read(r, header, item, pathKeys, p)
+		if carries := p.encapsulation.Carries; carries != nil && len(d.layers) > 0 && !carries(d.layers[len(d.layers)-1].kind) {
+			r.Add(item.Table["encap"].At, "encap %s cannot carry the outermost layer of %s: leave it out, or choose another mode", problem.Quote(p.Encap), d.what())
+		}
 		if p.encapsulation.Ports {
 			if !s.Set["local_port"] {
 				p.LocalPort = p.Port
@@ -175,6 +179,7 @@ func (d *draft) pathsTo(r *problem.Report, list []*pathDraft, local, remote end)
 		list = impliedPaths
 	}
 	paths := make([]config.Path, 0, len(list))
+	var lines []int // of each of them
 	for i, p := range list {
 		path, l, to := p.Path, local, remote
 		if p.local.key != "" {
@@ -188,20 +193,20 @@ func (d *draft) pathsTo(r *problem.Report, list []*pathDraft, local, remote end)
 			d.checkEnd(r, d.layers[len(d.layers)-1], l, to, true)
 		}
 		if j := slices.IndexFunc(paths, func(o config.Path) bool { return o.Equal(&path) }); j >= 0 {
-			r.Add(p.header, "the path is the same as that of line %d: leave one of them out, or give one another local or remote", list[j].header.Line)
+			r.Add(p.header, "the path is the same as that of line %d: leave one of them out, or give one another local or remote", lines[j])
 			continue
 		}
 		if i > 0 && p.remote.key == "" {
 			path.At = p.header
 		}
-		paths = append(paths, path)
+		paths, lines = append(paths, path), append(lines, p.header.Line)
 	}
 	return paths
 }
 
 // selectKeys returns the key that says how a peer uses its paths, if there are policies.
 func selectKeys() []tree.Key[*draft] {
-	names := keys.Policies()
+	names := selection.Names()
 	if len(names) == 0 {
 		return nil
 	}

@@ -9,18 +9,18 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
-	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 	"sixfour/internal/selection"
 )
 
 // path returns a [[tunnel.path]] with some lines.
-func path(lines ...string) string { return "[[tunnel.path]]\n" + strings.Join(lines, "\n") + "\n" }
+func path(keys ...string) string { return "[[tunnel.path]]\n" + strings.Join(keys, "\n") + "\n" }
 
-func peerPath(lines ...string) string {
-	return strings.Replace(path(lines...), "tunnel.path", "tunnel.peer.path", 1)
+func peerPath(keys ...string) string {
+	return strings.Replace(path(keys...), "tunnel.path", "tunnel.peer.path", 1)
 }
 
 // pathTexts returns the outer addresses of the paths of each peer.
@@ -99,6 +99,9 @@ func TestPathProblems(t *testing.T) {
 		{single + path("remote = 'any'"), `7:10: remote is "any", but sixfourd exchanges packets with configured addresses only, because nothing but its outer address identifies a peer: ` +
 			`set it to the other end's address or DNS name; for several other ends, write a [[tunnel.peer]] for each`},
 		{single + path() + path("local = '192.0.2.1'"), `8:10: the path is the same as that of line 6: leave one of them out, or give one another local or remote`},
+		{single + path("remote = '192.0.2.3'") + path("remote = '192.0.2.3'") + path("remote = '192.0.2.4'") + path("remote = '192.0.2.4'"), lines(
+			`8:10: the path is the same as that of line 6: leave one of them out, or give one another local or remote`,
+			`12:10: the path is the same as that of line 10: leave one of them out, or give one another local or remote`)},
 		{single + path("remote = '192.0.2.1'"), `7:10: remote is the same as local: it must be the other end's outer address`},
 		{single + path("local = '192.0.2.3'", "remote = '192.0.2.3'"), `8:10: remote is the same as local: it must be the other end's outer address`},
 		{tunnel("6in4", "192.0.2.1", "") + path("remote = '192.0.2.3'") + path(), `1:3: remote is missing: set it to the other end's outer address or its DNS name`},
@@ -120,12 +123,7 @@ func TestPathProblems(t *testing.T) {
 func TestSelect(t *testing.T) {
 	policies, known := selection.Policies, tunnelKeys
 	defer func() { selection.Policies, tunnelKeys = policies, known }()
-	selection.Policies = append(policies[:0:0], policies...)
-	for _, name := range []string{"test", "other"} {
-		row := policies[0]
-		row.Name = name
-		selection.Policies = append(selection.Policies, row)
-	}
+	selection.Policies = []selection.Row{{Name: "test"}, {Name: "other"}}
 	tunnelKeys = append(slices.DeleteFunc(slices.Clone(known), func(k tree.Key[*draft]) bool { return k.Name == "select" }), selectKeys()...)
 	two := path() + path("remote = '192.0.2.3'")
 	for text, want := range map[string]string{"": "", "select = 'other'\n": "other"} {
@@ -135,7 +133,7 @@ func TestSelect(t *testing.T) {
 	}
 	checkProblems(t, []problemRow{
 		{single + "select = 'test'\n", `6:10: select has nothing to choose from, because there is only one path: add another one, which begins with [[tunnel.path]], or leave select out`},
-		{single + "select = 'best'\n" + two, `6:10: select is "best": it must be ` + problem.Alternatives(problem.QuoteAll(keys.Policies())) + `: did you mean "test"?`},
+		{single + "select = 'best'\n" + two, `6:10: select is "best": it must be "test" or "other": did you mean "test"?`},
 		{hubTunnel + "select = 'other'\n" + peer("b", "192.0.2.2", "10.0.0.2/32") + peerPath() + peerPath("local = 'auto'"), ``},
 	})
 }
@@ -182,7 +180,7 @@ func (f withPorts) Properties() encap.Properties {
 func TestNewEncapsulation(t *testing.T) {
 	all, known := config.Encapsulations, pathKeys
 	defer func() { config.Encapsulations, pathKeys = all, known }()
-	config.Encapsulations = append(all[:len(all):len(all)], config.Encapsulation{Name: "test", Ports: true, Checksum: true, Frame: func(k encap.Kind, p *config.Path) encap.Kind {
+	config.Encapsulations = append(all[:len(all):len(all)], config.Encapsulation{Name: "test", Ports: true, Checksum: true, Carries: func(k encap.Kind) bool { return k.Protocol() != header.GRE }, Frame: func(k encap.Kind, p *config.Path) encap.Kind {
 		return k.With(withPorts{k.Framing(), encap.Ports{Local: p.LocalPort, Remote: p.Port}})
 	}})
 	pathKeys = newPathKeys()
@@ -202,6 +200,7 @@ func TestNewEncapsulation(t *testing.T) {
 	checkProblems(t, []problemRow{
 		{single + path("port = 5555"), `7:1: port contradicts encap "none", which has no such key: leave it out, or set encap to "test"`},
 		{single + path("encap = 'test'"), `6:10: port is missing in [[tunnel.path]]: set it to the other end's UDP port`},
+		{greTunnel + path("encap = 'test'", "port = 1"), `7:9: encap "test" cannot carry the outermost layer of mode "gre": leave it out, or choose another mode`},
 		{single + path("encap = 'test'", "port = 0"), `8:8: port is 0: it must be an integer from 1 to 65535`},
 		{single + path("encap = 'tset'"), `7:9: encap is "tset": it must be "none" or "test": did you mean "test"?`},
 	})

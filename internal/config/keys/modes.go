@@ -3,7 +3,6 @@ package keys
 import (
 	"sixfour/encap"
 	"sixfour/internal/config"
-	"sixfour/internal/selection"
 )
 
 // Modes returns the names of the modes for which holds returns true.
@@ -39,14 +38,3 @@ func HasPorts(e config.Encapsulation) bool { return e.Ports }
 
 // HasChecksum reports whether an encapsulation has a checksum that can be left out.
 func HasChecksum(e config.Encapsulation) bool { return e.Checksum }
-
-// Policies returns the names of the policies by which a peer uses its paths. The first is
-// the default.
-func Policies() (names []string) {
-	for _, p := range selection.Policies {
-		if p.Name != "" {
-			names = append(names, p.Name)
-		}
-	}
-	return names
-}

@@ -5,6 +5,8 @@ package keys
 import (
 	"slices"
 	"strings"
+
+	"sixfour/internal/selection"
 )
 
 // Key is the manual's description of one key. Tests check that the list has all keys
@@ -59,7 +61,7 @@ func PathReference(table, otherwise string) []Key {
 // selectReference returns the key for the policy by which a peer uses its paths, if there
 // are policies.
 func selectReference() []Key {
-	names := Policies()
+	names := selection.Names()
 	if len(names) == 0 {
 		return nil
 	}
