@@ -310,10 +310,7 @@ func (t *tunnel) retire(e *Engine) {
 	for p := range t.paths() {
 		p.far.Stop()
 	}
-	if s := t.speaker.Load(); s != nil {
-		s.cancel()
-		t.setSpeaker(nil)
-	}
+	t.endAgent()
 	e.forget(slices.Collect(t.paths()))
 	for p := range t.paths() {
 		e.keeper.Mark(p.life)

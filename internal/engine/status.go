@@ -29,8 +29,8 @@ func (t *tunnel) status() api.TunnelStatus {
 	s.ICMP.Sent = s.ICMP.SentTypes.Total()
 	s.ICMP.Limited = t.Reply.Limited.Load()
 	s.Repairs = t.repairs.counts()
-	if a := t.speaker.Load(); a != nil {
-		s.Neighbours = neighbours(a.entries())
+	if a := t.agent.Load(); a != nil {
+		s.Neighbours = neighbours(a.Entries())
 	}
 	return s
 }

@@ -17,6 +17,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/resolve"
 	"sixfour/encap/source"
+	"sixfour/internal/agents"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -82,10 +83,11 @@ type routing struct {
 
 // agentState is how the mechanism of an automatic tunnel speaks and follows names.
 type agentState struct {
-	speaker atomic.Pointer[speaker] // nil: the mechanism sends nothing of its own
+	agent atomic.Pointer[agents.Runner] // nil: the mechanism sends nothing of its own
 
 	// Used by the control loop only.
-	agentResolver resolve.Resolver   // the resolver for which the speaker runs
+	agentResolver resolve.Resolver   // for which the agent runs, if it is one
+	stopAgent     context.CancelFunc // stops the agent; nil: none runs
 	unfollowHosts context.CancelFunc // stops following the mechanism's names; nil: it has none
 }
 

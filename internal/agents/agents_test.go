@@ -1,4 +1,4 @@
-package engine
+package agents
 
 import (
 	"context"
@@ -7,15 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
-	"sixfour/internal/api"
-	"sixfour/internal/config"
 	"sixfour/internal/datapath"
-
-	"golang.org/x/time/rate"
+	"sixfour/internal/recovery"
 )
 
 // gossip is a resolver that learns something new each time.
@@ -33,23 +32,28 @@ func (*gossip) Next(time.Time) ([]resolve.Message, int, time.Time) {
 func (*gossip) Entries(time.Time) []resolve.Entry { return nil }
 func (g *gossip) Learnt() resolve.Learnt          { return resolve.Learnt{MTU: 1280 + g.heard} }
 
-func newGossip(learnt func()) (*speaker, *gossip) {
+func newRunner(learnt func()) (*Runner, *gossip) {
 	g := new(gossip)
-	p := tunnelOf(config.Tunnel{}).only.paths[0]
-	p.publish(pathTo("198.51.100.1"))
+	return NewRunner(testPath(), g, Events{Learnt: learnt}), g
+}
+
+// testPath returns a path with a wire, at which packets are received.
+func testPath() *datapath.Path {
+	p := &datapath.Path{Tunnel: &datapath.Tunnel{Log: zap.NewNop()}}
+	p.Wire.Store(new(datapath.Wire))
 	p.Listening.Store(true)
-	return &speaker{p: p, s: g, wake: make(chan struct{}, 1), learnt: learnt, limit: rate.NewLimiter(hearPerSecond, hearPerSecond)}, g
+	return p
 }
 
 var advertisement = header.IPv6(nd.Append(nil, netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"), &nd.Message{Type: nd.RouterAdvertisement}))
 
 // Only some of a flood of neighbours' messages are handled; the rest are counted.
 func TestFloodOfNeighbours(t *testing.T) {
-	s, g := newGossip(nil)
+	r, g := newRunner(nil)
 	const flood = 100 * hearPerSecond
 	refused := 0
 	for range flood {
-		if _, r := s.Receive(header.Outer{}, advertisement); r == drop.Limited {
+		if _, why := r.Receive(header.Outer{}, advertisement); why == drop.Limited {
 			refused++
 		}
 	}
@@ -63,11 +67,11 @@ func TestFloodOfAdvertisements(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	times := make(chan time.Time, hearPerSecond)
-	s, g := newGossip(func() { times <- time.Now() })
+	r, g := newRunner(func() { times <- time.Now() })
 	done := make(chan struct{})
-	go func() { s.run(ctx); close(done) }()
+	go func() { r.Run(ctx); close(done) }()
 	for range hearPerSecond {
-		s.Receive(header.Outer{}, advertisement)
+		r.Receive(header.Outer{}, advertisement)
 		time.Sleep(100 * time.Microsecond)
 	}
 	last := g.Learnt()
@@ -95,20 +99,11 @@ func TestFloodOfAdvertisements(t *testing.T) {
 	}
 }
 
-// The status shows what the mechanism knows of other nodes.
-func TestNeighboursInStatus(t *testing.T) {
-	router := resolve.Host{Addr: netip.MustParseAddr("192.0.2.1")}
-	r, err := resolve.ISATAP{Routers: []resolve.Host{router}}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.9")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tn := tunnelOf(config.Tunnel{Name: "isatap0"})
-	if s := tn.status(); s.Neighbours != nil {
-		t.Errorf("without a mechanism: %v", s.Neighbours)
-	}
-	tn.setSpeaker(&speaker{p: tn.only.paths[0], s: r.(resolve.Agent), failed: func() { t.Error("it failed") }})
-	want := []api.Neighbour{{Address: "fe80::200:5efe:c000:201", Outer: "192.0.2.1", State: "silent"}}
-	if s := tn.status(); !slices.Equal(s.Neighbours, want) {
-		t.Errorf("got  %v\nwant %v", s.Neighbours, want)
+// A panic of an agent leaves neither the agent nor a lock behind.
+func TestAgentPanic(t *testing.T) {
+	failed := false
+	r := NewRunner(testPath(), nil, Events{Failed: func() { failed = true }}) // using the nil agent panics
+	if !recovery.Guard(nil, "", func() { r.Hold(nil) }) || !failed || !r.mu.TryLock() {
+		t.Error("a Runner whose agent panics keeps it, or its lock")
 	}
 }

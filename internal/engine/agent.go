@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap/resolve"
+	"sixfour/internal/agents"
+	"sixfour/internal/iface"
+)
+
+// runAgent stops the agent of a tunnel's former resolver, and starts the resolver of the
+// registered path if it is one. Packets must be received already.
+func (e *Engine) runAgent(p *path) {
+	t := p.t
+	if t.mech == nil {
+		return
+	}
+	r := p.registered.Layers[t.mech.layer].Resolver
+	if r == t.agentResolver {
+		return
+	}
+	t.agentResolver = r
+	agent, ok := r.(resolve.Agent)
+	if !ok {
+		t.endAgent()
+		return
+	}
+	if t.stopAgent != nil {
+		t.stopAgent()
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	runner := agents.NewRunner(p.Path, agent, agents.Events{
+		Learnt: func() {
+			select {
+			case e.learnt <- t:
+			case <-ctx.Done():
+			}
+		},
+		Failed: func() {
+			t.mech.failed.Store(true)
+			e.somethingChanged()
+		},
+	})
+	t.stopAgent = cancel
+	t.setAgent(runner)
+	e.wg.Go(func() { runner.Run(ctx) })
+}
+
+// learn gives the interface the addresses and routes that the routers advertised.
+func (t *tunnel) learn() {
+	s := t.agent.Load()
+	if s == nil || t.link == nil {
+		return
+	}
+	l, now := s.Learnt(), time.Now()
+	var leases []iface.Lease
+	if l.Link.IsValid() {
+		leases = append(leases, iface.Lease{Prefix: l.Link, Preferred: math.MaxInt64, Valid: math.MaxInt64})
+	}
+	for _, a := range l.Addresses {
+		leases = append(leases, iface.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
+	}
+	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
+		t.Log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
+	}
+}
+
+// setAgent sets the running agent of the tunnel's mechanism.
+func (t *tunnel) setAgent(r *agents.Runner) {
+	t.agent.Store(r)
+	t.SetAgent(r)
+}
+
+// endAgent stops the agent of the tunnel's mechanism if one runs.
+func (t *tunnel) endAgent() {
+	if t.stopAgent == nil {
+		return
+	}
+	t.stopAgent()
+	t.stopAgent = nil
+	t.agent.Store(nil)
+	t.SetAgent(nil)
+}

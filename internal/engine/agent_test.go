@@ -1,0 +1,30 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"sixfour/encap/resolve"
+	"sixfour/internal/agents"
+	"sixfour/internal/api"
+	"sixfour/internal/config"
+)
+
+// The status shows what the mechanism knows of other nodes.
+func TestNeighboursInStatus(t *testing.T) {
+	router := resolve.Host{Addr: netip.MustParseAddr("192.0.2.1")}
+	r, err := resolve.ISATAP{Routers: []resolve.Host{router}}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.9")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tn := tunnelOf(config.Tunnel{Name: "isatap0"})
+	if s := tn.status(); s.Neighbours != nil {
+		t.Errorf("without a mechanism: %v", s.Neighbours)
+	}
+	tn.setAgent(agents.NewRunner(tn.only.paths[0].Path, r.(resolve.Agent), agents.Events{Failed: func() { t.Error("it failed") }}))
+	want := []api.Neighbour{{Address: "fe80::200:5efe:c000:201", Outer: "192.0.2.1", State: "silent"}}
+	if s := tn.status(); !slices.Equal(s.Neighbours, want) {
+		t.Errorf("got  %v\nwant %v", s.Neighbours, want)
+	}
+}
