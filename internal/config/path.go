@@ -40,6 +40,22 @@ type Encapsulation struct {
 // Encapsulations are all encapsulations. A new one needs a row here.
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
+	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+		f := encap.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum}
+		if outermost.Carries(4) != outermost.Carries(6) {
+			f.Version = 4
+			if outermost.Carries(6) {
+				f.Version = 6
+			}
+		}
+		return outermost.With(f)
+	}},
+}
+
+// isBare reports whether packets follow the delivery header of a layer.
+func isBare(outermost encap.Kind) bool {
+	_, bare := outermost.Framing().(encap.Bare)
+	return bare
 }
 
 // Frame returns the outermost layer of a mode in the encapsulation of the path.

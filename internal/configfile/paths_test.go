@@ -93,7 +93,9 @@ func TestPathProblems(t *testing.T) {
 	})
 	checkProblems(t, []problemRow{
 		{tunnel("6to4", "auto", "") + path("local = '198.51.100.1'"), `5:10: path contradicts mode "6to4", which finds the other ends' outer addresses itself: leave the paths out, or choose a configured mode, such as "6in4"`},
-		{single + path("encap = 'fou'"), `7:9: encap is "fou": it must be "none"`},
+		{single + path("encap = 'vxlan'"), `7:9: encap is "vxlan": it must be "none" or "fou"`},
+		{greTunnel + path("encap = 'fou'"), `7:9: encap "fou" cannot carry the outermost layer of mode "gre": leave it out, or choose another mode`},
+		{single + path("encap = 'fou'", "port = 65536"), `8:8: port is 65536: it must be an integer from 1 to 65535`},
 		{single + path("remote = '2001:db8::2'"), `7:10: remote is "2001:db8::2": it must be an IPv4 address or a DNS name`},
 		{single + path("local = '2001:db8::2'"), `7:9: local is "2001:db8::2": it must be an IPv4 address or "auto"`},
 		{single + path("remote = 'any'"), `7:10: remote is "any", but sixfourd exchanges packets with configured addresses only, because nothing but its outer address identifies a peer: ` +
@@ -185,10 +187,10 @@ func TestNewEncapsulation(t *testing.T) {
 	}})
 	pathKeys = newPathKeys()
 
-	got := one(t, single+path("encap = 'test'", "port = 5555", "checksum = false")+path("encap = 'test'", "port = 5556", "local_port = 0")+path())
+	got := one(t, single+path("encap = 'test'", "port = 5555", "checksum = false")+path("encap = 'test'", "port = 5556", "local_port = 5557")+path())
 	want := []config.Path{
 		{Encap: "test", Port: 5555, LocalPort: 5555},
-		{Encap: "test", Port: 5556, Checksum: true},
+		{Encap: "test", Port: 5556, LocalPort: 5557, Checksum: true},
 		{Encap: "none"},
 	}
 	for i := range want {
@@ -198,11 +200,11 @@ func TestNewEncapsulation(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got.Peers[0].Paths, want)
 	}
 	checkProblems(t, []problemRow{
-		{single + path("port = 5555"), `7:1: port contradicts encap "none", which has no such key: leave it out, or set encap to "test"`},
+		{single + path("port = 5555"), `7:1: port contradicts encap "none", which has no such key: leave it out, or set encap to "fou" or "test"`},
 		{single + path("encap = 'test'"), `6:10: port is missing in [[tunnel.path]]: set it to the other end's UDP port`},
 		{greTunnel + path("encap = 'test'", "port = 1"), `7:9: encap "test" cannot carry the outermost layer of mode "gre": leave it out, or choose another mode`},
 		{single + path("encap = 'test'", "port = 0"), `8:8: port is 0: it must be an integer from 1 to 65535`},
-		{single + path("encap = 'tset'"), `7:9: encap is "tset": it must be "none" or "test": did you mean "test"?`},
+		{single + path("encap = 'tset'"), `7:9: encap is "tset": it must be "none", "fou" or "test": did you mean "test"?`},
 	})
 	names := ""
 	for _, k := range keys.PathReference(keys.TablePath, "") {

@@ -70,7 +70,12 @@ func bare(k keys.Key) string {
 	case keys.TablePeerPath:
 		tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"192.0.2.1\"\n" + peer("b", "192.0.2.2", "10.0.0.2/32")
 	}
-	return tunnel + k.Table + "\n"
+	encap := ""
+	if k.Modes != "" && (k.Table == keys.TablePath || k.Table == keys.TablePeerPath) {
+		encap = "encap = \"fou\"\n"
+		tunnel = strings.Replace(tunnel, "mode = \"gre\"", "mode = \"4in4\"", 1)
+	}
+	return tunnel + k.Table + "\n" + encap
 }
 
 // values returns a configuration without positions in the file, which differ.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/encap/header"
 	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
@@ -113,4 +114,65 @@ func TestPreferredPath(t *testing.T) {
 	must(t, h.b.AddNeighbour("vb", outerA, macs[h.a]))
 	a.usesPath(t, 0, api.Up, api.Up)
 	pings(t, h.a, inB, rig.PingOptions{})
+}
+
+// Two daemons exchange packets over UDP (encap = "fou"), and nothing with protocol 4 or 41,
+// over both IP versions outside, with and without a checksum, and between different ports.
+func TestFOU(t *testing.T) {
+	const path = "[[tunnel.path]]\nencap = \"fou\"\n"
+	for _, c := range []struct {
+		name, a, b string // configurations
+		to         []netip.Addr
+	}{
+		{"4in6in4", configA(path), configB(path), []netip.Addr{inB, in6B}},
+		{"6in4 between other ports", plainA(path + "port = 5001\nlocal_port = 5002\n"), plainB(path + "port = 5002\nlocal_port = 5001\n"), []netip.Addr{in6B}},
+		{"4in4 with a checksum one way", kind4in4.atA() + path + "checksum = false\n", kind4in4.atB() + path, kind4in4.toB},
+		{"4in6", kind4in6.atA() + path + "checksum = false\n", kind4in6.atB() + path + "checksum = false\n", kind4in6.toB},
+		{"6in6", kind6in6.atA() + path, kind6in6.atB() + path, kind6in6.toB},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHosts6(t)
+			a := start(t, h.a, c.a)
+			start(t, h.b, c.b)
+			wire, err := h.b.Capture("vb")
+			must(t, err)
+			t.Cleanup(func() { wire.Close() })
+			for _, to := range c.to {
+				reachable(t, h.a, to)
+				pings(t, h.a, to, rig.PingOptions{Count: 5, Size: 1200})
+				pings(t, h.a, to, rig.PingOptions{Count: 5, Size: 3000})
+			}
+			frames, err := wire.Waiting()
+			must(t, err)
+			udp := 0
+			for _, f := range frames {
+				switch protocol, _ := outerProtocol(f.Packet()); protocol {
+				case header.UDP:
+					udp++
+				case header.ProtoIPv4, header.ProtoIPv6:
+					t.Fatalf("protocol %d is on the wire: %x", protocol, f.Packet())
+				}
+			}
+			if udp < 20 {
+				t.Errorf("%d of %d packets on the wire are UDP", udp, len(frames))
+			}
+			transfer(t, h.a, h.b, c.to[0], 4<<20)
+			if _, s := a.status(t); s.Out.Packets < 100 || s.State.Phase != api.Up {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// outerProtocol returns the protocol of an IP packet, and whether it is one.
+func outerProtocol(pkt []byte) (byte, bool) {
+	switch {
+	case len(pkt) >= header.IPv4Len && header.Version(pkt) == 4:
+		return header.IPv4(pkt).Protocol(), true
+	case len(pkt) >= header.IPv6Len && header.Version(pkt) == 6:
+		up, ok := header.FindUpper(header.IPv6(pkt))
+		return up.Protocol, ok
+	}
+	return 0, false
 }
