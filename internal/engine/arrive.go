@@ -108,7 +108,7 @@ func (p *path) reportConflict(e *datapath.End) {
 		}
 	}
 	if other != nil && other != p.conflicting {
-		p.log().Error("the packets of this peer cannot be distinguished from those of another peer, which receives none: give one of them another address",
+		p.report.Log().Error("the packets of this peer cannot be distinguished from those of another peer, which receives none: give one of them another address",
 			zap.String("other_tunnel", other.t.cfg.Name), zap.String("other_peer", other.peer.cfg.Name))
 	}
 	p.conflicting = other

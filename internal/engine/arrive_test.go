@@ -25,12 +25,14 @@ func pathTo(remote string) *datapath.Wire {
 }
 
 // hubOf returns an engine with one hub whose peers have names.
-func hubOf(names ...string) (*Engine, []*path) {
+func hubOf(names ...string) (*Engine, []*path) { return loggedHub(zap.NewNop(), names...) }
+
+func loggedHub(log *zap.Logger, names ...string) (*Engine, []*path) {
 	cfg := config.Tunnel{Hub: true}
 	for _, n := range names {
 		cfg.Peers = append(cfg.Peers, config.Peer{Name: n, Paths: []config.Path{{Remote: config.Host{Name: n}}}})
 	}
-	tun := tunnelOf(cfg)
+	tun := loggedTunnel(cfg, nil, log)
 	return &Engine{running: running{tunnels: []*tunnel{tun}}}, slices.Collect(tun.paths())
 }
 
@@ -93,9 +95,8 @@ func TestFormerAddressOfAnother(t *testing.T) {
 
 // Two names resolve to one address: this is logged once, and again when the conflict is new.
 func TestTwins(t *testing.T) {
-	e, peers := hubOf("a", "b")
 	core, seen := observer.New(zap.ErrorLevel)
-	e.tunnels[0].Log = zap.New(core)
+	e, peers := loggedHub(zap.New(core), "a", "b")
 	for i, c := range []struct {
 		a, b string
 		said int

@@ -58,20 +58,11 @@ func (p *path) Unreachable() error {
 	if p.t.finder.HasForgotten(p.search) {
 		return errRemoved
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state.Phase == api.Waiting {
-		return fmt.Errorf("no packets can be sent: waiting for %s", p.state.Detail)
+	if phase, detail := p.report.Phase(); phase == api.Waiting {
+		return fmt.Errorf("no packets can be sent: waiting for %s", detail)
 	}
 	return errors.New("no packets can be sent yet: try again")
 }
 
 // LastError returns the last error after the given time, if there is one.
-func (p *path) LastError(since time.Time) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.trouble.At.After(since) {
-		return p.trouble.What
-	}
-	return ""
-}
+func (p *path) LastError(since time.Time) string { return p.report.LastError(since) }

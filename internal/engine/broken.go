@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/ports"
+	"sixfour/internal/report"
 	"sixfour/transport"
 )
 
@@ -57,7 +58,7 @@ func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
 	e.log.Warn("a receiver "+which+" fails again and again: opening another one", zap.Error(b.err))
 	for _, t := range e.tunnels {
 		if t.anyPath(func(p *path) bool { return p.registered != nil && uses(p) }) {
-			t.repaired(repairSocket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
+			t.report.Repaired(report.Socket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
 		}
 	}
 }

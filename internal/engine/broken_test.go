@@ -87,7 +87,7 @@ func TestBrokenReceiver(t *testing.T) {
 		t.Errorf("open are %v", e.sockets.Open())
 	}
 	e.sockets.Close() // when nothing receives any more
-	if n, none := tun.repairs.counts()["socket"], other.repairs.counts(); n != 2 || none != nil {
+	if n, none := tun.report.Repairs()["socket"], other.report.Repairs(); n != 2 || none != nil {
 		t.Errorf("%d repairs, the other tunnel has %v", n, none)
 	}
 }

@@ -164,7 +164,7 @@ func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) 
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
-	t.toLoop, t.events, t.keeper = e.tooLong, &e.events, e.keeper
+	t.toLoop, t.report.Events, t.keeper = e.tooLong, &e.events, e.keeper
 	return t, nil
 }
 
@@ -351,7 +351,8 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	routes := e.routesTo(peers)
 	held := make([][]netip.Prefix, len(tunnels))
 	for i, t := range tunnels {
-		held[i], t.held, t.waiting = t.held, nil, 0
+		held[i], t.held = t.held, nil
+		t.report.LimitWaiting()
 	}
 	for i, p := range peers {
 		p.logIrregularities()
@@ -414,3 +415,8 @@ func (e *Engine) Status() api.Status {
 	}
 	return s
 }
+
+// Events delivers the last hundred events, and new ones until ctx ends, when the channel is
+// closed. A reader that falls more than a thousand events behind misses the oldest of them;
+// an event of the kind "lost" then says how many.
+func (e *Engine) Events(ctx context.Context) <-chan api.Event { return e.events.Follow(ctx) }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sixfour/internal/gateway"
+	"sixfour/internal/report"
 )
 
 // syncGateway updates the gateway to the tunnels, and reports whether it has been in order at
@@ -18,7 +19,7 @@ func (e *Engine) syncGateway() (worked bool) {
 	if restored != "" {
 		for i, t := range e.tunnels {
 			if e.gateway.Carries(states[i]) {
-				t.repaired(repairRoute, restored)
+				t.report.Repaired(report.Route, restored)
 			}
 		}
 	}

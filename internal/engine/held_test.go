@@ -87,7 +87,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	must(err)
 	t.Cleanup(func() { tun.link.Close() })
 	p.peer.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
-	tun.keeper, tun.events, tun.opening.whole = keepalive.New(func() {}), new(events.Log), true
+	tun.keeper, tun.report.Events, tun.opening.whole = keepalive.New(func() {}), new(events.Log), true
 	e := &Engine{running: running{tunnels: []*tunnel{tun}}}
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
 	t.Cleanup(func() { e.router.Close() })

@@ -10,6 +10,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/report"
 )
 
 // resolution is the result of looking up a DNS name.
@@ -94,7 +95,7 @@ func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
 		if r.apply() {
 			changed = true
 			if len(r.addrs) > 0 {
-				r.log().Log(r.t.level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
+				r.log().Log(r.t.report.Level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
 			}
 		}
 		select {
@@ -111,7 +112,7 @@ func (r *resolution) log() *zap.Logger {
 	if r.p == nil {
 		return r.t.Log
 	}
-	return r.p.log()
+	return r.p.report.Log()
 }
 
 // apply applies a resolution, and reports whether paths must be evaluated.
@@ -128,8 +129,8 @@ func (r *resolution) apply() (changed bool) {
 	before, changed := r.p.far.Learn(r.addrs)
 	if before.IsValid() {
 		text := fmt.Sprintf("the name %s now resolves to %v, before to %v", r.name, r.p.far.Addr(), before)
-		r.p.repaired(repairName, text)
-		r.p.remember(text)
+		r.p.report.Repaired(report.Name, text)
+		r.p.report.Remember(text)
 	}
 	return changed
 }
@@ -142,14 +143,10 @@ func (e *Engine) leaveDead(p *path, now time.Time) {
 	if !p.far.HasAlternatives() {
 		return
 	}
-	p.mu.Lock()
-	down := p.state.Phase == api.Down
-	if p.wasUp {
+	if p.report.WasUp() {
 		p.far.Reached()
-		p.wasUp = false
 	}
-	p.mu.Unlock()
-	if !down {
+	if phase, _ := p.report.Phase(); phase != api.Down {
 		return
 	}
 	if due := p.far.Due(); now.Before(due) {
@@ -195,7 +192,7 @@ func (e *Engine) canUse(p *path, a netcfg.Answer) bool {
 // reportMove reports that a peer has left an address of its name.
 func (p *path) reportMove(from netip.Addr, why string) {
 	text := fmt.Sprintf("%v %s: the next address of %s, %v, is used now", from, why, p.remote().Name, p.far.Addr())
-	p.remember(text)
-	p.log().Log(p.t.lifeLevel(p.t.falls, zap.InfoLevel), "using the next address of the name", zap.String("name", p.remote().Name),
+	p.report.Remember(text)
+	p.report.Log().Log(p.t.report.FallLevel(zap.InfoLevel), "using the next address of the name", zap.String("name", p.remote().Name),
 		zap.Stringer("address", p.far.Addr()), zap.Stringer("before", from), zap.String("why", why))
 }

@@ -9,18 +9,18 @@ import (
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/api"
 	"sixfour/internal/iface"
 	"sixfour/internal/netns"
+	"sixfour/internal/report"
 )
 
 // opening is the state of making a tunnel's interface. The control loop owns it.
 type opening struct {
-	next  time.Time // earliest time of the next attempt
-	lacks string    // why there is no interface, or what it lacks; "": nothing
-	whole bool      // it was complete once: what is missing later stops no packets
-	lost  repair    // kind of repair to count when the interface is back
-	text  string    // text of that event; "": none
+	next  time.Time     // earliest time of the next attempt
+	lacks string        // why there is no interface, or what it lacks; "": nothing
+	whole bool          // it was complete once: what is missing later stops no packets
+	lost  report.Repair // kind of repair to count when the interface is back
+	text  string        // text of that event; "": none
 }
 
 // openTime limits how long the start waits for another process to release interfaces, for
@@ -73,7 +73,7 @@ func (e *Engine) openAgain(t *tunnel) {
 	}
 	if o.text != "" {
 		t.Log.Info("the interface was made again")
-		t.repaired(o.lost, o.text)
+		t.report.Repaired(o.lost, o.text)
 		o.text = ""
 	}
 	t.learn()
@@ -104,13 +104,13 @@ func (t *tunnel) waits() string {
 
 // interfaceLost handles that a tunnel's interface was deleted.
 func (e *Engine) interfaceLost(t *tunnel) {
-	e.loseInterface(t, repairInterface, "interface "+t.cfg.Name+" was deleted", "its interface, which was deleted")
+	e.loseInterface(t, report.Interface, "interface "+t.cfg.Name+" was deleted", "its interface, which was deleted")
 	t.opening.text = "interface " + t.cfg.Name + ", which was deleted, was made again"
 	t.Log.Error("interface " + t.cfg.Name + " was deleted by another program: making it again; to remove it, delete the tunnel from the configuration and reload")
 }
 
 // loseInterface drops an interface that cannot be used any more; it will be made again.
-func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
+func (e *Engine) loseInterface(t *tunnel, what report.Repair, note, waiting string) {
 	for p := range t.paths() {
 		p.publish(nil)
 	}
@@ -118,8 +118,8 @@ func (e *Engine) loseInterface(t *tunnel, what repair, note, waiting string) {
 	e.forgetQueues(t)
 	t.opening = opening{next: time.Now().Add(retry), lacks: waiting, lost: what}
 	for p := range t.paths() {
-		p.note(note)
-		p.setState(api.Waiting, waiting)
+		p.report.Note(note)
+		p.report.Waits(waiting, p.isLookedUp())
 	}
 }
 
@@ -162,7 +162,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 func (e *Engine) namespaceLost(t *tunnel, why error) {
 	e.unwatch(watched{t.cfg.Netns, false})
 	e.discard(t)
-	e.loseInterface(t, repairNamespace, why.Error(), "its "+why.Error())
+	e.loseInterface(t, report.Namespace, why.Error(), "its "+why.Error())
 	t.opening.next = time.Time{}
 	t.opening.text = fmt.Sprintf("interface %s was made again in network namespace %s, which was deleted and made again", t.cfg.Name, t.cfg.Netns)
 	t.Log.Warn("the network namespace of interface "+t.cfg.Name+" was deleted: making the interface in the namespace that now has its name", zap.String("netns", t.cfg.Netns))

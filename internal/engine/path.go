@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"sixfour/encap"
-	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
@@ -28,12 +27,12 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 	wire, waiting := e.findWire(p, route)
 	if wire == nil {
 		p.publish(nil)
-		p.setState(api.Waiting, waiting)
+		p.report.Waits(waiting, p.isLookedUp())
 		return
 	}
 	if wire != p.Wire.Load() {
 		p.publish(wire)
-		p.follows(wire)
+		p.report.Follows(wire)
 		if p.t.only != nil {
 			p.t.setMTU()
 		}

@@ -1,22 +1,20 @@
 package engine
 
 import (
-	"fmt"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"sixfour/encap"
-	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
 	"sixfour/internal/keepalive"
 	"sixfour/internal/names"
 	"sixfour/internal/probing"
+	"sixfour/internal/report"
 )
 
 // path is one way to a peer. That of an automatic tunnel stands for the ways to all its
@@ -32,7 +30,7 @@ type path struct {
 	echo   *probing.Echo
 	search *discovery.Subject
 	life   *keepalive.Subject
-	report
+	report *report.Path
 }
 
 // registration is how a path's packets are received. The control loop owns it.
@@ -52,19 +50,7 @@ type observed struct {
 	noXDP      string           // why packets do not leave through AF_XDP though they should
 	through    *tunnel          // the tunnel into which the outer packets are routed
 	knownMTU   discovery.Update // the last MTU update
-	lastRoute  lastRoute
-	odd, wraps uint64       // values of the record's counters when they were last logged
-	refused    atomic.Int64 // when a send failure was last examined, in ns since the epoch
-}
-
-// report is the state of a path for status, events and the log.
-type report struct {
-	mu       sync.Mutex // guards the fields below
-	state    api.State
-	liveness api.Liveness
-	trouble  api.Fault
-	outage   api.Outage
-	wasUp    bool // up at some time since leaveDead last checked
+	odd, wraps uint64           // values of the record's counters when they were last logged
 }
 
 func newPath(p *peer, at int) *path {
@@ -74,7 +60,7 @@ func newPath(p *peer, at int) *path {
 	w.Probes = w.echo
 	w.search = discovery.NewSubject(w.Path, w.echo)
 	w.life = keepalive.NewSubject(w.Path, w.echo, w)
-	w.state = api.State{Phase: api.Starting, Since: time.Now()}
+	w.report = report.NewPath(p.t.report, p.cfg.Name, at, len(p.cfg.Paths), w.Path)
 	return w
 }
 
@@ -87,28 +73,6 @@ func (p *path) remote() config.Host { return p.spec().Remote }
 // local returns our configured outer address; invalid: the route decides.
 func (p *path) local() netip.Addr { return p.spec().Local }
 
-// label returns what tells the path from the others of its peer in messages, or "" if it is
-// the only one.
-func (p *path) label() string {
-	if len(p.peer.paths) == 1 {
-		return ""
-	}
-	return fmt.Sprintf("path %d", p.at+1)
-}
-
-// log returns the tunnel's logger, with the names of the peer and of the path if they have
-// any.
-func (p *path) log() *zap.Logger {
-	l := p.t.Log
-	if p.peer.cfg.Name != "" {
-		l = l.With(zap.String("peer", p.peer.cfg.Name))
-	}
-	if len(p.peer.paths) > 1 {
-		l = l.With(zap.Int("path", p.at+1))
-	}
-	return l
-}
-
 // outerVersion returns the IP version of the outermost header.
 func (t *tunnel) outerVersion() int { return t.cfg.Mode.Layers[len(t.cfg.Mode.Layers)-1].Over() }
 
@@ -118,11 +82,11 @@ func (t *tunnel) automatic() bool { return t.mech != nil }
 // logIrregularities logs irregularities that were counted since the last call.
 func (p *path) logIrregularities() {
 	if n := p.Record.OddECN(); n > p.odd {
-		p.log().Warn("packets arrived with a combination of inner and outer ECN fields that is not valid (RFC 6040 section 4.2): a router on the path, or the peer, sets them wrongly", zap.Uint64("packets", n-p.odd))
+		p.report.Log().Warn("packets arrived with a combination of inner and outer ECN fields that is not valid (RFC 6040 section 4.2): a router on the path, or the peer, sets them wrongly", zap.Uint64("packets", n-p.odd))
 		p.odd = n
 	}
 	if n := p.Record.Wraps(); n > p.wraps {
-		p.log().Warn("fragments are sent so fast that their identifications repeat while earlier fragments may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that packets are not fragmented", zap.Uint64("times", n-p.wraps))
+		p.report.Log().Warn("fragments are sent so fast that their identifications repeat while earlier fragments may still be on their way (RFC 6864): give the tunnel a smaller mtu, so that packets are not fragmented", zap.Uint64("times", n-p.wraps))
 		p.wraps = n
 	}
 }

@@ -67,7 +67,7 @@ func (p *peer) choose() {
 	wires := make([]*datapath.Wire, len(p.paths))
 	for i, one := range p.paths {
 		wires[i] = one.Wire.Load()
-		measured[i] = one.measure(wires[i])
+		measured[i] = one.report.Measured(wires[i] != nil)
 	}
 	used, again := c.policy.Choose(now, measured)
 	var chosen []*datapath.Wire
@@ -94,14 +94,14 @@ func (p *peer) reportChoice(used []int) {
 		return
 	}
 	to, from := p.paths[used[0]], p.paths[before[0]]
-	why := to.label() + " is up again"
+	why := to.report.Label() + " is up again"
 	if from.Wire.Load() == nil {
-		why = from.label() + " cannot send"
-	} else if phase := from.phase(); phase != api.Up {
-		why = from.label() + " is " + string(phase) + ": " + from.detail()
+		why = from.report.Label() + " cannot send"
+	} else if phase, detail := from.report.Phase(); phase != api.Up {
+		why = from.report.Label() + " is " + string(phase) + ": " + detail
 	}
-	to.event(api.EventState, "packets use this path now, because "+why)
-	to.log().Info("packets use this path now", zap.String("because", why))
+	to.report.Event(api.EventState, "packets use this path now, because "+why)
+	to.report.Log().Info("packets use this path now", zap.String("because", why))
 }
 
 // setPolicy makes another policy choose among the paths, if there are several.
@@ -159,17 +159,6 @@ func (p *peer) name() string {
 		return p.t.cfg.Name
 	}
 	return p.t.cfg.Name + "/" + p.cfg.Name
-}
-
-// measure returns what the policy needs to know of the path, which has the given wire; nil:
-// packets cannot be sent.
-func (p *path) measure(w *datapath.Wire) selection.Measured {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return selection.Measured{
-		Usable: w != nil, Phase: p.state.Phase, Since: p.state.Since,
-		RTT: time.Duration(p.liveness.RTT * float64(time.Second)), Loss: p.liveness.Loss,
-	}
 }
 
 // paths returns the paths of all peers.

@@ -81,13 +81,13 @@ func (p *path) RelaysDown(down []netip.Addr, inUse netip.Addr) bool {
 	m.down.Store(&down)
 	for _, a := range down {
 		if !slices.Contains(before, a) {
-			p.log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", inUse))
+			p.report.Log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", inUse))
 		}
 	}
 	text := fmt.Sprintf("packets whose destination contains no outer address go to %v", inUse)
 	if len(down) > 0 {
 		text += fmt.Sprintf(", because %v is down", down)
 	}
-	p.event(api.EventState, text)
+	p.report.Event(api.EventState, text)
 	return true
 }

@@ -3,8 +3,6 @@ package engine
 import (
 	"slices"
 	"time"
-
-	"sixfour/internal/api"
 )
 
 // Summary is the state that is reported to the service manager.
@@ -100,7 +98,7 @@ func (e *Engine) summary() Summary {
 		}
 		w := Wait{t.cfg.Name, t.waits()}
 		if w.For == "" {
-			w.For = t.peers[0].inUse().detail()
+			_, w.For = t.peers[0].inUse().report.Phase()
 		}
 		s.Waiting = append(s.Waiting, w)
 	}
@@ -108,18 +106,4 @@ func (e *Engine) summary() Summary {
 		s.Waiting = append(s.Waiting, Wait{"[gateway]", why})
 	}
 	return s
-}
-
-// detail returns what the peer waits for, or "".
-func (p *path) detail() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state.Detail
-}
-
-// phase returns the phase of the path.
-func (p *path) phase() api.Phase {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state.Phase
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"sixfour/encap"
 	"sixfour/encap/resolve"
@@ -22,11 +21,11 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
-	"sixfour/internal/events"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
 	"sixfour/internal/keepalive"
 	"sixfour/internal/ports"
+	"sixfour/internal/report"
 	"sixfour/tun"
 )
 
@@ -47,7 +46,7 @@ type tunnel struct {
 	agentState
 	finder *discovery.Finder
 	keeper *keepalive.Keeper // nil: no liveness checks
-	reports
+	report *report.Tunnel
 	toLoop chan<- tooLong // to the control loop; never blocks
 }
 
@@ -56,6 +55,7 @@ type tunnel struct {
 type wiring struct {
 	version int // of the settings in the tunnel's configuration
 	senders *ports.Senders
+	noXDP   string        // last reported reason why packets do not leave through AF_XDP
 	encaps  []config.Path // one path of each encapsulation; nil: not known yet
 }
 
@@ -91,26 +91,13 @@ type agentState struct {
 	unfollowHosts context.CancelFunc // stops following the mechanism's names; nil: it has none
 }
 
-// reports is what a tunnel reports in events and the log.
-type reports struct {
-	events         *events.Log // nil: events are not recorded
-	repairs        repairCounts
-	troubles       *rate.Limiter // limits events about errors
-	falls, returns *rate.Limiter // limit log lines about peers that stop or resume answering
-
-	// Used by the control loop only.
-	waiting   int       // paths that began to wait since the last full evaluation
-	lastRoute lastRoute // last change that was counted, so that it counts once for all paths
-	noXDP     string    // last reported reason why packets do not leave through AF_XDP
-}
-
 func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
 		cfg:    cfg, finder: f, wiring: wiring{senders: s.NewSenders(queues)},
-		reports: newReports(),
 	}
 	t.Owner = t
+	t.report = report.NewTunnel(cfg.Name, cfg.Hub, t.Log)
 	t.Reply = icmpreply.New(t.cfg.Netns, &t.index, t.Log)
 	for i := range cfg.Peers {
 		t.peers = append(t.peers, newPeer(t, &cfg.Peers[i]))
@@ -131,10 +118,6 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 		}
 	}
 	return t, nil
-}
-
-func newReports() reports {
-	return reports{troubles: rate.NewLimiter(troublesPerSecond, troublesAtOnce), falls: newLifeLimit(), returns: newLifeLimit()}
 }
 
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
@@ -383,7 +366,7 @@ func (t *tunnel) troubled(last *string, err error) {
 	*last = err.Error()
 	t.Log.Warn("cannot restore the interface", zap.Error(err))
 	for p := range t.paths() {
-		p.note("interface " + t.cfg.Name + ": " + err.Error())
+		p.report.Note("interface " + t.cfg.Name + ": " + err.Error())
 	}
 }
 

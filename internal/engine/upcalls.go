@@ -7,6 +7,8 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
+	"sixfour/internal/keepalive"
+	"sixfour/internal/liveness"
 	"sixfour/internal/probing"
 )
 
@@ -17,13 +19,13 @@ func (p *path) ReportedTooBig(mtu encap.PathMTU, q encap.Quote, err icmp.Error) 
 
 // ReportedUnreachable handles an ICMP error that says that the peer cannot be reached.
 func (p *path) ReportedUnreachable(from netip.Addr, err icmp.Error) {
-	p.noteICMP(from, err)
+	p.report.NoteICMP(from, err)
 	p.far.Doubt()
 	p.t.keeper.Unreachable(p.life)
 }
 
 // Reported handles an ICMP error about a probe of the peer's outer address.
-func (p *path) Reported(from netip.Addr, err icmp.Error) { p.noteICMP(from, err) }
+func (p *path) Reported(from netip.Addr, err icmp.Error) { p.report.NoteICMP(from, err) }
 
 // LargeSent starts the search for the path MTU: large packets were sent on the path.
 func (p *path) LargeSent() { p.t.finder.Watch(p.search) }
@@ -54,9 +56,24 @@ func (p *path) AnsweredMTU(seq uint16) { p.t.finder.Answered(p.search, seq) }
 func (p *path) AnsweredLiveness(a probing.LivenessAnswer) { p.t.keeper.Answered(p.life, a) }
 
 // Recovered counts and reports a panic while doing something for the tunnel.
-func (t *tunnel) Recovered(doing string) {
-	t.repairs[repairPanic].Add(1)
-	if t.troubles.Allow() {
-		t.event(api.EventError, "panic: a bug in sixfourd while "+doing+"; the log has the stack")
+func (t *tunnel) Recovered(doing string) { t.report.Panicked(doing) }
+
+// SendFailed records that the kernel refused to send a packet.
+func (p *path) SendFailed(err error) { p.report.SendFailed(err) }
+
+// phases are the phases of a path with liveness sessions.
+var phases = map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}
+
+// Liveness updates the state of the path, and which paths the peer uses. It reports whether
+// the path may have another address that works.
+func (p *path) Liveness(r *keepalive.Result) bool {
+	phase := phases[r.State]
+	changed := p.report.Liveness(r, phase)
+	if len(p.peer.paths) > 1 {
+		p.peer.choose()
 	}
+	if changed && (phase == api.Suspect || phase == api.Down) || r.Counts.Missed > 0 && phase == api.Down {
+		p.far.Doubt()
+	}
+	return changed && phase == api.Down && p.far.HasAlternatives()
 }

@@ -31,9 +31,7 @@ func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.H
 	} else {
 		p.noXDP, t.noXDP = "", ""
 	}
-	p.mu.Lock()
-	p.state.IOWhy = p.noXDP
-	p.mu.Unlock()
+	p.report.SetIOWhy(p.noXDP)
 	return h
 }
 
@@ -55,7 +53,7 @@ func (p *path) logNoXDP(err error) {
 		t.noXDP = why
 	}
 	p.noXDP = why
-	p.log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
+	p.report.Log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
 }
 
 // readPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
@@ -139,7 +137,7 @@ func (p *path) mayBeTaken() bool {
 func (p *path) part(now time.Time) bool {
 	changed, pause := p.Ways.Part(now)
 	if pause > 0 {
-		p.log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter passes some of them to the kernel, such as fragments and packets with an encapsulation limit, which would reorder the packets", zap.Duration("for", pause))
+		p.report.Log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter passes some of them to the kernel, such as fragments and packets with an encapsulation limit, which would reorder the packets", zap.Duration("for", pause))
 	}
 	return changed
 }

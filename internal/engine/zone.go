@@ -17,11 +17,3 @@ func inZone(a netip.Addr, device int) netip.Addr {
 
 // isZoned reports whether an end of a path is a link-local address with a zone.
 func isZoned(local, remote netip.Addr) bool { return local.Zone() != "" || remote.Zone() != "" }
-
-// named formats an address, with the interface's name as its zone, for messages.
-func named(a netip.Addr, device string) string {
-	if a.Zone() != "" {
-		a = a.WithZone(device)
-	}
-	return a.String()
-}

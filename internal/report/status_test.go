@@ -1,4 +1,4 @@
-package engine
+package report
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 )
 
 // The loss of a hub is that of its peers' last probes, weighted by their number.
-func TestLossOf(t *testing.T) {
+func TestLoss(t *testing.T) {
 	peer := func(sent uint64, loss float64) api.PeerStatus {
 		return api.PeerStatus{Liveness: api.Liveness{Sent: sent, Loss: loss}}
 	}
@@ -20,7 +20,7 @@ func TestLossOf(t *testing.T) {
 		{[]api.PeerStatus{peer(2, 0), peer(4, 1)}, 4. / 6},
 		{[]api.PeerStatus{peer(1000, 0.5), peer(20, 1), peer(0, 0)}, 0.75},
 	} {
-		if got := lossOf(c.peers); got != c.want {
+		if got := Loss(c.peers); got != c.want {
 			t.Errorf("%v: %v, want %v", c.peers, got, c.want)
 		}
 	}

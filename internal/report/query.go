@@ -1,0 +1,110 @@
+package report
+
+import (
+	"net/netip"
+	"time"
+
+	"sixfour/internal/api"
+	"sixfour/internal/datapath"
+	"sixfour/internal/selection"
+)
+
+// Phase returns the present phase, and its detail: what the path waits for, or why the peer
+// is not up.
+func (p *Path) Phase() (phase api.Phase, detail string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Phase, p.state.Detail
+}
+
+// WasUp reports whether the path was up at some time since the last call.
+func (p *Path) WasUp() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.wasUp
+	p.wasUp = false
+	return was
+}
+
+// SetIOWhy sets why packets do not leave through AF_XDP, or "".
+func (p *Path) SetIOWhy(why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.IOWhy = why
+}
+
+// LastError returns the last error after the given time, if there is one.
+func (p *Path) LastError(since time.Time) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trouble.At.After(since) {
+		return p.trouble.What
+	}
+	return ""
+}
+
+// Measured returns what was measured of the path, for the policy that chooses among the paths
+// of a peer. A path is usable if packets can be sent.
+func (p *Path) Measured(usable bool) selection.Measured {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return selection.Measured{
+		Usable: usable, Phase: p.state.Phase, Since: p.state.Since,
+		RTT: time.Duration(p.liveness.RTT * float64(time.Second)), Loss: p.liveness.Loss,
+	}
+}
+
+// Status returns the status of the path, as that of the peer. The tunnel has the given MTU.
+func (p *Path) Status(probes api.Probes, tunnelMTU int) api.PeerStatus {
+	d := p.path
+	s := api.PeerStatus{
+		Peer:       p.peer,
+		In:         d.In.Traffic(),
+		Out:        d.Out.Traffic(),
+		Answered:   d.Requests.Answered.Load(),
+		ICMP:       api.ICMP{ReceivedTypes: d.ICMP.Errors.Types(), Ignored: d.ICMP.Ignored.Load()},
+		Probes:     probes,
+		InvalidECN: d.Record.OddECN(),
+		IDRepeats:  d.Record.Wraps(),
+	}
+	s.ICMP.Received = s.ICMP.ReceivedTypes.Total()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.State, s.Liveness = p.state, p.liveness
+	if s.State.Phase.Carries() {
+		s.State.TunnelMTU = tunnelMTU
+	}
+	if p.trouble.What != "" {
+		t := p.trouble
+		s.LastError = &t
+	}
+	if p.outage.Why != "" {
+		o := p.outage
+		s.LastDown = &o
+	}
+	return s
+}
+
+// Ends sets in a state the addresses of the outermost layer of a wire, and those of the
+// innermost layer over IPv6 inside it.
+func Ends(s *api.State, wire *datapath.Wire) {
+	layers, outer := wire.Layers, wire.Outer()
+	s.Local, s.Remote = Named(outer.Local, wire.Hop.Interface), "any"
+	if outer.Resolver == nil {
+		s.Remote = Named(outer.Remote, wire.Hop.Interface)
+	}
+	for _, l := range layers[:len(layers)-1] {
+		if l.Kind.Over() == 6 {
+			s.Local6, s.Remote6 = l.Local.String(), l.Remote.String()
+			return
+		}
+	}
+}
+
+// Named formats an address, with the interface's name as its zone, for messages.
+func Named(a netip.Addr, device string) string {
+	if a.Zone() != "" {
+		a = a.WithZone(device)
+	}
+	return a.String()
+}
