@@ -19,7 +19,7 @@ func (e *Engine) runAgent(p *path) {
 	if t.mech == nil {
 		return
 	}
-	r := p.registered.Layers[t.mech.layer].Resolver
+	r := p.registered.Layers[t.mech.Layer()].Resolver
 	if r == t.agentResolver {
 		return
 	}
@@ -41,7 +41,7 @@ func (e *Engine) runAgent(p *path) {
 			}
 		},
 		Failed: func() {
-			t.mech.failed.Store(true)
+			t.mech.Fail()
 			e.somethingChanged()
 		},
 	})

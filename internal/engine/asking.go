@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"sixfour/internal/api"
@@ -41,14 +40,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 
 // Relay returns the relay or router of an automatic tunnel to which packets go now: the
 // first that is not down, or the first if all are down. Invalid: there is none.
-func (p *path) Relay() netip.Addr {
-	relays := p.t.mech.relays().addrs
-	if len(relays) == 0 {
-		return netip.Addr{}
-	}
-	down := addrs(&p.t.mech.down)
-	return relays[max(0, slices.IndexFunc(relays, func(r netip.Addr) bool { return !slices.Contains(down, r) }))]
-}
+func (p *path) Relay() netip.Addr { return p.t.mech.Relay() }
 
 // errRemoved means that a reload has removed the peer.
 var errRemoved = errors.New("a reload has removed or replaced it: try again")

@@ -41,7 +41,7 @@ func (e *Engine) readHost() {
 			t.surroundings.update(t, nets)
 		}
 		if t.mech != nil {
-			t.mech.links = e.links
+			t.mech.SetLinks(e.links)
 		}
 	}
 	for namespace := range e.hosts {

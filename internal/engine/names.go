@@ -53,7 +53,7 @@ func (e *Engine) followHosts(t *tunnel) {
 		return
 	}
 	var ctx context.Context
-	for i, h := range t.mech.cfg.Hosts() {
+	for i, h := range t.mech.Hosts() {
 		if h.Name == "" {
 			continue
 		}
@@ -123,7 +123,7 @@ func (r *resolution) apply() (changed bool) {
 	default:
 	}
 	if r.p == nil {
-		r.t.mech.hosts[r.host], r.t.mech.looked = r.addrs, true
+		r.t.mech.Learn(r.host, r.addrs)
 		return true
 	}
 	before, changed := r.p.far.Learn(r.addrs)

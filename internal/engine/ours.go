@@ -3,9 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
-	"sixfour/encap/resolve"
 	"sixfour/internal/netcfg"
 )
 
@@ -13,11 +11,14 @@ import (
 // "". A tunnel to itself receives its own packets as the peer's: a packet forwarded into it
 // would be forwarded again and again until its hop limit is used up (RFC 6324 section 3).
 func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) string {
-	t := p.t
+	if p.t.automatic() {
+		if host, only := p.t.mech.OnlyOurs(); only {
+			return fmt.Sprintf("a relay or router that is another host: %s is an address of this host itself: correct the configuration, or the name", host)
+		}
+		return ""
+	}
 	switch {
-	case t.automatic() && t.mech.onlyOurs():
-		return fmt.Sprintf("a relay or router that is another host: %s is an address of this host itself: correct the configuration, or the name", t.mech.firstHost())
-	case t.automatic() || !route.ToThisHost || e.meets(p, remote, route):
+	case !route.ToThisHost || e.meets(p, remote, route):
 		return ""
 	case p.remote().Name != "":
 		p.far.Doubt() // look the name up again
@@ -44,40 +45,4 @@ func (e *Engine) meets(p *path, remote netip.Addr, route netcfg.Route) bool {
 		}
 	}
 	return p.t.cfg.Netns != ""
-}
-
-// isOurs reports whether an IPv4 address belongs to this host, as far as the mechanism
-// knows.
-func (m *mechanism) isOurs(a netip.Addr) bool {
-	return a.IsLoopback() || slices.ContainsFunc(m.links, func(l netip.Prefix) bool { return l.Addr() == a })
-}
-
-// onlyOurs reports whether the mechanism needs another host as relay or router, but has
-// only addresses of this host for it. A 6rd border relay does not need the other relays in
-// its list.
-func (m *mechanism) onlyOurs() bool {
-	if !resolve.NeedsHosts(m.cfg) {
-		return false
-	}
-	known, ours := 0, 0
-	for _, a := range slices.Concat(m.hosts...) {
-		if known++; m.isOurs(a) {
-			ours++
-		}
-	}
-	return known > 0 && known == ours
-}
-
-// firstHost returns the first host as the configuration names it, and its address.
-func (m *mechanism) firstHost() string {
-	for i, h := range m.cfg.Hosts() {
-		if len(m.hosts[i]) == 0 {
-			continue
-		}
-		if h.Name != "" {
-			return fmt.Sprintf("%v (%s)", m.hosts[i][0], h.Name)
-		}
-		return m.hosts[i][0].String()
-	}
-	return ""
 }

@@ -116,8 +116,8 @@ func (p *path) outerRemote() netip.Addr {
 		return r.Addr
 	case r.Name != "":
 		return p.far.Addr()
-	case p.t.mech != nil && p.t.mech.layer == len(p.t.cfg.Layers)-1:
-		return p.t.mech.towards()
+	case p.t.mech != nil && p.t.mech.Layer() == len(p.t.cfg.Layers)-1:
+		return p.t.mech.Toward()
 	}
 	return netip.Addr{}
 }
@@ -233,10 +233,8 @@ func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string
 		return "the first look-up of the name " + p.remote().Name
 	case !remote.IsValid() && !t.automatic():
 		return fmt.Sprintf("an IPv%d address of %s: the name does not resolve", t.outerVersion(), p.remote().Name)
-	case !remote.IsValid() && !p.local().IsValid() && !t.mech.looked:
-		return "the first look-up of the name " + t.mech.cfg.Hosts()[0].Name
 	case !remote.IsValid() && !p.local().IsValid():
-		return fmt.Sprintf("an address of %s: the name does not resolve", t.mech.cfg.Hosts()[0].Name)
+		return t.mech.Waits()
 	case errors.Is(answer.Err, netcfg.ErrNotLocal):
 		device := "DEV"
 		if z := p.local().Zone(); z != "" {
@@ -258,13 +256,13 @@ func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string
 // resolve sets the resolver of the automatic layer, or returns what it waits for.
 func (e *Engine) resolve(p *path, layers []encap.Layer) (waiting string) {
 	m := p.t.mech
-	l := &layers[m.layer]
-	r, err := m.at(e.site(p.t, l.Local))
+	l := &layers[m.Layer()]
+	r, err := m.At(e.site(p.t, l.Local))
 	if err != nil {
 		return "what its mode needs: " + err.Error()
 	}
 	l.Remote, l.Resolver = netip.Addr{}, r
-	if e.watchRelays(p.t, l.Local) {
+	if m.WatchRelays(l.Local, m.Layer() == len(layers)-1) {
 		p.t.keeper.Mark(p.life)
 	}
 	return ""

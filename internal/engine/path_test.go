@@ -9,6 +9,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/site"
 )
 
 // Outer packets of a hub's second peer enter a tunnel whose outer packets go to that peer: a
@@ -57,16 +58,16 @@ func TestDepthThroughHub(t *testing.T) {
 // 6324).
 func TestDelegatedToAddressOfTheMoment(t *testing.T) {
 	ce := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
-	ce.mech = newMechanism(0, resolve.SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), Role: resolve.RoleCE,
+	ce.mech = site.New(0, resolve.SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), Role: resolve.RoleCE,
 		Relays: []resolve.Host{{Addr: netip.MustParseAddr("198.51.100.1")}}})
 	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
-	other.mech = newMechanism(0, resolve.SixToFour{Role: resolve.RoleRouter})
+	other.mech = site.New(0, resolve.SixToFour{Role: resolve.RoleRouter})
 	e := &Engine{running: running{tunnels: []*tunnel{ce, other}}}
 	local := netip.MustParseAddr("192.0.2.1")
 	if got := e.site(other, local).Delegated; len(got) > 0 {
 		t.Errorf("before there is an address: %v", got)
 	}
-	if _, err := ce.mech.at(e.site(ce, local)); err != nil {
+	if _, err := ce.mech.At(e.site(ce, local)); err != nil {
 		t.Fatal(err)
 	}
 	want := []netip.Prefix{netip.MustParsePrefix("2001:db8:c000:201::/64")}

@@ -73,7 +73,7 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 		}
 	}
 	if t.mech != nil {
-		r.renewed = !reflect.DeepEqual(t.mech.cfg, cfg.Layers[t.mech.layer].Mechanism)
+		r.renewed = !t.mech.HasConfig(cfg.Layers[t.mech.Layer()].Mechanism)
 	}
 	if !cfg.Hub {
 		return r, nil
@@ -116,7 +116,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 		t.version++ // to make all its paths again
 	}
 	if r.renewed {
-		t.mech.assume(cfg.Layers[t.mech.layer].Mechanism)
+		t.mech.SetConfig(cfg.Layers[t.mech.Layer()].Mechanism)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"sixfour/internal/keepalive"
 	"sixfour/internal/ports"
 	"sixfour/internal/report"
+	"sixfour/internal/site"
 	"sixfour/tun"
 )
 
@@ -42,7 +43,7 @@ type tunnel struct {
 	ifaceState
 	routing
 	surroundings surroundings
-	mech         *mechanism // of an automatic tunnel
+	mech         *site.Mechanism // of an automatic tunnel
 	agentState
 	finder *discovery.Finder
 	keeper *keepalive.Keeper // nil: no liveness checks
@@ -68,7 +69,8 @@ type ifaceState struct {
 
 	// Used by the control loop only.
 	link      *iface.Link
-	down      bool // administratively down
+	numbered  []netip.Prefix // addresses last given to the interface because of its outer address
+	down      bool           // administratively down
 	restoring restoring
 	opening   opening
 	warned    struct{ state, mtu string } // the last warnings about the interface
@@ -114,7 +116,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 	}
 	for i, l := range cfg.Layers {
 		if l.Mechanism != nil {
-			t.mech = newMechanism(i, l.Mechanism)
+			t.mech = site.New(i, l.Mechanism)
 		}
 	}
 	return t, nil
@@ -285,9 +287,7 @@ func (t *tunnel) open(s iface.Settings, lost func()) error {
 		return err
 	}
 	t.link, t.down = link, false
-	if t.mech != nil {
-		t.mech.numbered = s.Addresses
-	}
+	t.numbered = s.Addresses
 	t.index.Store(int64(link.Index()))
 	t.overflow.watch(link)
 	t.Device.Store(link.Device)
