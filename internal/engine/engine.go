@@ -1,16 +1,3 @@
-// package engine runs the life cycle of tunnels: it makes their interfaces and
-// sockets, runs a goroutine for each direction, and follows what changes around
-// them.
-//
-// A panic in a goroutine that handles data from outside (packets, ICMP errors,
-// neighbour discovery, answers to probes) costs only the data being handled. The
-// goroutine recovers, replaces the state that may be half changed, and continues; the
-// packet is counted as drop.InternalError and the tunnel's repairs count a panic (see
-// guarded). The alternative would be to end the process and let the next one adopt the
-// stored descriptors. The sender of a single packet could then stop all tunnels for a
-// second, as often as it liked, and permanently where no service manager stores
-// descriptors. A panic in the control loop does end the process: the loop's state
-// belongs to all tunnels and cannot be replaced.
 package engine
 
 import (
