@@ -17,6 +17,7 @@ import (
 	"sixfour/internal/discovery"
 	"sixfour/internal/events"
 	"sixfour/internal/gateway"
+	"sixfour/internal/hostwatch"
 	"sixfour/internal/keepalive"
 	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
@@ -77,11 +78,10 @@ type running struct {
 
 // host is what the engine knows about this host. The control loop owns it.
 type host struct {
-	router  *netcfg.Router
-	links   []netip.Prefix      // this host's IPv4 addresses
-	hosts   map[string]hostNets // by namespace
-	byIndex map[int]*tunnel     // tunnels with an interface in our own network namespace
-	watched map[watched]watching
+	router    *netcfg.Router
+	addresses hostwatch.Addresses
+	byIndex   map[int]*tunnel // tunnels with an interface in our own network namespace
+	watcher   *hostwatch.Watcher
 }
 
 // receiving is where packets are received. The control loop owns it.
@@ -96,7 +96,7 @@ type receiving struct {
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns
 // it.
 type kernel struct {
-	shield  shield // suppresses the kernel's own ICMP errors
+	shield  hostwatch.Shield // suppresses the kernel's own ICMP errors
 	gateway *gateway.Applier
 }
 
@@ -116,14 +116,12 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 			broken:       make(chan broken),
 			healthChecks: make(chan struct{}),
 		},
-		host: host{
-			hosts:   make(map[string]hostNets),
-			watched: make(map[watched]watching),
-		},
 		finder: discovery.New(log),
 	}
 	e.about.started = time.Now()
 	e.xdp.Log, e.xdp.Plane = log, &e.Plane
+	e.addresses.Log, e.addresses.IsAutomatic = log, e.isAutomatic
+	e.shield.Log = log
 	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
 	var err error
 	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
@@ -198,6 +196,7 @@ func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
 	}
 	e.listenAhead()
 	wait.Spare(spareProcessors)
+	e.watcher = hostwatch.NewWatcher(ctx, &e.wg, e.log, e.changed)
 	e.watchAll(e.tunnels)
 	// Evaluate the paths first: the interfaces then start with the right MTU, and
 	// their first packets have a path.
@@ -310,7 +309,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 	}
 	e.arrange()
 	e.closeUnusedXDP()
-	e.updateShield()
+	e.shield.Update(e.shieldedEnds())
 	e.followAggregates()
 	complete = e.syncGateway() && complete
 	return complete && !e.stale
@@ -375,7 +374,7 @@ func (e *Engine) close(regular bool) {
 		e.shutAll(e.tunnels)
 	}
 	e.closeUnusedXDP()
-	e.dropShield()
+	e.shield.Close()
 	e.sockets.Close()
 	e.xdp.Wait()
 	e.wg.Wait()

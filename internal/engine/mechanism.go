@@ -15,7 +15,7 @@ import (
 // site returns the site of a tunnel's mechanism with one of our outer addresses.
 func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 	s := t.mech.Site(local, t.cfg.AddressAt(local), t.cfg.Strict)
-	s.Links, s.Elsewhere = e.links, e.elsewhere(t)
+	s.Links, s.Elsewhere = e.addresses.Links(), e.addresses.Elsewhere(t.cfg.Netns)
 	for _, other := range e.tunnels {
 		if other.mech == nil {
 			continue
@@ -78,7 +78,8 @@ func (t *tunnel) renumber() {
 	if t.lack(err); err != nil {
 		t.troubled(&t.warned.state, err)
 	}
-	t.numbered, t.surroundings.old = want, true
+	t.numbered = want
+	t.surroundings.Renew()
 	fields := []zap.Field{zap.Stringer("local", t.mech.Local()), zap.Stringers("address", want)}
 	if p, ok := t.mech.Delegated(t.mech.Local()); ok {
 		fields = append(fields, zap.Stringer("delegated", p))

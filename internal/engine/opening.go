@@ -43,7 +43,7 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	if err := e.openKept(t, s); err != nil {
 		return err
 	}
-	e.watchNamespace(t)
+	e.watcher.Made(t.cfg.Netns, t.link.Namespace())
 	if t.lack(t.link.Missing()); t.waits() != "" {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 // namespaceLost drops the interface in a deleted namespace. It is made again at once in the
 // namespace that now has the name, or as soon as there is one.
 func (e *Engine) namespaceLost(t *tunnel, why error) {
-	e.unwatch(watched{t.cfg.Netns, false})
+	e.watcher.Lost(t.cfg.Netns)
 	e.discard(t)
 	e.loseInterface(t, report.Namespace, why.Error(), "its "+why.Error())
 	t.opening.next = time.Time{}

@@ -105,7 +105,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	reselect := t.cfg.Select != cfg.Select
 	t.cfg.Assume(cfg)
 	t.peers, t.encaps = peers, nil
-	t.surroundings.old = true
+	t.surroundings.Renew()
 	t.Peers.Table.Store(table)
 	if reselect {
 		for _, p := range peers {

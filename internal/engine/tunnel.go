@@ -21,6 +21,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
+	"sixfour/internal/hostwatch"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
 	"sixfour/internal/keepalive"
@@ -42,7 +43,7 @@ type tunnel struct {
 	wiring
 	ifaceState
 	routing
-	surroundings surroundings
+	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
 	agentState
 	finder *discovery.Finder
@@ -178,7 +179,7 @@ func (t *tunnel) newSources(layers []encap.Layer) *source.Checks {
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	s := source.New(own, ends, t.cfg.Strict).At(&t.surroundings.now, farEnds(layers))
+	s := source.New(own, ends, t.cfg.Strict).At(&t.surroundings.Now, farEnds(layers))
 	for _, l := range layers {
 		s = s.For(l.Resolver)
 	}

@@ -1,10 +1,12 @@
-package engine
+package hostwatch
 
 import (
 	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
+
+	"sixfour/internal/netcfg"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -14,10 +16,11 @@ import (
 func TestKeepWatching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, seen := observer.New(zap.WarnLevel)
-		e := &Engine{log: zap.New(core), signals: signals{notify: make(chan struct{}, 1)}}
+		changes := 0
+		w := NewWatcher(t.Context(), nil, zap.New(core), func(string, netcfg.Change) { changes++ })
 		ctx, cancel := context.WithCancel(t.Context())
 		tries := 0
-		e.keepWatching(ctx, "", "things", func() error {
+		w.keep(ctx, "", "things", func() error {
 			switch tries++; tries {
 			case 3:
 				panic("a fault")
@@ -27,8 +30,8 @@ func TestKeepWatching(t *testing.T) {
 			}
 			return errors.New("too many open files")
 		})
-		if tries != 4 || len(e.notify) != 1 {
-			t.Errorf("%d tries, %d changes", tries, len(e.notify))
+		if tries != 4 || changes != 3 {
+			t.Errorf("%d tries, %d changes", tries, changes)
 		}
 		if n := seen.FilterMessage("cannot follow changes of things: they are noticed late").Len(); n != 2 {
 			t.Errorf("said %d times: %v", n, seen.All())
