@@ -53,7 +53,7 @@ func (e *Engine) runAgent(p *path) {
 // learn gives the interface the addresses and routes that the routers advertised.
 func (t *tunnel) learn() {
 	s := t.agent.Load()
-	if s == nil || t.link == nil {
+	if s == nil || t.Link == nil {
 		return
 	}
 	l, now := s.Learnt(), time.Now()
@@ -64,7 +64,7 @@ func (t *tunnel) learn() {
 	for _, a := range l.Addresses {
 		leases = append(leases, iface.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
 	}
-	if err := t.link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
+	if err := t.Link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
 		t.Log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
 	}
 }

@@ -108,10 +108,10 @@ func (r *reload) leave() error {
 	r.left = true
 	for _, c := range r.changes {
 		r.e.heartbeat()
-		if c.t.link == nil { // the interface is gone and will be made again
+		if c.t.Link == nil { // the interface is gone and will be made again
 			continue
 		}
-		if err := c.t.link.RemoveOthers(c.t.addressesOf(&c.cfg), c.cfg.Routes); err != nil {
+		if err := c.t.Link.RemoveOthers(c.t.addressesOf(&c.cfg), c.cfg.Routes); err != nil {
 			return fmt.Errorf("tunnel %s: %w", c.t.cfg.Name, err)
 		}
 	}
@@ -119,10 +119,10 @@ func (r *reload) leave() error {
 	for _, t := range r.removed {
 		r.e.heartbeat()
 		keep := slices.DeleteFunc(slices.Clone(t.cfg.Routes), func(p netip.Prefix) bool { return wanted[routeIn{t.cfg.Netns, p}] })
-		if t.link == nil || len(keep) == len(t.cfg.Routes) {
+		if t.Link == nil || len(keep) == len(t.cfg.Routes) {
 			continue
 		}
-		if err := t.link.RemoveOthers(t.addresses(), keep); err != nil {
+		if err := t.Link.RemoveOthers(t.addresses(), keep); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
 	}
@@ -149,11 +149,11 @@ func (r *reload) newRoutes() map[routeIn]bool {
 func (e *Engine) takeAll(tunnels []*tunnel) error {
 	for _, t := range tunnels {
 		e.heartbeat()
-		if t.link == nil {
+		if t.Link == nil {
 			continue
 		}
-		s, waited := t.settings(), t.link.Missing() != nil
-		err := t.link.Add(s.Addresses, s.Routes)
+		s, waited := t.settings(), t.Link.Missing() != nil
+		err := t.Link.Add(s.Addresses, s.Routes)
 		switch {
 		case waited: // what was already missing is no reason to refuse a configuration
 			t.lack(err)
@@ -194,7 +194,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 	var all sync.WaitGroup
 	for _, t := range tunnels {
 		all.Go(func() {
-			e.discard(t)
+			t.Discard(e.sockets.Kept)
 			t.shut()
 		})
 	}
@@ -220,7 +220,7 @@ func (t *tunnel) shut() {
 	for p := range t.paths() {
 		p.publish(nil)
 	}
-	t.close()
+	t.Close(t.senders)
 	t.senders.Close()
 }
 
@@ -246,8 +246,8 @@ func (r *reload) undo() (err error) {
 	if r.left {
 		for _, c := range r.changes {
 			e.heartbeat()
-			if c.t.link != nil {
-				err = errors.Join(err, c.t.link.RemoveOthers(c.t.addressesOf(&c.old), c.old.Routes))
+			if c.t.Link != nil {
+				err = errors.Join(err, c.t.Link.RemoveOthers(c.t.addressesOf(&c.old), c.old.Routes))
 			}
 		}
 	}

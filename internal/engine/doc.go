@@ -22,7 +22,7 @@
 //     running.mu, the lock of the Engine
 //   - running.mu; choice.mu of a peer; report.Path.mu; events.Log.mu
 //   - running.mu; agents.Runner.mu; capture.Clock.mu, capture.Tap.mu, or wait.FD.use
-//   - running.mu; overflow.mu of a tunnel; rtnl.Conn.mu
+//   - running.mu; tunif.overflow.mu; rtnl.Conn.mu
 //   - running.mu; capture.Set.mu; capture.Tap.mu
 //   - datapath.ptbSample.mu; icmpreply.Replier.mu; wait.FD.use
 //   - transport.UDPPort.mu; wait.FD.use; transport.Segments.mu

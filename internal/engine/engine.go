@@ -292,7 +292,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 func (e *Engine) evaluateAll() (complete bool) {
 	for _, t := range e.tunnels {
 		e.openAgain(t)
-		if t.isGone() || t.look() {
+		if t.IsGone() || t.Check() {
 			e.interfaceLost(t)
 		}
 		t.ExpireFragments(time.Now(), t.dataPaths())
@@ -322,7 +322,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	e.byIndex = make(map[int]*tunnel)
 	var peers []*path
 	for _, t := range e.tunnels {
-		if index := int(t.index.Load()); t.cfg.Netns == "" && index != 0 {
+		if index := int(t.Index.Load()); t.cfg.Netns == "" && index != 0 {
 			e.byIndex[index] = t
 		}
 	}

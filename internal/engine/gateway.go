@@ -36,8 +36,8 @@ func (t *tunnel) forGateway() gateway.TunnelState {
 		Mark: t.cfg.FwMark, Elsewhere: t.cfg.Netns != "",
 		HasPath: t.anyPath(func(p *path) bool { return p.Wire.Load() != nil }),
 	}
-	if t.link != nil {
-		s.Index = t.link.Index()
+	if t.Link != nil {
+		s.Index = t.Link.Index()
 	}
 	return s
 }

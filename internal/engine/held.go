@@ -94,17 +94,17 @@ func (t *tunnel) routes() []netip.Prefix {
 // holdRoutes removes routes that are newly held back, and adds those that no longer are.
 // Before is the previous list of routes held back.
 func (t *tunnel) holdRoutes(before []netip.Prefix) {
-	if t.link == nil || slices.Equal(before, t.held) {
+	if t.Link == nil || slices.Equal(before, t.held) {
 		return
 	}
 	routes := t.routes()
-	if err := t.link.RemoveOthers(t.addresses(), routes); err != nil {
+	if err := t.Link.RemoveOthers(t.addresses(), routes); err != nil {
 		t.held = before // retry later
-		t.troubled(&t.warned.state, err)
+		t.Troubled(err)
 		return
 	}
-	err := t.link.AddPossible(t.addresses(), routes)
+	err := t.Link.AddPossible(t.addresses(), routes)
 	if t.lack(err); err != nil {
-		t.troubled(&t.warned.state, err)
+		t.Troubled(err)
 	}
 }

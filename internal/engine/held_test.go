@@ -83,9 +83,9 @@ func TestHeldByOnePeer(t *testing.T) {
 	tun, p, _ := wired(t)
 	tun.cfg.Routes = routes
 	tun.cfg.Address = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/30")}
-	tun.link, err = iface.Open(iface.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
+	tun.Link, err = iface.Open(iface.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
 	must(err)
-	t.Cleanup(func() { tun.link.Close() })
+	t.Cleanup(func() { tun.Link.Close() })
 	p.peer.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
 	tun.keeper, tun.report.Events, tun.opening.whole = keepalive.New(func() {}), new(events.Log), true
 	e := &Engine{running: running{tunnels: []*tunnel{tun}}}

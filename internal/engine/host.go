@@ -47,8 +47,8 @@ func (e *Engine) touch(namespace string, c netcfg.Change) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, t := range e.tunnels {
-		if t.cfg.Netns == namespace && (c.Link != 0 && t.index.Load() == int64(c.Link) || c.Replaced.IsValid() && slices.ContainsFunc(t.cfg.Routes, func(p netip.Prefix) bool { return p.Masked() == c.Replaced })) {
-			t.touched.Store(true)
+		if t.cfg.Netns == namespace && (c.Link != 0 && t.Index.Load() == int64(c.Link) || c.Replaced.IsValid() && slices.ContainsFunc(t.cfg.Routes, func(p netip.Prefix) bool { return p.Masked() == c.Replaced })) {
+			t.Touch()
 		}
 	}
 }
@@ -58,7 +58,7 @@ func (e *Engine) touch(namespace string, c netcfg.Change) {
 func (e *Engine) readHost() {
 	e.addresses.Read(e.router, namespacesOf(e.tunnels))
 	for _, t := range e.tunnels {
-		t.surroundings.Update(&e.addresses, t.cfg.Netns, int(t.index.Load()), t.behind)
+		t.surroundings.Update(&e.addresses, t.cfg.Netns, int(t.Index.Load()), t.behind)
 		if t.mech != nil {
 			t.mech.SetLinks(e.addresses.Links())
 		}
@@ -68,7 +68,7 @@ func (e *Engine) readHost() {
 // isAutomatic reports whether a link is the interface of an automatic tunnel.
 func (e *Engine) isAutomatic(namespace string, link int) bool {
 	return slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
-		return t.automatic() && t.cfg.Netns == namespace && int(t.index.Load()) == link
+		return t.automatic() && t.cfg.Netns == namespace && int(t.Index.Load()) == link
 	})
 }
 

@@ -63,20 +63,20 @@ func (t *tunnel) addressesOf(cfg *config.Tunnel) []netip.Prefix {
 
 // renumber gives the interface new addresses when the outer address has changed.
 func (t *tunnel) renumber() {
-	if t.mech == nil || t.link == nil {
+	if t.mech == nil || t.Link == nil {
 		return
 	}
 	want := t.addresses()
 	if slices.Equal(want, t.numbered) {
 		return
 	}
-	if err := t.link.RemoveOthers(want, t.routes()); err != nil { // retried later
-		t.troubled(&t.warned.state, err)
+	if err := t.Link.RemoveOthers(want, t.routes()); err != nil { // retried later
+		t.Troubled(err)
 		return
 	}
-	err := t.link.AddPossible(want, t.routes())
+	err := t.Link.AddPossible(want, t.routes())
 	if t.lack(err); err != nil {
-		t.troubled(&t.warned.state, err)
+		t.Troubled(err)
 	}
 	t.numbered = want
 	t.surroundings.Renew()

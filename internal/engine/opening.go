@@ -40,11 +40,12 @@ func (e *Engine) tryOpen(t *tunnel) {
 // open makes a tunnel's interface. Peers with a path can then carry packets.
 func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	t.opening.whole = false
-	if err := e.openKept(t, s); err != nil {
+	if err := t.OpenKept(e.sockets.Kept, s, e.interfaceGone); err != nil {
 		return err
 	}
-	e.watcher.Made(t.cfg.Netns, t.link.Namespace())
-	if t.lack(t.link.Missing()); t.waits() != "" {
+	t.numbered = s.Addresses
+	e.watcher.Made(t.cfg.Netns, t.Link.Namespace())
+	if t.lack(t.Link.Missing()); t.waits() != "" {
 		return nil
 	}
 	for p := range t.paths() {
@@ -58,17 +59,17 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 // openAgain retries to make or complete an interface when it is due.
 func (e *Engine) openAgain(t *tunnel) {
 	o := &t.opening
-	if t.link != nil && o.lacks == "" || time.Now().Before(o.next) {
+	if t.Link != nil && o.lacks == "" || time.Now().Before(o.next) {
 		return
 	}
-	if t.link != nil {
-		if t.lack(t.link.AddMissing()); o.lacks == "" {
+	if t.Link != nil {
+		if t.lack(t.Link.AddMissing()); o.lacks == "" {
 			t.Log.Info("the interface now has all its addresses and routes")
 		}
 		return
 	}
 	e.tryOpen(t)
-	if t.link == nil {
+	if t.Link == nil {
 		return
 	}
 	if o.text != "" {
@@ -96,7 +97,7 @@ func (t *tunnel) lack(err error) {
 
 // waits returns what the tunnel waits for before any peer can be reached, or "".
 func (t *tunnel) waits() string {
-	if t.link != nil && t.opening.whole {
+	if t.Link != nil && t.opening.whole {
 		return ""
 	}
 	return t.opening.lacks
@@ -114,8 +115,8 @@ func (e *Engine) loseInterface(t *tunnel, what report.Repair, note, waiting stri
 	for p := range t.paths() {
 		p.publish(nil)
 	}
-	t.close()
-	e.forgetQueues(t)
+	t.Close(t.senders)
+	t.Forget(e.sockets.Kept)
 	t.opening = opening{next: time.Now().Add(retry), lacks: waiting, lost: what}
 	for p := range t.paths() {
 		p.report.Note(note)
@@ -133,7 +134,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 	}
 	var known map[string]answer
 	for _, t := range e.tunnels {
-		if t.cfg.Netns == "" || t.link == nil {
+		if t.cfg.Netns == "" || t.Link == nil {
 			continue
 		}
 		a, ok := known[t.cfg.Netns]
@@ -147,7 +148,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 		switch {
 		case errors.Is(a.err, fs.ErrNotExist):
 			e.namespaceLost(t, a.err)
-		case a.err == nil && a.id != t.link.Namespace():
+		case a.err == nil && a.id != t.Link.Namespace():
 			e.namespaceLost(t, fmt.Errorf("network namespace %s: it was deleted and made again", t.cfg.Netns))
 		default:
 			continue
@@ -161,7 +162,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 // namespace that now has the name, or as soon as there is one.
 func (e *Engine) namespaceLost(t *tunnel, why error) {
 	e.watcher.Lost(t.cfg.Netns)
-	e.discard(t)
+	t.Discard(e.sockets.Kept)
 	e.loseInterface(t, report.Namespace, why.Error(), "its "+why.Error())
 	t.opening.next = time.Time{}
 	t.opening.text = fmt.Sprintf("interface %s was made again in network namespace %s, which was deleted and made again", t.cfg.Name, t.cfg.Netns)

@@ -36,12 +36,12 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 		if p.t.only != nil {
 			p.t.setMTU()
 		}
-		if p.t.link != nil { // otherwise setPath is called when there is an interface
+		if p.t.Link != nil { // otherwise setPath is called when there is an interface
 			p.reportWire(wire)
 		}
 	}
 	// Without an interface, leave arriving packets to the kernel.
-	if p.t.link != nil && wire != p.registered {
+	if p.t.Link != nil && wire != p.registered {
 		e.register(p, wire)
 	}
 }
@@ -163,7 +163,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 	switch waiting = t.waits(); {
 	case waiting != "":
 		return nil, waiting
-	case t.link != nil && t.down: // it neither sends nor accepts packets
+	case t.Link != nil && t.IsDown(): // it neither sends nor accepts packets
 		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name)
 	case way != "":
 		return nil, way
@@ -245,7 +245,7 @@ func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string
 		return around
 	case answer.Err != nil:
 		return fmt.Sprintf("a %v: bring the uplink up, or add a route", answer.Err)
-	case t.link != nil && t.cfg.Netns == "" && route.Index == t.link.Index():
+	case t.Link != nil && t.cfg.Netns == "" && route.Index == t.Link.Index():
 		return fmt.Sprintf("a route to %v that does not lead into %s itself: add a route for it through the uplink", remote, t.cfg.Name)
 	case e.depth(p, route) > encap.MaxDepth:
 		return fmt.Sprintf("a route to %v that does not lead through %s: packets would be encapsulated more than %d times, or endlessly: add a route for it through the uplink", remote, p.through.cfg.Name, encap.MaxDepth)

@@ -17,7 +17,7 @@ func (p *path) reportWire(wire *datapath.Wire) {
 
 func (t *tunnel) status() api.TunnelStatus {
 	s := api.TunnelStatus{Name: t.cfg.Name, Mode: t.cfg.Mode.Name, Interface: t.cfg.Name, Namespace: t.cfg.Netns}
-	t.overflow.look(t)
+	t.CountOverflow()
 	s.In, s.Out = t.In.Traffic(), t.Out.Traffic()
 	for _, p := range t.peers {
 		one := p.status()

@@ -86,7 +86,7 @@ func (e *Engine) heartbeat() {
 
 // carries reports whether the tunnel can reach any of its peers.
 func (t *tunnel) carries() bool {
-	return t.link != nil && t.anyPath(func(p *path) bool { return p.Wire.Load() != nil })
+	return t.Link != nil && t.anyPath(func(p *path) bool { return p.Wire.Load() != nil })
 }
 
 // summary returns the present state of the tunnels.

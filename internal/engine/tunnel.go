@@ -2,14 +2,11 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"math"
 	"net/netip"
 	"runtime"
 	"slices"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -28,6 +25,7 @@ import (
 	"sixfour/internal/ports"
 	"sixfour/internal/report"
 	"sixfour/internal/site"
+	"sixfour/internal/tunif"
 	"sixfour/tun"
 )
 
@@ -41,7 +39,8 @@ type tunnel struct {
 	peers []*peer // same rule as for cfg
 	only  *peer   // the only one; nil: the tunnel is a hub
 	wiring
-	ifaceState
+	*tunif.Interface
+	making
 	routing
 	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
@@ -61,21 +60,10 @@ type wiring struct {
 	encaps  []config.Path // one path of each encapsulation; nil: not known yet
 }
 
-// ifaceState is the state of a tunnel's interface.
-type ifaceState struct {
-	index    atomic.Int64               // in its namespace
-	gone     atomic.Pointer[iface.Link] // the last link that was found to be gone
-	touched  atomic.Bool                // it was changed from outside
-	overflow overflow
-
-	// Used by the control loop only.
-	link      *iface.Link
-	numbered  []netip.Prefix // addresses last given to the interface because of its outer address
-	down      bool           // administratively down
-	restoring restoring
-	opening   opening
-	warned    struct{ state, mtu string } // the last warnings about the interface
-	wg        sync.WaitGroup              // for the goroutines that use the device
+// making is how the interface is made. The control loop owns it.
+type making struct {
+	opening  opening
+	numbered []netip.Prefix // addresses last given to the interface because of its outer address
 }
 
 // routing is which of a tunnel's routes the interface has. The control loop owns it.
@@ -101,7 +89,8 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 	}
 	t.Owner = t
 	t.report = report.NewTunnel(cfg.Name, cfg.Hub, t.Log)
-	t.Reply = icmpreply.New(t.cfg.Netns, &t.index, t.Log)
+	t.Interface = tunif.New(t.Tunnel, t.report, t.noteAll)
+	t.Reply = icmpreply.New(t.cfg.Netns, &t.Index, t.Log)
 	for i := range cfg.Peers {
 		t.peers = append(t.peers, newPeer(t, &cfg.Peers[i]))
 	}
@@ -279,123 +268,12 @@ func (t *tunnel) settings() iface.Settings {
 	}
 }
 
-// open makes the interface and starts the goroutines that use it. It calls lost at most
-// once, from another goroutine, when the interface is gone.
-func (t *tunnel) open(s iface.Settings, lost func()) error {
-	t.MTU.Store(int64(s.MTU))
-	link, err := iface.Open(s)
-	if err != nil {
-		return err
-	}
-	t.link, t.down = link, false
-	t.numbered = s.Addresses
-	t.index.Store(int64(link.Index()))
-	t.overflow.watch(link)
-	t.Device.Store(link.Device)
-	if got, want := link.Device.Offload(), t.offload(); got < want {
-		t.Log.Info("the kernel offers fewer offloads than wanted: packets cost more processor time", zap.Stringer("offload", got), zap.Stringer("wanted", want))
-	}
-	var once sync.Once
-	for i, q := range link.Device.Queues() {
-		out := datapath.NewOutbound(t.Tunnel, q, i)
-		t.wg.Go(func() {
-			out.Run()
-			once.Do(func() {
-				t.gone.Store(link)
-				lost()
-			})
-		})
-	}
-	return nil
-}
-
-// isGone reports whether a goroutine that uses the interface has found it gone.
-func (t *tunnel) isGone() bool { return t.link != nil && t.gone.Load() == t.link }
-
-// look checks the interface after a change from outside, and restores what the kernel
-// removed while it was down.
-//
-// The interface's goroutines also find that it is gone, but not while they wait for room
-// in a socket.
-func (t *tunnel) look() (gone bool) {
-	if t.link == nil || !t.touched.Swap(false) {
-		return false
-	}
-	up, err := t.link.IsUp()
-	if errors.Is(err, iface.ErrGone) {
-		return true
-	}
-	now := time.Now()
-	if err == nil && up && now.Before(t.restoring.next) {
-		t.touched.Store(true) // check again at that time
-	} else if err == nil && up {
-		var r iface.Restored
-		r, err = t.link.Restore()
-		t.restored(r, now)
-		if err == nil {
-			err = t.link.RouteConflict()
-		}
-		if err == nil {
-			t.warned.state = ""
-		}
-	}
-	switch {
-	case err != nil:
-		t.troubled(&t.warned.state, err)
-		t.touched.Store(true)
-		if next := now.Add(lookSoon); t.restoring.next.Before(next) {
-			t.restoring.next = next
-		}
-	case !up && !t.down:
-		t.Log.Warn("the interface is down: packets are lost until it is up again (ip link set " + t.cfg.Name + " up)")
-	case up && t.down:
-		t.Log.Info("the interface is up again")
-	}
-	t.down = err == nil && !up
-	return false
-}
-
-// lookSoon is the time after which an interface is checked again if restoring it failed.
-const lookSoon = 5 * time.Second
-
-// troubled reports a fault of an existing interface, unless the last warning was the
-// same.
-func (t *tunnel) troubled(last *string, err error) {
-	if err.Error() == *last {
-		return
-	}
-	*last = err.Error()
-	t.Log.Warn("cannot restore the interface", zap.Error(err))
+// noteAll records an error of all paths.
+func (t *tunnel) noteAll(text string) {
 	for p := range t.paths() {
-		p.report.Note("interface " + t.cfg.Name + ": " + err.Error())
+		p.report.Note(text)
 	}
-}
-
-// close removes the interface and waits for the goroutines that use it. No peer may have
-// a path any more.
-func (t *tunnel) close() {
-	if t.link == nil {
-		return
-	}
-	t.Device.Store(nil)
-	t.overflow.end(t)
-	if err := t.link.Close(); err != nil {
-		t.Log.Warn("cannot close the interface", zap.Error(err))
-	}
-	t.senders.Close() // a goroutine that uses the device may be blocked in a socket
-	t.wg.Wait()
-	t.Reply.Close()
-	t.link = nil
 }
 
 // setMTU sets the interface's MTU, if there is an interface, to fit its paths.
-func (t *tunnel) setMTU() {
-	mtu := t.wantMTU(t.widest())
-	if t.link != nil && int64(mtu) != t.MTU.Load() {
-		if err := t.link.SetMTU(int(mtu)); err != nil {
-			t.troubled(&t.warned.mtu, err)
-			return
-		}
-	}
-	t.MTU.Store(int64(mtu))
-}
+func (t *tunnel) setMTU() { t.SetMTU(int(t.wantMTU(t.widest()))) }

@@ -71,8 +71,8 @@ func (e *Engine) nextDue(most time.Duration) time.Duration {
 		if t.opening.lacks != "" {
 			most = min(most, retry)
 		}
-		if t.touched.Load() && t.link != nil {
-			most = min(most, max(time.Until(t.restoring.next), settle))
+		if next, changed := t.NextCheck(); changed {
+			most = min(most, max(time.Until(next), settle))
 		}
 	}
 	if !e.loop.moveAt.IsZero() {

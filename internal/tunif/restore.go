@@ -1,4 +1,4 @@
-package engine
+package tunif
 
 import (
 	"fmt"
@@ -26,19 +26,19 @@ type restoring struct {
 }
 
 // restored records what was restored on the interface.
-func (t *tunnel) restored(r iface.Restored, now time.Time) {
+func (i *Interface) restored(r iface.Restored, now time.Time) {
 	if r == (iface.Restored{}) {
 		return
 	}
 	for what, n := range map[report.Repair]int{report.Address: r.Addresses, report.Route: r.Routes} {
 		if n > 0 {
-			t.report.Count(what)
+			i.report.Count(what)
 		}
 	}
-	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were restored", t.cfg.Name, r.Addresses, r.Routes)
-	t.report.Event(api.EventRepair, text)
-	t.Log.Warn(text)
-	m := &t.restoring
+	text := fmt.Sprintf("interface %s had lost %d addresses and %d routes: they were restored", i.tunnel.Name, r.Addresses, r.Routes)
+	i.report.Event(api.EventRepair, text)
+	i.tunnel.Log.Warn(text)
+	m := &i.restoring
 	if now.Sub(m.since) > restoreWindow {
 		m.since, m.times = now, 0
 	}
@@ -48,9 +48,7 @@ func (t *tunnel) restored(r iface.Restored, now time.Time) {
 	}
 	m.next = m.since.Add(restoreWindow)
 	text = fmt.Sprintf("another program removes addresses or routes of interface %s again and again: they are not restored for the next %v; change them in the configuration, and find that program (ip monitor address route)",
-		t.cfg.Name, m.next.Sub(now).Round(time.Second))
-	t.Log.Error(text)
-	for p := range t.paths() {
-		p.report.Note(text)
-	}
+		i.tunnel.Name, m.next.Sub(now).Round(time.Second))
+	i.tunnel.Log.Error(text)
+	i.note(text)
 }

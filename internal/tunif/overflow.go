@@ -1,4 +1,4 @@
-package engine
+package tunif
 
 import (
 	"sync"
@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap/drop"
+	"sixfour/internal/datapath"
 	"sixfour/internal/iface"
 )
 
@@ -26,7 +27,7 @@ func (o *overflow) watch(link *iface.Link) {
 }
 
 // look adds the packets lost since the last call. Any goroutine may call it.
-func (o *overflow) look(t *tunnel) {
+func (o *overflow) look(t *datapath.Tunnel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.link == nil {
@@ -42,7 +43,7 @@ func (o *overflow) look(t *tunnel) {
 }
 
 // end adds the last lost packets and stops counting.
-func (o *overflow) end(t *tunnel) {
+func (o *overflow) end(t *datapath.Tunnel) {
 	o.look(t)
 	o.mu.Lock()
 	defer o.mu.Unlock()
