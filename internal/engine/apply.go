@@ -303,7 +303,7 @@ func (t *tunnel) retire(e *Engine) {
 	t.Retired.Store(true)
 	t.senders.Close()
 	for _, p := range t.peers {
-		p.endChoice()
+		p.choice.End()
 	}
 	t.Reply.Retire()
 	t.stopFollowing()

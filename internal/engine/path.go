@@ -146,7 +146,7 @@ func (e *Engine) forget(paths []*path) {
 // publish publishes a path; nil: there is none.
 func (p *path) publish(wire *datapath.Wire) {
 	p.Wire.Store(wire)
-	p.peer.choose()
+	p.peer.choice.Choose()
 	if wire != nil && p.registered != nil && *wire.Outer() == *p.registered.Outer() {
 		p.arrives.Store(wire)
 	}

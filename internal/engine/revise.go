@@ -109,7 +109,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	t.Peers.Table.Store(table)
 	if reselect {
 		for _, p := range peers {
-			p.setPolicy(cfg.Select)
+			p.choice.SetPolicy(cfg.Select)
 		}
 	}
 	if !r.same {
@@ -175,7 +175,7 @@ func (r *revision) finish(e *Engine) {
 func (e *Engine) removePeers(peers []*peer) {
 	var paths []*path
 	for _, p := range peers {
-		p.endChoice()
+		p.choice.End()
 		for _, one := range p.paths {
 			one.publish(nil)
 			one.far.Stop()

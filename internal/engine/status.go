@@ -44,7 +44,7 @@ func (t *tunnel) status() api.TunnelStatus {
 
 // status returns the status of a peer. With several paths, the counts are those of all.
 func (p *peer) status() api.PeerStatus {
-	shown, used := p.inUse(), p.used()
+	shown, used := p.inUse(), p.choice.Used()
 	s := shown.status()
 	if len(p.paths) == 1 {
 		return s

@@ -70,7 +70,7 @@ func (p *path) Liveness(r *keepalive.Result) bool {
 	phase := phases[r.State]
 	changed := p.report.Liveness(r, phase)
 	if len(p.peer.paths) > 1 {
-		p.peer.choose()
+		p.peer.choice.Choose()
 	}
 	if changed && (phase == api.Suspect || phase == api.Down) || r.Counts.Missed > 0 && phase == api.Down {
 		p.far.Doubt()
