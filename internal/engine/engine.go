@@ -337,7 +337,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	routes := e.routesTo(peers)
 	held := make([][]netip.Prefix, len(tunnels))
 	for i, t := range tunnels {
-		held[i], t.held = t.held, nil
+		held[i], t.held.Routes = t.held.Routes, nil
 		t.report.LimitWaiting()
 	}
 	for i, p := range peers {

@@ -58,7 +58,7 @@ func TestHeldRoutes(t *testing.T) {
 		}
 		waiting := tun.around(remote, answer)
 		var held []string
-		for _, p := range tun.held {
+		for _, p := range tun.held.Routes {
 			held = append(held, p.String())
 		}
 		slices.Sort(held)
@@ -82,6 +82,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	routes := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("10.9.0.0/16")}
 	tun, p, _ := wired(t)
 	tun.cfg.Routes = routes
+	tun.cfg.Mode = encap.Mode{Layers: []encap.Kind{encap.FourInSix, encap.SixInFour}}
 	tun.cfg.Address = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/30")}
 	tun.Link, err = iface.Open(iface.Settings{Name: "six0", Namespace: ns.Path(), MTU: 1400, Queues: 1, Addresses: tun.cfg.Address, Routes: routes})
 	must(err)
@@ -109,6 +110,6 @@ func TestHeldByOnePeer(t *testing.T) {
 	}
 	e.evaluateOne(p) // the peer's host route through the uplink is gone
 	if got, want := fmt.Sprint(through()), "[10.9.0.0/16]"; got != want {
-		t.Errorf("routes through the interface: %s, want %s; held back: %v", got, want, tun.held)
+		t.Errorf("routes through the interface: %s, want %s; held back: %v", got, want, tun.held.Routes)
 	}
 }

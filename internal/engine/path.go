@@ -49,7 +49,7 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 // evaluateOne evaluates a single peer when nothing else has changed. The first hop, which
 // sets the interface's MTU, must be the same.
 func (e *Engine) evaluateOne(p *path) {
-	before := slices.Clone(p.t.held)
+	before := slices.Clone(p.t.held.Routes)
 	e.evaluate(p, e.routesTo([]*path{p})[0])
 	p.t.holdRoutes(before) // the route to the peer may have changed, too
 	e.arrange()

@@ -24,6 +24,7 @@ import (
 	"sixfour/internal/keepalive"
 	"sixfour/internal/ports"
 	"sixfour/internal/report"
+	"sixfour/internal/selfroute"
 	"sixfour/internal/site"
 	"sixfour/internal/tunif"
 	"sixfour/tun"
@@ -41,7 +42,7 @@ type tunnel struct {
 	wiring
 	*tunif.Interface
 	making
-	routing
+	held         selfroute.Held // the control loop owns it
 	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
 	agentState
@@ -64,12 +65,6 @@ type wiring struct {
 type making struct {
 	opening  opening
 	numbered []netip.Prefix // addresses last given to the interface because of its outer address
-}
-
-// routing is which of a tunnel's routes the interface has. The control loop owns it.
-type routing struct {
-	sorted *sortedRoutes  // of cfg
-	held   []netip.Prefix // configured routes that would lead outer packets into the tunnel
 }
 
 // agentState is how the mechanism of an automatic tunnel speaks and follows names.
