@@ -28,13 +28,14 @@ type Policy interface {
 
 // Row is a policy in the table of all policies.
 type Row struct {
-	Name string // in the configuration
-	New  func() Policy
+	Name    string // in the configuration
+	Meaning string // for the reference of the configuration: which paths it uses
+	New     func() Policy
 }
 
 // Policies are the policies for peers with several paths. The first is the default.
 var Policies = []Row{
-	{"preferred", func() Policy { return &preferred{used: -1} }},
+	{"preferred", "the first one in the file", func() Policy { return &preferred{used: -1} }},
 }
 
 // Names returns the names of all policies, in the order of the table.

@@ -65,8 +65,12 @@ func selectReference() []Key {
 	if len(names) == 0 {
 		return nil
 	}
+	meaning := "which [path](paths.md) packets take, of those that are up; "
+	for _, p := range selection.Policies {
+		meaning += "`" + p.Name + "`: " + p.Meaning + "; "
+	}
 	return []Key{{Table: TableTunnel, Name: "select", Values: markedUp(names),
-		Meaning: "which [path](paths.md) packets take, of those that are up; `preferred`: the first one in the file; left out: `" + names[0] + "`. Only with more than one path"}}
+		Meaning: meaning + "left out: `" + names[0] + "`. Only with more than one path"}}
 }
 
 // markedUp returns names as Markdown.
