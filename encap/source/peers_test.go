@@ -1,6 +1,8 @@
 package source
 
 import (
+	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +44,59 @@ func TestPeersThatContradict(t *testing.T) {
 	})
 	if want := "10.0.0.0/8 is behind two peers"; err == nil || strings.Count(err.Error(), want) != 1 {
 		t.Errorf("%v, want %q", err, want)
+	}
+}
+
+// A table in which some peers are replaced is the one that has been made with all of them;
+// the old table is as it was.
+func TestReplace(t *testing.T) {
+	before := []Peer[string]{{"a", prefixes("10.1.0.0/16")}, {"b", prefixes("10.2.0.0/16", "2001:db8:2::/48")}, {"c", prefixes("10.0.0.0/8")}}
+	p, err := NewPeers(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := p.Replace([]Peer[string]{before[0], before[1]}, []Peer[string]{{"b", prefixes("10.1.0.0/16")}, {"d", prefixes("10.2.3.0/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dst, want := range map[string][2]string{
+		"10.1.1.1": {"a", "b"}, "10.2.1.1": {"b", "c"}, "10.2.3.1": {"b", "d"}, "10.9.9.9": {"c", "c"}, "2001:db8:2::1": {"b", ""},
+	} {
+		src := "10.200.0.1"
+		if strings.Contains(dst, ":") {
+			src = "2001:db8::1"
+		}
+		was, _ := p.To(inner(src, dst))
+		is, _ := next.To(inner(src, dst))
+		if was != want[0] || is != want[1] {
+			t.Errorf("%s: %q, then %q, want %q", dst, was, is, want)
+		}
+	}
+	if _, err := next.Replace(nil, []Peer[string]{{"e", prefixes("10.2.3.0/24")}}); err == nil || !strings.Contains(err.Error(), "10.2.3.0/24 is behind two peers") {
+		t.Errorf("two peers: %v", err)
+	}
+}
+
+// BenchmarkReplace measures the change of one peer of many.
+func BenchmarkReplace(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		list := make([]Peer[int], n)
+		for i := range n {
+			list[i] = Peer[int]{i, []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)}}
+		}
+		p, err := NewPeers(list)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := i * 7919 % n
+				if p, err = p.Replace(list[at:at+1], list[at:at+1]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -81,9 +81,9 @@ func panics(tun *Tunnel) int64 { return tun.Owner.(*stub).panics.Load() }
 
 // tableFor returns a table with an entry for each path.
 func tableFor(paths ...*Path) *Table {
-	t := NewTable()
+	t := NewTable(len(paths))
 	for _, p := range paths {
-		t.Add(NewEnd(p, &p.Wire, func(a netip.Addr) bool { return a == netip.MustParseAddr("fc00::1") }), p.Wire.Load().Outer())
+		t.Replace(nil, []*End{NewEnd(p, &p.Wire, false, func(a netip.Addr) bool { return a == netip.MustParseAddr("fc00::1") })})
 	}
 	return t
 }

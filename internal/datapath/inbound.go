@@ -233,7 +233,7 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 	var why drop.Reason
 	if header.Version(pkt) == 4 {
 		ip := header.IPv4(pkt)
-		for _, e := range t.any[ip.Dst()] {
+		for _, e := range t.toAny(ip.Dst()) {
 			wire := e.Wire()
 			if e.protocol != ip.Protocol() || in.At.IsValid() && wire.Outer().Local != in.At {
 				continue

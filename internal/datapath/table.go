@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,47 +12,50 @@ import (
 	"sixfour/internal/probe"
 )
 
-// Table maps packets that arrive to their peers. It is immutable, and all inbounds read it;
-// a change replaces it.
+// Table maps packets that arrive to their paths. All inbounds read it, without a lock; one
+// goroutine at a time may change it meanwhile. A reader finds each entry as it was before a
+// change or as it is after it.
 type Table struct {
-	pairs4 map[[8]byte]*End  // by the peer's address and ours, in the order of a packet
-	pairs6 map[[32]byte]*End // the same for IPv6
-	zoned  map[zoned]*End    // the same if our address is link-local
-	any    map[netip.Addr][]*End
+	over4 index // entries of paths with two fixed addresses
+	over6 index
+	any   atomic.Pointer[map[netip.Addr][]*End] // by our address or a group
 }
 
-// NewTable returns an empty table.
-func NewTable() *Table {
-	return &Table{pairs4: make(map[[8]byte]*End), pairs6: make(map[[32]byte]*End), zoned: make(map[zoned]*End), any: make(map[netip.Addr][]*End)}
+// NewTable returns an empty table for about n paths.
+func NewTable(n int) *Table {
+	t := &Table{over4: newIndex(n), over6: newIndex(n)}
+	t.any.Store(new(map[netip.Addr][]*End))
+	return t
 }
 
-// zoned is a pair of IPv6 addresses on one link.
-type zoned struct {
-	pair [32]byte
-	zone uint32
-}
+// Full reports whether a new table would be faster, because this one has many more paths
+// than it was made for.
+func (t *Table) Full() bool { return t.over4.full() || t.over6.full() }
 
 // End is the entry of one peer in a table.
 type End struct {
-	Path     *Path
-	Arrives  *atomic.Pointer[Wire] // the path that decapsulates packets
+	at       address
 	protocol byte
-	framing  encap.Framing // it tells packets with the same addresses apart; nil: it cannot
-	identity uint64        // of the framing
-	local    [16]byte      // our address of the layer that probes test; zero: none
-	remote   [16]byte      // the peer's address of that layer
-	host     bool          // the interface does not have local, so the daemon answers there
-	link     bool          // in table.any: to be asked after the others
-	next     *End          // entry with the same addresses, but another protocol or framing
+	host     bool                  // the interface does not have local, so the daemon answers there
+	link     bool                  // in Table.any: to be asked after the others
+	former   bool                  // of an address that the peer had before: others take precedence
+	framing  encap.Framing         // it tells packets with the same addresses apart; nil: it cannot
+	next     atomic.Pointer[End]   // in the same bucket
+	Arrives  *atomic.Pointer[Wire] // the wire that decapsulates packets
+	Path     *Path
+	identity uint64   // of the framing
+	local    [16]byte // our address of the layer that probes test; zero: none
+	remote   [16]byte // the peer's address of that layer
 }
 
-// NewEnd makes an entry for a path's wire, and for later wires with the same ends.
-// HasAddress reports whether the tunnel's interface has an address.
-func NewEnd(p *Path, arrives *atomic.Pointer[Wire], hasAddress func(netip.Addr) bool) *End {
+// NewEnd makes an entry for a path's wire, and for later wires with the same ends. Former
+// says that it is for an address that the peer had before. HasAddress reports whether the
+// tunnel's interface has an address.
+func NewEnd(p *Path, arrives *atomic.Pointer[Wire], former bool, hasAddress func(netip.Addr) bool) *End {
 	wire := arrives.Load()
 	l := wire.Outer()
-	e := &End{Path: p, Arrives: arrives}
-	e.frame(l.Kind)
+	e := &End{Path: p, Arrives: arrives, former: former}
+	e.set(l)
 	if ours, theirs, ok := probe.Ends(wire.Layers); ok {
 		e.local, e.remote = ours.As16(), theirs.As16()
 		e.host = !hasAddress(ours)
@@ -59,83 +63,106 @@ func NewEnd(p *Path, arrives *atomic.Pointer[Wire], hasAddress func(netip.Addr) 
 	return e
 }
 
-// frame sets what the framing of an outermost layer shows of its packets.
-func (e *End) frame(k encap.Kind) {
-	f := k.Properties()
+// set sets what the outermost layer of the packets shows of them.
+func (e *End) set(l *encap.Layer) {
+	f := l.Kind.Properties()
 	e.protocol, e.identity = f.Protocol, f.Identity
 	if f.Optional {
-		e.framing = k.Framing()
+		e.framing = l.Kind.Framing()
+	}
+	switch {
+	case l.Resolver != nil:
+	case l.Kind.Over() == 4:
+		remote, local := l.Remote.As4(), l.Local.As4()
+		e.at = pair4(append(remote[:], local[:]...))
+	default:
+		remote, local := l.Remote.As16(), l.Local.As16()
+		e.at = pair6(append(remote[:], local[:]...), ZoneOf(l.Local))
 	}
 }
 
 // Wire returns the path that decapsulates the end's packets.
 func (e *End) Wire() *Wire { return e.Arrives.Load() }
 
-// Add adds an entry for the addresses of a layer, and for its multicast groups.
-func (t *Table) Add(e *End, l *encap.Layer) {
-	for _, group := range Groups(l) {
-		t.any[group] = append(t.any[group], e)
+// Replace replaces entries by others, which must be new; either list may be empty. It takes
+// the same time however many entries the table has.
+func (t *Table) Replace(old, fresh []*End) {
+	for _, e := range fresh {
+		if l := e.Wire().Outer(); l.Resolver != nil {
+			t.addAny(e, l)
+		} else {
+			t.index(l).add(e)
+		}
 	}
-	switch {
-	case l.Resolver != nil:
-		// A mechanism that joins groups is a link that any host may be on: other
-		// mechanisms get the packet first.
-		e.link = len(Groups(l)) > 0
-		list := t.any[l.Local]
+	for _, e := range old {
+		if l := e.Wire().Outer(); l.Resolver != nil {
+			t.removeAny(e)
+		} else {
+			t.index(l).remove(e)
+		}
+	}
+}
+
+// index returns the index for entries with the delivery header of a layer.
+func (t *Table) index(l *encap.Layer) *index {
+	if l.Kind.Over() == 4 {
+		return &t.over4
+	}
+	return &t.over6
+}
+
+// addAny adds an entry for all packets to an address of ours and to its multicast groups. A
+// mechanism that joins groups is a link that any host may be on: other mechanisms get the
+// packet first.
+func (t *Table) addAny(e *End, l *encap.Layer) {
+	groups := Groups(l)
+	e.link = len(groups) > 0
+	t.changeAny(func(any map[netip.Addr][]*End) {
+		for _, group := range groups {
+			any[group] = append(slices.Clone(any[group]), e)
+		}
+		list := slices.Clone(any[l.Local])
 		at := slices.IndexFunc(list, func(other *End) bool { return other.link && !e.link })
 		if at < 0 {
 			at = len(list)
 		}
-		t.any[l.Local] = slices.Insert(list, at, e)
-	case l.Kind.Over() == 4:
-		remote, local := l.Remote.As4(), l.Local.As4()
-		pair := [8]byte(append(remote[:], local[:]...))
-		e.next = t.pairs4[pair]
-		t.pairs4[pair] = e
-	default:
-		remote, local := l.Remote.As16(), l.Local.As16()
-		pair := [32]byte(append(remote[:], local[:]...))
-		if zone := ZoneOf(l.Local); zone != 0 {
-			e.next = t.zoned[zoned{pair, zone}]
-			t.zoned[zoned{pair, zone}] = e
-			return
+		any[l.Local] = slices.Insert(list, at, e)
+	})
+}
+
+// removeAny removes what addAny has added.
+func (t *Table) removeAny(e *End) {
+	t.changeAny(func(any map[netip.Addr][]*End) {
+		for a, list := range any {
+			if list = slices.DeleteFunc(slices.Clone(list), func(o *End) bool { return o == e }); len(list) > 0 {
+				any[a] = list
+			} else {
+				delete(any, a)
+			}
 		}
-		e.next = t.pairs6[pair]
-		t.pairs6[pair] = e
-	}
+	})
 }
 
-// Conflict returns a conflicting entry, one that matches the same packets as an entry to be
-// added; nil: there is none. The conflicting entry would get no packets any more.
-func (t *Table) Conflict(e *End, l *encap.Layer) *End {
-	var twin *End
-	switch {
-	case l.Resolver != nil:
+// changeAny replaces the map of the entries for any source by a changed copy. There are few.
+func (t *Table) changeAny(change func(map[netip.Addr][]*End)) {
+	any := maps.Clone(*t.any.Load())
+	if any == nil {
+		any = make(map[netip.Addr][]*End)
+	}
+	change(any)
+	t.any.Store(&any)
+}
+
+// Conflict returns another path's entry that matches the same packets as an entry that is
+// to be added; nil: there is none. It would get no packets any more.
+func (t *Table) Conflict(e *End) *End {
+	l := e.Wire().Outer()
+	if l.Resolver != nil {
 		return nil
-	case l.Kind.Over() == 4:
-		remote, local := l.Remote.As4(), l.Local.As4()
-		twin = t.pairs4[[8]byte(append(remote[:], local[:]...))]
-	default:
-		remote, local := l.Remote.As16(), l.Local.As16()
-		twin = t.from6([32]byte(append(remote[:], local[:]...)), ZoneOf(l.Local))
 	}
-	for twin != nil && !twin.matchesSame(e) {
-		twin = twin.next
-	}
-	return twin
-}
-
-// matchesSame reports whether two entries with the same addresses match the same packets.
-func (e *End) matchesSame(o *End) bool {
-	return e.protocol == o.protocol && e.identity == o.identity
-}
-
-// from6 returns the first entry for a pair of addresses, on the link of zone unless it is 0.
-func (t *Table) from6(pair [32]byte, zone uint32) *End {
-	if zone != 0 {
-		return t.zoned[zoned{pair, zone}]
-	}
-	return t.pairs6[pair]
+	return t.index(l).find(e.at, func(o *End) bool {
+		return o.Path != e.Path && o.protocol == e.protocol && o.identity == e.identity
+	})
 }
 
 // Find returns the entry for a packet with a complete IP header. Zone is that of our
@@ -144,61 +171,34 @@ func (t *Table) from6(pair [32]byte, zone uint32) *End {
 func (t *Table) Find(pkt []byte, zone uint32) *End {
 	if header.Version(pkt) == 6 {
 		ip := header.IPv6(pkt)
-		return t.from6([32]byte(pkt[8:]), zone).match(ip.NextHeader(), ip.Payload())
+		return t.over6.match6(pair6(pkt[8:], zone), ip.NextHeader(), ip.Payload())
 	}
 	ip := header.IPv4(pkt)
-	e := t.pairs4[[8]byte(pkt[12:])]
-	if e == nil {
-		return nil
-	}
-	return e.match(ip.Protocol(), pkt[min(len(pkt), max(ip.HeaderLen(), header.IPv4Len)):])
-}
-
-// match returns the entry that matches a packet, among those with the same addresses.
-// Payload is what follows the delivery header. A packet that matches no framing,
-// such as GRE with an unknown key, goes to the first entry of its protocol, which drops it.
-func (e *End) match(protocol byte, payload []byte) *End {
-	var first *End
-	for ; e != nil; e = e.next {
-		if e.protocol != protocol {
-			continue
-		}
-		if e.framing == nil || e.framing.Matches(payload) {
-			return e
-		}
-		if first == nil {
-			first = e
-		}
-	}
-	return first
+	return t.over4.match4(pkt, ip.Protocol(), pkt[min(len(pkt), max(ip.HeaderLen(), header.IPv4Len)):])
 }
 
 // about returns the entry of the packet that an ICMP message concerns. Quote begins with
 // an IP header whose source and destination are those of a packet that we sent. Is selects
 // among the entries for these addresses.
 func (t *Table) about(quote []byte, zone uint32, is func(*End) bool) *End {
-	var e *End
 	if header.Version(quote) == 6 {
 		ip := header.IPv6(quote)
-		e = t.from6([32]byte(append(slices.Clone(ip.Dest()), ip.Source()...)), zone)
-	} else {
-		ip := header.IPv4(quote)
-		e = t.pairs4[[8]byte(append(slices.Clone(ip.Dest()), ip.Source()...))]
+		return t.over6.find(pair6(slices.Concat(ip.Dest(), ip.Source()), zone), is)
 	}
-	for ; e != nil; e = e.next {
+	ip := header.IPv4(quote)
+	if e := t.over4.find(pair4(slices.Concat(ip.Dest(), ip.Source())), is); e != nil {
+		return e
+	}
+	for _, e := range t.toAny(ip.Src()) {
 		if is(e) {
 			return e
 		}
 	}
-	if header.Version(quote) == 4 {
-		for _, e := range t.any[header.IPv4(quote).Src()] {
-			if is(e) {
-				return e
-			}
-		}
-	}
 	return nil
 }
+
+// toAny returns the entries for packets from any source to an address of ours or a group.
+func (t *Table) toAny(to netip.Addr) []*End { return (*t.any.Load())[to] }
 
 // ZoneOf returns the index of an address's interface; 0: it has no zone.
 func ZoneOf(a netip.Addr) uint32 {

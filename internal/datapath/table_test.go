@@ -3,7 +3,9 @@ package datapath
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"sixfour/encap"
@@ -13,15 +15,21 @@ import (
 
 // tableOf makes a table with one peer for each outermost layer.
 func tableOf(layers ...encap.Layer) (*Table, []*End) {
-	t := NewTable()
+	t := NewTable(len(layers))
 	var ends []*End
 	for i := range layers {
-		e := new(End)
-		e.frame(layers[i].Kind)
-		ends = append(ends, e)
-		t.Add(e, &layers[i])
+		ends = append(ends, endOf(layers[i]))
 	}
+	t.Replace(nil, ends)
 	return t, ends
+}
+
+// endOf returns an entry of a path of its own.
+func endOf(l encap.Layer) *End {
+	e := &End{Path: new(Path), Arrives: new(atomic.Pointer[Wire])}
+	e.Arrives.Store(&Wire{Layers: []encap.Layer{l}})
+	e.set(&l)
+	return e
 }
 
 func TestFind(t *testing.T) {
@@ -63,6 +71,121 @@ func TestFind(t *testing.T) {
 		if c.want < 0 && got != nil || c.want >= 0 && got != ends[c.want] {
 			t.Errorf("%s: %+v, want that of %d", c.name, got, c.want)
 		}
+	}
+}
+
+// An entry that is replaced is not found any more, one for a former address only if there is
+// no other, and all others are found.
+func TestReplace(t *testing.T) {
+	const n = 3000
+	one := func(i int) (encap.Layer, []byte) {
+		remote := netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}).String()
+		return layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{}), arriving(remote, "192.0.2.1", header.ProtoIPv6)
+	}
+	table, present := NewTable(n), make(map[int]*End)
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 4 * n {
+		i := r.IntN(n)
+		l, _ := one(i)
+		old := present[i]
+		switch {
+		case old == nil:
+			present[i] = endOf(l)
+			table.Replace(nil, []*End{present[i]})
+		case r.IntN(3) == 0:
+			delete(present, i)
+			table.Replace([]*End{old}, nil)
+		default:
+			present[i] = endOf(l)
+			table.Replace([]*End{old}, []*End{present[i]})
+		}
+	}
+	for i := range n {
+		_, pkt := one(i)
+		if got := table.Find(pkt, 0); got != present[i] {
+			t.Fatalf("%d: %p, want %p", i, got, present[i])
+		}
+	}
+	l, pkt := one(n)
+	former, present1, anew := endOf(l), endOf(l), endOf(l)
+	former.former = true
+	for _, step := range []struct{ old, fresh, want *End }{
+		{nil, former, former}, {nil, present1, present1}, {present1, anew, anew}, {anew, nil, former}, {former, nil, nil},
+	} {
+		var old, fresh []*End
+		if step.old != nil {
+			old = []*End{step.old}
+		}
+		if step.fresh != nil {
+			fresh = []*End{step.fresh}
+		}
+		table.Replace(old, fresh)
+		if got := table.Find(pkt, 0); got != step.want {
+			t.Errorf("%p, want %p", got, step.want)
+		}
+	}
+	if table.over4.n != len(present) {
+		t.Errorf("%d entries, want %d", table.over4.n, len(present))
+	}
+}
+
+// Readers find every entry that stays while others come and go.
+func TestReplaceWhileRead(t *testing.T) {
+	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})
+	table, pkt := NewTable(1), arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6)
+	stays := endOf(l)
+	table.Replace(nil, []*End{stays})
+	stop, missed := make(chan struct{}), make(chan int)
+	for range 2 {
+		go func() {
+			n := 0
+			for {
+				select {
+				case <-stop:
+					missed <- n
+					return
+				default:
+					if table.Find(pkt, 0) != stays {
+						n++
+					}
+				}
+			}
+		}()
+	}
+	var others []*End
+	for i := range 20_000 {
+		e := endOf(layer(encap.SixInFour, "192.0.2.1", netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String(), encap.GRE{}))
+		table.Replace(nil, []*End{e})
+		if others = append(others, e); i%3 == 0 {
+			table.Replace(others[:1], nil)
+			others = others[1:]
+		}
+	}
+	close(stop)
+	for range 2 {
+		if n := <-missed; n > 0 {
+			t.Errorf("an entry that stays was not found %d times", n)
+		}
+	}
+}
+
+// BenchmarkReplace measures the change of one path of many.
+func BenchmarkReplace(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		layers := make([]encap.Layer, n)
+		for i := range n {
+			layers[i] = layer(encap.GREInFour, "192.0.2.1", netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String(), encap.GRE{})
+		}
+		table, ends := tableOf(layers...)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := i * 7919 % n
+				fresh := endOf(layers[at])
+				table.Replace(ends[at:at+1], []*End{fresh})
+				ends[at] = fresh
+			}
+		})
 	}
 }
 

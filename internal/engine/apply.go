@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -53,8 +54,38 @@ func (r *reload) apply() error {
 	if err := e.takeAll(slices.Concat(r.added, r.revised())); err != nil {
 		return err
 	}
+	if r.onlyPeers() {
+		for _, c := range r.changes {
+			e.replacePeers(c)
+			e.heartbeat()
+		}
+		return nil
+	}
 	e.takeEffect()
 	return nil
+}
+
+// onlyPeers reports whether only peers of tunnels have changed, and few of them.
+func (r *reload) onlyPeers() bool {
+	return len(r.added)+len(r.removed) == 0 && reflect.DeepEqual(r.gateway, r.cfg.Gateway) &&
+		!slices.ContainsFunc(r.changes, func(c *revision) bool { return !c.onlyPeers() })
+}
+
+// replacePeers is takeEffect for a tunnel of which a few peers have changed. It takes the
+// same time however many peers the tunnel has. A full evaluation follows every reload.
+func (e *Engine) replacePeers(r *revision) {
+	for _, p := range r.gone {
+		for _, one := range p.paths {
+			e.displace(one)
+		}
+	}
+	held := slices.Clone(r.t.held)
+	moved := r.moved()
+	for i, route := range e.routesTo(moved) {
+		e.evaluate(moved[i], route)
+	}
+	r.t.holdRoutes(held)
+	e.arrange()
 }
 
 // revised returns the tunnels that change in place.

@@ -37,22 +37,96 @@ func (e *Engine) register(p *path, now *datapath.Wire) {
 	if old != nil && p.remote().Name != "" && old.Outer().Remote != now.Outer().Remote {
 		p.former, p.until = arrives, time.Now().Add(formerLife)
 	}
-	e.stale = true
+	e.moved = append(e.moved, p)
 }
 
-// arrange updates the table and the receivers to the peers' paths.
+// arrange updates the table and the receivers to the paths: to those that have changed or,
+// if stale is set, to all.
 func (e *Engine) arrange() {
-	if !e.stale {
+	now, moved := time.Now(), e.moved
+	e.moved = nil
+	switch {
+	case e.stale:
+		e.stale = false
+		e.Table.Store(e.newTable(now))
+		moved = slices.Collect(e.registered())
+	case len(moved) == 0:
 		return
+	default:
+		for _, p := range moved {
+			p.place(e.Table.Load(), now)
+		}
+		e.stale = e.Table.Load().Full()
+		if e.hasPorts(moved) {
+			e.receive(moved)
+			return
+		}
 	}
-	e.stale = false
-	e.Table.Store(e.newTable(time.Now()))
-	if !e.sockets.Need(e.needed()) {
+	e.needs = e.needed()
+	if !e.sockets.Need(e.needs) {
 		e.stale = true // opening is tried again, and the tunnels wait for it
 	}
 	e.takeXDP()
+	e.receive(moved)
+}
+
+// newTable builds the table for all paths.
+func (e *Engine) newTable(now time.Time) *datapath.Table {
+	n := 0
+	for range e.registered() {
+		n++
+	}
+	t := datapath.NewTable(n)
 	for p := range e.registered() {
-		if !e.sockets.Receives(p.port(p.registered)) {
+		p.ends = nil
+		p.place(t, now)
+	}
+	return t
+}
+
+// place puts the entries of a path into the table, in place of those that it had there. A
+// former address of one peer may now belong to another, which then takes precedence.
+func (p *path) place(t *datapath.Table, now time.Time) {
+	var fresh []*datapath.End
+	if p.former != nil && now.Before(p.until) {
+		fresh = append(fresh, datapath.NewEnd(p.Path, p.former, true, p.hasAddress))
+	} else {
+		p.former = nil
+	}
+	end := datapath.NewEnd(p.Path, p.arrives, false, p.hasAddress)
+	p.reportConflict(t.Conflict(end))
+	fresh = append(fresh, end)
+	t.Replace(p.ends, fresh)
+	p.ends = fresh
+}
+
+// displace removes the entries of a path, which no longer belongs to a tunnel, from the table.
+func (e *Engine) displace(p *path) {
+	if t := e.Table.Load(); t != nil {
+		t.Replace(p.ends, nil)
+	}
+	p.ends = nil
+}
+
+// hasPorts reports whether the ports of paths are open already, and nothing else depends on
+// how their packets arrive.
+func (e *Engine) hasPorts(paths []*path) bool {
+	for _, p := range paths {
+		l := p.registered.Outer()
+		icmp, _ := icmpPort(l.Local)
+		_, port := e.needs[p.port(p.registered)]
+		_, errors := e.needs[icmp]
+		if !port || !errors || p.t.wantsXDP() || len(datapath.Groups(l)) > 0 || p.former != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// receive starts what waits for packets of paths to be received.
+func (e *Engine) receive(paths []*path) {
+	for _, p := range paths {
+		if p.registered == nil || !e.sockets.Receives(p.port(p.registered)) {
 			continue
 		}
 		if !p.Listening.Swap(true) {
@@ -74,26 +148,6 @@ func (e *Engine) registered() iter.Seq[*path] {
 			}
 		}
 	}
-}
-
-// newTable builds the table for the present peers. A former address of one peer may now
-// belong to another, which then takes precedence.
-func (e *Engine) newTable(now time.Time) *datapath.Table {
-	t := datapath.NewTable()
-	for p := range e.registered() {
-		if p.former != nil && now.Before(p.until) {
-			t.Add(datapath.NewEnd(p.Path, p.former, p.hasAddress), p.former.Load().Outer())
-		} else {
-			p.former = nil
-		}
-	}
-	for p := range e.registered() {
-		l := p.registered.Outer()
-		en := datapath.NewEnd(p.Path, p.arrives, p.hasAddress)
-		p.reportConflict(t.Conflict(en, l))
-		t.Add(en, l)
-	}
-	return t
 }
 
 // reportConflict records and reports a peer whose packets cannot be told from this one's. The

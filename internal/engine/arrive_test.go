@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -144,9 +145,9 @@ func TestDeviceMadeAnew(t *testing.T) {
 	e.moves(p, before)
 	p.Listening.Store(true)
 	again := *before
-	e.stale = false
+	e.moved = nil
 	e.moves(p, &again)
-	if e.stale {
+	if len(e.moved) > 0 {
 		t.Error("the same path is another")
 	}
 	groupsBefore := e.needed()
@@ -158,7 +159,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 			t.Errorf("%v is not joined again", l.Local.Addr())
 		}
 	}
-	if !e.stale {
+	if len(e.moved) == 0 {
 		t.Error("nothing is joined again")
 	}
 }
@@ -190,5 +191,72 @@ func TestNotHeard(t *testing.T) {
 	// Each port is reported once: for packets, for the groups, and for ICMP.
 	if n := len(e.needed()); n < 3 || !e.stale || seen.FilterMessageSnippet("trying again").Len() != n || p.Listening.Load() {
 		t.Errorf("stale %v, said %v, listening %v", e.stale, seen.All(), p.Listening.Load())
+	}
+}
+
+// hubOfMany returns an engine with a hub of n peers whose packets are received.
+func hubOfMany(t testing.TB, n int) (*Engine, []*path) {
+	e, tun := new(Engine), tunnelOf(config.Tunnel{Hub: true, IO: config.IOSocket})
+	e.log, e.running.tunnels, e.shards = zap.NewNop(), []*tunnel{tun}, 1
+	key, icmp := ports.Raw(header.ProtoIPv6, outerOfHub), ports.Raw(header.ICMP, outerOfHub)
+	rx := new(failing)
+	rx.left.Store(1 << 40)
+	e.sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: given{key: {rx}, icmp: {rx}}})
+	t.Cleanup(e.sockets.Close)
+	e.Table.Store(datapath.NewTable(0))
+	for i := range n {
+		p := addPath(tun, config.Peer{Name: fmt.Sprint(i)})
+		e.moves(p, toPeer(i, 0))
+	}
+	e.stale = true
+	e.arrange()
+	return e, slices.Collect(tun.paths())
+}
+
+var outerOfHub = netip.MustParseAddr("192.0.2.1")
+
+// toPeer returns a wire to one of many peers. Each of its addresses has a number.
+func toPeer(i int, address byte) *datapath.Wire {
+	remote := netip.AddrFrom4([4]byte{100 + address, byte(i >> 16), byte(i >> 8), byte(i)})
+	return &datapath.Wire{Layers: []encap.Layer{{Kind: encap.SixInFour, Local: outerOfHub, Remote: remote}}}
+}
+
+// One of a hub's peers gets another address: its packets are found by that, those of the
+// others as before, and the table is the same one.
+func TestOneOfMany(t *testing.T) {
+	e, paths := hubOfMany(t, 1000)
+	table := e.Table.Load()
+	from := func(w *datapath.Wire) *datapath.End {
+		return e.Table.Load().Find(arriving(w.Outer().Remote.String(), "192.0.2.1", header.ProtoIPv6), 0)
+	}
+	e.moves(paths[7], toPeer(7, 1))
+	e.arrange()
+	if e.Table.Load() != table || e.stale {
+		t.Error("everything was done again")
+	}
+	if from(toPeer(7, 0)) != nil || from(toPeer(7, 1)).Path != paths[7].Path || from(toPeer(8, 0)).Path != paths[8].Path {
+		t.Error("packets are not those of their peers")
+	}
+	e.displace(paths[8])
+	if from(toPeer(8, 0)) != nil {
+		t.Error("packets of a peer that was removed are found")
+	}
+}
+
+// BenchmarkOneOfMany measures that one of a hub's peers gets another address.
+func BenchmarkOneOfMany(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		e, paths := hubOfMany(b, n)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := i * 7919 % n
+				e.moves(paths[at], toPeer(at, byte(i/n%2+1)))
+				e.arrange()
+			}
+			if e.stale {
+				b.Error("everything is to be done again")
+			}
+		})
 	}
 }

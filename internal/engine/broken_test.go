@@ -61,7 +61,7 @@ func TestBrokenReceiver(t *testing.T) {
 	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	e := &Engine{log: zap.NewNop(), ctx: t.Context(), signals: signals{broken: make(chan broken)}, running: running{tunnels: []*tunnel{tun, other}}}
-	e.Table.Store(new(datapath.Table))
+	e.Table.Store(datapath.NewTable(0))
 	e.Plane.Failed = e.isBroken
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
 		p := e.tunnels[i].only.paths[0]

@@ -86,9 +86,11 @@ type host struct {
 
 // receiving is where packets are received. The control loop owns it.
 type receiving struct {
-	segments *transport.Segments // sizes of the segments in packets merged by GRO; nil: not known
-	shards   int                 // receivers at each local address
-	stale    bool                // the table must be rebuilt
+	segments *transport.Segments      // sizes of the segments in packets merged by GRO; nil: not known
+	shards   int                      // receivers at each local address
+	stale    bool                     // the table must be rebuilt
+	moved    []*path                  // paths whose entries in the table are not those that they should have
+	needs    map[ports.Key]ports.Need // the ports that were last said to be needed
 	sockets  *ports.Set
 	xdp      xdpports.Set
 }
@@ -131,7 +133,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
 	e.resolver = names.NewResolver(e.gateway.Resolver())
-	e.Table.Store(new(datapath.Table))
+	e.Table.Store(datapath.NewTable(0))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
 		if err != nil {

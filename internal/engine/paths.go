@@ -41,7 +41,8 @@ type registration struct {
 	arrives     *atomic.Pointer[datapath.Wire]
 	former      *atomic.Pointer[datapath.Wire] // the wire to a former address of the name, accepted until then
 	until       time.Time
-	conflicting *path // its packets cannot be told from this path's
+	conflicting *path           // its packets cannot be told from this path's
+	ends        []*datapath.End // its entries in the table
 }
 
 // observed is what was last seen and reported of a path. The control loop owns it, except

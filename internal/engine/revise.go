@@ -79,10 +79,46 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 		return r, nil
 	}
 	var err error
-	if r.table, err = newBehind(r.peers, cfg.Peers); err != nil {
+	if r.table, err = r.newTable(); err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
 	return r, nil
+}
+
+// newTable returns the table of the new peers by inner destination. It changes the old one if
+// few peers are different.
+func (r *revision) newTable() (*source.Peers[*datapath.Peer], error) {
+	if 8*(len(r.fresh)+len(r.gone)+len(r.changed)) > len(r.peers) {
+		return newBehind(r.peers, r.cfg.Peers)
+	}
+	var old, fresh []source.Peer[*datapath.Peer]
+	for _, p := range r.gone {
+		old = append(old, source.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: p.cfg.Allowed})
+	}
+	for _, c := range r.changed {
+		old = append(old, source.Peer[*datapath.Peer]{Peer: c.p.Peer, Allowed: c.old.Allowed})
+		fresh = append(fresh, source.Peer[*datapath.Peer]{Peer: c.p.Peer, Allowed: c.cfg.Allowed})
+	}
+	for _, p := range r.fresh {
+		fresh = append(fresh, source.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: p.cfg.Allowed})
+	}
+	return r.oldTable.Replace(old, fresh)
+}
+
+// onlyPeers reports whether nothing but peers is different.
+func (r *revision) onlyPeers() bool {
+	return r.same && !r.renewed && 8*(len(r.fresh)+len(r.gone)+len(r.changed)) <= len(r.peers)
+}
+
+// moved returns the paths of the peers that are new or have changed.
+func (r *revision) moved() (paths []*path) {
+	for _, p := range r.fresh {
+		paths = append(paths, p.paths...)
+	}
+	for _, c := range r.changed {
+		paths = append(paths, c.p.paths...)
+	}
+	return paths
 }
 
 // put applies the new configuration to the tunnel. The engine's mu must be held.
@@ -179,6 +215,7 @@ func (e *Engine) removePeers(peers []*peer) {
 		for _, one := range p.paths {
 			one.publish(nil)
 			one.far.Stop()
+			e.displace(one)
 		}
 		paths = append(paths, p.paths...)
 	}
