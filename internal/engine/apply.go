@@ -79,7 +79,7 @@ func (e *Engine) replacePeers(r *revision) {
 			e.displace(one)
 		}
 	}
-	held := slices.Clone(r.t.held)
+	held := slices.Clone(r.t.held.Routes)
 	moved := r.moved()
 	for i, route := range e.routesTo(moved) {
 		e.evaluate(moved[i], route)
