@@ -2,14 +2,9 @@ package engine
 
 import (
 	"context"
-	"math"
-	"time"
-
-	"go.uber.org/zap"
 
 	"sixfour/encap/resolve"
 	"sixfour/internal/agents"
-	"sixfour/internal/iface"
 )
 
 // runAgent stops the agent of a tunnel's former resolver, and starts the resolver of the
@@ -52,20 +47,8 @@ func (e *Engine) runAgent(p *path) {
 
 // learn gives the interface the addresses and routes that the routers advertised.
 func (t *tunnel) learn() {
-	s := t.agent.Load()
-	if s == nil || t.Link == nil {
-		return
-	}
-	l, now := s.Learnt(), time.Now()
-	var leases []iface.Lease
-	if l.Link.IsValid() {
-		leases = append(leases, iface.Lease{Prefix: l.Link, Preferred: math.MaxInt64, Valid: math.MaxInt64})
-	}
-	for _, a := range l.Addresses {
-		leases = append(leases, iface.Lease{Prefix: a.Prefix, Preferred: max(0, a.Preferred.Sub(now)), Valid: max(0, a.Valid.Sub(now))})
-	}
-	if err := t.Link.Learn(leases, l.Default.After(now), l.MTU); err != nil {
-		t.Log.Warn("cannot apply a router advertisement to the interface", zap.Error(err))
+	if s := t.agent.Load(); s != nil {
+		t.Learn(s.Learnt())
 	}
 }
 

@@ -180,15 +180,8 @@ func (r *reload) newRoutes() map[routeIn]bool {
 func (e *Engine) takeAll(tunnels []*tunnel) error {
 	for _, t := range tunnels {
 		e.heartbeat()
-		if t.Link == nil {
-			continue
-		}
-		s, waited := t.settings(), t.Link.Missing() != nil
-		err := t.Link.Add(s.Addresses, s.Routes)
-		switch {
-		case waited: // what was already missing is no reason to refuse a configuration
-			t.lack(err)
-		case err != nil:
+		// What was already missing is no reason to refuse a configuration.
+		if err := t.Complete(t.addresses(), t.routes()); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.cfg.Name, err)
 		}
 	}
@@ -290,7 +283,7 @@ func (r *reload) undo() (err error) {
 		s := t.settings()
 		s.NoWait = r.impatient()
 		if lost := e.open(t, s); lost != nil {
-			t.lack(lost)
+			t.Lack(lost)
 			err = errors.Join(err, fmt.Errorf("tunnel %s: %w", t.cfg.Name, lost))
 		}
 	}

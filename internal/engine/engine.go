@@ -22,6 +22,7 @@ import (
 	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/ports"
+	"sixfour/internal/tunif"
 	"sixfour/internal/version"
 	"sixfour/internal/xdpports"
 	"sixfour/transport"
@@ -164,9 +165,7 @@ const (
 	rests   = 4
 	maxRest = 2 * time.Second
 	// lookAgain is the interval between full evaluations while no change is reported.
-	lookAgain = 30 * time.Second
-	// retry replaces lookAgain while something is missing.
-	retry = time.Second
+	lookAgain = 30 * time.Second // but tunif.Retry while something is missing
 )
 
 // spareProcessors is the number of packet-carrying goroutines for which the runtime gets
@@ -239,7 +238,7 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 		e.heartbeat()
 		wait := e.nextDue(lookAgain)
 		if !complete {
-			wait = min(wait, retry)
+			wait = min(wait, tunif.Retry)
 		}
 		timer.Reset(min(wait, e.loop.report(e.summary, complete, tell)))
 		e.loop.pace(e.tunnels)
@@ -293,7 +292,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 // whether all can carry packets.
 func (e *Engine) evaluateAll() (complete bool) {
 	for _, t := range e.tunnels {
-		e.openAgain(t)
+		if t.Again(func() { e.tryOpen(t) }) {
+			t.learn()
+		}
 		if t.IsGone() || t.Check() {
 			e.interfaceLost(t)
 		}

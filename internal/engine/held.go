@@ -29,14 +29,7 @@ func (t *tunnel) holdRoutes(before []netip.Prefix) {
 	if t.Link == nil || slices.Equal(before, t.held.Routes) {
 		return
 	}
-	routes := t.routes()
-	if err := t.Link.RemoveOthers(t.addresses(), routes); err != nil {
+	if !t.Change(t.addresses(), t.routes()) {
 		t.held.Routes = before // retry later
-		t.Troubled(err)
-		return
-	}
-	err := t.Link.AddPossible(t.addresses(), routes)
-	if t.lack(err); err != nil {
-		t.Troubled(err)
 	}
 }

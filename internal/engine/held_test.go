@@ -88,7 +88,8 @@ func TestHeldByOnePeer(t *testing.T) {
 	must(err)
 	t.Cleanup(func() { tun.Link.Close() })
 	p.peer.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
-	tun.keeper, tun.report.Events, tun.opening.whole = keepalive.New(func() {}), new(events.Log), true
+	tun.keeper, tun.report.Events = keepalive.New(func() {}), new(events.Log)
+	tun.Lack(nil)
 	e := &Engine{running: running{tunnels: []*tunnel{tun}}}
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
 	t.Cleanup(func() { e.router.Close() })

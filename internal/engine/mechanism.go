@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"go.uber.org/zap"
 
@@ -63,22 +62,13 @@ func (t *tunnel) addressesOf(cfg *config.Tunnel) []netip.Prefix {
 
 // renumber gives the interface new addresses when the outer address has changed.
 func (t *tunnel) renumber() {
-	if t.mech == nil || t.Link == nil {
+	if t.mech == nil {
 		return
 	}
 	want := t.addresses()
-	if slices.Equal(want, t.numbered) {
+	if !t.Renumber(want, t.routes()) {
 		return
 	}
-	if err := t.Link.RemoveOthers(want, t.routes()); err != nil { // retried later
-		t.Troubled(err)
-		return
-	}
-	err := t.Link.AddPossible(want, t.routes())
-	if t.lack(err); err != nil {
-		t.Troubled(err)
-	}
-	t.numbered = want
 	t.surroundings.Renew()
 	fields := []zap.Field{zap.Stringer("local", t.mech.Local()), zap.Stringers("address", want)}
 	if p, ok := t.mech.Delegated(t.mech.Local()); ok {

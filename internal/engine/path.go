@@ -160,7 +160,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 	t, route := p.t, answer.Route
 	remote := p.outerRemote()
 	way := e.wayOut(p, remote, answer) // also decides on the interface's routes
-	switch waiting = t.waits(); {
+	switch waiting = t.Waits(); {
 	case waiting != "":
 		return nil, waiting
 	case t.Link != nil && t.IsDown(): // it neither sends nor accepts packets

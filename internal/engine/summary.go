@@ -96,7 +96,7 @@ func (e *Engine) summary() Summary {
 		if t.carries() {
 			continue
 		}
-		w := Wait{t.cfg.Name, t.waits()}
+		w := Wait{t.cfg.Name, t.Waits()}
 		if w.For == "" {
 			_, w.For = t.peers[0].inUse().report.Phase()
 		}

@@ -41,7 +41,6 @@ type tunnel struct {
 	only  *peer   // the only one; nil: the tunnel is a hub
 	wiring
 	*tunif.Interface
-	making
 	held         selfroute.Held // the control loop owns it
 	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
@@ -59,12 +58,6 @@ type wiring struct {
 	senders *ports.Senders
 	noXDP   string        // last reported reason why packets do not leave through AF_XDP
 	encaps  []config.Path // one path of each encapsulation; nil: not known yet
-}
-
-// making is how the interface is made. The control loop owns it.
-type making struct {
-	opening  opening
-	numbered []netip.Prefix // addresses last given to the interface because of its outer address
 }
 
 // agentState is how the mechanism of an automatic tunnel speaks and follows names.

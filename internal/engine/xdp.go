@@ -68,12 +68,7 @@ func (e *Engine) readPolicies() {
 // that is less. A port whose retry time has passed is not needed any more.
 func (e *Engine) nextDue(most time.Duration) time.Duration {
 	for _, t := range e.tunnels {
-		if t.opening.lacks != "" {
-			most = min(most, retry)
-		}
-		if next, changed := t.NextCheck(); changed {
-			most = min(most, max(time.Until(next), settle))
-		}
+		most = t.Due(most, settle)
 	}
 	if !e.loop.moveAt.IsZero() {
 		most = min(most, max(time.Until(e.loop.moveAt), settle))

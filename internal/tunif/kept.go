@@ -30,8 +30,10 @@ func inheritedQueues(kept *ports.Kept, tunnel string) (fds []int) {
 }
 
 // OpenKept makes the interface from inherited descriptors if they fit, or a new one, and
-// stores its queues for the next process. It calls lost as Open does.
+// stores its queues for the next process. It calls lost at most once, from another goroutine,
+// when the interface is gone.
 func (i *Interface) OpenKept(kept *ports.Kept, s iface.Settings, lost func()) error {
+	i.opening.whole = false
 	s.Descriptors = inheritedQueues(kept, i.tunnel.Name)
 	if kept.Stores() {
 		s.QueueLength = keptQueue
@@ -47,6 +49,8 @@ func (i *Interface) OpenKept(kept *ports.Kept, s iface.Settings, lost func()) er
 		}
 		return err
 	}
+	i.opening.numbered = s.Addresses
+	i.Lack(i.Link.Missing())
 	if i.Link.Adopted() {
 		i.tunnel.Log.Info("took over the interface of the previous process")
 		return nil

@@ -31,6 +31,7 @@ type Interface struct {
 	overflow overflow
 
 	down      bool // administratively down
+	opening   opening
 	restoring restoring
 	warned    struct{ state, mtu string } // the last warnings
 	wg        sync.WaitGroup              // for the goroutines that use the device
@@ -103,7 +104,7 @@ func (i *Interface) Check() (gone bool) {
 	}
 	switch {
 	case err != nil:
-		i.Troubled(err)
+		i.troubled(&i.warned.state, err)
 		i.touched.Store(true)
 		if next := now.Add(lookSoon); i.restoring.next.Before(next) {
 			i.restoring.next = next
@@ -120,9 +121,7 @@ func (i *Interface) Check() (gone bool) {
 // lookSoon is the time after which an interface is checked again if restoring it failed.
 const lookSoon = 5 * time.Second
 
-// Troubled reports a fault of the interface, unless the last warning was the same.
-func (i *Interface) Troubled(err error) { i.troubled(&i.warned.state, err) }
-
+// troubled reports a fault of the interface, unless the last warning was the same.
 func (i *Interface) troubled(last *string, err error) {
 	if err.Error() == *last {
 		return
@@ -151,12 +150,6 @@ func (i *Interface) Close(senders interface{ Close() }) {
 
 // Touch makes Check look at the interface: it was changed from outside.
 func (i *Interface) Touch() { i.touched.Store(true) }
-
-// NextCheck returns the earliest time at which Check looks at the interface, if it was changed
-// from outside.
-func (i *Interface) NextCheck() (next time.Time, changed bool) {
-	return i.restoring.next, i.touched.Load() && i.Link != nil
-}
 
 // SetMTU sets the MTU of the tunnel, and of the interface if there is one.
 func (i *Interface) SetMTU(mtu int) {

@@ -50,9 +50,9 @@ func TestRestored(t *testing.T) {
 // The same fault is reported once.
 func TestTroubled(t *testing.T) {
 	i, notes := newInterface()
-	i.Troubled(errors.New("no"))
-	i.Troubled(errors.New("no"))
-	i.Troubled(errors.New("other"))
+	i.troubled(&i.warned.state, errors.New("no"))
+	i.troubled(&i.warned.state, errors.New("no"))
+	i.troubled(&i.warned.state, errors.New("other"))
 	if len(*notes) != 2 || (*notes)[0] != "interface six0: no" {
 		t.Errorf("%q", *notes)
 	}
@@ -62,7 +62,7 @@ func TestTroubled(t *testing.T) {
 func TestNoInterface(t *testing.T) {
 	i, _ := newInterface()
 	i.Touch()
-	if _, changed := i.NextCheck(); changed || i.Check() || i.IsGone() {
+	if i.Due(time.Hour, time.Second) != time.Hour || i.Check() || i.IsGone() {
 		t.Error("there is something to check")
 	}
 	i.CountOverflow()
