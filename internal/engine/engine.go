@@ -148,7 +148,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 
 // newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
-	t, err := newTunnel(id, *cfg, queuesOf(cfg, of), e.finder, e.sockets, &e.Captures, e.log)
+	t, err := newTunnel(id, *cfg, cfg.QueuesOf(of), e.finder, e.sockets, &e.Captures, e.log)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
@@ -170,7 +170,7 @@ const (
 
 // spareProcessors is the number of packet-carrying goroutines for which the runtime gets
 // an additional processor each while there is traffic.
-const spareProcessors = 2 * maxQueues
+const spareProcessors = 2 * config.MaxQueues
 
 // Run makes the interfaces, carries packets until ctx ends, and removes what it made.
 // The control loop calls tell and waits for it to return: first when every tunnel can

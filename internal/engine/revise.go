@@ -13,8 +13,8 @@ import (
 // canBecome reports whether a tunnel, one of the given number, can take another
 // configuration and keep its interface.
 func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
-	want := queuesOf(cfg, of)
-	if cfg.Queues == 0 && t.cfg.Queues == 0 && !inOrder(cfg) { // a different number of tunnels alone is no reason to replace it
+	want := cfg.QueuesOf(of)
+	if cfg.Queues == 0 && t.cfg.Queues == 0 && !cfg.InOrder() { // a different number of tunnels alone is no reason to replace it
 		want = t.Queues
 	}
 	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.Queues == want &&

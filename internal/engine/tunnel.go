@@ -4,8 +4,6 @@ import (
 	"context"
 	"math"
 	"net/netip"
-	"runtime"
-	"slices"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -109,34 +107,6 @@ func newBehind(peers []*peer, cfgs []config.Peer) (*source.Peers[*datapath.Peer]
 	return source.NewPeers(list)
 }
 
-// maxQueues is the most queues that a tunnel has if the configuration does not set their
-// number.
-const maxQueues = 4
-
-// queues returns the number of queues of each of n tunnels. It is one for every two
-// processors: each queue needs two goroutines, and on two processors a second queue
-// reduced the throughput by a tenth when measured. With many tunnels one queue each keeps
-// all processors busy, and a second queue costs the kernel megabytes.
-func queues(configured, n int) int {
-	if configured != 0 {
-		return configured
-	}
-	return max(1, min(runtime.NumCPU()/2/n, maxQueues))
-}
-
-// queuesOf returns the number of queues of one of n tunnels.
-func queuesOf(cfg *config.Tunnel, n int) int {
-	if inOrder(cfg) {
-		return 1
-	}
-	return queues(cfg.Queues, n)
-}
-
-// inOrder reports whether the tunnel must keep the order of packets.
-func inOrder(cfg *config.Tunnel) bool {
-	return cfg.InOrder()
-}
-
 // offload returns the most offloads that the device may enable.
 func (t *tunnel) offload() tun.Offload {
 	if t.cfg.NoOffload {
@@ -163,50 +133,20 @@ func (t *tunnel) newSources(layers []encap.Layer) *source.Checks {
 	return s
 }
 
-// has6 reports whether the interface carries IPv6, and so needs an MTU of at least 1280
-// bytes. An interface that carries only IPv6 need not have an address yet: it may learn
-// one.
-func (t *tunnel) has6() bool {
-	if !t.cfg.Mode.Carries(4) {
-		return true
-	}
-	for _, p := range t.cfg.Address {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	for _, p := range t.cfg.Routes {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
-}
-
 // wantMTU returns the MTU that the interface should have over a path.
 func (t *tunnel) wantMTU(p encap.PathMTU) encap.TunnelMTU {
 	if t.cfg.MTU != 0 {
 		return t.cfg.MTU
 	}
 	if t.encaps == nil {
-		t.encaps = encapsulations(&t.cfg)
+		t.encaps = t.cfg.Encapsulations()
 	}
 	mtu := encap.TunnelMTU(math.MaxInt)
 	for i := range t.encaps { // a packet that fits must pass whichever path is in use
 		layers := t.cfg.Stack(&t.cfg.Peers[0], &t.encaps[i], netip.Addr{}, netip.Addr{})
-		mtu = min(mtu, encap.MTU(layers, p, t.cfg.Options, t.has6()))
+		mtu = min(mtu, encap.MTU(layers, p, t.cfg.Options, t.cfg.HasIPv6()))
 	}
 	return mtu
-}
-
-// encapsulations returns one path of each encapsulation in a configuration.
-func encapsulations(cfg *config.Tunnel) (one []config.Path) {
-	for _, p := range cfg.AllPaths() {
-		if !slices.ContainsFunc(one, func(o config.Path) bool { return o.Encap == p.Encap }) {
-			one = append(one, *p)
-		}
-	}
-	return one
 }
 
 // widest returns the largest first-hop MTU of the tunnel's paths, or assumedMTU if there
