@@ -1,4 +1,4 @@
-// package capture shows the packets of a tunnel, inner and outer, carried or dropped, as
+// Package capture shows the packets of a tunnel, inner and outer, carried or dropped, as
 // pcapng.
 //
 // A Tap is one capture with one reader. The goroutines that carry packets copy them to the

@@ -1,4 +1,4 @@
-// package icmpreply sends ICMP errors to the senders of inner packets, as the kernel does
+// Package icmpreply sends ICMP errors to the senders of inner packets, as the kernel does
 // for its own tunnels.
 package icmpreply
 
