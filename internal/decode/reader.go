@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"math/bits"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/pcapgo"
@@ -16,8 +17,9 @@ import (
 )
 
 // Reader reads the packets of a pcapng or pcap file, with the readers of gopacket. They
-// do not check the lengths inside a block, and read a damaged file as packets. So package
-// pcapng reads and checks the blocks first, and reports errors with their offset.
+// do not check the lengths inside a block, and read a damaged file as packets; and they
+// convert times exactly only from units of 10^-1 to 10^-9 seconds. So package pcapng reads
+// and checks the blocks first, reports errors with their offset, and converts the times.
 type Reader struct {
 	in *bufio.Reader
 
@@ -105,6 +107,7 @@ func (r *Reader) nextPcapng() (p pcapng.Packet, i pcapng.Interface, err error) {
 		return p, i, err
 	}
 	p = packet(data, info)
+	p.Time = r.blocks.time
 	p.Comments = options.Comments
 	if options.Flags != nil {
 		p.Direction = pcapng.Direction(r.number(uint64(options.Flags.ToUint32()), 32) & 3)
@@ -141,7 +144,8 @@ func (r *Reader) number(n uint64, size int) uint64 {
 // blocks is a pcapng file with the blocks that describe packets, which were checked.
 type blocks struct {
 	from *pcapng.Blocks
-	left []byte // of the current block
+	left []byte    // of the current block
+	time time.Time // of the packet in it
 	err  error
 }
 
@@ -157,7 +161,7 @@ func (b *blocks) Read(p []byte) (int, error) {
 		}
 		switch block.Type {
 		case pcapng.BlockHeader, pcapng.BlockInterface, pcapng.BlockPacket, pcapng.BlockSimple:
-			b.left = block.Raw
+			b.left, b.time = block.Raw, b.from.Time(block)
 		}
 	}
 	n := copy(p, b.left)

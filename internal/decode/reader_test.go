@@ -112,6 +112,52 @@ func TestOthers(t *testing.T) {
 	}
 }
 
+// TestTimes: times are exact to the nanosecond in whatever units an interface has.
+func TestTimes(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		resolution string
+		offset     int
+		units      uint64
+		sec, ns    int64
+	}{
+		{"10^0", "\x00", 0, 1772366400, 1772366400, 0},
+		{"10^-1", "\x01", 0, 19, 1, 900000000},
+		{"10^-3", "\x03", 0, 1772366400123, 1772366400, 123000000},
+		{"10^-6", "\x06", 0, 1772366400123456, 1772366400, 123456000},
+		{"10^-9", "\x09", 0, 1772366400123456789, 1772366400, 123456789},
+		{"10^-9 and an offset", "\x09", 1772366400, 123456789, 1772366400, 123456789},
+		{"10^-12", "\x0c", 0, 1900000000999, 1, 900000000},
+		{"10^-19", "\x13", 0, 1<<64 - 1, 1, 844674407},
+		{"10^-20", "\x14", 0, 1<<64 - 1, 0, 184467440},
+		{"10^-40", "\x28", 0, 1<<64 - 1, 0, 0},
+		{"2^0", "\x80", 0, 1772366400, 1772366400, 0},
+		{"2^-10", "\x8a", 0, 1536, 1, 500000000},
+		{"2^-30", "\x9e", 0, 1<<30 + 966367642, 1, 900000000},
+		{"2^-30 and an offset", "\x9e", 1772366400, 1<<30 + 966367642, 1772366401, 900000000},
+		{"2^-32", "\xa0", 0, 1772366400<<32 + 1<<31 + 1<<30, 1772366400, 750000000},
+		{"2^-63", "\xbf", 0, 1<<64 - 1, 1, 999999999},
+	} {
+		for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+			offset := []any{0, c.offset}
+			if order == binary.AppendByteOrder(binary.LittleEndian) {
+				offset = []any{c.offset, 0}
+			}
+			iface := append([]any{pcapng.BlockInterface, uint16(101), uint16(0), 3, uint16(9), uint16(1), c.resolution + "\x00\x00\x00", uint16(14), uint16(8)}, offset...)
+			r, err := decode.NewReader(bytes.NewReader(ng(order, section, ethernet, iface,
+				[]any{6, 1, int(c.units >> 32), int(c.units & (1<<32 - 1)), 4, 4, "abcd"}, []any{6, 0, 0, 5, 4, 4, "abcd"})))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []time.Time{time.Unix(c.sec, c.ns), time.UnixMicro(5)} {
+				if p, _, err := r.Next(); err != nil || !p.Time.Equal(want) {
+					t.Errorf("%s, %v: %v, %v, want %v", c.name, order, p.Time, err, want.UTC())
+				}
+			}
+		}
+	}
+}
+
 // TestBigEndian: the options of packets in a big-endian file.
 func TestBigEndian(t *testing.T) {
 	r, err := decode.NewReader(bytes.NewReader(ng(binary.BigEndian, section, ethernet,

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
+	"time"
 )
 
 // Block is a block of a pcapng file.
@@ -36,9 +38,18 @@ type Blocks struct {
 	offset int64
 	buf    bytes.Buffer
 
-	interfaces int    // of the section
-	snap       uint32 // snapshot length of the first one
+	interfaces []units // of the section
+	snap       uint32  // snapshot length of the first one
 }
+
+// units are the units of the times of an interface.
+type units struct {
+	resolution byte  // if_tsresol: 10 to the -n, or with the highest bit 2 to the -n seconds
+	offset     int64 // if_tsoffset, in seconds
+}
+
+// defaultUnits are those of an interface without options: microseconds since 1970.
+var defaultUnits = units{resolution: 6}
 
 // NewBlocks returns a Blocks that reads from r.
 func NewBlocks(r io.Reader) *Blocks { return &Blocks{r: r} }
@@ -132,28 +143,38 @@ func (s *Blocks) Check(b *Block) error {
 	body := b.body()
 	switch b.Type {
 	case BlockHeader:
-		s.interfaces = 0
+		s.interfaces = s.interfaces[:0]
 		return b.options(body[16:], nil)
 	case BlockInterface:
 		if len(body) < 8 {
 			return b.error("an interface of %d bytes", len(body))
 		}
-		if s.interfaces == 0 {
+		if len(s.interfaces) == 0 {
 			s.snap = b.order.Uint32(body[4:])
 		}
-		if s.interfaces++; s.interfaces > maxInterfaces {
+		if len(s.interfaces) == maxInterfaces {
 			return b.error("more than %d interfaces", maxInterfaces)
 		}
-		return b.options(body[8:], nil)
+		u := defaultUnits
+		err := b.options(body[8:], func(code uint16, v []byte) {
+			switch {
+			case code == optResolution && len(v) == 1:
+				u.resolution = v[0]
+			case code == optOffset && len(v) == 8:
+				u.offset = int64(b.order.Uint64(v))
+			}
+		})
+		s.interfaces = append(s.interfaces, u)
+		return err
 	case BlockPacket:
 		p, err := b.PacketInfo()
-		if err == nil && p.Interface >= s.interfaces {
+		if err == nil && p.Interface >= len(s.interfaces) {
 			err = b.error("interface %d, which is not described", p.Interface)
 		}
 		return err
 	case BlockSimple:
-		if len(body) < 4 || s.interfaces == 0 {
-			return b.error("a packet of %d bytes, and %d interfaces", len(body), s.interfaces)
+		if len(body) < 4 || len(s.interfaces) == 0 {
+			return b.error("a packet of %d bytes, and %d interfaces", len(body), len(s.interfaces))
 		}
 		captured := b.order.Uint32(body)
 		if s.snap != 0 {
@@ -165,6 +186,48 @@ func (s *Blocks) Check(b *Block) error {
 	}
 	return nil
 }
+
+// Time returns the time of a packet block that Check has accepted, exact to the nanosecond
+// whatever the units of its interface are. It must be called before the next block is
+// checked. The zero Time means that a block has none.
+func (s *Blocks) Time(b *Block) time.Time {
+	if b.Type != BlockPacket {
+		return time.Time{}
+	}
+	body := b.body()
+	return s.interfaces[b.order.Uint32(body)].time(uint64(b.order.Uint32(body[4:]))<<32 | uint64(b.order.Uint32(body[8:])))
+}
+
+// time converts a time in these units, rounded down to a nanosecond.
+func (u units) time(n uint64) time.Time {
+	const second = uint64(time.Second)
+	var sec, ns uint64
+	if exponent := u.resolution & 0x7f; u.resolution&0x80 != 0 { // 2 to the -exponent
+		if exponent > maxBinary {
+			n, exponent = n>>(exponent-maxBinary), maxBinary
+		}
+		hi, lo := bits.Mul64(n&(1<<exponent-1), second)
+		sec, ns = n>>exponent, hi<<(64-exponent)|lo>>exponent
+	} else { // 10 to the -exponent
+		for ; exponent > maxDecimal; exponent-- {
+			n /= 10
+		}
+		per := uint64(1)
+		for range exponent {
+			per *= 10
+		}
+		hi, lo := bits.Mul64(n%per, second)
+		sec = n / per
+		ns, _ = bits.Div64(hi, lo, per)
+	}
+	return time.Unix(int64(sec)+u.offset, int64(ns)).UTC()
+}
+
+// Exponents of the smallest units of which a second still fits into 64 bits.
+const (
+	maxBinary  = 63
+	maxDecimal = 19
+)
 
 // PacketInfo parses the fields of a packet block beside the packet: interface, length,
 // direction, ID and lost packets. The other fields of the Packet are not set.

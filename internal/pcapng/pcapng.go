@@ -48,6 +48,7 @@ const (
 	optDescription = 3
 	optResolution  = 9
 	optFilter      = 11
+	optOffset      = 14
 
 	optFlags   = 2 // of a packet
 	optDropped = 4
