@@ -335,6 +335,44 @@ func TestUDPOthers(t *testing.T) {
 	})
 }
 
+// TestUDPZeroChecksum: a packet with the checksum 0 over IPv4 leaves with it, and packets
+// for the raw socket that follow each other leave in one batch.
+func TestUDPZeroChecksum(t *testing.T) {
+	left, right := wiretest.Two(t)
+	e := wiretest.Ends4
+	l, r := udp(t, left, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, right, e.Right, rightPort, transport.Shard{}, transport.Options{})
+	tx := sender(t, left, l, transport.Options{})
+	c := wiretest.Capture(t, right, "eth0")
+	sums := []bool{true, false, false, false, true, false}
+	var pkts [][]byte
+	for i, sum := range sums {
+		pkt := datagram(e, leftPort, rightPort, make([]byte, 200+i))
+		if !sum {
+			clear(pkt[26:28])
+		}
+		pkts = append(pkts, pkt)
+	}
+	if n, err := tx.Send(wiretest.Pieces(pkts[:4])); n != 4 || err != nil {
+		t.Fatalf("sent %d: %v", n, err)
+	}
+	if n := transport.RawBatch(tx); n != 3 {
+		t.Errorf("the last batch of the raw socket had %d packets, want 3", n)
+	}
+	for _, pkt := range pkts[4:] {
+		rigtest.Must(t, tx.SendOne(pkt))
+	}
+	for i, got := range arrivals(t, r, len(pkts)) {
+		if got.Size != 200+i {
+			t.Errorf("packet %d has %d bytes", i, got.Size)
+		}
+		f, err := c.Find(wiretest.Soon(t), func(f rig.Frame) bool { return len(f.Packet()) == len(pkts[i]) })
+		rigtest.Must(t, err)
+		if sum := binary.BigEndian.Uint16(f.Packet()[26:]) != 0; sum != sums[i] {
+			t.Errorf("packet %d: a checksum: %v, want %v", i, sum, sums[i])
+		}
+	}
+}
+
 // TestUDPClose: closing a port ends its Receive and closes its senders.
 func TestUDPClose(t *testing.T) {
 	host := wiretest.Alone(t)

@@ -23,10 +23,10 @@ import (
 // unspecified.
 //
 // Packets that a UDP socket cannot send leave whole through a raw socket, if the process
-// may open one: IPv4 fragments, IPv4 packets with another DF bit than the port's, and
-// packets of other protocols, such as ICMP from the address of the port, or with an IPv6
-// extension header. Without a raw socket, the port's DF bit counts, and the others are
-// refused.
+// may open one: IPv4 fragments, IPv4 packets with another DF bit than the port's or with
+// the UDP checksum 0 (none), and packets of other protocols, such as ICMP from the address
+// of the port, or with an IPv6 extension header. Without a raw socket, the port's DF bit
+// and Options.NoChecksum count, and the others are refused.
 type UDPSender struct {
 	port     *UDPPort
 	fd       *wait.FD // a copy of the port's descriptor
@@ -109,12 +109,18 @@ func (p *UDPPort) takes(head []byte) bool {
 
 // takes reports whether a packet leaves through the UDP socket.
 func (s *UDPSender) takes(head []byte) bool {
-	return s.port.takes(head) && (s.raw == nil || !s.otherDF(head))
+	return s.port.takes(head) && (s.raw == nil || s.port.family.version == 6 || !s.otherDF(head) && !s.lacksChecksum(head))
 }
 
 // otherDF reports whether an IPv4 packet has another DF bit than the port's.
 func (s *UDPSender) otherDF(head []byte) bool {
-	return s.port.family.version == 4 && head[6]&(header.DF>>8) == 0 != s.port.options.Fragment
+	return head[6]&(header.DF>>8) == 0 != s.port.options.Fragment
+}
+
+// lacksChecksum reports whether a UDP packet over IPv4 has no checksum, which the socket
+// would write.
+func (s *UDPSender) lacksChecksum(head []byte) bool {
+	return binary.BigEndian.Uint16(head[header.IPv4Len+6:]) == 0 && !s.port.options.NoChecksum
 }
 
 // leavesRaw reports whether a packet is of those for the raw socket.
@@ -157,7 +163,14 @@ func (s *UDPSender) Send(pkts []Packet) (int, error) {
 		if err != s.refused || !s.leavesRaw(pkts[sent].Head) { //nolint:errorlint // it is this very error
 			return sent, err
 		}
-		n, err = s.raw.Send(pkts[sent : sent+1])
+		run := 1
+		for _, next := range pkts[sent+1:] {
+			if s.takes(next.Head) || !s.leavesRaw(next.Head) {
+				break
+			}
+			run++
+		}
+		n, err = s.raw.Send(pkts[sent : sent+run])
 		sent += n
 		if err != nil || sent == len(pkts) {
 			return sent, err

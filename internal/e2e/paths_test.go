@@ -120,15 +120,12 @@ func TestPreferredPath(t *testing.T) {
 // over both IP versions outside, with and without a checksum, and between different ports.
 func TestFOU(t *testing.T) {
 	const path = "[[tunnel.path]]\nencap = \"fou\"\n"
-	for _, c := range []struct {
-		name, a, b string // configurations
-		to         []netip.Addr
-	}{
-		{"4in6in4", configA(path), configB(path), []netip.Addr{inB, in6B}},
-		{"6in4 between other ports", plainA(path + "port = 5001\nlocal_port = 5002\n"), plainB(path + "port = 5002\nlocal_port = 5001\n"), []netip.Addr{in6B}},
-		{"4in4 with a checksum one way", kind4in4.atA() + path + "checksum = false\n", kind4in4.atB() + path, kind4in4.toB},
-		{"4in6", kind4in6.atA() + path + "checksum = false\n", kind4in6.atB() + path + "checksum = false\n", kind4in6.toB},
-		{"6in6", kind6in6.atA() + path, kind6in6.atB() + path, kind6in6.toB},
+	for _, c := range []fouCase{
+		{"4in6in4", configA(path), configB(path), []netip.Addr{inB, in6B}, [2]bool{}},
+		{"6in4 between other ports", plainA(path + "port = 5001\nlocal_port = 5002\n"), plainB(path + "port = 5002\nlocal_port = 5001\n"), []netip.Addr{in6B}, [2]bool{}},
+		{"4in4 with a checksum one way", kind4in4.atA() + path + "checksum = false\n", kind4in4.atB() + path, kind4in4.toB, [2]bool{true, false}},
+		{"4in6", kind4in6.atA() + path + "checksum = false\n", kind4in6.atB() + path + "checksum = false\n", kind4in6.toB, [2]bool{}},
+		{"6in6", kind6in6.atA() + path, kind6in6.atB() + path, kind6in6.toB, [2]bool{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -150,6 +147,7 @@ func TestFOU(t *testing.T) {
 				switch protocol, _ := outerProtocol(f.Packet()); protocol {
 				case header.UDP:
 					udp++
+					c.checkChecksum(t, f.Packet())
 				case header.ProtoIPv4, header.ProtoIPv6:
 					t.Fatalf("protocol %d is on the wire: %x", protocol, f.Packet())
 				}
@@ -162,6 +160,31 @@ func TestFOU(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// fouCase is a case of TestFOU.
+type fouCase struct {
+	name, a, b string // configurations
+	to         []netip.Addr
+	none       [2]bool // a, b send without checksum
+}
+
+// checkChecksum checks whether a UDP packet has a checksum.
+func (c *fouCase) checkChecksum(t *testing.T, pkt []byte) {
+	t.Helper()
+	want, at := true, header.IPv6Len
+	if header.Version(pkt) == 4 {
+		ip := header.IPv4(pkt)
+		at = ip.HeaderLen()
+		from := 1
+		if ip.Src() == outerA {
+			from = 0
+		}
+		want = !c.none[from]
+	}
+	if got := pkt[at+6]|pkt[at+7] != 0; got != want {
+		t.Errorf("has a checksum: %v, want %v: %x", got, want, pkt[:at+header.UDPLen])
 	}
 }
 

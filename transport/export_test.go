@@ -1,0 +1,4 @@
+package transport
+
+// RawBatch returns the number of packets in the last batch of a UDPSender's raw socket.
+func RawBatch(s Sender) int { return s.(*UDPSender).raw.batch.used }
