@@ -21,6 +21,7 @@ import (
 type Checks struct {
 	own4, end4 []uint32
 	own6, end6 []header.Word6
+	ports      []uint16 // of UDP, at which packets of tunnels arrive at end4 and end6
 	strict     bool
 	compatible bool // a resolver checks ::/96
 
@@ -45,6 +46,13 @@ func New(own, endpoints []netip.Addr, strict bool) *Checks {
 func (s *Checks) At(i *atomic.Pointer[Interface], behind []netip.Prefix) *Checks {
 	t := *s
 	t.at, t.peer = i, behind
+	return &t
+}
+
+// Ports returns s for a tunnel whose packets may also arrive at UDP ports of its endpoints.
+func (s *Checks) Ports(ports []uint16) *Checks {
+	t := *s
+	t.ports = ports
 	return &t
 }
 
@@ -103,7 +111,7 @@ func (s *Checks) check4(ip header.IPv4) drop.Reason {
 		}
 	}
 	switch {
-	case isTunnel(ip.Protocol()) && slices.Contains(s.end4, dst):
+	case slices.Contains(s.end4, dst) && s.isTunnel(ip.Protocol(), ip.Payload(), ip.Fragment()&header.OffsetMask != 0):
 		return drop.Nested
 	case ip.TTL() == 0:
 		return drop.TTLExpired
@@ -130,13 +138,19 @@ func (s *Checks) check6(ip header.IPv6) drop.Reason {
 		return r
 	case ip.HopLimit() == 0:
 		return drop.TTLExpired
-	case isTunnel(up.Protocol) && slices.Contains(s.end6, header.ReadWord6(ip.Dest())):
+	case slices.Contains(s.end6, header.ReadWord6(ip.Dest())) && s.isTunnel(up.Protocol, ip[min(up.Offset, len(ip)):], up.Later):
 		return drop.Nested
 	}
 	return drop.None
 }
 
-// isTunnel reports whether the protocol number is that of a tunnel.
-func isTunnel(protocol byte) bool {
+// isTunnel reports whether a packet to one of our endpoints may be that of a tunnel. Later
+// says that the payload is that of a later fragment; without the first, of which the ports
+// say it, the kernel delivers no packet.
+func (s *Checks) isTunnel(protocol byte, payload []byte, later bool) bool {
+	if protocol == header.UDP && len(s.ports) > 0 && !later {
+		_, to := header.Ports(payload)
+		return slices.Contains(s.ports, to)
+	}
 	return protocol == header.ProtoIPv4 || protocol == header.ProtoIPv6 || protocol == header.GRE
 }

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 )
@@ -31,7 +30,6 @@ type outerKey struct {
 	local    netip.Addr
 	remote   config.Host
 	identity uint64 // of the framing
-	ports    encap.Ports
 }
 
 // automatic identifies a tunnel that can exist only once, because its outer packets have
@@ -87,7 +85,7 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 		}
 		for _, path := range d.Peers[i].Paths {
 			f := path.Frame(l.kind.With(l.framing())).Properties()
-			w := outerKey{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity, f.Ports}
+			w := outerKey{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity}
 			if w.remote == (config.Host{}) {
 				continue
 			}

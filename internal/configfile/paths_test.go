@@ -173,7 +173,7 @@ type withPorts struct {
 
 func (f withPorts) Properties() encap.Properties {
 	p := f.Framing.Properties()
-	p.Ports = f.ports
+	p.Ports, p.Identity = f.ports, uint64(f.ports.Local)
 	return p
 }
 

@@ -199,3 +199,41 @@ func outerProtocol(pkt []byte) (byte, bool) {
 	}
 	return 0, false
 }
+
+// A reload gives a tunnel a second path, and takes it away: packets pass each time. Without
+// probes, packets return to the first path, too.
+func TestPathsReloaded(t *testing.T) {
+	t.Parallel()
+	h := newUplinks(t)
+	const quiet = "keepalive = \"0s\"\n"
+	second := func(self, other int) string {
+		return fmt.Sprintf("[[tunnel.path]]\n[[tunnel.path]]\nlocal = \"198.51.100.%d0\"\nremote = \"198.51.100.%d0\"\n", self, other)
+	}
+	a := start(t, h.a, configA(quiet))
+	b := start(t, h.b, configB(quiet))
+	reachable(t, h.a, inB)
+	for range 2 {
+		a.mustReload(t, configA(quiet, second(1, 2)))
+		b.mustReload(t, configB(quiet, second(2, 1)))
+		a.usesPath(t, 0, api.Up, api.Up)
+		reachable(t, h.a, inB)
+
+		must(t, h.a.LinkDown("va"))
+		a.usesPath(t, 1, notUp, api.Up)
+		must(t, h.b.LinkDown("vb"))
+		b.usesPath(t, 1, notUp, api.Up)
+		reachable(t, h.a, inB)
+		must(t, h.a.LinkUp("va"))
+		must(t, h.b.LinkUp("vb"))
+		a.usesPath(t, 0, api.Up, api.Up)
+		reachable(t, h.a, inB)
+		_, s := a.status(t)
+		if n := s.Paths[0].Out.Packets + s.Paths[1].Out.Packets; n != s.Out.Packets {
+			t.Errorf("the paths have carried %d packets, and all together %d", n, s.Out.Packets)
+		}
+
+		a.mustReload(t, configA(quiet))
+		b.mustReload(t, configB(quiet))
+		reachable(t, h.a, inB)
+	}
+}

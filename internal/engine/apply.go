@@ -251,6 +251,7 @@ func (t *tunnel) shut() {
 // undo restores everything as it was before the reload.
 func (r *reload) undo() (err error) {
 	e := r.e
+	e.stale = true // ports may have been opened for tunnels that are given up
 	if r.assumed {
 		e.mu.Lock()
 		for _, c := range r.changes {

@@ -234,10 +234,16 @@ func groupPort(l *encap.Layer, group netip.Addr, device int) ports.Key {
 // packets, and answers to probes of outer addresses.
 func icmpPort(local netip.Addr) (ports.Key, ports.Need) {
 	if local.Is6() {
-		return ports.Raw(header.ICMPv6, local), ports.Need{ICMP: []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}}
+		return ports.Raw(header.ICMPv6, local), ports.Need{ICMP: received6}
 	}
-	return ports.Raw(header.ICMP, local), ports.Need{ICMP: []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}}
+	return ports.Raw(header.ICMP, local), ports.Need{ICMP: received4}
 }
+
+// The types of ICMP messages that are received.
+var (
+	received4 = []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
+	received6 = []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
+)
 
 // receiveProblem returns why packets with these layers, over a device, cannot be received, or
 // "".

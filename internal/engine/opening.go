@@ -40,6 +40,7 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	for p := range t.paths() {
 		if wire := p.Wire.Load(); wire != nil {
 			p.reportWire(wire)
+			p.peer.choice.Choose() // without probes the path is up only now
 		}
 	}
 	return nil

@@ -38,6 +38,7 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 		}
 		if p.t.Link != nil { // otherwise setPath is called when there is an interface
 			p.reportWire(wire)
+			p.peer.choice.Choose() // without probes the path is up only now
 		}
 	}
 	// Without an interface, leave arriving packets to the kernel.
@@ -204,7 +205,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		next.Layers = old.Layers // share the memory
 	}
 	var err error
-	if next.Stack, err = encap.New(next.Layers, mtu, t.cfg.Options, t.newSources(layers), p.Record); err != nil {
+	if next.Stack, err = encap.New(next.Layers, mtu, t.cfg.Options, t.newSources(&p.peer.cfg, layers), p.Record); err != nil {
 		return nil, "valid outer headers: " + err.Error()
 	}
 	next.Clamp = t.newClamp(next)

@@ -17,6 +17,9 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 	if cfg.Queues == 0 && t.cfg.Queues == 0 && !cfg.InOrder() { // a different number of tunnels alone is no reason to replace it
 		want = t.Queues
 	}
+	if !cfg.Hub && !t.cfg.Hub && len(t.cfg.Peers[0].Paths) != len(cfg.Peers[0].Paths) {
+		return false
+	}
 	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.Queues == want &&
 		(!t.automatic() && !cfg.Mode.Automatic || reflect.DeepEqual(t.cfg.Mode, cfg.Mode))
 }

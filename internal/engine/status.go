@@ -50,8 +50,9 @@ func (p *peer) status() api.PeerStatus {
 		return s
 	}
 	s.Paths = make([]api.PathStatus, len(p.paths))
+	alone := s
 	for i, one := range p.paths {
-		o := s
+		o := alone
 		if one != shown {
 			o = one.status()
 			report.Add(&s, &o)

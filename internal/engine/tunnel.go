@@ -117,7 +117,7 @@ func (t *tunnel) offload() tun.Offload {
 
 // newSources returns the source checks for packets from the tunnel, with our present
 // outer addresses.
-func (t *tunnel) newSources(layers []encap.Layer) *source.Checks {
+func (t *tunnel) newSources(p *config.Peer, layers []encap.Layer) *source.Checks {
 	own := make([]netip.Addr, 0, len(t.cfg.Address))
 	for _, p := range t.addresses() {
 		own = append(own, p.Addr())
@@ -126,7 +126,17 @@ func (t *tunnel) newSources(layers []encap.Layer) *source.Checks {
 	for _, l := range layers {
 		ends = append(ends, l.Local)
 	}
-	s := source.New(own, ends, t.cfg.Strict).At(&t.surroundings.Now, farEnds(layers))
+	var udp []uint16
+	for i := range p.Paths { // a packet may come by one path and be meant for another
+		path := &p.Paths[i]
+		if path.Local.IsValid() && !slices.Contains(ends, path.Local) {
+			ends = append(ends, path.Local)
+		}
+		if port := t.cfg.Outermost(path).Properties().Ports.Local; port != 0 {
+			udp = append(udp, port)
+		}
+	}
+	s := source.New(own, ends, t.cfg.Strict).Ports(udp).At(&t.surroundings.Now, farEnds(layers))
 	for _, l := range layers {
 		s = s.For(l.Resolver)
 	}

@@ -22,7 +22,12 @@ func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
 // and the device supports it.
 func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.Hop {
 	t := p.t
-	if !t.wantsXDP() || t.automatic() || hasPorts(l.Kind) {
+	if !t.wantsXDP() || t.automatic() {
+		return datapath.Hop{}
+	}
+	if hasPorts(l.Kind) {
+		p.logNoXDP(errUDP)
+		p.report.SetIOWhy(p.noXDP)
 		return datapath.Hop{}
 	}
 	h, err := e.xdp.Hop(e.router, l, t.cfg.FwMark, route)
@@ -34,6 +39,8 @@ func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.H
 	p.report.SetIOWhy(p.noXDP)
 	return h
 }
+
+var errUDP = errors.New("its packets are UDP, which leaves through a socket of its own")
 
 // logNoXDP logs why packets leave through a socket, if the reason is new. A hub may
 // have thousands of peers: unresolved neighbours are logged at debug level only, and a
