@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -55,6 +56,9 @@ func ListenUDP(local netip.AddrPort, s Shard, o Options) (*UDPPort, error) {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	own, err := f.open(unix.SOCK_DGRAM, 0, local, o, func(fd int) error { return f.setUpUDP(fd, s, o) })
+	if errors.Is(err, unix.EACCES) && local.Port() != 0 { // below net.ipv4.ip_unprivileged_port_start
+		return nil, fmt.Errorf("%s: %w: give the program CAP_NET_BIND_SERVICE, or choose a port from 1024", op, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}

@@ -463,6 +463,9 @@ func TestUDPWithoutCapabilities(t *testing.T) {
 			if _, err := transport.ListenRaw(e.Left, 41, transport.Shard{}, transport.Options{}); !errors.Is(err, unix.EPERM) {
 				t.Errorf("a raw socket: %v", err)
 			}
+			if _, err := transport.ListenUDP(addrPort(e.Left, 53), transport.Shard{}, transport.Options{}); !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
+				t.Errorf("port 53: %v", err)
+			}
 			l, err := transport.ListenUDP(addrPort(e.Left, leftPort), transport.Shard{}, transport.Options{NoChecksum: true})
 			if err != nil {
 				return err

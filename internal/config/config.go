@@ -224,6 +224,11 @@ func (t *Tunnel) HostProblem(format string, args ...any) problem.Problem {
 	return t.problem(t.Source.Header, format, args)
 }
 
+// PathProblem is Problem at the position of a path.
+func (t *Tunnel) PathProblem(p *Path, format string, args ...any) problem.Problem {
+	return t.problem(p.At, format, args)
+}
+
 func (t *Tunnel) problem(at problem.Pos, format string, args []any) problem.Problem {
 	return problem.Problem{File: t.Source.File, Line: at.Line, Column: at.Column, Text: fmt.Sprintf(format, args...)}
 }

@@ -104,6 +104,7 @@ func TestUnit(t *testing.T) {
 	}{
 		{"as it is", tunnel, nil, "0000000000003000", "none"},
 		{"netns", tunnel + "netns = \"inner\"\n", []string{"sixfourd-netns.conf"}, "0000000000203000", "none"},
+		{"port", tunnel + "[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 443\n", []string{"sixfourd-port.conf"}, "0000000000003400", "none"},
 		{"xdp", tunnel + "io = \"xdp\"\n", []string{"sixfourd-xdp.conf"}, "0000008000007000", "prog/xdp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,9 +1,12 @@
 package privilege
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"sixfour/internal/config"
 	"sixfour/internal/configfile"
@@ -41,6 +44,11 @@ func TestAllows(t *testing.T) {
 			"six.toml:6:9: netns: the daemon has given up the right to look at other processes: restart it"},
 		{"AF_XDP", "TUNNEL\n", "TUNNEL\nio = \"xdp\"\n",
 			"six.toml:6:6: io: the daemon has given up the right to load a filter program: restart it"},
+		{"the first port below 1024", "TUNNEL\n", "TUNNEL\n[[tunnel.path]]\n[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 1023\n",
+			"six.toml:7:10: local_port: the daemon has given up the right to use ports below 1024: restart it"},
+		{"another port below 1024", "TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 53\n", "TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 1023\n", ""},
+		{"a port below 1024, where metrics have one", "[metrics]\nlisten = \"127.0.0.1:80\"\nTUNNEL\n", "TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 1023\n", ""},
+		{"a port that needs no right", "TUNNEL\n", "TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nport = 53\nlocal_port = 1024\n", ""},
 		{"the first gateway", "TUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n",
 			`[gateway]: the daemon has given up the right to use the packet filter: restart it; packet_filter = "on" in [security] keeps that right`},
 		{"the first gateway, with the packet filter", "[security]\npacket_filter = \"on\"\nTUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
@@ -56,6 +64,28 @@ func TestAllows(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+// A path with a local UDP port below 1024 needs the capability for it, in any tunnel.
+func TestCapabilityForLowPorts(t *testing.T) {
+	setModules(t)
+	for _, c := range []struct {
+		text string
+		want bool
+	}{
+		{"TUNNEL\n", false},
+		{"[metrics]\nlisten = \"127.0.0.1:80\"\nTUNNEL\n", true},
+		{"TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nport = 53\n", true}, // local_port is the same
+		{"TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nport = 53\nlocal_port = 5555\n", false},
+		{"TUNNEL\n[[tunnel.path]]\n[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 1023\n", true},
+		{"TUNNEL\n[[tunnel.path]]\nencap = \"fou\"\nlocal_port = 1024\n", false},
+		{"[[tunnel]]\nname = \"hub0\"\nmode = \"6in4\"\nlocal = \"192.0.2.1\"\nroutes = []\n[[tunnel.peer]]\nname = \"a\"\nremote = \"192.0.2.3\"\nallowed = [\"fc00::3/128\"]\n" +
+			"[[tunnel.peer.path]]\nencap = \"fou\"\nlocal_port = 443\n", true},
+	} {
+		if got := slices.Contains(capabilitiesFor(needsOf(parse(t, c.text), "six.toml")), cap.NET_BIND_SERVICE); got != c.want {
+			t.Errorf("%s: %v, want %v", c.text, got, c.want)
 		}
 	}
 }

@@ -85,7 +85,7 @@ type needs struct {
 	processes []string // namespaces in /proc, which can later be reached only through open descriptors
 	xdp       bool
 	filter    bool // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
-	lowPort   bool // metrics on a privileged port
+	lowPort   bool // metrics, or the UDP port of a path, below 1024
 	off       bool // no sandbox
 }
 
@@ -96,11 +96,13 @@ func needsOf(cfg *config.Config, file string) needs {
 	n := needs{config: file, socket: cfg.Control.Socket, off: cfg.Security.NoSandbox}
 	if _, port, err := net.SplitHostPort(cfg.Metrics.Listen); err == nil {
 		number, err := strconv.Atoi(port)
-		n.lowPort = err == nil && number < 1024
+		n.lowPort = err == nil && number < lowPorts
 	}
 	// A module matters even if the file has no tunnel of its protocol: a reload may add one.
 	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || nft.KernelMayAnswer(modules)
-	for _, t := range cfg.Tunnels {
+	for i := range cfg.Tunnels {
+		t := &cfg.Tunnels[i]
+		n.lowPort = n.lowPort || lowPath(t) != nil
 		n.xdp = n.xdp || t.IO != config.IOSocket
 		switch {
 		case t.Netns == "":
@@ -115,6 +117,20 @@ func needsOf(cfg *config.Config, file string) needs {
 	n.names = unique(n.names)
 	n.processes = unique(n.processes)
 	return n
+}
+
+// lowPorts is the first port that needs no capability (ip_unprivileged_port_start).
+const lowPorts = 1024
+
+// lowPath returns the first path of a tunnel whose packets arrive at a port below
+// lowPorts; nil: none.
+func lowPath(t *config.Tunnel) *config.Path {
+	for _, path := range t.AllPaths() {
+		if path.LocalPort > 0 && path.LocalPort < lowPorts {
+			return path
+		}
+	}
+	return nil
 }
 
 func hasGateway(cfg *config.Config) bool {
@@ -135,6 +151,9 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 		t := &cfg.Tunnels[i]
 		if key, lacks := s.lacks(t); lacks != "" {
 			problems = append(problems, t.Problem(key, "%s: the daemon has given up %s: restart it", key, lacks))
+		}
+		if path := lowPath(t); path != nil && !s.needs.lowPort {
+			problems = append(problems, t.PathProblem(path, "local_port: the daemon has given up the right to use ports below %d: restart it", lowPorts))
 		}
 	}
 	if len(problems) > 0 {
