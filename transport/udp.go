@@ -113,18 +113,23 @@ func (f *family) setUpUDP(fd int, s Shard, o Options) error {
 	})
 }
 
-// setUpUDP6 also makes packets leave with the flow label that they are given.
+// setUpUDP6 also makes packets leave with the flow label that they are given, and arrive
+// if their checksum is 0, which tunnels may send (RFC 6935).
 func (f *family) setUpUDP6(fd int) error {
-	const flowinfoSend = 33 // IPV6_FLOWINFO_SEND of linux/in6.h
+	const (
+		flowinfoSend = 33  // IPV6_FLOWINFO_SEND of linux/in6.h
+		noCheck6Rx   = 102 // UDP_NO_CHECK6_RX of linux/udp.h
+	)
 	for _, option := range []struct {
-		name       string
-		number, on int
+		name              string
+		level, number, on int
 	}{
-		{"IPV6_V6ONLY", unix.IPV6_V6ONLY, 1},
-		{"IPV6_AUTOFLOWLABEL", unix.IPV6_AUTOFLOWLABEL, 0},
-		{"IPV6_FLOWINFO_SEND", flowinfoSend, 1},
+		{"IPV6_V6ONLY", f.level, unix.IPV6_V6ONLY, 1},
+		{"IPV6_AUTOFLOWLABEL", f.level, unix.IPV6_AUTOFLOWLABEL, 0},
+		{"IPV6_FLOWINFO_SEND", f.level, flowinfoSend, 1},
+		{"UDP_NO_CHECK6_RX", unix.IPPROTO_UDP, noCheck6Rx, 1},
 	} {
-		if err := unix.SetsockoptInt(fd, f.level, option.number, option.on); err != nil {
+		if err := unix.SetsockoptInt(fd, option.level, option.number, option.on); err != nil {
 			return os.NewSyscallError("setsockopt "+option.name, err)
 		}
 	}

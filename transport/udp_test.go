@@ -373,6 +373,27 @@ func TestUDPZeroChecksum(t *testing.T) {
 	}
 }
 
+// TestUDPReceivesZeroChecksum: a packet with the checksum 0 is received.
+func TestUDPReceivesZeroChecksum(t *testing.T) {
+	left, right := wiretest.Two(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		r := udp(t, right, e.Right, rightPort, transport.Shard{}, transport.Options{})
+		raw := wiretest.Dial(t, left, e.Left, transport.Options{})
+		for _, payload := range []string{"without", "with", "more"} { // the last one, so that two arrive in any case
+			pkt := datagram(e, leftPort, rightPort, []byte(payload))
+			if payload == "without" {
+				clear(pkt[r.KernelHeaders()-2:][:2])
+			}
+			rigtest.Must(t, raw.SendOne(pkt))
+		}
+		for i, got := range arrivals(t, r, 2)[:2] {
+			if want := []string{"without", "with"}[i]; string(got.data) != want {
+				t.Fatalf("packet %d is %q, want %q", i, got.data, want)
+			}
+		}
+	})
+}
+
 // TestUDPClose: closing a port ends its Receive and closes its senders.
 func TestUDPClose(t *testing.T) {
 	host := wiretest.Alone(t)
