@@ -244,8 +244,8 @@ func (t *tunnel) shut() {
 	for p := range t.paths() {
 		p.publish(nil)
 	}
-	t.Close(t.senders)
-	t.senders.Close()
+	t.Close(t.wires.Senders)
+	t.wires.Senders.Close()
 }
 
 // undo restores everything as it was before the reload.
@@ -326,7 +326,7 @@ func (r *reload) finish() {
 // retire stops all background work of a tunnel that was removed.
 func (t *tunnel) retire(e *Engine) {
 	t.Retired.Store(true)
-	t.senders.Close()
+	t.wires.Senders.Close()
 	for _, p := range t.peers {
 		p.choice.End()
 	}

@@ -9,11 +9,10 @@ import (
 
 	"go.uber.org/zap"
 
-	"sixfour/encap"
 	"sixfour/encap/header"
-	"sixfour/encap/icmp"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
+	"sixfour/internal/wiring"
 	"sixfour/transport"
 )
 
@@ -113,7 +112,7 @@ func (e *Engine) displace(p *path) {
 func (e *Engine) hasPorts(paths []*path) bool {
 	for _, p := range paths {
 		l := p.registered.Outer()
-		icmp, _ := icmpPort(l.Local)
+		icmp, _ := wiring.ICMPPort(l.Local)
 		_, port := e.needs[p.port(p.registered)]
 		_, errors := e.needs[icmp]
 		if !port || !errors || p.t.wantsXDP() || len(datapath.Groups(l)) > 0 || p.former != nil {
@@ -176,15 +175,15 @@ func (e *Engine) needed() map[ports.Key]ports.Need {
 	for p := range e.registered() {
 		l := p.registered.Outer()
 		e.needPort(needed, p.port(p.registered), l.Kind.Properties().Ordered)
-		key, need := icmpPort(l.Local)
+		key, need := wiring.ICMPPort(l.Local)
 		needed[key] = need
 		for _, group := range datapath.Groups(l) {
-			needed[groupPort(l, group, p.registered.Hop.Device)] = ports.Need{}
+			needed[wiring.GroupPort(l, group, p.registered.Hop.Device)] = ports.Need{}
 		}
 	}
 	for _, t := range e.tunnels {
 		for p := range t.paths() {
-			if w := p.Wire.Load(); w != nil && w != p.registered && hasPorts(w.Outer().Kind) {
+			if w := p.Wire.Load(); w != nil && w != p.registered && wiring.HasPorts(w.Outer().Kind) {
 				e.needPort(needed, p.port(w), w.Outer().Kind.Properties().Ordered)
 			}
 		}
@@ -203,62 +202,8 @@ func (e *Engine) needPort(needed map[ports.Key]ports.Need, k ports.Key, inOrder 
 }
 
 // port returns the port at which the packets of a wire of the path arrive.
-func (p *path) port(w *datapath.Wire) ports.Key { return p.t.layerPort(w.Outer(), w.Hop.Device) }
-
-// layerPort returns the port at which packets with an outermost layer arrive. They leave
-// through a device if our address is link-local.
-func (t *tunnel) layerPort(l *encap.Layer, device int) ports.Key {
-	k := ports.Raw(l.Kind.Protocol(), l.Local)
-	if hasPorts(l.Kind) {
-		k.Local = netip.AddrPortFrom(l.Local, l.Kind.Properties().Ports.Local)
-		k.Mark = t.cfg.FwMark
-		if isZoned(l.Local, l.Remote) {
-			k.Device = device
-		}
-	}
-	return k
-}
-
-// hasPorts reports whether packets of a kind arrive at a port of UDP.
-func hasPorts(k encap.Kind) bool { return k.Properties().Ports.Local != 0 }
-
-// groupPort returns the port for a multicast group at which a layer over a device receives
-// packets.
-func groupPort(l *encap.Layer, group netip.Addr, device int) ports.Key {
-	k := ports.Raw(l.Kind.Protocol(), group)
-	k.At, k.Device = l.Local, device
-	return k
-}
-
-// icmpPort returns the port for ICMP messages to an address of ours: errors about outer
-// packets, and answers to probes of outer addresses.
-func icmpPort(local netip.Addr) (ports.Key, ports.Need) {
-	if local.Is6() {
-		return ports.Raw(header.ICMPv6, local), ports.Need{ICMP: received6}
-	}
-	return ports.Raw(header.ICMP, local), ports.Need{ICMP: received4}
-}
-
-// The types of ICMP messages that are received.
-var (
-	received4 = []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
-	received6 = []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
-)
-
-// receiveProblem returns why packets with these layers, over a device, cannot be received, or
-// "".
-func (e *Engine) receiveProblem(t *tunnel, layers []encap.Layer, device int) string {
-	l := &layers[len(layers)-1]
-	err := e.sockets.Err(t.layerPort(l, device))
-	for _, group := range datapath.Groups(l) {
-		if of := e.sockets.Err(groupPort(l, group, device)); of != nil {
-			err = of
-		}
-	}
-	if err == nil {
-		return ""
-	}
-	return "a socket to receive with: " + err.Error()
+func (p *path) port(w *datapath.Wire) ports.Key {
+	return wiring.Port(w.Outer(), w.Hop.Device, p.t.cfg.FwMark)
 }
 
 // read receives what arrives at a shard of a port until the port is closed.
@@ -278,7 +223,7 @@ func (e *Engine) listenAhead() {
 	for _, t := range e.tunnels {
 		outermost := len(t.cfg.Layers) - 1
 		for _, local := range t.cfg.Locals() {
-			if local.IsValid() && local.Zone() == "" && !hasPorts(t.cfg.Kind(outermost)) {
+			if local.IsValid() && local.Zone() == "" && !wiring.HasPorts(t.cfg.Kind(outermost)) {
 				e.needPort(needed, ports.Raw(t.cfg.Mode.Layers[outermost].Protocol(), local), t.cfg.Kind(outermost).Properties().Ordered)
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
+	"sixfour/internal/wiring"
 	"sixfour/transport"
 )
 
@@ -182,10 +183,11 @@ func TestNotHeard(t *testing.T) {
 		e.stale = true
 		e.arrange()
 	}
-	if why := e.receiveProblem(p.t, to.Layers, 2); why != "a socket to receive with: no" {
+	if why := wiring.ReceiveProblem(e.sockets, to.Outer(), 2, 0); why != "a socket to receive with: no" {
 		t.Errorf("%q", why)
 	}
-	if why := e.receiveProblem(p.t, []encap.Layer{layer(encap.SixInFour, "192.0.2.78", "192.0.2.1", encap.GRE{})}, 2); why != "" {
+	other := layer(encap.SixInFour, "192.0.2.78", "192.0.2.1", encap.GRE{})
+	if why := wiring.ReceiveProblem(e.sockets, &other, 2, 0); why != "" {
 		t.Errorf("%q", why)
 	}
 	// Each port is reported once: for packets, for the groups, and for ICMP.

@@ -7,6 +7,7 @@ import (
 
 	"sixfour/internal/ports"
 	"sixfour/internal/report"
+	"sixfour/internal/wiring"
 	"sixfour/transport"
 )
 
@@ -29,7 +30,7 @@ func (e *Engine) isBroken(rx transport.Receiver, err error) {
 func (e *Engine) replaceReceiver(b broken) {
 	if k, ok := e.sockets.Replace(b.rx); ok {
 		e.replaced(b, k.String(), func(p *path) bool {
-			icmp, _ := icmpPort(p.registered.Outer().Local)
+			icmp, _ := wiring.ICMPPort(p.registered.Outer().Local)
 			return p.port(p.registered) == k || icmp == k
 		})
 		e.sendAgain(k)
@@ -44,7 +45,7 @@ func (e *Engine) replaceReceiver(b broken) {
 func (e *Engine) sendAgain(k ports.Key) {
 	for _, t := range e.tunnels {
 		for p := range t.paths() {
-			if w := p.Wire.Load(); w != nil && hasPorts(w.Outer().Kind) && p.port(w) == k {
+			if w := p.Wire.Load(); w != nil && wiring.HasPorts(w.Outer().Kind) && p.port(w) == k {
 				p.publish(nil)
 			}
 		}

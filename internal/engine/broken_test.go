@@ -12,6 +12,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
+	"sixfour/internal/wiring"
 	"sixfour/transport"
 )
 
@@ -73,7 +74,7 @@ func TestBrokenReceiver(t *testing.T) {
 	icmp.left.Store(1 << 40)
 	one := tun.only.paths[0]
 	k := one.port(one.registered)
-	ofICMP, _ := icmpPort(k.Local.Addr())
+	ofICMP, _ := wiring.ICMPPort(k.Local.Addr())
 	e.sockets = ports.New(ports.Config{Log: e.log, Read: e.read, Sockets: given{k: {good, bad}, ofICMP: {icmp}}})
 	e.sockets.Need(map[ports.Key]ports.Need{k: {Shards: 2}, ofICMP: {}})
 	for range 2 {

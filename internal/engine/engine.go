@@ -306,7 +306,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 	for _, t := range e.tunnels {
 		t.setMTU()
 		t.renumber()
-		t.closeUnused()
+		t.wires.CloseUnused(t.dataPaths())
 		e.heartbeat()
 		complete = complete && t.carries()
 	}

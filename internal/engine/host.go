@@ -4,10 +4,10 @@ import (
 	"net/netip"
 	"slices"
 
-	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/nft"
+	"sixfour/internal/wiring"
 )
 
 // watchAll follows changes in our own namespace and in those of the tunnels' interfaces, and
@@ -82,22 +82,11 @@ func (t *tunnel) behind() [][]netip.Prefix {
 	return behind
 }
 
-// farEnds returns the remote addresses of a stack. They may be in a subnet of this host,
-// which is then the link to the peer, and they belong to the peer inside the tunnel, too.
-func farEnds(layers []encap.Layer) (ends []netip.Prefix) {
-	for _, l := range layers {
-		if l.Remote.IsValid() {
-			ends = append(ends, netip.PrefixFrom(l.Remote, l.Remote.BitLen()))
-		}
-	}
-	return ends
-}
-
 // shieldedEnds returns the ends at which the kernel must not answer.
 func (e *Engine) shieldedEnds() []nft.Endpoint {
 	var ends []nft.Endpoint
 	for _, k := range e.sockets.Open() {
-		icmp, _ := icmpPort(k.Local.Addr())
+		icmp, _ := wiring.ICMPPort(k.Local.Addr())
 		if !k.Local.Addr().IsMulticast() && k.Protocol != icmp.Protocol && k.Protocol != header.UDP { // the kernel knows its own sockets
 			ends = append(ends, nft.Endpoint{Local: k.Local.Addr(), Protocol: k.Protocol})
 		}

@@ -58,7 +58,7 @@ func (e *Engine) loseInterface(t *tunnel, note string, l tunif.Loss) {
 	for p := range t.paths() {
 		p.publish(nil)
 	}
-	t.Lose(l, e.sockets.Kept, t.senders)
+	t.Lose(l, e.sockets.Kept, t.wires.Senders)
 	for p := range t.paths() {
 		p.report.Note(note)
 		p.report.Waits(l.Waits, p.isLookedUp())

@@ -8,16 +8,13 @@ import (
 	"slices"
 
 	"sixfour/encap"
-	"sixfour/internal/config"
+	"sixfour/encap/source"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
-	"sixfour/internal/liveness"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/pathmtu"
-	"sixfour/internal/ports"
-	"sixfour/internal/probe"
+	"sixfour/internal/wiring"
 	"sixfour/transport"
-	"sixfour/transport/xdp"
 )
 
 // evaluate updates a peer's path to the route to it. Anything missing puts the peer in
@@ -82,13 +79,13 @@ func (e *Engine) routesTo(peers []*path) []netcfg.Answer {
 
 // holder returns the route of an automatic tunnel without a relay: through the interface
 // that has its local address. If that is the loopback device, as for an anycast address,
-// the MTU of the other interfaces is unknown, and assumedMTU is used; packets too large
+// the MTU of the other interfaces is unknown, and wiring.AssumedMTU is used; packets too large
 // for them cause an MTU update.
 func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
 	const loopbackMTU = 65535
 	a.Route, a.Err = e.router.InterfaceWith(local)
 	if a.MTU >= loopbackMTU {
-		a.MTU = int(assumedMTU)
+		a.MTU = int(wiring.AssumedMTU)
 	}
 	return a
 }
@@ -176,51 +173,25 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
 		return nil, fmt.Sprintf("a source address for packets to %v: the route has none", remote)
 	}
-	local, remote = inZone(local, route.Index), inZone(remote, route.Index)
+	local, remote = wiring.InZone(local, route.Index), wiring.InZone(remote, route.Index)
 	layers := t.cfg.Stack(&p.peer.cfg, p.spec(), local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
 			return nil, waiting
 		}
 	}
-	if why := e.receiveProblem(t, layers, route.Index); why != "" {
+	if why := wiring.ReceiveProblem(e.sockets, &layers[len(layers)-1], route.Index, t.cfg.FwMark); why != "" {
 		return nil, why
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
 	hop.Device, hop.Interface, hop.MTU = route.Index, route.Interface, link
-	old := p.Wire.Load()
-	next = &datapath.Wire{
-		Path: p.Path, Layers: layers, Options: t.cfg.Options, Version: t.version, Hop: hop, MTU: mtu, By: by,
-		Life: liveness.Settings{Every: t.cfg.Keepalive, After: t.cfg.DeadAfter},
-	}
+	next = &datapath.Wire{Path: p.Path, Layers: layers, Hop: hop, MTU: mtu, By: by}
 	if !t.automatic() {
-		next.Between = pairs(t.cfg.Probed(&p.peer.cfg))
+		next.Between = t.wires.Pairs(&p.peer.cfg)
 	}
-	if old.Same(next) {
-		return old, ""
-	}
-	if old != nil && slices.Equal(old.Layers, layers) {
-		next.Layers = old.Layers // share the memory
-	}
-	var err error
-	if next.Stack, err = encap.New(next.Layers, mtu, t.cfg.Options, t.newSources(&p.peer.cfg, layers), p.Record); err != nil {
-		return nil, "valid outer headers: " + err.Error()
-	}
-	next.Clamp = t.newClamp(next)
-	out, err := t.senders.Open(t.originOf(next), ports.Need{Shards: t.Queues, Keep: true})
-	if err != nil {
-		return nil, "a socket to send with: " + err.Error()
-	}
-	next.Senders = out
-	if hop.Port != nil {
-		next.Senders = nil
-		for _, raw := range out {
-			next.Senders = append(next.Senders, xdp.NewSender(hop.Port, hop.From, hop.To, raw))
-		}
-	}
-	return next, ""
+	return t.wires.Make(next, func() *source.Checks { return t.wires.Sources(&p.peer.cfg, layers, t.addresses(), &t.surroundings.Now) })
 }
 
 // wayOut returns what is missing to send packets to a peer, or "".
@@ -293,24 +264,6 @@ func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 	return link, pathmtu.Route
 }
 
-// originOf returns the origin of a wire's packets.
-func (t *tunnel) originOf(w *datapath.Wire) ports.Origin {
-	l := w.Outer()
-	from := ports.Origin{Key: t.layerPort(l, w.Hop.Device), Mark: t.cfg.FwMark}
-	if isZoned(l.Local, l.Remote) {
-		from.Device = w.Hop.Device
-	}
-	return from
-}
-
-// pairs returns the pairs of a configuration as probes use them.
-func pairs(configured []config.Pair) (all []probe.Pair) {
-	for _, p := range configured {
-		all = append(all, probe.Pair{Local: p.Local, Remote: p.Remote, Near: p.Near})
-	}
-	return all
-}
-
 // towardPath returns a path to the peer to which packets for an address go; nil: there is
 // none.
 func (t *tunnel) towardPath(a netip.Addr) *path {
@@ -329,18 +282,4 @@ func (t *tunnel) dataPaths() iter.Seq[*datapath.Path] {
 			}
 		}
 	}
-}
-
-// closeUnused closes senders that no path of the tunnel uses.
-func (t *tunnel) closeUnused() {
-	if t.senders.Len() < 2 {
-		return
-	}
-	used := make(map[ports.Origin]bool)
-	for p := range t.paths() {
-		if wire := p.Wire.Load(); wire != nil {
-			used[t.originOf(wire)] = true
-		}
-	}
-	t.senders.CloseUnused(func(from ports.Origin) bool { return used[from] })
 }

@@ -32,7 +32,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	e.evaluatePeers(e.tunnels)
 	tun := e.tunnels[0]
 	p, was := tun.only.paths[0], tun.only.paths[0].Wire.Load()
-	if was == nil || tun.senders.Len() == 0 {
+	if was == nil || tun.wires.Senders.Len() == 0 {
 		t.Fatalf("%+v", p.status())
 	}
 	e.tunnels = nil
@@ -41,8 +41,8 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	l := discovery.Update{Path: p.Path, Layers: was.Layers, Hop: was.Hop.MTU, MTU: 1300, By: "probe", Applied: make(chan struct{})}
 	e.applyMTUUpdate(l)
 	<-l.Applied
-	if p.Wire.Load() != nil || tun.senders.Len() > 0 {
-		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), tun.senders.Len())
+	if p.Wire.Load() != nil || tun.wires.Senders.Len() > 0 {
+		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), tun.wires.Senders.Len())
 	}
 	if err := p.echo.Ping(t.Context(), p, api.PingRequest{Peer: "gone0"}, nil); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)

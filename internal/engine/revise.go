@@ -143,7 +143,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	t := r.t
 	reselect := t.cfg.Select != cfg.Select
 	t.cfg.Assume(cfg)
-	t.peers, t.encaps = peers, nil
+	t.peers = peers
 	t.surroundings.Renew()
 	t.Peers.Table.Store(table)
 	if reselect {
@@ -151,9 +151,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 			p.choice.SetPolicy(cfg.Select)
 		}
 	}
-	if !r.same {
-		t.version++ // to make all its paths again
-	}
+	t.wires.Changed(r.same)
 	if r.renewed {
 		t.mech.SetConfig(cfg.Layers[t.mech.Layer()].Mechanism)
 	}

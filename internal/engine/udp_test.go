@@ -12,6 +12,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
+	"sixfour/internal/wiring"
 	"sixfour/transport"
 )
 
@@ -37,7 +38,7 @@ func TestUDPPort(t *testing.T) {
 	rx.left.Store(1 << 40)
 	e := &Engine{log: zap.NewNop(), ctx: t.Context(), running: running{tunnels: []*tunnel{tun}}, receiving: receiving{shards: 1}}
 	e.sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: given{k: {rx}}})
-	if from := tun.originOf(w); from != (ports.Origin{Key: k, Mark: 7}) {
+	if from := wiring.Origin(w, 7); from != (ports.Origin{Key: k, Mark: 7}) {
 		t.Errorf("packets leave through %+v", from)
 	}
 	needed := e.needed()

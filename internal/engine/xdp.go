@@ -11,6 +11,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/wiring"
 	"sixfour/internal/xdpports"
 	"sixfour/transport/xdp"
 )
@@ -25,7 +26,7 @@ func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.H
 	if !t.wantsXDP() || t.automatic() {
 		return datapath.Hop{}
 	}
-	if hasPorts(l.Kind) {
+	if wiring.HasPorts(l.Kind) {
 		p.logNoXDP(errUDP)
 		p.report.SetIOWhy(p.noXDP)
 		return datapath.Hop{}
