@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,10 @@ import (
 // the UDP checksum 0 (none), and packets of other protocols, such as ICMP from the address
 // of the port, or with an IPv6 extension header. Without a raw socket, the port's DF bit
 // and Options.NoChecksum count, and the others are refused.
+//
+// While any program of the network namespace has the exclusive use of a flow label
+// (IPV6_FLOWLABEL_MGR in linux/in6.h), the kernel refuses all other flow labels. Packets
+// then leave with the flow label 0.
 type UDPSender struct {
 	port     *UDPPort
 	fd       *wait.FD // a copy of the port's descriptor
@@ -34,8 +39,13 @@ type UDPSender struct {
 	names    []name
 	controls []udpControl
 	refused  error
-	raw      *RawSender // nil: not permitted
+	raw      *RawSender   // nil: not permitted
+	plain    atomic.Int32 // how many more batches leave without flow labels, because the kernel refuses them
 }
+
+// plainBatches is how many batches leave without flow labels before the next one tries
+// whether the kernel takes them again.
+const plainBatches = 1000
 
 var (
 	_ Port   = (*UDPPort)(nil)
@@ -140,15 +150,33 @@ func isFragment(head []byte) bool {
 	return binary.BigEndian.Uint16(head[6:])&(header.MF|header.OffsetMask) != 0
 }
 
-// address sets the destination, and the flow label.
-func (p *UDPPort) address(n *name, head []byte) {
-	const label = 1<<20 - 1
+// address sets the destination, and those bits of the flow label that are in mask.
+func (p *UDPPort) address(n *name, head []byte, mask uint32) {
 	p.family.setDest(n, head)
 	n.Port = binary.NativeEndian.Uint16(head[p.family.headerLen+2:])
 	if p.family.version == 6 {
 		flow := n.flowinfo()
-		binary.BigEndian.PutUint32(flow[:], binary.BigEndian.Uint32(head)&label)
+		binary.BigEndian.PutUint32(flow[:], binary.BigEndian.Uint32(head)&mask)
 	}
+}
+
+// labels returns the mask of the flow labels of a batch: 0 if it leaves without.
+func (s *UDPSender) labels() uint32 {
+	if n := s.plain.Load(); n > 0 {
+		s.plain.CompareAndSwap(n, n-1) // SendOne may be concurrent
+		return 0
+	}
+	return header.FlowLabelMask
+}
+
+// leaveOutLabels makes the next batches leave without flow labels, after an error for a
+// packet. It returns false if the error cannot come from the packet's flow label, or if
+// flow labels are left out already.
+func (s *UDPSender) leaveOutLabels(head []byte, err error) bool {
+	if s.port.family.version != 6 || !errors.Is(err, unix.EINVAL) || !s.takes(head) || binary.BigEndian.Uint32(head)&header.FlowLabelMask == 0 {
+		return false
+	}
+	return s.plain.CompareAndSwap(0, plainBatches)
 }
 
 // flowinfo returns the bytes of sin6_flowinfo, which are in network byte order.
@@ -160,6 +188,9 @@ func (s *UDPSender) Send(pkts []Packet) (int, error) {
 	for {
 		n, err := sendAll(s.fd, s.batch, s, pkts[sent:], s.refused)
 		sent += n
+		if err != nil && sent < len(pkts) && s.leaveOutLabels(pkts[sent].Head, err) {
+			continue
+		}
 		if err != s.refused || !s.leavesRaw(pkts[sent].Head) { //nolint:errorlint // it is this very error
 			return sent, err
 		}
@@ -181,13 +212,13 @@ func (s *UDPSender) Send(pkts []Packet) (int, error) {
 // fill implements filler.
 func (s *UDPSender) fill(pkts []Packet) {
 	s.batch.used = 0
-	p := s.port
+	p, labels := s.port, s.labels()
 	for i := range min(len(pkts), len(s.names)) {
 		head := pkts[i].Head
 		if !s.takes(head) {
 			return
 		}
-		p.address(&s.names[i], head)
+		p.address(&s.names[i], head, labels)
 		s.controls[i].set(p, head)
 		s.batch.add(&pkts[i], p.headers())
 	}
@@ -208,11 +239,16 @@ func (s *UDPSender) SendOne(pkt []byte) error {
 		return s.refused
 	}
 	to := p.family.newName()
-	p.address(&to, pkt)
+	p.address(&to, pkt, s.labels())
 	var c udpControl
 	control := control{c.setUp(p)}
 	c.set(p, pkt)
-	return p.family.sendOne(fd, pkt[p.headers():], &to, &control)
+	err = p.family.sendOne(fd, pkt[p.headers():], &to, &control)
+	if err != nil && s.leaveOutLabels(pkt, err) {
+		p.address(&to, pkt, 0)
+		err = p.family.sendOne(fd, pkt[p.headers():], &to, &control)
+	}
+	return err
 }
 
 // Close implements Sender.
