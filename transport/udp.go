@@ -300,6 +300,11 @@ func (p *UDPPort) Use(f func(fd int) error) error {
 	return f(fd)
 }
 
+// StopReceiving ends a Receive that waits, and makes all later ones return net.ErrClosed.
+// The port's senders stay open until Close. Packets that arrive are received by another
+// process that has a copy of the descriptor.
+func (p *UDPPort) StopReceiving() error { return p.fd.Close() }
+
 // Close implements Port. It also closes the port's senders.
 func (p *UDPPort) Close() error {
 	p.mu.Lock()

@@ -143,13 +143,18 @@ func managed(t *testing.T, m *manager, ns *rig.Namespace, config string) *daemon
 }
 
 // Packets in both directions wait while the daemon is restarted, however it ended, and none
-// is lost. The interface, its addresses and routes stay.
+// is lost, also of those over UDP. The interface, its addresses and routes stay.
 func TestRestartLosesNothing(t *testing.T) {
-	for _, queues := range []int{1, 2} {
+	const fou = "[[tunnel.path]]\nencap = \"fou\"\n"
+	for _, c := range []struct {
+		queues int
+		path   string
+	}{{1, ""}, {2, ""}, {1, fou}} {
+		queues := c.queues
 		h := newHosts(t, 1500)
 		m := newManager(t)
-		a := managed(t, m, h.a, configA(fmt.Sprintf("queues = %d", queues), `routes = ["192.168.2.0/24"]`))
-		start(t, h.b, configB(`queues = 1`))
+		a := managed(t, m, h.a, configA(fmt.Sprintf("queues = %d", queues), `routes = ["192.168.2.0/24"]`, c.path))
+		start(t, h.b, configB(`queues = 1`, c.path))
 		reachable(t, h.a, inB)
 		before := interfacesOf(t, h.a)
 		rate := 20_000
@@ -180,7 +185,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		}
 		flows.Wait()
 		if out.Lost() != 0 || in.Lost() != 0 || out.Received == 0 || in.Received == 0 {
-			t.Errorf("%d queues, %d restarts: out %+v, in %+v", queues, restarts, out, in)
+			t.Errorf("%d queues, %q, %d restarts: out %+v, in %+v", queues, c.path, restarts, out, in)
 		}
 		t.Logf("%d queues, %d restarts, %d and %d packets: %d and %d lost, none for %v and %v at most",
 			queues, restarts, out.Received, in.Received, out.Lost(), in.Lost(), out.Gap.Round(time.Millisecond), in.Gap.Round(time.Millisecond))

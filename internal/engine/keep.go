@@ -17,7 +17,7 @@ func (e *Engine) Keep(s ports.Store, passed map[string][]int) {
 // handOver stops the goroutines that carry packets without losing a packet that was
 // already read from a queue or a socket. Packets still in them are for the next process.
 func (e *Engine) handOver() {
-	e.sockets.Close()
+	e.sockets.StopReceiving()
 	e.xdp.Close() // from now on packets arrive at the raw sockets and leave through them
 	e.xdp.Wait()
 	var all sync.WaitGroup

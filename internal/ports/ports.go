@@ -243,6 +243,22 @@ func (s *Set) Err(k Key) error { return s.failed[k] }
 // Open returns the keys of the open ports, in no order.
 func (s *Set) Open() []Key { return slices.Collect(maps.Keys(s.ports)) }
 
+// StopReceiving ends the reception at all ports, and returns when no Read runs. Senders
+// stay open, so that packets that were already read from a TUN queue can be sent before
+// Close. No other method but Close may be called afterwards.
+func (s *Set) StopReceiving() {
+	for _, e := range s.ports {
+		for _, p := range e.shards {
+			if half, ok := p.(interface{ StopReceiving() error }); ok { // of UDP; Close would close its senders
+				half.StopReceiving()
+			} else {
+				p.Close()
+			}
+		}
+	}
+	s.readers.Wait()
+}
+
 // Close closes all ports, and returns when no Read runs. Stored descriptors stay for the
 // next process.
 func (s *Set) Close() {

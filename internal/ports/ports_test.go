@@ -404,6 +404,38 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// When reception has stopped, packets still leave through a UDP port, until the set is
+// closed.
+func TestStopReceiving(t *testing.T) {
+	host := wiretest.Alone(t)
+	e := wiretest.Ends4
+	six, udp := ports.Raw(header.ProtoIPv6, e.Left), ports.Key{Protocol: header.UDP, Local: netip.AddrPortFrom(e.Left, 6635)}
+	s := ports.New(ports.Config{Log: zap.NewNop(), Read: func(_ ports.Key, _ int, p transport.Port) {
+		if _, err := p.Receive(wiretest.Buffers(1, 100), make([]transport.Meta, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("received: %v", err)
+		}
+	}})
+	defer s.Close()
+	var all []transport.Sender
+	rigtest.Must(t, host.Do(func() (err error) {
+		if !s.Need(map[ports.Key]ports.Need{six: {}, udp: {}}) {
+			t.Errorf("%v %v", s.Err(six), s.Err(udp))
+		}
+		tx := s.NewSenders(1)
+		all, err = tx.Open(ports.Origin{Key: udp}, ports.Need{})
+		return err
+	}))
+	pkt := e.Outer(header.UDP, []byte{0x19, 0xeb, 0, 7, 0, 8, 1, 1})
+	s.StopReceiving()
+	if err := all[0].SendOne(pkt); err != nil {
+		t.Errorf("after the end of reception: %v", err)
+	}
+	s.Close()
+	if err := all[0].SendOne(pkt); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
 // A multicast group is joined on its interface.
 func TestGroup(t *testing.T) {
 	left, right := wiretest.Two(t)
