@@ -3,6 +3,7 @@ package ports
 import (
 	"fmt"
 	"net/url"
+	"strings"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -91,10 +92,31 @@ func (k *Kept) CloseRest() {
 	k.passed = nil
 }
 
+// dropMarked closes and releases the inherited descriptors of UDP at the address and port of
+// k with another mark. It reports whether there were any.
+func (k *Kept) dropMarked(of Key) (any bool) {
+	at := udpPrefix(of)
+	for name, fds := range k.passed {
+		if !strings.HasPrefix(name, at) || strings.HasPrefix(name, fmt.Sprintf("%s%d/", at, of.Mark)) {
+			continue
+		}
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		delete(k.passed, name)
+		k.Remove(name)
+		any = true
+	}
+	return any
+}
+
+// udpPrefix begins the names of all descriptors of UDP at the address and port of a key.
+func udpPrefix(k Key) string { return "udp/" + url.QueryEscape(k.Local.String()) + "/" }
+
 // name is the name under which the descriptor of a shard is stored.
 func name(k Key, shard, shards int) string {
 	if k.Protocol == header.UDP {
-		return fmt.Sprintf("udp/%s/%d/%d/%d/%d", url.QueryEscape(k.Local.String()), k.Mark, k.Device, shard, shards)
+		return fmt.Sprintf("%s%d/%d/%d/%d", udpPrefix(k), k.Mark, k.Device, shard, shards)
 	}
 	return fmt.Sprintf("raw/%d/%s/%d/%d", k.Protocol, url.QueryEscape(k.Local.Addr().String()), shard, shards)
 }

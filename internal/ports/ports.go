@@ -4,11 +4,13 @@
 package ports
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -88,6 +90,7 @@ type Set struct {
 type entry struct {
 	shards  []transport.Port
 	reading bool // there are goroutines that receive
+	users   int  // Senders that send through the port
 	kept    bool // the descriptors are stored
 }
 
@@ -149,13 +152,19 @@ func (s *Set) open(k Key, n Need) (*entry, error) {
 	if e := s.ports[k]; e != nil {
 		return e, nil
 	}
+	freed := s.dropMarked(k)
 	shards, adopted := s.adopt(k, n), true
 	if shards == nil {
 		shards, adopted = s.takeAhead(k, n), false
 	}
 	if shards == nil {
 		var err error
-		if shards, err = s.listen(k, n); err != nil {
+		shards, err = s.listen(k, n)
+		for tries := 0; freed && tries < 20 && errors.Is(err, unix.EADDRINUSE); tries++ {
+			time.Sleep(5 * time.Millisecond) // the store closes its copies in its own time
+			shards, err = s.listen(k, n)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -167,6 +176,22 @@ func (s *Set) open(k Key, n Need) (*entry, error) {
 		}
 	}
 	return e, nil
+}
+
+// dropMarked closes and releases the ports of UDP at the same address and port with another
+// mark, which are of a former configuration if nothing sends through them: the port could
+// not be opened otherwise. It reports whether there were any.
+func (s *Set) dropMarked(k Key) (any bool) {
+	if k.Protocol != header.UDP {
+		return false
+	}
+	for other, e := range s.ports {
+		if other.Protocol == header.UDP && other.Local == k.Local && other.Mark != k.Mark && e.users == 0 {
+			s.drop(other)
+			any = true
+		}
+	}
+	return s.Kept.dropMarked(k) || any
 }
 
 // listen opens the sockets of a port.

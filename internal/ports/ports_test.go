@@ -436,6 +436,57 @@ func TestStopReceiving(t *testing.T) {
 	}
 }
 
+// A port of UDP with a changed mark is opened at once: the one with the former mark, which
+// is open or inherited, is closed before. One through which another user sends stays.
+func TestChangedMark(t *testing.T) {
+	host := wiretest.Alone(t)
+	key := func(mark uint32) ports.Key {
+		return ports.Key{Protocol: header.UDP, Local: netip.AddrPortFrom(wiretest.Ends4.Left, 6635), Mark: mark}
+	}
+	kept := make(store)
+	read := func(_ ports.Key, _ int, p transport.Port) {
+		p.Receive(wiretest.Buffers(1, 100), make([]transport.Meta, 1))
+	}
+	start := func(passed map[string][]int) *ports.Set {
+		return ports.New(ports.Config{Log: zap.NewNop(), Read: read, Kept: ports.NewKept(kept, passed, zap.NewNop())})
+	}
+	need := ports.Need{Keep: true}
+	open := func(s *ports.Set, tx *ports.Senders, mark uint32) error {
+		return host.Do(func() error {
+			if _, err := tx.Open(ports.Origin{Key: key(mark), Mark: mark}, need); err != nil {
+				return err
+			}
+			if !s.Need(map[ports.Key]ports.Need{key(mark): need}) {
+				return s.Err(key(mark))
+			}
+			return nil
+		})
+	}
+	first := start(nil)
+	defer first.Close()
+	tx := first.NewSenders(1)
+	defer tx.Close()
+	rigtest.Must(t, open(first, tx, 1))
+	rigtest.Must(t, open(first, tx, 2))
+	if len(kept) != 1 {
+		t.Errorf("stored are %v", kept)
+	}
+	if err := open(first, first.NewSenders(1), 3); !errors.Is(err, unix.EADDRINUSE) || !first.Receives(key(2)) {
+		t.Errorf("another user has another mark: %v", err)
+	}
+	tx.Close()
+	first.Close()
+	second := start(kept.passed())
+	defer second.Close()
+	again := second.NewSenders(1)
+	defer again.Close()
+	rigtest.Must(t, open(second, again, 4))
+	second.Need(nil)
+	if len(kept) != 0 {
+		t.Errorf("stored are %v", kept)
+	}
+}
+
 // A multicast group is joined on its interface.
 func TestGroup(t *testing.T) {
 	left, right := wiretest.Two(t)

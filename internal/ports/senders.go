@@ -44,10 +44,11 @@ func (s *Senders) Open(from Origin, n Need) ([]transport.Sender, error) {
 	if ok && have.of == s.set.ports[from.Key] || ok && have.of == nil {
 		return have.all, nil
 	}
-	closeSenders(have.all)
+	have.close()
 	delete(s.of, from)
 	var now senders
 	if from.Key.Protocol == header.UDP {
+		s.closeMarked(from.Key)
 		var err error
 		if now.of, err = s.set.open(from.Key, n); err != nil {
 			return nil, err
@@ -61,8 +62,19 @@ func (s *Senders) Open(from Origin, n Need) ([]transport.Sender, error) {
 		}
 		now.all = append(now.all, tx)
 	}
+	if now.of != nil {
+		now.of.users++
+	}
 	s.of[from] = now
 	return now.all, nil
+}
+
+// closeMarked closes the senders through ports at the same address and port with another
+// mark: a user has one mark at a time.
+func (s *Senders) closeMarked(k Key) {
+	s.CloseUnused(func(o Origin) bool {
+		return o.Key.Protocol != header.UDP || o.Key.Local != k.Local || o.Key.Mark == k.Mark
+	})
 }
 
 // send opens a sender through a shard of a port; nil: through a socket of its own.
@@ -80,7 +92,7 @@ func (s *Senders) CloseUnused(used func(Origin) bool) {
 		if used(from) {
 			return false
 		}
-		closeSenders(have.all)
+		have.close()
 		return true
 	})
 }
@@ -90,6 +102,14 @@ func (s *Senders) Close() { s.CloseUnused(func(Origin) bool { return false }) }
 
 // Len returns the number of origins with open senders.
 func (s *Senders) Len() int { return len(s.of) }
+
+// close closes the senders, which then no longer use their port.
+func (s *senders) close() {
+	closeSenders(s.all)
+	if s.of != nil {
+		s.of.users--
+	}
+}
 
 func closeSenders(all []transport.Sender) {
 	for _, tx := range all {
