@@ -14,6 +14,9 @@ type State struct {
 	Remote    string `json:"remote,omitempty"`
 	Local6    string `json:"local6,omitempty"`
 	Remote6   string `json:"remote6,omitempty"`
+	Encap     string `json:"encap,omitempty"` // what packets travel in; not there: the layers of the mode only
+	LocalPort uint16 `json:"local_port,omitempty"`
+	Port      uint16 `json:"port,omitempty"`   // the peer's
 	IO        string `json:"io,omitempty"`     // how packets are sent: socket or xdp
 	IOWhy     string `json:"io_why,omitempty"` // why the socket is used although io is xdp or auto
 	PathMTU   int    `json:"path_mtu,omitempty"`

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sixfour/internal/api"
+	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/report"
 )
@@ -12,6 +13,9 @@ import (
 func (p *path) reportWire(wire *datapath.Wire) {
 	s := api.State{IO: string(ioOf(wire)), IOWhy: p.noXDP, PathMTU: int(wire.MTU), PathMTUBy: string(wire.By)}
 	report.Ends(&s, wire)
+	if spec := p.spec(); spec.Encap != config.NoEncapsulation {
+		s.Encap, s.LocalPort, s.Port = spec.Encap, spec.LocalPort, spec.Port
+	}
 	p.report.Uses(s, p.life.HasChecks(wire), p.t.MTU.Load())
 }
 

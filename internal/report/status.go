@@ -59,6 +59,7 @@ func Merge(s *api.TunnelStatus, p api.PeerStatus) {
 	s.State = p.State
 	if len(s.Peers) > 0 {
 		s.State.Remote, s.State.Remote6, s.State.PathMTU, s.State.PathMTUBy = "", "", 0, ""
+		s.State.Encap, s.State.LocalPort, s.State.Port = "", 0, 0
 	}
 }
 

@@ -29,9 +29,9 @@ func ListChain(at firewall.Place) string {
 	return fmt.Sprintf("nft -a list chain %s %s %s", at.Family, at.Table, at.Chain)
 }
 
-// AcceptFrom returns the command that accepts a protocol at the beginning of the chain
-// through which packets reach the rule.
-func AcceptFrom(at firewall.Place, remote netip.Addr, hook firewall.Hook, protocol byte) string {
+// AcceptFrom returns the command that accepts packets at the beginning of the chain through
+// which they reach the rule: those of a protocol, or UDP to a port that is not 0.
+func AcceptFrom(at firewall.Place, remote netip.Addr, hook firewall.Hook, protocol byte, port uint16) string {
 	family, end := "ip", "daddr"
 	if remote.Is6() {
 		family = "ip6"
@@ -39,7 +39,11 @@ func AcceptFrom(at firewall.Place, remote netip.Addr, hook firewall.Hook, protoc
 	if hook == firewall.Input {
 		end = "saddr"
 	}
-	return fmt.Sprintf("nft insert rule %s %s %s %s %s %v meta l4proto %d accept", at.Family, at.Table, at.Base, family, end, remote, protocol)
+	match := fmt.Sprintf("meta l4proto %d", protocol)
+	if port != 0 {
+		match = fmt.Sprintf("udp dport %d", port)
+	}
+	return fmt.Sprintf("nft insert rule %s %s %s %s %s %v %s accept", at.Family, at.Table, at.Base, family, end, remote, match)
 }
 
 // Unreadable returns the finding for rules that could not be read.

@@ -17,6 +17,7 @@ import (
 	"sixfour/internal/doctor/finding"
 	"sixfour/internal/doctor/prober"
 	"sixfour/internal/doctor/subject"
+	"sixfour/internal/firewall"
 )
 
 // mayProbe reports whether probes to the peer can be sent and answers received, or why
@@ -29,7 +30,9 @@ func mayProbe(p *subject.Peer) (f finding.Finding, ok bool) {
 		return finding.Skipped("the outer addresses, or the route to the peer, are not known"), false
 	case !p.Tunnel.Host.Privileged():
 		return finding.Skipped("this user may not open raw sockets").WithRemedy(finding.AsRoot), false
-	case !p.Tunnel.FromFile && p.Tunnel.Outer().Properties().Optional:
+	case p.EncapKnown() != "":
+		return finding.Skipped("%s", p.EncapKnown()).WithRemedy("use the sixfourctl of the daemon's version"), false
+	case !p.Tunnel.FromFile && p.Tunnel.Config.Kind(len(p.Tunnel.Config.Layers)-1).Properties().Optional:
 		return finding.Skipped("the tunnel's GRE key is in the configuration file, which was not found").WithRemedy("sixfourctl doctor --config PATH"), false
 	}
 	return f, true
@@ -141,8 +144,8 @@ func explainNoAnswer(ctx context.Context, p *subject.Peer, all []candidate, outc
 		return finding.Skipped("no answer comes back, and %s", why)
 	}
 	sure := slices.ContainsFunc(all, func(c candidate) bool { return c.sure })
-	remedy := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the path must accept protocol %d, and the peer's own firewall must accept pings from the tunnel)",
-		p.Remote, p.Remote, p.Local, p.Tunnel.Config.Mode.Name, p.Tunnel.Outer().Protocol())
+	remedy := fmt.Sprintf("on the peer, %v: sixfourctl doctor (its local must be %v, its remote %v, its mode %s; firewalls on the path must accept %s, and the peer's own firewall must accept pings from the tunnel)",
+		p.Remote, p.Remote, p.Local, p.Tunnel.Config.Mode.Name, p.Traffic(firewall.Output))
 	why := describeErrors(p, outcomes)
 	if why == "" {
 		why = lastError(ctx, p)
@@ -246,19 +249,31 @@ func explainArrivals(ctx context.Context, p *subject.Peer) (f finding.Finding, o
 		n = int(now.In.Packets - p.Status.In.Packets)
 	}
 	if n > 0 || now != nil && now.State.Phase == api.Suspect && now.Liveness.LastPacket.After(time.Now().Add(-recentPacket)) {
-		return finding.Failed(fmt.Sprintf("on the peer, %v: tcpdump -ni any proto %d, while sixfourctl ping %s runs here. If nothing arrives there, a filter on the path or the peer's own drops protocol %d from %v; otherwise run sixfourctl doctor there",
-			p.Remote, p.Tunnel.Outer().Protocol(), daemonName(p), p.Tunnel.Outer().Protocol(), p.Local),
+		return finding.Failed(fmt.Sprintf("on the peer, %v: tcpdump -ni any %s, while sixfourctl ping %s runs here. If nothing arrives there, a filter on the path or the peer's own drops %s from %v; otherwise run sixfourctl doctor there",
+			p.Remote, dumpFilter(p), daemonName(p), p.Traffic(firewall.Output), p.Local),
 			"packets arrive from %v, but it does not answer ours: they do not reach it (one direction is broken), or its own rules drop them", p.Remote), true
 	}
 	return explainMove(p)
 }
 
+// dumpFilter returns the expression with which tcpdump shows our packets at the peer.
+func dumpFilter(p *subject.Peer) string {
+	if p.HasPorts() {
+		return fmt.Sprintf("udp port %d", p.PortTo(firewall.Output))
+	}
+	return fmt.Sprintf("proto %d", p.Outer().Protocol())
+}
+
 // explainMove reports the address from which the peer may send now.
 func explainMove(p *subject.Peer) (f finding.Finding, ok bool) {
 	if s, ok := unknownSource(p); ok {
+		packets := fmt.Sprintf("packets of protocol %d", s.Protocol)
+		if p.HasPorts() { // the daemon does not record the port
+			packets = "UDP packets"
+		}
 		return finding.Failed(fmt.Sprintf("if %s is the peer: remote = %q in [[tunnel]] %s, then: sixfourctl reload", s.From, s.From, p.Tunnel.Config.Name),
-			"no packet comes from %v, but packets of protocol %d come from %s, which is no peer's remote: has the peer's address changed? (the last one came %v ago)",
-			p.Remote, s.Protocol, s.From, time.Since(s.Last).Round(time.Second)), true
+			"no packet comes from %v, but %s come from %s, which is no peer's remote: has the peer's address changed? (the last one came %v ago)",
+			p.Remote, packets, s.From, time.Since(s.Last).Round(time.Second)), true
 	}
 	return f, false
 }
@@ -292,7 +307,7 @@ func unknownSource(p *subject.Peer) (s api.UnknownSource, ok bool) {
 		return s, false
 	}
 	for _, s := range p.Tunnel.Host.Status.UnknownSources {
-		if s.To == p.Local.String() && s.Protocol == int(p.Tunnel.Outer().Protocol()) && time.Since(s.Last) < recentUnknownSource {
+		if s.To == p.Local.String() && s.Protocol == int(p.Outer().Protocol()) && time.Since(s.Last) < recentUnknownSource {
 			return s, true
 		}
 	}

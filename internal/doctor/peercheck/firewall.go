@@ -2,6 +2,7 @@ package peercheck
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +13,22 @@ import (
 	"sixfour/internal/firewall"
 )
 
-// filteredPacket describes one of the tunnel's packets for the packet filter.
+// outerPacket describes one of the tunnel's packets for the packet filter.
+func outerPacket(p *subject.Peer, hook firewall.Hook) firewall.Packet {
+	k := filteredPacket(p, hook, p.Outer().Protocol())
+	if p.HasPorts() {
+		ports := p.Outer().Properties().Ports
+		from, to := ports.Local, ports.Remote
+		if hook == firewall.Input {
+			from, to = to, from
+		}
+		k.Payload = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from), to)
+	}
+	return k
+}
+
+// filteredPacket describes a packet of a protocol between the outer addresses for the packet
+// filter.
 func filteredPacket(p *subject.Peer, hook firewall.Hook, protocol byte) firewall.Packet {
 	k := firewall.Packet{Hook: hook, Source: p.Local, Destination: p.Remote, Protocol: protocol, Device: p.Route.Interface, Index: p.Route.Index, Mark: p.Tunnel.Config.FwMark}
 	if hook == firewall.Input {
@@ -33,7 +49,7 @@ func FirewallIn(_ context.Context, p *subject.Peer) finding.Finding {
 
 // checkFirewall evaluates this host's rules for a packet of the tunnel.
 func checkFirewall(p *subject.Peer, hook firewall.Hook, preposition string) finding.Finding {
-	protocol := p.Tunnel.Outer().Protocol()
+	traffic := p.Traffic(hook)
 	if !p.Local.IsValid() || !p.Remote.IsValid() || p.Route.Interface == "" {
 		return finding.Skipped("the outer addresses, or the route to the peer, are not known")
 	}
@@ -44,22 +60,22 @@ func checkFirewall(p *subject.Peer, hook firewall.Hook, preposition string) find
 	case err != nil:
 		return finding.Skipped("%v", err).WithRemedy("nft list ruleset")
 	}
-	packet := filteredPacket(p, hook, protocol)
+	packet := outerPacket(p, hook)
 	first := rules.Judge(packet)
 	packet.Answer = true
 	later := rules.Judge(packet)
-	accept := packetfilter.AcceptFrom(first.Place, p.Remote, hook, protocol)
+	accept := packetfilter.AcceptFrom(first.Place, p.Remote, hook, p.Outer().Protocol(), p.PortTo(hook))
 	switch {
 	case first.Verdict == firewall.Pass && later.Verdict == firewall.Pass:
-		return finding.Passed("this host's rules accept protocol %d %s %v", protocol, preposition, p.Remote)
+		return finding.Passed("this host's rules accept %s %s %v", traffic, preposition, p.Remote)
 	case first.Verdict == firewall.Drop && later.Verdict == firewall.Pass:
-		return finding.Passed("this host's rules accept protocol %d %s %v only for up to 10 minutes after a packet in the other direction (connection tracking); otherwise %s drops it", protocol, preposition, p.Remote, packetfilter.Describe(first.Place)).WithRemedy(accept)
+		return finding.Passed("this host's rules accept %s %s %v only for up to 10 minutes after a packet in the other direction (connection tracking); otherwise %s drops it", traffic, preposition, p.Remote, packetfilter.Describe(first.Place)).WithRemedy(accept)
 	case first.Verdict == firewall.Drop:
-		return finding.Failed(accept, "%s drops protocol %d %s %v", packetfilter.Describe(first.Place), protocol, preposition, p.Remote)
+		return finding.Failed(accept, "%s drops %s %s %v", packetfilter.Describe(first.Place), traffic, preposition, p.Remote)
 	}
 	doubt := first
 	if doubt.Verdict == firewall.Pass {
 		doubt = later
 	}
-	return finding.Skipped("whether %s drops protocol %d %s %v depends on something that is unknown here", packetfilter.Describe(doubt.Place), protocol, preposition, p.Remote).WithRemedy(packetfilter.ListChain(doubt.Place))
+	return finding.Skipped("whether %s drops %s %s %v depends on something that is unknown here", packetfilter.Describe(doubt.Place), traffic, preposition, p.Remote).WithRemedy(packetfilter.ListChain(doubt.Place))
 }

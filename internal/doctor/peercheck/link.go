@@ -13,6 +13,7 @@ import (
 
 	"sixfour/internal/doctor/finding"
 	"sixfour/internal/doctor/subject"
+	"sixfour/internal/firewall"
 	"sixfour/internal/nft"
 )
 
@@ -23,7 +24,7 @@ func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 	if name == "" {
 		return finding.Skipped("the remote is not a name")
 	}
-	network := fmt.Sprintf("ip%d", p.Tunnel.Outer().Over())
+	network := fmt.Sprintf("ip%d", p.Outer().Over())
 	look := "getent ahosts " + name + " (and check /etc/resolv.conf)"
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
 	if err != nil || len(addrs) == 0 {
@@ -34,7 +35,7 @@ func Name(ctx context.Context, p *subject.Peer) finding.Finding {
 		} else if err != nil {
 			why = err.Error()
 		}
-		return finding.Failed(look, "%s does not resolve to an IPv%d address: %s", name, p.Tunnel.Outer().Over(), why)
+		return finding.Failed(look, "%s does not resolve to an IPv%d address: %s", name, p.Outer().Over(), why)
 	}
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
@@ -182,7 +183,7 @@ func routeAround(p *subject.Peer, host netip.Prefix) string {
 // would leave by the same interface.
 func ReversePath(_ context.Context, p *subject.Peer) finding.Finding {
 	switch {
-	case p.Tunnel.Outer().Over() == 6:
+	case p.Outer().Over() == 6:
 		return finding.Skipped("IPv6 has no reverse path filter")
 	case p.Route.Interface == "" || !p.Local.IsValid():
 		return finding.Skipped("the route to the peer is not known")
@@ -223,7 +224,7 @@ func KernelTunnel(_ context.Context, p *subject.Peer) finding.Finding {
 	}
 	for _, l := range links {
 		local, remote, protocol := kernelTunnel(l)
-		if protocol == p.Tunnel.Outer().Protocol() && local == p.Local && remote == p.Remote && l.Attrs().Flags&net.FlagUp != 0 {
+		if protocol == p.Outer().Protocol() && local == p.Local && remote == p.Remote && l.Attrs().Flags&net.FlagUp != 0 {
 			return finding.Failed("ip link delete "+l.Attrs().Name, "%s, a tunnel of the kernel (type %s), has the same ends and also receives each packet", l.Attrs().Name, l.Type())
 		}
 	}
@@ -264,7 +265,10 @@ func KernelAnswers(_ context.Context, p *subject.Peer) finding.Finding {
 	if !p.Local.IsValid() {
 		return finding.Skipped("our address is not known")
 	}
-	ends := []nft.Endpoint{{Local: p.Local, Protocol: p.Tunnel.Outer().Protocol()}}
+	if p.HasPorts() {
+		return finding.Skipped("the tunnel modules of the kernel do not receive %s", p.Traffic(firewall.Input))
+	}
+	ends := []nft.Endpoint{{Local: p.Local, Protocol: p.Outer().Protocol()}}
 	why := nft.KernelAnswers(p.Tunnel.Host.Options.Paths.ModulesFS(), ends)
 	if why == "" {
 		return finding.Passed("no kernel module answers packets of protocol %d", ends[0].Protocol)

@@ -40,8 +40,8 @@ func TestKernelTunnel(t *testing.T) {
 // sit returns a peer of a 6in4 tunnel.
 func sit(h *subject.Host, status *api.TunnelStatus) *subject.Peer {
 	mode, _ := encap.ModeByName("6in4")
-	tn := &subject.Tunnel{Host: h, Config: config.Tunnel{Name: "six0", Mode: mode}, Status: status}
-	return &subject.Peer{Tunnel: tn, Local: netip.MustParseAddr("203.0.113.10"), Remote: netip.MustParseAddr("203.0.113.20")}
+	tn := &subject.Tunnel{Host: h, Config: config.Tunnel{Name: "six0", Mode: mode, Layers: make([]config.Layer, len(mode.Layers))}, Status: status}
+	return &subject.Peer{Tunnel: tn, Config: &config.Peer{Paths: []config.Path{{Encap: config.NoEncapsulation}}}, Local: netip.MustParseAddr("203.0.113.10"), Remote: netip.MustParseAddr("203.0.113.20")}
 }
 
 // The kernel answers if it has a device with the name of one of its tunnels.

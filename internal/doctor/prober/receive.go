@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
@@ -20,6 +21,10 @@ func (a *Prober) receivePacket(b []byte) {
 	if r != drop.None || destination(packet) != a.local {
 		return
 	}
+	udp, other := a.datagramOf(packet)
+	if other {
+		return
+	}
 	if sender(packet) == a.remote {
 		defer a.countOther(a.answerCount())
 	}
@@ -31,7 +36,7 @@ func (a *Prober) receivePacket(b []byte) {
 		return
 	}
 	setECN(packet, header.NotECT) // so that decapsulation does not change the inner ECN field
-	inner, r := a.stack.Decapsulate(packet)
+	inner, r := a.decapsulate(packet, udp)
 	if r != drop.None {
 		return
 	}
@@ -44,6 +49,40 @@ func (a *Prober) receivePacket(b []byte) {
 		return
 	}
 	a.receiveInner(inner)
+}
+
+// datagramOf returns the UDP header and payload of a packet if the tunnel's framing has
+// ports; nil: it has none. Other is true for a packet to another port: a raw socket for UDP
+// receives the packets to all ports.
+func (a *Prober) datagramOf(packet []byte) (udp []byte, other bool) {
+	framing := a.Layers[len(a.Layers)-1].Kind.Framing()
+	if framing.Properties().Ports == (encap.Ports{}) {
+		return nil, false
+	}
+	switch header.Version(packet) {
+	case 4:
+		udp = header.IPv4(packet).Payload()
+	default:
+		udp = header.IPv6(packet).Payload()
+	}
+	return udp, len(udp) < header.UDPLen || protocolOf(packet) != header.UDP || !framing.Matches(udp)
+}
+
+func protocolOf(packet []byte) byte {
+	if header.Version(packet) == 4 {
+		return header.IPv4(packet).Protocol()
+	}
+	return header.IPv6(packet).NextHeader()
+}
+
+// decapsulate returns the inner packet. The UDP checksum is not verified: if the sender is
+// on this machine, or in a container of it, its kernel leaves the checksum to a device, and
+// a raw socket sees it unfinished.
+func (a *Prober) decapsulate(packet, udp []byte) ([]byte, drop.Reason) {
+	if udp == nil {
+		return a.stack.Decapsulate(packet)
+	}
+	return a.stack.Open(a.stack.Outer(packet), udp[header.UDPLen:])
 }
 
 // receiveInner handles an ICMP error that came through the tunnel: its quote has the

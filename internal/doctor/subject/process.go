@@ -193,12 +193,14 @@ func (p *Peer) OtherDaemon() int {
 
 // sharesPackets reports whether another daemon's tunnel receives the packets of the peer.
 func (p *Peer) sharesPackets(t config.Tunnel) bool {
-	if len(t.Layers) == 0 || len(p.Tunnel.Config.Layers) == 0 || (&Tunnel{Config: t}).Outer() != p.Tunnel.Outer() {
+	if len(t.Layers) == 0 || len(p.Tunnel.Config.Layers) == 0 {
 		return false
 	}
-	identity := p.Tunnel.Config.Outermost(&p.Config.Paths[0]).Properties().Identity
+	ours := p.Outer()
 	for _, path := range t.AllPaths() {
-		if path.Local == p.Configured() && path.Remote.Addr == p.Remote && t.Outermost(path).Properties().Identity == identity {
+		theirs := t.Outermost(path)
+		if path.Local == p.Configured() && path.Remote.Addr == p.Remote && theirs.Over() == ours.Over() && theirs.Protocol() == ours.Protocol() &&
+			theirs.Properties().Identity == ours.Properties().Identity {
 			return true
 		}
 	}

@@ -217,7 +217,7 @@ func configFrom(s *api.TunnelStatus) config.Tunnel {
 		c.Layers = append(c.Layers, l)
 	}
 	for _, state := range states {
-		p := config.Peer{Name: state.Peer, Paths: []config.Path{{Encap: config.NoEncapsulation, Local: parsed(s.State.Local), Remote: config.Host{Addr: parsed(state.State.Remote)}}}}
+		p := config.Peer{Name: state.Peer, Paths: []config.Path{pathFrom(&s.State, &state.State)}}
 		for _, k := range c.Mode.Layers[:max(len(c.Mode.Layers)-1, 0)] {
 			remote := state.State.Remote
 			if k.Over() == 6 {
@@ -228,6 +228,16 @@ func configFrom(s *api.TunnelStatus) config.Tunnel {
 		c.Peers = append(c.Peers, p)
 	}
 	return c
+}
+
+// pathFrom derives the configuration of a path from the states of the tunnel and of the
+// peer. A missing encapsulation means that there is none.
+func pathFrom(tunnel, peer *api.State) config.Path {
+	p := config.Path{Encap: config.NoEncapsulation, Local: parsed(tunnel.Local), Remote: config.Host{Addr: parsed(peer.Remote)}}
+	if peer.Encap != "" {
+		p.Encap, p.LocalPort, p.Port, p.Checksum = peer.Encap, peer.LocalPort, peer.Port, true
+	}
+	return p
 }
 
 // parsed returns an address, or the zero Addr if the text is none.
@@ -284,9 +294,6 @@ func (t *Tunnel) PeerStatus(name string) *api.PeerStatus {
 func (t *Tunnel) Mechanism() int {
 	return slices.IndexFunc(t.Config.Layers, func(l config.Layer) bool { return l.Mechanism != nil })
 }
-
-// Outer returns the kind of the outermost layer.
-func (t *Tunnel) Outer() encap.Kind { return t.Config.Mode.Layers[len(t.Config.Mode.Layers)-1] }
 
 // Label returns the displayed name of a peer.
 func (p *Peer) Label() string {
