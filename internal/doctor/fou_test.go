@@ -98,3 +98,15 @@ func TestFOUSilent(t *testing.T) {
 	fails(t, r, "answer")
 	verdict(t, r, "answer", finding.Fail, "UDP packets come from 203.0.113.21, which is no peer's remote")
 }
+
+// Without the file, probes are sent over UDP, between the ports in the daemon's status.
+func TestFOUWithoutFile(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	start(t, h.b, double(2)+"[[tunnel.path]]\nencap = \"fou\"\nport = 5002\nlocal_port = 5001\n", nil).ready(t)
+	a := start(t, h.a, double(1)+"[[tunnel.path]]\nencap = \"fou\"\nport = 5001\nlocal_port = 5002\n", nil).ready(t)
+	must(t, os.Remove(a.path))
+	r := a.consultWith(t, nil, "--socket", filepath.Join(filepath.Dir(a.path), "control.sock"))
+	fails(t, r)
+	verdict(t, r, "answer", finding.Pass, "fc00::2 answers through the tunnel")
+}
