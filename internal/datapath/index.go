@@ -22,8 +22,8 @@ func newIndex(n int) index {
 	return index{buckets: make([]atomic.Pointer[End], 1<<size), shift: 64 - size}
 }
 
-// full reports whether a table with more buckets would be faster.
-func (x *index) full() bool { return x.n > 4*len(x.buckets) }
+// fits reports whether the buckets are enough for n more entries.
+func (x *index) fits(n int) bool { return x.n+n <= 4*len(x.buckets) }
 
 // address is what an entry is found by: the peer's address and ours, in the order of a
 // packet. Zone is that of our link-local address, or 0.

@@ -28,9 +28,9 @@ func NewTable(n int) *Table {
 	return t
 }
 
-// Full reports whether a new table would be faster, because this one has many more paths
-// than it was made for.
-func (t *Table) Full() bool { return t.over4.full() || t.over6.full() }
+// Fits reports whether the table has room for n more entries. With more, a new one is
+// faster.
+func (t *Table) Fits(n int) bool { return t.over4.fits(n) && t.over6.fits(n) }
 
 // End is the entry of one peer in a table.
 type End struct {

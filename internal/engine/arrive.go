@@ -45,7 +45,7 @@ func (e *Engine) arrange() {
 	now, moved := time.Now(), e.moved
 	e.moved = nil
 	switch {
-	case e.stale:
+	case e.stale, e.Table.Load() == nil, !e.Table.Load().Fits(len(moved)):
 		e.stale = false
 		e.Table.Store(e.newTable(now))
 		moved = slices.Collect(e.registered())
@@ -55,7 +55,6 @@ func (e *Engine) arrange() {
 		for _, p := range moved {
 			p.place(e.Table.Load(), now)
 		}
-		e.stale = e.Table.Load().Full()
 		if e.hasPorts(moved) {
 			e.receive(moved)
 			return

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
 
 	"sixfour/encap"
 	"sixfour/internal/config"
@@ -15,7 +16,9 @@ import (
 	"sixfour/internal/iface"
 	"sixfour/internal/keepalive"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/ports"
 	"sixfour/internal/rig"
+	"sixfour/transport"
 )
 
 // Which routes are held back, depending on the prefix of the kernel's route to the remote
@@ -90,7 +93,8 @@ func TestHeldByOnePeer(t *testing.T) {
 	p.peer.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
 	tun.keeper, tun.report.Events = keepalive.New(func() {}), new(events.Log)
 	tun.Lack(nil)
-	e := &Engine{running: running{tunnels: []*tunnel{tun}}}
+	e := &Engine{log: zap.NewNop(), running: running{tunnels: []*tunnel{tun}}}
+	e.sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: refusing{}})
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
 	t.Cleanup(func() { e.router.Close() })
 	device, err := ns.Handle().LinkByName("six0")
