@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
 	"sixfour/internal/api"
@@ -160,6 +163,24 @@ func TestFOU(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// A reload that changes fwmark opens the port of UDP again at once, although the service
+// manager has a copy of the former socket.
+func TestFOUMark(t *testing.T) {
+	t.Parallel()
+	const path = "[[tunnel.path]]\nencap = \"fou\"\n"
+	h := newHosts(t, 1500)
+	a := managed(t, newManager(t), h.a, configA(path))
+	start(t, h.b, configB(path))
+	reachable(t, h.a, inB)
+	for mark := range 3 {
+		a.mustReload(t, configA(fmt.Sprintf("fwmark = %d", 7+mark), path))
+		pings(t, h.a, inB, rig.PingOptions{})
+	}
+	if log := a.log.String(); strings.Contains(log, unix.EADDRINUSE.Error()) {
+		t.Errorf("the former socket has the port:\n%s", log)
 	}
 }
 
