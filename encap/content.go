@@ -10,13 +10,14 @@ type content struct {
 	protocol byte    // in the delivery header
 	bare     int     // IP version, if nothing stands before the inner packet; 0: codec says it
 	ported   Framing // if the framing has ports, not everything between the ends is ours; nil: it has none
+	session  bool
 	codec    Codec
 	record   *Record
 }
 
 func newContent(k Kind, rec *Record) content {
 	p := k.Properties()
-	c := content{protocol: p.Protocol, codec: k.framing.Codec(rec), record: rec}
+	c := content{protocol: p.Protocol, session: p.Session, codec: k.framing.Codec(rec), record: rec}
 	if p.Ports != (Ports{}) {
 		c.ported = k.framing
 	}

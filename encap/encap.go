@@ -82,6 +82,9 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		if err := l.check(); err != nil {
 			return nil, err
 		}
+		if i < len(layers)-1 && l.Kind.Properties().Session {
+			return nil, fmt.Errorf("encap: layer %v is inside another one, but a connection is not a packet", l.Kind)
+		}
 		if i > 0 && !l.Kind.Carries(layers[i-1].Kind.Over()) {
 			return nil, fmt.Errorf("encap: layer %v does not carry IPv%d, which layer %v makes", l.Kind, layers[i-1].Kind.Over(), layers[i-1].Kind)
 		}
@@ -100,6 +103,9 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 	if s.at4 = entry(layers, 4); s.at4 < len(layers) {
 		b.entry = s.at4
 		s.enter4 = b.template(s.at4, 4)
+		if s.enter4.parts[0].session { // DF cannot be ignored: the layer's packet cannot be fragmented instead
+			s.options.IgnoreDF, o.IgnoreDF = false, false
+		}
 		if o.IgnoreDF && layers[s.at4].Kind.Over() == 4 {
 			loose := b
 			loose.StaticMTU = true
@@ -169,9 +175,9 @@ func (s *Stack) LimitBack(version int, p PathMTU) TunnelMTU {
 	if t == nil {
 		return 0
 	}
-	room := int(p) - t.size
+	room := int(p) - t.size - t.hidden
 	for _, part := range t.parts {
-		if part.over == 6 && part.size-part.framing == header.IPv6Len {
+		if part.over == 6 && part.size-part.framing == header.IPv6Len && !part.session {
 			room -= header.EncapLimitLen
 		}
 	}
@@ -243,13 +249,14 @@ func (s *Stack) mtuFor(inner []byte) PathMTU {
 	return s.record.mtuTo(dst)
 }
 
-// Overhead returns how many bytes the stack adds to a packet of an IP version that it
-// carries.
+// Overhead returns how many bytes the stack adds on the wire to a packet of an IP version
+// that it carries. They include Properties.Hidden, which Encapsulate does not add.
 func (s *Stack) Overhead(version int) int {
+	t := s.enter6
 	if version == 4 {
-		return s.enter4.size
+		t = s.enter4
 	}
-	return s.enter6.size
+	return t.size + t.hidden
 }
 
 // Encapsulate wraps the inner packet b[off:] for the peer. It writes the headers in

@@ -50,7 +50,10 @@ type Properties struct {
 	// Overhead is the length in bytes of the header of sent packets, OverheadBack that of
 	// received packets, and Longest that with any options: at most maxFraming.
 	Overhead, OverheadBack, Longest int
-	Carries4, Carries6              bool // IP versions inside
+	// Hidden is how many bytes more than the header are added on the wire, after the packet has
+	// left the stack.
+	Hidden             int
+	Carries4, Carries6 bool // IP versions inside
 
 	// Identity is different for framings that Matches tells apart, if their protocol is the
 	// same.
@@ -68,6 +71,10 @@ type Properties struct {
 	// Optional means that the peers must agree on values beside their addresses, such as a
 	// key.
 	Optional bool
+	// Session means that the delivery header and the framing's header only say where a packet
+	// goes to: it travels inside a connection, whose packets have their own. It is never a
+	// fragment.
+	Session bool
 }
 
 // Ports are the ports of a framing.

@@ -21,14 +21,14 @@ type Layer struct {
 
 // overhead returns how many bytes the layer adds to a packet.
 func (l Layer) overhead(o Options) int {
-	n := header.IPv4Len
+	n, p := header.IPv4Len, l.Kind.Properties()
 	if l.Kind.Over() == 6 {
 		n = header.IPv6Len
-		if o.EncapLimit != NoEncapLimit {
+		if o.EncapLimit != NoEncapLimit && !p.Session {
 			n += header.EncapLimitLen
 		}
 	}
-	return n + l.Kind.Properties().Overhead
+	return n + p.Overhead + p.Hidden
 }
 
 // check returns an error if an address is missing or of the wrong family.

@@ -54,10 +54,12 @@ func (b *builder) nested6(layer int) int {
 
 // encapLimit returns the limit in the header of a layer over IPv6. Each layer inside
 // another has one less (RFC 2473 section 4.1.1). If the packet carries a limit itself, 0
-// is a placeholder for what is left of it.
+// is a placeholder for what is left of it. A session's packets have no options.
 func (b *builder) encapLimit(layer int) int {
 	n := b.nested6(layer)
 	switch {
+	case b.layers[layer].Kind.Properties().Session:
+		return NoEncapLimit
 	case b.limited && layer-n == b.entry && b.layers[layer].Kind.Over() == 6:
 		return 0
 	case b.EncapLimit == NoEncapLimit:

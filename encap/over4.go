@@ -72,12 +72,14 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	if pkt[0] != 0x45 || ip.Protocol() != l.protocol || !l.sends(ip) {
 		return q, true
 	}
-	switch ip.Fragment() {
-	case 0:
+	switch frag := ip.Fragment(); {
+	case l.session: // the connection's socket has chosen the identification
+		ok = ip.FirstBytes()
+	case frag == 0:
 		ok = l.record.recentID4(ip.ID())
-	case header.DF: // also on a path whose MTU has become smaller: the packet may be a probe
+	case frag == header.DF: // also on a path whose MTU has become smaller: the packet may be a probe
 		ok = ip.ID() == 0 && (!l.static || l.bare != 6)
-	case header.MF: // the first fragment: its length is not that of the inner packet
+	case frag == header.MF: // the first fragment: its length is not that of the inner packet
 		return unquoted{taken: true}, l.record.recentID4(ip.ID())
 	}
 	if !ok {

@@ -34,7 +34,7 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 // MTU, and is valid until the next one. Like Encapsulate, it writes to b.
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	t, limit := s.enter(b[off:])
-	if header.Version(b[off:]) == 4 && t.parts[0].over == 4 {
+	if header.Version(b[off:]) == 4 && (t.parts[0].over == 4 || t.parts[0].session) {
 		if s.cut4 != nil && !header.IPv4(b[off:]).MayFragment() {
 			return s.piecesOutside(t, b, off, scratch)
 		}
@@ -89,10 +89,10 @@ func refused(r drop.Reason) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) { yield(nil, r) }
 }
 
-// first6 returns the index of the innermost layer over IPv6, or a negative number if
-// there is none.
+// first6 returns the index of the innermost layer over IPv6 whose packets may be fragments,
+// or a negative number if there is none.
 func (t *template) first6() int {
-	return slices.IndexFunc(t.parts, func(p part) bool { return p.over == 6 })
+	return slices.IndexFunc(t.parts, func(p part) bool { return p.over == 6 && !p.session })
 }
 
 // upTo splits the template after its nth part.
@@ -136,10 +136,13 @@ func (s *Stack) enter(inner []byte) (*template, byte) {
 }
 
 // Cut fragments an outer packet of the stack for a path with the given MTU, if the
-// packet allows it. Each piece is built in scratch, which must have room for the MTU,
+// packet allows it; that of a session stays whole. Each piece is built in scratch, which must have room for the MTU,
 // and is valid until the next one.
 func (s *Stack) Cut(outer []byte, mtu PathMTU, scratch []byte) iter.Seq[[]byte] {
-	if s.outer == 4 {
+	switch {
+	case s.layers[len(s.layers)-1].Kind.Properties().Session:
+		return func(yield func([]byte) bool) { yield(outer) }
+	case s.outer == 4:
 		return fragment.IPv4(outer, int(mtu), scratch, 0)
 	}
 	return fragment.IPv6(outer, int(mtu), s.record.nextID6(), scratch, 0)

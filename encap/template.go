@@ -16,6 +16,7 @@ type template struct {
 	bytes      []byte       // ends with the innermost header
 	head       *[short]byte // the same bytes, if the headers are short
 	size       int          // bytes in use, at the end of bytes
+	hidden     int          // bytes that the outermost framing adds on the wire besides
 	limit      int          // size in bytes of the largest packet that fits the path and the length fields
 	whole      int          // the same for IPv4 packets with DF if an outer header may not clear it
 	limited    int          // how many layers decrement the encapsulation limit that a packet carries
@@ -33,6 +34,7 @@ type part struct {
 	carries int  // IP version of the packet inside
 	size    int  // with extension headers and the framing's header, in bytes
 	framing int  // length of the framing's header at the end, in bytes
+	session bool // the packet is inside a connection, and never a fragment
 	keep    byte // TOS = inner & keep | set
 	set     byte
 	ttl     byte // InheritTTL: copy the inner TTL
@@ -85,10 +87,11 @@ func (b *builder) template(entry, version int) *template {
 		carries = p.over
 	}
 	t.write(reversed)
+	t.hidden = b.layers[len(b.layers)-1].Kind.Properties().Hidden
 	t.limit = b.room(entry, version)
 	t.whole = t.limit
 	if b.StaticMTU && !slices.ContainsFunc(t.parts, func(p part) bool { return p.over == 6 }) {
-		t.whole = min(t.limit, int(b.path)-t.size)
+		t.whole = min(t.limit, int(b.path)-t.size-t.hidden)
 	}
 	if entry+1 < len(b.layers) {
 		t.outside = b.template(entry+1, b.layers[entry].Kind.Over())
@@ -118,9 +121,10 @@ type builder struct {
 // room returns the size of the largest packet of an IP version that fits into a layer.
 // For IPv6 over IPv4 it is at least 1280 bytes, because the outer packet can be
 // fragmented (RFC 4213 3.2.2, RFC 7588 section 3.2), unless it must enter IPv6 in turn.
+// What enters a session need not fit: the connection cuts it if necessary.
 func (b *builder) room(layer, version int) int {
 	n := b.delivery(layer) - b.overhead(layer)
-	if version == 6 && !slices.ContainsFunc(b.layers[layer:], func(l Layer) bool { return l.Kind.Over() == 6 }) {
+	if version == 6 && !slices.ContainsFunc(b.layers[layer:], func(l Layer) bool { return l.Kind.Over() == 6 && !l.Kind.Properties().Session }) {
 		n = max(n, int(MinTunnelMTU6))
 	}
 	return n
@@ -139,7 +143,7 @@ func (b *builder) delivery(layer int) int {
 	switch {
 	case layer+1 < len(b.layers):
 		return b.room(layer+1, b.layers[layer].Kind.Over())
-	case b.StaticMTU && b.layers[layer].Kind.Over() == 4:
+	case b.StaticMTU && b.layers[layer].Kind.Over() == 4 && !b.layers[layer].Kind.Properties().Session:
 		return maxIPv4
 	}
 	return min(int(b.path), maxIPv4)
@@ -186,7 +190,7 @@ func (b *builder) part(layer, carries int) (part, []byte) {
 	if f.Finished {
 		p.finisher = codec
 	}
-	p.framing, p.ported = f.Overhead, f.Ports != Ports{}
+	p.framing, p.session, p.ported = f.Overhead, f.Session, f.Ports != Ports{}
 	h = codec.Append(h, carries)
 	p.size = len(h)
 	return p, h

@@ -1,0 +1,62 @@
+package encap
+
+import (
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+)
+
+// InSession is the framing of packets that travel inside a connection with a protocol of its
+// own (transport.SessionPort). To the stack it is a UDP header with the checksum 0, whose
+// ports are those between which the connection runs. On the wire the connection adds Extra
+// bytes more than that header.
+type InSession struct {
+	Local, Remote uint16 // ports; Remote is 0 if the peer's port is not known yet
+	Version       int    // IP version of the packets; 0: either
+	Extra         int
+}
+
+// Properties returns the properties of the UDP header, and of what the connection adds.
+func (f InSession) Properties() Properties {
+	return Properties{
+		Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Hidden: f.Extra,
+		Carries4: f.Version != 6, Carries6: f.Version != 4,
+		Identity: uint64(f.Local), Ports: Ports{f.Local, f.Remote}, Finished: true, Optional: true, Session: true,
+	}
+}
+
+// Matches reports whether a UDP header has our port as destination.
+func (f InSession) Matches(b []byte) bool {
+	_, to := header.Ports(b)
+	return to == f.Local
+}
+
+// Codec returns the framing itself.
+func (f InSession) Codec(*Record) Codec { return f }
+
+// Append appends the header without length.
+func (f InSession) Append(b []byte, _ int) []byte { return appendUDP(b, Ports{f.Local, f.Remote}) }
+
+// Finish writes the length.
+func (f InSession) Finish(pkt []byte, at int, tail []byte) { setUDPLength(pkt, at, tail) }
+
+// Open removes the UDP header.
+func (f InSession) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
+	if inner, r = openUDP(pkt, at); r != drop.None {
+		return nil, 0, r
+	}
+	if version = header.Version(inner); !carriesVersion(f.Version, version) {
+		return nil, 0, drop.UnknownProtocol
+	}
+	return inner, version, drop.None
+}
+
+// Unquote checks the ports. What follows them in the connection's packets is not what we
+// have put there.
+func (f InSession) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
+	p := Ports{f.Local, f.Remote}
+	if _, to := header.Ports(b); f.Remote == 0 {
+		p.Remote = to
+	}
+	_, _, ok = unquoteUDP(b, size, p)
+	return nil, 0, 0, ok
+}
