@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -212,36 +211,12 @@ func (p *UDPPort) describe(i int, buf []byte, m *Meta) {
 // writeHeaders writes the headers of a packet before its payload. It returns the length of
 // the packet, or 0 if it does not fit.
 func (p *UDPPort) writeHeaders(b []byte, payload int, o *header.Outer) int {
-	at := p.family.headerLen
-	if n := at + udpLen + payload; n <= len(b) && n <= MaxPacket {
-		b = b[:n]
-	} else {
+	n := p.headers() + payload
+	if n > len(b) || n > MaxPacket {
 		return 0
 	}
-	udp := b[at:]
-	binary.BigEndian.PutUint16(udp, o.From.Port())
-	binary.BigEndian.PutUint16(udp[2:], p.local.Port())
-	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+payload))
-	binary.BigEndian.PutUint16(udp[6:], 0)
-	if p.family.version == 4 {
-		ip := header.IPv4(b)
-		clear(ip[:at])
-		ip[0], ip[1], ip[8], ip[9] = 0x45, o.TOS, o.TTL, header.UDP
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)))
-		from, to := o.From.Addr().As4(), o.At.Addr().As4()
-		copy(ip.Source(), from[:])
-		copy(ip.Dest(), to[:])
-		ip.SetChecksum()
-		return len(b)
-	}
-	ip := header.IPv6(b)
-	binary.BigEndian.PutUint32(ip, 6<<28|uint32(o.TOS)<<20)
-	binary.BigEndian.PutUint16(ip[4:], uint16(udpLen+payload))
-	ip[6], ip[7] = header.UDP, o.TTL
-	from, to := o.From.Addr().As16(), o.At.Addr().As16()
-	copy(ip.Source(), from[:])
-	copy(ip.Dest(), to[:])
-	return len(b)
+	header.PutHeaders(b[:n], o)
+	return n
 }
 
 // sender returns where a packet comes from.

@@ -1,6 +1,9 @@
 package header
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // UDPLen is the length of a UDP header in bytes (RFC 768).
 const UDPLen = 8
@@ -21,4 +24,42 @@ func Ports(b []byte) (src, dst uint16) {
 		return 0, 0
 	}
 	return binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+}
+
+// HeadersLen returns the length of a UDP header and an IP header without options or
+// extension headers, for packets from or to an address.
+func HeadersLen(a netip.Addr) int {
+	if a.Is4() {
+		return IPv4Len + UDPLen
+	}
+	return IPv6Len + UDPLen
+}
+
+// PutHeaders writes the headers of a UDP packet, which is the whole of b, before its
+// payload: with the addresses, ports, TOS and TTL of o. Identification, flags, flow label
+// and UDP checksum are 0. B has at least HeadersLen bytes.
+func PutHeaders(b []byte, o *Outer) {
+	udp := b[HeadersLen(o.From.Addr())-UDPLen:]
+	binary.BigEndian.PutUint16(udp, o.From.Port())
+	binary.BigEndian.PutUint16(udp[2:], o.At.Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	binary.BigEndian.PutUint16(udp[6:], 0)
+	if o.From.Addr().Is4() {
+		ip := IPv4(b)
+		clear(ip[:IPv4Len])
+		ip[0], ip[1], ip[8], ip[9] = 0x45, o.TOS, o.TTL, UDP
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)))
+		from, to := o.From.Addr().As4(), o.At.Addr().As4()
+		copy(ip.Source(), from[:])
+		copy(ip.Dest(), to[:])
+		ip.SetChecksum()
+		return
+	}
+	ip := IPv6(b)
+	binary.BigEndian.PutUint32(ip, 6<<28|uint32(o.TOS)<<20)
+	binary.BigEndian.PutUint16(ip[4:], uint16(len(udp)))
+	ip[6], ip[7] = UDP, o.TTL
+	from, to := o.From.Addr().As16(), o.At.Addr().As16()
+	copy(ip.Source(), from[:])
+	copy(ip.Dest(), to[:])
 }
