@@ -18,6 +18,12 @@ type Path struct {
 	Port, LocalPort uint16 // the peer's and ours
 	Checksum        bool   // sent packets have a UDP checksum
 
+	// Listen means that the peer comes to us: its address and port are learnt, from packets
+	// that prove that it has Secret or a key. Remote is zero then.
+	Listen  bool
+	Secret  Secret
+	Session any // an HTTPS or a WireGuard; nil: the encapsulation has no connections
+
 	At problem.Pos // in the file: of the remote end, or of the table if there is none
 }
 
@@ -31,6 +37,9 @@ type Encapsulation struct {
 	Ports    bool   // it has ports
 	Port     uint16 // the peer's if the path has none; 0: the path must have one
 	Checksum bool   // it has a checksum that can be left out
+	Listen   bool   // the peer may come to us
+	Secret   bool   // it has a secret; a path needs one to listen
+	Session  any    // preset settings of its connections: an HTTPS or a WireGuard; nil: it has none
 	// Carries reports whether it can carry the outermost layer of a mode; nil: any.
 	Carries func(outermost encap.Kind) bool
 	// Frame returns the outermost layer of the mode as it is on a path; nil: unchanged.
@@ -40,7 +49,7 @@ type Encapsulation struct {
 // Encapsulations are all encapsulations. A new one needs a row here.
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
-	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Listen: true, Secret: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
 		f := encap.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum}
 		if outermost.Carries(4) != outermost.Carries(6) {
 			f.Version = 4

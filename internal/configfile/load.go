@@ -13,6 +13,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
+	"sixfour/internal/trusted"
 )
 
 // maxSize is the size of the largest file that is read, in bytes. It is enough for several
@@ -23,13 +24,14 @@ const maxSize = 64 << 20
 // pipeTimeout is how long a process that writes to a pipe may take.
 const pipeTimeout = 10 * time.Second
 
-// Load reads a file and validates it. All errors are of type Problems.
+// Load reads a file, and the files with secrets that it names, and validates it. All errors
+// are of type Problems.
 func Load(path string) (*config.Config, error) {
 	data, err := read(path)
 	if err != nil {
 		return nil, problem.List{{File: path, Line: 1, Column: 1, Text: err.Error()}}
 	}
-	return Parse(path, data)
+	return parse(&problem.Report{File: path, ReadSecret: trusted.ReadSecret}, data)
 }
 
 // LoadLenient is Load for the start of the daemon. It accepts a file in which something
@@ -40,7 +42,7 @@ func LoadLenient(path string) (c *config.Config, doubts problem.List, err error)
 	if err != nil {
 		return nil, nil, problem.List{{File: path, Line: 1, Column: 1, Text: err.Error()}}
 	}
-	r := &problem.Report{File: path, Lenient: true}
+	r := &problem.Report{File: path, ReadSecret: trusted.ReadSecret, Lenient: true}
 	c, err = parse(r, data)
 	return c, r.Doubts.Sorted(), err
 }
@@ -88,8 +90,8 @@ func explain(err error) error {
 	return errors.New("cannot read the file: " + err.Error() + ": " + remedy)
 }
 
-// Parse is Load for the content of a file. name precedes the line and column of each
-// problem.
+// Parse is Load for the content of a file. It reads no other files, so that secrets have no
+// values. name precedes the line and column of each problem.
 func Parse(name string, data []byte) (*config.Config, error) {
 	return parse(&problem.Report{File: name}, data)
 }

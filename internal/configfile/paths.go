@@ -16,6 +16,7 @@ import (
 type pathDraft struct {
 	config.Path   // without the ends
 	header        problem.Pos
+	table         map[string]tree.Entry
 	local, remote end // not given: those of the tunnel or of the peer
 	encapsulation *config.Encapsulation
 	in            *draft
@@ -41,7 +42,11 @@ func newPathKeys() []tree.Key[*pathDraft] {
 				p.Checksum = on
 			}
 		}},
-	}))
+	}), encapKeys(keys.Listens, []tree.Key[*pathDraft]{
+		{Name: "listen", Read: readListen},
+	}), encapKeys(keys.HasSecret, []tree.Key[*pathDraft]{
+		{Name: "secret_file", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) { p.Secret, _ = value.Secret(r, e, leastSecret) }},
+	}), sessionKeys(httpsKeys), sessionKeys(wireGuardKeys))
 }
 
 // encapKeys returns the keys that only the encapsulations have for which holds returns
@@ -75,7 +80,7 @@ func (p *pathDraft) setEncap(name string) {
 	i := slices.IndexFunc(config.Encapsulations, func(e config.Encapsulation) bool { return e.Name == name })
 	e := &config.Encapsulations[i]
 	p.Encap, p.encapsulation = name, e
-	p.Port, p.Checksum = e.Port, e.Checksum
+	p.Port, p.Checksum, p.Session = e.Port, e.Checksum, e.Session
 }
 
 func readPathRemote(r *problem.Report, e tree.Entry, p *pathDraft) {
@@ -112,8 +117,16 @@ func readPeerPaths(r *problem.Report, e tree.Entry, p *peerDraft) {
 	p.paths = p.hub.readPaths(r, keys.TablePeerPath, e, false)
 }
 
-func localOfPath(p *pathDraft) end  { return p.local }
-func remoteOfPath(p *pathDraft) end { return p.remote }
+func localOfPath(p *pathDraft) end { return p.local }
+
+// remoteOfPath returns the remote end of a path; that of a path which listens is its peer,
+// whatever address that has.
+func remoteOfPath(p *pathDraft) end {
+	if p.Listen {
+		return end{key: "listen"}
+	}
+	return p.remote
+}
 
 // allHave reports whether each path has an end of its own.
 func allHave(paths []*pathDraft, which func(*pathDraft) end) bool {
@@ -150,17 +163,21 @@ func (d *draft) readPaths(r *problem.Report, header string, e tree.Entry, hub bo
 			r.Add(item.At, "path has %s in it: it must be %s", tree.KindNames[item.Kind], want)
 			continue
 		}
-		p := &pathDraft{header: item.At, in: d, hub: hub}
+		p := &pathDraft{header: item.At, table: item.Table, in: d, hub: hub}
 		p.setEncap(config.NoEncapsulation)
 		s := keys.Read(r, header, item, pathKeys, p)
 		if carries := p.encapsulation.Carries; carries != nil && len(d.layers) > 0 && !carries(d.layers[len(d.layers)-1].kind) {
 			r.Add(item.Table["encap"].At, "encap %s cannot carry the outermost layer of %s: leave it out, or choose another mode", problem.Quote(p.Encap), d.what())
 		}
+		p.checkListen(r, s, header)
+		p.checkSession(r, s, header)
 		if p.encapsulation.Ports {
 			if !s.Set["local_port"] {
 				p.LocalPort = p.Port
 			}
-			if p.Port == 0 && !s.Bad["port"] {
+			if p.Listen {
+				p.Port = 0
+			} else if p.Port == 0 && !s.Bad["port"] {
 				r.Add(p.header, "port is missing in %s: set it to the other end's UDP port", header)
 			}
 		}
@@ -188,7 +205,13 @@ func (d *draft) pathsTo(r *problem.Report, list []*pathDraft, local, remote end)
 		if p.remote.key != "" {
 			to = p.remote
 		}
+		if p.Listen {
+			to = p.remote
+		}
 		path.Local, path.Remote, path.At = l.Addr, to.Host, to.at
+		if p.Listen && l.auto() {
+			r.Add(p.header, "listen needs the address at which the peer arrives: set local of the path, or of the tunnel")
+		}
 		if len(d.layers) > 0 {
 			d.checkEnd(r, d.layers[len(d.layers)-1], l, to, true)
 		}

@@ -40,7 +40,7 @@ var rules = map[string][]string{
 	"sixfour/internal/config/mechanism": {"sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/text"},
 	"sixfour/internal/config/keys":      {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/selection"},
 	"sixfour/internal/config/section":   {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value"},
-	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection"},
+	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
 
 	"sixfour/internal/rtnl":         {},
 	"sixfour/internal/netns":        {},

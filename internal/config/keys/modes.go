@@ -38,3 +38,15 @@ func HasPorts(e config.Encapsulation) bool { return e.Ports }
 
 // HasChecksum reports whether an encapsulation has a checksum that can be left out.
 func HasChecksum(e config.Encapsulation) bool { return e.Checksum }
+
+// Listens reports whether the peer may come to us in an encapsulation.
+func Listens(e config.Encapsulation) bool { return e.Listen }
+
+// HasSecret reports whether an encapsulation has a secret.
+func HasSecret(e config.Encapsulation) bool { return e.Secret }
+
+// Has reports whether an encapsulation has the settings S of connections.
+func Has[S any](e config.Encapsulation) bool {
+	_, ok := e.Session.(S)
+	return ok
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"sixfour/internal/config"
 	"sixfour/internal/selection"
 )
 
@@ -52,8 +53,43 @@ func PathReference(table, otherwise string) []Key {
 	if with := Encapsulations(HasChecksum); len(with) > 0 {
 		rows = append(rows, Key{Modes: markedUp(with), Name: "checksum", Values: "true, false", Default: "true", Meaning: "sent packets have a UDP checksum"})
 	}
+	rows = append(rows, connectionReference()...)
 	for i := range rows {
 		rows[i].Table = table
+	}
+	return rows
+}
+
+// connectionReference returns the keys of paths on which a peer proves who it is.
+func connectionReference() (rows []Key) {
+	if with := Encapsulations(Listens); len(with) > 0 {
+		rows = append(rows, Key{Modes: markedUp(with), Name: "listen", Values: "true, false", Default: "false", Meaning: "the other end comes to this one: its address and port are learnt, and followed when they change; needs `local`, and excludes `remote` and `port`. At one end only"})
+	}
+	if with := Encapsulations(HasSecret); len(with) > 0 {
+		rows = append(rows, Key{Modes: markedUp(with), Name: "secret_file", Values: "an absolute path", Needed: "with `listen` and in `https`", Meaning: "file with a secret of at least 16 bytes, which both ends have; mode 0600"})
+	}
+	if with := Encapsulations(Has[config.HTTPS]); len(with) > 0 {
+		for _, k := range []Key{
+			{Name: "over", Values: "`auto`, `udp`, `tcp`", Default: `"auto"`, Meaning: "HTTP/3 over UDP, HTTP/1.1 over TCP, or the first where that passes and else the second"},
+			{Name: "url", Values: "a URL, or its path", Default: `"` + config.HTTPSURL + `"`, Meaning: "where the listening end serves the tunnel; the host in it is the name in its certificate"},
+			{Name: "proxy", Values: "a URL", Meaning: "HTTP proxy through which the other end is reached over TCP"},
+			{Name: "certificate", Values: "an absolute path", Needed: "with `listen`", Meaning: "file with the certificate of this end, in PEM; read again when it changes"},
+			{Name: "key", Values: "an absolute path", Needed: "with `listen`", Meaning: "file with the private key of the certificate, in PEM; mode 0600"},
+			{Name: "ca", Values: "an absolute path", Meaning: "file with the certificates that may sign the other end's, in PEM; left out: those of the system"},
+		} {
+			k.Modes = markedUp(with)
+			rows = append(rows, k)
+		}
+	}
+	if with := Encapsulations(Has[config.WireGuard]); len(with) > 0 {
+		for _, k := range []Key{
+			{Name: "private_key_file", Values: "an absolute path", Needed: "always", Meaning: "file with the private key of this end, as `wg genkey` writes it; mode 0600"},
+			{Name: "public_key", Values: "44 characters of base64", Needed: "always", Meaning: "public key of the other end, as `wg pubkey` prints it"},
+			{Name: "preshared_key_file", Values: "an absolute path", Meaning: "file with a key that both ends have, as `wg genpsk` writes it; mode 0600"},
+		} {
+			k.Modes = markedUp(with)
+			rows = append(rows, k)
+		}
 	}
 	return rows
 }

@@ -38,6 +38,9 @@ type Report struct {
 	Found    int // including those that were left out of problems
 	rest     Pos // position from which the file was not checked any more; zero: none
 
+	// ReadSecret reads a file with a secret; nil: those files are not read.
+	ReadSecret func(path string) (string, error)
+
 	Lenient bool // Doubt does not make the file invalid
 	Doubts  List // the problems from Doubt, if Lenient is set
 }
