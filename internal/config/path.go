@@ -49,7 +49,7 @@ type Encapsulation struct {
 // Encapsulations are all encapsulations. A new one needs a row here.
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
-	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Listen: true, Secret: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
 		f := encap.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum}
 		if outermost.Carries(4) != outermost.Carries(6) {
 			f.Version = 4
