@@ -8,9 +8,9 @@ import (
 // content is what follows a layer's delivery header: a framing and then the inner packet.
 type content struct {
 	protocol byte    // in the delivery header
+	session  bool    // the packets are inside a connection
 	bare     int     // IP version, if nothing stands before the inner packet; 0: codec says it
 	ported   Framing // if the framing has ports, not everything between the ends is ours; nil: it has none
-	session  bool
 	codec    Codec
 	record   *Record
 }

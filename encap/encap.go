@@ -78,6 +78,9 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 	}
 	layers = withoutZone(layers)
 	s := &Stack{layers: layers, options: o, sources: sources, record: rec, outer: layers[len(layers)-1].Kind.Over()}
+	s.in = make([]arriving, len(layers))
+	b := builder{layers: layers, path: p, Options: o, record: rec}
+	var checks [MaxDepth]loopCheck
 	for i, l := range layers {
 		if err := l.check(); err != nil {
 			return nil, err
@@ -89,13 +92,15 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 			return nil, fmt.Errorf("encap: layer %v does not carry IPv%d, which layer %v makes", l.Kind, layers[i-1].Kind.Over(), layers[i-1].Kind)
 		}
 		pair, c := resolve.NewFixed(l.Local, l.Remote), newContent(l.Kind, rec)
+		b.codecs[i] = c.codec
 		if l.Kind.Over() == 4 {
-			s.in = append(s.in, &over4{c, pair, l.Resolver, o.StaticMTU})
+			in := &over4{c, pair, l.Resolver, o.StaticMTU}
+			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, l.Resolver != nil)
 		} else {
-			s.in = append(s.in, &over6{c, pair})
+			in := &over6{c, pair}
+			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, false)
 		}
 	}
-	b := builder{layers: layers, path: p, Options: o, record: rec}
 	if err := b.checkLimit(); err != nil {
 		return nil, err
 	}
@@ -108,19 +113,19 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		}
 		if o.IgnoreDF && layers[s.at4].Kind.Over() == 4 {
 			loose := b
-			loose.StaticMTU = true
+			loose.StaticMTU, loose.common = true, [MaxDepth]*template{}
 			s.cut4, _ = loose.template(s.at4, 4).upTo(0)
 		}
 	}
 	if s.at6 = entry(layers, 6); s.at6 < len(layers) {
 		b.entry = s.at6
 		s.enter6 = b.template(s.at6, 6)
-		if l := layers[s.at6]; l.Kind.Over() == 6 {
+		if layers[s.at6].Kind.Over() == 6 {
 			b.limited = true
-			s.limited6, s.loop6 = b.template(s.at6, 6), newLoopCheck(l)
+			s.limited6, s.loop6 = b.template(s.at6, 6), checks[s.at6]
 		}
 	}
-	s.loop = newLoopCheck(layers[len(layers)-1])
+	s.loop = checks[len(layers)-1]
 	_, s.echoes = layers[len(layers)-1].Kind.framing.(Keepaliver)
 	return s, nil
 }

@@ -23,7 +23,8 @@ type Framing interface {
 // Codec reads and writes the headers of a framing for one peer. It may be used concurrently.
 // Finish and Open are called for each packet, and allocate nothing.
 type Codec interface {
-	// Append appends the header for packets of an IP version, which the framing carries.
+	// Append appends the header for packets of an IP version, which the framing carries. Its
+	// length is Properties.Overhead.
 	// Fields that differ from packet to packet are 0; Finish writes them.
 	Append(b []byte, version int) []byte
 	// Finish writes the fields of the header that differ from packet to packet. Pkt begins

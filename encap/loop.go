@@ -11,17 +11,18 @@ import (
 // is not: if the outer packets have a firewall mark or a namespace of their own, the
 // rest may be routed through the tunnel to the peer's outer address.
 type loopCheck struct {
-	pair     resolve.Fixed
+	pair     *resolve.Fixed
 	protocol byte
 	anywhere bool  // the remote address is found for each packet
 	ported   Codec // if the framing has ports, it tells its packets from others; nil: it has none
 }
 
-func newLoopCheck(l Layer) loopCheck {
-	p := l.Kind.Properties()
-	o := loopCheck{pair: resolve.NewFixed(l.Local, l.Remote), protocol: p.Protocol, anywhere: l.Resolver != nil}
-	if p.Ports != (Ports{}) {
-		o.ported = l.Kind.framing.Codec(nil)
+// newLoopCheck returns the check for the layer that receives c between the addresses of
+// pair.
+func newLoopCheck(pair *resolve.Fixed, c *content, anywhere bool) loopCheck {
+	o := loopCheck{pair: pair, protocol: c.protocol, anywhere: anywhere}
+	if c.ported != nil {
+		o.ported = c.codec
 	}
 	return o
 }

@@ -106,7 +106,8 @@ func (t *template) upTo(n int) (inside *template, outside *template) {
 		}
 		outside = outside.outside
 	}
-	inside.write(t.bytes[len(t.bytes)-size:])
+	inside.allocate(size)
+	copy(inside.bytes[len(inside.bytes)-size:], t.bytes[len(t.bytes)-size:])
 	return inside, outside
 }
 

@@ -34,10 +34,10 @@ type part struct {
 	carries int  // IP version of the packet inside
 	size    int  // with extension headers and the framing's header, in bytes
 	framing int  // length of the framing's header at the end, in bytes
-	session bool // the packet is inside a connection, and never a fragment
 	keep    byte // TOS = inner & keep | set
 	set     byte
 	ttl     byte // InheritTTL: copy the inner TTL
+	session bool // the packet is inside a connection, and never a fragment
 
 	ipv4Part
 	ipv6Part
@@ -71,22 +71,37 @@ const (
 )
 
 // template builds the headers for packets of an IP version that enter the stack at a
-// layer.
+// layer. In front of an IPv6 packet, the layers from one over IPv4 on write the same headers
+// whether the packet enters the stack there or comes from the layer inside, so there is one
+// template for both.
 func (b *builder) template(entry, version int) *template {
-	t := new(template)
-	var reversed []byte // the headers in the order of the wire: the innermost one last
-	carries := version
+	if version == 6 && b.layers[entry].Kind.Over() == 4 {
+		if b.common[entry] == nil {
+			b.common[entry] = b.newTemplate(entry, version)
+		}
+		return b.common[entry]
+	}
+	return b.newTemplate(entry, version)
+}
+
+func (b *builder) newTemplate(entry, version int) *template {
+	size := 0
 	for i := entry; i < len(b.layers); i++ {
-		p, bytes := b.part(i, carries)
-		t.parts = append(t.parts, p)
+		size += b.headers(i)
+	}
+	t := &template{parts: make([]part, len(b.layers)-entry)}
+	t.allocate(size)
+	carries, end := version, len(t.bytes)
+	for i := range t.parts {
+		start := end - b.headers(entry+i)
+		p := &t.parts[i]
+		b.part(p, entry+i, carries, t.bytes[start:start:end])
 		if p.limited {
 			t.limited++
 		}
 		t.unfinished = t.unfinished || p.limited || p.finisher != nil
-		reversed = append(bytes, reversed...)
-		carries = p.over
+		carries, end = p.over, start
 	}
-	t.write(reversed)
 	t.hidden = b.layers[len(b.layers)-1].Kind.Properties().Hidden
 	t.limit = b.room(entry, version)
 	t.whole = t.limit
@@ -99,11 +114,10 @@ func (b *builder) template(entry, version int) *template {
 	return t
 }
 
-// write stores headers in the template.
-func (t *template) write(headers []byte) {
-	t.size = len(headers)
-	t.bytes = append(make([]byte, max(0, short-t.size)), headers...)
-	if t.size <= short {
+// allocate makes room for headers of the given size, at the end of bytes.
+func (t *template) allocate(size int) {
+	t.size, t.bytes = size, make([]byte, max(short, size))
+	if size <= short {
 		t.head = (*[short]byte)(t.bytes)
 	}
 }
@@ -116,6 +130,9 @@ type builder struct {
 	record  *Record
 	entry   int  // the layer at which the packets enter
 	limited bool // the packets carry an encapsulation limit
+
+	codecs [MaxDepth]Codec     // of the layers
+	common [MaxDepth]*template // for IPv6 packets at a layer over IPv4; nil: not built yet
 }
 
 // room returns the size of the largest packet of an IP version that fits into a layer.
@@ -135,6 +152,12 @@ func (b *builder) overhead(layer int) int {
 	o := b.Options
 	o.EncapLimit = b.encapLimit(layer)
 	return b.layers[layer].overhead(o)
+}
+
+// headers returns the length of a layer's headers: what overhead returns, without what the
+// stack does not write.
+func (b *builder) headers(layer int) int {
+	return b.overhead(layer) - b.layers[layer].Kind.Properties().Hidden
 }
 
 // delivery returns the size of the largest packet that a layer may make. With a static
@@ -170,37 +193,36 @@ func (b *builder) fragmentation(layer, carries int) fragmentation {
 	return dfSet
 }
 
-// part prepares the header of a layer over packets of an IP version.
-func (b *builder) part(layer, carries int) (part, []byte) {
-	l := b.layers[layer]
-	p := part{over: l.Kind.Over(), carries: carries, keep: 0xff, ipv4Part: ipv4Part{record: b.record, resolver: l.Resolver}, ipv6Part: ipv6Part{label: b.FlowLabel}}
+// part prepares the header of a layer over packets of an IP version. The header is written
+// to h, which has no bytes, but room for the header, all of it 0.
+func (b *builder) part(p *part, layer, carries int, h []byte) {
+	l := &b.layers[layer]
+	*p = part{over: l.Kind.Over(), carries: carries, keep: 0xff, ipv4Part: ipv4Part{record: b.record, resolver: l.Resolver}, ipv6Part: ipv6Part{label: b.FlowLabel}}
 	if b.DSCP != InheritDSCP {
 		p.keep, p.set = header.ECNMask, byte(b.DSCP)<<2
 	}
 	if b.ECNCompat { // RFC 6040 section 4.3; otherwise normal mode (4.1): the field is copied
 		p.keep &^= header.ECNMask
 	}
-	var h []byte
+	f, codec := l.Kind.Properties(), b.codecs[layer]
 	if p.over == 4 {
-		h = b.header4(&p, layer, l)
+		h = b.header4(p, layer, f.Protocol, h)
 	} else {
-		h = b.header6(&p, layer, l)
+		h = b.header6(p, layer, f.Protocol, h)
 	}
-	f, codec := l.Kind.Properties(), l.Kind.framing.Codec(b.record)
 	if f.Finished {
 		p.finisher = codec
 	}
 	p.framing, p.session, p.ported = f.Overhead, f.Session, f.Ports != Ports{}
-	h = codec.Append(h, carries)
-	p.size = len(h)
-	return p, h
+	p.size = len(codec.Append(h, carries))
 }
 
-func (b *builder) header4(p *part, layer int, l Layer) []byte {
+func (b *builder) header4(p *part, layer int, protocol byte, h []byte) []byte {
+	l := &b.layers[layer]
 	p.ttl, p.df = byte(b.TTL), b.fragmentation(layer, p.carries)
-	h := make([]byte, header.IPv4Len)
+	h = h[:header.IPv4Len]
 	h[0] = 0x45
-	h[9] = l.Kind.Protocol()
+	h[9] = protocol
 	copy(h[12:], l.Local.AsSlice())
 	if l.Resolver == nil {
 		copy(h[16:], l.Remote.AsSlice())
@@ -213,10 +235,11 @@ func (b *builder) header4(p *part, layer int, l Layer) []byte {
 	return h
 }
 
-func (b *builder) header6(p *part, layer int, l Layer) []byte {
+func (b *builder) header6(p *part, layer int, protocol byte, h []byte) []byte {
+	l := &b.layers[layer]
 	p.ttl = byte(b.HopLimit)
-	h := make([]byte, header.IPv6Len)
-	h[6] = l.Kind.Protocol()
+	h = h[:header.IPv6Len]
+	h[6] = protocol
 	copy(h[8:], l.Local.AsSlice())
 	copy(h[24:], l.Remote.AsSlice())
 	if value := b.encapLimit(layer); value != NoEncapLimit {
