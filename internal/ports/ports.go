@@ -29,6 +29,11 @@ type Key struct {
 	Mark   uint32
 	Device int
 
+	// For a port with connections (transport.SessionPort), which is one of UDP, too: what
+	// all its connections have in common. Sockets know its type, which can be compared with
+	// ==. Nil: the port has none.
+	Session any
+
 	// For a multicast group in Local: our address, and in Device the interface that joins
 	// the group. An interface that is made again has another index, and is in no group.
 	At netip.Addr
@@ -41,6 +46,9 @@ func Raw(protocol byte, local netip.Addr) Key {
 
 // String describes the port for logs.
 func (k Key) String() string {
+	if k.Session != nil {
+		return fmt.Sprintf("for connections at %v", k.Local)
+	}
 	switch k.Protocol {
 	case header.UDP:
 		return fmt.Sprintf("for UDP at %v", k.Local)
@@ -59,6 +67,8 @@ type Need struct {
 	Shards int
 	ICMP   []int // types of ICMP to receive; nil: all
 	Keep   bool  // the next process adopts the port
+
+	Peers []transport.SessionPeer // for a port with connections: all its peers
 }
 
 func (n Need) shards() int { return max(n.Shards, 1) }
@@ -92,6 +102,20 @@ type entry struct {
 	reading bool // there are goroutines that receive
 	users   int  // Senders that send through the port
 	kept    bool // the descriptors are stored
+	peers   []transport.SessionPeer
+}
+
+// connect gives a port with connections its peers.
+func (e *entry) connect(peers []transport.SessionPeer) error {
+	p, ok := e.shards[0].(transport.SessionPort)
+	if !ok || slices.Equal(e.peers, peers) {
+		return nil
+	}
+	if err := p.SetPeers(peers); err != nil {
+		return err
+	}
+	e.peers = slices.Clone(peers)
+	return nil
 }
 
 // New returns a set without ports.
@@ -100,7 +124,7 @@ func New(c Config) *Set {
 		c.Kept = NewKept(nil, nil, c.Log)
 	}
 	if c.Sockets == nil {
-		c.Sockets = kernel{}
+		c.Sockets = Kernel{}
 	}
 	return &Set{Config: c, ports: make(map[Key]*entry), failed: make(map[Key]error), ahead: make(map[Key]chan opened)}
 }
@@ -114,6 +138,9 @@ func (s *Set) Need(needed map[Key]Need) (complete bool) {
 			s.drop(k)
 		}
 		e, err := s.open(k, n)
+		if err == nil {
+			err = e.connect(n.Peers)
+		}
 		s.note(k, err)
 		if err != nil {
 			complete = false
@@ -182,7 +209,7 @@ func (s *Set) open(k Key, n Need) (*entry, error) {
 // mark, which are of a former configuration if nothing sends through them: the port could
 // not be opened otherwise. It reports whether there were any.
 func (s *Set) dropMarked(k Key) (any bool) {
-	if k.Protocol != header.UDP {
+	if k.Protocol != header.UDP || k.Session != nil {
 		return false
 	}
 	for other, e := range s.ports {
@@ -211,6 +238,8 @@ func (s *Set) listen(k Key, n Need) (shards []transport.Port, err error) {
 func (s *Set) options(k Key, n Need) transport.Options {
 	o := transport.Options{ICMP: n.ICMP, Mark: k.Mark}
 	switch {
+	case k.Session != nil:
+		o.Device = k.Device
 	case k.Protocol == header.UDP:
 		o.Device, o.Headers = k.Device, true
 	case k.At.IsValid():

@@ -514,3 +514,53 @@ func TestGroup(t *testing.T) {
 		t.Errorf("%d bytes", n)
 	}
 }
+
+// sessionPort is a fake port with connections.
+type sessionPort struct {
+	*fakePort
+	peers [][]transport.SessionPeer // of each SetPeers
+	fail  error
+}
+
+func (p *sessionPort) SetPeers(peers []transport.SessionPeer) error {
+	if p.fail != nil {
+		return p.fail
+	}
+	p.peers = append(p.peers, peers)
+	return nil
+}
+
+// sessionSockets opens sessionPorts.
+type sessionSockets struct {
+	fake
+	last *sessionPort
+	fail error
+}
+
+func (f *sessionSockets) Listen(k ports.Key, s transport.Shard, o transport.Options) (transport.Port, error) {
+	p, err := f.fake.Listen(k, s, o)
+	f.last = &sessionPort{fakePort: p.(*fakePort), fail: f.fail}
+	return f.last, err
+}
+
+// TestSessionPeers: a port with connections gets its peers when they change, and only then.
+// While it refuses them, it counts as not open.
+func TestSessionPeers(t *testing.T) {
+	f := &sessionSockets{}
+	s := ports.New(ports.Config{Log: zap.NewNop(), Sockets: f, Read: func(_ ports.Key, _ int, p transport.Port) { <-p.(*sessionPort).closed }})
+	defer s.Close()
+	k := ports.Key{Protocol: header.UDP, Local: netip.MustParseAddrPort("192.0.2.1:443"), Session: "settings"}
+	a, b := transport.SessionPeer{ID: "a"}, transport.SessionPeer{ID: "b"}
+	for _, peers := range [][]transport.SessionPeer{{a}, {a}, {a, b}, {b}} {
+		if !s.Need(map[ports.Key]ports.Need{k: {Peers: peers}}) {
+			t.Fatal(s.Err(k))
+		}
+	}
+	if got, want := fmt.Sprint(f.last.peers), fmt.Sprint([][]transport.SessionPeer{{a}, {a, b}, {b}}); got != want {
+		t.Errorf("SetPeers %s, want %s", got, want)
+	}
+	f.last.fail = errors.New("two peers with one key")
+	if s.Need(map[ports.Key]ports.Need{k: {Peers: []transport.SessionPeer{a}}}) || !errors.Is(s.Err(k), f.last.fail) {
+		t.Errorf("complete, error %v", s.Err(k))
+	}
+}

@@ -14,17 +14,19 @@ type Sockets interface {
 	Adopt(fd int, k Key, o transport.Options) (transport.Port, error)
 }
 
-// kernel is Sockets of package transport.
-type kernel struct{}
+// Kernel is the Sockets of package transport: those of the kernel, without connections.
+type Kernel struct{}
 
-func (kernel) Listen(k Key, s transport.Shard, o transport.Options) (transport.Port, error) {
+// Listen implements Sockets.
+func (Kernel) Listen(k Key, s transport.Shard, o transport.Options) (transport.Port, error) {
 	if k.Protocol == header.UDP {
 		return port(transport.ListenUDP(k.Local, s, o))
 	}
 	return port(transport.ListenRaw(k.Local.Addr(), int(k.Protocol), s, o))
 }
 
-func (kernel) Dial(k Key, o transport.Options) (transport.Sender, error) {
+// Dial implements Sockets.
+func (Kernel) Dial(k Key, o transport.Options) (transport.Sender, error) {
 	tx, err := transport.DialRaw(k.Local.Addr(), int(k.Protocol), o)
 	if err != nil {
 		return nil, err
@@ -32,7 +34,8 @@ func (kernel) Dial(k Key, o transport.Options) (transport.Sender, error) {
 	return tx, nil
 }
 
-func (kernel) Adopt(fd int, k Key, o transport.Options) (transport.Port, error) {
+// Adopt implements Sockets.
+func (Kernel) Adopt(fd int, k Key, o transport.Options) (transport.Port, error) {
 	if k.Protocol == header.UDP {
 		return port(transport.AdoptUDP(fd, k.Local, o))
 	}
