@@ -15,6 +15,7 @@ var rules = map[string][]string{
 	"sixfour/encap/drop":         {},
 	"sixfour/encap/header":       {"sixfour/encap/drop"},
 	"sixfour/encap/nd":           {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/encap/rendezvous":   {"sixfour/encap/header"},
 	"sixfour/encap/resolve":      {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/encap/source":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/fragment":     {"sixfour/encap/drop", "sixfour/encap/header"},
@@ -113,7 +114,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
