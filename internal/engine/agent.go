@@ -14,7 +14,7 @@ func (e *Engine) runAgent(p *path) {
 	if t.mech == nil {
 		return
 	}
-	r := p.registered.Layers[t.mech.Layer()].Resolver
+	r := p.Registered().Layers[t.mech.Layer()].Resolver
 	if r == t.agentResolver {
 		return
 	}

@@ -76,7 +76,7 @@ func (r *reload) onlyPeers() bool {
 func (e *Engine) replacePeers(r *revision) {
 	for _, p := range r.gone {
 		for _, one := range p.paths {
-			e.displace(one)
+			e.arrivals.Displace(one)
 		}
 	}
 	held := slices.Clone(r.t.held.Routes)
@@ -85,7 +85,7 @@ func (e *Engine) replacePeers(r *revision) {
 		e.evaluate(moved[i], route)
 	}
 	r.t.holdRoutes(held)
-	e.arrange()
+	e.arrivals.Arrange()
 }
 
 // revised returns the tunnels that change in place.
@@ -102,9 +102,9 @@ func (e *Engine) takeEffect() {
 	if e.gateway.MustYield() {
 		e.syncGateway()
 	}
-	e.stale = true
+	e.arrivals.Renew()
 	for _, t := range e.tunnels {
-		e.shards = max(e.shards, t.Queues)
+		e.arrivals.NeedShards(t.Queues)
 	}
 	e.evaluatePeers(e.tunnels)
 	for _, t := range e.tunnels {
@@ -112,7 +112,7 @@ func (e *Engine) takeEffect() {
 		t.renumber()
 		e.heartbeat()
 	}
-	e.arrange()
+	e.arrivals.Arrange()
 }
 
 // open makes an interface without routes: other interfaces may still have them.
@@ -218,7 +218,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 	var all sync.WaitGroup
 	for _, t := range tunnels {
 		all.Go(func() {
-			t.Discard(e.sockets.Kept)
+			t.Discard(e.arrivals.Sockets.Kept)
 			t.shut()
 		})
 	}
@@ -251,7 +251,7 @@ func (t *tunnel) shut() {
 // undo restores everything as it was before the reload.
 func (r *reload) undo() (err error) {
 	e := r.e
-	e.stale = true // ports may have been opened for tunnels that are given up
+	e.arrivals.Renew() // ports may have been opened for tunnels that are given up
 	if r.assumed {
 		e.mu.Lock()
 		for _, c := range r.changes {

@@ -3,11 +3,7 @@ package engine
 import (
 	"fmt"
 
-	"go.uber.org/zap"
-
-	"sixfour/internal/ports"
 	"sixfour/internal/report"
-	"sixfour/internal/wiring"
 	"sixfour/transport"
 )
 
@@ -25,41 +21,22 @@ func (e *Engine) isBroken(rx transport.Receiver, err error) {
 	}
 }
 
-// replaceReceiver closes a broken receiver and the other shards of its port. The next full
-// evaluation opens the port again.
+// replaceReceiver closes a broken receiver and the other shards of its port, and counts a
+// repair for each tunnel that it served. The next full evaluation opens the port again.
+// Paths that sent through it wait until then.
 func (e *Engine) replaceReceiver(b broken) {
-	if k, ok := e.sockets.Replace(b.rx); ok {
-		e.replaced(b, k.String(), func(p *path) bool {
-			icmp, _ := wiring.ICMPPort(p.registered.Outer().Local)
-			return p.port(p.registered) == k || icmp == k
-		})
-		e.sendAgain(k)
+	port, ok := e.arrivals.Replace(b.rx, b.err)
+	if !ok {
+		return
 	}
-	if port := e.xdp.Replace(b.rx); port != nil {
-		e.replaced(b, "of AF_XDP", func(p *path) bool { return p.registered.Hop.Port == port })
-	}
-}
-
-// sendAgain makes paths that send through a port of UDP, which was closed, open it again:
-// they wait until then.
-func (e *Engine) sendAgain(k ports.Key) {
-	for _, t := range e.tunnels {
-		for p := range t.paths() {
-			if w := p.Wire.Load(); w != nil && wiring.HasPorts(w.Outer().Kind) && p.port(w) == k {
-				p.publish(nil)
-			}
+	repaired := make(map[*tunnel]bool)
+	for _, p := range port.Of {
+		if t := p.(*path).t; !repaired[t] {
+			repaired[t] = true
+			t.report.Repaired(report.Socket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", port.Name, b.err))
 		}
 	}
-}
-
-// replaced logs that a receiver is being replaced, and counts a repair for each tunnel
-// with a registered path for which uses is true.
-func (e *Engine) replaced(b broken, which string, uses func(*path) bool) {
-	e.stale = true
-	e.log.Warn("a receiver "+which+" fails again and again: opening another one", zap.Error(b.err))
-	for _, t := range e.tunnels {
-		if t.anyPath(func(p *path) bool { return p.registered != nil && uses(p) }) {
-			t.report.Repaired(report.Socket, fmt.Sprintf("the receiver %s failed (%v): another one was opened", which, b.err))
-		}
+	for _, p := range port.Sends {
+		p.(*path).publish(nil)
 	}
 }

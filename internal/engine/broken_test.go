@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
@@ -62,21 +63,30 @@ func TestBrokenReceiver(t *testing.T) {
 	tun := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	other := tunnelOf(config.Tunnel{Layers: make([]config.Layer, 1)})
 	e := &Engine{log: zap.NewNop(), ctx: t.Context(), signals: signals{broken: make(chan broken)}, running: running{tunnels: []*tunnel{tun, other}}}
-	e.Table.Store(datapath.NewTable(0))
 	e.Plane.Failed = e.isBroken
+	wires := make([]*datapath.Wire, 2)
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
 		p := e.tunnels[i].only.paths[0]
-		p.registered = &datapath.Wire{Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
+		wires[i] = &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
 	}
 	good, bad, icmp := new(failing), new(failing), new(failing)
 	good.left.Store(datapath.BrokenAfter - 1)
 	bad.left.Store(1 << 40)
 	icmp.left.Store(1 << 40)
-	one := tun.only.paths[0]
-	k := one.port(one.registered)
+	k := ports.Raw(header.ProtoIPv6, wires[0].Outer().Local)
 	ofICMP, _ := wiring.ICMPPort(k.Local.Addr())
-	e.sockets = ports.New(ports.Config{Log: e.log, Read: e.read, Sockets: given{k: {good, bad}, ofICMP: {icmp}}})
-	e.sockets.Need(map[ports.Key]ports.Need{k: {Shards: 2}, ofICMP: {}})
+	e.arrivals = arrivalsOf(e, nil)
+	for i, w := range wires {
+		e.arrivals.Register(e.tunnels[i].only.paths[0], w)
+	}
+	e.arrivals.Sockets = ports.New(ports.Config{Log: e.log, Sockets: given{k: {good, bad}, ofICMP: {icmp}}, Read: func(k ports.Key, _ int, p transport.Port) {
+		if k.IsICMP() {
+			e.NewICMP(0, e.log, p).Run()
+			return
+		}
+		e.NewInbound(datapath.Place{Socket: true}, e.log, p).Run()
+	}})
+	e.arrivals.Sockets.Need(map[ports.Key]ports.Need{k: {Shards: 2}, ofICMP: {}})
 	for range 2 {
 		b := <-e.broken
 		if b.rx == good {
@@ -84,10 +94,10 @@ func TestBrokenReceiver(t *testing.T) {
 		}
 		e.replaceReceiver(b)
 	}
-	if len(e.sockets.Open()) != 0 || !good.closed.Load() || !bad.closed.Load() || !icmp.closed.Load() || !e.stale {
-		t.Errorf("open are %v", e.sockets.Open())
+	if len(e.arrivals.Sockets.Open()) != 0 || !good.closed.Load() || !bad.closed.Load() || !icmp.closed.Load() || e.arrivals.IsComplete() {
+		t.Errorf("open are %v", e.arrivals.Sockets.Open())
 	}
-	e.sockets.Close() // when nothing receives any more
+	e.arrivals.Sockets.Close() // when nothing receives any more
 	if n, none := tun.report.Repairs()["socket"], other.report.Repairs(); n != 2 || none != nil {
 		t.Errorf("%d repairs, the other tunnel has %v", n, none)
 	}

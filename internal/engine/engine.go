@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
+	"sixfour/internal/arrival"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
@@ -21,11 +22,8 @@ import (
 	"sixfour/internal/keepalive"
 	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
-	"sixfour/internal/ports"
 	"sixfour/internal/tunif"
 	"sixfour/internal/version"
-	"sixfour/internal/xdpports"
-	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
 )
@@ -43,9 +41,9 @@ type Engine struct {
 	resolver *names.Resolver
 	running
 	host
-	receiving
-	finder *discovery.Finder
-	keeper *keepalive.Keeper
+	arrivals *arrival.Set // of packets; the control loop owns it
+	finder   *discovery.Finder
+	keeper   *keepalive.Keeper
 	kernel
 	loop loop
 }
@@ -85,17 +83,6 @@ type host struct {
 	watcher   *hostwatch.Watcher
 }
 
-// receiving is where packets are received. The control loop owns it.
-type receiving struct {
-	segments *transport.Segments      // sizes of the segments in packets merged by GRO; nil: not known
-	shards   int                      // receivers at each local address
-	stale    bool                     // the table must be rebuilt
-	moved    []*path                  // paths whose entries in the table are not those that they should have
-	needs    map[ports.Key]ports.Need // the ports that were last said to be needed
-	sockets  *ports.Set
-	xdp      xdpports.Set
-}
-
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns
 // it.
 type kernel struct {
@@ -122,33 +109,27 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		finder: discovery.New(log),
 	}
 	e.about.started = time.Now()
-	e.xdp.Log, e.xdp.Plane = log, &e.Plane
 	e.addresses.Log, e.addresses.IsAutomatic = log, e.isAutomatic
 	e.shield.Log = log
 	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
-	var err error
-	if e.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
-		log.Info("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
-	}
-	e.sockets = ports.New(ports.Config{Log: log, Read: e.read, Segments: e.segments})
+	e.arrivals = arrival.New(log, &e.Plane, e.arriving, e.receives)
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
 	e.resolver = names.NewResolver(e.gateway.Resolver())
-	e.Table.Store(datapath.NewTable(0))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
 		if err != nil {
 			return nil, err
 		}
 		e.tunnels = append(e.tunnels, t)
-		e.shards = max(e.shards, t.Queues)
+		e.arrivals.NeedShards(t.Queues)
 	}
 	return e, nil
 }
 
 // newTunnel makes one of the given number of tunnels. No other tunnel may have its id.
 func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) {
-	t, err := newTunnel(id, *cfg, cfg.QueuesOf(of), e.finder, e.sockets, &e.Captures, e.log)
+	t, err := newTunnel(id, *cfg, cfg.QueuesOf(of), e.finder, e.arrivals.Sockets, &e.Captures, e.log)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
@@ -233,8 +214,8 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 		begun := time.Now()
 		complete := e.evaluateAll()
 		e.loop.rest = time.Now().Add(min(rests*time.Since(begun), maxRest))
-		e.sockets.Kept.CloseRest()
-		e.sockets.CloseAhead()
+		e.arrivals.Sockets.Kept.CloseRest()
+		e.arrivals.Sockets.CloseAhead()
 		e.heartbeat()
 		wait := e.nextDue(lookAgain)
 		if !complete {
@@ -275,8 +256,8 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 			}
 		case t := <-e.learnt:
 			t.learn()
-			e.stale = true // the groups to join may have changed
-			e.arrange()
+			e.arrivals.Renew() // the groups to join may have changed
+			e.arrivals.Arrange()
 		case b := <-e.broken:
 			e.replaceReceiver(b)
 			return
@@ -310,12 +291,12 @@ func (e *Engine) evaluateAll() (complete bool) {
 		e.heartbeat()
 		complete = complete && t.carries()
 	}
-	e.arrange()
-	e.closeUnusedXDP()
+	e.arrivals.Arrange()
+	e.arrivals.CloseUnusedXDP()
 	e.shield.Update(e.shieldedEnds())
 	e.followAggregates()
 	complete = e.syncGateway() && complete
-	return complete && !e.stale
+	return complete && e.arrivals.IsComplete()
 }
 
 // evaluatePeers updates the paths of all peers of the given tunnels.
@@ -346,9 +327,7 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 	for i, p := range peers {
 		p.logIrregularities()
 		p.search.Widen(now)
-		if p.former != nil && !now.Before(p.until) || p.part(now) {
-			e.stale = true
-		}
+		e.arrivals.Expire(p, now)
 		e.evaluate(p, routes[i])
 		e.heartbeat()
 	}
@@ -370,24 +349,18 @@ func (e *Engine) interfaceGone() {
 func (e *Engine) close(regular bool) {
 	e.Captures.Close(errDaemonEnds)
 	e.gateway.Close()
-	if regular && e.sockets.Kept.Stores() {
+	if regular && e.arrivals.Sockets.Kept.Stores() {
 		e.handOver()
 		shutAll(e.tunnels)
 	} else {
 		e.shutAll(e.tunnels)
 	}
-	e.closeUnusedXDP()
+	e.arrivals.CloseUnusedXDP()
 	e.shield.Close()
-	e.sockets.Close()
-	e.xdp.Wait()
+	e.arrivals.Close()
 	e.wg.Wait()
 	if e.router != nil {
 		e.router.Close()
-	}
-	if e.segments != nil {
-		if err := e.segments.Close(); err != nil {
-			e.log.Warn("cannot close the socket that records merged packets", zap.Error(err))
-		}
 	}
 }
 

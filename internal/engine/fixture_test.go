@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -9,11 +10,13 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
+	"sixfour/internal/arrival"
 	"sixfour/internal/capture"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
 	"sixfour/internal/ports"
+	"sixfour/transport"
 )
 
 // tunnelOf returns the tunnel of a configuration, without an interface. It has at least one
@@ -44,7 +47,8 @@ func wired(t testing.TB) (*tunnel, *path, *datapath.Wire) {
 	if w.Stack, err = encap.New(w.Layers, w.MTU, w.Options, source.New(nil, nil, false), p.Record); err != nil {
 		t.Fatal(err)
 	}
-	new(Engine).moves(p, w)
+	p.publish(w)
+	new(arrival.Set).Register(p, w)
 	return tun, p, w
 }
 
@@ -81,4 +85,19 @@ func addPath(t *tunnel, cfg config.Peer) *path {
 	p := newPeer(t, &cfg)
 	t.peers = append(t.peers, p)
 	return p.paths[0]
+}
+
+// arrivalsOf returns the arrivals of an engine that uses the given sockets.
+func arrivalsOf(e *Engine, s ports.Sockets) *arrival.Set {
+	a := arrival.New(e.log, &e.Plane, e.arriving, e.receives)
+	a.NeedShards(1)
+	a.Sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: s})
+	return a
+}
+
+// refusing is sockets that cannot be opened.
+type refusing struct{ ports.Sockets }
+
+func (refusing) Listen(ports.Key, transport.Shard, transport.Options) (transport.Port, error) {
+	return nil, errors.New("no")
 }

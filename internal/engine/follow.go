@@ -2,20 +2,16 @@ package engine
 
 import (
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
 	"sixfour/internal/netcfg"
 )
 
-// followAggregates makes segments record how the kernel merged received packets (GRO) if
+// followAggregates makes the kernel record how it merged received packets (GRO) if
 // packets cannot be carried otherwise: merged datagrams cannot be told apart, and the
 // framing's checksum in a merged packet is that of its first segment.
 func (e *Engine) followAggregates() {
-	if e.segments == nil {
-		return
-	}
 	hold := slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
 		return t.cfg.Outermost(&t.cfg.Peers[0].Paths[0]).Properties().Summed
 	})
@@ -26,7 +22,5 @@ func (e *Engine) followAggregates() {
 		}
 		hold = len(on) > 0
 	}
-	if err := e.segments.Hold(hold, time.Now()); err != nil {
-		e.log.Warn("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
-	}
+	e.arrivals.RecordMerging(hold)
 }

@@ -16,9 +16,7 @@ import (
 	"sixfour/internal/iface"
 	"sixfour/internal/keepalive"
 	"sixfour/internal/netcfg"
-	"sixfour/internal/ports"
 	"sixfour/internal/rig"
-	"sixfour/transport"
 )
 
 // Which routes are held back, depending on the prefix of the kernel's route to the remote
@@ -94,7 +92,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	tun.keeper, tun.report.Events = keepalive.New(func() {}), new(events.Log)
 	tun.Lack(nil)
 	e := &Engine{log: zap.NewNop(), running: running{tunnels: []*tunnel{tun}}}
-	e.sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: refusing{}})
+	e.arrivals = arrivalsOf(e, refusing{})
 	must(ns.Do(func() (err error) { e.router, err = netcfg.NewRouter(); return err }))
 	t.Cleanup(func() { e.router.Close() })
 	device, err := ns.Handle().LinkByName("six0")

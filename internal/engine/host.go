@@ -4,10 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"sixfour/encap/header"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/nft"
-	"sixfour/internal/wiring"
 )
 
 // watchAll follows changes in our own namespace and in those of the tunnels' interfaces, and
@@ -85,9 +83,8 @@ func (t *tunnel) behind() [][]netip.Prefix {
 // shieldedEnds returns the ends at which the kernel must not answer.
 func (e *Engine) shieldedEnds() []nft.Endpoint {
 	var ends []nft.Endpoint
-	for _, k := range e.sockets.Open() {
-		icmp, _ := wiring.ICMPPort(k.Local.Addr())
-		if !k.Local.Addr().IsMulticast() && k.Protocol != icmp.Protocol && k.Protocol != header.UDP { // the kernel knows its own sockets
+	for _, k := range e.arrivals.Sockets.Open() {
+		if k.IsRaw() && !k.Local.Addr().IsMulticast() {
 			ends = append(ends, nft.Endpoint{Local: k.Local.Addr(), Protocol: k.Protocol})
 		}
 	}

@@ -11,15 +11,13 @@ import (
 // that it cannot use. Call Keep before Run. Run then does not remove interfaces when its
 // ctx ends: the kernel removes them when the last copy of their descriptors is closed.
 func (e *Engine) Keep(s ports.Store, passed map[string][]int) {
-	e.sockets.Kept = ports.NewKept(s, passed, e.log)
+	e.arrivals.Sockets.Kept = ports.NewKept(s, passed, e.log)
 }
 
 // handOver stops the goroutines that carry packets without losing a packet that was
 // already read from a queue or a socket. Packets still in them are for the next process.
 func (e *Engine) handOver() {
-	e.sockets.StopReceiving()
-	e.xdp.Close() // from now on packets arrive at the raw sockets and leave through them
-	e.xdp.Wait()
+	e.arrivals.StopReceiving()
 	var all sync.WaitGroup
 	for _, t := range e.tunnels {
 		all.Go(t.Drain)

@@ -30,7 +30,7 @@ func (e *Engine) tryOpen(t *tunnel) {
 
 // open makes a tunnel's interface. Peers with a path can then carry packets.
 func (e *Engine) open(t *tunnel, s iface.Settings) error {
-	if err := t.OpenKept(e.sockets.Kept, s, e.interfaceGone); err != nil {
+	if err := t.OpenKept(e.arrivals.Sockets.Kept, s, e.interfaceGone); err != nil {
 		return err
 	}
 	e.watcher.Made(t.cfg.Netns, t.Link.Namespace())
@@ -58,7 +58,7 @@ func (e *Engine) loseInterface(t *tunnel, note string, l tunif.Loss) {
 	for p := range t.paths() {
 		p.publish(nil)
 	}
-	t.Lose(l, e.sockets.Kept, t.wires.Senders)
+	t.Lose(l, e.arrivals.Sockets.Kept, t.wires.Senders)
 	for p := range t.paths() {
 		p.report.Note(note)
 		p.report.Waits(l.Waits, p.isLookedUp())
@@ -103,7 +103,7 @@ func (e *Engine) followNamespaces() (changed bool) {
 // namespace that now has the name, or as soon as there is one.
 func (e *Engine) namespaceLost(t *tunnel, why error) {
 	e.watcher.Lost(t.cfg.Netns)
-	t.Discard(e.sockets.Kept)
+	t.Discard(e.arrivals.Sockets.Kept)
 	e.loseInterface(t, why.Error(), tunif.Loss{
 		Waits: "its " + why.Error(), Repair: report.Namespace, AtOnce: true,
 		Text: fmt.Sprintf("interface %s was made again in network namespace %s, which was deleted and made again", t.cfg.Name, t.cfg.Netns),

@@ -39,8 +39,8 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 		}
 	}
 	// Without an interface, leave arriving packets to the kernel.
-	if p.t.Link != nil && wire != p.registered {
-		e.register(p, wire)
+	if p.t.Link != nil && wire != p.Registered() {
+		e.arrivals.Register(p, wire)
 	}
 }
 
@@ -50,7 +50,7 @@ func (e *Engine) evaluateOne(p *path) {
 	before := slices.Clone(p.t.held.Routes)
 	e.evaluate(p, e.routesTo([]*path{p})[0])
 	p.t.holdRoutes(before) // the route to the peer may have changed, too
-	e.arrange()
+	e.arrivals.Arrange()
 }
 
 // routesTo returns the routes to peers. A peer without an address has an empty answer.
@@ -145,9 +145,7 @@ func (e *Engine) forget(paths []*path) {
 func (p *path) publish(wire *datapath.Wire) {
 	p.Wire.Store(wire)
 	p.peer.choice.Choose()
-	if wire != nil && p.registered != nil && *wire.Outer() == *p.registered.Outer() {
-		p.arrives.Store(wire)
-	}
+	p.Update(wire)
 	p.t.finder.Notify()
 	p.t.keeper.Mark(p.life)
 }
@@ -180,7 +178,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 			return nil, waiting
 		}
 	}
-	if why := wiring.ReceiveProblem(e.sockets, &layers[len(layers)-1], route.Index, t.cfg.FwMark); why != "" {
+	if why := wiring.ReceiveProblem(e.arrivals.Sockets, &layers[len(layers)-1], route.Index, t.cfg.FwMark); why != "" {
 		return nil, why
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))

@@ -2,12 +2,11 @@ package engine
 
 import (
 	"net/netip"
-	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/internal/arrival"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
@@ -20,29 +19,16 @@ import (
 // path is one way to a peer. That of an automatic tunnel stands for the ways to all its
 // peers.
 type path struct {
-	*datapath.Path
+	arrival.Registration
 	t    *tunnel
 	peer *peer
 	at   int // index in the peer's paths
 	far  names.Remote
-	registration
 	observed
 	echo   *probing.Echo
 	search *discovery.Subject
 	life   *keepalive.Subject
 	report *report.Path
-}
-
-// registration is how a path's packets are received. The control loop owns it.
-type registration struct {
-	registered *datapath.Wire // the wire for which packets are received; nil: none
-	// arrives is the wire that decapsulates these packets: the latest with the same ends
-	// as registered. A wire with other ends gets another pointer.
-	arrives     *atomic.Pointer[datapath.Wire]
-	former      *atomic.Pointer[datapath.Wire] // the wire to a former address of the name, accepted until then
-	until       time.Time
-	conflicting *path           // its packets cannot be told from this path's
-	ends        []*datapath.End // its entries in the table
 }
 
 // observed is what was last seen and reported of a path. The control loop owns it, except

@@ -216,7 +216,7 @@ func (e *Engine) removePeers(peers []*peer) {
 		for _, one := range p.paths {
 			one.publish(nil)
 			one.far.Stop()
-			e.displace(one)
+			e.arrivals.Displace(one)
 		}
 		paths = append(paths, p.paths...)
 	}

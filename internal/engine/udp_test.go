@@ -3,6 +3,7 @@ package engine
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"go.uber.org/zap"
@@ -13,7 +14,6 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
 	"sixfour/internal/wiring"
-	"sixfour/transport"
 )
 
 // datagrams is a framing with ports.
@@ -36,22 +36,22 @@ func TestUDPPort(t *testing.T) {
 	k := ports.Key{Protocol: header.UDP, Local: netip.MustParseAddrPort("192.0.2.1:6635"), Mark: 7}
 	rx := new(failing)
 	rx.left.Store(1 << 40)
-	e := &Engine{log: zap.NewNop(), ctx: t.Context(), running: running{tunnels: []*tunnel{tun}}, receiving: receiving{shards: 1}}
-	e.sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: given{k: {rx}}})
+	e := &Engine{log: zap.NewNop(), ctx: t.Context(), running: running{tunnels: []*tunnel{tun}}}
+	e.arrivals = arrivalsOf(e, given{k: {rx}})
 	if from := wiring.Origin(w, 7); from != (ports.Origin{Key: k, Mark: 7}) {
 		t.Errorf("packets leave through %+v", from)
 	}
-	needed := e.needed()
-	if _, ok := needed[k]; !ok || len(needed) != 1 {
-		t.Fatalf("needed are %v", needed)
+	e.arrivals.Renew()
+	e.arrivals.Arrange()
+	if open := e.arrivals.Sockets.Open(); !slices.Equal(open, []ports.Key{k}) {
+		t.Fatalf("open are %v", open)
 	}
-	e.sockets.Need(needed)
 	if ends := e.shieldedEnds(); len(ends) != 0 {
 		t.Errorf("errors are suppressed at %v", ends)
 	}
 	e.replaceReceiver(broken{rx, net.ErrClosed})
-	if p.Wire.Load() != nil || !rx.closed.Load() || !e.stale {
+	if p.Wire.Load() != nil || !rx.closed.Load() || e.arrivals.IsComplete() {
 		t.Errorf("the path is still %+v", p.Wire.Load())
 	}
-	e.sockets.Close()
+	e.arrivals.Sockets.Close()
 }

@@ -13,7 +13,6 @@ import (
 	"sixfour/internal/netcfg"
 	"sixfour/internal/wiring"
 	"sixfour/internal/xdpports"
-	"sixfour/transport/xdp"
 )
 
 // wantsXDP reports whether a tunnel may use AF_XDP.
@@ -31,7 +30,7 @@ func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.H
 		p.report.SetIOWhy(p.noXDP)
 		return datapath.Hop{}
 	}
-	h, err := e.xdp.Hop(e.router, l, t.cfg.FwMark, route)
+	h, err := e.arrivals.XDP.Hop(e.router, l, t.cfg.FwMark, route)
 	if err != nil {
 		p.logNoXDP(err)
 	} else {
@@ -67,7 +66,7 @@ func (p *path) logNoXDP(err error) {
 // readPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
 func (e *Engine) readPolicies() {
 	if slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP) {
-		e.xdp.ReadPolicies(e.router)
+		e.arrivals.XDP.ReadPolicies(e.router)
 	}
 }
 
@@ -81,43 +80,10 @@ func (e *Engine) nextDue(most time.Duration) time.Duration {
 	if !e.loop.moveAt.IsZero() {
 		most = min(most, max(time.Until(e.loop.moveAt), settle))
 	}
-	if next := e.xdp.NextRetry(time.Now()); !next.IsZero() {
+	if next := e.arrivals.XDP.NextRetry(time.Now()); !next.IsZero() {
 		most = min(most, max(0, time.Until(next))+settle)
 	}
 	return most
-}
-
-// takeXDP sets the filters so that the ports receive packets of exactly those peers whose
-// packets leave through them.
-func (e *Engine) takeXDP() {
-	wanted := make(xdpports.Wanted)
-	for _, t := range e.tunnels {
-		if !t.wantsXDP() {
-			continue
-		}
-		for p := range t.paths() {
-			if r := p.registered; p.mayBeTaken() {
-				wanted.Add(r.Hop.Port, xdpports.ArrivalOf(r.Outer()), t.Log)
-			}
-		}
-	}
-	taken := e.xdp.Take(wanted)
-	for p := range e.registered() {
-		p.Ways.SetTaken(p.mayBeTaken() && taken(p.registered.Hop.Port, xdpports.ArrivalOf(p.registered.Outer())))
-	}
-}
-
-// closeUnusedXDP closes ports that no path uses.
-func (e *Engine) closeUnusedXDP() {
-	used := make(map[*xdp.Port]bool)
-	for _, t := range e.tunnels {
-		for p := range t.paths() {
-			if wire := p.Wire.Load(); wire != nil {
-				used[wire.Hop.Port] = true
-			}
-		}
-	}
-	e.xdp.CloseUnused(func(p *xdp.Port) bool { return used[p] })
 }
 
 // ioOf returns how packets leave by a wire.
@@ -126,21 +92,4 @@ func ioOf(w *datapath.Wire) config.IO {
 		return config.IOXDP
 	}
 	return config.IOSocket
-}
-
-// mayBeTaken reports whether an XDP filter may take the path's packets. With a static path
-// MTU both ends fragment packets that are too large for the path, so it may not.
-func (p *path) mayBeTaken() bool {
-	r := p.registered
-	return r != nil && r.Hop.Port != nil && !r.Options.StaticMTU && !p.Ways.Parted()
-}
-
-// part makes the path's packets use the socket for a while if some of them arrive there
-// though a filter takes them. It reports whether the filter must be changed.
-func (p *path) part(now time.Time) bool {
-	changed, pause := p.Ways.Part(now)
-	if pause > 0 {
-		p.report.Log().Info("packets arrive through a socket, not through AF_XDP: the XDP filter passes some of them to the kernel, such as fragments and packets with an encapsulation limit, which would reorder the packets", zap.Duration("for", pause))
-	}
-	return changed
 }

@@ -44,6 +44,13 @@ func Raw(protocol byte, local netip.Addr) Key {
 	return Key{Protocol: protocol, Local: netip.AddrPortFrom(local, 0)}
 }
 
+// IsICMP reports whether ICMP messages are received at the port.
+func (k Key) IsICMP() bool { return k.Protocol == header.ICMP || k.Protocol == header.ICMPv6 }
+
+// IsRaw reports whether packets of a tunnel are received at a raw port. The kernel does not
+// know that somebody receives them, and may answer with ICMP errors.
+func (k Key) IsRaw() bool { return !k.IsICMP() && k.Protocol != header.UDP }
+
 // String describes the port for logs.
 func (k Key) String() string {
 	if k.Session != nil {

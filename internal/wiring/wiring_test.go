@@ -157,7 +157,7 @@ func TestPorts(t *testing.T) {
 	if got := Port(udp.Outer(), 3, 7); got.Protocol != header.UDP || got.Local.Port() != 6635 || got.Mark != 7 || got.Device != 3 || !HasPorts(udp.Outer().Kind) {
 		t.Errorf("UDP: %+v", got)
 	}
-	if got := GroupPort(raw.Outer(), netip.MustParseAddr("239.0.0.1"), 3); got.At != raw.Outer().Local || got.Device != 3 {
+	if got := groupPort(raw.Outer(), netip.MustParseAddr("239.0.0.1"), 3); got.At != raw.Outer().Local || got.Device != 3 {
 		t.Errorf("a group: %+v", got)
 	}
 	if k, need := ICMPPort(raw.Outer().Local); k.Protocol != header.ICMP || len(need.ICMP) == 0 {

@@ -1,0 +1,125 @@
+package wiring
+
+import (
+	"iter"
+	"net/netip"
+
+	"sixfour/encap"
+	"sixfour/encap/header"
+	"sixfour/encap/icmp"
+	"sixfour/internal/config"
+	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
+)
+
+// The functions in this file make all keys of ports. What needs ports gets them from Ports,
+// Ahead, Port and Origin. A new type of port needs a field in ports.Key that Port sets,
+// and ports.Sockets that open it.
+
+// HasPorts reports whether packets of a kind arrive at a port of UDP.
+func HasPorts(k encap.Kind) bool { return k.Properties().Ports.Local != 0 }
+
+// Port returns the port at which packets with an outermost layer arrive, and through which
+// they leave if it is one of UDP. They leave with a mark, and through a device if our
+// address is link-local.
+func Port(l *encap.Layer, device int, mark uint32) ports.Key {
+	k := ports.Raw(l.Kind.Protocol(), l.Local)
+	if HasPorts(l.Kind) {
+		k.Local = netip.AddrPortFrom(l.Local, l.Kind.Properties().Ports.Local)
+		k.Mark = mark
+		if isZoned(l) {
+			k.Device = device
+		}
+	}
+	return k
+}
+
+// Ports returns all ports at which packets of a wire and messages about them arrive, with
+// what is needed of each: Port, which has a number of shards unless the order of packets
+// must be kept, the ports of its multicast groups, and ICMPPort. Those of groups are not
+// kept for the next process: by then their interface may be another one.
+func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports.Need] {
+	return func(yield func(ports.Key, ports.Need) bool) {
+		l := w.Outer()
+		if !yield(Port(l, w.Hop.Device, mark), need(l.Kind, shards)) || !yield(ICMPPort(l.Local)) {
+			return
+		}
+		for _, group := range datapath.Groups(l) {
+			if !yield(groupPort(l, group, w.Hop.Device), ports.Need{}) {
+				return
+			}
+		}
+	}
+}
+
+// Ahead returns the ports for the configured addresses of a tunnel that can be opened before
+// there are wires.
+func Ahead(cfg *config.Tunnel, shards int) iter.Seq2[ports.Key, ports.Need] {
+	return func(yield func(ports.Key, ports.Need) bool) {
+		kind := cfg.Kind(len(cfg.Layers) - 1)
+		if HasPorts(kind) {
+			return
+		}
+		for _, local := range cfg.Locals() {
+			if local.IsValid() && local.Zone() == "" && !yield(Port(&encap.Layer{Kind: kind, Local: local}, 0, 0), need(kind, shards)) {
+				return
+			}
+		}
+	}
+}
+
+// need returns what is needed of the port for packets of a kind.
+func need(k encap.Kind, shards int) ports.Need {
+	if k.Properties().Ordered {
+		shards = 1
+	}
+	return ports.Need{Shards: shards, Keep: true}
+}
+
+// groupPort returns the port for a multicast group at which a layer over a device receives
+// packets.
+func groupPort(l *encap.Layer, group netip.Addr, device int) ports.Key {
+	k := ports.Raw(l.Kind.Protocol(), group)
+	k.At, k.Device = l.Local, device
+	return k
+}
+
+// ICMPPort returns the port for ICMP messages to an address of ours: errors about outer
+// packets, and answers to probes of outer addresses.
+func ICMPPort(local netip.Addr) (ports.Key, ports.Need) {
+	if local.Is6() {
+		return ports.Raw(header.ICMPv6, local), ports.Need{ICMP: received6}
+	}
+	return ports.Raw(header.ICMP, local), ports.Need{ICMP: received4}
+}
+
+// The types of ICMP messages that are received.
+var (
+	received4 = []int{icmp.Unreachable4, icmp.TimeExceeded4, icmp.Parameter4, icmp.EchoReply4}
+	received6 = []int{icmp.Unreachable6, icmp.TooBig6, icmp.TimeExceeded6, icmp.Parameter6, icmp.EchoReply6}
+)
+
+// Origin returns the origin of a wire's packets, which have a mark.
+func Origin(w *datapath.Wire, mark uint32) ports.Origin {
+	l := w.Outer()
+	from := ports.Origin{Key: Port(l, w.Hop.Device, mark), Mark: mark}
+	if isZoned(l) {
+		from.Device = w.Hop.Device
+	}
+	return from
+}
+
+// ReceiveProblem returns why packets with an outermost layer, over a device, cannot be
+// received, or "".
+func ReceiveProblem(s *ports.Set, l *encap.Layer, device int, mark uint32) string {
+	err := s.Err(Port(l, device, mark))
+	for _, group := range datapath.Groups(l) {
+		if of := s.Err(groupPort(l, group, device)); of != nil {
+			err = of
+		}
+	}
+	if err == nil {
+		return ""
+	}
+	return "a socket to receive with: " + err.Error()
+}
