@@ -9,6 +9,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/encap/source"
@@ -40,7 +41,7 @@ func layersOf(tb testing.TB, mode string, e encap.Endpoints) []encap.Layer {
 		layers = append(layers, m.Between(e)...)
 		switch l := &layers[len(layers)-1]; rest {
 		case "key csum seq":
-			l.Kind = l.Kind.With(encap.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true})
+			l.Kind = l.Kind.With(framing.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true})
 		case "to anywhere":
 			l.Remote, l.Resolver = netip.Addr{}, anywhere(binary.BigEndian.Uint32(e.Remote.AsSlice()))
 		}

@@ -2,26 +2,27 @@ package encap
 
 import (
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
 // content is what follows a layer's delivery header: a framing and then the inner packet.
 type content struct {
-	protocol byte    // in the delivery header
-	session  bool    // the packets are inside a connection
-	bare     int     // IP version, if nothing stands before the inner packet; 0: codec says it
-	ported   Framing // if the framing has ports, not everything between the ends is ours; nil: it has none
-	codec    Codec
+	protocol byte            // in the delivery header
+	session  bool            // the packets are inside a connection
+	bare     int             // IP version, if nothing stands before the inner packet; 0: codec says it
+	ported   framing.Framing // if the framing has ports, not everything between the ends is ours; nil: it has none
+	codec    framing.Codec
 	record   *Record
 }
 
 func newContent(k Kind, rec *Record) content {
 	p := k.Properties()
-	c := content{protocol: p.Protocol, session: p.Session, codec: k.framing.Codec(rec), record: rec}
-	if p.Ports != (Ports{}) {
+	c := content{protocol: p.Protocol, session: p.Session, codec: k.framing.Codec(rec.framings()), record: rec}
+	if p.Ports != (framing.Ports{}) {
 		c.ported = k.framing
 	}
-	if f, ok := k.framing.(Bare); ok {
+	if f, ok := k.framing.(framing.Bare); ok {
 		c.bare = int(f)
 	}
 	return c
@@ -47,7 +48,7 @@ func (c *content) open(pkt []byte, at int, outerTOS byte) ([]byte, drop.Reason) 
 // openDatagram is open for a packet whose delivery header, and UDP header if the framing has
 // one, the kernel has removed.
 func (c *content) openDatagram(b []byte, o header.Outer) ([]byte, drop.Reason) {
-	d, ok := c.codec.(DatagramCodec)
+	d, ok := c.codec.(framing.DatagramCodec)
 	if !ok {
 		return c.open(b, 0, o.TOS)
 	}

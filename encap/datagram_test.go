@@ -7,6 +7,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -14,9 +15,9 @@ import (
 // inside or is 0 for a control message, and a byte of padding.
 type ported struct{ local, remote uint16 }
 
-func (f ported) Properties() encap.Properties {
-	return encap.Properties{Protocol: header.UDP, Overhead: 6, OverheadBack: 6, Longest: 6, Carries6: true,
-		Identity: uint64(f.local), Ports: encap.Ports{Local: f.local, Remote: f.remote}, Optional: true}
+func (f ported) Properties() framing.Properties {
+	return framing.Properties{Protocol: header.UDP, Overhead: 6, OverheadBack: 6, Longest: 6, Carries6: true,
+		Identity: uint64(f.local), Ports: framing.Ports{Local: f.local, Remote: f.remote}, Optional: true}
 }
 
 func (f ported) Matches(b []byte) bool {
@@ -24,7 +25,7 @@ func (f ported) Matches(b []byte) bool {
 	return to == f.local
 }
 
-func (f ported) Codec(*encap.Record) encap.Codec { return f }
+func (f ported) Codec(*framing.State) framing.Codec { return f }
 
 func (f ported) Append(b []byte, version int) []byte {
 	return append(b, byte(f.local>>8), byte(f.local), byte(f.remote>>8), byte(f.remote), byte(version), 0)

@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/encap/source"
@@ -41,7 +42,7 @@ type arriving interface {
 
 // Headroom is the most room in bytes that Encapsulate needs in front of an inner packet:
 // the sum of the longest headers of all layers that a stack can have.
-const Headroom = MaxDepth * (header.IPv6Len + header.EncapLimitLen + maxFraming)
+const Headroom = MaxDepth * (header.IPv6Len + header.EncapLimitLen + framing.MaxLen)
 
 // Stack encapsulates packets for one peer and decapsulates packets from it. Its methods
 // may be called concurrently on different buffers.
@@ -126,7 +127,7 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		}
 	}
 	s.loop = checks[len(layers)-1]
-	_, s.echoes = layers[len(layers)-1].Kind.framing.(Keepaliver)
+	_, s.echoes = layers[len(layers)-1].Kind.framing.(framing.Keepaliver)
 	return s, nil
 }
 
@@ -352,7 +353,7 @@ func (s *Stack) Decapsulate(outer []byte) ([]byte, drop.Reason) {
 // Outer returns what the outermost headers of a packet say, which Decapsulate has accepted.
 func (s *Stack) Outer(outer []byte) header.Outer {
 	o := header.OuterOf(outer)
-	if s.layers[len(s.layers)-1].Kind.Properties().Ports == (Ports{}) {
+	if s.layers[len(s.layers)-1].Kind.Properties().Ports == (framing.Ports{}) {
 		return o
 	}
 	udp := outer[min(len(outer), header.IPv6Len):]

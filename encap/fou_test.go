@@ -8,14 +8,15 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
 )
 
 // Layers with FOU.
 var (
-	fouInFour = encap.SixInFour.With(encap.FOU{Local: 5555, Remote: 5555})
-	fouInSix  = encap.SixInSix.With(encap.FOU{Local: 5555, Remote: 5555})
+	fouInFour = encap.SixInFour.With(framing.FOU{Local: 5555, Remote: 5555})
+	fouInSix  = encap.SixInSix.With(framing.FOU{Local: 5555, Remote: 5555})
 )
 
 // fouVectors are packets to (a) and from (b) tunnels of the Linux kernels 6.1 and 6.12 with
@@ -68,7 +69,7 @@ var fouVectors = map[string]string{
 }
 
 // fouLayer returns the layer that makes a vector.
-func fouLayer(outer []byte, f encap.FOU) encap.Layer {
+func fouLayer(outer []byte, f framing.FOU) encap.Layer {
 	if header.Version(outer) == 4 {
 		ip := header.IPv4(outer)
 		return encap.Layer{Kind: fouInFour.With(f), Local: ip.Src(), Remote: ip.Dst()}
@@ -86,11 +87,11 @@ func TestVectorsOfFOU(t *testing.T) {
 			o.FlowLabel = encap.FlowLabel{Source: encap.FlowLabelFixed, Fixed: header.IPv6(outer).FlowLabel()}
 		}
 		udp := outer[at:]
-		f := encap.FOU{Local: binary.BigEndian.Uint16(udp), Remote: binary.BigEndian.Uint16(udp[2:]), NoChecksum: udp[6]|udp[7] == 0}
+		f := framing.FOU{Local: binary.BigEndian.Uint16(udp), Remote: binary.BigEndian.Uint16(udp[2:]), NoChecksum: udp[6]|udp[7] == 0}
 		l, inner := fouLayer(outer, f), udp[8:]
 		// A peer with the addresses of FOU-1a, and any port.
 		back := flip([]encap.Layer{l})[0]
-		back.Kind = l.Kind.With(encap.FOU{Local: f.Remote, Remote: f.Local + 1})
+		back.Kind = l.Kind.With(framing.FOU{Local: f.Remote, Remote: f.Local + 1})
 		want := drop.None
 		switch name {
 		case "FOU-D1":
@@ -196,7 +197,7 @@ func TestFOUPassesOthers(t *testing.T) {
 }
 
 func TestFOUNoAllocs(t *testing.T) {
-	for _, f := range []encap.FOU{{Local: 5555, Remote: 5555}, {Local: 5555, Remote: 5555, NoChecksum: true}} {
+	for _, f := range []framing.FOU{{Local: 5555, Remote: 5555}, {Local: 5555, Remote: 5555, NoChecksum: true}} {
 		l := layer(fouInFour, "192.0.2.1", "198.51.100.2")
 		l.Kind = l.Kind.With(f)
 		out := build(t, []encap.Layer{l}, 1500, encap.DefaultOptions)
@@ -222,7 +223,7 @@ func TestFOUNoAllocs(t *testing.T) {
 // Packets of the IP version that a tunnel does not carry are neither sent nor accepted, also
 // where the kernel's ipproto would accept them.
 func TestFOUVersion(t *testing.T) {
-	l := layer(encap.SixInFour.With(encap.FOU{Local: 5555, Remote: 5555, Version: 6}), "192.0.2.1", "198.51.100.2")
+	l := layer(encap.SixInFour.With(framing.FOU{Local: 5555, Remote: 5555, Version: 6}), "192.0.2.1", "198.51.100.2")
 	s := build(t, []encap.Layer{l}, 1500, encap.DefaultOptions)
 	inner4 := header4("10.0.0.1", "10.0.0.2", header.UDP, make([]byte, 8))
 	if _, r := encapsulate(s, inner4); r != drop.WrongFamily {

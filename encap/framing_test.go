@@ -7,6 +7,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
 )
@@ -42,10 +43,10 @@ func TestHeadroom(t *testing.T) {
 // TestFramings: what Properties say holds for the header that Append makes.
 func TestFramings(t *testing.T) {
 	all := kinds()
-	all = append(all, encap.GREInFour.With(encap.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true}),
-		encap.GREInSix.With(encap.GRE{Apart: true, InKeyed: true, InKey: 7}), encap.GREInFour.With(encap.GRE{Apart: true, Keyed: true, Key: 7}))
+	all = append(all, encap.GREInFour.With(framing.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true}),
+		encap.GREInSix.With(framing.GRE{Apart: true, InKeyed: true, InKey: 7}), encap.GREInFour.With(framing.GRE{Apart: true, Keyed: true, Key: 7}))
 	for i, k := range all {
-		f, p := k.Framing().Codec(encap.NewRecord()), k.Properties()
+		f, p := k.Framing().Codec(new(framing.State)), k.Properties()
 		for _, version := range []int{4, 6} {
 			if !k.Carries(version) {
 				continue

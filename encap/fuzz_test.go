@@ -7,6 +7,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/vectors"
@@ -16,8 +17,8 @@ import (
 // stacks in which a layer may get the other IP version.
 func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
 	t.Helper()
-	options := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
-	key := encap.GRE{Keyed: true, Key: 0x2a}
+	options := framing.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
+	key := framing.GRE{Keyed: true, Key: 0x2a}
 	all = [][]encap.Layer{
 		{layer(encap.FourInSix, "fc00::1", "fc00::2"), layer(encap.SixInFour, "203.0.113.10", "203.0.113.20")},
 		{sit}, {ipip}, {dslite}, {sixes}, {gre4}, {gre6},

@@ -13,6 +13,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/fragment"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
 )
@@ -31,20 +32,20 @@ func goldenTunnels() map[string]golden {
 	inherit.TTL = encap.InheritTTL // the kernel's ipip and gre do so by default, its ip6tnl does not
 	limited.EncapLimit = 4
 	static.TTL, static.StaticMTU = encap.InheritTTL, true
-	over4 := func(k encap.Kind, g encap.GRE) []encap.Layer {
+	over4 := func(k encap.Kind, g framing.GRE) []encap.Layer {
 		return []encap.Layer{greLayer(k, "203.0.113.1", "203.0.113.2", g)}
 	}
 	over6 := func(k encap.Kind) []encap.Layer {
 		return []encap.Layer{layer(k, "2001:db8:ffff::1", "2001:db8:ffff::2")}
 	}
 	return map[string]golden{
-		"ipip-":         {over4(encap.FourInFour, encap.GRE{}), inherit, 1500},
-		"ipip-nopmtu":   {over4(encap.FourInFour, encap.GRE{}), static, 1500},
-		"gre-v4":        {over4(encap.GREInFour, encap.GRE{}), inherit, 1500},
-		"gre-key":       {over4(encap.GREInFour, encap.GRE{Keyed: true, Key: 0x01020304}), inherit, 1500},
-		"gre-csum":      {over4(encap.GREInFour, encap.GRE{Checksum: true}), inherit, 1500},
-		"gre-seq":       {over4(encap.GREInFour, encap.GRE{Sequence: true}), inherit, 1500},
-		"gre-all":       {over4(encap.GREInFour, encap.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true}), inherit, 1500},
+		"ipip-":         {over4(encap.FourInFour, framing.GRE{}), inherit, 1500},
+		"ipip-nopmtu":   {over4(encap.FourInFour, framing.GRE{}), static, 1500},
+		"gre-v4":        {over4(encap.GREInFour, framing.GRE{}), inherit, 1500},
+		"gre-key":       {over4(encap.GREInFour, framing.GRE{Keyed: true, Key: 0x01020304}), inherit, 1500},
+		"gre-csum":      {over4(encap.GREInFour, framing.GRE{Checksum: true}), inherit, 1500},
+		"gre-seq":       {over4(encap.GREInFour, framing.GRE{Sequence: true}), inherit, 1500},
+		"gre-all":       {over4(encap.GREInFour, framing.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true}), inherit, 1500},
 		"ipip6-":        {over6(encap.FourInSix), limited, 1500},
 		"ipip6-none":    {over6(encap.FourInSix), kernelOptions, 1500},
 		"ip6ip6-":       {over6(encap.SixInSix), limited, 1500},

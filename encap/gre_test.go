@@ -9,6 +9,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -62,9 +63,9 @@ func TestParseGRE(t *testing.T) {
 // packet, and a separate payload, any of which may have an odd length. It is compared
 // with a simple computation. In a stack the outer checksum covers the inner one.
 func TestGREChecksumOfSegments(t *testing.T) {
-	sums := encap.GRE{Keyed: true, Key: 0xdeadbeef, Checksum: true, Sequence: true}
+	sums := framing.GRE{Keyed: true, Key: 0xdeadbeef, Checksum: true, Sequence: true}
 	stack := []encap.Layer{
-		greLayer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1", encap.GRE{Checksum: true}),
+		greLayer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1", framing.GRE{Checksum: true}),
 		greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", sums),
 	}
 	random := make([]byte, 200)
@@ -100,10 +101,10 @@ func TestGREChecksumOfSegments(t *testing.T) {
 // TestGREOptions: both ends must agree on key and checksum; an unexpected sequence
 // number is accepted.
 func TestGREOptions(t *testing.T) {
-	type gre = encap.GRE
+	type gre = framing.GRE
 	for _, c := range []struct {
 		name     string
-		out, in  encap.GRE
+		out, in  framing.GRE
 		want     drop.Reason
 		breaking func(b []byte) // of the GRE packet
 	}{
@@ -161,7 +162,7 @@ func TestGREOptions(t *testing.T) {
 
 // TestGRECut: a GRE packet that is cut off at any place is refused.
 func TestGRECut(t *testing.T) {
-	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Keyed: true, Key: 7, Sequence: true})
+	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", framing.GRE{Keyed: true, Key: 7, Sequence: true})
 	pkt, _ := encapsulate(build(t, []encap.Layer{l}, 1500, encap.DefaultOptions), header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 8)))
 	for n := header.IPv4Len; n < len(pkt); n++ {
 		b := bytes.Clone(pkt[:n])
@@ -177,7 +178,7 @@ func TestGRECut(t *testing.T) {
 // missing ones cause no delay; a single number far from the others is refused, but
 // several consecutive ones are accepted, and any number after a silence.
 func TestGRESequence(t *testing.T) {
-	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Sequence: true})
+	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", framing.GRE{Sequence: true})
 	pkt, r := encapsulate(build(t, []encap.Layer{l}, 1500, encap.DefaultOptions), header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 8)))
 	if r != drop.None {
 		t.Fatal(r)
@@ -232,7 +233,7 @@ func TestGRESequence(t *testing.T) {
 // TestGRESequenceSent: numbers begin at 0, continue when the stack is replaced, and are
 // shared by IPv4 and IPv6.
 func TestGRESequenceSent(t *testing.T) {
-	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Sequence: true})
+	l := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", framing.GRE{Sequence: true})
 	rec := encap.NewRecord()
 	for n := range uint32(6) {
 		inner := header4("10.0.0.1", "10.0.0.2", header.ICMP, nil)

@@ -7,13 +7,14 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
 )
 
 // session returns a layer whose packets travel in a connection that adds 24 bytes.
 func session(k encap.Kind, local, remote string) encap.Layer {
-	return layer(k.With(encap.InSession{Local: 443, Remote: 4433, Extra: 24}), local, remote)
+	return layer(k.With(framing.InSession{Local: 443, Remote: 4433, Extra: 24}), local, remote)
 }
 
 var (
@@ -25,7 +26,7 @@ var (
 func flipSession(layers []encap.Layer) []encap.Layer {
 	layers = flip(layers)
 	l := &layers[len(layers)-1]
-	f := l.Kind.Framing().(encap.InSession)
+	f := l.Kind.Framing().(framing.InSession)
 	f.Local, f.Remote = f.Remote, f.Local
 	l.Kind = l.Kind.With(f)
 	return layers
@@ -73,7 +74,7 @@ func TestSessionSizes(t *testing.T) {
 
 // A double tunnel in a session: only the outer layer's packets are in the connection.
 func TestDoubleInSession(t *testing.T) {
-	layers := []encap.Layer{dslite, layer(encap.SixInFour.With(encap.InSession{Local: 443, Remote: 4433, Version: 6, Extra: 24}), "192.0.2.1", "198.51.100.2")}
+	layers := []encap.Layer{dslite, layer(encap.SixInFour.With(framing.InSession{Local: 443, Remote: 4433, Version: 6, Extra: 24}), "192.0.2.1", "198.51.100.2")}
 	s, back := build(t, layers, 1500, encap.DefaultOptions), build(t, flipSession(layers), 1500, encap.DefaultOptions)
 	if s.Limit(4) != 1408 || s.Limit(6) != 1448 {
 		t.Errorf("limits %d and %d", s.Limit(4), s.Limit(6))
@@ -163,7 +164,7 @@ func TestSessionQuotes(t *testing.T) {
 
 // Without the peer's port, all of its ports are the session's.
 func TestSessionToAnyPort(t *testing.T) {
-	f := encap.InSession{Local: 443}
+	f := framing.InSession{Local: 443}
 	for _, b := range [][]byte{{443 >> 8, 443 & 0xff, 1, 2, 0, 40, 0, 0, 0x60}, {443 >> 8}, nil} {
 		if inner, _, _, ok := f.Unquote(b, 40); !ok || inner != nil {
 			t.Errorf("%x: %v, %x", b, ok, inner)
@@ -178,7 +179,7 @@ func TestSessionToAnyPort(t *testing.T) {
 }
 
 func TestSessionRefuses(t *testing.T) {
-	l := layer(encap.SixInFour.With(encap.InSession{Local: 443, Remote: 4433, Version: 6}), "192.0.2.1", "198.51.100.2")
+	l := layer(encap.SixInFour.With(framing.InSession{Local: 443, Remote: 4433, Version: 6}), "192.0.2.1", "198.51.100.2")
 	s := build(t, []encap.Layer{l}, 1500, encap.DefaultOptions)
 	for _, c := range []struct {
 		name string

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 )
@@ -41,8 +42,8 @@ func (l Layer) check() error {
 		return fmt.Errorf("encap: layer %v needs a local and a remote IPv%d address, has %v and %v", l.Kind, l.Kind.Over(), l.Local, l.Remote)
 	}
 	p := l.Kind.Properties()
-	if p.Overhead > maxFraming {
-		return fmt.Errorf("encap: layer %v has a header of %d bytes, which is longer than the %d that there is room for", l.Kind, p.Overhead, maxFraming)
+	if p.Overhead > framing.MaxLen {
+		return fmt.Errorf("encap: layer %v has a header of %d bytes, which is longer than the %d that there is room for", l.Kind, p.Overhead, framing.MaxLen)
 	}
 	_, dual := l.Resolver.(resolve.DualResolver)
 	if l.Resolver != nil && (l.Kind.over != 4 || !p.Carries6 || p.Carries4 && !dual) {

@@ -7,6 +7,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -14,7 +15,7 @@ import (
 // the encapsulation limit, ours or the packet's (RFC 2473 section 4.1.1).
 func TestEncapLimitOfStacks(t *testing.T) {
 	third := layer(encap.SixInSix, "fc00::1", "fc00::2")
-	sums := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", encap.GRE{Checksum: true})
+	sums := greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", framing.GRE{Checksum: true})
 	four := header4("10.0.0.1", "10.0.0.2", header.ICMP, nil)
 	six := header6("2001:db8::1", "2001:db8::2", header.NoNextHeader, nil)
 	carrying := func(limit byte) []byte { // next header, length, limit, PadN

@@ -1,6 +1,7 @@
 package encap
 
 import (
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 )
@@ -13,8 +14,8 @@ import (
 type loopCheck struct {
 	pair     *resolve.Fixed
 	protocol byte
-	anywhere bool  // the remote address is found for each packet
-	ported   Codec // if the framing has ports, it tells its packets from others; nil: it has none
+	anywhere bool          // the remote address is found for each packet
+	ported   framing.Codec // if the framing has ports, it tells its packets from others; nil: it has none
 }
 
 // newLoopCheck returns the check for the layer that receives c between the addresses of

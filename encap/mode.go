@@ -2,6 +2,8 @@ package encap
 
 import (
 	"slices"
+
+	"sixfour/encap/framing"
 )
 
 // Kind is a type of layer: a delivery header of an IP version, and a framing. Kinds are
@@ -9,17 +11,17 @@ import (
 type Kind struct {
 	name    string
 	over    int // IP version of the delivery header
-	framing Framing
+	framing framing.Framing
 }
 
 // The kinds without ports, with the framings' default options.
 var (
-	SixInFour  = Kind{"6in4", 4, Bare(6)} // RFC 4213: IPv6 in IPv4, protocol 41
-	FourInFour = Kind{"4in4", 4, Bare(4)} // RFC 2003: IPv4 in IPv4, protocol 4
-	FourInSix  = Kind{"4in6", 6, Bare(4)} // RFC 2473: IPv4 in IPv6, next header 4
-	SixInSix   = Kind{"6in6", 6, Bare(6)} // RFC 2473: IPv6 in IPv6, next header 41
-	GREInFour  = Kind{"gre", 4, GRE{}}    // RFC 2784: either in GRE in IPv4, protocol 47
-	GREInSix   = Kind{"gre6", 6, GRE{}}   // RFC 7676: either in GRE in IPv6, next header 47
+	SixInFour  = Kind{"6in4", 4, framing.Bare(6)} // RFC 4213: IPv6 in IPv4, protocol 41
+	FourInFour = Kind{"4in4", 4, framing.Bare(4)} // RFC 2003: IPv4 in IPv4, protocol 4
+	FourInSix  = Kind{"4in6", 6, framing.Bare(4)} // RFC 2473: IPv4 in IPv6, next header 4
+	SixInSix   = Kind{"6in6", 6, framing.Bare(6)} // RFC 2473: IPv6 in IPv6, next header 41
+	GREInFour  = Kind{"gre", 4, framing.GRE{}}    // RFC 2784: either in GRE in IPv4, protocol 47
+	GREInSix   = Kind{"gre6", 6, framing.GRE{}}   // RFC 7676: either in GRE in IPv6, next header 47
 )
 
 // String returns the layer's name in the configuration.
@@ -30,10 +32,10 @@ func (k Kind) String() string { return k.name }
 func (k Kind) Over() int { return k.over }
 
 // Framing returns what stands between the delivery header and the inner packet.
-func (k Kind) Framing() Framing { return k.framing }
+func (k Kind) Framing() framing.Framing { return k.framing }
 
 // With returns the kind with other options of its framing. Nil leaves it as it is.
-func (k Kind) With(f Framing) Kind {
+func (k Kind) With(f framing.Framing) Kind {
 	if f != nil {
 		k.framing = f
 	}
@@ -41,7 +43,7 @@ func (k Kind) With(f Framing) Kind {
 }
 
 // Properties returns the properties of the framing.
-func (k Kind) Properties() Properties { return k.framing.Properties() }
+func (k Kind) Properties() framing.Properties { return k.framing.Properties() }
 
 // Carries reports whether the layer carries packets of an IP version.
 func (k Kind) Carries(version int) bool {
@@ -56,7 +58,7 @@ func (k Kind) Protocol() byte { return k.Properties().Protocol }
 // OpenKeepalive returns the payload of a keepalive that has come back, if the framing has
 // keepalives. B is what follows an IP header with a protocol number.
 func (k Kind) OpenKeepalive(protocol byte, b []byte) (payload []byte, ok bool) {
-	f, ok := k.framing.(Keepaliver)
+	f, ok := k.framing.(framing.Keepaliver)
 	if !ok || protocol != k.Protocol() {
 		return nil, false
 	}

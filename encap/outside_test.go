@@ -9,6 +9,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/fragment"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -191,7 +192,7 @@ func testQuotes(t *testing.T, s *encap.Stack, layers []encap.Layer, pkt, inner [
 
 // TestUnquoteRefuses: quotes of packets that we have not sent are refused.
 func TestUnquoteRefuses(t *testing.T) {
-	key := encap.GRE{Keyed: true, Key: 7}
+	key := framing.GRE{Keyed: true, Key: 7}
 	static := encap.DefaultOptions
 	static.StaticMTU = true
 	four := header4("10.0.0.1", "10.0.0.2", header.ICMP, make([]byte, 16))

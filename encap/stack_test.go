@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/source"
 )
 
@@ -15,9 +16,9 @@ func layer(k encap.Kind, local, remote string) encap.Layer {
 }
 
 // greLayer returns a layer with GRE options.
-func greLayer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
+func greLayer(k encap.Kind, local, remote string, g framing.GRE) encap.Layer {
 	l := layer(k, local, remote)
-	if g != (encap.GRE{}) {
+	if g != (framing.GRE{}) {
 		l.Kind = k.With(g)
 	}
 	return l

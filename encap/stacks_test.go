@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -25,7 +26,7 @@ func names(layers []encap.Layer) string {
 
 // deep returns stacks of up to four layers, each with different outer addresses.
 func deep() [][]encap.Layer {
-	key := encap.GRE{Keyed: true, Key: 5}
+	key := framing.GRE{Keyed: true, Key: 5}
 	return [][]encap.Layer{
 		{ipip}, {sit}, {gre4}, {gre6}, {dslite}, {sixes},
 		{dslite, sit}, {gre6, sit}, {dslite, sixes}, {layer(encap.FourInFour, "10.9.0.1", "10.9.0.2"), gre4}, {ipip, gre6}, {sit, dslite},
@@ -172,7 +173,7 @@ func TestLimitBack(t *testing.T) {
 func TestStackLimits(t *testing.T) {
 	limited, static := encap.DefaultOptions, encap.DefaultOptions
 	limited.EncapLimit, static.StaticMTU = 4, true
-	all := encap.GRE{Keyed: true, Checksum: true, Sequence: true}
+	all := framing.GRE{Keyed: true, Checksum: true, Sequence: true}
 	four := []encap.Layer{gre6, sit, layer(encap.GREInFour, "203.0.113.1", "203.0.113.2"), layer(encap.FourInSix, "fc00::1", "fc00::2")}
 	for _, c := range []struct {
 		name         string

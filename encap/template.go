@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 )
@@ -42,7 +43,7 @@ type part struct {
 	ipv4Part
 	ipv6Part
 
-	finisher Codec // writes fields of its header for each packet; nil: there are none
+	finisher framing.Codec // writes fields of its header for each packet; nil: there are none
 }
 
 // ipv4Part is what differs from packet to packet in an IPv4 header.
@@ -131,8 +132,8 @@ type builder struct {
 	entry   int  // the layer at which the packets enter
 	limited bool // the packets carry an encapsulation limit
 
-	codecs [MaxDepth]Codec     // of the layers
-	common [MaxDepth]*template // for IPv6 packets at a layer over IPv4; nil: not built yet
+	codecs [MaxDepth]framing.Codec // of the layers
+	common [MaxDepth]*template     // for IPv6 packets at a layer over IPv4; nil: not built yet
 }
 
 // room returns the size of the largest packet of an IP version that fits into a layer.
@@ -213,7 +214,7 @@ func (b *builder) part(p *part, layer, carries int, h []byte) {
 	if f.Finished {
 		p.finisher = codec
 	}
-	p.framing, p.session, p.ported = f.Overhead, f.Session, f.Ports != Ports{}
+	p.framing, p.session, p.ported = f.Overhead, f.Session, f.Ports != framing.Ports{}
 	p.size = len(codec.Append(h, carries))
 }
 

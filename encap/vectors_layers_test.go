@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/vectors"
@@ -18,7 +19,7 @@ import (
 func TestVectorsOfLayers(t *testing.T) {
 	static := vectorOptions(encap.NoEncapLimit)
 	static.StaticMTU = true
-	all := encap.GRE{Keyed: true, Key: 0xdeadbeef, Checksum: true, Sequence: true}
+	all := framing.GRE{Keyed: true, Key: 0xdeadbeef, Checksum: true, Sequence: true}
 	v := vectors.Read(t)
 	for _, c := range []struct {
 		name    string
@@ -31,7 +32,7 @@ func TestVectorsOfLayers(t *testing.T) {
 		{"IPIP-2", []encap.Layer{ipip}, static, 20, 0},
 		{"GRE-1", []encap.Layer{gre4}, vectorOptions(encap.NoEncapLimit), 24, 0},
 		{"GRE-2", []encap.Layer{greLayer(encap.GREInFour, "192.0.2.1", "198.51.100.2", all)}, vectorOptions(encap.NoEncapLimit), 36, 7},
-		{"GRE-3", []encap.Layer{greLayer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1", encap.GRE{Keyed: true, Key: 42})},
+		{"GRE-3", []encap.Layer{greLayer(encap.GREInSix, "2001:db8:a::1", "2001:db8:b::1", framing.GRE{Keyed: true, Key: 42})},
 			vectorOptions(encap.NoEncapLimit), 48, 0},
 		{"6IN6-1", []encap.Layer{layer(encap.SixInSix, "2001:db8:a::1", "2001:db8:b::1")}, vectorOptions(4), 48, 0},
 		{"6IN6-2", []encap.Layer{sixes}, vectorOptions(encap.NoEncapLimit), 48, 0},
@@ -147,7 +148,7 @@ func TestKeepalive(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := bytes.Clone(c.outer)
 			if c.edit == nil { // a key in both headers
-				c.from.Kind = c.from.Kind.With(encap.GRE{Keyed: true, Key: 7})
+				c.from.Kind = c.from.Kind.With(framing.GRE{Keyed: true, Key: 7})
 				b = keyed(b, 7)
 				c.inner += 4
 				c.edit = func([]byte) {}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config/problem"
 )
@@ -114,7 +115,7 @@ type Source struct {
 // Layer is the part of a tunnel's layer that is the same for all peers.
 type Layer struct {
 	Local     netip.Addr        // zero in the outermost layer, of which each path has its own
-	Framing   encap.Framing     // with options; nil: that of the layer's kind, without
+	Framing   framing.Framing   // with options; nil: that of the layer's kind, without
 	Mechanism resolve.Mechanism // finds the outer addresses; nil: they are configured
 }
 

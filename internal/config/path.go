@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/internal/config/problem"
 )
 
@@ -50,7 +51,7 @@ type Encapsulation struct {
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
 	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
-		f := encap.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum}
+		f := framing.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum}
 		if outermost.Carries(4) != outermost.Carries(6) {
 			f.Version = 4
 			if outermost.Carries(6) {
@@ -63,7 +64,7 @@ var Encapsulations = []Encapsulation{
 
 // isBare reports whether packets follow the delivery header of a layer.
 func isBare(outermost encap.Kind) bool {
-	_, bare := outermost.Framing().(encap.Bare)
+	_, bare := outermost.Framing().(framing.Bare)
 	return bare
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
@@ -14,13 +15,13 @@ import (
 
 // isGRE reports whether a kind of layer has a GRE header.
 func isGRE(k encap.Kind) bool {
-	_, ok := k.Framing().(encap.GRE)
+	_, ok := k.Framing().(framing.GRE)
 	return ok
 }
 
 // framing returns the framing with the options of the layer; nil: it has none.
-func (l *layerDraft) framing() encap.Framing {
-	if l.gre == (encap.GRE{}) {
+func (l *layerDraft) framing() framing.Framing {
+	if l.gre == (framing.GRE{}) {
 		return nil
 	}
 	return l.gre
@@ -29,8 +30,8 @@ func (l *layerDraft) framing() encap.Framing {
 // greKeys returns the keys of a GRE header (RFC 2784, RFC 2890). gre returns where their
 // values are stored, allowed reports whether the keys are valid there, and what names
 // the mode.
-func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *encap.GRE) []tree.Key[T] {
-	option := func(name string, read func(*problem.Report, tree.Entry, *encap.GRE)) tree.Key[T] {
+func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *framing.GRE) []tree.Key[T] {
+	option := func(name string, read func(*problem.Report, tree.Entry, *framing.GRE)) tree.Key[T] {
 		return tree.Key[T]{Name: name, Read: func(r *problem.Report, e tree.Entry, into T) {
 			if !allowed(into) {
 				r.Add(e.KeyAt, "%s contradicts %s, which has no GRE header: leave it out, or choose mode %s", e.Name, what(into),
@@ -41,11 +42,11 @@ func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *enca
 		}}
 	}
 	return []tree.Key[T]{
-		option("key", func(r *problem.Report, e tree.Entry, g *encap.GRE) { g.Keyed, g.Key = readGREKey(r, e) }),
+		option("key", func(r *problem.Report, e tree.Entry, g *framing.GRE) { g.Keyed, g.Key = readGREKey(r, e) }),
 		option("ikey", readInKey), // after key, and okey after both
 		option("okey", readOutKey),
-		option("checksum", func(r *problem.Report, e tree.Entry, g *encap.GRE) { g.Checksum, _ = value.Bool(r, e) }),
-		option("sequence", func(r *problem.Report, e tree.Entry, g *encap.GRE) { g.Sequence, _ = value.Bool(r, e) }),
+		option("checksum", func(r *problem.Report, e tree.Entry, g *framing.GRE) { g.Checksum, _ = value.Bool(r, e) }),
+		option("sequence", func(r *problem.Report, e tree.Entry, g *framing.GRE) { g.Sequence, _ = value.Bool(r, e) }),
 	}
 }
 
@@ -70,7 +71,7 @@ func readGREKey(r *problem.Report, e tree.Entry) (given bool, key uint32) {
 
 // readInKey reads the key of received packets, for tunnels where it differs from the key
 // of sent packets.
-func readInKey(r *problem.Report, e tree.Entry, g *encap.GRE) {
+func readInKey(r *problem.Report, e tree.Entry, g *framing.GRE) {
 	if g.Keyed {
 		contradictsKey(r, e)
 		return
@@ -80,7 +81,7 @@ func readInKey(r *problem.Report, e tree.Entry, g *encap.GRE) {
 }
 
 // readOutKey reads the key of sent packets.
-func readOutKey(r *problem.Report, e tree.Entry, g *encap.GRE) {
+func readOutKey(r *problem.Report, e tree.Entry, g *framing.GRE) {
 	if g.Keyed {
 		contradictsKey(r, e)
 		return

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
@@ -166,11 +167,11 @@ func TestPathDifferences(t *testing.T) {
 
 // withPorts is another framing, with ports.
 type withPorts struct {
-	encap.Framing
-	ports encap.Ports
+	framing.Framing
+	ports framing.Ports
 }
 
-func (f withPorts) Properties() encap.Properties {
+func (f withPorts) Properties() framing.Properties {
 	p := f.Framing.Properties()
 	p.Ports, p.Identity = f.ports, uint64(f.ports.Local)
 	return p
@@ -182,7 +183,7 @@ func TestNewEncapsulation(t *testing.T) {
 	all, known := config.Encapsulations, pathKeys
 	defer func() { config.Encapsulations, pathKeys = all, known }()
 	config.Encapsulations = append(all[:1:1], config.Encapsulation{Name: "test", Ports: true, Checksum: true, Carries: func(k encap.Kind) bool { return k.Protocol() != header.GRE }, Frame: func(k encap.Kind, p *config.Path) encap.Kind {
-		return k.With(withPorts{k.Framing(), encap.Ports{Local: p.LocalPort, Remote: p.Port}})
+		return k.With(withPorts{k.Framing(), framing.Ports{Local: p.LocalPort, Remote: p.Port}})
 	}})
 	pathKeys = newPathKeys()
 

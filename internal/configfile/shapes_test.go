@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/config/mechanism"
@@ -25,7 +26,7 @@ func one(t *testing.T, file string) *config.Tunnel {
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func TestLayers(t *testing.T) {
-	gre := encap.GRE{Keyed: true, Key: 0x01020304, Checksum: true, Sequence: true}
+	gre := framing.GRE{Keyed: true, Key: 0x01020304, Checksum: true, Sequence: true}
 	for _, row := range []struct {
 		file   string
 		kinds  []encap.Kind
@@ -34,18 +35,18 @@ func TestLayers(t *testing.T) {
 	}{
 		{over6Tunnel, []encap.Kind{encap.FourInSix}, layers(), aPeer("2001:db8::1", "2001:db8::2")},
 		{tunnel("6in6", "", "") + "local6 = 'auto'\nremote6 = 'a.example'\n", []encap.Kind{encap.SixInSix}, layers(), aPeer("auto", "a.example")},
-		{greTunnel + "okey = '0.0.0.2'\nikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Keyed: true, Key: 2, Apart: true, InKeyed: true, InKey: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
-		{greTunnel + "ikey = 1\nokey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Keyed: true, Key: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
-		{greTunnel + "ikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Apart: true, InKeyed: true, InKey: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
-		{greTunnel + "okey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: encap.GRE{Keyed: true, Key: 1, Apart: true}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "okey = '0.0.0.2'\nikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: framing.GRE{Keyed: true, Key: 2, Apart: true, InKeyed: true, InKey: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "ikey = 1\nokey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: framing.GRE{Keyed: true, Key: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "ikey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: framing.GRE{Apart: true, InKeyed: true, InKey: 1}}}, aPeer("192.0.2.1", "192.0.2.2")},
+		{greTunnel + "okey = 1\n", []encap.Kind{encap.GREInFour}, []config.Layer{{Framing: framing.GRE{Keyed: true, Key: 1, Apart: true}}}, aPeer("192.0.2.1", "192.0.2.2")},
 		{greTunnel + "key = '1.2.3.4'\nchecksum = true\nsequence = true\n", []encap.Kind{encap.GREInFour},
 			[]config.Layer{{Framing: gre}}, aPeer("192.0.2.1", "192.0.2.2")},
 		{stackTunnel + "stack = ['gre6', '6in4']\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\nkey = 7\n", []encap.Kind{encap.GREInSix, encap.SixInFour},
-			[]config.Layer{{Local: addr("fc00::1"), Framing: encap.GRE{Keyed: true, Key: 7}}, {}}, aPeer("192.0.2.1", "fc00::2", "192.0.2.2")},
+			[]config.Layer{{Local: addr("fc00::1"), Framing: framing.GRE{Keyed: true, Key: 7}}, {}}, aPeer("192.0.2.1", "fc00::2", "192.0.2.2")},
 		// An item with GRE options has only its own.
 		{stackTunnel + "stack = [{ mode = 'gre', local = '10.1.1.1', remote = '10.1.1.2', checksum = true }, 'gre']\nkey = 0\n",
 			[]encap.Kind{encap.GREInFour, encap.GREInFour},
-			[]config.Layer{{Local: addr("10.1.1.1"), Framing: encap.GRE{Checksum: true}}, {Framing: encap.GRE{Keyed: true}}}, aPeer("192.0.2.1", "10.1.1.2", "192.0.2.2")},
+			[]config.Layer{{Local: addr("10.1.1.1"), Framing: framing.GRE{Checksum: true}}, {Framing: framing.GRE{Keyed: true}}}, aPeer("192.0.2.1", "10.1.1.2", "192.0.2.2")},
 		{stackTunnel + "stack = ['4in6in4', { mode = '4in4', local = '10.1.1.1', remote = 'a.example' }]\nlocal6 = 'fc00::1'\nremote6 = 'fc00::2'\n",
 			[]encap.Kind{encap.FourInSix, encap.SixInFour, encap.FourInFour}, layers("fc00::1", "192.0.2.1"), aPeer("10.1.1.1", "fc00::2", "192.0.2.2", "a.example")},
 	} {

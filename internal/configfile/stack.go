@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
@@ -18,7 +19,7 @@ type layerDraft struct {
 	at        problem.Pos    // position of that name
 	mechanism *mechanism.Row // for an automatic layer
 	own       ends           // the ends in the item of a stack
-	gre       encap.GRE
+	gre       framing.GRE
 	ownGRE    bool // the item of a stack has GRE options, so the tunnel's do not apply
 }
 
@@ -51,7 +52,7 @@ func (d *draft) addLayers(m encap.Mode, at problem.Pos) {
 type item struct {
 	mode          encap.Mode
 	local, remote tree.Entry // read when all layers are known
-	gre           encap.GRE
+	gre           framing.GRE
 }
 
 var itemKeys = append([]tree.Key[*item]{
@@ -65,7 +66,7 @@ var itemKeys = append([]tree.Key[*item]{
 }, greKeys(
 	func(i *item) bool { return i.mode.Name == "" || isGRE(i.mode.Layers[0]) },
 	func(i *item) string { return "mode " + problem.Quote(i.mode.Name) },
-	func(i *item) *encap.GRE { return &i.gre },
+	func(i *item) *framing.GRE { return &i.gre },
 )...)
 
 // stackOf describes a stack in error messages.
@@ -94,7 +95,7 @@ func readStack(r *problem.Report, e tree.Entry, d *draft) {
 		d.addLayers(it.mode, v.At)
 		if v.Kind == tree.Table && len(it.mode.Layers) == 1 {
 			l := &d.layers[len(d.layers)-1]
-			l.gre, l.ownGRE = it.gre, it.gre != encap.GRE{}
+			l.gre, l.ownGRE = it.gre, it.gre != framing.GRE{}
 		}
 	}
 	if r.Found == before {

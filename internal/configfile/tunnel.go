@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/mechanism"
@@ -22,7 +23,7 @@ type draft struct {
 	addressAt, routesAt []problem.Pos // of each element
 	layers              []layerDraft
 	over4, over6        ends
-	gre                 encap.GRE
+	gre                 framing.GRE
 	paths               []*pathDraft // of the tunnel
 	peers               []*peerDraft
 	dsLite              bool
@@ -65,7 +66,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 }, greKeys(
 	func(d *draft) bool { return !d.known() || d.has(func(l layerDraft) bool { return isGRE(l.kind) }) },
 	(*draft).what,
-	func(d *draft) *encap.GRE { return &d.gre },
+	func(d *draft) *framing.GRE { return &d.gre },
 ), mechanismKeys(), []tree.Key[*draft]{
 	{Name: "peer", Read: readPeers},
 	{Name: "mtu", Read: readMTU},

@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/transport"
 )
@@ -40,7 +41,7 @@ func own(size int) []byte {
 // A packet of our own is fragmented only where the caller has given room for that, inside
 // or outside.
 func TestEmitFragments(t *testing.T) {
-	_, _, _, w := labOf(t, 1300, encap.Options{}, layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
+	_, _, _, w := labOf(t, 1300, encap.Options{}, layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{}))
 	room := make([]byte, encap.Headroom+transport.MaxPacket)
 	datagram := make([]byte, encap.Headroom+2000)
 	ip := header.IPv4(datagram[encap.Headroom:])
@@ -71,7 +72,7 @@ func TestEmitFragments(t *testing.T) {
 
 // What is not sent has a reason, and the kernel's error if the kernel refused it.
 func TestEmitFails(t *testing.T) {
-	_, _, _, w := labOf(t, 1300, encap.Options{}, layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
+	_, _, _, w := labOf(t, 1300, encap.Options{}, layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{}))
 	w.Senders = []transport.Sender{&single{fail: unix.EPERM}}
 	o := Own{Buf: own(100), Stack: w.Stack}
 	if n := w.Emit(&o); n == nil || n.Reason != drop.Filtered || !errors.Is(n, unix.EPERM) || len(n.Outer) != 100+header.IPv4Len {
@@ -85,7 +86,7 @@ func TestEmitFails(t *testing.T) {
 
 // Without a capture a packet of our own costs no allocation.
 func TestEmitNoAllocs(t *testing.T) {
-	_, _, _, w := labOf(t, 1300, encap.Options{}, layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
+	_, _, _, w := labOf(t, 1300, encap.Options{}, layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{}))
 	w.Senders = []transport.Sender{&single{lengths: make([]int, 0, 1000)}}
 	buf, room := own(100), make([]byte, encap.Headroom+transport.MaxPacket)
 	if got := testing.AllocsPerRun(100, func() {

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/encap/source"
@@ -52,8 +53,8 @@ func (*stub) SentOutside([]byte) bool { return false }
 // lab returns a 4in6in4 tunnel without devices and sockets, and what receives its packets.
 func lab(t testing.TB) (e *Plane, tun *Tunnel, p *Path, to *Wire) {
 	return labOf(t, 1500, encap.DefaultOptions,
-		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}),
-		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}))
+		layer(encap.FourInSix, "fc00::1", "fc00::2", framing.GRE{}),
+		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{}))
 }
 
 // labOf returns a tunnel with the given layers over a path with the given MTU. Its interface
@@ -95,9 +96,9 @@ func useWire(p *Path, w *Wire) {
 	p.Peer.Use(w)
 }
 
-func layer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
+func layer(k encap.Kind, local, remote string, g framing.GRE) encap.Layer {
 	l := encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
-	if g != (encap.GRE{}) {
+	if g != (framing.GRE{}) {
 		l.Kind = k.With(g)
 	}
 	return l

@@ -12,6 +12,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/encap/source"
@@ -34,7 +35,7 @@ func sixToFour(t testing.TB) resolve.Resolver {
 // in outer fragments, with a resolver, and among many peers. They send no ICMP errors.
 func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Plane, *Tunnel, *Path, *Wire)) {
 	t.Helper()
-	all := encap.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
+	all := framing.GRE{Keyed: true, Key: 1, Checksum: true, Sequence: true}
 	automatic := encap.Layer{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: sixToFour(t)}
 	static := encap.DefaultOptions
 	static.StaticMTU = true
@@ -44,13 +45,13 @@ func hostileLabs(t testing.TB) (labs []func(testing.TB) (*Plane, *Tunnel, *Path,
 		hub     bool
 		layers  []encap.Layer
 	}{
-		{1500, encap.DefaultOptions, false, []encap.Layer{layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
-		{1500, encap.DefaultOptions, true, []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
-		{600, encap.DefaultOptions, false, []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
-		{1000, encap.DefaultOptions, true, []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})}},
+		{1500, encap.DefaultOptions, false, []encap.Layer{layer(encap.FourInSix, "fc00::1", "fc00::2", framing.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{})}},
+		{1500, encap.DefaultOptions, true, []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "198.51.100.1", framing.GRE{})}},
+		{600, encap.DefaultOptions, false, []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "198.51.100.1", framing.GRE{})}},
+		{1000, encap.DefaultOptions, true, []encap.Layer{layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{})}},
 		{1400, static, false, []encap.Layer{layer(encap.GREInFour, "192.0.2.1", "198.51.100.1", all)}},
 		{1300, encap.DefaultOptions, true, []encap.Layer{layer(encap.GREInSix, "2001:db8::1", "2001:db8::2", all)}},
-		{1280, encap.DefaultOptions, false, []encap.Layer{layer(encap.SixInSix, "2001:db8::1", "2001:db8::2", encap.GRE{})}},
+		{1280, encap.DefaultOptions, false, []encap.Layer{layer(encap.SixInSix, "2001:db8::1", "2001:db8::2", framing.GRE{})}},
 		{1500, encap.DefaultOptions, false, []encap.Layer{automatic}},
 	} {
 		labs = append(labs, func(t testing.TB) (*Plane, *Tunnel, *Path, *Wire) {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/internal/probe"
 )
@@ -39,7 +40,7 @@ type End struct {
 	host     bool                  // the interface does not have local, so the daemon answers there
 	link     bool                  // in Table.any: to be asked after the others
 	former   bool                  // of an address that the peer had before: others take precedence
-	framing  encap.Framing         // it tells packets with the same addresses apart; nil: it cannot
+	framing  framing.Framing       // it tells packets with the same addresses apart; nil: it cannot
 	next     atomic.Pointer[End]   // in the same bucket
 	Arrives  *atomic.Pointer[Wire] // the wire that decapsulates packets
 	Path     *Path

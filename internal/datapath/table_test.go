@@ -10,6 +10,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -36,13 +37,13 @@ func TestFind(t *testing.T) {
 	const here, there, elsewhere = "192.0.2.1", "198.51.100.2", "203.0.113.3"
 	const here6, there6 = "2001:db8::1", "2001:db8::2"
 	table, ends := tableOf(
-		layer(encap.SixInFour, here, there, encap.GRE{}),                             // 0
-		layer(encap.GREInFour, here, there, encap.GRE{}),                             // 1
-		layer(encap.GREInFour, here, there, encap.GRE{Keyed: true, Key: 7}),          // 2
-		layer(encap.GREInFour, here, there, encap.GRE{Keyed: true}),                  // 3
-		layer(encap.SixInFour, here, elsewhere, encap.GRE{}),                         // 4
-		layer(encap.SixInSix, here6, there6, encap.GRE{}),                            // 5
-		layer(encap.GREInSix, here6, there6, encap.GRE{Keyed: true, Key: 1<<32 - 1}), // 6
+		layer(encap.SixInFour, here, there, framing.GRE{}),                             // 0
+		layer(encap.GREInFour, here, there, framing.GRE{}),                             // 1
+		layer(encap.GREInFour, here, there, framing.GRE{Keyed: true, Key: 7}),          // 2
+		layer(encap.GREInFour, here, there, framing.GRE{Keyed: true}),                  // 3
+		layer(encap.SixInFour, here, elsewhere, framing.GRE{}),                         // 4
+		layer(encap.SixInSix, here6, there6, framing.GRE{}),                            // 5
+		layer(encap.GREInSix, here6, there6, framing.GRE{Keyed: true, Key: 1<<32 - 1}), // 6
 	)
 	key := func(flags byte, key uint32) []byte {
 		return binary.BigEndian.AppendUint32([]byte{flags, 0, 8, 0}, key)
@@ -80,7 +81,7 @@ func TestReplace(t *testing.T) {
 	const n = 3000
 	one := func(i int) (encap.Layer, []byte) {
 		remote := netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}).String()
-		return layer(encap.SixInFour, "192.0.2.1", remote, encap.GRE{}), arriving(remote, "192.0.2.1", header.ProtoIPv6)
+		return layer(encap.SixInFour, "192.0.2.1", remote, framing.GRE{}), arriving(remote, "192.0.2.1", header.ProtoIPv6)
 	}
 	table, present := NewTable(n), make(map[int]*End)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -131,7 +132,7 @@ func TestReplace(t *testing.T) {
 
 // Readers find every entry that stays while others come and go.
 func TestReplaceWhileRead(t *testing.T) {
-	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})
+	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{})
 	table, pkt := NewTable(1), arriving("198.51.100.1", "192.0.2.1", header.ProtoIPv6)
 	stays := endOf(l)
 	table.Replace(nil, []*End{stays})
@@ -154,7 +155,7 @@ func TestReplaceWhileRead(t *testing.T) {
 	}
 	var others []*End
 	for i := range 20_000 {
-		e := endOf(layer(encap.SixInFour, "192.0.2.1", netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String(), encap.GRE{}))
+		e := endOf(layer(encap.SixInFour, "192.0.2.1", netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String(), framing.GRE{}))
 		table.Replace(nil, []*End{e})
 		if others = append(others, e); i%3 == 0 {
 			table.Replace(others[:1], nil)
@@ -174,7 +175,7 @@ func BenchmarkReplace(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
 		layers := make([]encap.Layer, n)
 		for i := range n {
-			layers[i] = layer(encap.GREInFour, "192.0.2.1", netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String(), encap.GRE{})
+			layers[i] = layer(encap.GREInFour, "192.0.2.1", netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String(), framing.GRE{})
 		}
 		table, ends := tableOf(layers...)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -195,7 +196,7 @@ func BenchmarkFind(b *testing.B) {
 		layers, pkts := make([]encap.Layer, n), make([][]byte, n)
 		for i := range n {
 			remote := netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String()
-			layers[i] = layer(encap.GREInFour, "192.0.2.1", remote, encap.GRE{})
+			layers[i] = layer(encap.GREInFour, "192.0.2.1", remote, framing.GRE{})
 			pkts[i] = arriving(remote, "192.0.2.1", header.GRE, 0, 0, 8, 0)
 		}
 		table, _ := tableOf(layers...)

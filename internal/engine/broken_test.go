@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -67,7 +68,7 @@ func TestBrokenReceiver(t *testing.T) {
 	wires := make([]*datapath.Wire, 2)
 	for i, local := range []string{"192.0.2.1", "192.0.2.2"} {
 		p := e.tunnels[i].only.paths[0]
-		wires[i] = &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", encap.GRE{})}}
+		wires[i] = &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.SixInFour, local, "198.51.100.1", framing.GRE{})}}
 	}
 	good, bad, icmp := new(failing), new(failing), new(failing)
 	good.left.Store(datapath.BrokenAfter - 1)

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
 	"sixfour/internal/arrival"
@@ -41,7 +42,7 @@ func wired(t testing.TB) (*tunnel, *path, *datapath.Wire) {
 	tun.MTU.Store(1440)
 	p := tun.only.paths[0]
 	w := &datapath.Wire{Path: p.Path, MTU: 1500, Options: encap.DefaultOptions, Layers: []encap.Layer{
-		layer(encap.FourInSix, "fc00::1", "fc00::2", encap.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{}),
+		layer(encap.FourInSix, "fc00::1", "fc00::2", framing.GRE{}), layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{}),
 	}}
 	var err error
 	if w.Stack, err = encap.New(w.Layers, w.MTU, w.Options, source.New(nil, nil, false), p.Record); err != nil {
@@ -52,9 +53,9 @@ func wired(t testing.TB) (*tunnel, *path, *datapath.Wire) {
 	return tun, p, w
 }
 
-func layer(k encap.Kind, local, remote string, g encap.GRE) encap.Layer {
+func layer(k encap.Kind, local, remote string, g framing.GRE) encap.Layer {
 	l := encap.Layer{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}
-	if g != (encap.GRE{}) {
+	if g != (framing.GRE{}) {
 		l.Kind = k.With(g)
 	}
 	return l

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
@@ -63,7 +64,7 @@ func TestManyLives(t *testing.T) {
 	for i := range peers {
 		p := addPath(hub, config.Peer{Name: fmt.Sprint(i)})
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
-		way := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), encap.GRE{})},
+		way := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", remote.String(), framing.GRE{})},
 			Life: liveness.Settings{Every: time.Second, After: 1}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
 		p.Listening.Store(true)
 		p.publish(way)
@@ -137,7 +138,7 @@ func TestDeafUnderLoad(t *testing.T) {
 	var silent atomic.Bool
 	var sent atomic.Int64
 	p := tun.only.paths[0]
-	way := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", encap.GRE{})},
+	way := &datapath.Wire{Path: p.Path, Layers: []encap.Layer{layer(encap.FourInFour, "192.0.2.1", "192.0.2.2", framing.GRE{})},
 		Life: liveness.Settings{Every: time.Second, After: 2}, Senders: []transport.Sender{&echoing{p, &silent, &sent}}}
 	p.Listening.Store(true)
 	p.publish(way)

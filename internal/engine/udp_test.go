@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -17,10 +18,10 @@ import (
 )
 
 // datagrams is a framing with ports.
-type datagrams struct{ encap.Bare }
+type datagrams struct{ framing.Bare }
 
-func (datagrams) Properties() encap.Properties {
-	return encap.Properties{Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Carries6: true, Ports: encap.Ports{Local: 6635, Remote: 6636}}
+func (datagrams) Properties() framing.Properties {
+	return framing.Properties{Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Carries6: true, Ports: framing.Ports{Local: 6635, Remote: 6636}}
 }
 
 // A path over UDP needs its port before its packets may arrive, because it sends through
@@ -28,8 +29,8 @@ func (datagrams) Properties() encap.Properties {
 // is not necessary there.
 func TestUDPPort(t *testing.T) {
 	tun := tunnelOf(config.Tunnel{FwMark: 7, Layers: make([]config.Layer, 1)})
-	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", encap.GRE{})
-	l.Kind = l.Kind.With(datagrams{encap.Bare(6)})
+	l := layer(encap.SixInFour, "192.0.2.1", "198.51.100.1", framing.GRE{})
+	l.Kind = l.Kind.With(datagrams{framing.Bare(6)})
 	p, w := tun.only.paths[0], &datapath.Wire{Path: tun.only.paths[0].Path, Layers: []encap.Layer{l}}
 	p.Wire.Store(w)
 

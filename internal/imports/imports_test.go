@@ -19,7 +19,8 @@ var rules = map[string][]string{
 	"sixfour/encap/resolve":      {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/encap/source":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/fragment":     {"sixfour/encap/drop", "sixfour/encap/header"},
-	"sixfour/encap":              {"sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/encap/source"},
+	"sixfour/encap/framing":      {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/encap":              {"sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/encap/source"},
 	"sixfour/transport/wait":     {},
 	"sixfour/tun":                {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/transport":          {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
@@ -34,14 +35,14 @@ var rules = map[string][]string{
 	"sixfour/internal/firewall":  {"sixfour/encap/header"},
 	"sixfour/internal/address":   {"sixfour/encap/resolve"},
 
-	"sixfour/internal/config":           {"sixfour/encap", "sixfour/encap/resolve", "sixfour/internal/config/problem"},
+	"sixfour/internal/config":           {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config/problem"},
 	"sixfour/internal/config/problem":   {},
 	"sixfour/internal/config/tree":      {"sixfour/internal/config/problem", "sixfour/internal/text"},
 	"sixfour/internal/config/value":     {"sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree"},
 	"sixfour/internal/config/mechanism": {"sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/text"},
 	"sixfour/internal/config/keys":      {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/selection"},
 	"sixfour/internal/config/section":   {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value"},
-	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
+	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
 
 	"sixfour/internal/rtnl":         {},
 	"sixfour/internal/netns":        {},
@@ -68,10 +69,10 @@ var rules = map[string][]string{
 	"sixfour/internal/site":         {"sixfour/encap/resolve"},
 	"sixfour/internal/gateway":      {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/selection":    {"sixfour/internal/api"},
-	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
-	"sixfour/internal/probing":      {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probe"},
+	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
+	"sixfour/internal/probing":      {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probe"},
 	"sixfour/internal/discovery":    {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probing", "sixfour/internal/recovery"},
-	"sixfour/internal/keepalive":    {"sixfour/encap", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/probe", "sixfour/internal/probing", "sixfour/internal/recovery"},
+	"sixfour/internal/keepalive":    {"sixfour/encap", "sixfour/encap/framing", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/probe", "sixfour/internal/probing", "sixfour/internal/recovery"},
 	"sixfour/internal/engine":       {"sixfour/internal/wiring", "sixfour/internal/selfroute", "sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/agents", "sixfour/internal/api", "sixfour/internal/arrival", "sixfour/internal/capture", "sixfour/internal/config", "sixfour/internal/datapath", "sixfour/internal/discovery", "sixfour/internal/events", "sixfour/internal/gateway", "sixfour/internal/hostwatch", "sixfour/internal/icmpreply", "sixfour/internal/iface", "sixfour/internal/keepalive", "sixfour/internal/liveness", "sixfour/internal/names", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/pathchoice", "sixfour/internal/pathmtu", "sixfour/internal/ports", "sixfour/internal/probe", "sixfour/internal/probing", "sixfour/internal/report", "sixfour/internal/site", "sixfour/internal/text", "sixfour/internal/tunif", "sixfour/internal/version", "sixfour/internal/xdpports", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
 	"sixfour/internal/control":      {"sixfour/internal/api", "sixfour/internal/fair", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/capture"},
 	"sixfour/internal/ctl":          {"sixfour/internal/capture", "sixfour/internal/decode", "sixfour/internal/pcapng", "sixfour/internal/address", "sixfour/internal/demo", "sixfour/internal/doctor", "sixfour/internal/api", "sixfour/internal/usage", "sixfour/internal/text", "sixfour/internal/trusted", "sixfour/internal/version", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/subject"},
@@ -101,21 +102,21 @@ var rules = map[string][]string{
 
 	"sixfour/internal/doctor/finding": {"sixfour/internal/netns"},
 
-	"sixfour/internal/doctor/prober": {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/netns", "sixfour/internal/probe", "sixfour/transport"},
+	"sixfour/internal/doctor/prober": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/netns", "sixfour/internal/probe", "sixfour/transport"},
 
-	"sixfour/internal/doctor/subject": {"sixfour/encap", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/control/client", "sixfour/internal/doctor/prober", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
+	"sixfour/internal/doctor/subject": {"sixfour/encap", "sixfour/encap/framing", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/control/client", "sixfour/internal/doctor/prober", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
 
 	"sixfour/internal/doctor/packetfilter": {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/doctor/finding", "sixfour/internal/firewall"},
 
 	"sixfour/internal/doctor/tunnelcheck": {"sixfour/internal/config", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
 
-	"sixfour/internal/doctor/peercheck": {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe"},
+	"sixfour/internal/doctor/peercheck": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe"},
 }
 
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
 	"sixfour/internal/probe"
@@ -89,7 +90,7 @@ func (s *session) ways(wire *datapath.Wire) []probing.Way {
 		return []probing.Way{probing.Outside}
 	}
 	var ways []probing.Way
-	if _, ok := l.Kind.Framing().(encap.Keepaliver); ok && len(wire.Layers) == 1 {
+	if _, ok := l.Kind.Framing().(framing.Keepaliver); ok && len(wire.Layers) == 1 {
 		ways = append(ways, probing.Keepalive)
 	}
 	if len(s.target.between) > 0 {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/internal/datapath"
@@ -73,7 +74,7 @@ func (e *Echo) send(wire *datapath.Wire, q Request) error {
 		local, remote, _ = probe.Ends(wire.Layers)
 	case Keepalive:
 		local, remote = remote, local // it is the answer
-		if k, ok := wire.Outer().Kind.Framing().(encap.Keepaliver); ok {
+		if k, ok := wire.Outer().Kind.Framing().(framing.Keepaliver); ok {
 			answer = k.AppendKeepalive(nil)
 		}
 	case Between:

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/source"
 	"sixfour/internal/configfile"
@@ -133,10 +134,10 @@ func TestMTU(t *testing.T) {
 }
 
 // datagrams is a framing with ports.
-type datagrams struct{ encap.Bare }
+type datagrams struct{ framing.Bare }
 
-func (datagrams) Properties() encap.Properties {
-	return encap.Properties{Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Carries6: true, Ports: encap.Ports{Local: 6635, Remote: 6636}}
+func (datagrams) Properties() framing.Properties {
+	return framing.Properties{Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Carries6: true, Ports: framing.Ports{Local: 6635, Remote: 6636}}
 }
 
 // Only a port of UDP has a number, a mark and a device; the origin of packets has a mark
@@ -153,7 +154,7 @@ func TestPorts(t *testing.T) {
 	if got := Origin(zoned, 0); got.Device != 3 || got.Key.Device != 0 {
 		t.Errorf("link-local: %+v", got)
 	}
-	udp := at("fe80::1%3", "fe80::2%3", encap.FourInSix.With(datagrams{encap.Bare(4)}))
+	udp := at("fe80::1%3", "fe80::2%3", encap.FourInSix.With(datagrams{framing.Bare(4)}))
 	if got := Port(udp.Outer(), 3, 7); got.Protocol != header.UDP || got.Local.Port() != 6635 || got.Mark != 7 || got.Device != 3 || !HasPorts(udp.Outer().Kind) {
 		t.Errorf("UDP: %+v", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/resolve"
 	"sixfour/internal/doctor/prober"
 	"sixfour/internal/doctor/subject"
@@ -42,7 +43,7 @@ func candidates(p *subject.Peer, layers []encap.Layer) (all []candidate) {
 	for _, c := range p.Tunnel.Config.Inside(p.Config) {
 		add(prober.Inside, c.Local, c.Remote, c.Sure, c.Remote.String())
 	}
-	if _, ok := layers[0].Kind.Framing().(encap.Keepaliver); ok && len(layers) == 1 {
+	if _, ok := layers[0].Kind.Framing().(framing.Keepaliver); ok && len(layers) == 1 {
 		add(prober.Keepalive, netip.Addr{}, netip.Addr{}, false, "a keepalive")
 	}
 	return all

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/icmp"
 	"sixfour/encap/source"
 	"sixfour/internal/probe"
@@ -58,7 +59,7 @@ func FuzzHear(f *testing.F) {
 			q.Local, q.Remote = netip.MustParseAddr("fc00::1"), netip.MustParseAddr("fc00::2")
 		}
 		for _, w := range []Kind{Inside, Keepalive, Outside} {
-			if _, ok := kind.Framing().(encap.Keepaliver); w == Keepalive && !ok {
+			if _, ok := kind.Framing().(framing.Keepaliver); w == Keepalive && !ok {
 				continue
 			}
 			q.Kind = w

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"sixfour/encap"
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/probe"
@@ -55,8 +55,8 @@ func (a *Prober) receivePacket(b []byte) {
 // ports; nil: it has none. Other is true for a packet to another port: a raw socket for UDP
 // receives the packets to all ports.
 func (a *Prober) datagramOf(packet []byte) (udp []byte, other bool) {
-	framing := a.Layers[len(a.Layers)-1].Kind.Framing()
-	if framing.Properties().Ports == (encap.Ports{}) {
+	f := a.Layers[len(a.Layers)-1].Kind.Framing()
+	if f.Properties().Ports == (framing.Ports{}) {
 		return nil, false
 	}
 	switch header.Version(packet) {
@@ -65,7 +65,7 @@ func (a *Prober) datagramOf(packet []byte) (udp []byte, other bool) {
 	default:
 		udp = header.IPv6(packet).Payload()
 	}
-	return udp, len(udp) < header.UDPLen || protocolOf(packet) != header.UDP || !framing.Matches(udp)
+	return udp, len(udp) < header.UDPLen || protocolOf(packet) != header.UDP || !f.Matches(udp)
 }
 
 func protocolOf(packet []byte) byte {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/internal/config"
 	"sixfour/internal/firewall"
 )
@@ -13,7 +14,7 @@ import (
 func (p *Peer) Outer() encap.Kind { return p.Tunnel.Config.Outermost(&p.Config.Paths[0]) }
 
 // HasPorts reports whether the packets on the path to the peer have UDP ports.
-func (p *Peer) HasPorts() bool { return p.Outer().Properties().Ports != encap.Ports{} }
+func (p *Peer) HasPorts() bool { return p.Outer().Properties().Ports != framing.Ports{} }
 
 // PortTo returns the destination port of the outer packets that leave this host, or of
 // those that arrive (hook Input); 0: they have none.

@@ -1,4 +1,6 @@
-package encap
+// Package framing reads and writes what stands between a delivery header and the packet that
+// it carries: nothing, a GRE header, a UDP header and what follows it.
+package framing
 
 import (
 	"sixfour/encap/drop"
@@ -8,7 +10,7 @@ import (
 // Framing is what stands between a delivery header and the packet that it carries: nothing
 // (Bare), a GRE header, a UDP header and what follows it. Its value has the options on which
 // both ends must agree. Framings are immutable, may be used concurrently, and are compared
-// with ==. A new framing is one file and the rows in Modes that use it.
+// with ==. A new framing is one file and the rows of tables that use it.
 type Framing interface {
 	// Properties returns what is known of the framing without a packet.
 	Properties() Properties
@@ -17,7 +19,7 @@ type Framing interface {
 	// same addresses. B may be cut off.
 	Matches(b []byte) bool
 	// Codec returns what reads and writes the headers of one peer's packets.
-	Codec(rec *Record) Codec
+	Codec(s *State) Codec
 }
 
 // Codec reads and writes the headers of a framing for one peer. It may be used concurrently.
@@ -34,7 +36,7 @@ type Codec interface {
 	Finish(pkt []byte, at int, tail []byte)
 	// Open checks and removes the header at pkt[at:]. Pkt begins with the delivery header;
 	// if the kernel has removed and checked that one, at is 0. Open returns the inner
-	// packet, unchecked, and its IP version. It may count the packet, in the record, so it
+	// packet, unchecked, and its IP version. It may count the packet, in the State, so it
 	// is called once for each packet. With drop.UnknownProtocol it may return a control
 	// message of the mechanism, for its resolve.Agent.
 	Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason)
@@ -49,7 +51,7 @@ type Codec interface {
 type Properties struct {
 	Protocol byte // in the delivery header
 	// Overhead is the length in bytes of the header of sent packets, OverheadBack that of
-	// received packets, and Longest that with any options: at most maxFraming.
+	// received packets, and Longest that with any options: at most MaxLen.
 	Overhead, OverheadBack, Longest int
 	// Hidden is how many bytes more than the header are added on the wire, after the packet has
 	// left the stack.
@@ -81,8 +83,9 @@ type Properties struct {
 // Ports are the ports of a framing.
 type Ports struct{ Local, Remote uint16 }
 
-// maxFraming is the longest header of a framing, in bytes. Headroom depends on it.
-const maxFraming = header.GREMaxLen
+// MaxLen is the length in bytes of the longest header that a framing may have. The headroom of
+// encap.Encapsulate depends on it.
+const MaxLen = header.GREMaxLen
 
 // Carries reports whether packets of an IP version can be carried.
 func (p *Properties) Carries(version int) bool {
@@ -137,7 +140,7 @@ func (f Bare) Properties() Properties {
 func (f Bare) Matches([]byte) bool { return true }
 
 // Codec returns the framing itself.
-func (f Bare) Codec(*Record) Codec { return f }
+func (f Bare) Codec(*State) Codec { return f }
 
 // Append appends nothing.
 func (f Bare) Append(b []byte, _ int) []byte { return b }

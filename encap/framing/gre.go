@@ -1,4 +1,4 @@
-package encap
+package framing
 
 import (
 	"encoding/binary"
@@ -85,8 +85,8 @@ func (g GRE) OpenKeepalive(b []byte) (payload []byte, ok bool) {
 }
 
 // Codec returns the codec for the optional fields.
-func (g GRE) Codec(rec *Record) Codec {
-	c := &greCodec{GRE: g, record: rec}
+func (g GRE) Codec(s *State) Codec {
+	c := &greCodec{GRE: g, state: s}
 	if g.Checksum {
 		c.flags |= header.GREChecksum
 	}
@@ -108,7 +108,7 @@ type greCodec struct {
 	inKeyed    bool   // of received headers
 	inKey      uint32
 	sequenceAt int // offset of the sequence number in our headers
-	record     *Record
+	state      *State
 }
 
 // Append appends the header. Its checksum and its sequence number are 0.
@@ -132,7 +132,7 @@ func (c *greCodec) Append(b []byte, version int) []byte {
 func (c *greCodec) Finish(pkt []byte, at int, tail []byte) {
 	b := pkt[at:]
 	if c.Sequence {
-		binary.BigEndian.PutUint32(b[c.sequenceAt:], c.record.nextSequence())
+		binary.BigEndian.PutUint32(b[c.sequenceAt:], c.state.nextSequence())
 	}
 	if c.Checksum {
 		binary.BigEndian.PutUint16(b[header.GRELen:], ^sumOf(b, tail))
@@ -152,7 +152,7 @@ func (c *greCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.R
 		return nil, 0, drop.Key
 	case h.Flags&header.GREChecksum != 0 != c.Checksum:
 		return nil, 0, drop.BadChecksum
-	case c.Sequence && (h.Flags&header.GRESequence == 0 || !c.record.inSequence(h.Sequence)):
+	case c.Sequence && (h.Flags&header.GRESequence == 0 || !c.state.inSequence(h.Sequence)):
 		return nil, 0, drop.Sequence
 	}
 	if version = h.Version(); version == 0 {

@@ -1,4 +1,4 @@
-package encap
+package framing
 
 import (
 	"sixfour/encap/drop"
@@ -30,7 +30,7 @@ func (f FOU) Matches(b []byte) bool {
 }
 
 // Codec returns the codec for the ports.
-func (f FOU) Codec(*Record) Codec { return &fouCodec{f} }
+func (f FOU) Codec(*State) Codec { return &fouCodec{f} }
 
 type fouCodec struct{ FOU }
 

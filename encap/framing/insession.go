@@ -1,4 +1,4 @@
-package encap
+package framing
 
 import (
 	"sixfour/encap/drop"
@@ -31,7 +31,7 @@ func (f InSession) Matches(b []byte) bool {
 }
 
 // Codec returns the framing itself.
-func (f InSession) Codec(*Record) Codec { return f }
+func (f InSession) Codec(*State) Codec { return f }
 
 // Append appends the header without length.
 func (f InSession) Append(b []byte, _ int) []byte { return appendUDP(b, Ports{f.Local, f.Remote}) }

@@ -1,4 +1,4 @@
-package encap
+package framing
 
 import (
 	"encoding/binary"
