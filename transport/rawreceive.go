@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
+	"sixfour/transport/filter"
 	"sixfour/transport/wait"
 )
 
@@ -50,7 +51,7 @@ func ListenRaw(local netip.Addr, protocol int, s Shard, o Options) (*RawPort, er
 	if err != nil {
 		return nil, explain(op, err)
 	}
-	if err := f.begin(own, s.filter(f.version, protocol)); err != nil {
+	if err := f.begin(own, filter.Shard(s.Index, s.Count, f.version, protocol)); err != nil {
 		unix.Close(own)
 		return nil, fmt.Errorf("%s: filter for shard %d of %d: %w", op, s.Index, s.Count, err)
 	}

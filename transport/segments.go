@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"sixfour/transport/filter"
 )
 
 // Segments finds the sizes of the packets from which the kernel merged a packet. Network
@@ -105,7 +107,7 @@ func (s *Segments) find(bufs [][]byte, meta []Meta) {
 	}
 	for i := range meta {
 		m := &meta[i]
-		if m.Segment = Small; m.Size > notedFrom {
+		if m.Segment = Small; m.Size > filter.Large {
 			m.Segment = Unknown
 		}
 	}
@@ -144,12 +146,12 @@ func (s *Segments) read() {
 	}
 }
 
-// assume is find for the case without notes. Packets of at most notedFrom bytes are
+// assume is find for the case without notes. Packets of at most filter.Large bytes are
 // Single, larger ones Unknown.
 func assume(meta []Meta) {
 	for i := range meta {
 		m := &meta[i]
-		if m.Segment = Single; m.Size > notedFrom {
+		if m.Segment = Single; m.Size > filter.Large {
 			m.Segment = Unknown
 		}
 	}
@@ -182,7 +184,7 @@ func openNoteRing() (r *noteRing, err error) {
 }
 
 func (r *noteRing) setUp() error {
-	raw, err := bpf.Assemble(noteFilter())
+	raw, err := bpf.Assemble(filter.Aggregates())
 	if err != nil {
 		return err
 	}

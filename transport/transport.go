@@ -102,6 +102,14 @@ type Sender interface {
 	Close() error
 }
 
+// Shard is one receiver's part of the packets to an address. All packets of a flow
+// belong to the same part: it depends on the addresses and ports of the innermost flow,
+// if they are at their usual offsets. Packets without them belong to the first part.
+type Shard struct {
+	Index int // from 0
+	Count int // 0 or 1: there is one receiver, which gets all packets
+}
+
 // Options are the options of sockets.
 type Options struct {
 	Mark uint32 // SO_MARK, for policy routing; 0: none

@@ -23,7 +23,8 @@ var rules = map[string][]string{
 	"sixfour/encap":              {"sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/encap/source"},
 	"sixfour/transport/wait":     {},
 	"sixfour/tun":                {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
-	"sixfour/transport":          {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
+	"sixfour/transport/filter":   {"sixfour/encap/header"},
+	"sixfour/transport":          {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/filter", "sixfour/transport/wait"},
 	"sixfour/transport/xdp":      {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/wait"},
 	"sixfour/transport/wiretest": {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/rig/rigtest", "sixfour/transport"},
 	"sixfour/encap/icmp":         {"sixfour/encap/header"},
@@ -116,7 +117,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/wait", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/filter", "sixfour/transport/wait", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 

@@ -1,18 +1,10 @@
-package transport
+package filter
 
 import (
 	"golang.org/x/net/bpf"
 
 	"sixfour/encap/header"
 )
-
-// Shard is one receiver's part of the packets to an address. All packets of a flow
-// belong to the same part: it depends on the addresses and ports of the innermost flow,
-// if they are at their usual offsets. Packets without them belong to the first part.
-type Shard struct {
-	Index int // from 0
-	Count int // 0 or 1: there is one receiver, which gets all packets
-}
 
 // Words of the filter's memory. A field that a packet does not have is 0.
 const (
@@ -36,12 +28,17 @@ const (
 	shardGRE // the first of one label for each optional field
 )
 
-// filter returns the program with which the kernel drops the packets of other receivers.
+// Shard returns the program for one of count receivers, that of an index from 0 on, which
+// share the packets of an IP protocol over an IP version: it drops the packets of the others.
+// All packets of a flow belong to the same receiver: it depends on the addresses and ports of
+// the innermost flow, if they are at their usual offsets. Packets without them belong to the
+// first one. With one receiver, or 0, it gets all packets.
+//
 // It runs on a whole IPv4 packet, but for IPv6 only on what follows the headers. A load
 // beyond a packet's end would drop the packet, so each header's length is checked first.
-func (s Shard) filter(version byte, protocol int) []bpf.Instruction {
+func Shard(index, count int, version byte, protocol int) []bpf.Instruction {
 	const everything = 1 << 18
-	if s.Count <= 1 {
+	if count <= 1 {
 		return []bpf.Instruction{bpf.RetConstant{Val: everything}}
 	}
 	b := new(program)
@@ -73,12 +70,12 @@ func (s Shard) filter(version byte, protocol int) []bpf.Instruction {
 	}
 	b.add(bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x9e3779b1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 16},
-		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(s.Count)})
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(count)})
 	b.always(shardChoose)
 	b.label(shardNone)
 	b.add(bpf.LoadConstant{Dst: bpf.RegA, Val: 0})
 	b.label(shardChoose)
-	b.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(s.Index), SkipTrue: 1},
+	b.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(index), SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: everything})
 	return b.code

@@ -1,4 +1,4 @@
-package transport
+package filter
 
 import (
 	"golang.org/x/net/bpf"
@@ -7,9 +7,9 @@ import (
 	"sixfour/encap/header"
 )
 
-// Limits of what noteFilter accepts.
+// Limits of what Aggregates accepts.
 const (
-	notedFrom  = 1500 // bytes of an IP packet: larger packets are always accepted
+	Large      = 1500 // bytes of an IP packet: larger packets are always accepted
 	notedBytes = 320  // bytes of a packet that the kernel copies: its headers
 )
 
@@ -42,11 +42,11 @@ const (
 	noteRefuse
 )
 
-// noteFilter returns the filter for a packet socket for all protocols. It accepts tunnel
+// Aggregates returns the filter for a packet socket for all protocols. It accepts tunnel
 // packets for this host that the kernel may have merged: large ones, and those with an
 // incomplete inner checksum, which GRO leaves. All other packets cost only this program.
 // A load beyond a packet's end refuses the packet.
-func noteFilter() []bpf.Instruction {
+func Aggregates() []bpf.Instruction {
 	const otherHost, ethernet, loopback = 3, 1, 772
 	const ethernetLen = 14
 	p := new(program)
@@ -106,7 +106,7 @@ func (p *program) outer(protocol uint32, tunnel int) {
 	p.jump(bpf.JumpNotEqual, header.DestOptions, noteNothing) // possibly before a tunnel packet
 	p.label(tunnel)
 	p.add(bpf.LoadExtension{Num: bpf.ExtLen}, bpf.ALUOpX{Op: bpf.ALUOpSub})
-	p.jump(bpf.JumpGreaterThan, notedFrom, noteLarge)
+	p.jump(bpf.JumpGreaterThan, Large, noteLarge)
 }
 
 // innerGRE skips a GRE header, if A is the protocol GRE. The kernel does not merge

@@ -1,4 +1,6 @@
-package transport
+// Package filter makes the programs with which the kernel chooses packets for the sockets of
+// package transport (classic BPF).
+package filter
 
 import "golang.org/x/net/bpf"
 
