@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/engine"
+	"sixfour/internal/readiness"
 	"sixfour/internal/systemd"
 	"sixfour/internal/text"
 )
@@ -43,7 +43,7 @@ const (
 )
 
 // describe returns the state of the tunnels as one line.
-func describe(s engine.Summary) string {
+func describe(s readiness.Summary) string {
 	count := fmt.Sprintf("%d tunnels", s.Tunnels)
 	if s.Tunnels == 1 {
 		count = "1 tunnel"
@@ -66,7 +66,7 @@ func describe(s engine.Summary) string {
 // reportState reports the state of the tunnels: to the log, and to the service manager. The
 // first report means that the daemon is ready: the configuration is in effect, and each
 // tunnel either can carry packets or is named.
-func (p *process) reportState(s engine.Summary) {
+func (p *process) reportState(s readiness.Summary) {
 	fields := []zap.Field{zap.Int("tunnels", s.Tunnels)}
 	if len(s.Waiting) > 0 {
 		names := make([]string, len(s.Waiting))

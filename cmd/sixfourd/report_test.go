@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sixfour/internal/engine"
 	"sixfour/internal/logging"
+	"sixfour/internal/readiness"
 	"sixfour/internal/systemd"
 )
 
@@ -65,9 +65,9 @@ func TestHeartbeat(t *testing.T) {
 
 // The status line shows a failed reload even if many tunnels wait.
 func TestStatusLine(t *testing.T) {
-	s := engine.Summary{Tunnels: 300}
+	s := readiness.Summary{Tunnels: 300}
 	for range 300 {
-		s.Waiting = append(s.Waiting, engine.Wait{Tunnel: "six0", For: "the address 203.0.113.10, which no interface has"})
+		s.Waiting = append(s.Waiting, readiness.Wait{Tunnel: "six0", For: "the address 203.0.113.10, which no interface has"})
 	}
 	var r report
 	line := r.line(func(r *report) {
@@ -81,7 +81,7 @@ func TestStatusLine(t *testing.T) {
 	if n := strings.Count(line, "six0 waits"); n != 5 {
 		t.Errorf("%d tunnels are named", n)
 	}
-	if got := describe(engine.Summary{Tunnels: 6, Waiting: s.Waiting[:5]}); strings.Contains(got, "more") {
+	if got := describe(readiness.Summary{Tunnels: 6, Waiting: s.Waiting[:5]}); strings.Contains(got, "more") {
 		t.Error(got)
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"sixfour/internal/configfile"
 	"sixfour/internal/control"
 	"sixfour/internal/engine"
+	"sixfour/internal/readiness"
 	"sixfour/internal/rig"
 )
 
@@ -125,7 +126,7 @@ func runFragile(remote string) error {
 	}
 	s.Serve()
 	defer s.Close()
-	return e.Run(ctx, func(engine.Summary) { log.Info("ready") })
+	return e.Run(ctx, func(readiness.Summary) { log.Info("ready") })
 }
 
 type asDaemon struct{ *engine.Engine }

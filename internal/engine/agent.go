@@ -1,70 +1,28 @@
 package engine
 
-import (
-	"context"
+import "context"
 
-	"sixfour/encap/resolve"
-	"sixfour/internal/agents"
-)
-
-// runAgent stops the agent of a tunnel's former resolver, and starts the resolver of the
-// registered path if it is one. Packets must be received already.
+// runAgent runs the agent of the registered path's resolver if it is one, and no other.
+// Packets must be received already.
 func (e *Engine) runAgent(p *path) {
 	t := p.t
 	if t.mech == nil {
 		return
 	}
-	r := p.Registered().Layers[t.mech.Layer()].Resolver
-	if r == t.agentResolver {
-		return
-	}
-	t.agentResolver = r
-	agent, ok := r.(resolve.Agent)
-	if !ok {
-		t.endAgent()
-		return
-	}
-	if t.stopAgent != nil {
-		t.stopAgent()
-	}
-	ctx, cancel := context.WithCancel(e.ctx)
-	runner := agents.NewRunner(p.Path, agent, agents.Events{
-		Learnt: func() {
-			select {
-			case e.learnt <- t:
-			case <-ctx.Done():
-			}
-		},
-		Failed: func() {
-			t.mech.Fail()
-			e.somethingChanged()
-		},
+	t.agent.Run(e.ctx, &e.wg, p.Path, p.Registered().Layers[t.mech.Layer()].Resolver, func(ctx context.Context) {
+		select {
+		case e.learnt <- t:
+		case <-ctx.Done():
+		}
+	}, func() {
+		t.mech.Fail()
+		e.somethingChanged()
 	})
-	t.stopAgent = cancel
-	t.setAgent(runner)
-	e.wg.Go(func() { runner.Run(ctx) })
 }
 
 // learn gives the interface the addresses and routes that the routers advertised.
 func (t *tunnel) learn() {
-	if s := t.agent.Load(); s != nil {
+	if s := t.agent.Running(); s != nil {
 		t.Learn(s.Learnt())
 	}
-}
-
-// setAgent sets the running agent of the tunnel's mechanism.
-func (t *tunnel) setAgent(r *agents.Runner) {
-	t.agent.Store(r)
-	t.SetAgent(r)
-}
-
-// endAgent stops the agent of the tunnel's mechanism if one runs.
-func (t *tunnel) endAgent() {
-	if t.stopAgent == nil {
-		return
-	}
-	t.stopAgent()
-	t.stopAgent = nil
-	t.agent.Store(nil)
-	t.SetAgent(nil)
 }

@@ -1,12 +1,13 @@
 package engine
 
 import (
+	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 
 	"sixfour/encap/resolve"
-	"sixfour/internal/agents"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 )
@@ -22,7 +23,11 @@ func TestNeighboursInStatus(t *testing.T) {
 	if s := tn.status(); s.Neighbours != nil {
 		t.Errorf("without a mechanism: %v", s.Neighbours)
 	}
-	tn.setAgent(agents.NewRunner(tn.only.paths[0].Path, r.(resolve.Agent), agents.Events{Failed: func() { t.Error("it failed") }}))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	tn.agent.Run(ctx, &wg, tn.only.paths[0].Path, r, func(context.Context) {}, func() { t.Error("it failed") })
 	want := []api.Neighbour{{Address: "fe80::200:5efe:c000:201", Outer: "192.0.2.1", State: "silent"}}
 	if s := tn.status(); !slices.Equal(s.Neighbours, want) {
 		t.Errorf("got  %v\nwant %v", s.Neighbours, want)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"sixfour/internal/readiness"
 	"slices"
 	"sync"
 	"time"
@@ -227,7 +228,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 		all.Wait()
 		close(done)
 	}()
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(readiness.Interval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -331,11 +332,11 @@ func (t *tunnel) retire(e *Engine) {
 		p.choice.End()
 	}
 	t.Reply.Retire()
-	t.stopFollowing()
+	t.hosts.Stop()
 	for p := range t.paths() {
 		p.far.Stop()
 	}
-	t.endAgent()
+	t.agent.End()
 	e.forget(slices.Collect(t.paths()))
 	for p := range t.paths() {
 		e.keeper.Mark(p.life)

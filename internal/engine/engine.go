@@ -22,6 +22,7 @@ import (
 	"sixfour/internal/keepalive"
 	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/readiness"
 	"sixfour/internal/tunif"
 	"sixfour/internal/version"
 	"sixfour/transport/wait"
@@ -38,7 +39,7 @@ type Engine struct {
 	events events.Log
 	datapath.Plane
 	signals
-	resolver *names.Resolver
+	names *names.Queue
 	running
 	host
 	arrivals *arrival.Set // of packets; the control loop owns it
@@ -56,15 +57,14 @@ type about struct {
 
 // signals are what other goroutines tell the control loop.
 type signals struct {
-	notify       chan struct{}   // something outside the engine changed
-	lost         chan struct{}   // an interface is gone; the tunnel's state says which
-	reloads      chan *reload    // configurations to replace the running one
-	ended        chan struct{}   // closed when Run has returned
-	names        chan resolution // new addresses of a name
-	learnt       chan *tunnel    // tunnels whose neighbours announced something for the interface
-	tooLong      chan tooLong    // destinations with a smaller MTU than the others
-	broken       chan broken     // receivers that failed
-	healthChecks chan struct{}   // health checks of the control loop
+	notify       chan struct{} // something outside the engine changed
+	lost         chan struct{} // an interface is gone; the tunnel's state says which
+	reloads      chan *reload  // configurations to replace the running one
+	ended        chan struct{} // closed when Run has returned
+	learnt       chan *tunnel  // tunnels whose neighbours announced something for the interface
+	tooLong      chan tooLong  // destinations with a smaller MTU than the others
+	broken       chan broken   // receivers that failed
+	healthChecks chan struct{} // health checks of the control loop
 }
 
 // running is the configuration that runs. Only the control loop changes it, so the loop
@@ -100,7 +100,6 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 			lost:         make(chan struct{}, 1),
 			reloads:      make(chan *reload),
 			ended:        make(chan struct{}),
-			names:        make(chan resolution),
 			learnt:       make(chan *tunnel),
 			tooLong:      make(chan tooLong, 16),
 			broken:       make(chan broken),
@@ -115,7 +114,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.arrivals = arrival.New(log, &e.Plane, e.arriving, e.receives)
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
-	e.resolver = names.NewResolver(e.gateway.Resolver())
+	e.names = names.NewQueue(names.NewResolver(e.gateway.Resolver()))
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
 		if err != nil {
@@ -162,7 +161,7 @@ const spareProcessors = 2 * config.MaxQueues
 // Run: that tunnel reports what it waits for and is retried, and the others carry
 // packets. Run returns an error only if no tunnel could work: the kernel's netlink or
 // TUN device is missing.
-func (e *Engine) Run(ctx context.Context, tell func(Summary)) (err error) {
+func (e *Engine) Run(ctx context.Context, tell func(readiness.Summary)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
@@ -206,10 +205,11 @@ func (e *Engine) begin(t *tunnel) {
 }
 
 // control is the control loop, which makes all decisions.
-func (e *Engine) control(ctx context.Context, tell func(Summary)) {
+func (e *Engine) control(ctx context.Context, tell func(readiness.Summary)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	defer e.loop.begin().Stop()
+	e.loop.Begin()
+	defer e.loop.End()
 	for ctx.Err() == nil {
 		begun := time.Now()
 		complete := e.evaluateAll()
@@ -221,8 +221,11 @@ func (e *Engine) control(ctx context.Context, tell func(Summary)) {
 		if !complete {
 			wait = min(wait, tunif.Retry)
 		}
-		timer.Reset(min(wait, e.loop.report(e.summary, complete, tell)))
-		e.loop.pace(e.tunnels)
+		if again := e.loop.Report(e.summary, complete, tell); again > 0 {
+			wait = min(wait, again)
+		}
+		timer.Reset(wait)
+		e.loop.Pace(slices.ContainsFunc(e.tunnels, func(t *tunnel) bool { return t.cfg.Netns != "" })) // followNamespaces
 		e.wait(ctx, timer.C)
 	}
 }
@@ -240,7 +243,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 			e.pause(ctx, max(settle, time.Until(e.loop.rest))) // one administrator command causes many changes
 			return
 		case <-e.healthChecks:
-		case <-e.loop.tick:
+		case <-e.loop.Tick():
 			e.heartbeat()
 			if e.followNamespaces() {
 				return
@@ -250,8 +253,9 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 		case r := <-e.reloads:
 			r.run()
 			return
-		case r := <-e.names:
-			if e.takeNames(ctx, r) {
+		case r := <-e.names.C():
+			// All peers are evaluated once for many names of a hub, and not once for each.
+			if e.names.Apply(ctx, r, settle) {
 				return
 			}
 		case t := <-e.learnt:

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"time"
@@ -12,16 +11,6 @@ import (
 	"sixfour/internal/netcfg"
 	"sixfour/internal/report"
 )
-
-// resolution is the result of looking up a DNS name.
-type resolution struct {
-	t     *tunnel
-	p     *path // the name is this peer's remote; nil: a host of the tunnel's mechanism
-	host  int
-	name  string
-	addrs []netip.Addr
-	over  <-chan struct{} // closed when the result is no longer needed
-}
 
 // followNames starts to look up the names in a tunnel's configuration regularly.
 func (e *Engine) followNames(t *tunnel) {
@@ -43,94 +32,44 @@ func (e *Engine) followPath(p *path) {
 	if p.t.outerVersion() == 6 {
 		network = "ip6"
 	}
-	p.far.Follow(e.ctx, &e.wg, e.resolver, network, name, e.found(resolution{t: p.t, p: p, name: name}))
+	e.names.Follow(e.ctx, &e.wg, &p.far, network, name, func(addrs []netip.Addr) bool { return p.resolved(name, addrs) })
 }
 
 // followHosts looks up the names of a tunnel's mechanism regularly.
 func (e *Engine) followHosts(t *tunnel) {
-	t.stopFollowing()
+	t.hosts.Stop()
 	if t.mech == nil {
 		return
 	}
-	var ctx context.Context
 	for i, h := range t.mech.Hosts() {
-		if h.Name == "" {
-			continue
-		}
-		if t.unfollowHosts == nil {
-			ctx, t.unfollowHosts = context.WithCancel(e.ctx)
-		}
-		e.wg.Go(func() {
-			e.resolver.Follow(ctx, "ip4", h.Name, nil, e.found(resolution{t: t, host: i, name: h.Name}))
-		})
-	}
-}
-
-// stopFollowing stops looking up the names of the mechanism's hosts.
-func (t *tunnel) stopFollowing() {
-	if t.unfollowHosts != nil {
-		t.unfollowHosts()
-		t.unfollowHosts = nil
-	}
-}
-
-// found returns a function that sends the addresses of a name to the control loop.
-func (e *Engine) found(r resolution) func(context.Context, []netip.Addr) {
-	return func(ctx context.Context, addrs []netip.Addr) {
-		r := r
-		r.addrs, r.over = addrs, ctx.Done()
-		select {
-		case e.names <- r:
-		case <-ctx.Done():
+		if h.Name != "" {
+			t.hosts.Follow(e.ctx, &e.wg, e.names, "ip4", h.Name, func(addrs []netip.Addr) bool {
+				t.mech.Learn(i, addrs)
+				t.logResolved(t.Log, h.Name, addrs)
+				return true
+			})
 		}
 	}
 }
 
-// takeNames applies a resolution and those that follow shortly, and reports whether any of
-// them changes something. In this way all peers are evaluated once for many names of a
-// hub, and not once for each name.
-func (e *Engine) takeNames(ctx context.Context, r resolution) (changed bool) {
-	settled := time.After(settle)
-	for {
-		if r.apply() {
-			changed = true
-			if len(r.addrs) > 0 {
-				r.log().Log(r.t.report.Level(), "resolved", zap.String("name", r.name), zap.Stringers("addresses", r.addrs))
-			}
-		}
-		select {
-		case r = <-e.names:
-		case <-settled:
-			return changed
-		case <-ctx.Done():
-			return changed
-		}
+// logResolved logs the new addresses of a name.
+func (t *tunnel) logResolved(log *zap.Logger, name string, addrs []netip.Addr) {
+	if len(addrs) > 0 {
+		log.Log(t.report.Level(), "resolved", zap.String("name", name), zap.Stringers("addresses", addrs))
 	}
 }
 
-func (r *resolution) log() *zap.Logger {
-	if r.p == nil {
-		return r.t.Log
-	}
-	return r.p.report.Log()
-}
-
-// apply applies a resolution, and reports whether paths must be evaluated.
-func (r *resolution) apply() (changed bool) {
-	select {
-	case <-r.over:
-		return false
-	default:
-	}
-	if r.p == nil {
-		r.t.mech.Learn(r.host, r.addrs)
-		return true
-	}
-	before, changed := r.p.far.Learn(r.addrs)
+// resolved applies new addresses of the name of the path's remote end, and reports whether
+// paths must be evaluated.
+func (p *path) resolved(name string, addrs []netip.Addr) bool {
+	before, changed := p.far.Learn(addrs)
 	if before.IsValid() {
-		text := fmt.Sprintf("the name %s now resolves to %v, before to %v", r.name, r.p.far.Addr(), before)
-		r.p.report.Repaired(report.Name, text)
-		r.p.report.Remember(text)
+		text := fmt.Sprintf("the name %s now resolves to %v, before to %v", name, p.far.Addr(), before)
+		p.report.Repaired(report.Name, text)
+		p.report.Remember(text)
+	}
+	if changed {
+		p.t.logResolved(p.report.Log(), name, addrs)
 	}
 	return changed
 }

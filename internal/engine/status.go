@@ -40,7 +40,7 @@ func (t *tunnel) status() api.TunnelStatus {
 	s.ICMP.Sent = s.ICMP.SentTypes.Total()
 	s.ICMP.Limited = t.Reply.Limited.Load()
 	s.Repairs = t.report.Repairs()
-	if a := t.agent.Load(); a != nil {
+	if a := t.agent.Running(); a != nil {
 		s.Neighbours = report.Neighbours(a.Entries())
 	}
 	return s

@@ -1,12 +1,8 @@
 package engine
 
 import (
-	"context"
-	"sync/atomic"
-
 	"go.uber.org/zap"
 
-	"sixfour/encap/resolve"
 	"sixfour/encap/source"
 	"sixfour/internal/agents"
 	"sixfour/internal/capture"
@@ -17,6 +13,7 @@ import (
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
 	"sixfour/internal/keepalive"
+	"sixfour/internal/names"
 	"sixfour/internal/ports"
 	"sixfour/internal/report"
 	"sixfour/internal/selfroute"
@@ -37,25 +34,21 @@ type tunnel struct {
 	only  *peer   // the only one; nil: the tunnel is a hub
 	wires *wiring.Maker
 	*tunif.Interface
-	held         selfroute.Held // the control loop owns it
+	held selfroute.Held // the control loop owns it
+	followed
 	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
-	agentState
-	finder *discovery.Finder
-	keeper *keepalive.Keeper // nil: no liveness checks
-	report *report.Tunnel
-	noXDP  string         // last reported reason why packets do not leave through AF_XDP
-	toLoop chan<- tooLong // to the control loop; never blocks
+	finder       *discovery.Finder
+	keeper       *keepalive.Keeper // nil: no liveness checks
+	report       *report.Tunnel
+	noXDP        string         // last reported reason why packets do not leave through AF_XDP
+	toLoop       chan<- tooLong // to the control loop; never blocks
 }
 
-// agentState is how the mechanism of an automatic tunnel speaks and follows names.
-type agentState struct {
-	agent atomic.Pointer[agents.Runner] // nil: the mechanism sends nothing of its own
-
-	// Used by the control loop only.
-	agentResolver resolve.Resolver   // for which the agent runs, if it is one
-	stopAgent     context.CancelFunc // stops the agent; nil: none runs
-	unfollowHosts context.CancelFunc // stops following the mechanism's names; nil: it has none
+// followed is what works for the mechanism of an automatic tunnel. The control loop owns it.
+type followed struct {
+	agent agents.Slot // runs what the mechanism sends itself
+	hosts names.Group // the names of the mechanism's hosts
 }
 
 func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {

@@ -21,28 +21,14 @@ const (
 	maxStructFields = 15
 )
 
-// tooLarge are the packages, files and structs that exceed a limit today. The list only
-// gets shorter: when one is below the limit, delete its entry.
-var tooLarge = []string{
-	"internal/engine",
-}
-
-// Each package, file and struct is small enough to be understood at once, except for
-// those in the list tooLarge.
+// Each package, file and struct is small enough to be understood at once.
 func TestSizes(t *testing.T) {
 	found, err := oversized("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if !slices.Contains(tooLarge, name) {
-			t.Errorf("%s has %s: split it", name, found[name])
-		}
-	}
-	for _, name := range tooLarge {
-		if found[name] == "" {
-			t.Errorf("%s is within the limits: delete it from the list tooLarge", name)
-		}
+		t.Errorf("%s has %s: split it", name, found[name])
 	}
 }
 
