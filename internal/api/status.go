@@ -95,13 +95,16 @@ type PeerStatus struct {
 
 // PathStatus is the state of one of several ways to a peer.
 type PathStatus struct {
-	Used      bool     `json:"used"` // packets to the peer use it
-	State     State    `json:"state"`
-	In        Traffic  `json:"in"`
-	Out       Traffic  `json:"out"`
-	Liveness  Liveness `json:"liveness"`
-	LastError *Fault   `json:"last_error,omitempty"`
-	LastDown  *Outage  `json:"last_down,omitempty"`
+	Used      bool      `json:"used"`               // packets to the peer use it
+	Share     float64   `json:"share"`              // fraction of the flows to the peer that use it
+	Why       string    `json:"why,omitempty"`      // why packets use it, or do not
+	WhySince  time.Time `json:"why_since,omitzero"` // when packets began or ceased to use it, or another reason began
+	State     State     `json:"state"`
+	In        Traffic   `json:"in"`
+	Out       Traffic   `json:"out"`
+	Liveness  Liveness  `json:"liveness"`
+	LastError *Fault    `json:"last_error,omitempty"`
+	LastDown  *Outage   `json:"last_down,omitempty"`
 }
 
 // Liveness is the result of a peer's probes. In the status of a hub, Sent and Lost are

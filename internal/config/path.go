@@ -25,6 +25,10 @@ type Path struct {
 	Secret  Secret
 	Session any // an HTTPS or a WireGuard; nil: the encapsulation has no connections
 
+	// Weight is the share of the flows, relative to the other paths; 0: 1. Only some policies
+	// use it.
+	Weight uint16
+
 	At problem.Pos // in the file: of the remote end, or of the table if there is none
 }
 
@@ -90,6 +94,13 @@ func (t *Tunnel) AllPaths() iter.Seq2[*Peer, *Path] {
 			}
 		}
 	}
+}
+
+// SameWay reports whether packets of two paths have the same ends and encapsulations.
+func (p *Path) SameWay(o *Path) bool {
+	a := *p
+	a.Weight = o.Weight
+	return a.Equal(o)
 }
 
 // Equal reports whether two configurations of a path are equivalent.

@@ -19,6 +19,7 @@ type pathDraft struct {
 	table         map[string]tree.Entry
 	local, remote end // not given: those of the tunnel or of the peer
 	encapsulation *config.Encapsulation
+	weightAt      problem.Pos // not given: zero
 	in            *draft
 	hub           bool // it is for all peers of the tunnel
 }
@@ -46,7 +47,7 @@ func newPathKeys() []tree.Key[*pathDraft] {
 		{Name: "listen", Read: readListen},
 	}), encapKeys(keys.HasSecret, []tree.Key[*pathDraft]{
 		{Name: "secret_file", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) { p.Secret, _ = value.Secret(r, e, leastSecret) }},
-	}), sessionKeys(httpsKeys), sessionKeys(wireGuardKeys))
+	}), sessionKeys(httpsKeys), sessionKeys(wireGuardKeys), weightKeys())
 }
 
 // encapKeys returns the keys that only the encapsulations have for which holds returns
@@ -105,9 +106,6 @@ func (d *draft) outermostPlace() place {
 	return place{d.layers[len(d.layers)-1].kind.Over(), true}
 }
 
-// maxPaths is how many paths a peer can have.
-const maxPaths = 8
-
 // readTunnelPaths reads all [[tunnel.path]] of a tunnel.
 func readTunnelPaths(r *problem.Report, e tree.Entry, d *draft) {
 	d.paths = d.readPaths(r, keys.TablePath, e, d.Hub)
@@ -154,8 +152,8 @@ func (d *draft) readPaths(r *problem.Report, header string, e tree.Entry, hub bo
 	case len(e.Items) == 0:
 		r.Add(e.At, "there is no path: add one, which begins with %s, or leave path out", header)
 		return nil
-	case len(e.Items) > maxPaths:
-		r.Add(e.Items[maxPaths].At, "there are %d paths: at most %d are possible: leave some out", len(e.Items), maxPaths)
+	case len(e.Items) > selection.MaxPaths:
+		r.Add(e.Items[selection.MaxPaths].At, "there are %d paths: at most %d are possible: leave some out", len(e.Items), selection.MaxPaths)
 		return nil
 	}
 	for _, item := range e.Items {
@@ -215,7 +213,7 @@ func (d *draft) pathsTo(r *problem.Report, list []*pathDraft, local, remote end)
 		if len(d.layers) > 0 {
 			d.checkEnd(r, d.layers[len(d.layers)-1], l, to, true)
 		}
-		if j := slices.IndexFunc(paths, func(o config.Path) bool { return o.Equal(&path) }); j >= 0 {
+		if j := slices.IndexFunc(paths, func(o config.Path) bool { return o.SameWay(&path) }); j >= 0 {
 			r.Add(p.header, "the path is the same as that of line %d: leave one of them out, or give one another local or remote", lines[j])
 			continue
 		}
@@ -240,8 +238,50 @@ func selectKeys() []tree.Key[*draft] {
 	}}}
 }
 
+// mostWeight is far above any useful value.
+const mostWeight = 1000
+
+// weightKeys returns the key for the share of a path, if there are policies that use it.
+func weightKeys() []tree.Key[*pathDraft] {
+	if len(keys.Weighted()) == 0 {
+		return nil
+	}
+	return []tree.Key[*pathDraft]{{Name: "weight", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) {
+		if n, _, ok := value.Number(r, e, 1, mostWeight); ok && n > 1 { // 1 is the same as without the key
+			p.Weight, p.weightAt = uint16(n), e.KeyAt
+		}
+	}}}
+}
+
+// checkWeights reports weights that the policy does not use.
+func (d *draft) checkWeights(r *problem.Report) {
+	if d.state.Bad["select"] || selection.Named(d.Select).Weights {
+		return
+	}
+	for _, list := range d.pathLists() {
+		for _, p := range list {
+			if p.weightAt != (problem.Pos{}) {
+				r.Add(p.weightAt, "weight contradicts select %s, which divides no flows among the paths: leave it out, or set select to %s",
+					problem.Quote(selection.Named(d.Select).Name), problem.Alternatives(problem.QuoteAll(keys.Weighted())))
+			}
+		}
+	}
+}
+
+// pathLists returns the lists of paths that were read: that of the tunnel, and those of peers.
+func (d *draft) pathLists() [][]*pathDraft {
+	lists := [][]*pathDraft{d.paths}
+	for _, p := range d.peers {
+		if p.paths != nil {
+			lists = append(lists, p.paths)
+		}
+	}
+	return lists
+}
+
 // checkSelect reports a choice among paths where there is only one.
 func (d *draft) checkSelect(r *problem.Report) {
+	d.checkWeights(r)
 	if at, given := d.Source.Keys["select"]; given && !d.state.Bad["select"] && !d.state.Bad["path"] && !d.state.Bad["peer"] &&
 		!slices.ContainsFunc(d.Peers, func(p config.Peer) bool { return len(p.Paths) > 1 }) {
 		r.Add(at, "select has nothing to choose from, because there is only one path: add another one, which begins with [[tunnel.path]], or leave select out")
@@ -250,15 +290,9 @@ func (d *draft) checkSelect(r *problem.Report) {
 
 // outermostKinds returns the kinds of the outermost layer on the paths that were read.
 func (d *draft) outermostKinds() (kinds []encap.Kind) {
-	lists := [][]*pathDraft{d.paths}
-	for _, p := range d.peers {
-		if p.paths != nil {
-			lists = append(lists, p.paths)
-		}
-	}
 	layers := d.bare()
 	last := layers[len(layers)-1].Kind
-	for _, list := range lists {
+	for _, list := range d.pathLists() {
 		for _, p := range list {
 			if k := p.Frame(last); !slices.Contains(kinds, k) {
 				kinds = append(kinds, k)

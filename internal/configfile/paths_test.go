@@ -140,6 +140,23 @@ func TestSelect(t *testing.T) {
 	})
 }
 
+// The weight of a path is for policies that use it.
+func TestWeight(t *testing.T) {
+	two := path("weight = 3") + path("remote = '192.0.2.3'")
+	got := one(t, single+"select = 'balance'\n"+two).Peers[0].Paths
+	if got[0].Weight != 3 || got[1].Weight != 0 {
+		t.Errorf("%+v", got)
+	}
+	checkProblems(t, []problemRow{
+		{single + two, `7:1: weight contradicts select "preferred", which divides no flows among the paths: leave it out, or set select to "balance"`},
+		{single + "select = 'fastest'\n" + two, `8:1: weight contradicts select "fastest", which divides no flows among the paths: leave it out, or set select to "balance"`},
+		{single + "select = 'balance'\n" + path("weight = 0") + path("weight = 1001", "local = 'auto'"), lines(
+			`8:10: weight is 0: it must be an integer from 1 to 1000`,
+			`10:10: weight is 1001: it must be an integer from 1 to 1000`)},
+		{single + "select = 'balance'\n" + path("weight = 2") + path("local = 'auto'") + path(), `11:10: the path is the same as that of line 7: leave one of them out, or give one another local or remote`},
+	})
+}
+
 // Differences of paths are found, and a reload applies them.
 func TestPathDifferences(t *testing.T) {
 	hub := hubTable + peerB
@@ -150,6 +167,8 @@ func TestPathDifferences(t *testing.T) {
 		{"a path that is implied", plainTunnel, plainTunnel + path(), config.Difference{}},
 		{"a second path", plainTunnel, plainTunnel + path() + path("remote = '192.0.2.3'"), config.Difference{Keys: []string{"path"}}},
 		{"another order", plainTunnel + path() + path("remote = '192.0.2.3'"), plainTunnel + path("remote = '192.0.2.3'") + path(), config.Difference{Keys: []string{"path"}}},
+		{"a weight that is implied", plainTunnel + "select = 'balance'\n" + path() + path("remote = '192.0.2.3'"), plainTunnel + "select = 'balance'\n" + path("weight = 1") + path("remote = '192.0.2.3'"), config.Difference{}},
+		{"another weight", plainTunnel + "select = 'balance'\n" + path() + path("remote = '192.0.2.3'"), plainTunnel + "select = 'balance'\n" + path() + path("remote = '192.0.2.3'", "weight = 2"), config.Difference{Keys: []string{"path"}}},
 		{"of all peers", hub, hubTable + path() + path("local = 'auto'") + peerB, config.Difference{Keys: []string{"path", "peer"}, PeersChanged: 1}},
 		{"of a peer", hub, hub + peerPath("local = 'auto'"), config.Difference{Keys: []string{"peer"}, PeersChanged: 1}},
 	} {
@@ -211,7 +230,7 @@ func TestNewEncapsulation(t *testing.T) {
 	for _, k := range keys.PathReference(keys.TablePath, "") {
 		names += k.Name + " "
 	}
-	if names != "encap local remote port local_port checksum " {
+	if names != "encap local remote port local_port checksum weight " {
 		t.Errorf("the reference has %s", names)
 	}
 }

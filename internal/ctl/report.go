@@ -111,7 +111,10 @@ func (r *reporter) neighbours(all []api.Neighbour) {
 func (r *reporter) paths(all []api.PathStatus) {
 	for i, p := range all {
 		text := string(p.State.Phase) + " for " + r.since(p.State.Since)
-		if p.Used {
+		switch {
+		case p.Share > 0 && p.Share < 1:
+			text += fmt.Sprintf(", used by %s of the flows", percent(p.Share))
+		case p.Used:
 			text += ", used"
 		}
 		if p.State.Local != "" {
@@ -127,6 +130,8 @@ func (r *reporter) paths(all []api.PathStatus) {
 		r.field(fmt.Sprintf("path %d", i+1), "%s", text)
 		if p.State.Detail != "" {
 			r.field("", "%s %s", why(p.State), p.State.Detail)
+		} else if !p.Used && p.Why != "" {
+			r.field("", "not used for %s: %s", r.since(p.WhySince), p.Why)
 		}
 	}
 }

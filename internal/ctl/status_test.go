@@ -87,6 +87,8 @@ func TestReportPaths(t *testing.T) {
 		Paths: []api.PathStatus{
 			{State: api.State{Phase: api.Down, Since: now.Add(-time.Minute), Local: "192.0.2.1", Remote: "198.51.100.1", PathMTU: 1500, Detail: "3 probes in a row were not answered"}},
 			{Used: true, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour), Local: "192.0.2.2", Remote: "198.51.100.2"}, Liveness: api.Liveness{RTT: 0.0015}, Out: api.Traffic{Packets: 7}},
+			{State: api.State{Phase: api.Up, Since: now.Add(-time.Hour)}, Why: "standby for path 2", WhySince: now.Add(-time.Minute)},
+			{Used: true, Share: 0.25, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour)}},
 		},
 	}}}}
 	text := lines(s, now)
@@ -94,6 +96,9 @@ func TestReportPaths(t *testing.T) {
 		"path 1     down for 1m00s: 192.0.2.1 > 198.51.100.1, path MTU 1500, 0 packets out, 0 in",
 		"because 3 probes in a row were not answered",
 		"path 2     up for 1h00m, used: 192.0.2.2 > 198.51.100.2, RTT 1.50 ms, 7 packets out, 0 in",
+		"path 3     up for 1h00m, 0 packets out, 0 in",
+		"not used for 1m00s: standby for path 2",
+		"path 4     up for 1h00m, used by 25% of the flows, 0 packets out, 0 in",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q in\n%s", want, text)

@@ -19,15 +19,29 @@ type Peer struct {
 }
 
 // selection is the wires among which the packets to a peer are divided. It is immutable.
-type selection struct{ wires []*Wire }
+type selection struct {
+	only  *Wire
+	wires []*Wire // instead of only
+	slots *[Slots]uint8
+}
 
-// Use makes packets to the peer use the given wires from now on; none: they are dropped.
-func (p *Peer) Use(wires ...*Wire) {
-	if len(wires) == 0 {
+// Slots is the number of parts into which the flows to a peer can be divided.
+const Slots = 256
+
+// Use makes packets to the peer use a wire from now on; nil: they are dropped.
+func (p *Peer) Use(w *Wire) {
+	if w == nil {
 		p.selection.Store(nil)
 		return
 	}
-	p.selection.Store(&selection{wires})
+	p.selection.Store(&selection{only: w})
+}
+
+// Divide makes the flows to the peer use several wires from now on. A flow belongs to one of
+// the slots by its hash, and uses the wire whose index is there. The caller must not change
+// wires and slots any more.
+func (p *Peer) Divide(wires []*Wire, slots *[Slots]uint8) {
+	p.selection.Store(&selection{wires: wires, slots: slots})
 }
 
 // wireFor returns the wire for a packet to the peer; nil: there is none. All packets of a
@@ -37,10 +51,10 @@ func (p *Peer) wireFor(inner []byte) *Wire {
 	switch {
 	case s == nil:
 		return nil
-	case len(s.wires) == 1:
-		return s.wires[0]
+	case s.only != nil:
+		return s.only
 	}
-	return s.wires[encap.FlowHash(inner)%uint64(len(s.wires))]
+	return s.wires[s.slots[encap.FlowHash(inner)%Slots]]
 }
 
 // The answer to a probe of one path may come by another one: the far end chooses for

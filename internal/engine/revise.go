@@ -148,7 +148,7 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	t.Peers.Table.Store(table)
 	if reselect {
 		for _, p := range peers {
-			p.choice.SetPolicy(cfg.Select)
+			p.choose()
 		}
 	}
 	t.wires.Changed(r.same)
@@ -157,10 +157,20 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	}
 }
 
+// choose makes the policy of the configuration choose among the peer's paths.
+func (p *peer) choose() {
+	weights := make([]int, len(p.cfg.Paths))
+	for i := range p.cfg.Paths {
+		weights[i] = int(p.cfg.Paths[i].Weight)
+	}
+	p.choice.Configure(p.t.cfg.Select, weights)
+}
+
 // assume applies a new configuration to a peer. It never writes the name.
 func (p *peer) assume(cfg *config.Peer) {
 	if !config.SamePaths(p.cfg.Paths, cfg.Paths) {
 		p.cfg.Paths = cfg.Paths
+		p.choose()
 	}
 	if !slices.Equal(p.cfg.InnerRemotes, cfg.InnerRemotes) {
 		p.cfg.InnerRemotes = cfg.InnerRemotes

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"slices"
-
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -48,7 +46,7 @@ func (t *tunnel) status() api.TunnelStatus {
 
 // status returns the status of a peer. With several paths, the counts are those of all.
 func (p *peer) status() api.PeerStatus {
-	shown, used := p.inUse(), p.choice.Used()
+	shown, uses := p.inUse(), p.choice.Uses()
 	s := shown.status()
 	if len(p.paths) == 1 {
 		return s
@@ -61,7 +59,11 @@ func (p *peer) status() api.PeerStatus {
 			o = one.status()
 			report.Add(&s, &o)
 		}
-		s.Paths[i] = api.PathStatus{Used: slices.Contains(used, i), State: o.State, In: o.In, Out: o.Out, Liveness: o.Liveness, LastError: o.LastError, LastDown: o.LastDown}
+		s.Paths[i] = api.PathStatus{State: o.State, In: o.In, Out: o.Out, Liveness: o.Liveness, LastError: o.LastError, LastDown: o.LastDown}
+		if uses != nil {
+			u := uses[i]
+			s.Paths[i].Used, s.Paths[i].Share, s.Paths[i].Why, s.Paths[i].WhySince = u.Share > 0, u.Share, u.Why, u.Since
+		}
 	}
 	return s
 }

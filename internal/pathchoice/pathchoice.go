@@ -7,9 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
-	"sixfour/internal/api"
 	"sixfour/internal/datapath"
 	"sixfour/internal/report"
 	"sixfour/internal/selection"
@@ -19,33 +16,44 @@ import (
 type Path struct {
 	*datapath.Path
 	Report *report.Path
+	Weight int // in the configuration
 }
 
 // Chooser chooses the paths of one peer. Any goroutine that holds no lock of a path may call
 // its methods.
 type Chooser struct {
-	peer  *datapath.Peer
-	paths []Path
+	peer *datapath.Peer
 
-	mu     sync.Mutex       // guards the fields below, and the peer's selection
-	policy selection.Policy // nil: there is one path
-	used   []int            // indexes of the paths in use
-	timer  *time.Timer      // calls Choose; nil: not needed so far
-	ended  bool
+	mu      sync.Mutex // guards the fields below, and the peer's selection
+	paths   []Path
+	several *several // nil: there is one path
+	ended   bool
+}
+
+// several is what there is for a choice among several paths.
+type several struct {
+	row    *selection.Row
+	policy selection.Policy
+	parts  []part      // in the order of the paths; nil: nothing was chosen yet
+	timer  *time.Timer // calls Choose; nil: not needed so far
+}
+
+// part is the part that a path has in what was chosen.
+type part struct {
+	selection.Part
+	wire  *datapath.Wire
+	since time.Time // since when it is used, or not used for the same reason
 }
 
 // New returns a Chooser for a peer with the given paths, of which the policy of the given name
 // chooses if there are several. It chooses nothing yet.
 func New(peer *datapath.Peer, paths []Path, policy string) *Chooser {
-	return &Chooser{peer: peer, paths: paths, policy: newPolicy(policy, len(paths))}
-}
-
-// newPolicy returns the policy for a number of paths; nil: there is nothing to choose.
-func newPolicy(name string, paths int) selection.Policy {
-	if paths < 2 {
-		return nil
+	c := &Chooser{peer: peer, paths: paths}
+	if len(paths) > 1 {
+		row := selection.Named(policy)
+		c.several = &several{row: row, policy: row.New()}
 	}
-	return selection.New(name)
+	return c
 }
 
 // Choose makes the peer's packets use the paths that the policy chooses now. It is called when
@@ -53,62 +61,106 @@ func newPolicy(name string, paths int) selection.Policy {
 func (c *Chooser) Choose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
-		return
-	}
-	if len(c.paths) == 1 {
-		if w := c.paths[0].Wire.Load(); w != nil {
-			c.peer.Use(w)
-		} else {
-			c.peer.Use()
-		}
-		return
-	}
-	now := time.Now()
-	measured := make([]selection.Measured, len(c.paths))
-	wires := make([]*datapath.Wire, len(c.paths))
-	for i, p := range c.paths {
-		wires[i] = p.Wire.Load()
-		measured[i] = p.Report.Measured(wires[i] != nil)
-	}
-	used, again := c.policy.Choose(now, measured)
-	var chosen []*datapath.Wire
-	for _, i := range used {
-		chosen = append(chosen, wires[i])
-	}
-	c.peer.Use(chosen...)
-	c.report(used)
 	switch {
-	case again.IsZero():
-	case c.timer == nil:
-		c.timer = time.AfterFunc(time.Until(again), c.Choose)
+	case c.ended:
+	case c.several == nil:
+		c.peer.Use(c.paths[0].Wire.Load())
 	default:
-		c.timer.Reset(time.Until(again))
+		c.choose(time.Now())
 	}
 }
 
-// report reports that other paths of several are in use. c.mu must be held.
-func (c *Chooser) report(used []int) {
-	before := c.used
-	c.used = used
-	if len(used) == 0 || len(before) == 0 || used[0] == before[0] {
+// choose is Choose for several paths. c.mu must be held.
+func (c *Chooser) choose(now time.Time) {
+	s := c.several
+	measured := make([]selection.Measured, len(c.paths))
+	next := make([]part, len(c.paths))
+	for i, p := range c.paths {
+		next[i].wire = p.Wire.Load()
+		measured[i] = p.Report.Measured(next[i].wire != nil)
+		measured[i].Weight = p.Weight
+	}
+	choice := s.policy.Choose(now, measured)
+	for i := range next {
+		next[i].Part, next[i].since = choice.Parts[i], now
+		if s.parts != nil && next[i].sameReason(&s.parts[i]) {
+			next[i].since = s.parts[i].since
+		}
+	}
+	before := s.parts
+	s.parts = next
+	if before == nil || !slices.EqualFunc(before, next, sameUse) {
+		c.use()
+	}
+	c.report(before)
+	if choice.Again.IsZero() {
 		return
 	}
-	to, from := c.paths[used[0]], c.paths[before[0]]
-	why := to.Report.Label() + " is up again"
-	if from.Wire.Load() == nil {
-		why = from.Report.Label() + " cannot send"
-	} else if phase, detail := from.Report.Phase(); phase != api.Up {
-		why = from.Report.Label() + " is " + string(phase) + ": " + detail
+	if s.timer == nil {
+		s.timer = time.AfterFunc(choice.Again.Sub(now), c.Choose)
+	} else {
+		s.timer.Reset(choice.Again.Sub(now))
 	}
-	to.Report.Event(api.EventState, "packets use this path now, because "+why)
-	to.Report.Log().Info("packets use this path now", zap.String("because", why))
 }
 
-// SetPolicy makes another policy choose among the paths, if there are several.
-func (c *Chooser) SetPolicy(name string) {
+// sameReason reports whether a path is used, or not used, as before.
+func (p *part) sameReason(o *part) bool {
+	return (p.Weight > 0) == (o.Weight > 0) && p.Why == o.Why && (p.wire == nil) == (o.wire == nil)
+}
+
+// sameUse reports whether a path carries the same packets as before.
+func sameUse(p, o part) bool { return p.Weight == o.Weight && (p.Weight == 0 || p.wire == o.wire) }
+
+// use makes the peer's packets use what was chosen. c.mu must be held.
+func (c *Chooser) use() {
+	parts := c.several.parts
+	var wires []*datapath.Wire
+	var weights []float64
+	for i := range parts {
+		if parts[i].Weight == 0 {
+			continue
+		}
+		// A weight stands at the index of its path, so that a flow keeps its path when
+		// others fail.
+		for len(weights) < i {
+			wires, weights = append(wires, nil), append(weights, 0)
+		}
+		wires, weights = append(wires, parts[i].wire), append(weights, parts[i].Weight)
+	}
+	switch used := c.used(); len(used) {
+	case 0:
+		c.peer.Use(nil)
+	case 1:
+		c.peer.Use(parts[used[0]].wire)
+	default:
+		c.peer.Divide(wires, selection.Divide(weights))
+	}
+}
+
+// used returns the indexes of the paths in use; none with a single path. c.mu must be held.
+func (c *Chooser) used() (indexes []int) {
+	if c.several == nil {
+		return nil
+	}
+	for i := range c.several.parts {
+		if c.several.parts[i].Weight > 0 {
+			indexes = append(indexes, i)
+		}
+	}
+	return indexes
+}
+
+// Configure makes a policy choose among the paths, which have these weights.
+func (c *Chooser) Configure(policy string, weights []int) {
 	c.mu.Lock()
-	c.policy = newPolicy(name, len(c.paths))
+	if c.several != nil {
+		for i := range c.paths {
+			c.paths[i].Weight = weights[i]
+		}
+		if row := selection.Named(policy); row != c.several.row {
+			c.several.row, c.several.policy = row, row.New()
+		}
+	}
 	c.mu.Unlock()
 	c.Choose()
 }
@@ -118,29 +170,19 @@ func (c *Chooser) End() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
-	if c.timer != nil {
-		c.timer.Stop()
+	if c.several != nil && c.several.timer != nil {
+		c.several.timer.Stop()
 	}
-	c.peer.Use()
-}
-
-// Used returns the indexes of the paths in use; none with a single path.
-func (c *Chooser) Used() []int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.used)
+	c.peer.Use(nil)
 }
 
 // First returns the index of the path that the next packet to the peer may use; without one,
 // that of the first path.
 func (c *Chooser) First() int {
-	if len(c.paths) == 1 {
-		return 0
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.used) > 0 {
-		return c.used[0]
+	if used := c.used(); len(used) > 0 {
+		return used[0]
 	}
 	return 0
 }

@@ -1,6 +1,7 @@
 package pathchoice
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -15,15 +16,15 @@ import (
 
 // newChooser returns a Chooser for a peer with a number of paths, which have no wires, and
 // the events of its tunnel.
-func newChooser(paths int) (*Chooser, *events.Log) {
+func newChooser(paths int, policy string) (*Chooser, *events.Log) {
 	tun := report.NewTunnel("six0", false, zap.NewNop())
 	tun.Events = new(events.Log)
 	var list []Path
 	for i := range paths {
 		p := new(datapath.Path)
-		list = append(list, Path{p, report.NewPath(tun, "a", i, paths, p)})
+		list = append(list, Path{Path: p, Report: report.NewPath(tun, "a", i, paths, p), Weight: 1})
 	}
-	return New(new(datapath.Peer), list, ""), tun.Events
+	return New(new(datapath.Peer), list, policy), tun.Events
 }
 
 // up gives a path a wire by which its peer is reached.
@@ -35,11 +36,11 @@ func (p *Path) up() {
 // The first path that can send is used; if it cannot send any more, the next one is, which is
 // reported with the reason.
 func TestChoose(t *testing.T) {
-	c, log := newChooser(2)
+	c, log := newChooser(2, "")
 	check := func(what string, first int, used ...int) {
 		t.Helper()
-		if c.Choose(); !slices.Equal(c.Used(), used) || c.First() != first {
-			t.Errorf("%s: %v are used, %d first; want %v, %d first", what, c.Used(), c.First(), used, first)
+		if c.Choose(); !slices.Equal(c.used(), used) || c.First() != first {
+			t.Errorf("%s: %v are used, %d first; want %v, %d first", what, c.used(), c.First(), used, first)
 		}
 	}
 	check("no path", 0)
@@ -67,11 +68,49 @@ func TestChoose(t *testing.T) {
 
 // A single path is used without a policy.
 func TestSinglePath(t *testing.T) {
-	c, _ := newChooser(1)
+	c, _ := newChooser(1, "")
 	c.paths[0].up()
 	c.Choose()
-	c.SetPolicy("preferred")
-	if c.policy != nil || c.First() != 0 || len(c.Used()) != 0 {
-		t.Errorf("policy %v, used %v", c.policy, c.Used())
+	c.Configure("balance", []int{2})
+	if c.several != nil || c.First() != 0 || c.Uses() != nil {
+		t.Errorf("a choice of one: %+v", c.several)
 	}
+}
+
+// The reasons for using paths or not are those of the policy, or what is wrong with a path.
+func TestUses(t *testing.T) {
+	c, _ := newChooser(3, "preferred")
+	check := func(want ...string) {
+		t.Helper()
+		c.Choose()
+		for i, u := range c.Uses() {
+			if got := fmt.Sprintf("%.2f %s", u.Share, u.Why); got != want[i] || u.Since.IsZero() {
+				t.Errorf("path %d: %q since %v, want %q", i+1, got, u.Since, want[i])
+			}
+		}
+	}
+	if c.Uses() != nil {
+		t.Errorf("before the first choice: %+v", c.Uses())
+	}
+	check("0.00 it cannot send", "0.00 it cannot send", "0.00 it cannot send")
+	c.paths[1].up()
+	c.paths[2].up()
+	c.paths[0].Report.Waits("a route", false)
+	check("0.00 it cannot send: it waits for a route", "1.00 used", "0.00 standby for path 2")
+	since := c.Uses()[1].Since
+	c.paths[0].up()
+	check("1.00 used", "0.00 standby for path 1", "0.00 standby for path 1")
+	if c.Uses()[1].Since.Equal(since) {
+		t.Error("another reason began at the same time")
+	}
+	c.paths[0].Wire.Store(nil)
+	c.paths[0].Report.Waits("a route", false)
+	check("0.00 it cannot send: it waits for a route", "1.00 used", "0.00 standby for path 2")
+	c.paths[0].up()
+	check("0.00 waits 10s more: it has failed lately", "1.00 used", "0.00 standby for path 2")
+	c.Configure("balance", []int{1, 2, 1})
+	check("0.25 used", "0.50 used", "0.25 used")
+	c.paths[2].Wire.Store(nil)
+	check("0.33 used", "0.67 used", "0.00 it cannot send")
+	c.End()
 }

@@ -54,6 +54,9 @@ func PathReference(table, otherwise string) []Key {
 		rows = append(rows, Key{Modes: markedUp(with), Name: "checksum", Values: "true, false", Default: "true", Meaning: "sent packets have a UDP checksum"})
 	}
 	rows = append(rows, connectionReference()...)
+	if with := Weighted(); len(with) > 0 {
+		rows = append(rows, Key{Name: "weight", Values: "1 to 1000", Default: "1", Meaning: "share of the flows that the path carries, relative to the other paths; with `select` " + markedUp(with)})
+	}
 	for i := range rows {
 		rows[i].Table = table
 	}
@@ -107,6 +110,16 @@ func selectReference() []Key {
 	}
 	return []Key{{Table: TableTunnel, Name: "select", Values: markedUp(names),
 		Meaning: meaning + "left out: `" + names[0] + "`. Only with more than one path"}}
+}
+
+// Weighted returns the names of the policies that use the weights of paths.
+func Weighted() (names []string) {
+	for _, p := range selection.Policies {
+		if p.Weights {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // markedUp returns names as Markdown.
