@@ -62,7 +62,29 @@ type TunnelStatus struct {
 	// Neighbours are the other nodes that the tunnel's mechanism knows, such as routers and
 	// the neighbour cache; only mechanisms that exchange control packets have any.
 	Neighbours []Neighbour `json:"neighbours,omitempty"`
+	// AddressUpdate is the state of reporting our outer address; nil: update_url is not set.
+	AddressUpdate *AddressUpdate `json:"address_update,omitempty"`
 }
+
+// AddressUpdate is the state of reporting a tunnel's outer address to a broker.
+type AddressUpdate struct {
+	State  string    `json:"state"`            // waiting, done, retrying or stopped
+	Server string    `json:"server"`           // host of update_url
+	Host   string    `json:"host"`             // update_host
+	Local  string    `json:"local,omitempty"`  // the outer address that the last request was sent from
+	At     time.Time `json:"at,omitzero"`      // of the last request
+	Answer string    `json:"answer,omitempty"` // of the server to the last request
+	Error  string    `json:"error,omitempty"`  // why the last request was not accepted
+	Next   time.Time `json:"next,omitzero"`    // of the next attempt, if the state is retrying
+}
+
+// States of an AddressUpdate.
+const (
+	UpdateWaiting  = "waiting"  // no request was sent yet: there is no outer address
+	UpdateDone     = "done"     // the server has accepted the last request
+	UpdateRetrying = "retrying" // the last request failed
+	UpdateStopped  = "stopped"  // the server has refused, and is not asked again before a reload
+)
 
 // Neighbour is another node of the link that an automatic mechanism makes.
 type Neighbour struct {

@@ -104,6 +104,7 @@ func evilAnswers(t *testing.T) map[string]string {
 	f := start(t)
 	st := f.Status()
 	st.Tunnels[0].Repairs = map[string]uint64{evil: 1}
+	st.Tunnels[0].AddressUpdate = &api.AddressUpdate{State: evil, Server: evil, Host: evil, Answer: evil, Error: evil}
 	st.Tunnels[0].Neighbours = []api.Neighbour{{Address: evil, Outer: evil, State: evil, Age: 1}}
 	st.Tunnels[0].In.Drops = map[string]uint64{evil: 1}
 	st.Stray.Drops = map[string]uint64{evil: 1}

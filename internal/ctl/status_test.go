@@ -79,6 +79,26 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
+// What a broker knows of our address.
+func TestAddressUpdate(t *testing.T) {
+	u := api.AddressUpdate{Server: "broker.example", Host: "123", Local: "192.0.2.1", At: began}
+	for _, c := range []struct {
+		state, answer, problem string
+		want                   string
+	}{
+		{api.UpdateWaiting, "", "", "gets our address when there is one"},
+		{api.UpdateDone, "good 192.0.2.1", "", "answered good 192.0.2.1 1m15s ago"},
+		{api.UpdateStopped, "nohost", "it does not know update_host: correct it", "does not get our address, since 1m15s: it does not know update_host: correct it: then reload"},
+		{api.UpdateRetrying, "911", "it has a problem", "did not take our address 1m15s ago: it has a problem; next attempt in 45s"},
+	} {
+		u.State, u.Answer, u.Error, u.Next = c.state, c.answer, c.problem, began.Add(2*time.Minute)
+		got := lines(api.Status{Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "6in4", AddressUpdate: &u}}}, began.Add(75*time.Second))
+		if want := "  broker     broker.example " + c.want + "\n"; !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
 // Each of several paths has a line, with the reason of its state below it.
 func TestReportPaths(t *testing.T) {
 	now := time.Now()

@@ -67,6 +67,7 @@ var rules = map[string][]string{
 	"sixfour/internal/pathchoice":   {"sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/report", "sixfour/internal/selection"},
 	"sixfour/internal/selfroute":    {"sixfour/internal/netcfg"},
 	"sixfour/internal/names":        {"sixfour/internal/config"},
+	"sixfour/internal/ddns":         {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/version"},
 	"sixfour/internal/wiring":       {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/ports", "sixfour/internal/probe", "sixfour/transport/xdp"},
 	"sixfour/internal/site":         {"sixfour/encap/resolve"},
 	"sixfour/internal/gateway":      {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/nft"},
