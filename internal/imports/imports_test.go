@@ -45,6 +45,8 @@ var rules = map[string][]string{
 	"sixfour/internal/config/section":   {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value"},
 	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
 
+	"sixfour/transport/wireguard": {"sixfour/encap/header", "sixfour/transport"},
+
 	"sixfour/internal/rtnl":         {},
 	"sixfour/internal/netns":        {},
 	"sixfour/internal/nft":          {},
@@ -121,7 +123,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/wait", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
