@@ -31,26 +31,43 @@ func (s *Stack) Keepalive(inner []byte, own bool) Return {
 	if !s.echoes {
 		return NoReturn
 	}
-	return s.keepalive(inner, own)
-}
-
-func (s *Stack) keepalive(inner []byte, own bool) Return {
-	last := s.layers[len(s.layers)-1]
-	src, dst, ttl, ok := s.keepaliveEnds(inner)
-	switch {
-	case !ok:
-		return NoReturn
-	case header.Version(inner) == last.Kind.Over() && (src == last.Local || dst == last.Remote):
+	last := &s.layers[len(s.layers)-1]
+	back, src, dst, ttl := s.keepalive(inner, own)
+	switch back {
+	case ReturnBare:
 		returnTo(inner, last.Local, last.Remote, ttl-1)
-		return ReturnBare
-	case own:
+	case ReturnInside:
 		// A router is a neighbour inside the tunnel. Where another host has the source
 		// address as well, such as one that all hosts give to a bridge, the answer must not
 		// come back for ever.
 		returnTo(inner, src, dst, 1)
-		return ReturnInside
 	}
-	return NoReturn
+	return back
+}
+
+// IsKeepalive reports whether Keepalive would return another value than NoReturn.
+func (s *Stack) IsKeepalive(inner []byte, own bool) bool {
+	return s.echoes && s.returns(inner, own)
+}
+
+func (s *Stack) returns(inner []byte, own bool) bool {
+	back, _, _, _ := s.keepalive(inner, own)
+	return back != NoReturn
+}
+
+// keepalive returns how an inner packet goes back, and the addresses and the TTL that it
+// has.
+func (s *Stack) keepalive(inner []byte, own bool) (back Return, src, dst netip.Addr, ttl byte) {
+	last := &s.layers[len(s.layers)-1]
+	src, dst, ttl, ok := s.keepaliveEnds(inner)
+	switch {
+	case !ok:
+	case header.Version(inner) == last.Kind.Over() && (src == last.Local || dst == last.Remote):
+		back = ReturnBare
+	case own:
+		back = ReturnInside
+	}
+	return back, src, dst, ttl
 }
 
 // isKeepalive reports whether what follows an inner IP header is the answer to a keepalive.

@@ -9,26 +9,44 @@ import (
 	"sixfour/encap/icmp"
 )
 
+// answersBetween reports whether an inner packet answers a probe between two inner
+// addresses. If so, it has been handled.
+func (in *Inbound) answersBetween(s *sink, e *End, wire *Wire, inner []byte) bool {
+	if !e.Path.Peer.answersBetween(wire.Between, inner) {
+		return false
+	}
+	in.show(s.t, inner, noteProbed)
+	e.Path.Received(1, len(inner))
+	return true
+}
+
 // take is the slow path for inner packets addressed to our end of the layer: answers to
 // probes, ICMPv6 errors about packets of the layer, and, if the interface does not have the
-// address, all other packets. It reports whether the packet was handled.
+// address, all other packets. Of those for the interface it drops what the peer may not
+// send. It reports whether the packet was handled.
 func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
 	ours := e.Path.Peer.answer(header.IPv6(inner))
 	if !ours {
 		err, ok := icmp.Parse(inner)
 		ours = ok && e.Path.handleICMP(header.Source(inner), err)
 	}
-	if ours {
+	switch {
+	case ours:
 		in.show(s.t, inner, noteOurs)
 		e.Path.Received(1, len(inner))
 		return true
-	}
-	if e.host {
+	case e.host:
 		in.answer(s, e, inner)
-	} else if isLargeRequest(header.IPv6(inner), wire) {
+		return true
+	}
+	if isLargeRequest(header.IPv6(inner), wire) {
 		e.Path.Requests.Large.Add(1)
 	}
-	return e.host
+	if !e.sends(inner) { // without this peer's end as source it is an ordinary packet
+		in.lose(s, e.Path, inner, drop.Spoof, nil)
+		return true
+	}
+	return false
 }
 
 // isLargeRequest reports whether a packet to our end is an echo request with an answer too
@@ -69,6 +87,29 @@ func (in *Inbound) answer(s *sink, e *End, inner []byte) {
 		return
 	}
 	e.Path.Received(1, size)
+	e.Path.Requests.Answered.Add(1)
+}
+
+// sendBack returns a router's keepalive to it.
+func (in *Inbound) sendBack(s *sink, e *End, inner []byte, back encap.Return) {
+	wire := e.Path.Wire.Load()
+	if wire == nil {
+		in.lose(s, e.Path, inner, drop.NoRoute, nil)
+		return
+	}
+	n := copy(in.reply[encap.Headroom:], inner)
+	o := Own{
+		Buf: in.reply[:encap.Headroom+n], Scratch: in.pieces,
+		Note: noteAnswer, At: in.moment.At, answers: request{in, inner, noteKeepalive},
+	}
+	if back == encap.ReturnInside {
+		o.Stack = wire.Stack
+	}
+	if n := wire.Emit(&o); n != nil {
+		in.lose(s, e.Path, inner, n.Reason, n.Err)
+		return
+	}
+	e.Path.Received(1, len(inner))
 	e.Path.Requests.Answered.Add(1)
 }
 

@@ -217,7 +217,7 @@ func (in *Inbound) open(t *Table, from, n int) {
 			if r == drop.None && in.Socket && e.Path.Ways.taken.Load() != 0 && e.Path.Ways.note() {
 				in.Changed()
 			}
-			in.deliver(e, wire, pkt, inner, r)
+			in.handle(e, wire, pkt, inner, r)
 		} else {
 			in.fromAnywhere(t, pkt)
 		}
@@ -241,7 +241,7 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 			in.end = e
 			inner, r := e.decapsulate(wire, pkt)
 			if r == drop.None || (r == drop.Fragment || r == drop.UnknownProtocol) && inner != nil {
-				in.deliver(e, wire, pkt, inner, r)
+				in.handle(e, wire, pkt, inner, r)
 				return
 			}
 			if first == nil {
@@ -260,97 +260,61 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 	in.lose(in.sink(first.Path.Tunnel), first.Path, nil, why, nil)
 }
 
-// decapsulate calls Stack.Decapsulate, and checks that the peer may send the result.
-func (e *End) decapsulate(wire *Wire, pkt []byte) ([]byte, drop.Reason) {
-	inner, r := wire.Stack.Decapsulate(pkt)
-	if r != drop.None {
-		return inner, r
-	}
-	return inner, e.allows(inner)
-}
-
-// allows returns a drop reason unless an inner packet may come from the peer or is
-// addressed to our end of the layer; the daemon handles the latter itself.
-func (e *End) allows(inner []byte) drop.Reason {
-	if e.sends(inner) || e.isOurs(inner) {
-		return drop.None
-	}
-	return drop.Spoof
-}
-
-// sends reports whether an inner packet may come from the peer. In a tunnel with many
-// peers the peer's prefixes decide (RFC 3704), except for packets from the peer's end of
-// the layer to ours.
-func (e *End) sends(inner []byte) bool {
-	table := e.Path.Tunnel.Peers.Table.Load()
-	return table == nil || table.Allows(e.Path.Peer, inner) ||
-		e.isOurs(inner) && [16]byte(header.IPv6(inner).Source()) == e.remote
-}
-
-// isOurs reports whether an inner packet is addressed to our end of the layer.
-func (e *End) isOurs(inner []byte) bool {
-	return header.Version(inner) == 6 && e.local != [16]byte{} && [16]byte(header.IPv6(inner).Dest()) == e.local
-}
-
-// deliver handles what Decapsulate returned for pkt on a path.
-func (in *Inbound) deliver(e *End, wire *Wire, pkt, inner []byte, r drop.Reason) {
+// handle does what the verdict on a packet says: pkt is the packet as it arrived, and inner
+// and r are what decapsulate has returned for it.
+func (in *Inbound) handle(e *End, wire *Wire, pkt, inner []byte, r drop.Reason) {
 	s, segment := in.sink(e.Path.Tunnel), in.segment(wire, pkt)
-	if r == drop.Fragment && inner != nil {
-		segment = transport.Single
-		if inner, r = wire.reassemble(s.t, inner); inner == nil && r == drop.None {
-			in.show(s.t, nil, noteHeld)
+	v := e.decide(verdictNone, wire, inner, r)
+	for {
+		switch v {
+		case verdictDeliver:
+			in.deliver(s, e.Path, wire, inner, segment)
 			return
-		}
-		in.note = noteWhole
-		if r == drop.None {
-			r = e.allows(inner)
-		}
-	}
-	if r == drop.UnknownProtocol && inner != nil { // a control message of the framing
-		if in.control(s, e, wire, pkt, inner) {
+		case verdictFragment:
+			segment = transport.Single
+			if inner, r = in.reassemble(s, e, wire, inner); inner == nil && r == drop.None {
+				return
+			}
+		case verdictMessage:
+			if !in.control(s, e, wire, pkt, inner) {
+				in.refuse(s, e, pkt, nil, r)
+			}
 			return
-		}
-		inner = nil
-	}
-	if (r == drop.BadExtension || r == drop.SourceRouting) && inner != nil {
-		in.reportProblem(s, e, inner)
-	} else if inner != nil {
-		if back := wire.Stack.Keepalive(inner, r == drop.OwnSource); back != encap.NoReturn {
-			in.sendBack(s, e, inner, back)
+		case verdictProblem:
+			in.reportProblem(s, e, inner)
+			in.refuse(s, e, pkt, inner, r)
 			return
-		}
-	}
-	if r != drop.None {
-		if e.Path.Peer.returned(pkt) || e.keepaliveBack(pkt) {
-			in.show(s.t, inner, noteProbed)
-		} else {
-			in.lose(s, e.Path, inner, r, nil)
-		}
-		return
-	}
-	if len(wire.Between) > 0 && e.Path.Peer.answersBetween(wire.Between, inner) {
-		in.show(s.t, inner, noteProbed)
-		e.Path.Received(1, len(inner))
-		return
-	}
-	if e.isOurs(inner) {
-		if in.take(s, e, wire, inner) {
+		case verdictKeepalive:
+			in.sendBack(s, e, inner, wire.Stack.Keepalive(inner, r == drop.OwnSource))
 			return
-		}
-		if !e.sends(inner) { // without this peer's end as source it is an ordinary packet
-			in.lose(s, e.Path, inner, drop.Spoof, nil)
+		case verdictDrop:
+			in.refuse(s, e, pkt, inner, r)
 			return
+		case verdictProbe:
+			if in.answersBetween(s, e, wire, inner) {
+				return
+			}
+		case verdictOurs:
+			if in.take(s, e, wire, inner) {
+				return
+			}
+		case verdictControl:
+			if in.control(s, e, wire, pkt, inner) {
+				return
+			}
 		}
+		v = e.decide(v, wire, inner, r)
 	}
-	if s.t.agent.Load() != nil && in.control(s, e, wire, pkt, inner) {
-		return
-	}
+}
+
+// deliver passes an inner packet to the interface, with the rest of its batch.
+func (in *Inbound) deliver(s *sink, p *Path, wire *Wire, inner []byte, segment int) {
 	if segment == transport.Unknown {
 		in.segments.Wake()
 	}
 	wire.Clamp.apply(inner)
 	if r := s.gather.AddMerged(inner, segment); r != drop.None {
-		in.lose(s, e.Path, inner, r, nil)
+		in.lose(s, p, inner, r, nil)
 		return
 	}
 	if s.gather.Len() == 1 {
@@ -359,30 +323,17 @@ func (in *Inbound) deliver(e *End, wire *Wire, pkt, inner []byte, r drop.Reason)
 	if in.seen != nil {
 		s.keepFor(in, inner)
 	}
-	s.add(e.Path, inner)
+	s.add(p, inner)
 }
 
-// sendBack returns a router's keepalive to it.
-func (in *Inbound) sendBack(s *sink, e *End, inner []byte, back encap.Return) {
-	wire := e.Path.Wire.Load()
-	if wire == nil {
-		in.lose(s, e.Path, inner, drop.NoRoute, nil)
-		return
+// refuse drops a packet, unless it is a probe of ours that came back. Inner is nil if it is
+// not known.
+func (in *Inbound) refuse(s *sink, e *End, pkt, inner []byte, r drop.Reason) {
+	if e.Path.Peer.returned(pkt) || e.keepaliveBack(pkt) {
+		in.show(s.t, inner, noteProbed)
+	} else {
+		in.lose(s, e.Path, inner, r, nil)
 	}
-	n := copy(in.reply[encap.Headroom:], inner)
-	o := Own{
-		Buf: in.reply[:encap.Headroom+n], Scratch: in.pieces,
-		Note: noteAnswer, At: in.moment.At, answers: request{in, inner, noteKeepalive},
-	}
-	if back == encap.ReturnInside {
-		o.Stack = wire.Stack
-	}
-	if n := wire.Emit(&o); n != nil {
-		in.lose(s, e.Path, inner, n.Reason, n.Err)
-		return
-	}
-	e.Path.Received(1, len(inner))
-	e.Path.Requests.Answered.Add(1)
 }
 
 // add adds a packet to the counts of its peer.

@@ -45,7 +45,7 @@ func TestSourcesToOurEnd(t *testing.T) {
 		in := e.NewInbound(Place{Socket: true}, zap.NewNop(), nil)
 		from := table.Find(pkt, 0)
 		inner, r := from.decapsulate(from.Wire(), pkt)
-		in.deliver(from, from.Wire(), pkt, inner, r)
+		in.handle(from, from.Wire(), pkt, inner, r)
 		if got := len(in.touched) == 1; got != c.passes {
 			t.Errorf("from %s to %s: passes %v (%v)", c.src, c.dst, got, p.In.Traffic().Drops)
 		}

@@ -26,14 +26,24 @@ type reassembly struct {
 // timedOutMost limits timedOut: more errors would not be sent anyway.
 const timedOutMost = icmpreply.PerSender
 
-// reassemble adds a fragment and returns the inner packet if it is complete. A nil packet
-// with drop.None means that the fragment waits for the others.
-func (p *Wire) reassemble(t *Tunnel, pkt []byte) ([]byte, drop.Reason) {
-	whole, r := t.fragments.add(t, header.IPv6(pkt))
+// reassemble adds the fragment pkt and returns what decapsulate would return for the packet
+// of which it is a part, if the packet is complete. A nil packet with drop.None means that
+// the fragment waits for the others.
+func (in *Inbound) reassemble(s *sink, e *End, wire *Wire, pkt []byte) ([]byte, drop.Reason) {
+	whole, r := s.t.fragments.add(s.t, header.IPv6(pkt))
+	if whole == nil && r == drop.None {
+		in.show(s.t, nil, noteHeld)
+		return nil, drop.None
+	}
+	in.note = noteWhole
 	if whole == nil {
 		return nil, r
 	}
-	return p.Stack.DecapsulateReassembled(whole)
+	inner, r := wire.Stack.DecapsulateReassembled(whole)
+	if r == drop.None {
+		r = e.allows(inner)
+	}
+	return inner, r
 }
 
 func (f *reassembly) add(t *Tunnel, pkt header.IPv6) ([]byte, drop.Reason) {

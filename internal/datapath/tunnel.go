@@ -66,6 +66,12 @@ func (t *Tunnel) SetAgent(a Agent) {
 	}
 }
 
+// wants reports whether a packet that arrived is a control packet of the agent.
+func (t *Tunnel) wants(inner []byte) bool {
+	a := t.agent.Load()
+	return a != nil && a.Wants(inner)
+}
+
 // Peers are the peers of a tunnel: a single one, or several by inner destination.
 type Peers struct {
 	Only  *Peer // nil: table decides
