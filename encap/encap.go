@@ -86,10 +86,11 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		if err := l.check(); err != nil {
 			return nil, err
 		}
-		if i < len(layers)-1 && l.Kind.Properties().Session {
+		b.props[i] = l.Kind.Properties()
+		if i < len(layers)-1 && b.props[i].Session {
 			return nil, fmt.Errorf("encap: layer %v is inside another one, but a connection is not a packet", l.Kind)
 		}
-		if i > 0 && !l.Kind.Carries(layers[i-1].Kind.Over()) {
+		if i > 0 && !b.props[i].Carries(layers[i-1].Kind.Over()) {
 			return nil, fmt.Errorf("encap: layer %v does not carry IPv%d, which layer %v makes", l.Kind, layers[i-1].Kind.Over(), layers[i-1].Kind)
 		}
 		pair, c := resolve.NewFixed(l.Local, l.Remote), newContent(l.Kind, rec)

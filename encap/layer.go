@@ -22,8 +22,15 @@ type Layer struct {
 
 // overhead returns how many bytes the layer adds to a packet.
 func (l Layer) overhead(o Options) int {
-	n, p := header.IPv4Len, l.Kind.Properties()
-	if l.Kind.Over() == 6 {
+	p := l.Kind.Properties()
+	return overheadOf(l.Kind.Over(), &p, o)
+}
+
+// overheadOf is Layer.overhead for a layer over an IP version whose framing has the given
+// properties.
+func overheadOf(over int, p *framing.Properties, o Options) int {
+	n := header.IPv4Len
+	if over == 6 {
 		n = header.IPv6Len
 		if o.EncapLimit != NoEncapLimit && !p.Session {
 			n += header.EncapLimitLen

@@ -58,7 +58,7 @@ func (b *builder) nested6(layer int) int {
 func (b *builder) encapLimit(layer int) int {
 	n := b.nested6(layer)
 	switch {
-	case b.layers[layer].Kind.Properties().Session:
+	case b.props[layer].Session:
 		return NoEncapLimit
 	case b.limited && layer-n == b.entry && b.layers[layer].Kind.Over() == 6:
 		return 0

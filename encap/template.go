@@ -103,7 +103,7 @@ func (b *builder) newTemplate(entry, version int) *template {
 		t.unfinished = t.unfinished || p.limited || p.finisher != nil
 		carries, end = p.over, start
 	}
-	t.hidden = b.layers[len(b.layers)-1].Kind.Properties().Hidden
+	t.hidden = b.props[len(b.layers)-1].Hidden
 	t.limit = b.room(entry, version)
 	t.whole = t.limit
 	if b.StaticMTU && !slices.ContainsFunc(t.parts, func(p part) bool { return p.over == 6 }) {
@@ -132,8 +132,9 @@ type builder struct {
 	entry   int  // the layer at which the packets enter
 	limited bool // the packets carry an encapsulation limit
 
-	codecs [MaxDepth]framing.Codec // of the layers
-	common [MaxDepth]*template     // for IPv6 packets at a layer over IPv4; nil: not built yet
+	codecs [MaxDepth]framing.Codec      // of the layers
+	props  [MaxDepth]framing.Properties // of the layers
+	common [MaxDepth]*template          // for IPv6 packets at a layer over IPv4; nil: not built yet
 }
 
 // room returns the size of the largest packet of an IP version that fits into a layer.
@@ -142,23 +143,28 @@ type builder struct {
 // What enters a session need not fit: the connection cuts it if necessary.
 func (b *builder) room(layer, version int) int {
 	n := b.delivery(layer) - b.overhead(layer)
-	if version == 6 && !slices.ContainsFunc(b.layers[layer:], func(l Layer) bool { return l.Kind.Over() == 6 && !l.Kind.Properties().Session }) {
-		n = max(n, int(MinTunnelMTU6))
+	if version != 6 {
+		return n
 	}
-	return n
+	for i := layer; i < len(b.layers); i++ {
+		if b.layers[i].Kind.Over() == 6 && !b.props[i].Session {
+			return n
+		}
+	}
+	return max(n, int(MinTunnelMTU6))
 }
 
 // overhead returns how many bytes a layer adds to the packets.
 func (b *builder) overhead(layer int) int {
 	o := b.Options
 	o.EncapLimit = b.encapLimit(layer)
-	return b.layers[layer].overhead(o)
+	return overheadOf(b.layers[layer].Kind.Over(), &b.props[layer], o)
 }
 
 // headers returns the length of a layer's headers: what overhead returns, without what the
 // stack does not write.
 func (b *builder) headers(layer int) int {
-	return b.overhead(layer) - b.layers[layer].Kind.Properties().Hidden
+	return b.overhead(layer) - b.props[layer].Hidden
 }
 
 // delivery returns the size of the largest packet that a layer may make. With a static
@@ -167,7 +173,7 @@ func (b *builder) delivery(layer int) int {
 	switch {
 	case layer+1 < len(b.layers):
 		return b.room(layer+1, b.layers[layer].Kind.Over())
-	case b.StaticMTU && b.layers[layer].Kind.Over() == 4 && !b.layers[layer].Kind.Properties().Session:
+	case b.StaticMTU && b.layers[layer].Kind.Over() == 4 && !b.props[layer].Session:
 		return maxIPv4
 	}
 	return min(int(b.path), maxIPv4)
@@ -205,7 +211,7 @@ func (b *builder) part(p *part, layer, carries int, h []byte) {
 	if b.ECNCompat { // RFC 6040 section 4.3; otherwise normal mode (4.1): the field is copied
 		p.keep &^= header.ECNMask
 	}
-	f, codec := l.Kind.Properties(), b.codecs[layer]
+	f, codec := &b.props[layer], b.codecs[layer]
 	if p.over == 4 {
 		h = b.header4(p, layer, f.Protocol, h)
 	} else {
