@@ -37,7 +37,8 @@ func NewResolver(r *net.Resolver) *Resolver {
 }
 
 // Follow looks up a name until ctx ends. It calls found with the result of the first look-up,
-// which is empty if that failed, and with each change of the addresses. They are sorted, and
+// which is empty if that failed, and with each change of the addresses; another order of the
+// same addresses is none. They are in the order of RFC 6724, in which they are to be tried, and
 // found may keep them. The network is "ip4" or "ip6". A value from doubt means that the
 // addresses may be wrong: the name is looked up soon.
 func (r *Resolver) Follow(ctx context.Context, network, name string, doubt <-chan struct{}, found func(context.Context, []netip.Addr)) {
@@ -48,7 +49,7 @@ func (r *Resolver) Follow(ctx context.Context, network, name string, doubt <-cha
 		if len(addrs) > 0 {
 			wait = interval
 		}
-		if first || len(addrs) > 0 && !slices.Equal(addrs, known) {
+		if first || len(addrs) > 0 && !sameSet(addrs, known) {
 			known = addrs
 			found(ctx, addrs)
 		}
@@ -66,7 +67,16 @@ func (r *Resolver) Follow(ctx context.Context, network, name string, doubt <-cha
 	}
 }
 
-// lookUp returns a name's addresses, sorted; none if the look-up fails.
+// sameSet reports whether two lists have the same addresses, in any order: name servers change
+// it from answer to answer.
+func sameSet(a, b []netip.Addr) bool {
+	sorted := func(list []netip.Addr) []netip.Addr {
+		return slices.SortedFunc(slices.Values(list), netip.Addr.Compare)
+	}
+	return len(a) == len(b) && slices.Equal(sorted(a), sorted(b))
+}
+
+// lookUp returns a name's addresses, in the order of RFC 6724; none if the look-up fails.
 func (r *Resolver) lookUp(ctx context.Context, network, name string) []netip.Addr {
 	select {
 	case r.looking <- struct{}{}:
@@ -81,13 +91,13 @@ func (r *Resolver) lookUp(ctx context.Context, network, name string) []netip.Add
 	return usable(addrs)
 }
 
-// usable returns the addresses that an end of a tunnel can have, sorted. A name server that
-// blocks a name may answer 0.0.0.0, which the kernel would send to this host.
-func usable(addrs []netip.Addr) []netip.Addr {
-	for i, a := range addrs {
-		addrs[i] = a.Unmap()
+// usable returns the addresses that an end of a tunnel can have, each once. A name server
+// that blocks a name may answer 0.0.0.0, which the kernel would send to this host.
+func usable(addrs []netip.Addr) (all []netip.Addr) {
+	for _, a := range addrs {
+		if a = a.Unmap(); a.Zone() == "" && config.NotUnicast(a) == "" && !slices.Contains(all, a) {
+			all = append(all, a)
+		}
 	}
-	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.Zone() != "" || config.NotUnicast(a) != "" })
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
+	return all
 }

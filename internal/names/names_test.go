@@ -18,8 +18,30 @@ func TestUsable(t *testing.T) {
 	for _, a := range []string{"198.51.100.2", "0.0.0.0", "::ffff:198.51.100.1", "255.255.255.255", "224.0.0.1", "240.0.0.1", "198.51.100.1", "::", "::1", "ff02::1", "fe80::1%eth0", "fe80::1", "2001:db8::1", "127.0.0.1"} {
 		addrs = append(addrs, netip.MustParseAddr(a))
 	}
-	if got := fmt.Sprint(usable(addrs)); got != "[127.0.0.1 198.51.100.1 198.51.100.2 2001:db8::1]" {
+	if got := fmt.Sprint(usable(addrs)); got != "[198.51.100.2 198.51.100.1 2001:db8::1 127.0.0.1]" {
 		t.Error(got)
+	}
+}
+
+// Another order of the same addresses is no change.
+func TestSameSet(t *testing.T) {
+	list := addrsOf("192.0.2.1", "192.0.2.2", "192.0.2.3")
+	for _, c := range []struct {
+		other []netip.Addr
+		want  bool
+	}{
+		{list, true},
+		{addrsOf("192.0.2.3", "192.0.2.1", "192.0.2.2"), true},
+		{addrsOf("192.0.2.3", "192.0.2.1"), false},
+		{addrsOf("192.0.2.3", "192.0.2.1", "192.0.2.4"), false},
+		{nil, false},
+	} {
+		if got := sameSet(list, c.other); got != c.want {
+			t.Errorf("%v: %v", c.other, got)
+		}
+	}
+	if list[0] != netip.MustParseAddr("192.0.2.1") {
+		t.Error("the order was changed")
 	}
 }
 

@@ -24,7 +24,7 @@ type Remote struct {
 
 	stop    context.CancelFunc // stops following the name; nil: no name is followed
 	looked  bool               // the first look-up has finished
-	addrs   []netip.Addr       // addresses of the name, sorted
+	addrs   []netip.Addr       // addresses of the name, in the order of RFC 6724
 	current netip.Addr         // the address in use
 	moves   int                // changes to another address since the path was last up
 	next    time.Time          // earliest time of the next change
