@@ -265,7 +265,7 @@ func (o *Outbound) carried(from, n int) {
 			packets++
 			bytes += o.inner[from]
 		}
-		p.Out.Carried(packets, bytes)
+		p.Sent(packets, bytes)
 	}
 }
 

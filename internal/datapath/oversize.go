@@ -92,7 +92,7 @@ func (o *Outbound) pieces(wire *Wire, head, body []byte) {
 		}
 	}
 	o.showSent(whole[encap.Headroom:])
-	wire.Path.Out.Carried(1, len(head)+len(body))
+	wire.Path.Sent(1, len(head)+len(body))
 }
 
 // oversize is the slow path for outer packets that are larger than the path's MTU and may
@@ -110,7 +110,7 @@ func (o *Outbound) oversize(wire *Wire, pkt transport.Packet, size int) {
 	if o.sent != nil {
 		o.showSent(flat(innerOf(pkt, size)))
 	}
-	wire.Path.Out.Carried(1, size)
+	wire.Path.Sent(1, size)
 }
 
 // sendOne sends an outer packet, in fragments if necessary: a raw socket for packets with

@@ -120,7 +120,7 @@ type echoRequests struct {
 // methods never block, and any goroutine may call them.
 type PathOwner interface {
 	// Notify is called once for the flags that were set with Notices.Request, when a
-	// packet has arrived.
+	// packet has arrived, or has been sent.
 	Notify(flags uint32)
 	// LargeSent is called after packets were sent that not every path carries.
 	LargeSent()
@@ -160,21 +160,36 @@ type Probes interface {
 	SentOutside(quote []byte) bool
 }
 
-// Notices are requests for a notice about the next packet from a path.
-type Notices struct{ Flags atomic.Uint32 }
+// Notices are requests for a notice about the next packet of a path.
+type Notices struct {
+	Flags atomic.Uint32 // about the next packet that arrives
+	sent  atomic.Bool   // NoticeSent
+}
 
 // Flags in Notices: what waits for the next packet.
 const (
 	NoticeMTU      = 1 << iota // path MTU discovery
 	NoticeLiveness             // a liveness session
+	NoticeSent                 // a liveness session: the next packet that is sent
 )
 
 // Request sets or clears the flag of one receiver of notices.
 func (n *Notices) Request(flag uint32, want bool) {
-	if want {
+	switch {
+	case flag == NoticeSent:
+		n.sent.Store(want)
+	case want:
 		n.Flags.Or(flag)
-	} else {
+	default:
 		n.Flags.And(^flag)
+	}
+}
+
+// Sent counts packets that were sent on the path, and notifies a receiver that waits for one.
+func (p *Path) Sent(packets, bytes int) {
+	p.Out.Carried(packets, bytes)
+	if p.Notices.sent.Load() && p.Notices.sent.Swap(false) {
+		p.Owner.Notify(NoticeSent)
 	}
 }
 

@@ -25,7 +25,7 @@ func newPeer(t *tunnel, cfg *config.Peer) *peer {
 		one := newPath(p, i)
 		p.paths = append(p.paths, one)
 		p.Peer.Paths = append(p.Peer.Paths, one.Path)
-		paths = append(paths, pathchoice.Path{Path: one.Path, Report: one.report, Weight: int(cfg.Paths[i].Weight)})
+		paths = append(paths, pathchoice.Path{Path: one.Path, Report: one.report, Weight: int(cfg.Paths[i].Weight), Prober: one})
 	}
 	p.choice = pathchoice.New(p.Peer, paths, t.cfg.Select)
 	return p

@@ -47,6 +47,9 @@ func (p *path) Notify(flags uint32) {
 	if flags&datapath.NoticeLiveness != 0 {
 		p.t.keeper.Arrived(p.life)
 	}
+	if flags&datapath.NoticeSent != 0 {
+		p.t.keeper.Departed(p.life)
+	}
 }
 
 // AnsweredMTU passes on an answer to a path MTU probe.
@@ -58,8 +61,16 @@ func (p *path) AnsweredLiveness(a probing.LivenessAnswer) { p.t.keeper.Answered(
 // Recovered counts and reports a panic while doing something for the tunnel.
 func (t *tunnel) Recovered(doing string) { t.report.Panicked(doing) }
 
-// SendFailed records that the kernel refused to send a packet.
-func (p *path) SendFailed(err error) { p.report.SendFailed(err) }
+// SendFailed records that the kernel refused to send a packet. If there is another path, this
+// one is probed, because the kernel may refuse only some packets.
+func (p *path) SendFailed(err error) {
+	if p.report.SendFailed(err) && len(p.peer.paths) > 1 {
+		p.t.keeper.Unreachable(p.life)
+	}
+}
+
+// SetRole sets for what the path is used.
+func (p *path) SetRole(r liveness.Role) { p.t.keeper.SetRole(p.life, r) }
 
 // phases are the phases of a path with liveness sessions.
 var phases = map[liveness.State]api.Phase{liveness.Unknown: api.Probing, liveness.Up: api.Up, liveness.Suspect: api.Suspect, liveness.Down: api.Down}

@@ -66,7 +66,7 @@ var rules = map[string][]string{
 	"sixfour/internal/report":       {"sixfour/encap/drop", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/events", "sixfour/internal/keepalive", "sixfour/internal/liveness", "sixfour/internal/selection"},
 	"sixfour/internal/hostwatch":    {"sixfour/encap/source", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/recovery"},
 	"sixfour/internal/tunif":        {"sixfour/encap/drop", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/iface", "sixfour/internal/netns", "sixfour/internal/ports", "sixfour/internal/report"},
-	"sixfour/internal/pathchoice":   {"sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/report", "sixfour/internal/selection"},
+	"sixfour/internal/pathchoice":   {"sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/report", "sixfour/internal/selection"},
 	"sixfour/internal/selfroute":    {"sixfour/internal/netcfg"},
 	"sixfour/internal/names":        {"sixfour/internal/config"},
 	"sixfour/internal/ddns":         {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/version"},

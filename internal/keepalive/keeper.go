@@ -82,6 +82,20 @@ func (k *Keeper) Arrived(s *Subject) {
 	k.Mark(s)
 }
 
+// Departed is called when a packet was sent on a path after a request for
+// datapath.NoticeSent. It never blocks.
+func (k *Keeper) Departed(s *Subject) {
+	s.packetSent.Store(true)
+	k.Mark(s)
+}
+
+// SetRole sets for what a path is used. It never blocks. Any goroutine may call it.
+func (k *Keeper) SetRole(s *Subject, r liveness.Role) {
+	if s.role.Swap(uint32(r)) != uint32(r) {
+		k.Mark(s)
+	}
+}
+
 // Unreachable is called for an error that says that the peer cannot be reached. It never
 // blocks.
 func (k *Keeper) Unreachable(s *Subject) {
@@ -175,11 +189,16 @@ func (k *Keeper) checkMarked() {
 // check checks one marked path.
 func (k *Keeper) check(s *Subject, now time.Duration) {
 	k.renew(s, now)
-	arrived, unreachable := s.packetArrived.Swap(false), s.unreachable.Swap(false)
+	arrived, sent, unreachable := s.packetArrived.Swap(false), s.packetSent.Swap(false), s.unreachable.Swap(false)
+	role := liveness.Role(s.role.Load())
 	for _, one := range s.sessions {
+		one.life.SetRole(role, now)
 		if arrived && one.hasTraffic() {
 			one.arrivals(now)
 			one.life.Traffic(true, now)
+		}
+		if sent {
+			one.countTraffic(now)
 		}
 		if unreachable {
 			one.life.UnreachableError(now)
@@ -264,12 +283,10 @@ func (k *Keeper) step() (next time.Time, ok bool) {
 // next does the work that is due for one liveness session.
 func (k *Keeper) next(one *session, at time.Time) {
 	now := k.since(at)
-	if one.hasTraffic() && one.arrivals(now) {
-		one.life.Traffic(false, now)
-	}
+	one.countTraffic(now)
 	seq, probe := one.life.Next(now)
 	if probe {
-		one.probe(seq)
+		one.probe(seq, now)
 		if !k.limit.Allow() {
 			k.pause = at.Add(probesPause)
 		}

@@ -22,7 +22,8 @@ type session struct {
 	index  uint16 // in the sessions of the subject
 	target target
 	life   *liveness.Session
-	seen   uint64        // packets of the path counted so far
+	seen   uint64        // packets that have arrived on the path, counted so far
+	sent   uint64        // packets that were sent on the path, counted so far
 	proven probing.Proof // the best way in which probes were answered
 	tries  int           // probes sent to the present target
 	inside time.Duration // when the last packet came through the tunnel, since Keeper.begun
@@ -71,6 +72,25 @@ func (s *session) arrivals(now time.Duration) bool {
 	return n != was
 }
 
+// countTraffic reports to the liveness session what has arrived and was sent since the last
+// call.
+func (s *session) countTraffic(now time.Duration) {
+	if s.hasTraffic() && s.arrivals(now) {
+		s.life.Traffic(false, now)
+	}
+	s.countSent(now)
+}
+
+// countSent reports to the liveness session what was sent since the last call. It must follow
+// the report of what has arrived.
+func (s *session) countSent(now time.Duration) {
+	n := s.of.Out.Packets.Load()
+	if was := s.sent; n > was && s.hasTraffic() {
+		s.life.Sent(int(min(n-was, math.MaxInt32)), now)
+	}
+	s.sent = n
+}
+
 // never is earlier than any time of a session.
 const never time.Duration = math.MinInt64 / 2
 
@@ -110,7 +130,7 @@ func (s *session) ways(wire *datapath.Wire) []probing.Way {
 
 // probe sends a probe in every way that may be answered, but in none worse than the
 // proven s. A probe that cannot be sent counts as unanswered.
-func (s *session) probe(seq uint16) {
+func (s *session) probe(seq uint16, now time.Duration) {
 	wire := s.of.Wire.Load()
 	if wire == nil {
 		return
@@ -122,7 +142,7 @@ func (s *session) probe(seq uint16) {
 		}
 		q := probing.Request{Way: w, Seq: seq, Session: s.index, Local: s.target.local, Remote: s.target.remote, Self: s.target.self, Stack: wire.Stack}
 		if w != probing.Between {
-			s.ask(wire, q)
+			s.ask(wire, q, now)
 			continue
 		}
 		for i, pair := range s.target.between {
@@ -130,7 +150,7 @@ func (s *session) probe(seq uint16) {
 				continue
 			}
 			q.Between, q.Pair = pair, uint8(i)
-			s.ask(wire, q)
+			s.ask(wire, q, now)
 		}
 	}
 	s.tries++
@@ -146,9 +166,9 @@ func (s *session) resetMethod() {
 }
 
 // ask sends one packet of a probe.
-func (s *session) ask(wire *datapath.Wire, q probing.Request) {
+func (s *session) ask(wire *datapath.Wire, q probing.Request, now time.Duration) {
 	if err := s.of.echo.SendLiveness(wire, q); err != nil {
 		s.of.Path.Owner.SendFailed(err)
-		s.life.SendFailed()
+		s.life.SendFailed(now)
 	}
 }

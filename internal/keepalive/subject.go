@@ -18,9 +18,11 @@ type Subject struct {
 	owner Owner
 
 	packetArrived atomic.Bool // a packet arrived: the Keeper must check
+	packetSent    atomic.Bool // a packet was sent: the Keeper must check
 	unreachable   atomic.Bool // an error reported that the peer cannot be reached
 	marked        atomic.Bool // the Keeper will check the path
-	sessions      []*session  // used by the goroutine of the Keeper only
+	role          atomic.Uint32
+	sessions      []*session // used by the goroutine of the Keeper only
 }
 
 // Owner uses the liveness of a path. Its methods never block. The goroutine of the Keeper
@@ -54,7 +56,9 @@ type Result struct {
 	// OneWay means that packets arrive, but that probes are no longer answered. OnlyHost
 	// means that lately only the outer address has answered, which does not show that the
 	// tunnel works. Unanswered means that no probe was ever answered.
-	OneWay, OnlyHost, Unanswered bool
+	// Doubt means that the last probe was lost, or that an error has reported since the last
+	// answer that the peer cannot be reached.
+	OneWay, OnlyHost, Unanswered, Doubt bool
 
 	target *target
 }
@@ -103,10 +107,11 @@ func (k *Keeper) report(s *Subject) {
 	}
 	now := k.since(time.Now())
 	s.Notices.Request(datapath.NoticeLiveness, one.hasTraffic() && one.life.WantsNextPacket())
+	s.Notices.Request(datapath.NoticeSent, one.hasTraffic() && one.life.WantsNextSent())
 	state, missed := one.life.State()
 	r := Result{
 		State: state, RTT: one.life.RTT(), Remote: one.target.remote, target: &one.target,
-		OneWay: one.life.OneWay(), OnlyHost: one.onlyHost(now), Unanswered: one.proven.Way == probing.NoWay,
+		OneWay: one.life.OneWay(), OnlyHost: one.onlyHost(now), Unanswered: one.proven.Way == probing.NoWay, Doubt: one.life.Doubt(),
 		Counts: api.Liveness{Missed: missed, RTT: one.life.RTT().Seconds(), Loss: one.life.Loss()},
 	}
 	for _, one := range s.sessions {

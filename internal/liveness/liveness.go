@@ -23,6 +23,9 @@
 // probes. Its silence proves nothing, because an idle peer is silent as well: it becomes
 // suspect, but not down, unless errors in reply to probes report that it cannot be
 // reached (UnreachableError), or probes cannot be sent (SendFailed).
+//
+// All this holds for a path that is the only one to its peer. A path of several has a Role,
+// which says how often it is probed, and how soon it is suspect: see use.go.
 package liveness
 
 import (
@@ -75,6 +78,7 @@ type Session struct {
 	silence
 	counts
 	roundTrip
+	use
 }
 
 // times are the moments at which something is due, or at which traffic was found.
@@ -126,6 +130,7 @@ func (s *Session) Restart(set Settings, now time.Duration) {
 		times:   times{due: now, checked: now, probeAt: now, trafficAt: -1},
 		silence: silence{packetAt: -1, answerAt: -1, silentFrom: now},
 		counts:  counts{total: s.total, lost: s.lost},
+		use:     use{role: s.role, window: now},
 	}
 }
 
@@ -135,7 +140,7 @@ func (s *Session) Set(set Settings, now time.Duration) {
 	if s.packetAt >= 0 {
 		s.silentFrom = s.packetAt + set.Every
 	}
-	s.probeAt = min(s.probeAt, now+s.jitter(set.Every))
+	s.probeAt = min(s.probeAt, now+s.jitter(s.every()))
 	s.interval = min(s.interval, set.Every)
 	s.schedule(now)
 }
@@ -185,7 +190,7 @@ func (s *Session) Traffic(exact bool, now time.Duration) {
 	if exact {
 		at = now
 	}
-	s.checked, s.trafficAt = now, now
+	s.checked, s.trafficAt, s.heard = now, now, true
 	if s.state != Up && !s.OneWay() { // probe it to learn its state
 		s.probeAt, s.interval = now, 0
 		if s.total > 0 {
@@ -208,9 +213,15 @@ func (s *Session) recordPacket(at time.Duration) {
 // lastProbeAt returns when the last probe was sent.
 func (s *Session) lastProbeAt() time.Duration { return s.sent[(s.seq-1)%timedProbes] }
 
-// SendFailed reports that a probe could not be sent. Until a packet comes from the peer,
-// its silence does not mean that it is idle.
-func (s *Session) SendFailed() { s.errors = enoughErrors }
+// SendFailed reports that the last probe could not be sent. Until a packet comes from the
+// peer, its silence does not mean that it is idle.
+func (s *Session) SendFailed(now time.Duration) {
+	s.errors = enoughErrors
+	if s.role != Only {
+		s.unreachable, s.refused = true, true
+		s.schedule(now)
+	}
+}
 
 // UnreachableError reports that an error said that the peer cannot be reached: it is
 // probed now, unless a probe was just sent.
@@ -218,7 +229,14 @@ func (s *Session) UnreachableError(now time.Duration) {
 	if s.inFlight {
 		s.errors = min(s.errors+1, enoughErrors)
 	}
-	if s.state == Up && !s.inFlight && (s.total == 0 || now-s.lastProbeAt() >= minTimeout) {
+	switch {
+	case s.role != Only:
+		s.unreachable = true
+		if s.state == Up && !s.inFlight {
+			s.probeAt, s.silentFrom = min(s.probeAt, s.soon(now)), now
+		}
+		s.schedule(now)
+	case s.state == Up && !s.inFlight && (s.total == 0 || now-s.lastProbeAt() >= minTimeout):
 		s.probeAt, s.due, s.silentFrom = now, now, now
 	}
 }
@@ -245,7 +263,8 @@ func (s *Session) Answer(seq uint16, now time.Duration) bool {
 	s.checked = now
 	s.recordPacket(now)
 	s.answerAt, s.lostInRow, s.interval, s.state = now, 0, 0, Up
-	s.probeAt = now + s.jitter(s.settings.Every)
+	s.unreachable, s.refused = false, false
+	s.probeAt = now + s.jitter(s.every())
 	s.schedule(now)
 	return true
 }
@@ -264,6 +283,9 @@ func (s *Session) measure(r time.Duration) {
 // timeout returns how long to wait for an answer.
 func (s *Session) timeout() time.Duration {
 	needed := s.smoothed + 4*s.deviation
+	if s.quick() {
+		return s.quickTimeout(needed)
+	}
 	return min(max(needed, s.jitter(minTimeout)), maxTimeout)
 }
 
@@ -272,6 +294,7 @@ func (s *Session) timeout() time.Duration {
 // reported before.
 func (s *Session) Next(now time.Duration) (seq uint16, probe bool) {
 	s.checked = now
+	s.checkSending(now)
 	if s.inFlight && now-s.lastProbeAt() >= s.timeout() {
 		s.probeLost(now)
 	}
@@ -298,7 +321,10 @@ func (s *Session) schedule(now time.Duration) {
 		s.due = s.lastProbeAt() + s.timeout()
 	}
 	if s.state == Up || s.state == Suspect {
-		s.due = min(s.due, now+s.settings.Every/trafficChecks)
+		s.due = min(s.due, now+s.every()/trafficChecks)
+	}
+	if s.sending {
+		s.due = min(s.due, s.window+windowLength)
 	}
 }
 
@@ -318,14 +344,14 @@ func (s *Session) probeLost(now time.Duration) {
 	}
 	s.lostInRow++
 	s.probeAt = now
-	limit := min(suspectAfter, s.settings.After)
+	limit, after := s.limits()
 	if now >= s.silentFrom {
 		s.lostInSilence++
 	} else if s.lostInRow >= limit {
 		s.probeAt = min(s.retryAt(now), s.silentFrom)
 	}
 	switch {
-	case s.lostInSilence >= s.settings.After:
+	case s.lostInSilence >= after:
 		s.state = Down
 		if s.mayBeIdle() {
 			s.state = Suspect
@@ -343,7 +369,7 @@ func (s *Session) mayBeIdle() bool {
 
 // retryAt returns when to probe a peer again that does not answer: less and less often.
 func (s *Session) retryAt(now time.Duration) time.Duration {
-	s.interval = min(max(2*s.interval, 2*minTimeout), max(s.settings.Every, minTimeout))
+	s.interval = min(max(2*s.interval, 2*minTimeout), s.longest())
 	return max(now, s.lastProbeAt()+s.jitter(s.interval))
 }
 

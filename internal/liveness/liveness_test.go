@@ -21,6 +21,12 @@ type world struct {
 	told    int           // how many of them were reported at once
 	next    time.Duration // when the next packet arrives
 
+	sends    time.Duration // interval of packets to the peer; 0: none
+	nextSent time.Duration // when the next one is sent
+	sent     int           // packets that the caller has not counted
+	noticed  int           // how many were reported at once
+	refuses  bool          // probes cannot be sent
+
 	probes  int
 	answers map[time.Duration]uint16
 	states  []string // with the time of each change
@@ -45,6 +51,7 @@ func (w *world) run(until time.Duration) {
 				w.p.Traffic(true, w.now)
 			}
 		}
+		w.send()
 		for at, seq := range w.answers {
 			if at <= w.now {
 				delete(w.answers, at)
@@ -62,9 +69,12 @@ func (w *world) run(until time.Duration) {
 				w.seen = w.packets
 				w.p.Traffic(false, w.now)
 			}
+			w.countSent()
 			if seq, ok := w.p.Next(w.now); ok {
 				w.probes++
-				if w.rtt >= 0 && (w.lose == nil || !w.lose(w.probes)) {
+				if w.refuses {
+					w.p.SendFailed(w.now)
+				} else if w.rtt >= 0 && (w.lose == nil || !w.lose(w.probes)) {
 					w.answers[w.now+w.rtt+time.Duration(w.probes)] = seq
 				}
 			}
@@ -75,6 +85,28 @@ func (w *world) run(until time.Duration) {
 		if after, missed := w.p.State(); after != before {
 			w.states = append(w.states, fmt.Sprintf("%v %d", after, missed))
 		}
+	}
+}
+
+// send sends the packets that are due.
+func (w *world) send() {
+	if w.sends == 0 {
+		return
+	}
+	for w.nextSent = max(w.nextSent, w.now-tick); w.now >= w.nextSent; w.nextSent += w.sends {
+		w.sent++
+		if w.p.WantsNextSent() {
+			w.noticed++
+			w.countSent()
+		}
+	}
+}
+
+// countSent reports the packets that were sent.
+func (w *world) countSent() {
+	if w.sent > 0 {
+		w.p.Sent(w.sent, w.now)
+		w.sent = 0
 	}
 }
 
@@ -386,6 +418,7 @@ func FuzzPeer(f *testing.F) {
 		var now time.Duration
 		heard, doubted := -set.Every, false
 		var last uint16
+		p.SetRole(Role(len(ops)%int(InUse+1)), 0)
 		for i, op := range ops {
 			now += time.Duration(op) * 10 * time.Millisecond
 			switch i % 5 {
@@ -416,6 +449,10 @@ func FuzzPeer(f *testing.F) {
 					t.Fatal("the next packet would be told of, too")
 				}
 			case 4:
+				if op%8 == 0 {
+					p.SetRole(Role(op/8%byte(InUse+1)), now)
+				}
+				p.Sent(int(op), now)
 				doubted = true
 				p.UnreachableError(now)
 			}

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/datapath"
+	"sixfour/internal/liveness"
 	"sixfour/internal/report"
 	"sixfour/internal/selection"
 )
@@ -16,7 +18,14 @@ import (
 type Path struct {
 	*datapath.Path
 	Report *report.Path
-	Weight int // in the configuration
+	Weight int    // in the configuration
+	Prober Prober // nil: there is no other path
+}
+
+// Prober probes a path. Its method never blocks.
+type Prober interface {
+	// SetRole sets for what the path is used.
+	SetRole(r liveness.Role)
 }
 
 // Chooser chooses the paths of one peer. Any goroutine that holds no lock of a path may call
@@ -93,6 +102,7 @@ func (c *Chooser) choose(now time.Time) {
 		c.use()
 	}
 	c.report(before)
+	c.setRoles(measured)
 	if choice.Again.IsZero() {
 		return
 	}
@@ -134,6 +144,30 @@ func (c *Chooser) use() {
 		c.peer.Use(parts[used[0]].wire)
 	default:
 		c.peer.Divide(wires, selection.Divide(weights))
+	}
+}
+
+// setRoles sets for what the paths are used. c.mu must be held.
+func (c *Chooser) setRoles(measured []selection.Measured) {
+	parts := c.several.parts
+	rest := liveness.Compared
+	if c.several.row.Rests {
+		rest = liveness.Standby
+	}
+	for i := range parts { // others are needed if one that is used may have failed
+		if parts[i].Weight > 0 && (measured[i].Doubt || measured[i].Phase != api.Up) {
+			rest = liveness.Needed
+		}
+	}
+	for i := range parts {
+		role := rest
+		switch {
+		case parts[i].Weight > 0:
+			role = liveness.InUse
+		case !parts[i].Until.IsZero() && rest != liveness.Needed:
+			role = liveness.Trial
+		}
+		c.paths[i].Prober.SetRole(role)
 	}
 }
 

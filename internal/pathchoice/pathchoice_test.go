@@ -11,6 +11,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
 	"sixfour/internal/events"
+	"sixfour/internal/liveness"
 	"sixfour/internal/report"
 )
 
@@ -22,10 +23,15 @@ func newChooser(paths int, policy string) (*Chooser, *events.Log) {
 	var list []Path
 	for i := range paths {
 		p := new(datapath.Path)
-		list = append(list, Path{Path: p, Report: report.NewPath(tun, "a", i, paths, p), Weight: 1})
+		list = append(list, Path{Path: p, Report: report.NewPath(tun, "a", i, paths, p), Weight: 1, Prober: new(prober)})
 	}
 	return New(new(datapath.Peer), list, policy), tun.Events
 }
+
+// prober records the role of a path.
+type prober struct{ role liveness.Role }
+
+func (p *prober) SetRole(r liveness.Role) { p.role = r }
 
 // up gives a path a wire by which its peer is reached.
 func (p *Path) up() {
@@ -64,6 +70,30 @@ func TestChoose(t *testing.T) {
 	c.paths[0].Wire.Store(nil)
 	c.paths[1].up()
 	check("ended", 0, 0)
+}
+
+// roles checks for what the paths are used.
+func roles(t *testing.T, c *Chooser, want ...liveness.Role) {
+	t.Helper()
+	for i, p := range c.paths {
+		if got := p.Prober.(*prober).role; got != want[i] {
+			t.Errorf("path %d has role %d, want %d", i+1, got, want[i])
+		}
+	}
+}
+
+// The other paths are needed when that in use may have failed. Without an answer yet, it may.
+func TestNeeded(t *testing.T) {
+	for policy, rest := range map[string]liveness.Role{"preferred": liveness.Standby, "fastest": liveness.Compared} {
+		c, _ := newChooser(2, policy)
+		c.paths[0].Wire.Store(new(datapath.Wire))
+		c.paths[0].Report.Uses(api.State{Local: "192.0.2.1"}, true, 1480)
+		c.Choose()
+		roles(t, c, liveness.InUse, liveness.Needed)
+		c.paths[0].Report.Uses(api.State{Local: "192.0.2.1"}, false, 1480)
+		c.Choose()
+		roles(t, c, liveness.InUse, rest)
+	}
 }
 
 // A single path is used without a policy.
@@ -108,8 +138,10 @@ func TestUses(t *testing.T) {
 	check("0.00 it cannot send: it waits for a route", "1.00 used", "0.00 standby for path 2")
 	c.paths[0].up()
 	check("0.00 waits 10s more: it has failed lately", "1.00 used", "0.00 standby for path 2")
+	roles(t, c, liveness.Trial, liveness.InUse, liveness.Standby)
 	c.Configure("balance", []int{1, 2, 1})
 	check("0.25 used", "0.50 used", "0.25 used")
+	roles(t, c, liveness.InUse, liveness.InUse, liveness.InUse)
 	c.paths[2].Wire.Store(nil)
 	check("0.33 used", "0.67 used", "0.00 it cannot send")
 	c.End()

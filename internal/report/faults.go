@@ -45,21 +45,23 @@ func (p *Path) NoteICMP(from netip.Addr, err icmp.Error) {
 }
 
 // SendFailed records that the kernel refused to send a packet. It ignores packets that are
-// too large and a temporary lack of buffers: these are not errors of the peer.
-func (p *Path) SendFailed(err error) {
+// too large and a temporary lack of buffers: these are not errors of the peer. It reports
+// whether it has recorded the error: one a second.
+func (p *Path) SendFailed(err error) bool {
 	if r := datapath.SendReason(err); r == drop.TooBig || r == drop.NoBuffer {
-		return
+		return false
 	}
 	now := int64(time.Since(datapath.Epoch)) // monotonic: the wall clock may be set back
 	last := p.refused.Load()
 	if last != 0 && now-last < int64(troublePause) || !p.refused.CompareAndSwap(last, now) {
-		return
+		return false
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		err = errno
 	}
 	p.Note(fmt.Sprintf("packets cannot be sent: %v", err))
+	return true
 }
 
 // lastRoute is the local address and the interface by which a peer was last reached. The

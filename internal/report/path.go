@@ -30,6 +30,7 @@ type Path struct {
 	liveness api.Liveness
 	trouble  api.Fault
 	outage   api.Outage
+	doubt    bool // as in keepalive.Result
 	wasUp    bool // up at some time since WasUp was last called
 }
 
@@ -156,7 +157,7 @@ func firstPhase(checked bool) api.Phase {
 func (p *Path) Liveness(r *keepalive.Result, phase api.Phase) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.liveness = r.Counts
+	p.liveness, p.doubt = r.Counts, r.Doubt
 	before := p.state
 	wire := p.path.Wire.Load()
 	if wire == nil || !before.Phase.Carries() || !r.IsAbout(wire) {

@@ -49,7 +49,7 @@ func (p *Path) Measured(usable bool) selection.Measured {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return selection.Measured{
-		Usable: usable, Phase: p.state.Phase, Since: p.state.Since, Doubt: p.liveness.Missed > 0, Heard: p.liveness.LastPacket,
+		Usable: usable, Phase: p.state.Phase, Since: p.state.Since, Doubt: p.doubt, Heard: p.liveness.LastPacket,
 		RTT: time.Duration(p.liveness.RTT * float64(time.Second)), Loss: p.liveness.Loss,
 	}
 }
