@@ -1,46 +1,168 @@
 package connectip
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"sync"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"sixfour/encap/header"
 	"sixfour/transport"
 )
 
-var _ transport.SessionPort = (*Port)(nil)
+var (
+	_ transport.SessionPort = (*Port)(nil)
+	_ transport.Sender      = (*sender)(nil)
+)
 
 // Port is a transport.SessionPort for CONNECT-IP.
 type Port struct {
-	local netip.AddrPort
+	config  Config
+	local   netip.AddrPort
+	sockets *sockets
+	server  *server // nil: the port does not listen
+
+	in     *inbox
+	taken  []*packet // used by Receive
+	routes routes
+	door   *door
+
+	ctx     context.Context // until Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup // all goroutines
+	times   times
+
+	mu    sync.Mutex
+	peers map[any]*peer // by ID; nil after Close
 }
+
+// times are those that tests shorten.
+type times struct {
+	firstPause, firstBetter, silence, drain time.Duration
+}
+
+var normalTimes = times{firstPause: time.Second, firstBetter: time.Minute, silence: 5 * time.Second, drain: 2 * time.Second}
 
 // Listen opens a port. Its sockets, also later ones, are opened in the network namespace of
 // the calling thread.
-func Listen(c Config, o transport.Options) (*Port, error) {
-	return nil, errors.New("connectip: not implemented")
+func Listen(c Config, o transport.Options) (*Port, error) { return listen(c, o, normalTimes) }
+
+func listen(c Config, o transport.Options, t times) (*Port, error) {
+	if c.Over == "" {
+		c.Over = Auto
+	}
+	if c.MaxHandshakes == 0 {
+		c.MaxHandshakes = 256
+	}
+	switch {
+	case c.Plain && c.Over == UDP:
+		return nil, errors.New("HTTP/3 over UDP is always encrypted: set Over to TCP, or Plain to false")
+	case c.Over != Auto && c.Over != UDP && c.Over != TCP:
+		return nil, fmt.Errorf("over %q: it is auto, udp or tcp", c.Over)
+	}
+	s, err := newSockets(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Port{
+		config: c, local: c.Local, sockets: s, in: newInbox(), taken: make([]*packet, transport.BatchSize),
+		routes: routes{at: make(map[netip.AddrPort]*peer)}, door: newDoor(), peers: make(map[any]*peer), times: t,
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if c.Certificate == nil && !c.Plain {
+		return p, nil
+	}
+	if err := p.listen(); err != nil {
+		p.cancel()
+		s.close()
+		return nil, fmt.Errorf("listen at %v: %w", c.Local, err)
+	}
+	return p, nil
 }
 
 // Local returns the address and port of the port.
 func (p *Port) Local() netip.AddrPort { return p.local }
 
-// SetPeers implements transport.SessionPort. Settings of the peers are of type *Settings.
-func (p *Port) SetPeers(peers []transport.SessionPeer) error { return nil }
+// SetPeers implements transport.SessionPort. Settings of the peers are of type *Settings. If
+// one of the peers is not valid, nothing changes.
+func (p *Port) SetPeers(peers []transport.SessionPeer) error {
+	if err := p.check(peers); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peers == nil {
+		return net.ErrClosed
+	}
+	list := make(map[any]*peer, len(peers))
+	for _, s := range peers {
+		if old := p.peers[s.ID]; old != nil && old.SessionPeer == s {
+			list[s.ID] = old
+			continue
+		}
+		list[s.ID] = &peer{SessionPeer: s, settings: s.Settings.(*Settings), port: p, stop: func() {}}
+	}
+	former := p.peers
+	p.peers = list
+	p.door.set(list)
+	for id, old := range former {
+		if list[id] != old {
+			old.remove()
+		}
+	}
+	for id, now := range list {
+		if former[id] != now && now.Remote.IsValid() {
+			ctx, cancel := context.WithCancel(p.ctx)
+			now.stop = cancel
+			p.running.Go(func() { now.connect(ctx) })
+		}
+	}
+	return nil
+}
 
 // State returns the state of the connection to a peer. Ok is false if there is none.
-func (p *Port) State(id any) (s State, ok bool) { return State{}, false }
+func (p *Port) State(id any) (s State, ok bool) {
+	p.mu.Lock()
+	of := p.peers[id]
+	p.mu.Unlock()
+	if of == nil {
+		return State{}, false
+	}
+	return of.describe()
+}
 
 // Receive implements transport.Receiver.
-func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) { return 0, nil }
+func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
+	n, err := p.in.take(p.taken[:min(len(p.taken), len(bufs), len(meta))])
+	if err != nil {
+		return 0, err
+	}
+	for i, pkt := range p.taken[:n] {
+		meta[i] = transport.Meta{Segment: transport.Single}
+		front := header.HeadersLen(pkt.outer.From.Addr())
+		if size := front + len(pkt.b); size <= len(bufs[i]) && size <= transport.MaxPacket {
+			header.PutHeaders(bufs[i][:size], &pkt.outer)
+			copy(bufs[i][front:], pkt.b)
+			meta[i].Size = size
+		}
+		pkt.free()
+		p.taken[i] = nil
+	}
+	return n, nil
+}
 
 // Lost returns how many received packets were dropped because Receive was not called soon
 // enough.
-func (p *Port) Lost() (n uint32, ok bool) { return 0, true }
-
-// Sender implements transport.Port. Send returns at once. The error for a packet wraps
-// ENOTCONN if there is no connection to its destination, EMSGSIZE if it does not fit into a
-// QUIC datagram (see TooLargeError), and EINVAL if it does not begin with the headers of a
-// UDP packet.
-func (p *Port) Sender(o transport.Options) (transport.Sender, error) { return nil, nil }
+func (p *Port) Lost() (n uint32, ok bool) {
+	p.in.mu.Lock()
+	defer p.in.mu.Unlock()
+	return p.in.lost, true
+}
 
 // KernelHeaders returns 0.
 func (p *Port) KernelHeaders() int { return 0 }
@@ -48,5 +170,128 @@ func (p *Port) KernelHeaders() int { return 0 }
 // Streams returns true.
 func (p *Port) Streams() bool { return true }
 
-// Close ends all connections.
-func (p *Port) Close() error { return nil }
+// Close ends all connections, and waits until all goroutines have ended.
+func (p *Port) Close() error {
+	p.mu.Lock()
+	peers := p.peers
+	p.peers = nil
+	p.mu.Unlock()
+	if peers == nil {
+		return nil
+	}
+	p.door.set(nil)
+	p.cancel()
+	for _, peer := range peers {
+		peer.remove()
+	}
+	var err error
+	if p.server != nil {
+		err = p.server.close()
+	}
+	p.in.close()
+	p.running.Wait()
+	p.sockets.close()
+	return err
+}
+
+// sender is a sender of a port.
+type sender struct {
+	port   *Port
+	closed sync.Once
+	done   chan struct{}
+}
+
+// Sender implements transport.Port. Send returns at once. The error for a packet wraps
+// ENOTCONN if there is no connection to its destination, EMSGSIZE if it does not fit into a
+// QUIC datagram (see TooLargeError), and EINVAL if it does not begin with the headers of a
+// UDP packet.
+func (p *Port) Sender(o transport.Options) (transport.Sender, error) {
+	if own := p.sockets.options; o.Mark != own.Mark || o.Device != own.Device {
+		return nil, fmt.Errorf("send from %v with mark %d and device %d: its sockets have mark %d and device %d", p.local, o.Mark, o.Device, own.Mark, own.Device)
+	}
+	if p.ctx.Err() != nil {
+		return nil, net.ErrClosed
+	}
+	return &sender{port: p, done: make(chan struct{})}, nil
+}
+
+// Send implements transport.Sender.
+func (s *sender) Send(pkts []transport.Packet) (int, error) {
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	for i := range pkts {
+		if err := s.port.send(pkts[i].Head, pkts[i].Body, now); err != nil {
+			return i, err
+		}
+	}
+	return len(pkts), nil
+}
+
+// SendOne implements transport.Sender.
+func (s *sender) SendOne(pkt []byte) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return s.port.send(pkt, nil, time.Now())
+}
+
+// usable returns net.ErrClosed after Close.
+func (s *sender) usable() error {
+	select {
+	case <-s.done:
+	case <-s.port.ctx.Done():
+	default:
+		return nil
+	}
+	return net.ErrClosed
+}
+
+// Close implements transport.Sender.
+func (s *sender) Close() error {
+	s.closed.Do(func() { close(s.done) })
+	return nil
+}
+
+var (
+	errNotUDP       = fmt.Errorf("the bytes do not begin with the headers of a UDP packet: %w", unix.EINVAL)
+	errNotConnected = fmt.Errorf("there is no connection with the peer: %w", unix.ENOTCONN)
+)
+
+// send removes the headers of a packet, and lets the rest wait in the connection with their
+// destination.
+func (p *Port) send(head, body []byte, now time.Time) error {
+	to, n, ok := cutHeaders(head)
+	if !ok {
+		return errNotUDP
+	}
+	of := p.routes.find(to)
+	if of == nil {
+		return errNotConnected
+	}
+	c := of.current.Load()
+	if c == nil {
+		return errNotConnected
+	}
+	return c.queue(head[n:], body, now)
+}
+
+// cutHeaders returns the destination of a UDP packet, and the length of its headers, all of
+// which are in head. Ok is false if it is another packet, a fragment, or has options or
+// extension headers.
+func cutHeaders(head []byte) (to netip.AddrPort, n int, ok bool) {
+	switch {
+	case len(head) >= header.IPv4Len+header.UDPLen && head[0] == 0x45:
+		if ip := header.IPv4(head); ip.Protocol() == header.UDP && !ip.IsFragment() {
+			_, port := header.Ports(head[header.IPv4Len:])
+			return netip.AddrPortFrom(ip.Dst(), port), header.IPv4Len + header.UDPLen, true
+		}
+	case len(head) >= header.IPv6Len+header.UDPLen && head[0]>>4 == 6:
+		if ip := header.IPv6(head); ip.NextHeader() == header.UDP {
+			_, port := header.Ports(head[header.IPv6Len:])
+			return netip.AddrPortFrom(ip.Dst(), port), header.IPv6Len + header.UDPLen, true
+		}
+	}
+	return netip.AddrPort{}, 0, false
+}

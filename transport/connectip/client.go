@@ -1,0 +1,327 @@
+package connectip
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Times of connecting.
+const (
+	maxUDPWait = 2 * time.Second  // for HTTP/3, before HTTP/1.1 is tried
+	maxTCPWait = 10 * time.Second // for TCP, TLS and the answer
+	lastPause  = time.Minute      // between attempts; it is doubled each time
+	lastBetter = 16 * time.Minute // between attempts to use HTTP/3 again; also doubled
+	longEnough = 30 * time.Second // a connection that was up for so long was good
+)
+
+// jitter returns a duration from half of d to d.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
+// sleep returns false if the context has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// over returns how to connect.
+func (s *Settings) over() Over {
+	switch {
+	case s.Proxy != nil:
+		return TCP
+	case s.Over == "":
+		return Auto
+	}
+	return s.Over
+}
+
+// connect connects to the peer, again and again, until the context ends.
+func (p *peer) connect(ctx context.Context) {
+	a := &attempts{peer: p, pause: p.port.times.firstPause}
+	for ctx.Err() == nil {
+		c, err := a.next(ctx)
+		if err == nil {
+			err = p.attach(c)
+			if err != nil {
+				c.discard(err)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			p.failed(err)
+		} else {
+			a.stay(ctx, c)
+		}
+		if !sleep(ctx, jitter(a.pause)) {
+			return
+		}
+		a.pause = min(2*a.pause, lastPause)
+	}
+}
+
+// attempts remembers what has passed.
+type attempts struct {
+	peer   *peer
+	pause  time.Duration // before the next attempt
+	better time.Time     // HTTP/3 does not pass: when to try it again
+	wait   time.Duration // from then until the next time
+}
+
+// next makes a connection: over HTTP/3, and if that does not pass, over HTTP/1.1.
+func (a *attempts) next(ctx context.Context) (*conn, error) {
+	p := a.peer
+	over := p.settings.over()
+	first := over == UDP || over == Auto && time.Now().After(a.better)
+	var errs []error
+	if first {
+		c, err := a.overUDP(ctx)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+		if over == UDP {
+			return nil, err
+		}
+	}
+	c, err := p.overTCP(ctx)
+	if err == nil {
+		return c, nil
+	}
+	errs = append(errs, err)
+	if over == Auto && !first { // neither passes as it did
+		if c, err := a.overUDP(ctx); err == nil {
+			return c, nil
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// overUDP makes a connection over HTTP/3, and remembers whether that was possible.
+func (a *attempts) overUDP(ctx context.Context) (*conn, error) {
+	wait := maxUDPWait
+	if a.peer.settings.over() == UDP {
+		wait = maxTCPWait // there is nothing else
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("no answer in %v", wait))
+	defer cancel()
+	c, err := a.peer.connectQUIC(limited)
+	if err != nil {
+		a.wait = min(max(2*a.wait, a.peer.port.times.firstBetter), lastBetter)
+		a.better = time.Now().Add(jitter(a.wait))
+		return nil, fmt.Errorf("HTTP/3 to UDP port %d of %v: %w", a.peer.Remote.Port(), a.peer.Remote.Addr(), err)
+	}
+	a.wait, a.better = 0, time.Time{}
+	return c, nil
+}
+
+// stay returns when a connection, and all that replace it, have ended. While the connection
+// is over TCP, HTTP/3 is tried now and then: the new connection is complete before it
+// replaces the other one.
+func (a *attempts) stay(ctx context.Context, c *conn) {
+	for {
+		var again <-chan time.Time
+		if c.over == TCP && a.peer.settings.over() == Auto {
+			again = time.After(time.Until(a.better))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.done:
+			if time.Since(c.since) >= longEnough {
+				a.pause = a.peer.port.times.firstPause
+			}
+			return
+		case <-again:
+			better, err := a.overUDP(ctx)
+			if err != nil {
+				continue
+			}
+			if err := a.peer.attach(better); err != nil {
+				better.discard(err)
+				return
+			}
+			c = better
+		}
+	}
+}
+
+// discard closes a connection that was not attached.
+func (c *conn) discard(why error) { c.shut(why) }
+
+// statusError is the error for an answer of a server.
+type statusError int
+
+// Error returns the status and what it means here.
+func (e statusError) Error() string {
+	hint := ""
+	switch int(e) {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		hint = ": the server does not accept the secret"
+	case http.StatusNotFound:
+		hint = ": the server does not have this path"
+	}
+	return fmt.Sprintf("the server answers %d %s%s", int(e), http.StatusText(int(e)), hint)
+}
+
+// overTCP makes a connection over HTTP/1.1.
+func (p *peer) overTCP(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxTCPWait, fmt.Errorf("no answer in %v", maxTCPWait))
+	defer cancel()
+	c, err := p.connectTCP(ctx)
+	if err != nil {
+		through := ""
+		if p.settings.Proxy != nil {
+			through = " through the proxy " + p.settings.Proxy.Host
+		}
+		return nil, fmt.Errorf("HTTP/1.1 to TCP port %d of %v%s: %w", p.Remote.Port(), p.Remote.Addr(), through, err)
+	}
+	return c, nil
+}
+
+func (p *peer) connectTCP(ctx context.Context) (*conn, error) {
+	to, err := p.firstHop(ctx)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := p.port.sockets.connect(ctx, unix.SOCK_STREAM, p.port.local.Addr(), to)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	c, r, err := p.upgrade(raw)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = errors.Join(raw.SetDeadline(time.Time{}), tune(raw, p.settings.keepalive()))
+	}
+	if err != nil {
+		raw.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return &conn{
+		peer: p, over: TCP, at: p.Remote, local: addrPort(raw.LocalAddr()), since: time.Now(),
+		out: newOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
+	}, nil
+}
+
+// firstHop returns where to connect: to the peer or to the proxy, whose name is resolved.
+func (p *peer) firstHop(ctx context.Context) (netip.AddrPort, error) {
+	proxy := p.settings.Proxy
+	if proxy == nil {
+		return p.Remote, nil
+	}
+	number := uint64(80)
+	if s := proxy.Port(); s != "" {
+		var err error
+		if number, err = strconv.ParseUint(s, 10, 16); err != nil {
+			return netip.AddrPort{}, fmt.Errorf("port of the proxy: %w", err)
+		}
+	}
+	if a, err := netip.ParseAddr(proxy.Hostname()); err == nil {
+		return netip.AddrPortFrom(a, uint16(number)), nil
+	}
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		server, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, err
+		}
+		kind := unix.SOCK_DGRAM
+		if network == "tcp" || network == "tcp4" || network == "tcp6" {
+			kind = unix.SOCK_STREAM
+		}
+		return p.port.sockets.connect(ctx, kind, netip.Addr{}, server)
+	}}
+	all, err := resolver.LookupNetIP(ctx, "ip", proxy.Hostname())
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for _, a := range all { // one that our address can reach
+		if l := p.port.local.Addr(); !l.IsValid() || l.Is4() == a.Unmap().Is4() {
+			return netip.AddrPortFrom(a.Unmap(), uint16(number)), nil
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("%s has no address that can be reached from %v", proxy.Hostname(), p.port.local.Addr())
+}
+
+// upgrade makes a TCP connection a stream of capsules: through a proxy if there is one, then
+// TLS, then the upgrade (RFC 9484 section 4.1).
+func (p *peer) upgrade(raw net.Conn) (net.Conn, *bufio.Reader, error) {
+	if p.settings.Proxy != nil {
+		if err := p.throughProxy(raw); err != nil {
+			return nil, nil, err
+		}
+	}
+	c := tls.Client(raw, p.clientTLS("http/1.1"))
+	if err := c.Handshake(); err != nil {
+		return nil, nil, err
+	}
+	_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: connect-ip\r\nCapsule-Protocol: ?1\r\nAuthorization: Bearer %s\r\n\r\n",
+		p.settings.Path, p.host(), p.settings.Secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	limited := &io.LimitedReader{R: c, N: maxHeaders}
+	r := bufio.NewReaderSize(limited, bufferSize)
+	answer, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the answer of the server: %w", err)
+	}
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		return nil, nil, statusError(answer.StatusCode)
+	}
+	if !hasToken(answer.Header.Values("Upgrade"), "connect-ip") {
+		return nil, nil, errors.New("the server changes to another protocol than connect-ip")
+	}
+	limited.N = 1<<63 - 1
+	return c, r, nil
+}
+
+// throughProxy asks an HTTP proxy for a connection to the peer (RFC 9110 section 9.3.6).
+func (p *peer) throughProxy(raw net.Conn) error {
+	credentials := ""
+	if u := p.settings.Proxy.User; u != nil {
+		password, _ := u.Password()
+		credentials = "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)) + "\r\n"
+	}
+	if _, err := fmt.Fprintf(raw, "CONNECT %v HTTP/1.1\r\nHost: %[1]v\r\n%s\r\n", p.Remote, credentials); err != nil {
+		return err
+	}
+	r := bufio.NewReader(io.LimitReader(raw, maxHeaders))
+	answer, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		return fmt.Errorf("the answer of the proxy: %w", err)
+	}
+	if answer.StatusCode/100 != 2 {
+		return fmt.Errorf("the proxy answers %s", answer.Status)
+	}
+	if r.Buffered() > 0 { // TLS servers wait for the client
+		return errors.New("the proxy sends more than its answer")
+	}
+	return nil
+}
