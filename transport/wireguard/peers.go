@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -241,6 +242,9 @@ func (p *Port) SetPeers(list []transport.SessionPeer) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.tunnel.out.closed() {
+		return net.ErrClosed
+	}
 	old := p.peers.Load()
 	t := newTable(list, old, p.connected)
 	stays := make(map[*peer]bool, len(t.peers))

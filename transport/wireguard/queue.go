@@ -85,6 +85,10 @@ func (q *queue) put(n int, wait bool, fill func(i int, s *slot) error) (added in
 	var patient *time.Timer // nil: has not waited yet
 	q.mu.Lock()
 	for added < n && err == nil {
+		if q.closed() {
+			err = net.ErrClosed
+			break
+		}
 		if q.used < len(q.slots) {
 			if err = fill(added, &q.slots[(q.first+q.used)%len(q.slots)]); err == nil {
 				q.used++
@@ -110,9 +114,6 @@ func (q *queue) put(n int, wait bool, fill func(i int, s *slot) error) (added in
 		}
 		q.mu.Lock()
 		q.stuck = err != nil && q.used == len(q.slots)
-		if q.closed() {
-			err = net.ErrClosed
-		}
 	}
 	q.mu.Unlock()
 	return added, err

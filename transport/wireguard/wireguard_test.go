@@ -372,8 +372,17 @@ func TestSizes(t *testing.T) {
 // relay passes datagrams between the front, to which one end sends, and a target, which sees
 // one of its backs as the sender.
 type relay struct {
-	in   *net.UDPConn
-	back chan *net.UDPConn // the present one
+	in    *net.UDPConn
+	back  chan *net.UDPConn // the present one
+	fresh func() *net.UDPConn
+}
+
+// move makes the target see another address.
+func (r *relay) move(t testing.TB) {
+	t.Helper()
+	old := <-r.back
+	r.back <- r.fresh()
+	old.Close()
 }
 
 // newRelay starts a relay. Change returns what to send for each datagram; direction is 0 to
@@ -388,7 +397,8 @@ func newRelay(t testing.TB, target netip.AddrPort, change func(direction int, b 
 	t.Cleanup(func() { cancel(); in.Close(); (<-r.back).Close() })
 	client := make(chan netip.AddrPort, 1)
 	client <- netip.AddrPort{}
-	r.back <- newBack(t, r, target, client, change)
+	r.fresh = func() *net.UDPConn { return newBack(t, r, target, client, change) }
+	r.back <- r.fresh()
 	go func() {
 		b := make([]byte, 1<<16)
 		for {
