@@ -8,24 +8,27 @@ import (
 
 // content is what follows a layer's delivery header: a framing and then the inner packet.
 type content struct {
-	protocol byte            // in the delivery header
-	session  bool            // the packets are inside a connection
-	bare     int             // IP version, if nothing stands before the inner packet; 0: codec says it
-	ported   framing.Framing // if the framing has ports, not everything between the ends is ours; nil: it has none
+	protocol byte   // in the delivery header
+	session  bool   // the packets are inside a connection
+	bare     int    // IP version, if nothing stands before the inner packet; 0: codec says it
+	port     uint16 // if the framing has ports, ours, so that not everything between the ends is for the layer; 0: it has none
 	codec    framing.Codec
 	record   *Record
 }
 
 func newContent(k Kind, rec *Record) content {
 	p := k.Properties()
-	c := content{protocol: p.Protocol, session: p.Session, codec: k.framing.Codec(rec.framings()), record: rec}
-	if p.Ports != (framing.Ports{}) {
-		c.ported = k.framing
-	}
+	c := content{protocol: p.Protocol, session: p.Session, port: p.Ports.Local, codec: k.framing.Codec(rec.framings()), record: rec}
 	if f, ok := k.framing.(framing.Bare); ok {
 		c.bare = int(f)
 	}
 	return c
+}
+
+// passes reports whether what follows a delivery header is to another port than the layer's.
+func (c *content) passes(payload []byte) bool {
+	_, to := header.Ports(payload)
+	return c.port != 0 && c.port != to
 }
 
 // open checks and removes what is in front of the inner packet at pkt[at:], and copies the

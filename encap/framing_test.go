@@ -45,6 +45,16 @@ func TestFramings(t *testing.T) {
 	all := kinds()
 	all = append(all, encap.GREInFour.With(framing.GRE{Keyed: true, Key: 7, Checksum: true, Sequence: true}),
 		encap.GREInSix.With(framing.GRE{Apart: true, InKeyed: true, InKey: 7}), encap.GREInFour.With(framing.GRE{Apart: true, Keyed: true, Key: 7}))
+	for _, l := range udpKinds() {
+		switch f := l.Kind.Framing().(type) { // Finish writes the port of a flow
+		case framing.FOU:
+			f.Flow = false
+			all = append(all, l.Kind.With(f))
+		case framing.GUE:
+			f.Flow = false
+			all = append(all, l.Kind.With(f))
+		}
+	}
 	for i, k := range all {
 		f, p := k.Framing().Codec(new(framing.State)), k.Properties()
 		for _, version := range []int{4, 6} {

@@ -27,6 +27,9 @@ func fuzzed(t testing.TB) (stacks, ends []*encap.Stack, all [][]encap.Layer) {
 		{dslite, sixes}, {gre6, sit}, {gre6, gre4}, {ipip, gre6}, {layer(encap.FourInFour, "10.9.0.1", "10.9.0.2"), gre4},
 		{dslite, gre4, layer(encap.FourInSix, "fc00::1", "fc00::2"), layer(encap.SixInFour, "203.0.113.10", "203.0.113.20")},
 		{encap.Layer{Kind: encap.SixInFour, Local: sit.Local, Resolver: embedded{}}},
+		{layer(encap.SixInFour.With(framing.FOU{Local: 5555, Remote: 5555, Version: 6}), "192.0.2.1", "198.51.100.2")},
+		{layer(encap.SixInSix.With(framing.FOU{Local: 4754, Remote: 4754, Inside: key, Flow: true}), "2001:db8:a::1", "2001:db8:b::1")},
+		{dslite, layer(encap.SixInFour.With(framing.FOU{Local: 5555, Remote: 5555, Version: 6}), "192.0.2.1", "198.51.100.2")},
 	}
 	for _, l := range all {
 		// A path MTU that is large enough for everything, so that what is received can be

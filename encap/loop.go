@@ -22,7 +22,7 @@ type loopCheck struct {
 // pair.
 func newLoopCheck(pair *resolve.Fixed, c *content, anywhere bool) loopCheck {
 	o := loopCheck{pair: pair, protocol: c.protocol, anywhere: anywhere}
-	if c.ported != nil {
+	if c.port != 0 {
 		o.ported = c.codec
 	}
 	return o

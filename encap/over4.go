@@ -37,13 +37,13 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	case ip.IsFragment(): // a raw socket reassembles, so a fragment here does not come from one
 		return nil, false, drop.Fragment
 	}
-	if l.ported != nil && !l.ported.Matches(ip.Payload()) {
+	if l.passes(ip.Payload()) {
 		return nil, false, drop.UnknownProtocol
 	}
 	inner, r := l.open(pkt, ip.HeaderLen(), ip.TOS())
 	if l.resolver != nil && r == drop.None {
 		from, at := resolve.Endpoint4(binary.BigEndian.Uint32(ip.Source())), resolve.Endpoint4(binary.BigEndian.Uint32(ip.Dest()))
-		if l.ported != nil {
+		if l.port != 0 {
 			from.Port, at.Port = header.Ports(ip.Payload())
 		}
 		r = l.resolver.From(from, at, inner)

@@ -5,63 +5,135 @@ import (
 	"sixfour/encap/header"
 )
 
-// FOU is the framing of foo over UDP: the packet follows a UDP header, as the Linux kernel
-// sends it (ip-fou(8)). Packets from any port are received; what is sent goes to Remote,
-// whatever port the peer sends from.
+// FOU is the framing of foo over UDP: the packet, or a GRE header and the packet, follows a
+// UDP header, as the Linux kernel sends it (ip-fou(8)). With GRE it is also GRE-in-UDP (RFC
+// 8086). Packets from any port are received; what is sent goes to Remote, whatever port the
+// peer sends from.
 type FOU struct {
-	Local, Remote uint16 // ports at which we and the peer receive
-	Version       int    // IP version of the packets, as in the kernel's ipproto; 0: either
-	NoChecksum    bool   // the checksum over IPv4 is 0; over IPv6 there always is one
+	Local, Remote uint16  // ports at which we and the peer receive
+	Version       int     // IP version of the packets; 0: either
+	Inside        Framing // a GRE; nil: the packets follow the UDP header, as with an ipproto of 4 or 41
+	NoChecksum    bool    // the checksum is 0: over IPv6 only where RFC 6936 section 4 permits it
+	Flow          bool    // the source port is not Local, but is made from the inner flow
 }
 
-// Properties returns the properties of the UDP header.
-func (f FOU) Properties() Properties {
-	return Properties{
-		Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen,
-		Carries4: f.Version != 6, Carries6: f.Version != 4,
-		Identity: uint64(f.Local), Ports: Ports{f.Local, f.Remote}, Finished: true, Optional: true,
+// Properties returns the properties of the headers.
+func (f FOU) Properties() Properties { return f.properties(header.UDPLen) }
+
+// properties returns the properties of n bytes of headers, and of those inside.
+func (f *FOU) properties(n int) Properties {
+	var p Properties
+	if f.Inside != nil {
+		p = f.Inside.Properties()
 	}
+	p.Overhead, p.OverheadBack, p.Longest = p.Overhead+n, p.OverheadBack+n, p.Longest+n
+	p.Protocol, p.Carries4, p.Carries6 = header.UDP, f.Version != 6, f.Version != 4
+	p.Identity |= uint64(f.Local) << 33 // GRE has 33 bits of its own
+	p.Ports, p.Finished, p.Optional = Ports{f.Local, f.Remote}, true, true
+	return p
 }
 
-// Matches reports whether a UDP header has our port as destination.
+// Matches reports whether a UDP header has our port as destination, and whether what follows
+// it was sent to the framing inside.
 func (f FOU) Matches(b []byte) bool {
 	_, to := header.Ports(b)
-	return to == f.Local
+	return to == f.Local && (f.Inside == nil || f.Inside.Matches(b[min(len(b), header.UDPLen):]))
 }
 
-// Codec returns the codec for the ports.
-func (f FOU) Codec(*State) Codec { return &fouCodec{f} }
+// Codec returns the codec for the headers.
+func (f FOU) Codec(s *State) Codec { return &fouCodec{newUDPCodec(f, header.UDPLen, s)} }
 
-type fouCodec struct{ FOU }
+// udpCodec has what codecs of framings in UDP have in common.
+type udpCodec struct {
+	FOU
+	inside Codec // nil: the packet follows our headers
+	finish bool  // inside has fields that differ from packet to packet
+	size   int   // length of our headers
+	packet int   // offset of the packet: the length of all headers
+}
 
-// Append appends the header without length and checksum.
-func (c *fouCodec) Append(b []byte, _ int) []byte { return appendUDP(b, Ports{c.Local, c.Remote}) }
+// newUDPCodec returns a codec with n bytes of headers before those of the framing inside.
+func newUDPCodec(f FOU, n int, s *State) udpCodec {
+	c := udpCodec{FOU: f, size: n, packet: n}
+	if f.Inside != nil {
+		p := f.Inside.Properties()
+		c.inside, c.finish, c.packet = f.Inside.Codec(s), p.Finished, n+p.Overhead
+	}
+	return c
+}
 
-// Finish writes the length and the checksum.
-func (c *fouCodec) Finish(pkt []byte, at int, tail []byte) { finishUDP(pkt, at, tail, !c.NoChecksum) }
+// appendInside appends the headers of the framing inside.
+func (c *udpCodec) appendInside(b []byte, version int) []byte {
+	if c.inside == nil {
+		return b
+	}
+	return c.inside.Append(b, version)
+}
 
-// Open removes the UDP header, and verifies its checksum.
+// Finish writes the length, the checksum and, if they differ from packet to packet, the
+// source port and the fields of the framing inside.
+func (c *udpCodec) Finish(pkt []byte, at int, tail []byte) {
+	if c.finish {
+		c.inside.Finish(pkt, at+c.size, tail)
+	}
+	if c.Flow {
+		putFlowPort(pkt[at:], pkt[at+c.packet:])
+	}
+	finishUDP(pkt, at, tail, !c.NoChecksum)
+}
+
+// openInside removes the headers of the framing inside, and checks the IP version.
+func (c *udpCodec) openInside(b []byte) (inner []byte, version int, r drop.Reason) {
+	if c.inside == nil {
+		inner, version = b, header.Version(b)
+	} else if inner, version, r = c.inside.Open(b, 0); r != drop.None {
+		return nil, 0, r
+	}
+	if !carriesVersion(c.Version, version) {
+		return nil, 0, drop.UnknownProtocol
+	}
+	return inner, version, drop.None
+}
+
+// unquoteInside removes the headers of the framing inside from a quoted packet.
+func (c *udpCodec) unquoteInside(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
+	if c.inside != nil {
+		inner, innerSize, version, ok = c.inside.Unquote(b, size)
+		return inner, innerSize, version, ok && (version == 0 || carriesVersion(c.Version, version))
+	}
+	if len(b) == 0 {
+		return nil, 0, 0, true
+	}
+	version = header.Version(b)
+	return b, size, version, carriesVersion(c.Version, version)
+}
+
+type fouCodec struct{ udpCodec }
+
+// Append appends the headers without the UDP header's length and checksum.
+func (c *fouCodec) Append(b []byte, version int) []byte {
+	return c.appendInside(appendUDP(b, Ports{c.Local, c.Remote}), version)
+}
+
+// Open removes the headers, and verifies the UDP checksum.
 func (c *fouCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
 	b, r := openUDP(pkt, at)
 	if r != drop.None {
 		return nil, 0, r
 	}
-	return c.OpenDatagram(b, header.Outer{})
+	return c.openInside(b)
 }
 
-// OpenDatagram returns b and the IP version in its first four bits.
+// OpenDatagram removes the headers that follow the UDP header.
 func (c *fouCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
-	if version = header.Version(b); !carriesVersion(c.Version, version) {
-		return nil, 0, drop.UnknownProtocol
-	}
-	return b, version, drop.None
+	return c.openInside(b)
 }
 
-// Unquote removes the UDP header, whose ports must be ours.
+// Unquote removes the headers. The ports must be ours.
 func (c *fouCodec) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
-	if inner, innerSize, ok = unquoteUDP(b, size, Ports{c.Local, c.Remote}); len(inner) == 0 {
-		return nil, 0, 0, ok
+	payload, payloadSize, ok := unquoteUDP(b, size, Ports{c.Local, c.Remote}, c.Flow)
+	if !ok {
+		return nil, 0, 0, false
 	}
-	version = header.Version(inner)
-	return inner, innerSize, version, carriesVersion(c.Version, version)
+	return c.unquoteInside(payload, payloadSize)
 }

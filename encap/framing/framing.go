@@ -85,7 +85,7 @@ type Ports struct{ Local, Remote uint16 }
 
 // MaxLen is the length in bytes of the longest header that a framing may have. The headroom of
 // encap.Encapsulate depends on it.
-const MaxLen = header.GREMaxLen
+const MaxLen = header.UDPLen + gueLen + header.GREMaxLen
 
 // Carries reports whether packets of an IP version can be carried.
 func (p *Properties) Carries(version int) bool {

@@ -53,10 +53,6 @@ func (f InSession) Open(pkt []byte, at int) (inner []byte, version int, r drop.R
 // Unquote checks the ports. What follows them in the connection's packets is not what we
 // have put there.
 func (f InSession) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
-	p := Ports{f.Local, f.Remote}
-	if _, to := header.Ports(b); f.Remote == 0 {
-		p.Remote = to
-	}
-	_, _, ok = unquoteUDP(b, size, p)
+	_, _, ok = unquoteUDP(b, size, Ports{f.Local, f.Remote}, false)
 	return nil, 0, 0, ok
 }

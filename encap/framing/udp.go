@@ -15,11 +15,10 @@ func appendUDP(b []byte, p Ports) []byte {
 }
 
 // finishUDP writes the length of a UDP packet at pkt[at:], which continues with tail, and
-// its checksum. Without a checksum the packet has none over IPv4; over IPv6 it always has
-// one (RFC 8200 section 8.1).
+// its checksum, unless it is to have none (0).
 func finishUDP(pkt []byte, at int, tail []byte, checksum bool) {
 	b, n := pkt[at:], setUDPLength(pkt, at, tail)
-	if !checksum && header.Version(pkt) == 4 {
+	if !checksum {
 		return
 	}
 	header.SetUDPChecksum(b, ^header.Fold(pseudoSum(pkt, n)+uint32(sumOf(b, tail))))
@@ -65,16 +64,28 @@ func openUDP(pkt []byte, at int) (payload []byte, r drop.Reason) {
 }
 
 // unquoteUDP returns what follows a quoted UDP header: nothing, if the quote ends inside it.
-// Ok is false if the ports are not those of our packets.
-func unquoteUDP(b []byte, size int, p Ports) (payload []byte, payloadSize int, ok bool) {
+// Ok is false if the ports are not those of our packets. A remote port of 0 stands for any.
+// Flow says that putFlowPort has written the source port.
+func unquoteUDP(b []byte, size int, p Ports, flow bool) (payload []byte, payloadSize int, ok bool) {
 	switch {
-	case len(b) >= 2 && binary.BigEndian.Uint16(b) != p.Local,
-		len(b) >= 4 && binary.BigEndian.Uint16(b[2:]) != p.Remote:
+	case len(b) >= 2 && flow && binary.BigEndian.Uint16(b) < leastFlowPort,
+		len(b) >= 2 && !flow && binary.BigEndian.Uint16(b) != p.Local,
+		len(b) >= 4 && p.Remote != 0 && binary.BigEndian.Uint16(b[2:]) != p.Remote:
 		return nil, 0, false
 	case len(b) <= header.UDPLen:
 		return nil, 0, true
 	}
 	return b[header.UDPLen:], size - header.UDPLen, true
+}
+
+// leastFlowPort is the first of the dynamic ports (RFC 6335 section 6), which are the source
+// ports of flows (RFC 8086 section 3.2.1, RFC 7510).
+const leastFlowPort = 49152
+
+// putFlowPort writes a source port that is the same for all packets of a flow. It is one of
+// 16,384, so that routers which choose among paths by the ports spread the flows.
+func putFlowPort(udp, inner []byte) {
+	binary.BigEndian.PutUint16(udp, leastFlowPort|uint16(FlowHash(inner, header.Version(inner))>>50))
 }
 
 // carriesVersion reports whether packets with a version in their first four bits are carried
