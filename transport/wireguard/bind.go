@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 
@@ -24,6 +26,8 @@ type bind struct {
 	// Used by receive only.
 	bufs  [][]byte
 	meta  []transport.Meta
+	next  int            // the first buffer that still has datagrams
+	used  int            // how many buffers have been received
 	known [256]*endpoint // the endpoints of packets, to allocate none for each packet
 
 	opened atomic.Bool
@@ -32,6 +36,9 @@ type bind struct {
 // bindSenders is how many goroutines may send at the same time. The device has one for each
 // peer, which can be many.
 const bindSenders = 2
+
+// arrivals is how many datagrams are received at a time.
+const arrivals = 32
 
 // hopLimit is the TTL or hop limit of messages that carry no packet of ours.
 const hopLimit = 64
@@ -42,9 +49,14 @@ func newBind(local netip.AddrPort, o transport.Options, arrived func(uint32, net
 	if err != nil {
 		return nil, err
 	}
+	// Receive expects one datagram in a buffer, so the kernel is not to merge any.
+	_ = port.Use(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 0) })
 	b := &bind{
 		port: port, senders: make(chan *bindSender, bindSenders), arrived: arrived,
-		bufs: make([][]byte, batchSize), meta: make([]transport.Meta, batchSize),
+		bufs: make([][]byte, arrivals), meta: make([]transport.Meta, arrivals),
+	}
+	for i := range b.bufs {
+		b.bufs[i] = make([]byte, transport.MaxPacket)
 	}
 	for range bindSenders {
 		tx, err := port.Sender(o)
@@ -78,33 +90,38 @@ func (b *bind) Close() error {
 // SetMark implements conn.Bind. The mark is that of the options of the port.
 func (b *bind) SetMark(uint32) error { return nil }
 
-// receive implements conn.ReceiveFunc. It allocates an endpoint for the first packet from an
-// address.
-func (b *bind) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
-	bufs := b.bufs[:min(len(packets), len(b.bufs))]
-	for i := range bufs {
-		bufs[i] = packets[i][:most]
+// receive implements conn.ReceiveFunc. It allocates an endpoint for the first packet
+// from an address.
+func (b *bind) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
+	if b.next == b.used {
+		if b.next, b.used = 0, 0; len(packets) > 0 {
+			if b.used, err = b.port.Receive(b.bufs, b.meta); err != nil {
+				b.used = 0
+				return 0, err
+			}
+		}
 	}
-	n, err := b.port.Receive(bufs, b.meta)
 	var last *endpoint
-	for i := range n {
-		o := &b.meta[i].Outer
-		sizes[i] = b.meta[i].Size
-		if sizes[i] < device.MinMessageSize {
-			sizes[i] = 0
+	for n < len(packets) && b.next < b.used {
+		m := &b.meta[b.next]
+		datagram := b.bufs[b.next][:m.Size]
+		b.next++
+		if len(datagram) < device.MinMessageSize || len(datagram) > most {
 			continue
 		}
-		if mark, ok := noteOf(packets[i]); ok {
-			mark.set(o)
+		sizes[n] = copy(packets[n], datagram)
+		if mark, ok := noteOf(packets[n]); ok {
+			mark.set(&m.Outer)
 		}
-		kind := binary.LittleEndian.Uint32(packets[i])
-		if kind != device.MessageTransportType || last == nil || !last.is(o) {
-			last = b.endpoint(o)
+		kind := binary.LittleEndian.Uint32(datagram)
+		if kind != device.MessageTransportType || last == nil || !last.is(&m.Outer) {
+			last = b.endpoint(&m.Outer)
 			b.arrived(kind, last.to)
 		}
-		eps[i] = last
+		eps[n] = last
+		n++
 	}
-	return n, err
+	return n, nil
 }
 
 // endpoint returns the endpoint for a packet: an existing one, if its source address may

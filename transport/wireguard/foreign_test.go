@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,10 +35,16 @@ func newForeign(t testing.TB, lines string) *foreign {
 	must(t, f.dev.Up())
 	answer, err := f.dev.IpcGet()
 	must(t, err)
-	for line := range bytes.Lines([]byte(answer)) {
-		_, _ = fmt.Sscanf(string(line), "listen_port=%d", &f.port)
-	}
+	f.port = uint16(listenPort(answer))
 	return f
+}
+
+// listenPort returns the port in an answer of a device.
+func listenPort(answer string) (port int) {
+	for line := range strings.Lines(answer) {
+		_, _ = fmt.Sscanf(line, "listen_port=%d", &port)
+	}
+	return port
 }
 
 func (f *foreign) next(t testing.TB) []byte {

@@ -47,7 +47,8 @@ func MaxInner(pathMTU int, a netip.Addr) int { return pathMTU - header.HeadersLe
 
 // batchSize is how many packets pass at a time between the port, the device and the socket.
 // The device reserves two buffers of 64 KiB for each, of which packets touch the first and
-// the last page.
+// the last page: an idle port needs 1 MB of memory, a busy one some 10 MB. A port has 10
+// goroutines and 3 for each processor, and a peer has 2.
 const batchSize = 64
 
 // DefaultQueue is how many packets wait in each direction between the device and those who
