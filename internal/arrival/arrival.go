@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/datapath"
+	"sixfour/internal/netcfg"
+	"sixfour/internal/nft"
 	"sixfour/internal/ports"
 	"sixfour/internal/wiring"
 	"sixfour/internal/xdpports"
@@ -229,14 +231,36 @@ func (s *Set) read(k ports.Key, shard int, p transport.Port) {
 	s.plane.NewInbound(datapath.Place{Queue: shard, At: k.At, Zone: zone, Socket: true}, s.log.Named("in").With(log), p).Run()
 }
 
-// RecordMerging makes the kernel record how it merged received packets (GRO), if want is true.
-func (s *Set) RecordMerging(want bool) {
+// FollowMerging makes the kernel record how it merged received packets (GRO) if packets
+// cannot be carried otherwise: merged datagrams cannot be told apart, and the framing's
+// checksum in a merged packet is that of its first segment. Summed says that a framing has
+// a checksum.
+func (s *Set) FollowMerging(summed bool) {
 	if s.segments == nil {
 		return
+	}
+	want := summed
+	if !want {
+		on, err := netcfg.Features(netcfg.MergesDatagrams, netcfg.MergesLists)
+		if err != nil {
+			s.log.Debug("cannot find out whether the uplink merges datagrams (GRO)", zap.Error(err))
+		}
+		want = len(on) > 0
 	}
 	if err := s.segments.Hold(want, time.Now()); err != nil {
 		s.log.Warn("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
 	}
+}
+
+// Unknown returns the ends at which packets are received that the kernel does not know, so
+// that it must not answer them.
+func (s *Set) Unknown() (ends []nft.Endpoint) {
+	for _, k := range s.Sockets.Open() {
+		if k.IsRaw() && !k.Local.Addr().IsMulticast() {
+			ends = append(ends, nft.Endpoint{Local: k.Local.Addr(), Protocol: k.Protocol})
+		}
+	}
+	return ends
 }
 
 // StopReceiving ends the reception everywhere, and returns when nothing is received any more.

@@ -90,6 +90,28 @@ func SamePaths(a, b []Path) bool {
 	return slices.EqualFunc(a, b, func(p, o Path) bool { return p.Equal(&o) })
 }
 
+// MatchPaths returns for each path of a list the index of the path in an old list that is to
+// become it, or -1 for a new one: an equivalent path or, if neither has an equivalent, that
+// with the same index.
+func MatchPaths(old, next []Path) []int {
+	at, taken := make([]int, len(next)), make([]bool, len(old))
+	for i := range next {
+		at[i] = -1
+		for j := range old {
+			if !taken[j] && old[j].SameWay(&next[i]) {
+				at[i], taken[j] = j, true
+				break
+			}
+		}
+	}
+	for i := range next {
+		if at[i] < 0 && i < len(old) && !taken[i] {
+			at[i], taken[i] = i, true
+		}
+	}
+	return at
+}
+
 // Assume copies the values of o to t. It does not write values that are equal.
 func (t *Tunnel) Assume(o *Tunnel) {
 	assume(reflect.ValueOf(t).Elem(), reflect.ValueOf(o).Elem())

@@ -88,3 +88,33 @@ func TestOtherHosts(t *testing.T) {
 		}
 	}
 }
+
+// A path stays if its configuration does, in whatever order; the others keep their index if
+// that is free on both sides, and the rest is new.
+func TestMatchPaths(t *testing.T) {
+	list := func(names string) (all []Path) {
+		for _, name := range names {
+			all = append(all, Path{Remote: Host{Name: string(name)}})
+		}
+		return all
+	}
+	for _, c := range []struct {
+		old, next string
+		want      []int
+	}{
+		{"a", "a", []int{0}},
+		{"a", "b", []int{0}},
+		{"a", "ab", []int{0, -1}},
+		{"a", "ba", []int{-1, 0}},
+		{"ab", "ba", []int{1, 0}},
+		{"ab", "b", []int{1}},
+		{"abc", "ac", []int{0, 2}},
+		{"abc", "axc", []int{0, 1, 2}},
+		{"abc", "xyzab", []int{-1, -1, 2, 0, 1}},
+		{"aa", "aaa", []int{0, 1, -1}},
+	} {
+		if got := MatchPaths(list(c.old), list(c.next)); !slices.Equal(got, c.want) {
+			t.Errorf("%s to %s: %v, want %v", c.old, c.next, got, c.want)
+		}
+	}
+}

@@ -65,7 +65,8 @@ func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...enc
 	tun = &Tunnel{Name: "t0", Queues: 1, Log: zap.NewNop(), Captures: &e.Captures, Owner: owner, Reply: icmpreply.New("", new(atomic.Int64), zap.NewNop())}
 	tun.MTU.Store(1440)
 	p = &Path{Tunnel: tun, Record: encap.NewRecord(), Owner: owner, Probes: owner}
-	p.Peer = &Peer{Paths: []*Path{p}}
+	p.Peer = new(Peer)
+	p.Peer.SetPaths([]*Path{p})
 	tun.Peers.Only = p.Peer
 	to = &Wire{Path: p, MTU: mtu, Options: options, Layers: layers}
 	var err error
@@ -93,7 +94,6 @@ func tableFor(paths ...*Path) *Table {
 func useWire(p *Path, w *Wire) {
 	w.Path = p
 	p.Wire.Store(w)
-	p.Peer.Use(w)
 }
 
 func layer(k encap.Kind, local, remote string, g framing.GRE) encap.Layer {

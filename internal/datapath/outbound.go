@@ -151,7 +151,7 @@ func (o *Outbound) add(b []byte) int {
 	}
 	wire := p.wireFor(inner)
 	if wire == nil {
-		o.drops.Lose(&p.Paths[0].Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoRoute, Count: n})
+		o.drops.Lose(&p.First().Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
 	if soft := &wire.Path.ICMP.soft; soft.Pending.Load() != 0 {

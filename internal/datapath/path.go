@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -11,11 +12,34 @@ import (
 	"sixfour/internal/probe"
 )
 
-// Peer is one remote end of a tunnel. Its selection says which of its paths carry
-// packets now.
+// Peer is one remote end of a tunnel. SetPaths must be called before packets are carried.
+// With several paths, a selection says which of them carry packets now.
 type Peer struct {
-	Paths     []*Path // never changes, at least one
-	selection atomic.Pointer[selection]
+	first     atomic.Pointer[Path]
+	paths     atomic.Pointer[[]*Path]   // nil: first is the only one
+	selection atomic.Pointer[selection] // nil: packets use the wire of first
+}
+
+// SetPaths sets the paths of the peer, at least one. If it has several, or had, Use or Divide
+// must have been called before, so that packets do not use the first path because of that.
+func (p *Peer) SetPaths(paths []*Path) {
+	p.first.Store(paths[0])
+	if len(paths) > 1 {
+		p.paths.Store(&paths)
+	} else {
+		p.paths.Store(nil)
+	}
+}
+
+// First returns the first path of the peer.
+func (p *Peer) First() *Path { return p.first.Load() }
+
+// anyPath reports whether is returns true for a path of the peer.
+func (p *Peer) anyPath(is func(*Path) bool) bool {
+	if all := p.paths.Load(); all != nil {
+		return slices.ContainsFunc(*all, is)
+	}
+	return is(p.first.Load())
 }
 
 // selection is the wires among which the packets to a peer are divided. It is immutable.
@@ -30,10 +54,6 @@ const Slots = 256
 
 // Use makes packets to the peer use a wire from now on; nil: they are dropped.
 func (p *Peer) Use(w *Wire) {
-	if w == nil {
-		p.selection.Store(nil)
-		return
-	}
 	p.selection.Store(&selection{only: w})
 }
 
@@ -50,8 +70,8 @@ func (p *Peer) wireFor(inner []byte) *Wire {
 	s := p.selection.Load()
 	switch {
 	case s == nil:
-		return nil
-	case s.only != nil:
+		return p.first.Load().Wire.Load()
+	case s.wires == nil:
 		return s.only
 	}
 	return s.wires[s.slots[encap.FlowHash(inner)%Slots]]
@@ -62,32 +82,17 @@ func (p *Peer) wireFor(inner []byte) *Wire {
 
 // returned is Probes.Returned for all paths of the peer.
 func (p *Peer) returned(pkt []byte) bool {
-	for _, one := range p.Paths {
-		if one.Probes.Returned(pkt) {
-			return true
-		}
-	}
-	return false
+	return p.anyPath(func(one *Path) bool { return one.Probes.Returned(pkt) })
 }
 
 // answersBetween is Probes.AnswersBetween for all paths of the peer.
 func (p *Peer) answersBetween(between []probe.Pair, inner []byte) bool {
-	for _, one := range p.Paths {
-		if one.Probes.AnswersBetween(between, inner) {
-			return true
-		}
-	}
-	return false
+	return p.anyPath(func(one *Path) bool { return one.Probes.AnswersBetween(between, inner) })
 }
 
 // answer is Probes.Answer for all paths of the peer.
 func (p *Peer) answer(ip header.IPv6) bool {
-	for _, one := range p.Paths {
-		if one.Probes.Answer(ip) {
-			return true
-		}
-	}
-	return false
+	return p.anyPath(func(one *Path) bool { return one.Probes.Answer(ip) })
 }
 
 // Path is one way to a peer. It exists as long as the configuration has it, also while

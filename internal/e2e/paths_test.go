@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -117,6 +118,74 @@ func TestPreferredPath(t *testing.T) {
 	must(t, h.b.AddNeighbour("vb", outerA, macs[h.a]))
 	a.usesPath(t, 0, api.Up, api.Up)
 	pings(t, h.a, inB, rig.PingOptions{})
+}
+
+// Reloads add a path, put it in front, and remove it. They change the tunnel in place: no
+// packet is lost, and the counts of the path that stays and of the tunnel go on.
+func TestReloadOfPaths(t *testing.T) {
+	t.Parallel()
+	const life, first = "keepalive = \"1s\"\ndead_after = 2\n", "[[tunnel.path]]\n"
+	second := func(self, other int) string {
+		return fmt.Sprintf("[[tunnel.path]]\nlocal = \"198.51.100.%d0\"\nremote = \"198.51.100.%d0\"\n", self, other)
+	}
+	both := func(self, other int) string { return life + first + second(self, other) }
+	h := newUplinks(t)
+	a := start(t, h.a, configA(life+first))
+	b := start(t, h.b, configB(life+first))
+	pings(t, h.a, inB, rig.PingOptions{})
+
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan rig.PingResult)
+	go func() {
+		var all rig.PingResult
+		for ctx.Err() == nil {
+			res, err := rig.Ping(t.Context(), h.a, inB, rig.PingOptions{Count: 50, Interval: 10 * time.Millisecond, Timeout: 2 * time.Second})
+			if err != nil {
+				t.Error(err)
+			}
+			all.Sent, all.Received = all.Sent+res.Sent, all.Received+res.Received
+		}
+		done <- all
+	}()
+	var before api.TunnelStatus
+	inPlace := func(step, ofA, ofB string) {
+		t.Helper()
+		for d, config := range map[*daemon]string{a: configA(ofA), b: configB(ofB)} {
+			d.mustReload(t, config)
+		}
+		_, now := a.status(t)
+		if now.Out.Packets < before.Out.Packets || now.In.Packets < before.In.Packets {
+			t.Errorf("%s: the counts were %+v and %+v, now %+v and %+v", step, before.In, before.Out, now.In, now.Out)
+		}
+		before = now
+	}
+	_, before = a.status(t)
+	atStart := before.Out.Packets
+	inPlace("a second path", both(1, 2), both(2, 1))
+	a.usesPath(t, 0, api.Up, api.Up)
+	b.usesPath(t, 0, api.Up, api.Up)
+	if _, s := a.status(t); s.Paths[0].Out.Packets < atStart || s.Paths[1].Out.Packets > s.Paths[0].Out.Packets {
+		t.Errorf("%d packets at the start, then the paths have %+v", atStart, s.Paths)
+	}
+	inPlace("the second one first", life+second(1, 2)+first, both(2, 1))
+	a.usesPath(t, 0, api.Up, api.Up)
+	if _, s := a.status(t); s.Paths[1].Out.Packets < atStart {
+		t.Errorf("%d packets at the start, then the paths have %+v", atStart, s.Paths)
+	}
+	inPlace("the second one second", both(1, 2), both(2, 1))
+	a.usesPath(t, 0, api.Up, api.Up)
+	inPlace("one path", life+first, life+first)
+	if _, s := a.status(t); len(s.Paths) > 0 {
+		t.Errorf("paths: %+v", s.Paths)
+	}
+	stop()
+	if res := <-done; res.Received != res.Sent || res.Sent == 0 {
+		t.Errorf("packets were lost: %+v", res)
+	}
+	s, _ := a.status(t)
+	if s.Tunnels[0].Repairs != nil {
+		t.Errorf("repairs: %v", s.Tunnels[0].Repairs)
+	}
 }
 
 // Two daemons exchange packets over UDP (encap = "fou"), and nothing with protocol 4 or 41,

@@ -75,10 +75,8 @@ func (r *reload) onlyPeers() bool {
 // replacePeers is takeEffect for a tunnel of which a few peers have changed. It takes the
 // same time however many peers the tunnel has. A full evaluation follows every reload.
 func (e *Engine) replacePeers(r *revision) {
-	for _, p := range r.gone {
-		for _, one := range p.paths {
-			e.arrivals.Displace(one)
-		}
+	for _, one := range r.displaced() {
+		e.arrivals.Displace(one)
 	}
 	held := slices.Clone(r.t.held.Routes)
 	moved := r.moved()
@@ -329,7 +327,9 @@ func (t *tunnel) retire(e *Engine) {
 	t.Retired.Store(true)
 	t.wires.Senders.Close()
 	for _, p := range t.peers {
-		p.choice.End()
+		if c := p.choice.Load(); c != nil {
+			c.End()
+		}
 	}
 	t.Reply.Retire()
 	t.hosts.Stop()

@@ -8,7 +8,26 @@ import (
 	"time"
 
 	"sixfour/internal/api"
+	"sixfour/internal/report"
 )
+
+// find returns the peer of a name, as report.Find does.
+func (e *Engine) find(name string) (*peer, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var peers []*peer
+	var names []report.PeerName
+	for _, t := range e.tunnels {
+		for _, p := range t.peers {
+			peers, names = append(peers, p), append(names, p.name())
+		}
+	}
+	at, err := report.Find(name, names)
+	if err != nil {
+		return nil, err
+	}
+	return peers[at], nil
+}
 
 // Ping sends echo requests to a peer's end of the tunnel. It calls each, which must not
 // block, with the outcome of each request. It returns when all requests are answered or

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sixfour/internal/capture"
+	"sixfour/internal/report"
 )
 
 var errDaemonEnds = errors.New("the daemon is stopping")
@@ -37,7 +38,7 @@ func (e *Engine) beginCapture(tunnel string, tap *capture.Tap) error {
 		}
 		names = append(names, t.cfg.Name)
 	}
-	return fmt.Errorf("there is no tunnel %q: choose %s", tunnel, anyOf(names))
+	return fmt.Errorf("there is no tunnel %q: choose %s", tunnel, report.AnyOf(names))
 }
 
 // endCaptures ends the captures of a tunnel that was removed from the configuration.

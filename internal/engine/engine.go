@@ -57,14 +57,14 @@ type about struct {
 
 // signals are what other goroutines tell the control loop.
 type signals struct {
-	notify       chan struct{} // something outside the engine changed
-	lost         chan struct{} // an interface is gone; the tunnel's state says which
-	reloads      chan *reload  // configurations to replace the running one
-	ended        chan struct{} // closed when Run has returned
-	learnt       chan *tunnel  // tunnels whose neighbours announced something for the interface
-	tooLong      chan tooLong  // destinations with a smaller MTU than the others
-	broken       chan broken   // receivers that failed
-	healthChecks chan struct{} // health checks of the control loop
+	notify       chan struct{}    // something outside the engine changed
+	lost         chan struct{}    // an interface is gone; the tunnel's state says which
+	reloads      chan *reload     // configurations to replace the running one
+	ended        chan struct{}    // closed when Run has returned
+	learnt       chan *tunnel     // tunnels whose neighbours announced something for the interface
+	tooLong      chan tooLong     // destinations with a smaller MTU than the others
+	broken       chan broken      // receivers that failed
+	healthChecks readiness.Checks // of the control loop
 }
 
 // running is the configuration that runs. Only the control loop changes it, so the loop
@@ -103,7 +103,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 			learnt:       make(chan *tunnel),
 			tooLong:      make(chan tooLong, 16),
 			broken:       make(chan broken),
-			healthChecks: make(chan struct{}),
+			healthChecks: make(readiness.Checks),
 		},
 		finder: discovery.New(log),
 	}
@@ -196,7 +196,9 @@ func (e *Engine) Run(ctx context.Context, tell func(readiness.Summary)) (err err
 // begin starts the background work of a tunnel that has its interface.
 func (e *Engine) begin(t *tunnel) {
 	e.followNames(t)
-	t.warn()
+	if t.mech != nil {
+		t.mech.Warn(t.Log)
+	}
 	if t.only != nil { // the MTUs of its paths are searched from the start
 		for p := range t.paths() {
 			e.finder.Watch(p.search)
@@ -240,7 +242,7 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 		case <-timer:
 			return
 		case <-e.notify:
-			e.pause(ctx, max(settle, time.Until(e.loop.rest))) // one administrator command causes many changes
+			e.healthChecks.Sleep(ctx, max(settle, time.Until(e.loop.rest))) // one administrator command causes many changes
 			return
 		case <-e.healthChecks:
 		case <-e.loop.Tick():
@@ -297,8 +299,10 @@ func (e *Engine) evaluateAll() (complete bool) {
 	}
 	e.arrivals.Arrange()
 	e.arrivals.CloseUnusedXDP()
-	e.shield.Update(e.shieldedEnds())
-	e.followAggregates()
+	e.shield.Update(e.arrivals.Unknown())
+	e.arrivals.FollowMerging(slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
+		return t.cfg.Outermost(&t.cfg.Peers[0].Paths[0]).Properties().Summed
+	}))
 	complete = e.syncGateway() && complete
 	return complete && e.arrivals.IsComplete()
 }

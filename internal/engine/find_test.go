@@ -36,7 +36,7 @@ func TestFindPeer(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.wrong) {
 				t.Errorf("%q: %v, want %q", c.name, err, c.wrong)
 			}
-		case err != nil || p.name() != c.found:
+		case err != nil || p.name().String() != c.found:
 			t.Errorf("%q: %v", c.name, err)
 		}
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"go.uber.org/zap"
@@ -27,6 +28,12 @@ func tunnelOf(cfg config.Tunnel) *tunnel { return loggedTunnel(cfg, nil, zap.New
 func loggedTunnel(cfg config.Tunnel, c *capture.Set, log *zap.Logger) *tunnel {
 	if len(cfg.Peers) == 0 && !cfg.Hub {
 		cfg.Peers = []config.Peer{{Paths: make([]config.Path, 1), InnerRemotes: make([]netip.Addr, max(0, len(cfg.Layers)-1))}}
+	}
+	cfg.Peers = slices.Clone(cfg.Peers)
+	for i := range cfg.Peers {
+		if len(cfg.Peers[i].Paths) == 0 {
+			cfg.Peers[i].Paths = make([]config.Path, 1)
+		}
 	}
 	t, err := newTunnel(0, cfg, 1, discovery.New(log), ports.New(ports.Config{Log: log}), c, log)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"sixfour/internal/netcfg"
-	"sixfour/internal/nft"
 )
 
 // watchAll follows changes in our own namespace and in those of the tunnels' interfaces, and
@@ -78,15 +77,4 @@ func (t *tunnel) behind() [][]netip.Prefix {
 		behind = append(behind, t.cfg.Peers[i].Allowed)
 	}
 	return behind
-}
-
-// shieldedEnds returns the ends at which the kernel must not answer.
-func (e *Engine) shieldedEnds() []nft.Endpoint {
-	var ends []nft.Endpoint
-	for _, k := range e.arrivals.Sockets.Open() {
-		if k.IsRaw() && !k.Local.Addr().IsMulticast() {
-			ends = append(ends, nft.Endpoint{Local: k.Local.Addr(), Protocol: k.Protocol})
-		}
-	}
-	return ends
 }

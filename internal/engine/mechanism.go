@@ -35,16 +35,6 @@ func (t *tunnel) mechanismAt() netip.Addr {
 	return t.mech.Local()
 }
 
-// warn logs the warnings about a tunnel's mechanism.
-func (t *tunnel) warn() {
-	if t.mech == nil {
-		return
-	}
-	for _, text := range t.mech.Warnings() {
-		t.Log.Warn(text)
-	}
-}
-
 // addresses returns the addresses that the interface is to have now. In an automatic tunnel
 // they may be derived from the outer address.
 func (t *tunnel) addresses() []netip.Prefix {

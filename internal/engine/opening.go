@@ -40,7 +40,7 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	for p := range t.paths() {
 		if wire := p.Wire.Load(); wire != nil {
 			p.reportWire(wire)
-			p.peer.choice.Choose() // without probes the path is up only now
+			p.peer.choose() // without probes the path is up only now
 		}
 	}
 	return nil
@@ -69,27 +69,16 @@ func (e *Engine) loseInterface(t *tunnel, note string, l tunif.Loss) {
 // reports whether one does not. A deleted namespace exists as long as our interface is in
 // it, but nothing can reach the interface there.
 func (e *Engine) followNamespaces() (changed bool) {
-	type answer struct {
-		id  netns.ID
-		err error
-	}
-	var known map[string]answer
+	known := make(netns.IDs)
 	for _, t := range e.tunnels {
 		if t.cfg.Netns == "" || t.Link == nil {
 			continue
 		}
-		a, ok := known[t.cfg.Netns]
-		if !ok {
-			a.id, a.err = netns.Identify(t.cfg.Netns)
-			if known == nil {
-				known = make(map[string]answer)
-			}
-			known[t.cfg.Netns] = a
-		}
+		id, err := known.Identify(t.cfg.Netns)
 		switch {
-		case errors.Is(a.err, fs.ErrNotExist):
-			e.namespaceLost(t, a.err)
-		case a.err == nil && a.id != t.Link.Namespace():
+		case errors.Is(err, fs.ErrNotExist):
+			e.namespaceLost(t, err)
+		case err == nil && id != t.Link.Namespace():
 			e.namespaceLost(t, fmt.Errorf("network namespace %s: it was deleted and made again", t.cfg.Netns))
 		default:
 			continue

@@ -35,7 +35,7 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 		}
 		if p.t.Link != nil { // otherwise setPath is called when there is an interface
 			p.reportWire(wire)
-			p.peer.choice.Choose() // without probes the path is up only now
+			p.peer.choose() // without probes the path is up only now
 		}
 	}
 	// Without an interface, leave arriving packets to the kernel.
@@ -144,7 +144,7 @@ func (e *Engine) forget(paths []*path) {
 // publish publishes a path; nil: there is none.
 func (p *path) publish(wire *datapath.Wire) {
 	p.Wire.Store(wire)
-	p.peer.choice.Choose()
+	p.peer.choose()
 	p.Update(wire)
 	p.t.finder.Notify()
 	p.t.keeper.Mark(p.life)
@@ -185,7 +185,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
 	hop.Device, hop.Interface, hop.MTU = route.Index, route.Interface, link
-	next = &datapath.Wire{Path: p.Path, Layers: layers, Hop: hop, MTU: mtu, By: by}
+	next = &datapath.Wire{Path: p.Path, Layers: layers, Hop: hop, MTU: mtu, By: by, Version: p.peer.changes}
 	if !t.automatic() {
 		next.Between = t.wires.Pairs(&p.peer.cfg)
 	}
@@ -266,7 +266,7 @@ func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, 
 // none.
 func (t *tunnel) towardPath(a netip.Addr) *path {
 	if p := t.Peers.Toward(a); p != nil {
-		return p.Paths[0].Owner.(*path).peer.inUse()
+		return p.First().Owner.(*path).peer.inUse()
 	}
 	return nil
 }

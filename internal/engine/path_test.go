@@ -87,7 +87,7 @@ func TestAssume(t *testing.T) {
 		"an address that answers": {Name: "b", Paths: old.Paths, Allowed: old.Allowed, Probe: prefix.Addr().Next()},
 	} {
 		p := addPath(tunnelOf(config.Tunnel{Hub: true, Layers: make([]config.Layer, 1)}), old).peer
-		if p.assume(&next); !p.cfg.Equal(&next) {
+		if p.assume(&next, p.paths); !p.cfg.Equal(&next) {
 			t.Errorf("%s: %+v, want %+v", what, p.cfg, next)
 		}
 	}

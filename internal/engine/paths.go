@@ -22,7 +22,7 @@ type path struct {
 	arrival.Registration
 	t    *tunnel
 	peer *peer
-	at   int // index in the peer's paths
+	at   int // index in the peer's paths; follows the rule of tunnel.cfg
 	far  names.Remote
 	observed
 	echo   *probing.Echo
@@ -40,14 +40,14 @@ type observed struct {
 	odd, wraps uint64           // values of the record's counters when they were last logged
 }
 
-func newPath(p *peer, at int) *path {
-	w := &path{t: p.t, peer: p, at: at}
-	w.Path = &datapath.Path{Peer: p.Peer, Tunnel: p.t.Tunnel, Record: encap.NewRecord(), Owner: w}
+func newPath(p *peer) *path {
+	w := &path{t: p.t, peer: p}
+	w.Path = &datapath.Path{Peer: &p.Peer, Tunnel: p.t.Tunnel, Record: encap.NewRecord(), Owner: w}
 	w.echo = probing.New(w.Path, w)
 	w.Probes = w.echo
 	w.search = discovery.NewSubject(w.Path, w.echo)
 	w.life = keepalive.NewSubject(w.Path, w.echo, w)
-	w.report = report.NewPath(p.t.report, p.cfg.Name, at, len(p.cfg.Paths), w.Path)
+	w.report = report.NewPath(p.t.report, p.cfg.Name, w.Path)
 	return w
 }
 

@@ -17,9 +17,6 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 	if cfg.Queues == 0 && t.cfg.Queues == 0 && !cfg.InOrder() { // a different number of tunnels alone is no reason to replace it
 		want = t.Queues
 	}
-	if !cfg.Hub && !t.cfg.Hub && len(t.cfg.Peers[0].Paths) != len(cfg.Peers[0].Paths) {
-		return false
-	}
 	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.Queues == want &&
 		(!t.automatic() && !cfg.Mode.Automatic || reflect.DeepEqual(t.cfg.Mode, cfg.Mode))
 }
@@ -40,10 +37,32 @@ type revision struct {
 	renewed  bool // the mechanism has changed
 }
 
-// peerRevision is a new configuration of a peer that stays.
+// peerRevision is a new configuration of a peer that stays, with the paths of both.
 type peerRevision struct {
-	p        *peer
-	cfg, old config.Peer
+	p               *peer
+	cfg, old        config.Peer
+	paths, oldPaths []*path
+	fresh, gone     []*path // only in one of them
+}
+
+// revise prepares a new configuration of a peer. A path stays if its configuration does, in
+// whatever order the paths are. Of the others, those with the same index stay and change.
+func (p *peer) revise(next *config.Peer) peerRevision {
+	r := peerRevision{p: p, cfg: *next, old: p.cfg, oldPaths: p.paths}
+	for _, at := range config.MatchPaths(p.cfg.Paths, next.Paths) {
+		if at >= 0 {
+			r.paths = append(r.paths, p.paths[at])
+			continue
+		}
+		one := newPath(p)
+		r.paths, r.fresh = append(r.paths, one), append(r.fresh, one)
+	}
+	for _, one := range p.paths {
+		if !slices.Contains(r.paths, one) {
+			r.gone = append(r.gone, one)
+		}
+	}
+	return r
 }
 
 // revise prepares a revision. It identifies peers by their names.
@@ -61,12 +80,8 @@ func (t *tunnel) revise(cfg *config.Tunnel) (*revision, error) {
 		case p == nil:
 			p = newPeer(t, next)
 			r.fresh = append(r.fresh, p)
-		case len(p.cfg.Paths) != len(next.Paths):
-			r.gone = append(r.gone, p)
-			p = newPeer(t, next)
-			r.fresh = append(r.fresh, p)
 		case !p.cfg.Equal(next):
-			r.changed = append(r.changed, peerRevision{p, *next, p.cfg})
+			r.changed = append(r.changed, p.revise(next))
 		}
 		r.peers = append(r.peers, p)
 	}
@@ -96,14 +111,14 @@ func (r *revision) newTable() (*source.Peers[*datapath.Peer], error) {
 	}
 	var old, fresh []source.Peer[*datapath.Peer]
 	for _, p := range r.gone {
-		old = append(old, source.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: p.cfg.Allowed})
+		old = append(old, source.Peer[*datapath.Peer]{Peer: &p.Peer, Allowed: p.cfg.Allowed})
 	}
 	for _, c := range r.changed {
-		old = append(old, source.Peer[*datapath.Peer]{Peer: c.p.Peer, Allowed: c.old.Allowed})
-		fresh = append(fresh, source.Peer[*datapath.Peer]{Peer: c.p.Peer, Allowed: c.cfg.Allowed})
+		old = append(old, source.Peer[*datapath.Peer]{Peer: &c.p.Peer, Allowed: c.old.Allowed})
+		fresh = append(fresh, source.Peer[*datapath.Peer]{Peer: &c.p.Peer, Allowed: c.cfg.Allowed})
 	}
 	for _, p := range r.fresh {
-		fresh = append(fresh, source.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: p.cfg.Allowed})
+		fresh = append(fresh, source.Peer[*datapath.Peer]{Peer: &p.Peer, Allowed: p.cfg.Allowed})
 	}
 	return r.oldTable.Replace(old, fresh)
 }
@@ -111,6 +126,17 @@ func (r *revision) newTable() (*source.Peers[*datapath.Peer], error) {
 // onlyPeers reports whether nothing but peers is different.
 func (r *revision) onlyPeers() bool {
 	return r.same && !r.renewed && 8*(len(r.fresh)+len(r.gone)+len(r.changed)) <= len(r.peers)
+}
+
+// displaced returns the paths that are only in the old configuration.
+func (r *revision) displaced() (paths []*path) {
+	for _, p := range r.gone {
+		paths = append(paths, p.paths...)
+	}
+	for _, c := range r.changed {
+		paths = append(paths, c.gone...)
+	}
+	return paths
 }
 
 // moved returns the paths of the peers that are new or have changed.
@@ -128,14 +154,14 @@ func (r *revision) moved() (paths []*path) {
 func (r *revision) put() {
 	r.become(&r.cfg, r.peers, r.table)
 	for _, c := range r.changed {
-		c.p.assume(&c.cfg)
+		c.p.assume(&c.cfg, c.paths)
 	}
 }
 
 func (r *revision) back() {
 	r.become(&r.old, r.oldPeers, r.oldTable)
 	for _, c := range r.changed {
-		c.p.assume(&c.old)
+		c.p.assume(&c.old, c.oldPaths)
 	}
 }
 
@@ -148,7 +174,9 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	t.Peers.Table.Store(table)
 	if reselect {
 		for _, p := range peers {
-			p.choose()
+			if c := p.choice.Load(); c != nil {
+				p.configure(c)
+			}
 		}
 	}
 	t.wires.Changed(r.same)
@@ -157,20 +185,11 @@ func (r *revision) become(cfg *config.Tunnel, peers []*peer, table *source.Peers
 	}
 }
 
-// choose makes the policy of the configuration choose among the peer's paths.
-func (p *peer) choose() {
-	weights := make([]int, len(p.cfg.Paths))
-	for i := range p.cfg.Paths {
-		weights[i] = int(p.cfg.Paths[i].Weight)
-	}
-	p.choice.Configure(p.t.cfg.Select, weights)
-}
-
-// assume applies a new configuration to a peer. It never writes the name.
-func (p *peer) assume(cfg *config.Peer) {
+// assume applies a new configuration to a peer, and its paths. It never writes the name.
+func (p *peer) assume(cfg *config.Peer, paths []*path) {
 	if !config.SamePaths(p.cfg.Paths, cfg.Paths) {
 		p.cfg.Paths = cfg.Paths
-		p.choose()
+		p.setPaths(paths)
 	}
 	if !slices.Equal(p.cfg.InnerRemotes, cfg.InnerRemotes) {
 		p.cfg.InnerRemotes = cfg.InnerRemotes
@@ -188,18 +207,28 @@ func (r *revision) follow(e *Engine) {
 			e.followPath(one)
 		}
 	}
+	for _, c := range r.changed {
+		for _, one := range c.fresh {
+			e.followPath(one)
+		}
+	}
 	r.refollow(e)
 }
 
 func (r *revision) unfollow(e *Engine) {
 	e.removePeers(r.fresh)
+	for _, c := range r.changed {
+		e.removePaths(c.fresh)
+	}
 	r.refollow(e)
 }
 
+// refollow follows the names of the paths that stay and have another remote end.
 func (r *revision) refollow(e *Engine) {
 	for _, c := range r.changed {
-		for i, p := range c.p.paths {
-			if c.cfg.Paths[i].Remote != c.old.Paths[i].Remote {
+		for i, p := range c.paths {
+			at := slices.Index(c.oldPaths, p)
+			if at >= 0 && c.cfg.Paths[i].Remote != c.old.Paths[at].Remote {
 				p.far.Forget()
 				e.followPath(p)
 			}
@@ -210,11 +239,24 @@ func (r *revision) refollow(e *Engine) {
 	}
 }
 
-// finish stops the peers that were removed. No table refers to them any more.
+// finish stops the peers and paths that were removed. No table refers to them any more.
 func (r *revision) finish(e *Engine) {
 	e.removePeers(r.gone)
+	for _, c := range r.changed {
+		e.mu.Lock()
+		for _, one := range c.gone {
+			c.p.forgetPath(one)
+		}
+		e.mu.Unlock()
+		e.removePaths(c.gone)
+		if r.t.only != nil {
+			for _, one := range c.fresh {
+				e.finder.Watch(one.search)
+			}
+		}
+	}
 	if r.renewed {
-		r.t.warn()
+		r.t.mech.Warn(r.t.Log)
 	}
 }
 
@@ -222,13 +264,22 @@ func (r *revision) finish(e *Engine) {
 func (e *Engine) removePeers(peers []*peer) {
 	var paths []*path
 	for _, p := range peers {
-		p.choice.End()
-		for _, one := range p.paths {
-			one.publish(nil)
-			one.far.Stop()
-			e.arrivals.Displace(one)
+		if c := p.choice.Load(); c != nil {
+			c.End()
 		}
 		paths = append(paths, p.paths...)
 	}
-	e.forget(paths)
+	e.removePaths(paths)
+}
+
+// removePaths ends everything that works for paths.
+func (e *Engine) removePaths(paths []*path) {
+	for _, one := range paths {
+		one.publish(nil)
+		one.far.Stop()
+		e.arrivals.Displace(one)
+	}
+	if len(paths) > 0 {
+		e.forget(paths)
+	}
 }

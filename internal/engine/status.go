@@ -44,13 +44,22 @@ func (t *tunnel) status() api.TunnelStatus {
 	return s
 }
 
-// status returns the status of a peer. With several paths, the counts are those of all.
+// status returns the status of a peer. Its counts are those of all paths that it has or had.
 func (p *peer) status() api.PeerStatus {
-	shown, uses := p.inUse(), p.choice.Uses()
+	s := p.statusOfPaths()
+	if p.past != nil {
+		report.Add(&s, p.past)
+	}
+	return s
+}
+
+func (p *peer) statusOfPaths() api.PeerStatus {
+	shown := p.inUse()
 	s := shown.status()
 	if len(p.paths) == 1 {
 		return s
 	}
+	uses := p.choice.Load().Uses()
 	s.Paths = make([]api.PathStatus, len(p.paths))
 	alone := s
 	for i, one := range p.paths {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"time"
 
 	"sixfour/internal/readiness"
@@ -16,6 +17,11 @@ type loop struct {
 // OnBeat makes the control loop call alive at least every few seconds while it works: until
 // the start is over, or forever. Call OnBeat before Run.
 func (e *Engine) OnBeat(alive func(), forever bool) { e.loop.OnBeat(alive, forever) }
+
+// Alive returns nil when the control loop has answered, or an error if it has not when ctx
+// ends. Without the control loop, no change is followed and nothing is repaired. The loop
+// answers while Run runs, except while it opens interfaces. Any goroutine may call Alive.
+func (e *Engine) Alive(ctx context.Context) error { return e.healthChecks.Alive(ctx) }
 
 func (e *Engine) heartbeat() { e.loop.Beat() }
 

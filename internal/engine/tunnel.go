@@ -66,7 +66,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 	}
 	if !cfg.Hub {
 		t.only = t.peers[0]
-		t.Peers.Only = t.only.Peer
+		t.Peers.Only = &t.only.Peer
 	} else {
 		table, err := newBehind(t.peers, cfg.Peers)
 		if err != nil {
@@ -86,7 +86,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 func newBehind(peers []*peer, cfgs []config.Peer) (*source.Peers[*datapath.Peer], error) {
 	list := make([]source.Peer[*datapath.Peer], len(peers))
 	for i, p := range peers {
-		list[i] = source.Peer[*datapath.Peer]{Peer: p.Peer, Allowed: cfgs[i].Allowed}
+		list[i] = source.Peer[*datapath.Peer]{Peer: &p.Peer, Allowed: cfgs[i].Allowed}
 	}
 	return source.NewPeers(list)
 }

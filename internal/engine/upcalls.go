@@ -80,9 +80,7 @@ var phases = map[liveness.State]api.Phase{liveness.Unknown: api.Probing, livenes
 func (p *path) Liveness(r *keepalive.Result) bool {
 	phase := phases[r.State]
 	changed := p.report.Liveness(r, phase)
-	if len(p.peer.paths) > 1 {
-		p.peer.choice.Choose()
-	}
+	p.peer.choose()
 	if changed && (phase == api.Suspect || phase == api.Down) || r.Counts.Missed > 0 && phase == api.Down {
 		p.far.Doubt()
 	}

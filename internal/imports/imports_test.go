@@ -61,7 +61,7 @@ var rules = map[string][]string{
 	"sixfour/internal/recovery":     {},
 	"sixfour/internal/icmpreply":    {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/api", "sixfour/internal/netns", "sixfour/transport"},
 	"sixfour/internal/xdpports":     {"sixfour/encap", "sixfour/internal/datapath", "sixfour/internal/netcfg", "sixfour/transport", "sixfour/transport/xdp"},
-	"sixfour/internal/arrival":      {"sixfour/internal/datapath", "sixfour/internal/ports", "sixfour/internal/wiring", "sixfour/internal/xdpports", "sixfour/transport", "sixfour/transport/xdp"},
+	"sixfour/internal/arrival":      {"sixfour/internal/datapath", "sixfour/internal/netcfg", "sixfour/internal/nft", "sixfour/internal/ports", "sixfour/internal/wiring", "sixfour/internal/xdpports", "sixfour/transport", "sixfour/transport/xdp"},
 	"sixfour/internal/agents":       {"sixfour/encap", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/internal/capture", "sixfour/internal/datapath", "sixfour/internal/pcapng", "sixfour/internal/recovery", "sixfour/transport"},
 	"sixfour/internal/report":       {"sixfour/encap/drop", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/events", "sixfour/internal/keepalive", "sixfour/internal/liveness", "sixfour/internal/selection"},
 	"sixfour/internal/hostwatch":    {"sixfour/encap/source", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/recovery"},

@@ -150,3 +150,21 @@ func uninterrupted(call func() (int, error)) (n int, err error) {
 		}
 	}
 }
+
+// IDs identifies namespaces, each once.
+type IDs map[string]identity
+
+type identity struct {
+	id  ID
+	err error
+}
+
+// Identify returns what the function of the same name returned first for a namespace.
+func (s IDs) Identify(namespace string) (ID, error) {
+	i, ok := s[namespace]
+	if !ok {
+		i.id, i.err = Identify(namespace)
+		s[namespace] = i
+	}
+	return i.id, i.err
+}

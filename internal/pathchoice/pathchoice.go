@@ -18,8 +18,8 @@ import (
 type Path struct {
 	*datapath.Path
 	Report *report.Path
-	Weight int    // in the configuration
-	Prober Prober // nil: there is no other path
+	Weight int // in the configuration
+	Prober Prober
 }
 
 // Prober probes a path. Its method never blocks.
@@ -28,23 +28,18 @@ type Prober interface {
 	SetRole(r liveness.Role)
 }
 
-// Chooser chooses the paths of one peer. Any goroutine that holds no lock of a path may call
-// its methods.
+// Chooser chooses among the paths of one peer, which has or had several. Any goroutine that
+// holds no lock of a path may call its methods.
 type Chooser struct {
 	peer *datapath.Peer
 
-	mu      sync.Mutex // guards the fields below, and the peer's selection
-	paths   []Path
-	several *several // nil: there is one path
-	ended   bool
-}
-
-// several is what there is for a choice among several paths.
-type several struct {
+	mu     sync.Mutex // guards the fields below, and the peer's selection
+	paths  []Path
 	row    *selection.Row
 	policy selection.Policy
 	parts  []part      // in the order of the paths; nil: nothing was chosen yet
 	timer  *time.Timer // calls Choose; nil: not needed so far
+	ended  bool
 }
 
 // part is the part that a path has in what was chosen.
@@ -54,15 +49,40 @@ type part struct {
 	since time.Time // since when it is used, or not used for the same reason
 }
 
-// New returns a Chooser for a peer with the given paths, of which the policy of the given name
-// chooses if there are several. It chooses nothing yet.
-func New(peer *datapath.Peer, paths []Path, policy string) *Chooser {
-	c := &Chooser{peer: peer, paths: paths}
-	if len(paths) > 1 {
-		row := selection.Named(policy)
-		c.several = &several{row: row, policy: row.New()}
+// New returns a Chooser for a peer. SetPaths must be called before any other method.
+func New(peer *datapath.Peer) *Chooser { return &Chooser{peer: peer} }
+
+// SetPaths sets the paths of the peer, at least one, and the name of the policy that chooses
+// among them. Packets use the same paths as before until the policy chooses others.
+func (c *Chooser) SetPaths(paths []Path, policy string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	same := slices.EqualFunc(paths, c.paths, func(a, b Path) bool { return a.Path == b.Path })
+	if row := selection.Named(policy); row != c.row || !same {
+		c.row, c.policy = row, row.New()
 	}
-	return c
+	if !same && c.parts != nil {
+		parts := make([]part, len(paths))
+		for i, p := range paths {
+			if at := slices.IndexFunc(c.paths, func(o Path) bool { return o.Path == p.Path }); at >= 0 {
+				parts[i] = c.parts[at]
+			}
+		}
+		c.parts = parts
+	}
+	c.paths = paths
+	if c.ended {
+		return
+	}
+	c.choose(time.Now())
+	if !same {
+		c.use()
+		all := make([]*datapath.Path, len(paths))
+		for i, p := range paths {
+			all[i] = p.Path
+		}
+		c.peer.SetPaths(all)
+	}
 }
 
 // Choose makes the peer's packets use the paths that the policy chooses now. It is called when
@@ -70,18 +90,13 @@ func New(peer *datapath.Peer, paths []Path, policy string) *Chooser {
 func (c *Chooser) Choose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.ended:
-	case c.several == nil:
-		c.peer.Use(c.paths[0].Wire.Load())
-	default:
+	if !c.ended {
 		c.choose(time.Now())
 	}
 }
 
-// choose is Choose for several paths. c.mu must be held.
+// choose is Choose. c.mu must be held.
 func (c *Chooser) choose(now time.Time) {
-	s := c.several
 	measured := make([]selection.Measured, len(c.paths))
 	next := make([]part, len(c.paths))
 	for i, p := range c.paths {
@@ -89,15 +104,15 @@ func (c *Chooser) choose(now time.Time) {
 		measured[i] = p.Report.Measured(next[i].wire != nil)
 		measured[i].Weight = p.Weight
 	}
-	choice := s.policy.Choose(now, measured)
+	choice := c.policy.Choose(now, measured)
 	for i := range next {
 		next[i].Part, next[i].since = choice.Parts[i], now
-		if s.parts != nil && next[i].sameReason(&s.parts[i]) {
-			next[i].since = s.parts[i].since
+		if c.parts != nil && next[i].sameReason(&c.parts[i]) {
+			next[i].since = c.parts[i].since
 		}
 	}
-	before := s.parts
-	s.parts = next
+	before := c.parts
+	c.parts = next
 	if before == nil || !slices.EqualFunc(before, next, sameUse) {
 		c.use()
 	}
@@ -106,10 +121,10 @@ func (c *Chooser) choose(now time.Time) {
 	if choice.Again.IsZero() {
 		return
 	}
-	if s.timer == nil {
-		s.timer = time.AfterFunc(choice.Again.Sub(now), c.Choose)
+	if c.timer == nil {
+		c.timer = time.AfterFunc(choice.Again.Sub(now), c.Choose)
 	} else {
-		s.timer.Reset(choice.Again.Sub(now))
+		c.timer.Reset(choice.Again.Sub(now))
 	}
 }
 
@@ -123,7 +138,7 @@ func sameUse(p, o part) bool { return p.Weight == o.Weight && (p.Weight == 0 || 
 
 // use makes the peer's packets use what was chosen. c.mu must be held.
 func (c *Chooser) use() {
-	parts := c.several.parts
+	parts := c.parts
 	var wires []*datapath.Wire
 	var weights []float64
 	for i := range parts {
@@ -149,9 +164,8 @@ func (c *Chooser) use() {
 
 // setRoles sets for what the paths are used. c.mu must be held.
 func (c *Chooser) setRoles(measured []selection.Measured) {
-	parts := c.several.parts
-	rest := liveness.Compared
-	if c.several.row.Rests {
+	parts, rest := c.parts, liveness.Compared
+	if c.row.Rests {
 		rest = liveness.Standby
 	}
 	for i := range parts { // others are needed if one that is used may have failed
@@ -162,6 +176,8 @@ func (c *Chooser) setRoles(measured []selection.Measured) {
 	for i := range parts {
 		role := rest
 		switch {
+		case len(parts) == 1:
+			role = liveness.Only
 		case parts[i].Weight > 0:
 			role = liveness.InUse
 		case !parts[i].Until.IsZero() && rest != liveness.Needed:
@@ -171,32 +187,14 @@ func (c *Chooser) setRoles(measured []selection.Measured) {
 	}
 }
 
-// used returns the indexes of the paths in use; none with a single path. c.mu must be held.
+// used returns the indexes of the paths in use. c.mu must be held.
 func (c *Chooser) used() (indexes []int) {
-	if c.several == nil {
-		return nil
-	}
-	for i := range c.several.parts {
-		if c.several.parts[i].Weight > 0 {
+	for i := range c.parts {
+		if c.parts[i].Weight > 0 {
 			indexes = append(indexes, i)
 		}
 	}
 	return indexes
-}
-
-// Configure makes a policy choose among the paths, which have these weights.
-func (c *Chooser) Configure(policy string, weights []int) {
-	c.mu.Lock()
-	if c.several != nil {
-		for i := range c.paths {
-			c.paths[i].Weight = weights[i]
-		}
-		if row := selection.Named(policy); row != c.several.row {
-			c.several.row, c.several.policy = row, row.New()
-		}
-	}
-	c.mu.Unlock()
-	c.Choose()
 }
 
 // End stops choosing, and drops the peer's packets.
@@ -204,19 +202,19 @@ func (c *Chooser) End() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
-	if c.several != nil && c.several.timer != nil {
-		c.several.timer.Stop()
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 	c.peer.Use(nil)
 }
 
-// First returns the index of the path that the next packet to the peer may use; without one,
-// that of the first path.
-func (c *Chooser) First() int {
+// First returns the path that the next packet to the peer may use; without one, the first
+// path.
+func (c *Chooser) First() *datapath.Path {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if used := c.used(); len(used) > 0 {
-		return used[0]
+		return c.paths[used[0]].Path
 	}
-	return 0
+	return c.paths[0].Path
 }

@@ -23,9 +23,13 @@ func newChooser(paths int, policy string) (*Chooser, *events.Log) {
 	var list []Path
 	for i := range paths {
 		p := new(datapath.Path)
-		list = append(list, Path{Path: p, Report: report.NewPath(tun, "a", i, paths, p), Weight: 1, Prober: new(prober)})
+		r := report.NewPath(tun, "a", p)
+		r.Place(i, paths)
+		list = append(list, Path{Path: p, Report: r, Weight: 1, Prober: new(prober)})
 	}
-	return New(new(datapath.Peer), list, policy), tun.Events
+	c := New(new(datapath.Peer))
+	c.SetPaths(list, policy)
+	return c, tun.Events
 }
 
 // prober records the role of a path.
@@ -45,8 +49,8 @@ func TestChoose(t *testing.T) {
 	c, log := newChooser(2, "")
 	check := func(what string, first int, used ...int) {
 		t.Helper()
-		if c.Choose(); !slices.Equal(c.used(), used) || c.First() != first {
-			t.Errorf("%s: %v are used, %d first; want %v, %d first", what, c.used(), c.First(), used, first)
+		if c.Choose(); !slices.Equal(c.used(), used) || c.First() != c.paths[first].Path {
+			t.Errorf("%s: %v are used, want %v, %d first", what, c.used(), used, first)
 		}
 	}
 	check("no path", 0)
@@ -96,14 +100,31 @@ func TestNeeded(t *testing.T) {
 	}
 }
 
-// A single path is used without a policy.
-func TestSinglePath(t *testing.T) {
-	c, _ := newChooser(1, "")
-	c.paths[0].up()
+// The paths change: the one in use stays in use, wherever it is in the list, and the choice is
+// among the new ones. Without the one in use, another one is used at once.
+func TestSetPaths(t *testing.T) {
+	c, _ := newChooser(2, "")
+	a, b := c.paths[0], c.paths[1]
+	b.up()
 	c.Choose()
-	c.Configure("balance", []int{2})
-	if c.several != nil || c.First() != 0 || c.Uses() != nil {
-		t.Errorf("a choice of one: %+v", c.several)
+	if c.First() != b.Path {
+		t.Fatal("the only path that can send is not used")
+	}
+	since := c.parts[1].since
+	other, _ := newChooser(1, "")
+	d := other.paths[0]
+	c.SetPaths([]Path{d, b, a}, "")
+	if c.First() != b.Path || !c.parts[1].since.Equal(since) {
+		t.Error("the path in use is not used any more")
+	}
+	d.up()
+	if c.SetPaths([]Path{d, a}, ""); c.First() != d.Path {
+		t.Error("a path that was removed is used")
+	}
+	c.SetPaths([]Path{d}, "")
+	roles(t, c, liveness.Only)
+	if u := c.Uses(); len(u) != 1 || u[0].Share != 1 {
+		t.Errorf("one path: %+v", u)
 	}
 }
 
@@ -118,9 +139,6 @@ func TestUses(t *testing.T) {
 				t.Errorf("path %d: %q since %v, want %q", i+1, got, u.Since, want[i])
 			}
 		}
-	}
-	if c.Uses() != nil {
-		t.Errorf("before the first choice: %+v", c.Uses())
 	}
 	check("0.00 it cannot send", "0.00 it cannot send", "0.00 it cannot send")
 	c.paths[1].up()
@@ -139,7 +157,9 @@ func TestUses(t *testing.T) {
 	c.paths[0].up()
 	check("0.00 waits 10s more: it has failed lately", "1.00 used", "0.00 standby for path 2")
 	roles(t, c, liveness.Trial, liveness.InUse, liveness.Standby)
-	c.Configure("balance", []int{1, 2, 1})
+	weighted := slices.Clone(c.paths)
+	weighted[1].Weight = 2
+	c.SetPaths(weighted, "balance")
 	check("0.25 used", "0.50 used", "0.25 used")
 	roles(t, c, liveness.InUse, liveness.InUse, liveness.InUse)
 	c.paths[2].Wire.Store(nil)

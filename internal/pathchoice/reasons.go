@@ -17,20 +17,20 @@ type Use struct {
 	Since time.Time // when packets began or ceased to use it, or another reason began
 }
 
-// Uses returns for each of several paths whether packets use it; nil with a single path.
+// Uses returns for each path whether packets use it; nil before the first choice.
 func (c *Chooser) Uses() []Use {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.several == nil || c.several.parts == nil {
+	if c.parts == nil {
 		return nil
 	}
 	all := 0.0
-	for i := range c.several.parts {
-		all += c.several.parts[i].Weight
+	for i := range c.parts {
+		all += c.parts[i].Weight
 	}
 	uses := make([]Use, len(c.paths))
 	for i := range uses {
-		p := &c.several.parts[i]
+		p := &c.parts[i]
 		uses[i] = Use{Why: c.why(i, time.Now()), Since: p.since}
 		if p.Weight > 0 {
 			uses[i].Share = p.Weight / all
@@ -41,7 +41,7 @@ func (c *Chooser) Uses() []Use {
 
 // why returns why packets use a path or do not. c.mu must be held.
 func (c *Chooser) why(i int, now time.Time) string {
-	p := &c.several.parts[i]
+	p := &c.parts[i]
 	failure := c.failure(i)
 	switch {
 	case p.Weight > 0 && failure == "":
@@ -77,7 +77,7 @@ func (c *Chooser) failure(i int) string {
 // report reports that other paths are in use than before. c.mu must be held.
 func (c *Chooser) report(before []part) {
 	inUse := func(p part) bool { return p.Weight > 0 }
-	now := c.several.parts
+	now := c.parts
 	if !slices.ContainsFunc(before, inUse) || !slices.ContainsFunc(now, inUse) {
 		return
 	}
@@ -94,7 +94,7 @@ func (c *Chooser) report(before []part) {
 		from := removed[0]
 		why := c.paths[from].Report.Label() + " " + c.failure(from)
 		if c.failure(from) == "" {
-			why = c.paths[added[0]].Report.Label() + " " + c.several.row.Better
+			why = c.paths[added[0]].Report.Label() + " " + c.row.Better
 		}
 		c.note(added[0], "packets use this path now", why)
 		return

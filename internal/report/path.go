@@ -17,9 +17,8 @@ import (
 // are for the control loop.
 type Path struct {
 	t     *Tunnel
-	peer  string // its name
-	label string // what tells the path from the others of its peer in messages; "": it is the only one
-	index int    // of the path, from 1
+	peer  string       // its name
+	index atomic.Int32 // among the paths of the peer, from 1; 0: it is the only one
 	path  *datapath.Path
 
 	lastRoute lastRoute    // used by the control loop only
@@ -34,18 +33,28 @@ type Path struct {
 	wasUp    bool // up at some time since WasUp was last called
 }
 
-// NewPath returns what reports on the path with an index, from 0, of the paths to a peer.
-func NewPath(t *Tunnel, peer string, index, paths int, p *datapath.Path) *Path {
-	r := &Path{t: t, peer: peer, index: index + 1, path: p, state: api.State{Phase: api.Starting, Since: time.Now()}}
-	if paths > 1 {
-		r.label = fmt.Sprintf("path %d", r.index)
+// NewPath returns what reports on a path to a peer, the only one.
+func NewPath(t *Tunnel, peer string, p *datapath.Path) *Path {
+	return &Path{t: t, peer: peer, path: p, state: api.State{Phase: api.Starting, Since: time.Now()}}
+}
+
+// Place sets the index of the path, from 0, and the number of paths to the peer.
+func (p *Path) Place(index, paths int) {
+	if paths == 1 {
+		p.index.Store(0)
+	} else {
+		p.index.Store(int32(index) + 1)
 	}
-	return r
 }
 
 // Label returns what tells the path from the others of its peer in messages, or "" if it is
 // the only one.
-func (p *Path) Label() string { return p.label }
+func (p *Path) Label() string {
+	if i := p.index.Load(); i > 0 {
+		return fmt.Sprintf("path %d", i)
+	}
+	return ""
+}
 
 // Log returns the tunnel's logger, with the names of the peer and of the path if they have
 // any.
@@ -54,16 +63,16 @@ func (p *Path) Log() *zap.Logger {
 	if p.peer != "" {
 		l = l.With(zap.String("peer", p.peer))
 	}
-	if p.label != "" {
-		l = l.With(zap.Int("path", p.index))
+	if i := p.index.Load(); i > 0 {
+		l = l.With(zap.Int32("path", i))
 	}
 	return l
 }
 
 // Event adds an event about the path.
 func (p *Path) Event(kind, text string) {
-	if p.label != "" {
-		text = p.label + ": " + text
+	if l := p.Label(); l != "" {
+		text = l + ": " + text
 	}
 	p.t.Events.Add(api.Event{At: time.Now(), Tunnel: p.t.name, Peer: p.peer, Kind: kind, Text: text})
 }

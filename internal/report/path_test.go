@@ -20,7 +20,8 @@ import (
 func newTestPath(t *testing.T, peer string, index, paths int) (*Path, func() []api.Event) {
 	tun := NewTunnel("six0", false, zap.NewNop())
 	tun.Events = new(events.Log)
-	p := NewPath(tun, peer, index, paths, &datapath.Path{Record: encap.NewRecord()})
+	p := NewPath(tun, peer, &datapath.Path{Record: encap.NewRecord()})
+	p.Place(index, paths)
 	follow := tun.Events.Follow(t.Context())
 	return p, func() (list []api.Event) {
 		tun.Events.Add(api.Event{Kind: "end"})
@@ -119,7 +120,7 @@ func TestErrors(t *testing.T) {
 // Another local address of several paths of a tunnel is one repair.
 func TestFollows(t *testing.T) {
 	p, added := newTestPath(t, "", 0, 1)
-	q := NewPath(p.t, "", 0, 1, &datapath.Path{})
+	q := NewPath(p.t, "", &datapath.Path{})
 	at := func(local string, device int) *datapath.Wire {
 		return &datapath.Wire{Layers: []encap.Layer{{Kind: encap.SixInFour, Local: netip.MustParseAddr(local)}}, Hop: datapath.Hop{Device: device}}
 	}

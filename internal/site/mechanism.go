@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"sixfour/encap/resolve"
+
+	"go.uber.org/zap"
 )
 
 // Mechanism is the automatic layer of a tunnel, with the resolver for its present site. Its
@@ -75,12 +77,13 @@ func (m *Mechanism) Waits() string {
 	return fmt.Sprintf("an address of %s: the name does not resolve", name)
 }
 
-// Warnings returns what the user should know about the configuration.
-func (m *Mechanism) Warnings() []string {
+// Warn logs what the user should know about the configuration.
+func (m *Mechanism) Warn(log *zap.Logger) {
 	if w, ok := m.cfg.(resolve.Warner); ok {
-		return w.Warnings()
+		for _, text := range w.Warnings() {
+			log.Warn(text)
+		}
 	}
-	return nil
 }
 
 // Delegated returns the IPv6 prefix that the mechanism derives from an outer address. Ok is

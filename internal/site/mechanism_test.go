@@ -3,10 +3,12 @@ package site
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"sixfour/encap/resolve"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 var (
@@ -142,7 +144,8 @@ func TestDelegated(t *testing.T) {
 	if p, ok := m.Delegated(ours); !ok || p.String() != "2001:db8:c633:6409::/64" {
 		t.Errorf("%v %v", p, ok)
 	}
-	if w := strings.Join(isatap().Warnings(), ""); w != "" {
-		t.Error(w)
+	core, seen := observer.New(zap.DebugLevel)
+	if isatap().Warn(zap.New(core)); seen.Len() > 0 {
+		t.Error(seen.All())
 	}
 }

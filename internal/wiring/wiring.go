@@ -117,11 +117,13 @@ func (m *Maker) Pairs(peer *config.Peer) (all []probe.Pair) {
 	return all
 }
 
-// Make completes a wire that has its path, layers, hop, path MTU and pairs of probes, with
+// Make completes a wire that has its path, layers, hop, path MTU and pairs of probes, and the
+// version of what sources depends on beside the tunnel's configuration, with
 // the checks that sources returns. If the path has such a wire already, Make returns that
 // one. Otherwise it returns nil and what it waits for.
 func (m *Maker) Make(next *datapath.Wire, sources func() *source.Checks) (w *datapath.Wire, waiting string) {
-	next.Options, next.Version = m.cfg.Options, m.version
+	next.Options = m.cfg.Options
+	next.Version += m.version
 	next.Life = liveness.Settings{Every: m.cfg.Keepalive, After: m.cfg.DeadAfter}
 	old := next.Path.Wire.Load()
 	if old.Same(next) {
