@@ -15,13 +15,13 @@ import (
 
 // Counters counts the packets of one peer, or of a tunnel as a whole, in one direction.
 // Goroutines that carry packets add once per batch, or for each drop; any goroutine may
-// read. The padding puts the counters on cache lines of their own.
+// read. The padding keeps counters that follow one another, and what follows them, on other
+// cache lines.
 type Counters struct {
-	_       [64]byte
 	Packets atomic.Uint64
 	bytes   atomic.Uint64
 	drops   atomic.Pointer[dropCounts] // nil: no drops yet
-	_       [64]byte
+	_       [40]byte
 }
 
 type dropCounts [drop.Count]atomic.Uint64

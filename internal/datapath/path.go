@@ -98,9 +98,9 @@ func (p *Peer) answer(ip header.IPv6) bool {
 // Path is one way to a peer. It exists as long as the configuration has it, also while
 // nothing can be sent.
 type Path struct {
+	In, Out Counters // first, to be on cache lines of their own
 	Peer    *Peer
 	Tunnel  *Tunnel
-	In, Out Counters
 	Wire    atomic.Pointer[Wire] // nil: packets cannot be sent now
 	Record  *encap.Record
 	Owner   PathOwner

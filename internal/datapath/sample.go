@@ -14,10 +14,10 @@ import (
 type ptbSample struct {
 	mu   sync.Mutex
 	size int // of the packet; 0: none stored
-	head [sampleLen]byte
+	head *[sampleLen]byte // nil: no packet was stored so far
 }
 
-// witnessLen, in bytes, has room for IP and TCP headers with options.
+// sampleLen, in bytes, has room for IP and TCP headers with options.
 const sampleLen = 128
 
 // sampleLarge stores the last large packet of the batch.
@@ -38,6 +38,9 @@ func (w *ptbSample) remember(pkt *transport.Packet, size int) {
 		return
 	}
 	defer w.mu.Unlock()
+	if w.head == nil {
+		w.head = new([sampleLen]byte)
+	}
 	w.size = size
 	n := copy(w.head[:], pkt.Head[pkt.Len()-size:])
 	copy(w.head[n:], pkt.Body)
@@ -48,6 +51,9 @@ func (w *ptbSample) remember(pkt *transport.Packet, size int) {
 func (w *ptbSample) Tell(t *Tunnel, p *Wire) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.size == 0 {
+		return
+	}
 	head := w.head[:min(w.size, len(w.head))]
 	w.size = 0
 	limit := int(p.Stack.LimitTo(head))

@@ -34,10 +34,10 @@ type path struct {
 // observed is what was last seen and reported of a path. The control loop owns it, except
 // for refused.
 type observed struct {
-	noXDP      string           // why packets do not leave through AF_XDP though they should
-	through    *tunnel          // the tunnel into which the outer packets are routed
-	knownMTU   discovery.Update // the last MTU update
-	odd, wraps uint64           // values of the record's counters when they were last logged
+	noXDP      string            // why packets do not leave through AF_XDP though they should
+	through    *tunnel           // the tunnel into which the outer packets are routed
+	knownMTU   *discovery.Update // the last MTU update; nil: none
+	odd, wraps uint64            // values of the record's counters when they were last logged
 }
 
 func newPath(p *peer) *path {

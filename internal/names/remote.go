@@ -22,7 +22,12 @@ type Remote struct {
 	doubt   atomic.Pointer[chan struct{}] // nil: no name is followed
 	several atomic.Bool                   // the name has more than one address
 
-	stop    context.CancelFunc // stops following the name; nil: no name is followed
+	*named // nil: there was no name so far
+}
+
+// named is what is known of a name.
+type named struct {
+	stop    context.CancelFunc // stops following the name; nil: it is not followed
 	looked  bool               // the first look-up has finished
 	addrs   []netip.Addr       // addresses of the name, in the order of RFC 6724
 	current netip.Addr         // the address in use
@@ -30,10 +35,18 @@ type Remote struct {
 	next    time.Time          // earliest time of the next change
 }
 
+// begin makes room for what is known of a name.
+func (r *Remote) begin() {
+	if r.named == nil {
+		r.named = new(named)
+	}
+}
+
 // Follow starts a goroutine of wg that looks up a name until ctx ends or Stop is called, as
 // Resolver.Follow does. The name that was followed before is not followed any more.
 func (r *Remote) Follow(ctx context.Context, wg *sync.WaitGroup, with *Resolver, network, name string, found func(context.Context, []netip.Addr)) {
 	r.Stop()
+	r.begin()
 	ctx, r.stop = context.WithCancel(ctx)
 	doubt := make(chan struct{}, 1)
 	r.doubt.Store(&doubt)
@@ -42,7 +55,7 @@ func (r *Remote) Follow(ctx context.Context, wg *sync.WaitGroup, with *Resolver,
 
 // Stop stops following the name. The address in use stays the same.
 func (r *Remote) Stop() {
-	if r.stop != nil {
+	if r.named != nil && r.stop != nil {
 		r.stop()
 		r.stop = nil
 		r.doubt.Store(nil)
@@ -51,7 +64,9 @@ func (r *Remote) Stop() {
 
 // Forget forgets the addresses of a former name.
 func (r *Remote) Forget() {
-	r.looked, r.addrs, r.current, r.moves, r.next = false, nil, netip.Addr{}, 0, time.Time{}
+	if r.named != nil {
+		*r.named = named{stop: r.stop}
+	}
 	r.several.Store(false)
 }
 
@@ -72,16 +87,22 @@ func (r *Remote) Doubt() {
 func (r *Remote) HasAlternatives() bool { return r.several.Load() }
 
 // Looked reports whether the first look-up of the name has finished.
-func (r *Remote) Looked() bool { return r.looked }
+func (r *Remote) Looked() bool { return r.named != nil && r.looked }
 
 // Addr returns the address in use; invalid: none is known.
-func (r *Remote) Addr() netip.Addr { return r.current }
+func (r *Remote) Addr() netip.Addr {
+	if r.named == nil {
+		return netip.Addr{}
+	}
+	return r.current
+}
 
 // Learn sets the addresses of the name; an empty list means that the first look-up failed. A
 // name may have several addresses in any order: the present one stays in use if the name
 // still has it. Learn reports whether the path must be evaluated, and returns the address
 // that was replaced; invalid: none.
 func (r *Remote) Learn(addrs []netip.Addr) (before netip.Addr, changed bool) {
+	r.begin()
 	first := !r.looked
 	r.looked = true
 	if len(addrs) == 0 {
@@ -97,11 +118,20 @@ func (r *Remote) Learn(addrs []netip.Addr) (before netip.Addr, changed bool) {
 }
 
 // Reached records that the path was up at the address in use.
-func (r *Remote) Reached() { r.moves, r.next = 0, time.Time{} }
+func (r *Remote) Reached() {
+	if r.named != nil {
+		r.moves, r.next = 0, time.Time{}
+	}
+}
 
 // Due returns the earliest time at which LeaveDead may be called; zero: it may be called at
 // once.
-func (r *Remote) Due() time.Time { return r.next }
+func (r *Remote) Due() time.Time {
+	if r.named == nil {
+		return time.Time{}
+	}
+	return r.next
+}
 
 // LeaveDead makes the next address for which isUsable is true the one in use, because there
 // is no answer from the present one. After all addresses were tried, the remote stays longer
@@ -120,6 +150,9 @@ func (r *Remote) LeaveDead(now time.Time, isUsable func(netip.Addr) bool) bool {
 // Move makes the next address for which isUsable is true the one in use. It returns false if
 // there is no such address. When it calls isUsable, Addr returns the address in question.
 func (r *Remote) Move(isUsable func(netip.Addr) bool) bool {
+	if r.named == nil {
+		return false
+	}
 	before := r.current
 	at := slices.Index(r.addrs, before) // -1: start with the first
 	for i := range r.addrs {

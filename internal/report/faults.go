@@ -21,8 +21,8 @@ const troublePause = time.Second
 func (p *Path) Note(what string) {
 	now := time.Now()
 	p.mu.Lock()
-	news := what != p.trouble.What || now.Sub(p.trouble.At) > outdated
-	p.trouble = api.Fault{At: now, What: what}
+	news := p.trouble == nil || what != p.trouble.What || now.Sub(p.trouble.At) > outdated
+	p.trouble = &api.Fault{At: now, What: what}
 	p.mu.Unlock()
 	if news && p.t.troubles.Allow() {
 		p.Event(api.EventError, what)
@@ -33,7 +33,7 @@ func (p *Path) Note(what string) {
 func (p *Path) Remember(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trouble = api.Fault{At: time.Now(), What: what}
+	p.trouble = &api.Fault{At: time.Now(), What: what}
 }
 
 // outdated is the time after which the same error is reported again.

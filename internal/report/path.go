@@ -27,10 +27,10 @@ type Path struct {
 	mu       sync.Mutex // guards the fields below
 	state    api.State
 	liveness api.Liveness
-	trouble  api.Fault
-	outage   api.Outage
-	doubt    bool // as in keepalive.Result
-	wasUp    bool // up at some time since WasUp was last called
+	trouble  *api.Fault  // the last error; nil: none so far
+	outage   *api.Outage // the last one; nil: none so far
+	doubt    bool        // as in keepalive.Result
+	wasUp    bool        // up at some time since WasUp was last called
 }
 
 // NewPath returns what reports on a path to a peer, the only one.
@@ -106,14 +106,14 @@ func (p *Path) Waits(reason string, expected bool) {
 
 // beginOutage records that the peer cannot be reached from now on. p.mu must be held.
 func (p *Path) beginOutage(why string) {
-	if p.outage.Why == "" || !p.outage.Until.IsZero() {
-		p.outage = api.Outage{From: time.Now(), Why: why}
+	if p.outage == nil || !p.outage.Until.IsZero() {
+		p.outage = &api.Outage{From: time.Now(), Why: why}
 	}
 }
 
 // endOutage records that the peer can be reached again. p.mu must be held.
 func (p *Path) endOutage() {
-	if p.outage.Why != "" && p.outage.Until.IsZero() {
+	if p.outage != nil && p.outage.Until.IsZero() {
 		p.outage.Until = time.Now()
 	}
 }
@@ -191,7 +191,7 @@ func (p *Path) Liveness(r *keepalive.Result, phase api.Phase) (changed bool) {
 	case api.Suspect, api.Down:
 		if p.state.Detail = p.silence(r); r.OneWay {
 			p.state.Detail = NoAnswers
-			p.trouble = api.Fault{At: time.Now(), What: NoAnswers}
+			p.trouble = &api.Fault{At: time.Now(), What: NoAnswers}
 		}
 		text += ": " + p.state.Detail
 		if phase == api.Down {
@@ -235,7 +235,7 @@ func (p *Path) silence(r *keepalive.Result) string {
 			why += ", and it has never answered one: only packets from it can show that it is up"
 		}
 	}
-	if p.trouble.What != "" && p.trouble.What != NoAnswers && !p.trouble.At.Before(l.LastPacket) {
+	if p.trouble != nil && p.trouble.What != NoAnswers && !p.trouble.At.Before(l.LastPacket) {
 		why += "; the last error: " + p.trouble.What
 	}
 	return why

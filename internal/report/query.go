@@ -37,7 +37,7 @@ func (p *Path) SetIOWhy(why string) {
 func (p *Path) LastError(since time.Time) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.trouble.At.After(since) {
+	if p.trouble != nil && p.trouble.At.After(since) {
 		return p.trouble.What
 	}
 	return ""
@@ -74,12 +74,12 @@ func (p *Path) Status(probes api.Probes, tunnelMTU int) api.PeerStatus {
 	if s.State.Phase.Carries() {
 		s.State.TunnelMTU = tunnelMTU
 	}
-	if p.trouble.What != "" {
-		t := p.trouble
+	if p.trouble != nil {
+		t := *p.trouble
 		s.LastError = &t
 	}
-	if p.outage.Why != "" {
-		o := p.outage
+	if p.outage != nil {
+		o := *p.outage
 		s.LastDown = &o
 	}
 	return s
