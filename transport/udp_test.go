@@ -246,6 +246,31 @@ func TestUDPAboveMTU(t *testing.T) {
 	})
 }
 
+// A packet from another port than the sender's leaves from that port.
+func TestUDPFromAnotherPort(t *testing.T) {
+	host := wiretest.Alone(t)
+	wiretest.Both(t, func(t *testing.T, e wiretest.Ends) {
+		l, r := udp(t, host, e.Left, leftPort, transport.Shard{}, transport.Options{}), udp(t, host, e.Right, rightPort, transport.Shard{}, transport.Options{})
+		tx := sender(t, host, l, transport.Options{})
+		ports := []uint16{leftPort, 50000, 50000, 65535, leftPort}
+		var pkts []transport.Packet
+		for _, port := range ports {
+			pkts = append(pkts, transport.Packet{Head: datagram(e, port, rightPort, []byte("flow"))})
+		}
+		if n, err := tx.Send(pkts); n != len(pkts) || err != nil {
+			t.Fatalf("sent %d: %v", n, err)
+		}
+		rigtest.Must(t, tx.SendOne(pkts[1].Head))
+		count := make(map[uint16]int)
+		for _, got := range arrivals(t, r, len(pkts)+1) {
+			count[got.Outer.From.Port()]++
+		}
+		if count[leftPort] != 2 || count[50000] != 3 || count[65535] != 1 {
+			t.Errorf("packets by their ports: %v", count)
+		}
+	})
+}
+
 // TestUDPHostile: a packet that a sender cannot send costs only itself. A datagram that
 // is larger than the buffer has size 0; those around it arrive.
 func TestUDPHostile(t *testing.T) {
@@ -258,7 +283,7 @@ func TestUDPHostile(t *testing.T) {
 		if e == wiretest.Ends6 {
 			other = wiretest.Ends4
 		}
-		bad := [][]byte{nil, datagram(other, leftPort, rightPort, nil), datagram(e, leftPort+1, rightPort, nil), make([]byte, 60)}
+		bad := [][]byte{nil, datagram(other, leftPort, rightPort, nil), make([]byte, 60)}
 		for n := range l.KernelHeaders() {
 			bad = append(bad, good[:n])
 		}

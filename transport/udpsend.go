@@ -25,7 +25,8 @@ import (
 //
 // Packets that a UDP socket cannot send leave whole through a raw socket, if the process
 // may open one: IPv4 fragments, IPv4 packets with another DF bit than the port's or with
-// the UDP checksum 0 (none), and packets of other protocols, such as ICMP from the address
+// the UDP checksum 0 (none), packets from another UDP port, as framings with a port for
+// each flow make them, and packets of other protocols, such as ICMP from the address
 // of the port, or with an IPv6 extension header. Without a raw socket, the port's DF bit
 // and Options.NoChecksum count, and the others are refused.
 //
@@ -107,8 +108,13 @@ func (p *UDPPort) copy() (fd *wait.FD, err error) {
 
 // takes reports whether a packet begins with headers that the port can send.
 func (p *UDPPort) takes(head []byte) bool {
-	f := p.family
-	if len(head) < f.headerLen+udpLen || binary.BigEndian.Uint16(head[f.headerLen:]) != p.local.Port() {
+	return p.family.isUDP(head) && binary.BigEndian.Uint16(head[p.family.headerLen:]) == p.local.Port()
+}
+
+// isUDP reports whether a packet begins with an IP header without options or extension
+// headers and a UDP header, of any source port.
+func (f *family) isUDP(head []byte) bool {
+	if len(head) < f.headerLen+udpLen {
 		return false
 	}
 	if f.version == 4 {
@@ -140,9 +146,9 @@ func (s *UDPSender) leavesRaw(head []byte) bool {
 	case s.raw == nil || !f.begins(head):
 		return false
 	case f.version == 4:
-		return header.IPv4(head).Protocol() != header.UDP || isFragment(head) || s.port.takes(head)
+		return header.IPv4(head).Protocol() != header.UDP || isFragment(head) || f.isUDP(head)
 	}
-	return head[6] != header.UDP
+	return head[6] != header.UDP || f.isUDP(head)
 }
 
 // isFragment reports whether an IPv4 packet is a fragment.

@@ -18,6 +18,7 @@ type Path struct {
 	// For encapsulations with ports; 0: any.
 	Port, LocalPort uint16 // the peer's and ours
 	Checksum        bool   // sent packets have a UDP checksum
+	FlowPort        bool   // sent packets have a source port by their flow, not LocalPort
 
 	// Listen means that the peer comes to us: its address and port are learnt, from packets
 	// that prove that it has Secret or a key. Remote is zero then.
@@ -36,15 +37,26 @@ type Path struct {
 // is what is on the wire: protocol 4, 41 or 47.
 const NoEncapsulation = "none"
 
+// The source ports that sent packets may have: that at which we receive, so that NATs and
+// packet filters take packets and answers for one flow; or one for each inner flow, so that
+// routers can spread them (RFC 8086 section 3.2.1).
+const (
+	LocalPort = "local"
+	FlowPort  = "flow"
+)
+
 // Encapsulation is what the packets of the outermost layer travel in, on a path.
 type Encapsulation struct {
 	Name     string
 	Ports    bool   // it has ports
 	Port     uint16 // the peer's if the path has none; 0: the path must have one
 	Checksum bool   // it has a checksum that can be left out
-	Listen   bool   // the peer may come to us
-	Secret   bool   // it has a secret; a path needs one to listen
-	Session  any    // preset settings of its connections: an HTTPS or a WireGuard; nil: it has none
+	// SourcePort says what source port packets have if the path does not: LocalPort or
+	// FlowPort; "": it cannot be chosen.
+	SourcePort string
+	Listen     bool // the peer may come to us
+	Secret     bool // it has a secret; a path needs one to listen
+	Session    any  // preset settings of its connections: an HTTPS or a WireGuard; nil: it has none
 	// Carries reports whether it can carry the outermost layer of a mode; nil: any.
 	Carries func(outermost encap.Kind) bool
 	// Frame returns the outermost layer of the mode as it is on a path; nil: unchanged.
@@ -54,16 +66,9 @@ type Encapsulation struct {
 // Encapsulations are all encapsulations. A new one needs a row here.
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
-	{Name: "fou", Ports: true, Port: 5555, Checksum: true, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
-		f := framing.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum}
-		if outermost.Carries(4) != outermost.Carries(6) {
-			f.Version = 4
-			if outermost.Carries(6) {
-				f.Version = 6
-			}
-		}
-		return outermost.With(f)
-	}},
+	{Name: "fou", Ports: true, Port: 5555, Checksum: true, SourcePort: LocalPort, Carries: isBareOrGRE, Frame: inFOU},
+	{Name: "gue", Ports: true, Port: 6080, Checksum: true, SourcePort: LocalPort, Carries: isBareOrGRE, Frame: inGUE},
+	{Name: "gre_udp", Ports: true, Port: 4754, Checksum: true, SourcePort: FlowPort, Carries: isBareOrGRE, Frame: inGREUDP},
 }
 
 // isBare reports whether packets follow the delivery header of a layer.

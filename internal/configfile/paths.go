@@ -43,6 +43,12 @@ func newPathKeys() []tree.Key[*pathDraft] {
 				p.Checksum = on
 			}
 		}},
+	}), encapKeys(keys.HasSourcePort, []tree.Key[*pathDraft]{
+		{Name: "source_port", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) {
+			if w, ok := value.Word(r, e, config.LocalPort, config.FlowPort); ok {
+				p.FlowPort = w == config.FlowPort
+			}
+		}},
 	}), encapKeys(keys.Listens, []tree.Key[*pathDraft]{
 		{Name: "listen", Read: readListen},
 	}), encapKeys(keys.HasSecret, []tree.Key[*pathDraft]{
@@ -81,7 +87,7 @@ func (p *pathDraft) setEncap(name string) {
 	i := slices.IndexFunc(config.Encapsulations, func(e config.Encapsulation) bool { return e.Name == name })
 	e := &config.Encapsulations[i]
 	p.Encap, p.encapsulation = name, e
-	p.Port, p.Checksum, p.Session = e.Port, e.Checksum, e.Session
+	p.Port, p.Checksum, p.FlowPort, p.Session = e.Port, e.Checksum, e.SourcePort == config.FlowPort, e.Session
 }
 
 func readPathRemote(r *problem.Report, e tree.Entry, p *pathDraft) {

@@ -94,7 +94,6 @@ func TestPathProblems(t *testing.T) {
 	})
 	checkProblems(t, []problemRow{
 		{tunnel("6to4", "auto", "") + path("local = '198.51.100.1'"), `5:10: path contradicts mode "6to4", which finds the other ends' outer addresses itself: leave the paths out, or choose a configured mode, such as "6in4"`},
-		{greTunnel + path("encap = 'fou'"), `7:9: encap "fou" cannot carry the outermost layer of mode "gre": leave it out, or choose another mode`},
 		{single + path("encap = 'fou'", "port = 65536"), `8:8: port is 65536: it must be an integer from 1 to 65535`},
 		{single + path("remote = '2001:db8::2'"), `7:10: remote is "2001:db8::2": it must be an IPv4 address or a DNS name`},
 		{single + path("local = '2001:db8::2'"), `7:9: local is "2001:db8::2": it must be an IPv4 address or "auto"`},
@@ -194,6 +193,34 @@ func (f withPorts) Properties() framing.Properties {
 	p := f.Framing.Properties()
 	p.Ports, p.Identity = f.ports, uint64(f.ports.Local)
 	return p
+}
+
+// The encapsulations in UDP have ports of their own, carry all modes with configured
+// addresses, and have a header of GRE if the mode has one or the encapsulation always has.
+func TestEncapsulationsInUDP(t *testing.T) {
+	gre := framing.GRE{Keyed: true, Key: 7}
+	for _, row := range []struct {
+		file string
+		want framing.Framing
+	}{
+		{single + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Version: 6}},
+		{single + path("encap = 'fou'", "port = 7", "source_port = 'flow'"), framing.FOU{Local: 7, Remote: 7, Version: 6, Flow: true}},
+		{tunnel("4in6", "2001:db8::1", "2001:db8::2") + path("encap = 'fou'", "checksum = false"), framing.FOU{Local: 5555, Remote: 5555, Version: 4, NoChecksum: true}},
+		{greTunnel + "key = 7\n" + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Inside: gre}},
+		{double + path("encap = 'gue'"), framing.GUE{Local: 6080, Remote: 6080, Version: 6}},
+		{greTunnel + "key = 7\n" + path("encap = 'gue'", "local_port = 6081"), framing.GUE{Local: 6081, Remote: 6080, Inside: gre}},
+		{single + path("encap = 'gre_udp'"), framing.FOU{Local: 4754, Remote: 4754, Version: 6, Inside: framing.GRE{}, Flow: true}},
+		{greTunnel + "key = 7\n" + path("encap = 'gre_udp'", "source_port = 'local'"), framing.FOU{Local: 4754, Remote: 4754, Inside: gre}},
+	} {
+		c := one(t, row.file)
+		if got := c.Outermost(&c.Peers[0].Paths[0]).Framing(); got != row.want {
+			t.Errorf("%s\ngot %+v\nwant %+v", row.file, got, row.want)
+		}
+	}
+	checkProblems(t, []problemRow{
+		{single + path("encap = 'fou'", "source_port = 'any'"), `8:15: source_port is "any": it must be "local" or "flow"`},
+		{single + path("source_port = 'flow'"), `7:1: source_port contradicts encap "none", which has no such key: leave it out, or set encap to "fou", "gue" or "gre_udp"`},
+	})
 }
 
 // An encapsulation with ports is one row: the keys, their checks and the reference follow

@@ -188,16 +188,28 @@ func TestReloadOfPaths(t *testing.T) {
 	}
 }
 
-// Two daemons exchange packets over UDP (encap = "fou"), and nothing with protocol 4 or 41,
-// over both IP versions outside, with and without a checksum, and between different ports.
-func TestFOU(t *testing.T) {
-	const path = "[[tunnel.path]]\nencap = \"fou\"\n"
-	for _, c := range []fouCase{
-		{"4in6in4", configA(path), configB(path), []netip.Addr{inB, in6B}, [2]bool{}},
-		{"6in4 between other ports", plainA(path + "port = 5001\nlocal_port = 5002\n"), plainB(path + "port = 5002\nlocal_port = 5001\n"), []netip.Addr{in6B}, [2]bool{}},
-		{"4in4 with a checksum one way", kind4in4.atA() + path + "checksum = false\n", kind4in4.atB() + path, kind4in4.toB, [2]bool{true, false}},
-		{"4in6", kind4in6.atA() + path + "checksum = false\n", kind4in6.atB() + path + "checksum = false\n", kind4in6.toB, [2]bool{}},
-		{"6in6", kind6in6.atA() + path, kind6in6.atB() + path, kind6in6.toB, [2]bool{}},
+// Two daemons exchange packets over UDP, and nothing with protocol 4, 41 or 47, in each
+// encapsulation, over both IP versions outside, with and without a checksum, and between
+// different ports.
+func TestInUDP(t *testing.T) {
+	const fou, gue, greUDP = "[[tunnel.path]]\nencap = \"fou\"\n", "[[tunnel.path]]\nencap = \"gue\"\n", "[[tunnel.path]]\nencap = \"gre_udp\"\n"
+	both := []netip.Addr{inB, in6B}
+	for _, c := range []udpCase{
+		{"fou 4in6in4", configA(fou), configB(fou), both, [2]bool{}},
+		{"fou 6in4 between other ports", plainA(fou + "port = 5001\nlocal_port = 5002\n"), plainB(fou + "port = 5002\nlocal_port = 5001\n"), []netip.Addr{in6B}, [2]bool{}},
+		{"fou 4in4 with a checksum one way", kind4in4.atA() + fou + "checksum = false\n", kind4in4.atB() + fou, kind4in4.toB, [2]bool{true, false}},
+		{"fou 4in6", kind4in6.atA() + fou + "checksum = false\n", kind4in6.atB() + fou + "checksum = false\n", kind4in6.toB, [2]bool{}},
+		{"fou 6in6", kind6in6.atA() + fou, kind6in6.atB() + fou, kind6in6.toB, [2]bool{}},
+		{"fou gre", kindGRE.atA() + "key = 7\n" + fou, kindGRE.atB() + "key = 7\n" + fou, kindGRE.toB, [2]bool{}},
+		{"fou gre6", kindGRE6.atA() + fou, kindGRE6.atB() + fou, kindGRE6.toB, [2]bool{}},
+		{"gue 4in6in4", configA(gue), configB(gue), both, [2]bool{}},
+		{"gue 6in4", plainA(gue), plainB(gue), []netip.Addr{in6B}, [2]bool{}},
+		{"gue 4in6", kind4in6.atA() + gue, kind4in6.atB() + gue, kind4in6.toB, [2]bool{}},
+		{"gue gre with everything", kindGRE.atA() + "key = 7\nchecksum = true\nsequence = true\n" + gue, kindGRE.atB() + "key = 7\nchecksum = true\nsequence = true\n" + gue, kindGRE.toB, [2]bool{}},
+		{"gre_udp 4in6in4", configA(greUDP), configB(greUDP), both, [2]bool{}},
+		{"gre_udp 6in4", plainA(greUDP), plainB(greUDP), []netip.Addr{in6B}, [2]bool{}},
+		{"gre_udp 4in6", kind4in6.atA() + greUDP, kind4in6.atB() + greUDP, kind4in6.toB, [2]bool{}},
+		{"gre_udp gre", kindGRE.atA() + greUDP, kindGRE.atB() + greUDP, kindGRE.toB, [2]bool{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -220,7 +232,7 @@ func TestFOU(t *testing.T) {
 				case header.UDP:
 					udp++
 					c.checkChecksum(t, f.Packet())
-				case header.ProtoIPv4, header.ProtoIPv6:
+				case header.ProtoIPv4, header.ProtoIPv6, header.GRE:
 					t.Fatalf("protocol %d is on the wire: %x", protocol, f.Packet())
 				}
 			}
@@ -253,15 +265,15 @@ func TestFOUMark(t *testing.T) {
 	}
 }
 
-// fouCase is a case of TestFOU.
-type fouCase struct {
+// udpCase is a case of TestInUDP.
+type udpCase struct {
 	name, a, b string // configurations
 	to         []netip.Addr
 	none       [2]bool // a, b send without checksum
 }
 
 // checkChecksum checks whether a UDP packet has a checksum.
-func (c *fouCase) checkChecksum(t *testing.T, pkt []byte) {
+func (c *udpCase) checkChecksum(t *testing.T, pkt []byte) {
 	t.Helper()
 	want, at := true, header.IPv6Len
 	if header.Version(pkt) == 4 {

@@ -39,6 +39,9 @@ func HasPorts(e config.Encapsulation) bool { return e.Ports }
 // HasChecksum reports whether an encapsulation has a checksum that can be left out.
 func HasChecksum(e config.Encapsulation) bool { return e.Checksum }
 
+// HasSourcePort reports whether the source port of an encapsulation can be chosen.
+func HasSourcePort(e config.Encapsulation) bool { return e.SourcePort != "" }
+
 // Listens reports whether the peer may come to us in an encapsulation.
 func Listens(e config.Encapsulation) bool { return e.Listen }
 

@@ -53,6 +53,9 @@ func PathReference(table, otherwise string) []Key {
 	if with := Encapsulations(HasChecksum); len(with) > 0 {
 		rows = append(rows, Key{Modes: markedUp(with), Name: "checksum", Values: "true, false", Default: "true", Meaning: "sent packets have a UDP checksum"})
 	}
+	if with := Encapsulations(HasSourcePort); len(with) > 0 {
+		rows = append(rows, Key{Modes: markedUp(with), Name: "source_port", Values: markedUp([]string{config.LocalPort, config.FlowPort}), Meaning: sourcePortMeaning()})
+	}
 	rows = append(rows, connectionReference()...)
 	if with := Weighted(); len(with) > 0 {
 		rows = append(rows, Key{Name: "weight", Values: "1 to 1000", Default: "1", Meaning: "share of the flows that the path carries, relative to the other paths; with `select` " + markedUp(with)})
@@ -61,6 +64,15 @@ func PathReference(table, otherwise string) []Key {
 		rows[i].Table = table
 	}
 	return rows
+}
+
+// sourcePortMeaning returns the meaning of the key source_port.
+func sourcePortMeaning() string {
+	preset := func(port string) string {
+		return markedUp(Encapsulations(func(e config.Encapsulation) bool { return e.SourcePort == port }))
+	}
+	return "source port of sent packets; `local`: `local_port`, which passes NATs and packet filters; `flow`: one of 49152 to 65535 for each inner flow, by which routers spread flows over several paths; left out: `local` in " +
+		preset(config.LocalPort) + ", `flow` in " + preset(config.FlowPort)
 }
 
 // connectionReference returns the keys of paths on which a peer proves who it is.
