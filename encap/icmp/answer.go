@@ -96,3 +96,28 @@ func mayAnswer6(ip header.IPv6, tooBig bool) bool {
 	}
 	return len(ip) > up.Offset && ip[up.Offset] >= information6 && ip[up.Offset] != redirect6
 }
+
+// ReplyHopLimit is the hop limit of messages that answer a packet.
+const ReplyHopLimit = 64
+
+// EchoReply writes the reply to an ICMPv6 echo request into reply, which must have room for
+// len(req) bytes. It reports whether req is a request that may be answered: complete, without
+// extension headers, from a unicast address, and with a valid checksum.
+func EchoReply(reply, req []byte) bool {
+	ip := header.IPv6(req)
+	msg := ip.Payload()
+	if ip.NextHeader() != header.ICMPv6 || len(msg) < HeaderLen || msg[0] != EchoRequest6 || msg[1] != 0 ||
+		ip.Source()[0] == 0xff || header.Sum(msg, header.PseudoSum(ip.Source(), ip.Dest(), len(msg), header.ICMPv6)) != 0xffff {
+		return false
+	}
+	r := header.IPv6(reply[:len(req)])
+	copy(r, req)
+	r[7] = ReplyHopLimit
+	copy(r.Source(), ip.Dest())
+	copy(r.Dest(), ip.Source())
+	m := r.Payload()
+	m[0] = EchoReply6
+	before, after := binary.BigEndian.Uint16(msg), binary.BigEndian.Uint16(m)
+	binary.BigEndian.PutUint16(m[2:], header.Update(binary.BigEndian.Uint16(msg[2:]), before, after))
+	return true
+}

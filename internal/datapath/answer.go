@@ -1,8 +1,6 @@
 package datapath
 
 import (
-	"encoding/binary"
-
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -60,7 +58,7 @@ func isLargeRequest(ip header.IPv6, wire *Wire) bool {
 // (seed: ping fc00::2 before ping 10.0.0.2).
 func (in *Inbound) answer(s *sink, e *End, inner []byte) {
 	size := len(inner)
-	if ip := header.IPv6(inner); ip.NextHeader() == header.ICMPv6 && len(ip.Payload()) >= echoHeaderLen && ip.Payload()[0] == echoReply6 {
+	if ip := header.IPv6(inner); ip.NextHeader() == header.ICMPv6 && len(ip.Payload()) >= icmp.HeaderLen && ip.Payload()[0] == icmp.EchoReply6 {
 		// The answer to an echo request of another program, such as sixfourctl doctor, which
 		// has its own copy. A host passes such a message on, and it is no error if no program
 		// waits for it (RFC 4443 section 4.2).
@@ -68,7 +66,7 @@ func (in *Inbound) answer(s *sink, e *End, inner []byte) {
 		e.Path.Received(1, size)
 		return
 	}
-	if !echoReply(in.reply[encap.Headroom:], inner) {
+	if !icmp.EchoReply(in.reply[encap.Headroom:], inner) {
 		in.lose(s, e.Path, inner, drop.UnknownProtocol, nil)
 		return
 	}
@@ -148,36 +146,5 @@ func (e *End) keepaliveBack(pkt []byte) bool {
 	} else {
 		payload, ok = kind.OpenKeepalive(header.IPv6(outer).NextHeader(), header.IPv6(outer).Payload())
 	}
-	return ok && len(payload) >= echoHeaderLen && payload[0] == echoReply4
-}
-
-// ICMP and ICMPv6 echo (RFC 792, RFC 4443 section 4).
-const (
-	echoReply4     = 0 // type of the message in a sixfour keepalive
-	echoRequest6   = 128
-	echoReply6     = 129
-	echoHeaderLen  = 8
-	answerHopLimit = 64
-)
-
-// echoReply writes the reply to an ICMPv6 echo request into reply, which must have room
-// for len(req) bytes. It reports whether req is a request that may be answered: complete,
-// without extension headers, from a unicast address, and with a valid checksum.
-func echoReply(reply, req []byte) bool {
-	ip := header.IPv6(req)
-	msg := ip.Payload()
-	if ip.NextHeader() != header.ICMPv6 || len(msg) < echoHeaderLen || msg[0] != echoRequest6 || msg[1] != 0 ||
-		ip.Source()[0] == 0xff || header.Sum(msg, header.PseudoSum(ip.Source(), ip.Dest(), len(msg), header.ICMPv6)) != 0xffff {
-		return false
-	}
-	r := header.IPv6(reply[:len(req)])
-	copy(r, req)
-	r[7] = answerHopLimit
-	copy(r.Source(), ip.Dest())
-	copy(r.Dest(), ip.Source())
-	m := r.Payload()
-	m[0] = echoReply6
-	before, after := binary.BigEndian.Uint16(msg), binary.BigEndian.Uint16(m)
-	binary.BigEndian.PutUint16(m[2:], header.Update(binary.BigEndian.Uint16(msg[2:]), before, after))
-	return true
+	return ok && len(payload) >= icmp.HeaderLen && payload[0] == icmp.EchoReply4
 }

@@ -49,7 +49,7 @@ func layerError(b []byte, about header.IPv6, typ, code byte, arg uint32) []byte 
 	b = append(b, make([]byte, header.IPv6Len)...)
 	b = icmp.Append(b, typ, code, arg, about, nil)
 	ip := header.IPv6(b[start:])
-	ip[0], ip[6], ip[7] = 0x60, header.ICMPv6, answerHopLimit
+	ip[0], ip[6], ip[7] = 0x60, header.ICMPv6, icmp.ReplyHopLimit
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip.Payload())))
 	copy(ip.Source(), about.Dest())
 	copy(ip.Dest(), about.Source())
