@@ -33,7 +33,7 @@ func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
 		in.show(s.t, inner, noteOurs)
 		e.Path.Received(1, len(inner))
 		return true
-	case e.host:
+	case e.host, e.probesPath(wire, inner):
 		in.answer(s, e, inner)
 		return true
 	}
@@ -45,6 +45,19 @@ func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
 		return true
 	}
 	return false
+}
+
+// probesPath reports whether a packet to our end is an echo request that may probe one of
+// several paths. The daemon answers it on this path even if the interface has the address:
+// otherwise the answer would take the path that packets use, so that a path could not be
+// probed while that one has failed, and its round-trip time could not be measured.
+func (e *End) probesPath(wire *Wire, inner []byte) bool {
+	if e.Path.Peer.paths.Load() == nil || !e.sends(inner) {
+		return false
+	}
+	ip := header.IPv6(inner)
+	m := ip.Payload()
+	return ip.NextHeader() == header.ICMPv6 && len(m) >= icmp.HeaderLen && m[0] == icmp.EchoRequest6 && !isLargeRequest(ip, wire)
 }
 
 // isLargeRequest reports whether a packet to our end is an echo request with an answer too
