@@ -337,6 +337,9 @@ func (s *Session) probeLost(now time.Duration) {
 		return
 	case s.answerAt < 0 && (now < s.silentFrom || s.packetAt >= s.lastProbeAt()): // the peer never answers, and need not
 		s.probeAt = max(now, min(s.lastProbeAt()+s.jitter(s.settings.Every), s.silentFrom))
+		if s.role != Only { // whether it answers has to be known before it is needed
+			s.probeAt = s.retryAt(now)
+		}
 		return
 	}
 	if s.lostInRow == 0 {

@@ -195,6 +195,28 @@ func TestStandby(t *testing.T) {
 	}
 }
 
+// A peer that was started later answers a few seconds after its first packet.
+func TestStartedLater(t *testing.T) {
+	for _, r := range []Role{Standby, Compared, InUse} {
+		w := newWorld(t, usual)
+		w.p.SetRole(r, 0)
+		w.rtt = -1
+		w.run(100 * ms)
+		w.rtt, w.traffic, w.next = 20*ms, time.Hour, w.now
+		w.run(5 * time.Second)
+		if w.p.RTT() == 0 {
+			t.Errorf("role %d: no answer in %v, %d probes", r, w.now, w.probes)
+		}
+		w = newWorld(t, usual) // never answers
+		w.p.SetRole(r, 0)
+		w.rtt, w.traffic = -1, time.Second
+		w.run(200 * time.Second)
+		if len(w.states) != 1 || w.probes > 30 {
+			t.Errorf("role %d: %v, %d probes", r, w.states, w.probes)
+		}
+	}
+}
+
 // A path on trial is probed every second. A lost probe is a doubt; three make it suspect.
 func TestTrial(t *testing.T) {
 	w := newWorld(t, usual)
