@@ -72,7 +72,7 @@ type Row struct {
 
 // Policies are the policies for peers with several paths. The first is the default.
 var Policies = []Row{
-	{Name: "preferred", Meaning: "the first one in the file", Rests: true, Better: "is up again", New: func() Policy { return &preferred{used: -1} }},
+	{Name: "preferred", Meaning: "the first one in the file", Rests: true, Better: "is up", New: func() Policy { return &preferred{used: -1} }},
 	{Name: "fastest", Meaning: "the one with the shortest round-trip time", Better: "is faster", New: func() Policy { return &fastest{used: -1, better: -1} }},
 	{Name: "balance", Meaning: "all, each flow one of them, by `weight` and measured loss", Weights: true, Better: "is up", New: func() Policy { return new(balance) }},
 }
