@@ -18,12 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Times of connecting.
+// Limits of times of connecting.
 const (
-	maxUDPWait = 2 * time.Second  // for HTTP/3, before HTTP/1.1 is tried
-	maxTCPWait = 10 * time.Second // for TCP, TLS and the answer
-	lastPause  = time.Minute      // between attempts; it is doubled each time
-	lastBetter = 16 * time.Minute // between attempts to use HTTP/3 again; also doubled
+	lastPause  = time.Minute      // between attempts to connect
+	lastBetter = 16 * time.Minute // between attempts to use HTTP/3 again
 	longEnough = 30 * time.Second // a connection that was up for so long was good
 )
 
@@ -120,9 +118,9 @@ func (a *attempts) next(ctx context.Context) (*conn, error) {
 
 // overUDP makes a connection over HTTP/3, and remembers whether that was possible.
 func (a *attempts) overUDP(ctx context.Context) (*conn, error) {
-	wait := maxUDPWait
+	wait := a.peer.port.times.udpWait
 	if a.peer.settings.over() == UDP {
-		wait = maxTCPWait // there is nothing else
+		wait = a.peer.port.times.tcpWait // there is nothing else
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("no answer in %v", wait))
 	defer cancel()
@@ -187,7 +185,8 @@ func (e statusError) Error() string {
 
 // overTCP makes a connection over HTTP/1.1.
 func (p *peer) overTCP(ctx context.Context) (*conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, maxTCPWait, fmt.Errorf("no answer in %v", maxTCPWait))
+	wait := p.port.times.tcpWait
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("no answer in %v", wait))
 	defer cancel()
 	c, err := p.connectTCP(ctx)
 	if err != nil {

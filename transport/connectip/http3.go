@@ -28,7 +28,7 @@ const packetSize = 1350
 func quicConfig(keepalive time.Duration) *quic.Config {
 	const window = 64 << 10
 	return &quic.Config{
-		HandshakeIdleTimeout: maxHandshake, MaxIdleTimeout: 3 * keepalive, KeepAlivePeriod: keepalive,
+		HandshakeIdleTimeout: normalTimes.handshake, MaxIdleTimeout: 3 * keepalive, KeepAlivePeriod: keepalive,
 		InitialStreamReceiveWindow: window, MaxStreamReceiveWindow: window, InitialConnectionReceiveWindow: 4 * window, MaxConnectionReceiveWindow: 4 * window,
 		MaxIncomingStreams: 8, MaxIncomingUniStreams: 8, InitialPacketSize: packetSize, EnableDatagrams: true,
 	}
@@ -134,7 +134,7 @@ func (s *quicServer) accept(p *Port) {
 		}
 		s.conns[c] = g
 		s.mu.Unlock()
-		g.timer = time.AfterFunc(maxHandshake, func() {
+		g.timer = time.AfterFunc(p.times.handshake, func() {
 			c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeRequestRejected), errNoRequest.Error())
 		})
 		p.running.Go(func() {

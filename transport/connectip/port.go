@@ -43,10 +43,19 @@ type Port struct {
 
 // times are those that tests shorten.
 type times struct {
-	firstPause, firstBetter, silence, drain time.Duration
+	handshake   time.Duration // for a peer that connects to us, until it has presented a secret
+	udpWait     time.Duration // for HTTP/3, before HTTP/1.1 is tried
+	tcpWait     time.Duration // for TCP, TLS and the answer
+	firstPause  time.Duration // between attempts to connect; it is doubled each time
+	firstBetter time.Duration // between attempts to use HTTP/3 again; also doubled
+	silence     time.Duration // of a peer over HTTP/3 that does not answer any more
+	drain       time.Duration // of a connection after another one has replaced it
 }
 
-var normalTimes = times{firstPause: time.Second, firstBetter: time.Minute, silence: 5 * time.Second, drain: 2 * time.Second}
+var normalTimes = times{
+	handshake: 5 * time.Second, udpWait: 2 * time.Second, tcpWait: 10 * time.Second,
+	firstPause: time.Second, firstBetter: time.Minute, silence: 5 * time.Second, drain: 2 * time.Second,
+}
 
 // Listen opens a port. Its sockets, also later ones, are opened in the network namespace of
 // the calling thread.

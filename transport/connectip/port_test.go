@@ -36,7 +36,10 @@ const (
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 
 // testTimes are short, so that tests need not wait.
-var testTimes = times{firstPause: 20 * time.Millisecond, firstBetter: 50 * time.Millisecond, silence: time.Second, drain: 200 * time.Millisecond}
+var testTimes = times{
+	handshake: 2 * time.Second, udpWait: 500 * time.Millisecond, tcpWait: time.Hour,
+	firstPause: 20 * time.Millisecond, firstBetter: 50 * time.Millisecond, silence: time.Second, drain: 200 * time.Millisecond,
+}
 
 // authority signs certificates.
 type authority struct {
@@ -75,6 +78,12 @@ func (a *authority) pool() *x509.CertPool {
 // certificate returns one for a name or an address, which is valid until a time.
 func (a *authority) certificate(name string, until time.Time) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	a.t.Helper()
+	c := a.make(name, until)
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c, nil }
+}
+
+func (a *authority) make(name string, until time.Time) *tls.Certificate {
+	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
@@ -89,8 +98,7 @@ func (a *authority) certificate(name string, until time.Time) func(*tls.ClientHe
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c, nil }
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // event is a call of Connected or Refused.

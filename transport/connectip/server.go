@@ -16,9 +16,8 @@ import (
 
 // Limits for connections that have not presented a secret.
 const (
-	maxHandshake = 5 * time.Second
-	maxHeaders   = 8 << 10
-	bufferSize   = 32 << 10 // for reading from a stream
+	maxHeaders = 8 << 10
+	bufferSize = 32 << 10 // for reading from a stream
 )
 
 // server is the listening part of a port.
@@ -168,7 +167,7 @@ func (p *Port) accept() {
 // welcome reads the request of a TCP connection, and attaches the connection to the peer.
 func (p *Port) welcome(s *stranger) error {
 	var c net.Conn = s.Conn
-	if err := c.SetDeadline(time.Now().Add(maxHandshake)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(p.times.handshake)); err != nil {
 		return err
 	}
 	if !p.config.Plain {

@@ -1,0 +1,293 @@
+package connectip
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sixfour/transport"
+)
+
+// relay is a router on which UDP can be filtered, and a NAT that can forget its entries. It
+// passes TCP and UDP at one port on to a server.
+type relay struct {
+	t       testing.TB
+	at, to  netip.AddrPort
+	udp     *net.UDPConn
+	tcp     *net.TCPListener
+	filter  atomic.Bool
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	nat   map[netip.AddrPort]*net.UDPConn // by the client's address
+	conns []net.Conn
+}
+
+func newRelay(t testing.TB, to netip.AddrPort) *relay {
+	r := &relay{t: t, to: to, nat: make(map[netip.AddrPort]*net.UDPConn)}
+	var err error
+	if r.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(loopback)); err != nil {
+		t.Fatal(err)
+	}
+	r.at = addrPort(r.tcp.Addr())
+	if r.udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(r.at)); err != nil {
+		t.Fatal(err)
+	}
+	r.running.Go(r.passUDP)
+	r.running.Go(r.passTCP)
+	t.Cleanup(func() {
+		r.udp.Close()
+		r.tcp.Close()
+		r.forget()
+		r.mu.Lock()
+		for _, c := range r.conns {
+			c.Close()
+		}
+		r.mu.Unlock()
+		r.running.Wait()
+	})
+	return r
+}
+
+// forget removes all entries of the NAT.
+func (r *relay) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.nat {
+		c.Close()
+	}
+	clear(r.nat)
+}
+
+func (r *relay) passUDP() {
+	b := make([]byte, 65536)
+	for {
+		n, from, err := r.udp.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return
+		}
+		if r.filter.Load() {
+			continue
+		}
+		r.mu.Lock()
+		c := r.nat[from]
+		if c == nil {
+			if c, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(r.to)); err != nil {
+				r.t.Error(err)
+				r.mu.Unlock()
+				return
+			}
+			r.nat[from] = c
+			r.running.Go(func() {
+				b := make([]byte, 65536)
+				for {
+					n, err := c.Read(b)
+					if errors.Is(err, net.ErrClosed) {
+						return
+					}
+					if err == nil && !r.filter.Load() {
+						r.udp.WriteToUDPAddrPort(b[:n], from)
+					}
+				}
+			})
+		}
+		r.mu.Unlock()
+		c.Write(b[:n])
+	}
+}
+
+func (r *relay) passTCP() {
+	for {
+		a, err := r.tcp.Accept()
+		if err != nil {
+			return
+		}
+		b, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(r.to))
+		if err != nil {
+			a.Close()
+			continue
+		}
+		r.mu.Lock()
+		r.conns = append(r.conns, a, b)
+		r.mu.Unlock()
+		pass := func(from, to net.Conn) {
+			io.Copy(to, from)
+			from.Close()
+			to.Close()
+		}
+		r.running.Go(func() { pass(a, b) })
+		r.running.Go(func() { pass(b, a) })
+	}
+}
+
+// throughRelay returns a server and a client that connects to it through a relay.
+func throughRelay(t *testing.T, over Over, filtered bool) (server, client *end, r *relay) {
+	a := newAuthority(t)
+	server = open(t, Config{Certificate: a.certificate(name, time.Now().Add(time.Hour))})
+	r = newRelay(t, server.Local())
+	r.filter.Store(filtered)
+	client = open(t, Config{})
+	if err := server.SetPeers([]transport.SessionPeer{{ID: "client", Settings: &Settings{Path: defaultPath, Secret: []byte(secret)}}}); err != nil {
+		t.Fatal(err)
+	}
+	settings := &Settings{Path: defaultPath, Secret: []byte(secret), ServerName: name, Roots: a.pool(), Over: over}
+	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: r.at, Settings: settings}}); err != nil {
+		t.Fatal(err)
+	}
+	client.up("server")
+	return server, client, r
+}
+
+// until waits for a condition.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s does not happen", what)
+		}
+	}
+}
+
+// Where UDP is filtered, the client connects over TCP. When the filter is gone, it changes
+// to UDP, and no packet is lost. When the filter is back, it changes to TCP.
+func TestFallback(t *testing.T) {
+	server, client, r := throughRelay(t, Auto, true)
+	from := server.up("client")
+	if s, _ := client.State("server"); s.Over != TCP {
+		t.Fatalf("the connection is over %s", s.Over)
+	}
+	exchange(server, from, client, r.at, inner(100, 0))
+
+	r.filter.Store(false)
+	var last atomic.Bool
+	sent := 0
+	over := func() Over {
+		s, _ := client.State("server")
+		return s.Over
+	}
+	until(t, "the change to UDP", func() bool {
+		if err := client.sender.SendOne(to(r.at, client.Local(), inner(100, sent))); err != nil {
+			t.Fatal(err)
+		}
+		s, _ := server.State("client")
+		if err := server.sender.SendOne(to(s.At, server.Local(), inner(100, sent))); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+		changed := over() == UDP
+		return last.Swap(changed) && changed && sent > 50
+	})
+	for i := range sent {
+		wait(t, server.packets, "a packet at the server")
+		got := wait(t, client.packets, "a packet at the client")
+		if i == sent-1 && len(got) != 128 {
+			t.Errorf("a packet has %d bytes", len(got))
+		}
+	}
+	if at := server.up("client"); at == from {
+		t.Errorf("the server still has the address %v", at)
+	}
+	if len(client.events) != 0 {
+		t.Error("the client had another address or no connection")
+	}
+	if n, _ := server.Lost(); n != 0 {
+		t.Errorf("%d packets lost", n)
+	}
+
+	r.filter.Store(true)
+	until(t, "the change to TCP", func() bool {
+		client.sender.SendOne(to(r.at, client.Local(), inner(100, 0)))
+		return over() == TCP
+	})
+}
+
+// A NAT that has forgotten the connection gives the client another port, and the server
+// follows.
+func TestRebinding(t *testing.T) {
+	server, client, r := throughRelay(t, UDP, false)
+	from := server.up("client")
+	exchange(client, r.at, server, from, inner(100, 0))
+	exchange(server, from, client, r.at, inner(100, 0))
+	r.forget()
+	until(t, "the change of the address", func() bool {
+		client.sender.SendOne(to(r.at, client.Local(), inner(100, 1)))
+		return len(server.events) > 0
+	})
+	now := server.up("client")
+	if now == from {
+		t.Fatal("the address is the same")
+	}
+	for len(server.packets) > 0 {
+		<-server.packets
+	}
+	exchange(server, now, client, r.at, inner(100, 2))
+	if s, _ := server.State("client"); s.At != now || s.Over != UDP {
+		t.Errorf("the state is %+v", s)
+	}
+	if len(client.events) != 0 {
+		t.Error("the client has noticed")
+	}
+}
+
+// A peer that connects again replaces its former connection. Packets that arrive in that one
+// are still delivered, from the present address.
+func TestReplacement(t *testing.T) {
+	p := newPair(t, TCP)
+	second := open(t, Config{})
+	settings := *p.client.peers["server"].settings
+	settings.Over = UDP
+	if err := second.SetPeers([]transport.SessionPeer{{ID: "server", Remote: p.server.Local(), Settings: &settings}}); err != nil {
+		t.Fatal(err)
+	}
+	second.up("server")
+	now := p.server.up("client")
+	if now == p.from {
+		t.Fatal("the address is the same")
+	}
+	exchange(p.server, now, second, p.server.Local(), inner(100, 0))
+	exchange(second, p.server.Local(), p.server, now, inner(100, 0))
+	exchange(p.client, p.server.Local(), p.server, now, inner(100, 0))
+	exchange(p.server, p.from, second, p.server.Local(), inner(100, 0)) // to the former address
+	p.client.down("server")
+}
+
+func TestNothingListens(t *testing.T) {
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := addrPort(l.Addr())
+	l.Close()
+	client := open(t, Config{})
+	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: at, Settings: &Settings{Path: "/", Secret: []byte(secret)}}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		t.Log(client.down("server"))
+	}
+}
+
+// A server that does not answer does not keep a client from being closed.
+func TestCloseWhileConnecting(t *testing.T) {
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(loopback)) // accepts nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := open(t, Config{})
+	settings := &Settings{Path: "/", Secret: []byte(secret), Over: TCP}
+	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: addrPort(l.Addr()), Settings: settings}}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	client.close() // otherwise this would wait for tcpWait
+}
