@@ -78,6 +78,9 @@ type Properties struct {
 	// goes to: it travels inside a connection, whose packets have their own. It is never a
 	// fragment.
 	Session bool
+	// Connections is what all connections at the port have in common, if there are any. Only
+	// what opens the port knows its type.
+	Connections any
 }
 
 // Ports are the ports of a framing.

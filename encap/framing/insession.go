@@ -13,6 +13,7 @@ type InSession struct {
 	Local, Remote uint16 // ports; Remote is 0 if the peer's port is not known yet
 	Version       int    // IP version of the packets; 0: either
 	Extra         int
+	Connections   any // what all connections at our port have in common; it can be compared with ==
 }
 
 // Properties returns the properties of the UDP header, and of what the connection adds.
@@ -20,7 +21,7 @@ func (f InSession) Properties() Properties {
 	return Properties{
 		Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Hidden: f.Extra,
 		Carries4: f.Version != 6, Carries6: f.Version != 4,
-		Identity: uint64(f.Local), Ports: Ports{f.Local, f.Remote}, Finished: true, Optional: true, Session: true,
+		Identity: uint64(f.Local), Ports: Ports{f.Local, f.Remote}, Finished: true, Optional: true, Session: true, Connections: f.Connections,
 	}
 }
 

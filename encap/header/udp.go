@@ -63,3 +63,31 @@ func PutHeaders(b []byte, o *Outer) {
 	copy(ip.Source(), from[:])
 	copy(ip.Dest(), to[:])
 }
+
+// OpenUDP returns the headers and the payload of a packet of UDP with a complete IP header and
+// without extension headers. Ok is false if it is none, or if the UDP header is cut off.
+func OpenUDP(pkt []byte) (o Outer, payload []byte, ok bool) {
+	var udp []byte
+	var from, at netip.Addr
+	if Version(pkt) == 4 {
+		ip := IPv4(pkt)
+		if ip.Protocol() != UDP || len(pkt) < ip.HeaderLen() {
+			return o, nil, false
+		}
+		udp, from, at = pkt[ip.HeaderLen():], ip.Src(), ip.Dst()
+		o.TOS, o.TTL = pkt[1], pkt[8]
+	} else {
+		ip := IPv6(pkt)
+		if ip.NextHeader() != UDP {
+			return o, nil, false
+		}
+		udp, from, at = ip.Payload(), netip.AddrFrom16([16]byte(ip.Source())), netip.AddrFrom16([16]byte(ip.Dest()))
+		o.TOS, o.TTL = pkt[0]<<4|pkt[1]>>4, pkt[7]
+	}
+	if len(udp) < UDPLen {
+		return o, nil, false
+	}
+	src, dst := Ports(udp)
+	o.From, o.At = netip.AddrPortFrom(from, src), netip.AddrPortFrom(at, dst)
+	return o, udp[UDPLen:], true
+}

@@ -44,3 +44,39 @@ func TestPutHeaders(t *testing.T) {
 		})
 	}
 }
+
+// TestOpenUDP: the headers that PutHeaders has written come back, and nothing that is cut off,
+// or of another protocol, is taken for a packet of UDP.
+func TestOpenUDP(t *testing.T) {
+	for _, o := range []header.Outer{
+		{From: netip.MustParseAddrPort("192.0.2.1:1000"), At: netip.MustParseAddrPort("192.0.2.2:2000"), TOS: 0x12, TTL: 3},
+		{From: netip.MustParseAddrPort("[2001:db8::1]:1000"), At: netip.MustParseAddrPort("[2001:db8::2]:2000"), TOS: 0xab, TTL: 200},
+	} {
+		n := header.HeadersLen(o.From.Addr())
+		pkt := make([]byte, n+3)
+		header.PutHeaders(pkt, &o)
+		copy(pkt[n:], "abc")
+		got, payload, ok := header.OpenUDP(pkt)
+		if !ok || got != o || string(payload) != "abc" {
+			t.Errorf("%+v, %q, %v; want %+v", got, payload, ok, o)
+		}
+		for l := n - header.UDPLen; l < n; l++ {
+			if _, _, ok := header.OpenUDP(pkt[:l]); ok {
+				t.Errorf("%d bytes of %d are a packet", l, n)
+			}
+		}
+		at := 9
+		if o.From.Addr().Is6() {
+			at = 6
+		}
+		pkt[at] = header.ICMP
+		if _, _, ok := header.OpenUDP(pkt); ok {
+			t.Error("ICMP is UDP")
+		}
+	}
+	long := make([]byte, 28)
+	long[0], long[9] = 0x4f, header.UDP // a header of 60 bytes
+	if _, _, ok := header.OpenUDP(long); ok {
+		t.Error("a header that is longer than the packet")
+	}
+}

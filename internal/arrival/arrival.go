@@ -35,6 +35,10 @@ type Path interface {
 	HasName() bool
 	// Mark returns the firewall mark of the path's packets.
 	Mark() uint32
+	// Awaits returns the port that must be open even while the path has no wire, because the
+	// peer arrives there or is connected to through it; not ok: there is none. Renew must be
+	// called when it changes.
+	Awaits(shards int) (k ports.Key, n ports.Need, ok bool)
 	// WantsXDP reports whether the path's packets may arrive by AF_XDP.
 	WantsXDP() bool
 	// Conflicts is called when the packets of the path cannot be told from those of another
@@ -66,14 +70,15 @@ type Set struct {
 // New returns a Set for the packets of a plane. Paths returns the present paths. Receives is
 // called by Arrange when the ports of a path are open after a change of its wire; first
 // says that they are open for the first time.
-func New(log *zap.Logger, plane *datapath.Plane, paths func() iter.Seq[Path], receives func(p Path, first bool)) *Set {
+// Sockets opens the ports; nil: those of package transport.
+func New(log *zap.Logger, plane *datapath.Plane, sockets ports.Sockets, paths func() iter.Seq[Path], receives func(p Path, first bool)) *Set {
 	s := &Set{log: log, plane: plane, paths: paths, receives: receives}
 	s.XDP.Log, s.XDP.Plane = log, plane
 	var err error
 	if s.segments, err = transport.OpenSegments(); err != nil { // without it, merged packets are split as far as possible
 		log.Info("cannot find out how the uplink merges packets (GRO)", zap.Error(err))
 	}
-	s.Sockets = ports.New(ports.Config{Log: log, Read: s.read, Segments: s.segments})
+	s.Sockets = ports.New(ports.Config{Log: log, Read: s.read, Segments: s.segments, Sockets: sockets})
 	plane.Table.Store(datapath.NewTable(0))
 	return s
 }
@@ -189,6 +194,9 @@ func (s *Set) needed() map[ports.Key]ports.Need {
 		addNeeds(needed, wiring.Ports(p.Arrival().registered, p.Mark(), s.shards))
 	}
 	for p := range s.paths() {
+		if k, n, ok := p.Awaits(s.shards); ok {
+			addNeed(needed, k, n)
+		}
 		r := p.Arrival()
 		if w := r.Wire.Load(); w != nil && w != r.registered && wiring.HasPorts(w.Outer().Kind) {
 			for k, n := range wiring.Ports(w, p.Mark(), s.shards) { // the first: it only sends
@@ -207,11 +215,13 @@ func addNeeds(needed map[ports.Key]ports.Need, more iter.Seq2[ports.Key, ports.N
 	}
 }
 
-// addNeed adds a port. It has one shard if any tunnel needs the order of packets kept.
+// addNeed adds a port. It has one shard if any tunnel needs the order of packets kept, and the
+// peers of all.
 func addNeed(needed map[ports.Key]ports.Need, k ports.Key, n ports.Need) {
 	if needed[k].Shards == 1 {
 		n.Shards = 1
 	}
+	n.Peers = append(needed[k].Peers, n.Peers...)
 	needed[k] = n
 }
 

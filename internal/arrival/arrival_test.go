@@ -39,8 +39,11 @@ func (p *testPath) HasAddress(netip.Addr) bool { return false }
 func (p *testPath) HasName() bool              { return p.name != "" }
 func (p *testPath) Mark() uint32               { return 0 }
 func (p *testPath) WantsXDP() bool             { return false }
-func (p *testPath) Conflicts(*datapath.Path)   { p.conflicts++ }
-func (p *testPath) Parted(time.Duration)       {}
+func (p *testPath) Awaits(int) (ports.Key, ports.Need, bool) {
+	return ports.Key{}, ports.Need{}, false
+}
+func (p *testPath) Conflicts(*datapath.Path) { p.conflicts++ }
+func (p *testPath) Parted(time.Duration)     {}
 
 // owner is the owner of a path to which nothing happens.
 type owner struct {

@@ -66,9 +66,18 @@ type Encapsulation struct {
 // Encapsulations are all encapsulations. A new one needs a row here.
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
-	{Name: "fou", Ports: true, Port: 5555, Checksum: true, SourcePort: LocalPort, Carries: isBareOrGRE, Frame: inFOU},
-	{Name: "gue", Ports: true, Port: 6080, Checksum: true, SourcePort: LocalPort, Carries: isBareOrGRE, Frame: inGUE},
+	{Name: "fou", Ports: true, Port: 5555, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: isBareOrGRE, Frame: inFOU},
+	{Name: "gue", Ports: true, Port: 6080, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: isBareOrGRE, Frame: inGUE},
 	{Name: "gre_udp", Ports: true, Port: 4754, Checksum: true, SourcePort: FlowPort, Carries: isBareOrGRE, Frame: inGREUDP},
+	{Name: "wireguard", Ports: true, Port: 51820, Listen: true, Session: WireGuard{}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+		return inSession(outermost, p, wireGuardExtra)
+	}},
+}
+
+// inSession returns the outermost layer of a mode in connections of the path, which add extra
+// bytes to the header of UDP.
+func inSession(outermost encap.Kind, p *Path, extra int) encap.Kind {
+	return outermost.With(framing.InSession{Local: p.LocalPort, Remote: p.Port, Version: int(outermost.Framing().(framing.Bare)), Extra: extra, Connections: p.connections()})
 }
 
 // isBare reports whether packets follow the delivery header of a layer.

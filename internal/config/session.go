@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/base64"
 	"fmt"
+	"net/url"
+	"strconv"
 )
 
 // Secret is a secret in a file. Neither value nor length of it appears in texts: String
@@ -61,4 +63,83 @@ func ParseWireGuardKey(s string) (k WireGuardKey, err error) {
 		return k, fmt.Errorf("it is not a key of WireGuard: 32 bytes in base64, 44 characters")
 	}
 	return WireGuardKey(b), nil
+}
+
+// HTTPSPort is what all connections in HTTPS at one port have in common. It can be compared
+// with ==. A port that does not listen has no files.
+type HTTPSPort struct {
+	Listen                 bool
+	Over, Certificate, Key string
+}
+
+// WireGuardPort is what all connections in WireGuard at one port have in common. It can be
+// compared with ==.
+type WireGuardPort struct{ Private Secret }
+
+// connections returns what all connections at the path's port have in common; nil: there are
+// no connections.
+func (p *Path) connections() any {
+	switch s := p.Session.(type) {
+	case HTTPS:
+		if p.Listen {
+			return HTTPSPort{true, s.Over, s.Certificate, s.Key}
+		}
+		return HTTPSPort{}
+	case WireGuard:
+		return WireGuardPort{s.Private}
+	}
+	return nil
+}
+
+const (
+	// httpsExtra is how many bytes HTTP/3 adds to the header of UDP: a short header of QUIC
+	// with a connection identifier of 4 bytes and a packet number of 4, the header of a
+	// DATAGRAM frame, the identifiers of stream and context, and the tag. Over TCP the length
+	// of packets does not matter.
+	httpsExtra = 1 + 4 + 4 + 3 + 2 + 16
+	// wireGuardExtra is how many bytes WireGuard adds to the header of UDP: type, receiver and
+	// counter, and the tag. Packets that fill a path are not padded.
+	wireGuardExtra = 16 + 16
+)
+
+// Files returns the files that the configuration of the path names.
+func (p *Path) Files() (all []string) {
+	add := func(files ...string) {
+		for _, f := range files {
+			if f != "" {
+				all = append(all, f)
+			}
+		}
+	}
+	add(p.Secret.File)
+	switch s := p.Session.(type) {
+	case HTTPS:
+		add(s.Certificate, s.Key, s.CA)
+	case WireGuard:
+		add(s.Private.File, s.Preshared.File)
+	}
+	return all
+}
+
+// Binds returns the port that the path opens at this host; 0: any, or none.
+func (p *Path) Binds() uint16 {
+	if _, ok := p.Session.(HTTPS); ok && !p.Listen {
+		return 0
+	}
+	return p.LocalPort
+}
+
+// ConnectsTo returns the port to which the path connects over TCP; 0: it does not.
+func (p *Path) ConnectsTo() uint16 {
+	s, ok := p.Session.(HTTPS)
+	if !ok || p.Listen || s.Over == "udp" {
+		return 0
+	}
+	if u, err := url.Parse(s.Proxy); err == nil && s.Proxy != "" {
+		if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
+			return uint16(n)
+		}
+		return 80
+	}
+	return p.Port
 }

@@ -72,11 +72,21 @@ func bare(k keys.Key) string {
 	}
 	encap := ""
 	if k.Modes != "" && (k.Table == keys.TablePath || k.Table == keys.TablePeerPath) {
-		encap = "encap = \"fou\"\n"
+		name := strings.Trim(strings.Split(k.Modes, ",")[0], "` ")
+		encap = fmt.Sprintf("encap = %q\n", name) + required[name]
 		tunnel = strings.Replace(tunnel, "mode = \"gre\"", "mode = \"4in4\"", 1)
 	}
 	return tunnel + k.Table + "\n" + encap
 }
+
+// required are the keys that a path must have, by encapsulation.
+var required = map[string]string{
+	"https":     "secret_file = \"/secret\"\n",
+	"wireguard": "private_key_file = \"/key\"\npublic_key = \"" + publicKey + "\"\n",
+}
+
+// publicKey is a public key of WireGuard.
+const publicKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 
 // values returns a configuration without positions in the file, which differ.
 func values(t *testing.T, text string) string {

@@ -123,8 +123,11 @@ func readListen(r *problem.Report, e tree.Entry, p *pathDraft) {
 	}
 }
 
-// checkListen reports what contradicts listen, and what it needs.
+// checkListen reports what contradicts listen or its secret, and what listen needs.
 func (p *pathDraft) checkListen(r *problem.Report, s tree.State, header string) {
+	if p.FlowPort && s.Set["secret_file"] {
+		r.Add(p.keyAt("source_port"), "source_port = \"flow\" contradicts secret_file: by the secret one port is learnt, from which all packets must come: leave source_port out")
+	}
 	if !p.Listen {
 		return
 	}
@@ -158,6 +161,9 @@ func (p *pathDraft) checkSession(r *problem.Report, s tree.State, header string)
 	}
 	switch own := p.Session.(type) {
 	case config.HTTPS:
+		if !p.Listen && s.Set["local_port"] {
+			r.Add(p.keyAt("local_port"), "local_port has no effect at the end that connects, which uses any free port: leave it out, or set listen")
+		}
 		need("secret_file", "a file with a secret that both ends have")
 		if p.Listen && (own.Certificate != "" || own.Key != "" || !p.local.Addr.IsLoopback()) {
 			need("certificate", "a file with this host's certificate, in PEM, and those of the authorities between it and the root")

@@ -214,11 +214,15 @@ func (in *Inbound) open(t *Table, from, n int) {
 			in.end = e
 			wire := e.Wire()
 			inner, r := e.decapsulate(wire, pkt)
-			if r == drop.None && in.Socket && e.Path.Ways.taken.Load() != 0 && e.Path.Ways.note() {
+			if r != drop.None && in.message(pkt) {
+				in.show(e.Path.Tunnel, nil, noteMessage)
+				continue
+			}
+			if r == drop.None && in.Socket && e.Path.Ways.Note() {
 				in.Changed()
 			}
 			in.handle(e, wire, pkt, inner, r)
-		} else {
+		} else if !in.message(pkt) {
 			in.fromAnywhere(t, pkt)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -109,5 +110,32 @@ func TestGroupsOfTwoLinks(t *testing.T) {
 		if len(in.touched) != 1 || in.touched[0].t != p.Tunnel {
 			t.Errorf("at %v it is for %+v", in.At, in.touched)
 		}
+	}
+}
+
+// Valid packets that come through a socket though a filter takes the peer's packets change
+// the way of the path, but forged ones and those from the filter itself do not.
+func TestTwoWays(t *testing.T) {
+	e, _, p, _ := lab(t)
+	in := e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{})
+	told := 0
+	in.Changed = func() { told++ }
+	several := func(pkt []byte) {
+		for range 4 {
+			in.carry(put(in, pkt, pkt, pkt, pkt))
+		}
+	}
+	p.Ways.SetTaken(true)
+	time.Sleep(300 * time.Millisecond) // packets that arrived earlier may have waited
+	several(tunnelled("198.51.100.1", "127.0.0.1", 30))
+	in.Socket = false // received at the port itself
+	several(tunnelled("198.51.100.1", "10.0.0.2", 30))
+	if told != 0 {
+		t.Errorf("packets that are not valid, or from the filter: told %d times", told)
+	}
+	in.Socket = true
+	several(tunnelled("198.51.100.1", "10.0.0.2", 30))
+	if changed, _ := p.Ways.Part(time.Now()); told != 1 || !changed {
+		t.Errorf("16 packets through the socket: told %d times, changed %v", told, changed)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/probe"
+	"sixfour/internal/twoways"
 )
 
 // Peer is one remote end of a tunnel. SetPaths must be called before packets are carried.
@@ -112,7 +113,7 @@ type Path struct {
 	Notices   Notices
 	Large     atomic.Uint64 // packets sent that not every path carries
 	Requests  echoRequests
-	Ways      twoWays // packets that may arrive both by socket and by AF_XDP
+	Ways      twoways.Ways // packets that may arrive both by socket and by AF_XDP
 }
 
 // echoRequests counts the echo requests that arrived for our end of the path.

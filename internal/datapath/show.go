@@ -31,6 +31,7 @@ const (
 	noteKeepalive = "a keepalive: the daemon returns the packet inside"
 	noteProbed    = "an answer to a probe from the daemon"
 	noteICMP      = "an ICMP error about a packet of the tunnel"
+	noteMessage   = "a message by which the two ends find each other"
 	noteNeighbour = "neighbour discovery of the daemon itself"
 )
 

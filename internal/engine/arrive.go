@@ -55,7 +55,7 @@ func (p *path) HasAddress(a netip.Addr) bool {
 }
 
 // HasName reports whether the remote end is a name.
-func (p *path) HasName() bool { return p.remote().Name != "" }
+func (p *path) HasName() bool { return p.remote().Name != "" || p.spec().Listen }
 
 // Mark returns the firewall mark of the path's packets.
 func (p *path) Mark() uint32 { return p.t.cfg.FwMark }

@@ -20,9 +20,13 @@ import (
 	"sixfour/internal/gateway"
 	"sixfour/internal/hostwatch"
 	"sixfour/internal/keepalive"
+	"sixfour/internal/meeting"
 	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
+	"sixfour/internal/ports"
 	"sixfour/internal/readiness"
+	"sixfour/internal/report"
+	"sixfour/internal/sessions"
 	"sixfour/internal/tunif"
 	"sixfour/internal/version"
 	"sixfour/transport/wait"
@@ -42,16 +46,23 @@ type Engine struct {
 	names *names.Queue
 	running
 	host
-	arrivals *arrival.Set // of packets; the control loop owns it
-	finder   *discovery.Finder
-	keeper   *keepalive.Keeper
+	receiving
+	finder *discovery.Finder
+	keeper *keepalive.Keeper
 	kernel
 	loop loop
+}
+
+// receiving is how packets and peers arrive. The control loop owns it.
+type receiving struct {
+	arrivals *arrival.Set
+	meetings *meeting.Set // of ends that prove who they are
 }
 
 // about is what status says of the daemon as a whole.
 type about struct {
 	started time.Time
+	reloads report.Reloads
 	sandbox atomic.Pointer[api.Sandbox]
 }
 
@@ -70,9 +81,8 @@ type signals struct {
 // running is the configuration that runs. Only the control loop changes it, so the loop
 // reads it without mu.
 type running struct {
-	mu       sync.RWMutex // guards the list of tunnels, and each tunnel's peers and configuration
-	tunnels  []*tunnel
-	reloaded api.Reloads
+	mu      sync.RWMutex // guards the list of tunnels, and each tunnel's peers and configuration
+	tunnels []*tunnel
 }
 
 // host is what the engine knows about this host. The control loop owns it.
@@ -107,11 +117,13 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 		},
 		finder: discovery.New(log),
 	}
-	e.about.started = time.Now()
+	e.about.started, e.about.reloads.Events = time.Now(), &e.events
 	e.addresses.Log, e.addresses.IsAutomatic = log, e.isAutomatic
 	e.shield.Log = log
 	e.Plane.Failed, e.Plane.Changed = e.isBroken, e.somethingChanged
-	e.arrivals = arrival.New(log, &e.Plane, e.arriving, e.receives)
+	e.meetings = meeting.NewSet(log)
+	e.arrivals = arrival.New(log, &e.Plane, sessions.Sockets{Sockets: ports.Kernel{}, Connected: e.meetings.Connected, Log: log}, e.arriving, e.receives)
+	e.meetings.Use(e.arrivals.Sockets)
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
 	e.names = names.NewQueue(names.NewResolver(e.gateway.Resolver()))
@@ -189,6 +201,7 @@ func (e *Engine) Run(ctx context.Context, tell func(readiness.Summary)) (err err
 	}
 	e.wg.Go(func() { e.finder.Run(ctx) })
 	e.wg.Go(func() { e.keeper.Run(ctx) })
+	e.wg.Go(func() { e.meetings.Run(ctx) })
 	e.control(ctx, tell)
 	return nil
 }
@@ -267,6 +280,8 @@ func (e *Engine) wait(ctx context.Context, timer <-chan time.Time) {
 		case b := <-e.broken:
 			e.replaceReceiver(b)
 			return
+		case <-e.meetings.Ready():
+			e.followMoves()
 		case l := <-e.tooLong:
 			e.narrowHop(l)
 		case l := <-e.finder.Updates():
@@ -298,6 +313,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 		complete = complete && t.carries()
 	}
 	e.arrivals.Arrange()
+	e.SetMessages(e.meetings.Update(e.meeting()))
 	e.arrivals.CloseUnusedXDP()
 	e.shield.Update(e.arrivals.Unknown())
 	e.arrivals.FollowMerging(slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
@@ -379,7 +395,7 @@ func (e *Engine) Sandboxed(s api.Sandbox) { e.about.sandbox.Store(&s) }
 func (e *Engine) Status() api.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.reloaded, Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gateway.Status()}
+	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.about.reloads.Status(), Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gateway.Status()}
 	for _, t := range e.tunnels {
 		s.Tunnels = append(s.Tunnels, t.status())
 	}

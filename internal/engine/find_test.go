@@ -1,12 +1,10 @@
 package engine
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
 	"sixfour/internal/config"
-	"sixfour/internal/gateway"
 )
 
 func TestFindPeer(t *testing.T) {
@@ -39,15 +37,5 @@ func TestFindPeer(t *testing.T) {
 		case err != nil || p.name().String() != c.found:
 			t.Errorf("%q: %v", c.name, err)
 		}
-	}
-}
-
-// The reason of a failed reload is stored up to a limit: a file may have thousands of errors.
-func TestLongReloadError(t *testing.T) {
-	e := &Engine{kernel: kernel{gateway: new(gateway.Applier)}}
-	e.ReloadFailed(errors.New(strings.Repeat("x", 1<<20)))
-	why, events := e.Status().Reloads.Error, e.Events(t.Context())
-	if text := (<-events).Text; len(why) > 2*maxWhy || len(text) > 2*maxWhy || !strings.HasPrefix(why, "xxx") {
-		t.Errorf("%d and %d bytes", len(why), len(text))
 	}
 }

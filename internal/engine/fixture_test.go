@@ -97,7 +97,7 @@ func addPath(t *tunnel, cfg config.Peer) *path {
 
 // arrivalsOf returns the arrivals of an engine that uses the given sockets.
 func arrivalsOf(e *Engine, s ports.Sockets) *arrival.Set {
-	a := arrival.New(e.log, &e.Plane, e.arriving, e.receives)
+	a := arrival.New(e.log, &e.Plane, nil, e.arriving, e.receives)
 	a.NeedShards(1)
 	a.Sockets = ports.New(ports.Config{Log: e.log, Read: func(ports.Key, int, transport.Port) {}, Sockets: s})
 	return a

@@ -1,13 +1,11 @@
 package engine
 
 import (
-	"fmt"
 	"net/netip"
 
 	"go.uber.org/zap"
 
 	"sixfour/encap/resolve"
-	"sixfour/internal/api"
 	"sixfour/internal/config"
 )
 
@@ -78,16 +76,8 @@ func (p *path) Relays() (list []netip.Addr, self netip.Addr) {
 // down before: packets then go to another one.
 func (p *path) RelaysDown(down []netip.Addr, inUse netip.Addr) bool {
 	fresh, changed := p.t.mech.SetDown(down)
-	if !changed {
-		return false
+	if changed {
+		p.report.RelaysDown(fresh, down, inUse)
 	}
-	for _, a := range fresh {
-		p.report.Log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", inUse))
-	}
-	text := fmt.Sprintf("packets whose destination contains no outer address go to %v", inUse)
-	if len(down) > 0 {
-		text += fmt.Sprintf(", because %v is down", down)
-	}
-	p.report.Event(api.EventState, text)
-	return true
+	return changed
 }

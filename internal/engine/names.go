@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"go.uber.org/zap"
-
 	"sixfour/internal/api"
 	"sixfour/internal/netcfg"
 	"sixfour/internal/report"
@@ -45,17 +43,10 @@ func (e *Engine) followHosts(t *tunnel) {
 		if h.Name != "" {
 			t.hosts.Follow(e.ctx, &e.wg, e.names, "ip4", h.Name, func(addrs []netip.Addr) bool {
 				t.mech.Learn(i, addrs)
-				t.logResolved(t.Log, h.Name, addrs)
+				t.report.Resolved(t.Log, h.Name, addrs)
 				return true
 			})
 		}
-	}
-}
-
-// logResolved logs the new addresses of a name.
-func (t *tunnel) logResolved(log *zap.Logger, name string, addrs []netip.Addr) {
-	if len(addrs) > 0 {
-		log.Log(t.report.Level(), "resolved", zap.String("name", name), zap.Stringers("addresses", addrs))
 	}
 }
 
@@ -69,7 +60,7 @@ func (p *path) resolved(name string, addrs []netip.Addr) bool {
 		p.report.Remember(text)
 	}
 	if changed {
-		p.t.logResolved(p.report.Log(), name, addrs)
+		p.t.report.Resolved(p.report.Log(), name, addrs)
 	}
 	return changed
 }
@@ -130,8 +121,5 @@ func (e *Engine) canUse(p *path, a netcfg.Answer) bool {
 
 // reportMove reports that a peer has left an address of its name.
 func (p *path) reportMove(from netip.Addr, why string) {
-	text := fmt.Sprintf("%v %s: the next address of %s, %v, is used now", from, why, p.remote().Name, p.far.Addr())
-	p.report.Remember(text)
-	p.report.Log().Log(p.t.report.FallLevel(zap.InfoLevel), "using the next address of the name", zap.String("name", p.remote().Name),
-		zap.Stringer("address", p.far.Addr()), zap.Stringer("before", from), zap.String("why", why))
+	p.report.Moved(p.remote().Name, from, p.far.Addr(), why)
 }

@@ -40,7 +40,6 @@ func (e *Engine) open(t *tunnel, s iface.Settings) error {
 	for p := range t.paths() {
 		if wire := p.Wire.Load(); wire != nil {
 			p.reportWire(wire)
-			p.peer.choose() // without probes the path is up only now
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -32,10 +33,7 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 // interfaces are in different network namespaces, so that there is no loop. If our
 // interface is not in the daemon's namespace, the other end may belong to another process.
 func (e *Engine) meets(p *path, remote netip.Addr, route netcfg.Route) bool {
-	local := p.local()
-	if !local.IsValid() {
-		local = route.Source
-	}
+	local := cmp.Or(p.local(), route.Source)
 	if local == remote {
 		return false
 	}

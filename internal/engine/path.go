@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -35,7 +36,6 @@ func (e *Engine) evaluate(p *path, route netcfg.Answer) {
 		}
 		if p.t.Link != nil { // otherwise setPath is called when there is an interface
 			p.reportWire(wire)
-			p.peer.choose() // without probes the path is up only now
 		}
 	}
 	// Without an interface, leave arriving packets to the kernel.
@@ -53,41 +53,16 @@ func (e *Engine) evaluateOne(p *path) {
 	e.arrivals.Arrange()
 }
 
-// routesTo returns the routes to peers. A peer without an address has an empty answer.
+// routesTo returns the routes to peers. A peer without an address has an empty answer. For an
+// automatic tunnel without a relay, or without a route to it, the answer is the interface that
+// has its local address. If that is the loopback device, as for an anycast address, the MTU of
+// the other interfaces is unknown; packets too large for them cause an MTU update.
 func (e *Engine) routesTo(peers []*path) []netcfg.Answer {
-	answers := make([]netcfg.Answer, len(peers))
-	var queries []netcfg.Query
-	var of []int
+	queries := make([]netcfg.Query, len(peers))
 	for i, p := range peers {
-		local, remote := p.local(), p.outerRemote()
-		switch {
-		case remote.IsValid():
-			queries, of = append(queries, netcfg.Query{Remote: remote, Local: local, Mark: p.t.cfg.FwMark}), append(of, i)
-		case p.t.automatic() && local.IsValid():
-			answers[i] = e.holder(local)
-		}
+		queries[i] = netcfg.Query{Remote: p.outerRemote(), Local: p.local(), Mark: p.t.cfg.FwMark}
 	}
-	for i, a := range e.router.ToAll(queries) {
-		// Without a route to its relay an automatic tunnel still reaches all others.
-		if p := peers[of[i]]; a.Err != nil && p.t.automatic() && p.local().IsValid() {
-			a = e.holder(p.local())
-		}
-		answers[of[i]] = a
-	}
-	return answers
-}
-
-// holder returns the route of an automatic tunnel without a relay: through the interface
-// that has its local address. If that is the loopback device, as for an anycast address,
-// the MTU of the other interfaces is unknown, and wiring.AssumedMTU is used; packets too large
-// for them cause an MTU update.
-func (e *Engine) holder(local netip.Addr) (a netcfg.Answer) {
-	const loopbackMTU = 65535
-	a.Route, a.Err = e.router.InterfaceWith(local)
-	if a.MTU >= loopbackMTU {
-		a.MTU = int(wiring.AssumedMTU)
-	}
-	return a
+	return e.router.ToPeers(queries, func(i int) bool { return peers[i].t.automatic() }, int(wiring.AssumedMTU))
 }
 
 // tooLong is a destination of an automatic tunnel whose first hop refused a packet as
@@ -110,6 +85,11 @@ func (e *Engine) narrowHop(l tooLong) {
 // tunnel it is one of many.
 func (p *path) outerRemote() netip.Addr {
 	switch r := p.remote(); {
+	case p.spec().Listen:
+		if m := p.meeting.Load(); m != nil {
+			return m.At().Addr()
+		}
+		return netip.Addr{}
 	case r.Addr.IsValid():
 		return r.Addr
 	case r.Name != "":
@@ -143,7 +123,9 @@ func (e *Engine) forget(paths []*path) {
 
 // publish publishes a path; nil: there is none.
 func (p *path) publish(wire *datapath.Wire) {
-	p.Wire.Store(wire)
+	if m, old := p.meeting.Load(), p.Wire.Swap(wire); m != nil && wire != nil && (old == nil || *old.Outer() != *wire.Outer()) {
+		defer m.Wake()
+	}
 	p.peer.choose()
 	p.Update(wire)
 	p.t.finder.Notify()
@@ -155,24 +137,24 @@ func (p *path) publish(wire *datapath.Wire) {
 func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, waiting string) {
 	t, route := p.t, answer.Route
 	remote := p.outerRemote()
+	spec, apart := e.met(p, cmp.Or(p.local(), route.Source), remote)
 	way := e.wayOut(p, remote, answer) // also decides on the interface's routes
 	switch waiting = t.Waits(); {
 	case waiting != "":
 		return nil, waiting
 	case t.Link != nil && t.IsDown(): // it neither sends nor accepts packets
 		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name)
+	case apart != "" && (p.spec().Listen || way == ""):
+		return nil, apart
 	case way != "":
 		return nil, way
 	}
-	local := p.local()
-	if !local.IsValid() {
-		local = route.Source
-	}
+	local := cmp.Or(p.local(), route.Source)
 	if !local.IsValid() || local.Is4() != (t.outerVersion() == 4) {
 		return nil, fmt.Sprintf("a source address for packets to %v: the route has none", remote)
 	}
 	local, remote = wiring.InZone(local, route.Index), wiring.InZone(remote, route.Index)
-	layers := t.cfg.Stack(&p.peer.cfg, p.spec(), local, remote)
+	layers := t.cfg.Stack(&p.peer.cfg, spec, local, remote)
 	if t.automatic() {
 		if waiting = e.resolve(p, layers); waiting != "" {
 			return nil, waiting
@@ -206,11 +188,7 @@ func (e *Engine) wayOut(p *path, remote netip.Addr, answer netcfg.Answer) string
 	case !remote.IsValid() && !p.local().IsValid():
 		return t.mech.Waits()
 	case errors.Is(answer.Err, netcfg.ErrNotLocal):
-		device := "DEV"
-		if z := p.local().Zone(); z != "" {
-			device = z
-		}
-		return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev %s), or set local = \"auto\"", p.local(), p.local().WithZone(""), device)
+		return netcfg.Missing(p.local())
 	case around != "" && answer.Err == nil:
 		return around
 	case answer.Err != nil:

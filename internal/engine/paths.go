@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -11,6 +12,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/discovery"
 	"sixfour/internal/keepalive"
+	"sixfour/internal/meeting"
 	"sixfour/internal/names"
 	"sixfour/internal/probing"
 	"sixfour/internal/report"
@@ -20,10 +22,11 @@ import (
 // peers.
 type path struct {
 	arrival.Registration
-	t    *tunnel
-	peer *peer
-	at   int // index in the peer's paths; follows the rule of tunnel.cfg
-	far  names.Remote
+	t       *tunnel
+	peer    *peer
+	at      int // index in the peer's paths; follows the rule of tunnel.cfg
+	far     names.Remote
+	meeting atomic.Pointer[meeting.Path] // nil: both ends are configured
 	observed
 	echo   *probing.Echo
 	search *discovery.Subject
@@ -34,7 +37,6 @@ type path struct {
 // observed is what was last seen and reported of a path. The control loop owns it, except
 // for refused.
 type observed struct {
-	noXDP      string            // why packets do not leave through AF_XDP though they should
 	through    *tunnel           // the tunnel into which the outer packets are routed
 	knownMTU   *discovery.Update // the last MTU update; nil: none
 	odd, wraps uint64            // values of the record's counters when they were last logged

@@ -9,7 +9,6 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
-	"sixfour/internal/text"
 )
 
 // ErrEnded means that the engine no longer runs.
@@ -34,29 +33,9 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) (api.Plan, erro
 	return r.plan, r.err
 }
 
-// maxWhy limits the stored reason of a failed reload, in bytes: a file may have
-// thousands of errors, and every event is stored for a while.
-const maxWhy = 2 << 10
-
 // ReloadFailed records a configuration that could not be given to Reload, such as a file
 // with errors. Any goroutine may call it.
-func (e *Engine) ReloadFailed(err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	why := text.Cut(err.Error(), maxWhy)
-	e.reloaded.Failed++
-	e.reloaded.Last, e.reloaded.Error = time.Now(), why
-	e.events.Add(api.Event{At: time.Now(), Kind: api.EventReload, Text: "failed: " + why})
-}
-
-// noteReload records a reload that succeeded.
-func (e *Engine) noteReload(p *api.Plan) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.reloaded.Succeeded++
-	e.reloaded.Last, e.reloaded.Error = time.Now(), ""
-	e.events.Add(api.Event{At: time.Now(), Kind: api.EventReload, Text: p.String()})
-}
+func (e *Engine) ReloadFailed(err error) { e.about.reloads.Failed(err) }
 
 // reload is one change of the configuration. The control loop runs it.
 type reload struct {
@@ -99,7 +78,7 @@ func (r *reload) run() {
 		return
 	}
 	r.finish()
-	r.e.noteReload(&r.plan)
+	r.e.about.reloads.Succeeded(&r.plan)
 	r.e.log.Info("reloaded", zap.Stringer("plan", &r.plan), zap.Duration("took", time.Since(r.begun)))
 }
 

@@ -5,16 +5,18 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/report"
+	"slices"
 )
 
 // reportWire reports the wire that is in use.
 func (p *path) reportWire(wire *datapath.Wire) {
-	s := api.State{IO: string(ioOf(wire)), IOWhy: p.noXDP, PathMTU: int(wire.MTU), PathMTUBy: string(wire.By)}
-	report.Ends(&s, wire)
+	s := report.StateOf(wire)
 	if spec := p.spec(); spec.Encap != config.NoEncapsulation {
-		s.Encap, s.LocalPort, s.Port = spec.Encap, spec.LocalPort, spec.Port
+		at := wire.Outer().Kind.Properties().Ports
+		s.Encap, s.LocalPort, s.Port = spec.Encap, at.Local, at.Remote
 	}
 	p.report.Uses(s, p.life.HasChecks(wire), p.t.MTU.Load())
+	p.peer.choose() // without probes the path is up only now
 }
 
 func (t *tunnel) status() api.TunnelStatus {
@@ -54,26 +56,21 @@ func (p *peer) status() api.PeerStatus {
 }
 
 func (p *peer) statusOfPaths() api.PeerStatus {
-	shown := p.inUse()
-	s := shown.status()
-	if len(p.paths) == 1 {
-		return s
-	}
-	uses := p.choice.Load().Uses()
-	s.Paths = make([]api.PathStatus, len(p.paths))
-	alone := s
+	list := make([]api.PeerStatus, len(p.paths))
 	for i, one := range p.paths {
-		o := alone
-		if one != shown {
-			o = one.status()
-			report.Add(&s, &o)
-		}
-		s.Paths[i] = api.PathStatus{State: o.State, In: o.In, Out: o.Out, Liveness: o.Liveness, LastError: o.LastError, LastDown: o.LastDown}
-		if uses != nil {
-			u := uses[i]
-			s.Paths[i].Used, s.Paths[i].Share, s.Paths[i].Why, s.Paths[i].WhySince = u.Share > 0, u.Share, u.Why, u.Since
+		list[i] = one.status()
+	}
+	if len(list) == 1 {
+		return list[0]
+	}
+	shown := max(0, slices.Index(p.paths, p.inUse()))
+	s := list[shown]
+	for i := range list {
+		if i != shown {
+			report.Add(&s, &list[i])
 		}
 	}
+	s.Paths = p.choice.Load().Status(list)
 	return s
 }
 

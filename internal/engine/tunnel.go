@@ -38,11 +38,15 @@ type tunnel struct {
 	followed
 	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
-	finder       *discovery.Finder
-	keeper       *keepalive.Keeper // nil: no liveness checks
-	report       *report.Tunnel
-	noXDP        string         // last reported reason why packets do not leave through AF_XDP
-	toLoop       chan<- tooLong // to the control loop; never blocks
+	workers
+	report *report.Tunnel
+	toLoop chan<- tooLong // to the control loop; never blocks
+}
+
+// workers are those of the engine that work for all paths.
+type workers struct {
+	finder *discovery.Finder
+	keeper *keepalive.Keeper // nil: no liveness checks
 }
 
 // followed is what works for the mechanism of an automatic tunnel. The control loop owns it.
@@ -54,7 +58,7 @@ type followed struct {
 func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
-		cfg:    cfg, finder: f,
+		cfg:    cfg, workers: workers{finder: f},
 	}
 	t.Owner = t
 	t.wires = wiring.New(&t.cfg, s.NewSenders(queues), queues)

@@ -81,6 +81,9 @@ func (p *path) Liveness(r *keepalive.Result) bool {
 	phase := phases[r.State]
 	changed := p.report.Liveness(r, phase)
 	p.peer.choose()
+	if m := p.meeting.Load(); m != nil && changed && phase == api.Suspect {
+		m.Wake()
+	}
 	if changed && (phase == api.Suspect || phase == api.Down) || r.Counts.Missed > 0 && phase == api.Down {
 		p.far.Doubt()
 	}

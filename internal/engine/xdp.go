@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -25,43 +23,16 @@ func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.H
 	if !t.wantsXDP() || t.automatic() {
 		return datapath.Hop{}
 	}
-	if wiring.HasPorts(l.Kind) {
-		p.logNoXDP(errUDP)
-		p.report.SetIOWhy(p.noXDP)
-		return datapath.Hop{}
+	var h datapath.Hop
+	err := errUDP
+	if !wiring.HasPorts(l.Kind) {
+		h, err = e.arrivals.XDP.Hop(e.router, l, t.cfg.FwMark, route)
 	}
-	h, err := e.arrivals.XDP.Hop(e.router, l, t.cfg.FwMark, route)
-	if err != nil {
-		p.logNoXDP(err)
-	} else {
-		p.noXDP, t.noXDP = "", ""
-	}
-	p.report.SetIOWhy(p.noXDP)
+	p.report.UsesXDP(err, t.cfg.IO == config.IOXDP, errors.Is(err, xdpports.ErrNoNeighbour))
 	return h
 }
 
 var errUDP = errors.New("its packets are UDP, which leaves through a socket of its own")
-
-// logNoXDP logs why packets leave through a socket, if the reason is new. A hub may
-// have thousands of peers: unresolved neighbours are logged at debug level only, and a
-// fault of the device is logged once.
-func (p *path) logNoXDP(err error) {
-	t, why := p.t, err.Error()
-	if why == p.noXDP {
-		return
-	}
-	level := zap.InfoLevel
-	if t.cfg.IO == config.IOXDP {
-		level = zap.WarnLevel
-	}
-	if t.only == nil && (errors.Is(err, xdpports.ErrNoNeighbour) || why == t.noXDP) {
-		level = zap.DebugLevel
-	} else {
-		t.noXDP = why
-	}
-	p.noXDP = why
-	p.report.Log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
-}
 
 // readPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
 func (e *Engine) readPolicies() {
@@ -84,12 +55,4 @@ func (e *Engine) nextDue(most time.Duration) time.Duration {
 		most = min(most, max(0, time.Until(next))+settle)
 	}
 	return most
-}
-
-// ioOf returns how packets leave by a wire.
-func ioOf(w *datapath.Wire) config.IO {
-	if w.Hop.Port != nil {
-		return config.IOXDP
-	}
-	return config.IOSocket
 }

@@ -3,6 +3,7 @@
 package netcfg
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -55,6 +56,12 @@ func (r *Router) Close() {
 
 // ErrNotLocal means that no interface has the local address.
 var ErrNotLocal = errors.New("no interface of this host has the address")
+
+// Missing returns what a tunnel waits for if the error is ErrNotLocal, for messages.
+func Missing(local netip.Addr) string {
+	device := cmp.Or(local.Zone(), "DEV")
+	return fmt.Sprintf("the address %v, which no interface has: add it (ip addr add %v/PREFIX dev %s), or set local = \"auto\"", local, local.WithZone(""), device)
+}
 
 // errBroadcast is the error for a destination that is not a single host.
 var errBroadcast = errors.New("it is the broadcast address of a network of this host")
@@ -120,6 +127,38 @@ func (r *Router) ToAll(queries []Query) []Answer {
 		answers[at] = answerOf(queries[at], used[i], table[i], interfaces)
 	}
 	r.preferPublicSources(queries, answers)
+	return answers
+}
+
+// ToPeers is ToAll for queries of which some have no Remote: their answer is empty. If automatic
+// is true for the index of a query, the answer is instead InterfaceWith of its Local, if it has
+// one; also if there is no route to Remote. The MTU of the loopback device says nothing about
+// the others, and is replaced by assumedMTU.
+func (r *Router) ToPeers(queries []Query, automatic func(i int) bool, assumedMTU int) []Answer {
+	const loopbackMTU = 65535
+	answers := make([]Answer, len(queries))
+	holder := func(i int) {
+		a := &answers[i]
+		if a.Route, a.Err = r.InterfaceWith(queries[i].Local); a.MTU >= loopbackMTU {
+			a.MTU = assumedMTU
+		}
+	}
+	var known []Query
+	var of []int
+	for i, q := range queries {
+		switch {
+		case q.Remote.IsValid():
+			known, of = append(known, q), append(of, i)
+		case q.Local.IsValid() && automatic(i):
+			holder(i)
+		}
+	}
+	for n, a := range r.ToAll(known) {
+		i := of[n]
+		if answers[i] = a; a.Err != nil && queries[i].Local.IsValid() && automatic(i) {
+			holder(i)
+		}
+	}
 	return answers
 }
 

@@ -47,6 +47,9 @@ func restrictFiles(n needs) (string, error) {
 		handled.Scoped = 0
 	}
 	rules := []landlock.Rule{landlock.ConnectTCP(dns)}
+	for _, port := range n.connects {
+		rules = append(rules, landlock.ConnectTCP(port))
+	}
 	files := map[landlock.AccessFSSet][]string{look: readable(n), device: {"/dev/net"}}
 	if dir := filepath.Dir(n.socket); dir != "/" { // otherwise it could remove every file; the socket remains, as after a crash
 		files[tidy] = []string{dir}
@@ -66,6 +69,7 @@ func readable(n needs) []string {
 	for _, dir := range n.names {
 		all = append(all, there(dir))
 	}
+	all = append(all, n.files...)
 	for _, file := range append([]string{n.config}, followed...) {
 		all = append(all, directoriesOf(file)...)
 	}

@@ -84,9 +84,11 @@ type needs struct {
 	names     []string // directories of namespaces
 	processes []string // namespaces in /proc, which can later be reached only through open descriptors
 	xdp       bool
-	filter    bool // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
-	lowPort   bool // metrics, or the UDP port of a path, below 1024
-	off       bool // no sandbox
+	filter    bool     // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
+	lowPort   bool     // metrics, or the UDP port of a path, below 1024
+	files     []string // directories of files with secrets and certificates
+	connects  []uint16 // ports of TCP to which paths connect
+	off       bool     // no sandbox
 }
 
 // modules is the directory of the loaded kernel modules. Tests replace it.
@@ -104,6 +106,14 @@ func needsOf(cfg *config.Config, file string) needs {
 		t := &cfg.Tunnels[i]
 		n.lowPort = n.lowPort || lowPath(t) != nil
 		n.xdp = n.xdp || t.IO != config.IOSocket
+		for _, path := range t.AllPaths() {
+			for _, f := range path.Files() {
+				n.files = append(n.files, directoriesOf(f)...)
+			}
+			if port := path.ConnectsTo(); port != 0 && !slices.Contains(n.connects, port) {
+				n.connects = append(n.connects, port)
+			}
+		}
 		switch {
 		case t.Netns == "":
 			continue
@@ -114,7 +124,7 @@ func needsOf(cfg *config.Config, file string) needs {
 		}
 		n.setns = true
 	}
-	n.names = unique(n.names)
+	n.names, n.files = unique(n.names), unique(n.files)
 	n.processes = unique(n.processes)
 	return n
 }
@@ -126,7 +136,7 @@ const lowPorts = 1024
 // lowPorts; nil: none.
 func lowPath(t *config.Tunnel) *config.Path {
 	for _, path := range t.AllPaths() {
-		if path.LocalPort > 0 && path.LocalPort < lowPorts {
+		if port := path.Binds(); port > 0 && port < lowPorts {
 			return path
 		}
 	}
@@ -154,6 +164,11 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 		}
 		if path := lowPath(t); path != nil && !s.needs.lowPort {
 			problems = append(problems, t.PathProblem(path, "local_port: the daemon has given up the right to use ports below %d: restart it", lowPorts))
+		}
+		for _, path := range t.AllPaths() {
+			if right := s.lacksOf(path); right != "" {
+				problems = append(problems, t.PathProblem(path, "encap: the daemon has given up the right to %s: restart it", right))
+			}
 		}
 	}
 	if len(problems) > 0 {
@@ -189,6 +204,29 @@ func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
 		return "netns", "the right to open files in " + dir
 	}
 	return "", ""
+}
+
+// lacksOf returns a right that a path needs and that the process no longer has.
+func (s *Sandbox) lacksOf(p *config.Path) (right string) {
+	if s.state.Landlock == off {
+		return ""
+	}
+	if port := p.ConnectsTo(); port != 0 && !slices.Contains(s.needs.connects, port) {
+		return fmt.Sprintf("connect to TCP port %d", port)
+	}
+	for _, f := range p.Files() {
+		for _, dir := range directoriesOf(f) {
+			if !s.reads(dir) {
+				return "open files in " + dir
+			}
+		}
+	}
+	return ""
+}
+
+// reads reports whether the process may read the files in a directory.
+func (s *Sandbox) reads(dir string) bool {
+	return slices.ContainsFunc(readable(s.needs), func(may string) bool { return dir == may || strings.HasPrefix(dir, may+"/") })
 }
 
 // program returns the path of this program for messages.

@@ -101,10 +101,18 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 		}
 	}
 	if err := id.withFileRights(func() error {
-		for path, flags := range map[string]int{file: unix.O_RDONLY, "/dev/net/tun": unix.O_RDWR} {
+		needed := map[string]int{file: unix.O_RDONLY, "/dev/net/tun": unix.O_RDWR}
+		for i := range cfg.Tunnels {
+			for _, path := range cfg.Tunnels[i].AllPaths() {
+				for _, f := range path.Files() {
+					needed[f] = unix.O_RDONLY
+				}
+			}
+		}
+		for path, flags := range needed {
 			fd, err := unix.Open(path, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err != nil {
-				return fmt.Errorf("user %s may not open %s: %w: give it access (chgrp %s %[2]s && chmod g+r %[2]s)", account, path, err, account)
+				return fmt.Errorf("user %s may not open %s: %w: give it access (chgrp %s %[2]s && chmod g+r %[2]s; a file with a secret: chown %[1]s %[2]s)", account, path, err, account)
 			}
 			unix.Close(fd)
 		}

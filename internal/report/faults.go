@@ -11,6 +11,8 @@ import (
 	"sixfour/encap/icmp"
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
+
+	"go.uber.org/zap"
 )
 
 // troublePause is the least time between two checks of packets that the kernel refuses to
@@ -34,6 +36,13 @@ func (p *Path) Remember(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trouble = &api.Fault{At: time.Now(), What: what}
+}
+
+// Moved reports that the peer's packets go to another address of its name, and why.
+func (p *Path) Moved(name string, from, to netip.Addr, why string) {
+	p.Remember(fmt.Sprintf("%v %s: the next address of %s, %v, is used now", from, why, name, to))
+	p.Log().Log(p.t.FallLevel(zap.InfoLevel), "using the next address of the name", zap.String("name", name),
+		zap.Stringer("address", to), zap.Stringer("before", from), zap.String("why", why))
 }
 
 // outdated is the time after which the same error is reported again.

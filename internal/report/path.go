@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ type Path struct {
 	path  *datapath.Path
 
 	lastRoute lastRoute    // used by the control loop only
+	noXDP     string       // why packets do not leave through AF_XDP though they should; the same
 	refused   atomic.Int64 // when a send failure was last examined, in ns since the epoch
 
 	mu       sync.Mutex // guards the fields below
@@ -67,6 +69,19 @@ func (p *Path) Log() *zap.Logger {
 		l = l.With(zap.Int32("path", i))
 	}
 	return l
+}
+
+// RelaysDown reports that other relays and routers of an automatic tunnel are down than
+// before, of which some are newly down, and where packets go now.
+func (p *Path) RelaysDown(newly, down []netip.Addr, inUse netip.Addr) {
+	for _, a := range newly {
+		p.Log().Warn("a relay or router is down", zap.Stringer("address", a), zap.Stringer("packets_go_to", inUse))
+	}
+	text := fmt.Sprintf("packets whose destination contains no outer address go to %v", inUse)
+	if len(down) > 0 {
+		text += fmt.Sprintf(", because %v is down", down)
+	}
+	p.Event(api.EventState, text)
 }
 
 // Event adds an event about the path.
@@ -125,7 +140,7 @@ func (p *Path) Uses(now api.State, checked bool, tunnelMTU int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.state
-	now.Phase, now.Since, now.Detail = before.Phase, before.Since, before.Detail
+	now.Phase, now.Since, now.Detail, now.IOWhy = before.Phase, before.Since, before.Detail, p.noXDP
 	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !checked {
 		now.Phase, now.Since, now.Detail = firstPhase(checked), time.Now(), ""
 	}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"time"
 
+	"go.uber.org/zap"
+
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
 	"sixfour/internal/selection"
@@ -26,11 +28,33 @@ func (p *Path) WasUp() bool {
 	return was
 }
 
-// SetIOWhy sets why packets do not leave through AF_XDP, or "".
-func (p *Path) SetIOWhy(why string) {
+// UsesXDP sets why the path's packets do not leave through AF_XDP though they should; nil: they
+// do. A new reason is logged, as a warning if they must. A hub may have thousands of peers:
+// what is usual is logged at debug level there, and a reason that several peers share is
+// logged once. The control loop calls it.
+func (p *Path) UsesXDP(err error, must, usual bool) {
+	before := p.noXDP
+	if p.noXDP = ""; err != nil {
+		p.noXDP = err.Error()
+	} else {
+		p.t.noXDP = ""
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.state.IOWhy = why
+	p.state.IOWhy = p.noXDP
+	p.mu.Unlock()
+	if err == nil || p.noXDP == before {
+		return
+	}
+	level := zap.InfoLevel
+	if must {
+		level = zap.WarnLevel
+	}
+	if p.t.hub && (usual || p.noXDP == p.t.noXDP) {
+		level = zap.DebugLevel
+	} else {
+		p.t.noXDP = p.noXDP
+	}
+	p.Log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
 }
 
 // LastError returns the last error after the given time, if there is one.
@@ -85,10 +109,14 @@ func (p *Path) Status(probes api.Probes, tunnelMTU int) api.PeerStatus {
 	return s
 }
 
-// Ends sets in a state the addresses of the outermost layer of a wire, and those of the
-// innermost layer over IPv6 inside it.
-func Ends(s *api.State, wire *datapath.Wire) {
+// StateOf returns the state of a path with a wire: how packets leave, its MTU, and the
+// addresses of the outermost layer and of the innermost layer over IPv6 inside it.
+func StateOf(wire *datapath.Wire) (s api.State) {
 	layers, outer := wire.Layers, wire.Outer()
+	s.IO, s.PathMTU, s.PathMTUBy = "socket", int(wire.MTU), string(wire.By)
+	if wire.Hop.Port != nil {
+		s.IO = "xdp"
+	}
 	s.Local, s.Remote = Named(outer.Local, wire.Hop.Interface), "any"
 	if outer.Resolver == nil {
 		s.Remote = Named(outer.Remote, wire.Hop.Interface)
@@ -96,9 +124,10 @@ func Ends(s *api.State, wire *datapath.Wire) {
 	for _, l := range layers[:len(layers)-1] {
 		if l.Kind.Over() == 6 {
 			s.Local6, s.Remote6 = l.Local.String(), l.Remote.String()
-			return
+			break
 		}
 	}
+	return s
 }
 
 // Named formats an address, with the interface's name as its zone, for messages.

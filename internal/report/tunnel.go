@@ -4,6 +4,7 @@
 package report
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,8 @@ type Tunnel struct {
 	hub  bool
 	log  *zap.Logger
 
+	noXDP string // last logged reason why packets do not leave through AF_XDP; used by the control loop only
+
 	repairs        [repairs]atomic.Uint64
 	troubles       *rate.Limiter // limits events about errors
 	falls, returns *rate.Limiter // limit log lines about peers that stop or resume answering
@@ -76,6 +79,13 @@ func NewTunnel(name string, hub bool, log *zap.Logger) *Tunnel {
 // Event adds an event about the tunnel.
 func (t *Tunnel) Event(kind, text string) {
 	t.Events.Add(api.Event{At: time.Now(), Tunnel: t.name, Kind: kind, Text: text})
+}
+
+// Resolved logs the addresses of a name, if they are known.
+func (t *Tunnel) Resolved(log *zap.Logger, name string, addrs []netip.Addr) {
+	if len(addrs) > 0 {
+		log.Log(t.Level(), "resolved", zap.String("name", name), zap.Stringers("addresses", addrs))
+	}
 }
 
 // Repaired counts and reports a repair.

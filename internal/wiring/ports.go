@@ -26,7 +26,7 @@ func Port(l *encap.Layer, device int, mark uint32) ports.Key {
 	k := ports.Raw(l.Kind.Protocol(), l.Local)
 	if HasPorts(l.Kind) {
 		k.Local = netip.AddrPortFrom(l.Local, l.Kind.Properties().Ports.Local)
-		k.Mark = mark
+		k.Mark, k.Session = mark, l.Kind.Properties().Connections
 		if isZoned(l) {
 			k.Device = device
 		}
@@ -68,12 +68,21 @@ func Ahead(cfg *config.Tunnel, shards int) iter.Seq2[ports.Key, ports.Need] {
 	}
 }
 
-// need returns what is needed of the port for packets of a kind.
+// Awaited returns the port at which the peer of a path arrives before there is a wire, or
+// through which it is connected to, from a local address. The number of its shards is 1, or 0 if it may have several.
+func Awaited(cfg *config.Tunnel, path *config.Path, local netip.Addr) (ports.Key, ports.Need) {
+	kind := cfg.Outermost(path)
+	return Port(&encap.Layer{Kind: kind, Local: local}, 0, cfg.FwMark), need(kind, 0)
+}
+
+// need returns what is needed of the port for packets of a kind. Connections end with the
+// process.
 func need(k encap.Kind, shards int) ports.Need {
-	if k.Properties().Ordered {
+	p := k.Properties()
+	if p.Ordered || p.Session {
 		shards = 1
 	}
-	return ports.Need{Shards: shards, Keep: true}
+	return ports.Need{Shards: shards, Keep: !p.Session}
 }
 
 // groupPort returns the port for a multicast group at which a layer over a device receives

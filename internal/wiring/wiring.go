@@ -137,7 +137,7 @@ func (m *Maker) Make(next *datapath.Wire, sources func() *source.Checks) (w *dat
 		return nil, "valid outer headers: " + err.Error()
 	}
 	next.Clamp = m.clamp(next)
-	out, err := m.Senders.Open(Origin(next, m.cfg.FwMark), ports.Need{Shards: m.queues, Keep: true})
+	out, err := m.Senders.Open(Origin(next, m.cfg.FwMark), need(next.Outer().Kind, m.queues))
 	if err != nil {
 		return nil, "a socket to send with: " + err.Error()
 	}

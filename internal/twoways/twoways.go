@@ -1,16 +1,18 @@
-package datapath
+// Package twoways detects that the packets of a path arrive both through AF_XDP and through a
+// socket.
+package twoways
 
 import (
 	"sync/atomic"
 	"time"
 )
 
-// twoWays detects that a peer's packets arrive both through AF_XDP and through a socket.
-// An XDP filter leaves outer fragments and packets with extension headers or IPv4 options
-// to the kernel, and the (reassembled) packets arrive at a socket. Different goroutines read the socket and the AF_XDP port, so packets of one
-// flow would overtake each other. All packets of such a peer then use the socket for a
-// while.
-type twoWays struct {
+// Ways detects that a path's packets arrive in both ways. An XDP filter leaves outer fragments
+// and packets with extension headers or IPv4 options to the kernel, and the (reassembled)
+// packets arrive at a socket. Different goroutines read the socket and the AF_XDP port, so
+// packets of one flow would overtake each other. All packets of such a path then use the
+// socket for a while.
+type Ways struct {
 	taken atomic.Int64 // since when a filter takes the peer's packets, after epoch; 0: none
 	seen  atomic.Bool  // enough packets came through a socket nevertheless
 	begun atomic.Int64 // when the present straysWindow began, after epoch
@@ -21,6 +23,9 @@ type twoWays struct {
 	pause time.Duration // how long they did the last time
 	ended time.Time     // when the last pause ended
 }
+
+// epoch is the start of the times that are stored as integers.
+var epoch = time.Now()
 
 const (
 	// takenGrace is how long packets that arrived before the filter was set may wait in
@@ -37,10 +42,12 @@ const (
 	quiet = time.Hour
 )
 
-// note is called for a valid packet that came through a socket though a filter takes the
-// peer's packets. It reports whether the control loop must be notified.
-func (w *twoWays) note() bool {
-	now := time.Since(Epoch)
+// Note is called for a valid packet that came through a socket, and counts it if a filter takes
+// the path's packets. It reports whether the control loop must be notified.
+func (w *Ways) Note() bool { return w.taken.Load() != 0 && w.note() }
+
+func (w *Ways) note() bool {
+	now := time.Since(epoch)
 	if now-time.Duration(w.taken.Load()) <= takenGrace || w.seen.Load() {
 		return false
 	}
@@ -51,10 +58,10 @@ func (w *twoWays) note() bool {
 	return w.count.Add(1) >= strays && !w.seen.Swap(true)
 }
 
-// Part makes the path's packets use the socket if note was called for them, and AF_XDP again
+// Part makes the path's packets use the socket if Note was called for them, and AF_XDP again
 // after a pause. It reports whether the filter must be changed, and the pause if it has
 // begun. The control loop calls it.
-func (w *twoWays) Part(now time.Time) (changed bool, pause time.Duration) {
+func (w *Ways) Part(now time.Time) (changed bool, pause time.Duration) {
 	if w.seen.Swap(false) && w.taken.Load() != 0 {
 		w.count.Store(0)
 		if now.Sub(w.ended) >= quiet {
@@ -72,13 +79,13 @@ func (w *twoWays) Part(now time.Time) (changed bool, pause time.Duration) {
 }
 
 // Parted reports whether the path's packets must use the socket now.
-func (w *twoWays) Parted() bool { return !w.until.IsZero() }
+func (w *Ways) Parted() bool { return !w.until.IsZero() }
 
 // SetTaken records whether a filter takes the path's packets.
-func (w *twoWays) SetTaken(taken bool) {
+func (w *Ways) SetTaken(taken bool) {
 	if !taken {
 		w.taken.Store(0)
 	} else if w.taken.Load() == 0 {
-		w.taken.Store(int64(time.Since(Epoch)))
+		w.taken.Store(int64(time.Since(epoch)))
 	}
 }

@@ -1,0 +1,110 @@
+package configfile
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sixfour/internal/config"
+)
+
+// written returns the path of a file with a text and a mode.
+func written(t *testing.T, name, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const meetingTunnel = "[[tunnel]]\nname = 'six0'\nmode = '6in4'\nlocal = '192.0.2.1'\n"
+
+// TestListen: a path that listens has neither remote nor port, and needs a secret and our
+// address.
+func TestListen(t *testing.T) {
+	c, err := Parse("f", []byte(meetingTunnel+"[[tunnel.path]]\nencap = 'fou'\nlisten = true\nsecret_file = '/s'\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.Tunnels[0].Peers[0].Paths[0]
+	if !p.Listen || p.Remote != (config.Host{}) || p.Port != 0 || p.LocalPort != 5555 || p.Secret.File != "/s" || p.Secret.Value() != "" {
+		t.Errorf("%+v", p)
+	}
+	for _, c := range []struct{ tunnel, path, want string }{
+		{path: "listen = true\n", want: "f:7:1: listen needs secret_file: without a secret, anyone could take the place of the peer"},
+		{path: "listen = true\nsecret_file = '/s'\nremote = '192.0.2.2'\n", want: "f:9:10: remote contradicts listen"},
+		{path: "listen = true\nsecret_file = '/s'\nport = 5555\n", want: "f:9:1: port contradicts listen"},
+		{path: "listen = true\nsecret_file = 's'\n", want: "f:8:15: secret_file is \"s\": it must be the absolute path of a file"},
+		{path: "secret_file = '/s'\nsource_port = 'flow'\nremote = '192.0.2.2'\n", want: "f:8:1: source_port = \"flow\" contradicts secret_file"},
+		{path: "listen = 'yes'\nsecret_file = '/s'\n", want: "f:7:10: listen is \"yes\": it must be true or false"},
+		{tunnel: strings.Replace(meetingTunnel, "192.0.2.1", "auto", 1), path: "listen = true\nsecret_file = '/s'\n", want: "listen needs the address at which the peer arrives"},
+		{tunnel: meetingTunnel + "[[tunnel.peer]]\nname = 'b'\nremote = '192.0.2.2'\nallowed = ['2001:db8::/32']\n", path: "listen = true\nsecret_file = '/s'\n", want: "which could not be told apart: write it in a [[tunnel.peer.path]] of each"},
+	} {
+		if c.tunnel == "" {
+			c.tunnel = meetingTunnel
+		}
+		_, err := Parse("f", []byte(c.tunnel+"[[tunnel.path]]\nencap = 'fou'\n"+c.path))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s\n\tgot  %v\n\twant %s", c.path, err, c.want)
+		}
+	}
+}
+
+// TestSecrets: Load reads secrets, and refuses files that others can open, that are too short,
+// or that have no key of WireGuard in them.
+func TestSecrets(t *testing.T) {
+	good := written(t, "good", "0123456789abcdef\n", 0o600)
+	const fou = "[[tunnel.path]]\nencap = 'fou'\nlisten = true\nsecret_file = "
+	key := written(t, "key", publicKey+"\n", 0o600) // any 32 bytes are one
+	wireguard := func(private string) string {
+		return "[[tunnel.path]]\nremote = '192.0.2.2'\nencap = 'wireguard'\npublic_key = '" + publicKey + "'\nprivate_key_file = '" + private + "'\n"
+	}
+	load := func(path string) (*config.Config, error) {
+		return Load(written(t, "six.toml", meetingTunnel+path, 0o644))
+	}
+	c, err := load(fou + "'" + good + "'\n")
+	if err != nil || c.Tunnels[0].Peers[0].Paths[0].Secret.Value() != "0123456789abcdef" {
+		t.Errorf("%v", err)
+	}
+	if c, err = load(wireguard(key)); err != nil || c.Tunnels[0].Peers[0].Paths[0].Session.(config.WireGuard).Private.Value() != publicKey {
+		t.Errorf("%v", err)
+	}
+	for _, c := range []struct{ path, want string }{
+		{fou + "'" + written(t, "open", "0123456789abcdef\n", 0o644) + "'\n", "its mode is 0644, so that other users can open it: chmod 600"},
+		{fou + "'" + written(t, "short", "0123456789abcde\n", 0o600) + "'\n", "with a secret of 15 bytes: it must have at least 16"},
+		{fou + "'/nowhere/secret'\n", "there is no such file: write it, with mode 0600"},
+		{wireguard(good), "its content is no key of WireGuard: write one with wg genkey"},
+	} {
+		if _, err := load(c.path); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s\n\tgot  %v\n\twant %s", c.path, err, c.want)
+		} else if strings.Contains(err.Error(), "0123456789abcde") {
+			t.Errorf("the error contains the secret: %v", err)
+		}
+	}
+	// An unreadable secret must not end the other tunnels at the start.
+	file := written(t, "six.toml", meetingTunnel+fou+"'/nowhere/secret'\n", 0o644)
+	if _, doubts, err := LoadLenient(file); err != nil || len(doubts) != 1 {
+		t.Errorf("doubts %v, error %v", doubts, err)
+	}
+}
+
+// TestWireGuardKeys: what the keys of a path in WireGuard must be.
+func TestWireGuardKeys(t *testing.T) {
+	for _, c := range []struct{ path, want string }{
+		{"public_key = '" + publicKey + "'\n", "private_key_file is missing in [[tunnel.path]]"},
+		{"private_key_file = '/k'\n", "public_key is missing in [[tunnel.path]]"},
+		{"private_key_file = '/k'\npublic_key = 'abc'\n", "it must be the peer's public key, 44 characters of base64"},
+		{"private_key_file = '/k'\npublic_key = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='\n", "it must be the peer's public key"},
+		{"private_key_file = '/k'\npublic_key = '" + publicKey + "'\nsecret_file = '/s'\n", "secret_file contradicts encap \"wireguard\""},
+	} {
+		_, err := Parse("f", []byte(meetingTunnel+"remote = '192.0.2.2'\n[[tunnel.path]]\nencap = 'wireguard'\n"+c.path))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s\n\tgot  %v\n\twant %s", c.path, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package sessions
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/config"
+	"sixfour/internal/ports"
+	"sixfour/internal/trusted"
+	"sixfour/transport"
+	"sixfour/transport/connectip"
+)
+
+func (s Sockets) listenHTTPS(of config.HTTPSPort, k ports.Key, o transport.Options) (transport.Port, error) {
+	c := connectip.Config{Local: k.Local, Over: connectip.Over(of.Over), Connected: s.Connected}
+	switch {
+	case !of.Listen:
+	case of.Certificate == "":
+		c.Plain = true
+	default:
+		pair := &certificate{files: of, log: s.Log}
+		if _, err := pair.get(nil); err != nil {
+			return nil, err
+		}
+		c.Certificate = pair.get
+	}
+	limit := limiter{log: s.Log.With(zap.Stringer("local", k.Local))}
+	c.Refused = limit.refused
+	return port(connectip.Listen(c, o))
+}
+
+// limiter logs connections that were refused, at most one each second.
+type limiter struct {
+	log  *zap.Logger
+	mu   sync.Mutex
+	next time.Time
+	more int // not logged since
+}
+
+func (l *limiter) refused(from netip.AddrPort, why error) {
+	l.mu.Lock()
+	now, more := time.Now(), l.more
+	if now.Before(l.next) {
+		l.more++
+		l.mu.Unlock()
+		return
+	}
+	l.next, l.more = now.Add(time.Second), 0
+	l.mu.Unlock()
+	l.log.Info("a connection was refused", zap.Stringer("from", from), zap.Error(why), zap.Int("others", more))
+}
+
+// certificate is a certificate with its key, in files that are read again when they change.
+type certificate struct {
+	files config.HTTPSPort
+	log   *zap.Logger
+
+	mu      sync.Mutex
+	pair    *tls.Certificate
+	changed [2]time.Time // when the files were changed that pair is from
+	looked  time.Time
+}
+
+// lookAgain is how long the files are taken for unchanged.
+const lookAgain = 5 * time.Second
+
+// get returns the certificate. If the files are not valid any more, it is the former one.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.pair != nil && now.Sub(c.looked) < lookAgain {
+		return c.pair, nil
+	}
+	c.looked = now
+	var changed [2]time.Time
+	for i, path := range [...]string{c.files.Certificate, c.files.Key} {
+		if info, err := os.Stat(path); err == nil {
+			changed[i] = info.ModTime()
+		}
+	}
+	if c.pair != nil && changed == c.changed {
+		return c.pair, nil
+	}
+	c.changed = changed
+	pair, err := c.read()
+	switch {
+	case err == nil:
+		c.pair = pair
+	case c.pair == nil:
+		return nil, err
+	default:
+		c.log.Error("the new certificate is not used", zap.Error(err))
+	}
+	return c.pair, nil
+}
+
+func (c *certificate) read() (*tls.Certificate, error) {
+	chain, err := os.ReadFile(c.files.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	key, err := trusted.ReadSecret(c.files.Key)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", c.files.Key, err)
+	}
+	pair, err := tls.X509KeyPair(chain, []byte(key))
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s and key %s: %w", c.files.Certificate, c.files.Key, err)
+	}
+	return &pair, nil
+}
+
+func httpsSettings(t *config.Tunnel, path *config.Path, of config.HTTPS) (*connectip.Settings, error) {
+	if path.Secret.Value() == "" {
+		return nil, fmt.Errorf("secret_file %s: it could not be read", path.Secret)
+	}
+	u, err := url.Parse(of.URL)
+	if err != nil {
+		return nil, err
+	}
+	s := &connectip.Settings{Path: u.Path, Secret: []byte(path.Secret.Value()), Over: connectip.Over(of.Over), Keepalive: t.Keepalive}
+	if path.Listen {
+		return s, nil
+	}
+	s.ServerName, s.Host = u.Hostname(), u.Host
+	if s.Host == "" {
+		s.ServerName, s.Host = path.Remote.Name, path.Remote.Name
+	}
+	if of.Proxy != "" {
+		if s.Proxy, err = url.Parse(of.Proxy); err != nil {
+			return nil, fmt.Errorf("proxy: it is no URL") // it may have a password in it
+		}
+	}
+	if of.CA != "" {
+		pem, err := os.ReadFile(of.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		s.Roots = x509.NewCertPool()
+		if !s.Roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca %s: there is no certificate in it", of.CA)
+		}
+	}
+	return s, nil
+}
