@@ -434,6 +434,20 @@ func TestGUEHeaders(t *testing.T) {
 	}
 }
 
+// A checksum of UDP that is completed is never 0, which stands for none.
+func TestGUEChecksumNotZero(t *testing.T) {
+	inner := header6("2001:db8:1::1", "2001:db8:2::1", header.UDP, []byte{0, 7, 0, 9, 0, 10, 0, 0, 0, 0})
+	ip, udp := header.IPv6(inner), inner[header.IPv6Len:]
+	binary.BigEndian.PutUint16(udp[6:], header.Fold(header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)))
+	binary.BigEndian.PutUint16(udp[8:], ^header.Sum(udp, 0))
+	outer := append([]byte{0x30, 0x39, 6080 >> 8, 6080 & 0xff, 0, byte(20 + len(inner)), 0, 0, 2, 41, 0, 1, 0x80, 0, 0, 0, 0, 40, 0, 46}, inner...)
+	in := build(t, []encap.Layer{layer(encap.SixInFour.With(framing.GUE{Local: 6080, Remote: 6080, Version: 6}), "192.0.2.1", "198.51.100.2")}, 1500, encap.DefaultOptions)
+	got, r := in.Decapsulate(header4("198.51.100.2", "192.0.2.1", header.UDP, outer))
+	if r != drop.None || binary.BigEndian.Uint16(got[header.IPv6Len+6:]) != 0xffff {
+		t.Errorf("%v: %x", r, got)
+	}
+}
+
 // Neither direction of any framing in UDP allocates memory.
 func TestUDPNoAllocs(t *testing.T) {
 	for _, l := range udpKinds() {

@@ -150,7 +150,11 @@ func finishChecksum(flags uint16, optional, pkt []byte) drop.Reason {
 	if start > len(pkt) || at+2 > len(pkt) {
 		return drop.Truncated
 	}
-	binary.BigEndian.PutUint16(pkt[at:], ^header.Sum(pkt[start:], 0))
+	sum := ^header.Sum(pkt[start:], 0)
+	if sum == 0 { // UDP has no such checksum; for all others 0xffff is the same
+		sum = 0xffff
+	}
+	binary.BigEndian.PutUint16(pkt[at:], sum)
 	return drop.None
 }
 
