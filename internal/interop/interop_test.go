@@ -40,7 +40,8 @@ const (
 		ip addr add 10.0.0.1/30 dev ipip6`
 	tearDown = `
 		for d in far far2 ipip6 sit6to4; do ! [ -e /sys/class/net/$d ] || ip link del $d; done
-		ip link set sit0 down; ip addr flush dev lo scope global; ip addr flush dev eth0 to ` + theirs2 + `
+		ip link set eth0 gro_max_size 65536; ip link set sit0 down; ip addr flush dev lo scope global; ip addr flush dev eth0 to ` + theirs2 + `
+		for p in 4754 5555 6080; do for f in -4 -6; do ip $f fou del port $p 2>/dev/null || :; done; done
 		ip route flush cache; ip -6 route flush cache`
 )
 

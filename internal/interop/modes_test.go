@@ -204,30 +204,35 @@ var counterparts = []counterpart{
 // The configured modes against the kernel's devices for them.
 func TestModes(t *testing.T) {
 	for _, c := range counterparts {
-		t.Run(c.name, func(t *testing.T) {
-			kernel(t, "\n"+c.devices)
-			socket := daemon(t, lab.ns, c.section)
-			w := watch(t, c.outside)
-			if c.limits.ours == c.limits.theirs {
-				sameMTU(t, "six0", "far")
-			}
-			for _, way := range c.ways {
-				both(t, way, brief)
-			}
-			w.report(t, c.limits.ours, c.limits.theirs)
-			if (w.sent.fragments > 0) != c.cut || (w.got.fragments > 0) != c.cut {
-				t.Errorf("fragments expected: %v", c.cut)
-			}
-			if c.cut { // with pmtu = "static" there are no probes
-				counted(t, socket)
-			} else {
-				probed(t, socket)
-			}
-			if c.ways[0] == ipv4 { // of a /30: the other end is known
-				checkInnerProbes(t, socket, counted(t, socket))
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { c.test(t) })
 	}
+}
+
+// test exchanges packets with the kernel's device, and checks the packets between the two
+// ends, which it returns.
+func (c *counterpart) test(t *testing.T) *wire {
+	kernel(t, "\n"+c.devices)
+	socket := daemon(t, lab.ns, c.section)
+	w := watch(t, c.outside)
+	if c.limits.ours == c.limits.theirs {
+		sameMTU(t, "six0", "far")
+	}
+	for _, way := range c.ways {
+		both(t, way, brief)
+	}
+	w.report(t, c.limits.ours, c.limits.theirs)
+	if (w.sent.fragments > 0) != c.cut || (w.got.fragments > 0) != c.cut {
+		t.Errorf("fragments expected: %v", c.cut)
+	}
+	if c.cut { // with pmtu = "static" there are no probes
+		counted(t, socket)
+	} else {
+		probed(t, socket)
+	}
+	if c.ways[0] == ipv4 { // of a /30: the other end is known
+		checkInnerProbes(t, socket, counted(t, socket))
+	}
+	return w
 }
 
 // IPv4 that may be fragmented, in IPv6: we fragment the packets of the tunnel, which the

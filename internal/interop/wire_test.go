@@ -34,6 +34,7 @@ type wire struct {
 	err     error
 	sent    side // by the daemon
 	got     side // from the kernel
+	remote  int  // packets from the kernel that leave a checksum to us (GUE)
 	strange [][]byte
 }
 
@@ -87,6 +88,8 @@ func (w *wire) count(f rig.Frame) {
 	s := &w.got
 	if f.Outgoing {
 		s = &w.sent
+	} else if ok && leavesChecksum(p) {
+		w.remote++
 	}
 	switch {
 	case ok && p.version == w.version && (p.protocol == w.protocol || p.later):
@@ -153,6 +156,13 @@ func dissect(b []byte) (p dissected, ok bool) {
 // the IPv6 header.
 func hasLimit(b []byte) bool {
 	return len(b) > 43 && b[0]>>4 == 6 && b[6] == unix.IPPROTO_DSTOPTS && b[42] == 4
+}
+
+// leavesChecksum reports whether a packet is one of GUE whose private flags say that the
+// checksum of the packet inside is incomplete.
+func leavesChecksum(p dissected) bool {
+	gue := p.payload[min(8, len(p.payload)):]
+	return p.protocol == unix.IPPROTO_UDP && len(gue) >= 8 && gue[0] == 2 && gue[3] == 1 && gue[4] == 0x80
 }
 
 // isLinks reports whether a packet is for the link itself: IPv6 neighbour discovery or
