@@ -13,30 +13,37 @@ import (
 )
 
 func demoCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, ladder bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Try a tunnel between two network namespaces, and measure it",
 		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and prints measurements. It needs
-only root, and removes everything at the end.`,
+only root, and removes everything at the end.
+
+With --ladder, the tunnel has three paths: protocol 41, UDP (fou) and UDP (gue). A provider between the namespaces drops
+protocol 41, then UDP port 5555, too, and then nothing any more, while packets are sent. It draws which path carried them.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := findDaemon()
 			if err != nil {
 				return failure{err}
 			}
-			run, status, err := demo.Prepare()
+			may, status, err := demo.Prepare()
 			if err != nil {
 				return failure{fmt.Errorf("demo: %w", err)}
 			}
-			if !run {
+			if !may {
 				os.Exit(status)
 			}
 			var w io.Writer = os.Stdout
 			if asJSON {
 				w = os.Stderr // the explanations must not mix with the JSON
 			}
-			res, err := demo.Run(cmd.Context(), w, program)
+			run := func() (any, error) { return demo.Run(cmd.Context(), w, program) }
+			if ladder {
+				run = func() (any, error) { return demo.RunLadder(cmd.Context(), w, program) }
+			}
+			res, err := run()
 			if err != nil {
 				return failure{fmt.Errorf("demo: %w", err)}
 			}
@@ -46,6 +53,7 @@ only root, and removes everything at the end.`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&ladder, "ladder", false, "show a tunnel with several paths, and filters on some")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the measurements as JSON, and the report to standard error")
 	return cmd
 }

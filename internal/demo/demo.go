@@ -91,10 +91,7 @@ func Run(ctx context.Context, w io.Writer, program string) (res Result, err erro
 	}
 	d := &demo{w: w, program: program, dir: dir, began: time.Now()}
 	defer d.cleanUp()
-	for _, s := range []struct {
-		what string
-		do   func(context.Context) error
-	}{
+	err = d.steps(ctx, []step{
 		{"two namespaces, joined by a veth pair", d.network},
 		{"a daemon in each", d.start},
 		{"ping the IPv6 layer: fc00::2", d.ping6},
@@ -103,13 +100,25 @@ func Run(ctx context.Context, w io.Writer, program string) (res Result, err erro
 		{fmt.Sprintf("TCP for %v", loadTime), d.tcp},
 		{fmt.Sprintf("UDP for %v: datagrams of 64 bytes, as many as possible", loadTime), d.udp},
 		{"what the daemons report", d.status},
-	} {
-		fmt.Fprintf(w, "\n[%4.1f s] %s\n", time.Since(d.began).Seconds(), s.what)
+	})
+	return d.result, err
+}
+
+// step is a part of a demonstration.
+type step struct {
+	what string
+	do   func(context.Context) error
+}
+
+// steps shows one step after the other.
+func (d *demo) steps(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		fmt.Fprintf(d.w, "\n[%4.1f s] %s\n", time.Since(d.began).Seconds(), s.what)
 		if err := s.do(ctx); err != nil {
-			return d.result, fmt.Errorf("%s: %w", s.what, err)
+			return fmt.Errorf("%s: %w", s.what, err)
 		}
 	}
-	return d.result, nil
+	return nil
 }
 
 // tempDir is a directory for the daemons' files, which no other user can replace.
@@ -122,13 +131,22 @@ func tempDir() (string, error) {
 	return os.MkdirTemp("", "sixfour-demo")
 }
 
-func (d *demo) network(context.Context) (err error) {
+func (d *demo) network(context.Context) error {
+	err := d.namespaces(func() error { return rig.Veth(d.ns[0], "va", d.ns[1], "vb", 1500) })
+	if err == nil {
+		fmt.Fprint(d.w, drawing)
+	}
+	return err
+}
+
+// namespaces makes the two namespaces, which join connects.
+func (d *demo) namespaces(join func() error) (err error) {
 	for i, name := range []string{"A", "B"} {
 		if d.ns[i], err = rig.New(name); err != nil {
 			return err
 		}
 	}
-	if err := rig.Veth(d.ns[0], "va", d.ns[1], "vb", 1500); err != nil {
+	if err := join(); err != nil {
 		return err
 	}
 	for i, dev := range []string{"va", "vb"} {
@@ -136,15 +154,23 @@ func (d *demo) network(context.Context) (err error) {
 			return err
 		}
 	}
-	fmt.Fprint(d.w, drawing)
 	return nil
 }
 
 func (d *demo) start(ctx context.Context) error {
+	return d.launch(ctx, "", func(t *api.TunnelStatus) bool {
+		d.result.TunnelMTU = t.State.TunnelMTU
+		return t.State.Phase == api.Up
+	})
+}
+
+// launch starts the two daemons, with more lines in their configurations, and waits until the
+// tunnels of both are ready.
+func (d *demo) launch(ctx context.Context, lines string, isReady func(*api.TunnelStatus) bool) error {
 	for i, name := range []string{"a", "b"} {
 		o := 1 - i
 		d.sockets[i] = filepath.Join(d.dir, name+".sock")
-		text := fmt.Sprintf(configuration, d.sockets[i], outer[i], outer[o], mid[i], mid[o], inner[i], mid[i])
+		text := fmt.Sprintf(configuration, d.sockets[i], outer[i], outer[o], mid[i], mid[o], inner[i], mid[i]) + lines
 		path := filepath.Join(d.dir, name+".toml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return err
@@ -159,21 +185,27 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, ready)
 	defer cancel()
-	for _, socket := range d.sockets {
-		for {
-			s, err := client.Status(ctx, socket)
-			if err == nil && s.Tunnels[0].State.Phase == api.Up {
-				d.result.TunnelMTU = s.Tunnels[0].State.TunnelMTU
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("a daemon is not ready after %v: its log is printed above (%w)", ready, errors.Join(ctx.Err(), err))
-			case <-time.After(20 * time.Millisecond):
-			}
+	for i := range d.sockets {
+		if err := d.await(ctx, i, isReady); err != nil {
+			return fmt.Errorf("a daemon is not ready after %v: its log is printed above (%w)", ready, err)
 		}
 	}
 	return nil
+}
+
+// await waits until the tunnel of a daemon is in some state.
+func (d *demo) await(ctx context.Context, daemon int, is func(*api.TunnelStatus) bool) error {
+	for {
+		s, err := client.Status(ctx, d.sockets[daemon])
+		if err == nil && is(&s.Tunnels[0]) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func indent(text string) string {
