@@ -174,7 +174,9 @@ func TestLinkDownUnderTraffic(t *testing.T) {
 func TestBalancedFlows(t *testing.T) {
 	t.Parallel()
 	h := newUplinks(t)
-	lines := func(self, other int) string { return "select = \"balance\"\n" + secondUplink(self, other) + "weight = 2\n" }
+	lines := func(self, other int) string {
+		return "select = \"balance\"\n" + secondUplink(self, other) + "weight = 2\n"
+	}
 	a, b := start(t, h.a, configA(lines(1, 2))), start(t, h.b, configB(lines(2, 1)))
 	for _, d := range []*daemon{a, b} {
 		eventually(t, "both paths are used", func() error {
