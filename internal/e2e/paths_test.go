@@ -302,8 +302,9 @@ func outerProtocol(pkt []byte) (byte, bool) {
 	return 0, false
 }
 
-// A reload gives a tunnel a second path, and takes it away: packets pass each time. Without
-// probes, packets return to the first path, too.
+// A reload gives a tunnel a second path, and takes it away: packets pass each time, and what
+// the second path has carried still counts. Without probes, packets return to the first path,
+// too.
 func TestPathsReloaded(t *testing.T) {
 	t.Parallel()
 	h := newUplinks(t)
@@ -314,6 +315,7 @@ func TestPathsReloaded(t *testing.T) {
 	a := start(t, h.a, configA(quiet))
 	b := start(t, h.b, configB(quiet))
 	reachable(t, h.a, inB)
+	var past uint64 // packets on paths that were removed
 	for range 2 {
 		a.mustReload(t, configA(quiet, second(1, 2)))
 		b.mustReload(t, configB(quiet, second(2, 1)))
@@ -330,8 +332,11 @@ func TestPathsReloaded(t *testing.T) {
 		a.usesPath(t, 0, api.Up, api.Up)
 		reachable(t, h.a, inB)
 		_, s := a.status(t)
-		if n := s.Paths[0].Out.Packets + s.Paths[1].Out.Packets; n != s.Out.Packets {
-			t.Errorf("the paths have carried %d packets, and all together %d", n, s.Out.Packets)
+		if n := s.Paths[0].Out.Packets + s.Paths[1].Out.Packets; n+past != s.Out.Packets {
+			t.Errorf("the paths have carried %d packets, those removed %d, and all together %d", n, past, s.Out.Packets)
+		}
+		if past += s.Paths[1].Out.Packets; past == 0 {
+			t.Error("the second path has carried nothing")
 		}
 
 		a.mustReload(t, configA(quiet))

@@ -4,7 +4,6 @@ import (
 	"iter"
 	"sync/atomic"
 
-	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/pathchoice"
@@ -18,7 +17,7 @@ type peer struct {
 	cfg     config.Peer                        // the name never changes; the rest follows the rule of tunnel.cfg
 	paths   []*path                            // in the order of cfg.Paths; same rule
 	choice  atomic.Pointer[pathchoice.Chooser] // nil: the peer has had one path only
-	past    *api.PeerStatus                    // counts of paths that were removed; nil: none; same rule
+	past    *report.Past                       // the paths that were removed; nil: none; same rule
 	changes int                                // of the paths: wires with the checks of former paths are made again
 }
 
@@ -80,15 +79,6 @@ func (p *peer) inUse() *path {
 		return c.First().Owner.(*path)
 	}
 	return p.First().Owner.(*path)
-}
-
-// forgetPath keeps the counts of a path that is removed.
-func (p *peer) forgetPath(one *path) {
-	s := one.status()
-	if p.past == nil {
-		p.past = new(api.PeerStatus)
-	}
-	report.Add(p.past, &s)
 }
 
 // name returns the name by which operators refer to the peer.

@@ -6,8 +6,10 @@ import (
 	"slices"
 
 	"sixfour/encap/source"
+	"sixfour/internal/api"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/report"
 )
 
 // canBecome reports whether a tunnel, one of the given number, can take another
@@ -43,12 +45,14 @@ type peerRevision struct {
 	cfg, old        config.Peer
 	paths, oldPaths []*path
 	fresh, gone     []*path // only in one of them
+	past, oldPast   *report.Past
 }
 
 // revise prepares a new configuration of a peer. A path stays if its configuration does, in
 // whatever order the paths are. Of the others, those with the same index stay and change.
 func (p *peer) revise(next *config.Peer) peerRevision {
-	r := peerRevision{p: p, cfg: *next, old: p.cfg, oldPaths: p.paths}
+	r := peerRevision{p: p, cfg: *next, old: p.cfg, oldPaths: p.paths, oldPast: p.past}
+	var counts []func() api.PeerStatus
 	for _, at := range config.MatchPaths(p.cfg.Paths, next.Paths) {
 		if at >= 0 {
 			r.paths = append(r.paths, p.paths[at])
@@ -59,9 +63,10 @@ func (p *peer) revise(next *config.Peer) peerRevision {
 	}
 	for _, one := range p.paths {
 		if !slices.Contains(r.paths, one) {
-			r.gone = append(r.gone, one)
+			r.gone, counts = append(r.gone, one), append(counts, one.status)
 		}
 	}
+	r.past = p.past.And(counts)
 	return r
 }
 
@@ -155,6 +160,7 @@ func (r *revision) put() {
 	r.become(&r.cfg, r.peers, r.table)
 	for _, c := range r.changed {
 		c.p.assume(&c.cfg, c.paths)
+		c.p.past = c.past
 	}
 }
 
@@ -162,6 +168,7 @@ func (r *revision) back() {
 	r.become(&r.old, r.oldPeers, r.oldTable)
 	for _, c := range r.changed {
 		c.p.assume(&c.old, c.oldPaths)
+		c.p.past = c.oldPast
 	}
 }
 
@@ -243,11 +250,6 @@ func (r *revision) refollow(e *Engine) {
 func (r *revision) finish(e *Engine) {
 	e.removePeers(r.gone)
 	for _, c := range r.changed {
-		e.mu.Lock()
-		for _, one := range c.gone {
-			c.p.forgetPath(one)
-		}
-		e.mu.Unlock()
 		e.removePaths(c.gone)
 		if r.t.only != nil {
 			for _, one := range c.fresh {

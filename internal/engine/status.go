@@ -49,9 +49,7 @@ func (t *tunnel) status() api.TunnelStatus {
 // status returns the status of a peer. Its counts are those of all paths that it has or had.
 func (p *peer) status() api.PeerStatus {
 	s := p.statusOfPaths()
-	if p.past != nil {
-		report.Add(&s, p.past)
-	}
+	p.past.AddTo(&s)
 	return s
 }
 

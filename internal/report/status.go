@@ -76,6 +76,36 @@ func Add(s, o *api.PeerStatus) {
 	s.IDRepeats += o.IDRepeats
 }
 
+// Past is the counts of paths that a peer had. It is immutable; nil: there were none.
+type Past struct {
+	counts api.PeerStatus
+	last   []func() api.PeerStatus // of the paths that were removed last
+}
+
+// And returns the counts of p and of more paths, which are removed now. Packets that are in
+// flight when a path is removed are counted later, so the counts of these paths are read
+// each time until the next paths are removed.
+func (p *Past) And(paths []func() api.PeerStatus) *Past {
+	if len(paths) == 0 {
+		return p
+	}
+	next := &Past{last: paths}
+	p.AddTo(&next.counts)
+	return next
+}
+
+// AddTo adds the counts to s.
+func (p *Past) AddTo(s *api.PeerStatus) {
+	if p == nil {
+		return
+	}
+	Add(s, &p.counts)
+	for _, status := range p.last {
+		o := status()
+		Add(s, &o)
+	}
+}
+
 // sum returns the sum of two counts, and leaves them as they are.
 func sum(a, b api.Traffic) (both api.Traffic) {
 	both.Drops = make(map[string]uint64)

@@ -25,3 +25,31 @@ func TestLoss(t *testing.T) {
 		}
 	}
 }
+
+// Counts of removed paths change until more paths are removed, and those before stay as they
+// are if a reload fails.
+func TestPast(t *testing.T) {
+	counts := func(n *int) func() api.PeerStatus {
+		return func() api.PeerStatus { return api.PeerStatus{Out: api.Traffic{Packets: uint64(*n)}} }
+	}
+	a, b := 3, 10
+	var none *Past
+	first := none.And([]func() api.PeerStatus{counts(&a)})
+	check := func(p *Past, want uint64) {
+		t.Helper()
+		s := api.PeerStatus{Out: api.Traffic{Packets: 100}}
+		if p.AddTo(&s); s.Out.Packets != 100+want {
+			t.Errorf("%d packets, want %d", s.Out.Packets, 100+want)
+		}
+	}
+	check(none, 0)
+	check(first, 3)
+	a++ // a packet in flight
+	check(first, 4)
+	check(first.And(nil), 4)
+	second := first.And([]func() api.PeerStatus{counts(&b)})
+	check(second, 14)
+	b++
+	check(second, 15)
+	check(first, 4)
+}
