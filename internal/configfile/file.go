@@ -48,7 +48,8 @@ func readFile(r *problem.Report, root *tree.Value) *config.Config {
 	if !s.Set["tunnel"] {
 		r.Add(root.At, "there is no tunnel: add one, which begins with [[tunnel]]")
 	}
-	return &c.Config
+	done := c.Config // a pointer into c would keep the drafts in memory
+	return &done
 }
 
 // strayTable reports [[tunnel.peer]] or [[tunnel.path]] in a file without a [[tunnel]] for

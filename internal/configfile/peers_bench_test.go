@@ -2,6 +2,7 @@ package configfile
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -25,6 +26,30 @@ func TestManyPeers(t *testing.T) {
 	if got := len(c.Tunnels[0].Peers); got != 100_000 {
 		t.Errorf("%d peers", got)
 	}
+}
+
+// What is needed while a file is read does not stay in memory.
+func TestPeerMemory(t *testing.T) {
+	const peers, most = 10_000, 600 // bytes of a peer; with its draft they are 870
+	data := []byte(manyPeers(peers))
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before := heap()
+	c, err := Parse("f", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if per := (heap() - before) / peers; per > most {
+		t.Errorf("a peer needs %d bytes, want at most %d", per, most)
+	} else {
+		t.Logf("a peer needs %d bytes", per)
+	}
+	runtime.KeepAlive(c)
+	runtime.KeepAlive(data)
 }
 
 func BenchmarkPeers(b *testing.B) {
