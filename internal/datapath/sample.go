@@ -13,7 +13,7 @@ import (
 // whose packets are all lost waits longer each time.
 type ptbSample struct {
 	mu   sync.Mutex
-	size int // of the packet; 0: none stored
+	size int              // of the packet; 0: none stored
 	head *[sampleLen]byte // nil: no packet was stored so far
 }
 
