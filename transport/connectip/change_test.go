@@ -2,6 +2,7 @@ package connectip
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"sixfour/transport"
 )
@@ -290,4 +293,36 @@ func TestCloseWhileConnecting(t *testing.T) {
 	}
 	defer c.Close()
 	client.close() // otherwise this would wait for tcpWait
+}
+
+// When HTTP/3 does not pass, or its connections do not last, the time until it is tried again
+// is doubled. A connection that lasted resets it.
+func TestAttempts(t *testing.T) {
+	tm := testTimes
+	tm.firstBetter = 10 * time.Second
+	a := &attempts{peer: &peer{settings: &Settings{}, port: &Port{times: tm}}}
+	short := func(over Over, why error) *conn { return &conn{over: over, since: time.Now(), why: why} }
+	long := func(over Over, why error) *conn {
+		return &conn{over: over, since: time.Now().Add(-longEnough), why: why}
+	}
+	silent := fmt.Errorf("%w for long", errSilent)
+	for i, c := range []struct {
+		do   func()
+		want time.Duration
+	}{
+		{func() { a.worse(lastBetter) }, 10 * time.Second},
+		{func() { a.worse(lastBetter) }, 20 * time.Second},
+		{func() { a.worse(lastBetter) }, 40 * time.Second},
+		{func() { a.worse(lastBetter) }, lastBetter},
+		{func() { a.ended(long(TCP, silent)) }, lastBetter},
+		{func() { a.ended(short(UDP, errClosedByPeer)) }, lastBetter},
+		{func() { a.ended(short(UDP, silent)) }, 2 * lastBetter},
+		{func() { a.worse(max(a.wait, lastBetter)) }, 2 * lastBetter},
+		{func() { a.ended(long(UDP, &quic.IdleTimeoutError{})) }, 10 * time.Second},
+		{func() { a.ended(long(UDP, errClosedByPeer)) }, 0},
+	} {
+		if c.do(); a.wait != c.want {
+			t.Errorf("after step %d the wait is %v, want %v", i, a.wait, c.want)
+		}
+	}
 }

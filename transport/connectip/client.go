@@ -15,14 +15,16 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"golang.org/x/sys/unix"
 )
 
 // Limits of times of connecting.
 const (
-	lastPause  = time.Minute      // between attempts to connect
-	lastBetter = 16 * time.Minute // between attempts to use HTTP/3 again
-	longEnough = 30 * time.Second // a connection that was up for so long was good
+	lastPause    = time.Minute      // between attempts to connect
+	lastBetter   = time.Minute      // between attempts to use HTTP/3 again, which costs few packets
+	lastUnsteady = 16 * time.Minute // the same where connections over HTTP/3 can be made, but do not last
+	longEnough   = 30 * time.Second // a connection that was up for so long was good
 )
 
 // jitter returns a duration from half of d to d.
@@ -88,32 +90,29 @@ type attempts struct {
 // next makes a connection: over HTTP/3, and if that does not pass, over HTTP/1.1.
 func (a *attempts) next(ctx context.Context) (*conn, error) {
 	p := a.peer
-	over := p.settings.over()
-	first := over == UDP || over == Auto && time.Now().After(a.better)
-	var errs []error
-	if first {
-		c, err := a.overUDP(ctx)
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
-		if over == UDP {
-			return nil, err
-		}
+	switch over := p.settings.over(); {
+	case over == TCP:
+		return p.overTCP(ctx)
+	case over == UDP:
+		return a.overUDP(ctx)
+	case time.Now().After(a.better):
+		return either(ctx, a.overUDP, p.overTCP)
+	default: // over TCP, as before
+		return either(ctx, p.overTCP, a.overUDP)
 	}
-	c, err := p.overTCP(ctx)
+}
+
+// either makes a connection in one way, or else in the other one. The error has both reasons.
+func either(ctx context.Context, first, second func(context.Context) (*conn, error)) (*conn, error) {
+	c, err := first(ctx)
 	if err == nil {
 		return c, nil
 	}
-	errs = append(errs, err)
-	if over == Auto && !first { // neither passes as it did
-		if c, err := a.overUDP(ctx); err == nil {
-			return c, nil
-		} else {
-			errs = append(errs, err)
-		}
+	c, other := second(ctx)
+	if other != nil {
+		return nil, fmt.Errorf("%w; %w", err, other)
 	}
-	return nil, errors.Join(errs...)
+	return c, nil
 }
 
 // overUDP makes a connection over HTTP/3, and remembers whether that was possible.
@@ -126,12 +125,17 @@ func (a *attempts) overUDP(ctx context.Context) (*conn, error) {
 	defer cancel()
 	c, err := a.peer.connectQUIC(limited)
 	if err != nil {
-		a.wait = min(max(2*a.wait, a.peer.port.times.firstBetter), lastBetter)
-		a.better = time.Now().Add(jitter(a.wait))
+		a.worse(max(a.wait, lastBetter))
 		return nil, fmt.Errorf("HTTP/3 to UDP port %d of %v: %w", a.peer.Remote.Port(), a.peer.Remote.Addr(), err)
 	}
-	a.wait, a.better = 0, time.Time{}
+	a.better = time.Time{}
 	return c, nil
+}
+
+// worse notes that HTTP/3 does not pass at present. The wait is doubled up to a limit.
+func (a *attempts) worse(limit time.Duration) {
+	a.wait = min(max(2*a.wait, a.peer.port.times.firstBetter), limit)
+	a.better = time.Now().Add(jitter(a.wait))
 }
 
 // stay returns when a connection, and all that replace it, have ended. While the connection
@@ -147,9 +151,7 @@ func (a *attempts) stay(ctx context.Context, c *conn) {
 		case <-ctx.Done():
 			return
 		case <-c.done:
-			if time.Since(c.since) >= longEnough {
-				a.pause = a.peer.port.times.firstPause
-			}
+			a.ended(c)
 			return
 		case <-again:
 			better, err := a.overUDP(ctx)
@@ -162,6 +164,20 @@ func (a *attempts) stay(ctx context.Context, c *conn) {
 			}
 			c = better
 		}
+	}
+}
+
+// ended notes how a connection has ended.
+func (a *attempts) ended(c *conn) {
+	if time.Since(c.since) >= longEnough {
+		a.pause = a.peer.port.times.firstPause
+		if c.over == UDP {
+			a.wait = 0
+		}
+	}
+	var idle *quic.IdleTimeoutError
+	if c.over == UDP && (errors.Is(c.why, errSilent) || errors.As(c.why, &idle)) { // a filter may be new: next over TCP
+		a.worse(lastUnsteady)
 	}
 }
 

@@ -263,6 +263,8 @@ func (c *conn) keepAlive() error {
 	}
 }
 
+var errSilent = errors.New("the peer has not answered")
+
 // watch ends the connection when nothing that we send is acknowledged any more. An
 // acknowledgment of ours has no answer, but is not repeated, as data and QUIC's own pings are.
 // QUIC itself only ends a connection that was idle for long (RFC 9000 section 10.1).
@@ -282,17 +284,18 @@ func (c *conn) watch() error {
 		case <-t.C:
 		}
 		now := c.datagrams.conn.ConnectionStats()
-		switch {
-		case now.PacketsReceived != last.PacketsReceived:
+		if now.PacketsReceived != last.PacketsReceived {
 			last, times = now, 0
-		case now.PacketsSent != last.PacketsSent:
+			continue
+		}
+		if now.PacketsSent != last.PacketsSent {
 			last = now
 			if times++; times == 1 {
 				since = time.Now()
 			}
-			if times >= repeated && time.Since(since) >= silence-interval {
-				return fmt.Errorf("the peer has not answered for %v", silence)
-			}
+		}
+		if times >= repeated && time.Since(since) >= silence-interval {
+			return fmt.Errorf("%w for %v", errSilent, silence)
 		}
 	}
 }

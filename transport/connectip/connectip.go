@@ -59,7 +59,8 @@ type Config struct {
 
 	// MaxHandshakes is how many connections that have not presented a valid secret there
 	// may be over TCP, and how many over UDP; 0: 256. When there are more over TCP, the
-	// oldest one is closed; over UDP the new one is refused.
+	// oldest one of the source with the most is closed; over UDP the new one is refused,
+	// also when its source has a quarter of them.
 	MaxHandshakes int
 
 	// Connected is called as transport.Connected says, and with an error also when an

@@ -40,10 +40,47 @@ type quicServer struct {
 	transport *quic.Transport
 	listener  *quic.Listener
 	http      *http3.Server
-	strangers atomic.Int64 // connections that have not presented a secret
+	strangers newcomers
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]*greeting
+}
+
+// newcomers are the connections over HTTP/3 that have not presented a secret. Quic-go cannot
+// close one whose handshake is not complete; therefore new ones are refused.
+type newcomers struct {
+	mu  sync.Mutex
+	all int
+	by  map[netip.Addr]int // by source
+}
+
+func (n *newcomers) number() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.all
+}
+
+// enter counts a connection, unless there are max already, or a quarter of that from the same
+// source, if that is known. Leave may be called several times.
+func (n *newcomers) enter(from netip.Addr, max int) (leave func(), ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.all >= max || from.IsValid() && n.by[from] >= (max+3)/4 {
+		return nil, false
+	}
+	if n.by == nil {
+		n.by = make(map[netip.Addr]int)
+	}
+	n.all++
+	n.by[from]++
+	return sync.OnceFunc(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.all--
+		if n.by[from]--; n.by[from] == 0 {
+			delete(n.by, from)
+		}
+	}), true
 }
 
 // greeting is a connection over HTTP/3 to us.
@@ -68,17 +105,20 @@ func (p *Port) listenQUIC() (*quicServer, error) {
 		return nil, err
 	}
 	s := &quicServer{socket: socket, conns: make(map[*quic.Conn]*greeting)}
-	limit := int64(p.config.MaxHandshakes)
+	max := p.config.MaxHandshakes
 	s.transport = &quic.Transport{
 		Conn: socket,
 		// A packet with a forged source address must not occupy a place for long.
-		VerifySourceAddress: func(net.Addr) bool { return s.strangers.Load() > limit/4 },
-		ConnContext: func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-			if s.strangers.Add(1) > limit {
-				s.strangers.Add(-1)
+		VerifySourceAddress: func(net.Addr) bool { return s.strangers.number() >= max/4 },
+		ConnContext: func(ctx context.Context, i *quic.ClientInfo) (context.Context, error) {
+			var from netip.Addr // not known while it can be forged
+			if i.AddrVerified {
+				from = source(i.RemoteAddr)
+			}
+			leave, ok := s.strangers.enter(from, max)
+			if !ok {
 				return nil, errTooMany
 			}
-			leave := sync.OnceFunc(func() { s.strangers.Add(-1) })
 			context.AfterFunc(ctx, leave)
 			return context.WithValue(ctx, leaveKey{}, leave), nil
 		},

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -80,40 +81,61 @@ type strangers struct {
 
 type stranger struct {
 	net.Conn
-	why error // why it was closed, guarded by strangers.mu
+	from netip.Addr // see source
+	why  error      // why it was closed, guarded by strangers.mu
+}
+
+// source returns the address that counts for limits: of IPv6 the first one of a network with
+// prefix length 64, as one host can have all addresses of it.
+func source(a net.Addr) netip.Addr {
+	of := addrPort(a).Addr().WithZone("")
+	if of.Is6() {
+		p, _ := of.Prefix(64)
+		return p.Addr()
+	}
+	return of
 }
 
 var errTooMany = errors.New("closed to make room for newer connections")
 
-// add takes a connection; if there are too many, the oldest one is closed. Connections of a
-// slow or hostile program cannot keep the others out, as they become the oldest ones.
+// add takes a connection. If there are too many, the oldest one of the source that has the
+// most is closed. Connections of a slow or hostile program cannot keep the others out.
 func (s *strangers) add(c net.Conn) *stranger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := &stranger{Conn: c}
+	n := &stranger{Conn: c, from: source(c.RemoteAddr())}
 	if s.closed {
 		n.why = net.ErrClosed
 		c.Close()
 		return n
 	}
-	if len(s.all) >= s.max {
-		s.all[0].why = errTooMany
-		s.all[0].Close()
-		s.all = s.all[1:]
-	}
 	s.all = append(s.all, n)
+	if len(s.all) > s.max {
+		i := s.surplus()
+		s.all[i].why = errTooMany
+		s.all[i].Close()
+		s.all = slices.Delete(s.all, i, i+1)
+	}
 	return n
+}
+
+// surplus returns the index of the connection to close. The caller holds mu.
+func (s *strangers) surplus() int {
+	count := make(map[netip.Addr]int, len(s.all))
+	most := 0
+	for _, c := range s.all {
+		count[c.from]++
+		most = max(most, count[c.from])
+	}
+	return slices.IndexFunc(s.all, func(c *stranger) bool { return count[c.from] == most })
 }
 
 // remove removes a connection. It returns the reason if it was closed meanwhile.
 func (s *strangers) remove(c *stranger) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.all {
-		if s.all[i] == c {
-			s.all = append(s.all[:i:i], s.all[i+1:]...)
-			break
-		}
+	if i := slices.Index(s.all, c); i >= 0 {
+		s.all = slices.Delete(s.all, i, i+1)
 	}
 	return c.why
 }
