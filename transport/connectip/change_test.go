@@ -14,6 +14,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"sixfour/transport"
+	"sixfour/transport/netsock"
 )
 
 // relay is a router on which UDP can be filtered, and a NAT that can forget its entries. It
@@ -37,7 +38,7 @@ func newRelay(t testing.TB, to netip.AddrPort) *relay {
 	if r.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(loopback)); err != nil {
 		t.Fatal(err)
 	}
-	r.at = addrPort(r.tcp.Addr())
+	r.at = netsock.AddrPort(r.tcp.Addr())
 	if r.udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(r.at)); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +265,7 @@ func TestNothingListens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := addrPort(l.Addr())
+	at := netsock.AddrPort(l.Addr())
 	l.Close()
 	client := open(t, Config{})
 	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: at, Settings: &Settings{Path: "/", Secret: []byte(secret)}}}); err != nil {
@@ -284,7 +285,7 @@ func TestCloseWhileConnecting(t *testing.T) {
 	defer l.Close()
 	client := open(t, Config{})
 	settings := &Settings{Path: "/", Secret: []byte(secret), Over: TCP}
-	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: addrPort(l.Addr()), Settings: settings}}); err != nil {
+	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: netsock.AddrPort(l.Addr()), Settings: settings}}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := l.Accept()

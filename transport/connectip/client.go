@@ -17,6 +17,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sys/unix"
+
+	"sixfour/transport/netsock"
 )
 
 // Limits of times of connecting.
@@ -220,7 +222,7 @@ func (p *peer) connectTCP(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := p.port.sockets.connect(ctx, unix.SOCK_STREAM, p.port.local.Addr(), to)
+	raw, err := p.port.sockets.Connect(ctx, unix.SOCK_STREAM, p.port.local.Addr(), to)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +242,7 @@ func (p *peer) connectTCP(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	return &conn{
-		peer: p, over: TCP, at: p.Remote, local: addrPort(raw.LocalAddr()), since: time.Now(),
+		peer: p, over: TCP, at: p.Remote, local: netsock.AddrPort(raw.LocalAddr()), since: time.Now(),
 		out: newOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
 	}, nil
 }
@@ -270,7 +272,7 @@ func (p *peer) firstHop(ctx context.Context) (netip.AddrPort, error) {
 		if network == "tcp" || network == "tcp4" || network == "tcp6" {
 			kind = unix.SOCK_STREAM
 		}
-		return p.port.sockets.connect(ctx, kind, netip.Addr{}, server)
+		return p.port.sockets.Connect(ctx, kind, netip.Addr{}, server)
 	}}
 	all, err := resolver.LookupNetIP(ctx, "ip", proxy.Hostname())
 	if err != nil {

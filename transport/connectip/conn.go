@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"sixfour/transport/netsock"
 )
 
 // conn is a connection with a peer that has presented its secret: a stream of capsules, and
@@ -171,7 +173,7 @@ func (c *conn) readDatagrams() error {
 		}
 		if now := c.datagrams.conn.RemoteAddr(); now != at {
 			at = now
-			c.peer.moved(c, addrPort(now))
+			c.peer.moved(c, netsock.AddrPort(now))
 		}
 		if b, ok := cutContext(b); ok {
 			p := newPacket(0)

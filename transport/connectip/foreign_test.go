@@ -25,6 +25,7 @@ import (
 	"github.com/yosida95/uritemplate/v3"
 
 	"sixfour/transport"
+	"sixfour/transport/netsock"
 )
 
 // Addresses of the foreign end: it only passes packets between addresses that were assigned
@@ -156,7 +157,7 @@ func TestForeignServer(t *testing.T) {
 		socket.Close()
 		<-served
 	}()
-	at := addrPort(socket.LocalAddr())
+	at := netsock.AddrPort(socket.LocalAddr())
 	client := open(t, Config{})
 	settings := &Settings{
 		Path: "/masque", Secret: []byte(secret), ServerName: name, Roots: a.pool(),
@@ -241,7 +242,7 @@ func free(t *testing.T) netip.AddrPort {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return addrPort(l.Addr())
+	return netsock.AddrPort(l.Addr())
 }
 
 // listens waits until something listens.

@@ -15,6 +15,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+
+	"sixfour/transport/netsock"
 )
 
 // packetSize is the smallest size of QUIC packets. The headers of an IP packet of 1280 bytes
@@ -100,7 +102,7 @@ type (
 
 // listenQUIC opens the listener for HTTP/3.
 func (p *Port) listenQUIC() (*quicServer, error) {
-	socket, err := p.sockets.listenUDP(p.local)
+	socket, err := p.sockets.ListenUDP(p.local)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func (p *Port) listenQUIC() (*quicServer, error) {
 		return nil, err
 	}
 	if p.local.Port() == 0 {
-		p.local = netip.AddrPortFrom(p.local.Addr(), addrPort(socket.LocalAddr()).Port())
+		p.local = netip.AddrPortFrom(p.local.Addr(), netsock.AddrPort(socket.LocalAddr()).Port())
 	}
 	return s, nil
 }
@@ -178,7 +180,7 @@ func (s *quicServer) accept(p *Port) {
 			c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeRequestRejected), errNoRequest.Error())
 		})
 		p.running.Go(func() {
-			from := addrPort(c.RemoteAddr())
+			from := netsock.AddrPort(c.RemoteAddr())
 			s.http.ServeQUICConn(c)
 			g.timer.Stop()
 			s.mu.Lock()
@@ -212,7 +214,7 @@ func (p *Port) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		w.WriteHeader(status)
 		if !g.used.Load() {
-			p.refused(addrPort(g.quic.RemoteAddr()), err)
+			p.refused(netsock.AddrPort(g.quic.RemoteAddr()), err)
 			g.timer.Reset(time.Second) // no time to try many secrets
 		}
 		return
@@ -223,7 +225,7 @@ func (p *Port) serve(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	stream, err := w.(http3.HTTPStreamer).HTTPStream()
 	if err == nil {
-		err = of.attach(newQUICConn(of, g.quic, stream, addrPort(g.quic.RemoteAddr()), nil))
+		err = of.attach(newQUICConn(of, g.quic, stream, netsock.AddrPort(g.quic.RemoteAddr()), nil))
 	}
 	if err != nil {
 		g.quic.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeRequestRejected), "")
@@ -241,7 +243,7 @@ type requestStream interface {
 // newQUICConn returns a connection over HTTP/3. Afterwards, if not nil, is called at its end.
 func newQUICConn(of *peer, c *quic.Conn, s requestStream, at netip.AddrPort, afterwards func()) *conn {
 	return &conn{
-		peer: of, over: UDP, at: at, local: addrPort(c.LocalAddr()), since: time.Now(),
+		peer: of, over: UDP, at: at, local: netsock.AddrPort(c.LocalAddr()), since: time.Now(),
 		out: newOutbox(), r: bufio.NewReaderSize(s, 4<<10), w: s, datagrams: newDatagrams(c, s.StreamID(), s.ReceiveDatagram),
 		shut: func(why error) {
 			reason := ""
@@ -260,11 +262,11 @@ func newQUICConn(of *peer, c *quic.Conn, s requestStream, at netip.AddrPort, aft
 // connectQUIC connects to a peer over HTTP/3.
 func (p *peer) connectQUIC(ctx context.Context) (c *conn, err error) {
 	of := p.port
-	local, err := of.sockets.source(ctx, of.local.Addr(), p.Remote)
+	local, err := of.sockets.Source(ctx, of.local.Addr(), p.Remote)
 	if err != nil {
 		return nil, err
 	}
-	socket, err := of.sockets.listenUDP(netip.AddrPortFrom(local, 0))
+	socket, err := of.sockets.ListenUDP(netip.AddrPortFrom(local, 0))
 	if err != nil {
 		return nil, err
 	}

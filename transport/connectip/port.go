@@ -13,6 +13,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/transport"
+	"sixfour/transport/netsock"
 )
 
 var (
@@ -24,7 +25,7 @@ var (
 type Port struct {
 	config  Config
 	local   netip.AddrPort
-	sockets *sockets
+	sockets *netsock.Sockets
 	server  *server // nil: the port does not listen
 
 	in     *inbox
@@ -74,7 +75,7 @@ func listen(c Config, o transport.Options, t times) (*Port, error) {
 	case c.Over != Auto && c.Over != UDP && c.Over != TCP:
 		return nil, fmt.Errorf("over %q: it is auto, udp or tcp", c.Over)
 	}
-	s, err := newSockets(o)
+	s, err := netsock.New(o)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func listen(c Config, o transport.Options, t times) (*Port, error) {
 	}
 	if err := p.listen(); err != nil {
 		p.cancel()
-		s.close()
+		s.Close()
 		return nil, fmt.Errorf("listen at %v: %w", c.Local, err)
 	}
 	return p, nil
@@ -199,7 +200,7 @@ func (p *Port) Close() error {
 	}
 	p.in.close()
 	p.running.Wait()
-	p.sockets.close()
+	p.sockets.Close()
 	return err
 }
 
@@ -215,7 +216,7 @@ type sender struct {
 // QUIC datagram (see TooLargeError), and EINVAL if it does not begin with the headers of a
 // UDP packet.
 func (p *Port) Sender(o transport.Options) (transport.Sender, error) {
-	if own := p.sockets.options; o.Mark != own.Mark || o.Device != own.Device {
+	if own := p.sockets.Options(); o.Mark != own.Mark || o.Device != own.Device {
 		return nil, fmt.Errorf("send from %v with mark %d and device %d: its sockets have mark %d and device %d", p.local, o.Mark, o.Device, own.Mark, own.Device)
 	}
 	if p.ctx.Err() != nil {

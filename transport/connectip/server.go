@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sixfour/transport/netsock"
 )
 
 // Limits for connections that have not presented a secret.
@@ -32,11 +34,11 @@ type server struct {
 func (p *Port) listen() error {
 	s := &server{open: strangers{max: p.config.MaxHandshakes}}
 	if p.config.Over != UDP {
-		l, err := p.sockets.listenTCP(p.local)
+		l, err := p.sockets.ListenTCP(p.local)
 		if err != nil {
 			return err
 		}
-		s.tcp, p.local = l, netip.AddrPortFrom(p.local.Addr(), addrPort(l.Addr()).Port())
+		s.tcp, p.local = l, netip.AddrPortFrom(p.local.Addr(), netsock.AddrPort(l.Addr()).Port())
 	}
 	if p.config.Over != TCP && !p.config.Plain {
 		var err error
@@ -88,7 +90,7 @@ type stranger struct {
 // source returns the address that counts for limits: of IPv6 the first one of a network with
 // prefix length 64, as one host can have all addresses of it.
 func source(a net.Addr) netip.Addr {
-	of := addrPort(a).Addr().WithZone("")
+	of := netsock.AddrPort(a).Addr().WithZone("")
 	if of.Is6() {
 		p, _ := of.Prefix(64)
 		return p.Addr()
@@ -173,7 +175,7 @@ func (p *Port) accept() {
 		}
 		s := p.server.open.add(c)
 		p.running.Go(func() {
-			from := addrPort(c.RemoteAddr())
+			from := netsock.AddrPort(c.RemoteAddr())
 			err := p.welcome(s)
 			if closed := p.server.open.remove(s); closed != nil {
 				err = closed
@@ -228,7 +230,7 @@ func (p *Port) welcome(s *stranger) error {
 	}
 	limited.N = 1<<63 - 1
 	return of.attach(&conn{
-		peer: of, over: TCP, at: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), since: time.Now(),
+		peer: of, over: TCP, at: netsock.AddrPort(c.RemoteAddr()), local: netsock.AddrPort(c.LocalAddr()), since: time.Now(),
 		out: newOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
 	})
 }

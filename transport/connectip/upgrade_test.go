@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/transport"
+	"sixfour/transport/netsock"
 )
 
 // A second implementation of the upgrade of RFC 9484 section 4.1, on net/http, with a codec
@@ -190,7 +191,7 @@ func TestForeignUpgradeServer(t *testing.T) {
 		s.Close()
 		<-served
 	}()
-	at := addrPort(l.Addr())
+	at := netsock.AddrPort(l.Addr())
 	client := open(t, Config{})
 	settings := &Settings{Path: "/ip/", Secret: []byte(secret), ServerName: name, Host: "other.example:8443", Roots: a.pool(), Request: prefixes("::/64"), Routes: prefixes("2001:db8::/32")}
 	if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: at, Settings: settings}}); err != nil { // nothing listens at its UDP port

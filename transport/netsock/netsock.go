@@ -1,4 +1,7 @@
-package connectip
+// Package netsock opens TCP and UDP sockets in the network namespace of one thread, from any
+// thread. Sockets have the options of a port, and may have local addresses that do not exist
+// yet.
+package netsock
 
 import (
 	"context"
@@ -15,15 +18,15 @@ import (
 	"sixfour/transport"
 )
 
-// sockets opens sockets in the network namespace of one thread, from any thread.
-type sockets struct {
+// Sockets opens sockets in the network namespace of one thread, from any thread.
+type Sockets struct {
 	options transport.Options
 	calls   chan func() // nil: the namespace is the process's own
 }
 
-// newSockets returns one for the namespace of the calling thread.
-func newSockets(o transport.Options) (*sockets, error) {
-	s := &sockets{options: o}
+// New returns Sockets for the namespace of the calling thread.
+func New(o transport.Options) (*Sockets, error) {
+	s := &Sockets{options: o}
 	var own, process unix.Stat_t
 	if err := errors.Join(unix.Stat("/proc/thread-self/ns/net", &own), unix.Stat("/proc/self/ns/net", &process)); err != nil {
 		return nil, fmt.Errorf("identify the network namespace: %w", err)
@@ -70,15 +73,18 @@ func namespace() (int, error) {
 	return fd, errors.Join(other)
 }
 
-// close ends the goroutine. No socket may be opened afterwards.
-func (s *sockets) close() {
+// Options returns the options of all sockets.
+func (s *Sockets) Options() transport.Options { return s.options }
+
+// Close ends the goroutine. No socket may be opened afterwards.
+func (s *Sockets) Close() {
 	if s.calls != nil {
 		close(s.calls)
 	}
 }
 
 // in calls f in the namespace. F must not block.
-func (s *sockets) in(f func() (int, error)) (fd int, err error) {
+func (s *Sockets) in(f func() (int, error)) (fd int, err error) {
 	if s.calls == nil {
 		return f()
 	}
@@ -92,7 +98,7 @@ func (s *sockets) in(f func() (int, error)) (fd int, err error) {
 }
 
 // open opens a socket that is bound to a local address and port, which need not exist yet.
-func (s *sockets) open(kind int, local netip.AddrPort) (int, error) {
+func (s *Sockets) open(kind int, local netip.AddrPort) (int, error) {
 	return s.in(func() (int, error) {
 		domain, level, freebind := unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
 		if local.Addr().Is4() {
@@ -149,8 +155,8 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return sa
 }
 
-// listenTCP opens a listener.
-func (s *sockets) listenTCP(local netip.AddrPort) (*net.TCPListener, error) {
+// ListenTCP opens a listener.
+func (s *Sockets) ListenTCP(local netip.AddrPort) (*net.TCPListener, error) {
 	fd, err := s.open(unix.SOCK_STREAM, local)
 	if err != nil {
 		return nil, err
@@ -167,8 +173,8 @@ func (s *sockets) listenTCP(local netip.AddrPort) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// listenUDP opens a UDP socket.
-func (s *sockets) listenUDP(local netip.AddrPort) (*net.UDPConn, error) {
+// ListenUDP opens a UDP socket.
+func (s *Sockets) ListenUDP(local netip.AddrPort) (*net.UDPConn, error) {
 	fd, err := s.open(unix.SOCK_DGRAM, local)
 	if err != nil {
 		return nil, err
@@ -182,9 +188,9 @@ func (s *sockets) listenUDP(local netip.AddrPort) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
-// connect opens a socket from any port of a local address, which may be unspecified or
+// Connect opens a socket from any port of a local address, which may be unspecified or
 // invalid, to a remote address. It waits for a TCP connection until the context ends.
-func (s *sockets) connect(ctx context.Context, kind int, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+func (s *Sockets) Connect(ctx context.Context, kind int, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 	if local.Is4() != remote.Addr().Is4() || !local.IsValid() {
 		local = netip.IPv6Unspecified()
 		if remote.Addr().Is4() {
@@ -235,18 +241,18 @@ func connected(ctx context.Context, file *os.File) error {
 	return errors.Join(err, result)
 }
 
-// source returns the address from which the kernel sends to a remote one.
-func (s *sockets) source(ctx context.Context, local netip.Addr, remote netip.AddrPort) (netip.Addr, error) {
-	c, err := s.connect(ctx, unix.SOCK_DGRAM, local, remote)
+// Source returns the address from which the kernel sends to a remote one.
+func (s *Sockets) Source(ctx context.Context, local netip.Addr, remote netip.AddrPort) (netip.Addr, error) {
+	c, err := s.Connect(ctx, unix.SOCK_DGRAM, local, remote)
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	defer c.Close()
-	return addrPort(c.LocalAddr()).Addr(), nil
+	return AddrPort(c.LocalAddr()).Addr(), nil
 }
 
-// addrPort returns the address of a TCP or UDP connection.
-func addrPort(a net.Addr) netip.AddrPort {
+// AddrPort returns the address of a TCP or UDP connection.
+func AddrPort(a net.Addr) netip.AddrPort {
 	var at netip.AddrPort
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -256,30 +262,3 @@ func addrPort(a net.Addr) netip.AddrPort {
 	}
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
-
-// tune sets the options of a TCP connection that carries packets: little waits in the
-// kernel, where the oldest packets cannot be dropped, and what is not acknowledged ends the
-// connection.
-func tune(c net.Conn, keepalive time.Duration) error {
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	const lowWater = 64 << 10
-	if err := errors.Join(t.SetNoDelay(true), t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepalive, Interval: keepalive, Count: 3})); err != nil {
-		return err
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return err
-	}
-	control := raw.Control(func(fd uintptr) {
-		err = errors.Join(
-			os.NewSyscallError("setsockopt TCP_NOTSENT_LOWAT", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, lowWater)),
-			os.NewSyscallError("setsockopt TCP_USER_TIMEOUT", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(maxUnacknowledged.Milliseconds()))))
-	})
-	return errors.Join(control, err)
-}
-
-// maxUnacknowledged is after how long without an acknowledgment a TCP connection ends.
-const maxUnacknowledged = 20 * time.Second
