@@ -19,13 +19,14 @@ func TestComplete(t *testing.T) {
 		{"watch x", ""},
 		{"ping hub0/p", "hub0/pa hub0/pb hub0/pc"},
 		{"mtu s", "six0"},
+		{"paths hub0/p", "hub0/pa hub0/pb hub0/pc"},
 		{"capture h", "hub0"},
 		{"completion ", "bash zsh fish"},
 		{"sta", "status"},
 		{"status --js", "--json"},
 	} {
 		args := strings.Split("__complete "+c.line, " ")
-		if slices.Contains([]string{"status", "watch", "ping", "mtu", "capture"}, args[1]) {
+		if slices.Contains([]string{"status", "watch", "ping", "mtu", "paths", "capture"}, args[1]) {
 			args = append([]string{args[0], args[1], "--socket", f.socket}, args[2:]...)
 		}
 		out, errs := new(buffer), new(buffer)

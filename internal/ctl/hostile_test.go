@@ -106,6 +106,7 @@ func evilAnswers(t *testing.T) map[string]string {
 	st.Tunnels[0].Repairs = map[string]uint64{evil: 1}
 	st.Tunnels[0].AddressUpdate = &api.AddressUpdate{State: evil, Server: evil, Host: evil, Answer: evil, Error: evil}
 	st.Tunnels[0].Neighbours = []api.Neighbour{{Address: evil, Outer: evil, State: evil, Age: 1}}
+	st.Tunnels[0].Paths = []api.PathStatus{{Why: evil, State: api.State{Encap: evil, Detail: evil, Local: evil, Remote: evil}}}
 	st.Tunnels[0].In.Drops = map[string]uint64{evil: 1}
 	st.Stray.Drops = map[string]uint64{evil: 1}
 	st.Tunnels[1].Peers[0].Out.Drops = map[string]uint64{evil: 2}
@@ -139,8 +140,8 @@ func clean(s string) bool {
 func TestHostileDaemon(t *testing.T) {
 	good, bad := hostileDaemon(t, evilAnswers(t)), hostileDaemon(t, map[string]string{})
 	for _, socket := range []string{good, bad} {
-		for _, args := range []string{"status", "status x", "status x/y", "watch", "reload", "ping x -c 1", "mtu x", "capture x -w " + filepath.Join(t.TempDir(), "f"), "doctor --config /no/such/file", "doctor",
-			"status --json", "reload --json", "watch --json", "ping x -c 1 --json", "mtu x --json", "doctor --json --config /no/such/file", "doctor --json"} {
+		for _, args := range []string{"status", "status x", "status x/y", "paths", "watch", "reload", "ping x -c 1", "mtu x", "capture x -w " + filepath.Join(t.TempDir(), "f"), "doctor --config /no/such/file", "doctor",
+			"status --json", "paths --json", "reload --json", "watch --json", "ping x -c 1 --json", "mtu x --json", "doctor --json --config /no/such/file", "doctor --json"} {
 			said, _ := program(t, socket, false, strings.Fields(args)...)
 			if !clean(said) {
 				t.Errorf("%s: %q", args, said)
@@ -169,7 +170,7 @@ func cutErrors(s string) string {
 // The same on a terminal, with colours.
 func TestHostileDaemonOnATerminal(t *testing.T) {
 	socket := hostileDaemon(t, evilAnswers(t))
-	for _, args := range [][]string{{"status"}, {"reload"}, {"watch"}, {"ping", "x", "-c", "1"}} {
+	for _, args := range [][]string{{"status"}, {"paths"}, {"reload"}, {"watch"}, {"ping", "x", "-c", "1"}} {
 		p := openPTY(t)
 		cmd := p.run(t, &fake{socket: socket}, "", args...)
 		_ = cmd.Wait() // watch ends with the error that ends the events
@@ -228,6 +229,9 @@ func FuzzShow(f *testing.F) {
 		var s api.Status
 		if json.Unmarshal(answer, &s) == nil {
 			must(t, writeLines(&out, true, report(s, began)))
+			for i := range s.Tunnels {
+				must(t, writeLines(&out, true, pathsReport(pathsOf(s.Tunnels[i].Name, &s.Tunnels[i].PeerStatus), began)))
+			}
 			v := view{now: began, status: s, statusAt: began, before: s, beforeAt: began.Add(-time.Second)}
 			for _, line := range v.frame(columns, rows) {
 				out.WriteString(render(line, columns, true))

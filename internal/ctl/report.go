@@ -137,8 +137,8 @@ func (r *reporter) paths(all []api.PathStatus) {
 		case p.Used:
 			text += ", used"
 		}
-		if p.State.Local != "" {
-			text += fmt.Sprintf(": %s > %s", p.State.Local, p.State.Remote)
+		if local, remote := ends(&p.State); local != "" {
+			text += ": " + strings.TrimSpace(fmt.Sprintf("%s %s > %s", p.State.Encap, local, remote))
 		}
 		if p.Liveness.RTT > 0 {
 			text += ", RTT " + milliseconds(p.Liveness.RTT)

@@ -24,6 +24,7 @@ var commands = []func() *cobra.Command{
 	reloadCommand,
 	pingCommand,
 	mtuCommand,
+	pathsCommand,
 	captureCommand,
 	decodeCommand,
 	demoCommand,

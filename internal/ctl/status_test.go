@@ -106,7 +106,7 @@ func TestReportPaths(t *testing.T) {
 		State: api.State{Phase: api.Up, Since: now},
 		Paths: []api.PathStatus{
 			{State: api.State{Phase: api.Down, Since: now.Add(-time.Minute), Local: "192.0.2.1", Remote: "198.51.100.1", PathMTU: 1500, Detail: "3 probes in a row were not answered"}},
-			{Used: true, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour), Local: "192.0.2.2", Remote: "198.51.100.2"}, Liveness: api.Liveness{RTT: 0.0015}, Out: api.Traffic{Packets: 7}},
+			{Used: true, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour), Local: "192.0.2.2", Remote: "198.51.100.2", Encap: "fou", LocalPort: 5555, Port: 5556}, Liveness: api.Liveness{RTT: 0.0015}, Out: api.Traffic{Packets: 7}},
 			{State: api.State{Phase: api.Up, Since: now.Add(-time.Hour)}, Why: "standby for path 2", WhySince: now.Add(-time.Minute)},
 			{Used: true, Share: 0.25, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour)}},
 		},
@@ -115,7 +115,7 @@ func TestReportPaths(t *testing.T) {
 	for _, want := range []string{
 		"path 1     down for 1m00s: 192.0.2.1 > 198.51.100.1, path MTU 1500, 0 packets out, 0 in",
 		"because 3 probes in a row were not answered",
-		"path 2     up for 1h00m, used: 192.0.2.2 > 198.51.100.2, RTT 1.50 ms, 7 packets out, 0 in",
+		"path 2     up for 1h00m, used: fou 192.0.2.2:5555 > 198.51.100.2:5556, RTT 1.50 ms, 7 packets out, 0 in",
 		"path 3     up for 1h00m, 0 packets out, 0 in",
 		"not used for 1m00s: standby for path 2",
 		"path 4     up for 1h00m, used by 25% of the flows, 0 packets out, 0 in",

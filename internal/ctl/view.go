@@ -74,6 +74,7 @@ func (v *view) table(rows int) *table {
 			t.rows[len(t.rows)-1].under = why(tun.State) + " " + plain(d)
 			left--
 		}
+		v.paths(t, &left, "  ", tun.Name, tun.Paths, rates)
 		peers := slices.Clone(tun.Peers)
 		slices.SortStableFunc(peers, func(a, b api.PeerStatus) int { return severity(b) - severity(a) })
 		for i, p := range peers {
@@ -84,12 +85,35 @@ func (v *view) table(rows int) *table {
 				}
 				break
 			}
-			t.rows = append(t.rows, v.row("  "+p.Peer, tun.Name+"/"+p.Peer, p, rates))
+			key := tun.Name + "/" + p.Peer
+			t.rows = append(t.rows, v.row("  "+p.Peer, key, p, rates))
 			left--
+			v.paths(t, &left, "    ", key, p.Paths, rates)
 		}
 	}
 	return t
 }
+
+// paths adds each of several paths to a peer, if they all fit into the rows that are left.
+func (v *view) paths(t *table, left *int, indent, peer string, all []api.PathStatus, rates map[string]rate) {
+	if len(all) > *left {
+		return
+	}
+	for i, p := range all {
+		name := fmt.Sprintf("%spath %d", indent, i+1)
+		if p.State.Encap != "" {
+			name += " " + p.State.Encap
+		}
+		if p.Used {
+			name += ", used"
+		}
+		t.rows = append(t.rows, v.row(name, pathKey(peer, i), api.PeerStatus{State: p.State, Liveness: p.Liveness}, rates))
+	}
+	*left -= len(all)
+}
+
+// pathKey returns the key of a path's rates. No tunnel or peer has such a name.
+func pathKey(peer string, i int) string { return fmt.Sprintf("%s path %d", peer, i) }
 
 // severity ranks a peer by how serious its state is.
 func severity(p api.PeerStatus) int {
@@ -122,8 +146,8 @@ type rate struct {
 	drops   string // in both directions, by reason
 }
 
-// rates returns the rates of each tunnel and peer between the last two statuses, by
-// TUNNEL or TUNNEL/PEER.
+// rates returns the rates of each tunnel, peer and path between the last two statuses, by
+// TUNNEL, TUNNEL/PEER or pathKey.
 func (v *view) rates() map[string]rate {
 	seconds := v.statusAt.Sub(v.beforeAt).Seconds()
 	if v.beforeAt.IsZero() || seconds <= 0 || !v.before.Started.Equal(v.status.Started) {
@@ -158,12 +182,18 @@ func drops(direction string, old, now api.Traffic, seconds float64) (list []stri
 	return list
 }
 
-// all calls f with each tunnel and peer, and its key.
+// all calls f with each tunnel, peer and path, and its key.
 func all(s api.Status, f func(key string, p api.PeerStatus)) {
+	one := func(key string, p *api.PeerStatus) {
+		f(key, *p)
+		for i, path := range p.Paths {
+			f(pathKey(key, i), api.PeerStatus{In: path.In, Out: path.Out})
+		}
+	}
 	for _, t := range s.Tunnels {
-		f(t.Name, t.PeerStatus)
-		for _, p := range t.Peers {
-			f(t.Name+"/"+p.Peer, p)
+		one(t.Name, &t.PeerStatus)
+		for i := range t.Peers {
+			one(t.Name+"/"+t.Peers[i].Peer, &t.Peers[i])
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/internal/api"
+	"sixfour/internal/ctl"
 	"sixfour/internal/rig"
 )
 
@@ -59,6 +61,17 @@ func (d *daemon) usesPath(t *testing.T, used int, phases ...api.Phase) {
 	})
 }
 
+// control returns the output of sixfourctl for the daemon.
+func (d *daemon) control(t *testing.T, args ...string) string {
+	t.Helper()
+	var out strings.Builder
+	cmd := ctl.Root()
+	cmd.SetOut(&out)
+	cmd.SetArgs(append(args, "--socket", d.socket))
+	must(t, cmd.ExecuteContext(t.Context()))
+	return out.String()
+}
+
 // With select = "preferred", packets go the second way while the first is down, without an
 // answer or without a link, and back when it has been up for a while. No packet is lost when
 // they go back.
@@ -94,6 +107,10 @@ func TestPreferredPath(t *testing.T) {
 	_, after := a.status(t)
 	if n := after.Paths[1].Out.Packets - before.Paths[1].Out.Packets; n < 20 {
 		t.Errorf("the second path has carried %d packets, want 20 at least", n)
+	}
+	shown := regexp.MustCompile(`(?s)six0 +1 +- .*\n +not used for \S+: .*six0 +2 +100% +none +198\.51\.100\.10 +198\.51\.100\.20 +up .*\n +used for `)
+	if table := a.control(t, "paths", "six0"); !shown.MatchString(table) {
+		t.Errorf("sixfourctl paths shows\n%s", table)
 	}
 
 	done := make(chan rig.PingResult)
