@@ -252,10 +252,10 @@ func (d *demo) packet(ctx context.Context) error {
 	if _, err := rig.Ping(ctx, d.ns[0], inner[1], rig.PingOptions{Size: 56}); err != nil {
 		return err
 	}
-	const protocolByte, ipv6, ipv4 = 9, 41, 4
+	const ipv4 = 4 // next header
 	f, err := wire.Find(ctx, func(f rig.Frame) bool {
 		p := f.Packet()
-		return len(p) > 26 && p[0] == 0x45 && p[protocolByte] == ipv6 && p[26] == ipv4
+		return len(p) > 26 && p[0] == 0x45 && p[protocolByte] == protocol41 && p[26] == ipv4
 	})
 	if err != nil {
 		return err

@@ -2,12 +2,12 @@ package demo
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
 	"time"
 
-	"sixfour/encap/header"
 	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
@@ -116,14 +116,20 @@ func (l *ladder) start(ctx context.Context) error {
 	})
 }
 
-// filter reports whether a provider drops a packet.
-type filter func(ip header.IPv4) bool
+// filter reports whether a provider drops an IPv4 packet, whose header has no options.
+type filter func(packet []byte) bool
 
-func isProtocol41(ip header.IPv4) bool { return ip.Protocol() == header.ProtoIPv6 }
+const (
+	protocolByte = 9
+	protocol41   = 41
+	protocolUDP  = 17
+	ipv4Len      = 20
+)
 
-func isPort5555(ip header.IPv4) bool {
-	udp := ip.Payload()
-	return ip.Protocol() == header.UDP && len(udp) >= header.UDPLen && int(udp[2])<<8|int(udp[3]) == 5555
+func isProtocol41(packet []byte) bool { return packet[protocolByte] == protocol41 }
+
+func isPort5555(packet []byte) bool {
+	return packet[protocolByte] == protocolUDP && binary.BigEndian.Uint16(packet[ipv4Len+2:]) == 5555
 }
 
 // filtered is a step in which the provider drops some packets, at the end of which packets use
@@ -141,7 +147,7 @@ func (l *ladder) filtered(what string, path int, longest time.Duration, filters 
 		s := Step{What: what, Path: path, begin: l.flow.now()}
 		l.provider.Drop(func(packet []byte) bool {
 			for _, drops := range filters {
-				if header.Version(packet) == 4 && drops(header.IPv4(packet)) {
+				if len(packet) > ipv4Len+4 && drops(packet) {
 					return true
 				}
 			}
