@@ -177,6 +177,9 @@ func TestLinks(t *testing.T) {
 	a, b := pair(t)
 	reach := func(want int) {
 		t.Helper()
+		if want > 0 { // a link is up a while after it was set up
+			settle(t, a, right4.Addr())
+		}
 		r, err := Ping(soon(t), a, right4.Addr(), PingOptions{Timeout: 200 * time.Millisecond})
 		check(t, err)
 		if r.Received != want {
