@@ -274,6 +274,17 @@ func (s *Stack) Encapsulate(b []byte, off int) ([]byte, drop.Reason) {
 // payload, tail, is elsewhere. It does not check the headers: use it for packets that
 // this process has made or has checked.
 func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop.Reason) {
+	return s.encapsulate(b, off, tail, false)
+}
+
+// EncapsulateUnsummed is EncapsulateSegment for a sender that writes the checksum of the
+// outermost UDP header. If that has one, any number but 0 is in its place, and
+// header.WriteUDPChecksum replaces it.
+func (s *Stack) EncapsulateUnsummed(b []byte, off int, tail []byte) ([]byte, drop.Reason) {
+	return s.encapsulate(b, off, tail, true)
+}
+
+func (s *Stack) encapsulate(b []byte, off int, tail []byte, unsummed bool) ([]byte, drop.Reason) {
 	var t *template
 	var f fields
 	if header.Version(b[off:]) == 4 {
@@ -293,7 +304,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 				return nil, drop.Loop
 			}
 			if t, limit, found := s.limited(ip); found {
-				return s.encapsulateLimited(b, off, tail, t, limit)
+				return s.encapsulateLimited(b, off, tail, t, limit, unsummed)
 			}
 		}
 	}
@@ -308,7 +319,7 @@ func (s *Stack) EncapsulateSegment(b []byte, off int, tail []byte) ([]byte, drop
 		return nil, r
 	}
 	if t.unfinished {
-		t.finish(b, off, tail, 0)
+		t.finish(b, off, tail, 0, unsummed)
 	}
 	return b[start:], drop.None
 }

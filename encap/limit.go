@@ -26,19 +26,19 @@ func (s *Stack) limited(ip header.IPv6) (t *template, limit byte, found bool) {
 	return s.limited6, ip[at], true
 }
 
-// encapsulateLimited is EncapsulateSegment for a packet that carries a tunnel
-// encapsulation limit.
-func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, limit byte) ([]byte, drop.Reason) {
+// encapsulateLimited is encapsulate for a packet that carries a tunnel encapsulation limit.
+func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, limit byte, unsummed bool) ([]byte, drop.Reason) {
 	switch {
 	case len(b)-off+len(tail) > t.limit:
 		return nil, drop.TooBig
 	case int(limit) < t.limited:
 		return nil, drop.EncapLimit
 	}
-	start, r := t.encapsulate(b, off, tail, fieldsOf(b[off:]), limit)
+	start, r := t.put(b, off, len(tail), fieldsOf(b[off:]))
 	if r != drop.None {
 		return nil, r
 	}
+	t.finish(b, off, tail, limit, unsummed)
 	return b[start:], drop.None
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 )
 
@@ -88,14 +89,15 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit byte) (int, drop.Reason) {
 	start, r := t.put(b, off, len(tail), f)
 	if r == drop.None && t.unfinished {
-		t.finish(b, off, tail, limit)
+		t.finish(b, off, tail, limit, false)
 	}
 	return start, r
 }
 
 // finish writes the fields that put leaves out, innermost header first, because the
-// checksum in an outer header covers everything inside it.
-func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
+// checksum in an outer header covers everything inside it. Unsummed leaves out the checksum
+// of the outermost header if that is of UDP, without extension headers before it.
+func (t *template) finish(b []byte, off int, tail []byte, limit byte, unsummed bool) {
 	end := off
 	for i := range t.parts {
 		p := &t.parts[i]
@@ -104,7 +106,12 @@ func (t *template) finish(b []byte, off int, tail []byte, limit byte) {
 			b[end-p.size+limitOffset] = limit
 		}
 		if p.finisher != nil {
-			p.finisher.Finish(b[end-p.size:], p.size-p.framing, tail)
+			u, ok := p.finisher.(framing.Unsummer)
+			if ok && unsummed && i == len(t.parts)-1 && (p.over == 4 || p.size-p.framing == header.IPv6Len) {
+				u.FinishUnsummed(b[end-p.size:], p.size-p.framing, tail)
+			} else {
+				p.finisher.Finish(b[end-p.size:], p.size-p.framing, tail)
+			}
 		}
 		end -= p.size
 	}

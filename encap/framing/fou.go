@@ -73,13 +73,24 @@ func (c *udpCodec) appendInside(b []byte, version int) []byte {
 // Finish writes the length, the checksum and, if they differ from packet to packet, the
 // source port and the fields of the framing inside.
 func (c *udpCodec) Finish(pkt []byte, at int, tail []byte) {
+	c.finishFields(pkt, at, tail)
+	finishUDP(pkt, at, tail, !c.NoChecksum)
+}
+
+// FinishUnsummed is Finish, but leaves the checksum to what sends the packet.
+func (c *udpCodec) FinishUnsummed(pkt []byte, at int, tail []byte) {
+	c.finishFields(pkt, at, tail)
+	finishUnsummed(pkt, at, tail, !c.NoChecksum)
+}
+
+// finishFields writes the fields that no checksum of ours covers yet.
+func (c *udpCodec) finishFields(pkt []byte, at int, tail []byte) {
 	if c.finish {
 		c.inside.Finish(pkt, at+c.size, tail)
 	}
 	if c.Flow {
 		putFlowPort(pkt[at:], pkt[at+c.packet:])
 	}
-	finishUDP(pkt, at, tail, !c.NoChecksum)
 }
 
 // openInside removes the headers of the framing inside, and checks the IP version.

@@ -95,16 +95,6 @@ func (p *Properties) Carries(version int) bool {
 	return version == 4 && p.Carries4 || version == 6 && p.Carries6
 }
 
-// sumOf returns the sum over a packet from the framing's header on, for an Internet checksum.
-// The packet continues with tail.
-func sumOf(b, tail []byte) uint16 {
-	sum, rest := header.Sum(b, 0), header.Sum(tail, 0)
-	if len(b)%2 != 0 { // the 16-bit words of tail begin in the middle of ours
-		rest = rest<<8 | rest>>8
-	}
-	return header.Fold(uint32(sum) + uint32(rest))
-}
-
 // DatagramCodec is the Codec of a framing in datagrams of a socket: the kernel removes its UDP
 // header.
 type DatagramCodec interface {
@@ -112,6 +102,14 @@ type DatagramCodec interface {
 	// OpenDatagram is Open for a packet without the UDP header. O is what the removed
 	// headers said.
 	OpenDatagram(b []byte, o header.Outer) (inner []byte, version int, r drop.Reason)
+}
+
+// Unsummer is a Codec of UDP packets that can leave their checksum to what sends them.
+type Unsummer interface {
+	Codec
+	// FinishUnsummed is Finish without computing the checksum of the UDP header: it is 0 if
+	// there is to be none, and otherwise any other number.
+	FinishUnsummed(pkt []byte, at int, tail []byte)
 }
 
 // Keepaliver is a Framing with keepalives that one end writes and the other only has to send

@@ -135,7 +135,7 @@ func (c *greCodec) Finish(pkt []byte, at int, tail []byte) {
 		binary.BigEndian.PutUint32(b[c.sequenceAt:], c.state.nextSequence())
 	}
 	if c.Checksum {
-		binary.BigEndian.PutUint16(b[header.GRELen:], ^sumOf(b, tail))
+		binary.BigEndian.PutUint16(b[header.GRELen:], ^header.SumPieces(b, tail, 0))
 	}
 }
 

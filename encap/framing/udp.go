@@ -21,7 +21,15 @@ func finishUDP(pkt []byte, at int, tail []byte, checksum bool) {
 	if !checksum {
 		return
 	}
-	header.SetUDPChecksum(b, ^header.Fold(pseudoSum(pkt, n)+uint32(sumOf(b, tail))))
+	header.SetUDPChecksum(b, ^header.SumPieces(b, tail, pseudoSum(pkt, n)))
+}
+
+// finishUnsummed is finishUDP for Unsummer.
+func finishUnsummed(pkt []byte, at int, tail []byte, checksum bool) {
+	setUDPLength(pkt, at, tail)
+	if checksum {
+		binary.BigEndian.PutUint16(pkt[at+6:], 0xffff)
+	}
 }
 
 // setUDPLength writes the length of a UDP packet at pkt[at:], which continues with tail, and

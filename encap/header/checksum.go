@@ -61,6 +61,15 @@ func fold64(sum uint64) uint16 {
 	return Fold(uint32(sum>>32 + sum))
 }
 
+// SumPieces is Sum for a packet that begins with head and continues with tail.
+func SumPieces(head, tail []byte, initial uint32) uint16 {
+	sum, rest := Sum(head, initial), Sum(tail, 0)
+	if len(head)%2 != 0 { // the 16-bit words of tail begin in the middle of ours
+		rest = rest<<8 | rest>>8
+	}
+	return Fold(uint32(sum) + uint32(rest))
+}
+
 // Update returns a checksum after one 16-bit word of what it covers changed from before
 // to after: HC' = ~(~HC + ~m + m') (RFC 1624 section 3).
 func Update(sum, before, after uint16) uint16 {

@@ -17,6 +17,26 @@ func SetUDPChecksum(udp []byte, sum uint16) {
 	binary.BigEndian.PutUint16(udp[6:], sum)
 }
 
+// WriteUDPChecksum computes the checksum of a UDP packet without extension headers that
+// begins with its headers and continues with body, unless the field is 0: there is none. It
+// leaves other packets as they are.
+func WriteUDPChecksum(head, body []byte) {
+	at, protocol := IPv6Len, head[6]
+	if Version(head) == 4 {
+		at, protocol = IPv4(head).HeaderLen(), IPv4(head).Protocol()
+	}
+	if protocol != UDP || len(head) < at+UDPLen || head[at+6]|head[at+7] == 0 {
+		return
+	}
+	udp, n := head[at:], len(head)-at+len(body)
+	sum := PseudoSum(head[12:16], head[16:20], n, UDP)
+	if Version(head) == 6 {
+		sum = PseudoSum(head[8:24], head[24:40], n, UDP)
+	}
+	udp[6], udp[7] = 0, 0
+	SetUDPChecksum(udp, ^SumPieces(udp, body, sum))
+}
+
 // Ports returns the source and the destination port at the beginning of a UDP header, or of
 // any other that begins with both; 0 if they are cut off.
 func Ports(b []byte) (src, dst uint16) {
