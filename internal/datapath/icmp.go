@@ -14,6 +14,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/internal/arena"
 	"sixfour/internal/capture"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/pcapng"
@@ -48,9 +49,9 @@ const errorBatch = 16
 
 // Run handles messages until the receiver is closed.
 func (o *ICMPInbound) Run() {
-	arena := newArena(errorBatch * transport.MaxPacket)
-	defer arena.free()
-	bufs, meta := arena.buffers(errorBatch, transport.MaxPacket), make([]transport.Meta, errorBatch)
+	memory := arena.New(errorBatch * transport.MaxPacket)
+	defer memory.Free()
+	bufs, meta := memory.Buffers(errorBatch, transport.MaxPacket), make([]transport.Meta, errorBatch)
 	failures := 0
 	for {
 		n, err := o.rx.Receive(bufs, meta)

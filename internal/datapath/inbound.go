@@ -11,6 +11,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/internal/arena"
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
@@ -62,7 +63,7 @@ type shown struct {
 
 // buffers are the memory of an inbound.
 type buffers struct {
-	arena   *arena
+	arena   *arena.Arena
 	bufs    [][]byte
 	meta    []transport.Meta // of the packets in bufs
 	reply   []byte           // for an answer of our own
@@ -72,14 +73,14 @@ type buffers struct {
 
 func newBuffers() buffers {
 	const large = encap.Headroom + transport.MaxPacket
-	a := newArena(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
+	a := arena.New(transport.BatchSize*transport.MaxPacket + 2*large + transport.MaxPacket)
 	return buffers{
 		arena:   a,
-		bufs:    a.buffers(transport.BatchSize, transport.MaxPacket),
+		bufs:    a.Buffers(transport.BatchSize, transport.MaxPacket),
 		meta:    make([]transport.Meta, transport.BatchSize),
-		reply:   a.buffer(large),
-		scratch: a.buffer(large),
-		pieces:  a.buffer(transport.MaxPacket),
+		reply:   a.Buffer(large),
+		scratch: a.Buffer(large),
+		pieces:  a.Buffer(transport.MaxPacket),
 	}
 }
 
@@ -135,7 +136,7 @@ func (in *Inbound) forget() {
 
 // Run carries packets until the receiver is closed, and then frees the buffers.
 func (in *Inbound) Run() {
-	defer in.arena.free()
+	defer in.arena.Free()
 	wait.Thread()
 	failures := 0
 	for {
