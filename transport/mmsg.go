@@ -9,9 +9,12 @@ import (
 // batch is the argument of recvmmsg and sendmmsg, allocated once. The batches of x/net
 // allocate an address for each packet that they receive.
 type batch struct {
-	msgs []mmsghdr
-	iovs [][2]unix.Iovec
-	used int
+	msgs   []mmsghdr
+	iovs   []unix.Iovec
+	counts []uint8 // packets in each message to send
+	used   int     // messages
+	points int     // iovs
+	failed int     // packets in the message that sendAll could not send; 0: there is none
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -21,39 +24,47 @@ type mmsghdr struct {
 }
 
 func newBatch(size int) *batch {
-	b := &batch{msgs: make([]mmsghdr, size), iovs: make([][2]unix.Iovec, size)}
-	for i := range b.msgs {
-		b.msgs[i].hdr.Iov = &b.iovs[i][0]
-		b.msgs[i].hdr.SetIovlen(1)
-	}
-	return b
+	return &batch{msgs: make([]mmsghdr, size), iovs: make([]unix.Iovec, 2*size), counts: make([]uint8, size)}
 }
 
 // fill points the batch at the buffers, as many as it has room for, and leaves the first
 // front bytes of each free. The buffers must stay in place until the batch is used.
 func (b *batch) fill(bufs [][]byte, front int) {
-	b.used = min(len(bufs), len(b.msgs))
-	for i, buf := range bufs[:b.used] {
-		point(&b.iovs[i][0], buf[min(front, len(buf)):])
+	b.empty()
+	for _, buf := range bufs[:min(len(bufs), len(b.msgs))] {
+		b.start()
+		b.point(buf[min(front, len(buf)):])
 	}
 }
 
-// add adds a packet to send, without the first cut bytes of its Head. The batch must have
-// room for it.
-func (b *batch) add(p *Packet, cut int) {
-	i, pieces := b.used, 1
-	point(&b.iovs[i][0], p.Head[cut:])
-	if len(p.Body) > 0 {
-		pieces = 2
-		point(&b.iovs[i][1], p.Body)
-	}
-	b.msgs[i].hdr.SetIovlen(pieces)
+// empty removes all messages.
+func (b *batch) empty() { b.used, b.points = 0, 0 }
+
+// start starts a message without content. The batch must have room for it.
+func (b *batch) start() {
+	b.msgs[b.used].hdr.Iov = &b.iovs[b.points]
+	b.msgs[b.used].hdr.SetIovlen(0)
+	b.counts[b.used] = 0
 	b.used++
 }
 
-func point(v *unix.Iovec, b []byte) {
-	v.Base = unsafe.SliceData(b)
-	v.SetLen(len(b))
+// point adds bytes to the last message.
+func (b *batch) point(p []byte) {
+	v := &b.iovs[b.points]
+	v.Base = unsafe.SliceData(p)
+	v.SetLen(len(p))
+	b.points++
+	b.msgs[b.used-1].hdr.Iovlen++
+}
+
+// add adds a packet to the last message, without the first cut bytes of its Head. A batch
+// has room for as many packets as messages.
+func (b *batch) add(p *Packet, cut int) {
+	b.point(p.Head[cut:])
+	if len(p.Body) > 0 {
+		b.point(p.Body)
+	}
+	b.counts[b.used-1]++
 }
 
 // receive does not block: if there is no packet, the error is EAGAIN.
@@ -72,9 +83,17 @@ func (b *batch) sizes(meta []Meta) {
 	}
 }
 
-// send sends the packets from index from on, and returns how many were sent.
+// send sends the messages from index from on, and returns how many were sent.
 func (b *batch) send(fd, from int) (int, unix.Errno) {
 	return b.call(unix.SYS_SENDMMSG, fd, from)
+}
+
+// packets returns how many packets are in the n messages from index from on.
+func (b *batch) packets(from, n int) (sum int) {
+	for _, count := range b.counts[from : from+n] {
+		sum += int(count)
+	}
+	return sum
 }
 
 func (b *batch) call(nr uintptr, fd, from int) (int, unix.Errno) {

@@ -61,7 +61,8 @@ func (f *family) takesProtocol(fd int, protocol byte) bool {
 // sendmsg sends one packet.
 func (f *family) sendmsg(fd int, pkt []byte, to *name, c *control, flags int) unix.Errno {
 	var iov unix.Iovec
-	point(&iov, pkt)
+	iov.Base = unsafe.SliceData(pkt)
+	iov.SetLen(len(pkt))
 	msg := unix.Msghdr{Name: (*byte)(unsafe.Pointer(to)), Namelen: f.nameLen(), Iov: &iov}
 	msg.SetIovlen(1)
 	if c != nil {

@@ -128,14 +128,15 @@ func sendAll(w *wait.FD, b *batch, f filler, pkts []Packet, refused error) (sent
 		return 0, net.ErrClosed
 	}
 	defer w.Release()
+	b.failed = 0
 	for sent < len(pkts) {
 		if f.fill(pkts[sent:]); b.used == 0 {
 			return sent, refused
 		}
 		for from := 0; from < b.used; {
 			n, errno := b.send(fd, from)
+			sent += b.packets(from, n)
 			from += n
-			sent += n
 			switch errno {
 			case 0:
 			case unix.EAGAIN:
@@ -144,6 +145,7 @@ func sendAll(w *wait.FD, b *batch, f filler, pkts []Packet, refused error) (sent
 				}
 			default:
 				forget(fd, errno)
+				b.failed = int(b.counts[from])
 				return sent, os.NewSyscallError("sendmmsg", errno)
 			}
 		}
@@ -153,12 +155,13 @@ func sendAll(w *wait.FD, b *batch, f filler, pkts []Packet, refused error) (sent
 
 // fill implements filler.
 func (s *RawSender) fill(pkts []Packet) {
-	s.batch.used = 0
+	s.batch.empty()
 	for i := range min(len(pkts), len(s.names)) {
 		if !s.family.begins(pkts[i].Head) {
 			return
 		}
 		s.family.setDest(&s.names[i], pkts[i].Head)
+		s.batch.start()
 		s.batch.add(&pkts[i], 0)
 	}
 }

@@ -50,6 +50,12 @@ type Meta struct {
 	// or its metadata is not complete.
 	Size int
 
+	// Each is not 0 if the buffer has several datagrams with the same outer headers, one
+	// after the other (UDP_GRO in udp(7)): it is how many bytes of payload each of them has,
+	// except for the last, which may have less. If the packet begins with its headers, they
+	// are those of the first datagram, and the only ones.
+	Each int
+
 	// Segment is how many bytes of payload each segment of the packet has, except for the
 	// last segment, which may have less, if the packet is an aggregate of one inner flow
 	// (see Segments). Otherwise it is Single, Small or Unknown.

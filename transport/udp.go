@@ -80,6 +80,8 @@ func newUDPPort(fd *wait.FD, f *family, local netip.AddrPort, o Options) *UDPPor
 	for i := range p.each {
 		p.each[i].receive(&p.batch.msgs[i].hdr)
 	}
+	// Available since Linux 5.0. On older kernels no datagrams are merged.
+	_ = p.Use(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) })
 	return p
 }
 
@@ -194,7 +196,7 @@ func (p *UDPPort) describe(i int, buf []byte, m *Meta) {
 	}
 	e := &p.each[i]
 	from, port := e.sender(p.family, &p.zone)
-	at, ok := readControl(&m.Outer, e.control[:hdr.Controllen])
+	at, each, ok := readControl(&m.Outer, e.control[:hdr.Controllen])
 	if !ok {
 		return
 	}
@@ -203,20 +205,17 @@ func (p *UDPPort) describe(i int, buf []byte, m *Meta) {
 	}
 	m.Outer.From, m.Outer.At = netip.AddrPortFrom(from, port), netip.AddrPortFrom(at, p.local.Port())
 	m.Size = int(p.batch.msgs[i].n)
+	first := m.Size
+	if each > 0 && each < m.Size {
+		first, m.Each = each, each
+	}
 	if p.options.Headers {
-		m.Size = p.writeHeaders(buf, m.Size, &m.Outer)
+		if m.Size += p.headers(); m.Size > len(buf) {
+			m.Size, m.Each = 0, 0
+			return
+		}
+		header.PutHeaders(buf[:p.headers()+first], &m.Outer)
 	}
-}
-
-// writeHeaders writes the headers of a packet before its payload. It returns the length of
-// the packet, or 0 if it does not fit.
-func (p *UDPPort) writeHeaders(b []byte, payload int, o *header.Outer) int {
-	n := p.headers() + payload
-	if n > len(b) || n > MaxPacket {
-		return 0
-	}
-	header.PutHeaders(b[:n], o)
-	return n
 }
 
 // sender returns where a packet comes from.

@@ -142,14 +142,26 @@ type arrived struct {
 }
 
 // arrivals waits for n packets.
-func arrivals(t testing.TB, rx transport.Receiver, n int) (got []arrived) {
+func arrivals(t testing.TB, rx transport.Receiver, n int) []arrived {
 	t.Helper()
-	bufs, meta := wiretest.Buffers(transport.BatchSize, 2048), make([]transport.Meta, transport.BatchSize)
+	return arrivalsIn(t, rx, n, transport.MaxPacket)
+}
+
+// arrivalsIn is arrivals with buffers of a size.
+func arrivalsIn(t testing.TB, rx transport.Receiver, n, size int) (got []arrived) {
+	t.Helper()
+	const count = 16
+	bufs, meta := wiretest.Buffers(count, size), make([]transport.Meta, count)
 	for len(got) < n {
 		k, err := rx.Receive(bufs, meta)
 		rigtest.Must(t, err)
 		for i := range k {
-			got = append(got, arrived{meta[i], bytes.Clone(bufs[i][:meta[i].Size])})
+			each := max(meta[i].Each, 1)
+			data := bytes.Clone(bufs[i][:meta[i].Size])
+			for ; meta[i].Each > 0 && len(data) > each; data = data[each:] {
+				got = append(got, arrived{meta[i], data[:each]})
+			}
+			got = append(got, arrived{meta[i], data})
 		}
 	}
 	return got
@@ -197,7 +209,7 @@ func TestUDPHeaders(t *testing.T) {
 			rigtest.Must(t, tx.SendOne(pkt))
 		}
 		pkts[2] = nil
-		for i, got := range arrivals(t, r, len(pkts)) {
+		for i, got := range arrivalsIn(t, r, len(pkts), 2048) {
 			want := bytes.Clone(pkts[i])
 			if want != nil {
 				want = without(wiretest.Arrived(want))
@@ -309,7 +321,7 @@ func TestUDPHostile(t *testing.T) {
 		for _, pkt := range [][]byte{good, large, datagram(e, leftPort, rightPort, nil), good} {
 			rigtest.Must(t, tx.SendOne(pkt))
 		}
-		for i, got := range arrivals(t, r, 4) {
+		for i, got := range arrivalsIn(t, r, 4, 2048) {
 			if want := []string{"good", "", "", "good"}[i]; string(got.data) != want {
 				t.Errorf("%d: %q", i, got.data)
 			}

@@ -20,8 +20,11 @@ import (
 // options or extension headers and a UDP header, and sends what follows: to the
 // destination and port, and with the TOS, TTL and flow label in these headers. The kernel
 // writes the identification, the lengths and the checksums, and DF as the port's options
-// say. The source must be the port's; the source address counts if that of the port is
-// unspecified.
+// say; of the UDP checksum in a packet it only matters whether it is 0. The source must be
+// the port's; the source address counts if that of the port is unspecified.
+//
+// Packets that follow each other and differ only in what the kernel writes leave in groups,
+// which the kernel or the device separates (UDP_SEGMENT in udp(7)).
 //
 // Packets that a UDP socket cannot send leave whole through a raw socket, if the process
 // may open one: IPv4 fragments, IPv4 packets with another DF bit than the port's or with
@@ -40,7 +43,8 @@ type UDPSender struct {
 	names    []name
 	controls []udpControl
 	refused  error
-	raw      *RawSender   // nil: not permitted
+	raw      *RawSender // nil: not permitted
+	groups   groups
 	plain    atomic.Int32 // how many more batches leave without flow labels, because the kernel refuses them
 }
 
@@ -65,8 +69,14 @@ func (p *UDPPort) Sender(o Options) (Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("send from %v: %w", p.local, err)
 	}
+	var none bool
+	if err := p.Use(func(fd int) error { none = !takesGroups(fd); return nil }); err != nil {
+		fd.Close()
+		return nil, err
+	}
 	s := &UDPSender{
 		port: p, fd: fd, batch: newBatch(BatchSize), names: make([]name, BatchSize), controls: make([]udpControl, BatchSize),
+		groups:  groups{none: none},
 		refused: fmt.Errorf("send from %v: the bytes do not begin with the headers of a UDP packet over IPv%d from this port: %w", p.local, p.family.version, unix.EINVAL),
 	}
 	for i := range s.names {
@@ -74,9 +84,7 @@ func (p *UDPPort) Sender(o Options) (Sender, error) {
 		s.names[i] = p.family.newName()
 		hdr.Name = (*byte)(unsafe.Pointer(&s.names[i]))
 		hdr.Namelen = p.family.nameLen()
-		control := s.controls[i].setUp(p)
-		hdr.Control = &control[0]
-		hdr.SetControllen(len(control))
+		s.controls[i].setUp(p)
 	}
 	if s.raw, err = DialRaw(p.local.Addr(), header.UDP, o); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 		fd.Close()
@@ -151,6 +159,14 @@ func (s *UDPSender) leavesRaw(head []byte) bool {
 	return head[6] != header.UDP || f.isUDP(head)
 }
 
+// sum writes the UDP checksum of a packet for the raw socket, if it has one and begins with
+// all of its headers.
+func (f *family) sum(head, body []byte) {
+	if f.isUDP(head) {
+		header.WriteUDPChecksum(head, body)
+	}
+}
+
 // isFragment reports whether an IPv4 packet is a fragment.
 func isFragment(head []byte) bool {
 	return binary.BigEndian.Uint16(head[6:])&(header.MF|header.OffsetMask) != 0
@@ -194,6 +210,10 @@ func (s *UDPSender) Send(pkts []Packet) (int, error) {
 	for {
 		n, err := sendAll(s.fd, s.batch, s, pkts[sent:], s.refused)
 		sent += n
+		s.groups.sent(n)
+		if err != nil && s.groups.split(s.batch.failed, err) {
+			continue
+		}
 		if err != nil && sent < len(pkts) && s.leaveOutLabels(pkts[sent].Head, err) {
 			continue
 		}
@@ -207,6 +227,9 @@ func (s *UDPSender) Send(pkts []Packet) (int, error) {
 			}
 			run++
 		}
+		for i := range pkts[sent : sent+run] {
+			s.port.family.sum(pkts[sent+i].Head, pkts[sent+i].Body)
+		}
 		n, err = s.raw.Send(pkts[sent : sent+run])
 		sent += n
 		if err != nil || sent == len(pkts) {
@@ -217,16 +240,27 @@ func (s *UDPSender) Send(pkts []Packet) (int, error) {
 
 // fill implements filler.
 func (s *UDPSender) fill(pkts []Packet) {
-	s.batch.used = 0
-	p, labels := s.port, s.labels()
-	for i := range min(len(pkts), len(s.names)) {
-		head := pkts[i].Head
+	s.batch.empty()
+	p, labels, alone := s.port, s.labels(), s.groups.begin()
+	pkts = pkts[:min(len(pkts), len(s.names))]
+	for len(pkts) > 0 {
+		head := pkts[0].Head
 		if !s.takes(head) {
 			return
 		}
+		i, n := s.batch.used, 1
+		if alone <= 0 {
+			n = p.group(pkts)
+		}
+		alone -= n
 		p.address(&s.names[i], head, labels)
 		s.controls[i].set(p, head)
-		s.batch.add(&pkts[i], p.headers())
+		s.controls[i].use(&s.batch.msgs[i].hdr, p, n, pkts[0].Len()-p.headers())
+		s.batch.start()
+		for range n {
+			s.batch.add(&pkts[0], p.headers())
+			pkts = pkts[1:]
+		}
 	}
 }
 
@@ -240,6 +274,7 @@ func (s *UDPSender) SendOne(pkt []byte) error {
 	p := s.port
 	if !s.takes(pkt) {
 		if s.leavesRaw(pkt) {
+			s.port.family.sum(pkt, nil)
 			return s.raw.SendOne(pkt)
 		}
 		return s.refused
@@ -247,8 +282,9 @@ func (s *UDPSender) SendOne(pkt []byte) error {
 	to := p.family.newName()
 	p.address(&to, pkt, s.labels())
 	var c udpControl
-	control := control{c.setUp(p)}
+	c.setUp(p)
 	c.set(p, pkt)
+	control := control{c.bytes()[segmentLen:c.end(p)]}
 	err = p.family.sendOne(fd, pkt[p.headers():], &to, &control)
 	if err != nil && s.leaveOutLabels(pkt, err) {
 		p.address(&to, pkt, 0)
@@ -273,36 +309,57 @@ func (s *UDPSender) close() error {
 	return err
 }
 
-// udpControl is the memory for the ancillary data of a packet to send: TOS, TTL and, for
-// a port at an unspecified address, the source, each with a header (cmsg(3)).
-type udpControl [11]uint64
+// udpControl is the memory for the ancillary data of a message to send: the size of the
+// packets of a group, TOS, TTL and, for a port at an unspecified address, the source, each
+// with a header (cmsg(3)).
+type udpControl [14]uint64
 
 // Offsets of the messages. The last one is the largest, for IPv6.
-var tosAt, ttlAt, sourceAt = 0, unix.CmsgSpace(4), 2 * unix.CmsgSpace(4)
+var segmentLen, tosAt, ttlAt, sourceAt = unix.CmsgSpace(2), unix.CmsgSpace(2), unix.CmsgSpace(2) + unix.CmsgSpace(4), unix.CmsgSpace(2) + 2*unix.CmsgSpace(4)
 
 func (c *udpControl) bytes() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
 }
 
-// setUp writes the headers of the messages, and returns the messages.
-func (c *udpControl) setUp(p *UDPPort) []byte {
+// setUp writes the headers of the messages.
+func (c *udpControl) setUp(p *UDPPort) {
 	tos, ttl, source, size := unix.IP_TOS, unix.IP_TTL, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo
 	if p.family.version == 6 {
 		tos, ttl, source, size = unix.IPV6_TCLASS, unix.IPV6_HOPLIMIT, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo
 	}
 	b := c.bytes()
-	message := func(at, kind, size int) {
+	message := func(at, level, kind, size int) {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[at]))
-		h.Level, h.Type = int32(p.family.level), int32(kind)
+		h.Level, h.Type = int32(level), int32(kind)
 		h.SetLen(unix.CmsgLen(size))
 	}
-	message(tosAt, tos, 4)
-	message(ttlAt, ttl, 4)
-	if !p.local.Addr().IsUnspecified() {
-		return b[:sourceAt]
+	message(0, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)
+	message(tosAt, p.family.level, tos, 4)
+	message(ttlAt, p.family.level, ttl, 4)
+	message(sourceAt, p.family.level, source, size)
+}
+
+// end returns the length of the messages.
+func (c *udpControl) end(p *UDPPort) int {
+	switch {
+	case !p.local.Addr().IsUnspecified():
+		return sourceAt
+	case p.family.version == 4:
+		return sourceAt + unix.CmsgSpace(unix.SizeofInet4Pktinfo)
 	}
-	message(sourceAt, source, size)
-	return b[:sourceAt+unix.CmsgSpace(size)]
+	return sourceAt + unix.CmsgSpace(unix.SizeofInet6Pktinfo)
+}
+
+// use makes a message of n packets, whose payload has size bytes, use the memory.
+func (c *udpControl) use(hdr *unix.Msghdr, p *UDPPort, n, size int) {
+	b := c.bytes()
+	from := segmentLen
+	if n > 1 {
+		binary.NativeEndian.PutUint16(b[unix.CmsgLen(0):], uint16(size))
+		from = 0
+	}
+	hdr.Control = &b[from]
+	hdr.SetControllen(c.end(p) - from)
 }
 
 // set writes the fields of a packet.
@@ -324,14 +381,15 @@ func (c *udpControl) set(p *UDPPort, head []byte) {
 }
 
 // readControl reads the ancillary data of a received packet: TOS and TTL into o. It
-// returns the destination. Ok is false if a field is missing.
-func readControl(o *header.Outer, control []byte) (at netip.Addr, ok bool) {
+// returns the destination, and the size of the datagrams if there are several; 0: there is
+// one. Ok is false if a field is missing.
+func readControl(o *header.Outer, control []byte) (at netip.Addr, each int, ok bool) {
 	const dest, ttl, tos = 1, 2, 4
 	known := 0
 	for len(control) >= unix.SizeofCmsghdr {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
 		if err != nil {
-			return at, false
+			return at, 0, false
 		}
 		control = rest
 		four, six := h.Level == unix.IPPROTO_IP, h.Level == unix.IPPROTO_IPV6
@@ -351,7 +409,9 @@ func readControl(o *header.Outer, control []byte) (at netip.Addr, ok bool) {
 		case six && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
 			o.TOS = byte(binary.NativeEndian.Uint32(data))
 			known |= tos
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
+			each = int(int32(binary.NativeEndian.Uint32(data)))
 		}
 	}
-	return at, known == dest|ttl|tos
+	return at, each, known == dest|ttl|tos
 }

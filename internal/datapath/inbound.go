@@ -16,6 +16,7 @@ import (
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
 	"sixfour/transport"
+	"sixfour/transport/datagrams"
 	"sixfour/transport/wait"
 	"sixfour/tun"
 )
@@ -34,8 +35,8 @@ type Inbound struct {
 	drops    Drops
 	lost     uint32 // losses that the receiver has reported
 
-	hand int  // index of the packet being handled
-	end  *End // its end; nil: none
+	end *End // of the packet being handled; nil: none
+	datagrams.Cursor
 	shown
 	buffers
 
@@ -84,6 +85,9 @@ func newBuffers() buffers {
 	}
 }
 
+// gatherSize is how many packets of a tunnel are written to its device together, at most.
+const gatherSize = transport.BatchSize
+
 // sink collects the packets of one tunnel in a batch.
 type sink struct {
 	t      *Tunnel
@@ -92,6 +96,8 @@ type sink struct {
 	gather *tun.Gatherer
 	drops  Drops
 	kept   []capture.Packet // copies of packets in the gatherer, for captures
+
+	touched bool // in Inbound.touched
 
 	// Packets of one peer in the gatherer that are not counted yet.
 	path           *Path
@@ -120,7 +126,7 @@ func (in *Inbound) sink(t *Tunnel) *sink {
 		in.sinks[t.ID] = s
 	}
 	if mtu := t.MTU.Load(); s.mtu != mtu && (s.gather == nil || s.gather.Len() == 0) {
-		s.mtu, s.gather = mtu, tun.NewGatherer(transport.BatchSize, int(mtu))
+		s.mtu, s.gather = mtu, tun.NewGatherer(gatherSize, int(mtu))
 	}
 	return s
 }
@@ -155,8 +161,8 @@ func (in *Inbound) Run() {
 		}
 		failures = 0
 		in.carry(n)
-		in.overrun(n)
-		nap(n)
+		in.overrun(in.Count)
+		nap(in.Count)
 	}
 }
 
@@ -172,8 +178,8 @@ func (in *Inbound) overrun(batch int) {
 	}
 }
 
-// carry decapsulates the n packets that were received and writes them to their
-// devices.
+// carry decapsulates the packets in the n buffers that were received and writes them to
+// their devices.
 func (in *Inbound) carry(n int) {
 	t := in.Table.Load()
 	if t != in.known {
@@ -185,12 +191,12 @@ func (in *Inbound) carry(n int) {
 		in.moment = in.Captures.Now()
 		defer in.moment.End()
 	}
-	for next := 0; next < n; next = in.hand + 1 {
-		if recovery.Guard(in.drops.log, "handling a received packet", func() { in.open(t, next, n) }) {
-			recovery.Guard(in.drops.log, "counting a lost packet", in.lostByPanic)
-		}
+	in.Start(in.bufs[:n], in.meta[:n])
+	for recovery.Guard(in.drops.log, "handling a received packet", func() { in.open(t) }) {
+		recovery.Guard(in.drops.log, "counting a lost packet", in.lostByPanic)
 	}
 	for _, s := range in.touched {
+		s.touched = false
 		if recovery.Guard(s.drops.log, "writing packets to the interface", func() { s.flush(in.seen) }) {
 			in.replace(s)
 		}
@@ -199,11 +205,11 @@ func (in *Inbound) carry(n int) {
 	in.endBatch()
 }
 
-// open decapsulates packets from to n-1 of the batch.
-func (in *Inbound) open(t *Table, from, n int) {
-	for i := from; i < n; i++ {
-		in.hand, in.end = i, nil
-		pkt := in.bufs[i][:in.meta[i].Size]
+// open decapsulates the packets of the batch that were not handled yet.
+func (in *Inbound) open(t *Table) {
+	for in.Next() {
+		in.end = nil
+		pkt := in.Packet
 		if in.seen != nil {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
@@ -318,11 +324,16 @@ func (in *Inbound) deliver(s *sink, p *Path, wire *Wire, inner []byte, segment i
 		in.segments.Wake()
 	}
 	wire.Clamp.apply(inner)
+	in.Restore()
+	if s.gather.Len() == gatherSize {
+		s.flush(in.seen)
+	}
 	if r := s.gather.AddMerged(inner, segment); r != drop.None {
 		in.lose(s, p, inner, r, nil)
 		return
 	}
-	if s.gather.Len() == 1 {
+	if !s.touched {
+		s.touched = true
 		in.touched = append(in.touched, s)
 	}
 	if in.seen != nil {

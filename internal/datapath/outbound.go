@@ -159,7 +159,7 @@ func (o *Outbound) add(b []byte) int {
 	}
 	if super.Headers() == 0 {
 		wire.Clamp.apply(inner)
-		head, r := wire.Stack.EncapsulateSegment(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
+		head, r := wire.encapsulate(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
 		if r != drop.None {
 			o.refuse(wire, r, inner, nil)
 			return 1
@@ -175,7 +175,7 @@ func (o *Outbound) add(b []byte) int {
 		h := o.heads[o.used : o.used+size]
 		o.used += size
 		payload := super.Segment(i, h[encap.Headroom:])
-		head, r := wire.Stack.EncapsulateSegment(h, encap.Headroom, payload)
+		head, r := wire.encapsulate(h, encap.Headroom, payload)
 		if r != drop.None {
 			o.refuse(wire, r, h[encap.Headroom:], payload)
 			continue
@@ -230,6 +230,7 @@ func (o *Outbound) send() {
 				o.lose(done, drop.NoRoute, nil)
 				o.done++
 			} else {
+				o.wires[done].sum(&o.batch[done])
 				o.wires[done] = w
 			}
 		} else if err != nil {

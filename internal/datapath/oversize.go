@@ -100,6 +100,7 @@ func (o *Outbound) pieces(wire *Wire, head, body []byte) {
 // 3.2.2), or the MTU is static. Size is that of the inner packet.
 func (o *Outbound) oversize(wire *Wire, pkt transport.Packet, size int) {
 	o.send()
+	wire.sum(&pkt)
 	o.moment = o.t.Captures.Now()
 	defer o.moment.End()
 	if err := o.sendOne(wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {

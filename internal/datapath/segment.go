@@ -20,7 +20,7 @@ func (in *Inbound) segment(wire *Wire, pkt []byte) int {
 	if in.segments == nil {
 		return transport.Single
 	}
-	segment := in.meta[in.hand].Segment
+	segment := in.meta[in.Index].Segment
 	if segment == transport.Small && (wire.Stack.Depth() > 1 || pkt[0]&0xf > header.IPv4Len/4 && header.Version(pkt) == 4) {
 		return transport.Single
 	}

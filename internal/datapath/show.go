@@ -88,7 +88,8 @@ func (in *Inbound) outer() []byte {
 	if in.seen != nil {
 		return in.pkt
 	}
-	return in.bufs[in.hand][:in.meta[in.hand].Size]
+	in.PutHeaders()
+	return in.Packet
 }
 
 // endBatch discards the copies of the batch.
@@ -139,6 +140,7 @@ func (s *sink) showKept(seen *capture.Taps, refused []int16, all bool, why drop.
 
 // lose counts packet i of the batch as dropped.
 func (o *Outbound) lose(i int, r drop.Reason, err error) {
+	o.wires[i].sum(&o.batch[i])
 	o.drops.Lose(&o.wires[i].Path.Out, &capture.Packet{
 		At: o.moment.At, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
 	})
@@ -147,6 +149,7 @@ func (o *Outbound) lose(i int, r drop.Reason, err error) {
 // show shows n packets of the batch, starting at from, which were sent.
 func (o *Outbound) show(seen *capture.Taps, from, n int) {
 	for i := from; i < from+n; i++ {
+		o.wires[i].sum(&o.batch[i])
 		seen.Show(o.t.Name, &capture.Packet{
 			At: o.moment.At, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
 		})

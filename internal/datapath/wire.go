@@ -30,6 +30,9 @@ type Wire struct {
 	Stack   *encap.Stack
 	Clamp   Clamp
 	Senders []transport.Sender // one for each queue
+
+	// Unsummed means that the senders write the checksum of the outermost UDP header.
+	Unsummed bool
 }
 
 // Hop is the first hop of a path. Without an AF_XDP port, packets use sockets only, and
@@ -45,6 +48,23 @@ type Hop struct {
 // Outer returns the outermost layer, whose addresses are in the packets that leave the
 // host.
 func (w *Wire) Outer() *encap.Layer { return &w.Layers[len(w.Layers)-1] }
+
+// encapsulate wraps a packet whose headers are in b[off:] and whose payload, tail, is
+// elsewhere, for the senders of the wire.
+func (w *Wire) encapsulate(b []byte, off int, tail []byte) ([]byte, drop.Reason) {
+	if w.Unsummed {
+		return w.Stack.EncapsulateUnsummed(b, off, tail)
+	}
+	return w.Stack.EncapsulateSegment(b, off, tail)
+}
+
+// sum completes a packet that encapsulate has made, before it is shown, fragmented, or sent
+// through other senders than those of the wire.
+func (w *Wire) sum(pkt *transport.Packet) {
+	if w.Unsummed {
+		header.WriteUDPChecksum(pkt.Head, pkt.Body)
+	}
+}
 
 // Automatic reports whether outer destinations are derived from the packets.
 func (w *Wire) Automatic() bool {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"sixfour/encap"
+	"sixfour/encap/header"
 	"sixfour/encap/source"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
@@ -141,9 +142,10 @@ func (m *Maker) Make(next *datapath.Wire, sources func() *source.Checks) (w *dat
 	if err != nil {
 		return nil, "a socket to send with: " + err.Error()
 	}
-	next.Senders = out
+	outer := next.Outer().Kind.Properties()
+	next.Senders, next.Unsummed = out, outer.Protocol == header.UDP && !outer.Session
 	if hop := &next.Hop; hop.Port != nil {
-		next.Senders = nil
+		next.Senders, next.Unsummed = nil, false
 		for _, raw := range out {
 			next.Senders = append(next.Senders, xdp.NewSender(hop.Port, hop.From, hop.To, raw))
 		}
