@@ -51,6 +51,13 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 		d.Keys = append(d.Keys, "fwmark")
 		slices.Sort(d.Keys)
 	}
+	if t.Update.Key != newer.Update.Key && t.Update.Key.File == newer.Update.Key.File { // another content
+		d.Keys = append(d.Keys, "update_key_file")
+		slices.Sort(d.Keys)
+	}
+	if peers && len(d.Keys) == 0 && !t.Hub && !newer.Hub { // another content of a file that a path names
+		d.Keys = append(d.Keys, "path")
+	}
 	if t.Hub != newer.Hub || t.Hub && peers {
 		d.Keys = append(d.Keys, "peer")
 		slices.Sort(d.Keys)

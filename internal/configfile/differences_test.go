@@ -54,6 +54,18 @@ func TestDifference(t *testing.T) {
 	}
 }
 
+// Another content of a file that a path names is a difference, too.
+func TestDifferenceOfSecret(t *testing.T) {
+	for file, key := range map[string]string{plainTunnel: "path", hubTable + peerB: "peer"} {
+		old, next := parsed(t, file), parsed(t, file)
+		s := &next.Tunnels[0].Peers[0].Paths[0].Secret
+		*s = s.With("another secret")
+		if d := old.Tunnels[0].Difference(&next.Tunnels[0]); !slices.Equal(d.Keys, []string{key}) {
+			t.Errorf("%+v in\n%s", d, file)
+		}
+	}
+}
+
 func parsed(t *testing.T, text string) *config.Config {
 	t.Helper()
 	c, err := Parse("f", []byte(text))

@@ -70,7 +70,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 ), mechanismKeys(), []tree.Key[*draft]{
 	{Name: "peer", Read: readPeers},
 	{Name: "mtu", Read: readMTU},
-}, selectKeys())
+}, selectKeys(), updateKeys)
 
 // readTunnel reads one [[tunnel]], and checks its values against each other.
 func readTunnel(r *problem.Report, t *tree.Value) *draft {
@@ -100,6 +100,7 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 	d.checkGRE(r)
 	d.checkProbes(r)
 	d.checkSelect(r)
+	d.checkUpdate(r)
 	d.checkEncapLimit(r)
 	d.finishMechanism(r)
 	d.checkLoop(r)

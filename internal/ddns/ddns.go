@@ -9,6 +9,7 @@ package ddns
 
 import (
 	"context"
+	"iter"
 	"net"
 	"net/netip"
 	"net/url"
@@ -19,6 +20,7 @@ import (
 
 	"sixfour/internal/api"
 	"sixfour/internal/config"
+	"sixfour/internal/datapath"
 )
 
 // Target is a tunnel whose address is reported.
@@ -31,16 +33,45 @@ type Target struct {
 	Local netip.Addr
 }
 
+// TargetOf returns a tunnel with its configuration and its paths, in the order of the
+// configuration, as a target; none: its address is not reported. The address is that of the
+// first path for which routing chooses it.
+func TargetOf(cfg *config.Tunnel, paths iter.Seq[*datapath.Path]) []Target {
+	if cfg.Update == (config.AddressUpdate{}) {
+		return nil
+	}
+	t := Target{Tunnel: cfg.Name, Account: cfg.Update, Mark: cfg.FwMark}
+	next, stop := iter.Pull2(cfg.AllPaths())
+	defer stop()
+	for p := range paths {
+		_, spec, ok := next()
+		if ok && spec.Local.IsValid() {
+			continue
+		}
+		if wire := p.Wire.Load(); wire != nil {
+			t.Local = wire.Outer().Local
+		}
+		break
+	}
+	return []Target{t}
+}
+
 // Set reports the addresses of several tunnels, each on a goroutine of its own. One goroutine
 // calls its methods, except for Status, which any goroutine may call.
 type Set struct {
-	Log      *zap.Logger
-	Resolver *net.Resolver       // for the names of the servers
-	Event    func(api.Event)     // may be called by any goroutine
+	log      *zap.Logger
+	resolver *net.Resolver       // for the names of the servers
+	event    func(api.Event)     // may be called by any goroutine
 	ask      func(Target) answer // replaces the request in tests; nil: it is sent
 
 	mu       sync.Mutex // guards the map, which Follow changes
 	updaters map[string]*updater
+}
+
+// NewSet returns a Set that looks up the names of servers with a resolver, and reports events
+// from any goroutine.
+func NewSet(log *zap.Logger, r *net.Resolver, event func(api.Event)) *Set {
+	return &Set{log: log, resolver: r, event: event, updaters: map[string]*updater{}}
 }
 
 // Follow makes the set report the addresses of the targets, and of no other tunnels. What it
@@ -49,9 +80,6 @@ type Set struct {
 func (s *Set) Follow(ctx context.Context, wg *sync.WaitGroup, targets []Target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.updaters == nil {
-		s.updaters = map[string]*updater{}
-	}
 	wanted := make(map[string]bool, len(targets))
 	for _, t := range targets {
 		wanted[t.Tunnel] = true
@@ -77,12 +105,12 @@ func (s *Set) Follow(ctx context.Context, wg *sync.WaitGroup, targets []Target) 
 // start starts the goroutine for a target.
 func (s *Set) start(ctx context.Context, wg *sync.WaitGroup, t Target) *updater {
 	u := &updater{tunnel: t.Tunnel, account: t.Account, mark: t.Mark, wake: make(chan struct{}, 1)}
-	u.log = s.Log.With(zap.String("tunnel", t.Tunnel))
-	u.event = s.Event
+	u.log = s.log.With(zap.String("tunnel", t.Tunnel))
+	u.event = s.event
 	u.status = api.AddressUpdate{Server: server(t.Account.URL), Host: t.Account.Host, State: api.UpdateWaiting}
 	ctx, u.stop = context.WithCancel(ctx)
 	u.ask = func(ctx context.Context, local netip.Addr) answer {
-		return request(ctx, s.Resolver, t.Account, t.Mark, local)
+		return request(ctx, s.resolver, t.Account, t.Mark, local)
 	}
 	if s.ask != nil {
 		u.ask = func(_ context.Context, local netip.Addr) answer {

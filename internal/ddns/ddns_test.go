@@ -20,7 +20,7 @@ import (
 // broker is a server in a bubble of synctest.
 type broker struct {
 	t      *testing.T
-	set    Set
+	set    *Set
 	ctx    context.Context
 	wg     sync.WaitGroup
 	begun  time.Time
@@ -33,16 +33,17 @@ type broker struct {
 func inBubble(t *testing.T, says func(int) answer, test func(*broker)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &broker{t: t, begun: time.Now(), says: says}
-		b.set = Set{Log: zap.NewNop(), Event: func(e api.Event) {
+		b.set = NewSet(zap.NewNop(), nil, func(e api.Event) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.events = append(b.events, e.Tunnel+" "+e.Kind+" "+e.Text)
-		}, ask: func(t Target) answer {
+		})
+		b.set.ask = func(t Target) answer {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.asked = append(b.asked, fmt.Sprintf("%v %v", time.Since(b.begun), t.Local))
 			return b.says(len(b.asked))
-		}}
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		b.ctx = ctx
 		test(b)

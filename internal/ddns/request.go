@@ -3,7 +3,6 @@ package ddns
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -111,6 +110,9 @@ func ask(ctx context.Context, client *http.Client, account config.AddressUpdate)
 	if err != nil || u.Scheme != "https" {
 		return answer{refused, "", "update_url is not a URL with https: correct it"}
 	}
+	if account.Key.Value() == "" {
+		return answer{refused, "", "update_key_file could not be read at the start: sixfourd -check says why: correct it"}
+	}
 	query := u.Query()
 	query.Set("hostname", account.Host)
 	u.RawQuery = query.Encode()
@@ -192,14 +194,10 @@ func explain(err error) string {
 	if errors.As(err, &of) {
 		err = of.Err
 	}
-	var (
-		name   x509.HostnameError
-		signer x509.UnknownAuthorityError
-		bad    x509.CertificateInvalidError
-	)
+	var bad *tls.CertificateVerificationError
 	switch {
-	case errors.As(err, &name), errors.As(err, &signer), errors.As(err, &bad):
-		return "its certificate is not valid: " + printable(err.Error())
+	case errors.As(err, &bad):
+		return "its certificate is not valid: " + printable(bad.Err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("no answer within %v", timeout)
 	}

@@ -137,6 +137,15 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
+// A key that could not be read is not sent.
+func TestNoKey(t *testing.T) {
+	account := account
+	account.URL, account.Key = "https://127.0.0.1:1/", config.Secret{File: "/k"}
+	if a := ask(t.Context(), http.DefaultClient, account); a.verdict != refused || !strings.HasPrefix(a.problem, "update_key_file could not be read") {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestNotHTTPS(t *testing.T) {
 	account := account
 	for _, account.URL = range []string{"http://127.0.0.1:1/", "127.0.0.1", "https://\x00"} {

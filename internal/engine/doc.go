@@ -26,6 +26,7 @@
 //   - running.mu; capture.Set.mu; capture.Tap.mu
 //   - running.mu; roaming.Exchange.mu; report.Path.mu, moves.mu, transport.UDPPort.mu or wait.FD.use
 //   - wireguard's and connectip's own; moves.mu
+//   - running.mu; ddns.Set.mu; ddns.updater.mu
 //   - datapath.ptbSample.mu; icmpreply.Replier.mu; wait.FD.use
 //   - transport.UDPPort.mu; wait.FD.use; transport.Segments.mu
 //   - any other; in package logging: limiter.mu; queue.mu or journal.mu

@@ -15,6 +15,7 @@ import (
 	"sixfour/internal/arrival"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/ddns"
 	"sixfour/internal/discovery"
 	"sixfour/internal/events"
 	"sixfour/internal/gateway"
@@ -91,6 +92,7 @@ type host struct {
 	addresses hostwatch.Addresses
 	byIndex   map[int]*tunnel // tunnels with an interface in our own network namespace
 	watcher   *hostwatch.Watcher
+	updates   *ddns.Set // reports our outer addresses; any goroutine may read its status
 }
 
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns
@@ -127,6 +129,7 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
 	e.names = names.NewQueue(names.NewResolver(e.gateway.Resolver()))
+	e.updates = ddns.NewSet(log, e.gateway.Resolver(), e.events.Add)
 	for i := range cfg.Tunnels {
 		t, err := e.newTunnel(i, &cfg.Tunnels[i], len(cfg.Tunnels))
 		if err != nil {
@@ -305,13 +308,16 @@ func (e *Engine) evaluateAll() (complete bool) {
 	}
 	e.evaluatePeers(e.tunnels)
 	complete = true
+	var moving []ddns.Target
 	for _, t := range e.tunnels {
+		moving = append(moving, ddns.TargetOf(&t.cfg, t.dataPaths())...)
 		t.setMTU()
 		t.renumber()
 		t.wires.CloseUnused(t.dataPaths())
 		e.heartbeat()
 		complete = complete && t.carries()
 	}
+	e.updates.Follow(e.ctx, &e.wg, moving)
 	e.arrivals.Arrange()
 	e.SetMessages(e.meetings.Update(e.meeting()))
 	e.arrivals.CloseUnusedXDP()
@@ -397,7 +403,9 @@ func (e *Engine) Status() api.Status {
 	defer e.mu.RUnlock()
 	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.about.reloads.Status(), Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gateway.Status()}
 	for _, t := range e.tunnels {
-		s.Tunnels = append(s.Tunnels, t.status())
+		one := t.status()
+		one.AddressUpdate = e.updates.Status(one.Name)
+		s.Tunnels = append(s.Tunnels, one)
 	}
 	return s
 }

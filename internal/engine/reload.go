@@ -78,6 +78,7 @@ func (r *reload) run() {
 		return
 	}
 	r.finish()
+	r.e.updates.Resume()
 	r.e.about.reloads.Succeeded(&r.plan)
 	r.e.log.Info("reloaded", zap.Stringer("plan", &r.plan), zap.Duration("took", time.Since(r.begun)))
 }

@@ -22,6 +22,11 @@ func parse(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
+// reported returns a tunnel whose address is reported to a server.
+func reported(url, key string) string {
+	return "[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"auto\"\nremote = \"192.0.2.2\"\nupdate_url = \"" + url + "\"\nupdate_user = \"anna\"\nupdate_key_file = \"" + key + "\"\nupdate_host = \"1\"\n"
+}
+
 // TestAllows: a configuration that needs a right that was dropped is refused, with the
 // line that needs it.
 func TestAllows(t *testing.T) {
@@ -54,6 +59,14 @@ func TestAllows(t *testing.T) {
 		{"the first gateway, with the packet filter", "[security]\npacket_filter = \"on\"\nTUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
 		{"the first gateway, without a sandbox", "[security]\nsandbox = \"off\"\nTUNNEL\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
 		{"another gateway", "[gateway]\nmasquerade = \"eth1\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", "[gateway]\nmasquerade = \"eth0\"\nTUNNEL\naddress = [\"fc00::1/64\"]\n", ""},
+		{"the first report of the address", "TUNNEL\n", reported("https://broker.example/update", "/etc/key"),
+			"six.toml:6:14: update_url: the daemon has given up the right to connect to TCP port 443: restart it"},
+		{"a report to another port", reported("https://broker.example/update", "/etc/key"), reported("https://broker.example:8443/update", "/etc/key"),
+			"six.toml:6:14: update_url: the daemon has given up the right to connect to TCP port 8443: restart it"},
+		{"a report to another server", reported("https://broker.example/update", "/etc/key"), reported("https://other.example/", "/etc/key2"), ""},
+		{"a key elsewhere", reported("https://broker.example/update", "/etc/key"), reported("https://broker.example/update", "/srv/keys/key"),
+			"six.toml:6:14: update_url: the daemon has given up the right to open files in /srv/keys: restart it"},
+		{"a key where it was", reported("https://broker.example/update", "/srv/keys/key"), reported("https://broker.example/update", "/srv/keys/key2"), ""},
 		{"AF_XDP, where it can be", "TUNNEL\n", "TUNNEL\nio = \"auto\"\n", ""},
 		{"what is for the next start", "TUNNEL\n", "[control]\nsocket = \"/srv/s\"\n[security]\nsandbox = \"off\"\nTUNNEL\n", ""},
 	} {

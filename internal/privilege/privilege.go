@@ -6,6 +6,7 @@
 package privilege
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -87,7 +88,7 @@ type needs struct {
 	filter    bool     // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
 	lowPort   bool     // metrics, or the UDP port of a path, below 1024
 	files     []string // directories of files with secrets and certificates
-	connects  []uint16 // ports of TCP to which paths connect
+	connects  []uint16 // ports of TCP to which the daemon connects
 	off       bool     // no sandbox
 }
 
@@ -106,14 +107,10 @@ func needsOf(cfg *config.Config, file string) needs {
 		t := &cfg.Tunnels[i]
 		n.lowPort = n.lowPort || lowPath(t) != nil
 		n.xdp = n.xdp || t.IO != config.IOSocket
-		for _, path := range t.AllPaths() {
-			for _, f := range path.Files() {
-				n.files = append(n.files, directoriesOf(f)...)
-			}
-			if port := path.ConnectsTo(); port != 0 && !slices.Contains(n.connects, port) {
-				n.connects = append(n.connects, port)
-			}
+		for _, f := range t.Files() {
+			n.files = append(n.files, directoriesOf(f)...)
 		}
+		n.connects = append(n.connects, t.ConnectsTo()...)
 		switch {
 		case t.Netns == "":
 			continue
@@ -124,8 +121,13 @@ func needsOf(cfg *config.Config, file string) needs {
 		}
 		n.setns = true
 	}
+	if len(n.connects) > 0 {
+		for _, f := range authorities() {
+			n.files = append(n.files, directoriesOf(f)...)
+		}
+	}
 	n.names, n.files = unique(n.names), unique(n.files)
-	n.processes = unique(n.processes)
+	n.processes, n.connects = unique(n.processes), unique(n.connects)
 	return n
 }
 
@@ -147,7 +149,17 @@ func hasGateway(cfg *config.Config) bool {
 	return len(cfg.Gateway.Masquerade) > 0 || cfg.Gateway.DefaultRoute != ""
 }
 
-func unique(s []string) []string {
+// authorities returns the files and directories with the certificates of the system's
+// authorities, by which servers are checked. On most systems they are below /etc, some as
+// symbolic links.
+func authorities() []string {
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" { // as in crypto/x509
+		return []string{file}
+	}
+	return []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/pki/tls/cacert.pem", "/etc/ssl/cert.pem"}
+}
+
+func unique[T cmp.Ordered](s []T) []T {
 	slices.Sort(s)
 	return slices.Compact(s)
 }
@@ -166,8 +178,13 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 			problems = append(problems, t.PathProblem(path, "local_port: the daemon has given up the right to use ports below %d: restart it", lowPorts))
 		}
 		for _, path := range t.AllPaths() {
-			if right := s.lacksOf(path); right != "" {
+			if right := s.lacksFor(path.Files(), path.ConnectsTo()); right != "" {
 				problems = append(problems, t.PathProblem(path, "encap: the daemon has given up the right to %s: restart it", right))
+			}
+		}
+		if t.Update.URL != "" {
+			if right := s.lacksFor([]string{t.Update.Key.File}, t.Update.ConnectsTo()); right != "" {
+				problems = append(problems, t.Problem("update_url", "update_url: the daemon has given up the right to %s: restart it", right))
 			}
 		}
 	}
@@ -206,15 +223,16 @@ func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
 	return "", ""
 }
 
-// lacksOf returns a right that a path needs and that the process no longer has.
-func (s *Sandbox) lacksOf(p *config.Path) (right string) {
+// lacksFor returns the right that the process no longer has of those to read some files and to
+// connect to a TCP port; 0: none.
+func (s *Sandbox) lacksFor(files []string, port uint16) (right string) {
 	if s.state.Landlock == off {
 		return ""
 	}
-	if port := p.ConnectsTo(); port != 0 && !slices.Contains(s.needs.connects, port) {
+	if port != 0 && !slices.Contains(s.needs.connects, port) {
 		return fmt.Sprintf("connect to TCP port %d", port)
 	}
-	for _, f := range p.Files() {
+	for _, f := range files {
 		for _, dir := range directoriesOf(f) {
 			if !s.reads(dir) {
 				return "open files in " + dir

@@ -103,10 +103,8 @@ func (id identity) prepare(cfg *config.Config, file string) error {
 	if err := id.withFileRights(func() error {
 		needed := map[string]int{file: unix.O_RDONLY, "/dev/net/tun": unix.O_RDWR}
 		for i := range cfg.Tunnels {
-			for _, path := range cfg.Tunnels[i].AllPaths() {
-				for _, f := range path.Files() {
-					needed[f] = unix.O_RDONLY
-				}
+			for _, f := range cfg.Tunnels[i].Files() {
+				needed[f] = unix.O_RDONLY
 			}
 		}
 		for path, flags := range needed {

@@ -51,7 +51,7 @@ func explainSecret(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("there is no such file: write it, with mode 0600")
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the user of sixfourd (uid %d) cannot open it: chown it to that user", os.Geteuid())
+		return fmt.Errorf("the user of sixfourd (uid %d) cannot open it: chown it to that user; if the daemon runs, and had no file in that directory at its start, restart it", os.Geteuid())
 	}
 	return fmt.Errorf("it cannot be read: %w", err)
 }

@@ -185,6 +185,10 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Name: "offload", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "segmentation offload on the interface; `auto`: if the kernel supports it"},
 	{Table: TableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets are sent and received; `auto`: through AF_XDP if that is possible, without a warning if not"},
 }, selectReference(), []Key{
+	{Table: TableTunnel, Name: "update_url", Values: "a URL with https", Meaning: "where the outer address is [reported](moving.md) when it changes, as to a service of dynamic DNS; only with `local = \"auto\"`. Left out: nowhere"},
+	{Table: TableTunnel, Name: "update_user", Values: "a text", Needed: "with `update_url`", Meaning: "the user of the account there"},
+	{Table: TableTunnel, Name: "update_key_file", Values: "an absolute path", Needed: "with `update_url`", Meaning: "file with the update key, or the password, of the account; mode 0600"},
+	{Table: TableTunnel, Name: "update_host", Values: "a text", Needed: "with `update_url`", Meaning: "what has the address: the number of the tunnel, or a name"},
 	{Table: TableTunnel, Modes: withGRE, Name: "key", Values: "0 to 4294967295, a dotted quad", Meaning: "GRE key; left out: none"},
 	{Table: TableTunnel, Modes: withGRE, Name: "ikey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of received packets; left out: they must have none"},
 	{Table: TableTunnel, Modes: withGRE, Name: "okey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of sent packets; left out: none"},
