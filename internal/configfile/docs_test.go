@@ -131,8 +131,41 @@ func TestEachModeHasAPage(t *testing.T) {
 	check("hub", func(tunnel *config.Tunnel) bool { return tunnel.Hub })
 }
 
+// TestEachEncapsulationHasAPage: every encapsulation that has no sessions has a page, which
+// the index lists and which shows it at both ends. The index has a row for all.
+func TestEachEncapsulationHasAPage(t *testing.T) {
+	pages := manual(t)
+	index := pages["docs/encap/README.md"]
+	for _, e := range config.Encapsulations {
+		if !slices.ContainsFunc(tableRows(index), func(cell string) bool { return strings.Contains(cell, "`"+e.Name+"`") }) {
+			t.Errorf("docs/encap/README.md has no row for %s", e.Name)
+		}
+		if e.Name == config.NoEncapsulation || e.Session != nil {
+			continue
+		}
+		path := "docs/encap/" + e.Name + ".md"
+		if !strings.Contains(index, "("+e.Name+".md)") {
+			t.Errorf("docs/encap/README.md does not link to %s", path)
+		}
+		ends := 0
+		for _, c := range examples(t, path, pages[path]) {
+			if c.Tunnels[0].Peers[0].Paths[0].Encap == e.Name {
+				ends++
+			}
+		}
+		if ends < 2 {
+			t.Errorf("%s has %d examples of what it is about", path, ends)
+		}
+		for _, has := range []string{"\n## When\n", "\n## With iproute2\n", "# sixfourctl status", "\n## Limits\n", "\n## Keys\n"} {
+			if !strings.Contains(pages[path], has) {
+				t.Errorf("%s has no %q", path, strings.TrimSpace(has))
+			}
+		}
+	}
+}
+
 // TestEachKeyIsInTheManual: every key is in the manual or in the sample, and every key
-// that the pages of modes list exists.
+// that the pages of modes and encapsulations list exists.
 func TestEachKeyIsInTheManual(t *testing.T) {
 	keys := slices.Concat(tree.Names(fileKeys), tree.Names(tunnelKeys), tree.Names(peerKeys), tree.Names(pathKeys), tree.Names(itemKeys))
 	for _, names := range section.Names() {
@@ -146,7 +179,7 @@ func TestEachKeyIsInTheManual(t *testing.T) {
 		for _, b := range tomlBlock.FindAllStringSubmatch(page, -1) {
 			mention(mentioned, b[2])
 		}
-		if !strings.HasPrefix(path, "docs/modes/") {
+		if !strings.HasPrefix(path, "docs/modes/") && !strings.HasPrefix(path, "docs/encap/") {
 			continue
 		}
 		for _, row := range tableRows(keySection.FindString(page)) {
