@@ -186,11 +186,12 @@ func TestSessionRefuses(t *testing.T) {
 		udp  []byte
 		want drop.Reason
 	}{
-		{"an empty packet", []byte{0, 1, 443 >> 8, 443 & 0xff, 0, 8, 0, 0}, drop.UnknownProtocol},
-		{"IPv4", append([]byte{0, 1, 443 >> 8, 443 & 0xff, 0, 28, 0, 0}, header4("10.0.0.1", "10.0.0.2", header.UDP, nil)...), drop.UnknownProtocol},
-		{"a length that is too large", []byte{0, 1, 443 >> 8, 443 & 0xff, 0, 9, 0, 0}, drop.Truncated},
-		{"a length that is too small", []byte{0, 1, 443 >> 8, 443 & 0xff, 0, 7, 0, 0}, drop.LyingLength},
-		{"half a header", []byte{0, 1, 443 >> 8, 443 & 0xff}, drop.Truncated},
+		{"an empty packet", []byte{4433 >> 8, 4433 & 0xff, 443 >> 8, 443 & 0xff, 0, 8, 0, 0}, drop.UnknownProtocol},
+		{"IPv4", append([]byte{4433 >> 8, 4433 & 0xff, 443 >> 8, 443 & 0xff, 0, 28, 0, 0}, header4("10.0.0.1", "10.0.0.2", header.UDP, nil)...), drop.UnknownProtocol},
+		{"a length that is too large", []byte{4433 >> 8, 4433 & 0xff, 443 >> 8, 443 & 0xff, 0, 9, 0, 0}, drop.Truncated},
+		{"a length that is too small", []byte{4433 >> 8, 4433 & 0xff, 443 >> 8, 443 & 0xff, 0, 7, 0, 0}, drop.LyingLength},
+		{"from another port", []byte{0, 1, 443 >> 8, 443 & 0xff, 0, 8, 0, 0}, drop.ForeignSource},
+		{"half a header", []byte{4433 >> 8, 4433 & 0xff, 443 >> 8, 443 & 0xff}, drop.Truncated},
 	} {
 		if _, r := s.Decapsulate(header4("198.51.100.2", "192.0.2.1", header.UDP, c.udp)); r != c.want {
 			t.Errorf("%s: %v, want %v", c.name, r, c.want)

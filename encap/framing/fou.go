@@ -7,14 +7,15 @@ import (
 
 // FOU is the framing of foo over UDP: the packet, or a GRE header and the packet, follows a
 // UDP header, as the Linux kernel sends it (ip-fou(8)). With GRE it is also GRE-in-UDP (RFC
-// 8086). Packets from any port are received; what is sent goes to Remote, whatever port the
-// peer sends from.
+// 8086). Packets from any port are received, unless Exact is set; what is sent goes to Remote,
+// whatever port the peer sends from.
 type FOU struct {
 	Local, Remote uint16  // ports at which we and the peer receive
 	Version       int     // IP version of the packets; 0: either
 	Inside        Framing // a GRE; nil: the packets follow the UDP header, as with an ipproto of 4 or 41
 	NoChecksum    bool    // the checksum is 0: over IPv6 only where RFC 6936 section 4 permits it
 	Flow          bool    // the source port is not Local, but is made from the inner flow
+	Exact         bool    // packets come from Remote only
 }
 
 // Properties returns the properties of the headers.
@@ -29,15 +30,16 @@ func (f *FOU) properties(n int) Properties {
 	p.Overhead, p.OverheadBack, p.Longest = p.Overhead+n, p.OverheadBack+n, p.Longest+n
 	p.Protocol, p.Carries4, p.Carries6 = header.UDP, f.Version != 6, f.Version != 4
 	p.Identity |= uint64(f.Local) << 33 // GRE has 33 bits of its own
-	p.Ports, p.Finished, p.Optional = Ports{f.Local, f.Remote}, true, true
+	p.Ports, p.Finished, p.Optional = f.ports(), true, true
 	return p
 }
 
-// Matches reports whether a UDP header has our port as destination, and whether what follows
-// it was sent to the framing inside.
+func (f *FOU) ports() Ports { return Ports{f.Local, f.Remote, f.Exact} }
+
+// Matches reports whether a UDP header has the ports of our peer's packets, and whether what
+// follows it was sent to the framing inside.
 func (f FOU) Matches(b []byte) bool {
-	_, to := header.Ports(b)
-	return to == f.Local && (f.Inside == nil || f.Inside.Matches(b[min(len(b), header.UDPLen):]))
+	return f.ports().matches(b) && (f.Inside == nil || f.Inside.Matches(b[min(len(b), header.UDPLen):]))
 }
 
 // Codec returns the codec for the headers.
@@ -93,6 +95,9 @@ func (c *udpCodec) finishFields(pkt []byte, at int, tail []byte) {
 	}
 }
 
+// isFrom reports whether a packet with outer headers may be the peer's.
+func (c *udpCodec) isFrom(o header.Outer) bool { return !c.Exact || o.From.Port() == c.Remote }
+
 // openInside removes the headers of the framing inside, and checks the IP version.
 func (c *udpCodec) openInside(b []byte) (inner []byte, version int, r drop.Reason) {
 	if c.inside == nil {
@@ -123,12 +128,12 @@ type fouCodec struct{ udpCodec }
 
 // Append appends the headers without the UDP header's length and checksum.
 func (c *fouCodec) Append(b []byte, version int) []byte {
-	return c.appendInside(appendUDP(b, Ports{c.Local, c.Remote}), version)
+	return c.appendInside(appendUDP(b, c.ports()), version)
 }
 
 // Open removes the headers, and verifies the UDP checksum.
 func (c *fouCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
-	b, r := openUDP(pkt, at)
+	b, r := openUDP(pkt, at, c.ports())
 	if r != drop.None {
 		return nil, 0, r
 	}
@@ -136,13 +141,16 @@ func (c *fouCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.R
 }
 
 // OpenDatagram removes the headers that follow the UDP header.
-func (c *fouCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
+func (c *fouCodec) OpenDatagram(b []byte, o header.Outer) (inner []byte, version int, r drop.Reason) {
+	if !c.isFrom(o) {
+		return nil, 0, drop.ForeignSource
+	}
 	return c.openInside(b)
 }
 
 // Unquote removes the headers. The ports must be ours.
 func (c *fouCodec) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
-	payload, payloadSize, ok := unquoteUDP(b, size, Ports{c.Local, c.Remote}, c.Flow)
+	payload, payloadSize, ok := unquoteUDP(b, size, c.ports(), c.Flow)
 	if !ok {
 		return nil, 0, 0, false
 	}

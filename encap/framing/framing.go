@@ -59,7 +59,7 @@ type Properties struct {
 	Carries4, Carries6 bool // IP versions inside
 
 	// Identity is different for framings that Matches tells apart, if their protocol is the
-	// same.
+	// same, and if Ports.Clash does not say it.
 	Identity uint64
 	// Ports are our port and the peer's. Without ports both are 0. Local is the port at
 	// which packets arrive; Remote is the one to which they are sent, unless a resolver
@@ -84,7 +84,21 @@ type Properties struct {
 }
 
 // Ports are the ports of a framing.
-type Ports struct{ Local, Remote uint16 }
+type Ports struct {
+	Local, Remote uint16
+	Exact         bool // packets come from Remote only, not from any port
+}
+
+// matches reports whether a UDP header, which may be cut off, has the ports of a packet that
+// arrives.
+func (p Ports) matches(b []byte) bool {
+	from, to := header.Ports(b)
+	return to == p.Local && (!p.Exact || from == p.Remote)
+}
+
+// Clash reports whether packets that arrive at two framings with the same Identity cannot be
+// told apart by their ports.
+func (p Ports) Clash(o Ports) bool { return !p.Exact || !o.Exact || p.Remote == o.Remote }
 
 // MaxLen is the length in bytes of the longest header that a framing may have. The headroom of
 // encap.Encapsulate depends on it.

@@ -39,12 +39,11 @@ const (
 // Properties returns the properties of the headers.
 func (f GUE) Properties() Properties { return (*FOU)(&f).properties(header.UDPLen + gueLen) }
 
-// Matches reports whether a UDP header has our port as destination, and whether what follows
-// the GUE header was sent to the framing inside.
+// Matches reports whether a UDP header has the ports of our peer's packets, and whether what
+// follows the GUE header was sent to the framing inside.
 func (f GUE) Matches(b []byte) bool {
-	_, to := header.Ports(b)
 	switch {
-	case to != f.Local:
+	case !(*FOU)(&f).ports().matches(b):
 		return false
 	case f.Inside == nil || len(b) < header.UDPLen+gueLen:
 		return true
@@ -73,22 +72,30 @@ func (c *gueCodec) carries(version int) byte {
 
 // Append appends the headers without the UDP header's length and checksum.
 func (c *gueCodec) Append(b []byte, version int) []byte {
-	b = appendUDP(b, Ports{c.Local, c.Remote})
+	b = appendUDP(b, c.ports())
 	return c.appendInside(append(b, 0, c.carries(version), 0, 0), version)
 }
 
 // Open removes the headers, and verifies the UDP checksum.
 func (c *gueCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
-	b, r := openUDP(pkt, at)
+	b, r := openUDP(pkt, at, c.ports())
 	if r != drop.None {
 		return nil, 0, r
 	}
-	return c.OpenDatagram(b, header.Outer{})
+	return c.openPayload(b)
 }
 
-// OpenDatagram removes the headers that follow the UDP header. It completes the checksum of
+// OpenDatagram removes the headers that follow the UDP header.
+func (c *gueCodec) OpenDatagram(b []byte, o header.Outer) (inner []byte, version int, r drop.Reason) {
+	if !c.isFrom(o) {
+		return nil, 0, drop.ForeignSource
+	}
+	return c.openPayload(b)
+}
+
+// openPayload removes the headers that follow the UDP header. It completes the checksum of
 // the packet inside if the GUE header says so.
-func (c *gueCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
+func (c *gueCodec) openPayload(b []byte) (inner []byte, version int, r drop.Reason) {
 	if len(b) < gueLen {
 		return nil, 0, drop.Truncated
 	}
@@ -160,7 +167,7 @@ func finishChecksum(flags uint16, optional, pkt []byte) drop.Reason {
 
 // Unquote removes the headers. The ports must be ours, and the GUE header one that we write.
 func (c *gueCodec) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
-	payload, payloadSize, ok := unquoteUDP(b, size, Ports{c.Local, c.Remote}, c.Flow)
+	payload, payloadSize, ok := unquoteUDP(b, size, c.ports(), c.Flow)
 	if !ok {
 		return nil, 0, 0, false
 	}

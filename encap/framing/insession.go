@@ -21,28 +21,28 @@ func (f InSession) Properties() Properties {
 	return Properties{
 		Protocol: header.UDP, Overhead: header.UDPLen, OverheadBack: header.UDPLen, Longest: header.UDPLen, Hidden: f.Extra,
 		Carries4: f.Version != 6, Carries6: f.Version != 4,
-		Identity: uint64(f.Local), Ports: Ports{f.Local, f.Remote}, Finished: true, Optional: true, Session: true, Connections: f.Connections,
+		Identity: uint64(f.Local), Ports: f.ports(), Finished: true, Optional: true, Session: true, Connections: f.Connections,
 	}
 }
 
-// Matches reports whether a UDP header has our port as destination.
-func (f InSession) Matches(b []byte) bool {
-	_, to := header.Ports(b)
-	return to == f.Local
-}
+// ports returns the ports. Several connections may run to one address.
+func (f InSession) ports() Ports { return Ports{f.Local, f.Remote, f.Remote != 0} }
+
+// Matches reports whether a UDP header has the ports of the connection.
+func (f InSession) Matches(b []byte) bool { return f.ports().matches(b) }
 
 // Codec returns the framing itself.
 func (f InSession) Codec(*State) Codec { return f }
 
 // Append appends the header without length.
-func (f InSession) Append(b []byte, _ int) []byte { return appendUDP(b, Ports{f.Local, f.Remote}) }
+func (f InSession) Append(b []byte, _ int) []byte { return appendUDP(b, f.ports()) }
 
 // Finish writes the length.
 func (f InSession) Finish(pkt []byte, at int, tail []byte) { setUDPLength(pkt, at, tail) }
 
 // Open removes the UDP header.
 func (f InSession) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
-	if inner, r = openUDP(pkt, at); r != drop.None {
+	if inner, r = openUDP(pkt, at, f.ports()); r != drop.None {
 		return nil, 0, r
 	}
 	if version = header.Version(inner); !carriesVersion(f.Version, version) {
@@ -54,6 +54,6 @@ func (f InSession) Open(pkt []byte, at int) (inner []byte, version int, r drop.R
 // Unquote checks the ports. What follows them in the connection's packets is not what we
 // have put there.
 func (f InSession) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
-	_, _, ok = unquoteUDP(b, size, Ports{f.Local, f.Remote}, false)
+	_, _, ok = unquoteUDP(b, size, f.ports(), false)
 	return nil, 0, 0, ok
 }

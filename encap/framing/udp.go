@@ -53,14 +53,16 @@ func pseudoSum(pkt []byte, n int) uint32 {
 
 // openUDP returns what follows the UDP header at pkt[at:], without bytes after the packet.
 // It verifies the checksum unless it is 0, which the kernel accepts over IPv6, too (RFC 6935
-// section 5).
-func openUDP(pkt []byte, at int) (payload []byte, r drop.Reason) {
+// section 5), and the source port if it must be the peer's.
+func openUDP(pkt []byte, at int, p Ports) (payload []byte, r drop.Reason) {
 	b := pkt[at:]
 	if len(b) < header.UDPLen {
 		return nil, drop.Truncated
 	}
 	n := int(binary.BigEndian.Uint16(b[4:]))
 	switch {
+	case p.Exact && binary.BigEndian.Uint16(b) != p.Remote:
+		return nil, drop.ForeignSource
 	case n < header.UDPLen:
 		return nil, drop.LyingLength
 	case n > len(b):

@@ -15,7 +15,7 @@ func isBareOrGRE(outermost encap.Kind) bool {
 // inUDP returns the framing of foo over UDP in which a path carries the outermost layer of a
 // mode: its packets, or its GRE header and its packets.
 func inUDP(outermost encap.Kind, p *Path) framing.FOU {
-	f := framing.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum, Flow: p.FlowPort}
+	f := framing.FOU{Local: p.LocalPort, Remote: p.Port, NoChecksum: !p.Checksum, Flow: p.FlowPort, Exact: p.Secret.File != ""}
 	switch inside := outermost.Framing().(type) {
 	case framing.Bare:
 		f.Version = int(inside)

@@ -14,6 +14,7 @@ type neighbours struct {
 	owners    map[outerKey]owner
 	automatic map[automatic]int  // line of the tunnel
 	claims    map[string]*claims // by network namespace
+	ports     usedPorts
 }
 
 // owner is the tunnel that uses an outerKey, with its line or, in a hub, the line of the
@@ -30,6 +31,7 @@ type outerKey struct {
 	local    netip.Addr
 	remote   config.Host
 	identity uint64 // of the framing
+	from     uint16 // the port from which the packets come; 0: any
 }
 
 // automatic identifies a tunnel that can exist only once, because its outer packets have
@@ -85,7 +87,11 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 		}
 		for _, path := range d.Peers[i].Paths {
 			f := path.Frame(l.kind.With(l.framing())).Properties()
-			w := outerKey{l.kind.Over(), f.Protocol, path.Local, path.Remote, f.Identity}
+			w := outerKey{version: l.kind.Over(), protocol: f.Protocol, local: path.Local, remote: path.Remote, identity: f.Identity}
+			n.ports.check(r, &path, &f)
+			if f.Ports.Exact {
+				w.from = f.Ports.Remote
+			}
 			if w.remote == (config.Host{}) {
 				continue
 			}

@@ -213,6 +213,9 @@ func (d *draft) pathsTo(r *problem.Report, list []*pathDraft, local, remote end)
 			to = p.remote
 		}
 		path.Local, path.Remote, path.At = l.Addr, to.Host, to.at
+		if p.Listen {
+			path.At = p.header
+		}
 		if p.Listen && l.auto() {
 			r.Add(p.header, "listen needs the address at which the peer arrives: set local of the path, or of the tunnel")
 		}

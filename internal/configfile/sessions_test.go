@@ -44,6 +44,9 @@ func TestListen(t *testing.T) {
 		{path: "listen = 'yes'\nsecret_file = '/s'\n", want: "f:7:10: listen is \"yes\": it must be true or false"},
 		{tunnel: strings.Replace(meetingTunnel, "192.0.2.1", "auto", 1), path: "listen = true\nsecret_file = '/s'\n", want: "listen needs the address at which the peer arrives"},
 		{tunnel: meetingTunnel + "[[tunnel.peer]]\nname = 'b'\nremote = '192.0.2.2'\nallowed = ['2001:db8::/32']\n", path: "listen = true\nsecret_file = '/s'\n", want: "which could not be told apart: write it in a [[tunnel.peer.path]] of each"},
+		{path: "listen = true\nsecret_file = '/s'\n[[tunnel.path]]\nencap = 'fou'\nlisten = true\nsecret_file = '/s'\n", want: "f:9:10: the path is the same as that of line 5"},
+		{path: "listen = true\nsecret_file = '/s'\n[[tunnel.path]]\nencap = 'gue'\nlocal_port = 5555\nlisten = true\nsecret_file = '/s'\n", want: "f:9:10: secret_file is that of the path of line 5, which is at the same local_port"},
+		{path: "listen = true\nsecret_file = '/s'\n[[tunnel.path]]\nencap = 'wireguard'\nlocal_port = 5555\nlisten = true\nprivate_key_file = '/p'\npublic_key = '" + publicKey + "'\n", want: "local_port is 5555, at which the path of line 5 has another encap"},
 	} {
 		if c.tunnel == "" {
 			c.tunnel = meetingTunnel

@@ -221,16 +221,24 @@ func (in *Inbound) open(t *Table) {
 			in.end = e
 			wire := e.Wire()
 			inner, r := e.decapsulate(wire, pkt)
-			if r != drop.None && in.message(pkt) {
-				in.show(e.Path.Tunnel, nil, noteMessage)
-				continue
+			if r != drop.None {
+				is, why := in.message(pkt)
+				if is && why == drop.None {
+					in.show(e.Path.Tunnel, nil, noteMessage)
+					continue
+				}
+				if is {
+					inner, r = nil, why
+				}
 			}
 			if r == drop.None && in.Socket && e.Path.Ways.Note() {
 				in.Changed()
 			}
 			in.handle(e, wire, pkt, inner, r)
-		} else if !in.message(pkt) {
+		} else if is, why := in.message(pkt); !is {
 			in.fromAnywhere(t, pkt)
+		} else if why != drop.None {
+			in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: why})
 		}
 	}
 	in.end = nil

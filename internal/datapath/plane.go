@@ -19,10 +19,10 @@ import (
 // Plane is what all goroutines that receive outer packets share.
 type Plane struct {
 	Table     atomic.Pointer[Table]
-	Stray     Counters                          // of packets that belong to no tunnel
-	Strangers Strangers                         // the sources of those packets
-	Captures  capture.Set                       // of all tunnels
-	messages  atomic.Pointer[func([]byte) bool] // see SetMessages
+	Stray     Counters                 // of packets that belong to no tunnel
+	Strangers Strangers                // the sources of those packets
+	Captures  capture.Set              // of all tunnels
+	messages  atomic.Pointer[Messages] // see SetMessages
 
 	// Failed is called at most once for each receiver, from its goroutine, when it has
 	// failed for good.

@@ -44,7 +44,8 @@ type End struct {
 	next     atomic.Pointer[End]   // in the same bucket
 	Arrives  *atomic.Pointer[Wire] // the wire that decapsulates packets
 	Path     *Path
-	identity uint64   // of the framing
+	identity uint64 // of the framing
+	ports    framing.Ports
 	local    [16]byte // our address of the layer that probes test; zero: none
 	remote   [16]byte // the peer's address of that layer
 }
@@ -67,7 +68,7 @@ func NewEnd(p *Path, arrives *atomic.Pointer[Wire], former bool, hasAddress func
 // set sets what the outermost layer of the packets shows of them.
 func (e *End) set(l *encap.Layer) {
 	f := l.Kind.Properties()
-	e.protocol, e.identity = f.Protocol, f.Identity
+	e.protocol, e.identity, e.ports = f.Protocol, f.Identity, f.Ports
 	if f.Optional {
 		e.framing = l.Kind.Framing()
 	}
@@ -162,7 +163,7 @@ func (t *Table) Conflict(e *End) *End {
 		return nil
 	}
 	return t.index(l).find(e.at, func(o *End) bool {
-		return o.Path != e.Path && o.protocol == e.protocol && o.identity == e.identity
+		return o.Path != e.Path && o.protocol == e.protocol && o.identity == e.identity && o.ports.Clash(e.ports)
 	})
 }
 

@@ -152,6 +152,11 @@ func (p *Path) Answered(_ rendezvous.Answer, refused string) {
 	}
 }
 
+// Unanswered implements roaming.Caller.
+func (p *Path) Unanswered() {
+	p.owner.Note(fmt.Sprintf("the other end does not answer messages about our address: does it have listen = true, local_port = %d, and the same secret in its secret_file? Otherwise UDP does not pass", p.of.Port))
+}
+
 // Wake tells the other end soon where we are, because our address may have changed, or
 // because it does not answer. Any goroutine may call it.
 func (p *Path) Wake() { p.set.exchange.Wake(p) }

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
 	"sixfour/internal/roaming"
 )
@@ -98,7 +99,7 @@ func (s *Set) Connected(id any, at netip.AddrPort, why error) {
 
 // Update makes the exchange of messages follow the paths, after their ports were opened. It
 // returns what handles arriving packets that may be messages; nil: nothing.
-func (s *Set) Update(paths iter.Seq[*Path]) func(pkt []byte) bool {
+func (s *Set) Update(paths iter.Seq[*Path]) datapath.Messages {
 	var listening []roaming.Listening
 	var calling []roaming.Calling
 	used := make(map[ports.Origin]bool)

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/rendezvous"
 	"sixfour/internal/recovery"
@@ -36,6 +37,8 @@ type Caller interface {
 	// Answered is called for each answer of the other end. It is told why it refuses us; "":
 	// it does not.
 	Answered(a rendezvous.Answer, refused string)
+	// Unanswered is called when several messages in a row were not answered.
+	Unanswered()
 }
 
 // Exchange has all paths that listen, or that connect with a secret. Any goroutine may call
@@ -62,7 +65,11 @@ type caller struct {
 	*rendezvous.Caller
 	calling Calling
 	again   time.Time
+	silence int // messages in a row that were not answered
 }
+
+// suspicious is the number of messages without an answer that are reported.
+const suspicious = 5
 
 // New returns an Exchange without paths. Run must follow.
 func New(log *zap.Logger) *Exchange {
@@ -160,11 +167,17 @@ func (p *port) set(at netip.AddrPort, listening []Listening) (errs []error) {
 	return errs
 }
 
-// ReceivePacket handles an outer packet if it is a message. It reports whether it was for one
-// of the paths. It does not retain the packet.
-func (x *Exchange) ReceivePacket(pkt []byte) bool {
+// ReceivePacket handles an outer packet if it is a message. The reason is drop.None if it was
+// for one of the paths. It does not retain the packet.
+func (x *Exchange) ReceivePacket(pkt []byte) (is bool, r drop.Reason) {
 	o, payload, ok := header.OpenUDP(pkt)
-	return ok && rendezvous.IsMessage(payload) && x.receive(o, payload)
+	if !ok || !rendezvous.IsMessage(payload) {
+		return false, drop.None
+	}
+	if !x.receive(o, payload) {
+		return true, drop.Unauthenticated
+	}
+	return true, drop.None
 }
 
 // receive handles a message that arrived with the outer headers o.
@@ -181,6 +194,7 @@ func (x *Exchange) receive(o header.Outer, payload []byte) bool {
 		if a.Outcome > rendezvous.Stale {
 			continue
 		}
+		c.silence = 0
 		c.calling.Path.Answered(a, refusal(a.Outcome, a.Ahead))
 		c.send(now)
 		x.rouse()
@@ -237,6 +251,9 @@ func (c *caller) send(now time.Time) {
 	var hello []byte
 	if hello, c.again = c.Next(now); hello != nil {
 		transmit(tx, local, remote, hello)
+		if c.silence++; c.silence == suspicious+1 {
+			c.calling.Path.Unanswered()
+		}
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
+	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/rendezvous"
 	"sixfour/transport"
@@ -76,11 +78,14 @@ func (l listener) Refused(string)          {}
 type connecting struct {
 	tx       transport.Sender
 	answered chan rendezvous.Answer
+	silent   chan struct{}
 }
 
 func (c *connecting) Ends() (local, remote netip.AddrPort, tx transport.Sender, ok bool) {
 	return office, home, c.tx, true
 }
+
+func (c *connecting) Unanswered() { c.silent <- struct{}{} }
 
 func (c *connecting) Answered(a rendezvous.Answer, _ string) {
 	if a.Outcome == rendezvous.Accepted {
@@ -94,7 +99,7 @@ func TestMoves(t *testing.T) {
 	const secret = "correct horse battery"
 	n := &network{at: train, to: New(zap.NewNop()), from: New(zap.NewNop())}
 	l := listener{make(chan netip.AddrPort, 10)}
-	c := &connecting{end{n: n, up: true}, make(chan rendezvous.Answer, 10)}
+	c := &connecting{end{n: n, up: true}, make(chan rendezvous.Answer, 10), make(chan struct{}, 10)}
 	if errs := n.to.Set([]Listening{{"b", home, secret, end{n: n}, l}}, nil); errs != nil {
 		t.Fatal(errs)
 	}
@@ -151,8 +156,24 @@ func TestStrangers(t *testing.T) {
 	}
 	hello, _ := rendezvous.NewCaller(key, 0).Next(x.ports[home].again)
 	for _, at := range []netip.AddrPort{home, office} {
-		if x.ReceivePacket(packet(header.Outer{From: train, At: at}, hello)) {
-			t.Errorf("a stranger's message to %v was handled", at)
+		if is, why := x.ReceivePacket(packet(header.Outer{From: train, At: at}, hello)); !is || why != drop.Unauthenticated {
+			t.Errorf("a stranger's message to %v: %v, %v", at, is, why)
 		}
+	}
+}
+
+// TestUnanswered: a path is told once that messages are not answered, as with another secret at
+// the other end.
+func TestUnanswered(t *testing.T) {
+	x := New(zap.NewNop())
+	c := &connecting{end{n: &network{at: train, to: New(zap.NewNop())}}, make(chan rendezvous.Answer, 10), make(chan struct{}, 10)}
+	x.Set(nil, []Calling{{"correct horse battery", 0, c}})
+	now := time.Now()
+	for range 20 {
+		now = now.Add(time.Minute)
+		x.due(now)
+	}
+	if len(c.silent) != 1 {
+		t.Errorf("told %d times", len(c.silent))
 	}
 }

@@ -200,7 +200,7 @@ func (p *Peer) sharesPackets(t config.Tunnel) bool {
 	for _, path := range t.AllPaths() {
 		theirs := t.Outermost(path)
 		if path.Local == p.Configured() && path.Remote.Addr == p.Remote && theirs.Over() == ours.Over() && theirs.Protocol() == ours.Protocol() &&
-			theirs.Properties().Identity == ours.Properties().Identity {
+			theirs.Properties().Identity == ours.Properties().Identity && theirs.Properties().Ports.Clash(ours.Properties().Ports) {
 			return true
 		}
 	}
