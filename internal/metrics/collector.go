@@ -7,6 +7,7 @@ package metrics
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -178,6 +179,40 @@ func (o sink) peer(tunnel string, p *api.PeerStatus) {
 	put(mtuAnswers, float64(p.Probes.Answered))
 	put(oddECN, float64(p.InvalidECN))
 	put(wraps, float64(p.IDRepeats))
+	for i := range p.Paths {
+		o.path(tunnel, p.Peer, i, &p.Paths[i])
+	}
+}
+
+// path sends the metrics of one of several paths to a peer.
+func (o sink) path(tunnel, peer string, i int, p *api.PathStatus) {
+	encap := p.State.Encap
+	if encap == "" {
+		encap = "none"
+	}
+	place := []string{tunnel, peer, strconv.Itoa(i + 1), encap}
+	labels := pathUp.pairs(place)
+	put := func(f *family, value float64) { o.ch <- &sample{f, value, labels} }
+	put(pathUp, boolValue(p.State.Phase == api.Up || p.State.Phase == api.Suspect))
+	put(pathState, float64(number(p.State.Phase)))
+	put(pathShare, p.Share)
+	if p.Liveness.RTT > 0 {
+		put(pathRTT, p.Liveness.RTT)
+	}
+	put(pathLoss, p.Liveness.Loss)
+	put(pathSent, float64(p.Liveness.Sent))
+	put(pathLost, float64(p.Liveness.Lost))
+	if p.State.PathMTU > 0 {
+		put(onePathMTU, float64(p.State.PathMTU))
+	}
+	for _, d := range [...]struct {
+		name string
+		t    *api.Traffic
+	}{{"in", &p.In}, {"out", &p.Out}} {
+		labels := pathPackets.pairs(append(place[:len(place):len(place)], d.name))
+		o.ch <- &sample{pathPackets, float64(d.t.Packets), labels}
+		o.ch <- &sample{pathBytes, float64(d.t.Bytes), labels}
+	}
 }
 
 // traffic sends the counters of one direction: carried packets and drops.

@@ -97,6 +97,18 @@ func TestExposition(t *testing.T) {
 		"tunnel_peers state=suspect tunnel=hub":                             1,
 		"tunnel_peers state=down tunnel=hub":                                0,
 
+		"peer_path_up encap=none path=1 peer=" + odd + " tunnel=hub": 0, "peer_path_up encap=fou path=2 peer=" + odd + " tunnel=hub": 1,
+		"peer_path_state encap=none path=1 peer=" + odd + " tunnel=hub": 1, "peer_path_state encap=fou path=2 peer=" + odd + " tunnel=hub": 4,
+		"peer_path_share_ratio encap=none path=1 peer=" + odd + " tunnel=hub": 0, "peer_path_share_ratio encap=fou path=2 peer=" + odd + " tunnel=hub": 1,
+		"peer_path_rtt_seconds encap=fou path=2 peer=" + odd + " tunnel=hub":                 0.025,
+		"peer_path_loss_ratio encap=fou path=2 peer=" + odd + " tunnel=hub":                  0.5,
+		"peer_path_probes_sent_total encap=fou path=2 peer=" + odd + " tunnel=hub":           23,
+		"peer_path_probes_lost_total encap=fou path=2 peer=" + odd + " tunnel=hub":           24,
+		"peer_path_mtu_bytes encap=fou path=2 peer=" + odd + " tunnel=hub":                   1480,
+		"peer_path_packets_total direction=in encap=none path=1 peer=" + odd + " tunnel=hub": 25,
+		"peer_path_packets_total direction=out encap=fou path=2 peer=" + odd + " tunnel=hub": 40,
+		"peer_path_bytes_total direction=in encap=fou path=2 peer=" + odd + " tunnel=hub":    500,
+
 		"tunnel_ready tunnel=" + odd: 0, "peer_up tunnel=" + odd: 0, "peer_state tunnel=" + odd: 1,
 	}
 	for name, v := range map[string]float64{
@@ -118,6 +130,8 @@ func TestExposition(t *testing.T) {
 	for _, absent := range []string{
 		"path_mtu_bytes tunnel=" + odd, "peer_rtt_seconds tunnel=" + odd, "peer_heard_timestamp_seconds tunnel=" + odd, "tunnel_mtu_bytes tunnel=" + odd,
 		"drops_total direction=in reason=martian tunnel=hub", "packets_total direction=in",
+		"peer_path_rtt_seconds encap=none path=1 peer=" + odd + " tunnel=hub", "peer_path_mtu_bytes encap=none path=1 peer=" + odd + " tunnel=hub",
+		"peer_path_up encap=none path=1 tunnel=six0", "peer_path_up encap=none path=1 peer=b tunnel=hub",
 	} {
 		if v, ok := got[absent]; ok {
 			t.Errorf("%s is %v: it must be absent", absent, v)

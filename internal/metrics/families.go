@@ -23,6 +23,8 @@ const (
 	labelState     = "state"
 	labelResult    = "result"
 	labelWhat      = "what"
+	labelPath      = "path"  // of several paths to a peer, in the order of the configuration, from 1
+	labelEncap     = "encap" // what the packets of a path travel in, as in the configuration
 )
 
 // family holds the properties of all metrics with one name.
@@ -93,6 +95,17 @@ var (
 	mtuAnswers = counter("path_mtu_probes_answered_total", "Probes of the path MTU that were answered.", labelTunnel, labelPeer)
 	oddECN     = counter("ecn_odd_total", "Packets with an invalid combination of inner and outer ECN fields (RFC 6040 section 4.2).", labelTunnel, labelPeer)
 	wraps      = counter("ipid_wraps_total", "Times that IPv4 identifications repeated too soon (RFC 6864 section 4.3).", labelTunnel, labelPeer)
+
+	pathUp      = gauge("peer_path_up", "Whether the peer answers on one of several paths; as sixfour_peer_up.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathState   = gauge("peer_path_state", "State of one of several paths, with the numbers of sixfour_peer_state.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathShare   = gauge("peer_path_share_ratio", "Share of the flows to the peer that use the path, 0 to 1.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathRTT     = gauge("peer_path_rtt_seconds", "Smoothed round-trip time of the path's keepalive probes; absent while not known.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathLoss    = gauge("peer_path_loss_ratio", "Share of the path's last 20 keepalive probes that was not answered, 0 to 1.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathSent    = counter("peer_path_probes_sent_total", "Keepalive probes sent on the path.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathLost    = counter("peer_path_probes_lost_total", "Keepalive probes on the path not answered in time.", labelTunnel, labelPeer, labelPath, labelEncap)
+	onePathMTU  = gauge("peer_path_mtu_bytes", "Path MTU of one of several paths, of outer packets; absent while not known.", labelTunnel, labelPeer, labelPath, labelEncap)
+	pathPackets = counter("peer_path_packets_total", "Inner packets that one of several paths carried.", labelTunnel, labelPeer, labelPath, labelEncap, labelDirection)
+	pathBytes   = counter("peer_path_bytes_total", "Bytes of the inner packets that one of several paths carried.", labelTunnel, labelPeer, labelPath, labelEncap, labelDirection)
 
 	info      = gauge("tunnel_info", "Describes the tunnel by labels; always 1.", labelTunnel, "mode", "netns")
 	ready     = gauge("tunnel_ready", "Whether the tunnel can carry packets to at least one of its peers.", labelTunnel)

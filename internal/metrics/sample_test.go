@@ -62,6 +62,11 @@ func busy() *still {
 	b.In, b.Out = traffic(10, map[string]uint64{"martian": 1}), traffic(20, map[string]uint64{})
 	c.In, c.Out = traffic(30, map[string]uint64{"martian": 2, "spoof": 1}), traffic(40, map[string]uint64{})
 	c.State = api.State{Phase: api.Suspect, Since: at}
+	c.Paths = []api.PathStatus{
+		{State: api.State{Phase: api.Waiting, Since: at}, In: traffic(25, nil), Out: traffic(0, nil)},
+		{Used: true, Share: 1, State: api.State{Phase: api.Suspect, Since: at, Encap: "fou", PathMTU: 1480}, In: traffic(5, nil), Out: traffic(40, nil),
+			Liveness: api.Liveness{Sent: 23, Lost: 24, RTT: 0.025, Loss: 0.5}},
+	}
 	hub := api.TunnelStatus{Name: "hub", Mode: "6in4", Namespace: "n", Peers: []api.PeerStatus{b, c}}
 	hub.State = b.State
 	// The interface has refused two packets from the peers.
