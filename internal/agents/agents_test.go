@@ -39,7 +39,7 @@ func newRunner(learnt func()) (*Runner, *gossip) {
 
 // testPath returns a path with a wire, at which packets are received.
 func testPath() *datapath.Path {
-	p := &datapath.Path{Tunnel: &datapath.Tunnel{Log: zap.NewNop()}}
+	p := &datapath.Path{PathOf: datapath.PathOf{Tunnel: &datapath.Tunnel{Log: zap.NewNop()}}}
 	p.Wire.Store(new(datapath.Wire))
 	p.Listening.Store(true)
 	return p

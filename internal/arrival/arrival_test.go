@@ -30,7 +30,7 @@ type testPath struct {
 
 func newTestPath(name string) *testPath {
 	p := &testPath{name: name}
-	p.Path = &datapath.Path{Owner: owner{testPath: p}, Tunnel: &datapath.Tunnel{Log: zap.NewNop()}, Record: encap.NewRecord()}
+	p.Path = &datapath.Path{Owner: owner{testPath: p}, PathOf: datapath.PathOf{Tunnel: &datapath.Tunnel{Log: zap.NewNop()}}, Record: encap.NewRecord()}
 	return p
 }
 

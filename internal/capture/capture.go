@@ -76,6 +76,7 @@ type Packet struct {
 	Err       error       // the kernel's error, or nil
 	Count     int         // number of packets that this one stands for, if more than one
 	Note      string      // further explanation
+	Path      int         // which of several paths to the peer it uses, from 1; 0: the only one, or none
 }
 
 // Bytes is a packet in two parts; if both are empty, there is no packet.
@@ -123,6 +124,7 @@ type record struct {
 	count     int
 	err       error
 	note      string
+	path      int
 	offset    int // offset of its bytes in batch.bytes
 	inner     int // length in bytes
 	outer     int // length in bytes
@@ -197,7 +199,7 @@ func (t *Tap) Show(p *Packet) {
 	if id == 0 {
 		id = NextID()
 	}
-	s := record{id: id, direction: p.Direction, reason: p.Reason, count: p.Count, err: p.Err, note: p.Note}
+	s := record{id: id, direction: p.Direction, reason: p.Reason, count: p.Count, err: p.Err, note: p.Note, path: p.Path}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {

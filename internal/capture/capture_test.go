@@ -116,14 +116,14 @@ func shown(tap *capture.Tap) {
 		tap.Show(&p)
 	}
 	show(capture.Packet{Direction: pcapng.Outbound, Inner: capture.Bytes{Head: []byte("E-in"), Body: []byte("ner")}, Outer: capture.Bytes{Head: []byte("E-outer"), Body: []byte("inner")}})
-	show(capture.Packet{Direction: pcapng.Inbound, Outer: b("E-spoof"), Inner: b("`spoof"), Reason: drop.Spoof})
+	show(capture.Packet{Direction: pcapng.Inbound, Outer: b("E-spoof"), Inner: b("`spoof"), Reason: drop.Spoof, Path: 2})
 	show(capture.Packet{Direction: pcapng.Outbound, Inner: b("E-nowhere"), Reason: drop.NoRoute, Err: errors.New("unreachable"), Count: 3})
 	show(capture.Packet{Direction: pcapng.Outbound, Inner: b("`cut"), Fragments: [][]byte{[]byte("E-one"), []byte("E-two")}})
 	show(capture.Packet{Direction: pcapng.Inbound, Outer: b("E-stray"), Reason: drop.ForeignSource, Note: "noted"})
 }
 
 func TestShown(t *testing.T) {
-	spoof := " (dropped: spoof: " + drop.Spoof.Means() + ")"
+	spoof := " (dropped: spoof: " + drop.Spoof.Means() + ") (path 2)"
 	const nowhere = " (dropped: no_route: there is no route to the peer, or our outer address is missing; the log says which (unreachable); this is 3 packets that the kernel handed over as one)"
 	const stray = " (dropped: foreign_source: the outer source, or that of the IPv6 layer, is not the configured peer; noted)"
 	inner := []string{"0 t inner out E-inner 7/7", "1 t inner in `spoof 6/6" + spoof, "2 t inner out E-nowhere 9/9" + nowhere, "3 t inner out `cut 4/4"}
@@ -142,6 +142,8 @@ func TestShown(t *testing.T) {
 		{"chosen by the inner one", capture.Request{Filter: "ip6 and len = 6"}, []string{"0" + inner[1][1:], "0" + outer[1][1:]}},
 		{"chosen by the outer one", capture.Request{Filter: "len = 12"}, []string{inner[0], outer[0]}},
 		{"chosen among the outer ones", capture.Request{Filter: "ip6", Sides: capture.Outer}, nil},
+		{"of a path", capture.Request{Filter: "path 2"}, []string{"0" + inner[1][1:], "0" + outer[1][1:]}},
+		{"of no path", capture.Request{Filter: "path 1"}, nil},
 		{"inbound", capture.Request{Filter: "inbound"}, []string{"0" + inner[1][1:], "0" + outer[1][1:], "3" + outer[4][1:]}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

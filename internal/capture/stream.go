@@ -140,7 +140,7 @@ func (w *writer) matches(s *record, inner, outer []byte) bool {
 	if f == nil {
 		return true
 	}
-	return len(inner) > 0 && f.Match(inner, in, out) || len(outer) > 0 && f.Match(outer, in, out)
+	return len(inner) > 0 && f.Match(inner, in, out, s.path) || len(outer) > 0 && f.Match(outer, in, out, s.path)
 }
 
 // packet writes a packet of one interface, unless the interface or the packet is missing.
@@ -159,6 +159,9 @@ func (w *writer) packet(s *record, at int, pkt []byte) {
 	w.written[at]++
 	if text := s.comment(); text != "" {
 		p.Comments = append(p.Comments, text)
+	}
+	if s.path > 0 {
+		p.Comments = append(p.Comments, fmt.Sprintf("path %d", s.path))
 	}
 	w.buf = pcapng.AppendPacket(w.buf, &p)
 }

@@ -35,8 +35,8 @@ identifier. A comment says why a packet was not carried.
   sixfourctl capture six0 | tcpdump -nr -
   sixfourctl capture six0 -w six0.pcapng --inner tcp port 443
 
-FILTER has the syntax of tcpdump's filters (pcap-filter(7)). A packet is written
-if the filter matches its inner or its outer form.`,
+FILTER has the syntax of tcpdump's filters (pcap-filter(7)), and "path 2", one of
+several paths. A packet is written if it matches its inner or its outer form.`,
 		Args:              takes(1, math.MaxInt),
 		ValidArgsFunction: completeTunnel,
 	}

@@ -90,7 +90,7 @@ func put(in *Inbound, pkts ...[]byte) int {
 // A packet that arrives is shown once, with its outcome. There is no device, so valid packets
 // are dropped at the end.
 func TestCaptureInbound(t *testing.T) {
-	e, _, _, _ := lab(t)
+	e, _, p, _ := lab(t)
 	in := e.NewInbound(Place{Socket: true}, zap.NewNop(), batch{})
 	good, martian, stray := tunnelled("198.51.100.1", "10.0.0.2", 30), tunnelled("198.51.100.1", "127.0.0.1", 30), tunnelled("198.51.100.9", "10.0.0.2", 30)
 	cut := bytes.Clone(good)[:70]
@@ -106,6 +106,15 @@ func TestCaptureInbound(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	p.Number.Store(2)
+	got = capturedBy(t, &e.Captures, func() { in.carry(put(in, martian, stray, good)) })
+	want = []string{
+		"0 in outer 110 (dropped: martian) (path 2)", "1 in outer 110 (dropped: foreign_source)",
+		"2 in inner 50 (dropped: interface_down) (path 2)", "2 in outer 110 (dropped: interface_down) (path 2)",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("of a path: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	in.carry(put(in, good))
 	if in.seen != nil || in.kept != nil {
@@ -134,6 +143,7 @@ func TestCaptureOutbound(t *testing.T) {
 	sender := &sends{refuse: 1}
 	to.Senders = []transport.Sender{sender}
 	useWire(p, to)
+	p.Number.Store(3)
 	o := NewOutbound(tun, nil, 0)
 	o.workspace = workspaces.Get().(*workspace)
 	inner := func(dst string, payload int) []byte {
@@ -157,11 +167,11 @@ func TestCaptureOutbound(t *testing.T) {
 		o.send()
 	})
 	want := []string{
-		"0 out inner 1520 (dropped: too_big)",
-		"1 out inner 80 (dropped: loop)",
-		"2 out inner 50", "2 out outer 110",
-		"3 out inner 60 (dropped: no_route)", "3 out outer 120 (dropped: no_route)",
-		"4 out inner 70", "4 out outer 130",
+		"0 out inner 1520 (dropped: too_big) (path 3)",
+		"1 out inner 80 (dropped: loop) (path 3)",
+		"2 out inner 50 (path 3)", "2 out outer 110 (path 3)",
+		"3 out inner 60 (dropped: no_route) (path 3)", "3 out outer 120 (dropped: no_route) (path 3)",
+		"4 out inner 70 (path 3)", "4 out outer 130 (path 3)",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

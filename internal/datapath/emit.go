@@ -91,7 +91,7 @@ func (w *Wire) Emit(o *Own) *NotSent {
 	if !shown {
 		return nil
 	}
-	c := &capture.Packet{At: o.At, Direction: pcapng.Outbound, Inner: Whole(o.Inner), Note: o.Note}
+	c := &capture.Packet{At: o.At, Direction: pcapng.Outbound, Inner: Whole(o.Inner), Note: o.Note, Path: w.Path.number()}
 	if len(outer) == 1 {
 		c.Outer = Whole(outer[0])
 	} else {

@@ -64,7 +64,7 @@ func labOf(t testing.TB, mtu encap.PathMTU, options encap.Options, layers ...enc
 	e, owner := new(Plane), new(stub)
 	tun = &Tunnel{Name: "t0", Queues: 1, Log: zap.NewNop(), Captures: &e.Captures, Owner: owner, Reply: icmpreply.New("", new(atomic.Int64), zap.NewNop())}
 	tun.MTU.Store(1440)
-	p = &Path{Tunnel: tun, Record: encap.NewRecord(), Owner: owner, Probes: owner}
+	p = &Path{PathOf: PathOf{Tunnel: tun}, Record: encap.NewRecord(), Owner: owner, Probes: owner}
 	p.Peer = new(Peer)
 	p.Peer.SetPaths([]*Path{p})
 	tun.Peers.Only = p.Peer

@@ -30,7 +30,7 @@ func (o *Outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
 			return
 		}
 	}
-	o.drops.Lose(&wire.Path.Out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r})
+	o.drops.Lose(&wire.Path.Out, &capture.Packet{Inner: capture.Bytes{Head: head, Body: body}, Reason: r, Path: wire.Path.number()})
 	switch r {
 	case drop.TooBig:
 		o.t.Reply.TooBig(int(wire.Stack.LimitTo(head)), head, body)
@@ -78,7 +78,7 @@ func (o *Outbound) pieces(wire *Wire, head, body []byte) {
 	defer o.moment.End()
 	whole := append(append(o.spare(0)[:encap.Headroom], head...), body...)
 	lose := func(r drop.Reason, err error) {
-		o.drops.Lose(&wire.Path.Out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err})
+		o.drops.Lose(&wire.Path.Out, &capture.Packet{At: o.moment.At, Inner: capture.Bytes{Head: head, Body: body}, Fragments: o.sent, Reason: r, Err: err, Path: wire.Path.number()})
 		o.sent = nil
 	}
 	for pkt, r := range wire.Stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
@@ -91,7 +91,7 @@ func (o *Outbound) pieces(wire *Wire, head, body []byte) {
 			return
 		}
 	}
-	o.showSent(whole[encap.Headroom:])
+	o.showSent(wire.Path, whole[encap.Headroom:])
 	wire.Path.Sent(1, len(head)+len(body))
 }
 
@@ -104,12 +104,12 @@ func (o *Outbound) oversize(wire *Wire, pkt transport.Packet, size int) {
 	o.moment = o.t.Captures.Now()
 	defer o.moment.End()
 	if err := o.sendOne(wire, append(append(o.spare(0)[:0], pkt.Head...), pkt.Body...)); err != nil {
-		o.drops.Lose(&wire.Path.Out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: SendReason(err), Err: err})
+		o.drops.Lose(&wire.Path.Out, &capture.Packet{At: o.moment.At, Outer: capture.Bytes(pkt), Inner: innerOf(pkt, size), Reason: SendReason(err), Err: err, Path: wire.Path.number()})
 		o.sent = nil
 		return
 	}
 	if o.sent != nil {
-		o.showSent(flat(innerOf(pkt, size)))
+		o.showSent(wire.Path, flat(innerOf(pkt, size)))
 	}
 	wire.Path.Sent(1, size)
 }

@@ -94,9 +94,9 @@ func TestPanicWithCollectedPackets(t *testing.T) {
 	}{
 		{"collect", func(in *Inbound, tn *Tunnel, p *Path) {
 			s := in.sink(tn)
-			s.gather.Add(bytes.Clone(good[60:])) // a panic in the gatherer leaves a packet like this
-			sick := &Path{Tunnel: new(Tunnel)}   // without an owner
-			sick.Notices.Request(1, true)        // so that counting its packet panics
+			s.gather.Add(bytes.Clone(good[60:]))               // a panic in the gatherer leaves a packet like this
+			sick := &Path{PathOf: PathOf{Tunnel: new(Tunnel)}} // without an owner
+			sick.Notices.Request(1, true)                      // so that counting its packet panics
 			s.path, s.packets, s.bytes = sick, 1, len(good)-60
 			tn.In.Carried(1, s.bytes) // as for sick, which is no peer of this tunnel
 		}, 3, 2},

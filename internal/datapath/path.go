@@ -100,12 +100,11 @@ func (p *Peer) answer(ip header.IPv6) bool {
 // nothing can be sent.
 type Path struct {
 	In, Out Counters // first, to be on cache lines of their own
-	Peer    *Peer
-	Tunnel  *Tunnel
-	Wire    atomic.Pointer[Wire] // nil: packets cannot be sent now
-	Record  *encap.Record
-	Owner   PathOwner
-	Probes  Probes
+	PathOf
+	Wire   atomic.Pointer[Wire] // nil: packets cannot be sent now
+	Record *encap.Record
+	Owner  PathOwner
+	Probes Probes
 
 	Listening atomic.Bool // a receiver is open for packets of the path
 	ICMP      ICMPReceived
@@ -114,6 +113,13 @@ type Path struct {
 	Large     atomic.Uint64 // packets sent that not every path carries
 	Requests  echoRequests
 	Ways      twoways.Ways // packets that may arrive both by socket and by AF_XDP
+}
+
+// PathOf says to which peer and tunnel a path belongs.
+type PathOf struct {
+	Peer   *Peer
+	Tunnel *Tunnel
+	Number atomic.Int32 // among the paths to the peer, from 1; 0: it is the only one
 }
 
 // echoRequests counts the echo requests that arrived for our end of the path.

@@ -102,23 +102,35 @@ func (in *Inbound) endBatch() {
 	}
 }
 
+// number returns the number of the path on which the current packet has arrived, if it is one
+// of several; else 0.
+func (in *Inbound) number() int {
+	if in.end == nil {
+		return 0
+	}
+	return in.end.Path.number()
+}
+
+// number returns the number of the path among several to its peer; 0: it is the only one.
+func (p *Path) number() int { return int(p.Number.Load()) }
+
 // show shows the current packet, which was carried or handled by the daemon, and its inner
 // packet.
 func (in *Inbound) show(t *Tunnel, inner []byte, note string) {
 	if in.seen != nil {
-		in.seen.Show(t.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(inner), Note: note})
+		in.seen.Show(t.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(inner), Note: note, Path: in.number()})
 	}
 }
 
 // lose counts the current packet as dropped, with its inner packet, if known, and the
 // reason.
 func (in *Inbound) lose(s *sink, p *Path, inner []byte, r drop.Reason, err error) {
-	s.drops.Lose(&p.In, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Inner: Whole(inner), Reason: r, Err: err})
+	s.drops.Lose(&p.In, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Inner: Whole(inner), Reason: r, Err: err, Path: in.number()})
 }
 
 // keepFor stores a packet until the device has accepted or refused it.
 func (s *sink) keepFor(in *Inbound, inner []byte) {
-	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(in.keep(inner)), Note: in.note})
+	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(in.keep(inner)), Note: in.note, Path: in.number()})
 }
 
 // showKept shows the stored packets of a batch. The device has refused those with the
@@ -143,6 +155,7 @@ func (o *Outbound) lose(i int, r drop.Reason, err error) {
 	o.wires[i].sum(&o.batch[i])
 	o.drops.Lose(&o.wires[i].Path.Out, &capture.Packet{
 		At: o.moment.At, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]), Reason: r, Err: err,
+		Path: o.wires[i].Path.number(),
 	})
 }
 
@@ -152,6 +165,7 @@ func (o *Outbound) show(seen *capture.Taps, from, n int) {
 		o.wires[i].sum(&o.batch[i])
 		seen.Show(o.t.Name, &capture.Packet{
 			At: o.moment.At, Direction: pcapng.Outbound, Outer: capture.Bytes(o.batch[i]), Inner: innerOf(o.batch[i], o.inner[i]),
+			Path: o.wires[i].Path.number(),
 		})
 	}
 }
@@ -163,12 +177,12 @@ func (o *Outbound) noteSent(outer []byte) {
 	}
 }
 
-// showSent shows an inner packet and the outer packets that carried it.
-func (o *Outbound) showSent(inner []byte) {
+// showSent shows an inner packet and the outer packets that carried it on a path.
+func (o *Outbound) showSent(path *Path, inner []byte) {
 	if o.sent == nil {
 		return
 	}
-	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: Whole(inner)}
+	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: Whole(inner), Path: path.number()}
 	if len(o.sent) == 1 {
 		p.Outer = Whole(o.sent[0])
 	} else {

@@ -44,7 +44,7 @@ type observed struct {
 
 func newPath(p *peer) *path {
 	w := &path{t: p.t, peer: p}
-	w.Path = &datapath.Path{Peer: &p.Peer, Tunnel: p.t.Tunnel, Record: encap.NewRecord(), Owner: w}
+	w.Path = &datapath.Path{PathOf: datapath.PathOf{Peer: &p.Peer, Tunnel: p.t.Tunnel}, Record: encap.NewRecord(), Owner: w}
 	w.echo = probing.New(w.Path, w)
 	w.Probes = w.echo
 	w.search = discovery.NewSubject(w.Path, w.echo)

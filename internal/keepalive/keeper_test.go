@@ -67,7 +67,7 @@ func (o *owner) Reported(netip.Addr, icmp.Error)                       {}
 // newOwner returns the owner of a path without a wire, which is received.
 func newOwner(k *Keeper) *owner {
 	o := &owner{keeper: k}
-	p := &datapath.Path{Tunnel: &datapath.Tunnel{Log: zap.NewNop(), Owner: o}, Record: encap.NewRecord(), Owner: o}
+	p := &datapath.Path{PathOf: datapath.PathOf{Tunnel: &datapath.Tunnel{Log: zap.NewNop(), Owner: o}}, Record: encap.NewRecord(), Owner: o}
 	p.Listening.Store(true)
 	o.s = NewSubject(p, probing.New(p, o), o)
 	return o

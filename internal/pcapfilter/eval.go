@@ -11,6 +11,7 @@ import (
 type eval struct {
 	pkt               []byte
 	inbound, outbound bool
+	path              int
 	outOfRange        bool // a load was beyond the end of the packet: the filter does not match
 }
 

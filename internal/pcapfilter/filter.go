@@ -7,7 +7,7 @@
 // less, greater, len; ip multicast and ip6 multicast; the bytes of headers, with
 // arithmetic; and, or, not and parentheses. The results are those of libpcap for that
 // link type. In addition there is gre, which is proto 47, and inbound and outbound are
-// the direction in the tunnel. Host names are not resolved.
+// the direction in the tunnel, and path N is the path to the peer. Host names are not resolved.
 package pcapfilter
 
 import "fmt"
@@ -52,12 +52,13 @@ func Compile(expression string) (*Filter, error) {
 }
 
 // Match reports whether the filter selects a packet. It does not change or keep the
-// packet. inbound and outbound are the packet's direction.
-func (f *Filter) Match(pkt []byte, inbound, outbound bool) bool {
+// packet. inbound and outbound are the packet's direction, and path is the number of its
+// path; 0: none.
+func (f *Filter) Match(pkt []byte, inbound, outbound bool, path int) bool {
 	if f == nil {
 		return true
 	}
-	f.eval = eval{pkt: pkt, inbound: inbound, outbound: outbound}
+	f.eval = eval{pkt: pkt, inbound: inbound, outbound: outbound, path: path}
 	ok := f.match(&f.eval)
 	return ok && !f.eval.outOfRange
 }

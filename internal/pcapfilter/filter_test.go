@@ -158,6 +158,10 @@ var chosen = []struct{ expression, want string }{
 	{"inbound", "0 2 4 6 8 10 12 14 16 18"}, // packets with even numbers come in
 	{"outbound and tcp", "1 11"},
 	{"ip proto gre", "8"},
+	{"path 2", "2 5 8 11 14 17"}, // packets use no path, path 1, path 2 in turn
+	{"path 1 and inbound or path 2 and udp", "10"},
+	{"not path 1 and not path 2", "0 3 6 9 12 15 18"},
+	{"tcp port 22 or path 1", "1 4 7 10 11 13 16"},
 }
 
 func choose(t *testing.T, expression string) string {
@@ -169,7 +173,7 @@ func choose(t *testing.T, expression string) string {
 	}
 	var got []string
 	for i, pkt := range packets {
-		if f.Match(slices.Clip(pkt), i%2 == 0, i%2 == 1) {
+		if f.Match(slices.Clip(pkt), i%2 == 0, i%2 == 1, i%3) {
 			got = append(got, fmt.Sprint(i))
 		}
 	}
@@ -192,6 +196,9 @@ func TestErrors(t *testing.T) {
 		text       string
 	}{
 		{"tcp prot 80", 5, `"and" or "or" is missing before "prot"`},
+		{"path", 5, "the number of a path (1, 2, …) is missing"},
+		{"path 0", 6, "the number of a path (1, 2, …) is missing"},
+		{"path tcp", 6, "the number of a path (1, 2, …) is missing"},
 		{"host", 5, "missing at the end of the expression"},
 		{"host 10.0.0.300", 6, "neither an address nor"},
 		{"host example.org", 6, "host names are not resolved"},
@@ -263,12 +270,12 @@ func FuzzFilter(f *testing.F) {
 			return
 		}
 		before := string(pkt)
-		first := filter.Match(pkt, true, false)
-		if filter.Match(pkt, true, false) != first || string(pkt) != before {
+		first := filter.Match(pkt, true, false, 1)
+		if filter.Match(pkt, true, false, 1) != first || string(pkt) != before {
 			t.Errorf("%q: another answer the second time", expression)
 		}
 		for n := range len(pkt) {
-			filter.Match(pkt[:n:n], false, true)
+			filter.Match(pkt[:n:n], false, true, 2)
 		}
 	})
 }

@@ -37,6 +37,8 @@ func (p *parser) primary(follows bool) (operand, *Error) {
 			c = func(e *eval) bool { return e.outbound }
 		}
 		return operand{condition: c, at: tok.at}, p.advance()
+	case tok.is("path"):
+		return p.path()
 	case tok.is("multicast"):
 		return operand{}, p.fail(tok.at, "packets of a tunnel have no link layer: use ip multicast or ip6 multicast")
 	case !tok.escaped && unsupported[tok.text]:
@@ -51,6 +53,21 @@ func (p *parser) primary(follows bool) (operand, *Error) {
 		return p.identifiers()
 	}
 	return operand{value: func(*eval) uint32 { return n }, literal: &n, at: tok.at}, p.advance()
+}
+
+// path parses "path N".
+func (p *parser) path() (operand, *Error) {
+	at := p.tok.at
+	p.last = nil
+	if err := p.advance(); err != nil {
+		return operand{}, err
+	}
+	n, ok := number(p.tok.text)
+	if !ok || n == 0 {
+		return operand{}, p.unexpected("the number of a path (1, 2, …) is missing")
+	}
+	c := func(e *eval) bool { return uint32(e.path) == n }
+	return operand{condition: c, at: at}, p.advance()
 }
 
 // operatorFollows reports whether a number is part of an arithmetic expression.

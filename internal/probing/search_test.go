@@ -22,7 +22,7 @@ func (nobody) LastError(time.Time) string      { return "" }
 // newEcho returns the probes of a 6in4 path with a wire, without sockets.
 func newEcho(t testing.TB, r Receiver) (*Echo, *datapath.Wire) {
 	t.Helper()
-	p := &datapath.Path{Tunnel: new(datapath.Tunnel), Record: encap.NewRecord()}
+	p := &datapath.Path{PathOf: datapath.PathOf{Tunnel: new(datapath.Tunnel)}, Record: encap.NewRecord()}
 	w := &datapath.Wire{Path: p, MTU: 1500, Options: encap.DefaultOptions, Layers: []encap.Layer{
 		{Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Remote: netip.MustParseAddr("198.51.100.1")},
 	}}

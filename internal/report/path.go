@@ -17,10 +17,9 @@ import (
 // Path reports on a path to a peer. Any goroutine may call its methods, except for those that
 // are for the control loop.
 type Path struct {
-	t     *Tunnel
-	peer  string       // its name
-	index atomic.Int32 // among the paths of the peer, from 1; 0: it is the only one
-	path  *datapath.Path
+	t    *Tunnel
+	peer string // its name
+	path *datapath.Path
 
 	lastRoute lastRoute    // used by the control loop only
 	noXDP     string       // why packets do not leave through AF_XDP though they should; the same
@@ -43,16 +42,16 @@ func NewPath(t *Tunnel, peer string, p *datapath.Path) *Path {
 // Place sets the index of the path, from 0, and the number of paths to the peer.
 func (p *Path) Place(index, paths int) {
 	if paths == 1 {
-		p.index.Store(0)
+		p.path.Number.Store(0)
 	} else {
-		p.index.Store(int32(index) + 1)
+		p.path.Number.Store(int32(index) + 1)
 	}
 }
 
 // Label returns what tells the path from the others of its peer in messages, or "" if it is
 // the only one.
 func (p *Path) Label() string {
-	if i := p.index.Load(); i > 0 {
+	if i := p.path.Number.Load(); i > 0 {
 		return fmt.Sprintf("path %d", i)
 	}
 	return ""
@@ -65,7 +64,7 @@ func (p *Path) Log() *zap.Logger {
 	if p.peer != "" {
 		l = l.With(zap.String("peer", p.peer))
 	}
-	if i := p.index.Load(); i > 0 {
+	if i := p.path.Number.Load(); i > 0 {
 		l = l.With(zap.Int32("path", i))
 	}
 	return l
