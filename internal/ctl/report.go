@@ -55,7 +55,11 @@ func (r *reporter) tunnel(t api.TunnelStatus) {
 		r.field("outer", "%s > %d peers, through %s", t.State.Local, len(t.Peers), way(&t.State))
 		r.field("peers", "%s", phases(t.Peers))
 	case t.State.Local != "":
-		r.field("outer", "%s > %s, path MTU %d (%s), through %s", t.State.Local, t.State.Remote, t.State.PathMTU, known(t.State.PathMTUBy), way(&t.State))
+		local, remote := ends(&t.State)
+		if t.State.Encap != "" {
+			local = t.State.Encap + " " + local
+		}
+		r.field("outer", "%s > %s, path MTU %d (%s), through %s", local, remote, t.State.PathMTU, known(t.State.PathMTUBy), way(&t.State))
 	}
 	switch {
 	case t.State.Local6 == "":

@@ -103,7 +103,7 @@ func TestAddressUpdate(t *testing.T) {
 func TestReportPaths(t *testing.T) {
 	now := time.Now()
 	s := api.Status{Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "6in4", PeerStatus: api.PeerStatus{
-		State: api.State{Phase: api.Up, Since: now},
+		State: api.State{Phase: api.Up, Since: now, Local: "192.0.2.2", Remote: "2001:db8::2", Encap: "fou", LocalPort: 5555, Port: 5556, IO: "socket", PathMTU: 1500},
 		Paths: []api.PathStatus{
 			{State: api.State{Phase: api.Down, Since: now.Add(-time.Minute), Local: "192.0.2.1", Remote: "198.51.100.1", PathMTU: 1500, Detail: "3 probes in a row were not answered"}},
 			{Used: true, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour), Local: "192.0.2.2", Remote: "198.51.100.2", Encap: "fou", LocalPort: 5555, Port: 5556}, Liveness: api.Liveness{RTT: 0.0015}, Out: api.Traffic{Packets: 7}},
@@ -113,6 +113,7 @@ func TestReportPaths(t *testing.T) {
 	}}}}
 	text := lines(s, now)
 	for _, want := range []string{
+		"outer      fou 192.0.2.2:5555 > [2001:db8::2]:5556, path MTU 1500 (of the first hop), through a socket",
 		"path 1     down for 1m00s: 192.0.2.1 > 198.51.100.1, path MTU 1500, 0 packets out, 0 in",
 		"because 3 probes in a row were not answered",
 		"path 2     up for 1h00m, used: fou 192.0.2.2:5555 > 198.51.100.2:5556, RTT 1.50 ms, 7 packets out, 0 in",
