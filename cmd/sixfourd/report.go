@@ -93,19 +93,29 @@ func (p *process) reportState(s readiness.Summary) {
 
 // heartbeat sends the heartbeat to the service manager while the control loop works. During the
 // start and a reload it also extends the time that they may take (TimeoutStartSec= applies
-// to ExecReload=, too).
+// to ExecReload=, too). The control loop calls it for each peer.
 func (p *process) heartbeat() {
 	const each, more = 10 * time.Second, time.Minute
-	var states []string
+	ready := p.ready.Load()
+	alive, starting := ready && p.watchdog > 0, !ready || p.reloading.Load()
 	interval := each
-	if p.ready.Load() && p.watchdog > 0 {
-		states, interval = append(states, systemd.Alive), p.watchdog/4
+	if alive {
+		interval = p.watchdog / 4
 	}
-	if !p.ready.Load() || p.reloading.Load() {
-		states, interval = append(states, systemd.Starting(more)), min(interval, each)
+	if starting {
+		interval = min(interval, each)
 	}
-	if now := time.Now(); len(states) > 0 && now.Sub(p.lastBeat) > interval {
-		p.notify(states...)
-		p.lastBeat = now
+	now := time.Now()
+	if !alive && !starting || now.Sub(p.lastBeat) <= interval {
+		return
 	}
+	var states []string
+	if alive {
+		states = append(states, systemd.Alive)
+	}
+	if starting {
+		states = append(states, systemd.Starting(more))
+	}
+	p.notify(states...)
+	p.lastBeat = now
 }

@@ -21,20 +21,28 @@ type Subject struct {
 	*datapath.Path
 	echo *probing.Echo
 
-	reports *rate.Limiter // limits the reports of routers, which anyone can forge
-	narrow  sync.Mutex    // held to add and remove destinations with a smaller MTU
-	arrived atomic.Bool   // a packet arrived: the Finder must check
-	watched atomic.Bool   // the Finder knows the path
-	retired bool          // the Finder must forget it; guarded by its mu
+	reports atomic.Pointer[rate.Limiter] // limits the reports of routers, which anyone can forge; nil: none so far
+	narrow  sync.Mutex                   // held to add and remove destinations with a smaller MTU
+	arrived atomic.Bool                  // a packet arrived: the Finder must check
+	watched atomic.Bool                  // the Finder knows the path
+	retired bool                         // the Finder must forget it; guarded by its mu
 }
 
 // NewSubject returns a path, and what sends its probes, as a subject.
 func NewSubject(p *datapath.Path, e *probing.Echo) *Subject {
-	return &Subject{Path: p, echo: e, reports: rate.NewLimiter(reportsPerSecond, reportsPerSecond)}
+	return &Subject{Path: p, echo: e}
 }
 
 // reportsPerSecond limits how many reports about a path are examined.
 const reportsPerSecond = 100
+
+// mayReport reports whether another report may be examined.
+func (s *Subject) mayReport() bool {
+	if s.reports.Load() == nil {
+		s.reports.CompareAndSwap(nil, rate.NewLimiter(reportsPerSecond, reportsPerSecond))
+	}
+	return s.reports.Load().Allow()
+}
 
 // learns reports whether to search the MTU of a wire: it is needed, and answers to probes
 // can be received. An automatic tunnel has too many paths.
@@ -75,7 +83,7 @@ type answer struct {
 // datapath.PathOwner.ReportedTooBig. In an automatic tunnel each destination has its own
 // path MTU. If there are too many reports, some are dropped: routers repeat them.
 func (f *Finder) ReportedTooBig(s *Subject, mtu encap.PathMTU, q encap.Quote, err icmp.Error) {
-	if !s.reports.Allow() {
+	if !s.mayReport() {
 		return
 	}
 	if q.To.IsValid() {
