@@ -260,6 +260,9 @@ func (s *Session) Answer(seq uint16, now time.Duration) bool {
 	if back == 0 {
 		s.inFlight = false
 	}
+	if s.answerAt < 0 && s.role != Only { // before, the peer may not have been started: that is no loss
+		s.probed = back + 1
+	}
 	s.checked = now
 	s.recordPacket(now)
 	s.answerAt, s.lostInRow, s.interval, s.state = now, 0, 0, Up

@@ -204,8 +204,8 @@ func TestStartedLater(t *testing.T) {
 		w.run(100 * ms)
 		w.rtt, w.traffic, w.next = 20*ms, time.Hour, w.now
 		w.run(5 * time.Second)
-		if w.p.RTT() == 0 {
-			t.Errorf("role %d: no answer in %v, %d probes", r, w.now, w.probes)
+		if w.p.RTT() == 0 || w.p.Loss() != 0 {
+			t.Errorf("role %d: in %v, %d probes, a round-trip time of %v, and a loss of %v", r, w.now, w.probes, w.p.RTT(), w.p.Loss())
 		}
 		w = newWorld(t, usual) // never answers
 		w.p.SetRole(r, 0)
