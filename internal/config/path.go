@@ -69,6 +69,9 @@ var Encapsulations = []Encapsulation{
 	{Name: "fou", Ports: true, Port: 5555, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: isBareOrGRE, Frame: inFOU},
 	{Name: "gue", Ports: true, Port: 6080, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: isBareOrGRE, Frame: inGUE},
 	{Name: "gre_udp", Ports: true, Port: 4754, Checksum: true, SourcePort: FlowPort, Carries: isBareOrGRE, Frame: inGREUDP},
+	{Name: "https", Ports: true, Port: 443, Listen: true, Secret: true, Session: HTTPS{Over: "auto", URL: HTTPSURL}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+		return inSession(outermost, p, httpsExtra)
+	}},
 	{Name: "wireguard", Ports: true, Port: 51820, Listen: true, Session: WireGuard{}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
 		return inSession(outermost, p, wireGuardExtra)
 	}},

@@ -84,12 +84,16 @@ func wireGuardSecret(field func(*config.WireGuard) *config.Secret) func(*problem
 
 // readURL reads the URL of CONNECT-IP, or only its path.
 func readURL(r *problem.Report, e tree.Entry, h *config.HTTPS) {
-	const want = `a URL such as "https://gw.example/tunnel", or only its path, such as "/tunnel"`
+	const want = `a URL such as "https://gw.example" or "https://gw.example/tunnel", or only its path, such as "/tunnel"`
 	s, ok := value.String(r, e, want)
 	if !ok {
 		return
 	}
 	u, err := url.Parse(s)
+	if err == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" {
+		s += config.HTTPSURL
+		u.Path = config.HTTPSURL
+	}
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !strings.HasPrefix(u.Path, "/") ||
 		u.Scheme != "https" && (u.Scheme != "" || u.Host != "") || u.Scheme == "https" && u.Hostname() == "" {
 		value.Refuse(r, e, want)

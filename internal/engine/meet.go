@@ -12,30 +12,26 @@ import (
 )
 
 // meet updates how the ends of a path find each other to its configuration.
-func (e *Engine) meet(p *path) (err error) {
+func (e *Engine) meet(p *path) {
 	spec := p.spec()
 	if !meeting.Needs(spec) {
 		p.meeting.Store(nil)
-		return nil
+		return
 	}
 	if p.meeting.Load().Is(spec) {
-		return nil
+		return
 	}
 	name := p.peer.name().String()
 	if len(p.peer.paths) > 1 {
 		name = fmt.Sprintf("%s, path %d", name, p.at+1)
 	}
-	m, err := e.meetings.New(p, name, &p.t.cfg, &p.peer.cfg, spec)
-	p.meeting.Store(m)
-	return err
+	p.meeting.Store(e.meetings.New(p, name, &p.t.cfg, &p.peer.cfg, spec))
 }
 
 // met returns the configuration of the path with the port at which its peer is, or what the
 // path waits for. Both addresses may be unknown.
 func (e *Engine) met(p *path, local, remote netip.Addr) (spec *config.Path, waiting string) {
-	if err := e.meet(p); err != nil {
-		return nil, "settings of its connections that are right: " + err.Error()
-	}
+	e.meet(p)
 	m := p.meeting.Load()
 	if m == nil {
 		return p.spec(), ""

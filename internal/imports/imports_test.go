@@ -123,14 +123,15 @@ var rules = map[string][]string{
 
 	"sixfour/internal/doctor/peercheck": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe"},
 
-	"sixfour/transport/connectip": {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/netsock"},
+	"sixfour/transport/connectip": {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/h3", "sixfour/transport/netsock"},
+	"sixfour/transport/h3":        {},
 	"sixfour/transport/netsock":   {"sixfour/transport"},
 }
 
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/netsock", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/netsock", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 

@@ -37,23 +37,28 @@ type Path struct {
 	why      string         // why it is not; "": not known
 	key      ports.Key      // of the port that must be open
 	need     ports.Need
-	awaits   bool // it must
-	settings any  // of the peer in the port; nil: there are no connections
+	awaits   bool  // it must
+	settings any   // of the peer in the port; nil: there are no connections
+	wrong    error // why there can be no settings
 }
+
+// String returns the name. The configuration, which has secrets, must not be in messages.
+func (p *Path) String() string { return p.name }
 
 // Needs reports whether a path with a configuration needs a Path.
 func Needs(p *config.Path) bool { return p.Listen || p.Session != nil || p.Secret.File != "" }
 
 // New returns a Path for a path with a configuration, of a tunnel and a peer with
 // configurations. The name is for messages.
-func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer, of *config.Path) (*Path, error) {
+func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer, of *config.Path) *Path {
 	p := &Path{owner: owner, name: name, of: *of, tunnel: t, set: s}
-	if of.Session == nil {
-		return p, nil
+	if of.Session != nil {
+		settings, err := sessions.Settings(t, peer, of)
+		if p.wrong = err; err == nil {
+			p.settings = settings
+		}
 	}
-	var err error
-	p.settings, err = sessions.Settings(t, peer, of)
-	return p, err
+	return p
 }
 
 // Is reports whether the Path, which may be nil, is for a configuration.
@@ -75,7 +80,7 @@ func (p *Path) Await(local, remote netip.Addr) (changed bool) {
 	}
 	var key ports.Key
 	var need ports.Need
-	awaits := local.IsValid() && (p.of.Listen || remote.IsValid())
+	awaits := p.wrong == nil && local.IsValid() && (p.of.Listen || remote.IsValid())
 	if awaits {
 		key, need = wiring.Awaited(p.tunnel, &p.of, local)
 	}
@@ -108,6 +113,8 @@ func (p *Path) Met() (of *config.Path, waiting string) {
 		return &p.of, ""
 	}
 	switch {
+	case p.wrong != nil:
+		return nil, "settings of its connections that are right: " + p.wrong.Error()
 	case p.at.IsValid():
 		with := p.of
 		with.Port = p.at.Port()

@@ -3,6 +3,7 @@ package sessions
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -20,7 +21,10 @@ import (
 )
 
 func (s Sockets) listenHTTPS(of config.HTTPSPort, k ports.Key, o transport.Options) (transport.Port, error) {
-	c := connectip.Config{Local: k.Local, Over: connectip.Over(of.Over), Connected: s.Connected}
+	c := connectip.Config{Local: k.Local, Over: connectip.Over(of.Over)}
+	if s.Connected != nil {
+		c.Connected = func(id any, at netip.AddrPort, why error) { s.Connected(id, at, advise(why)) }
+	}
 	switch {
 	case !of.Listen:
 	case of.Certificate == "":
@@ -35,6 +39,29 @@ func (s Sockets) listenHTTPS(of config.HTTPSPort, k ports.Key, o transport.Optio
 	limit := limiter{log: s.Log.With(zap.Stringer("local", k.Local))}
 	c.Refused = limit.refused
 	return port(connectip.Listen(c, o))
+}
+
+// advise adds to an error of a connection what can be done about it, in terms of the
+// configuration.
+func advise(why error) error {
+	var (
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	advice := ""
+	switch {
+	case errors.As(why, &unknown):
+		advice = "name the file with the certificate of its authority in ca"
+	case errors.As(why, &name):
+		advice = "give url a name that the certificate is for, or the server a certificate for this name"
+	case errors.As(why, &invalid) && invalid.Reason == x509.Expired:
+		advice = "renew the server's certificate, or set this host's clock"
+	}
+	if advice == "" {
+		return why
+	}
+	return fmt.Errorf("%w: %s", why, advice)
 }
 
 // limiter logs connections that were refused, at most one each second.
@@ -95,6 +122,9 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	switch {
 	case err == nil:
 		c.pair = pair
+		if leaf := pair.Leaf; leaf != nil && now.After(leaf.NotAfter) {
+			c.log.Warn("the certificate has expired: peers refuse it: renew it", zap.String("certificate", c.files.Certificate), zap.Time("since", leaf.NotAfter))
+		}
 	case c.pair == nil:
 		return nil, err
 	default:

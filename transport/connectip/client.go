@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -77,7 +79,7 @@ func (p *peer) connect(ctx context.Context) {
 		if !sleep(ctx, jitter(a.pause)) {
 			return
 		}
-		a.pause = min(2*a.pause, lastPause)
+		a.pause = min(max(2*a.pause, p.port.times.firstPause), lastPause)
 	}
 }
 
@@ -111,10 +113,13 @@ func either(ctx context.Context, first, second func(context.Context) (*conn, err
 		return c, nil
 	}
 	c, other := second(ctx)
-	if other != nil {
-		return nil, fmt.Errorf("%w; %w", err, other)
+	switch {
+	case other == nil:
+		return c, nil
+	case err.Error() > other.Error(): // in the same order each time
+		err, other = other, err
 	}
-	return c, nil
+	return nil, fmt.Errorf("%w; %w", err, other)
 }
 
 // overUDP makes a connection over HTTP/3, and remembers whether that was possible.
@@ -128,7 +133,7 @@ func (a *attempts) overUDP(ctx context.Context) (*conn, error) {
 	c, err := a.peer.connectQUIC(limited)
 	if err != nil {
 		a.worse(max(a.wait, lastBetter))
-		return nil, fmt.Errorf("HTTP/3 to UDP port %d of %v: %w", a.peer.Remote.Port(), a.peer.Remote.Addr(), err)
+		return nil, fmt.Errorf("HTTP/3 to UDP port %d of %v: %w", a.peer.Remote.Port(), a.peer.Remote.Addr(), plain(err))
 	}
 	a.better = time.Time{}
 	return c, nil
@@ -178,13 +183,48 @@ func (a *attempts) ended(c *conn) {
 		}
 	}
 	var idle *quic.IdleTimeoutError
-	if c.over == UDP && (errors.Is(c.why, errSilent) || errors.As(c.why, &idle)) { // a filter may be new: next over TCP
+	if c.over == UDP && (errors.Is(c.why, errSilent) || errors.As(c.why, &idle)) { // a filter may be new: at once over TCP
 		a.worse(lastUnsteady)
+		a.pause = 0
 	}
 }
 
 // discard closes a connection that was not attached.
 func (c *conn) discard(why error) { c.shut(why) }
+
+// plainError is an error with a text that is shorter, or that does not change with time.
+type plainError struct {
+	error
+	text string
+}
+
+// Error returns the text.
+func (e *plainError) Error() string { return e.text }
+
+// Unwrap returns the error.
+func (e *plainError) Unwrap() error { return e.error }
+
+// plain makes errors about certificates the same over HTTP/3 and HTTP/1.1.
+func plain(err error) error {
+	var (
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return &plainError{err, "the server's certificate is signed by an unknown authority"}
+	case errors.As(err, &name):
+		return &plainError{err, "the server's certificate is for another name: " + strings.TrimPrefix(name.Error(), "x509: ")}
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		const day = "2006-01-02 15:04 MST"
+		return &plainError{err, fmt.Sprintf("the server's certificate has expired or is not yet valid: it is valid from %s to %s",
+			invalid.Cert.NotBefore.UTC().Format(day), invalid.Cert.NotAfter.UTC().Format(day))}
+	case errors.As(err, &invalid):
+		return &plainError{err, "the server's certificate: " + strings.TrimPrefix(invalid.Error(), "x509: ")}
+	}
+	return err
+}
 
 // statusError is the error for an answer of a server.
 type statusError int
@@ -212,7 +252,7 @@ func (p *peer) overTCP(ctx context.Context) (*conn, error) {
 		if p.settings.Proxy != nil {
 			through = " through the proxy " + p.settings.Proxy.Host
 		}
-		return nil, fmt.Errorf("HTTP/1.1 to TCP port %d of %v%s: %w", p.Remote.Port(), p.Remote.Addr(), through, err)
+		return nil, fmt.Errorf("HTTP/1.1 to TCP port %d of %v%s: %w", p.Remote.Port(), p.Remote.Addr(), through, plain(err))
 	}
 	return c, nil
 }

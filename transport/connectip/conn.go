@@ -2,7 +2,6 @@ package connectip
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -45,17 +44,34 @@ type stream interface {
 // has ended for all practical purposes.
 const maxBlocked = 30 * time.Second
 
-// datagrams are the datagrams of an HTTP/3 request.
+// datagrams are the datagrams of an HTTP/3 request (RFC 9297 section 2.1).
 type datagrams struct {
-	conn    *quic.Conn
-	receive func(context.Context) ([]byte, error)
-	prefix  []byte       // quarter stream identifier and context identifier 0
-	max     atomic.Int64 // the largest datagram that quic-go takes, as far as known
+	conn   *quic.Conn
+	id     uint64       // quarter stream identifier
+	prefix []byte       // that and context identifier 0
+	max    atomic.Int64 // the largest datagram that quic-go takes, as far as known
 }
 
-// newDatagrams returns the datagrams of a request stream (RFC 9297 section 2.1).
-func newDatagrams(c *quic.Conn, id quic.StreamID, receive func(context.Context) ([]byte, error)) *datagrams {
-	return &datagrams{conn: c, receive: receive, prefix: append(appendVarint(nil, uint64(id)/4), 0)}
+func newDatagrams(c *quic.Conn, id quic.StreamID) *datagrams {
+	quarter := uint64(id) / 4
+	return &datagrams{conn: c, id: quarter, prefix: append(appendVarint(nil, quarter), 0)}
+}
+
+// receive waits for a datagram of the request.
+func (d *datagrams) receive() ([]byte, error) {
+	for {
+		b, err := d.conn.ReceiveDatagram(d.conn.Context())
+		if err != nil {
+			return nil, err
+		}
+		id, b, ok := cutVarint(b)
+		if !ok {
+			return nil, errors.New("a datagram has no quarter stream identifier")
+		}
+		if id == d.id {
+			return b, nil
+		}
+	}
 }
 
 // oversized is a datagram that is too large for every path.
@@ -167,7 +183,7 @@ func (c *conn) readStream() error {
 func (c *conn) readDatagrams() error {
 	at := c.datagrams.conn.RemoteAddr()
 	for {
-		b, err := c.datagrams.receive(c.datagrams.conn.Context())
+		b, err := c.datagrams.receive()
 		if err != nil {
 			return err
 		}

@@ -181,7 +181,7 @@ func (h *hostilePort) tls() *tls.Config {
 // request asks for CONNECT-IP over HTTP/3, which must be granted.
 func (h *hostilePort) request(t *testing.T, path, token string) (*quic.Conn, *http3.RequestStream) {
 	t.Helper()
-	p := &peer{settings: &Settings{Path: path, Secret: []byte(token), ServerName: name}}
+	p := &peer{port: new(Port), settings: &Settings{Path: path, Secret: []byte(token), ServerName: name}}
 	q := h.dial(t)
 	s, err := p.request3(t.Context(), q)
 	if err != nil {
@@ -195,7 +195,7 @@ func TestSecondRequest(t *testing.T) {
 	h := newHostilePort(t, Config{}, UDP)
 	q, _ := h.request(t, "/hostile", secret)
 	h.server.up("hostile")
-	p := &peer{settings: &Settings{Path: "/", Secret: []byte(secret), ServerName: name}}
+	p := &peer{port: new(Port), settings: &Settings{Path: "/", Secret: []byte(secret), ServerName: name}}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if _, err := p.request3(ctx, q); err == nil {

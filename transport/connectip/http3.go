@@ -16,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"sixfour/transport/h3"
 	"sixfour/transport/netsock"
 )
 
@@ -89,9 +90,10 @@ func (n *newcomers) enter(from netip.Addr, max int) (leave func(), ok bool) {
 type greeting struct {
 	server *quicServer
 	quic   *quic.Conn
-	leave  func()      // it is no stranger any more; may be called several times
-	timer  *time.Timer // ends the connection if it does not present a secret
-	used   atomic.Bool // it has presented one
+	its    *h3.Settings // known when a request is handled
+	leave  func()       // it is no stranger any more; may be called several times
+	timer  *time.Timer  // ends the connection if it does not present a secret
+	used   atomic.Bool  // it has presented one
 }
 
 // greetingKey is the key of a *greeting, and leaveKey that of its leave, in a context.
@@ -181,7 +183,7 @@ func (s *quicServer) accept(p *Port) {
 		})
 		p.running.Go(func() {
 			from := netsock.AddrPort(c.RemoteAddr())
-			s.http.ServeQUICConn(c)
+			s.serve(p, g)
 			g.timer.Stop()
 			s.mu.Lock()
 			delete(s.conns, c)
@@ -194,6 +196,24 @@ func (s *quicServer) accept(p *Port) {
 	}
 }
 
+// serve handles the requests in a connection, until it ends.
+func (s *quicServer) serve(p *Port, g *greeting) {
+	g.its = h3.Read(g.quic, p.running.Go)
+	h, err := s.http.NewRawServerConn(g.quic)
+	if err != nil {
+		return
+	}
+	var handlers sync.WaitGroup
+	defer handlers.Wait()
+	for {
+		stream, err := g.quic.AcceptStream(g.quic.Context())
+		if err != nil {
+			return
+		}
+		handlers.Go(func() { h.HandleRequestStream(stream) })
+	}
+}
+
 // serve handles a request over HTTP/3.
 func (p *Port) serve(w http.ResponseWriter, r *http.Request) {
 	g, _ := r.Context().Value(greetingKey{}).(*greeting)
@@ -201,8 +221,13 @@ func (p *Port) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	of, status, err := p.door.admit(r)
+	if err == nil {
+		status, err = http.StatusBadRequest, g.its.Wait(r.Context(), g.quic)
+	}
 	switch {
 	case err != nil:
+	case !g.its.Datagrams:
+		status, err = http.StatusBadRequest, errors.New("the peer does not support HTTP datagrams")
 	case r.Method != http.MethodConnect || r.Proto != "connect-ip":
 		status, err = http.StatusNotImplemented, fmt.Errorf("the request is %s of protocol %q", r.Method, r.Proto)
 	case !g.used.CompareAndSwap(false, true):
@@ -237,14 +262,13 @@ type requestStream interface {
 	stream
 	Read([]byte) (int, error)
 	StreamID() quic.StreamID
-	ReceiveDatagram(context.Context) ([]byte, error)
 }
 
 // newQUICConn returns a connection over HTTP/3. Afterwards, if not nil, is called at its end.
 func newQUICConn(of *peer, c *quic.Conn, s requestStream, at netip.AddrPort, afterwards func()) *conn {
 	return &conn{
 		peer: of, over: UDP, at: at, local: netsock.AddrPort(c.LocalAddr()), since: time.Now(),
-		out: newOutbox(), r: bufio.NewReaderSize(s, 4<<10), w: s, datagrams: newDatagrams(c, s.StreamID(), s.ReceiveDatagram),
+		out: newOutbox(), r: bufio.NewReaderSize(s, 4<<10), w: s, datagrams: newDatagrams(c, s.StreamID()),
 		shut: func(why error) {
 			reason := ""
 			if errors.Is(why, errReplaced) || errors.Is(why, errRemoved) {
@@ -294,15 +318,12 @@ func (p *peer) connectQUIC(ctx context.Context) (c *conn, err error) {
 
 // request3 asks for CONNECT-IP in a connection.
 func (p *peer) request3(ctx context.Context, q *quic.Conn) (*http3.RequestStream, error) {
-	client := (&http3.Transport{EnableDatagrams: true, MaxResponseHeaderBytes: maxHeaders}).NewClientConn(q)
-	select {
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-q.Context().Done():
-		return nil, context.Cause(q.Context())
-	case <-client.ReceivedSettings():
+	client := (&http3.Transport{EnableDatagrams: true, MaxResponseHeaderBytes: maxHeaders}).NewRawClientConn(q)
+	its := h3.Read(q, p.port.running.Go)
+	if err := its.Wait(ctx, q); err != nil {
+		return nil, err
 	}
-	if s := client.Settings(); !s.EnableDatagrams || !s.EnableExtendedConnect {
+	if !its.Datagrams || !its.Connect {
 		return nil, errors.New("the server does not support CONNECT-IP: extended CONNECT and datagrams are not enabled")
 	}
 	r, err := http.NewRequest(http.MethodConnect, "https://"+p.host()+p.settings.Path, nil)

@@ -409,7 +409,7 @@ func TestCertificates(t *testing.T) {
 		}, "not " + name},
 		{"an unknown authority", func(c *Config, _ *Settings, a *authority) {
 			c.Certificate = other.certificate(name, time.Now().Add(time.Hour))
-		}, "unknown authority"},
+		}, "signed by an unknown authority"},
 		{"the address instead of the name", func(_ *Config, s *Settings, _ *authority) { s.ServerName = "" }, "127.0.0.1"},
 	} {
 		for _, over := range []Over{UDP, TCP, Auto} {
