@@ -36,7 +36,7 @@ func newPathKeys() []tree.Key[*pathDraft] {
 		{Name: "remote", Read: readPathRemote},
 	}, encapKeys(keys.HasPorts, []tree.Key[*pathDraft]{
 		{Name: "port", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) { readPort(r, e, 1, &p.Port) }},
-		{Name: "local_port", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) { readPort(r, e, 1, &p.LocalPort) }},
+		{Name: "local_port", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) { readPort(r, e, 0, &p.LocalPort) }},
 	}), encapKeys(keys.HasChecksum, []tree.Key[*pathDraft]{
 		{Name: "checksum", Read: func(r *problem.Report, e tree.Entry, p *pathDraft) {
 			if on, ok := value.Bool(r, e); ok {

@@ -132,8 +132,14 @@ func (p *pathDraft) checkListen(r *problem.Report, s tree.State, header string) 
 	if p.FlowPort && s.Set["secret_file"] {
 		r.Add(p.keyAt("source_port"), "source_port = \"flow\" contradicts secret_file: by the secret one port is learnt, from which all packets must come: leave source_port out")
 	}
+	if s.Set["local_port"] && p.LocalPort == 0 && p.Session == nil && !s.Set["secret_file"] {
+		r.Add(p.keyAt("local_port"), "local_port = 0 needs secret_file, and listen = true at the other end, which cannot learn our port otherwise: set local_port to the port that is configured there")
+	}
 	if !p.Listen {
 		return
+	}
+	if s.Set["local_port"] && p.LocalPort == 0 {
+		r.Add(p.keyAt("local_port"), "local_port = 0 contradicts listen: the peer must know to which port it comes: set it to one")
 	}
 	at := p.keyAt("listen")
 	switch {

@@ -41,6 +41,8 @@ func TestListen(t *testing.T) {
 		{path: "listen = true\nsecret_file = '/s'\nport = 5555\n", want: "f:9:1: port contradicts listen"},
 		{path: "listen = true\nsecret_file = 's'\n", want: "f:8:15: secret_file is \"s\": it must be the absolute path of a file"},
 		{path: "secret_file = '/s'\nsource_port = 'flow'\nremote = '192.0.2.2'\n", want: "f:8:1: source_port = \"flow\" contradicts secret_file"},
+		{path: "local_port = 0\nremote = '192.0.2.2'\n", want: "f:7:1: local_port = 0 needs secret_file"},
+		{path: "local_port = 0\nlisten = true\nsecret_file = '/s'\n", want: "f:7:1: local_port = 0 contradicts listen"},
 		{path: "listen = 'yes'\nsecret_file = '/s'\n", want: "f:7:10: listen is \"yes\": it must be true or false"},
 		{tunnel: strings.Replace(meetingTunnel, "192.0.2.1", "auto", 1), path: "listen = true\nsecret_file = '/s'\n", want: "listen needs the address at which the peer arrives"},
 		{tunnel: meetingTunnel + "[[tunnel.peer]]\nname = 'b'\nremote = '192.0.2.2'\nallowed = ['2001:db8::/32']\n", path: "listen = true\nsecret_file = '/s'\n", want: "which could not be told apart: write it in a [[tunnel.peer.path]] of each"},

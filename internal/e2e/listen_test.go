@@ -137,6 +137,9 @@ func TestListen(t *testing.T) {
 			t.Parallel()
 			s := newShared(t)
 			listens, arrives := meetingLines(t, kind, newKey(t))
+			if kind != "fou" {
+				arrives += "local_port = 0\n"
+			}
 			a := start(t, s.a, listening(listens))
 			_, before := a.status(t)
 			if before.State.Phase != api.Waiting || !strings.Contains(before.State.Detail, "peer") {
@@ -145,6 +148,9 @@ func TestListen(t *testing.T) {
 			b := start(t, s.b, arriving(arrives))
 			a.far(t, "203.0.113.20", 20000, 29999)
 			b.phase(t, api.Up)
+			if _, at := b.status(t); kind != "fou" && at.State.LocalPort < 49152 {
+				t.Errorf("any local port: %+v", at.State)
+			}
 			pings(t, s.b, inA, rig.PingOptions{})
 			pings(t, s.a, inB, rig.PingOptions{Size: 1000})
 

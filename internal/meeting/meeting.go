@@ -5,6 +5,7 @@ package meeting
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 
 	"sixfour/encap/rendezvous"
@@ -29,7 +30,8 @@ type Owner interface {
 type Path struct {
 	owner  Owner
 	name   string
-	of     config.Path
+	config config.Path
+	of     config.Path // the same, with our port
 	tunnel *config.Tunnel
 	set    *Set
 
@@ -48,10 +50,16 @@ func (p *Path) String() string { return p.name }
 // Needs reports whether a path with a configuration needs a Path.
 func Needs(p *config.Path) bool { return p.Listen || p.Session != nil || p.Secret.File != "" }
 
+// anyPort returns one of the dynamic ports (RFC 6335 section 6).
+func anyPort() uint16 { return 49152 + uint16(rand.N(1<<14)) }
+
 // New returns a Path for a path with a configuration, of a tunnel and a peer with
 // configurations. The name is for messages.
 func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer, of *config.Path) *Path {
-	p := &Path{owner: owner, name: name, of: *of, tunnel: t, set: s}
+	p := &Path{owner: owner, name: name, config: *of, of: *of, tunnel: t, set: s}
+	if of.LocalPort == 0 {
+		p.of.LocalPort = anyPort()
+	}
 	if of.Session != nil {
 		settings, err := sessions.Settings(t, peer, of)
 		if p.wrong = err; err == nil {
@@ -62,7 +70,7 @@ func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer,
 }
 
 // Is reports whether the Path, which may be nil, is for a configuration.
-func (p *Path) Is(of *config.Path) bool { return p != nil && p.of.Equal(of) }
+func (p *Path) Is(of *config.Path) bool { return p != nil && p.config.Equal(of) }
 
 // learns reports whether the peer's address and port are known only when it is there.
 func (p *Path) learns() bool { return p.of.Listen || p.of.Session != nil }
@@ -73,8 +81,14 @@ func (p *Path) At() netip.AddrPort { return p.at }
 
 // Await makes the port be open that the path needs before it has a wire. Remote is where to
 // connect to, if the peer does not arrive by itself. Both addresses may be unknown. It
-// reports whether another port or another peer of it is needed now.
+// reports whether another port or another peer of it is needed now. If our port may be any,
+// and cannot be opened, Await chooses another one.
 func (p *Path) Await(local, remote netip.Addr) (changed bool) {
+	if p.config.LocalPort == 0 && local.IsValid() {
+		if k, _ := wiring.Awaited(p.tunnel, &p.of, local); p.set.sockets.Err(k) != nil {
+			p.of.LocalPort = anyPort()
+		}
+	}
 	if !p.learns() {
 		return false
 	}

@@ -48,7 +48,7 @@ func PathReference(table, otherwise string) []Key {
 	if with := Encapsulations(HasPorts); len(with) > 0 {
 		rows = append(rows,
 			Key{Modes: markedUp(with), Name: "port", Values: "1 to 65535", Needed: "with an `encap` without a port of its own", Meaning: "the other end's port"},
-			Key{Modes: markedUp(with), Name: "local_port", Values: "1 to 65535", Meaning: "this end's port; left out: the same as `port`"})
+			Key{Modes: markedUp(with), Name: "local_port", Values: "0 to 65535", Meaning: "this end's port; left out: the same as `port`; 0: any that is free, if the other end has `listen`"})
 	}
 	if with := Encapsulations(HasChecksum); len(with) > 0 {
 		rows = append(rows, Key{Modes: markedUp(with), Name: "checksum", Values: "true, false", Default: "true", Meaning: "sent packets have a UDP checksum"})
