@@ -118,6 +118,8 @@ func (s *session) ways(wire *datapath.Wire) []probing.Way {
 	}
 	_, remote, inside := probe.Ends(wire.Layers)
 	switch {
+	case !inside && len(ways) > 0 && l.Kind.Properties().Session: // what is outside its connection does not pass the port
+		return ways
 	case !inside:
 		return append(ways, probing.Outside)
 	case s.tries == 0 && s.proven.Way == probing.NoWay: // nearly every peer answers it

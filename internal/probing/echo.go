@@ -89,6 +89,8 @@ func (e *Echo) SendMTUProbe(wire *datapath.Wire, stack *encap.Stack, size int, s
 	l := wire.Outer()
 	local, remote, inside := e.ends(wire)
 	switch {
+	case !inside && l.Kind.Properties().Session: // only packets in its connection pass the port
+		return
 	case !inside:
 		local, remote = l.Local, l.Remote
 	case local.Is6():
