@@ -175,6 +175,9 @@ func (p *pathDraft) checkSession(r *problem.Report, s tree.State, header string)
 			r.Add(p.keyAt("local_port"), "local_port has no effect at the end that connects, which uses any free port: leave it out, or set listen")
 		}
 		need("secret_file", "a file with a secret that both ends have")
+		if strings.ContainsFunc(p.Secret.Value(), func(c rune) bool { return c <= ' ' || c > '~' }) {
+			r.Add(p.keyAt("secret_file"), "secret_file has a secret with spaces, or with other characters than those of ASCII, which a request of HTTP cannot have: write one with openssl rand -base64 32")
+		}
 		if p.Listen && (own.Certificate != "" || own.Key != "" || !p.local.Addr.IsLoopback()) {
 			need("certificate", "a file with this host's certificate, in PEM, and those of the authorities between it and the root")
 			need("key", "a file with the private key of the certificate, in PEM")

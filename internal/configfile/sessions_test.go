@@ -83,6 +83,7 @@ func TestSecrets(t *testing.T) {
 		{fou + "'" + written(t, "open", "0123456789abcdef\n", 0o644) + "'\n", "its mode is 0644, so that other users can open it: chmod 600"},
 		{fou + "'" + written(t, "short", "0123456789abcde\n", 0o600) + "'\n", "with a secret of 15 bytes: it must have at least 16"},
 		{fou + "'/nowhere/secret'\n", "there is no such file: write it, with mode 0600"},
+		{"[[tunnel.path]]\nremote = '192.0.2.2'\nencap = 'https'\nsecret_file = '" + written(t, "spaces", "a secret of 0123456789abcdef\n", 0o600) + "'\n", "8:1: secret_file has a secret with spaces"},
 		{wireguard(good), "its content is no key of WireGuard: write one with wg genkey"},
 	} {
 		if _, err := load(c.path); err == nil || !strings.Contains(err.Error(), c.want) {
