@@ -22,6 +22,7 @@ type options struct {
 	peers    string
 	rounds   int
 	duration time.Duration
+	wait     time.Duration
 	out      string
 }
 
@@ -31,6 +32,7 @@ func main() {
 	flag.StringVar(&o.peers, "peers", "", "measure these only, a comma-separated list of "+strings.Join(peerNames(peers()), ", ")+"; then bench/results.md stays as it is")
 	flag.IntVar(&o.rounds, "rounds", 3, "number of runs of each peer")
 	flag.Float64Var(&seconds, "seconds", 3, "how long each load runs")
+	flag.DurationVar(&o.wait, "wait", time.Minute, "how long a turn waits for other programs to do little; 0: not at all, and disturbed turns are not repeated")
 	flag.StringVar(&o.out, "out", "dist/peers", "directory for the figures of each turn, as JSON lines")
 	flag.Parse()
 	o.duration = time.Duration(seconds * float64(time.Second))
@@ -115,7 +117,7 @@ func rounds(ctx context.Context, o options, chosen []peer, programs string) (*re
 			if res.version == "" {
 				continue
 			}
-			rec, err := undisturbed(ctx, res.peer, programs, o.duration)
+			rec, err := undisturbed(ctx, res.peer, programs, o)
 			if err != nil {
 				return nil, err
 			}
@@ -141,14 +143,14 @@ func rounds(ctx context.Context, o options, chosen []peer, programs string) (*re
 
 // undisturbed returns a turn during which other programs did little, or the least
 // disturbed one of several attempts. It returns an error only if ctx ended.
-func undisturbed(ctx context.Context, p peer, programs string, d time.Duration) (best record, err error) {
+func undisturbed(ctx context.Context, p peer, programs string, o options) (best record, err error) {
 	for attempt := 1; attempt <= attempts; attempt++ {
 		rec := record{Peer: p.name}
-		if rec.Busy, err = quiet(ctx); err != nil {
+		if rec.Busy, err = quiet(ctx, o.wait); err != nil {
 			return rec, err
 		}
 		rec.Time = time.Now()
-		rec.Figures, err = turn(ctx, p, programs, d)
+		rec.Figures, err = turn(ctx, p, programs, o.duration)
 		if ctx.Err() != nil {
 			return rec, ctx.Err()
 		}
@@ -158,7 +160,7 @@ func undisturbed(ctx context.Context, p peer, programs string, d time.Duration) 
 		if attempt == 1 || rec.Figures["others"] < best.Figures["others"] {
 			best = rec
 		}
-		if !rec.disturbed() {
+		if !rec.disturbed() || o.wait == 0 {
 			break
 		}
 		say("%s: other programs took %.0f %% of the machine's time meanwhile (attempt %d of %d)", p.name, 100*rec.Figures["others"], attempt, attempts)

@@ -14,16 +14,15 @@ import (
 // Other programs that run on the machine distort a measurement: a turn waits until they
 // do little, and is repeated if they ran during it.
 const (
-	quietShare    = 0.08 // of all processors' time, at most
-	quietSample   = 400 * time.Millisecond
-	quietPatience = 60 * time.Second
-	attempts      = 3
+	quietShare  = 0.08 // of all processors' time, at most
+	quietSample = 400 * time.Millisecond
+	attempts    = 3
 )
 
-// quiet waits until other programs do little, and returns the busy share of the
-// machine's time. If they never do, it returns the share of the last sample.
-func quiet(ctx context.Context) (float64, error) {
-	end := time.Now().Add(quietPatience)
+// quiet waits until other programs do little, for at most a time, and returns the busy share
+// of the machine's time. If they never do, it returns the share of the last sample.
+func quiet(ctx context.Context, most time.Duration) (float64, error) {
+	end := time.Now().Add(most)
 	for {
 		before, err := readTimes()
 		if err != nil {
