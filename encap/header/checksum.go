@@ -3,6 +3,7 @@ package header
 import (
 	"encoding/binary"
 	"math/bits"
+	"unsafe"
 )
 
 // Sum is the one's complement sum of b's 16-bit words added to initial, folded
@@ -15,6 +16,11 @@ func Sum(b []byte, initial uint32) uint16 {
 	// order if the bytes of the result are swapped (RFC 1071 section 2 B). A chain of
 	// additions keeps its carry in the processor.
 	var sum, carry uint64
+	if hasWide && len(b) >= wide {
+		n := len(b) &^ 63
+		sum = sumWide(unsafe.SliceData(b), n)
+		b = b[n:]
+	}
 	for len(b) >= 64 {
 		w := (*[64]byte)(b)
 		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(w[0:]), carry)

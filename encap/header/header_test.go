@@ -41,6 +41,30 @@ func TestSum(t *testing.T) {
 	}
 }
 
+// TestSumLong: long packets, which processors with wide registers add up in another way, of
+// every length modulo 64, at every alignment, also where every addition carries.
+func TestSumLong(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	memory := make([]byte, 65535+64)
+	for _, most := range []bool{false, true} {
+		for i := range memory {
+			memory[i] = byte(r.Uint32())
+			if most {
+				memory[i] = 0xff
+			}
+		}
+		for n := range 64 {
+			for _, length := range []int{192 + n, 256 + n, 320 + n, 1400 + n, 9000 + n, 65535 - n} {
+				b := memory[r.IntN(64):][:length]
+				initial := r.Uint32()
+				if got, want := header.Sum(b, initial), slowSum(b, initial); got != want {
+					t.Errorf("%d bytes: %04x, want %04x", length, got, want)
+				}
+			}
+		}
+	}
+}
+
 // TestUpdate: RFC 1624 section 4 has the example in which the older formula fails.
 func TestUpdate(t *testing.T) {
 	if got := header.Update(0xdd2f, 0x5555, 0x3285); got != 0x0000 {
