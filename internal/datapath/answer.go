@@ -33,7 +33,7 @@ func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
 		in.show(s.t, inner, noteOurs)
 		e.Path.Received(1, len(inner))
 		return true
-	case e.host, e.probesPath(wire, inner):
+	case e.host, e.probesPath(inner):
 		in.answer(s, e, inner)
 		return true
 	}
@@ -50,14 +50,15 @@ func (in *Inbound) take(s *sink, e *End, wire *Wire, inner []byte) bool {
 // probesPath reports whether a packet to our end is an echo request that may probe one of
 // several paths. The daemon answers it on this path even if the interface has the address:
 // otherwise the answer would take the path that packets use, so that a path could not be
-// probed while that one has failed, and its round-trip time could not be measured.
-func (e *End) probesPath(wire *Wire, inner []byte) bool {
+// probed while that one has failed, and its round-trip time could not be measured. Nor could
+// its path MTU: large packets would seem to be lost if small ones are answered otherwise.
+func (e *End) probesPath(inner []byte) bool {
 	if e.Path.Peer.paths.Load() == nil || !e.sends(inner) {
 		return false
 	}
 	ip := header.IPv6(inner)
 	m := ip.Payload()
-	return ip.NextHeader() == header.ICMPv6 && len(m) >= icmp.HeaderLen && m[0] == icmp.EchoRequest6 && !isLargeRequest(ip, wire)
+	return ip.NextHeader() == header.ICMPv6 && len(m) >= icmp.HeaderLen && m[0] == icmp.EchoRequest6
 }
 
 // isLargeRequest reports whether a packet to our end is an echo request with an answer too
