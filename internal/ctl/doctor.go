@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +68,9 @@ func printReport(w io.Writer, r *doctor.Report, p painter) error {
 		}
 		fmt.Fprintf(w, "  %s  %-*s  %s\n", p.paint(verdicts[c.Verdict], string(c.Verdict)), wide, c.Check, plain(c.Finding))
 		if c.Mend != "" {
-			fmt.Fprintf(w, "        %-*s  > %s\n", wide, "", plain(c.Mend))
+			for line := range strings.SplitSeq(c.Mend, "\n") {
+				fmt.Fprintf(w, "        %-*s  > %s\n", wide, "", plain(line))
+			}
 		}
 	}
 	if r.Unseen > 0 {

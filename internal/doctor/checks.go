@@ -83,6 +83,12 @@ var (
 		{Check{"icmp", OfPeer, "whether ICMP errors of routers on the path come back: pings with a small TTL are sent", "they report the path MTU, and what is wrong"}, peercheck.ICMPErrors},
 		{Check{"fragments", OfPeer, "whether an outer packet in two fragments arrives", "some packets are sent in fragments if they do not fit: IPv6 packets of up to 1280 bytes and, with a static MTU, all packets"}, peercheck.Fragments},
 		{Check{"ecn", OfPeer, "whether congestion marks in outer packets reach the peer and come back (RFC 6040)", "if the path removes them, senders that use ECN do not notice congestion"}, peercheck.ECN},
+		{Check{"encap_none", OfPeer, "whether packets of the mode's own protocol (4, 41 or 47) pass, large ones, fragments and congestion marks, too", "the peer may be reached in another encapsulation if the network drops this protocol"}, peercheck.Encapsulation("none")},
+		{Check{"encap_fou", OfPeer, "the same for the [encapsulation](paths.md#udp-instead-of-protocol-41) `fou`, over UDP", "it passes networks and NATs that drop other protocols than UDP and TCP"}, peercheck.Encapsulation("fou")},
+		{Check{"encap_gue", OfPeer, "the same for `gue`, over UDP", "as for `fou`"}, peercheck.Encapsulation("gue")},
+		{Check{"encap_gre_udp", OfPeer, "the same for `gre_udp`, over UDP", "as for `fou`"}, peercheck.Encapsulation("gre_udp")},
+		{Check{"encap_wireguard", OfPeer, "the same for `wireguard`, as the daemon reports it", "it is encrypted, and passes where UDP passes"}, peercheck.Encapsulation("wireguard")},
+		{Check{"encap_https", OfPeer, "the same for `https`, as the daemon reports it, or whether TCP connections to port 443 of the peer pass", "it passes where only web traffic does"}, peercheck.Encapsulation("https")},
 	}
 	gatewayChecks = []gatewayCheck{
 		{Check{"default_route", OfGateway, "whether packets without another route go into the tunnel, if default_route is set", "until then they are routed as before"}, checkDefaultRoute},

@@ -43,13 +43,14 @@ func layersOf(p *subject.Peer) []encap.Layer {
 	return p.Tunnel.Config.Stack(p.Config, &p.Config.Paths[0], p.Local, p.Remote)
 }
 
-// openProber opens the sockets of the prober.
-func openProber(p *subject.Peer) error {
+// openProber opens the sockets of the prober, which shares answers with another one; nil:
+// with none.
+func openProber(p *subject.Peer, with *prober.Prober) error {
 	layers := layersOf(p)
 	o := p.Tunnel.Config.Options
 	o.ECNCompat = false // this program sets the ECN fields itself
 	var err error
-	p.Prober, err = prober.New(layers, o, p.Tunnel.Config.FwMark, p.Route.Index)
+	p.Prober, err = prober.New(layers, o, p.Tunnel.Config.FwMark, p.Route.Index, with)
 	return err
 }
 
@@ -81,7 +82,7 @@ func Answer(ctx context.Context, p *subject.Peer) finding.Finding {
 	if f, ok := mayProbe(p); !ok {
 		return f
 	}
-	if err := openProber(p); err != nil {
+	if err := openProber(p, nil); err != nil {
 		return finding.Skipped("%v", err)
 	}
 	if bypassesSockets(p) {

@@ -27,11 +27,17 @@ type Prober struct {
 	Layers        []encap.Layer
 	stack         *encap.Stack
 	local, remote netip.Addr // outer addresses
-	ID            probe.Identity
+	*waiting
 
 	sender                       transport.Sender
 	tunnelReceiver, icmpReceiver transport.Receiver // for the tunnel's protocol, and for ICMP
 	wg                           sync.WaitGroup
+}
+
+// waiting is the probes that wait for answers, of one or more Probers: the answer to a probe
+// may come by another path to the peer than the probe.
+type waiting struct {
+	ID probe.Identity
 
 	mu      sync.Mutex
 	seq     uint16
@@ -86,10 +92,16 @@ const (
 	grace = 200 * time.Millisecond
 )
 
-// New opens the sockets. Link-local addresses are on the given device.
-func New(layers []encap.Layer, o encap.Options, mark uint32, device int) (*Prober, error) {
+// New opens the sockets. Link-local addresses are on the given device. With another Prober,
+// each of the two also receives the answers to the probes of the other one.
+func New(layers []encap.Layer, o encap.Options, mark uint32, device int, with *Prober) (*Prober, error) {
 	l := layers[len(layers)-1]
-	a := &Prober{Layers: layers, local: l.Local.WithZone(""), remote: l.Remote.WithZone(""), ID: probe.NewIdentity(), seq: uint16(rand.Uint32()), pending: make(map[uint16]*Probe)}
+	a := &Prober{Layers: layers, local: l.Local.WithZone(""), remote: l.Remote.WithZone("")}
+	if with != nil {
+		a.waiting = with.waiting
+	} else {
+		a.waiting = &waiting{ID: probe.NewIdentity(), seq: uint16(rand.Uint32()), pending: make(map[uint16]*Probe)}
+	}
 	// A path MTU larger than any packet here, so that each packet is sent with DF.
 	const wide = transport.MaxPacket
 	var err error

@@ -45,7 +45,7 @@ func listening(kind encap.Kind) *Prober {
 	}
 	return &Prober{
 		Layers: []encap.Layer{l}, stack: stack, local: l.Local, remote: l.Remote,
-		ID: probe.Identity{ID: 7, Cookie: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}}, pending: make(map[uint16]*Probe),
+		waiting: &waiting{ID: probe.Identity{ID: 7, Cookie: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}}, pending: make(map[uint16]*Probe)},
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/config/problem"
 	"sixfour/internal/configfile"
 	"sixfour/internal/control/client"
+	"sixfour/internal/doctor/finding"
 	"sixfour/internal/doctor/prober"
 	"sixfour/internal/firewall"
 	"sixfour/internal/netcfg"
@@ -66,6 +67,8 @@ type Peer struct {
 	Route         netcfg.Route
 	Prober        *prober.Prober
 	Answered      *prober.Probe // the probe that the peer answers; nil: none
+
+	Encapsulations map[string]finding.Finding // by name; nil: not tried yet
 }
 
 // StatusTimeout limits how long the daemon may take to answer.
