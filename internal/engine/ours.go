@@ -19,7 +19,7 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 		return ""
 	}
 	switch {
-	case !route.ToThisHost || e.meets(p, remote, route):
+	case !route.ToThisHost || e.meets(p, remote, route) || p.isBehindProxy():
 		return ""
 	case p.remote().Name != "":
 		p.far.Doubt() // look the name up again
@@ -27,6 +27,17 @@ func (e *Engine) selfWaiting(p *path, remote netip.Addr, route netcfg.Route) str
 	}
 	return fmt.Sprintf("another remote: %v is an address of this host itself, so that the tunnel would lead to its own end: set remote to the other host's address, or remove the address here (ip addr)", remote)
 }
+
+// isBehindProxy reports whether peers come to the path through a program on this host, such
+// as a web server that passes connections on. Their other end is where they come from before.
+func (p *path) isBehindProxy() bool {
+	of := p.spec()
+	return of.Listen && of.Session != nil && of.Local.IsLoopback()
+}
+
+// proxiedMTU is the MTU of paths through a program on this host. That of the loopback
+// interface says nothing about the rest of the way.
+const proxiedMTU = 1500
 
 // meets reports whether a remote address of this host is the other end of a tunnel with
 // both ends intentionally on this host: they have different outer addresses, and their

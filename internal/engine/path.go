@@ -164,6 +164,9 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		return nil, why
 	}
 	link := encap.PathMTU(min(route.MTU, transport.MaxPacket))
+	if p.isBehindProxy() {
+		link = min(link, proxiedMTU)
+	}
 	mtu, by := p.learnt(layers, link)
 	hop := e.findHop(p, &layers[len(layers)-1], route)
 	hop.Device, hop.Interface, hop.MTU = route.Index, route.Interface, link
