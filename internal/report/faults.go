@@ -41,7 +41,7 @@ func (p *Path) Remember(what string) {
 // Moved reports that the peer's packets go to another address of its name, and why.
 func (p *Path) Moved(name string, from, to netip.Addr, why string) {
 	p.Remember(fmt.Sprintf("%v %s: the next address of %s, %v, is used now", from, why, name, to))
-	p.Log().Log(p.t.FallLevel(zap.InfoLevel), "using the next address of the name", zap.String("name", name),
+	p.logAt(p.t.FallLevel(zap.InfoLevel), "using the next address of the name", zap.String("name", name),
 		zap.Stringer("address", to), zap.Stringer("before", from), zap.String("why", why))
 }
 

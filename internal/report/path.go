@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
@@ -70,6 +71,15 @@ func (p *Path) Log() *zap.Logger {
 	return l
 }
 
+// logAt logs at a level, with the logger that Log returns. To make that logger takes longer
+// than all the rest of a change of state, and there may be many paths, so logAt does not do
+// it in vain.
+func (p *Path) logAt(level zapcore.Level, text string, fields ...zap.Field) {
+	if p.t.log.Core().Enabled(level) {
+		p.Log().Log(level, text, fields...)
+	}
+}
+
 // RelaysDown reports that other relays and routers of an automatic tunnel are down than
 // before, of which some are newly down, and where packets go now.
 func (p *Path) RelaysDown(newly, down []netip.Addr, inUse netip.Addr) {
@@ -115,7 +125,7 @@ func (p *Path) Waits(reason string, expected bool) {
 	if expected {
 		level = p.t.Level()
 	}
-	p.Log().Log(level, "waiting", zap.String("for", reason))
+	p.logAt(level, "waiting", zap.String("for", reason))
 }
 
 // beginOutage records that the peer cannot be reached from now on. p.mu must be held.
@@ -149,7 +159,7 @@ func (p *Path) Uses(now api.State, checked bool, tunnelMTU int64) {
 	}
 	if now.SameEnds(before) && now.IO == before.IO && now.Phase == before.Phase { // nothing else is new
 		if now != before {
-			p.Log().Log(p.t.Level(), "path MTU", zap.Int("path_mtu", now.PathMTU), zap.String("by", now.PathMTUBy), zap.Int("before", before.PathMTU))
+			p.logAt(p.t.Level(), "path MTU", zap.Int("path_mtu", now.PathMTU), zap.String("by", now.PathMTUBy), zap.Int("before", before.PathMTU))
 		}
 		return
 	}
@@ -163,7 +173,7 @@ func (p *Path) Uses(now api.State, checked bool, tunnelMTU int64) {
 	if now.Phase == api.Up {
 		p.endOutage()
 	}
-	p.Log().Log(p.t.Level(), string(now.Phase), zap.String("local", now.Local), zap.String("remote", now.Remote), zap.String("io", now.IO),
+	p.logAt(p.t.Level(), string(now.Phase), zap.String("local", now.Local), zap.String("remote", now.Remote), zap.String("io", now.IO),
 		zap.Int("path_mtu", now.PathMTU), zap.String("path_mtu_by", now.PathMTUBy), zap.Int64("mtu", tunnelMTU))
 }
 
@@ -211,7 +221,7 @@ func (p *Path) Liveness(r *keepalive.Result, phase api.Phase) (changed bool) {
 		if phase == api.Down {
 			p.beginOutage(p.state.Detail)
 		}
-		p.Log().Log(p.t.FallLevel(zap.WarnLevel), string(phase), zap.String("remote", Named(r.Remote, wire.Hop.Interface)), zap.String("why", p.state.Detail))
+		p.logAt(p.t.FallLevel(zap.WarnLevel), string(phase), zap.String("remote", Named(r.Remote, wire.Hop.Interface)), zap.String("why", p.state.Detail))
 	case api.Up:
 		p.wasUp = true
 		p.endOutage()
@@ -224,7 +234,7 @@ func (p *Path) Liveness(r *keepalive.Result, phase api.Phase) (changed bool) {
 			text += fmt.Sprintf(", RTT %v", r.RTT.Round(time.Microsecond))
 			fields = append(fields, zap.Duration("rtt", r.RTT))
 		}
-		p.Log().Log(level, "up", fields...)
+		p.logAt(level, "up", fields...)
 	}
 	p.Event(api.EventState, text)
 	return true

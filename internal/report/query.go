@@ -54,7 +54,7 @@ func (p *Path) UsesXDP(err error, must, usual bool) {
 	} else {
 		p.t.noXDP = p.noXDP
 	}
-	p.Log().Log(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
+	p.logAt(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
 }
 
 // LastError returns the last error after the given time, if there is one.
