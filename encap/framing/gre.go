@@ -33,10 +33,14 @@ func (g GRE) Inward() (keyed bool, key uint32) {
 // Properties returns the properties of the header with its optional fields.
 func (g GRE) Properties() Properties {
 	n := header.GRELen
-	for _, there := range []bool{g.Keyed, g.Checksum, g.Sequence} {
-		if there {
-			n += header.GREKeyLen
-		}
+	if g.Keyed {
+		n += header.GREKeyLen
+	}
+	if g.Checksum {
+		n += header.GREKeyLen
+	}
+	if g.Sequence {
+		n += header.GREKeyLen
 	}
 	p := Properties{
 		Protocol: header.GRE, Overhead: n, OverheadBack: n, Longest: header.GREMaxLen, Carries4: true, Carries6: true,

@@ -178,20 +178,38 @@ func (s *Set) hasPorts(paths []Path) bool {
 
 // receive starts what waits for packets of paths to be received.
 func (s *Set) receive(paths []Path) {
+	var last Path // with the same port as many after it
+	receives := false
 	for _, p := range paths {
 		r := p.Arrival()
-		if r.registered != nil && s.Sockets.Receives(portOf(p, r.registered)) {
+		if r.registered == nil {
+			continue
+		}
+		if !samePorts(p, last) {
+			receives, last = s.Sockets.Receives(portOf(p, r.registered)), p
+		}
+		if receives {
 			s.receives(p, !r.Listening.Swap(true))
 		}
 	}
+}
+
+// samePorts reports whether the packets of a path certainly arrive at the same ports as those
+// of another one; nil: there is none.
+func samePorts(p, o Path) bool {
+	return o != nil && p.Mark() == o.Mark() && wiring.SamePorts(p.Arrival().registered, o.Arrival().registered)
 }
 
 // needed returns the ports at which packets must be received, and those of UDP through
 // which packets are sent.
 func (s *Set) needed() map[ports.Key]ports.Need {
 	needed := make(map[ports.Key]ports.Need)
+	var last Path // with the same ports as many after it
 	for p := range s.registered() {
-		addNeeds(needed, wiring.Ports(p.Arrival().registered, p.Mark(), s.shards))
+		if !samePorts(p, last) {
+			addNeeds(needed, wiring.Ports(p.Arrival().registered, p.Mark(), s.shards))
+			last = p
+		}
 	}
 	for p := range s.paths() {
 		if k, n, ok := p.Awaits(s.shards); ok {

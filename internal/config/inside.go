@@ -113,8 +113,8 @@ func (t *Tunnel) Probed(p *Peer) []Pair {
 			guessed = append(guessed, pair)
 		}
 	}
-	all := slices.Concat(sure, guessed)
-	return all[:min(len(all), maxProbed)]
+	sure = append(sure, guessed...)
+	return sure[:min(len(sure), maxProbed)]
 }
 
 // SourceFor returns the inner address of ours from which an echo request to another one is

@@ -23,10 +23,11 @@ func HasPorts(k encap.Kind) bool { return k.Properties().Ports.Local != 0 }
 // they leave if it is one of UDP. They leave with a mark, and through a device if our
 // address is link-local.
 func Port(l *encap.Layer, device int, mark uint32) ports.Key {
-	k := ports.Raw(l.Kind.Protocol(), l.Local)
-	if HasPorts(l.Kind) {
-		k.Local = netip.AddrPortFrom(l.Local, l.Kind.Properties().Ports.Local)
-		k.Mark, k.Session = mark, l.Kind.Properties().Connections
+	p := l.Kind.Properties()
+	k := ports.Raw(p.Protocol, l.Local)
+	if p.Ports.Local != 0 {
+		k.Local = netip.AddrPortFrom(l.Local, p.Ports.Local)
+		k.Mark, k.Session = mark, p.Connections
 		if isZoned(l) {
 			k.Device = device
 		}
@@ -50,6 +51,13 @@ func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports
 			}
 		}
 	}
+}
+
+// SamePorts reports whether two wires, whose packets have the same mark, certainly have the
+// same ports.
+func SamePorts(a, b *datapath.Wire) bool {
+	to, as := a.Outer(), b.Outer()
+	return a.Hop.Device == b.Hop.Device && to.Local == as.Local && to.Kind == as.Kind && to.Resolver == nil && as.Resolver == nil
 }
 
 // Ahead returns the ports for the configured addresses of a tunnel that can be opened before
