@@ -44,6 +44,7 @@ func peers() []peer {
 		{base, encrypts, wireguardPrepare, wireguardUp},
 		{"nebula", encrypts, nebulaPrepare, nebulaUp},
 		{"openvpn", open, openvpnPrepare, openvpnUp},
+		{"fastd", open, fastdPrepare, fastdUp},
 		{"tinc", open, tincPrepare, tincUp},
 		{"socat", open, socatPrepare, socatUp},
 	})
