@@ -137,6 +137,12 @@ func (a *asking) renew() error {
 		a.q.Way = Inside
 	}
 	a.shows = ""
+	if pair, ok := a.echo.between(wire); ok && a.q.Way == Outside {
+		a.q.Way, a.q.Between = Between, pair
+	}
+	if a.q.Way == Outside && inConnection(wire) {
+		return errors.New("no inner address of the peer is known, and packets outside the connection do not show whether it works: set probe to an inner address of the peer that answers pings")
+	}
 	if a.q.Way == Outside {
 		a.shows = fmt.Sprintf("from the outer address %v, outside the tunnel", a.q.Remote)
 	}

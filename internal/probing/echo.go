@@ -89,7 +89,7 @@ func (e *Echo) SendMTUProbe(wire *datapath.Wire, stack *encap.Stack, size int, s
 	l := wire.Outer()
 	local, remote, inside := e.ends(wire)
 	switch {
-	case !inside && l.Kind.Properties().Session: // only packets in its connection pass the port
+	case !inside && inConnection(wire):
 		return
 	case !inside:
 		local, remote = l.Local, l.Remote
@@ -106,8 +106,8 @@ func (e *Echo) SendMTUProbe(wire *datapath.Wire, stack *encap.Stack, size int, s
 	e.Fill(pkt, local, remote, seq)
 	own := datapath.Own{Buf: buf, Note: datapath.NoteProbe}
 	if inside {
-		if by := e.Proof(); by.Way == Between && by.between.Remote == remote {
-			limitHops(pkt, by.between, wire.Options)
+		if pair, ok := e.between(wire); ok && pair.Remote == remote {
+			limitHops(pkt, pair, wire.Options)
 		}
 		own.Stack, own.Inner = stack, pkt
 	}

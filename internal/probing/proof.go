@@ -53,14 +53,32 @@ func (e *Echo) SetProof(pr Proof) {
 // is known to answer.
 func (e *Echo) ends(wire *datapath.Wire) (local, remote netip.Addr, ok bool) {
 	local, remote, ok = probe.Ends(wire.Layers)
-	if !ok {
+	if !ok && !inConnection(wire) {
 		return local, remote, false
 	}
-	switch pr := e.Proof(); pr.Way {
-	case Between:
-		local, remote = pr.between.Local, pr.between.Remote
-	case AllNodes:
+	if pair, known := e.between(wire); known {
+		return pair.Local, pair.Remote, true
+	}
+	if e.Proof().Way == AllNodes {
 		remote = allNodes
 	}
-	return local, remote, true
+	return local, remote, ok
+}
+
+// between returns the pair of inner addresses that has answered or, if nothing has and only
+// such pairs can be asked, the first one that may answer.
+func (e *Echo) between(wire *datapath.Wire) (pair probe.Pair, ok bool) {
+	if pr := e.Proof(); pr.Way == Between {
+		return pr.between, true
+	}
+	if _, _, inside := probe.Ends(wire.Layers); !inside && inConnection(wire) && len(wire.Between) > 0 {
+		return wire.Between[0], true
+	}
+	return pair, false
+}
+
+// inConnection reports whether packets travel inside a connection: then nothing else leaves
+// its port, such as an echo request to the outer address.
+func inConnection(wire *datapath.Wire) bool {
+	return wire.Outer().Kind.Properties().Session
 }
