@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sixfour/encap/header"
 	"sixfour/transport"
 	"sixfour/transport/netsock"
 )
@@ -321,4 +323,43 @@ func TestBlockedPeer(t *testing.T) {
 		return newest.Load() >= int64(resumed)
 	})
 	until(t, "the arrival or drop of each packet", func() bool { return uint64(received.Load())+dropped() == uint64(sent) })
+}
+
+// The same over IPv6.
+func TestIPv6(t *testing.T) {
+	a := newAuthority(t)
+	local := netip.MustParseAddr("::1")
+	server := open(t, Config{Local: netip.AddrPortFrom(local, 0), Certificate: a.certificate("::1", time.Now().Add(time.Hour))})
+	if err := server.SetPeers([]transport.SessionPeer{{ID: "client", Settings: &Settings{Path: "/", Secret: []byte(secret)}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, over := range []Over{UDP, TCP} {
+		client := open(t, Config{Local: netip.AddrPortFrom(local, 7)})
+		settings := &Settings{Path: "/", Secret: []byte(secret), Roots: a.pool(), Over: over} // without a name: the address
+		if err := client.SetPeers([]transport.SessionPeer{{ID: "server", Remote: server.Local(), Settings: settings}}); err != nil {
+			t.Fatal(err)
+		}
+		client.up("server")
+		from := server.up("client")
+		if from.Addr() != local {
+			t.Errorf("%s: the client is at %v", over, from)
+		}
+		pkt := inner(1280, 1)
+		for _, way := range []struct {
+			a, b     *end
+			at, from netip.AddrPort
+		}{{client, server, server.Local(), from}, {server, client, from, server.Local()}} {
+			if err := way.a.sender.SendOne(to(way.at, way.a.Local(), pkt)); err != nil {
+				t.Fatal(err)
+			}
+			got := wait(t, way.b.packets, "the packet")
+			ip := header.IPv6(got)
+			source, dest := header.Ports(got[header.IPv6Len:])
+			if !bytes.Equal(ip.Source(), local.AsSlice()) || source != way.from.Port() || dest != way.b.Local().Port() || !bytes.Equal(got[header.IPv6Len+header.UDPLen:], pkt) {
+				t.Errorf("%s: the packet is from port %d to port %d, or has changed", over, source, dest)
+			}
+		}
+		client.close()
+		server.down("client")
+	}
 }
