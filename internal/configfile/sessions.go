@@ -90,7 +90,7 @@ func readURL(r *problem.Report, e tree.Entry, h *config.HTTPS) {
 		return
 	}
 	u, err := url.Parse(s)
-	if err == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" {
+	if err == nil && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.Fragment == "" {
 		s += config.HTTPSURL
 		u.Path = config.HTTPSURL
 	}
@@ -181,6 +181,14 @@ func (p *pathDraft) checkSession(r *problem.Report, s tree.State, header string)
 		if p.Listen && (own.Certificate != "" || own.Key != "" || !p.local.Addr.IsLoopback()) {
 			need("certificate", "a file with this host's certificate, in PEM, and those of the authorities between it and the root")
 			need("key", "a file with the private key of the certificate, in PEM")
+		}
+		for _, name := range []string{"certificate", "key"} {
+			if !p.Listen && s.Set[name] {
+				r.Add(p.keyAt(name), "%s has no effect at the end that connects, which proves itself by its secret: leave it out, or set listen", name)
+			}
+		}
+		if p.Listen && s.Set["ca"] {
+			r.Add(p.keyAt("ca"), "ca has no effect at the end that listens, where the peer proves itself by its secret: leave it out")
 		}
 		if p.Listen && own.Proxy != "" {
 			r.Add(p.keyAt("proxy"), "proxy contradicts listen: the peer comes to us: leave one of them out")

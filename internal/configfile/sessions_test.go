@@ -114,3 +114,48 @@ func TestWireGuardKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTPSKeys: what the keys of a path in HTTPS must be.
+func TestHTTPSKeys(t *testing.T) {
+	const files = "certificate = '/c'\nkey = '/k'\n"
+	for _, c := range []struct{ path, want string }{
+		{"", "secret_file is missing in [[tunnel.path]]"},
+		{"secret_file = '/s'\nlisten = true\n", "certificate is missing in [[tunnel.path]]"},
+		{"secret_file = '/s'\nlisten = true\ncertificate = '/c'\n", "key is missing in [[tunnel.path]]"},
+		{"secret_file = '/s'\nlisten = true\nca = '/ca'\n" + files, "ca has no effect at the end that listens"},
+		{"secret_file = '/s'\nlisten = true\nproxy = 'http://192.0.2.9'\n" + files, "proxy contradicts listen"},
+		{"secret_file = '/s'\ncertificate = '/c'\n", "certificate has no effect at the end that connects"},
+		{"secret_file = '/s'\nkey = '/c'\n", "key has no effect at the end that connects"},
+		{"secret_file = '/s'\nlocal_port = 444\n", "local_port has no effect at the end that connects"},
+		{"secret_file = '/s'\nover = 'quic'\n", `it must be "auto", "udp" or "tcp"`},
+		{"secret_file = '/s'\nover = 'udp'\nproxy = 'http://192.0.2.9'\n", `proxy contradicts over = "udp"`},
+		{"secret_file = '/s'\nproxy = 'https://user:word@192.0.2.9'\n", "proxy must be the URL of an HTTP proxy"},
+		{"secret_file = '/s'\nurl = 'http://gw.example/'\n", "it must be a URL such as"},
+		{"secret_file = '/s'\nurl = 'https://user@gw.example/'\n", "it must be a URL such as"},
+		{"secret_file = '/s'\nurl = 'https://'\n", "it must be a URL such as"},
+		{"secret_file = '/s'\nurl = ''\n", "it must be a URL such as"},
+		{"secret_file = '/s'\nchecksum = true\n", "checksum contradicts encap \"https\""},
+	} {
+		remote := "remote = '192.0.2.2'\n"
+		if strings.Contains(c.path, "listen = true") {
+			remote = ""
+		}
+		_, err := Parse("f", []byte(meetingTunnel+remote+"[[tunnel.path]]\nencap = 'https'\n"+c.path))
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "word") {
+			t.Errorf("%s\n\tgot  %v\n\twant %s", c.path, err, c.want)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                                    config.HTTPSURL,
+		"url = '/tunnel'\n":                   "/tunnel",
+		"url = 'https://gw.example'\n":        "https://gw.example" + config.HTTPSURL,
+		"url = 'https://gw.example:8443/a'\n": "https://gw.example:8443/a",
+	} {
+		c, err := Parse("f", []byte(meetingTunnel+"remote = '192.0.2.2'\n[[tunnel.path]]\nencap = 'https'\nsecret_file = '/s'\n"+text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := c.Tunnels[0].Peers[0].Paths[0]; got.Session.(config.HTTPS).URL != want || got.Port != 443 {
+			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
