@@ -67,6 +67,7 @@ func TestFilteredUnderTraffic(t *testing.T) {
 			a.usesPath(t, 1, notUp, api.Up)
 			r := end()
 			t.Logf("outage %v, %d of %d lost, %d reordered", r.Gap.Round(time.Millisecond), r.Lost(), r.Sent, r.Reordered)
+			reachable(t, h.a, c.to) // the other end notices a failure of its path when it sends packets
 			pings(t, h.a, c.to, rig.PingOptions{Count: 5})
 			if !c.back {
 				return
