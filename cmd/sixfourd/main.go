@@ -155,7 +155,7 @@ func load(f flags, read func(path string) (*config.Config, error)) (*config.Conf
 
 // serve runs the tunnels of a configuration until a signal ends it.
 func serve(cfg *config.Config, f flags, log *logging.Log) error {
-	if err := privilege.Check(); err != nil {
+	if err := privilege.Check(cfg); err != nil {
 		return err
 	}
 	who, err := privilege.Become(cfg, f.config)

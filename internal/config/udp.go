@@ -42,3 +42,19 @@ func inGREUDP(outermost encap.Kind, p *Path) encap.Kind {
 	}
 	return outermost.With(f)
 }
+
+// NeedsRaw reports whether packets on a path need raw sockets, for which the process must
+// have CAP_NET_RAW. A socket of UDP sends whole packets, from its own port and with a checksum.
+func (t *Tunnel) NeedsRaw(p *Path) bool {
+	kind := t.Outermost(p)
+	switch k := kind.Properties(); {
+	case k.Session:
+		return false
+	case k.Ports.Local == 0, p.FlowPort, t.Options.StaticMTU:
+		return true
+	}
+	if kind.Over() == 6 {
+		return t.Options.EncapLimit != encap.NoEncapLimit
+	}
+	return !p.Checksum
+}

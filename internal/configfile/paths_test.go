@@ -202,19 +202,26 @@ func TestEncapsulationsInUDP(t *testing.T) {
 	for _, row := range []struct {
 		file string
 		want framing.Framing
+		raw  bool // it needs raw sockets
 	}{
-		{single + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Version: 6}},
-		{single + path("encap = 'fou'", "port = 7", "source_port = 'flow'"), framing.FOU{Local: 7, Remote: 7, Version: 6, Flow: true}},
-		{tunnel("4in6", "2001:db8::1", "2001:db8::2") + path("encap = 'fou'", "checksum = false"), framing.FOU{Local: 5555, Remote: 5555, Version: 4, NoChecksum: true}},
-		{greTunnel + "key = 7\n" + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Inside: gre}},
-		{double + path("encap = 'gue'"), framing.GUE{Local: 6080, Remote: 6080, Version: 6}},
-		{greTunnel + "key = 7\n" + path("encap = 'gue'", "local_port = 6081"), framing.GUE{Local: 6081, Remote: 6080, Inside: gre}},
-		{single + path("encap = 'gre_udp'"), framing.FOU{Local: 4754, Remote: 4754, Version: 6, Inside: framing.GRE{}, Flow: true}},
-		{greTunnel + "key = 7\n" + path("encap = 'gre_udp'", "source_port = 'local'"), framing.FOU{Local: 4754, Remote: 4754, Inside: gre}},
+		{single + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Version: 6}, false},
+		{single + path("encap = 'fou'", "port = 7", "source_port = 'flow'"), framing.FOU{Local: 7, Remote: 7, Version: 6, Flow: true}, true},
+		{tunnel("4in6", "2001:db8::1", "2001:db8::2") + path("encap = 'fou'", "checksum = false"), framing.FOU{Local: 5555, Remote: 5555, Version: 4, NoChecksum: true}, false},
+		{greTunnel + "key = 7\n" + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Inside: gre}, false},
+		{double + path("encap = 'gue'"), framing.GUE{Local: 6080, Remote: 6080, Version: 6}, false},
+		{greTunnel + "key = 7\n" + path("encap = 'gue'", "local_port = 6081"), framing.GUE{Local: 6081, Remote: 6080, Inside: gre}, false},
+		{single + path("encap = 'gre_udp'"), framing.FOU{Local: 4754, Remote: 4754, Version: 6, Inside: framing.GRE{}, Flow: true}, true},
+		{greTunnel + "key = 7\n" + path("encap = 'gre_udp'", "source_port = 'local'"), framing.FOU{Local: 4754, Remote: 4754, Inside: gre}, false},
+		{single + "pmtu = 'static'\n" + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Version: 6}, true},
+		{tunnel("4in6", "2001:db8::1", "2001:db8::2") + "encap_limit = 4\n" + path("encap = 'fou'"), framing.FOU{Local: 5555, Remote: 5555, Version: 4}, true},
+		{single, framing.Bare(6), true},
 	} {
 		c := one(t, row.file)
 		if got := c.Outermost(&c.Peers[0].Paths[0]).Framing(); got != row.want {
 			t.Errorf("%s\ngot %+v\nwant %+v", row.file, got, row.want)
+		}
+		if got := c.NeedsRaw(&c.Peers[0].Paths[0]); got != row.raw {
+			t.Errorf("%s\nit needs raw sockets: %v", row.file, got)
 		}
 	}
 	checkProblems(t, []problemRow{

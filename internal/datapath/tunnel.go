@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"net"
 	"net/netip"
 	"sync/atomic"
 
@@ -94,4 +95,16 @@ func (s *Peers) Toward(a netip.Addr) *Peer {
 	}
 	p, _ := s.Table.Load().Toward(a)
 	return p
+}
+
+// Deliver writes one packet of our own to the interface, as one that has arrived. Any
+// goroutine may call it.
+func (t *Tunnel) Deliver(pkt []byte) error {
+	dev := t.Device.Load()
+	if dev == nil {
+		return net.ErrClosed
+	}
+	g := tun.NewGatherer(1, int(t.MTU.Load()))
+	g.Add(pkt)
+	return g.Write(dev.Queues()[0]).Err
 }

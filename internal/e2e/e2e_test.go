@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,11 +142,17 @@ func launch(t *testing.T, ns *rig.Namespace, config string, env ...string) *daem
 // launchWith is launch for a daemon that sees other files in the place of some.
 func launchWith(t *testing.T, ns *rig.Namespace, config string, files map[string]string, env ...string) *daemon {
 	t.Helper()
+	return launchBy(t, ns, config, files, []string{program}, env...)
+}
+
+// launchBy is launchWith with a command that runs the program.
+func launchBy(t *testing.T, ns *rig.Namespace, config string, files map[string]string, command []string, env ...string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{socket: filepath.Join(dir, "control.sock"), done: make(chan error, 1)}
 	d.config = filepath.Join(dir, "sixfour.toml")
 	d.write(t, config)
-	d.cmd = exec.Command(program, "-config", d.config)
+	d.cmd = exec.Command(command[0], append(slices.Clone(command[1:]), "-config", d.config)...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.Env = append(os.Environ(), env...)
 	must(t, ns.StartWith(d.cmd, files))

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sixfour/internal/api"
 	"sixfour/internal/rig"
 )
 
@@ -150,5 +151,61 @@ func TestKeepaliveThroughNAT(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Tunnels in UDP alone need no CAP_NET_RAW: packets of all sizes pass, the path MTU is found by
+// probes, inner senders are told of it, and a peer that is gone is down. A tunnel with raw sockets is refused, at the start
+// and by a reload.
+func TestWithoutRawSockets(t *testing.T) {
+	t.Parallel()
+	without := []string{"setpriv", "--bounding-set=-net_raw", "--inh-caps=-all", program}
+	for _, k := range []kind{kind4in4.in("fou", 8), kind4in6.in("gue", 12), kindGRE.in("fou", 8)} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			n, _ := newRouted6(t)
+			n.narrow(t, 1400)
+			config := strings.Replace(k.atA(), "[[tunnel.path]]", often+"\n[[tunnel.path]]", 1)
+			a := launchBy(t, n.a, config, nil, without)
+			a.wait(t, "ready")
+			b := start(t, n.b, k.atB())
+			for i, to := range k.toB {
+				reachable(t, n.a, to)
+				transfer(t, n.a, n.b, to, 2<<20)
+				transfer(t, n.b, n.a, k.toA[i], 2<<20)
+				waitTooBig(t, n.a, to, k.largest(1500, to), 1400-k.over)
+				waitTooBig(t, n.b, k.toA[i], k.largest(1500, to), 1400-k.over)
+				pings(t, n.a, to, rig.PingOptions{Size: 4000})
+			}
+			a.waitPathMTU(t, 1400, 1400, "probe")
+			s, _ := a.status(t)
+			if s.Sandbox == nil || strings.Join(s.Sandbox.Capabilities, " ") != "cap_net_admin" {
+				t.Errorf("%+v", s.Sandbox)
+			}
+			a.wait(t, "without CAP_NET_RAW, ICMP errors")
+			a.mustReload(t, config+"weight = 1\n")
+			for _, raw := range []string{strings.Replace(config, "[[tunnel.path]]", "[[tunnel.path]]\n[[tunnel.path]]", 1), config + "source_port = \"flow\"\n"} {
+				if r := a.reload(t, raw); !strings.Contains(r.Error, "CAP_NET_RAW") {
+					t.Errorf("reload: %+v", r)
+				}
+			}
+			a.write(t, config)
+			b.end(t, syscall.SIGTERM)
+			a.phase(t, api.Down)
+			if code := a.end(t, syscall.SIGTERM); code != 0 {
+				t.Errorf("exit status %d", code)
+			}
+		})
+	}
+	for name, config := range map[string]string{
+		"protocol 4": kind4in4.atA(), "a source port for each flow": kindGRE.in("gre_udp", 8).atA(),
+		"no checksum": kind4in4.in("fou", 8).atA() + "checksum = false\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := launchBy(t, newNamespace(t, "a"), config, nil, without)
+			if code := d.exit(t); code == 0 || !strings.Contains(d.log.String(), "CAP_NET_RAW") {
+				t.Errorf("exit status %d:\n%s", code, d.log.String())
+			}
+		})
 	}
 }

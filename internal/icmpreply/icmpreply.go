@@ -3,12 +3,15 @@
 package icmpreply
 
 import (
+	"encoding/binary"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
@@ -34,6 +37,7 @@ type Replier struct {
 	mu      sync.Mutex
 	senders map[int]*transport.ICMPSender // by IP version; opened when first needed
 	retired bool                          // no sender may be opened any more
+	deliver func(pkt []byte) error        // writes a packet to the interface, as one that has arrived
 	msg     []byte
 }
 
@@ -117,9 +121,13 @@ func (r *Replier) send(inner []byte, message func([]byte) []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, err := r.Sender(version)
-	if err == nil {
+	switch {
+	case err == nil:
 		r.msg = message(r.msg[:0])
 		err = s.Send(to, int(r.iface.Load()), r.msg)
+	case errors.Is(err, unix.EPERM) && r.deliver != nil:
+		r.msg = message(r.msg[:0])
+		err = r.deliver(fromFarEnd(inner, r.msg))
 	}
 	if err != nil {
 		r.Failed.Add(1)
@@ -128,6 +136,41 @@ func (r *Replier) send(inner []byte, message func([]byte) []byte) {
 	}
 	r.Sent.Add(version, r.msg[0], r.msg[1])
 }
+
+// Through sets what writes a packet to the tunnel's interface, as one that has arrived. A
+// process without CAP_NET_RAW sends errors in this way.
+func (r *Replier) Through(deliver func(pkt []byte) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deliver = deliver
+}
+
+// fromFarEnd returns the packet of an ICMP error about an inner packet that seems to come from
+// its destination: the kernel drops packets on an interface from its own addresses.
+func fromFarEnd(inner, message []byte) []byte {
+	if header.Version(inner) == 4 {
+		pkt := append(make([]byte, header.IPv4Len, header.IPv4Len+len(message)), message...)
+		ip, about := header.IPv4(pkt), header.IPv4(inner)
+		ip[0], ip[1], ip[8], ip[9] = 0x45, errorTOS, icmp.ReplyHopLimit, header.ICMP
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(pkt)))
+		copy(ip.Source(), about.Dest())
+		copy(ip.Dest(), about.Source())
+		ip.SetChecksum()
+		return pkt
+	}
+	pkt := append(make([]byte, header.IPv6Len, header.IPv6Len+len(message)), message...)
+	ip, about := header.IPv6(pkt), header.IPv6(inner)
+	ip[0], ip[6], ip[7] = 0x60, header.ICMPv6, icmp.ReplyHopLimit
+	binary.BigEndian.PutUint16(ip[4:], uint16(len(message)))
+	copy(ip.Source(), about.Dest())
+	copy(ip.Dest(), about.Source())
+	m := ip.Payload()
+	binary.BigEndian.PutUint16(m[2:], ^header.Sum(m, header.PseudoSum(ip.Source(), ip.Dest(), len(m), header.ICMPv6)))
+	return pkt
+}
+
+// errorTOS is the precedence of errors about IPv4 packets (RFC 1812 section 4.3.2.5).
+const errorTOS = 0xc0
 
 func (r *Replier) Sender(version int) (*transport.ICMPSender, error) {
 	if s := r.senders[version]; s != nil {

@@ -137,7 +137,8 @@ func New(c Config) *Set {
 }
 
 // Need opens the ports that are needed and not open, starts to receive, and closes all
-// others. It reports whether all needed ports are open: call it again later if not.
+// others. It reports whether all needed ports are open, except for those of ICMP that the process
+// may not open: call it again later if not.
 func (s *Set) Need(needed map[Key]Need) (complete bool) {
 	complete = true
 	for k, n := range needed {
@@ -150,7 +151,7 @@ func (s *Set) Need(needed map[Key]Need) (complete bool) {
 		}
 		s.note(k, err)
 		if err != nil {
-			complete = false
+			complete = complete && isForbidden(k, err)
 			continue
 		}
 		s.start(k, e)
@@ -168,13 +169,21 @@ func (s *Set) Need(needed map[Key]Need) (complete bool) {
 	return complete
 }
 
+// isForbidden reports whether the process lacks CAP_NET_RAW for ICMP errors, so that it
+// carries packets without them.
+func isForbidden(k Key, err error) bool { return k.IsICMP() && errors.Is(err, unix.EPERM) }
+
 // note records why a port could not be opened, and logs it if that is new.
 func (s *Set) note(k Key, err error) {
 	if err == nil {
 		delete(s.failed, k)
 		return
 	}
-	if before := s.failed[k]; before == nil || before.Error() != err.Error() {
+	switch before := s.failed[k]; {
+	case before != nil && before.Error() == err.Error():
+	case isForbidden(k, err):
+		s.Log.Warn("without CAP_NET_RAW, ICMP errors about packets of tunnels are not read: only probes find path MTUs and failures", zap.Error(err))
+	default:
 		s.Log.Warn("cannot open a socket to receive packets: trying again", zap.Error(err))
 	}
 	s.failed[k] = err

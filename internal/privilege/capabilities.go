@@ -6,16 +6,23 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"sixfour/internal/config"
 )
 
-// required are the capabilities that every tunnel needs: for interfaces, routes and the
-// packet filter, and for raw sockets.
-var required = []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
+// required returns the capabilities without which the daemon does not start: for interfaces, routes
+// and the packet filter, and for the raw sockets of tunnels, unless all packets travel in UDP.
+func required(raw bool) []cap.Value {
+	if raw {
+		return []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
+	}
+	return []cap.Value{cap.NET_ADMIN}
+}
 
 // capabilitiesFor returns the capabilities to keep, if the process has them.
 func capabilitiesFor(n needs) []cap.Value {
-	k := append([]cap.Value{}, required...)
-	if n.setns { // setns(2)
+	k := required(true) // ICMP errors need raw sockets in any case
+	if n.setns {        // setns(2)
 		k = append(k, cap.SYS_ADMIN)
 	}
 	if n.xdp {
@@ -38,12 +45,13 @@ func loadProgram() cap.Value {
 	return cap.SYS_ADMIN
 }
 
-// Check returns an error if the process lacks a capability that every tunnel needs, with
-// advice how to grant it.
-func Check() error {
+// Check returns an error if the process lacks a capability that the configuration needs in
+// any case, with advice how to grant it.
+func Check(cfg *config.Config) error {
 	var missing []string
+	needed := required(needsRaw(cfg))
 	have := cap.GetProc()
-	for _, c := range required {
+	for _, c := range needed {
 		if ok, err := have.GetFlag(cap.Permitted, c); err != nil || !ok {
 			missing = append(missing, strings.ToUpper(c.String()))
 		}
@@ -52,13 +60,33 @@ func Check() error {
 		return nil
 	}
 	var names, flags []string
-	for _, c := range required {
+	for _, c := range needed {
 		names = append(names, c.String())
 		flags = append(flags, "--cap-add "+strings.ToUpper(strings.TrimPrefix(c.String(), "cap_")))
 	}
 	return fmt.Errorf("the process lacks %s: run as root; or give it the capabilities, in a unit with AmbientCapabilities=%s, "+
 		"to the program with setcap %s+ep %s, to a container with %s",
 		strings.Join(missing, " and "), strings.ToUpper(strings.Join(names, " ")), strings.Join(names, ","), program(), strings.Join(flags, " "))
+}
+
+// needsRaw reports whether tunnels need raw sockets to send or receive packets.
+func needsRaw(cfg *config.Config) bool {
+	for i := range cfg.Tunnels {
+		if rawPath(&cfg.Tunnels[i]) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rawPath returns the first path of a tunnel that needs raw sockets; nil: none.
+func rawPath(t *config.Tunnel) *config.Path {
+	for _, path := range t.AllPaths() {
+		if t.NeedsRaw(path) {
+			return path
+		}
+	}
+	return nil
 }
 
 // keepCapabilities drops all capabilities that are not needed, in every set of every

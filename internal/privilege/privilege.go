@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/netns"
@@ -25,6 +27,7 @@ import (
 // Sandbox describes what the process may still do.
 type Sandbox struct {
 	needs needs
+	noRaw bool // the process has no CAP_NET_RAW
 	state State
 }
 
@@ -58,6 +61,7 @@ func Enter(cfg *config.Config, file string, as User) (*Sandbox, error) {
 		return nil, fmt.Errorf("give up capabilities: %w", err)
 	}
 	s.state.Capabilities = capabilities
+	s.noRaw = !slices.Contains(capabilities, cap.NET_RAW.String())
 	if cfg.Security.NoSandbox {
 		return s, nil
 	}
@@ -176,6 +180,9 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 		}
 		if path := lowPath(t); path != nil && !s.needs.lowPort {
 			problems = append(problems, t.PathProblem(path, "local_port: the daemon has given up the right to use ports below %d: restart it", lowPorts))
+		}
+		if path := rawPath(t); path != nil && s.noRaw {
+			problems = append(problems, t.PathProblem(path, "the packets need raw sockets, and the daemon was started without CAP_NET_RAW: restart it with CAP_NET_RAW"))
 		}
 		for _, path := range t.AllPaths() {
 			if right := s.lacksFor(path.Files(), path.ConnectsTo()); right != "" {

@@ -50,16 +50,15 @@ func (e *Echo) SetProof(pr Proof) {
 
 // ends returns the addresses for echo requests to the peer through the tunnel: those of
 // the layer, or others if the peer has answered only at these. If ok is false, no address
-// is known to answer.
+// is known to answer, or a ping of the peer's outer address says as much: it takes the same
+// way as the tunnel's packets, except for packets with ports.
 func (e *Echo) ends(wire *datapath.Wire) (local, remote netip.Addr, ok bool) {
 	local, remote, ok = probe.Ends(wire.Layers)
-	if !ok && !inConnection(wire) {
-		return local, remote, false
-	}
-	if pair, known := e.between(wire); known {
+	ports := wire.Outer().Kind.Properties().Ports.Local != 0
+	if pair, known := e.between(wire); known && (ok || ports || inConnection(wire)) {
 		return pair.Local, pair.Remote, true
 	}
-	if e.Proof().Way == AllNodes {
+	if ok && e.Proof().Way == AllNodes {
 		remote = allNodes
 	}
 	return local, remote, ok

@@ -55,6 +55,7 @@ func (i *Interface) open(s iface.Settings, lost func()) error {
 	i.Index.Store(int64(link.Index()))
 	i.overflow.watch(link)
 	i.tunnel.Device.Store(link.Device)
+	i.tunnel.Reply.Through(i.tunnel.Deliver)
 	if got, want := link.Device.Offload(), s.Offload; got < want {
 		i.tunnel.Log.Info("the kernel offers fewer offloads than wanted: packets cost more processor time", zap.Stringer("offload", got), zap.Stringer("wanted", want))
 	}
