@@ -16,6 +16,9 @@ import (
 	"sixfour/transport"
 )
 
+// The main thread is for the main goroutine: its namespace is the process's.
+func init() { runtime.LockOSThread() }
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // inNamespace calls New on a thread in a new network namespace, and returns the inode of that.
