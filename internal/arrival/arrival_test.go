@@ -172,6 +172,33 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// All ports of the paths are needed, in whatever order the paths are: those that follow one
+// another often have the same.
+func TestNeeded(t *testing.T) {
+	s, paths := setOf("a", "b", "c", "d", "e")
+	want := make(map[ports.Key]bool)
+	for i, l := range []encap.Layer{
+		layer(encap.SixInFour, "192.0.2.1", "198.51.100.1"),
+		layer(encap.SixInFour, "192.0.2.1", "198.51.100.2"),
+		layer(encap.FourInFour, "192.0.2.1", "198.51.100.3"),
+		layer(encap.SixInFour, "192.0.2.2", "198.51.100.4"),
+		layer(encap.SixInFour, "192.0.2.1", "198.51.100.5"),
+	} {
+		s.moves(paths[i], &datapath.Wire{Layers: []encap.Layer{l}})
+		icmp, _ := wiring.ICMPPort(l.Local)
+		want[icmp], want[wiring.Port(&l, 0, 0)] = true, true
+	}
+	got := s.needed()
+	for k := range want {
+		if _, ok := got[k]; !ok {
+			t.Errorf("%v is not needed", k)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 // overLink returns a path of a 6over4 tunnel at a local address, and a wire
 // through a device.
 func overLink(t *testing.T, local string, device int) (*testPath, *datapath.Wire) {

@@ -158,6 +158,16 @@ func TestPorts(t *testing.T) {
 	if got := Port(udp.Outer(), 3, 7); got.Protocol != header.UDP || got.Local.Port() != 6635 || got.Mark != 7 || got.Device != 3 || !HasPorts(udp.Outer().Kind) {
 		t.Errorf("UDP: %+v", got)
 	}
+	other, gre, device := at("192.0.2.3", "192.0.2.2", encap.SixInFour), at("192.0.2.1", "192.0.2.2", encap.GREInFour), at("192.0.2.1", "192.0.2.2", encap.SixInFour)
+	device.Hop.Device = 4
+	for _, w := range []*datapath.Wire{other, gre, device, zoned} {
+		if SamePorts(raw, w) {
+			t.Errorf("%+v has the same ports as %+v", w, raw)
+		}
+	}
+	if !SamePorts(raw, at("192.0.2.1", "192.0.2.9", encap.SixInFour)) {
+		t.Error("another remote end has other ports")
+	}
 	if got := groupPort(raw.Outer(), netip.MustParseAddr("239.0.0.1"), 3); got.At != raw.Outer().Local || got.Device != 3 {
 		t.Errorf("a group: %+v", got)
 	}
