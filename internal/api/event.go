@@ -18,6 +18,7 @@ type Event struct {
 const (
 	EventState   = "state"    // the phase has changed
 	EventPathMTU = "path_mtu" // the path MTU has changed
+	EventECN     = "ecn"      // probes have shown whether ECN marks reach the peer
 	EventRepair  = "repair"   // something was repaired
 	EventReload  = "reload"   // the configuration was read again
 	EventAddress = "address"  // an outer address or the route has changed

@@ -138,7 +138,19 @@ type Liveness struct {
 	RTT        float64   `json:"rtt_seconds"`    // smoothed (RFC 6298); 0: not known
 	Loss       float64   `json:"loss"`           // 0 to 1, of the last 20 probes
 	LastPacket time.Time `json:"heard,omitzero"` // when a packet from the peer was last noticed
+	Marks      Marks     `json:"ecn_marks,omitempty"`
 }
+
+// Marks is what probes have shown of ECN congestion marks in outer packets on the way to the
+// peer (RFC 6040).
+type Marks string
+
+// The values of Marks.
+const (
+	MarksUnknown Marks = ""
+	MarksKept    Marks = "kept"
+	MarksRemoved Marks = "removed" // by the path, or ignored by the far end
+)
 
 // Fault is an error and its time.
 type Fault struct {

@@ -162,6 +162,9 @@ func (p *peerPath) reason(now time.Time) string {
 	if why != "" {
 		use += ": " + why
 	}
+	if p.Liveness.Marks == api.MarksRemoved {
+		use += "; ECN " + marksRemoved
+	}
 	return use
 }
 

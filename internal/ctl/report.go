@@ -157,6 +157,9 @@ func (r *reporter) paths(all []api.PathStatus) {
 		} else if !p.Used && p.Why != "" {
 			r.field("", "not used for %s: %s", r.since(p.WhySince), p.Why)
 		}
+		if p.Liveness.Marks == api.MarksRemoved {
+			r.field("", "%s", marksRemoved)
+		}
 	}
 }
 
@@ -174,7 +177,13 @@ func (r *reporter) liveness(l api.Liveness) {
 	if len(facts) > 0 {
 		r.field("liveness", "%s", strings.Join(facts, ", "))
 	}
+	if l.Marks == api.MarksRemoved {
+		r.field("ECN", "%s", marksRemoved)
+	}
 }
+
+// marksRemoved says that congestion marks do not arrive.
+const marksRemoved = "congestion marks do not reach the peer (sixfourctl doctor)"
 
 // shareFrom is the least number of probes for which a percentage is shown.
 const shareFrom = 5

@@ -361,3 +361,43 @@ func TestPathsReloaded(t *testing.T) {
 		reachable(t, h.a, inB)
 	}
 }
+
+// Of each path it is measured whether congestion marks reach the peer. One that removes them
+// is reported, and the other one is not.
+func TestMarksOfPaths(t *testing.T) {
+	t.Parallel()
+	for name, lines := range map[string]func(self, other int) string{
+		"protocol 41": twoPaths,
+		"fou": func(self, other int) string {
+			return strings.ReplaceAll(twoPaths(self, other), "[[tunnel.path]]\n", "[[tunnel.path]]\nencap = \"fou\"\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newUplinks(t)
+			a := start(t, h.a, configA(lines(1, 2)))
+			command(t, h.b, "nft", "table ip f { chain c { type filter hook prerouting priority -300; ip saddr 203.0.113.10 ip ecn set not-ect; }; }")
+			b := start(t, h.b, configB(lines(2, 1)))
+			marks := func(d *daemon, want ...api.Marks) {
+				t.Helper()
+				eventually(t, fmt.Sprintf("marks are %v", want), func() error {
+					_, s := d.status(t)
+					for i, w := range want {
+						if len(s.Paths) != len(want) || s.Paths[i].Liveness.Marks != w {
+							return fmt.Errorf("%+v", s.Paths)
+						}
+					}
+					return nil
+				})
+			}
+			marks(a, api.MarksRemoved, api.MarksKept)
+			marks(b, api.MarksKept, api.MarksKept)
+			a.wait(t, "ECN congestion marks do not reach the peer")
+			if table := a.control(t, "paths"); strings.Count(table, "ECN congestion marks do not reach the peer") != 1 {
+				t.Errorf("sixfourctl paths shows\n%s", table)
+			}
+			command(t, h.b, "nft", "delete table ip f")
+			marks(a, api.MarksKept, api.MarksKept)
+		})
+	}
+}

@@ -248,6 +248,7 @@ func (k *Keeper) renew(s *Subject, now time.Duration) {
 			one.life.Restart(t.set, now)
 		}
 		one.target, one.proven, one.tries = t, probing.Unproven, 0
+		s.echo.ForgetMarks()
 		s.echo.SetProof(probing.Unproven)
 		one.arrivals(now)
 		one.inside = never

@@ -155,7 +155,33 @@ func (s *session) probe(seq uint16, now time.Duration) {
 			s.ask(wire, q, now)
 		}
 	}
+	s.probeMarks(wire, seq)
 	s.tries++
+}
+
+// Probes of congestion marks accompany the first liveness probes of a target, and later one
+// of many.
+const (
+	marksFirst = 8
+	marksEvery = 16
+)
+
+// probeMarks sends a probe of congestion marks, if it is due and the peer has answered echo
+// requests through the tunnel. In connections, outer packets are not ours to mark.
+func (s *session) probeMarks(wire *datapath.Wire, seq uint16) {
+	_, connections := wire.Outer().Kind.Framing().(framing.InSession)
+	if connections || wire.Options.ECNCompat || s.target.layers == nil || s.tries > marksFirst && s.tries%marksEvery != 0 {
+		return
+	}
+	q := probing.Request{Way: s.proven.Way, Seq: seq, Session: s.index, Local: s.target.local, Remote: s.target.remote, Stack: wire.Stack}
+	switch s.proven.Way {
+	case probing.Inside:
+	case probing.Between:
+		q.Between, q.Pair = s.target.between[s.proven.Pair], uint8(s.proven.Pair)
+	default:
+		return
+	}
+	_ = s.of.echo.SendMarked(wire, q) // that packets cannot be sent is reported for liveness probes
 }
 
 // resetMethod makes the next probe go in every way through the tunnel, when the peer does not

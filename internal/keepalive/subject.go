@@ -112,7 +112,7 @@ func (k *Keeper) report(s *Subject) {
 	r := Result{
 		State: state, RTT: one.life.RTT(), Remote: one.target.remote, target: &one.target,
 		OneWay: one.life.OneWay(), OnlyHost: one.onlyHost(now), Unanswered: one.proven.Way == probing.NoWay, Doubt: one.life.Doubt(),
-		Counts: api.Liveness{Missed: missed, RTT: one.life.RTT().Seconds(), Loss: one.life.Loss()},
+		Counts: api.Liveness{Missed: missed, RTT: one.life.RTT().Seconds(), Loss: one.life.Loss(), Marks: s.echo.Marks()},
 	}
 	for _, one := range s.sessions {
 		sent, lost := one.life.Probes()

@@ -33,6 +33,7 @@ type Echo struct {
 	expected atomic.Int64          // liveness probes that may still be answered
 	proof    atomic.Pointer[Proof] // nil: Unproven
 	asked    asked
+	marks    marks
 }
 
 // Receiver is passed the answers to the probes of a path. Its methods never block, and any
@@ -70,6 +71,8 @@ const (
 	forPathMTU purpose = iota
 	forOperator
 	forLiveness
+
+	forMarks purpose = 0x40 // to see whether congestion marks reach the peer
 )
 
 // Layout of the probes of a request, behind the cookie: the purpose, the index of the
@@ -221,7 +224,7 @@ func (e *Echo) Answer(ip header.IPv6) bool {
 	if fragmented {
 		e.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
-	e.PassReply(m)
+	e.pass(m, ecnOf(ip))
 	return true
 }
 
@@ -246,7 +249,7 @@ func (e *Echo) AnswersBetween(between []probe.Pair, inner []byte) bool {
 	if !e.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair probe.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
 		return false
 	}
-	e.PassReply(m)
+	e.pass(m, ecnOf(inner))
 	return true
 }
 
@@ -257,12 +260,19 @@ func is(b []byte, a netip.Addr) bool {
 }
 
 // PassReply passes an answer to the sender of the probe.
-func (e *Echo) PassReply(m []byte) {
+func (e *Echo) PassReply(m []byte) { e.pass(m, header.NotECT) }
+
+// pass passes an answer to the sender of the probe, with the ECN field that it has inside;
+// Not-ECT: it is not known.
+func (e *Echo) pass(m []byte, ecn byte) {
 	seq := binary.BigEndian.Uint16(m[probe.SeqAt:])
 	if len(m) >= requestLen {
 		switch k := purpose(m[purposeAt]); {
 		case k == forOperator:
 			e.asked.answer(seq)
+			return
+		case k == forMarks:
+			e.marks.answered(ecn)
 			return
 		case k >= forLiveness:
 			e.passLiveness(Way(k-forLiveness), seq, m)

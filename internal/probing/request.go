@@ -122,6 +122,10 @@ func (e *Echo) send(wire *datapath.Wire, q Request) error {
 	if q.Way != Outside {
 		own.Stack, own.Inner = q.Stack, pkt
 	}
+	if q.purpose == forMarks {
+		setECN(pkt, header.ECT0)
+		own.Encapsulate = marked(q.Stack)
+	}
 	if n := wire.Emit(&own); n != nil {
 		return n
 	}

@@ -190,6 +190,7 @@ func firstPhase(checked bool) api.Phase {
 func (p *Path) Liveness(r *keepalive.Result, phase api.Phase) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.marks(p.liveness.Marks, r.Counts.Marks)
 	p.liveness, p.doubt = r.Counts, r.Doubt
 	before := p.state
 	wire := p.path.Wire.Load()
@@ -239,6 +240,22 @@ func (p *Path) Liveness(r *keepalive.Result, phase api.Phase) (changed bool) {
 	p.Event(api.EventState, text)
 	return true
 }
+
+// marks reports that probes have shown whether congestion marks reach the peer. p.mu must be
+// held.
+func (p *Path) marks(before, now api.Marks) {
+	switch {
+	case now == before:
+	case now == api.MarksRemoved:
+		p.Event(api.EventECN, MarksRemoved)
+		p.Log().Log(p.t.FallLevel(zap.WarnLevel), MarksRemoved)
+	case now == api.MarksKept && before == api.MarksRemoved:
+		p.Event(api.EventECN, "ECN congestion marks reach the peer again")
+	}
+}
+
+// MarksRemoved says that marks do not reach the peer.
+const MarksRemoved = "ECN congestion marks do not reach the peer: the path removes them, or the peer does not copy them (RFC 6040)"
 
 // onlyHostAnswers is the detail of a peer that is up only because its outer address answers
 // pings.

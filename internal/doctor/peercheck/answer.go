@@ -82,6 +82,9 @@ func Answer(ctx context.Context, p *subject.Peer) finding.Finding {
 	if f, ok := mayProbe(p); !ok {
 		return f
 	}
+	if hasSession(p) {
+		return askDaemon(ctx, p)
+	}
 	if err := openProber(p, nil); err != nil {
 		return finding.Skipped("%v", err)
 	}
@@ -107,7 +110,15 @@ func Answer(ctx context.Context, p *subject.Peer) finding.Finding {
 
 // bypassesSockets reports whether the peer's packets bypass the sockets of this program.
 func bypassesSockets(p *subject.Peer) bool {
-	return p.Status != nil && p.Status.State.IO == string(config.IOXDP)
+	return hasSession(p) || p.Status != nil && p.Status.State.IO == string(config.IOXDP)
+}
+
+// hasSession reports whether the peer's packets travel in connections, for which only the
+// daemon has the keys.
+func hasSession(p *subject.Peer) bool {
+	return slices.ContainsFunc(config.Encapsulations, func(e config.Encapsulation) bool {
+		return e.Name == p.Config.Paths[0].Encap && e.Session != nil
+	})
 }
 
 // daemonName returns the daemon's name for the peer.
@@ -338,6 +349,9 @@ func describePing(p *subject.Peer, ping prober.Outcome) string {
 
 // mayProbeAgain returns why a check that needs answers is skipped; ok: it is not skipped.
 func mayProbeAgain(p *subject.Peer) (f finding.Finding, ok bool) {
+	if hasSession(p) {
+		return finding.Skipped("only the daemon can make packets of the encapsulation %s", p.Config.Paths[0].Encap).WithRemedy("sixfourctl mtu " + daemonName(p)), false
+	}
 	if bypassesSockets(p) {
 		return finding.Skipped("the daemon receives packets through AF_XDP, so this program does not see them").WithRemedy("sixfourctl mtu " + daemonName(p)), false
 	}
