@@ -38,7 +38,8 @@ func sixfourPrepare(ctx context.Context, programs string) (string, error) {
 		}
 	}
 	version, err := run(ctx, nil, program, "-version")
-	return strings.TrimSpace(strings.TrimPrefix(version, "sixfourd")), err
+	version, _, _ = strings.Cut(strings.TrimPrefix(version, "sixfourd"), "(") // the table names the version of Go already
+	return strings.TrimSpace(version), err
 }
 
 // sixfourUp configures the daemons in the way that users do.
