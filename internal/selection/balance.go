@@ -33,8 +33,12 @@ func (p *balance) Choose(now time.Time, paths []Measured) Choice {
 		if p.carries[i] && !use[i] && m.failed() {
 			p.failed[i] = true
 		}
-		if use[i] && (!p.carries[i] || math.Abs(m.Loss-p.loss[i]) >= lossStep) {
-			p.loss[i] = m.Loss
+		loss := m.Loss
+		if m.RTT == 0 { // the peer has never answered: it may not do that at all
+			loss = 0
+		}
+		if use[i] && (!p.carries[i] || math.Abs(loss-p.loss[i]) >= lossStep) {
+			p.loss[i] = loss
 		}
 		if use[i] {
 			c.Parts[i] = Part{Weight: float64(max(1, m.Weight)) * (1 - min(p.loss[i], mostLoss))}

@@ -145,7 +145,7 @@ func TestFastest(t *testing.T) {
 // All paths that are up are used, by weight and loss.
 func TestBalance(t *testing.T) {
 	up := func(weight int, loss float64) Measured {
-		m := path(api.Up, 0)
+		m := path(api.Up, 0).rtt(time.Millisecond)
 		m.Weight, m.Loss = weight, loss
 		return m
 	}
@@ -163,6 +163,7 @@ func TestBalance(t *testing.T) {
 		}
 	}
 	weights(step{"both", 0, []Measured{up(1, 0), up(3, 0)}, "1.00 3.00"})
+	weights(step{"the first has not answered", 0, []Measured{up(1, 1).rtt(0), up(3, 0)}, "1.00 3.00"})
 	weights(step{"little loss", 0, []Measured{up(1, 0.1), up(3, 0)}, "1.00 3.00"})
 	weights(step{"much loss", 0, []Measured{up(1, 0.25), up(3, 0)}, "0.75 3.00"})
 	weights(step{"less loss", 0, []Measured{up(1, 0.1), up(3, 0)}, "0.75 3.00"})
