@@ -168,6 +168,9 @@ func (p *peerPath) reason(now time.Time) string {
 	return use
 }
 
+// marksRemoved says that congestion marks do not arrive.
+const marksRemoved = "congestion marks do not reach the peer (sixfourctl doctor)"
+
 // phaseReason introduces the detail of a state.
 func phaseReason(s *api.State) string {
 	if s.Phase == api.Waiting {

@@ -182,9 +182,6 @@ func (r *reporter) liveness(l api.Liveness) {
 	}
 }
 
-// marksRemoved says that congestion marks do not arrive.
-const marksRemoved = "congestion marks do not reach the peer (sixfourctl doctor)"
-
 // shareFrom is the least number of probes for which a percentage is shown.
 const shareFrom = 5
 

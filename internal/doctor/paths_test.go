@@ -1,7 +1,12 @@
 package doctor_test
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,6 +76,45 @@ func TestEncapsulations(t *testing.T) {
 				parts(t, r, id, want)
 			}
 		})
+	}
+}
+
+// wireGuardEnd is the key of one end of a path with WireGuard.
+type wireGuardEnd struct{ file, public string }
+
+func newWireGuardEnd(t *testing.T) wireGuardEnd {
+	t.Helper()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	must(t, err)
+	e := wireGuardEnd{filepath.Join(t.TempDir(), "key"), base64.StdEncoding.EncodeToString(key.PublicKey().Bytes())}
+	must(t, os.WriteFile(e.file, []byte(base64.StdEncoding.EncodeToString(key.Bytes())+"\n"), 0o600))
+	return e
+}
+
+func (e wireGuardEnd) path(other wireGuardEnd) string {
+	return fmt.Sprintf("[[tunnel.path]]\nencap = \"wireguard\"\nprivate_key_file = %q\npublic_key = %q\n", e.file, other.public)
+}
+
+// Only the daemon can ask by way of WireGuard. What it reports counts, also for another path
+// whose answers come that way.
+func TestWireGuardPath(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t)
+	keyA, keyB := newWireGuardEnd(t), newWireGuardEnd(t)
+	const life, fou = "keepalive = \"1s\"\ndead_after = 2\n", "[[tunnel.path]]\nencap = \"fou\"\n"
+	start(t, h.b, plain(outerB, outerA, 2)+life+keyB.path(keyA)+fou, nil).ready(t)
+	a := start(t, h.a, plain(outerA, outerB, 1)+life+keyA.path(keyB)+fou, nil).ready(t)
+	a.says(t, "path 1 is up")
+	r := a.consult(t, nil)
+	fails(t, r)
+	for id, want := range map[string]string{
+		"answer":          "PASS the peer answers the daemon's probes through the tunnel",
+		"full_size":       "SKIP only the daemon can make packets of the encapsulation wireguard > sixfourctl mtu six0",
+		"encap_wireguard": "PASS the daemon reports that path 1 is up",
+		"encap_fou":       "PASS the daemon reports that path 2 is up",
+		"encap_none":      "SKIP not configured here, so that the peer would drop it: whether protocol 41 passes cannot be tried > [[tunnel.path]]\nencap = \"none\"",
+	} {
+		parts(t, r, id, want)
 	}
 }
 
