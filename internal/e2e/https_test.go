@@ -125,6 +125,7 @@ func TestHTTPS(t *testing.T) {
 
 	command(t, s.n, "nft", `add rule ip filtered forward meta l4proto udp drop`)
 	a.farLater(t, 50000, 59999) // TCP
+	b.wait(t, "TCP, by HTTP/1.1")
 	reachable(t, s.b, inA)
 	pings(t, s.a, inB, rig.PingOptions{Size: 1280})
 	transfer(t, s.b, s.a, inA, 1<<20)

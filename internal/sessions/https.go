@@ -25,6 +25,9 @@ func (s Sockets) listenHTTPS(of config.HTTPSPort, k ports.Key, o transport.Optio
 	if s.Connected != nil {
 		c.Connected = func(id any, at netip.AddrPort, why error) { s.Connected(id, at, advise(why)) }
 	}
+	c.Using = func(id any, over connectip.Over) {
+		s.Log.Info("connected", zap.Any("path", id), zap.String("over", versions[over]))
+	}
 	switch {
 	case !of.Listen:
 	case of.Certificate == "":
@@ -40,6 +43,9 @@ func (s Sockets) listenHTTPS(of config.HTTPSPort, k ports.Key, o transport.Optio
 	c.Refused = limit.refused
 	return port(connectip.Listen(c, o))
 }
+
+// versions are the versions of HTTP by what they run over.
+var versions = map[connectip.Over]string{connectip.UDP: "UDP, by HTTP/3", connectip.TCP: "TCP, by HTTP/1.1"}
 
 // advise adds to an error of a connection what can be done about it, in terms of the
 // configuration.

@@ -68,6 +68,10 @@ type Config struct {
 	// was removed.
 	Connected transport.Connected
 
+	// Using, if not nil, is called when packets to a peer begin to use UDP or TCP. The rules
+	// of Connected hold.
+	Using func(id any, over Over)
+
 	// Refused, if not nil, is called for a connection to us that ends without having
 	// presented a valid secret. It may be called by any goroutine, often if somebody
 	// attacks, and must not block.

@@ -57,6 +57,9 @@ func (p *peer) attach(c *conn) error {
 	p.outer.Store(p.headers(c))
 	p.current.Store(c)
 	c.start()
+	if f := p.port.config.Using; f != nil && !p.removed && (former == nil || former.over != c.over) {
+		f(p.ID, c.over)
+	}
 	if former == nil || former.at != c.at {
 		p.report(c.at, nil)
 	}
