@@ -55,7 +55,7 @@ type times struct {
 
 var normalTimes = times{
 	handshake: 5 * time.Second, udpWait: 2 * time.Second, tcpWait: 10 * time.Second,
-	firstPause: time.Second, firstBetter: 10 * time.Second, silence: 3 * time.Second, drain: 2 * time.Second,
+	firstPause: time.Second, firstBetter: 10 * time.Second, silence: 1500 * time.Millisecond, drain: 2 * time.Second,
 }
 
 // Listen opens a port. Its sockets, also later ones, are opened in the network namespace of
