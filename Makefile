@@ -43,15 +43,17 @@ demo: build ## two namespaces, two daemons, traffic, and what was measured
 
 test: ## every test but the interop ones; needs root for namespaces and TUN devices
 	$(GO) vet ./...
-	$(GO) test -count=1 ./...
+	$(GO) test -count=1 -timeout 20m ./...
 
-check: test race cross interop ## all tests, as CI runs them
+check: test ## all tests, as CI runs them
+	$(MAKE) -j2 --output-sync race interop
+	$(MAKE) cross
 
 # Those in which no code of the daemon runs beside another, or the same as in other tests.
 NO_RACE    := packaging|differential|manual|imports|peers
 
 race: ## the same tests with the race detector, where there can be races; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -count=1 -race $$($(GO) list ./... | grep -vE '/($(NO_RACE))$$')
+	CGO_ENABLED=1 $(GO) test -count=1 -timeout 20m -race $$($(GO) list ./... | grep -vE '/($(NO_RACE))$$')
 
 interop: ## against the Linux kernel's own tunnels, in an emulated machine; fetches what it needs
 	internal/interop/fetch

@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 		}
 		// Tests wait for most of their time, so more of them run in parallel than there are
 		// processors; those that measure or flood do not.
-		if err := flag.Set("test.parallel", "6"); err != nil {
+		if err := flag.Set("test.parallel", "10"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
