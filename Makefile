@@ -35,7 +35,7 @@ cross: ## build for every platform (linux on amd64, arm64, arm, riscv64, s390x),
 	@for p in $(PLATFORMS); do \
 		echo "linux/$$p"; \
 		GOARCH=$$p $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... && \
-		GOARCH=$$p $(GO) vet ./cmd/... || exit 1; \
+		GOARCH=$$p $(GO) vet -trimpath ./cmd/... || exit 1; \
 	done
 
 demo: build ## two namespaces, two daemons, traffic, and what was measured
