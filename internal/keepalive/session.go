@@ -118,7 +118,7 @@ func (s *session) ways(wire *datapath.Wire) []probing.Way {
 	}
 	_, remote, inside := probe.Ends(wire.Layers)
 	switch {
-	case !inside && len(ways) > 0 && l.Kind.Properties().Session: // what is outside its connection does not pass the port
+	case !inside && l.Kind.Properties().Session: // what is outside its connection does not pass the port
 		return ways
 	case !inside:
 		return append(ways, probing.Outside)

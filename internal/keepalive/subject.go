@@ -8,6 +8,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
+	"sixfour/internal/probe"
 	"sixfour/internal/probing"
 )
 
@@ -67,20 +68,28 @@ type Result struct {
 func (r *Result) IsAbout(wire *datapath.Wire) bool { return r.target.isAbout(wire) }
 
 // HasChecks reports whether a wire of the path has liveness checks. An automatic tunnel
-// without relays or routers has none: its path stands for those to any endpoint.
+// without relays or routers has none: its path stands for those to any endpoint. Nor has a
+// connection through which no probe can be sent: the port itself detects that it has ended,
+// and the path then has no wire.
 func (s *Subject) HasChecks(wire *datapath.Wire) bool {
-	if wire.Life.Every == 0 || !wire.Automatic() {
-		return wire.Life.Every > 0
+	switch {
+	case wire.Life.Every == 0:
+		return false
+	case wire.Automatic():
+		relays, _ := s.owner.Relays()
+		return len(relays) > 0
+	case wire.Outer().Kind.Properties().Session:
+		_, _, inside := probe.Ends(wire.Layers)
+		return inside || len(wire.Between) > 0
 	}
-	relays, _ := s.owner.Relays()
-	return len(relays) > 0
+	return true
 }
 
-// targets returns the targets of the liveness sessions: none without a wire, or if answers
-// could not be received.
+// targets returns the targets of the liveness sessions: none without a wire that has checks,
+// or if answers could not be received.
 func (s *Subject) targets() []target {
 	wire := s.Wire.Load()
-	if wire == nil || wire.Life.Every == 0 || !s.Listening.Load() || s.Tunnel.Retired.Load() {
+	if wire == nil || !s.HasChecks(wire) || !s.Listening.Load() || s.Tunnel.Retired.Load() {
 		return nil
 	}
 	l := wire.Outer()
