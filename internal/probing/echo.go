@@ -206,51 +206,68 @@ func (e *Echo) Returned(pkt []byte) bool {
 }
 
 // Answer handles a packet to our end, and reports whether it is an answer to a probe, or a
-// fragment of one. A far end whose interface MTU is too small sends its answer in
-// fragments; the first one is sufficient.
+// fragment of one.
 func (e *Echo) Answer(ip header.IPv6) bool {
+	m, ok := e.reply6(ip)
+	if m != nil {
+		e.pass(m, ecnOf(ip))
+	}
+	return ok
+}
+
+// reply6 reports whether an IPv6 packet is the reply to a probe, or a fragment of one. A far
+// end whose interface MTU is too small sends its reply in fragments; the first one is
+// sufficient. M is the ICMP message, without what is in later fragments; of these it is nil.
+func (e *Echo) reply6(ip header.IPv6) (m []byte, ok bool) {
 	up, ok := header.FindUpper(ip)
 	if !ok || up.Protocol != header.ICMPv6 {
-		return false
+		return nil, false
 	}
 	fragmented := ip.NextHeader() == header.FragmentHdr && len(ip) >= header.IPv6Len+fragment.HeaderLen
 	if up.Later {
-		return fragmented && uint64(fragmentID(ip))|fragmentSeen == e.pieces.Load()
+		return nil, fragmented && uint64(fragmentID(ip))|fragmentSeen == e.pieces.Load()
 	}
-	m := ip[up.Offset:]
+	m = ip[up.Offset:]
 	if !e.IsReply(m, icmp.EchoReply6) {
-		return false
+		return nil, false
 	}
 	if fragmented {
 		e.pieces.Store(uint64(fragmentID(ip)) | fragmentSeen)
 	}
-	e.pass(m, ecnOf(ip))
-	return true
+	return m, true
 }
 
 // AnswersBetween reports whether an inner packet answers a probe between two inner
-// addresses, and passes the answer on. It examines carried packets no more than needed.
+// addresses, or is a fragment of an IPv6 packet that does, and passes the answer on. It
+// examines carried packets no more than needed.
 func (e *Echo) AnswersBetween(between []probe.Pair, inner []byte) bool {
 	var m, from, to []byte
-	var reply byte
 	if header.Version(inner) == 6 {
 		ip := header.IPv6(inner)
-		if ip.NextHeader() != header.ICMPv6 {
+		if ip.NextHeader() != header.ICMPv6 && ip.NextHeader() != header.FragmentHdr {
 			return false
 		}
-		m, from, to, reply = ip.Payload(), ip.Source(), ip.Dest(), icmp.EchoReply6
+		from, to = ip.Source(), ip.Dest()
 	} else {
 		ip := header.IPv4(inner)
 		if ip.Protocol() != header.ICMP {
 			return false
 		}
-		m, from, to, reply = ip.Payload(), ip.Source(), ip.Dest(), icmp.EchoReply4
+		m, from, to = ip.Payload(), ip.Source(), ip.Dest()
 	}
-	if !e.IsReply(m, reply) || !slices.ContainsFunc(between, func(pair probe.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
+	if !slices.ContainsFunc(between, func(pair probe.Pair) bool { return is(from, pair.Remote) && is(to, pair.Local) }) {
 		return false
 	}
-	e.pass(m, ecnOf(inner))
-	return true
+	ok := false
+	if header.Version(inner) == 6 {
+		m, ok = e.reply6(inner)
+	} else {
+		ok = e.IsReply(m, icmp.EchoReply4)
+	}
+	if ok && m != nil {
+		e.pass(m, ecnOf(inner))
+	}
+	return ok
 }
 
 // is reports whether the address in a packet is a.
