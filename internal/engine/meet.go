@@ -11,8 +11,8 @@ import (
 	"sixfour/internal/ports"
 )
 
-// meet updates how the ends of a path find each other to its configuration.
-func (e *Engine) meet(p *path) {
+// updateMeeting updates how the ends of a path find each other to its configuration.
+func (e *Engine) updateMeeting(p *path) {
 	spec := p.spec()
 	if !meeting.Needs(spec) {
 		p.meeting.Store(nil)
@@ -28,10 +28,10 @@ func (e *Engine) meet(p *path) {
 	p.meeting.Store(e.meetings.New(p, name, &p.t.cfg, &p.peer.cfg, spec))
 }
 
-// met returns the configuration of the path with the port at which its peer is, or what the
+// metConfig returns the configuration of the path with the port at which its peer is, or what the
 // path waits for. Both addresses may be unknown.
-func (e *Engine) met(p *path, local, remote netip.Addr) (spec *config.Path, waiting string) {
-	e.meet(p)
+func (e *Engine) metConfig(p *path, local, remote netip.Addr) (spec *config.Path, waiting string) {
+	e.updateMeeting(p)
 	m := p.meeting.Load()
 	if m == nil {
 		return p.spec(), ""
@@ -39,7 +39,7 @@ func (e *Engine) met(p *path, local, remote netip.Addr) (spec *config.Path, wait
 	if m.Await(local, remote) {
 		e.arrivals.Renew()
 	}
-	return m.Met()
+	return m.Config()
 }
 
 // Awaits returns the port that must be open for the path before it has a wire.

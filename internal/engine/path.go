@@ -137,7 +137,7 @@ func (p *path) publish(wire *datapath.Wire) {
 func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, waiting string) {
 	t, route := p.t, answer.Route
 	remote := p.outerRemote()
-	spec, apart := e.met(p, cmp.Or(p.local(), route.Source), remote)
+	spec, apart := e.metConfig(p, cmp.Or(p.local(), route.Source), remote)
 	way := e.wayOut(p, remote, answer) // also decides on the interface's routes
 	switch waiting = t.Waits(); {
 	case waiting != "":

@@ -79,7 +79,7 @@ func (p *Path) learns() bool { return p.of.Listen || p.of.Session != nil }
 // there.
 func (p *Path) At() netip.AddrPort { return p.at }
 
-// Await makes the port be open that the path needs before it has a wire. Remote is where to
+// Await determines which port must be open before the path has a wire. Remote is where to
 // connect to, if the peer does not arrive by itself. Both addresses may be unknown. It
 // reports whether another port or another peer of it is needed now. If our port may be any,
 // and cannot be opened, Await chooses another one.
@@ -120,25 +120,25 @@ func (p *Path) Port(shards int) (k ports.Key, n ports.Need, ok bool) {
 	return p.key, n, p.awaits
 }
 
-// Met returns the configuration of the path, with the port at which the peer is, or what the
-// path waits for.
-func (p *Path) Met() (of *config.Path, waiting string) {
+// Config returns the configuration of the path, with the port at which the peer is, or what
+// the path waits for.
+func (p *Path) Config() (of *config.Path, waiting string) {
 	if !p.learns() {
 		return &p.of, ""
 	}
 	switch {
 	case p.wrong != nil:
-		return nil, "settings of its connections that are right: " + p.wrong.Error()
+		return nil, "usable settings of its connections: " + p.wrong.Error()
 	case p.at.IsValid():
 		with := p.of
 		with.Port = p.at.Port()
 		return &with, ""
 	case p.awaits && p.set.sockets.Err(p.key) != nil:
-		return nil, "a port to meet the peer at: " + p.set.sockets.Err(p.key).Error()
+		return nil, "its local port: " + p.set.sockets.Err(p.key).Error()
 	case p.why != "":
 		return nil, "the peer: " + p.why
 	case p.of.Listen:
-		return nil, "the peer, which comes to us and has not done so yet"
+		return nil, "the peer to connect: it has not done so yet"
 	}
 	return nil, "a connection to the peer"
 }
@@ -147,7 +147,7 @@ func (p *Path) Met() (of *config.Path, waiting string) {
 func (p *Path) Moved(at netip.AddrPort) {
 	m := Move{path: p, at: at}
 	if !at.IsValid() {
-		m.why = "it has not said for a while where it is"
+		m.why = "no message about its address has come from it for a while"
 	}
 	p.set.moves.add(m)
 }
@@ -182,7 +182,7 @@ func (p *Path) Unanswered() {
 // because it does not answer. Any goroutine may call it.
 func (p *Path) Wake() { p.set.exchange.Wake(p) }
 
-// listening returns the secret of a path that listens without connections, or of one that
+// secret returns the secret of a path that listens without connections, or of one that
 // connects; not ok: it exchanges no messages.
 func (p *Path) secret() (s string, ok bool) {
 	if p.of.Secret.File == "" || p.of.Session != nil {

@@ -1,0 +1,95 @@
+package meeting
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sixfour/encap/header"
+	"sixfour/internal/config"
+	"sixfour/internal/datapath"
+	"sixfour/internal/ports"
+	"sixfour/transport"
+)
+
+// owner is a path without a wire.
+type owner struct{}
+
+func (owner) WireNow() *datapath.Wire { return nil }
+func (owner) Note(string)             {}
+
+// refusing opens no port.
+type refusing struct{ ports.Kernel }
+
+func (refusing) Listen(ports.Key, transport.Shard, transport.Options) (transport.Port, error) {
+	return nil, errors.New("it is in use")
+}
+
+// A path that learns where its peer is waits for what is missing.
+func TestWaits(t *testing.T) {
+	at := netip.MustParseAddrPort("198.51.100.2:4000")
+	key := ports.Key{Protocol: header.UDP, Local: netip.MustParseAddrPort("192.0.2.1:5555")}
+	connects := config.Path{Session: config.WireGuard{}}
+	ended := errors.New("no handshake")
+	type event struct {
+		at  netip.AddrPort
+		why error
+	}
+	for _, c := range []struct {
+		name   string
+		path   config.Path
+		wrong  error   // why there are no settings
+		needed bool    // a port is, and cannot be opened
+		events []event // of connections
+		want   string
+	}{
+		{"it learns nothing", config.Path{Port: 5555}, nil, false, nil, ""},
+		{"before the peer", config.Path{Listen: true}, nil, false, nil, "the peer to connect: it has not done so yet"},
+		{"the peer is there", config.Path{Listen: true}, nil, false, []event{{at, nil}}, ""},
+		{"no port", config.Path{Listen: true}, nil, true, nil, "its local port: it is in use"},
+		{"before a connection", connects, nil, false, nil, "a connection to the peer"},
+		{"a connection", connects, nil, false, []event{{at, nil}}, ""},
+		{"it has ended", connects, nil, false, []event{{at, nil}, {why: ended}}, "the peer: no handshake"},
+		{"it is there again", connects, nil, false, []event{{at, nil}, {why: ended}, {at, nil}}, ""},
+		{"no settings", connects, errors.New("no key"), false, nil, "usable settings of its connections: no key"},
+	} {
+		s := NewSet(zap.NewNop())
+		set := ports.New(ports.Config{Log: zap.NewNop(), Sockets: refusing{}})
+		s.Use(set)
+		p := &Path{owner: owner{}, name: c.name, config: c.path, of: c.path, tunnel: new(config.Tunnel), set: s, wrong: c.wrong, awaits: true, key: key}
+		if c.needed {
+			set.Need(map[ports.Key]ports.Need{key: {}})
+		}
+		for _, e := range c.events {
+			s.Connected(p, e.at, e.why)
+		}
+		for _, m := range s.Moves() {
+			m.Apply()
+		}
+		of, waiting := p.Config()
+		if waiting != c.want || (of == nil) != (c.want != "") {
+			t.Errorf("%s: waiting for %q, want %q", c.name, waiting, c.want)
+		}
+		if of != nil && p.learns() && of.Port != at.Port() {
+			t.Errorf("%s: the peer is at port %d", c.name, of.Port)
+		}
+	}
+}
+
+// Of a peer that has not said for a while where it is, the path says so.
+func TestExpired(t *testing.T) {
+	s := NewSet(zap.NewNop())
+	s.Use(ports.New(ports.Config{Log: zap.NewNop()}))
+	p := &Path{owner: owner{}, of: config.Path{Listen: true}, set: s}
+	p.Moved(netip.MustParseAddrPort("198.51.100.2:4000"))
+	p.Moved(netip.AddrPort{})
+	<-s.Ready()
+	for _, m := range s.Moves() {
+		m.Apply()
+	}
+	if _, waiting := p.Config(); waiting != "the peer: no message about its address has come from it for a while" {
+		t.Errorf("waiting for %q", waiting)
+	}
+}
