@@ -15,7 +15,8 @@
 // # Order of locks
 //
 // A goroutine that holds a lock may take only locks that stand after it in one of these
-// lines. While a lock that is not named here is held, no lock is taken but those of the log.
+// lines, or that are not named here. While one of the latter is held, no lock is taken but
+// those of the log.
 //
 //   - control.Server.closing and metrics.snapshots.gatherMu, held during an answer;
 //     process.mu of cmd/sixfourd, held during a reload, which waits for the control loop;
@@ -24,8 +25,8 @@
 //   - running.mu; agents.Runner.mu; capture.Clock.mu, capture.Tap.mu, or wait.FD.use
 //   - running.mu; tunif.overflow.mu; rtnl.Conn.mu
 //   - running.mu; capture.Set.mu; capture.Tap.mu
-//   - running.mu; roaming.Exchange.mu; report.Path.mu, moves.mu, transport.UDPPort.mu or wait.FD.use
-//   - wireguard's and connectip's own; moves.mu
+//   - running.mu; roaming.Exchange.mu; report.Path.mu, events.Log.mu, moves.mu, transport.UDPPort.mu or wait.FD.use
+//   - running.mu; wireguard's and connectip's own; moves.mu, transport.UDPPort.mu or wait.FD.use
 //   - running.mu; ddns.Set.mu; ddns.updater.mu
 //   - datapath.ptbSample.mu; icmpreply.Replier.mu; wait.FD.use
 //   - transport.UDPPort.mu; wait.FD.use; transport.Segments.mu
