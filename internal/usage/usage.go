@@ -16,7 +16,7 @@ type Flag struct {
 // What is said of sixfourd.
 const (
 	DaemonShort = "carries packets through IP tunnels, in user space"
-	DaemonNote  = "Tunnels are not encrypted."
+	DaemonNote  = "Tunnels are encrypted only in WireGuard or HTTPS."
 )
 
 // DaemonFlags are sixfourd's. They take one dash or two.
@@ -41,7 +41,7 @@ func Daemon() string {
 	for _, f := range DaemonFlags {
 		fmt.Fprintf(&b, "  %-19s %s\n", strings.TrimSpace("-"+f.Name+" "+f.Value), f.Meaning)
 	}
-	b.WriteString("\nExit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or\nconfiguration. " + DaemonNote + " See sixfourd(8), sixfour.toml(5).\n")
+	b.WriteString("\nExit status: 0 after SIGTERM or SIGINT, 1 a failure at run time, 2 bad flags or\nconfiguration. " + DaemonNote + " See\nsixfourd(8), sixfour.toml(5).\n")
 	return b.String()
 }
 
