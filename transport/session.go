@@ -14,7 +14,8 @@ import "net/netip"
 type SessionPort interface {
 	Port
 	// SetPeers replaces the peers that may connect or be connected to. Connections of peers
-	// that are in both lists with equal values stay. It must not be called concurrently.
+	// that are in both lists with equal values stay. If one stays although the peer has
+	// another ID, it is reported with that. It must not be called concurrently.
 	SetPeers([]SessionPeer) error
 }
 

@@ -104,11 +104,17 @@ func (p *peer) move(to netip.AddrPort, why error) {
 	}
 }
 
-// rename gives a peer another ID.
+// rename gives a peer another ID. By that, its present session has not been reported yet.
 func (p *peer) rename(id any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if id == p.id {
+		return
+	}
 	p.id = id
+	if a := p.at.Load(); a != nil && p.report != nil {
+		p.report(id, a.now, nil)
+	}
 }
 
 // remove makes sure that nothing is reported any more.
@@ -235,7 +241,8 @@ func (p *Port) checkOne(remote netip.AddrPort, s *Settings) error {
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // SetPeers implements transport.SessionPort. Sessions of peers that stay the same, except for
-// the ID, go on. Connected is not called for a peer that is removed here, nor afterwards.
+// the ID, go on, and are reported with the new ID. Connected is not called for a peer that is
+// removed here, nor afterwards.
 func (p *Port) SetPeers(list []transport.SessionPeer) error {
 	if err := p.check(list); err != nil {
 		return err

@@ -287,6 +287,9 @@ func TestSetPeersKeepsSessions(t *testing.T) {
 	same := *list[0].Settings.(*wireguard.Settings)
 	list[0].Settings = &same
 	must(t, h.SetPeers(list[:2]))
+	if at := h.connected(t, "renamed"); at != ends[0].Local() {
+		t.Errorf("the session goes on at %v, want %v", at, ends[0].Local())
+	}
 	for i, e := range ends[:2] {
 		want := inner("2001:db8:ffff::1", spoke(i), nil)
 		must(t, h.send(e.Local(), want)) // no new handshake: there is a session at once
