@@ -241,3 +241,20 @@ func TestListenHub(t *testing.T) {
 		})
 	}
 }
+
+// A reload that changes the addresses behind a peer in WireGuard changes what its connection
+// carries.
+func TestReloadBehindConnection(t *testing.T) {
+	t.Parallel()
+	s := newShared(t)
+	listens, arrives := meetingLines(t, "wireguard", newKey(t))
+	hub := func(allowed string) string {
+		return "[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"203.0.113.10\"\naddress = [\"10.0.0.1/24\"]\nkeepalive = \"1s\"\n[[tunnel.peer]]\nname = \"b\"\nallowed = [" + allowed + "]\n[[tunnel.peer.path]]\n" + listens
+	}
+	launch(t, s.b, "[[tunnel]]\nname = \"six0\"\nmode = \"4in4\"\nlocal = \"auto\"\nremote = \"203.0.113.10\"\naddress = [\"10.0.0.2/24\", \"10.0.0.7/32\"]\nkeepalive = \"1s\"\n[[tunnel.path]]\n"+arrives)
+	a := start(t, s.a, hub(`"10.0.0.2/32"`))
+	reachable(t, s.a, inB)
+	a.mustReload(t, hub(`"10.0.0.2/32", "10.0.0.7/32"`))
+	reachable(t, s.a, netip.MustParseAddr("10.0.0.7"))
+	reachable(t, s.a, inB)
+}

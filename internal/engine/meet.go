@@ -18,7 +18,7 @@ func (e *Engine) updateMeeting(p *path) {
 		p.meeting.Store(nil)
 		return
 	}
-	if p.meeting.Load().Is(spec) {
+	if p.meeting.Load().Is(&p.t.cfg, &p.peer.cfg, spec) {
 		return
 	}
 	name := p.peer.name().String()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"time"
 
 	"sixfour/encap/rendezvous"
 	"sixfour/internal/config"
@@ -35,6 +37,9 @@ type Path struct {
 	tunnel *config.Tunnel
 	set    *Set
 
+	peer      config.Peer   // as it was when the settings were made
+	keepalive time.Duration // the same
+
 	at       netip.AddrPort // of the peer, if it learns that; zero: it is not there
 	why      string         // why it is not; "": not known
 	key      ports.Key      // of the port that must be open
@@ -56,7 +61,7 @@ func anyPort() uint16 { return 49152 + uint16(rand.N(1<<14)) }
 // New returns a Path for a path with a configuration, of a tunnel and a peer with
 // configurations. The name is for messages.
 func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer, of *config.Path) *Path {
-	p := &Path{owner: owner, name: name, config: *of, of: *of, tunnel: t, set: s}
+	p := &Path{owner: owner, name: name, config: *of, of: *of, tunnel: t, set: s, peer: *peer, keepalive: t.Keepalive}
 	if of.LocalPort == 0 {
 		p.of.LocalPort = anyPort()
 	}
@@ -69,8 +74,12 @@ func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer,
 	return p
 }
 
-// Is reports whether the Path, which may be nil, is for a configuration.
-func (p *Path) Is(of *config.Path) bool { return p != nil && p.config.Equal(of) }
+// Is reports whether the Path, which may be nil, is for a configuration of the path and, if
+// the settings of its connections depend on them, of the tunnel and the peer.
+func (p *Path) Is(t *config.Tunnel, peer *config.Peer, of *config.Path) bool {
+	return p != nil && p.config.Equal(of) && (of.Session == nil ||
+		p.keepalive == t.Keepalive && slices.Equal(p.peer.Allowed, peer.Allowed) && slices.Equal(p.peer.InnerRemotes, peer.InnerRemotes))
+}
 
 // learns reports whether the peer's address and port are known only when it is there.
 func (p *Path) learns() bool { return p.of.Listen || p.of.Session != nil }

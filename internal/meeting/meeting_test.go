@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -91,5 +92,38 @@ func TestExpired(t *testing.T) {
 	}
 	if _, waiting := p.Config(); waiting != "the peer: no message about its address has come from it for a while" {
 		t.Errorf("waiting for %q", waiting)
+	}
+}
+
+// Another Path is needed for what the settings of connections depend on, and for nothing else.
+func TestIs(t *testing.T) {
+	peer := config.Peer{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/32")}}
+	more := config.Peer{Allowed: append(peer.Allowed, netip.MustParsePrefix("10.0.0.7/32"))}
+	probed := peer
+	probed.Probe = netip.MustParseAddr("10.0.0.2")
+	often, seldom := new(config.Tunnel), new(config.Tunnel)
+	often.Keepalive, seldom.Keepalive = time.Second, time.Minute
+	listens, connects := config.Path{Listen: true, LocalPort: 5555}, config.Path{LocalPort: 5555, Session: config.WireGuard{Public: config.WireGuardKey{1}}}
+	for _, c := range []struct {
+		name   string
+		before config.Path
+		tunnel *config.Tunnel
+		peer   *config.Peer
+		path   config.Path
+		want   bool
+	}{
+		{"the same", connects, often, &peer, connects, true},
+		{"another path", connects, often, &peer, listens, false},
+		{"more behind the peer", connects, often, &more, connects, false},
+		{"another inner address to probe", connects, often, &probed, connects, true},
+		{"another interval", connects, seldom, &peer, connects, false},
+		{"without connections", listens, seldom, &more, listens, true},
+	} {
+		if got := NewSet(zap.NewNop()).New(owner{}, c.name, often, &peer, &c.before).Is(c.tunnel, c.peer, &c.path); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	if (*Path)(nil).Is(often, &peer, &listens) {
+		t.Error("no Path is one")
 	}
 }
