@@ -111,7 +111,7 @@ func (s *Checks) check4(ip header.IPv4) drop.Reason {
 		}
 	}
 	switch {
-	case slices.Contains(s.end4, dst) && s.isTunnel(ip.Protocol(), ip.Payload(), ip.Fragment()&header.OffsetMask != 0):
+	case s.tunnels(ip.Protocol()) && slices.Contains(s.end4, dst) && s.isTunnel(ip.Protocol(), ip.Payload(), ip.Fragment()&header.OffsetMask != 0):
 		return drop.Nested
 	case ip.TTL() == 0:
 		return drop.TTLExpired
@@ -138,19 +138,29 @@ func (s *Checks) check6(ip header.IPv6) drop.Reason {
 		return r
 	case ip.HopLimit() == 0:
 		return drop.TTLExpired
-	case slices.Contains(s.end6, header.ReadWord6(ip.Dest())) && s.isTunnel(up.Protocol, ip[min(up.Offset, len(ip)):], up.Later):
+	case s.tunnels(up.Protocol) && slices.Contains(s.end6, header.ReadWord6(ip.Dest())) && s.isTunnel(up.Protocol, ip[min(up.Offset, len(ip)):], up.Later):
 		return drop.Nested
 	}
 	return drop.None
 }
 
-// isTunnel reports whether a packet to one of our endpoints may be that of a tunnel. Later
-// says that the payload is that of a later fragment; without the first, of which the ports
-// say it, the kernel delivers no packet.
-func (s *Checks) isTunnel(protocol byte, payload []byte, later bool) bool {
-	if protocol == header.UDP && len(s.ports) > 0 && !later {
-		_, to := header.Ports(payload)
-		return slices.Contains(s.ports, to)
+// tunnels reports whether some packets of a protocol are those of tunnels. Most packets have
+// another protocol, and need no further look.
+func (s *Checks) tunnels(protocol byte) bool {
+	switch protocol {
+	case header.ProtoIPv4, header.ProtoIPv6, header.GRE:
+		return true
 	}
-	return protocol == header.ProtoIPv4 || protocol == header.ProtoIPv6 || protocol == header.GRE
+	return protocol == header.UDP && len(s.ports) > 0
+}
+
+// isTunnel reports whether a packet to one of our endpoints, with a protocol that tunnels has
+// accepted, may be that of a tunnel. Later says that the payload is that of a later fragment;
+// without the first, which has the ports, the kernel delivers no packet.
+func (s *Checks) isTunnel(protocol byte, payload []byte, later bool) bool {
+	if protocol != header.UDP {
+		return true
+	}
+	_, to := header.Ports(payload)
+	return !later && slices.Contains(s.ports, to)
 }
