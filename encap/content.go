@@ -25,10 +25,14 @@ func newContent(k Kind, rec *Record) content {
 	return c
 }
 
-// passes reports whether what follows a delivery header is to another port than the layer's.
-func (c *content) passes(payload []byte) bool {
-	_, to := header.Ports(payload)
-	return c.port != 0 && c.port != to
+// passes reports whether what follows the delivery header, at pkt[at:], is to another port
+// than the layer's.
+func (c *content) passes(pkt []byte, at int) bool {
+	if c.port == 0 {
+		return false
+	}
+	_, to := header.Ports(pkt[at:])
+	return to != c.port
 }
 
 // open checks and removes what is in front of the inner packet at pkt[at:], and copies the

@@ -72,6 +72,9 @@ func (r *Record) ExpireMTUs(now time.Time) {
 	}
 }
 
+// empty reports whether there are no destinations. It is inlined where mtuTo is not.
+func (d *destMTUs) empty() bool { return d.paths.Load() == nil }
+
 // mtuTo returns the path MTU that was recorded for a destination, or 0 if there is none.
 func (r *Record) mtuTo(dst resolve.Endpoint) PathMTU {
 	if paths := r.destMTUs.paths.Load(); paths != nil {

@@ -37,7 +37,7 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	case ip.IsFragment(): // a raw socket reassembles, so a fragment here does not come from one
 		return nil, false, drop.Fragment
 	}
-	if l.passes(ip.Payload()) {
+	if l.passes(pkt, ip.HeaderLen()) {
 		return nil, false, drop.UnknownProtocol
 	}
 	inner, r := l.open(pkt, ip.HeaderLen(), ip.TOS())

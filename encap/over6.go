@@ -32,7 +32,7 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	default: // not a tunnel packet of this layer
 		return nil, false, drop.None
 	}
-	if l.passes(ip.Payload()) {
+	if l.passes(pkt, header.IPv6Len) {
 		return nil, false, drop.None
 	}
 	inner, r := l.open(pkt, header.IPv6Len, ip.TrafficClass())
@@ -61,7 +61,7 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 	case from != drop.None:
 		return nil, false, from
 	}
-	if l.passes(ip[up.Offset:]) {
+	if l.passes(ip, up.Offset) {
 		return nil, false, drop.None
 	}
 	inner, r := l.open(ip, up.Offset, ip.TrafficClass())

@@ -123,7 +123,7 @@ func (t *template) finish(b []byte, off int, tail []byte, limit byte, unsummed b
 func (p *part) vary(h *[header.IPv4Len]byte, pkt []byte, n int, df bool) (sum uint32, set bool, r drop.Reason) {
 	sum, rule := p.sum, p.df
 	if p.resolver != nil {
-		if sum, rule, r = p.resolve(h, pkt, n); r != drop.None {
+		if sum, rule, r = p.resolve(pkt, n); r != drop.None {
 			return 0, false, r
 		}
 	}
@@ -140,9 +140,10 @@ func (p *part) vary(h *[header.IPv4Len]byte, pkt []byte, n int, df bool) (sum ui
 }
 
 // resolve writes the destination that the resolver finds into the IPv4 header of a packet of
-// n bytes, which begins with pkt, and into a framing's header with ports. It returns the sum of the other words of the header, and the
-// DF rule for this destination.
-func (p *part) resolve(h *[header.IPv4Len]byte, pkt []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
+// n bytes, which begins with pkt, and into a framing's header with ports. It returns the sum
+// of the other words of the header, and the DF rule for this destination.
+func (p *part) resolve(pkt []byte, n int) (sum uint32, rule fragmentation, r drop.Reason) {
+	h := (*[header.IPv4Len + 4]byte)(pkt) // with ports, or the beginning of what is carried
 	to, r := p.resolver.To(pkt[p.size:])
 	if r != drop.None {
 		return 0, 0, r
@@ -153,10 +154,13 @@ func (p *part) resolve(h *[header.IPv4Len]byte, pkt []byte, n int) (sum uint32, 
 	dst := to.IPv4()
 	binary.BigEndian.PutUint32(h[16:], dst)
 	if p.ported {
-		binary.BigEndian.PutUint16(pkt[header.IPv4Len+2:], to.Port)
+		binary.BigEndian.PutUint16(h[header.IPv4Len+2:], to.Port)
 	}
 	sum, rule = p.sum+dst>>16+dst&0xffff, p.df
-	if mtu := p.record.mtuTo(to); mtu != 0 && rule == dfSet {
+	if rule != dfSet || p.record.destMTUs.empty() {
+		return sum, rule, drop.None
+	}
+	if mtu := p.record.mtuTo(to); mtu != 0 {
 		least := int(MinTunnelMTU6) + header.IPv4Len
 		switch {
 		case n > max(int(mtu), least):
