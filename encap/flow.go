@@ -17,8 +17,3 @@ func (f FlowLabel) of(inner []byte, version int) uint32 {
 	}
 	return 0
 }
-
-// FlowHash returns a hash of the flow to which a packet belongs. It is the same for all
-// packets of a flow, and differs from process to process. header.Parse must have accepted
-// the packet.
-func FlowHash(pkt []byte) uint64 { return framing.FlowHash(pkt, header.Version(pkt)) }

@@ -9,8 +9,8 @@ import (
 )
 
 // flowKey makes flow labels and ports unpredictable from outside (RFC 6437 section 3,
-// RFC 6438 section 3), and different in each process.
-var flowKey = [3]uint64{rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1}
+// RFC 6438 section 3), and different in each process. The last one is that of Spread.
+var flowKey = [4]uint64{rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1}
 
 // FlowHash returns a keyed hash of the fields that identify the inner flow (mechanisms
 // 1.7): the addresses and the flow label of an IPv6 packet that has one; otherwise the
@@ -35,6 +35,12 @@ func FlowHash(inner []byte, version int) uint64 {
 	}
 	return mix(h^rest, flowKey[2])
 }
+
+// Spread mixes a hash from FlowHash for a choice among few, by a few bits of it. FlowHash ends
+// with a multiplication by a key, so for flows that differ only in a port, a byte of it
+// increases in equal steps, and may have as few as four values for all of them. Another
+// multiplication ends that.
+func Spread(hash uint64) uint64 { return mix(hash, flowKey[3]) }
 
 // ports returns source and destination port in the bits above a protocol number, or 0 if
 // the protocol has no ports or they are cut off.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/probe"
@@ -75,7 +76,7 @@ func (p *Peer) wireFor(inner []byte) *Wire {
 	case s.wires == nil:
 		return s.only
 	}
-	return s.wires[s.slots[encap.FlowHash(inner)%Slots]]
+	return s.wires[s.slots[framing.Spread(framing.FlowHash(inner, header.Version(inner)))%Slots]]
 }
 
 // The answer to a probe of one path may come by another one: the far end chooses for
