@@ -82,10 +82,7 @@ func FuzzReceive(f *testing.F) {
 			t.Fatal(err)
 		}
 		caller := NewCaller(key(t, secret), time.Minute)
-		hello, _ := caller.Next(begun)
-		if bytes.Equal(hello, b) {
-			t.Skip("the right one")
-		}
+		caller.Next(begun) // a hello without a cookie, which is not accepted either
 		e := listener.Receive(header.Outer{From: other, At: there}, b, begun)
 		if e.Outcome == Accepted || listener.Endpoint("b").IsValid() {
 			t.Errorf("%x is a valid hello: %+v", b, e)
