@@ -9,7 +9,6 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/framing"
 	"sixfour/encap/header"
-	"sixfour/encap/source"
 )
 
 // Layers with FOU.
@@ -70,22 +69,8 @@ func TestFOUNoAllocs(t *testing.T) {
 		l := layer(fouInFour, "192.0.2.1", "198.51.100.2")
 		l.Kind = l.Kind.With(f)
 		out := build(t, []encap.Layer{l}, 1500, encap.DefaultOptions)
-		in, err := encap.New(flip([]encap.Layer{l}), 1500, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := append(make([]byte, encap.Headroom), header4("10.0.0.1", "10.0.0.2", header.UDP, make([]byte, 60))...)
-		if n := testing.AllocsPerRun(100, func() {
-			outer, r := out.Encapsulate(b, encap.Headroom)
-			if r != drop.None {
-				t.Fatal(r)
-			}
-			if _, r := in.Decapsulate(outer); r != drop.None {
-				t.Fatal(r)
-			}
-		}); n != 0 {
-			t.Errorf("%v allocations", n)
-		}
+		in := build(t, flip([]encap.Layer{l}), 1500, encap.DefaultOptions)
+		noAllocs(t, out, in, header4("10.0.0.1", "10.0.0.2", header.UDP, make([]byte, 60)))
 	}
 }
 

@@ -2,7 +2,6 @@ package encap_test
 
 import (
 	"bytes"
-	"net/netip"
 	"testing"
 
 	"sixfour/encap"
@@ -197,21 +196,6 @@ func TestSessionRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, r, c.want)
 		}
 	}
-	six := header6("2001:db8:1::1", "2001:db8:2::1", header.UDP, make([]byte, 60))
-	b := append(make([]byte, encap.Headroom), six...)
-	in, err := encap.New(flipSession([]encap.Layer{l}), 1500, encap.DefaultOptions, source.New(nil, []netip.Addr{}, false), encap.NewRecord())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := testing.AllocsPerRun(100, func() {
-		outer, r := s.Encapsulate(b, encap.Headroom)
-		if r != drop.None {
-			t.Fatal(r)
-		}
-		if _, r := in.Decapsulate(outer); r != drop.None {
-			t.Fatal(r)
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	in := build(t, flipSession([]encap.Layer{l}), 1500, encap.DefaultOptions)
+	noAllocs(t, s, in, header6("2001:db8:1::1", "2001:db8:2::1", header.UDP, make([]byte, 60)))
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sixfour/encap"
+	"sixfour/encap/drop"
 	"sixfour/encap/framing"
 	"sixfour/encap/source"
 )
@@ -50,6 +51,24 @@ func buildWith(t testing.TB, layers []encap.Layer, p encap.PathMTU, o encap.Opti
 		t.Fatal(err)
 	}
 	return s
+}
+
+// noAllocs fails the test if a stack, or the one at the other end, allocates memory for a
+// packet.
+func noAllocs(t *testing.T, out, in *encap.Stack, inner []byte) {
+	t.Helper()
+	b := append(make([]byte, encap.Headroom), inner...)
+	if n := testing.AllocsPerRun(100, func() {
+		outer, r := out.Encapsulate(b, encap.Headroom)
+		if r != drop.None {
+			t.Fatal(r)
+		}
+		if _, r := in.Decapsulate(outer); r != drop.None {
+			t.Fatal(r)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }
 
 // Layers between documentation addresses, of which the tests build stacks.

@@ -193,10 +193,7 @@ func TestRemovedWithAnswer(t *testing.T) {
 
 // The answer that accepts a hello is not replaced by one to a copy before it is sent.
 func TestPending(t *testing.T) {
-	n := newNetwork(t)
-	n.talk()
-	n.now = n.now.Add(25 * time.Second)
-	hello, _ := n.caller.Next(n.now)
+	n, hello := talked(t)
 	for _, from := range []netip.AddrPort{other, nat, rebound, other} {
 		n.listener.Receive(header.Outer{From: from, At: there}, hello, n.now)
 	}
@@ -208,11 +205,7 @@ func TestPending(t *testing.T) {
 
 // Each message that is damaged in any byte is refused, and nothing changes.
 func TestDamaged(t *testing.T) {
-	n := newNetwork(t)
-	n.talk()
-	n.expect(first, nat)
-	n.now = n.now.Add(25 * time.Second)
-	hello, _ := n.caller.Next(n.now)
+	n, hello := talked(t)
 	answers := len(n.answers)
 	for i := range hello {
 		for bit := range 8 {

@@ -50,6 +50,18 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
+// talked returns a network after the first contact, and the next hello of the caller, which is
+// due now.
+func talked(t *testing.T) (*network, []byte) {
+	t.Helper()
+	n := newNetwork(t)
+	n.talk()
+	n.expect(first, nat)
+	n.now = n.now.Add(25 * time.Second)
+	hello, _ := n.caller.Next(n.now)
+	return n, hello
+}
+
 // restart starts the listener again.
 func (n *network) restart() {
 	n.t.Helper()
@@ -224,11 +236,7 @@ func TestReplayIsLimited(t *testing.T) {
 // Somebody is faster with a copy from another address than the original is: the copy gets a
 // challenge, which is of no use to him, and the original is accepted.
 func TestOvertaken(t *testing.T) {
-	n := newNetwork(t)
-	n.talk()
-	n.expect(first, nat)
-	n.now = n.now.Add(25 * time.Second)
-	hello, _ := n.caller.Next(n.now)
+	n, hello := talked(t)
 	challenge := n.deliver(other, hello)
 	n.expect("challenged", nat)
 
@@ -245,10 +253,7 @@ func TestOvertaken(t *testing.T) {
 
 // A hello that was held back and arrives after the caller has moved moves nothing.
 func TestDelayed(t *testing.T) {
-	n := newNetwork(t)
-	n.talk()
-	n.now = n.now.Add(25 * time.Second)
-	held, _ := n.caller.Next(n.now)
+	n, held := talked(t)
 	n.source = rebound
 	n.run(2 * time.Second)
 	n.log = nil
