@@ -25,6 +25,7 @@ var rules = map[string][]string{
 	"sixfour/tun":                 {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/transport/filter":    {"sixfour/encap/header"},
 	"sixfour/transport":           {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/filter", "sixfour/transport/wait"},
+	"sixfour/transport/access":    {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport"},
 	"sixfour/transport/datagrams": {"sixfour/encap/header", "sixfour/transport"},
 	"sixfour/transport/xdp":       {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/wait"},
 	"sixfour/transport/wiretest":  {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/rig/rigtest", "sixfour/transport"},
