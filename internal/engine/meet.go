@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"iter"
 	"net/netip"
 
@@ -21,11 +20,7 @@ func (e *Engine) updateMeeting(p *path) {
 	if p.meeting.Load().Is(&p.t.cfg, &p.peer.cfg, spec) {
 		return
 	}
-	name := p.peer.name().String()
-	if len(p.peer.paths) > 1 {
-		name = fmt.Sprintf("%s, path %d", name, p.at+1)
-	}
-	p.meeting.Store(e.meetings.New(p, name, &p.t.cfg, &p.peer.cfg, spec))
+	p.meeting.Store(e.meetings.New(p, p.peer.name().String(), &p.t.cfg, &p.peer.cfg, spec))
 }
 
 // metConfig returns the configuration of the path with the port at which its peer is, or what the
@@ -82,3 +77,6 @@ func (p *path) WireNow() *datapath.Wire {
 
 // Note records an error of the path.
 func (p *path) Note(text string) { p.report.Note(text) }
+
+// Label returns what tells the path from the others of its peer, or "" if it is the only one.
+func (p *path) Label() string { return p.report.Label() }

@@ -25,13 +25,15 @@ type Owner interface {
 	WireNow() *datapath.Wire
 	// Note records an error.
 	Note(text string)
+	// Label returns what tells the path from the others of its peer now; "": it is the only one.
+	Label() string
 }
 
 // Path is how the ends of one path find each other. The control loop owns it; another
 // configuration of the path needs another Path.
 type Path struct {
 	owner  Owner
-	name   string
+	name   string // of the peer
 	config config.Path
 	of     config.Path // the same, with our port
 	tunnel *config.Tunnel
@@ -49,8 +51,14 @@ type Path struct {
 	wrong    error // why there can be no settings
 }
 
-// String returns the name. The configuration, which has secrets, must not be in messages.
-func (p *Path) String() string { return p.name }
+// String returns a name that no other path has now. The configuration, which has secrets, must
+// not be in messages.
+func (p *Path) String() string {
+	if l := p.owner.Label(); l != "" {
+		return p.name + ", " + l
+	}
+	return p.name
+}
 
 // Needs reports whether a path with a configuration needs a Path.
 func Needs(p *config.Path) bool { return p.Listen || p.Session != nil || p.Secret.File != "" }
@@ -59,7 +67,7 @@ func Needs(p *config.Path) bool { return p.Listen || p.Session != nil || p.Secre
 func anyPort() uint16 { return 49152 + uint16(rand.N(1<<14)) }
 
 // New returns a Path for a path with a configuration, of a tunnel and a peer with
-// configurations. The name is for messages.
+// configurations. The name is that of the peer.
 func (s *Set) New(owner Owner, name string, t *config.Tunnel, peer *config.Peer, of *config.Path) *Path {
 	p := &Path{owner: owner, name: name, config: *of, of: *of, tunnel: t, set: s, peer: *peer, keepalive: t.Keepalive}
 	if of.LocalPort == 0 {

@@ -12,14 +12,16 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/ports"
+	"sixfour/internal/roaming"
 	"sixfour/transport"
 )
 
 // owner is a path without a wire.
-type owner struct{}
+type owner struct{ label string }
 
 func (owner) WireNow() *datapath.Wire { return nil }
 func (owner) Note(string)             {}
+func (o owner) Label() string         { return o.label }
 
 // refusing opens no port.
 type refusing struct{ ports.Kernel }
@@ -125,5 +127,31 @@ func TestIs(t *testing.T) {
 	}
 	if (*Path)(nil).Is(often, &peer, &listens) {
 		t.Error("no Path is one")
+	}
+}
+
+// When a path is put before another one at its port, both have names of their own, and both
+// learn where their peers are.
+func TestNames(t *testing.T) {
+	s := NewSet(zap.NewNop())
+	var peer config.Peer
+	first, second := &owner{}, &owner{"path 1"}
+	a := s.New(first, "six0", new(config.Tunnel), &peer, &config.Path{Listen: true})
+	if a.String() != "six0" {
+		t.Errorf("the only path is %v", a)
+	}
+	first.label = "path 2"
+	b := s.New(second, "six0", new(config.Tunnel), &peer, &config.Path{Listen: true})
+	if a.String() != "six0, path 2" || b.String() != "six0, path 1" {
+		t.Errorf("the paths are %v and %v", a, b)
+	}
+	at := netip.MustParseAddrPort("192.0.2.1:5555")
+	one := roaming.Listening{Name: "six0", Local: at, Secret: "correct horse battery", Path: a}
+	if errs := s.exchange.Set([]roaming.Listening{one}, nil); errs != nil {
+		t.Fatal(errs)
+	}
+	one.Name = a.String()
+	if errs := s.exchange.Set([]roaming.Listening{{Name: b.String(), Local: at, Secret: "another correct horse", Path: b}, one}, nil); errs != nil {
+		t.Error(errs)
 	}
 }

@@ -51,7 +51,7 @@ func (m *Move) Apply() bool {
 		return false
 	}
 	if p.at.IsValid() && m.at.IsValid() {
-		p.set.log.Info("the peer has another address", zap.String("path", p.name), zap.Stringer("remote", m.at), zap.Stringer("before", p.at))
+		p.set.log.Info("the peer has another address", zap.Stringer("path", p), zap.Stringer("remote", m.at), zap.Stringer("before", p.at))
 	}
 	p.at, p.why = m.at, m.why
 	return true
@@ -117,7 +117,7 @@ func (s *Set) Update(paths iter.Seq[*Path]) datapath.Messages {
 				continue
 			}
 			used[from] = true
-			listening = append(listening, roaming.Listening{Name: p.name, Local: p.key.Local, Secret: secret, Tx: tx[0], Path: p})
+			listening = append(listening, roaming.Listening{Name: p.String(), Local: p.key.Local, Secret: secret, Tx: tx[0], Path: p})
 		}
 	}
 	for _, err := range s.exchange.Set(listening, calling) {
