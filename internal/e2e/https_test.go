@@ -1,13 +1,8 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -51,28 +46,11 @@ func (w *web) write(t *testing.T, path string, content []byte) {
 // renew replaces the certificate, the key and the authority.
 func (w *web) renew(t *testing.T) {
 	t.Helper()
-	newKey := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		must(t, err)
-		return k
-	}
-	number := big.NewInt(time.Now().UnixNano())
-	authority, key := newKey(), newKey()
-	ca := &x509.Certificate{
-		SerialNumber: number, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	leaf := &x509.Certificate{SerialNumber: number, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, DNSNames: []string{"gw.example"}}
-	text := func(kind string, b []byte, err error) []byte {
-		must(t, err)
-		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b})
-	}
-	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &authority.PublicKey, authority)
-	w.write(t, w.ca, text("CERTIFICATE", der, err))
-	der, err = x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, authority)
-	w.write(t, w.cert, text("CERTIFICATE", der, err))
-	der, err = x509.MarshalPKCS8PrivateKey(key)
-	w.write(t, w.key, text("PRIVATE KEY", der, err))
+	c, err := rig.NewCertificate("gw.example")
+	must(t, err)
+	w.write(t, w.ca, c.CA)
+	w.write(t, w.cert, c.Cert)
+	w.write(t, w.key, c.Key)
 }
 
 // lines returns the lines of a path at the end that listens, and at the other one, with a
