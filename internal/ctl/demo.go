@@ -20,8 +20,8 @@ func demoCommand() *cobra.Command {
 		Long: `Makes two network namespaces with a daemon each, sends traffic through their tunnel, and prints measurements. It needs
 only root, and removes everything at the end.
 
-With --ladder, the tunnel has three paths: protocol 41, UDP (fou) and UDP (gue). A provider between the namespaces drops
-protocol 41, then UDP port 5555, too, and then nothing any more, while packets are sent. It draws which path carried them.`,
+With --ladder, the tunnel has three paths: protocol 41, UDP (fou) and HTTPS. A provider between the namespaces drops
+protocol 41, then all UDP, too, and then nothing any more, while packets are sent. It draws which path carried them.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := findDaemon()

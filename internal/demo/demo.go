@@ -158,19 +158,19 @@ func (d *demo) namespaces(join func() error) (err error) {
 }
 
 func (d *demo) start(ctx context.Context) error {
-	return d.launch(ctx, "", func(t *api.TunnelStatus) bool {
+	return d.launch(ctx, [2]string{}, func(t *api.TunnelStatus) bool {
 		d.result.TunnelMTU = t.State.TunnelMTU
 		return t.State.Phase == api.Up
 	})
 }
 
-// launch starts the two daemons, with more lines in their configurations, and waits until the
-// tunnels of both are ready.
-func (d *demo) launch(ctx context.Context, lines string, isReady func(*api.TunnelStatus) bool) error {
+// launch starts the two daemons, with more lines in the configuration of each, and waits until
+// the tunnels of both are ready.
+func (d *demo) launch(ctx context.Context, lines [2]string, isReady func(*api.TunnelStatus) bool) error {
 	for i, name := range []string{"a", "b"} {
 		o := 1 - i
 		d.sockets[i] = filepath.Join(d.dir, name+".sock")
-		text := fmt.Sprintf(configuration, d.sockets[i], outer[i], outer[o], mid[i], mid[o], inner[i], mid[i]) + lines
+		text := fmt.Sprintf(configuration, d.sockets[i], outer[i], outer[o], mid[i], mid[o], inner[i], mid[i]) + lines[i]
 		path := filepath.Join(d.dir, name+".toml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return err

@@ -2,10 +2,12 @@ package demo
 
 import (
 	"context"
-	"encoding/binary"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	"sixfour/internal/api"
@@ -35,7 +37,7 @@ const ladderNetwork = `
    namespace A                   provider                   namespace B
    10.0.0.1         path 1: IPv4, protocol 41               10.0.0.2
       |             path 2: UDP, port 5555 (fou)               |
-      |             path 3: UDP, port 6080 (gue)               |
+      |             path 3: HTTPS, port 443                    |
    203.0.113.10 ------------ [ a filter ] ------------ 203.0.113.20
 `
 
@@ -47,11 +49,23 @@ encap = "fou"
 port  = 5555
 
 [[tunnel.path]]
-encap = "gue"
+encap       = "https"
+secret_file = %q
 `
 
+// The lines of the third path that only one end has: A connects to B.
+const (
+	ladderConnects = `url         = "https://b.example"
+ca          = %q
+`
+	ladderListens = `listen      = true
+certificate = %q
+key         = %q
+`
+)
+
 // rungs are names of the paths.
-var rungs = [...]string{"protocol 41", "fou", "gue"}
+var rungs = [...]string{"protocol 41", "fou", "https"}
 
 const (
 	ladderRate = 1000 // packets per second
@@ -87,7 +101,7 @@ func RunLadder(ctx context.Context, w io.Writer, program string) (res Ladder, er
 		{"a daemon in each", l.start},
 		l.filtered(fmt.Sprintf("A sends %d packets per second to B", ladderRate), 1, ladderDown),
 		l.filtered("the provider drops protocol 41", 2, ladderDown, isProtocol41),
-		l.filtered("it drops UDP port 5555, too", 3, ladderDown, isProtocol41, isPort5555),
+		l.filtered("it drops all UDP, too", 3, ladderDown, isProtocol41, isUDP),
 		l.filtered("it drops nothing any more", 1, ladderUp),
 		{"what happened", l.report},
 	})
@@ -106,7 +120,20 @@ func (l *ladder) network(context.Context) error {
 }
 
 func (l *ladder) start(ctx context.Context) error {
-	return l.launch(ctx, ladderPaths, func(t *api.TunnelStatus) bool {
+	c, err := rig.NewCertificate("b.example")
+	if err != nil {
+		return err
+	}
+	names := [...]string{"secret", "ca.pem", "b.pem", "b.key"}
+	for i, content := range [len(names)][]byte{[]byte(rand.Text()), c.CA, c.Cert, c.Key} {
+		names[i] = filepath.Join(l.dir, names[i])
+		if err := os.WriteFile(names[i], content, 0o600); err != nil {
+			return err
+		}
+	}
+	paths := fmt.Sprintf(ladderPaths, names[0])
+	lines := [2]string{paths + fmt.Sprintf(ladderConnects, names[1]), paths + fmt.Sprintf(ladderListens, names[2], names[3])}
+	return l.launch(ctx, lines, func(t *api.TunnelStatus) bool {
 		for _, p := range t.Paths {
 			if p.State.Phase != api.Up || p.Liveness.RTT == 0 {
 				return false
@@ -128,9 +155,7 @@ const (
 
 func isProtocol41(packet []byte) bool { return packet[protocolByte] == protocol41 }
 
-func isPort5555(packet []byte) bool {
-	return packet[protocolByte] == protocolUDP && binary.BigEndian.Uint16(packet[ipv4Len+2:]) == 5555
-}
+func isUDP(packet []byte) bool { return packet[protocolByte] == protocolUDP }
 
 // filtered is a step in which the provider drops some packets, at the end of which packets use
 // a path.
@@ -147,7 +172,7 @@ func (l *ladder) filtered(what string, path int, longest time.Duration, filters 
 		s := Step{What: what, Path: path, begin: l.flow.now()}
 		l.provider.Drop(func(packet []byte) bool {
 			for _, drops := range filters {
-				if len(packet) > ipv4Len+4 && drops(packet) {
+				if len(packet) >= ipv4Len && drops(packet) {
 					return true
 				}
 			}

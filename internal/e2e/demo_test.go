@@ -66,7 +66,7 @@ func TestDemoLadder(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"encap = \"gue\"", "the provider drops protocol 41", "packets use path 3", "\n  fou           .", "|5 s", "cleaned up",
+		"encap       = \"https\"", "the provider drops protocol 41", "packets use path 3", "\n  fou           .", "|5 s", "cleaned up",
 	} {
 		if !strings.Contains(report, want) {
 			t.Errorf("%q is not in its report:\n%s", want, report)
