@@ -16,6 +16,7 @@ var rules = map[string][]string{
 	"sixfour/encap/header":        {"sixfour/encap/drop"},
 	"sixfour/encap/nd":            {"sixfour/encap/drop", "sixfour/encap/header"},
 	"sixfour/encap/rendezvous":    {"sixfour/encap/header"},
+	"sixfour/encap/tsp":           {},
 	"sixfour/encap/resolve":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/encap/source":        {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/fragment":      {"sixfour/encap/drop", "sixfour/encap/header"},
@@ -27,6 +28,7 @@ var rules = map[string][]string{
 	"sixfour/transport":           {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/filter", "sixfour/transport/wait"},
 	"sixfour/transport/access":    {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport"},
 	"sixfour/transport/datagrams": {"sixfour/encap/header", "sixfour/transport"},
+	"sixfour/transport/tsp":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/access"},
 	"sixfour/transport/xdp":       {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/wait"},
 	"sixfour/transport/wiretest":  {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/rig/rigtest", "sixfour/transport"},
 	"sixfour/encap/icmp":          {"sixfour/encap/header"},
@@ -132,7 +134,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/netsock", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tsp", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
