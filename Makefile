@@ -22,6 +22,8 @@ CONTAINER  ?= $(firstword $(notdir $(shell command -v podman docker)))
 FUZZTIME   ?= 60s
 BENCHTIME  ?= 1s
 export CGO_ENABLED = 0
+# Everything is built in the same way, so that tests and releases share what was compiled.
+export GOFLAGS := $(strip $(filter-out -trimpath,$(GOFLAGS)) -trimpath)
 
 .DEFAULT_GOAL := help
 
@@ -29,13 +31,13 @@ help: ## print this
 	@awk -F ': .*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/sixfourd and bin/sixfourctl, static
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 cross: ## build for every platform (linux on amd64, arm64, arm, riscv64, s390x), into dist/
 	@for p in $(PLATFORMS); do \
 		echo "linux/$$p"; \
-		GOARCH=$$p $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... && \
-		GOARCH=$$p $(GO) vet -trimpath ./cmd/... || exit 1; \
+		GOARCH=$$p $(GO) build -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... && \
+		GOARCH=$$p $(GO) vet ./cmd/... || exit 1; \
 	done
 
 demo: build ## two namespaces, two daemons, traffic, and what was measured
@@ -99,7 +101,7 @@ install-files:
 
 package: ## .deb and .rpm for every platform, into dist/ (PLATFORMS, FORMATS, VERSION)
 	@for p in $(PLATFORMS); do \
-		GOARCH=$$p $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... || exit 1; \
+		GOARCH=$$p $(GO) build -ldflags '$(LDFLAGS)' -o $(DIST)/$$p/ ./cmd/... || exit 1; \
 		rm -rf $(DIST)/$$p/root; \
 		$(MAKE) -s install-files BIN=$(DIST)/$$p DESTDIR=$(DIST)/$$p/root PREFIX=/usr UNITDIR=/usr/lib/systemd/system || exit 1; \
 		for f in $(FORMATS); do \

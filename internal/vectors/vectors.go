@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -16,8 +15,20 @@ var pattern = regexp.MustCompile(`\*\*([^*]+)\*\* \((\d+) bytes\):[^\n]*\n\n` + 
 // Read is all of them, by name.
 func Read(t testing.TB) map[string][]byte {
 	t.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../testdata/vectors/README.md"))
+	dir, err := os.Getwd() // that of the package under test
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no directory above has a go.mod")
+		}
+		dir = filepath.Dir(dir)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "testdata/vectors/README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
