@@ -171,17 +171,9 @@ func (d *demo) launch(ctx context.Context, lines [2]string, isReady func(*api.Tu
 		o := 1 - i
 		d.sockets[i] = filepath.Join(d.dir, name+".sock")
 		text := fmt.Sprintf(configuration, d.sockets[i], outer[i], outer[o], mid[i], mid[o], inner[i], mid[i]) + lines[i]
-		path := filepath.Join(d.dir, name+".toml")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := d.daemon(d.ns[i], name, text); err != nil {
 			return err
 		}
-		fmt.Fprintf(d.w, "  sixfourd -config %s\n%s\n", path, indent(text))
-		cmd := exec.Command(d.program, "-config", path, "-log-level", "warn", "-log-format", "console")
-		cmd.Stdout, cmd.Stderr = d.w, d.w
-		if err := d.ns[i].Start(cmd); err != nil {
-			return err
-		}
-		d.daemons = append(d.daemons, cmd)
 	}
 	ctx, cancel := context.WithTimeout(ctx, ready)
 	defer cancel()
@@ -190,6 +182,22 @@ func (d *demo) launch(ctx context.Context, lines [2]string, isReady func(*api.Tu
 			return fmt.Errorf("a daemon is not ready after %v: its log is printed above (%w)", ready, err)
 		}
 	}
+	return nil
+}
+
+// daemon starts a daemon in a namespace, with a configuration, which it prints.
+func (d *demo) daemon(ns *rig.Namespace, name, text string) error {
+	path := filepath.Join(d.dir, name+".toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.w, "  sixfourd -config %s\n%s\n", path, indent(text))
+	cmd := exec.Command(d.program, "-config", path, "-log-level", "warn", "-log-format", "console")
+	cmd.Stdout, cmd.Stderr = d.w, d.w
+	if err := ns.Start(cmd); err != nil {
+		return err
+	}
+	d.daemons = append(d.daemons, cmd)
 	return nil
 }
 
