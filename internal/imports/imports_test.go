@@ -14,6 +14,7 @@ import (
 var rules = map[string][]string{
 	"sixfour/encap/drop":          {},
 	"sixfour/encap/header":        {"sixfour/encap/drop"},
+	"sixfour/encap/jsontun":       {"sixfour/encap/header"},
 	"sixfour/encap/nd":            {"sixfour/encap/drop", "sixfour/encap/header"},
 	"sixfour/encap/rendezvous":    {"sixfour/encap/header"},
 	"sixfour/encap/tsp":           {},
@@ -79,7 +80,7 @@ var rules = map[string][]string{
 	"sixfour/internal/site":         {"sixfour/encap/resolve"},
 	"sixfour/internal/gateway":      {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/selection":    {"sixfour/internal/api"},
-	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/api", "sixfour/internal/arena", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/internal/twoways", "sixfour/transport", "sixfour/transport/datagrams", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
+	"sixfour/internal/datapath":     {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/jsontun", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/api", "sixfour/internal/arena", "sixfour/internal/capture", "sixfour/internal/icmpreply", "sixfour/internal/liveness", "sixfour/internal/pathmtu", "sixfour/internal/pcapng", "sixfour/internal/probe", "sixfour/internal/recovery", "sixfour/internal/twoways", "sixfour/transport", "sixfour/transport/datagrams", "sixfour/transport/wait", "sixfour/transport/xdp", "sixfour/tun"},
 	"sixfour/internal/probing":      {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probe"},
 	"sixfour/internal/discovery":    {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/datapath", "sixfour/internal/pathmtu", "sixfour/internal/probing", "sixfour/internal/recovery"},
 	"sixfour/internal/keepalive":    {"sixfour/encap", "sixfour/encap/framing", "sixfour/internal/api", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/probe", "sixfour/internal/probing", "sixfour/internal/recovery"},
@@ -131,13 +132,36 @@ var rules = map[string][]string{
 
 	"sixfour/transport/connectip": {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/h3", "sixfour/transport/netsock"},
 	"sixfour/transport/h3":        {},
+	"sixfour/transport/jsontun":   {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/jsontun", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/netsock"},
 	"sixfour/transport/netsock":   {"sixfour/transport"},
 }
 
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tsp", "sixfour/tun", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp"}
+	libraries = []string{
+		"sixfour/encap",
+		"sixfour/encap/fragment",
+		"sixfour/encap/framing",
+		"sixfour/encap/header",
+		"sixfour/encap/icmp",
+		"sixfour/encap/nd",
+		"sixfour/encap/rendezvous",
+		"sixfour/encap/resolve",
+		"sixfour/encap/source",
+		"sixfour/encap/tsp",
+		"sixfour/transport",
+		"sixfour/transport/connectip",
+		"sixfour/transport/filter",
+		"sixfour/transport/h3",
+		"sixfour/transport/jsontun",
+		"sixfour/transport/netsock",
+		"sixfour/transport/tsp",
+		"sixfour/transport/wait",
+		"sixfour/transport/wireguard",
+		"sixfour/transport/xdp",
+		"sixfour/tun",
+	}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
