@@ -16,6 +16,8 @@ var rules = map[string][]string{
 	"sixfour/encap/header":        {"sixfour/encap/drop"},
 	"sixfour/encap/jsontun":       {"sixfour/encap/header"},
 	"sixfour/encap/nd":            {"sixfour/encap/drop", "sixfour/encap/header"},
+	"sixfour/encap/heartbeat":     {},
+	"sixfour/encap/tic":           {},
 	"sixfour/encap/rendezvous":    {"sixfour/encap/header"},
 	"sixfour/encap/tsp":           {},
 	"sixfour/encap/resolve":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
@@ -52,6 +54,9 @@ var rules = map[string][]string{
 	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
 
 	"sixfour/transport/wireguard": {"sixfour/encap/header", "sixfour/transport"},
+
+	"sixfour/internal/session/heartbeat": {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/transport/access"},
+	"sixfour/internal/session/tic":       {"sixfour/encap/tic", "sixfour/transport/access"},
 
 	"sixfour/internal/rtnl":         {},
 	"sixfour/internal/netns":        {},
@@ -139,29 +144,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{
-		"sixfour/encap",
-		"sixfour/encap/fragment",
-		"sixfour/encap/framing",
-		"sixfour/encap/header",
-		"sixfour/encap/icmp",
-		"sixfour/encap/nd",
-		"sixfour/encap/rendezvous",
-		"sixfour/encap/resolve",
-		"sixfour/encap/source",
-		"sixfour/encap/tsp",
-		"sixfour/transport",
-		"sixfour/transport/connectip",
-		"sixfour/transport/filter",
-		"sixfour/transport/h3",
-		"sixfour/transport/jsontun",
-		"sixfour/transport/netsock",
-		"sixfour/transport/tsp",
-		"sixfour/transport/wait",
-		"sixfour/transport/wireguard",
-		"sixfour/transport/xdp",
-		"sixfour/tun",
-	}
+	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tic", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/jsontun", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp", "sixfour/tun"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
