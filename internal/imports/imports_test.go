@@ -18,6 +18,7 @@ var rules = map[string][]string{
 	"sixfour/encap/nd":            {"sixfour/encap/drop", "sixfour/encap/header"},
 	"sixfour/encap/heartbeat":     {},
 	"sixfour/encap/tic":           {},
+	"sixfour/encap/ayiya":         {},
 	"sixfour/encap/rendezvous":    {"sixfour/encap/header"},
 	"sixfour/encap/tsp":           {},
 	"sixfour/encap/resolve":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/nd"},
@@ -30,6 +31,7 @@ var rules = map[string][]string{
 	"sixfour/transport/filter":    {"sixfour/encap/header"},
 	"sixfour/transport":           {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/filter", "sixfour/transport/wait"},
 	"sixfour/transport/access":    {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport"},
+	"sixfour/transport/ayiya":     {"sixfour/encap/ayiya", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport", "sixfour/transport/access"},
 	"sixfour/transport/datagrams": {"sixfour/encap/header", "sixfour/transport"},
 	"sixfour/transport/tsp":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/access"},
 	"sixfour/transport/xdp":       {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/wait"},
@@ -144,7 +146,7 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tic", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/jsontun", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp", "sixfour/tun"}
+	libraries = []string{"sixfour/encap", "sixfour/encap/ayiya", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tic", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/ayiya", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/jsontun", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp", "sixfour/tun"}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 
