@@ -137,9 +137,10 @@ var rules = map[string][]string{
 
 	"sixfour/internal/doctor/peercheck": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe"},
 
-	"sixfour/transport/connectip": {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/h3", "sixfour/transport/netsock"},
+	"sixfour/transport/connectip": {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/h3", "sixfour/transport/netsock", "sixfour/transport/queue"},
+	"sixfour/transport/queue":     {"sixfour/encap/header", "sixfour/transport"},
 	"sixfour/transport/h3":        {},
-	"sixfour/transport/jsontun":   {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/jsontun", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/netsock"},
+	"sixfour/transport/jsontun":   {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/jsontun", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/netsock", "sixfour/transport/queue"},
 	"sixfour/transport/netsock":   {"sixfour/transport"},
 }
 
@@ -147,6 +148,30 @@ var rules = map[string][]string{
 // imports, knows no configuration, no logger and no metrics library.
 var (
 	libraries = []string{"sixfour/encap", "sixfour/encap/ayiya", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tic", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/ayiya", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/jsontun", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp", "sixfour/tun"}
+	libraries = []string{
+		"sixfour/encap",
+		"sixfour/encap/fragment",
+		"sixfour/encap/framing",
+		"sixfour/encap/header",
+		"sixfour/encap/icmp",
+		"sixfour/encap/nd",
+		"sixfour/encap/rendezvous",
+		"sixfour/encap/resolve",
+		"sixfour/encap/source",
+		"sixfour/encap/tsp",
+		"sixfour/transport",
+		"sixfour/transport/connectip",
+		"sixfour/transport/filter",
+		"sixfour/transport/h3",
+		"sixfour/transport/jsontun",
+		"sixfour/transport/netsock",
+		"sixfour/transport/queue",
+		"sixfour/transport/tsp",
+		"sixfour/transport/wait",
+		"sixfour/transport/wireguard",
+		"sixfour/transport/xdp",
+		"sixfour/tun",
+	}
 	forbidden = []string{"sixfour/internal/", "go.uber.org/zap", "github.com/pelletier/", "github.com/prometheus/", "github.com/spf13/"}
 )
 

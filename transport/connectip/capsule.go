@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+
+	"sixfour/transport/queue"
 )
 
 // Types of capsules (RFC 9297 section 3.5, RFC 9484 section 4.7). Those of the form 41 n +
@@ -93,7 +95,7 @@ type control struct {
 // readCapsule reads the next capsule from a stream: a packet with context identifier 0, or a
 // control capsule, or neither if it is one that is skipped. The error is io.EOF at the end of
 // the stream. Memory is only reserved for what has a permitted length.
-func readCapsule(r *bufio.Reader) (p *packet, c control, err error) {
+func readCapsule(r *bufio.Reader) (p *queue.Packet, c control, err error) {
 	kind, _, err := readVarint(r)
 	if err != nil {
 		return nil, control{}, err
@@ -128,7 +130,7 @@ func readCapsule(r *bufio.Reader) (p *packet, c control, err error) {
 
 // readDatagram reads the value of a DATAGRAM capsule. Those with another context identifier
 // than 0, and those without content, are skipped: the packet is nil.
-func readDatagram(r *bufio.Reader, n int) (*packet, error) {
+func readDatagram(r *bufio.Reader, n int) (*queue.Packet, error) {
 	if n == 0 {
 		return nil, errors.New("a DATAGRAM capsule has no context identifier")
 	}
@@ -147,9 +149,9 @@ func readDatagram(r *bufio.Reader, n int) (*packet, error) {
 		_, err := r.Discard(n - size)
 		return nil, err
 	}
-	p := newPacket(n - size)
-	if _, err := io.ReadFull(r, p.b); err != nil {
-		p.free()
+	p := queue.New(n - size)
+	if _, err := io.ReadFull(r, p.B); err != nil {
+		p.Free()
 		return nil, err
 	}
 	return p, nil

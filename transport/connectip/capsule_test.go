@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"sixfour/transport/queue"
 
 	"github.com/quic-go/quic-go/quicvarint"
 )
@@ -48,7 +51,7 @@ func prefixes(all ...string) (list []netip.Prefix) {
 func TestVectors(t *testing.T) {
 	v := vectors(t)
 	p, _, err := readCapsule(streamOf(v["CIP-1"]))
-	if err != nil || p == nil || !bytes.Equal(p.b, v["CIP-1"][3:]) || p.b[0]>>4 != 6 {
+	if err != nil || p == nil || !bytes.Equal(p.B, v["CIP-1"][3:]) || p.B[0]>>4 != 6 {
 		t.Errorf("CIP-1: %v, %v", p, err)
 	}
 	if got := capsuleOf(v["CIP-1"][3:]); !bytes.Equal(got, v["CIP-1"]) {
@@ -85,11 +88,15 @@ func TestVectors(t *testing.T) {
 
 // capsuleOf returns a DATAGRAM capsule with a packet, as a connection writes it.
 func capsuleOf(pkt []byte) []byte {
-	c := &conn{out: newOutbox()}
-	if err := c.queue(pkt, nil, testTime); err != nil {
+	c := &conn{out: queue.NewOutbox()}
+	if err := c.queue(pkt, nil, time.Now()); err != nil {
 		panic(err)
 	}
-	return c.out.q.pop().b
+	var first [1]*queue.Packet
+	if _, n, err := c.out.Take(first[:], len(pkt)); n != 1 || err != nil {
+		panic(err)
+	}
+	return first[0].B
 }
 
 func TestVarint(t *testing.T) {
@@ -265,8 +272,8 @@ func FuzzCapsules(f *testing.F) {
 			}
 			now := 0
 			if p != nil {
-				now = len(p.b)
-				p.free()
+				now = len(p.B)
+				p.Free()
 			}
 			now += len(control.value)
 			if now > left {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixfour/transport/netsock"
+	"sixfour/transport/queue"
 )
 
 // Limits of times of connecting.
@@ -283,7 +284,7 @@ func (p *peer) connectTCP(ctx context.Context) (*conn, error) {
 	}
 	return &conn{
 		peer: p, over: TCP, at: p.Remote, local: netsock.AddrPort(raw.LocalAddr()), since: time.Now(),
-		out: newOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
+		out: queue.NewOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
 	}, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"sixfour/transport/netsock"
+	"sixfour/transport/queue"
 )
 
 // conn is a connection with a peer that has presented its secret: a stream of capsules, and
@@ -23,7 +24,7 @@ type conn struct {
 	over      Over
 	at, local netip.AddrPort // the ends
 	since     time.Time
-	out       *outbox
+	out       *queue.Outbox
 	r         *bufio.Reader
 	w         stream
 	datagrams *datagrams // nil with TCP
@@ -121,11 +122,11 @@ func (c *conn) queue(head, body []byte, now time.Time) error {
 		}
 		front = c.datagrams.prefix
 	}
-	p := newPacket(len(front) + n)
-	copy(p.b[copy(p.b, front):], head)
-	copy(p.b[len(front)+len(head):], body)
-	p.since = now
-	c.out.put(p)
+	p := queue.New(len(front) + n)
+	copy(p.B[copy(p.B, front):], head)
+	copy(p.B[len(front)+len(head):], body)
+	p.Since = now
+	c.out.Put(p)
 	return nil
 }
 
@@ -150,7 +151,7 @@ func (c *conn) start() {
 func (c *conn) end(why error) {
 	c.once.Do(func() {
 		c.why = why
-		c.out.close()
+		c.out.Close()
 		c.shut(why)
 		c.peer.ended(c)
 		close(c.done)
@@ -192,8 +193,8 @@ func (c *conn) readDatagrams() error {
 			c.peer.moved(c, netsock.AddrPort(now))
 		}
 		if b, ok := cutContext(b); ok {
-			p := newPacket(0)
-			p.b = b
+			p := queue.New(0)
+			p.B = b
 			c.peer.deliver(p)
 		}
 	}
@@ -201,9 +202,9 @@ func (c *conn) readDatagrams() error {
 
 // writeDatagrams sends what waits, until the connection ends.
 func (c *conn) writeDatagrams() error {
-	batch := make([]*packet, 32)
+	batch := make([]*queue.Packet, 32)
 	for {
-		capsules, n, err := c.out.take(batch, 1<<30)
+		capsules, n, err := c.out.Take(batch, 1<<30)
 		if err != nil {
 			return err
 		}
@@ -215,12 +216,12 @@ func (c *conn) writeDatagrams() error {
 		for _, p := range batch[:n] {
 			taken := false
 			if err == nil {
-				taken, err = c.datagrams.send(p.b)
+				taken, err = c.datagrams.send(p.B)
 			}
 			if !taken {
-				c.out.lose(1)
+				c.out.Lose(1)
 			}
-			p.free()
+			p.Free()
 		}
 		if err != nil {
 			return err
@@ -233,9 +234,9 @@ const maxRecord = 16 << 10
 
 // writeCapsules writes what waits, until the connection ends.
 func (c *conn) writeCapsules() error {
-	batch, b := make([]*packet, 256), make([]byte, 0, maxRecord)
+	batch, b := make([]*queue.Packet, 256), make([]byte, 0, maxRecord)
 	for {
-		capsules, n, err := c.out.take(batch, maxRecord)
+		capsules, n, err := c.out.Take(batch, maxRecord)
 		if err != nil {
 			return err
 		}
@@ -244,8 +245,8 @@ func (c *conn) writeCapsules() error {
 			b = append(b, capsule...)
 		}
 		for _, p := range batch[:n] {
-			b = append(b, p.b...)
-			p.free()
+			b = append(b, p.B...)
+			p.Free()
 		}
 		if len(b) == 0 { // all were too old
 			continue
@@ -276,7 +277,7 @@ func (c *conn) keepAlive() error {
 		case <-t.C:
 		}
 		if !c.written.Swap(false) {
-			c.out.putCapsule(appendCapsule(nil, capsuleIdle, nil))
+			c.out.PutMessage(appendCapsule(nil, capsuleIdle, nil))
 		}
 	}
 }

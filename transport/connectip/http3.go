@@ -18,6 +18,7 @@ import (
 
 	"sixfour/transport/h3"
 	"sixfour/transport/netsock"
+	"sixfour/transport/queue"
 )
 
 // packetSize is the smallest size of QUIC packets. The headers of an IP packet of 1280 bytes
@@ -268,7 +269,7 @@ type requestStream interface {
 func newQUICConn(of *peer, c *quic.Conn, s requestStream, at netip.AddrPort, afterwards func()) *conn {
 	return &conn{
 		peer: of, over: UDP, at: at, local: netsock.AddrPort(c.LocalAddr()), since: time.Now(),
-		out: newOutbox(), r: bufio.NewReaderSize(s, 4<<10), w: s, datagrams: newDatagrams(c, s.StreamID()),
+		out: queue.NewOutbox(), r: bufio.NewReaderSize(s, 4<<10), w: s, datagrams: newDatagrams(c, s.StreamID()),
 		shut: func(why error) {
 			reason := ""
 			if errors.Is(why, errReplaced) || errors.Is(why, errRemoved) {

@@ -11,6 +11,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/transport"
+	"sixfour/transport/queue"
 )
 
 // peer is a peer of the port, with its connections: usually one. After a change there is
@@ -50,7 +51,7 @@ func (p *peer) attach(c *conn) error {
 		return fmt.Errorf("another peer is connected from %v", c.at)
 	}
 	for _, b := range p.greeting() {
-		c.out.putCapsule(b)
+		c.out.PutMessage(b)
 	}
 	former := p.current.Load()
 	p.conns = append(p.conns, c)
@@ -101,7 +102,7 @@ func (p *peer) ended(c *conn) {
 		return
 	}
 	p.conns = slices.Delete(p.conns, i, i+1)
-	p.state.Dropped += c.out.drops()
+	p.state.Dropped += c.out.Dropped()
 	if !slices.ContainsFunc(p.conns, func(other *conn) bool { return other.at == c.at }) {
 		p.port.routes.remove(c.at, p)
 	}
@@ -141,9 +142,9 @@ func (p *peer) remove() {
 }
 
 // deliver takes a packet from the peer.
-func (p *peer) deliver(pkt *packet) {
-	pkt.outer = *p.outer.Load()
-	p.port.in.put(pkt)
+func (p *peer) deliver(pkt *queue.Packet) {
+	pkt.Outer = *p.outer.Load()
+	p.port.in.Put(pkt)
 }
 
 // greeting returns the capsules with which a connection begins.
@@ -202,7 +203,7 @@ func (p *peer) obey(c *conn, capsule control) error {
 	if err != nil {
 		return fmt.Errorf("ADDRESS_REQUEST: %w", err)
 	}
-	if !c.out.putCapsule(addressCapsule(capsuleAssign, answer(all, p.settings.Assign))) {
+	if !c.out.PutMessage(addressCapsule(capsuleAssign, answer(all, p.settings.Assign))) {
 		return errors.New("the peer asks for addresses faster than it takes answers")
 	}
 	return nil
@@ -223,7 +224,7 @@ func (p *peer) describe() (s State, ok bool) {
 	defer p.mu.Unlock()
 	s = p.state
 	for _, c := range p.conns {
-		s.Dropped += c.out.drops()
+		s.Dropped += c.out.Dropped()
 	}
 	c := p.current.Load()
 	if c == nil {

@@ -11,15 +11,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sixfour/encap/header"
 	"sixfour/transport"
 	"sixfour/transport/netsock"
+	"sixfour/transport/queue"
 )
 
-var (
-	_ transport.SessionPort = (*Port)(nil)
-	_ transport.Sender      = (*sender)(nil)
-)
+var _ transport.SessionPort = (*Port)(nil)
 
 // Port is a transport.SessionPort for CONNECT-IP.
 type Port struct {
@@ -28,8 +25,7 @@ type Port struct {
 	sockets *netsock.Sockets
 	server  *server // nil: the port does not listen
 
-	in     *inbox
-	taken  []*packet // used by Receive
+	in     *queue.Inbox
 	routes routes
 	door   *door
 
@@ -80,7 +76,7 @@ func listen(c Config, o transport.Options, t times) (*Port, error) {
 		return nil, err
 	}
 	p := &Port{
-		config: c, local: c.Local, sockets: s, in: newInbox(), taken: make([]*packet, transport.BatchSize),
+		config: c, local: c.Local, sockets: s, in: queue.NewInbox(),
 		routes: routes{at: make(map[netip.AddrPort]*peer)}, door: newDoor(), peers: make(map[any]*peer), times: t,
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -148,31 +144,12 @@ func (p *Port) State(id any) (s State, ok bool) {
 
 // Receive implements transport.Receiver.
 func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
-	n, err := p.in.take(p.taken[:min(len(p.taken), len(bufs), len(meta))])
-	if err != nil {
-		return 0, err
-	}
-	for i, pkt := range p.taken[:n] {
-		meta[i] = transport.Meta{Segment: transport.Single}
-		front := header.HeadersLen(pkt.outer.From.Addr())
-		if size := front + len(pkt.b); size <= len(bufs[i]) && size <= transport.MaxPacket {
-			header.PutHeaders(bufs[i][:size], &pkt.outer)
-			copy(bufs[i][front:], pkt.b)
-			meta[i].Size = size
-		}
-		pkt.free()
-		p.taken[i] = nil
-	}
-	return n, nil
+	return p.in.Receive(bufs, meta)
 }
 
 // Lost returns how many received packets were dropped because Receive was not called soon
 // enough.
-func (p *Port) Lost() (n uint32, ok bool) {
-	p.in.mu.Lock()
-	defer p.in.mu.Unlock()
-	return p.in.lost, true
-}
+func (p *Port) Lost() (n uint32, ok bool) { return p.in.Lost(), true }
 
 // KernelHeaders returns 0.
 func (p *Port) KernelHeaders() int { return 0 }
@@ -198,17 +175,10 @@ func (p *Port) Close() error {
 	if p.server != nil {
 		err = p.server.close()
 	}
-	p.in.close()
+	p.in.Close()
 	p.running.Wait()
 	p.sockets.Close()
 	return err
-}
-
-// sender is a sender of a port.
-type sender struct {
-	port   *Port
-	closed sync.Once
-	done   chan struct{}
 }
 
 // Sender implements transport.Port. Send returns at once. The error for a packet wraps
@@ -222,59 +192,17 @@ func (p *Port) Sender(o transport.Options) (transport.Sender, error) {
 	if p.ctx.Err() != nil {
 		return nil, net.ErrClosed
 	}
-	return &sender{port: p, done: make(chan struct{})}, nil
+	return queue.NewSender(p.ctx.Done(), p.send), nil
 }
 
-// Send implements transport.Sender.
-func (s *sender) Send(pkts []transport.Packet) (int, error) {
-	if err := s.usable(); err != nil {
-		return 0, err
-	}
-	now := time.Now()
-	for i := range pkts {
-		if err := s.port.send(pkts[i].Head, pkts[i].Body, now); err != nil {
-			return i, err
-		}
-	}
-	return len(pkts), nil
-}
-
-// SendOne implements transport.Sender.
-func (s *sender) SendOne(pkt []byte) error {
-	if err := s.usable(); err != nil {
-		return err
-	}
-	return s.port.send(pkt, nil, time.Now())
-}
-
-// usable returns net.ErrClosed after Close.
-func (s *sender) usable() error {
-	select {
-	case <-s.done:
-	case <-s.port.ctx.Done():
-	default:
-		return nil
-	}
-	return net.ErrClosed
-}
-
-// Close implements transport.Sender.
-func (s *sender) Close() error {
-	s.closed.Do(func() { close(s.done) })
-	return nil
-}
-
-var (
-	errNotUDP       = fmt.Errorf("the bytes do not begin with the headers of a UDP packet: %w", unix.EINVAL)
-	errNotConnected = fmt.Errorf("there is no connection with the peer: %w", unix.ENOTCONN)
-)
+var errNotConnected = fmt.Errorf("there is no connection with the peer: %w", unix.ENOTCONN)
 
 // send removes the headers of a packet, and lets the rest wait in the connection with their
 // destination.
 func (p *Port) send(head, body []byte, now time.Time) error {
-	to, n, ok := cutHeaders(head)
+	to, n, ok := queue.Destination(head)
 	if !ok {
-		return errNotUDP
+		return queue.ErrNotUDP
 	}
 	of := p.routes.find(to)
 	if of == nil {
@@ -285,23 +213,4 @@ func (p *Port) send(head, body []byte, now time.Time) error {
 		return errNotConnected
 	}
 	return c.queue(head[n:], body, now)
-}
-
-// cutHeaders returns the destination of a UDP packet, and the length of its headers, all of
-// which are in head. Ok is false if it is another packet, a fragment, or has options or
-// extension headers.
-func cutHeaders(head []byte) (to netip.AddrPort, n int, ok bool) {
-	switch {
-	case len(head) >= header.IPv4Len+header.UDPLen && head[0] == 0x45:
-		if ip := header.IPv4(head); ip.Protocol() == header.UDP && !ip.IsFragment() {
-			_, port := header.Ports(head[header.IPv4Len:])
-			return netip.AddrPortFrom(ip.Dst(), port), header.IPv4Len + header.UDPLen, true
-		}
-	case len(head) >= header.IPv6Len+header.UDPLen && head[0]>>4 == 6:
-		if ip := header.IPv6(head); ip.NextHeader() == header.UDP {
-			_, port := header.Ports(head[header.IPv6Len:])
-			return netip.AddrPortFrom(ip.Dst(), port), header.IPv6Len + header.UDPLen, true
-		}
-	}
-	return netip.AddrPort{}, 0, false
 }

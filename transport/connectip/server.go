@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sixfour/transport/netsock"
+	"sixfour/transport/queue"
 )
 
 // Limits for connections that have not presented a secret.
@@ -231,7 +232,7 @@ func (p *Port) welcome(s *stranger) error {
 	limited.N = 1<<63 - 1
 	return of.attach(&conn{
 		peer: of, over: TCP, at: netsock.AddrPort(c.RemoteAddr()), local: netsock.AddrPort(c.LocalAddr()), since: time.Now(),
-		out: newOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
+		out: queue.NewOutbox(), r: r, w: c, shut: func(error) { c.Close() }, done: make(chan struct{}),
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/transport"
 	"sixfour/transport/netsock"
+	"sixfour/transport/queue"
 )
 
 // A second implementation of the upgrade of RFC 9484 section 4.1, on net/http, with a codec
@@ -254,7 +255,7 @@ func TestSocketOptions(t *testing.T) {
 }
 
 // A peer that reads nothing does not block the sender. The oldest packets are dropped: none
-// waits for longer than maxWait, and when the peer reads again, new ones arrive. Each packet
+// waits for longer than queue.MaxWait, and when the peer reads again, new ones arrive. Each packet
 // that does not arrive is counted.
 func TestBlockedPeer(t *testing.T) {
 	a := newAuthority(t)
@@ -287,14 +288,12 @@ func TestBlockedPeer(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	time.Sleep(maxWait + maxWait/2)
+	time.Sleep(queue.MaxWait + queue.MaxWait/2)
 	send() // all others are too old
 	out := server.peers["client"].current.Load().out
-	out.mu.Lock()
-	if out.q.n != 1 {
-		t.Errorf("%d packets wait", out.q.n)
+	if n := out.Len(); n != 1 {
+		t.Errorf("%d packets wait", n)
 	}
-	out.mu.Unlock()
 	resumed := sent
 	var received, newest atomic.Int64
 	var reading sync.WaitGroup
