@@ -147,19 +147,22 @@ var rules = map[string][]string{
 // libraries must be usable by others: whatever they import, and what that
 // imports, knows no configuration, no logger and no metrics library.
 var (
-	libraries = []string{"sixfour/encap", "sixfour/encap/ayiya", "sixfour/encap/fragment", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/icmp", "sixfour/encap/nd", "sixfour/encap/rendezvous", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/encap/tic", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/ayiya", "sixfour/transport/connectip", "sixfour/transport/filter", "sixfour/transport/h3", "sixfour/transport/jsontun", "sixfour/transport/netsock", "sixfour/transport/tsp", "sixfour/transport/wait", "sixfour/transport/wireguard", "sixfour/transport/xdp", "sixfour/tun"}
 	libraries = []string{
 		"sixfour/encap",
+		"sixfour/encap/ayiya",
 		"sixfour/encap/fragment",
 		"sixfour/encap/framing",
 		"sixfour/encap/header",
+		"sixfour/encap/heartbeat",
 		"sixfour/encap/icmp",
 		"sixfour/encap/nd",
 		"sixfour/encap/rendezvous",
 		"sixfour/encap/resolve",
 		"sixfour/encap/source",
+		"sixfour/encap/tic",
 		"sixfour/encap/tsp",
 		"sixfour/transport",
+		"sixfour/transport/ayiya",
 		"sixfour/transport/connectip",
 		"sixfour/transport/filter",
 		"sixfour/transport/h3",
