@@ -21,7 +21,8 @@ type Config struct {
 	Metrics  Metrics
 	Security Security
 	Gateway  Gateway
-	Tunnels  []Tunnel // in the order of the file, at least one
+	Broker   Broker
+	Tunnels  []Tunnel // in the order of the file, at least one; that of the broker is the last
 }
 
 // Log is the [log] table.

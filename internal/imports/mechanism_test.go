@@ -19,6 +19,7 @@ var mechanismFiles = map[string][]string{
 	"internal/config/mechanism/6rd.go":       {"SixRD"},
 	"internal/config/mechanism/6over4.go":    {"SixOverFour"},
 	"internal/config/mechanism/isatap.go":    {"ISATAP"},
+	"internal/config/mechanism/broker.go":    {"Clients"},
 	"internal/address/address.go":            {"SixRD"},
 }
 

@@ -3,6 +3,7 @@
 package sessions
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -11,6 +12,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/ports"
 	"sixfour/transport"
+	"sixfour/transport/access"
 	"sixfour/transport/wireguard"
 )
 
@@ -28,6 +30,12 @@ func (s Sockets) Listen(k ports.Key, shard transport.Shard, o transport.Options)
 		return s.Sockets.Listen(k, shard, o)
 	case config.HTTPSPort:
 		return s.listenHTTPS(of, k, o)
+	case config.BrokerPort:
+		clients, ok := of.Clients.(*access.Clients)
+		if !ok {
+			return nil, errors.New("there is no broker in this process")
+		}
+		return clients.Listen()
 	case config.WireGuardPort:
 		private, err := wireguard.ParseSecret(of.Private.Value())
 		if err != nil {
