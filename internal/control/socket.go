@@ -50,7 +50,9 @@ func listen(path string, log *zap.Logger) (*socket, error) {
 
 func (s *socket) make(log *zap.Logger) error {
 	var warning, err error
-	if s.dir, warning, err = trusted.OpenAnyDir(filepath.Dir(s.path), true, daemonOwners()); err != nil {
+	// The unit makes the directory for the daemon's user, and members of the group may use the
+	// socket anyway.
+	if s.dir, warning, err = trusted.OpenAnyDir(filepath.Dir(s.path), true, trusted.OwnersNamed(group)); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	address := s.path
@@ -95,23 +97,6 @@ func (s *socket) bind(address string) error {
 	s.UnixListener = l.(*net.UnixListener)
 	s.SetUnlinkOnClose(false) // remove unlinks it, if it is still ours
 	return s.find()
-}
-
-// daemonOwners returns the user and the group that packages create for the daemon. The unit
-// makes the socket's directory for that user, and members of the group may use the socket
-// anyway.
-func daemonOwners() (o trusted.Owners) {
-	if u, err := user.Lookup(group); err == nil { // user and group have the same name
-		if uid, err := strconv.Atoi(u.Uid); err == nil {
-			o.Users = append(o.Users, uid)
-		}
-	}
-	if g, err := user.LookupGroup(group); err == nil {
-		if gid, err := strconv.Atoi(g.Gid); err == nil {
-			o.Groups = append(o.Groups, gid)
-		}
-	}
-	return o
 }
 
 func (s *socket) name() string { return filepath.Base(s.path) }
